@@ -1,0 +1,61 @@
+// What one instruction set's kernels offer. Every set computes the same bits, see kernels.cpp.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+namespace hive {
+
+// Rows of a weight matrix are interleaved by this many, so that one vector lane is one output row.
+inline constexpr int kLanes = 16;
+
+enum class Format : int { Q4 = 0, Q8 = 1, F32 = 2, F16 = 3, BF16 = 4 };
+
+// A weight matrix [rows, columns], rows a multiple of kLanes, stored as [rows / 16][columns / per_word][16].
+struct Matrix {
+  Format format;
+  int rows;
+  int columns;
+  int group;            // columns per scale; equals columns where the format has no scales
+  const void* weights;
+  const float* scales;  // [rows / 16][columns / group][16], or null
+  const float* biases;
+};
+
+struct Rope {
+  const float* periods;  // [head_dim / 2]: the angle at position p is p / period
+  float scale;           // multiplies the position
+};
+
+struct AttentionShape {
+  int tokens;
+  int heads;
+  int kv_heads;
+  int head_dim;  // a multiple of 16
+  int offset;    // position of the first token, and the number of keys before it
+  int capacity;  // keys the cache has room for, a multiple of 16
+  float scale;
+};
+
+struct Kernels {
+  const char* name;
+  // Sum of x over each group: sums[columns / group] for one row of x.
+  void (*group_sums)(const float* x, int columns, int group, float* sums);
+  // y[m][first_block*16 ...] for the blocks given. `residual` may be null. `scratch` holds panel_floats(columns).
+  void (*matmul)(const Matrix&, const float* x, const float* sums, int tokens, int first_block, int blocks,
+                 const float* residual, float* y, float* scratch);
+  void (*rms_norm)(const float* x, const float* weight, float eps, int width, float* y);
+  void (*swiglu)(const float* gate_up, int width, float* y);
+  // Rotates token t of qkv: queries to `q`, its key and value into the cache.
+  void (*rope_and_store)(const AttentionShape&, const Rope&, const float* qkv, int t, float* q, float* keys, float* values);
+  // One head of one token. `scores` holds capacity floats.
+  void (*attend)(const AttentionShape&, const float* q, const float* keys, const float* values, int t, int head,
+                 float* scores, float* out);
+};
+
+inline constexpr int kPanelBlocks = 2;
+inline std::size_t panel_floats(int columns) { return static_cast<std::size_t>(columns) * kLanes * kPanelBlocks; }
+
+// The best set this processor has.
+const Kernels& kernels();
+
+} // namespace hive

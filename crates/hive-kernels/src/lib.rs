@@ -1,0 +1,241 @@
+//! Fast CPU kernels for quantized models, as MLX extension primitives over `mlx-rs` arrays.
+//!
+//! MLX's own CPU kernels are plain loops; these use the processor's vectors (AVX-512, AVX2 or NEON, chosen at run time)
+//! and several threads. What holds: **an output row depends on its own input row only, in one fixed order of
+//! additions**. So a token's result has the same bits alone or in a batch, in any prompt chunk, on any number of
+//! threads. Recovery relies on it: a recomputed cache equals the lost one.
+//!
+//! Everything is float32. Weights stay quantized; their rows are interleaved by 16 when a matrix is packed
+//! ([`PackedMatrix`]), so that one vector lane is one output row. This is the only crate besides `mlx-sys` that calls
+//! C, and the safe surface checks what the C++ assumes: shapes, types and alignment.
+
+#![allow(unsafe_code)]
+
+mod ffi;
+mod matrix;
+
+use std::ffi::{CStr, CString, c_void};
+
+use mlx_rs::{Array, Dtype, Stream};
+use mlx_sys::mlx_array;
+
+pub use matrix::{Affine, Format, PackError, PackedMatrix};
+
+/// Output rows that are stored side by side.
+pub const LANES: usize = 16;
+
+/// Why an operation could not be built.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct KernelError(String);
+
+/// Sets how many threads compute, the calling one included; at least one.
+pub fn set_threads(count: usize) {
+    // SAFETY: stores one integer.
+    unsafe { ffi::hive_set_threads(i32::try_from(count).unwrap_or(i32::MAX)) }
+}
+
+/// The instruction set in use: `avx512`, `avx2` or `baseline` (which is NEON on Arm).
+pub fn instruction_set() -> String {
+    // SAFETY: the function returns a string literal.
+    unsafe { CStr::from_ptr(ffi::hive_kernels_name()) }.to_string_lossy().into_owned()
+}
+
+/// Uses the named instruction set from now on. For tests and measurements.
+///
+/// # Errors
+/// The processor does not have it.
+pub fn force_instruction_set(name: &str) -> Result<(), KernelError> {
+    let refused = || KernelError(format!("this processor has no {name}"));
+    let name = CString::new(name).map_err(|_| refused())?;
+    // SAFETY: a null-terminated string that outlives the call.
+    if unsafe { ffi::hive_force_kernels(name.as_ptr()) } == 0 { Ok(()) } else { Err(refused()) }
+}
+
+/// RMS norm over the last axis; `x` and `weight` are contiguous float32.
+pub fn rms_norm(x: &Array, weight: &Array, eps: f32) -> Result<Array, KernelError> {
+    require(x.ndim() > 0 && weight.ndim() == 1 && x.dim(-1) == weight.dim(0), "rms_norm: widths differ")?;
+    // SAFETY: valid handles; the shapes agree.
+    build(|out, stream| unsafe { ffi::hive_rms_norm(out, x.as_ptr(), weight.as_ptr(), eps, stream) })
+}
+
+/// `silu(gate) * up` for rows that are gate, then up: `[n, 2w] -> [n, w]`, w a multiple of 16.
+pub fn swiglu(gate_up: &Array) -> Result<Array, KernelError> {
+    require(gate_up.ndim() > 0 && gate_up.dim(-1) % (2 * LANES as i32) == 0, "swiglu: width is no multiple of 32")?;
+    // SAFETY: a valid handle, of a width the kernel can take.
+    build(|out, stream| unsafe { ffi::hive_swiglu(out, gate_up.as_ptr(), stream) })
+}
+
+/// The fixed part of an attention layer.
+#[derive(Debug, Clone, Copy)]
+pub struct AttentionShape {
+    /// Query heads.
+    pub heads: usize,
+    /// Key-value heads; divides `heads`.
+    pub kv_heads: usize,
+    /// Width of a head, a multiple of 16 up to 1024.
+    pub head_dim: usize,
+    /// Multiplies the scores.
+    pub scale: f32,
+    /// Multiplies positions before rotation.
+    pub rope_scale: f32,
+}
+
+/// The keys and values of one session in one layer, float32, grown in blocks.
+///
+/// Attention writes into the buffers in place; positions at and past the session's length are undefined.
+#[derive(Debug)]
+pub struct KvBuffers {
+    keys: Array,
+    values: Array,
+}
+
+/// Positions by which [`KvBuffers`] grow.
+pub const KV_BLOCK: usize = 256;
+
+impl KvBuffers {
+    /// Empty buffers with room for one block.
+    pub fn new(shape: &AttentionShape) -> Result<Self, KernelError> {
+        Ok(Self { keys: Self::zeros_keys(shape, KV_BLOCK)?, values: Self::zeros_values(shape, KV_BLOCK)? })
+    }
+
+    /// Positions there is room for.
+    pub fn capacity(&self) -> usize {
+        self.values.dim(1) as usize
+    }
+
+    /// Bytes held.
+    pub fn bytes(&self) -> usize {
+        self.keys.nbytes() + self.values.nbytes()
+    }
+
+    /// Makes room for `positions` in all.
+    pub fn reserve(&mut self, shape: &AttentionShape, positions: usize) -> Result<(), KernelError> {
+        let missing = positions.saturating_sub(self.capacity()).div_ceil(KV_BLOCK) * KV_BLOCK;
+        if missing == 0 {
+            return Ok(());
+        }
+        let grow = |old: &Array, more: Array| {
+            mlx_rs::ops::concatenate(&[old, &more], 1).and_then(|new| new.eval().map(|()| new)).map_err(from_mlx)
+        };
+        self.keys = grow(&self.keys, Self::zeros_keys(shape, missing)?)?;
+        self.values = grow(&self.values, Self::zeros_values(shape, missing)?)?;
+        Ok(())
+    }
+
+    fn zeros_keys(shape: &AttentionShape, positions: usize) -> Result<Array, KernelError> {
+        zeros(&[shape.kv_heads, positions / LANES, shape.head_dim, LANES])
+    }
+
+    fn zeros_values(shape: &AttentionShape, positions: usize) -> Result<Array, KernelError> {
+        zeros(&[shape.kv_heads, positions, shape.head_dim])
+    }
+}
+
+/// Causal attention with rotary positions for one session: `qkv [n, (heads + 2 kv_heads) head_dim] -> [n, heads head_dim]`.
+///
+/// Rotates queries and keys, appends keys and values to `cache` at `offset`, and attends to everything up to each
+/// token's own position. `periods [head_dim / 2]` are the rotation periods. The caller has reserved `offset + n`.
+pub fn attention(
+    qkv: &Array,
+    cache: &KvBuffers,
+    periods: &Array,
+    shape: &AttentionShape,
+    offset: usize,
+) -> Result<Array, KernelError> {
+    let AttentionShape { heads, kv_heads, head_dim, scale, rope_scale } = *shape;
+    require(qkv.ndim() == 2 && qkv.dim(1) as usize == (heads + 2 * kv_heads) * head_dim, "attention: width of qkv")?;
+    require(kv_heads > 0 && heads.is_multiple_of(kv_heads), "attention: heads are no multiple of key-value heads")?;
+    require(head_dim.is_multiple_of(LANES) && head_dim <= 1024, "attention: head size")?;
+    require(periods.size() == head_dim / 2, "attention: one period per pair")?;
+    require(cache.keys.shape() == keys_shape(shape, cache.capacity()), "attention: cache of another shape")?;
+    require(offset + qkv.dim(0) as usize <= cache.capacity(), "attention: no room in the cache")?;
+    // SAFETY: valid handles; shapes checked above, and the C++ checks type and contiguity when it evaluates.
+    build(|out, stream| unsafe {
+        ffi::hive_attention(
+            out,
+            qkv.as_ptr(),
+            cache.keys.as_ptr(),
+            cache.values.as_ptr(),
+            periods.as_ptr(),
+            heads as i32,
+            kv_heads as i32,
+            head_dim as i32,
+            offset as i32,
+            scale,
+            rope_scale,
+            stream,
+        )
+    })
+}
+
+fn keys_shape(shape: &AttentionShape, capacity: usize) -> [i32; 4] {
+    [shape.kv_heads as i32, (capacity / LANES) as i32, shape.head_dim as i32, LANES as i32]
+}
+
+/// A new array from raw little-endian bytes.
+///
+/// # Errors
+/// The bytes are not as many as the shape and type say.
+pub fn array_from_bytes(bytes: &[u8], shape: &[i32], dtype: Dtype) -> Result<Array, KernelError> {
+    let item_bytes = match dtype {
+        Dtype::Bool | Dtype::Uint8 | Dtype::Int8 => 1,
+        Dtype::Float16 | Dtype::Bfloat16 | Dtype::Uint16 | Dtype::Int16 => 2,
+        Dtype::Float32 | Dtype::Uint32 | Dtype::Int32 => 4,
+        _ => 8,
+    };
+    let expected = shape.iter().try_fold(item_bytes, |n: usize, &dim| n.checked_mul(usize::try_from(dim).ok()?));
+    require(expected == Some(bytes.len()), "array_from_bytes: length does not match the shape")?;
+    // SAFETY: the buffer holds exactly the bytes of the shape, and MLX copies them before this returns.
+    Ok(unsafe { Array::from_raw_data(bytes.as_ptr().cast::<c_void>(), shape, dtype) })
+}
+
+fn zeros(shape: &[usize]) -> Result<Array, KernelError> {
+    let shape: Vec<i32> = shape.iter().map(|&dim| dim as i32).collect();
+    let array = Array::zeros::<f32>(&shape).map_err(from_mlx)?;
+    array.eval().map_err(from_mlx)?;
+    Ok(array)
+}
+
+fn from_mlx(error: mlx_rs::error::Exception) -> KernelError {
+    KernelError(error.what().to_owned())
+}
+
+fn require(holds: bool, what: &str) -> Result<(), KernelError> {
+    if holds { Ok(()) } else { Err(KernelError(what.to_owned())) }
+}
+
+/// Calls a function that creates an array on the current default stream.
+fn build(call: impl FnOnce(*mut mlx_array, mlx_sys::mlx_stream) -> i32) -> Result<Array, KernelError> {
+    let stream = Stream::thread_local_or_default();
+    let mut out = mlx_array { ctx: std::ptr::null_mut() };
+    if call(&raw mut out, stream.as_ptr()) == 0 {
+        // SAFETY: on success the function stored a new array that nobody else owns.
+        return Ok(unsafe { Array::from_ptr(out) });
+    }
+    // SAFETY: the message lives in the thread's storage until the next call.
+    let message = unsafe { CStr::from_ptr(ffi::hive_last_error()) };
+    Err(KernelError(message.to_string_lossy().into_owned()))
+}
+
+/// The bytes of an evaluated array, row-major.
+///
+/// # Errors
+/// Evaluation fails, or the array is not contiguous.
+pub fn array_bytes(array: &Array) -> Result<Vec<u8>, KernelError> {
+    array.eval().map_err(from_mlx)?;
+    let bytes = array.nbytes();
+    let copy = |pointer: *const u8| {
+        // SAFETY: a contiguous, evaluated array holds `nbytes` bytes at its data pointer.
+        unsafe { std::slice::from_raw_parts(pointer, bytes) }.to_vec()
+    };
+    let slice_error = |error: mlx_rs::error::AsSliceError| KernelError(error.to_string());
+    // `try_as_slice` checks contiguity; the element type only has to match the array's.
+    Ok(match array.dtype() {
+        Dtype::Float32 => copy(array.try_as_slice::<f32>().map_err(slice_error)?.as_ptr().cast()),
+        Dtype::Float16 => copy(array.try_as_slice::<half::f16>().map_err(slice_error)?.as_ptr().cast()),
+        Dtype::Bfloat16 => copy(array.try_as_slice::<half::bf16>().map_err(slice_error)?.as_ptr().cast()),
+        Dtype::Uint32 => copy(array.try_as_slice::<u32>().map_err(slice_error)?.as_ptr().cast()),
+        other => return Err(KernelError(format!("array_bytes: {other:?} is not a type that travels"))),
+    })
+}

@@ -1,0 +1,226 @@
+//! The kernels against MLX's own, and against themselves: same bits in any batch, on any instruction set and threads.
+
+use std::sync::{Mutex, MutexGuard};
+
+use hive_kernels::{Affine, AttentionShape, Format, KvBuffers, PackedMatrix};
+use mlx_rs::ops::indexing::IndexOp;
+use mlx_rs::{Array, Device, Dtype};
+
+/// The instruction set and thread count are settings of the process.
+static SETTINGS: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    Device::set_default(&Device::cpu());
+    SETTINGS.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// A small generator, so that a failure repeats.
+struct Numbers(u64);
+
+impl Numbers {
+    fn next(&mut self) -> u32 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as u32
+    }
+
+    fn float(&mut self) -> f32 {
+        (self.next() % 2000) as f32 / 1000.0 - 1.0
+    }
+
+    fn floats(&mut self, count: usize) -> Vec<f32> {
+        (0..count).map(|_| self.float()).collect()
+    }
+}
+
+struct Sample {
+    packed: PackedMatrix,
+    words: Array,
+    scales: Array,
+    biases: Array,
+    bits: i32,
+    group: i32,
+}
+
+fn sample(rows: usize, columns: usize, group: usize, bits: usize) -> Sample {
+    let mut numbers = Numbers((rows * columns * bits + group) as u64);
+    let words: Vec<u32> = (0..rows * columns * bits / 32).map(|_| numbers.next() ^ (numbers.next() << 16)).collect();
+    let scales: Vec<f32> = numbers.floats(rows * columns / group).iter().map(|s| s / 8.0).collect();
+    let biases = numbers.floats(rows * columns / group);
+    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    let format = if bits == 4 { Format::Q4 } else { Format::Q8 };
+    let affine = Affine { group, scales: &scales, biases: &biases };
+    let shape = |width: usize| [rows as i32, width as i32];
+    Sample {
+        packed: PackedMatrix::pack(format, rows, columns, &bytes, Some(affine)).unwrap(),
+        words: Array::from_slice(&words, &shape(columns * bits / 32)),
+        scales: Array::from_slice(&scales, &shape(columns / group)),
+        biases: Array::from_slice(&biases, &shape(columns / group)),
+        bits: bits as i32,
+        group: group as i32,
+    }
+}
+
+fn values(array: &Array) -> Vec<f32> {
+    array.eval().unwrap();
+    array.as_slice::<f32>().to_vec()
+}
+
+fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    let scale = b.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / scale
+}
+
+#[test]
+fn products_agree_with_mlx_for_every_width_group_and_batch() {
+    let _alone = alone();
+    for bits in [4, 8] {
+        for group in [32, 64] {
+            for (rows, columns) in [(64, 128), (48, 576), (16, 64)] {
+                let s = sample(rows, columns, group, bits);
+                for tokens in [1, 2, 3, 5, 8, 9, 12, 31] {
+                    let x = Array::from_slice(&Numbers(7).floats(tokens * columns), &[tokens as i32, columns as i32]);
+                    let expected =
+                        mlx_rs::ops::quantized_matmul(&x, &s.words, &s.scales, &s.biases, true, s.group, s.bits).unwrap();
+                    let got = s.packed.matmul(&x, None).unwrap();
+                    let off = largest_difference(&values(&got), &values(&expected));
+                    assert!(off < 5e-6, "{bits} bits, group {group}, {rows}x{columns}, {tokens} tokens: off by {off}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn float_weights_agree_with_mlx() {
+    let _alone = alone();
+    let (rows, columns) = (32, 96);
+    let weights = Numbers(3).floats(rows * columns);
+    for (format, dtype) in
+        [(Format::F32, Dtype::Float32), (Format::F16, Dtype::Float16), (Format::Bf16, Dtype::Bfloat16)]
+    {
+        let bytes: Vec<u8> = weights
+            .iter()
+            .flat_map(|&w| match format {
+                Format::F16 => half::f16::from_f32(w).to_le_bytes().to_vec(),
+                Format::Bf16 => half::bf16::from_f32(w).to_le_bytes().to_vec(),
+                _ => w.to_le_bytes().to_vec(),
+            })
+            .collect();
+        let packed = PackedMatrix::pack(format, rows, columns, &bytes, None).unwrap();
+        let plain = hive_kernels::array_from_bytes(&bytes, &[rows as i32, columns as i32], dtype).unwrap();
+        let plain = plain.as_dtype(Dtype::Float32).unwrap();
+        for tokens in [1, 20] {
+            let x = Array::from_slice(&Numbers(7).floats(tokens * columns), &[tokens as i32, columns as i32]);
+            let expected = mlx_rs::ops::matmul(&x, plain.t()).unwrap();
+            let off = largest_difference(&values(&packed.matmul(&x, None).unwrap()), &values(&expected));
+            assert!(off < 5e-6, "{format:?}, {tokens} tokens: off by {off}");
+        }
+    }
+}
+
+#[test]
+fn a_token_has_the_same_bits_alone_and_in_any_batch() {
+    let _alone = alone();
+    let s = sample(80, 576, 32, 4);
+    let tokens = 29;
+    let x = Array::from_slice(&Numbers(5).floats(tokens * 576), &[tokens as i32, 576]);
+    let together = values(&s.packed.matmul(&x, None).unwrap());
+    for t in 0..tokens {
+        let row = x.index((t as i32..t as i32 + 1, ..));
+        row.eval().unwrap();
+        assert_eq!(values(&s.packed.matmul(&row, None).unwrap()), together[t * 80..(t + 1) * 80], "token {t}");
+    }
+}
+
+#[test]
+fn threads_and_instruction_sets_give_the_same_bits() {
+    let _alone = alone();
+    let s = sample(240, 256, 64, 4);
+    let best = hive_kernels::instruction_set();
+    for tokens in [1, 17] {
+        let x = Array::from_slice(&Numbers(5).floats(tokens * 256), &[tokens as i32, 256]);
+        let expected = values(&s.packed.matmul(&x, None).unwrap());
+        for threads in [2, 3, 1] {
+            hive_kernels::set_threads(threads);
+            assert_eq!(values(&s.packed.matmul(&x, None).unwrap()), expected, "{threads} threads");
+        }
+        // The x86 baseline has no fused multiply-add, so it is left out: it rounds twice.
+        if hive_kernels::force_instruction_set("avx2").is_ok() {
+            assert_eq!(values(&s.packed.matmul(&x, None).unwrap()), expected, "avx2 against {best}");
+            hive_kernels::force_instruction_set(&best).unwrap();
+        }
+    }
+}
+
+#[test]
+fn attention_agrees_with_mlx_and_does_not_depend_on_chunks() {
+    let _alone = alone();
+    let (heads, kv_heads, head_dim, tokens) = (6, 2, 64, 300);
+    let scale = 1.0 / (head_dim as f32).sqrt();
+    let shape = AttentionShape { heads, kv_heads, head_dim, scale, rope_scale: 1.0 };
+    let base = 10_000.0f32;
+    let periods: Vec<f32> = (0..head_dim / 2).map(|i| base.powf(2.0 * i as f32 / head_dim as f32)).collect();
+    let periods = Array::from_slice(&periods, &[head_dim as i32 / 2]);
+    let width = (heads + 2 * kv_heads) * head_dim;
+    let qkv = Array::from_slice(&Numbers(11).floats(tokens * width), &[tokens as i32, width as i32]);
+
+    let run = |chunks: &[usize]| {
+        let mut cache = KvBuffers::new(&shape).unwrap();
+        let mut offset = 0;
+        let mut out = Vec::new();
+        for &chunk in chunks {
+            cache.reserve(&shape, offset + chunk).unwrap();
+            let part = qkv.index((offset as i32..(offset + chunk) as i32, ..));
+            out.extend(values(&hive_kernels::attention(&part, &cache, &periods, &shape, offset).unwrap()));
+            offset += chunk;
+        }
+        out
+    };
+    let whole = run(&[tokens]);
+    assert_eq!(run(&[1, 2, 13, 100, 184]), whole);
+
+    let split = |from: usize, count: usize| {
+        let part = qkv.index((.., (from * head_dim) as i32..((from + count) * head_dim) as i32));
+        let part = part.reshape(&[1, tokens as i32, count as i32, head_dim as i32]).unwrap();
+        part.transpose_axes(&[0, 2, 1, 3]).unwrap()
+    };
+    let rope = |x: Array| mlx_rs::fast::rope(x, head_dim as i32, false, base, 1.0, 0, None).unwrap();
+    let expected = mlx_rs::fast::scaled_dot_product_attention(
+        rope(split(0, heads)),
+        rope(split(heads, kv_heads)),
+        split(heads + kv_heads, kv_heads),
+        scale,
+        Some(mlx_rs::fast::ScaledDotProductAttentionMask::Causal),
+        None,
+    )
+    .unwrap()
+    .transpose_axes(&[0, 2, 1, 3])
+    .unwrap()
+    .reshape(&[tokens as i32, (heads * head_dim) as i32])
+    .unwrap();
+    let off = largest_difference(&whole, &values(&expected));
+    assert!(off < 2e-5, "off by {off}");
+}
+
+#[test]
+fn norm_and_activation_agree_with_mlx() {
+    let _alone = alone();
+    let x = Array::from_slice(&Numbers(1).floats(3 * 64), &[3, 64]);
+    let weight = Array::from_slice(&Numbers(2).floats(64), &[64]);
+    let expected = mlx_rs::fast::rms_norm(&x, Some(&weight), 1e-5).unwrap();
+    assert!(largest_difference(&values(&hive_kernels::rms_norm(&x, &weight, 1e-5).unwrap()), &values(&expected)) < 1e-6);
+
+    let (gate, up) = (x.index((.., ..32)), x.index((.., 32..)));
+    let expected = &gate * mlx_rs::ops::sigmoid(&gate).unwrap() * &up;
+    assert!(largest_difference(&values(&hive_kernels::swiglu(&x).unwrap()), &values(&expected)) < 1e-6);
+}
+
+#[test]
+fn a_matrix_that_does_not_fit_its_bytes_is_refused() {
+    assert!(PackedMatrix::pack(Format::F32, 4, 8, &[0; 127], None).is_err());
+    assert!(PackedMatrix::pack(Format::Q4, 4, 8, &[0; 16], None).is_err());
+    let affine = Affine { group: 24, scales: &[1.0; 4], biases: &[0.0; 4] };
+    assert!(PackedMatrix::pack(Format::Q4, 4, 24, &[0; 48], Some(affine)).is_err());
+    assert!(PackedMatrix::pack(Format::F32, usize::MAX, 8, &[0; 16], None).is_err());
+}

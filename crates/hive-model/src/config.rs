@@ -1,0 +1,345 @@
+//! A model's configuration, from `config.json` or from GGUF metadata.
+
+use serde_json::Value as Json;
+
+use crate::weights::Gguf;
+
+/// Architectures that can be loaded, by their name in `config.json` or in GGUF.
+pub const KNOWN_ARCHITECTURES: &[&str] = &["llama", "mistral"];
+
+/// No real model comes near these; larger numbers are corrupt and would size allocations.
+const MAX_LAYERS: usize = 4096;
+const MAX_WIDTH: usize = 1 << 20;
+
+/// What a Llama-family model looks like.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelConfig {
+    /// The name in the file.
+    pub architecture: String,
+    /// Transformer layers.
+    pub layers: usize,
+    /// Width of the hidden state.
+    pub hidden: usize,
+    /// Width inside the MLP.
+    pub intermediate: usize,
+    /// Query heads.
+    pub heads: usize,
+    /// Key-value heads.
+    pub kv_heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+    /// Tokens in the vocabulary.
+    pub vocabulary: usize,
+    /// Added under the root of the RMS norm.
+    pub rms_eps: f32,
+    /// Rotary positions.
+    pub rope: Rope,
+    /// Positions the model was trained for.
+    pub max_context: usize,
+    /// Whether the output projection is the embedding.
+    pub tied_embeddings: bool,
+    /// Tokens that end an answer.
+    pub end_tokens: Vec<u32>,
+}
+
+/// Rotary position embedding.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rope {
+    /// Base of the periods.
+    pub theta: f32,
+    /// How positions or periods are stretched.
+    pub scaling: RopeScaling,
+}
+
+/// How rotary positions are stretched beyond the trained context.
+#[derive(Debug, Clone, PartialEq)]
+pub enum RopeScaling {
+    /// Not at all.
+    None,
+    /// Positions divided by a factor.
+    Linear {
+        /// The divisor.
+        factor: f32,
+    },
+    /// Llama 3: long periods stretched, short ones kept, a ramp in between.
+    Llama3 {
+        /// Stretch of the long periods.
+        factor: f32,
+        /// Wavelengths above `original_context / low` are long.
+        low: f32,
+        /// Wavelengths below `original_context / high` are short.
+        high: f32,
+        /// Context before stretching.
+        original_context: f32,
+    },
+    /// Each period multiplied by its own factor (GGUF stores Llama 3's this way).
+    Factors(Vec<f32>),
+}
+
+impl Rope {
+    /// The period of each pair of dimensions, or `None` where plain powers of `theta` apply.
+    pub fn periods(&self, head_dim: usize) -> Option<Vec<f32>> {
+        let plain = self.plain_periods(head_dim);
+        match &self.scaling {
+            RopeScaling::None | RopeScaling::Linear { .. } => None,
+            RopeScaling::Factors(factors) => Some(plain.iter().zip(factors).map(|(p, f)| p * f).collect()),
+            RopeScaling::Llama3 { factor, low, high, original_context } => {
+                let stretch = |&period: &f32| {
+                    let wavelength = 2.0 * std::f32::consts::PI * period;
+                    if wavelength > original_context / low {
+                        period * factor
+                    } else if wavelength > original_context / high {
+                        let smooth = (original_context / wavelength - low) / (high - low);
+                        period / ((1.0 - smooth) / factor + smooth)
+                    } else {
+                        period
+                    }
+                };
+                Some(plain.iter().map(stretch).collect())
+            }
+        }
+    }
+
+    /// `theta^(2i / head_dim)`.
+    pub fn plain_periods(&self, head_dim: usize) -> Vec<f32> {
+        (0..head_dim / 2).map(|i| self.theta.powf(2.0 * i as f32 / head_dim as f32)).collect()
+    }
+
+    /// What positions are multiplied by.
+    pub fn position_scale(&self) -> f32 {
+        match self.scaling {
+            RopeScaling::Linear { factor } => 1.0 / factor,
+            _ => 1.0,
+        }
+    }
+}
+
+/// Why a configuration cannot be used.
+#[derive(Debug, thiserror::Error, PartialEq)]
+pub enum ConfigError {
+    /// An architecture without an implementation.
+    #[error("the architecture \"{0}\" is not supported; supported are: {list}", list = KNOWN_ARCHITECTURES.join(", "))]
+    Architecture(String),
+    /// A key is absent.
+    #[error("the configuration has no {0}")]
+    Missing(&'static str),
+    /// A key has a value no model has.
+    #[error("the configuration says {key} = {value}, which cannot be")]
+    Value {
+        /// The key.
+        key: &'static str,
+        /// Its value.
+        value: String,
+    },
+    /// A feature of the family that is not implemented.
+    #[error("the configuration asks for {0}, which is not supported")]
+    Unsupported(String),
+}
+
+impl ModelConfig {
+    /// Reads a Hugging Face `config.json`.
+    pub fn from_json(json: &Json) -> Result<Self, ConfigError> {
+        let architecture = json["model_type"].as_str().ok_or(ConfigError::Missing("model_type"))?;
+        check_architecture(architecture)?;
+        let number = |key: &'static str| json[key].as_u64().map(|n| n as usize).ok_or(ConfigError::Missing(key));
+        let heads = number("num_attention_heads")?;
+        let hidden = number("hidden_size")?;
+        let config = Self {
+            architecture: architecture.to_owned(),
+            layers: number("num_hidden_layers")?,
+            hidden,
+            intermediate: number("intermediate_size")?,
+            heads,
+            kv_heads: number("num_key_value_heads").unwrap_or(heads),
+            head_dim: number("head_dim").ok().or_else(|| hidden.checked_div(heads)).unwrap_or(0),
+            vocabulary: number("vocab_size")?,
+            rms_eps: json["rms_norm_eps"].as_f64().ok_or(ConfigError::Missing("rms_norm_eps"))? as f32,
+            rope: rope_from_json(json)?,
+            max_context: number("max_position_embeddings").unwrap_or(2048),
+            // Transformers writes the key only where it differs from the family's default; mlx-lm reads true.
+            tied_embeddings: json["tie_word_embeddings"].as_bool().unwrap_or(true),
+            end_tokens: token_ids(&json["eos_token_id"]),
+        };
+        for (key, wanted) in [("hidden_act", "silu"), ("rope_traditional", "")] {
+            match &json[key] {
+                Json::String(name) if name != wanted => {
+                    return Err(ConfigError::Unsupported(format!("{key} = {name}")));
+                }
+                Json::Bool(true) => return Err(ConfigError::Unsupported(key.to_owned())),
+                _ => {}
+            }
+        }
+        config.checked()
+    }
+
+    /// Reads a GGUF's metadata.
+    pub fn from_gguf(gguf: &Gguf) -> Result<Self, ConfigError> {
+        let architecture = gguf.string("general.architecture").ok_or(ConfigError::Missing("general.architecture"))?;
+        check_architecture(architecture)?;
+        let key = |name: &str| format!("{architecture}.{name}");
+        let number = |name: &'static str| {
+            gguf.number(&key(name)).map(|n| n as usize).ok_or(ConfigError::Missing(name))
+        };
+        let heads = number("attention.head_count")?;
+        let hidden = number("embedding_length")?;
+        let head_dim =
+            number("attention.key_length").ok().or_else(|| hidden.checked_div(heads)).unwrap_or(0);
+        let vocabulary = match gguf.value("tokenizer.ggml.tokens") {
+            Some(crate::weights::gguf::Value::Array(tokens)) => tokens.len(),
+            _ => number("vocab_size")?,
+        };
+        let end = |name: &str| gguf.number(&format!("tokenizer.ggml.{name}")).map(|id| id as u32);
+        let mut end_tokens: Vec<u32> = [end("eos_token_id"), end("eot_token_id")].into_iter().flatten().collect();
+        end_tokens.dedup();
+        let scaling = match gguf.string(&key("rope.scaling.type")) {
+            Some("linear") => {
+                let factor = gguf.real(&key("rope.scaling.factor")).ok_or(ConfigError::Missing("rope.scaling.factor"))?;
+                RopeScaling::Linear { factor: factor as f32 }
+            }
+            None | Some("none") => RopeScaling::None,
+            Some(other) => return Err(ConfigError::Unsupported(format!("rope scaling {other}"))),
+        };
+        let config = Self {
+            architecture: architecture.to_owned(),
+            layers: number("block_count")?,
+            hidden,
+            intermediate: number("feed_forward_length")?,
+            heads,
+            kv_heads: number("attention.head_count_kv").unwrap_or(heads),
+            head_dim,
+            vocabulary,
+            rms_eps: gguf
+                .real(&key("attention.layer_norm_rms_epsilon"))
+                .ok_or(ConfigError::Missing("attention.layer_norm_rms_epsilon"))? as f32,
+            rope: Rope { theta: gguf.real(&key("rope.freq_base")).unwrap_or(10_000.0) as f32, scaling },
+            max_context: number("context_length").unwrap_or(2048),
+            // A GGUF without an output matrix uses the embedding; the caller, who knows the tensors, settles it.
+            tied_embeddings: true,
+            end_tokens,
+        };
+        config.checked()
+    }
+
+    /// Bytes a token takes in the KV cache of one layer.
+    pub fn kv_bytes_per_token(&self, activation_bytes: usize) -> u64 {
+        (2 * self.kv_heads * self.head_dim * activation_bytes) as u64
+    }
+
+    fn checked(self) -> Result<Self, ConfigError> {
+        let value = |key, value: &dyn std::fmt::Display| Err(ConfigError::Value { key, value: value.to_string() });
+        if self.layers == 0 || self.layers > MAX_LAYERS {
+            return value("the number of layers", &self.layers);
+        }
+        let widths = [
+            ("the hidden size", self.hidden),
+            ("the intermediate size", self.intermediate),
+            ("the number of heads", self.heads),
+            ("the number of key-value heads", self.kv_heads),
+            ("the head size", self.head_dim),
+            ("the context", self.max_context),
+        ];
+        for (key, width) in widths {
+            if width == 0 || width > MAX_WIDTH * 64 || (key != "the context" && width > MAX_WIDTH) {
+                return value(key, &width);
+            }
+        }
+        if self.vocabulary == 0 || self.vocabulary > 1 << 24 {
+            return value("the vocabulary", &self.vocabulary);
+        }
+        if !self.heads.is_multiple_of(self.kv_heads) {
+            return value("the number of key-value heads", &self.kv_heads);
+        }
+        if !self.head_dim.is_multiple_of(2) {
+            return value("the head size", &self.head_dim);
+        }
+        if !(self.rms_eps.is_finite() && self.rms_eps >= 0.0) {
+            return value("the norm's epsilon", &self.rms_eps);
+        }
+        if !(self.rope.theta.is_finite() && self.rope.theta > 0.0) {
+            return value("the rotary base", &self.rope.theta);
+        }
+        Ok(self)
+    }
+}
+
+fn check_architecture(name: &str) -> Result<(), ConfigError> {
+    if KNOWN_ARCHITECTURES.contains(&name) { Ok(()) } else { Err(ConfigError::Architecture(name.to_owned())) }
+}
+
+fn rope_from_json(json: &Json) -> Result<Rope, ConfigError> {
+    // Newer files keep theta and scaling together in `rope_parameters`.
+    let parameters = if json["rope_parameters"].is_object() { &json["rope_parameters"] } else { &json["rope_scaling"] };
+    let real = |value: &Json, key: &'static str| value[key].as_f64().map(|n| n as f32).ok_or(ConfigError::Missing(key));
+    let theta = real(json, "rope_theta").or_else(|_| real(parameters, "rope_theta")).unwrap_or(10_000.0);
+    let kind = parameters["rope_type"].as_str().or_else(|| parameters["type"].as_str());
+    let scaling = match kind {
+        None | Some("default") => RopeScaling::None,
+        Some("linear") => RopeScaling::Linear { factor: real(parameters, "factor")? },
+        Some("llama3") => RopeScaling::Llama3 {
+            factor: real(parameters, "factor")?,
+            low: real(parameters, "low_freq_factor").unwrap_or(1.0),
+            high: real(parameters, "high_freq_factor").unwrap_or(4.0),
+            original_context: real(parameters, "original_max_position_embeddings").unwrap_or(8192.0),
+        },
+        Some(other) => return Err(ConfigError::Unsupported(format!("rope scaling {other}"))),
+    };
+    Ok(Rope { theta, scaling })
+}
+
+/// `eos_token_id` is a number or a list of them.
+pub(crate) fn token_ids(value: &Json) -> Vec<u32> {
+    let one = |value: &Json| value.as_u64().and_then(|id| u32::try_from(id).ok());
+    match value {
+        Json::Array(ids) => ids.iter().filter_map(one).collect(),
+        other => one(other).into_iter().collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn llama() -> Json {
+        json!({
+            "model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 128,
+            "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 100, "rms_norm_eps": 1e-5,
+            "eos_token_id": [2, 3]
+        })
+    }
+
+    #[test]
+    fn an_unknown_architecture_is_named_with_the_known_ones() {
+        let mut json = llama();
+        json["model_type"] = "mamba".into();
+        let message = ModelConfig::from_json(&json).unwrap_err().to_string();
+        assert!(message.contains("mamba") && message.contains("llama, mistral"), "{message}");
+    }
+
+    #[test]
+    fn numbers_that_cannot_be_are_refused() {
+        for (key, value) in
+            [("num_hidden_layers", json!(0)), ("hidden_size", json!(1u64 << 60)), ("num_key_value_heads", json!(3))]
+        {
+            let mut json = llama();
+            json[key] = value;
+            assert!(matches!(ModelConfig::from_json(&json), Err(ConfigError::Value { .. })), "{key}");
+        }
+    }
+
+    #[test]
+    fn llama3_stretches_long_periods_only() {
+        let mut json = llama();
+        json["rope_scaling"] = json!({
+            "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 8192
+        });
+        json["rope_theta"] = json!(500_000.0);
+        json["head_dim"] = json!(128);
+        let rope = ModelConfig::from_json(&json).unwrap().rope;
+        let (plain, stretched) = (rope.plain_periods(128), rope.periods(128).unwrap());
+        assert_eq!(stretched[0], plain[0]);
+        assert_eq!(stretched[63], plain[63] * 8.0);
+        assert!(stretched.iter().zip(&plain).all(|(s, p)| s >= p && *s <= p * 8.0));
+    }
+}

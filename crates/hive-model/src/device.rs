@@ -1,0 +1,64 @@
+//! Where and how a shard computes.
+
+use mlx_rs::{Device, DeviceType};
+use serde::{Deserialize, Serialize};
+
+/// Which kernels compute.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Compute {
+    /// MLX's own.
+    Plain,
+    /// `hive-kernels`, on the CPU only.
+    Fast,
+    /// Fast on a CPU, plain on a GPU.
+    #[default]
+    Auto,
+}
+
+impl Compute {
+    /// What `auto` means here; `fast` stays plain where there is a GPU, which is faster still.
+    pub fn resolve(self) -> Self {
+        match self {
+            Self::Plain => Self::Plain,
+            Self::Fast | Self::Auto if is_gpu() => Self::Plain,
+            Self::Fast | Self::Auto => Self::Fast,
+        }
+    }
+}
+
+impl std::str::FromStr for Compute {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "plain" => Ok(Self::Plain),
+            "fast" => Ok(Self::Fast),
+            "auto" => Ok(Self::Auto),
+            other => Err(format!("\"{other}\" is not one of plain, fast, auto")),
+        }
+    }
+}
+
+/// Whether MLX computes on a GPU (Metal or CUDA).
+pub fn is_gpu() -> bool {
+    Device::try_default().and_then(|device| device.get_type()).is_ok_and(|kind| matches!(kind, DeviceType::Gpu))
+}
+
+/// The device and the kernels, for people: `cpu, avx512` or `gpu`.
+pub fn describe() -> String {
+    if is_gpu() {
+        return if cfg!(target_os = "macos") { "gpu (Metal)".to_owned() } else { "gpu (CUDA)".to_owned() };
+    }
+    let instructions = match hive_kernels::instruction_set().as_str() {
+        "baseline" if cfg!(target_arch = "aarch64") => "NEON".to_owned(),
+        "baseline" => "no AVX2".to_owned(),
+        other => other.to_uppercase(),
+    };
+    format!("cpu ({instructions})")
+}
+
+/// Sets how many threads the fast kernels use.
+pub fn set_threads(count: usize) {
+    hive_kernels::set_threads(count);
+}

@@ -1,0 +1,205 @@
+//! A model on disk: one GGUF file, or a folder as Hugging Face and MLX keep it.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value as Json;
+
+use crate::config::{ConfigError, ModelConfig, RopeScaling, token_ids};
+use crate::template::{ChatTemplate, TemplateError};
+use crate::tokenizer::{Tokenizer, TokenizerError};
+use crate::weights::gguf::{Gguf, HeaderError};
+use crate::weights::safetensors::{FolderError, QuantizationTable, SafetensorsFolder};
+use crate::weights::{Float, Matrix, Weights};
+
+/// A model opened for loading: configuration and table of tensors, no weights yet.
+#[derive(Debug)]
+pub struct ModelFiles {
+    path: PathBuf,
+    config: ModelConfig,
+    weights: Weights,
+    /// `tokenizer_config.json`, where there is one.
+    tokenizer_config: Json,
+}
+
+/// Why a model cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Nothing is there.
+    #[error("there is no model at {0}")]
+    NotFound(PathBuf),
+    /// Neither a GGUF file nor a folder.
+    #[error("{0} is neither a .gguf file nor a folder with config.json")]
+    Unknown(PathBuf),
+    /// A GGUF that cannot be read.
+    #[error("{path}: {source}")]
+    Gguf {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: HeaderError,
+    },
+    /// Weights that cannot be read.
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    /// A JSON file that cannot be read.
+    #[error("{path}: {why}")]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        why: String,
+    },
+    /// A configuration that cannot be used.
+    #[error("{path}: {source}")]
+    Config {
+        /// The model.
+        path: PathBuf,
+        /// The cause.
+        source: ConfigError,
+    },
+}
+
+impl ModelFiles {
+    /// Opens a `.gguf` file or a folder.
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        if path.is_dir() {
+            Self::open_folder(path)
+        } else if path.is_file() {
+            Self::open_gguf(path)
+        } else {
+            Err(OpenError::NotFound(path.to_owned()))
+        }
+    }
+
+    fn open_gguf(path: &Path) -> Result<Self, OpenError> {
+        let gguf = Gguf::open(path).map_err(|source| match source {
+            HeaderError::Magic => OpenError::Unknown(path.to_owned()),
+            source => OpenError::Gguf { path: path.to_owned(), source },
+        })?;
+        let refuse = |source| OpenError::Config { path: path.to_owned(), source };
+        let mut config = ModelConfig::from_gguf(&gguf).map_err(refuse)?;
+        let weights = Weights::Gguf(gguf);
+        config.tied_embeddings = !weights.contains("lm_head.weight");
+        if weights.contains("rope_freqs.weight") {
+            let factors = weights.vector("rope_freqs.weight", config.head_dim / 2);
+            let factors = factors.map_err(|error| refuse(ConfigError::Unsupported(error.to_string())))?;
+            config.rope.scaling = RopeScaling::Factors(factors.to_f32());
+        }
+        Ok(Self { path: path.to_owned(), config, weights, tokenizer_config: Json::Null })
+    }
+
+    fn open_folder(path: &Path) -> Result<Self, OpenError> {
+        let config_path = path.join("config.json");
+        if !config_path.is_file() {
+            return Err(OpenError::Unknown(path.to_owned()));
+        }
+        let json = read_json(&config_path)?;
+        let refuse = |source| OpenError::Config { path: config_path.clone(), source };
+        let mut config = ModelConfig::from_json(&json).map_err(refuse)?;
+        let table = QuantizationTable::from_json(&json["quantization"])
+            .map_err(|mode| refuse(ConfigError::Unsupported(format!("{mode} quantization"))))?;
+        // generation_config.json knows about end-of-turn tokens that config.json often does not.
+        let optional = |name: &str| {
+            let file = path.join(name);
+            if file.is_file() { read_json(&file) } else { Ok(Json::Null) }
+        };
+        for id in token_ids(&optional("generation_config.json")?["eos_token_id"]) {
+            if !config.end_tokens.contains(&id) {
+                config.end_tokens.push(id);
+            }
+        }
+        let tokenizer_config = optional("tokenizer_config.json")?;
+        let weights = Weights::Safetensors(SafetensorsFolder::open(path, table)?);
+        Ok(Self { path: path.to_owned(), config, weights, tokenizer_config })
+    }
+
+    /// The file or folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A name for people: the file's or folder's, without extension.
+    pub fn name(&self) -> String {
+        let name = if self.path.is_dir() { self.path.file_name() } else { self.path.file_stem() };
+        name.unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    /// The tensors.
+    pub fn weights(&self) -> &Weights {
+        &self.weights
+    }
+
+    /// The number format that hidden states take when MLX's own rules are followed: that of the norms and the scales
+    /// of the first layer, or single precision where these differ.
+    pub fn natural_activation(&self) -> Result<Float, crate::weights::TensorError> {
+        let norm = self.weights.vector("model.layers.0.input_layernorm.weight", self.config.hidden)?.float;
+        let rows = self.config.kv_heads * self.config.head_dim;
+        let matrix: Matrix = self.weights.matrix("model.layers.0.self_attn.k_proj", rows, self.config.hidden)?;
+        Ok(if norm == matrix.float() { norm } else { Float::F32 })
+    }
+
+    /// Bytes on disk of the layers given; embedding and output belong to the first and the last layer.
+    pub fn stored_bytes(&self, layers: std::ops::Range<usize>) -> u64 {
+        let last = layers.end == self.config.layers;
+        self.weights.stored_bytes(|name| match name.strip_prefix("model.layers.") {
+            Some(rest) => rest.split('.').next().and_then(|n| n.parse().ok()).is_some_and(|n| layers.contains(&n)),
+            None if name.starts_with("model.embed_tokens") => {
+                layers.start == 0 || (last && self.config.tied_embeddings)
+            }
+            None => last,
+        })
+    }
+
+    /// Loads the tokenizer.
+    pub fn tokenizer(&self) -> Result<Tokenizer, TokenizerError> {
+        match &self.weights {
+            Weights::Gguf(gguf) => Tokenizer::from_gguf(gguf),
+            Weights::Safetensors(_) => Tokenizer::from_file(&self.path.join("tokenizer.json")),
+        }
+    }
+
+    /// Loads the chat template.
+    pub fn chat_template(&self) -> Result<ChatTemplate, TemplateError> {
+        match &self.weights {
+            Weights::Gguf(gguf) => {
+                let source = gguf.string("tokenizer.chat_template").ok_or(TemplateError::Missing)?;
+                let token = |name: &str| -> Option<String> {
+                    let id = gguf.number(&format!("tokenizer.ggml.{name}_token_id"))?;
+                    match gguf.value("tokenizer.ggml.tokens")? {
+                        crate::weights::gguf::Value::Array(tokens) => match tokens.get(id as usize)? {
+                            crate::weights::gguf::Value::String(token) => Some(token.clone()),
+                            _ => None,
+                        },
+                        _ => None,
+                    }
+                };
+                ChatTemplate::new(source, token("bos"), token("eos"))
+            }
+            Weights::Safetensors(_) => {
+                let config = &self.tokenizer_config;
+                let file = std::fs::read_to_string(self.path.join("chat_template.jinja")).ok();
+                // A list holds several named templates; the unnamed use is "default".
+                let listed = config["chat_template"].as_array().and_then(|list| {
+                    list.iter().find(|entry| entry["name"] == "default")?["template"].as_str()
+                });
+                let source = file.as_deref().or(config["chat_template"].as_str()).or(listed);
+                // A special token is a string, or an object with its content.
+                let token = |name: &str| {
+                    let value = &config[name];
+                    value.as_str().or_else(|| value["content"].as_str()).map(str::to_owned)
+                };
+                ChatTemplate::new(source.ok_or(TemplateError::Missing)?, token("bos_token"), token("eos_token"))
+            }
+        }
+    }
+}
+
+fn read_json(path: &Path) -> Result<Json, OpenError> {
+    let text = std::fs::read(path).map_err(|error| OpenError::Json { path: path.to_owned(), why: error.to_string() })?;
+    serde_json::from_slice(&text).map_err(|error| OpenError::Json { path: path.to_owned(), why: error.to_string() })
+}

@@ -1,0 +1,35 @@
+//! Computes: weight files, tokenizer, model families, KV cache and sampling, up to a [`Shard`].
+//!
+//! A [`ModelFiles`] is a model on disk, opened but not loaded: its configuration, tokenizer and a table of tensors.
+//! A [`Shard`] is a contiguous range of its layers in memory, with the sessions that run through it. Nothing here
+//! knows of networks, processes or other machines.
+//!
+//! What holds:
+//! - A shard reads only the bytes of its own layers.
+//! - No number from a file sizes an allocation before it has been checked against the file's length.
+//! - One thread owns a shard; MLX's streams are thread-local.
+
+pub mod config;
+pub mod detokenizer;
+pub mod device;
+pub mod files;
+pub mod hidden;
+pub mod sampling;
+pub mod shard;
+pub mod stop;
+pub mod template;
+pub mod tokenizer;
+pub mod weights;
+
+mod embedding;
+mod kv;
+mod linear;
+mod llama;
+
+pub use config::ModelConfig;
+pub use device::Compute;
+pub use files::{ModelFiles, OpenError};
+pub use hidden::{ActivationType, Hidden};
+pub use sampling::Sampling;
+pub use shard::{Batch, ForwardError, LoadError, Output, SessionId, SessionOptions, Shard, ShardOptions, Slot};
+pub use tokenizer::Tokenizer;

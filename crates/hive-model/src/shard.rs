@@ -1,0 +1,415 @@
+//! A range of a model's layers in memory, and the sessions that run through it.
+//!
+//! Batch-first: one [`Shard::forward`] takes any mix of sessions, each with its own position. What a session has in the
+//! cache is its *position*; a slot must begin exactly there, and [`Shard::rollback`] takes a session back.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use mlx_rs::{Array, ops};
+use serde::{Deserialize, Serialize};
+
+use crate::device::Compute;
+use crate::files::ModelFiles;
+use crate::hidden::{ActivationType, Hidden};
+use crate::kv::LayerCache;
+use crate::linear::{Arithmetic, ComputeError};
+use crate::llama::{Span, Stage};
+use crate::sampling::{Sampled, Sampling, sample};
+use crate::weights::TensorError;
+
+/// Names a session across all stages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct SessionId(pub u64);
+
+/// Which layers, and how they compute.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ShardOptions {
+    /// Layers `[start, end)`.
+    pub layers: Range<usize>,
+    /// Kernels.
+    pub compute: Compute,
+}
+
+/// What a shard needs to know of a session.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct SessionOptions {
+    /// How the last stage chooses tokens.
+    pub sampling: Sampling,
+    /// The prompt, for the last stage's penalties.
+    pub prompt: Vec<u32>,
+}
+
+/// What goes into a stage for one session.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Input {
+    /// Tokens, for the first stage.
+    Tokens(Vec<u32>),
+    /// Hidden states, for every other.
+    Hidden(Hidden),
+}
+
+impl Input {
+    /// Tokens in it.
+    pub fn rows(&self) -> usize {
+        match self {
+            Self::Tokens(tokens) => tokens.len(),
+            Self::Hidden(hidden) => hidden.rows,
+        }
+    }
+}
+
+/// One session's part of a batch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Slot {
+    /// The session, opened before.
+    pub session: SessionId,
+    /// Position of the first token; the session's own.
+    pub position: usize,
+    /// The tokens or their hidden states.
+    pub input: Input,
+    /// Whether the last stage is to choose the token that follows.
+    pub sample: bool,
+}
+
+/// A batch: at most one slot a session.
+pub type Batch = Vec<Slot>;
+
+/// What comes out of a stage for one slot.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Output {
+    /// Hidden states for the next stage.
+    Hidden(Hidden),
+    /// The next token, from the last stage.
+    Token(Sampled),
+    /// Nothing: the last stage was not asked to choose.
+    Nothing,
+}
+
+/// Why a shard cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// No layer at all.
+    #[error("a shard needs at least one layer")]
+    EmptyRange,
+    /// Layers the model does not have.
+    #[error("layers {start} to {end} were asked for, but the model has {layers}")]
+    OutOfRange {
+        /// First layer asked for.
+        start: usize,
+        /// One past the last.
+        end: usize,
+        /// The model's layers.
+        layers: usize,
+    },
+    /// A tensor is missing or not as it should be.
+    #[error(transparent)]
+    Tensor(#[from] TensorError),
+    /// MLX failed, most likely for want of memory.
+    #[error(transparent)]
+    Compute(#[from] ComputeError),
+}
+
+/// Why a batch was not computed. Sessions are as they were before.
+#[derive(Debug, thiserror::Error)]
+pub enum ForwardError {
+    /// A session that is not open here.
+    #[error("session {0:?} is not open")]
+    UnknownSession(SessionId),
+    /// A session twice in one batch.
+    #[error("session {0:?} stands twice in one batch")]
+    Twice(SessionId),
+    /// A slot that does not continue where its session is.
+    #[error("session {session:?} is at position {at}, but the batch begins at {given}")]
+    Position {
+        /// The session.
+        session: SessionId,
+        /// Where it is.
+        at: usize,
+        /// Where the slot begins.
+        given: usize,
+    },
+    /// More tokens than the model has positions for.
+    #[error("the conversation needs {needed} positions, but the model has {limit}")]
+    Context {
+        /// Positions needed.
+        needed: usize,
+        /// Positions the model has.
+        limit: usize,
+    },
+    /// Input that the stage cannot take.
+    #[error("the stage cannot take its input: {0}")]
+    Input(String),
+    /// A failure while computing.
+    #[error(transparent)]
+    Compute(#[from] ComputeError),
+    /// The result holds NaN or infinity.
+    #[error("layers {0:?} computed numbers that are not finite")]
+    NotFinite(Range<usize>),
+}
+
+struct Session {
+    options: SessionOptions,
+    position: usize,
+    /// Tokens chosen here, with the position each stands at: the last stage's memory of the answer.
+    answer: Vec<(usize, u32)>,
+    caches: Vec<LayerCache>,
+}
+
+/// A loaded range of layers.
+pub struct Shard {
+    stage: Stage,
+    layers: Range<usize>,
+    arithmetic: Arithmetic,
+    hidden: usize,
+    vocabulary: usize,
+    max_context: usize,
+    sessions: BTreeMap<SessionId, Session>,
+}
+
+impl Shard {
+    /// Loads the layers; `progress` hears how many of them are done.
+    pub fn load(files: &ModelFiles, options: &ShardOptions, mut progress: impl FnMut(usize)) -> Result<Self, LoadError> {
+        let config = files.config();
+        let Range { start, end } = options.layers;
+        if start >= end {
+            return Err(LoadError::EmptyRange);
+        }
+        if end > config.layers {
+            return Err(LoadError::OutOfRange { start, end, layers: config.layers });
+        }
+        let suits = config.head_dim.is_multiple_of(hive_kernels::LANES) && config.head_dim <= 1024;
+        let fast = options.compute.resolve() == Compute::Fast && suits;
+        let activation =
+            if fast { ActivationType::F32 } else { ActivationType::from(files.natural_activation()?) };
+        let arithmetic = Arithmetic { fast, activation };
+        let stage = Stage::load(files, options.layers.clone(), arithmetic, &mut progress)?;
+        // Loading passes every weight through buffers that MLX keeps for reuse; nothing of that size comes again.
+        mlx_rs::memory::clear_cache().map_err(ComputeError::from)?;
+        Ok(Self {
+            stage,
+            layers: options.layers.clone(),
+            arithmetic,
+            hidden: config.hidden,
+            vocabulary: config.vocabulary,
+            max_context: config.max_context,
+            sessions: BTreeMap::new(),
+        })
+    }
+
+    /// The layers.
+    pub fn layers(&self) -> Range<usize> {
+        self.layers.clone()
+    }
+
+    /// Whether the fast kernels compute.
+    pub fn is_fast(&self) -> bool {
+        self.arithmetic.fast
+    }
+
+    /// The number format of what comes out.
+    pub fn activation(&self) -> ActivationType {
+        self.arithmetic.activation
+    }
+
+    /// Opens a session at position 0; one that was open under this id is forgotten.
+    pub fn open(&mut self, session: SessionId, options: SessionOptions) -> Result<(), ForwardError> {
+        let caches = self.stage.caches()?;
+        self.sessions.insert(session, Session { options, position: 0, answer: Vec::new(), caches });
+        Ok(())
+    }
+
+    /// Forgets a session and frees its cache.
+    pub fn close(&mut self, session: SessionId) {
+        self.sessions.remove(&session);
+    }
+
+    /// The position of an open session.
+    pub fn position(&self, session: SessionId) -> Option<usize> {
+        self.sessions.get(&session).map(|session| session.position)
+    }
+
+    /// Takes a session back to `position`: what came after never was.
+    pub fn rollback(&mut self, session: SessionId, position: usize) -> Result<(), ForwardError> {
+        let state = self.sessions.get_mut(&session).ok_or(ForwardError::UnknownSession(session))?;
+        if position > state.position {
+            return Err(ForwardError::Position { session, at: state.position, given: position });
+        }
+        state.position = position;
+        // A token chosen at the end of position p stands at p itself; it survives if it is to be fed again.
+        state.answer.retain(|(at, _)| *at < position);
+        Ok(())
+    }
+
+    /// Bytes of KV cache held by all sessions.
+    pub fn kv_bytes(&self) -> usize {
+        self.sessions.values().flat_map(|session| &session.caches).map(LayerCache::bytes).sum()
+    }
+
+    /// Computes a batch; one output per slot, in order.
+    pub fn forward(&mut self, batch: Batch) -> Result<Vec<Output>, ForwardError> {
+        if batch.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.check(&batch)?;
+        let x = self.input(&batch)?;
+        // The sessions are taken out while their caches are written; a failure puts them back as they were, since
+        // positions only move at the end.
+        let mut taken: Vec<Session> = batch.iter().filter_map(|slot| self.sessions.remove(&slot.session)).collect();
+        let result = self.compute(x, &batch, &mut taken);
+        if result.is_ok() {
+            for (slot, session) in batch.iter().zip(&mut taken) {
+                session.position = slot.position + slot.input.rows();
+            }
+        }
+        let outputs = result.map(|logits_or_hidden| self.finish(&batch, logits_or_hidden, &mut taken));
+        for (slot, session) in batch.iter().zip(taken) {
+            self.sessions.insert(slot.session, session);
+        }
+        outputs?
+    }
+
+    fn check(&self, batch: &Batch) -> Result<(), ForwardError> {
+        let mut seen = std::collections::BTreeSet::new();
+        for slot in batch {
+            let state = self.sessions.get(&slot.session).ok_or(ForwardError::UnknownSession(slot.session))?;
+            if !seen.insert(slot.session) {
+                return Err(ForwardError::Twice(slot.session));
+            }
+            if slot.position != state.position {
+                return Err(ForwardError::Position { session: slot.session, at: state.position, given: slot.position });
+            }
+            let needed = slot.position.saturating_add(slot.input.rows());
+            if needed > self.max_context {
+                return Err(ForwardError::Context { needed, limit: self.max_context });
+            }
+            let problem = match &slot.input {
+                input if input.rows() == 0 => Some("it is empty".to_owned()),
+                Input::Tokens(_) if !self.stage.embeds() => Some("tokens, where hidden states belong".to_owned()),
+                Input::Hidden(_) if self.stage.embeds() => Some("hidden states, where tokens belong".to_owned()),
+                Input::Tokens(tokens) => tokens
+                    .iter()
+                    .find(|&&token| token as usize >= self.vocabulary)
+                    .map(|token| format!("token {token} of a vocabulary of {}", self.vocabulary)),
+                Input::Hidden(hidden) if hidden.width != self.hidden || !hidden.is_consistent() => Some(format!(
+                    "{} bytes of {} × {} hidden states, where the width is {}",
+                    hidden.bytes.len(),
+                    hidden.rows,
+                    hidden.width,
+                    self.hidden
+                )),
+                Input::Hidden(_) => None,
+            };
+            if let Some(problem) = problem {
+                return Err(ForwardError::Input(problem));
+            }
+        }
+        Ok(())
+    }
+
+    /// All slots' rows as one `[tokens, hidden]`.
+    fn input(&self, batch: &Batch) -> Result<Array, ComputeError> {
+        if self.stage.embeds() {
+            let tokens: Vec<u32> = batch
+                .iter()
+                .flat_map(|slot| match &slot.input {
+                    Input::Tokens(tokens) => tokens.as_slice(),
+                    Input::Hidden(_) => &[],
+                })
+                .copied()
+                .collect();
+            return self.stage.embed(&tokens);
+        }
+        let mut parts = Vec::with_capacity(batch.len());
+        for slot in batch {
+            if let Input::Hidden(hidden) = &slot.input {
+                let shape = [hidden.rows as i32, hidden.width as i32];
+                let part = hive_kernels::array_from_bytes(&hidden.bytes, &shape, hidden.activation.mlx())?;
+                // Stages of different kinds may compute in different types.
+                parts.push(part.as_dtype(self.arithmetic.activation.mlx())?);
+            }
+        }
+        Ok(if parts.len() == 1 { parts.remove(0) } else { ops::concatenate(&parts, 0)? })
+    }
+
+    /// Hidden states of the whole batch, or the logits of the slots that sample.
+    fn compute(&self, x: Array, batch: &Batch, sessions: &mut [Session]) -> Result<Array, ComputeError> {
+        let mut spans = Vec::with_capacity(batch.len());
+        let mut start = 0;
+        for (slot, session) in batch.iter().zip(sessions.iter_mut()) {
+            let rows = start..start + slot.input.rows();
+            start = rows.end;
+            spans.push(Span { rows, offset: slot.position, caches: &mut session.caches });
+        }
+        let hidden = self.stage.forward(x, &mut spans)?;
+        let sampled: Vec<usize> =
+            batch.iter().zip(&spans).filter(|(slot, _)| slot.sample).map(|(_, span)| span.rows.end - 1).collect();
+        let result = if self.stage.samples() && !sampled.is_empty() {
+            self.stage.logits(&hidden, &sampled)?
+        } else {
+            hidden
+        };
+        let pending = sessions.iter().flat_map(|session| &session.caches).flat_map(LayerCache::pending);
+        mlx_rs::transforms::eval(std::iter::once(&result).chain(pending))?;
+        Ok(result)
+    }
+
+    fn finish(&self, batch: &Batch, result: Array, sessions: &mut [Session]) -> Result<Vec<Output>, ForwardError> {
+        if !self.stage.samples() {
+            return self.hidden_outputs(batch, &result);
+        }
+        let logits: Vec<f32> = if batch.iter().any(|slot| slot.sample) {
+            result.try_as_slice::<f32>().map_err(|error| ComputeError::Mlx(error.to_string()))?.to_vec()
+        } else {
+            Vec::new()
+        };
+        let mut rows = logits.chunks_exact(self.vocabulary);
+        let mut outputs = Vec::with_capacity(batch.len());
+        for (slot, session) in batch.iter().zip(sessions) {
+            if !slot.sample {
+                outputs.push(Output::Nothing);
+                continue;
+            }
+            let row = rows.next().unwrap_or_default();
+            if row.is_empty() || row.iter().any(|logit| logit.is_nan()) {
+                return Err(ForwardError::NotFinite(self.layers.clone()));
+            }
+            let position = session.position;
+            let answer: Vec<u32> = session.answer.iter().map(|(_, token)| *token).collect();
+            let options = &session.options;
+            let sampled = sample(row.to_vec(), &options.sampling, &options.prompt, &answer, position as u64);
+            session.answer.push((position, sampled.token));
+            outputs.push(Output::Token(sampled));
+        }
+        Ok(outputs)
+    }
+
+    fn hidden_outputs(&self, batch: &Batch, result: &Array) -> Result<Vec<Output>, ForwardError> {
+        let bytes = hive_kernels::array_bytes(result).map_err(ComputeError::from)?;
+        let activation = self.arithmetic.activation;
+        let mut rest = bytes.as_slice();
+        let mut outputs = Vec::with_capacity(batch.len());
+        for slot in batch {
+            let rows = slot.input.rows();
+            let (mine, others) = rest.split_at(rows * self.hidden * activation.bytes());
+            rest = others;
+            let hidden = Hidden { activation, rows, width: self.hidden, bytes: mine.to_vec() };
+            if !hidden.is_finite() {
+                return Err(ForwardError::NotFinite(self.layers.clone()));
+            }
+            outputs.push(Output::Hidden(hidden));
+        }
+        Ok(outputs)
+    }
+
+    /// The logits that follow `tokens` in a fresh session, for tests: this shard is the whole model.
+    #[doc(hidden)]
+    pub fn logits_of(&mut self, tokens: &[u32]) -> Result<Vec<f32>, ForwardError> {
+        let mut caches = self.stage.caches()?;
+        let span = Span { rows: 0..tokens.len(), offset: 0, caches: &mut caches };
+        let hidden = self.stage.forward(self.stage.embed(tokens)?, &mut [span])?;
+        let logits = self.stage.logits(&hidden, &[tokens.len() - 1])?;
+        logits.eval().map_err(ComputeError::from)?;
+        Ok(logits.try_as_slice::<f32>().map_err(|error| ComputeError::Mlx(error.to_string()))?.to_vec())
+    }
+}

@@ -1,0 +1,103 @@
+//! From text to tokens and back, by Hugging Face's `tokenizers`.
+//!
+//! A GGUF carries vocabulary and merges but no `tokenizer.json`; one is written from its metadata, so that both kinds
+//! of model go through the same code.
+
+mod from_gguf;
+
+use std::path::{Path, PathBuf};
+
+use crate::weights::Gguf;
+
+/// A loaded tokenizer.
+#[derive(Debug, Clone)]
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    /// The same, but text that looks like a special token stays text.
+    literal: tokenizers::Tokenizer,
+    /// Special tokens with their ids, longest first.
+    special: Vec<(String, u32)>,
+}
+
+/// Why there is no tokenizer.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenizerError {
+    /// The file cannot be read or understood.
+    #[error("cannot load {path}: {why}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The library's words.
+        why: String,
+    },
+    /// A GGUF without a vocabulary, or of a kind not known.
+    #[error("the file's tokenizer cannot be used: {0}")]
+    Gguf(String),
+    /// Text that cannot be encoded, or tokens that cannot be decoded.
+    #[error("the tokenizer failed: {0}")]
+    Failed(String),
+}
+
+impl Tokenizer {
+    /// Loads a `tokenizer.json`.
+    pub fn from_file(path: &Path) -> Result<Self, TokenizerError> {
+        let refuse = |why: String| TokenizerError::File { path: path.to_owned(), why };
+        let bytes = std::fs::read(path).map_err(|error| refuse(error.to_string()))?;
+        Self::from_json(&bytes).map_err(refuse)
+    }
+
+    /// Builds the tokenizer that a GGUF's metadata describes.
+    pub fn from_gguf(gguf: &Gguf) -> Result<Self, TokenizerError> {
+        let json = from_gguf::tokenizer_json(gguf).map_err(TokenizerError::Gguf)?;
+        Self::from_json(json.to_string().as_bytes()).map_err(TokenizerError::Gguf)
+    }
+
+    fn from_json(json: &[u8]) -> Result<Self, String> {
+        let mut inner = tokenizers::Tokenizer::from_bytes(json).map_err(|error| error.to_string())?;
+        // A file may carry the padding and truncation of whoever trained with it.
+        inner.with_padding(None);
+        inner.with_truncation(None).map_err(|error| error.to_string())?;
+        let mut literal = inner.clone();
+        literal.set_encode_special_tokens(true);
+        let added = inner.get_added_tokens_decoder();
+        let mut special: Vec<_> =
+            added.into_iter().filter(|(_, token)| token.special).map(|(id, token)| (token.content, id)).collect();
+        special.sort_by_key(|(text, id)| (std::cmp::Reverse(text.len()), *id));
+        Ok(Self { inner, literal, special })
+    }
+
+    /// Encodes text in which special tokens are meant as such.
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        encode(&self.inner, text)
+    }
+
+    /// Encodes text in which nothing is special.
+    pub fn encode_literal(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        encode(&self.literal, text)
+    }
+
+    /// Text of tokens; special ones are left out.
+    pub fn decode(&self, tokens: &[u32]) -> Result<String, TokenizerError> {
+        self.inner.decode(tokens, true).map_err(|error| TokenizerError::Failed(error.to_string()))
+    }
+
+    /// Special tokens with their ids, longest first.
+    pub fn special_tokens(&self) -> &[(String, u32)] {
+        &self.special
+    }
+
+    /// The id of a token, as the vocabulary writes it.
+    pub fn token_id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// How many tokens there are.
+    pub fn size(&self) -> usize {
+        self.inner.get_vocab_size(true)
+    }
+}
+
+fn encode(tokenizer: &tokenizers::Tokenizer, text: &str) -> Result<Vec<u32>, TokenizerError> {
+    let encoding = tokenizer.encode(text, false).map_err(|error| TokenizerError::Failed(error.to_string()))?;
+    Ok(encoding.get_ids().to_vec())
+}

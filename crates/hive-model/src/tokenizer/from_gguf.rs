@@ -1,0 +1,147 @@
+//! A `tokenizer.json` from GGUF metadata.
+//!
+//! Two kinds exist in the family: byte-level BPE (`gpt2`: SmolLM, Llama 3) with its merges and the name of a
+//! pre-tokenizer, and SentencePiece BPE (`llama`: Llama 2, Mistral) with scores from which the merges follow.
+
+use serde_json::{Value as Json, json};
+
+use crate::weights::Gguf;
+use crate::weights::gguf::Value;
+
+/// Token types of the format.
+const UNKNOWN: i64 = 2;
+const CONTROL: i64 = 3;
+const USER_DEFINED: i64 = 4;
+
+pub(super) fn tokenizer_json(gguf: &Gguf) -> Result<Json, String> {
+    let tokens = strings(gguf, "tokenizer.ggml.tokens").ok_or("it has no tokenizer.ggml.tokens")?;
+    let types = integers(gguf, "tokenizer.ggml.token_type");
+    let type_of = |id: usize| types.get(id).copied().unwrap_or(1);
+    let added: Vec<Json> = (0..tokens.len())
+        .filter(|&id| matches!(type_of(id), CONTROL | USER_DEFINED | UNKNOWN))
+        .map(|id| {
+            json!({
+                "id": id, "content": tokens[id], "single_word": false, "lstrip": false, "rstrip": false,
+                "normalized": false, "special": type_of(id) != USER_DEFINED
+            })
+        })
+        .collect();
+    let vocabulary: serde_json::Map<String, Json> =
+        tokens.iter().enumerate().map(|(id, token)| ((*token).to_owned(), json!(id))).collect();
+    match gguf.string("tokenizer.ggml.model") {
+        Some("gpt2") => {
+            let merges = strings(gguf, "tokenizer.ggml.merges").ok_or("it has no tokenizer.ggml.merges")?;
+            let merges: Vec<_> = merges.iter().filter_map(|merge| merge.split_once(' ')).collect();
+            let pre = gguf.string("tokenizer.ggml.pre").unwrap_or("default");
+            Ok(json!({
+                "version": "1.0",
+                "added_tokens": added,
+                "normalizer": null,
+                "pre_tokenizer": pre_tokenizer(pre)?,
+                "post_processor": null,
+                "decoder": { "type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true },
+                "model": { "type": "BPE", "vocab": vocabulary, "merges": merges, "ignore_merges": pre == "llama-bpe" },
+            }))
+        }
+        Some("llama") => {
+            let scores = reals(gguf, "tokenizer.ggml.scores").ok_or("it has no tokenizer.ggml.scores")?;
+            let unknown = (0..tokens.len()).find(|&id| type_of(id) == UNKNOWN).map_or("<unk>", |id| tokens[id]);
+            let prefix = !matches!(gguf.value("tokenizer.ggml.add_space_prefix"), Some(Value::Bool(false)));
+            let mut normalizers = vec![json!({ "type": "Replace", "pattern": { "String": " " }, "content": "▁" })];
+            let mut decoders = vec![
+                json!({ "type": "Replace", "pattern": { "String": "▁" }, "content": " " }),
+                json!({ "type": "ByteFallback" }),
+                json!({ "type": "Fuse" }),
+            ];
+            if prefix {
+                normalizers.insert(0, json!({ "type": "Prepend", "prepend": "▁" }));
+                decoders.push(json!({ "type": "Strip", "content": " ", "start": 1, "stop": 0 }));
+            }
+            Ok(json!({
+                "version": "1.0",
+                "added_tokens": added,
+                "normalizer": { "type": "Sequence", "normalizers": normalizers },
+                "pre_tokenizer": null,
+                "post_processor": null,
+                "decoder": { "type": "Sequence", "decoders": decoders },
+                "model": {
+                    "type": "BPE", "vocab": vocabulary, "merges": merges_by_score(&tokens, &scores),
+                    "unk_token": unknown, "fuse_unk": true, "byte_fallback": true,
+                },
+            }))
+        }
+        Some(other) => Err(format!("its kind \"{other}\" is not supported; \"gpt2\" and \"llama\" are")),
+        None => Err("it has no tokenizer.ggml.model".to_owned()),
+    }
+}
+
+/// How text is cut before merging, by the name llama.cpp gives it.
+fn pre_tokenizer(name: &str) -> Result<Json, String> {
+    let byte_level = |use_regex: bool| {
+        json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex })
+    };
+    let split = |pattern: &str| {
+        let split =
+            json!({ "type": "Split", "pattern": { "Regex": pattern }, "behavior": "Isolated", "invert": false });
+        json!({ "type": "Sequence", "pretokenizers": [split, byte_level(false)] })
+    };
+    match name {
+        "smollm" | "starcoder" | "refact" | "command-r" => {
+            let digits = json!({ "type": "Digits", "individual_digits": true });
+            Ok(json!({ "type": "Sequence", "pretokenizers": [digits, byte_level(true)] }))
+        }
+        "default" | "gpt-2" | "gpt2" => Ok(byte_level(true)),
+        "llama-bpe" | "llama3" | "llama-v3" => Ok(split(
+            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+        )),
+        other => Err(format!("its pre-tokenizer \"{other}\" is not supported")),
+    }
+}
+
+/// SentencePiece merges the pair whose result has the best score; a list in that order says the same.
+fn merges_by_score<'a>(tokens: &[&'a str], scores: &[f64]) -> Vec<(&'a str, &'a str)> {
+    let ids: std::collections::HashMap<&str, usize> = tokens.iter().enumerate().map(|(id, token)| (*token, id)).collect();
+    let mut merges = Vec::new();
+    for (id, token) in tokens.iter().enumerate() {
+        for (at, _) in token.char_indices().skip(1) {
+            let (left, right) = token.split_at(at);
+            if let (Some(&l), Some(&r)) = (ids.get(left), ids.get(right)) {
+                merges.push((scores.get(id).copied().unwrap_or(f64::MIN), l, r, left, right));
+            }
+        }
+    }
+    merges.sort_by(|a, b| b.0.total_cmp(&a.0).then((a.1, a.2).cmp(&(b.1, b.2))));
+    merges.into_iter().map(|(.., left, right)| (left, right)).collect()
+}
+
+fn array<'a>(gguf: &'a Gguf, key: &str) -> Option<&'a [Value]> {
+    match gguf.value(key)? {
+        Value::Array(values) => Some(values),
+        _ => None,
+    }
+}
+
+fn strings<'a>(gguf: &'a Gguf, key: &str) -> Option<Vec<&'a str>> {
+    let text = |value: &'a Value| match value {
+        Value::String(text) => Some(text.as_str()),
+        _ => None,
+    };
+    array(gguf, key)?.iter().map(text).collect()
+}
+
+fn integers(gguf: &Gguf, key: &str) -> Vec<i64> {
+    let integer = |value: &Value| match value {
+        Value::Signed(number) => Some(*number),
+        Value::Unsigned(number) => i64::try_from(*number).ok(),
+        _ => None,
+    };
+    array(gguf, key).unwrap_or_default().iter().filter_map(integer).collect()
+}
+
+fn reals(gguf: &Gguf, key: &str) -> Option<Vec<f64>> {
+    let real = |value: &Value| match value {
+        Value::Float(number) => Some(*number),
+        _ => None,
+    };
+    array(gguf, key)?.iter().map(real).collect()
+}

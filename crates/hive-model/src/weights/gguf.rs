@@ -1,0 +1,230 @@
+//! GGUF: llama.cpp's single-file format, metadata and quantized tensors in one.
+//!
+//! Layout: magic, version, counts; key-value metadata; tensor infos; tensor data at aligned offsets. Everything in the
+//! header is untrusted: each count and length is checked against what is left of the file before anything is
+//! allocated. Source: the format's specification in the ggml repository (docs/gguf.md).
+
+mod blocks;
+mod header;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+pub use header::{HeaderError, Value};
+
+use super::{Float, FloatTensor, Matrix, TensorError};
+use blocks::BlockType;
+use header::{Header, TensorInfo};
+
+/// An open GGUF file.
+#[derive(Debug)]
+pub struct Gguf {
+    path: PathBuf,
+    file: File,
+    metadata: BTreeMap<String, Value>,
+    tensors: BTreeMap<String, TensorInfo>,
+    /// Heads of q and k, whose rows llama.cpp's converter permutes for the `llama` architecture.
+    permuted_heads: Option<(usize, usize)>,
+}
+
+impl Gguf {
+    /// Reads and checks the header.
+    pub fn open(path: &Path) -> Result<Self, HeaderError> {
+        let file = File::open(path).map_err(HeaderError::Io)?;
+        let length = file.metadata().map_err(HeaderError::Io)?.len();
+        let Header { metadata, tensors } = header::read(&mut std::io::BufReader::new(&file), length)?;
+        let mut gguf = Self { path: path.to_owned(), file, metadata, tensors, permuted_heads: None };
+        if gguf.string("general.architecture") == Some("llama") {
+            let heads = gguf.number("llama.attention.head_count").unwrap_or(0) as usize;
+            let kv_heads = gguf.number("llama.attention.head_count_kv").unwrap_or(heads as u64) as usize;
+            gguf.permuted_heads = Some((heads, kv_heads));
+        }
+        Ok(gguf)
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A metadata value.
+    pub fn value(&self, key: &str) -> Option<&Value> {
+        self.metadata.get(key)
+    }
+
+    /// A string from the metadata.
+    pub fn string(&self, key: &str) -> Option<&str> {
+        match self.value(key)? {
+            Value::String(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// A whole number from the metadata.
+    pub fn number(&self, key: &str) -> Option<u64> {
+        match self.value(key)? {
+            Value::Unsigned(number) => Some(*number),
+            Value::Signed(number) => u64::try_from(*number).ok(),
+            _ => None,
+        }
+    }
+
+    /// A real number from the metadata.
+    pub fn real(&self, key: &str) -> Option<f64> {
+        match self.value(key)? {
+            Value::Float(number) => Some(*number),
+            Value::Unsigned(number) => Some(*number as f64),
+            Value::Signed(number) => Some(*number as f64),
+            _ => None,
+        }
+    }
+
+    pub(super) fn contains(&self, name: &str) -> bool {
+        self.tensors.contains_key(&stored_name(name))
+    }
+
+    pub(super) fn stored_bytes(&self, wanted: impl Fn(&str) -> bool) -> u64 {
+        let wanted = |info: &&TensorInfo| wanted(&hugging_face_name(&info.name));
+        self.tensors.values().filter(wanted).map(|info| info.bytes).sum()
+    }
+
+    pub(super) fn vector(&self, name: &str, length: usize) -> Result<FloatTensor, TensorError> {
+        let stored = stored_name(name);
+        let info = self.info(&stored)?;
+        expect_shape(&stored, &info.shape, &[length])?;
+        let float = info.block.float().ok_or_else(|| unsupported(&stored, info.block))?;
+        Ok(FloatTensor { float, shape: vec![length], bytes: self.read(info, 0, info.bytes)? })
+    }
+
+    pub(super) fn matrix(&self, name: &str, rows: usize, columns: usize) -> Result<Matrix, TensorError> {
+        let stored = stored_name(&format!("{name}.weight"));
+        let info = self.info(&stored)?;
+        expect_shape(&stored, &info.shape, &[rows, columns])?;
+        let mut bytes = self.read(info, 0, info.bytes)?;
+        if let Some(heads) = self.heads_of(&stored).filter(|&heads| heads > 0 && rows.is_multiple_of(2 * heads)) {
+            bytes = unpermute(&bytes, rows, heads);
+        }
+        match info.block {
+            BlockType::F32 => Ok(float_matrix(Float::F32, rows, columns, bytes)),
+            BlockType::F16 => Ok(float_matrix(Float::F16, rows, columns, bytes)),
+            BlockType::Bf16 => Ok(float_matrix(Float::Bf16, rows, columns, bytes)),
+            BlockType::Q4_0 | BlockType::Q4_1 | BlockType::Q8_0 => {
+                Ok(Matrix::Quantized(info.block.to_affine(&bytes, rows, columns)))
+            }
+            BlockType::Other(_) => Err(unsupported(&stored, info.block)),
+        }
+    }
+
+    /// How many heads the rows of a stored tensor are permuted in, if they are.
+    fn heads_of(&self, stored: &str) -> Option<usize> {
+        let (heads, kv_heads) = self.permuted_heads?;
+        if stored.ends_with("attn_q.weight") {
+            Some(heads)
+        } else if stored.ends_with("attn_k.weight") {
+            Some(kv_heads)
+        } else {
+            None
+        }
+    }
+
+    fn info(&self, stored: &str) -> Result<&TensorInfo, TensorError> {
+        let missing = || TensorError::Missing { file: self.path.clone(), name: stored.to_owned() };
+        self.tensors.get(stored).ok_or_else(missing)
+    }
+
+    fn read(&self, info: &TensorInfo, offset: u64, length: u64) -> Result<Vec<u8>, TensorError> {
+        // The header's reader has checked that the tensor lies inside the file.
+        let mut bytes = vec![0; length as usize];
+        let read = self.file.read_exact_at(&mut bytes, info.start + offset);
+        read.map_err(|source| TensorError::Read { name: info.name.clone(), file: self.path.clone(), source })?;
+        Ok(bytes)
+    }
+}
+
+fn float_matrix(float: Float, rows: usize, columns: usize, bytes: Vec<u8>) -> Matrix {
+    Matrix::Float(FloatTensor { float, shape: vec![rows, columns], bytes })
+}
+
+fn expect_shape(name: &str, found: &[usize], expected: &[usize]) -> Result<(), TensorError> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(TensorError::Shape { name: name.to_owned(), found: found.to_vec(), expected: expected.to_vec() })
+}
+
+fn unsupported(name: &str, block: BlockType) -> TensorError {
+    let supported = "Q4_0, Q4_1, Q8_0, F16, BF16 and F32";
+    TensorError::Type { name: name.to_owned(), found: block.to_string(), supported }
+}
+
+/// Undoes the converter's permutation: rows stand in interleaved pairs per head, Hugging Face keeps the halves apart.
+fn unpermute(bytes: &[u8], rows: usize, heads: usize) -> Vec<u8> {
+    let row_bytes = bytes.len() / rows;
+    let half = rows / heads / 2;
+    let mut out = Vec::with_capacity(bytes.len());
+    for head in 0..heads {
+        for part in 0..2 {
+            for pair in 0..half {
+                let row = head * 2 * half + pair * 2 + part;
+                out.extend_from_slice(&bytes[row * row_bytes..(row + 1) * row_bytes]);
+            }
+        }
+    }
+    out
+}
+
+const NAMES: &[(&str, &str)] = &[
+    ("self_attn.q_proj", "attn_q"),
+    ("self_attn.k_proj", "attn_k"),
+    ("self_attn.v_proj", "attn_v"),
+    ("self_attn.o_proj", "attn_output"),
+    ("mlp.gate_proj", "ffn_gate"),
+    ("mlp.up_proj", "ffn_up"),
+    ("mlp.down_proj", "ffn_down"),
+    ("input_layernorm", "attn_norm"),
+    ("post_attention_layernorm", "ffn_norm"),
+];
+const OUTER_NAMES: &[(&str, &str)] =
+    &[("model.embed_tokens", "token_embd"), ("model.norm", "output_norm"), ("lm_head", "output")];
+
+/// `model.layers.3.mlp.up_proj.weight` is stored as `blk.3.ffn_up.weight`.
+fn stored_name(name: &str) -> String {
+    if let Some((layer, part)) = name.strip_prefix("model.layers.").and_then(|rest| rest.split_once('.')) {
+        let renamed = NAMES.iter().find_map(|(ours, theirs)| Some(format!("{theirs}{}", part.strip_prefix(ours)?)));
+        return format!("blk.{layer}.{}", renamed.unwrap_or_else(|| part.to_owned()));
+    }
+    let renamed = OUTER_NAMES.iter().find_map(|(ours, theirs)| Some(format!("{theirs}{}", name.strip_prefix(ours)?)));
+    renamed.unwrap_or_else(|| name.to_owned())
+}
+
+fn hugging_face_name(stored: &str) -> String {
+    let (base, suffix) = stored.rsplit_once('.').unwrap_or((stored, ""));
+    if let Some((layer, part)) = base.strip_prefix("blk.").and_then(|rest| rest.split_once('.')) {
+        let renamed = NAMES.iter().find(|(_, theirs)| *theirs == part).map_or(part, |(ours, _)| ours);
+        return format!("model.layers.{layer}.{renamed}.{suffix}");
+    }
+    let renamed = OUTER_NAMES.iter().find(|(_, theirs)| *theirs == base).map_or(base, |(ours, _)| ours);
+    format!("{renamed}.{suffix}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_translate_both_ways() {
+        for name in ["model.layers.12.mlp.up_proj.weight", "model.norm.weight", "lm_head.weight", "model.layers.0.input_layernorm.weight"]
+        {
+            assert_eq!(hugging_face_name(&stored_name(name)), name);
+        }
+        assert_eq!(stored_name("model.layers.7.self_attn.q_proj.bias"), "blk.7.attn_q.bias");
+    }
+
+    #[test]
+    fn rows_of_a_head_go_from_pairs_to_halves() {
+        // Two heads of four rows, one byte each: pairs (0,1) (2,3) become halves (0,2) (1,3).
+        assert_eq!(unpermute(&[0, 1, 2, 3, 4, 5, 6, 7], 8, 2), [0, 2, 1, 3, 4, 6, 5, 7]);
+    }
+}

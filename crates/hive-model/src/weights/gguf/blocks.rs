@@ -1,0 +1,161 @@
+//! ggml's block formats, and how they become MLX's affine quantization.
+//!
+//! ggml stores a group of 32 weights as one block: its scale (and minimum) as half floats, then the weights. A 4-bit
+//! block keeps element j in the low and element j + 16 in the high half of byte j; MLX packs consecutive elements from
+//! the low bits of 32-bit words. All three formats convert exactly.
+
+use std::fmt;
+
+use half::f16;
+
+use crate::weights::{Float, QuantizedMatrix};
+
+/// Weights in a block of every quantized format read here.
+const GROUP: usize = 32;
+
+/// How a tensor's elements are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BlockType {
+    F32,
+    F16,
+    Bf16,
+    Q4_0,
+    Q4_1,
+    Q8_0,
+    /// A type whose size is not known here; such a tensor can be skipped but not loaded.
+    Other(u32),
+}
+
+impl BlockType {
+    pub(super) fn from_ggml(number: u32) -> Self {
+        match number {
+            0 => Self::F32,
+            1 => Self::F16,
+            2 => Self::Q4_0,
+            3 => Self::Q4_1,
+            8 => Self::Q8_0,
+            30 => Self::Bf16,
+            other => Self::Other(other),
+        }
+    }
+
+    pub(super) fn elements(self) -> u64 {
+        match self {
+            Self::Q4_0 | Self::Q4_1 | Self::Q8_0 => GROUP as u64,
+            _ => 1,
+        }
+    }
+
+    pub(super) fn bytes(self) -> u64 {
+        match self {
+            Self::F32 => 4,
+            Self::F16 | Self::Bf16 => 2,
+            Self::Q4_0 => 2 + 16,
+            Self::Q4_1 => 4 + 16,
+            Self::Q8_0 => 2 + 32,
+            Self::Other(_) => 0,
+        }
+    }
+
+    pub(super) fn float(self) -> Option<Float> {
+        match self {
+            Self::F32 => Some(Float::F32),
+            Self::F16 => Some(Float::F16),
+            Self::Bf16 => Some(Float::Bf16),
+            _ => None,
+        }
+    }
+
+    /// A matrix of Q4_0, Q4_1 or Q8_0 blocks as an affine one of groups of 32.
+    pub(super) fn to_affine(self, blocks: &[u8], rows: usize, columns: usize) -> QuantizedMatrix {
+        let bits = if self == Self::Q8_0 { 8 } else { 4 };
+        let groups = rows * columns / GROUP;
+        let mut words = Vec::with_capacity(groups * GROUP * bits / 8);
+        let mut scales = Vec::with_capacity(groups * 2);
+        let mut biases = Vec::with_capacity(groups * 2);
+        for block in blocks.chunks_exact(self.bytes() as usize) {
+            let half = |at: usize| f16::from_le_bytes([block[at], block[at + 1]]);
+            let scale = half(0);
+            let bias = match self {
+                Self::Q4_1 => half(2),
+                // These count from the middle of their range. A power of two keeps the product exact.
+                Self::Q4_0 => f16::from_f32(scale.to_f32() * -8.0),
+                _ => f16::from_f32(scale.to_f32() * -128.0),
+            };
+            scales.extend(scale.to_le_bytes());
+            biases.extend(bias.to_le_bytes());
+            match self {
+                Self::Q8_0 => words.extend(block[2..].iter().map(|q| q ^ 0x80)),
+                _ => pack_nibbles(&block[block.len() - 16..], &mut words),
+            }
+        }
+        QuantizedMatrix { rows, columns, bits, group: GROUP, words, float: Float::F16, scales, biases }
+    }
+}
+
+/// From element j beside j + 16 to consecutive elements.
+fn pack_nibbles(quants: &[u8], words: &mut Vec<u8>) {
+    words.extend(quants.chunks_exact(2).map(|pair| (pair[0] & 15) | (pair[1] << 4)));
+    words.extend(quants.chunks_exact(2).map(|pair| (pair[0] >> 4) | (pair[1] & 0xf0)));
+}
+
+impl fmt::Display for BlockType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const NAMES: &[(u32, &str)] = &[
+            (6, "Q5_0"),
+            (7, "Q5_1"),
+            (9, "Q8_1"),
+            (10, "Q2_K"),
+            (11, "Q3_K"),
+            (12, "Q4_K"),
+            (13, "Q5_K"),
+            (14, "Q6_K"),
+            (15, "Q8_K"),
+        ];
+        match self {
+            Self::Other(number) => match NAMES.iter().find(|(known, _)| known == number) {
+                Some((_, name)) => f.write_str(name),
+                None => write!(f, "ggml type {number}"),
+            },
+            known => write!(f, "{}", format!("{known:?}").to_uppercase()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Unpacks an affine matrix as MLX would.
+    fn values(matrix: &QuantizedMatrix) -> Vec<f32> {
+        let scales = crate::weights::to_f32(matrix.float, &matrix.scales);
+        let biases = crate::weights::to_f32(matrix.float, &matrix.biases);
+        (0..matrix.rows * matrix.columns)
+            .map(|i| {
+                let byte = matrix.words[i * matrix.bits / 8];
+                let q = if matrix.bits == 8 { byte } else { (byte >> (4 * (i % 2))) & 15 };
+                scales[i / GROUP] * f32::from(q) + biases[i / GROUP]
+            })
+            .collect()
+    }
+
+    #[test]
+    fn every_format_keeps_its_values_and_their_order() {
+        let d = f16::from_f32(0.5);
+        let nibble = |i: usize| (i * 7 % 16) as u8;
+        let packed: Vec<u8> = (0..16).map(|j| nibble(j) | (nibble(j + 16) << 4)).collect();
+
+        let q4_0: Vec<u8> = [&d.to_le_bytes()[..], &packed].concat();
+        let expected: Vec<f32> = (0..32).map(|i| 0.5 * (f32::from(nibble(i)) - 8.0)).collect();
+        assert_eq!(values(&BlockType::Q4_0.to_affine(&q4_0, 1, 32)), expected);
+
+        let q4_1: Vec<u8> = [&d.to_le_bytes()[..], &f16::from_f32(-3.0).to_le_bytes(), &packed].concat();
+        let expected: Vec<f32> = (0..32).map(|i| 0.5 * f32::from(nibble(i)) - 3.0).collect();
+        assert_eq!(values(&BlockType::Q4_1.to_affine(&q4_1, 1, 32)), expected);
+
+        let bytes: Vec<i8> = (0..32).map(|i| (i * 17 % 255) as i8).collect();
+        let q8_0: Vec<u8> = d.to_le_bytes().into_iter().chain(bytes.iter().map(|&b| b as u8)).collect();
+        let expected: Vec<f32> = bytes.iter().map(|&b| 0.5 * f32::from(b)).collect();
+        assert_eq!(values(&BlockType::Q8_0.to_affine(&q8_0, 1, 32)), expected);
+    }
+}

@@ -1,0 +1,240 @@
+//! The untrusted part of a GGUF file: everything before the tensor data.
+
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Read};
+
+use super::blocks::BlockType;
+
+/// Tensor names and dimensions beyond these are nobody's; the format itself allows four dimensions.
+const MAX_DIMENSIONS: u32 = 4;
+/// Arrays inside arrays have no use in practice; a few levels stop a file from exhausting the stack.
+const MAX_DEPTH: usize = 4;
+
+/// A metadata value.
+#[derive(Debug, Clone, PartialEq)]
+#[allow(missing_docs)]
+pub enum Value {
+    Unsigned(u64),
+    Signed(i64),
+    Float(f64),
+    Bool(bool),
+    String(String),
+    Array(Vec<Value>),
+}
+
+/// One entry of the tensor table, checked to lie inside the file.
+#[derive(Debug, Clone)]
+pub(super) struct TensorInfo {
+    pub(super) name: String,
+    /// Outermost first, unlike in the file.
+    pub(super) shape: Vec<usize>,
+    pub(super) block: BlockType,
+    /// From the beginning of the file.
+    pub(super) start: u64,
+    pub(super) bytes: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Header {
+    pub(super) metadata: BTreeMap<String, Value>,
+    pub(super) tensors: BTreeMap<String, TensorInfo>,
+}
+
+/// Why a file is no usable GGUF.
+#[derive(Debug, thiserror::Error)]
+pub enum HeaderError {
+    /// Reading failed.
+    #[error("cannot read the file: {0}")]
+    Io(std::io::Error),
+    /// It does not begin as a GGUF does.
+    #[error("this is not a GGUF file")]
+    Magic,
+    /// A version with another layout.
+    #[error("GGUF version {0} is not supported; versions 2 and 3 are")]
+    Version(u32),
+    /// The file ends before its header does.
+    #[error("the file ends inside its header: it is truncated, or was downloaded only in part")]
+    Truncated,
+    /// A length or count that cannot be true.
+    #[error("{what} claims {claimed} bytes or items, more than the file holds: the file is corrupt")]
+    TooLarge {
+        /// Which number.
+        what: String,
+        /// Its value.
+        claimed: u64,
+    },
+    /// Any other contradiction.
+    #[error("the file is corrupt: {0}")]
+    Corrupt(String),
+    /// A tensor reaches past the end.
+    #[error("tensor {0} reaches past the end of the file: it is truncated, or was downloaded only in part")]
+    OutOfFile(String),
+    /// Two tensors share bytes.
+    #[error("tensors {0} and {1} overlap: the file is corrupt")]
+    Overlap(String, String),
+}
+
+/// Reads the header of a file of `length` bytes.
+pub(super) fn read(from: &mut impl Read, length: u64) -> Result<Header, HeaderError> {
+    let mut reader = Reader { from, left: length };
+    if reader.bytes(4, "the magic")? != *b"GGUF" {
+        return Err(HeaderError::Magic);
+    }
+    let version = reader.u32()?;
+    if !(2..=3).contains(&version) {
+        return Err(HeaderError::Version(version));
+    }
+    let tensor_count = reader.count("the number of tensors", 24)?;
+    let value_count = reader.count("the number of metadata values", 13)?;
+
+    let mut metadata = BTreeMap::new();
+    for _ in 0..value_count {
+        let key = reader.string("a metadata key")?;
+        let kind = reader.u32()?;
+        let value = reader.value(kind, 0)?;
+        metadata.insert(key, value);
+    }
+    let mut tensors = Vec::new();
+    for _ in 0..tensor_count {
+        tensors.push(reader.tensor()?);
+    }
+    let alignment = match metadata.get("general.alignment") {
+        None => 32,
+        Some(Value::Unsigned(alignment)) if alignment.is_power_of_two() && *alignment <= 1 << 20 => *alignment,
+        Some(other) => return Err(HeaderError::Corrupt(format!("alignment {other:?}"))),
+    };
+    let data = (length - reader.left).next_multiple_of(alignment);
+    Ok(Header { metadata, tensors: place(tensors, data, length)? })
+}
+
+/// Turns offsets into file positions, and refuses tensors outside the file or on top of each other.
+fn place(mut tensors: Vec<TensorInfo>, data: u64, length: u64) -> Result<BTreeMap<String, TensorInfo>, HeaderError> {
+    for tensor in &mut tensors {
+        let end = tensor.start.checked_add(data).and_then(|start| {
+            tensor.start = start;
+            start.checked_add(tensor.bytes)
+        });
+        if end.is_none_or(|end| end > length) {
+            return Err(HeaderError::OutOfFile(tensor.name.clone()));
+        }
+    }
+    tensors.sort_by_key(|tensor| tensor.start);
+    for pair in tensors.windows(2) {
+        if pair[0].start + pair[0].bytes > pair[1].start {
+            return Err(HeaderError::Overlap(pair[0].name.clone(), pair[1].name.clone()));
+        }
+    }
+    let mut table = BTreeMap::new();
+    for tensor in tensors {
+        if let Some(twice) = table.insert(tensor.name.clone(), tensor) {
+            return Err(HeaderError::Corrupt(format!("tensor {} stands there twice", twice.name)));
+        }
+    }
+    Ok(table)
+}
+
+/// Reads numbers and never more than the file has left.
+struct Reader<'a, R> {
+    from: &'a mut R,
+    left: u64,
+}
+
+impl<R: Read> Reader<'_, R> {
+    fn bytes(&mut self, count: u64, what: &str) -> Result<Vec<u8>, HeaderError> {
+        if count > self.left {
+            return Err(HeaderError::TooLarge { what: what.to_owned(), claimed: count });
+        }
+        let mut bytes = vec![0; count as usize];
+        self.fill(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn fill(&mut self, buffer: &mut [u8]) -> Result<(), HeaderError> {
+        self.left = self.left.checked_sub(buffer.len() as u64).ok_or(HeaderError::Truncated)?;
+        self.from.read_exact(buffer).map_err(|error| match error.kind() {
+            ErrorKind::UnexpectedEof => HeaderError::Truncated,
+            _ => HeaderError::Io(error),
+        })
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], HeaderError> {
+        let mut bytes = [0; N];
+        self.fill(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn u32(&mut self) -> Result<u32, HeaderError> {
+        Ok(u32::from_le_bytes(self.array()?))
+    }
+
+    fn u64(&mut self) -> Result<u64, HeaderError> {
+        Ok(u64::from_le_bytes(self.array()?))
+    }
+
+    /// A count of items that take at least `item_bytes` each.
+    fn count(&mut self, what: &str, item_bytes: u64) -> Result<u64, HeaderError> {
+        let count = self.u64()?;
+        if count > self.left / item_bytes {
+            return Err(HeaderError::TooLarge { what: what.to_owned(), claimed: count });
+        }
+        Ok(count)
+    }
+
+    fn string(&mut self, what: &str) -> Result<String, HeaderError> {
+        let length = self.u64()?;
+        let bytes = self.bytes(length, what)?;
+        String::from_utf8(bytes).map_err(|_| HeaderError::Corrupt(format!("{what} is not UTF-8")))
+    }
+
+    fn value(&mut self, kind: u32, depth: usize) -> Result<Value, HeaderError> {
+        Ok(match kind {
+            0 => Value::Unsigned(u64::from(self.array::<1>()?[0])),
+            1 => Value::Signed(i64::from(i8::from_le_bytes(self.array()?))),
+            2 => Value::Unsigned(u64::from(u16::from_le_bytes(self.array()?))),
+            3 => Value::Signed(i64::from(i16::from_le_bytes(self.array()?))),
+            4 => Value::Unsigned(u64::from(self.u32()?)),
+            5 => Value::Signed(i64::from(i32::from_le_bytes(self.array()?))),
+            6 => Value::Float(f64::from(f32::from_le_bytes(self.array()?))),
+            7 => Value::Bool(self.array::<1>()?[0] != 0),
+            8 => Value::String(self.string("a metadata value")?),
+            9 if depth < MAX_DEPTH => {
+                let item_kind = self.u32()?;
+                let item_bytes = match item_kind {
+                    0 | 1 | 7 => 1,
+                    2 | 3 => 2,
+                    4..=6 => 4,
+                    _ => 8,
+                };
+                let count = self.count("a metadata array", item_bytes)?;
+                Value::Array((0..count).map(|_| self.value(item_kind, depth + 1)).collect::<Result<_, _>>()?)
+            }
+            10 => Value::Unsigned(self.u64()?),
+            11 => Value::Signed(i64::from_le_bytes(self.array()?)),
+            12 => Value::Float(f64::from_le_bytes(self.array()?)),
+            _ => return Err(HeaderError::Corrupt(format!("metadata type {kind}"))),
+        })
+    }
+
+    fn tensor(&mut self) -> Result<TensorInfo, HeaderError> {
+        let name = self.string("a tensor name")?;
+        let dimensions = self.u32()?;
+        if !(1..=MAX_DIMENSIONS).contains(&dimensions) {
+            return Err(HeaderError::Corrupt(format!("tensor {name} has {dimensions} dimensions")));
+        }
+        let mut shape = Vec::new();
+        for _ in 0..dimensions {
+            shape.push(self.u64()?);
+        }
+        let block = BlockType::from_ggml(self.u32()?);
+        let start = self.u64()?;
+        let elements = shape.iter().try_fold(1u64, |product, &dimension| product.checked_mul(dimension));
+        // A block never spans two rows.
+        let bytes = elements.filter(|_| shape[0].is_multiple_of(block.elements())).and_then(|elements| {
+            (elements / block.elements()).checked_mul(block.bytes())
+        });
+        let bytes = bytes.ok_or_else(|| HeaderError::Corrupt(format!("tensor {name} has shape {shape:?}")))?;
+        // The file has the innermost dimension first. Every dimension is now known to fit: their product does.
+        let shape = shape.iter().rev().map(|&dimension| dimension as usize).collect();
+        Ok(TensorInfo { name, shape, block, start, bytes })
+    }
+}

@@ -1,0 +1,337 @@
+//! Frames of the ring: a small typed header, then raw bytes.
+//!
+//! ```text
+//! offset  size  field
+//!      0     2  magic "HM"
+//!      2     1  version
+//!      3     1  kind: tokens, hidden, token, failed
+//!      4     1  element type of the payload
+//!      5     1  flags: bit 0 sample, bit 1 the answer ends here
+//!      6     2  zero
+//!      8     8  session
+//!     16     4  epoch
+//!     20     4  position of the first row
+//!     24     4  rows
+//!     28     4  width
+//!     32     4  payload length in bytes
+//! ```
+//!
+//! Numbers are little-endian. A decoder trusts nothing: kinds, element types and lengths are checked against each other
+//! and against a limit before a byte of payload is read.
+
+use bytes::Bytes;
+
+/// Bytes of a header.
+pub const HEADER_BYTES: usize = 36;
+
+/// No payload is larger: a prompt chunk of 4,096 rows at hidden size 16,384 in single precision.
+pub const MAX_PAYLOAD_BYTES: u32 = 256 << 20;
+
+/// A reason for a failure is a sentence.
+const MAX_REASON_BYTES: u32 = 16 << 10;
+
+/// A token with its alternatives and their probabilities.
+const MAX_TOKEN_BYTES: u32 = 4 << 10;
+
+const MAGIC: [u8; 2] = *b"HM";
+const VERSION: u8 = 1;
+const FLAG_SAMPLE: u8 = 1;
+const FLAG_LAST: u8 = 2;
+
+/// What a frame carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Tokens of a prompt, for the first stage.
+    Tokens,
+    /// Hidden states, for the next stage.
+    Hidden,
+    /// A chosen token, for the first stage and the coordinator.
+    Token,
+    /// The session failed, and why; for the coordinator.
+    Failed,
+}
+
+/// The number format of a payload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Element {
+    /// Bytes without further meaning here.
+    Byte,
+    /// 32-bit whole numbers.
+    U32,
+    /// IEEE single.
+    F32,
+    /// IEEE half.
+    F16,
+    /// bfloat16.
+    Bf16,
+}
+
+impl Element {
+    fn bytes(self) -> u64 {
+        match self {
+            Self::Byte => 1,
+            Self::U32 | Self::F32 => 4,
+            Self::F16 | Self::Bf16 => 2,
+        }
+    }
+}
+
+/// One message between stages.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Frame {
+    /// What it carries.
+    pub kind: Kind,
+    /// The payload's number format.
+    pub element: Element,
+    /// Whether the last stage is to choose the token that follows the last row.
+    pub sample: bool,
+    /// Whether a token is the answer's last.
+    pub last: bool,
+    /// The session.
+    pub session: u64,
+    /// Which life of the session: a receiver drops frames of an earlier one.
+    pub epoch: u32,
+    /// Position of the first row.
+    pub position: u32,
+    /// Rows.
+    pub rows: u32,
+    /// Numbers per row.
+    pub width: u32,
+    /// The numbers.
+    pub payload: Bytes,
+}
+
+/// Why bytes are no frame.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WireError {
+    /// Another protocol.
+    #[error("this is not a HiveMind frame")]
+    Magic,
+    /// Another version.
+    #[error("frame version {0} is not understood; this machine speaks version {VERSION}")]
+    Version(u8),
+    /// A field without meaning.
+    #[error("the frame's {field} is {value}, which means nothing")]
+    Field {
+        /// Which.
+        field: &'static str,
+        /// Its value.
+        value: u8,
+    },
+    /// Lengths that contradict each other or the limit.
+    #[error("the frame claims {payload} bytes for {rows} rows of {width}")]
+    Length {
+        /// Announced bytes.
+        payload: u32,
+        /// Announced rows.
+        rows: u32,
+        /// Announced width.
+        width: u32,
+    },
+}
+
+/// A decoded header: a frame whose payload is still to come.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Header {
+    frame: Frame,
+    /// Bytes of payload that follow.
+    pub payload_bytes: u32,
+}
+
+impl Header {
+    /// Checks and decodes a header.
+    pub fn decode(bytes: &[u8; HEADER_BYTES]) -> Result<Self, WireError> {
+        let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        if bytes[..2] != MAGIC {
+            return Err(WireError::Magic);
+        }
+        if bytes[2] != VERSION {
+            return Err(WireError::Version(bytes[2]));
+        }
+        let field = |field, value| WireError::Field { field, value };
+        let kind = match bytes[3] {
+            0 => Kind::Tokens,
+            1 => Kind::Hidden,
+            2 => Kind::Token,
+            3 => Kind::Failed,
+            value => return Err(field("kind", value)),
+        };
+        let element = match bytes[4] {
+            0 => Element::Byte,
+            1 => Element::U32,
+            2 => Element::F32,
+            3 => Element::F16,
+            4 => Element::Bf16,
+            value => return Err(field("element type", value)),
+        };
+        if bytes[5] & !(FLAG_SAMPLE | FLAG_LAST) != 0 {
+            return Err(field("flags", bytes[5]));
+        }
+        let (rows, width, payload) = (word(24), word(28), word(32));
+        let suits = match kind {
+            Kind::Tokens => element == Element::U32 && width == 1 && rows > 0,
+            Kind::Hidden => matches!(element, Element::F32 | Element::F16 | Element::Bf16) && rows > 0 && width > 0,
+            Kind::Token => element == Element::Byte && rows == 1 && (4..=MAX_TOKEN_BYTES).contains(&payload),
+            Kind::Failed => element == Element::Byte && rows == 1 && payload <= MAX_REASON_BYTES,
+        };
+        let expected = u64::from(rows).checked_mul(u64::from(width)).and_then(|n| n.checked_mul(element.bytes()));
+        if !suits || payload > MAX_PAYLOAD_BYTES || expected != Some(u64::from(payload)) {
+            return Err(WireError::Length { payload, rows, width });
+        }
+        let session = u64::from_le_bytes([
+            bytes[8], bytes[9], bytes[10], bytes[11], bytes[12], bytes[13], bytes[14], bytes[15],
+        ]);
+        let frame = Frame {
+            kind,
+            element,
+            sample: bytes[5] & FLAG_SAMPLE != 0,
+            last: bytes[5] & FLAG_LAST != 0,
+            session,
+            epoch: word(16),
+            position: word(20),
+            rows,
+            width,
+            payload: Bytes::new(),
+        };
+        Ok(Self { frame, payload_bytes: payload })
+    }
+
+    /// The frame, now that its payload is here.
+    pub fn with_payload(self, payload: Bytes) -> Frame {
+        Frame { payload, ..self.frame }
+    }
+}
+
+impl Frame {
+    /// The header of this frame.
+    pub fn header(&self) -> [u8; HEADER_BYTES] {
+        let mut bytes = [0; HEADER_BYTES];
+        bytes[..2].copy_from_slice(&MAGIC);
+        bytes[2] = VERSION;
+        bytes[3] = match self.kind {
+            Kind::Tokens => 0,
+            Kind::Hidden => 1,
+            Kind::Token => 2,
+            Kind::Failed => 3,
+        };
+        bytes[4] = match self.element {
+            Element::Byte => 0,
+            Element::U32 => 1,
+            Element::F32 => 2,
+            Element::F16 => 3,
+            Element::Bf16 => 4,
+        };
+        bytes[5] = (u8::from(self.sample) * FLAG_SAMPLE) | (u8::from(self.last) * FLAG_LAST);
+        bytes[8..16].copy_from_slice(&self.session.to_le_bytes());
+        let words = [self.epoch, self.position, self.rows, self.width, self.payload.len() as u32];
+        for (at, word) in (16..).step_by(4).zip(words) {
+            bytes[at..at + 4].copy_from_slice(&word.to_le_bytes());
+        }
+        bytes
+    }
+
+    /// What the receiver says on receipt.
+    pub fn receipt(&self) -> Receipt {
+        Receipt { session: self.session, epoch: self.epoch, position: self.position }
+    }
+}
+
+/// Bytes of a receipt.
+pub const RECEIPT_BYTES: usize = 16;
+
+/// An acknowledgement of one frame, sent on receipt and not on completion, so that a dead peer differs from a slow one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Receipt {
+    /// The frame's session.
+    pub session: u64,
+    /// The frame's epoch.
+    pub epoch: u32,
+    /// The frame's position.
+    pub position: u32,
+}
+
+impl Receipt {
+    /// As bytes.
+    pub fn encode(self) -> [u8; RECEIPT_BYTES] {
+        let mut bytes = [0; RECEIPT_BYTES];
+        bytes[..8].copy_from_slice(&self.session.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.epoch.to_le_bytes());
+        bytes[12..].copy_from_slice(&self.position.to_le_bytes());
+        bytes
+    }
+
+    /// From bytes; any are a receipt.
+    pub fn decode(bytes: [u8; RECEIPT_BYTES]) -> Self {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = bytes;
+        Self {
+            session: u64::from_le_bytes([a, b, c, d, e, f, g, h]),
+            epoch: u32::from_le_bytes([i, j, k, l]),
+            position: u32::from_le_bytes([m, n, o, p]),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn hidden(rows: u32, width: u32, element: Element) -> Frame {
+        let payload = Bytes::from(vec![7; (u64::from(rows * width) * element.bytes()) as usize]);
+        Frame {
+            kind: Kind::Hidden,
+            element,
+            sample: true,
+            last: false,
+            session: u64::MAX - 3,
+            epoch: 5,
+            position: 1 << 20,
+            rows,
+            width,
+            payload,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(rows in 1u32..40, width in 1u32..40, element in 2usize..5, sample: bool, last: bool) {
+            let element = [Element::Byte, Element::U32, Element::F32, Element::F16, Element::Bf16][element];
+            let frame = Frame { sample, last, ..hidden(rows, width, element) };
+            let header = Header::decode(&frame.header()).unwrap();
+            prop_assert_eq!(header.payload_bytes as usize, frame.payload.len());
+            prop_assert_eq!(header.with_payload(frame.payload.clone()), frame);
+        }
+
+        #[test]
+        fn no_header_panics_or_asks_for_too_much(mut bytes: [u8; HEADER_BYTES], valid_start: bool) {
+            if valid_start {
+                bytes[..3].copy_from_slice(&hidden(1, 1, Element::F32).header()[..3]);
+                bytes[3] %= 4;
+                bytes[4] %= 5;
+                bytes[5] %= 4;
+            }
+            if let Ok(header) = Header::decode(&bytes) {
+                prop_assert!(header.payload_bytes <= MAX_PAYLOAD_BYTES);
+            }
+        }
+
+        #[test]
+        fn receipts_come_back(session: u64, epoch: u32, position: u32) {
+            let receipt = Receipt { session, epoch, position };
+            prop_assert_eq!(Receipt::decode(receipt.encode()), receipt);
+        }
+    }
+
+    #[test]
+    fn lengths_that_lie_are_refused() {
+        let good = hidden(4, 8, Element::F16).header();
+        for (at, value) in [(24, u32::MAX), (28, u32::MAX), (32, 1 << 31), (32, 63), (24, 0)] {
+            let mut bytes = good;
+            bytes[at..at + 4].copy_from_slice(&u32::to_le_bytes(value));
+            assert!(matches!(Header::decode(&bytes), Err(WireError::Length { .. })), "{at} {value}");
+        }
+        let mut other_version = good;
+        other_version[2] = 9;
+        assert_eq!(Header::decode(&other_version), Err(WireError::Version(9)));
+    }
+}
