@@ -62,3 +62,12 @@ pub fn describe() -> String {
 pub fn set_threads(count: usize) {
     hive_kernels::set_threads(count);
 }
+
+/// The version of MLX that is linked.
+pub const MLX_VERSION: &str = mlx_sys::MLX_VERSION;
+
+/// Caps the freed buffers that MLX keeps for reuse.
+pub fn limit_buffer_cache(bytes: usize) {
+    // MLX answers with the limit before; there is nothing to do about a failure.
+    let _ = mlx_rs::memory::set_cache_limit(bytes);
+}

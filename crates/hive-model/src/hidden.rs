@@ -41,7 +41,7 @@ impl From<Float> for ActivationType {
 }
 
 /// The hidden states of some consecutive tokens, `[rows, width]` row-major, little-endian.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Hidden {
     /// Number format.
     pub activation: ActivationType,
@@ -50,7 +50,15 @@ pub struct Hidden {
     /// Width of a hidden state.
     pub width: usize,
     /// `rows × width` numbers.
+    #[serde(with = "serde_bytes")]
     pub bytes: Vec<u8>,
+}
+
+/// Sizes only: what a person wrote can be read back from hidden states, so they belong in no log.
+impl std::fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Hidden({} × {} {:?})", self.rows, self.width, self.activation)
+    }
 }
 
 impl Hidden {

@@ -41,7 +41,7 @@ pub struct SessionOptions {
 }
 
 /// What goes into a stage for one session.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Input {
     /// Tokens, for the first stage.
     Tokens(Vec<u32>),
@@ -76,7 +76,7 @@ pub struct Slot {
 pub type Batch = Vec<Slot>;
 
 /// What comes out of a stage for one slot.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Output {
     /// Hidden states for the next stage.
     Hidden(Hidden),

@@ -1,0 +1,111 @@
+//! What nodes ask each other about stages and sessions.
+
+use std::ops::Range;
+use std::path::PathBuf;
+
+use hive_model::{Compute, SessionOptions};
+use hive_net::PeerAddr;
+use serde::{Deserialize, Serialize};
+
+/// Names a loaded model across the nodes that hold its stages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct RingId(pub(crate) u64);
+
+/// One stage, as its node is asked to load it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StageSpec {
+    /// The model's file or folder on the node.
+    pub path: PathBuf,
+    /// Layers `[start, end)`.
+    pub layers: Range<usize>,
+    /// Kernels.
+    pub compute: Compute,
+    /// Threads.
+    pub threads: usize,
+}
+
+/// Where a stage sends what it computes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Neighbours {
+    /// The next stage, unless this is the last.
+    pub(crate) next: Option<PeerAddr>,
+    /// The first stage, if this is the last.
+    pub(crate) first: Option<PeerAddr>,
+    /// Who asked for the answer.
+    pub(crate) coordinator: PeerAddr,
+}
+
+/// A session, as every stage hears of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct SessionSpec {
+    pub(crate) session: u64,
+    pub(crate) epoch: u32,
+    pub(crate) options: SessionOptions,
+    /// Tokens that end the answer.
+    pub(crate) end_tokens: Vec<u32>,
+    /// The answer ends with the token that stands here, whatever it is.
+    pub(crate) last_position: u32,
+}
+
+/// How a stage is.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct StageReport {
+    /// Most memory its worker has had resident.
+    pub peak_bytes: Option<u64>,
+    /// KV cache held now.
+    pub kv_bytes: u64,
+    /// Microseconds spent computing single tokens since the last report.
+    pub decode_us: u64,
+    /// How many.
+    pub decoded: u64,
+    /// Median time from sending a frame to the next stage to its receipt, in microseconds.
+    pub link_round_trip_us: Option<u64>,
+}
+
+/// A question on a control stream.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) enum Question {
+    /// Load a stage. Answered by progress, then `Loaded` or `Refused`.
+    Load(RingId, StageSpec),
+    /// Connect the stage to its neighbours.
+    Join(RingId, Neighbours),
+    /// Open a session.
+    Open(RingId, SessionSpec),
+    /// Forget a session.
+    Close(RingId, u64),
+    /// Say how the stage is.
+    Report(RingId),
+    /// Forget the stage.
+    Unload(RingId),
+}
+
+/// An answer on a control stream.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) enum Answer {
+    /// So many layers are loaded.
+    Progress(usize),
+    /// The stage is ready, on this device.
+    Loaded(String),
+    /// It is done.
+    Done,
+    /// The stage is so.
+    Report(StageReport),
+    /// It could not be done, and why.
+    Refused(String),
+}
+
+/// The first message on a stage stream: which ring, and whom the frames are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Hello {
+    pub(crate) ring: RingId,
+    pub(crate) to: Role,
+}
+
+/// Who takes the frames of a stage stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Role {
+    /// The stage that the node hosts.
+    Stage,
+    /// The node, as coordinator.
+    Coordinator,
+}

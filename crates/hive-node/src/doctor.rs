@@ -1,0 +1,118 @@
+//! What this machine can do, and what is wrong with it.
+
+use std::net::SocketAddr;
+
+use crate::mlx_library::{self, MlxChoice};
+use crate::worker::{FromWorker, LoadOrder, ToWorker, Worker, WorkerEvent};
+use crate::{Compute, models};
+
+/// The outcome of one check.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Health {
+    /// As it should be.
+    Good,
+    /// It works, but could be better; with what would help.
+    Notice(String),
+    /// It does not work; with what to do.
+    Bad(String),
+}
+
+/// One thing looked at.
+#[derive(Debug, Clone)]
+pub struct Check {
+    /// What was looked at, in a word.
+    pub subject: &'static str,
+    /// What was found.
+    pub finding: String,
+    /// What it means.
+    pub health: Health,
+}
+
+/// Looks at everything a node needs, by using it.
+pub async fn examine() -> Vec<Check> {
+    vec![mlx(), compute().await, memory(), starter(), network().await]
+}
+
+fn mlx() -> Check {
+    let finding = match mlx_library::choose() {
+        MlxChoice::Linked if cfg!(target_os = "macos") => "Metal".to_owned(),
+        MlxChoice::Linked => "CPU".to_owned(),
+        MlxChoice::Cuda(folder) => format!("CUDA, from {}", folder.display()),
+        MlxChoice::Folder(folder) => format!("from {}", folder.display()),
+        MlxChoice::MissingCuda => "CPU, because MLX for CUDA is not here".to_owned(),
+    };
+    let fetch = "run `HIVEMIND_MLX=cuda ./dev setup` to fetch MLX for it".to_owned();
+    let health = match mlx_library::choose() {
+        MlxChoice::MissingCuda => Health::Bad(fetch),
+        MlxChoice::Linked if hive_host::has_nvidia_card() => Health::Notice(format!("there is an NVIDIA card: {fetch}")),
+        _ => Health::Good,
+    };
+    Check { subject: "MLX", finding: format!("{} ({finding})", hive_model::device::MLX_VERSION), health }
+}
+
+/// Loads one layer of the starter model in a worker: the process, the library and the device in one.
+async fn compute() -> Check {
+    let subject = "compute";
+    let bad = |finding: String, hint: &str| Check { subject, finding, health: Health::Bad(hint.to_owned()) };
+    let Some(path) = models::starter() else {
+        return bad("not tried without a model".to_owned(), "run `./dev setup` to fetch the starter model");
+    };
+    let (worker, mut events) = match Worker::spawn() {
+        Ok(spawned) => spawned,
+        Err(error) => return bad(error.to_string(), "the system refuses new processes; look at its limits"),
+    };
+    let order = LoadOrder { path, layers: 0..1, compute: Compute::Auto, threads: hive_host::threads() };
+    worker.order(ToWorker::Load(order)).await;
+    loop {
+        match events.recv().await {
+            Some(WorkerEvent::Said(FromWorker::Loaded { device })) => {
+                let finding = format!("{device} kernels, {} threads", hive_host::threads());
+                return Check { subject, finding, health: Health::Good };
+            }
+            Some(WorkerEvent::Said(FromWorker::LoadFailed(why))) => {
+                return bad(why, "the starter model is damaged; remove it and run `./dev setup`");
+            }
+            Some(WorkerEvent::Said(_)) => {}
+            Some(WorkerEvent::Died(how)) => {
+                return bad(format!("the worker ended: {how}"), "MLX does not run here; set HIVEMIND_MLX=cpu to rule out the GPU");
+            }
+            None => return bad("the worker ended".to_owned(), "run again with RUST_LOG=debug"),
+        }
+    }
+}
+
+fn memory() -> Check {
+    const LITTLE: u64 = 1 << 30;
+    let Some(memory) = hive_host::memory::Memory::now() else {
+        let health = Health::Notice("the system does not say how much memory there is".to_owned());
+        return Check { subject: "memory", finding: "unknown".to_owned(), health };
+    };
+    let gib = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+    let finding = format!("{:.1} GiB free of {:.1}", gib(memory.available_bytes), gib(memory.total_bytes));
+    let health = if memory.available_bytes < LITTLE {
+        Health::Notice("close other programs before loading a model".to_owned())
+    } else {
+        Health::Good
+    };
+    Check { subject: "memory", finding, health }
+}
+
+fn starter() -> Check {
+    let (finding, health) = match models::open(None) {
+        Ok(files) => (format!("{}, {} layers", files.name(), files.config().layers), Health::Good),
+        Err(error) => (error.to_string(), Health::Bad("run `./dev setup`, which fetches the starter model".to_owned())),
+    };
+    Check { subject: "model", finding, health }
+}
+
+async fn network() -> Check {
+    let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
+    let (finding, health) = match crate::Node::start("doctor".to_owned(), loopback).await {
+        Ok(node) => {
+            node.stop().await;
+            ("this machine can listen and connect".to_owned(), Health::Good)
+        }
+        Err(error) => (error.to_string(), Health::Bad("a firewall or a sandbox forbids UDP on 127.0.0.1".to_owned())),
+    };
+    Check { subject: "network", finding, health }
+}

@@ -1,0 +1,133 @@
+//! Several nodes on this machine that know each other: what `--stages N` starts.
+
+use std::net::SocketAddr;
+
+use hive_model::ModelFiles;
+use hive_plan::{Machine, ModelProfile, Plan, PlanError};
+
+use crate::node::{Node, StartError};
+use crate::ring::{Placement, Ring, RingError, RingOptions};
+
+/// The conversation length a plan leaves room for.
+const PLANNED_CONTEXT: u64 = 4096;
+
+/// What to start.
+#[derive(Debug, Clone)]
+pub struct SwarmOptions {
+    /// Nodes, and stages.
+    pub stages: usize,
+    /// The first node's address; with a port other than 0, the others take the ports after it.
+    pub bind: SocketAddr,
+    /// How the model is loaded.
+    pub ring: RingOptions,
+}
+
+/// Why a swarm did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum SwarmError {
+    /// The wish cannot be planned.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// A tensor that every plan needs is wrong.
+    #[error(transparent)]
+    Model(#[from] hive_model::weights::TensorError),
+    /// A node did not start.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// The model did not load.
+    #[error(transparent)]
+    Ring(#[from] RingError),
+}
+
+/// Nodes on this machine with one model loaded over them.
+pub struct LocalSwarm {
+    nodes: Vec<Node>,
+    ring: Ring,
+    plan: Plan,
+}
+
+impl LocalSwarm {
+    /// Starts the nodes and loads the model; `progress` hears how many layers are loaded.
+    pub async fn start(
+        files: ModelFiles,
+        options: SwarmOptions,
+        progress: impl FnMut(usize),
+    ) -> Result<Self, SwarmError> {
+        // Planning comes first: it needs no process and says at once what cannot be.
+        let plan = plan(&files, options.stages)?;
+        let mut nodes = Vec::with_capacity(options.stages);
+        for index in 0..options.stages {
+            let mut bind = options.bind;
+            if bind.port() != 0 {
+                bind.set_port(bind.port().saturating_add(index as u16));
+            }
+            nodes.push(Node::start(name(index, options.stages), bind).await?);
+        }
+        for node in &nodes {
+            for other in &nodes {
+                node.allow(&other.addr());
+            }
+        }
+        let place = |node: &Node| Placement { name: node.name().to_owned(), addr: node.addr() };
+        let placements: Vec<_> = nodes.iter().map(place).collect();
+        match Ring::load(&nodes[0], files, &plan, &placements, options.ring, progress).await {
+            Ok(ring) => Ok(Self { nodes, ring, plan }),
+            Err(error) => {
+                for node in &nodes {
+                    node.stop().await;
+                }
+                Err(error.into())
+            }
+        }
+    }
+
+    /// The loaded model.
+    pub fn ring(&self) -> &Ring {
+        &self.ring
+    }
+
+    /// How it was placed.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Ends everything.
+    pub async fn stop(self) {
+        self.ring.unload().await;
+        for node in &self.nodes {
+            node.stop().await;
+        }
+    }
+}
+
+fn name(index: usize, of: usize) -> String {
+    let machine = hive_host::name();
+    if of == 1 { machine } else { format!("{machine} {}", index + 1) }
+}
+
+/// Splits a model over equal nodes on this machine.
+pub fn plan(files: &ModelFiles, stages: usize) -> Result<Plan, SwarmError> {
+    let memory = hive_host::memory::Memory::now().map_or(u64::MAX, |memory| memory.available_bytes);
+    let machines: Vec<_> =
+        (0..stages).map(|index| Machine { name: name(index, stages), memory_bytes: memory }).collect();
+    let context = (files.config().max_context as u64).min(PLANNED_CONTEXT);
+    Ok(hive_plan::split(&profile(files)?, &machines, context)?)
+}
+
+/// What the model weighs, from its headers.
+pub fn profile(files: &ModelFiles) -> Result<ModelProfile, SwarmError> {
+    let config = files.config();
+    let of_layer = |layer: usize| {
+        let prefix = format!("model.layers.{layer}.");
+        files.weights().stored_bytes(|name| name.starts_with(&prefix))
+    };
+    let embedding_bytes = files.weights().stored_bytes(|name| name.starts_with("model.embed_tokens"));
+    let untied = files.weights().stored_bytes(|name| name.starts_with("lm_head"));
+    let activation = hive_model::ActivationType::from(files.natural_activation()?);
+    Ok(ModelProfile {
+        layer_bytes: (0..config.layers).map(of_layer).collect(),
+        embedding_bytes,
+        head_bytes: if config.tied_embeddings { embedding_bytes } else { untied },
+        kv_bytes_per_token: config.kv_bytes_per_token(activation.bytes()),
+    })
+}

@@ -1,0 +1,74 @@
+//! Which MLX a worker loads: one executable serves CPU and CUDA, and the choice is made when a worker starts.
+
+use std::path::{Path, PathBuf};
+
+/// MLX for a kind of device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MlxChoice {
+    /// The library the executable was linked against: Metal on a Mac, the CPU on Linux.
+    Linked,
+    /// CUDA, from a folder.
+    Cuda(PathBuf),
+    /// A folder the owner named.
+    Folder(PathBuf),
+    /// CUDA was wished for but is not there.
+    MissingCuda,
+}
+
+/// What `HIVEMIND_MLX` and the machine say: `cpu`, `cuda`, `metal` or a folder; CUDA where there is a card and a
+/// library for it; else what was linked.
+pub fn choose() -> MlxChoice {
+    decide(std::env::var("HIVEMIND_MLX").ok().as_deref(), hive_host::has_nvidia_card(), cuda_folder())
+}
+
+fn decide(wish: Option<&str>, has_card: bool, cuda: Option<PathBuf>) -> MlxChoice {
+    match (wish, cuda) {
+        (Some("cpu" | "metal"), _) => MlxChoice::Linked,
+        (Some("cuda"), Some(folder)) => MlxChoice::Cuda(folder),
+        (Some("cuda"), None) => MlxChoice::MissingCuda,
+        (Some(path), _) if Path::new(path).is_absolute() => MlxChoice::Folder(Path::new(path).join("lib")),
+        (_, Some(folder)) if has_card => MlxChoice::Cuda(folder),
+        _ => MlxChoice::Linked,
+    }
+}
+
+/// The environment variable that makes a new process load the chosen library, if it is not the linked one.
+pub(crate) fn environment() -> Option<(&'static str, std::ffi::OsString)> {
+    let folder = match choose() {
+        MlxChoice::Cuda(folder) | MlxChoice::Folder(folder) => folder,
+        MlxChoice::Linked | MlxChoice::MissingCuda => return None,
+    };
+    let variable = if cfg!(target_os = "macos") { "DYLD_LIBRARY_PATH" } else { "LD_LIBRARY_PATH" };
+    let mut folders = vec![folder];
+    folders.extend(std::env::split_paths(&std::env::var_os(variable).unwrap_or_default()));
+    Some((variable, std::env::join_paths(folders).ok()?))
+}
+
+/// The `lib` folder of the cached CUDA wheel.
+fn cuda_folder() -> Option<PathBuf> {
+    let wanted = format!("mlx-cuda-13-{}-", hive_model::device::MLX_VERSION);
+    let entries = std::fs::read_dir(hive_host::folders::cache()?.join("mlx")).ok()?;
+    let mut folders = entries.flatten().filter(|entry| {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        name.starts_with(&wanted) && name.ends_with(std::env::consts::ARCH)
+    });
+    folders.next().map(|entry| entry.path().join("mlx/lib")).filter(|folder| folder.is_dir())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wish_comes_before_the_machine() {
+        let cuda = || Some(PathBuf::from("/cuda"));
+        assert_eq!(decide(None, true, cuda()), MlxChoice::Cuda("/cuda".into()));
+        assert_eq!(decide(None, false, cuda()), MlxChoice::Linked);
+        assert_eq!(decide(None, true, None), MlxChoice::Linked);
+        assert_eq!(decide(Some("cpu"), true, cuda()), MlxChoice::Linked);
+        assert_eq!(decide(Some("cuda"), false, cuda()), MlxChoice::Cuda("/cuda".into()));
+        assert_eq!(decide(Some("cuda"), true, None), MlxChoice::MissingCuda);
+        assert_eq!(decide(Some("/my/mlx"), true, cuda()), MlxChoice::Folder("/my/mlx/lib".into()));
+    }
+}

@@ -1,0 +1,15 @@
+//! The worker: this executable started again, holding one shard and nothing else.
+//!
+//! It speaks to its node over a socket pair that is its standard input. One thread owns MLX; another reads the socket
+//! into a queue. When the node goes away the socket ends, and so does the worker.
+
+mod process;
+mod protocol;
+mod serve;
+
+pub use process::{SpawnError, Worker, WorkerEvent};
+pub use protocol::{FromWorker, LoadOrder, ToWorker, Work, WorkerReport};
+pub use serve::serve;
+
+/// The hidden subcommand that makes an executable a worker.
+pub const SUBCOMMAND: &str = "worker";

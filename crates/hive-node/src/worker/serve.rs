@@ -1,0 +1,194 @@
+//! The worker's side: a queue filled by the socket, emptied by the thread that owns MLX.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::sync::mpsc;
+use std::time::Instant;
+
+use hive_model::shard::Slot;
+use hive_model::{ModelFiles, Shard, ShardOptions};
+
+use super::protocol::{FromWorker, LoadOrder, MAX_MESSAGE_BYTES, ToWorker, Work, WorkerReport, encode};
+
+/// Rows in one batch: enough to fill the kernels, little enough that nobody waits long for the next batch.
+const MAX_BATCH_ROWS: usize = 1024;
+
+/// MLX keeps freed buffers for reuse without end; on a CPU a small stock serves as well, and memory stays flat.
+const CPU_CACHE_BYTES: usize = 48 << 20;
+
+/// Serves until the node goes away. Never returns to do anything else: the process is this.
+///
+/// # Errors
+/// Standard input is no socket: somebody started the subcommand by hand.
+pub fn serve() -> std::io::Result<()> {
+    let socket = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
+    // A socket answers who is at the other end, a terminal or a pipe does not.
+    socket.peer_addr().map_err(|_| {
+        std::io::Error::other("a worker is started by its node, not by hand")
+    })?;
+    let (queue, orders) = mpsc::channel();
+    let reader = socket.try_clone()?;
+    std::thread::Builder::new().name("orders".to_owned()).spawn(move || read_orders(reader, &queue))?;
+    Computer { socket, orders, waiting: VecDeque::new(), shard: None, report: WorkerReport::default() }.run()
+}
+
+/// Ends the process when the socket ends: there is nobody left to compute for.
+fn read_orders(mut socket: UnixStream, queue: &mpsc::Sender<ToWorker>) {
+    loop {
+        let queued = read_order(&mut socket).map(|order| queue.send(order).is_ok());
+        if !matches!(queued, Ok(true)) {
+            std::process::exit(0);
+        }
+    }
+}
+
+fn read_order(socket: &mut UnixStream) -> std::io::Result<ToWorker> {
+    let mut prefix = [0; 4];
+    socket.read_exact(&mut prefix)?;
+    let length = u32::from_le_bytes(prefix) as usize;
+    if length > MAX_MESSAGE_BYTES {
+        return Err(std::io::Error::other("an order is too long"));
+    }
+    let mut bytes = vec![0; length];
+    socket.read_exact(&mut bytes)?;
+    postcard::from_bytes(&bytes).map_err(std::io::Error::other)
+}
+
+struct Computer {
+    socket: UnixStream,
+    orders: mpsc::Receiver<ToWorker>,
+    waiting: VecDeque<ToWorker>,
+    shard: Option<Shard>,
+    report: WorkerReport,
+}
+
+impl Computer {
+    fn run(mut self) -> std::io::Result<()> {
+        loop {
+            if self.waiting.is_empty() {
+                match self.orders.recv() {
+                    Ok(order) => self.waiting.push_back(order),
+                    Err(mpsc::RecvError) => return Ok(()),
+                }
+            }
+            // Whatever came while computing joins the next batch.
+            self.waiting.extend(self.orders.try_iter());
+            let Some(order) = self.waiting.pop_front() else { continue };
+            match order {
+                ToWorker::Load(order) => self.load(&order)?,
+                ToWorker::Forward(work) => {
+                    let batch = self.gather(work);
+                    self.forward(batch)?;
+                }
+                ToWorker::Open(session, options) => {
+                    if let Some(shard) = &mut self.shard
+                        && let Err(error) = shard.open(session, options)
+                    {
+                        self.say(&FromWorker::Failed { session, epoch: 0, why: error.to_string() })?;
+                    }
+                }
+                ToWorker::Close(session) => {
+                    if let Some(shard) = &mut self.shard {
+                        shard.close(session);
+                    }
+                }
+                ToWorker::Report => {
+                    let kv_bytes = self.shard.as_ref().map_or(0, Shard::kv_bytes) as u64;
+                    let peak_bytes = hive_host::memory::own_peak_bytes();
+                    let report = WorkerReport { peak_bytes, kv_bytes, ..std::mem::take(&mut self.report) };
+                    self.say(&FromWorker::Report(report))?;
+                }
+            }
+        }
+    }
+
+    fn load(&mut self, order: &LoadOrder) -> std::io::Result<()> {
+        hive_model::device::set_threads(order.threads);
+        if !hive_model::device::is_gpu() {
+            hive_model::device::limit_buffer_cache(CPU_CACHE_BYTES);
+        }
+        let files = match ModelFiles::open(&order.path) {
+            Ok(files) => files,
+            Err(error) => return self.say(&FromWorker::LoadFailed(error.to_string())),
+        };
+        let options = ShardOptions { layers: order.layers.clone(), compute: order.compute };
+        let socket = &mut self.socket;
+        let loaded = Shard::load(&files, &options, |layers| {
+            // Only news; if it cannot be told, the socket is gone and the reader ends the process.
+            let _ = say(socket, &FromWorker::Progress(layers));
+        });
+        match loaded {
+            Ok(shard) => {
+                let kernels = if shard.is_fast() { "fast" } else { "plain" };
+                let device = format!("{}, {kernels}", hive_model::device::describe());
+                self.shard = Some(shard);
+                self.say(&FromWorker::Loaded { device })
+            }
+            Err(error) => self.say(&FromWorker::LoadFailed(error.to_string())),
+        }
+    }
+
+    /// The batch that begins with `first`: what waits right behind it, of other sessions, up to the row limit.
+    fn gather(&mut self, first: Work) -> Vec<Work> {
+        let mut sessions = BTreeSet::from([first.session]);
+        let mut rows = first.input.rows();
+        let mut batch = vec![first];
+        while let Some(ToWorker::Forward(next)) = self.waiting.front() {
+            rows += next.input.rows();
+            if rows > MAX_BATCH_ROWS || !sessions.insert(next.session) {
+                break;
+            }
+            if let Some(ToWorker::Forward(next)) = self.waiting.pop_front() {
+                batch.push(next);
+            }
+        }
+        batch
+    }
+
+    fn forward(&mut self, batch: Vec<Work>) -> std::io::Result<()> {
+        let Some(shard) = &mut self.shard else { return Ok(()) };
+        let started = Instant::now();
+        let slots: Vec<Slot> = batch.iter().map(slot).collect();
+        let outputs = match shard.forward(slots) {
+            Ok(outputs) => outputs.into_iter().map(Ok).collect::<Vec<_>>(),
+            // One slot's mistake must not cost the others their token: one by one, each stands for itself.
+            Err(_) if batch.len() > 1 => {
+                batch.iter().map(|work| shard.forward(vec![slot(work)]).map(|mut outputs| outputs.remove(0))).collect()
+            }
+            Err(error) => vec![Err(error)],
+        };
+        if batch.iter().all(|work| work.input.rows() == 1) {
+            self.report.decode_us += started.elapsed().as_micros() as u64;
+            self.report.decoded += batch.len() as u64;
+        }
+        for (work, output) in batch.into_iter().zip(outputs) {
+            let Work { session, epoch, position, sample, input } = work;
+            self.say(&match output {
+                Ok(output) => {
+                    FromWorker::Output { session, epoch, position, rows: input.rows() as u32, sample, output }
+                }
+                Err(error) => FromWorker::Failed { session, epoch, why: error.to_string() },
+            })?;
+        }
+        Ok(())
+    }
+
+    fn say(&mut self, message: &FromWorker) -> std::io::Result<()> {
+        say(&mut self.socket, message)
+    }
+}
+
+fn slot(work: &Work) -> Slot {
+    Slot {
+        session: work.session,
+        position: work.position as usize,
+        input: work.input.clone(),
+        sample: work.sample,
+    }
+}
+
+fn say(socket: &mut UnixStream, message: &FromWorker) -> std::io::Result<()> {
+    socket.write_all(&encode(message).map_err(std::io::Error::other)?)
+}

@@ -1,0 +1,84 @@
+//! The `hivemind` command.
+//!
+//! Exit codes: 0 done, 1 failed, 2 wrong usage. Results go to standard output, everything else to standard error; with
+//! `--json`, standard output holds JSON and nothing else.
+
+mod arguments;
+mod bench;
+mod chat;
+mod doctor;
+mod output;
+mod plan;
+mod swarm;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use arguments::{Arguments, Command};
+
+/// What went wrong, and what to do about it.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct Failure {
+    message: String,
+    hint: Option<String>,
+    code: u8,
+}
+
+impl Failure {
+    /// A failure of the work itself.
+    pub(crate) fn new(error: impl std::fmt::Display) -> Self {
+        Self { message: error.to_string(), hint: None, code: 1 }
+    }
+
+    /// A wish that cannot be.
+    pub(crate) fn usage(error: impl std::fmt::Display) -> Self {
+        Self { message: error.to_string(), hint: None, code: 2 }
+    }
+
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if matches!(arguments.command, Command::Worker) {
+        // No runtime and no log: a worker is its MLX thread and its socket.
+        return match hive_node::worker::serve() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => report(&Failure::usage(error)),
+        };
+    }
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "error".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return report(&Failure::new(error)),
+    };
+    let result = runtime.block_on(async {
+        match arguments.command {
+            Command::Chat(options) => chat::run(options).await,
+            Command::Bench(options) => bench::run(options).await,
+            Command::Plan(options) => plan::run(&options),
+            Command::Doctor { json } => doctor::run(json).await,
+            Command::Worker => Ok(()),
+        }
+    });
+    // A blocked read of standard input must not keep the process alive.
+    runtime.shutdown_background();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => report(&failure),
+    }
+}
+
+fn report(failure: &Failure) -> ExitCode {
+    output::error(&failure.message);
+    if let Some(hint) = &failure.hint {
+        output::hint(hint);
+    }
+    ExitCode::from(failure.code)
+}

@@ -1,0 +1,69 @@
+//! The only place that prints.
+//!
+//! A reader that goes away (`hivemind … | head`) is no failure, so nothing here panics on a closed pipe.
+
+use std::io::{IsTerminal, Write};
+
+/// A line of result.
+pub(crate) fn line(text: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+/// A piece of an answer, shown at once.
+pub(crate) fn piece(text: &str) {
+    let mut stdout = std::io::stdout();
+    let _ = stdout.write_all(text.as_bytes());
+    let _ = stdout.flush();
+}
+
+/// A remark beside the result.
+pub(crate) fn note(text: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// What went wrong.
+pub(crate) fn error(text: impl std::fmt::Display) {
+    note(format_args!("error: {text}"));
+}
+
+/// What to do about it.
+pub(crate) fn hint(text: impl std::fmt::Display) {
+    note(format_args!("hint: {text}"));
+}
+
+/// Progress of something long, on one line of a terminal; nothing where there is no terminal.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    what: String,
+    of: usize,
+    shown: bool,
+}
+
+impl Progress {
+    pub(crate) fn new(what: impl Into<String>, of: usize) -> Self {
+        Self { what: what.into(), of, shown: std::io::stderr().is_terminal() }
+    }
+
+    pub(crate) fn set(&mut self, done: usize) {
+        if self.shown {
+            let _ = write!(std::io::stderr(), "\r{} {done} of {} layers", self.what, self.of);
+        }
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if self.shown {
+            let _ = write!(std::io::stderr(), "\r\x1b[K");
+        }
+    }
+}
+
+/// Bytes for people.
+pub(crate) fn megabytes(bytes: u64) -> String {
+    if bytes >= 1 << 30 {
+        format!("{:.1} GB", bytes as f64 / f64::from(1 << 30))
+    } else {
+        format!("{:.1} MB", bytes as f64 / f64::from(1 << 20))
+    }
+}
