@@ -20,6 +20,10 @@ use crate::linear::{Arithmetic, ComputeError, Linear, Projection, evaluated};
 use crate::shard::LoadError;
 use crate::weights::{Matrix, Weights};
 
+/// On a CPU, building the operations of a layer takes a tenth as long as computing them; every so many layers the ones
+/// built so far begin, so that building goes on beside them.
+const LAYERS_AHEAD: usize = 4;
+
 /// One session's part of a batch.
 pub(crate) struct Span<'a> {
     /// Its tokens' rows.
@@ -281,6 +285,9 @@ impl Stage {
     pub(crate) fn forward(&self, mut x: Array, spans: &mut [Span]) -> Result<Array, ComputeError> {
         for (index, layer) in self.layers.iter().enumerate() {
             x = layer.forward(&x, index, spans)?;
+            if self.arithmetic.fast && index % LAYERS_AHEAD == 0 {
+                mlx_rs::transforms::async_eval([&x])?;
+            }
         }
         Ok(x)
     }

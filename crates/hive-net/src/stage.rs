@@ -110,7 +110,8 @@ impl Inlet {
         Self { channel }
     }
 
-    /// The next frame, acknowledged; `None` when the sender has finished.
+    /// The next frame; `None` when the sender has finished. The caller passes it on and then acknowledges it: the
+    /// receipt is for the sender's peace of mind, the frame is on the way of a token.
     pub async fn recv(&mut self) -> Result<Option<Frame>, StageError> {
         let broken = |error: ReadExactError| StageError::Broken(error.to_string());
         let mut bytes = [0; HEADER_BYTES];
@@ -127,9 +128,12 @@ impl Inlet {
             payload.resize((start + PIECE_BYTES).min(length), 0);
             self.channel.recv.read_exact(&mut payload[start..]).await.map_err(broken)?;
         }
-        let frame = header.with_payload(payload.into());
-        let receipt = frame.receipt().encode();
-        self.channel.send.write_all(&receipt).await.map_err(|error| StageError::Broken(error.to_string()))?;
-        Ok(Some(frame))
+        Ok(Some(header.with_payload(payload.into())))
+    }
+
+    /// Tells the sender that a frame has come.
+    pub async fn acknowledge(&mut self, receipt: Receipt) -> Result<(), StageError> {
+        let written = self.channel.send.write_all(&receipt.encode()).await;
+        written.map_err(|error| StageError::Broken(error.to_string()))
     }
 }

@@ -224,17 +224,27 @@ async fn serve_stage(node: &Node, mut channel: Channel) {
     let Some(queue) = queue else { return };
     let mut inlet = Inlet::new(channel);
     loop {
-        match inlet.recv().await {
-            Ok(Some(frame)) => {
-                if queue.send(frame).await.is_err() {
-                    return;
-                }
-            }
+        let frame = match inlet.recv().await {
+            Ok(Some(frame)) => frame,
             Ok(None) => return,
             Err(error) => {
                 tracing::debug!("a stage stream ended: {error}");
                 return;
             }
+        };
+        if to == Role::Coordinator {
+            // Showing a token can wait until the next one is being computed.
+            tokio::task::yield_now().await;
+        }
+        let receipt = frame.receipt();
+        if queue.send(frame).await.is_err() {
+            return;
+        }
+        // The stage takes the frame first.
+        tokio::task::yield_now().await;
+        if let Err(error) = inlet.acknowledge(receipt).await {
+            tracing::debug!("a stage stream ended: {error}");
+            return;
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The worker: this executable started again, holding one shard and nothing else.
 //!
-//! It speaks to its node over a socket pair that is its standard input. One thread owns MLX; another reads the socket
-//! into a queue. When the node goes away the socket ends, and so does the worker.
+//! It speaks to its node over a socket pair that is its standard input. One thread owns MLX and the socket. When the
+//! node goes away the socket ends, and so does the worker.
 
 mod process;
 mod protocol;

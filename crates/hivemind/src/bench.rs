@@ -15,6 +15,8 @@ struct Run {
     ttft_ms: f64,
     /// Time per token that no stage spent computing, in microseconds.
     overhead_us: f64,
+    /// Time per token that each stage spent computing, in microseconds.
+    computing_us: Vec<f64>,
 }
 
 pub(crate) async fn run(options: BenchOptions) -> Result<(), Failure> {
@@ -38,12 +40,13 @@ async fn measure(swarm: &LocalSwarm, options: &BenchOptions) -> Result<Vec<Run>,
         let summary = once(swarm, options.prompt_tokens, options.tokens).await?;
         let reports = swarm.ring().report().await.map_err(Failure::new)?;
         let per_token = summary.decode_time.as_secs_f64() * 1e6 / f64::from(options.tokens - 1);
-        let computing: f64 = reports.iter().map(computing_us).sum();
+        let computing_us: Vec<f64> = reports.iter().map(computing_us).collect();
         runs.push(Run {
             prefill_tokens_per_s: f64::from(options.prompt_tokens) / seconds(summary.time_to_first_token),
             decode_tokens_per_s: summary.decode_tokens_per_s(),
             ttft_ms: seconds(summary.time_to_first_token) * 1e3,
-            overhead_us: (per_token - computing).max(0.0),
+            overhead_us: (per_token - computing_us.iter().sum::<f64>()).max(0.0),
+            computing_us,
         });
     }
     Ok(runs)
@@ -76,14 +79,15 @@ fn show(swarm: &LocalSwarm, options: &BenchOptions, runs: &[Run], reports: &[Sta
     let hop = median(runs, |run| run.overhead_us) / stages.len() as f64;
     let link = reports.iter().filter_map(|report| report.link_round_trip_us).max();
     if options.json {
-        let stage = |(stage, report): (&serde_json::Value, &StageReport)| {
+        let stage = |(index, (stage, report)): (usize, (&serde_json::Value, &StageReport))| {
             let mut stage = stage.clone();
+            stage["computing_us"] = json!(median(runs, |run| run.computing_us[index]));
             stage["peak_bytes"] = json!(report.peak_bytes);
             stage["kv_bytes"] = json!(report.kv_bytes);
             stage
         };
         let listed = swarm::stages_json(stages);
-        let listed: Vec<_> = listed.iter().zip(reports).map(stage).collect();
+        let listed: Vec<_> = listed.iter().zip(reports).enumerate().map(stage).collect();
         output::line(json!({
             "model": swarm.ring().files().name(),
             "device": stages[0].device,

@@ -1,10 +1,9 @@
-//! The worker's side: a queue filled by the socket, emptied by the thread that owns MLX.
+//! The worker's side: one thread that owns MLX, reads orders, computes and answers.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::sync::mpsc;
 use std::time::Instant;
 
 use hive_model::shard::Slot;
@@ -14,6 +13,9 @@ use super::protocol::{FromWorker, LoadOrder, MAX_MESSAGE_BYTES, ToWorker, Work, 
 
 /// Rows in one batch: enough to fill the kernels, little enough that nobody waits long for the next batch.
 const MAX_BATCH_ROWS: usize = 1024;
+
+/// Read from the socket at a time; a prompt chunk's hidden states come in a few.
+const READ_BYTES: usize = 256 << 10;
 
 /// MLX keeps freed buffers for reuse without end; on a CPU a small stock serves as well, and memory stays flat.
 const CPU_CACHE_BYTES: usize = 48 << 20;
@@ -28,37 +30,59 @@ pub fn serve() -> std::io::Result<()> {
     socket.peer_addr().map_err(|_| {
         std::io::Error::other("a worker is started by its node, not by hand")
     })?;
-    let (queue, orders) = mpsc::channel();
-    let reader = socket.try_clone()?;
-    std::thread::Builder::new().name("orders".to_owned()).spawn(move || read_orders(reader, &queue))?;
+    let orders = Orders { socket: socket.try_clone()?, bytes: Vec::new() };
     Computer { socket, orders, waiting: VecDeque::new(), shard: None, report: WorkerReport::default() }.run()
 }
 
-/// Ends the process when the socket ends: there is nobody left to compute for.
-fn read_orders(mut socket: UnixStream, queue: &mpsc::Sender<ToWorker>) {
-    loop {
-        let queued = read_order(&mut socket).map(|order| queue.send(order).is_ok());
-        if !matches!(queued, Ok(true)) {
-            std::process::exit(0);
-        }
-    }
+/// Reads orders on the thread that computes: handing them over from a thread of their own would cost a wake-up per
+/// token. While it computes, orders wait in the socket; the node writes from a task of its own, so it waits for nobody.
+struct Orders {
+    socket: UnixStream,
+    /// Read but not yet a whole order.
+    bytes: Vec<u8>,
 }
 
-fn read_order(socket: &mut UnixStream) -> std::io::Result<ToWorker> {
-    let mut prefix = [0; 4];
-    socket.read_exact(&mut prefix)?;
-    let length = u32::from_le_bytes(prefix) as usize;
-    if length > MAX_MESSAGE_BYTES {
-        return Err(std::io::Error::other("an order is too long"));
+impl Orders {
+    /// Moves every order that is here to `to`; waits for one if `to` is empty. `false` when the node has gone.
+    fn take(&mut self, to: &mut VecDeque<ToWorker>) -> std::io::Result<bool> {
+        loop {
+            while let Some(order) = self.next_whole()? {
+                to.push_back(order);
+            }
+            self.socket.set_nonblocking(!to.is_empty())?;
+            let start = self.bytes.len();
+            self.bytes.resize(start + READ_BYTES, 0);
+            let read = self.socket.read(&mut self.bytes[start..]);
+            self.bytes.truncate(start + *read.as_ref().unwrap_or(&0));
+            match read {
+                Ok(0) => return Ok(false),
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        // Both handles share the setting, and answers are written to the end.
+        self.socket.set_nonblocking(false)?;
+        Ok(true)
     }
-    let mut bytes = vec![0; length];
-    socket.read_exact(&mut bytes)?;
-    postcard::from_bytes(&bytes).map_err(std::io::Error::other)
+
+    fn next_whole(&mut self) -> std::io::Result<Option<ToWorker>> {
+        let Some(prefix) = self.bytes.first_chunk::<4>() else { return Ok(None) };
+        let length = u32::from_le_bytes(*prefix) as usize;
+        if length > MAX_MESSAGE_BYTES {
+            return Err(std::io::Error::other("an order is too long"));
+        }
+        let Some(message) = self.bytes.get(4..4 + length) else { return Ok(None) };
+        let order = postcard::from_bytes(message).map_err(std::io::Error::other)?;
+        self.bytes.drain(..4 + length);
+        Ok(Some(order))
+    }
 }
 
 struct Computer {
     socket: UnixStream,
-    orders: mpsc::Receiver<ToWorker>,
+    orders: Orders,
     waiting: VecDeque<ToWorker>,
     shard: Option<Shard>,
     report: WorkerReport,
@@ -66,15 +90,8 @@ struct Computer {
 
 impl Computer {
     fn run(mut self) -> std::io::Result<()> {
-        loop {
-            if self.waiting.is_empty() {
-                match self.orders.recv() {
-                    Ok(order) => self.waiting.push_back(order),
-                    Err(mpsc::RecvError) => return Ok(()),
-                }
-            }
-            // Whatever came while computing joins the next batch.
-            self.waiting.extend(self.orders.try_iter());
+        // Whatever came while computing joins the next batch. When the node goes away there is nobody to compute for.
+        while self.orders.take(&mut self.waiting)? {
             let Some(order) = self.waiting.pop_front() else { continue };
             match order {
                 ToWorker::Load(order) => self.load(&order)?,
@@ -102,6 +119,7 @@ impl Computer {
                 }
             }
         }
+        Ok(())
     }
 
     fn load(&mut self, order: &LoadOrder) -> std::io::Result<()> {
