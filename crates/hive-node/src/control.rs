@@ -52,7 +52,7 @@ pub(crate) struct SessionSpec {
 pub struct StageReport {
     /// Most memory its worker has had resident.
     pub peak_bytes: Option<u64>,
-    /// KV cache held now.
+    /// Most KV cache held since the last report.
     pub kv_bytes: u64,
     /// Microseconds spent computing single tokens since the last report.
     pub decode_us: u64,

@@ -17,18 +17,18 @@ struct Run {
     overhead_us: f64,
     /// Time per token that each stage spent computing, in microseconds.
     computing_us: Vec<f64>,
+    /// How each stage was at the end.
+    reports: Vec<StageReport>,
 }
 
 pub(crate) async fn run(options: BenchOptions) -> Result<(), Failure> {
     let swarm = swarm::start(&options.run).await?;
     let result = measure(&swarm, &options).await;
-    let reports = swarm.ring().report().await;
-    let shown = result.and_then(|runs| {
-        show(&swarm, &options, &runs, &reports.map_err(Failure::new)?);
-        Ok(())
-    });
+    if let Ok(runs) = &result {
+        show(&swarm, &options, runs);
+    }
     swarm.stop().await;
-    shown
+    result.map(|_| ())
 }
 
 async fn measure(swarm: &LocalSwarm, options: &BenchOptions) -> Result<Vec<Run>, Failure> {
@@ -47,6 +47,7 @@ async fn measure(swarm: &LocalSwarm, options: &BenchOptions) -> Result<Vec<Run>,
             ttft_ms: seconds(summary.time_to_first_token) * 1e3,
             overhead_us: (per_token - computing_us.iter().sum::<f64>()).max(0.0),
             computing_us,
+            reports,
         });
     }
     Ok(runs)
@@ -71,7 +72,8 @@ async fn once(swarm: &LocalSwarm, prompt_tokens: u32, tokens: u32) -> Result<Sum
     }
 }
 
-fn show(swarm: &LocalSwarm, options: &BenchOptions, runs: &[Run], reports: &[StageReport]) {
+fn show(swarm: &LocalSwarm, options: &BenchOptions, runs: &[Run]) {
+    let reports = &runs[runs.len() - 1].reports;
     let stages = swarm.ring().stages();
     let prefill = median(runs, |run| run.prefill_tokens_per_s);
     let decode = median(runs, |run| run.decode_tokens_per_s);
@@ -82,6 +84,7 @@ fn show(swarm: &LocalSwarm, options: &BenchOptions, runs: &[Run], reports: &[Sta
         let stage = |(index, (stage, report)): (usize, (&serde_json::Value, &StageReport))| {
             let mut stage = stage.clone();
             stage["computing_us"] = json!(median(runs, |run| run.computing_us[index]));
+            stage["weight_bytes"] = json!(swarm.plan().stages[index].weight_bytes);
             stage["peak_bytes"] = json!(report.peak_bytes);
             stage["kv_bytes"] = json!(report.kv_bytes);
             stage
@@ -112,9 +115,10 @@ fn show(swarm: &LocalSwarm, options: &BenchOptions, runs: &[Run], reports: &[Sta
     for ((stage, report), planned) in stages.iter().zip(reports).zip(&swarm.plan().stages) {
         let peak = report.peak_bytes.map_or("unknown".to_owned(), output::megabytes);
         output::line(format_args!(
-            "memory   {} at most {peak} (weights {})",
+            "memory   {} at most {peak} (weights {}, conversation {})",
             swarm::who(std::slice::from_ref(stage)),
-            output::megabytes(planned.weight_bytes)
+            output::megabytes(planned.weight_bytes),
+            output::megabytes(report.kv_bytes)
         ));
     }
 }

@@ -64,7 +64,9 @@ fn compile(source: &Path, mlx: &Path, target: wheel::Target) {
 }
 
 fn bind(source: &Path, out: &Path) -> Result<(), String> {
+    let host = env::var("HOST").map_err(|_| "HOST is not set")?;
     let mut builder = bindgen::Builder::default()
+        .clang_arg(format!("--target={host}"))
         .clang_arg(format!("-I{}", source.display()))
         // The types that `half.h` only has on aarch64, where mlx-rs needs them everywhere.
         .clang_arg("-DHAS_FLOAT16")

@@ -61,7 +61,7 @@ pub enum ToWorker {
 pub struct WorkerReport {
     /// Most memory resident so far.
     pub peak_bytes: Option<u64>,
-    /// KV cache held now.
+    /// Most KV cache held since the last report.
     pub kv_bytes: u64,
     /// Microseconds spent computing single tokens since the last report.
     pub decode_us: u64,

@@ -112,9 +112,8 @@ impl Computer {
                     }
                 }
                 ToWorker::Report => {
-                    let kv_bytes = self.shard.as_ref().map_or(0, Shard::kv_bytes) as u64;
                     let peak_bytes = hive_host::memory::own_peak_bytes();
-                    let report = WorkerReport { peak_bytes, kv_bytes, ..std::mem::take(&mut self.report) };
+                    let report = WorkerReport { peak_bytes, ..std::mem::take(&mut self.report) };
                     self.say(&FromWorker::Report(report))?;
                 }
             }
@@ -181,6 +180,7 @@ impl Computer {
             self.report.decode_us += started.elapsed().as_micros() as u64;
             self.report.decoded += batch.len() as u64;
         }
+        self.report.kv_bytes = self.report.kv_bytes.max(shard.kv_bytes() as u64);
         for (work, output) in batch.into_iter().zip(outputs) {
             let Work { session, epoch, position, sample, input } = work;
             self.say(&match output {

@@ -1,0 +1,145 @@
+//! A small made-up Llama 3 against mlx-lm: safetensors, a separate output matrix, rope scaling, biases, and layers
+//! quantized differently. `tests/oracle/tiny_llama.py` made the reference, from the same formulas.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use hive_model::{Compute, ModelFiles, Shard, ShardOptions};
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+use serde_json::Value;
+
+/// Numbers from a tensor's name: a linear congruential generator, seeded by FNV-1a.
+fn numbers(name: &str, count: usize) -> Vec<u32> {
+    let seed = name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |state, byte| {
+        (state ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    let next = |state: &mut u64| {
+        *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        Some((*state >> 33) as u32)
+    };
+    std::iter::repeat_with({
+        let mut state = seed;
+        move || next(&mut state).unwrap()
+    })
+    .take(count)
+    .collect()
+}
+
+fn floats(name: &str, count: usize, scale: f32, offset: f32) -> Vec<f32> {
+    let unit = |n: u32| n as f32 / 2f32.powi(31) - 0.5;
+    numbers(name, count).into_iter().map(|n| unit(n) * scale + offset).collect()
+}
+
+#[derive(Default)]
+struct Folder(BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>);
+
+impl Folder {
+    fn floats(&mut self, name: String, shape: Vec<usize>, values: &[f32]) {
+        self.0.insert(name, (Dtype::F32, shape, values.iter().flat_map(|v| v.to_le_bytes()).collect()));
+    }
+
+    fn matrix(&mut self, config: &Value, name: &str, rows: usize, columns: usize, bias: bool) {
+        let table = &config["quantization"];
+        let quantization = table.get(name).unwrap_or(table);
+        if quantization == &Value::Bool(false) {
+            self.floats(format!("{name}.weight"), vec![rows, columns], &floats(name, rows * columns, 0.3, 0.0));
+        } else {
+            let number = |key: &str| quantization[key].as_u64().unwrap() as usize;
+            let (bits, group) = (number("bits"), number("group_size"));
+            let words = rows * columns * bits / 32;
+            let (low, high) = (numbers(name, words), numbers(&format!("{name}+"), words));
+            let packed = low.iter().zip(&high).flat_map(|(l, h)| (l ^ (h << 16)).to_le_bytes()).collect();
+            self.0.insert(format!("{name}.weight"), (Dtype::U32, vec![rows, columns * bits / 32], packed));
+            let offset = if bits == 4 { 0.02 } else { 0.0015 };
+            let scales = floats(&format!("{name}.scales"), rows * columns / group, 0.002, offset);
+            let biases: Vec<f32> = scales.iter().map(|s| -s * if bits == 4 { 7.5 } else { 127.5 }).collect();
+            self.floats(format!("{name}.scales"), vec![rows, columns / group], &scales);
+            self.floats(format!("{name}.biases"), vec![rows, columns / group], &biases);
+        }
+        if bias {
+            let name = format!("{name}.bias");
+            let values = floats(&name, rows, 0.5, 0.0);
+            self.floats(name, vec![rows], &values);
+        }
+    }
+
+    fn norm(&mut self, name: &str, width: usize) {
+        let name = format!("{name}.weight");
+        let values = floats(&name, width, 0.5, 1.0);
+        self.floats(name, vec![width], &values);
+    }
+}
+
+fn write(config: &Value, to: &Path) {
+    let size = |key: &str| config[key].as_u64().unwrap() as usize;
+    let (hidden, inner, vocabulary) = (size("hidden_size"), size("intermediate_size"), size("vocab_size"));
+    let (q, kv) = (size("num_attention_heads") * size("head_dim"), size("num_key_value_heads") * size("head_dim"));
+    let mut folder = Folder::default();
+    for layer in 0..size("num_hidden_layers") {
+        let name = |part: &str| format!("model.layers.{layer}.{part}");
+        for (part, rows, columns, bias) in [
+            ("self_attn.q_proj", q, hidden, true),
+            ("self_attn.k_proj", kv, hidden, true),
+            ("self_attn.v_proj", kv, hidden, true),
+            ("self_attn.o_proj", hidden, q, true),
+            ("mlp.gate_proj", inner, hidden, false),
+            ("mlp.up_proj", inner, hidden, false),
+            ("mlp.down_proj", hidden, inner, false),
+        ] {
+            folder.matrix(config, &name(part), rows, columns, bias);
+        }
+        folder.norm(&name("input_layernorm"), hidden);
+        folder.norm(&name("post_attention_layernorm"), hidden);
+    }
+    folder.matrix(config, "model.embed_tokens", vocabulary, hidden, false);
+    folder.matrix(config, "lm_head", vocabulary, hidden, false);
+    folder.norm("model.norm", hidden);
+    // Over two files, as large models come.
+    let views = folder.0.iter().map(|(name, (dtype, shape, bytes))| {
+        (name.clone(), TensorView::new(*dtype, shape.clone(), bytes).unwrap())
+    });
+    let (first, second): (Vec<_>, Vec<_>) = views.partition(|(name, _)| name.starts_with("model.layers.1."));
+    for (number, part) in [first, second].into_iter().enumerate() {
+        let file = to.join(format!("model-0000{}-of-00002.safetensors", number + 1));
+        safetensors::serialize_to_file(part, None, &file).unwrap();
+    }
+    std::fs::write(to.join("config.json"), config.to_string()).unwrap();
+}
+
+#[test]
+fn logits_are_mlx_lms_with_both_kinds_of_kernels() {
+    let reference: Value = serde_json::from_str(include_str!("../../../tests/oracle/tiny_llama.json")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    write(&reference["config"], folder.path());
+    let files = ModelFiles::open(folder.path()).unwrap();
+    let tokens: Vec<u32> = reference["tokens"].as_array().unwrap().iter().map(|t| t.as_u64().unwrap() as u32).collect();
+    for compute in [Compute::Plain, Compute::Fast] {
+        let mut shard = Shard::load(&files, &ShardOptions { layers: 0..3, compute }, |_| ()).unwrap();
+        assert_eq!(shard.is_fast(), compute == Compute::Fast);
+        for (at, expected) in reference["logits"].as_object().unwrap() {
+            let at: usize = at.parse().unwrap();
+            let logits = shard.logits_of(&tokens[..=at]).unwrap();
+            let off = logits.iter().zip(expected.as_array().unwrap()).map(|(a, b)| (a - b.as_f64().unwrap() as f32).abs());
+            let worst = off.fold(0.0, f32::max);
+            assert!(worst < 1e-4, "{compute:?}, position {at}: off by {worst}");
+        }
+    }
+}
+
+#[test]
+fn a_shard_reads_its_own_layers_only() {
+    let reference: Value = serde_json::from_str(include_str!("../../../tests/oracle/tiny_llama.json")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    write(&reference["config"], folder.path());
+    // The file with layer 1 loses its data; its header stays.
+    let file = folder.path().join("model-00001-of-00002.safetensors");
+    let files = ModelFiles::open(folder.path()).unwrap();
+    let bytes = std::fs::read(&file).unwrap();
+    std::fs::OpenOptions::new().write(true).open(&file).unwrap().set_len(bytes.len() as u64 / 10).unwrap();
+    let load = |layers| Shard::load(&files, &ShardOptions { layers, compute: Compute::Fast }, |_| ());
+    assert!(load(0..1).is_ok());
+    assert!(load(2..3).is_ok());
+    let message = load(1..2).map(|_| ()).unwrap_err().to_string();
+    assert!(message.contains("model.layers.1."), "{message}");
+}

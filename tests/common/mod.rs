@@ -1,0 +1,53 @@
+//! Runs the real executable, and makes sure that nothing of it is left.
+
+use std::io::Write;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// Longer than anything here takes by far; it ends what hangs, it measures nothing.
+const PATIENCE: Duration = Duration::from_secs(100);
+
+/// The command with the arguments given, without anything of this machine's settings.
+pub fn hivemind(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hivemind"));
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    for setting in ["HIVEMIND_COMPUTE", "HIVEMIND_THREADS", "HIVEMIND_BIND", "RUST_LOG"] {
+        command.env_remove(setting);
+    }
+    command
+}
+
+/// Runs to the end, with `input` as standard input where there is one.
+#[track_caller]
+pub fn finish(mut command: Command, input: Option<&[u8]>) -> Output {
+    if input.is_some() {
+        command.stdin(Stdio::piped());
+    }
+    let mut child = command.spawn().expect("the executable starts");
+    if let Some(input) = input {
+        // A command that refuses its arguments may have ended before it reads.
+        let _ = child.stdin.take().expect("standard input is a pipe").write_all(input);
+    }
+    wait(&mut child);
+    child.wait_with_output().expect("its output can be read")
+}
+
+#[track_caller]
+fn wait(child: &mut Child) {
+    let started = Instant::now();
+    while child.try_wait().expect("its state is known").is_none() {
+        if started.elapsed() > PATIENCE {
+            let _ = child.kill();
+            panic!("it hangs");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Runs to the end and gives (exit code, standard output, standard error).
+#[track_caller]
+pub fn run(arguments: &[&str], input: Option<&[u8]>) -> (i32, String, String) {
+    let output = finish(hivemind(arguments), input);
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("output is UTF-8");
+    (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
+}

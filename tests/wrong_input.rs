@@ -1,0 +1,140 @@
+//! Wrong input gets a clear error: what happened, why, what to do; exit code 1 or 2, and nothing hangs.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+
+use common::{finish, hivemind, run};
+
+#[track_caller]
+fn refused(arguments: &[&str], code: i32, words: &[&str]) {
+    let (found, stdout, stderr) = run(arguments, None);
+    assert_eq!(found, code, "{stderr}");
+    assert!(stdout.is_empty(), "{stdout}");
+    for word in words {
+        assert!(stderr.contains(word), "\"{word}\" is missing in: {stderr}");
+    }
+    assert!(!stderr.contains("panicked"), "{stderr}");
+}
+
+fn starter() -> PathBuf {
+    std::env::var_os("HIVEMIND_STARTER").expect("./dev test names the starter model").into()
+}
+
+fn file(folder: &Path, name: &str, bytes: &[u8]) -> String {
+    let path = folder.join(name);
+    std::fs::write(&path, bytes).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn settings_out_of_range() {
+    refused(&["chat", "--prompt", "x", "--temperature", "-1"], 2, &["temperature is -1", "between 0 and 100"]);
+    refused(&["chat", "--prompt", "x", "--top-p", "0"], 2, &["top_p is 0"]);
+    refused(&["chat", "--prompt", "x", "--max-tokens", "0"], 2, &["0 tokens"]);
+    refused(&["chat", "--prompt", "x", "--stages", "0"], 2, &["at least one stage"]);
+    refused(&["chat", "--prompt", "x", "--stages", "31"], 2, &["31 stages", "30 layers", "at most 30"]);
+    refused(&["chat", "--prompt", "x", "--stages", "-2"], 2, &["-2"]);
+    refused(&["chat", "--prompt", "x", "--compute", "magic"], 2, &["plain, fast, auto"]);
+    refused(&["bench", "--threads", "0"], 2, &["0 is not in 1..=1024"]);
+    refused(&["plan", "--stages", "99"], 2, &["99 stages"]);
+    refused(&["frobnicate"], 2, &["frobnicate"]);
+}
+
+#[test]
+fn models_that_are_not_there_or_not_models() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str, bytes: &[u8]| file(folder.path(), name, bytes);
+    refused(&["chat", "--prompt", "x", "no/such/model"], 1, &["no model \"no/such/model\""]);
+    refused(&["chat", "--prompt", "x", "../../etc"], 1, &["no model"]);
+    refused(&["chat", "--prompt", "x", &at("empty.gguf", b"")], 1, &["ends inside its header"]);
+    refused(&["chat", "--prompt", "x", &at("text.gguf", b"hello, I am text")], 1, &["neither a .gguf file"]);
+    refused(&["chat", "--prompt", "x", folder.path().to_str().unwrap()], 1, &["config.json"]);
+
+    std::fs::write(folder.path().join("config.json"), r#"{"model_type":"mamba"}"#).unwrap();
+    refused(&["chat", "--prompt", "x", folder.path().to_str().unwrap()], 1, &["\"mamba\"", "llama, mistral"]);
+    std::fs::write(folder.path().join("config.json"), "{ not json").unwrap();
+    refused(&["chat", "--prompt", "x", folder.path().to_str().unwrap()], 1, &["config.json"]);
+
+    let mut command = hivemind(&["chat", "--prompt", "x"]);
+    command.env_remove("HIVEMIND_STARTER").env("HIVEMIND_CACHE_DIR", folder.path());
+    let output = finish(command, None);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && stderr.contains("starter model") && stderr.contains("./dev setup"), "{stderr}");
+}
+
+#[test]
+fn a_truncated_and_a_damaged_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = std::fs::read(starter()).unwrap();
+    let at = |name: &str, bytes: &[u8]| file(folder.path(), name, bytes);
+    refused(&["chat", "--prompt", "x", &at("half.gguf", &whole[..whole.len() / 2])], 1, &["past the end", "only in part"]);
+    refused(&["chat", "--prompt", "x", &at("head.gguf", &whole[..5000])], 1, &["more than the file holds"]);
+
+    let mut huge = whole[..4096].to_vec();
+    huge[16..24].copy_from_slice(&(1u64 << 60).to_le_bytes());
+    refused(&["chat", "--prompt", "x", &at("huge.gguf", &huge)], 1, &["metadata values", "1152921504606846976"]);
+
+    let rename = |from: &[u8], to: &[u8]| {
+        let mut bytes = whole.clone();
+        let found = bytes.windows(from.len()).position(|part| part == from).expect("the name is in the header");
+        bytes[found..found + to.len()].copy_from_slice(to);
+        bytes
+    };
+    let missing = rename(b"blk.7.ffn_up.weight", b"blk.7.ffn_xx.weight");
+    refused(&["chat", "--prompt", "x", &at("missing.gguf", &missing)], 1, &["blk.7.ffn_up.weight"]);
+}
+
+#[test]
+fn a_folder_with_damaged_safetensors() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = r#"{"model_type":"llama","hidden_size":64,"num_hidden_layers":1,"intermediate_size":64,
+        "num_attention_heads":2,"vocab_size":8,"rms_norm_eps":1e-5}"#;
+    std::fs::write(folder.path().join("config.json"), config).unwrap();
+    let path = folder.path().to_str().unwrap();
+    refused(&["plan", path], 1, &["no .safetensors file"]);
+    let with = |header: &str, data: usize| {
+        let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &vec![0; data]].concat();
+        std::fs::write(folder.path().join("model.safetensors"), bytes).unwrap();
+    };
+    std::fs::write(folder.path().join("model.safetensors"), (1u64 << 60).to_le_bytes()).unwrap();
+    refused(&["plan", path], 1, &["header claims 1152921504606846976"]);
+    with("{ not json", 0);
+    refused(&["plan", path], 1, &["header is corrupt"]);
+    let overlapping = r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}}"#;
+    with(overlapping, 12);
+    refused(&["plan", path], 1, &["header is corrupt"]);
+    with(r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#, 4);
+    refused(&["plan", path], 1, &["4 bytes of tensors", "truncated"]);
+    with(r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#, 8);
+    refused(&["plan", path], 1, &["no tensor model.layers.0.input_layernorm.weight"]);
+    with(r#"{"model.layers.0.input_layernorm.weight":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#, 8);
+    refused(&["plan", path], 1, &["shape [2], expected [64]"]);
+    let wrong_type = r#"{"model.layers.0.input_layernorm.weight":{"dtype":"I64","shape":[64],"data_offsets":[0,512]}}"#;
+    with(wrong_type, 512);
+    refused(&["plan", path], 1, &["type I64", "supported"]);
+}
+
+#[test]
+fn prompts_that_cannot_be_read() {
+    let long = "word ".repeat(9000);
+    let (code, _, stderr) = run(&["chat"], Some(long.as_bytes()));
+    assert_eq!(code, 1);
+    assert!(stderr.contains("reads at most 8192"), "{stderr}");
+
+    let (code, _, stderr) = run(&["chat"], Some(b"\xff\xfe\xfa\n"));
+    assert_eq!(code, 1);
+    assert!(stderr.contains("not UTF-8"), "{stderr}");
+}
+
+#[test]
+fn a_port_in_use() {
+    let taken = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    refused(&["chat", "--prompt", "x", "--bind", &address], 1, &[&address, "in use", "--bind"]);
+}
+
+#[test]
+fn a_worker_started_by_hand_says_what_it_is() {
+    refused(&["worker"], 2, &["started by its node"]);
+}
