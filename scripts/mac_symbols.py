@@ -9,7 +9,7 @@ import sys
 
 # What every Mac has. A name that matches nothing here is a mistake, and so is one of ours or MLX's that is not in libmlx.
 APPLE = re.compile(
-    r"^(_(NS|CF|kCF|k?Sec|SSL|CMS|IO|SC|kSC|kIO|OBJC_|MTL|NSConcrete)\w*"  # frameworks
+    r"^(_(NS|CF|kCF|k?Sec|SSL|CMS|CC|Authorization|IO|SC|kSC|kIO|OBJC_|MTL|NSConcrete)\w*"  # frameworks
     r"|__Z\w+"  # C++ runtime and standard library
     r"|_{1,4}[a-z][\w$]*"  # libSystem and libobjc: C functions and what headers turn them into
     r"|__(Unwind|NSGet|Block|DefaultRuneLocale|NSConcrete)\w*"

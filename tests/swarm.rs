@@ -1,5 +1,7 @@
 //! Swarms of real nodes on this machine, asked through the command line.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::io::{BufRead, BufReader, Read};
@@ -65,7 +67,8 @@ fn a_seeded_sample_is_the_same_text_on_one_and_three_stages() {
 
 #[test]
 fn a_long_prompt_travels_in_chunks_and_gives_the_same_answer() {
-    let prompt = format!("Repeat the last word. {} Which city is the capital of France?", "Bees make honey. ".repeat(150));
+    let prompt =
+        format!("Repeat the last word. {} Which city is the capital of France?", "Bees make honey. ".repeat(150));
     let ask = |stages: &str| answer(&["--prompt", &prompt, "--max-tokens", "12", "--stages", stages]);
     let one = ask("1");
     assert!(one["prompt_tokens"].as_u64().unwrap() > 512, "{one}");
@@ -200,7 +203,8 @@ fn doctor_finds_this_machine_in_order() {
     let (code, stdout, stderr) = run(&["doctor", "--json"], None);
     assert_eq!(code, 0, "{stderr}{stdout}");
     let report: Value = serde_json::from_str(&stdout).unwrap();
-    let subjects: Vec<_> = report["checks"].as_array().unwrap().iter().map(|c| c["subject"].as_str().unwrap()).collect();
+    let subjects: Vec<_> =
+        report["checks"].as_array().unwrap().iter().map(|c| c["subject"].as_str().unwrap()).collect();
     assert_eq!(subjects, ["MLX", "compute", "memory", "model", "network"]);
 }
 

@@ -1,5 +1,7 @@
 //! Wrong input gets a clear error: what happened, why, what to do; exit code 1 or 2, and nothing hangs.
 
+#![allow(clippy::unwrap_used)]
+
 mod common;
 
 use std::path::{Path, PathBuf};
@@ -60,7 +62,10 @@ fn models_that_are_not_there_or_not_models() {
     command.env_remove("HIVEMIND_STARTER").env("HIVEMIND_CACHE_DIR", folder.path());
     let output = finish(command, None);
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.code() == Some(1) && stderr.contains("starter model") && stderr.contains("./dev setup"), "{stderr}");
+    assert!(
+        output.status.code() == Some(1) && stderr.contains("starter model") && stderr.contains("./dev setup"),
+        "{stderr}"
+    );
 }
 
 #[test]
@@ -68,7 +73,11 @@ fn a_truncated_and_a_damaged_model() {
     let folder = tempfile::tempdir().unwrap();
     let whole = std::fs::read(starter()).unwrap();
     let at = |name: &str, bytes: &[u8]| file(folder.path(), name, bytes);
-    refused(&["chat", "--prompt", "x", &at("half.gguf", &whole[..whole.len() / 2])], 1, &["past the end", "only in part"]);
+    refused(
+        &["chat", "--prompt", "x", &at("half.gguf", &whole[..whole.len() / 2])],
+        1,
+        &["past the end", "only in part"],
+    );
     refused(&["chat", "--prompt", "x", &at("head.gguf", &whole[..5000])], 1, &["more than the file holds"]);
 
     let mut huge = whole[..4096].to_vec();

@@ -19,7 +19,14 @@ fn main() {
     };
     for (isa, flags) in isas {
         let mut build = cc::Build::new();
-        build.cpp(true).std("c++20").opt_level(3).flag("-ffp-contract=fast").flag("-fno-math-errno").flag("-Wno-psabi").flag_if_supported("-Wno-maybe-uninitialized");
+        build
+            .cpp(true)
+            .std("c++20")
+            .opt_level(3)
+            .flag("-ffp-contract=fast")
+            .flag("-fno-math-errno")
+            .flag("-Wno-psabi")
+            .flag_if_supported("-Wno-maybe-uninitialized");
         for flag in *flags {
             build.flag(flag);
         }

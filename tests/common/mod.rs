@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(100);
 
 /// The command with the arguments given, without anything of this machine's settings.
-pub fn hivemind(arguments: &[&str]) -> Command {
+pub(crate) fn hivemind(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hivemind"));
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     for setting in ["HIVEMIND_COMPUTE", "HIVEMIND_THREADS", "HIVEMIND_BIND", "RUST_LOG"] {
@@ -19,7 +19,7 @@ pub fn hivemind(arguments: &[&str]) -> Command {
 
 /// Runs to the end, with `input` as standard input where there is one.
 #[track_caller]
-pub fn finish(mut command: Command, input: Option<&[u8]>) -> Output {
+pub(crate) fn finish(mut command: Command, input: Option<&[u8]>) -> Output {
     if input.is_some() {
         command.stdin(Stdio::piped());
     }
@@ -46,7 +46,7 @@ fn wait(child: &mut Child) {
 
 /// Runs to the end and gives (exit code, standard output, standard error).
 #[track_caller]
-pub fn run(arguments: &[&str], input: Option<&[u8]>) -> (i32, String, String) {
+pub(crate) fn run(arguments: &[&str], input: Option<&[u8]>) -> (i32, String, String) {
     let output = finish(hivemind(arguments), input);
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("output is UTF-8");
     (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))

@@ -81,7 +81,8 @@ fn products_agree_with_mlx_for_every_width_group_and_batch() {
                 for tokens in [1, 2, 3, 5, 8, 9, 12, 31] {
                     let x = Array::from_slice(&Numbers(7).floats(tokens * columns), &[tokens as i32, columns as i32]);
                     let expected =
-                        mlx_rs::ops::quantized_matmul(&x, &s.words, &s.scales, &s.biases, true, s.group, s.bits).unwrap();
+                        mlx_rs::ops::quantized_matmul(&x, &s.words, &s.scales, &s.biases, true, s.group, s.bits)
+                            .unwrap();
                     let got = s.packed.matmul(&x, None).unwrap();
                     let off = largest_difference(&values(&got), &values(&expected));
                     assert!(off < 5e-6, "{bits} bits, group {group}, {rows}x{columns}, {tokens} tokens: off by {off}");
@@ -209,7 +210,9 @@ fn norm_and_activation_agree_with_mlx() {
     let x = Array::from_slice(&Numbers(1).floats(3 * 64), &[3, 64]);
     let weight = Array::from_slice(&Numbers(2).floats(64), &[64]);
     let expected = mlx_rs::fast::rms_norm(&x, Some(&weight), 1e-5).unwrap();
-    assert!(largest_difference(&values(&hive_kernels::rms_norm(&x, &weight, 1e-5).unwrap()), &values(&expected)) < 1e-6);
+    assert!(
+        largest_difference(&values(&hive_kernels::rms_norm(&x, &weight, 1e-5).unwrap()), &values(&expected)) < 1e-6
+    );
 
     let (gate, up) = (x.index((.., ..32)), x.index((.., 32..)));
     let expected = &gate * mlx_rs::ops::sigmoid(&gate).unwrap() * &up;

@@ -177,13 +177,10 @@ impl ModelConfig {
         let architecture = gguf.string("general.architecture").ok_or(ConfigError::Missing("general.architecture"))?;
         check_architecture(architecture)?;
         let key = |name: &str| format!("{architecture}.{name}");
-        let number = |name: &'static str| {
-            gguf.number(&key(name)).map(|n| n as usize).ok_or(ConfigError::Missing(name))
-        };
+        let number = |name: &'static str| gguf.number(&key(name)).map(|n| n as usize).ok_or(ConfigError::Missing(name));
         let heads = number("attention.head_count")?;
         let hidden = number("embedding_length")?;
-        let head_dim =
-            number("attention.key_length").ok().or_else(|| hidden.checked_div(heads)).unwrap_or(0);
+        let head_dim = number("attention.key_length").ok().or_else(|| hidden.checked_div(heads)).unwrap_or(0);
         let vocabulary = match gguf.value("tokenizer.ggml.tokens") {
             Some(crate::weights::gguf::Value::Array(tokens)) => tokens.len(),
             _ => number("vocab_size")?,
@@ -193,7 +190,8 @@ impl ModelConfig {
         end_tokens.dedup();
         let scaling = match gguf.string(&key("rope.scaling.type")) {
             Some("linear") => {
-                let factor = gguf.real(&key("rope.scaling.factor")).ok_or(ConfigError::Missing("rope.scaling.factor"))?;
+                let factor =
+                    gguf.real(&key("rope.scaling.factor")).ok_or(ConfigError::Missing("rope.scaling.factor"))?;
                 RopeScaling::Linear { factor: factor as f32 }
             }
             None | Some("none") => RopeScaling::None,

@@ -18,6 +18,7 @@ pub enum Compute {
 
 impl Compute {
     /// What `auto` means here; `fast` stays plain where there is a GPU, which is faster still.
+    #[must_use]
     pub fn resolve(self) -> Self {
         match self {
             Self::Plain => Self::Plain,

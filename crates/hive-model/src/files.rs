@@ -184,9 +184,9 @@ impl ModelFiles {
                 let config = &self.tokenizer_config;
                 let file = std::fs::read_to_string(self.path.join("chat_template.jinja")).ok();
                 // A list holds several named templates; the unnamed use is "default".
-                let listed = config["chat_template"].as_array().and_then(|list| {
-                    list.iter().find(|entry| entry["name"] == "default")?["template"].as_str()
-                });
+                let listed = config["chat_template"]
+                    .as_array()
+                    .and_then(|list| list.iter().find(|entry| entry["name"] == "default")?["template"].as_str());
                 let source = file.as_deref().or(config["chat_template"].as_str()).or(listed);
                 // A special token is a string, or an object with its content.
                 let token = |name: &str| {
@@ -200,6 +200,7 @@ impl ModelFiles {
 }
 
 fn read_json(path: &Path) -> Result<Json, OpenError> {
-    let text = std::fs::read(path).map_err(|error| OpenError::Json { path: path.to_owned(), why: error.to_string() })?;
+    let text =
+        std::fs::read(path).map_err(|error| OpenError::Json { path: path.to_owned(), why: error.to_string() })?;
     serde_json::from_slice(&text).map_err(|error| OpenError::Json { path: path.to_owned(), why: error.to_string() })
 }

@@ -56,7 +56,12 @@ impl PlainCache {
     }
 
     /// Writes keys and values `[1, kv_heads, n, head_dim]` at `offset` and gives all up to there.
-    pub(crate) fn update(&mut self, keys: &Array, values: &Array, offset: usize) -> Result<(Array, Array), ComputeError> {
+    pub(crate) fn update(
+        &mut self,
+        keys: &Array,
+        values: &Array,
+        offset: usize,
+    ) -> Result<(Array, Array), ComputeError> {
         let end = offset + keys.dim(2) as usize;
         let missing = end.saturating_sub(self.keys.dim(2) as usize).div_ceil(KV_BLOCK) * KV_BLOCK;
         let write = |buffer: &mut Array, new: &Array| -> Result<Array, ComputeError> {

@@ -31,5 +31,5 @@ pub use device::Compute;
 pub use files::{ModelFiles, OpenError};
 pub use hidden::{ActivationType, Hidden};
 pub use sampling::Sampling;
-pub use shard::{Batch, ForwardError, LoadError, Output, SessionId, SessionOptions, Shard, ShardOptions, Slot};
+pub use shard::{ForwardError, LoadError, Output, SessionId, SessionOptions, Shard, ShardOptions, Slot};
 pub use tokenizer::Tokenizer;

@@ -54,7 +54,11 @@ impl Linear {
     ///
     /// Fewer, larger products are faster, and each output is the same number either way. Matrices stored in different
     /// formats do not join.
-    pub(crate) fn new(matrices: &[Matrix], bias: Option<Vec<f32>>, arithmetic: Arithmetic) -> Result<Self, ComputeError> {
+    pub(crate) fn new(
+        matrices: &[Matrix],
+        bias: Option<Vec<f32>>,
+        arithmetic: Arithmetic,
+    ) -> Result<Self, ComputeError> {
         let joined;
         let matrix = match matrices {
             [one] => one,

@@ -15,7 +15,7 @@ use crate::config::ModelConfig;
 use crate::embedding::Embedding;
 use crate::files::ModelFiles;
 use crate::hidden::ActivationType;
-use crate::kv::LayerCache;
+use crate::kv::{LayerCache, PlainCache};
 use crate::linear::{Arithmetic, ComputeError, Linear, Projection, evaluated};
 use crate::shard::LoadError;
 use crate::weights::{Matrix, Weights};
@@ -57,7 +57,10 @@ impl Attention {
         let array = |periods: &[f32]| Array::from_slice(periods, &[periods.len() as i32]);
         let special = config.rope.periods(head_dim);
         Ok(Self {
-            qkv: Projection::new(vec![part("q_proj", heads)?, part("k_proj", kv_heads)?, part("v_proj", kv_heads)?], arithmetic)?,
+            qkv: Projection::new(
+                vec![part("q_proj", heads)?, part("k_proj", kv_heads)?, part("v_proj", kv_heads)?],
+                arithmetic,
+            )?,
             output: Linear::new(
                 &[weights.matrix(&output, hidden, heads * head_dim)?],
                 bias(weights, &output, hidden)?,
@@ -87,7 +90,7 @@ impl Attention {
                     buffers.reserve(&self.shape, span.offset + span.rows.len())?;
                     hive_kernels::attention(&rows, buffers, &self.periods, &self.shape, span.offset)?
                 }
-                cache => self.attend(&rows, span.offset, cache)?,
+                LayerCache::Plain(cache) => self.attend(&rows, span.offset, cache)?,
             });
         }
         let attended = if alone { outputs.remove(0) } else { ops::concatenate(&outputs, 0)? };
@@ -95,7 +98,7 @@ impl Attention {
     }
 
     /// Attention of one session on MLX's kernels, `[n, (heads + 2 kv_heads) head_dim] -> [n, heads head_dim]`.
-    fn attend(&self, qkv: &Array, offset: usize, cache: &mut LayerCache) -> Result<Array, ComputeError> {
+    fn attend(&self, qkv: &Array, offset: usize, cache: &mut PlainCache) -> Result<Array, ComputeError> {
         let AttentionShape { heads, kv_heads, head_dim, scale, rope_scale } = self.shape;
         let n = qkv.dim(0);
         // Heads before tokens: [1, heads, n, head_dim].
@@ -110,9 +113,6 @@ impl Attention {
         let queries = rope(split(0, heads)?)?;
         let keys = rope(split(heads, kv_heads)?)?;
         let values = split(heads + kv_heads, kv_heads)?;
-        let LayerCache::Plain(cache) = cache else {
-            return Err(ComputeError::Mlx("a fast cache met the plain kernels".to_owned()));
-        };
         let (keys, values) = cache.update(&keys, &values, offset)?;
         let mask = (n > 1).then_some(Causal);
         let attended = mlx_rs::fast::scaled_dot_product_attention(queries, keys, values, scale, mask, None)?;

@@ -72,9 +72,6 @@ pub struct Slot {
     pub sample: bool,
 }
 
-/// A batch: at most one slot a session.
-pub type Batch = Vec<Slot>;
-
 /// What comes out of a stage for one slot.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Output {
@@ -169,7 +166,11 @@ pub struct Shard {
 
 impl Shard {
     /// Loads the layers; `progress` hears how many of them are done.
-    pub fn load(files: &ModelFiles, options: &ShardOptions, mut progress: impl FnMut(usize)) -> Result<Self, LoadError> {
+    pub fn load(
+        files: &ModelFiles,
+        options: &ShardOptions,
+        mut progress: impl FnMut(usize),
+    ) -> Result<Self, LoadError> {
         let config = files.config();
         let Range { start, end } = options.layers;
         if start >= end {
@@ -180,8 +181,7 @@ impl Shard {
         }
         let suits = config.head_dim.is_multiple_of(hive_kernels::LANES) && config.head_dim <= 1024;
         let fast = options.compute.resolve() == Compute::Fast && suits;
-        let activation =
-            if fast { ActivationType::F32 } else { ActivationType::from(files.natural_activation()?) };
+        let activation = if fast { ActivationType::F32 } else { ActivationType::from(files.natural_activation()?) };
         let arithmetic = Arithmetic { fast, activation };
         let stage = Stage::load(files, options.layers.clone(), arithmetic, &mut progress)?;
         // Loading passes every weight through buffers that MLX keeps for reuse; nothing of that size comes again.
@@ -246,30 +246,30 @@ impl Shard {
         self.sessions.values().flat_map(|session| &session.caches).map(LayerCache::bytes).sum()
     }
 
-    /// Computes a batch; one output per slot, in order.
-    pub fn forward(&mut self, batch: Batch) -> Result<Vec<Output>, ForwardError> {
+    /// Computes a batch of at most one slot a session; one output per slot, in order.
+    pub fn forward(&mut self, batch: &[Slot]) -> Result<Vec<Output>, ForwardError> {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
-        self.check(&batch)?;
-        let x = self.input(&batch)?;
+        self.check(batch)?;
+        let x = self.input(batch)?;
         // The sessions are taken out while their caches are written; a failure puts them back as they were, since
         // positions only move at the end.
         let mut taken: Vec<Session> = batch.iter().filter_map(|slot| self.sessions.remove(&slot.session)).collect();
-        let result = self.compute(x, &batch, &mut taken);
+        let result = self.compute(x, batch, &mut taken);
         if result.is_ok() {
             for (slot, session) in batch.iter().zip(&mut taken) {
                 session.position = slot.position + slot.input.rows();
             }
         }
-        let outputs = result.map(|logits_or_hidden| self.finish(&batch, logits_or_hidden, &mut taken));
+        let outputs = result.map(|logits_or_hidden| self.finish(batch, &logits_or_hidden, &mut taken));
         for (slot, session) in batch.iter().zip(taken) {
             self.sessions.insert(slot.session, session);
         }
         outputs?
     }
 
-    fn check(&self, batch: &Batch) -> Result<(), ForwardError> {
+    fn check(&self, batch: &[Slot]) -> Result<(), ForwardError> {
         let mut seen = std::collections::BTreeSet::new();
         for slot in batch {
             let state = self.sessions.get(&slot.session).ok_or(ForwardError::UnknownSession(slot.session))?;
@@ -308,7 +308,7 @@ impl Shard {
     }
 
     /// All slots' rows as one `[tokens, hidden]`.
-    fn input(&self, batch: &Batch) -> Result<Array, ComputeError> {
+    fn input(&self, batch: &[Slot]) -> Result<Array, ComputeError> {
         if self.stage.embeds() {
             let tokens: Vec<u32> = batch
                 .iter()
@@ -333,7 +333,7 @@ impl Shard {
     }
 
     /// Hidden states of the whole batch, or the logits of the slots that sample.
-    fn compute(&self, x: Array, batch: &Batch, sessions: &mut [Session]) -> Result<Array, ComputeError> {
+    fn compute(&self, x: Array, batch: &[Slot], sessions: &mut [Session]) -> Result<Array, ComputeError> {
         let mut spans = Vec::with_capacity(batch.len());
         let mut start = 0;
         for (slot, session) in batch.iter().zip(sessions.iter_mut()) {
@@ -344,19 +344,16 @@ impl Shard {
         let hidden = self.stage.forward(x, &mut spans)?;
         let sampled: Vec<usize> =
             batch.iter().zip(&spans).filter(|(slot, _)| slot.sample).map(|(_, span)| span.rows.end - 1).collect();
-        let result = if self.stage.samples() && !sampled.is_empty() {
-            self.stage.logits(&hidden, &sampled)?
-        } else {
-            hidden
-        };
+        let result =
+            if self.stage.samples() && !sampled.is_empty() { self.stage.logits(&hidden, &sampled)? } else { hidden };
         let pending = sessions.iter().flat_map(|session| &session.caches).flat_map(LayerCache::pending);
         mlx_rs::transforms::eval(std::iter::once(&result).chain(pending))?;
         Ok(result)
     }
 
-    fn finish(&self, batch: &Batch, result: Array, sessions: &mut [Session]) -> Result<Vec<Output>, ForwardError> {
+    fn finish(&self, batch: &[Slot], result: &Array, sessions: &mut [Session]) -> Result<Vec<Output>, ForwardError> {
         if !self.stage.samples() {
-            return self.hidden_outputs(batch, &result);
+            return self.hidden_outputs(batch, result);
         }
         let logits: Vec<f32> = if batch.iter().any(|slot| slot.sample) {
             result.try_as_slice::<f32>().map_err(|error| ComputeError::Mlx(error.to_string()))?.to_vec()
@@ -384,7 +381,7 @@ impl Shard {
         Ok(outputs)
     }
 
-    fn hidden_outputs(&self, batch: &Batch, result: &Array) -> Result<Vec<Output>, ForwardError> {
+    fn hidden_outputs(&self, batch: &[Slot], result: &Array) -> Result<Vec<Output>, ForwardError> {
         let bytes = hive_kernels::array_bytes(result).map_err(ComputeError::from)?;
         let activation = self.arithmetic.activation;
         let mut rest = bytes.as_slice();

@@ -146,9 +146,10 @@ fn pieces<'a>(mut text: &'a str, special: &[(String, u32)]) -> Vec<Piece<'a>> {
     let mut pieces = Vec::new();
     while !text.is_empty() {
         // The earliest wins, and of those the longest: the list is longest first.
-        let next = special.iter().filter(|(token, _)| !token.is_empty()).filter_map(|(token, id)| {
-            text.find(token.as_str()).map(|at| (at, token.len(), *id))
-        });
+        let next = special
+            .iter()
+            .filter(|(token, _)| !token.is_empty())
+            .filter_map(|(token, id)| text.find(token.as_str()).map(|at| (at, token.len(), *id)));
         let Some((at, length, id)) = next.min_by_key(|(at, length, _)| (*at, std::cmp::Reverse(*length))) else {
             pieces.push(Piece::Text(text));
             break;
@@ -240,7 +241,8 @@ mod tests {
 
     #[test]
     fn python_methods_and_tools_work() {
-        let source = "{{ messages[0].content.strip().upper() }} {{ messages[0]['role'].startswith('us') }} {{ tools | tojson }}";
+        let source =
+            "{{ messages[0].content.strip().upper() }} {{ messages[0]['role'].startswith('us') }} {{ tools | tojson }}";
         let template = ChatTemplate::new(source, None, None).unwrap();
         let tools = serde_json::json!([{ "name": "f" }]);
         assert_eq!(template.render(&user(" a "), Some(&tools)).unwrap(), r#"A True [{"name": "f"}]"#);

@@ -1,5 +1,7 @@
 //! The starter model against the references in `tests/oracle`, stage by stage in one process.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::single_range_in_vec_init, clippy::reversed_empty_ranges)]
+
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -52,7 +54,7 @@ impl Ring {
         let mut input = Input::Tokens(tokens.to_vec());
         for shard in &mut self.0 {
             let slot = Slot { session, position, input, sample };
-            match shard.forward(vec![slot]).unwrap().remove(0) {
+            match shard.forward(&[slot]).unwrap().remove(0) {
                 Output::Hidden(hidden) => input = Input::Hidden(hidden),
                 Output::Token(sampled) => return Some(sampled.token),
                 Output::Nothing => return None,
@@ -79,7 +81,8 @@ impl Ring {
     }
 }
 
-const SPLITS: &[&[Range<usize>]] = &[&[0..30], &[0..15, 15..30], &[0..3, 3..25, 25..30], &[0..6, 6..12, 12..18, 18..24, 24..30]];
+const SPLITS: &[&[Range<usize>]] =
+    &[&[0..30], &[0..15, 15..30], &[0..3, 3..25, 25..30], &[0..6, 6..12, 12..18, 18..24, 24..30]];
 
 #[test]
 fn plain_gives_mlx_lms_tokens_on_any_number_of_stages() {
@@ -147,7 +150,7 @@ fn trace(files: &ModelFiles, splits: &[Range<usize>], compute: Compute, tokens: 
     let mut input = Input::Tokens(tokens.to_vec());
     for shard in &mut ring.0 {
         let slot = Slot { session: SessionId(1), position: 0, input, sample: true };
-        match shard.forward(vec![slot]).unwrap().remove(0) {
+        match shard.forward(&[slot]).unwrap().remove(0) {
             Output::Hidden(hidden) => input = Input::Hidden(hidden),
             Output::Token(sampled) => {
                 return sampled.top.iter().flat_map(|(id, p)| [id.to_le_bytes(), p.to_le_bytes()].concat()).collect();
@@ -178,7 +181,13 @@ fn a_seeded_sample_is_the_same_on_three_stages_and_in_other_chunks() {
     let prompt = ids(&reference["greedy"][8]["prompt_tokens"]);
     let sampling = Sampling { temperature: 0.8, seed: 42, ..Sampling::default() };
     let run = |splits, chunk| {
-        Ring::load(&files, splits, Compute::Fast).generate(&prompt, 48, chunk, sampling.clone(), &files.config().end_tokens)
+        Ring::load(&files, splits, Compute::Fast).generate(
+            &prompt,
+            48,
+            chunk,
+            sampling.clone(),
+            &files.config().end_tokens,
+        )
     };
     let one = run(SPLITS[0], 2048);
     assert_eq!(run(SPLITS[2], 7), one);
@@ -207,9 +216,9 @@ fn sessions_in_one_batch_do_not_disturb_each_other_and_rollback_forgets() {
         shard.open(SessionId(i as u64), SessionOptions::default()).unwrap();
     }
     // Two prompts together, the third joins while the first two decode.
-    let first = shard.forward(vec![slot(0, 0, &prompts[0]), slot(1, 0, &prompts[1])]).unwrap();
+    let first = shard.forward(&[slot(0, 0, &prompts[0]), slot(1, 0, &prompts[1])]).unwrap();
     let second = shard
-        .forward(vec![
+        .forward(&[
             slot(0, prompts[0].len(), &[token(&first[0])]),
             slot(2, 0, &prompts[2]),
             slot(1, prompts[1].len(), &[token(&first[1])]),
@@ -222,9 +231,9 @@ fn sessions_in_one_batch_do_not_disturb_each_other_and_rollback_forgets() {
 
     // A wrong token, taken back, leaves no trace.
     let at = prompts[2].len();
-    shard.forward(vec![slot(2, at, &[99])]).unwrap();
+    shard.forward(&[slot(2, at, &[99])]).unwrap();
     shard.rollback(SessionId(2), at).unwrap();
-    let again = shard.forward(vec![slot(2, at, &[expected(2)[0]])]).unwrap();
+    let again = shard.forward(&[slot(2, at, &[expected(2)[0]])]).unwrap();
     assert_eq!(token(&again[0]), expected(2)[1]);
 
     assert!(shard.kv_bytes() > 0);
@@ -247,7 +256,7 @@ fn wrong_batches_are_refused_and_change_nothing() {
         sample: false,
     };
     let mut refused = |batch: Vec<Slot>, words: &str| {
-        let message = shard.forward(batch).unwrap_err().to_string();
+        let message = shard.forward(&batch).unwrap_err().to_string();
         assert!(message.contains(words), "{message}");
     };
     refused(vec![slot(5, &[1])], "is at position 0, but the batch begins at 5");
@@ -257,7 +266,7 @@ fn wrong_batches_are_refused_and_change_nothing() {
     refused(vec![slot(0, &vec![1; 8193])], "needs 8193 positions, but the model has 8192");
     refused(vec![Slot { session: SessionId(2), ..slot(0, &[1]) }], "not open");
     assert_eq!(shard.position(SessionId(1)), Some(0));
-    assert!(matches!(shard.forward(vec![slot(0, &[1])]).unwrap()[0], Output::Hidden(_)));
+    assert!(matches!(shard.forward(&[slot(0, &[1])]).unwrap()[0], Output::Hidden(_)));
 
     for layers in [0..0, 5..3, 0..31, 40..41] {
         assert!(Shard::load(&files, &ShardOptions { layers, compute: Compute::Fast }, |_| ()).is_err());

@@ -1,6 +1,8 @@
 //! A small made-up Llama 3 against mlx-lm: safetensors, a separate output matrix, rope scaling, biases, and layers
 //! quantized differently. `tests/oracle/tiny_llama.py` made the reference, from the same formulas.
 
+#![allow(clippy::unwrap_used, clippy::similar_names)]
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -11,9 +13,9 @@ use serde_json::Value;
 
 /// Numbers from a tensor's name: a linear congruential generator, seeded by FNV-1a.
 fn numbers(name: &str, count: usize) -> Vec<u32> {
-    let seed = name.bytes().fold(0xcbf2_9ce4_8422_2325u64, |state, byte| {
-        (state ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let seed = name
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325u64, |state, byte| (state ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     let next = |state: &mut u64| {
         *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         Some((*state >> 33) as u32)
@@ -96,9 +98,10 @@ fn write(config: &Value, to: &Path) {
     folder.matrix(config, "lm_head", vocabulary, hidden, false);
     folder.norm("model.norm", hidden);
     // Over two files, as large models come.
-    let views = folder.0.iter().map(|(name, (dtype, shape, bytes))| {
-        (name.clone(), TensorView::new(*dtype, shape.clone(), bytes).unwrap())
-    });
+    let views = folder
+        .0
+        .iter()
+        .map(|(name, (dtype, shape, bytes))| (name.clone(), TensorView::new(*dtype, shape.clone(), bytes).unwrap()));
     let (first, second): (Vec<_>, Vec<_>) = views.partition(|(name, _)| name.starts_with("model.layers.1."));
     for (number, part) in [first, second].into_iter().enumerate() {
         let file = to.join(format!("model-0000{}-of-00002.safetensors", number + 1));
@@ -120,7 +123,8 @@ fn logits_are_mlx_lms_with_both_kinds_of_kernels() {
         for (at, expected) in reference["logits"].as_object().unwrap() {
             let at: usize = at.parse().unwrap();
             let logits = shard.logits_of(&tokens[..=at]).unwrap();
-            let off = logits.iter().zip(expected.as_array().unwrap()).map(|(a, b)| (a - b.as_f64().unwrap() as f32).abs());
+            let off =
+                logits.iter().zip(expected.as_array().unwrap()).map(|(a, b)| (a - b.as_f64().unwrap() as f32).abs());
             let worst = off.fold(0.0, f32::max);
             assert!(worst < 1e-4, "{compute:?}, position {at}: off by {worst}");
         }

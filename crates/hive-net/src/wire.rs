@@ -178,9 +178,8 @@ impl Header {
         if !suits || payload > MAX_PAYLOAD_BYTES || expected != Some(u64::from(payload)) {
             return Err(WireError::Length { payload, rows, width });
         }
-        let session = u64::from_le_bytes([
-            bytes[8], bytes[9], bytes[10], bytes[11], bytes[12], bytes[13], bytes[14], bytes[15],
-        ]);
+        let session =
+            u64::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11], bytes[12], bytes[13], bytes[14], bytes[15]]);
         let frame = Frame {
             kind,
             element,
@@ -262,12 +261,8 @@ impl Receipt {
 
     /// From bytes; any are a receipt.
     pub fn decode(bytes: [u8; RECEIPT_BYTES]) -> Self {
-        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = bytes;
-        Self {
-            session: u64::from_le_bytes([a, b, c, d, e, f, g, h]),
-            epoch: u32::from_le_bytes([i, j, k, l]),
-            position: u32::from_le_bytes([m, n, o, p]),
-        }
+        let number = u128::from_le_bytes(bytes);
+        Self { session: number as u64, epoch: (number >> 64) as u32, position: (number >> 96) as u32 }
     }
 }
 

@@ -44,7 +44,9 @@ fn mlx() -> Check {
     let fetch = "run `HIVEMIND_MLX=cuda ./dev setup` to fetch MLX for it".to_owned();
     let health = match mlx_library::choose() {
         MlxChoice::MissingCuda => Health::Bad(fetch),
-        MlxChoice::Linked if hive_host::has_nvidia_card() => Health::Notice(format!("there is an NVIDIA card: {fetch}")),
+        MlxChoice::Linked if hive_host::has_nvidia_card() => {
+            Health::Notice(format!("there is an NVIDIA card: {fetch}"))
+        }
         _ => Health::Good,
     };
     Check { subject: "MLX", finding: format!("{} ({finding})", hive_model::device::MLX_VERSION), health }
@@ -74,7 +76,10 @@ async fn compute() -> Check {
             }
             Some(WorkerEvent::Said(_)) => {}
             Some(WorkerEvent::Died(how)) => {
-                return bad(format!("the worker ended: {how}"), "MLX does not run here; set HIVEMIND_MLX=cpu to rule out the GPU");
+                return bad(
+                    format!("the worker ended: {how}"),
+                    "MLX does not run here; set HIVEMIND_MLX=cpu to rule out the GPU",
+                );
             }
             None => return bad("the worker ended".to_owned(), "run again with RUST_LOG=debug"),
         }

@@ -11,17 +11,17 @@ use hive_model::{Sampling, SessionOptions};
 use hive_net::{Frame, Kind};
 use tokio::sync::mpsc;
 
+use crate::Message;
 use crate::control::SessionSpec;
 use crate::ring::Ring;
 use crate::stage::{prompt_frame, sampled_of};
-use crate::Message;
 
 /// A failure of the very first life; failover raises it.
 const FIRST_EPOCH: u32 = 0;
 
 /// Longest silence from the ring before an answer is given up. A stage computes one chunk in seconds; a machine that
 /// has not answered for this long will not.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Events on their way to whoever asked.
 const EVENT_QUEUE: usize = 256;
@@ -58,7 +58,7 @@ pub enum FinishReason {
 }
 
 impl FinishReason {
-    /// As the OpenAI API writes it.
+    /// As the `OpenAI` API writes it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Stop => "stop",
@@ -266,9 +266,9 @@ impl Answer {
 
     fn take(&mut self, frame: &Frame) -> Step {
         match frame.kind {
-            Kind::Token => self.token(sampled_of(frame), frame.last).unwrap_or_else(|error| {
-                Step::End(Event::Failed(error.to_string()))
-            }),
+            Kind::Token => self
+                .token(sampled_of(frame), frame.last)
+                .unwrap_or_else(|error| Step::End(Event::Failed(error.to_string()))),
             Kind::Failed => Step::End(Event::Failed(String::from_utf8_lossy(&frame.payload).into_owned())),
             Kind::Tokens | Kind::Hidden => {
                 Step::End(Event::Failed("a stage sent the coordinator what belongs to a stage".to_owned()))

@@ -75,8 +75,7 @@ impl Node {
         if whom.id() == self.inner.endpoint.id() {
             return refusal(self.answer(question, &mut progress).await);
         }
-        let mut channel =
-            self.inner.endpoint.open(whom, Protocol::Control).await.map_err(|error| error.to_string())?;
+        let mut channel = self.inner.endpoint.open(whom, Protocol::Control).await.map_err(|error| error.to_string())?;
         channel.write_message(&question).await.map_err(|error| error.to_string())?;
         loop {
             match channel.read_message().await {
@@ -196,10 +195,12 @@ async fn serve_control(node: &Node, mut channel: Channel) {
     };
     let (progress, mut heard) = mpsc::unbounded_channel();
     let answering = async {
-        let answer = node.answer(question, &mut |layers| {
-            // The asker may have gone; the work goes on.
-            let _ = progress.send(layers);
-        }).await;
+        let answer = node
+            .answer(question, &mut |layers| {
+                // The asker may have gone; the work goes on.
+                let _ = progress.send(layers);
+            })
+            .await;
         drop(progress);
         answer
     };

@@ -11,10 +11,10 @@ use hive_net::{Frame, PeerAddr};
 use hive_plan::Plan;
 use tokio::sync::mpsc;
 
+use crate::Compute;
 use crate::control::{Answer, Neighbours, Question, RingId, Role, SessionSpec, StageReport, StageSpec};
 use crate::node::Node;
 use crate::stage::Destination;
-use crate::Compute;
 
 /// Frames on their way to a session. An answer is read faster than it is computed.
 const SESSION_QUEUE: usize = 64;

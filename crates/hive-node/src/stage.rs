@@ -158,13 +158,12 @@ impl Actor {
                 self.routes = Some(routes);
             }
             Command::Open(spec, answer) => {
-                let result = match &self.dead {
-                    Some(why) => Err(why.clone()),
-                    None => {
-                        self.worker.order(ToWorker::Open(SessionId(spec.session), spec.options.clone())).await;
-                        self.sessions.insert(spec.session, spec);
-                        Ok(())
-                    }
+                let result = if let Some(why) = &self.dead {
+                    Err(why.clone())
+                } else {
+                    self.worker.order(ToWorker::Open(SessionId(spec.session), spec.options.clone())).await;
+                    self.sessions.insert(spec.session, spec);
+                    Ok(())
                 };
                 let _ = answer.send(result);
             }
@@ -191,7 +190,9 @@ impl Actor {
         }
         let (session, epoch, position) = (frame.session, frame.epoch, frame.position);
         let Some((input, sample)) = input_of(frame) else { return };
-        self.worker.order(ToWorker::Forward(Work { session: SessionId(session), epoch, position, sample, input })).await;
+        self.worker
+            .order(ToWorker::Forward(Work { session: SessionId(session), epoch, position, sample, input }))
+            .await;
     }
 
     async fn said(&mut self, message: FromWorker) {

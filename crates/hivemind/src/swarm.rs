@@ -20,9 +20,9 @@ pub(crate) async fn start(run: &RunOptions) -> Result<LocalSwarm, Failure> {
 
 pub(crate) fn explain(error: SwarmError) -> Failure {
     match &error {
-        SwarmError::Plan(
-            hive_node::PlanError::NoStages | hive_node::PlanError::TooManyStages { .. },
-        ) => Failure::usage(error),
+        SwarmError::Plan(hive_node::PlanError::NoStages | hive_node::PlanError::TooManyStages { .. }) => {
+            Failure::usage(error)
+        }
         SwarmError::Plan(_) => Failure::new(error).hint("use a smaller model, or more machines"),
         SwarmError::Start(_) => Failure::new(error).hint("choose another --bind, or leave it out for a free port"),
         _ => Failure::new(error),
@@ -39,8 +39,6 @@ pub(crate) fn who(stages: &[PlacedStage]) -> String {
 
 /// The stages as `--json` gives them: layers `[start, end)`, counted from 0.
 pub(crate) fn stages_json(stages: &[PlacedStage]) -> Vec<serde_json::Value> {
-    let one = |stage: &PlacedStage| {
-        serde_json::json!({ "node": stage.placement.name, "layers": [stage.layers.start, stage.layers.end] })
-    };
+    let one = |stage: &PlacedStage| serde_json::json!({ "node": stage.placement.name, "layers": [stage.layers.start, stage.layers.end] });
     stages.iter().map(one).collect()
 }

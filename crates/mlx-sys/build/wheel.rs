@@ -64,7 +64,9 @@ impl Target {
             ("macos", "aarch64") => Ok(Self::MacArm64),
             ("linux", "x86_64") => Ok(Self::LinuxX86_64),
             ("linux", "aarch64") => Ok(Self::LinuxAarch64),
-            _ => Err(format!("MLX is published for Apple silicon and for Linux on x86-64 and Arm, not for {os} on {arch}")),
+            _ => Err(format!(
+                "MLX is published for Apple silicon and for Linux on x86-64 and Arm, not for {os} on {arch}"
+            )),
         }
     }
 

@@ -77,9 +77,7 @@ pub(super) fn tokenizer_json(gguf: &Gguf) -> Result<Json, String> {
 
 /// How text is cut before merging, by the name llama.cpp gives it.
 fn pre_tokenizer(name: &str) -> Result<Json, String> {
-    let byte_level = |use_regex: bool| {
-        json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex })
-    };
+    let byte_level = |use_regex: bool| json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex });
     let split = |pattern: &str| {
         let split =
             json!({ "type": "Split", "pattern": { "Regex": pattern }, "behavior": "Isolated", "invert": false });
@@ -100,7 +98,8 @@ fn pre_tokenizer(name: &str) -> Result<Json, String> {
 
 /// SentencePiece merges the pair whose result has the best score; a list in that order says the same.
 fn merges_by_score<'a>(tokens: &[&'a str], scores: &[f64]) -> Vec<(&'a str, &'a str)> {
-    let ids: std::collections::HashMap<&str, usize> = tokens.iter().enumerate().map(|(id, token)| (*token, id)).collect();
+    let ids: std::collections::HashMap<&str, usize> =
+        tokens.iter().enumerate().map(|(id, token)| (*token, id)).collect();
     let mut merges = Vec::new();
     for (id, token) in tokens.iter().enumerate() {
         for (at, _) in token.char_indices().skip(1) {

@@ -215,8 +215,12 @@ mod tests {
 
     #[test]
     fn names_translate_both_ways() {
-        for name in ["model.layers.12.mlp.up_proj.weight", "model.norm.weight", "lm_head.weight", "model.layers.0.input_layernorm.weight"]
-        {
+        for name in [
+            "model.layers.12.mlp.up_proj.weight",
+            "model.norm.weight",
+            "lm_head.weight",
+            "model.layers.0.input_layernorm.weight",
+        ] {
             assert_eq!(hugging_face_name(&stored_name(name)), name);
         }
         assert_eq!(stored_name("model.layers.7.self_attn.q_proj.bias"), "blk.7.attn_q.bias");

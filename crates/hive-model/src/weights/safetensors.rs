@@ -169,7 +169,7 @@ impl SafetensorsFolder {
         if entry.dtype != Dtype::U32 {
             return Err(wrong_type(&weight, entry));
         }
-        let words = self.read(&weight, entry)?;
+        let words = Self::read(&weight, entry)?;
         let scales = self.float(&format!("{name}.scales"), &[rows, columns / group_size])?;
         let biases = self.float(&format!("{name}.biases"), &[rows, columns / group_size])?;
         if scales.float != biases.float {
@@ -196,14 +196,14 @@ impl SafetensorsFolder {
             Dtype::BF16 => Float::Bf16,
             _ => return Err(wrong_type(name, entry)),
         };
-        Ok(FloatTensor { float, shape: shape.to_vec(), bytes: self.read(name, entry)? })
+        Ok(FloatTensor { float, shape: shape.to_vec(), bytes: Self::read(name, entry)? })
     }
 
     fn entry(&self, name: &str) -> Result<&Entry, TensorError> {
         self.tensors.get(name).ok_or_else(|| TensorError::Missing { file: self.path.clone(), name: name.to_owned() })
     }
 
-    fn read(&self, name: &str, entry: &Entry) -> Result<Vec<u8>, TensorError> {
+    fn read(name: &str, entry: &Entry) -> Result<Vec<u8>, TensorError> {
         // The header's reader has checked that the tensor lies inside the file.
         let (path, file) = &*entry.file;
         let mut bytes = vec![0; entry.bytes as usize];

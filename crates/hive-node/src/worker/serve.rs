@@ -27,9 +27,7 @@ const CPU_CACHE_BYTES: usize = 48 << 20;
 pub fn serve() -> std::io::Result<()> {
     let socket = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
     // A socket answers who is at the other end, a terminal or a pipe does not.
-    socket.peer_addr().map_err(|_| {
-        std::io::Error::other("a worker is started by its node, not by hand")
-    })?;
+    socket.peer_addr().map_err(|_| std::io::Error::other("a worker is started by its node, not by hand"))?;
     let orders = Orders { socket: socket.try_clone()?, bytes: Vec::new() };
     Computer { socket, orders, waiting: VecDeque::new(), shard: None, report: WorkerReport::default() }.run()
 }
@@ -167,26 +165,25 @@ impl Computer {
     fn forward(&mut self, batch: Vec<Work>) -> std::io::Result<()> {
         let Some(shard) = &mut self.shard else { return Ok(()) };
         let started = Instant::now();
-        let slots: Vec<Slot> = batch.iter().map(slot).collect();
-        let outputs = match shard.forward(slots) {
+        let (epochs, slots): (Vec<u32>, Vec<Slot>) = batch.into_iter().map(|work| (work.epoch, slot(work))).unzip();
+        let outputs = match shard.forward(&slots) {
             Ok(outputs) => outputs.into_iter().map(Ok).collect::<Vec<_>>(),
             // One slot's mistake must not cost the others their token: one by one, each stands for itself.
-            Err(_) if batch.len() > 1 => {
-                batch.iter().map(|work| shard.forward(vec![slot(work)]).map(|mut outputs| outputs.remove(0))).collect()
+            Err(_) if slots.len() > 1 => {
+                slots.chunks(1).map(|one| shard.forward(one).map(|mut outputs| outputs.remove(0))).collect()
             }
             Err(error) => vec![Err(error)],
         };
-        if batch.iter().all(|work| work.input.rows() == 1) {
+        if slots.iter().all(|slot| slot.input.rows() == 1) {
             self.report.decode_us += started.elapsed().as_micros() as u64;
-            self.report.decoded += batch.len() as u64;
+            self.report.decoded += slots.len() as u64;
         }
         self.report.kv_bytes = self.report.kv_bytes.max(shard.kv_bytes() as u64);
-        for (work, output) in batch.into_iter().zip(outputs) {
-            let Work { session, epoch, position, sample, input } = work;
+        for ((slot, epoch), output) in slots.iter().zip(epochs).zip(outputs) {
+            let Slot { session, sample, .. } = *slot;
+            let (position, rows) = (slot.position as u32, slot.input.rows() as u32);
             self.say(&match output {
-                Ok(output) => {
-                    FromWorker::Output { session, epoch, position, rows: input.rows() as u32, sample, output }
-                }
+                Ok(output) => FromWorker::Output { session, epoch, position, rows, sample, output },
                 Err(error) => FromWorker::Failed { session, epoch, why: error.to_string() },
             })?;
         }
@@ -198,13 +195,8 @@ impl Computer {
     }
 }
 
-fn slot(work: &Work) -> Slot {
-    Slot {
-        session: work.session,
-        position: work.position as usize,
-        input: work.input.clone(),
-        sample: work.sample,
-    }
+fn slot(work: Work) -> Slot {
+    Slot { session: work.session, position: work.position as usize, input: work.input, sample: work.sample }
 }
 
 fn say(socket: &mut UnixStream, message: &FromWorker) -> std::io::Result<()> {

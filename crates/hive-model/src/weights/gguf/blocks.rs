@@ -66,30 +66,30 @@ impl BlockType {
         }
     }
 
-    /// A matrix of Q4_0, Q4_1 or Q8_0 blocks as an affine one of groups of 32.
+    /// A matrix of `Q4_0`, `Q4_1` or `Q8_0` blocks as an affine one of groups of 32.
     pub(super) fn to_affine(self, blocks: &[u8], rows: usize, columns: usize) -> QuantizedMatrix {
-        let bits = if self == Self::Q8_0 { 8 } else { 4 };
+        let width = if self == Self::Q8_0 { 8 } else { 4 };
         let groups = rows * columns / GROUP;
-        let mut words = Vec::with_capacity(groups * GROUP * bits / 8);
+        let mut words = Vec::with_capacity(groups * GROUP * width / 8);
         let mut scales = Vec::with_capacity(groups * 2);
         let mut biases = Vec::with_capacity(groups * 2);
         for block in blocks.chunks_exact(self.bytes() as usize) {
-            let half = |at: usize| f16::from_le_bytes([block[at], block[at + 1]]);
-            let scale = half(0);
-            let bias = match self {
-                Self::Q4_1 => half(2),
+            let half_at = |at: usize| f16::from_le_bytes([block[at], block[at + 1]]);
+            let scale = half_at(0);
+            let offset = match self {
+                Self::Q4_1 => half_at(2),
                 // These count from the middle of their range. A power of two keeps the product exact.
                 Self::Q4_0 => f16::from_f32(scale.to_f32() * -8.0),
                 _ => f16::from_f32(scale.to_f32() * -128.0),
             };
             scales.extend(scale.to_le_bytes());
-            biases.extend(bias.to_le_bytes());
+            biases.extend(offset.to_le_bytes());
             match self {
                 Self::Q8_0 => words.extend(block[2..].iter().map(|q| q ^ 0x80)),
                 _ => pack_nibbles(&block[block.len() - 16..], &mut words),
             }
         }
-        QuantizedMatrix { rows, columns, bits, group: GROUP, words, float: Float::F16, scales, biases }
+        QuantizedMatrix { rows, columns, bits: width, group: GROUP, words, float: Float::F16, scales, biases }
     }
 }
 

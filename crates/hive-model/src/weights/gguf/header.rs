@@ -77,7 +77,7 @@ pub enum HeaderError {
 /// Reads the header of a file of `length` bytes.
 pub(super) fn read(from: &mut impl Read, length: u64) -> Result<Header, HeaderError> {
     let mut reader = Reader { from, left: length };
-    if reader.bytes(4, "the magic")? != *b"GGUF" {
+    if reader.array()? != *b"GGUF" {
         return Err(HeaderError::Magic);
     }
     let version = reader.u32()?;
@@ -229,9 +229,9 @@ impl<R: Read> Reader<'_, R> {
         let start = self.u64()?;
         let elements = shape.iter().try_fold(1u64, |product, &dimension| product.checked_mul(dimension));
         // A block never spans two rows.
-        let bytes = elements.filter(|_| shape[0].is_multiple_of(block.elements())).and_then(|elements| {
-            (elements / block.elements()).checked_mul(block.bytes())
-        });
+        let bytes = elements
+            .filter(|_| shape[0].is_multiple_of(block.elements()))
+            .and_then(|elements| (elements / block.elements()).checked_mul(block.bytes()));
         let bytes = bytes.ok_or_else(|| HeaderError::Corrupt(format!("tensor {name} has shape {shape:?}")))?;
         // The file has the innermost dimension first. Every dimension is now known to fit: their product does.
         let shape = shape.iter().rev().map(|&dimension| dimension as usize).collect();
