@@ -147,3 +147,23 @@ fn a_port_in_use() {
 fn a_worker_started_by_hand_says_what_it_is() {
     refused(&["worker"], 2, &["started by its node"]);
 }
+
+#[test]
+fn the_starter_model_without_a_network_or_a_place_to_put_it() {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts/fetch-starter");
+    let folder = tempfile::tempdir().unwrap();
+    let fetch = |to: &Path| {
+        let mut command = std::process::Command::new(script);
+        // pip with nothing to ask is pip without a network.
+        command.arg(to).env("PIP_NO_INDEX", "1").env("PIP_FIND_LINKS", "").stdout(std::process::Stdio::piped());
+        command.stderr(std::process::Stdio::piped());
+        let output = finish(command, None);
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let stderr = fetch(&folder.path().join("starter/model.gguf"));
+    assert!(stderr.contains("could not download") && stderr.contains("hint: check the network"), "{stderr}");
+    assert_eq!(std::fs::read_dir(folder.path().join("starter")).unwrap().count(), 0, "nothing half done is left");
+    let stderr = fetch(Path::new("/proc/nowhere/model.gguf"));
+    assert!(stderr.contains("cannot create /proc/nowhere"), "{stderr}");
+}
