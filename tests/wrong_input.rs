@@ -80,7 +80,7 @@ fn a_truncated_and_a_damaged_model() {
     );
     refused(&["chat", "--prompt", "x", &at("head.gguf", &whole[..5000])], 1, &["more than the file holds"]);
 
-    let mut huge = whole[..4096].to_vec();
+    let mut huge = whole[..1 << 20].to_vec();
     huge[16..24].copy_from_slice(&(1u64 << 60).to_le_bytes());
     refused(&["chat", "--prompt", "x", &at("huge.gguf", &huge)], 1, &["metadata values", "1152921504606846976"]);
 
