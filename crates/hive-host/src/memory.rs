@@ -7,7 +7,7 @@ use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 pub struct Memory {
     /// Installed.
     pub total_bytes: u64,
-    /// Free to use without pushing anything out.
+    /// Free to use without pushing anything out: what may be offered to a swarm.
     pub available_bytes: u64,
 }
 

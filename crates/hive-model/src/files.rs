@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
+use sha2::{Digest, Sha256};
 
 use crate::config::{ConfigError, ModelConfig, RopeScaling, token_ids};
 use crate::template::{ChatTemplate, TemplateError};
@@ -141,6 +142,18 @@ impl ModelFiles {
         let rows = self.config.kv_heads * self.config.head_dim;
         let matrix: Matrix = self.weights.matrix("model.layers.0.self_attn.k_proj", rows, self.config.hidden)?;
         Ok(if norm == matrix.float() { norm } else { Float::F32 })
+    }
+
+    /// Tells whether two machines have the same model: a digest of its configuration, its tensors' sizes, and the norms
+    /// of every layer, which no two models share.
+    pub fn digest(&self) -> Result<String, crate::weights::TensorError> {
+        let mut hasher = Sha256::new();
+        hasher.update(format!("{:?} {}", self.config, self.weights.stored_bytes(|_| true)));
+        for layer in 0..self.config.layers {
+            let name = format!("model.layers.{layer}.input_layernorm.weight");
+            hasher.update(&self.weights.vector(&name, self.config.hidden)?.bytes);
+        }
+        Ok(hasher.finalize()[..16].iter().map(|byte| format!("{byte:02x}")).collect())
     }
 
     /// Bytes on disk of the layers given; embedding and output belong to the first and the last layer.

@@ -3,6 +3,7 @@
 //! One stream is one exchange. The asker writes a question and reads answers until the stream ends, so that long work
 //! can report its progress.
 
+use iroh::endpoint::{ReadExactError, RecvStream, SendStream};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -11,6 +12,9 @@ use crate::endpoint::Channel;
 /// Messages carry settings and prompts, never weights or activations.
 const MAX_MESSAGE_BYTES: u32 = 16 << 20;
 
+/// Messages are read in pieces of this size.
+const PIECE_BYTES: usize = 64 << 10;
+
 /// Why a message could not be exchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
@@ -18,7 +22,7 @@ pub enum ControlError {
     #[error("the connection broke: {0}")]
     Broken(String),
     /// A length beyond what messages have.
-    #[error("a message of {0} bytes was announced; at most {MAX_MESSAGE_BYTES} are taken")]
+    #[error("a message of {0} bytes was announced; that is too long")]
     TooLarge(u32),
     /// Bytes that are no message of the kind expected.
     #[error("a message could not be read; the other machine may run another version: {0}")]
@@ -28,30 +32,77 @@ pub enum ControlError {
 impl Channel {
     /// Writes one message.
     pub async fn write_message(&mut self, message: &impl Serialize) -> Result<(), ControlError> {
-        let bytes = postcard::to_stdvec(message).map_err(ControlError::Malformed)?;
-        let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        if length > MAX_MESSAGE_BYTES {
-            return Err(ControlError::TooLarge(length));
-        }
-        let framed = [&length.to_le_bytes()[..], &bytes].concat();
-        self.send.write_all(&framed).await.map_err(|error| ControlError::Broken(error.to_string()))
+        write_to(&mut self.send, message).await
     }
 
     /// Reads one message; `None` where the other side has said all it had to say.
     pub async fn read_message<T: DeserializeOwned>(&mut self) -> Result<Option<T>, ControlError> {
-        use iroh::endpoint::ReadExactError;
-        let mut prefix = [0; 4];
-        match self.recv.read_exact(&mut prefix).await {
-            Ok(()) => {}
-            Err(ReadExactError::FinishedEarly(0)) => return Ok(None),
-            Err(error) => return Err(ControlError::Broken(error.to_string())),
-        }
-        let length = u32::from_le_bytes(prefix);
-        if length > MAX_MESSAGE_BYTES {
-            return Err(ControlError::TooLarge(length));
-        }
-        let mut bytes = vec![0; length as usize];
-        self.recv.read_exact(&mut bytes).await.map_err(|error| ControlError::Broken(error.to_string()))?;
-        postcard::from_bytes(&bytes).map(Some).map_err(ControlError::Malformed)
+        read_from(&mut self.recv, MAX_MESSAGE_BYTES).await
     }
+
+    /// Both directions on their own, for exchanges that do not take turns.
+    pub fn split(self) -> (Writer, Reader) {
+        (Writer { send: self.send }, Reader { recv: self.recv })
+    }
+}
+
+/// The writing half of a channel.
+#[derive(Debug)]
+pub struct Writer {
+    send: SendStream,
+}
+
+impl Writer {
+    /// Writes one message.
+    pub async fn write(&mut self, message: &impl Serialize) -> Result<(), ControlError> {
+        write_to(&mut self.send, message).await
+    }
+}
+
+/// The reading half of a channel.
+#[derive(Debug)]
+pub struct Reader {
+    recv: RecvStream,
+}
+
+impl Reader {
+    /// Reads one message; `None` where the other side has said all it had to say.
+    pub async fn read<T: DeserializeOwned>(&mut self) -> Result<Option<T>, ControlError> {
+        read_from(&mut self.recv, MAX_MESSAGE_BYTES).await
+    }
+}
+
+pub(crate) async fn write_to(send: &mut SendStream, message: &impl Serialize) -> Result<(), ControlError> {
+    let bytes = postcard::to_stdvec(message).map_err(ControlError::Malformed)?;
+    let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+    if length > MAX_MESSAGE_BYTES {
+        return Err(ControlError::TooLarge(length));
+    }
+    let framed = [&length.to_le_bytes()[..], &bytes].concat();
+    send.write_all(&framed).await.map_err(|error| ControlError::Broken(error.to_string()))
+}
+
+pub(crate) async fn read_from<T: DeserializeOwned>(
+    recv: &mut RecvStream,
+    limit: u32,
+) -> Result<Option<T>, ControlError> {
+    let mut prefix = [0; 4];
+    match recv.read_exact(&mut prefix).await {
+        Ok(()) => {}
+        Err(ReadExactError::FinishedEarly(0)) => return Ok(None),
+        Err(error) => return Err(ControlError::Broken(error.to_string())),
+    }
+    let length = u32::from_le_bytes(prefix);
+    if length > limit {
+        return Err(ControlError::TooLarge(length));
+    }
+    // Grows with what arrives, so that a length that was only claimed costs nothing.
+    let mut bytes = Vec::new();
+    while bytes.len() < length as usize {
+        let start = bytes.len();
+        bytes.resize((start + PIECE_BYTES).min(length as usize), 0);
+        let read = recv.read_exact(&mut bytes[start..]).await;
+        read.map_err(|error| ControlError::Broken(error.to_string()))?;
+    }
+    postcard::from_bytes(&bytes).map(Some).map_err(ControlError::Malformed)
 }

@@ -1,86 +1,204 @@
 //! This machine's address in the swarm, and the peers it talks to.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::fmt;
-use std::net::SocketAddr;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::str::FromStr;
+use std::sync::{Arc, Mutex as StdMutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use iroh::endpoint::{Connection, QuicTransportConfig, RecvStream, SendStream, VarInt, presets};
-use iroh::{EndpointAddr, EndpointId, RelayMode, TransportAddr};
+use iroh::endpoint::{
+    Connection, IncomingAddr, PortmapperConfig, QuicTransportConfig, RecvStream, SendStream, VarInt, presets,
+};
+use iroh::{EndpointAddr, EndpointId, RelayMode, RelayUrl, TransportAddr};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, Semaphore, mpsc};
+
+use crate::admission::{Admission, Gate};
+use crate::identity::Identity;
+use crate::links::{LinkKind, Networks, Preference};
 
 /// A prompt chunk of a large model is tens of megabytes; with iroh's 1.25 MB it would wait for a round trip many times.
 const STREAM_WINDOW_BYTES: u32 = 32 << 20;
 
-/// Close code for a peer that is not allowed in.
-const REFUSED: u32 = 1;
+/// What a stranger may have in flight: a pairing is a few hundred bytes. Approved peers get more once they are known.
+const STRANGER_WINDOW_BYTES: u32 = 16 << 10;
+/// Streams a stranger may open: one pairing, and one more while it ends.
+const STRANGER_STREAMS: u32 = 2;
 
 /// Streams accepted but not yet taken by the node. More than a swarm ever opens at once.
 const WAITING_STREAMS: usize = 256;
+
+/// Handshakes under way at a time. Each costs some cryptography; the rest wait or are dropped.
+const HANDSHAKES: usize = 32;
+/// A handshake that takes longer is no peer of ours.
+const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A dial is answered in one round trip, or a few where packets get lost.
+const DIAL_PATIENCE: Duration = Duration::from_secs(8);
 
 /// Names a machine: its public key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PeerId(EndpointId);
 
+impl PeerId {
+    pub(crate) fn new(id: EndpointId) -> Self {
+        Self(id)
+    }
+
+    /// The key's bytes.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        self.0.as_bytes()
+    }
+
+    /// The whole key, as text that [`FromStr`] reads.
+    pub fn to_text(self) -> String {
+        self.0.to_string()
+    }
+}
+
+/// The beginning of the key: enough to tell machines apart in a list or a log.
 impl fmt::Display for PeerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0.fmt_short())
     }
 }
 
+impl FromStr for PeerId {
+    type Err = NotAnId;
+
+    fn from_str(text: &str) -> Result<Self, NotAnId> {
+        text.parse().map(Self).map_err(|_| NotAnId)
+    }
+}
+
+/// Text that names no machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("this is no machine's id")]
+pub struct NotAnId;
+
 /// A machine and where to reach it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerAddr(EndpointAddr);
 
 impl PeerAddr {
+    /// A machine at these addresses.
+    pub fn new(peer: PeerId, sockets: impl IntoIterator<Item = SocketAddr>) -> Self {
+        Self(EndpointAddr::from_parts(peer.0, sockets.into_iter().map(TransportAddr::Ip)))
+    }
+
     /// Whose address it is.
     pub fn id(&self) -> PeerId {
         PeerId(self.0.id)
+    }
+
+    /// The socket addresses in it.
+    pub fn sockets(&self) -> Vec<SocketAddr> {
+        self.0.ip_addrs().copied().collect()
+    }
+
+    /// The relay in it, as text.
+    pub fn relay(&self) -> Option<String> {
+        self.0.relay_urls().next().map(ToString::to_string)
+    }
+
+    /// The same machine, reached through a relay as well.
+    #[must_use]
+    pub fn with_relay(self, relay: &str) -> Self {
+        match RelayUrl::from_str(relay) {
+            Ok(url) => Self(self.0.with_relay_url(url)),
+            Err(_) => self,
+        }
     }
 }
 
 /// What a channel is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Protocol {
-    /// Questions and answers.
+    /// Getting to know each other; open to strangers.
+    Pair,
+    /// Heartbeats, questions and answers.
     Control,
     /// Frames of the ring.
     Stage,
 }
 
 impl Protocol {
-    const ALL: [Self; 2] = [Self::Control, Self::Stage];
+    const ALL: [Self; 3] = [Self::Pair, Self::Control, Self::Stage];
 
-    fn alpn(self) -> &'static [u8] {
+    pub(crate) fn alpn(self) -> &'static [u8] {
         match self {
+            Self::Pair => b"hivemind/pair/1",
             Self::Control => b"hivemind/control/1",
             Self::Stage => b"hivemind/stage/1",
         }
     }
+
+    pub(crate) fn from_alpn(alpn: &[u8]) -> Option<Self> {
+        Self::ALL.into_iter().find(|protocol| protocol.alpn() == alpn)
+    }
 }
 
-/// One stream to a peer.
+/// Two directions of bytes to one peer.
 #[derive(Debug)]
 pub struct Channel {
-    /// What this side writes to.
-    pub send: SendStream,
-    /// What this side reads from.
-    pub recv: RecvStream,
+    pub(crate) send: SendStream,
+    pub(crate) recv: RecvStream,
 }
 
-/// A channel that a peer opened.
+impl Channel {
+    /// Says that nothing more comes from this side.
+    pub fn finish(&mut self) {
+        let _ = self.send.finish();
+    }
+}
+
+/// A channel that a peer has opened.
 #[derive(Debug)]
 pub struct Incoming {
     /// Who opened it.
     pub peer: PeerId,
     /// What for.
     pub protocol: Protocol,
-    /// The stream.
+    /// The channel.
     pub channel: Channel,
 }
 
-/// Why an endpoint could not be made.
+/// Whether, and through whom, machines beyond this network are reached.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Relay {
+    /// Not at all: no packet goes anywhere but to the peers that are dialled.
+    #[default]
+    None,
+    /// Through the public relays of iroh's makers.
+    Public,
+    /// Through one's own.
+    Own(String),
+}
+
+/// How to listen.
+#[derive(Debug, Clone)]
+pub struct EndpointOptions {
+    /// Who this machine is.
+    pub identity: Identity,
+    /// Where it listens; an unspecified address means every interface, IPv6 included. Port 0 takes a free one.
+    pub bind: SocketAddr,
+    /// Reaching machines elsewhere.
+    pub relay: Relay,
+    /// Who may come in.
+    pub admission: Admission,
+    /// This machine's networks, to choose links by.
+    pub networks: Networks,
+}
+
+impl EndpointOptions {
+    /// A machine of its own making that listens on `bind` and lets nobody in yet.
+    pub fn new(identity: Identity, bind: SocketAddr) -> Self {
+        Self { identity, bind, relay: Relay::None, admission: Admission::default(), networks: Networks::default() }
+    }
+}
+
+/// Why a machine cannot listen.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address}: {why}")]
 pub struct BindError {
@@ -88,12 +206,18 @@ pub struct BindError {
     why: String,
 }
 
-/// Why a channel could not be opened.
-#[derive(Debug, thiserror::Error)]
+/// Why a channel was not opened.
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum ConnectError {
-    /// The peer is not allowed here.
+    /// This side does not let the peer in.
     #[error("machine {0} is not approved")]
     NotAllowed(PeerId),
+    /// The other side does not let this machine in.
+    #[error("machine {0} has not approved this one")]
+    Refused(PeerId),
+    /// The other side speaks no common version of the protocol.
+    #[error("machine {0} runs another version of HiveMind; update the older of the two")]
+    OtherVersion(PeerId),
     /// It could not be reached.
     #[error("machine {peer} cannot be reached: {why}")]
     Unreachable {
@@ -104,36 +228,71 @@ pub enum ConnectError {
     },
 }
 
+/// The path that carries the traffic to a peer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Link {
+    /// What it is made of.
+    pub kind: LinkKind,
+    /// The other end: a socket address, or a relay.
+    pub remote: String,
+    /// Round trip in microseconds.
+    pub round_trip_us: u64,
+}
+
 /// This machine in the swarm. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
     inner: iroh::Endpoint,
-    allowed: Arc<RwLock<BTreeSet<PeerId>>>,
+    admission: Admission,
+    networks: Networks,
     connections: Arc<Mutex<HashMap<(PeerId, Protocol), Connection>>>,
 }
 
 impl Endpoint {
-    /// Listens on `address`, with no relay, no lookup service and no port mapping: nothing leaves for anywhere but the
-    /// peers that are dialled. Port 0 takes a free one. What peers open arrives on the receiver.
-    pub async fn bind(address: SocketAddr) -> Result<(Self, mpsc::Receiver<Incoming>), BindError> {
-        let refuse = |why: String| BindError { address, why };
+    /// Listens. Without a relay there is no lookup service and no port mapping either: nothing leaves for anywhere but
+    /// the peers that are dialled. What peers open arrives on the receiver.
+    pub async fn bind(options: EndpointOptions) -> Result<(Self, mpsc::Receiver<Incoming>), BindError> {
+        let EndpointOptions { identity, bind, relay, admission, networks } = options;
+        let refuse = |why: String| BindError { address: bind, why };
         // iroh falls back to another port where the wanted one is taken, which would leave a peer with a wrong address.
-        if address.port() != 0 {
-            std::net::UdpSocket::bind(address).map_err(|error| refuse(error.to_string()))?;
+        if bind.port() != 0 {
+            std::net::UdpSocket::bind(bind).map_err(|error| refuse(error.to_string()))?;
         }
-        let window = VarInt::from_u32(STREAM_WINDOW_BYTES);
-        let transport = QuicTransportConfig::builder().stream_receive_window(window).receive_window(window).build();
-        let inner = iroh::Endpoint::builder(presets::Minimal)
-            .relay_mode(RelayMode::Disabled)
-            .clear_ip_transports()
-            .bind_addr(address)
-            .map_err(|error| refuse(error.to_string()))?
+        let transport = QuicTransportConfig::builder()
+            .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
+            .receive_window(VarInt::from_u32(STRANGER_WINDOW_BYTES))
+            .max_concurrent_bidi_streams(VarInt::from_u32(STRANGER_STREAMS))
+            .max_concurrent_uni_streams(VarInt::from_u32(0))
+            .datagram_receive_buffer_size(None)
+            .build();
+        let relay_mode = match &relay {
+            Relay::None => RelayMode::Disabled,
+            Relay::Public => RelayMode::Default,
+            Relay::Own(url) => {
+                let url = RelayUrl::from_str(url).map_err(|error| refuse(format!("the relay {url}: {error}")))?;
+                RelayMode::custom([url])
+            }
+        };
+        let mut builder = match relay {
+            Relay::Public => iroh::Endpoint::builder(presets::N0),
+            Relay::None | Relay::Own(_) => iroh::Endpoint::builder(presets::Minimal),
+        };
+        builder = builder.clear_ip_transports();
+        for address in addresses(bind) {
+            builder = builder.bind_addr(address).map_err(|error| refuse(error.to_string()))?;
+        }
+        let inner = builder
+            .secret_key(identity.secret())
+            .relay_mode(relay_mode)
+            .portmapper_config(PortmapperConfig::Disabled)
             .transport_config(transport)
+            .path_selector(Arc::new(Preference { networks: networks.clone() }))
+            .hooks(admission.clone())
             .alpns(Protocol::ALL.iter().map(|protocol| protocol.alpn().to_vec()).collect())
             .bind()
             .await
             .map_err(|error| refuse(format!("{error:#}")))?;
-        let endpoint = Self { inner, allowed: Arc::default(), connections: Arc::default() };
+        let endpoint = Self { inner, admission, networks, connections: Arc::default() };
         let (incoming, receiver) = mpsc::channel(WAITING_STREAMS);
         tokio::spawn(accept_connections(endpoint.clone(), incoming));
         Ok((endpoint, receiver))
@@ -144,68 +303,155 @@ impl Endpoint {
         PeerId(self.inner.id())
     }
 
-    /// Where this machine can be reached.
+    /// Where this machine can be reached: every address it knows of itself, and its relay.
     pub fn addr(&self) -> PeerAddr {
-        let sockets = self.inner.bound_sockets().into_iter().map(TransportAddr::Ip);
-        PeerAddr(EndpointAddr::from_parts(self.inner.id(), sockets))
+        let bound = self.inner.bound_sockets();
+        let usable = |socket: &SocketAddr| !socket.ip().is_unspecified();
+        let sockets = bound.into_iter().filter(usable).map(TransportAddr::Ip);
+        let mut addr = self.inner.addr();
+        addr.addrs.extend(sockets);
+        PeerAddr(addr)
     }
 
-    /// Lets a peer in.
-    pub fn allow(&self, peer: PeerId) {
-        self.allowed.write().unwrap_or_else(PoisonError::into_inner).insert(peer);
+    /// The UDP port this machine listens on.
+    pub fn port(&self) -> u16 {
+        self.inner.bound_sockets().first().map_or(0, SocketAddr::port)
     }
 
-    fn is_allowed(&self, peer: PeerId) -> bool {
-        self.allowed.read().unwrap_or_else(PoisonError::into_inner).contains(&peer)
+    /// Who may come in.
+    pub fn admission(&self) -> &Admission {
+        &self.admission
+    }
+
+    /// This machine's networks.
+    pub fn networks(&self) -> &Networks {
+        &self.networks
+    }
+
+    /// Tells iroh that the machine's interfaces changed, where the system's own notice may be slow.
+    pub async fn network_changed(&self) {
+        self.inner.network_change().await;
+    }
+
+    /// The path in use to a peer, while there is a connection.
+    pub fn link(&self, peer: PeerId) -> Option<Link> {
+        let connections = self.admission.connections(peer);
+        let links = connections.iter().filter_map(|connection| {
+            let paths = connection.paths();
+            let path = paths.iter().find(|path| path.is_selected())?;
+            let (kind, remote) = match path.remote_addr() {
+                TransportAddr::Ip(socket) => (self.networks.kind(socket.ip()), socket.to_string()),
+                other => (LinkKind::Relay, format!("{other:?}")),
+            };
+            Some(Link { kind, remote, round_trip_us: path.rtt().as_micros() as u64 })
+        });
+        links.min_by_key(|link| link.round_trip_us)
     }
 
     /// Opens a channel; a living connection to the peer is used again. The opener must write first.
     pub async fn open(&self, to: &PeerAddr, protocol: Protocol) -> Result<Channel, ConnectError> {
         let peer = to.id();
-        if !self.is_allowed(peer) {
+        if protocol != Protocol::Pair && !self.admission.is_approved(peer) {
             return Err(ConnectError::NotAllowed(peer));
         }
-        let unreachable = |why: String| ConnectError::Unreachable { peer, why };
-        let mut connections = self.connections.lock().await;
-        let known = connections.get(&(peer, protocol)).filter(|connection| connection.close_reason().is_none());
-        let connection = if let Some(connection) = known {
-            connection.clone()
-        } else {
-            let connection = self.inner.connect(to.0.clone(), protocol.alpn()).await;
-            let connection = connection.map_err(|error| unreachable(format!("{error:#}")))?;
-            connections.insert((peer, protocol), connection.clone());
-            connection
-        };
-        drop(connections);
-        let (send, recv) = connection.open_bi().await.map_err(|error| unreachable(error.to_string()))?;
+        let connection = self.connection(to, protocol).await?;
+        let opened = connection.open_bi().await;
+        let (send, recv) = opened.map_err(|error| explain(peer, &connection, &error.to_string()))?;
         Ok(Channel { send, recv })
+    }
+
+    async fn connection(&self, to: &PeerAddr, protocol: Protocol) -> Result<Connection, ConnectError> {
+        let peer = to.id();
+        let alive = |connections: &HashMap<_, Connection>| {
+            connections.get(&(peer, protocol)).filter(|connection| connection.close_reason().is_none()).cloned()
+        };
+        if let Some(known) = alive(&*self.connections.lock().await) {
+            return Ok(known);
+        }
+        // Not under the lock: a peer that does not answer must not keep others waiting.
+        let dial = tokio::time::timeout(DIAL_PATIENCE, self.inner.connect(to.0.clone(), protocol.alpn()));
+        let unreachable = |why: String| ConnectError::Unreachable { peer, why };
+        let connection = match dial.await {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(error)) => {
+                let why = format!("{error:#}");
+                // TLS alert 120: no application protocol in common.
+                return Err(if why.contains("120") { ConnectError::OtherVersion(peer) } else { unreachable(why) });
+            }
+            Err(_) => return Err(unreachable(format!("no answer for {} seconds", DIAL_PATIENCE.as_secs()))),
+        };
+        let mut connections = self.connections.lock().await;
+        if let Some(known) = alive(&connections) {
+            return Ok(known);
+        }
+        connections.insert((peer, protocol), connection.clone());
+        Ok(connection)
     }
 
     /// Closes every connection. Await it before the process ends, so that peers notice at once.
     pub async fn close(&self) {
+        self.connections.lock().await.clear();
         self.inner.close().await;
     }
 }
 
+/// The error of a connection that closed under a stream.
+fn explain(peer: PeerId, connection: &Connection, why: &str) -> ConnectError {
+    match connection.close_reason() {
+        Some(iroh::endpoint::ConnectionError::ApplicationClosed(close))
+            if close.reason.starts_with(b"not approved") =>
+        {
+            ConnectError::Refused(peer)
+        }
+        _ => ConnectError::Unreachable { peer, why: why.to_owned() },
+    }
+}
+
+/// An unspecified address stands for every interface, and that includes those of the other family.
+fn addresses(bind: SocketAddr) -> Vec<SocketAddr> {
+    if bind.ip().is_unspecified() {
+        let any = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+        any.map(|ip| SocketAddr::new(ip, bind.port())).to_vec()
+    } else {
+        vec![bind]
+    }
+}
+
 async fn accept_connections(endpoint: Endpoint, incoming: mpsc::Sender<Incoming>) {
+    let gate = Arc::new(StdMutex::new(Gate::default()));
+    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
     while let Some(connecting) = endpoint.inner.accept().await {
-        let (endpoint, incoming) = (endpoint.clone(), incoming.clone());
+        // Machines that are in already share their address with nobody; a stranger's address is all there is of it.
+        if let IncomingAddr::Ip(address) = connecting.remote_addr() {
+            let admitted = gate.lock().unwrap_or_else(PoisonError::into_inner).admits(address.ip(), Instant::now());
+            if !admitted {
+                connecting.ignore();
+                continue;
+            }
+        }
+        let Ok(permit) = handshakes.clone().try_acquire_owned() else {
+            connecting.ignore();
+            continue;
+        };
+        let (admission, incoming) = (endpoint.admission.clone(), incoming.clone());
         tokio::spawn(async move {
-            let connection = match connecting.await {
-                Ok(connection) => connection,
-                Err(error) => {
+            let connection = match tokio::time::timeout(HANDSHAKE_PATIENCE, connecting).await {
+                Ok(Ok(connection)) => connection,
+                Ok(Err(error)) => {
                     tracing::debug!("a handshake failed: {error}");
                     return;
                 }
+                Err(_) => return,
             };
+            drop(permit);
             let peer = PeerId(connection.remote_id());
-            let protocol = Protocol::ALL.into_iter().find(|protocol| protocol.alpn() == connection.alpn());
-            let Some(protocol) = protocol.filter(|_| endpoint.is_allowed(peer)) else {
-                tracing::info!("refused machine {peer}: it is not approved");
-                connection.close(VarInt::from_u32(REFUSED), b"not approved");
-                return;
-            };
+            // The hook has decided; a protocol it does not know never gets here.
+            let Some(protocol) = Protocol::from_alpn(connection.alpn()) else { return };
             while let Ok((send, recv)) = connection.accept_bi().await {
+                // A revoke closes the connection; a stream that was under way at that moment must not slip through.
+                if protocol != Protocol::Pair && !admission.is_approved(peer) {
+                    return;
+                }
                 let channel = Channel { send, recv };
                 if incoming.send(Incoming { peer, protocol, channel }).await.is_err() {
                     return;
@@ -223,21 +469,26 @@ mod tests {
         SocketAddr::from(([127, 0, 0, 1], 0))
     }
 
+    async fn bound() -> (Endpoint, mpsc::Receiver<Incoming>) {
+        Endpoint::bind(EndpointOptions::new(Identity::generate(), loopback())).await.unwrap()
+    }
+
     #[tokio::test]
     async fn a_peer_that_is_not_allowed_gets_no_channel() {
-        let (host, mut incoming) = Endpoint::bind(loopback()).await.unwrap();
-        let (stranger, _) = Endpoint::bind(loopback()).await.unwrap();
+        let ((host, mut incoming), (stranger, _)) = (bound().await, bound().await);
         assert!(matches!(stranger.open(&host.addr(), Protocol::Stage).await, Err(ConnectError::NotAllowed(_))));
 
         // Even if the stranger's own side lets it dial.
-        stranger.allow(host.id());
-        if let Ok(mut channel) = stranger.open(&host.addr(), Protocol::Stage).await {
-            let _ = channel.send.write_all(b"hello").await;
-            assert!(channel.recv.read_to_end(10).await.is_err(), "the host must close the connection");
+        stranger.admission().approve(host.id());
+        for protocol in [Protocol::Stage, Protocol::Control] {
+            if let Ok(mut channel) = stranger.open(&host.addr(), protocol).await {
+                let _ = channel.send.write_all(b"hello").await;
+                assert!(channel.recv.read_to_end(10).await.is_err(), "the host must close the connection");
+            }
         }
         assert!(incoming.try_recv().is_err());
 
-        host.allow(stranger.id());
+        host.admission().approve(stranger.id());
         let mut channel = stranger.open(&host.addr(), Protocol::Control).await.unwrap();
         channel.send.write_all(b"hello").await.unwrap();
         let accepted = incoming.recv().await.unwrap();
@@ -247,9 +498,46 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_revoked_peer_loses_what_it_has_open_and_gets_nothing_new() {
+        let ((host, mut incoming), (peer, _)) = (bound().await, bound().await);
+        host.admission().approve(peer.id());
+        peer.admission().approve(host.id());
+        let mut channel = peer.open(&host.addr(), Protocol::Stage).await.unwrap();
+        channel.send.write_all(b"hello").await.unwrap();
+        let accepted = incoming.recv().await.unwrap();
+        assert!(host.admission().is_connected(peer.id()));
+
+        host.admission().revoke(peer.id());
+        assert!(channel.recv.read_to_end(10).await.is_err());
+        drop(accepted);
+        assert!(!host.admission().is_connected(peer.id()));
+        if let Ok(mut channel) = peer.open(&host.addr(), Protocol::Stage).await {
+            let _ = channel.send.write_all(b"again").await;
+            assert!(channel.recv.read_to_end(10).await.is_err());
+        }
+        assert!(incoming.try_recv().is_err());
+        host.close().await;
+        peer.close().await;
+    }
+
+    #[tokio::test]
+    async fn a_stranger_can_pair_but_not_fill_memory() {
+        let ((host, mut incoming), (stranger, _)) = (bound().await, bound().await);
+        let mut channel = stranger.open(&host.addr(), Protocol::Pair).await.unwrap();
+        // Nobody reads on the other side, so the window fills and the writer is left waiting.
+        let flood = vec![0; 1 << 20];
+        let written = tokio::time::timeout(Duration::from_millis(500), channel.send.write_all(&flood)).await;
+        assert!(written.is_err(), "a megabyte went out to a machine that has not approved us");
+        assert_eq!(incoming.recv().await.unwrap().protocol, Protocol::Pair);
+        host.close().await;
+        stranger.close().await;
+    }
+
+    #[tokio::test]
     async fn a_port_in_use_is_an_error_that_names_it() {
         let taken = std::net::UdpSocket::bind(loopback()).unwrap();
-        let message = Endpoint::bind(taken.local_addr().unwrap()).await.unwrap_err().to_string();
+        let options = EndpointOptions::new(Identity::generate(), taken.local_addr().unwrap());
+        let message = Endpoint::bind(options).await.unwrap_err().to_string();
         assert!(message.contains(&taken.local_addr().unwrap().to_string()) && message.contains("in use"), "{message}");
     }
 }

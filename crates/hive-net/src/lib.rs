@@ -1,15 +1,30 @@
-//! Connects: identity, endpoints, and the two protocols between machines.
+//! Connects: identity, discovery, pairing, links, and the protocols between machines.
 //!
-//! iroh lives here and nowhere else. An [`Endpoint`] is this machine's address in the swarm; a [`Channel`] is one
-//! stream to a peer, of one [`Protocol`]: *control* carries questions and answers ([`control`]), *stage* carries the
-//! frames of the ring ([`stage`], [`wire`]).
+//! iroh and mdns-sd live here and nowhere else. An [`Endpoint`] is this machine's address in the swarm; a [`Channel`]
+//! is one stream to a peer, of one [`Protocol`]: *pair* makes strangers known to each other ([`pairing`]), *control*
+//! carries heartbeats, questions and answers ([`control`]), *stage* carries the frames of the ring ([`stage`],
+//! [`wire`]).
 //!
-//! What holds: a peer that has not been allowed gets no channel, whichever side dials.
+//! What holds: a peer that has not been approved can pair and nothing else, whichever side dials ([`admission`]);
+//! without a relay, nothing is sent to anyone but the peers that are dialled and the multicast group of this network.
 
+pub mod admission;
 pub mod control;
+pub mod discovery;
 pub mod endpoint;
+pub mod fingerprint;
+pub mod identity;
+pub mod invite;
+pub mod links;
+pub mod pairing;
+pub mod pulse;
 pub mod stage;
 pub mod wire;
 
-pub use endpoint::{BindError, Channel, ConnectError, Endpoint, Incoming, PeerAddr, PeerId, Protocol};
+pub use admission::Admission;
+pub use endpoint::{
+    BindError, Channel, ConnectError, Endpoint, EndpointOptions, Incoming, Link, PeerAddr, PeerId, Protocol, Relay,
+};
+pub use fingerprint::fingerprint;
+pub use identity::Identity;
 pub use wire::{Element, Frame, Kind, WireError};

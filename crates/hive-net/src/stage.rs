@@ -1,13 +1,20 @@
 //! Both ends of a stage stream: frames one way, receipts the other.
+//!
+//! What holds: a frame that was sent arrives, over whatever connection, as long as one can be made. The sending end keeps
+//! every frame until its receipt has come; when the connection breaks it dials again and sends those once more, in
+//! their order. So the receiving side may see a frame twice, and drops what it has had.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use iroh::endpoint::{ReadExactError, RecvStream, SendStream};
+use tokio::sync::{Mutex as AsyncMutex, watch};
 
-use crate::endpoint::Channel;
+use crate::control::ControlError;
+use crate::endpoint::{Channel, ConnectError};
 use crate::wire::{Frame, HEADER_BYTES, Header, RECEIPT_BYTES, Receipt, WireError};
 
 /// Round trips that a link remembers.
@@ -16,10 +23,16 @@ const REMEMBERED: usize = 512;
 /// Payload is read in pieces of this size, so that a peer that announces much and sends nothing costs nothing.
 const PIECE_BYTES: usize = 1 << 20;
 
+/// How long a broken stream is dialled again before it is given up: a cable that is moved, a machine that changes
+/// networks.
+const REPAIR_PATIENCE: Duration = Duration::from_secs(10);
+/// Between two such dials.
+const REPAIR_PAUSE: Duration = Duration::from_millis(100);
+
 /// Why a stage stream ended.
 #[derive(Debug, thiserror::Error)]
 pub enum StageError {
-    /// The connection broke.
+    /// The connection broke, and could not be made again.
     #[error("the connection broke: {0}")]
     Broken(String),
     /// The other side sent no frame.
@@ -27,43 +40,107 @@ pub enum StageError {
     Wire(#[from] WireError),
 }
 
-/// Times from sending a frame to its receipt.
+/// Why a stage stream could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// The peer.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The first message.
+    #[error(transparent)]
+    Greeting(#[from] ControlError),
+}
+
+impl DialError {
+    /// Whether another try may go better. A machine that is not approved will not be approved by asking again.
+    fn is_final(&self) -> bool {
+        matches!(self, Self::Connect(ConnectError::NotAllowed(_) | ConnectError::Refused(_)))
+    }
+}
+
+/// Opens the stream anew, its first message already written.
+pub type Dial = Box<dyn Fn() -> Pin<Box<dyn Future<Output = Result<Channel, DialError>> + Send>> + Send + Sync>;
+
+/// Frames without a receipt, and times from sending a frame to its receipt.
 #[derive(Debug, Default)]
 struct Flight {
-    waiting: VecDeque<(Receipt, Instant)>,
+    waiting: VecDeque<(Frame, Instant)>,
     round_trips: VecDeque<Duration>,
 }
 
-/// The sending end.
-#[derive(Debug)]
+/// The sending end. Dropping it ends the stream.
 pub struct Outlet {
-    send: SendStream,
+    shared: Arc<Shared>,
+    ended: watch::Receiver<Option<String>>,
+}
+
+struct Shared {
+    /// Absent while the connection is being made again.
+    stream: AsyncMutex<Option<SendStream>>,
     flight: Arc<Mutex<Flight>>,
+    dial: Dial,
+    ended: watch::Sender<Option<String>>,
+}
+
+impl std::fmt::Debug for Outlet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Outlet").field("ended", &*self.ended.borrow()).finish_non_exhaustive()
+    }
 }
 
 impl Outlet {
-    /// Takes over a channel that this side opened.
-    pub fn new(channel: Channel) -> Self {
-        let flight = Arc::new(Mutex::new(Flight::default()));
-        tokio::spawn(read_receipts(channel.recv, flight.clone()));
-        Self { send: channel.send, flight }
+    /// Opens a stream, and opens it again whenever it breaks.
+    pub async fn open(dial: Dial) -> Result<Self, DialError> {
+        let Channel { send, recv } = dial().await?;
+        let (sender, ended) = watch::channel(None);
+        let shared =
+            Arc::new(Shared { stream: AsyncMutex::new(Some(send)), flight: Arc::default(), dial, ended: sender });
+        tokio::spawn(keep(Arc::downgrade(&shared), recv));
+        Ok(Self { shared, ended })
     }
 
-    /// Sends a frame.
+    /// Sends a frame. Returns once it is on its way or waits for the connection to be made again.
     pub async fn send(&mut self, frame: Frame) -> Result<(), StageError> {
-        self.lock().waiting.push_back((frame.receipt(), Instant::now()));
-        let mut parts = [Bytes::copy_from_slice(&frame.header()), frame.payload];
-        self.send.write_all_chunks(&mut parts).await.map_err(|error| StageError::Broken(error.to_string()))
+        let mut stream = self.shared.stream.lock().await;
+        if let Some(why) = &*self.ended.borrow() {
+            return Err(StageError::Broken(why.clone()));
+        }
+        lock(&self.shared.flight).waiting.push_back((frame.clone(), Instant::now()));
+        if let Some(open) = &mut *stream
+            && write(open, frame).await.is_err()
+        {
+            // The keeper sees the break as well and mends it; this frame is among those it sends again.
+            *stream = None;
+        }
+        Ok(())
+    }
+
+    /// Ends when the stream has broken for good, with the reason.
+    pub fn ended(&self) -> impl Future<Output = String> + Send + 'static {
+        let mut ended = self.ended.clone();
+        async move {
+            let why = ended.wait_for(Option::is_some).await.ok().and_then(|why| why.clone());
+            match why {
+                Some(why) => why,
+                // Dropped by its owner, who knows.
+                None => std::future::pending().await,
+            }
+        }
     }
 
     /// The round trips observed, for whoever wants to report them.
     pub fn round_trips(&self) -> RoundTrips {
-        RoundTrips(self.flight.clone())
+        RoundTrips(self.shared.flight.clone())
     }
+}
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Flight> {
-        self.flight.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn lock(flight: &Mutex<Flight>) -> MutexGuard<'_, Flight> {
+    flight.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn write(stream: &mut SendStream, frame: Frame) -> Result<(), iroh::endpoint::WriteError> {
+    let mut parts = [Bytes::copy_from_slice(&frame.header()), frame.payload];
+    stream.write_all_chunks(&mut parts).await
 }
 
 /// A view of a link's round trips that outlives the borrow of the link.
@@ -73,26 +150,71 @@ pub struct RoundTrips(Arc<Mutex<Flight>>);
 impl RoundTrips {
     /// The median of the latest ones, if there were any.
     pub fn median(&self) -> Option<Duration> {
-        let flight = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut sorted: Vec<_> = flight.round_trips.iter().copied().collect();
+        let mut sorted: Vec<_> = lock(&self.0).round_trips.iter().copied().collect();
         sorted.sort_unstable();
         sorted.get(sorted.len() / 2).copied()
     }
 }
 
-async fn read_receipts(mut recv: RecvStream, flight: Arc<Mutex<Flight>>) {
+/// Reads receipts, and mends the stream when it breaks.
+async fn keep(outlet: Weak<Shared>, mut recv: RecvStream) {
+    loop {
+        if let Some(shared) = outlet.upgrade() {
+            let flight = shared.flight.clone();
+            // While reading, only the owner keeps the outlet alive.
+            drop(shared);
+            read_receipts(&mut recv, &flight).await;
+        }
+        let Some(shared) = outlet.upgrade() else { return };
+        match mend(&shared).await {
+            Ok(again) => recv = again,
+            Err(why) => {
+                shared.ended.send_replace(Some(why));
+                return;
+            }
+        }
+    }
+}
+
+async fn mend(shared: &Shared) -> Result<RecvStream, String> {
+    *shared.stream.lock().await = None;
+    let until = Instant::now() + REPAIR_PATIENCE;
+    loop {
+        match (shared.dial)().await {
+            Ok(Channel { mut send, recv }) => {
+                let mut stream = shared.stream.lock().await;
+                let waiting: Vec<Frame> = lock(&shared.flight).waiting.iter().map(|(frame, _)| frame.clone()).collect();
+                let mut whole = true;
+                for frame in waiting {
+                    whole &= write(&mut send, frame).await.is_ok();
+                }
+                if whole {
+                    *stream = Some(send);
+                    return Ok(recv);
+                }
+            }
+            Err(error) if error.is_final() || Instant::now() > until => return Err(error.to_string()),
+            Err(_) => {}
+        }
+        tokio::time::sleep(REPAIR_PAUSE).await;
+    }
+}
+
+async fn read_receipts(recv: &mut RecvStream, flight: &Mutex<Flight>) {
     let mut bytes = [0; RECEIPT_BYTES];
     while recv.read_exact(&mut bytes).await.is_ok() {
         let receipt = Receipt::decode(bytes);
-        let mut flight = flight.lock().unwrap_or_else(PoisonError::into_inner);
-        // Frames arrive in order, so their receipts do too.
-        while let Some((waiting, sent)) = flight.waiting.pop_front() {
-            if waiting == receipt {
-                if flight.round_trips.len() == REMEMBERED {
-                    flight.round_trips.pop_front();
+        let mut flight = lock(flight);
+        // Frames arrive in order, so their receipts do too; one for a frame sent twice may come twice.
+        if flight.waiting.iter().any(|(frame, _)| frame.receipt() == receipt) {
+            while let Some((frame, sent)) = flight.waiting.pop_front() {
+                if frame.receipt() == receipt {
+                    if flight.round_trips.len() == REMEMBERED {
+                        flight.round_trips.pop_front();
+                    }
+                    flight.round_trips.push_back(sent.elapsed());
+                    break;
                 }
-                flight.round_trips.push_back(sent.elapsed());
-                break;
             }
         }
     }
@@ -135,5 +257,88 @@ impl Inlet {
     pub async fn acknowledge(&mut self, receipt: Receipt) -> Result<(), StageError> {
         let written = self.channel.send.write_all(&receipt.encode()).await;
         written.map_err(|error| StageError::Broken(error.to_string()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::endpoint::{Endpoint, EndpointOptions, Incoming, Protocol};
+    use crate::identity::Identity;
+    use crate::wire::{Element, Kind};
+    use tokio::sync::mpsc;
+
+    async fn pair() -> (Endpoint, Endpoint, mpsc::Receiver<Incoming>) {
+        let loopback = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+        let bind = || Endpoint::bind(EndpointOptions::new(Identity::generate(), loopback));
+        let ((here, _), (there, incoming)) = (bind().await.unwrap(), bind().await.unwrap());
+        here.admission().approve(there.id());
+        there.admission().approve(here.id());
+        (here, there, incoming)
+    }
+
+    fn dial(from: &Endpoint, to: &Endpoint) -> Dial {
+        let (from, addr) = (from.clone(), to.addr());
+        Box::new(move || {
+            let (from, addr) = (from.clone(), addr.clone());
+            Box::pin(async move {
+                let mut channel = from.open(&addr, Protocol::Stage).await?;
+                channel.write_message(&1u8).await?;
+                Ok(channel)
+            })
+        })
+    }
+
+    fn frame(position: u32) -> Frame {
+        Frame {
+            kind: Kind::Token,
+            element: Element::Byte,
+            sample: false,
+            last: false,
+            session: 1,
+            epoch: 0,
+            position,
+            rows: 1,
+            width: 4,
+            payload: Bytes::from_static(&[1, 2, 3, 4]),
+        }
+    }
+
+    async fn inlet(incoming: &mut mpsc::Receiver<Incoming>) -> Inlet {
+        let mut channel = incoming.recv().await.unwrap().channel;
+        assert_eq!(channel.read_message::<u8>().await.unwrap(), Some(1));
+        Inlet::new(channel)
+    }
+
+    #[tokio::test]
+    async fn frames_without_a_receipt_come_again_after_a_break() {
+        let (here, there, mut incoming) = pair().await;
+        let mut outlet = Outlet::open(dial(&here, &there)).await.unwrap();
+        for position in 0..3 {
+            outlet.send(frame(position)).await.unwrap();
+        }
+        let mut first = inlet(&mut incoming).await;
+        let got = first.recv().await.unwrap().unwrap();
+        first.acknowledge(got.receipt()).await.unwrap();
+        // Until the receipt is here, the frame counts as lost.
+        while lock(&outlet.shared.flight).waiting.len() == 3 {
+            tokio::task::yield_now().await;
+        }
+        there.admission().hang_up(here.id());
+        let mut second = inlet(&mut incoming).await;
+        outlet.send(frame(3)).await.unwrap();
+        for position in 1..4 {
+            assert_eq!(second.recv().await.unwrap().unwrap(), frame(position));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stream_to_a_machine_that_refuses_ends_with_a_reason() {
+        let (here, there, mut incoming) = pair().await;
+        let outlet = Outlet::open(dial(&here, &there)).await.unwrap();
+        let _first = inlet(&mut incoming).await;
+        here.admission().revoke(there.id());
+        let why = tokio::time::timeout(REPAIR_PATIENCE / 2, outlet.ended()).await.expect("no use in waiting");
+        assert!(why.contains("not approved"), "{why}");
     }
 }

@@ -1,4 +1,4 @@
-//! What nodes ask each other about stages and sessions.
+//! What nodes ask each other: about themselves, about stages, about sessions.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -7,20 +7,32 @@ use hive_model::{Compute, SessionOptions};
 use hive_net::PeerAddr;
 use serde::{Deserialize, Serialize};
 
+/// Versions of this protocol that are spoken here, oldest and newest.
+pub(crate) const SPEAKS: (u32, u32) = (1, 1);
+
 /// Names a loaded model across the nodes that hold its stages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct RingId(pub(crate) u64);
 
+/// Where a node finds the model it is to load a part of.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum ModelSource {
+    /// A file or folder. Only nodes of one process take this from each other.
+    Path(PathBuf),
+    /// A model known by name on every machine; `None` is the starter model. The digest must agree.
+    Named(Option<String>, String),
+}
+
 /// One stage, as its node is asked to load it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StageSpec {
-    /// The model's file or folder on the node.
-    pub path: PathBuf,
+    /// The model.
+    pub source: ModelSource,
     /// Layers `[start, end)`.
     pub layers: Range<usize>,
     /// Kernels.
     pub compute: Compute,
-    /// Threads.
+    /// Threads; 0 is as many as the node has.
     pub threads: usize,
 }
 
@@ -62,9 +74,13 @@ pub struct StageReport {
     pub link_round_trip_us: Option<u64>,
 }
 
-/// A question on a control stream.
+/// A question on a control stream. New ones go to the end: their places are what travels.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Question {
+    /// First words, as JSON; heartbeats follow on the same stream.
+    Greet(String),
+    /// Take so many messages of bytes, then say `Done`: how fast is the path?
+    Measure(u32),
     /// Load a stage. Answered by progress, then `Loaded` or `Refused`.
     Load(RingId, StageSpec),
     /// Connect the stage to its neighbours.
@@ -79,9 +95,11 @@ pub(crate) enum Question {
     Unload(RingId),
 }
 
-/// An answer on a control stream.
+/// An answer on a control stream. New ones go to the end.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Answer {
+    /// First words, as JSON.
+    Greeting(String),
     /// So many layers are loaded.
     Progress(usize),
     /// The stage is ready, on this device.

@@ -112,7 +112,7 @@ fn starter() -> Check {
 
 async fn network() -> Check {
     let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
-    let (finding, health) = match crate::Node::start("doctor".to_owned(), loopback).await {
+    let (finding, health) = match crate::Node::start(crate::NodeOptions::new("doctor".to_owned(), loopback)).await {
         Ok(node) => {
             node.stop().await;
             ("this machine can listen and connect".to_owned(), Health::Good)

@@ -176,6 +176,7 @@ impl Ring {
             last_position: (prompt.len() + max_tokens - 1) as u32,
         };
         if let Err(why) = self.open(&spec).await {
+            self.fail();
             self.close(session).await;
             return Err(GenerateError::Start(why));
         }
@@ -228,6 +229,8 @@ impl Answer {
                     () = events.closed() => break None,
                 };
                 let step = match frame {
+                    // A token that was sent again after a link was mended.
+                    Ok(Some(frame)) if frame.kind == Kind::Token && frame.position < self.next_position() => continue,
                     Ok(Some(frame)) => self.take(&frame),
                     Ok(None) => Step::End(Event::Failed("the model was unloaded".to_owned())),
                     Err(_) => Step::End(Event::Failed(format!(
@@ -245,6 +248,9 @@ impl Answer {
                 }
             },
         };
+        if matches!(end, Some(Event::Failed(_))) {
+            self.ring.fail();
+        }
         self.ring.close(self.session).await;
         if let Some(event) = end {
             let _ = events.send(event).await;
@@ -262,6 +268,11 @@ impl Answer {
             position += chunk.len();
         }
         Ok(())
+    }
+
+    /// Where the next token stands.
+    fn next_position(&self) -> u32 {
+        (self.prompt.len() + self.tokens.len()) as u32
     }
 
     fn take(&mut self, frame: &Frame) -> Step {

@@ -14,23 +14,47 @@
 //! - MLX runs in workers only. A worker that dies takes no connection and no other stage with it.
 //! - Whatever waits, waits for something that can fail, and the failure reaches whoever asked.
 
+pub mod data;
 pub mod doctor;
 pub mod generate;
 pub mod mlx_library;
 pub mod models;
+pub mod reach;
+pub mod serving;
+pub mod settings;
 pub mod worker;
 
 mod control;
+mod find;
+mod identity;
 mod local_swarm;
+mod measure;
 mod node;
+mod peers;
+mod planning;
+mod profile;
 mod ring;
+mod serve;
 mod stage;
 
-pub use control::{StageReport, StageSpec};
+/// The computer's name as its owner knows it.
+pub fn machine_name() -> String {
+    hive_host::name()
+}
+
+pub use control::{ModelSource, StageReport, StageSpec};
 pub use generate::{Event, FinishReason, GenerateError, Request, Summary};
 pub use hive_model::template::Message;
 pub use hive_model::{Compute, Sampling};
+pub use hive_net::invite::{Ticket, TicketError};
+pub use hive_net::links::LinkKind;
+pub use hive_net::pairing::{Code, PairError};
+pub use hive_net::{Link, PeerId, Relay};
 pub use hive_plan::{Plan, PlanError};
-pub use local_swarm::{LocalSwarm, SwarmError, SwarmOptions, plan, profile};
-pub use node::{Node, StartError};
+pub use local_swarm::{LocalSwarm, SwarmError, SwarmOptions, plan};
+pub use node::{FindPeerError, Node, NodeOptions, StartError, Status};
+pub use peers::pairings::{DecideError, INVITE_VALID_FOR};
+pub use peers::{Notice, PeerState, PeerView};
+pub use planning::PlanningError;
+pub use profile::Profile;
 pub use ring::{PlacedStage, Placement, Ring, RingError, RingOptions};

@@ -3,13 +3,11 @@
 use std::net::SocketAddr;
 
 use hive_model::ModelFiles;
-use hive_plan::{Machine, ModelProfile, Plan, PlanError};
+use hive_plan::{Machine, Plan};
 
-use crate::node::{Node, StartError};
+use crate::node::{Node, NodeOptions, StartError};
+use crate::planning::{PlanningError, plan_over};
 use crate::ring::{Placement, Ring, RingError, RingOptions};
-
-/// The conversation length a plan leaves room for.
-const PLANNED_CONTEXT: u64 = 4096;
 
 /// What to start.
 #[derive(Debug, Clone)]
@@ -27,10 +25,7 @@ pub struct SwarmOptions {
 pub enum SwarmError {
     /// The wish cannot be planned.
     #[error(transparent)]
-    Plan(#[from] PlanError),
-    /// A tensor that every plan needs is wrong.
-    #[error(transparent)]
-    Model(#[from] hive_model::weights::TensorError),
+    Plan(#[from] PlanningError),
     /// A node did not start.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -61,7 +56,8 @@ impl LocalSwarm {
             if bind.port() != 0 {
                 bind.set_port(bind.port().saturating_add(index as u16));
             }
-            nodes.push(Node::start(name(index, options.stages), bind).await?);
+            let node = NodeOptions { trust_paths: true, ..NodeOptions::new(name(index, options.stages), bind) };
+            nodes.push(Node::start(node).await?);
         }
         for node in &nodes {
             for other in &nodes {
@@ -106,28 +102,9 @@ fn name(index: usize, of: usize) -> String {
 }
 
 /// Splits a model over equal nodes on this machine.
-pub fn plan(files: &ModelFiles, stages: usize) -> Result<Plan, SwarmError> {
-    let memory = hive_host::memory::Memory::now().map_or(u64::MAX, |memory| memory.available_bytes);
+pub fn plan(files: &ModelFiles, stages: usize) -> Result<Plan, PlanningError> {
+    let memory = hive_host::Memory::now().map_or(u64::MAX, |memory| memory.available_bytes);
     let machines: Vec<_> =
         (0..stages).map(|index| Machine { name: name(index, stages), memory_bytes: memory }).collect();
-    let context = (files.config().max_context as u64).min(PLANNED_CONTEXT);
-    Ok(hive_plan::split(&profile(files)?, &machines, context)?)
-}
-
-/// What the model weighs, from its headers.
-pub fn profile(files: &ModelFiles) -> Result<ModelProfile, SwarmError> {
-    let config = files.config();
-    let of_layer = |layer: usize| {
-        let prefix = format!("model.layers.{layer}.");
-        files.weights().stored_bytes(|name| name.starts_with(&prefix))
-    };
-    let embedding_bytes = files.weights().stored_bytes(|name| name.starts_with("model.embed_tokens"));
-    let untied = files.weights().stored_bytes(|name| name.starts_with("lm_head"));
-    let activation = hive_model::ActivationType::from(files.natural_activation()?);
-    Ok(ModelProfile {
-        layer_bytes: (0..config.layers).map(of_layer).collect(),
-        embedding_bytes,
-        head_bytes: if config.tied_embeddings { embedding_bytes } else { untied },
-        kv_bytes_per_token: config.kv_bytes_per_token(activation.bytes()),
-    })
+    plan_over(files, &machines)
 }

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use hive_model::{ModelFiles, OpenError};
 
+use crate::control::ModelSource;
+
 /// The model that comes with HiveMind.
 pub const STARTER_FILE: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 
@@ -29,10 +31,67 @@ pub enum FindError {
 /// Opens a model: a path, an `owner/name` from the Hugging Face cache, or, with no name, the starter model.
 pub fn open(name: Option<&str>) -> Result<ModelFiles, FindError> {
     let path = match name {
-        None => starter().ok_or(FindError::NoStarter)?,
-        Some(name) => find(name)?,
+        Some(name) if name != starter_name() => find(name)?,
+        _ => starter().ok_or(FindError::NoStarter)?,
     };
     Ok(ModelFiles::open(&path)?)
+}
+
+/// What programs call the starter model.
+pub fn starter_name() -> &'static str {
+    STARTER_FILE.trim_end_matches(".gguf")
+}
+
+/// The models on this machine, by the names that [`open`] takes: the starter model, then those of the Hugging Face
+/// cache.
+pub fn names() -> Vec<String> {
+    let starter = starter().filter(|path| path.is_file()).map(|_| starter_name().to_owned());
+    let cache = hive_host::folders::hugging_face_cache().unwrap_or_default();
+    let mut cached: Vec<String> = std::fs::read_dir(&cache)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?.strip_prefix("models--")?.replacen("--", "/", 1);
+            // Only what could be loaded; a cache holds much else.
+            snapshot(&cache, &name).filter(|folder| folder.join("config.json").is_file()).map(|_| name)
+        })
+        .collect();
+    cached.sort();
+    starter.into_iter().chain(cached).collect()
+}
+
+/// How other machines find a model that was opened here by `name`: by that name, or, where it is a path, not at all but
+/// in this process.
+pub(crate) fn source(name: Option<&str>, files: &ModelFiles) -> Result<ModelSource, hive_model::weights::TensorError> {
+    let by_path = name.is_some_and(|name| name != starter_name() && Path::new(name).exists());
+    Ok(if by_path {
+        ModelSource::Path(std::path::absolute(files.path()).unwrap_or_else(|_| files.path().to_owned()))
+    } else {
+        ModelSource::Named(name.map(str::to_owned), files.digest()?)
+    })
+}
+
+/// The file of a model that another machine asks to load a part of.
+pub(crate) fn locate(source: &ModelSource, trusts_paths: bool) -> Result<PathBuf, String> {
+    match source {
+        ModelSource::Path(path) if trusts_paths => Ok(path.clone()),
+        ModelSource::Path(_) => {
+            Err("a model that is split over machines is named, as owner/name; a path means nothing elsewhere"
+                .to_owned())
+        }
+        ModelSource::Named(name, digest) => {
+            if name.as_deref().is_some_and(|name| Path::new(name).is_absolute() || name.contains("..")) {
+                return Err("this is no name of a model".to_owned());
+            }
+            let files = open(name.as_deref()).map_err(|error| error.to_string())?;
+            match files.digest() {
+                Ok(here) if here == *digest => Ok(files.path().to_owned()),
+                Ok(_) => Err("it has another version of this model; download the same one on both machines".to_owned()),
+                Err(error) => Err(error.to_string()),
+            }
+        }
+    }
 }
 
 /// The starter model's file: named by `HIVEMIND_STARTER`, beside the executable, or in the cache.

@@ -3,12 +3,26 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use hive_net::stage::{Inlet, Outlet};
-use hive_net::{BindError, Channel, Endpoint, Frame, Incoming, PeerAddr, Protocol};
-use tokio::sync::mpsc;
+use hive_host::InterfaceKind;
+use hive_net::discovery::{Discovery, Sighting};
+use hive_net::links::{LinkKind, Network, Networks};
+use hive_net::stage::{Dial, Outlet};
+use hive_net::{
+    Admission, BindError, Endpoint, EndpointOptions, Frame, Identity, PeerAddr, PeerId, Protocol, Relay, fingerprint,
+};
+use serde::Serialize;
+use tokio::sync::{mpsc, watch};
 
-use crate::control::{Answer, Hello, Neighbours, Question, RingId, Role};
+use crate::control::{Answer, Hello, Neighbours, Question, RingId, Role, SPEAKS};
+use crate::data::{DataError, DataFolder};
+use crate::peers::pairings::{self, Desk};
+use crate::peers::presence::{self, Greeting};
+use crate::peers::{Notice, PeerView, Peers};
+use crate::profile::{Profile, offered_bytes};
+use crate::serve;
+use crate::serving::Serving;
 use crate::stage::{Destination, Routes, Stage};
 
 /// Why a node could not be started.
@@ -17,6 +31,70 @@ pub enum StartError {
     /// The address is taken or not this machine's.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// The data folder.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The identity.
+    #[error(transparent)]
+    Identity(#[from] crate::identity::OpenError),
+}
+
+/// How to start a node.
+pub struct NodeOptions {
+    /// The name people see.
+    pub name: String,
+    /// Where it listens; an unspecified address is every interface.
+    pub bind: SocketAddr,
+    /// What must survive a restart; without it the node is nobody in particular, for as long as it runs.
+    pub data: Option<DataFolder>,
+    /// Whether it announces itself and looks for others on this network.
+    pub discover: bool,
+    /// Reaching machines elsewhere.
+    pub relay: Relay,
+    /// Whether it gives memory to others.
+    pub share: bool,
+    /// The most memory it gives, in bytes.
+    pub memory_cap: Option<u64>,
+    /// Whether others may name models by path: only where all nodes are one process.
+    pub trust_paths: bool,
+    /// Versions of the control protocol spoken; tests start older and newer nodes.
+    pub speaks: (u32, u32),
+}
+
+impl NodeOptions {
+    /// A node that knows nobody and keeps nothing.
+    pub fn new(name: String, bind: SocketAddr) -> Self {
+        Self {
+            name,
+            bind,
+            data: None,
+            discover: false,
+            relay: Relay::None,
+            share: true,
+            memory_cap: None,
+            trust_paths: false,
+            speaks: SPEAKS,
+        }
+    }
+}
+
+/// How the node is, at one moment.
+#[derive(Debug, Clone, Serialize)]
+pub struct Status {
+    /// This machine's key, as text.
+    pub id: String,
+    /// Three words of it.
+    pub fingerprint: String,
+    /// What it says of itself.
+    pub profile: Profile,
+    /// Where it listens.
+    pub addresses: Vec<SocketAddr>,
+    /// Whether machines on this network are searched for, or why not.
+    pub discovery: String,
+    /// The other machines.
+    pub peers: Vec<PeerView>,
+    /// The model in memory, if there is one.
+    pub model: Option<crate::serving::ModelView>,
 }
 
 /// This machine in the swarm. Clones share it.
@@ -28,19 +106,88 @@ pub struct Node {
 struct Inner {
     name: String,
     endpoint: Endpoint,
-    stages: Mutex<HashMap<RingId, Stage>>,
+    peers: Peers,
+    desk: Desk,
+    data: Option<Arc<DataFolder>>,
+    trust_paths: bool,
+    speaks: (u32, u32),
+    profile: watch::Sender<Profile>,
+    discovery: Mutex<(Option<Discovery>, String)>,
+    stages: Mutex<HashMap<RingId, (PeerId, Stage)>>,
     /// Queues of the rings that this node coordinates.
     coordinated: Mutex<HashMap<RingId, mpsc::Sender<Frame>>>,
+    serving: Serving,
+    stopped: watch::Sender<bool>,
 }
 
+/// How often the node looks at its own machine.
+const LOOK: Duration = Duration::from_secs(2);
+
 impl Node {
-    /// Starts a node that listens on `bind`.
-    pub async fn start(name: String, bind: SocketAddr) -> Result<Self, StartError> {
-        let (endpoint, incoming) = Endpoint::bind(bind).await?;
-        let inner = Inner { name, endpoint, stages: Mutex::default(), coordinated: Mutex::default() };
+    /// Starts a node.
+    pub async fn start(options: NodeOptions) -> Result<Self, StartError> {
+        let NodeOptions { name, bind, data, discover, relay, share, memory_cap, trust_paths, speaks } = options;
+        let identity = match &data {
+            Some(data) => crate::identity::open(data)?,
+            None => Identity::generate(),
+        };
+        let data = data.map(Arc::new);
+        let (admission, networks) = (Admission::default(), Networks::default());
+        networks.set(own_networks());
+        let peers = Peers::open(data.clone(), admission.clone())?;
+        let desk = pairings::open_desk(data.as_deref())?;
+        let endpoint_options = EndpointOptions { identity, bind, relay, admission, networks };
+        let (endpoint, incoming) = Endpoint::bind(endpoint_options).await?;
+        let profile = Profile {
+            name: name.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            chip: hive_host::this().chip(),
+            os: std::env::consts::OS.to_owned(),
+            threads: hive_host::threads(),
+            sharing: share,
+            ..Profile::default()
+        };
+        let inner = Inner {
+            name,
+            endpoint,
+            peers,
+            desk,
+            data,
+            trust_paths,
+            speaks,
+            profile: watch::channel(profile).0,
+            discovery: Mutex::new((None, "off".to_owned())),
+            stages: Mutex::default(),
+            coordinated: Mutex::default(),
+            serving: Serving::default(),
+            stopped: watch::channel(false).0,
+        };
         let node = Self { inner: Arc::new(inner) };
-        tokio::spawn(serve(node.clone(), incoming));
+        node.look(memory_cap);
+        tokio::spawn(serve::serve(node.clone(), incoming));
+        tokio::spawn(presence::attend(node.clone()));
+        tokio::spawn(watch_machine(node.clone(), memory_cap));
+        if discover {
+            node.discover();
+        }
         Ok(node)
+    }
+
+    /// Announces this machine and looks for others. Without multicast the node works all the same, by invitation.
+    fn discover(&self) {
+        let endpoint = &self.inner.endpoint;
+        let started = Discovery::start(endpoint.id(), self.name(), endpoint.port(), self.inner.speaks.1);
+        let mut discovery = lock(&self.inner.discovery);
+        match started {
+            Ok((found, sightings)) => {
+                *discovery = (Some(found), "on".to_owned());
+                tokio::spawn(follow_sightings(self.clone(), sightings));
+            }
+            Err(error) => {
+                tracing::warn!("{error}");
+                discovery.1 = error.to_string();
+            }
+        }
     }
 
     /// The name people see.
@@ -53,16 +200,116 @@ impl Node {
         self.inner.endpoint.addr()
     }
 
-    /// Lets another node ask this one for work, and be asked.
-    pub fn allow(&self, peer: &PeerAddr) {
-        self.inner.endpoint.allow(peer.id());
+    /// Who this node is.
+    pub fn id(&self) -> PeerId {
+        self.inner.endpoint.id()
     }
 
-    /// Leaves the swarm: stages end, connections close.
+    /// Lets another node of this process ask this one for work, and be asked.
+    pub fn allow(&self, peer: &PeerAddr) {
+        self.inner.endpoint.admission().approve(peer.id());
+    }
+
+    /// How the node is.
+    pub fn status(&self) -> Status {
+        let mut addresses = self.addr().sockets();
+        addresses.sort_unstable();
+        Status {
+            id: self.id().to_text(),
+            fingerprint: fingerprint(self.id()),
+            profile: self.inner.profile.borrow().clone(),
+            addresses,
+            discovery: lock(&self.inner.discovery).1.clone(),
+            peers: self.peer_views(),
+            model: self.inner.serving.view(),
+        }
+    }
+
+    /// The other machines.
+    pub fn peer_views(&self) -> Vec<PeerView> {
+        self.inner.peers.views(|peer| self.inner.endpoint.link(peer))
+    }
+
+    /// The machine that a person means: by key or the beginning of it, name, or the three words.
+    pub fn find(&self, who: &str) -> Result<PeerId, FindPeerError> {
+        crate::find::find(&self.peer_views(), who)
+    }
+
+    /// Counts up whenever [`Node::status`] has something new.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.inner.peers.changes()
+    }
+
+    /// What has happened with machines since the notice of this number.
+    pub fn notices(&self, after: u64) -> Vec<Notice> {
+        self.inner.peers.notices(after)
+    }
+
+    /// Leaves the swarm: stages end, connections close, the announcement is taken back.
     pub async fn stop(&self) {
+        self.inner.stopped.send_replace(true);
+        let discovery = lock(&self.inner.discovery).0.take();
+        if let Some(discovery) = discovery {
+            discovery.stop().await;
+        }
+        self.inner.serving.unload().await;
         lock(&self.inner.stages).clear();
         lock(&self.inner.coordinated).clear();
         self.inner.endpoint.close().await;
+    }
+
+    /// Ends when the node stops.
+    pub(crate) async fn stopping(&self) {
+        let mut stopped = self.inner.stopped.subscribe();
+        let _ = stopped.wait_for(|stopped| *stopped).await;
+    }
+
+    pub(crate) fn peers(&self) -> &Peers {
+        &self.inner.peers
+    }
+
+    pub(crate) fn desk(&self) -> &Desk {
+        &self.inner.desk
+    }
+
+    pub(crate) fn endpoint(&self) -> &Endpoint {
+        &self.inner.endpoint
+    }
+
+    /// The model this node has in memory for its own people and programs.
+    pub fn serving(&self) -> &Serving {
+        &self.inner.serving
+    }
+
+    pub(crate) fn trusts_paths(&self) -> bool {
+        self.inner.trust_paths
+    }
+
+    pub(crate) fn profiles(&self) -> watch::Receiver<Profile> {
+        self.inner.profile.subscribe()
+    }
+
+    /// What this machine says of itself now.
+    pub fn profile(&self) -> Profile {
+        self.inner.profile.borrow().clone()
+    }
+
+    pub(crate) fn greeting(&self) -> Greeting {
+        Greeting { speaks: self.inner.speaks, profile: self.profile() }
+    }
+
+    pub(crate) fn save<T: Serialize>(&self, name: &str, value: &T) -> Result<(), DataError> {
+        self.inner.data.as_ref().map_or(Ok(()), |data| data.write(name, value))
+    }
+
+    /// Whether answers are being computed here, or for people here.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.profile().sessions > 0 || lock(&self.inner.stages).values().any(|(_, stage)| stage.sessions() > 0)
+    }
+
+    /// Stages that a machine had loaded here end with its approval.
+    pub(crate) fn drop_stages_of(&self, peer: PeerId) {
+        lock(&self.inner.stages).retain(|_, (owner, _)| *owner != peer);
     }
 
     /// Asks a node, which may be this one, and gives its last answer; `progress` hears the ones before.
@@ -72,10 +319,11 @@ impl Node {
         question: Question,
         mut progress: impl FnMut(usize),
     ) -> Result<Answer, String> {
-        if whom.id() == self.inner.endpoint.id() {
-            return refusal(self.answer(question, &mut progress).await);
+        if whom.id() == self.id() {
+            return refusal(self.answer(self.id(), question, &mut progress).await);
         }
-        let mut channel = self.inner.endpoint.open(whom, Protocol::Control).await.map_err(|error| error.to_string())?;
+        let whom = self.latest_addr(whom);
+        let mut channel = self.endpoint().open(&whom, Protocol::Control).await.map_err(|error| error.to_string())?;
         channel.write_message(&question).await.map_err(|error| error.to_string())?;
         loop {
             match channel.read_message().await {
@@ -87,18 +335,40 @@ impl Node {
         }
     }
 
+    /// What is known of a machine's addresses now, and what was said of them before.
+    fn latest_addr(&self, of: &PeerAddr) -> PeerAddr {
+        let known = self.peers().addr(of.id());
+        let sockets = known.sockets().into_iter().chain(of.sockets());
+        let addr = PeerAddr::new(of.id(), sockets);
+        match known.relay().or_else(|| of.relay()) {
+            Some(relay) => addr.with_relay(&relay),
+            None => addr,
+        }
+    }
+
     /// Where frames for a ring's stage go, at a node which may be this one.
     pub(crate) async fn route(&self, whom: &PeerAddr, ring: RingId, to: Role) -> Result<Destination, String> {
-        if whom.id() == self.inner.endpoint.id() {
-            let queue = match to {
-                Role::Stage => lock(&self.inner.stages).get(&ring).map(Stage::frames),
-                Role::Coordinator => lock(&self.inner.coordinated).get(&ring).cloned(),
-            };
-            return queue.map(Destination::Local).ok_or_else(|| "it holds no such stage".to_owned());
+        if whom.id() == self.id() {
+            return self.queue(ring, to).map(Destination::Local).ok_or_else(|| "it holds no such stage".to_owned());
         }
-        let mut channel = self.inner.endpoint.open(whom, Protocol::Stage).await.map_err(|error| error.to_string())?;
-        channel.write_message(&Hello { ring, to }).await.map_err(|error| error.to_string())?;
-        Ok(Destination::Remote(Outlet::new(channel)))
+        let (node, whom) = (self.clone(), whom.clone());
+        let dial: Dial = Box::new(move || {
+            let (node, whom) = (node.clone(), node.latest_addr(&whom));
+            Box::pin(async move {
+                let mut channel = node.endpoint().open(&whom, Protocol::Stage).await?;
+                channel.write_message(&Hello { ring, to }).await?;
+                Ok(channel)
+            })
+        });
+        Outlet::open(dial).await.map(Destination::Remote).map_err(|error| error.to_string())
+    }
+
+    /// The queue that frames for a ring go to, on this node.
+    pub(crate) fn queue(&self, ring: RingId, to: Role) -> Option<mpsc::Sender<Frame>> {
+        match to {
+            Role::Stage => lock(&self.inner.stages).get(&ring).map(|(_, stage)| stage.frames()),
+            Role::Coordinator => lock(&self.inner.coordinated).get(&ring).cloned(),
+        }
     }
 
     /// Takes the frames that come back to this node as the coordinator of a ring.
@@ -112,15 +382,14 @@ impl Node {
     }
 
     fn stage(&self, ring: RingId) -> Result<Stage, String> {
-        lock(&self.inner.stages).get(&ring).cloned().ok_or_else(|| "it holds no such stage".to_owned())
+        let stages = lock(&self.inner.stages);
+        stages.get(&ring).map(|(_, stage)| stage.clone()).ok_or_else(|| "it holds no such stage".to_owned())
     }
 
-    async fn answer(&self, question: Question, progress: &mut impl FnMut(usize)) -> Answer {
+    /// Does what a node asks, this one included.
+    pub(crate) async fn answer(&self, asker: PeerId, question: Question, progress: &mut impl FnMut(usize)) -> Answer {
         let result = match question {
-            Question::Load(ring, spec) => Stage::load(&spec, progress).await.map(|(stage, device)| {
-                lock(&self.inner.stages).insert(ring, stage);
-                Answer::Loaded(device)
-            }),
+            Question::Load(ring, spec) => self.load(asker, ring, spec, progress).await.map(Answer::Loaded),
             Question::Join(ring, neighbours) => self.join(ring, neighbours).await.map(|()| Answer::Done),
             Question::Open(ring, spec) => match self.stage(ring) {
                 Ok(stage) => stage.open(spec).await.map(|()| Answer::Done),
@@ -141,8 +410,26 @@ impl Node {
                 lock(&self.inner.stages).remove(&ring);
                 Ok(Answer::Done)
             }
+            // These take their stream over; see `serve`.
+            Question::Greet(_) | Question::Measure(_) => Err("this is asked on a stream of its own".to_owned()),
         };
         result.unwrap_or_else(Answer::Refused)
+    }
+
+    async fn load(
+        &self,
+        asker: PeerId,
+        ring: RingId,
+        spec: crate::StageSpec,
+        progress: &mut impl FnMut(usize),
+    ) -> Result<String, String> {
+        if asker != self.id() && !self.profile().sharing {
+            return Err("it does not share".to_owned());
+        }
+        let path = crate::models::locate(&spec.source, asker == self.id() || self.trusts_paths())?;
+        let (stage, device) = Stage::load(&path, &spec, progress).await?;
+        lock(&self.inner.stages).insert(ring, (asker, stage));
+        Ok(device)
     }
 
     async fn join(&self, ring: RingId, neighbours: Neighbours) -> Result<(), String> {
@@ -157,6 +444,47 @@ impl Node {
         stage.join(Routes { next, first, coordinator }).await;
         Ok(())
     }
+
+    /// Looks at this machine, and says what has changed.
+    fn look(&self, memory_cap: Option<u64>) {
+        let host = hive_host::this();
+        let memory = hive_host::Memory::now();
+        let available = memory.map_or(0, |memory| memory.available_bytes);
+        let sessions = lock(&self.inner.stages).values().map(|(_, stage)| stage.sessions()).sum();
+        self.inner.profile.send_if_modified(|profile| {
+            let before = profile.clone();
+            profile.memory_bytes = memory.map_or(0, |memory| memory.total_bytes);
+            let offer = offered_bytes(available, memory_cap, host.gpu_working_set_bytes());
+            // Free memory changes with every breath; others hear of what matters to them.
+            if profile.offered_bytes.abs_diff(offer) > OFFER_STEP_BYTES {
+                profile.offered_bytes = offer;
+            }
+            profile.power = host.power();
+            profile.heat = host.heat();
+            profile.models = crate::models::names();
+            profile.sessions = sessions;
+            *profile != before
+        });
+    }
+}
+
+/// A change of what is offered that is worth telling.
+const OFFER_STEP_BYTES: u64 = 256 << 20;
+
+/// No machine, or several, by what a person wrote.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FindPeerError {
+    /// None.
+    #[error("no machine \"{0}\"; `hivemind peers` lists them")]
+    None(String),
+    /// More than one.
+    #[error("\"{who}\" could be any of {}; use the id or the three words", candidates.join(", "))]
+    Several {
+        /// What was written.
+        who: String,
+        /// Whom it fits.
+        candidates: Vec<String>,
+    },
 }
 
 fn refusal(answer: Answer) -> Result<Answer, String> {
@@ -171,81 +499,51 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Serves what peers open, until the endpoint closes.
-async fn serve(node: Node, mut incoming: mpsc::Receiver<Incoming>) {
-    while let Some(Incoming { protocol, channel, .. }) = incoming.recv().await {
-        let node = node.clone();
-        tokio::spawn(async move {
-            match protocol {
-                Protocol::Control => serve_control(&node, channel).await,
-                Protocol::Stage => serve_stage(&node, channel).await,
-            }
-        });
+async fn follow_sightings(node: Node, mut sightings: mpsc::Receiver<Sighting>) {
+    while let Some(sighting) = sightings.recv().await {
+        match sighting {
+            Sighting::Found { addr, name, version } => node.peers().sighted(addr, name, version),
+            Sighting::Gone(peer) => node.peers().vanished(peer),
+            Sighting::Trouble(why) => tracing::debug!("searching for machines: {why}"),
+        }
     }
 }
 
-async fn serve_control(node: &Node, mut channel: Channel) {
-    let question = match channel.read_message().await {
-        Ok(Some(question)) => question,
-        Ok(None) => return,
-        Err(error) => {
-            tracing::debug!("a question could not be read: {error}");
-            return;
-        }
-    };
-    let (progress, mut heard) = mpsc::unbounded_channel();
-    let answering = async {
-        let answer = node
-            .answer(question, &mut |layers| {
-                // The asker may have gone; the work goes on.
-                let _ = progress.send(layers);
-            })
-            .await;
-        drop(progress);
-        answer
-    };
-    tokio::pin!(answering);
-    let answer = loop {
-        tokio::select! {
-            Some(layers) = heard.recv() => drop(channel.write_message(&Answer::Progress(layers)).await),
-            answer = &mut answering => break answer,
-        }
-    };
-    if channel.write_message(&answer).await.is_ok() {
-        let _ = channel.send.finish();
-    }
-}
-
-async fn serve_stage(node: &Node, mut channel: Channel) {
-    let Ok(Some(Hello { ring, to })) = channel.read_message().await else { return };
-    let queue = match to {
-        Role::Stage => node.stage(ring).ok().map(|stage| stage.frames()),
-        Role::Coordinator => lock(&node.inner.coordinated).get(&ring).cloned(),
-    };
-    let Some(queue) = queue else { return };
-    let mut inlet = Inlet::new(channel);
+async fn watch_machine(node: Node, memory_cap: Option<u64>) {
     loop {
-        let frame = match inlet.recv().await {
-            Ok(Some(frame)) => frame,
-            Ok(None) => return,
-            Err(error) => {
-                tracing::debug!("a stage stream ended: {error}");
-                return;
-            }
-        };
-        if to == Role::Coordinator {
-            // Showing a token can wait until the next one is being computed.
-            tokio::task::yield_now().await;
+        tokio::select! {
+            () = tokio::time::sleep(LOOK) => {}
+            () = node.stopping() => return,
         }
-        let receipt = frame.receipt();
-        if queue.send(frame).await.is_err() {
-            return;
-        }
-        // The stage takes the frame first.
-        tokio::task::yield_now().await;
-        if let Err(error) = inlet.acknowledge(receipt).await {
-            tracing::debug!("a stage stream ended: {error}");
-            return;
+        let here = node.clone();
+        // Asking the system can take a while, on a Mac most of all.
+        let networks = tokio::task::spawn_blocking(move || {
+            here.look(memory_cap);
+            own_networks()
+        });
+        if let Ok(networks) = networks.await
+            && node.endpoint().networks().set(networks)
+        {
+            node.endpoint().network_changed().await;
+            node.peers().dial.notify_waiters();
         }
     }
+}
+
+/// This machine's networks, as the choice of links wants them.
+fn own_networks() -> Vec<Network> {
+    let kind = |kind| match kind {
+        InterfaceKind::Loopback => LinkKind::Loopback,
+        InterfaceKind::Thunderbolt => LinkKind::Thunderbolt,
+        InterfaceKind::Ethernet => LinkKind::Ethernet,
+        InterfaceKind::Wifi => LinkKind::Wifi,
+        InterfaceKind::Vpn => LinkKind::Vpn,
+        InterfaceKind::Other => LinkKind::Other,
+    };
+    let interfaces = hive_host::this().interfaces().into_iter();
+    let networks = interfaces.flat_map(|interface| {
+        let kind = kind(interface.kind);
+        interface.addresses.into_iter().map(move |(address, prefix)| Network { address, prefix, kind })
+    });
+    networks.collect()
 }

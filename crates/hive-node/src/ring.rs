@@ -1,8 +1,8 @@
 //! A model loaded over several nodes, as its coordinator sees it.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use hive_model::template::ChatTemplate;
@@ -12,9 +12,9 @@ use hive_plan::Plan;
 use tokio::sync::mpsc;
 
 use crate::Compute;
-use crate::control::{Answer, Neighbours, Question, RingId, Role, SessionSpec, StageReport, StageSpec};
+use crate::control::{Answer, ModelSource, Neighbours, Question, RingId, Role, SessionSpec, StageReport, StageSpec};
 use crate::node::Node;
-use crate::stage::Destination;
+use crate::stage::{Destination, failed_frame};
 
 /// Frames on their way to a session. An answer is read faster than it is computed.
 const SESSION_QUEUE: usize = 64;
@@ -31,17 +31,20 @@ pub struct Placement {
 /// How a model is loaded.
 #[derive(Debug, Clone)]
 pub struct RingOptions {
+    /// Where the machines find it.
+    pub source: ModelSource,
     /// Kernels.
     pub compute: Compute,
-    /// Threads of each stage.
+    /// Threads of each stage; 0 is as many as its machine has.
     pub threads: usize,
     /// Tokens of a prompt that travel together. Smaller chunks overlap better over stages, larger ones compute better.
     pub prompt_chunk: usize,
 }
 
-impl Default for RingOptions {
-    fn default() -> Self {
-        Self { compute: Compute::Auto, threads: hive_host::threads(), prompt_chunk: 256 }
+impl RingOptions {
+    /// The usual way.
+    pub fn new(source: ModelSource) -> Self {
+        Self { source, compute: Compute::Auto, threads: 0, prompt_chunk: 256 }
     }
 }
 
@@ -74,6 +77,9 @@ pub struct PlacedStage {
     pub device: String,
 }
 
+/// Queues of what comes back, by session.
+type Sessions = Mutex<HashMap<u64, mpsc::Sender<Frame>>>;
+
 /// A loaded model. Clones share it; [`Ring::unload`] frees it.
 #[derive(Clone)]
 pub struct Ring {
@@ -89,8 +95,9 @@ struct Inner {
     template: Result<ChatTemplate, hive_model::template::TemplateError>,
     options: RingOptions,
     prompts: tokio::sync::Mutex<Destination>,
-    sessions: Arc<Mutex<HashMap<u64, mpsc::Sender<Frame>>>>,
+    sessions: Arc<Sessions>,
     next_session: AtomicU64,
+    failed: AtomicBool,
 }
 
 impl Ring {
@@ -112,7 +119,7 @@ impl Ring {
         for stage in &plan.stages {
             let placement = &placements[stage.machine];
             let spec = StageSpec {
-                path: files.path().to_owned(),
+                source: options.source.clone(),
                 layers: stage.layers.clone(),
                 compute: options.compute,
                 threads: options.threads,
@@ -136,6 +143,9 @@ impl Ring {
             Ok(prompts) => {
                 let sessions = Arc::default();
                 tokio::spawn(dispatch(queue, Arc::clone(&sessions)));
+                if let Destination::Remote(outlet) = &prompts {
+                    tokio::spawn(fail_all(outlet.ended(), Arc::downgrade(&sessions)));
+                }
                 let template = files.chat_template();
                 let inner = Inner {
                     id,
@@ -148,6 +158,7 @@ impl Ring {
                     prompts: tokio::sync::Mutex::new(prompts),
                     sessions,
                     next_session: AtomicU64::new(seed),
+                    failed: AtomicBool::new(false),
                 };
                 Ok(Self { inner: Arc::new(inner) })
             }
@@ -191,6 +202,16 @@ impl Ring {
     pub async fn unload(&self) {
         self.inner.node.retire(self.inner.id);
         unload(&self.inner.node, self.inner.id, &self.inner.stages).await;
+    }
+
+    /// Whether a stage has been lost since it was loaded.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.inner.failed.load(Ordering::Relaxed)
+    }
+
+    /// Notes that an answer failed for want of a stage; the next one begins with a model loaded anew.
+    pub(crate) fn fail(&self) {
+        self.inner.failed.store(true, Ordering::Relaxed);
     }
 
     pub(crate) fn template(&self) -> Result<&ChatTemplate, &hive_model::template::TemplateError> {
@@ -269,8 +290,21 @@ fn failed(placement: &Placement, layers: &std::ops::Range<usize>, why: String) -
     RingError::Stage { machine: placement.name.clone(), layers: layers.clone(), why }
 }
 
+/// When the way to the first stage has broken for good, every session hears of it.
+async fn fail_all(ended: impl Future<Output = String>, sessions: Weak<Sessions>) {
+    let why = ended.await;
+    let Some(sessions) = sessions.upgrade() else { return };
+    let open: Vec<_> = {
+        let sessions = sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        sessions.iter().map(|(session, queue)| (*session, queue.clone())).collect()
+    };
+    for (session, queue) in open {
+        let _ = queue.send(failed_frame(session, 0, &format!("the first machine cannot be reached: {why}"))).await;
+    }
+}
+
 /// Hands every frame that comes back to its session; frames of closed sessions are nobody's.
-async fn dispatch(mut queue: mpsc::Receiver<Frame>, sessions: Arc<Mutex<HashMap<u64, mpsc::Sender<Frame>>>>) {
+async fn dispatch(mut queue: mpsc::Receiver<Frame>, sessions: Arc<Sessions>) {
     while let Some(frame) = queue.recv().await {
         let session = sessions.lock().unwrap_or_else(PoisonError::into_inner).get(&frame.session).cloned();
         if let Some(session) = session {

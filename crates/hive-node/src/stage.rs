@@ -4,6 +4,9 @@
 //! previous stage (or the coordinator), results from the worker.
 
 use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -49,6 +52,8 @@ pub(crate) struct Routes {
 
 enum Command {
     Join(Routes),
+    /// A stream to a neighbour broke for good.
+    Lost(&'static str, String),
     Open(SessionSpec, oneshot::Sender<Result<(), String>>),
     Close(u64),
     Report(oneshot::Sender<StageReport>),
@@ -59,14 +64,20 @@ enum Command {
 pub(crate) struct Stage {
     commands: mpsc::Sender<Command>,
     frames: mpsc::Sender<Frame>,
+    sessions: Arc<AtomicUsize>,
 }
 
 impl Stage {
     /// Starts a worker and loads the shard; says on which device.
-    pub(crate) async fn load(spec: &StageSpec, mut progress: impl FnMut(usize)) -> Result<(Self, String), String> {
+    pub(crate) async fn load(
+        path: &Path,
+        spec: &StageSpec,
+        mut progress: impl FnMut(usize),
+    ) -> Result<(Self, String), String> {
         let (worker, mut events) = Worker::spawn().map_err(|error| error.to_string())?;
-        let StageSpec { path, layers, compute, threads } = spec.clone();
-        worker.order(ToWorker::Load(LoadOrder { path, layers, compute, threads })).await;
+        let StageSpec { layers, compute, threads, .. } = spec.clone();
+        let threads = if threads == 0 { hive_host::threads() } else { threads };
+        worker.order(ToWorker::Load(LoadOrder { path: path.to_owned(), layers, compute, threads })).await;
         let device = loop {
             match events.recv().await {
                 Some(WorkerEvent::Said(FromWorker::Progress(layers))) => progress(layers),
@@ -79,10 +90,24 @@ impl Stage {
         };
         let (commands, command_queue) = mpsc::channel(QUEUE);
         let (frames, frame_queue) = mpsc::channel(QUEUE);
-        let actor =
-            Actor { worker, sessions: HashMap::new(), routes: None, dead: None, reports: Vec::new(), link: None };
+        let open = Arc::new(AtomicUsize::new(0));
+        let actor = Actor {
+            worker,
+            sessions: HashMap::new(),
+            open: open.clone(),
+            routes: None,
+            dead: None,
+            reports: Vec::new(),
+            link: None,
+            commands: commands.downgrade(),
+        };
         tokio::spawn(actor.run(command_queue, frame_queue, events));
-        Ok((Self { commands, frames }, device))
+        Ok((Self { commands, frames, sessions: open }, device))
+    }
+
+    /// Sessions open on this stage.
+    pub(crate) fn sessions(&self) -> usize {
+        self.sessions.load(Ordering::Relaxed)
     }
 
     /// Where frames for this stage go.
@@ -114,14 +139,25 @@ impl Stage {
     }
 }
 
+/// A session on this stage.
+struct Open {
+    spec: SessionSpec,
+    /// Position of the next row: what lies before has been taken, and comes again only after a link was mended.
+    next: u32,
+}
+
 struct Actor {
     worker: Worker,
-    sessions: HashMap<u64, SessionSpec>,
+    sessions: HashMap<u64, Open>,
+    /// How many, for whoever asks from outside.
+    open: Arc<AtomicUsize>,
     routes: Option<Routes>,
     /// Why the worker is gone, once it is.
     dead: Option<String>,
     reports: Vec<oneshot::Sender<StageReport>>,
     link: Option<RoundTrips>,
+    /// To itself; weak, so that the actor ends with its last handle.
+    commands: mpsc::WeakSender<Command>,
 }
 
 impl Actor {
@@ -145,6 +181,7 @@ impl Actor {
                 },
                 Some(frame) = frames.recv() => self.frame(frame).await,
             }
+            self.open.store(self.sessions.len(), Ordering::Relaxed);
         }
     }
 
@@ -155,14 +192,21 @@ impl Actor {
                     Some(Destination::Remote(outlet)) => Some(outlet.round_trips()),
                     _ => None,
                 };
+                self.watch(&routes);
                 self.routes = Some(routes);
+            }
+            Command::Lost(whom, why) => {
+                let sessions: Vec<_> = self.sessions.iter().map(|(id, open)| (*id, open.spec.epoch)).collect();
+                for (session, epoch) in sessions {
+                    self.fail(session, epoch, &format!("{whom} cannot be reached: {why}")).await;
+                }
             }
             Command::Open(spec, answer) => {
                 let result = if let Some(why) = &self.dead {
                     Err(why.clone())
                 } else {
                     self.worker.order(ToWorker::Open(SessionId(spec.session), spec.options.clone())).await;
-                    self.sessions.insert(spec.session, spec);
+                    self.sessions.insert(spec.session, Open { spec, next: 0 });
                     Ok(())
                 };
                 let _ = answer.send(result);
@@ -183,11 +227,16 @@ impl Actor {
 
     /// A frame from the previous stage, the coordinator, or, to the first stage, the last one.
     async fn frame(&mut self, frame: Frame) {
-        let current = self.sessions.get(&frame.session).is_some_and(|spec| spec.epoch == frame.epoch);
-        if !current {
-            tracing::debug!(session = frame.session, position = frame.position, "dropped a stale frame");
+        let open = self.sessions.get_mut(&frame.session).filter(|open| open.spec.epoch == frame.epoch);
+        let Some(open) = open.filter(|open| frame.position >= open.next) else {
+            tracing::debug!(
+                session = frame.session,
+                position = frame.position,
+                "dropped a frame that came late or twice"
+            );
             return;
-        }
+        };
+        open.next = frame.position + frame.rows;
         let (session, epoch, position) = (frame.session, frame.epoch, frame.position);
         let Some((input, sample)) = input_of(frame) else { return };
         self.worker
@@ -198,14 +247,14 @@ impl Actor {
     async fn said(&mut self, message: FromWorker) {
         match message {
             FromWorker::Output { session, epoch, position, rows, output, sample } => {
-                let Some(spec) = self.sessions.get(&session.0).filter(|spec| spec.epoch == epoch) else { return };
+                let Some(open) = self.sessions.get(&session.0).filter(|open| open.spec.epoch == epoch) else { return };
                 match output {
                     Output::Hidden(hidden) => {
                         let frame = hidden_frame(session.0, epoch, position, sample, hidden);
                         self.send_on(frame).await;
                     }
                     Output::Token(sampled) => {
-                        let frame = token_frame(spec, position + rows, &sampled);
+                        let frame = token_frame(&open.spec, position + rows, &sampled);
                         self.send_back(frame).await;
                     }
                     Output::Nothing => {}
@@ -267,8 +316,24 @@ impl Actor {
         self.dead = Some(why.clone());
         self.reports.clear();
         let sessions: Vec<_> = self.sessions.drain().collect();
-        for (session, spec) in sessions {
-            self.fail(session, spec.epoch, &why).await;
+        for (session, open) in sessions {
+            self.fail(session, open.spec.epoch, &why).await;
+        }
+    }
+
+    /// Hears of streams that break for good while nothing is being sent on them.
+    fn watch(&self, routes: &Routes) {
+        let neighbours = [("the next machine", &routes.next), ("the first machine", &routes.first)];
+        for (whom, destination) in neighbours {
+            if let (Some(Destination::Remote(outlet)), commands) = (destination, self.commands.clone()) {
+                let ended = outlet.ended();
+                tokio::spawn(async move {
+                    let why = ended.await;
+                    if let Some(commands) = commands.upgrade() {
+                        let _ = commands.send(Command::Lost(whom, why)).await;
+                    }
+                });
+            }
         }
     }
 }
@@ -345,7 +410,8 @@ fn token_frame(spec: &SessionSpec, position: u32, sampled: &Sampled) -> Frame {
     byte_frame(Kind::Token, last, spec.session, spec.epoch, position, payload)
 }
 
-fn failed_frame(session: u64, epoch: u32, why: &str) -> Frame {
+/// The frame that says why a session failed.
+pub(crate) fn failed_frame(session: u64, epoch: u32, why: &str) -> Frame {
     let cut = why.char_indices().map(|(at, _)| at).take_while(|at| *at < 8000).last().unwrap_or(0);
     let end = if why.len() < 8000 { why.len() } else { cut };
     byte_frame(Kind::Failed, true, session, epoch, 0, why.as_bytes()[..end].to_vec())

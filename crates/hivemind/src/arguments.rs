@@ -1,6 +1,7 @@
 //! What can be asked on the command line.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use hive_node::{Compute, Sampling};
@@ -9,14 +10,42 @@ use hive_node::{Compute, Sampling};
 #[derive(Debug, Parser)]
 #[command(name = "hivemind", version, arg_required_else_help = true)]
 pub(crate) struct Arguments {
+    /// Where HiveMind keeps its data; by default the platform's place for it
+    #[arg(long, global = true, env = "HIVEMIND_DATA_DIR", value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Be a part of the swarm, without a window
+    Node(NodeArguments),
     /// Talk with a model
     Chat(ChatOptions),
+    /// Show how this machine and the swarm are
+    Status(JsonOption),
+    /// List the other machines
+    Peers(JsonOption),
+    /// Let a machine in, once both machines show the same code
+    Approve(ApproveOptions),
+    /// Say no to a machine that asks to join
+    Deny(PeerOption),
+    /// Take a machine out of the swarm
+    Remove(PeerOption),
+    /// Refuse a machine everything, asking included
+    Block(PeerOption),
+    /// Call a machine otherwise
+    Rename {
+        /// Its name, the beginning of its id, or its three words
+        machine: String,
+        /// The new name
+        name: String,
+    },
+    /// Invite a machine that is not on this network
+    Invite(InviteOptions),
+    /// Join the machine that an invitation names
+    Join(JoinOptions),
     /// Measure how fast a model runs here
     Bench(BenchOptions),
     /// Show which layers would go where
@@ -32,23 +61,105 @@ pub(crate) enum Command {
     Worker,
 }
 
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct JsonOption {
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PeerOption {
+    /// Its name, the beginning of its id, or its three words
+    pub(crate) machine: String,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct NodeArguments {
+    /// The name other machines show; by default the computer's
+    #[arg(long, env = "HIVEMIND_NAME", value_name = "N")]
+    pub(crate) name: Option<String>,
+    /// The most memory to give, for example 8GiB
+    #[arg(long, env = "HIVEMIND_MEMORY", value_name = "BYTES")]
+    pub(crate) memory: Option<String>,
+    /// Give no memory; only use that of others
+    #[arg(long, env = "HIVEMIND_NO_SHARE")]
+    pub(crate) no_share: bool,
+    /// Stay on the local network: no relay, no lookup outside
+    #[arg(long, env = "HIVEMIND_LAN_ONLY")]
+    pub(crate) lan_only: bool,
+    /// Where programs of this machine reach it; by default 127.0.0.1:4483
+    #[arg(long, env = "HIVEMIND_API", value_name = "ADDR")]
+    pub(crate) api: Option<SocketAddr>,
+    /// Where other machines reach it; by default a free port on every interface
+    #[arg(long, env = "HIVEMIND_BIND", value_name = "ADDR")]
+    pub(crate) bind: Option<SocketAddr>,
+    /// For machines on other networks: none, public, or the URL of a relay of your own
+    #[arg(long, env = "HIVEMIND_RELAY", value_name = "RELAY")]
+    pub(crate) relay: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ApproveOptions {
+    /// Its name, the beginning of its id, or its three words
+    pub(crate) machine: String,
+    /// The code that the other machine shows; without it, you are asked
+    #[arg(long, value_name = "CODE")]
+    pub(crate) code: Option<String>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InviteOptions {
+    /// How long the invitation is good for, in hours
+    #[arg(long, default_value_t = 24.0, value_name = "H")]
+    pub(crate) hours: f64,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct JoinOptions {
+    /// The invitation, or a file with it; by default, or for "-", it is read from standard input, where others cannot see it
+    pub(crate) invitation: Option<String>,
+    /// The code that the other machine shows; without it, you are asked
+    #[arg(long, value_name = "CODE")]
+    pub(crate) code: Option<String>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 /// How a model is run, shared by `chat` and `bench`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct RunOptions {
     /// A .gguf file, a folder, or owner/name from the Hugging Face cache; by default the starter model
     pub(crate) model: Option<String>,
-    /// Split the model over this many nodes on this machine
-    #[arg(long, default_value_t = 1, value_name = "N")]
-    pub(crate) stages: usize,
+    /// Split the model over this many machines; without a running node, over as many nodes on this machine
+    #[arg(long, value_name = "N")]
+    pub(crate) stages: Option<usize>,
     /// Kernels: plain (MLX's own), fast (ours, on the CPU), or auto
-    #[arg(long, env = "HIVEMIND_COMPUTE", default_value = "auto")]
-    pub(crate) compute: Compute,
+    #[arg(long, env = "HIVEMIND_COMPUTE")]
+    pub(crate) compute: Option<Compute>,
     /// Threads of each stage on the CPU; by default one per core
     #[arg(long, env = "HIVEMIND_THREADS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
     /// Address the first node listens on; with a port, further nodes take the ports after it
-    #[arg(long, env = "HIVEMIND_BIND", default_value = "127.0.0.1:0", value_name = "ADDR")]
-    pub(crate) bind: SocketAddr,
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) bind: Option<SocketAddr>,
+}
+
+impl RunOptions {
+    /// Whether the options only make sense for nodes that the command starts itself.
+    pub(crate) fn describes_own_nodes(&self) -> bool {
+        self.compute.is_some() || self.threads.is_some() || self.bind.is_some()
+    }
 }
 
 #[derive(Debug, Args)]
@@ -137,9 +248,9 @@ pub(crate) struct BenchOptions {
 pub(crate) struct PlanOptions {
     /// A .gguf file, a folder, or owner/name from the Hugging Face cache; by default the starter model
     pub(crate) model: Option<String>,
-    /// Split the model over this many nodes on this machine
-    #[arg(long, default_value_t = 1, value_name = "N")]
-    pub(crate) stages: usize,
+    /// Split the model over this many machines; without a running node, over as many nodes on this machine
+    #[arg(long, value_name = "N")]
+    pub(crate) stages: Option<usize>,
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,

@@ -80,16 +80,16 @@ fn show(swarm: &LocalSwarm, options: &BenchOptions, runs: &[Run]) {
     let hop = median(runs, |run| run.overhead_us) / stages.len() as f64;
     let link = reports.iter().filter_map(|report| report.link_round_trip_us).max();
     if options.json {
-        let stage = |(index, (stage, report)): (usize, (&serde_json::Value, &StageReport))| {
-            let mut stage = stage.clone();
+        let listed = swarm::stages_json(stages);
+        let stage = |(index, report): (usize, &StageReport)| {
+            let mut stage = listed[index].clone();
             stage["computing_us"] = json!(median(runs, |run| run.computing_us[index]));
             stage["weight_bytes"] = json!(swarm.plan().stages[index].weight_bytes);
             stage["peak_bytes"] = json!(report.peak_bytes);
             stage["kv_bytes"] = json!(report.kv_bytes);
             stage
         };
-        let listed = swarm::stages_json(stages);
-        let listed: Vec<_> = listed.iter().zip(reports).enumerate().map(stage).collect();
+        let listed: Vec<_> = reports.iter().enumerate().map(stage).collect();
         output::line(json!({
             "model": swarm.ring().files().name(),
             "device": stages[0].device,
@@ -115,7 +115,7 @@ fn show(swarm: &LocalSwarm, options: &BenchOptions, runs: &[Run]) {
         let peak = report.peak_bytes.map_or("unknown".to_owned(), output::megabytes);
         output::line(format_args!(
             "memory   {} at most {peak} (weights {}, conversation {})",
-            swarm::who(std::slice::from_ref(stage)),
+            swarm::who(&swarm::stages_json(std::slice::from_ref(stage))),
             output::megabytes(planned.weight_bytes),
             output::megabytes(report.kv_bytes)
         ));

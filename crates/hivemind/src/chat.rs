@@ -1,23 +1,24 @@
 //! `hivemind chat`: one answer, a conversation in the terminal, or an answer to each line of a pipe.
 
 use std::io::IsTerminal;
+use std::path::Path;
 
-use hive_node::{Event, LocalSwarm, Message, Request, Sampling, Summary};
+use hive_node::{Message, Request, Sampling};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines, Stdin};
-use tokio::sync::mpsc;
 
 use crate::arguments::ChatOptions;
+use crate::talk::{Answer, Figures, Piece, Talk};
 use crate::{Failure, output, swarm};
 
-pub(crate) async fn run(options: ChatOptions) -> Result<(), Failure> {
+pub(crate) async fn run(options: ChatOptions, folder: &Path) -> Result<(), Failure> {
     let sampling = options.sampling.sampling();
     // A wrong setting is told before a model is loaded for it.
     sampling.check().map_err(Failure::usage)?;
     if options.max_tokens == Some(0) {
         return Err(Failure::usage("an answer of 0 tokens was asked for").hint("ask for at least 1"));
     }
-    let swarm = swarm::start(&options.run).await?;
-    let mut chat = Chat { swarm: &swarm, sampling, messages: Vec::new(), options: &options };
+    let talk = Talk::open(&options.run, folder).await?;
+    let mut chat = Chat { talk: &talk, sampling, messages: Vec::new(), options: &options };
     if let Some(system) = &options.system {
         chat.messages.push(Message::new("system", system.clone()));
     }
@@ -25,12 +26,12 @@ pub(crate) async fn run(options: ChatOptions) -> Result<(), Failure> {
         Some(prompt) => chat.answer(prompt.clone()).await.map(|_| ()),
         None => chat.converse().await,
     };
-    swarm.stop().await;
+    talk.close().await;
     result
 }
 
 struct Chat<'a> {
-    swarm: &'a LocalSwarm,
+    talk: &'a Talk,
     sampling: Sampling,
     messages: Vec<Message>,
     options: &'a ChatOptions,
@@ -38,7 +39,7 @@ struct Chat<'a> {
 
 /// How an answer came to its end.
 enum End {
-    Complete(Summary),
+    Complete(Figures),
     /// Ctrl-C: the part that came stands.
     Stopped,
 }
@@ -48,8 +49,7 @@ impl Chat<'_> {
     async fn converse(&mut self) -> Result<(), Failure> {
         let interactive = std::io::stdin().is_terminal();
         if interactive {
-            let ring = self.swarm.ring();
-            output::note(format_args!("{} on {}", ring.files().name(), swarm::who(ring.stages())));
+            output::note(self.talk.describe());
             output::note("Ctrl-C stops an answer, Ctrl-D ends.");
         }
         let mut lines = BufReader::new(tokio::io::stdin()).lines();
@@ -62,7 +62,7 @@ impl Chat<'_> {
                 continue;
             }
             match self.answer(line).await {
-                Ok(End::Complete(summary)) if interactive => output::note(self.remark(&summary)),
+                Ok(End::Complete(figures)) if interactive => output::note(remark(&figures)),
                 Ok(End::Complete(_)) => {}
                 Ok(End::Stopped) => output::note("stopped"),
                 // In a conversation a failed turn is not the end; in a pipe nobody would notice.
@@ -81,15 +81,14 @@ impl Chat<'_> {
             stop: self.options.stop.clone(),
             ..Request::new(self.messages.clone())
         };
-        let events = self.swarm.ring().generate(request).await;
-        let outcome = match events {
-            Ok(events) => self.follow(events).await,
-            Err(error) => Err(Failure::new(error)),
+        let outcome = match self.talk.ask(request).await {
+            Ok(answer) => self.follow(answer).await,
+            Err(failure) => Err(failure),
         };
         match outcome {
             Ok((text, end)) => {
                 if self.options.json {
-                    output::line(self.json(&text, &end));
+                    output::line(json(&text, &end));
                 }
                 self.messages.push(Message::new("assistant", text));
                 Ok(end)
@@ -103,7 +102,7 @@ impl Chat<'_> {
     }
 
     /// Shows an answer while it grows.
-    async fn follow(&self, mut events: mpsc::Receiver<Event>) -> Result<(String, End), Failure> {
+    async fn follow(&self, mut pieces: Answer) -> Result<(String, End), Failure> {
         let mut answer = String::new();
         let show = |text: &str| {
             if !self.options.json {
@@ -111,57 +110,51 @@ impl Chat<'_> {
             }
         };
         let end = loop {
-            let event = tokio::select! {
-                event = events.recv() => event,
-                // Dropping the receiver, on return, cancels the answer everywhere.
+            let piece = tokio::select! {
+                piece = pieces.next() => piece,
+                // Dropping the answer, on return, cancels it everywhere.
                 Ok(()) = tokio::signal::ctrl_c() => break End::Stopped,
             };
-            match event {
-                Some(Event::Token { text, .. }) => {
+            match piece {
+                Ok(Piece::Text(text)) => {
                     show(&text);
                     answer += &text;
                 }
-                Some(Event::Finished { text, summary }) => {
-                    show(&text);
-                    answer += &text;
-                    break End::Complete(summary);
-                }
-                Some(Event::Failed(why)) => {
+                Ok(Piece::End(figures)) => break End::Complete(figures),
+                Err(failure) => {
                     show("\n");
-                    return Err(Failure::new(format_args!("the answer broke off: {why}")));
+                    return Err(failure);
                 }
-                None => return Err(Failure::new("the answer broke off")),
             }
         };
         show("\n");
         Ok((answer, end))
     }
+}
 
-    /// Who computed, and how fast.
-    fn remark(&self, summary: &Summary) -> String {
-        format!(
-            "{:.1} tok/s · {} · {:.1} s to first word",
-            summary.decode_tokens_per_s(),
-            swarm::who(self.swarm.ring().stages()),
-            summary.time_to_first_token.as_secs_f64()
-        )
-    }
+/// Who computed, and how fast.
+fn remark(figures: &Figures) -> String {
+    format!(
+        "{:.1} tok/s · {} · {:.1} s to first word",
+        figures.decode_tokens_per_s,
+        swarm::who(&figures.stages),
+        figures.ttft_ms / 1e3
+    )
+}
 
-    fn json(&self, text: &str, end: &End) -> serde_json::Value {
-        let stages = swarm::stages_json(self.swarm.ring().stages());
-        match end {
-            End::Complete(summary) => serde_json::json!({
-                "text": text,
-                "tokens": summary.tokens,
-                "prompt_tokens": summary.prompt_tokens,
-                "completion_tokens": summary.tokens.len(),
-                "finish_reason": summary.finish_reason.as_str(),
-                "ttft_ms": summary.time_to_first_token.as_secs_f64() * 1e3,
-                "decode_tokens_per_s": summary.decode_tokens_per_s(),
-                "stages": stages,
-            }),
-            End::Stopped => serde_json::json!({ "text": text, "finish_reason": "cancelled", "stages": stages }),
-        }
+fn json(text: &str, end: &End) -> serde_json::Value {
+    match end {
+        End::Complete(figures) => serde_json::json!({
+            "text": text,
+            "tokens": figures.tokens,
+            "prompt_tokens": figures.prompt_tokens,
+            "completion_tokens": figures.completion_tokens,
+            "finish_reason": figures.finish_reason,
+            "ttft_ms": figures.ttft_ms,
+            "decode_tokens_per_s": figures.decode_tokens_per_s,
+            "stages": figures.stages,
+        }),
+        End::Stopped => serde_json::json!({ "text": text, "finish_reason": "cancelled" }),
     }
 }
 

@@ -6,19 +6,24 @@
 mod arguments;
 mod bench;
 mod chat;
+mod client;
 mod doctor;
+mod node;
 mod output;
+mod peers;
 mod plan;
 mod swarm;
+mod talk;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 
 use arguments::{Arguments, Command};
+use client::Client;
 
 /// What went wrong, and what to do about it.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[error("{message}")]
 pub(crate) struct Failure {
     message: String,
@@ -58,20 +63,37 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return report(&Failure::new(error)),
     };
-    let result = runtime.block_on(async {
-        match arguments.command {
-            Command::Chat(options) => chat::run(options).await,
-            Command::Bench(options) => bench::run(options).await,
-            Command::Plan(options) => plan::run(&options),
-            Command::Doctor { json } => doctor::run(json).await,
-            Command::Worker => Ok(()),
-        }
-    });
+    let result = runtime.block_on(run(arguments));
     // A blocked read of standard input must not keep the process alive.
     runtime.shutdown_background();
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => report(&failure),
+    }
+}
+
+async fn run(arguments: Arguments) -> Result<(), Failure> {
+    let folder = client::folder(arguments.data_dir.as_deref());
+    let node = async || match &folder {
+        Ok(folder) => Client::need(folder).await,
+        Err(failure) => Err(failure.clone()),
+    };
+    match arguments.command {
+        Command::Node(options) => node::run(options, &folder?).await,
+        Command::Chat(options) => chat::run(options, &folder?).await,
+        Command::Bench(options) => bench::run(options).await,
+        Command::Plan(options) => plan::run(&options, &folder?).await,
+        Command::Doctor { json } => doctor::run(json).await,
+        Command::Status(options) => peers::status(&node().await?, options.json).await,
+        Command::Peers(options) => peers::peers(&node().await?, options.json).await,
+        Command::Approve(options) => peers::approve(&node().await?, options).await,
+        Command::Deny(options) => peers::act(&node().await?, options, "deny", "was denied").await,
+        Command::Remove(options) => peers::act(&node().await?, options, "remove", "is out").await,
+        Command::Block(options) => peers::act(&node().await?, options, "block", "is blocked").await,
+        Command::Rename { machine, name } => peers::rename(&node().await?, &machine, &name).await,
+        Command::Invite(options) => peers::invite(&node().await?, options).await,
+        Command::Join(options) => peers::join(&node().await?, options).await,
+        Command::Worker => Ok(()),
     }
 }
 

@@ -1,14 +1,20 @@
 //! `hivemind plan`: which layers would go where, without loading anything.
 
+use std::path::Path;
+
 use hive_node::models;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::arguments::PlanOptions;
+use crate::client::Client;
 use crate::{Failure, output, swarm};
 
-pub(crate) fn run(options: &PlanOptions) -> Result<(), Failure> {
+pub(crate) async fn run(options: &PlanOptions, folder: &Path) -> Result<(), Failure> {
+    if let Some(client) = Client::find(folder).await? {
+        return of_the_swarm(&client, options).await;
+    }
     let files = models::open(options.model.as_deref()).map_err(Failure::new)?;
-    let plan = hive_node::plan(&files, options.stages).map_err(swarm::explain)?;
+    let plan = hive_node::plan(&files, options.stages.unwrap_or(1)).map_err(swarm::explain_plan)?;
     if options.json {
         let stages = plan.stages.iter().map(|stage| {
             json!({
@@ -35,6 +41,23 @@ pub(crate) fn run(options: &PlanOptions) -> Result<(), Failure> {
     }
     for reason in &plan.reasons {
         output::line(reason);
+    }
+    Ok(())
+}
+
+/// The plan that the running node would follow.
+async fn of_the_swarm(client: &Client, options: &PlanOptions) -> Result<(), Failure> {
+    let model = options.model.iter().map(|model| ("model", model.clone()));
+    let stages = options.stages.iter().map(|stages| ("stages", stages.to_string()));
+    let plan: Value = client.get("/hive/v1/plan", &model.chain(stages).collect::<Vec<_>>()).await?;
+    if options.json {
+        output::line(plan);
+        return Ok(());
+    }
+    output::line(format_args!("{}: {} layers", plan["model"].as_str().unwrap_or_default(), plan["layers"]));
+    output::line(swarm::who(&plan["stages"]));
+    for reason in plan["reasons"].as_array().into_iter().flatten() {
+        output::line(reason.as_str().unwrap_or_default());
     }
     Ok(())
 }

@@ -1,6 +1,9 @@
 //! Starts the nodes that a command needs, and names who computes.
 
-use hive_node::{LocalSwarm, PlacedStage, RingOptions, SwarmError, SwarmOptions, models};
+use std::net::{Ipv4Addr, SocketAddr};
+
+use hive_node::{LocalSwarm, ModelSource, PlacedStage, PlanningError, RingOptions, SwarmError, SwarmOptions, models};
+use serde_json::{Value, json};
 
 use crate::Failure;
 use crate::arguments::RunOptions;
@@ -10,35 +13,46 @@ use crate::output::Progress;
 pub(crate) async fn start(run: &RunOptions) -> Result<LocalSwarm, Failure> {
     let files = models::open(run.model.as_deref()).map_err(Failure::new)?;
     let mut progress = Progress::new(format!("Loading {}:", files.name()), files.config().layers);
-    let mut ring = RingOptions { compute: run.compute, ..RingOptions::default() };
-    if let Some(threads) = run.threads {
-        ring.threads = usize::from(threads);
-    }
-    let options = SwarmOptions { stages: run.stages, bind: run.bind, ring };
+    let mut ring = RingOptions::new(ModelSource::Path(files.path().to_owned()));
+    ring.compute = run.compute.unwrap_or_default();
+    ring.threads = run.threads.map_or(0, usize::from);
+    let bind = run.bind.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+    let options = SwarmOptions { stages: run.stages.unwrap_or(1), bind, ring };
     LocalSwarm::start(files, options, |layers| progress.set(layers)).await.map_err(explain)
 }
 
 pub(crate) fn explain(error: SwarmError) -> Failure {
+    match error {
+        SwarmError::Plan(error) => explain_plan(error),
+        error @ SwarmError::Start(_) => {
+            Failure::new(error).hint("choose another --bind, or leave it out for a free port")
+        }
+        error @ SwarmError::Ring(_) => Failure::new(error),
+    }
+}
+
+pub(crate) fn explain_plan(error: PlanningError) -> Failure {
     match &error {
-        SwarmError::Plan(hive_node::PlanError::NoStages | hive_node::PlanError::TooManyStages { .. }) => {
+        PlanningError::Plan(hive_node::PlanError::NoStages | hive_node::PlanError::TooManyStages { .. }) => {
             Failure::usage(error)
         }
-        SwarmError::Plan(_) => Failure::new(error).hint("use a smaller model, or more machines"),
-        SwarmError::Start(_) => Failure::new(error).hint("choose another --bind, or leave it out for a free port"),
-        _ => Failure::new(error),
+        PlanningError::Plan(_) => Failure::new(error).hint("use a smaller model, or more machines"),
+        PlanningError::Model(_) => Failure::new(error),
     }
 }
 
 /// "machine 1 (layers 1–18) + machine 2 (layers 19–30)", layers counted from 1 as people do.
-pub(crate) fn who(stages: &[PlacedStage]) -> String {
-    let one = |stage: &PlacedStage| {
-        format!("{} (layers {}–{})", stage.placement.name, stage.layers.start + 1, stage.layers.end)
+pub(crate) fn who(stages: &Value) -> String {
+    let bound = |stage: &Value, index: usize| stage["layers"][index].as_u64().unwrap_or_default();
+    let one = |stage: &Value| {
+        format!("{} (layers {}–{})", stage["node"].as_str().unwrap_or_default(), bound(stage, 0) + 1, bound(stage, 1))
     };
-    stages.iter().map(one).collect::<Vec<_>>().join(" + ")
+    stages.as_array().map(Vec::as_slice).unwrap_or_default().iter().map(one).collect::<Vec<_>>().join(" + ")
 }
 
 /// The stages as `--json` gives them: layers `[start, end)`, counted from 0.
-pub(crate) fn stages_json(stages: &[PlacedStage]) -> Vec<serde_json::Value> {
-    let one = |stage: &PlacedStage| serde_json::json!({ "node": stage.placement.name, "layers": [stage.layers.start, stage.layers.end] });
+pub(crate) fn stages_json(stages: &[PlacedStage]) -> Value {
+    let one =
+        |stage: &PlacedStage| json!({ "node": stage.placement.name, "layers": [stage.layers.start, stage.layers.end] });
     stages.iter().map(one).collect()
 }

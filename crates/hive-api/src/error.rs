@@ -1,0 +1,63 @@
+//! Refusals, as programs read them: a status, a code that stays, a message and a hint for people.
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+/// Why a request was not served.
+///
+/// The body suits both of our kinds of callers: OpenAI's clients read `error.message`, `error.type` and `error.code`.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    status: StatusCode,
+    pub(crate) code: &'static str,
+    message: String,
+    hint: Option<String>,
+}
+
+impl Refusal {
+    pub(crate) fn new(status: StatusCode, code: &'static str, message: impl ToString) -> Self {
+        Self { status, code, message: message.to_string(), hint: None }
+    }
+
+    pub(crate) fn bad(code: &'static str, message: impl ToString) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, message)
+    }
+
+    pub(crate) fn missing(code: &'static str, message: impl ToString) -> Self {
+        Self::new(StatusCode::NOT_FOUND, code, message)
+    }
+
+    pub(crate) fn forbidden(code: &'static str, message: &str, hint: &str) -> Self {
+        Self::new(StatusCode::FORBIDDEN, code, message).hint(hint)
+    }
+
+    pub(crate) fn unauthorized(message: &str, hint: &str) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "unauthorized", message).hint(hint)
+    }
+
+    pub(crate) fn internal(message: impl ToString) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "failed", message)
+    }
+
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    pub(crate) fn body(&self) -> serde_json::Value {
+        let kind = if self.status.is_client_error() { "invalid_request_error" } else { "server_error" };
+        json!({ "error": { "message": self.message, "type": kind, "code": self.code, "hint": self.hint } })
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        (self.status, Json(self.body())).into_response()
+    }
+}
+
+pub(crate) async fn not_found() -> Refusal {
+    Refusal::missing("not_found", "there is nothing at this address")
+}

@@ -1,0 +1,209 @@
+//! HiveMind's own interface: the machines, and what the node is doing. The command line speaks nothing else.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::extract::{Path, Query, State};
+use axum::response::Sse;
+use axum::response::sse::{Event, KeepAlive};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use futures_util::Stream;
+use hive_node::serving::Wish;
+use hive_node::{Code, DecideError, INVITE_VALID_FOR, Notice, PairError, PeerId, PeerView, Status, Ticket};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::Shared;
+use crate::error::Refusal;
+
+pub(crate) fn routes() -> Router<Shared> {
+    Router::new()
+        .route("/status", get(status))
+        .route("/events", get(events))
+        .route("/peers", get(peers))
+        .route("/peers/{who}/pair", post(pair))
+        .route("/peers/{who}/approve", post(approve))
+        .route("/peers/{who}/deny", post(deny))
+        .route("/peers/{who}/remove", post(remove))
+        .route("/peers/{who}/block", post(block))
+        .route("/peers/{who}/rename", post(rename))
+        .route("/invites", post(invite))
+        .route("/join", post(join))
+        .route("/plan", get(plan))
+        .route("/quit", post(quit))
+}
+
+async fn status(State(shared): State<Shared>) -> Json<Status> {
+    Json(shared.node.status())
+}
+
+async fn peers(State(shared): State<Shared>) -> Json<Vec<PeerView>> {
+    Json(shared.node.peer_views())
+}
+
+/// What a listener hears: the whole status whenever something in it changed, and notices as they come.
+#[derive(Serialize)]
+struct Update {
+    status: Status,
+    notices: Vec<Notice>,
+}
+
+/// The least time between two updates: a heartbeat's news can wait this long, a person does not notice.
+const UPDATE_PAUSE: Duration = Duration::from_millis(100);
+
+async fn events(State(shared): State<Shared>) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+    let mut changes = shared.node.changes();
+    changes.mark_changed();
+    let start = (shared.node, changes, 0);
+    let stream = futures_util::stream::unfold(start, |(node, mut changes, heard)| async move {
+        changes.changed().await.ok()?;
+        let notices = node.notices(heard);
+        let heard = notices.last().map_or(heard, |notice| notice.number);
+        let update = Update { status: node.status(), notices };
+        let event = Event::default().event("update").json_data(&update).unwrap_or_default();
+        tokio::time::sleep(UPDATE_PAUSE).await;
+        Some((Ok(event), (node, changes, heard)))
+    });
+    Sse::new(stream).keep_alive(KeepAlive::default())
+}
+
+fn find(shared: &Shared, who: &str) -> Result<PeerId, Refusal> {
+    shared.node.find(who).map_err(|error| Refusal::missing("no_such_peer", error))
+}
+
+fn pair_refusal(error: PairError) -> Refusal {
+    let code = match &error {
+        PairError::Connect(_) => "unreachable",
+        PairError::Refused(_) => "refused",
+        PairError::BrokeOff | PairError::Protocol(_) => "broke_off",
+    };
+    Refusal::new(axum::http::StatusCode::BAD_GATEWAY, code, error)
+}
+
+async fn pair(State(shared): State<Shared>, Path(who): Path<String>) -> Result<Json<Value>, Refusal> {
+    let peer = find(&shared, &who)?;
+    let code = shared.node.pair(peer).await.map_err(pair_refusal)?;
+    Ok(Json(json!({ "id": peer.to_text(), "code": code.to_string() })))
+}
+
+#[derive(Deserialize)]
+struct Approval {
+    /// As both machines show it. Whoever approves has looked.
+    code: String,
+}
+
+async fn approve(
+    State(shared): State<Shared>,
+    Path(who): Path<String>,
+    Json(Approval { code }): Json<Approval>,
+) -> Result<Json<Value>, Refusal> {
+    let peer = find(&shared, &who)?;
+    let code = Code::parse(&code).ok_or_else(|| Refusal::bad("wrong_code", "a code is six digits"))?;
+    shared.node.approve(peer, code).map_err(decide_refusal)?;
+    Ok(done())
+}
+
+async fn deny(State(shared): State<Shared>, Path(who): Path<String>) -> Result<Json<Value>, Refusal> {
+    let peer = find(&shared, &who)?;
+    shared.node.deny(peer).map_err(decide_refusal)?;
+    Ok(done())
+}
+
+async fn remove(State(shared): State<Shared>, Path(who): Path<String>) -> Result<Json<Value>, Refusal> {
+    shared.node.remove(find(&shared, &who)?).map_err(Refusal::internal)?;
+    Ok(done())
+}
+
+async fn block(State(shared): State<Shared>, Path(who): Path<String>) -> Result<Json<Value>, Refusal> {
+    shared.node.block(find(&shared, &who)?).map_err(Refusal::internal)?;
+    Ok(done())
+}
+
+#[derive(Deserialize)]
+struct NewName {
+    name: String,
+}
+
+async fn rename(
+    State(shared): State<Shared>,
+    Path(who): Path<String>,
+    Json(NewName { name }): Json<NewName>,
+) -> Result<Json<Value>, Refusal> {
+    shared.node.rename(find(&shared, &who)?, &name).map_err(Refusal::internal)?;
+    Ok(done())
+}
+
+#[derive(Deserialize)]
+#[serde(default)]
+struct InviteWish {
+    valid_for_s: u64,
+}
+
+impl Default for InviteWish {
+    fn default() -> Self {
+        Self { valid_for_s: INVITE_VALID_FOR.as_secs() }
+    }
+}
+
+/// Nobody means an invitation to be good for longer than a month.
+const LONGEST_INVITE_S: u64 = 31 * 24 * 3600;
+
+async fn invite(State(shared): State<Shared>, Json(wish): Json<InviteWish>) -> Result<Json<Value>, Refusal> {
+    let seconds = wish.valid_for_s.clamp(1, LONGEST_INVITE_S);
+    let ticket = shared.node.invite(Duration::from_secs(seconds)).map_err(Refusal::internal)?;
+    Ok(Json(json!({ "ticket": ticket.to_text(), "valid_for_s": seconds })))
+}
+
+#[derive(Deserialize)]
+struct JoinWish {
+    ticket: String,
+}
+
+async fn join(State(shared): State<Shared>, Json(JoinWish { ticket }): Json<JoinWish>) -> Result<Json<Value>, Refusal> {
+    let ticket = Ticket::parse(&ticket).map_err(|error| Refusal::bad("bad_ticket", error))?;
+    let (peer, code) = shared.node.join_by(&ticket).await.map_err(pair_refusal)?;
+    Ok(Json(json!({ "id": peer.to_text(), "code": code.to_string() })))
+}
+
+#[derive(Deserialize)]
+struct PlanWish {
+    model: Option<String>,
+    stages: Option<usize>,
+}
+
+async fn plan(State(shared): State<Shared>, Query(wish): Query<PlanWish>) -> Result<Json<Value>, Refusal> {
+    let wish = Wish { model: wish.model, stages: wish.stages };
+    let layout = shared.node.lay_out(&wish).map_err(|error| Refusal::bad("no_plan", error))?;
+    let stages = layout.plan.stages.iter().map(|stage| {
+        json!({
+            "node": layout.placements[stage.machine].name,
+            "layers": [stage.layers.start, stage.layers.end],
+            "weight_bytes": stage.weight_bytes,
+            "kv_bytes": stage.kv_bytes,
+        })
+    });
+    Ok(Json(json!({
+        "model": layout.model,
+        "layers": layout.layers,
+        "stages": stages.collect::<Vec<_>>(),
+        "reasons": layout.plan.reasons,
+    })))
+}
+
+async fn quit(State(shared): State<Shared>) -> Json<Value> {
+    shared.quit.send_replace(true);
+    done()
+}
+
+fn decide_refusal(error: DecideError) -> Refusal {
+    match &error {
+        DecideError::NotPending(_) => Refusal::new(axum::http::StatusCode::CONFLICT, "not_pending", error),
+        DecideError::WrongCode { .. } => Refusal::new(axum::http::StatusCode::CONFLICT, "wrong_code", error),
+        DecideError::Data(_) => Refusal::internal(error),
+    }
+}
+
+fn done() -> Json<Value> {
+    Json(json!({ "done": true }))
+}

@@ -1,0 +1,232 @@
+//! Who may come in: the allow-list, asked after every handshake, and the limits on strangers before it.
+//!
+//! What holds: a peer that is not approved gets a pairing stream and nothing else; a blocked one not even that; a
+//! revoked one loses its live connections together with its right to new ones, under one lock, so that no handshake
+//! slips through between.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use iroh::EndpointAddr;
+use iroh::endpoint::{
+    AfterHandshakeOutcome, BeforeConnectOutcome, Connection, EndpointHooks, VarInt, WeakConnectionHandle,
+};
+
+use crate::endpoint::{PeerId, Protocol};
+
+/// Close code for a peer that is not allowed in.
+const REFUSED: u32 = 1;
+/// Close code for a peer that was allowed in and is not any more.
+const REVOKED: u32 = 2;
+
+/// Handshakes one address may begin at once. A swarm of dozens of machines behind one address stays below it.
+const BURST: f64 = 60.0;
+/// Handshakes per second one address regains.
+const REGAINED_PER_S: f64 = 4.0;
+/// Addresses remembered; beyond that, the ones that have regained everything are forgotten.
+const REMEMBERED_ADDRESSES: usize = 4096;
+
+/// Bytes an approved peer may have in flight on a connection.
+const APPROVED_WINDOW: u32 = 64 << 20;
+/// Streams an approved peer may have open on a connection.
+const APPROVED_STREAMS: u32 = 256;
+
+/// The list and what is connected. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Admission {
+    inner: Arc<Mutex<Lists>>,
+}
+
+#[derive(Debug, Default)]
+struct Lists {
+    approved: BTreeSet<PeerId>,
+    blocked: BTreeSet<PeerId>,
+    live: BTreeMap<PeerId, Vec<WeakConnectionHandle>>,
+}
+
+impl Admission {
+    /// Lets a peer in.
+    pub fn approve(&self, peer: PeerId) {
+        let mut lists = self.lock();
+        lists.blocked.remove(&peer);
+        lists.approved.insert(peer);
+    }
+
+    /// Refuses a peer from now on and closes what it has open. It may ask to pair again.
+    pub fn revoke(&self, peer: PeerId) {
+        let mut lists = self.lock();
+        lists.approved.remove(&peer);
+        lists.close(peer);
+    }
+
+    /// Refuses a peer everything, pairing included.
+    pub fn block(&self, peer: PeerId) {
+        let mut lists = self.lock();
+        lists.approved.remove(&peer);
+        lists.blocked.insert(peer);
+        lists.close(peer);
+    }
+
+    /// Takes a block back.
+    pub fn unblock(&self, peer: PeerId) {
+        self.lock().blocked.remove(&peer);
+    }
+
+    /// Whether a peer is in.
+    pub fn is_approved(&self, peer: PeerId) -> bool {
+        self.lock().approved.contains(&peer)
+    }
+
+    /// Closes every connection with a peer without changing its rights, so that the next one finds its way anew.
+    pub fn hang_up(&self, peer: PeerId) {
+        self.lock().close(peer);
+    }
+
+    /// Whether a connection is alive. Closed ones are forgotten on the way.
+    pub fn is_connected(&self, peer: PeerId) -> bool {
+        let mut lists = self.lock();
+        lists.prune();
+        lists.live.contains_key(&peer)
+    }
+
+    /// Every living connection of a peer.
+    pub(crate) fn connections(&self, peer: PeerId) -> Vec<Connection> {
+        let lists = self.lock();
+        let handles = lists.live.get(&peer).into_iter().flatten();
+        handles.filter_map(WeakConnectionHandle::upgrade).filter(|c| c.close_reason().is_none()).collect()
+    }
+
+    fn permits(&self, peer: PeerId, alpn: &[u8]) -> bool {
+        let lists = self.lock();
+        match Protocol::from_alpn(alpn) {
+            None => false,
+            Some(Protocol::Pair) => !lists.blocked.contains(&peer),
+            Some(Protocol::Control | Protocol::Stage) => lists.approved.contains(&peer),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Lists> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lists {
+    fn close(&mut self, peer: PeerId) {
+        for connection in self.live.remove(&peer).into_iter().flatten().filter_map(|handle| handle.upgrade()) {
+            connection.close(VarInt::from_u32(REVOKED), b"closed by the other machine");
+        }
+    }
+
+    fn prune(&mut self) {
+        let open = |handle: &WeakConnectionHandle| handle.upgrade().is_some_and(|c| c.close_reason().is_none());
+        self.live.retain(|_, handles| {
+            handles.retain(open);
+            !handles.is_empty()
+        });
+    }
+}
+
+impl EndpointHooks for Admission {
+    async fn before_connect<'a>(&'a self, remote: &'a EndpointAddr, alpn: &'a [u8]) -> BeforeConnectOutcome {
+        if self.permits(PeerId::new(remote.id), alpn) {
+            BeforeConnectOutcome::Accept
+        } else {
+            BeforeConnectOutcome::Reject
+        }
+    }
+
+    async fn after_handshake<'a>(&'a self, connection: &'a Connection) -> AfterHandshakeOutcome {
+        let peer = PeerId::new(connection.remote_id());
+        if !self.permits(peer, connection.alpn()) {
+            tracing::info!("refused machine {peer}: it is not approved");
+            return AfterHandshakeOutcome::Reject {
+                error_code: VarInt::from_u32(REFUSED),
+                reason: b"not approved".to_vec(),
+            };
+        }
+        let mut lists = self.lock();
+        lists.prune();
+        if lists.approved.contains(&peer) {
+            // Strangers keep the small windows that every connection begins with.
+            connection.set_receive_window(VarInt::from_u32(APPROVED_WINDOW));
+            connection.set_max_concurrent_bi_streams(VarInt::from_u32(APPROVED_STREAMS));
+        } else if Protocol::from_alpn(connection.alpn()) != Some(Protocol::Pair) {
+            // Revoked since the question above.
+            return AfterHandshakeOutcome::Reject {
+                error_code: VarInt::from_u32(REFUSED),
+                reason: b"not approved".to_vec(),
+            };
+        }
+        lists.live.entry(peer).or_default().push(connection.weak_handle());
+        AfterHandshakeOutcome::Accept
+    }
+}
+
+/// How many handshakes each address may begin: a bucket that refills.
+#[derive(Debug, Default)]
+pub(crate) struct Gate {
+    buckets: HashMap<IpAddr, (f64, Instant)>,
+}
+
+impl Gate {
+    /// Whether a handshake from `address` may go on.
+    pub(crate) fn admits(&mut self, address: IpAddr, now: Instant) -> bool {
+        if self.buckets.len() >= REMEMBERED_ADDRESSES {
+            let full = Duration::from_secs_f64(BURST / REGAINED_PER_S);
+            self.buckets.retain(|_, (_, since)| now.saturating_duration_since(*since) < full);
+        }
+        let (left, since) = self.buckets.entry(address).or_insert((BURST, now));
+        let regained = now.saturating_duration_since(*since).as_secs_f64() * REGAINED_PER_S;
+        *left = (*left + regained).min(BURST);
+        *since = now;
+        let admitted = *left >= 1.0;
+        if admitted {
+            *left -= 1.0;
+        }
+        admitted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::Identity;
+
+    #[test]
+    fn strangers_may_pair_and_nothing_else() {
+        let (admission, peer) = (Admission::default(), Identity::generate().id());
+        let may = |protocol: Protocol| admission.permits(peer, protocol.alpn());
+        assert!(may(Protocol::Pair) && !may(Protocol::Control) && !may(Protocol::Stage));
+        assert!(!admission.permits(peer, b"iroh-bytes/4"), "unknown protocols are for nobody");
+        admission.approve(peer);
+        assert!(may(Protocol::Control) && may(Protocol::Stage));
+        admission.revoke(peer);
+        assert!(may(Protocol::Pair) && !may(Protocol::Control));
+        admission.block(peer);
+        assert!(!may(Protocol::Pair));
+        admission.unblock(peer);
+        assert!(may(Protocol::Pair) && !may(Protocol::Control));
+    }
+
+    #[test]
+    fn a_flood_from_one_address_is_stopped_and_others_are_not() {
+        let (mut gate, now) = (Gate::default(), Instant::now());
+        let (flood, other): (IpAddr, IpAddr) = ("10.0.0.9".parse().unwrap(), "10.0.0.1".parse().unwrap());
+        let admitted = (0..1000).filter(|_| gate.admits(flood, now)).count();
+        assert_eq!(admitted, BURST as usize);
+        assert!(gate.admits(other, now));
+        assert!(!gate.admits(flood, now));
+        assert!(gate.admits(flood, now + Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn addresses_are_not_remembered_for_ever() {
+        let (mut gate, now) = (Gate::default(), Instant::now());
+        for n in 0..REMEMBERED_ADDRESSES as u32 * 3 {
+            gate.admits(IpAddr::from(n.to_be_bytes()), now + Duration::from_millis(u64::from(n) * 10));
+        }
+        assert!(gate.buckets.len() <= REMEMBERED_ADDRESSES);
+    }
+}

@@ -1,0 +1,34 @@
+//! Three words that stand for a machine's key, to tell machines of one name apart: "otter lamp river".
+//!
+//! 33 bits: enough to recognise a machine, not to authenticate one. That is what pairing codes are for.
+
+use bip39::Language;
+use sha2::{Digest, Sha256};
+
+use crate::endpoint::PeerId;
+
+/// Bits that choose one of the list's 2,048 words.
+const BITS: u32 = 11;
+
+/// The words of a machine, with hyphens between them.
+pub fn fingerprint(peer: PeerId) -> String {
+    let digest = Sha256::digest([b"HiveMind fingerprint ", &peer.as_bytes()[..]].concat());
+    let bits = u64::from_be_bytes([digest[0], digest[1], digest[2], digest[3], digest[4], 0, 0, 0]);
+    let words = Language::English.word_list();
+    let word = |place: u32| words[(bits >> (64 - BITS * (place + 1))) as usize % words.len()];
+    [word(0), word(1), word(2)].join("-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::Identity;
+
+    #[test]
+    fn a_machine_keeps_its_words_and_others_have_others() {
+        let (one, two) = (Identity::generate().id(), Identity::generate().id());
+        assert_eq!(fingerprint(one), fingerprint(one));
+        assert_ne!(fingerprint(one), fingerprint(two));
+        assert_eq!(fingerprint(one).split('-').count(), 3);
+    }
+}

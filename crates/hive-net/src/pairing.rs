@@ -1,0 +1,390 @@
+//! Two machines get to know each other: both show one code, and both owners approve.
+//!
+//! ```text
+//!  asker                                        answerer
+//!    │  Hello    name, commitment = H(nonce a)     │
+//!    │ ───────────────────────────────────────────▶│
+//!    │  Welcome  name, nonce b                     │
+//!    │◀─────────────────────────────────────────── │
+//!    │  Reveal   nonce a                           │   both: code = H(ids, nonces) mod 1,000,000
+//!    │ ───────────────────────────────────────────▶│
+//!    │  Verdict ◀──────────────────────▶ Verdict   │   when each owner has compared the codes
+//! ```
+//!
+//! A man in the middle runs two pairings with different keys, so the codes depend on nonces he does not choose: the
+//! asker's is fixed before the answerer's is known, and the answerer's before the asker's is shown. He cannot try out
+//! nonces until the codes agree; he has one guess in a million per pairing that an owner starts.
+//!
+//! The connection's handshake has already proven who holds which key. Frames are small, and nobody waits for ever.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use crate::control::{self, ControlError};
+use crate::endpoint::{Channel, ConnectError, Endpoint, PeerAddr, PeerId, Protocol};
+use crate::invite::InviteSecret;
+
+/// The longest message is a name and some digests.
+const MAX_MESSAGE_BYTES: u32 = 1024;
+/// Names people give machines are shorter.
+const MAX_NAME_CHARS: usize = 64;
+/// A machine answers at once; people do not come into the first three messages.
+const MACHINE_PATIENCE: Duration = Duration::from_secs(10);
+/// Time for two people to compare a code.
+pub const PEOPLE_PATIENCE: Duration = Duration::from_mins(5);
+/// The last verdict is on its way this long at most.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+enum Message {
+    Hello { name: String, commitment: [u8; 32], invite: Option<InviteSecret> },
+    Welcome { name: String, nonce: [u8; 32] },
+    Reveal { nonce: [u8; 32] },
+    Verdict { approved: bool },
+    Refused { why: String },
+}
+
+/// Six digits that both machines show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Code(u32);
+
+impl Code {
+    fn new(asker: PeerId, answerer: PeerId, asker_nonce: &[u8; 32], answerer_nonce: &[u8; 32]) -> Self {
+        let parts: [&[u8]; 5] =
+            [b"HiveMind code", asker.as_bytes(), answerer.as_bytes(), &asker_nonce[..], &answerer_nonce[..]];
+        let digest = Sha256::digest(parts.concat());
+        let number = u64::from_be_bytes([0, 0, digest[0], digest[1], digest[2], digest[3], digest[4], digest[5]]);
+        Self((number % 1_000_000) as u32)
+    }
+
+    /// Reads a code as people write it: "482 915", "482915", "482-915".
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits: String = text.chars().filter(|c| !matches!(c, ' ' | '-')).collect();
+        (digits.len() == 6 && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok().map(Self))?
+    }
+}
+
+impl std::fmt::Display for Code {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:03} {:03}", self.0 / 1000, self.0 % 1000)
+    }
+}
+
+/// Why two machines did not get as far as a code.
+#[derive(Debug, thiserror::Error)]
+pub enum PairError {
+    /// It could not be reached.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// It said no before any code was shown.
+    #[error("the other machine refused: {0}")]
+    Refused(String),
+    /// It broke off or kept silent.
+    #[error("the other machine broke off")]
+    BrokeOff,
+    /// It does not keep to the protocol: an error, or somebody in between.
+    #[error("the other machine did not keep to the protocol ({0}); nothing was approved")]
+    Protocol(&'static str),
+}
+
+impl From<ControlError> for PairError {
+    fn from(error: ControlError) -> Self {
+        match error {
+            ControlError::TooLarge(_) => Self::Protocol("a message is too long"),
+            ControlError::Malformed(_) => Self::Protocol("a message makes no sense"),
+            ControlError::Broken(_) => Self::BrokeOff,
+        }
+    }
+}
+
+/// How a pairing ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Both owners approved.
+    Approved,
+    /// This machine's owner said no.
+    DeniedHere,
+    /// The other's did.
+    DeniedThere,
+    /// Somebody did not decide in time.
+    TimedOut,
+    /// The connection broke before both had decided.
+    BrokeOff,
+}
+
+/// A pairing that has come as far as a code.
+#[derive(Debug)]
+pub struct Pairing {
+    channel: Channel,
+    peer: PeerId,
+    name: String,
+    code: Code,
+}
+
+/// What a stranger says first.
+#[derive(Debug)]
+pub struct Knock {
+    channel: Channel,
+    peer: PeerId,
+    name: String,
+    commitment: [u8; 32],
+    /// The invitation it came with.
+    pub invite: Option<InviteSecret>,
+}
+
+/// Asks a machine to pair.
+pub async fn ask(
+    endpoint: &Endpoint,
+    whom: &PeerAddr,
+    name: &str,
+    invite: Option<InviteSecret>,
+) -> Result<Pairing, PairError> {
+    let mut channel = endpoint.open(whom, Protocol::Pair).await?;
+    let nonce = random();
+    let exchange = async {
+        write(&mut channel, &Message::Hello { name: tidy(name), commitment: commit(&nonce), invite }).await?;
+        let (name, answer) = match read(&mut channel).await? {
+            Message::Welcome { name, nonce } => (tidy(&name), nonce),
+            Message::Refused { why } => return Err(PairError::Refused(why.chars().take(300).collect())),
+            _ => return Err(PairError::Protocol("no welcome")),
+        };
+        write(&mut channel, &Message::Reveal { nonce }).await?;
+        Ok((name, Code::new(endpoint.id(), whom.id(), &nonce, &answer)))
+    };
+    let (name, code) = timeout(MACHINE_PATIENCE, exchange).await.map_err(|_| PairError::BrokeOff)??;
+    Ok(Pairing { channel, peer: whom.id(), name, code })
+}
+
+/// Reads what a machine that opened a pairing channel wants.
+pub async fn receive(peer: PeerId, mut channel: Channel) -> Result<Knock, PairError> {
+    match timeout(MACHINE_PATIENCE, read(&mut channel)).await.map_err(|_| PairError::BrokeOff)?? {
+        Message::Hello { name, commitment, invite } => {
+            Ok(Knock { channel, peer, name: tidy(&name), commitment, invite })
+        }
+        _ => Err(PairError::Protocol("no hello")),
+    }
+}
+
+impl Knock {
+    /// Says no, and why, before any code is shown.
+    pub async fn refuse(mut self, why: &str) {
+        let refusal = async {
+            write(&mut self.channel, &Message::Refused { why: why.to_owned() }).await?;
+            self.channel.finish();
+            let _ = self.channel.send.stopped().await;
+            Ok::<(), PairError>(())
+        };
+        let _ = timeout(FAREWELL, refusal).await;
+    }
+
+    /// Goes on to the code.
+    pub async fn welcome(mut self, here: PeerId, name: &str) -> Result<Pairing, PairError> {
+        let nonce = random();
+        let exchange = async {
+            write(&mut self.channel, &Message::Welcome { name: tidy(name), nonce }).await?;
+            let Message::Reveal { nonce: revealed } = read(&mut self.channel).await? else {
+                return Err(PairError::Protocol("no nonce"));
+            };
+            if commit(&revealed) != self.commitment {
+                return Err(PairError::Protocol("the nonce is not the one it committed to"));
+            }
+            Ok(Code::new(self.peer, here, &revealed, &nonce))
+        };
+        let code = timeout(MACHINE_PATIENCE, exchange).await.map_err(|_| PairError::BrokeOff)??;
+        Ok(Pairing { channel: self.channel, peer: self.peer, name: self.name, code })
+    }
+}
+
+impl Pairing {
+    /// The other machine.
+    pub fn peer(&self) -> PeerId {
+        self.peer
+    }
+
+    /// What it calls itself. A stranger's word: shown beside the fingerprint, trusted for nothing.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What both machines show.
+    pub fn code(&self) -> Code {
+        self.code
+    }
+
+    /// Waits until both owners have decided; `ours` brings this one's decision, its sender's end is a no.
+    pub async fn settle(mut self, ours: oneshot::Receiver<bool>) -> Outcome {
+        timeout(PEOPLE_PATIENCE, self.exchange(ours)).await.unwrap_or(Outcome::TimedOut)
+    }
+
+    async fn exchange(&mut self, mut ours: oneshot::Receiver<bool>) -> Outcome {
+        let Channel { send, recv } = &mut self.channel;
+        // One future for all turns of the loop: a read that is dropped half way would lose what it has.
+        let theirs = control::read_from::<Message>(recv, MAX_MESSAGE_BYTES);
+        tokio::pin!(theirs);
+        let (mut here, mut there) = (None, None);
+        while here.is_none() || there.is_none() {
+            tokio::select! {
+                verdict = &mut ours, if here.is_none() => {
+                    let approved = verdict.unwrap_or(false);
+                    if control::write_to(send, &Message::Verdict { approved }).await.is_err() {
+                        return if approved { Outcome::BrokeOff } else { Outcome::DeniedHere };
+                    }
+                    here = Some(approved);
+                }
+                message = &mut theirs, if there.is_none() => match message {
+                    Ok(Some(Message::Verdict { approved })) => there = Some(approved),
+                    _ => return Outcome::BrokeOff,
+                },
+            }
+            if here == Some(false) || there == Some(false) {
+                break;
+            }
+        }
+        // The other side must have this verdict before the channel goes.
+        let _ = send.finish();
+        let _ = timeout(FAREWELL, send.stopped()).await;
+        match (here, there) {
+            (Some(false), _) => Outcome::DeniedHere,
+            (_, Some(false)) => Outcome::DeniedThere,
+            _ => Outcome::Approved,
+        }
+    }
+}
+
+fn random() -> [u8; 32] {
+    // The key generator's source of randomness, which is the system's.
+    iroh::SecretKey::generate().to_bytes()
+}
+
+fn commit(nonce: &[u8; 32]) -> [u8; 32] {
+    Sha256::digest([b"HiveMind commitment ", &nonce[..]].concat()).into()
+}
+
+/// A name as it may be shown: one line, no control characters, not endless.
+pub fn tidy(name: &str) -> String {
+    let shown: String = name.chars().filter(|c| !c.is_control()).take(MAX_NAME_CHARS).collect();
+    let shown = shown.trim();
+    if shown.is_empty() { "a machine without a name".to_owned() } else { shown.to_owned() }
+}
+
+async fn write(channel: &mut Channel, message: &Message) -> Result<(), PairError> {
+    Ok(control::write_to(&mut channel.send, message).await?)
+}
+
+async fn read(channel: &mut Channel) -> Result<Message, PairError> {
+    control::read_from(&mut channel.recv, MAX_MESSAGE_BYTES).await?.ok_or(PairError::BrokeOff)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::endpoint::{EndpointOptions, Incoming};
+    use crate::identity::Identity;
+    use tokio::sync::mpsc;
+
+    async fn bound() -> (Endpoint, mpsc::Receiver<Incoming>) {
+        let loopback = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+        Endpoint::bind(EndpointOptions::new(Identity::generate(), loopback)).await.unwrap()
+    }
+
+    async fn answered(endpoint: &Endpoint, incoming: &mut mpsc::Receiver<Incoming>) -> Result<Pairing, PairError> {
+        let Incoming { peer, channel, .. } = incoming.recv().await.unwrap();
+        receive(peer, channel).await?.welcome(endpoint.id(), "the answerer").await
+    }
+
+    fn verdict(approved: bool) -> oneshot::Receiver<bool> {
+        let (sender, receiver) = oneshot::channel();
+        sender.send(approved).unwrap();
+        receiver
+    }
+
+    #[tokio::test]
+    async fn both_show_one_code_and_both_must_approve() {
+        for (here, there, expected) in [
+            (true, true, (Outcome::Approved, Outcome::Approved)),
+            (true, false, (Outcome::DeniedThere, Outcome::DeniedHere)),
+        ] {
+            let ((asker, _), (answerer, mut incoming)) = (bound().await, bound().await);
+            let addr = answerer.addr();
+            let (asked, answered) =
+                tokio::join!(ask(&asker, &addr, "the\u{7} asker", None), answered(&answerer, &mut incoming));
+            let (asked, answered) = (asked.unwrap(), answered.unwrap());
+            assert_eq!(asked.code(), answered.code());
+            assert_eq!((asked.name(), answered.name()), ("the answerer", "the asker"));
+            assert_eq!(answered.peer(), asker.id());
+            let outcomes = tokio::join!(asked.settle(verdict(here)), answered.settle(verdict(there)));
+            assert_eq!(outcomes, expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_machine_that_leaves_before_deciding_approves_nothing() {
+        let ((asker, _), (answerer, mut incoming)) = (bound().await, bound().await);
+        let addr = answerer.addr();
+        let (asked, answered) = tokio::join!(ask(&asker, &addr, "a", None), answered(&answerer, &mut incoming));
+        drop(asked);
+        asker.close().await;
+        assert_eq!(answered.unwrap().settle(verdict(true)).await, Outcome::BrokeOff);
+    }
+
+    /// Somebody in between pairs with each side under his own key, and passes names and verdicts on.
+    #[tokio::test]
+    async fn a_man_in_the_middle_makes_the_codes_differ() {
+        let ((asker, _), (answerer, mut incoming), (middle, mut caught)) =
+            (bound().await, bound().await, bound().await);
+        let (to_middle, to_answerer) = (middle.addr(), answerer.addr());
+        let (asked, _caught, _passed, answered) = tokio::join!(
+            ask(&asker, &to_middle, "asker", None),
+            self::answered(&middle, &mut caught),
+            ask(&middle, &to_answerer, "asker", None),
+            self::answered(&answerer, &mut incoming),
+        );
+        assert_ne!(asked.unwrap().code(), answered.unwrap().code());
+    }
+
+    #[tokio::test]
+    async fn a_nonce_chosen_late_is_caught() {
+        let ((asker, _), (answerer, mut incoming)) = (bound().await, bound().await);
+        let addr = answerer.addr();
+        let cheat = async {
+            let mut channel = asker.open(&addr, Protocol::Pair).await.unwrap();
+            let hello = Message::Hello { name: "x".into(), commitment: commit(&[1; 32]), invite: None };
+            write(&mut channel, &hello).await.unwrap();
+            read(&mut channel).await.unwrap();
+            write(&mut channel, &Message::Reveal { nonce: [2; 32] }).await.unwrap();
+            channel
+        };
+        let (_channel, answered) = tokio::join!(cheat, answered(&answerer, &mut incoming));
+        assert!(matches!(answered, Err(PairError::Protocol(why)) if why.contains("committed")));
+    }
+
+    #[tokio::test]
+    async fn garbage_and_giants_are_refused() {
+        let ((asker, _), (answerer, mut incoming)) = (bound().await, bound().await);
+        let addr = answerer.addr();
+        for bytes in [&b"\xff\xff\xff\x7fgarbage"[..], b"\x04\x00\x00\x00\xff\xff\xff\xff"] {
+            let mut channel = asker.open(&addr, Protocol::Pair).await.unwrap();
+            channel.send.write_all(bytes).await.unwrap();
+            assert!(matches!(answered(&answerer, &mut incoming).await, Err(PairError::Protocol(_))));
+        }
+    }
+
+    #[test]
+    fn codes_are_read_as_people_write_them() {
+        assert_eq!(Code::parse("012 345").map(|c| c.to_string()), Some("012 345".to_owned()));
+        assert_eq!(Code::parse("012345"), Code::parse("012-345"));
+        assert_eq!(Code::parse("12345"), None);
+        assert_eq!(Code::parse("+12345"), None);
+    }
+
+    #[test]
+    fn names_are_one_short_line() {
+        assert_eq!(tidy(" Ann's\u{1b}[31m Mac\n"), "Ann's[31m Mac");
+        assert_eq!(tidy("\n"), "a machine without a name");
+        assert_eq!(tidy(&"é".repeat(500)).chars().count(), MAX_NAME_CHARS);
+    }
+}

@@ -1,0 +1,93 @@
+//! Whether a peer is alive, from the answers to a heartbeat. Pure: whoever drives it says what time it is.
+//!
+//! A dead peer shows to QUIC after 15 to 30 seconds; people see it after two. A stopped process keeps its machine
+//! answering at every layer below, so only an answer from the process itself counts.
+
+use std::time::{Duration, Instant};
+
+/// Between two beats.
+pub const BEAT: Duration = Duration::from_millis(250);
+
+/// Silence after which a peer is gone: six beats, long enough for a machine whose cores are all busy.
+pub const SILENCE: Duration = Duration::from_millis(1400);
+
+/// When this side itself did not get to run for so long, silence says nothing about the other.
+const OWN_LAG: Duration = Duration::from_millis(500);
+
+/// What the pulse says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// It answers.
+    Alive,
+    /// It has not answered for too long.
+    Silent,
+}
+
+/// The pulse of one peer.
+#[derive(Debug, Clone)]
+pub struct Pulse {
+    heard: Instant,
+    looked: Instant,
+}
+
+impl Pulse {
+    /// Begins with an answer.
+    pub fn new(now: Instant) -> Self {
+        Self { heard: now, looked: now }
+    }
+
+    /// An answer came.
+    pub fn answered(&mut self, now: Instant) {
+        self.heard = now;
+    }
+
+    /// Asked once every [`BEAT`].
+    pub fn look(&mut self, now: Instant) -> Verdict {
+        let lag = now.saturating_duration_since(self.looked).saturating_sub(BEAT);
+        self.looked = now;
+        if lag > OWN_LAG {
+            // This machine slept, or its cores were all taken: answers may be waiting to be read.
+            self.heard = self.heard.max(now.checked_sub(SILENCE / 2).unwrap_or(now));
+        }
+        if now.saturating_duration_since(self.heard) > SILENCE { Verdict::Silent } else { Verdict::Alive }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_that_stops_answering_is_noticed_within_two_seconds() {
+        let start = Instant::now();
+        let mut pulse = Pulse::new(start);
+        let noticed = (1..).map(|n| start + BEAT * n).find(|&now| pulse.look(now) == Verdict::Silent).unwrap();
+        assert!(noticed - start <= Duration::from_millis(1750), "{:?}", noticed - start);
+    }
+
+    #[test]
+    fn late_answers_are_answers() {
+        let start = Instant::now();
+        let mut pulse = Pulse::new(start);
+        for n in 1..1000 {
+            let now = start + BEAT * n;
+            if n % 5 == 0 {
+                pulse.answered(now);
+            }
+            assert_eq!(pulse.look(now), Verdict::Alive, "beat {n}");
+        }
+    }
+
+    #[test]
+    fn a_machine_that_wakes_up_does_not_blame_the_others() {
+        let start = Instant::now();
+        let mut pulse = Pulse::new(start);
+        let woken = start + Duration::from_mins(60);
+        assert_eq!(pulse.look(woken), Verdict::Alive);
+        let mut noticed = woken;
+        while pulse.look(noticed) == Verdict::Alive {
+            noticed += BEAT;
+        }
+        assert!(noticed - woken <= SILENCE, "and still notices the dead");
+    }
+}

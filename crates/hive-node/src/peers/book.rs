@@ -1,0 +1,135 @@
+//! Who was approved and who was blocked: the part of [`super::Peers`] that survives a restart.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use hive_net::{PeerAddr, PeerId};
+use serde::{Deserialize, Serialize};
+
+/// Addresses remembered per machine, newest first.
+const KEPT_SOCKETS: usize = 8;
+
+/// What was decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Standing {
+    Approved,
+    Blocked,
+}
+
+/// A machine that was decided on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Entry {
+    pub(crate) standing: Standing,
+    /// What it calls itself.
+    name: String,
+    /// What this owner calls it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    renamed: Option<String>,
+    /// When it was decided, in seconds since 1970.
+    since: u64,
+    /// Where it was last.
+    #[serde(default)]
+    pub(crate) sockets: Vec<SocketAddr>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) relay: Option<String>,
+}
+
+impl Entry {
+    pub(crate) fn shown_name(&self) -> &str {
+        self.renamed.as_deref().unwrap_or(&self.name)
+    }
+}
+
+/// Machines by key.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Book {
+    peers: BTreeMap<PeerId, Entry>,
+}
+
+impl Book {
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (PeerId, &Entry)> {
+        self.peers.iter().map(|(peer, entry)| (*peer, entry))
+    }
+
+    pub(crate) fn get(&self, peer: PeerId) -> Option<&Entry> {
+        self.peers.get(&peer)
+    }
+
+    pub(crate) fn approve(&mut self, peer: PeerId, name: &str, addr: Option<&PeerAddr>, now_s: u64) {
+        let renamed = self.peers.get(&peer).and_then(|entry| entry.renamed.clone());
+        let sockets = addr.map(PeerAddr::sockets).unwrap_or_default();
+        let relay = addr.and_then(PeerAddr::relay);
+        let entry =
+            Entry { standing: Standing::Approved, name: name.to_owned(), renamed, since: now_s, sockets, relay };
+        self.peers.insert(peer, entry);
+    }
+
+    pub(crate) fn block(&mut self, peer: PeerId, name: &str, now_s: u64) {
+        let entry = Entry {
+            standing: Standing::Blocked,
+            name: name.to_owned(),
+            renamed: None,
+            since: now_s,
+            sockets: Vec::new(),
+            relay: None,
+        };
+        self.peers.insert(peer, entry);
+    }
+
+    pub(crate) fn remove(&mut self, peer: PeerId) {
+        self.peers.remove(&peer);
+    }
+
+    pub(crate) fn rename(&mut self, peer: PeerId, name: &str) {
+        if let Some(entry) = self.peers.get_mut(&peer) {
+            entry.renamed = Some(hive_net::pairing::tidy(name));
+        }
+    }
+
+    /// Notes how an approved machine was reached and what it calls itself; says whether that was news.
+    pub(crate) fn remember(&mut self, peer: PeerId, name: &str, sockets: Vec<SocketAddr>) -> bool {
+        let Some(entry) = self.peers.get_mut(&peer) else { return false };
+        let before = entry.clone();
+        name.clone_into(&mut entry.name);
+        let known = std::mem::take(&mut entry.sockets);
+        for socket in sockets.into_iter().chain(known) {
+            // A link-local address without its interface reaches nobody, and interfaces change numbers.
+            let usable = !matches!(socket, SocketAddr::V6(v6) if v6.ip().is_unicast_link_local());
+            if usable && !entry.sockets.contains(&socket) && entry.sockets.len() < KEPT_SOCKETS {
+                entry.sockets.push(socket);
+            }
+        }
+        *entry != before
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hive_net::Identity;
+
+    #[test]
+    fn the_book_is_read_back() {
+        let (mut book, one, two) = (Book::default(), Identity::generate().id(), Identity::generate().id());
+        book.approve(one, "Mac mini", None, 7);
+        book.rename(one, "Attic");
+        book.block(two, "Stranger", 8);
+        assert!(book.remember(one, "Mac mini", vec!["10.0.0.1:5".parse().unwrap(), "[fe80::1]:5".parse().unwrap()]));
+        assert!(!book.remember(one, "Mac mini", vec!["10.0.0.1:5".parse().unwrap()]));
+        let again: Book = serde_json::from_str(&serde_json::to_string(&book).unwrap()).unwrap();
+        assert_eq!(again, book);
+        assert_eq!(again.get(one).unwrap().shown_name(), "Attic");
+        assert_eq!(again.get(one).unwrap().sockets, ["10.0.0.1:5".parse().unwrap()]);
+        assert_eq!(again.get(two).unwrap().standing, Standing::Blocked);
+    }
+
+    #[test]
+    fn a_machine_that_pairs_again_keeps_its_nickname() {
+        let (mut book, peer) = (Book::default(), Identity::generate().id());
+        book.approve(peer, "Mac mini", None, 7);
+        book.rename(peer, "Attic");
+        book.approve(peer, "Mac mini", None, 9);
+        assert_eq!(book.get(peer).unwrap().shown_name(), "Attic");
+    }
+}

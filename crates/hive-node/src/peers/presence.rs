@@ -1,0 +1,299 @@
+//! Keeps in touch with approved machines: greets them, feels their pulse, hears what they say of themselves.
+//!
+//! One task per machine. A machine that falls silent is dialled anew at once over every address known, so that one whose
+//! cable was pulled is back before anybody is told; only then is it away.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::time::{Duration, Instant};
+
+use hive_net::pulse::{BEAT, Pulse, Verdict};
+use hive_net::{Channel, ConnectError, PeerId, Protocol};
+use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
+
+use crate::control::{Answer, Question};
+use crate::node::Node;
+use crate::profile::Profile;
+use crate::reach::{self, Observation};
+
+/// A machine that is there answers a greeting in a few round trips.
+const GREETING_PATIENCE: Duration = Duration::from_secs(3);
+/// A machine whose link died answers this soon over another one; one that is dead does not.
+const SECOND_CHANCE: Duration = Duration::from_millis(400);
+/// Between two dials to a machine that is away, at first and at most. An announcement cuts the wait short.
+const PAUSE: RangeInclusive<Duration> = Duration::from_millis(200)..=Duration::from_secs(2);
+
+/// First words between two approved machines.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Greeting {
+    /// Versions of the control protocol spoken, oldest and newest.
+    pub(crate) speaks: (u32, u32),
+    /// What the machine says of itself.
+    pub(crate) profile: Profile,
+}
+
+/// A heartbeat and its answer, with the profile where it has changed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Beat {
+    number: u32,
+    /// JSON, see [`Profile`].
+    profile: Option<String>,
+}
+
+/// What the newest common version is, or a sentence that says which machine to update.
+pub(crate) fn agree(ours: (u32, u32), theirs: (u32, u32), name: &str) -> Result<u32, String> {
+    let newest = ours.1.min(theirs.1);
+    if newest >= ours.0.max(theirs.0) {
+        return Ok(newest);
+    }
+    Err(if theirs.1 < ours.0 {
+        format!("{name} runs an older HiveMind that this one does not understand; update {name}")
+    } else {
+        format!("{name} runs a newer HiveMind that this one does not understand; update this machine")
+    })
+}
+
+/// Looks after every approved machine, as long as the node lives.
+pub(crate) async fn attend(node: Node) {
+    let mut changes = node.peers().changes();
+    let mut tasks: HashMap<PeerId, tokio::task::JoinHandle<()>> = HashMap::new();
+    loop {
+        tasks.retain(|_, task| !task.is_finished());
+        for peer in node.peers().approved() {
+            tasks.entry(peer).or_insert_with(|| tokio::spawn(keep_in_touch(node.clone(), peer)));
+        }
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() { return },
+            () = node.stopping() => {
+                tasks.values().for_each(tokio::task::JoinHandle::abort);
+                return;
+            }
+        }
+    }
+}
+
+async fn keep_in_touch(node: Node, peer: PeerId) {
+    let mut pause = *PAUSE.start();
+    let mut patience = GREETING_PATIENCE;
+    while node.peers().is_approved(peer) {
+        // Before dialling, so that an announcement during the dial is not missed.
+        let dial = node.peers().dial.clone();
+        let announced = dial.notified();
+        let why = match timeout(patience, greet(&node, peer)).await {
+            Ok(Ok((channel, name))) => {
+                pause = *PAUSE.start();
+                node.peers().arrived(peer, &name, sockets(&node, peer));
+                let measuring = tokio::spawn(measure_links(node.clone(), peer));
+                let why = feel_pulse(&node, peer, channel).await;
+                measuring.abort();
+                node.endpoint().admission().hang_up(peer);
+                if why.is_none() && node.peers().is_approved(peer) {
+                    patience = SECOND_CHANCE;
+                    continue;
+                }
+                why.unwrap_or_else(|| "it was removed".to_owned())
+            }
+            Ok(Err(why)) => why,
+            Err(_) => diagnose(&node, peer, "it does not answer"),
+        };
+        patience = GREETING_PATIENCE;
+        // What is left of a connection knows only the dead path; the next dial tries them all.
+        node.endpoint().admission().hang_up(peer);
+        node.peers().left(peer, &why);
+        tokio::select! {
+            () = announced => {}
+            () = tokio::time::sleep(pause) => pause = (pause * 2).min(*PAUSE.end()),
+        }
+    }
+}
+
+/// How soon after it has settled a path is measured.
+const SETTLED: Duration = Duration::from_secs(1);
+
+/// Measures what a path carries, once for each path that comes into use, and not while it carries answers.
+async fn measure_links(node: Node, peer: PeerId) {
+    let mut measured = None;
+    loop {
+        tokio::time::sleep(SETTLED).await;
+        let remote = node.endpoint().link(peer).map(|link| link.remote);
+        if remote.is_some() && remote != measured && !node.is_busy() {
+            if let Some(rate) = crate::measure::measure(&node, peer).await {
+                node.peers().measured(peer, rate);
+            }
+            measured = remote;
+            node.peers().touch();
+        }
+    }
+}
+
+/// Opens the channel for heartbeats and exchanges first words.
+async fn greet(node: &Node, peer: PeerId) -> Result<(Channel, String), String> {
+    let addr = node.peers().addr(peer);
+    let opened = node.endpoint().open(&addr, Protocol::Control).await;
+    let mut channel = opened.map_err(|error| explain(node, peer, &error))?;
+    let greeting = serde_json::to_string(&node.greeting()).map_err(|error| error.to_string())?;
+    let exchange = async {
+        channel.write_message(&Question::Greet(greeting)).await?;
+        channel.read_message::<Answer>().await
+    };
+    let answer = match exchange.await {
+        Ok(Some(Answer::Greeting(theirs))) => theirs,
+        Ok(Some(Answer::Refused(why))) => return Err(why),
+        Ok(_) => return Err("it answered something else".to_owned()),
+        // The reason of a refused connection shows when the first stream is used.
+        Err(_) => match node.endpoint().open(&addr, Protocol::Control).await {
+            Err(error) => return Err(explain(node, peer, &error)),
+            Ok(_) => return Err("it has not approved this machine, or broke off".to_owned()),
+        },
+    };
+    let theirs: Greeting =
+        serde_json::from_str(&answer).map_err(|_| "it runs another version of HiveMind".to_owned())?;
+    let name = hive_net::pairing::tidy(&theirs.profile.name);
+    agree(node.greeting().speaks, theirs.speaks, &name)?;
+    node.peers().described(peer, theirs.profile);
+    Ok((channel, name))
+}
+
+/// Beats until the machine is removed (`Some`), or falls silent or breaks off (`None`).
+async fn feel_pulse(node: &Node, peer: PeerId, channel: Channel) -> Option<String> {
+    let (mut writer, mut reader) = channel.split();
+    let mut profiles = node.profiles();
+    profiles.mark_changed();
+    let mut pulse = Pulse::new(Instant::now());
+    let (heard, mut answers) = tokio::sync::mpsc::channel(16);
+    let listening = tokio::spawn({
+        let node = node.clone();
+        async move {
+            while let Ok(Some(beat)) = reader.read::<Beat>().await {
+                hear(&node, peer, &beat);
+                if heard.send(()).await.is_err() {
+                    return;
+                }
+            }
+        }
+    });
+    let mut timer = tokio::time::interval(BEAT);
+    timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut number = 0;
+    let end = loop {
+        tokio::select! {
+            biased;
+            answer = answers.recv() => match answer {
+                Some(()) => pulse.answered(Instant::now()),
+                None => break None,
+            },
+            _ = timer.tick() => {
+                if !node.peers().is_approved(peer) {
+                    break Some("it was removed".to_owned());
+                }
+                if pulse.look(Instant::now()) == Verdict::Silent {
+                    break None;
+                }
+                number += 1;
+                let profile = profiles.has_changed().unwrap_or(false).then(|| {
+                    serde_json::to_string(&*profiles.borrow_and_update()).unwrap_or_default()
+                });
+                if writer.write(&Beat { number, profile }).await.is_err() {
+                    break None;
+                }
+            }
+        }
+    };
+    listening.abort();
+    end
+}
+
+fn hear(node: &Node, peer: PeerId, beat: &Beat) {
+    if let Some(profile) = beat.profile.as_deref().and_then(|text| serde_json::from_str(text).ok()) {
+        node.peers().described(peer, profile);
+    }
+}
+
+/// The other side: answers a greeting, then every heartbeat.
+pub(crate) async fn answer(node: &Node, peer: PeerId, mut channel: Channel, greeting: &str) {
+    let refuse = |why: String| Answer::Refused(why);
+    let ours = node.greeting();
+    let name = node.peers().name(peer);
+    let answer = match serde_json::from_str::<Greeting>(greeting) {
+        // Seen from there, this machine is the one to name.
+        Ok(theirs) => match agree(theirs.speaks, ours.speaks, &ours.profile.name) {
+            Ok(_) => {
+                node.peers().described(peer, theirs.profile);
+                Answer::Greeting(serde_json::to_string(&ours).unwrap_or_default())
+            }
+            Err(why) => refuse(why),
+        },
+        Err(error) => {
+            tracing::debug!("{name} greeted in words that are not understood: {error}");
+            refuse(format!("{} does not understand the greeting; update the older HiveMind", ours.profile.name))
+        }
+    };
+    let accepted = matches!(answer, Answer::Greeting(_));
+    if channel.write_message(&answer).await.is_err() || !accepted {
+        channel.finish();
+        return;
+    }
+    // They are here: whoever waits to dial them need not wait longer.
+    node.peers().dial.notify_waiters();
+    let (mut writer, mut reader) = channel.split();
+    let mut profiles = node.profiles();
+    while let Ok(Some(beat)) = reader.read::<Beat>().await {
+        hear(node, peer, &beat);
+        let profile = profiles
+            .has_changed()
+            .unwrap_or(false)
+            .then(|| serde_json::to_string(&*profiles.borrow_and_update()).unwrap_or_default());
+        if writer.write(&Beat { number: beat.number, profile }).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn sockets(node: &Node, peer: PeerId) -> Vec<SocketAddr> {
+    node.endpoint().link(peer).and_then(|link| link.remote.parse().ok()).into_iter().collect()
+}
+
+fn explain(node: &Node, peer: PeerId, error: &ConnectError) -> String {
+    match error {
+        ConnectError::Refused(_) => {
+            format!("{} has not approved this machine; pair them again", node.peers().name(peer))
+        }
+        ConnectError::OtherVersion(_) => {
+            format!("{} runs another version of HiveMind; update the older of the two", node.peers().name(peer))
+        }
+        ConnectError::NotAllowed(_) => "it was removed".to_owned(),
+        ConnectError::Unreachable { .. } => diagnose(node, peer, "it does not answer"),
+    }
+}
+
+/// Why a machine that announces itself does not answer, where that can be told.
+fn diagnose(node: &Node, peer: PeerId, otherwise: &str) -> String {
+    let Some((addr, _)) = node.peers().announced(peer) else { return otherwise.to_owned() };
+    let near = addr.sockets().into_iter().find(|socket| node.endpoint().networks().is_near(socket.ip()));
+    let observation = Observation {
+        announced: true,
+        near: near.is_some(),
+        no_route: near.is_some_and(reach::has_no_route),
+        relayed: false,
+        macos: cfg!(target_os = "macos"),
+    };
+    match reach::diagnose(observation) {
+        Some(condition) => condition.explain().to_owned(),
+        None => otherwise.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_that_overlap_agree_and_others_say_who_is_old() {
+        assert_eq!(agree((1, 3), (2, 5), "Attic"), Ok(3));
+        assert_eq!(agree((1, 1), (1, 1), "Attic"), Ok(1));
+        assert!(agree((3, 4), (1, 2), "Attic").unwrap_err().ends_with("update Attic"));
+        assert!(agree((1, 2), (3, 4), "Attic").unwrap_err().ends_with("update this machine"));
+    }
+}

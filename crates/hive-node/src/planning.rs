@@ -1,0 +1,43 @@
+//! From a model's files to the numbers that `hive-plan` decides by.
+
+use hive_model::ModelFiles;
+use hive_model::weights::TensorError;
+use hive_plan::{Machine, ModelProfile, Plan, PlanError};
+
+/// The conversation length a plan leaves room for.
+const PLANNED_CONTEXT: u64 = 4096;
+
+/// Why there is no plan.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanningError {
+    /// The wish cannot be planned.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// A tensor that every plan needs is wrong.
+    #[error(transparent)]
+    Model(#[from] TensorError),
+}
+
+/// Splits a model over all the machines given.
+pub(crate) fn plan_over(files: &ModelFiles, machines: &[Machine]) -> Result<Plan, PlanningError> {
+    let context = (files.config().max_context as u64).min(PLANNED_CONTEXT);
+    Ok(hive_plan::split(&profile(files)?, machines, context)?)
+}
+
+/// What the model weighs, from its headers.
+fn profile(files: &ModelFiles) -> Result<ModelProfile, TensorError> {
+    let config = files.config();
+    let of_layer = |layer: usize| {
+        let prefix = format!("model.layers.{layer}.");
+        files.weights().stored_bytes(|name| name.starts_with(&prefix))
+    };
+    let embedding_bytes = files.weights().stored_bytes(|name| name.starts_with("model.embed_tokens"));
+    let untied = files.weights().stored_bytes(|name| name.starts_with("lm_head"));
+    let activation = hive_model::ActivationType::from(files.natural_activation()?);
+    Ok(ModelProfile {
+        layer_bytes: (0..config.layers).map(of_layer).collect(),
+        embedding_bytes,
+        head_bytes: if config.tied_embeddings { embedding_bytes } else { untied },
+        kv_bytes_per_token: config.kv_bytes_per_token(activation.bytes()),
+    })
+}

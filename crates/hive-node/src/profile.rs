@@ -1,0 +1,70 @@
+//! What a machine says of itself to the machines it has approved.
+//!
+//! It travels as JSON, and what a reader does not know it skips: older and newer machines understand each other.
+
+use hive_host::{Heat, Power};
+use serde::{Deserialize, Serialize};
+
+/// A machine in its own words.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Profile {
+    /// What it calls itself.
+    pub name: String,
+    /// The version of HiveMind it runs.
+    pub version: String,
+    /// Its processor.
+    pub chip: String,
+    /// `macos` or `linux`.
+    pub os: String,
+    /// Threads that compute at the same time.
+    pub threads: usize,
+    /// Installed memory, in bytes.
+    pub memory_bytes: u64,
+    /// What it offers the swarm at this moment, in bytes.
+    pub offered_bytes: u64,
+    /// Whether it shares at all.
+    pub sharing: bool,
+    /// How fast it computes the starter model: tokens of an answer per second.
+    pub decode_tokens_per_s: Option<f64>,
+    /// And tokens of a prompt per second.
+    pub prefill_tokens_per_s: Option<f64>,
+    /// Models on its disk.
+    pub models: Vec<String>,
+    /// Answers it is computing a part of.
+    pub sessions: usize,
+    /// Where its power comes from.
+    pub power: Power,
+    /// How hot it is.
+    pub heat: Heat,
+}
+
+/// Bytes left to the system and the owner's programs, whatever is free.
+const HEADROOM_BYTES: u64 = 1 << 30;
+
+/// What a machine can offer: what is free beyond the headroom, within the owner's cap and what its GPU can hold.
+pub(crate) fn offered_bytes(available: u64, cap: Option<u64>, gpu_working_set: Option<u64>) -> u64 {
+    let free = available.saturating_sub(HEADROOM_BYTES);
+    free.min(cap.unwrap_or(u64::MAX)).min(gpu_working_set.unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_offer_keeps_to_the_cap_and_leaves_room() {
+        let gib = 1 << 30;
+        assert_eq!(offered_bytes(16 * gib, None, None), 15 * gib);
+        assert_eq!(offered_bytes(16 * gib, Some(8 * gib), None), 8 * gib);
+        assert_eq!(offered_bytes(16 * gib, Some(12 * gib), Some(10 * gib)), 10 * gib);
+        assert_eq!(offered_bytes(gib / 2, None, None), 0);
+    }
+
+    #[test]
+    fn a_newer_machine_is_understood() {
+        let newer = r#"{"name":"New","quantum":true,"offered_bytes":5}"#;
+        let profile: Profile = serde_json::from_str(newer).unwrap();
+        assert_eq!((profile.name.as_str(), profile.offered_bytes, profile.sharing), ("New", 5, false));
+    }
+}

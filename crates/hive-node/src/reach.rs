@@ -1,0 +1,94 @@
+//! Why a machine that is seen cannot be reached: told apart, so that people hear what to do.
+
+use std::net::{SocketAddr, UdpSocket};
+
+use serde::{Deserialize, Serialize};
+
+/// Something that keeps machines apart, with a name that programs can rely on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Condition {
+    /// macOS has not been told that this program may talk to the local network.
+    LocalNetworkDenied,
+    /// The machine is on this network and announces itself, but nothing else comes through.
+    Firewalled,
+    /// The two machines are on one network but talk through a relay.
+    RelayedNearby,
+}
+
+impl Condition {
+    /// What it is and what to do, in a sentence or two.
+    pub fn explain(self) -> &'static str {
+        match self {
+            Self::LocalNetworkDenied => {
+                "macOS keeps HiveMind from the local network. Open System Settings, Privacy & Security, Local Network, \
+                 and switch HiveMind on"
+            }
+            Self::Firewalled => {
+                "it announces itself but does not answer: a firewall on one of the two machines stops UDP, or the Wi-Fi \
+                 keeps its guests apart"
+            }
+            Self::RelayedNearby => {
+                "both machines are on this network but can only talk through a relay: a firewall on one of them stops \
+                 UDP"
+            }
+        }
+    }
+}
+
+/// What was seen of a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Observation {
+    /// Its announcements are heard.
+    pub announced: bool,
+    /// One of its addresses is in one of this machine's networks.
+    pub near: bool,
+    /// The system refuses to send there: no route to host.
+    pub no_route: bool,
+    /// The only connection to it is a relay's.
+    pub relayed: bool,
+    /// This is a Mac, where a refusal to send to a neighbour means a permission.
+    pub macos: bool,
+}
+
+/// What it means; `None` where nothing can be concluded.
+pub fn diagnose(seen: Observation) -> Option<Condition> {
+    match seen {
+        Observation { announced: true, near: true, no_route: true, macos: true, .. } => {
+            Some(Condition::LocalNetworkDenied)
+        }
+        Observation { near: true, relayed: true, macos: true, .. } => Some(Condition::LocalNetworkDenied),
+        Observation { near: true, relayed: true, .. } => Some(Condition::RelayedNearby),
+        Observation { announced: true, near: true, relayed: false, .. } => Some(Condition::Firewalled),
+        _ => None,
+    }
+}
+
+/// Whether the system refuses to send to an address of this network, by sending it one byte that means nothing.
+pub(crate) fn has_no_route(socket: SocketAddr) -> bool {
+    let any: SocketAddr = if socket.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
+    let sent = UdpSocket::bind(any).and_then(|from| from.send_to(&[0], socket));
+    matches!(sent, Err(error) if error.kind() == std::io::ErrorKind::HostUnreachable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SEEN: Observation =
+        Observation { announced: true, near: true, no_route: false, relayed: false, macos: false };
+
+    #[test]
+    fn a_missing_permission_is_not_a_missing_machine() {
+        let denied = Observation { no_route: true, macos: true, ..SEEN };
+        assert_eq!(diagnose(denied), Some(Condition::LocalNetworkDenied));
+        let relayed = Observation { relayed: true, macos: true, ..SEEN };
+        assert_eq!(diagnose(relayed), Some(Condition::LocalNetworkDenied));
+        // The same on Linux is another matter.
+        assert_eq!(diagnose(Observation { no_route: true, ..SEEN }), Some(Condition::Firewalled));
+        assert_eq!(diagnose(Observation { relayed: true, ..SEEN }), Some(Condition::RelayedNearby));
+        assert_eq!(diagnose(SEEN), Some(Condition::Firewalled));
+        assert_eq!(diagnose(Observation { announced: false, near: false, ..SEEN }), None);
+        assert_eq!(diagnose(Observation { near: false, macos: true, no_route: true, ..SEEN }), None);
+    }
+}

@@ -1,0 +1,93 @@
+//! Serves what peers open: pairings, questions, frames.
+
+use hive_net::stage::Inlet;
+use hive_net::{Channel, Incoming, PeerId, Protocol};
+use tokio::sync::mpsc;
+
+use crate::control::{Answer, Hello, Question, Role};
+use crate::node::Node;
+use crate::peers::presence;
+
+/// Serves until the endpoint closes.
+pub(crate) async fn serve(node: Node, mut incoming: mpsc::Receiver<Incoming>) {
+    while let Some(Incoming { peer, protocol, channel }) = incoming.recv().await {
+        let node = node.clone();
+        tokio::spawn(async move {
+            match protocol {
+                Protocol::Pair => node.answer_pairing(peer, channel).await,
+                Protocol::Control => serve_control(&node, peer, channel).await,
+                Protocol::Stage => serve_stage(&node, channel).await,
+            }
+        });
+    }
+}
+
+async fn serve_control(node: &Node, peer: PeerId, mut channel: Channel) {
+    let question = match channel.read_message().await {
+        Ok(Some(question)) => question,
+        Ok(None) => return,
+        Err(error) => {
+            tracing::debug!("a question could not be read: {error}");
+            return;
+        }
+    };
+    match question {
+        Question::Greet(greeting) => presence::answer(node, peer, channel, &greeting).await,
+        Question::Measure(messages) => crate::measure::answer(channel, messages).await,
+        question => answer(node, peer, channel, question).await,
+    }
+}
+
+async fn answer(node: &Node, peer: PeerId, mut channel: Channel, question: Question) {
+    let (progress, mut heard) = mpsc::unbounded_channel();
+    let answering = async {
+        let answer = node
+            .answer(peer, question, &mut |layers| {
+                // The asker may have gone; the work goes on.
+                let _ = progress.send(layers);
+            })
+            .await;
+        drop(progress);
+        answer
+    };
+    tokio::pin!(answering);
+    let answer = loop {
+        tokio::select! {
+            Some(layers) = heard.recv() => drop(channel.write_message(&Answer::Progress(layers)).await),
+            answer = &mut answering => break answer,
+        }
+    };
+    if channel.write_message(&answer).await.is_ok() {
+        channel.finish();
+    }
+}
+
+async fn serve_stage(node: &Node, mut channel: Channel) {
+    let Ok(Some(Hello { ring, to })) = channel.read_message().await else { return };
+    let Some(queue) = node.queue(ring, to) else { return };
+    let mut inlet = Inlet::new(channel);
+    loop {
+        let frame = match inlet.recv().await {
+            Ok(Some(frame)) => frame,
+            Ok(None) => return,
+            Err(error) => {
+                tracing::debug!("a stage stream ended: {error}");
+                return;
+            }
+        };
+        if to == Role::Coordinator {
+            // Showing a token can wait until the next one is being computed.
+            tokio::task::yield_now().await;
+        }
+        let receipt = frame.receipt();
+        if queue.send(frame).await.is_err() {
+            return;
+        }
+        // The stage takes the frame first.
+        tokio::task::yield_now().await;
+        if let Err(error) = inlet.acknowledge(receipt).await {
+            tracing::debug!("a stage stream ended: {error}");
+            return;
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! What the owner has set: `config.toml` in the data folder. A flag comes before an environment variable, that before
+//! the file, that before the default.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use crate::data::DataError;
+
+/// The file. Everything is optional, and what is not known is refused by name: a typo must not pass for a setting.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Settings {
+    /// The name other machines show; by default the computer's.
+    pub name: Option<String>,
+    /// The most memory given, as people write it: "8GiB".
+    pub memory: Option<String>,
+    /// Whether memory is given to the swarm at all.
+    pub share: Option<bool>,
+    /// Whether everything stays on the local network.
+    pub lan_only: Option<bool>,
+    /// Where the API listens; a loopback address.
+    pub api: Option<SocketAddr>,
+    /// Where other machines reach this one.
+    pub bind: Option<SocketAddr>,
+    /// `none`, `public`, or the URL of a relay of one's own.
+    pub relay: Option<String>,
+}
+
+const FILE: &str = "config.toml";
+
+impl Settings {
+    /// Reads the file of a data folder; none is the same as an empty one.
+    pub fn read(folder: &Path) -> Result<Self, DataError> {
+        let path = folder.join(FILE);
+        match std::fs::read_to_string(&path) {
+            Ok(text) => toml::from_str(&text)
+                .map_err(|error| DataError::Damaged { path, why: error.to_string().trim().replace('\n', " ") }),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) => Err(DataError::Unusable { path, error }),
+        }
+    }
+}
+
+/// Bytes as people write them: "8GiB", "500 MB", "1073741824".
+pub fn parse_bytes(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let number: f64 = text[..digits].parse().ok()?;
+    let unit: u64 = match text[digits..].trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "kb" => 1_000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        "tb" => 1_000_000_000_000,
+        "k" | "kib" => 1 << 10,
+        "m" | "mib" => 1 << 20,
+        "g" | "gib" => 1 << 30,
+        "t" | "tib" => 1 << 40,
+        _ => return None,
+    };
+    Some((number * unit as f64) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_read_and_typos_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(Settings::read(folder.path()).unwrap(), Settings::default());
+        std::fs::write(folder.path().join(FILE), "name = \"Attic\"\nlan_only = true\n").unwrap();
+        let settings = Settings::read(folder.path()).unwrap();
+        assert_eq!((settings.name.as_deref(), settings.lan_only), (Some("Attic"), Some(true)));
+        std::fs::write(folder.path().join(FILE), "shaer = false\n").unwrap();
+        let message = Settings::read(folder.path()).unwrap_err().to_string();
+        assert!(message.contains("config.toml") && message.contains("shaer"), "{message}");
+    }
+
+    #[test]
+    fn bytes_are_read_as_people_write_them() {
+        assert_eq!(parse_bytes("8GiB"), Some(8 << 30));
+        assert_eq!(parse_bytes("500 MB"), Some(500_000_000));
+        assert_eq!(parse_bytes("1.5g"), Some(3 << 29));
+        assert_eq!(parse_bytes("77"), Some(77));
+        assert_eq!(parse_bytes("lots"), None);
+        assert_eq!(parse_bytes("8 GiBs"), None);
+    }
+}

@@ -1,0 +1,225 @@
+//! `hivemind status`, `peers`, and the decisions about machines.
+
+use std::io::{IsTerminal, Read};
+use std::path::Path;
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, BufReader};
+
+use crate::arguments::{ApproveOptions, InviteOptions, JoinOptions, PeerOption};
+use crate::client::Client;
+use crate::{Failure, output};
+
+pub(crate) async fn status(client: &Client, as_json: bool) -> Result<(), Failure> {
+    let status: Value = client.get("/hive/v1/status", &[]).await?;
+    if as_json {
+        output::line(status);
+        return Ok(());
+    }
+    let profile = &status["profile"];
+    let sharing = if profile["sharing"] == true { "sharing" } else { "not sharing" };
+    let offered = profile["offered_bytes"].as_u64().unwrap_or_default();
+    output::line(format_args!("{} · {}", text(&profile["name"]), text(&status["fingerprint"])));
+    output::line(format_args!("{} · {sharing} up to {}", text(&profile["chip"]), output::megabytes(offered)));
+    if status["discovery"] != "on" && status["discovery"] != "off" {
+        output::line(text(&status["discovery"]));
+    }
+    if status["model"].is_object() {
+        let stages = status["model"]["stages"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let stage = |stage: &Value| format!("{} (layers {})", text(&stage["node"]), layers(&stage["layers"]));
+        let stages: Vec<_> = stages.iter().map(stage).collect();
+        output::line(format_args!("{} on {}", text(&status["model"]["name"]), stages.join(" + ")));
+    }
+    list(status["peers"].as_array().map(Vec::as_slice).unwrap_or_default());
+    Ok(())
+}
+
+pub(crate) async fn peers(client: &Client, as_json: bool) -> Result<(), Failure> {
+    let peers: Vec<Value> = client.get("/hive/v1/peers", &[]).await?;
+    if as_json {
+        output::line(json!({ "peers": peers }));
+    } else if peers.is_empty() {
+        output::line("No other machine yet. Start HiveMind on one, or `hivemind invite` one that is elsewhere.");
+    } else {
+        list(&peers);
+    }
+    Ok(())
+}
+
+fn list(peers: &[Value]) {
+    for peer in peers {
+        let state = match text(&peer["state"]) {
+            "found" => "found; `hivemind approve` lets it in".to_owned(),
+            "pending" => format!(
+                "code {}{}",
+                text(&peer["code"]),
+                if peer["approved_here"] == true { ", approved here" } else { "" }
+            ),
+            "approved" => format!("here{}", link(peer)),
+            "unreachable" => format!("away: {}", text(&peer["why"])),
+            state => state.to_owned(),
+        };
+        output::line(format_args!("{:<20} {:<28} {state}", text(&peer["name"]), text(&peer["fingerprint"])));
+    }
+}
+
+fn link(peer: &Value) -> String {
+    let link = &peer["link"];
+    let Some(round_trip) = link["round_trip_us"].as_f64() else { return String::new() };
+    let rate = peer["bits_per_s"].as_f64().map_or(String::new(), |rate| format!(", {:.0} Mbit/s", rate / 1e6));
+    format!(", {} {:.1} ms{rate}", text(&link["kind"]), round_trip / 1e3)
+}
+
+pub(crate) async fn approve(client: &Client, options: ApproveOptions) -> Result<(), Failure> {
+    let machine = percent(&options.machine);
+    let asked: Value = client.post(&format!("/hive/v1/peers/{machine}/pair"), &Value::Null).await?;
+    decide(client, &asked, options.code, options.json).await
+}
+
+pub(crate) async fn join(client: &Client, options: JoinOptions) -> Result<(), Failure> {
+    let ticket = read_invitation(options.invitation.as_deref())?;
+    let asked: Value = client.post("/hive/v1/join", &json!({ "ticket": ticket })).await?;
+    decide(client, &asked, options.code, options.json).await
+}
+
+fn read_invitation(given: Option<&str>) -> Result<String, Failure> {
+    match given {
+        None | Some("-") => {
+            let mut text = String::new();
+            let read = std::io::stdin().take(64 << 10).read_to_string(&mut text);
+            read.map_err(|error| Failure::new(format_args!("cannot read the invitation: {error}")))?;
+            Ok(text)
+        }
+        Some(path) if Path::new(path).is_file() => std::fs::read_to_string(path)
+            .map_err(|error| Failure::new(format_args!("cannot read the invitation in {path}: {error}"))),
+        Some(ticket) => Ok(ticket.to_owned()),
+    }
+}
+
+/// Shows the code, asks whether the other machine shows it too, and waits for both owners.
+async fn decide(client: &Client, asked: &Value, given: Option<String>, as_json: bool) -> Result<(), Failure> {
+    let (id, code) = (text(&asked["id"]).to_owned(), text(&asked["code"]).to_owned());
+    let given = match given {
+        Some(given) => given,
+        None if std::io::stdin().is_terminal() => {
+            output::piece(&format!("This machine shows {code}. Does the other one show the same? [y/N] "));
+            let answer = BufReader::new(tokio::io::stdin()).lines().next_line().await.map_err(Failure::new)?;
+            if !answer.is_some_and(|answer| matches!(answer.trim(), "y" | "Y" | "yes")) {
+                let _: Value = client.post(&format!("/hive/v1/peers/{id}/deny"), &Value::Null).await?;
+                return Err(Failure::new("denied; nothing was approved"));
+            }
+            code
+        }
+        None => {
+            if as_json {
+                output::line(json!({ "id": id, "code": code, "state": "pending" }));
+            } else {
+                output::line(format_args!("This machine shows {code}."));
+                output::note(format_args!(
+                    "If the other one shows the same, run `hivemind approve {} --code {}`; if not, `hivemind deny {}`.",
+                    &id[..10],
+                    code.replace(' ', ""),
+                    &id[..10]
+                ));
+            }
+            return Ok(());
+        }
+    };
+    let _: Value = client.post(&format!("/hive/v1/peers/{id}/approve"), &json!({ "code": given })).await?;
+    let peer = settled(client, &id).await?;
+    if as_json {
+        output::line(&peer);
+    } else if peer["state"] == "pending" {
+        output::line(format_args!("Approved here. {} is in once it is approved there too.", text(&peer["name"])));
+    } else {
+        output::line(format_args!("{} is in.", text(&peer["name"])));
+    }
+    Ok(())
+}
+
+/// How long the other owner is waited for here; the approval stands longer than that.
+const OTHER_OWNER: std::time::Duration = std::time::Duration::from_secs(20);
+
+/// Follows a machine until it is decided on, or still open after a while.
+async fn settled(client: &Client, id: &str) -> Result<Value, Failure> {
+    let mut events = client.stream(reqwest::Method::GET, "/hive/v1/events", &Value::Null).await?;
+    let until = tokio::time::Instant::now() + OTHER_OWNER;
+    let mut latest = Value::Null;
+    loop {
+        let update = match tokio::time::timeout_at(until, events.next()).await {
+            Ok(update) => update?,
+            Err(_) => return Ok(latest),
+        };
+        let update = update.ok_or_else(|| Failure::new("the node has stopped"))?;
+        let peer = update["status"]["peers"].as_array().and_then(|peers| peers.iter().find(|peer| peer["id"] == id));
+        match peer.map(|peer| text(&peer["state"])) {
+            Some("pending") => latest = peer.cloned().unwrap_or_default(),
+            Some("approved" | "unreachable") => return Ok(peer.cloned().unwrap_or_default()),
+            _ => {
+                let notices = update["notices"].as_array().map(Vec::as_slice).unwrap_or_default();
+                let said = notices.iter().rev().find(|notice| notice["peer"] == id);
+                let why = said.map_or("it was not approved", |notice| text(&notice["text"])).trim_end_matches('.');
+                return Err(Failure::new(format_args!("{why}; nothing was approved")));
+            }
+        }
+    }
+}
+
+/// A decision that needs nothing but a machine.
+pub(crate) async fn act(client: &Client, options: PeerOption, action: &str, done: &str) -> Result<(), Failure> {
+    let machine = percent(&options.machine);
+    let _: Value = client.post(&format!("/hive/v1/peers/{machine}/{action}"), &Value::Null).await?;
+    if options.json {
+        output::line(json!({ "done": true }));
+    } else {
+        output::line(format_args!("{} {done}.", options.machine));
+    }
+    Ok(())
+}
+
+pub(crate) async fn rename(client: &Client, machine: &str, name: &str) -> Result<(), Failure> {
+    let path = format!("/hive/v1/peers/{}/rename", percent(machine));
+    let _: Value = client.post(&path, &json!({ "name": name })).await?;
+    output::line(format_args!("{machine} is called {name} here."));
+    Ok(())
+}
+
+pub(crate) async fn invite(client: &Client, options: InviteOptions) -> Result<(), Failure> {
+    if !(options.hours > 0.0 && options.hours <= 744.0) {
+        return Err(Failure::usage(format_args!("an invitation cannot be good for {} hours", options.hours))
+            .hint("choose more than 0 and at most 744, which is a month"));
+    }
+    let wish = json!({ "valid_for_s": (options.hours * 3600.0).ceil() as u64 });
+    let invitation: Value = client.post("/hive/v1/invites", &wish).await?;
+    if options.json {
+        output::line(invitation);
+    } else {
+        output::line(text(&invitation["ticket"]));
+        output::note(format_args!(
+            "Give this to the other machine's `hivemind join`, in a way that others do not read. It works once, within {} h; \
+             then both machines show a code.",
+            options.hours
+        ));
+    }
+    Ok(())
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+/// "1–18", counted from 1 as people do.
+fn layers(range: &Value) -> String {
+    let bound = |index: usize| range[index].as_u64().unwrap_or_default();
+    format!("{}–{}", bound(0) + 1, bound(1))
+}
+
+/// A name as a part of an address.
+fn percent(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => char::from(byte).to_string(),
+            other => format!("%{other:02X}"),
+        })
+        .collect()
+}

@@ -1,0 +1,172 @@
+//! Whom a chat talks with: nodes started in this process, or the node that runs already.
+
+use std::path::Path;
+
+use hive_node::{Event, LocalSwarm, Message, Request, models};
+use serde_json::{Value, json};
+
+use crate::arguments::RunOptions;
+use crate::client::{Client, Events};
+use crate::{Failure, swarm};
+
+/// The model, wherever it is.
+pub(crate) enum Talk {
+    Here(LocalSwarm),
+    There { client: Client, model: Option<String>, stages: Option<usize> },
+}
+
+/// What an answer brings.
+pub(crate) enum Piece {
+    Text(String),
+    /// It is complete.
+    End(Figures),
+}
+
+/// An answer in numbers, as `--json` gives them.
+#[derive(Debug, Clone)]
+pub(crate) struct Figures {
+    pub(crate) tokens: Value,
+    pub(crate) prompt_tokens: u64,
+    pub(crate) completion_tokens: u64,
+    pub(crate) finish_reason: String,
+    pub(crate) ttft_ms: f64,
+    pub(crate) decode_tokens_per_s: f64,
+    pub(crate) stages: Value,
+}
+
+/// An answer on its way. Dropping it cancels the answer.
+pub(crate) enum Answer {
+    Here { events: tokio::sync::mpsc::Receiver<Event>, stages: Value },
+    There { events: Box<Events>, last: Option<Value> },
+}
+
+impl Talk {
+    /// A running node is asked, unless the options describe nodes of this command's own.
+    pub(crate) async fn open(run: &RunOptions, folder: &Path) -> Result<Self, Failure> {
+        if !run.describes_own_nodes()
+            && let Some(client) = Client::find(folder).await?
+        {
+            return Ok(Self::There { client, model: run.model.clone(), stages: run.stages });
+        }
+        Ok(Self::Here(swarm::start(run).await?))
+    }
+
+    /// The model's name and who computes, where that is known before anything was asked.
+    pub(crate) fn describe(&self) -> String {
+        match self {
+            Self::Here(swarm) => {
+                format!("{} on {}", swarm.ring().files().name(), swarm::who(&swarm::stages_json(swarm.ring().stages())))
+            }
+            Self::There { model, .. } => {
+                format!("{} on the swarm", model.as_deref().unwrap_or(models::starter_name()))
+            }
+        }
+    }
+
+    /// Asks for an answer to a conversation.
+    pub(crate) async fn ask(&self, request: Request) -> Result<Answer, Failure> {
+        match self {
+            Self::Here(swarm) => {
+                let events = swarm.ring().generate(request).await.map_err(Failure::new)?;
+                Ok(Answer::Here { events, stages: swarm::stages_json(swarm.ring().stages()) })
+            }
+            Self::There { client, model, stages } => {
+                let body = body(&request, model.as_deref(), *stages);
+                let events = client.stream(reqwest::Method::POST, "/v1/chat/completions", &body).await?;
+                Ok(Answer::There { events: Box::new(events), last: None })
+            }
+        }
+    }
+
+    /// Ends what was started for this chat.
+    pub(crate) async fn close(self) {
+        if let Self::Here(swarm) = self {
+            swarm.stop().await;
+        }
+    }
+}
+
+impl Answer {
+    /// The next piece; the last is always [`Piece::End`].
+    pub(crate) async fn next(&mut self) -> Result<Piece, Failure> {
+        let broke_off = || Failure::new("the answer broke off");
+        match self {
+            Self::Here { events, stages } => match events.recv().await {
+                Some(Event::Token { text, .. }) => Ok(Piece::Text(text)),
+                Some(Event::Finished { text, summary }) if !text.is_empty() => {
+                    // The last text first; the summary stays behind it.
+                    let (sender, rest) = tokio::sync::mpsc::channel(1);
+                    let _ = sender.try_send(Event::Finished { text: String::new(), summary });
+                    *events = rest;
+                    Ok(Piece::Text(text))
+                }
+                Some(Event::Finished { summary, .. }) => Ok(Piece::End(Figures {
+                    tokens: json!(summary.tokens),
+                    prompt_tokens: summary.prompt_tokens as u64,
+                    completion_tokens: summary.tokens.len() as u64,
+                    finish_reason: summary.finish_reason.as_str().to_owned(),
+                    ttft_ms: summary.time_to_first_token.as_secs_f64() * 1e3,
+                    decode_tokens_per_s: summary.decode_tokens_per_s(),
+                    stages: stages.clone(),
+                })),
+                Some(Event::Failed(why)) => Err(Failure::new(format_args!("the answer broke off: {why}"))),
+                None => Err(broke_off()),
+            },
+            Self::There { events, last } => loop {
+                let Some(chunk) = events.next().await? else {
+                    return last.take().map(|last| Piece::End(figures(&last))).ok_or_else(broke_off);
+                };
+                if let Some(usage) = chunk.get("usage").filter(|usage| usage.is_object()) {
+                    if let Some(last) = last {
+                        last["usage"] = usage.clone();
+                    }
+                    continue;
+                }
+                let choice = &chunk["choices"][0];
+                if choice["finish_reason"].is_string() {
+                    *last = Some(chunk);
+                } else if let Some(text) = choice["delta"]["content"].as_str() {
+                    return Ok(Piece::Text(text.to_owned()));
+                }
+            },
+        }
+    }
+}
+
+fn figures(last: &Value) -> Figures {
+    let hive = &last["hivemind"];
+    Figures {
+        tokens: hive["tokens"].clone(),
+        prompt_tokens: last["usage"]["prompt_tokens"].as_u64().unwrap_or_default(),
+        completion_tokens: last["usage"]["completion_tokens"].as_u64().unwrap_or_default(),
+        finish_reason: last["choices"][0]["finish_reason"].as_str().unwrap_or_default().to_owned(),
+        ttft_ms: hive["ttft_ms"].as_f64().unwrap_or_default(),
+        decode_tokens_per_s: hive["decode_tokens_per_s"].as_f64().unwrap_or_default(),
+        stages: hive["stages"].clone(),
+    }
+}
+
+fn body(request: &Request, model: Option<&str>, stages: Option<usize>) -> Value {
+    let sampling = &request.sampling;
+    let message = |message: &Message| json!({ "role": message.role, "content": message.content });
+    let mut body = json!({
+        "model": model.unwrap_or_default(),
+        "messages": request.messages.iter().map(message).collect::<Vec<_>>(),
+        "stream": true,
+        "stream_options": { "include_usage": true },
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k,
+        "min_p": sampling.min_p,
+        "repetition_penalty": sampling.repetition_penalty,
+        "seed": sampling.seed as i64,
+        "stop": request.stop,
+    });
+    if let Some(max_tokens) = request.max_tokens {
+        body["max_tokens"] = json!(max_tokens);
+    }
+    if let Some(stages) = stages {
+        body["hivemind"] = json!({ "stages": stages });
+    }
+    body
+}
