@@ -1,5 +1,9 @@
 //! Runs the real executable, and makes sure that nothing of it is left.
 
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+pub(crate) mod lab;
+
 use std::io::Write;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -7,14 +11,41 @@ use std::time::{Duration, Instant};
 /// Longer than anything here takes by far; it ends what hangs, it measures nothing.
 const PATIENCE: Duration = Duration::from_secs(100);
 
-/// The command with the arguments given, without anything of this machine's settings.
+/// What a developer's environment may hold and a test must not see.
+pub(crate) const SETTINGS: [&str; 12] = [
+    "HIVEMIND_API",
+    "HIVEMIND_BIND",
+    "HIVEMIND_COMPUTE",
+    "HIVEMIND_DATA_DIR",
+    "HIVEMIND_LAN_ONLY",
+    "HIVEMIND_MEMORY",
+    "HIVEMIND_NAME",
+    "HIVEMIND_NO_SHARE",
+    "HIVEMIND_RELAY",
+    "HIVEMIND_THREADS",
+    "RUST_BACKTRACE",
+    "RUST_LOG",
+];
+
+/// The command with the arguments given, without anything of this machine's settings, and without its node.
 pub(crate) fn hivemind(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hivemind"));
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    for setting in ["HIVEMIND_COMPUTE", "HIVEMIND_THREADS", "HIVEMIND_BIND", "RUST_LOG"] {
+    for setting in SETTINGS {
         command.env_remove(setting);
     }
+    command.env("HIVEMIND_DATA_DIR", "/nonexistent/hivemind");
     command
+}
+
+/// Waits until something holds.
+#[track_caller]
+pub(crate) fn patiently(what: &str, mut holds: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < PATIENCE, "in vain: {what}");
+        std::thread::sleep(Duration::from_millis(30));
+    }
 }
 
 /// Runs to the end, with `input` as standard input where there is one.

@@ -35,6 +35,11 @@ impl Channel {
         write_to(&mut self.send, message).await
     }
 
+    /// Writes bytes that need not be a message. For tests of what the other side makes of them.
+    pub async fn write_raw(&mut self, bytes: &[u8]) -> Result<(), ControlError> {
+        self.send.write_all(bytes).await.map_err(|error| ControlError::Broken(error.to_string()))
+    }
+
     /// Reads one message; `None` where the other side has said all it had to say.
     pub async fn read_message<T: DeserializeOwned>(&mut self) -> Result<Option<T>, ControlError> {
         read_from(&mut self.recv, MAX_MESSAGE_BYTES).await

@@ -245,7 +245,11 @@ pub struct Endpoint {
     inner: iroh::Endpoint,
     admission: Admission,
     networks: Networks,
+    /// The relay of one's own, named in addresses also while it cannot be reached.
+    own_relay: Option<String>,
     connections: Arc<Mutex<HashMap<(PeerId, Protocol), Connection>>>,
+    /// Where what peers open goes.
+    incoming: mpsc::Sender<Incoming>,
 }
 
 impl Endpoint {
@@ -273,7 +277,7 @@ impl Endpoint {
                 RelayMode::custom([url])
             }
         };
-        let mut builder = match relay {
+        let mut builder = match &relay {
             Relay::Public => iroh::Endpoint::builder(presets::N0),
             Relay::None | Relay::Own(_) => iroh::Endpoint::builder(presets::Minimal),
         };
@@ -292,9 +296,10 @@ impl Endpoint {
             .bind()
             .await
             .map_err(|error| refuse(format!("{error:#}")))?;
-        let endpoint = Self { inner, admission, networks, connections: Arc::default() };
+        let own_relay = if let Relay::Own(url) = relay { Some(url) } else { None };
         let (incoming, receiver) = mpsc::channel(WAITING_STREAMS);
-        tokio::spawn(accept_connections(endpoint.clone(), incoming));
+        let endpoint = Self { inner, admission, networks, own_relay, connections: Arc::default(), incoming };
+        tokio::spawn(accept_connections(endpoint.clone()));
         Ok((endpoint, receiver))
     }
 
@@ -310,7 +315,11 @@ impl Endpoint {
         let sockets = bound.into_iter().filter(usable).map(TransportAddr::Ip);
         let mut addr = self.inner.addr();
         addr.addrs.extend(sockets);
-        PeerAddr(addr)
+        let addr = PeerAddr(addr);
+        match &self.own_relay {
+            Some(relay) if addr.relay().is_none() => addr.with_relay(relay),
+            _ => addr,
+        }
     }
 
     /// The UDP port this machine listens on.
@@ -341,7 +350,8 @@ impl Endpoint {
             let path = paths.iter().find(|path| path.is_selected())?;
             let (kind, remote) = match path.remote_addr() {
                 TransportAddr::Ip(socket) => (self.networks.kind(socket.ip()), socket.to_string()),
-                other => (LinkKind::Relay, format!("{other:?}")),
+                TransportAddr::Relay(url) => (LinkKind::Relay, url.to_string()),
+                _ => (LinkKind::Other, String::new()),
             };
             Some(Link { kind, remote, round_trip_us: path.rtt().as_micros() as u64 })
         });
@@ -368,6 +378,11 @@ impl Endpoint {
         if let Some(known) = alive(&*self.connections.lock().await) {
             return Ok(known);
         }
+        // One that the peer has opened serves as well, and may be the only way to a machine behind a router.
+        let theirs = self.admission.connections(peer).into_iter().find(|c| c.alpn() == protocol.alpn());
+        if let Some(theirs) = theirs.filter(|_| protocol != Protocol::Pair) {
+            return Ok(theirs);
+        }
         // Not under the lock: a peer that does not answer must not keep others waiting.
         let dial = tokio::time::timeout(DIAL_PATIENCE, self.inner.connect(to.0.clone(), protocol.alpn()));
         let unreachable = |why: String| ConnectError::Unreachable { peer, why };
@@ -385,6 +400,7 @@ impl Endpoint {
             return Ok(known);
         }
         connections.insert((peer, protocol), connection.clone());
+        tokio::spawn(serve_streams(connection.clone(), self.admission.clone(), self.incoming.clone()));
         Ok(connection)
     }
 
@@ -417,11 +433,10 @@ fn addresses(bind: SocketAddr) -> Vec<SocketAddr> {
     }
 }
 
-async fn accept_connections(endpoint: Endpoint, incoming: mpsc::Sender<Incoming>) {
+async fn accept_connections(endpoint: Endpoint) {
     let gate = Arc::new(StdMutex::new(Gate::default()));
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
     while let Some(connecting) = endpoint.inner.accept().await {
-        // Machines that are in already share their address with nobody; a stranger's address is all there is of it.
         if let IncomingAddr::Ip(address) = connecting.remote_addr() {
             let admitted = gate.lock().unwrap_or_else(PoisonError::into_inner).admits(address.ip(), Instant::now());
             if !admitted {
@@ -433,7 +448,7 @@ async fn accept_connections(endpoint: Endpoint, incoming: mpsc::Sender<Incoming>
             connecting.ignore();
             continue;
         };
-        let (admission, incoming) = (endpoint.admission.clone(), incoming.clone());
+        let (admission, incoming) = (endpoint.admission.clone(), endpoint.incoming.clone());
         tokio::spawn(async move {
             let connection = match tokio::time::timeout(HANDSHAKE_PATIENCE, connecting).await {
                 Ok(Ok(connection)) => connection,
@@ -444,20 +459,25 @@ async fn accept_connections(endpoint: Endpoint, incoming: mpsc::Sender<Incoming>
                 Err(_) => return,
             };
             drop(permit);
-            let peer = PeerId(connection.remote_id());
-            // The hook has decided; a protocol it does not know never gets here.
-            let Some(protocol) = Protocol::from_alpn(connection.alpn()) else { return };
-            while let Ok((send, recv)) = connection.accept_bi().await {
-                // A revoke closes the connection; a stream that was under way at that moment must not slip through.
-                if protocol != Protocol::Pair && !admission.is_approved(peer) {
-                    return;
-                }
-                let channel = Channel { send, recv };
-                if incoming.send(Incoming { peer, protocol, channel }).await.is_err() {
-                    return;
-                }
-            }
+            serve_streams(connection, admission, incoming).await;
         });
+    }
+}
+
+/// Hands on what the peer opens on a connection, whichever side made it.
+async fn serve_streams(connection: Connection, admission: Admission, incoming: mpsc::Sender<Incoming>) {
+    let peer = PeerId(connection.remote_id());
+    // The hook has decided; a protocol it does not know never gets here.
+    let Some(protocol) = Protocol::from_alpn(connection.alpn()) else { return };
+    while let Ok((send, recv)) = connection.accept_bi().await {
+        // A revoke closes the connection; a stream that was under way at that moment must not slip through.
+        if protocol != Protocol::Pair && !admission.is_approved(peer) {
+            return;
+        }
+        let channel = Channel { send, recv };
+        if incoming.send(Incoming { peer, protocol, channel }).await.is_err() {
+            return;
+        }
     }
 }
 

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 /// Between two beats.
 pub const BEAT: Duration = Duration::from_millis(250);
 
-/// Silence after which a peer is gone: six beats, long enough for a machine whose cores are all busy.
-pub const SILENCE: Duration = Duration::from_millis(1400);
+/// Silence after which a peer is gone: five beats, long enough for a machine whose cores are all busy.
+pub const SILENCE: Duration = Duration::from_millis(1250);
 
 /// When this side itself did not get to run for so long, silence says nothing about the other.
 const OWN_LAG: Duration = Duration::from_millis(500);
@@ -71,7 +71,7 @@ mod tests {
         let mut pulse = Pulse::new(start);
         for n in 1..1000 {
             let now = start + BEAT * n;
-            if n % 5 == 0 {
+            if n % 4 == 0 {
                 pulse.answered(now);
             }
             assert_eq!(pulse.look(now), Verdict::Alive, "beat {n}");

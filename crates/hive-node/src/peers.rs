@@ -244,11 +244,11 @@ impl Peers {
         self.touch();
     }
 
-    /// An approved machine answers; `sockets` are where, so that it is found again without announcements.
-    pub(crate) fn arrived(&self, peer: PeerId, name: &str, sockets: Vec<SocketAddr>) {
+    /// An approved machine answers; `link` is where, so that it is found again without announcements.
+    pub(crate) fn arrived(&self, peer: PeerId, name: &str, link: Option<&Link>) {
         let mut state = self.lock();
         let before = state.contact.insert(peer, Contact::Present { bits_per_s: None });
-        let changed = state.book.remember(peer, name, sockets);
+        let changed = state.book.remember(peer, name, link);
         if matches!(before, Some(Contact::Away { .. }) | None) {
             let text = format!("{} is here.", state.name(peer));
             state.note(peer, text);

@@ -8,9 +8,16 @@ use crate::control::{Answer, Hello, Question, Role};
 use crate::node::Node;
 use crate::peers::presence;
 
-/// Serves until the endpoint closes.
+/// Serves until the node stops.
 pub(crate) async fn serve(node: Node, mut incoming: mpsc::Receiver<Incoming>) {
-    while let Some(Incoming { peer, protocol, channel }) = incoming.recv().await {
+    loop {
+        let Incoming { peer, protocol, channel } = tokio::select! {
+            opened = incoming.recv() => match opened {
+                Some(opened) => opened,
+                None => return,
+            },
+            () = node.stopping() => return,
+        };
         let node = node.clone();
         tokio::spawn(async move {
             match protocol {

@@ -29,6 +29,8 @@ impl Client {
         let Ok(Location { address }) = serde_json::from_slice(&location) else { return Ok(None) };
         let token = Token::read(folder).map_err(Failure::new)?;
         let Some(token) = token else { return Ok(None) };
+        // The HTTP client wants a TLS library to be chosen even for plain HTTP; installing it twice does no harm.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         // Never through a proxy: the token is for this machine.
         let http = reqwest::Client::builder().no_proxy().connect_timeout(Duration::from_secs(2)).build();
         let client = Self { http: http.map_err(Failure::new)?, base: format!("http://{address}"), token };

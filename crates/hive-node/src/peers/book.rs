@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use hive_net::{PeerAddr, PeerId};
+use hive_net::links::LinkKind;
+use hive_net::{Link, PeerAddr, PeerId};
 use serde::{Deserialize, Serialize};
 
 /// Addresses remembered per machine, newest first.
@@ -88,17 +89,24 @@ impl Book {
     }
 
     /// Notes how an approved machine was reached and what it calls itself; says whether that was news.
-    pub(crate) fn remember(&mut self, peer: PeerId, name: &str, sockets: Vec<SocketAddr>) -> bool {
+    pub(crate) fn remember(&mut self, peer: PeerId, name: &str, link: Option<&Link>) -> bool {
         let Some(entry) = self.peers.get_mut(&peer) else { return false };
         let before = entry.clone();
         name.clone_into(&mut entry.name);
-        let known = std::mem::take(&mut entry.sockets);
-        for socket in sockets.into_iter().chain(known) {
-            // A link-local address without its interface reaches nobody, and interfaces change numbers.
-            let usable = !matches!(socket, SocketAddr::V6(v6) if v6.ip().is_unicast_link_local());
-            if usable && !entry.sockets.contains(&socket) && entry.sockets.len() < KEPT_SOCKETS {
-                entry.sockets.push(socket);
+        match link {
+            Some(link) if link.kind == LinkKind::Relay => entry.relay = Some(link.remote.clone()),
+            Some(link) => {
+                let socket = link.remote.parse().ok();
+                // A link-local address without its interface reaches nobody, and interfaces change numbers.
+                let usable =
+                    |socket: &SocketAddr| !matches!(socket, SocketAddr::V6(v6) if v6.ip().is_unicast_link_local());
+                if let Some(socket) = socket.filter(usable) {
+                    entry.sockets.retain(|known| *known != socket);
+                    entry.sockets.insert(0, socket);
+                    entry.sockets.truncate(KEPT_SOCKETS);
+                }
             }
+            None => {}
         }
         *entry != before
     }
@@ -115,12 +123,16 @@ mod tests {
         book.approve(one, "Mac mini", None, 7);
         book.rename(one, "Attic");
         book.block(two, "Stranger", 8);
-        assert!(book.remember(one, "Mac mini", vec!["10.0.0.1:5".parse().unwrap(), "[fe80::1]:5".parse().unwrap()]));
-        assert!(!book.remember(one, "Mac mini", vec!["10.0.0.1:5".parse().unwrap()]));
+        let link = |kind, remote: &str| Link { kind, remote: remote.to_owned(), round_trip_us: 1 };
+        assert!(book.remember(one, "Mac mini", Some(&link(LinkKind::Ethernet, "10.0.0.1:5"))));
+        assert!(!book.remember(one, "Mac mini", Some(&link(LinkKind::Ethernet, "10.0.0.1:5"))));
+        assert!(!book.remember(one, "Mac mini", Some(&link(LinkKind::Ethernet, "[fe80::1]:5"))));
+        assert!(book.remember(one, "Mac mini", Some(&link(LinkKind::Relay, "http://relay.example/"))));
         let again: Book = serde_json::from_str(&serde_json::to_string(&book).unwrap()).unwrap();
         assert_eq!(again, book);
         assert_eq!(again.get(one).unwrap().shown_name(), "Attic");
         assert_eq!(again.get(one).unwrap().sockets, ["10.0.0.1:5".parse().unwrap()]);
+        assert_eq!(again.get(one).unwrap().relay.as_deref(), Some("http://relay.example/"));
         assert_eq!(again.get(two).unwrap().standing, Standing::Blocked);
     }
 

@@ -4,7 +4,6 @@
 //! cable was pulled is back before anybody is told; only then is it away.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
@@ -84,7 +83,7 @@ async fn keep_in_touch(node: Node, peer: PeerId) {
         let why = match timeout(patience, greet(&node, peer)).await {
             Ok(Ok((channel, name))) => {
                 pause = *PAUSE.start();
-                node.peers().arrived(peer, &name, sockets(&node, peer));
+                node.peers().arrived(peer, &name, node.endpoint().link(peer).as_ref());
                 let measuring = tokio::spawn(measure_links(node.clone(), peer));
                 let why = feel_pulse(&node, peer, channel).await;
                 measuring.abort();
@@ -249,10 +248,6 @@ pub(crate) async fn answer(node: &Node, peer: PeerId, mut channel: Channel, gree
             return;
         }
     }
-}
-
-fn sockets(node: &Node, peer: PeerId) -> Vec<SocketAddr> {
-    node.endpoint().link(peer).and_then(|link| link.remote.parse().ok()).into_iter().collect()
 }
 
 fn explain(node: &Node, peer: PeerId, error: &ConnectError) -> String {

@@ -1,0 +1,293 @@
+//! Several machines on one: hosts with addresses of their own, in network namespaces, joined by bridges and cables.
+//!
+//! Nothing in a lab reaches beyond it: its namespaces have no way out. They and every process in them end with the
+//! [`Lab`]. It takes root, as containers and CI have it.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::{finish, patiently};
+
+/// A lab of this process.
+pub(crate) struct Lab {
+    namespaces: Vec<String>,
+    helpers: Vec<Child>,
+    folder: tempfile::TempDir,
+}
+
+fn ip(arguments: &str) {
+    let status = Command::new("ip").args(arguments.split_whitespace()).status().expect("iproute2 is installed");
+    assert!(status.success(), "`ip {arguments}` failed; these tests make network namespaces and need root");
+}
+
+impl Lab {
+    pub(crate) fn new() -> Self {
+        Self { namespaces: Vec::new(), helpers: Vec::new(), folder: tempfile::tempdir().unwrap() }
+    }
+
+    /// The full name of a namespace of this lab.
+    fn full(name: &str) -> String {
+        format!("hm{}-{name}", std::process::id())
+    }
+
+    /// A machine, or a switch, or a router: a namespace with nothing but its loopback.
+    pub(crate) fn machine(&mut self, name: &str) {
+        let full = Self::full(name);
+        ip(&format!("netns add {full}"));
+        ip(&format!("-n {full} link set lo up"));
+        self.namespaces.push(full);
+    }
+
+    /// A cable from `a` to `b`; each end is named and has an address where one is given. It is still unplugged.
+    pub(crate) fn cable(&mut self, (a, a_end): (&str, &str), (b, b_end): (&str, &str)) {
+        let (a, b) = (Self::full(a), Self::full(b));
+        ip(&format!("link add {a_end} netns {a} type veth peer name {b_end} netns {b}"));
+    }
+
+    pub(crate) fn address(&self, machine: &str, end: &str, address: &str) {
+        ip(&format!("-n {} addr add {address} dev {end}", Self::full(machine)));
+    }
+
+    pub(crate) fn no_address(&self, machine: &str, end: &str) {
+        ip(&format!("-n {} addr flush dev {end}", Self::full(machine)));
+    }
+
+    pub(crate) fn plug(&self, machine: &str, end: &str) {
+        ip(&format!("-n {} link set {end} up", Self::full(machine)));
+    }
+
+    pub(crate) fn unplug(&self, machine: &str, end: &str) {
+        ip(&format!("-n {} link set {end} down", Self::full(machine)));
+    }
+
+    pub(crate) fn route(&self, machine: &str, via: &str) {
+        ip(&format!("-n {} route add default via {via}", Self::full(machine)));
+    }
+
+    /// A switch with one host per name, at `subnet.1`, `subnet.2`, and so on, on an interface called `lan`.
+    pub(crate) fn network(&mut self, switch: &str, hosts: &[&str], subnet: &str) {
+        self.machine(switch);
+        let full = Self::full(switch);
+        ip(&format!("-n {full} link add br0 type bridge mcast_snooping 0"));
+        ip(&format!("-n {full} link set br0 up"));
+        for (index, host) in hosts.iter().enumerate() {
+            self.machine(host);
+            let port = format!("to-{host}");
+            self.cable((host, "lan"), (switch, &port));
+            ip(&format!("-n {full} link set {port} master br0 up"));
+            self.address(host, "lan", &format!("{subnet}.{}/24", index + 1));
+            self.plug(host, "lan");
+        }
+    }
+
+    /// A cable whose ends are `end` on both machines, with a delay each way.
+    pub(crate) fn slow_cable(&mut self, a: &str, b: &str, end: &str, one_way_ms: u32) {
+        let middle = format!("{end}-middle");
+        self.machine(&middle);
+        for machine in [a, b] {
+            let port = format!("to-{machine}");
+            self.cable((machine, end), (&middle, &port));
+            // What is forwarded by a program must be whole: no checksum, no cutting left to hardware that is not there.
+            for (place, end) in [(machine, end), (middle.as_str(), port.as_str())] {
+                let command = format!("ethtool -K {end} tx off gro off");
+                assert!(finish(self.command(place, &command), None).status.success(), "{command}");
+            }
+            self.plug(&middle, &port);
+        }
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/lab/delay.py");
+        let helper = format!("python3 {script} to-{a} to-{b} {one_way_ms}");
+        self.help(&middle, &helper);
+    }
+
+    /// Runs a program in a machine until the lab ends.
+    pub(crate) fn help(&mut self, machine: &str, command: &str) {
+        self.helpers.push(self.command(machine, command).spawn().expect("the helper starts"));
+    }
+
+    /// A command in a machine.
+    pub(crate) fn command(&self, machine: &str, command: &str) -> Command {
+        let mut run = Command::new("ip");
+        run.args(["netns", "exec", &Self::full(machine)]).args(command.split_whitespace());
+        run.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        for setting in super::SETTINGS {
+            run.env_remove(setting);
+        }
+        run
+    }
+
+    /// One of this test binary's helpers, the ignored test of that name, to be run in a machine.
+    pub(crate) fn helper(&self, machine: &str, name: &str, environment: &[(&str, &str)]) -> Command {
+        let exe = std::env::current_exe().unwrap();
+        let line = format!("{} --exact {name} --ignored --nocapture", exe.display());
+        let mut command = self.command(machine, &line);
+        command.envs(environment.iter().copied());
+        command
+    }
+
+    /// Ends a process with the lab.
+    pub(crate) fn keep(&mut self, process: Child) {
+        self.helpers.push(process);
+    }
+
+    /// Makes a machine a router that hides what is behind it, and lets no datagrams from outside in or inside out: the
+    /// kind of network in which only a relay helps.
+    pub(crate) fn masquerade(&self, router: &str, outside: &str) {
+        let rules = format!(
+            "table ip nat {{ chain out {{ type nat hook postrouting priority 100; oifname {outside} masquerade; }}; }}
+             table ip filter {{ chain pass {{ type filter hook forward priority 0; meta l4proto udp drop; }}; }}\n"
+        );
+        let mut nft = self.command(router, "nft -f -");
+        nft.stdin(Stdio::piped());
+        assert!(finish(nft, Some(rules.as_bytes())).status.success(), "nftables is installed");
+        let forward = self.command(router, "sysctl -q -w net.ipv4.ip_forward=1");
+        assert!(finish(forward, None).status.success());
+    }
+
+    /// Starts a node in a machine.
+    pub(crate) fn node(&self, machine: &str, options: &str) -> Host {
+        let folder = self.folder.path().join(machine);
+        let mut host = Host { machine: machine.to_owned(), folder, node: None, options: options.to_owned() };
+        host.start(self);
+        host
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        for helper in &mut self.helpers {
+            let _ = helper.kill();
+            let _ = helper.wait();
+        }
+        for namespace in &self.namespaces {
+            let pids = Command::new("ip").args(["netns", "pids", namespace]).output();
+            for pid in String::from_utf8_lossy(&pids.map(|output| output.stdout).unwrap_or_default()).lines() {
+                let _ = Command::new("kill").args(["-KILL", pid]).stderr(Stdio::null()).status();
+            }
+            let _ = Command::new("ip").args(["netns", "del", namespace]).status();
+        }
+    }
+}
+
+/// A machine with a node on it.
+pub(crate) struct Host {
+    pub(crate) machine: String,
+    pub(crate) folder: PathBuf,
+    node: Option<Child>,
+    options: String,
+}
+
+impl Host {
+    pub(crate) fn start(&mut self, lab: &Lab) {
+        let exe = env!("CARGO_BIN_EXE_hivemind");
+        let line = format!("{exe} node --name {} --data-dir {} {}", self.machine, self.folder.display(), self.options);
+        let mut command = lab.command(&self.machine, &line);
+        command.stdout(Stdio::null()).stderr(Stdio::inherit());
+        // The machine's own location, in case a node of before left one.
+        let _ = std::fs::remove_file(self.folder.join("api.json"));
+        self.node = Some(command.spawn().expect("the node starts"));
+        patiently("the node answers", || self.try_run(lab, &["status"]).0 == 0);
+    }
+
+    /// The node's process. `ip netns exec` becomes the program it runs.
+    pub(crate) fn process(&self) -> u32 {
+        self.node.as_ref().expect("the node was started").id()
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        assert!(Command::new("kill").args([name, &self.process().to_string()]).status().unwrap().success());
+    }
+
+    pub(crate) fn kill(&mut self) {
+        let mut node = self.node.take().expect("the node was started");
+        node.kill().unwrap();
+        node.wait().unwrap();
+    }
+
+    pub(crate) fn command(&self, lab: &Lab, arguments: &[&str]) -> Command {
+        let exe = env!("CARGO_BIN_EXE_hivemind");
+        let mut command = lab.command(&self.machine, &format!("{exe} --data-dir {}", self.folder.display()));
+        command.args(arguments);
+        command
+    }
+
+    /// Runs a command against the node: exit code, standard output, standard error.
+    pub(crate) fn try_run(&self, lab: &Lab, arguments: &[&str]) -> (i32, String, String) {
+        let output = finish(self.command(lab, arguments), None);
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
+    }
+
+    #[track_caller]
+    pub(crate) fn run(&self, lab: &Lab, arguments: &[&str]) -> String {
+        let (code, stdout, stderr) = self.try_run(lab, arguments);
+        assert_eq!(code, 0, "{} {arguments:?}: {stderr}", self.machine);
+        stdout
+    }
+
+    #[track_caller]
+    pub(crate) fn json(&self, lab: &Lab, arguments: &[&str]) -> Value {
+        let stdout = self.run(lab, &[arguments, &["--json"]].concat());
+        serde_json::from_str(&stdout).expect("standard output is JSON")
+    }
+
+    /// What the node says of a machine that it lists by this name.
+    pub(crate) fn peer(&self, lab: &Lab, name: &str) -> Option<Value> {
+        let peers = self.json(lab, &["peers"]);
+        peers["peers"].as_array().unwrap().iter().find(|peer| peer["name"] == name).cloned()
+    }
+
+    #[track_caller]
+    pub(crate) fn wait_for(&self, lab: &Lab, name: &str, state: &str) {
+        patiently(&format!("{} sees {name} as {state}", self.machine), || {
+            self.peer(lab, name).is_some_and(|peer| peer["state"] == state)
+        });
+    }
+
+    /// An answer over so many machines.
+    #[track_caller]
+    pub(crate) fn ask(&self, lab: &Lab, prompt: &str, tokens: u32, stages: u32) -> Value {
+        let (tokens, stages) = (tokens.to_string(), stages.to_string());
+        self.json(lab, &["chat", "--prompt", prompt, "--max-tokens", &tokens, "--stages", &stages])
+    }
+
+    /// Most memory and memory now, resident, in bytes.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        if let Some(mut node) = self.node.take() {
+            let _ = node.kill();
+            let _ = node.wait();
+        }
+    }
+}
+
+/// Both owners compare the code and approve.
+#[track_caller]
+pub(crate) fn pair(lab: &Lab, a: &Host, b: &Host) {
+    a.wait_for(lab, &b.machine, "found");
+    let asked = a.json(lab, &["approve", &b.machine]);
+    let code = asked["code"].as_str().unwrap().to_owned();
+    b.wait_for(lab, &a.machine, "pending");
+    assert_eq!(b.peer(lab, &a.machine).unwrap()["code"], code.as_str(), "both machines show one code");
+    let child = a.command(lab, &["approve", &b.machine, "--code", &code]).spawn().unwrap();
+    b.run(lab, &["approve", &a.machine, "--code", &code]);
+    assert!(child.wait_with_output().unwrap().status.success());
+    a.wait_for(lab, &b.machine, "approved");
+    b.wait_for(lab, &a.machine, "approved");
+}
+
+/// Time that something takes, for figures that are printed and not judged.
+pub(crate) fn timed(run: impl FnOnce()) -> Duration {
+    let started = Instant::now();
+    run();
+    started.elapsed()
+}

@@ -1,0 +1,151 @@
+//! Joining by invitation, on loopback, and what goes wrong with invitations, folders and files.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use common::{SETTINGS, finish, hivemind, patiently};
+use serde_json::Value;
+
+/// A node on loopback, where there is nobody to find.
+struct Node {
+    folder: PathBuf,
+    process: Child,
+}
+
+impl Node {
+    fn start(home: &Path, name: &str) -> Self {
+        let folder = home.join(name);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hivemind"));
+        for setting in SETTINGS {
+            command.env_remove(setting);
+        }
+        command.args(["node", "--name", name, "--bind", "127.0.0.1:0", "--api", "127.0.0.1:0", "--data-dir"]);
+        let process = command.arg(&folder).stdout(Stdio::null()).spawn().unwrap();
+        let node = Self { folder, process };
+        patiently("the node answers", || node.run(&["status"], None).0 == 0);
+        node
+    }
+
+    fn run(&self, arguments: &[&str], input: Option<&str>) -> (i32, String, String) {
+        let mut command = hivemind(arguments);
+        command.env("HIVEMIND_DATA_DIR", &self.folder);
+        let output = finish(command, input.map(str::as_bytes));
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
+    }
+
+    #[track_caller]
+    fn json(&self, arguments: &[&str], input: Option<&str>) -> Value {
+        let (code, stdout, stderr) = self.run(&[arguments, &["--json"]].concat(), input);
+        assert_eq!(code, 0, "{stderr}");
+        serde_json::from_str(&stdout).unwrap()
+    }
+
+    #[track_caller]
+    fn refused(&self, arguments: &[&str], input: Option<&str>, words: &str) {
+        let (code, _, stderr) = self.run(arguments, input);
+        assert!(code == 1 && stderr.contains(words), "\"{words}\" is missing in: {stderr}");
+    }
+
+    fn state(&self, name: &str) -> Option<String> {
+        let peers = self.json(&["peers"], None);
+        let peer = peers["peers"].as_array().unwrap().iter().find(|peer| peer["name"] == name)?;
+        Some(peer["state"].as_str().unwrap().to_owned())
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn an_invitation_brings_two_machines_to_a_code_once() {
+    let home = tempfile::tempdir().unwrap();
+    let (host, guest) = (Node::start(home.path(), "host"), Node::start(home.path(), "guest"));
+    let ticket = host.json(&["invite"], None)["ticket"].as_str().unwrap().to_owned();
+
+    // From standard input, where others cannot see it.
+    let asked = guest.json(&["join"], Some(&ticket));
+    let code = asked["code"].as_str().unwrap();
+    assert_eq!(host.state("guest").as_deref(), Some("pending"));
+    let mut approve = hivemind(&["approve", "guest", "--code", code]);
+    let approve = approve.env("HIVEMIND_DATA_DIR", &host.folder).spawn().unwrap();
+    let (exit, _, stderr) = guest.run(&["approve", asked["id"].as_str().unwrap(), "--code", code], None);
+    assert_eq!(exit, 0, "{stderr}");
+    assert!(approve.wait_with_output().unwrap().status.success());
+    patiently("they are connected", || {
+        guest.state("host").as_deref() == Some("approved") && host.state("guest").as_deref() == Some("approved")
+    });
+    let answer = guest.json(&["chat", "--prompt", "What is the capital of France?", "--stages", "2"], None);
+    assert_eq!(answer["text"], "The capital of France is Paris.");
+    assert_eq!(answer["stages"].as_array().unwrap().len(), 2);
+
+    // What the owner calls it stays; the invitation is spent.
+    host.run(&["rename", "guest", "Attic"], None);
+    assert_eq!(host.state("Attic").as_deref(), Some("approved"));
+    let late = Node::start(home.path(), "late");
+    late.refused(&["join"], Some(&ticket), "used before");
+
+    // One that has run out, read from a file.
+    let short = host.json(&["invite", "--hours", "0.0001"], None)["ticket"].as_str().unwrap().to_owned();
+    let file = home.path().join("invitation.txt");
+    std::fs::write(&file, format!("\n  {short}\n")).unwrap();
+    std::thread::sleep(std::time::Duration::from_secs(3));
+    late.refused(&["join", file.to_str().unwrap()], None, "expired");
+
+    let fresh = host.json(&["invite"], None)["ticket"].as_str().unwrap().to_owned();
+    late.refused(&["join", &fresh[..fresh.len() / 2]], None, "incomplete");
+    late.refused(&["join", "endpointaaaa"], None, "no HiveMind invitation");
+    late.refused(&["join"], Some(""), "no HiveMind invitation");
+    late.refused(&["approve", "nobody"], None, "no machine \"nobody\"");
+    // A refused guest may still use a good one.
+    assert!(late.json(&["join", &fresh], None)["code"].is_string());
+}
+
+#[test]
+fn a_node_says_why_it_cannot_start_and_loses_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    let node = Node::start(home.path(), "node");
+    let start = |folder: &str, more: &[&str]| {
+        let arguments =
+            [&["node", "--bind", "127.0.0.1:0", "--api", "127.0.0.1:0", "--data-dir", folder], more].concat();
+        let output = finish(hivemind(&arguments), None);
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+    let folder = node.folder.to_str().unwrap();
+    let (code, stderr) = start(folder, &[]);
+    assert!(code == 1 && stderr.contains(&format!("process {}", node.process.id())), "{stderr}");
+    let (code, stderr) = start("/proc/nowhere", &[]);
+    assert!(code == 1 && stderr.contains("/proc/nowhere"), "{stderr}");
+
+    let other = home.path().join("other");
+    let other = other.to_str().unwrap();
+    let (code, stderr) = start(other, &["--memory", "lots"]);
+    assert!(code == 2 && stderr.contains("\"lots\" is no amount of memory"), "{stderr}");
+    let (code, stderr) = start(other, &["--relay", "ftp://x"]);
+    assert!(code == 2 && stderr.contains("no relay"), "{stderr}");
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    let output = finish(hivemind(&["node", "--bind", "127.0.0.1:0", "--api", &taken, "--data-dir", other]), None);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && stderr.contains(&taken) && stderr.contains("--api"), "{stderr}");
+    let output = finish(hivemind(&["node", "--bind", "127.0.0.1:0", "--api", "0.0.0.0:0", "--data-dir", other]), None);
+    assert!(String::from_utf8(output.stderr).unwrap().contains("this machine only"));
+
+    // Who was approved is never replaced by nobody.
+    std::fs::write(Path::new(other).join("peers.json"), "{\"peers\": {").unwrap();
+    let (code, stderr) = start(other, &[]);
+    assert!(code == 1 && stderr.contains("peers.json is damaged"), "{stderr}");
+    assert_eq!(std::fs::read_to_string(Path::new(other).join("peers.json")).unwrap(), "{\"peers\": {");
+
+    let output = finish(hivemind(&["peers"]), None);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && stderr.contains("no node runs") && stderr.contains("hint"), "{stderr}");
+}
