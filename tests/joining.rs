@@ -65,14 +65,10 @@ impl Drop for Node {
     }
 }
 
-#[test]
-fn an_invitation_brings_two_machines_to_a_code_once() {
-    let home = tempfile::tempdir().unwrap();
-    let (host, guest) = (Node::start(home.path(), "host"), Node::start(home.path(), "guest"));
-    let ticket = host.json(&["invite"], None)["ticket"].as_str().unwrap().to_owned();
-
+/// The guest joins by the host's invitation, and both owners approve.
+fn join(host: &Node, guest: &Node, ticket: &str) {
     // From standard input, where others cannot see it.
-    let asked = guest.json(&["join"], Some(&ticket));
+    let asked = guest.json(&["join"], Some(ticket));
     let code = asked["code"].as_str().unwrap();
     assert_eq!(host.state("guest").as_deref(), Some("pending"));
     let mut approve = hivemind(&["approve", "guest", "--code", code]);
@@ -83,6 +79,20 @@ fn an_invitation_brings_two_machines_to_a_code_once() {
     patiently("they are connected", || {
         guest.state("host").as_deref() == Some("approved") && host.state("guest").as_deref() == Some("approved")
     });
+}
+
+fn pair(host: &Node, guest: &Node) {
+    let ticket = host.json(&["invite"], None)["ticket"].as_str().unwrap().to_owned();
+    join(host, guest, &ticket);
+}
+
+#[test]
+fn an_invitation_brings_two_machines_to_a_code_once() {
+    let home = tempfile::tempdir().unwrap();
+    let (host, guest) = (Node::start(home.path(), "host"), Node::start(home.path(), "guest"));
+    let ticket = host.json(&["invite"], None)["ticket"].as_str().unwrap().to_owned();
+
+    join(&host, &guest, &ticket);
     let answer = guest.json(&["chat", "--prompt", "What is the capital of France?", "--stages", "2"], None);
     assert_eq!(answer["text"], "The capital of France is Paris.");
     assert_eq!(answer["stages"].as_array().unwrap().len(), 2);
@@ -107,6 +117,23 @@ fn an_invitation_brings_two_machines_to_a_code_once() {
     late.refused(&["approve", "nobody"], None, "no machine \"nobody\"");
     // A refused guest may still use a good one.
     assert!(late.json(&["join", &fresh], None)["code"].is_string());
+}
+
+#[test]
+fn openais_own_client_talks_with_the_swarm() {
+    let home = tempfile::tempdir().unwrap();
+    let (host, guest) = (Node::start(home.path(), "host"), Node::start(home.path(), "guest"));
+    pair(&host, &guest);
+    let read = |name: &str| std::fs::read_to_string(host.folder.join(name)).unwrap();
+    let location: Value = serde_json::from_str(&read("api.json")).unwrap();
+    let python = std::env::var("HIVEMIND_TEST_PYTHON").expect("./dev test makes a Python with the client packages");
+    let mut command = Command::new(python);
+    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/clients/openai_chat.py"));
+    command.arg(format!("http://{}/v1", location["address"].as_str().unwrap())).arg(read("api-token"));
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let output = finish(command, None);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && output.stdout.ends_with(b"done\n"), "{stderr}");
 }
 
 #[test]

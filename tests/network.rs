@@ -1,6 +1,6 @@
 //! Machines on networks: finding each other, joining, links, strangers. Each test has a lab of its own.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 mod common;
 
@@ -49,6 +49,12 @@ fn machines_find_each_other_pair_by_code_and_answer_as_one() {
     assert_eq!(answer["text"], "The capital of France is Paris.");
     let nodes: Vec<_> = answer["stages"].as_array().unwrap().iter().map(|s| s["node"].as_str().unwrap()).collect();
     assert_eq!(nodes, ["ann", "bob"]);
+    // Each knows how fast the other computes.
+    patiently("the speeds are known", || {
+        let profile = ann.peer(&lab, "bob").unwrap()["profile"].clone();
+        let known = |key: &str| profile[key].as_f64().is_some_and(|speed| speed > 0.0);
+        known("decode_tokens_per_s") && known("prefill_tokens_per_s") && profile["offered_bytes"].as_u64() > Some(0)
+    });
     // One machine gives the same tokens.
     assert_eq!(ann.ask(&lab, LONG, 60, 1)["tokens"], bob.ask(&lab, LONG, 60, 2)["tokens"]);
     assert_eq!(eve.peer(&lab, "ann").unwrap()["state"], "found");
@@ -128,6 +134,9 @@ fn a_removed_machine_is_cut_off_in_the_middle_of_an_answer_and_stays_out() {
     let (exit, _, _) = ann.try_run(&lab, &["approve", "bob"]);
     assert_eq!(exit, 1);
     assert_eq!(bob.peer(&lab, "ann").unwrap()["state"], "blocked");
+    // Until its owner takes that back.
+    bob.run(&lab, &["remove", "ann"]);
+    assert!(ann.json(&lab, &["approve", "bob"])["code"].is_string());
 }
 
 #[test]
@@ -363,30 +372,44 @@ fn a_stranger_gets_pairing_and_nothing_else_and_the_swarm_goes_on() {
     std::fs::copy(&recorded, &copy).unwrap();
     let environment =
         [("TARGET", target), ("TARGET_ID", status["id"].as_str().unwrap()), ("RECORDED", copy.to_str().unwrap())];
-    let answers = std::thread::scope(|scope| {
-        let attack = scope.spawn(|| {
-            let output = common::finish(lab.helper("eve", "be_a_stranger", &environment), None);
-            let words = [output.stdout, output.stderr].concat();
-            (output.status.success(), String::from_utf8_lossy(&words).into_owned())
-        });
-        let mut answers = 0;
-        while !attack.is_finished() {
-            assert_eq!(ann.ask(&lab, LONG, 100, 2)["tokens"], undisturbed["tokens"]);
-            answers += 1;
-        }
-        let (served_nothing, words) = attack.join().unwrap();
-        println!("{words}");
-        assert!(served_nothing, "{words}");
-        answers
-    });
+    // The same attack on nobody first: what it takes from this machine's cores is no doing of ann's.
+    let nobody = [("TARGET", "10.77.0.200:9"), environment[1], environment[2]];
+    let floor = under_attack(&lab, &ann, &undisturbed, &nobody);
+    let speeds = under_attack(&lab, &ann, &undisturbed, &environment);
     let grown = ann.resident_bytes().saturating_sub(before);
-    println!("{answers} answers during the attack; memory grew by {} MB", grown >> 20);
-    assert!(answers > 0);
+    println!("{} answers during the attack; memory grew by {} MB", speeds.len(), grown >> 20);
+    println!("tok/s under attack / while somebody else is attacked: {:.2}", median(speeds) / median(floor));
     assert!(grown < 100 << 20, "the attack must not fill memory: {grown} bytes");
     assert_eq!(ann.peer(&lab, "bob").unwrap()["state"], "approved");
     let peers = ann.json(&lab, &["peers"]);
     let approved = peers["peers"].as_array().unwrap().iter().filter(|peer| peer["state"] == "approved").count();
     assert_eq!(approved, 1, "{peers}");
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+/// The speeds of the answers that ann gives while eve does her worst.
+fn under_attack(lab: &Lab, ann: &Host, undisturbed: &serde_json::Value, environment: &[(&str, &str)]) -> Vec<f64> {
+    std::thread::scope(|scope| {
+        let attack = scope.spawn(|| {
+            let output = common::finish(lab.helper("eve", "be_a_stranger", environment), None);
+            let words = [output.stdout, output.stderr].concat();
+            (output.status.success(), String::from_utf8_lossy(&words).into_owned())
+        });
+        let mut speeds = Vec::new();
+        while !attack.is_finished() || speeds.is_empty() {
+            let answer = ann.ask(lab, LONG, 100, 2);
+            assert_eq!(answer["tokens"], undisturbed["tokens"]);
+            speeds.push(answer["decode_tokens_per_s"].as_f64().unwrap());
+        }
+        let (served_nothing, words) = attack.join().unwrap();
+        println!("{words}");
+        assert!(served_nothing, "{words}");
+        speeds
+    })
 }
 
 /// Helper: a relay server in a machine of its own.

@@ -3,6 +3,8 @@
 //! Nothing in a lab reaches beyond it: its namespaces have no way out. They and every process in them end with the
 //! [`Lab`]. It takes root, as containers and CI have it.
 
+#![allow(clippy::unused_self, reason = "what happens in a lab is said of the lab")]
+
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};

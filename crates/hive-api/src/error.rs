@@ -17,15 +17,15 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
-    pub(crate) fn new(status: StatusCode, code: &'static str, message: impl ToString) -> Self {
+    pub(crate) fn new(status: StatusCode, code: &'static str, message: impl std::fmt::Display) -> Self {
         Self { status, code, message: message.to_string(), hint: None }
     }
 
-    pub(crate) fn bad(code: &'static str, message: impl ToString) -> Self {
+    pub(crate) fn bad(code: &'static str, message: impl std::fmt::Display) -> Self {
         Self::new(StatusCode::BAD_REQUEST, code, message)
     }
 
-    pub(crate) fn missing(code: &'static str, message: impl ToString) -> Self {
+    pub(crate) fn missing(code: &'static str, message: impl std::fmt::Display) -> Self {
         Self::new(StatusCode::NOT_FOUND, code, message)
     }
 
@@ -37,7 +37,7 @@ impl Refusal {
         Self::new(StatusCode::UNAUTHORIZED, "unauthorized", message).hint(hint)
     }
 
-    pub(crate) fn internal(message: impl ToString) -> Self {
+    pub(crate) fn internal(message: impl std::fmt::Display) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "failed", message)
     }
 

@@ -68,7 +68,7 @@ pub(crate) struct Guard {
 }
 
 impl Guard {
-    pub(crate) fn new(token: Token, port: u16) -> Self {
+    pub(crate) fn new(token: &Token, port: u16) -> Self {
         let names = ["127.0.0.1", "localhost", "[::1]"];
         Self {
             token: Sha256::digest(token.as_str()).into(),
@@ -122,7 +122,7 @@ mod tests {
     use axum::http::HeaderValue;
 
     fn judged(pairs: &[(&'static str, &str)]) -> Option<&'static str> {
-        let guard = Guard::new(Token("secret".to_owned()), 4483);
+        let guard = Guard::new(&Token("secret".to_owned()), 4483);
         let mut headers = HeaderMap::new();
         for (name, value) in pairs {
             headers.insert(*name, HeaderValue::from_str(value).unwrap());

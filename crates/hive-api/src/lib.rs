@@ -87,7 +87,7 @@ impl Api {
         let written = hive_host::folders::write_private(&folder.join(LOCATION_FILE), &location);
         written.map_err(|error| failed(error.to_string()))?;
         let shared = Shared { node, quit: watch::channel(false).0 };
-        let guard = Arc::new(guard::Guard::new(token, address.port()));
+        let guard = Arc::new(guard::Guard::new(&token, address.port()));
         let app = Router::new()
             .nest("/hive/v1", hive::routes())
             .nest("/v1", openai::routes())

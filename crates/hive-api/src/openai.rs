@@ -212,7 +212,7 @@ async fn chat(State(shared): State<Shared>, body: axum::body::Bytes) -> Result<R
             "logprobs": null,
             "finish_reason": summary.finish_reason.as_str(),
         }],
-        "usage": head.usage(&summary),
+        "usage": usage_of(&summary),
         "hivemind": head.figures(&summary),
     }))
     .into_response())
@@ -245,11 +245,6 @@ impl Head {
         })
     }
 
-    fn usage(&self, summary: &Summary) -> Value {
-        let (prompt, completion) = (summary.prompt_tokens, summary.tokens.len());
-        json!({ "prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion })
-    }
-
     /// HiveMind's own figures: who computed, how fast, and the tokens themselves.
     fn figures(&self, summary: &Summary) -> Value {
         json!({
@@ -259,6 +254,11 @@ impl Head {
             "decode_tokens_per_s": summary.decode_tokens_per_s(),
         })
     }
+}
+
+fn usage_of(summary: &Summary) -> Value {
+    let (prompt, completion) = (summary.prompt_tokens, summary.tokens.len());
+    json!({ "prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion })
 }
 
 async fn whole(mut events: mpsc::Receiver<Event>) -> Result<(String, Summary), Refusal> {
@@ -297,7 +297,7 @@ fn frames(events: mpsc::Receiver<Event>, head: Head, usage: bool) -> impl Stream
                 if usage {
                     let mut chunk = head.chunk(&json!({}), None);
                     chunk["choices"] = json!([]);
-                    chunk["usage"] = head.usage(&summary);
+                    chunk["usage"] = usage_of(&summary);
                     last.push(data(&chunk));
                 }
                 last.push(done);

@@ -153,7 +153,7 @@ impl ModelFiles {
             let name = format!("model.layers.{layer}.input_layernorm.weight");
             hasher.update(&self.weights.vector(&name, self.config.hidden)?.bytes);
         }
-        Ok(hasher.finalize()[..16].iter().map(|byte| format!("{byte:02x}")).collect())
+        Ok(data_encoding::HEXLOWER.encode(&hasher.finalize()[..16]))
     }
 
     /// Bytes on disk of the layers given; embedding and output belong to the first and the last layer.

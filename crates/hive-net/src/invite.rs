@@ -178,7 +178,7 @@ mod tests {
     #[test]
     fn an_invitation_opens_once_and_for_a_while() {
         let (mut invites, now) = (Invites::default(), SystemTime::now());
-        let hour = Duration::from_secs(3600);
+        let hour = Duration::from_hours(1);
         let (one, two) = (invites.give_out(hour, now), invites.give_out(hour, now));
         assert_eq!(invites.redeem(&one, now), Ok(()));
         assert_eq!(invites.redeem(&one, now), Err(InviteError::Unknown));

@@ -61,7 +61,7 @@ mod tests {
     fn a_peer_that_stops_answering_is_noticed_within_two_seconds() {
         let start = Instant::now();
         let mut pulse = Pulse::new(start);
-        let noticed = (1..).map(|n| start + BEAT * n).find(|&now| pulse.look(now) == Verdict::Silent).unwrap();
+        let noticed = (1..100).map(|n| start + BEAT * n).find(|&now| pulse.look(now) == Verdict::Silent).unwrap();
         assert!(noticed - start <= Duration::from_millis(1750), "{:?}", noticed - start);
     }
 
@@ -82,7 +82,7 @@ mod tests {
     fn a_machine_that_wakes_up_does_not_blame_the_others() {
         let start = Instant::now();
         let mut pulse = Pulse::new(start);
-        let woken = start + Duration::from_mins(60);
+        let woken = start + Duration::from_hours(1);
         assert_eq!(pulse.look(woken), Verdict::Alive);
         let mut noticed = woken;
         while pulse.look(noticed) == Verdict::Alive {

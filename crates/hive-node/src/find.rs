@@ -45,6 +45,7 @@ mod tests {
             fingerprint: fingerprint(id),
             state: PeerState::Found,
             link: None,
+            condition: None,
             bits_per_s: None,
             profile: None,
         }

@@ -35,6 +35,7 @@ mod planning;
 mod profile;
 mod ring;
 mod serve;
+mod speed;
 mod stage;
 
 /// The computer's name as its owner knows it.

@@ -21,8 +21,10 @@ use crate::peers::pairings::{self, Desk};
 use crate::peers::presence::{self, Greeting};
 use crate::peers::{Notice, PeerView, Peers};
 use crate::profile::{Profile, offered_bytes};
+use crate::reach;
 use crate::serve;
 use crate::serving::Serving;
+use crate::speed::{self, Speed};
 use crate::stage::{Destination, Routes, Stage};
 
 /// Why a node could not be started.
@@ -138,6 +140,10 @@ impl Node {
         let desk = pairings::open_desk(data.as_deref())?;
         let endpoint_options = EndpointOptions { identity, bind, relay, admission, networks };
         let (endpoint, incoming) = Endpoint::bind(endpoint_options).await?;
+        // Measured before, on this machine and with this version.
+        let speed: Option<Speed> = data.as_deref().map(|data| data.read(speed::FILE)).transpose()?.flatten();
+        let speed = speed.filter(Speed::is_of_this_machine);
+        let find_out = data.is_some() && share && speed.is_none();
         let profile = Profile {
             name: name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -145,6 +151,8 @@ impl Node {
             os: std::env::consts::OS.to_owned(),
             threads: hive_host::threads(),
             sharing: share,
+            decode_tokens_per_s: speed.as_ref().map(|speed| speed.decode_tokens_per_s),
+            prefill_tokens_per_s: speed.as_ref().map(|speed| speed.prefill_tokens_per_s),
             ..Profile::default()
         };
         let inner = Inner {
@@ -167,6 +175,9 @@ impl Node {
         tokio::spawn(serve::serve(node.clone(), incoming));
         tokio::spawn(presence::attend(node.clone()));
         tokio::spawn(watch_machine(node.clone(), memory_cap));
+        if find_out {
+            tokio::spawn(speed::find_out(node.clone()));
+        }
         if discover {
             node.discover();
         }
@@ -227,7 +238,14 @@ impl Node {
 
     /// The other machines.
     pub fn peer_views(&self) -> Vec<PeerView> {
-        self.inner.peers.views(|peer| self.inner.endpoint.link(peer))
+        let mut views = self.inner.peers.views(|peer| self.inner.endpoint.link(peer));
+        for view in &mut views {
+            let relayed = view.link.as_ref().is_some_and(|link| link.kind == LinkKind::Relay);
+            if let Some(peer) = view.id.parse().ok().filter(|_| relayed) {
+                view.condition = reach::diagnose(presence::observe(self, peer, relayed));
+            }
+        }
+        views
     }
 
     /// The machine that a person means: by key or the beginning of it, name, or the three words.
@@ -305,6 +323,15 @@ impl Node {
     /// Whether answers are being computed here, or for people here.
     pub(crate) fn is_busy(&self) -> bool {
         self.profile().sessions > 0 || lock(&self.inner.stages).values().any(|(_, stage)| stage.sessions() > 0)
+    }
+
+    /// How fast this machine has turned out to be.
+    pub(crate) fn computes_at(&self, speed: &Speed) {
+        self.inner.profile.send_modify(|profile| {
+            profile.decode_tokens_per_s = Some(speed.decode_tokens_per_s);
+            profile.prefill_tokens_per_s = Some(speed.prefill_tokens_per_s);
+        });
+        self.peers().touch();
     }
 
     /// Stages that a machine had loaded here end with its approval.
@@ -510,6 +537,7 @@ async fn follow_sightings(node: Node, mut sightings: mpsc::Receiver<Sighting>) {
 }
 
 async fn watch_machine(node: Node, memory_cap: Option<u64>) {
+    let mut awake = Awake::default();
     loop {
         tokio::select! {
             () = tokio::time::sleep(LOOK) => {}
@@ -517,16 +545,41 @@ async fn watch_machine(node: Node, memory_cap: Option<u64>) {
         }
         let here = node.clone();
         // Asking the system can take a while, on a Mac most of all.
-        let networks = tokio::task::spawn_blocking(move || {
+        let looking = tokio::task::spawn_blocking(move || {
             here.look(memory_cap);
-            own_networks()
+            let profile = here.profile();
+            awake.hold(profile.sharing && !profile.power.on_battery);
+            (own_networks(), awake)
         });
-        if let Ok(networks) = networks.await
-            && node.endpoint().networks().set(networks)
-        {
+        let Ok((networks, held)) = looking.await else { return };
+        awake = held;
+        if node.endpoint().networks().set(networks) {
             node.endpoint().network_changed().await;
             node.peers().dial.notify_waiters();
         }
+    }
+}
+
+/// Keeps a machine that shares from falling asleep under the others' answers; on battery it may.
+#[derive(Default)]
+struct Awake {
+    wished: bool,
+    held: Option<hive_host::KeepAwake>,
+}
+
+impl Awake {
+    fn hold(&mut self, wish: bool) {
+        if wish == self.wished {
+            return;
+        }
+        self.wished = wish;
+        self.held = if wish {
+            let asked = hive_host::this().keep_awake("sharing compute with your other machines");
+            // A server without a desktop does not fall asleep, and has nobody to ask.
+            asked.inspect_err(|error| tracing::debug!("{error}")).ok()
+        } else {
+            None
+        };
     }
 }
 

@@ -19,6 +19,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::data::{DataError, DataFolder};
 use crate::profile::Profile;
+use crate::reach::{Absence, Condition};
 use book::{Book, Standing};
 
 /// How a machine stands to this one.
@@ -63,6 +64,8 @@ pub struct PeerView {
     pub state: PeerState,
     /// The path in use, while it is connected.
     pub link: Option<Link>,
+    /// What keeps it away or on a detour, by a name that programs can rely on.
+    pub condition: Option<Condition>,
     /// What the path carries, in bits per second, once measured.
     pub bits_per_s: Option<u64>,
     /// What it says of itself, once approved and heard.
@@ -103,7 +106,7 @@ struct Pending {
 #[derive(Debug, Clone)]
 enum Contact {
     Present { bits_per_s: Option<u64> },
-    Away { why: String, since: SystemTime },
+    Away { absence: Absence, since: SystemTime },
 }
 
 #[derive(Debug, Default)]
@@ -262,7 +265,7 @@ impl Peers {
     }
 
     /// An approved machine does not answer.
-    pub(crate) fn left(&self, peer: PeerId, why: &str) {
+    pub(crate) fn left(&self, peer: PeerId, absence: Absence) {
         let mut state = self.lock();
         if !state.book.get(peer).is_some_and(|entry| entry.standing == Standing::Approved) {
             return;
@@ -272,7 +275,7 @@ impl Peers {
             Some(Contact::Present { .. }) => (SystemTime::now(), true),
             None => (SystemTime::now(), false),
         };
-        state.contact.insert(peer, Contact::Away { why: why.to_owned(), since });
+        state.contact.insert(peer, Contact::Away { absence, since });
         if was_present {
             let text = format!("{} left.", state.name(peer));
             state.note(peer, text);
@@ -283,9 +286,9 @@ impl Peers {
 
     /// What a machine says of itself.
     pub(crate) fn described(&self, peer: PeerId, profile: Profile) {
-        let mut state = self.lock();
-        if state.profiles.insert(peer, profile.clone()).as_ref() != Some(&profile) {
-            drop(state);
+        let changed = self.lock().profiles.get(&peer) != Some(&profile);
+        self.lock().profiles.insert(peer, profile);
+        if changed {
             self.touch();
         }
     }
@@ -299,7 +302,7 @@ impl Peers {
     }
 
     /// A machine an invitation names, which no announcement does.
-    pub(crate) fn invited(&self, addr: PeerAddr) {
+    pub(crate) fn invited(&self, addr: &PeerAddr) {
         let (peer, name) = (addr.id(), "the machine that invited".to_owned());
         let version = hive_net::discovery::PROTOCOL_VERSION;
         let sighted = Sighted { addr: addr.clone(), name, version, announced: false };
@@ -325,6 +328,7 @@ impl Peers {
     pub(crate) fn remove(&self, peer: PeerId) -> Result<(), DataError> {
         // Cut first; the disk may be slow or full.
         self.admission.revoke(peer);
+        self.admission.unblock(peer);
         self.forget(peer, |book| book.remove(peer))
     }
 
@@ -397,8 +401,8 @@ impl State {
             },
             (None, Some(Standing::Approved)) => match contact {
                 Some(Contact::Present { .. }) => PeerState::Approved,
-                Some(Contact::Away { why, since }) => {
-                    PeerState::Unreachable { why: why.clone(), since: seconds(*since) }
+                Some(Contact::Away { absence, since }) => {
+                    PeerState::Unreachable { why: absence.why.clone(), since: seconds(*since) }
                 }
                 None => PeerState::Unreachable { why: "it has not been heard yet".to_owned(), since: now_s() },
             },
@@ -411,6 +415,10 @@ impl State {
             fingerprint: fingerprint(peer),
             state,
             link: present.then(|| link(peer)).flatten(),
+            condition: match contact {
+                Some(Contact::Away { absence, .. }) => absence.condition,
+                _ => None,
+            },
             bits_per_s: match contact {
                 Some(Contact::Present { bits_per_s }) => *bits_per_s,
                 _ => None,

@@ -36,8 +36,36 @@ impl Condition {
     }
 }
 
+/// Why a machine is away.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Absence {
+    /// In words.
+    pub why: String,
+    /// The named condition behind it, where one could be told.
+    pub condition: Option<Condition>,
+}
+
+impl From<String> for Absence {
+    fn from(why: String) -> Self {
+        Self { why, condition: None }
+    }
+}
+
+impl From<&str> for Absence {
+    fn from(why: &str) -> Self {
+        why.to_owned().into()
+    }
+}
+
+impl From<Condition> for Absence {
+    fn from(condition: Condition) -> Self {
+        Self { why: condition.explain().to_owned(), condition: Some(condition) }
+    }
+}
+
 /// What was seen of a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools, reason = "five answers to five questions")]
 pub struct Observation {
     /// Its announcements are heard.
     pub announced: bool,

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::Failure;
 
 /// A node that does not answer on loopback for so long hangs. Pairing waits for another machine, and takes longer.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A running node.
 #[derive(Debug, Clone)]
@@ -85,6 +85,7 @@ async fn read<T: DeserializeOwned>(response: reqwest::Result<reqwest::Response>)
     response.json().await.map_err(|error| Failure::new(format_args!("the node's answer makes no sense: {error}")))
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "it stands in map_err")]
 fn broke_off(error: reqwest::Error) -> Failure {
     if error.is_timeout() {
         Failure::new("the node does not answer").hint("look at what it says where it runs, or restart it")

@@ -20,7 +20,9 @@ pub(crate) async fn status(client: &Client, as_json: bool) -> Result<(), Failure
     let sharing = if profile["sharing"] == true { "sharing" } else { "not sharing" };
     let offered = profile["offered_bytes"].as_u64().unwrap_or_default();
     output::line(format_args!("{} · {}", text(&profile["name"]), text(&status["fingerprint"])));
-    output::line(format_args!("{} · {sharing} up to {}", text(&profile["chip"]), output::megabytes(offered)));
+    let speed = profile["decode_tokens_per_s"].as_f64();
+    let speed = speed.map_or(String::new(), |speed| format!(" · {speed:.0} tok/s with the starter model"));
+    output::line(format_args!("{} · {sharing} up to {}{speed}", text(&profile["chip"]), output::megabytes(offered)));
     if status["discovery"] != "on" && status["discovery"] != "off" {
         output::line(text(&status["discovery"]));
     }

@@ -101,7 +101,7 @@ impl Node {
 
     /// Asks the machine that an invitation names.
     pub async fn join_by(&self, ticket: &Ticket) -> Result<(PeerId, Code), PairError> {
-        self.peers().invited(ticket.addr.clone());
+        self.peers().invited(&ticket.addr);
         Ok((ticket.addr.id(), self.pair_at(&ticket.addr, Some(ticket.secret)).await?))
     }
 

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use crate::control::{Answer, Question};
 use crate::node::Node;
 use crate::profile::Profile;
-use crate::reach::{self, Observation};
+use crate::reach::{self, Absence, Observation};
 
 /// A machine that is there answers a greeting in a few round trips.
 const GREETING_PATIENCE: Duration = Duration::from_secs(3);
@@ -80,7 +80,7 @@ async fn keep_in_touch(node: Node, peer: PeerId) {
         // Before dialling, so that an announcement during the dial is not missed.
         let dial = node.peers().dial.clone();
         let announced = dial.notified();
-        let why = match timeout(patience, greet(&node, peer)).await {
+        let absence = match timeout(patience, greet(&node, peer)).await {
             Ok(Ok((channel, name))) => {
                 pause = *PAUSE.start();
                 node.peers().arrived(peer, &name, node.endpoint().link(peer).as_ref());
@@ -92,15 +92,15 @@ async fn keep_in_touch(node: Node, peer: PeerId) {
                     patience = SECOND_CHANCE;
                     continue;
                 }
-                why.unwrap_or_else(|| "it was removed".to_owned())
+                why.unwrap_or_else(|| REMOVED.to_owned()).into()
             }
-            Ok(Err(why)) => why,
-            Err(_) => diagnose(&node, peer, "it does not answer"),
+            Ok(Err(absence)) => absence,
+            Err(_) => silent(&node, peer),
         };
         patience = GREETING_PATIENCE;
         // What is left of a connection knows only the dead path; the next dial tries them all.
         node.endpoint().admission().hang_up(peer);
-        node.peers().left(peer, &why);
+        node.peers().left(peer, absence);
         tokio::select! {
             () = announced => {}
             () = tokio::time::sleep(pause) => pause = (pause * 2).min(*PAUSE.end()),
@@ -128,7 +128,7 @@ async fn measure_links(node: Node, peer: PeerId) {
 }
 
 /// Opens the channel for heartbeats and exchanges first words.
-async fn greet(node: &Node, peer: PeerId) -> Result<(Channel, String), String> {
+async fn greet(node: &Node, peer: PeerId) -> Result<(Channel, String), Absence> {
     let addr = node.peers().addr(peer);
     let opened = node.endpoint().open(&addr, Protocol::Control).await;
     let mut channel = opened.map_err(|error| explain(node, peer, &error))?;
@@ -139,12 +139,12 @@ async fn greet(node: &Node, peer: PeerId) -> Result<(Channel, String), String> {
     };
     let answer = match exchange.await {
         Ok(Some(Answer::Greeting(theirs))) => theirs,
-        Ok(Some(Answer::Refused(why))) => return Err(why),
-        Ok(_) => return Err("it answered something else".to_owned()),
+        Ok(Some(Answer::Refused(why))) => return Err(why.into()),
+        Ok(_) => return Err("it answered something else".into()),
         // The reason of a refused connection shows when the first stream is used.
         Err(_) => match node.endpoint().open(&addr, Protocol::Control).await {
             Err(error) => return Err(explain(node, peer, &error)),
-            Ok(_) => return Err("it has not approved this machine, or broke off".to_owned()),
+            Ok(_) => return Err("it has not approved this machine, or broke off".into()),
         },
     };
     let theirs: Greeting =
@@ -185,7 +185,7 @@ async fn feel_pulse(node: &Node, peer: PeerId, channel: Channel) -> Option<Strin
             },
             _ = timer.tick() => {
                 if !node.peers().is_approved(peer) {
-                    break Some("it was removed".to_owned());
+                    break Some(REMOVED.to_owned());
                 }
                 if pulse.look(Instant::now()) == Verdict::Silent {
                     break None;
@@ -250,39 +250,85 @@ pub(crate) async fn answer(node: &Node, peer: PeerId, mut channel: Channel, gree
     }
 }
 
-fn explain(node: &Node, peer: PeerId, error: &ConnectError) -> String {
+fn explain(node: &Node, peer: PeerId, error: &ConnectError) -> Absence {
     match error {
         ConnectError::Refused(_) => {
-            format!("{} has not approved this machine; pair them again", node.peers().name(peer))
+            format!("{} has not approved this machine; pair them again", node.peers().name(peer)).into()
         }
         ConnectError::OtherVersion(_) => {
-            format!("{} runs another version of HiveMind; update the older of the two", node.peers().name(peer))
+            format!("{} runs another version of HiveMind; update the older of the two", node.peers().name(peer)).into()
         }
-        ConnectError::NotAllowed(_) => "it was removed".to_owned(),
-        ConnectError::Unreachable { .. } => diagnose(node, peer, "it does not answer"),
+        ConnectError::NotAllowed(_) => REMOVED.into(),
+        ConnectError::Unreachable { .. } => silent(node, peer),
     }
 }
 
-/// Why a machine that announces itself does not answer, where that can be told.
-fn diagnose(node: &Node, peer: PeerId, otherwise: &str) -> String {
-    let Some((addr, _)) = node.peers().announced(peer) else { return otherwise.to_owned() };
-    let near = addr.sockets().into_iter().find(|socket| node.endpoint().networks().is_near(socket.ip()));
-    let observation = Observation {
-        announced: true,
+const REMOVED: &str = "it was removed";
+
+/// Why a machine does not answer, where that can be told.
+fn silent(node: &Node, peer: PeerId) -> Absence {
+    match reach::diagnose(observe(node, peer, false)) {
+        Some(condition) => condition.into(),
+        None => "it does not answer".into(),
+    }
+}
+
+/// What can be seen of a machine from here.
+pub(crate) fn observe(node: &Node, peer: PeerId, relayed: bool) -> Observation {
+    let announced = node.peers().announced(peer);
+    let sockets = announced.iter().flat_map(|(addr, _)| addr.sockets());
+    let near = sockets.into_iter().find(|socket| node.endpoint().networks().is_near(socket.ip()));
+    Observation {
+        announced: announced.is_some(),
         near: near.is_some(),
-        no_route: near.is_some_and(reach::has_no_route),
-        relayed: false,
+        no_route: !relayed && near.is_some_and(reach::has_no_route),
+        relayed,
         macos: cfg!(target_os = "macos"),
-    };
-    match reach::diagnose(observation) {
-        Some(condition) => condition.explain().to_owned(),
-        None => otherwise.to_owned(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::node::NodeOptions;
+    use crate::peers::PeerState;
+
+    async fn node(name: &str, speaks: (u32, u32)) -> Node {
+        let loopback = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+        Node::start(NodeOptions { speaks, ..NodeOptions::new(name.to_owned(), loopback) }).await.unwrap()
+    }
+
+    /// How two approved machines of these versions see each other, once they have met.
+    async fn meet(older: (u32, u32), newer: (u32, u32)) -> [PeerState; 2] {
+        let (older, newer) = (node("older", older).await, node("newer", newer).await);
+        older.peers().admit(newer.id(), "newer", Some(&newer.addr())).unwrap();
+        newer.peers().admit(older.id(), "older", Some(&older.addr())).unwrap();
+        let state = async |node: &Node| loop {
+            let state = node.peer_views()[0].state.clone();
+            match &state {
+                PeerState::Unreachable { why, .. } if !why.contains("update") => {}
+                PeerState::Approved | PeerState::Unreachable { .. } => return state,
+                other => panic!("{other:?}"),
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        };
+        let states = [state(&older).await, state(&newer).await];
+        older.stop().await;
+        newer.stop().await;
+        states
+    }
+
+    #[tokio::test]
+    async fn older_and_newer_machines_talk_or_say_which_to_update() {
+        assert_eq!(meet((1, 1), (1, 3)).await, [PeerState::Approved, PeerState::Approved]);
+        let [older, newer] = meet((1, 1), (2, 3)).await;
+        let why = |state: PeerState| match state {
+            PeerState::Unreachable { why, .. } => why,
+            other => panic!("{other:?}"),
+        };
+        assert!(why(older).contains("newer HiveMind that this one does not understand; update this machine"));
+        assert!(why(newer).contains("older HiveMind that this one does not understand; update older"));
+    }
 
     #[test]
     fn versions_that_overlap_agree_and_others_say_who_is_old() {

@@ -1,11 +1,14 @@
 //! The node's side of a worker: start it, talk to it, notice its end.
 
 use std::collections::VecDeque;
+use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdStream;
 use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::process::{Child, ChildStderr, Command};
@@ -37,7 +40,11 @@ pub enum WorkerEvent {
 /// A running worker. Dropping it ends the process.
 #[derive(Debug)]
 pub struct Worker {
-    orders: mpsc::Sender<ToWorker>,
+    socket: Arc<OwnedWriteHalf>,
+    /// Orders that the socket had no room for.
+    late: mpsc::Sender<Vec<u8>>,
+    /// How many of them wait; while there are any, no order may overtake them.
+    waiting: Arc<AtomicUsize>,
     process_id: Option<u32>,
 }
 
@@ -62,16 +69,30 @@ impl Worker {
         let process_id = child.id();
         let stderr = child.stderr.take();
         let (read, write) = UnixStream::from_std(ours)?.into_split();
-        let (orders, order_queue) = mpsc::channel(WAITING_ORDERS);
+        let (socket, waiting) = (Arc::new(write), Arc::new(AtomicUsize::new(0)));
+        let (late, late_orders) = mpsc::channel(WAITING_ORDERS);
         let (events, event_queue) = mpsc::channel(WAITING_ORDERS);
-        tokio::spawn(write_orders(write, order_queue));
+        tokio::spawn(write_late(socket.clone(), late_orders, waiting.clone()));
         tokio::spawn(watch(read, child, stderr, events));
-        Ok((Self { orders, process_id }, event_queue))
+        Ok((Self { socket, late, waiting, process_id }, event_queue))
     }
 
     /// Sends an order. A worker that has died takes none; its death is told by the receiver.
+    ///
+    /// Written from here where the socket has room, which it has while tokens go through: handing every order to a task
+    /// would cost a wake-up per token.
     pub async fn order(&self, order: ToWorker) {
-        let _ = self.orders.send(order).await;
+        let Ok(mut bytes) = encode(&order) else { return };
+        if self.waiting.load(Ordering::Acquire) == 0 {
+            match self.socket.try_write(&bytes) {
+                Ok(written) if written == bytes.len() => return,
+                Ok(written) => drop(bytes.drain(..written)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(_) => return,
+            }
+        }
+        self.waiting.fetch_add(1, Ordering::AcqRel);
+        let _ = self.late.send(bytes).await;
     }
 
     /// The process, while it runs.
@@ -80,15 +101,23 @@ impl Worker {
     }
 }
 
-/// Ends when the [`Worker`] is dropped; the socket's closing ends the process.
-async fn write_orders(mut write: OwnedWriteHalf, mut orders: mpsc::Receiver<ToWorker>) {
-    while let Some(order) = orders.recv().await {
-        let Ok(bytes) = encode(&order) else { continue };
-        if write.write_all(&bytes).await.is_err() {
-            break;
+/// Writes what the socket had no room for. Ends when the [`Worker`] is dropped; with both of them the socket closes, and
+/// that ends the process.
+async fn write_late(socket: Arc<OwnedWriteHalf>, mut orders: mpsc::Receiver<Vec<u8>>, waiting: Arc<AtomicUsize>) {
+    while let Some(bytes) = orders.recv().await {
+        let mut rest = bytes.as_slice();
+        while !rest.is_empty() {
+            if socket.writable().await.is_err() {
+                return;
+            }
+            match socket.try_write(rest) {
+                Ok(written) => rest = &rest[written..],
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(_) => return,
+            }
         }
+        waiting.fetch_sub(1, Ordering::AcqRel);
     }
-    let _ = write.shutdown().await;
 }
 
 async fn watch(

@@ -1,0 +1,102 @@
+//! How fast this machine computes, found out with the starter model once and remembered: what machines tell each other
+//! before any of them has carried a part of a large model.
+
+use std::time::{Duration, Instant};
+
+use hive_model::shard::{Input, Output};
+use hive_model::{Compute, SessionId, SessionOptions};
+use serde::{Deserialize, Serialize};
+
+use crate::node::Node;
+use crate::worker::{FromWorker, LoadOrder, ToWorker, Work, Worker, WorkerEvent};
+
+/// Tokens of the prompt, and of the answer, that are timed.
+const PROMPT: usize = 128;
+const ANSWER: u32 = 24;
+/// A machine on which this takes longer has other troubles.
+const PATIENCE: Duration = Duration::from_mins(1);
+/// The start of a node has better things to do.
+const SETTLED: Duration = Duration::from_secs(3);
+
+/// Figures for one machine and one version of HiveMind.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Speed {
+    /// What it was measured with: the chip, the threads, the version.
+    machine: String,
+    pub(crate) decode_tokens_per_s: f64,
+    pub(crate) prefill_tokens_per_s: f64,
+}
+
+pub(crate) const FILE: &str = "speed.json";
+
+/// What a measurement is good for.
+pub(crate) fn machine() -> String {
+    let chip = hive_host::this().chip();
+    format!("{chip}, {} threads, HiveMind {}", hive_host::threads(), env!("CARGO_PKG_VERSION"))
+}
+
+impl Speed {
+    pub(crate) fn is_of_this_machine(&self) -> bool {
+        self.machine == machine()
+    }
+}
+
+/// Measures when the node has settled and nothing else computes, and keeps the figures.
+pub(crate) async fn find_out(node: Node) {
+    tokio::select! {
+        () = tokio::time::sleep(SETTLED) => {}
+        () = node.stopping() => return,
+    }
+    while node.is_busy() {
+        tokio::time::sleep(SETTLED).await;
+    }
+    let Some(path) = crate::models::starter().filter(|path| path.is_file()) else { return };
+    let measured = tokio::select! {
+        measured = tokio::time::timeout(PATIENCE, measure(path)) => measured.ok().flatten(),
+        () = node.stopping() => return,
+    };
+    if let Some(speed) = measured {
+        if let Err(error) = node.save(FILE, &speed) {
+            tracing::debug!("the measured speed was not kept: {error}");
+        }
+        node.computes_at(&speed);
+    }
+}
+
+async fn measure(path: std::path::PathBuf) -> Option<Speed> {
+    let (worker, mut events) = Worker::spawn().ok()?;
+    let layers = hive_model::ModelFiles::open(&path).ok()?.config().layers;
+    let order = LoadOrder { path, layers: 0..layers, compute: Compute::Auto, threads: hive_host::threads() };
+    worker.order(ToWorker::Load(order)).await;
+    while !matches!(events.recv().await?, WorkerEvent::Said(FromWorker::Loaded { .. })) {}
+    let session = SessionId(0);
+    worker.order(ToWorker::Open(session, SessionOptions::default())).await;
+    let mut step = async |position: u32, tokens: Vec<u32>| {
+        let input = Input::Tokens(tokens);
+        worker.order(ToWorker::Forward(Work { session, epoch: 0, position, sample: true, input })).await;
+        loop {
+            match events.recv().await? {
+                WorkerEvent::Said(FromWorker::Output { output: Output::Token(sampled), .. }) => {
+                    return Some(sampled.token);
+                }
+                WorkerEvent::Said(FromWorker::Failed { .. }) | WorkerEvent::Died(_) => return None,
+                WorkerEvent::Said(_) => {}
+            }
+        }
+    };
+    // Once before the clock runs: the first use of the memory and the kernels.
+    step(0, vec![1]).await?;
+    let started = Instant::now();
+    let mut token = step(1, (0..PROMPT as u32).map(|token| token + 100).collect()).await?;
+    let prefill = started.elapsed();
+    let started = Instant::now();
+    for index in 0..ANSWER {
+        token = step(1 + PROMPT as u32 + index, vec![token]).await?;
+    }
+    let decode = started.elapsed();
+    Some(Speed {
+        machine: machine(),
+        decode_tokens_per_s: f64::from(ANSWER) / decode.as_secs_f64(),
+        prefill_tokens_per_s: PROMPT as f64 / prefill.as_secs_f64(),
+    })
+}
