@@ -187,6 +187,9 @@ impl Host {
         let line = format!("{exe} node --name {} --data-dir {} {}", self.machine, self.folder.display(), self.options);
         let mut command = lab.command(&self.machine, &line);
         command.stdout(Stdio::null()).stderr(Stdio::inherit());
+        if let Some(level) = std::env::var_os("HIVEMIND_LAB_LOG") {
+            command.env("RUST_LOG", level);
+        }
         // The machine's own location, in case a node of before left one.
         let _ = std::fs::remove_file(self.folder.join("api.json"));
         self.node = Some(command.spawn().expect("the node starts"));

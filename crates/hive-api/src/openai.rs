@@ -13,7 +13,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use futures_util::{Stream, StreamExt};
 use hive_node::serving::{ServeError, Wish};
-use hive_node::{Event, GenerateError, Message, Request, Ring, Sampling, Summary, models};
+use hive_node::{AnswerError, Event, GenerateError, Message, PlacedStage, Request, Ring, Sampling, Summary, models};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
@@ -195,9 +195,13 @@ async fn chat(State(shared): State<Shared>, body: axum::body::Bytes) -> Result<R
     let request: ChatRequest =
         serde_json::from_slice(&body).map_err(|error| Refusal::bad("invalid_json", format!("the request: {error}")))?;
     request.check()?;
-    let ring = shared.node.model(&request.wish()).await.map_err(serve_refusal)?;
     let (stream, usage) = (request.stream, request.stream_options.as_ref().is_some_and(|o| o.include_usage));
-    let events = ring.generate(request.into_request()?).await.map_err(generate_refusal)?;
+    let wish = request.wish();
+    let answer = shared.node.generate(&wish, &request.into_request()?).await;
+    let (ring, events) = answer.map_err(|error| match error {
+        AnswerError::Serve(error) => serve_refusal(error),
+        AnswerError::Generate(error) => generate_refusal(error),
+    })?;
     let head = Head::new(&ring);
     if stream {
         let frames = frames(events, head, usage).map(Ok::<_, Infallible>);
@@ -213,7 +217,7 @@ async fn chat(State(shared): State<Shared>, body: axum::body::Bytes) -> Result<R
             "finish_reason": summary.finish_reason.as_str(),
         }],
         "usage": usage_of(&summary),
-        "hivemind": head.figures(&summary),
+        "hivemind": figures(&summary),
     }))
     .into_response())
 }
@@ -223,19 +227,12 @@ struct Head {
     id: String,
     created: u64,
     model: String,
-    stages: Value,
 }
 
 impl Head {
     fn new(ring: &Ring) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let stage = |stage: &hive_node::PlacedStage| json!({ "node": stage.placement.name, "layers": [stage.layers.start, stage.layers.end] });
-        Self {
-            id: format!("chatcmpl-{:x}", now.as_nanos()),
-            created: now.as_secs(),
-            model: ring.files().name(),
-            stages: ring.stages().iter().map(stage).collect(),
-        }
+        Self { id: format!("chatcmpl-{:x}", now.as_nanos()), created: now.as_secs(), model: ring.files().name() }
     }
 
     fn chunk(&self, delta: &Value, finish_reason: Option<&str>) -> Value {
@@ -244,16 +241,18 @@ impl Head {
             "choices": [{ "index": 0, "delta": delta, "logprobs": null, "finish_reason": finish_reason }],
         })
     }
+}
 
-    /// HiveMind's own figures: who computed, how fast, and the tokens themselves.
-    fn figures(&self, summary: &Summary) -> Value {
-        json!({
-            "stages": self.stages,
-            "tokens": summary.tokens,
-            "ttft_ms": summary.time_to_first_token.as_secs_f64() * 1e3,
-            "decode_tokens_per_s": summary.decode_tokens_per_s(),
-        })
-    }
+/// HiveMind's own figures: who computed, how fast, and the tokens themselves.
+fn figures(summary: &Summary) -> Value {
+    let stage =
+        |stage: &PlacedStage| json!({ "node": stage.placement.name, "layers": [stage.layers.start, stage.layers.end] });
+    json!({
+        "stages": summary.stages.iter().map(stage).collect::<Vec<_>>(),
+        "tokens": summary.tokens,
+        "ttft_ms": summary.time_to_first_token.as_secs_f64() * 1e3,
+        "decode_tokens_per_s": summary.decode_tokens_per_s(),
+    })
 }
 
 fn usage_of(summary: &Summary) -> Value {
@@ -266,6 +265,7 @@ async fn whole(mut events: mpsc::Receiver<Event>) -> Result<(String, Summary), R
     loop {
         match events.recv().await {
             Some(Event::Token { text, .. }) => answer += &text,
+            Some(Event::Recovering(_)) => {}
             Some(Event::Finished { text, summary }) => return Ok((answer + &text, summary)),
             Some(Event::Failed(why)) => return Err(Refusal::internal(format!("the answer broke off: {why}"))),
             None => return Err(Refusal::internal("the answer broke off")),
@@ -286,13 +286,18 @@ fn frames(events: mpsc::Receiver<Event>, head: Head, usage: bool) -> impl Stream
             // Text that is not certain yet is no event.
             Some(Event::Token { text: piece, .. }) if piece.is_empty() => (Vec::new(), Some((events, head))),
             Some(Event::Token { text: piece, .. }) => (vec![text(&piece)], Some((events, head))),
+            Some(Event::Recovering(status)) => {
+                let mut chunk = head.chunk(&json!({}), None);
+                chunk["hivemind"] = json!({ "status": status });
+                (vec![data(&chunk)], Some((events, head)))
+            }
             Some(Event::Finished { text: piece, summary }) => {
                 let mut last = Vec::new();
                 if !piece.is_empty() {
                     last.push(text(&piece));
                 }
                 let mut end = head.chunk(&json!({}), Some(summary.finish_reason.as_str()));
-                end["hivemind"] = head.figures(&summary);
+                end["hivemind"] = figures(&summary);
                 last.push(data(&end));
                 if usage {
                     let mut chunk = head.chunk(&json!({}), None);

@@ -38,6 +38,8 @@ pub struct SessionOptions {
     pub sampling: Sampling,
     /// The prompt, for the last stage's penalties.
     pub prompt: Vec<u32>,
+    /// Tokens of the answer that were chosen before this session was opened: it goes on from them after a failure.
+    pub answer: Vec<u32>,
 }
 
 /// What goes into a stage for one session.
@@ -215,7 +217,8 @@ impl Shard {
     /// Opens a session at position 0; one that was open under this id is forgotten.
     pub fn open(&mut self, session: SessionId, options: SessionOptions) -> Result<(), ForwardError> {
         let caches = self.stage.caches()?;
-        self.sessions.insert(session, Session { options, position: 0, answer: Vec::new(), caches });
+        let answer = options.answer.iter().enumerate().map(|(n, token)| (options.prompt.len() + n, *token)).collect();
+        self.sessions.insert(session, Session { options, position: 0, answer, caches });
         Ok(())
     }
 

@@ -65,7 +65,7 @@ impl Ring {
 
     fn generate(&mut self, prompt: &[u32], count: usize, chunk: usize, sampling: Sampling, end: &[u32]) -> Vec<u32> {
         let session = SessionId(1);
-        self.open(session, &SessionOptions { sampling, prompt: prompt.to_vec() });
+        self.open(session, &SessionOptions { sampling, prompt: prompt.to_vec(), answer: Vec::new() });
         let mut position = 0;
         let mut next = None;
         for part in prompt.chunks(chunk) {
@@ -146,7 +146,7 @@ fn fast_logits_are_within_a_thousandth_of_plains() {
 fn trace(files: &ModelFiles, splits: &[Range<usize>], compute: Compute, tokens: &[u32]) -> Vec<u8> {
     let mut ring = Ring::load(files, splits, compute);
     let sampling = Sampling { logprobs: Some(20), ..Sampling::default() };
-    ring.open(SessionId(1), &SessionOptions { sampling, prompt: Vec::new() });
+    ring.open(SessionId(1), &SessionOptions { sampling, ..SessionOptions::default() });
     let mut input = Input::Tokens(tokens.to_vec());
     for shard in &mut ring.0 {
         let slot = Slot { session: SessionId(1), position: 0, input, sample: true };

@@ -43,7 +43,8 @@ pub struct Admission {
 struct Lists {
     approved: BTreeSet<PeerId>,
     blocked: BTreeSet<PeerId>,
-    live: BTreeMap<PeerId, Vec<WeakConnectionHandle>>,
+    /// Connections, with when each was made.
+    live: BTreeMap<PeerId, Vec<(WeakConnectionHandle, Instant)>>,
 }
 
 impl Admission {
@@ -79,9 +80,10 @@ impl Admission {
         self.lock().approved.contains(&peer)
     }
 
-    /// Closes every connection with a peer without changing its rights, so that the next one finds its way anew.
-    pub fn hang_up(&self, peer: PeerId) {
-        self.lock().close(peer);
+    /// Closes the connections with a peer that were made before it was last heard, without changing its rights, so that
+    /// the next one finds its way anew. One that the peer has made since has found it already.
+    pub fn hang_up(&self, peer: PeerId, last_heard: Instant) {
+        self.lock().close_older(peer, last_heard);
     }
 
     /// Whether a connection is alive. Closed ones are forgotten on the way.
@@ -95,7 +97,7 @@ impl Admission {
     pub(crate) fn connections(&self, peer: PeerId) -> Vec<Connection> {
         let lists = self.lock();
         let handles = lists.live.get(&peer).into_iter().flatten();
-        handles.filter_map(WeakConnectionHandle::upgrade).filter(|c| c.close_reason().is_none()).collect()
+        handles.filter_map(|(handle, _)| handle.upgrade()).filter(|c| c.close_reason().is_none()).collect()
     }
 
     fn permits(&self, peer: PeerId, alpn: &[u8]) -> bool {
@@ -114,13 +116,24 @@ impl Admission {
 
 impl Lists {
     fn close(&mut self, peer: PeerId) {
-        for connection in self.live.remove(&peer).into_iter().flatten().filter_map(|handle| handle.upgrade()) {
+        self.close_older(peer, Instant::now());
+    }
+
+    fn close_older(&mut self, peer: PeerId, than: Instant) {
+        let handles = self.live.remove(&peer).unwrap_or_default();
+        let (old, fresh): (Vec<_>, Vec<_>) = handles.into_iter().partition(|(_, made)| *made <= than);
+        for connection in old.iter().filter_map(|(handle, _)| handle.upgrade()) {
             connection.close(VarInt::from_u32(REVOKED), b"closed by the other machine");
+        }
+        if !fresh.is_empty() {
+            self.live.insert(peer, fresh);
         }
     }
 
     fn prune(&mut self) {
-        let open = |handle: &WeakConnectionHandle| handle.upgrade().is_some_and(|c| c.close_reason().is_none());
+        let open = |(handle, _): &(WeakConnectionHandle, Instant)| {
+            handle.upgrade().is_some_and(|c| c.close_reason().is_none())
+        };
         self.live.retain(|_, handles| {
             handles.retain(open);
             !handles.is_empty()
@@ -159,7 +172,7 @@ impl EndpointHooks for Admission {
                 reason: b"not approved".to_vec(),
             };
         }
-        lists.live.entry(peer).or_default().push(connection.weak_handle());
+        lists.live.entry(peer).or_default().push((connection.weak_handle(), Instant::now()));
         AfterHandshakeOutcome::Accept
     }
 }

@@ -26,6 +26,9 @@ pub enum Verdict {
 /// The pulse of one peer.
 #[derive(Debug, Clone)]
 pub struct Pulse {
+    /// The latest answer.
+    answered: Instant,
+    /// From when on silence counts.
     heard: Instant,
     looked: Instant,
 }
@@ -33,12 +36,18 @@ pub struct Pulse {
 impl Pulse {
     /// Begins with an answer.
     pub fn new(now: Instant) -> Self {
-        Self { heard: now, looked: now }
+        Self { answered: now, heard: now, looked: now }
     }
 
     /// An answer came.
     pub fn answered(&mut self, now: Instant) {
+        self.answered = now;
         self.heard = now;
+    }
+
+    /// When the latest answer came.
+    pub fn last_answer(&self) -> Instant {
+        self.answered
     }
 
     /// Asked once every [`BEAT`].

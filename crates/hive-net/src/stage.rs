@@ -324,7 +324,7 @@ mod tests {
         while lock(&outlet.shared.flight).waiting.len() == 3 {
             tokio::task::yield_now().await;
         }
-        there.admission().hang_up(here.id());
+        there.admission().hang_up(here.id(), Instant::now());
         let mut second = inlet(&mut incoming).await;
         outlet.send(frame(3)).await.unwrap();
         for position in 1..4 {

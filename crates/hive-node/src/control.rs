@@ -93,6 +93,8 @@ pub(crate) enum Question {
     Report(RingId),
     /// Forget the stage.
     Unload(RingId),
+    /// Forget every stage I had you load but those of these rings: what was told while you were away did not arrive.
+    Retain(Vec<RingId>),
 }
 
 /// An answer on a control stream. New ones go to the end.

@@ -1,30 +1,17 @@
-//! One answer: from messages to a stream of events.
+//! What can be asked of a model, and how an answer begins.
 
 use std::time::{Duration, Instant};
 
-use hive_model::detokenizer::Detokenizer;
+use hive_model::Sampling;
 use hive_model::sampling::{Sampled, SamplingError};
-use hive_model::stop::{Stop, StopStrings};
 use hive_model::template::TemplateError;
-use hive_model::tokenizer::TokenizerError;
-use hive_model::{Sampling, SessionOptions};
-use hive_net::{Frame, Kind};
 use tokio::sync::mpsc;
 
 use crate::Message;
-use crate::control::SessionSpec;
-use crate::ring::Ring;
-use crate::stage::{prompt_frame, sampled_of};
-
-/// A failure of the very first life; failover raises it.
-const FIRST_EPOCH: u32 = 0;
-
-/// Longest silence from the ring before an answer is given up. A stage computes one chunk in seconds; a machine that
-/// has not answered for this long will not.
-const PATIENCE: Duration = Duration::from_mins(2);
-
-/// Events on their way to whoever asked.
-const EVENT_QUEUE: usize = 256;
+use crate::answer::{Answer, Source};
+use crate::node::Node;
+use crate::ring::{PlacedStage, Ring};
+use crate::serving::{ServeError, Wish};
 
 /// What is asked.
 #[derive(Debug, Clone)]
@@ -80,6 +67,8 @@ pub struct Summary {
     pub time_to_first_token: Duration,
     /// From the first token to the last.
     pub decode_time: Duration,
+    /// Who computed it, at its end.
+    pub stages: Vec<PlacedStage>,
 }
 
 impl Summary {
@@ -100,6 +89,8 @@ pub enum Event {
         /// Text that has become certain.
         text: String,
     },
+    /// A machine left, in words; the answer goes on without it as soon as the others have caught up.
+    Recovering(String),
     /// The answer is complete; the text is what was still held back.
     Finished {
         /// The last text.
@@ -139,13 +130,57 @@ pub enum GenerateError {
     Start(String),
 }
 
+/// Why an answer by the swarm did not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum AnswerError {
+    /// There is no model to ask.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    /// The request was not taken.
+    #[error(transparent)]
+    Generate(#[from] GenerateError),
+}
+
+/// A machine may leave between the loading of a model and the first question to it; then it is loaded on the others.
+const ATTEMPTS: usize = 3;
+/// Between two of them.
+const PAUSE: Duration = Duration::from_secs(1);
+
+impl Node {
+    /// Starts an answer by the swarm. It goes on over other machines when one leaves in the middle of it. Its events
+    /// arrive on the receiver; dropping that cancels the answer.
+    pub async fn generate(&self, wish: &Wish, request: &Request) -> Result<(Ring, mpsc::Receiver<Event>), AnswerError> {
+        let mut attempt = 1;
+        loop {
+            let ring = match self.model(wish).await {
+                Err(ServeError::Load(error)) if attempt < ATTEMPTS => {
+                    tracing::info!("the model is loaded anew: {error}");
+                    attempt += 1;
+                    // Long enough for a machine that has gone to be known as gone.
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
+                }
+                ring => ring?,
+            };
+            let prompt = ring.prompt(request)?;
+            let source = Source::new(self.clone(), wish.clone());
+            match ring.start(prompt, request, Some(source)).await {
+                Ok(events) => return Ok((ring, events)),
+                Err(GenerateError::Start(why)) if attempt < ATTEMPTS => {
+                    tracing::info!("the model is loaded anew: {why}");
+                    attempt += 1;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
 impl Ring {
-    /// Starts an answer. Its events arrive on the receiver; dropping it cancels the answer.
+    /// Starts an answer by these very stages. Its events arrive on the receiver; dropping it cancels the answer.
     pub async fn generate(&self, request: Request) -> Result<mpsc::Receiver<Event>, GenerateError> {
-        request.sampling.check()?;
-        let template = self.template().map_err(|error| GenerateError::Template(error.to_string()))?;
-        let prompt = template.tokenize(self.tokenizer(), &request.messages, None)?;
-        self.generate_tokens(prompt, request).await
+        let prompt = self.prompt(&request)?;
+        self.start(prompt, &request, None).await
     }
 
     /// Starts an answer to a prompt that is tokens already; the request's messages are ignored.
@@ -154,10 +189,24 @@ impl Ring {
         prompt: Vec<u32>,
         request: Request,
     ) -> Result<mpsc::Receiver<Event>, GenerateError> {
+        self.start(prompt, &request, None).await
+    }
+
+    fn prompt(&self, request: &Request) -> Result<Vec<u32>, GenerateError> {
+        request.sampling.check()?;
+        let template = self.template().map_err(|error| GenerateError::Template(error.to_string()))?;
+        Ok(template.tokenize(self.tokenizer(), &request.messages, None)?)
+    }
+
+    async fn start(
+        &self,
+        prompt: Vec<u32>,
+        request: &Request,
+        source: Option<Source>,
+    ) -> Result<mpsc::Receiver<Event>, GenerateError> {
         let started = Instant::now();
         request.sampling.check()?;
-        let config = self.files().config();
-        let limit = config.max_context;
+        let limit = self.files().config().max_context;
         if prompt.is_empty() || prompt.len() >= limit {
             return Err(GenerateError::TooLong { tokens: prompt.len(), limit });
         }
@@ -167,169 +216,6 @@ impl Ring {
         if max_tokens == 0 {
             return Err(GenerateError::NoTokens);
         }
-        let (session, frames) = self.new_session();
-        let spec = SessionSpec {
-            session,
-            epoch: FIRST_EPOCH,
-            options: SessionOptions { sampling: request.sampling.clone(), prompt: prompt.clone() },
-            end_tokens: if request.ignore_end { Vec::new() } else { config.end_tokens.clone() },
-            last_position: (prompt.len() + max_tokens - 1) as u32,
-        };
-        if let Err(why) = self.open(&spec).await {
-            self.fail();
-            self.close(session).await;
-            return Err(GenerateError::Start(why));
-        }
-        let (events, receiver) = mpsc::channel(EVENT_QUEUE);
-        let answer = Answer {
-            ring: self.clone(),
-            stops: StopStrings::new(request.stop),
-            end_tokens: spec.end_tokens,
-            session,
-            prompt,
-            detokenizer: Detokenizer::new(),
-            tokens: Vec::new(),
-            started,
-            first: None,
-            latest: started,
-        };
-        tokio::spawn(answer.run(frames, events));
-        Ok(receiver)
-    }
-}
-
-/// An answer on its way.
-struct Answer {
-    ring: Ring,
-    session: u64,
-    prompt: Vec<u32>,
-    end_tokens: Vec<u32>,
-    stops: StopStrings,
-    detokenizer: Detokenizer,
-    tokens: Vec<u32>,
-    started: Instant,
-    first: Option<Instant>,
-    latest: Instant,
-}
-
-/// What a frame led to.
-enum Step {
-    More(Event),
-    End(Event),
-}
-
-impl Answer {
-    async fn run(mut self, mut frames: mpsc::Receiver<Frame>, events: mpsc::Sender<Event>) {
-        let end = match self.send_prompt().await {
-            Err(why) => Some(Event::Failed(why)),
-            Ok(()) => loop {
-                let frame = tokio::select! {
-                    frame = tokio::time::timeout(PATIENCE, frames.recv()) => frame,
-                    // Nobody listens any more: the answer is cancelled.
-                    () = events.closed() => break None,
-                };
-                let step = match frame {
-                    // A token that was sent again after a link was mended.
-                    Ok(Some(frame)) if frame.kind == Kind::Token && frame.position < self.next_position() => continue,
-                    Ok(Some(frame)) => self.take(&frame),
-                    Ok(None) => Step::End(Event::Failed("the model was unloaded".to_owned())),
-                    Err(_) => Step::End(Event::Failed(format!(
-                        "no machine answered for {} seconds; try again",
-                        PATIENCE.as_secs()
-                    ))),
-                };
-                match step {
-                    Step::More(event) => {
-                        if events.send(event).await.is_err() {
-                            break None;
-                        }
-                    }
-                    Step::End(event) => break Some(event),
-                }
-            },
-        };
-        if matches!(end, Some(Event::Failed(_))) {
-            self.ring.fail();
-        }
-        self.ring.close(self.session).await;
-        if let Some(event) = end {
-            let _ = events.send(event).await;
-        }
-    }
-
-    /// The prompt goes out in chunks, all at once: while a stage computes one, the stage before it computes the next.
-    async fn send_prompt(&self) -> Result<(), String> {
-        let mut position = 0;
-        for chunk in self.prompt.chunks(self.ring.prompt_chunk()) {
-            let is_last = position + chunk.len() == self.prompt.len();
-            let frame = prompt_frame(self.session, FIRST_EPOCH, position as u32, chunk, is_last);
-            let sent = self.ring.send_prompt(frame).await;
-            sent.map_err(|why| format!("the first machine cannot be reached: {why}"))?;
-            position += chunk.len();
-        }
-        Ok(())
-    }
-
-    /// Where the next token stands.
-    fn next_position(&self) -> u32 {
-        (self.prompt.len() + self.tokens.len()) as u32
-    }
-
-    fn take(&mut self, frame: &Frame) -> Step {
-        match frame.kind {
-            Kind::Token => self
-                .token(sampled_of(frame), frame.last)
-                .unwrap_or_else(|error| Step::End(Event::Failed(error.to_string()))),
-            Kind::Failed => Step::End(Event::Failed(String::from_utf8_lossy(&frame.payload).into_owned())),
-            Kind::Tokens | Kind::Hidden => {
-                Step::End(Event::Failed("a stage sent the coordinator what belongs to a stage".to_owned()))
-            }
-        }
-    }
-
-    fn token(&mut self, sampled: Sampled, last: bool) -> Result<Step, TokenizerError> {
-        self.latest = Instant::now();
-        self.first.get_or_insert(self.latest);
-        self.tokens.push(sampled.token);
-        let is_end = self.end_tokens.contains(&sampled.token);
-        let mut text = String::new();
-        let mut stopped = false;
-        if !is_end {
-            let piece = self.detokenizer.push(self.ring.tokenizer(), sampled.token)?;
-            (text, stopped) = self.watch(&piece);
-        }
-        if !stopped && last {
-            let rest = self.detokenizer.finish(self.ring.tokenizer())?;
-            let (more, late) = self.watch(&rest);
-            text += &more;
-            stopped = late;
-            if !stopped {
-                text += &self.stops.finish();
-            }
-        }
-        if stopped || last {
-            let finish_reason = if stopped || is_end { FinishReason::Stop } else { FinishReason::Length };
-            return Ok(Step::End(Event::Finished { text, summary: self.summary(finish_reason) }));
-        }
-        Ok(Step::More(Event::Token { sampled, text }))
-    }
-
-    /// The text that may be shown, and whether a stop text ended the answer.
-    fn watch(&mut self, piece: &str) -> (String, bool) {
-        match self.stops.push(piece) {
-            Stop::Continue(text) => (text, false),
-            Stop::Stopped(text) => (text, true),
-        }
-    }
-
-    fn summary(&self, finish_reason: FinishReason) -> Summary {
-        let first = self.first.unwrap_or(self.latest);
-        Summary {
-            finish_reason,
-            tokens: self.tokens.clone(),
-            prompt_tokens: self.prompt.len(),
-            time_to_first_token: first - self.started,
-            decode_time: self.latest - first,
-        }
+        Answer::start(self.clone(), source, prompt, request, max_tokens, started).await.map_err(GenerateError::Start)
     }
 }

@@ -24,6 +24,7 @@ pub mod serving;
 pub mod settings;
 pub mod worker;
 
+mod answer;
 mod control;
 mod find;
 mod identity;
@@ -44,7 +45,7 @@ pub fn machine_name() -> String {
 }
 
 pub use control::{ModelSource, StageReport, StageSpec};
-pub use generate::{Event, FinishReason, GenerateError, Request, Summary};
+pub use generate::{AnswerError, Event, FinishReason, GenerateError, Request, Summary};
 pub use hive_model::template::Message;
 pub use hive_model::{Compute, Sampling};
 pub use hive_net::invite::{Ticket, TicketError};

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hive_host::InterfaceKind;
 use hive_net::discovery::{Discovery, Sighting};
@@ -113,6 +113,8 @@ struct Inner {
     data: Option<Arc<DataFolder>>,
     trust_paths: bool,
     speaks: (u32, u32),
+    /// Tells this run of the node from those before.
+    life: u64,
     profile: watch::Sender<Profile>,
     discovery: Mutex<(Option<Discovery>, String)>,
     stages: Mutex<HashMap<RingId, (PeerId, Stage)>>,
@@ -163,6 +165,7 @@ impl Node {
             data,
             trust_paths,
             speaks,
+            life: SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_nanos() as u64),
             profile: watch::channel(profile).0,
             discovery: Mutex::new((None, "off".to_owned())),
             stages: Mutex::default(),
@@ -313,7 +316,7 @@ impl Node {
     }
 
     pub(crate) fn greeting(&self) -> Greeting {
-        Greeting { speaks: self.inner.speaks, profile: self.profile() }
+        Greeting { speaks: self.inner.speaks, life: self.inner.life, profile: self.profile() }
     }
 
     pub(crate) fn save<T: Serialize>(&self, name: &str, value: &T) -> Result<(), DataError> {
@@ -332,6 +335,15 @@ impl Node {
             profile.prefill_tokens_per_s = Some(speed.prefill_tokens_per_s);
         });
         self.peers().touch();
+    }
+
+    pub(crate) fn is_connected(&self, peer: PeerId) -> bool {
+        self.endpoint().admission().is_connected(peer)
+    }
+
+    /// The rings this node coordinates.
+    pub(crate) fn rings(&self) -> Vec<RingId> {
+        lock(&self.inner.coordinated).keys().copied().collect()
     }
 
     /// Stages that a machine had loaded here end with its approval.
@@ -435,6 +447,10 @@ impl Node {
             },
             Question::Unload(ring) => {
                 lock(&self.inner.stages).remove(&ring);
+                Ok(Answer::Done)
+            }
+            Question::Retain(rings) => {
+                lock(&self.inner.stages).retain(|ring, (owner, _)| *owner != asker || rings.contains(ring));
                 Ok(Answer::Done)
             }
             // These take their stream over; see `serve`.

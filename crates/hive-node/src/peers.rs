@@ -105,7 +105,7 @@ struct Pending {
 /// Whether an approved machine answers.
 #[derive(Debug, Clone)]
 enum Contact {
-    Present { bits_per_s: Option<u64> },
+    Present { life: u64, bits_per_s: Option<u64> },
     Away { absence: Absence, since: SystemTime },
 }
 
@@ -174,9 +174,17 @@ impl Peers {
         self.lock().book.get(peer).is_some_and(|entry| entry.standing == Standing::Approved)
     }
 
-    /// Whether a machine answers.
-    pub(crate) fn is_present(&self, peer: PeerId) -> bool {
-        matches!(self.lock().contact.get(&peer), Some(Contact::Present { .. }))
+    /// Which life of a machine answers; `None` where none does.
+    pub(crate) fn life(&self, peer: PeerId) -> Option<u64> {
+        match self.lock().contact.get(&peer) {
+            Some(Contact::Present { life, .. }) => Some(*life),
+            _ => None,
+        }
+    }
+
+    /// Whether a machine has answered since this node started.
+    pub(crate) fn has_met(&self, peer: PeerId) -> bool {
+        self.lock().profiles.contains_key(&peer)
     }
 
     /// Machines that are in and answer, with what they say of themselves.
@@ -248,9 +256,9 @@ impl Peers {
     }
 
     /// An approved machine answers; `link` is where, so that it is found again without announcements.
-    pub(crate) fn arrived(&self, peer: PeerId, name: &str, link: Option<&Link>) {
+    pub(crate) fn arrived(&self, peer: PeerId, name: &str, life: u64, link: Option<&Link>) {
         let mut state = self.lock();
-        let before = state.contact.insert(peer, Contact::Present { bits_per_s: None });
+        let before = state.contact.insert(peer, Contact::Present { life, bits_per_s: None });
         let changed = state.book.remember(peer, name, link);
         if matches!(before, Some(Contact::Away { .. }) | None) {
             let text = format!("{} is here.", state.name(peer));
@@ -295,7 +303,7 @@ impl Peers {
 
     /// What the path to a machine carries.
     pub(crate) fn measured(&self, peer: PeerId, rate: u64) {
-        if let Some(Contact::Present { bits_per_s }) = self.lock().contact.get_mut(&peer) {
+        if let Some(Contact::Present { bits_per_s, .. }) = self.lock().contact.get_mut(&peer) {
             *bits_per_s = Some(rate);
         }
         self.touch();
@@ -420,7 +428,7 @@ impl State {
                 _ => None,
             },
             bits_per_s: match contact {
-                Some(Contact::Present { bits_per_s }) => *bits_per_s,
+                Some(Contact::Present { bits_per_s, .. }) => *bits_per_s,
                 _ => None,
             },
             profile: present.then(|| self.profiles.get(&peer).cloned()).flatten(),

@@ -69,6 +69,8 @@ impl From<Condition> for Absence {
 pub struct Observation {
     /// Its announcements are heard.
     pub announced: bool,
+    /// It has answered before, since this node started. Announcements outlive a machine that died.
+    pub met: bool,
     /// One of its addresses is in one of this machine's networks.
     pub near: bool,
     /// The system refuses to send there: no route to host.
@@ -87,7 +89,7 @@ pub fn diagnose(seen: Observation) -> Option<Condition> {
         }
         Observation { near: true, relayed: true, macos: true, .. } => Some(Condition::LocalNetworkDenied),
         Observation { near: true, relayed: true, .. } => Some(Condition::RelayedNearby),
-        Observation { announced: true, near: true, relayed: false, .. } => Some(Condition::Firewalled),
+        Observation { announced: true, near: true, relayed: false, met: false, .. } => Some(Condition::Firewalled),
         _ => None,
     }
 }
@@ -104,7 +106,7 @@ mod tests {
     use super::*;
 
     const SEEN: Observation =
-        Observation { announced: true, near: true, no_route: false, relayed: false, macos: false };
+        Observation { announced: true, met: false, near: true, no_route: false, relayed: false, macos: false };
 
     #[test]
     fn a_missing_permission_is_not_a_missing_machine() {
@@ -116,6 +118,8 @@ mod tests {
         assert_eq!(diagnose(Observation { no_route: true, ..SEEN }), Some(Condition::Firewalled));
         assert_eq!(diagnose(Observation { relayed: true, ..SEEN }), Some(Condition::RelayedNearby));
         assert_eq!(diagnose(SEEN), Some(Condition::Firewalled));
+        // One that was here a moment ago has most likely died.
+        assert_eq!(diagnose(Observation { met: true, ..SEEN }), None);
         assert_eq!(diagnose(Observation { announced: false, near: false, ..SEEN }), None);
         assert_eq!(diagnose(Observation { near: false, macos: true, no_route: true, ..SEEN }), None);
     }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hive_model::template::ChatTemplate;
 use hive_model::{ModelFiles, Tokenizer};
@@ -15,6 +15,9 @@ use crate::Compute;
 use crate::control::{Answer, ModelSource, Neighbours, Question, RingId, Role, SessionSpec, StageReport, StageSpec};
 use crate::node::Node;
 use crate::stage::{Destination, failed_frame};
+
+/// A machine that is here frees a stage at once.
+const UNLOAD_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Frames on their way to a session. An answer is read faster than it is computed.
 const SESSION_QUEUE: usize = 64;
@@ -75,6 +78,8 @@ pub struct PlacedStage {
     pub layers: std::ops::Range<usize>,
     /// What computes there, for people.
     pub device: String,
+    /// Which life of its node holds it: a node that started anew has forgotten its stages.
+    pub(crate) life: u64,
 }
 
 /// Queues of what comes back, by session.
@@ -114,6 +119,9 @@ impl Ring {
         // Numbers that no earlier life of this node has used, so that a late frame of then belongs to nobody.
         let seed = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64);
         let id = RingId(seed);
+        // Known as wanted before the first stage is there, see `Question::Retain`.
+        let (frames, queue) = mpsc::channel(SESSION_QUEUE);
+        node.coordinate(id, frames);
         let mut stages = Vec::with_capacity(plan.stages.len());
         let mut done = 0;
         for stage in &plan.stages {
@@ -127,9 +135,16 @@ impl Ring {
             let answer = node.ask(&placement.addr, Question::Load(id, spec), |layers| progress(done + layers)).await;
             match answer {
                 Ok(Answer::Loaded(device)) => {
-                    stages.push(PlacedStage { placement: placement.clone(), layers: stage.layers.clone(), device });
+                    let life = node.peers().life(placement.addr.id()).unwrap_or_default();
+                    stages.push(PlacedStage {
+                        placement: placement.clone(),
+                        layers: stage.layers.clone(),
+                        device,
+                        life,
+                    });
                 }
                 other => {
+                    node.retire(id);
                     unload(node, id, &stages).await;
                     let why = other.err().unwrap_or_else(|| "it answered something else".to_owned());
                     return Err(failed(placement, &stage.layers, why));
@@ -137,8 +152,6 @@ impl Ring {
             }
             done += stage.layers.len();
         }
-        let (frames, queue) = mpsc::channel(SESSION_QUEUE);
-        node.coordinate(id, frames);
         match connect(node, id, &stages).await {
             Ok(prompts) => {
                 let sessions = Arc::default();
@@ -280,9 +293,17 @@ async fn connect(node: &Node, id: RingId, stages: &[PlacedStage]) -> Result<Dest
     prompts.map_err(|why| failed(&first.placement, &first.layers, why))
 }
 
+/// Machines that are here free their memory before this returns; the others are told when they can be.
 async fn unload(node: &Node, id: RingId, stages: &[PlacedStage]) {
     for stage in stages {
-        let _ = node.ask(&stage.placement.addr, Question::Unload(id), |_| ()).await;
+        let (node, addr) = (node.clone(), stage.placement.addr.clone());
+        let here = addr.id() == node.id() || node.is_connected(addr.id());
+        let telling = tokio::spawn(async move {
+            let _ = node.ask(&addr, Question::Unload(id), |_| ()).await;
+        });
+        if here {
+            let _ = tokio::time::timeout(UNLOAD_PATIENCE, telling).await;
+        }
     }
 }
 

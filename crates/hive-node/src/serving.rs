@@ -12,7 +12,7 @@ use tokio::sync::Mutex as AsyncMutex;
 use crate::models::{self, FindError};
 use crate::node::Node;
 use crate::planning::{PlanningError, plan_over};
-use crate::ring::{Placement, Ring, RingError, RingOptions};
+use crate::ring::{PlacedStage, Placement, Ring, RingError, RingOptions};
 
 /// Which model, over how many machines.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -124,7 +124,8 @@ impl Node {
         let mut loaded = self.serving().loaded.lock().await;
         if let Some(Loaded { wish: had, ring }) = &*loaded
             && had == wish
-            && self.is_whole(ring)
+            && self.missing(ring).is_none()
+            && !ring.has_failed()
         {
             return Ok(ring.clone());
         }
@@ -142,10 +143,13 @@ impl Node {
         Ok(ring)
     }
 
-    /// Whether every machine of a loaded model is still here, and every stage answers.
-    fn is_whole(&self, ring: &Ring) -> bool {
-        let here = |id| id == self.id() || self.peers().is_present(id);
-        ring.stages().iter().all(|stage| here(stage.placement.addr.id())) && !ring.has_failed()
+    /// A machine of a loaded model that has left, or has started anew and forgotten its stage.
+    pub(crate) fn missing(&self, ring: &Ring) -> Option<String> {
+        let lost = |stage: &&PlacedStage| {
+            let id = stage.placement.addr.id();
+            id != self.id() && self.peers().life(id) != Some(stage.life)
+        };
+        ring.stages().iter().find(lost).map(|stage| stage.placement.name.clone())
     }
 
     fn place(&self, files: &hive_model::ModelFiles, wish: &Wish) -> Result<(Plan, Vec<Placement>), ServeError> {
@@ -191,7 +195,7 @@ impl Node {
 }
 
 fn view(ring: &Ring) -> ModelView {
-    let stage = |stage: &crate::PlacedStage| StageView {
+    let stage = |stage: &PlacedStage| StageView {
         node: stage.placement.name.clone(),
         layers: [stage.layers.start, stage.layers.end],
         device: stage.device.clone(),

@@ -120,6 +120,7 @@ impl Chat<'_> {
                     show(&text);
                     answer += &text;
                 }
+                Ok(Piece::Note(status)) => output::note(format_args!("\n{status}…")),
                 Ok(Piece::End(figures)) => break End::Complete(figures),
                 Err(failure) => {
                     show("\n");

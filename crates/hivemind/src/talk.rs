@@ -18,6 +18,8 @@ pub(crate) enum Talk {
 /// What an answer brings.
 pub(crate) enum Piece {
     Text(String),
+    /// Something happened on the way, in words; the answer goes on.
+    Note(String),
     /// It is complete.
     End(Figures),
 }
@@ -36,7 +38,7 @@ pub(crate) struct Figures {
 
 /// An answer on its way. Dropping it cancels the answer.
 pub(crate) enum Answer {
-    Here { events: tokio::sync::mpsc::Receiver<Event>, stages: Value },
+    Here { events: tokio::sync::mpsc::Receiver<Event> },
     There { events: Box<Events>, last: Option<Value> },
 }
 
@@ -68,7 +70,7 @@ impl Talk {
         match self {
             Self::Here(swarm) => {
                 let events = swarm.ring().generate(request).await.map_err(Failure::new)?;
-                Ok(Answer::Here { events, stages: swarm::stages_json(swarm.ring().stages()) })
+                Ok(Answer::Here { events })
             }
             Self::There { client, model, stages } => {
                 let body = body(&request, model.as_deref(), *stages);
@@ -91,8 +93,9 @@ impl Answer {
     pub(crate) async fn next(&mut self) -> Result<Piece, Failure> {
         let broke_off = || Failure::new("the answer broke off");
         match self {
-            Self::Here { events, stages } => match events.recv().await {
+            Self::Here { events } => match events.recv().await {
                 Some(Event::Token { text, .. }) => Ok(Piece::Text(text)),
+                Some(Event::Recovering(status)) => Ok(Piece::Note(status)),
                 Some(Event::Finished { text, summary }) if !text.is_empty() => {
                     // The last text first; the summary stays behind it.
                     let (sender, rest) = tokio::sync::mpsc::channel(1);
@@ -107,7 +110,7 @@ impl Answer {
                     finish_reason: summary.finish_reason.as_str().to_owned(),
                     ttft_ms: summary.time_to_first_token.as_secs_f64() * 1e3,
                     decode_tokens_per_s: summary.decode_tokens_per_s(),
-                    stages: stages.clone(),
+                    stages: swarm::stages_json(&summary.stages),
                 })),
                 Some(Event::Failed(why)) => Err(Failure::new(format_args!("the answer broke off: {why}"))),
                 None => Err(broke_off()),
@@ -121,6 +124,9 @@ impl Answer {
                         last["usage"] = usage.clone();
                     }
                     continue;
+                }
+                if let Some(status) = chunk["hivemind"]["status"].as_str() {
+                    return Ok(Piece::Note(status.to_owned()));
                 }
                 let choice = &chunk["choices"][0];
                 if choice["finish_reason"].is_string() {

@@ -29,6 +29,9 @@ const PAUSE: RangeInclusive<Duration> = Duration::from_millis(200)..=Duration::f
 pub(crate) struct Greeting {
     /// Versions of the control protocol spoken, oldest and newest.
     pub(crate) speaks: (u32, u32),
+    /// Tells one run of a node from the next.
+    #[serde(default)]
+    pub(crate) life: u64,
     /// What the machine says of itself.
     pub(crate) profile: Profile,
 }
@@ -76,19 +79,23 @@ pub(crate) async fn attend(node: Node) {
 async fn keep_in_touch(node: Node, peer: PeerId) {
     let mut pause = *PAUSE.start();
     let mut patience = GREETING_PATIENCE;
+    let mut last_heard = Instant::now();
     while node.peers().is_approved(peer) {
         // Before dialling, so that an announcement during the dial is not missed.
         let dial = node.peers().dial.clone();
         let announced = dial.notified();
         let absence = match timeout(patience, greet(&node, peer)).await {
-            Ok(Ok((channel, name))) => {
+            Ok(Ok((channel, name, life))) => {
                 pause = *PAUSE.start();
-                node.peers().arrived(peer, &name, node.endpoint().link(peer).as_ref());
+                node.peers().arrived(peer, &name, life, node.endpoint().link(peer).as_ref());
+                tokio::spawn(tidy_up(node.clone(), peer));
                 let measuring = tokio::spawn(measure_links(node.clone(), peer));
-                let why = feel_pulse(&node, peer, channel).await;
+                let (why, heard) = feel_pulse(&node, peer, channel).await;
+                last_heard = heard;
                 measuring.abort();
-                node.endpoint().admission().hang_up(peer);
+                node.endpoint().admission().hang_up(peer, last_heard);
                 if why.is_none() && node.peers().is_approved(peer) {
+                    tracing::info!("{} fell silent or broke off; it is asked once more", node.peers().name(peer));
                     patience = SECOND_CHANCE;
                     continue;
                 }
@@ -99,7 +106,8 @@ async fn keep_in_touch(node: Node, peer: PeerId) {
         };
         patience = GREETING_PATIENCE;
         // What is left of a connection knows only the dead path; the next dial tries them all.
-        node.endpoint().admission().hang_up(peer);
+        node.endpoint().admission().hang_up(peer, last_heard);
+        tracing::info!("{} is away: {}", node.peers().name(peer), absence.why);
         node.peers().left(peer, absence);
         tokio::select! {
             () = announced => {}
@@ -127,8 +135,13 @@ async fn measure_links(node: Node, peer: PeerId) {
     }
 }
 
+/// Tells a machine that was away which of its stages are still wanted from here.
+async fn tidy_up(node: Node, peer: PeerId) {
+    let _ = node.ask(&node.peers().addr(peer), Question::Retain(node.rings()), |_| ()).await;
+}
+
 /// Opens the channel for heartbeats and exchanges first words.
-async fn greet(node: &Node, peer: PeerId) -> Result<(Channel, String), Absence> {
+async fn greet(node: &Node, peer: PeerId) -> Result<(Channel, String, u64), Absence> {
     let addr = node.peers().addr(peer);
     let opened = node.endpoint().open(&addr, Protocol::Control).await;
     let mut channel = opened.map_err(|error| explain(node, peer, &error))?;
@@ -152,11 +165,11 @@ async fn greet(node: &Node, peer: PeerId) -> Result<(Channel, String), Absence> 
     let name = hive_net::pairing::tidy(&theirs.profile.name);
     agree(node.greeting().speaks, theirs.speaks, &name)?;
     node.peers().described(peer, theirs.profile);
-    Ok((channel, name))
+    Ok((channel, name, theirs.life))
 }
 
-/// Beats until the machine is removed (`Some`), or falls silent or breaks off (`None`).
-async fn feel_pulse(node: &Node, peer: PeerId, channel: Channel) -> Option<String> {
+/// Beats until the machine is removed (`Some`), or falls silent or breaks off (`None`); and when it was last heard.
+async fn feel_pulse(node: &Node, peer: PeerId, channel: Channel) -> (Option<String>, Instant) {
     let (mut writer, mut reader) = channel.split();
     let mut profiles = node.profiles();
     profiles.mark_changed();
@@ -201,7 +214,7 @@ async fn feel_pulse(node: &Node, peer: PeerId, channel: Channel) -> Option<Strin
         }
     };
     listening.abort();
-    end
+    (end, pulse.last_answer())
 }
 
 fn hear(node: &Node, peer: PeerId, beat: &Beat) {
@@ -280,6 +293,7 @@ pub(crate) fn observe(node: &Node, peer: PeerId, relayed: bool) -> Observation {
     let near = sockets.into_iter().find(|socket| node.endpoint().networks().is_near(socket.ip()));
     Observation {
         announced: announced.is_some(),
+        met: node.peers().has_met(peer),
         near: near.is_some(),
         no_route: !relayed && near.is_some_and(reach::has_no_route),
         relayed,
