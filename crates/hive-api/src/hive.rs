@@ -188,6 +188,7 @@ async fn plan(State(shared): State<Shared>, Query(wish): Query<PlanWish>) -> Res
         "layers": layout.layers,
         "stages": stages.collect::<Vec<_>>(),
         "reasons": layout.plan.reasons,
+        "decode_tokens_per_s": layout.plan.decode_tokens_per_s,
     })))
 }
 

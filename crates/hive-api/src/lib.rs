@@ -2,7 +2,7 @@
 //!
 //! What holds: it listens on loopback only; every request carries the token that lies in the data folder, readable by
 //! its owner; a request that a web page of another origin makes a browser send is refused, and so is one that came by
-//! a name that is not this machine's ([`guard`]). Prompts and answers are in no log.
+//! a name that is not this machine's (`guard.rs`). Prompts and answers are in no log.
 
 mod error;
 mod guard;

@@ -2,7 +2,7 @@
 //!
 //! Left alone, iroh stays on a path of up to 10 ms once it has one, and moves for a gain of 5 ms: it would never leave
 //! 4 ms of Wi-Fi for 0.3 ms of Thunderbolt. Here the choice is [`choose`], a pure function over what is known of each
-//! path; [`Preference`] hands it to iroh, which asks whenever a path opens or closes.
+//! path; `Preference` hands it to iroh, which asks whenever a path opens or closes.
 
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};

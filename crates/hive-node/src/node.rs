@@ -154,6 +154,7 @@ impl Node {
             threads: hive_host::threads(),
             sharing: share,
             decode_tokens_per_s: speed.as_ref().map(|speed| speed.decode_tokens_per_s),
+            bytes_per_s: speed.as_ref().map(|speed| speed.bytes_per_s),
             prefill_tokens_per_s: speed.as_ref().map(|speed| speed.prefill_tokens_per_s),
             ..Profile::default()
         };
@@ -332,6 +333,7 @@ impl Node {
     pub(crate) fn computes_at(&self, speed: &Speed) {
         self.inner.profile.send_modify(|profile| {
             profile.decode_tokens_per_s = Some(speed.decode_tokens_per_s);
+            profile.bytes_per_s = Some(speed.bytes_per_s);
             profile.prefill_tokens_per_s = Some(speed.prefill_tokens_per_s);
         });
         self.peers().touch();

@@ -182,6 +182,14 @@ impl Peers {
         }
     }
 
+    /// What the path to a machine carries, in bits per second, once measured.
+    pub(crate) fn rate(&self, peer: PeerId) -> Option<u64> {
+        match self.lock().contact.get(&peer) {
+            Some(Contact::Present { bits_per_s, .. }) => *bits_per_s,
+            _ => None,
+        }
+    }
+
     /// Whether a machine has answered since this node started.
     pub(crate) fn has_met(&self, peer: PeerId) -> bool {
         self.lock().profiles.contains_key(&peer)

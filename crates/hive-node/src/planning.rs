@@ -2,7 +2,7 @@
 
 use hive_model::ModelFiles;
 use hive_model::weights::TensorError;
-use hive_plan::{Machine, ModelProfile, Plan, PlanError};
+use hive_plan::{LinkProfile, Machine, ModelProfile, NodeProfile, Plan, PlanError, Use};
 
 /// The conversation length a plan leaves room for.
 const PLANNED_CONTEXT: u64 = 4096;
@@ -24,8 +24,24 @@ pub(crate) fn plan_over(files: &ModelFiles, machines: &[Machine]) -> Result<Plan
     Ok(hive_plan::split(&profile(files)?, machines, context)?)
 }
 
+/// The plan with the least time per token, over the machines it takes.
+pub(crate) fn plan_best(
+    files: &ModelFiles,
+    machines: &[NodeProfile],
+    link: &dyn Fn(usize, usize) -> LinkProfile,
+) -> Result<Plan, PlanningError> {
+    let config = files.config();
+    let activation = hive_model::ActivationType::from(files.natural_activation()?);
+    let wanted = Use {
+        context_tokens: (config.max_context as u64).min(PLANNED_CONTEXT),
+        conversations: 1,
+        hidden_bytes: (config.hidden * activation.bytes()) as u64,
+    };
+    Ok(hive_plan::choose(&profile(files)?, machines, link, wanted)?)
+}
+
 /// What the model weighs, from its headers.
-fn profile(files: &ModelFiles) -> Result<ModelProfile, TensorError> {
+pub(crate) fn profile(files: &ModelFiles) -> Result<ModelProfile, TensorError> {
     let config = files.config();
     let of_layer = |layer: usize| {
         let prefix = format!("model.layers.{layer}.");

@@ -27,6 +27,8 @@ pub struct Profile {
     pub sharing: bool,
     /// How fast it computes the starter model: tokens of an answer per second.
     pub decode_tokens_per_s: Option<f64>,
+    /// Bytes of weights it reads per second on the way: what tells how fast it is with other models.
+    pub bytes_per_s: Option<f64>,
     /// And tokens of a prompt per second.
     pub prefill_tokens_per_s: Option<f64>,
     /// Models on its disk.

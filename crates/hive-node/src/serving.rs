@@ -5,13 +5,14 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use hive_plan::{Machine, Plan, PlanError};
+use hive_plan::{LinkProfile, Machine, NodeProfile, Plan, PlanError};
 use serde::Serialize;
 use tokio::sync::Mutex as AsyncMutex;
 
 use crate::models::{self, FindError};
 use crate::node::Node;
-use crate::planning::{PlanningError, plan_over};
+use crate::planning::{PlanningError, plan_best, plan_over};
+use crate::profile::Profile;
 use crate::ring::{PlacedStage, Placement, Ring, RingError, RingOptions};
 
 /// Which model, over how many machines.
@@ -19,7 +20,7 @@ use crate::ring::{PlacedStage, Placement, Ring, RingError, RingOptions};
 pub struct Wish {
     /// By name; `None` is the starter model.
     pub model: Option<String>,
-    /// Over exactly so many machines; `None` is as few as it fits in.
+    /// Over exactly so many machines; `None` leaves it to the plan.
     pub stages: Option<usize>,
 }
 
@@ -153,45 +154,76 @@ impl Node {
     }
 
     fn place(&self, files: &hive_model::ModelFiles, wish: &Wish) -> Result<(Plan, Vec<Placement>), ServeError> {
-        let own = Placement { name: self.name().to_owned(), addr: self.addr() };
-        let own_memory = self.profile().offered_bytes;
-        let mut machines = vec![(own, own_memory)];
-        let mut others: Vec<_> = self.peers().present();
-        others.retain(|(_, profile)| profile.sharing);
-        // The most memory first: fewer machines are enough.
-        others.sort_by_key(|(_, profile)| std::cmp::Reverse(profile.offered_bytes));
-        for (peer, profile) in others {
-            let placement = Placement { name: self.peers().name(peer), addr: self.peers().addr(peer) };
-            machines.push((placement, profile.offered_bytes));
-        }
-        let attempt = |count: usize| -> Result<Plan, PlanningError> {
-            let machine = |(placement, memory): &(Placement, u64)| Machine {
-                name: placement.name.clone(),
-                memory_bytes: *memory,
-            };
-            plan_over(files, &machines[..count].iter().map(machine).collect::<Vec<_>>())
-        };
+        let machines = self.machines();
         let plan = match wish.stages {
             Some(0) => return Err(PlanningError::Plan(PlanError::NoStages).into()),
             Some(wanted) if wanted > machines.len() => {
-                let names: Vec<_> = machines.iter().map(|(placement, _)| placement.name.as_str()).collect();
+                let names: Vec<_> = machines.iter().map(|machine| machine.placement.name.as_str()).collect();
                 return Err(ServeError::TooFew { wanted, here: machines.len(), names: names.join(", ") });
             }
-            Some(wanted) => attempt(wanted)?,
+            Some(wanted) => {
+                let machine = |machine: &Candidate| Machine {
+                    name: machine.placement.name.clone(),
+                    memory_bytes: machine.profile.memory_bytes,
+                };
+                plan_over(files, &machines[..wanted].iter().map(machine).collect::<Vec<_>>())?
+            }
             None => {
-                // As few machines as hold it: every further one adds a hop to every token.
-                let mut result = attempt(1);
-                for count in 2..=machines.len() {
-                    if result.is_ok() {
-                        break;
-                    }
-                    result = attempt(count);
-                }
-                result?
+                let nodes: Vec<_> = machines.iter().map(|machine| machine.profile.clone()).collect();
+                plan_best(files, &nodes, &|a, b| between(&machines[a], &machines[b]))?
             }
         };
-        Ok((plan, machines.into_iter().map(|(placement, _)| placement).collect()))
+        Ok((plan, machines.into_iter().map(|machine| machine.placement).collect()))
     }
+
+    /// This machine, then those that are here and share, the most memory first.
+    fn machines(&self) -> Vec<Candidate> {
+        let own = self.profile();
+        let mut others = self.peers().present();
+        others.retain(|(_, profile)| profile.sharing);
+        others.sort_by_key(|(_, profile)| std::cmp::Reverse(profile.offered_bytes));
+        // One that has not been measured yet counts as no faster than the slowest that has.
+        let known = others.iter().map(|(_, profile)| profile).chain([&own]).filter_map(|profile| profile.bytes_per_s);
+        let slowest = known.min_by(f64::total_cmp).unwrap_or(ASSUMED_BYTES_PER_S);
+        let candidate = |placement: Placement, profile: &Profile, link: Option<(f64, f64)>| Candidate {
+            profile: NodeProfile {
+                name: placement.name.clone(),
+                memory_bytes: profile.offered_bytes,
+                bytes_per_s: profile.bytes_per_s.unwrap_or(slowest),
+            },
+            placement,
+            link,
+        };
+        let here = Placement { name: self.name().to_owned(), addr: self.addr() };
+        let mut machines = vec![candidate(here, &own, None)];
+        for (peer, profile) in others {
+            let placement = Placement { name: self.peers().name(peer), addr: self.peers().addr(peer) };
+            let round_trip = self.endpoint().link(peer).map_or(ASSUMED_ROUND_TRIP_US, |link| link.round_trip_us as f64);
+            let rate = self.peers().rate(peer).map_or(ASSUMED_BITS_PER_S, |rate| rate as f64);
+            machines.push(candidate(placement, &profile, Some((round_trip, rate))));
+        }
+        machines
+    }
+}
+
+/// What is assumed of machines and links until they are measured: an old laptop, and Wi-Fi.
+const ASSUMED_BYTES_PER_S: f64 = 10e9;
+const ASSUMED_ROUND_TRIP_US: f64 = 4000.0;
+const ASSUMED_BITS_PER_S: f64 = 100e6;
+
+/// A machine that a plan may use.
+struct Candidate {
+    placement: Placement,
+    profile: NodeProfile,
+    /// Round trip in microseconds and bits per second from here; `None` for this machine itself.
+    link: Option<(f64, f64)>,
+}
+
+/// The way between two machines. Those that are not this one are taken to be as far from each other as the farther of them
+/// is from here.
+fn between(a: &Candidate, b: &Candidate) -> LinkProfile {
+    let (near, far) = (a.link.unwrap_or((0.0, f64::INFINITY)), b.link.unwrap_or((0.0, f64::INFINITY)));
+    LinkProfile { round_trip_us: near.0.max(far.0), bits_per_s: near.1.min(far.1) }
 }
 
 fn view(ring: &Ring) -> ModelView {

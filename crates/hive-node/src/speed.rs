@@ -24,6 +24,7 @@ pub(crate) struct Speed {
     /// What it was measured with: the chip, the threads, the version.
     machine: String,
     pub(crate) decode_tokens_per_s: f64,
+    pub(crate) bytes_per_s: f64,
     pub(crate) prefill_tokens_per_s: f64,
 }
 
@@ -65,8 +66,11 @@ pub(crate) async fn find_out(node: Node) {
 
 async fn measure(path: std::path::PathBuf) -> Option<Speed> {
     let (worker, mut events) = Worker::spawn().ok()?;
-    let layers = hive_model::ModelFiles::open(&path).ok()?.config().layers;
-    let order = LoadOrder { path, layers: 0..layers, compute: Compute::Auto, threads: hive_host::threads() };
+    let files = hive_model::ModelFiles::open(&path).ok()?;
+    let weights = crate::planning::profile(&files).ok()?;
+    let bytes_per_token = weights.layer_bytes.iter().sum::<u64>() + weights.head_bytes;
+    let order =
+        LoadOrder { path, layers: 0..files.config().layers, compute: Compute::Auto, threads: hive_host::threads() };
     worker.order(ToWorker::Load(order)).await;
     while !matches!(events.recv().await?, WorkerEvent::Said(FromWorker::Loaded { .. })) {}
     let session = SessionId(0);
@@ -94,9 +98,11 @@ async fn measure(path: std::path::PathBuf) -> Option<Speed> {
         token = step(1 + PROMPT as u32 + index, vec![token]).await?;
     }
     let decode = started.elapsed();
+    let decode_tokens_per_s = f64::from(ANSWER) / decode.as_secs_f64();
     Some(Speed {
         machine: machine(),
-        decode_tokens_per_s: f64::from(ANSWER) / decode.as_secs_f64(),
+        decode_tokens_per_s,
+        bytes_per_s: decode_tokens_per_s * bytes_per_token as f64,
         prefill_tokens_per_s: PROMPT as f64 / prefill.as_secs_f64(),
     })
 }

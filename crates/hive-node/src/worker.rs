@@ -5,6 +5,7 @@
 
 mod process;
 mod protocol;
+mod schedule;
 mod serve;
 
 pub use process::{SpawnError, Worker, WorkerEvent};

@@ -4,9 +4,13 @@
 //!
 //! What holds: every layer is placed exactly once, in order, and no stage is empty.
 
+mod choose;
+
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
+
+pub use choose::{LinkProfile, NodeProfile, STAGE_US, Use, choose};
 
 /// What a model weighs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,12 +48,14 @@ pub struct PlannedStage {
 }
 
 /// Where every layer goes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
     /// In the order a token passes them.
     pub stages: Vec<PlannedStage>,
     /// Why, in sentences.
     pub reasons: Vec<String>,
+    /// One conversation's speed as predicted, where the machines' speeds are known.
+    pub decode_tokens_per_s: Option<f64>,
 }
 
 /// Why there is no plan.
@@ -65,6 +71,16 @@ pub enum PlanError {
         stages: usize,
         /// Layers there are.
         layers: usize,
+    },
+    /// More than all machines hold together.
+    #[error("it needs {needed_bytes} bytes, but the {machines} machines give {given_bytes} between them")]
+    TooLarge {
+        /// Bytes of the model and its conversations.
+        needed_bytes: u64,
+        /// Bytes all machines give.
+        given_bytes: u64,
+        /// How many there are.
+        machines: usize,
     },
     /// A stage larger than its machine.
     #[error("{machine} would need {needed_bytes} bytes but gives {given_bytes}")]
@@ -111,7 +127,7 @@ pub fn split(model: &ModelProfile, machines: &[Machine], context: u64) -> Result
             return Err(PlanError::DoesNotFit { machine: machine.name.clone(), needed_bytes, given_bytes });
         }
     }
-    Ok(Plan { reasons: reasons(model, &stages), stages })
+    Ok(Plan { reasons: reasons(model, &stages), stages, decode_tokens_per_s: None })
 }
 
 fn reasons(model: &ModelProfile, stages: &[PlannedStage]) -> Vec<String> {

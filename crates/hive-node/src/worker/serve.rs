@@ -1,6 +1,6 @@
 //! The worker's side: one thread that owns MLX, reads orders, computes and answers.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -10,9 +10,7 @@ use hive_model::shard::Slot;
 use hive_model::{ModelFiles, Shard, ShardOptions};
 
 use super::protocol::{FromWorker, LoadOrder, MAX_MESSAGE_BYTES, ToWorker, Work, WorkerReport, encode};
-
-/// Rows in one batch: enough to fill the kernels, little enough that nobody waits long for the next batch.
-const MAX_BATCH_ROWS: usize = 1024;
+use super::schedule::Schedule;
 
 /// Read from the socket at a time; a prompt chunk's hidden states come in a few.
 const READ_BYTES: usize = 256 << 10;
@@ -29,7 +27,7 @@ pub fn serve() -> std::io::Result<()> {
     // A socket answers who is at the other end, a terminal or a pipe does not.
     socket.peer_addr().map_err(|_| std::io::Error::other("a worker is started by its node, not by hand"))?;
     let orders = Orders { socket: socket.try_clone()?, bytes: Vec::new() };
-    Computer { socket, orders, waiting: VecDeque::new(), shard: None, report: WorkerReport::default() }.run()
+    Computer { socket, orders, schedule: Schedule::default(), shard: None, report: WorkerReport::default() }.run()
 }
 
 /// Reads orders on the thread that computes: handing them over from a thread of their own would cost a wake-up per
@@ -41,13 +39,13 @@ struct Orders {
 }
 
 impl Orders {
-    /// Moves every order that is here to `to`; waits for one if `to` is empty. `false` when the node has gone.
-    fn take(&mut self, to: &mut VecDeque<ToWorker>) -> std::io::Result<bool> {
+    /// Moves every order that is here to `to`; waits for one if it may and `to` is empty. `false` when the node has gone.
+    fn take(&mut self, to: &mut VecDeque<ToWorker>, may_wait: bool) -> std::io::Result<bool> {
         loop {
             while let Some(order) = self.next_whole()? {
                 to.push_back(order);
             }
-            self.socket.set_nonblocking(!to.is_empty())?;
+            self.socket.set_nonblocking(!to.is_empty() || !may_wait)?;
             let start = self.bytes.len();
             self.bytes.resize(start + READ_BYTES, 0);
             let read = self.socket.read(&mut self.bytes[start..]);
@@ -81,7 +79,7 @@ impl Orders {
 struct Computer {
     socket: UnixStream,
     orders: Orders,
-    waiting: VecDeque<ToWorker>,
+    schedule: Schedule,
     shard: Option<Shard>,
     report: WorkerReport,
 }
@@ -89,31 +87,40 @@ struct Computer {
 impl Computer {
     fn run(mut self) -> std::io::Result<()> {
         // Whatever came while computing joins the next batch. When the node goes away there is nobody to compute for.
-        while self.orders.take(&mut self.waiting)? {
-            let Some(order) = self.waiting.pop_front() else { continue };
-            match order {
-                ToWorker::Load(order) => self.load(&order)?,
-                ToWorker::Forward(work) => {
-                    let batch = self.gather(work);
-                    self.forward(batch)?;
+        let mut orders = VecDeque::new();
+        while self.orders.take(&mut orders, self.schedule.is_empty())? {
+            for order in orders.drain(..) {
+                self.take(order)?;
+            }
+            if !self.schedule.is_empty() {
+                let batch = self.schedule.next(Instant::now());
+                self.forward(batch)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, order: ToWorker) -> std::io::Result<()> {
+        match order {
+            ToWorker::Load(order) => self.load(&order)?,
+            ToWorker::Forward(work) => self.schedule.push(work),
+            ToWorker::Open(session, options) => {
+                if let Some(shard) = &mut self.shard
+                    && let Err(error) = shard.open(session, options)
+                {
+                    self.say(&FromWorker::Failed { session, epoch: 0, why: error.to_string() })?;
                 }
-                ToWorker::Open(session, options) => {
-                    if let Some(shard) = &mut self.shard
-                        && let Err(error) = shard.open(session, options)
-                    {
-                        self.say(&FromWorker::Failed { session, epoch: 0, why: error.to_string() })?;
-                    }
+            }
+            ToWorker::Close(session) => {
+                self.schedule.cancel(session);
+                if let Some(shard) = &mut self.shard {
+                    shard.close(session);
                 }
-                ToWorker::Close(session) => {
-                    if let Some(shard) = &mut self.shard {
-                        shard.close(session);
-                    }
-                }
-                ToWorker::Report => {
-                    let peak_bytes = hive_host::memory::own_peak_bytes();
-                    let report = WorkerReport { peak_bytes, ..std::mem::take(&mut self.report) };
-                    self.say(&FromWorker::Report(report))?;
-                }
+            }
+            ToWorker::Report => {
+                let peak_bytes = hive_host::memory::own_peak_bytes();
+                let report = WorkerReport { peak_bytes, ..std::mem::take(&mut self.report) };
+                self.say(&FromWorker::Report(report))?;
             }
         }
         Ok(())
@@ -145,23 +152,6 @@ impl Computer {
         }
     }
 
-    /// The batch that begins with `first`: what waits right behind it, of other sessions, up to the row limit.
-    fn gather(&mut self, first: Work) -> Vec<Work> {
-        let mut sessions = BTreeSet::from([first.session]);
-        let mut rows = first.input.rows();
-        let mut batch = vec![first];
-        while let Some(ToWorker::Forward(next)) = self.waiting.front() {
-            rows += next.input.rows();
-            if rows > MAX_BATCH_ROWS || !sessions.insert(next.session) {
-                break;
-            }
-            if let Some(ToWorker::Forward(next)) = self.waiting.pop_front() {
-                batch.push(next);
-            }
-        }
-        batch
-    }
-
     fn forward(&mut self, batch: Vec<Work>) -> std::io::Result<()> {
         let Some(shard) = &mut self.shard else { return Ok(()) };
         let started = Instant::now();
@@ -174,8 +164,12 @@ impl Computer {
             }
             Err(error) => vec![Err(error)],
         };
-        if slots.iter().all(|slot| slot.input.rows() == 1) {
-            self.report.decode_us += started.elapsed().as_micros() as u64;
+        let took = started.elapsed();
+        let tokens = slots.iter().filter(|slot| slot.input.rows() == 1).count();
+        let prompt_rows = slots.iter().map(|slot| slot.input.rows()).sum::<usize>() - tokens;
+        self.schedule.took(tokens, prompt_rows, took);
+        if prompt_rows == 0 {
+            self.report.decode_us += took.as_micros() as u64;
             self.report.decoded += slots.len() as u64;
         }
         self.report.kv_bytes = self.report.kv_bytes.max(shard.kv_bytes() as u64);

@@ -1,0 +1,235 @@
+//! What a worker computes next: single tokens of every conversation first, then a piece of a prompt.
+//!
+//! A long prompt must not stop the conversations beside it. While others are in the middle of answers, prompts are cut
+//! into pieces that take about as long as one token, so that nobody's time between tokens more than doubles; alone, they
+//! are computed in the chunks they came in. Results do not depend on the cuts.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::time::{Duration, Instant};
+
+use hive_model::shard::Input;
+use hive_model::{Hidden, SessionId};
+
+use super::protocol::Work;
+
+/// Rows in one batch: enough to fill the kernels, little enough that nobody waits long for the next batch.
+const MAX_BATCH_ROWS: usize = 1024;
+/// The smallest piece of a prompt: below it, reading the weights costs more than computing with them.
+const MIN_PIECE_ROWS: usize = 8;
+/// A conversation that had a token this recently is in the middle of an answer, although its next token may just be at
+/// another stage.
+const IN_THE_MIDDLE: Duration = Duration::from_millis(250);
+
+/// Work that waits, in the order in which each session's came.
+#[derive(Debug, Default)]
+pub(super) struct Schedule {
+    /// Single tokens, at most one a session.
+    tokens: VecDeque<Work>,
+    /// Prompts, and whatever came behind them in their sessions.
+    prompts: VecDeque<Work>,
+    latest_token: Option<(SessionId, Instant)>,
+    token_time: Average,
+    row_time: Average,
+}
+
+/// A running average that follows within a few values.
+#[derive(Debug, Default)]
+struct Average(Option<f64>);
+
+impl Average {
+    fn add(&mut self, value: f64) {
+        self.0 = Some(self.0.map_or(value, |old| old * 0.8 + value * 0.2));
+    }
+}
+
+impl Schedule {
+    pub(super) fn push(&mut self, work: Work) {
+        let behind_its_prompt = self.prompts.iter().any(|prompt| prompt.session == work.session);
+        let twice = self.tokens.iter().any(|token| token.session == work.session);
+        if work.input.rows() == 1 && !behind_its_prompt && !twice {
+            self.tokens.push_back(work);
+        } else {
+            self.prompts.push_back(work);
+        }
+    }
+
+    /// Forgets what a session still wanted.
+    pub(super) fn cancel(&mut self, session: SessionId) {
+        self.tokens.retain(|work| work.session != session);
+        self.prompts.retain(|work| work.session != session);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.tokens.is_empty() && self.prompts.is_empty()
+    }
+
+    /// The next batch: at most one piece of work a session.
+    pub(super) fn next(&mut self, now: Instant) -> Vec<Work> {
+        let mut batch: Vec<Work> = Vec::new();
+        let mut sessions = BTreeSet::new();
+        while batch.len() < MAX_BATCH_ROWS
+            && let Some(token) = self.tokens.pop_front()
+        {
+            sessions.insert(token.session);
+            batch.push(token);
+        }
+        if let Some(token) = batch.last() {
+            self.latest_token = Some((token.session, now));
+        }
+        let mut rows = batch.len();
+        let mut kept = VecDeque::new();
+        let mut pieces = 0;
+        while let Some(prompt) = self.prompts.pop_front() {
+            let limit = if self.others_wait(&prompt, &batch, now) { self.piece_rows() } else { MAX_BATCH_ROWS };
+            let room = limit.min(MAX_BATCH_ROWS.saturating_sub(rows));
+            // One piece a batch where others wait for it; else as many prompts as fit.
+            let taken = pieces > 0 && limit < MAX_BATCH_ROWS;
+            if room == 0 || taken || !sessions.insert(prompt.session) {
+                sessions.insert(prompt.session);
+                kept.push_back(prompt);
+                continue;
+            }
+            let (piece, rest) = cut(prompt, room);
+            rows += piece.input.rows();
+            pieces += 1;
+            batch.push(piece);
+            kept.extend(rest);
+        }
+        self.prompts = kept;
+        batch
+    }
+
+    /// Learns how long things take.
+    pub(super) fn took(&mut self, tokens: usize, prompt_rows: usize, time: Duration) {
+        let seconds = time.as_secs_f64();
+        if prompt_rows == 0 && tokens > 0 {
+            self.token_time.add(seconds);
+        } else if prompt_rows >= MIN_PIECE_ROWS && tokens == 0 {
+            self.row_time.add(seconds / prompt_rows as f64);
+        }
+    }
+
+    /// Whether conversations other than this prompt's are in the middle of an answer.
+    fn others_wait(&self, prompt: &Work, batch: &[Work], now: Instant) -> bool {
+        let in_batch = batch.iter().any(|work| work.input.rows() == 1 && work.session != prompt.session);
+        let lately = self.latest_token.is_some_and(|(session, at)| {
+            session != prompt.session && now.saturating_duration_since(at) < IN_THE_MIDDLE
+        });
+        in_batch || lately
+    }
+
+    /// Rows that take about as long as a token.
+    fn piece_rows(&self) -> usize {
+        match (self.token_time.0, self.row_time.0) {
+            (Some(token), Some(row)) if row > 0.0 => ((token / row) as usize).clamp(MIN_PIECE_ROWS, 256),
+            _ => MIN_PIECE_ROWS * 2,
+        }
+    }
+}
+
+/// The first `rows` of a piece of work, and the rest. Only the last piece asks for a token.
+fn cut(work: Work, rows: usize) -> (Work, Option<Work>) {
+    if work.input.rows() <= rows {
+        return (work, None);
+    }
+    let Work { session, epoch, position, sample, input } = work;
+    let (first, rest) = match input {
+        Input::Tokens(mut tokens) => {
+            let rest = tokens.split_off(rows);
+            (Input::Tokens(tokens), Input::Tokens(rest))
+        }
+        Input::Hidden(Hidden { activation, rows: all, width, mut bytes }) => {
+            let rest = bytes.split_off(rows * width * activation.bytes());
+            (
+                Input::Hidden(Hidden { activation, rows, width, bytes }),
+                Input::Hidden(Hidden { activation, rows: all - rows, width, bytes: rest }),
+            )
+        }
+    };
+    let rest = Work { session, epoch, position: position + rows as u32, sample, input: rest };
+    (Work { session, epoch, position, sample: false, input: first }, Some(rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn work(session: u64, position: u32, rows: usize) -> Work {
+        let input = Input::Tokens((0..rows as u32).map(|row| position + row).collect());
+        Work { session: SessionId(session), epoch: 0, position, sample: true, input }
+    }
+
+    /// (session, position, rows) of a batch.
+    fn shape(batch: &[Work]) -> Vec<(u64, u32, usize)> {
+        batch.iter().map(|work| (work.session.0, work.position, work.input.rows())).collect()
+    }
+
+    #[test]
+    fn tokens_come_before_prompts_and_prompts_come_in_pieces_beside_them() {
+        let (mut schedule, now) = (Schedule::default(), Instant::now());
+        schedule.took(1, 0, Duration::from_millis(10));
+        schedule.took(0, 256, Duration::from_millis(256));
+        schedule.push(work(1, 0, 100));
+        schedule.push(work(2, 50, 1));
+        schedule.push(work(3, 70, 1));
+        // A token takes as long as ten rows.
+        assert_eq!(shape(&schedule.next(now)), [(2, 50, 1), (3, 70, 1), (1, 0, 10)]);
+        // Their next tokens are at another stage; the prompt still goes in pieces.
+        assert_eq!(shape(&schedule.next(now)), [(1, 10, 10)]);
+        // Nobody is in the middle of anything any more.
+        let later = now + IN_THE_MIDDLE * 2;
+        let rest = schedule.next(later);
+        assert_eq!(shape(&rest), [(1, 20, 80)]);
+        assert!(rest[0].sample);
+        assert!(schedule.is_empty());
+    }
+
+    #[test]
+    fn a_session_keeps_its_order() {
+        let (mut schedule, now) = (Schedule::default(), Instant::now());
+        schedule.push(work(1, 0, 30));
+        schedule.push(work(1, 30, 1));
+        schedule.push(work(2, 0, 20));
+        assert_eq!(shape(&schedule.next(now)), [(1, 0, 30), (2, 0, 20)]);
+        assert_eq!(shape(&schedule.next(now)), [(1, 30, 1)]);
+    }
+
+    #[test]
+    fn a_prompt_alone_is_not_cut_and_several_go_together() {
+        let (mut schedule, now) = (Schedule::default(), Instant::now());
+        schedule.push(work(1, 0, 256));
+        schedule.push(work(1, 256, 256));
+        schedule.push(work(2, 0, 256));
+        assert_eq!(shape(&schedule.next(now)), [(1, 0, 256), (2, 0, 256)]);
+        assert_eq!(shape(&schedule.next(now)), [(1, 256, 256)]);
+    }
+
+    #[test]
+    fn a_cancelled_session_wants_nothing_more() {
+        let mut schedule = Schedule::default();
+        schedule.push(work(1, 0, 30));
+        schedule.push(work(1, 30, 30));
+        schedule.push(work(2, 0, 1));
+        schedule.cancel(SessionId(1));
+        assert_eq!(shape(&schedule.next(Instant::now())), [(2, 0, 1)]);
+        assert!(schedule.is_empty());
+    }
+
+    #[test]
+    fn hidden_states_are_cut_between_rows() {
+        let activation = hive_model::ActivationType::F16;
+        let bytes: Vec<u8> = (0..24).collect();
+        let hidden = Hidden { activation, rows: 3, width: 4, bytes };
+        let work = Work { session: SessionId(1), epoch: 0, position: 5, sample: true, input: Input::Hidden(hidden) };
+        let (first, rest) = cut(work, 1);
+        let rest = rest.unwrap();
+        assert!(!first.sample && rest.sample && rest.position == 6);
+        match (first.input, rest.input) {
+            (Input::Hidden(first), Input::Hidden(rest)) => {
+                assert_eq!((first.rows, first.bytes), (1, (0..8).collect()));
+                assert_eq!((rest.rows, rest.bytes), (2, (8..24).collect()));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}

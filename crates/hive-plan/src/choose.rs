@@ -1,0 +1,546 @@
+//! Which machines hold a model, in which order, with which layers, so that a token takes the least time.
+//!
+//! A token passes the stages one after the other, so its time is the sum of what each stage reads at its machine's speed
+//! and of the hops between them. One machine that holds everything beats any split unless others are so much faster
+//! that they make up for the hops; machines that would slow the swarm down are left out. Several conversations at a
+//! time fill the stages side by side, and then the slowest stage counts as well.
+//!
+//! With few machines every order is tried; with many the search grows from the best single machines, one at a time. The
+//! layers of the order that wins are placed exactly, by dynamic programming.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{ModelProfile, Plan, PlanError, PlannedStage, assert_each_layer_once};
+
+/// A machine that may hold a stage, and how fast it is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NodeProfile {
+    /// Its name, for people.
+    pub name: String,
+    /// Bytes of memory it gives; its owner's cap is in this number.
+    pub memory_bytes: u64,
+    /// Bytes of weights it reads per second while it computes single tokens.
+    pub bytes_per_s: f64,
+}
+
+/// The way between two machines.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct LinkProfile {
+    /// There and back, in microseconds.
+    pub round_trip_us: f64,
+    /// What it carries, in bits per second.
+    pub bits_per_s: f64,
+}
+
+/// What the model is to be used for.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Use {
+    /// Tokens of each conversation that memory is kept for.
+    pub context_tokens: u64,
+    /// Conversations at a time.
+    pub conversations: u32,
+    /// Bytes of one token's hidden state.
+    pub hidden_bytes: u64,
+}
+
+/// A stage's own cost per token besides reading its weights: from worker to node, and out to the next. Measured, see
+/// docs/performance.md.
+pub const STAGE_US: f64 = 380.0;
+
+/// Up to this many machines, every choice and order is tried.
+const EXHAUSTIVE: usize = 4;
+/// Beyond, the search begins from so many single machines.
+const SEEDS: usize = 8;
+
+/// The plan with the least time per token.
+pub fn choose(
+    model: &ModelProfile,
+    nodes: &[NodeProfile],
+    link: &dyn Fn(usize, usize) -> LinkProfile,
+    wanted: Use,
+) -> Result<Plan, PlanError> {
+    if nodes.is_empty() {
+        return Err(PlanError::NoStages);
+    }
+    let problem = Problem::new(model, nodes, link, wanted);
+    let best = if nodes.len() <= EXHAUSTIVE { problem.try_all() } else { problem.search() };
+    let Some((order, split)) = best else { return Err(problem.does_not_fit()) };
+    let stages = problem.stages(&order, &split.ranges);
+    assert_each_layer_once(&stages, model.layer_bytes.len());
+    let reasons = problem.reasons(&order, &split);
+    Ok(Plan { stages, reasons, decode_tokens_per_s: Some(1e6 / split.token_us) })
+}
+
+struct Problem<'a> {
+    model: &'a ModelProfile,
+    nodes: &'a [NodeProfile],
+    /// One way from each machine to each, for one token's hidden state, in microseconds.
+    hop_us: Vec<Vec<f64>>,
+    /// Bytes of all layers before each one.
+    before: Vec<u64>,
+    kv_per_layer: u64,
+    wanted: Use,
+}
+
+/// Layers for an order of machines.
+#[derive(Debug, Clone)]
+struct Split {
+    ranges: Vec<Range<usize>>,
+    /// One conversation's time per token.
+    token_us: f64,
+    /// What counts: the time per token of all conversations together.
+    cost_us: f64,
+}
+
+impl<'a> Problem<'a> {
+    fn new(
+        model: &'a ModelProfile,
+        nodes: &'a [NodeProfile],
+        link: &dyn Fn(usize, usize) -> LinkProfile,
+        wanted: Use,
+    ) -> Self {
+        let hop = |from: usize, to: usize| {
+            if from == to {
+                return 0.0;
+            }
+            let LinkProfile { round_trip_us, bits_per_s } = link(from, to);
+            round_trip_us / 2.0 + wanted.hidden_bytes as f64 * 8e6 / bits_per_s.max(1.0)
+        };
+        let hop_us = (0..nodes.len()).map(|from| (0..nodes.len()).map(|to| hop(from, to)).collect()).collect();
+        let mut before = vec![0u64];
+        for bytes in &model.layer_bytes {
+            before.push(before[before.len() - 1].saturating_add(*bytes));
+        }
+        let tokens = wanted.context_tokens.saturating_mul(u64::from(wanted.conversations.max(1)));
+        let kv_per_layer = model.kv_bytes_per_token.saturating_mul(tokens);
+        Self { model, nodes, hop_us, before, kv_per_layer, wanted }
+    }
+
+    fn layers(&self) -> usize {
+        self.model.layer_bytes.len()
+    }
+
+    /// Bytes that a stage holds.
+    fn weight_bytes(&self, layers: &Range<usize>) -> u64 {
+        let mut bytes = self.before[layers.end] - self.before[layers.start];
+        if layers.start == 0 {
+            bytes = bytes.saturating_add(self.model.embedding_bytes);
+        }
+        if layers.end == self.layers() {
+            bytes = bytes.saturating_add(self.model.head_bytes);
+        }
+        bytes
+    }
+
+    fn fits(&self, node: usize, layers: &Range<usize>) -> bool {
+        let kv = self.kv_per_layer.saturating_mul(layers.len() as u64);
+        self.weight_bytes(layers).saturating_add(kv) <= self.nodes[node].memory_bytes
+    }
+
+    /// Time a stage takes for a token. The embedding is looked up, not read.
+    fn stage_us(&self, node: usize, layers: &Range<usize>) -> f64 {
+        let mut bytes = self.before[layers.end] - self.before[layers.start];
+        if layers.end == self.layers() {
+            bytes = bytes.saturating_add(self.model.head_bytes);
+        }
+        STAGE_US + bytes as f64 * 1e6 / self.nodes[node].bytes_per_s.max(1.0)
+    }
+
+    /// The hops of one token around the ring.
+    fn ring_us(&self, order: &[usize]) -> f64 {
+        let there: f64 = order.windows(2).map(|pair| self.hop_us[pair[0]][pair[1]]).sum();
+        there + self.hop_us[order[order.len() - 1]][order[0]]
+    }
+
+    fn cost(&self, token_us: f64, slowest_us: f64) -> f64 {
+        (token_us / f64::from(self.wanted.conversations.max(1))).max(slowest_us)
+    }
+
+    /// The best layers for an order of machines, exactly; `None` if they do not fit.
+    fn place(&self, order: &[usize]) -> Option<Split> {
+        let unlimited = self.place_within(order, f64::INFINITY)?;
+        if self.wanted.conversations <= 1 || order.len() == 1 {
+            return Some(unlimited);
+        }
+        // A lower limit on the slowest stage lengthens the sum; the best cost is where the two meet.
+        let (mut low, mut high) = (0.0, self.slowest_us(order, &unlimited.ranges));
+        let mut best = unlimited;
+        for _ in 0..24 {
+            let limit = f64::midpoint(low, high);
+            match self.place_within(order, limit) {
+                Some(split) => {
+                    let sum_counts = split.token_us / f64::from(self.wanted.conversations) > limit;
+                    if split.cost_us < best.cost_us {
+                        best = split;
+                    }
+                    if sum_counts { low = limit } else { high = limit }
+                }
+                None => low = limit,
+            }
+        }
+        Some(best)
+    }
+
+    fn slowest_us(&self, order: &[usize], ranges: &[Range<usize>]) -> f64 {
+        order.iter().zip(ranges).map(|(node, range)| self.stage_us(*node, range)).fold(0.0, f64::max)
+    }
+
+    /// The least sum of stage times with no stage above `limit_us`.
+    fn place_within(&self, order: &[usize], limit_us: f64) -> Option<Split> {
+        let (layers, stages) = (self.layers(), order.len());
+        if stages > layers {
+            return None;
+        }
+        // least[s][l]: the first s stages hold the first l layers; from[s][l]: where the s-th began.
+        let mut least = vec![vec![f64::INFINITY; layers + 1]; stages + 1];
+        let mut from = vec![vec![0; layers + 1]; stages + 1];
+        least[0][0] = 0.0;
+        for (stage, &node) in order.iter().enumerate() {
+            let left = stages - stage - 1;
+            for end in stage + 1..=layers - left {
+                // Only the last stage may end the model, and it must.
+                if (left == 0) != (end == layers) {
+                    continue;
+                }
+                for start in (stage..end).rev() {
+                    let range = start..end;
+                    if !self.fits(node, &range) {
+                        break;
+                    }
+                    let us = self.stage_us(node, &range);
+                    let sum = least[stage][start] + us;
+                    if us <= limit_us && sum < least[stage + 1][end] {
+                        least[stage + 1][end] = sum;
+                        from[stage + 1][end] = start;
+                    }
+                }
+            }
+        }
+        if !least[stages][layers].is_finite() {
+            return None;
+        }
+        let (mut ranges, mut end) = (Vec::with_capacity(stages), layers);
+        for stage in (1..=stages).rev() {
+            ranges.push(from[stage][end]..end);
+            end = from[stage][end];
+        }
+        ranges.reverse();
+        let token_us = least[stages][layers] + self.ring_us(order);
+        let cost_us = self.cost(token_us, self.slowest_us(order, &ranges));
+        Some(Split { ranges, token_us, cost_us })
+    }
+
+    /// Every choice and order of machines.
+    fn try_all(&self) -> Option<(Vec<usize>, Split)> {
+        let mut best: Option<(Vec<usize>, Split)> = None;
+        // Fewer machines first, and the ones listed first: of equals, the first found stays.
+        let mut waiting: VecDeque<Vec<usize>> = (0..self.nodes.len()).map(|node| vec![node]).collect();
+        while let Some(order) = waiting.pop_front() {
+            if let Some(split) = self.place(&order)
+                && best.as_ref().is_none_or(|(_, known)| split.cost_us < known.cost_us)
+            {
+                best = Some((order.clone(), split));
+            }
+            for node in 0..self.nodes.len() {
+                if !order.contains(&node) {
+                    waiting.push_back(order.iter().copied().chain([node]).collect());
+                }
+            }
+        }
+        best
+    }
+
+    /// Grows from the best single machines, one at a time, and places exactly what looked best.
+    fn search(&self) -> Option<(Vec<usize>, Split)> {
+        let mut seeds: Vec<usize> = (0..self.nodes.len()).collect();
+        seeds.sort_by(|a, b| self.estimate(&[*a]).total_cmp(&self.estimate(&[*b])));
+        let mut found: Vec<Vec<usize>> = Vec::new();
+        for &seed in seeds.iter().take(SEEDS) {
+            let mut order = vec![seed];
+            let mut cost = self.estimate(&order);
+            found.push(order.clone());
+            while let Some((next, next_cost)) = self.grown(&order) {
+                // Machines that do not hold the model yet go on growing; others only for a gain.
+                if next_cost >= cost {
+                    break;
+                }
+                (order, cost) = (next, next_cost);
+            }
+            found.push(order);
+        }
+        found.sort_by(|a, b| self.estimate(a).total_cmp(&self.estimate(b)));
+        found.dedup();
+        let placed = found.into_iter().take(SEEDS).filter_map(|order| {
+            let split = self.place(&order)?;
+            Some((order, split))
+        });
+        placed.min_by(|(_, a), (_, b)| a.cost_us.total_cmp(&b.cost_us))
+    }
+
+    /// The best order with one more machine, by estimate.
+    fn grown(&self, order: &[usize]) -> Option<(Vec<usize>, f64)> {
+        let unused = (0..self.nodes.len()).filter(|node| !order.contains(node));
+        let with = unused.map(|node| {
+            // Where the way around grows least.
+            let at = (1..=order.len()).min_by(|a, b| {
+                let detour = |at: usize| {
+                    let (before, after) = (order[at - 1], order[at % order.len()]);
+                    self.hop_us[before][node] + self.hop_us[node][after] - self.hop_us[before][after]
+                };
+                detour(*a).total_cmp(&detour(*b))
+            });
+            let mut order = order.to_vec();
+            order.insert(at.unwrap_or(order.len()), node);
+            let cost = self.estimate(&order);
+            (order, cost)
+        });
+        with.min_by(|(_, a), (_, b)| a.total_cmp(b))
+    }
+
+    /// The cost of an order as if all layers were alike: the fastest machines are filled first. What does not fit counts as
+    /// a cost beyond all others, the more the worse.
+    fn estimate(&self, order: &[usize]) -> f64 {
+        const DOES_NOT_FIT_US: f64 = 1e12;
+        let layers = self.layers();
+        if order.len() > layers {
+            return f64::INFINITY;
+        }
+        let layer_bytes = self.before[layers] as f64 / layers as f64;
+        let each = layer_bytes + self.kv_per_layer as f64;
+        let room = |place: usize| {
+            let fixed = if place == 0 { self.model.embedding_bytes } else { 0 }
+                + if place + 1 == order.len() { self.model.head_bytes } else { 0 };
+            let left = self.nodes[order[place]].memory_bytes.saturating_sub(fixed) as f64;
+            (left / each.max(1.0)).floor().min(layers as f64) as usize
+        };
+        let rooms: Vec<usize> = (0..order.len()).map(room).collect();
+        let capacity: usize = rooms.iter().sum();
+        if capacity < layers || rooms.contains(&0) {
+            let missing = layers.saturating_sub(capacity) + rooms.iter().filter(|room| **room == 0).count();
+            return DOES_NOT_FIT_US * (1 + missing) as f64;
+        }
+        let mut places: Vec<usize> = (0..order.len()).collect();
+        places.sort_by(|a, b| self.nodes[order[*b]].bytes_per_s.total_cmp(&self.nodes[order[*a]].bytes_per_s));
+        let mut left = layers - order.len();
+        let (mut sum, mut slowest) = (self.ring_us(order), 0.0f64);
+        for place in places {
+            let more = left.min(rooms[place] - 1);
+            left -= more;
+            let head = if place + 1 == order.len() { self.model.head_bytes as f64 } else { 0.0 };
+            let bytes = (1 + more) as f64 * layer_bytes + head;
+            let us = STAGE_US + bytes * 1e6 / self.nodes[order[place]].bytes_per_s.max(1.0);
+            sum += us;
+            slowest = slowest.max(us);
+        }
+        self.cost(sum, slowest)
+    }
+
+    fn stages(&self, order: &[usize], ranges: &[Range<usize>]) -> Vec<PlannedStage> {
+        let stage = |(machine, layers): (&usize, &Range<usize>)| PlannedStage {
+            machine: *machine,
+            layers: layers.clone(),
+            weight_bytes: self.weight_bytes(layers),
+            kv_bytes: self.kv_per_layer.saturating_mul(layers.len() as u64),
+        };
+        order.iter().zip(ranges).map(stage).collect()
+    }
+
+    fn does_not_fit(&self) -> PlanError {
+        let needed_bytes = self
+            .weight_bytes(&(0..self.layers()))
+            .saturating_add(self.kv_per_layer.saturating_mul(self.layers() as u64));
+        let given_bytes = self.nodes.iter().fold(0u64, |sum, node| sum.saturating_add(node.memory_bytes));
+        PlanError::TooLarge { needed_bytes, given_bytes, machines: self.nodes.len() }
+    }
+
+    fn reasons(&self, order: &[usize], split: &Split) -> Vec<String> {
+        let speed = |us: f64| 1e6 / us;
+        let name = |node: usize| self.nodes[node].name.as_str();
+        let mut reasons = Vec::new();
+        if let [only] = order {
+            reasons.push(format!(
+                "{} holds all of it, and a token takes no hop: about {:.0} tok/s.",
+                name(*only),
+                speed(split.token_us)
+            ));
+        } else {
+            let hops = self.ring_us(order) + STAGE_US * order.len() as f64;
+            reasons.push(format!(
+                "{} machines hold it together: about {:.0} tok/s, of which hops take {:.0} %.",
+                order.len(),
+                speed(split.token_us),
+                100.0 * hops / split.token_us
+            ));
+            let alone = (0..self.nodes.len()).find(|&node| self.place(&[node]).is_some());
+            reasons.push(match alone {
+                Some(node) => format!("{} alone would hold it, but more slowly.", name(node)),
+                None => "No machine holds it alone.".to_owned(),
+            });
+        }
+        // Machines by what they would cost; people ask about the ones nearest to being used first.
+        let mut left_out: Vec<(usize, f64)> = (0..self.nodes.len())
+            .filter(|node| !order.contains(node))
+            .filter_map(|node| {
+                let with = (1..=order.len()).filter_map(|at| {
+                    let mut order = order.to_vec();
+                    order.insert(at, node);
+                    self.place(&order)
+                });
+                let best = with.map(|split| split.token_us).min_by(f64::total_cmp)?;
+                Some((node, speed(split.token_us) - speed(best)))
+            })
+            .collect();
+        left_out.sort_by(|(_, a), (_, b)| a.total_cmp(b));
+        for (node, cost) in left_out.into_iter().take(3).filter(|(_, cost)| *cost > 0.0) {
+            reasons.push(format!("{} is left out: it would cost {cost:.1} tok/s.", name(node)));
+        }
+        reasons
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const ONE: Use = Use { context_tokens: 0, conversations: 1, hidden_bytes: 0 };
+
+    fn model(layers: usize, bytes: u64, head: u64) -> ModelProfile {
+        ModelProfile { layer_bytes: vec![bytes; layers], embedding_bytes: 0, head_bytes: head, kv_bytes_per_token: 1 }
+    }
+
+    fn node(name: &str, memory_bytes: u64, bytes_per_s: f64) -> NodeProfile {
+        NodeProfile { name: name.to_owned(), memory_bytes, bytes_per_s }
+    }
+
+    fn lan(_: usize, _: usize) -> LinkProfile {
+        LinkProfile { round_trip_us: 600.0, bits_per_s: 1e9 }
+    }
+
+    #[test]
+    fn one_machine_that_holds_it_is_not_slowed_down_by_others() {
+        let nodes = [node("Studio", 1000, 1e4), node("Mac mini", 1000, 1e4)];
+        let plan = choose(&model(10, 10, 0), &nodes, &lan, ONE).unwrap();
+        assert_eq!(plan.stages.len(), 1);
+        assert!(plan.reasons[1].contains("Mac mini is left out: it would cost"), "{:?}", plan.reasons);
+    }
+
+    #[test]
+    fn a_much_faster_machine_takes_what_it_holds() {
+        // Ten times as fast, with room for six of ten layers.
+        let nodes = [node("Old", 1000, 1e2), node("New", 60, 1e3)];
+        let plan = choose(&model(10, 10, 0), &nodes, &lan, ONE).unwrap();
+        let new = plan.stages.iter().find(|stage| stage.machine == 1).unwrap();
+        assert_eq!(new.layers.len(), 6);
+    }
+
+    #[test]
+    fn what_fits_in_none_is_split_and_what_fits_nowhere_says_so() {
+        let nodes = [node("A", 60, 1e3), node("B", 60, 1e3), node("C", 60, 1e3)];
+        let plan = choose(&model(10, 10, 0), &nodes, &lan, ONE).unwrap();
+        assert_eq!(plan.stages.len(), 2, "two are enough");
+        let error = choose(&model(30, 10, 0), &nodes, &lan, ONE).unwrap_err();
+        assert_eq!(error, PlanError::TooLarge { needed_bytes: 300, given_bytes: 180, machines: 3 });
+    }
+
+    #[test]
+    fn several_conversations_even_out_the_stages() {
+        let nodes = [node("A", 90, 1e3), node("B", 90, 1e3)];
+        let many = Use { conversations: 4, ..ONE };
+        let plan = choose(&model(10, 10, 0), &nodes, &lan, many).unwrap();
+        let sizes: Vec<_> = plan.stages.iter().map(|stage| stage.layers.len()).collect();
+        assert_eq!(sizes, [5, 5]);
+    }
+
+    #[test]
+    fn the_slow_link_is_avoided() {
+        // Three machines needed; A and C are far from each other.
+        let nodes = [node("A", 40, 1e3), node("B", 40, 1e3), node("C", 40, 1e3), node("D", 40, 1e3)];
+        let link = |a: usize, b: usize| LinkProfile {
+            round_trip_us: if a == 3 || b == 3 { 1e6 } else { 100.0 },
+            bits_per_s: 1e9,
+        };
+        let plan = choose(&model(10, 10, 0), &nodes, &link, ONE).unwrap();
+        assert!(plan.stages.iter().all(|stage| stage.machine != 3), "{:?}", plan.stages);
+    }
+
+    /// The least cost, by trying every order and every split.
+    fn brute_force(problem: &Problem, order: &mut Vec<usize>, best: &mut f64) {
+        fn splits(problem: &Problem, order: &[usize], ranges: &mut Vec<Range<usize>>, best: &mut f64) {
+            let start = ranges.last().map_or(0, |range| range.end);
+            let left = order.len() - ranges.len();
+            if left == 0 {
+                if start == problem.layers() {
+                    let stages: f64 = order.iter().zip(&*ranges).map(|(n, r)| problem.stage_us(*n, r)).sum();
+                    let cost = problem.cost(stages + problem.ring_us(order), problem.slowest_us(order, ranges));
+                    *best = best.min(cost);
+                }
+                return;
+            }
+            for end in start + 1..=problem.layers() {
+                let range = start..end;
+                if problem.fits(order[ranges.len()], &range) {
+                    ranges.push(range);
+                    splits(problem, order, ranges, best);
+                    ranges.pop();
+                }
+            }
+        }
+        if !order.is_empty() {
+            splits(problem, order, &mut Vec::new(), best);
+        }
+        for node in 0..problem.nodes.len() {
+            if !order.contains(&node) {
+                order.push(node);
+                brute_force(problem, order, best);
+                order.pop();
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(300))]
+
+        #[test]
+        fn few_machines_are_planned_as_well_as_can_be(
+            layer_bytes in prop::collection::vec(1u64..40, 1..6),
+            head_bytes in 0u64..60,
+            machines in prop::collection::vec((10u64..200, 1e3f64..1e5), 1..4),
+            links in prop::collection::vec(10f64..5000.0, 16),
+            conversations in 1u32..4,
+        ) {
+            let model = ModelProfile { layer_bytes, embedding_bytes: 3, head_bytes, kv_bytes_per_token: 1 };
+            let nodes: Vec<_> = machines.iter().map(|(memory, speed)| node("n", *memory, *speed)).collect();
+            let link = |a: usize, b: usize| LinkProfile { round_trip_us: links[a.min(b) * 4 + a.max(b)], bits_per_s: 1e9 };
+            let wanted = Use { context_tokens: 2, conversations, hidden_bytes: 100 };
+            let problem = Problem::new(&model, &nodes, &link, wanted);
+            let mut best = f64::INFINITY;
+            brute_force(&problem, &mut Vec::new(), &mut best);
+            match problem.try_all() {
+                // The limit on the slowest stage is found by halving, to a part in a million.
+                Some((_, split)) => prop_assert!(split.cost_us <= best * (1.0 + 1e-6), "{} > {best}", split.cost_us),
+                None => prop_assert!(best.is_infinite()),
+            }
+        }
+
+        #[test]
+        fn no_plan_is_slower_than_the_best_single_machine(
+            machines in prop::collection::vec((50u64..400, 1e3f64..1e5), 1..12),
+            links in prop::collection::vec(10f64..5000.0, 144),
+        ) {
+            let model = model(12, 10, 20);
+            let nodes: Vec<_> = machines.iter().map(|(memory, speed)| node("n", *memory, *speed)).collect();
+            let link = |a: usize, b: usize| LinkProfile { round_trip_us: links[a.min(b) * 12 + a.max(b)], bits_per_s: 1e9 };
+            let problem = Problem::new(&model, &nodes, &link, ONE);
+            let alone = (0..nodes.len()).filter_map(|n| problem.place(&[n])).map(|split| split.token_us);
+            let alone = alone.min_by(f64::total_cmp);
+            let plan = choose(&model, &nodes, &link, ONE);
+            if let Some(alone) = alone {
+                prop_assert!(plan.unwrap().decode_tokens_per_s.unwrap() >= 1e6 / alone * 0.999_999);
+            }
+        }
+    }
+}
