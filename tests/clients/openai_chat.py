@@ -45,6 +45,24 @@ assert seeded[0].choices[0].message.content == seeded[1].choices[0].message.cont
 stopped = client.chat.completions.create(model=models[0], messages=question, temperature=0, stop="France")
 assert stopped.choices[0].message.content == "The capital of ", stopped
 
+# The second turn goes on with what the first has computed; a model loaded anew computes all of it, to the same words.
+turns = question + [
+    {"role": "assistant", "content": "The capital of France is Paris."},
+    {"role": "user", "content": "And of Germany?"},
+]
+
+
+def answer(messages, stages):
+    wish = {"hivemind": {"stages": stages}}
+    return client.chat.completions.create(
+        model=models[0], messages=messages, temperature=0, max_tokens=30, extra_body=wish
+    ).choices[0].message.content
+
+
+anew = answer(turns, 1)
+answer(question, 2)
+assert answer(turns, 2) == anew, anew
+
 
 def refused(kind, code, **request):
     try:

@@ -222,6 +222,24 @@ impl Shard {
         Ok(())
     }
 
+    /// Goes on with the cache of the session `from` under another name, from `position` on: a conversation's next turn
+    /// begins with what was computed for the one before. `from` is forgotten.
+    pub fn adopt(
+        &mut self,
+        from: SessionId,
+        session: SessionId,
+        position: usize,
+        options: SessionOptions,
+    ) -> Result<(), ForwardError> {
+        let state = self.sessions.remove(&from).ok_or(ForwardError::UnknownSession(from))?;
+        if position > state.position {
+            return Err(ForwardError::Position { session: from, at: state.position, given: position });
+        }
+        let answer = options.answer.iter().enumerate().map(|(n, token)| (options.prompt.len() + n, *token)).collect();
+        self.sessions.insert(session, Session { options, position, answer, caches: state.caches });
+        Ok(())
+    }
+
     /// Forgets a session and frees its cache.
     pub fn close(&mut self, session: SessionId) {
         self.sessions.remove(&session);

@@ -15,7 +15,7 @@ use hive_model::{Sampling, SessionOptions};
 use hive_net::{Frame, Kind};
 use tokio::sync::{mpsc, watch};
 
-use crate::control::SessionSpec;
+use crate::control::{Continued, SessionSpec};
 use crate::generate::{Event, FinishReason, Request, Summary};
 use crate::node::Node;
 use crate::ring::Ring;
@@ -83,6 +83,11 @@ pub(crate) struct Answer {
     sampling: Sampling,
     end_tokens: Vec<u32>,
     last_position: u32,
+    reuse: bool,
+    /// How much of what is known the stages have in their caches already.
+    cached: usize,
+    /// Whether the ring has come to its end by itself: then the stages' caches are the conversation, and can be kept.
+    complete: bool,
     stops: StopStrings,
     detokenizer: Detokenizer,
     tokens: Vec<u32>,
@@ -125,6 +130,9 @@ impl Answer {
             sampling: request.sampling.clone(),
             end_tokens: if request.ignore_end { Vec::new() } else { config.end_tokens.clone() },
             last_position: (prompt.len() + max_tokens - 1) as u32,
+            reuse: request.reuse,
+            cached: 0,
+            complete: false,
             stops: StopStrings::new(request.stop.clone()),
             prompt,
             detokenizer: Detokenizer::new(),
@@ -140,10 +148,28 @@ impl Answer {
         Ok(receiver)
     }
 
-    /// Opens a session for what is left of the answer on every stage.
+    /// Opens a session for what is left of the answer on every stage; one that was kept with its beginning serves.
     async fn open(&mut self) -> Result<mpsc::Receiver<Frame>, String> {
+        if let Some(continued) = self.reuse.then(|| self.ring.take_kept(&self.known())).flatten() {
+            if let Ok(frames) = self.open_with(Some(continued)).await {
+                return Ok(frames);
+            }
+            // A stage has forgotten it: the others shall, too.
+            self.leave();
+            self.ring.close(continued.session).await;
+        }
+        let opened = self.open_with(None).await;
+        if opened.is_err() {
+            self.ring.fail();
+            self.leave();
+        }
+        opened
+    }
+
+    async fn open_with(&mut self, continues: Option<Continued>) -> Result<mpsc::Receiver<Frame>, String> {
         let (session, frames) = self.ring.new_session();
         self.session = session;
+        self.cached = continues.map_or(0, |continued| continued.position as usize);
         let spec = SessionSpec {
             session,
             epoch: EPOCH,
@@ -154,13 +180,14 @@ impl Answer {
             },
             end_tokens: self.end_tokens.clone(),
             last_position: self.last_position,
+            continues,
         };
-        let opened = self.ring.open(&spec).await;
-        if opened.is_err() {
-            self.ring.fail();
-            self.leave();
-        }
-        opened.map(|()| frames)
+        self.ring.open(&spec).await.map(|()| frames)
+    }
+
+    /// Prompt and answer so far.
+    fn known(&self) -> Vec<u32> {
+        self.prompt.iter().chain(&self.tokens).copied().collect()
     }
 
     /// Forgets the session everywhere, without waiting for machines that may be gone.
@@ -175,7 +202,7 @@ impl Answer {
             let had = self.tokens.len();
             let why = match self.live(&mut frames, &events).await {
                 End::Over(event) => {
-                    self.ring.close(self.session).await;
+                    self.end().await;
                     break Some(event);
                 }
                 End::Cancelled => {
@@ -205,6 +232,18 @@ impl Answer {
         };
         if let Some(event) = last {
             let _ = events.send(event).await;
+        }
+    }
+
+    /// Keeps what the stages have computed for the conversation's next turn, or forgets it.
+    async fn end(&self) {
+        if self.reuse && self.complete {
+            let mut known = self.known();
+            // The last token was chosen, not read.
+            known.pop();
+            self.ring.keep(self.session, known).await;
+        } else {
+            self.ring.close(self.session).await;
         }
     }
 
@@ -286,9 +325,9 @@ impl Answer {
     /// The prompt, and what there is of the answer, goes out in chunks, all at once: while a stage computes one, the stage
     /// before it computes the next.
     async fn send_prompt(&self) -> Result<(), String> {
-        let known: Vec<u32> = self.prompt.iter().chain(&self.tokens).copied().collect();
-        let mut position = 0;
-        for chunk in known.chunks(self.ring.prompt_chunk()) {
+        let known = self.known();
+        let mut position = self.cached;
+        for chunk in known[self.cached..].chunks(self.ring.prompt_chunk()) {
             let is_last = position + chunk.len() == known.len();
             let frame = prompt_frame(self.session, EPOCH, position as u32, chunk, is_last);
             let sent = self.ring.send_prompt(frame).await;
@@ -319,6 +358,7 @@ impl Answer {
         self.latest = Instant::now();
         self.first.get_or_insert(self.latest);
         self.tokens.push(sampled.token);
+        self.complete = last;
         let is_end = self.end_tokens.contains(&sampled.token);
         let mut text = String::new();
         let mut stopped = false;

@@ -57,6 +57,17 @@ pub(crate) struct SessionSpec {
     pub(crate) end_tokens: Vec<u32>,
     /// The answer ends with the token that stands here, whatever it is.
     pub(crate) last_position: u32,
+    /// Go on with what a session that is kept has computed, up to a position.
+    pub(crate) continues: Option<Continued>,
+}
+
+/// The beginning of a conversation that is in the stages' caches already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Continued {
+    /// The session that was kept.
+    pub(crate) session: u64,
+    /// How much of it counts.
+    pub(crate) position: u32,
 }
 
 /// How a stage is.
@@ -95,6 +106,8 @@ pub(crate) enum Question {
     Unload(RingId),
     /// Forget every stage I had you load but those of these rings: what was told while you were away did not arrive.
     Retain(Vec<RingId>),
+    /// Keep a session that has ended: its conversation may go on.
+    Keep(RingId, u64),
 }
 
 /// An answer on a control stream. New ones go to the end.

@@ -26,12 +26,21 @@ pub struct Request {
     pub stop: Vec<String>,
     /// Whether the model's own end tokens are ignored, to measure answers of a set length.
     pub ignore_end: bool,
+    /// Whether what earlier turns have computed may be used; measurements want all of the work.
+    pub reuse: bool,
 }
 
 impl Request {
     /// A greedy answer to a conversation.
     pub fn new(messages: Vec<Message>) -> Self {
-        Self { messages, sampling: Sampling::default(), max_tokens: None, stop: Vec::new(), ignore_end: false }
+        Self {
+            messages,
+            sampling: Sampling::default(),
+            max_tokens: None,
+            stop: Vec::new(),
+            ignore_end: false,
+            reuse: true,
+        }
     }
 }
 

@@ -28,6 +28,7 @@ mod answer;
 mod control;
 mod find;
 mod identity;
+mod kept;
 mod local_swarm;
 mod measure;
 mod node;

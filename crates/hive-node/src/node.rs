@@ -451,6 +451,13 @@ impl Node {
                 lock(&self.inner.stages).remove(&ring);
                 Ok(Answer::Done)
             }
+            Question::Keep(ring, session) => match self.stage(ring) {
+                Ok(stage) => {
+                    stage.keep(session).await;
+                    Ok(Answer::Done)
+                }
+                Err(why) => Err(why),
+            },
             Question::Retain(rings) => {
                 lock(&self.inner.stages).retain(|ring, (owner, _)| *owner != asker || rings.contains(ring));
                 Ok(Answer::Done)

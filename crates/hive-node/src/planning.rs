@@ -5,7 +5,7 @@ use hive_model::weights::TensorError;
 use hive_plan::{LinkProfile, Machine, ModelProfile, NodeProfile, Plan, PlanError, Use};
 
 /// The conversation length a plan leaves room for.
-const PLANNED_CONTEXT: u64 = 4096;
+pub(crate) const PLANNED_CONTEXT: u64 = 4096;
 
 /// Why there is no plan.
 #[derive(Debug, thiserror::Error)]

@@ -12,7 +12,10 @@ use hive_plan::Plan;
 use tokio::sync::mpsc;
 
 use crate::Compute;
-use crate::control::{Answer, ModelSource, Neighbours, Question, RingId, Role, SessionSpec, StageReport, StageSpec};
+use crate::control::{
+    Answer, Continued, ModelSource, Neighbours, Question, RingId, Role, SessionSpec, StageReport, StageSpec,
+};
+use crate::kept::Kept;
 use crate::node::Node;
 use crate::stage::{Destination, failed_frame};
 
@@ -103,6 +106,7 @@ struct Inner {
     sessions: Arc<Sessions>,
     next_session: AtomicU64,
     failed: AtomicBool,
+    kept: Mutex<Kept>,
 }
 
 impl Ring {
@@ -172,6 +176,7 @@ impl Ring {
                     sessions,
                     next_session: AtomicU64::new(seed),
                     failed: AtomicBool::new(false),
+                    kept: Mutex::default(),
                 };
                 Ok(Self { inner: Arc::new(inner) })
             }
@@ -262,6 +267,29 @@ impl Ring {
     /// Sends a part of the prompt to the first stage.
     pub(crate) async fn send_prompt(&self, frame: Frame) -> Result<(), String> {
         self.inner.prompts.lock().await.send(frame).await
+    }
+
+    /// Keeps a session that has ended, with the tokens that are in the stages' caches: the conversation may go on. The
+    /// ones unused for longest make room.
+    pub(crate) async fn keep(&self, session: u64, tokens: Vec<u32>) {
+        self.sessions().remove(&session);
+        let forgotten = self.kept().add(session, tokens);
+        for stage in self.stages() {
+            let question = Question::Keep(self.inner.id, session);
+            let _ = self.inner.node.ask(&stage.placement.addr, question, |_| ()).await;
+        }
+        for session in forgotten {
+            self.close(session).await;
+        }
+    }
+
+    /// The kept session that has the longest beginning of a conversation, and how long that is. It is not kept any more.
+    pub(crate) fn take_kept(&self, tokens: &[u32]) -> Option<Continued> {
+        self.kept().take(tokens)
+    }
+
+    fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
+        self.inner.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Forgets the session everywhere.

@@ -17,7 +17,7 @@ use hive_net::stage::{Outlet, RoundTrips};
 use hive_net::{Element, Frame, Kind};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::control::{SessionSpec, StageReport, StageSpec};
+use crate::control::{Continued, SessionSpec, StageReport, StageSpec};
 use crate::worker::{FromWorker, LoadOrder, ToWorker, Work, Worker, WorkerEvent, WorkerReport};
 
 /// Frames and commands on their way to a stage.
@@ -56,6 +56,7 @@ enum Command {
     Lost(&'static str, String),
     Open(SessionSpec, oneshot::Sender<Result<(), String>>),
     Close(u64),
+    Keep(u64),
     Report(oneshot::Sender<StageReport>),
 }
 
@@ -90,11 +91,11 @@ impl Stage {
         };
         let (commands, command_queue) = mpsc::channel(QUEUE);
         let (frames, frame_queue) = mpsc::channel(QUEUE);
-        let open = Arc::new(AtomicUsize::new(0));
+        let busy = Arc::new(AtomicUsize::new(0));
         let actor = Actor {
             worker,
             sessions: HashMap::new(),
-            open: open.clone(),
+            busy: busy.clone(),
             routes: None,
             dead: None,
             reports: Vec::new(),
@@ -102,10 +103,10 @@ impl Stage {
             commands: commands.downgrade(),
         };
         tokio::spawn(actor.run(command_queue, frame_queue, events));
-        Ok((Self { commands, frames, sessions: open }, device))
+        Ok((Self { commands, frames, sessions: busy }, device))
     }
 
-    /// Sessions open on this stage.
+    /// Sessions that are being computed on this stage.
     pub(crate) fn sessions(&self) -> usize {
         self.sessions.load(Ordering::Relaxed)
     }
@@ -123,6 +124,10 @@ impl Stage {
         let (answer, opened) = oneshot::channel();
         let _ = self.commands.send(Command::Open(spec, answer)).await;
         opened.await.unwrap_or_else(|_| Err("the stage has ended".to_owned()))
+    }
+
+    pub(crate) async fn keep(&self, session: u64) {
+        let _ = self.commands.send(Command::Keep(session)).await;
     }
 
     pub(crate) async fn close(&self, session: u64) {
@@ -144,13 +149,15 @@ struct Open {
     spec: SessionSpec,
     /// Position of the next row: what lies before has been taken, and comes again only after a link was mended.
     next: u32,
+    /// Whether its answer is done and only its cache is kept.
+    kept: bool,
 }
 
 struct Actor {
     worker: Worker,
     sessions: HashMap<u64, Open>,
-    /// How many, for whoever asks from outside.
-    open: Arc<AtomicUsize>,
+    /// How many of them are being computed, for whoever asks from outside.
+    busy: Arc<AtomicUsize>,
     routes: Option<Routes>,
     /// Why the worker is gone, once it is.
     dead: Option<String>,
@@ -181,7 +188,8 @@ impl Actor {
                 },
                 Some(frame) = frames.recv() => self.frame(frame).await,
             }
-            self.open.store(self.sessions.len(), Ordering::Relaxed);
+            let busy = self.sessions.values().filter(|open| !open.kept).count();
+            self.busy.store(busy, Ordering::Relaxed);
         }
     }
 
@@ -202,14 +210,13 @@ impl Actor {
                 }
             }
             Command::Open(spec, answer) => {
-                let result = if let Some(why) = &self.dead {
-                    Err(why.clone())
-                } else {
-                    self.worker.order(ToWorker::Open(SessionId(spec.session), spec.options.clone())).await;
-                    self.sessions.insert(spec.session, Open { spec, next: 0 });
-                    Ok(())
-                };
+                let result = if let Some(why) = &self.dead { Err(why.clone()) } else { self.open(spec).await };
                 let _ = answer.send(result);
+            }
+            Command::Keep(session) => {
+                if let Some(open) = self.sessions.get_mut(&session) {
+                    open.kept = true;
+                }
             }
             Command::Close(session) => {
                 if self.sessions.remove(&session).is_some() {
@@ -223,6 +230,22 @@ impl Actor {
                 }
             }
         }
+    }
+
+    async fn open(&mut self, spec: SessionSpec) -> Result<(), String> {
+        let (session, options) = (SessionId(spec.session), spec.options.clone());
+        let mut next = 0;
+        if let Some(Continued { session: from, position }) = spec.continues {
+            if self.sessions.remove(&from).is_none() {
+                return Err("it has forgotten the beginning of the conversation".to_owned());
+            }
+            next = position;
+            self.worker.order(ToWorker::Adopt { from: SessionId(from), session, position, options }).await;
+        } else {
+            self.worker.order(ToWorker::Open(session, options)).await;
+        }
+        self.sessions.insert(spec.session, Open { spec, next, kept: false });
+        Ok(())
     }
 
     /// A frame from the previous stage, the coordinator, or, to the first stage, the last one.
@@ -457,6 +480,7 @@ mod tests {
             options: hive_model::SessionOptions::default(),
             end_tokens: vec![2],
             last_position: 10,
+            continues: None,
         }
     }
 

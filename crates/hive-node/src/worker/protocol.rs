@@ -48,6 +48,17 @@ pub enum ToWorker {
     Load(LoadOrder),
     /// Open a session.
     Open(SessionId, SessionOptions),
+    /// Go on with the cache of a session under another name, from a position on.
+    Adopt {
+        /// The session that has the cache.
+        from: SessionId,
+        /// Its new name.
+        session: SessionId,
+        /// Where it goes on.
+        position: u32,
+        /// As for a new session.
+        options: SessionOptions,
+    },
     /// Compute.
     Forward(Work),
     /// Forget a session.

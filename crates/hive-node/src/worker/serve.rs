@@ -111,6 +111,13 @@ impl Computer {
                     self.say(&FromWorker::Failed { session, epoch: 0, why: error.to_string() })?;
                 }
             }
+            ToWorker::Adopt { from, session, position, options } => {
+                if let Some(shard) = &mut self.shard
+                    && let Err(error) = shard.adopt(from, session, position as usize, options)
+                {
+                    self.say(&FromWorker::Failed { session, epoch: 0, why: error.to_string() })?;
+                }
+            }
             ToWorker::Close(session) => {
                 self.schedule.cancel(session);
                 if let Some(shard) = &mut self.shard {
