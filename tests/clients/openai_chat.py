@@ -4,6 +4,7 @@ Usage: openai_chat.py BASE_URL TOKEN
 """
 
 import sys
+import threading
 
 import openai
 
@@ -58,6 +59,15 @@ def answer(messages, stages):
         model=models[0], messages=messages, temperature=0, max_tokens=30, extra_body=wish
     ).choices[0].message.content
 
+
+# Two programs that want the model on one machine and on two do not push each other's out.
+together = {}
+threads = [threading.Thread(target=lambda n=n: together.update({n: answer(question, n)})) for n in (1, 2)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert set(together.values()) == {"The capital of France is Paris."}, together
 
 anew = answer(turns, 1)
 answer(question, 2)

@@ -244,6 +244,48 @@ fn sessions_in_one_batch_do_not_disturb_each_other_and_rollback_forgets() {
 }
 
 #[test]
+fn a_session_that_is_adopted_goes_on_as_if_all_of_it_had_been_computed() {
+    let _alone = alone();
+    let (files, reference) = (starter(), reference());
+    let mut shard = Shard::load(&files, &ShardOptions { layers: 0..30, compute: Compute::Fast }, |_| ()).unwrap();
+    let prompt = ids(&reference["greedy"][0]["prompt_tokens"]);
+    let next: Vec<u32> = ids(&reference["greedy"][1]["prompt_tokens"]);
+    let turns: Vec<u32> = prompt.iter().chain(&next).copied().collect();
+    let options = SessionOptions {
+        sampling: Sampling { repetition_penalty: 1.3, ..Sampling::default() },
+        prompt: turns.clone(),
+        answer: Vec::new(),
+    };
+    let token = |session: u64, position: usize, tokens: &[u32], shard: &mut Shard| {
+        let input = Input::Tokens(tokens.to_vec());
+        let slot = Slot { session: SessionId(session), position, input, sample: true };
+        match shard.forward(&[slot]).unwrap().remove(0) {
+            Output::Token(sampled) => sampled.token,
+            other => panic!("{other:?}"),
+        }
+    };
+    shard.open(SessionId(1), options.clone()).unwrap();
+    let whole = token(1, 0, &turns, &mut shard);
+
+    // The first turn, a little more, and then the second turn in its place.
+    shard.open(SessionId(2), SessionOptions::default()).unwrap();
+    token(2, 0, &prompt, &mut shard);
+    token(2, prompt.len(), &[7], &mut shard);
+    shard.adopt(SessionId(2), SessionId(3), prompt.len(), options.clone()).unwrap();
+    assert_eq!(shard.position(SessionId(2)), None);
+    assert_eq!(token(3, prompt.len(), &next, &mut shard), whole);
+
+    // An answer that goes on knows what it has said: the penalty counts it.
+    let followed = token(3, turns.len(), &[whole], &mut shard);
+    shard.open(SessionId(4), SessionOptions { answer: vec![whole], ..options.clone() }).unwrap();
+    let known: Vec<u32> = turns.iter().copied().chain([whole]).collect();
+    assert_eq!(token(4, 0, &known, &mut shard), followed);
+
+    assert!(shard.adopt(SessionId(9), SessionId(10), 0, options.clone()).is_err());
+    assert!(shard.adopt(SessionId(1), SessionId(10), turns.len() + 1, options).is_err());
+}
+
+#[test]
 fn wrong_batches_are_refused_and_change_nothing() {
     let _alone = alone();
     let files = starter();

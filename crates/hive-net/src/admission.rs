@@ -121,7 +121,13 @@ impl Lists {
 
     fn close_older(&mut self, peer: PeerId, than: Instant) {
         let handles = self.live.remove(&peer).unwrap_or_default();
-        let (old, fresh): (Vec<_>, Vec<_>) = handles.into_iter().partition(|(_, made)| *made <= than);
+        // A fresh one helps only if its path has become the one in use. iroh chooses anew only when a path opens, so
+        // one that came while a dead path still looked good would leave that chosen for every dial to come.
+        let in_use = |handle: &WeakConnectionHandle| {
+            handle.upgrade().is_some_and(|c| c.paths().iter().any(|path| path.is_selected()))
+        };
+        let (old, fresh): (Vec<_>, Vec<_>) =
+            handles.into_iter().partition(|(handle, made)| *made <= than || !in_use(handle));
         for connection in old.iter().filter_map(|(handle, _)| handle.upgrade()) {
             connection.close(VarInt::from_u32(REVOKED), b"closed by the other machine");
         }

@@ -347,7 +347,7 @@ impl Endpoint {
         let connections = self.admission.connections(peer);
         let links = connections.iter().filter_map(|connection| {
             let paths = connection.paths();
-            let path = paths.iter().find(iroh::endpoint::Path::is_selected)?;
+            let path = paths.iter().min_by_key(|path| (!path.is_selected(), path.rtt()))?;
             let (kind, remote) = match path.remote_addr() {
                 TransportAddr::Ip(socket) => (self.networks.kind(socket.ip()), socket.to_string()),
                 TransportAddr::Relay(url) => (LinkKind::Relay, url.to_string()),

@@ -222,6 +222,11 @@ impl Ring {
         unload(&self.inner.node, self.inner.id, &self.inner.stages).await;
     }
 
+    /// Whether answers are under way.
+    pub(crate) fn is_busy(&self) -> bool {
+        !self.sessions().is_empty()
+    }
+
     /// Whether a stage has been lost since it was loaded.
     pub(crate) fn has_failed(&self) -> bool {
         self.inner.failed.load(Ordering::Relaxed)

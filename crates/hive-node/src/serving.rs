@@ -1,7 +1,7 @@
-//! The model that a node has in memory for its own people and programs, loaded when it is first asked for.
+//! The models that a node has in memory for its own people and programs, each loaded when it is first asked for.
 //!
-//! One at a time: another model, or other machines for the same one, take its place once nobody uses it. A model whose
-//! machine has left is loaded anew on those that are there.
+//! One that nobody uses makes room for the next; one that is in use stays beside it. A model whose machine has left is
+//! loaded anew on those that are there.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -77,7 +77,7 @@ struct Loaded {
 #[derive(Default)]
 pub struct Serving {
     /// Held while loading, so that a model is loaded once for all who ask.
-    loaded: AsyncMutex<Option<Loaded>>,
+    loaded: AsyncMutex<Vec<Loaded>>,
     view: Mutex<Option<ModelView>>,
 }
 
@@ -92,9 +92,9 @@ impl Serving {
 
     /// Frees what is loaded.
     pub(crate) async fn unload(&self) {
-        let loaded = self.loaded.lock().await.take();
+        let loaded = std::mem::take(&mut *self.loaded.lock().await);
         self.show(None);
-        if let Some(Loaded { ring, .. }) = loaded {
+        for Loaded { ring, .. } in loaded {
             ring.unload().await;
         }
     }
@@ -123,16 +123,15 @@ impl Node {
     /// The model that was wished for, loaded if it is not.
     pub async fn model(&self, wish: &Wish) -> Result<Ring, ServeError> {
         let mut loaded = self.serving().loaded.lock().await;
-        if let Some(Loaded { wish: had, ring }) = &*loaded
-            && had == wish
-            && self.missing(ring).is_none()
-            && !ring.has_failed()
-        {
-            return Ok(ring.clone());
+        let whole = |ring: &Ring| self.missing(ring).is_none() && !ring.has_failed();
+        if let Some(found) = loaded.iter().find(|loaded| loaded.wish == *wish && whole(&loaded.ring)) {
+            return Ok(found.ring.clone());
         }
         let files = models::open(wish.model.as_deref())?;
         let (plan, placements) = self.place(&files, wish)?;
-        if let Some(Loaded { ring, .. }) = loaded.take() {
+        let in_use = |loaded: &mut Loaded| loaded.wish != *wish && loaded.ring.is_busy() && whole(&loaded.ring);
+        let unused: Vec<Loaded> = loaded.extract_if(.., |loaded| !in_use(loaded)).collect();
+        for Loaded { ring, .. } in unused {
             self.serving().show(None);
             ring.unload().await;
         }
@@ -140,7 +139,7 @@ impl Node {
         let ring = Ring::load(self, files, &plan, &placements, RingOptions::new(source), |_| ()).await?;
         self.serving().show(Some(view(&ring)));
         self.peers().touch();
-        *loaded = Some(Loaded { wish: wish.clone(), ring: ring.clone() });
+        loaded.push(Loaded { wish: wish.clone(), ring: ring.clone() });
         Ok(ring)
     }
 

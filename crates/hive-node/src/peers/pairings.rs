@@ -262,6 +262,10 @@ impl Peers {
             return;
         }
         state.pending.remove(&peer);
+        // Under one lock, so that nobody sees it neither pending nor approved.
+        if outcome == Outcome::Approved {
+            state.enter(peer, name, addr);
+        }
         let text = match outcome {
             Outcome::Approved => None,
             Outcome::DeniedHere => Some(format!("{name} was denied.")),
@@ -275,7 +279,7 @@ impl Peers {
         drop(state);
         self.touch();
         if outcome == Outcome::Approved
-            && let Err(error) = self.admit(peer, name, addr)
+            && let Err(error) = self.let_in(peer)
         {
             tracing::error!("{name} could not be kept as approved: {error}");
             let mut state = self.lock();
