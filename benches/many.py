@@ -102,10 +102,11 @@ def measure(node, rounds):
         print(f"one conversation {one:.1f} tok/s, four {four:.1f} tok/s together: {four / one:.2f} ×", flush=True)
     print(f"four / one: median {statistics.median(ratios):.2f}")
 
-    long = "Bees make honey. " * 480
-    for _ in range(rounds):
+    # Every prompt begins otherwise: what an earlier one has in common with it would not be computed again.
+    for number in range(rounds):
+        long = f"Story {number}. " + "Bees make honey. " * 480
         gaps = lambda times: [b - a for a, b in zip(times, times[1:])]
-        calm = statistics.median(gaps(node.ask(user(STORY), 200)[0]))
+        calm = statistics.median(gaps(node.ask(user(f"{number}. {STORY}"), 200)[0]))
         arrival = {}
 
         def disturb():
@@ -114,7 +115,7 @@ def measure(node, rounds):
             arrival["first"] = node.ask(user(long), 2)[0][0]
 
         began = time.monotonic()
-        (times, _), _ = together([lambda: node.ask(user(STORY), 400), disturb])
+        (times, _), _ = together([lambda: node.ask(user(f"Now {number}. {STORY}"), 400), disturb])
         start = arrival["from"] - began
         during = [b - a for a, b in zip(times, times[1:]) if start < b < start + arrival["first"]]
         print(
@@ -123,8 +124,8 @@ def measure(node, rounds):
             flush=True,
         )
 
-    for _ in range(rounds):
-        first = user("Bees make honey. " * 240 + "What do bees make?")
+    for number in range(rounds):
+        first = user(f"Lesson {number}. " + "Bees make honey. " * 240 + "What do bees make?")
         times, text = node.ask(first, 12)
         again = first + [{"role": "assistant", "content": text}] + user("And what else?")
         second, _ = node.ask(again, 4)
