@@ -64,9 +64,9 @@ async fn compute() -> Check {
         Err(error) => return bad(error.to_string(), "the system refuses new processes; look at its limits"),
     };
     let order = LoadOrder { path, layers: 0..1, compute: Compute::Auto, threads: hive_host::threads() };
-    worker.order(ToWorker::Load(order)).await;
+    worker.order(&ToWorker::Load(order));
     loop {
-        match events.recv().await {
+        match events.next().await {
             Some(WorkerEvent::Said(FromWorker::Loaded { device })) => {
                 let finding = format!("{device} kernels, {} threads", hive_host::threads());
                 return Check { subject, finding, health: Health::Good };

@@ -71,15 +71,15 @@ async fn measure(path: std::path::PathBuf) -> Option<Speed> {
     let bytes_per_token = weights.layer_bytes.iter().sum::<u64>() + weights.head_bytes;
     let order =
         LoadOrder { path, layers: 0..files.config().layers, compute: Compute::Auto, threads: hive_host::threads() };
-    worker.order(ToWorker::Load(order)).await;
-    while !matches!(events.recv().await?, WorkerEvent::Said(FromWorker::Loaded { .. })) {}
+    worker.order(&ToWorker::Load(order));
+    while !matches!(events.next().await?, WorkerEvent::Said(FromWorker::Loaded { .. })) {}
     let session = SessionId(0);
-    worker.order(ToWorker::Open(session, SessionOptions::default())).await;
+    worker.order(&ToWorker::Open(session, SessionOptions::default()));
     let mut step = async |position: u32, tokens: Vec<u32>| {
         let input = Input::Tokens(tokens);
-        worker.order(ToWorker::Forward(Work { session, epoch: 0, position, sample: true, input })).await;
+        worker.order(&ToWorker::Forward(Work { session, epoch: 0, position, sample: true, input }));
         loop {
-            match events.recv().await? {
+            match events.next().await? {
                 WorkerEvent::Said(FromWorker::Output { output: Output::Token(sampled), .. }) => {
                     return Some(sampled.token);
                 }

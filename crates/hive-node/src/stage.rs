@@ -18,7 +18,7 @@ use hive_net::{Element, Frame, Kind};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::control::{Continued, SessionSpec, StageReport, StageSpec};
-use crate::worker::{FromWorker, LoadOrder, ToWorker, Work, Worker, WorkerEvent, WorkerReport};
+use crate::worker::{Events, FromWorker, LoadOrder, ToWorker, Work, Worker, WorkerEvent, WorkerReport};
 
 /// Frames and commands on their way to a stage.
 const QUEUE: usize = 256;
@@ -78,9 +78,9 @@ impl Stage {
         let (worker, mut events) = Worker::spawn().map_err(|error| error.to_string())?;
         let StageSpec { layers, compute, threads, .. } = spec.clone();
         let threads = if threads == 0 { hive_host::threads() } else { threads };
-        worker.order(ToWorker::Load(LoadOrder { path: path.to_owned(), layers, compute, threads })).await;
+        worker.order(&ToWorker::Load(LoadOrder { path: path.to_owned(), layers, compute, threads }));
         let device = loop {
-            match events.recv().await {
+            match events.next().await {
                 Some(WorkerEvent::Said(FromWorker::Progress(layers))) => progress(layers),
                 Some(WorkerEvent::Said(FromWorker::Loaded { device })) => break device,
                 Some(WorkerEvent::Said(FromWorker::LoadFailed(why))) => return Err(why),
@@ -172,7 +172,7 @@ impl Actor {
         mut self,
         mut commands: mpsc::Receiver<Command>,
         mut frames: mpsc::Receiver<Frame>,
-        mut events: mpsc::Receiver<WorkerEvent>,
+        mut events: Events,
     ) {
         loop {
             tokio::select! {
@@ -182,11 +182,11 @@ impl Actor {
                     Some(command) => self.command(command).await,
                     None => return,
                 },
-                Some(event) = events.recv() => match event {
+                Some(event) = events.next() => match event {
                     WorkerEvent::Said(message) => self.said(message).await,
                     WorkerEvent::Died(how) => self.died(&how).await,
                 },
-                Some(frame) = frames.recv() => self.frame(frame).await,
+                Some(frame) = frames.recv(), if self.worker.has_room() => self.frame(frame).await,
             }
             let busy = self.sessions.values().filter(|open| !open.kept).count();
             self.busy.store(busy, Ordering::Relaxed);
@@ -220,13 +220,13 @@ impl Actor {
             }
             Command::Close(session) => {
                 if self.sessions.remove(&session).is_some() {
-                    self.worker.order(ToWorker::Close(SessionId(session))).await;
+                    self.worker.order(&ToWorker::Close(SessionId(session)));
                 }
             }
             Command::Report(answer) => {
                 if self.dead.is_none() {
                     self.reports.push(answer);
-                    self.worker.order(ToWorker::Report).await;
+                    self.worker.order(&ToWorker::Report);
                 }
             }
         }
@@ -240,9 +240,9 @@ impl Actor {
                 return Err("it has forgotten the beginning of the conversation".to_owned());
             }
             next = position;
-            self.worker.order(ToWorker::Adopt { from: SessionId(from), session, position, options }).await;
+            self.worker.order(&ToWorker::Adopt { from: SessionId(from), session, position, options });
         } else {
-            self.worker.order(ToWorker::Open(session, options)).await;
+            self.worker.order(&ToWorker::Open(session, options));
         }
         self.sessions.insert(spec.session, Open { spec, next, kept: false });
         Ok(())
@@ -262,9 +262,7 @@ impl Actor {
         open.next = frame.position + frame.rows;
         let (session, epoch, position) = (frame.session, frame.epoch, frame.position);
         let Some((input, sample)) = input_of(frame) else { return };
-        self.worker
-            .order(ToWorker::Forward(Work { session: SessionId(session), epoch, position, sample, input }))
-            .await;
+        self.worker.order(&ToWorker::Forward(Work { session: SessionId(session), epoch, position, sample, input }));
     }
 
     async fn said(&mut self, message: FromWorker) {
@@ -321,7 +319,7 @@ impl Actor {
         if routes.coordinator.send(frame).await.is_err() {
             // Nobody waits for this answer any more.
             self.sessions.remove(&session);
-            self.worker.order(ToWorker::Close(SessionId(session))).await;
+            self.worker.order(&ToWorker::Close(SessionId(session)));
         } else if let Some(why) = failed {
             self.fail(session, epoch, &format!("the first machine cannot be reached: {why}")).await;
         }

@@ -8,7 +8,7 @@ mod protocol;
 mod schedule;
 mod serve;
 
-pub use process::{SpawnError, Worker, WorkerEvent};
+pub use process::{Events, SpawnError, Worker, WorkerEvent};
 pub use protocol::{FromWorker, LoadOrder, ToWorker, Work, WorkerReport};
 pub use serve::serve;
 

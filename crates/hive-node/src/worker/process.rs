@@ -8,17 +8,22 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::process::{Child, ChildStderr, Command};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use super::protocol::{FromWorker, MAX_MESSAGE_BYTES, ToWorker, encode};
 use crate::mlx_library;
 
-/// Orders on their way to a worker. A sender that outruns the worker waits.
-const WAITING_ORDERS: usize = 256;
+/// Orders that may wait for a worker before its node should take no more work for it.
+const WAITING_ORDERS: usize = 64;
+
+/// Read from the socket at a time; a prompt chunk's hidden states come in a few.
+const READ_BYTES: usize = 256 << 10;
 
 /// Words a dying worker leaves that are worth repeating.
 const LAST_WORDS: usize = 4;
@@ -41,16 +46,17 @@ pub enum WorkerEvent {
 #[derive(Debug)]
 pub struct Worker {
     socket: Arc<OwnedWriteHalf>,
-    /// Orders that the socket had no room for.
-    late: mpsc::Sender<Vec<u8>>,
+    /// Orders that the socket had no room for. Unbounded, because a node that waited here would not hear the worker,
+    /// and a worker that is not heard takes no orders; [`Worker::has_room`] is the bound.
+    late: mpsc::UnboundedSender<Vec<u8>>,
     /// How many of them wait; while there are any, no order may overtake them.
     waiting: Arc<AtomicUsize>,
     process_id: Option<u32>,
 }
 
 impl Worker {
-    /// Starts a worker; what it says arrives on the receiver, in order, its death last.
-    pub fn spawn() -> Result<(Self, mpsc::Receiver<WorkerEvent>), SpawnError> {
+    /// Starts a worker, and gives what it says.
+    pub fn spawn() -> Result<(Self, Events), SpawnError> {
         let (ours, theirs) = StdStream::pair()?;
         ours.set_nonblocking(true)?;
         let mut command = Command::new(std::env::current_exe()?);
@@ -67,22 +73,21 @@ impl Worker {
         }
         let mut child = command.spawn()?;
         let process_id = child.id();
-        let stderr = child.stderr.take();
-        let (read, write) = UnixStream::from_std(ours)?.into_split();
-        let (socket, waiting) = (Arc::new(write), Arc::new(AtomicUsize::new(0)));
-        let (late, late_orders) = mpsc::channel(WAITING_ORDERS);
-        let (events, event_queue) = mpsc::channel(WAITING_ORDERS);
-        tokio::spawn(write_late(socket.clone(), late_orders, waiting.clone()));
-        tokio::spawn(watch(read, child, stderr, events));
-        Ok((Self { socket, late, waiting, process_id }, event_queue))
+        let words = tokio::spawn(last_words(child.stderr.take()));
+        let (socket, write) = UnixStream::from_std(ours)?.into_split();
+        let (write, waiting) = (Arc::new(write), Arc::new(AtomicUsize::new(0)));
+        let (late, late_orders) = mpsc::unbounded_channel();
+        tokio::spawn(write_late(write.clone(), late_orders, waiting.clone()));
+        let events = Events { socket, bytes: BytesMut::new(), end: Some(End { child, words }) };
+        Ok((Self { socket: write, late, waiting, process_id }, events))
     }
 
-    /// Sends an order. A worker that has died takes none; its death is told by the receiver.
+    /// Sends an order. A worker that has died takes none; its death is told by [`Events`].
     ///
     /// Written from here where the socket has room, which it has while tokens go through: handing every order to a task
     /// would cost a wake-up per token.
-    pub async fn order(&self, order: ToWorker) {
-        let Ok(mut bytes) = encode(&order) else { return };
+    pub fn order(&self, order: &ToWorker) {
+        let Ok(mut bytes) = encode(order) else { return };
         if self.waiting.load(Ordering::Acquire) == 0 {
             match self.socket.try_write(&bytes) {
                 Ok(written) if written == bytes.len() => return,
@@ -92,7 +97,12 @@ impl Worker {
             }
         }
         self.waiting.fetch_add(1, Ordering::AcqRel);
-        let _ = self.late.send(bytes).await;
+        let _ = self.late.send(bytes);
+    }
+
+    /// Whether the worker keeps up. One that does not will say something before it does.
+    pub fn has_room(&self) -> bool {
+        self.waiting.load(Ordering::Acquire) < WAITING_ORDERS
     }
 
     /// The process, while it runs.
@@ -101,9 +111,73 @@ impl Worker {
     }
 }
 
+/// What a worker says, in order, its death last. Read by whoever acts on it: a task in between would cost a wake-up per
+/// token.
+#[derive(Debug)]
+pub struct Events {
+    socket: OwnedReadHalf,
+    /// Read but not yet a whole message.
+    bytes: BytesMut,
+    /// Taken when the death has been told.
+    end: Option<End>,
+}
+
+#[derive(Debug)]
+struct End {
+    child: Child,
+    words: JoinHandle<String>,
+}
+
+impl Events {
+    /// The next one; `None` after the worker's death. Losing the future loses nothing.
+    pub async fn next(&mut self) -> Option<WorkerEvent> {
+        loop {
+            match next_whole(&mut self.bytes) {
+                Ok(Some(message)) => return Some(WorkerEvent::Said(message)),
+                Ok(None) => {}
+                Err(NotAMessage) => break,
+            }
+            self.bytes.reserve(READ_BYTES);
+            match self.socket.read_buf(&mut self.bytes).await {
+                Ok(0) | Err(_) => break,
+                Ok(_) => {}
+            }
+        }
+        self.bytes.clear();
+        let End { child, words } = self.end.as_mut()?;
+        let _ = child.start_kill();
+        let how = match child.wait().await {
+            Ok(status) => status.to_string(),
+            Err(error) => error.to_string(),
+        };
+        let words = words.await.unwrap_or_default();
+        self.end = None;
+        Some(WorkerEvent::Died(if words.is_empty() { how } else { format!("{how}: {words}") }))
+    }
+}
+
+/// Bytes that a whole worker does not say.
+struct NotAMessage;
+
+fn next_whole(bytes: &mut BytesMut) -> Result<Option<FromWorker>, NotAMessage> {
+    let Some(prefix) = bytes.first_chunk::<4>() else { return Ok(None) };
+    let length = u32::from_le_bytes(*prefix) as usize;
+    if length > MAX_MESSAGE_BYTES {
+        return Err(NotAMessage);
+    }
+    let Some(message) = bytes.get(4..4 + length) else { return Ok(None) };
+    let message = postcard::from_bytes(message).map_err(|_| NotAMessage)?;
+    bytes.advance(4 + length);
+    Ok(Some(message))
+}
+
 /// Writes what the socket had no room for. Ends when the [`Worker`] is dropped; with both of them the socket closes, and
 /// that ends the process.
-async fn write_late(socket: Arc<OwnedWriteHalf>, mut orders: mpsc::Receiver<Vec<u8>>, waiting: Arc<AtomicUsize>) {
+async fn write_late(
+    socket: Arc<OwnedWriteHalf>,
+    mut orders: mpsc::UnboundedReceiver<Vec<u8>>,
+    waiting: Arc<AtomicUsize>,
+) {
     while let Some(bytes) = orders.recv().await {
         let mut rest = bytes.as_slice();
         while !rest.is_empty() {
@@ -118,37 +192,6 @@ async fn write_late(socket: Arc<OwnedWriteHalf>, mut orders: mpsc::Receiver<Vec<
         }
         waiting.fetch_sub(1, Ordering::AcqRel);
     }
-}
-
-async fn watch(
-    mut read: OwnedReadHalf,
-    mut child: Child,
-    stderr: Option<ChildStderr>,
-    events: mpsc::Sender<WorkerEvent>,
-) {
-    let words = tokio::spawn(last_words(stderr));
-    while let Some(message) = read_message(&mut read).await {
-        if events.send(WorkerEvent::Said(message)).await.is_err() {
-            return;
-        }
-    }
-    let _ = child.start_kill();
-    let how = match child.wait().await {
-        Ok(status) => status.to_string(),
-        Err(error) => error.to_string(),
-    };
-    let words = words.await.unwrap_or_default();
-    let _ = events.send(WorkerEvent::Died(if words.is_empty() { how } else { format!("{how}: {words}") })).await;
-}
-
-async fn read_message(read: &mut OwnedReadHalf) -> Option<FromWorker> {
-    let length = read.read_u32_le().await.ok()? as usize;
-    if length > MAX_MESSAGE_BYTES {
-        return None;
-    }
-    let mut bytes = vec![0; length];
-    read.read_exact(&mut bytes).await.ok()?;
-    postcard::from_bytes(&bytes).ok()
 }
 
 /// The end of what a worker wrote to its standard error.
