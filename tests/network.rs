@@ -249,7 +249,7 @@ fn an_answer_goes_on_when_a_machine_or_a_worker_dies_in_the_middle_of_it() {
             }
             let answer = whole(child);
             assert_eq!(answer["tokens"], undisturbed["tokens"], "{what} {sampling:?}");
-            println!("{what}: ended on {} machines", answer["stages"].as_array().unwrap().len());
+            println!("{what}: ended on {}", answer["stages"]);
             match what {
                 "a worker is killed" => {}
                 "a machine is stopped" => {
@@ -278,7 +278,7 @@ fn an_answer_goes_on_when_a_machine_or_a_worker_dies_in_the_middle_of_it() {
         whole(child)
     };
     assert_eq!(answer["tokens"], undisturbed["tokens"]);
-    assert_eq!(answer["stages"].as_array().unwrap().len(), 1);
+    assert!(answer["stages"].as_array().unwrap().iter().all(|stage| stage["node"] == "ann"), "{}", answer["stages"]);
 }
 
 /// The frames that `capture.py` wrote.

@@ -111,21 +111,35 @@ fn signal(name: &str, process: u32) {
 }
 
 #[test]
-fn a_worker_that_dies_ends_the_answer_with_a_reason_and_leaves_nothing() {
-    let mut child = hivemind(&["chat", "--stages", "2", "--prompt", "Count to one thousand.", "--max-tokens", "4000"])
-        .spawn()
-        .unwrap();
-    // Wait until the answer has begun.
-    let mut first = [0; 1];
-    child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
-    let workers = workers_of(child.id());
-    assert_eq!(workers.len(), 2);
-    signal("-KILL", workers[1]);
-    let output = child.wait_with_output().unwrap();
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{stderr}");
-    assert!(stderr.contains("worker process ended") && stderr.contains("signal: 9"), "{stderr}");
-    assert_gone(&workers);
+fn an_answer_goes_on_when_a_worker_dies_again_and_again() {
+    let ask = || {
+        hivemind(&["chat", "--stages", "3", "--prompt", "Count to one thousand.", "--max-tokens", "400", "--json"])
+            .spawn()
+            .unwrap()
+    };
+    let answer = |child: std::process::Child| -> serde_json::Value {
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let undisturbed = answer(ask());
+    let child = ask();
+    let mut killed = Vec::new();
+    // The first stage, the last one, and the one between; each time another set of workers.
+    for which in [0, 2, 1] {
+        std::thread::sleep(std::time::Duration::from_millis(1500));
+        let mut workers = workers_of(child.id());
+        workers.sort_unstable();
+        if let Some(worker) = workers.get(which) {
+            signal("-KILL", *worker);
+            killed.push(*worker);
+        }
+    }
+    assert!(!killed.is_empty(), "the answer was over before a worker could be killed");
+    let disturbed = answer(child);
+    assert_eq!(disturbed["tokens"], undisturbed["tokens"]);
+    assert_eq!(disturbed["stages"], undisturbed["stages"], "each worker was started again where it was");
+    assert_gone(&killed);
 }
 
 #[test]

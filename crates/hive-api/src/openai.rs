@@ -185,7 +185,6 @@ fn serve_refusal(error: ServeError) -> Refusal {
 
 fn generate_refusal(error: GenerateError) -> Refusal {
     match error {
-        GenerateError::Start(_) => Refusal::new(axum::http::StatusCode::SERVICE_UNAVAILABLE, "not_started", error),
         GenerateError::TooLong { .. } => Refusal::bad("context_length_exceeded", error),
         error => Refusal::bad("invalid_value", error),
     }

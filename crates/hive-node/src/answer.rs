@@ -1,8 +1,10 @@
 //! An answer on its way: frames in, events out, and going on when a machine leaves.
 //!
-//! The coordinator keeps every token. When a stage is lost, it has the model loaded on the machines that are there and
-//! sends prompt and answer through it again: the caches are refilled at the speed of a prompt, and the answer goes on from
-//! the very next token. Sampling is keyed by position and the kernels give the same bits in any chunk, so the words are
+//! When a stage is lost, another machine takes it over (`ring/mend.rs`). The coordinator then asks every stage which position
+//! comes next there, and has the stage before it send on what is missing; to the first stage it sends the tokens itself. So
+//! only what the new stage does not have is computed again, at the speed of a prompt, and the answer goes on from the very
+//! next token. When no machine can take the stage over, the model is loaded anew wherever it fits, and prompt and answer go
+//! through it again. Sampling is keyed by position and the kernels give the same bits in any chunk, so the words are
 //! those of an undisturbed run.
 
 use std::time::{Duration, Instant};
@@ -13,17 +15,14 @@ use hive_model::stop::{Stop, StopStrings};
 use hive_model::tokenizer::TokenizerError;
 use hive_model::{Sampling, SessionOptions};
 use hive_net::{Frame, Kind};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
 use crate::control::{Continued, SessionSpec};
 use crate::generate::{Event, FinishReason, Request, Summary};
 use crate::node::Node;
-use crate::ring::Ring;
+use crate::ring::{Health, Ring};
 use crate::serving::{ServeError, Wish};
-use crate::stage::{prompt_frame, sampled_of};
-
-/// Every attempt at an answer is a session of its own, so one epoch is enough for each.
-const EPOCH: u32 = 0;
+use crate::stage::{failure_of, prompt_frame, sampled_of};
 
 /// Longest silence from the ring before a stage counts as lost. A stage computes one chunk in seconds; one that has not
 /// answered for this long will not.
@@ -39,30 +38,15 @@ const FRUITLESS: usize = 3;
 /// Events on their way to whoever asked.
 const EVENT_QUEUE: usize = 256;
 
-/// Where an answer gets its model from again, when the one it had has lost a machine.
+/// Where an answer gets its model from again, when the one it had could not be mended.
 pub(crate) struct Source {
     node: Node,
     wish: Wish,
-    changes: watch::Receiver<u64>,
 }
 
 impl Source {
     pub(crate) fn new(node: Node, wish: Wish) -> Self {
-        let changes = node.changes();
-        Self { node, wish, changes }
-    }
-
-    /// Waits until a machine of this model has left, and says which.
-    async fn loss(&mut self, ring: &Ring) -> String {
-        loop {
-            if let Some(name) = self.node.missing(ring) {
-                return format!("{name} left");
-            }
-            if self.changes.changed().await.is_err() {
-                // The node is going, and the answer with it.
-                std::future::pending::<()>().await;
-            }
-        }
+        Self { node, wish }
     }
 
     /// The model on the machines that are there: as many as were wished for, else as many as it takes.
@@ -78,6 +62,8 @@ impl Source {
 pub(crate) struct Answer {
     source: Option<Source>,
     ring: Ring,
+    /// The state of the ring that the session has been brought to.
+    epoch: u32,
     session: u64,
     prompt: Vec<u32>,
     sampling: Sampling,
@@ -100,8 +86,6 @@ pub(crate) struct Answer {
 enum Step {
     More(Event),
     End(Event),
-    /// The stages cannot go on, for this reason.
-    Lost(String),
 }
 
 /// How one life of an answer ended.
@@ -110,6 +94,9 @@ enum End {
     Over(Event),
     /// Nobody listens any more.
     Cancelled,
+    /// A stage is on another machine now, which has to catch up.
+    Moved,
+    /// The stages cannot go on, for this reason.
     Lost(String),
 }
 
@@ -122,10 +109,11 @@ impl Answer {
         request: &Request,
         max_tokens: usize,
         started: Instant,
-    ) -> Result<mpsc::Receiver<Event>, String> {
+    ) -> mpsc::Receiver<Event> {
         let config = ring.files().config();
         let mut answer = Self {
             source,
+            epoch: 0,
             session: 0,
             sampling: request.sampling.clone(),
             end_tokens: if request.ignore_end { Vec::new() } else { config.end_tokens.clone() },
@@ -142,37 +130,43 @@ impl Answer {
             latest: started,
             ring,
         };
-        let frames = answer.open().await?;
+        let frames = answer.open().await;
         let (events, receiver) = mpsc::channel(EVENT_QUEUE);
         tokio::spawn(answer.run(frames, events));
-        Ok(receiver)
+        receiver
     }
 
-    /// Opens a session for what is left of the answer on every stage; one that was kept with its beginning serves.
-    async fn open(&mut self) -> Result<mpsc::Receiver<Frame>, String> {
+    /// Opens a session for what is left of the answer on every stage; one that was kept with its beginning serves. A stage
+    /// that cannot be reached is the ring's trouble, and catches up when it is mended.
+    async fn open(&mut self) -> mpsc::Receiver<Frame> {
         if let Some(continued) = self.reuse.then(|| self.ring.take_kept(&self.known())).flatten() {
-            if let Ok(frames) = self.open_with(Some(continued)).await {
-                return Ok(frames);
+            let (frames, opened) = self.open_with(Some(continued)).await;
+            if opened.is_ok() {
+                return frames;
             }
             // A stage has forgotten it: the others shall, too.
             self.leave();
             self.ring.close(continued.session).await;
         }
-        let opened = self.open_with(None).await;
-        if opened.is_err() {
-            self.ring.fail();
-            self.leave();
+        let (frames, opened) = self.open_with(None).await;
+        if let Err(why) = opened {
+            self.ring.complain(self.epoch, why);
         }
-        opened
+        frames
     }
 
-    async fn open_with(&mut self, continues: Option<Continued>) -> Result<mpsc::Receiver<Frame>, String> {
+    async fn open_with(&mut self, continues: Option<Continued>) -> (mpsc::Receiver<Frame>, Result<(), String>) {
         let (session, frames) = self.ring.new_session();
         self.session = session;
+        self.epoch = self.ring.state().borrow().epoch;
         self.cached = continues.map_or(0, |continued| continued.position as usize);
-        let spec = SessionSpec {
-            session,
-            epoch: EPOCH,
+        let opened = self.ring.open(&self.spec(continues)).await;
+        (frames, opened.map(|_| ()))
+    }
+
+    fn spec(&self, continues: Option<Continued>) -> SessionSpec {
+        SessionSpec {
+            session: self.session,
             options: SessionOptions {
                 sampling: self.sampling.clone(),
                 prompt: self.prompt.clone(),
@@ -181,8 +175,17 @@ impl Answer {
             end_tokens: self.end_tokens.clone(),
             last_position: self.last_position,
             continues,
-        };
-        self.ring.open(&spec).await.map(|()| frames)
+        }
+    }
+
+    /// Brings the stages to where the answer is, after one of them has moved.
+    async fn catch_up(&mut self) -> Result<(), String> {
+        self.epoch = self.ring.state().borrow().epoch;
+        let positions = self.ring.open(&self.spec(None)).await?;
+        let known = self.prompt.len() + self.tokens.len();
+        self.ring.resend(self.session, &positions, known as u32 - 1).await?;
+        self.cached = positions[0] as usize;
+        self.send_prompt().await
     }
 
     /// Prompt and answer so far.
@@ -198,9 +201,14 @@ impl Answer {
 
     async fn run(mut self, mut frames: mpsc::Receiver<Frame>, events: mpsc::Sender<Event>) {
         let mut fruitless = 0;
+        if let Err(why) = self.send_prompt().await {
+            self.ring.complain(self.epoch, why);
+        }
         let last = loop {
             let had = self.tokens.len();
-            let why = match self.live(&mut frames, &events).await {
+            let end = self.follow(&mut frames, &events).await;
+            fruitless = if self.tokens.len() > had { 0 } else { fruitless + 1 };
+            match end {
                 End::Over(event) => {
                     self.end().await;
                     break Some(event);
@@ -209,25 +217,37 @@ impl Answer {
                     self.ring.close(self.session).await;
                     break None;
                 }
-                End::Lost(why) => why,
-            };
-            self.ring.fail();
-            self.leave();
-            fruitless = if self.tokens.len() > had { 0 } else { fruitless + 1 };
-            if self.source.is_none() || fruitless >= FRUITLESS {
-                break Some(Event::Failed(why));
-            }
-            tracing::info!(session = self.session, tokens = self.tokens.len(), "an answer goes on elsewhere: {why}");
-            if events.send(Event::Recovering(format!("{why}; going on without it"))).await.is_err() {
-                break None;
-            }
-            let again = tokio::select! {
-                again = self.recover() => again,
-                () = events.closed() => break None,
-            };
-            match again {
-                Ok(again) => frames = again,
-                Err(cause) => break Some(Event::Failed(format!("{why}, and it could not go on: {cause}"))),
+                End::Moved if fruitless < FRUITLESS => {
+                    if let Err(why) = self.catch_up().await {
+                        self.ring.complain(self.epoch, why);
+                    }
+                }
+                End::Moved => {
+                    self.leave();
+                    break Some(Event::Failed("its stages were lost again and again".to_owned()));
+                }
+                End::Lost(why) => {
+                    self.leave();
+                    if self.source.is_none() || fruitless >= FRUITLESS {
+                        break Some(Event::Failed(why));
+                    }
+                    tracing::info!(
+                        session = self.session,
+                        tokens = self.tokens.len(),
+                        "an answer goes on elsewhere: {why}"
+                    );
+                    let again = tokio::select! {
+                        again = self.recover() => again,
+                        () = events.closed() => break None,
+                    };
+                    match again {
+                        Ok(again) => frames = again,
+                        Err(cause) => break Some(Event::Failed(format!("{why}, and it could not go on: {cause}"))),
+                    }
+                    if let Err(why) = self.send_prompt().await {
+                        self.ring.complain(self.epoch, why);
+                    }
+                }
             }
         };
         if let Some(event) = last {
@@ -255,10 +275,7 @@ impl Answer {
             let cause = match source.ring().await {
                 Ok(ring) => {
                     self.ring = ring;
-                    match self.open().await {
-                        Ok(frames) => return Ok(frames),
-                        Err(why) => why,
-                    }
+                    return Ok(self.open().await);
                 }
                 Err(error) => error.to_string(),
             };
@@ -270,45 +287,43 @@ impl Answer {
     }
 
     /// One life: until the answer ends, nobody listens, or a stage is lost.
-    async fn live(&mut self, frames: &mut mpsc::Receiver<Frame>, events: &mpsc::Sender<Event>) -> End {
-        if let Err(why) = self.send_prompt().await {
-            return End::Lost(why);
-        }
-        // Taken out, so that waiting for it does not hold the rest of the answer.
-        let mut source = self.source.take();
-        let end = self.follow(frames, events, source.as_mut()).await;
-        self.source = source;
-        end
-    }
-
-    async fn follow(
-        &mut self,
-        frames: &mut mpsc::Receiver<Frame>,
-        events: &mpsc::Sender<Event>,
-        source: Option<&mut Source>,
-    ) -> End {
-        let ring = self.ring.clone();
-        let lost = async {
-            match source {
-                Some(source) => source.loss(&ring).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::pin!(lost);
+    async fn follow(&mut self, frames: &mut mpsc::Receiver<Frame>, events: &mpsc::Sender<Event>) -> End {
+        let mut state = self.ring.state();
+        state.mark_changed();
         loop {
             let frame = tokio::select! {
                 // What has come counts, also from a machine that has left since.
                 biased;
                 frame = tokio::time::timeout(PATIENCE, frames.recv()) => frame,
                 () = events.closed() => return End::Cancelled,
-                why = &mut lost => return End::Lost(why),
+                changed = state.changed() => {
+                    if changed.is_err() {
+                        return End::Lost("the model was unloaded".to_owned());
+                    }
+                    let now = state.borrow_and_update().clone();
+                    match now.health {
+                        Health::Lost(why) => return End::Lost(why),
+                        Health::Whole if now.epoch != self.epoch => return End::Moved,
+                        Health::Whole => {}
+                        Health::Mending(why) => {
+                            if events.send(Event::Recovering(format!("{why}; going on without it"))).await.is_err() {
+                                return End::Cancelled;
+                            }
+                        }
+                    }
+                    continue;
+                }
             };
             let step = match frame {
                 // A token that was sent again after a link was mended.
-                Ok(Some(frame)) if frame.kind == Kind::Token && frame.position < self.next_position() => continue,
+                Ok(Some(frame)) if frame.kind == Kind::Token && frame.position != self.next_position() => continue,
                 Ok(Some(frame)) => self.take(&frame),
-                Ok(None) => Step::Lost("the model was unloaded".to_owned()),
-                Err(_) => Step::Lost(format!("no machine answered for {} seconds", PATIENCE.as_secs())),
+                Ok(None) => return End::Lost("the model was unloaded".to_owned()),
+                Err(_) => {
+                    let why = format!("no machine answered for {} seconds", PATIENCE.as_secs());
+                    self.ring.complain(self.epoch, why);
+                    continue;
+                }
             };
             match step {
                 Step::More(event) => {
@@ -317,7 +332,6 @@ impl Answer {
                     }
                 }
                 Step::End(event) => return End::Over(event),
-                Step::Lost(why) => return End::Lost(why),
             }
         }
     }
@@ -326,10 +340,10 @@ impl Answer {
     /// before it computes the next.
     async fn send_prompt(&self) -> Result<(), String> {
         let known = self.known();
-        let mut position = self.cached;
-        for chunk in known[self.cached..].chunks(self.ring.prompt_chunk()) {
+        let mut position = self.cached.min(known.len());
+        for chunk in known[position..].chunks(self.ring.prompt_chunk()) {
             let is_last = position + chunk.len() == known.len();
-            let frame = prompt_frame(self.session, EPOCH, position as u32, chunk, is_last);
+            let frame = prompt_frame(self.session, position as u32, chunk, is_last);
             let sent = self.ring.send_prompt(frame).await;
             sent.map_err(|why| format!("the first machine cannot be reached: {why}"))?;
             position += chunk.len();
@@ -347,7 +361,7 @@ impl Answer {
             Kind::Token => self
                 .token(sampled_of(frame), frame.last)
                 .unwrap_or_else(|error| Step::End(Event::Failed(error.to_string()))),
-            Kind::Failed => Step::Lost(String::from_utf8_lossy(&frame.payload).into_owned()),
+            Kind::Failed => Step::End(Event::Failed(failure_of(frame).why)),
             Kind::Tokens | Kind::Hidden => {
                 Step::End(Event::Failed("a stage sent the coordinator what belongs to a stage".to_owned()))
             }

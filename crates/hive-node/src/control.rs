@@ -14,6 +14,13 @@ pub(crate) const SPEAKS: (u32, u32) = (1, 1);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct RingId(pub(crate) u64);
 
+/// Names a stage: its place in a ring. Whoever holds it can change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) struct StageId {
+    pub(crate) ring: RingId,
+    pub(crate) index: u32,
+}
+
 /// Where a node finds the model it is to load a part of.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum ModelSource {
@@ -39,6 +46,8 @@ pub struct StageSpec {
 /// Where a stage sends what it computes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Neighbours {
+    /// How often the ring has been mended: what is said of an earlier state counts no more.
+    pub(crate) epoch: u32,
     /// The next stage, unless this is the last.
     pub(crate) next: Option<PeerAddr>,
     /// The first stage, if this is the last.
@@ -51,7 +60,6 @@ pub(crate) struct Neighbours {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct SessionSpec {
     pub(crate) session: u64,
-    pub(crate) epoch: u32,
     pub(crate) options: SessionOptions,
     /// Tokens that end the answer.
     pub(crate) end_tokens: Vec<u32>,
@@ -68,6 +76,16 @@ pub(crate) struct Continued {
     pub(crate) session: u64,
     /// How much of it counts.
     pub(crate) position: u32,
+}
+
+/// What a stage is to send once more, because whoever had it is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Resend {
+    pub(crate) session: u64,
+    /// The first position that is missing.
+    pub(crate) from: u32,
+    /// From this position on a token is wanted for every row; before it, all tokens are known.
+    pub(crate) sample_from: u32,
 }
 
 /// How a stage is.
@@ -93,21 +111,25 @@ pub(crate) enum Question {
     /// Take so many messages of bytes, then say `Done`: how fast is the path?
     Measure(u32),
     /// Load a stage. Answered by progress, then `Loaded` or `Refused`.
-    Load(RingId, StageSpec),
+    Load(StageId, StageSpec),
     /// Connect the stage to its neighbours.
-    Join(RingId, Neighbours),
-    /// Open a session.
-    Open(RingId, SessionSpec),
+    Join(StageId, Neighbours),
+    /// Open a session, unless it is open; say which position comes next.
+    Open(StageId, SessionSpec),
     /// Forget a session.
-    Close(RingId, u64),
+    Close(StageId, u64),
     /// Say how the stage is.
-    Report(RingId),
+    Report(StageId),
     /// Forget the stage.
-    Unload(RingId),
-    /// Forget every stage I had you load but those of these rings: what was told while you were away did not arrive.
-    Retain(Vec<RingId>),
+    Unload(StageId),
+    /// Forget every stage I had you load but these: what was told while you were away did not arrive.
+    Retain(Vec<StageId>),
     /// Keep a session that has ended: its conversation may go on.
-    Keep(RingId, u64),
+    Keep(StageId, u64),
+    /// Say whether the stage can compute.
+    Check(StageId),
+    /// Send on once more what is missing.
+    Resend(StageId, Resend),
 }
 
 /// An answer on a control stream. New ones go to the end.
@@ -125,6 +147,8 @@ pub(crate) enum Answer {
     Report(StageReport),
     /// It could not be done, and why.
     Refused(String),
+    /// The session is open, and this position comes next.
+    At(u32),
 }
 
 /// The first message on a stage stream: which ring, and whom the frames are for.
@@ -137,8 +161,8 @@ pub(crate) struct Hello {
 /// Who takes the frames of a stage stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Role {
-    /// The stage that the node hosts.
-    Stage,
+    /// The stage of this index that the node hosts.
+    Stage(u32),
     /// The node, as coordinator.
     Coordinator,
 }

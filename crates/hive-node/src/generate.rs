@@ -134,9 +134,6 @@ pub enum GenerateError {
     /// No room for an answer was asked for.
     #[error("an answer of 0 tokens was asked for; ask for at least 1")]
     NoTokens,
-    /// A stage would not take the session.
-    #[error("the answer could not be started: {0}")]
-    Start(String),
 }
 
 /// Why an answer by the swarm did not begin.
@@ -150,7 +147,7 @@ pub enum AnswerError {
     Generate(#[from] GenerateError),
 }
 
-/// A machine may leave between the loading of a model and the first question to it; then it is loaded on the others.
+/// A machine may leave while a model is loaded; then it is loaded on the others.
 const ATTEMPTS: usize = 3;
 /// Between two of them.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -173,14 +170,8 @@ impl Node {
             };
             let prompt = ring.prompt(request)?;
             let source = Source::new(self.clone(), wish.clone());
-            match ring.start(prompt, request, Some(source)).await {
-                Ok(events) => return Ok((ring, events)),
-                Err(GenerateError::Start(why)) if attempt < ATTEMPTS => {
-                    tracing::info!("the model is loaded anew: {why}");
-                    attempt += 1;
-                }
-                Err(error) => return Err(error.into()),
-            }
+            let events = ring.start(prompt, request, Some(source)).await?;
+            return Ok((ring, events));
         }
     }
 }
@@ -225,6 +216,6 @@ impl Ring {
         if max_tokens == 0 {
             return Err(GenerateError::NoTokens);
         }
-        Answer::start(self.clone(), source, prompt, request, max_tokens, started).await.map_err(GenerateError::Start)
+        Ok(Answer::start(self.clone(), source, prompt, request, max_tokens, started).await)
     }
 }

@@ -32,6 +32,11 @@ impl Kept {
         forgotten
     }
 
+    /// Forgets them all, and gives them.
+    pub(crate) fn clear(&mut self) -> Vec<u64> {
+        self.sessions.drain(..).map(|(session, _)| session).collect()
+    }
+
     /// Takes out the session that has the longest beginning of `tokens`. One token at least is left to compute: it brings
     /// the next.
     pub(crate) fn take(&mut self, tokens: &[u32]) -> Option<Continued> {

@@ -15,7 +15,7 @@ use hive_net::{
 use serde::Serialize;
 use tokio::sync::{mpsc, watch};
 
-use crate::control::{Answer, Hello, Neighbours, Question, RingId, Role, SPEAKS};
+use crate::control::{Answer, Hello, Neighbours, Question, RingId, Role, SPEAKS, StageId};
 use crate::data::{DataError, DataFolder};
 use crate::peers::pairings::{self, Desk};
 use crate::peers::presence::{self, Greeting};
@@ -117,11 +117,19 @@ struct Inner {
     life: u64,
     profile: watch::Sender<Profile>,
     discovery: Mutex<(Option<Discovery>, String)>,
-    stages: Mutex<HashMap<RingId, (PeerId, Stage)>>,
-    /// Queues of the rings that this node coordinates.
-    coordinated: Mutex<HashMap<RingId, mpsc::Sender<Frame>>>,
+    stages: Mutex<HashMap<StageId, (PeerId, Stage)>>,
+    /// The rings that this node coordinates.
+    coordinated: Mutex<HashMap<RingId, Coordinated>>,
     serving: Serving,
     stopped: watch::Sender<bool>,
+}
+
+/// A ring that this node coordinates.
+struct Coordinated {
+    /// What comes back.
+    frames: mpsc::Sender<Frame>,
+    /// Who holds which stage of it, or is about to.
+    wanted: Vec<(StageId, PeerId)>,
 }
 
 /// How often the node looks at its own machine.
@@ -343,9 +351,11 @@ impl Node {
         self.endpoint().admission().is_connected(peer)
     }
 
-    /// The rings this node coordinates.
-    pub(crate) fn rings(&self) -> Vec<RingId> {
-        lock(&self.inner.coordinated).keys().copied().collect()
+    /// The stages that this node wants a machine to hold.
+    pub(crate) fn wanted_from(&self, machine: PeerId) -> Vec<StageId> {
+        let coordinated = lock(&self.inner.coordinated);
+        let wanted = coordinated.values().flat_map(|ring| &ring.wanted);
+        wanted.filter(|(_, holder)| *holder == machine).map(|(id, _)| *id).collect()
     }
 
     /// Stages that a machine had loaded here end with its approval.
@@ -407,14 +417,31 @@ impl Node {
     /// The queue that frames for a ring go to, on this node.
     pub(crate) fn queue(&self, ring: RingId, to: Role) -> Option<mpsc::Sender<Frame>> {
         match to {
-            Role::Stage => lock(&self.inner.stages).get(&ring).map(|(_, stage)| stage.frames()),
-            Role::Coordinator => lock(&self.inner.coordinated).get(&ring).cloned(),
+            Role::Stage(index) => {
+                lock(&self.inner.stages).get(&StageId { ring, index }).map(|(_, stage)| stage.frames())
+            }
+            Role::Coordinator => lock(&self.inner.coordinated).get(&ring).map(|ring| ring.frames.clone()),
         }
     }
 
     /// Takes the frames that come back to this node as the coordinator of a ring.
     pub(crate) fn coordinate(&self, ring: RingId, frames: mpsc::Sender<Frame>) {
-        lock(&self.inner.coordinated).insert(ring, frames);
+        lock(&self.inner.coordinated).insert(ring, Coordinated { frames, wanted: Vec::new() });
+    }
+
+    /// Notes that a machine is to hold a stage, before it is asked to.
+    pub(crate) fn want(&self, id: StageId, machine: PeerId) {
+        if let Some(ring) = lock(&self.inner.coordinated).get_mut(&id.ring) {
+            ring.wanted.push((id, machine));
+        }
+    }
+
+    /// Notes who holds the stages of a ring, in their order; nobody else is to.
+    pub(crate) fn want_only(&self, ring: RingId, machines: impl Iterator<Item = PeerId>) {
+        if let Some(coordinated) = lock(&self.inner.coordinated).get_mut(&ring) {
+            let stage = |(index, machine)| (StageId { ring, index: index as u32 }, machine);
+            coordinated.wanted = (0..).zip(machines).map(stage).collect();
+        }
     }
 
     /// Stops taking them.
@@ -422,46 +449,33 @@ impl Node {
         lock(&self.inner.coordinated).remove(&ring);
     }
 
-    fn stage(&self, ring: RingId) -> Result<Stage, String> {
+    fn stage(&self, id: StageId) -> Result<Stage, String> {
         let stages = lock(&self.inner.stages);
-        stages.get(&ring).map(|(_, stage)| stage.clone()).ok_or_else(|| "it holds no such stage".to_owned())
+        stages.get(&id).map(|(_, stage)| stage.clone()).ok_or_else(|| "it holds no such stage".to_owned())
     }
 
     /// Does what a node asks, this one included.
     pub(crate) async fn answer(&self, asker: PeerId, question: Question, progress: &mut impl FnMut(usize)) -> Answer {
         let result = match question {
-            Question::Load(ring, spec) => self.load(asker, ring, spec, progress).await.map(Answer::Loaded),
-            Question::Join(ring, neighbours) => self.join(ring, neighbours).await.map(|()| Answer::Done),
-            Question::Open(ring, spec) => match self.stage(ring) {
-                Ok(stage) => stage.open(spec).await.map(|()| Answer::Done),
-                Err(why) => Err(why),
-            },
-            Question::Close(ring, session) => match self.stage(ring) {
-                Ok(stage) => {
-                    stage.close(session).await;
-                    Ok(Answer::Done)
-                }
-                Err(why) => Err(why),
-            },
-            Question::Report(ring) => match self.stage(ring) {
-                Ok(stage) => stage.report().await.map(Answer::Report),
-                Err(why) => Err(why),
-            },
-            Question::Unload(ring) => {
-                lock(&self.inner.stages).remove(&ring);
+            Question::Load(id, spec) => self.load(asker, id, spec, progress).await.map(Answer::Loaded),
+            Question::Join(id, neighbours) => self.join(id, neighbours).await.map(|()| Answer::Done),
+            Question::Unload(id) => {
+                lock(&self.inner.stages).remove(&id);
                 Ok(Answer::Done)
             }
-            Question::Keep(ring, session) => match self.stage(ring) {
-                Ok(stage) => {
-                    stage.keep(session).await;
-                    Ok(Answer::Done)
-                }
-                Err(why) => Err(why),
-            },
-            Question::Retain(rings) => {
-                lock(&self.inner.stages).retain(|ring, (owner, _)| *owner != asker || rings.contains(ring));
+            Question::Retain(wanted) => {
+                lock(&self.inner.stages).retain(|id, (owner, _)| *owner != asker || wanted.contains(id));
                 Ok(Answer::Done)
             }
+            Question::Open(id, _)
+            | Question::Close(id, _)
+            | Question::Report(id)
+            | Question::Keep(id, _)
+            | Question::Check(id)
+            | Question::Resend(id, _) => match self.stage(id) {
+                Ok(stage) => stage.answer(question).await,
+                Err(why) => Err(why),
+            },
             // These take their stream over; see `serve`.
             Question::Greet(_) | Question::Measure(_) => Err("this is asked on a stream of its own".to_owned()),
         };
@@ -471,7 +485,7 @@ impl Node {
     async fn load(
         &self,
         asker: PeerId,
-        ring: RingId,
+        id: StageId,
         spec: crate::StageSpec,
         progress: &mut impl FnMut(usize),
     ) -> Result<String, String> {
@@ -479,21 +493,22 @@ impl Node {
             return Err("it does not share".to_owned());
         }
         let path = crate::models::locate(&spec.source, asker == self.id() || self.trusts_paths())?;
-        let (stage, device) = Stage::load(&path, &spec, progress).await?;
-        lock(&self.inner.stages).insert(ring, (asker, stage));
+        let (stage, device) = Stage::load(&path, id.index, &spec, progress).await?;
+        lock(&self.inner.stages).insert(id, (asker, stage));
         Ok(device)
     }
 
-    async fn join(&self, ring: RingId, neighbours: Neighbours) -> Result<(), String> {
-        let stage = self.stage(ring)?;
-        let to_stage = async |whom: Option<PeerAddr>| match whom {
-            Some(whom) => self.route(&whom, ring, Role::Stage).await.map(Some),
+    async fn join(&self, id: StageId, neighbours: Neighbours) -> Result<(), String> {
+        let stage = self.stage(id)?;
+        let StageId { ring, index } = id;
+        let to_stage = async |whom: Option<PeerAddr>, index| match whom {
+            Some(whom) => self.route(&whom, ring, Role::Stage(index)).await.map(Some),
             None => Ok(None),
         };
-        let next = to_stage(neighbours.next).await?;
-        let first = to_stage(neighbours.first).await?;
+        let next = to_stage(neighbours.next, index + 1).await?;
+        let first = to_stage(neighbours.first, 0).await?;
         let coordinator = self.route(&neighbours.coordinator, ring, Role::Coordinator).await?;
-        stage.join(Routes { next, first, coordinator }).await;
+        stage.join(Routes { epoch: neighbours.epoch, next, first, coordinator }).await;
         Ok(())
     }
 

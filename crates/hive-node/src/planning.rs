@@ -30,14 +30,27 @@ pub(crate) fn plan_best(
     machines: &[NodeProfile],
     link: &dyn Fn(usize, usize) -> LinkProfile,
 ) -> Result<Plan, PlanningError> {
+    Ok(hive_plan::choose(&profile(files)?, machines, link, wanted(files)?)?)
+}
+
+/// The speed of a model over stages that are placed already, in tokens per second.
+pub(crate) fn predict(
+    files: &ModelFiles,
+    machines: &[NodeProfile],
+    link: &dyn Fn(usize, usize) -> LinkProfile,
+    stages: &[(usize, std::ops::Range<usize>)],
+) -> Result<f64, PlanningError> {
+    Ok(hive_plan::predict(&profile(files)?, machines, link, wanted(files)?, stages))
+}
+
+fn wanted(files: &ModelFiles) -> Result<Use, TensorError> {
     let config = files.config();
     let activation = hive_model::ActivationType::from(files.natural_activation()?);
-    let wanted = Use {
+    Ok(Use {
         context_tokens: (config.max_context as u64).min(PLANNED_CONTEXT),
         conversations: 1,
         hidden_bytes: (config.hidden * activation.bytes()) as u64,
-    };
-    Ok(hive_plan::choose(&profile(files)?, machines, link, wanted)?)
+    })
 }
 
 /// What the model weighs, from its headers.

@@ -1,23 +1,28 @@
 //! A model loaded over several nodes, as its coordinator sees it.
 
+mod mend;
+
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hive_model::template::ChatTemplate;
 use hive_model::{ModelFiles, Tokenizer};
-use hive_net::{Frame, PeerAddr};
+use hive_net::{Frame, Kind, PeerAddr};
 use hive_plan::Plan;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use crate::Compute;
 use crate::control::{
-    Answer, Continued, ModelSource, Neighbours, Question, RingId, Role, SessionSpec, StageReport, StageSpec,
+    Answer, Continued, ModelSource, Neighbours, Question, Resend, RingId, Role, SessionSpec, StageId, StageReport,
+    StageSpec,
 };
 use crate::kept::Kept;
 use crate::node::Node;
-use crate::stage::{Destination, failed_frame};
+use crate::stage::{Destination, Fault, failure_of};
+
+pub(crate) use mend::Trouble;
 
 /// A machine that is here frees a stage at once.
 const UNLOAD_PATIENCE: Duration = Duration::from_secs(1);
@@ -88,6 +93,24 @@ pub struct PlacedStage {
 /// Queues of what comes back, by session.
 type Sessions = Mutex<HashMap<u64, mpsc::Sender<Frame>>>;
 
+/// How a ring is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Health {
+    /// It computes.
+    Whole,
+    /// A stage is missing, for this reason, and being replaced.
+    Mending(String),
+    /// It could not be mended, for this reason: the model must be loaded anew.
+    Lost(String),
+}
+
+/// How a ring is, and how often it has been mended.
+#[derive(Debug, Clone)]
+pub(crate) struct State {
+    pub(crate) epoch: u32,
+    pub(crate) health: Health,
+}
+
 /// A loaded model. Clones share it; [`Ring::unload`] frees it.
 #[derive(Clone)]
 pub struct Ring {
@@ -97,17 +120,23 @@ pub struct Ring {
 struct Inner {
     id: RingId,
     node: Node,
-    stages: Vec<PlacedStage>,
+    plan: Plan,
+    /// Who holds the stages now.
+    stages: Mutex<Vec<PlacedStage>>,
+    state: watch::Sender<State>,
+    troubles: mpsc::Sender<Trouble>,
     files: ModelFiles,
     tokenizer: Tokenizer,
     template: Result<ChatTemplate, hive_model::template::TemplateError>,
     options: RingOptions,
     prompts: tokio::sync::Mutex<Destination>,
-    sessions: Arc<Sessions>,
+    sessions: Sessions,
     next_session: AtomicU64,
-    failed: AtomicBool,
     kept: Mutex<Kept>,
 }
+
+/// Troubles on their way to be mended; one is enough.
+const TROUBLES: usize = 8;
 
 impl Ring {
     /// Loads a model as the plan says, over `placements`; `progress` hears how many layers are loaded in all.
@@ -128,69 +157,55 @@ impl Ring {
         node.coordinate(id, frames);
         let mut stages = Vec::with_capacity(plan.stages.len());
         let mut done = 0;
-        for stage in &plan.stages {
+        for (index, stage) in plan.stages.iter().enumerate() {
             let placement = &placements[stage.machine];
-            let spec = StageSpec {
-                source: options.source.clone(),
-                layers: stage.layers.clone(),
-                compute: options.compute,
-                threads: options.threads,
-            };
-            let answer = node.ask(&placement.addr, Question::Load(id, spec), |layers| progress(done + layers)).await;
-            match answer {
-                Ok(Answer::Loaded(device)) => {
-                    let life = node.peers().life(placement.addr.id()).unwrap_or_default();
-                    stages.push(PlacedStage {
-                        placement: placement.clone(),
-                        layers: stage.layers.clone(),
-                        device,
-                        life,
-                    });
-                }
-                other => {
+            let stage_id = StageId { ring: id, index: index as u32 };
+            let loaded =
+                load_stage(node, stage_id, placement, &stage.layers, &options, |layers| progress(done + layers));
+            match loaded.await {
+                Ok(stage) => stages.push(stage),
+                Err(error) => {
                     node.retire(id);
                     unload(node, id, &stages).await;
-                    let why = other.err().unwrap_or_else(|| "it answered something else".to_owned());
-                    return Err(failed(placement, &stage.layers, why));
+                    return Err(error);
                 }
             }
             done += stage.layers.len();
         }
-        match connect(node, id, &stages).await {
-            Ok(prompts) => {
-                let sessions = Arc::default();
-                tokio::spawn(dispatch(queue, Arc::clone(&sessions)));
-                if let Destination::Remote(outlet) = &prompts {
-                    tokio::spawn(fail_all(outlet.ended(), Arc::downgrade(&sessions)));
-                }
-                let template = files.chat_template();
-                let inner = Inner {
-                    id,
-                    node: node.clone(),
-                    stages,
-                    files,
-                    tokenizer,
-                    template,
-                    options,
-                    prompts: tokio::sync::Mutex::new(prompts),
-                    sessions,
-                    next_session: AtomicU64::new(seed),
-                    failed: AtomicBool::new(false),
-                    kept: Mutex::default(),
-                };
-                Ok(Self { inner: Arc::new(inner) })
-            }
-            Err(error) => {
+        let prompts = match connect(node, id, 0, &stages).await {
+            Ok(prompts) => prompts,
+            Err((_, error)) => {
                 node.retire(id);
                 unload(node, id, &stages).await;
-                Err(error)
+                return Err(error);
             }
-        }
+        };
+        let (troubles, waiting) = mpsc::channel(TROUBLES);
+        watch(&prompts, 0, &troubles);
+        let inner = Arc::new(Inner {
+            id,
+            node: node.clone(),
+            plan: plan.clone(),
+            stages: Mutex::new(stages),
+            state: watch::channel(State { epoch: 0, health: Health::Whole }).0,
+            troubles,
+            template: files.chat_template(),
+            files,
+            tokenizer,
+            options,
+            prompts: tokio::sync::Mutex::new(prompts),
+            sessions: Mutex::default(),
+            next_session: AtomicU64::new(seed),
+            kept: Mutex::default(),
+        });
+        tokio::spawn(dispatch(queue, Arc::downgrade(&inner)));
+        tokio::spawn(mend::attend(Arc::downgrade(&inner), waiting, node.clone()));
+        Ok(Self { inner })
     }
 
-    /// The stages, in the order a token passes them.
-    pub fn stages(&self) -> &[PlacedStage] {
-        &self.inner.stages
+    /// The stages, in the order a token passes them, and who holds them now.
+    pub fn stages(&self) -> Vec<PlacedStage> {
+        self.inner.stages().clone()
     }
 
     /// The model.
@@ -206,8 +221,9 @@ impl Ring {
     /// How every stage is.
     pub async fn report(&self) -> Result<Vec<StageReport>, RingError> {
         let mut reports = Vec::new();
-        for stage in self.stages() {
-            match self.inner.node.ask(&stage.placement.addr, Question::Report(self.inner.id), |_| ()).await {
+        for (index, stage) in self.stages().into_iter().enumerate() {
+            let question = Question::Report(self.inner.stage_id(index));
+            match self.inner.node.ask(&stage.placement.addr, question, |_| ()).await {
                 Ok(Answer::Report(report)) => reports.push(report),
                 Ok(_) => reports.push(StageReport::default()),
                 Err(why) => return Err(failed(&stage.placement, &stage.layers, why)),
@@ -218,8 +234,9 @@ impl Ring {
 
     /// Frees the model everywhere.
     pub async fn unload(&self) {
+        self.fail("the model was unloaded");
         self.inner.node.retire(self.inner.id);
-        unload(&self.inner.node, self.inner.id, &self.inner.stages).await;
+        unload(&self.inner.node, self.inner.id, &self.stages()).await;
     }
 
     /// Whether answers are under way.
@@ -227,14 +244,30 @@ impl Ring {
         !self.sessions().is_empty()
     }
 
-    /// Whether a stage has been lost since it was loaded.
-    pub(crate) fn has_failed(&self) -> bool {
-        self.inner.failed.load(Ordering::Relaxed)
+    /// Bytes of each stage, with room for one conversation.
+    pub(crate) fn stage_bytes(&self) -> impl Iterator<Item = u64> {
+        self.inner.plan.stages.iter().map(|stage| stage.weight_bytes.saturating_add(stage.kv_bytes))
     }
 
-    /// Notes that an answer failed for want of a stage; the next one begins with a model loaded anew.
-    pub(crate) fn fail(&self) {
-        self.inner.failed.store(true, Ordering::Relaxed);
+    /// How it is, and a notice of every change.
+    pub(crate) fn state(&self) -> watch::Receiver<State> {
+        self.inner.state.subscribe()
+    }
+
+    /// Whether it has been given up.
+    pub(crate) fn is_lost(&self) -> bool {
+        matches!(self.inner.state.borrow().health, Health::Lost(_))
+    }
+
+    /// Gives it up: whoever needs it loads the model anew.
+    pub(crate) fn fail(&self, why: &str) {
+        self.inner.fail(why);
+    }
+
+    /// Says that something does not work, so that it is looked after.
+    pub(crate) fn complain(&self, epoch: u32, why: String) {
+        // Where one waits already, the ring is looked after anyway.
+        let _ = self.inner.troubles.try_send(Trouble { epoch, fault: Fault::Link, why });
     }
 
     pub(crate) fn template(&self) -> Result<&ChatTemplate, &hive_model::template::TemplateError> {
@@ -253,18 +286,33 @@ impl Ring {
         (session, queue)
     }
 
-    /// Opens the session on every stage.
-    pub(crate) async fn open(&self, spec: &SessionSpec) -> Result<(), String> {
-        let last = self.stages().len() - 1;
-        for (index, stage) in self.stages().iter().enumerate() {
+    /// Opens the session on every stage, or finds it open; gives the position that comes next on each.
+    pub(crate) async fn open(&self, spec: &SessionSpec) -> Result<Vec<u32>, String> {
+        let stages = self.stages();
+        let mut positions = Vec::with_capacity(stages.len());
+        for (index, stage) in stages.iter().enumerate() {
             let mut spec = spec.clone();
-            if index != last {
+            if index + 1 != stages.len() {
                 // Only the last stage chooses tokens; the others have no use for what was said.
                 spec.options = hive_model::SessionOptions::default();
             }
-            let question = Question::Open(self.inner.id, spec);
-            let opened = self.inner.node.ask(&stage.placement.addr, question, |_| ()).await;
-            opened.map_err(|why| format!("{}: {why}", stage.placement.name))?;
+            let question = Question::Open(self.inner.stage_id(index), spec);
+            match self.inner.node.ask(&stage.placement.addr, question, |_| ()).await {
+                Ok(Answer::At(position)) => positions.push(position),
+                Ok(_) => return Err(format!("{} answered something else", stage.placement.name)),
+                Err(why) => return Err(format!("{}: {why}", stage.placement.name)),
+            }
+        }
+        Ok(positions)
+    }
+
+    /// Has every stage send on what the next one, by its position, does not have.
+    pub(crate) async fn resend(&self, session: u64, positions: &[u32], sample_from: u32) -> Result<(), String> {
+        for (index, stage) in self.stages().iter().enumerate() {
+            let from = positions[(index + 1) % positions.len()];
+            let question = Question::Resend(self.inner.stage_id(index), Resend { session, from, sample_from });
+            let sent = self.inner.node.ask(&stage.placement.addr, question, |_| ()).await;
+            sent.map_err(|why| format!("{}: {why}", stage.placement.name))?;
         }
         Ok(())
     }
@@ -279,8 +327,8 @@ impl Ring {
     pub(crate) async fn keep(&self, session: u64, tokens: Vec<u32>) {
         self.sessions().remove(&session);
         let forgotten = self.kept().add(session, tokens);
-        for stage in self.stages() {
-            let question = Question::Keep(self.inner.id, session);
+        for (index, stage) in self.stages().into_iter().enumerate() {
+            let question = Question::Keep(self.inner.stage_id(index), session);
             let _ = self.inner.node.ask(&stage.placement.addr, question, |_| ()).await;
         }
         for session in forgotten {
@@ -293,46 +341,114 @@ impl Ring {
         self.kept().take(tokens)
     }
 
-    fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
-        self.inner.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        lock(&self.inner.kept)
     }
 
     /// Forgets the session everywhere.
     pub(crate) async fn close(&self, session: u64) {
         self.sessions().remove(&session);
-        for stage in self.stages() {
-            let question = Question::Close(self.inner.id, session);
+        for (index, stage) in self.stages().into_iter().enumerate() {
+            let question = Question::Close(self.inner.stage_id(index), session);
             // A stage that cannot be reached has nothing left to forget.
             let _ = self.inner.node.ask(&stage.placement.addr, question, |_| ()).await;
         }
     }
 
-    fn sessions(&self) -> std::sync::MutexGuard<'_, HashMap<u64, mpsc::Sender<Frame>>> {
-        self.inner.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    fn sessions(&self) -> MutexGuard<'_, HashMap<u64, mpsc::Sender<Frame>>> {
+        lock(&self.inner.sessions)
     }
 }
 
-/// Joins the stages in a circle and gives the way to the first.
-async fn connect(node: &Node, id: RingId, stages: &[PlacedStage]) -> Result<Destination, RingError> {
+impl Inner {
+    fn stages(&self) -> MutexGuard<'_, Vec<PlacedStage>> {
+        lock(&self.stages)
+    }
+
+    fn stage_id(&self, index: usize) -> StageId {
+        StageId { ring: self.id, index: index as u32 }
+    }
+
+    fn fail(&self, why: &str) {
+        self.state.send_if_modified(|state| {
+            let news = !matches!(state.health, Health::Lost(_));
+            if news {
+                state.health = Health::Lost(why.to_owned());
+            }
+            news
+        });
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Has a machine load a stage.
+async fn load_stage(
+    node: &Node,
+    id: StageId,
+    placement: &Placement,
+    layers: &std::ops::Range<usize>,
+    options: &RingOptions,
+    progress: impl FnMut(usize),
+) -> Result<PlacedStage, RingError> {
+    let RingOptions { source, compute, threads, .. } = options.clone();
+    let spec = StageSpec { source, layers: layers.clone(), compute, threads };
+    node.want(id, placement.addr.id());
+    let life = node.peers().life(placement.addr.id()).unwrap_or_default();
+    match node.ask(&placement.addr, Question::Load(id, spec), progress).await {
+        Ok(Answer::Loaded(device)) => {
+            Ok(PlacedStage { placement: placement.clone(), layers: layers.clone(), device, life })
+        }
+        other => {
+            let why = other.err().unwrap_or_else(|| "it answered something else".to_owned());
+            Err(failed(placement, layers, why))
+        }
+    }
+}
+
+/// Joins the stages in a circle and gives the way to the first. An error names the stage that could not be joined.
+async fn connect(
+    node: &Node,
+    id: RingId,
+    epoch: u32,
+    stages: &[PlacedStage],
+) -> Result<Destination, (usize, RingError)> {
     for (index, stage) in stages.iter().enumerate() {
         let next = stages.get(index + 1).map(|next| next.placement.addr.clone());
         let first = next.is_none().then(|| stages[0].placement.addr.clone());
-        let neighbours = Neighbours { next, first, coordinator: node.addr() };
-        let joined = node.ask(&stage.placement.addr, Question::Join(id, neighbours), |_| ()).await;
-        joined.map_err(|why| failed(&stage.placement, &stage.layers, why))?;
+        let neighbours = Neighbours { epoch, next, first, coordinator: node.addr() };
+        let stage_id = StageId { ring: id, index: index as u32 };
+        let joined = node.ask(&stage.placement.addr, Question::Join(stage_id, neighbours), |_| ()).await;
+        joined.map_err(|why| (index, failed(&stage.placement, &stage.layers, why)))?;
     }
     let first = &stages[0];
-    let prompts = node.route(&first.placement.addr, id, Role::Stage).await;
-    prompts.map_err(|why| failed(&first.placement, &first.layers, why))
+    let prompts = node.route(&first.placement.addr, id, Role::Stage(0)).await;
+    prompts.map_err(|why| (0, failed(&first.placement, &first.layers, why)))
+}
+
+/// Hears when the way to the first stage breaks for good while nothing is being sent on it.
+fn watch(prompts: &Destination, epoch: u32, troubles: &mpsc::Sender<Trouble>) {
+    if let Destination::Remote(outlet) = prompts {
+        let (ended, troubles) = (outlet.ended(), troubles.downgrade());
+        tokio::spawn(async move {
+            let why = format!("the first machine cannot be reached: {}", ended.await);
+            if let Some(troubles) = troubles.upgrade() {
+                let _ = troubles.try_send(Trouble { epoch, fault: Fault::Link, why });
+            }
+        });
+    }
 }
 
 /// Machines that are here free their memory before this returns; the others are told when they can be.
 async fn unload(node: &Node, id: RingId, stages: &[PlacedStage]) {
-    for stage in stages {
+    for (index, stage) in stages.iter().enumerate() {
         let (node, addr) = (node.clone(), stage.placement.addr.clone());
         let here = addr.id() == node.id() || node.is_connected(addr.id());
+        let question = Question::Unload(StageId { ring: id, index: index as u32 });
         let telling = tokio::spawn(async move {
-            let _ = node.ask(&addr, Question::Unload(id), |_| ()).await;
+            let _ = node.ask(&addr, question, |_| ()).await;
         });
         if here {
             let _ = tokio::time::timeout(UNLOAD_PATIENCE, telling).await;
@@ -344,23 +460,20 @@ fn failed(placement: &Placement, layers: &std::ops::Range<usize>, why: String) -
     RingError::Stage { machine: placement.name.clone(), layers: layers.clone(), why }
 }
 
-/// When the way to the first stage has broken for good, every session hears of it.
-async fn fail_all(ended: impl Future<Output = String>, sessions: Weak<Sessions>) {
-    let why = ended.await;
-    let Some(sessions) = sessions.upgrade() else { return };
-    let open: Vec<_> = {
-        let sessions = sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        sessions.iter().map(|(session, queue)| (*session, queue.clone())).collect()
-    };
-    for (session, queue) in open {
-        let _ = queue.send(failed_frame(session, 0, &format!("the first machine cannot be reached: {why}"))).await;
-    }
-}
-
-/// Hands every frame that comes back to its session; frames of closed sessions are nobody's.
-async fn dispatch(mut queue: mpsc::Receiver<Frame>, sessions: Arc<Sessions>) {
+/// Hands every frame that comes back to its session; frames of closed sessions are nobody's. A failure that is not the
+/// session's own is the ring's trouble.
+async fn dispatch(mut queue: mpsc::Receiver<Frame>, ring: std::sync::Weak<Inner>) {
     while let Some(frame) = queue.recv().await {
-        let session = sessions.lock().unwrap_or_else(PoisonError::into_inner).get(&frame.session).cloned();
+        let Some(ring) = ring.upgrade() else { return };
+        if frame.kind == Kind::Failed {
+            let failure = failure_of(&frame);
+            if failure.fault != Fault::Request {
+                let trouble = Trouble { epoch: frame.epoch, fault: failure.fault, why: failure.why };
+                let _ = ring.troubles.try_send(trouble);
+                continue;
+            }
+        }
+        let session = lock(&ring.sessions).get(&frame.session).cloned();
         if let Some(session) = session {
             let _ = session.send(frame).await;
         }

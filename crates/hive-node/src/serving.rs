@@ -3,17 +3,23 @@
 //! One that nobody uses makes room for the next; one that is in use stays beside it. A model whose machine has left is
 //! loaded anew on those that are there.
 
+use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
-use hive_plan::{LinkProfile, Machine, NodeProfile, Plan, PlanError};
+use hive_net::PeerId;
+use hive_plan::{LinkProfile, Machine, NodeProfile, Plan, PlanError, Revision};
 use serde::Serialize;
 use tokio::sync::Mutex as AsyncMutex;
 
 use crate::models::{self, FindError};
 use crate::node::Node;
-use crate::planning::{PlanningError, plan_best, plan_over};
+use crate::planning::{self, PlanningError, plan_best, plan_over};
 use crate::profile::Profile;
-use crate::ring::{PlacedStage, Placement, Ring, RingError, RingOptions};
+use crate::ring::{Health, PlacedStage, Placement, Ring, RingError, RingOptions};
+
+/// How long a question waits for a model that is being mended.
+const MENDING_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Which model, over how many machines.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -78,16 +84,17 @@ struct Loaded {
 pub struct Serving {
     /// Held while loading, so that a model is loaded once for all who ask.
     loaded: AsyncMutex<Vec<Loaded>>,
-    view: Mutex<Option<ModelView>>,
+    /// The one loaded last, for people.
+    latest: Mutex<Option<Ring>>,
 }
 
 impl Serving {
     pub(crate) fn view(&self) -> Option<ModelView> {
-        self.view.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.latest.lock().unwrap_or_else(PoisonError::into_inner).as_ref().filter(|ring| !ring.is_lost()).map(view)
     }
 
-    fn show(&self, view: Option<ModelView>) {
-        *self.view.lock().unwrap_or_else(PoisonError::into_inner) = view;
+    fn show(&self, ring: Option<Ring>) {
+        *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = ring;
     }
 
     /// Frees what is loaded.
@@ -123,13 +130,15 @@ impl Node {
     /// The model that was wished for, loaded if it is not.
     pub async fn model(&self, wish: &Wish) -> Result<Ring, ServeError> {
         let mut loaded = self.serving().loaded.lock().await;
-        let whole = |ring: &Ring| self.missing(ring).is_none() && !ring.has_failed();
-        if let Some(found) = loaded.iter().find(|loaded| loaded.wish == *wish && whole(&loaded.ring)) {
+        if let Some(found) = loaded.iter().find(|loaded| loaded.wish == *wish)
+            && self.settles(&found.ring).await
+            && self.revision(&found.ring, wish)? == Revision::Keep
+        {
             return Ok(found.ring.clone());
         }
         let files = models::open(wish.model.as_deref())?;
         let (plan, placements) = self.place(&files, wish)?;
-        let in_use = |loaded: &mut Loaded| loaded.wish != *wish && loaded.ring.is_busy() && whole(&loaded.ring);
+        let in_use = |loaded: &mut Loaded| loaded.wish != *wish && loaded.ring.is_busy() && !loaded.ring.is_lost();
         let unused: Vec<Loaded> = loaded.extract_if(.., |loaded| !in_use(loaded)).collect();
         for Loaded { ring, .. } in unused {
             self.serving().show(None);
@@ -137,23 +146,80 @@ impl Node {
         }
         let source = models::source(wish.model.as_deref(), &files).map_err(PlanningError::from)?;
         let ring = Ring::load(self, files, &plan, &placements, RingOptions::new(source), |_| ()).await?;
-        self.serving().show(Some(view(&ring)));
+        self.serving().show(Some(ring.clone()));
         self.peers().touch();
         loaded.push(Loaded { wish: wish.clone(), ring: ring.clone() });
         Ok(ring)
     }
 
-    /// A machine of a loaded model that has left, or has started anew and forgotten its stage.
-    pub(crate) fn missing(&self, ring: &Ring) -> Option<String> {
-        let lost = |stage: &&PlacedStage| {
+    /// Whether a loaded model can be used, once what is being mended is mended.
+    async fn settles(&self, ring: &Ring) -> bool {
+        let mut state = ring.state();
+        let settled = tokio::time::timeout(MENDING_PATIENCE, async {
+            loop {
+                match &state.borrow_and_update().health {
+                    Health::Whole if !ring.stages().iter().any(|stage| self.has_left(stage)) => return true,
+                    Health::Lost(_) => return false,
+                    // Noticed, or just about to be.
+                    Health::Whole | Health::Mending(_) => {}
+                }
+                if state.changed().await.is_err() {
+                    return false;
+                }
+            }
+        });
+        settled.await.unwrap_or(false)
+    }
+
+    /// Whether a loaded model should move, now that there may be other machines. One that is in use stays: moving would
+    /// stop its answers.
+    fn revision(&self, ring: &Ring, wish: &Wish) -> Result<Revision, ServeError> {
+        if ring.is_busy() {
+            return Ok(Revision::Keep);
+        }
+        let machines = self.candidates();
+        let place = |stage: &PlacedStage| {
             let id = stage.placement.addr.id();
-            id != self.id() && self.peers().life(id) != Some(stage.life)
+            machines.iter().position(|machine| machine.placement.addr.id() == id)
         };
-        ring.stages().iter().find(lost).map(|stage| stage.placement.name.clone())
+        let stages = ring.stages();
+        let Some(places) = stages.iter().map(place).collect::<Option<Vec<_>>>() else { return Ok(Revision::Move) };
+        if let Some(wanted) = wish.stages {
+            // It was mended onto fewer machines, and there are enough again.
+            let used = places.iter().collect::<BTreeSet<_>>().len();
+            return Ok(if used < wanted && machines.len() >= wanted { Revision::Move } else { Revision::Keep });
+        }
+        let mut nodes: Vec<_> = machines.iter().map(|machine| machine.profile.clone()).collect();
+        let link = |a: usize, b: usize| between(&machines[a], &machines[b]);
+        let now: Vec<_> = places.into_iter().zip(stages.iter().map(|stage| stage.layers.clone())).collect();
+        let now_tokens_per_s = planning::predict(ring.files(), &nodes, &link, &now)?;
+        for ((place, _), bytes) in now.iter().zip(ring.stage_bytes()) {
+            // Moving frees what the model holds now.
+            nodes[*place].memory_bytes = nodes[*place].memory_bytes.saturating_add(bytes);
+        }
+        let best = plan_best(ring.files(), &nodes, &link)?;
+        Ok(hive_plan::revise(now_tokens_per_s, best.decode_tokens_per_s.unwrap_or(0.0)))
+    }
+
+    /// Whether the machine of a stage has left, or has started anew and forgotten its stage.
+    pub(crate) fn has_left(&self, stage: &PlacedStage) -> bool {
+        // A machine that is not followed, as those of one process are not, has no life that could have ended.
+        let id = stage.placement.addr.id();
+        id != self.id() && stage.life != 0 && self.peers().life(id) != Some(stage.life)
+    }
+
+    /// Whether a machine has said that it does not share any more.
+    pub(crate) fn is_leaving(&self, machine: PeerId) -> bool {
+        self.peers().present().iter().any(|(peer, profile)| *peer == machine && !profile.sharing)
+    }
+
+    /// The machines that may take a stage, and what is known of them.
+    pub(crate) fn machines(&self) -> Vec<(Placement, NodeProfile)> {
+        self.candidates().into_iter().map(|machine| (machine.placement, machine.profile)).collect()
     }
 
     fn place(&self, files: &hive_model::ModelFiles, wish: &Wish) -> Result<(Plan, Vec<Placement>), ServeError> {
-        let machines = self.machines();
+        let machines = self.candidates();
         let plan = match wish.stages {
             Some(0) => return Err(PlanningError::Plan(PlanError::NoStages).into()),
             Some(wanted) if wanted > machines.len() => {
@@ -176,7 +242,7 @@ impl Node {
     }
 
     /// This machine, then those that are here and share, the most memory first.
-    fn machines(&self) -> Vec<Candidate> {
+    fn candidates(&self) -> Vec<Candidate> {
         let own = self.profile();
         let mut others = self.peers().present();
         others.retain(|(_, profile)| profile.sharing);

@@ -77,7 +77,7 @@ async fn measure(path: std::path::PathBuf) -> Option<Speed> {
     worker.order(&ToWorker::Open(session, SessionOptions::default()));
     let mut step = async |position: u32, tokens: Vec<u32>| {
         let input = Input::Tokens(tokens);
-        worker.order(&ToWorker::Forward(Work { session, epoch: 0, position, sample: true, input }));
+        worker.order(&ToWorker::Forward(Work { session, position, sample: true, input }));
         loop {
             match events.next().await? {
                 WorkerEvent::Said(FromWorker::Output { output: Output::Token(sampled), .. }) => {

@@ -74,6 +74,38 @@ pub fn choose(
     Ok(Plan { stages, reasons, decode_tokens_per_s: Some(1e6 / split.token_us) })
 }
 
+/// Tokens per second of one conversation over stages that are placed already.
+pub fn predict(
+    model: &ModelProfile,
+    nodes: &[NodeProfile],
+    link: &dyn Fn(usize, usize) -> LinkProfile,
+    wanted: Use,
+    stages: &[(usize, Range<usize>)],
+) -> f64 {
+    let problem = Problem::new(model, nodes, link, wanted);
+    let order: Vec<usize> = stages.iter().map(|(node, _)| *node).collect();
+    let computing: f64 = stages.iter().map(|(node, layers)| problem.stage_us(*node, layers)).sum();
+    1e6 / (computing + problem.ring_us(&order))
+}
+
+/// Whether a model that is loaded moves to another plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Revision {
+    /// It stays.
+    Keep,
+    /// It moves.
+    Move,
+}
+
+/// A model moves for a gain of this much. Speeds are measured, and measured speeds waver; what is loaded and what is kept of
+/// conversations is lost by moving.
+const WORTH_MOVING: f64 = 1.25;
+
+/// Compares the speed of a model where it is with that of the best plan.
+pub fn revise(now_tokens_per_s: f64, best_tokens_per_s: f64) -> Revision {
+    if best_tokens_per_s > now_tokens_per_s * WORTH_MOVING { Revision::Move } else { Revision::Keep }
+}
+
 struct Problem<'a> {
     model: &'a ModelProfile,
     nodes: &'a [NodeProfile],
@@ -404,6 +436,13 @@ impl<'a> Problem<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_model_moves_for_a_clear_gain_only() {
+        assert_eq!(revise(10.0, 12.0), Revision::Keep);
+        assert_eq!(revise(10.0, 9.0), Revision::Keep);
+        assert_eq!(revise(10.0, 13.0), Revision::Move);
+    }
     use proptest::prelude::*;
 
     const ONE: Use = Use { context_tokens: 0, conversations: 1, hidden_bytes: 0 };

@@ -5,12 +5,14 @@
 //! What holds: every layer is placed exactly once, in order, and no stage is empty.
 
 mod choose;
+mod replace;
 
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-pub use choose::{LinkProfile, NodeProfile, STAGE_US, Use, choose};
+pub use choose::{LinkProfile, NodeProfile, Revision, STAGE_US, Use, choose, predict, revise};
+pub use replace::{Candidate, Replacement, replace};
 
 /// What a model weighs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

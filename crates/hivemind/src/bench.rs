@@ -81,7 +81,7 @@ fn show(swarm: &LocalSwarm, options: &BenchOptions, runs: &[Run]) {
     let hop = median(runs, |run| run.overhead_us) / stages.len() as f64;
     let link = reports.iter().filter_map(|report| report.link_round_trip_us).max();
     if options.json {
-        let listed = swarm::stages_json(stages);
+        let listed = swarm::stages_json(&stages);
         let stage = |(index, report): (usize, &StageReport)| {
             let mut stage = listed[index].clone();
             stage["computing_us"] = json!(median(runs, |run| run.computing_us[index]));

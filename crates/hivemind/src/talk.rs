@@ -57,7 +57,11 @@ impl Talk {
     pub(crate) fn describe(&self) -> String {
         match self {
             Self::Here(swarm) => {
-                format!("{} on {}", swarm.ring().files().name(), swarm::who(&swarm::stages_json(swarm.ring().stages())))
+                format!(
+                    "{} on {}",
+                    swarm.ring().files().name(),
+                    swarm::who(&swarm::stages_json(&swarm.ring().stages()))
+                )
             }
             Self::There { model, .. } => {
                 format!("{} on the swarm", model.as_deref().unwrap_or(models::starter_name()))

@@ -137,7 +137,7 @@ async fn measure_links(node: Node, peer: PeerId) {
 
 /// Tells a machine that was away which of its stages are still wanted from here.
 async fn tidy_up(node: Node, peer: PeerId) {
-    let _ = node.ask(&node.peers().addr(peer), Question::Retain(node.rings()), |_| ()).await;
+    let _ = node.ask(&node.peers().addr(peer), Question::Retain(node.wanted_from(peer)), |_| ()).await;
 }
 
 /// Opens the channel for heartbeats and exchanges first words.

@@ -31,8 +31,6 @@ pub struct LoadOrder {
 pub struct Work {
     /// The session.
     pub session: SessionId,
-    /// Handed back with the output.
-    pub epoch: u32,
     /// Position of the first row.
     pub position: u32,
     /// Whether the last stage is to choose a token.
@@ -80,6 +78,17 @@ pub struct WorkerReport {
     pub decoded: u64,
 }
 
+/// Who is at fault when work fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Blame {
+    /// What was asked cannot be done.
+    Request,
+    /// This stage computes nonsense or nothing.
+    Own,
+    /// The stage before sent what it should not have.
+    Previous,
+}
+
 /// From worker to node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum FromWorker {
@@ -92,12 +101,10 @@ pub enum FromWorker {
     },
     /// It could not be loaded.
     LoadFailed(String),
-    /// The output for a [`Work`] of the same session and epoch.
+    /// The output for a [`Work`] of the same session.
     Output {
         /// The session.
         session: SessionId,
-        /// The work's epoch.
-        epoch: u32,
         /// The work's position.
         position: u32,
         /// The work's rows.
@@ -111,10 +118,10 @@ pub enum FromWorker {
     Failed {
         /// The session.
         session: SessionId,
-        /// The work's epoch.
-        epoch: u32,
         /// The cause.
         why: String,
+        /// What would have to change.
+        blame: Blame,
     },
     /// The answer to [`ToWorker::Report`].
     Report(WorkerReport),

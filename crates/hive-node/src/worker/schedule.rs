@@ -132,7 +132,7 @@ fn cut(work: Work, rows: usize) -> (Work, Option<Work>) {
     if work.input.rows() <= rows {
         return (work, None);
     }
-    let Work { session, epoch, position, sample, input } = work;
+    let Work { session, position, sample, input } = work;
     let (first, rest) = match input {
         Input::Tokens(mut tokens) => {
             let rest = tokens.split_off(rows);
@@ -146,8 +146,8 @@ fn cut(work: Work, rows: usize) -> (Work, Option<Work>) {
             )
         }
     };
-    let rest = Work { session, epoch, position: position + rows as u32, sample, input: rest };
-    (Work { session, epoch, position, sample: false, input: first }, Some(rest))
+    let rest = Work { session, position: position + rows as u32, sample, input: rest };
+    (Work { session, position, sample: false, input: first }, Some(rest))
 }
 
 #[cfg(test)]
@@ -156,7 +156,7 @@ mod tests {
 
     fn work(session: u64, position: u32, rows: usize) -> Work {
         let input = Input::Tokens((0..rows as u32).map(|row| position + row).collect());
-        Work { session: SessionId(session), epoch: 0, position, sample: true, input }
+        Work { session: SessionId(session), position, sample: true, input }
     }
 
     /// (session, position, rows) of a batch.
@@ -220,7 +220,7 @@ mod tests {
         let activation = hive_model::ActivationType::F16;
         let bytes: Vec<u8> = (0..24).collect();
         let hidden = Hidden { activation, rows: 3, width: 4, bytes };
-        let work = Work { session: SessionId(1), epoch: 0, position: 5, sample: true, input: Input::Hidden(hidden) };
+        let work = Work { session: SessionId(1), position: 5, sample: true, input: Input::Hidden(hidden) };
         let (first, rest) = cut(work, 1);
         let rest = rest.unwrap();
         assert!(!first.sample && rest.sample && rest.position == 6);

@@ -6,10 +6,10 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
-use hive_model::shard::Slot;
-use hive_model::{ModelFiles, Shard, ShardOptions};
+use hive_model::shard::{ForwardError, Slot};
+use hive_model::{ModelFiles, SessionId, Shard, ShardOptions};
 
-use super::protocol::{FromWorker, LoadOrder, MAX_MESSAGE_BYTES, ToWorker, Work, WorkerReport, encode};
+use super::protocol::{Blame, FromWorker, LoadOrder, MAX_MESSAGE_BYTES, ToWorker, Work, WorkerReport, encode};
 use super::schedule::Schedule;
 
 /// Read from the socket at a time; a prompt chunk's hidden states come in a few.
@@ -108,14 +108,14 @@ impl Computer {
                 if let Some(shard) = &mut self.shard
                     && let Err(error) = shard.open(session, options)
                 {
-                    self.say(&FromWorker::Failed { session, epoch: 0, why: error.to_string() })?;
+                    self.say(&failed(session, &error))?;
                 }
             }
             ToWorker::Adopt { from, session, position, options } => {
                 if let Some(shard) = &mut self.shard
                     && let Err(error) = shard.adopt(from, session, position as usize, options)
                 {
-                    self.say(&FromWorker::Failed { session, epoch: 0, why: error.to_string() })?;
+                    self.say(&failed(session, &error))?;
                 }
             }
             ToWorker::Close(session) => {
@@ -162,7 +162,7 @@ impl Computer {
     fn forward(&mut self, batch: Vec<Work>) -> std::io::Result<()> {
         let Some(shard) = &mut self.shard else { return Ok(()) };
         let started = Instant::now();
-        let (epochs, slots): (Vec<u32>, Vec<Slot>) = batch.into_iter().map(|work| (work.epoch, slot(work))).unzip();
+        let slots: Vec<Slot> = batch.into_iter().map(slot).collect();
         let outputs = match shard.forward(&slots) {
             Ok(outputs) => outputs.into_iter().map(Ok).collect::<Vec<_>>(),
             // One slot's mistake must not cost the others their token: one by one, each stands for itself.
@@ -180,12 +180,12 @@ impl Computer {
             self.report.decoded += slots.len() as u64;
         }
         self.report.kv_bytes = self.report.kv_bytes.max(shard.kv_bytes() as u64);
-        for ((slot, epoch), output) in slots.iter().zip(epochs).zip(outputs) {
+        for (slot, output) in slots.iter().zip(outputs) {
             let Slot { session, sample, .. } = *slot;
             let (position, rows) = (slot.position as u32, slot.input.rows() as u32);
             self.say(&match output {
-                Ok(output) => FromWorker::Output { session, epoch, position, rows, sample, output },
-                Err(error) => FromWorker::Failed { session, epoch, why: error.to_string() },
+                Ok(output) => FromWorker::Output { session, position, rows, sample, output },
+                Err(error) => failed(session, &error),
             })?;
         }
         Ok(())
@@ -194,6 +194,15 @@ impl Computer {
     fn say(&mut self, message: &FromWorker) -> std::io::Result<()> {
         say(&mut self.socket, message)
     }
+}
+
+fn failed(session: SessionId, error: &ForwardError) -> FromWorker {
+    let blame = match error {
+        ForwardError::NotFinite(_) | ForwardError::Compute(_) => Blame::Own,
+        ForwardError::Input(_) => Blame::Previous,
+        _ => Blame::Request,
+    };
+    FromWorker::Failed { session, why: error.to_string(), blame }
 }
 
 fn slot(work: Work) -> Slot {

@@ -1,0 +1,259 @@
+//! Mending a ring: another machine takes over a stage that is lost, and the other stages stay as they are.
+//!
+//! Only the lost layers are loaded again. The sessions then find out what the new stage is missing and have the stage
+//! before it send that once more (`answer.rs`); the caches of healthy stages are kept. A ring that nobody uses is not
+//! mended: the next question loads the model anew, by a plan for the machines that are there.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Weak;
+use std::time::{Duration, Instant};
+
+use hive_net::PeerId;
+use hive_plan::{Candidate, NodeProfile, Replacement, replace};
+use tokio::sync::mpsc;
+
+use super::{Health, Inner, Placement, Ring, State, connect, load_stage, unload, watch};
+use crate::control::Question;
+use crate::node::Node;
+use crate::stage::Fault;
+
+/// A stage that computes a chunk answers late, one on a machine that has gone does not.
+const CHECK_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Machines that go while others are taking over are replaced as well, so many times.
+const ATTEMPTS: usize = 4;
+
+/// A stage that dies so often within [`DEATHS_WITHIN`] on one machine moves to another.
+const DEATHS: usize = 3;
+const DEATHS_WITHIN: Duration = Duration::from_mins(1);
+
+/// Something that does not work.
+#[derive(Debug)]
+pub(crate) struct Trouble {
+    /// The state of the ring it was seen in.
+    pub(crate) epoch: u32,
+    pub(crate) fault: Fault,
+    pub(crate) why: String,
+}
+
+/// Why a stage needs another machine.
+#[derive(Debug, Clone)]
+struct Lost {
+    why: String,
+    /// Whether its machine may have it again: a worker that died is started anew.
+    here_again: bool,
+}
+
+/// What has gone wrong on each machine, so that a stage does not die there for ever.
+#[derive(Debug, Default)]
+struct Deaths(HashMap<PeerId, Vec<Instant>>);
+
+impl Deaths {
+    fn add(&mut self, machine: PeerId, times: usize, now: Instant) {
+        self.0.entry(machine).or_default().extend(std::iter::repeat_n(now, times));
+    }
+
+    fn too_many(&self, machine: PeerId, now: Instant) -> bool {
+        let recent = |deaths: &Vec<Instant>| deaths.iter().filter(|at| now - **at < DEATHS_WITHIN).count();
+        self.0.get(&machine).map_or(0, recent) >= DEATHS
+    }
+}
+
+/// Looks after a ring for as long as it is loaded.
+pub(super) async fn attend(ring: Weak<Inner>, mut troubles: mpsc::Receiver<Trouble>, node: Node) {
+    let mut changes = node.changes();
+    let mut deaths = Deaths::default();
+    loop {
+        let trouble = tokio::select! {
+            trouble = troubles.recv() => match trouble {
+                Some(trouble) => Some(trouble),
+                None => return,
+            },
+            changed = changes.changed() => match changed {
+                Ok(()) => None,
+                Err(_) => return,
+            },
+        };
+        let Some(ring) = ring.upgrade() else { return };
+        let State { epoch, health } = ring.state.borrow().clone();
+        let stale = trouble.as_ref().is_some_and(|trouble| trouble.epoch < epoch);
+        if health == Health::Whole && !stale {
+            look_after(&Ring { inner: ring }, trouble, &mut deaths).await;
+        }
+    }
+}
+
+async fn look_after(ring: &Ring, trouble: Option<Trouble>, deaths: &mut Deaths) {
+    let mut lost = ring.lost(trouble.as_ref()).await;
+    let why = match (lost.values().next(), &trouble) {
+        (Some(lost), _) => lost.why.clone(),
+        (None, Some(trouble)) => trouble.why.clone(),
+        (None, None) => return,
+    };
+    if !ring.is_busy() {
+        ring.fail(&why);
+        unload(&ring.inner.node, ring.inner.id, &ring.stages()).await;
+        return;
+    }
+    tracing::info!("a model is being mended: {why}");
+    ring.inner.state.send_modify(|state| state.health = Health::Mending(why.clone()));
+    for _ in 0..ATTEMPTS {
+        match ring.mend(&lost, deaths).await {
+            Ok(()) => {
+                ring.inner.node.peers().touch();
+                return;
+            }
+            Err(Hitch::NoRoom(cause)) => {
+                ring.fail(&format!("{why}, and {cause}"));
+                return;
+            }
+            Err(Hitch::Stage(index, cause)) => {
+                tracing::info!("mending goes on: {cause}");
+                lost = ring.lost(trouble.as_ref()).await;
+                lost.entry(index).or_insert(Lost { why: cause, here_again: false });
+            }
+        }
+    }
+    ring.fail(&why);
+}
+
+/// What kept a ring from being mended.
+enum Hitch {
+    /// No machine has room for a stage.
+    NoRoom(String),
+    /// The stage of this index is lost as well.
+    Stage(usize, String),
+}
+
+impl Ring {
+    /// The stages that need another machine. A trouble is a reason to ask each of them.
+    async fn lost(&self, trouble: Option<&Trouble>) -> BTreeMap<usize, Lost> {
+        let node = &self.inner.node;
+        let mut lost = BTreeMap::new();
+        for (index, stage) in self.stages().iter().enumerate() {
+            let (id, name) = (stage.placement.addr.id(), &stage.placement.name);
+            let own = id == node.id();
+            if !own && node.has_left(stage) {
+                lost.insert(index, Lost { why: format!("{name} left"), here_again: false });
+            } else if !own && node.is_leaving(id) {
+                lost.insert(index, Lost { why: format!("{name} stopped sharing"), here_again: false });
+            } else if let Some(trouble) = trouble {
+                let question = Question::Check(self.inner.stage_id(index));
+                let asked = node.ask(&stage.placement.addr, question, |_| ());
+                match tokio::time::timeout(CHECK_PATIENCE, asked).await {
+                    Ok(Ok(_)) if trouble.fault == Fault::Stage(index as u32) => {
+                        let why = format!("{name}: {}", trouble.why);
+                        lost.insert(index, Lost { why, here_again: false });
+                    }
+                    Ok(Ok(_)) => {}
+                    Ok(Err(why)) => {
+                        lost.insert(index, Lost { why: format!("{name}: {why}"), here_again: true });
+                    }
+                    Err(_) => {
+                        lost.insert(index, Lost { why: format!("{name} does not answer"), here_again: false });
+                    }
+                }
+            }
+        }
+        lost
+    }
+
+    /// Has the lost stages loaded elsewhere and joins the ring anew.
+    async fn mend(&self, lost: &BTreeMap<usize, Lost>, deaths: &mut Deaths) -> Result<(), Hitch> {
+        let Inner { id, node, plan, options, .. } = &*self.inner;
+        let before = self.stages();
+        let mut stages = before.clone();
+        for (&index, Lost { why, here_again }) in lost {
+            let (now, holder) = (Instant::now(), before[index].placement.addr.id());
+            deaths.add(holder, if *here_again { 1 } else { DEATHS }, now);
+            let placement = self.replacement(index, &stages, *here_again, deaths, now).map_err(Hitch::NoRoom)?;
+            tracing::info!("{why}: layers {:?} go to {}", plan.stages[index].layers, placement.name);
+            let stage_id = self.inner.stage_id(index);
+            let loaded = load_stage(node, stage_id, &placement, &plan.stages[index].layers, options, |_| ()).await;
+            stages[index] = loaded.map_err(|error| {
+                deaths.add(placement.addr.id(), DEATHS, now);
+                Hitch::Stage(index, error.to_string())
+            })?;
+            // Known at once: another attempt must not load it again.
+            self.inner.stages()[index] = stages[index].clone();
+        }
+        let epoch = self.inner.state.borrow().epoch + 1;
+        let prompts = connect(node, *id, epoch, &stages).await;
+        let prompts = prompts.map_err(|(index, error)| Hitch::Stage(index, error.to_string()))?;
+        watch(&prompts, epoch, &self.inner.troubles);
+        *self.inner.prompts.lock().await = prompts;
+        // What the new stages do not have cannot be gone on with.
+        for session in self.kept().clear() {
+            let ring = self.clone();
+            tokio::spawn(async move { ring.close(session).await });
+        }
+        node.want_only(*id, stages.iter().map(|stage| stage.placement.addr.id()));
+        for &index in lost.keys() {
+            let old = before[index].placement.addr.clone();
+            if old.id() != stages[index].placement.addr.id() {
+                let (node, question) = (node.clone(), Question::Unload(self.inner.stage_id(index)));
+                tokio::spawn(async move { drop(node.ask(&old, question, |_| ()).await) });
+            }
+        }
+        self.inner.state.send_replace(State { epoch, health: Health::Whole });
+        Ok(())
+    }
+
+    /// The machine that takes over a stage.
+    fn replacement(
+        &self,
+        index: usize,
+        stages: &[super::PlacedStage],
+        here_again: bool,
+        deaths: &Deaths,
+        now: Instant,
+    ) -> Result<Placement, String> {
+        let planned = &self.inner.plan.stages[index];
+        let needed_bytes = planned.weight_bytes.saturating_add(planned.kv_bytes);
+        let holder = stages[index].placement.addr.id();
+        let mut machines = self.inner.node.machines();
+        if here_again && machines.iter().all(|(placement, _)| placement.addr.id() != holder) {
+            // A node of this process is asked for itself, not as a machine that shares.
+            let placement = stages[index].placement.clone();
+            machines.push((placement.clone(), NodeProfile { name: placement.name, memory_bytes: 0, bytes_per_s: 0.0 }));
+        }
+        let candidate = |(placement, profile): &(Placement, NodeProfile)| {
+            let id = placement.addr.id();
+            let again = here_again && id == holder;
+            Candidate {
+                // What died there has freed its memory, though the machine may not have said so yet.
+                memory_bytes: profile.memory_bytes.saturating_add(if again { needed_bytes } else { 0 }),
+                bytes_per_s: profile.bytes_per_s,
+                holds_it_now: again,
+                holds_another: stages.iter().any(|stage| stage.placement.addr.id() == id),
+                failed: deaths.too_many(id, now),
+            }
+        };
+        let candidates: Vec<_> = machines.iter().map(candidate).collect();
+        match replace(needed_bytes, &candidates) {
+            Replacement::By(chosen) => Ok(machines[chosen].0.clone()),
+            Replacement::NoRoom { most_bytes } => Err(format!(
+                "no machine has room for its layers: {} MB are needed, at most {} MB are free",
+                needed_bytes.div_ceil(1_000_000),
+                most_bytes / 1_000_000
+            )),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_deaths_within_a_minute_are_too_many() {
+        let machine = hive_net::Identity::generate().id();
+        let (mut deaths, start) = (Deaths::default(), Instant::now());
+        deaths.add(machine, 1, start);
+        deaths.add(machine, 1, start + Duration::from_secs(20));
+        assert!(!deaths.too_many(machine, start + Duration::from_secs(20)));
+        deaths.add(machine, 1, start + Duration::from_secs(40));
+        assert!(deaths.too_many(machine, start + Duration::from_secs(40)));
+        assert!(!deaths.too_many(machine, start + Duration::from_secs(61)));
+    }
+}

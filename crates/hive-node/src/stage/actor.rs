@@ -1,0 +1,284 @@
+//! What happens to a stage, one thing after the other.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use hive_model::SessionId;
+use hive_model::shard::Output;
+use hive_net::stage::RoundTrips;
+use hive_net::{Frame, Kind};
+use tokio::sync::{mpsc, oneshot};
+
+use super::frames::{Fault, failed_frame, hidden_frame, input_of, token_frame};
+use super::sent::{Arrival, Sent, arrival, without};
+use super::{Command, Destination, Routes};
+use crate::control::{Answer, Continued, Question, SessionSpec, StageReport};
+use crate::worker::{Blame, Events, FromWorker, ToWorker, Work, Worker, WorkerEvent, WorkerReport};
+
+/// A session on this stage.
+struct Open {
+    spec: SessionSpec,
+    /// Position of the next row: what lies before has been taken, and comes again only after a link was mended.
+    next: u32,
+    /// Whether its answer is done and only its cache is kept.
+    kept: bool,
+    sent: Sent,
+}
+
+pub(super) struct Actor {
+    worker: Worker,
+    /// Its place in the ring.
+    index: u32,
+    /// How often the ring had been mended when this stage was connected.
+    epoch: u32,
+    sessions: HashMap<u64, Open>,
+    /// How many of them are being computed, for whoever asks from outside.
+    busy: Arc<AtomicUsize>,
+    routes: Option<Routes>,
+    /// Why the worker is gone, once it is.
+    dead: Option<String>,
+    reports: Vec<oneshot::Sender<Result<Answer, String>>>,
+    link: Option<RoundTrips>,
+    /// To itself; weak, so that the actor ends with its last handle.
+    commands: mpsc::WeakSender<Command>,
+}
+
+impl Actor {
+    pub(super) fn new(worker: Worker, index: u32, busy: Arc<AtomicUsize>, commands: mpsc::WeakSender<Command>) -> Self {
+        Self {
+            worker,
+            index,
+            epoch: 0,
+            sessions: HashMap::new(),
+            busy,
+            routes: None,
+            dead: None,
+            reports: Vec::new(),
+            link: None,
+            commands,
+        }
+    }
+
+    pub(super) async fn run(
+        mut self,
+        mut commands: mpsc::Receiver<Command>,
+        mut frames: mpsc::Receiver<Frame>,
+        mut events: Events,
+    ) {
+        loop {
+            tokio::select! {
+                // Commands first: a session is opened before its frames come, and closed before more do.
+                biased;
+                command = commands.recv() => match command {
+                    Some(command) => self.command(command).await,
+                    None => return,
+                },
+                Some(event) = events.next() => match event {
+                    WorkerEvent::Said(message) => self.said(message).await,
+                    WorkerEvent::Died(how) => self.died(&how).await,
+                },
+                Some(frame) = frames.recv(), if self.worker.has_room() => self.frame(frame),
+            }
+            let busy = self.sessions.values().filter(|open| !open.kept).count();
+            self.busy.store(busy, Ordering::Relaxed);
+        }
+    }
+
+    async fn command(&mut self, command: Command) {
+        match command {
+            Command::Join(routes) => {
+                self.link = match &routes.next {
+                    Some(Destination::Remote(outlet)) => Some(outlet.round_trips()),
+                    _ => None,
+                };
+                self.watch(&routes);
+                self.epoch = routes.epoch;
+                self.routes = Some(routes);
+            }
+            Command::Lost(whom, why) => {
+                for session in self.sessions.keys().copied().collect::<Vec<_>>() {
+                    self.fail(session, Fault::Link, &format!("{whom} cannot be reached: {why}")).await;
+                }
+            }
+            Command::Ask(question, answer) => {
+                if let Some(why) = &self.dead {
+                    let _ = answer.send(Err(why.clone()));
+                } else if matches!(question, Question::Report(_)) {
+                    self.reports.push(answer);
+                    self.worker.order(&ToWorker::Report);
+                } else {
+                    let _ = answer.send(self.asked(question).await);
+                }
+            }
+        }
+    }
+
+    async fn asked(&mut self, question: Question) -> Result<Answer, String> {
+        match question {
+            Question::Open(_, spec) => return self.open(spec).map(Answer::At),
+            Question::Keep(_, session) => {
+                if let Some(open) = self.sessions.get_mut(&session) {
+                    open.kept = true;
+                }
+            }
+            Question::Close(_, session) => {
+                if self.sessions.remove(&session).is_some() {
+                    self.worker.order(&ToWorker::Close(SessionId(session)));
+                }
+            }
+            Question::Resend(_, wanted) => {
+                let open = self.sessions.get(&wanted.session).ok_or("it does not know the session")?;
+                for frame in open.sent.again(wanted) {
+                    if frame.kind == Kind::Token { self.send_back(frame).await } else { self.send_on(frame).await }
+                }
+            }
+            _ => {}
+        }
+        Ok(Answer::Done)
+    }
+
+    /// Opens a session that is not open; says which position comes next.
+    fn open(&mut self, spec: SessionSpec) -> Result<u32, String> {
+        if let Some(open) = self.sessions.get(&spec.session) {
+            return Ok(open.next);
+        }
+        let (session, options) = (SessionId(spec.session), spec.options.clone());
+        let (mut next, mut sent) = (0, Sent::default());
+        if let Some(Continued { session: from, position }) = spec.continues {
+            let Some(before) = self.sessions.remove(&from) else {
+                return Err("it has forgotten the beginning of the conversation".to_owned());
+            };
+            (next, sent) = (position, before.sent.continued(position));
+            self.worker.order(&ToWorker::Adopt { from: SessionId(from), session, position, options });
+        } else {
+            self.worker.order(&ToWorker::Open(session, options));
+        }
+        self.sessions.insert(spec.session, Open { spec, next, kept: false, sent });
+        Ok(next)
+    }
+
+    /// A frame from the previous stage, the coordinator, or, to the first stage, the last one.
+    fn frame(&mut self, frame: Frame) {
+        let Some(open) = self.sessions.get_mut(&frame.session) else { return };
+        let frame = match arrival(open.next, frame.position, frame.rows) {
+            Arrival::Next => frame,
+            Arrival::PartlyKnown(rows) => without(frame, rows),
+            out_of_turn => {
+                tracing::debug!(
+                    session = frame.session,
+                    position = frame.position,
+                    "dropped a frame: {out_of_turn:?} where {} comes next",
+                    open.next
+                );
+                return;
+            }
+        };
+        open.next = frame.position + frame.rows;
+        let (session, position) = (SessionId(frame.session), frame.position);
+        let Some((input, sample)) = input_of(frame) else { return };
+        self.worker.order(&ToWorker::Forward(Work { session, position, sample, input }));
+    }
+
+    async fn said(&mut self, message: FromWorker) {
+        match message {
+            FromWorker::Output { session, position, rows, output, sample } => {
+                let Some(open) = self.sessions.get_mut(&session.0) else { return };
+                match output {
+                    Output::Hidden(hidden) => {
+                        let frame = hidden_frame(session.0, position, sample, hidden);
+                        open.sent.note(&frame);
+                        self.send_on(frame).await;
+                    }
+                    Output::Token(sampled) => {
+                        let frame = token_frame(&open.spec, position + rows, &sampled);
+                        open.sent.note(&frame);
+                        self.send_back(frame).await;
+                    }
+                    Output::Nothing => {}
+                }
+            }
+            FromWorker::Failed { session, why, blame } => {
+                let fault = match blame {
+                    Blame::Request => Fault::Request,
+                    Blame::Own => Fault::Stage(self.index),
+                    Blame::Previous => Fault::Stage(self.index.saturating_sub(1)),
+                };
+                self.fail(session.0, fault, &why).await;
+            }
+            FromWorker::Report(report) => {
+                if !self.reports.is_empty() {
+                    let WorkerReport { peak_bytes, kv_bytes, decode_us, decoded } = report;
+                    let round_trip = self.link.as_ref().and_then(RoundTrips::median);
+                    let link_round_trip_us = round_trip.map(|time| time.as_micros() as u64);
+                    let report = StageReport { peak_bytes, kv_bytes, decode_us, decoded, link_round_trip_us };
+                    let _ = self.reports.remove(0).send(Ok(Answer::Report(report)));
+                }
+            }
+            FromWorker::Progress(_) | FromWorker::Loaded { .. } | FromWorker::LoadFailed(_) => {}
+        }
+    }
+
+    async fn send_on(&mut self, frame: Frame) {
+        let session = frame.session;
+        let sent = match self.routes.as_mut().and_then(|routes| routes.next.as_mut()) {
+            Some(next) => next.send(frame).await,
+            None => Err("it is not connected".to_owned()),
+        };
+        if let Err(why) = sent {
+            self.fail(session, Fault::Link, &format!("the next machine cannot be reached: {why}")).await;
+        }
+    }
+
+    /// A token goes to the first stage, so that the ring turns, and to the coordinator, who shows it.
+    async fn send_back(&mut self, frame: Frame) {
+        let Some(routes) = &mut self.routes else { return };
+        let mut failed = None;
+        if !frame.last
+            && let Some(first) = &mut routes.first
+        {
+            failed = first.send(frame.clone()).await.err();
+        }
+        let session = frame.session;
+        if routes.coordinator.send(frame).await.is_err() {
+            // Nobody waits for this answer any more.
+            self.sessions.remove(&session);
+            self.worker.order(&ToWorker::Close(SessionId(session)));
+        } else if let Some(why) = failed {
+            self.fail(session, Fault::Link, &format!("the first machine cannot be reached: {why}")).await;
+        }
+    }
+
+    async fn fail(&mut self, session: u64, fault: Fault, why: &str) {
+        let epoch = self.epoch;
+        if let Some(routes) = &mut self.routes {
+            let _ = routes.coordinator.send(failed_frame(session, epoch, fault, why)).await;
+        }
+    }
+
+    async fn died(&mut self, how: &str) {
+        let why = format!("the worker process ended ({how})");
+        tracing::warn!("{why}");
+        self.dead = Some(why.clone());
+        self.reports.clear();
+        for session in std::mem::take(&mut self.sessions).into_keys() {
+            self.fail(session, Fault::Link, &why).await;
+        }
+    }
+
+    /// Hears of streams that break for good while nothing is being sent on them.
+    fn watch(&self, routes: &Routes) {
+        let neighbours = [("the next machine", &routes.next), ("the first machine", &routes.first)];
+        for (whom, destination) in neighbours {
+            if let (Some(Destination::Remote(outlet)), commands) = (destination, self.commands.clone()) {
+                let ended = outlet.ended();
+                tokio::spawn(async move {
+                    let why = ended.await;
+                    if let Some(commands) = commands.upgrade() {
+                        let _ = commands.send(Command::Lost(whom, why)).await;
+                    }
+                });
+            }
+        }
+    }
+}

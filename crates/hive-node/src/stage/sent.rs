@@ -1,0 +1,172 @@
+//! What a stage has sent in a session, so that whoever takes over the next stage can be given it again.
+//!
+//! Hidden states of every position, in one piece; of the last stage, its tokens. What a receiver has already it
+//! drops, so sending too much once more is harmless, and sending from where it stands is enough.
+
+use bytes::Bytes;
+use hive_net::{Frame, Kind};
+
+use crate::control::Resend;
+
+/// Rows of hidden states sent together once more: as many as a prompt's chunk has.
+const ROWS: usize = 256;
+
+/// The log of one session.
+#[derive(Debug, Default)]
+pub(super) struct Sent {
+    /// Hidden states from position 0 on.
+    hidden: Vec<u8>,
+    /// A frame of these states, without its payload: their type and width.
+    like: Option<Frame>,
+    row_bytes: usize,
+    tokens: Vec<Frame>,
+}
+
+impl Sent {
+    /// Notes a frame on its way.
+    pub(super) fn note(&mut self, frame: &Frame) {
+        match frame.kind {
+            Kind::Hidden => {
+                self.row_bytes = frame.payload.len() / frame.rows as usize;
+                self.hidden.truncate(frame.position as usize * self.row_bytes);
+                self.hidden.extend_from_slice(&frame.payload);
+                self.like = Some(Frame { payload: Bytes::new(), ..frame.clone() });
+            }
+            Kind::Token => self.tokens.push(frame.clone()),
+            Kind::Tokens | Kind::Failed => {}
+        }
+    }
+
+    /// The log of a conversation that goes on from `position` under another name.
+    pub(super) fn continued(mut self, position: u32) -> Self {
+        self.hidden.truncate(position as usize * self.row_bytes);
+        self.tokens.clear();
+        self
+    }
+
+    /// The frames that are missing. Rows whose tokens are known travel together; from there on each row is asked for its
+    /// token.
+    pub(super) fn again(&self, wanted: Resend) -> Vec<Frame> {
+        // Tokens go to the coordinator as well, which wants those that it does not know.
+        let from = wanted.from.min(wanted.sample_from + 1);
+        let mut frames: Vec<Frame> = self.tokens.iter().filter(|token| token.position >= from).cloned().collect();
+        let Some(like) = &self.like else { return frames };
+        let end = self.hidden.len() / self.row_bytes;
+        let mut at = wanted.from as usize;
+        while at < end {
+            let sample = at >= wanted.sample_from as usize;
+            let most = if sample { at + 1 } else { (at + ROWS).min(wanted.sample_from as usize) };
+            let until = most.min(end);
+            let payload = Bytes::copy_from_slice(&self.hidden[at * self.row_bytes..until * self.row_bytes]);
+            let (position, rows) = (at as u32, (until - at) as u32);
+            frames.push(Frame { sample, session: wanted.session, position, rows, payload, ..like.clone() });
+            at = until;
+        }
+        frames
+    }
+}
+
+/// How a frame stands to what a session has had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Arrival {
+    /// It is next.
+    Next,
+    /// It was here before, all of it.
+    Known,
+    /// So many of its rows were here before.
+    PartlyKnown(u32),
+    /// Something is missing before it; it will come again after that.
+    Early,
+}
+
+/// Judges a frame of `rows` rows from `position` on, where `next` is the position that is wanted.
+pub(super) fn arrival(next: u32, position: u32, rows: u32) -> Arrival {
+    if position > next {
+        Arrival::Early
+    } else if position == next {
+        Arrival::Next
+    } else if position.saturating_add(rows) <= next {
+        Arrival::Known
+    } else {
+        Arrival::PartlyKnown(next - position)
+    }
+}
+
+/// A frame without its first rows.
+pub(super) fn without(frame: Frame, rows: u32) -> Frame {
+    let row_bytes = frame.payload.len() / frame.rows as usize;
+    let payload = frame.payload.slice(rows as usize * row_bytes..);
+    Frame { position: frame.position + rows, rows: frame.rows - rows, payload, ..frame }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hive_net::Element;
+
+    fn hidden(position: u32, rows: u32) -> Frame {
+        let payload: Vec<u8> = (position..position + rows).flat_map(|row| [row as u8; 4]).collect();
+        Frame {
+            kind: Kind::Hidden,
+            element: Element::F16,
+            sample: false,
+            last: false,
+            session: 7,
+            epoch: 0,
+            position,
+            rows,
+            width: 2,
+            payload: payload.into(),
+        }
+    }
+
+    fn shape(frames: &[Frame]) -> Vec<(u32, u32, bool)> {
+        frames.iter().map(|frame| (frame.position, frame.rows, frame.sample)).collect()
+    }
+
+    fn resend(from: u32, sample_from: u32) -> Resend {
+        Resend { session: 7, from, sample_from }
+    }
+
+    #[test]
+    fn what_is_missing_comes_again_row_for_row() {
+        let mut sent = Sent::default();
+        for frame in [hidden(0, 300), hidden(300, 1), hidden(301, 1)] {
+            sent.note(&frame);
+        }
+        let again = sent.again(resend(0, 300));
+        assert_eq!(shape(&again), [(0, 256, false), (256, 44, false), (300, 1, true), (301, 1, true)]);
+        assert_eq!(again[2].payload, hidden(300, 1).payload);
+        assert_eq!(shape(&sent.again(resend(301, 300))), [(301, 1, true)]);
+        assert!(sent.again(resend(302, 301)).is_empty());
+    }
+
+    #[test]
+    fn tokens_come_again_where_the_first_stage_or_the_coordinator_misses_them() {
+        let mut sent = Sent::default();
+        for position in 7..10 {
+            sent.note(&Frame { kind: Kind::Token, ..hidden(position, 1) });
+        }
+        assert_eq!(shape(&sent.again(resend(9, 8))), [(9, 1, false)]);
+        assert_eq!(shape(&sent.again(resend(10, 7))), [(8, 1, false), (9, 1, false)]);
+        assert!(sent.again(resend(10, 9)).is_empty());
+    }
+
+    #[test]
+    fn a_conversation_that_goes_on_forgets_what_came_after() {
+        let mut sent = Sent::default();
+        sent.note(&hidden(0, 10));
+        let mut sent = sent.continued(4);
+        sent.note(&hidden(4, 2));
+        assert_eq!(shape(&sent.again(resend(0, 5))), [(0, 5, false), (5, 1, true)]);
+    }
+
+    #[test]
+    fn frames_are_taken_once_and_in_their_order() {
+        assert_eq!(arrival(5, 5, 1), Arrival::Next);
+        assert_eq!(arrival(5, 3, 2), Arrival::Known);
+        assert_eq!(arrival(5, 3, 4), Arrival::PartlyKnown(2));
+        assert_eq!(arrival(5, 6, 1), Arrival::Early);
+        assert_eq!(without(hidden(3, 4), 2), hidden(5, 2));
+    }
+}

@@ -1,0 +1,86 @@
+//! Which machine takes over a stage that is lost.
+
+/// A machine that could.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Candidate {
+    /// Bytes of memory it gives.
+    pub memory_bytes: u64,
+    /// Bytes of weights it reads per second.
+    pub bytes_per_s: f64,
+    /// Whether the stage was there, and only its worker died.
+    pub holds_it_now: bool,
+    /// Whether it holds another stage of the same model.
+    pub holds_another: bool,
+    /// Whether stages keep dying there.
+    pub failed: bool,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replacement {
+    /// The machine of this place in the list takes the stage.
+    By(usize),
+    /// None has room.
+    NoRoom {
+        /// Bytes that the roomiest machine gives.
+        most_bytes: u64,
+    },
+}
+
+/// Speeds that differ by less than this are alike.
+const ALIKE: f64 = 0.8;
+
+/// The machine where the stage was, if only its worker died; else the fastest that has room, and of those alike, one that
+/// holds no other stage. One where stages keep dying is the last choice.
+pub fn replace(needed_bytes: u64, candidates: &[Candidate]) -> Replacement {
+    let fits = |candidate: &&(usize, &Candidate)| candidate.1.memory_bytes >= needed_bytes;
+    let fitting: Vec<_> = candidates.iter().enumerate().collect::<Vec<_>>().iter().filter(fits).copied().collect();
+    let fastest = fitting.iter().map(|(_, candidate)| candidate.bytes_per_s).fold(0.0, f64::max);
+    let rank = |candidate: &Candidate| {
+        let fast = candidate.bytes_per_s >= fastest * ALIKE;
+        (!candidate.failed, candidate.holds_it_now, fast, !candidate.holds_another)
+    };
+    let best = fitting.iter().max_by(|(at, a), (bt, b)| {
+        let speeds = || a.bytes_per_s.total_cmp(&b.bytes_per_s);
+        // Of equals, the one listed first.
+        rank(a).cmp(&rank(b)).then_with(speeds).then_with(|| bt.cmp(at))
+    });
+    match best {
+        Some((place, _)) => Replacement::By(*place),
+        None => Replacement::NoRoom {
+            most_bytes: candidates.iter().map(|candidate| candidate.memory_bytes).max().unwrap_or(0),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine(memory_bytes: u64, bytes_per_s: f64) -> Candidate {
+        Candidate { memory_bytes, bytes_per_s, holds_it_now: false, holds_another: false, failed: false }
+    }
+
+    #[test]
+    fn the_fastest_with_room_takes_over_and_a_free_one_before_a_busy_one() {
+        assert_eq!(replace(10, &[machine(20, 1.0), machine(5, 9.0), machine(10, 2.0)]), Replacement::By(2));
+        let busy = Candidate { holds_another: true, ..machine(20, 2.1) };
+        assert_eq!(replace(10, &[busy, machine(20, 2.0)]), Replacement::By(1));
+        assert_eq!(replace(10, &[busy, machine(20, 1.0)]), Replacement::By(0));
+    }
+
+    #[test]
+    fn a_dead_worker_is_started_again_where_it_was_unless_it_keeps_dying() {
+        let here = Candidate { holds_it_now: true, ..machine(20, 1.0) };
+        assert_eq!(replace(10, &[machine(20, 9.0), here]), Replacement::By(1));
+        let dying = Candidate { failed: true, ..here };
+        assert_eq!(replace(10, &[machine(20, 0.1), dying]), Replacement::By(0));
+        assert_eq!(replace(10, &[machine(5, 9.0), dying]), Replacement::By(1));
+    }
+
+    #[test]
+    fn no_room_says_how_much_there_is() {
+        assert_eq!(replace(10, &[machine(3, 1.0), machine(7, 1.0)]), Replacement::NoRoom { most_bytes: 7 });
+        assert_eq!(replace(10, &[]), Replacement::NoRoom { most_bytes: 0 });
+    }
+}
