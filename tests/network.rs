@@ -281,6 +281,57 @@ fn an_answer_goes_on_when_a_machine_or_a_worker_dies_in_the_middle_of_it() {
     assert!(answer["stages"].as_array().unwrap().iter().all(|stage| stage["node"] == "ann"), "{}", answer["stages"]);
 }
 
+#[test]
+fn a_machine_that_stops_sharing_or_quits_hands_over_first() {
+    let mut lab = Lab::new();
+    lab.network("switch", &["ann", "bob", "cat"], "10.77.0");
+    let [ann, bob, cat] = ["ann", "bob", "cat"].map(|name| lab.node(name, ""));
+    pair(&lab, &ann, &bob);
+    pair(&lab, &ann, &cat);
+    pair(&lab, &bob, &cat);
+    let ask = || {
+        let fixed = ["chat", "--prompt", LONG, "--max-tokens", "250", "--stages", "3", "--json"];
+        ann.command(&lab, &fixed).spawn().unwrap()
+    };
+    let whole = |child: std::process::Child| -> serde_json::Value {
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let holders = |answer: &serde_json::Value| -> Vec<String> {
+        let stages = answer["stages"].as_array().unwrap().iter();
+        stages.map(|stage| stage["node"].as_str().unwrap().to_owned()).collect()
+    };
+    let undisturbed = whole(ask());
+    assert!(holders(&undisturbed).contains(&"bob".to_owned()));
+
+    let child = ask();
+    std::thread::sleep(Duration::from_millis(1200));
+    assert_eq!(bob.run(&lab, &["share", "off"]).trim(), "sharing is switched off");
+    let answer = whole(child);
+    assert_eq!(answer["tokens"], undisturbed["tokens"]);
+    assert!(!holders(&answer).contains(&"bob".to_owned()), "{}", answer["stages"]);
+    patiently("what was handed over is gone", || workers(&bob).is_empty());
+    let (code, _, refusal) = ann.try_run(&lab, &["chat", "--prompt", "Hello.", "--stages", "3"]);
+    assert!(code == 1 && refusal.contains("only 2 are here and share"), "{refusal}");
+
+    // Remembered; and a pause is a pause.
+    assert!(bob.run(&lab, &["share", "on"]).starts_with("sharing up to"));
+    assert!(bob.run(&lab, &["pause", "30"]).starts_with("paused for another 30 min"));
+    assert!(bob.run(&lab, &["pause", "0"]).starts_with("sharing up to"));
+    patiently("bob shares again", || {
+        ann.try_run(&lab, &["chat", "--prompt", "Hi.", "--max-tokens", "1", "--stages", "3"]).0 == 0
+    });
+
+    let child = ask();
+    std::thread::sleep(Duration::from_millis(1200));
+    // The one that asks is not in the way; cat is told to quit as systemd would.
+    cat.signal("-TERM");
+    let answer = whole(child);
+    assert_eq!(answer["tokens"], undisturbed["tokens"]);
+    assert!(!holders(&answer).contains(&"cat".to_owned()), "{}", answer["stages"]);
+}
+
 /// The frames that `capture.py` wrote.
 fn frames(file: &std::path::Path) -> Vec<Vec<u8>> {
     let bytes = std::fs::read(file).unwrap();

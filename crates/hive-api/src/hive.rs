@@ -28,6 +28,7 @@ pub(crate) fn routes() -> Router<Shared> {
         .route("/peers/{who}/remove", post(remove))
         .route("/peers/{who}/block", post(block))
         .route("/peers/{who}/rename", post(rename))
+        .route("/sharing", post(sharing))
         .route("/invites", post(invite))
         .route("/join", post(join))
         .route("/plan", get(plan))
@@ -66,6 +67,26 @@ async fn events(State(shared): State<Shared>) -> Sse<impl Stream<Item = Result<E
         Some((Ok(event), (node, changes, heard)))
     });
     Sse::new(stream).keep_alive(KeepAlive::default())
+}
+
+/// What the owner wants of sharing from now on.
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+enum SharingWish {
+    /// On or off.
+    Share(bool),
+    /// Not for so many minutes; 0 ends a pause.
+    PauseMinutes(u32),
+}
+
+async fn sharing(State(shared): State<Shared>, Json(wish): Json<SharingWish>) -> Result<Json<Status>, Refusal> {
+    let switched = match wish {
+        SharingWish::Share(on) => shared.node.share(on),
+        SharingWish::PauseMinutes(0) => shared.node.pause(None),
+        SharingWish::PauseMinutes(minutes) => shared.node.pause(Some(Duration::from_secs(u64::from(minutes) * 60))),
+    };
+    switched.map_err(Refusal::internal)?;
+    Ok(Json(shared.node.status()))
 }
 
 fn find(shared: &Shared, who: &str) -> Result<PeerId, Refusal> {

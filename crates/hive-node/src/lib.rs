@@ -22,6 +22,7 @@ pub mod models;
 pub mod reach;
 pub mod serving;
 pub mod settings;
+pub mod sharing;
 pub mod worker;
 
 mod answer;

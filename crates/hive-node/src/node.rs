@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use hive_host::InterfaceKind;
 use hive_net::discovery::{Discovery, Sighting};
@@ -24,6 +25,7 @@ use crate::profile::{Profile, offered_bytes};
 use crate::reach;
 use crate::serve;
 use crate::serving::Serving;
+use crate::sharing::{self, Observed, Policy, Switches};
 use crate::speed::{self, Speed};
 use crate::stage::{Destination, Routes, Stage};
 
@@ -57,6 +59,8 @@ pub struct NodeOptions {
     pub share: bool,
     /// The most memory it gives, in bytes.
     pub memory_cap: Option<u64>,
+    /// When it gives memory to others.
+    pub policy: Policy,
     /// Whether others may name models by path: only where all nodes are one process.
     pub trust_paths: bool,
     /// Versions of the control protocol spoken; tests start older and newer nodes.
@@ -74,6 +78,7 @@ impl NodeOptions {
             relay: Relay::None,
             share: true,
             memory_cap: None,
+            policy: Policy::default(),
             trust_paths: false,
             speaks: SPEAKS,
         }
@@ -121,7 +126,18 @@ struct Inner {
     /// The rings that this node coordinates.
     coordinated: Mutex<HashMap<RingId, Coordinated>>,
     serving: Serving,
+    /// What its owner wants of it.
+    owner: Owner,
+    switches: watch::Sender<Switches>,
+    leaving: AtomicBool,
     stopped: watch::Sender<bool>,
+}
+
+/// What the owner of the machine has set.
+struct Owner {
+    share: bool,
+    memory_cap: Option<u64>,
+    policy: Policy,
 }
 
 /// A ring that this node coordinates.
@@ -132,13 +148,18 @@ struct Coordinated {
     wanted: Vec<(StageId, PeerId)>,
 }
 
+/// How long a node that is quit waits for others to take over what it computes for them.
+const LEAVING_PATIENCE: Duration = Duration::from_secs(10);
+/// Between two looks whether they have.
+const LEAVING_PAUSE: Duration = Duration::from_millis(50);
+
 /// How often the node looks at its own machine.
-const LOOK: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_secs(1);
 
 impl Node {
     /// Starts a node.
     pub async fn start(options: NodeOptions) -> Result<Self, StartError> {
-        let NodeOptions { name, bind, data, discover, relay, share, memory_cap, trust_paths, speaks } = options;
+        let NodeOptions { name, bind, data, discover, relay, share, memory_cap, policy, trust_paths, speaks } = options;
         let identity = match &data {
             Some(data) => crate::identity::open(data)?,
             None => Identity::generate(),
@@ -153,6 +174,7 @@ impl Node {
         // Measured before, on this machine and with this version.
         let speed: Option<Speed> = data.as_deref().map(|data| data.read(speed::FILE)).transpose()?.flatten();
         let speed = speed.filter(Speed::is_of_this_machine);
+        let switches = data.as_deref().map(|data| data.read(sharing::FILE)).transpose()?.flatten().unwrap_or_default();
         let find_out = data.is_some() && share && speed.is_none();
         let profile = Profile {
             name: name.clone(),
@@ -160,7 +182,8 @@ impl Node {
             chip: hive_host::this().chip(),
             os: std::env::consts::OS.to_owned(),
             threads: hive_host::threads(),
-            sharing: share,
+            // Decided at the first look.
+            sharing: false,
             decode_tokens_per_s: speed.as_ref().map(|speed| speed.decode_tokens_per_s),
             bytes_per_s: speed.as_ref().map(|speed| speed.bytes_per_s),
             prefill_tokens_per_s: speed.as_ref().map(|speed| speed.prefill_tokens_per_s),
@@ -180,13 +203,16 @@ impl Node {
             stages: Mutex::default(),
             coordinated: Mutex::default(),
             serving: Serving::default(),
+            owner: Owner { share, memory_cap, policy },
+            switches: watch::channel(switches).0,
+            leaving: AtomicBool::new(false),
             stopped: watch::channel(false).0,
         };
         let node = Self { inner: Arc::new(inner) };
-        node.look(memory_cap);
+        node.look();
         tokio::spawn(serve::serve(node.clone(), incoming));
         tokio::spawn(presence::attend(node.clone()));
-        tokio::spawn(watch_machine(node.clone(), memory_cap));
+        tokio::spawn(watch_machine(node.clone()));
         if find_out {
             tokio::spawn(speed::find_out(node.clone()));
         }
@@ -273,6 +299,41 @@ impl Node {
     /// What has happened with machines since the notice of this number.
     pub fn notices(&self, after: u64) -> Vec<Notice> {
         self.inner.peers.notices(after)
+    }
+
+    /// Switches sharing on or off; remembered.
+    pub fn share(&self, on: bool) -> Result<(), DataError> {
+        self.switch(Switches { share: Some(on), paused_until_s: None })
+    }
+
+    /// Pauses sharing for so long, or, with nothing, ends a pause; remembered.
+    pub fn pause(&self, time: Option<Duration>) -> Result<(), DataError> {
+        let before = *self.inner.switches.borrow();
+        let resumed = Switches { paused_until_s: None, ..before };
+        self.switch(time.map_or(resumed, |time| resumed.paused(time, SystemTime::now())))
+    }
+
+    fn switch(&self, switches: Switches) -> Result<(), DataError> {
+        self.save(sharing::FILE, &switches)?;
+        self.inner.switches.send_replace(switches);
+        self.look();
+        Ok(())
+    }
+
+    /// Stops computing for others and waits until they have what they need from elsewhere, or for as long as a person who
+    /// quits waits.
+    pub async fn leave(&self) {
+        self.inner.leaving.store(true, Ordering::Relaxed);
+        self.look();
+        let until = Instant::now() + LEAVING_PATIENCE;
+        let needed = || {
+            lock(&self.inner.stages)
+                .values()
+                .any(|(owner, _)| *owner != self.id() && self.peers().life(*owner).is_some())
+        };
+        while needed() && Instant::now() < until {
+            tokio::time::sleep(LEAVING_PAUSE).await;
+        }
     }
 
     /// Leaves the swarm: stages end, connections close, the announcement is taken back.
@@ -490,7 +551,7 @@ impl Node {
         progress: &mut impl FnMut(usize),
     ) -> Result<String, String> {
         if asker != self.id() && !self.profile().sharing {
-            return Err("it does not share".to_owned());
+            return Err(self.profile().not_sharing.unwrap_or_else(|| "it does not share".to_owned()));
         }
         let path = crate::models::locate(&spec.source, asker == self.id() || self.trusts_paths())?;
         let (stage, device) = Stage::load(&path, id.index, &spec, progress).await?;
@@ -513,25 +574,37 @@ impl Node {
     }
 
     /// Looks at this machine, and says what has changed.
-    fn look(&self, memory_cap: Option<u64>) {
+    fn look(&self) {
         let host = hive_host::this();
+        let Owner { share, memory_cap, policy } = &self.inner.owner;
         let memory = hive_host::Memory::now();
-        let available = memory.map_or(0, |memory| memory.available_bytes);
+        let (free_bytes, memory_bytes) = memory.map_or((0, 0), |memory| (memory.available_bytes, memory.total_bytes));
+        let (power, heat) = (host.power(), host.heat());
+        let idle = policy.only_when_idle.and_then(|_| host.idle());
+        let observed = Observed { power, heat, idle, free_bytes, memory_bytes };
+        let (switches, leaving) = (*self.inner.switches.borrow(), self.inner.leaving.load(Ordering::Relaxed));
+        let sharing_now = self.profile().sharing;
+        let decided = sharing::decide(*share, leaving, policy, switches, observed, sharing_now, SystemTime::now());
         let sessions = lock(&self.inner.stages).values().map(|(_, stage)| stage.sessions()).sum();
-        self.inner.profile.send_if_modified(|profile| {
+        let changed = self.inner.profile.send_if_modified(|profile| {
             let before = profile.clone();
-            profile.memory_bytes = memory.map_or(0, |memory| memory.total_bytes);
-            let offer = offered_bytes(available, memory_cap, host.gpu_working_set_bytes());
+            profile.memory_bytes = memory_bytes;
+            let offer = offered_bytes(free_bytes, *memory_cap, host.gpu_working_set_bytes());
             // Free memory changes with every breath; others hear of what matters to them.
             if profile.offered_bytes.abs_diff(offer) > OFFER_STEP_BYTES {
                 profile.offered_bytes = offer;
             }
-            profile.power = host.power();
-            profile.heat = host.heat();
+            profile.power = power;
+            profile.heat = heat;
             profile.models = crate::models::names();
             profile.sessions = sessions;
+            profile.sharing = decided.is_ok();
+            profile.not_sharing = decided.err().map(|why| why.to_string());
             *profile != before
         });
+        if changed {
+            self.peers().touch();
+        }
     }
 }
 
@@ -576,17 +649,19 @@ async fn follow_sightings(node: Node, mut sightings: mpsc::Receiver<Sighting>) {
     }
 }
 
-async fn watch_machine(node: Node, memory_cap: Option<u64>) {
+async fn watch_machine(node: Node) {
     let mut awake = Awake::default();
+    let mut switches = node.inner.switches.subscribe();
     loop {
         tokio::select! {
             () = tokio::time::sleep(LOOK) => {}
+            _ = switches.changed() => {}
             () = node.stopping() => return,
         }
         let here = node.clone();
         // Asking the system can take a while, on a Mac most of all.
         let looking = tokio::task::spawn_blocking(move || {
-            here.look(memory_cap);
+            here.look();
             let profile = here.profile();
             awake.hold(profile.sharing && !profile.power.on_battery);
             (own_networks(), awake)

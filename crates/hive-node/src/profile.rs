@@ -23,8 +23,10 @@ pub struct Profile {
     pub memory_bytes: u64,
     /// What it offers the swarm at this moment, in bytes.
     pub offered_bytes: u64,
-    /// Whether it shares at all.
+    /// Whether it computes for others now.
     pub sharing: bool,
+    /// Why it does not, in words.
+    pub not_sharing: Option<String>,
     /// How fast it computes the starter model: tokens of an answer per second.
     pub decode_tokens_per_s: Option<f64>,
     /// Bytes of weights it reads per second on the way: what tells how fast it is with other models.

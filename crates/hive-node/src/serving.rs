@@ -185,9 +185,9 @@ impl Node {
         let stages = ring.stages();
         let Some(places) = stages.iter().map(place).collect::<Option<Vec<_>>>() else { return Ok(Revision::Move) };
         if let Some(wanted) = wish.stages {
-            // It was mended onto fewer machines, and there are enough again.
+            // Mended onto fewer machines, it is not what was wished for.
             let used = places.iter().collect::<BTreeSet<_>>().len();
-            return Ok(if used < wanted && machines.len() >= wanted { Revision::Move } else { Revision::Keep });
+            return Ok(if used < wanted { Revision::Move } else { Revision::Keep });
         }
         let mut nodes: Vec<_> = machines.iter().map(|machine| machine.profile.clone()).collect();
         let link = |a: usize, b: usize| between(&machines[a], &machines[b]);

@@ -18,6 +18,10 @@ pub struct Settings {
     pub memory: Option<String>,
     /// Whether memory is given to the swarm at all.
     pub share: Option<bool>,
+    /// Share only while on mains power.
+    pub only_on_power: Option<bool>,
+    /// Share only when nobody has touched the machine for so many minutes.
+    pub only_when_idle_minutes: Option<u64>,
     /// Whether everything stays on the local network.
     pub lan_only: Option<bool>,
     /// Where the API listens; a loopback address.

@@ -42,6 +42,18 @@ pub(crate) enum Command {
         /// The new name
         name: String,
     },
+    /// Switch sharing on or off
+    Share {
+        /// On or off
+        #[arg(value_parser = parse_switch, action = clap::ArgAction::Set)]
+        on: bool,
+    },
+    /// Share nothing for a while; with 0, share again
+    Pause {
+        /// For how long
+        #[arg(default_value_t = 60, value_name = "MINUTES")]
+        minutes: u32,
+    },
     /// Invite a machine that is not on this network
     Invite(InviteOptions),
     /// Join the machine that an invitation names
@@ -59,6 +71,14 @@ pub(crate) enum Command {
     /// Hold a part of a model; started by a node
     #[command(name = hive_node::worker::SUBCOMMAND, hide = true)]
     Worker,
+}
+
+fn parse_switch(text: &str) -> Result<bool, String> {
+    match text {
+        "on" => Ok(true),
+        "off" => Ok(false),
+        other => Err(format!("\"{other}\" is neither on nor off")),
+    }
 }
 
 #[derive(Debug, Clone, Copy, Args)]

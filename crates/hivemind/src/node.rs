@@ -2,10 +2,12 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
+use std::time::Duration;
 
 use hive_api::Api;
 use hive_node::data::DataFolder;
 use hive_node::settings::{Settings, parse_bytes};
+use hive_node::sharing::Policy;
 use hive_node::{Node, NodeOptions, PeerState, Relay};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -35,24 +37,38 @@ pub(crate) async fn run(arguments: NodeArguments, folder: &Path) -> Result<(), F
     if lan_only {
         output::line("nothing leaves the local network");
     }
-    tell(&node).await?;
+    tell(&node).await;
     output::line("leaving");
+    // Asked again, it goes at once.
+    tokio::select! {
+        () = node.leave() => {}
+        () = asked_to_end() => {}
+    }
     drop(api);
     node.stop().await;
     Ok(())
 }
 
+/// Until the process is asked to end.
+async fn asked_to_end() {
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return std::future::pending().await };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
 /// Says what happens with machines, until the process is asked to end.
-async fn tell(node: &Node) -> Result<(), Failure> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(Failure::new)?;
+async fn tell(node: &Node) {
+    let end = asked_to_end();
+    tokio::pin!(end);
     let mut changes = node.changes();
     changes.mark_changed();
     let mut heard = 0;
     loop {
         tokio::select! {
-            changed = changes.changed() => if changed.is_err() { return Ok(()) },
-            _ = tokio::signal::ctrl_c() => return Ok(()),
-            _ = terminate.recv() => return Ok(()),
+            changed = changes.changed() => if changed.is_err() { return },
+            () = &mut end => return,
         }
         for notice in node.notices(heard) {
             heard = notice.number;
@@ -103,6 +119,10 @@ fn options(
         relay,
         share: !arguments.no_share && settings.share.unwrap_or(true),
         memory_cap: memory_cap.transpose()?,
+        policy: Policy {
+            only_on_power: settings.only_on_power.unwrap_or(false),
+            only_when_idle: settings.only_when_idle_minutes.map(|minutes| Duration::from_secs(minutes * 60)),
+        },
         ..NodeOptions::new(name, bind)
     };
     Ok((options, arguments.api.or(settings.api).unwrap_or(hive_api::DEFAULT_ADDRESS)))

@@ -17,12 +17,11 @@ pub(crate) async fn status(client: &Client, as_json: bool) -> Result<(), Failure
         return Ok(());
     }
     let profile = &status["profile"];
-    let sharing = if profile["sharing"] == true { "sharing" } else { "not sharing" };
-    let offered = profile["offered_bytes"].as_u64().unwrap_or_default();
+    let sharing = sharing_words(profile);
     output::line(format_args!("{} · {}", text(&profile["name"]), text(&status["fingerprint"])));
     let speed = profile["decode_tokens_per_s"].as_f64();
     let speed = speed.map_or(String::new(), |speed| format!(" · {speed:.0} tok/s with the starter model"));
-    output::line(format_args!("{} · {sharing} up to {}{speed}", text(&profile["chip"]), output::megabytes(offered)));
+    output::line(format_args!("{} · {sharing}{speed}", text(&profile["chip"])));
     if status["discovery"] != "on" && status["discovery"] != "off" {
         output::line(text(&status["discovery"]));
     }
@@ -33,6 +32,22 @@ pub(crate) async fn status(client: &Client, as_json: bool) -> Result<(), Failure
         output::line(format_args!("{} on {}", text(&status["model"]["name"]), stages.join(" + ")));
     }
     list(status["peers"].as_array().map(Vec::as_slice).unwrap_or_default());
+    Ok(())
+}
+
+fn sharing_words(profile: &Value) -> String {
+    if profile["sharing"] == true {
+        let offered = profile["offered_bytes"].as_u64().unwrap_or_default();
+        format!("sharing up to {}", output::megabytes(offered))
+    } else {
+        profile["not_sharing"].as_str().unwrap_or("not sharing").to_owned()
+    }
+}
+
+/// Switches or pauses sharing, and says how it is now.
+pub(crate) async fn sharing(client: &Client, wish: &Value) -> Result<(), Failure> {
+    let status: Value = client.post("/hive/v1/sharing", wish).await?;
+    output::line(sharing_words(&status["profile"]));
     Ok(())
 }
 

@@ -1,0 +1,173 @@
+//! Whether this machine computes for others at this moment, and why not: the owner comes first.
+//!
+//! The owner's wishes and what can be seen of the machine go in, a named choice comes out ([`decide`]). A machine that stops
+//! sharing says so to the others, who move its layers elsewhere before they let it go (`ring/mend.rs`). What the owner
+//! of this machine asks is computed here in any case.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use hive_host::{Heat, Power};
+use serde::{Deserialize, Serialize};
+
+/// What the owner has set.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// Only while on mains power.
+    pub only_on_power: bool,
+    /// Only when nobody has touched the machine for this long.
+    pub only_when_idle: Option<Duration>,
+}
+
+/// What the owner has switched while the node ran; kept over restarts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Switches {
+    /// On or off; `None` is as the settings say.
+    pub share: Option<bool>,
+    /// Until when sharing is paused, in seconds since 1970.
+    pub paused_until_s: Option<u64>,
+}
+
+/// The file the switches are kept in.
+pub(crate) const FILE: &str = "sharing.json";
+
+impl Switches {
+    /// Paused from now on for so long.
+    pub(crate) fn paused(self, time: Duration, now: SystemTime) -> Self {
+        Self { paused_until_s: Some(seconds(now + time)), ..self }
+    }
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
+}
+
+/// What can be seen of the machine.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Observed {
+    pub(crate) power: Power,
+    pub(crate) heat: Heat,
+    pub(crate) idle: Option<Duration>,
+    /// Memory that nobody uses, of all there is, in bytes.
+    pub(crate) free_bytes: u64,
+    pub(crate) memory_bytes: u64,
+}
+
+/// Why a machine does not share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Why {
+    SwitchedOff,
+    Paused { seconds_left: u64 },
+    Leaving,
+    OnBattery,
+    SavingEnergy,
+    Hot,
+    InUse,
+    ShortOfMemory,
+}
+
+impl std::fmt::Display for Why {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::SwitchedOff => f.write_str("sharing is switched off"),
+            Self::Paused { seconds_left } => write!(f, "paused for another {} min", seconds_left.div_ceil(60)),
+            Self::Leaving => f.write_str("HiveMind is being quit"),
+            Self::OnBattery => f.write_str("paused: on battery"),
+            Self::SavingEnergy => f.write_str("paused: saving energy"),
+            Self::Hot => f.write_str("paused: too hot"),
+            Self::InUse => f.write_str("paused: in use"),
+            Self::ShortOfMemory => f.write_str("paused: short of memory"),
+        }
+    }
+}
+
+/// A part of all memory that the owner's programs need to go on; below, the machine is about to slow down.
+const SHORT: u64 = 32;
+
+/// Whether to share now. `sharing` is whether the machine does so far: what wavers must be clearly better before it starts
+/// again.
+pub(crate) fn decide(
+    share: bool,
+    leaving: bool,
+    policy: &Policy,
+    switches: Switches,
+    observed: Observed,
+    sharing: bool,
+    now: SystemTime,
+) -> Result<(), Why> {
+    let Observed { power, heat, idle, free_bytes, memory_bytes } = observed;
+    let seconds_left = switches.paused_until_s.unwrap_or(0).saturating_sub(seconds(now));
+    let short = memory_bytes / SHORT;
+    let enough = if sharing { short } else { short * 2 };
+    let unused = |wanted: Duration| idle.is_none_or(|idle| idle >= wanted);
+    if leaving {
+        Err(Why::Leaving)
+    } else if !switches.share.unwrap_or(share) {
+        Err(Why::SwitchedOff)
+    } else if seconds_left > 0 {
+        Err(Why::Paused { seconds_left })
+    } else if heat >= Heat::Serious {
+        Err(Why::Hot)
+    } else if policy.only_on_power && power.on_battery {
+        Err(Why::OnBattery)
+    } else if policy.only_on_power && power.low_power_mode {
+        Err(Why::SavingEnergy)
+    } else if !policy.only_when_idle.is_none_or(unused) {
+        Err(Why::InUse)
+    } else if free_bytes < enough {
+        Err(Why::ShortOfMemory)
+    } else {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GIB: u64 = 1 << 30;
+
+    fn calm() -> Observed {
+        Observed { free_bytes: 8 * GIB, memory_bytes: 16 * GIB, ..Observed::default() }
+    }
+
+    fn judge(policy: &Policy, switches: Switches, observed: Observed) -> Result<(), Why> {
+        decide(true, false, policy, switches, observed, true, UNIX_EPOCH + Duration::from_secs(1000))
+    }
+
+    #[test]
+    fn the_owners_wishes_come_first() {
+        let (policy, none) = (Policy::default(), Switches::default());
+        assert_eq!(judge(&policy, none, calm()), Ok(()));
+        assert_eq!(judge(&policy, Switches { share: Some(false), ..none }, calm()), Err(Why::SwitchedOff));
+        let paused = none.paused(Duration::from_secs(90), UNIX_EPOCH + Duration::from_secs(1000));
+        assert_eq!(judge(&policy, paused, calm()), Err(Why::Paused { seconds_left: 90 }));
+        let over = none.paused(Duration::from_secs(90), UNIX_EPOCH + Duration::from_secs(900));
+        assert_eq!(judge(&policy, over, calm()), Ok(()));
+        assert_eq!(decide(true, true, &policy, none, calm(), true, UNIX_EPOCH), Err(Why::Leaving));
+    }
+
+    #[test]
+    fn battery_and_use_count_where_the_owner_says_so() {
+        let none = Switches::default();
+        let battery = Observed { power: Power { on_battery: true, ..Power::default() }, ..calm() };
+        assert_eq!(judge(&Policy::default(), none, battery), Ok(()));
+        let careful = Policy { only_on_power: true, only_when_idle: Some(Duration::from_mins(5)) };
+        assert_eq!(judge(&careful, none, battery), Err(Why::OnBattery));
+        let used = Observed { idle: Some(Duration::from_mins(1)), ..calm() };
+        assert_eq!(judge(&careful, none, used), Err(Why::InUse));
+        assert_eq!(judge(&careful, none, Observed { idle: Some(Duration::from_mins(6)), ..calm() }), Ok(()));
+        // A server without a desktop has nobody at it.
+        assert_eq!(judge(&careful, none, calm()), Ok(()));
+    }
+
+    #[test]
+    fn heat_and_want_of_memory_count_always_and_memory_does_not_waver() {
+        let (policy, none) = (Policy::default(), Switches::default());
+        assert_eq!(judge(&policy, none, Observed { heat: Heat::Serious, ..calm() }), Err(Why::Hot));
+        assert_eq!(judge(&policy, none, Observed { free_bytes: GIB / 4, ..calm() }), Err(Why::ShortOfMemory));
+        let some = Observed { free_bytes: GIB * 3 / 4, ..calm() };
+        assert_eq!(judge(&policy, none, some), Ok(()));
+        assert_eq!(decide(true, false, &policy, none, some, false, UNIX_EPOCH), Err(Why::ShortOfMemory));
+    }
+}
