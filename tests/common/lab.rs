@@ -85,6 +85,49 @@ impl Lab {
         }
     }
 
+    /// One more host on a switch, on a cable whose frames can be made to come late and irregularly: see [`Lab::rough`].
+    pub(crate) fn host_on_a_rough_cable(&mut self, switch: &str, host: &str, address: &str) {
+        let (middle, port) = (format!("{host}-middle"), format!("to-{host}"));
+        self.machine(host);
+        self.machine(&middle);
+        self.cable((host, "lan"), (&middle, "inner"));
+        self.cable((&middle, "outer"), (switch, &port));
+        ip(&format!("-n {} link set {port} master br0 up", Self::full(switch)));
+        // What is forwarded by a program must be whole: no checksum, no cutting left to hardware that is not there.
+        for (place, end) in [(host, "lan"), (&middle, "inner"), (&middle, "outer"), (switch, port.as_str())] {
+            let command = format!("ethtool -K {end} tx off gro off");
+            assert!(finish(self.command(place, &command), None).status.success(), "{command}");
+        }
+        self.address(host, "lan", &format!("{address}/24"));
+        self.plug(host, "lan");
+        self.plug(&middle, "inner");
+        self.plug(&middle, "outer");
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/lab/delay.py");
+        self.help(&middle, &format!("python3 {script} inner outer 0"));
+    }
+
+    /// Makes the rough cable of a host jitter by up to 50 ms, or ends that.
+    pub(crate) fn rough(&self, host: &str, on: bool) {
+        let middle = format!("{}-middle", Self::full(host));
+        let pids = Command::new("ip").args(["netns", "pids", &middle]).output().unwrap();
+        for pid in String::from_utf8_lossy(&pids.stdout).lines() {
+            let signal = if on { "-USR1" } else { "-USR2" };
+            assert!(Command::new("kill").args([signal, pid]).status().unwrap().success());
+        }
+    }
+
+    /// Lets one in twenty datagrams to a machine get lost, or ends that.
+    pub(crate) fn lossy(&self, machine: &str, on: bool) {
+        let rules = if on {
+            "table ip rough { chain come { type filter hook input priority 0; meta l4proto udp numgen random mod 20 < 1 drop; }; }\n"
+        } else {
+            "delete table ip rough\n"
+        };
+        let mut nft = self.command(machine, "nft -f -");
+        nft.stdin(Stdio::piped());
+        assert!(finish(nft, Some(rules.as_bytes())).status.success(), "nftables is installed");
+    }
+
     /// A cable whose ends are `end` on both machines, with a delay each way.
     pub(crate) fn slow_cable(&mut self, a: &str, b: &str, end: &str, one_way_ms: u32) {
         let middle = format!("{end}-middle");
@@ -203,6 +246,12 @@ impl Host {
 
     pub(crate) fn signal(&self, name: &str) {
         assert!(Command::new("kill").args([name, &self.process().to_string()]).status().unwrap().success());
+    }
+
+    /// Until the node has ended by itself.
+    pub(crate) fn wait(&mut self) {
+        let mut node = self.node.take().expect("the node was started");
+        super::wait(&mut node);
     }
 
     pub(crate) fn kill(&mut self) {

@@ -1,11 +1,14 @@
 """A cable with a delay: forwards frames between two interfaces, each held for a while. The kernel here has no netem.
 
 Usage: delay.py INTERFACE INTERFACE MILLISECONDS [LOSS_PERCENT]
+
+On SIGUSR1 the delay jitters by up to 50 ms, on SIGUSR2 it is steady again. Frames stay in their order.
 """
 
 import collections
 import random
 import select
+import signal
 import socket
 import sys
 import time
@@ -23,6 +26,16 @@ for name in names:
 # A fixed seed: a failure repeats.
 chance = random.Random(1)
 waiting = collections.deque()
+jitter = 0.0
+
+
+def rough(number, _):
+    global jitter
+    jitter = 0.05 if number == signal.SIGUSR1 else 0.0
+
+
+signal.signal(signal.SIGUSR1, rough)
+signal.signal(signal.SIGUSR2, rough)
 while True:
     patience = max(0, waiting[0][0] - time.monotonic()) if waiting else None
     readable, _, _ = select.select(ends, [], [], patience)
@@ -31,7 +44,9 @@ while True:
             while True:
                 frame, origin = end.recvfrom(1 << 16)
                 if origin[2] != OUTGOING and chance.random() >= loss:
-                    waiting.append((time.monotonic() + hold, ends[1 - ends.index(end)], frame))
+                    due = time.monotonic() + hold + chance.random() * jitter
+                    due = max(due, waiting[-1][0]) if waiting else due
+                    waiting.append((due, ends[1 - ends.index(end)], frame))
         except BlockingIOError:
             pass
     while waiting and waiting[0][0] <= time.monotonic():

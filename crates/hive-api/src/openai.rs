@@ -4,7 +4,7 @@
 //! that quietly lacks what was asked for is worse than none.
 
 use std::convert::Infallible;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::extract::State;
 use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
@@ -13,7 +13,9 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use futures_util::{Stream, StreamExt};
 use hive_node::serving::{ServeError, Wish};
-use hive_node::{AnswerError, Event, GenerateError, Message, PlacedStage, Request, Ring, Sampling, Summary, models};
+use hive_node::{
+    AnswerError, Event, GenerateError, Message, PlacedStage, Reply, Request, Ring, Sampling, Summary, models,
+};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
@@ -70,6 +72,8 @@ struct StreamOptions {
 struct HiveWish {
     /// Over exactly so many machines.
     stages: Option<usize>,
+    /// The answer ends after so many seconds, done or not.
+    timeout_s: Option<f64>,
 }
 
 #[derive(Deserialize)]
@@ -170,7 +174,10 @@ impl ChatRequest {
             Some(OneOrMany::Many(texts)) => texts,
         };
         let max_tokens = self.max_completion_tokens.or(self.max_tokens);
-        Ok(Request { sampling, max_tokens, stop, ..Request::new(messages) })
+        let timeout_s = self.hivemind.and_then(|wish| wish.timeout_s);
+        let time = |seconds| Duration::try_from_secs_f64(seconds).map_err(|error| Refusal::bad("invalid_value", error));
+        let deadline = timeout_s.map(time).transpose()?;
+        Ok(Request { sampling, max_tokens, stop, deadline, ..Request::new(messages) })
     }
 }
 
@@ -185,7 +192,7 @@ fn serve_refusal(error: ServeError) -> Refusal {
 
 fn generate_refusal(error: GenerateError) -> Refusal {
     match error {
-        GenerateError::TooLong { .. } => Refusal::bad("context_length_exceeded", error),
+        GenerateError::TooLong { .. } | GenerateError::NoRoom { .. } => Refusal::bad("context_length_exceeded", error),
         error => Refusal::bad("invalid_value", error),
     }
 }
@@ -197,11 +204,11 @@ async fn chat(State(shared): State<Shared>, body: axum::body::Bytes) -> Result<R
     let (stream, usage) = (request.stream, request.stream_options.as_ref().is_some_and(|o| o.include_usage));
     let wish = request.wish();
     let answer = shared.node.generate(&wish, &request.into_request()?).await;
-    let (ring, events) = answer.map_err(|error| match error {
+    let Reply { id, ring, events } = answer.map_err(|error| match error {
         AnswerError::Serve(error) => serve_refusal(error),
         AnswerError::Generate(error) => generate_refusal(error),
     })?;
-    let head = Head::new(&ring);
+    let head = Head::new(id, &ring);
     if stream {
         let frames = frames(events, head, usage).map(Ok::<_, Infallible>);
         return Ok(Sse::new(frames).keep_alive(KeepAlive::default()).into_response());
@@ -229,9 +236,9 @@ struct Head {
 }
 
 impl Head {
-    fn new(ring: &Ring) -> Self {
+    fn new(id: u64, ring: &Ring) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { id: format!("chatcmpl-{:x}", now.as_nanos()), created: now.as_secs(), model: ring.files().name() }
+        Self { id: format!("chatcmpl-{id}"), created: now.as_secs(), model: ring.files().name() }
     }
 
     fn chunk(&self, delta: &Value, finish_reason: Option<&str>) -> Value {

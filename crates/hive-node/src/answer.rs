@@ -15,7 +15,7 @@ use hive_model::stop::{Stop, StopStrings};
 use hive_model::tokenizer::TokenizerError;
 use hive_model::{Sampling, SessionOptions};
 use hive_net::{Frame, Kind};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use crate::control::{Continued, SessionSpec};
 use crate::generate::{Event, FinishReason, Request, Summary};
@@ -34,6 +34,9 @@ const RECOVERY_PATIENCE: Duration = Duration::from_mins(1);
 const RECOVERY_PAUSE: Duration = Duration::from_millis(300);
 /// Losses in a row without one token between them: then it is not the machines, but what they are asked.
 const FRUITLESS: usize = 3;
+
+/// What is said of an answer that was not done in the time it had.
+const TOO_LATE: &str = "the answer was not done in the time it was given";
 
 /// Events on their way to whoever asked.
 const EVENT_QUEUE: usize = 256;
@@ -60,6 +63,10 @@ impl Source {
 
 /// An answer on its way.
 pub(crate) struct Answer {
+    id: u64,
+    /// Its part of the stages' caches.
+    room: Option<OwnedSemaphorePermit>,
+    deadline: Option<Instant>,
     source: Option<Source>,
     ring: Ring,
     /// The state of the ring that the session has been brought to.
@@ -94,15 +101,25 @@ enum End {
     Over(Event),
     /// Nobody listens any more.
     Cancelled,
+    /// Its time is over.
+    TooLate,
     /// A stage is on another machine now, which has to catch up.
     Moved,
     /// The stages cannot go on, for this reason.
     Lost(String),
 }
 
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
 impl Answer {
-    /// Opens the answer on every stage and lets it run; its events arrive on the receiver.
-    pub(crate) async fn start(
+    /// Lets an answer run, as soon as the stages have room for it; its events arrive on the receiver.
+    pub(crate) fn start(
+        id: u64,
         ring: Ring,
         source: Option<Source>,
         prompt: Vec<u32>,
@@ -111,7 +128,10 @@ impl Answer {
         started: Instant,
     ) -> mpsc::Receiver<Event> {
         let config = ring.files().config();
-        let mut answer = Self {
+        let answer = Self {
+            id,
+            room: None,
+            deadline: request.deadline.map(|time| started + time),
             source,
             epoch: 0,
             session: 0,
@@ -130,9 +150,8 @@ impl Answer {
             latest: started,
             ring,
         };
-        let frames = answer.open().await;
         let (events, receiver) = mpsc::channel(EVENT_QUEUE);
-        tokio::spawn(answer.run(frames, events));
+        tokio::spawn(answer.run(events));
         receiver
     }
 
@@ -199,11 +218,21 @@ impl Answer {
         tokio::spawn(async move { ring.close(session).await });
     }
 
-    async fn run(mut self, mut frames: mpsc::Receiver<Frame>, events: mpsc::Sender<Event>) {
+    async fn run(mut self, events: mpsc::Sender<Event>) {
+        tracing::info!(answer = self.id, prompt_tokens = self.prompt.len(), "an answer was asked for");
+        let deadline = self.deadline;
+        let begun = tokio::select! {
+            frames = self.begin() => Some(frames),
+            () = events.closed() => None,
+            () = until(deadline) => None,
+        };
+        let Some(mut frames) = begun else {
+            // Some of the stages may have opened it by now. Whoever waits for it too long hears so.
+            self.leave();
+            let _ = events.send(Event::Failed(TOO_LATE.to_owned())).await;
+            return;
+        };
         let mut fruitless = 0;
-        if let Err(why) = self.send_prompt().await {
-            self.ring.complain(self.epoch, why);
-        }
         let last = loop {
             let had = self.tokens.len();
             let end = self.follow(&mut frames, &events).await;
@@ -216,6 +245,10 @@ impl Answer {
                 End::Cancelled => {
                     self.ring.close(self.session).await;
                     break None;
+                }
+                End::TooLate => {
+                    self.ring.close(self.session).await;
+                    break Some(Event::Failed(TOO_LATE.to_owned()));
                 }
                 End::Moved if fruitless < FRUITLESS => {
                     if let Err(why) = self.catch_up().await {
@@ -244,15 +277,24 @@ impl Answer {
                         Ok(again) => frames = again,
                         Err(cause) => break Some(Event::Failed(format!("{why}, and it could not go on: {cause}"))),
                     }
-                    if let Err(why) = self.send_prompt().await {
-                        self.ring.complain(self.epoch, why);
-                    }
                 }
             }
         };
+        tracing::info!(answer = self.id, session = self.session, tokens = self.tokens.len(), "the answer has ended");
         if let Some(event) = last {
             let _ = events.send(event).await;
         }
+    }
+
+    /// Waits for room, opens a session, and sends what is known.
+    async fn begin(&mut self) -> mpsc::Receiver<Frame> {
+        self.room = self.ring.admit(self.last_position as usize + 1).await;
+        let frames = self.open().await;
+        tracing::info!(answer = self.id, session = self.session, kept = self.cached, "a session is open");
+        if let Err(why) = self.send_prompt().await {
+            self.ring.complain(self.epoch, why);
+        }
+        frames
     }
 
     /// Keeps what the stages have computed for the conversation's next turn, or forgets it.
@@ -275,7 +317,7 @@ impl Answer {
             let cause = match source.ring().await {
                 Ok(ring) => {
                     self.ring = ring;
-                    return Ok(self.open().await);
+                    return Ok(self.begin().await);
                 }
                 Err(error) => error.to_string(),
             };
@@ -296,6 +338,7 @@ impl Answer {
                 biased;
                 frame = tokio::time::timeout(PATIENCE, frames.recv()) => frame,
                 () = events.closed() => return End::Cancelled,
+                () = until(self.deadline) => return End::TooLate,
                 changed = state.changed() => {
                     if changed.is_err() {
                         return End::Lost("the model was unloaded".to_owned());

@@ -28,6 +28,8 @@ pub struct Request {
     pub ignore_end: bool,
     /// Whether what earlier turns have computed may be used; measurements want all of the work.
     pub reuse: bool,
+    /// When the answer ends, done or not, after the request.
+    pub deadline: Option<Duration>,
 }
 
 impl Request {
@@ -40,6 +42,7 @@ impl Request {
             stop: Vec::new(),
             ignore_end: false,
             reuse: true,
+            deadline: None,
         }
     }
 }
@@ -131,9 +134,30 @@ pub enum GenerateError {
         /// The model's positions.
         limit: usize,
     },
+    /// Longer than the machines have memory for.
+    #[error(
+        "the conversation and its answer take {tokens} tokens, but the machines have memory for {room}; ask for a shorter \
+         answer, or let more machines share"
+    )]
+    NoRoom {
+        /// Its tokens, with those of the answer.
+        tokens: usize,
+        /// Tokens there is memory for.
+        room: usize,
+    },
     /// No room for an answer was asked for.
     #[error("an answer of 0 tokens was asked for; ask for at least 1")]
     NoTokens,
+}
+
+/// An answer that has begun.
+pub struct Reply {
+    /// Names it in every log line, from here to the stages.
+    pub id: u64,
+    /// The model that answers.
+    pub ring: Ring,
+    /// What happens; dropping it cancels the answer.
+    pub events: mpsc::Receiver<Event>,
 }
 
 /// Why an answer by the swarm did not begin.
@@ -153,9 +177,8 @@ const ATTEMPTS: usize = 3;
 const PAUSE: Duration = Duration::from_secs(1);
 
 impl Node {
-    /// Starts an answer by the swarm. It goes on over other machines when one leaves in the middle of it. Its events
-    /// arrive on the receiver; dropping that cancels the answer.
-    pub async fn generate(&self, wish: &Wish, request: &Request) -> Result<(Ring, mpsc::Receiver<Event>), AnswerError> {
+    /// Starts an answer by the swarm. It goes on over other machines when one leaves in the middle of it.
+    pub async fn generate(&self, wish: &Wish, request: &Request) -> Result<Reply, AnswerError> {
         let mut attempt = 1;
         loop {
             let ring = match self.model(wish).await {
@@ -170,8 +193,7 @@ impl Node {
             };
             let prompt = ring.prompt(request)?;
             let source = Source::new(self.clone(), wish.clone());
-            let events = ring.start(prompt, request, Some(source)).await?;
-            return Ok((ring, events));
+            return Ok(ring.start(prompt, request, Some(source))?);
         }
     }
 }
@@ -180,7 +202,7 @@ impl Ring {
     /// Starts an answer by these very stages. Its events arrive on the receiver; dropping it cancels the answer.
     pub async fn generate(&self, request: Request) -> Result<mpsc::Receiver<Event>, GenerateError> {
         let prompt = self.prompt(&request)?;
-        self.start(prompt, &request, None).await
+        Ok(self.start(prompt, &request, None)?.events)
     }
 
     /// Starts an answer to a prompt that is tokens already; the request's messages are ignored.
@@ -189,7 +211,7 @@ impl Ring {
         prompt: Vec<u32>,
         request: Request,
     ) -> Result<mpsc::Receiver<Event>, GenerateError> {
-        self.start(prompt, &request, None).await
+        Ok(self.start(prompt, &request, None)?.events)
     }
 
     fn prompt(&self, request: &Request) -> Result<Vec<u32>, GenerateError> {
@@ -198,12 +220,7 @@ impl Ring {
         Ok(template.tokenize(self.tokenizer(), &request.messages, None)?)
     }
 
-    async fn start(
-        &self,
-        prompt: Vec<u32>,
-        request: &Request,
-        source: Option<Source>,
-    ) -> Result<mpsc::Receiver<Event>, GenerateError> {
+    fn start(&self, prompt: Vec<u32>, request: &Request, source: Option<Source>) -> Result<Reply, GenerateError> {
         let started = Instant::now();
         request.sampling.check()?;
         let limit = self.files().config().max_context;
@@ -216,6 +233,15 @@ impl Ring {
         if max_tokens == 0 {
             return Err(GenerateError::NoTokens);
         }
-        Ok(Answer::start(self.clone(), source, prompt, request, max_tokens, started).await)
+        let (tokens, room) = (prompt.len() + max_tokens, self.room_tokens());
+        // Where no length was asked for, it is as long as there is room.
+        let max_tokens =
+            if request.max_tokens.is_none() { max_tokens.min(room.saturating_sub(prompt.len())) } else { max_tokens };
+        if max_tokens == 0 || prompt.len() + max_tokens > room {
+            return Err(GenerateError::NoRoom { tokens, room });
+        }
+        let id = self.new_id();
+        let events = Answer::start(id, self.clone(), source, prompt, request, max_tokens, started);
+        Ok(Reply { id, ring: self.clone(), events })
     }
 }

@@ -4,29 +4,32 @@
 use std::collections::VecDeque;
 
 use crate::control::Continued;
-use crate::planning::PLANNED_CONTEXT;
 
-/// Tokens kept in all: the plan has left room for so many beside the answers under way.
-const MOST_TOKENS: usize = PLANNED_CONTEXT as usize;
 /// Sessions kept at a time.
 const MOST_SESSIONS: usize = 8;
 /// A shorter beginning in common is most likely the template's own words, and not worth a kept session.
 const SHORTEST: usize = 16;
 
 /// The sessions, the one used last at the end.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Kept {
     sessions: VecDeque<(u64, Vec<u32>)>,
+    most_tokens: usize,
 }
 
 impl Kept {
+    /// Keeps so many tokens in all.
+    pub(crate) fn new(most_tokens: usize) -> Self {
+        Self { sessions: VecDeque::new(), most_tokens }
+    }
+
     /// Keeps a session; gives those that have to make room for it.
     pub(crate) fn add(&mut self, session: u64, tokens: Vec<u32>) -> Vec<u64> {
         self.sessions.push_back((session, tokens));
         let mut forgotten = Vec::new();
         let total =
             |sessions: &VecDeque<(u64, Vec<u32>)>| sessions.iter().map(|(_, tokens)| tokens.len()).sum::<usize>();
-        while self.sessions.len() > MOST_SESSIONS || total(&self.sessions) > MOST_TOKENS {
+        while self.sessions.len() > MOST_SESSIONS || total(&self.sessions) > self.most_tokens {
             forgotten.extend(self.sessions.pop_front().map(|(session, _)| session));
         }
         forgotten
@@ -60,13 +63,15 @@ impl Kept {
 mod tests {
     use super::*;
 
+    const MOST_TOKENS: usize = 4096;
+
     fn tokens(range: std::ops::Range<u32>) -> Vec<u32> {
         range.collect()
     }
 
     #[test]
     fn the_longest_beginning_is_taken_once() {
-        let mut kept = Kept::default();
+        let mut kept = Kept::new(MOST_TOKENS);
         assert!(kept.add(1, tokens(0..30)).is_empty());
         assert!(kept.add(2, tokens(0..60)).is_empty());
         assert_eq!(kept.take(&tokens(0..100)), Some(Continued { session: 2, position: 60 }));
@@ -76,14 +81,14 @@ mod tests {
 
     #[test]
     fn the_same_prompt_again_leaves_one_token_to_compute() {
-        let mut kept = Kept::default();
+        let mut kept = Kept::new(MOST_TOKENS);
         kept.add(1, tokens(0..50));
         assert_eq!(kept.take(&tokens(0..40)), Some(Continued { session: 1, position: 39 }));
     }
 
     #[test]
     fn another_conversation_begins_anew() {
-        let mut kept = Kept::default();
+        let mut kept = Kept::new(MOST_TOKENS);
         kept.add(1, tokens(0..50));
         let other: Vec<u32> = tokens(0..10).into_iter().chain(tokens(70..120)).collect();
         assert_eq!(kept.take(&other), None);
@@ -92,7 +97,7 @@ mod tests {
 
     #[test]
     fn what_is_kept_stays_within_bounds_and_the_oldest_goes() {
-        let mut kept = Kept::default();
+        let mut kept = Kept::new(MOST_TOKENS);
         for session in 0..MOST_SESSIONS as u64 {
             assert!(kept.add(session, tokens(0..20)).is_empty());
         }

@@ -47,7 +47,7 @@ pub fn machine_name() -> String {
 }
 
 pub use control::{ModelSource, StageReport, StageSpec};
-pub use generate::{AnswerError, Event, FinishReason, GenerateError, Request, Summary};
+pub use generate::{AnswerError, Event, FinishReason, GenerateError, Reply, Request, Summary};
 pub use hive_model::template::Message;
 pub use hive_model::{Compute, Sampling};
 pub use hive_net::invite::{Ticket, TicketError};

@@ -11,7 +11,7 @@ use hive_model::template::ChatTemplate;
 use hive_model::{ModelFiles, Tokenizer};
 use hive_net::{Frame, Kind, PeerAddr};
 use hive_plan::Plan;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use crate::Compute;
 use crate::control::{
@@ -20,6 +20,7 @@ use crate::control::{
 };
 use crate::kept::Kept;
 use crate::node::Node;
+use crate::planning::PLANNED_CONTEXT;
 use crate::stage::{Destination, Fault, failure_of};
 
 pub(crate) use mend::Trouble;
@@ -133,6 +134,9 @@ struct Inner {
     sessions: Sessions,
     next_session: AtomicU64,
     kept: Mutex<Kept>,
+    /// Tokens that the answers under way may have in the caches together.
+    room: Arc<Semaphore>,
+    room_tokens: usize,
 }
 
 /// Troubles on their way to be mended; one is enough.
@@ -180,8 +184,11 @@ impl Ring {
                 return Err(error);
             }
         };
+        let all_tokens = (plan.room_tokens as usize).min(Semaphore::MAX_PERMITS / 2);
+        let kept_tokens = (all_tokens / 2).min(PLANNED_CONTEXT as usize);
+        let room_tokens = all_tokens - kept_tokens;
         let (troubles, waiting) = mpsc::channel(TROUBLES);
-        watch(&prompts, 0, &troubles);
+        watch_prompts(&prompts, 0, &troubles);
         let inner = Arc::new(Inner {
             id,
             node: node.clone(),
@@ -196,7 +203,9 @@ impl Ring {
             prompts: tokio::sync::Mutex::new(prompts),
             sessions: Mutex::default(),
             next_session: AtomicU64::new(seed),
-            kept: Mutex::default(),
+            kept: Mutex::new(Kept::new(kept_tokens)),
+            room: Arc::new(Semaphore::new(room_tokens)),
+            room_tokens,
         });
         tokio::spawn(dispatch(queue, Arc::downgrade(&inner)));
         tokio::spawn(mend::attend(Arc::downgrade(&inner), waiting, node.clone()));
@@ -270,6 +279,22 @@ impl Ring {
         let _ = self.inner.troubles.try_send(Trouble { epoch, fault: Fault::Link, why });
     }
 
+    /// The longest conversation that the machines have memory for, in tokens.
+    pub(crate) fn room_tokens(&self) -> usize {
+        self.inner.room_tokens
+    }
+
+    /// Waits, in turn, until the caches have room for so many tokens.
+    pub(crate) async fn admit(&self, tokens: usize) -> Option<OwnedSemaphorePermit> {
+        let tokens = u32::try_from(tokens.min(self.inner.room_tokens)).unwrap_or(u32::MAX);
+        self.inner.room.clone().acquire_many_owned(tokens).await.ok()
+    }
+
+    /// A number for an answer.
+    pub(crate) fn new_id(&self) -> u64 {
+        self.inner.next_session.fetch_add(1, Ordering::Relaxed)
+    }
+
     pub(crate) fn template(&self) -> Result<&ChatTemplate, &hive_model::template::TemplateError> {
         self.inner.template.as_ref()
     }
@@ -280,7 +305,7 @@ impl Ring {
 
     /// A number for a new session, and the queue of what comes back for it.
     pub(crate) fn new_session(&self) -> (u64, mpsc::Receiver<Frame>) {
-        let session = self.inner.next_session.fetch_add(1, Ordering::Relaxed);
+        let session = self.new_id();
         let (frames, queue) = mpsc::channel(SESSION_QUEUE);
         self.sessions().insert(session, frames);
         (session, queue)
@@ -429,7 +454,7 @@ async fn connect(
 }
 
 /// Hears when the way to the first stage breaks for good while nothing is being sent on it.
-fn watch(prompts: &Destination, epoch: u32, troubles: &mpsc::Sender<Trouble>) {
+fn watch_prompts(prompts: &Destination, epoch: u32, troubles: &mpsc::Sender<Trouble>) {
     if let Destination::Remote(outlet) = prompts {
         let (ended, troubles) = (outlet.ended(), troubles.downgrade());
         tokio::spawn(async move {

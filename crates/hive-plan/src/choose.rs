@@ -13,7 +13,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ModelProfile, Plan, PlanError, PlannedStage, assert_each_layer_once};
+use crate::{ModelProfile, Plan, PlanError, PlannedStage, assert_each_layer_once, room_tokens};
 
 /// A machine that may hold a stage, and how fast it is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -52,8 +52,14 @@ pub const STAGE_US: f64 = 380.0;
 
 /// Up to this many machines, every choice and order is tried.
 const EXHAUSTIVE: usize = 4;
+/// The best limit on the slowest stage is looked for to this part of it.
+const CLOSE_ENOUGH: f64 = 1e-6;
 /// Beyond, the search begins from so many single machines.
 const SEEDS: usize = 8;
+/// Machines left out that the reasons name.
+const EXPLAINED: usize = 3;
+/// Of the orders found, so many are placed exactly.
+const PLACED: usize = 4;
 
 /// The plan with the least time per token.
 pub fn choose(
@@ -71,7 +77,8 @@ pub fn choose(
     let stages = problem.stages(&order, &split.ranges);
     assert_each_layer_once(&stages, model.layer_bytes.len());
     let reasons = problem.reasons(&order, &split);
-    Ok(Plan { stages, reasons, decode_tokens_per_s: Some(1e6 / split.token_us) })
+    let room_tokens = room_tokens(model, &stages, |machine| nodes[machine].memory_bytes);
+    Ok(Plan { stages, reasons, decode_tokens_per_s: Some(1e6 / split.token_us), room_tokens })
 }
 
 /// Tokens per second of one conversation over stages that are placed already.
@@ -167,11 +174,6 @@ impl<'a> Problem<'a> {
         bytes
     }
 
-    fn fits(&self, node: usize, layers: &Range<usize>) -> bool {
-        let kv = self.kv_per_layer.saturating_mul(layers.len() as u64);
-        self.weight_bytes(layers).saturating_add(kv) <= self.nodes[node].memory_bytes
-    }
-
     /// Time a stage takes for a token. The embedding is looked up, not read.
     fn stage_us(&self, node: usize, layers: &Range<usize>) -> f64 {
         let mut bytes = self.before[layers.end] - self.before[layers.start];
@@ -200,7 +202,7 @@ impl<'a> Problem<'a> {
         // A lower limit on the slowest stage lengthens the sum; the best cost is where the two meet.
         let (mut low, mut high) = (0.0, self.slowest_us(order, &unlimited.ranges));
         let mut best = unlimited;
-        for _ in 0..24 {
+        while high - low > high * CLOSE_ENOUGH {
             let limit = f64::midpoint(low, high);
             match self.place_within(order, limit) {
                 Some(split) => {
@@ -232,19 +234,26 @@ impl<'a> Problem<'a> {
         least[0][0] = 0.0;
         for (stage, &node) in order.iter().enumerate() {
             let left = stages - stage - 1;
+            let NodeProfile { memory_bytes, bytes_per_s, .. } = self.nodes[node];
+            let us_per_byte = 1e6 / bytes_per_s.max(1.0);
             for end in stage + 1..=layers - left {
                 // Only the last stage may end the model, and it must.
                 if (left == 0) != (end == layers) {
                     continue;
                 }
+                let head_bytes = if left == 0 { self.model.head_bytes } else { 0 };
                 for start in (stage..end).rev() {
-                    let range = start..end;
-                    if !self.fits(node, &range) {
+                    let layer_bytes = (self.before[end] - self.before[start]).saturating_add(head_bytes);
+                    let us = STAGE_US + layer_bytes as f64 * us_per_byte;
+                    let embedding_bytes = if start == 0 { self.model.embedding_bytes } else { 0 };
+                    let kv_bytes = self.kv_per_layer.saturating_mul((end - start) as u64);
+                    let held_bytes = layer_bytes.saturating_add(embedding_bytes).saturating_add(kv_bytes);
+                    // With more layers it would only be larger and slower.
+                    if held_bytes > memory_bytes || us > limit_us {
                         break;
                     }
-                    let us = self.stage_us(node, &range);
                     let sum = least[stage][start] + us;
-                    if us <= limit_us && sum < least[stage + 1][end] {
+                    if sum < least[stage + 1][end] {
                         least[stage + 1][end] = sum;
                         from[stage + 1][end] = start;
                     }
@@ -305,7 +314,7 @@ impl<'a> Problem<'a> {
         }
         found.sort_by(|a, b| self.estimate(a).total_cmp(&self.estimate(b)));
         found.dedup();
-        let placed = found.into_iter().take(SEEDS).filter_map(|order| {
+        let placed = found.into_iter().take(PLACED).filter_map(|order| {
             let split = self.place(&order)?;
             Some((order, split))
         });
@@ -316,20 +325,23 @@ impl<'a> Problem<'a> {
     fn grown(&self, order: &[usize]) -> Option<(Vec<usize>, f64)> {
         let unused = (0..self.nodes.len()).filter(|node| !order.contains(node));
         let with = unused.map(|node| {
-            // Where the way around grows least.
-            let at = (1..=order.len()).min_by(|a, b| {
-                let detour = |at: usize| {
-                    let (before, after) = (order[at - 1], order[at % order.len()]);
-                    self.hop_us[before][node] + self.hop_us[node][after] - self.hop_us[before][after]
-                };
-                detour(*a).total_cmp(&detour(*b))
-            });
-            let mut order = order.to_vec();
-            order.insert(at.unwrap_or(order.len()), node);
+            let order = self.with_one_more(order, node);
             let cost = self.estimate(&order);
             (order, cost)
         });
         with.min_by(|(_, a), (_, b)| a.total_cmp(b))
+    }
+
+    /// The order with one more machine, where the way around grows least.
+    fn with_one_more(&self, order: &[usize], node: usize) -> Vec<usize> {
+        let detour = |at: usize| {
+            let (before, after) = (order[at - 1], order[at % order.len()]);
+            self.hop_us[before][node] + self.hop_us[node][after] - self.hop_us[before][after]
+        };
+        let at = (1..=order.len()).min_by(|a, b| detour(*a).total_cmp(&detour(*b)));
+        let mut order = order.to_vec();
+        order.insert(at.unwrap_or(order.len()), node);
+        order
     }
 
     /// The cost of an order as if all layers were alike: the fastest machines are filled first. What does not fit counts as
@@ -413,20 +425,19 @@ impl<'a> Problem<'a> {
             });
         }
         // Machines by what they would cost; people ask about the ones nearest to being used first.
-        let mut left_out: Vec<(usize, f64)> = (0..self.nodes.len())
+        let mut near: Vec<(usize, Vec<usize>)> = (0..self.nodes.len())
             .filter(|node| !order.contains(node))
-            .filter_map(|node| {
-                let with = (1..=order.len()).filter_map(|at| {
-                    let mut order = order.to_vec();
-                    order.insert(at, node);
-                    self.place(&order)
-                });
-                let best = with.map(|split| split.token_us).min_by(f64::total_cmp)?;
-                Some((node, speed(split.token_us) - speed(best)))
-            })
+            .map(|node| (node, self.with_one_more(order, node)))
             .collect();
+        near.sort_by(|(_, a), (_, b)| self.estimate(a).total_cmp(&self.estimate(b)));
+        near.truncate(EXPLAINED);
+        let cost = |(node, order): (usize, Vec<usize>)| {
+            let with = self.place(&order)?;
+            Some((node, speed(split.token_us) - speed(with.token_us)))
+        };
+        let mut left_out: Vec<(usize, f64)> = near.into_iter().filter_map(cost).collect();
         left_out.sort_by(|(_, a), (_, b)| a.total_cmp(b));
-        for (node, cost) in left_out.into_iter().take(3).filter(|(_, cost)| *cost > 0.0) {
+        for (node, cost) in left_out.into_iter().filter(|(_, cost)| *cost > 0.0) {
             reasons.push(format!("{} is left out: it would cost {cost:.1} tok/s.", name(node)));
         }
         reasons
@@ -436,6 +447,12 @@ impl<'a> Problem<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    fn fits(problem: &Problem<'_>, node: usize, layers: &Range<usize>) -> bool {
+        let kv = problem.kv_per_layer.saturating_mul(layers.len() as u64);
+        problem.weight_bytes(layers).saturating_add(kv) <= problem.nodes[node].memory_bytes
+    }
 
     #[test]
     fn a_model_moves_for_a_clear_gain_only() {
@@ -443,7 +460,6 @@ mod tests {
         assert_eq!(revise(10.0, 9.0), Revision::Keep);
         assert_eq!(revise(10.0, 13.0), Revision::Move);
     }
-    use proptest::prelude::*;
 
     const ONE: Use = Use { context_tokens: 0, conversations: 1, hidden_bytes: 0 };
 
@@ -521,7 +537,7 @@ mod tests {
             }
             for end in start + 1..=problem.layers() {
                 let range = start..end;
-                if problem.fits(order[ranges.len()], &range) {
+                if fits(problem, order[ranges.len()], &range) {
                     ranges.push(range);
                     splits(problem, order, ranges, best);
                     ranges.pop();

@@ -58,6 +58,8 @@ pub struct Plan {
     pub reasons: Vec<String>,
     /// One conversation's speed as predicted, where the machines' speeds are known.
     pub decode_tokens_per_s: Option<f64>,
+    /// Tokens of all conversations together that the machines have memory for.
+    pub room_tokens: u64,
 }
 
 /// Why there is no plan.
@@ -129,7 +131,17 @@ pub fn split(model: &ModelProfile, machines: &[Machine], context: u64) -> Result
             return Err(PlanError::DoesNotFit { machine: machine.name.clone(), needed_bytes, given_bytes });
         }
     }
-    Ok(Plan { reasons: reasons(model, &stages), stages, decode_tokens_per_s: None })
+    let room_tokens = room_tokens(model, &stages, |machine| machines[machine].memory_bytes);
+    Ok(Plan { reasons: reasons(model, &stages), stages, decode_tokens_per_s: None, room_tokens })
+}
+
+/// Tokens whose KV cache fits beside the weights on every machine.
+fn room_tokens(model: &ModelProfile, stages: &[PlannedStage], memory_bytes: impl Fn(usize) -> u64) -> u64 {
+    let room = |stage: &PlannedStage| {
+        let per_token = model.kv_bytes_per_token.saturating_mul(stage.layers.len() as u64);
+        memory_bytes(stage.machine).saturating_sub(stage.weight_bytes) / per_token.max(1)
+    };
+    stages.iter().map(room).min().unwrap_or(0)
 }
 
 fn reasons(model: &ModelProfile, stages: &[PlannedStage]) -> Vec<String> {
@@ -221,6 +233,7 @@ mod tests {
         assert_eq!(plan.stages[1].layers, 19..30);
         assert_eq!(plan.stages[0].weight_bytes, 195);
         assert_eq!(plan.stages[1].kv_bytes, 11 * 200);
+        assert_eq!(plan.room_tokens, (10_000 - 195) / (19 * 2), "the longer stage has the least room");
         assert!(plan.reasons[1].contains("8 layers"), "{:?}", plan.reasons);
     }
 

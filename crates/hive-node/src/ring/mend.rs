@@ -12,7 +12,7 @@ use hive_net::PeerId;
 use hive_plan::{Candidate, NodeProfile, Replacement, replace};
 use tokio::sync::mpsc;
 
-use super::{Health, Inner, Placement, Ring, State, connect, load_stage, unload, watch};
+use super::{Health, Inner, Placement, Ring, State, connect, load_stage, unload, watch_prompts};
 use crate::control::Question;
 use crate::node::Node;
 use crate::stage::Fault;
@@ -180,7 +180,7 @@ impl Ring {
         let epoch = self.inner.state.borrow().epoch + 1;
         let prompts = connect(node, *id, epoch, &stages).await;
         let prompts = prompts.map_err(|(index, error)| Hitch::Stage(index, error.to_string()))?;
-        watch(&prompts, epoch, &self.inner.troubles);
+        watch_prompts(&prompts, epoch, &self.inner.troubles);
         *self.inner.prompts.lock().await = prompts;
         // What the new stages do not have cannot be gone on with.
         for session in self.kept().clear() {
