@@ -3,7 +3,9 @@
 Four conversations beside one; a long prompt that arrives while others are in the middle of their answers; the second turn of a
 long conversation.
 
-Usage: many.py EXECUTABLE [--rounds N]
+Each node has a core of its own, as machines have; with --shared-cores both compute on all of them.
+
+Usage: many.py EXECUTABLE [--rounds N] [--shared-cores]
 """
 
 import argparse
@@ -20,9 +22,9 @@ STORY = "Write a very long story about bees."
 
 
 class Node:
-    def __init__(self, executable, folder, name):
+    def __init__(self, executable, folder, name, cores):
         self.executable, self.folder = executable, pathlib.Path(folder) / name
-        command = [executable, "node", "--name", name, "--bind", "127.0.0.1:0", "--api", "127.0.0.1:0", "--data-dir", self.folder]
+        command = ["taskset", "-c", cores, executable, "node", "--name", name, "--bind", "127.0.0.1:0", "--api", "127.0.0.1:0", "--data-dir", self.folder]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         while not (self.folder / "api.json").exists():
             time.sleep(0.02)
@@ -74,9 +76,11 @@ def main():
     arguments = argparse.ArgumentParser()
     arguments.add_argument("executable", type=lambda path: str(pathlib.Path(path).resolve()))
     arguments.add_argument("--rounds", type=int, default=5)
+    arguments.add_argument("--shared-cores", action="store_true")
     arguments = arguments.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        a, b = Node(arguments.executable, folder, "a"), Node(arguments.executable, folder, "b")
+        cores = ["0-1", "0-1"] if arguments.shared_cores else ["0", "1"]
+        a, b = (Node(arguments.executable, folder, name, core) for name, core in zip("ab", cores))
         try:
             ticket = json.loads(a.run("invite", "--json"))["ticket"]
             asked = json.loads(b.run("join", "--json", given=ticket))

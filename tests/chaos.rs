@@ -13,15 +13,15 @@ use std::process::Child;
 use std::time::{Duration, Instant};
 
 use common::lab::{Host, Lab, pair};
-use common::patiently;
+use common::{children, patiently};
 use serde_json::Value;
 
-/// Runs of the quick form.
-const RUNS: usize = 8;
+/// Runs of the quick form: each kind of trouble once.
+const RUNS: usize = 9;
 /// An answer takes seconds, mending some more.
 const PATIENCE: Duration = Duration::from_secs(150);
 
-/// A sequence that its seed determines: SplitMix64.
+/// A sequence that its seed determines: `SplitMix64`.
 struct Chance(u64);
 
 impl Chance {
@@ -113,9 +113,7 @@ fn tokens(mut child: Child) -> Result<Value, String> {
 }
 
 fn workers(host: &Host) -> Vec<u32> {
-    let children = format!("/proc/{0}/task/{0}/children", host.process());
-    let children = std::fs::read_to_string(children).unwrap_or_default();
-    children.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+    children(host.process())
 }
 
 /// Makes trouble for a machine, and ends it after a while.
@@ -130,6 +128,7 @@ fn trouble(lab: &Lab, what: Trouble, ann: &Host, host: &mut Host, lasts: Duratio
         Trouble::WorkerKilled => {
             // Now and then the coordinator's own as well, or both.
             let whose = [workers(host), workers(ann), [workers(host), workers(ann)].concat()];
+            assert!(whose.iter().all(|workers| !workers.is_empty()), "the stages are there");
             for worker in &whose[lasts.as_millis() as usize % 3] {
                 let _ = std::process::Command::new("kill").args(["-KILL", &worker.to_string()]).status();
             }

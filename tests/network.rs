@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use common::lab::{Host, Lab, pair, timed};
-use common::patiently;
+use common::{children, patiently};
 
 const QUESTION: &str = "What is the capital of France?";
 const LONG: &str = "Write a very long story about bees.";
@@ -208,8 +208,7 @@ fn traffic_moves_to_a_faster_cable_and_outlives_its_loss() {
 
 /// A machine's workers.
 fn workers(host: &Host) -> Vec<u32> {
-    let output = std::process::Command::new("pgrep").args(["-P", &host.process().to_string()]).output().unwrap();
-    String::from_utf8_lossy(&output.stdout).lines().filter_map(|line| line.parse().ok()).collect()
+    children(host.process())
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::Command;
 use std::time::Duration;
 
-use common::{hivemind, run};
+use common::{children, hivemind, run};
 use serde_json::Value;
 
 const QUESTION: &str = "What is the capital of France?";
@@ -101,11 +101,6 @@ fn stop_texts_and_lengths_end_an_answer() {
 }
 
 /// The workers of one `hivemind` process.
-fn workers_of(parent: u32) -> Vec<u32> {
-    let output = Command::new("pgrep").args(["-P", &parent.to_string()]).output().expect("pgrep runs");
-    String::from_utf8_lossy(&output.stdout).lines().filter_map(|line| line.parse().ok()).collect()
-}
-
 fn signal(name: &str, process: u32) {
     assert!(Command::new("kill").args([name, &process.to_string()]).status().expect("kill runs").success());
 }
@@ -128,7 +123,7 @@ fn an_answer_goes_on_when_a_worker_dies_again_and_again() {
     // The first stage, the last one, and the one between; each time another set of workers.
     for which in [0, 2, 1] {
         std::thread::sleep(std::time::Duration::from_millis(1500));
-        let mut workers = workers_of(child.id());
+        let mut workers = children(child.id());
         workers.sort_unstable();
         if let Some(worker) = workers.get(which) {
             signal("-KILL", *worker);
@@ -149,7 +144,7 @@ fn workers_end_with_their_node_even_if_it_is_killed() {
         .unwrap();
     let mut first = [0; 1];
     child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
-    let workers = workers_of(child.id());
+    let workers = children(child.id());
     assert_eq!(workers.len(), 3);
     child.kill().unwrap();
     child.wait().unwrap();

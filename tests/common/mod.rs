@@ -38,6 +38,12 @@ pub(crate) fn hivemind(arguments: &[&str]) -> Command {
     command
 }
 
+/// The processes that a process has started: a node's workers. Any of its threads may have.
+pub(crate) fn children(parent: u32) -> Vec<u32> {
+    let output = Command::new("pgrep").args(["-P", &parent.to_string()]).output().expect("pgrep runs");
+    String::from_utf8_lossy(&output.stdout).lines().filter_map(|line| line.parse().ok()).collect()
+}
+
 /// Waits until something holds.
 #[track_caller]
 pub(crate) fn patiently(what: &str, mut holds: impl FnMut() -> bool) {

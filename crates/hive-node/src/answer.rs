@@ -455,7 +455,7 @@ impl Answer {
             prompt_tokens: self.prompt.len(),
             time_to_first_token: first - self.started,
             decode_time: self.latest - first,
-            stages: self.ring.stages().to_vec(),
+            stages: self.ring.stages(),
         }
     }
 }

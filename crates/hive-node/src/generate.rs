@@ -200,18 +200,14 @@ impl Node {
 
 impl Ring {
     /// Starts an answer by these very stages. Its events arrive on the receiver; dropping it cancels the answer.
-    pub async fn generate(&self, request: Request) -> Result<mpsc::Receiver<Event>, GenerateError> {
-        let prompt = self.prompt(&request)?;
-        Ok(self.start(prompt, &request, None)?.events)
+    pub fn generate(&self, request: &Request) -> Result<mpsc::Receiver<Event>, GenerateError> {
+        let prompt = self.prompt(request)?;
+        Ok(self.start(prompt, request, None)?.events)
     }
 
     /// Starts an answer to a prompt that is tokens already; the request's messages are ignored.
-    pub async fn generate_tokens(
-        &self,
-        prompt: Vec<u32>,
-        request: Request,
-    ) -> Result<mpsc::Receiver<Event>, GenerateError> {
-        Ok(self.start(prompt, &request, None)?.events)
+    pub fn generate_tokens(&self, prompt: Vec<u32>, request: &Request) -> Result<mpsc::Receiver<Event>, GenerateError> {
+        Ok(self.start(prompt, request, None)?.events)
     }
 
     fn prompt(&self, request: &Request) -> Result<Vec<u32>, GenerateError> {

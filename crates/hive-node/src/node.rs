@@ -1,33 +1,35 @@
 //! The node: this machine in the swarm, as a handle.
 
+mod hosting;
+mod machine;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use hive_host::InterfaceKind;
 use hive_net::discovery::{Discovery, Sighting};
-use hive_net::links::{LinkKind, Network, Networks};
-use hive_net::stage::{Dial, Outlet};
+use hive_net::links::{LinkKind, Networks};
 use hive_net::{
     Admission, BindError, Endpoint, EndpointOptions, Frame, Identity, PeerAddr, PeerId, Protocol, Relay, fingerprint,
 };
 use serde::Serialize;
 use tokio::sync::{mpsc, watch};
 
-use crate::control::{Answer, Hello, Neighbours, Question, RingId, Role, SPEAKS, StageId};
+use crate::control::{Answer, Question, RingId, SPEAKS, StageId};
 use crate::data::{DataError, DataFolder};
 use crate::peers::pairings::{self, Desk};
 use crate::peers::presence::{self, Greeting};
 use crate::peers::{Notice, PeerView, Peers};
-use crate::profile::{Profile, offered_bytes};
+use crate::profile::Profile;
 use crate::reach;
 use crate::serve;
 use crate::serving::Serving;
-use crate::sharing::{self, Observed, Policy, Switches};
+use crate::sharing::{self, Policy, Switches};
 use crate::speed::{self, Speed};
-use crate::stage::{Destination, Routes, Stage};
+use crate::stage::Stage;
+use machine::{own_networks, watch_machine};
 
 /// Why a node could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -148,14 +150,6 @@ struct Coordinated {
     wanted: Vec<(StageId, PeerId)>,
 }
 
-/// How long a node that is quit waits for others to take over what it computes for them.
-const LEAVING_PATIENCE: Duration = Duration::from_secs(10);
-/// Between two looks whether they have.
-const LEAVING_PAUSE: Duration = Duration::from_millis(50);
-
-/// How often the node looks at its own machine.
-const LOOK: Duration = Duration::from_secs(1);
-
 impl Node {
     /// Starts a node.
     pub async fn start(options: NodeOptions) -> Result<Self, StartError> {
@@ -266,7 +260,7 @@ impl Node {
         Status {
             id: self.id().to_text(),
             fingerprint: fingerprint(self.id()),
-            profile: self.inner.profile.borrow().clone(),
+            profile: Profile { sessions: self.sessions(), ..self.profile() },
             addresses,
             discovery: lock(&self.inner.discovery).1.clone(),
             peers: self.peer_views(),
@@ -299,41 +293,6 @@ impl Node {
     /// What has happened with machines since the notice of this number.
     pub fn notices(&self, after: u64) -> Vec<Notice> {
         self.inner.peers.notices(after)
-    }
-
-    /// Switches sharing on or off; remembered.
-    pub fn share(&self, on: bool) -> Result<(), DataError> {
-        self.switch(Switches { share: Some(on), paused_until_s: None })
-    }
-
-    /// Pauses sharing for so long, or, with nothing, ends a pause; remembered.
-    pub fn pause(&self, time: Option<Duration>) -> Result<(), DataError> {
-        let before = *self.inner.switches.borrow();
-        let resumed = Switches { paused_until_s: None, ..before };
-        self.switch(time.map_or(resumed, |time| resumed.paused(time, SystemTime::now())))
-    }
-
-    fn switch(&self, switches: Switches) -> Result<(), DataError> {
-        self.save(sharing::FILE, &switches)?;
-        self.inner.switches.send_replace(switches);
-        self.look();
-        Ok(())
-    }
-
-    /// Stops computing for others and waits until they have what they need from elsewhere, or for as long as a person who
-    /// quits waits.
-    pub async fn leave(&self) {
-        self.inner.leaving.store(true, Ordering::Relaxed);
-        self.look();
-        let until = Instant::now() + LEAVING_PATIENCE;
-        let needed = || {
-            lock(&self.inner.stages)
-                .values()
-                .any(|(owner, _)| *owner != self.id() && self.peers().life(*owner).is_some())
-        };
-        while needed() && Instant::now() < until {
-            tokio::time::sleep(LEAVING_PAUSE).await;
-        }
     }
 
     /// Leaves the swarm: stages end, connections close, the announcement is taken back.
@@ -457,159 +416,7 @@ impl Node {
             None => addr,
         }
     }
-
-    /// Where frames for a ring's stage go, at a node which may be this one.
-    pub(crate) async fn route(&self, whom: &PeerAddr, ring: RingId, to: Role) -> Result<Destination, String> {
-        if whom.id() == self.id() {
-            return self.queue(ring, to).map(Destination::Local).ok_or_else(|| "it holds no such stage".to_owned());
-        }
-        let (node, whom) = (self.clone(), whom.clone());
-        let dial: Dial = Box::new(move || {
-            let (node, whom) = (node.clone(), node.latest_addr(&whom));
-            Box::pin(async move {
-                let mut channel = node.endpoint().open(&whom, Protocol::Stage).await?;
-                channel.write_message(&Hello { ring, to }).await?;
-                Ok(channel)
-            })
-        });
-        Outlet::open(dial).await.map(Destination::Remote).map_err(|error| error.to_string())
-    }
-
-    /// The queue that frames for a ring go to, on this node.
-    pub(crate) fn queue(&self, ring: RingId, to: Role) -> Option<mpsc::Sender<Frame>> {
-        match to {
-            Role::Stage(index) => {
-                lock(&self.inner.stages).get(&StageId { ring, index }).map(|(_, stage)| stage.frames())
-            }
-            Role::Coordinator => lock(&self.inner.coordinated).get(&ring).map(|ring| ring.frames.clone()),
-        }
-    }
-
-    /// Takes the frames that come back to this node as the coordinator of a ring.
-    pub(crate) fn coordinate(&self, ring: RingId, frames: mpsc::Sender<Frame>) {
-        lock(&self.inner.coordinated).insert(ring, Coordinated { frames, wanted: Vec::new() });
-    }
-
-    /// Notes that a machine is to hold a stage, before it is asked to.
-    pub(crate) fn want(&self, id: StageId, machine: PeerId) {
-        if let Some(ring) = lock(&self.inner.coordinated).get_mut(&id.ring) {
-            ring.wanted.push((id, machine));
-        }
-    }
-
-    /// Notes who holds the stages of a ring, in their order; nobody else is to.
-    pub(crate) fn want_only(&self, ring: RingId, machines: impl Iterator<Item = PeerId>) {
-        if let Some(coordinated) = lock(&self.inner.coordinated).get_mut(&ring) {
-            let stage = |(index, machine)| (StageId { ring, index: index as u32 }, machine);
-            coordinated.wanted = (0..).zip(machines).map(stage).collect();
-        }
-    }
-
-    /// Stops taking them.
-    pub(crate) fn retire(&self, ring: RingId) {
-        lock(&self.inner.coordinated).remove(&ring);
-    }
-
-    fn stage(&self, id: StageId) -> Result<Stage, String> {
-        let stages = lock(&self.inner.stages);
-        stages.get(&id).map(|(_, stage)| stage.clone()).ok_or_else(|| "it holds no such stage".to_owned())
-    }
-
-    /// Does what a node asks, this one included.
-    pub(crate) async fn answer(&self, asker: PeerId, question: Question, progress: &mut impl FnMut(usize)) -> Answer {
-        let result = match question {
-            Question::Load(id, spec) => self.load(asker, id, spec, progress).await.map(Answer::Loaded),
-            Question::Join(id, neighbours) => self.join(id, neighbours).await.map(|()| Answer::Done),
-            Question::Unload(id) => {
-                lock(&self.inner.stages).remove(&id);
-                Ok(Answer::Done)
-            }
-            Question::Retain(wanted) => {
-                lock(&self.inner.stages).retain(|id, (owner, _)| *owner != asker || wanted.contains(id));
-                Ok(Answer::Done)
-            }
-            Question::Open(id, _)
-            | Question::Close(id, _)
-            | Question::Report(id)
-            | Question::Keep(id, _)
-            | Question::Check(id)
-            | Question::Resend(id, _) => match self.stage(id) {
-                Ok(stage) => stage.answer(question).await,
-                Err(why) => Err(why),
-            },
-            // These take their stream over; see `serve`.
-            Question::Greet(_) | Question::Measure(_) => Err("this is asked on a stream of its own".to_owned()),
-        };
-        result.unwrap_or_else(Answer::Refused)
-    }
-
-    async fn load(
-        &self,
-        asker: PeerId,
-        id: StageId,
-        spec: crate::StageSpec,
-        progress: &mut impl FnMut(usize),
-    ) -> Result<String, String> {
-        if asker != self.id() && !self.profile().sharing {
-            return Err(self.profile().not_sharing.unwrap_or_else(|| "it does not share".to_owned()));
-        }
-        let path = crate::models::locate(&spec.source, asker == self.id() || self.trusts_paths())?;
-        let (stage, device) = Stage::load(&path, id.index, &spec, progress).await?;
-        lock(&self.inner.stages).insert(id, (asker, stage));
-        Ok(device)
-    }
-
-    async fn join(&self, id: StageId, neighbours: Neighbours) -> Result<(), String> {
-        let stage = self.stage(id)?;
-        let StageId { ring, index } = id;
-        let to_stage = async |whom: Option<PeerAddr>, index| match whom {
-            Some(whom) => self.route(&whom, ring, Role::Stage(index)).await.map(Some),
-            None => Ok(None),
-        };
-        let next = to_stage(neighbours.next, index + 1).await?;
-        let first = to_stage(neighbours.first, 0).await?;
-        let coordinator = self.route(&neighbours.coordinator, ring, Role::Coordinator).await?;
-        stage.join(Routes { epoch: neighbours.epoch, next, first, coordinator }).await;
-        Ok(())
-    }
-
-    /// Looks at this machine, and says what has changed.
-    fn look(&self) {
-        let host = hive_host::this();
-        let Owner { share, memory_cap, policy } = &self.inner.owner;
-        let memory = hive_host::Memory::now();
-        let (free_bytes, memory_bytes) = memory.map_or((0, 0), |memory| (memory.available_bytes, memory.total_bytes));
-        let (power, heat) = (host.power(), host.heat());
-        let idle = policy.only_when_idle.and_then(|_| host.idle());
-        let observed = Observed { power, heat, idle, free_bytes, memory_bytes };
-        let (switches, leaving) = (*self.inner.switches.borrow(), self.inner.leaving.load(Ordering::Relaxed));
-        let sharing_now = self.profile().sharing;
-        let decided = sharing::decide(*share, leaving, policy, switches, observed, sharing_now, SystemTime::now());
-        let sessions = lock(&self.inner.stages).values().map(|(_, stage)| stage.sessions()).sum();
-        let changed = self.inner.profile.send_if_modified(|profile| {
-            let before = profile.clone();
-            profile.memory_bytes = memory_bytes;
-            let offer = offered_bytes(free_bytes, *memory_cap, host.gpu_working_set_bytes());
-            // Free memory changes with every breath; others hear of what matters to them.
-            if profile.offered_bytes.abs_diff(offer) > OFFER_STEP_BYTES {
-                profile.offered_bytes = offer;
-            }
-            profile.power = power;
-            profile.heat = heat;
-            profile.models = crate::models::names();
-            profile.sessions = sessions;
-            profile.sharing = decided.is_ok();
-            profile.not_sharing = decided.err().map(|why| why.to_string());
-            *profile != before
-        });
-        if changed {
-            self.peers().touch();
-        }
-    }
 }
-
-/// A change of what is offered that is worth telling.
-const OFFER_STEP_BYTES: u64 = 256 << 20;
 
 /// No machine, or several, by what a person wrote.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -647,71 +454,4 @@ async fn follow_sightings(node: Node, mut sightings: mpsc::Receiver<Sighting>) {
             Sighting::Trouble(why) => tracing::debug!("searching for machines: {why}"),
         }
     }
-}
-
-async fn watch_machine(node: Node) {
-    let mut awake = Awake::default();
-    let mut switches = node.inner.switches.subscribe();
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep(LOOK) => {}
-            _ = switches.changed() => {}
-            () = node.stopping() => return,
-        }
-        let here = node.clone();
-        // Asking the system can take a while, on a Mac most of all.
-        let looking = tokio::task::spawn_blocking(move || {
-            here.look();
-            let profile = here.profile();
-            awake.hold(profile.sharing && !profile.power.on_battery);
-            (own_networks(), awake)
-        });
-        let Ok((networks, held)) = looking.await else { return };
-        awake = held;
-        if node.endpoint().networks().set(networks) {
-            node.endpoint().network_changed().await;
-            node.peers().dial.notify_waiters();
-        }
-    }
-}
-
-/// Keeps a machine that shares from falling asleep under the others' answers; on battery it may.
-#[derive(Default)]
-struct Awake {
-    wished: bool,
-    held: Option<hive_host::KeepAwake>,
-}
-
-impl Awake {
-    fn hold(&mut self, wish: bool) {
-        if wish == self.wished {
-            return;
-        }
-        self.wished = wish;
-        self.held = if wish {
-            let asked = hive_host::this().keep_awake("sharing compute with your other machines");
-            // A server without a desktop does not fall asleep, and has nobody to ask.
-            asked.inspect_err(|error| tracing::debug!("{error}")).ok()
-        } else {
-            None
-        };
-    }
-}
-
-/// This machine's networks, as the choice of links wants them.
-fn own_networks() -> Vec<Network> {
-    let kind = |kind| match kind {
-        InterfaceKind::Loopback => LinkKind::Loopback,
-        InterfaceKind::Thunderbolt => LinkKind::Thunderbolt,
-        InterfaceKind::Ethernet => LinkKind::Ethernet,
-        InterfaceKind::Wifi => LinkKind::Wifi,
-        InterfaceKind::Vpn => LinkKind::Vpn,
-        InterfaceKind::Other => LinkKind::Other,
-    };
-    let interfaces = hive_host::this().interfaces().into_iter();
-    let networks = interfaces.flat_map(|interface| {
-        let kind = kind(interface.kind);
-        interface.addresses.into_iter().map(move |(address, prefix)| Network { address, prefix, kind })
-    });
-    networks.collect()
 }

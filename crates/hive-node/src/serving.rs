@@ -231,7 +231,12 @@ impl Node {
                     name: machine.placement.name.clone(),
                     memory_bytes: machine.profile.memory_bytes,
                 };
-                plan_over(files, &machines[..wanted].iter().map(machine).collect::<Vec<_>>())?
+                let mut plan = plan_over(files, &machines[..wanted].iter().map(machine).collect::<Vec<_>>())?;
+                let nodes: Vec<_> = machines.iter().map(|machine| machine.profile.clone()).collect();
+                let stages: Vec<_> = plan.stages.iter().map(|stage| (stage.machine, stage.layers.clone())).collect();
+                let link = |a: usize, b: usize| between(&machines[a], &machines[b]);
+                plan.decode_tokens_per_s = Some(planning::predict(files, &nodes, &link, &stages)?);
+                plan
             }
             None => {
                 let nodes: Vec<_> = machines.iter().map(|machine| machine.profile.clone()).collect();

@@ -1,6 +1,6 @@
 //! Whether this machine computes for others at this moment, and why not: the owner comes first.
 //!
-//! The owner's wishes and what can be seen of the machine go in, a named choice comes out ([`decide`]). A machine that stops
+//! The owner's wishes and what can be seen of the machine go in, a named choice comes out (`decide`). A machine that stops
 //! sharing says so to the others, who move its layers elsewhere before they let it go (`ring/mend.rs`). What the owner
 //! of this machine asks is computed here in any case.
 
@@ -142,7 +142,7 @@ mod tests {
         assert_eq!(judge(&policy, Switches { share: Some(false), ..none }, calm()), Err(Why::SwitchedOff));
         let paused = none.paused(Duration::from_secs(90), UNIX_EPOCH + Duration::from_secs(1000));
         assert_eq!(judge(&policy, paused, calm()), Err(Why::Paused { seconds_left: 90 }));
-        let over = none.paused(Duration::from_secs(90), UNIX_EPOCH + Duration::from_secs(900));
+        let over = none.paused(Duration::from_secs(90), UNIX_EPOCH + Duration::from_mins(15));
         assert_eq!(judge(&policy, over, calm()), Ok(()));
         assert_eq!(decide(true, true, &policy, none, calm(), true, UNIX_EPOCH), Err(Why::Leaving));
     }

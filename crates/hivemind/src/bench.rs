@@ -61,7 +61,7 @@ async fn once(swarm: &LocalSwarm, prompt_tokens: u32, tokens: u32) -> Result<Sum
     let prompt: Vec<u32> = (0..prompt_tokens).map(|i| 100 + i * 37 % 1000).map(|token| token % vocabulary).collect();
     let request =
         Request { max_tokens: Some(tokens as usize), ignore_end: true, reuse: false, ..Request::new(Vec::new()) };
-    let mut events = ring.generate_tokens(prompt, request).await.map_err(Failure::new)?;
+    let mut events = ring.generate_tokens(prompt, &request).map_err(Failure::new)?;
     loop {
         match events.recv().await {
             Some(Event::Finished { summary, .. }) => return Ok(summary),

@@ -122,10 +122,8 @@ impl Actor {
                     open.kept = true;
                 }
             }
-            Question::Close(_, session) => {
-                if self.sessions.remove(&session).is_some() {
-                    self.worker.order(&ToWorker::Close(SessionId(session)));
-                }
+            Question::Close(_, session) if self.sessions.remove(&session).is_some() => {
+                self.worker.order(&ToWorker::Close(SessionId(session)));
             }
             Question::Resend(_, wanted) => {
                 let open = self.sessions.get(&wanted.session).ok_or("it does not know the session")?;
@@ -163,7 +161,7 @@ impl Actor {
         let Some(open) = self.sessions.get_mut(&frame.session) else { return };
         let frame = match arrival(open.next, frame.position, frame.rows) {
             Arrival::Next => frame,
-            Arrival::PartlyKnown(rows) => without(frame, rows),
+            Arrival::PartlyKnown(rows) => without(&frame, rows),
             out_of_turn => {
                 tracing::debug!(
                     session = frame.session,

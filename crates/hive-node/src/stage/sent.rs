@@ -93,10 +93,10 @@ pub(super) fn arrival(next: u32, position: u32, rows: u32) -> Arrival {
 }
 
 /// A frame without its first rows.
-pub(super) fn without(frame: Frame, rows: u32) -> Frame {
+pub(super) fn without(frame: &Frame, rows: u32) -> Frame {
     let row_bytes = frame.payload.len() / frame.rows as usize;
     let payload = frame.payload.slice(rows as usize * row_bytes..);
-    Frame { position: frame.position + rows, rows: frame.rows - rows, payload, ..frame }
+    Frame { position: frame.position + rows, rows: frame.rows - rows, payload, ..frame.clone() }
 }
 
 #[cfg(test)]
@@ -167,6 +167,6 @@ mod tests {
         assert_eq!(arrival(5, 3, 2), Arrival::Known);
         assert_eq!(arrival(5, 3, 4), Arrival::PartlyKnown(2));
         assert_eq!(arrival(5, 6, 1), Arrival::Early);
-        assert_eq!(without(hidden(3, 4), 2), hidden(5, 2));
+        assert_eq!(without(&hidden(3, 4), 2), hidden(5, 2));
     }
 }

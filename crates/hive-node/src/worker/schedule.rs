@@ -1,8 +1,9 @@
 //! What a worker computes next: single tokens of every conversation first, then a piece of a prompt.
 //!
 //! A long prompt must not stop the conversations beside it. While others are in the middle of answers, prompts are cut
-//! into pieces that take about as long as one token, so that nobody's time between tokens more than doubles; alone, they
-//! are computed in the chunks they came in. Results do not depend on the cuts.
+//! into pieces that take little more than one token, and pieces and tokens take turns: a token waits for one piece at most,
+//! and is not held back by a piece in its own batch. Alone, prompts are computed in the chunks they came in. Results do
+//! not depend on the cuts.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -15,30 +16,41 @@ use super::protocol::Work;
 /// Rows in one batch: enough to fill the kernels, little enough that nobody waits long for the next batch.
 const MAX_BATCH_ROWS: usize = 1024;
 /// The smallest piece of a prompt: below it, reading the weights costs more than computing with them.
-const MIN_PIECE_ROWS: usize = 8;
+const MIN_PIECE_ROWS: usize = 4;
+/// The largest piece while others wait, however fast they turn out to be.
+const MAX_PIECE_ROWS: usize = 256;
+/// A piece may take as long as so many tokens. It is waited for by half on the average.
+const PIECE_TOKENS: f64 = 1.5;
 /// A conversation that had a token this recently is in the middle of an answer, although its next token may just be at
 /// another stage.
 const IN_THE_MIDDLE: Duration = Duration::from_millis(250);
 
 /// Work that waits, in the order in which each session's came.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Schedule {
     /// Single tokens, at most one a session.
     tokens: VecDeque<Work>,
     /// Prompts, and whatever came behind them in their sessions.
     prompts: VecDeque<Work>,
     latest_token: Option<(SessionId, Instant)>,
-    token_time: Average,
-    row_time: Average,
+    /// Whether the batch before this one was of tokens, so that it is a waiting prompt's turn.
+    tokens_had_their_turn: bool,
+    /// Time of a batch of tokens, in seconds; a running average that follows within a few values.
+    token_s: Option<f64>,
+    /// Rows that have turned out to take as long as a piece may.
+    piece_rows: f64,
 }
 
-/// A running average that follows within a few values.
-#[derive(Debug, Default)]
-struct Average(Option<f64>);
-
-impl Average {
-    fn add(&mut self, value: f64) {
-        self.0 = Some(self.0.map_or(value, |old| old * 0.8 + value * 0.2));
+impl Default for Schedule {
+    fn default() -> Self {
+        Self {
+            tokens: VecDeque::new(),
+            prompts: VecDeque::new(),
+            latest_token: None,
+            tokens_had_their_turn: false,
+            token_s: None,
+            piece_rows: MIN_PIECE_ROWS as f64,
+        }
     }
 }
 
@@ -65,6 +77,16 @@ impl Schedule {
 
     /// The next batch: at most one piece of work a session.
     pub(super) fn next(&mut self, now: Instant) -> Vec<Work> {
+        if let Some(token) = self.tokens.back() {
+            self.latest_token = Some((token.session, now));
+        }
+        let others_wait = self.prompts.iter().any(|prompt| self.others_wait(prompt, now));
+        let prompts_turn = self.tokens.is_empty() || (self.tokens_had_their_turn && !self.prompts.is_empty());
+        if others_wait && prompts_turn {
+            self.tokens_had_their_turn = false;
+            return self.piece(now).into_iter().collect();
+        }
+        self.tokens_had_their_turn = true;
         let mut batch: Vec<Work> = Vec::new();
         let mut sessions = BTreeSet::new();
         while batch.len() < MAX_BATCH_ROWS
@@ -73,25 +95,20 @@ impl Schedule {
             sessions.insert(token.session);
             batch.push(token);
         }
-        if let Some(token) = batch.last() {
-            self.latest_token = Some((token.session, now));
+        if others_wait {
+            return batch;
         }
         let mut rows = batch.len();
         let mut kept = VecDeque::new();
-        let mut pieces = 0;
         while let Some(prompt) = self.prompts.pop_front() {
-            let limit = if self.others_wait(&prompt, &batch, now) { self.piece_rows() } else { MAX_BATCH_ROWS };
-            let room = limit.min(MAX_BATCH_ROWS.saturating_sub(rows));
-            // One piece a batch where others wait for it; else as many prompts as fit.
-            let taken = pieces > 0 && limit < MAX_BATCH_ROWS;
-            if room == 0 || taken || !sessions.insert(prompt.session) {
+            let room = MAX_BATCH_ROWS.saturating_sub(rows);
+            if room == 0 || !sessions.insert(prompt.session) {
                 sessions.insert(prompt.session);
                 kept.push_back(prompt);
                 continue;
             }
             let (piece, rest) = cut(prompt, room);
             rows += piece.input.rows();
-            pieces += 1;
             batch.push(piece);
             kept.extend(rest);
         }
@@ -99,31 +116,40 @@ impl Schedule {
         batch
     }
 
+    /// A piece of the prompt that came first.
+    fn piece(&mut self, now: Instant) -> Option<Work> {
+        let prompt = self.prompts.pop_front()?;
+        let rows = if self.others_wait(&prompt, now) { self.piece_rows as usize } else { MAX_BATCH_ROWS };
+        let (piece, rest) = cut(prompt, rows);
+        if let Some(rest) = rest {
+            self.prompts.push_front(rest);
+        }
+        Some(piece)
+    }
+
     /// Learns how long things take.
     pub(super) fn took(&mut self, tokens: usize, prompt_rows: usize, time: Duration) {
         let seconds = time.as_secs_f64();
-        if prompt_rows == 0 && tokens > 0 {
-            self.token_time.add(seconds);
-        } else if prompt_rows >= MIN_PIECE_ROWS && tokens == 0 {
-            self.row_time.add(seconds / prompt_rows as f64);
+        if prompt_rows == 0 {
+            self.token_s = Some(self.token_s.map_or(seconds, |before| before * 0.8 + seconds * 0.2));
+        } else if tokens == 0
+            && let Some(token_s) = self.token_s
+            && seconds > 0.0
+        {
+            // Small pieces take longer a row, so the size is approached in steps.
+            let wanted = prompt_rows as f64 * token_s * PIECE_TOKENS / seconds;
+            let near = wanted.clamp(self.piece_rows / 2.0, self.piece_rows * 2.0);
+            self.piece_rows = near.clamp(MIN_PIECE_ROWS as f64, MAX_PIECE_ROWS as f64);
         }
     }
 
     /// Whether conversations other than this prompt's are in the middle of an answer.
-    fn others_wait(&self, prompt: &Work, batch: &[Work], now: Instant) -> bool {
-        let in_batch = batch.iter().any(|work| work.input.rows() == 1 && work.session != prompt.session);
+    fn others_wait(&self, prompt: &Work, now: Instant) -> bool {
+        let here = self.tokens.iter().any(|token| token.session != prompt.session);
         let lately = self.latest_token.is_some_and(|(session, at)| {
             session != prompt.session && now.saturating_duration_since(at) < IN_THE_MIDDLE
         });
-        in_batch || lately
-    }
-
-    /// Rows that take about as long as a token.
-    fn piece_rows(&self) -> usize {
-        match (self.token_time.0, self.row_time.0) {
-            (Some(token), Some(row)) if row > 0.0 => ((token / row) as usize).clamp(MIN_PIECE_ROWS, 256),
-            _ => MIN_PIECE_ROWS * 2,
-        }
+        here || lately
     }
 }
 
@@ -165,23 +191,40 @@ mod tests {
     }
 
     #[test]
-    fn tokens_come_before_prompts_and_prompts_come_in_pieces_beside_them() {
+    fn tokens_and_pieces_of_prompts_take_turns() {
         let (mut schedule, now) = (Schedule::default(), Instant::now());
         schedule.took(1, 0, Duration::from_millis(10));
-        schedule.took(0, 256, Duration::from_millis(256));
         schedule.push(work(1, 0, 100));
         schedule.push(work(2, 50, 1));
         schedule.push(work(3, 70, 1));
-        // A token takes as long as ten rows.
-        assert_eq!(shape(&schedule.next(now)), [(2, 50, 1), (3, 70, 1), (1, 0, 10)]);
-        // Their next tokens are at another stage; the prompt still goes in pieces.
-        assert_eq!(shape(&schedule.next(now)), [(1, 10, 10)]);
+        assert_eq!(shape(&schedule.next(now)), [(2, 50, 1), (3, 70, 1)]);
+        // More tokens do not push the prompt out.
+        schedule.push(work(2, 51, 1));
+        assert_eq!(shape(&schedule.next(now)), [(1, 0, 4)]);
+        assert_eq!(shape(&schedule.next(now)), [(2, 51, 1)]);
+        // The next tokens are at another stage; the prompt still goes in pieces.
+        assert_eq!(shape(&schedule.next(now)), [(1, 4, 4)]);
+        assert_eq!(shape(&schedule.next(now)), [(1, 8, 4)]);
         // Nobody is in the middle of anything any more.
         let later = now + IN_THE_MIDDLE * 2;
         let rest = schedule.next(later);
-        assert_eq!(shape(&rest), [(1, 20, 80)]);
+        assert_eq!(shape(&rest), [(1, 12, 88)]);
         assert!(rest[0].sample);
         assert!(schedule.is_empty());
+    }
+
+    #[test]
+    fn pieces_grow_to_what_takes_little_more_than_a_token() {
+        let mut schedule = Schedule::default();
+        schedule.took(1, 0, Duration::from_millis(10));
+        for _ in 0..10 {
+            // Two milliseconds for the weights, one for each row.
+            let rows = schedule.piece_rows as usize;
+            schedule.took(0, rows, Duration::from_millis(2 + rows as u64));
+        }
+        assert!((12..=13).contains(&(schedule.piece_rows as usize)), "{}", schedule.piece_rows);
+        schedule.took(0, 13, Duration::from_secs(10));
+        assert!(schedule.piece_rows >= 6.0, "one slow piece is not the rule");
     }
 
     #[test]

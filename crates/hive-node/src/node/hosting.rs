@@ -1,0 +1,126 @@
+//! The node as a host of stages, and as the coordinator of rings: what is asked of them, and where their frames go.
+
+use hive_net::stage::{Dial, Outlet};
+use hive_net::{Frame, PeerAddr, PeerId, Protocol};
+use tokio::sync::mpsc;
+
+use super::{Coordinated, Node, lock};
+use crate::control::{Answer, Hello, Neighbours, Question, RingId, Role, StageId};
+use crate::stage::{Destination, Routes, Stage};
+
+impl Node {
+    /// Where frames for a ring's stage go, at a node which may be this one.
+    pub(crate) async fn route(&self, whom: &PeerAddr, ring: RingId, to: Role) -> Result<Destination, String> {
+        if whom.id() == self.id() {
+            return self.queue(ring, to).map(Destination::Local).ok_or_else(|| "it holds no such stage".to_owned());
+        }
+        let (node, whom) = (self.clone(), whom.clone());
+        let dial: Dial = Box::new(move || {
+            let (node, whom) = (node.clone(), node.latest_addr(&whom));
+            Box::pin(async move {
+                let mut channel = node.endpoint().open(&whom, Protocol::Stage).await?;
+                channel.write_message(&Hello { ring, to }).await?;
+                Ok(channel)
+            })
+        });
+        Outlet::open(dial).await.map(Destination::Remote).map_err(|error| error.to_string())
+    }
+
+    /// The queue that frames for a ring go to, on this node.
+    pub(crate) fn queue(&self, ring: RingId, to: Role) -> Option<mpsc::Sender<Frame>> {
+        match to {
+            Role::Stage(index) => {
+                lock(&self.inner.stages).get(&StageId { ring, index }).map(|(_, stage)| stage.frames())
+            }
+            Role::Coordinator => lock(&self.inner.coordinated).get(&ring).map(|ring| ring.frames.clone()),
+        }
+    }
+
+    /// Takes the frames that come back to this node as the coordinator of a ring.
+    pub(crate) fn coordinate(&self, ring: RingId, frames: mpsc::Sender<Frame>) {
+        lock(&self.inner.coordinated).insert(ring, Coordinated { frames, wanted: Vec::new() });
+    }
+
+    /// Notes that a machine is to hold a stage, before it is asked to.
+    pub(crate) fn want(&self, id: StageId, machine: PeerId) {
+        if let Some(ring) = lock(&self.inner.coordinated).get_mut(&id.ring) {
+            ring.wanted.push((id, machine));
+        }
+    }
+
+    /// Notes who holds the stages of a ring, in their order; nobody else is to.
+    pub(crate) fn want_only(&self, ring: RingId, machines: impl Iterator<Item = PeerId>) {
+        if let Some(coordinated) = lock(&self.inner.coordinated).get_mut(&ring) {
+            let stage = |(index, machine)| (StageId { ring, index: index as u32 }, machine);
+            coordinated.wanted = (0..).zip(machines).map(stage).collect();
+        }
+    }
+
+    /// Stops taking them.
+    pub(crate) fn retire(&self, ring: RingId) {
+        lock(&self.inner.coordinated).remove(&ring);
+    }
+
+    fn stage(&self, id: StageId) -> Result<Stage, String> {
+        let stages = lock(&self.inner.stages);
+        stages.get(&id).map(|(_, stage)| stage.clone()).ok_or_else(|| "it holds no such stage".to_owned())
+    }
+
+    /// Does what a node asks, this one included.
+    pub(crate) async fn answer(&self, asker: PeerId, question: Question, progress: &mut impl FnMut(usize)) -> Answer {
+        let result = match question {
+            Question::Load(id, spec) => self.load(asker, id, spec, progress).await.map(Answer::Loaded),
+            Question::Join(id, neighbours) => self.join(id, neighbours).await.map(|()| Answer::Done),
+            Question::Unload(id) => {
+                lock(&self.inner.stages).remove(&id);
+                Ok(Answer::Done)
+            }
+            Question::Retain(wanted) => {
+                lock(&self.inner.stages).retain(|id, (owner, _)| *owner != asker || wanted.contains(id));
+                Ok(Answer::Done)
+            }
+            Question::Open(id, _)
+            | Question::Close(id, _)
+            | Question::Report(id)
+            | Question::Keep(id, _)
+            | Question::Check(id)
+            | Question::Resend(id, _) => match self.stage(id) {
+                Ok(stage) => stage.answer(question).await,
+                Err(why) => Err(why),
+            },
+            // These take their stream over; see `serve`.
+            Question::Greet(_) | Question::Measure(_) => Err("this is asked on a stream of its own".to_owned()),
+        };
+        result.unwrap_or_else(Answer::Refused)
+    }
+
+    async fn load(
+        &self,
+        asker: PeerId,
+        id: StageId,
+        spec: crate::StageSpec,
+        progress: &mut impl FnMut(usize),
+    ) -> Result<String, String> {
+        if asker != self.id() && !self.profile().sharing {
+            return Err(self.profile().not_sharing.unwrap_or_else(|| "it does not share".to_owned()));
+        }
+        let path = crate::models::locate(&spec.source, asker == self.id() || self.trusts_paths())?;
+        let (stage, device) = Stage::load(&path, id.index, &spec, progress).await?;
+        lock(&self.inner.stages).insert(id, (asker, stage));
+        Ok(device)
+    }
+
+    async fn join(&self, id: StageId, neighbours: Neighbours) -> Result<(), String> {
+        let stage = self.stage(id)?;
+        let StageId { ring, index } = id;
+        let to_stage = async |whom: Option<PeerAddr>, index| match whom {
+            Some(whom) => self.route(&whom, ring, Role::Stage(index)).await.map(Some),
+            None => Ok(None),
+        };
+        let next = to_stage(neighbours.next, index + 1).await?;
+        let first = to_stage(neighbours.first, 0).await?;
+        let coordinator = self.route(&neighbours.coordinator, ring, Role::Coordinator).await?;
+        stage.join(Routes { epoch: neighbours.epoch, next, first, coordinator }).await;
+        Ok(())
+    }
+}

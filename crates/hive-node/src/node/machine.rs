@@ -1,0 +1,166 @@
+//! The node and its own machine: looking at it, sharing it as its owner wishes, keeping it awake.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime};
+
+use hive_host::InterfaceKind;
+use hive_net::links::{LinkKind, Network};
+
+use super::{Node, Owner, lock};
+use crate::data::DataError;
+use crate::profile::offered_bytes;
+use crate::sharing::{self, Observed, Switches};
+
+/// How often the node looks at its own machine.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// A change of what is offered that is worth telling.
+const OFFER_STEP_BYTES: u64 = 256 << 20;
+
+/// How long a node that is quit waits for others to take over what it computes for them.
+const LEAVING_PATIENCE: Duration = Duration::from_secs(10);
+/// Between two looks whether they have.
+const LEAVING_PAUSE: Duration = Duration::from_millis(50);
+
+impl Node {
+    /// Switches sharing on or off; remembered.
+    pub fn share(&self, on: bool) -> Result<(), DataError> {
+        self.switch(Switches { share: Some(on), paused_until_s: None })
+    }
+
+    /// Pauses sharing for so long, or, with nothing, ends a pause; remembered.
+    pub fn pause(&self, time: Option<Duration>) -> Result<(), DataError> {
+        let before = *self.inner.switches.borrow();
+        let resumed = Switches { paused_until_s: None, ..before };
+        self.switch(time.map_or(resumed, |time| resumed.paused(time, SystemTime::now())))
+    }
+
+    fn switch(&self, switches: Switches) -> Result<(), DataError> {
+        self.save(sharing::FILE, &switches)?;
+        self.inner.switches.send_replace(switches);
+        self.look();
+        Ok(())
+    }
+
+    /// Stops computing for others and waits until they have what they need from elsewhere, or for as long as a person who
+    /// quits waits.
+    pub async fn leave(&self) {
+        self.inner.leaving.store(true, Ordering::Relaxed);
+        self.look();
+        let until = Instant::now() + LEAVING_PATIENCE;
+        let needed = || {
+            lock(&self.inner.stages)
+                .values()
+                .any(|(owner, _)| *owner != self.id() && self.peers().life(*owner).is_some())
+        };
+        while needed() && Instant::now() < until {
+            tokio::time::sleep(LEAVING_PAUSE).await;
+        }
+    }
+
+    /// Answers that are being computed here now.
+    pub(super) fn sessions(&self) -> usize {
+        lock(&self.inner.stages).values().map(|(_, stage)| stage.sessions()).sum()
+    }
+
+    /// Looks at this machine, and says what has changed.
+    pub(super) fn look(&self) {
+        let host = hive_host::this();
+        let Owner { share, memory_cap, policy } = &self.inner.owner;
+        let memory = hive_host::Memory::now();
+        let (free_bytes, memory_bytes) = memory.map_or((0, 0), |memory| (memory.available_bytes, memory.total_bytes));
+        let (power, heat) = (host.power(), host.heat());
+        let idle = policy.only_when_idle.and_then(|_| host.idle());
+        let observed = Observed { power, heat, idle, free_bytes, memory_bytes };
+        let (switches, leaving) = (*self.inner.switches.borrow(), self.inner.leaving.load(Ordering::Relaxed));
+        let sharing_now = self.profile().sharing;
+        let decided = sharing::decide(*share, leaving, policy, switches, observed, sharing_now, SystemTime::now());
+        let sessions = self.sessions();
+        let changed = self.inner.profile.send_if_modified(|profile| {
+            let before = profile.clone();
+            profile.memory_bytes = memory_bytes;
+            let offer = offered_bytes(free_bytes, *memory_cap, host.gpu_working_set_bytes());
+            // Free memory changes with every breath; others hear of what matters to them.
+            if profile.offered_bytes.abs_diff(offer) > OFFER_STEP_BYTES {
+                profile.offered_bytes = offer;
+            }
+            profile.power = power;
+            profile.heat = heat;
+            profile.models = crate::models::names();
+            profile.sessions = sessions;
+            profile.sharing = decided.is_ok();
+            profile.not_sharing = decided.err().map(|why| why.to_string());
+            *profile != before
+        });
+        if changed {
+            self.peers().touch();
+        }
+    }
+}
+
+pub(super) async fn watch_machine(node: Node) {
+    let mut awake = Awake::default();
+    let mut switches = node.inner.switches.subscribe();
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(LOOK) => {}
+            _ = switches.changed() => {}
+            () = node.stopping() => return,
+        }
+        let here = node.clone();
+        // Asking the system can take a while, on a Mac most of all.
+        let looking = tokio::task::spawn_blocking(move || {
+            here.look();
+            let profile = here.profile();
+            awake.hold(profile.sharing && !profile.power.on_battery);
+            (own_networks(), awake)
+        });
+        let Ok((networks, held)) = looking.await else { return };
+        awake = held;
+        if node.endpoint().networks().set(networks) {
+            node.endpoint().network_changed().await;
+            node.peers().dial.notify_waiters();
+        }
+    }
+}
+
+/// Keeps a machine that shares from falling asleep under the others' answers; on battery it may.
+#[derive(Default)]
+struct Awake {
+    wished: bool,
+    held: Option<hive_host::KeepAwake>,
+}
+
+impl Awake {
+    fn hold(&mut self, wish: bool) {
+        if wish == self.wished {
+            return;
+        }
+        self.wished = wish;
+        self.held = if wish {
+            let asked = hive_host::this().keep_awake("sharing compute with your other machines");
+            // A server without a desktop does not fall asleep, and has nobody to ask.
+            asked.inspect_err(|error| tracing::debug!("{error}")).ok()
+        } else {
+            None
+        };
+    }
+}
+
+/// This machine's networks, as the choice of links wants them.
+pub(super) fn own_networks() -> Vec<Network> {
+    let kind = |kind| match kind {
+        InterfaceKind::Loopback => LinkKind::Loopback,
+        InterfaceKind::Thunderbolt => LinkKind::Thunderbolt,
+        InterfaceKind::Ethernet => LinkKind::Ethernet,
+        InterfaceKind::Wifi => LinkKind::Wifi,
+        InterfaceKind::Vpn => LinkKind::Vpn,
+        InterfaceKind::Other => LinkKind::Other,
+    };
+    let interfaces = hive_host::this().interfaces().into_iter();
+    let networks = interfaces.flat_map(|interface| {
+        let kind = kind(interface.kind);
+        interface.addresses.into_iter().map(move |(address, prefix)| Network { address, prefix, kind })
+    });
+    networks.collect()
+}
