@@ -168,7 +168,8 @@ impl Node {
         // Measured before, on this machine and with this version.
         let speed: Option<Speed> = data.as_deref().map(|data| data.read(speed::FILE)).transpose()?.flatten();
         let speed = speed.filter(Speed::is_of_this_machine);
-        let switches = data.as_deref().map(|data| data.read(sharing::FILE)).transpose()?.flatten().unwrap_or_default();
+        let switches: Option<Switches> = data.as_deref().map(|data| data.read(sharing::FILE)).transpose()?.flatten();
+        let switches = switches.unwrap_or_default().at_start(share);
         let find_out = data.is_some() && share && speed.is_none();
         let profile = Profile {
             name: name.clone(),

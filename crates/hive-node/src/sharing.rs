@@ -32,6 +32,11 @@ pub struct Switches {
 pub(crate) const FILE: &str = "sharing.json";
 
 impl Switches {
+    /// As they count when a node starts: what was switched on before does not overrule settings that say no.
+    pub(crate) fn at_start(self, share: bool) -> Self {
+        Self { share: self.share.filter(|on| share || !on), ..self }
+    }
+
     /// Paused from now on for so long.
     pub(crate) fn paused(self, time: Duration, now: SystemTime) -> Self {
         Self { paused_until_s: Some(seconds(now + time)), ..self }
@@ -145,6 +150,14 @@ mod tests {
         let over = none.paused(Duration::from_secs(90), UNIX_EPOCH + Duration::from_mins(15));
         assert_eq!(judge(&policy, over, calm()), Ok(()));
         assert_eq!(decide(true, true, &policy, none, calm(), true, UNIX_EPOCH), Err(Why::Leaving));
+    }
+
+    #[test]
+    fn settings_that_say_no_are_not_overruled_by_an_earlier_switch() {
+        let switched = |on| Switches { share: Some(on), paused_until_s: None };
+        assert_eq!(switched(true).at_start(false).share, None);
+        assert_eq!(switched(true).at_start(true).share, Some(true));
+        assert_eq!(switched(false).at_start(true).share, Some(false));
     }
 
     #[test]
