@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::process::Command;
 use std::time::Duration;
 
@@ -135,6 +135,33 @@ fn an_answer_goes_on_when_a_worker_dies_again_and_again() {
     assert_eq!(disturbed["tokens"], undisturbed["tokens"]);
     assert_eq!(disturbed["stages"], undisturbed["stages"], "each worker was started again where it was");
     assert_gone(&killed);
+}
+
+#[test]
+fn a_worker_that_dies_between_two_questions_or_while_it_loads_is_started_again() {
+    let mut command = hivemind(&["chat", "--stages", "2", "--temperature", "0"]);
+    let mut child = command.stdin(std::process::Stdio::piped()).spawn().unwrap();
+    let id = child.id();
+    let (mut questions, mut answers) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));
+    common::patiently("a worker starts", || !children(id).is_empty());
+    signal("-KILL", children(id)[0]);
+    let mut ask = |question: &str| {
+        let mut answer = String::new();
+        writeln!(questions, "{question}").unwrap();
+        answers.read_line(&mut answer).unwrap();
+        answer
+    };
+    assert_eq!(ask(QUESTION), "The capital of France is Paris.\n");
+    let first = children(id);
+    assert_eq!(first.len(), 2);
+    signal("-KILL", first[0]);
+    common::patiently("it is started again", || {
+        let now = children(id);
+        now.len() == 2 && now.contains(&first[1]) && !now.contains(&first[0])
+    });
+    assert!(ask("And of Germany?").contains("Berlin"));
+    drop(questions);
+    assert!(child.wait().unwrap().success());
 }
 
 #[test]

@@ -17,13 +17,16 @@ use hive_net::stage::Outlet;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::control::{Answer, Question, StageSpec};
-use crate::worker::{FromWorker, LoadOrder, ToWorker, Worker, WorkerEvent};
+use crate::worker::{Events, FromWorker, LoadOrder, ToWorker, Worker, WorkerEvent};
 
 use actor::Actor;
 pub(crate) use frames::{Fault, failure_of, prompt_frame, sampled_of};
 
 /// Frames and commands on their way to a stage.
 const QUEUE: usize = 256;
+
+/// Times a worker is started to load a shard: what killed one, as memory that was short for a moment, may be over.
+const STARTS: usize = 3;
 
 /// A worker that computes a large batch cannot report; that is no reason to wait for ever.
 const REPORT_PATIENCE: Duration = Duration::from_secs(30);
@@ -78,18 +81,18 @@ impl Stage {
         spec: &StageSpec,
         mut progress: impl FnMut(usize),
     ) -> Result<(Self, String), String> {
-        let (worker, mut events) = Worker::spawn().map_err(|error| error.to_string())?;
-        let StageSpec { layers, compute, threads, .. } = spec.clone();
-        let threads = if threads == 0 { hive_host::threads() } else { threads };
-        worker.order(&ToWorker::Load(LoadOrder { path: path.to_owned(), layers, compute, threads }));
-        let device = loop {
-            match events.next().await {
-                Some(WorkerEvent::Said(FromWorker::Progress(layers))) => progress(layers),
-                Some(WorkerEvent::Said(FromWorker::Loaded { device })) => break device,
-                Some(WorkerEvent::Said(FromWorker::LoadFailed(why))) => return Err(why),
-                Some(WorkerEvent::Said(_)) => {}
-                Some(WorkerEvent::Died(how)) => return Err(format!("the worker ended while loading ({how})")),
-                None => return Err("the worker ended while loading".to_owned()),
+        let mut deaths = 0;
+        let (worker, events, device) = loop {
+            match start(path, spec, &mut progress).await {
+                Start::Loaded(worker, events, device) => break (worker, events, device),
+                Start::Failed(why) => return Err(why),
+                Start::Died(how) => {
+                    deaths += 1;
+                    if deaths == STARTS {
+                        return Err(format!("the worker ended while loading, {STARTS} times ({how})"));
+                    }
+                    tracing::info!("a worker ended while loading ({how}) and is started again");
+                }
             }
         };
         let (commands, command_queue) = mpsc::channel(QUEUE);
@@ -121,6 +124,36 @@ impl Stage {
         match tokio::time::timeout(REPORT_PATIENCE, answered).await {
             Ok(Ok(answer)) => answer,
             _ => Err("the stage does not answer".to_owned()),
+        }
+    }
+}
+
+/// How the start of a worker went.
+enum Start {
+    /// It has the shard, and computes on this device.
+    Loaded(Worker, Events, String),
+    /// It cannot be loaded.
+    Failed(String),
+    /// The process ended.
+    Died(String),
+}
+
+async fn start(path: &Path, spec: &StageSpec, progress: &mut impl FnMut(usize)) -> Start {
+    let (worker, mut events) = match Worker::spawn() {
+        Ok(started) => started,
+        Err(error) => return Start::Failed(error.to_string()),
+    };
+    let StageSpec { layers, compute, threads, .. } = spec.clone();
+    let threads = if threads == 0 { hive_host::threads() } else { threads };
+    worker.order(&ToWorker::Load(LoadOrder { path: path.to_owned(), layers, compute, threads }));
+    loop {
+        match events.next().await {
+            Some(WorkerEvent::Said(FromWorker::Progress(layers))) => progress(layers),
+            Some(WorkerEvent::Said(FromWorker::Loaded { device })) => return Start::Loaded(worker, events, device),
+            Some(WorkerEvent::Said(FromWorker::LoadFailed(why))) => return Start::Failed(why),
+            Some(WorkerEvent::Said(_)) => {}
+            Some(WorkerEvent::Died(how)) => return Start::Died(how),
+            None => return Start::Died("it said nothing".to_owned()),
         }
     }
 }

@@ -1,14 +1,14 @@
 //! Mending a ring: another machine takes over a stage that is lost, and the other stages stay as they are.
 //!
 //! Only the lost layers are loaded again. The sessions then find out what the new stage is missing and have the stage
-//! before it send that once more (`answer.rs`); the caches of healthy stages are kept. A ring that nobody uses is not
-//! mended: the next question loads the model anew, by a plan for the machines that are there.
+//! before it send that once more (`answer.rs`); the caches of healthy stages are kept. A ring that nobody uses is mended only
+//! where a worker died; where a machine is gone, the next question loads the model anew, by a plan for those that are there.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Weak;
 use std::time::{Duration, Instant};
 
-use hive_net::PeerId;
+use hive_net::{PeerAddr, PeerId};
 use hive_plan::{Candidate, NodeProfile, Replacement, replace};
 use tokio::sync::mpsc;
 
@@ -36,12 +36,32 @@ pub(crate) struct Trouble {
     pub(crate) why: String,
 }
 
-/// Why a stage needs another machine.
+/// Why a stage must be loaded again.
 #[derive(Debug, Clone)]
 struct Lost {
     why: String,
-    /// Whether its machine may have it again: a worker that died is started anew.
-    here_again: bool,
+    how: How,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum How {
+    /// Its worker died. The machine may start another.
+    Died,
+    /// Its machine left, or does not share any more; it is as good as ever when it is back.
+    Left,
+    /// Its machine does not answer, or computes what cannot be.
+    Broken,
+}
+
+impl How {
+    /// What it counts against the machine.
+    fn deaths(self) -> usize {
+        match self {
+            Self::Died => 1,
+            Self::Left => 0,
+            Self::Broken => DEATHS,
+        }
+    }
 }
 
 /// What has gone wrong on each machine, so that a stage does not die there for ever.
@@ -90,15 +110,17 @@ async fn look_after(ring: &Ring, trouble: Option<Trouble>, deaths: &mut Deaths) 
         (None, Some(trouble)) => trouble.why.clone(),
         (None, None) => return,
     };
-    if !ring.is_busy() {
+    let only_workers_died = !lost.is_empty() && lost.values().all(|lost| lost.how == How::Died);
+    if !ring.is_busy() && !only_workers_died {
         ring.fail(&why);
         unload(&ring.inner.node, ring.inner.id, &ring.stages()).await;
         return;
     }
     tracing::info!("a model is being mended: {why}");
     ring.inner.state.send_modify(|state| state.health = Health::Mending(why.clone()));
+    let mut former = Vec::new();
     for _ in 0..ATTEMPTS {
-        match ring.mend(&lost, deaths).await {
+        match ring.mend(&lost, &mut former, deaths).await {
             Ok(()) => {
                 ring.inner.node.peers().touch();
                 return;
@@ -110,7 +132,7 @@ async fn look_after(ring: &Ring, trouble: Option<Trouble>, deaths: &mut Deaths) 
             Err(Hitch::Stage(index, cause)) => {
                 tracing::info!("mending goes on: {cause}");
                 lost = ring.lost(trouble.as_ref()).await;
-                lost.entry(index).or_insert(Lost { why: cause, here_again: false });
+                lost.entry(index).or_insert(Lost { why: cause, how: How::Broken });
             }
         }
     }
@@ -134,23 +156,23 @@ impl Ring {
             let (id, name) = (stage.placement.addr.id(), &stage.placement.name);
             let own = id == node.id();
             if !own && node.has_left(stage) {
-                lost.insert(index, Lost { why: format!("{name} left"), here_again: false });
+                lost.insert(index, Lost { why: format!("{name} left"), how: How::Left });
             } else if !own && node.is_leaving(id) {
-                lost.insert(index, Lost { why: format!("{name} stopped sharing"), here_again: false });
+                lost.insert(index, Lost { why: format!("{name} stopped sharing"), how: How::Left });
             } else if let Some(trouble) = trouble {
                 let question = Question::Check(self.inner.stage_id(index));
                 let asked = node.ask(&stage.placement.addr, question, |_| ());
                 match tokio::time::timeout(CHECK_PATIENCE, asked).await {
                     Ok(Ok(_)) if trouble.fault == Fault::Stage(index as u32) => {
                         let why = format!("{name}: {}", trouble.why);
-                        lost.insert(index, Lost { why, here_again: false });
+                        lost.insert(index, Lost { why, how: How::Broken });
                     }
                     Ok(Ok(_)) => {}
                     Ok(Err(why)) => {
-                        lost.insert(index, Lost { why: format!("{name}: {why}"), here_again: true });
+                        lost.insert(index, Lost { why: format!("{name}: {why}"), how: How::Died });
                     }
                     Err(_) => {
-                        lost.insert(index, Lost { why: format!("{name} does not answer"), here_again: false });
+                        lost.insert(index, Lost { why: format!("{name} does not answer"), how: How::Broken });
                     }
                 }
             }
@@ -158,15 +180,21 @@ impl Ring {
         lost
     }
 
-    /// Has the lost stages loaded elsewhere and joins the ring anew.
-    async fn mend(&self, lost: &BTreeMap<usize, Lost>, deaths: &mut Deaths) -> Result<(), Hitch> {
+    /// Has the lost stages loaded elsewhere and joins the ring anew. `former` collects who held them, over all attempts.
+    async fn mend(
+        &self,
+        lost: &BTreeMap<usize, Lost>,
+        former: &mut Vec<(usize, PeerAddr)>,
+        deaths: &mut Deaths,
+    ) -> Result<(), Hitch> {
         let Inner { id, node, plan, options, .. } = &*self.inner;
-        let before = self.stages();
-        let mut stages = before.clone();
-        for (&index, Lost { why, here_again }) in lost {
-            let (now, holder) = (Instant::now(), before[index].placement.addr.id());
-            deaths.add(holder, if *here_again { 1 } else { DEATHS }, now);
-            let placement = self.replacement(index, &stages, *here_again, deaths, now).map_err(Hitch::NoRoom)?;
+        let mut stages = self.stages();
+        for (&index, Lost { why, how }) in lost {
+            let (now, holder) = (Instant::now(), &stages[index].placement.addr);
+            deaths.add(holder.id(), how.deaths(), now);
+            former.push((index, holder.clone()));
+            let again = *how == How::Died;
+            let placement = self.replacement(index, &stages, again, deaths, now).map_err(Hitch::NoRoom)?;
             tracing::info!("{why}: layers {:?} go to {}", plan.stages[index].layers, placement.name);
             let stage_id = self.inner.stage_id(index);
             let loaded = load_stage(node, stage_id, &placement, &plan.stages[index].layers, options, |_| ()).await;
@@ -188,11 +216,10 @@ impl Ring {
             tokio::spawn(async move { ring.close(session).await });
         }
         node.want_only(*id, stages.iter().map(|stage| stage.placement.addr.id()));
-        for &index in lost.keys() {
-            let old = before[index].placement.addr.clone();
-            if old.id() != stages[index].placement.addr.id() {
+        for (index, holder) in former.drain(..) {
+            if holder.id() != stages[index].placement.addr.id() {
                 let (node, question) = (node.clone(), Question::Unload(self.inner.stage_id(index)));
-                tokio::spawn(async move { drop(node.ask(&old, question, |_| ()).await) });
+                tokio::spawn(async move { drop(node.ask(&holder, question, |_| ()).await) });
             }
         }
         self.inner.state.send_replace(State { epoch, health: Health::Whole });
@@ -204,7 +231,7 @@ impl Ring {
         &self,
         index: usize,
         stages: &[super::PlacedStage],
-        here_again: bool,
+        again: bool,
         deaths: &Deaths,
         now: Instant,
     ) -> Result<Placement, String> {
@@ -212,14 +239,14 @@ impl Ring {
         let needed_bytes = planned.weight_bytes.saturating_add(planned.kv_bytes);
         let holder = stages[index].placement.addr.id();
         let mut machines = self.inner.node.machines();
-        if here_again && machines.iter().all(|(placement, _)| placement.addr.id() != holder) {
+        if again && machines.iter().all(|(placement, _)| placement.addr.id() != holder) {
             // A node of this process is asked for itself, not as a machine that shares.
             let placement = stages[index].placement.clone();
             machines.push((placement.clone(), NodeProfile { name: placement.name, memory_bytes: 0, bytes_per_s: 0.0 }));
         }
         let candidate = |(placement, profile): &(Placement, NodeProfile)| {
             let id = placement.addr.id();
-            let again = here_again && id == holder;
+            let again = again && id == holder;
             Candidate {
                 // What died there has freed its memory, though the machine may not have said so yet.
                 memory_bytes: profile.memory_bytes.saturating_add(if again { needed_bytes } else { 0 }),
