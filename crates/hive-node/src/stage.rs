@@ -84,9 +84,9 @@ impl Stage {
         let mut deaths = 0;
         let (worker, events, device) = loop {
             match start(path, spec, &mut progress).await {
-                Start::Loaded(worker, events, device) => break (worker, events, device),
-                Start::Failed(why) => return Err(why),
-                Start::Died(how) => {
+                Ok(started) => break started,
+                Err(NotStarted::Failed(why)) => return Err(why),
+                Err(NotStarted::Died(how)) => {
                     deaths += 1;
                     if deaths == STARTS {
                         return Err(format!("the worker ended while loading, {STARTS} times ({how})"));
@@ -128,32 +128,32 @@ impl Stage {
     }
 }
 
-/// How the start of a worker went.
-enum Start {
-    /// It has the shard, and computes on this device.
-    Loaded(Worker, Events, String),
-    /// It cannot be loaded.
+/// Why a worker did not start.
+enum NotStarted {
+    /// The shard cannot be loaded.
     Failed(String),
     /// The process ended.
     Died(String),
 }
 
-async fn start(path: &Path, spec: &StageSpec, progress: &mut impl FnMut(usize)) -> Start {
-    let (worker, mut events) = match Worker::spawn() {
-        Ok(started) => started,
-        Err(error) => return Start::Failed(error.to_string()),
-    };
+/// Starts a worker that has the shard; says on which device.
+async fn start(
+    path: &Path,
+    spec: &StageSpec,
+    progress: &mut impl FnMut(usize),
+) -> Result<(Worker, Events, String), NotStarted> {
+    let (worker, mut events) = Worker::spawn().map_err(|error| NotStarted::Failed(error.to_string()))?;
     let StageSpec { layers, compute, threads, .. } = spec.clone();
     let threads = if threads == 0 { hive_host::threads() } else { threads };
     worker.order(&ToWorker::Load(LoadOrder { path: path.to_owned(), layers, compute, threads }));
     loop {
         match events.next().await {
             Some(WorkerEvent::Said(FromWorker::Progress(layers))) => progress(layers),
-            Some(WorkerEvent::Said(FromWorker::Loaded { device })) => return Start::Loaded(worker, events, device),
-            Some(WorkerEvent::Said(FromWorker::LoadFailed(why))) => return Start::Failed(why),
+            Some(WorkerEvent::Said(FromWorker::Loaded { device })) => return Ok((worker, events, device)),
+            Some(WorkerEvent::Said(FromWorker::LoadFailed(why))) => return Err(NotStarted::Failed(why)),
             Some(WorkerEvent::Said(_)) => {}
-            Some(WorkerEvent::Died(how)) => return Start::Died(how),
-            None => return Start::Died("it said nothing".to_owned()),
+            Some(WorkerEvent::Died(how)) => return Err(NotStarted::Died(how)),
+            None => return Err(NotStarted::Died("it said nothing".to_owned())),
         }
     }
 }
