@@ -18,12 +18,17 @@ struct Node {
 
 impl Node {
     fn start(home: &Path, name: &str) -> Self {
+        Self::start_with(home, name, &[])
+    }
+
+    fn start_with(home: &Path, name: &str, options: &[&str]) -> Self {
         let folder = home.join(name);
         let mut command = Command::new(env!("CARGO_BIN_EXE_hivemind"));
         for setting in SETTINGS {
             command.env_remove(setting);
         }
-        command.args(["node", "--name", name, "--bind", "127.0.0.1:0", "--api", "127.0.0.1:0", "--data-dir"]);
+        command.args(["node", "--name", name, "--bind", "127.0.0.1:0", "--api", "127.0.0.1:0"]);
+        command.args(options).arg("--data-dir");
         let process = command.arg(&folder).stdout(Stdio::null()).spawn().unwrap();
         let node = Self { folder, process };
         patiently("the node answers", || node.run(&["status"], None).0 == 0);
@@ -49,6 +54,21 @@ impl Node {
     fn refused(&self, arguments: &[&str], input: Option<&str>, words: &str) {
         let (code, _, stderr) = self.run(arguments, input);
         assert!(code == 1 && stderr.contains(words), "\"{words}\" is missing in: {stderr}");
+    }
+
+    /// Runs a client program of other people's packages against the node.
+    #[track_caller]
+    fn satisfies(&self, client: &str) {
+        let read = |name: &str| std::fs::read_to_string(self.folder.join(name)).unwrap();
+        let location: Value = serde_json::from_str(&read("api.json")).unwrap();
+        let python = std::env::var("HIVEMIND_TEST_PYTHON").expect("./dev test makes a Python with the client packages");
+        let mut command = Command::new(python);
+        command.arg(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/clients")).join(client));
+        command.arg(format!("http://{}/v1", location["address"].as_str().unwrap())).arg(read("api-token"));
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let output = finish(command, None);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && output.stdout.ends_with(b"done\n"), "{stderr}");
     }
 
     fn state(&self, name: &str) -> Option<String> {
@@ -124,16 +144,13 @@ fn openais_own_client_talks_with_the_swarm() {
     let home = tempfile::tempdir().unwrap();
     let (host, guest) = (Node::start(home.path(), "host"), Node::start(home.path(), "guest"));
     pair(&host, &guest);
-    let read = |name: &str| std::fs::read_to_string(host.folder.join(name)).unwrap();
-    let location: Value = serde_json::from_str(&read("api.json")).unwrap();
-    let python = std::env::var("HIVEMIND_TEST_PYTHON").expect("./dev test makes a Python with the client packages");
-    let mut command = Command::new(python);
-    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/clients/openai_chat.py"));
-    command.arg(format!("http://{}/v1", location["address"].as_str().unwrap())).arg(read("api-token"));
-    command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    let output = finish(command, None);
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && output.stdout.ends_with(b"done\n"), "{stderr}");
+    host.satisfies("openai_chat.py");
+}
+
+#[test]
+fn answers_are_bounded_by_time_and_memory_and_gone_on_with() {
+    let home = tempfile::tempdir().unwrap();
+    Node::start_with(home.path(), "host", &["--memory", "500MB"]).satisfies("openai_limits.py");
 }
 
 #[test]

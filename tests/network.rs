@@ -324,6 +324,19 @@ fn a_machine_that_stops_sharing_or_quits_hands_over_first() {
         ann.try_run(&lab, &["chat", "--prompt", "Hi.", "--max-tokens", "1", "--stages", "3"]).0 == 0
     });
 
+    // It gives less memory than its layers take: they move, and it goes on sharing what it does give.
+    let child = ask();
+    std::thread::sleep(Duration::from_millis(1200));
+    assert_eq!(bob.run(&lab, &["share", "--memory", "20MiB"]).trim(), "sharing up to 20.0 MB");
+    let answer = whole(child);
+    assert_eq!(answer["tokens"], undisturbed["tokens"]);
+    assert!(!holders(&answer).contains(&"bob".to_owned()), "{}", answer["stages"]);
+    patiently("its layers have moved", || workers(&bob).is_empty());
+    assert!(bob.run(&lab, &["share", "--memory", "100GB"]).starts_with("sharing up to"));
+    patiently("bob has room again", || {
+        ann.try_run(&lab, &["chat", "--prompt", "Hi.", "--max-tokens", "1", "--stages", "3"]).0 == 0
+    });
+
     let child = ask();
     std::thread::sleep(Duration::from_millis(1200));
     // The one that asks is not in the way; cat is told to quit as systemd would.

@@ -14,11 +14,13 @@ pub(crate) struct Refusal {
     pub(crate) code: &'static str,
     message: String,
     hint: Option<String>,
+    /// What HiveMind's own clients can use.
+    more: Option<serde_json::Value>,
 }
 
 impl Refusal {
     pub(crate) fn new(status: StatusCode, code: &'static str, message: impl std::fmt::Display) -> Self {
-        Self { status, code, message: message.to_string(), hint: None }
+        Self { status, code, message: message.to_string(), hint: None, more: None }
     }
 
     pub(crate) fn bad(code: &'static str, message: impl std::fmt::Display) -> Self {
@@ -46,9 +48,19 @@ impl Refusal {
         self
     }
 
+    pub(crate) fn more(mut self, more: serde_json::Value) -> Self {
+        self.more = Some(more);
+        self
+    }
+
     pub(crate) fn body(&self) -> serde_json::Value {
         let kind = if self.status.is_client_error() { "invalid_request_error" } else { "server_error" };
-        json!({ "error": { "message": self.message, "type": kind, "code": self.code, "hint": self.hint } })
+        let mut body =
+            json!({ "error": { "message": self.message, "type": kind, "code": self.code, "hint": self.hint } });
+        if let Some(more) = &self.more {
+            body["error"]["hivemind"] = more.clone();
+        }
+        body
     }
 }
 

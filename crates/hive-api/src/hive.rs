@@ -77,6 +77,8 @@ enum SharingWish {
     Share(bool),
     /// Not for so many minutes; 0 ends a pause.
     PauseMinutes(u32),
+    /// At most so much memory; null is as much as the settings say.
+    MemoryBytes(Option<u64>),
 }
 
 async fn sharing(State(shared): State<Shared>, Json(wish): Json<SharingWish>) -> Result<Json<Status>, Refusal> {
@@ -84,6 +86,7 @@ async fn sharing(State(shared): State<Shared>, Json(wish): Json<SharingWish>) ->
         SharingWish::Share(on) => shared.node.share(on),
         SharingWish::PauseMinutes(0) => shared.node.pause(None),
         SharingWish::PauseMinutes(minutes) => shared.node.pause(Some(Duration::from_secs(u64::from(minutes) * 60))),
+        SharingWish::MemoryBytes(bytes) => shared.node.give_memory(bytes),
     };
     switched.map_err(Refusal::internal)?;
     Ok(Json(shared.node.status()))

@@ -74,6 +74,9 @@ struct HiveWish {
     stages: Option<usize>,
     /// The answer ends after so many seconds, done or not.
     timeout_s: Option<f64>,
+    /// Tokens of an answer that broke off, as its failure gave them: only what is missing is answered.
+    #[serde(default)]
+    said: Vec<u32>,
 }
 
 #[derive(Deserialize)]
@@ -174,10 +177,10 @@ impl ChatRequest {
             Some(OneOrMany::Many(texts)) => texts,
         };
         let max_tokens = self.max_completion_tokens.or(self.max_tokens);
-        let timeout_s = self.hivemind.and_then(|wish| wish.timeout_s);
+        let (timeout_s, said) = self.hivemind.map_or((None, Vec::new()), |wish| (wish.timeout_s, wish.said));
         let time = |seconds| Duration::try_from_secs_f64(seconds).map_err(|error| Refusal::bad("invalid_value", error));
         let deadline = timeout_s.map(time).transpose()?;
-        Ok(Request { sampling, max_tokens, stop, deadline, ..Request::new(messages) })
+        Ok(Request { said, sampling, max_tokens, stop, deadline, ..Request::new(messages) })
     }
 }
 
@@ -203,17 +206,19 @@ async fn chat(State(shared): State<Shared>, body: axum::body::Bytes) -> Result<R
     request.check()?;
     let (stream, usage) = (request.stream, request.stream_options.as_ref().is_some_and(|o| o.include_usage));
     let wish = request.wish();
-    let answer = shared.node.generate(&wish, &request.into_request()?).await;
+    let request = request.into_request()?;
+    let so_far = SoFar { text: String::new(), tokens: request.said.clone(), seed: request.sampling.seed };
+    let answer = shared.node.generate(&wish, &request).await;
     let Reply { id, ring, events } = answer.map_err(|error| match error {
         AnswerError::Serve(error) => serve_refusal(error),
         AnswerError::Generate(error) => generate_refusal(error),
     })?;
     let head = Head::new(id, &ring);
     if stream {
-        let frames = frames(events, head, usage).map(Ok::<_, Infallible>);
+        let frames = frames(events, head, usage, so_far).map(Ok::<_, Infallible>);
         return Ok(Sse::new(frames).keep_alive(KeepAlive::default()).into_response());
     }
-    let (text, summary) = whole(events).await?;
+    let (text, summary) = whole(events, so_far).await?;
     Ok(Json(json!({
         "id": head.id, "object": "chat.completion", "created": head.created, "model": head.model,
         "choices": [{
@@ -266,36 +271,58 @@ fn usage_of(summary: &Summary) -> Value {
     json!({ "prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion })
 }
 
-async fn whole(mut events: mpsc::Receiver<Event>) -> Result<(String, Summary), Refusal> {
-    let mut answer = String::new();
+/// What there is of an answer. If it breaks off, this is what it can be gone on with.
+struct SoFar {
+    text: String,
+    tokens: Vec<u32>,
+    seed: u64,
+}
+
+impl SoFar {
+    fn add(&mut self, token: u32, text: &str) {
+        self.tokens.push(token);
+        self.text += text;
+    }
+
+    fn broken(self, why: &str) -> Refusal {
+        let Self { text, tokens, seed } = self;
+        Refusal::internal(format!("the answer broke off: {why}"))
+            .hint("ask again with these tokens as hivemind.said, and this seed, to go on from here")
+            .more(json!({ "text": text, "tokens": tokens, "seed": seed }))
+    }
+}
+
+async fn whole(mut events: mpsc::Receiver<Event>, mut so_far: SoFar) -> Result<(String, Summary), Refusal> {
     loop {
         match events.recv().await {
-            Some(Event::Token { text, .. }) => answer += &text,
+            Some(Event::Token { sampled, text }) => so_far.add(sampled.token, &text),
             Some(Event::Recovering(_)) => {}
-            Some(Event::Finished { text, summary }) => return Ok((answer + &text, summary)),
-            Some(Event::Failed(why)) => return Err(Refusal::internal(format!("the answer broke off: {why}"))),
-            None => return Err(Refusal::internal("the answer broke off")),
+            Some(Event::Finished { text, summary }) => return Ok((so_far.text + &text, summary)),
+            Some(Event::Failed(why)) => return Err(so_far.broken(&why)),
+            None => return Err(so_far.broken("the node has stopped")),
         }
     }
 }
 
 /// An answer as server-sent events. A reader that goes away drops the stream, and with it the answer.
-fn frames(events: mpsc::Receiver<Event>, head: Head, usage: bool) -> impl Stream<Item = SseEvent> {
+fn frames(events: mpsc::Receiver<Event>, head: Head, usage: bool, so_far: SoFar) -> impl Stream<Item = SseEvent> {
     let data = |value: &Value| SseEvent::default().data(value.to_string());
     let first = data(&head.chunk(&json!({ "role": "assistant", "content": "" }), None));
-    let rest = futures_util::stream::unfold(Some((events, head)), move |state| async move {
-        let (mut events, head) = state?;
+    let rest = futures_util::stream::unfold(Some((events, head, so_far)), move |state| async move {
+        let (mut events, head, mut so_far) = state?;
         let text = |text: &str| data(&head.chunk(&json!({ "content": text }), None));
         let done = SseEvent::default().data("[DONE]");
-        let failed = |why: String| data(&Refusal::internal(format!("the answer broke off: {why}")).body());
         Some(match events.recv().await {
-            // Text that is not certain yet is no event.
-            Some(Event::Token { text: piece, .. }) if piece.is_empty() => (Vec::new(), Some((events, head))),
-            Some(Event::Token { text: piece, .. }) => (vec![text(&piece)], Some((events, head))),
+            Some(Event::Token { sampled, text: piece }) => {
+                so_far.add(sampled.token, &piece);
+                // Text that is not certain yet is no event.
+                let news = if piece.is_empty() { Vec::new() } else { vec![text(&piece)] };
+                (news, Some((events, head, so_far)))
+            }
             Some(Event::Recovering(status)) => {
                 let mut chunk = head.chunk(&json!({}), None);
                 chunk["hivemind"] = json!({ "status": status });
-                (vec![data(&chunk)], Some((events, head)))
+                (vec![data(&chunk)], Some((events, head, so_far)))
             }
             Some(Event::Finished { text: piece, summary }) => {
                 let mut last = Vec::new();
@@ -314,8 +341,8 @@ fn frames(events: mpsc::Receiver<Event>, head: Head, usage: bool) -> impl Stream
                 last.push(done);
                 (last, None)
             }
-            Some(Event::Failed(why)) => (vec![failed(why), done], None),
-            None => (vec![failed("the node has stopped".to_owned()), done], None),
+            Some(Event::Failed(why)) => (vec![data(&so_far.broken(&why).body()), done], None),
+            None => (vec![data(&so_far.broken("the node has stopped").body()), done], None),
         })
     });
     futures_util::stream::once(async move { first }).chain(rest.flat_map(futures_util::stream::iter))

@@ -84,6 +84,7 @@ pub(crate) struct Answer {
     stops: StopStrings,
     detokenizer: Detokenizer,
     tokens: Vec<u32>,
+    said_tokens: usize,
     started: Instant,
     first: Option<Instant>,
     latest: Instant,
@@ -126,9 +127,9 @@ impl Answer {
         request: &Request,
         max_tokens: usize,
         started: Instant,
-    ) -> mpsc::Receiver<Event> {
+    ) -> Result<mpsc::Receiver<Event>, TokenizerError> {
         let config = ring.files().config();
-        let answer = Self {
+        let mut answer = Self {
             id,
             room: None,
             deadline: request.deadline.map(|time| started + time),
@@ -137,22 +138,28 @@ impl Answer {
             session: 0,
             sampling: request.sampling.clone(),
             end_tokens: if request.ignore_end { Vec::new() } else { config.end_tokens.clone() },
-            last_position: (prompt.len() + max_tokens - 1) as u32,
+            last_position: (prompt.len() + request.said.len() + max_tokens - 1) as u32,
             reuse: request.reuse,
             cached: 0,
             complete: false,
             stops: StopStrings::new(request.stop.clone()),
             prompt,
             detokenizer: Detokenizer::new(),
-            tokens: Vec::new(),
+            tokens: request.said.clone(),
+            said_tokens: request.said.len(),
             started,
             first: None,
             latest: started,
             ring,
         };
+        // Its text was shown before; only what was held back is still to come.
+        for token in &request.said {
+            let piece = answer.detokenizer.push(answer.ring.tokenizer(), *token)?;
+            answer.watch(&piece);
+        }
         let (events, receiver) = mpsc::channel(EVENT_QUEUE);
         tokio::spawn(answer.run(events));
-        receiver
+        Ok(receiver)
     }
 
     /// Opens a session for what is left of the answer on every stage; one that was kept with its beginning serves. A stage
@@ -452,6 +459,7 @@ impl Answer {
         Summary {
             finish_reason,
             tokens: self.tokens.clone(),
+            said_tokens: self.said_tokens,
             prompt_tokens: self.prompt.len(),
             time_to_first_token: first - self.started,
             decode_time: self.latest - first,

@@ -41,6 +41,8 @@ pub struct StageSpec {
     pub compute: Compute,
     /// Threads; 0 is as many as the node has.
     pub threads: usize,
+    /// Memory it will take with its conversations, as planned.
+    pub bytes: u64,
 }
 
 /// Where a stage sends what it computes.

@@ -18,6 +18,8 @@ use crate::serving::{ServeError, Wish};
 pub struct Request {
     /// The conversation so far.
     pub messages: Vec<Message>,
+    /// Tokens of an answer that broke off, which is gone on with; no others come twice.
+    pub said: Vec<u32>,
     /// How tokens are chosen.
     pub sampling: Sampling,
     /// Longest answer, in tokens; `None` is as long as the context allows.
@@ -37,6 +39,7 @@ impl Request {
     pub fn new(messages: Vec<Message>) -> Self {
         Self {
             messages,
+            said: Vec::new(),
             sampling: Sampling::default(),
             max_tokens: None,
             stop: Vec::new(),
@@ -71,8 +74,10 @@ impl FinishReason {
 pub struct Summary {
     /// Why it ended.
     pub finish_reason: FinishReason,
-    /// The tokens of the answer, an end token included.
+    /// The tokens of the answer, those it went on from and an end token included.
     pub tokens: Vec<u32>,
+    /// How many of them it went on from.
+    pub said_tokens: usize,
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
     /// From the request to the first token.
@@ -86,7 +91,7 @@ pub struct Summary {
 impl Summary {
     /// Tokens per second after the first.
     pub fn decode_tokens_per_s(&self) -> f64 {
-        let after_first = self.tokens.len().saturating_sub(1) as f64;
+        let after_first = self.tokens.len().saturating_sub(self.said_tokens + 1) as f64;
         if self.decode_time.is_zero() { 0.0 } else { after_first / self.decode_time.as_secs_f64() }
     }
 }
@@ -145,6 +150,9 @@ pub enum GenerateError {
         /// Tokens there is memory for.
         room: usize,
     },
+    /// The answer to go on with has a token that the model does not know, or its end.
+    #[error("the answer cannot be gone on with: {0}")]
+    Said(String),
     /// No room for an answer was asked for.
     #[error("an answer of 0 tokens was asked for; ask for at least 1")]
     NoTokens,
@@ -219,25 +227,39 @@ impl Ring {
     fn start(&self, prompt: Vec<u32>, request: &Request, source: Option<Source>) -> Result<Reply, GenerateError> {
         let started = Instant::now();
         request.sampling.check()?;
-        let limit = self.files().config().max_context;
-        if prompt.is_empty() || prompt.len() >= limit {
-            return Err(GenerateError::TooLong { tokens: prompt.len(), limit });
+        let config = self.files().config();
+        self.check_said(&request.said)?;
+        let (limit, known) = (config.max_context, prompt.len() + request.said.len());
+        if prompt.is_empty() || known >= limit {
+            return Err(GenerateError::TooLong { tokens: known, limit });
         }
         // The token at the last position is not read any more, so the answer may reach one past the context.
-        let room = limit - prompt.len() + 1;
+        let room = limit - known + 1;
         let max_tokens = request.max_tokens.unwrap_or(room).min(room);
         if max_tokens == 0 {
             return Err(GenerateError::NoTokens);
         }
-        let (tokens, room) = (prompt.len() + max_tokens, self.room_tokens());
+        let (tokens, room) = (known + max_tokens, self.room_tokens());
         // Where no length was asked for, it is as long as there is room.
         let max_tokens =
-            if request.max_tokens.is_none() { max_tokens.min(room.saturating_sub(prompt.len())) } else { max_tokens };
-        if max_tokens == 0 || prompt.len() + max_tokens > room {
+            if request.max_tokens.is_none() { max_tokens.min(room.saturating_sub(known)) } else { max_tokens };
+        if max_tokens == 0 || known + max_tokens > room {
             return Err(GenerateError::NoRoom { tokens, room });
         }
         let id = self.new_id();
-        let events = Answer::start(id, self.clone(), source, prompt, request, max_tokens, started);
+        let events = Answer::start(id, self.clone(), source, prompt, request, max_tokens, started)
+            .map_err(|error| GenerateError::Said(error.to_string()))?;
         Ok(Reply { id, ring: self.clone(), events })
+    }
+
+    fn check_said(&self, said: &[u32]) -> Result<(), GenerateError> {
+        let config = self.files().config();
+        if let Some(token) = said.iter().find(|token| **token as usize >= config.vocabulary) {
+            return Err(GenerateError::Said(format!("the model has no token {token}")));
+        }
+        if said.iter().any(|token| config.end_tokens.contains(token)) {
+            return Err(GenerateError::Said("it had come to its end".to_owned()));
+        }
+        Ok(())
     }
 }

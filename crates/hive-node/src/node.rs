@@ -124,7 +124,7 @@ struct Inner {
     life: u64,
     profile: watch::Sender<Profile>,
     discovery: Mutex<(Option<Discovery>, String)>,
-    stages: Mutex<HashMap<StageId, (PeerId, Stage)>>,
+    stages: Mutex<HashMap<StageId, Hosted>>,
     /// The rings that this node coordinates.
     coordinated: Mutex<HashMap<RingId, Coordinated>>,
     serving: Serving,
@@ -140,6 +140,15 @@ struct Owner {
     share: bool,
     memory_cap: Option<u64>,
     policy: Policy,
+}
+
+/// A stage that this machine holds.
+struct Hosted {
+    /// The node that had it loaded.
+    owner: PeerId,
+    /// Memory it takes, as planned.
+    bytes: u64,
+    stage: Stage,
 }
 
 /// A ring that this node coordinates.
@@ -355,7 +364,7 @@ impl Node {
 
     /// Whether answers are being computed here, or for people here.
     pub(crate) fn is_busy(&self) -> bool {
-        self.profile().sessions > 0 || lock(&self.inner.stages).values().any(|(_, stage)| stage.sessions() > 0)
+        self.profile().sessions > 0 || lock(&self.inner.stages).values().any(|hosted| hosted.stage.sessions() > 0)
     }
 
     /// How fast this machine has turned out to be.
@@ -381,7 +390,7 @@ impl Node {
 
     /// Stages that a machine had loaded here end with its approval.
     pub(crate) fn drop_stages_of(&self, peer: PeerId) {
-        lock(&self.inner.stages).retain(|_, (owner, _)| *owner != peer);
+        lock(&self.inner.stages).retain(|_, hosted| hosted.owner != peer);
     }
 
     /// Asks a node, which may be this one, and gives its last answer; `progress` hears the ones before.

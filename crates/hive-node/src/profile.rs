@@ -33,6 +33,12 @@ pub struct Profile {
     pub bytes_per_s: Option<f64>,
     /// And tokens of a prompt per second.
     pub prefill_tokens_per_s: Option<f64>,
+    /// The most memory its owner lets it give, in bytes, if that is set.
+    pub cap_bytes: Option<u64>,
+    /// What the layers it holds take of that, in bytes.
+    pub held_bytes: u64,
+    /// Whether that is more than its owner lets it give by now: others are to take layers over.
+    pub over_cap: bool,
     /// Models on its disk.
     pub models: Vec<String>,
     /// Answers it is computing a part of.

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use hive_model::template::ChatTemplate;
 use hive_model::{ModelFiles, Tokenizer};
 use hive_net::{Frame, Kind, PeerAddr};
-use hive_plan::Plan;
+use hive_plan::{Plan, PlannedStage};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use crate::Compute;
@@ -164,8 +164,7 @@ impl Ring {
         for (index, stage) in plan.stages.iter().enumerate() {
             let placement = &placements[stage.machine];
             let stage_id = StageId { ring: id, index: index as u32 };
-            let loaded =
-                load_stage(node, stage_id, placement, &stage.layers, &options, |layers| progress(done + layers));
+            let loaded = load_stage(node, stage_id, placement, stage, &options, |layers| progress(done + layers));
             match loaded.await {
                 Ok(stage) => stages.push(stage),
                 Err(error) => {
@@ -414,12 +413,14 @@ async fn load_stage(
     node: &Node,
     id: StageId,
     placement: &Placement,
-    layers: &std::ops::Range<usize>,
+    planned: &PlannedStage,
     options: &RingOptions,
     progress: impl FnMut(usize),
 ) -> Result<PlacedStage, RingError> {
     let RingOptions { source, compute, threads, .. } = options.clone();
-    let spec = StageSpec { source, layers: layers.clone(), compute, threads };
+    let PlannedStage { layers, weight_bytes, kv_bytes, .. } = planned;
+    let bytes = weight_bytes.saturating_add(*kv_bytes);
+    let spec = StageSpec { source, layers: layers.clone(), compute, threads, bytes };
     node.want(id, placement.addr.id());
     let life = node.peers().life(placement.addr.id()).unwrap_or_default();
     match node.ask(&placement.addr, Question::Load(id, spec), progress).await {

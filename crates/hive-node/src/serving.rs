@@ -213,9 +213,17 @@ impl Node {
         self.peers().present().iter().any(|(peer, profile)| *peer == machine && !profile.sharing)
     }
 
+    /// Whether a machine holds more than its owner lets it give by now.
+    pub(crate) fn is_over_cap(&self, machine: PeerId) -> bool {
+        let over = |(peer, profile): &(PeerId, Profile)| *peer == machine && profile.over_cap;
+        (machine == self.id() && self.profile().over_cap) || self.peers().present().iter().any(over)
+    }
+
     /// The machines that may take a stage, and what is known of them.
     pub(crate) fn machines(&self) -> Vec<(Placement, NodeProfile)> {
-        self.candidates().into_iter().map(|machine| (machine.placement, machine.profile)).collect()
+        let candidates = self.candidates().into_iter();
+        let within_cap = candidates.filter(|machine| !self.is_over_cap(machine.placement.addr.id()));
+        within_cap.map(|machine| (machine.placement, machine.profile)).collect()
     }
 
     fn place(&self, files: &hive_model::ModelFiles, wish: &Wish) -> Result<(Plan, Vec<Placement>), ServeError> {

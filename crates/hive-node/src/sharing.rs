@@ -26,6 +26,8 @@ pub struct Switches {
     pub share: Option<bool>,
     /// Until when sharing is paused, in seconds since 1970.
     pub paused_until_s: Option<u64>,
+    /// The most memory given, in bytes, within what the settings allow.
+    pub memory_bytes: Option<u64>,
 }
 
 /// The file the switches are kept in.
@@ -35,6 +37,11 @@ impl Switches {
     /// As they count when a node starts: what was switched on before does not overrule settings that say no.
     pub(crate) fn at_start(self, share: bool) -> Self {
         Self { share: self.share.filter(|on| share || !on), ..self }
+    }
+
+    /// The most memory given, in bytes, where the settings allow `set`.
+    pub(crate) fn memory_cap(self, set: Option<u64>) -> Option<u64> {
+        self.memory_bytes.into_iter().chain(set).min()
     }
 
     /// Paused from now on for so long.
@@ -154,7 +161,7 @@ mod tests {
 
     #[test]
     fn settings_that_say_no_are_not_overruled_by_an_earlier_switch() {
-        let switched = |on| Switches { share: Some(on), paused_until_s: None };
+        let switched = |on| Switches { share: Some(on), ..Switches::default() };
         assert_eq!(switched(true).at_start(false).share, None);
         assert_eq!(switched(true).at_start(true).share, Some(true));
         assert_eq!(switched(false).at_start(true).share, Some(false));
@@ -182,5 +189,13 @@ mod tests {
         let some = Observed { free_bytes: GIB * 3 / 4, ..calm() };
         assert_eq!(judge(&policy, none, some), Ok(()));
         assert_eq!(decide(true, false, &policy, none, some, false, UNIX_EPOCH), Err(Why::ShortOfMemory));
+    }
+
+    #[test]
+    fn a_cap_may_be_lowered_but_not_above_the_settings() {
+        let switched = Switches { memory_bytes: Some(4), ..Switches::default() };
+        assert_eq!((switched.memory_cap(None), switched.memory_cap(Some(8))), (Some(4), Some(4)));
+        assert_eq!(switched.memory_cap(Some(2)), Some(2));
+        assert_eq!((Switches::default().memory_cap(Some(8)), Switches::default().memory_cap(None)), (Some(8), None));
     }
 }

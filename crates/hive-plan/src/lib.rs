@@ -77,7 +77,11 @@ pub enum PlanError {
         layers: usize,
     },
     /// More than all machines hold together.
-    #[error("it needs {needed_bytes} bytes, but the {machines} machines give {given_bytes} between them")]
+    #[error(
+        "it needs {} MB with one conversation, but {} MB are given by {machines} machine{}; add a machine or raise a memory \
+         limit",
+        needed_bytes.div_ceil(1_000_000), given_bytes / 1_000_000, if *machines == 1 { "" } else { "s" }
+    )]
     TooLarge {
         /// Bytes of the model and its conversations.
         needed_bytes: u64,

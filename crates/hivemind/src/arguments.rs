@@ -42,11 +42,14 @@ pub(crate) enum Command {
         /// The new name
         name: String,
     },
-    /// Switch sharing on or off
+    /// Switch sharing on or off, or change how much memory is given
     Share {
         /// On or off
-        #[arg(value_parser = parse_switch, action = clap::ArgAction::Set)]
-        on: bool,
+        #[arg(value_parser = parse_switch, action = clap::ArgAction::Set, required_unless_present = "memory")]
+        on: Option<bool>,
+        /// The most memory to give, for example 8GiB; layers that do not fit any more move to other machines
+        #[arg(long, value_parser = parse_memory, value_name = "SIZE")]
+        memory: Option<u64>,
     },
     /// Share nothing for a while; with 0, share again
     Pause {
@@ -79,6 +82,10 @@ fn parse_switch(text: &str) -> Result<bool, String> {
         "off" => Ok(false),
         other => Err(format!("\"{other}\" is neither on nor off")),
     }
+}
+
+fn parse_memory(text: &str) -> Result<u64, String> {
+    hive_node::settings::parse_bytes(text).ok_or_else(|| "no amount of memory; write it like 8GiB".to_owned())
 }
 
 #[derive(Debug, Clone, Copy, Args)]

@@ -91,9 +91,13 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Remove(options) => peers::act(&node().await?, options, "remove", "is out").await,
         Command::Block(options) => peers::act(&node().await?, options, "block", "is blocked").await,
         Command::Rename { machine, name } => peers::rename(&node().await?, &machine, &name).await,
-        Command::Share { on } => peers::sharing(&node().await?, &serde_json::json!({ "share": on })).await,
+        Command::Share { on, memory } => {
+            let memory = memory.map(|bytes| serde_json::json!({ "memory_bytes": bytes }));
+            let on = on.map(|on| serde_json::json!({ "share": on }));
+            peers::sharing(&node().await?, memory.into_iter().chain(on)).await
+        }
         Command::Pause { minutes } => {
-            peers::sharing(&node().await?, &serde_json::json!({ "pause_minutes": minutes })).await
+            peers::sharing(&node().await?, [serde_json::json!({ "pause_minutes": minutes })]).await
         }
         Command::Invite(options) => peers::invite(&node().await?, options).await,
         Command::Join(options) => peers::join(&node().await?, options).await,

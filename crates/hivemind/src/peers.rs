@@ -44,9 +44,12 @@ fn sharing_words(profile: &Value) -> String {
     }
 }
 
-/// Switches or pauses sharing, and says how it is now.
-pub(crate) async fn sharing(client: &Client, wish: &Value) -> Result<(), Failure> {
-    let status: Value = client.post("/hive/v1/sharing", wish).await?;
+/// Switches or pauses sharing or changes what is given, and says how it is now.
+pub(crate) async fn sharing(client: &Client, wishes: impl IntoIterator<Item = Value>) -> Result<(), Failure> {
+    let mut status = Value::Null;
+    for wish in wishes {
+        status = client.post("/hive/v1/sharing", &wish).await?;
+    }
     output::line(sharing_words(&status["profile"]));
     Ok(())
 }

@@ -128,11 +128,12 @@ fn unpack_into(wheel: &Wheel, staging: &Path) -> Result<(), String> {
         &[download.as_os_str(), requirement.as_ref()],
     )
     .map_err(|why| {
-        format!(
-            "could not download {requirement} for {}: {why}\n\
-             hint: connect this machine to the internet once, or set HIVEMIND_MLX to a folder with MLX {VERSION}",
-            wheel.platform
-        )
+        let hint = if why.contains("No space left") {
+            "free some disk space".to_owned()
+        } else {
+            format!("connect this machine to the internet once, or set HIVEMIND_MLX to a folder with MLX {VERSION}")
+        };
+        format!("could not download {requirement} for {}: {why}\nhint: {hint}", wheel.platform)
     })?;
     let file = fs::read_dir(&download)
         .ok()

@@ -4,7 +4,7 @@ use hive_net::stage::{Dial, Outlet};
 use hive_net::{Frame, PeerAddr, PeerId, Protocol};
 use tokio::sync::mpsc;
 
-use super::{Coordinated, Node, lock};
+use super::{Coordinated, Hosted, Node, lock};
 use crate::control::{Answer, Hello, Neighbours, Question, RingId, Role, StageId};
 use crate::stage::{Destination, Routes, Stage};
 
@@ -30,7 +30,7 @@ impl Node {
     pub(crate) fn queue(&self, ring: RingId, to: Role) -> Option<mpsc::Sender<Frame>> {
         match to {
             Role::Stage(index) => {
-                lock(&self.inner.stages).get(&StageId { ring, index }).map(|(_, stage)| stage.frames())
+                lock(&self.inner.stages).get(&StageId { ring, index }).map(|hosted| hosted.stage.frames())
             }
             Role::Coordinator => lock(&self.inner.coordinated).get(&ring).map(|ring| ring.frames.clone()),
         }
@@ -63,7 +63,7 @@ impl Node {
 
     fn stage(&self, id: StageId) -> Result<Stage, String> {
         let stages = lock(&self.inner.stages);
-        stages.get(&id).map(|(_, stage)| stage.clone()).ok_or_else(|| "it holds no such stage".to_owned())
+        stages.get(&id).map(|hosted| hosted.stage.clone()).ok_or_else(|| "it holds no such stage".to_owned())
     }
 
     /// Does what a node asks, this one included.
@@ -76,7 +76,7 @@ impl Node {
                 Ok(Answer::Done)
             }
             Question::Retain(wanted) => {
-                lock(&self.inner.stages).retain(|id, (owner, _)| *owner != asker || wanted.contains(id));
+                lock(&self.inner.stages).retain(|id, hosted| hosted.owner != asker || wanted.contains(id));
                 Ok(Answer::Done)
             }
             Question::Open(id, _)
@@ -104,9 +104,10 @@ impl Node {
         if asker != self.id() && !self.profile().sharing {
             return Err(self.profile().not_sharing.unwrap_or_else(|| "it does not share".to_owned()));
         }
+        self.has_room(spec.bytes)?;
         let path = crate::models::locate(&spec.source, asker == self.id() || self.trusts_paths())?;
         let (stage, device) = Stage::load(&path, id.index, &spec, progress).await?;
-        lock(&self.inner.stages).insert(id, (asker, stage));
+        lock(&self.inner.stages).insert(id, Hosted { owner: asker, bytes: spec.bytes, stage });
         Ok(device)
     }
 

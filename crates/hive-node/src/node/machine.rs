@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use hive_host::InterfaceKind;
 use hive_net::links::{LinkKind, Network};
 
-use super::{Node, Owner, lock};
+use super::{Hosted, Node, Owner, lock};
 use crate::data::DataError;
 use crate::profile::offered_bytes;
 use crate::sharing::{self, Observed, Switches};
@@ -14,8 +14,9 @@ use crate::sharing::{self, Observed, Switches};
 /// How often the node looks at its own machine.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// A change of what is offered that is worth telling.
+/// A change of what is offered that is worth telling; of a small offer, a part of it is.
 const OFFER_STEP_BYTES: u64 = 256 << 20;
+const OFFER_PART: u64 = 16;
 
 /// How long a node that is quit waits for others to take over what it computes for them.
 const LEAVING_PATIENCE: Duration = Duration::from_secs(10);
@@ -25,7 +26,8 @@ const LEAVING_PAUSE: Duration = Duration::from_millis(50);
 impl Node {
     /// Switches sharing on or off; remembered.
     pub fn share(&self, on: bool) -> Result<(), DataError> {
-        self.switch(Switches { share: Some(on), paused_until_s: None })
+        let before = *self.inner.switches.borrow();
+        self.switch(Switches { share: Some(on), paused_until_s: None, ..before })
     }
 
     /// Pauses sharing for so long, or, with nothing, ends a pause; remembered.
@@ -33,6 +35,13 @@ impl Node {
         let before = *self.inner.switches.borrow();
         let resumed = Switches { paused_until_s: None, ..before };
         self.switch(time.map_or(resumed, |time| resumed.paused(time, SystemTime::now())))
+    }
+
+    /// Gives at most so many bytes of memory, or, with nothing, as many as the settings say; remembered. What is over it
+    /// moves to other machines.
+    pub fn give_memory(&self, bytes: Option<u64>) -> Result<(), DataError> {
+        let before = *self.inner.switches.borrow();
+        self.switch(Switches { memory_bytes: bytes, ..before })
     }
 
     fn switch(&self, switches: Switches) -> Result<(), DataError> {
@@ -51,7 +60,7 @@ impl Node {
         let needed = || {
             lock(&self.inner.stages)
                 .values()
-                .any(|(owner, _)| *owner != self.id() && self.peers().life(*owner).is_some())
+                .any(|Hosted { owner, .. }| *owner != self.id() && self.peers().life(*owner).is_some())
         };
         while needed() && Instant::now() < until {
             tokio::time::sleep(LEAVING_PAUSE).await;
@@ -60,13 +69,35 @@ impl Node {
 
     /// Answers that are being computed here now.
     pub(super) fn sessions(&self) -> usize {
-        lock(&self.inner.stages).values().map(|(_, stage)| stage.sessions()).sum()
+        lock(&self.inner.stages).values().map(|hosted| hosted.stage.sessions()).sum()
+    }
+
+    /// Memory that the stages here take, as planned, in bytes.
+    fn held_bytes(&self) -> u64 {
+        lock(&self.inner.stages).values().map(|hosted| hosted.bytes).sum()
+    }
+
+    /// Whether the owner's cap leaves room for a stage of so many bytes; the error says what there is.
+    pub(super) fn has_room(&self, bytes: u64) -> Result<(), String> {
+        let cap = self.inner.switches.borrow().memory_cap(self.inner.owner.memory_cap);
+        let (held, megabytes) = (self.held_bytes(), |bytes: u64| bytes.div_ceil(1_000_000));
+        match cap {
+            Some(cap) if held.saturating_add(bytes) > cap => Err(format!(
+                "it takes {} MB, but {} MB of the {} MB given are in use",
+                megabytes(bytes),
+                megabytes(held),
+                megabytes(cap)
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// Looks at this machine, and says what has changed.
     pub(super) fn look(&self) {
         let host = hive_host::this();
         let Owner { share, memory_cap, policy } = &self.inner.owner;
+        let memory_cap = self.inner.switches.borrow().memory_cap(*memory_cap);
+        let held_bytes = self.held_bytes();
         let memory = hive_host::Memory::now();
         let (free_bytes, memory_bytes) = memory.map_or((0, 0), |memory| (memory.available_bytes, memory.total_bytes));
         let (power, heat) = (host.power(), host.heat());
@@ -79,11 +110,14 @@ impl Node {
         let changed = self.inner.profile.send_if_modified(|profile| {
             let before = profile.clone();
             profile.memory_bytes = memory_bytes;
-            let offer = offered_bytes(free_bytes, *memory_cap, host.gpu_working_set_bytes());
+            let offer = offered_bytes(free_bytes, memory_cap, host.gpu_working_set_bytes());
             // Free memory changes with every breath; others hear of what matters to them.
-            if profile.offered_bytes.abs_diff(offer) > OFFER_STEP_BYTES {
+            if profile.offered_bytes.abs_diff(offer) > OFFER_STEP_BYTES.min(offer / OFFER_PART) {
                 profile.offered_bytes = offer;
             }
+            profile.cap_bytes = memory_cap;
+            profile.held_bytes = held_bytes;
+            profile.over_cap = memory_cap.is_some_and(|cap| held_bytes > cap);
             profile.power = power;
             profile.heat = heat;
             profile.models = crate::models::names();

@@ -159,6 +159,8 @@ impl Ring {
                 lost.insert(index, Lost { why: format!("{name} left"), how: How::Left });
             } else if !own && node.is_leaving(id) {
                 lost.insert(index, Lost { why: format!("{name} stopped sharing"), how: How::Left });
+            } else if node.is_over_cap(id) {
+                lost.insert(index, Lost { why: format!("{name} gives less memory now"), how: How::Left });
             } else if let Some(trouble) = trouble {
                 let question = Question::Check(self.inner.stage_id(index));
                 let asked = node.ask(&stage.placement.addr, question, |_| ());
@@ -197,7 +199,7 @@ impl Ring {
             let placement = self.replacement(index, &stages, again, deaths, now).map_err(Hitch::NoRoom)?;
             tracing::info!("{why}: layers {:?} go to {}", plan.stages[index].layers, placement.name);
             let stage_id = self.inner.stage_id(index);
-            let loaded = load_stage(node, stage_id, &placement, &plan.stages[index].layers, options, |_| ()).await;
+            let loaded = load_stage(node, stage_id, &placement, &plan.stages[index], options, |_| ()).await;
             stages[index] = loaded.map_err(|error| {
                 deaths.add(placement.addr.id(), DEATHS, now);
                 Hitch::Stage(index, error.to_string())
