@@ -17,7 +17,7 @@ use common::{children, patiently};
 use serde_json::Value;
 
 /// Runs of the quick form: each kind of trouble once.
-const RUNS: usize = 9;
+const RUNS: usize = 10;
 /// An answer takes seconds, mending some more.
 const PATIENCE: Duration = Duration::from_secs(150);
 
@@ -48,10 +48,11 @@ enum Trouble {
     Jitter,
     Revoked,
     SharingEnds,
+    MemoryTaken,
     Quit,
 }
 
-const TROUBLES: [Trouble; 9] = [
+const TROUBLES: [Trouble; 10] = [
     Trouble::NodeKilled,
     Trouble::WorkerKilled,
     Trouble::NodeStopped,
@@ -60,6 +61,7 @@ const TROUBLES: [Trouble; 9] = [
     Trouble::Jitter,
     Trouble::Revoked,
     Trouble::SharingEnds,
+    Trouble::MemoryTaken,
     Trouble::Quit,
 ];
 
@@ -165,6 +167,11 @@ fn trouble(lab: &Lab, what: Trouble, ann: &Host, host: &mut Host, lasts: Duratio
             std::thread::sleep(lasts);
             host.run(lab, &["share", "on"]);
         }
+        Trouble::MemoryTaken => {
+            host.run(lab, &["share", "--memory", "1MiB"]);
+            std::thread::sleep(lasts);
+            host.run(lab, &["share", "--memory", "100GB"]);
+        }
         Trouble::Quit => {
             host.signal("-TERM");
             host.wait();
@@ -194,8 +201,8 @@ fn settle(lab: &Lab, ann: &Host, others: &[Host]) {
     patiently("no session is left, and no worker that nobody wants", || {
         let loaded = ann.json(lab, &["status"]);
         let held = |host: &Host| {
-            let stages = loaded["model"]["stages"].as_array();
-            stages.map_or(0, |stages| stages.iter().filter(|stage| stage["node"] == host.machine.as_str()).count())
+            let held = ["stages", "copies"].map(|held| loaded["model"][held].as_array());
+            held.into_iter().flatten().flatten().filter(|stage| stage["node"] == host.machine.as_str()).count()
         };
         std::iter::once(ann).chain(others).all(|host| {
             let sessions = host.json(lab, &["status"])["profile"]["sessions"].clone();

@@ -244,7 +244,8 @@ fn an_answer_goes_on_when_a_machine_or_a_worker_dies_in_the_middle_of_it() {
             // The answer takes seconds; it is under way now.
             std::thread::sleep(Duration::from_millis(1200));
             match what {
-                "a worker is killed" => kill(*workers(&bob).last().unwrap()),
+                // With the copy of another's stage that it may keep.
+                "a worker is killed" => workers(&bob).into_iter().for_each(kill),
                 "a machine is stopped" => cat.signal("-STOP"),
                 _ => drop(bob.run(&lab, &["remove", "ann"])),
             }
@@ -265,10 +266,14 @@ fn an_answer_goes_on_when_a_machine_or_a_worker_dies_in_the_middle_of_it() {
             }
         }
     }
-    // Nothing is left of what was lost: one worker a machine, for the model that is loaded.
+    // Nothing is left of what was lost: a worker for every stage and every copy of the model that is loaded.
     let undisturbed = whole(ask(&[]).spawn().unwrap());
-    for host in [&ann, &bob, &cat] {
-        patiently("stages that nobody wants are gone", || workers(host).len() == 1);
+    for (name, host) in [("ann", &ann), ("bob", &bob), ("cat", &cat)] {
+        patiently("stages that nobody wants are gone", || {
+            let model = &ann.json(&lab, &["status"])["model"];
+            let held = [&model["stages"], &model["copies"]].map(|held| held.as_array().unwrap().iter());
+            workers(host).len() == held.into_iter().flatten().filter(|stage| stage["node"] == name).count()
+        });
     }
     // Two machines go at once: the last one goes on alone.
     let child = ask(&[]).spawn().unwrap();
@@ -344,6 +349,41 @@ fn a_machine_that_stops_sharing_or_quits_hands_over_first() {
     let answer = whole(child);
     assert_eq!(answer["tokens"], undisturbed["tokens"]);
     assert!(!holders(&answer).contains(&"cat".to_owned()), "{}", answer["stages"]);
+}
+
+#[test]
+fn a_copy_of_a_stage_takes_over_without_loading() {
+    let mut lab = Lab::new();
+    lab.network("switch", &["ann", "bob", "cat"], "10.77.0");
+    let [ann, bob, cat] = ["ann", "bob", "cat"].map(|name| lab.node(name, ""));
+    pair(&lab, &ann, &bob);
+    pair(&lab, &ann, &cat);
+    pair(&lab, &bob, &cat);
+    let undisturbed = ann.ask(&lab, LONG, 250, 2);
+    let holder = undisturbed["stages"][1]["node"].as_str().unwrap();
+    let (mut holder, keeper) = if holder == "bob" { (bob, cat) } else { (cat, bob) };
+    patiently("another machine keeps a copy", || {
+        let model = &ann.json(&lab, &["status"])["model"];
+        model["copies"].as_array().unwrap().len() == 1 && workers(&keeper).len() == 1
+    });
+    let copy = workers(&keeper);
+
+    let fixed = ["chat", "--prompt", LONG, "--max-tokens", "250", "--stages", "2", "--json"];
+    let child = ann.command(&lab, &fixed).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(1200));
+    holder.kill();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(answer["tokens"], undisturbed["tokens"]);
+    assert_ne!(answer["stages"], undisturbed["stages"], "the answer was over before its machine was");
+    assert_eq!(workers(&keeper), copy, "what was loaded before computes now");
+
+    // Now this machine keeps one, but no longer than its owner has memory for it.
+    patiently("there is a copy again", || workers(&ann).len() == 2);
+    let held = ann.json(&lab, &["status"])["profile"]["held_bytes"].as_u64().unwrap();
+    ann.run(&lab, &["share", "--memory", &(held + 1).to_string()]);
+    patiently("the copy yields, and the stage stays", || workers(&ann).len() == 1);
 }
 
 /// The frames that `capture.py` wrote.

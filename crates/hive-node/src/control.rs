@@ -43,6 +43,8 @@ pub struct StageSpec {
     pub threads: usize,
     /// Memory it will take with its conversations, as planned.
     pub bytes: u64,
+    /// Whether it is a copy of a stage that another node holds, which yields to anything that needs the memory.
+    pub standby: bool,
 }
 
 /// Where a stage sends what it computes.

@@ -148,6 +148,8 @@ struct Hosted {
     owner: PeerId,
     /// Memory it takes, as planned.
     bytes: u64,
+    /// Whether it is a copy, which yields.
+    standby: bool,
     stage: Stage,
 }
 

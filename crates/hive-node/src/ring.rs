@@ -1,6 +1,7 @@
 //! A model loaded over several nodes, as its coordinator sees it.
 
 mod mend;
+mod standby;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,6 +23,8 @@ use crate::kept::Kept;
 use crate::node::Node;
 use crate::planning::PLANNED_CONTEXT;
 use crate::stage::{Destination, Fault, failure_of};
+
+use standby::Standby;
 
 pub(crate) use mend::Trouble;
 
@@ -124,6 +127,8 @@ struct Inner {
     plan: Plan,
     /// Who holds the stages now.
     stages: Mutex<Vec<PlacedStage>>,
+    /// Copies of them, ready to take over.
+    standbys: Mutex<Vec<Standby>>,
     state: watch::Sender<State>,
     troubles: mpsc::Sender<Trouble>,
     files: ModelFiles,
@@ -164,12 +169,12 @@ impl Ring {
         for (index, stage) in plan.stages.iter().enumerate() {
             let placement = &placements[stage.machine];
             let stage_id = StageId { ring: id, index: index as u32 };
-            let loaded = load_stage(node, stage_id, placement, stage, &options, |layers| progress(done + layers));
+            let loaded = load_stage(node, stage_id, placement, spec(stage, &options), |layers| progress(done + layers));
             match loaded.await {
                 Ok(stage) => stages.push(stage),
                 Err(error) => {
                     node.retire(id);
-                    unload(node, id, &stages).await;
+                    unload(node, id, stages.iter().enumerate()).await;
                     return Err(error);
                 }
             }
@@ -179,7 +184,7 @@ impl Ring {
             Ok(prompts) => prompts,
             Err((_, error)) => {
                 node.retire(id);
-                unload(node, id, &stages).await;
+                unload(node, id, stages.iter().enumerate()).await;
                 return Err(error);
             }
         };
@@ -193,6 +198,7 @@ impl Ring {
             node: node.clone(),
             plan: plan.clone(),
             stages: Mutex::new(stages),
+            standbys: Mutex::default(),
             state: watch::channel(State { epoch: 0, health: Health::Whole }).0,
             troubles,
             template: files.chat_template(),
@@ -207,6 +213,7 @@ impl Ring {
             room_tokens,
         });
         tokio::spawn(dispatch(queue, Arc::downgrade(&inner)));
+        tokio::spawn(standby::keep(Arc::downgrade(&inner), node.clone()));
         tokio::spawn(mend::attend(Arc::downgrade(&inner), waiting, node.clone()));
         Ok(Self { inner })
     }
@@ -244,7 +251,19 @@ impl Ring {
     pub async fn unload(&self) {
         self.fail("the model was unloaded");
         self.inner.node.retire(self.inner.id);
-        unload(&self.inner.node, self.inner.id, &self.stages()).await;
+        self.unload_all().await;
+    }
+
+    async fn unload_all(&self) {
+        let stages = self.stages();
+        let standbys = std::mem::take(&mut *lock(&self.inner.standbys));
+        let copies = standbys.iter().map(|standby| (standby.index, &standby.stage));
+        unload(&self.inner.node, self.inner.id, stages.iter().enumerate().chain(copies)).await;
+    }
+
+    /// The copies of stages that are ready to take over.
+    pub fn copies(&self) -> Vec<PlacedStage> {
+        self.standbys().into_iter().map(|standby| standby.stage).collect()
     }
 
     /// Whether answers are under way.
@@ -408,28 +427,30 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A planned stage, as its machine is asked to load it.
+fn spec(planned: &PlannedStage, options: &RingOptions) -> StageSpec {
+    let RingOptions { source, compute, threads, .. } = options.clone();
+    let PlannedStage { layers, weight_bytes, kv_bytes, .. } = planned;
+    let bytes = weight_bytes.saturating_add(*kv_bytes);
+    StageSpec { source, layers: layers.clone(), compute, threads, bytes, standby: false }
+}
+
 /// Has a machine load a stage.
 async fn load_stage(
     node: &Node,
     id: StageId,
     placement: &Placement,
-    planned: &PlannedStage,
-    options: &RingOptions,
+    spec: StageSpec,
     progress: impl FnMut(usize),
 ) -> Result<PlacedStage, RingError> {
-    let RingOptions { source, compute, threads, .. } = options.clone();
-    let PlannedStage { layers, weight_bytes, kv_bytes, .. } = planned;
-    let bytes = weight_bytes.saturating_add(*kv_bytes);
-    let spec = StageSpec { source, layers: layers.clone(), compute, threads, bytes };
+    let layers = spec.layers.clone();
     node.want(id, placement.addr.id());
     let life = node.peers().life(placement.addr.id()).unwrap_or_default();
     match node.ask(&placement.addr, Question::Load(id, spec), progress).await {
-        Ok(Answer::Loaded(device)) => {
-            Ok(PlacedStage { placement: placement.clone(), layers: layers.clone(), device, life })
-        }
+        Ok(Answer::Loaded(device)) => Ok(PlacedStage { placement: placement.clone(), layers, device, life }),
         other => {
             let why = other.err().unwrap_or_else(|| "it answered something else".to_owned());
-            Err(failed(placement, layers, why))
+            Err(failed(placement, &layers, why))
         }
     }
 }
@@ -468,8 +489,8 @@ fn watch_prompts(prompts: &Destination, epoch: u32, troubles: &mpsc::Sender<Trou
 }
 
 /// Machines that are here free their memory before this returns; the others are told when they can be.
-async fn unload(node: &Node, id: RingId, stages: &[PlacedStage]) {
-    for (index, stage) in stages.iter().enumerate() {
+async fn unload(node: &Node, id: RingId, stages: impl Iterator<Item = (usize, &PlacedStage)>) {
+    for (index, stage) in stages {
         let (node, addr) = (node.clone(), stage.placement.addr.clone());
         let here = addr.id() == node.id() || node.is_connected(addr.id());
         let question = Question::Unload(StageId { ring: id, index: index as u32 });

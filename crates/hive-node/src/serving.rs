@@ -61,6 +61,8 @@ pub struct ModelView {
     pub name: String,
     /// Its stages, in the order a token passes them.
     pub stages: Vec<StageView>,
+    /// Copies of stages, ready to take over.
+    pub copies: Vec<StageView>,
 }
 
 /// A stage, for people.
@@ -310,5 +312,9 @@ fn view(ring: &Ring) -> ModelView {
         layers: [stage.layers.start, stage.layers.end],
         device: stage.device.clone(),
     };
-    ModelView { name: ring.files().name(), stages: ring.stages().iter().map(stage).collect() }
+    ModelView {
+        name: ring.files().name(),
+        stages: ring.stages().iter().map(stage).collect(),
+        copies: ring.copies().iter().map(stage).collect(),
+    }
 }

@@ -6,6 +6,7 @@
 
 mod choose;
 mod replace;
+mod standby;
 
 use std::ops::Range;
 
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 pub use choose::{LinkProfile, NodeProfile, Revision, STAGE_US, Use, choose, predict, revise};
 pub use replace::{Candidate, Replacement, replace};
+pub use standby::{Spare, standby};
 
 /// What a model weighs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -48,11 +48,10 @@ impl Node {
         }
     }
 
-    /// Notes who holds the stages of a ring, in their order; nobody else is to.
-    pub(crate) fn want_only(&self, ring: RingId, machines: impl Iterator<Item = PeerId>) {
+    /// Notes who holds the stages of a ring, and copies of them; nobody else is to.
+    pub(crate) fn want_only(&self, ring: RingId, holders: impl Iterator<Item = (u32, PeerId)>) {
         if let Some(coordinated) = lock(&self.inner.coordinated).get_mut(&ring) {
-            let stage = |(index, machine)| (StageId { ring, index: index as u32 }, machine);
-            coordinated.wanted = (0..).zip(machines).map(stage).collect();
+            coordinated.wanted = holders.map(|(index, machine)| (StageId { ring, index }, machine)).collect();
         }
     }
 
@@ -104,15 +103,23 @@ impl Node {
         if asker != self.id() && !self.profile().sharing {
             return Err(self.profile().not_sharing.unwrap_or_else(|| "it does not share".to_owned()));
         }
-        self.has_room(spec.bytes)?;
+        self.make_room(spec.bytes, spec.standby)?;
         let path = crate::models::locate(&spec.source, asker == self.id() || self.trusts_paths())?;
         let (stage, device) = Stage::load(&path, id.index, &spec, progress).await?;
-        lock(&self.inner.stages).insert(id, Hosted { owner: asker, bytes: spec.bytes, stage });
+        let mut stages = lock(&self.inner.stages);
+        if spec.standby && stages.get(&id).is_some_and(|hosted| !hosted.standby) {
+            return Err("it holds the stage itself by now".to_owned());
+        }
+        stages.insert(id, Hosted { owner: asker, bytes: spec.bytes, standby: spec.standby, stage });
         Ok(device)
     }
 
     async fn join(&self, id: StageId, neighbours: Neighbours) -> Result<(), String> {
         let stage = self.stage(id)?;
+        if let Some(hosted) = lock(&self.inner.stages).get_mut(&id) {
+            // Whoever is joined computes, copy or not.
+            hosted.standby = false;
+        }
         let StageId { ring, index } = id;
         let to_stage = async |whom: Option<PeerAddr>, index| match whom {
             Some(whom) => self.route(&whom, ring, Role::Stage(index)).await.map(Some),

@@ -72,24 +72,32 @@ impl Node {
         lock(&self.inner.stages).values().map(|hosted| hosted.stage.sessions()).sum()
     }
 
-    /// Memory that the stages here take, as planned, in bytes.
+    /// Memory that the stages here take, as planned, in bytes; copies that yield do not count.
     fn held_bytes(&self) -> u64 {
-        lock(&self.inner.stages).values().map(|hosted| hosted.bytes).sum()
+        lock(&self.inner.stages).values().filter(|hosted| !hosted.standby).map(|hosted| hosted.bytes).sum()
     }
 
-    /// Whether the owner's cap leaves room for a stage of so many bytes; the error says what there is.
-    pub(super) fn has_room(&self, bytes: u64) -> Result<(), String> {
-        let cap = self.inner.switches.borrow().memory_cap(self.inner.owner.memory_cap);
-        let (held, megabytes) = (self.held_bytes(), |bytes: u64| bytes.div_ceil(1_000_000));
-        match cap {
-            Some(cap) if held.saturating_add(bytes) > cap => Err(format!(
-                "it takes {} MB, but {} MB of the {} MB given are in use",
-                megabytes(bytes),
-                megabytes(held),
-                megabytes(cap)
-            )),
-            _ => Ok(()),
+    /// Sees to it that the owner's cap leaves room for a stage of so many bytes; the error says what there is. Copies yield
+    /// to stages, not to other copies.
+    pub(super) fn make_room(&self, bytes: u64, standby: bool) -> Result<(), String> {
+        let cap = self.inner.switches.borrow().memory_cap(self.inner.owner.memory_cap).unwrap_or(u64::MAX);
+        let all: u64 = lock(&self.inner.stages).values().map(|hosted| hosted.bytes).sum();
+        if all.saturating_add(bytes) <= cap {
+            return Ok(());
         }
+        let held = if standby { all } else { self.held_bytes() };
+        if held.saturating_add(bytes) <= cap {
+            self.drop_copies();
+            return Ok(());
+        }
+        let megabytes = |bytes: u64| bytes.div_ceil(1_000_000);
+        let (bytes, held, cap) = (megabytes(bytes), megabytes(held), megabytes(cap));
+        Err(format!("it takes {bytes} MB, but {held} MB of the {cap} MB given are in use"))
+    }
+
+    /// Frees the copies of others' stages.
+    fn drop_copies(&self) {
+        lock(&self.inner.stages).retain(|_, hosted| !hosted.standby);
     }
 
     /// Looks at this machine, and says what has changed.
@@ -106,6 +114,10 @@ impl Node {
         let (switches, leaving) = (*self.inner.switches.borrow(), self.inner.leaving.load(Ordering::Relaxed));
         let sharing_now = self.profile().sharing;
         let decided = sharing::decide(*share, leaving, policy, switches, observed, sharing_now, SystemTime::now());
+        let all: u64 = lock(&self.inner.stages).values().map(|hosted| hosted.bytes).sum();
+        if decided.is_err() || memory_cap.is_some_and(|cap| all > cap) {
+            self.drop_copies();
+        }
         let sessions = self.sessions();
         let changed = self.inner.profile.send_if_modified(|profile| {
             let before = profile.clone();

@@ -12,7 +12,7 @@ use hive_net::{PeerAddr, PeerId};
 use hive_plan::{Candidate, NodeProfile, Replacement, replace};
 use tokio::sync::mpsc;
 
-use super::{Health, Inner, Placement, Ring, State, connect, load_stage, unload, watch_prompts};
+use super::{Health, Inner, Placement, Ring, State, connect, load_stage, spec, watch_prompts};
 use crate::control::Question;
 use crate::node::Node;
 use crate::stage::Fault;
@@ -113,7 +113,7 @@ async fn look_after(ring: &Ring, trouble: Option<Trouble>, deaths: &mut Deaths) 
     let only_workers_died = !lost.is_empty() && lost.values().all(|lost| lost.how == How::Died);
     if !ring.is_busy() && !only_workers_died {
         ring.fail(&why);
-        unload(&ring.inner.node, ring.inner.id, &ring.stages()).await;
+        ring.unload_all().await;
         return;
     }
     tracing::info!("a model is being mended: {why}");
@@ -195,11 +195,17 @@ impl Ring {
             let (now, holder) = (Instant::now(), &stages[index].placement.addr);
             deaths.add(holder.id(), how.deaths(), now);
             former.push((index, holder.clone()));
+            if let Some(copy) = self.take_standby(index).await {
+                tracing::info!("{why}: {} has a copy of layers {:?} and takes over", copy.placement.name, copy.layers);
+                self.inner.stages()[index] = copy.clone();
+                stages[index] = copy;
+                continue;
+            }
             let again = *how == How::Died;
             let placement = self.replacement(index, &stages, again, deaths, now).map_err(Hitch::NoRoom)?;
             tracing::info!("{why}: layers {:?} go to {}", plan.stages[index].layers, placement.name);
             let stage_id = self.inner.stage_id(index);
-            let loaded = load_stage(node, stage_id, &placement, &plan.stages[index], options, |_| ()).await;
+            let loaded = load_stage(node, stage_id, &placement, spec(&plan.stages[index], options), |_| ()).await;
             stages[index] = loaded.map_err(|error| {
                 deaths.add(placement.addr.id(), DEATHS, now);
                 Hitch::Stage(index, error.to_string())
@@ -217,7 +223,7 @@ impl Ring {
             let ring = self.clone();
             tokio::spawn(async move { ring.close(session).await });
         }
-        node.want_only(*id, stages.iter().map(|stage| stage.placement.addr.id()));
+        self.want_current();
         for (index, holder) in former.drain(..) {
             if holder.id() != stages[index].placement.addr.id() {
                 let (node, question) = (node.clone(), Question::Unload(self.inner.stage_id(index)));
