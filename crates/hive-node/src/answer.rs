@@ -422,6 +422,7 @@ impl Answer {
         self.latest = Instant::now();
         self.first.get_or_insert(self.latest);
         self.tokens.push(sampled.token);
+        self.ring.count_token();
         self.complete = last;
         let is_end = self.end_tokens.contains(&sampled.token);
         let mut text = String::new();

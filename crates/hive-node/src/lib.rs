@@ -54,7 +54,7 @@ pub use hive_net::invite::{Ticket, TicketError};
 pub use hive_net::links::LinkKind;
 pub use hive_net::pairing::{Code, PairError};
 pub use hive_net::{Link, PeerId, Relay};
-pub use hive_plan::{Plan, PlanError};
+pub use hive_plan::{Plan, PlanError, PlannedStage};
 pub use local_swarm::{LocalSwarm, SwarmError, SwarmOptions, plan};
 pub use node::{FindPeerError, Node, NodeOptions, StartError, Status};
 pub use peers::pairings::{DecideError, INVITE_VALID_FOR};

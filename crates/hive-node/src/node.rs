@@ -5,7 +5,7 @@ mod machine;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -102,6 +102,8 @@ pub struct Status {
     pub discovery: String,
     /// The other machines.
     pub peers: Vec<PeerView>,
+    /// Tokens of answers to people and programs here, since the node started.
+    pub answered_tokens: u64,
     /// The model in memory, if there is one.
     pub model: Option<crate::serving::ModelView>,
 }
@@ -132,6 +134,7 @@ struct Inner {
     owner: Owner,
     switches: watch::Sender<Switches>,
     leaving: AtomicBool,
+    answered_tokens: AtomicU64,
     stopped: watch::Sender<bool>,
 }
 
@@ -212,6 +215,7 @@ impl Node {
             owner: Owner { share, memory_cap, policy },
             switches: watch::channel(switches).0,
             leaving: AtomicBool::new(false),
+            answered_tokens: AtomicU64::new(0),
             stopped: watch::channel(false).0,
         };
         let node = Self { inner: Arc::new(inner) };
@@ -276,6 +280,7 @@ impl Node {
             addresses,
             discovery: lock(&self.inner.discovery).1.clone(),
             peers: self.peer_views(),
+            answered_tokens: self.inner.answered_tokens.load(Ordering::Relaxed),
             model: self.inner.serving.view(),
         }
     }
@@ -362,6 +367,16 @@ impl Node {
 
     pub(crate) fn save<T: Serialize>(&self, name: &str, value: &T) -> Result<(), DataError> {
         self.inner.data.as_ref().map_or(Ok(()), |data| data.write(name, value))
+    }
+
+    /// A token of an answer came.
+    pub(crate) fn count_token(&self) {
+        self.inner.answered_tokens.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Tokens of answers to people and programs here, since the node started.
+    pub fn answered_tokens(&self) -> u64 {
+        self.inner.answered_tokens.load(Ordering::Relaxed)
     }
 
     /// Whether answers are being computed here, or for people here.

@@ -308,6 +308,10 @@ impl Ring {
         self.inner.room.clone().acquire_many_owned(tokens).await.ok()
     }
 
+    pub(crate) fn count_token(&self) {
+        self.inner.node.count_token();
+    }
+
     /// A number for an answer.
     pub(crate) fn new_id(&self) -> u64 {
         self.inner.next_session.fetch_add(1, Ordering::Relaxed)

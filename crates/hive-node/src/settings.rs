@@ -1,12 +1,16 @@
 //! What the owner has set: `config.toml` in the data folder. A flag comes before an environment variable, that before
 //! the file, that before the default.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
+use std::time::Duration;
 
+use hive_net::Relay;
 use serde::{Deserialize, Serialize};
 
-use crate::data::DataError;
+use crate::data::{DataError, DataFolder};
+use crate::node::NodeOptions;
+use crate::sharing::Policy;
 
 /// The file. Everything is optional, and what is not known is refused by name: a typo must not pass for a setting.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +38,17 @@ pub struct Settings {
 
 const FILE: &str = "config.toml";
 
+/// A setting that cannot be.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingError {
+    /// No amount of memory.
+    #[error("\"{0}\" is no amount of memory; write it like 8GiB")]
+    Memory(String),
+    /// No relay.
+    #[error("\"{0}\" is no relay; say none, public, or the URL of your own")]
+    Relay(String),
+}
+
 impl Settings {
     /// Reads the file of a data folder; none is the same as an empty one.
     pub fn read(folder: &Path) -> Result<Self, DataError> {
@@ -44,6 +59,43 @@ impl Settings {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
             Err(error) => Err(DataError::Unusable { path, error }),
         }
+    }
+}
+
+impl Settings {
+    /// Writes the file of a data folder.
+    pub fn write(&self, folder: &Path) -> Result<(), DataError> {
+        let path = folder.join(FILE);
+        let text = toml::to_string_pretty(self)
+            .map_err(|error| DataError::Damaged { path: path.clone(), why: error.to_string() })?;
+        hive_host::folders::write_private(&path, text.as_bytes()).map_err(|error| DataError::Unusable { path, error })
+    }
+
+    /// How a node with these settings starts.
+    pub fn options(self, data: DataFolder) -> Result<NodeOptions, SettingError> {
+        let lan_only = self.lan_only.unwrap_or(false);
+        let relay = match self.relay.as_deref() {
+            None | Some("none") => Relay::None,
+            Some(_) if lan_only => Relay::None,
+            Some("public") => Relay::Public,
+            Some(url) if url.starts_with("http://") || url.starts_with("https://") => Relay::Own(url.to_owned()),
+            Some(other) => return Err(SettingError::Relay(other.to_owned())),
+        };
+        let memory_cap = self.memory.map(|text| parse_bytes(&text).ok_or(SettingError::Memory(text))).transpose()?;
+        let bind = self.bind.unwrap_or(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
+        Ok(NodeOptions {
+            data: Some(data),
+            // On loopback there is nobody to find.
+            discover: !bind.ip().is_loopback(),
+            relay,
+            share: self.share.unwrap_or(true),
+            memory_cap,
+            policy: Policy {
+                only_on_power: self.only_on_power.unwrap_or(false),
+                only_when_idle: self.only_when_idle_minutes.map(|minutes| Duration::from_secs(minutes * 60)),
+            },
+            ..NodeOptions::new(self.name.unwrap_or_else(crate::machine_name), bind)
+        })
     }
 }
 

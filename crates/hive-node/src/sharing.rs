@@ -30,8 +30,8 @@ pub struct Switches {
     pub memory_bytes: Option<u64>,
 }
 
-/// The file the switches are kept in.
-pub(crate) const FILE: &str = "sharing.json";
+/// The file the switches are kept in; it is there once anything was switched.
+pub const FILE: &str = "sharing.json";
 
 impl Switches {
     /// As they count when a node starts: what was switched on before does not overrule settings that say no.

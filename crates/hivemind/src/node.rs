@@ -1,14 +1,12 @@
 //! `hivemind node`: be a part of the swarm, without a window.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
-use std::time::Duration;
 
 use hive_api::Api;
 use hive_node::data::DataFolder;
-use hive_node::settings::{Settings, parse_bytes};
-use hive_node::sharing::Policy;
-use hive_node::{Node, NodeOptions, PeerState, Relay};
+use hive_node::settings::Settings;
+use hive_node::{Node, PeerState, Relay};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::arguments::NodeArguments;
@@ -16,8 +14,9 @@ use crate::{Failure, output};
 
 pub(crate) async fn run(arguments: NodeArguments, folder: &Path) -> Result<(), Failure> {
     let data = DataFolder::open(folder).map_err(Failure::new)?;
-    let settings = Settings::read(folder).map_err(Failure::new)?;
-    let (options, api_address) = options(arguments, settings, data)?;
+    let settings = merged(arguments, Settings::read(folder).map_err(Failure::new)?);
+    let api_address = settings.api.unwrap_or(hive_api::DEFAULT_ADDRESS);
+    let options = settings.options(data).map_err(Failure::usage)?;
     let lan_only = options.relay == Relay::None;
     let node = Node::start(options).await.map_err(|error| {
         Failure::new(error).hint("choose another --bind, or leave it out for a free port on every interface")
@@ -88,42 +87,16 @@ async fn tell(node: &Node) {
     }
 }
 
-/// Flags (and environment variables) first, then the file, then what is usual.
-fn options(
-    arguments: NodeArguments,
-    settings: Settings,
-    data: DataFolder,
-) -> Result<(NodeOptions, SocketAddr), Failure> {
-    let lan_only = arguments.lan_only || settings.lan_only.unwrap_or(false);
-    let relay = match arguments.relay.or(settings.relay).as_deref() {
-        None | Some("none") => Relay::None,
-        Some(_) if lan_only => Relay::None,
-        Some("public") => Relay::Public,
-        Some(url) if url.starts_with("http://") || url.starts_with("https://") => Relay::Own(url.to_owned()),
-        Some(other) => {
-            return Err(Failure::usage(format_args!("\"{other}\" is no relay"))
-                .hint("say none, public, or the URL of your own"));
-        }
-    };
-    let memory_cap = arguments.memory.or(settings.memory).map(|text| {
-        let refuse = || Failure::usage(format_args!("\"{text}\" is no amount of memory")).hint("write it like 8GiB");
-        parse_bytes(&text).ok_or_else(refuse)
-    });
-    let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
-    let bind = arguments.bind.or(settings.bind).unwrap_or(any);
-    let name = arguments.name.or(settings.name).unwrap_or_else(hive_node::machine_name);
-    let options = NodeOptions {
-        data: Some(data),
-        // On loopback there is nobody to find.
-        discover: !bind.ip().is_loopback(),
-        relay,
-        share: !arguments.no_share && settings.share.unwrap_or(true),
-        memory_cap: memory_cap.transpose()?,
-        policy: Policy {
-            only_on_power: settings.only_on_power.unwrap_or(false),
-            only_when_idle: settings.only_when_idle_minutes.map(|minutes| Duration::from_secs(minutes * 60)),
-        },
-        ..NodeOptions::new(name, bind)
-    };
-    Ok((options, arguments.api.or(settings.api).unwrap_or(hive_api::DEFAULT_ADDRESS)))
+/// Flags (and environment variables) come before the file.
+fn merged(arguments: NodeArguments, file: Settings) -> Settings {
+    Settings {
+        name: arguments.name.or(file.name),
+        memory: arguments.memory.or(file.memory),
+        share: if arguments.no_share { Some(false) } else { file.share },
+        lan_only: if arguments.lan_only { Some(true) } else { file.lan_only },
+        api: arguments.api.or(file.api),
+        bind: arguments.bind.or(file.bind),
+        relay: arguments.relay.or(file.relay),
+        ..file
+    }
 }

@@ -1,0 +1,173 @@
+//! An answer, from the node to a window: text by the frame, not by the token.
+
+use std::time::Duration;
+
+use hive_node::serving::Wish;
+use hive_node::{Event, FinishReason, Message, Reply, Request, Sampling, Summary, models};
+use serde::{Deserialize, Serialize};
+use specta::Type;
+use tauri::ipc::Channel;
+use tokio::sync::oneshot;
+
+use crate::problem::Problem;
+use crate::shell::Shell;
+
+/// A frame of a screen.
+const FRAME: Duration = Duration::from_millis(16);
+
+/// A question.
+#[derive(Debug, Clone, Deserialize, Type)]
+pub(crate) struct Ask {
+    /// Names the answer, so that it can be stopped.
+    pub(crate) id: String,
+    /// The model; none is the starter model.
+    pub(crate) model: Option<String>,
+    /// The conversation so far.
+    pub(crate) messages: Vec<Turn>,
+    /// Tokens of an answer that broke off, to go on from.
+    pub(crate) said: Vec<u32>,
+    /// How free the choice of words is; 0 is not at all.
+    pub(crate) temperature: f32,
+    /// The part of all probability that words are chosen from.
+    pub(crate) top_p: f32,
+    /// Longest answer, in tokens.
+    pub(crate) max_tokens: Option<u32>,
+    /// Fixes the choice of words.
+    pub(crate) seed: u32,
+}
+
+/// A message.
+#[derive(Debug, Clone, Deserialize, Type)]
+pub(crate) struct Turn {
+    /// `system`, `user` or `assistant`.
+    pub(crate) role: String,
+    /// Its text.
+    pub(crate) text: String,
+}
+
+/// What happens to an answer.
+#[derive(Debug, Clone, Serialize, Type)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub(crate) enum News {
+    /// More of it.
+    Text {
+        /// The text.
+        text: String,
+        /// Its tokens.
+        tokens: Vec<u32>,
+    },
+    /// A machine left; it goes on.
+    Status {
+        /// In words.
+        text: String,
+    },
+    /// It is whole.
+    Done {
+        /// The last text.
+        text: String,
+        /// All its tokens.
+        tokens: Vec<u32>,
+        /// Tokens per second.
+        #[specta(type = i32)]
+        tokens_per_s: f64,
+        /// Until the first word, in seconds.
+        #[specta(type = i32)]
+        first_s: f64,
+        /// The machines that computed it.
+        machines: Vec<String>,
+        /// Whether it was cut for its length, and could be gone on with.
+        cut: bool,
+    },
+    /// It broke off; what came stands.
+    Failed {
+        /// Why.
+        why: String,
+    },
+}
+
+impl Ask {
+    fn request(&self) -> Request {
+        let message = |turn: &Turn| Message {
+            role: turn.role.clone(),
+            content: turn.text.clone(),
+            more: serde_json::Map::default(),
+        };
+        let sampling = Sampling {
+            temperature: self.temperature,
+            top_p: self.top_p,
+            seed: u64::from(self.seed),
+            ..Sampling::default()
+        };
+        let messages = self.messages.iter().map(message).collect();
+        let max_tokens = self.max_tokens.map(|tokens| tokens as usize);
+        Request { said: self.said.clone(), sampling, max_tokens, ..Request::new(messages) }
+    }
+
+    fn wish(&self) -> Wish {
+        Wish { model: self.model.clone().filter(|model| model != models::starter_name()), stages: None }
+    }
+}
+
+/// Answers a question, until it is whole or stopped.
+pub(crate) async fn answer(shell: &Shell, ask: &Ask, news: &Channel<News>) -> Result<(), Problem> {
+    let (stop, stopped) = oneshot::channel();
+    shell.answers().insert(ask.id.clone(), stop);
+    let ended = tokio::select! {
+        ended = tell(shell, ask, news) => ended,
+        _ = stopped => Ok(()),
+    };
+    shell.answers().remove(&ask.id);
+    ended
+}
+
+async fn tell(shell: &Shell, ask: &Ask, news: &Channel<News>) -> Result<(), Problem> {
+    let asked = shell.node.generate(&ask.wish(), &ask.request()).await;
+    let Reply { mut events, .. } = asked.map_err(Problem::of("not_answered"))?;
+    let (mut text, mut tokens) = (String::new(), Vec::new());
+    let mut frame = tokio::time::interval(FRAME);
+    loop {
+        let event = tokio::select! {
+            event = events.recv() => event,
+            _ = frame.tick(), if !tokens.is_empty() => {
+                let more = News::Text { text: std::mem::take(&mut text), tokens: std::mem::take(&mut tokens) };
+                // A window that has gone hears nothing more, and the answer ends with this function.
+                if news.send(more).is_err() {
+                    return Ok(());
+                }
+                continue;
+            }
+        };
+        let last = match event {
+            Some(Event::Token { sampled, text: more }) => {
+                tokens.push(sampled.token);
+                text += &more;
+                continue;
+            }
+            Some(Event::Recovering(why)) => {
+                let _ = news.send(News::Status { text: why });
+                continue;
+            }
+            Some(Event::Finished { text: rest, summary }) => done(text + &rest, &summary),
+            Some(Event::Failed(why)) => {
+                let _ = news.send(News::Text { text, tokens });
+                News::Failed { why }
+            }
+            None => News::Failed { why: "the node has stopped".to_owned() },
+        };
+        let _ = news.send(last);
+        return Ok(());
+    }
+}
+
+fn done(text: String, summary: &Summary) -> News {
+    let mut machines: Vec<String> = summary.stages.iter().map(|stage| stage.placement.name.clone()).collect();
+    machines.dedup();
+    News::Done {
+        text,
+        tokens: summary.tokens.clone(),
+        tokens_per_s: summary.decode_tokens_per_s(),
+        first_s: summary.time_to_first_token.as_secs_f64(),
+        machines,
+        cut: summary.finish_reason == FinishReason::Length,
+    }
+}

@@ -1,0 +1,175 @@
+//! The app: a tray icon, a popover and a window around a node. It has no behaviour of its own.
+
+#![cfg_attr(not(debug_assertions), windows_subsystem = "windows")]
+
+mod chat;
+mod ipc;
+mod menu;
+mod problem;
+mod shell;
+mod tray;
+mod view;
+mod windows;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use tauri::tray::{MouseButton, MouseButtonState, TrayIconEvent};
+use tauri::{AppHandle, Manager, RunEvent};
+use tauri_plugin_autostart::MacosLauncher;
+
+use shell::Shell;
+use tray::Tray;
+
+/// The first argument of a worker process.
+const WORKER: &str = "worker";
+
+/// Started by the system at login: nobody asked for a window.
+const HIDDEN: &str = "--hidden";
+
+fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some(WORKER) {
+        // No window, no runtime: a worker is its MLX thread and its socket.
+        return match hive_node::worker::serve() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => failed(error),
+        };
+    }
+    let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "error".into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    match start() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(error),
+    }
+}
+
+#[allow(clippy::print_stderr, reason = "nothing else hears a program that could not start")]
+fn failed(error: impl std::fmt::Display) -> ExitCode {
+    eprintln!("error: {error}");
+    ExitCode::FAILURE
+}
+
+/// The commands of the windows, and their types.
+fn commands() -> tauri_specta::Builder<tauri::Wry> {
+    tauri_specta::Builder::new().disable_serde_phases().dangerously_cast_bigints_to_number().commands(
+        tauri_specta::collect_commands![
+            ipc::watch,
+            ipc::share,
+            ipc::pause,
+            ipc::give_memory,
+            ipc::pair,
+            ipc::approve,
+            ipc::deny,
+            ipc::remove,
+            ipc::rename,
+            ipc::invite,
+            ipc::join,
+            ipc::list_models,
+            ipc::plan,
+            ipc::ask,
+            ipc::stop,
+            ipc::list_conversations,
+            ipc::open_conversation,
+            ipc::keep_conversation,
+            ipc::delete_conversation,
+            ipc::preferences,
+            ipc::prefer,
+            ipc::show_main,
+            ipc::hide,
+            ipc::quit,
+        ],
+    )
+}
+
+fn start() -> Result<(), Box<dyn std::error::Error>> {
+    let folder = match std::env::var_os("HIVEMIND_DATA_DIR") {
+        Some(folder) => PathBuf::from(folder),
+        None => hive_node::data::default_folder()?,
+    };
+    let commands = commands();
+    let app = tauri::Builder::default()
+        // A second start shows the window of the first.
+        .plugin(tauri_plugin_single_instance::init(|app, _, _| windows::show_main(app)))
+        .plugin(tauri_plugin_autostart::init(MacosLauncher::LaunchAgent, Some(vec![HIDDEN])))
+        .plugin(
+            tauri_plugin_window_state::Builder::new()
+                .with_denylist(&[windows::POPOVER])
+                .with_state_flags(remembered())
+                .build(),
+        )
+        .invoke_handler(commands.invoke_handler())
+        .on_menu_event(|app, event| {
+            if let (Some(choice), Some(shell)) = (menu::choice(event.id().as_ref()), app.try_state::<Shell>()) {
+                shell.choose(app, choice);
+            }
+        })
+        .on_tray_icon_event(|app, event| {
+            if let TrayIconEvent::Click {
+                button: MouseButton::Left, button_state: MouseButtonState::Up, rect, ..
+            } = event
+            {
+                windows::toggle_popover(app, rect);
+            }
+        })
+        .setup(move |app| {
+            let shell = tauri::async_runtime::block_on(Shell::start(&folder)).map_err(|problem| problem.message)?;
+            app.manage(shell);
+            windows::make(app.handle())?;
+            let (handle, tray) = (app.handle().clone(), Tray::new(app.handle())?);
+            tauri::async_runtime::spawn(async move {
+                let app = handle.clone();
+                handle.state::<Shell>().follow(app, tray).await;
+            });
+            if !std::env::args().any(|argument| argument == HIDDEN) {
+                windows::show_main(app.handle());
+            }
+            Ok(())
+        })
+        .build(tauri::generate_context!())?;
+    app.run(|app, event| match event {
+        // Without a window the app is still in the tray.
+        RunEvent::ExitRequested { api, code: None, .. } => api.prevent_exit(),
+        #[cfg(target_os = "macos")]
+        RunEvent::Reopen { .. } => windows::show_main(app),
+        _ => {
+            let _ = app;
+        }
+    });
+    Ok(())
+}
+
+/// What is remembered of windows: where they are and how large, not whether they are open.
+fn remembered() -> tauri_plugin_window_state::StateFlags {
+    use tauri_plugin_window_state::StateFlags;
+    StateFlags::POSITION | StateFlags::SIZE | StateFlags::MAXIMIZED
+}
+
+/// Ends the app, once other machines have what they need of this one.
+fn quit(app: &AppHandle) {
+    let app = app.clone();
+    tauri::async_runtime::spawn(async move {
+        let shell = app.state::<Shell>();
+        shell.node.leave().await;
+        shell.node.stop().await;
+        app.exit(0);
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_bindings_of_the_windows_are_current() {
+        let kept = concat!(env!("CARGO_MANIFEST_DIR"), "/../ui/src/lib/bindings.ts");
+        let fresh = tempfile::tempdir().unwrap();
+        let fresh = fresh.path().join("bindings.ts");
+        commands().export(specta_typescript::Typescript::default(), &fresh).unwrap();
+        let fresh = std::fs::read_to_string(fresh).unwrap();
+        if std::env::var_os("HIVEMIND_WRITE_BINDINGS").is_some() {
+            std::fs::write(kept, &fresh).unwrap();
+        }
+        let kept = std::fs::read_to_string(kept).unwrap_or_default();
+        assert!(kept == fresh, "ui/src/lib/bindings.ts is not what the commands say: run `./dev bindings`");
+    }
+}

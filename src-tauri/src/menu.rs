@@ -1,0 +1,195 @@
+//! The tray's menu as a value: what a person can read and do there, made from the snapshot alone.
+
+use crate::view::{Machine, Request, Snapshot, State};
+
+/// An entry of the menu. Ids are what clicks are told apart by.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Entry {
+    /// Text that does something, or only says something where it is not enabled.
+    Text { id: String, text: String, enabled: bool },
+    /// Something that is on or off.
+    Check { id: String, text: String, on: bool },
+    /// A menu within the menu.
+    Within { id: String, text: String, entries: Vec<Entry> },
+    /// A line.
+    Line,
+}
+
+fn text(id: impl Into<String>, text: impl Into<String>) -> Entry {
+    Entry::Text { id: id.into(), text: text.into(), enabled: true }
+}
+
+fn says(id: impl Into<String>, text: impl Into<String>) -> Entry {
+    Entry::Text { id: id.into(), text: text.into(), enabled: false }
+}
+
+/// The whole menu.
+pub(crate) fn menu(shown: &Snapshot) -> Vec<Entry> {
+    let pause = if shown.state == State::Paused && shown.line.starts_with("Paused for") {
+        text("resume", "End the Pause")
+    } else {
+        text("pause", "Pause for an Hour")
+    };
+    let requests = if shown.requests.is_empty() {
+        vec![says("no-requests", "No requests")]
+    } else {
+        shown.requests.iter().flat_map(request).collect()
+    };
+    vec![
+        says("status", &shown.line),
+        Entry::Check { id: "share".to_owned(), text: "Share Compute".to_owned(), on: shown.share },
+        pause,
+        Entry::Line,
+        Entry::Within {
+            id: "machines".to_owned(),
+            text: "Machines".to_owned(),
+            entries: shown.machines.iter().map(machine).collect(),
+        },
+        Entry::Within {
+            id: "requests".to_owned(),
+            text: match shown.requests.len() {
+                0 => "Requests".to_owned(),
+                waiting => format!("Requests ({waiting})"),
+            },
+            entries: requests,
+        },
+        Entry::Line,
+        text("overview", "Show Overview…"),
+        text("chat", "Open Chat…"),
+        text("settings", "Settings…"),
+        Entry::Line,
+        text("quit", "Quit HiveMind"),
+    ]
+}
+
+fn machine(machine: &Machine) -> Entry {
+    let name = if machine.own { "This machine" } else { &machine.name };
+    let link = machine.link.as_ref().map(|link| format!(" · {} {:.1} ms", link.kind, link.round_trip_ms));
+    let speed = machine.tokens_per_s.map(|speed| format!(" · {speed:.0} tok/s"));
+    let details = if machine.here && machine.sharing {
+        format!("{:.1} GB{}{}", machine.offered / 1e9, link.unwrap_or_default(), speed.unwrap_or_default())
+    } else {
+        machine.why.clone().unwrap_or_else(|| "gives nothing now".to_owned())
+    };
+    says(format!("machine {}", machine.id), format!("{name} · {details}"))
+}
+
+fn request(request: &Request) -> Vec<Entry> {
+    let Request { id, name, fingerprint, code, approved_here, .. } = request;
+    let mut entries = vec![says(format!("request {id}"), format!("{name} · {fingerprint} · {code}"))];
+    if *approved_here {
+        entries.push(says(format!("awaited {id}"), "Approved here; waiting for the other machine"));
+    } else {
+        // The code is in the id, so that a click approves what was read and nothing that came after.
+        entries.push(text(format!("approve {id} {code}"), format!("Approve: both show {code}")));
+    }
+    entries.push(text(format!("deny {id}"), "Deny"));
+    entries
+}
+
+/// What a click on an entry means.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Choice {
+    Share,
+    Pause,
+    Resume,
+    Approve { id: String, code: String },
+    Deny(String),
+    Overview,
+    Chat,
+    Settings,
+    Quit,
+}
+
+/// The meaning of an entry's id; none for text that only says something.
+pub(crate) fn choice(id: &str) -> Option<Choice> {
+    let mut words = id.splitn(3, ' ');
+    Some(match (words.next()?, words.next(), words.next()) {
+        ("share", None, _) => Choice::Share,
+        ("pause", None, _) => Choice::Pause,
+        ("resume", None, _) => Choice::Resume,
+        ("approve", Some(id), Some(code)) => Choice::Approve { id: id.to_owned(), code: code.to_owned() },
+        ("deny", Some(id), None) => Choice::Deny(id.to_owned()),
+        ("overview", None, _) => Choice::Overview,
+        ("chat", None, _) => Choice::Chat,
+        ("settings", None, _) => Choice::Settings,
+        ("quit", None, _) => Choice::Quit,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::view::Memory;
+
+    pub(crate) fn shown() -> Snapshot {
+        Snapshot {
+            name: "Studio".to_owned(),
+            fingerprint: String::new(),
+            state: State::Sharing,
+            share: true,
+            line: "Sharing · no other machine yet".to_owned(),
+            memory: Memory { total: 0.0, offered: 0.0, held: 0.0, cap: None, recommended: 0.0 },
+            pool_bytes: 0.0,
+            machines: Vec::new(),
+            requests: Vec::new(),
+            found: Vec::new(),
+            model: None,
+            answered_tokens: 0.0,
+            discovery: None,
+        }
+    }
+
+    fn all(entries: &[Entry]) -> Vec<&Entry> {
+        entries.iter().flat_map(with_those_within).collect()
+    }
+
+    fn with_those_within(entry: &Entry) -> Vec<&Entry> {
+        match entry {
+            Entry::Within { entries, .. } => all(entries),
+            entry => vec![entry],
+        }
+    }
+
+    #[test]
+    fn a_request_is_approved_by_the_code_that_was_read() {
+        let asks = Request {
+            id: "abc".to_owned(),
+            name: "Mini".to_owned(),
+            fingerprint: "otter lamp river".to_owned(),
+            code: "482 915".to_owned(),
+            approved_here: false,
+            asked_by_them: true,
+        };
+        let entries = menu(&Snapshot { requests: vec![asks.clone()], ..shown() });
+        let choices: Vec<_> = all(&entries)
+            .into_iter()
+            .filter_map(|entry| match entry {
+                Entry::Text { id, enabled: true, .. } => choice(id),
+                _ => None,
+            })
+            .collect();
+        let approve = Choice::Approve { id: "abc".to_owned(), code: "482 915".to_owned() };
+        assert!(choices.contains(&approve) && choices.contains(&Choice::Deny("abc".to_owned())), "{choices:?}");
+        let waiting = menu(&Snapshot { requests: vec![Request { approved_here: true, ..asks }], ..shown() });
+        assert!(!format!("{waiting:?}").contains("\"approve abc"));
+    }
+
+    #[test]
+    fn everything_that_can_be_clicked_means_something() {
+        for entry in all(&menu(&shown())) {
+            if let Entry::Text { id, enabled: true, .. } | Entry::Check { id, .. } = entry {
+                assert!(choice(id).is_some(), "{id}");
+            }
+        }
+        assert_eq!((choice("status"), choice("approve x"), choice("machine a")), (None, None, None));
+    }
+
+    #[test]
+    fn a_pause_can_be_ended() {
+        let paused = Snapshot { state: State::Paused, line: "Paused for another 30 min".to_owned(), ..shown() };
+        assert!(format!("{:?}", menu(&paused)).contains("\"resume\""));
+        assert!(format!("{:?}", menu(&shown())).contains("\"pause\""));
+    }
+}

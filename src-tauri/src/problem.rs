@@ -1,0 +1,33 @@
+//! What went wrong, as the windows show it: what happened, and what to do.
+
+use serde::Serialize;
+use specta::Type;
+
+/// A problem.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Type)]
+pub(crate) struct Problem {
+    /// A name that the windows can rely on.
+    pub(crate) code: String,
+    /// What happened and why, in words.
+    pub(crate) message: String,
+    /// What to do about it.
+    pub(crate) hint: Option<String>,
+}
+
+impl Problem {
+    /// A problem by name.
+    pub(crate) fn new(code: &str, message: impl std::fmt::Display) -> Self {
+        Self { code: code.to_owned(), message: message.to_string(), hint: None }
+    }
+
+    /// Makes problems of errors.
+    pub(crate) fn of<E: std::fmt::Display>(code: &str) -> impl Fn(E) -> Self {
+        move |error| Self::new(code, error)
+    }
+}
+
+impl From<hive_node::data::DataError> for Problem {
+    fn from(error: hive_node::data::DataError) -> Self {
+        Self::new("data_folder", error)
+    }
+}

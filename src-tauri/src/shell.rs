@@ -1,0 +1,138 @@
+//! The shell around the node: what every command and the tray can reach, and what keeps them up to date.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use hive_api::Api;
+use hive_mind::conversations::Conversations;
+use hive_node::data::DataFolder;
+use hive_node::settings::Settings;
+use hive_node::{Code, Node, PeerId};
+use tauri::AppHandle;
+use tokio::sync::{oneshot, watch};
+
+use crate::menu::{Choice, menu};
+use crate::problem::Problem;
+use crate::tray::Tray;
+use crate::view::{Snapshot, State, snapshot};
+use crate::windows;
+
+/// Changes that come together are shown together.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// While something is computed, its speed is shown anew so often.
+const TICK: Duration = Duration::from_secs(1);
+
+/// What the app is around.
+pub(crate) struct Shell {
+    /// The node.
+    pub(crate) node: Node,
+    /// What was said.
+    pub(crate) conversations: Conversations,
+    /// The data folder.
+    pub(crate) folder: PathBuf,
+    shown: watch::Sender<Snapshot>,
+    /// Answers under way, by the name that the window gave them; dropping an end stops the answer.
+    answers: Mutex<HashMap<String, oneshot::Sender<()>>>,
+    /// Programs on this machine talk to the same node.
+    _api: Api,
+}
+
+impl Shell {
+    /// Starts the node of a data folder.
+    pub(crate) async fn start(folder: &Path) -> Result<Self, Problem> {
+        let data = DataFolder::open(folder)?;
+        let settings = Settings::read(folder)?;
+        let first = settings.share.is_none() && !folder.join(hive_node::sharing::FILE).exists();
+        let api_address = settings.api.unwrap_or(hive_api::DEFAULT_ADDRESS);
+        let node = Node::start(settings.options(data).map_err(Problem::of("settings"))?)
+            .await
+            .map_err(Problem::of("not_started"))?;
+        let conversations = Conversations::open(folder).map_err(Problem::of("conversations"))?;
+        let api = Api::start(node.clone(), api_address, folder).await.map_err(Problem::of("api"))?;
+        if first {
+            // Nothing is given away before its owner says so.
+            node.share(false)?;
+        }
+        let shown = watch::channel(snapshot(&node.status())).0;
+        let (folder, answers) = (folder.to_owned(), Mutex::default());
+        Ok(Self { node, conversations, folder, shown, answers, _api: api })
+    }
+
+    /// What is shown, and every change of it.
+    pub(crate) fn shown(&self) -> watch::Receiver<Snapshot> {
+        self.shown.subscribe()
+    }
+
+    /// Keeps the tray and the windows up to date for as long as the app runs.
+    pub(crate) async fn follow(&self, app: AppHandle, mut tray: Tray) {
+        let mut changes = self.node.changes();
+        changes.mark_changed();
+        loop {
+            let busy = self.shown.borrow().state == State::Busy || !self.answers().is_empty();
+            tokio::select! {
+                changed = changes.changed() => if changed.is_err() { return },
+                () = tokio::time::sleep(TICK), if busy => {}
+            }
+            tokio::time::sleep(PAUSE).await;
+            let now = snapshot(&self.node.status());
+            if let Err(error) = tray.show(&app, now.state, menu(&now)) {
+                tracing::warn!("the tray: {error}");
+            }
+            self.shown.send_if_modified(|shown| {
+                let news = *shown != now;
+                *shown = now;
+                news
+            });
+        }
+    }
+
+    /// Does what was chosen in the tray's menu.
+    pub(crate) fn choose(&self, app: &AppHandle, choice: Choice) {
+        let done = match choice {
+            Choice::Share => self.node.share(!self.shown.borrow().share).map_err(Problem::from),
+            Choice::Pause => self.node.pause(Some(Duration::from_hours(1))).map_err(Problem::from),
+            Choice::Resume => self.node.pause(None).map_err(Problem::from),
+            Choice::Approve { id, code } => self.approve(&id, &code),
+            Choice::Deny(id) => self.deny(&id),
+            Choice::Overview => {
+                windows::show_popover(app, None);
+                Ok(())
+            }
+            Choice::Chat | Choice::Settings => {
+                windows::show_main(app);
+                Ok(())
+            }
+            Choice::Quit => {
+                crate::quit(app);
+                Ok(())
+            }
+        };
+        if let Err(problem) = done {
+            tracing::warn!("{}", problem.message);
+        }
+    }
+
+    /// The machine of a key.
+    pub(crate) fn peer(&self, id: &str) -> Result<PeerId, Problem> {
+        self.node.find(id).map_err(Problem::of("no_such_machine"))
+    }
+
+    /// Lets a machine in, by the code that both show.
+    pub(crate) fn approve(&self, id: &str, code: &str) -> Result<(), Problem> {
+        let code = Code::parse(code).ok_or_else(|| Problem::new("wrong_code", "a code is six digits"))?;
+        self.node.approve(self.peer(id)?, code).map_err(Problem::of("not_approved"))
+    }
+
+    /// Turns a machine away.
+    pub(crate) fn deny(&self, id: &str) -> Result<(), Problem> {
+        self.node.deny(self.peer(id)?).map_err(Problem::of("not_denied"))
+    }
+
+    /// Answers under way.
+    pub(crate) fn answers(&self) -> MutexGuard<'_, HashMap<String, oneshot::Sender<()>>> {
+        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

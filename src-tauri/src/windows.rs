@@ -1,0 +1,92 @@
+//! The two windows: the popover under the tray icon, and the main window. Both are made at the start, hidden, so that they
+//! are there at once.
+
+use tauri::{AppHandle, Manager, PhysicalPosition, Rect, WebviewUrl, WebviewWindow, WebviewWindowBuilder, WindowEvent};
+
+/// The main window.
+pub(crate) const MAIN: &str = "main";
+/// What hangs under the tray icon.
+pub(crate) const POPOVER: &str = "popover";
+
+/// The popover's size, in points.
+const POPOVER_SIZE: (f64, f64) = (340.0, 520.0);
+
+/// Makes both.
+pub(crate) fn make(app: &AppHandle) -> tauri::Result<()> {
+    let main = WebviewWindowBuilder::new(app, MAIN, WebviewUrl::App("index.html".into()))
+        .title("HiveMind")
+        .inner_size(1000.0, 700.0)
+        .min_inner_size(720.0, 480.0)
+        .visible(false)
+        .build()?;
+    let kept = main.clone();
+    main.on_window_event(move |event| {
+        // The app lives in the tray; a closed window is a hidden one.
+        if let WindowEvent::CloseRequested { api, .. } = event {
+            api.prevent_close();
+            let _ = kept.hide();
+            settle(kept.app_handle());
+        }
+    });
+    let popover = WebviewWindowBuilder::new(app, POPOVER, WebviewUrl::App("index.html#popover".into()))
+        .title("HiveMind")
+        .inner_size(POPOVER_SIZE.0, POPOVER_SIZE.1)
+        .decorations(false)
+        .resizable(false)
+        .skip_taskbar(true)
+        .always_on_top(true)
+        .visible(false)
+        .build()?;
+    let kept = popover.clone();
+    popover.on_window_event(move |event| {
+        if let WindowEvent::Focused(false) = event {
+            let _ = kept.hide();
+        }
+    });
+    Ok(())
+}
+
+/// Shows the main window, in front.
+pub(crate) fn show_main(app: &AppHandle) {
+    if let Some(main) = app.get_webview_window(MAIN) {
+        present(&main);
+        settle(app);
+    }
+}
+
+/// Shows the popover: under the tray icon where its place is known, else where the system puts windows.
+pub(crate) fn show_popover(app: &AppHandle, icon: Option<Rect>) {
+    let Some(popover) = app.get_webview_window(POPOVER) else { return };
+    if let Some(icon) = icon {
+        let scale = popover.scale_factor().unwrap_or(1.0);
+        let (place, size) = (icon.position.to_physical::<f64>(scale), icon.size.to_physical::<f64>(scale));
+        let left = place.x + size.width / 2.0 - POPOVER_SIZE.0 * scale / 2.0;
+        let _ = popover.set_position(PhysicalPosition::new(left.max(0.0), place.y + size.height));
+    }
+    present(&popover);
+}
+
+/// Hides the popover, or shows it.
+pub(crate) fn toggle_popover(app: &AppHandle, icon: Rect) {
+    match app.get_webview_window(POPOVER) {
+        Some(popover) if popover.is_visible().unwrap_or(false) => drop(popover.hide()),
+        _ => show_popover(app, Some(icon)),
+    }
+}
+
+fn present(window: &WebviewWindow) {
+    let _ = window.unminimize();
+    let _ = window.show();
+    let _ = window.set_focus();
+}
+
+/// On a Mac, in the Dock while a window is open, and only then.
+#[cfg(target_os = "macos")]
+fn settle(app: &AppHandle) {
+    let open = app.get_webview_window(MAIN).is_some_and(|main| main.is_visible().unwrap_or(false));
+    let policy = if open { tauri::ActivationPolicy::Regular } else { tauri::ActivationPolicy::Accessory };
+    let _ = app.set_activation_policy(policy);
+}
+
+#[cfg(not(target_os = "macos"))]
+fn settle(_: &AppHandle) {}

@@ -1,0 +1,217 @@
+//! The app in a real window, with real nodes.
+//!
+//! `HIVEMIND_SCREENS=docs/screens` keeps pictures of what it shows.
+
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used)]
+
+#[path = "app/driver.rs"]
+mod driver;
+
+use std::process::Stdio;
+
+use driver::{App, Desktop, Ends, Look, hivemind, patiently, settle};
+use serde_json::json;
+
+const QUESTION: &str = "What is the capital of France?";
+const LONG: &str = "Count to one thousand.";
+
+/// The words under an answer, which come with its end.
+fn note(app: &App, which: usize) -> String {
+    let body = "return [...document.querySelectorAll('li footer .numbers')][arguments[0]]?.innerText ?? ''";
+    app.script_with(body, &json!([which])).as_str().unwrap_or_default().to_owned()
+}
+
+/// The most certain words, so that an answer is what the model would say.
+fn surely(app: &App) {
+    app.click("Instructions and sampling");
+    let body = "const range = document.querySelector('.panel input');
+        range.value = 0;
+        range.dispatchEvent(new Event('input', { bubbles: true }));";
+    app.script(body);
+    app.click("Instructions and sampling");
+}
+
+#[test]
+fn a_person_asks_stops_goes_on_and_finds_everything_again() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = home.path().join("studio");
+    settle(&folder, "Studio");
+    for look in [Look::Light, Look::Dark] {
+        let app = App::start(Desktop::new(look), &folder);
+        app.picture("empty");
+        app.quit();
+    }
+    let app = App::start(Desktop::new(Look::Light), &folder);
+    surely(&app);
+    app.ask(QUESTION);
+    patiently("an answer", || !note(&app, 0).is_empty());
+    assert!(app.text(".body").contains("Paris"), "{}", app.text(".body"));
+    assert!(note(&app, 0).contains("Studio"));
+    app.picture("chat");
+
+    // Stopped in the middle, what came stands, and is gone on with.
+    app.click("New chat");
+    app.ask(LONG);
+    patiently("it grows", || app.script("return document.querySelector('.body')?.innerText.length > 20") == true);
+    app.picture("answering");
+    app.click("Stop");
+    patiently("it can be gone on with", || {
+        app.script(
+            "return [...document.querySelectorAll('li button')].some((button) => button.innerText === 'Continue')",
+        ) == true
+    });
+    let body = "return document.querySelector('.body')?.innerText ?? ''";
+    let stopped = app.script(body).as_str().unwrap().to_owned();
+    app.click("Continue");
+    patiently("it goes on", || {
+        let now = app.script(body).as_str().unwrap().to_owned();
+        assert!(now.starts_with(stopped.trim_end()), "{now} does not go on from {stopped}");
+        now.len() > stopped.len() + 20
+    });
+    app.click("Stop");
+    patiently("it has stopped", || app.text(".field button") == "Send");
+
+    // A question that is found again after a restart, by a word of its answer.
+    let desktop = app.quit();
+    let app = App::start(desktop, &folder);
+    let search = "const field = document.querySelector('input[type=search]');
+        field.value = arguments[0];
+        field.dispatchEvent(new Event('input', { bubbles: true }));";
+    app.script_with(search, &json!(["zebra"]));
+    patiently("nothing fits", || app.text(".list").contains("No conversation"));
+    app.script_with(search, &json!(["paris"]));
+    patiently("it is found", || app.text(".list").contains(QUESTION));
+    app.click(QUESTION);
+    patiently("it is all there", || app.text(".body").contains("Paris"));
+    app.click(&format!("Delete {QUESTION}"));
+    patiently("it is gone", || !app.text(".list").contains(QUESTION));
+    app.script_with(search, &json!([""]));
+    app.click(LONG);
+    patiently("what was stopped is there", || app.text(".body").starts_with(stopped.trim_end()));
+    app.quit();
+}
+
+#[test]
+fn what_a_model_says_does_nothing() {
+    let home = tempfile::tempdir().unwrap();
+    settle(home.path(), "Studio");
+    let app = App::start(Desktop::new(Look::Light), home.path());
+    let evil = "<script>window.evil = 1</script><img src=x onerror='window.evil = 1'> [link](javascript:window.evil=1) \
+                ![picture](https://example.invalid/x.png) <svg onload='window.evil=1'></svg>";
+    let keep = "const conversation = { id: 'evil', title: 'Evil', system: '', draft: '', updated_s: Date.now() / 1000,
+            messages: [{ role: 'assistant', text: arguments[0], tokens: [], note: null, complete: true }] };
+        window.__TAURI_INTERNALS__.invoke('keep_conversation', { conversation });";
+    app.script_with(keep, &json!([evil]));
+    app.show_main();
+    app.click("Evil");
+    patiently("it is shown", || app.text(".body").contains("picture"));
+    app.script("for (const link of document.querySelectorAll('.body a')) link.click()");
+    let left = app.script(
+        "return [typeof window.evil, location.pathname, document.querySelectorAll('.body img, .body script, .body svg').length,
+            [...document.querySelectorAll('.body a')].filter((link) => link.href.startsWith('javascript')).length]",
+    );
+    assert_eq!(left, json!(["undefined", "/index.html", 0, 0]));
+    // Nothing of Tauri's own can be called from the page.
+    let refused = app.script(
+        "window.refused = 'pending';
+        window.__TAURI_INTERNALS__.invoke('plugin:window|destroy').then(() => (window.refused = 'done'), (why) => (window.refused = String(why)))",
+    );
+    assert_eq!(refused, serde_json::Value::Null);
+    patiently("it is refused", || {
+        app.script("return window.refused").as_str().is_some_and(|text| text.contains("not allowed"))
+    });
+    app.quit();
+}
+
+#[test]
+fn the_tray_the_window_and_the_command_line_have_one_switch() {
+    let home = tempfile::tempdir().unwrap();
+    settle(home.path(), "Studio");
+    let app = App::start(Desktop::new(Look::Light), home.path());
+    let tray = app.tray();
+    app.click("Settings");
+    let on = "return document.querySelector('[role=switch]')?.getAttribute('aria-checked') === 'true'";
+    // Nothing is shared before its owner says so.
+    patiently("off everywhere", || app.script(on) == false && tray.is_on("Share Compute") == Some(false));
+    assert_eq!(app.status()["profile"]["not_sharing"], "sharing is switched off");
+    tray.click("Share Compute");
+    patiently("on everywhere", || app.script(on) == true && tray.is_on("Share Compute") == Some(true));
+    assert_eq!(app.status()["profile"]["sharing"], true);
+    app.picture("settings");
+    app.click("Share compute");
+    patiently("off again", || app.script(on) == false && tray.is_on("Share Compute") == Some(false));
+    assert!(hivemind(home.path(), &["share", "on"]).stdout(Stdio::null()).status().unwrap().success());
+    patiently("on by the command line", || app.script(on) == true && tray.is_on("Share Compute") == Some(true));
+    tray.click("Pause for an Hour");
+    patiently("paused", || {
+        app.status()["profile"]["not_sharing"].as_str().is_some_and(|why| why.starts_with("paused for"))
+    });
+    tray.click("End the Pause");
+    patiently("it shares", || app.status()["profile"]["sharing"] == true);
+    app.quit();
+}
+
+#[test]
+fn a_machine_is_let_in_by_its_code_takes_layers_and_leaves_without_a_word_lost() {
+    let home = tempfile::tempdir().unwrap();
+    let (studio, attic) = (home.path().join("studio"), home.path().join("attic"));
+    settle(&studio, "Studio");
+    settle(&attic, "Attic");
+    let app = App::start(Desktop::new(Look::Light), &studio);
+    let quiet = || Stdio::null();
+    let mut other = Ends(hivemind(&attic, &["node"]).stdout(quiet()).stderr(quiet()).spawn().unwrap());
+    let answers = |arguments: &[&str]| hivemind(&attic, arguments).stderr(quiet()).output().unwrap();
+    patiently("the other node answers", || answers(&["status"]).status.success());
+    let invitation = hivemind(&studio, &["invite", "--json"]).output().unwrap().stdout;
+    let invitation: serde_json::Value = serde_json::from_slice(&invitation).unwrap();
+    let asked: serde_json::Value =
+        serde_json::from_slice(&answers(&["join", invitation["ticket"].as_str().unwrap(), "--json"]).stdout).unwrap();
+    let code = asked["code"].as_str().unwrap();
+
+    // Both show the same code, and both owners approve.
+    app.click("Share compute");
+    app.show_popover();
+    patiently("the request", || app.text("article").contains("Attic wants to join"));
+    assert!(app.text("article .code").replace(' ', "") == code.replace(' ', ""), "{}", app.text("article"));
+    app.picture("request");
+    let approval =
+        hivemind(&attic, &["approve", asked["id"].as_str().unwrap(), "--code", code]).stdout(quiet()).spawn().unwrap();
+    app.click("Approve");
+    patiently("both are in", || app.text("main").contains("2 machines"));
+    driver::said(approval);
+
+    // Less memory here than the model needs: layers move to where there is room.
+    let slide = "const range = document.querySelector('input[type=range]');
+        range.value = arguments[0];
+        range.dispatchEvent(new Event('input', { bubbles: true }));
+        range.dispatchEvent(new Event('change', { bubbles: true }));";
+    app.script_with(slide, &json!([256 << 20]));
+    patiently("the cap holds", || app.status()["profile"]["cap_bytes"] == 256 << 20);
+    patiently("the popover says so", || app.text("main section header").contains("268 MB of"));
+    app.picture("popover");
+    app.show_main();
+    surely(&app);
+    app.ask(QUESTION);
+    patiently("an answer by both or the other", || note(&app, 0).contains("Attic"));
+    assert!(app.text(".body").contains("Paris"), "{}", app.text(".body"));
+    app.click("Machines");
+    let ring = "return document.querySelector('.picture svg').textContent.includes('Attic')";
+    patiently("the ring", || app.text(".picture").contains("2 machines") && app.script(ring) == true);
+    app.picture("machines");
+
+    // It is gone in the middle of a sentence; the words go on.
+    assert!(hivemind(&studio, &["share", "--memory", "100GB"]).stdout(quiet()).status().unwrap().success());
+    app.click("Chat");
+    app.click("New chat");
+    app.ask(LONG);
+    let length = "return document.querySelector('.body')?.innerText.length ?? 0";
+    patiently("it grows", || app.script(length).as_u64() > Some(20));
+    let _ = other.0.kill();
+    let before = app.script(length).as_u64();
+    patiently("it goes on", || app.script(length).as_u64() > before.map(|before| before + 100));
+    app.click("Stop");
+    patiently("nothing broke off", || app.text(".field button") == "Send");
+    assert_eq!(app.text(".problem"), "");
+    app.quit();
+}

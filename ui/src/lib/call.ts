@@ -1,0 +1,20 @@
+/** Calls a command and gives what it gives, or throws its problem. */
+
+import type { Problem } from "./bindings";
+
+type Outcome<T> = { status: "ok"; data: T } | { status: "error"; error: Problem };
+
+export async function call<T>(outcome: Promise<Outcome<T>>): Promise<T> {
+  const ended = await outcome;
+  if (ended.status === "ok") return ended.data;
+  throw ended.error;
+}
+
+/** What a thrown thing says, in words. */
+export function why(problem: unknown): string {
+  if (typeof problem === "object" && problem !== null && "message" in problem) {
+    const { message, hint } = problem as { message: string; hint?: string | null };
+    return hint ? `${message}. ${hint}` : message;
+  }
+  return String(problem);
+}

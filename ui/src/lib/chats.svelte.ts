@@ -1,0 +1,193 @@
+/** The conversations: the list, the open one, and the answer under way. */
+
+import { Channel } from "@tauri-apps/api/core";
+
+import { type Conversation, type Entry, type News, type Said, commands } from "./bindings";
+import { call, why } from "./call";
+import { speed, title, together } from "./words";
+
+/** A draft is kept when its writer pauses. */
+const DRAFT_PAUSE_MS = 400;
+
+/** More than any model here reads. */
+export const LONGEST_MESSAGE = 400_000;
+
+function now(): number {
+  return Date.now() / 1000;
+}
+
+function fresh(): Conversation {
+  return { id: crypto.randomUUID(), title: "", system: "", draft: "", messages: [], updated_s: now() };
+}
+
+class Chats {
+  list = $state<Entry[]>([]);
+  words = $state("");
+  open = $state<Conversation>(fresh());
+  model = $state<string | null>(null);
+  temperature = $state(0.3);
+  top_p = $state(0.95);
+  /** The conversation whose answer is under way, and what is said of it. */
+  busy = $state<{ conversation: string; answer: string; status: string } | undefined>();
+  problem = $state("");
+
+  #draft: ReturnType<typeof setTimeout> | undefined;
+
+  get answering(): boolean {
+    return this.busy?.conversation === this.open.id;
+  }
+
+  async refresh(): Promise<void> {
+    try {
+      this.list = await call(commands.listConversations(this.words));
+    } catch (problem) {
+      this.problem = why(problem);
+    }
+  }
+
+  begin(): void {
+    this.open = fresh();
+    this.problem = "";
+  }
+
+  async show(id: string): Promise<void> {
+    const found = await call(commands.openConversation(id));
+    if (found) this.open = found;
+    this.problem = "";
+  }
+
+  async rename(id: string, name: string): Promise<void> {
+    const found = id === this.open.id ? this.open : await call(commands.openConversation(id));
+    if (!found || !name.trim()) return;
+    found.title = name.trim();
+    await this.#keep(found);
+  }
+
+  async remove(id: string): Promise<void> {
+    if (this.busy?.conversation === id) await this.stop();
+    await call(commands.deleteConversation(id));
+    if (id === this.open.id) this.begin();
+    await this.refresh();
+  }
+
+  drafted(text: string): void {
+    this.open.draft = text;
+    clearTimeout(this.#draft);
+    const conversation = this.open;
+    // A conversation begins with its first question, not with a draft of it.
+    if (conversation.messages.length === 0) return;
+    this.#draft = setTimeout(() => void this.#keep(conversation), DRAFT_PAUSE_MS);
+  }
+
+  async send(text: string): Promise<void> {
+    const conversation = this.open;
+    if (!text.trim() || this.busy) return;
+    clearTimeout(this.#draft);
+    conversation.draft = "";
+    conversation.messages.push(said("user", text.trim()));
+    if (!conversation.title) conversation.title = title(text);
+    await this.#answer(conversation, said("assistant", ""));
+  }
+
+  /** Answers the last question anew. */
+  async again(): Promise<void> {
+    const conversation = this.open;
+    if (this.busy) return;
+    if (conversation.messages.at(-1)?.role === "assistant") conversation.messages.pop();
+    await this.#answer(conversation, said("assistant", ""));
+  }
+
+  /** Goes on with an answer that was stopped or broke off, from its very token. */
+  async goOn(): Promise<void> {
+    const conversation = this.open;
+    const answer = conversation.messages.at(-1);
+    if (this.busy || answer?.role !== "assistant") return;
+    conversation.messages.pop();
+    await this.#answer(conversation, answer);
+  }
+
+  /** Takes a question back into the field; what came after it goes. */
+  edit(index: number): string {
+    const text = this.open.messages[index]?.text ?? "";
+    this.open.messages.splice(index);
+    return text;
+  }
+
+  async stop(): Promise<void> {
+    if (this.busy) await call(commands.stop(this.busy.answer));
+  }
+
+  async #keep(conversation: Conversation): Promise<void> {
+    try {
+      await call(commands.keepConversation($state.snapshot(conversation)));
+    } catch (problem) {
+      this.problem = why(problem);
+    }
+    await this.refresh();
+  }
+
+  async #answer(conversation: Conversation, begun: Said): Promise<void> {
+    const turns = conversation.messages.map(({ role, text }) => ({ role, text }));
+    const system = conversation.system.trim();
+    if (system) turns.unshift({ role: "system", text: system });
+    conversation.messages.push({ ...begun, complete: false, note: null });
+    // The one in the list is what the window watches.
+    const answer = conversation.messages.at(-1);
+    if (!answer) return;
+    conversation.updated_s = now();
+    const id = crypto.randomUUID();
+    this.busy = { conversation: conversation.id, answer: id, status: "" };
+    this.problem = "";
+    await this.#keep(conversation);
+    const news = new Channel<News>();
+    news.onmessage = (event) => this.#take(answer, event);
+    const question = {
+      id,
+      model: this.model,
+      messages: turns,
+      said: [...answer.tokens],
+      temperature: this.temperature,
+      top_p: this.top_p,
+      max_tokens: null,
+      seed: Math.floor(Math.random() * 2 ** 31),
+    };
+    try {
+      await call(commands.ask(question, news));
+    } catch (problem) {
+      this.problem = why(problem);
+    }
+    this.busy = undefined;
+    conversation.updated_s = now();
+    // An answer of which nothing came is no answer.
+    if (!answer.text && !answer.complete) conversation.messages.pop();
+    await this.#keep(conversation);
+  }
+
+  #take(answer: Said, news: News): void {
+    switch (news.kind) {
+      case "text":
+        answer.text += news.text;
+        answer.tokens.push(...news.tokens);
+        if (this.busy) this.busy.status = "";
+        break;
+      case "status":
+        if (this.busy) this.busy.status = news.text;
+        break;
+      case "done":
+        answer.text += news.text;
+        answer.tokens = news.tokens;
+        answer.complete = !news.cut;
+        answer.note = `${speed(news.tokens_per_s)} · ${together(news.machines)} · ${news.first_s.toFixed(1)} s to first word`;
+        break;
+      case "failed":
+        this.problem = `The answer broke off: ${news.why}. Nothing that came is lost; Continue goes on from here.`;
+        break;
+    }
+  }
+}
+
+function said(role: string, text: string): Said {
+  return { role, text, tokens: [], note: null, complete: role === "user" };
+}
+
+export const chats = new Chats();

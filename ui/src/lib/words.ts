@@ -1,0 +1,84 @@
+/** Everything that people read, in one place, and how numbers are written. */
+
+export function gigabytes(bytes: number): string {
+  return bytes < 1e9 ? `${Math.round(bytes / 1e6)} MB` : `${(bytes / 1e9).toFixed(1)} GB`;
+}
+
+export function milliseconds(ms: number): string {
+  return `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`;
+}
+
+export function rate(bits: number): string {
+  return bits >= 1e9 ? `${(bits / 1e9).toFixed(1)} Gbit/s` : `${Math.max(1, Math.round(bits / 1e6))} Mbit/s`;
+}
+
+export function speed(tokens: number): string {
+  return `${tokens < 10 ? tokens.toFixed(1) : Math.round(tokens)} tok/s`;
+}
+
+/** Layers as people count them, from 1: `[0, 18)` is "layers 1–18". */
+export function layers([start, end]: [number, number]): string {
+  return end - start === 1 ? `layer ${end}` : `layers ${start + 1}–${end}`;
+}
+
+export function several(count: number, one: string, more: string): string {
+  return `${count} ${count === 1 ? one : more}`;
+}
+
+export function together(names: string[]): string {
+  return names.join(" + ");
+}
+
+/** Which part of the list a conversation belongs to. */
+export function age(updated_s: number, now_s: number): "Today" | "This week" | "Older" {
+  const midnight = new Date(now_s * 1000).setHours(0, 0, 0, 0) / 1000;
+  if (updated_s >= midnight) return "Today";
+  return updated_s >= midnight - 6 * 86_400 ? "This week" : "Older";
+}
+
+/** What a conversation is called until somebody names it: the beginning of its first question. */
+export function title(question: string): string {
+  const line = question.trim().split("\n")[0] ?? "";
+  if (line.length <= 48) return line || "New chat";
+  const cut = line.slice(0, 48);
+  return `${cut.slice(0, Math.max(cut.lastIndexOf(" "), 24))}…`;
+}
+
+export const words = {
+  share: "Share compute",
+  machines: "Machines",
+  models: "Models",
+  chat: "Chat",
+  settings: "Settings",
+  openChat: "Open Chat",
+  quit: "Quit",
+  memoryHere: "Memory on this machine",
+  swarmGives: (bytes: number) => `The swarm gives ${gigabytes(bytes)} in all`,
+  wantsToJoin: (name: string) => `${name} wants to join`,
+  waitsFor: (name: string) => `Waiting for ${name}`,
+  codeHint: "The other machine shows the same six digits. Approve only if they agree.",
+  approve: "Approve",
+  deny: "Deny",
+  noModel: "No model in memory. It loads with the first question.",
+  lastMinute: "Speed in the last minute",
+  newChat: "New chat",
+  search: "Search",
+  message: "Message…",
+  send: "Send",
+  stop: "Stop",
+  copy: "Copy",
+  copied: "Copied",
+  again: "Answer again",
+  edit: "Edit and resend",
+  goOn: "Continue",
+  remove: "Delete",
+  rename: "Rename",
+  welcome: "Welcome to HiveMind",
+  welcomeAsk: "Ask something below. A small model is here already, and works without any other machine.",
+  welcomeShare: "Let your other machines use memory that this one does not need. It yields to you, and only machines that you approve get in.",
+  welcomeMachines: "Start HiveMind on another machine of this network, and it shows up. Both show the same six digits; approve it once.",
+  addMachine: "Add a machine",
+  nothingYet: "Ask something. Everything stays on your machines.",
+  noMatch: "No conversation has these words.",
+  tooLong: "That is more than a model can read at once. Paste a part of it.",
+};
