@@ -135,8 +135,8 @@ async fn measure_links(node: Node, peer: PeerId) {
     }
 }
 
-/// Tells a machine that was away which of its stages are still wanted from here.
-async fn tidy_up(node: Node, peer: PeerId) {
+/// Tells a machine which of its stages are still wanted from here.
+pub(crate) async fn tidy_up(node: Node, peer: PeerId) {
     let _ = node.ask(&node.peers().addr(peer), Question::Retain(node.wanted_from(peer)), |_| ()).await;
 }
 
