@@ -40,6 +40,10 @@ fn a_person_asks_stops_goes_on_and_finds_everything_again() {
     for look in [Look::Light, Look::Dark] {
         let app = App::start(Desktop::new(look), &folder);
         app.picture("empty");
+        for page in ["Machines", "Models", "Settings"] {
+            app.click(page);
+            app.picture(&format!("alone-{}", page.to_lowercase()));
+        }
         app.quit();
     }
     let app = App::start(Desktop::new(Look::Light), &folder);
@@ -93,6 +97,14 @@ fn a_person_asks_stops_goes_on_and_finds_everything_again() {
 }
 
 #[test]
+fn a_node_that_cannot_start_says_why_in_a_window() {
+    let home = tempfile::tempdir().unwrap();
+    std::fs::write(home.path().join("config.toml"), "shaer = true\n").unwrap();
+    let app = App::open(Desktop::new(Look::Light), home.path());
+    patiently("it says why", || app.text("main").contains("unknown field `shaer`"));
+}
+
+#[test]
 fn what_a_model_says_does_nothing() {
     let home = tempfile::tempdir().unwrap();
     settle(home.path(), "Studio");
@@ -130,7 +142,7 @@ fn the_tray_the_window_and_the_command_line_have_one_switch() {
     settle(home.path(), "Studio");
     let app = App::start(Desktop::new(Look::Light), home.path());
     let tray = app.tray();
-    app.click("Settings");
+    tray.click("Settings…");
     let on = "return document.querySelector('[role=switch]')?.getAttribute('aria-checked') === 'true'";
     // Nothing is shared before its owner says so.
     patiently("off everywhere", || app.script(on) == false && tray.is_on("Share Compute") == Some(false));
@@ -138,7 +150,6 @@ fn the_tray_the_window_and_the_command_line_have_one_switch() {
     tray.click("Share Compute");
     patiently("on everywhere", || app.script(on) == true && tray.is_on("Share Compute") == Some(true));
     assert_eq!(app.status()["profile"]["sharing"], true);
-    app.picture("settings");
     app.click("Share compute");
     patiently("off again", || app.script(on) == false && tray.is_on("Share Compute") == Some(false));
     assert!(hivemind(home.path(), &["share", "on"]).stdout(Stdio::null()).status().unwrap().success());
@@ -174,12 +185,12 @@ fn a_machine_is_let_in_by_its_code_takes_layers_and_leaves_without_a_word_lost()
     app.show_popover();
     patiently("the request", || app.text("article").contains("Attic wants to join"));
     assert!(app.text("article .code").replace(' ', "") == code.replace(' ', ""), "{}", app.text("article"));
-    app.picture("request");
-    let approval =
+    app.picture_of_popover("request");
+    let mut approval =
         hivemind(&attic, &["approve", asked["id"].as_str().unwrap(), "--code", code]).stdout(quiet()).spawn().unwrap();
     app.click("Approve");
     patiently("both are in", || app.text("main").contains("2 machines"));
-    driver::said(approval);
+    assert!(approval.wait().unwrap().success());
 
     // Less memory here than the model needs: layers move to where there is room.
     let slide = "const range = document.querySelector('input[type=range]');
@@ -189,7 +200,7 @@ fn a_machine_is_let_in_by_its_code_takes_layers_and_leaves_without_a_word_lost()
     app.script_with(slide, &json!([256 << 20]));
     patiently("the cap holds", || app.status()["profile"]["cap_bytes"] == 256 << 20);
     patiently("the popover says so", || app.text("main section header").contains("268 MB of"));
-    app.picture("popover");
+    app.picture_of_popover("popover");
     app.show_main();
     surely(&app);
     app.ask(QUESTION);

@@ -209,18 +209,25 @@ fn traffic_moves_to_a_faster_cable_and_outlives_its_loss() {
 }
 
 /// A machine's workers.
+/// Three machines on one network that know each other.
+fn three_in_one_swarm() -> (Lab, [Host; 3]) {
+    let mut lab = Lab::new();
+    lab.network("switch", &["ann", "bob", "cat"], "10.77.0");
+    let hosts = ["ann", "bob", "cat"].map(|name| lab.node(name, ""));
+    let [ann, bob, cat] = &hosts;
+    pair(&lab, ann, bob);
+    pair(&lab, ann, cat);
+    pair(&lab, bob, cat);
+    (lab, hosts)
+}
+
 fn workers(host: &Host) -> Vec<u32> {
     children(host.process())
 }
 
 #[test]
 fn an_answer_goes_on_when_a_machine_or_a_worker_dies_in_the_middle_of_it() {
-    let mut lab = Lab::new();
-    lab.network("switch", &["ann", "bob", "cat"], "10.77.0");
-    let [ann, bob, mut cat] = ["ann", "bob", "cat"].map(|name| lab.node(name, ""));
-    pair(&lab, &ann, &bob);
-    pair(&lab, &ann, &cat);
-    pair(&lab, &bob, &cat);
+    let (lab, [ann, bob, mut cat]) = three_in_one_swarm();
     let seeded = ["--temperature", "0.9", "--seed", "11"];
     let ask = |sampling: &[&str]| {
         let fixed = ["chat", "--prompt", LONG, "--max-tokens", "250", "--stages", "3", "--json"];
@@ -289,12 +296,7 @@ fn an_answer_goes_on_when_a_machine_or_a_worker_dies_in_the_middle_of_it() {
 
 #[test]
 fn a_machine_that_stops_sharing_or_quits_hands_over_first() {
-    let mut lab = Lab::new();
-    lab.network("switch", &["ann", "bob", "cat"], "10.77.0");
-    let [ann, bob, cat] = ["ann", "bob", "cat"].map(|name| lab.node(name, ""));
-    pair(&lab, &ann, &bob);
-    pair(&lab, &ann, &cat);
-    pair(&lab, &bob, &cat);
+    let (lab, [ann, bob, cat]) = three_in_one_swarm();
     let ask = || {
         let fixed = ["chat", "--prompt", LONG, "--max-tokens", "250", "--stages", "3", "--json"];
         ann.command(&lab, &fixed).spawn().unwrap()
@@ -353,12 +355,7 @@ fn a_machine_that_stops_sharing_or_quits_hands_over_first() {
 
 #[test]
 fn a_copy_of_a_stage_takes_over_without_loading() {
-    let mut lab = Lab::new();
-    lab.network("switch", &["ann", "bob", "cat"], "10.77.0");
-    let [ann, bob, cat] = ["ann", "bob", "cat"].map(|name| lab.node(name, ""));
-    pair(&lab, &ann, &bob);
-    pair(&lab, &ann, &cat);
-    pair(&lab, &bob, &cat);
+    let (lab, [ann, bob, cat]) = three_in_one_swarm();
     let undisturbed = ann.ask(&lab, LONG, 250, 2);
     let holder = undisturbed["stages"][1]["node"].as_str().unwrap();
     let (mut holder, keeper) = if holder == "bob" { (bob, cat) } else { (cat, bob) };

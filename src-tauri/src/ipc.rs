@@ -9,7 +9,7 @@ use hive_node::{INVITE_VALID_FOR, Ticket, models};
 use serde::{Deserialize, Serialize};
 use specta::Type;
 use tauri::ipc::Channel;
-use tauri::{AppHandle, State, WebviewWindow};
+use tauri::{AppHandle, Manager, State, WebviewWindow};
 use tauri_plugin_autostart::ManagerExt;
 
 use crate::chat::{self, Ask, News};
@@ -19,6 +19,13 @@ use crate::view::Snapshot;
 use crate::windows;
 
 type Result<T> = std::result::Result<T, Problem>;
+
+/// Why there is no node, if there is none; then nothing else can be asked for.
+#[tauri::command]
+#[specta::specta]
+pub(crate) async fn trouble(app: AppHandle) -> Option<Problem> {
+    app.try_state::<Problem>().map(|problem| problem.inner().clone())
+}
 
 /// Sends what is shown, now and whenever it changes.
 #[tauri::command]

@@ -1,7 +1,5 @@
 //! The app: a tray icon, a popover and a window around a node. It has no behaviour of its own.
 
-#![cfg_attr(not(debug_assertions), windows_subsystem = "windows")]
-
 mod chat;
 mod ipc;
 mod menu;
@@ -53,6 +51,7 @@ fn failed(error: impl std::fmt::Display) -> ExitCode {
 fn commands() -> tauri_specta::Builder<tauri::Wry> {
     tauri_specta::Builder::new().disable_serde_phases().dangerously_cast_bigints_to_number().commands(
         tauri_specta::collect_commands![
+            ipc::trouble,
             ipc::watch,
             ipc::share,
             ipc::pause,
@@ -82,6 +81,10 @@ fn commands() -> tauri_specta::Builder<tauri::Wry> {
 }
 
 fn start() -> Result<(), Box<dyn std::error::Error>> {
+    let display = ["DISPLAY", "WAYLAND_DISPLAY"].into_iter().any(|name| std::env::var_os(name).is_some());
+    if cfg!(target_os = "linux") && !display {
+        return Err("there is no display; `hivemind node` runs without one".into());
+    }
     let folder = match std::env::var_os("HIVEMIND_DATA_DIR") {
         Some(folder) => PathBuf::from(folder),
         None => hive_node::data::default_folder()?,
@@ -93,7 +96,7 @@ fn start() -> Result<(), Box<dyn std::error::Error>> {
         .plugin(tauri_plugin_autostart::init(MacosLauncher::LaunchAgent, Some(vec![HIDDEN])))
         .plugin(
             tauri_plugin_window_state::Builder::new()
-                .with_denylist(&[windows::POPOVER])
+                .with_denylist(&[windows::POPOVER, windows::TROUBLE])
                 .with_state_flags(remembered())
                 .build(),
         )
@@ -112,8 +115,14 @@ fn start() -> Result<(), Box<dyn std::error::Error>> {
             }
         })
         .setup(move |app| {
-            let shell = tauri::async_runtime::block_on(Shell::start(&folder)).map_err(|problem| problem.message)?;
-            app.manage(shell);
+            match tauri::async_runtime::block_on(Shell::start(&folder)) {
+                Ok(shell) => app.manage(shell),
+                Err(problem) => {
+                    failed(&problem.message);
+                    app.manage(problem);
+                    return Ok(windows::show_trouble(app.handle())?);
+                }
+            };
             windows::make(app.handle())?;
             let (handle, tray) = (app.handle().clone(), Tray::new(app.handle())?);
             tauri::async_runtime::spawn(async move {

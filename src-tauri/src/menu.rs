@@ -1,6 +1,6 @@
 //! The tray's menu as a value: what a person can read and do there, made from the snapshot alone.
 
-use crate::view::{Machine, Request, Snapshot, State};
+use crate::view::{Machine, Request, Snapshot};
 
 /// An entry of the menu. Ids are what clicks are told apart by.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,11 +25,7 @@ fn says(id: impl Into<String>, text: impl Into<String>) -> Entry {
 
 /// The whole menu.
 pub(crate) fn menu(shown: &Snapshot) -> Vec<Entry> {
-    let pause = if shown.state == State::Paused && shown.line.starts_with("Paused for") {
-        text("resume", "End the Pause")
-    } else {
-        text("pause", "Pause for an Hour")
-    };
+    let pause = if shown.paused { text("resume", "End the Pause") } else { text("pause", "Pause for an Hour") };
     let requests = if shown.requests.is_empty() {
         vec![says("no-requests", "No requests")]
     } else {
@@ -121,7 +117,7 @@ pub(crate) fn choice(id: &str) -> Option<Choice> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::view::Memory;
+    use crate::view::{Memory, State};
 
     pub(crate) fn shown() -> Snapshot {
         Snapshot {
@@ -129,6 +125,7 @@ pub(crate) mod tests {
             fingerprint: String::new(),
             state: State::Sharing,
             share: true,
+            paused: false,
             line: "Sharing · no other machine yet".to_owned(),
             memory: Memory { total: 0.0, offered: 0.0, held: 0.0, cap: None, recommended: 0.0 },
             pool_bytes: 0.0,
@@ -188,7 +185,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_pause_can_be_ended() {
-        let paused = Snapshot { state: State::Paused, line: "Paused for another 30 min".to_owned(), ..shown() };
+        let paused = Snapshot { paused: true, ..shown() };
         assert!(format!("{:?}", menu(&paused)).contains("\"resume\""));
         assert!(format!("{:?}", menu(&shown())).contains("\"pause\""));
     }

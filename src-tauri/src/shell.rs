@@ -101,8 +101,12 @@ impl Shell {
                 windows::show_popover(app, None);
                 Ok(())
             }
-            Choice::Chat | Choice::Settings => {
-                windows::show_main(app);
+            Choice::Chat => {
+                windows::show_page(app, "chat");
+                Ok(())
+            }
+            Choice::Settings => {
+                windows::show_page(app, "settings");
                 Ok(())
             }
             Choice::Quit => {

@@ -33,6 +33,8 @@ pub(crate) struct Snapshot {
     pub(crate) state: State,
     /// Whether the switch is on.
     pub(crate) share: bool,
+    /// Whether the owner has paused it for now.
+    pub(crate) paused: bool,
     /// The state in words, with the reason.
     pub(crate) line: String,
     /// This machine's memory.
@@ -177,13 +179,14 @@ pub(crate) fn snapshot(status: &Status) -> Snapshot {
     let machines: Vec<_> = std::iter::once(Machine { own: true, here: true, ..own }).chain(others).collect();
     let requests: Vec<_> = status.peers.iter().filter_map(request).collect();
     let found = status.peers.iter().filter(|peer| matches!(peer.state, PeerState::Found));
-    let state = state(profile, !requests.is_empty());
+    let state = state(status, !requests.is_empty());
     let together = machines.iter().filter(|machine| machine.here && machine.sharing).count();
     Snapshot {
         name: profile.name.clone(),
         fingerprint: status.fingerprint.clone(),
         state,
-        share: profile.sharing || state == State::Paused,
+        share: status.share,
+        paused: status.paused,
         line: line(profile, together),
         memory: Memory {
             total: profile.memory_bytes as f64,
@@ -290,14 +293,14 @@ fn request(peer: &PeerView) -> Option<Request> {
 }
 
 /// What the owner has switched off is idle; anything else that keeps it from sharing is a pause.
-fn state(profile: &Profile, somebody_waits: bool) -> State {
+fn state(status: &Status, somebody_waits: bool) -> State {
     if somebody_waits {
         State::Attention
-    } else if profile.sessions > 0 {
+    } else if status.profile.sessions > 0 {
         State::Busy
-    } else if profile.sharing {
+    } else if status.profile.sharing {
         State::Sharing
-    } else if profile.not_sharing.as_deref().is_some_and(|why| why.starts_with("paused")) {
+    } else if status.share {
         State::Paused
     } else {
         State::Idle
@@ -335,6 +338,8 @@ mod tests {
         Status {
             id: "key".to_owned(),
             fingerprint: "otter lamp river".to_owned(),
+            share: true,
+            paused: false,
             profile,
             addresses: Vec::new(),
             discovery: "on".to_owned(),
@@ -384,7 +389,8 @@ mod tests {
         let kept_from = |why: &str| Profile { sharing: false, not_sharing: Some(why.to_owned()), ..profile() };
         let paused = snapshot(&status(kept_from("paused: on battery"), Vec::new()));
         assert_eq!((paused.state, paused.share, paused.line.as_str()), (State::Paused, true, "Paused: on battery"));
-        let off = snapshot(&status(kept_from("sharing is switched off"), Vec::new()));
+        let off = Status { share: false, ..status(kept_from("sharing is switched off"), Vec::new()) };
+        let off = snapshot(&off);
         assert_eq!((off.state, off.share, off.line.as_str()), (State::Idle, false, "Sharing is switched off"));
         let busy = Profile { sessions: 1, ..profile() };
         assert_eq!(snapshot(&status(busy, Vec::new())).state, State::Busy);

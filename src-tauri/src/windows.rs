@@ -8,8 +8,11 @@ pub(crate) const MAIN: &str = "main";
 /// What hangs under the tray icon.
 pub(crate) const POPOVER: &str = "popover";
 
+/// What says why there is no node.
+pub(crate) const TROUBLE: &str = "trouble";
+
 /// The popover's size, in points.
-const POPOVER_SIZE: (f64, f64) = (340.0, 520.0);
+const POPOVER_SIZE: (f64, f64) = (340.0, 580.0);
 
 /// Makes both.
 pub(crate) fn make(app: &AppHandle) -> tauri::Result<()> {
@@ -52,6 +55,29 @@ pub(crate) fn show_main(app: &AppHandle) {
         present(&main);
         settle(app);
     }
+}
+
+/// Shows a page of the main window, which follows the part of its address after the "#".
+pub(crate) fn show_page(app: &AppHandle, page: &str) {
+    if let Some(main) = app.get_webview_window(MAIN) {
+        let _ = main.eval(format!("location.hash = '{page}'"));
+    }
+    show_main(app);
+}
+
+/// Shows why there is no node, in a window whose end is the app's.
+pub(crate) fn show_trouble(app: &AppHandle) -> tauri::Result<()> {
+    let window = WebviewWindowBuilder::new(app, TROUBLE, WebviewUrl::App("index.html".into()))
+        .title("HiveMind")
+        .inner_size(520.0, 300.0)
+        .build()?;
+    let app = app.clone();
+    window.on_window_event(move |event| {
+        if let WindowEvent::CloseRequested { .. } = event {
+            app.exit(1);
+        }
+    });
+    Ok(())
 }
 
 /// Shows the popover: under the tray icon where its place is known, else where the system puts windows.

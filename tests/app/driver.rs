@@ -2,17 +2,20 @@
 //!
 //! Everything is this process's own and ends with it: the display, the bus, the driver, the data folder.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use zbus::blocking::{Connection, connection::Builder};
 use zbus::zvariant::OwnedValue;
 
-/// Longer than anything here takes by far; it ends what hangs, it measures nothing.
-const PATIENCE: Duration = Duration::from_secs(40);
+#[path = "../common/patience.rs"]
+mod patience;
+
+use patience::PATIENCE;
+pub(crate) use patience::patiently;
 
 /// A program on the bus that does not answer is not the one that is looked for.
 const ANSWER: Duration = Duration::from_secs(3);
@@ -27,16 +30,6 @@ impl Drop for Ends {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
-    }
-}
-
-/// Waits until something holds.
-#[track_caller]
-pub(crate) fn patiently(what: &str, mut holds: impl FnMut() -> bool) {
-    let started = Instant::now();
-    while !holds() {
-        assert!(started.elapsed() < PATIENCE, "in vain: {what}");
-        std::thread::sleep(Duration::from_millis(50));
     }
 }
 
@@ -106,12 +99,23 @@ pub(crate) fn hivemind(folder: &Path, arguments: &[&str]) -> Command {
 }
 
 impl App {
+    /// Opens the app, and waits for its main page.
     pub(crate) fn start(desktop: Desktop, folder: &Path) -> Self {
+        let app = Self::open(desktop, folder);
+        patiently("the window shows something", || app.script("return document.querySelector('nav') !== null") == true);
+        app
+    }
+
+    pub(crate) fn open(desktop: Desktop, folder: &Path) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut driver = Command::new("WebKitWebDriver");
         driver.args([format!("--port={port}"), "--host=127.0.0.1".to_owned()]);
         driver.env("TAURI_WEBVIEW_AUTOMATION", "true").env("HIVEMIND_DATA_DIR", folder);
+        // What the window system and the web view remember is this test's, too.
+        for place in ["XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME"] {
+            driver.env(place, folder.join(place));
+        }
         desktop.dress(&mut driver);
         let log = std::env::var_os("HIVEMIND_APP_LOG").is_some();
         let silent = || if log { Stdio::inherit() } else { Stdio::null() };
@@ -124,9 +128,7 @@ impl App {
             json!({"capabilities": {"alwaysMatch": {"webkitgtk:browserOptions": {"binary": binary, "args": []}}}});
         let made: Value = client.post(format!("{url}/session")).json(&wanted).send().unwrap().json().unwrap();
         let session = made["value"]["sessionId"].as_str().unwrap_or_else(|| panic!("{made}")).to_owned();
-        let app = Self { desktop, folder: folder.to_owned(), url, session, client, _driver: driver };
-        patiently("the window shows something", || app.script("return document.querySelector('nav') !== null") == true);
-        app
+        Self { desktop, folder: folder.to_owned(), url, session, client, _driver: driver }
     }
 
     fn post(&self, path: &str, body: &Value) -> Value {
@@ -190,10 +192,35 @@ impl App {
 
     /// Keeps a picture of the window where `HIVEMIND_SCREENS` says, if it says so.
     pub(crate) fn picture(&self, name: &str) {
+        self.keep(name, "screenshot");
+    }
+
+    /// Keeps a picture of the popover's page, as wide and high as the popover is.
+    pub(crate) fn picture_of_popover(&self, name: &str) {
+        self.script("Object.assign(document.querySelector('main').style, { width: '340px', height: '580px' })");
+        let found = self.post("element", &json!({ "using": "css selector", "value": "main" }));
+        let element = found.as_object().and_then(|found| found.values().next()?.as_str()).unwrap().to_owned();
+        self.keep(name, &format!("element/{element}/screenshot"));
+        self.script("document.querySelector('main').removeAttribute('style')");
+    }
+
+    fn keep(&self, name: &str, path: &str) {
         let Some(folder) = std::env::var_os("HIVEMIND_SCREENS") else { return };
-        let url = format!("{}/session/{}/screenshot", self.url, self.session);
+        // What moves has come to rest.
+        std::thread::sleep(Duration::from_millis(400));
+        let url = format!("{}/session/{}/{path}", self.url, self.session);
+        // A picture is taken at the next drawing, and a page at rest draws nothing.
+        self.script(
+            "const until = performance.now() + 3000;
+            const draw = (now) => {
+                document.body.style.outline = now < until ? `1px solid rgb(0 0 0 / ${now % 2 ? 0 : 0.001})` : '';
+                if (now < until) requestAnimationFrame(draw);
+            };
+            requestAnimationFrame(draw);",
+        );
         let answer: Value = self.client.get(url).send().unwrap().json().unwrap();
-        let picture = data_encoding::BASE64.decode(answer["value"].as_str().unwrap().as_bytes()).unwrap();
+        let picture = answer["value"].as_str().unwrap_or_else(|| panic!("no picture: {answer}"));
+        let picture = data_encoding::BASE64.decode(picture.as_bytes()).unwrap();
         let look = if matches!(self.desktop.look, Look::Dark) { "dark" } else { "light" };
         std::fs::write(Path::new(&folder).join(format!("{name}-{look}.png")), picture).unwrap();
     }
@@ -291,14 +318,4 @@ fn collect((id, properties, children): Layout, entries: &mut Vec<(i32, String, O
             collect(layout, entries);
         }
     }
-}
-
-/// What a process says to the end, for messages.
-pub(crate) fn said(mut process: Child) -> String {
-    let mut text = String::new();
-    if let Some(mut out) = process.stdout.take() {
-        let _ = out.read_to_string(&mut text);
-    }
-    let _ = process.wait();
-    text
 }

@@ -3,13 +3,14 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 pub(crate) mod lab;
+mod patience;
 
 use std::io::Write;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-/// Longer than anything here takes by far; it ends what hangs, it measures nothing.
-const PATIENCE: Duration = Duration::from_secs(100);
+use patience::PATIENCE;
+pub(crate) use patience::patiently;
 
 /// What a developer's environment may hold and a test must not see.
 pub(crate) const SETTINGS: [&str; 12] = [
@@ -42,16 +43,6 @@ pub(crate) fn hivemind(arguments: &[&str]) -> Command {
 pub(crate) fn children(parent: u32) -> Vec<u32> {
     let output = Command::new("pgrep").args(["-P", &parent.to_string()]).output().expect("pgrep runs");
     String::from_utf8_lossy(&output.stdout).lines().filter_map(|line| line.parse().ok()).collect()
-}
-
-/// Waits until something holds.
-#[track_caller]
-pub(crate) fn patiently(what: &str, mut holds: impl FnMut() -> bool) {
-    let started = Instant::now();
-    while !holds() {
-        assert!(started.elapsed() < PATIENCE, "in vain: {what}");
-        std::thread::sleep(Duration::from_millis(30));
-    }
 }
 
 /// Runs to the end, with `input` as standard input where there is one.

@@ -162,16 +162,14 @@ impl Conversations {
         let connection = self.connection();
         let found: Result<Option<String>, _> =
             connection.query_row("SELECT body FROM conversation WHERE id = ?1", [id], |row| row.get(0)).optional();
-        let parse = |body: String| {
-            serde_json::from_str(&body).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
-        };
+        let parse = |body: String| serde_json::from_str(&body).map_err(not_json);
         found.and_then(|body| body.map(parse).transpose()).map_err(|error| self.failed(error))
     }
 
     /// Writes one, in place of what it was.
     pub fn put(&self, conversation: &Conversation) -> Result<(), StoreError> {
         let Conversation { id, title, updated_s, .. } = conversation;
-        let body = serde_json::to_string(conversation).unwrap_or_default();
+        let body = serde_json::to_string(conversation).map_err(|error| self.failed(not_json(error)))?;
         let written = self.connection().execute(
             "INSERT INTO conversation (id, title, updated_s, body) VALUES (?1, ?2, ?3, ?4)
              ON CONFLICT (id) DO UPDATE SET title = ?2, updated_s = ?3, body = ?4",
@@ -185,6 +183,10 @@ impl Conversations {
         let deleted = self.connection().execute("DELETE FROM conversation WHERE id = ?1", [id]);
         deleted.map(|_| ()).map_err(|error| self.failed(error))
     }
+}
+
+fn not_json(error: serde_json::Error) -> rusqlite::Error {
+    rusqlite::Error::ToSqlConversionFailure(Box::new(error))
 }
 
 #[cfg(test)]

@@ -96,6 +96,10 @@ pub struct Status {
     pub fingerprint: String,
     /// What it says of itself.
     pub profile: Profile,
+    /// Whether its owner wants it to share; what keeps it from that is in the profile.
+    pub share: bool,
+    /// Whether its owner has paused sharing for now.
+    pub paused: bool,
     /// Where it listens.
     pub addresses: Vec<SocketAddr>,
     /// Whether machines on this network are searched for, or why not.
@@ -273,7 +277,10 @@ impl Node {
     pub fn status(&self) -> Status {
         let mut addresses = self.addr().sockets();
         addresses.sort_unstable();
+        let switches = *self.inner.switches.borrow();
         Status {
+            share: switches.wants_to_share(self.inner.owner.share),
+            paused: switches.paused_for_s(SystemTime::now()) > 0,
             id: self.id().to_text(),
             fingerprint: fingerprint(self.id()),
             profile: Profile { sessions: self.sessions(), ..self.profile() },
@@ -372,11 +379,6 @@ impl Node {
     /// A token of an answer came.
     pub(crate) fn count_token(&self) {
         self.inner.answered_tokens.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Tokens of answers to people and programs here, since the node started.
-    pub fn answered_tokens(&self) -> u64 {
-        self.inner.answered_tokens.load(Ordering::Relaxed)
     }
 
     /// Whether answers are being computed here, or for people here.

@@ -44,6 +44,16 @@ impl Switches {
         self.memory_bytes.into_iter().chain(set).min()
     }
 
+    /// On or off, where the settings say `set`.
+    pub(crate) fn wants_to_share(self, set: bool) -> bool {
+        self.share.unwrap_or(set)
+    }
+
+    /// Seconds that a pause still lasts.
+    pub(crate) fn paused_for_s(self, now: SystemTime) -> u64 {
+        self.paused_until_s.unwrap_or(0).saturating_sub(seconds(now))
+    }
+
     /// Paused from now on for so long.
     pub(crate) fn paused(self, time: Duration, now: SystemTime) -> Self {
         Self { paused_until_s: Some(seconds(now + time)), ..self }
@@ -108,13 +118,13 @@ pub(crate) fn decide(
     now: SystemTime,
 ) -> Result<(), Why> {
     let Observed { power, heat, idle, free_bytes, memory_bytes } = observed;
-    let seconds_left = switches.paused_until_s.unwrap_or(0).saturating_sub(seconds(now));
+    let seconds_left = switches.paused_for_s(now);
     let short = memory_bytes / SHORT;
     let enough = if sharing { short } else { short * 2 };
     let unused = |wanted: Duration| idle.is_none_or(|idle| idle >= wanted);
     if leaving {
         Err(Why::Leaving)
-    } else if !switches.share.unwrap_or(share) {
+    } else if !switches.wants_to_share(share) {
         Err(Why::SwitchedOff)
     } else if seconds_left > 0 {
         Err(Why::Paused { seconds_left })

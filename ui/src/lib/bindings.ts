@@ -4,6 +4,8 @@ import { invoke as __TAURI_INVOKE, Channel } from "@tauri-apps/api/core";
 
 /** Commands */
 export const commands = {
+	/**  Why there is no node, if there is none; then nothing else can be asked for. */
+	trouble: () => __TAURI_INVOKE<Problem | null>("trouble"),
 	/**  Sends what is shown, now and whenever it changes. */
 	watch: (snapshots: Channel<Snapshot>) => typedError<null, Problem>(__TAURI_INVOKE("watch", { snapshots })),
 	/**  Switches sharing on or off. */
@@ -285,6 +287,8 @@ export type Snapshot = {
 	state: State,
 	/**  Whether the switch is on. */
 	share: boolean,
+	/**  Whether the owner has paused it for now. */
+	paused: boolean,
 	/**  The state in words, with the reason. */
 	line: string,
 	/**  This machine's memory. */

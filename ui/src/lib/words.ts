@@ -73,6 +73,7 @@ export const words = {
   goOn: "Continue",
   remove: "Delete",
   rename: "Rename",
+  notStarted: "HiveMind could not start",
   welcome: "Welcome to HiveMind",
   welcomeAsk: "Ask something below. A small model is here already, and works without any other machine.",
   welcomeShare: "Let your other machines use memory that this one does not need. It yields to you, and only machines that you approve get in.",

@@ -30,6 +30,7 @@ const shown: Snapshot = {
   fingerprint: "otter lamp river",
   state: "attention",
   share: true,
+  paused: false,
   line: "Sharing · 2 machines",
   memory: { total: 24e9, offered: 12e9, held: 4e9, cap: 16e9, recommended: 18e9 },
   pool_bytes: 28e9,
@@ -71,6 +72,7 @@ beforeEach(() => {
     return answers[command]?.(given as Record<string, unknown>) ?? null;
   });
   Element.prototype.scrollTo ??= () => {};
+  history.replaceState(null, "", "#");
   chats.begin();
   chats.busy = undefined;
 });

@@ -88,10 +88,11 @@ async fn keep_in_touch(node: Node, peer: PeerId) {
             Ok(Ok((channel, name, life))) => {
                 pause = *PAUSE.start();
                 node.peers().arrived(peer, &name, life, node.endpoint().link(peer).as_ref());
-                tokio::spawn(tidy_up(node.clone(), peer));
+                let tidying = tokio::spawn(tidy_up(node.clone(), peer));
                 let measuring = tokio::spawn(measure_links(node.clone(), peer));
                 let (why, heard) = feel_pulse(&node, peer, channel).await;
                 last_heard = heard;
+                tidying.abort();
                 measuring.abort();
                 node.endpoint().admission().hang_up(peer, last_heard);
                 if why.is_none() && node.peers().is_approved(peer) {
@@ -135,9 +136,17 @@ async fn measure_links(node: Node, peer: PeerId) {
     }
 }
 
-/// Tells a machine which of its stages are still wanted from here.
-pub(crate) async fn tidy_up(node: Node, peer: PeerId) {
-    let _ = node.ask(&node.peers().addr(peer), Question::Retain(node.wanted_from(peer)), |_| ()).await;
+/// How often a machine is told which of its stages are still wanted. One that was stopped in the middle of loading has,
+/// when it goes on, a stage that nobody waits for any more.
+const TIDY_UP: Duration = Duration::from_secs(6);
+
+/// Tells a machine which of its stages are still wanted from here: when it has come, and from time to time.
+async fn tidy_up(node: Node, peer: PeerId) {
+    loop {
+        let question = Question::Retain(node.wanted_from(peer));
+        let _ = node.ask(&node.peers().addr(peer), question, |_| ()).await;
+        tokio::time::sleep(TIDY_UP).await;
+    }
 }
 
 /// Opens the channel for heartbeats and exchanges first words.

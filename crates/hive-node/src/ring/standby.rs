@@ -14,16 +14,12 @@ use hive_plan::Spare;
 use super::{Health, Inner, PlacedStage, Ring, load_stage};
 use crate::control::{Question, StageSpec};
 use crate::node::Node;
-use crate::peers::presence::tidy_up;
 
 /// Between two looks at what is missing.
 const LOOK: Duration = Duration::from_secs(2);
 
 /// Rounds that answers under way are left alone before copies are loaded beside them.
 const POLITE_ROUNDS: u32 = 5;
-
-/// Rounds between two reminders of what is wanted.
-const REMINDER_ROUNDS: u32 = 3;
 
 /// How soon a machine that could not take a copy is asked again.
 const ASK_AGAIN: Duration = Duration::from_mins(2);
@@ -41,7 +37,7 @@ pub(super) struct Standby {
 /// Keeps copies for as long as the ring is loaded.
 pub(super) async fn keep(ring: Weak<Inner>, node: Node) {
     let mut refused = HashMap::new();
-    let (mut busy_rounds, mut rounds) = (0, 0);
+    let mut busy_rounds = 0;
     loop {
         tokio::select! {
             () = tokio::time::sleep(LOOK) => {}
@@ -56,22 +52,10 @@ pub(super) async fn keep(ring: Weak<Inner>, node: Node) {
             Health::Lost(_) => return,
         }
         ring.drop_unusable().await;
-        rounds += 1;
-        if rounds % REMINDER_ROUNDS == 0 {
-            remind(&node);
-        }
         busy_rounds = if ring.is_busy() { busy_rounds + 1 } else { POLITE_ROUNDS };
         if busy_rounds >= POLITE_ROUNDS {
             ring.add_missing(&mut refused).await;
         }
-    }
-}
-
-/// Tells every machine which stages it is to hold: one that was stopped in the middle of loading has a stage that nobody
-/// waits for any more.
-fn remind(node: &Node) {
-    for (peer, _) in node.peers().present() {
-        tokio::spawn(tokio::time::timeout(CHECK_PATIENCE, tidy_up(node.clone(), peer)));
     }
 }
 

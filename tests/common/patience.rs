@@ -1,0 +1,16 @@
+//! Waiting for something that other processes do.
+
+use std::time::{Duration, Instant};
+
+/// Longer than anything here takes by far; it ends what hangs, it measures nothing.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(100);
+
+/// Waits until something holds.
+#[track_caller]
+pub(crate) fn patiently(what: &str, mut holds: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !holds() {
+        assert!(started.elapsed() < PATIENCE, "in vain: {what}");
+        std::thread::sleep(Duration::from_millis(30));
+    }
+}
