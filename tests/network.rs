@@ -378,6 +378,12 @@ fn a_copy_of_a_stage_takes_over_without_loading() {
 
     // Now this machine keeps one, but no longer than its owner has memory for it.
     patiently("there is a copy again", || workers(&ann).len() == 2);
+    // Its own model's copy stays, whether it shares or not.
+    let kept = workers(&ann);
+    ann.run(&lab, &["share", "off"]);
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(workers(&ann), kept);
+    ann.run(&lab, &["share", "on"]);
     let held = ann.json(&lab, &["status"])["profile"]["held_bytes"].as_u64().unwrap();
     ann.run(&lab, &["share", "--memory", &(held + 1).to_string()]);
     patiently("the copy yields, and the stage stays", || workers(&ann).len() == 1);

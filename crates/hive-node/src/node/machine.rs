@@ -4,12 +4,13 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
 use hive_host::InterfaceKind;
+use hive_net::PeerId;
 use hive_net::links::{LinkKind, Network};
 
 use super::{Hosted, Node, Owner, lock};
 use crate::data::DataError;
 use crate::profile::offered_bytes;
-use crate::sharing::{self, Observed, Switches};
+use crate::sharing::{self, Observed, Switches, Why};
 
 /// How often the node looks at its own machine.
 const LOOK: Duration = Duration::from_secs(1);
@@ -81,13 +82,13 @@ impl Node {
     /// to stages, not to other copies.
     pub(super) fn make_room(&self, bytes: u64, standby: bool) -> Result<(), String> {
         let cap = self.inner.switches.borrow().memory_cap(self.inner.owner.memory_cap).unwrap_or(u64::MAX);
-        let all: u64 = lock(&self.inner.stages).values().map(|hosted| hosted.bytes).sum();
+        let all = self.all_bytes();
         if all.saturating_add(bytes) <= cap {
             return Ok(());
         }
         let held = if standby { all } else { self.held_bytes() };
         if held.saturating_add(bytes) <= cap {
-            self.drop_copies();
+            self.drop_copies(|_| true);
             return Ok(());
         }
         let megabytes = |bytes: u64| bytes.div_ceil(1_000_000);
@@ -95,9 +96,14 @@ impl Node {
         Err(format!("it takes {bytes} MB, but {held} MB of the {cap} MB given are in use"))
     }
 
-    /// Frees the copies of others' stages.
-    fn drop_copies(&self) {
-        lock(&self.inner.stages).retain(|_, hosted| !hosted.standby);
+    /// Memory that everything here takes, copies included.
+    fn all_bytes(&self) -> u64 {
+        lock(&self.inner.stages).values().map(|hosted| hosted.bytes).sum()
+    }
+
+    /// Frees the copies kept for the nodes that are meant.
+    fn drop_copies(&self, of: impl Fn(PeerId) -> bool) {
+        lock(&self.inner.stages).retain(|_, hosted| !(hosted.standby && of(hosted.owner)));
     }
 
     /// Looks at this machine, and says what has changed.
@@ -114,9 +120,11 @@ impl Node {
         let (switches, leaving) = (*self.inner.switches.borrow(), self.inner.leaving.load(Ordering::Relaxed));
         let sharing_now = self.profile().sharing;
         let decided = sharing::decide(*share, leaving, policy, switches, observed, sharing_now, SystemTime::now());
-        let all: u64 = lock(&self.inner.stages).values().map(|hosted| hosted.bytes).sum();
-        if decided.is_err() || memory_cap.is_some_and(|cap| all > cap) {
-            self.drop_copies();
+        if decided == Err(Why::ShortOfMemory) || memory_cap.is_some_and(|cap| self.all_bytes() > cap) {
+            self.drop_copies(|_| true);
+        } else if decided.is_err() {
+            // Those of this machine's own models are its owner's, shared or not.
+            self.drop_copies(|owner| owner != self.id());
         }
         let sessions = self.sessions();
         let changed = self.inner.profile.send_if_modified(|profile| {
