@@ -35,6 +35,7 @@ describe.each([
     ["bad", "paper"],
     ["ink-2", "honey-soft"],
     ["on-honey", "honey"],
+    ...["code-word", "code-text", "code-name"].map((ink) => [ink, "paper"]),
   ])("%s can be read on %s", (ink, ground) => {
     expect(contrast(colour(ink!, look), colour(ground!, look))).toBeGreaterThanOrEqual(4.5);
   });

@@ -1,6 +1,7 @@
 import { describe, expect, it } from "vitest";
 
-import { render } from "./markdown";
+import { highlight } from "./highlight";
+import { blocks, render } from "./markdown";
 
 /** What a browser makes of it. */
 function page(text: string): HTMLElement {
@@ -37,6 +38,29 @@ describe("an answer", () => {
         expect(name.startsWith("on") || /^\s*javascript:/i.test(value)).toBe(false);
       }
     }
+  });
+
+  it("in blocks reads as the whole, however it grew", () => {
+    const text = "# One\n\ntwo **three**\r\nfour\n\n- a\n\n- b\n  - c\n\n```js\nlet x = 1;\n\nlet y;\n```\n\n| a |\n|---|\n| 1 |\n\n> q\n\nend";
+    let grown: string[] = [];
+    for (let end = 1; end <= text.length; end += 1) {
+      grown = blocks(text.slice(0, end), grown);
+      expect(grown.join("")).toBe(text.slice(0, end).replaceAll("\r\n", "\n"));
+    }
+    expect(grown).toEqual(blocks(text));
+    const words = (html: string) => html.replace(/\s+/g, "");
+    expect(words(grown.map(render).join(""))).toBe(words(render(text)));
+    expect(grown.length).toBe(7);
+  });
+
+  it("has colours in its code, and still the same text", () => {
+    const code = 'if a < b: print("<script>")';
+    const body = document.createElement("div");
+    body.innerHTML = highlight(code, "python") ?? "";
+    expect(body.textContent).toBe(code);
+    expect(body.querySelector(".hljs-keyword")?.textContent).toBe("if");
+    expect(body.querySelector("script")).toBeNull();
+    expect(highlight(code, "no language")).toBeUndefined();
   });
 
   it.each([
