@@ -7,10 +7,16 @@
 
 #[path = "app/driver.rs"]
 mod driver;
+#[path = "app/notices.rs"]
+mod notices;
+#[path = "app/releases.rs"]
+mod releases;
 
 use std::process::Stdio;
 
 use driver::{App, Desktop, Ends, Look, hivemind, patiently, settle};
+use notices::Notices;
+use releases::Releases;
 use serde_json::json;
 
 const QUESTION: &str = "What is the capital of France?";
@@ -105,6 +111,93 @@ fn a_node_that_cannot_start_says_why_in_a_window() {
 }
 
 #[test]
+fn a_newer_version_is_found_checked_and_installed() {
+    let home = tempfile::tempdir().unwrap();
+    settle(home.path(), "Studio");
+    let installed = home.path().join("installed");
+    std::fs::write(&installed, "\x7fELF old").unwrap();
+    let releases = Releases::new();
+    let (url, key) = (releases.url(), releases.key());
+    let over = installed.to_str().unwrap();
+    let environment = [("HIVEMIND_UPDATE_URL", url.as_str()), ("HIVEMIND_UPDATE_KEY", &key), ("HIVEMIND_UPDATE_OVER", over)];
+    let app = App::open_with(Desktop::new(Look::Light), home.path(), &environment);
+    patiently("the window", || app.script("return document.querySelector('nav') !== null") == true);
+    let said = || app.text("[aria-label=Updates]");
+    let tray = app.tray();
+    tray.click("Settings…");
+    // Nothing is there.
+    tray.click("Check for Updates…");
+    patiently("why it did not work", || said().contains("no newer version could be looked for"));
+    // The version that runs is the newest.
+    releases.offer("0.0.1", b"", b"");
+    app.click("Check for Updates");
+    patiently("it is the newest", || said().contains("This is the newest version."));
+    // One that somebody else has tampered with is not installed.
+    releases.offer("9.9.9", b"\x7fELF evil", b"\x7fELF new");
+    tray.click("Check for Updates…");
+    patiently("it is found", || said().contains("Version 9.9.9 is there.") && said().contains("Faster."));
+    app.picture("update");
+    tray.click("Update to 9.9.9…");
+    patiently("it is refused", || said().contains("9.9.9 was not installed"));
+    assert_eq!(std::fs::read(&installed).unwrap(), b"\x7fELF old");
+    // The publisher's is.
+    releases.offer("9.9.9", b"\x7fELF new", b"\x7fELF new");
+    app.click("Check for Updates");
+    patiently("it is found", || said().contains("Version 9.9.9 is there."));
+    app.click("Install");
+    patiently("it runs after a restart", || said().contains("runs after a restart"));
+    assert_eq!(std::fs::read(&installed).unwrap(), b"\x7fELF new");
+    app.quit();
+}
+
+#[test]
+fn a_notification_tells_of_a_request_and_leads_to_the_popover() {
+    let home = tempfile::tempdir().unwrap();
+    let (studio, attic) = (home.path().join("studio"), home.path().join("attic"));
+    settle(&studio, "Studio");
+    settle(&attic, "Attic");
+    let desktop = Desktop::new(Look::Light);
+    let notices = Notices::on(&desktop.bus);
+    let app = App::start(desktop, &studio);
+    let mut node = hivemind(&attic, &["node"]);
+    let _other = Ends(node.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    patiently("the other node answers", || hivemind(&attic, &["status"]).output().unwrap().status.success());
+    let invited = hivemind(&studio, &["invite", "--json"]).output().unwrap().stdout;
+    let invitation: serde_json::Value = serde_json::from_slice(&invited).unwrap();
+    let join = || hivemind(&attic, &["join", invitation["ticket"].as_str().unwrap(), "--json"]).output().unwrap();
+
+    // Asked once, when it is first useful; until then nothing is shown.
+    app.click("Machines");
+    let asked: serde_json::Value = serde_json::from_slice(&join().stdout).unwrap();
+    patiently("the request", || app.text("article").contains("Attic wants to join"));
+    app.click("Yes");
+    patiently("it is remembered", || {
+        std::fs::read_to_string(studio.join("config.toml")).unwrap().contains("notify = true")
+    });
+    assert_eq!(notices.shown(), []);
+    app.click("Deny");
+    patiently("it is gone", || !app.text(".picture").contains("wants to join"));
+
+    app.hide();
+    let deny = |data: &std::path::Path, who: &str| {
+        let mut deny = hivemind(data, &["deny", who]);
+        let _ = deny.stdout(Stdio::null()).stderr(Stdio::null()).status();
+    };
+    deny(&attic, asked["id"].as_str().unwrap());
+    let invited = hivemind(&studio, &["invite", "--json"]).output().unwrap().stdout;
+    let invitation: serde_json::Value = serde_json::from_slice(&invited).unwrap();
+    let again = hivemind(&attic, &["join", invitation["ticket"].as_str().unwrap(), "--json"]).output().unwrap();
+    let again: serde_json::Value = serde_json::from_slice(&again.stdout).unwrap();
+    patiently("the notification", || notices.shown().len() == 1);
+    let (title, text) = notices.shown().remove(0);
+    assert_eq!(title, "Attic wants to join");
+    assert!(text.contains(again["code"].as_str().unwrap()), "{text}");
+    notices.click();
+    patiently("the popover", || app.windows_seen() == 1);
+    app.quit();
+}
+
+#[test]
 fn what_a_model_says_does_nothing() {
     let home = tempfile::tempdir().unwrap();
     settle(home.path(), "Studio");
@@ -112,7 +205,7 @@ fn what_a_model_says_does_nothing() {
     let evil = "<script>window.evil = 1</script><img src=x onerror='window.evil = 1'> [link](javascript:window.evil=1) \
                 ![picture](https://example.invalid/x.png) <svg onload='window.evil=1'></svg>";
     let keep = "const conversation = { id: 'evil', title: 'Evil', system: '', draft: '', updated_s: Date.now() / 1000,
-            messages: [{ role: 'assistant', text: arguments[0], tokens: [], note: null, complete: true }] };
+            messages: [{ role: 'assistant', text: arguments[0], tokens: [], seed: 1, note: null, complete: true }] };
         window.__TAURI_INTERNALS__.invoke('keep_conversation', { conversation });";
     app.script_with(keep, &json!([evil]));
     app.show_main();

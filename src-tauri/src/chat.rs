@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hive_node::serving::Wish;
-use hive_node::{Event, FinishReason, Message, Reply, Request, Sampling, Summary, models};
+use hive_node::{Event, FinishReason, Message, Reply, Request, Sampling, Summary};
 use serde::{Deserialize, Serialize};
 use specta::Type;
 use tauri::ipc::Channel;
@@ -56,6 +56,13 @@ pub(crate) enum News {
         /// Its tokens.
         tokens: Vec<u32>,
     },
+    /// So many tokens of the question are read.
+    Reading {
+        /// Tokens.
+        tokens: u32,
+        /// Of so many.
+        of: u32,
+    },
     /// A machine left; it goes on.
     Status {
         /// In words.
@@ -104,7 +111,7 @@ impl Ask {
     }
 
     fn wish(&self) -> Wish {
-        Wish { model: self.model.clone().filter(|model| model != models::starter_name()), stages: None }
+        self.model.as_deref().map_or_else(Wish::default, Wish::named)
     }
 }
 
@@ -141,6 +148,10 @@ async fn tell(shell: &Shell, ask: &Ask, news: &Channel<News>) -> Result<(), Prob
             Some(Event::Token { sampled, text: more }) => {
                 tokens.push(sampled.token);
                 text += &more;
+                continue;
+            }
+            Some(Event::Reading { tokens, of }) => {
+                let _ = news.send(News::Reading { tokens: tokens as u32, of: of as u32 });
                 continue;
             }
             Some(Event::Recovering(why)) => {

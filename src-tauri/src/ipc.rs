@@ -1,11 +1,12 @@
 //! What the windows can ask for. Every command is a line or two: the node does the work.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use hive_mind::conversations::{Conversation, Entry};
 use hive_node::serving::Wish;
 use hive_node::settings::Settings;
-use hive_node::{INVITE_VALID_FOR, Ticket, models};
+use hive_node::{INVITE_VALID_FOR, ModelOnDisk, Ticket};
 use serde::{Deserialize, Serialize};
 use specta::Type;
 use tauri::ipc::Channel;
@@ -119,11 +120,52 @@ pub(crate) async fn join(shell: State<'_, Shell>, invitation: String) -> Result<
     Ok(code.to_string())
 }
 
+/// A model on this machine's disk.
+#[derive(Debug, Serialize, Type)]
+pub(crate) struct OnDisk {
+    /// Its name.
+    name: String,
+    /// What it takes there, in bytes.
+    #[specta(type = i32)]
+    bytes: f64,
+    /// Whether it is in memory.
+    loaded: bool,
+    /// Whether it can be removed.
+    removable: bool,
+    /// Other machines that have it.
+    also_on: Vec<String>,
+}
+
 /// The models on this machine.
 #[tauri::command]
 #[specta::specta]
-pub(crate) async fn list_models() -> Vec<String> {
-    models::names()
+pub(crate) async fn list_models(shell: State<'_, Shell>) -> Result<Vec<OnDisk>> {
+    let on_disk = |model: ModelOnDisk| {
+        let ModelOnDisk { name, bytes, loaded, removable, also_on } = model;
+        OnDisk { name, bytes: bytes as f64, loaded, removable, also_on }
+    };
+    Ok(shell.node.models().into_iter().map(on_disk).collect())
+}
+
+/// Puts a model in memory.
+#[tauri::command]
+#[specta::specta]
+pub(crate) async fn load_model(shell: State<'_, Shell>, model: String) -> Result<()> {
+    shell.node.load_model(&model).await.map_err(Problem::of("not_loaded"))
+}
+
+/// Frees the memory that a model takes.
+#[tauri::command]
+#[specta::specta]
+pub(crate) async fn unload_model(shell: State<'_, Shell>, model: String) -> Result<()> {
+    shell.node.unload_model(&model).await.map_err(Problem::of("not_unloaded"))
+}
+
+/// Removes a model from this machine's disk.
+#[tauri::command]
+#[specta::specta]
+pub(crate) async fn remove_model(shell: State<'_, Shell>, model: String) -> Result<()> {
+    shell.node.remove_model(&model).await.map_err(Problem::of("not_removed"))
 }
 
 /// Where a model would go, and why.
@@ -144,7 +186,7 @@ pub(crate) struct PlanView {
 #[tauri::command]
 #[specta::specta]
 pub(crate) async fn plan(shell: State<'_, Shell>, model: Option<String>) -> Result<PlanView> {
-    let wish = Wish { model: model.filter(|model| model != models::starter_name()), stages: None };
+    let wish = model.as_deref().map_or_else(Wish::default, Wish::named);
     let layout = shell.node.lay_out(&wish).map_err(Problem::of("no_plan"))?;
     let stage = |stage: &hive_node::PlannedStage| {
         let gigabytes = stage.weight_bytes.saturating_add(stage.kv_bytes) as f64 / 1e9;
@@ -202,59 +244,134 @@ pub(crate) async fn delete_conversation(shell: State<'_, Shell>, id: String) -> 
     shell.conversations.delete(&id).map_err(Problem::of("conversations"))
 }
 
+/// Writes a conversation to a file in the owner's folder of downloads, and says which.
+#[tauri::command]
+#[specta::specta]
+pub(crate) async fn export_conversation(app: AppHandle, shell: State<'_, Shell>, id: String) -> Result<String> {
+    let found = shell.conversations.get(&id).map_err(Problem::of("conversations"))?;
+    let conversation = found.ok_or_else(|| Problem::new("no_such_conversation", "this conversation is not kept yet"))?;
+    let folder = app.path().download_dir().or_else(|_| app.path().home_dir()).map_err(Problem::of("not_exported"))?;
+    let written = conversation.write_to(&folder).map_err(Problem::of("not_exported"))?;
+    Ok(written.display().to_string())
+}
+
 /// What the owner has set; what is empty is as usual.
 #[derive(Debug, Clone, Serialize, Deserialize, Type)]
 pub(crate) struct Preferences {
     /// The name other machines show.
     name: Option<String>,
+    /// The most memory ever given, like "8GiB".
+    memory: Option<String>,
     /// Share only while on mains power.
     only_on_power: bool,
     /// Share only when nobody has touched the machine for so many minutes.
     only_when_idle_minutes: Option<u32>,
+    /// The most that is sent to other machines, in megabits per second.
+    bandwidth_mbit_per_s: Option<u32>,
     /// Whether everything stays on the local network.
     lan_only: bool,
     /// `none`, `public`, or the URL of a relay of one's own.
     relay: Option<String>,
+    /// Where programs on this machine reach it.
+    api: Option<String>,
+    /// Where other machines reach it.
+    bind: Option<String>,
+    /// Whether a machine that wants to join is told of.
+    notify: bool,
     /// Whether the app opens when its owner logs in.
     open_at_login: bool,
+}
+
+impl Preferences {
+    fn of(settings: Settings, open_at_login: bool) -> Self {
+        let text = |address: Option<SocketAddr>| address.map(|address| address.to_string());
+        let small = |number: Option<u64>| number.map(|number| u32::try_from(number).unwrap_or(u32::MAX));
+        Self {
+            name: settings.name,
+            memory: settings.memory,
+            only_on_power: settings.only_on_power.unwrap_or(false),
+            only_when_idle_minutes: small(settings.only_when_idle_minutes),
+            bandwidth_mbit_per_s: small(settings.bandwidth_mbit_per_s),
+            lan_only: settings.lan_only.unwrap_or(false),
+            relay: settings.relay,
+            api: text(settings.api),
+            bind: text(settings.bind),
+            notify: settings.notify.unwrap_or(false),
+            open_at_login,
+        }
+    }
+
+    /// The settings that follow from these, where they were `before`.
+    fn over(self, before: Settings) -> Result<Settings> {
+        let given = |text: Option<String>| text.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
+        let address = |text: Option<String>| -> Result<Option<SocketAddr>> {
+            let no_address = |text| Problem::new("settings", format!("\"{text}\" is no address; write it like 127.0.0.1:4483"));
+            given(text).map(|text| text.parse().map_err(|_| no_address(text))).transpose()
+        };
+        let settings = Settings {
+            name: given(self.name),
+            memory: given(self.memory),
+            only_on_power: Some(self.only_on_power),
+            only_when_idle_minutes: self.only_when_idle_minutes.map(u64::from),
+            bandwidth_mbit_per_s: self.bandwidth_mbit_per_s.filter(|rate| *rate > 0).map(u64::from),
+            lan_only: Some(self.lan_only),
+            relay: given(self.relay),
+            api: address(self.api)?,
+            bind: address(self.bind)?,
+            ..before
+        };
+        settings.check().map_err(Problem::of("settings"))?;
+        Ok(settings)
+    }
 }
 
 /// What the owner has set.
 #[tauri::command]
 #[specta::specta]
 pub(crate) async fn preferences(app: AppHandle, shell: State<'_, Shell>) -> Result<Preferences> {
-    let Settings { name, only_on_power, only_when_idle_minutes, lan_only, relay, .. } = Settings::read(&shell.folder)?;
-    Ok(Preferences {
-        name,
-        only_on_power: only_on_power.unwrap_or(false),
-        only_when_idle_minutes: only_when_idle_minutes.map(|minutes| minutes as u32),
-        lan_only: lan_only.unwrap_or(false),
-        relay,
-        open_at_login: app.autolaunch().is_enabled().unwrap_or(false),
-    })
+    let open_at_login = app.autolaunch().is_enabled().unwrap_or(false);
+    Ok(Preferences::of(Settings::read(&shell.folder)?, open_at_login))
 }
 
-/// Sets what the owner wants; it counts from the next start.
+/// Sets what the owner wants; says whether some of it counts only after a restart.
 #[tauri::command]
 #[specta::specta]
-pub(crate) async fn prefer(app: AppHandle, shell: State<'_, Shell>, wanted: Preferences) -> Result<()> {
+pub(crate) async fn prefer(app: AppHandle, shell: State<'_, Shell>, wanted: Preferences) -> Result<bool> {
     let before = Settings::read(&shell.folder)?;
-    let settings = Settings {
-        name: wanted.name.filter(|name| !name.trim().is_empty()),
-        only_on_power: Some(wanted.only_on_power),
-        only_when_idle_minutes: wanted.only_when_idle_minutes.map(u64::from),
-        lan_only: Some(wanted.lan_only),
-        relay: wanted.relay.filter(|relay| !relay.trim().is_empty()),
-        ..before
-    };
+    let (notify, open_at_login) = (wanted.notify, wanted.open_at_login);
+    let settings = wanted.over(before.clone())?;
     settings.write(&shell.folder)?;
+    if notify != before.notify.unwrap_or(false) {
+        shell.want_notifications(notify)?;
+    }
     let launch = app.autolaunch();
-    let switched = if wanted.open_at_login { launch.enable() } else { launch.disable() };
+    let switched = if open_at_login { launch.enable() } else { launch.disable() };
     match switched {
         // What was not there cannot be taken away.
-        Err(error) if wanted.open_at_login => Err(Problem::new("open_at_login", error)),
-        _ => Ok(()),
+        Err(error) if open_at_login => Err(Problem::new("open_at_login", error)),
+        _ => Ok(settings.needs_restart(&before)),
     }
+}
+
+/// Remembers whether the owner wants notifications.
+#[tauri::command]
+#[specta::specta]
+pub(crate) async fn notify(shell: State<'_, Shell>, wanted: bool) -> Result<()> {
+    shell.want_notifications(wanted)
+}
+
+/// Takes an update one step on: looks for it, fetches it, or restarts into it.
+#[tauri::command]
+#[specta::specta]
+pub(crate) async fn update(app: AppHandle) {
+    crate::update::go_on(&app).await;
+}
+
+/// Ends the app, once others have what they need of it, and starts it again.
+#[tauri::command]
+#[specta::specta]
+pub(crate) async fn restart(app: AppHandle) {
+    crate::end(&app, true);
 }
 
 /// Shows the main window.
@@ -262,6 +379,13 @@ pub(crate) async fn prefer(app: AppHandle, shell: State<'_, Shell>, wanted: Pref
 #[specta::specta]
 pub(crate) async fn show_main(app: AppHandle) {
     windows::show_main(&app);
+}
+
+/// Shows the settings, in the main window.
+#[tauri::command]
+#[specta::specta]
+pub(crate) async fn show_settings(app: AppHandle) {
+    windows::show_page(&app, "settings");
 }
 
 /// Hides the window that asks.
@@ -275,5 +399,5 @@ pub(crate) async fn hide(window: WebviewWindow) {
 #[tauri::command]
 #[specta::specta]
 pub(crate) async fn quit(app: AppHandle) {
-    crate::quit(&app);
+    crate::end(&app, false);
 }

@@ -2,10 +2,14 @@
 
 mod chat;
 mod ipc;
+#[cfg(target_os = "macos")]
+mod mac;
 mod menu;
+mod notify;
 mod problem;
 mod shell;
 mod tray;
+mod update;
 mod view;
 mod windows;
 
@@ -64,6 +68,9 @@ fn commands() -> tauri_specta::Builder<tauri::Wry> {
             ipc::invite,
             ipc::join,
             ipc::list_models,
+            ipc::load_model,
+            ipc::unload_model,
+            ipc::remove_model,
             ipc::plan,
             ipc::ask,
             ipc::stop,
@@ -71,9 +78,14 @@ fn commands() -> tauri_specta::Builder<tauri::Wry> {
             ipc::open_conversation,
             ipc::keep_conversation,
             ipc::delete_conversation,
+            ipc::export_conversation,
             ipc::preferences,
             ipc::prefer,
+            ipc::notify,
+            ipc::update,
+            ipc::restart,
             ipc::show_main,
+            ipc::show_settings,
             ipc::hide,
             ipc::quit,
         ],
@@ -93,6 +105,7 @@ fn start() -> Result<(), Box<dyn std::error::Error>> {
     let app = tauri::Builder::default()
         // A second start shows the window of the first.
         .plugin(tauri_plugin_single_instance::init(|app, _, _| windows::show_main(app)))
+        .plugin(tauri_plugin_updater::Builder::new().build())
         .plugin(tauri_plugin_autostart::init(MacosLauncher::LaunchAgent, Some(vec![HIDDEN])))
         .plugin(
             tauri_plugin_window_state::Builder::new()
@@ -124,6 +137,8 @@ fn start() -> Result<(), Box<dyn std::error::Error>> {
                 }
             };
             windows::make(app.handle())?;
+            #[cfg(target_os = "macos")]
+            app.set_menu(mac::menu_bar(app.handle())?)?;
             let (handle, tray) = (app.handle().clone(), Tray::new(app.handle())?);
             tauri::async_runtime::spawn(async move {
                 let app = handle.clone();
@@ -153,13 +168,16 @@ fn remembered() -> tauri_plugin_window_state::StateFlags {
     StateFlags::POSITION | StateFlags::SIZE | StateFlags::MAXIMIZED
 }
 
-/// Ends the app, once other machines have what they need of this one.
-fn quit(app: &AppHandle) {
+/// Ends the app, once other machines have what they need of this one; and starts it again, if it is to.
+fn end(app: &AppHandle, again: bool) {
     let app = app.clone();
     tauri::async_runtime::spawn(async move {
         let shell = app.state::<Shell>();
         shell.node.leave().await;
         shell.node.stop().await;
+        if again {
+            app.restart();
+        }
         app.exit(0);
     });
 }

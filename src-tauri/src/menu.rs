@@ -1,5 +1,6 @@
 //! The tray's menu as a value: what a person can read and do there, made from the snapshot alone.
 
+use crate::update::Next;
 use crate::view::{Machine, Request, Snapshot};
 
 /// An entry of the menu. Ids are what clicks are told apart by.
@@ -53,6 +54,11 @@ pub(crate) fn menu(shown: &Snapshot) -> Vec<Entry> {
         text("overview", "Show Overview…"),
         text("chat", "Open Chat…"),
         text("settings", "Settings…"),
+        Entry::Text {
+            id: "update".to_owned(),
+            text: shown.update.words(),
+            enabled: shown.update.next() != Next::Wait,
+        },
         Entry::Line,
         text("quit", "Quit HiveMind"),
     ]
@@ -94,6 +100,8 @@ pub(crate) enum Choice {
     Overview,
     Chat,
     Settings,
+    NewChat,
+    Update,
     Quit,
 }
 
@@ -109,6 +117,8 @@ pub(crate) fn choice(id: &str) -> Option<Choice> {
         ("overview", None, _) => Choice::Overview,
         ("chat", None, _) => Choice::Chat,
         ("settings", None, _) => Choice::Settings,
+        ("new-chat", None, _) => Choice::NewChat,
+        ("update", None, _) => Choice::Update,
         ("quit", None, _) => Choice::Quit,
         _ => return None,
     })
@@ -117,6 +127,7 @@ pub(crate) fn choice(id: &str) -> Option<Choice> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::update::Update;
     use crate::view::{Memory, State};
 
     pub(crate) fn shown() -> Snapshot {
@@ -134,7 +145,10 @@ pub(crate) mod tests {
             found: Vec::new(),
             model: None,
             answered_tokens: 0.0,
+            loading: None,
             discovery: None,
+            update: Update::default(),
+            notify: None,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hive_api::Api;
@@ -16,8 +16,9 @@ use tokio::sync::{oneshot, watch};
 use crate::menu::{Choice, menu};
 use crate::problem::Problem;
 use crate::tray::Tray;
+use crate::update::Update;
 use crate::view::{Snapshot, State, snapshot};
-use crate::windows;
+use crate::{notify, update, windows};
 
 /// Changes that come together are shown together.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -30,10 +31,13 @@ pub(crate) struct Shell {
     /// The node.
     pub(crate) node: Node,
     /// What was said.
-    pub(crate) conversations: Conversations,
+    pub(crate) conversations: Arc<Conversations>,
     /// The data folder.
     pub(crate) folder: PathBuf,
     shown: watch::Sender<Snapshot>,
+    update: watch::Sender<Update>,
+    /// Whether the owner wants notifications; nothing until they have been asked.
+    notify: watch::Sender<Option<bool>>,
     /// Answers under way, by the name that the window gave them; dropping an end stops the answer.
     answers: Mutex<HashMap<String, oneshot::Sender<()>>>,
     /// Programs on this machine talk to the same node.
@@ -46,19 +50,21 @@ impl Shell {
         let data = DataFolder::open(folder)?;
         let settings = Settings::read(folder)?;
         let first = settings.share.is_none() && !folder.join(hive_node::sharing::FILE).exists();
+        let wants_notifications = settings.notify;
         let api_address = settings.api.unwrap_or(hive_api::DEFAULT_ADDRESS);
         let node = Node::start(settings.options(data).map_err(Problem::of("settings"))?)
             .await
             .map_err(Problem::of("not_started"))?;
-        let conversations = Conversations::open(folder).map_err(Problem::of("conversations"))?;
-        let api = Api::start(node.clone(), api_address, folder).await.map_err(Problem::of("api"))?;
+        let conversations = Arc::new(Conversations::open(folder).map_err(Problem::of("conversations"))?);
+        let api = Api::start(node.clone(), conversations.clone(), api_address, folder).await.map_err(Problem::of("api"))?;
         if first {
             // Nothing is given away before its owner says so.
             node.share(false)?;
         }
-        let shown = watch::channel(snapshot(&node.status())).0;
-        let (folder, answers) = (folder.to_owned(), Mutex::default());
-        Ok(Self { node, conversations, folder, shown, answers, _api: api })
+        let shown = watch::channel(Snapshot { notify: wants_notifications, ..snapshot(&node.status()) }).0;
+        let notify = watch::channel(wants_notifications).0;
+        let (folder, answers, update) = (folder.to_owned(), Mutex::default(), watch::channel(Update::default()).0);
+        Ok(Self { node, conversations, folder, shown, update, notify, answers, _api: api })
     }
 
     /// What is shown, and every change of it.
@@ -70,14 +76,22 @@ impl Shell {
     pub(crate) async fn follow(&self, app: AppHandle, mut tray: Tray) {
         let mut changes = self.node.changes();
         changes.mark_changed();
+        let (mut update, mut notify) = (self.update.subscribe(), self.notify.subscribe());
         loop {
             let busy = self.shown.borrow().state == State::Busy || !self.answers().is_empty();
             tokio::select! {
                 changed = changes.changed() => if changed.is_err() { return },
+                _ = update.changed() => {}
+                _ = notify.changed() => {}
                 () = tokio::time::sleep(TICK), if busy => {}
             }
             tokio::time::sleep(PAUSE).await;
-            let now = snapshot(&self.node.status());
+            let now = self.now();
+            if now.notify == Some(true) && !windows::any_is_seen(&app) {
+                for request in notify::news(&self.shown.borrow().requests, &now.requests) {
+                    notify::tell(&app, request);
+                }
+            }
             if let Err(error) = tray.show(&app, now.state, menu(&now)) {
                 tracing::warn!("the tray: {error}");
             }
@@ -87,6 +101,24 @@ impl Shell {
                 news
             });
         }
+    }
+
+    fn now(&self) -> Snapshot {
+        let (update, notify) = (self.update.borrow().clone(), *self.notify.borrow());
+        Snapshot { update, notify, ..snapshot(&self.node.status()) }
+    }
+
+    /// Says how far an update has come.
+    pub(crate) fn set_update(&self, update: Update) {
+        self.update.send_replace(update);
+    }
+
+    /// Remembers whether the owner wants notifications.
+    pub(crate) fn want_notifications(&self, wanted: bool) -> Result<(), Problem> {
+        let settings = Settings { notify: Some(wanted), ..Settings::read(&self.folder)? };
+        settings.write(&self.folder)?;
+        self.notify.send_replace(Some(wanted));
+        Ok(())
     }
 
     /// Does what was chosen in the tray's menu.
@@ -109,8 +141,17 @@ impl Shell {
                 windows::show_page(app, "settings");
                 Ok(())
             }
+            Choice::NewChat => {
+                windows::show_page(app, "new-chat");
+                Ok(())
+            }
+            Choice::Update => {
+                let app = app.clone();
+                tauri::async_runtime::spawn(async move { update::go_on(&app).await });
+                Ok(())
+            }
             Choice::Quit => {
-                crate::quit(app);
+                crate::end(app, false);
                 Ok(())
             }
         };

@@ -5,6 +5,8 @@ use hive_node::{LinkKind, PeerState, PeerView, Profile, Status};
 use serde::Serialize;
 use specta::Type;
 
+use crate::update::Update;
+
 /// How the machine is; the tray icon's shape says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Type)]
 #[serde(rename_all = "snake_case")]
@@ -50,11 +52,28 @@ pub(crate) struct Snapshot {
     pub(crate) found: Vec<Found>,
     /// The model in memory.
     pub(crate) model: Option<Model>,
+    /// The model on its way into memory.
+    pub(crate) loading: Option<Loading>,
     /// Tokens of answers given here since the start.
     #[specta(type = i32)]
     pub(crate) answered_tokens: f64,
     /// Why other machines are not searched for, if they are not.
     pub(crate) discovery: Option<String>,
+    /// How far an update has come.
+    pub(crate) update: Update,
+    /// Whether the owner wants notifications; nothing until they have been asked.
+    pub(crate) notify: Option<bool>,
+}
+
+/// A model on its way into memory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Type)]
+pub(crate) struct Loading {
+    /// Its name.
+    pub(crate) name: String,
+    /// Layers that are there.
+    pub(crate) layers: u32,
+    /// Of so many.
+    pub(crate) of: u32,
 }
 
 /// This machine's memory, in bytes.
@@ -156,6 +175,9 @@ pub(crate) struct Found {
 pub(crate) struct Model {
     /// Its name.
     pub(crate) name: String,
+    /// What it takes on all machines, in bytes.
+    #[specta(type = i32)]
+    pub(crate) bytes: f64,
     /// Who holds which layers, in the order a token passes them.
     pub(crate) stages: Vec<Stage>,
 }
@@ -203,14 +225,22 @@ pub(crate) fn snapshot(status: &Status) -> Snapshot {
             .collect(),
         model: status.model.as_ref().map(|model| Model {
             name: model.name.clone(),
+            bytes: model.bytes as f64,
             stages: model
                 .stages
                 .iter()
                 .map(|stage| Stage { machine: stage.node.clone(), layers: layers(stage) })
                 .collect(),
         }),
+        loading: status.loading.as_ref().map(|loading| Loading {
+            name: loading.name.clone(),
+            layers: loading.layers as u32,
+            of: loading.of as u32,
+        }),
         answered_tokens: status.answered_tokens as f64,
         discovery: Some(status.discovery.clone()).filter(|discovery| discovery != "on" && discovery != "off"),
+        update: Update::default(),
+        notify: None,
     }
 }
 
@@ -334,6 +364,7 @@ mod tests {
             name: "Llama".to_owned(),
             stages: vec![stage("Studio", 0, 20), stage("Mini", 20, 30)],
             copies: vec![stage("Studio", 20, 30)],
+            bytes: 12,
         };
         Status {
             id: "key".to_owned(),
@@ -346,6 +377,7 @@ mod tests {
             peers,
             answered_tokens: 7,
             model: Some(model),
+            loading: None,
         }
     }
 

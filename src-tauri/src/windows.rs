@@ -38,8 +38,12 @@ pub(crate) fn make(app: &AppHandle) -> tauri::Result<()> {
         .resizable(false)
         .skip_taskbar(true)
         .always_on_top(true)
-        .visible(false)
-        .build()?;
+        .visible(false);
+    #[cfg(target_os = "macos")]
+    let popover = popover.transparent(true);
+    let popover = popover.build()?;
+    #[cfg(target_os = "macos")]
+    crate::mac::frost(&popover);
     let kept = popover.clone();
     popover.on_window_event(move |event| {
         if let WindowEvent::Focused(false) = event {
@@ -98,6 +102,13 @@ pub(crate) fn toggle_popover(app: &AppHandle, icon: Rect) {
         Some(popover) if popover.is_visible().unwrap_or(false) => drop(popover.hide()),
         _ => show_popover(app, Some(icon)),
     }
+}
+
+/// Whether the owner looks at one of the windows.
+pub(crate) fn any_is_seen(app: &AppHandle) -> bool {
+    [MAIN, POPOVER].into_iter().filter_map(|name| app.get_webview_window(name)).any(|window| {
+        window.is_visible().unwrap_or(false) && window.is_focused().unwrap_or(false)
+    })
 }
 
 fn present(window: &WebviewWindow) {

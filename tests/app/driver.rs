@@ -107,6 +107,11 @@ impl App {
     }
 
     pub(crate) fn open(desktop: Desktop, folder: &Path) -> Self {
+        Self::open_with(desktop, folder, &[])
+    }
+
+    /// Opens the app with more in its environment.
+    pub(crate) fn open_with(desktop: Desktop, folder: &Path, environment: &[(&str, &str)]) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut driver = Command::new("WebKitWebDriver");
@@ -116,6 +121,7 @@ impl App {
         for place in ["XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME"] {
             driver.env(place, folder.join(place));
         }
+        driver.envs(environment.iter().copied());
         desktop.dress(&mut driver);
         let log = std::env::var_os("HIVEMIND_APP_LOG").is_some();
         let silent = || if log { Stdio::inherit() } else { Stdio::null() };
@@ -223,6 +229,20 @@ impl App {
         let picture = data_encoding::BASE64.decode(picture.as_bytes()).unwrap();
         let look = if matches!(self.desktop.look, Look::Dark) { "dark" } else { "light" };
         std::fs::write(Path::new(&folder).join(format!("{name}-{look}.png")), picture).unwrap();
+    }
+
+    /// How many of the app's windows are on the screen.
+    pub(crate) fn windows_seen(&self) -> usize {
+        let mut search = Command::new("xdotool");
+        search.args(["search", "--onlyvisible", "--name", "^HiveMind$"]).env("DISPLAY", &self.desktop.display);
+        let found = search.stderr(Stdio::null()).output().expect("xdotool is installed");
+        String::from_utf8_lossy(&found.stdout).lines().count()
+    }
+
+    /// Hides the window that is driven, as its owner does.
+    pub(crate) fn hide(&self) {
+        self.script("window.__TAURI_INTERNALS__.invoke('hide')");
+        patiently("no window is seen", || self.windows_seen() == 0);
     }
 
     /// What the node says.

@@ -193,10 +193,15 @@ impl Lab {
 
     /// Starts a node in a machine.
     pub(crate) fn node(&self, machine: &str, options: &str) -> Host {
-        let folder = self.folder.path().join(machine);
-        let mut host = Host { machine: machine.to_owned(), folder, node: None, options: options.to_owned() };
+        let mut host = self.host(machine, options);
         host.start(self);
         host
+    }
+
+    /// A machine on which no node runs yet.
+    pub(crate) fn host(&self, machine: &str, options: &str) -> Host {
+        let (folder, environment) = (self.folder.path().join(machine), Vec::new());
+        Host { machine: machine.to_owned(), folder, node: None, options: options.to_owned(), environment }
     }
 }
 
@@ -222,6 +227,8 @@ pub(crate) struct Host {
     pub(crate) folder: PathBuf,
     node: Option<Child>,
     options: String,
+    /// What its node finds in the environment.
+    pub(crate) environment: Vec<(&'static str, PathBuf)>,
 }
 
 impl Host {
@@ -230,6 +237,7 @@ impl Host {
         let line = format!("{exe} node --name {} --data-dir {} {}", self.machine, self.folder.display(), self.options);
         let mut command = lab.command(&self.machine, &line);
         command.stdout(Stdio::null()).stderr(Stdio::inherit());
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         if let Some(level) = std::env::var_os("HIVEMIND_LAB_LOG") {
             command.env("RUST_LOG", level);
         }

@@ -4,9 +4,11 @@
 //! its owner; a request that a web page of another origin makes a browser send is refused, and so is one that came by
 //! a name that is not this machine's (`guard.rs`). Prompts and answers are in no log.
 
+mod conversations;
 mod error;
 mod guard;
 mod hive;
+mod library;
 mod openai;
 
 use std::net::SocketAddr;
@@ -14,6 +16,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use axum::Router;
+use hive_mind::conversations::Conversations;
 use hive_node::Node;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
@@ -62,6 +65,7 @@ pub enum ApiError {
 #[derive(Clone)]
 struct Shared {
     node: Node,
+    conversations: Arc<Conversations>,
     /// Turns true when somebody asked this node to end.
     quit: watch::Sender<bool>,
 }
@@ -74,8 +78,13 @@ pub struct Api {
 }
 
 impl Api {
-    /// Serves `node` at `address`; the token and the location go to `folder`.
-    pub async fn start(node: Node, address: SocketAddr, folder: &Path) -> Result<Self, ApiError> {
+    /// Serves `node` and its owner's conversations at `address`; the token and the location go to `folder`.
+    pub async fn start(
+        node: Node,
+        conversations: Arc<Conversations>,
+        address: SocketAddr,
+        folder: &Path,
+    ) -> Result<Self, ApiError> {
         if !address.ip().is_loopback() {
             return Err(ApiError::NotLoopback(address));
         }
@@ -86,10 +95,10 @@ impl Api {
         let location = serde_json::to_vec(&Location { address }).unwrap_or_default();
         let written = hive_host::folders::write_private(&folder.join(LOCATION_FILE), &location);
         written.map_err(|error| failed(error.to_string()))?;
-        let shared = Shared { node, quit: watch::channel(false).0 };
+        let shared = Shared { node, conversations, quit: watch::channel(false).0 };
         let guard = Arc::new(guard::Guard::new(&token, address.port()));
         let app = Router::new()
-            .nest("/hive/v1", hive::routes())
+            .nest("/hive/v1", hive::routes().merge(library::routes()).merge(conversations::routes()))
             .nest("/v1", openai::routes())
             .fallback(error::not_found)
             .layer(axum::middleware::from_fn_with_state(guard, guard::check))

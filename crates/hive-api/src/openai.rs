@@ -184,7 +184,7 @@ impl ChatRequest {
     }
 }
 
-fn serve_refusal(error: ServeError) -> Refusal {
+pub(crate) fn serve_refusal(error: ServeError) -> Refusal {
     match error {
         ServeError::Find(error) => Refusal::missing("model_not_found", error),
         ServeError::Plan(error) => Refusal::bad("no_plan", error),
@@ -296,7 +296,7 @@ async fn whole(mut events: mpsc::Receiver<Event>, mut so_far: SoFar) -> Result<(
     loop {
         match events.recv().await {
             Some(Event::Token { sampled, text }) => so_far.add(sampled.token, &text),
-            Some(Event::Recovering(_)) => {}
+            Some(Event::Recovering(_) | Event::Reading { .. }) => {}
             Some(Event::Finished { text, summary }) => return Ok((so_far.text + &text, summary)),
             Some(Event::Failed(why)) => return Err(so_far.broken(&why)),
             None => return Err(so_far.broken("the node has stopped")),
@@ -322,6 +322,11 @@ fn frames(events: mpsc::Receiver<Event>, head: Head, usage: bool, so_far: SoFar)
             Some(Event::Recovering(status)) => {
                 let mut chunk = head.chunk(&json!({}), None);
                 chunk["hivemind"] = json!({ "status": status });
+                (vec![data(&chunk)], Some((events, head, so_far)))
+            }
+            Some(Event::Reading { tokens, of }) => {
+                let mut chunk = head.chunk(&json!({}), None);
+                chunk["hivemind"] = json!({ "reading": { "tokens": tokens, "of": of } });
                 (vec![data(&chunk)], Some((events, head, so_far)))
             }
             Some(Event::Finished { text: piece, summary }) => {

@@ -67,6 +67,9 @@ pub struct Said {
     pub text: String,
     /// An answer's tokens, so that one that broke off can be gone on with.
     pub tokens: Vec<u32>,
+    /// What fixed an answer's choice of words, so that it goes on as it would have.
+    #[serde(default)]
+    pub seed: u32,
     /// How an answer came about, in words; none while it is one's own.
     pub note: Option<String>,
     /// Whether the answer is whole.

@@ -3,3 +3,4 @@
 //! Everything stays in one `SQLite` file of the data folder, readable by its owner only.
 
 pub mod conversations;
+mod export;

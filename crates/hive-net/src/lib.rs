@@ -16,6 +16,7 @@ pub mod fingerprint;
 pub mod identity;
 pub mod invite;
 pub mod links;
+pub mod pace;
 pub mod pairing;
 pub mod pulse;
 pub mod stage;
@@ -27,4 +28,5 @@ pub use endpoint::{
 };
 pub use fingerprint::fingerprint;
 pub use identity::Identity;
+pub use pace::Pace;
 pub use wire::{Element, Frame, Kind, WireError};

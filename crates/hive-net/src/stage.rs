@@ -15,6 +15,7 @@ use tokio::sync::{Mutex as AsyncMutex, watch};
 
 use crate::control::ControlError;
 use crate::endpoint::{Channel, ConnectError};
+use crate::pace::Pace;
 use crate::wire::{Frame, HEADER_BYTES, Header, RECEIPT_BYTES, Receipt, WireError};
 
 /// Round trips that a link remembers.
@@ -79,6 +80,7 @@ struct Shared {
     stream: AsyncMutex<Option<SendStream>>,
     flight: Arc<Mutex<Flight>>,
     dial: Dial,
+    pace: Pace,
     ended: watch::Sender<Option<String>>,
 }
 
@@ -89,18 +91,19 @@ impl std::fmt::Debug for Outlet {
 }
 
 impl Outlet {
-    /// Opens a stream, and opens it again whenever it breaks.
-    pub async fn open(dial: Dial) -> Result<Self, DialError> {
+    /// Opens a stream, and opens it again whenever it breaks. What it sends keeps to the pace.
+    pub async fn open(dial: Dial, pace: Pace) -> Result<Self, DialError> {
         let Channel { send, recv } = dial().await?;
         let (sender, ended) = watch::channel(None);
         let shared =
-            Arc::new(Shared { stream: AsyncMutex::new(Some(send)), flight: Arc::default(), dial, ended: sender });
+            Arc::new(Shared { stream: AsyncMutex::new(Some(send)), flight: Arc::default(), dial, pace, ended: sender });
         tokio::spawn(keep(Arc::downgrade(&shared), recv));
         Ok(Self { shared, ended })
     }
 
     /// Sends a frame. Returns once it is on its way or waits for the connection to be made again.
     pub async fn send(&mut self, frame: Frame) -> Result<(), StageError> {
+        self.shared.pace.pass(HEADER_BYTES + frame.payload.len()).await;
         let mut stream = self.shared.stream.lock().await;
         if let Some(why) = &*self.ended.borrow() {
             return Err(StageError::Broken(why.clone()));
@@ -313,7 +316,7 @@ mod tests {
     #[tokio::test]
     async fn frames_without_a_receipt_come_again_after_a_break() {
         let (here, there, mut incoming) = pair().await;
-        let mut outlet = Outlet::open(dial(&here, &there)).await.unwrap();
+        let mut outlet = Outlet::open(dial(&here, &there), Pace::default()).await.unwrap();
         for position in 0..3 {
             outlet.send(frame(position)).await.unwrap();
         }
@@ -335,7 +338,7 @@ mod tests {
     #[tokio::test]
     async fn a_stream_to_a_machine_that_refuses_ends_with_a_reason() {
         let (here, there, mut incoming) = pair().await;
-        let outlet = Outlet::open(dial(&here, &there)).await.unwrap();
+        let outlet = Outlet::open(dial(&here, &there), Pace::default()).await.unwrap();
         let _first = inlet(&mut incoming).await;
         here.admission().revoke(there.id());
         let why = tokio::time::timeout(REPAIR_PATIENCE / 2, outlet.ended()).await.expect("no use in waiting");

@@ -4,7 +4,7 @@
 //! offset  size  field
 //!      0     2  magic "HM"
 //!      2     1  version
-//!      3     1  kind: tokens, hidden, token, failed
+//!      3     1  kind: tokens, hidden, token, failed, read
 //!      4     1  element type of the payload
 //!      5     1  flags: bit 0 sample, bit 1 the answer ends here
 //!      6     2  zero
@@ -49,6 +49,8 @@ pub enum Kind {
     Token,
     /// The session failed, and why; for the coordinator.
     Failed,
+    /// Everything before this position is read by the last stage; for the coordinator.
+    Read,
 }
 
 /// The number format of a payload.
@@ -154,6 +156,7 @@ impl Header {
             1 => Kind::Hidden,
             2 => Kind::Token,
             3 => Kind::Failed,
+            4 => Kind::Read,
             value => return Err(field("kind", value)),
         };
         let element = match bytes[4] {
@@ -173,6 +176,7 @@ impl Header {
             Kind::Hidden => matches!(element, Element::F32 | Element::F16 | Element::Bf16) && rows > 0 && width > 0,
             Kind::Token => element == Element::Byte && rows == 1 && (4..=MAX_TOKEN_BYTES).contains(&payload),
             Kind::Failed => element == Element::Byte && rows == 1 && payload <= MAX_REASON_BYTES,
+            Kind::Read => element == Element::Byte && rows == 1 && payload == 0,
         };
         let expected = u64::from(rows).checked_mul(u64::from(width)).and_then(|n| n.checked_mul(element.bytes()));
         if !suits || payload > MAX_PAYLOAD_BYTES || expected != Some(u64::from(payload)) {
@@ -212,6 +216,7 @@ impl Frame {
             Kind::Hidden => 1,
             Kind::Token => 2,
             Kind::Failed => 3,
+            Kind::Read => 4,
         };
         bytes[4] = match self.element {
             Element::Byte => 0,

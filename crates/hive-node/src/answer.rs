@@ -79,6 +79,8 @@ pub(crate) struct Answer {
     reuse: bool,
     /// How much of what is known the stages have in their caches already.
     cached: usize,
+    /// The ring's traffic when the answer began, if it began alone: then its speed is the ring's.
+    traffic: Option<(u64, usize)>,
     /// Whether the ring has come to its end by itself: then the stages' caches are the conversation, and can be kept.
     complete: bool,
     stops: StopStrings,
@@ -106,6 +108,8 @@ enum End {
     TooLate,
     /// A stage is on another machine now, which has to catch up.
     Moved,
+    /// The model has a better place, where it goes on.
+    Superseded,
     /// The stages cannot go on, for this reason.
     Lost(String),
 }
@@ -141,6 +145,7 @@ impl Answer {
             last_position: (prompt.len() + request.said.len() + max_tokens - 1) as u32,
             reuse: request.reuse,
             cached: 0,
+            traffic: None,
             complete: false,
             stops: StopStrings::new(request.stop.clone()),
             prompt,
@@ -193,6 +198,7 @@ impl Answer {
     fn spec(&self, continues: Option<Continued>) -> SessionSpec {
         SessionSpec {
             session: self.session,
+            answer: self.id,
             options: SessionOptions {
                 sampling: self.sampling.clone(),
                 prompt: self.prompt.clone(),
@@ -246,6 +252,7 @@ impl Answer {
             fruitless = if self.tokens.len() > had { 0 } else { fruitless + 1 };
             match end {
                 End::Over(event) => {
+                    self.tell_speed();
                     self.end().await;
                     break Some(event);
                 }
@@ -266,12 +273,21 @@ impl Answer {
                     self.leave();
                     break Some(Event::Failed("its stages were lost again and again".to_owned()));
                 }
+                End::Superseded => {
+                    self.leave();
+                    self.traffic = None;
+                    match self.recover().await {
+                        Ok(again) => frames = again,
+                        Err(why) => break Some(Event::Failed(why)),
+                    }
+                }
                 End::Lost(why) => {
                     self.leave();
                     if self.source.is_none() || fruitless >= FRUITLESS {
                         break Some(Event::Failed(why));
                     }
                     tracing::info!(
+                        answer = self.id,
                         session = self.session,
                         tokens = self.tokens.len(),
                         "an answer goes on elsewhere: {why}"
@@ -298,10 +314,24 @@ impl Answer {
         self.room = self.ring.admit(self.last_position as usize + 1).await;
         let frames = self.open().await;
         tracing::info!(answer = self.id, session = self.session, kept = self.cached, "a session is open");
+        self.traffic = Some(self.ring.traffic()).filter(|(_, open)| *open == 1 && self.epoch == 0);
         if let Err(why) = self.send_prompt().await {
             self.ring.complain(self.epoch, why);
         }
         frames
+    }
+
+    /// Has the node learn from an answer that was alone from its first to its last token.
+    fn tell_speed(&self) {
+        let alone = self.traffic.is_some_and(|(opened, _)| {
+            let (opened_now, open) = self.ring.traffic();
+            opened_now == opened && open <= 1 && self.ring.state().borrow().epoch == 0
+        });
+        if let (true, Some(Source { node, .. }), Some(first)) = (alone, &self.source, self.first) {
+            let (node, ring) = (node.clone(), self.ring.clone());
+            let (tokens, time) = (self.tokens.len().saturating_sub(self.said_tokens + 1), self.latest - first);
+            tokio::spawn(async move { node.judge(&ring, tokens, time).await });
+        }
     }
 
     /// Keeps what the stages have computed for the conversation's next turn, or forgets it.
@@ -353,6 +383,7 @@ impl Answer {
                     let now = state.borrow_and_update().clone();
                     match now.health {
                         Health::Lost(why) => return End::Lost(why),
+                        Health::Superseded => return End::Superseded,
                         Health::Whole if now.epoch != self.epoch => return End::Moved,
                         Health::Whole => {}
                         Health::Mending(why) => {
@@ -412,6 +443,10 @@ impl Answer {
                 .token(sampled_of(frame), frame.last)
                 .unwrap_or_else(|error| Step::End(Event::Failed(error.to_string()))),
             Kind::Failed => Step::End(Event::Failed(failure_of(frame).why)),
+            Kind::Read => {
+                let of = self.prompt.len() + self.tokens.len();
+                Step::More(Event::Reading { tokens: (frame.position as usize).min(of), of })
+            }
             Kind::Tokens | Kind::Hidden => {
                 Step::End(Event::Failed("a stage sent the coordinator what belongs to a stage".to_owned()))
             }

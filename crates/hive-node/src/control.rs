@@ -64,6 +64,8 @@ pub(crate) struct Neighbours {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct SessionSpec {
     pub(crate) session: u64,
+    /// The answer that it is for, as the coordinator's log names it.
+    pub(crate) answer: u64,
     pub(crate) options: SessionOptions,
     /// Tokens that end the answer.
     pub(crate) end_tokens: Vec<u32>,

@@ -99,6 +99,13 @@ impl Summary {
 /// What happens while an answer grows.
 #[derive(Debug, Clone)]
 pub enum Event {
+    /// The prompt, or what a new machine has to catch up with, is read so far.
+    Reading {
+        /// Tokens that are read.
+        tokens: usize,
+        /// Of so many.
+        of: usize,
+    },
     /// A token came, and with it this much text, which may be none.
     Token {
         /// The token and, where asked for, its probabilities.

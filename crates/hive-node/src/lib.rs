@@ -30,6 +30,7 @@ mod control;
 mod find;
 mod identity;
 mod kept;
+mod library;
 mod local_swarm;
 mod measure;
 mod node;
@@ -40,6 +41,7 @@ mod ring;
 mod serve;
 mod speed;
 mod stage;
+mod trust;
 
 /// The computer's name as its owner knows it.
 pub fn machine_name() -> String {
@@ -55,6 +57,7 @@ pub use hive_net::links::LinkKind;
 pub use hive_net::pairing::{Code, PairError};
 pub use hive_net::{Link, PeerId, Relay};
 pub use hive_plan::{Plan, PlanError, PlannedStage};
+pub use library::{LetGoError, ModelOnDisk};
 pub use local_swarm::{LocalSwarm, SwarmError, SwarmOptions, plan};
 pub use node::{FindPeerError, Node, NodeOptions, StartError, Status};
 pub use peers::pairings::{DecideError, INVITE_VALID_FOR};

@@ -30,11 +30,7 @@ pub enum FindError {
 
 /// Opens a model: a path, an `owner/name` from the Hugging Face cache, or, with no name, the starter model.
 pub fn open(name: Option<&str>) -> Result<ModelFiles, FindError> {
-    let path = match name {
-        Some(name) if name != starter_name() => find(name)?,
-        _ => starter().ok_or(FindError::NoStarter)?,
-    };
-    Ok(ModelFiles::open(&path)?)
+    Ok(ModelFiles::open(&path(name.unwrap_or(starter_name()))?)?)
 }
 
 /// What programs call the starter model.
@@ -109,6 +105,18 @@ pub fn starter() -> Option<PathBuf> {
     });
     let cached = || Some(hive_host::folders::cache()?.join("starter").join(STARTER_FILE)).filter(|file| file.is_file());
     beside.or_else(cached)
+}
+
+/// The file or folder of a model, by its name.
+pub(crate) fn path(name: &str) -> Result<PathBuf, FindError> {
+    if name == starter_name() { starter().ok_or(FindError::NoStarter) } else { find(name) }
+}
+
+/// Where a downloaded model lies with everything that belongs to it; `None` for one that is elsewhere.
+pub(crate) fn cache_folder(name: &str) -> Option<PathBuf> {
+    let cache = hive_host::folders::hugging_face_cache()?;
+    snapshot(&cache, name)?;
+    Some(cache.join(format!("models--{}", name.replacen('/', "--", 1))))
 }
 
 fn find(name: &str) -> Result<PathBuf, FindError> {

@@ -12,7 +12,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use hive_net::discovery::{Discovery, Sighting};
 use hive_net::links::{LinkKind, Networks};
 use hive_net::{
-    Admission, BindError, Endpoint, EndpointOptions, Frame, Identity, PeerAddr, PeerId, Protocol, Relay, fingerprint,
+    Admission, BindError, Endpoint, EndpointOptions, Frame, Identity, Pace, PeerAddr, PeerId, Protocol, Relay,
+    fingerprint,
 };
 use serde::Serialize;
 use tokio::sync::{mpsc, watch};
@@ -25,10 +26,11 @@ use crate::peers::{Notice, PeerView, Peers};
 use crate::profile::Profile;
 use crate::reach;
 use crate::serve;
-use crate::serving::Serving;
+use crate::serving::{Serving, moving};
 use crate::sharing::{self, Policy, Switches};
 use crate::speed::{self, Speed};
 use crate::stage::Stage;
+use crate::trust::Trust;
 use machine::{own_networks, watch_machine};
 
 /// Why a node could not be started.
@@ -110,6 +112,8 @@ pub struct Status {
     pub answered_tokens: u64,
     /// The model in memory, if there is one.
     pub model: Option<crate::serving::ModelView>,
+    /// The model on its way into memory, if there is one.
+    pub loading: Option<crate::serving::LoadingView>,
 }
 
 /// This machine in the swarm. Clones share it.
@@ -134,9 +138,12 @@ struct Inner {
     /// The rings that this node coordinates.
     coordinated: Mutex<HashMap<RingId, Coordinated>>,
     serving: Serving,
+    trust: Trust,
     /// What its owner wants of it.
     owner: Owner,
     switches: watch::Sender<Switches>,
+    /// How fast frames go out.
+    pace: Pace,
     leaving: AtomicBool,
     answered_tokens: AtomicU64,
     stopped: watch::Sender<bool>,
@@ -146,7 +153,8 @@ struct Inner {
 struct Owner {
     share: bool,
     memory_cap: Option<u64>,
-    policy: Policy,
+    /// Follows the settings' file.
+    policy: Mutex<Policy>,
 }
 
 /// A stage that this machine holds.
@@ -188,6 +196,8 @@ impl Node {
         let speed = speed.filter(Speed::is_of_this_machine);
         let switches: Option<Switches> = data.as_deref().map(|data| data.read(sharing::FILE)).transpose()?.flatten();
         let switches = switches.unwrap_or_default().at_start(share);
+        let pace = Pace::default();
+        pace.limit(policy.bits_per_s);
         let find_out = data.is_some() && share && speed.is_none();
         let profile = Profile {
             name: name.clone(),
@@ -216,7 +226,9 @@ impl Node {
             stages: Mutex::default(),
             coordinated: Mutex::default(),
             serving: Serving::default(),
-            owner: Owner { share, memory_cap, policy },
+            trust: Trust::default(),
+            owner: Owner { share, memory_cap, policy: Mutex::new(policy) },
+            pace,
             switches: watch::channel(switches).0,
             leaving: AtomicBool::new(false),
             answered_tokens: AtomicU64::new(0),
@@ -227,6 +239,7 @@ impl Node {
         tokio::spawn(serve::serve(node.clone(), incoming));
         tokio::spawn(presence::attend(node.clone()));
         tokio::spawn(watch_machine(node.clone()));
+        tokio::spawn(moving::attend(node.clone()));
         if find_out {
             tokio::spawn(speed::find_out(node.clone()));
         }
@@ -289,6 +302,7 @@ impl Node {
             peers: self.peer_views(),
             answered_tokens: self.inner.answered_tokens.load(Ordering::Relaxed),
             model: self.inner.serving.view(),
+            loading: self.inner.serving.loading(),
         }
     }
 
@@ -348,6 +362,11 @@ impl Node {
 
     pub(crate) fn endpoint(&self) -> &Endpoint {
         &self.inner.endpoint
+    }
+
+    /// What was seen of the other machines.
+    pub(crate) fn trust(&self) -> &Trust {
+        &self.inner.trust
     }
 
     /// The model this node has in memory for its own people and programs.
@@ -422,13 +441,23 @@ impl Node {
         if whom.id() == self.id() {
             return refusal(self.answer(self.id(), question, &mut progress).await);
         }
+        refusal(self.ask_other(whom, question, progress).await?)
+    }
+
+    /// Asks another node; what it refuses is an answer, too.
+    pub(crate) async fn ask_other(
+        &self,
+        whom: &PeerAddr,
+        question: Question,
+        mut progress: impl FnMut(usize),
+    ) -> Result<Answer, String> {
         let whom = self.latest_addr(whom);
         let mut channel = self.endpoint().open(&whom, Protocol::Control).await.map_err(|error| error.to_string())?;
         channel.write_message(&question).await.map_err(|error| error.to_string())?;
         loop {
             match channel.read_message().await {
                 Ok(Some(Answer::Progress(layers))) => progress(layers),
-                Ok(Some(answer)) => return refusal(answer),
+                Ok(Some(answer)) => return Ok(answer),
                 Ok(None) => return Err("it broke off".to_owned()),
                 Err(error) => return Err(error.to_string()),
             }

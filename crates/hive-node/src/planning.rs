@@ -2,7 +2,7 @@
 
 use hive_model::ModelFiles;
 use hive_model::weights::TensorError;
-use hive_plan::{LinkProfile, Machine, ModelProfile, NodeProfile, Plan, PlanError, Use};
+use hive_plan::{Costs, LinkProfile, Machine, ModelProfile, NodeProfile, Plan, PlanError, Use};
 
 /// The conversation length a plan leaves room for.
 pub(crate) const PLANNED_CONTEXT: u64 = 4096;
@@ -33,13 +33,13 @@ pub(crate) fn plan_best(
     Ok(hive_plan::choose(&profile(files)?, machines, link, wanted(files)?)?)
 }
 
-/// The speed of a model over stages that are placed already, in tokens per second.
+/// What a token takes over stages that are placed already.
 pub(crate) fn predict(
     files: &ModelFiles,
     machines: &[NodeProfile],
     link: &dyn Fn(usize, usize) -> LinkProfile,
     stages: &[(usize, std::ops::Range<usize>)],
-) -> Result<f64, PlanningError> {
+) -> Result<Costs, PlanningError> {
     Ok(hive_plan::predict(&profile(files)?, machines, link, wanted(files)?, stages))
 }
 

@@ -39,6 +39,8 @@ pub struct Profile {
     pub held_bytes: u64,
     /// Whether that is more than its owner lets it give by now: others are to take layers over.
     pub over_cap: bool,
+    /// The most it sends, in bits per second, if its owner has set that.
+    pub sends_bits_per_s: Option<u64>,
     /// Models on its disk.
     pub models: Vec<String>,
     /// Answers it is computing a part of.

@@ -106,6 +106,8 @@ pub(crate) enum Health {
     Mending(String),
     /// It could not be mended, for this reason: the model must be loaded anew.
     Lost(String),
+    /// The model is loaded by a better plan, and its answers go on there.
+    Superseded,
 }
 
 /// How a ring is, and how often it has been mended.
@@ -274,6 +276,38 @@ impl Ring {
     /// Bytes of each stage, with room for one conversation.
     pub(crate) fn stage_bytes(&self) -> impl Iterator<Item = u64> {
         self.inner.plan.stages.iter().map(|stage| stage.weight_bytes.saturating_add(stage.kv_bytes))
+    }
+
+    /// Whether all of it computes.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.inner.state.borrow().health == Health::Whole
+    }
+
+    /// Whether both are the same.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+
+    /// Sends its answers on to the model's better place.
+    pub(crate) fn supersede(&self) {
+        self.inner.state.send_modify(|state| state.health = Health::Superseded);
+    }
+
+    /// How many sessions were ever opened, and how many are open: what tells an answer whether it has the ring to itself.
+    pub(crate) fn traffic(&self) -> (u64, usize) {
+        (self.inner.next_session.load(Ordering::Relaxed), self.sessions().len())
+    }
+
+    /// What a token took in the stages of this machine since they were asked last, in microseconds.
+    pub(crate) async fn own_token_us(&self, is_own: &[bool]) -> f64 {
+        let mut sum = 0.0;
+        for (index, stage) in self.stages().iter().enumerate().filter(|(index, _)| is_own[*index]) {
+            let question = Question::Report(self.inner.stage_id(index));
+            if let Ok(Answer::Report(report)) = self.inner.node.ask(&stage.placement.addr, question, |_| ()).await {
+                sum += report.decode_us as f64 / report.decoded.max(1) as f64;
+            }
+        }
+        sum
     }
 
     /// How it is, and a notice of every change.
@@ -450,7 +484,19 @@ async fn load_stage(
     let layers = spec.layers.clone();
     node.want(id, placement.addr.id());
     let life = node.peers().life(placement.addr.id()).unwrap_or_default();
-    match node.ask(&placement.addr, Question::Load(id, spec), progress).await {
+    let here = placement.addr.id() == node.id();
+    let question = Question::Load(id, spec);
+    let asked = if here {
+        node.ask(&placement.addr, question, progress).await
+    } else {
+        node.ask_other(&placement.addr, question, progress).await
+    };
+    match asked {
+        // It said that it had room, and it was here to say no: that counts against it.
+        Ok(Answer::Refused(why)) => {
+            node.trust().failed(placement.addr.id());
+            Err(failed(placement, &layers, why))
+        }
         Ok(Answer::Loaded(device)) => Ok(PlacedStage { placement: placement.clone(), layers, device, life }),
         other => {
             let why = other.err().unwrap_or_else(|| "it answered something else".to_owned());

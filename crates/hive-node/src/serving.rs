@@ -3,19 +3,19 @@
 //! One that nobody uses makes room for the next; one that is in use stays beside it. A model whose machine has left is
 //! loaded anew on those that are there.
 
-use std::collections::BTreeSet;
+pub(crate) mod moving;
+mod place;
+
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use hive_net::PeerId;
-use hive_plan::{LinkProfile, Machine, NodeProfile, Plan, PlanError, Revision};
+use hive_plan::{Plan, Revision};
 use serde::Serialize;
 use tokio::sync::Mutex as AsyncMutex;
 
 use crate::models::{self, FindError};
 use crate::node::Node;
-use crate::planning::{self, PlanningError, plan_best, plan_over};
-use crate::profile::Profile;
+use crate::planning::PlanningError;
 use crate::ring::{Health, PlacedStage, Placement, Ring, RingError, RingOptions};
 
 /// How long a question waits for a model that is being mended.
@@ -28,6 +28,13 @@ pub struct Wish {
     pub model: Option<String>,
     /// Over exactly so many machines; `None` leaves it to the plan.
     pub stages: Option<usize>,
+}
+
+impl Wish {
+    /// A model by the name that [`models::names`] gives it, placed as the plan has it.
+    pub fn named(name: &str) -> Self {
+        Self { model: Some(name.to_owned()).filter(|name| name != models::starter_name()), stages: None }
+    }
 }
 
 /// Why a wish could not be met.
@@ -63,6 +70,8 @@ pub struct ModelView {
     pub stages: Vec<StageView>,
     /// Copies of stages, ready to take over.
     pub copies: Vec<StageView>,
+    /// What its stages take on all machines, as planned, in bytes; copies do not count.
+    pub bytes: u64,
 }
 
 /// A stage, for people.
@@ -74,6 +83,17 @@ pub struct StageView {
     pub layers: [usize; 2],
     /// What computes there.
     pub device: String,
+}
+
+/// A model on its way into memory, for people.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LoadingView {
+    /// Its name.
+    pub name: String,
+    /// Layers that are there.
+    pub layers: usize,
+    /// Of so many.
+    pub of: usize,
 }
 
 struct Loaded {
@@ -88,11 +108,46 @@ pub struct Serving {
     loaded: AsyncMutex<Vec<Loaded>>,
     /// The one loaded last, for people.
     latest: Mutex<Option<Ring>>,
+    /// The one on its way.
+    loading: Mutex<Option<LoadingView>>,
 }
 
 impl Serving {
     pub(crate) fn view(&self) -> Option<ModelView> {
         self.latest.lock().unwrap_or_else(PoisonError::into_inner).as_ref().filter(|ring| !ring.is_lost()).map(view)
+    }
+
+    pub(crate) fn loading(&self) -> Option<LoadingView> {
+        self.loading.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn show_loading(&self, loading: Option<LoadingView>) {
+        *self.loading.lock().unwrap_or_else(PoisonError::into_inner) = loading;
+    }
+
+    /// The names of what is loaded, as far as it can be told without waiting for one that is being loaded.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let loaded = self.loaded.try_lock();
+        let names = loaded.iter().flat_map(|loaded| loaded.iter()).filter(|loaded| !loaded.ring.is_lost());
+        names.map(|loaded| loaded.wish.model.as_deref().unwrap_or(models::starter_name()).to_owned()).collect()
+    }
+
+    /// Frees a model by name: `None` where it is not loaded, `false` where it is answering.
+    pub(crate) async fn let_go(&self, name: &str) -> Option<bool> {
+        let mut loaded = self.loaded.lock().await;
+        let is_it = |loaded: &Loaded| loaded.wish.model == Wish::named(name).model;
+        if !loaded.iter().any(is_it) {
+            return None;
+        }
+        if loaded.iter().any(|loaded| is_it(loaded) && loaded.ring.is_busy() && !loaded.ring.is_lost()) {
+            return Some(false);
+        }
+        let gone: Vec<Loaded> = loaded.extract_if(.., |loaded| is_it(loaded)).collect();
+        self.show(loaded.last().map(|loaded| loaded.ring.clone()));
+        for Loaded { ring, .. } in gone {
+            ring.unload().await;
+        }
+        Some(true)
     }
 
     fn show(&self, ring: Option<Ring>) {
@@ -134,7 +189,8 @@ impl Node {
         let mut loaded = self.serving().loaded.lock().await;
         if let Some(found) = loaded.iter().find(|loaded| loaded.wish == *wish)
             && self.settles(&found.ring).await
-            && self.revision(&found.ring, wish)? == Revision::Keep
+            // One that is in use moves only beside itself (`moving.rs`).
+            && (found.ring.is_busy() || self.revision(&found.ring, wish)? == Revision::Keep)
         {
             return Ok(found.ring.clone());
         }
@@ -147,7 +203,16 @@ impl Node {
             ring.unload().await;
         }
         let source = models::source(wish.model.as_deref(), &files).map_err(PlanningError::from)?;
-        let ring = Ring::load(self, files, &plan, &placements, RingOptions::new(source), |_| ()).await?;
+        let (name, of) = (files.name(), files.config().layers);
+        let progress = |layers| {
+            self.serving().show_loading(Some(LoadingView { name: name.clone(), layers, of }));
+            self.peers().touch();
+        };
+        progress(0);
+        let ring = Ring::load(self, files, &plan, &placements, RingOptions::new(source), progress).await;
+        self.serving().show_loading(None);
+        self.peers().touch();
+        let ring = ring?;
         self.serving().show(Some(ring.clone()));
         self.peers().touch();
         loaded.push(Loaded { wish: wish.clone(), ring: ring.clone() });
@@ -161,7 +226,7 @@ impl Node {
             loop {
                 match &state.borrow_and_update().health {
                     Health::Whole if !ring.stages().iter().any(|stage| self.has_left(stage)) => return true,
-                    Health::Lost(_) => return false,
+                    Health::Lost(_) | Health::Superseded => return false,
                     // Noticed, or just about to be.
                     Health::Whole | Health::Mending(_) => {}
                 }
@@ -172,138 +237,6 @@ impl Node {
         });
         settled.await.unwrap_or(false)
     }
-
-    /// Whether a loaded model should move, now that there may be other machines. One that is in use stays: moving would
-    /// stop its answers.
-    fn revision(&self, ring: &Ring, wish: &Wish) -> Result<Revision, ServeError> {
-        if ring.is_busy() {
-            return Ok(Revision::Keep);
-        }
-        let machines = self.candidates();
-        let place = |stage: &PlacedStage| {
-            let id = stage.placement.addr.id();
-            machines.iter().position(|machine| machine.placement.addr.id() == id)
-        };
-        let stages = ring.stages();
-        let Some(places) = stages.iter().map(place).collect::<Option<Vec<_>>>() else { return Ok(Revision::Move) };
-        if let Some(wanted) = wish.stages {
-            // Mended onto fewer machines, it is not what was wished for.
-            let used = places.iter().collect::<BTreeSet<_>>().len();
-            return Ok(if used < wanted { Revision::Move } else { Revision::Keep });
-        }
-        let mut nodes: Vec<_> = machines.iter().map(|machine| machine.profile.clone()).collect();
-        let link = |a: usize, b: usize| between(&machines[a], &machines[b]);
-        let now: Vec<_> = places.into_iter().zip(stages.iter().map(|stage| stage.layers.clone())).collect();
-        let now_tokens_per_s = planning::predict(ring.files(), &nodes, &link, &now)?;
-        for ((place, _), bytes) in now.iter().zip(ring.stage_bytes()) {
-            // Moving frees what the model holds now.
-            nodes[*place].memory_bytes = nodes[*place].memory_bytes.saturating_add(bytes);
-        }
-        let best = plan_best(ring.files(), &nodes, &link)?;
-        Ok(hive_plan::revise(now_tokens_per_s, best.decode_tokens_per_s.unwrap_or(0.0)))
-    }
-
-    /// Whether the machine of a stage has left, or has started anew and forgotten its stage.
-    pub(crate) fn has_left(&self, stage: &PlacedStage) -> bool {
-        // A machine that is not followed, as those of one process are not, has no life that could have ended.
-        let id = stage.placement.addr.id();
-        id != self.id() && stage.life != 0 && self.peers().life(id) != Some(stage.life)
-    }
-
-    /// Whether a machine has said that it does not share any more.
-    pub(crate) fn is_leaving(&self, machine: PeerId) -> bool {
-        self.peers().present().iter().any(|(peer, profile)| *peer == machine && !profile.sharing)
-    }
-
-    /// Whether a machine holds more than its owner lets it give by now.
-    pub(crate) fn is_over_cap(&self, machine: PeerId) -> bool {
-        let over = |(peer, profile): &(PeerId, Profile)| *peer == machine && profile.over_cap;
-        (machine == self.id() && self.profile().over_cap) || self.peers().present().iter().any(over)
-    }
-
-    /// The machines that may take a stage, and what is known of them.
-    pub(crate) fn machines(&self) -> Vec<(Placement, NodeProfile)> {
-        let candidates = self.candidates().into_iter();
-        let within_cap = candidates.filter(|machine| !self.is_over_cap(machine.placement.addr.id()));
-        within_cap.map(|machine| (machine.placement, machine.profile)).collect()
-    }
-
-    fn place(&self, files: &hive_model::ModelFiles, wish: &Wish) -> Result<(Plan, Vec<Placement>), ServeError> {
-        let machines = self.candidates();
-        let plan = match wish.stages {
-            Some(0) => return Err(PlanningError::Plan(PlanError::NoStages).into()),
-            Some(wanted) if wanted > machines.len() => {
-                let names: Vec<_> = machines.iter().map(|machine| machine.placement.name.as_str()).collect();
-                return Err(ServeError::TooFew { wanted, here: machines.len(), names: names.join(", ") });
-            }
-            Some(wanted) => {
-                let machine = |machine: &Candidate| Machine {
-                    name: machine.placement.name.clone(),
-                    memory_bytes: machine.profile.memory_bytes,
-                };
-                let mut plan = plan_over(files, &machines[..wanted].iter().map(machine).collect::<Vec<_>>())?;
-                let nodes: Vec<_> = machines.iter().map(|machine| machine.profile.clone()).collect();
-                let stages: Vec<_> = plan.stages.iter().map(|stage| (stage.machine, stage.layers.clone())).collect();
-                let link = |a: usize, b: usize| between(&machines[a], &machines[b]);
-                plan.decode_tokens_per_s = Some(planning::predict(files, &nodes, &link, &stages)?);
-                plan
-            }
-            None => {
-                let nodes: Vec<_> = machines.iter().map(|machine| machine.profile.clone()).collect();
-                plan_best(files, &nodes, &|a, b| between(&machines[a], &machines[b]))?
-            }
-        };
-        Ok((plan, machines.into_iter().map(|machine| machine.placement).collect()))
-    }
-
-    /// This machine, then those that are here and share, the most memory first.
-    fn candidates(&self) -> Vec<Candidate> {
-        let own = self.profile();
-        let mut others = self.peers().present();
-        others.retain(|(_, profile)| profile.sharing);
-        others.sort_by_key(|(_, profile)| std::cmp::Reverse(profile.offered_bytes));
-        // One that has not been measured yet counts as no faster than the slowest that has.
-        let known = others.iter().map(|(_, profile)| profile).chain([&own]).filter_map(|profile| profile.bytes_per_s);
-        let slowest = known.min_by(f64::total_cmp).unwrap_or(ASSUMED_BYTES_PER_S);
-        let candidate = |placement: Placement, profile: &Profile, link: Option<(f64, f64)>| Candidate {
-            profile: NodeProfile {
-                name: placement.name.clone(),
-                memory_bytes: profile.offered_bytes,
-                bytes_per_s: profile.bytes_per_s.unwrap_or(slowest),
-            },
-            placement,
-            link,
-        };
-        let here = Placement { name: self.name().to_owned(), addr: self.addr() };
-        let mut machines = vec![candidate(here, &own, None)];
-        for (peer, profile) in others {
-            let placement = Placement { name: self.peers().name(peer), addr: self.peers().addr(peer) };
-            let round_trip = self.endpoint().link(peer).map_or(ASSUMED_ROUND_TRIP_US, |link| link.round_trip_us as f64);
-            let rate = self.peers().rate(peer).map_or(ASSUMED_BITS_PER_S, |rate| rate as f64);
-            machines.push(candidate(placement, &profile, Some((round_trip, rate))));
-        }
-        machines
-    }
-}
-
-/// What is assumed of machines and links until they are measured: an old laptop, and Wi-Fi.
-const ASSUMED_BYTES_PER_S: f64 = 10e9;
-const ASSUMED_ROUND_TRIP_US: f64 = 4000.0;
-const ASSUMED_BITS_PER_S: f64 = 100e6;
-
-/// A machine that a plan may use.
-struct Candidate {
-    placement: Placement,
-    profile: NodeProfile,
-    /// Round trip in microseconds and bits per second from here; `None` for this machine itself.
-    link: Option<(f64, f64)>,
-}
-
-/// The way between two machines. Those that are not this one are taken to be as far from each other as the farther of them
-/// is from here.
-fn between(a: &Candidate, b: &Candidate) -> LinkProfile {
-    let (near, far) = (a.link.unwrap_or((0.0, f64::INFINITY)), b.link.unwrap_or((0.0, f64::INFINITY)));
-    LinkProfile { round_trip_us: near.0.max(far.0), bits_per_s: near.1.min(far.1) }
 }
 
 fn view(ring: &Ring) -> ModelView {
@@ -316,5 +249,6 @@ fn view(ring: &Ring) -> ModelView {
         name: ring.files().name(),
         stages: ring.stages().iter().map(stage).collect(),
         copies: ring.copies().iter().map(stage).collect(),
+        bytes: ring.stage_bytes().into_iter().sum(),
     }
 }

@@ -3,7 +3,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use hive_net::Relay;
 use serde::{Deserialize, Serialize};
@@ -26,8 +26,12 @@ pub struct Settings {
     pub only_on_power: Option<bool>,
     /// Share only when nobody has touched the machine for so many minutes.
     pub only_when_idle_minutes: Option<u64>,
+    /// The most that is sent to other machines for their answers, in megabits per second.
+    pub bandwidth_mbit_per_s: Option<u64>,
     /// Whether everything stays on the local network.
     pub lan_only: Option<bool>,
+    /// Whether the app shows a notification when a machine wants to join; nobody has been asked where it is missing.
+    pub notify: Option<bool>,
     /// Where the API listens; a loopback address.
     pub api: Option<SocketAddr>,
     /// Where other machines reach this one.
@@ -44,6 +48,9 @@ pub enum SettingError {
     /// No amount of memory.
     #[error("\"{0}\" is no amount of memory; write it like 8GiB")]
     Memory(String),
+    /// An address that others could reach.
+    #[error("the API listens on this machine only; {0} can be reached by others, say 127.0.0.1")]
+    Api(SocketAddr),
     /// No relay.
     #[error("\"{0}\" is no relay; say none, public, or the URL of your own")]
     Relay(String),
@@ -71,17 +78,58 @@ impl Settings {
         hive_host::folders::write_private(&path, text.as_bytes()).map_err(|error| DataError::Unusable { path, error })
     }
 
+    /// What the owner comes first with; it counts as soon as the file is written.
+    pub fn policy(&self) -> Policy {
+        Policy {
+            only_on_power: self.only_on_power.unwrap_or(false),
+            only_when_idle: self.only_when_idle_minutes.map(|minutes| Duration::from_secs(minutes.saturating_mul(60))),
+            bits_per_s: self.bandwidth_mbit_per_s.map(|megabits| megabits.saturating_mul(1_000_000)),
+        }
+    }
+
+    /// Whether some of these count only after a restart, where they were `before`: what is listened on, and what other
+    /// machines have been told.
+    pub fn needs_restart(&self, before: &Self) -> bool {
+        let lasting = |settings: &Self| {
+            let Self { name, memory, lan_only, api, bind, relay, .. } = settings.clone();
+            (name, memory, lan_only.unwrap_or(false), api, bind, relay)
+        };
+        lasting(self) != lasting(before)
+    }
+
+    /// When the file of a data folder was last written; `None` where it never was.
+    pub(crate) fn written(folder: &Path) -> Option<SystemTime> {
+        std::fs::metadata(folder.join(FILE)).and_then(|about| about.modified()).ok()
+    }
+
+    /// What of these cannot be, before they are written.
+    pub fn check(&self) -> Result<(), SettingError> {
+        self.memory_cap()?;
+        self.relay()?;
+        match self.api {
+            Some(api) if !api.ip().is_loopback() => Err(SettingError::Api(api)),
+            _ => Ok(()),
+        }
+    }
+
+    fn memory_cap(&self) -> Result<Option<u64>, SettingError> {
+        let parse = |text: &String| parse_bytes(text).ok_or_else(|| SettingError::Memory(text.clone()));
+        self.memory.as_ref().map(parse).transpose()
+    }
+
+    fn relay(&self) -> Result<Relay, SettingError> {
+        match self.relay.as_deref() {
+            None | Some("none") => Ok(Relay::None),
+            Some(_) if self.lan_only.unwrap_or(false) => Ok(Relay::None),
+            Some("public") => Ok(Relay::Public),
+            Some(url) if url.starts_with("http://") || url.starts_with("https://") => Ok(Relay::Own(url.to_owned())),
+            Some(other) => Err(SettingError::Relay(other.to_owned())),
+        }
+    }
+
     /// How a node with these settings starts.
     pub fn options(self, data: DataFolder) -> Result<NodeOptions, SettingError> {
-        let lan_only = self.lan_only.unwrap_or(false);
-        let relay = match self.relay.as_deref() {
-            None | Some("none") => Relay::None,
-            Some(_) if lan_only => Relay::None,
-            Some("public") => Relay::Public,
-            Some(url) if url.starts_with("http://") || url.starts_with("https://") => Relay::Own(url.to_owned()),
-            Some(other) => return Err(SettingError::Relay(other.to_owned())),
-        };
-        let memory_cap = self.memory.map(|text| parse_bytes(&text).ok_or(SettingError::Memory(text))).transpose()?;
+        let (policy, relay, memory_cap) = (self.policy(), self.relay()?, self.memory_cap()?);
         let bind = self.bind.unwrap_or(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
         Ok(NodeOptions {
             data: Some(data),
@@ -90,10 +138,7 @@ impl Settings {
             relay,
             share: self.share.unwrap_or(true),
             memory_cap,
-            policy: Policy {
-                only_on_power: self.only_on_power.unwrap_or(false),
-                only_when_idle: self.only_when_idle_minutes.map(|minutes| Duration::from_secs(minutes * 60)),
-            },
+            policy,
             ..NodeOptions::new(self.name.unwrap_or_else(crate::machine_name), bind)
         })
     }

@@ -16,6 +16,8 @@ pub struct Policy {
     pub only_on_power: bool,
     /// Only when nobody has touched the machine for this long.
     pub only_when_idle: Option<Duration>,
+    /// The most that is sent to other machines for their answers, in bits per second.
+    pub bits_per_s: Option<u64>,
 }
 
 /// What the owner has switched while the node ran; kept over restarts.
@@ -182,7 +184,7 @@ mod tests {
         let none = Switches::default();
         let battery = Observed { power: Power { on_battery: true, ..Power::default() }, ..calm() };
         assert_eq!(judge(&Policy::default(), none, battery), Ok(()));
-        let careful = Policy { only_on_power: true, only_when_idle: Some(Duration::from_mins(5)) };
+        let careful = Policy { only_on_power: true, only_when_idle: Some(Duration::from_mins(5)), ..Policy::default() };
         assert_eq!(judge(&careful, none, battery), Err(Why::OnBattery));
         let used = Observed { idle: Some(Duration::from_mins(1)), ..calm() };
         assert_eq!(judge(&careful, none, used), Err(Why::InUse));

@@ -81,18 +81,34 @@ pub fn choose(
     Ok(Plan { stages, reasons, decode_tokens_per_s: Some(1e6 / split.token_us), room_tokens })
 }
 
-/// Tokens per second of one conversation over stages that are placed already.
+/// What one token of a conversation takes, in microseconds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Costs {
+    /// In each stage.
+    pub stages_us: Vec<f64>,
+    /// On the links between them, once around.
+    pub links_us: f64,
+}
+
+impl Costs {
+    /// Tokens per second of one conversation.
+    pub fn tokens_per_s(&self) -> f64 {
+        1e6 / (self.stages_us.iter().sum::<f64>() + self.links_us)
+    }
+}
+
+/// What a token takes over stages that are placed already.
 pub fn predict(
     model: &ModelProfile,
     nodes: &[NodeProfile],
     link: &dyn Fn(usize, usize) -> LinkProfile,
     wanted: Use,
     stages: &[(usize, Range<usize>)],
-) -> f64 {
+) -> Costs {
     let problem = Problem::new(model, nodes, link, wanted);
     let order: Vec<usize> = stages.iter().map(|(node, _)| *node).collect();
-    let computing: f64 = stages.iter().map(|(node, layers)| problem.stage_us(*node, layers)).sum();
-    1e6 / (computing + problem.ring_us(&order))
+    let stages_us = stages.iter().map(|(node, layers)| problem.stage_us(*node, layers)).collect();
+    Costs { stages_us, links_us: problem.ring_us(&order) }
 }
 
 /// Whether a model that is loaded moves to another plan.
@@ -108,9 +124,13 @@ pub enum Revision {
 /// conversations is lost by moving.
 const WORTH_MOVING: f64 = 1.25;
 
+/// One that is in use is loaded a second time, and its answers are read anew.
+const WORTH_MOVING_IN_USE: f64 = 1.5;
+
 /// Compares the speed of a model where it is with that of the best plan.
-pub fn revise(now_tokens_per_s: f64, best_tokens_per_s: f64) -> Revision {
-    if best_tokens_per_s > now_tokens_per_s * WORTH_MOVING { Revision::Move } else { Revision::Keep }
+pub fn revise(now_tokens_per_s: f64, best_tokens_per_s: f64, in_use: bool) -> Revision {
+    let worth = if in_use { WORTH_MOVING_IN_USE } else { WORTH_MOVING };
+    if best_tokens_per_s > now_tokens_per_s * worth { Revision::Move } else { Revision::Keep }
 }
 
 struct Problem<'a> {
@@ -456,9 +476,11 @@ mod tests {
 
     #[test]
     fn a_model_moves_for_a_clear_gain_only() {
-        assert_eq!(revise(10.0, 12.0), Revision::Keep);
-        assert_eq!(revise(10.0, 9.0), Revision::Keep);
-        assert_eq!(revise(10.0, 13.0), Revision::Move);
+        assert_eq!(revise(10.0, 12.0, false), Revision::Keep);
+        assert_eq!(revise(10.0, 9.0, false), Revision::Keep);
+        assert_eq!(revise(10.0, 13.0, false), Revision::Move);
+        assert_eq!(revise(10.0, 13.0, true), Revision::Keep);
+        assert_eq!(revise(10.0, 16.0, true), Revision::Move);
     }
 
     const ONE: Use = Use { context_tokens: 0, conversations: 1, hidden_bytes: 0 };

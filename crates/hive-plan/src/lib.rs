@@ -12,7 +12,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-pub use choose::{LinkProfile, NodeProfile, Revision, STAGE_US, Use, choose, predict, revise};
+pub use choose::{Costs, LinkProfile, NodeProfile, Revision, STAGE_US, Use, choose, predict, revise};
 pub use replace::{Candidate, Replacement, replace};
 pub use standby::{Spare, standby};
 

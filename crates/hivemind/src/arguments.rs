@@ -61,6 +61,12 @@ pub(crate) enum Command {
     Invite(InviteOptions),
     /// Join the machine that an invitation names
     Join(JoinOptions),
+    /// The models on this machine: list, load, unload, remove
+    #[command(subcommand)]
+    Models(Models),
+    /// What was said in the app: list, show, export, rename, delete
+    #[command(subcommand)]
+    Conversations(Conversations),
     /// Measure how fast a model runs here
     Bench(BenchOptions),
     /// Show which layers would go where
@@ -74,6 +80,68 @@ pub(crate) enum Command {
     /// Hold a part of a model; started by a node
     #[command(name = hive_node::worker::SUBCOMMAND, hide = true)]
     Worker,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Models {
+    /// List them, with their sizes
+    List {
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Put one in memory, so that the first answer need not wait
+    Load {
+        /// Its name
+        model: String,
+    },
+    /// Free the memory that one takes, on every machine
+    Unload {
+        /// Its name
+        model: String,
+    },
+    /// Remove a downloaded one from this machine's disk
+    Remove {
+        /// Its name
+        model: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Conversations {
+    /// List them, newest first
+    List {
+        /// Only those with these words
+        words: Option<String>,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print one as Markdown
+    Show {
+        /// Its id, or the beginning of it
+        id: String,
+    },
+    /// Write one to a file, as Markdown
+    Export {
+        /// Its id, or the beginning of it
+        id: String,
+        /// The file; by default named after the conversation, here
+        #[arg(long, value_name = "FILE")]
+        to: Option<PathBuf>,
+    },
+    /// Call one otherwise
+    Rename {
+        /// Its id, or the beginning of it
+        id: String,
+        /// The new title
+        title: String,
+    },
+    /// Forget one
+    Delete {
+        /// Its id, or the beginning of it
+        id: String,
+    },
 }
 
 fn parse_switch(text: &str) -> Result<bool, String> {

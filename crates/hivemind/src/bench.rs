@@ -65,7 +65,7 @@ async fn once(swarm: &LocalSwarm, prompt_tokens: u32, tokens: u32) -> Result<Sum
     loop {
         match events.recv().await {
             Some(Event::Finished { summary, .. }) => return Ok(summary),
-            Some(Event::Token { .. } | Event::Recovering(_)) => {}
+            Some(Event::Token { .. } | Event::Reading { .. } | Event::Recovering(_)) => {}
             Some(Event::Failed(why)) => return Err(Failure::new(why)),
             None => return Err(Failure::new("the answer broke off")),
         }

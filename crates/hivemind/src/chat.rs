@@ -8,6 +8,7 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines, Stdin};
 
 use crate::arguments::ChatOptions;
 use crate::talk::{Answer, Figures, Piece, Talk};
+use crate::output::Progress;
 use crate::{Failure, output, swarm};
 
 pub(crate) async fn run(options: ChatOptions, folder: &Path) -> Result<(), Failure> {
@@ -109,6 +110,8 @@ impl Chat<'_> {
                 output::piece(text);
             }
         };
+        // Reading a long question takes a while; the first word ends it.
+        let mut reading: Option<Progress> = None;
         let end = loop {
             let piece = tokio::select! {
                 piece = pieces.next() => piece,
@@ -116,7 +119,11 @@ impl Chat<'_> {
                 Ok(()) = tokio::signal::ctrl_c() => break End::Stopped,
             };
             match piece {
+                Ok(Piece::Reading { tokens, of }) => {
+                    reading.get_or_insert_with(|| Progress::new("Reading:", of, "tokens")).set(tokens);
+                }
                 Ok(Piece::Text(text)) => {
+                    reading = None;
                     show(&text);
                     answer += &text;
                 }

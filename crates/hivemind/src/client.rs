@@ -63,6 +63,19 @@ impl Client {
         read(self.request(reqwest::Method::POST, path).json(body).timeout(PATIENCE).send().await).await
     }
 
+    /// Asks for what may take long, such as loading a model.
+    pub(crate) async fn post_patiently<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, Failure> {
+        read(self.request(reqwest::Method::POST, path).json(body).send().await).await
+    }
+
+    pub(crate) async fn delete<T: DeserializeOwned>(&self, path: &str, query: &[(&str, String)]) -> Result<T, Failure> {
+        read(self.request(reqwest::Method::DELETE, path).query(query).timeout(PATIENCE).send().await).await
+    }
+
     /// The events of a stream, as JSON; `[DONE]` ends it.
     pub(crate) async fn stream(&self, method: reqwest::Method, path: &str, body: &Value) -> Result<Events, Failure> {
         let mut request = self.request(method, path);

@@ -7,7 +7,9 @@ mod arguments;
 mod bench;
 mod chat;
 mod client;
+mod conversations;
 mod doctor;
+mod models;
 mod node;
 mod output;
 mod peers;
@@ -101,6 +103,8 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         }
         Command::Invite(options) => peers::invite(&node().await?, options).await,
         Command::Join(options) => peers::join(&node().await?, options).await,
+        Command::Models(wish) => models::run(&node().await?, wish).await,
+        Command::Conversations(wish) => conversations::run(&node().await?, wish).await,
         Command::Worker => Ok(()),
     }
 }

@@ -2,8 +2,10 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 
 use hive_api::Api;
+use hive_mind::conversations::Conversations;
 use hive_node::data::DataFolder;
 use hive_node::settings::Settings;
 use hive_node::{Node, PeerState, Relay};
@@ -14,6 +16,7 @@ use crate::{Failure, output};
 
 pub(crate) async fn run(arguments: NodeArguments, folder: &Path) -> Result<(), Failure> {
     let data = DataFolder::open(folder).map_err(Failure::new)?;
+    let conversations = Arc::new(Conversations::open(folder).map_err(Failure::new)?);
     let settings = merged(arguments, Settings::read(folder).map_err(Failure::new)?);
     let api_address = settings.api.unwrap_or(hive_api::DEFAULT_ADDRESS);
     let options = settings.options(data).map_err(Failure::usage)?;
@@ -21,7 +24,7 @@ pub(crate) async fn run(arguments: NodeArguments, folder: &Path) -> Result<(), F
     let node = Node::start(options).await.map_err(|error| {
         Failure::new(error).hint("choose another --bind, or leave it out for a free port on every interface")
     })?;
-    let api = match Api::start(node.clone(), api_address, folder).await {
+    let api = match Api::start(node.clone(), conversations, api_address, folder).await {
         Ok(api) => api,
         Err(error) => {
             node.stop().await;

@@ -36,17 +36,18 @@ pub(crate) fn hint(text: impl std::fmt::Display) {
 pub(crate) struct Progress {
     what: String,
     of: usize,
+    unit: &'static str,
     shown: bool,
 }
 
 impl Progress {
-    pub(crate) fn new(what: impl Into<String>, of: usize) -> Self {
-        Self { what: what.into(), of, shown: std::io::stderr().is_terminal() }
+    pub(crate) fn new(what: impl Into<String>, of: usize, unit: &'static str) -> Self {
+        Self { what: what.into(), of, unit, shown: std::io::stderr().is_terminal() }
     }
 
     pub(crate) fn set(&mut self, done: usize) {
         if self.shown {
-            let _ = write!(std::io::stderr(), "\r{} {done} of {} layers", self.what, self.of);
+            let _ = write!(std::io::stderr(), "\r{} {done} of {} {}", self.what, self.of, self.unit);
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::output::Progress;
 /// Opens the model and loads it over the nodes asked for.
 pub(crate) async fn start(run: &RunOptions) -> Result<LocalSwarm, Failure> {
     let files = models::open(run.model.as_deref()).map_err(Failure::new)?;
-    let mut progress = Progress::new(format!("Loading {}:", files.name()), files.config().layers);
+    let mut progress = Progress::new(format!("Loading {}:", files.name()), files.config().layers, "layers");
     let mut ring = RingOptions::new(ModelSource::Path(files.path().to_owned()));
     ring.compute = run.compute.unwrap_or_default();
     ring.threads = run.threads.map_or(0, usize::from);

@@ -20,6 +20,8 @@ pub(crate) enum Piece {
     Text(String),
     /// Something happened on the way, in words; the answer goes on.
     Note(String),
+    /// So many tokens of what there is to read are read.
+    Reading { tokens: usize, of: usize },
     /// It is complete.
     End(Figures),
 }
@@ -100,6 +102,7 @@ impl Answer {
             Self::Here { events } => match events.recv().await {
                 Some(Event::Token { text, .. }) => Ok(Piece::Text(text)),
                 Some(Event::Recovering(status)) => Ok(Piece::Note(status)),
+                Some(Event::Reading { tokens, of }) => Ok(Piece::Reading { tokens, of }),
                 Some(Event::Finished { text, summary }) if !text.is_empty() => {
                     // The last text first; the summary stays behind it.
                     let (sender, rest) = tokio::sync::mpsc::channel(1);
@@ -131,6 +134,10 @@ impl Answer {
                 }
                 if let Some(status) = chunk["hivemind"]["status"].as_str() {
                     return Ok(Piece::Note(status.to_owned()));
+                }
+                let reading = &chunk["hivemind"]["reading"];
+                if let (Some(tokens), Some(of)) = (reading["tokens"].as_u64(), reading["of"].as_u64()) {
+                    return Ok(Piece::Reading { tokens: tokens as usize, of: of as usize });
                 }
                 let choice = &chunk["choices"][0];
                 if choice["finish_reason"].is_string() {

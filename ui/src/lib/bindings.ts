@@ -29,7 +29,13 @@ export const commands = {
 	/**  Joins the machine of an invitation; gives the code that both show. */
 	join: (invitation: string) => typedError<string, Problem>(__TAURI_INVOKE("join", { invitation })),
 	/**  The models on this machine. */
-	listModels: () => __TAURI_INVOKE<string[]>("list_models"),
+	listModels: () => typedError<OnDisk[], Problem>(__TAURI_INVOKE("list_models")),
+	/**  Puts a model in memory. */
+	loadModel: (model: string) => typedError<null, Problem>(__TAURI_INVOKE("load_model", { model })),
+	/**  Frees the memory that a model takes. */
+	unloadModel: (model: string) => typedError<null, Problem>(__TAURI_INVOKE("unload_model", { model })),
+	/**  Removes a model from this machine's disk. */
+	removeModel: (model: string) => typedError<null, Problem>(__TAURI_INVOKE("remove_model", { model })),
 	/**  How a model would be placed now. */
 	plan: (model: string | null) => typedError<PlanView, Problem>(__TAURI_INVOKE("plan", { model })),
 	/**  Answers a question; the news of it arrive on the channel. */
@@ -44,12 +50,22 @@ export const commands = {
 	keepConversation: (conversation: Conversation) => typedError<null, Problem>(__TAURI_INVOKE("keep_conversation", { conversation })),
 	/**  Forgets a conversation. */
 	deleteConversation: (id: string) => typedError<null, Problem>(__TAURI_INVOKE("delete_conversation", { id })),
+	/**  Writes a conversation to a file in the owner's folder of downloads, and says which. */
+	exportConversation: (id: string) => typedError<string, Problem>(__TAURI_INVOKE("export_conversation", { id })),
 	/**  What the owner has set. */
 	preferences: () => typedError<Preferences, Problem>(__TAURI_INVOKE("preferences")),
-	/**  Sets what the owner wants; it counts from the next start. */
-	prefer: (wanted: Preferences) => typedError<null, Problem>(__TAURI_INVOKE("prefer", { wanted })),
+	/**  Sets what the owner wants; says whether some of it counts only after a restart. */
+	prefer: (wanted: Preferences) => typedError<boolean, Problem>(__TAURI_INVOKE("prefer", { wanted })),
+	/**  Remembers whether the owner wants notifications. */
+	notify: (wanted: boolean) => typedError<null, Problem>(__TAURI_INVOKE("notify", { wanted })),
+	/**  Takes an update one step on: looks for it, fetches it, or restarts into it. */
+	update: () => __TAURI_INVOKE<void>("update"),
+	/**  Ends the app, once others have what they need of it, and starts it again. */
+	restart: () => __TAURI_INVOKE<void>("restart"),
 	/**  Shows the main window. */
 	showMain: () => __TAURI_INVOKE<void>("show_main"),
+	/**  Shows the settings, in the main window. */
+	showSettings: () => __TAURI_INVOKE<void>("show_settings"),
 	/**  Hides the window that asks. */
 	hide: () => __TAURI_INVOKE<void>("hide"),
 	/**  Ends the app, once others have what they need of it. */
@@ -123,6 +139,16 @@ export type LinkView = {
 	bits_per_s: number | null,
 };
 
+/**  A model on its way into memory. */
+export type Loading = {
+	/**  Its name. */
+	name: string,
+	/**  Layers that are there. */
+	layers: number,
+	/**  Of so many. */
+	of: number,
+};
+
 /**  A machine that is in. */
 export type Machine = {
 	/**  Its key. */
@@ -171,6 +197,8 @@ export type Memory = {
 export type Model = {
 	/**  Its name. */
 	name: string,
+	/**  What it takes on all machines, in bytes. */
+	bytes: number,
 	/**  Who holds which layers, in the order a token passes them. */
 	stages: Stage[],
 };
@@ -183,6 +211,12 @@ export type News =
 text: string; 
 /**  Its tokens. */
 tokens: number[] } | 
+/**  So many tokens of the question are read. */
+{ kind: "reading"; 
+/**  Tokens. */
+tokens: number; 
+/**  Of so many. */
+of: number } | 
 /**  A machine left; it goes on. */
 { kind: "status"; 
 /**  In words. */
@@ -206,6 +240,20 @@ cut: boolean } |
 /**  Why. */
 why: string };
 
+/**  A model on this machine's disk. */
+export type OnDisk = {
+	/**  Its name. */
+	name: string,
+	/**  What it takes there, in bytes. */
+	bytes: number,
+	/**  Whether it is in memory. */
+	loaded: boolean,
+	/**  Whether it can be removed. */
+	removable: boolean,
+	/**  Other machines that have it. */
+	also_on: string[],
+};
+
 /**  Where a model would go, and why. */
 export type PlanView = {
 	/**  The model. */
@@ -222,14 +270,24 @@ export type PlanView = {
 export type Preferences = {
 	/**  The name other machines show. */
 	name: string | null,
+	/**  The most memory ever given, like "8GiB". */
+	memory: string | null,
 	/**  Share only while on mains power. */
 	only_on_power: boolean,
 	/**  Share only when nobody has touched the machine for so many minutes. */
 	only_when_idle_minutes: number | null,
+	/**  The most that is sent to other machines, in megabits per second. */
+	bandwidth_mbit_per_s: number | null,
 	/**  Whether everything stays on the local network. */
 	lan_only: boolean,
 	/**  `none`, `public`, or the URL of a relay of one's own. */
 	relay: string | null,
+	/**  Where programs on this machine reach it. */
+	api: string | null,
+	/**  Where other machines reach it. */
+	bind: string | null,
+	/**  Whether a machine that wants to join is told of. */
+	notify: boolean,
 	/**  Whether the app opens when its owner logs in. */
 	open_at_login: boolean,
 };
@@ -268,6 +326,8 @@ export type Said = {
 	text: string,
 	/**  An answer's tokens, so that one that broke off can be gone on with. */
 	tokens: number[],
+	/**  What fixed an answer's choice of words, so that it goes on as it would have. */
+	seed?: number,
 	/**  How an answer came about, in words; none while it is one's own. */
 	note: string | null,
 	/**  Whether the answer is whole. */
@@ -303,10 +363,16 @@ export type Snapshot = {
 	found: Found[],
 	/**  The model in memory. */
 	model: Model | null,
+	/**  The model on its way into memory. */
+	loading: Loading | null,
 	/**  Tokens of answers given here since the start. */
 	answered_tokens: number,
 	/**  Why other machines are not searched for, if they are not. */
 	discovery: string | null,
+	/**  How far an update has come. */
+	update: Update,
+	/**  Whether the owner wants notifications; nothing until they have been asked. */
+	notify: boolean | null,
 };
 
 /**  A stage. */
@@ -337,6 +403,35 @@ export type Turn = {
 	/**  Its text. */
 	text: string,
 };
+
+/**  How far an update has come. */
+export type Update = 
+/**  Nobody has asked. */
+{ kind: "unknown" } | 
+/**  Being looked for. */
+{ kind: "looking" } | 
+/**  There is none. */
+{ kind: "current" } | 
+/**  There is one. */
+{ kind: "found"; 
+/**  Its version. */
+version: string; 
+/**  What is new in it. */
+notes: string } | 
+/**  On its way. */
+{ kind: "fetching"; 
+/**  Its version. */
+version: string; 
+/**  How much is here. */
+percent: number } | 
+/**  Here; it runs after a restart. */
+{ kind: "ready"; 
+/**  Its version. */
+version: string } | 
+/**  It did not work. */
+{ kind: "failed"; 
+/**  Why. */
+why: string };
 
 /* Tauri Specta runtime */
 async function typedError<T, E>(result: Promise<T>): Promise<{ status: "ok"; data: T } | { status: "error"; error: E }> {

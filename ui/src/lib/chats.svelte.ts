@@ -4,7 +4,7 @@ import { Channel } from "@tauri-apps/api/core";
 
 import { type Conversation, type Entry, type News, type Said, commands } from "./bindings";
 import { call, why } from "./call";
-import { speed, title, together } from "./words";
+import { speed, title, together, words } from "./words";
 
 /** A draft is kept when its writer pauses. */
 const DRAFT_PAUSE_MS = 400;
@@ -30,6 +30,8 @@ class Chats {
   /** The conversation whose answer is under way, and what is said of it. */
   busy = $state<{ conversation: string; answer: string; status: string } | undefined>();
   problem = $state("");
+  /** What was done, and what takes it back. */
+  news = $state<{ text: string; undo?: Conversation } | undefined>();
 
   #draft: ReturnType<typeof setTimeout> | undefined;
 
@@ -48,6 +50,7 @@ class Chats {
   begin(): void {
     this.open = fresh();
     this.problem = "";
+    this.news = undefined;
   }
 
   async show(id: string): Promise<void> {
@@ -65,9 +68,27 @@ class Chats {
 
   async remove(id: string): Promise<void> {
     if (this.busy?.conversation === id) await this.stop();
+    const kept = await call(commands.openConversation(id));
     await call(commands.deleteConversation(id));
     if (id === this.open.id) this.begin();
+    if (kept) this.news = { text: words.deleted(kept.title), undo: kept };
     await this.refresh();
+  }
+
+  /** Puts back what was deleted last. */
+  async undo(): Promise<void> {
+    const deleted = this.news?.undo;
+    this.news = undefined;
+    if (deleted) await this.#keep($state.snapshot(deleted));
+  }
+
+  async export(): Promise<void> {
+    this.news = undefined;
+    try {
+      this.news = { text: words.exported(await call(commands.exportConversation(this.open.id))) };
+    } catch (problem) {
+      this.problem = why(problem);
+    }
   }
 
   drafted(text: string): void {
@@ -119,7 +140,7 @@ class Chats {
 
   async #keep(conversation: Conversation): Promise<void> {
     try {
-      await call(commands.keepConversation($state.snapshot(conversation)));
+      await call(commands.keepConversation($state.snapshot(conversation) as Conversation));
     } catch (problem) {
       this.problem = why(problem);
     }
@@ -149,7 +170,7 @@ class Chats {
       temperature: this.temperature,
       top_p: this.top_p,
       max_tokens: null,
-      seed: Math.floor(Math.random() * 2 ** 31),
+      seed: answer.seed ?? 0,
     };
     try {
       await call(commands.ask(question, news));
@@ -170,6 +191,9 @@ class Chats {
         answer.tokens.push(...news.tokens);
         if (this.busy) this.busy.status = "";
         break;
+      case "reading":
+        if (this.busy) this.busy.status = words.reading(news.tokens, news.of);
+        break;
       case "status":
         if (this.busy) this.busy.status = news.text;
         break;
@@ -187,7 +211,8 @@ class Chats {
 }
 
 function said(role: string, text: string): Said {
-  return { role, text, tokens: [], note: null, complete: role === "user" };
+  // An answer that is gone on with keeps its seed, and so its words.
+  return { role, text, tokens: [], seed: Math.floor(Math.random() * 2 ** 31), note: null, complete: role === "user" };
 }
 
 export const chats = new Chats();

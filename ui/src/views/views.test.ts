@@ -3,7 +3,7 @@ import { cleanup, fireEvent, render, screen, waitFor } from "@testing-library/sv
 import axe from "axe-core";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 
-import type { Machine, News, Snapshot } from "../lib/bindings";
+import type { Machine, News, OnDisk, Snapshot } from "../lib/bindings";
 import { chats } from "../lib/chats.svelte";
 import Main from "./Main.svelte";
 import Popover from "./Popover.svelte";
@@ -43,10 +43,22 @@ const shown: Snapshot = {
     { id: "four", name: "Kitchen", fingerprint: "a b c", code: "482 915", approved_here: false, asked_by_them: true },
   ],
   found: [{ id: "five", name: "Cellar", fingerprint: "d e f" }],
-  model: { name: "Llama", stages: [{ machine: "Studio", layers: [0, 18] }, { machine: "Mac mini", layers: [18, 30] }] },
+  model: { name: "Llama", bytes: 6e9, stages: [{ machine: "Studio", layers: [0, 18] }, { machine: "Mac mini", layers: [18, 30] }] },
   answered_tokens: 0,
+  loading: null,
   discovery: null,
+  update: { kind: "unknown" },
+  notify: null,
 };
+
+const onDisk = (name: string, more: Partial<OnDisk> = {}): OnDisk => ({
+  name,
+  bytes: 4e9,
+  loaded: false,
+  removable: true,
+  also_on: [],
+  ...more,
+});
 
 /** What was asked of the app, and what it answers. */
 let asked: [string, Record<string, unknown>][] = [];
@@ -56,14 +68,19 @@ beforeEach(() => {
   asked = [];
   answers = {
     list_conversations: () => [{ id: "c", title: "Lisbon", updated_s: Date.now() / 1000 }],
-    list_models: () => ["Llama", "Qwen"],
+    list_models: () => [onDisk("Llama", { loaded: true, removable: false }), onDisk("Qwen", { also_on: ["Mac mini"] })],
     plan: () => ({ model: "Llama", stages: ["Studio: layers 1 to 18, 4.1 GB"], reasons: ["It fits."], tokens_per_s: 20 }),
     preferences: () => ({
       name: null,
+      memory: null,
       only_on_power: false,
       only_when_idle_minutes: null,
+      bandwidth_mbit_per_s: null,
       lan_only: false,
       relay: null,
+      api: null,
+      bind: null,
+      notify: false,
       open_at_login: false,
     }),
   };
@@ -107,6 +124,21 @@ describe("the popover", () => {
     await waitFor(() => expect(screen.getByRole("alert").textContent).toBe("Kitchen has gone"));
   });
 
+  it("asks once whether to notify, when it is first useful", async () => {
+    const { rerender } = render(Popover, { shown });
+    await fireEvent.click(screen.getByRole("button", { name: "Yes" }));
+    expect(asked).toContainEqual(["notify", { wanted: true }]);
+    await rerender({ shown: { ...shown, notify: true } });
+    expect(screen.queryByRole("button", { name: "Yes" })).toBeNull();
+  });
+
+  it("says what the model takes, and what there is", async () => {
+    const { rerender } = render(Popover, { shown });
+    expect(screen.getByText("Takes 6.0 GB; the swarm has 28.0 GB on 2 machines")).toBeTruthy();
+    await rerender({ shown: { ...shown, model: null, loading: { name: "Llama", layers: 3, of: 30 } } });
+    expect(screen.getByText(/3 of 30 layers/)).toBeTruthy();
+  });
+
   it("switches sharing, and closes with Escape", async () => {
     render(Popover, { shown });
     await fireEvent.click(screen.getByRole("switch"));
@@ -143,6 +175,53 @@ describe("the main window", () => {
   });
 });
 
+describe("models", () => {
+  async function open(): Promise<void> {
+    render(Main, { shown });
+    await fireEvent.keyDown(window, { key: "3", ctrlKey: true });
+    await screen.findByRole("article", { name: "Qwen" });
+  }
+
+  it("are loaded and unloaded, and say what went wrong", async () => {
+    answers.unload_model = () => {
+      throw { code: "not_unloaded", message: "Llama is answering", hint: null };
+    };
+    await open();
+    await fireEvent.click(await screen.findByRole("button", { name: "Load" }));
+    expect(asked).toContainEqual(["load_model", { model: "Qwen" }]);
+    await fireEvent.click(screen.getByRole("button", { name: "Unload" }));
+    await waitFor(() => expect(screen.getByRole("alert").textContent).toBe("Llama is answering"));
+  });
+
+  it("are removed only when their owner says so twice, and the starter model never", async () => {
+    await open();
+    const remove = screen.getAllByRole("button", { name: "Remove…" });
+    expect(remove.length).toBe(1);
+    await fireEvent.click(remove[0]!);
+    expect(asked.map(([command]) => command)).not.toContain("remove_model");
+    await fireEvent.click(screen.getByRole("button", { name: "Keep" }));
+    await fireEvent.click(screen.getByRole("button", { name: "Remove…" }));
+    await fireEvent.click(screen.getByRole("button", { name: "Remove…" }));
+    expect(asked).toContainEqual(["remove_model", { model: "Qwen" }]);
+  });
+});
+
+describe("settings", () => {
+  it("say what counts only after a restart, and an update leads on by one button", async () => {
+    answers.prefer = () => true;
+    const { rerender } = render(Main, { shown });
+    await fireEvent.keyDown(window, { key: ",", metaKey: true });
+    await fireEvent.click(await screen.findByRole("button", { name: "Save" }));
+    await fireEvent.click(await screen.findByRole("button", { name: "Restart" }));
+    expect(asked.map(([command]) => command)).toContain("restart");
+    await rerender({ shown: { ...shown, update: { kind: "found", version: "9.9.9", notes: "Faster." } } });
+    await fireEvent.click(screen.getByRole("button", { name: "Install" }));
+    expect(asked.map(([command]) => command)).toContain("update");
+    await rerender({ shown: { ...shown, update: { kind: "fetching", version: "9.9.9", percent: 40 } } });
+    expect(screen.getByText("Fetching version 9.9.9: 40 %")).toBeTruthy();
+  });
+});
+
 describe("a conversation", () => {
   /** Answers every question with what is given. */
   function answerWith(...news: News[]): void {
@@ -174,6 +253,25 @@ describe("a conversation", () => {
       const kept = asked.filter(([command]) => command === "keep_conversation").at(-1)?.[1].conversation;
       expect(kept).toMatchObject({ title: "Tell me", messages: [{ text: "Tell me" }, { text: "Half an answer.", complete: true }] });
     });
+  });
+
+  it("that was deleted comes back whole", async () => {
+    const kept = { id: "c", title: "Lisbon", system: "", draft: "", messages: [], updated_s: 1 };
+    answers.open_conversation = () => kept;
+    render(Main, { shown });
+    await fireEvent.click(await screen.findByRole("button", { name: "Delete Lisbon" }));
+    await fireEvent.click(await screen.findByRole("button", { name: "Undo" }));
+    await waitFor(() => expect(asked).toContainEqual(["keep_conversation", { conversation: kept }]));
+  });
+
+  it("says how far a long question is read", async () => {
+    let channel: { onmessage: (news: News) => void } | undefined;
+    answers.ask = (given) => new Promise(() => (channel = given.news as typeof channel));
+    render(Main, { shown });
+    await ask("Tell me");
+    await waitFor(() => expect(channel).toBeTruthy());
+    channel?.onmessage({ kind: "reading", tokens: 512, of: 2000 });
+    await waitFor(() => expect(screen.getByText("Reading: 512 of 2000 tokens")).toBeTruthy());
   });
 
   it("says quietly that a machine left, until text flows again", async () => {

@@ -23,7 +23,7 @@ impl Node {
                 Ok(channel)
             })
         });
-        Outlet::open(dial).await.map(Destination::Remote).map_err(|error| error.to_string())
+        Outlet::open(dial, self.inner.pace.clone()).await.map(Destination::Remote).map_err(|error| error.to_string())
     }
 
     /// The queue that frames for a ring go to, on this node.

@@ -10,6 +10,7 @@ use hive_net::links::{LinkKind, Network};
 use super::{Hosted, Node, Owner, lock};
 use crate::data::DataError;
 use crate::profile::offered_bytes;
+use crate::settings::Settings;
 use crate::sharing::{self, Observed, Switches, Why};
 
 /// How often the node looks at its own machine.
@@ -106,10 +107,30 @@ impl Node {
         lock(&self.inner.stages).retain(|_, hosted| !(hosted.standby && of(hosted.owner)));
     }
 
+    /// Reads the owner's settings anew when their file has been written since `read`. One that cannot be read changes
+    /// nothing: the owner may be in the middle of writing it.
+    fn follow_settings(&self, read: &mut Option<SystemTime>) {
+        let Some(data) = &self.inner.data else { return };
+        let written = Settings::written(data.path());
+        if written == *read {
+            return;
+        }
+        *read = written;
+        match Settings::read(data.path()) {
+            Ok(settings) => {
+                let policy = settings.policy();
+                self.inner.pace.limit(policy.bits_per_s);
+                *lock(&self.inner.owner.policy) = policy;
+            }
+            Err(error) => tracing::warn!("the settings stay as they were: {error}"),
+        }
+    }
+
     /// Looks at this machine, and says what has changed.
     pub(super) fn look(&self) {
         let host = hive_host::this();
         let Owner { share, memory_cap, policy } = &self.inner.owner;
+        let policy = lock(policy).clone();
         let memory_cap = self.inner.switches.borrow().memory_cap(*memory_cap);
         let held_bytes = self.held_bytes();
         let memory = hive_host::Memory::now();
@@ -119,7 +140,7 @@ impl Node {
         let observed = Observed { power, heat, idle, free_bytes, memory_bytes };
         let (switches, leaving) = (*self.inner.switches.borrow(), self.inner.leaving.load(Ordering::Relaxed));
         let sharing_now = self.profile().sharing;
-        let decided = sharing::decide(*share, leaving, policy, switches, observed, sharing_now, SystemTime::now());
+        let decided = sharing::decide(*share, leaving, &policy, switches, observed, sharing_now, SystemTime::now());
         if decided == Err(Why::ShortOfMemory) || memory_cap.is_some_and(|cap| self.all_bytes() > cap) {
             self.drop_copies(|_| true);
         } else if decided.is_err() {
@@ -138,6 +159,7 @@ impl Node {
             profile.cap_bytes = memory_cap;
             profile.held_bytes = held_bytes;
             profile.over_cap = memory_cap.is_some_and(|cap| held_bytes > cap);
+            profile.sends_bits_per_s = policy.bits_per_s;
             profile.power = power;
             profile.heat = heat;
             profile.models = crate::models::names();
@@ -155,6 +177,7 @@ impl Node {
 pub(super) async fn watch_machine(node: Node) {
     let mut awake = Awake::default();
     let mut switches = node.inner.switches.subscribe();
+    let mut settings = None;
     loop {
         tokio::select! {
             () = tokio::time::sleep(LOOK) => {}
@@ -164,13 +187,14 @@ pub(super) async fn watch_machine(node: Node) {
         let here = node.clone();
         // Asking the system can take a while, on a Mac most of all.
         let looking = tokio::task::spawn_blocking(move || {
+            here.follow_settings(&mut settings);
             here.look();
             let profile = here.profile();
             awake.hold(profile.sharing && !profile.power.on_battery);
-            (own_networks(), awake)
+            (own_networks(), awake, settings)
         });
-        let Ok((networks, held)) = looking.await else { return };
-        awake = held;
+        let Ok((networks, held, read)) = looking.await else { return };
+        (awake, settings) = (held, read);
         if node.endpoint().networks().set(networks) {
             node.endpoint().network_changed().await;
             node.peers().dial.notify_waiters();

@@ -49,8 +49,10 @@ enum How {
     Died,
     /// Its machine left, or does not share any more; it is as good as ever when it is back.
     Left,
-    /// Its machine does not answer, or computes what cannot be.
+    /// Its machine does not answer.
     Broken,
+    /// It computes what cannot be.
+    Wrong,
 }
 
 impl How {
@@ -59,7 +61,7 @@ impl How {
         match self {
             Self::Died => 1,
             Self::Left => 0,
-            Self::Broken => DEATHS,
+            Self::Broken | Self::Wrong => DEATHS,
         }
     }
 }
@@ -167,7 +169,7 @@ impl Ring {
                 match tokio::time::timeout(CHECK_PATIENCE, asked).await {
                     Ok(Ok(_)) if trouble.fault == Fault::Stage(index as u32) => {
                         let why = format!("{name}: {}", trouble.why);
-                        lost.insert(index, Lost { why, how: How::Broken });
+                        lost.insert(index, Lost { why, how: How::Wrong });
                     }
                     Ok(Ok(_)) => {}
                     Ok(Err(why)) => {
@@ -194,6 +196,9 @@ impl Ring {
         for (&index, Lost { why, how }) in lost {
             let (now, holder) = (Instant::now(), &stages[index].placement.addr);
             deaths.add(holder.id(), how.deaths(), now);
+            if *how == How::Wrong && holder.id() != node.id() {
+                node.trust().failed(holder.id());
+            }
             former.push((index, holder.clone()));
             if let Some(copy) = self.take_standby(index).await {
                 tracing::info!("{why}: {} has a copy of layers {:?} and takes over", copy.placement.name, copy.layers);

@@ -49,7 +49,7 @@ pub(super) async fn keep(ring: Weak<Inner>, node: Node) {
         match health {
             Health::Whole => {}
             Health::Mending(_) => continue,
-            Health::Lost(_) => return,
+            Health::Lost(_) | Health::Superseded => return,
         }
         ring.drop_unusable().await;
         busy_rounds = if ring.is_busy() { busy_rounds + 1 } else { POLITE_ROUNDS };

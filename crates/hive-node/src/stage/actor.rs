@@ -10,7 +10,7 @@ use hive_net::stage::RoundTrips;
 use hive_net::{Frame, Kind};
 use tokio::sync::{mpsc, oneshot};
 
-use super::frames::{Fault, failed_frame, hidden_frame, input_of, token_frame};
+use super::frames::{Fault, failed_frame, hidden_frame, input_of, read_frame, token_frame};
 use super::sent::{Arrival, Sent, arrival, without};
 use super::{Command, Destination, Routes};
 use crate::control::{Answer, Continued, Question, SessionSpec, StageReport};
@@ -152,6 +152,7 @@ impl Actor {
         } else {
             self.worker.order(&ToWorker::Open(session, options));
         }
+        tracing::debug!(answer = spec.answer, session = spec.session, stage = self.index, next, "a session is open");
         self.sessions.insert(spec.session, Open { spec, next, kept: false, sent });
         Ok(next)
     }
@@ -164,7 +165,9 @@ impl Actor {
             Arrival::PartlyKnown(rows) => without(&frame, rows),
             out_of_turn => {
                 tracing::debug!(
+                    answer = open.spec.answer,
                     session = frame.session,
+                    stage = self.index,
                     position = frame.position,
                     "dropped a frame: {out_of_turn:?} where {} comes next",
                     open.next
@@ -193,7 +196,12 @@ impl Actor {
                         open.sent.note(&frame);
                         self.send_back(frame).await;
                     }
-                    Output::Nothing => {}
+                    // The last stage has read a piece of a prompt. Only news: whoever does not hear it waits for a token.
+                    Output::Nothing => {
+                        if let Some(routes) = &mut self.routes {
+                            let _ = routes.coordinator.send(read_frame(session.0, position + rows)).await;
+                        }
+                    }
                 }
             }
             FromWorker::Failed { session, why, blame } => {
@@ -248,7 +256,8 @@ impl Actor {
     }
 
     async fn fail(&mut self, session: u64, fault: Fault, why: &str) {
-        let epoch = self.epoch;
+        let (epoch, answer) = (self.epoch, self.sessions.get(&session).map(|open| open.spec.answer));
+        tracing::info!(answer, session, stage = self.index, "a session failed here: {why}");
         if let Some(routes) = &mut self.routes {
             let _ = routes.coordinator.send(failed_frame(session, epoch, fault, why)).await;
         }

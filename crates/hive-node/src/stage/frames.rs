@@ -26,7 +26,7 @@ pub(super) fn input_of(frame: Frame) -> Option<(Input, bool)> {
             Some((Input::Hidden(Hidden { activation, rows, width, bytes: frame.payload.into() }), frame.sample))
         }
         Kind::Token => Some((Input::Tokens(vec![token_of(&frame)]), true)),
-        Kind::Failed => None,
+        Kind::Failed | Kind::Read => None,
     }
 }
 
@@ -117,6 +117,11 @@ pub(crate) fn failure_of(frame: &Frame) -> Failure {
         .unwrap_or_else(|_| Failure { fault: Fault::Link, why: "a failure that is not understood".to_owned() })
 }
 
+/// The frame that says how far a prompt is read.
+pub(super) fn read_frame(session: u64, position: u32) -> Frame {
+    byte_frame(Kind::Read, false, session, 0, position, Vec::new())
+}
+
 fn byte_frame(kind: Kind, last: bool, session: u64, epoch: u32, position: u32, payload: Vec<u8>) -> Frame {
     Frame {
         kind,
@@ -153,6 +158,7 @@ mod tests {
     fn spec() -> SessionSpec {
         SessionSpec {
             session: 7,
+            answer: 1,
             options: hive_model::SessionOptions::default(),
             end_tokens: vec![2],
             last_position: 10,

@@ -33,7 +33,7 @@ impl Sent {
                 self.like = Some(Frame { payload: Bytes::new(), ..frame.clone() });
             }
             Kind::Token => self.tokens.push(frame.clone()),
-            Kind::Tokens | Kind::Failed => {}
+            Kind::Tokens | Kind::Failed | Kind::Read => {}
         }
     }
 

@@ -1,0 +1,69 @@
+//! What was said, for the owner's other programs: list, read, rename, delete. The command line exports through here.
+
+use axum::extract::{Path, Query, State};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use hive_mind::conversations::{Conversation, Entry};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::Shared;
+use crate::error::Refusal;
+
+pub(crate) fn routes() -> Router<Shared> {
+    Router::new()
+        .route("/conversations", get(list))
+        .route("/conversations/{id}", get(read).delete(delete))
+        .route("/conversations/{id}/markdown", get(markdown))
+        .route("/conversations/{id}/rename", post(rename))
+}
+
+#[derive(Deserialize)]
+struct Search {
+    /// Words of a title or a message; none is all.
+    #[serde(default)]
+    words: String,
+}
+
+async fn list(State(shared): State<Shared>, Query(Search { words }): Query<Search>) -> Result<Json<Vec<Entry>>, Refusal> {
+    Ok(Json(shared.conversations.list(&words).map_err(Refusal::internal)?))
+}
+
+fn find(shared: &Shared, id: &str) -> Result<Conversation, Refusal> {
+    let found = shared.conversations.get(id).map_err(Refusal::internal)?;
+    found.ok_or_else(|| Refusal::missing("no_such_conversation", format!("there is no conversation \"{id}\"")))
+}
+
+async fn read(State(shared): State<Shared>, Path(id): Path<String>) -> Result<Json<Conversation>, Refusal> {
+    Ok(Json(find(&shared, &id)?))
+}
+
+async fn markdown(State(shared): State<Shared>, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
+    let conversation = find(&shared, &id)?;
+    Ok(Json(json!({ "file_name": conversation.file_name(), "markdown": conversation.to_markdown() })))
+}
+
+async fn delete(State(shared): State<Shared>, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
+    find(&shared, &id)?;
+    shared.conversations.delete(&id).map_err(Refusal::internal)?;
+    Ok(Json(json!({ "done": true })))
+}
+
+#[derive(Deserialize)]
+struct NewTitle {
+    title: String,
+}
+
+async fn rename(
+    State(shared): State<Shared>,
+    Path(id): Path<String>,
+    Json(NewTitle { title }): Json<NewTitle>,
+) -> Result<Json<Value>, Refusal> {
+    let title = title.trim();
+    if title.is_empty() {
+        return Err(Refusal::bad("invalid_value", "a conversation needs a title"));
+    }
+    let conversation = Conversation { title: title.to_owned(), ..find(&shared, &id)? };
+    shared.conversations.put(&conversation).map_err(Refusal::internal)?;
+    Ok(Json(json!({ "done": true })))
+}

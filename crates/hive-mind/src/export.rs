@@ -1,0 +1,118 @@
+//! A conversation as a document that every editor opens.
+
+use std::fmt::Write;
+use std::fs::OpenOptions;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use crate::conversations::Conversation;
+
+impl Conversation {
+    /// As Markdown: who said what, and how answers came about.
+    pub fn to_markdown(&self) -> String {
+        let mut text = format!("# {}\n", if self.title.is_empty() { "Conversation" } else { &self.title });
+        if !self.system.trim().is_empty() {
+            let _ = write!(text, "\n> {}\n", self.system.trim().replace('\n', "\n> "));
+        }
+        for said in &self.messages {
+            let who = if said.role == "user" { "You" } else { "Answer" };
+            let _ = write!(text, "\n## {who}\n\n{}\n", said.text.trim_end());
+            let broke_off = (!said.complete).then_some("not complete");
+            let notes: Vec<&str> = said.note.as_deref().into_iter().chain(broke_off).collect();
+            if !notes.is_empty() {
+                let _ = write!(text, "\n_{}_\n", notes.join(" · "));
+            }
+        }
+        text
+    }
+
+    /// Writes it to a new file of a folder, and says which; nothing that is there is written over.
+    ///
+    /// # Errors
+    /// The folder cannot be written to.
+    pub fn write_to(&self, folder: &Path) -> io::Result<PathBuf> {
+        let name = self.file_name();
+        let stem = name.trim_end_matches(".md");
+        for number in 1.. {
+            let name = if number == 1 { name.clone() } else { format!("{stem} {number}.md") };
+            let path = folder.join(name);
+            match OpenOptions::new().write(true).create_new(true).open(&path) {
+                Ok(mut file) => {
+                    file.write_all(self.to_markdown().as_bytes())?;
+                    return Ok(path);
+                }
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(io::Error::other("no free name"))
+    }
+
+    /// A name for its file, without what file systems or shells stumble over.
+    pub fn file_name(&self) -> String {
+        let plain = |letter: char| if letter.is_alphanumeric() || " -_.,()".contains(letter) { letter } else { ' ' };
+        let name: String = self.title.chars().map(plain).take(80).collect();
+        let name = name.split_whitespace().collect::<Vec<_>>().join(" ");
+        let name = name.trim_matches(['.', ' ']);
+        format!("{}.md", if name.is_empty() { "Conversation" } else { name })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conversations::Said;
+
+    fn conversation(title: &str) -> Conversation {
+        let said = |role: &str, text: &str, complete, note: Option<&str>| Said {
+            role: role.to_owned(),
+            text: text.to_owned(),
+            complete,
+            note: note.map(str::to_owned),
+            ..Said::default()
+        };
+        Conversation {
+            id: "a".to_owned(),
+            title: title.to_owned(),
+            system: "Be brief.\nBe kind.".to_owned(),
+            draft: String::new(),
+            messages: vec![
+                said("user", "Hello", true, None),
+                said("assistant", "Good day\n", true, Some("20 tok/s")),
+                said("user", "And?", true, None),
+                said("assistant", "Well", false, None),
+            ],
+            updated_s: 0.0,
+        }
+    }
+
+    #[test]
+    fn a_document_says_who_said_what_and_what_is_missing() {
+        let text = conversation("Greetings").to_markdown();
+        assert_eq!(
+            text,
+            "# Greetings\n\n> Be brief.\n> Be kind.\n\n## You\n\nHello\n\n## Answer\n\nGood day\n\n_20 tok/s_\n\n## You\n\nAnd?\n\n\
+             ## Answer\n\nWell\n\n_not complete_\n"
+        );
+    }
+
+    #[test]
+    fn nothing_is_written_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = conversation("Greetings").write_to(folder.path()).unwrap();
+        std::fs::write(&first, "mine").unwrap();
+        let second = conversation("Greetings").write_to(folder.path()).unwrap();
+        assert_eq!((first.file_name(), second.file_name()), (Some("Greetings.md".as_ref()), Some("Greetings 2.md".as_ref())));
+        assert_eq!(std::fs::read_to_string(first).unwrap(), "mine");
+        assert!(std::fs::read_to_string(second).unwrap().starts_with("# Greetings"));
+    }
+
+    #[test]
+    fn a_file_is_named_after_the_title_and_goes_nowhere_else() {
+        let name = |title: &str| conversation(title).file_name();
+        assert_eq!(name("Plan a week in Lisbon…"), "Plan a week in Lisbon.md");
+        assert_eq!(name("../../etc/passwd"), "etc passwd.md");
+        assert_eq!(name("日本 の旅"), "日本 の旅.md");
+        assert_eq!(name("///"), "Conversation.md");
+    }
+}

@@ -1,0 +1,132 @@
+//! The models that this machine has on its disk: what they take, where else they are, and letting go of them.
+
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::models::{self, FindError};
+use crate::node::Node;
+use crate::serving::Wish;
+
+/// A model on this machine's disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ModelOnDisk {
+    /// Its name, as it is asked for.
+    pub name: String,
+    /// What it takes on the disk, in bytes.
+    pub bytes: u64,
+    /// Whether it is in memory, for people and programs here.
+    pub loaded: bool,
+    /// Whether it can be removed: the starter model stays, so that HiveMind always works.
+    pub removable: bool,
+    /// Other machines that are here and have it too.
+    pub also_on: Vec<String>,
+}
+
+/// Why a model was not let go.
+#[derive(Debug, thiserror::Error)]
+pub enum LetGoError {
+    /// There is none of that name.
+    #[error(transparent)]
+    Find(#[from] FindError),
+    /// It is answering.
+    #[error("{0} is answering; stop the answer or wait for its end")]
+    Busy(String),
+    /// It is not in memory.
+    #[error("{0} is not in memory")]
+    NotLoaded(String),
+    /// It comes with HiveMind.
+    #[error("{0} comes with HiveMind and stays, so that there is always a model")]
+    Starter(String),
+    /// It is not where downloaded models are.
+    #[error("{0} was not downloaded by HiveMind; remove its files where they are")]
+    Foreign(String),
+    /// The disk said no.
+    #[error("cannot remove {name}: {why}")]
+    Disk {
+        /// Which.
+        name: String,
+        /// What the system said.
+        why: std::io::Error,
+    },
+}
+
+impl Node {
+    /// The models on this machine's disk.
+    pub fn models(&self) -> Vec<ModelOnDisk> {
+        let others = self.peers().present();
+        let loaded = self.serving().names();
+        let on_disk = |name: String| {
+            let has = |(_, profile): &&(hive_net::PeerId, crate::Profile)| profile.models.contains(&name);
+            ModelOnDisk {
+                bytes: models::path(&name).map_or(0, |path| bytes_in(&path)),
+                loaded: loaded.contains(&name),
+                removable: name != models::starter_name(),
+                also_on: others.iter().filter(has).map(|(peer, _)| self.peers().name(*peer)).collect(),
+                name,
+            }
+        };
+        models::names().into_iter().map(on_disk).collect()
+    }
+
+    /// Puts a model in memory, so that the first answer need not wait for it.
+    pub async fn load_model(&self, name: &str) -> Result<(), crate::serving::ServeError> {
+        self.model(&Wish::named(name)).await.map(|_| ())
+    }
+
+    /// Frees the memory that a model takes, on every machine.
+    pub async fn unload_model(&self, name: &str) -> Result<(), LetGoError> {
+        match self.serving().let_go(name).await {
+            Some(true) => {
+                self.peers().touch();
+                Ok(())
+            }
+            Some(false) => Err(LetGoError::Busy(name.to_owned())),
+            None => Err(LetGoError::NotLoaded(name.to_owned())),
+        }
+    }
+
+    /// Removes a downloaded model from this machine's disk, and from memory first.
+    pub async fn remove_model(&self, name: &str) -> Result<(), LetGoError> {
+        if name == models::starter_name() {
+            return Err(LetGoError::Starter(name.to_owned()));
+        }
+        models::path(name)?;
+        let folder = models::cache_folder(name).ok_or_else(|| LetGoError::Foreign(name.to_owned()))?;
+        match self.unload_model(name).await {
+            Ok(()) | Err(LetGoError::NotLoaded(_)) => {}
+            Err(error) => return Err(error),
+        }
+        let removed = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(folder)).await;
+        let removed = removed.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+        removed.map_err(|why| LetGoError::Disk { name: name.to_owned(), why })
+    }
+}
+
+/// Bytes of a file, or of the files in a folder; links count as what they point to.
+fn bytes_in(path: &Path) -> u64 {
+    let Ok(about) = std::fs::metadata(path) else { return 0 };
+    if about.is_file() {
+        return about.len();
+    }
+    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+    entries.map(|entry| bytes_in(&entry.path())).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_takes_what_its_files_take_links_included() {
+        let folder = tempfile::tempdir().unwrap();
+        let (blobs, snapshot) = (folder.path().join("blobs"), folder.path().join("snapshot"));
+        std::fs::create_dir_all(&blobs).unwrap();
+        std::fs::create_dir_all(snapshot.join("more")).unwrap();
+        std::fs::write(blobs.join("a"), [0; 1000]).unwrap();
+        std::fs::write(snapshot.join("more/config.json"), [0; 24]).unwrap();
+        std::os::unix::fs::symlink(blobs.join("a"), snapshot.join("model.safetensors")).unwrap();
+        assert_eq!(bytes_in(&snapshot), 1024);
+        assert_eq!(bytes_in(&folder.path().join("nothing")), 0);
+    }
+}

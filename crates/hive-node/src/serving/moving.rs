@@ -1,0 +1,87 @@
+//! Moving a model that is in use to a better plan, between two tokens.
+//!
+//! When a machine joins or a link gets better, the model is loaded beside itself by the new plan; its answers, told that their
+//! ring has a successor, go on there from their very next token, and the old one is freed when the last has gone.
+
+use std::time::Duration;
+
+use hive_plan::Revision;
+
+use super::{Loaded, Wish};
+use crate::models;
+use crate::node::Node;
+use crate::ring::{Ring, RingOptions};
+
+/// Between two looks.
+const LOOK: Duration = Duration::from_secs(2);
+/// A plan must stay the better one for so many looks.
+const STEADY: usize = 2;
+/// The last answer leaves the old ring at its next token.
+const LEAVING_PATIENCE: Duration = Duration::from_mins(1);
+/// Between two looks whether it has.
+const LEAVING_PAUSE: Duration = Duration::from_millis(100);
+
+/// Looks for better plans for as long as the node runs.
+pub(crate) async fn attend(node: Node) {
+    let mut better = 0;
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(LOOK) => {}
+            () = node.stopping() => return,
+        }
+        let Some((wish, ring)) = node.in_use() else {
+            better = 0;
+            continue;
+        };
+        let revision = node.revision(&ring, &wish);
+        better = if matches!(revision, Ok(Revision::Move)) { better + 1 } else { 0 };
+        if better >= STEADY {
+            better = 0;
+            match node.move_beside(&wish, &ring).await {
+                Ok(()) => tracing::info!("a model moved to a better plan, with its answers"),
+                Err(why) => tracing::info!("a model stays where it is: {why}"),
+            }
+        }
+    }
+}
+
+impl Node {
+    /// A model that is answering, and may be placed as the plan has it.
+    fn in_use(&self) -> Option<(Wish, Ring)> {
+        let loaded = self.serving().loaded.try_lock().ok()?;
+        let movable = |loaded: &&Loaded| loaded.wish.stages.is_none() && loaded.ring.is_busy() && loaded.ring.is_whole();
+        loaded.iter().find(movable).map(|loaded| (loaded.wish.clone(), loaded.ring.clone()))
+    }
+
+    async fn move_beside(&self, wish: &Wish, ring: &Ring) -> Result<(), String> {
+        let files = models::open(wish.model.as_deref()).map_err(|error| error.to_string())?;
+        let (plan, placements) = self.place(&files, wish).map_err(|error| error.to_string())?;
+        let source = models::source(wish.model.as_deref(), &files).map_err(|error| error.to_string())?;
+        let loaded = Ring::load(self, files, &plan, &placements, RingOptions::new(source), |_| ()).await;
+        let successor = loaded.map_err(|error| error.to_string())?;
+        {
+            let mut loaded = self.serving().loaded.lock().await;
+            let place = loaded.iter_mut().find(|loaded| loaded.wish == *wish && loaded.ring.is(ring));
+            let Some(place) = place else {
+                drop(loaded);
+                successor.unload().await;
+                return Err("it was unloaded meanwhile".to_owned());
+            };
+            place.ring = successor.clone();
+        }
+        self.serving().show(Some(successor));
+        self.peers().touch();
+        ring.supersede();
+        let old = ring.clone();
+        tokio::spawn(async move {
+            let _ = tokio::time::timeout(LEAVING_PATIENCE, async {
+                while old.is_busy() {
+                    tokio::time::sleep(LEAVING_PAUSE).await;
+                }
+            })
+            .await;
+            old.unload().await;
+        });
+        Ok(())
+    }
+}

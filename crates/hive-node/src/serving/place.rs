@@ -1,0 +1,201 @@
+//! Which machines may hold a model, what is known of them, and where a model goes.
+
+use std::collections::BTreeSet;
+
+use hive_net::PeerId;
+use hive_plan::{Costs, LinkProfile, Machine, NodeProfile, Plan, PlanError, Revision};
+
+use super::{ServeError, Wish};
+use crate::node::Node;
+use crate::planning::{self, PlanningError, plan_best, plan_over};
+use crate::profile::Profile;
+use crate::ring::{PlacedStage, Placement, Ring};
+
+impl Node {
+    /// Whether a loaded model should move, now that there may be other machines, or better links. One that is in use is
+    /// loaded beside itself, which takes memory of its own and is worth it for more.
+    pub(super) fn revision(&self, ring: &Ring, wish: &Wish) -> Result<Revision, ServeError> {
+        let busy = ring.is_busy();
+        let machines = self.candidates();
+        let place = |stage: &PlacedStage| {
+            let id = stage.placement.addr.id();
+            machines.iter().position(|machine| machine.placement.addr.id() == id)
+        };
+        let stages = ring.stages();
+        let Some(places) = stages.iter().map(place).collect::<Option<Vec<_>>>() else { return Ok(Revision::Move) };
+        if let Some(wanted) = wish.stages {
+            // Mended onto fewer machines, it is not what was wished for.
+            let used = places.iter().collect::<BTreeSet<_>>().len();
+            return Ok(if used < wanted { Revision::Move } else { Revision::Keep });
+        }
+        let mut nodes: Vec<_> = machines.iter().map(|machine| machine.profile.clone()).collect();
+        let link = |a: usize, b: usize| between(&machines[a], &machines[b]);
+        let now: Vec<_> = places.into_iter().zip(stages.iter().map(|stage| stage.layers.clone())).collect();
+        let now_tokens_per_s = planning::predict(ring.files(), &nodes, &link, &now)?.tokens_per_s();
+        if !busy {
+            for ((place, _), bytes) in now.iter().zip(ring.stage_bytes()) {
+                // Moving frees what the model holds now.
+                nodes[*place].memory_bytes = nodes[*place].memory_bytes.saturating_add(bytes);
+            }
+        }
+        let best = match plan_best(ring.files(), &nodes, &link) {
+            // There is no room beside itself.
+            Err(PlanningError::Plan(_)) if busy => return Ok(Revision::Keep),
+            best => best?,
+        };
+        Ok(hive_plan::revise(now_tokens_per_s, best.decode_tokens_per_s.unwrap_or(0.0), busy))
+    }
+
+    /// Whether the machine of a stage has left, or has started anew and forgotten its stage.
+    pub(crate) fn has_left(&self, stage: &PlacedStage) -> bool {
+        // A machine that is not followed, as those of one process are not, has no life that could have ended.
+        let id = stage.placement.addr.id();
+        id != self.id() && stage.life != 0 && self.peers().life(id) != Some(stage.life)
+    }
+
+    /// Whether a machine has said that it does not share any more.
+    pub(crate) fn is_leaving(&self, machine: PeerId) -> bool {
+        self.peers().present().iter().any(|(peer, profile)| *peer == machine && !profile.sharing)
+    }
+
+    /// Whether a machine holds more than its owner lets it give by now.
+    pub(crate) fn is_over_cap(&self, machine: PeerId) -> bool {
+        let over = |(peer, profile): &(PeerId, Profile)| *peer == machine && profile.over_cap;
+        (machine == self.id() && self.profile().over_cap) || self.peers().present().iter().any(over)
+    }
+
+    /// The machines that may take a stage, and what is known of them.
+    pub(crate) fn machines(&self) -> Vec<(Placement, NodeProfile)> {
+        let candidates = self.candidates().into_iter();
+        let within_cap = candidates.filter(|machine| !self.is_over_cap(machine.placement.addr.id()));
+        within_cap.map(|machine| (machine.placement, machine.profile)).collect()
+    }
+
+    pub(super) fn place(&self, files: &hive_model::ModelFiles, wish: &Wish) -> Result<(Plan, Vec<Placement>), ServeError> {
+        let machines = self.candidates();
+        let plan = match wish.stages {
+            Some(0) => return Err(PlanningError::Plan(PlanError::NoStages).into()),
+            Some(wanted) if wanted > machines.len() => {
+                let names: Vec<_> = machines.iter().map(|machine| machine.placement.name.as_str()).collect();
+                return Err(ServeError::TooFew { wanted, here: machines.len(), names: names.join(", ") });
+            }
+            Some(wanted) => {
+                let machine = |machine: &Candidate| Machine {
+                    name: machine.placement.name.clone(),
+                    memory_bytes: machine.profile.memory_bytes,
+                };
+                let mut plan = plan_over(files, &machines[..wanted].iter().map(machine).collect::<Vec<_>>())?;
+                let nodes: Vec<_> = machines.iter().map(|machine| machine.profile.clone()).collect();
+                let stages: Vec<_> = plan.stages.iter().map(|stage| (stage.machine, stage.layers.clone())).collect();
+                let link = |a: usize, b: usize| between(&machines[a], &machines[b]);
+                plan.decode_tokens_per_s = Some(planning::predict(files, &nodes, &link, &stages)?.tokens_per_s());
+                plan
+            }
+            None => {
+                let nodes: Vec<_> = machines.iter().map(|machine| machine.profile.clone()).collect();
+                plan_best(files, &nodes, &|a, b| between(&machines[a], &machines[b]))?
+            }
+        };
+        let mut plan = plan;
+        plan.reasons.extend(self.remarks(&machines));
+        Ok((plan, machines.into_iter().map(|machine| machine.placement).collect()))
+    }
+
+    /// What was seen of machines that counts against what they say.
+    fn remarks(&self, machines: &[Candidate]) -> Vec<String> {
+        let slower = machines.iter().filter(|machine| machine.pace < NOTABLY_SLOWER).map(|machine| {
+            let (name, percent) = (&machine.placement.name, machine.pace * 100.0);
+            format!("{name} counts as slower than it says: it was seen at {percent:.0} % of that")
+        });
+        let rests = self.sharing_others().into_iter().filter_map(|(peer, _)| {
+            let minutes = self.trust().rests(peer)?.as_secs().div_ceil(60);
+            Some(format!("{} left out for {minutes} min: its stages failed", self.peers().name(peer)))
+        });
+        slower.chain(rests).collect()
+    }
+
+    /// What a token of a loaded model would take if every machine were as fast as it says; nothing where one has left.
+    pub(crate) fn claimed_costs(&self, ring: &Ring) -> Option<Costs> {
+        let machines = self.candidates();
+        let claimed = |machine: &Candidate| NodeProfile {
+            bytes_per_s: machine.profile.bytes_per_s / machine.pace,
+            ..machine.profile.clone()
+        };
+        let nodes: Vec<_> = machines.iter().map(claimed).collect();
+        let place = |stage: PlacedStage| {
+            let id = stage.placement.addr.id();
+            let place = machines.iter().position(|machine| machine.placement.addr.id() == id)?;
+            Some((place, stage.layers))
+        };
+        let stages = ring.stages().into_iter().map(place).collect::<Option<Vec<_>>>()?;
+        planning::predict(ring.files(), &nodes, &|a, b| between(&machines[a], &machines[b]), &stages).ok()
+    }
+
+    /// The other machines that are here and share.
+    fn sharing_others(&self) -> Vec<(PeerId, Profile)> {
+        let mut others = self.peers().present();
+        others.retain(|(_, profile)| profile.sharing);
+        others
+    }
+
+    /// This machine, then those that are here, share and have not failed lately, the most memory first.
+    fn candidates(&self) -> Vec<Candidate> {
+        let own = self.profile();
+        let mut others = self.sharing_others();
+        others.retain(|(peer, _)| self.trust().rests(*peer).is_none());
+        others.sort_by_key(|(_, profile)| std::cmp::Reverse(profile.offered_bytes));
+        // One that has not been measured yet counts as no faster than the slowest that has.
+        let known = others.iter().map(|(_, profile)| profile).chain([&own]).filter_map(|profile| profile.bytes_per_s);
+        let slowest = known.min_by(f64::total_cmp).unwrap_or(ASSUMED_BYTES_PER_S);
+        let candidate = |placement: Placement, profile: &Profile, link: Option<(f64, f64)>| {
+            let pace = self.trust().pace(placement.addr.id());
+            Candidate {
+                profile: NodeProfile {
+                    name: placement.name.clone(),
+                    memory_bytes: profile.offered_bytes,
+                    bytes_per_s: profile.bytes_per_s.unwrap_or(slowest) * pace,
+                },
+                placement,
+                link,
+                pace,
+            }
+        };
+        let here = Placement { name: self.name().to_owned(), addr: self.addr() };
+        let mut machines = vec![candidate(here, &own, None)];
+        for (peer, profile) in others {
+            let placement = Placement { name: self.peers().name(peer), addr: self.peers().addr(peer) };
+            let round_trip = self.endpoint().link(peer).map_or(ASSUMED_ROUND_TRIP_US, |link| link.round_trip_us as f64);
+            let rate = self.peers().rate(peer).map_or(ASSUMED_BITS_PER_S, |rate| rate as f64);
+            // What owners let their machines send counts on both sides.
+            let limits = [own.sends_bits_per_s, profile.sends_bits_per_s].into_iter().flatten();
+            let rate = limits.fold(rate, |rate, limit| rate.min(limit as f64));
+            machines.push(candidate(placement, &profile, Some((round_trip, rate))));
+        }
+        machines
+    }
+}
+
+/// What is assumed of machines and links until they are measured: an old laptop, and Wi-Fi.
+const ASSUMED_BYTES_PER_S: f64 = 10e9;
+const ASSUMED_ROUND_TRIP_US: f64 = 4000.0;
+const ASSUMED_BITS_PER_S: f64 = 100e6;
+
+/// What is nearer to what a machine says is not worth a remark.
+const NOTABLY_SLOWER: f64 = 0.7;
+
+/// A machine that a plan may use.
+struct Candidate {
+    placement: Placement,
+    profile: NodeProfile,
+    /// Round trip in microseconds and bits per second from here; `None` for this machine itself.
+    link: Option<(f64, f64)>,
+    /// The part of the speed it claims that it is planned with.
+    pace: f64,
+}
+
+/// The way between two machines. Those that are not this one are taken to be as far from each other as the farther of them
+/// is from here.
+fn between(a: &Candidate, b: &Candidate) -> LinkProfile {
+    let (near, far) = (a.link.unwrap_or((0.0, f64::INFINITY)), b.link.unwrap_or((0.0, f64::INFINITY)));
+    LinkProfile { round_trip_us: near.0.max(far.0), bits_per_s: near.1.min(far.1) }
+}

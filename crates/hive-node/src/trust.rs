@@ -1,0 +1,180 @@
+//! What this machine has seen of the others, against what they say of themselves.
+//!
+//! A machine says how fast it is and what memory it has. What is seen counts more: one whose stages turn out slower than
+//! promised is planned with at the speed that was seen, and one whose stages fail is left out for a while, longer each time.
+//! Both wear off, since machines are repaired and owners close their games.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use hive_net::PeerId;
+use hive_plan::Costs;
+
+use crate::node::Node;
+use crate::ring::Ring;
+
+/// A machine that failed is left out for so long, and twice as long each further time.
+const FIRST_REST: Duration = Duration::from_secs(30);
+const LONGEST_REST: Duration = Duration::from_mins(30);
+/// Failures longer ago than this count no more.
+const FORGOTTEN: Duration = Duration::from_hours(1);
+
+/// Half of what was seen too slow is forgiven after this time, and after twice as long each further time.
+const FORGIVEN: Duration = Duration::from_mins(5);
+const MOST_DOUBLINGS: u32 = 8;
+
+/// A prediction this far off is the noise of machines that people work on.
+const NOISE: f64 = 1.5;
+/// No machine is counted as slower than this part of what it says.
+const SLOWEST: f64 = 0.02;
+
+/// Answers of fewer tokens say little about speed.
+const ENOUGH_TOKENS: usize = 16;
+
+/// What was seen of one machine.
+#[derive(Debug, Default)]
+struct Seen {
+    failures: Vec<Instant>,
+    /// The part of the speed it claims that was seen, when, and how often it was too slow.
+    slow: Option<(f64, Instant)>,
+    times_slow: u32,
+}
+
+impl Seen {
+    fn failed(&mut self, now: Instant) {
+        self.failures.retain(|at| now - *at < FORGOTTEN);
+        self.failures.push(now);
+    }
+
+    /// How much longer it is left out.
+    fn rests(&self, now: Instant) -> Option<Duration> {
+        let recent = || self.failures.iter().filter(|at| now - **at < FORGOTTEN);
+        let latest = *recent().next_back()?;
+        let doubled = FIRST_REST * (1 << (recent().count() - 1).min(16));
+        (latest + doubled.min(LONGEST_REST)).checked_duration_since(now).filter(|rest| !rest.is_zero())
+    }
+
+    fn saw(&mut self, pace: f64, now: Instant) {
+        if pace < 1.0 {
+            self.times_slow += 1;
+            self.slow = Some((pace, now));
+        } else {
+            // As fast as it says: whatever slowed it down is over.
+            *self = Self { failures: std::mem::take(&mut self.failures), ..Self::default() };
+        }
+    }
+
+    /// The part of the speed it claims that it is planned with.
+    fn pace(&self, now: Instant) -> f64 {
+        let Some((pace, at)) = self.slow else { return 1.0 };
+        let half_life = FORGIVEN * (1 << self.times_slow.saturating_sub(1).min(MOST_DOUBLINGS));
+        let halvings = (now - at).as_secs_f64() / half_life.as_secs_f64();
+        1.0 - (1.0 - pace) * 0.5f64.powf(halvings)
+    }
+}
+
+/// What was seen of all of them.
+#[derive(Debug, Default)]
+pub(crate) struct Trust(Mutex<HashMap<PeerId, Seen>>);
+
+impl Trust {
+    fn seen(&self) -> MutexGuard<'_, HashMap<PeerId, Seen>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A stage on this machine did not load although there was to be room, or computed what cannot be.
+    pub(crate) fn failed(&self, machine: PeerId) {
+        self.seen().entry(machine).or_default().failed(Instant::now());
+    }
+
+    /// How much longer a machine is left out, if it is.
+    pub(crate) fn rests(&self, machine: PeerId) -> Option<Duration> {
+        self.seen().get(&machine)?.rests(Instant::now())
+    }
+
+    /// The part of the speed it claims that a machine is planned with.
+    pub(crate) fn pace(&self, machine: PeerId) -> f64 {
+        self.seen().get(&machine).map_or(1.0, |seen| seen.pace(Instant::now()))
+    }
+
+    fn saw(&self, machine: PeerId, pace: f64) {
+        self.seen().entry(machine).or_default().saw(pace, Instant::now());
+    }
+}
+
+/// The part of its claimed speed that the other machines have shown, where a token took `token_us`. What this machine's own
+/// stages took is known; the rest of what is too much is the others'.
+fn others_pace(token_us: f64, own_us: f64, claimed: &Costs, is_own: &[bool]) -> f64 {
+    let others_claim: f64 = claimed.stages_us.iter().zip(is_own).filter(|(_, own)| !**own).map(|(us, _)| us).sum();
+    let theirs = token_us - own_us - claimed.links_us;
+    if others_claim <= 0.0 || theirs <= others_claim * NOISE { 1.0 } else { (others_claim / theirs).max(SLOWEST) }
+}
+
+impl Node {
+    /// Learns from an answer that had its stages to itself: so many tokens after the first, in so much time.
+    pub(crate) async fn judge(&self, ring: &Ring, tokens: usize, time: Duration) {
+        let stages = ring.stages();
+        let is_own: Vec<bool> = stages.iter().map(|stage| stage.placement.addr.id() == self.id()).collect();
+        if tokens < ENOUGH_TOKENS || is_own.iter().all(|own| *own) {
+            return;
+        }
+        let Some(claimed) = self.claimed_costs(ring) else { return };
+        let own_us = ring.own_token_us(&is_own).await;
+        let pace = others_pace(time.as_secs_f64() * 1e6 / tokens as f64, own_us, &claimed, &is_own);
+        for stage in stages.iter().zip(&is_own).filter(|(_, own)| !**own).map(|(stage, _)| stage) {
+            if pace < 1.0 {
+                tracing::info!("{} computes at {pace:.2} of the speed it claims", stage.placement.name);
+            }
+            self.trust().saw(stage.placement.addr.id(), pace);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_that_fails_is_left_out_longer_each_time_and_not_for_ever() {
+        let (mut seen, start) = (Seen::default(), Instant::now());
+        assert_eq!(seen.rests(start), None);
+        seen.failed(start);
+        assert_eq!(seen.rests(start), Some(FIRST_REST));
+        assert_eq!(seen.rests(start + FIRST_REST), None);
+        let again = start + Duration::from_mins(1);
+        seen.failed(again);
+        assert_eq!(seen.rests(again), Some(FIRST_REST * 2));
+        (0..20).for_each(|_| seen.failed(again));
+        assert_eq!(seen.rests(again), Some(LONGEST_REST));
+        let later = again + FORGOTTEN;
+        seen.failed(later);
+        assert_eq!(seen.rests(later), Some(FIRST_REST));
+    }
+
+    #[test]
+    fn what_was_too_slow_is_forgiven_slowly_and_more_slowly_each_time() {
+        let (mut seen, start) = (Seen::default(), Instant::now());
+        seen.saw(0.2, start);
+        assert!((seen.pace(start) - 0.2).abs() < 1e-9);
+        assert!((seen.pace(start + FORGIVEN) - 0.6).abs() < 1e-9);
+        seen.saw(0.2, start + FORGIVEN);
+        assert!((seen.pace(start + FORGIVEN * 2) - 0.434).abs() < 0.01);
+        seen.saw(1.0, start + FORGIVEN * 2);
+        assert!((seen.pace(start + FORGIVEN * 2) - 1.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn what_is_too_much_is_the_others_beyond_noise() {
+        let claimed = Costs { stages_us: vec![5000.0, 1000.0], links_us: 300.0 };
+        let own = [true, false];
+        assert!((others_pace(6300.0, 5000.0, &claimed, &own) - 1.0).abs() < 1e-9);
+        assert!((others_pace(6800.0, 5000.0, &claimed, &own) - 1.0).abs() < 1e-9);
+        // Ten times what it claims.
+        assert!((others_pace(15_300.0, 5000.0, &claimed, &own) - 0.1).abs() < 1e-9);
+        // This machine's own slowness is not theirs.
+        assert!((others_pace(15_300.0, 14_000.0, &claimed, &own) - 1.0).abs() < 1e-9);
+        let alone = Costs { stages_us: vec![5000.0], links_us: 0.0 };
+        assert!((others_pace(9e9, 0.0, &alone, &[true]) - 1.0).abs() < 1e-9);
+    }
+}

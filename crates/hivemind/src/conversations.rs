@@ -1,0 +1,92 @@
+//! `hivemind conversations`: what was said in the app's window, for the terminal.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::arguments::Conversations;
+use crate::client::Client;
+use crate::{Failure, output};
+
+pub(crate) async fn run(client: &Client, wish: Conversations) -> Result<(), Failure> {
+    match wish {
+        Conversations::List { words, json } => list(client, words, json).await,
+        Conversations::Show { id } => {
+            let document = document(client, &id).await?;
+            output::piece(document["markdown"].as_str().unwrap_or_default());
+            Ok(())
+        }
+        Conversations::Export { id, to } => export(client, &id, to).await,
+        Conversations::Rename { id, title } => {
+            let id = find(client, &id).await?;
+            client.post::<Value>(&format!("/hive/v1/conversations/{id}/rename"), &json!({ "title": title })).await?;
+            output::line(format_args!("It is called \"{title}\" now."));
+            Ok(())
+        }
+        Conversations::Delete { id } => {
+            let id = find(client, &id).await?;
+            client.delete::<Value>(&format!("/hive/v1/conversations/{id}"), &[]).await?;
+            output::line("It is deleted.");
+            Ok(())
+        }
+    }
+}
+
+/// Letters of an id that are shown: enough to tell a few thousand apart.
+const SHOWN: usize = 8;
+
+async fn entries(client: &Client, words: String) -> Result<Vec<Value>, Failure> {
+    client.get("/hive/v1/conversations", &[("words", words)]).await
+}
+
+async fn list(client: &Client, words: Option<String>, as_json: bool) -> Result<(), Failure> {
+    let entries = entries(client, words.unwrap_or_default()).await?;
+    if as_json {
+        output::line(json!({ "conversations": entries }));
+    } else if entries.is_empty() {
+        output::line("No conversation.");
+    }
+    if !as_json {
+        for entry in entries {
+            let text = |name: &str| entry[name].as_str().unwrap_or_default().to_owned();
+            output::line(format_args!("{}  {}", text("id").chars().take(SHOWN).collect::<String>(), text("title")));
+        }
+    }
+    Ok(())
+}
+
+/// The whole id of the conversation that somebody means by the beginning of it.
+async fn find(client: &Client, beginning: &str) -> Result<String, Failure> {
+    let entries = entries(client, String::new()).await?;
+    let ids: Vec<&str> = entries.iter().filter_map(|entry| entry["id"].as_str()).collect();
+    let meant: Vec<&&str> = ids.iter().filter(|id| id.starts_with(beginning)).collect();
+    match meant[..] {
+        [id] => Ok((*id).to_owned()),
+        [] => Err(Failure::new(format_args!("there is no conversation \"{beginning}\""))
+            .hint("`hivemind conversations list` shows them")),
+        _ => Err(Failure::new(format_args!("\"{beginning}\" could be {} conversations", meant.len()))
+            .hint("write more of its id")),
+    }
+}
+
+async fn document(client: &Client, id: &str) -> Result<Value, Failure> {
+    let id = find(client, id).await?;
+    client.get(&format!("/hive/v1/conversations/{id}/markdown"), &[]).await
+}
+
+async fn export(client: &Client, id: &str, to: Option<PathBuf>) -> Result<(), Failure> {
+    let document = document(client, id).await?;
+    let file = to.unwrap_or_else(|| PathBuf::from(document["file_name"].as_str().unwrap_or("Conversation.md")));
+    write_new(&file, document["markdown"].as_str().unwrap_or_default()).map_err(|error| {
+        Failure::new(format_args!("cannot write {}: {error}", file.display())).hint("name another file with --to")
+    })?;
+    output::line(file.display());
+    Ok(())
+}
+
+/// Nothing that is there already is written over.
+fn write_new(path: &Path, text: &str) -> std::io::Result<()> {
+    OpenOptions::new().write(true).create_new(true).open(path)?.write_all(text.as_bytes())
+}

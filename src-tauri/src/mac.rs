@@ -1,0 +1,62 @@
+//! What only a Mac has: the menu bar of the app with its usual shortcuts, and the material behind the windows.
+
+use tauri::menu::{AboutMetadata, Menu, MenuItem, PredefinedMenuItem, Submenu};
+use tauri::window::{Effect, EffectState, EffectsBuilder};
+use tauri::{AppHandle, WebviewWindow, Wry};
+
+/// The menu bar, while a window is open. Its own entries have the ids of the tray's (`menu.rs`).
+pub(crate) fn menu_bar(app: &AppHandle) -> tauri::Result<Menu<Wry>> {
+    let item = |id: &str, text: &str, keys: &str| MenuItem::with_id(app, id, text, true, Some(keys));
+    let about = AboutMetadata { copyright: Some("The HiveMind authors".to_owned()), ..AboutMetadata::default() };
+    let hivemind = Submenu::with_items(
+        app,
+        "HiveMind",
+        true,
+        &[
+            &PredefinedMenuItem::about(app, None, Some(about))?,
+            &MenuItem::with_id(app, "update", "Check for Updates…", true, None::<&str>)?,
+            &PredefinedMenuItem::separator(app)?,
+            &item("settings", "Settings…", "Cmd+,")?,
+            &PredefinedMenuItem::separator(app)?,
+            &PredefinedMenuItem::hide(app, None)?,
+            &PredefinedMenuItem::hide_others(app, None)?,
+            &PredefinedMenuItem::separator(app)?,
+            // The app's own quitting, which lets other machines take over first.
+            &item("quit", "Quit HiveMind", "Cmd+Q")?,
+        ],
+    )?;
+    let chat = Submenu::with_items(
+        app,
+        "Chat",
+        true,
+        &[&item("new-chat", "New Chat", "Cmd+N")?, &PredefinedMenuItem::close_window(app, None)?],
+    )?;
+    // Without these, a Mac does not copy and paste in the windows.
+    let edit = Submenu::with_items(
+        app,
+        "Edit",
+        true,
+        &[
+            &PredefinedMenuItem::undo(app, None)?,
+            &PredefinedMenuItem::redo(app, None)?,
+            &PredefinedMenuItem::separator(app)?,
+            &PredefinedMenuItem::cut(app, None)?,
+            &PredefinedMenuItem::copy(app, None)?,
+            &PredefinedMenuItem::paste(app, None)?,
+            &PredefinedMenuItem::select_all(app, None)?,
+        ],
+    )?;
+    let window = Submenu::with_items(
+        app,
+        "Window",
+        true,
+        &[&PredefinedMenuItem::minimize(app, None)?, &PredefinedMenuItem::fullscreen(app, None)?],
+    )?;
+    Menu::with_items(app, &[&hivemind, &chat, &edit, &window])
+}
+
+/// The material of popovers behind a window. Where the owner has reduced transparency the system draws it plain.
+pub(crate) fn frost(window: &WebviewWindow) {
+    let effects = EffectsBuilder::new().effect(Effect::Popover).state(EffectState::Active).radius(14.0).build();
+    let _ = window.set_effects(effects);
+}

@@ -1,0 +1,127 @@
+//! What the owner of a machine can do from the terminal beside asking: settings while it runs, models, conversations.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::time::Instant;
+
+use common::lab::{Host, Lab, pair};
+use common::patiently;
+use hive_mind::conversations::{Conversation, Conversations, Said};
+
+const STARTER: &str = "SmolLM2-135M-Instruct.Q4_1";
+
+fn two() -> (Lab, [Host; 2]) {
+    let mut lab = Lab::new();
+    lab.network("switch", &["ann", "bob"], "10.77.0");
+    let hosts = ["ann", "bob"].map(|name| lab.node(name, ""));
+    pair(&lab, &hosts[0], &hosts[1]);
+    (lab, hosts)
+}
+
+#[test]
+fn a_limit_on_what_is_sent_counts_as_soon_as_it_is_written() {
+    let (lab, [ann, bob]) = two();
+    // 300 words travel from ann to bob as their hidden states: some 350 kB.
+    let words = "bees make honey and ".repeat(75);
+    let read = |prompt: String| {
+        let started = Instant::now();
+        ann.ask(&lab, &prompt, 1, 2);
+        started.elapsed()
+    };
+    read("Hello.".to_owned());
+    let free = read(format!("1 {words}"));
+    std::fs::write(ann.folder.join("config.toml"), "bandwidth_mbit_per_s = 1\n").unwrap();
+    patiently("the others hear of it", || {
+        bob.peer(&lab, "ann").unwrap()["profile"]["sends_bits_per_s"] == 1_000_000
+    });
+    let limited = read(format!("2 {words}"));
+    assert!(limited.as_secs_f64() > 2.0 && limited > free, "{limited:?} with the limit, {free:?} without");
+    // A typo is not taken for a setting, and what counted goes on counting.
+    std::fs::write(ann.folder.join("config.toml"), "bandwith = 2\n").unwrap();
+    std::fs::remove_file(ann.folder.join("config.toml")).unwrap();
+    patiently("the limit is lifted", || bob.peer(&lab, "ann").unwrap()["profile"]["sends_bits_per_s"].is_null());
+}
+
+#[test]
+fn models_are_listed_loaded_let_go_and_removed() {
+    let mut lab = Lab::new();
+    lab.network("switch", &["ann"], "10.77.0");
+    let cache = tempfile::tempdir().unwrap();
+    let downloaded = cache.path().join("models--someone--tiny");
+    let snapshot = downloaded.join("snapshots/abc");
+    std::fs::create_dir_all(&snapshot).unwrap();
+    std::fs::create_dir_all(downloaded.join("refs")).unwrap();
+    std::fs::write(downloaded.join("refs/main"), "abc").unwrap();
+    std::fs::write(snapshot.join("config.json"), "{}").unwrap();
+    let mut ann = lab.host("ann", "");
+    ann.environment = vec![("HF_HUB_CACHE", cache.path().to_owned())];
+    ann.start(&lab);
+
+    let listed = ann.run(&lab, &["models", "list"]);
+    assert!(listed.contains(STARTER) && listed.contains("93.8 MB") && listed.contains("someone/tiny"), "{listed}");
+    assert!(!listed.contains("in memory"));
+    let loaded = ann.run(&lab, &["models", "load", STARTER]);
+    assert!(loaded.contains("is in memory"), "{loaded}");
+    assert!(ann.run(&lab, &["models", "list"]).contains("in memory"));
+    assert_eq!(common::children(ann.process()).len(), 1);
+
+    // One that answers is not let go.
+    let mut child = ann.command(&lab, &["chat", "--prompt", "Count to one thousand.", "--max-tokens", "800"]).spawn().unwrap();
+    patiently("it answers", || ann.json(&lab, &["status"])["profile"]["sessions"] == 1);
+    let (code, _, refusal) = ann.try_run(&lab, &["models", "unload", STARTER]);
+    assert!(code == 1 && refusal.contains("is answering"), "{refusal}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    patiently("it can be let go", || ann.try_run(&lab, &["models", "unload", STARTER]).0 == 0);
+    patiently("its memory is free", || common::children(ann.process()).is_empty());
+
+    let (code, _, refusal) = ann.try_run(&lab, &["models", "load", "someone/tiny"]);
+    assert!(code == 1 && refusal.contains("error: "), "{refusal}");
+    let (code, _, refusal) = ann.try_run(&lab, &["models", "remove", STARTER]);
+    assert!(code == 1 && refusal.contains("comes with HiveMind"), "{refusal}");
+    ann.run(&lab, &["models", "remove", "someone/tiny"]);
+    assert!(!downloaded.exists() && cache.path().exists());
+    let (code, _, refusal) = ann.try_run(&lab, &["models", "remove", "someone/tiny"]);
+    assert!(code == 1 && refusal.contains("no model \"someone/tiny\""), "{refusal}");
+}
+
+#[test]
+fn conversations_are_listed_shown_exported_renamed_and_deleted() {
+    let mut lab = Lab::new();
+    lab.network("switch", &["ann"], "10.77.0");
+    let ann = lab.host("ann", "");
+    std::fs::create_dir_all(&ann.folder).unwrap();
+    let kept = Conversations::open(&ann.folder).unwrap();
+    for (id, title, text) in [("3f2a-1", "Lisbon", "Plan a week"), ("3f2b-2", "Dates", "A regex for dates")] {
+        let said = Said { role: "user".to_owned(), text: text.to_owned(), complete: true, ..Said::default() };
+        let (id, title) = (id.to_owned(), title.to_owned());
+        let (system, draft) = (String::new(), String::new());
+        kept.put(&Conversation { id, title, system, draft, messages: vec![said], updated_s: 1.0 }).unwrap();
+    }
+    drop(kept);
+    let mut ann = ann;
+    ann.start(&lab);
+
+    let run = |arguments: &[&str]| ann.run(&lab, &[&["conversations"], arguments].concat());
+    assert_eq!(run(&["list"]).lines().count(), 2);
+    assert_eq!(run(&["list", "REGEX"]), "3f2b-2  Dates\n");
+    assert_eq!(run(&["show", "3f2a"]), "# Lisbon\n\n## You\n\nPlan a week\n");
+    let file = ann.folder.join("out.md");
+    let to = file.to_str().unwrap();
+    assert_eq!(run(&["export", "3f2a", "--to", to]).trim(), to);
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "# Lisbon\n\n## You\n\nPlan a week\n");
+    // Nothing is written over, and nothing is guessed.
+    let refused = |arguments: &[&str], why: &str| {
+        let (code, _, refusal) = ann.try_run(&lab, &[&["conversations"], arguments].concat());
+        assert!(code == 1 && refusal.contains(why), "{refusal}");
+    };
+    refused(&["export", "3f2a", "--to", to], "cannot write");
+    refused(&["show", "3f2"], "could be 2 conversations");
+    refused(&["show", "9"], "there is no conversation");
+    run(&["rename", "3f2a", "Porto"]);
+    assert!(run(&["list"]).contains("Porto"));
+    run(&["delete", "3f2a"]);
+    assert_eq!(run(&["list"]), "3f2b-2  Dates\n");
+}

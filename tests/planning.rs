@@ -1,0 +1,133 @@
+//! Plans and what is seen: machines that are not what they say, and machines that come while an answer is under way.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::io::{Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use common::lab::{Host, Lab, pair};
+use common::patiently;
+
+const QUESTION: &str = "What is the capital of France?";
+const LONG: &str = "Write a very long story about bees.";
+
+/// A copy of the starter model with other bytes at a place counted from its end.
+fn altered(folder: &Path, from_end: i64, bytes: &[u8]) -> PathBuf {
+    let starter = PathBuf::from(std::env::var_os("HIVEMIND_STARTER").expect("`./dev test` says where the starter is"));
+    let copy = folder.join("altered.gguf");
+    std::fs::copy(starter, &copy).unwrap();
+    let mut file = std::fs::OpenOptions::new().write(true).open(&copy).unwrap();
+    file.seek(SeekFrom::End(-from_end)).unwrap();
+    file.write_all(bytes).unwrap();
+    copy
+}
+
+/// Bytes of the starter's last tensor, the norm before its output: 576 numbers in single precision.
+const LAST_NORM: usize = 576 * 4;
+
+/// Has a host that was measured claim to be so many times as fast.
+fn claim(lab: &Lab, host: &mut Host, times: f64) {
+    let file = host.folder.join("speed.json");
+    patiently("its speed is measured", || file.exists());
+    host.kill();
+    let mut speed: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    for key in ["bytes_per_s", "decode_tokens_per_s", "prefill_tokens_per_s"] {
+        speed[key] = (speed[key].as_f64().unwrap() * times).into();
+    }
+    std::fs::write(&file, speed.to_string()).unwrap();
+    host.start(lab);
+}
+
+fn holders(answer: &serde_json::Value) -> Vec<String> {
+    answer["stages"].as_array().unwrap().iter().map(|stage| stage["node"].as_str().unwrap().to_owned()).collect()
+}
+
+/// An answer by whatever the plan says.
+fn ask(host: &Host, lab: &Lab, prompt: &str, tokens: &str) -> serde_json::Value {
+    host.json(lab, &["chat", "--prompt", prompt, "--max-tokens", tokens])
+}
+
+#[test]
+fn a_machine_that_computes_nonsense_is_named_replaced_and_left_out() {
+    let mut lab = Lab::new();
+    lab.network("switch", &["ann", "bob"], "10.77.0");
+    let place = tempfile::tempdir().unwrap();
+    let nan: Vec<u8> = f32::NAN.to_le_bytes().repeat(LAST_NORM / 4);
+    let ann = lab.node("ann", "");
+    let mut bob = lab.host("bob", "");
+    bob.environment = vec![("HIVEMIND_STARTER", altered(place.path(), LAST_NORM as i64, &nan))];
+    bob.start(&lab);
+    pair(&lab, &ann, &bob);
+    // The words are those of a machine that computes right, and none of the other's.
+    let answer = ann.ask(&lab, QUESTION, 20, 2);
+    assert_eq!(answer["text"], "The capital of France is Paris.");
+    assert_eq!(holders(&answer), ["ann", "ann"]);
+    let (_, plan, _) = ann.try_run(&lab, &["plan"]);
+    assert!(plan.contains("bob left out for 1 min: its stages failed"), "{plan}");
+    let (code, _, refusal) = ann.try_run(&lab, &["chat", "--prompt", "x", "--stages", "2"]);
+    assert!(code == 1 && refusal.contains("only 1 are here and share"), "{refusal}");
+}
+
+#[test]
+fn a_machine_that_refuses_what_it_promised_is_passed_over() {
+    let mut lab = Lab::new();
+    lab.network("switch", &["ann", "bob"], "10.77.0");
+    let place = tempfile::tempdir().unwrap();
+    let ann = lab.node("ann", "");
+    let mut bob = lab.host("bob", "");
+    bob.start(&lab);
+    claim(&lab, &mut bob, 100.0);
+    // Its file is not the model that it says it has.
+    bob.kill();
+    let other = altered(place.path(), 98_362_432 - 31_866_688, &7f32.to_le_bytes());
+    bob.environment = vec![("HIVEMIND_STARTER", other)];
+    bob.start(&lab);
+    pair(&lab, &ann, &bob);
+    patiently("the plan believes it", || ann.run(&lab, &["plan"]).contains("bob (layers"));
+    let answer = ask(&ann, &lab, QUESTION, "20");
+    assert_eq!((answer["text"].as_str(), holders(&answer)), (Some("The capital of France is Paris."), vec!["ann".to_owned()]));
+}
+
+#[test]
+fn a_machine_that_is_slower_than_it_says_is_planned_with_as_it_was_seen() {
+    let mut lab = Lab::new();
+    lab.network("switch", &["ann", "bob"], "10.77.0");
+    let ann = lab.node("ann", "");
+    let mut bob = lab.node("bob", "");
+    claim(&lab, &mut bob, 100.0);
+    pair(&lab, &ann, &bob);
+    patiently("the plan believes it", || ann.run(&lab, &["plan"]).contains("bob (layers"));
+    let believed = ann.json(&lab, &["plan"])["decode_tokens_per_s"].as_f64().unwrap();
+    let answer = ask(&ann, &lab, LONG, "60");
+    assert_eq!(holders(&answer), ["bob"]);
+    patiently("what was seen counts", || {
+        let plan = ann.json(&lab, &["plan"]);
+        let reasons = plan["reasons"].to_string();
+        plan["decode_tokens_per_s"].as_f64().unwrap() < believed / 5.0 && reasons.contains("bob counts as slower")
+    });
+}
+
+#[test]
+fn an_answer_moves_to_a_better_machine_that_comes_while_it_is_under_way() {
+    let mut lab = Lab::new();
+    lab.network("switch", &["ann", "bob"], "10.77.0");
+    let mut ann = lab.node("ann", "");
+    let mut bob = lab.node("bob", "");
+    claim(&lab, &mut ann, 0.1);
+    claim(&lab, &mut bob, 3.0);
+    let undisturbed = ask(&ann, &lab, LONG, "900");
+    let command = ["chat", "--prompt", LONG, "--max-tokens", "900", "--json"];
+    let child = ann.command(&lab, &command).spawn().unwrap();
+    // The answer is under way when the other machine is let in.
+    std::thread::sleep(Duration::from_millis(500));
+    pair(&lab, &ann, &bob);
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(answer["tokens"], undisturbed["tokens"], "no token is lost or doubled");
+    assert_eq!((holders(&undisturbed), holders(&answer)), (vec!["ann".to_owned()], vec!["bob".to_owned()]));
+    patiently("the old place is free", || common::children(ann.process()).is_empty());
+}

@@ -1,0 +1,45 @@
+/** The models on this machine, for the picker and the page of models. */
+
+import { type OnDisk, commands } from "./bindings";
+import { call, why } from "./call";
+
+class Library {
+  models = $state<OnDisk[]>([]);
+  /** What is being done to a model, by its name. */
+  busy = $state<Record<string, "load" | "unload" | "remove" | undefined>>({});
+  problem = $state("");
+
+  async refresh(): Promise<void> {
+    try {
+      this.models = await call(commands.listModels());
+    } catch (thrown) {
+      this.problem = why(thrown);
+    }
+  }
+
+  load(name: string): Promise<void> {
+    return this.#change(name, "load", () => commands.loadModel(name));
+  }
+
+  unload(name: string): Promise<void> {
+    return this.#change(name, "unload", () => commands.unloadModel(name));
+  }
+
+  remove(name: string): Promise<void> {
+    return this.#change(name, "remove", () => commands.removeModel(name));
+  }
+
+  async #change(name: string, what: "load" | "unload" | "remove", change: () => ReturnType<typeof commands.loadModel>): Promise<void> {
+    this.problem = "";
+    this.busy[name] = what;
+    try {
+      await call(change());
+    } catch (thrown) {
+      this.problem = why(thrown);
+    }
+    this.busy[name] = undefined;
+    await this.refresh();
+  }
+}
+
+export const library = new Library();
