@@ -76,15 +76,14 @@ fn a_machine_that_refuses_what_it_promised_is_passed_over() {
     let mut lab = Lab::new();
     lab.network("switch", &["ann", "bob"], "10.77.0");
     let place = tempfile::tempdir().unwrap();
-    let ann = lab.node("ann", "");
-    let mut bob = lab.host("bob", "");
-    bob.start(&lab);
+    let mut bob = lab.node("bob", "");
     claim(&lab, &mut bob, 100.0);
     // Its file is not the model that it says it has.
     bob.kill();
     let other = altered(place.path(), 98_362_432 - 31_866_688, &7f32.to_le_bytes());
     bob.environment = vec![("HIVEMIND_STARTER", other)];
     bob.start(&lab);
+    let ann = lab.node("ann", "");
     pair(&lab, &ann, &bob);
     patiently("the plan believes it", || ann.run(&lab, &["plan"]).contains("bob (layers"));
     let answer = ask(&ann, &lab, QUESTION, "20");
@@ -95,9 +94,9 @@ fn a_machine_that_refuses_what_it_promised_is_passed_over() {
 fn a_machine_that_is_slower_than_it_says_is_planned_with_as_it_was_seen() {
     let mut lab = Lab::new();
     lab.network("switch", &["ann", "bob"], "10.77.0");
-    let ann = lab.node("ann", "");
     let mut bob = lab.node("bob", "");
     claim(&lab, &mut bob, 100.0);
+    let ann = lab.node("ann", "");
     pair(&lab, &ann, &bob);
     patiently("the plan believes it", || ann.run(&lab, &["plan"]).contains("bob (layers"));
     let believed = ann.json(&lab, &["plan"])["decode_tokens_per_s"].as_f64().unwrap();

@@ -27,7 +27,7 @@ const MOST_DOUBLINGS: u32 = 8;
 /// A prediction this far off is the noise of machines that people work on.
 const NOISE: f64 = 1.5;
 /// No machine is counted as slower than this part of what it says.
-const SLOWEST: f64 = 0.02;
+const SLOWEST: f64 = 1e-4;
 
 /// Answers of fewer tokens say little about speed.
 const ENOUGH_TOKENS: usize = 16;
@@ -106,8 +106,8 @@ impl Trust {
 /// The part of its claimed speed that the other machines have shown, where a token took `token_us`. What this machine's own
 /// stages took is known; the rest of what is too much is the others'.
 fn others_pace(token_us: f64, own_us: f64, claimed: &Costs, is_own: &[bool]) -> f64 {
-    let others_claim: f64 = claimed.stages_us.iter().zip(is_own).filter(|(_, own)| !**own).map(|(us, _)| us).sum();
-    let theirs = token_us - own_us - claimed.links_us;
+    let others_claim: f64 = claimed.reading_us.iter().zip(is_own).filter(|(_, own)| !**own).map(|(us, _)| us).sum();
+    let theirs = token_us - own_us - claimed.rest_us;
     if others_claim <= 0.0 || theirs <= others_claim * NOISE { 1.0 } else { (others_claim / theirs).max(SLOWEST) }
 }
 
@@ -166,7 +166,7 @@ mod tests {
 
     #[test]
     fn what_is_too_much_is_the_others_beyond_noise() {
-        let claimed = Costs { stages_us: vec![5000.0, 1000.0], links_us: 300.0 };
+        let claimed = Costs { reading_us: vec![5000.0, 1000.0], rest_us: 300.0 };
         let own = [true, false];
         assert!((others_pace(6300.0, 5000.0, &claimed, &own) - 1.0).abs() < 1e-9);
         assert!((others_pace(6800.0, 5000.0, &claimed, &own) - 1.0).abs() < 1e-9);
@@ -174,7 +174,7 @@ mod tests {
         assert!((others_pace(15_300.0, 5000.0, &claimed, &own) - 0.1).abs() < 1e-9);
         // This machine's own slowness is not theirs.
         assert!((others_pace(15_300.0, 14_000.0, &claimed, &own) - 1.0).abs() < 1e-9);
-        let alone = Costs { stages_us: vec![5000.0], links_us: 0.0 };
+        let alone = Costs { reading_us: vec![5000.0], rest_us: 0.0 };
         assert!((others_pace(9e9, 0.0, &alone, &[true]) - 1.0).abs() < 1e-9);
     }
 }

@@ -84,16 +84,16 @@ pub fn choose(
 /// What one token of a conversation takes, in microseconds.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Costs {
-    /// In each stage.
-    pub stages_us: Vec<f64>,
-    /// On the links between them, once around.
-    pub links_us: f64,
+    /// Reading the weights, in each stage: what a machine's speed decides.
+    pub reading_us: Vec<f64>,
+    /// Everything else, once around: links, and what each stage takes besides.
+    pub rest_us: f64,
 }
 
 impl Costs {
     /// Tokens per second of one conversation.
     pub fn tokens_per_s(&self) -> f64 {
-        1e6 / (self.stages_us.iter().sum::<f64>() + self.links_us)
+        1e6 / (self.reading_us.iter().sum::<f64>() + self.rest_us)
     }
 }
 
@@ -107,8 +107,8 @@ pub fn predict(
 ) -> Costs {
     let problem = Problem::new(model, nodes, link, wanted);
     let order: Vec<usize> = stages.iter().map(|(node, _)| *node).collect();
-    let stages_us = stages.iter().map(|(node, layers)| problem.stage_us(*node, layers)).collect();
-    Costs { stages_us, links_us: problem.ring_us(&order) }
+    let reading_us = stages.iter().map(|(node, layers)| problem.reading_us(*node, layers)).collect();
+    Costs { reading_us, rest_us: problem.ring_us(&order) + STAGE_US * stages.len() as f64 }
 }
 
 /// Whether a model that is loaded moves to another plan.
@@ -196,11 +196,15 @@ impl<'a> Problem<'a> {
 
     /// Time a stage takes for a token. The embedding is looked up, not read.
     fn stage_us(&self, node: usize, layers: &Range<usize>) -> f64 {
+        STAGE_US + self.reading_us(node, layers)
+    }
+
+    fn reading_us(&self, node: usize, layers: &Range<usize>) -> f64 {
         let mut bytes = self.before[layers.end] - self.before[layers.start];
         if layers.end == self.layers() {
             bytes = bytes.saturating_add(self.model.head_bytes);
         }
-        STAGE_US + bytes as f64 * 1e6 / self.nodes[node].bytes_per_s.max(1.0)
+        bytes as f64 * 1e6 / self.nodes[node].bytes_per_s.max(1.0)
     }
 
     /// The hops of one token around the ring.
