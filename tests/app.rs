@@ -117,6 +117,8 @@ fn a_newer_version_is_found_checked_and_installed() {
     let installed = home.path().join("installed");
     std::fs::write(&installed, "\x7fELF old").unwrap();
     let releases = Releases::new();
+    let app_file = |what: &str| [b"\x7fELF", what.as_bytes(), &[0; 64]].concat();
+    let (new, evil) = (app_file("new"), app_file("evil"));
     let (url, key) = (releases.url(), releases.key());
     let over = installed.to_str().unwrap();
     let environment = [("HIVEMIND_UPDATE_URL", url.as_str()), ("HIVEMIND_UPDATE_KEY", &key), ("HIVEMIND_UPDATE_OVER", over)];
@@ -133,7 +135,7 @@ fn a_newer_version_is_found_checked_and_installed() {
     app.click("Check for Updates");
     patiently("it is the newest", || said().contains("This is the newest version."));
     // One that somebody else has tampered with is not installed.
-    releases.offer("9.9.9", b"\x7fELF evil", b"\x7fELF new");
+    releases.offer("9.9.9", &evil, &new);
     tray.click("Check for Updates…");
     patiently("it is found", || said().contains("Version 9.9.9 is there.") && said().contains("Faster."));
     app.picture("update");
@@ -141,12 +143,12 @@ fn a_newer_version_is_found_checked_and_installed() {
     patiently("it is refused", || said().contains("9.9.9 was not installed"));
     assert_eq!(std::fs::read(&installed).unwrap(), b"\x7fELF old");
     // The publisher's is.
-    releases.offer("9.9.9", b"\x7fELF new", b"\x7fELF new");
+    releases.offer("9.9.9", &new, &new);
     app.click("Check for Updates");
     patiently("it is found", || said().contains("Version 9.9.9 is there."));
     app.click("Install");
     patiently("it runs after a restart", || said().contains("runs after a restart"));
-    assert_eq!(std::fs::read(&installed).unwrap(), b"\x7fELF new");
+    assert_eq!(std::fs::read(&installed).unwrap(), new);
     app.quit();
 }
 
