@@ -110,6 +110,78 @@ fn a_node_that_cannot_start_says_why_in_a_window() {
     patiently("it says why", || app.text("main").contains("unknown field `shaer`"));
 }
 
+/// Keeps a conversation as the app does.
+fn keep(app: &App, id: &str, title: &str, messages: &serde_json::Value) {
+    let keep = "const conversation = { id: arguments[0], title: arguments[1], system: '', draft: '',
+            updated_s: Date.now() / 1000, messages: arguments[2] };
+        window.__TAURI_INTERNALS__.invoke('keep_conversation', { conversation });";
+    app.script_with(keep, &json!([id, title, messages]));
+}
+
+fn said(role: &str, text: &str) -> serde_json::Value {
+    json!({ "role": role, "text": text, "tokens": [], "seed": 1, "note": null, "complete": true })
+}
+
+const CODE: &str = "Here is a function, and what it costs.\n\n```python\ndef mean(values: list[float]) -> float:\n    \
+    \"\"\"The arithmetic mean of some numbers.\"\"\"\n    if not values:\n        raise ValueError(\"no numbers\")  # nothing to divide by\n    \
+    return sum(values) / len(values)\n```\n\n| numbers | time | memory |\n|---|---|---|\n| 1,000 | 12 µs | 8 kB |\n| 1,000,000 | 11 ms | 8 MB |\n\n\
+    > It reads every number once.\n\n1. **First** the sum\n2. then the *division*";
+
+#[test]
+fn code_long_words_and_errors_are_shown_as_they_should_be() {
+    let home = tempfile::tempdir().unwrap();
+    settle(home.path(), "Studio");
+    let mut desktop = Desktop::new(Look::Light);
+    for look in [Look::Light, Look::Dark] {
+        desktop = desktop.looking(look);
+        let app = App::start(desktop, home.path());
+        let long = "Pneumonoultramicroscopicsilicovolcanoconiosis".repeat(8);
+        keep(&app, "code", "A function for the arithmetic mean", &json!([said("user", "Write a mean."), said("assistant", CODE)]));
+        keep(&app, "long", &long, &json!([said("user", &long), said("assistant", &format!("{long}\n\n`{long}`"))]));
+        app.show_main();
+        app.click("A function for the arithmetic mean");
+        patiently("the code has colours", || {
+            app.script("return document.querySelectorAll('.body .hljs-keyword').length > 2") == true
+        });
+        assert_eq!(app.text(".body pre").lines().count(), 5);
+        app.picture("code");
+        app.click(&long);
+        patiently("it is shown", || app.text(".body").starts_with("Pneumono"));
+        // However long a word is, nothing is pushed off the side.
+        let wide = "return [...document.querySelectorAll('.chat, .messages, aside, header')].filter(
+            (part) => part.scrollWidth > part.clientWidth + 1).map((part) => part.className || part.tagName)";
+        assert_eq!(app.script(wide), json!([]));
+        app.picture("long");
+        // More than the model reads: what happened, and nothing is lost.
+        app.click("New chat");
+        app.ask(&"word ".repeat(12_000));
+        patiently("it says why", || app.text(".problem").contains("reads at most"));
+        app.picture("error");
+        desktop = app.quit();
+    }
+}
+
+#[test]
+fn an_exported_conversation_lies_among_the_downloads() {
+    let home = tempfile::tempdir().unwrap();
+    settle(home.path(), "Studio");
+    let downloads = home.path().join("downloads");
+    std::fs::create_dir_all(&downloads).unwrap();
+    std::fs::create_dir_all(home.path().join("XDG_CONFIG_HOME")).unwrap();
+    let dirs = format!("XDG_DOWNLOAD_DIR=\"{}\"\n", downloads.display());
+    std::fs::write(home.path().join("XDG_CONFIG_HOME/user-dirs.dirs"), dirs).unwrap();
+    let app = App::start(Desktop::new(Look::Light), home.path());
+    keep(&app, "lisbon", "Lisbon", &json!([said("user", "Plan a week."), said("assistant", "Go by tram.")]));
+    app.show_main();
+    app.click("Lisbon");
+    patiently("it is open", || app.text(".body").contains("tram"));
+    app.click("Export");
+    patiently("it says where", || app.text(".news").contains("Lisbon.md"));
+    let written = std::fs::read_to_string(downloads.join("Lisbon.md")).unwrap();
+    assert_eq!(written, "# Lisbon\n\n## You\n\nPlan a week.\n\n## Answer\n\nGo by tram.\n");
+    app.quit();
+}
+
 #[test]
 fn a_newer_version_is_found_checked_and_installed() {
     let home = tempfile::tempdir().unwrap();
@@ -319,5 +391,72 @@ fn a_machine_is_let_in_by_its_code_takes_layers_and_leaves_without_a_word_lost()
     app.click("Stop");
     patiently("nothing broke off", || app.text(".field button") == "Send");
     assert_eq!(app.text(".problem"), "");
+    app.quit();
+}
+
+/// Frames of a scroll from end to end: how many a second, and the longest in milliseconds.
+const SCROLL: &str = "const [selector, done] = [arguments[0], arguments[arguments.length - 1]];
+    const part = document.querySelector(selector);
+    part.scrollTo({ top: 0 });
+    const [frames, began] = [[], performance.now()];
+    let last = began;
+    const step = (now) => {
+        frames.push(now - last);
+        last = now;
+        part.scrollTop += part.clientHeight / 8;
+        if (now - began < 4000) return requestAnimationFrame(step);
+        frames.shift();
+        done([frames.length / (frames.reduce((sum, frame) => sum + frame, 0) / 1000), Math.max(...frames)]);
+    };
+    requestAnimationFrame(step);";
+
+/// Figures for `docs/performance.md`; run it by name with `--ignored --nocapture`.
+#[test]
+#[ignore = "it measures, and judges nothing"]
+#[allow(clippy::print_stdout)]
+fn figures() {
+    let home = tempfile::tempdir().unwrap();
+    settle(home.path(), "Studio");
+    let app = App::start(Desktop::new(Look::Light), home.path());
+    let paragraph = "Bees **dance** to tell each other where `flowers` are; the angle is the direction, and the time is the way. ";
+    let whole: String = (0..90).map(|n| format!("## Part {n}\n\n{}\n\n- one\n- two\n\n", paragraph.repeat(4))).collect();
+    keep(&app, "long", "Ten thousand tokens", &json!([said("user", "Tell me all."), said("assistant", &whole)]));
+    let many: Vec<_> = (0..250).flat_map(|n| [said("user", &format!("Question {n}?")), said("assistant", paragraph)]).collect();
+    keep(&app, "many", "Five hundred messages", &json!(many));
+    for n in 0..198 {
+        keep(&app, &format!("c{n}"), &format!("Conversation {n}"), &json!([said("user", "Hello.")]));
+    }
+    app.show_main();
+    patiently("they are listed", || {
+        app.script("return document.querySelectorAll('aside li').length") == 200
+    });
+    for (title, about) in [("Ten thousand tokens", whole.len()), ("Five hundred messages", many.len())] {
+        app.click(title);
+        patiently("it is open", || app.text("h1") == title);
+        std::thread::sleep(std::time::Duration::from_secs(1));
+        println!("{title} ({about}): frames a second and longest frame in ms: {}", app.script_later(SCROLL, &json!([".messages"])));
+    }
+    println!("200 conversations: {}", app.script_later(SCROLL, &json!([".list"])));
+    let listed = "const done = arguments[arguments.length - 1];
+        const began = performance.now();
+        const field = document.querySelector('input[type=search]');
+        field.value = 'conversation';
+        field.dispatchEvent(new Event('input', { bubbles: true }));
+        const wait = () => document.querySelectorAll('aside li').length === 198
+            ? requestAnimationFrame(() => done(performance.now() - began)) : requestAnimationFrame(wait);
+        wait();";
+    println!("searched in 200 conversations, ms: {}", app.script_later(listed, &json!([])));
+    app.hide();
+    let mut shown = Vec::new();
+    let tray = app.tray();
+    for _ in 0..10 {
+        let before = std::time::Instant::now();
+        tray.click("Show Overview…");
+        while app.windows_seen() == 0 {}
+        shown.push(before.elapsed().as_millis());
+        app.press("Escape");
+        patiently("it is closed", || app.windows_seen() == 0);
+    }
+    println!("popover shown after, ms, the search for its window included: {shown:?}");
     app.quit();
 }

@@ -146,6 +146,7 @@ impl Shell {
                 Ok(())
             }
             Choice::Update => {
+                windows::show_page(app, "settings");
                 let app = app.clone();
                 tauri::async_runtime::spawn(async move { update::go_on(&app).await });
                 Ok(())

@@ -64,6 +64,11 @@ impl Desktop {
         Self { display: format!(":{number}"), bus, look, _processes: [screen, bus_process] }
     }
 
+    /// The same desktop in another look.
+    pub(crate) fn looking(self, look: Look) -> Self {
+        Self { look, ..self }
+    }
+
     fn dress(&self, command: &mut Command) {
         command.env("DISPLAY", &self.display).env("DBUS_SESSION_BUS_ADDRESS", &self.bus).env("NO_AT_BRIDGE", "1");
         command.env("GTK_THEME", if matches!(self.look, Look::Dark) { "Adwaita:dark" } else { "Adwaita" });
@@ -152,6 +157,20 @@ impl App {
         let value = self.post("execute/sync", &json!({ "script": body, "args": arguments }));
         assert!(value.get("error").is_none(), "{value}");
         value
+    }
+
+    /// Runs a function body that calls its last argument with what it gives, once it has it.
+    pub(crate) fn script_later(&self, body: &str, arguments: &Value) -> Value {
+        let value = self.post("execute/async", &json!({ "script": body, "args": arguments }));
+        assert!(value.get("error").is_none(), "{value}");
+        value
+    }
+
+    /// Presses a key in whatever window of the app is on the screen, as a keyboard does.
+    pub(crate) fn press(&self, key: &str) {
+        let mut press = Command::new("xdotool");
+        press.args(["search", "--onlyvisible", "--name", "^HiveMind$", "windowfocus", "--sync", "key", key]);
+        let _ = press.env("DISPLAY", &self.desktop.display).stderr(Stdio::null()).status();
     }
 
     /// Clicks the button of this text or name.

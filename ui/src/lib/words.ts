@@ -53,7 +53,7 @@ export const words = {
   openChat: "Open Chat",
   quit: "Quit",
   memoryHere: "Memory on this machine",
-  swarmGives: (bytes: number) => `The swarm gives ${gigabytes(bytes)} in all`,
+  swarmGives: (bytes: number) => (bytes > 0 ? `The swarm gives ${gigabytes(bytes)} in all` : "Nothing is shared now"),
   wantsToJoin: (name: string) => `${name} wants to join`,
   waitsFor: (name: string) => `Waiting for ${name}`,
   codeHint: "The other machine shows the same six digits. Approve only if they agree.",
@@ -91,9 +91,13 @@ export const words = {
   keep: "Keep",
   layersLoaded: (layers: number, of: number) => `${layers} of ${of} layers`,
   swarmHas: (bytes: number, machines: number) =>
-    `The swarm has ${gigabytes(bytes)} on ${several(machines, "machine", "machines")}. Each model below says what it takes and where it would go now.`,
+    machines === 0
+      ? "Nothing is shared now; models run on this machine alone."
+      : `The swarm has ${gigabytes(bytes)} on ${several(machines, "machine", "machines")}. Each model says where it would go now.`,
   fits: (needs: number, has: number, machines: number) =>
-    `Takes ${gigabytes(needs)}; the swarm has ${gigabytes(has)} on ${several(machines, "machine", "machines")}`,
+    machines === 0
+      ? `Takes ${gigabytes(needs)} on this machine`
+      : `Takes ${gigabytes(needs)}; the swarm has ${gigabytes(has)} on ${several(machines, "machine", "machines")}`,
   exported: (file: string) => `Saved as ${file}`,
   export: "Export",
   deleted: (title: string) => `“${title}” is deleted.`,
