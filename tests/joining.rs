@@ -22,8 +22,18 @@ impl Node {
     }
 
     fn start_with(home: &Path, name: &str, options: &[&str]) -> Self {
+        Self::start_by(Command::new(env!("CARGO_BIN_EXE_hivemind")), home, name, options)
+    }
+
+    /// A node on a machine whose clock is so many seconds off.
+    fn start_off(home: &Path, name: &str, seconds: i32) -> Self {
+        let mut command = Command::new("faketime");
+        command.args(["--exclude-monotonic", "-m", "-f", &format!("{seconds:+}s"), env!("CARGO_BIN_EXE_hivemind")]);
+        Self::start_by(command, home, name, &[])
+    }
+
+    fn start_by(mut command: Command, home: &Path, name: &str, options: &[&str]) -> Self {
         let folder = home.join(name);
-        let mut command = Command::new(env!("CARGO_BIN_EXE_hivemind"));
         for setting in SETTINGS {
             command.env_remove(setting);
         }
@@ -137,6 +147,22 @@ fn an_invitation_brings_two_machines_to_a_code_once() {
     late.refused(&["approve", "nobody"], None, "no machine \"nobody\"");
     // A refused guest may still use a good one.
     assert!(late.json(&["join", &fresh], None)["code"].is_string());
+}
+
+#[test]
+fn clocks_an_hour_off_keep_nobody_out() {
+    for off in [3600, -3600] {
+        let home = tempfile::tempdir().unwrap();
+        let (host, guest) = (Node::start(home.path(), "host"), Node::start_off(home.path(), "guest", off));
+        // Good for six minutes, by the clock of the machine that invites.
+        let ticket = host.json(&["invite", "--hours", "0.1"], None)["ticket"].as_str().unwrap().to_owned();
+        join(&host, &guest, &ticket);
+        let answer = guest.json(&["chat", "--prompt", "What is the capital of France?", "--stages", "2"], None);
+        assert_eq!(answer["text"], "The capital of France is Paris.");
+        let late = Node::start(home.path(), "late");
+        let ticket = guest.json(&["invite", "--hours", "0.1"], None)["ticket"].as_str().unwrap().to_owned();
+        assert!(late.json(&["join"], Some(&ticket))["code"].is_string());
+    }
 }
 
 #[test]
