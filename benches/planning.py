@@ -1,13 +1,14 @@
 """Whether plans keep what they promise: predicted beside measured speed, and the swarm beside its fastest machine.
 
 First on one, two and three nodes of this machine. Then in random set-ups of two or three machines, each in a network namespace
-with a part of a core and a link of its own delay and rate: the swarm, as it plans for itself, against every one of its machines
+with a part of a core and a link of its own rate: the swarm, as it plans for itself, against every one of its machines
 alone. Needs root, iproute2 and the cpu controller of cgroups version 1; nothing leaves the namespaces.
 
 Usage: planning.py EXECUTABLE [--rounds N] [--set-ups N] [--seed S]
 """
 
 import argparse
+import concurrent.futures
 import json
 import pathlib
 import random
@@ -26,7 +27,18 @@ PERIOD_US = 20_000
 
 def predicted(executable, rounds):
     with tempfile.TemporaryDirectory() as folder:
-        nodes = surviving.start(executable, folder, ["a", "b", "c"])
+        nodes = []
+        for name in ["a", "b", "c"]:
+            # One after the other, so that each measures itself alone, as on a machine of its own.
+            node = surviving.Node(executable, folder, name, "0-1")
+            node.name = name
+            while not (node.folder / "speed.json").exists():
+                time.sleep(0.1)
+            nodes.append(node)
+        for index, a in enumerate(nodes):
+            for b in nodes[index + 1 :]:
+                surviving.pair(a, b)
+        time.sleep(5)  # Until links are measured.
         try:
             for stages in [1, 2, 3]:
                 plan = surviving.get(nodes[0], f"/hive/v1/plan?stages={stages}")["decode_tokens_per_s"]
@@ -78,12 +90,13 @@ def set_ups(executable, count, seed):
             for b in machines[index + 1 :]:
                 joining.pair(a, b)
         for number in range(count):
-            shares = [round(chance.uniform(0.2, 1.0), 2) for _ in machines]
-            delays = [round(chance.choice([0, chance.uniform(0.1, 3)]), 2) for _ in machines]
-            rates = [chance.choice([100, 1000, 10_000]) for _ in machines]
-            for machine, share, delay, rate in zip(machines, shares, delays, rates):
-                joining.sh(f"tc -n {machine.host} qdisc replace dev lan root netem delay {delay}ms rate {rate}mbit")
-                machine.throttle(share)
+            # Together less than the two cores there are, so that they can measure themselves side by side.
+            shares = [round(chance.uniform(0.15, 0.6), 2) for _ in machines]
+            rates = [chance.choice([20, 100, 1000]) for _ in machines]
+            for machine, rate in zip(machines, rates):
+                joining.sh(f"tc -n {machine.host} qdisc replace dev lan root tbf rate {rate}mbit burst 64kb latency 50ms")
+            with concurrent.futures.ThreadPoolExecutor() as side_by_side:
+                list(side_by_side.map(Machine.throttle, machines, shares))
             for machine in machines:
                 machine.wait(lambda peers: all(peer["state"] == "approved" and peer["profile"] for peer in peers.values()))
             time.sleep(4)  # Until links are measured.
@@ -97,7 +110,7 @@ def set_ups(executable, count, seed):
                 swarm.append(speed)
             best = max(statistics.median(column) for column in zip(*alone))
             ratios.append(statistics.median(swarm) / best)
-            print(f"{number + 1}: shares {shares}, delays {delays} ms, rates {rates}: alone best {best:.1f}, swarm {statistics.median(swarm):.1f} on {'+'.join(used)}: {ratios[-1]:.2f}", flush=True)
+            print(f"{number + 1}: shares {shares}, {rates} Mbit/s: alone best {best:.1f}, swarm {statistics.median(swarm):.1f} on {'+'.join(used)}: {ratios[-1]:.2f}", flush=True)
     joining.end()
     for host in hosts:
         (GROUPS / host).rmdir()

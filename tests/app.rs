@@ -136,7 +136,12 @@ fn code_long_words_and_errors_are_shown_as_they_should_be() {
         desktop = desktop.looking(look);
         let app = App::start(desktop, home.path());
         let long = "Pneumonoultramicroscopicsilicovolcanoconiosis".repeat(8);
-        keep(&app, "code", "A function for the arithmetic mean", &json!([said("user", "Write a mean."), said("assistant", CODE)]));
+        keep(
+            &app,
+            "code",
+            "A function for the arithmetic mean",
+            &json!([said("user", "Write a mean."), said("assistant", CODE)]),
+        );
         keep(&app, "long", &long, &json!([said("user", &long), said("assistant", &format!("{long}\n\n`{long}`"))]));
         app.show_main();
         app.click("A function for the arithmetic mean");
@@ -193,7 +198,8 @@ fn a_newer_version_is_found_checked_and_installed() {
     let (new, evil) = (app_file("new"), app_file("evil"));
     let (url, key) = (releases.url(), releases.key());
     let over = installed.to_str().unwrap();
-    let environment = [("HIVEMIND_UPDATE_URL", url.as_str()), ("HIVEMIND_UPDATE_KEY", &key), ("HIVEMIND_UPDATE_OVER", over)];
+    let environment =
+        [("HIVEMIND_UPDATE_URL", url.as_str()), ("HIVEMIND_UPDATE_KEY", &key), ("HIVEMIND_UPDATE_OVER", over)];
     let app = App::open_with(Desktop::new(Look::Light), home.path(), &environment);
     patiently("the window", || app.script("return document.querySelector('nav') !== null") == true);
     let said = || app.text("[aria-label=Updates]");
@@ -418,23 +424,27 @@ fn figures() {
     let home = tempfile::tempdir().unwrap();
     settle(home.path(), "Studio");
     let app = App::start(Desktop::new(Look::Light), home.path());
-    let paragraph = "Bees **dance** to tell each other where `flowers` are; the angle is the direction, and the time is the way. ";
-    let whole: String = (0..90).map(|n| format!("## Part {n}\n\n{}\n\n- one\n- two\n\n", paragraph.repeat(4))).collect();
+    let paragraph =
+        "Bees **dance** to tell each other where `flowers` are; the angle is the direction, and the time is the way. ";
+    let part = |n: u32| format!("## Part {n}\n\n{}\n\n- one\n- two", paragraph.repeat(4));
+    let whole = (0..90).map(part).collect::<Vec<_>>().join("\n\n");
     keep(&app, "long", "Ten thousand tokens", &json!([said("user", "Tell me all."), said("assistant", &whole)]));
-    let many: Vec<_> = (0..250).flat_map(|n| [said("user", &format!("Question {n}?")), said("assistant", paragraph)]).collect();
+    let many: Vec<_> =
+        (0..250).flat_map(|n| [said("user", &format!("Question {n}?")), said("assistant", paragraph)]).collect();
     keep(&app, "many", "Five hundred messages", &json!(many));
     for n in 0..198 {
         keep(&app, &format!("c{n}"), &format!("Conversation {n}"), &json!([said("user", "Hello.")]));
     }
     app.show_main();
-    patiently("they are listed", || {
-        app.script("return document.querySelectorAll('aside li').length") == 200
-    });
+    patiently("they are listed", || app.script("return document.querySelectorAll('aside li').length") == 200);
     for (title, about) in [("Ten thousand tokens", whole.len()), ("Five hundred messages", many.len())] {
         app.click(title);
         patiently("it is open", || app.text("h1") == title);
         std::thread::sleep(std::time::Duration::from_secs(1));
-        println!("{title} ({about}): frames a second and longest frame in ms: {}", app.script_later(SCROLL, &json!([".messages"])));
+        println!(
+            "{title} ({about}): frames a second and longest frame in ms: {}",
+            app.script_later(SCROLL, &json!([".messages"]))
+        );
     }
     println!("200 conversations: {}", app.script_later(SCROLL, &json!([".list"])));
     let listed = "const done = arguments[arguments.length - 1];
@@ -446,9 +456,20 @@ fn figures() {
             ? requestAnimationFrame(() => done(performance.now() - began)) : requestAnimationFrame(wait);
         wait();";
     println!("searched in 200 conversations, ms: {}", app.script_later(listed, &json!([])));
+    let tray = app.tray();
+    tray.click("Settings…");
+    let on = "return document.querySelector('[role=switch]')?.getAttribute('aria-checked') === 'true'";
+    patiently("the switch", || app.script(on) == false);
+    let mut switched = Vec::new();
+    for round in 0..10 {
+        let before = std::time::Instant::now();
+        tray.click("Share Compute");
+        while app.script(on) != (round % 2 == 0) {}
+        switched.push(before.elapsed().as_millis());
+    }
+    println!("switched in the tray, seen in the window after, ms: {switched:?}");
     app.hide();
     let mut shown = Vec::new();
-    let tray = app.tray();
     for _ in 0..10 {
         let before = std::time::Instant::now();
         tray.click("Show Overview…");

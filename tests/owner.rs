@@ -33,9 +33,7 @@ fn a_limit_on_what_is_sent_counts_as_soon_as_it_is_written() {
     read("Hello.".to_owned());
     let free = read(format!("1 {words}"));
     std::fs::write(ann.folder.join("config.toml"), "bandwidth_mbit_per_s = 1\n").unwrap();
-    patiently("the others hear of it", || {
-        bob.peer(&lab, "ann").unwrap()["profile"]["sends_bits_per_s"] == 1_000_000
-    });
+    patiently("the others hear of it", || bob.peer(&lab, "ann").unwrap()["profile"]["sends_bits_per_s"] == 1_000_000);
     let limited = read(format!("2 {words}"));
     assert!(limited.as_secs_f64() > 2.0 && limited > free, "{limited:?} with the limit, {free:?} without");
     // A typo is not taken for a setting, and what counted goes on counting.
@@ -68,7 +66,8 @@ fn models_are_listed_loaded_let_go_and_removed() {
     assert_eq!(common::children(ann.process()).len(), 1);
 
     // One that answers is not let go.
-    let mut child = ann.command(&lab, &["chat", "--prompt", "Count to one thousand.", "--max-tokens", "800"]).spawn().unwrap();
+    let mut child =
+        ann.command(&lab, &["chat", "--prompt", "Count to one thousand.", "--max-tokens", "800"]).spawn().unwrap();
     patiently("it answers", || ann.json(&lab, &["status"])["profile"]["sessions"] == 1);
     let (code, _, refusal) = ann.try_run(&lab, &["models", "unload", STARTER]);
     assert!(code == 1 && refusal.contains("is answering"), "{refusal}");

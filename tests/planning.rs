@@ -87,7 +87,10 @@ fn a_machine_that_refuses_what_it_promised_is_passed_over() {
     pair(&lab, &ann, &bob);
     patiently("the plan believes it", || ann.run(&lab, &["plan"]).contains("bob (layers"));
     let answer = ask(&ann, &lab, QUESTION, "20");
-    assert_eq!((answer["text"].as_str(), holders(&answer)), (Some("The capital of France is Paris."), vec!["ann".to_owned()]));
+    assert_eq!(
+        (answer["text"].as_str(), holders(&answer)),
+        (Some("The capital of France is Paris."), vec!["ann".to_owned()])
+    );
 }
 
 #[test]

@@ -7,6 +7,7 @@ use hive_mind::conversations::{Conversation, Entry};
 use hive_node::serving::Wish;
 use hive_node::settings::Settings;
 use hive_node::{INVITE_VALID_FOR, ModelOnDisk, Ticket};
+use hive_view::Snapshot;
 use serde::{Deserialize, Serialize};
 use specta::Type;
 use tauri::ipc::Channel;
@@ -16,7 +17,6 @@ use tauri_plugin_autostart::ManagerExt;
 use crate::chat::{self, Ask, News};
 use crate::problem::Problem;
 use crate::shell::Shell;
-use crate::view::Snapshot;
 use crate::windows;
 
 type Result<T> = std::result::Result<T, Problem>;
@@ -249,13 +249,15 @@ pub(crate) async fn delete_conversation(shell: State<'_, Shell>, id: String) -> 
 #[specta::specta]
 pub(crate) async fn export_conversation(app: AppHandle, shell: State<'_, Shell>, id: String) -> Result<String> {
     let found = shell.conversations.get(&id).map_err(Problem::of("conversations"))?;
-    let conversation = found.ok_or_else(|| Problem::new("no_such_conversation", "this conversation is not kept yet"))?;
+    let conversation =
+        found.ok_or_else(|| Problem::new("no_such_conversation", "this conversation is not kept yet"))?;
     let folder = app.path().download_dir().or_else(|_| app.path().home_dir()).map_err(Problem::of("not_exported"))?;
     let written = conversation.write_to(&folder).map_err(Problem::of("not_exported"))?;
     Ok(written.display().to_string())
 }
 
 /// What the owner has set; what is empty is as usual.
+#[allow(clippy::struct_excessive_bools, reason = "they are switches on a page, each of its own")]
 #[derive(Debug, Clone, Serialize, Deserialize, Type)]
 pub(crate) struct Preferences {
     /// The name other machines show.
@@ -302,10 +304,11 @@ impl Preferences {
     }
 
     /// The settings that follow from these, where they were `before`.
-    fn over(self, before: Settings) -> Result<Settings> {
+    fn over(self, before: &Settings) -> Result<Settings> {
         let given = |text: Option<String>| text.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
         let address = |text: Option<String>| -> Result<Option<SocketAddr>> {
-            let no_address = |text| Problem::new("settings", format!("\"{text}\" is no address; write it like 127.0.0.1:4483"));
+            let no_address =
+                |text| Problem::new("settings", format!("\"{text}\" is no address; write it like 127.0.0.1:4483"));
             given(text).map(|text| text.parse().map_err(|_| no_address(text))).transpose()
         };
         let settings = Settings {
@@ -318,7 +321,8 @@ impl Preferences {
             relay: given(self.relay),
             api: address(self.api)?,
             bind: address(self.bind)?,
-            ..before
+            share: before.share,
+            notify: before.notify,
         };
         settings.check().map_err(Problem::of("settings"))?;
         Ok(settings)
@@ -339,7 +343,7 @@ pub(crate) async fn preferences(app: AppHandle, shell: State<'_, Shell>) -> Resu
 pub(crate) async fn prefer(app: AppHandle, shell: State<'_, Shell>, wanted: Preferences) -> Result<bool> {
     let before = Settings::read(&shell.folder)?;
     let (notify, open_at_login) = (wanted.notify, wanted.open_at_login);
-    let settings = wanted.over(before.clone())?;
+    let settings = wanted.over(&before)?;
     settings.write(&shell.folder)?;
     if notify != before.notify.unwrap_or(false) {
         shell.want_notifications(notify)?;

@@ -4,7 +4,7 @@ use tauri::menu::{AboutMetadata, Menu, MenuItem, PredefinedMenuItem, Submenu};
 use tauri::window::{Effect, EffectState, EffectsBuilder};
 use tauri::{AppHandle, WebviewWindow, Wry};
 
-/// The menu bar, while a window is open. Its own entries have the ids of the tray's (`menu.rs`).
+/// The menu bar, while a window is open. Its own entries have the ids of the tray's (`hive_view::menu`).
 pub(crate) fn menu_bar(app: &AppHandle) -> tauri::Result<Menu<Wry>> {
     let item = |id: &str, text: &str, keys: &str| MenuItem::with_id(app, id, text, true, Some(keys));
     let about = AboutMetadata { copyright: Some("The HiveMind authors".to_owned()), ..AboutMetadata::default() };

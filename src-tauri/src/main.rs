@@ -4,13 +4,11 @@ mod chat;
 mod ipc;
 #[cfg(target_os = "macos")]
 mod mac;
-mod menu;
 mod notify;
 mod problem;
 mod shell;
 mod tray;
 mod update;
-mod view;
 mod windows;
 
 use std::path::PathBuf;
@@ -115,7 +113,7 @@ fn start() -> Result<(), Box<dyn std::error::Error>> {
         )
         .invoke_handler(commands.invoke_handler())
         .on_menu_event(|app, event| {
-            if let (Some(choice), Some(shell)) = (menu::choice(event.id().as_ref()), app.try_state::<Shell>()) {
+            if let (Some(choice), Some(shell)) = (hive_view::choice(event.id().as_ref()), app.try_state::<Shell>()) {
                 shell.choose(app, choice);
             }
         })

@@ -1,9 +1,9 @@
 //! A word to an owner who looks elsewhere: a machine wants to join. A click on it shows the popover.
 
+use hive_view::Request;
 use notify_rust::{Notification, NotificationResponse};
 use tauri::AppHandle;
 
-use crate::view::Request;
 use crate::windows;
 
 /// Those of `now` that nobody has been told of yet: machines that asked, and that were not waiting `before`.
@@ -44,7 +44,14 @@ mod tests {
 
     fn request(id: &str, asked_by_them: bool) -> Request {
         let text = String::new;
-        Request { id: id.to_owned(), name: text(), fingerprint: text(), code: text(), approved_here: false, asked_by_them }
+        Request {
+            id: id.to_owned(),
+            name: text(),
+            fingerprint: text(),
+            code: text(),
+            approved_here: false,
+            asked_by_them,
+        }
     }
 
     #[test]

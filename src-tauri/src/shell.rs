@@ -10,14 +10,12 @@ use hive_mind::conversations::Conversations;
 use hive_node::data::DataFolder;
 use hive_node::settings::Settings;
 use hive_node::{Code, Node, PeerId};
+use hive_view::{Choice, Snapshot, State, Update, menu, snapshot};
 use tauri::AppHandle;
 use tokio::sync::{oneshot, watch};
 
-use crate::menu::{Choice, menu};
 use crate::problem::Problem;
 use crate::tray::Tray;
-use crate::update::Update;
-use crate::view::{Snapshot, State, snapshot};
 use crate::{notify, update, windows};
 
 /// Changes that come together are shown together.
@@ -56,7 +54,8 @@ impl Shell {
             .await
             .map_err(Problem::of("not_started"))?;
         let conversations = Arc::new(Conversations::open(folder).map_err(Problem::of("conversations"))?);
-        let api = Api::start(node.clone(), conversations.clone(), api_address, folder).await.map_err(Problem::of("api"))?;
+        let api =
+            Api::start(node.clone(), conversations.clone(), api_address, folder).await.map_err(Problem::of("api"))?;
         if first {
             // Nothing is given away before its owner says so.
             node.share(false)?;

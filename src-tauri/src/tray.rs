@@ -1,16 +1,14 @@
-//! The tray icon and its menu: a driver that makes them look like the model (`menu.rs`).
+//! The tray icon and its menu: a driver that makes them look like the model (`hive_view::menu`).
 //!
 //! A change of words is made in place, so that an open menu stays open; only another set of entries is a new menu.
 
 use std::collections::HashMap;
 
+use hive_view::{Entry, State};
 use tauri::image::Image;
 use tauri::menu::{CheckMenuItem, IsMenuItem, Menu, MenuItem, PredefinedMenuItem, Submenu};
 use tauri::tray::{TrayIcon, TrayIconBuilder};
 use tauri::{AppHandle, Wry, include_image};
-
-use crate::menu::Entry;
-use crate::view::State;
 
 /// The tray's name, which is also its place on the session bus of a Linux desktop.
 pub(crate) const ID: &str = "hivemind";

@@ -106,9 +106,10 @@ pub(crate) fn toggle_popover(app: &AppHandle, icon: Rect) {
 
 /// Whether the owner looks at one of the windows.
 pub(crate) fn any_is_seen(app: &AppHandle) -> bool {
-    [MAIN, POPOVER].into_iter().filter_map(|name| app.get_webview_window(name)).any(|window| {
-        window.is_visible().unwrap_or(false) && window.is_focused().unwrap_or(false)
-    })
+    [MAIN, POPOVER]
+        .into_iter()
+        .filter_map(|name| app.get_webview_window(name))
+        .any(|window| window.is_visible().unwrap_or(false) && window.is_focused().unwrap_or(false))
 }
 
 fn present(window: &WebviewWindow) {

@@ -1,5 +1,13 @@
 //! The desktop's notifications, as a service on the test's own bus.
 
+#![allow(
+    clippy::unused_self,
+    clippy::used_underscore_binding,
+    clippy::too_many_arguments,
+    reason = "the desktop's interface has methods and arguments that a test does not need"
+)]
+
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use zbus::blocking::{Connection, connection::Builder};
@@ -15,7 +23,6 @@ struct Service(Shown);
 
 #[zbus::interface(name = "org.freedesktop.Notifications")]
 impl Service {
-    #[allow(clippy::too_many_arguments, reason = "the desktop's own signature")]
     fn notify(
         &self,
         _app: &str,
@@ -24,7 +31,7 @@ impl Service {
         title: &str,
         text: &str,
         _actions: Vec<String>,
-        _hints: std::collections::HashMap<String, OwnedValue>,
+        _hints: HashMap<String, OwnedValue>,
         _timeout: i32,
     ) -> u32 {
         let mut shown = self.0.lock().unwrap();

@@ -73,7 +73,9 @@ impl Releases {
                 "url": format!("http://{}/app", self.address),
             } },
         });
-        *self.files.lock().unwrap() =
-            vec![("/latest.json".to_owned(), manifest.to_string().into_bytes()), ("/app".to_owned(), contents.to_vec())];
+        *self.files.lock().unwrap() = vec![
+            ("/latest.json".to_owned(), manifest.to_string().into_bytes()),
+            ("/app".to_owned(), contents.to_vec()),
+        ];
     }
 }

@@ -25,7 +25,10 @@ struct Search {
     words: String,
 }
 
-async fn list(State(shared): State<Shared>, Query(Search { words }): Query<Search>) -> Result<Json<Vec<Entry>>, Refusal> {
+async fn list(
+    State(shared): State<Shared>,
+    Query(Search { words }): Query<Search>,
+) -> Result<Json<Vec<Entry>>, Refusal> {
     Ok(Json(shared.conversations.list(&words).map_err(Refusal::internal)?))
 }
 

@@ -102,7 +102,10 @@ mod tests {
         let first = conversation("Greetings").write_to(folder.path()).unwrap();
         std::fs::write(&first, "mine").unwrap();
         let second = conversation("Greetings").write_to(folder.path()).unwrap();
-        assert_eq!((first.file_name(), second.file_name()), (Some("Greetings.md".as_ref()), Some("Greetings 2.md".as_ref())));
+        assert_eq!(
+            (first.file_name(), second.file_name()),
+            (Some("Greetings.md".as_ref()), Some("Greetings 2.md".as_ref()))
+        );
         assert_eq!(std::fs::read_to_string(first).unwrap(), "mine");
         assert!(std::fs::read_to_string(second).unwrap().starts_with("# Greetings"));
     }

@@ -415,6 +415,18 @@ impl Node {
         self.peers().touch();
     }
 
+    /// Says from now on that this machine is so many times as fast as it said; remembered.
+    pub(crate) fn is_faster(&self, times: f64) {
+        let Profile { decode_tokens_per_s, bytes_per_s, prefill_tokens_per_s, .. } = self.profile();
+        if let (Some(decode), Some(bytes), Some(prefill)) = (decode_tokens_per_s, bytes_per_s, prefill_tokens_per_s) {
+            let speed = Speed::here(decode * times, bytes * times, prefill);
+            if let Err(error) = self.save(speed::FILE, &speed) {
+                tracing::debug!("the speed that was seen was not kept: {error}");
+            }
+            self.computes_at(&speed);
+        }
+    }
+
     pub(crate) fn is_connected(&self, peer: PeerId) -> bool {
         self.endpoint().admission().is_connected(peer)
     }

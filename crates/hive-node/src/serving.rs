@@ -249,6 +249,6 @@ fn view(ring: &Ring) -> ModelView {
         name: ring.files().name(),
         stages: ring.stages().iter().map(stage).collect(),
         copies: ring.copies().iter().map(stage).collect(),
-        bytes: ring.stage_bytes().into_iter().sum(),
+        bytes: ring.stage_bytes().sum(),
     }
 }

@@ -37,6 +37,11 @@ pub(crate) fn machine() -> String {
 }
 
 impl Speed {
+    /// Figures for this machine as it is.
+    pub(crate) fn here(decode_tokens_per_s: f64, bytes_per_s: f64, prefill_tokens_per_s: f64) -> Self {
+        Self { machine: machine(), decode_tokens_per_s, bytes_per_s, prefill_tokens_per_s }
+    }
+
     pub(crate) fn is_of_this_machine(&self) -> bool {
         self.machine == machine()
     }
@@ -99,10 +104,6 @@ async fn measure(path: std::path::PathBuf) -> Option<Speed> {
     }
     let decode = started.elapsed();
     let decode_tokens_per_s = f64::from(ANSWER) / decode.as_secs_f64();
-    Some(Speed {
-        machine: machine(),
-        decode_tokens_per_s,
-        bytes_per_s: decode_tokens_per_s * bytes_per_token as f64,
-        prefill_tokens_per_s: PROMPT as f64 / prefill.as_secs_f64(),
-    })
+    let bytes_per_s = decode_tokens_per_s * bytes_per_token as f64;
+    Some(Speed::here(decode_tokens_per_s, bytes_per_s, PROMPT as f64 / prefill.as_secs_f64()))
 }

@@ -2,7 +2,8 @@
 //!
 //! A machine says how fast it is and what memory it has. What is seen counts more: one whose stages turn out slower than
 //! promised is planned with at the speed that was seen, and one whose stages fail is left out for a while, longer each time.
-//! Both wear off, since machines are repaired and owners close their games.
+//! Both wear off, since machines are repaired and owners close their games. And a machine that turns out faster than it once
+//! measured itself says so from then on.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -26,6 +27,8 @@ const MOST_DOUBLINGS: u32 = 8;
 
 /// A prediction this far off is the noise of machines that people work on.
 const NOISE: f64 = 1.5;
+/// A machine that was this much faster than it says, says so from then on.
+const WORTH_LEARNING: f64 = 1.1;
 /// No machine is counted as slower than this part of what it says.
 const SLOWEST: f64 = 1e-4;
 
@@ -111,16 +114,26 @@ fn others_pace(token_us: f64, own_us: f64, claimed: &Costs, is_own: &[bool]) -> 
     if others_claim <= 0.0 || theirs <= others_claim * NOISE { 1.0 } else { (others_claim / theirs).max(SLOWEST) }
 }
 
+/// How many times as fast this machine was as it says, where that is worth a word: it measured itself when something else
+/// was going on. That it was slower is no news: its owner works on it.
+fn own_gain(own_us: f64, claimed: &Costs, is_own: &[bool]) -> Option<f64> {
+    let own_claim: f64 = claimed.reading_us.iter().zip(is_own).filter(|(_, own)| **own).map(|(us, _)| us).sum();
+    Some(own_claim / own_us).filter(|times| times.is_finite() && *times > WORTH_LEARNING)
+}
+
 impl Node {
     /// Learns from an answer that had its stages to itself: so many tokens after the first, in so much time.
     pub(crate) async fn judge(&self, ring: &Ring, tokens: usize, time: Duration) {
         let stages = ring.stages();
         let is_own: Vec<bool> = stages.iter().map(|stage| stage.placement.addr.id() == self.id()).collect();
-        if tokens < ENOUGH_TOKENS || is_own.iter().all(|own| *own) {
+        if tokens < ENOUGH_TOKENS {
             return;
         }
         let Some(claimed) = self.claimed_costs(ring) else { return };
         let own_us = ring.own_token_us(&is_own).await;
+        if let Some(times) = own_gain(own_us, &claimed, &is_own) {
+            self.is_faster(times);
+        }
         let pace = others_pace(time.as_secs_f64() * 1e6 / tokens as f64, own_us, &claimed, &is_own);
         for stage in stages.iter().zip(&is_own).filter(|(_, own)| !**own).map(|(stage, _)| stage) {
             if pace < 1.0 {
@@ -162,6 +175,15 @@ mod tests {
         assert!((seen.pace(start + FORGIVEN * 2) - 0.434).abs() < 0.01);
         seen.saw(1.0, start + FORGIVEN * 2);
         assert!((seen.pace(start + FORGIVEN * 2) - 1.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn this_machine_learns_that_it_is_faster_and_not_that_it_was_busy() {
+        let claimed = Costs { reading_us: vec![8000.0, 1000.0], rest_us: 300.0 };
+        assert_eq!(own_gain(4000.0, &claimed, &[true, false]), Some(2.0));
+        assert_eq!(own_gain(7900.0, &claimed, &[true, false]), None);
+        assert_eq!(own_gain(90_000.0, &claimed, &[true, false]), None);
+        assert_eq!(own_gain(0.0, &claimed, &[false, false]), None);
     }
 
     #[test]

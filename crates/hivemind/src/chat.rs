@@ -7,8 +7,8 @@ use hive_node::{Message, Request, Sampling};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines, Stdin};
 
 use crate::arguments::ChatOptions;
-use crate::talk::{Answer, Figures, Piece, Talk};
 use crate::output::Progress;
+use crate::talk::{Answer, Figures, Piece, Talk};
 use crate::{Failure, output, swarm};
 
 pub(crate) async fn run(options: ChatOptions, folder: &Path) -> Result<(), Failure> {

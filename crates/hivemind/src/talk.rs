@@ -21,7 +21,10 @@ pub(crate) enum Piece {
     /// Something happened on the way, in words; the answer goes on.
     Note(String),
     /// So many tokens of what there is to read are read.
-    Reading { tokens: usize, of: usize },
+    Reading {
+        tokens: usize,
+        of: usize,
+    },
     /// It is complete.
     End(Figures),
 }

@@ -49,7 +49,8 @@ impl Node {
     /// A model that is answering, and may be placed as the plan has it.
     fn in_use(&self) -> Option<(Wish, Ring)> {
         let loaded = self.serving().loaded.try_lock().ok()?;
-        let movable = |loaded: &&Loaded| loaded.wish.stages.is_none() && loaded.ring.is_busy() && loaded.ring.is_whole();
+        let movable =
+            |loaded: &&Loaded| loaded.wish.stages.is_none() && loaded.ring.is_busy() && loaded.ring.is_whole();
         loaded.iter().find(movable).map(|loaded| (loaded.wish.clone(), loaded.ring.clone()))
     }
 

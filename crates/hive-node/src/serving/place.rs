@@ -71,7 +71,11 @@ impl Node {
         within_cap.map(|machine| (machine.placement, machine.profile)).collect()
     }
 
-    pub(super) fn place(&self, files: &hive_model::ModelFiles, wish: &Wish) -> Result<(Plan, Vec<Placement>), ServeError> {
+    pub(super) fn place(
+        &self,
+        files: &hive_model::ModelFiles,
+        wish: &Wish,
+    ) -> Result<(Plan, Vec<Placement>), ServeError> {
         let machines = self.candidates();
         let plan = match wish.stages {
             Some(0) => return Err(PlanningError::Plan(PlanError::NoStages).into()),

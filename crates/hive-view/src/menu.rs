@@ -1,17 +1,38 @@
 //! The tray's menu as a value: what a person can read and do there, made from the snapshot alone.
 
+use crate::snapshot::{Machine, Request, Snapshot};
 use crate::update::Next;
-use crate::view::{Machine, Request, Snapshot};
 
 /// An entry of the menu. Ids are what clicks are told apart by.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Entry {
+pub enum Entry {
     /// Text that does something, or only says something where it is not enabled.
-    Text { id: String, text: String, enabled: bool },
+    Text {
+        /// Names it.
+        id: String,
+        /// What is read.
+        text: String,
+        /// Whether it does something.
+        enabled: bool,
+    },
     /// Something that is on or off.
-    Check { id: String, text: String, on: bool },
+    Check {
+        /// Names it.
+        id: String,
+        /// What is read.
+        text: String,
+        /// Whether it is on.
+        on: bool,
+    },
     /// A menu within the menu.
-    Within { id: String, text: String, entries: Vec<Entry> },
+    Within {
+        /// Names it.
+        id: String,
+        /// What is read.
+        text: String,
+        /// What it holds.
+        entries: Vec<Entry>,
+    },
     /// A line.
     Line,
 }
@@ -25,7 +46,7 @@ fn says(id: impl Into<String>, text: impl Into<String>) -> Entry {
 }
 
 /// The whole menu.
-pub(crate) fn menu(shown: &Snapshot) -> Vec<Entry> {
+pub fn menu(shown: &Snapshot) -> Vec<Entry> {
     let pause = if shown.paused { text("resume", "End the Pause") } else { text("pause", "Pause for an Hour") };
     let requests = if shown.requests.is_empty() {
         vec![says("no-requests", "No requests")]
@@ -54,11 +75,7 @@ pub(crate) fn menu(shown: &Snapshot) -> Vec<Entry> {
         text("overview", "Show Overview…"),
         text("chat", "Open Chat…"),
         text("settings", "Settings…"),
-        Entry::Text {
-            id: "update".to_owned(),
-            text: shown.update.words(),
-            enabled: shown.update.next() != Next::Wait,
-        },
+        Entry::Text { id: "update".to_owned(), text: shown.update.words(), enabled: shown.update.next() != Next::Wait },
         Entry::Line,
         text("quit", "Quit HiveMind"),
     ]
@@ -91,22 +108,38 @@ fn request(request: &Request) -> Vec<Entry> {
 
 /// What a click on an entry means.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Choice {
+pub enum Choice {
+    /// Switch sharing on or off.
     Share,
+    /// Pause sharing for an hour.
     Pause,
+    /// End the pause.
     Resume,
-    Approve { id: String, code: String },
+    /// Let a machine in.
+    Approve {
+        /// Its key.
+        id: String,
+        /// The code that was read.
+        code: String,
+    },
+    /// Turn a machine away, by its key.
     Deny(String),
+    /// Show the popover.
     Overview,
+    /// Show the chat.
     Chat,
+    /// Show the settings.
     Settings,
+    /// Begin a conversation.
     NewChat,
+    /// Take an update one step on.
     Update,
+    /// End the app.
     Quit,
 }
 
 /// The meaning of an entry's id; none for text that only says something.
-pub(crate) fn choice(id: &str) -> Option<Choice> {
+pub fn choice(id: &str) -> Option<Choice> {
     let mut words = id.splitn(3, ' ');
     Some(match (words.next()?, words.next(), words.next()) {
         ("share", None, _) => Choice::Share,
@@ -125,12 +158,12 @@ pub(crate) fn choice(id: &str) -> Option<Choice> {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
+    use crate::snapshot::{Memory, State};
     use crate::update::Update;
-    use crate::view::{Memory, State};
 
-    pub(crate) fn shown() -> Snapshot {
+    fn shown() -> Snapshot {
         Snapshot {
             name: "Studio".to_owned(),
             fingerprint: String::new(),

@@ -10,7 +10,7 @@ use crate::update::Update;
 /// How the machine is; the tray icon's shape says it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Type)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum State {
+pub enum State {
     /// Sharing is off.
     Idle,
     /// Sharing, and nothing to do.
@@ -26,173 +26,173 @@ pub(crate) enum State {
 /// Everything the app shows of this machine and its swarm. Its numbers are finite, which their TypeScript says by
 /// way of an integer's type: specta takes a float for one that may be missing.
 #[derive(Debug, Clone, PartialEq, Serialize, Type)]
-pub(crate) struct Snapshot {
+pub struct Snapshot {
     /// This machine's name.
-    pub(crate) name: String,
+    pub name: String,
     /// Three words of its key.
-    pub(crate) fingerprint: String,
+    pub fingerprint: String,
     /// How it is.
-    pub(crate) state: State,
+    pub state: State,
     /// Whether the switch is on.
-    pub(crate) share: bool,
+    pub share: bool,
     /// Whether the owner has paused it for now.
-    pub(crate) paused: bool,
+    pub paused: bool,
     /// The state in words, with the reason.
-    pub(crate) line: String,
+    pub line: String,
     /// This machine's memory.
-    pub(crate) memory: Memory,
+    pub memory: Memory,
     /// What all machines give together, in bytes.
     #[specta(type = i32)]
-    pub(crate) pool_bytes: f64,
+    pub pool_bytes: f64,
     /// This machine first, then the others that are in.
-    pub(crate) machines: Vec<Machine>,
+    pub machines: Vec<Machine>,
     /// Machines that want in, or are asked to let this one in.
-    pub(crate) requests: Vec<Request>,
+    pub requests: Vec<Request>,
     /// Machines nearby that nobody has asked yet.
-    pub(crate) found: Vec<Found>,
+    pub found: Vec<Found>,
     /// The model in memory.
-    pub(crate) model: Option<Model>,
+    pub model: Option<Model>,
     /// The model on its way into memory.
-    pub(crate) loading: Option<Loading>,
+    pub loading: Option<Loading>,
     /// Tokens of answers given here since the start.
     #[specta(type = i32)]
-    pub(crate) answered_tokens: f64,
+    pub answered_tokens: f64,
     /// Why other machines are not searched for, if they are not.
-    pub(crate) discovery: Option<String>,
+    pub discovery: Option<String>,
     /// How far an update has come.
-    pub(crate) update: Update,
+    pub update: Update,
     /// Whether the owner wants notifications; nothing until they have been asked.
-    pub(crate) notify: Option<bool>,
+    pub notify: Option<bool>,
 }
 
 /// A model on its way into memory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Type)]
-pub(crate) struct Loading {
+pub struct Loading {
     /// Its name.
-    pub(crate) name: String,
+    pub name: String,
     /// Layers that are there.
-    pub(crate) layers: u32,
+    pub layers: u32,
     /// Of so many.
-    pub(crate) of: u32,
+    pub of: u32,
 }
 
 /// This machine's memory, in bytes.
 #[derive(Debug, Clone, PartialEq, Serialize, Type)]
-pub(crate) struct Memory {
+pub struct Memory {
     /// Installed.
     #[specta(type = i32)]
-    pub(crate) total: f64,
+    pub total: f64,
     /// Given at most now.
     #[specta(type = i32)]
-    pub(crate) offered: f64,
+    pub offered: f64,
     /// Taken by the layers held here.
     #[specta(type = i32)]
-    pub(crate) held: f64,
+    pub held: f64,
     /// The owner's cap, if there is one.
     #[specta(type = Option<i32>)]
-    pub(crate) cap: Option<f64>,
+    pub cap: Option<f64>,
     /// A cap that leaves the owner's programs room.
     #[specta(type = i32)]
-    pub(crate) recommended: f64,
+    pub recommended: f64,
 }
 
 /// A machine that is in.
 #[derive(Debug, Clone, PartialEq, Serialize, Type)]
-pub(crate) struct Machine {
+pub struct Machine {
     /// Its key.
-    pub(crate) id: String,
+    pub id: String,
     /// What it is called.
-    pub(crate) name: String,
+    pub name: String,
     /// Three words of its key.
-    pub(crate) fingerprint: String,
+    pub fingerprint: String,
     /// Whether it is this one.
-    pub(crate) own: bool,
+    pub own: bool,
     /// Whether it answers.
-    pub(crate) here: bool,
+    pub here: bool,
     /// Whether it gives memory now.
-    pub(crate) sharing: bool,
+    pub sharing: bool,
     /// What keeps it away or from sharing, in words.
-    pub(crate) why: Option<String>,
+    pub why: Option<String>,
     /// What computes there.
-    pub(crate) chip: String,
+    pub chip: String,
     /// Memory it gives, in bytes.
     #[specta(type = i32)]
-    pub(crate) offered: f64,
+    pub offered: f64,
     /// Layers it holds, `[start, end)`.
-    pub(crate) layers: Option<[u32; 2]>,
+    pub layers: Option<[u32; 2]>,
     /// Layers it keeps a copy of.
-    pub(crate) copies: Option<[u32; 2]>,
+    pub copies: Option<[u32; 2]>,
     /// How fast it alone answers with the starter model.
     #[specta(type = Option<i32>)]
-    pub(crate) tokens_per_s: Option<f64>,
+    pub tokens_per_s: Option<f64>,
     /// The way to it.
-    pub(crate) link: Option<LinkView>,
+    pub link: Option<LinkView>,
 }
 
 /// The way to a machine.
 #[derive(Debug, Clone, PartialEq, Serialize, Type)]
-pub(crate) struct LinkView {
+pub struct LinkView {
     /// "Thunderbolt", "Wi-Fi", …
-    pub(crate) kind: String,
+    pub kind: String,
     /// Round trip in milliseconds.
     #[specta(type = i32)]
-    pub(crate) round_trip_ms: f64,
+    pub round_trip_ms: f64,
     /// What it carries, in bits per second, once measured.
     #[specta(type = Option<i32>)]
-    pub(crate) bits_per_s: Option<f64>,
+    pub bits_per_s: Option<f64>,
 }
 
 /// Somebody waits for a decision.
 #[derive(Debug, Clone, PartialEq, Serialize, Type)]
-pub(crate) struct Request {
+pub struct Request {
     /// The machine.
-    pub(crate) id: String,
+    pub id: String,
     /// Its name.
-    pub(crate) name: String,
+    pub name: String,
     /// Three words of its key.
-    pub(crate) fingerprint: String,
+    pub fingerprint: String,
     /// The six digits that both machines show.
-    pub(crate) code: String,
+    pub code: String,
     /// Whether this owner has approved, and the other's decision is awaited.
-    pub(crate) approved_here: bool,
+    pub approved_here: bool,
     /// Whether the other machine asked first.
-    pub(crate) asked_by_them: bool,
+    pub asked_by_them: bool,
 }
 
 /// A machine nearby.
 #[derive(Debug, Clone, PartialEq, Serialize, Type)]
-pub(crate) struct Found {
+pub struct Found {
     /// Its key.
-    pub(crate) id: String,
+    pub id: String,
     /// Its name.
-    pub(crate) name: String,
+    pub name: String,
     /// Three words of its key.
-    pub(crate) fingerprint: String,
+    pub fingerprint: String,
 }
 
 /// The model in memory.
 #[derive(Debug, Clone, PartialEq, Serialize, Type)]
-pub(crate) struct Model {
+pub struct Model {
     /// Its name.
-    pub(crate) name: String,
+    pub name: String,
     /// What it takes on all machines, in bytes.
     #[specta(type = i32)]
-    pub(crate) bytes: f64,
+    pub bytes: f64,
     /// Who holds which layers, in the order a token passes them.
-    pub(crate) stages: Vec<Stage>,
+    pub stages: Vec<Stage>,
 }
 
 /// A stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Type)]
-pub(crate) struct Stage {
+pub struct Stage {
     /// The machine.
-    pub(crate) machine: String,
+    pub machine: String,
     /// Layers `[start, end)`.
-    pub(crate) layers: [u32; 2],
+    pub layers: [u32; 2],
 }
 
 /// What the app shows of a status.
-pub(crate) fn snapshot(status: &Status) -> Snapshot {
+pub fn snapshot(status: &Status) -> Snapshot {
     let profile = &status.profile;
     let stages = status.model.as_ref().map_or(&[][..], |model| &model.stages);
     let copies = status.model.as_ref().map_or(&[][..], |model| &model.copies);
