@@ -274,6 +274,10 @@ fn a_notification_tells_of_a_request_and_leads_to_the_popover() {
     assert!(text.contains(again["code"].as_str().unwrap()), "{text}");
     notices.click();
     patiently("the popover", || app.windows_seen() == 1);
+    patiently("Escape closes it", || {
+        app.press("Escape");
+        app.windows_seen() == 0
+    });
     app.quit();
 }
 
@@ -428,13 +432,13 @@ fn figures() {
         "Bees **dance** to tell each other where `flowers` are; the angle is the direction, and the time is the way. ";
     let part = |n: u32| format!("## Part {n}\n\n{}\n\n- one\n- two", paragraph.repeat(4));
     let whole = (0..90).map(part).collect::<Vec<_>>().join("\n\n");
+    for n in 0..198 {
+        keep(&app, &format!("c{n}"), &format!("Conversation {n}"), &json!([said("user", "Hello.")]));
+    }
     keep(&app, "long", "Ten thousand tokens", &json!([said("user", "Tell me all."), said("assistant", &whole)]));
     let many: Vec<_> =
         (0..250).flat_map(|n| [said("user", &format!("Question {n}?")), said("assistant", paragraph)]).collect();
     keep(&app, "many", "Five hundred messages", &json!(many));
-    for n in 0..198 {
-        keep(&app, &format!("c{n}"), &format!("Conversation {n}"), &json!([said("user", "Hello.")]));
-    }
     app.show_main();
     patiently("they are listed", || app.script("return document.querySelectorAll('aside li').length") == 200);
     for (title, about) in [("Ten thousand tokens", whole.len()), ("Five hundred messages", many.len())] {
@@ -475,8 +479,10 @@ fn figures() {
         tray.click("Show Overview…");
         while app.windows_seen() == 0 {}
         shown.push(before.elapsed().as_millis());
-        app.press("Escape");
-        patiently("it is closed", || app.windows_seen() == 0);
+        patiently("it is closed", || {
+            app.press("Escape");
+            app.windows_seen() == 0
+        });
     }
     println!("popover shown after, ms, the search for its window included: {shown:?}");
     app.quit();

@@ -166,10 +166,11 @@ impl App {
         value
     }
 
-    /// Presses a key in whatever window of the app is on the screen, as a keyboard does.
+    /// Clicks where the popover has nothing, and presses a key, as a mouse and a keyboard do: without a window manager, that
+    /// is what gives a window the keys.
     pub(crate) fn press(&self, key: &str) {
         let mut press = Command::new("xdotool");
-        press.args(["search", "--onlyvisible", "--name", "^HiveMind$", "windowfocus", "--sync", "key", key]);
+        press.args(["mousemove", "170", "460", "click", "1", "sleep", "0.1", "key", key]);
         let _ = press.env("DISPLAY", &self.desktop.display).stderr(Stdio::null()).status();
     }
 

@@ -14,7 +14,8 @@ export async function call<T>(outcome: Promise<Outcome<T>>): Promise<T> {
 export function why(problem: unknown): string {
   if (typeof problem === "object" && problem !== null && "message" in problem) {
     const { message, hint } = problem as { message: string; hint?: string | null };
-    return hint ? `${message}. ${hint}` : message;
+    const said = message.charAt(0).toUpperCase() + message.slice(1);
+    return hint ? `${said}. ${hint}` : said;
   }
   return String(problem);
 }
