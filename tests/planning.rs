@@ -6,7 +6,6 @@ mod common;
 
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use common::lab::{Host, Lab, pair};
 use common::patiently;
@@ -120,16 +119,23 @@ fn an_answer_moves_to_a_better_machine_that_comes_while_it_is_under_way() {
     let mut bob = lab.node("bob", "");
     claim(&lab, &mut ann, 0.1);
     claim(&lab, &mut bob, 3.0);
-    let undisturbed = ask(&ann, &lab, LONG, "900");
-    let command = ["chat", "--prompt", LONG, "--max-tokens", "900", "--json"];
-    let child = ann.command(&lab, &command).spawn().unwrap();
-    // The answer is under way when the other machine is let in.
-    std::thread::sleep(Duration::from_millis(500));
     pair(&lab, &ann, &bob);
+    bob.run(&lab, &["share", "off"]);
+    patiently("bob does not share", || ann.peer(&lab, "bob").unwrap()["profile"]["sharing"] == false);
+    // Long enough for the better plan to be noticed, believed and loaded, also where tokens come fast.
+    let undisturbed = ask(&ann, &lab, LONG, "2500");
+    let command = ["chat", "--prompt", LONG, "--max-tokens", "2500", "--json"];
+    let child = ann.command(&lab, &command).spawn().unwrap();
+    patiently("the answer is under way", || ann.json(&lab, &["status"])["profile"]["sessions"] == 1);
+    bob.run(&lab, &["share", "on"]);
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(answer["tokens"], undisturbed["tokens"], "no token is lost or doubled");
     assert_eq!((holders(&undisturbed), holders(&answer)), (vec!["ann".to_owned()], vec!["bob".to_owned()]));
-    patiently("the old place is free", || common::children(ann.process()).is_empty());
+    // What is left here is a copy of what bob holds now, if anything.
+    patiently("the old place is free", || {
+        let copies = ann.json(&lab, &["status"])["model"]["copies"].as_array().unwrap().len();
+        common::children(ann.process()).len() == copies
+    });
 }

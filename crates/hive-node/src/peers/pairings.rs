@@ -95,8 +95,14 @@ pub(crate) fn open_desk(data: Option<&crate::data::DataFolder>) -> Result<Desk, 
 impl Node {
     /// Asks a machine to pair; gives the code that both machines now show.
     pub async fn pair(&self, peer: PeerId) -> Result<Code, PairError> {
-        let addr = self.peers().addr(peer);
-        self.pair_at(&addr, None).await
+        loop {
+            let addr = self.peers().addr(peer);
+            match self.pair_at(&addr, None).await {
+                // It has started anew meanwhile, and nobody answers where it was.
+                Err(PairError::Connect(_)) if self.peers().addr(peer) != addr => {}
+                asked => return asked,
+            }
+        }
     }
 
     /// Asks the machine that an invitation names.
