@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use common::lab::{Host, Lab, pair};
 use common::patiently;
@@ -35,9 +35,12 @@ fn a_limit_on_what_is_sent_counts_as_soon_as_it_is_written() {
     std::fs::write(ann.folder.join("config.toml"), "bandwidth_mbit_per_s = 1\n").unwrap();
     patiently("the others hear of it", || bob.peer(&lab, "ann").unwrap()["profile"]["sends_bits_per_s"] == 1_000_000);
     let limited = read(format!("2 {words}"));
-    assert!(limited.as_secs_f64() > 2.0 && limited > free, "{limited:?} with the limit, {free:?} without");
+    // At one megabit a second they take 2.8 s, whatever else the machine does.
+    assert!(limited.as_secs_f64() > free.as_secs_f64() + 1.5, "{limited:?} with the limit, {free:?} without");
     // A typo is not taken for a setting, and what counted goes on counting.
     std::fs::write(ann.folder.join("config.toml"), "bandwith = 2\n").unwrap();
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(bob.peer(&lab, "ann").unwrap()["profile"]["sends_bits_per_s"], 1_000_000);
     std::fs::remove_file(ann.folder.join("config.toml")).unwrap();
     patiently("the limit is lifted", || bob.peer(&lab, "ann").unwrap()["profile"]["sends_bits_per_s"].is_null());
 }

@@ -13,19 +13,21 @@ use common::patiently;
 const QUESTION: &str = "What is the capital of France?";
 const LONG: &str = "Write a very long story about bees.";
 
-/// A copy of the starter model with other bytes at a place counted from its end.
-fn altered(folder: &Path, from_end: i64, bytes: &[u8]) -> PathBuf {
+/// A copy of the starter model with other bytes at a place.
+fn altered(folder: &Path, at: SeekFrom, bytes: &[u8]) -> PathBuf {
     let starter = PathBuf::from(std::env::var_os("HIVEMIND_STARTER").expect("`./dev test` says where the starter is"));
     let copy = folder.join("altered.gguf");
     std::fs::copy(starter, &copy).unwrap();
     let mut file = std::fs::OpenOptions::new().write(true).open(&copy).unwrap();
-    file.seek(SeekFrom::End(-from_end)).unwrap();
+    file.seek(at).unwrap();
     file.write_all(bytes).unwrap();
     copy
 }
 
 /// Bytes of the starter's last tensor, the norm before its output: 576 numbers in single precision.
 const LAST_NORM: usize = 576 * 4;
+/// Where the norm of its first layer begins, which belongs to what machines know a model by.
+const FIRST_NORM_AT: u64 = 31_866_688;
 
 /// Has a host that was measured claim to be so many times as fast.
 fn claim(lab: &Lab, host: &mut Host, times: f64) {
@@ -57,7 +59,7 @@ fn a_machine_that_computes_nonsense_is_named_replaced_and_left_out() {
     let nan: Vec<u8> = f32::NAN.to_le_bytes().repeat(LAST_NORM / 4);
     let ann = lab.node("ann", "");
     let mut bob = lab.host("bob", "");
-    bob.environment = vec![("HIVEMIND_STARTER", altered(place.path(), LAST_NORM as i64, &nan))];
+    bob.environment = vec![("HIVEMIND_STARTER", altered(place.path(), SeekFrom::End(-(LAST_NORM as i64)), &nan))];
     bob.start(&lab);
     pair(&lab, &ann, &bob);
     // The words are those of a machine that computes right, and none of the other's.
@@ -79,7 +81,7 @@ fn a_machine_that_refuses_what_it_promised_is_passed_over() {
     claim(&lab, &mut bob, 100.0);
     // Its file is not the model that it says it has.
     bob.kill();
-    let other = altered(place.path(), 98_362_432 - 31_866_688, &7f32.to_le_bytes());
+    let other = altered(place.path(), SeekFrom::Start(FIRST_NORM_AT), &7f32.to_le_bytes());
     bob.environment = vec![("HIVEMIND_STARTER", other)];
     bob.start(&lab);
     let ann = lab.node("ann", "");

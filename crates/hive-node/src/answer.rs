@@ -79,7 +79,7 @@ pub(crate) struct Answer {
     reuse: bool,
     /// How much of what is known the stages have in their caches already.
     cached: usize,
-    /// The ring's traffic when the answer began, if it began alone: then its speed is the ring's.
+    /// The first ring's traffic when the answer began there, if it began alone: then its speed is the ring's.
     traffic: Option<(u64, usize)>,
     /// Whether the ring has come to its end by itself: then the stages' caches are the conversation, and can be kept.
     complete: bool,
@@ -245,6 +245,8 @@ impl Answer {
             let _ = events.send(Event::Failed(TOO_LATE.to_owned())).await;
             return;
         };
+        // Only here: one that goes on elsewhere has been silent between, and says nothing of anybody's speed.
+        self.traffic = Some(self.ring.traffic()).filter(|(_, open)| *open == 1 && self.epoch == 0);
         let mut fruitless = 0;
         let last = loop {
             let had = self.tokens.len();
@@ -275,10 +277,10 @@ impl Answer {
                 }
                 End::Superseded => {
                     self.leave();
-                    self.traffic = None;
-                    match self.recover().await {
-                        Ok(again) => frames = again,
-                        Err(why) => break Some(Event::Failed(why)),
+                    match self.go_on_elsewhere(&events).await {
+                        Some(Ok(again)) => frames = again,
+                        Some(Err(why)) => break Some(Event::Failed(why)),
+                        None => break None,
                     }
                 }
                 End::Lost(why) => {
@@ -292,13 +294,12 @@ impl Answer {
                         tokens = self.tokens.len(),
                         "an answer goes on elsewhere: {why}"
                     );
-                    let again = tokio::select! {
-                        again = self.recover() => again,
-                        () = events.closed() => break None,
-                    };
-                    match again {
-                        Ok(again) => frames = again,
-                        Err(cause) => break Some(Event::Failed(format!("{why}, and it could not go on: {cause}"))),
+                    match self.go_on_elsewhere(&events).await {
+                        Some(Ok(again)) => frames = again,
+                        Some(Err(cause)) => {
+                            break Some(Event::Failed(format!("{why}, and it could not go on: {cause}")));
+                        }
+                        None => break None,
                     }
                 }
             }
@@ -314,7 +315,6 @@ impl Answer {
         self.room = self.ring.admit(self.last_position as usize + 1).await;
         let frames = self.open().await;
         tracing::info!(answer = self.id, session = self.session, kept = self.cached, "a session is open");
-        self.traffic = Some(self.ring.traffic()).filter(|(_, open)| *open == 1 && self.epoch == 0);
         if let Err(why) = self.send_prompt().await {
             self.ring.complain(self.epoch, why);
         }
@@ -343,6 +343,15 @@ impl Answer {
             self.ring.keep(self.session, known).await;
         } else {
             self.ring.close(self.session).await;
+        }
+    }
+
+    /// Recovers, unless nobody listens any more.
+    async fn go_on_elsewhere(&mut self, events: &mpsc::Sender<Event>) -> Option<Result<mpsc::Receiver<Frame>, String>> {
+        self.traffic = None;
+        tokio::select! {
+            again = self.recover() => Some(again),
+            () = events.closed() => None,
         }
     }
 

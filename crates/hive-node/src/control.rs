@@ -101,7 +101,7 @@ pub struct StageReport {
     pub peak_bytes: Option<u64>,
     /// Most KV cache held since the last report.
     pub kv_bytes: u64,
-    /// Microseconds spent computing single tokens since the last report.
+    /// Microseconds spent computing tokens, one alone at a time, since the last report.
     pub decode_us: u64,
     /// How many.
     pub decoded: u64,

@@ -45,14 +45,14 @@ async fn list(client: &Client, words: Option<String>, as_json: bool) -> Result<(
     let entries = entries(client, words.unwrap_or_default()).await?;
     if as_json {
         output::line(json!({ "conversations": entries }));
-    } else if entries.is_empty() {
+        return Ok(());
+    }
+    if entries.is_empty() {
         output::line("No conversation.");
     }
-    if !as_json {
-        for entry in entries {
-            let text = |name: &str| entry[name].as_str().unwrap_or_default().to_owned();
-            output::line(format_args!("{}  {}", text("id").chars().take(SHOWN).collect::<String>(), text("title")));
-        }
+    for entry in entries {
+        let text = |name: &str| entry[name].as_str().unwrap_or_default().to_owned();
+        output::line(format_args!("{}  {}", text("id").chars().take(SHOWN).collect::<String>(), text("title")));
     }
     Ok(())
 }

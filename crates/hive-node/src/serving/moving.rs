@@ -16,6 +16,8 @@ use crate::ring::{Ring, RingOptions};
 const LOOK: Duration = Duration::from_secs(2);
 /// A plan must stay the better one for so many looks.
 const STEADY: usize = 2;
+/// A move that failed is not tried again at once.
+const AFTER_FAILURE: Duration = Duration::from_secs(30);
 /// The last answer leaves the old ring at its next token.
 const LEAVING_PATIENCE: Duration = Duration::from_mins(1);
 /// Between two looks whether it has.
@@ -39,7 +41,13 @@ pub(crate) async fn attend(node: Node) {
             better = 0;
             match node.move_beside(&wish, &ring).await {
                 Ok(()) => tracing::info!("a model moved to a better plan, with its answers"),
-                Err(why) => tracing::info!("a model stays where it is: {why}"),
+                Err(why) => {
+                    tracing::info!("a model stays where it is: {why}");
+                    tokio::select! {
+                        () = tokio::time::sleep(AFTER_FAILURE) => {}
+                        () = node.stopping() => return,
+                    }
+                }
             }
         }
     }

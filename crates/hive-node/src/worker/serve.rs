@@ -175,9 +175,10 @@ impl Computer {
         let tokens = slots.iter().filter(|slot| slot.input.rows() == 1).count();
         let prompt_rows = slots.iter().map(|slot| slot.input.rows()).sum::<usize>() - tokens;
         self.schedule.took(tokens, prompt_rows, took);
-        if prompt_rows == 0 {
+        // Several conversations share the reading of the weights: what a token of one costs is seen when it is alone.
+        if prompt_rows == 0 && slots.len() == 1 {
             self.report.decode_us += took.as_micros() as u64;
-            self.report.decoded += slots.len() as u64;
+            self.report.decoded += 1;
         }
         self.report.kv_bytes = self.report.kv_bytes.max(shard.kv_bytes() as u64);
         for (slot, output) in slots.iter().zip(outputs) {
