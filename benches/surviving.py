@@ -1,10 +1,10 @@
 """What a listener notices when machines go, and whether anything is left behind: through the API of nodes on this machine.
 
-The longest silence of an answer whose machine is killed at its 500th token; how soon every stage has forgotten an answer that
+The longest silence of an answer whose machine is killed, or stops sharing, at its 500th token; how soon every stage has forgotten an answer that
 was cancelled; a thousand answers, twenty at a time, some of them cancelled, each compared with what its question is answered
 alone, and the memory of every process on the way.
 
-Usage: surviving.py EXECUTABLE [--rounds N] [--sessions N]
+Usage: surviving.py EXECUTABLE [--rounds N] [--sessions N] [--only pauses]
 """
 
 import argparse
@@ -81,7 +81,7 @@ def stream(node, messages, tokens, stages, cancel_after=None):
 
 
 def pauses(executable, rounds):
-    for what in ("a worker is killed", "a machine is killed"):
+    for what in ("a worker is killed", "a machine is killed", "a machine stops sharing"):
         silences = []
         for number in range(rounds):
             with tempfile.TemporaryDirectory() as folder:
@@ -91,8 +91,11 @@ def pauses(executable, rounds):
                     for times, _ in stream(nodes[0], user(f"{number}. Write a very long story about bees."), 700, 3):
                         if len(times) == 500:
                             killed = time.monotonic()
-                            victim = workers(nodes[1])[0] if what == "a worker is killed" else nodes[1].process.pid
-                            subprocess.run(["kill", "-KILL", str(victim)], check=True)
+                            if what == "a machine stops sharing":
+                                nodes[1].run("share", "off")
+                            else:
+                                victim = workers(nodes[1])[0] if what == "a worker is killed" else nodes[1].process.pid
+                                subprocess.run(["kill", "-KILL", str(victim)], check=True)
                     assert killed and len(times) > 550, f"the answer had {len(times)} pieces only"
                     silences.append(max(b - a for a, b in zip(times, times[1:]) if b > killed))
                 finally:
@@ -169,7 +172,11 @@ def main():
     arguments.add_argument("executable", type=lambda path: str(pathlib.Path(path).resolve()))
     arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--sessions", type=int, default=1000)
+    arguments.add_argument("--only", choices=["pauses"])
     arguments = arguments.parse_args()
+    if arguments.only == "pauses":
+        pauses(arguments.executable, arguments.rounds)
+        return
     with tempfile.TemporaryDirectory() as folder:
         nodes = start(arguments.executable, folder, ["a", "b"])
         try:

@@ -84,7 +84,7 @@ fn a_person_asks_stops_goes_on_and_finds_everything_again() {
 
     // A question that is found again after a restart, by a word of its answer.
     let desktop = app.quit();
-    let app = App::start(desktop, &folder);
+    let app = App::start(desktop.looking(Look::Dark), &folder);
     let search = "const field = document.querySelector('input[type=search]');
         field.value = arguments[0];
         field.dispatchEvent(new Event('input', { bubbles: true }));";
@@ -94,6 +94,7 @@ fn a_person_asks_stops_goes_on_and_finds_everything_again() {
     patiently("it is found", || app.text(".list").contains(QUESTION));
     app.click(QUESTION);
     patiently("it is all there", || app.text(".body").contains("Paris"));
+    app.picture("chat");
     app.click(&format!("Delete {QUESTION}"));
     patiently("it is gone", || !app.text(".list").contains(QUESTION));
     app.script_with(search, &json!([""]));
@@ -388,6 +389,22 @@ fn a_machine_is_let_in_by_its_code_takes_layers_and_leaves_without_a_word_lost()
     patiently("the ring", || app.text(".picture").contains("2 machines") && app.script(ring) == true);
     app.picture("machines");
 
+    // Quit and opened again, in the dark: both are here, and answer as before.
+    let desktop = app.quit();
+    let app = App::start(desktop.looking(Look::Dark), &studio);
+    app.show_popover();
+    patiently("both are here again", || app.text("main").contains("2 machines"));
+    app.show_main();
+    surely(&app);
+    app.ask(QUESTION);
+    patiently("an answer by both or the other", || note(&app, 0).contains("Attic"));
+    app.click("Machines");
+    patiently("the ring", || app.text(".picture").contains("2 machines") && app.script(ring) == true);
+    app.picture("machines");
+    app.show_popover();
+    app.picture_of_popover("popover");
+    app.show_main();
+
     // It is gone in the middle of a sentence; the words go on.
     assert!(hivemind(&studio, &["share", "--memory", "100GB"]).stdout(quiet()).status().unwrap().success());
     app.click("Chat");
@@ -401,6 +418,65 @@ fn a_machine_is_let_in_by_its_code_takes_layers_and_leaves_without_a_word_lost()
     app.click("Stop");
     patiently("nothing broke off", || app.text(".field button") == "Send");
     assert_eq!(app.text(".problem"), "");
+    app.quit();
+}
+
+/// Twelve machines, as a picture; run it by name with `--ignored` and `HIVEMIND_SCREENS`.
+#[test]
+#[ignore = "it takes a picture, and judges nothing"]
+fn twelve_machines() {
+    const NAMES: [&str; 11] = [
+        "Attic",
+        "Kitchen Mac mini",
+        "MacBook Pro (Anna)",
+        "Rack 1",
+        "Rack 2",
+        "Garage",
+        "Living Room",
+        "Old iMac",
+        "Workshop with a rather long name",
+        "Guest",
+        "Lab",
+    ];
+    let home = tempfile::tempdir().unwrap();
+    let studio = home.path().join("studio");
+    settle(&studio, "Studio");
+    let app = App::start(Desktop::new(Look::Light), &studio);
+    let quiet = || Stdio::null();
+    let mut others = Vec::new();
+    for name in NAMES {
+        let folder = home.path().join(name);
+        settle(&folder, name);
+        others.push(Ends(hivemind(&folder, &["node"]).stdout(quiet()).stderr(quiet()).spawn().unwrap()));
+        let answers = |arguments: &[&str]| hivemind(&folder, arguments).stderr(quiet()).output().unwrap();
+        patiently("the other node answers", || answers(&["status"]).status.success());
+        let invitation = hivemind(&studio, &["invite", "--json"]).output().unwrap().stdout;
+        let invitation: serde_json::Value = serde_json::from_slice(&invitation).unwrap();
+        let asked = answers(&["join", invitation["ticket"].as_str().unwrap(), "--json"]).stdout;
+        let asked: serde_json::Value = serde_json::from_slice(&asked).unwrap();
+        let (who, code) = (asked["id"].as_str().unwrap(), asked["code"].as_str().unwrap());
+        let mut approval = hivemind(&folder, &["approve", who, "--code", code]).stdout(quiet()).spawn().unwrap();
+        let approve = ["approve", name, "--code", code];
+        patiently("it is approved", || {
+            hivemind(&studio, &approve).stdout(quiet()).stderr(quiet()).status().unwrap().success()
+        });
+        approval.wait().unwrap();
+    }
+    app.click("Share compute");
+    app.show_main();
+    app.ask(QUESTION);
+    patiently("an answer", || !note(&app, 0).is_empty());
+    let mut app = app;
+    for look in [Look::Light, Look::Dark] {
+        let desktop = app.quit();
+        app = App::start(desktop.looking(look), &studio);
+        app.click("Machines");
+        patiently("all are here", || app.text(".picture").contains("12 machines"));
+        app.picture("twelve");
+        app.show_popover();
+        app.picture_of_popover("twelve-popover");
+        app.show_main();
+    }
     app.quit();
 }
 

@@ -200,8 +200,9 @@ impl Lab {
 
     /// A machine on which no node runs yet.
     pub(crate) fn host(&self, machine: &str, options: &str) -> Host {
-        let (folder, environment) = (self.folder.path().join(machine), Vec::new());
-        Host { machine: machine.to_owned(), folder, node: None, options: options.to_owned(), environment }
+        let (machine, options) = (machine.to_owned(), options.to_owned());
+        let folder = self.folder.path().join(&machine);
+        Host { machine, folder, node: None, options, environment: Vec::new(), log: None }
     }
 }
 
@@ -229,6 +230,8 @@ pub(crate) struct Host {
     options: String,
     /// What its node finds in the environment.
     pub(crate) environment: Vec<(&'static str, PathBuf)>,
+    /// Where its node's log goes, if a test wants to read it.
+    pub(crate) log: Option<PathBuf>,
 }
 
 impl Host {
@@ -241,15 +244,39 @@ impl Host {
         if let Some(level) = std::env::var_os("HIVEMIND_LAB_LOG") {
             command.env("RUST_LOG", level);
         }
+        if let Some(log) = &self.log {
+            command.env("RUST_LOG", "hive_node=info").stderr(std::fs::File::create(log).unwrap());
+        }
         // The machine's own location, in case a node of before left one.
         let _ = std::fs::remove_file(self.folder.join("api.json"));
         self.node = Some(command.spawn().expect("the node starts"));
         patiently("the node answers", || self.try_run(lab, &["status"]).0 == 0);
     }
 
+    /// Has a machine that was measured say something else of its speed.
+    pub(crate) fn claim(&mut self, lab: &Lab, change: impl Fn(&mut Value)) {
+        let file = self.folder.join("speed.json");
+        patiently("its speed is measured", || file.exists());
+        self.kill();
+        let mut speed: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+        change(&mut speed);
+        std::fs::write(&file, speed.to_string()).unwrap();
+        self.start(lab);
+    }
+
+    /// What its node has logged so far.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.log.as_ref().expect("the node has a log")).unwrap()
+    }
+
     /// The node's process. `ip netns exec` becomes the program it runs.
     pub(crate) fn process(&self) -> u32 {
         self.node.as_ref().expect("the node was started").id()
+    }
+
+    /// Its workers' processes.
+    pub(crate) fn workers(&self) -> Vec<u32> {
+        super::children(self.process())
     }
 
     pub(crate) fn signal(&self, name: &str) {
@@ -352,4 +379,17 @@ pub(crate) fn timed(run: impl FnOnce()) -> Duration {
     let started = Instant::now();
     run();
     started.elapsed()
+}
+
+/// The frames that `capture.py` wrote.
+pub(crate) fn frames(file: &std::path::Path) -> Vec<Vec<u8>> {
+    let bytes = std::fs::read(file).unwrap();
+    let (mut frames, mut at) = (Vec::new(), 0);
+    while let Some(length) = bytes.get(at..at + 4) {
+        let length = u32::from_le_bytes(length.try_into().unwrap()) as usize;
+        let Some(frame) = bytes.get(at + 4..at + 4 + length) else { break };
+        frames.push(frame.to_vec());
+        at += 4 + length;
+    }
+    frames
 }

@@ -61,7 +61,7 @@ pub(crate) fn finish(mut command: Command, input: Option<&[u8]>) -> Output {
 }
 
 #[track_caller]
-fn wait(child: &mut Child) {
+pub(crate) fn wait(child: &mut Child) {
     let started = Instant::now();
     while child.try_wait().expect("its state is known").is_none() {
         if started.elapsed() > PATIENCE {

@@ -268,7 +268,10 @@ fn figures(summary: &Summary) -> Value {
 
 fn usage_of(summary: &Summary) -> Value {
     let (prompt, completion) = (summary.prompt_tokens, summary.tokens.len());
-    json!({ "prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion })
+    json!({
+        "prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion,
+        "prompt_tokens_details": { "cached_tokens": summary.cached_tokens },
+    })
 }
 
 /// What there is of an answer. If it breaks off, this is what it can be gone on with.

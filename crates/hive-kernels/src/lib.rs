@@ -104,6 +104,30 @@ impl KvBuffers {
         self.values.dim(1) as usize
     }
 
+    /// Keys `[kv_heads, capacity / 16, head_dim, 16]` and values `[kv_heads, capacity, head_dim]`.
+    pub fn arrays(&self) -> [&Array; 2] {
+        [&self.keys, &self.values]
+    }
+
+    /// Buffers out of what [`Self::arrays`] gave elsewhere. Nobody else may hold the arrays: they are written in place.
+    ///
+    /// # Errors
+    /// They are not of the layer's shape.
+    pub fn from_arrays(shape: &AttentionShape, [keys, values]: [Array; 2]) -> Result<Self, KernelError> {
+        let capacity = if values.ndim() == 3 { values.dim(1) as usize } else { 0 };
+        require(capacity > 0 && capacity.is_multiple_of(KV_BLOCK), "a cache is not in whole blocks")?;
+        require(keys.shape() == Self::keys_shape(shape, capacity), "keys of another shape")?;
+        require(values.shape() == Self::values_shape(shape, capacity), "values of another shape")?;
+        let floats = keys.dtype() == Dtype::Float32 && values.dtype() == Dtype::Float32;
+        require(floats, "a cache of another type")?;
+        Ok(Self { keys, values })
+    }
+
+    /// The shapes of both arrays for so many positions, a multiple of 16.
+    pub fn shapes(shape: &AttentionShape, positions: usize) -> [Vec<i32>; 2] {
+        [Self::keys_shape(shape, positions).to_vec(), Self::values_shape(shape, positions).to_vec()]
+    }
+
     /// Bytes held.
     pub fn bytes(&self) -> usize {
         self.keys.nbytes() + self.values.nbytes()
@@ -124,11 +148,19 @@ impl KvBuffers {
     }
 
     fn zeros_keys(shape: &AttentionShape, positions: usize) -> Result<Array, KernelError> {
-        zeros(&[shape.kv_heads, positions / LANES, shape.head_dim, LANES])
+        zeros(&Self::keys_shape(shape, positions))
     }
 
     fn zeros_values(shape: &AttentionShape, positions: usize) -> Result<Array, KernelError> {
-        zeros(&[shape.kv_heads, positions, shape.head_dim])
+        zeros(&Self::values_shape(shape, positions))
+    }
+
+    fn keys_shape(shape: &AttentionShape, positions: usize) -> [i32; 4] {
+        [shape.kv_heads as i32, (positions / LANES) as i32, shape.head_dim as i32, LANES as i32]
+    }
+
+    fn values_shape(shape: &AttentionShape, positions: usize) -> [i32; 3] {
+        [shape.kv_heads as i32, positions as i32, shape.head_dim as i32]
     }
 }
 
@@ -148,7 +180,7 @@ pub fn attention(
     require(kv_heads > 0 && heads.is_multiple_of(kv_heads), "attention: heads are no multiple of key-value heads")?;
     require(head_dim.is_multiple_of(LANES) && head_dim <= 1024, "attention: head size")?;
     require(periods.size() == head_dim / 2, "attention: one period per pair")?;
-    require(cache.keys.shape() == keys_shape(shape, cache.capacity()), "attention: cache of another shape")?;
+    require(cache.keys.shape() == KvBuffers::keys_shape(shape, cache.capacity()), "attention: cache of another shape")?;
     require(offset + qkv.dim(0) as usize <= cache.capacity(), "attention: no room in the cache")?;
     // SAFETY: valid handles; shapes checked above, and the C++ checks type and contiguity when it evaluates.
     build(|out, stream| unsafe {
@@ -169,10 +201,6 @@ pub fn attention(
     })
 }
 
-fn keys_shape(shape: &AttentionShape, capacity: usize) -> [i32; 4] {
-    [shape.kv_heads as i32, (capacity / LANES) as i32, shape.head_dim as i32, LANES as i32]
-}
-
 /// A new array from raw little-endian bytes.
 ///
 /// # Errors
@@ -190,9 +218,8 @@ pub fn array_from_bytes(bytes: &[u8], shape: &[i32], dtype: Dtype) -> Result<Arr
     Ok(unsafe { Array::from_raw_data(bytes.as_ptr().cast::<c_void>(), shape, dtype) })
 }
 
-fn zeros(shape: &[usize]) -> Result<Array, KernelError> {
-    let shape: Vec<i32> = shape.iter().map(|&dim| dim as i32).collect();
-    let array = Array::zeros::<f32>(&shape).map_err(from_mlx)?;
+fn zeros(shape: &[i32]) -> Result<Array, KernelError> {
+    let array = Array::zeros::<f32>(shape).map_err(from_mlx)?;
     array.eval().map_err(from_mlx)?;
     Ok(array)
 }

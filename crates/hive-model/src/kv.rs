@@ -3,11 +3,21 @@
 //! Two layouts: MLX's own for the plain kernels, `[1, kv_heads, capacity, head_dim]` each, and that of the fast ones.
 //! Either way the buffers may hold more than the session has: what counts is the shard's position.
 
-use hive_kernels::{AttentionShape, KV_BLOCK, KvBuffers};
+use hive_kernels::{AttentionShape, KV_BLOCK, KvBuffers, LANES};
 use mlx_rs::ops::indexing::{IndexOp, TryIndexMutOp};
 use mlx_rs::{Array, Dtype};
 
+use crate::hidden::ActivationType;
 use crate::linear::ComputeError;
+
+/// How a cache lies in memory. One of another layout cannot be gone on with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum KvLayout {
+    /// MLX's own.
+    Plain(ActivationType),
+    /// That of the fast kernels.
+    Fast,
+}
 
 #[derive(Debug)]
 pub(crate) enum LayerCache {
@@ -36,6 +46,64 @@ impl LayerCache {
             Self::Plain(cache) => cache.keys.nbytes() + cache.values.nbytes(),
             Self::Fast(buffers) => buffers.bytes(),
         }
+    }
+
+    /// The first positions as they lie in memory: of the keys and then of the values, those of every head. In whole groups
+    /// of [`LANES`] positions, because the fast kernels' keys lie so.
+    pub(crate) fn export(&self, positions: usize) -> Result<Vec<u8>, ComputeError> {
+        let (arrays, heads, capacity) = match self {
+            Self::Plain(cache) => ([&cache.keys, &cache.values], cache.keys.dim(1), cache.keys.dim(2) as usize),
+            Self::Fast(buffers) => (buffers.arrays(), buffers.arrays()[1].dim(0), buffers.capacity()),
+        };
+        let mut bytes = Vec::new();
+        for array in arrays {
+            let all = hive_kernels::array_bytes(array)?;
+            let head_bytes = all.len() / heads as usize;
+            let wanted_bytes = head_bytes / capacity * positions.next_multiple_of(LANES);
+            for head in all.chunks_exact(head_bytes) {
+                bytes.extend_from_slice(&head[..wanted_bytes]);
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// A cache out of what [`Self::export`] gave for so many positions.
+    pub(crate) fn import(
+        shape: &AttentionShape,
+        layout: KvLayout,
+        positions: usize,
+        bytes: &[u8],
+    ) -> Result<Self, ComputeError> {
+        let AttentionShape { kv_heads, head_dim, .. } = *shape;
+        let capacity = positions.div_ceil(KV_BLOCK).max(1) * KV_BLOCK;
+        let (activation, shapes) = match layout {
+            KvLayout::Fast => (ActivationType::F32, KvBuffers::shapes(shape, capacity)),
+            KvLayout::Plain(activation) => {
+                let shape = vec![1, kv_heads as i32, capacity as i32, head_dim as i32];
+                (activation, [shape.clone(), shape])
+            }
+        };
+        let row_bytes = head_dim * activation.bytes();
+        let (head_bytes, wanted_bytes) = (capacity * row_bytes, positions.next_multiple_of(LANES) * row_bytes);
+        if bytes.len() != shapes.len() * kv_heads * wanted_bytes {
+            let why = format!("a cache of {positions} positions has another size than {} bytes", bytes.len());
+            return Err(ComputeError::Mlx(why));
+        }
+        let mut rest = bytes;
+        let mut array = |shape: &[i32]| {
+            let mut all = vec![0; kv_heads * head_bytes];
+            for head in all.chunks_exact_mut(head_bytes) {
+                let (mine, others) = rest.split_at(wanted_bytes);
+                head[..wanted_bytes].copy_from_slice(mine);
+                rest = others;
+            }
+            hive_kernels::array_from_bytes(&all, shape, activation.mlx())
+        };
+        let (keys, values) = (array(&shapes[0])?, array(&shapes[1])?);
+        Ok(match layout {
+            KvLayout::Fast => Self::Fast(KvBuffers::from_arrays(shape, [keys, values])?),
+            KvLayout::Plain(_) => Self::Plain(PlainCache { keys, values }),
+        })
     }
 
     /// What has to be evaluated for the cache to be up to date.

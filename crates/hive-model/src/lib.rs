@@ -30,6 +30,9 @@ pub use config::ModelConfig;
 pub use device::Compute;
 pub use files::{ModelFiles, OpenError};
 pub use hidden::{ActivationType, Hidden};
+pub use kv::KvLayout;
 pub use sampling::Sampling;
-pub use shard::{ForwardError, LoadError, Output, SessionId, SessionOptions, Shard, ShardOptions, Slot};
+pub use shard::{
+    CarriedSession, ForwardError, LoadError, Output, SessionId, SessionOptions, Shard, ShardOptions, Slot,
+};
 pub use tokenizer::Tokenizer;

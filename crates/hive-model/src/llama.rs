@@ -15,7 +15,7 @@ use crate::config::ModelConfig;
 use crate::embedding::Embedding;
 use crate::files::ModelFiles;
 use crate::hidden::ActivationType;
-use crate::kv::{LayerCache, PlainCache};
+use crate::kv::{KvLayout, LayerCache, PlainCache};
 use crate::linear::{Arithmetic, ComputeError, Linear, Projection, evaluated};
 use crate::shard::LoadError;
 use crate::weights::{Matrix, Weights};
@@ -262,6 +262,23 @@ impl Stage {
             }
         };
         self.layers.iter().map(|_| one()).collect()
+    }
+
+    /// How caches lie in memory here.
+    pub(crate) fn kv_layout(&self) -> KvLayout {
+        if self.arithmetic.fast { KvLayout::Fast } else { KvLayout::Plain(self.arithmetic.activation) }
+    }
+
+    /// Caches of so many positions that were exported from a stage of the same layers.
+    pub(crate) fn imported_caches(
+        &self,
+        positions: usize,
+        layers: &[Vec<u8>],
+    ) -> Result<Vec<LayerCache>, ComputeError> {
+        if layers.len() != self.layers.len() {
+            return Err(ComputeError::Mlx(format!("caches of {} layers, not of {}", layers.len(), self.layers.len())));
+        }
+        layers.iter().map(|bytes| LayerCache::import(&self.shape, self.kv_layout(), positions, bytes)).collect()
     }
 
     /// Whether the stage begins with tokens.

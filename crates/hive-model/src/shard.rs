@@ -3,6 +3,8 @@
 //! Batch-first: one [`Shard::forward`] takes any mix of sessions, each with its own position. What a session has in the
 //! cache is its *position*; a slot must begin exactly there, and [`Shard::rollback`] takes a session back.
 
+mod carried;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -17,6 +19,8 @@ use crate::linear::{Arithmetic, ComputeError};
 use crate::llama::{Span, Stage};
 use crate::sampling::{Sampled, Sampling, sample};
 use crate::weights::TensorError;
+
+pub use carried::CarriedSession;
 
 /// Names a session across all stages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use hive_model::{Compute, ModelFiles, Shard, ShardOptions};
+use hive_model::shard::Input;
+use hive_model::{Compute, ModelFiles, Output, Sampling, SessionId, SessionOptions, Shard, ShardOptions, Slot};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde_json::Value;
@@ -146,4 +147,82 @@ fn a_shard_reads_its_own_layers_only() {
     assert!(load(2..3).is_ok());
     let message = load(1..2).map(|_| ()).unwrap_err().to_string();
     assert!(message.contains("model.layers.1."), "{message}");
+}
+
+/// What a shard makes of the next tokens of a session.
+fn step(shard: &mut Shard, session: SessionId, position: usize, input: Input) -> Output {
+    shard.forward(&[Slot { session, position, input, sample: true }]).unwrap().remove(0)
+}
+
+#[test]
+fn a_session_that_was_carried_goes_on_with_the_same_bits() {
+    let reference: Value = serde_json::from_str(include_str!("../../../tests/oracle/tiny_llama.json")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    write(&reference["config"], folder.path());
+    let files = ModelFiles::open(folder.path()).unwrap();
+    let session = SessionId(7);
+    // What was said counts for the next token, so it has to come along.
+    let sampling = Sampling { temperature: 0.8, seed: 5, repetition_penalty: 1.5, ..Sampling::default() };
+    for (compute, length) in [(Compute::Plain, 3), (Compute::Plain, 300), (Compute::Fast, 3), (Compute::Fast, 300)] {
+        let load = |layers| Shard::load(&files, &ShardOptions { layers, compute }, |_| ()).unwrap();
+        let (mut first, mut last, mut elsewhere) = (load(0..1), load(1..3), load(1..3));
+        let prompt: Vec<u32> = (0..length).map(|n| n % 96).collect();
+        let options =
+            SessionOptions { sampling: sampling.clone(), prompt: prompt.clone(), ..SessionOptions::default() };
+        first.open(session, options.clone()).unwrap();
+        last.open(session, options.clone()).unwrap();
+        let mut next = |last: &mut Shard, position, tokens: Vec<u32>| {
+            let Output::Hidden(hidden) = step(&mut first, session, position, Input::Tokens(tokens)) else { panic!() };
+            match step(last, session, position, Input::Hidden(hidden.clone())) {
+                Output::Token(sampled) => (sampled.token, hidden),
+                other => panic!("{other:?}"),
+            }
+        };
+        let (mut token, _) = next(&mut last, 0, prompt);
+        let mut position = length as usize;
+        for _ in 0..4 {
+            (token, _) = next(&mut last, position, vec![token]);
+            position += 1;
+        }
+        let carried = last.export(session).unwrap();
+        assert_eq!((carried.position, carried.answer.len()), (position, 5));
+        let caches: Vec<_> = (0..2).map(|layer| last.export_kv(session, layer).unwrap()).collect();
+        assert!(last.export_kv(session, 2).is_err());
+        elsewhere.import_kv(session, options, carried, &caches).unwrap();
+        for _ in 0..8 {
+            let (here, hidden) = next(&mut last, position, vec![token]);
+            let Output::Token(there) = step(&mut elsewhere, session, position, Input::Hidden(hidden)) else { panic!() };
+            assert_eq!(there.token, here, "{compute:?} at {position}");
+            (token, position) = (here, position + 1);
+        }
+        // The caches themselves, of all that was computed in both places.
+        assert!(last.export_kv(session, 1).unwrap() == elsewhere.export_kv(session, 1).unwrap(), "{compute:?}");
+    }
+}
+
+#[test]
+fn caches_that_do_not_fit_are_refused() {
+    let reference: Value = serde_json::from_str(include_str!("../../../tests/oracle/tiny_llama.json")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    write(&reference["config"], folder.path());
+    let files = ModelFiles::open(folder.path()).unwrap();
+    let load = |compute| Shard::load(&files, &ShardOptions { layers: 0..3, compute }, |_| ()).unwrap();
+    let (mut fast, mut plain) = (load(Compute::Fast), load(Compute::Plain));
+    let (session, options) = (SessionId(7), SessionOptions::default());
+    fast.open(session, options.clone()).unwrap();
+    step(&mut fast, session, 0, Input::Tokens(vec![1, 2, 3]));
+    let carried = fast.export(session).unwrap();
+    let caches: Vec<_> = (0..3).map(|layer| fast.export_kv(session, layer).unwrap()).collect();
+    let other_kernels = plain.import_kv(session, options.clone(), carried.clone(), &caches).unwrap_err().to_string();
+    assert!(other_kernels.contains("other kernels"), "{other_kernels}");
+    assert!(fast.import_kv(session, options.clone(), carried.clone(), &caches[..2]).is_err());
+    let mut cut = caches.clone();
+    cut[1].pop();
+    assert!(fast.import_kv(session, options.clone(), carried.clone(), &cut).is_err());
+    let mut claims = carried.clone();
+    claims.position = usize::MAX / 2;
+    assert!(fast.import_kv(session, options.clone(), claims, &caches).is_err());
+    // A refusal leaves what is open as it was.
+    assert_eq!(fast.position(session), Some(3));
+    fast.import_kv(session, options, carried, &caches).unwrap();
 }

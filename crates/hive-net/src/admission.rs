@@ -14,7 +14,8 @@ use iroh::endpoint::{
     AfterHandshakeOutcome, BeforeConnectOutcome, Connection, EndpointHooks, VarInt, WeakConnectionHandle,
 };
 
-use crate::endpoint::{PeerId, Protocol};
+use crate::addr::PeerId;
+use crate::endpoint::Protocol;
 
 /// Close code for a peer that is not allowed in.
 const REFUSED: u32 = 1;
@@ -128,6 +129,7 @@ impl Lists {
         };
         let (old, fresh): (Vec<_>, Vec<_>) =
             handles.into_iter().partition(|(handle, made)| *made <= than || !in_use(handle));
+        tracing::debug!("hung up on {peer}: {} connections closed, {} kept", old.len(), fresh.len());
         for connection in old.iter().filter_map(|(handle, _)| handle.upgrade()) {
             connection.close(VarInt::from_u32(REVOKED), b"closed by the other machine");
         }

@@ -29,6 +29,12 @@ pub enum ControlError {
     Malformed(postcard::Error),
 }
 
+/// The whole chain of causes: the first, "connection lost", says nothing.
+fn broken(error: &dyn std::error::Error) -> ControlError {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    ControlError::Broken(causes.map(ToString::to_string).collect::<Vec<_>>().join(": "))
+}
+
 impl Channel {
     /// Writes one message.
     pub async fn write_message(&mut self, message: &impl Serialize) -> Result<(), ControlError> {
@@ -37,7 +43,7 @@ impl Channel {
 
     /// Writes bytes that need not be a message. For tests of what the other side makes of them.
     pub async fn write_raw(&mut self, bytes: &[u8]) -> Result<(), ControlError> {
-        self.send.write_all(bytes).await.map_err(|error| ControlError::Broken(error.to_string()))
+        self.send.write_all(bytes).await.map_err(|error| broken(&error))
     }
 
     /// Reads one message; `None` where the other side has said all it had to say.
@@ -84,7 +90,7 @@ pub(crate) async fn write_to(send: &mut SendStream, message: &impl Serialize) ->
         return Err(ControlError::TooLarge(length));
     }
     let framed = [&length.to_le_bytes()[..], &bytes].concat();
-    send.write_all(&framed).await.map_err(|error| ControlError::Broken(error.to_string()))
+    send.write_all(&framed).await.map_err(|error| broken(&error))
 }
 
 pub(crate) async fn read_from<T: DeserializeOwned>(
@@ -95,7 +101,7 @@ pub(crate) async fn read_from<T: DeserializeOwned>(
     match recv.read_exact(&mut prefix).await {
         Ok(()) => {}
         Err(ReadExactError::FinishedEarly(0)) => return Ok(None),
-        Err(error) => return Err(ControlError::Broken(error.to_string())),
+        Err(error) => return Err(broken(&error)),
     }
     let length = u32::from_le_bytes(prefix);
     if length > limit {
@@ -107,7 +113,7 @@ pub(crate) async fn read_from<T: DeserializeOwned>(
         let start = bytes.len();
         bytes.resize((start + PIECE_BYTES).min(length as usize), 0);
         let read = recv.read_exact(&mut bytes[start..]).await;
-        read.map_err(|error| ControlError::Broken(error.to_string()))?;
+        read.map_err(|error| broken(&error))?;
     }
     postcard::from_bytes(&bytes).map(Some).map_err(ControlError::Malformed)
 }

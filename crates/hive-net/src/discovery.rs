@@ -10,7 +10,7 @@ use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use mdns_sd::{DaemonEvent, IfKind, ResolvedService, ScopedIp, ServiceDaemon, ServiceEvent, ServiceInfo};
 use tokio::sync::mpsc;
 
-use crate::endpoint::{PeerAddr, PeerId};
+use crate::addr::{PeerAddr, PeerId};
 use crate::pairing::tidy;
 
 /// What HiveMind is announced as.

@@ -1,7 +1,6 @@
 //! This machine's address in the swarm, and the peers it talks to.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
@@ -10,16 +9,23 @@ use std::time::{Duration, Instant};
 use iroh::endpoint::{
     Connection, IncomingAddr, PortmapperConfig, QuicTransportConfig, RecvStream, SendStream, VarInt, presets,
 };
-use iroh::{EndpointAddr, EndpointId, RelayMode, RelayUrl, TransportAddr};
+use iroh::{RelayMode, RelayUrl, TransportAddr};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, Semaphore, mpsc};
 
+use crate::addr::{PeerAddr, PeerId};
 use crate::admission::{Admission, Gate};
 use crate::identity::Identity;
 use crate::links::{LinkKind, Networks, Preference};
 
-/// A prompt chunk of a large model is tens of megabytes; with iroh's 1.25 MB it would wait for a round trip many times.
-const STREAM_WINDOW_BYTES: u32 = 32 << 20;
+/// Bytes in flight on one stream. A prompt chunk of a large model is tens of megabytes, so more would save it round trips.
+/// But a stream with more than [`MOST_GAPS`] in what has come ends the whole connection, and a busy machine drops packets by
+/// the hundred.
+const STREAM_WINDOW_BYTES: u32 = 2 << 20;
+const MOST_GAPS: u32 = 1024;
+const SMALLEST_PACKET_BYTES: u32 = 1200;
+const _: () =
+    assert!(STREAM_WINDOW_BYTES / (2 * SMALLEST_PACKET_BYTES) < MOST_GAPS, "every second packet may be missing");
 
 /// What a stranger may have in flight: a pairing is a few hundred bytes. Approved peers get more once they are known.
 const STRANGER_WINDOW_BYTES: u32 = 16 << 10;
@@ -36,81 +42,6 @@ const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A dial is answered in one round trip, or a few where packets get lost.
 const DIAL_PATIENCE: Duration = Duration::from_secs(8);
-
-/// Names a machine: its public key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct PeerId(EndpointId);
-
-impl PeerId {
-    pub(crate) fn new(id: EndpointId) -> Self {
-        Self(id)
-    }
-
-    /// The key's bytes.
-    pub fn as_bytes(&self) -> &[u8; 32] {
-        self.0.as_bytes()
-    }
-
-    /// The whole key, as text that [`FromStr`] reads.
-    pub fn to_text(self) -> String {
-        self.0.to_string()
-    }
-}
-
-/// The beginning of the key: enough to tell machines apart in a list or a log.
-impl fmt::Display for PeerId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0.fmt_short())
-    }
-}
-
-impl FromStr for PeerId {
-    type Err = NotAnId;
-
-    fn from_str(text: &str) -> Result<Self, NotAnId> {
-        text.parse().map(Self).map_err(|_| NotAnId)
-    }
-}
-
-/// Text that names no machine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("this is no machine's id")]
-pub struct NotAnId;
-
-/// A machine and where to reach it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PeerAddr(EndpointAddr);
-
-impl PeerAddr {
-    /// A machine at these addresses.
-    pub fn new(peer: PeerId, sockets: impl IntoIterator<Item = SocketAddr>) -> Self {
-        Self(EndpointAddr::from_parts(peer.0, sockets.into_iter().map(TransportAddr::Ip)))
-    }
-
-    /// Whose address it is.
-    pub fn id(&self) -> PeerId {
-        PeerId(self.0.id)
-    }
-
-    /// The socket addresses in it.
-    pub fn sockets(&self) -> Vec<SocketAddr> {
-        self.0.ip_addrs().copied().collect()
-    }
-
-    /// The relay in it, as text.
-    pub fn relay(&self) -> Option<String> {
-        self.0.relay_urls().next().map(ToString::to_string)
-    }
-
-    /// The same machine, reached through a relay as well.
-    #[must_use]
-    pub fn with_relay(self, relay: &str) -> Self {
-        match RelayUrl::from_str(relay) {
-            Ok(url) => Self(self.0.with_relay_url(url)),
-            Err(_) => self,
-        }
-    }
-}
 
 /// What a channel is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

@@ -5,7 +5,7 @@
 use bip39::Language;
 use sha2::{Digest, Sha256};
 
-use crate::endpoint::PeerId;
+use crate::addr::PeerId;
 
 /// Bits that choose one of the list's 2,048 words.
 const BITS: u32 = 11;

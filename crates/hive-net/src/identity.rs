@@ -8,7 +8,7 @@ use data_encoding::HEXLOWER;
 use iroh::SecretKey;
 use sha2::{Digest, Sha256};
 
-use crate::endpoint::PeerId;
+use crate::addr::PeerId;
 
 /// A machine's key.
 #[derive(Debug, Clone)]

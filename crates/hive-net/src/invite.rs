@@ -8,7 +8,7 @@ use iroh_tickets::{ParseError, Ticket as _};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::endpoint::PeerAddr;
+use crate::addr::PeerAddr;
 
 /// What the bearer of a ticket shows.
 pub type InviteSecret = [u8; 16];

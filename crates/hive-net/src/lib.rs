@@ -8,6 +8,7 @@
 //! What holds: a peer that has not been approved can pair and nothing else, whichever side dials ([`admission`]);
 //! without a relay, nothing is sent to anyone but the peers that are dialled and the multicast group of this network.
 
+pub mod addr;
 pub mod admission;
 pub mod control;
 pub mod discovery;
@@ -22,11 +23,10 @@ pub mod pulse;
 pub mod stage;
 pub mod wire;
 
+pub use addr::{PeerAddr, PeerId};
 pub use admission::Admission;
-pub use endpoint::{
-    BindError, Channel, ConnectError, Endpoint, EndpointOptions, Incoming, Link, PeerAddr, PeerId, Protocol, Relay,
-};
+pub use endpoint::{BindError, Channel, ConnectError, Endpoint, EndpointOptions, Incoming, Link, Protocol, Relay};
 pub use fingerprint::fingerprint;
 pub use identity::Identity;
 pub use pace::Pace;
-pub use wire::{Element, Frame, Kind, WireError};
+pub use wire::{Element, Frame, HEADER_BYTES, Header, Kind, WireError};

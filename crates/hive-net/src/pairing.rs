@@ -24,8 +24,9 @@ use sha2::{Digest, Sha256};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use crate::addr::{PeerAddr, PeerId};
 use crate::control::{self, ControlError};
-use crate::endpoint::{Channel, ConnectError, Endpoint, PeerAddr, PeerId, Protocol};
+use crate::endpoint::{Channel, ConnectError, Endpoint, Protocol};
 use crate::invite::InviteSecret;
 
 /// The longest message is a name and some digests.

@@ -24,6 +24,13 @@ const REMEMBERED: usize = 512;
 /// Payload is read in pieces of this size, so that a peer that announces much and sends nothing costs nothing.
 const PIECE_BYTES: usize = 1 << 20;
 
+/// A frame at a multiple of this position, and one of many bytes, gets its receipt at once: these tell the round trip, and
+/// free what the sender keeps. The receipts of the others wait for that, since each costs as much as a token's frame.
+const PROMPT_RECEIPTS: u32 = 8;
+const MANY_BYTES: usize = 64 << 10;
+/// But no longer than this.
+const RECEIPT_DELAY: Duration = Duration::from_millis(100);
+
 /// How long a broken stream is dialled again before it is given up: a cable that is moved, a machine that changes
 /// networks.
 const REPAIR_PATIENCE: Duration = Duration::from_secs(10);
@@ -208,14 +215,16 @@ async fn read_receipts(recv: &mut RecvStream, flight: &Mutex<Flight>) {
     while recv.read_exact(&mut bytes).await.is_ok() {
         let receipt = Receipt::decode(bytes);
         let mut flight = lock(flight);
-        // Frames arrive in order, so their receipts do too; one for a frame sent twice may come twice.
+        // Frames arrive in order, so a receipt is for those before as well; one for a frame sent twice may come twice.
         if flight.waiting.iter().any(|(frame, _)| frame.receipt() == receipt) {
             while let Some((frame, sent)) = flight.waiting.pop_front() {
                 if frame.receipt() == receipt {
-                    if flight.round_trips.len() == REMEMBERED {
-                        flight.round_trips.pop_front();
+                    if is_prompt(&frame) {
+                        if flight.round_trips.len() == REMEMBERED {
+                            flight.round_trips.pop_front();
+                        }
+                        flight.round_trips.push_back(sent.elapsed());
                     }
-                    flight.round_trips.push_back(sent.elapsed());
                     break;
                 }
             }
@@ -223,29 +232,70 @@ async fn read_receipts(recv: &mut RecvStream, flight: &Mutex<Flight>) {
     }
 }
 
+/// What is to be acknowledged of a frame when it has been passed on.
+#[derive(Debug, Clone, Copy)]
+pub struct Received {
+    receipt: Receipt,
+    is_prompt: bool,
+}
+
+impl Received {
+    /// Of this frame.
+    pub fn of(frame: &Frame) -> Self {
+        Self { receipt: frame.receipt(), is_prompt: is_prompt(frame) }
+    }
+}
+
+/// Whether a frame's receipt is sent at once. Both ends know by this rule which receipts tell a round trip.
+fn is_prompt(frame: &Frame) -> bool {
+    frame.position.is_multiple_of(PROMPT_RECEIPTS) || frame.payload.len() >= MANY_BYTES
+}
+
 /// The receiving end.
 #[derive(Debug)]
 pub struct Inlet {
     channel: Channel,
+    /// The next frame's header, as far as it has come.
+    header: [u8; HEADER_BYTES],
+    header_bytes: usize,
+    /// The latest frame's receipt, and since when one has been due.
+    due: Option<(Receipt, Instant)>,
 }
 
 impl Inlet {
     /// Takes over a channel that the other side opened.
     pub fn new(channel: Channel) -> Self {
-        Self { channel }
+        Self { channel, header: [0; HEADER_BYTES], header_bytes: 0, due: None }
     }
 
     /// The next frame; `None` when the sender has finished. The caller passes it on and then acknowledges it: the
     /// receipt is for the sender's peace of mind, the frame is on the way of a token.
     pub async fn recv(&mut self) -> Result<Option<Frame>, StageError> {
         let broken = |error: ReadExactError| StageError::Broken(error.to_string());
-        let mut bytes = [0; HEADER_BYTES];
-        match self.channel.recv.read_exact(&mut bytes).await {
-            Ok(()) => {}
-            Err(ReadExactError::FinishedEarly(0)) => return Ok(None),
-            Err(error) => return Err(broken(error)),
+        while self.header_bytes < HEADER_BYTES {
+            let since = self.due.map(|(_, since)| since);
+            let overdue = async {
+                match since {
+                    Some(since) => tokio::time::sleep_until((since + RECEIPT_DELAY).into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let read = tokio::select! {
+                biased;
+                // Losing this future loses no bytes.
+                read = self.channel.recv.read(&mut self.header[self.header_bytes..]) => Some(read),
+                () = overdue => None,
+            };
+            match read {
+                Some(Ok(Some(bytes))) => self.header_bytes += bytes,
+                Some(Ok(None)) if self.header_bytes == 0 => return Ok(None),
+                Some(Ok(None)) => return Err(StageError::Broken("a frame's header is cut".to_owned())),
+                Some(Err(error)) => return Err(StageError::Broken(error.to_string())),
+                None => self.send_receipt().await?,
+            }
         }
-        let header = Header::decode(&bytes)?;
+        self.header_bytes = 0;
+        let header = Header::decode(&self.header)?;
         let length = header.payload_bytes as usize;
         let mut payload = Vec::with_capacity(length.min(PIECE_BYTES));
         while payload.len() < length {
@@ -256,8 +306,16 @@ impl Inlet {
         Ok(Some(header.with_payload(payload.into())))
     }
 
-    /// Tells the sender that a frame has come.
-    pub async fn acknowledge(&mut self, receipt: Receipt) -> Result<(), StageError> {
+    /// Tells the sender that a frame has come, now or together with the next ones.
+    pub async fn acknowledge(&mut self, receipt: Received) -> Result<(), StageError> {
+        let Received { receipt, is_prompt } = receipt;
+        let since = self.due.map_or_else(Instant::now, |(_, since)| since);
+        self.due = Some((receipt, since));
+        if is_prompt { self.send_receipt().await } else { Ok(()) }
+    }
+
+    async fn send_receipt(&mut self) -> Result<(), StageError> {
+        let Some((receipt, _)) = self.due.take() else { return Ok(()) };
         let written = self.channel.send.write_all(&receipt.encode()).await;
         written.map_err(|error| StageError::Broken(error.to_string()))
     }
@@ -322,7 +380,7 @@ mod tests {
         }
         let mut first = inlet(&mut incoming).await;
         let got = first.recv().await.unwrap().unwrap();
-        first.acknowledge(got.receipt()).await.unwrap();
+        first.acknowledge(Received::of(&got)).await.unwrap();
         // Until the receipt is here, the frame counts as lost.
         while lock(&outlet.shared.flight).waiting.len() == 3 {
             tokio::task::yield_now().await;
@@ -333,6 +391,38 @@ mod tests {
         for position in 1..4 {
             assert_eq!(second.recv().await.unwrap().unwrap(), frame(position));
         }
+    }
+
+    #[tokio::test]
+    async fn receipts_of_tokens_come_together_and_the_last_ones_soon() {
+        let (here, there, mut incoming) = pair().await;
+        let mut outlet = Outlet::open(dial(&here, &there), Pace::default()).await.unwrap();
+        let mut inlet = inlet(&mut incoming).await;
+        let flight = outlet.shared.flight.clone();
+        let waiting = || lock(&flight).waiting.len();
+        for position in 1..=8 {
+            outlet.send(frame(position)).await.unwrap();
+            let got = inlet.recv().await.unwrap().unwrap();
+            inlet.acknowledge(Received::of(&got)).await.unwrap();
+            if position < 8 {
+                assert_eq!(waiting(), position as usize, "its receipt waits");
+            }
+        }
+        while waiting() > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(lock(&flight).round_trips.len(), 1, "one round trip was told");
+        outlet.send(frame(9)).await.unwrap();
+        let got = inlet.recv().await.unwrap().unwrap();
+        inlet.acknowledge(Received::of(&got)).await.unwrap();
+        // Nothing more comes; whoever waits for the next frame sends it when it is due.
+        let idle = tokio::spawn(async move { inlet.recv().await });
+        while waiting() > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(lock(&flight).round_trips.len(), 1, "a receipt that waited tells none");
+        drop(outlet);
+        assert!(matches!(idle.await.unwrap(), Ok(None) | Err(_)));
     }
 
     #[tokio::test]

@@ -7,31 +7,28 @@
 //! through it again. Sampling is keyed by position and the kernels give the same bits in any chunk, so the words are
 //! those of an undisturbed run.
 
+mod session;
+
 use std::time::{Duration, Instant};
 
+use hive_model::Sampling;
 use hive_model::detokenizer::Detokenizer;
 use hive_model::sampling::Sampled;
 use hive_model::stop::{Stop, StopStrings};
 use hive_model::tokenizer::TokenizerError;
-use hive_model::{Sampling, SessionOptions};
 use hive_net::{Frame, Kind};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-use crate::control::{Continued, SessionSpec};
 use crate::generate::{Event, FinishReason, Request, Summary};
-use crate::node::Node;
 use crate::ring::{Health, Ring};
-use crate::serving::{ServeError, Wish};
-use crate::stage::{failure_of, prompt_frame, sampled_of};
+use crate::stage::{failure_of, sampled_of};
+
+pub(crate) use session::Source;
 
 /// Longest silence from the ring before a stage counts as lost. A stage computes one chunk in seconds; one that has not
 /// answered for this long will not.
 const PATIENCE: Duration = Duration::from_mins(2);
 
-/// How long an answer waits for machines to hold its model again.
-const RECOVERY_PATIENCE: Duration = Duration::from_mins(1);
-/// Between two looks for them.
-const RECOVERY_PAUSE: Duration = Duration::from_millis(300);
 /// Losses in a row without one token between them: then it is not the machines, but what they are asked.
 const FRUITLESS: usize = 3;
 
@@ -40,26 +37,6 @@ const TOO_LATE: &str = "the answer was not done in the time it was given";
 
 /// Events on their way to whoever asked.
 const EVENT_QUEUE: usize = 256;
-
-/// Where an answer gets its model from again, when the one it had could not be mended.
-pub(crate) struct Source {
-    node: Node,
-    wish: Wish,
-}
-
-impl Source {
-    pub(crate) fn new(node: Node, wish: Wish) -> Self {
-        Self { node, wish }
-    }
-
-    /// The model on the machines that are there: as many as were wished for, else as many as it takes.
-    async fn ring(&self) -> Result<Ring, ServeError> {
-        match self.node.model(&self.wish).await {
-            Err(ServeError::TooFew { .. }) => self.node.model(&Wish { stages: None, ..self.wish.clone() }).await,
-            result => result,
-        }
-    }
-}
 
 /// An answer on its way.
 pub(crate) struct Answer {
@@ -79,7 +56,9 @@ pub(crate) struct Answer {
     reuse: bool,
     /// How much of what is known the stages have in their caches already.
     cached: usize,
-    /// The first ring's traffic when the answer began there, if it began alone: then its speed is the ring's.
+    /// And how much that was when the answer began.
+    cached_at_first: usize,
+    /// The first ring's traffic when the answer began there.
     traffic: Option<(u64, usize)>,
     /// Whether the ring has come to its end by itself: then the stages' caches are the conversation, and can be kept.
     complete: bool,
@@ -114,6 +93,14 @@ enum End {
     Lost(String),
 }
 
+/// Whether an answer had its first ring to itself from its first to its last token, by the ring's traffic (sessions ever
+/// opened, and open) at either end; then its speed is the ring's. A ring that was mended had pauses.
+fn was_alone(at_first: Option<(u64, usize)>, at_last: (u64, usize), epoch: u32) -> bool {
+    let (opened, open) = at_last;
+    at_first.is_some_and(|(opened_before, open_before)| opened_before == opened && open_before == 1 && open <= 1)
+        && epoch == 0
+}
+
 async fn until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
@@ -145,6 +132,7 @@ impl Answer {
             last_position: (prompt.len() + request.said.len() + max_tokens - 1) as u32,
             reuse: request.reuse,
             cached: 0,
+            cached_at_first: 0,
             traffic: None,
             complete: false,
             stops: StopStrings::new(request.stop.clone()),
@@ -167,70 +155,6 @@ impl Answer {
         Ok(receiver)
     }
 
-    /// Opens a session for what is left of the answer on every stage; one that was kept with its beginning serves. A stage
-    /// that cannot be reached is the ring's trouble, and catches up when it is mended.
-    async fn open(&mut self) -> mpsc::Receiver<Frame> {
-        if let Some(continued) = self.reuse.then(|| self.ring.take_kept(&self.known())).flatten() {
-            let (frames, opened) = self.open_with(Some(continued)).await;
-            if opened.is_ok() {
-                return frames;
-            }
-            // A stage has forgotten it: the others shall, too.
-            self.leave();
-            self.ring.close(continued.session).await;
-        }
-        let (frames, opened) = self.open_with(None).await;
-        if let Err(why) = opened {
-            self.ring.complain(self.epoch, why);
-        }
-        frames
-    }
-
-    async fn open_with(&mut self, continues: Option<Continued>) -> (mpsc::Receiver<Frame>, Result<(), String>) {
-        let (session, frames) = self.ring.new_session();
-        self.session = session;
-        self.epoch = self.ring.state().borrow().epoch;
-        self.cached = continues.map_or(0, |continued| continued.position as usize);
-        let opened = self.ring.open(&self.spec(continues)).await;
-        (frames, opened.map(|_| ()))
-    }
-
-    fn spec(&self, continues: Option<Continued>) -> SessionSpec {
-        SessionSpec {
-            session: self.session,
-            answer: self.id,
-            options: SessionOptions {
-                sampling: self.sampling.clone(),
-                prompt: self.prompt.clone(),
-                answer: self.tokens.clone(),
-            },
-            end_tokens: self.end_tokens.clone(),
-            last_position: self.last_position,
-            continues,
-        }
-    }
-
-    /// Brings the stages to where the answer is, after one of them has moved.
-    async fn catch_up(&mut self) -> Result<(), String> {
-        self.epoch = self.ring.state().borrow().epoch;
-        let positions = self.ring.open(&self.spec(None)).await?;
-        let known = self.prompt.len() + self.tokens.len();
-        self.ring.resend(self.session, &positions, known as u32 - 1).await?;
-        self.cached = positions[0] as usize;
-        self.send_prompt().await
-    }
-
-    /// Prompt and answer so far.
-    fn known(&self) -> Vec<u32> {
-        self.prompt.iter().chain(&self.tokens).copied().collect()
-    }
-
-    /// Forgets the session everywhere, without waiting for machines that may be gone.
-    fn leave(&self) {
-        let (ring, session) = (self.ring.clone(), self.session);
-        tokio::spawn(async move { ring.close(session).await });
-    }
-
     async fn run(mut self, events: mpsc::Sender<Event>) {
         tracing::info!(answer = self.id, prompt_tokens = self.prompt.len(), "an answer was asked for");
         let deadline = self.deadline;
@@ -246,7 +170,7 @@ impl Answer {
             return;
         };
         // Only here: one that goes on elsewhere has been silent between, and says nothing of anybody's speed.
-        self.traffic = Some(self.ring.traffic()).filter(|(_, open)| *open == 1 && self.epoch == 0);
+        self.traffic = Some(self.ring.traffic()).filter(|_| self.epoch == 0);
         let mut fruitless = 0;
         let last = loop {
             let had = self.tokens.len();
@@ -310,67 +234,13 @@ impl Answer {
         }
     }
 
-    /// Waits for room, opens a session, and sends what is known.
-    async fn begin(&mut self) -> mpsc::Receiver<Frame> {
-        self.room = self.ring.admit(self.last_position as usize + 1).await;
-        let frames = self.open().await;
-        tracing::info!(answer = self.id, session = self.session, kept = self.cached, "a session is open");
-        if let Err(why) = self.send_prompt().await {
-            self.ring.complain(self.epoch, why);
-        }
-        frames
-    }
-
     /// Has the node learn from an answer that was alone from its first to its last token.
     fn tell_speed(&self) {
-        let alone = self.traffic.is_some_and(|(opened, _)| {
-            let (opened_now, open) = self.ring.traffic();
-            opened_now == opened && open <= 1 && self.ring.state().borrow().epoch == 0
-        });
+        let alone = was_alone(self.traffic, self.ring.traffic(), self.ring.state().borrow().epoch);
         if let (true, Some(Source { node, .. }), Some(first)) = (alone, &self.source, self.first) {
             let (node, ring) = (node.clone(), self.ring.clone());
             let (tokens, time) = (self.tokens.len().saturating_sub(self.said_tokens + 1), self.latest - first);
             tokio::spawn(async move { node.judge(&ring, tokens, time).await });
-        }
-    }
-
-    /// Keeps what the stages have computed for the conversation's next turn, or forgets it.
-    async fn end(&self) {
-        if self.reuse && self.complete {
-            let mut known = self.known();
-            // The last token was chosen, not read.
-            known.pop();
-            self.ring.keep(self.session, known).await;
-        } else {
-            self.ring.close(self.session).await;
-        }
-    }
-
-    /// Recovers, unless nobody listens any more.
-    async fn go_on_elsewhere(&mut self, events: &mpsc::Sender<Event>) -> Option<Result<mpsc::Receiver<Frame>, String>> {
-        self.traffic = None;
-        tokio::select! {
-            again = self.recover() => Some(again),
-            () = events.closed() => None,
-        }
-    }
-
-    /// Opens the answer on a model that is whole, as soon as there is one.
-    async fn recover(&mut self) -> Result<mpsc::Receiver<Frame>, String> {
-        let until = Instant::now() + RECOVERY_PATIENCE;
-        loop {
-            let Some(source) = &self.source else { return Err("nobody can load the model again".to_owned()) };
-            let cause = match source.ring().await {
-                Ok(ring) => {
-                    self.ring = ring;
-                    return Ok(self.begin().await);
-                }
-                Err(error) => error.to_string(),
-            };
-            if Instant::now() > until {
-                return Err(cause);
-            }
-            tokio::time::sleep(RECOVERY_PAUSE).await;
         }
     }
 
@@ -424,21 +294,6 @@ impl Answer {
                 Step::End(event) => return End::Over(event),
             }
         }
-    }
-
-    /// The prompt, and what there is of the answer, goes out in chunks, all at once: while a stage computes one, the stage
-    /// before it computes the next.
-    async fn send_prompt(&self) -> Result<(), String> {
-        let known = self.known();
-        let mut position = self.cached.min(known.len());
-        for chunk in known[position..].chunks(self.ring.prompt_chunk()) {
-            let is_last = position + chunk.len() == known.len();
-            let frame = prompt_frame(self.session, position as u32, chunk, is_last);
-            let sent = self.ring.send_prompt(frame).await;
-            sent.map_err(|why| format!("the first machine cannot be reached: {why}"))?;
-            position += chunk.len();
-        }
-        Ok(())
     }
 
     /// Where the next token stands.
@@ -506,9 +361,26 @@ impl Answer {
             tokens: self.tokens.clone(),
             said_tokens: self.said_tokens,
             prompt_tokens: self.prompt.len(),
+            cached_tokens: self.cached_at_first.min(self.prompt.len()),
             time_to_first_token: first - self.started,
             decode_time: self.latest - first,
             stages: self.ring.stages(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_answer_that_was_alone_on_a_whole_ring_tells_of_its_speed() {
+        assert!(was_alone(Some((7, 1)), (7, 1), 0));
+        assert!(was_alone(Some((7, 1)), (7, 0), 0), "it may have ended");
+        assert!(!was_alone(Some((7, 2)), (7, 1), 0), "another was there when it began");
+        assert!(!was_alone(Some((7, 1)), (8, 1), 0), "another came and went");
+        assert!(!was_alone(Some((7, 1)), (8, 2), 0));
+        assert!(!was_alone(Some((7, 1)), (7, 1), 1), "the ring was mended");
+        assert!(!was_alone(None, (7, 1), 0), "it began elsewhere");
     }
 }

@@ -94,6 +94,17 @@ pub(crate) struct Resend {
     pub(crate) sample_from: u32,
 }
 
+/// Where the sessions of a stage are to be carried, unless they are computed there sooner.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct HandOver {
+    /// The machine that has loaded the same layers.
+    pub(crate) to: PeerAddr,
+    /// Bytes of the stage's cache for each token, as planned.
+    pub(crate) bytes_per_row: u64,
+    /// Tokens of a prompt that the new machine passes through these layers in a second.
+    pub(crate) rows_per_s: Option<f64>,
+}
+
 /// How a stage is.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct StageReport {
@@ -136,6 +147,10 @@ pub(crate) enum Question {
     Check(StageId),
     /// Send on once more what is missing.
     Resend(StageId, Resend),
+    /// Carry the stage's sessions to the machine that takes it over.
+    HandOver(StageId, HandOver),
+    /// Take the sessions of a stage that I had; they follow on the same stream.
+    TakeOver(StageId),
 }
 
 /// An answer on a control stream. New ones go to the end.

@@ -80,6 +80,8 @@ pub struct Summary {
     pub said_tokens: usize,
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
+    /// How many of them the stages had in their caches already.
+    pub cached_tokens: usize,
     /// From the request to the first token.
     pub time_to_first_token: Duration,
     /// From the first token to the last.

@@ -35,6 +35,11 @@ impl Kept {
         forgotten
     }
 
+    /// Whether there is none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.sessions.is_empty()
+    }
+
     /// Forgets them all, and gives them.
     pub(crate) fn clear(&mut self) -> Vec<u64> {
         self.sessions.drain(..).map(|(session, _)| session).collect()

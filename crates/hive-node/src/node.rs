@@ -1,5 +1,6 @@
 //! The node: this machine in the swarm, as a handle.
 
+mod handover;
 mod hosting;
 mod machine;
 

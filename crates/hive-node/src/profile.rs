@@ -51,6 +51,14 @@ pub struct Profile {
     pub heat: Heat,
 }
 
+impl Profile {
+    /// Bytes of what it offers that are not taken by layers it holds already, within its owner's cap.
+    pub(crate) fn room_bytes(&self) -> u64 {
+        let under_cap = self.cap_bytes.map_or(u64::MAX, |cap| cap.saturating_sub(self.held_bytes));
+        self.offered_bytes.min(under_cap)
+    }
+}
+
 /// Bytes left to the system and the owner's programs, whatever is free.
 const HEADROOM_BYTES: u64 = 1 << 30;
 
@@ -71,6 +79,15 @@ mod tests {
         assert_eq!(offered_bytes(16 * gib, Some(8 * gib), None), 8 * gib);
         assert_eq!(offered_bytes(16 * gib, Some(12 * gib), Some(10 * gib)), 10 * gib);
         assert_eq!(offered_bytes(gib / 2, None, None), 0);
+    }
+
+    #[test]
+    fn what_is_held_takes_room_under_the_cap_only() {
+        let capped = Profile { offered_bytes: 200, cap_bytes: Some(200), held_bytes: 120, ..Profile::default() };
+        assert_eq!(capped.room_bytes(), 80);
+        // Without a cap, what is held is missing from what is free already.
+        assert_eq!(Profile { cap_bytes: None, ..capped.clone() }.room_bytes(), 200);
+        assert_eq!(Profile { held_bytes: 300, ..capped }.room_bytes(), 0);
     }
 
     #[test]

@@ -1,35 +1,34 @@
 //! A model loaded over several nodes, as its coordinator sees it.
 
+mod assembly;
+mod handover;
 mod mend;
+mod sessions;
 mod standby;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use hive_model::template::ChatTemplate;
 use hive_model::{ModelFiles, Tokenizer};
-use hive_net::{Frame, Kind, PeerAddr};
-use hive_plan::{Plan, PlannedStage};
+use hive_net::{Frame, PeerAddr};
+use hive_plan::Plan;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use crate::Compute;
-use crate::control::{
-    Answer, Continued, ModelSource, Neighbours, Question, Resend, RingId, Role, SessionSpec, StageId, StageReport,
-    StageSpec,
-};
+use crate::control::{Answer, ModelSource, Question, RingId, StageId, StageReport};
 use crate::kept::Kept;
 use crate::node::Node;
 use crate::planning::PLANNED_CONTEXT;
-use crate::stage::{Destination, Fault, failure_of};
+use crate::stage::{Destination, Fault};
 
+use assembly::{connect, load_stage, spec, unload, watch_prompts};
+use sessions::dispatch;
 use standby::Standby;
 
 pub(crate) use mend::Trouble;
-
-/// A machine that is here frees a stage at once.
-const UNLOAD_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Frames on their way to a session. An answer is read faster than it is computed.
 const SESSION_QUEUE: usize = 64;
@@ -176,7 +175,10 @@ impl Ring {
                 Ok(stage) => stages.push(stage),
                 Err(error) => {
                     node.retire(id);
-                    unload(node, id, stages.iter().enumerate()).await;
+                    // The one that failed as well: its connection may have broken when it had loaded.
+                    let failed = placement.addr.clone();
+                    let holders = stages.iter().map(|stage| stage.placement.addr.clone()).chain([failed]);
+                    unload(node, id, holders.enumerate()).await;
                     return Err(error);
                 }
             }
@@ -186,7 +188,7 @@ impl Ring {
             Ok(prompts) => prompts,
             Err((_, error)) => {
                 node.retire(id);
-                unload(node, id, stages.iter().enumerate()).await;
+                unload(node, id, holders(stages.iter().enumerate())).await;
                 return Err(error);
             }
         };
@@ -260,7 +262,7 @@ impl Ring {
         let stages = self.stages();
         let standbys = std::mem::take(&mut *lock(&self.inner.standbys));
         let copies = standbys.iter().map(|standby| (standby.index, &standby.stage));
-        unload(&self.inner.node, self.inner.id, stages.iter().enumerate().chain(copies)).await;
+        unload(&self.inner.node, self.inner.id, holders(stages.iter().enumerate().chain(copies))).await;
     }
 
     /// The copies of stages that are ready to take over.
@@ -358,87 +360,6 @@ impl Ring {
     pub(crate) fn prompt_chunk(&self) -> usize {
         self.inner.options.prompt_chunk.max(1)
     }
-
-    /// A number for a new session, and the queue of what comes back for it.
-    pub(crate) fn new_session(&self) -> (u64, mpsc::Receiver<Frame>) {
-        let session = self.new_id();
-        let (frames, queue) = mpsc::channel(SESSION_QUEUE);
-        self.sessions().insert(session, frames);
-        (session, queue)
-    }
-
-    /// Opens the session on every stage, or finds it open; gives the position that comes next on each.
-    pub(crate) async fn open(&self, spec: &SessionSpec) -> Result<Vec<u32>, String> {
-        let stages = self.stages();
-        let mut positions = Vec::with_capacity(stages.len());
-        for (index, stage) in stages.iter().enumerate() {
-            let mut spec = spec.clone();
-            if index + 1 != stages.len() {
-                // Only the last stage chooses tokens; the others have no use for what was said.
-                spec.options = hive_model::SessionOptions::default();
-            }
-            let question = Question::Open(self.inner.stage_id(index), spec);
-            match self.inner.node.ask(&stage.placement.addr, question, |_| ()).await {
-                Ok(Answer::At(position)) => positions.push(position),
-                Ok(_) => return Err(format!("{} answered something else", stage.placement.name)),
-                Err(why) => return Err(format!("{}: {why}", stage.placement.name)),
-            }
-        }
-        Ok(positions)
-    }
-
-    /// Has every stage send on what the next one, by its position, does not have.
-    pub(crate) async fn resend(&self, session: u64, positions: &[u32], sample_from: u32) -> Result<(), String> {
-        for (index, stage) in self.stages().iter().enumerate() {
-            let from = positions[(index + 1) % positions.len()];
-            let question = Question::Resend(self.inner.stage_id(index), Resend { session, from, sample_from });
-            let sent = self.inner.node.ask(&stage.placement.addr, question, |_| ()).await;
-            sent.map_err(|why| format!("{}: {why}", stage.placement.name))?;
-        }
-        Ok(())
-    }
-
-    /// Sends a part of the prompt to the first stage.
-    pub(crate) async fn send_prompt(&self, frame: Frame) -> Result<(), String> {
-        self.inner.prompts.lock().await.send(frame).await
-    }
-
-    /// Keeps a session that has ended, with the tokens that are in the stages' caches: the conversation may go on. The
-    /// ones unused for longest make room.
-    pub(crate) async fn keep(&self, session: u64, tokens: Vec<u32>) {
-        self.sessions().remove(&session);
-        let forgotten = self.kept().add(session, tokens);
-        for (index, stage) in self.stages().into_iter().enumerate() {
-            let question = Question::Keep(self.inner.stage_id(index), session);
-            let _ = self.inner.node.ask(&stage.placement.addr, question, |_| ()).await;
-        }
-        for session in forgotten {
-            self.close(session).await;
-        }
-    }
-
-    /// The kept session that has the longest beginning of a conversation, and how long that is. It is not kept any more.
-    pub(crate) fn take_kept(&self, tokens: &[u32]) -> Option<Continued> {
-        self.kept().take(tokens)
-    }
-
-    fn kept(&self) -> MutexGuard<'_, Kept> {
-        lock(&self.inner.kept)
-    }
-
-    /// Forgets the session everywhere.
-    pub(crate) async fn close(&self, session: u64) {
-        self.sessions().remove(&session);
-        for (index, stage) in self.stages().into_iter().enumerate() {
-            let question = Question::Close(self.inner.stage_id(index), session);
-            // A stage that cannot be reached has nothing left to forget.
-            let _ = self.inner.node.ask(&stage.placement.addr, question, |_| ()).await;
-        }
-    }
-
-    fn sessions(&self) -> MutexGuard<'_, HashMap<u64, mpsc::Sender<Frame>>> {
-        lock(&self.inner.sessions)
-    }
 }
 
 impl Inner {
@@ -461,118 +382,15 @@ impl Inner {
     }
 }
 
+/// Where stages are, by their places in the ring.
+fn holders<'a>(stages: impl Iterator<Item = (usize, &'a PlacedStage)>) -> impl Iterator<Item = (usize, PeerAddr)> {
+    stages.map(|(index, stage)| (index, stage.placement.addr.clone()))
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A planned stage, as its machine is asked to load it.
-fn spec(planned: &PlannedStage, options: &RingOptions) -> StageSpec {
-    let RingOptions { source, compute, threads, .. } = options.clone();
-    let PlannedStage { layers, weight_bytes, kv_bytes, .. } = planned;
-    let bytes = weight_bytes.saturating_add(*kv_bytes);
-    StageSpec { source, layers: layers.clone(), compute, threads, bytes, standby: false }
-}
-
-/// Has a machine load a stage.
-async fn load_stage(
-    node: &Node,
-    id: StageId,
-    placement: &Placement,
-    spec: StageSpec,
-    progress: impl FnMut(usize),
-) -> Result<PlacedStage, RingError> {
-    let layers = spec.layers.clone();
-    node.want(id, placement.addr.id());
-    let life = node.peers().life(placement.addr.id()).unwrap_or_default();
-    let here = placement.addr.id() == node.id();
-    let question = Question::Load(id, spec);
-    let asked = if here {
-        node.ask(&placement.addr, question, progress).await
-    } else {
-        node.ask_other(&placement.addr, question, progress).await
-    };
-    match asked {
-        // It said that it had room, and it was here to say no: that counts against it.
-        Ok(Answer::Refused(why)) => {
-            node.trust().failed(placement.addr.id());
-            Err(failed(placement, &layers, why))
-        }
-        Ok(Answer::Loaded(device)) => Ok(PlacedStage { placement: placement.clone(), layers, device, life }),
-        other => {
-            let why = other.err().unwrap_or_else(|| "it answered something else".to_owned());
-            Err(failed(placement, &layers, why))
-        }
-    }
-}
-
-/// Joins the stages in a circle and gives the way to the first. An error names the stage that could not be joined.
-async fn connect(
-    node: &Node,
-    id: RingId,
-    epoch: u32,
-    stages: &[PlacedStage],
-) -> Result<Destination, (usize, RingError)> {
-    for (index, stage) in stages.iter().enumerate() {
-        let next = stages.get(index + 1).map(|next| next.placement.addr.clone());
-        let first = next.is_none().then(|| stages[0].placement.addr.clone());
-        let neighbours = Neighbours { epoch, next, first, coordinator: node.addr() };
-        let stage_id = StageId { ring: id, index: index as u32 };
-        let joined = node.ask(&stage.placement.addr, Question::Join(stage_id, neighbours), |_| ()).await;
-        joined.map_err(|why| (index, failed(&stage.placement, &stage.layers, why)))?;
-    }
-    let first = &stages[0];
-    let prompts = node.route(&first.placement.addr, id, Role::Stage(0)).await;
-    prompts.map_err(|why| (0, failed(&first.placement, &first.layers, why)))
-}
-
-/// Hears when the way to the first stage breaks for good while nothing is being sent on it.
-fn watch_prompts(prompts: &Destination, epoch: u32, troubles: &mpsc::Sender<Trouble>) {
-    if let Destination::Remote(outlet) = prompts {
-        let (ended, troubles) = (outlet.ended(), troubles.downgrade());
-        tokio::spawn(async move {
-            let why = format!("the first machine cannot be reached: {}", ended.await);
-            if let Some(troubles) = troubles.upgrade() {
-                let _ = troubles.try_send(Trouble { epoch, fault: Fault::Link, why });
-            }
-        });
-    }
-}
-
-/// Machines that are here free their memory before this returns; the others are told when they can be.
-async fn unload(node: &Node, id: RingId, stages: impl Iterator<Item = (usize, &PlacedStage)>) {
-    for (index, stage) in stages {
-        let (node, addr) = (node.clone(), stage.placement.addr.clone());
-        let here = addr.id() == node.id() || node.is_connected(addr.id());
-        let question = Question::Unload(StageId { ring: id, index: index as u32 });
-        let telling = tokio::spawn(async move {
-            let _ = node.ask(&addr, question, |_| ()).await;
-        });
-        if here {
-            let _ = tokio::time::timeout(UNLOAD_PATIENCE, telling).await;
-        }
-    }
-}
-
 fn failed(placement: &Placement, layers: &std::ops::Range<usize>, why: String) -> RingError {
     RingError::Stage { machine: placement.name.clone(), layers: layers.clone(), why }
-}
-
-/// Hands every frame that comes back to its session; frames of closed sessions are nobody's. A failure that is not the
-/// session's own is the ring's trouble.
-async fn dispatch(mut queue: mpsc::Receiver<Frame>, ring: std::sync::Weak<Inner>) {
-    while let Some(frame) = queue.recv().await {
-        let Some(ring) = ring.upgrade() else { return };
-        if frame.kind == Kind::Failed {
-            let failure = failure_of(&frame);
-            if failure.fault != Fault::Request {
-                let trouble = Trouble { epoch: frame.epoch, fault: failure.fault, why: failure.why };
-                let _ = ring.troubles.try_send(trouble);
-                continue;
-            }
-        }
-        let session = lock(&ring.sessions).get(&frame.session).cloned();
-        if let Some(session) = session {
-            let _ = session.send(frame).await;
-        }
-    }
 }

@@ -1,6 +1,6 @@
 //! Serves what peers open: pairings, questions, frames.
 
-use hive_net::stage::Inlet;
+use hive_net::stage::{Inlet, Received};
 use hive_net::{Channel, Incoming, PeerId, Protocol};
 use tokio::sync::mpsc;
 
@@ -41,6 +41,7 @@ async fn serve_control(node: &Node, peer: PeerId, mut channel: Channel) {
     match question {
         Question::Greet(greeting) => presence::answer(node, peer, channel, &greeting).await,
         Question::Measure(messages) => crate::measure::answer(channel, messages).await,
+        Question::TakeOver(id) => node.take_over(id, channel).await,
         question => answer(node, peer, channel, question).await,
     }
 }
@@ -86,13 +87,13 @@ async fn serve_stage(node: &Node, mut channel: Channel) {
             // Showing a token can wait until the next one is being computed.
             tokio::task::yield_now().await;
         }
-        let receipt = frame.receipt();
+        let received = Received::of(&frame);
         if queue.send(frame).await.is_err() {
             return;
         }
         // The stage takes the frame first.
         tokio::task::yield_now().await;
-        if let Err(error) = inlet.acknowledge(receipt).await {
+        if let Err(error) = inlet.acknowledge(received).await {
             tracing::debug!("a stage stream ended: {error}");
             return;
         }

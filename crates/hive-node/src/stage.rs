@@ -6,6 +6,7 @@
 mod actor;
 mod frames;
 mod sent;
+mod transit;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use crate::worker::{Events, FromWorker, LoadOrder, ToWorker, Worker, WorkerEvent
 
 use actor::Actor;
 pub(crate) use frames::{Fault, failure_of, prompt_frame, sampled_of};
+pub(crate) use transit::{Part, Transit};
 
 /// Frames and commands on their way to a stage.
 const QUEUE: usize = 256;
@@ -63,6 +65,12 @@ enum Command {
     Lost(&'static str, String),
     /// Answers what is asked of a stage.
     Ask(Question, oneshot::Sender<Result<Answer, String>>),
+    /// Says which sessions there are, and how many tokens each has.
+    List(oneshot::Sender<Vec<(u64, u32)>>),
+    /// Gives a session away, in parts.
+    GiveAway(u64, mpsc::UnboundedSender<Part>),
+    /// Takes one in.
+    TakeIn(Box<Transit>, oneshot::Sender<Result<(), String>>),
 }
 
 /// A handle to a running stage; the last one dropped ends it, and its worker.
@@ -125,6 +133,29 @@ impl Stage {
             Ok(Ok(answer)) => answer,
             _ => Err("the stage does not answer".to_owned()),
         }
+    }
+}
+
+impl Stage {
+    /// The sessions, and how many tokens each has.
+    pub(crate) async fn open_sessions(&self) -> Vec<(u64, u32)> {
+        let (answer, answered) = oneshot::channel();
+        let _ = self.commands.send(Command::List(answer)).await;
+        answered.await.unwrap_or_default()
+    }
+
+    /// Gives a session away: from now on it is no more here. Its parts end without [`Part::Whole`] where something fails.
+    pub(crate) async fn give_away(&self, session: u64) -> mpsc::UnboundedReceiver<Part> {
+        let (parts, receiver) = mpsc::unbounded_channel();
+        let _ = self.commands.send(Command::GiveAway(session, parts)).await;
+        receiver
+    }
+
+    /// Takes in a session from another machine that had the same layers.
+    pub(crate) async fn take_in(&self, session: Transit) -> Result<(), String> {
+        let (answer, answered) = oneshot::channel();
+        let _ = self.commands.send(Command::TakeIn(Box::new(session), answer)).await;
+        answered.await.unwrap_or_else(|_| Err("the stage does not answer".to_owned()))
     }
 }
 

@@ -9,7 +9,7 @@ mod schedule;
 mod serve;
 
 pub use process::{Events, SpawnError, Worker, WorkerEvent};
-pub use protocol::{Blame, FromWorker, LoadOrder, ToWorker, Work, WorkerReport};
+pub use protocol::{Blame, FromWorker, LoadOrder, Raw, ToWorker, Work, WorkerReport};
 pub use serve::serve;
 
 /// The hidden subcommand that makes an executable a worker.

@@ -8,7 +8,9 @@
 //! With few machines every order is tried; with many the search grows from the best single machines, one at a time. The
 //! layers of the order that wins are placed exactly, by dynamic programming.
 
-use std::collections::VecDeque;
+mod reasons;
+mod search;
+
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
@@ -109,28 +111,6 @@ pub fn predict(
     let order: Vec<usize> = stages.iter().map(|(node, _)| *node).collect();
     let reading_us = stages.iter().map(|(node, layers)| problem.reading_us(*node, layers)).collect();
     Costs { reading_us, rest_us: problem.ring_us(&order) + STAGE_US * stages.len() as f64 }
-}
-
-/// Whether a model that is loaded moves to another plan.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Revision {
-    /// It stays.
-    Keep,
-    /// It moves.
-    Move,
-}
-
-/// A model moves for a gain of this much. Speeds are measured, and measured speeds waver; what is loaded and what is kept of
-/// conversations is lost by moving.
-const WORTH_MOVING: f64 = 1.25;
-
-/// One that is in use is loaded a second time, and its answers are read anew.
-const WORTH_MOVING_IN_USE: f64 = 1.5;
-
-/// Compares the speed of a model where it is with that of the best plan.
-pub fn revise(now_tokens_per_s: f64, best_tokens_per_s: f64, in_use: bool) -> Revision {
-    let worth = if in_use { WORTH_MOVING_IN_USE } else { WORTH_MOVING };
-    if best_tokens_per_s > now_tokens_per_s * worth { Revision::Move } else { Revision::Keep }
 }
 
 struct Problem<'a> {
@@ -298,114 +278,6 @@ impl<'a> Problem<'a> {
         Some(Split { ranges, token_us, cost_us })
     }
 
-    /// Every choice and order of machines.
-    fn try_all(&self) -> Option<(Vec<usize>, Split)> {
-        let mut best: Option<(Vec<usize>, Split)> = None;
-        // Fewer machines first, and the ones listed first: of equals, the first found stays.
-        let mut waiting: VecDeque<Vec<usize>> = (0..self.nodes.len()).map(|node| vec![node]).collect();
-        while let Some(order) = waiting.pop_front() {
-            if let Some(split) = self.place(&order)
-                && best.as_ref().is_none_or(|(_, known)| split.cost_us < known.cost_us)
-            {
-                best = Some((order.clone(), split));
-            }
-            for node in 0..self.nodes.len() {
-                if !order.contains(&node) {
-                    waiting.push_back(order.iter().copied().chain([node]).collect());
-                }
-            }
-        }
-        best
-    }
-
-    /// Grows from the best single machines, one at a time, and places exactly what looked best.
-    fn search(&self) -> Option<(Vec<usize>, Split)> {
-        let mut seeds: Vec<usize> = (0..self.nodes.len()).collect();
-        seeds.sort_by(|a, b| self.estimate(&[*a]).total_cmp(&self.estimate(&[*b])));
-        let mut found: Vec<Vec<usize>> = Vec::new();
-        for &seed in seeds.iter().take(SEEDS) {
-            let mut order = vec![seed];
-            let mut cost = self.estimate(&order);
-            found.push(order.clone());
-            while let Some((next, next_cost)) = self.grown(&order) {
-                // Machines that do not hold the model yet go on growing; others only for a gain.
-                if next_cost >= cost {
-                    break;
-                }
-                (order, cost) = (next, next_cost);
-            }
-            found.push(order);
-        }
-        found.sort_by(|a, b| self.estimate(a).total_cmp(&self.estimate(b)));
-        found.dedup();
-        let placed = found.into_iter().take(PLACED).filter_map(|order| {
-            let split = self.place(&order)?;
-            Some((order, split))
-        });
-        placed.min_by(|(_, a), (_, b)| a.cost_us.total_cmp(&b.cost_us))
-    }
-
-    /// The best order with one more machine, by estimate.
-    fn grown(&self, order: &[usize]) -> Option<(Vec<usize>, f64)> {
-        let unused = (0..self.nodes.len()).filter(|node| !order.contains(node));
-        let with = unused.map(|node| {
-            let order = self.with_one_more(order, node);
-            let cost = self.estimate(&order);
-            (order, cost)
-        });
-        with.min_by(|(_, a), (_, b)| a.total_cmp(b))
-    }
-
-    /// The order with one more machine, where the way around grows least.
-    fn with_one_more(&self, order: &[usize], node: usize) -> Vec<usize> {
-        let detour = |at: usize| {
-            let (before, after) = (order[at - 1], order[at % order.len()]);
-            self.hop_us[before][node] + self.hop_us[node][after] - self.hop_us[before][after]
-        };
-        let at = (1..=order.len()).min_by(|a, b| detour(*a).total_cmp(&detour(*b)));
-        let mut order = order.to_vec();
-        order.insert(at.unwrap_or(order.len()), node);
-        order
-    }
-
-    /// The cost of an order as if all layers were alike: the fastest machines are filled first. What does not fit counts as
-    /// a cost beyond all others, the more the worse.
-    fn estimate(&self, order: &[usize]) -> f64 {
-        const DOES_NOT_FIT_US: f64 = 1e12;
-        let layers = self.layers();
-        if order.len() > layers {
-            return f64::INFINITY;
-        }
-        let layer_bytes = self.before[layers] as f64 / layers as f64;
-        let each = layer_bytes + self.kv_per_layer as f64;
-        let room = |place: usize| {
-            let fixed = if place == 0 { self.model.embedding_bytes } else { 0 }
-                + if place + 1 == order.len() { self.model.head_bytes } else { 0 };
-            let left = self.nodes[order[place]].memory_bytes.saturating_sub(fixed) as f64;
-            (left / each.max(1.0)).floor().min(layers as f64) as usize
-        };
-        let rooms: Vec<usize> = (0..order.len()).map(room).collect();
-        let capacity: usize = rooms.iter().sum();
-        if capacity < layers || rooms.contains(&0) {
-            let missing = layers.saturating_sub(capacity) + rooms.iter().filter(|room| **room == 0).count();
-            return DOES_NOT_FIT_US * (1 + missing) as f64;
-        }
-        let mut places: Vec<usize> = (0..order.len()).collect();
-        places.sort_by(|a, b| self.nodes[order[*b]].bytes_per_s.total_cmp(&self.nodes[order[*a]].bytes_per_s));
-        let mut left = layers - order.len();
-        let (mut sum, mut slowest) = (self.ring_us(order), 0.0f64);
-        for place in places {
-            let more = left.min(rooms[place] - 1);
-            left -= more;
-            let head = if place + 1 == order.len() { self.model.head_bytes as f64 } else { 0.0 };
-            let bytes = (1 + more) as f64 * layer_bytes + head;
-            let us = STAGE_US + bytes * 1e6 / self.nodes[order[place]].bytes_per_s.max(1.0);
-            sum += us;
-            slowest = slowest.max(us);
-        }
-        self.cost(sum, slowest)
-    }
-
     fn stages(&self, order: &[usize], ranges: &[Range<usize>]) -> Vec<PlannedStage> {
         let stage = |(machine, layers): (&usize, &Range<usize>)| PlannedStage {
             machine: *machine,
@@ -414,57 +286,6 @@ impl<'a> Problem<'a> {
             kv_bytes: self.kv_per_layer.saturating_mul(layers.len() as u64),
         };
         order.iter().zip(ranges).map(stage).collect()
-    }
-
-    fn does_not_fit(&self) -> PlanError {
-        let needed_bytes = self
-            .weight_bytes(&(0..self.layers()))
-            .saturating_add(self.kv_per_layer.saturating_mul(self.layers() as u64));
-        let given_bytes = self.nodes.iter().fold(0u64, |sum, node| sum.saturating_add(node.memory_bytes));
-        PlanError::TooLarge { needed_bytes, given_bytes, machines: self.nodes.len() }
-    }
-
-    fn reasons(&self, order: &[usize], split: &Split) -> Vec<String> {
-        let speed = |us: f64| 1e6 / us;
-        let name = |node: usize| self.nodes[node].name.as_str();
-        let mut reasons = Vec::new();
-        if let [only] = order {
-            reasons.push(format!(
-                "{} holds all of it, and a token takes no hop: about {:.0} tok/s.",
-                name(*only),
-                speed(split.token_us)
-            ));
-        } else {
-            let hops = self.ring_us(order) + STAGE_US * order.len() as f64;
-            reasons.push(format!(
-                "{} machines hold it together: about {:.0} tok/s, of which hops take {:.0} %.",
-                order.len(),
-                speed(split.token_us),
-                100.0 * hops / split.token_us
-            ));
-            let alone = (0..self.nodes.len()).find(|&node| self.place(&[node]).is_some());
-            reasons.push(match alone {
-                Some(node) => format!("{} alone would hold it, but more slowly.", name(node)),
-                None => "No machine holds it alone.".to_owned(),
-            });
-        }
-        // Machines by what they would cost; people ask about the ones nearest to being used first.
-        let mut near: Vec<(usize, Vec<usize>)> = (0..self.nodes.len())
-            .filter(|node| !order.contains(node))
-            .map(|node| (node, self.with_one_more(order, node)))
-            .collect();
-        near.sort_by(|(_, a), (_, b)| self.estimate(a).total_cmp(&self.estimate(b)));
-        near.truncate(EXPLAINED);
-        let cost = |(node, order): (usize, Vec<usize>)| {
-            let with = self.place(&order)?;
-            Some((node, speed(split.token_us) - speed(with.token_us)))
-        };
-        let mut left_out: Vec<(usize, f64)> = near.into_iter().filter_map(cost).collect();
-        left_out.sort_by(|(_, a), (_, b)| a.total_cmp(b));
-        for (node, cost) in left_out.into_iter().filter(|(_, cost)| *cost > 0.0) {
-            reasons.push(format!("{} is left out: it would cost {cost:.1} tok/s.", name(node)));
-        }
-        reasons
     }
 }
 
@@ -476,15 +297,6 @@ mod tests {
     fn fits(problem: &Problem<'_>, node: usize, layers: &Range<usize>) -> bool {
         let kv = problem.kv_per_layer.saturating_mul(layers.len() as u64);
         problem.weight_bytes(layers).saturating_add(kv) <= problem.nodes[node].memory_bytes
-    }
-
-    #[test]
-    fn a_model_moves_for_a_clear_gain_only() {
-        assert_eq!(revise(10.0, 12.0, false), Revision::Keep);
-        assert_eq!(revise(10.0, 9.0, false), Revision::Keep);
-        assert_eq!(revise(10.0, 13.0, false), Revision::Move);
-        assert_eq!(revise(10.0, 13.0, true), Revision::Keep);
-        assert_eq!(revise(10.0, 16.0, true), Revision::Move);
     }
 
     const ONE: Use = Use { context_tokens: 0, conversations: 1, hidden_bytes: 0 };

@@ -5,15 +5,19 @@
 //! What holds: every layer is placed exactly once, in order, and no stage is empty.
 
 mod choose;
+mod handover;
 mod replace;
+mod revise;
 mod standby;
 
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-pub use choose::{Costs, LinkProfile, NodeProfile, Revision, STAGE_US, Use, choose, predict, revise};
+pub use choose::{Costs, LinkProfile, NodeProfile, STAGE_US, Use, choose, predict};
+pub use handover::{Handover, Load, handover};
 pub use replace::{Candidate, Replacement, replace};
+pub use revise::{Revision, revise};
 pub use standby::{Spare, standby};
 
 /// What a model weighs.

@@ -9,7 +9,10 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines, Stdin};
 use crate::arguments::ChatOptions;
 use crate::output::Progress;
 use crate::talk::{Answer, Figures, Piece, Talk};
-use crate::{Failure, output, swarm};
+use crate::{Broken, Failure, output, swarm};
+
+/// What goes on with an answer that broke off.
+const GO_ON: &str = "/continue";
 
 pub(crate) async fn run(options: ChatOptions, folder: &Path) -> Result<(), Failure> {
     let sampling = options.sampling.sampling();
@@ -19,12 +22,12 @@ pub(crate) async fn run(options: ChatOptions, folder: &Path) -> Result<(), Failu
         return Err(Failure::usage("an answer of 0 tokens was asked for").hint("ask for at least 1"));
     }
     let talk = Talk::open(&options.run, folder).await?;
-    let mut chat = Chat { talk: &talk, sampling, messages: Vec::new(), options: &options };
+    let mut chat = Chat { talk: &talk, sampling, messages: Vec::new(), broken: None, options: &options };
     if let Some(system) = &options.system {
         chat.messages.push(Message::new("system", system.clone()));
     }
     let result = match &options.prompt {
-        Some(prompt) => chat.answer(prompt.clone()).await.map(|_| ()),
+        Some(prompt) => chat.ask(prompt.clone()).await.map(|_| ()),
         None => chat.converse().await,
     };
     talk.close().await;
@@ -35,6 +38,8 @@ struct Chat<'a> {
     talk: &'a Talk,
     sampling: Sampling,
     messages: Vec<Message>,
+    /// The answer to the last message, if it broke off.
+    broken: Option<Box<Broken>>,
     options: &'a ChatOptions,
 }
 
@@ -62,26 +67,46 @@ impl Chat<'_> {
             if line.trim().is_empty() {
                 continue;
             }
-            match self.answer(line).await {
+            let answered = match self.broken.take() {
+                Some(broken) if line.trim() == GO_ON => self.answer(Some(broken)).await,
+                Some(_) => {
+                    // Another question: the one that was not answered does not burden it.
+                    self.messages.pop();
+                    self.ask(line).await
+                }
+                None => self.ask(line).await,
+            };
+            match answered {
                 Ok(End::Complete(figures)) if interactive => output::note(remark(&figures)),
                 Ok(End::Complete(_)) => {}
                 Ok(End::Stopped) => output::note("stopped"),
                 // In a conversation a failed turn is not the end; in a pipe nobody would notice.
-                Err(failure) if interactive => drop(crate::report(&failure)),
+                Err(failure) if interactive => drop(crate::report(&self.explain(failure))),
                 Err(failure) => return Err(failure),
             }
         }
     }
 
-    /// Answers one message and keeps both in the conversation.
-    async fn answer(&mut self, prompt: String) -> Result<End, Failure> {
+    async fn ask(&mut self, prompt: String) -> Result<End, Failure> {
         self.messages.push(Message::new("user", prompt));
-        let request = Request {
+        self.answer(None).await
+    }
+
+    /// Answers the last message, from where a broken answer ended, and keeps both in the conversation.
+    async fn answer(&mut self, broken: Option<Box<Broken>>) -> Result<End, Failure> {
+        let mut request = Request {
             sampling: self.sampling.clone(),
             max_tokens: self.options.max_tokens,
             stop: self.options.stop.clone(),
             ..Request::new(self.messages.clone())
         };
+        let mut before = String::new();
+        if let Some(broken) = &broken {
+            before.clone_from(&broken.text);
+            request.max_tokens = request.max_tokens.map(|most| most.saturating_sub(broken.tokens.len()).max(1));
+            request.said.clone_from(&broken.tokens);
+            request.sampling.seed = broken.seed;
+        }
         let outcome = match self.talk.ask(request).await {
             Ok(answer) => self.follow(answer).await,
             Err(failure) => Err(failure),
@@ -91,14 +116,29 @@ impl Chat<'_> {
                 if self.options.json {
                     output::line(json(&text, &end));
                 }
-                self.messages.push(Message::new("assistant", text));
+                self.messages.push(Message::new("assistant", before + &text));
                 Ok(end)
             }
-            Err(failure) => {
-                // The question was not answered, so it does not burden the next.
-                self.messages.pop();
+            Err(mut failure) => {
+                self.broken = match failure.broken.take() {
+                    Some(again) => Some(Box::new(Broken { text: before + &again.text, ..*again })),
+                    // It did not even begin again: what there was is still there.
+                    None => broken,
+                };
+                if self.broken.is_none() {
+                    // The question was not answered, so it does not burden the next.
+                    self.messages.pop();
+                }
                 Err(failure)
             }
+        }
+    }
+
+    /// In a conversation, what is left of a broken answer is not lost.
+    fn explain(&self, failure: Failure) -> Failure {
+        match &self.broken {
+            Some(_) => failure.hint(format!("{GO_ON} goes on from here; another question begins anew")),
+            None => failure,
         }
     }
 
@@ -156,6 +196,7 @@ fn json(text: &str, end: &End) -> serde_json::Value {
             "text": text,
             "tokens": figures.tokens,
             "prompt_tokens": figures.prompt_tokens,
+            "cached_tokens": figures.cached_tokens,
             "completion_tokens": figures.completion_tokens,
             "finish_reason": figures.finish_reason,
             "ttft_ms": figures.ttft_ms,

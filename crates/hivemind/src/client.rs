@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::Failure;
+use crate::{Broken, Failure};
 
 /// A node that does not answer on loopback for so long hangs. Pairing waits for another machine, and takes longer.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -115,11 +115,22 @@ async fn refusal(response: reqwest::Response) -> Failure {
 
 /// The API's error, in the words it came with.
 fn explain(body: &Value, otherwise: &str) -> Failure {
-    let failure = Failure::new(body["error"]["message"].as_str().unwrap_or(otherwise));
+    let mut failure = Failure::new(body["error"]["message"].as_str().unwrap_or(otherwise));
+    failure.broken = broken(&body["error"]["hivemind"]).map(Box::new);
     match body["error"]["hint"].as_str() {
         Some(hint) => failure.hint(hint),
         None => failure,
     }
+}
+
+/// What there is of an answer that broke off.
+fn broken(so_far: &Value) -> Option<Broken> {
+    let tokens = so_far["tokens"].as_array()?.iter();
+    Some(Broken {
+        text: so_far["text"].as_str()?.to_owned(),
+        tokens: tokens.map(|token| u32::try_from(token.as_u64()?).ok()).collect::<Option<_>>()?,
+        seed: so_far["seed"].as_u64()?,
+    })
 }
 
 /// Server-sent events.

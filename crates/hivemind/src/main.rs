@@ -31,17 +31,27 @@ pub(crate) struct Failure {
     message: String,
     hint: Option<String>,
     code: u8,
+    /// Of an answer that broke off: what there is of it.
+    broken: Option<Box<Broken>>,
+}
+
+/// The beginning of an answer, from which it can go on.
+#[derive(Debug, Clone)]
+pub(crate) struct Broken {
+    text: String,
+    tokens: Vec<u32>,
+    seed: u64,
 }
 
 impl Failure {
     /// A failure of the work itself.
     pub(crate) fn new(error: impl std::fmt::Display) -> Self {
-        Self { message: error.to_string(), hint: None, code: 1 }
+        Self { message: error.to_string(), hint: None, code: 1, broken: None }
     }
 
     /// A wish that cannot be.
     pub(crate) fn usage(error: impl std::fmt::Display) -> Self {
-        Self { message: error.to_string(), hint: None, code: 2 }
+        Self { code: 2, ..Self::new(error) }
     }
 
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {

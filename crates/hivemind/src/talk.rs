@@ -34,6 +34,7 @@ pub(crate) enum Piece {
 pub(crate) struct Figures {
     pub(crate) tokens: Value,
     pub(crate) prompt_tokens: u64,
+    pub(crate) cached_tokens: u64,
     pub(crate) completion_tokens: u64,
     pub(crate) finish_reason: String,
     pub(crate) ttft_ms: f64,
@@ -116,6 +117,7 @@ impl Answer {
                 Some(Event::Finished { summary, .. }) => Ok(Piece::End(Figures {
                     tokens: json!(summary.tokens),
                     prompt_tokens: summary.prompt_tokens as u64,
+                    cached_tokens: summary.cached_tokens as u64,
                     completion_tokens: summary.tokens.len() as u64,
                     finish_reason: summary.finish_reason.as_str().to_owned(),
                     ttft_ms: summary.time_to_first_token.as_secs_f64() * 1e3,
@@ -158,6 +160,7 @@ fn figures(last: &Value) -> Figures {
     Figures {
         tokens: hive["tokens"].clone(),
         prompt_tokens: last["usage"]["prompt_tokens"].as_u64().unwrap_or_default(),
+        cached_tokens: last["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64().unwrap_or_default(),
         completion_tokens: last["usage"]["completion_tokens"].as_u64().unwrap_or_default(),
         finish_reason: last["choices"][0]["finish_reason"].as_str().unwrap_or_default().to_owned(),
         ttft_ms: hive["ttft_ms"].as_f64().unwrap_or_default(),
@@ -185,8 +188,8 @@ fn body(request: &Request, model: Option<&str>, stages: Option<usize>) -> Value 
     if let Some(max_tokens) = request.max_tokens {
         body["max_tokens"] = json!(max_tokens);
     }
-    if let Some(stages) = stages {
-        body["hivemind"] = json!({ "stages": stages });
+    if stages.is_some() || !request.said.is_empty() {
+        body["hivemind"] = json!({ "stages": stages, "said": request.said });
     }
     body
 }

@@ -60,7 +60,7 @@ impl Node {
         lock(&self.inner.coordinated).remove(&ring);
     }
 
-    fn stage(&self, id: StageId) -> Result<Stage, String> {
+    pub(super) fn stage(&self, id: StageId) -> Result<Stage, String> {
         let stages = lock(&self.inner.stages);
         stages.get(&id).map(|hosted| hosted.stage.clone()).ok_or_else(|| "it holds no such stage".to_owned())
     }
@@ -87,8 +87,11 @@ impl Node {
                 Ok(stage) => stage.answer(question).await,
                 Err(why) => Err(why),
             },
+            Question::HandOver(id, order) => self.hand_over(asker, id, &order).await,
             // These take their stream over; see `serve`.
-            Question::Greet(_) | Question::Measure(_) => Err("this is asked on a stream of its own".to_owned()),
+            Question::Greet(_) | Question::Measure(_) | Question::TakeOver(_) => {
+                Err("this is asked on a stream of its own".to_owned())
+            }
         };
         result.unwrap_or_else(Answer::Refused)
     }

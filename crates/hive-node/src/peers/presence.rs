@@ -187,8 +187,15 @@ async fn feel_pulse(node: &Node, peer: PeerId, channel: Channel) -> (Option<Stri
     let listening = tokio::spawn({
         let node = node.clone();
         async move {
-            while let Ok(Some(beat)) = reader.read::<Beat>().await {
-                hear(&node, peer, &beat);
+            loop {
+                match reader.read::<Beat>().await {
+                    Ok(Some(beat)) => hear(&node, peer, &beat),
+                    Ok(None) => return,
+                    Err(error) => {
+                        tracing::debug!("no more heartbeats come: {error}");
+                        return;
+                    }
+                }
                 if heard.send(()).await.is_err() {
                     return;
                 }
@@ -210,13 +217,15 @@ async fn feel_pulse(node: &Node, peer: PeerId, channel: Channel) -> (Option<Stri
                     break Some(REMOVED.to_owned());
                 }
                 if pulse.look(Instant::now()) == Verdict::Silent {
+                    tracing::debug!("no heartbeat was answered in time");
                     break None;
                 }
                 number += 1;
                 let profile = profiles.has_changed().unwrap_or(false).then(|| {
                     serde_json::to_string(&*profiles.borrow_and_update()).unwrap_or_default()
                 });
-                if writer.write(&Beat { number, profile }).await.is_err() {
+                if let Err(error) = writer.write(&Beat { number, profile }).await {
+                    tracing::debug!("a heartbeat could not be sent: {error}");
                     break None;
                 }
             }

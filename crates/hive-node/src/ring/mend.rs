@@ -1,8 +1,9 @@
 //! Mending a ring: another machine takes over a stage that is lost, and the other stages stay as they are.
 //!
 //! Only the lost layers are loaded again. The sessions then find out what the new stage is missing and have the stage
-//! before it send that once more (`answer.rs`); the caches of healthy stages are kept. A ring that nobody uses is mended only
-//! where a worker died; where a machine is gone, the next question loads the model anew, by a plan for those that are there.
+//! before it send that once more (`answer.rs`); the caches of healthy stages are kept. A machine that leaves in peace carries
+//! what it has to the new one (`handover.rs`). A ring that nobody uses is mended only where a worker died, or where conversations
+//! that may go on can be carried; else the next question loads the model anew, by a plan for the machines that are there.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Weak;
@@ -113,9 +114,8 @@ async fn look_after(ring: &Ring, trouble: Option<Trouble>, deaths: &mut Deaths) 
         (None, None) => return,
     };
     let only_workers_died = !lost.is_empty() && lost.values().all(|lost| lost.how == How::Died);
-    if !ring.is_busy() && !only_workers_died {
-        ring.fail(&why);
-        ring.unload_all().await;
+    if !ring.is_busy() && !only_workers_died && !ring.can_take_kept_along(&lost) {
+        ring.give_up(&why).await;
         return;
     }
     tracing::info!("a model is being mended: {why}");
@@ -128,7 +128,7 @@ async fn look_after(ring: &Ring, trouble: Option<Trouble>, deaths: &mut Deaths) 
                 return;
             }
             Err(Hitch::NoRoom(cause)) => {
-                ring.fail(&format!("{why}, and {cause}"));
+                ring.give_up(&format!("{why}, and {cause}")).await;
                 return;
             }
             Err(Hitch::Stage(index, cause)) => {
@@ -138,7 +138,7 @@ async fn look_after(ring: &Ring, trouble: Option<Trouble>, deaths: &mut Deaths) 
             }
         }
     }
-    ring.fail(&why);
+    ring.give_up(&why).await;
 }
 
 /// What kept a ring from being mended.
@@ -150,6 +150,14 @@ enum Hitch {
 }
 
 impl Ring {
+    /// Its answers load the model anew, which frees this one first; where nobody asks, it is freed at once.
+    async fn give_up(&self, why: &str) {
+        self.fail(why);
+        if !self.is_busy() {
+            self.unload_all().await;
+        }
+    }
+
     /// The stages that need another machine. A trouble is a reason to ask each of them.
     async fn lost(&self, trouble: Option<&Trouble>) -> BTreeMap<usize, Lost> {
         let node = &self.inner.node;
@@ -194,7 +202,8 @@ impl Ring {
         let Inner { id, node, plan, options, .. } = &*self.inner;
         let mut stages = self.stages();
         for (&index, Lost { why, how }) in lost {
-            let (now, holder) = (Instant::now(), &stages[index].placement.addr);
+            let (now, before) = (Instant::now(), stages[index].clone());
+            let holder = &before.placement.addr;
             deaths.add(holder.id(), how.deaths(), now);
             if *how == How::Wrong && holder.id() != node.id() {
                 node.trust().failed(holder.id());
@@ -202,32 +211,29 @@ impl Ring {
             former.push((index, holder.clone()));
             if let Some(copy) = self.take_standby(index).await {
                 tracing::info!("{why}: {} has a copy of layers {:?} and takes over", copy.placement.name, copy.layers);
-                self.inner.stages()[index] = copy.clone();
                 stages[index] = copy;
-                continue;
+            } else {
+                let again = *how == How::Died;
+                let placement = self.replacement(index, &stages, again, deaths, now).map_err(Hitch::NoRoom)?;
+                tracing::info!("{why}: layers {:?} go to {}", plan.stages[index].layers, placement.name);
+                let stage_id = self.inner.stage_id(index);
+                let loaded = load_stage(node, stage_id, &placement, spec(&plan.stages[index], options), |_| ()).await;
+                stages[index] = loaded.map_err(|error| {
+                    deaths.add(placement.addr.id(), DEATHS, now);
+                    Hitch::Stage(index, error.to_string())
+                })?;
             }
-            let again = *how == How::Died;
-            let placement = self.replacement(index, &stages, again, deaths, now).map_err(Hitch::NoRoom)?;
-            tracing::info!("{why}: layers {:?} go to {}", plan.stages[index].layers, placement.name);
-            let stage_id = self.inner.stage_id(index);
-            let loaded = load_stage(node, stage_id, &placement, spec(&plan.stages[index], options), |_| ()).await;
-            stages[index] = loaded.map_err(|error| {
-                deaths.add(placement.addr.id(), DEATHS, now);
-                Hitch::Stage(index, error.to_string())
-            })?;
             // Known at once: another attempt must not load it again.
             self.inner.stages()[index] = stages[index].clone();
+            if *how != How::Left || !self.hand_over(index, &before, &stages[index]).await {
+                self.forget_kept();
+            }
         }
         let epoch = self.inner.state.borrow().epoch + 1;
         let prompts = connect(node, *id, epoch, &stages).await;
         let prompts = prompts.map_err(|(index, error)| Hitch::Stage(index, error.to_string()))?;
         watch_prompts(&prompts, epoch, &self.inner.troubles);
         *self.inner.prompts.lock().await = prompts;
-        // What the new stages do not have cannot be gone on with.
-        for session in self.kept().clear() {
-            let ring = self.clone();
-            tokio::spawn(async move { ring.close(session).await });
-        }
         self.want_current();
         for (index, holder) in former.drain(..) {
             if holder.id() != stages[index].placement.addr.id() {
@@ -237,6 +243,22 @@ impl Ring {
         }
         self.inner.state.send_replace(State { epoch, health: Health::Whole });
         Ok(())
+    }
+
+    /// Whether there are conversations that might go on, and every machine that is leaving is still here to carry them.
+    fn can_take_kept_along(&self, lost: &BTreeMap<usize, Lost>) -> bool {
+        let stages = self.stages();
+        let in_peace =
+            |(index, lost): (&usize, &Lost)| lost.how == How::Left && !self.inner.node.has_left(&stages[*index]);
+        !self.kept().is_empty() && !lost.is_empty() && lost.iter().all(in_peace)
+    }
+
+    /// Forgets the conversations that might go on: what a new stage does not have cannot be gone on with.
+    fn forget_kept(&self) {
+        for session in self.kept().clear() {
+            let ring = self.clone();
+            tokio::spawn(async move { ring.close(session).await });
+        }
     }
 
     /// The machine that takes over a stage.

@@ -25,20 +25,24 @@ const LEAVING_PAUSE: Duration = Duration::from_millis(100);
 
 /// Looks for better plans for as long as the node runs.
 pub(crate) async fn attend(node: Node) {
-    let mut better = 0;
+    let mut better: Vec<(Ring, usize)> = Vec::new();
     loop {
         tokio::select! {
             () = tokio::time::sleep(LOOK) => {}
             () = node.stopping() => return,
         }
-        let Some((wish, ring)) = node.in_use() else {
-            better = 0;
-            continue;
-        };
-        let revision = node.revision(&ring, &wish);
-        better = if matches!(revision, Ok(Revision::Move)) { better + 1 } else { 0 };
-        if better >= STEADY {
-            better = 0;
+        let (mut steady, mut looks) = (None, Vec::new());
+        for (wish, ring) in node.in_use() {
+            if matches!(node.revision(&ring, &wish), Ok(Revision::Move)) {
+                let before = better.iter().find(|(known, _)| known.is(&ring)).map_or(0, |(_, looks)| *looks);
+                looks.push((ring.clone(), before + 1));
+                steady = steady.or((before + 1 >= STEADY).then_some((wish, ring)));
+            }
+        }
+        better = looks;
+        // One at a time: where it is then changes what is best for the others.
+        if let Some((wish, ring)) = steady {
+            better.clear();
             match node.move_beside(&wish, &ring).await {
                 Ok(()) => tracing::info!("a model moved to a better plan, with its answers"),
                 Err(why) => {
@@ -54,12 +58,13 @@ pub(crate) async fn attend(node: Node) {
 }
 
 impl Node {
-    /// A model that is answering, and may be placed as the plan has it.
-    fn in_use(&self) -> Option<(Wish, Ring)> {
-        let loaded = self.serving().loaded.try_lock().ok()?;
+    /// The models that are answering, and may be placed as the plan has it.
+    fn in_use(&self) -> Vec<(Wish, Ring)> {
+        // While a model is being loaded, none is moved.
+        let Ok(loaded) = self.serving().loaded.try_lock() else { return Vec::new() };
         let movable =
             |loaded: &&Loaded| loaded.wish.stages.is_none() && loaded.ring.is_busy() && loaded.ring.is_whole();
-        loaded.iter().find(movable).map(|loaded| (loaded.wish.clone(), loaded.ring.clone()))
+        loaded.iter().filter(movable).map(|loaded| (loaded.wish.clone(), loaded.ring.clone())).collect()
     }
 
     async fn move_beside(&self, wish: &Wish, ring: &Ring) -> Result<(), String> {

@@ -64,11 +64,18 @@ impl Node {
         (machine == self.id() && self.profile().over_cap) || self.peers().present().iter().any(over)
     }
 
-    /// The machines that may take a stage, and what is known of them.
+    /// Whether a machine claims to have room for so many bytes.
+    pub(crate) fn says_it_has_room(&self, machine: PeerId, bytes: u64) -> bool {
+        let enough = |(peer, profile): &(PeerId, Profile)| *peer == machine && profile.room_bytes() >= bytes;
+        self.sharing_others().iter().any(enough)
+    }
+
+    /// The machines that may take a stage beside what they hold, and what is known of them.
     pub(crate) fn machines(&self) -> Vec<(Placement, NodeProfile)> {
         let candidates = self.candidates().into_iter();
         let within_cap = candidates.filter(|machine| !self.is_over_cap(machine.placement.addr.id()));
-        within_cap.map(|machine| (machine.placement, machine.profile)).collect()
+        let beside = |machine: Candidate| NodeProfile { memory_bytes: machine.room_bytes, ..machine.profile };
+        within_cap.map(|machine| (machine.placement.clone(), beside(machine))).collect()
     }
 
     pub(super) fn place(
@@ -159,6 +166,7 @@ impl Node {
                     memory_bytes: profile.offered_bytes,
                     bytes_per_s: profile.bytes_per_s.unwrap_or(slowest) * pace,
                 },
+                room_bytes: profile.room_bytes(),
                 placement,
                 link,
                 pace,
@@ -191,6 +199,8 @@ const NOTABLY_SLOWER: f64 = 0.7;
 struct Candidate {
     placement: Placement,
     profile: NodeProfile,
+    /// Memory that it gives beside what it holds.
+    room_bytes: u64,
     /// Round trip in microseconds and bits per second from here; `None` for this machine itself.
     link: Option<(f64, f64)>,
     /// The part of the speed it claims that it is planned with.

@@ -4,17 +4,18 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use hive_model::SessionId;
 use hive_model::shard::Output;
+use hive_model::{CarriedSession, SessionId};
 use hive_net::stage::RoundTrips;
 use hive_net::{Frame, Kind};
 use tokio::sync::{mpsc, oneshot};
 
 use super::frames::{Fault, failed_frame, hidden_frame, input_of, read_frame, token_frame};
 use super::sent::{Arrival, Sent, arrival, without};
+use super::transit::{Part, Transit};
 use super::{Command, Destination, Routes};
 use crate::control::{Answer, Continued, Question, SessionSpec, StageReport};
-use crate::worker::{Blame, Events, FromWorker, ToWorker, Work, Worker, WorkerEvent, WorkerReport};
+use crate::worker::{Blame, Events, FromWorker, Raw, ToWorker, Work, Worker, WorkerEvent, WorkerReport};
 
 /// A session on this stage.
 struct Open {
@@ -24,6 +25,13 @@ struct Open {
     /// Whether its answer is done and only its cache is kept.
     kept: bool,
     sent: Sent,
+}
+
+/// A session that is being given away.
+struct Departure {
+    to: mpsc::UnboundedSender<Part>,
+    /// Layers whose caches are still to come from the worker.
+    layers: usize,
 }
 
 pub(super) struct Actor {
@@ -39,6 +47,9 @@ pub(super) struct Actor {
     /// Why the worker is gone, once it is.
     dead: Option<String>,
     reports: Vec<oneshot::Sender<Result<Answer, String>>>,
+    departures: HashMap<u64, Departure>,
+    /// Sessions that the worker is taking in.
+    arrivals: HashMap<u64, (Open, oneshot::Sender<Result<(), String>>)>,
     link: Option<RoundTrips>,
     /// To itself; weak, so that the actor ends with its last handle.
     commands: mpsc::WeakSender<Command>,
@@ -55,6 +66,8 @@ impl Actor {
             routes: None,
             dead: None,
             reports: Vec::new(),
+            departures: HashMap::new(),
+            arrivals: HashMap::new(),
             link: None,
             commands,
         }
@@ -101,6 +114,11 @@ impl Actor {
                     self.fail(session, Fault::Link, &format!("{whom} cannot be reached: {why}")).await;
                 }
             }
+            Command::List(answer) => {
+                let _ = answer.send(self.sessions.iter().map(|(session, open)| (*session, open.next)).collect());
+            }
+            Command::GiveAway(session, to) => self.give_away(session, to),
+            Command::TakeIn(transit, answer) => self.take_in(*transit, answer),
             Command::Ask(question, answer) => {
                 if let Some(why) = &self.dead {
                     let _ = answer.send(Err(why.clone()));
@@ -136,8 +154,76 @@ impl Actor {
         Ok(Answer::Done)
     }
 
+    fn give_away(&mut self, session: u64, to: mpsc::UnboundedSender<Part>) {
+        if self.dead.is_none() && self.sessions.contains_key(&session) {
+            self.worker.order(&ToWorker::Export(SessionId(session)));
+            self.worker.order(&ToWorker::Close(SessionId(session)));
+            self.departures.insert(session, Departure { to, layers: 0 });
+        }
+    }
+
+    /// The worker has come to the end of what it was asked for in the session. Whoever should take its parts and has gone loses
+    /// them, and hears so by that.
+    fn depart(&mut self, session: u64, exported: Option<(CarriedSession, usize)>) {
+        let (open, departure) = (self.sessions.remove(&session), self.departures.get_mut(&session));
+        if let (Some(Open { spec, kept, sent, .. }), Some((state, layers)), Some(departure)) =
+            (open, exported, departure)
+        {
+            departure.layers = layers;
+            let _ = departure.to.send(Part::Session(Box::new(spec), kept, state));
+            for frame in sent.all(session) {
+                let _ = departure.to.send(Part::sent(&frame));
+            }
+        } else {
+            self.departures.remove(&session);
+        }
+    }
+
+    fn carry(&mut self, session: u64, cache: &[u8]) {
+        let Some(departure) = self.departures.get_mut(&session) else { return };
+        for part in Part::of_cache(cache) {
+            let _ = departure.to.send(part);
+        }
+        departure.layers = departure.layers.saturating_sub(1);
+        if departure.layers == 0 {
+            let _ = departure.to.send(Part::Whole);
+            self.departures.remove(&session);
+        }
+    }
+
+    fn take_in(&mut self, transit: Transit, answer: oneshot::Sender<Result<(), String>>) {
+        let Transit { spec, kept, state, sent, layers, .. } = transit;
+        let (id, next) = (SessionId(spec.session), state.position as u32);
+        let refusal = match &self.dead {
+            Some(why) => Some(why.clone()),
+            None => self.sessions.contains_key(&id.0).then(|| "it is open here already".to_owned()),
+        };
+        if let Some(why) = refusal {
+            let _ = answer.send(Err(why));
+            return;
+        }
+        for cache in layers {
+            self.worker.order(&ToWorker::Cache(id, Raw(cache)));
+        }
+        self.worker.order(&ToWorker::Import(id, spec.options.clone(), state));
+        self.arrivals.insert(id.0, (Open { spec, next, kept, sent }, answer));
+    }
+
+    fn arrive(&mut self, session: u64, imported: Result<(), String>) {
+        let Some((open, answer)) = self.arrivals.remove(&session) else { return };
+        if imported.is_ok() {
+            let (answer, next) = (open.spec.answer, open.next);
+            tracing::debug!(answer, session, stage = self.index, next, "a session was carried here");
+            self.sessions.insert(session, open);
+        }
+        let _ = answer.send(imported);
+    }
+
     /// Opens a session that is not open; says which position comes next.
     fn open(&mut self, spec: SessionSpec) -> Result<u32, String> {
+        if self.departures.contains_key(&spec.session) {
+            return Err("it is on its way to another machine".to_owned());
+        }
         if let Some(open) = self.sessions.get(&spec.session) {
             return Ok(open.next);
         }
@@ -160,6 +246,10 @@ impl Actor {
     /// A frame from the previous stage, the coordinator, or, to the first stage, the last one.
     fn frame(&mut self, frame: Frame) {
         let Some(open) = self.sessions.get_mut(&frame.session) else { return };
+        if self.departures.contains_key(&frame.session) {
+            // It is read, and goes on, where the session goes.
+            return;
+        }
         let frame = match arrival(open.next, frame.position, frame.rows) {
             Arrival::Next => frame,
             Arrival::PartlyKnown(rows) => without(&frame, rows),
@@ -221,6 +311,9 @@ impl Actor {
                     let _ = self.reports.remove(0).send(Ok(Answer::Report(report)));
                 }
             }
+            FromWorker::Exported(session, exported) => self.depart(session.0, exported),
+            FromWorker::Cache(session, Raw(cache)) => self.carry(session.0, &cache),
+            FromWorker::Imported(session, imported) => self.arrive(session.0, imported),
             FromWorker::Progress(_) | FromWorker::Loaded { .. } | FromWorker::LoadFailed(_) => {}
         }
     }
@@ -268,6 +361,8 @@ impl Actor {
         tracing::warn!("{why}");
         self.dead = Some(why.clone());
         self.reports.clear();
+        self.departures.clear();
+        self.arrivals.clear();
         for session in std::mem::take(&mut self.sessions).into_keys() {
             self.fail(session, Fault::Link, &why).await;
         }

@@ -11,6 +11,9 @@ use crate::control::Resend;
 /// Rows of hidden states sent together once more: as many as a prompt's chunk has.
 const ROWS: usize = 256;
 
+/// Hidden states carried together to another machine.
+const FRAME_BYTES: usize = 1 << 20;
+
 /// The log of one session.
 #[derive(Debug, Default)]
 pub(super) struct Sent {
@@ -42,6 +45,21 @@ impl Sent {
         self.hidden.truncate(position as usize * self.row_bytes);
         self.tokens.clear();
         self
+    }
+
+    /// All of it, for whoever takes the stage over.
+    pub(super) fn all(&self, session: u64) -> Vec<Frame> {
+        let mut frames = self.tokens.clone();
+        if let Some(like) = &self.like {
+            let rows_together = (FRAME_BYTES / self.row_bytes).max(1) * self.row_bytes;
+            for (at, rows) in self.hidden.chunks(rows_together).enumerate() {
+                let position = (at * rows_together / self.row_bytes) as u32;
+                let payload = Bytes::copy_from_slice(rows);
+                let rows = (rows.len() / self.row_bytes) as u32;
+                frames.push(Frame { sample: false, session, position, rows, payload, ..like.clone() });
+            }
+        }
+        frames
     }
 
     /// The frames that are missing. Rows whose tokens are known travel together; from there on each row is asked for its

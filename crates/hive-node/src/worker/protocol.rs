@@ -5,13 +5,25 @@
 
 use std::ops::Range;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use hive_model::shard::{Input, Output};
-use hive_model::{Compute, SessionId, SessionOptions};
+use hive_model::{CarriedSession, Compute, SessionId, SessionOptions};
 use serde::{Deserialize, Serialize};
 
 /// A prompt chunk of the largest models, and then some.
 pub(super) const MAX_MESSAGE_BYTES: usize = 512 << 20;
+
+/// Numbers as they lie in memory, which postcard would otherwise take one by one.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub struct Raw(#[serde(with = "serde_bytes")] pub Vec<u8>);
+
+/// The size only: what a person wrote could be read back.
+impl std::fmt::Debug for Raw {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
+}
 
 /// Which shard to load, and how.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -57,6 +69,12 @@ pub enum ToWorker {
         /// As for a new session.
         options: SessionOptions,
     },
+    /// Say what a session is, and then the cache of each layer.
+    Export(SessionId),
+    /// Of a session that is about to be imported: the cache of the next layer.
+    Cache(SessionId, Raw),
+    /// Open a session with the caches that came before this.
+    Import(SessionId, SessionOptions, CarriedSession),
     /// Compute.
     Forward(Work),
     /// Forget a session.
@@ -76,6 +94,17 @@ pub struct WorkerReport {
     pub decode_us: u64,
     /// How many.
     pub decoded: u64,
+}
+
+impl WorkerReport {
+    /// Notes what a batch took. Several conversations share the reading of the weights: what a token of one costs is seen
+    /// when it is alone.
+    pub(super) fn computed(&mut self, tokens: usize, prompt_rows: usize, took: Duration) {
+        if (tokens, prompt_rows) == (1, 0) {
+            self.decode_us += took.as_micros() as u64;
+            self.decoded += 1;
+        }
+    }
 }
 
 /// Who is at fault when work fails.
@@ -125,6 +154,13 @@ pub enum FromWorker {
     },
     /// The answer to [`ToWorker::Report`].
     Report(WorkerReport),
+    /// The answer to [`ToWorker::Export`]: the session, and how many layers' caches follow; or nothing, where it is not
+    /// open.
+    Exported(SessionId, Option<(CarriedSession, usize)>),
+    /// One of them.
+    Cache(SessionId, Raw),
+    /// The answer to [`ToWorker::Import`].
+    Imported(SessionId, Result<(), String>),
 }
 
 /// A message with its length before it.
@@ -133,4 +169,19 @@ pub(super) fn encode(message: &impl Serialize) -> Result<Vec<u8>, postcard::Erro
     let length = (bytes.len() - 4) as u32;
     bytes[..4].copy_from_slice(&length.to_le_bytes());
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_token_that_is_alone_tells_what_one_costs() {
+        let (mut report, took) = (WorkerReport::default(), Duration::from_millis(8));
+        report.computed(1, 0, took);
+        report.computed(2, 0, took);
+        report.computed(1, 16, took);
+        report.computed(0, 256, took);
+        assert_eq!((report.decode_us, report.decoded), (8000, 1));
+    }
 }

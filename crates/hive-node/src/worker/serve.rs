@@ -1,15 +1,15 @@
 //! The worker's side: one thread that owns MLX, reads orders, computes and answers.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
 use hive_model::shard::{ForwardError, Slot};
-use hive_model::{ModelFiles, SessionId, Shard, ShardOptions};
+use hive_model::{CarriedSession, ModelFiles, SessionId, SessionOptions, Shard, ShardOptions};
 
-use super::protocol::{Blame, FromWorker, LoadOrder, MAX_MESSAGE_BYTES, ToWorker, Work, WorkerReport, encode};
+use super::protocol::{Blame, FromWorker, LoadOrder, MAX_MESSAGE_BYTES, Raw, ToWorker, Work, WorkerReport, encode};
 use super::schedule::Schedule;
 
 /// Read from the socket at a time; a prompt chunk's hidden states come in a few.
@@ -27,7 +27,8 @@ pub fn serve() -> std::io::Result<()> {
     // A socket answers who is at the other end, a terminal or a pipe does not.
     socket.peer_addr().map_err(|_| std::io::Error::other("a worker is started by its node, not by hand"))?;
     let orders = Orders { socket: socket.try_clone()?, bytes: Vec::new() };
-    Computer { socket, orders, schedule: Schedule::default(), shard: None, report: WorkerReport::default() }.run()
+    let (schedule, report) = (Schedule::default(), WorkerReport::default());
+    Computer { socket, orders, schedule, shard: None, report, imports: HashMap::new() }.run()
 }
 
 /// Reads orders on the thread that computes: handing them over from a thread of their own would cost a wake-up per
@@ -76,12 +77,17 @@ impl Orders {
     }
 }
 
+/// A layer's cache that is larger is not carried but computed again.
+const MAX_CACHE_BYTES: usize = MAX_MESSAGE_BYTES - (1 << 10);
+
 struct Computer {
     socket: UnixStream,
     orders: Orders,
     schedule: Schedule,
     shard: Option<Shard>,
     report: WorkerReport,
+    /// Caches that have come for sessions that are still to be opened.
+    imports: HashMap<SessionId, Vec<Vec<u8>>>,
 }
 
 impl Computer {
@@ -118,8 +124,15 @@ impl Computer {
                     self.say(&failed(session, &error))?;
                 }
             }
+            ToWorker::Export(session) => self.export(session)?,
+            ToWorker::Cache(session, Raw(cache)) => self.imports.entry(session).or_default().push(cache),
+            ToWorker::Import(session, options, carried) => {
+                let imported = self.import(session, options, carried);
+                self.say(&FromWorker::Imported(session, imported))?;
+            }
             ToWorker::Close(session) => {
                 self.schedule.cancel(session);
+                self.imports.remove(&session);
                 if let Some(shard) = &mut self.shard {
                     shard.close(session);
                 }
@@ -159,6 +172,28 @@ impl Computer {
         }
     }
 
+    /// Says what a session is, one layer at a time: a long conversation's caches are not held twice.
+    fn export(&mut self, session: SessionId) -> std::io::Result<()> {
+        let Some(shard) = &self.shard else { return Ok(()) };
+        let layers = shard.layers().len();
+        let exported = shard.export(session).ok().map(|carried| (carried, layers));
+        let is_open = exported.is_some();
+        say(&mut self.socket, &FromWorker::Exported(session, exported))?;
+        for layer in (0..layers).filter(|_| is_open) {
+            // Where one cannot be read, the others are of no use, and the one who takes them sees that by its size.
+            let cache = shard.export_kv(session, layer).unwrap_or_default();
+            let cache = if cache.len() < MAX_CACHE_BYTES { cache } else { Vec::new() };
+            say(&mut self.socket, &FromWorker::Cache(session, Raw(cache)))?;
+        }
+        Ok(())
+    }
+
+    fn import(&mut self, session: SessionId, options: SessionOptions, carried: CarriedSession) -> Result<(), String> {
+        let caches = self.imports.remove(&session).unwrap_or_default();
+        let shard = self.shard.as_mut().ok_or("no shard is loaded")?;
+        shard.import_kv(session, options, carried, &caches).map_err(|error| error.to_string())
+    }
+
     fn forward(&mut self, batch: Vec<Work>) -> std::io::Result<()> {
         let Some(shard) = &mut self.shard else { return Ok(()) };
         let started = Instant::now();
@@ -175,11 +210,7 @@ impl Computer {
         let tokens = slots.iter().filter(|slot| slot.input.rows() == 1).count();
         let prompt_rows = slots.iter().map(|slot| slot.input.rows()).sum::<usize>() - tokens;
         self.schedule.took(tokens, prompt_rows, took);
-        // Several conversations share the reading of the weights: what a token of one costs is seen when it is alone.
-        if prompt_rows == 0 && slots.len() == 1 {
-            self.report.decode_us += took.as_micros() as u64;
-            self.report.decoded += 1;
-        }
+        self.report.computed(tokens, prompt_rows, took);
         self.report.kv_bytes = self.report.kv_bytes.max(shard.kv_bytes() as u64);
         for (slot, output) in slots.iter().zip(outputs) {
             let Slot { session, sample, .. } = *slot;

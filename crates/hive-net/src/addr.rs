@@ -1,0 +1,83 @@
+//! Who a machine is, and where.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::str::FromStr;
+
+use iroh::{EndpointAddr, EndpointId, RelayUrl, TransportAddr};
+use serde::{Deserialize, Serialize};
+
+/// Names a machine: its public key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PeerId(pub(crate) EndpointId);
+
+impl PeerId {
+    pub(crate) fn new(id: EndpointId) -> Self {
+        Self(id)
+    }
+
+    /// The key's bytes.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        self.0.as_bytes()
+    }
+
+    /// The whole key, as text that [`FromStr`] reads.
+    pub fn to_text(self) -> String {
+        self.0.to_string()
+    }
+}
+
+/// The beginning of the key: enough to tell machines apart in a list or a log.
+impl fmt::Display for PeerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0.fmt_short())
+    }
+}
+
+impl FromStr for PeerId {
+    type Err = NotAnId;
+
+    fn from_str(text: &str) -> Result<Self, NotAnId> {
+        text.parse().map(Self).map_err(|_| NotAnId)
+    }
+}
+
+/// Text that names no machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("this is no machine's id")]
+pub struct NotAnId;
+
+/// A machine and where to reach it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerAddr(pub(crate) EndpointAddr);
+
+impl PeerAddr {
+    /// A machine at these addresses.
+    pub fn new(peer: PeerId, sockets: impl IntoIterator<Item = SocketAddr>) -> Self {
+        Self(EndpointAddr::from_parts(peer.0, sockets.into_iter().map(TransportAddr::Ip)))
+    }
+
+    /// Whose address it is.
+    pub fn id(&self) -> PeerId {
+        PeerId(self.0.id)
+    }
+
+    /// The socket addresses in it.
+    pub fn sockets(&self) -> Vec<SocketAddr> {
+        self.0.ip_addrs().copied().collect()
+    }
+
+    /// The relay in it, as text.
+    pub fn relay(&self) -> Option<String> {
+        self.0.relay_urls().next().map(ToString::to_string)
+    }
+
+    /// The same machine, reached through a relay as well.
+    #[must_use]
+    pub fn with_relay(self, relay: &str) -> Self {
+        match RelayUrl::from_str(relay) {
+            Ok(url) => Self(self.0.with_relay_url(url)),
+            Err(_) => self,
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! An answer's session on the stages: opened, brought to where the answer is, and opened elsewhere when it is lost.
+
+use std::time::{Duration, Instant};
+
+use hive_model::SessionOptions;
+use hive_net::Frame;
+use tokio::sync::mpsc;
+
+use super::Answer;
+use crate::control::{Continued, SessionSpec};
+use crate::generate::Event;
+use crate::node::Node;
+use crate::ring::Ring;
+use crate::serving::{ServeError, Wish};
+use crate::stage::prompt_frame;
+
+/// How long an answer waits for machines to hold its model again.
+const RECOVERY_PATIENCE: Duration = Duration::from_mins(1);
+/// Between two looks for them.
+const RECOVERY_PAUSE: Duration = Duration::from_millis(300);
+
+/// Where an answer gets its model from again, when the one it had could not be mended.
+pub(crate) struct Source {
+    pub(super) node: Node,
+    wish: Wish,
+}
+
+impl Source {
+    pub(crate) fn new(node: Node, wish: Wish) -> Self {
+        Self { node, wish }
+    }
+
+    /// The model on the machines that are there: as many as were wished for, else as many as it takes.
+    async fn ring(&self) -> Result<Ring, ServeError> {
+        match self.node.model(&self.wish).await {
+            Err(ServeError::TooFew { .. }) => self.node.model(&Wish { stages: None, ..self.wish.clone() }).await,
+            result => result,
+        }
+    }
+}
+
+impl Answer {
+    /// Opens a session for what is left of the answer on every stage; one that was kept with its beginning serves. A stage
+    /// that cannot be reached is the ring's trouble, and catches up when it is mended.
+    pub(super) async fn open(&mut self) -> mpsc::Receiver<Frame> {
+        if let Some(continued) = self.reuse.then(|| self.ring.take_kept(&self.known())).flatten() {
+            let (frames, opened) = self.open_with(Some(continued)).await;
+            if opened.is_ok() {
+                return frames;
+            }
+            // A stage has forgotten it: the others shall, too.
+            self.leave();
+            self.ring.close(continued.session).await;
+        }
+        let (frames, opened) = self.open_with(None).await;
+        if let Err(why) = opened {
+            self.ring.complain(self.epoch, why);
+        }
+        frames
+    }
+
+    pub(super) async fn open_with(
+        &mut self,
+        continues: Option<Continued>,
+    ) -> (mpsc::Receiver<Frame>, Result<(), String>) {
+        let (session, frames) = self.ring.new_session();
+        self.session = session;
+        self.epoch = self.ring.state().borrow().epoch;
+        self.cached = continues.map_or(0, |continued| continued.position as usize);
+        let opened = self.ring.open(&self.spec(continues)).await;
+        (frames, opened.map(|_| ()))
+    }
+
+    pub(super) fn spec(&self, continues: Option<Continued>) -> SessionSpec {
+        SessionSpec {
+            session: self.session,
+            answer: self.id,
+            options: SessionOptions {
+                sampling: self.sampling.clone(),
+                prompt: self.prompt.clone(),
+                answer: self.tokens.clone(),
+            },
+            end_tokens: self.end_tokens.clone(),
+            last_position: self.last_position,
+            continues,
+        }
+    }
+
+    /// Brings the stages to where the answer is, after one of them has moved.
+    pub(super) async fn catch_up(&mut self) -> Result<(), String> {
+        self.epoch = self.ring.state().borrow().epoch;
+        let positions = self.ring.open(&self.spec(None)).await?;
+        let known = self.prompt.len() + self.tokens.len();
+        self.ring.resend(self.session, &positions, known as u32 - 1).await?;
+        self.cached = positions[0] as usize;
+        self.send_prompt().await
+    }
+
+    /// Prompt and answer so far.
+    pub(super) fn known(&self) -> Vec<u32> {
+        self.prompt.iter().chain(&self.tokens).copied().collect()
+    }
+
+    /// Forgets the session everywhere, without waiting for machines that may be gone.
+    pub(super) fn leave(&self) {
+        let (ring, session) = (self.ring.clone(), self.session);
+        tokio::spawn(async move { ring.close(session).await });
+    }
+
+    /// Waits for room, opens a session, and sends what is known.
+    pub(super) async fn begin(&mut self) -> mpsc::Receiver<Frame> {
+        self.room = self.ring.admit(self.last_position as usize + 1).await;
+        let frames = self.open().await;
+        if self.first.is_none() {
+            self.cached_at_first = self.cached;
+        }
+        tracing::info!(answer = self.id, session = self.session, kept = self.cached, "a session is open");
+        if let Err(why) = self.send_prompt().await {
+            self.ring.complain(self.epoch, why);
+        }
+        frames
+    }
+
+    /// Keeps what the stages have computed for the conversation's next turn, or forgets it.
+    pub(super) async fn end(&self) {
+        if self.reuse && self.complete {
+            let mut known = self.known();
+            // The last token was chosen, not read.
+            known.pop();
+            self.ring.keep(self.session, known).await;
+        } else {
+            self.ring.close(self.session).await;
+        }
+    }
+
+    /// Recovers, unless nobody listens any more.
+    pub(super) async fn go_on_elsewhere(
+        &mut self,
+        events: &mpsc::Sender<Event>,
+    ) -> Option<Result<mpsc::Receiver<Frame>, String>> {
+        self.traffic = None;
+        tokio::select! {
+            again = self.recover() => Some(again),
+            () = events.closed() => None,
+        }
+    }
+
+    /// Opens the answer on a model that is whole, as soon as there is one.
+    pub(super) async fn recover(&mut self) -> Result<mpsc::Receiver<Frame>, String> {
+        let until = Instant::now() + RECOVERY_PATIENCE;
+        loop {
+            let Some(source) = &self.source else { return Err("nobody can load the model again".to_owned()) };
+            let cause = match source.ring().await {
+                Ok(ring) => {
+                    self.ring = ring;
+                    return Ok(self.begin().await);
+                }
+                Err(error) => error.to_string(),
+            };
+            if Instant::now() > until {
+                return Err(cause);
+            }
+            tokio::time::sleep(RECOVERY_PAUSE).await;
+        }
+    }
+
+    /// The prompt, and what there is of the answer, goes out in chunks, all at once: while a stage computes one, the stage
+    /// before it computes the next.
+    pub(super) async fn send_prompt(&self) -> Result<(), String> {
+        let known = self.known();
+        let mut position = self.cached.min(known.len());
+        for chunk in known[position..].chunks(self.ring.prompt_chunk()) {
+            let is_last = position + chunk.len() == known.len();
+            let frame = prompt_frame(self.session, position as u32, chunk, is_last);
+            let sent = self.ring.send_prompt(frame).await;
+            sent.map_err(|why| format!("the first machine cannot be reached: {why}"))?;
+            position += chunk.len();
+        }
+        Ok(())
+    }
+}

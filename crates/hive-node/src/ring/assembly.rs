@@ -1,0 +1,108 @@
+//! Stages onto their machines, joined in a circle, and off them again.
+
+use std::time::Duration;
+
+use hive_net::PeerAddr;
+use hive_plan::PlannedStage;
+use tokio::sync::mpsc;
+
+use super::{PlacedStage, Placement, RingError, RingOptions, Trouble, failed};
+use crate::control::{Answer, Neighbours, Question, RingId, Role, StageId, StageSpec};
+use crate::node::Node;
+use crate::stage::{Destination, Fault};
+
+/// A machine that is here frees a stage at once.
+const UNLOAD_PATIENCE: Duration = Duration::from_secs(1);
+/// What a machine's owner has just changed is known to the others after this time.
+const NEWS_DELAY: Duration = Duration::from_millis(500);
+
+/// A planned stage, as its machine is asked to load it.
+pub(super) fn spec(planned: &PlannedStage, options: &RingOptions) -> StageSpec {
+    let RingOptions { source, compute, threads, .. } = options.clone();
+    let PlannedStage { layers, weight_bytes, kv_bytes, .. } = planned;
+    let bytes = weight_bytes.saturating_add(*kv_bytes);
+    StageSpec { source, layers: layers.clone(), compute, threads, bytes, standby: false }
+}
+
+/// Has a machine load a stage.
+pub(super) async fn load_stage(
+    node: &Node,
+    id: StageId,
+    placement: &Placement,
+    spec: StageSpec,
+    progress: impl FnMut(usize),
+) -> Result<PlacedStage, RingError> {
+    let (layers, bytes) = (spec.layers.clone(), spec.bytes);
+    node.want(id, placement.addr.id());
+    let life = node.peers().life(placement.addr.id()).unwrap_or_default();
+    let here = placement.addr.id() == node.id();
+    let question = Question::Load(id, spec);
+    let asked = if here {
+        node.ask(&placement.addr, question, progress).await
+    } else {
+        node.ask_other(&placement.addr, question, progress).await
+    };
+    match asked {
+        Ok(Answer::Refused(why)) => {
+            tokio::time::sleep(NEWS_DELAY).await;
+            if node.says_it_has_room(placement.addr.id(), bytes) {
+                // It goes on saying so, and was here to say no: that counts against it.
+                node.trust().failed(placement.addr.id());
+            }
+            Err(failed(placement, &layers, why))
+        }
+        Ok(Answer::Loaded(device)) => Ok(PlacedStage { placement: placement.clone(), layers, device, life }),
+        other => {
+            let why = other.err().unwrap_or_else(|| "it answered something else".to_owned());
+            Err(failed(placement, &layers, why))
+        }
+    }
+}
+
+/// Joins the stages in a circle and gives the way to the first. An error names the stage that could not be joined.
+pub(super) async fn connect(
+    node: &Node,
+    id: RingId,
+    epoch: u32,
+    stages: &[PlacedStage],
+) -> Result<Destination, (usize, RingError)> {
+    for (index, stage) in stages.iter().enumerate() {
+        let next = stages.get(index + 1).map(|next| next.placement.addr.clone());
+        let first = next.is_none().then(|| stages[0].placement.addr.clone());
+        let neighbours = Neighbours { epoch, next, first, coordinator: node.addr() };
+        let stage_id = StageId { ring: id, index: index as u32 };
+        let joined = node.ask(&stage.placement.addr, Question::Join(stage_id, neighbours), |_| ()).await;
+        joined.map_err(|why| (index, failed(&stage.placement, &stage.layers, why)))?;
+    }
+    let first = &stages[0];
+    let prompts = node.route(&first.placement.addr, id, Role::Stage(0)).await;
+    prompts.map_err(|why| (0, failed(&first.placement, &first.layers, why)))
+}
+
+/// Hears when the way to the first stage breaks for good while nothing is being sent on it.
+pub(super) fn watch_prompts(prompts: &Destination, epoch: u32, troubles: &mpsc::Sender<Trouble>) {
+    if let Destination::Remote(outlet) = prompts {
+        let (ended, troubles) = (outlet.ended(), troubles.downgrade());
+        tokio::spawn(async move {
+            let why = format!("the first machine cannot be reached: {}", ended.await);
+            if let Some(troubles) = troubles.upgrade() {
+                let _ = troubles.try_send(Trouble { epoch, fault: Fault::Link, why });
+            }
+        });
+    }
+}
+
+/// Machines that are here free their memory before this returns; the others are told when they can be.
+pub(super) async fn unload(node: &Node, id: RingId, stages: impl Iterator<Item = (usize, PeerAddr)>) {
+    for (index, addr) in stages {
+        let node = node.clone();
+        let here = addr.id() == node.id() || node.is_connected(addr.id());
+        let question = Question::Unload(StageId { ring: id, index: index as u32 });
+        let telling = tokio::spawn(async move {
+            let _ = node.ask(&addr, question, |_| ()).await;
+        });
+        if here {
+            let _ = tokio::time::timeout(UNLOAD_PATIENCE, telling).await;
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! The sessions of a ring: opened, sent to, kept and closed on every stage, and what comes back for them.
+
+use std::collections::HashMap;
+use std::sync::{MutexGuard, Weak};
+
+use hive_net::{Frame, Kind};
+use tokio::sync::mpsc;
+
+use super::{Inner, Ring, SESSION_QUEUE, Trouble, lock};
+use crate::control::{Answer, Continued, Question, Resend, SessionSpec};
+use crate::kept::Kept;
+use crate::stage::{Fault, failure_of};
+
+impl Ring {
+    /// A number for a new session, and the queue of what comes back for it.
+    pub(crate) fn new_session(&self) -> (u64, mpsc::Receiver<Frame>) {
+        let session = self.new_id();
+        let (frames, queue) = mpsc::channel(SESSION_QUEUE);
+        self.sessions().insert(session, frames);
+        (session, queue)
+    }
+
+    /// Opens the session on every stage, or finds it open; gives the position that comes next on each.
+    pub(crate) async fn open(&self, spec: &SessionSpec) -> Result<Vec<u32>, String> {
+        let stages = self.stages();
+        let mut positions = Vec::with_capacity(stages.len());
+        for (index, stage) in stages.iter().enumerate() {
+            let mut spec = spec.clone();
+            if index + 1 != stages.len() {
+                // Only the last stage chooses tokens; the others have no use for what was said.
+                spec.options = hive_model::SessionOptions::default();
+            }
+            let question = Question::Open(self.inner.stage_id(index), spec);
+            match self.inner.node.ask(&stage.placement.addr, question, |_| ()).await {
+                Ok(Answer::At(position)) => positions.push(position),
+                Ok(_) => return Err(format!("{} answered something else", stage.placement.name)),
+                Err(why) => return Err(format!("{}: {why}", stage.placement.name)),
+            }
+        }
+        Ok(positions)
+    }
+
+    /// Has every stage send on what the next one, by its position, does not have.
+    pub(crate) async fn resend(&self, session: u64, positions: &[u32], sample_from: u32) -> Result<(), String> {
+        for (index, stage) in self.stages().iter().enumerate() {
+            let from = positions[(index + 1) % positions.len()];
+            let question = Question::Resend(self.inner.stage_id(index), Resend { session, from, sample_from });
+            let sent = self.inner.node.ask(&stage.placement.addr, question, |_| ()).await;
+            sent.map_err(|why| format!("{}: {why}", stage.placement.name))?;
+        }
+        Ok(())
+    }
+
+    /// Sends a part of the prompt to the first stage.
+    pub(crate) async fn send_prompt(&self, frame: Frame) -> Result<(), String> {
+        self.inner.prompts.lock().await.send(frame).await
+    }
+
+    /// Keeps a session that has ended, with the tokens that are in the stages' caches: the conversation may go on. The
+    /// ones unused for longest make room.
+    pub(crate) async fn keep(&self, session: u64, tokens: Vec<u32>) {
+        self.sessions().remove(&session);
+        let forgotten = self.kept().add(session, tokens);
+        for (index, stage) in self.stages().into_iter().enumerate() {
+            let question = Question::Keep(self.inner.stage_id(index), session);
+            let _ = self.inner.node.ask(&stage.placement.addr, question, |_| ()).await;
+        }
+        for session in forgotten {
+            self.close(session).await;
+        }
+    }
+
+    /// The kept session that has the longest beginning of a conversation, and how long that is. It is not kept any more.
+    pub(crate) fn take_kept(&self, tokens: &[u32]) -> Option<Continued> {
+        self.kept().take(tokens)
+    }
+
+    pub(super) fn kept(&self) -> MutexGuard<'_, Kept> {
+        lock(&self.inner.kept)
+    }
+
+    /// Forgets the session everywhere.
+    pub(crate) async fn close(&self, session: u64) {
+        self.sessions().remove(&session);
+        for (index, stage) in self.stages().into_iter().enumerate() {
+            let question = Question::Close(self.inner.stage_id(index), session);
+            // A stage that cannot be reached has nothing left to forget.
+            let _ = self.inner.node.ask(&stage.placement.addr, question, |_| ()).await;
+        }
+    }
+
+    pub(super) fn sessions(&self) -> MutexGuard<'_, HashMap<u64, mpsc::Sender<Frame>>> {
+        lock(&self.inner.sessions)
+    }
+}
+
+/// Hands every frame that comes back to its session; frames of closed sessions are nobody's. A failure that is not the
+/// session's own is the ring's trouble.
+pub(super) async fn dispatch(mut queue: mpsc::Receiver<Frame>, ring: Weak<Inner>) {
+    while let Some(frame) = queue.recv().await {
+        let Some(ring) = ring.upgrade() else { return };
+        if frame.kind == Kind::Failed {
+            let failure = failure_of(&frame);
+            if failure.fault != Fault::Request {
+                let trouble = Trouble { epoch: frame.epoch, fault: failure.fault, why: failure.why };
+                let _ = ring.troubles.try_send(trouble);
+                continue;
+            }
+        }
+        let session = lock(&ring.sessions).get(&frame.session).cloned();
+        if let Some(session) = session {
+            let _ = session.send(frame).await;
+        }
+    }
+}

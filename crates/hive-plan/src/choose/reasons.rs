@@ -1,0 +1,57 @@
+//! Why a plan is what it is, in sentences.
+
+use super::{EXPLAINED, Problem, STAGE_US, Split};
+use crate::PlanError;
+
+impl Problem<'_> {
+    pub(super) fn does_not_fit(&self) -> PlanError {
+        let needed_bytes = self
+            .weight_bytes(&(0..self.layers()))
+            .saturating_add(self.kv_per_layer.saturating_mul(self.layers() as u64));
+        let given_bytes = self.nodes.iter().fold(0u64, |sum, node| sum.saturating_add(node.memory_bytes));
+        PlanError::TooLarge { needed_bytes, given_bytes, machines: self.nodes.len() }
+    }
+
+    pub(super) fn reasons(&self, order: &[usize], split: &Split) -> Vec<String> {
+        let speed = |us: f64| 1e6 / us;
+        let name = |node: usize| self.nodes[node].name.as_str();
+        let mut reasons = Vec::new();
+        if let [only] = order {
+            reasons.push(format!(
+                "{} holds all of it, and a token takes no hop: about {:.0} tok/s.",
+                name(*only),
+                speed(split.token_us)
+            ));
+        } else {
+            let hops = self.ring_us(order) + STAGE_US * order.len() as f64;
+            reasons.push(format!(
+                "{} machines hold it together: about {:.0} tok/s, of which hops take {:.0} %.",
+                order.len(),
+                speed(split.token_us),
+                100.0 * hops / split.token_us
+            ));
+            let alone = (0..self.nodes.len()).find(|&node| self.place(&[node]).is_some());
+            reasons.push(match alone {
+                Some(node) => format!("{} alone would hold it, but more slowly.", name(node)),
+                None => "No machine holds it alone.".to_owned(),
+            });
+        }
+        // Machines by what they would cost; people ask about the ones nearest to being used first.
+        let mut near: Vec<(usize, Vec<usize>)> = (0..self.nodes.len())
+            .filter(|node| !order.contains(node))
+            .map(|node| (node, self.with_one_more(order, node)))
+            .collect();
+        near.sort_by(|(_, a), (_, b)| self.estimate(a).total_cmp(&self.estimate(b)));
+        near.truncate(EXPLAINED);
+        let cost = |(node, order): (usize, Vec<usize>)| {
+            let with = self.place(&order)?;
+            Some((node, speed(split.token_us) - speed(with.token_us)))
+        };
+        let mut left_out: Vec<(usize, f64)> = near.into_iter().filter_map(cost).collect();
+        left_out.sort_by(|(_, a), (_, b)| a.total_cmp(b));
+        for (node, cost) in left_out.into_iter().filter(|(_, cost)| *cost > 0.0) {
+            reasons.push(format!("{} is left out: it would cost {cost:.1} tok/s.", name(node)));
+        }
+        reasons
+    }
+}

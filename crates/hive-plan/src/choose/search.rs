@@ -1,0 +1,115 @@
+//! Looks for the machines and their order: all of them where they are few, else growing from the best single ones.
+
+use std::collections::VecDeque;
+
+use super::{PLACED, Problem, SEEDS, STAGE_US, Split};
+
+impl Problem<'_> {
+    /// Every choice and order of machines.
+    pub(super) fn try_all(&self) -> Option<(Vec<usize>, Split)> {
+        let mut best: Option<(Vec<usize>, Split)> = None;
+        // Fewer machines first, and the ones listed first: of equals, the first found stays.
+        let mut waiting: VecDeque<Vec<usize>> = (0..self.nodes.len()).map(|node| vec![node]).collect();
+        while let Some(order) = waiting.pop_front() {
+            if let Some(split) = self.place(&order)
+                && best.as_ref().is_none_or(|(_, known)| split.cost_us < known.cost_us)
+            {
+                best = Some((order.clone(), split));
+            }
+            for node in 0..self.nodes.len() {
+                if !order.contains(&node) {
+                    waiting.push_back(order.iter().copied().chain([node]).collect());
+                }
+            }
+        }
+        best
+    }
+
+    /// Grows from the best single machines, one at a time, and places exactly what looked best.
+    pub(super) fn search(&self) -> Option<(Vec<usize>, Split)> {
+        let mut seeds: Vec<usize> = (0..self.nodes.len()).collect();
+        seeds.sort_by(|a, b| self.estimate(&[*a]).total_cmp(&self.estimate(&[*b])));
+        let mut found: Vec<Vec<usize>> = Vec::new();
+        for &seed in seeds.iter().take(SEEDS) {
+            let mut order = vec![seed];
+            let mut cost = self.estimate(&order);
+            found.push(order.clone());
+            while let Some((next, next_cost)) = self.grown(&order) {
+                // Machines that do not hold the model yet go on growing; others only for a gain.
+                if next_cost >= cost {
+                    break;
+                }
+                (order, cost) = (next, next_cost);
+            }
+            found.push(order);
+        }
+        found.sort_by(|a, b| self.estimate(a).total_cmp(&self.estimate(b)));
+        found.dedup();
+        let placed = found.into_iter().take(PLACED).filter_map(|order| {
+            let split = self.place(&order)?;
+            Some((order, split))
+        });
+        placed.min_by(|(_, a), (_, b)| a.cost_us.total_cmp(&b.cost_us))
+    }
+
+    /// The best order with one more machine, by estimate.
+    pub(super) fn grown(&self, order: &[usize]) -> Option<(Vec<usize>, f64)> {
+        let unused = (0..self.nodes.len()).filter(|node| !order.contains(node));
+        let with = unused.map(|node| {
+            let order = self.with_one_more(order, node);
+            let cost = self.estimate(&order);
+            (order, cost)
+        });
+        with.min_by(|(_, a), (_, b)| a.total_cmp(b))
+    }
+
+    /// The order with one more machine, where the way around grows least.
+    pub(super) fn with_one_more(&self, order: &[usize], node: usize) -> Vec<usize> {
+        let detour = |at: usize| {
+            let (before, after) = (order[at - 1], order[at % order.len()]);
+            self.hop_us[before][node] + self.hop_us[node][after] - self.hop_us[before][after]
+        };
+        let at = (1..=order.len()).min_by(|a, b| detour(*a).total_cmp(&detour(*b)));
+        let mut order = order.to_vec();
+        order.insert(at.unwrap_or(order.len()), node);
+        order
+    }
+
+    /// The cost of an order as if all layers were alike: the fastest machines are filled first. What does not fit counts as
+    /// a cost beyond all others, the more the worse.
+    pub(super) fn estimate(&self, order: &[usize]) -> f64 {
+        const DOES_NOT_FIT_US: f64 = 1e12;
+        let layers = self.layers();
+        if order.len() > layers {
+            return f64::INFINITY;
+        }
+        let layer_bytes = self.before[layers] as f64 / layers as f64;
+        let each = layer_bytes + self.kv_per_layer as f64;
+        let room = |place: usize| {
+            let fixed = if place == 0 { self.model.embedding_bytes } else { 0 }
+                + if place + 1 == order.len() { self.model.head_bytes } else { 0 };
+            let left = self.nodes[order[place]].memory_bytes.saturating_sub(fixed) as f64;
+            (left / each.max(1.0)).floor().min(layers as f64) as usize
+        };
+        let rooms: Vec<usize> = (0..order.len()).map(room).collect();
+        let capacity: usize = rooms.iter().sum();
+        if capacity < layers || rooms.contains(&0) {
+            let missing = layers.saturating_sub(capacity) + rooms.iter().filter(|room| **room == 0).count();
+            return DOES_NOT_FIT_US * (1 + missing) as f64;
+        }
+        let mut places: Vec<usize> = (0..order.len()).collect();
+        places.sort_by(|a, b| self.nodes[order[*b]].bytes_per_s.total_cmp(&self.nodes[order[*a]].bytes_per_s));
+        let mut left = layers - order.len();
+        let (mut sum, mut slowest) = (self.ring_us(order), 0.0f64);
+        for place in places {
+            let more = left.min(rooms[place] - 1);
+            left -= more;
+            let head = if place + 1 == order.len() { self.model.head_bytes as f64 } else { 0.0 };
+            let bytes = (1 + more) as f64 * layer_bytes + head;
+            let us = STAGE_US + bytes * 1e6 / self.nodes[order[place]].bytes_per_s.max(1.0);
+            sum += us;
+            slowest = slowest.max(us);
+        }
+        self.cost(sum, slowest)
+    }
+}

@@ -1,0 +1,50 @@
+//! Whether the sessions of a stage that moves are carried to its new machine, or computed there once more.
+
+/// What a stage has of its sessions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Load {
+    /// Tokens that it has read, over all sessions.
+    pub rows: u64,
+    /// Bytes of their caches, and of what it keeps to send once more.
+    pub bytes: u64,
+}
+
+/// How a new machine gets what a stage has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Handover {
+    /// From the one that had the stage.
+    Carry,
+    /// By computing it.
+    ReadAgain,
+}
+
+/// Whatever is done sooner, over a path of `bits_per_s` or at `rows_per_s` of the new machine. Where a speed is not known the
+/// caches are carried: a path is slow for a while, a computation takes the machine from its other conversations as well.
+pub fn handover(load: Load, bits_per_s: Option<u64>, rows_per_s: Option<f64>) -> Handover {
+    let (Some(bits_per_s), Some(rows_per_s)) = (bits_per_s, rows_per_s) else { return Handover::Carry };
+    let carrying_s = load.bytes as f64 * 8.0 / bits_per_s.max(1) as f64;
+    let reading_s = load.rows as f64 / rows_per_s.max(f64::MIN_POSITIVE);
+    if carrying_s <= reading_s { Handover::Carry } else { Handover::ReadAgain }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn caches_are_carried_where_the_path_is_quicker_than_the_machine() {
+        // A thousand tokens, 24 kB each.
+        let load = Load { rows: 1000, bytes: 24_000_000 };
+        assert_eq!(handover(load, Some(1_000_000_000), Some(1800.0)), Handover::Carry);
+        assert_eq!(handover(load, Some(100_000_000), Some(1800.0)), Handover::ReadAgain);
+        assert_eq!(handover(load, Some(100_000_000), Some(100.0)), Handover::Carry);
+    }
+
+    #[test]
+    fn what_is_not_known_is_no_reason_to_compute() {
+        let load = Load { rows: 1000, bytes: 24_000_000 };
+        assert_eq!(handover(load, None, Some(1800.0)), Handover::Carry);
+        assert_eq!(handover(load, Some(1), None), Handover::Carry);
+        assert_eq!(handover(Load { rows: 0, bytes: 0 }, Some(0), Some(0.0)), Handover::Carry);
+    }
+}

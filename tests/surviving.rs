@@ -1,0 +1,344 @@
+//! Machines that leave in the middle of answers, in peace or not, and what is carried on without them.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+mod common;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::Stdio;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use common::lab::{Host, Lab, pair};
+use common::{patiently, wait};
+
+const LONG: &str = "Write a very long story about bees.";
+
+/// What a terminal has shown so far.
+struct Shown(Arc<Mutex<String>>);
+
+impl Shown {
+    fn of(mut output: impl Read + Send + 'static) -> Self {
+        let shown = Arc::new(Mutex::new(String::new()));
+        let text = shown.clone();
+        std::thread::spawn(move || {
+            let (mut bytes, mut all) = ([0; 4096], Vec::new());
+            while let Ok(read @ 1..) = output.read(&mut bytes) {
+                all.extend_from_slice(&bytes[..read]);
+                *text.lock().unwrap() = String::from_utf8_lossy(&all).replace("\r\n", "\n");
+            }
+        });
+        Self(shown)
+    }
+
+    fn text(&self) -> String {
+        self.0.lock().unwrap().clone()
+    }
+
+    fn has(&self, words: &str) -> bool {
+        self.text().contains(words)
+    }
+}
+
+fn three_in_one_swarm() -> (Lab, [Host; 3]) {
+    let mut lab = Lab::new();
+    lab.network("switch", &["ann", "bob", "cat"], "10.77.0");
+    let hosts = ["ann", "bob", "cat"].map(|name| {
+        let mut host = lab.host(name, "");
+        host.log = Some(host.folder.with_extension("log"));
+        host.start(&lab);
+        host
+    });
+    let [ann, bob, cat] = &hosts;
+    pair(&lab, ann, bob);
+    pair(&lab, ann, cat);
+    pair(&lab, bob, cat);
+    (lab, hosts)
+}
+
+/// Has machines give so much memory, and waits until the first of them knows.
+fn give_200_mb(lab: &Lab, hosts: &[&Host]) {
+    for host in hosts {
+        host.run(lab, &["share", "--memory", "200MB"]);
+    }
+    for host in &hosts[1..] {
+        patiently("it is known", || hosts[0].peer(lab, &host.machine).unwrap()["profile"]["cap_bytes"] == 200_000_000);
+    }
+}
+
+/// Three alike that would take long to read again what another has read.
+fn three_that_read_slowly() -> (Lab, [Host; 3]) {
+    let (lab, mut hosts) = three_in_one_swarm();
+    for host in &mut hosts {
+        host.claim(&lab, |speed| {
+            speed["bytes_per_s"] = 9e9.into();
+            speed["decode_tokens_per_s"] = 100.0.into();
+            speed["prefill_tokens_per_s"] = 5.0.into();
+        });
+    }
+    for (host, others) in [(0, [1, 2]), (1, [0, 2]), (2, [0, 1])] {
+        for other in others {
+            let other = &hosts[other].machine;
+            hosts[host].wait_for(&lab, other, "approved");
+            // From then on plans stay as they are.
+            patiently("the links are measured", || hosts[host].peer(&lab, other).unwrap()["bits_per_s"].is_number());
+        }
+    }
+    (lab, hosts)
+}
+
+#[test]
+fn an_answer_goes_on_when_a_machine_or_a_worker_dies_in_the_middle_of_it() {
+    let (lab, [ann, bob, mut cat]) = three_in_one_swarm();
+    let seeded = ["--temperature", "0.9", "--seed", "11"];
+    let ask = |sampling: &[&str]| {
+        let fixed = ["chat", "--prompt", LONG, "--max-tokens", "250", "--stages", "3", "--json"];
+        ann.command(&lab, &[&fixed, sampling].concat())
+    };
+    let whole = |child: std::process::Child| -> serde_json::Value {
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let kill = |process: u32| {
+        assert!(std::process::Command::new("kill").args(["-KILL", &process.to_string()]).status().unwrap().success());
+    };
+    for sampling in [&[][..], &seeded] {
+        let undisturbed = whole(ask(sampling).spawn().unwrap());
+        assert_eq!(undisturbed["stages"].as_array().unwrap().len(), 3);
+        for what in ["a worker is killed", "a machine is stopped", "a machine revokes"] {
+            // Loaded on all three, so that the answer begins at once.
+            ann.ask(&lab, "Hello.", 1, 3);
+            let child = ask(sampling).spawn().unwrap();
+            // The answer takes seconds; it is under way now.
+            std::thread::sleep(Duration::from_millis(1200));
+            match what {
+                // With the copy of another's stage that it may keep.
+                "a worker is killed" => bob.workers().into_iter().for_each(kill),
+                "a machine is stopped" => cat.signal("-STOP"),
+                _ => drop(bob.run(&lab, &["remove", "ann"])),
+            }
+            let answer = whole(child);
+            assert_eq!(answer["tokens"], undisturbed["tokens"], "{what} {sampling:?}");
+            println!("{what}: ended on {}", answer["stages"]);
+            match what {
+                "a worker is killed" => {}
+                "a machine is stopped" => {
+                    cat.signal("-CONT");
+                    ann.wait_for(&lab, "cat", "approved");
+                }
+                _ => {
+                    ann.run(&lab, &["remove", "bob"]);
+                    bob.wait_for(&lab, "ann", "found");
+                    pair(&lab, &ann, &bob);
+                }
+            }
+        }
+    }
+    // Nothing is left of what was lost: a worker for every stage and every copy of the model that is loaded.
+    let undisturbed = whole(ask(&[]).spawn().unwrap());
+    for (name, host) in [("ann", &ann), ("bob", &bob), ("cat", &cat)] {
+        patiently("stages that nobody wants are gone", || {
+            let model = &ann.json(&lab, &["status"])["model"];
+            let held = [&model["stages"], &model["copies"]].map(|held| held.as_array().unwrap().iter());
+            host.workers().len() == held.into_iter().flatten().filter(|stage| stage["node"] == name).count()
+        });
+    }
+    // Two machines go at once: the last one goes on alone.
+    let child = ask(&[]).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(1200));
+    kill(bob.process());
+    let answer = {
+        cat.kill();
+        whole(child)
+    };
+    assert_eq!(answer["tokens"], undisturbed["tokens"]);
+    assert!(answer["stages"].as_array().unwrap().iter().all(|stage| stage["node"] == "ann"), "{}", answer["stages"]);
+}
+
+#[test]
+fn a_machine_that_stops_sharing_or_quits_hands_over_first() {
+    let (lab, [ann, bob, cat]) = three_that_read_slowly();
+    let ask = || {
+        let fixed = ["chat", "--prompt", LONG, "--max-tokens", "250", "--stages", "3", "--json"];
+        ann.command(&lab, &fixed).spawn().unwrap()
+    };
+    let whole = |child: std::process::Child| -> serde_json::Value {
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let holders = |answer: &serde_json::Value| -> Vec<String> {
+        let stages = answer["stages"].as_array().unwrap().iter();
+        stages.map(|stage| stage["node"].as_str().unwrap().to_owned()).collect()
+    };
+    let undisturbed = whole(ask());
+    assert!(holders(&undisturbed).contains(&"bob".to_owned()));
+
+    let child = ask();
+    std::thread::sleep(Duration::from_millis(1200));
+    assert_eq!(bob.run(&lab, &["share", "off"]).trim(), "sharing is switched off");
+    let answer = whole(child);
+    assert_eq!(answer["tokens"], undisturbed["tokens"]);
+    assert!(!holders(&answer).contains(&"bob".to_owned()), "{}", answer["stages"]);
+    patiently("what was handed over is gone", || bob.workers().is_empty());
+    assert!(bob.log().contains("a stage was handed over with its caches"), "{}{}", ann.log(), bob.log());
+    let (code, _, refusal) = ann.try_run(&lab, &["chat", "--prompt", "Hello.", "--stages", "3"]);
+    assert!(code == 1 && refusal.contains("only 2 are here and share"), "{refusal}");
+
+    // Remembered; and a pause is a pause.
+    assert!(bob.run(&lab, &["share", "on"]).starts_with("sharing up to"));
+    assert!(bob.run(&lab, &["pause", "30"]).starts_with("paused for another 30 min"));
+    assert!(bob.run(&lab, &["pause", "0"]).starts_with("sharing up to"));
+    patiently("bob shares again", || {
+        ann.try_run(&lab, &["chat", "--prompt", "Hi.", "--max-tokens", "1", "--stages", "3"]).0 == 0
+    });
+
+    // It gives less memory than its layers take: they move, and it goes on sharing what it does give.
+    let child = ask();
+    std::thread::sleep(Duration::from_millis(1200));
+    assert_eq!(bob.run(&lab, &["share", "--memory", "20MiB"]).trim(), "sharing up to 20.0 MB");
+    let answer = whole(child);
+    assert_eq!(answer["tokens"], undisturbed["tokens"]);
+    assert!(!holders(&answer).contains(&"bob".to_owned()), "{}", answer["stages"]);
+    patiently("its layers have moved", || bob.workers().is_empty());
+    assert!(bob.run(&lab, &["share", "--memory", "100GB"]).starts_with("sharing up to"));
+    patiently("bob has room again", || {
+        ann.try_run(&lab, &["chat", "--prompt", "Hi.", "--max-tokens", "1", "--stages", "3"]).0 == 0
+    });
+
+    let child = ask();
+    std::thread::sleep(Duration::from_millis(1200));
+    // The one that asks is not in the way; cat is told to quit as systemd would.
+    cat.signal("-TERM");
+    let answer = whole(child);
+    assert_eq!(answer["tokens"], undisturbed["tokens"]);
+    assert!(!holders(&answer).contains(&"cat".to_owned()), "{}", answer["stages"]);
+}
+
+#[test]
+fn a_copy_of_a_stage_takes_over_without_loading() {
+    let (lab, [ann, bob, cat]) = three_in_one_swarm();
+    let undisturbed = ann.ask(&lab, LONG, 250, 2);
+    let holder = undisturbed["stages"][1]["node"].as_str().unwrap();
+    let (mut holder, keeper) = if holder == "bob" { (bob, cat) } else { (cat, bob) };
+    patiently("another machine keeps a copy", || {
+        let model = &ann.json(&lab, &["status"])["model"];
+        model["copies"].as_array().unwrap().len() == 1 && keeper.workers().len() == 1
+    });
+    let copy = keeper.workers();
+
+    let fixed = ["chat", "--prompt", LONG, "--max-tokens", "250", "--stages", "2", "--json"];
+    let child = ann.command(&lab, &fixed).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(1200));
+    holder.kill();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(answer["tokens"], undisturbed["tokens"]);
+    assert_ne!(answer["stages"], undisturbed["stages"], "the answer was over before its machine was");
+    assert_eq!(keeper.workers(), copy, "what was loaded before computes now");
+
+    // Now this machine keeps one, but no longer than its owner has memory for it.
+    patiently("there is a copy again", || ann.workers().len() == 2);
+    // Its own model's copy stays, whether it shares or not.
+    let kept = ann.workers();
+    ann.run(&lab, &["share", "off"]);
+    std::thread::sleep(Duration::from_secs(3));
+    assert_eq!(ann.workers(), kept);
+    ann.run(&lab, &["share", "on"]);
+    let held = ann.json(&lab, &["status"])["profile"]["held_bytes"].as_u64().unwrap();
+    ann.run(&lab, &["share", "--memory", &(held + 1).to_string()]);
+    patiently("the copy yields, and the stage stays", || ann.workers().len() == 1);
+}
+
+#[test]
+fn a_conversation_that_waits_for_its_next_turn_is_carried_as_well() {
+    let (lab, [ann, bob, cat]) = three_that_read_slowly();
+    // Two of them are needed.
+    give_200_mb(&lab, &[&ann, &bob, &cat]);
+    let turns = ["Tell me of bees in a few words.", "And of wasps?"];
+    // Two answers in one process, so that the second goes on with what the first has computed.
+    let converse = |between: &dyn Fn(&serde_json::Value)| -> [serde_json::Value; 2] {
+        let fixed = ["chat", "--temperature", "0", "--max-tokens", "40", "--json"];
+        let mut child = ann.command(&lab, &fixed).stdin(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
+        let (mut input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        let mut lines = BufReader::new(output).lines();
+        let answers = [0, 1].map(|turn| {
+            writeln!(input, "{}", turns[turn]).unwrap();
+            let answer = lines.next().unwrap_or_else(|| panic!("no answer came: {}", ann.log())).unwrap();
+            let answer = serde_json::from_str(&answer).unwrap();
+            if turn == 0 {
+                between(&answer);
+            }
+            answer
+        });
+        drop(input);
+        assert!(child.wait().unwrap().success());
+        answers
+    };
+    let [_, undisturbed] = converse(&|_| ());
+    let read = undisturbed["prompt_tokens"].as_u64().unwrap();
+    let cached = undisturbed["cached_tokens"].as_u64().unwrap();
+    assert!(cached > 40 && cached < read, "{undisturbed}");
+    let [first, second] = converse(&|first| {
+        let holds =
+            |host: &&&Host| first["stages"].as_array().unwrap().iter().any(|stage| stage["node"] == host.machine);
+        let leaves = [&bob, &cat].into_iter().find(|host| holds(&host)).expect("one machine alone has no room");
+        leaves.run(&lab, &["share", "off"]);
+        patiently("it has left", || leaves.workers().is_empty());
+    });
+    assert_ne!(first["stages"], second["stages"]);
+    assert_eq!(second["cached_tokens"], cached, "{first} {second} {}", ann.log());
+    assert_eq!(second["tokens"], undisturbed["tokens"]);
+}
+
+#[test]
+fn an_answer_that_broke_off_is_gone_on_with_when_the_machine_is_back() {
+    let mut lab = Lab::new();
+    lab.network("switch", &["ann", "bob"], "10.77.0");
+    let mut hosts = ["ann", "bob"].map(|name| lab.host(name, ""));
+    for host in &mut hosts {
+        host.log = Some(host.folder.with_extension("log"));
+        host.start(&lab);
+    }
+    let [ann, mut bob] = hosts;
+    pair(&lab, &ann, &bob);
+    let whole = ann.ask(&lab, LONG, 250, 2);
+    // Neither has room for all of it.
+    give_200_mb(&lab, &[&ann, &bob]);
+    // A terminal of its own: what a person does.
+    let exe = env!("CARGO_BIN_EXE_hivemind");
+    let chat = format!("{exe} --data-dir {} chat --temperature 0 --max-tokens 250", ann.folder.display());
+    let mut terminal = lab.command("ann", "script -qefc");
+    let mut terminal = terminal.args([&chat, "/dev/null"]).stdin(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut input = terminal.stdin.take().unwrap();
+    let shown = Shown::of(terminal.stdout.take().unwrap());
+    patiently("it asks", || shown.has("Ctrl-D ends"));
+    writeln!(input, "{LONG}").unwrap();
+    let words = whole["text"].as_str().unwrap();
+    patiently("it answers", || shown.has(&words[..120]));
+    bob.kill();
+    // It waits a minute for machines to come back.
+    let patience = std::time::Instant::now();
+    while !shown.has("/continue goes on from here") {
+        assert!(patience.elapsed() < Duration::from_mins(3), "{}", shown.text());
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    assert!(!shown.has(words), "the answer was over before its machine was");
+    bob.start(&lab);
+    ann.wait_for(&lab, "bob", "approved");
+    let before = shown.text().len();
+    writeln!(input, "/continue").unwrap();
+    patiently("it is complete", || shown.text()[before..].contains("tok/s"));
+    drop(input);
+    wait(&mut terminal);
+    // Both parts, without what the terminal says between them.
+    let text = shown.text();
+    let (first, second) = (&text[..before], &text[before..]);
+    let second = second.split_once("/continue").map_or(second, |(_, after)| after).trim_start();
+    let end = second.find("tok/s").unwrap();
+    let (second, _) = second[..end].rsplit_once('\n').unwrap();
+    let head = words.strip_suffix(second).unwrap_or_else(|| panic!("{second:?} does not end {words:?}"));
+    assert!(first.contains(head), "{head:?} was not shown in {first:?}");
+}
