@@ -82,9 +82,12 @@ impl Schedule {
         }
         let others_wait = self.prompts.iter().any(|prompt| self.others_wait(prompt, now));
         let prompts_turn = self.tokens.is_empty() || (self.tokens_had_their_turn && !self.prompts.is_empty());
-        if others_wait && prompts_turn {
+        if others_wait
+            && prompts_turn
+            && let Some(first) = self.first_ready()
+        {
             self.tokens_had_their_turn = false;
-            return self.piece(now).into_iter().collect();
+            return self.piece(first, now).into_iter().collect();
         }
         self.tokens_had_their_turn = true;
         let mut batch: Vec<Work> = Vec::new();
@@ -116,13 +119,19 @@ impl Schedule {
         batch
     }
 
-    /// A piece of the prompt that came first.
-    fn piece(&mut self, now: Instant) -> Option<Work> {
-        let prompt = self.prompts.pop_front()?;
+    /// The prompt that came first, of those whose sessions have no token waiting from before: what is read again after a
+    /// machine was lost comes as single rows, too.
+    fn first_ready(&self) -> Option<usize> {
+        self.prompts.iter().position(|prompt| self.tokens.iter().all(|token| token.session != prompt.session))
+    }
+
+    /// A piece of a prompt.
+    fn piece(&mut self, which: usize, now: Instant) -> Option<Work> {
+        let prompt = self.prompts.remove(which)?;
         let rows = if self.others_wait(&prompt, now) { self.piece_rows as usize } else { MAX_BATCH_ROWS };
         let (piece, rest) = cut(prompt, rows);
         if let Some(rest) = rest {
-            self.prompts.push_front(rest);
+            self.prompts.insert(which, rest);
         }
         Some(piece)
     }
@@ -235,6 +244,21 @@ mod tests {
         schedule.push(work(2, 0, 20));
         assert_eq!(shape(&schedule.next(now)), [(1, 0, 30), (2, 0, 20)]);
         assert_eq!(shape(&schedule.next(now)), [(1, 30, 1)]);
+    }
+
+    #[test]
+    fn rows_that_come_one_by_one_keep_their_order_when_it_is_the_prompts_turn() {
+        let (mut schedule, now) = (Schedule::default(), Instant::now());
+        // Another conversation is in the middle of its answer, and had its turn.
+        schedule.push(work(2, 50, 1));
+        assert_eq!(shape(&schedule.next(now)), [(2, 50, 1)]);
+        // The second row waits as a prompt does, since a session has one token at a time.
+        schedule.push(work(1, 23, 1));
+        schedule.push(work(1, 24, 1));
+        schedule.push(work(3, 0, 30));
+        assert_eq!(shape(&schedule.next(now)), [(3, 0, 4)], "the prompt that is ready");
+        assert_eq!(shape(&schedule.next(now)), [(1, 23, 1)]);
+        assert_eq!(shape(&schedule.next(now)), [(1, 24, 1)]);
     }
 
     #[test]
