@@ -465,8 +465,9 @@ fn twelve_machines() {
         let desktop = app.quit();
         app = App::start(desktop.looking(look), &studio);
         app.click("Machines");
-        std::thread::sleep(std::time::Duration::from_secs(15));
-        eprintln!("TEXT {}", app.text("body"));
+        let drawn = "return document.querySelectorAll('.picture svg g:not(.away)').length";
+        // This machine does not share, and is drawn as one that does not.
+        patiently("all are here", || app.script(drawn) == 11);
         app.picture("twelve");
         app.show_popover();
         app.picture_of_popover("twelve-popover");
