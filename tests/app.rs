@@ -499,6 +499,14 @@ const SCROLL: &str = "const [selector, done] = [arguments[0], arguments[argument
 fn figures() {
     let home = tempfile::tempdir().unwrap();
     settle(home.path(), "Studio");
+    let (desktop, began) = (Desktop::new(Look::Light), std::time::Instant::now());
+    let app = App::start(desktop, home.path());
+    app.ask(QUESTION);
+    patiently("the first answer", || !note(&app, 0).is_empty());
+    println!("from the very first start to the end of the first answer, s: {:.1}", began.elapsed().as_secs_f64());
+    app.quit();
+    let home = tempfile::tempdir().unwrap();
+    settle(home.path(), "Studio");
     let app = App::start(Desktop::new(Look::Light), home.path());
     let paragraph =
         "Bees **dance** to tell each other where `flowers` are; the angle is the direction, and the time is the way. ";

@@ -170,6 +170,8 @@ pub(crate) enum Answer {
     Refused(String),
     /// The session is open, and this position comes next.
     At(u32),
+    /// So many sessions were taken over.
+    Taken(u32),
 }
 
 /// The first message on a stage stream: which ring, and whom the frames are for.

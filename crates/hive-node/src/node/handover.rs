@@ -37,11 +37,11 @@ impl Node {
         }
         channel.finish();
         match channel.read_message().await.map_err(|error| error.to_string())? {
-            Some(Answer::At(taken)) if taken as usize == sessions.len() => {
+            Some(Answer::Taken(taken)) if taken as usize == sessions.len() => {
                 tracing::info!(sessions = taken, rows, "a stage was handed over with its caches");
                 Ok(Answer::Done)
             }
-            Some(Answer::At(taken)) => Err(format!("{taken} of {} sessions arrived", sessions.len())),
+            Some(Answer::Taken(taken)) => Err(format!("{taken} of {} sessions arrived", sessions.len())),
             Some(Answer::Refused(why)) => Err(why),
             _ => Err("it broke off".to_owned()),
         }
@@ -50,7 +50,7 @@ impl Node {
     /// The other side: takes the sessions of a stage that it has just been asked to load, and says how many.
     pub(crate) async fn take_over(&self, id: StageId, mut channel: Channel) {
         let taken = self.take_sessions(id, &mut channel).await;
-        let answer = taken.map_or_else(Answer::Refused, Answer::At);
+        let answer = taken.map_or_else(Answer::Refused, Answer::Taken);
         if channel.write_message(&answer).await.is_ok() {
             channel.finish();
         }

@@ -1,6 +1,6 @@
 //! What happens to a stage, one thing after the other.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -16,6 +16,9 @@ use super::transit::{Part, Transit};
 use super::{Command, Destination, Routes};
 use crate::control::{Answer, Continued, Question, SessionSpec, StageReport};
 use crate::worker::{Blame, Events, FromWorker, Raw, ToWorker, Work, Worker, WorkerEvent, WorkerReport};
+
+/// Closed sessions that are remembered; a stage has fewer on their way to it at a time.
+const REMEMBERED: usize = 256;
 
 /// A session on this stage.
 struct Open {
@@ -50,6 +53,8 @@ pub(super) struct Actor {
     departures: HashMap<u64, Departure>,
     /// Sessions that the worker is taking in.
     arrivals: HashMap<u64, (Open, oneshot::Sender<Result<(), String>>)>,
+    /// Sessions that were closed and not here, the latest first: they must not come after that.
+    closed: VecDeque<u64>,
     link: Option<RoundTrips>,
     /// To itself; weak, so that the actor ends with its last handle.
     commands: mpsc::WeakSender<Command>,
@@ -68,6 +73,7 @@ impl Actor {
             reports: Vec::new(),
             departures: HashMap::new(),
             arrivals: HashMap::new(),
+            closed: VecDeque::new(),
             link: None,
             commands,
         }
@@ -140,9 +146,7 @@ impl Actor {
                     open.kept = true;
                 }
             }
-            Question::Close(_, session) if self.sessions.remove(&session).is_some() => {
-                self.worker.order(&ToWorker::Close(SessionId(session)));
-            }
+            Question::Close(_, session) => self.close(session),
             Question::Resend(_, wanted) => {
                 let open = self.sessions.get(&wanted.session).ok_or("it does not know the session")?;
                 for frame in open.sent.again(wanted) {
@@ -196,6 +200,7 @@ impl Actor {
         let (id, next) = (SessionId(spec.session), state.position as u32);
         let refusal = match &self.dead {
             Some(why) => Some(why.clone()),
+            None if self.closed.contains(&id.0) => Some("it was closed on the way".to_owned()),
             None => self.sessions.contains_key(&id.0).then(|| "it is open here already".to_owned()),
         };
         if let Some(why) = refusal {
@@ -217,6 +222,16 @@ impl Actor {
             self.sessions.insert(session, open);
         }
         let _ = answer.send(imported);
+    }
+
+    fn close(&mut self, session: u64) {
+        if self.sessions.remove(&session).is_none() {
+            // It may be on its way here.
+            self.arrivals.remove(&session);
+            self.closed.truncate(REMEMBERED - 1);
+            self.closed.push_front(session);
+        }
+        self.worker.order(&ToWorker::Close(SessionId(session)));
     }
 
     /// Opens a session that is not open; says which position comes next.
