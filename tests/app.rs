@@ -100,6 +100,9 @@ fn a_person_asks_stops_goes_on_and_finds_everything_again() {
     app.script_with(search, &json!([""]));
     app.click(LONG);
     patiently("what was stopped is there", || app.text(".body").starts_with(stopped.trim_end()));
+    app.click("Continue");
+    patiently("it goes on", || app.text(".field button") == "Stop");
+    app.picture("answering");
     app.quit();
 }
 
@@ -416,6 +419,18 @@ fn a_machine_is_let_in_by_its_code_takes_layers_and_leaves_without_a_word_lost()
     app.click("Stop");
     patiently("nothing broke off", || app.text(".field button") == "Send");
     assert_eq!(app.text(".problem"), "");
+
+    // It comes back by itself, and is out at once when its owner's approval is taken back.
+    let _again = Ends(hivemind(&attic, &["node"]).stdout(quiet()).stderr(quiet()).spawn().unwrap());
+    app.click("Machines");
+    patiently("it is back", || app.text(".picture").contains("2 machines"));
+    app.script(
+        "document.querySelector('[aria-label^=\"Attic\"]').dispatchEvent(new MouseEvent('click', { bubbles: true }))",
+    );
+    app.click("Remove");
+    patiently("it is out here", || !app.text(".picture").contains("2 machines"));
+    let peers = || String::from_utf8(answers(&["peers", "--json"]).stdout).unwrap();
+    patiently("it is out there", || peers().contains("has not approved this machine"));
     app.quit();
 }
 
@@ -501,6 +516,7 @@ fn figures() {
     settle(home.path(), "Studio");
     let (desktop, began) = (Desktop::new(Look::Light), std::time::Instant::now());
     let app = App::start(desktop, home.path());
+    surely(&app);
     app.ask(QUESTION);
     patiently("the first answer", || !note(&app, 0).is_empty());
     println!("from the very first start to the end of the first answer, s: {:.1}", began.elapsed().as_secs_f64());

@@ -53,7 +53,7 @@ pub(super) struct Actor {
     departures: HashMap<u64, Departure>,
     /// Sessions that the worker is taking in.
     arrivals: HashMap<u64, (Open, oneshot::Sender<Result<(), String>>)>,
-    /// Sessions that were closed and not here, the latest first: they must not come after that.
+    /// Sessions that were closed and not here, the latest first: they must not come, or be opened, after that.
     closed: VecDeque<u64>,
     link: Option<RoundTrips>,
     /// To itself; weak, so that the actor ends with its last handle.
@@ -238,6 +238,10 @@ impl Actor {
     fn open(&mut self, spec: SessionSpec) -> Result<u32, String> {
         if self.departures.contains_key(&spec.session) {
             return Err("it is on its way to another machine".to_owned());
+        }
+        if self.closed.contains(&spec.session) {
+            // The question was overtaken.
+            return Err("it was closed already".to_owned());
         }
         if let Some(open) = self.sessions.get(&spec.session) {
             return Ok(open.next);
