@@ -111,12 +111,18 @@ fn write(config: &Value, to: &Path) {
     std::fs::write(to.join("config.json"), config.to_string()).unwrap();
 }
 
-#[test]
-fn logits_are_mlx_lms_with_both_kinds_of_kernels() {
+/// The reference, the model in a folder of its own, and the model opened.
+fn tiny() -> (Value, tempfile::TempDir, ModelFiles) {
     let reference: Value = serde_json::from_str(include_str!("../../../tests/oracle/tiny_llama.json")).unwrap();
     let folder = tempfile::tempdir().unwrap();
     write(&reference["config"], folder.path());
     let files = ModelFiles::open(folder.path()).unwrap();
+    (reference, folder, files)
+}
+
+#[test]
+fn logits_are_mlx_lms_with_both_kinds_of_kernels() {
+    let (reference, _folder, files) = tiny();
     let tokens: Vec<u32> = reference["tokens"].as_array().unwrap().iter().map(|t| t.as_u64().unwrap() as u32).collect();
     for compute in [Compute::Plain, Compute::Fast] {
         let mut shard = Shard::load(&files, &ShardOptions { layers: 0..3, compute }, |_| ()).unwrap();
@@ -134,12 +140,9 @@ fn logits_are_mlx_lms_with_both_kinds_of_kernels() {
 
 #[test]
 fn a_shard_reads_its_own_layers_only() {
-    let reference: Value = serde_json::from_str(include_str!("../../../tests/oracle/tiny_llama.json")).unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    write(&reference["config"], folder.path());
+    let (_, folder, files) = tiny();
     // The file with layer 1 loses its data; its header stays.
     let file = folder.path().join("model-00001-of-00002.safetensors");
-    let files = ModelFiles::open(folder.path()).unwrap();
     let bytes = std::fs::read(&file).unwrap();
     std::fs::OpenOptions::new().write(true).open(&file).unwrap().set_len(bytes.len() as u64 / 10).unwrap();
     let load = |layers| Shard::load(&files, &ShardOptions { layers, compute: Compute::Fast }, |_| ());
@@ -156,10 +159,7 @@ fn step(shard: &mut Shard, session: SessionId, position: usize, input: Input) ->
 
 #[test]
 fn a_session_that_was_carried_goes_on_with_the_same_bits() {
-    let reference: Value = serde_json::from_str(include_str!("../../../tests/oracle/tiny_llama.json")).unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    write(&reference["config"], folder.path());
-    let files = ModelFiles::open(folder.path()).unwrap();
+    let (_, _folder, files) = tiny();
     let session = SessionId(7);
     // What was said counts for the next token, so it has to come along.
     let sampling = Sampling { temperature: 0.8, seed: 5, repetition_penalty: 1.5, ..Sampling::default() };
@@ -202,10 +202,7 @@ fn a_session_that_was_carried_goes_on_with_the_same_bits() {
 
 #[test]
 fn caches_that_do_not_fit_are_refused() {
-    let reference: Value = serde_json::from_str(include_str!("../../../tests/oracle/tiny_llama.json")).unwrap();
-    let folder = tempfile::tempdir().unwrap();
-    write(&reference["config"], folder.path());
-    let files = ModelFiles::open(folder.path()).unwrap();
+    let (_, _folder, files) = tiny();
     let load = |compute| Shard::load(&files, &ShardOptions { layers: 0..3, compute }, |_| ()).unwrap();
     let (mut fast, mut plain) = (load(Compute::Fast), load(Compute::Plain));
     let (session, options) = (SessionId(7), SessionOptions::default());

@@ -74,6 +74,10 @@ impl Chat<'_> {
                     self.messages.pop();
                     self.ask(line).await
                 }
+                None if interactive && line.trim() == GO_ON => {
+                    output::note("no answer broke off; ask something");
+                    continue;
+                }
                 None => self.ask(line).await,
             };
             match answered {
