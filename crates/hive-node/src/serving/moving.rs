@@ -25,23 +25,18 @@ const LEAVING_PAUSE: Duration = Duration::from_millis(100);
 
 /// Looks for better plans for as long as the node runs.
 pub(crate) async fn attend(node: Node) {
-    let mut better: Vec<(Ring, usize)> = Vec::new();
+    let mut better: Vec<((Wish, Ring), usize)> = Vec::new();
     loop {
         tokio::select! {
             () = tokio::time::sleep(LOOK) => {}
             () = node.stopping() => return,
         }
-        let (mut steady, mut looks) = (None, Vec::new());
-        for (wish, ring) in node.in_use() {
-            if matches!(node.revision(&ring, &wish), Ok(Revision::Move)) {
-                let before = better.iter().find(|(known, _)| known.is(&ring)).map_or(0, |(_, looks)| *looks);
-                looks.push((ring.clone(), before + 1));
-                steady = steady.or((before + 1 >= STEADY).then_some((wish, ring)));
-            }
-        }
-        better = looks;
+        let mut now = node.in_use();
+        now.retain(|(wish, ring)| matches!(node.revision(ring, wish), Ok(Revision::Move)));
+        better = counted(&better, now, |(_, known), (_, ring)| known.is(ring));
         // One at a time: where it is then changes what is best for the others.
-        if let Some((wish, ring)) = steady {
+        let steady = better.iter().position(|(_, looks)| *looks >= STEADY);
+        if let Some(((wish, ring), _)) = steady.map(|place| better.swap_remove(place)) {
             better.clear();
             match node.move_beside(&wish, &ring).await {
                 Ok(()) => tracing::info!("a model moved to a better plan, with its answers"),
@@ -55,6 +50,12 @@ pub(crate) async fn attend(node: Node) {
             }
         }
     }
+}
+
+/// What would be better elsewhere now, with how many looks in a row have said so.
+fn counted<T>(before: &[(T, usize)], now: Vec<T>, is_same: impl Fn(&T, &T) -> bool) -> Vec<(T, usize)> {
+    let looks = |model: &T| before.iter().find(|(known, _)| is_same(known, model)).map_or(0, |(_, looks)| *looks);
+    now.into_iter().map(|model| (looks(&model) + 1, model)).map(|(looks, model)| (model, looks)).collect()
 }
 
 impl Node {
@@ -97,5 +98,24 @@ impl Node {
             old.unload().await;
         });
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_counts_for_each_model_by_itself_and_anew_after_a_look_without_it() {
+        let mut looks = Vec::new();
+        for (now, counts) in [
+            (vec!["large"], vec![("large", 1)]),
+            (vec!["small", "large"], vec![("small", 1), ("large", 2)]),
+            (vec!["small"], vec![("small", 2)]),
+            (vec!["large", "small"], vec![("large", 1), ("small", 3)]),
+        ] {
+            looks = counted(&looks, now, |known, model| known == model);
+            assert_eq!(looks, counts);
+        }
     }
 }
