@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io::{ErrorKind, Read, Write};
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
@@ -26,7 +27,7 @@ pub fn serve() -> std::io::Result<()> {
     let socket = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
     // A socket answers who is at the other end, a terminal or a pipe does not.
     socket.peer_addr().map_err(|_| std::io::Error::other("a worker is started by its node, not by hand"))?;
-    let orders = Orders { socket: socket.try_clone()?, bytes: Vec::new() };
+    let orders = Orders { socket: socket.try_clone()?, bytes: Vec::new(), unread: 0..0 };
     let (schedule, report) = (Schedule::default(), WorkerReport::default());
     Computer { socket, orders, schedule, shard: None, report, imports: HashMap::new() }.run()
 }
@@ -35,8 +36,10 @@ pub fn serve() -> std::io::Result<()> {
 /// token. While it computes, orders wait in the socket; the node writes from a task of its own, so it waits for nobody.
 struct Orders {
     socket: UnixStream,
-    /// Read but not yet a whole order.
+    /// Room to read into, kept from one read to the next: clearing so much takes longer than reading a token's order.
     bytes: Vec<u8>,
+    /// What of it has been read and is not yet a whole order.
+    unread: Range<usize>,
 }
 
 impl Orders {
@@ -47,13 +50,10 @@ impl Orders {
                 to.push_back(order);
             }
             self.socket.set_nonblocking(!to.is_empty() || !may_wait)?;
-            let start = self.bytes.len();
-            self.bytes.resize(start + READ_BYTES, 0);
-            let read = self.socket.read(&mut self.bytes[start..]);
-            self.bytes.truncate(start + *read.as_ref().unwrap_or(&0));
-            match read {
+            self.make_room();
+            match self.socket.read(&mut self.bytes[self.unread.end..]) {
                 Ok(0) => return Ok(false),
-                Ok(_) => {}
+                Ok(read) => self.unread.end += read,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
@@ -65,15 +65,26 @@ impl Orders {
     }
 
     fn next_whole(&mut self) -> std::io::Result<Option<ToWorker>> {
-        let Some(prefix) = self.bytes.first_chunk::<4>() else { return Ok(None) };
+        let unread = &self.bytes[self.unread.clone()];
+        let Some(prefix) = unread.first_chunk::<4>() else { return Ok(None) };
         let length = u32::from_le_bytes(*prefix) as usize;
         if length > MAX_MESSAGE_BYTES {
             return Err(std::io::Error::other("an order is too long"));
         }
-        let Some(message) = self.bytes.get(4..4 + length) else { return Ok(None) };
+        let Some(message) = unread.get(4..4 + length) else { return Ok(None) };
         let order = postcard::from_bytes(message).map_err(std::io::Error::other)?;
-        self.bytes.drain(..4 + length);
+        self.unread.start += 4 + length;
         Ok(Some(order))
+    }
+
+    /// Brings what is unread to the front, with room behind it.
+    fn make_room(&mut self) {
+        self.bytes.copy_within(self.unread.clone(), 0);
+        self.unread = 0..self.unread.len();
+        let wanted = self.unread.end + READ_BYTES;
+        if self.bytes.len() < wanted {
+            self.bytes.resize(wanted, 0);
+        }
     }
 }
 
