@@ -322,7 +322,8 @@ impl Preferences {
             api: address(self.api)?,
             bind: address(self.bind)?,
             share: before.share,
-            notify: before.notify,
+            // As long as it is off, its owner may still be asked when it is first useful.
+            notify: if self.notify { Some(true) } else { before.notify.map(|_| false) },
         };
         settings.check().map_err(Problem::of("settings"))?;
         Ok(settings)
@@ -342,12 +343,10 @@ pub(crate) async fn preferences(app: AppHandle, shell: State<'_, Shell>) -> Resu
 #[specta::specta]
 pub(crate) async fn prefer(app: AppHandle, shell: State<'_, Shell>, wanted: Preferences) -> Result<bool> {
     let before = Settings::read(&shell.folder)?;
-    let (notify, open_at_login) = (wanted.notify, wanted.open_at_login);
+    let open_at_login = wanted.open_at_login;
     let settings = wanted.over(&before)?;
     settings.write(&shell.folder)?;
-    if notify != before.notify.unwrap_or(false) {
-        shell.want_notifications(notify)?;
-    }
+    shell.show_notify(settings.notify);
     let launch = app.autolaunch();
     let switched = if open_at_login { launch.enable() } else { launch.disable() };
     match switched {

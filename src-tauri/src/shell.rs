@@ -116,8 +116,13 @@ impl Shell {
     pub(crate) fn want_notifications(&self, wanted: bool) -> Result<(), Problem> {
         let settings = Settings { notify: Some(wanted), ..Settings::read(&self.folder)? };
         settings.write(&self.folder)?;
-        self.notify.send_replace(Some(wanted));
+        self.show_notify(settings.notify);
         Ok(())
+    }
+
+    /// Goes by what its owner wants of notifications from now on.
+    pub(crate) fn show_notify(&self, wanted: Option<bool>) {
+        self.notify.send_replace(wanted);
     }
 
     /// Does what was chosen in the tray's menu.
