@@ -2,6 +2,7 @@
 //!
 //! Everything is this process's own and ends with it: the display, the bus, the driver, the data folder.
 
+use std::cell::{Cell, OnceCell};
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -84,6 +85,8 @@ pub(crate) struct App {
     url: String,
     session: String,
     client: reqwest::blocking::Client,
+    /// How often a page was loaded anew.
+    loaded: Cell<u32>,
     _driver: Ends,
 }
 
@@ -106,17 +109,18 @@ pub(crate) fn hivemind(folder: &Path, arguments: &[&str]) -> Command {
 impl App {
     /// Opens the app, and waits for its main page.
     pub(crate) fn start(desktop: Desktop, folder: &Path) -> Self {
-        let app = Self::open(desktop, folder);
+        Self::start_with(desktop, folder, &[])
+    }
+
+    /// The same with more in its environment.
+    pub(crate) fn start_with(desktop: Desktop, folder: &Path, environment: &[(&str, &str)]) -> Self {
+        let app = Self::open(desktop, folder, environment);
         patiently("the window shows something", || app.script("return document.querySelector('nav') !== null") == true);
         app
     }
 
-    pub(crate) fn open(desktop: Desktop, folder: &Path) -> Self {
-        Self::open_with(desktop, folder, &[])
-    }
-
-    /// Opens the app with more in its environment.
-    pub(crate) fn open_with(desktop: Desktop, folder: &Path, environment: &[(&str, &str)]) -> Self {
+    /// Opens the app, whatever it shows.
+    pub(crate) fn open(desktop: Desktop, folder: &Path, environment: &[(&str, &str)]) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut driver = Command::new("WebKitWebDriver");
@@ -139,7 +143,7 @@ impl App {
             json!({"capabilities": {"alwaysMatch": {"webkitgtk:browserOptions": {"binary": binary, "args": []}}}});
         let made: Value = client.post(format!("{url}/session")).json(&wanted).send().unwrap().json().unwrap();
         let session = made["value"]["sessionId"].as_str().unwrap_or_else(|| panic!("{made}")).to_owned();
-        Self { desktop, folder: folder.to_owned(), url, session, client, _driver: driver }
+        Self { desktop, folder: folder.to_owned(), url, session, client, loaded: Cell::new(0), _driver: driver }
     }
 
     fn post(&self, path: &str, body: &Value) -> Value {
@@ -202,8 +206,7 @@ impl App {
 
     /// Shows the popover's page in this window, the only one that can be driven.
     pub(crate) fn show_popover(&self) {
-        self.post("url", &json!({ "url": "tauri://localhost/index.html#popover" }));
-        self.script("location.reload()");
+        self.go_to("#popover");
         patiently("the popover's page", || {
             self.script("return document.querySelector('main header') !== null") == true
         });
@@ -211,9 +214,15 @@ impl App {
 
     /// Shows the main page again.
     pub(crate) fn show_main(&self) {
-        self.post("url", &json!({ "url": "tauri://localhost/index.html" }));
-        self.script("location.reload()");
+        self.go_to("");
         patiently("the main page", || self.script("return document.querySelector('nav') !== null") == true);
+    }
+
+    /// Loads a page anew. An address that differs only after its "#" would not be loaded, but turned to by the page that is there.
+    fn go_to(&self, page: &str) {
+        let loaded = self.loaded.get() + 1;
+        self.loaded.set(loaded);
+        self.post("url", &json!({ "url": format!("tauri://localhost/index.html?{loaded}{page}") }));
     }
 
     /// Keeps a picture of the window where `HIVEMIND_SCREENS` says, if it says so.
@@ -284,7 +293,7 @@ impl App {
     /// The tray, on the session bus.
     pub(crate) fn tray(&self) -> Tray {
         let bus = Builder::address(self.desktop.bus.as_str()).unwrap().method_timeout(ANSWER).build().unwrap();
-        Tray { bus, owner: std::cell::OnceCell::new() }
+        Tray { bus, owner: OnceCell::new() }
     }
 }
 
@@ -292,7 +301,7 @@ impl App {
 pub(crate) struct Tray {
     bus: Connection,
     /// Who has it on the bus, once found: a name of the kind ":1.7".
-    owner: std::cell::OnceCell<String>,
+    owner: OnceCell<String>,
 }
 
 impl Tray {

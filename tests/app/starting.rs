@@ -1,0 +1,59 @@
+//! A start that does not succeed, and a newer version.
+
+use crate::driver::{App, Desktop, Look, patiently, settle};
+use crate::releases::Releases;
+
+#[test]
+fn a_node_that_cannot_start_says_why_in_a_window() {
+    let home = tempfile::tempdir().unwrap();
+    std::fs::write(home.path().join("config.toml"), "shaer = true\n").unwrap();
+    let app = App::open(Desktop::new(Look::Light), home.path(), &[]);
+    patiently("it says why", || app.text("main").contains("unknown field `shaer`"));
+}
+
+#[test]
+fn a_newer_version_is_found_checked_and_installed() {
+    let home = tempfile::tempdir().unwrap();
+    settle(home.path(), "Studio");
+    let installed = home.path().join("installed");
+    std::fs::write(&installed, "\x7fELF old").unwrap();
+    let releases = Releases::new();
+    let app_file = |what: &str| [b"\x7fELF", what.as_bytes(), &[0; 64]].concat();
+    let (new, evil) = (app_file("new"), app_file("evil"));
+    let (url, key) = (releases.url(), releases.key());
+    let over = installed.to_str().unwrap();
+    let environment =
+        [("HIVEMIND_UPDATE_URL", url.as_str()), ("HIVEMIND_UPDATE_KEY", &key), ("HIVEMIND_UPDATE_OVER", over)];
+    let app = App::start_with(Desktop::new(Look::Light), home.path(), &environment);
+    let said = || app.text("[aria-label=Updates]");
+    let tray = app.tray();
+    tray.click("Settings…");
+    // Nothing is there.
+    tray.click("Check for Updates…");
+    patiently("why it did not work", || said().contains("no newer version could be looked for"));
+    // The version that runs is the newest.
+    releases.offer("0.0.1", b"", b"");
+    app.click("Check for Updates");
+    patiently("it is the newest", || said().contains("This is the newest version."));
+    // One that somebody else has tampered with is not installed.
+    releases.offer("9.9.9", &evil, &new);
+    tray.click("Check for Updates…");
+    patiently("it is found", || said().contains("Version 9.9.9 is there.") && said().contains("Faster."));
+    app.picture("update");
+    tray.click("Update to 9.9.9…");
+    patiently("it is refused", || said().contains("9.9.9 was not installed"));
+    assert_eq!(std::fs::read(&installed).unwrap(), b"\x7fELF old");
+    // The publisher's is.
+    releases.offer("9.9.9", &new, &new);
+    app.click("Check for Updates");
+    patiently("it is found", || said().contains("Version 9.9.9 is there."));
+    app.click("Install");
+    patiently("it runs after a restart", || said().contains("runs after a restart"));
+    assert_eq!(std::fs::read(&installed).unwrap(), new);
+    // The one that runs is still the old one, and finds it again after a restart.
+    let app = App::start_with(app.quit().looking(Look::Dark), home.path(), &environment);
+    app.tray().click("Check for Updates…");
+    patiently("it is found", || app.text("[aria-label=Updates]").contains("Version 9.9.9 is there."));
+    app.picture("update");
+    app.quit();
+}
