@@ -4,7 +4,7 @@ First on one, two and three nodes of this machine. Then in random set-ups of two
 with a part of a core and a link of its own rate: the swarm, as it plans for itself, against every one of its machines
 alone. Needs root, iproute2 and the cpu controller of cgroups version 1; nothing leaves the namespaces.
 
-Usage: planning.py EXECUTABLE [--rounds N] [--set-ups N] [--seed S]
+Usage: planning.py EXECUTABLE [--rounds N] [--set-ups N] [--seed S] [--skip N]
 """
 
 import argparse
@@ -80,7 +80,7 @@ class Machine(joining.Node):
         return answer["decode_tokens_per_s"], [stage["node"] for stage in answer["stages"]]
 
 
-def set_ups(executable, count, seed):
+def set_ups(executable, count, seed, skip):
     chance = random.Random(seed)
     ratios, hosts = [], ["hb-a", "hb-b", "hb-c"]
     with tempfile.TemporaryDirectory() as folder:
@@ -93,6 +93,8 @@ def set_ups(executable, count, seed):
             # Together less than the two cores there are, so that they can measure themselves side by side.
             shares = [round(chance.uniform(0.15, 0.6), 2) for _ in machines]
             rates = [chance.choice([20, 100, 1000]) for _ in machines]
+            if number < skip:
+                continue
             for machine, rate in zip(machines, rates):
                 joining.sh(f"tc -n {machine.host} qdisc replace dev lan root tbf rate {rate}mbit burst 64kb latency 50ms")
             with concurrent.futures.ThreadPoolExecutor() as side_by_side:
@@ -123,10 +125,12 @@ def main():
     arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--set-ups", type=int, default=50)
     arguments.add_argument("--seed", type=int, default=1)
+    arguments.add_argument("--skip", type=int, default=0, help="leave out this many of the set-ups, to go on with a series")
     arguments = arguments.parse_args()
-    predicted(arguments.executable, arguments.rounds)
+    if arguments.rounds:
+        predicted(arguments.executable, arguments.rounds)
     if arguments.set_ups:
-        set_ups(arguments.executable, arguments.set_ups, arguments.seed)
+        set_ups(arguments.executable, arguments.set_ups, arguments.seed, arguments.skip)
 
 
 if __name__ == "__main__":
