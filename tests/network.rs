@@ -164,7 +164,7 @@ fn a_stopped_and_a_killed_machine_are_noticed_and_come_back() {
     paris(&ann, &lab, 2);
 }
 
-/// The kind and the network of the link that carries ann's traffic to bob.
+/// Where the link that carries ann's traffic to bob ends.
 fn link(ann: &Host, lab: &Lab) -> String {
     ann.peer(lab, "bob").unwrap()["link"]["remote"].as_str().unwrap_or_default().to_owned()
 }
@@ -206,10 +206,18 @@ fn traffic_moves_to_a_faster_cable_and_outlives_its_loss() {
     patiently("the slow cable is used", || link(&ann, &lab).starts_with("10.78.0.2"));
     plug();
     patiently("the fast cable is used again", || link(&ann, &lab).starts_with("10.79.0.2"));
+    // Both are measured, each by itself; using the one does not keep the other from it.
+    patiently("both cables are measured", || {
+        let bob = ann.peer(&lab, "bob").unwrap();
+        let other = &bob["other_paths"][0];
+        let is_slow = other["remote"].as_str().is_some_and(|remote| remote.starts_with("10.78.0.2"));
+        is_slow
+            && bob["bits_per_s"].as_u64() > other["bits_per_s"].as_u64()
+            && other["round_trip_us"].as_u64() >= Some(4000)
+    });
+    assert!(link(&ann, &lab).starts_with("10.79.0.2"), "what was measured to be worse is not used");
 }
 
-/// A machine's workers.
-/// Three machines on one network that know each other.
 #[test]
 fn no_packet_leaves_the_network_and_none_can_be_read() {
     let mut lab = Lab::new();

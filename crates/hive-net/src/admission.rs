@@ -15,7 +15,7 @@ use iroh::endpoint::{
 };
 
 use crate::addr::PeerId;
-use crate::endpoint::Protocol;
+use crate::protocol::Protocol;
 
 /// Close code for a peer that is not allowed in.
 const REFUSED: u32 = 1;
@@ -34,6 +34,10 @@ const APPROVED_WINDOW: u32 = 64 << 20;
 /// Streams an approved peer may have open on a connection.
 const APPROVED_STREAMS: u32 = 256;
 
+/// How long a key that was lent is good for, and how many a peer has at a time: it measures one path after the other.
+const LENT_FOR: Duration = Duration::from_secs(30);
+const LENT_KEYS: usize = 8;
+
 /// The list and what is connected. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct Admission {
@@ -44,6 +48,8 @@ pub struct Admission {
 struct Lists {
     approved: BTreeSet<PeerId>,
     blocked: BTreeSet<PeerId>,
+    /// Keys that approved peers measure paths with: whose, and until when.
+    lent: BTreeMap<PeerId, (PeerId, Instant)>,
     /// Connections, with when each was made.
     live: BTreeMap<PeerId, Vec<(WeakConnectionHandle, Instant)>>,
 }
@@ -69,6 +75,17 @@ impl Admission {
         lists.approved.remove(&peer);
         lists.blocked.insert(peer);
         lists.close(peer);
+    }
+
+    /// Lets a peer measure paths with another key than its own, for a short while.
+    pub fn lend(&self, key: PeerId, to: PeerId) {
+        let mut lists = self.lock();
+        let now = Instant::now();
+        lists.lent.retain(|_, (_, until)| *until > now);
+        let held = lists.lent.values().filter(|(holder, _)| *holder == to).count();
+        if lists.approved.contains(&to) && held < LENT_KEYS {
+            lists.lent.insert(key, (to, now + LENT_FOR));
+        }
     }
 
     /// Takes a block back.
@@ -102,12 +119,12 @@ impl Admission {
     }
 
     fn permits(&self, peer: PeerId, alpn: &[u8]) -> bool {
-        let lists = self.lock();
-        match Protocol::from_alpn(alpn) {
-            None => false,
-            Some(Protocol::Pair) => !lists.blocked.contains(&peer),
-            Some(Protocol::Control | Protocol::Stage) => lists.approved.contains(&peer),
-        }
+        Protocol::from_alpn(alpn).is_some_and(|protocol| self.lock().permits(peer, protocol))
+    }
+
+    /// Whether a peer may have a stream of this protocol now.
+    pub(crate) fn still_permits(&self, peer: PeerId, protocol: Protocol) -> bool {
+        self.lock().permits(peer, protocol)
     }
 
     fn lock(&self) -> MutexGuard<'_, Lists> {
@@ -116,7 +133,22 @@ impl Admission {
 }
 
 impl Lists {
+    fn permits(&self, peer: PeerId, protocol: Protocol) -> bool {
+        match protocol {
+            Protocol::Pair => !self.blocked.contains(&peer),
+            Protocol::Control | Protocol::Stage => self.approved.contains(&peer),
+            Protocol::Gauge => self.lent.get(&peer).is_some_and(|(_, until)| Instant::now() < *until),
+        }
+    }
+
+    /// Closes what a peer has open, with its own key and with those it was lent.
     fn close(&mut self, peer: PeerId) {
+        let lent: Vec<PeerId> =
+            self.lent.iter().filter(|(_, (holder, _))| *holder == peer).map(|(key, _)| *key).collect();
+        for key in lent {
+            self.lent.remove(&key);
+            self.close_older(key, Instant::now());
+        }
         self.close_older(peer, Instant::now());
     }
 
@@ -169,11 +201,12 @@ impl EndpointHooks for Admission {
         }
         let mut lists = self.lock();
         lists.prune();
-        if lists.approved.contains(&peer) {
+        let protocol = Protocol::from_alpn(connection.alpn());
+        if lists.approved.contains(&peer) || protocol == Some(Protocol::Gauge) && lists.permits(peer, Protocol::Gauge) {
             // Strangers keep the small windows that every connection begins with.
             connection.set_receive_window(VarInt::from_u32(APPROVED_WINDOW));
             connection.set_max_concurrent_bi_streams(VarInt::from_u32(APPROVED_STREAMS));
-        } else if Protocol::from_alpn(connection.alpn()) != Some(Protocol::Pair) {
+        } else if protocol != Some(Protocol::Pair) {
             // Revoked since the question above.
             return AfterHandshakeOutcome::Reject {
                 error_code: VarInt::from_u32(REFUSED),
@@ -229,6 +262,24 @@ mod tests {
         assert!(!may(Protocol::Pair));
         admission.unblock(peer);
         assert!(may(Protocol::Pair) && !may(Protocol::Control));
+    }
+
+    #[test]
+    fn a_lent_key_measures_and_nothing_else_while_its_holder_is_in() {
+        let admission = Admission::default();
+        let (peer, key) = (Identity::generate().id(), Identity::generate().id());
+        let may = |protocol| admission.still_permits(key, protocol);
+        admission.lend(key, peer);
+        assert!(!may(Protocol::Gauge), "its holder is a stranger");
+        admission.approve(peer);
+        admission.lend(key, peer);
+        assert!(may(Protocol::Gauge) && !may(Protocol::Control) && !may(Protocol::Stage));
+        for _ in 0..2 * LENT_KEYS {
+            admission.lend(Identity::generate().id(), peer);
+        }
+        assert_eq!(admission.lock().lent.len(), LENT_KEYS);
+        admission.revoke(peer);
+        assert!(!may(Protocol::Gauge));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! This machine's address in the swarm, and the peers it talks to.
 
+mod options;
+
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
@@ -7,7 +9,8 @@ use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use iroh::endpoint::{
-    Connection, IncomingAddr, PortmapperConfig, QuicTransportConfig, RecvStream, SendStream, VarInt, presets,
+    AckFrequencyConfig, Connection, IncomingAddr, PortmapperConfig, QuicTransportConfig, RecvStream, SendStream,
+    VarInt, presets,
 };
 use iroh::{RelayMode, RelayUrl, TransportAddr};
 use serde::{Deserialize, Serialize};
@@ -15,8 +18,10 @@ use tokio::sync::{Mutex, Semaphore, mpsc};
 
 use crate::addr::{PeerAddr, PeerId};
 use crate::admission::{Admission, Gate};
-use crate::identity::Identity;
-use crate::links::{LinkKind, Networks, Preference};
+use crate::links::{LinkKind, Networks, Preference, Rates};
+use crate::protocol::Protocol;
+
+pub use options::{BindError, ConnectError, EndpointOptions, Relay};
 
 /// Bytes in flight on one stream. A prompt chunk of a large model is tens of megabytes, so more would save it round trips.
 /// But a stream with more than [`MOST_GAPS`] in what has come ends the whole connection, and a busy machine drops packets by
@@ -26,6 +31,10 @@ const MOST_GAPS: u32 = 1024;
 const SMALLEST_PACKET_BYTES: u32 = 1200;
 const _: () =
     assert!(STREAM_WINDOW_BYTES / (2 * SMALLEST_PACKET_BYTES) < MOST_GAPS, "every second packet may be missing");
+
+/// Packets after which the other side says that they have come, if it has nothing else to send. A token's travel along with the
+/// next one; a packet of its own for every second one costs both machines time.
+const UNACKNOWLEDGED_PACKETS: u32 = 8;
 
 /// What a stranger may have in flight: a pairing is a few hundred bytes. Approved peers get more once they are known.
 const STRANGER_WINDOW_BYTES: u32 = 16 << 10;
@@ -42,33 +51,6 @@ const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A dial is answered in one round trip, or a few where packets get lost.
 const DIAL_PATIENCE: Duration = Duration::from_secs(8);
-
-/// What a channel is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Protocol {
-    /// Getting to know each other; open to strangers.
-    Pair,
-    /// Heartbeats, questions and answers.
-    Control,
-    /// Frames of the ring.
-    Stage,
-}
-
-impl Protocol {
-    const ALL: [Self; 3] = [Self::Pair, Self::Control, Self::Stage];
-
-    pub(crate) fn alpn(self) -> &'static [u8] {
-        match self {
-            Self::Pair => b"hivemind/pair/1",
-            Self::Control => b"hivemind/control/1",
-            Self::Stage => b"hivemind/stage/1",
-        }
-    }
-
-    pub(crate) fn from_alpn(alpn: &[u8]) -> Option<Self> {
-        Self::ALL.into_iter().find(|protocol| protocol.alpn() == alpn)
-    }
-}
 
 /// Two directions of bytes to one peer.
 #[derive(Debug)]
@@ -95,70 +77,6 @@ pub struct Incoming {
     pub channel: Channel,
 }
 
-/// Whether, and through whom, machines beyond this network are reached.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Relay {
-    /// Not at all: no packet goes anywhere but to the peers that are dialled.
-    #[default]
-    None,
-    /// Through the public relays of iroh's makers.
-    Public,
-    /// Through one's own.
-    Own(String),
-}
-
-/// How to listen.
-#[derive(Debug, Clone)]
-pub struct EndpointOptions {
-    /// Who this machine is.
-    pub identity: Identity,
-    /// Where it listens; an unspecified address means every interface, IPv6 included. Port 0 takes a free one.
-    pub bind: SocketAddr,
-    /// Reaching machines elsewhere.
-    pub relay: Relay,
-    /// Who may come in.
-    pub admission: Admission,
-    /// This machine's networks, to choose links by.
-    pub networks: Networks,
-}
-
-impl EndpointOptions {
-    /// A machine of its own making that listens on `bind` and lets nobody in yet.
-    pub fn new(identity: Identity, bind: SocketAddr) -> Self {
-        Self { identity, bind, relay: Relay::None, admission: Admission::default(), networks: Networks::default() }
-    }
-}
-
-/// Why a machine cannot listen.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address}: {why}")]
-pub struct BindError {
-    address: SocketAddr,
-    why: String,
-}
-
-/// Why a channel was not opened.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum ConnectError {
-    /// This side does not let the peer in.
-    #[error("machine {0} is not approved")]
-    NotAllowed(PeerId),
-    /// The other side does not let this machine in.
-    #[error("machine {0} has not approved this one")]
-    Refused(PeerId),
-    /// The other side speaks no common version of the protocol.
-    #[error("machine {0} runs another version of HiveMind; update the older of the two")]
-    OtherVersion(PeerId),
-    /// It could not be reached.
-    #[error("machine {peer} cannot be reached: {why}")]
-    Unreachable {
-        /// Who.
-        peer: PeerId,
-        /// The cause.
-        why: String,
-    },
-}
-
 /// The path that carries the traffic to a peer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Link {
@@ -176,6 +94,7 @@ pub struct Endpoint {
     inner: iroh::Endpoint,
     admission: Admission,
     networks: Networks,
+    rates: Rates,
     /// The relay of one's own, named in addresses also while it cannot be reached.
     own_relay: Option<String>,
     connections: Arc<Mutex<HashMap<(PeerId, Protocol), Connection>>>,
@@ -188,18 +107,11 @@ impl Endpoint {
     /// the peers that are dialled. What peers open arrives on the receiver.
     pub async fn bind(options: EndpointOptions) -> Result<(Self, mpsc::Receiver<Incoming>), BindError> {
         let EndpointOptions { identity, bind, relay, admission, networks } = options;
-        let refuse = |why: String| BindError { address: bind, why };
+        let refuse = |why: String| BindError::new(bind, why);
         // iroh falls back to another port where the wanted one is taken, which would leave a peer with a wrong address.
         if bind.port() != 0 {
             std::net::UdpSocket::bind(bind).map_err(|error| refuse(error.to_string()))?;
         }
-        let transport = QuicTransportConfig::builder()
-            .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
-            .receive_window(VarInt::from_u32(STRANGER_WINDOW_BYTES))
-            .max_concurrent_bidi_streams(VarInt::from_u32(STRANGER_STREAMS))
-            .max_concurrent_uni_streams(VarInt::from_u32(0))
-            .datagram_receive_buffer_size(None)
-            .build();
         let relay_mode = match &relay {
             Relay::None => RelayMode::Disabled,
             Relay::Public => RelayMode::Default,
@@ -208,6 +120,7 @@ impl Endpoint {
                 RelayMode::custom([url])
             }
         };
+        let rates = Rates::default();
         let mut builder = match &relay {
             Relay::Public => iroh::Endpoint::builder(presets::N0),
             Relay::None | Relay::Own(_) => iroh::Endpoint::builder(presets::Minimal),
@@ -220,8 +133,8 @@ impl Endpoint {
             .secret_key(identity.secret())
             .relay_mode(relay_mode)
             .portmapper_config(PortmapperConfig::Disabled)
-            .transport_config(transport)
-            .path_selector(Arc::new(Preference { networks: networks.clone() }))
+            .transport_config(transport())
+            .path_selector(Arc::new(Preference { networks: networks.clone(), rates: rates.clone() }))
             .hooks(admission.clone())
             .alpns(Protocol::ALL.iter().map(|protocol| protocol.alpn().to_vec()).collect())
             .bind()
@@ -229,7 +142,7 @@ impl Endpoint {
             .map_err(|error| refuse(format!("{error:#}")))?;
         let own_relay = if let Relay::Own(url) = relay { Some(url) } else { None };
         let (incoming, receiver) = mpsc::channel(WAITING_STREAMS);
-        let endpoint = Self { inner, admission, networks, own_relay, connections: Arc::default(), incoming };
+        let endpoint = Self { inner, admission, networks, rates, own_relay, connections: Arc::default(), incoming };
         tokio::spawn(accept_connections(endpoint.clone()));
         Ok((endpoint, receiver))
     }
@@ -266,6 +179,11 @@ impl Endpoint {
     /// This machine's networks.
     pub fn networks(&self) -> &Networks {
         &self.networks
+    }
+
+    /// What paths were measured to carry: the choice between them goes by it.
+    pub fn rates(&self) -> &Rates {
+        &self.rates
     }
 
     /// Tells iroh that the machine's interfaces changed, where the system's own notice may be slow.
@@ -354,6 +272,20 @@ fn explain(peer: PeerId, connection: &Connection, why: &str) -> ConnectError {
     }
 }
 
+/// How connections are, whoever makes them: small until their maker is known.
+pub(crate) fn transport() -> QuicTransportConfig {
+    let mut acknowledgements = AckFrequencyConfig::default();
+    acknowledgements.ack_eliciting_threshold(VarInt::from_u32(UNACKNOWLEDGED_PACKETS));
+    QuicTransportConfig::builder()
+        .ack_frequency_config(Some(acknowledgements))
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
+        .receive_window(VarInt::from_u32(STRANGER_WINDOW_BYTES))
+        .max_concurrent_bidi_streams(VarInt::from_u32(STRANGER_STREAMS))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .datagram_receive_buffer_size(None)
+        .build()
+}
+
 /// An unspecified address stands for every interface, and that includes those of the other family.
 fn addresses(bind: SocketAddr) -> Vec<SocketAddr> {
     if bind.ip().is_unspecified() {
@@ -402,7 +334,7 @@ async fn serve_streams(connection: Connection, admission: Admission, incoming: m
     let Some(protocol) = Protocol::from_alpn(connection.alpn()) else { return };
     while let Ok((send, recv)) = connection.accept_bi().await {
         // A revoke closes the connection; a stream that was under way at that moment must not slip through.
-        if protocol != Protocol::Pair && !admission.is_approved(peer) {
+        if !admission.still_permits(peer, protocol) {
             return;
         }
         let channel = Channel { send, recv };
@@ -415,6 +347,7 @@ async fn serve_streams(connection: Connection, admission: Admission, incoming: m
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::Identity;
 
     fn loopback() -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], 0))

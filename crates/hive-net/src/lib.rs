@@ -3,7 +3,7 @@
 //! iroh and mdns-sd live here and nowhere else. An [`Endpoint`] is this machine's address in the swarm; a [`Channel`]
 //! is one stream to a peer, of one [`Protocol`]: *pair* makes strangers known to each other ([`pairing`]), *control*
 //! carries heartbeats, questions and answers ([`control`]), *stage* carries the frames of the ring ([`stage`],
-//! [`wire`]).
+//! [`wire`]), *gauge* measures paths ([`gauge`]).
 //!
 //! What holds: a peer that has not been approved can pair and nothing else, whichever side dials ([`admission`]);
 //! without a relay, nothing is sent to anyone but the peers that are dialled and the multicast group of this network.
@@ -14,19 +14,22 @@ pub mod control;
 pub mod discovery;
 pub mod endpoint;
 pub mod fingerprint;
+pub mod gauge;
 pub mod identity;
 pub mod invite;
 pub mod links;
 pub mod pace;
 pub mod pairing;
+pub mod protocol;
 pub mod pulse;
 pub mod stage;
 pub mod wire;
 
 pub use addr::{PeerAddr, PeerId};
 pub use admission::Admission;
-pub use endpoint::{BindError, Channel, ConnectError, Endpoint, EndpointOptions, Incoming, Link, Protocol, Relay};
+pub use endpoint::{BindError, Channel, ConnectError, Endpoint, EndpointOptions, Incoming, Link, Relay};
 pub use fingerprint::fingerprint;
 pub use identity::Identity;
 pub use pace::Pace;
+pub use protocol::Protocol;
 pub use wire::{Element, Frame, HEADER_BYTES, Header, Kind, WireError};

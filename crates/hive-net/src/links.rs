@@ -4,7 +4,8 @@
 //! 4 ms of Wi-Fi for 0.3 ms of Thunderbolt. Here the choice is [`choose`], a pure function over what is known of each
 //! path; `Preference` hands it to iroh, which asks whenever a path opens or closes.
 
-use std::net::IpAddr;
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -52,7 +53,21 @@ pub struct Candidate {
     pub kind: LinkKind,
     /// Its round trip.
     pub round_trip: Duration,
+    /// What it carries, once measured.
+    pub bits_per_s: Option<u64>,
 }
+
+impl Candidate {
+    /// Microseconds that a token's hidden states take there, as far as is known: what has not been measured yet is taken for
+    /// as good as it can be, and is measured once it is in use.
+    fn cost_us(&self) -> f64 {
+        let sending_s = self.bits_per_s.map_or(0.0, |rate| TOKEN_BITS / rate.max(1) as f64);
+        (self.round_trip.as_secs_f64() * self.kind.weight() + sending_s) * 1e6
+    }
+}
+
+/// A token's hidden states in a large model: 8,192 numbers of two bytes.
+const TOKEN_BITS: f64 = 8192.0 * 2.0 * 8.0;
 
 /// What to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,9 +83,9 @@ const GAIN: f64 = 0.75;
 /// And at least this much, which a token feels.
 const GAIN_US: f64 = 50.0;
 
-/// The best path: direct before relayed, then the shortest weighted round trip, with hysteresis around `current`.
+/// The best path: direct before relayed, then the one that has a token across soonest, with hysteresis around `current`.
 pub fn choose(current: Option<usize>, candidates: &[Candidate]) -> Choice {
-    let cost = |c: &Candidate| c.round_trip.as_secs_f64() * 1e6 * c.kind.weight();
+    let cost = Candidate::cost_us;
     let relayed = |c: &Candidate| c.kind == LinkKind::Relay;
     let better = |a: &Candidate, b: &Candidate| relayed(a).cmp(&relayed(b)).then(cost(a).total_cmp(&cost(b)));
     let Some((best, candidate)) = candidates.iter().enumerate().min_by(|(_, a), (_, b)| better(a, b)) else {
@@ -126,6 +141,54 @@ impl Networks {
     }
 }
 
+/// A path to a machine that is in one of this machine's networks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Way {
+    /// This machine's address there.
+    pub from: IpAddr,
+    /// The other machine's.
+    pub to: SocketAddr,
+    /// What it is made of.
+    pub kind: LinkKind,
+}
+
+impl Networks {
+    /// The ways to a machine that says it is at these sockets, one for each network that both are in. Where there are any by
+    /// IPv4, those of IPv6 are the same cables once more; addresses that hold for one cable only are ambiguous.
+    pub fn ways(&self, sockets: &[SocketAddr]) -> Vec<Way> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let of = |to: &SocketAddr| {
+            let there = to.ip().to_canonical();
+            let unclear = there.is_loopback() || matches!(there, IpAddr::V6(v6) if v6.is_unicast_link_local());
+            let holding = known.iter().filter(|network| holds(network, there));
+            let network = holding.max_by_key(|network| network.prefix).filter(|_| !unclear)?;
+            (network.address != there).then_some(Way { from: network.address, to: *to, kind: network.kind })
+        };
+        let mut ways: Vec<Way> = sockets.iter().filter_map(of).collect();
+        if ways.iter().any(|way| way.from.is_ipv4()) {
+            ways.retain(|way| way.from.is_ipv4());
+        }
+        ways
+    }
+}
+
+/// What paths were measured to carry, by their other ends. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Rates {
+    known: Arc<RwLock<HashMap<String, u64>>>,
+}
+
+impl Rates {
+    /// Notes a measurement, in bits per second.
+    pub fn set(&self, remote: &str, bits_per_s: u64) {
+        self.known.write().unwrap_or_else(PoisonError::into_inner).insert(remote.to_owned(), bits_per_s);
+    }
+
+    fn of(&self, remote: SocketAddr) -> Option<u64> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).get(&remote.to_string()).copied()
+    }
+}
+
 fn holds(network: &Network, remote: IpAddr) -> bool {
     let same = |a: u128, b: u128, bits: u32| {
         let shift = bits.saturating_sub(u32::from(network.prefix));
@@ -143,26 +206,25 @@ fn holds(network: &Network, remote: IpAddr) -> bool {
 #[derive(Debug)]
 pub(crate) struct Preference {
     pub(crate) networks: Networks,
+    pub(crate) rates: Rates,
 }
 
 impl Preference {
-    fn kind(&self, path: &FourTuple) -> LinkKind {
-        match path.remote() {
-            Addr::Ip(remote) => self.networks.kind(remote.ip()),
-            Addr::Relay(..) => LinkKind::Relay,
-            Addr::Custom(_) => LinkKind::Other,
-        }
+    fn candidate(&self, path: &FourTuple, round_trip: Duration) -> Candidate {
+        let (kind, bits_per_s) = match path.remote() {
+            Addr::Ip(remote) => (self.networks.kind(remote.ip()), self.rates.of(remote)),
+            Addr::Relay(..) => (LinkKind::Relay, None),
+            Addr::Custom(_) => (LinkKind::Other, None),
+        };
+        Candidate { kind, round_trip, bits_per_s }
     }
 }
 
 impl PathSelector for Preference {
     fn select(&self, context: &PathSelectionContext<'_>) -> PathSelection {
         let open: Vec<_> = context.paths().filter_map(|path| path.stats().map(|stats| (path, stats.rtt))).collect();
-        let candidate = |(path, round_trip): &(_, Duration)| Candidate {
-            kind: self.kind(iroh::endpoint::transports::PathSelectionData::network_path(path)),
-            round_trip: *round_trip,
-        };
-        let candidates: Vec<_> = open.iter().map(candidate).collect();
+        let candidates: Vec<_> =
+            open.iter().map(|(path, round_trip)| self.candidate(path.network_path(), *round_trip)).collect();
         // The same path stands here once per connection; the quickest sample counts.
         let current = open
             .iter()
@@ -183,7 +245,41 @@ mod tests {
     use super::*;
 
     fn path(kind: LinkKind, micros: u64) -> Candidate {
-        Candidate { kind, round_trip: Duration::from_micros(micros) }
+        Candidate { kind, round_trip: Duration::from_micros(micros), bits_per_s: None }
+    }
+
+    #[test]
+    fn a_slow_cable_is_left_for_quick_radio() {
+        let slow = |bits_per_s| Candidate { bits_per_s, ..path(LinkKind::Ethernet, 500) };
+        let radio = Candidate { bits_per_s: Some(800_000_000), ..path(LinkKind::Wifi, 2000) };
+        assert_eq!(choose(Some(0), &[slow(Some(10_000_000)), radio]), Choice::Move(1));
+        assert_eq!(choose(Some(0), &[slow(Some(1_000_000_000)), radio]), Choice::Keep);
+        assert_eq!(choose(Some(1), &[slow(Some(1_000_000_000)), radio]), Choice::Move(0));
+        assert_eq!(choose(Some(0), &[slow(None), radio]), Choice::Keep);
+    }
+
+    #[test]
+    fn there_is_a_way_through_every_network_that_both_are_in() {
+        let networks = Networks::default();
+        let network = |address: &str, prefix, kind| Network { address: address.parse().unwrap(), prefix, kind };
+        networks.set(vec![
+            network("127.0.0.1", 8, LinkKind::Loopback),
+            network("192.168.1.2", 24, LinkKind::Wifi),
+            network("169.254.1.2", 16, LinkKind::Thunderbolt),
+            network("fd00::2", 64, LinkKind::Wifi),
+            network("fe80::2", 64, LinkKind::Thunderbolt),
+        ]);
+        let ways = |sockets: &[&str]| {
+            let sockets: Vec<SocketAddr> = sockets.iter().map(|socket| socket.parse().unwrap()).collect();
+            networks.ways(&sockets).into_iter().map(|way| (way.from.to_string(), way.kind)).collect::<Vec<_>>()
+        };
+        let all = ["192.168.1.3:9", "169.254.7.7:9", "[fd00::3]:9", "[fe80::3]:9", "10.0.0.1:9", "127.0.0.1:9"];
+        assert_eq!(
+            ways(&all),
+            [("192.168.1.2".to_owned(), LinkKind::Wifi), ("169.254.1.2".to_owned(), LinkKind::Thunderbolt)]
+        );
+        assert_eq!(ways(&["[fd00::3]:9", "[fe80::3]:9"]), [("fd00::2".to_owned(), LinkKind::Wifi)]);
+        assert_eq!(ways(&["192.168.1.2:9"]), [], "another node of this machine is not on the network");
     }
 
     #[test]

@@ -26,8 +26,9 @@ use tokio::time::timeout;
 
 use crate::addr::{PeerAddr, PeerId};
 use crate::control::{self, ControlError};
-use crate::endpoint::{Channel, ConnectError, Endpoint, Protocol};
+use crate::endpoint::{Channel, ConnectError, Endpoint};
 use crate::invite::InviteSecret;
+use crate::protocol::Protocol;
 
 /// The longest message is a name and some digests.
 const MAX_MESSAGE_BYTES: u32 = 1024;

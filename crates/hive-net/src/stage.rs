@@ -324,8 +324,9 @@ impl Inlet {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::endpoint::{Endpoint, EndpointOptions, Incoming, Protocol};
+    use crate::endpoint::{Endpoint, EndpointOptions, Incoming};
     use crate::identity::Identity;
+    use crate::protocol::Protocol;
     use crate::wire::{Element, Kind};
     use tokio::sync::mpsc;
 

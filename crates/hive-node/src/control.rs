@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use hive_model::{Compute, SessionOptions};
-use hive_net::PeerAddr;
+use hive_net::{PeerAddr, PeerId};
 use serde::{Deserialize, Serialize};
 
 /// Versions of this protocol that are spoken here, oldest and newest.
@@ -151,6 +151,8 @@ pub(crate) enum Question {
     HandOver(StageId, HandOver),
     /// Take the sessions of a stage that I had; they follow on the same stream.
     TakeOver(StageId),
+    /// Let me measure a path with this key.
+    Lend(PeerId),
 }
 
 /// An answer on a control stream. New ones go to the end.
@@ -188,4 +190,6 @@ pub(crate) enum Role {
     Stage(u32),
     /// The node, as coordinator.
     Coordinator,
+    /// The node, as coordinator and as the first stage: a token is for both of them, the rest for the coordinator.
+    Head,
 }

@@ -2,11 +2,26 @@
 
 use hive_net::PeerId;
 
-use crate::node::FindPeerError;
 use crate::peers::PeerView;
 
 /// The shortest beginning of a key that counts; shorter ones fit by accident.
 const SHORTEST_PREFIX: usize = 4;
+
+/// No machine, or several, by what a person wrote.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FindPeerError {
+    /// None.
+    #[error("no machine \"{0}\"; `hivemind peers` lists them")]
+    None(String),
+    /// More than one.
+    #[error("\"{who}\" could be any of {}; use the id or the three words", candidates.join(", "))]
+    Several {
+        /// What was written.
+        who: String,
+        /// Whom it fits.
+        candidates: Vec<String>,
+    },
+}
 
 /// By key or its beginning, by the three words, or by name; names only where they are unique.
 pub(crate) fn find(peers: &[PeerView], who: &str) -> Result<PeerId, FindPeerError> {
@@ -47,6 +62,7 @@ mod tests {
             link: None,
             condition: None,
             bits_per_s: None,
+            other_paths: Vec::new(),
             profile: None,
         }
     }

@@ -49,6 +49,7 @@ pub fn machine_name() -> String {
 }
 
 pub use control::{ModelSource, StageReport, StageSpec};
+pub use find::FindPeerError;
 pub use generate::{AnswerError, Event, FinishReason, GenerateError, Reply, Request, Summary};
 pub use hive_model::template::Message;
 pub use hive_model::{Compute, Sampling};
@@ -59,9 +60,9 @@ pub use hive_net::{Link, PeerId, Relay};
 pub use hive_plan::{Plan, PlanError, PlannedStage};
 pub use library::{LetGoError, ModelOnDisk};
 pub use local_swarm::{LocalSwarm, SwarmError, SwarmOptions, plan};
-pub use node::{FindPeerError, Node, NodeOptions, StartError, Status};
+pub use node::{Node, NodeOptions, StartError, Status};
 pub use peers::pairings::{DecideError, INVITE_VALID_FOR};
-pub use peers::{Notice, PeerState, PeerView};
+pub use peers::{MeasuredPath, Notice, PeerState, PeerView};
 pub use planning::PlanningError;
 pub use profile::Profile;
 pub use ring::{PlacedStage, Placement, Ring, RingError, RingOptions};

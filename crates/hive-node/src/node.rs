@@ -1,8 +1,10 @@
 //! The node: this machine in the swarm, as a handle.
 
+mod asking;
 mod handover;
 mod hosting;
 mod machine;
+mod options;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -12,15 +14,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use hive_net::discovery::{Discovery, Sighting};
 use hive_net::links::{LinkKind, Networks};
-use hive_net::{
-    Admission, BindError, Endpoint, EndpointOptions, Frame, Identity, Pace, PeerAddr, PeerId, Protocol, Relay,
-    fingerprint,
-};
+use hive_net::{Admission, Endpoint, EndpointOptions, Frame, Identity, Pace, PeerAddr, PeerId, fingerprint};
 use serde::Serialize;
 use tokio::sync::{mpsc, watch};
 
-use crate::control::{Answer, Question, RingId, SPEAKS, StageId};
+use crate::control::{RingId, StageId};
 use crate::data::{DataError, DataFolder};
+use crate::find::FindPeerError;
 use crate::peers::pairings::{self, Desk};
 use crate::peers::presence::{self, Greeting};
 use crate::peers::{Notice, PeerView, Peers};
@@ -34,61 +34,7 @@ use crate::stage::Stage;
 use crate::trust::Trust;
 use machine::{own_networks, watch_machine};
 
-/// Why a node could not be started.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The address is taken or not this machine's.
-    #[error(transparent)]
-    Bind(#[from] BindError),
-    /// The data folder.
-    #[error(transparent)]
-    Data(#[from] DataError),
-    /// The identity.
-    #[error(transparent)]
-    Identity(#[from] crate::identity::OpenError),
-}
-
-/// How to start a node.
-pub struct NodeOptions {
-    /// The name people see.
-    pub name: String,
-    /// Where it listens; an unspecified address is every interface.
-    pub bind: SocketAddr,
-    /// What must survive a restart; without it the node is nobody in particular, for as long as it runs.
-    pub data: Option<DataFolder>,
-    /// Whether it announces itself and looks for others on this network.
-    pub discover: bool,
-    /// Reaching machines elsewhere.
-    pub relay: Relay,
-    /// Whether it gives memory to others.
-    pub share: bool,
-    /// The most memory it gives, in bytes.
-    pub memory_cap: Option<u64>,
-    /// When it gives memory to others.
-    pub policy: Policy,
-    /// Whether others may name models by path: only where all nodes are one process.
-    pub trust_paths: bool,
-    /// Versions of the control protocol spoken; tests start older and newer nodes.
-    pub speaks: (u32, u32),
-}
-
-impl NodeOptions {
-    /// A node that knows nobody and keeps nothing.
-    pub fn new(name: String, bind: SocketAddr) -> Self {
-        Self {
-            name,
-            bind,
-            data: None,
-            discover: false,
-            relay: Relay::None,
-            share: true,
-            memory_cap: None,
-            policy: Policy::default(),
-            trust_paths: false,
-            speaks: SPEAKS,
-        }
-    }
-}
+pub use options::{NodeOptions, StartError};
 
 /// How the node is, at one moment.
 #[derive(Debug, Clone, Serialize)]
@@ -401,6 +347,12 @@ impl Node {
         self.inner.answered_tokens.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// What the path in use to a machine carries, in bits per second, once measured.
+    pub(crate) fn rate(&self, peer: PeerId) -> Option<u64> {
+        let link = self.endpoint().link(peer)?;
+        self.peers().paths(peer).into_iter().find(|path| path.link.remote == link.remote).map(|path| path.bits_per_s)
+    }
+
     /// Whether answers are being computed here, or for people here.
     pub(crate) fn is_busy(&self) -> bool {
         self.profile().sessions > 0 || lock(&self.inner.stages).values().any(|hosted| hosted.stage.sessions() > 0)
@@ -442,73 +394,6 @@ impl Node {
     /// Stages that a machine had loaded here end with its approval.
     pub(crate) fn drop_stages_of(&self, peer: PeerId) {
         lock(&self.inner.stages).retain(|_, hosted| hosted.owner != peer);
-    }
-
-    /// Asks a node, which may be this one, and gives its last answer; `progress` hears the ones before.
-    pub(crate) async fn ask(
-        &self,
-        whom: &PeerAddr,
-        question: Question,
-        mut progress: impl FnMut(usize),
-    ) -> Result<Answer, String> {
-        if whom.id() == self.id() {
-            return refusal(self.answer(self.id(), question, &mut progress).await);
-        }
-        refusal(self.ask_other(whom, question, progress).await?)
-    }
-
-    /// Asks another node; what it refuses is an answer, too.
-    pub(crate) async fn ask_other(
-        &self,
-        whom: &PeerAddr,
-        question: Question,
-        mut progress: impl FnMut(usize),
-    ) -> Result<Answer, String> {
-        let whom = self.latest_addr(whom);
-        let mut channel = self.endpoint().open(&whom, Protocol::Control).await.map_err(|error| error.to_string())?;
-        channel.write_message(&question).await.map_err(|error| error.to_string())?;
-        loop {
-            match channel.read_message().await {
-                Ok(Some(Answer::Progress(layers))) => progress(layers),
-                Ok(Some(answer)) => return Ok(answer),
-                Ok(None) => return Err("it broke off".to_owned()),
-                Err(error) => return Err(error.to_string()),
-            }
-        }
-    }
-
-    /// What is known of a machine's addresses now, and what was said of them before.
-    fn latest_addr(&self, of: &PeerAddr) -> PeerAddr {
-        let known = self.peers().addr(of.id());
-        let sockets = known.sockets().into_iter().chain(of.sockets());
-        let addr = PeerAddr::new(of.id(), sockets);
-        match known.relay().or_else(|| of.relay()) {
-            Some(relay) => addr.with_relay(&relay),
-            None => addr,
-        }
-    }
-}
-
-/// No machine, or several, by what a person wrote.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum FindPeerError {
-    /// None.
-    #[error("no machine \"{0}\"; `hivemind peers` lists them")]
-    None(String),
-    /// More than one.
-    #[error("\"{who}\" could be any of {}; use the id or the three words", candidates.join(", "))]
-    Several {
-        /// What was written.
-        who: String,
-        /// Whom it fits.
-        candidates: Vec<String>,
-    },
-}
-
-fn refusal(answer: Answer) -> Result<Answer, String> {
-    match answer {
-        Answer::Refused(why) => Err(why),
-        answer => Ok(answer),
     }
 }
 

@@ -2,11 +2,12 @@
 //!
 //! [`Peers`] is the state and the only place that changes it; [`book`] is the part of it that survives a restart;
 //! [`presence`] keeps in touch with approved machines; [`pairings`] brings strangers to the point where two people can
-//! decide. What callers see is a [`PeerView`].
+//! decide. What callers see is a [`PeerView`] ([`view`]).
 
 pub(crate) mod book;
 pub(crate) mod pairings;
 pub(crate) mod presence;
+mod view;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -14,74 +15,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use hive_net::{Admission, Link, PeerAddr, PeerId, fingerprint};
-use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, watch};
 
 use crate::data::{DataError, DataFolder};
 use crate::profile::Profile;
-use crate::reach::{Absence, Condition};
+use crate::reach::Absence;
 use book::{Book, Standing};
 
-/// How a machine stands to this one.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "state")]
-pub enum PeerState {
-    /// It announces itself; nothing has been asked yet.
-    Found,
-    /// A code is shown on both machines, and the owners decide.
-    Pending {
-        /// The six digits, as "482 915".
-        code: String,
-        /// Whether the other machine asked first.
-        asked_by_them: bool,
-        /// Whether this owner has approved and the other's decision is awaited.
-        approved_here: bool,
-    },
-    /// It is in, and answers.
-    Approved,
-    /// It is in, and does not answer.
-    Unreachable {
-        /// Why, as far as one can tell.
-        why: String,
-        /// Since when, in seconds since 1970.
-        since: u64,
-    },
-    /// It is refused everything.
-    Blocked,
-}
-
-/// A machine, as people and programs see it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct PeerView {
-    /// Its key, as text.
-    pub id: String,
-    /// What this owner calls it, else what it calls itself.
-    pub name: String,
-    /// Three words of its key.
-    pub fingerprint: String,
-    /// How it stands.
-    #[serde(flatten)]
-    pub state: PeerState,
-    /// The path in use, while it is connected.
-    pub link: Option<Link>,
-    /// What keeps it away or on a detour, by a name that programs can rely on.
-    pub condition: Option<Condition>,
-    /// What the path carries, in bits per second, once measured.
-    pub bits_per_s: Option<u64>,
-    /// What it says of itself, once approved and heard.
-    pub profile: Option<Profile>,
-}
-
-/// Something about machines that an owner should hear of.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Notice {
-    /// Counts up, so that a listener can tell what is new.
-    pub number: u64,
-    /// The machine concerned, as text.
-    pub peer: String,
-    /// What happened, in words.
-    pub text: String,
-}
+pub use view::{MeasuredPath, Notice, PeerState, PeerView};
 
 /// A machine that announces itself on this network.
 #[derive(Debug, Clone)]
@@ -105,7 +46,7 @@ struct Pending {
 /// Whether an approved machine answers.
 #[derive(Debug, Clone)]
 enum Contact {
-    Present { life: u64, bits_per_s: Option<u64> },
+    Present { life: u64 },
     Away { absence: Absence, since: SystemTime },
 }
 
@@ -116,6 +57,7 @@ struct State {
     pending: BTreeMap<PeerId, Pending>,
     contact: BTreeMap<PeerId, Contact>,
     profiles: BTreeMap<PeerId, Profile>,
+    paths: BTreeMap<PeerId, Vec<MeasuredPath>>,
     notices: Vec<Notice>,
     noticed: u64,
 }
@@ -177,17 +119,14 @@ impl Peers {
     /// Which life of a machine answers; `None` where none does.
     pub(crate) fn life(&self, peer: PeerId) -> Option<u64> {
         match self.lock().contact.get(&peer) {
-            Some(Contact::Present { life, .. }) => Some(*life),
+            Some(Contact::Present { life }) => Some(*life),
             _ => None,
         }
     }
 
-    /// What the path to a machine carries, in bits per second, once measured.
-    pub(crate) fn rate(&self, peer: PeerId) -> Option<u64> {
-        match self.lock().contact.get(&peer) {
-            Some(Contact::Present { bits_per_s, .. }) => *bits_per_s,
-            _ => None,
-        }
+    /// The paths to a machine that were measured.
+    pub(crate) fn paths(&self, peer: PeerId) -> Vec<MeasuredPath> {
+        self.lock().paths.get(&peer).cloned().unwrap_or_default()
     }
 
     /// Whether a machine has answered since this node started.
@@ -266,7 +205,7 @@ impl Peers {
     /// An approved machine answers; `link` is where, so that it is found again without announcements.
     pub(crate) fn arrived(&self, peer: PeerId, name: &str, life: u64, link: Option<&Link>) {
         let mut state = self.lock();
-        let before = state.contact.insert(peer, Contact::Present { life, bits_per_s: None });
+        let before = state.contact.insert(peer, Contact::Present { life });
         let changed = state.book.remember(peer, name, link);
         if matches!(before, Some(Contact::Away { .. }) | None) {
             let text = format!("{} is here.", state.name(peer));
@@ -309,11 +248,13 @@ impl Peers {
         }
     }
 
-    /// What the path to a machine carries.
-    pub(crate) fn measured(&self, peer: PeerId, rate: u64) {
-        if let Some(Contact::Present { bits_per_s, .. }) = self.lock().contact.get_mut(&peer) {
-            *bits_per_s = Some(rate);
-        }
+    /// A path to a machine was measured.
+    pub(crate) fn measured(&self, peer: PeerId, path: MeasuredPath) {
+        let mut state = self.lock();
+        let paths = state.paths.entry(peer).or_default();
+        paths.retain(|before| before.link.remote != path.link.remote);
+        paths.push(path);
+        drop(state);
         self.touch();
     }
 
@@ -363,6 +304,7 @@ impl Peers {
         state.pending.remove(&peer);
         state.contact.remove(&peer);
         state.profiles.remove(&peer);
+        state.paths.remove(&peer);
         change(&mut state.book);
         drop(state);
         self.touch();
@@ -412,43 +354,6 @@ impl State {
         self.notices.push(Notice { number: self.noticed, peer: peer.to_text(), text });
         if self.notices.len() > KEPT_NOTICES {
             self.notices.remove(0);
-        }
-    }
-
-    fn view(&self, peer: PeerId, link: &impl Fn(PeerId) -> Option<Link>) -> PeerView {
-        let contact = self.contact.get(&peer);
-        let state = match (self.pending.get(&peer), self.book.get(peer).map(|entry| entry.standing)) {
-            (_, Some(Standing::Blocked)) => PeerState::Blocked,
-            (Some(pending), _) => PeerState::Pending {
-                code: pending.code.to_string(),
-                asked_by_them: pending.asked_by_them,
-                approved_here: pending.approved_here,
-            },
-            (None, Some(Standing::Approved)) => match contact {
-                Some(Contact::Present { .. }) => PeerState::Approved,
-                Some(Contact::Away { absence, since }) => {
-                    PeerState::Unreachable { why: absence.why.clone(), since: seconds(*since) }
-                }
-                None => PeerState::Unreachable { why: "it has not been heard yet".to_owned(), since: now_s() },
-            },
-            (None, None) => PeerState::Found,
-        };
-        let present = matches!(contact, Some(Contact::Present { .. }));
-        PeerView {
-            id: peer.to_text(),
-            name: self.name(peer),
-            fingerprint: fingerprint(peer),
-            state,
-            link: present.then(|| link(peer)).flatten(),
-            condition: match contact {
-                Some(Contact::Away { absence, .. }) => absence.condition,
-                _ => None,
-            },
-            bits_per_s: match contact {
-                Some(Contact::Present { bits_per_s, .. }) => *bits_per_s,
-                _ => None,
-            },
-            profile: present.then(|| self.profiles.get(&peer).cloned()).flatten(),
         }
     }
 }

@@ -5,8 +5,10 @@ use hive_net::{Channel, Incoming, PeerId, Protocol};
 use tokio::sync::mpsc;
 
 use crate::control::{Answer, Hello, Question, Role};
+use crate::measure;
 use crate::node::Node;
 use crate::peers::presence;
+use crate::stage::turns;
 
 /// Serves until the node stops.
 pub(crate) async fn serve(node: Node, mut incoming: mpsc::Receiver<Incoming>) {
@@ -24,6 +26,7 @@ pub(crate) async fn serve(node: Node, mut incoming: mpsc::Receiver<Incoming>) {
                 Protocol::Pair => node.answer_pairing(peer, channel).await,
                 Protocol::Control => serve_control(&node, peer, channel).await,
                 Protocol::Stage => serve_stage(&node, channel).await,
+                Protocol::Gauge => measure::serve(channel).await,
             }
         });
     }
@@ -40,7 +43,7 @@ async fn serve_control(node: &Node, peer: PeerId, mut channel: Channel) {
     };
     match question {
         Question::Greet(greeting) => presence::answer(node, peer, channel, &greeting).await,
-        Question::Measure(messages) => crate::measure::answer(channel, messages).await,
+        Question::Measure(messages) => measure::answer(channel, messages).await,
         Question::TakeOver(id) => node.take_over(id, channel).await,
         question => answer(node, peer, channel, question).await,
     }
@@ -83,11 +86,18 @@ async fn serve_stage(node: &Node, mut channel: Channel) {
                 return;
             }
         };
-        if to == Role::Coordinator {
+        let received = Received::of(&frame);
+        if to == Role::Head
+            && turns(&frame)
+            && let Some(first) = node.queue(ring, Role::Stage(0))
+        {
+            // A stage that has ended meanwhile is being replaced; then the token comes again.
+            let _ = first.send(frame.clone()).await;
+        }
+        if matches!(to, Role::Coordinator | Role::Head) {
             // Showing a token can wait until the next one is being computed.
             tokio::task::yield_now().await;
         }
-        let received = Received::of(&frame);
         if queue.send(frame).await.is_err() {
             return;
         }

@@ -21,7 +21,7 @@ use crate::control::{Answer, Question, StageSpec};
 use crate::worker::{Events, FromWorker, LoadOrder, ToWorker, Worker, WorkerEvent};
 
 use actor::Actor;
-pub(crate) use frames::{Fault, failure_of, prompt_frame, sampled_of};
+pub(crate) use frames::{Fault, failure_of, prompt_frame, sampled_of, turns};
 pub(crate) use transit::{Part, Transit};
 
 /// Frames and commands on their way to a stage.
@@ -55,6 +55,7 @@ pub(crate) struct Routes {
     /// How often the ring has been mended.
     pub(crate) epoch: u32,
     pub(crate) next: Option<Destination>,
+    /// The first stage, from the last one; absent where the coordinator hands tokens on to it ([`crate::control::Role::Head`]).
     pub(crate) first: Option<Destination>,
     pub(crate) coordinator: Destination,
 }

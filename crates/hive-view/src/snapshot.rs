@@ -1,7 +1,7 @@
 //! What the app shows, made from what the node says. Pure: the tray, the popover and the windows all show this.
 
 use hive_node::serving::StageView;
-use hive_node::{LinkKind, PeerState, PeerView, Profile, Status};
+use hive_node::{Link, LinkKind, PeerState, PeerView, Profile, Status};
 use serde::Serialize;
 use specta::Type;
 
@@ -127,6 +127,8 @@ pub struct Machine {
     pub tokens_per_s: Option<f64>,
     /// The way to it.
     pub link: Option<LinkView>,
+    /// Other ways to it that were measured.
+    pub other_links: Vec<LinkView>,
 }
 
 /// The way to a machine.
@@ -274,6 +276,15 @@ fn machine_of(
         copies: holds(copies),
         tokens_per_s: profile.and_then(|profile| profile.decode_tokens_per_s),
         link: None,
+        other_links: Vec::new(),
+    }
+}
+
+fn link_view(link: &Link, bits_per_s: Option<u64>) -> LinkView {
+    LinkView {
+        kind: kind_name(link.kind).to_owned(),
+        round_trip_ms: link.round_trip_us as f64 / 1e3,
+        bits_per_s: bits_per_s.map(|bits| bits as f64),
     }
 }
 
@@ -281,13 +292,11 @@ fn other(peer: &PeerView, stages: &[StageView], copies: &[StageView]) -> Option<
     let machine = machine_of(&peer.id, &peer.name, &peer.fingerprint, peer.profile.as_ref(), stages, copies);
     match &peer.state {
         PeerState::Approved => {
-            let link = peer.link.as_ref().map(|link| LinkView {
-                kind: kind_name(link.kind).to_owned(),
-                round_trip_ms: link.round_trip_us as f64 / 1e3,
-                bits_per_s: peer.bits_per_s.map(|bits| bits as f64),
-            });
+            let link = peer.link.as_ref().map(|link| link_view(link, peer.bits_per_s));
+            let other_links =
+                peer.other_paths.iter().map(|path| link_view(&path.link, Some(path.bits_per_s))).collect();
             let why = peer.condition.map(|condition| condition.explain().to_owned()).or(machine.why);
-            Some(Machine { here: true, link, why, ..machine })
+            Some(Machine { here: true, link, other_links, why, ..machine })
         }
         PeerState::Unreachable { why, .. } => {
             let why = peer.condition.map_or(why.as_str(), |condition| condition.explain());
@@ -390,6 +399,7 @@ mod tests {
             link: None,
             condition: None,
             bits_per_s: None,
+            other_paths: Vec::new(),
             profile: Some(Profile { sharing: true, offered_bytes: 5, ..Profile::default() }),
         }
     }

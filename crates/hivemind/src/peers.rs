@@ -86,8 +86,16 @@ fn list(peers: &[Value]) {
 fn link(peer: &Value) -> String {
     let link = &peer["link"];
     let Some(round_trip) = link["round_trip_us"].as_f64() else { return String::new() };
-    let rate = peer["bits_per_s"].as_f64().map_or(String::new(), |rate| format!(", {:.0} Mbit/s", rate / 1e6));
-    format!(", {} {:.1} ms{rate}", text(&link["kind"]), round_trip / 1e3)
+    let others = peer["other_paths"].as_array().into_iter().flatten();
+    let others =
+        others.filter_map(|path| Some(path_in_words(path, path["round_trip_us"].as_f64()?, &path["bits_per_s"])));
+    let ways = std::iter::once(path_in_words(link, round_trip, &peer["bits_per_s"])).chain(others);
+    format!(", {}", ways.collect::<Vec<_>>().join("; also "))
+}
+
+fn path_in_words(link: &Value, round_trip_us: f64, bits_per_s: &Value) -> String {
+    let rate = bits_per_s.as_f64().map_or(String::new(), |rate| format!(", {:.0} Mbit/s", rate / 1e6));
+    format!("{} {:.1} ms{rate}", text(&link["kind"]), round_trip_us / 1e3)
 }
 
 pub(crate) async fn approve(client: &Client, options: ApproveOptions) -> Result<(), Failure> {

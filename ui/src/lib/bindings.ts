@@ -177,6 +177,8 @@ export type Machine = {
 	tokens_per_s: number | null,
 	/**  The way to it. */
 	link: LinkView | null,
+	/**  Other ways to it that were measured. */
+	other_links: LinkView[],
 };
 
 /**  This machine's memory, in bytes. */

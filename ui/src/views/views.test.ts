@@ -22,6 +22,7 @@ const machine = (more: Partial<Machine>): Machine => ({
   copies: null,
   tokens_per_s: null,
   link: null,
+  other_links: [],
   ...more,
 });
 
@@ -36,7 +37,13 @@ const shown: Snapshot = {
   pool_bytes: 28e9,
   machines: [
     machine({ own: true, layers: [0, 18] }),
-    machine({ id: "two", name: "Mac mini", layers: [18, 30], link: { kind: "Thunderbolt", round_trip_ms: 0.3, bits_per_s: 2e10 } }),
+    machine({
+      id: "two",
+      name: "Mac mini",
+      layers: [18, 30],
+      link: { kind: "Thunderbolt", round_trip_ms: 0.3, bits_per_s: 2e10 },
+      other_links: [{ kind: "Wi-Fi", round_trip_ms: 4, bits_per_s: 3e8 }],
+    }),
     machine({ id: "three", name: "Attic", here: false, sharing: false, why: "it does not answer" }),
   ],
   requests: [
@@ -172,6 +179,16 @@ describe("the main window", () => {
     expect(screen.getByText("Why this plan")).toBeTruthy();
     await fireEvent.keyDown(window, { key: ",", metaKey: true });
     expect(screen.getByText("Pause sharing")).toBeTruthy();
+  });
+});
+
+describe("machines", () => {
+  it("say which ways lead to them", async () => {
+    render(Main, { shown });
+    await fireEvent.keyDown(window, { key: "2", ctrlKey: true });
+    await fireEvent.click(document.querySelector('[aria-label^="Mac mini"]')!);
+    expect(screen.getByText("Thunderbolt, 0.3 ms, 20.0 Gbit/s")).toBeTruthy();
+    expect(screen.getByText("Wi-Fi, 4.0 ms, 300 Mbit/s")).toBeTruthy();
   });
 });
 

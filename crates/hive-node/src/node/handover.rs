@@ -22,7 +22,7 @@ impl Node {
         let sessions = stage.open_sessions().await;
         let rows = sessions.iter().map(|(_, rows)| u64::from(*rows)).sum::<u64>();
         let load = Load { rows, bytes: rows.saturating_mul(order.bytes_per_row) };
-        if handover(load, self.peers().rate(order.to.id()), order.rows_per_s) == Handover::ReadAgain {
+        if handover(load, self.rate(order.to.id()), order.rows_per_s) == Handover::ReadAgain {
             return Err(format!("{rows} tokens are read again sooner than carried"));
         }
         let to = self.latest_addr(&order.to);

@@ -32,7 +32,7 @@ impl Node {
             Role::Stage(index) => {
                 lock(&self.inner.stages).get(&StageId { ring, index }).map(|hosted| hosted.stage.frames())
             }
-            Role::Coordinator => lock(&self.inner.coordinated).get(&ring).map(|ring| ring.frames.clone()),
+            Role::Coordinator | Role::Head => lock(&self.inner.coordinated).get(&ring).map(|ring| ring.frames.clone()),
         }
     }
 
@@ -87,6 +87,10 @@ impl Node {
                 Ok(stage) => stage.answer(question).await,
                 Err(why) => Err(why),
             },
+            Question::Lend(key) => {
+                self.endpoint().admission().lend(key, asker);
+                Ok(Answer::Done)
+            }
             Question::HandOver(id, order) => self.hand_over(asker, id, &order).await,
             // These take their stream over; see `serve`.
             Question::Greet(_) | Question::Measure(_) | Question::TakeOver(_) => {
@@ -128,10 +132,14 @@ impl Node {
             Some(whom) => self.route(&whom, ring, Role::Stage(index)).await.map(Some),
             None => Ok(None),
         };
-        let next = to_stage(neighbours.next, index + 1).await?;
-        let first = to_stage(neighbours.first, 0).await?;
-        let coordinator = self.route(&neighbours.coordinator, ring, Role::Coordinator).await?;
-        stage.join(Routes { epoch: neighbours.epoch, next, first, coordinator }).await;
+        let Neighbours { epoch, next, first, coordinator } = neighbours;
+        let next = to_stage(next, index + 1).await?;
+        // Where the first stage is at the coordinator, and not here, one frame serves both.
+        let is_head = first.as_ref().is_some_and(|first| first.id() == coordinator.id() && first.id() != self.id());
+        let (first, role) = if is_head { (None, Role::Head) } else { (first, Role::Coordinator) };
+        let first = to_stage(first, 0).await?;
+        let coordinator = self.route(&coordinator, ring, role).await?;
+        stage.join(Routes { epoch, next, first, coordinator }).await;
         Ok(())
     }
 }

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
 use crate::control::{Answer, Question};
+use crate::measure;
 use crate::node::Node;
 use crate::profile::Profile;
 use crate::reach::{self, Absence, Observation};
@@ -89,7 +90,7 @@ async fn keep_in_touch(node: Node, peer: PeerId) {
                 pause = *PAUSE.start();
                 node.peers().arrived(peer, &name, life, node.endpoint().link(peer).as_ref());
                 let tidying = tokio::spawn(tidy_up(node.clone(), peer));
-                let measuring = tokio::spawn(measure_links(node.clone(), peer));
+                let measuring = tokio::spawn(measure::attend(node.clone(), peer));
                 let (why, heard) = feel_pulse(&node, peer, channel).await;
                 last_heard = heard;
                 tidying.abort();
@@ -113,25 +114,6 @@ async fn keep_in_touch(node: Node, peer: PeerId) {
         tokio::select! {
             () = announced => {}
             () = tokio::time::sleep(pause) => pause = (pause * 2).min(*PAUSE.end()),
-        }
-    }
-}
-
-/// How soon after it has settled a path is measured.
-const SETTLED: Duration = Duration::from_secs(1);
-
-/// Measures what a path carries, once for each path that comes into use, and not while it carries answers.
-async fn measure_links(node: Node, peer: PeerId) {
-    let mut measured = None;
-    loop {
-        tokio::time::sleep(SETTLED).await;
-        let remote = node.endpoint().link(peer).map(|link| link.remote);
-        if remote.is_some() && remote != measured && !node.is_busy() {
-            if let Some(rate) = crate::measure::measure(&node, peer).await {
-                node.peers().measured(peer, rate);
-            }
-            measured = remote;
-            node.peers().touch();
         }
     }
 }

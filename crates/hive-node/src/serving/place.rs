@@ -177,7 +177,7 @@ impl Node {
         for (peer, profile) in others {
             let placement = Placement { name: self.peers().name(peer), addr: self.peers().addr(peer) };
             let round_trip = self.endpoint().link(peer).map_or(ASSUMED_ROUND_TRIP_US, |link| link.round_trip_us as f64);
-            let rate = self.peers().rate(peer).map_or(ASSUMED_BITS_PER_S, |rate| rate as f64);
+            let rate = self.rate(peer).map_or(ASSUMED_BITS_PER_S, |rate| rate as f64);
             // What owners let their machines send counts on both sides.
             let limits = [own.sends_bits_per_s, profile.sends_bits_per_s].into_iter().flatten();
             let rate = limits.fold(rate, |rate, limit| rate.min(limit as f64));

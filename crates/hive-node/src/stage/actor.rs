@@ -10,7 +10,7 @@ use hive_net::stage::RoundTrips;
 use hive_net::{Frame, Kind};
 use tokio::sync::{mpsc, oneshot};
 
-use super::frames::{Fault, failed_frame, hidden_frame, input_of, read_frame, token_frame};
+use super::frames::{Fault, failed_frame, hidden_frame, input_of, read_frame, token_frame, turns};
 use super::sent::{Arrival, Sent, arrival, without};
 use super::transit::{Part, Transit};
 use super::{Command, Destination, Routes};
@@ -348,11 +348,11 @@ impl Actor {
         }
     }
 
-    /// A token goes to the first stage, so that the ring turns, and to the coordinator, who shows it.
+    /// A token goes to the first stage, so that the ring turns, and to the coordinator, who shows it; or to both in one.
     async fn send_back(&mut self, frame: Frame) {
         let Some(routes) = &mut self.routes else { return };
         let mut failed = None;
-        if !frame.last
+        if turns(&frame)
             && let Some(first) = &mut routes.first
         {
             failed = first.send(frame.clone()).await.err();

@@ -137,6 +137,11 @@ fn byte_frame(kind: Kind, last: bool, session: u64, epoch: u32, position: u32, p
     }
 }
 
+/// Whether the first stage goes on with this frame.
+pub(crate) fn turns(frame: &Frame) -> bool {
+    frame.kind == Kind::Token && !frame.last
+}
+
 /// The token of a token frame.
 pub(crate) fn token_of(frame: &Frame) -> u32 {
     sampled_of(frame).token

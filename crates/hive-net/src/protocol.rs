@@ -1,0 +1,31 @@
+//! What machines speak with each other, by the names that their handshakes carry.
+
+/// What a channel is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// Getting to know each other; open to strangers.
+    Pair,
+    /// Heartbeats, questions and answers.
+    Control,
+    /// Frames of the ring.
+    Stage,
+    /// Bytes that measure a path, see [`crate::gauge`].
+    Gauge,
+}
+
+impl Protocol {
+    pub(crate) const ALL: [Self; 4] = [Self::Pair, Self::Control, Self::Stage, Self::Gauge];
+
+    pub(crate) fn alpn(self) -> &'static [u8] {
+        match self {
+            Self::Pair => b"hivemind/pair/1",
+            Self::Control => b"hivemind/control/1",
+            Self::Stage => b"hivemind/stage/1",
+            Self::Gauge => b"hivemind/gauge/1",
+        }
+    }
+
+    pub(crate) fn from_alpn(alpn: &[u8]) -> Option<Self> {
+        Self::ALL.into_iter().find(|protocol| protocol.alpn() == alpn)
+    }
+}

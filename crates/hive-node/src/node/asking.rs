@@ -1,0 +1,59 @@
+//! Questions to a node, this one or another.
+
+use hive_net::{PeerAddr, Protocol};
+
+use super::Node;
+use crate::control::{Answer, Question};
+
+impl Node {
+    /// Asks a node, which may be this one, and gives its last answer; `progress` hears the ones before.
+    pub(crate) async fn ask(
+        &self,
+        whom: &PeerAddr,
+        question: Question,
+        mut progress: impl FnMut(usize),
+    ) -> Result<Answer, String> {
+        if whom.id() == self.id() {
+            return refusal(self.answer(self.id(), question, &mut progress).await);
+        }
+        refusal(self.ask_other(whom, question, progress).await?)
+    }
+
+    /// Asks another node; what it refuses is an answer, too.
+    pub(crate) async fn ask_other(
+        &self,
+        whom: &PeerAddr,
+        question: Question,
+        mut progress: impl FnMut(usize),
+    ) -> Result<Answer, String> {
+        let whom = self.latest_addr(whom);
+        let mut channel = self.endpoint().open(&whom, Protocol::Control).await.map_err(|error| error.to_string())?;
+        channel.write_message(&question).await.map_err(|error| error.to_string())?;
+        loop {
+            match channel.read_message().await {
+                Ok(Some(Answer::Progress(layers))) => progress(layers),
+                Ok(Some(answer)) => return Ok(answer),
+                Ok(None) => return Err("it broke off".to_owned()),
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+    }
+
+    /// What is known of a machine's addresses now, and what was said of them before.
+    pub(super) fn latest_addr(&self, of: &PeerAddr) -> PeerAddr {
+        let known = self.peers().addr(of.id());
+        let sockets = known.sockets().into_iter().chain(of.sockets());
+        let addr = PeerAddr::new(of.id(), sockets);
+        match known.relay().or_else(|| of.relay()) {
+            Some(relay) => addr.with_relay(&relay),
+            None => addr,
+        }
+    }
+}
+
+fn refusal(answer: Answer) -> Result<Answer, String> {
+    match answer {
+        Answer::Refused(why) => Err(why),
+        answer => Ok(answer),
+    }
+}

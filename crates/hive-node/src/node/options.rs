@@ -1,0 +1,65 @@
+//! How a node is started.
+
+use std::net::SocketAddr;
+
+use hive_net::{BindError, Relay};
+
+use crate::control::SPEAKS;
+use crate::data::{DataError, DataFolder};
+use crate::sharing::Policy;
+
+/// Why a node could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address is taken or not this machine's.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The data folder.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The identity.
+    #[error(transparent)]
+    Identity(#[from] crate::identity::OpenError),
+}
+
+/// How to start a node.
+pub struct NodeOptions {
+    /// The name people see.
+    pub name: String,
+    /// Where it listens; an unspecified address is every interface.
+    pub bind: SocketAddr,
+    /// What must survive a restart; without it the node is nobody in particular, for as long as it runs.
+    pub data: Option<DataFolder>,
+    /// Whether it announces itself and looks for others on this network.
+    pub discover: bool,
+    /// Reaching machines elsewhere.
+    pub relay: Relay,
+    /// Whether it gives memory to others.
+    pub share: bool,
+    /// The most memory it gives, in bytes.
+    pub memory_cap: Option<u64>,
+    /// When it gives memory to others.
+    pub policy: Policy,
+    /// Whether others may name models by path: only where all nodes are one process.
+    pub trust_paths: bool,
+    /// Versions of the control protocol spoken; tests start older and newer nodes.
+    pub speaks: (u32, u32),
+}
+
+impl NodeOptions {
+    /// A node that knows nobody and keeps nothing.
+    pub fn new(name: String, bind: SocketAddr) -> Self {
+        Self {
+            name,
+            bind,
+            data: None,
+            discover: false,
+            relay: Relay::None,
+            share: true,
+            memory_cap: None,
+            policy: Policy::default(),
+            trust_paths: false,
+            speaks: SPEAKS,
+        }
+    }
+}

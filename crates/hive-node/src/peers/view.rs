@@ -1,0 +1,123 @@
+//! The machines as people and programs see them.
+
+use hive_net::{Link, PeerId, fingerprint};
+use serde::{Deserialize, Serialize};
+
+use super::book::Standing;
+use super::{Contact, State, now_s, seconds};
+use crate::profile::Profile;
+use crate::reach::Condition;
+
+/// How a machine stands to this one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "state")]
+pub enum PeerState {
+    /// It announces itself; nothing has been asked yet.
+    Found,
+    /// A code is shown on both machines, and the owners decide.
+    Pending {
+        /// The six digits, as "482 915".
+        code: String,
+        /// Whether the other machine asked first.
+        asked_by_them: bool,
+        /// Whether this owner has approved and the other's decision is awaited.
+        approved_here: bool,
+    },
+    /// It is in, and answers.
+    Approved,
+    /// It is in, and does not answer.
+    Unreachable {
+        /// Why, as far as one can tell.
+        why: String,
+        /// Since when, in seconds since 1970.
+        since: u64,
+    },
+    /// It is refused everything.
+    Blocked,
+}
+
+/// A machine, as people and programs see it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PeerView {
+    /// Its key, as text.
+    pub id: String,
+    /// What this owner calls it, else what it calls itself.
+    pub name: String,
+    /// Three words of its key.
+    pub fingerprint: String,
+    /// How it stands.
+    #[serde(flatten)]
+    pub state: PeerState,
+    /// The path in use, while it is connected.
+    pub link: Option<Link>,
+    /// What keeps it away or on a detour, by a name that programs can rely on.
+    pub condition: Option<Condition>,
+    /// What the path in use carries, in bits per second, once measured.
+    pub bits_per_s: Option<u64>,
+    /// The other paths to it that were measured.
+    pub other_paths: Vec<MeasuredPath>,
+    /// What it says of itself, once approved and heard.
+    pub profile: Option<Profile>,
+}
+
+/// A path to a machine, as it was measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MeasuredPath {
+    /// The path.
+    #[serde(flatten)]
+    pub link: Link,
+    /// What it carries, in bits per second.
+    pub bits_per_s: u64,
+}
+
+/// Something about machines that an owner should hear of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Notice {
+    /// Counts up, so that a listener can tell what is new.
+    pub number: u64,
+    /// The machine concerned, as text.
+    pub peer: String,
+    /// What happened, in words.
+    pub text: String,
+}
+
+impl State {
+    pub(super) fn view(&self, peer: PeerId, link: &impl Fn(PeerId) -> Option<Link>) -> PeerView {
+        let contact = self.contact.get(&peer);
+        let state = match (self.pending.get(&peer), self.book.get(peer).map(|entry| entry.standing)) {
+            (_, Some(Standing::Blocked)) => PeerState::Blocked,
+            (Some(pending), _) => PeerState::Pending {
+                code: pending.code.to_string(),
+                asked_by_them: pending.asked_by_them,
+                approved_here: pending.approved_here,
+            },
+            (None, Some(Standing::Approved)) => match contact {
+                Some(Contact::Present { .. }) => PeerState::Approved,
+                Some(Contact::Away { absence, since }) => {
+                    PeerState::Unreachable { why: absence.why.clone(), since: seconds(*since) }
+                }
+                None => PeerState::Unreachable { why: "it has not been heard yet".to_owned(), since: now_s() },
+            },
+            (None, None) => PeerState::Found,
+        };
+        let present = matches!(contact, Some(Contact::Present { .. }));
+        let link = present.then(|| link(peer)).flatten();
+        let is_in_use = |path: &MeasuredPath| link.as_ref().is_some_and(|link| link.remote == path.link.remote);
+        let paths = self.paths.get(&peer).into_iter().flatten();
+        let (in_use, other_paths): (Vec<_>, Vec<_>) = paths.cloned().partition(is_in_use);
+        PeerView {
+            id: peer.to_text(),
+            name: self.name(peer),
+            fingerprint: fingerprint(peer),
+            state,
+            bits_per_s: in_use.first().map(|path| path.bits_per_s),
+            other_paths,
+            condition: match contact {
+                Some(Contact::Away { absence, .. }) => absence.condition,
+                _ => None,
+            },
+            link,
+            profile: present.then(|| self.profiles.get(&peer).cloned()).flatten(),
+        }
+    }
+}
