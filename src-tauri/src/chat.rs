@@ -15,6 +15,9 @@ use crate::shell::Shell;
 /// A frame of a screen.
 const FRAME: Duration = Duration::from_millis(16);
 
+/// Without it the starter model answers one question in four by saying the same words for ever.
+const REPETITION_PENALTY: f32 = 1.1;
+
 /// A question.
 #[derive(Debug, Clone, Deserialize, Type)]
 pub(crate) struct Ask {
@@ -102,6 +105,7 @@ impl Ask {
         let sampling = Sampling {
             temperature: self.temperature,
             top_p: self.top_p,
+            repetition_penalty: REPETITION_PENALTY,
             seed: u64::from(self.seed),
             ..Sampling::default()
         };

@@ -141,12 +141,16 @@ fn adjust(logits: &mut [f32], settings: &Sampling, prompt: &[u32], answer: &[u32
         }
     }
     if settings.repetition_penalty != 1.0 {
-        let seen: std::collections::BTreeSet<u32> = prompt.iter().chain(answer).copied().collect();
-        for token in seen {
-            if let Some(logit) = logits.get_mut(token as usize) {
-                let penalty = settings.repetition_penalty;
-                *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
+        // Each once, however often it came; a conversation is long, and this is done for every token.
+        let mut seen = vec![false; logits.len()];
+        for &token in prompt.iter().chain(answer) {
+            if let Some(seen) = seen.get_mut(token as usize) {
+                *seen = true;
             }
+        }
+        let penalty = settings.repetition_penalty;
+        for (logit, _) in logits.iter_mut().zip(seen).filter(|(_, seen)| *seen) {
+            *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
         }
     }
     if settings.presence_penalty != 0.0 || settings.frequency_penalty != 0.0 {
@@ -277,6 +281,7 @@ mod tests {
             sample(vec![2.0, 1.9, -1.0], &settings, prompt, answer, 0).token
         };
         assert_eq!(greedy(&|s| s.repetition_penalty = 1.5, &[0], &[]), 1);
+        assert_eq!(greedy(&|s| s.repetition_penalty = 1.03, &[0, 0, 0], &[0]), 0, "once, however often it came");
         assert_eq!(greedy(&|s| s.presence_penalty = 0.5, &[0], &[]), 0, "the prompt is not the answer");
         assert_eq!(greedy(&|s| s.presence_penalty = 0.5, &[], &[0]), 1);
         assert_eq!(greedy(&|s| s.frequency_penalty = 0.06, &[], &[0]), 0);
