@@ -83,7 +83,8 @@ impl Admission {
         let now = Instant::now();
         lists.lent.retain(|_, (_, until)| *until > now);
         let held = lists.lent.values().filter(|(holder, _)| *holder == to).count();
-        if lists.approved.contains(&to) && held < LENT_KEYS {
+        // A machine's own key is not another's to take away with its approval.
+        if lists.approved.contains(&to) && !lists.approved.contains(&key) && held < LENT_KEYS {
             lists.lent.insert(key, (to, now + LENT_FOR));
         }
     }
@@ -274,6 +275,10 @@ mod tests {
         admission.approve(peer);
         admission.lend(key, peer);
         assert!(may(Protocol::Gauge) && !may(Protocol::Control) && !may(Protocol::Stage));
+        let third = Identity::generate().id();
+        admission.approve(third);
+        admission.lend(third, peer);
+        assert!(!admission.still_permits(third, Protocol::Gauge));
         for _ in 0..2 * LENT_KEYS {
             admission.lend(Identity::generate().id(), peer);
         }

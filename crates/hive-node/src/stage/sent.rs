@@ -3,6 +3,8 @@
 //! Hidden states of every position, in one piece; of the last stage, its tokens. What a receiver has already it
 //! drops, so sending too much once more is harmless, and sending from where it stands is enough.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 use hive_net::{Frame, Kind};
 
@@ -51,15 +53,22 @@ impl Sent {
     pub(super) fn all(&self, session: u64) -> Vec<Frame> {
         let mut frames = self.tokens.clone();
         if let Some(like) = &self.like {
-            let rows_together = (FRAME_BYTES / self.row_bytes).max(1) * self.row_bytes;
-            for (at, rows) in self.hidden.chunks(rows_together).enumerate() {
-                let position = (at * rows_together / self.row_bytes) as u32;
-                let payload = Bytes::copy_from_slice(rows);
-                let rows = (rows.len() / self.row_bytes) as u32;
-                frames.push(Frame { sample: false, session, position, rows, payload, ..like.clone() });
-            }
+            let (end, together) = (self.rows(), (FRAME_BYTES / self.row_bytes).max(1));
+            let starts = (0..end).step_by(together);
+            frames.extend(starts.map(|at| self.piece(like, session, at..(at + together).min(end), false)));
         }
         frames
+    }
+
+    /// Rows of hidden states there are.
+    fn rows(&self) -> usize {
+        self.hidden.len() / self.row_bytes
+    }
+
+    /// Some of the rows as a frame.
+    fn piece(&self, like: &Frame, session: u64, rows: Range<usize>, sample: bool) -> Frame {
+        let payload = Bytes::copy_from_slice(&self.hidden[rows.start * self.row_bytes..rows.end * self.row_bytes]);
+        Frame { sample, session, position: rows.start as u32, rows: rows.len() as u32, payload, ..like.clone() }
     }
 
     /// The frames that are missing. Rows whose tokens are known travel together; from there on each row is asked for its
@@ -69,15 +78,13 @@ impl Sent {
         let from = wanted.from.min(wanted.sample_from + 1);
         let mut frames: Vec<Frame> = self.tokens.iter().filter(|token| token.position >= from).cloned().collect();
         let Some(like) = &self.like else { return frames };
-        let end = self.hidden.len() / self.row_bytes;
+        let end = self.rows();
         let mut at = wanted.from as usize;
         while at < end {
             let sample = at >= wanted.sample_from as usize;
             let most = if sample { at + 1 } else { (at + ROWS).min(wanted.sample_from as usize) };
             let until = most.min(end);
-            let payload = Bytes::copy_from_slice(&self.hidden[at * self.row_bytes..until * self.row_bytes]);
-            let (position, rows) = (at as u32, (until - at) as u32);
-            frames.push(Frame { sample, session: wanted.session, position, rows, payload, ..like.clone() });
+            frames.push(self.piece(like, wanted.session, at..until, sample));
             at = until;
         }
         frames
