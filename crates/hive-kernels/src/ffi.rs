@@ -4,6 +4,37 @@ use std::ffi::{c_char, c_int};
 
 use mlx_sys::{mlx_array, mlx_stream};
 
+#[repr(C)]
+pub(crate) struct MatrixHandles {
+    pub(crate) weights: mlx_array,
+    pub(crate) scales: mlx_array,
+    pub(crate) biases: mlx_array,
+    pub(crate) format: c_int,
+    pub(crate) rows: c_int,
+    pub(crate) columns: c_int,
+    pub(crate) group: c_int,
+}
+
+#[repr(C)]
+pub(crate) struct LayerHandles {
+    pub(crate) attention_norm: mlx_array,
+    pub(crate) mlp_norm: mlx_array,
+    pub(crate) periods: mlx_array,
+    pub(crate) keys: mlx_array,
+    pub(crate) values: mlx_array,
+    pub(crate) qkv: MatrixHandles,
+    pub(crate) output: MatrixHandles,
+    pub(crate) gate_up: MatrixHandles,
+    pub(crate) down: MatrixHandles,
+    pub(crate) heads: c_int,
+    pub(crate) kv_heads: c_int,
+    pub(crate) head_dim: c_int,
+    pub(crate) offset: c_int,
+    pub(crate) scale: f32,
+    pub(crate) rope_scale: f32,
+    pub(crate) eps: f32,
+}
+
 unsafe extern "C" {
     pub(crate) fn hive_last_error() -> *const c_char;
     pub(crate) fn hive_kernels_name() -> *const c_char;
@@ -42,6 +73,12 @@ unsafe extern "C" {
         offset: c_int,
         scale: f32,
         rope_scale: f32,
+        stream: mlx_stream,
+    ) -> c_int;
+    pub(crate) fn hive_layer(
+        out: *mut mlx_array,
+        x: mlx_array,
+        layer: *const LayerHandles,
         stream: mlx_stream,
     ) -> c_int;
 }

@@ -12,6 +12,7 @@
 #![allow(unsafe_code)]
 
 mod ffi;
+mod layer;
 mod matrix;
 
 use std::ffi::{CStr, CString, c_void};
@@ -19,6 +20,7 @@ use std::ffi::{CStr, CString, c_void};
 use mlx_rs::{Array, Dtype, Stream};
 use mlx_sys::mlx_array;
 
+pub use layer::{LayerWeights, layer};
 pub use matrix::{Affine, Format, PackError, PackedMatrix};
 
 /// Output rows that are stored side by side.
@@ -164,6 +166,28 @@ impl KvBuffers {
     }
 }
 
+impl AttentionShape {
+    /// Columns of queries, keys and values side by side.
+    pub(crate) fn qkv_width(&self) -> usize {
+        (self.heads + 2 * self.kv_heads) * self.head_dim
+    }
+}
+
+/// What attention needs of its cache and periods, with so many positions in all.
+pub(crate) fn check_attention(
+    cache: &KvBuffers,
+    periods: &Array,
+    shape: &AttentionShape,
+    positions: usize,
+) -> Result<(), KernelError> {
+    let AttentionShape { heads, kv_heads, head_dim, .. } = *shape;
+    require(kv_heads > 0 && heads.is_multiple_of(kv_heads), "attention: heads are no multiple of key-value heads")?;
+    require(head_dim.is_multiple_of(LANES) && head_dim <= 1024, "attention: head size")?;
+    require(periods.size() == head_dim / 2, "attention: one period per pair")?;
+    require(cache.keys.shape() == KvBuffers::keys_shape(shape, cache.capacity()), "attention: cache of another shape")?;
+    require(positions <= cache.capacity(), "attention: no room in the cache")
+}
+
 /// Causal attention with rotary positions for one session: `qkv [n, (heads + 2 kv_heads) head_dim] -> [n, heads head_dim]`.
 ///
 /// Rotates queries and keys, appends keys and values to `cache` at `offset`, and attends to everything up to each
@@ -176,12 +200,8 @@ pub fn attention(
     offset: usize,
 ) -> Result<Array, KernelError> {
     let AttentionShape { heads, kv_heads, head_dim, scale, rope_scale } = *shape;
-    require(qkv.ndim() == 2 && qkv.dim(1) as usize == (heads + 2 * kv_heads) * head_dim, "attention: width of qkv")?;
-    require(kv_heads > 0 && heads.is_multiple_of(kv_heads), "attention: heads are no multiple of key-value heads")?;
-    require(head_dim.is_multiple_of(LANES) && head_dim <= 1024, "attention: head size")?;
-    require(periods.size() == head_dim / 2, "attention: one period per pair")?;
-    require(cache.keys.shape() == KvBuffers::keys_shape(shape, cache.capacity()), "attention: cache of another shape")?;
-    require(offset + qkv.dim(0) as usize <= cache.capacity(), "attention: no room in the cache")?;
+    require(qkv.ndim() == 2 && qkv.dim(1) as usize == shape.qkv_width(), "attention: width of qkv")?;
+    check_attention(cache, periods, shape, offset + qkv.dim(0) as usize)?;
     // SAFETY: valid handles; shapes checked above, and the C++ checks type and contiguity when it evaluates.
     build(|out, stream| unsafe {
         ffi::hive_attention(

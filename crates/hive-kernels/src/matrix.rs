@@ -164,6 +164,26 @@ impl PackedMatrix {
         Ok(y.index((.., ..self.rows as i32)))
     }
 
+    /// As the C++ takes it in a layer.
+    pub(crate) fn handles(&self) -> ffi::MatrixHandles {
+        let none = mlx_array { ctx: std::ptr::null_mut() };
+        let (scales, biases) = self.scales_biases.as_ref().map_or((none, none), |(s, b)| (s.as_ptr(), b.as_ptr()));
+        ffi::MatrixHandles {
+            weights: self.weights.as_ptr(),
+            scales,
+            biases,
+            format: self.format as i32,
+            rows: self.rows as i32,
+            columns: self.columns as i32,
+            group: self.group as i32,
+        }
+    }
+
+    /// Whether it takes rows of this many columns to rows of that many, without padding.
+    pub(crate) fn maps(&self, columns: usize, rows: usize) -> bool {
+        self.columns == columns && self.rows == rows && rows.is_multiple_of(LANES)
+    }
+
     /// The stored words of one row as bytes, and its scales and biases: what [`Self::pack`] was given.
     pub fn row(&self, row: usize) -> Option<(Vec<u8>, Vec<f32>, Vec<f32>)> {
         if row >= self.rows || self.format.element_bytes() != 4 {

@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard};
 
-use hive_kernels::{Affine, AttentionShape, Format, KvBuffers, PackedMatrix};
+use hive_kernels::{Affine, AttentionShape, Format, KvBuffers, LayerWeights, PackedMatrix};
 use mlx_rs::ops::indexing::IndexOp;
 use mlx_rs::{Array, Device, Dtype};
 
@@ -226,4 +226,58 @@ fn a_matrix_that_does_not_fit_its_bytes_is_refused() {
     let affine = Affine { group: 24, scales: &[1.0; 4], biases: &[0.0; 4] };
     assert!(PackedMatrix::pack(Format::Q4, 4, 24, &[0; 48], Some(affine)).is_err());
     assert!(PackedMatrix::pack(Format::F32, usize::MAX, 8, &[0; 16], None).is_err());
+}
+
+#[test]
+fn a_layer_at_once_has_the_bits_of_its_operations() {
+    let _alone = alone();
+    let (heads, kv_heads, head_dim, hidden, inner) = (6, 2, 32, 192, 320);
+    let shape = AttentionShape { heads, kv_heads, head_dim, scale: 0.2, rope_scale: 1.0 };
+    let matrix = |rows: usize, columns: usize, format: Format, seed: u64| {
+        let bytes = Numbers(seed).floats(rows * columns);
+        let bytes: Vec<u8> = match format {
+            Format::F16 => bytes.iter().flat_map(|&w| half::f16::from_f32(w).to_le_bytes()).collect(),
+            _ => bytes.iter().flat_map(|w| w.to_le_bytes()).collect(),
+        };
+        PackedMatrix::pack(format, rows, columns, &bytes, None).unwrap()
+    };
+    let quantized = |rows, columns| sample(rows, columns, 32, 4).packed;
+    let norm = |seed| Array::from_slice(&Numbers(seed).floats(hidden), &[hidden as i32]);
+    let (attention_norm, mlp_norm) = (norm(1), norm(2));
+    let periods: Vec<f32> = (0..head_dim / 2).map(|i| 10_000f32.powf(2.0 * i as f32 / head_dim as f32)).collect();
+    let periods = Array::from_slice(&periods, &[head_dim as i32 / 2]);
+    let qkv = quantized((heads + 2 * kv_heads) * head_dim, hidden);
+    let output = matrix(hidden, heads * head_dim, Format::F16, 3);
+    let gate_up = quantized(2 * inner, hidden);
+    let down = matrix(hidden, inner, Format::F32, 4);
+    let weights = LayerWeights {
+        attention_norm: &attention_norm,
+        qkv: &qkv,
+        periods: &periods,
+        output: &output,
+        mlp_norm: &mlp_norm,
+        gate_up: &gate_up,
+        down: &down,
+        eps: 1e-5,
+    };
+    let (one, other) = (KvBuffers::new(&shape).unwrap(), KvBuffers::new(&shape).unwrap());
+    let mut offset = 0;
+    for tokens in [5, 1, 1, 8] {
+        let x = Array::from_slice(&Numbers(offset as u64 + 9).floats(tokens * hidden), &[tokens as i32, hidden as i32]);
+        let at_once = values(&hive_kernels::layer(&x, &weights, &one, &shape, offset).unwrap());
+        let normed = hive_kernels::rms_norm(&x, &attention_norm, 1e-5).unwrap();
+        let mixed = qkv.matmul(&normed, None).unwrap();
+        let attended = hive_kernels::attention(&mixed, &other, &periods, &shape, offset).unwrap();
+        let between = output.matmul(&attended, Some(&x)).unwrap();
+        let normed = hive_kernels::rms_norm(&between, &mlp_norm, 1e-5).unwrap();
+        let activated = hive_kernels::swiglu(&gate_up.matmul(&normed, None).unwrap()).unwrap();
+        let expected = values(&down.matmul(&activated, Some(&between)).unwrap());
+        assert!(expected.iter().all(|value| value.is_finite()) && expected.iter().any(|value| *value != 0.0));
+        assert_eq!(at_once, expected, "{tokens} tokens at {offset}");
+        offset += tokens;
+    }
+    let wrong = LayerWeights { down: &output, ..weights };
+    let x = Array::from_slice(&Numbers(9).floats(hidden), &[1, hidden as i32]);
+    assert!(hive_kernels::layer(&x, &wrong, &one, &shape, 0).is_err());
+    assert!(hive_kernels::layer(&x, &weights, &one, &shape, hive_kernels::KV_BLOCK).is_err());
 }

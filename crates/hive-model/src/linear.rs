@@ -114,12 +114,18 @@ impl Linear {
         }
     }
 
+    /// The packed matrix, where that is all there is.
+    pub(crate) fn packed(&self) -> Option<&PackedMatrix> {
+        match (&self.weights, &self.bias) {
+            (Weights::Packed(matrix), None) => Some(matrix),
+            _ => None,
+        }
+    }
+
     /// `residual + x · Wᵀ`.
     pub(crate) fn forward_onto(&self, residual: &Array, x: &Array) -> Result<Array, ComputeError> {
-        match (&self.weights, &self.bias) {
-            (Weights::Packed(matrix), None) if matrix.rows().is_multiple_of(hive_kernels::LANES) => {
-                Ok(matrix.matmul(x, Some(residual))?)
-            }
+        match self.packed() {
+            Some(matrix) if matrix.rows().is_multiple_of(hive_kernels::LANES) => Ok(matrix.matmul(x, Some(residual))?),
             _ => Ok(residual.add(self.forward(x)?)?),
         }
     }
@@ -209,6 +215,14 @@ impl Projection {
             each.map(|(matrix, bias)| Linear::new(&[matrix], bias, arithmetic)).collect::<Result<_, _>>()?
         };
         Ok(Self { parts })
+    }
+
+    /// The packed matrix, where that is all there is.
+    pub(crate) fn packed(&self) -> Option<&PackedMatrix> {
+        match self.parts.as_slice() {
+            [one] => one.packed(),
+            _ => None,
+        }
     }
 
     pub(crate) fn forward(&self, x: &Array) -> Result<Array, ComputeError> {

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use hive_kernels::AttentionShape;
+use hive_kernels::{AttentionShape, LayerWeights};
 use mlx_rs::fast::ScaledDotProductAttentionMask::Causal;
 use mlx_rs::ops::indexing::IndexOp;
 use mlx_rs::{Array, ops};
@@ -23,6 +23,10 @@ use crate::weights::{Matrix, Weights};
 /// On a CPU, building the operations of a layer takes a tenth as long as computing them; every so many layers the ones
 /// built so far begin, so that building goes on beside them.
 const LAYERS_AHEAD: usize = 4;
+
+/// Up to so many tokens of one session pass a layer as one operation. With more, building seven takes no time beside them, and what
+/// is in between takes memory.
+const ROWS_AT_ONCE: usize = 8;
 
 /// One session's part of a batch.
 pub(crate) struct Span<'a> {
@@ -201,7 +205,34 @@ impl Layer {
         })
     }
 
+    /// The layer for the kernel that computes all of it at once, where its matrices are in that kernel's formats.
+    fn whole(&self) -> Option<LayerWeights<'_>> {
+        let Self { attention_norm, attention, mlp_norm, mlp } = self;
+        let matrices = (attention.qkv.packed()?, attention.output.packed()?, mlp.gate_up.packed()?, mlp.down.packed()?);
+        let all = [matrices.0, matrices.1, matrices.2, matrices.3];
+        let in_lanes = all.iter().all(|matrix| matrix.rows().is_multiple_of(hive_kernels::LANES));
+        let (qkv, output, gate_up, down) = matrices;
+        (mlp.fast && in_lanes).then_some(LayerWeights {
+            attention_norm: &attention_norm.weight,
+            qkv,
+            periods: &attention.periods,
+            output,
+            mlp_norm: &mlp_norm.weight,
+            gate_up,
+            down,
+            eps: attention_norm.eps,
+        })
+    }
+
     fn forward(&self, x: &Array, layer: usize, spans: &mut [Span]) -> Result<Array, ComputeError> {
+        if let [span] = spans
+            && span.rows.len() <= ROWS_AT_ONCE
+            && let LayerCache::Fast(buffers) = &mut span.caches[layer]
+            && let Some(whole) = self.whole()
+        {
+            buffers.reserve(&self.attention.shape, span.offset + span.rows.len())?;
+            return Ok(hive_kernels::layer(x, &whole, buffers, &self.attention.shape, span.offset)?);
+        }
         let x = self.attention.forward(x, &self.attention_norm.forward(x)?, layer, spans)?;
         self.mlp.forward(&x, &self.mlp_norm.forward(&x)?)
     }
