@@ -126,7 +126,9 @@ def main():
     arguments.add_argument("--set-ups", type=int, default=50)
     arguments.add_argument("--seed", type=int, default=1)
     arguments.add_argument("--skip", type=int, default=0, help="leave out this many of the set-ups, to go on with a series")
-    arguments = arguments.parse_args()
+    parser, arguments = arguments, arguments.parse_args()
+    if 0 < arguments.set_ups <= arguments.skip:
+        parser.error("--skip leaves none of --set-ups")
     if arguments.rounds:
         predicted(arguments.executable, arguments.rounds)
     if arguments.set_ups:

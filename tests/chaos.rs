@@ -233,6 +233,8 @@ fn setting(name: &str, default: usize) -> usize {
 fn no_trouble_changes_an_answer() {
     let (runs, seed) = (setting("HIVEMIND_CHAOS_RUNS", RUNS), setting("HIVEMIND_CHAOS_SEED", 1));
     let only = std::env::var("HIVEMIND_CHAOS_ONLY").ok();
+    let known = |name: &String| TROUBLES.iter().any(|what| format!("{what:?}") == *name);
+    assert!(only.as_ref().is_none_or(known), "no such trouble: {only:?}; there are {TROUBLES:?}");
     let mut chance = Chance(seed as u64);
     let mut lab = Lab::new();
     lab.network("switch", &["ann", "bob", "cat", "dan"], "10.77.0");

@@ -140,20 +140,20 @@ impl PackedMatrix {
         let padded = self.rows.next_multiple_of(LANES);
         require(residual.is_none_or(|r| r.shape() == [x.dim(0), padded as i32]), "matmul: shape of the residual")?;
         let none = mlx_array { ctx: std::ptr::null_mut() };
-        let (scales, biases) = self.scales_biases.as_ref().map_or((none, none), |(s, b)| (s.as_ptr(), b.as_ptr()));
+        let ffi::MatrixHandles { weights, scales, biases, format, columns, group, .. } = self.handles();
         // SAFETY: valid handles or null; the packed arrays have the sizes their constructor gave them.
         let y = build(|out, stream| unsafe {
             ffi::hive_matmul(
                 out,
                 x.as_ptr(),
-                self.weights.as_ptr(),
+                weights,
                 scales,
                 biases,
                 residual.map_or(none, Array::as_ptr),
-                self.format as i32,
+                format,
                 padded as i32,
-                self.columns as i32,
-                self.group as i32,
+                columns,
+                group,
                 stream,
             )
         })?;
