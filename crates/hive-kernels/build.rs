@@ -1,4 +1,4 @@
-//! Compiles the kernels once per instruction set, and the MLX primitives that call them.
+//! Compiles the kernels once per instruction set, and what calls them.
 
 use std::env;
 use std::path::Path;
@@ -47,7 +47,10 @@ fn main() {
     if arch == "x86_64" {
         build.define("HIVE_X86", None);
     }
-    build.file("cpp/primitives.cpp").file("cpp/threads.cpp").compile("hive_primitives");
+    for file in ["primitives", "at_once", "rows", "threads"] {
+        build.file(format!("cpp/{file}.cpp"));
+    }
+    build.compile("hive_primitives");
     if env::var("CARGO_CFG_TARGET_OS").as_deref() == Ok("linux") {
         println!("cargo::rustc-link-lib=dylib=stdc++");
         println!("cargo::rustc-link-lib=dylib=pthread");

@@ -1,4 +1,4 @@
-//! The C functions of `cpp/primitives.cpp`. `mlx_array` and `mlx_stream` are one pointer each, as `Handle` is there.
+//! The C functions in `cpp/`. `mlx_array` and `mlx_stream` are one pointer each, as `Handle` is in `cpp/handles.h`.
 
 use std::ffi::{c_char, c_int};
 
@@ -20,8 +20,6 @@ pub(crate) struct LayerHandles {
     pub(crate) attention_norm: mlx_array,
     pub(crate) mlp_norm: mlx_array,
     pub(crate) periods: mlx_array,
-    pub(crate) keys: mlx_array,
-    pub(crate) values: mlx_array,
     pub(crate) qkv: MatrixHandles,
     pub(crate) output: MatrixHandles,
     pub(crate) gate_up: MatrixHandles,
@@ -29,10 +27,17 @@ pub(crate) struct LayerHandles {
     pub(crate) heads: c_int,
     pub(crate) kv_heads: c_int,
     pub(crate) head_dim: c_int,
-    pub(crate) offset: c_int,
     pub(crate) scale: f32,
     pub(crate) rope_scale: f32,
     pub(crate) eps: f32,
+}
+
+#[repr(C)]
+pub(crate) struct SessionHandles {
+    pub(crate) keys: mlx_array,
+    pub(crate) values: mlx_array,
+    pub(crate) offset: c_int,
+    pub(crate) tokens: c_int,
 }
 
 unsafe extern "C" {
@@ -43,14 +48,8 @@ unsafe extern "C" {
     pub(crate) fn hive_matmul(
         out: *mut mlx_array,
         x: mlx_array,
-        weights: mlx_array,
-        scales: mlx_array,
-        biases: mlx_array,
+        matrix: *const MatrixHandles,
         residual: mlx_array,
-        format: c_int,
-        rows: c_int,
-        columns: c_int,
-        group: c_int,
         stream: mlx_stream,
     ) -> c_int;
     pub(crate) fn hive_rms_norm(
@@ -79,6 +78,16 @@ unsafe extern "C" {
         out: *mut mlx_array,
         x: mlx_array,
         layer: *const LayerHandles,
-        stream: mlx_stream,
+        sessions: *const SessionHandles,
+        count: c_int,
+    ) -> c_int;
+    pub(crate) fn hive_head(
+        out: *mut mlx_array,
+        x: mlx_array,
+        rows: *const c_int,
+        count: c_int,
+        norm: mlx_array,
+        eps: f32,
+        matrix: *const MatrixHandles,
     ) -> c_int;
 }

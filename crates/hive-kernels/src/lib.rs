@@ -11,8 +11,8 @@
 
 #![allow(unsafe_code)]
 
+mod at_once;
 mod ffi;
-mod layer;
 mod matrix;
 
 use std::ffi::{CStr, CString, c_void};
@@ -20,7 +20,7 @@ use std::ffi::{CStr, CString, c_void};
 use mlx_rs::{Array, Dtype, Stream};
 use mlx_sys::mlx_array;
 
-pub use layer::{LayerWeights, layer};
+pub use at_once::{LayerWeights, SessionRows, head, layer};
 pub use matrix::{Affine, Format, PackError, PackedMatrix};
 
 /// Output rows that are stored side by side.
@@ -255,8 +255,13 @@ fn require(holds: bool, what: &str) -> Result<(), KernelError> {
 /// Calls a function that creates an array on the current default stream.
 fn build(call: impl FnOnce(*mut mlx_array, mlx_sys::mlx_stream) -> i32) -> Result<Array, KernelError> {
     let stream = Stream::thread_local_or_default();
+    receive(|out| call(out, stream.as_ptr()))
+}
+
+/// Calls a function that gives an array.
+fn receive(call: impl FnOnce(*mut mlx_array) -> i32) -> Result<Array, KernelError> {
     let mut out = mlx_array { ctx: std::ptr::null_mut() };
-    if call(&raw mut out, stream.as_ptr()) == 0 {
+    if call(&raw mut out) == 0 {
         // SAFETY: on success the function stored a new array that nobody else owns.
         return Ok(unsafe { Array::from_ptr(out) });
     }

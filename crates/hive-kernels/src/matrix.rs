@@ -140,23 +140,10 @@ impl PackedMatrix {
         let padded = self.rows.next_multiple_of(LANES);
         require(residual.is_none_or(|r| r.shape() == [x.dim(0), padded as i32]), "matmul: shape of the residual")?;
         let none = mlx_array { ctx: std::ptr::null_mut() };
-        let ffi::MatrixHandles { weights, scales, biases, format, columns, group, .. } = self.handles();
+        let matrix = ffi::MatrixHandles { rows: padded as i32, ..self.handles() };
+        let residual = residual.map_or(none, Array::as_ptr);
         // SAFETY: valid handles or null; the packed arrays have the sizes their constructor gave them.
-        let y = build(|out, stream| unsafe {
-            ffi::hive_matmul(
-                out,
-                x.as_ptr(),
-                weights,
-                scales,
-                biases,
-                residual.map_or(none, Array::as_ptr),
-                format,
-                padded as i32,
-                columns,
-                group,
-                stream,
-            )
-        })?;
+        let y = build(|out, stream| unsafe { ffi::hive_matmul(out, x.as_ptr(), &raw const matrix, residual, stream) })?;
         if padded == self.rows {
             return Ok(y);
         }
@@ -164,7 +151,7 @@ impl PackedMatrix {
         Ok(y.index((.., ..self.rows as i32)))
     }
 
-    /// As the C++ takes it in a layer.
+    /// As the C++ takes it.
     pub(crate) fn handles(&self) -> ffi::MatrixHandles {
         let none = mlx_array { ctx: std::ptr::null_mut() };
         let (scales, biases) = self.scales_biases.as_ref().map_or((none, none), |(s, b)| (s.as_ptr(), b.as_ptr()));

@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, MutexGuard};
 
-use hive_kernels::{Affine, AttentionShape, Format, KvBuffers, LayerWeights, PackedMatrix};
+use hive_kernels::{Affine, AttentionShape, Format, KvBuffers, LayerWeights, PackedMatrix, SessionRows};
 use mlx_rs::ops::indexing::IndexOp;
 use mlx_rs::{Array, Device, Dtype};
 
@@ -264,7 +264,8 @@ fn a_layer_at_once_has_the_bits_of_its_operations() {
     let mut offset = 0;
     for tokens in [5, 1, 1, 8] {
         let x = Array::from_slice(&Numbers(offset as u64 + 9).floats(tokens * hidden), &[tokens as i32, hidden as i32]);
-        let at_once = values(&hive_kernels::layer(&x, &weights, &one, &shape, offset).unwrap());
+        let at_once =
+            values(&hive_kernels::layer(&x, &weights, &shape, &[SessionRows { cache: &one, offset, tokens }]).unwrap());
         let normed = hive_kernels::rms_norm(&x, &attention_norm, 1e-5).unwrap();
         let mixed = qkv.matmul(&normed, None).unwrap();
         let attended = hive_kernels::attention(&mixed, &other, &periods, &shape, offset).unwrap();
@@ -276,8 +277,41 @@ fn a_layer_at_once_has_the_bits_of_its_operations() {
         assert_eq!(at_once, expected, "{tokens} tokens at {offset}");
         offset += tokens;
     }
+    // Another session beside it changes nothing.
+    let (beside, x) = (KvBuffers::new(&shape).unwrap(), Numbers(40).floats(3 * hidden));
+    let rows = |range: std::ops::Range<usize>| {
+        Array::from_slice(&x[range.start * hidden..range.end * hidden], &[range.len() as i32, hidden as i32])
+    };
+    let first = SessionRows { cache: &beside, offset: 0, tokens: 2 };
+    let second = SessionRows { cache: &one, offset, tokens: 1 };
+    let together = values(&hive_kernels::layer(&rows(0..3), &weights, &shape, &[first, second]).unwrap());
+    let alone = SessionRows { cache: &other, offset, tokens: 1 };
+    let alone = values(&hive_kernels::layer(&rows(2..3), &weights, &shape, &[alone]).unwrap());
+    assert_eq!(together[2 * hidden..], alone);
+    let fresh = KvBuffers::new(&shape).unwrap();
+    let alone = SessionRows { cache: &fresh, offset: 0, tokens: 2 };
+    assert_eq!(together[..2 * hidden], values(&hive_kernels::layer(&rows(0..2), &weights, &shape, &[alone]).unwrap()));
+
     let wrong = LayerWeights { down: &output, ..weights };
     let x = Array::from_slice(&Numbers(9).floats(hidden), &[1, hidden as i32]);
-    assert!(hive_kernels::layer(&x, &wrong, &one, &shape, 0).is_err());
-    assert!(hive_kernels::layer(&x, &weights, &one, &shape, hive_kernels::KV_BLOCK).is_err());
+    let at = |offset| [SessionRows { cache: &one, offset, tokens: 1 }];
+    assert!(hive_kernels::layer(&x, &wrong, &shape, &at(0)).is_err());
+    assert!(hive_kernels::layer(&x, &weights, &shape, &at(hive_kernels::KV_BLOCK)).is_err());
+    assert!(hive_kernels::layer(&x, &weights, &shape, &[]).is_err(), "whose token is it?");
+}
+
+#[test]
+fn the_end_of_the_model_at_once_has_the_bits_of_its_operations() {
+    let _alone = alone();
+    let (hidden, vocabulary) = (192, 320);
+    let matrix = sample(vocabulary, hidden, 32, 4).packed;
+    let norm = Array::from_slice(&Numbers(1).floats(hidden), &[hidden as i32]);
+    let x = Array::from_slice(&Numbers(2).floats(4 * hidden), &[4, hidden as i32]);
+    let logits = hive_kernels::head(&x, &[3, 1], &norm, 1e-5, &matrix).unwrap();
+    let all = values(&matrix.matmul(&hive_kernels::rms_norm(&x, &norm, 1e-5).unwrap(), None).unwrap());
+    assert_eq!(logits.shape(), [2, vocabulary as i32]);
+    assert_eq!(values(&logits), [&all[3 * vocabulary..], &all[vocabulary..2 * vocabulary]].concat());
+    assert!(hive_kernels::head(&x, &[4], &norm, 1e-5, &matrix).is_err(), "no such row");
+    let narrow = Array::from_slice(&Numbers(1).floats(32), &[32]);
+    assert!(hive_kernels::head(&x, &[0], &narrow, 1e-5, &matrix).is_err());
 }

@@ -1,14 +1,13 @@
 //! From tokens to hidden states.
 //!
-//! The table stays as it is stored, whichever kernels compute: rows are picked on the host and dequantized by MLX, so
-//! that both ways begin with the same numbers.
+//! The table stays as it is stored, whichever kernels compute, and rows are picked on the host. MLX dequantizes them, except
+//! for the fast kernels: there it takes a score of small operations, and a plain loop gives the same numbers.
 
 use hive_kernels::array_from_bytes;
 use mlx_rs::{Array, Dtype};
 
-use crate::hidden::ActivationType;
-use crate::linear::{ComputeError, mlx_type};
-use crate::weights::Matrix;
+use crate::linear::{Arithmetic, ComputeError, mlx_type};
+use crate::weights::{Float, Matrix, QuantizedMatrix, to_f32};
 
 /// The embedding table of the first stage.
 #[derive(Debug)]
@@ -22,29 +21,101 @@ impl Embedding {
     }
 
     /// The hidden states of tokens, `[n, hidden]`. Every token is below the vocabulary's size; the caller has checked.
-    pub(crate) fn forward(&self, tokens: &[u32], activation: ActivationType) -> Result<Array, ComputeError> {
+    pub(crate) fn forward(&self, tokens: &[u32], arithmetic: Arithmetic) -> Result<Array, ComputeError> {
         let count = tokens.len() as i32;
         let rows = match &self.table {
             Matrix::Float(t) => {
                 let bytes = pick(&t.bytes, t.shape[0], tokens);
                 array_from_bytes(&bytes, &[count, t.shape[1] as i32], mlx_type(t.float))?
             }
-            Matrix::Quantized(m) => {
-                let words = pick(&m.words, m.rows, tokens);
-                let affine = |bytes: &[u8]| {
-                    let shape = [count, (m.columns / m.group) as i32];
-                    array_from_bytes(&pick(bytes, m.rows, tokens), &shape, mlx_type(m.float))
-                };
-                let words = array_from_bytes(&words, &[count, (m.columns * m.bits / 32) as i32], Dtype::Uint32)?;
-                let (scales, biases) = (affine(&m.scales)?, affine(&m.biases)?);
-                mlx_rs::ops::dequantize(&words, &scales, &biases, m.group as i32, m.bits as i32)?
+            Matrix::Quantized(m) if arithmetic.fast && matches!(m.bits, 4 | 8) => {
+                let rows: Vec<f32> = tokens.iter().flat_map(|&token| dequantized(m, token as usize)).collect();
+                Array::from_slice(&rows, &[count, m.columns as i32])
             }
+            Matrix::Quantized(m) => by_mlx(m, tokens)?,
         };
-        Ok(rows.as_dtype(activation.mlx())?)
+        let wanted = arithmetic.activation.mlx();
+        Ok(if rows.dtype() == wanted { rows } else { rows.as_dtype(wanted)? })
+    }
+}
+
+fn by_mlx(m: &QuantizedMatrix, tokens: &[u32]) -> Result<Array, ComputeError> {
+    let count = tokens.len() as i32;
+    let affine = |bytes: &[u8]| {
+        let shape = [count, (m.columns / m.group) as i32];
+        array_from_bytes(&pick(bytes, m.rows, tokens), &shape, mlx_type(m.float))
+    };
+    let words = pick(&m.words, m.rows, tokens);
+    let words = array_from_bytes(&words, &[count, (m.columns * m.bits / 32) as i32], Dtype::Uint32)?;
+    let (scales, biases) = (affine(&m.scales)?, affine(&m.biases)?);
+    Ok(mlx_rs::ops::dequantize(&words, &scales, &biases, m.group as i32, m.bits as i32)?)
+}
+
+/// One row of a matrix of 4 or 8 bits. MLX multiplies and adds in the type of the scales, so each step rounds to it.
+fn dequantized(m: &QuantizedMatrix, row: usize) -> impl Iterator<Item = f32> {
+    let (bytes, groups) = (m.columns * m.bits / 8, m.columns / m.group);
+    let affine = |values: &[u8]| {
+        let width = groups * m.float.bytes();
+        to_f32(m.float, &values[row * width..(row + 1) * width])
+    };
+    let (scales, biases) = (affine(&m.scales), affine(&m.biases));
+    let stored = &m.words[row * bytes..(row + 1) * bytes];
+    (0..m.columns).map(move |column| {
+        let weight = if m.bits == 8 { stored[column] } else { stored[column / 2] >> (column % 2 * 4) & 15 };
+        let group = column / m.group;
+        rounded(m.float, rounded(m.float, f32::from(weight) * scales[group]) + biases[group])
+    })
+}
+
+fn rounded(float: Float, value: f32) -> f32 {
+    match float {
+        Float::F32 => value,
+        Float::F16 => half::f16::from_f32(value).to_f32(),
+        Float::Bf16 => half::bf16::from_f32(value).to_f32(),
     }
 }
 
 fn pick(bytes: &[u8], rows: usize, tokens: &[u32]) -> Vec<u8> {
     let width = bytes.len() / rows;
     tokens.iter().flat_map(|&token| &bytes[token as usize * width..(token as usize + 1) * width]).copied().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hidden::ActivationType;
+
+    #[test]
+    fn the_fast_kernels_begin_with_the_numbers_of_mlx() {
+        let (rows, columns, group) = (3, 128, 32);
+        let mut state = 7u32;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            state >> 8
+        };
+        for (bits, float) in
+            [4, 8].into_iter().flat_map(|bits| [Float::F32, Float::F16, Float::Bf16].map(|f| (bits, f)))
+        {
+            let words = (0..rows * columns * bits / 8).map(|_| next() as u8).collect();
+            let mut affine = || -> Vec<u8> {
+                let values = (0..rows * columns / group).map(|_| (next() as f32 / (1 << 24) as f32 - 0.5) * 0.37);
+                let bytes = |value: f32| match float {
+                    Float::F32 => value.to_le_bytes().to_vec(),
+                    Float::F16 => half::f16::from_f32(value).to_le_bytes().to_vec(),
+                    Float::Bf16 => half::bf16::from_f32(value).to_le_bytes().to_vec(),
+                };
+                values.flat_map(bytes).collect()
+            };
+            let (scales, biases) = (affine(), affine());
+            let table = QuantizedMatrix { rows, columns, bits, group, words, float, scales, biases };
+            let embedding = Embedding::new(Matrix::Quantized(table));
+            let of = |fast| {
+                let arithmetic = Arithmetic { fast, activation: ActivationType::F32 };
+                let rows = embedding.forward(&[2, 0], arithmetic).unwrap();
+                rows.eval().unwrap();
+                (rows.shape().to_vec(), rows.try_as_slice::<f32>().unwrap().to_vec())
+            };
+            assert_eq!(of(true), of(false), "{bits} bits, {float:?}");
+        }
+    }
 }

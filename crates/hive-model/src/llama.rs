@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use hive_kernels::{AttentionShape, LayerWeights};
+use hive_kernels::{AttentionShape, LayerWeights, SessionRows};
 use mlx_rs::fast::ScaledDotProductAttentionMask::Causal;
 use mlx_rs::ops::indexing::IndexOp;
 use mlx_rs::{Array, ops};
@@ -24,8 +24,8 @@ use crate::weights::{Matrix, Weights};
 /// built so far begin, so that building goes on beside them.
 const LAYERS_AHEAD: usize = 4;
 
-/// Up to so many tokens of one session pass a layer as one operation. With more, building seven takes no time beside them, and what
-/// is in between takes memory.
+/// Up to so many tokens pass a layer in one call. With more, building seven operations takes no time beside them, and what is in
+/// between takes memory.
 const ROWS_AT_ONCE: usize = 8;
 
 /// One session's part of a batch.
@@ -225,17 +225,30 @@ impl Layer {
     }
 
     fn forward(&self, x: &Array, layer: usize, spans: &mut [Span]) -> Result<Array, ComputeError> {
-        if let [span] = spans
-            && span.rows.len() <= ROWS_AT_ONCE
-            && let LayerCache::Fast(buffers) = &mut span.caches[layer]
+        if x.dim(0) as usize <= ROWS_AT_ONCE
             && let Some(whole) = self.whole()
+            && let Some(sessions) = rows_at_once(&self.attention.shape, layer, spans)?
         {
-            buffers.reserve(&self.attention.shape, span.offset + span.rows.len())?;
-            return Ok(hive_kernels::layer(x, &whole, buffers, &self.attention.shape, span.offset)?);
+            return Ok(hive_kernels::layer(x, &whole, &self.attention.shape, &sessions)?);
         }
         let x = self.attention.forward(x, &self.attention_norm.forward(x)?, layer, spans)?;
         self.mlp.forward(&x, &self.mlp_norm.forward(&x)?)
     }
+}
+
+/// The sessions' parts of a batch for that kernel, with room made in their caches.
+fn rows_at_once<'a>(
+    shape: &AttentionShape,
+    layer: usize,
+    spans: &'a mut [Span],
+) -> Result<Option<Vec<SessionRows<'a>>>, ComputeError> {
+    let mut sessions = Vec::with_capacity(spans.len());
+    for Span { rows, offset, caches } in spans {
+        let LayerCache::Fast(cache) = &mut caches[layer] else { return Ok(None) };
+        cache.reserve(shape, *offset + rows.len())?;
+        sessions.push(SessionRows { cache, offset: *offset, tokens: rows.len() });
+    }
+    Ok(Some(sessions))
 }
 
 struct Head {
@@ -324,16 +337,17 @@ impl Stage {
 
     pub(crate) fn embed(&self, tokens: &[u32]) -> Result<Array, ComputeError> {
         match &self.embedding {
-            Some(embedding) => embedding.forward(tokens, self.arithmetic.activation),
+            Some(embedding) => embedding.forward(tokens, self.arithmetic),
             None => Err(ComputeError::Mlx("tokens came to a stage that does not embed".to_owned())),
         }
     }
 
     /// `[tokens, hidden] -> [tokens, hidden]`, caches extended.
     pub(crate) fn forward(&self, mut x: Array, spans: &mut [Span]) -> Result<Array, ComputeError> {
+        let builds = self.arithmetic.fast && x.dim(0) as usize > ROWS_AT_ONCE;
         for (index, layer) in self.layers.iter().enumerate() {
             x = layer.forward(&x, index, spans)?;
-            if self.arithmetic.fast && index % LAYERS_AHEAD == 0 {
+            if builds && index % LAYERS_AHEAD == 0 {
                 mlx_rs::transforms::async_eval([&x])?;
             }
         }
@@ -345,6 +359,13 @@ impl Stage {
         let Some(head) = &self.head else {
             return Err(ComputeError::Mlx("logits asked of a stage that does not sample".to_owned()));
         };
+        if rows.len() <= ROWS_AT_ONCE
+            && let Head { norm: Norm { weight, eps, fast: true }, output } = head
+            && let Some(matrix) = output.packed()
+            && matrix.rows().is_multiple_of(hive_kernels::LANES)
+        {
+            return Ok(hive_kernels::head(x, rows, weight, *eps, matrix)?);
+        }
         let picked: Vec<Array> = rows.iter().map(|&row| x.index((row as i32..row as i32 + 1, ..))).collect();
         let picked = if let [one] = picked.as_slice() { one.clone() } else { ops::concatenate(&picked, 0)? };
         Ok(head.output.forward(&head.norm.forward(&picked)?)?.as_dtype(mlx_rs::Dtype::Float32)?)

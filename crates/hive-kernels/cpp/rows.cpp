@@ -1,0 +1,131 @@
+// Rows split over threads. Rooms that are thread-local are the calling thread's, and grow to what it has needed most.
+#include "rows.h"
+
+#include <cstring>
+#include <vector>
+
+#include "threads.h"
+
+namespace hive {
+
+#if defined(HIVE_X86)
+extern const Kernels kernels_avx512;
+extern const Kernels kernels_avx2;
+#endif
+extern const Kernels kernels_baseline;
+
+namespace {
+const Kernels* forced = nullptr;
+
+const Kernels& best() {
+#if defined(HIVE_X86)
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+      __builtin_cpu_supports("avx512dq"))
+    return kernels_avx512;
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c")) return kernels_avx2;
+#endif
+  return kernels_baseline;
+}
+} // namespace
+
+const Kernels& kernels() {
+  static const Kernels& chosen = best();
+  return forced ? *forced : chosen;
+}
+
+namespace {
+
+// Blocks of rows per unit of work: large enough to keep the multiply-add units busy, small enough to share evenly.
+int blocks_per_unit(int blocks, int tokens) {
+  const int count = threads();
+  if (count == 1) return blocks;
+  int best = 4;
+  int best_time = 1 << 30;
+  for (int size : {8, 4, 2}) {
+    if (tokens > 8 && size > 4) continue;
+    const int units = (blocks + size - 1) / size;
+    const int time = (units + count - 1) / count * size;
+    if (time < best_time) {
+      best_time = time;
+      best = size;
+    }
+  }
+  return best;
+}
+
+// Rows per unit for work that goes token by token.
+constexpr int kTokensPerUnit = 16;
+
+} // namespace
+
+void multiply(const Matrix& m, const float* x, int tokens, const float* residual, float* y) {
+  const Kernels& k = kernels();
+  const int groups = m.columns / m.group;
+  static thread_local std::vector<float> sums;
+  static thread_local std::vector<float> scratch;
+  if (m.scales) {
+    sums.resize(static_cast<std::size_t>(tokens) * groups);
+    for (int t = 0; t < tokens; ++t)
+      k.group_sums(x + static_cast<std::size_t>(t) * m.columns, m.columns, m.group, sums.data() + static_cast<std::size_t>(t) * groups);
+  }
+  const std::size_t panel = panel_floats(m.columns);
+  if (tokens > 1) scratch.resize(panel * threads());
+  const int blocks = m.rows / kLanes;
+  const int size = blocks_per_unit(blocks, tokens);
+  const float* sum = sums.data();
+  float* room = scratch.data();
+  parallel_for((blocks + size - 1) / size, [&](int unit, int worker) {
+    const int first = unit * size;
+    const int count = first + size > blocks ? blocks - first : size;
+    k.matmul(m, x, sum, tokens, first, count, residual, y, room + panel * worker);
+  });
+}
+
+void normalize(const float* x, const float* weight, float eps, int width, int tokens, float* y) {
+  for (std::size_t t = 0; t < static_cast<std::size_t>(tokens); ++t) kernels().rms_norm(x + t * width, weight, eps, width, y + t * width);
+}
+
+void activate(const float* gate_up, int width, int tokens, float* y) {
+  parallel_for((tokens + kTokensPerUnit - 1) / kTokensPerUnit, [&](int unit, int) {
+    for (int t = unit * kTokensPerUnit; t < tokens && t < (unit + 1) * kTokensPerUnit; ++t)
+      kernels().swiglu(gate_up + static_cast<std::size_t>(t) * 2 * width, width, y + static_cast<std::size_t>(t) * width);
+  });
+}
+
+void attend(const AttentionShape& s, const Rope& rope, const float* qkv, float* keys, float* values, float* out) {
+  const Kernels& k = kernels();
+  static thread_local std::vector<float> q;
+  static thread_local std::vector<float> scores;
+  q.resize(static_cast<std::size_t>(s.tokens) * s.heads * s.head_dim);
+  scores.resize(static_cast<std::size_t>(s.capacity) * threads());
+  float* queries = q.data();
+  float* room = scores.data();
+  for (int t = 0; t < s.tokens; ++t) k.rope_and_store(s, rope, qkv, t, queries, keys, values);
+  // A few tokens of one head at a time: enough to share, and the head's keys stay in cache.
+  const int at_once = s.tokens < kTokensPerUnit ? 1 : kTokensPerUnit;
+  const int spans = (s.tokens + at_once - 1) / at_once;
+  parallel_for(spans * s.heads, [&](int unit, int worker) {
+    const int head = unit % s.heads;
+    const int first = unit / s.heads * at_once;
+    for (int t = first; t < s.tokens && t < first + at_once; ++t)
+      k.attend(s, queries, keys, values, t, head, room + static_cast<std::size_t>(s.capacity) * worker, out);
+  });
+}
+
+} // namespace hive
+
+extern "C" {
+
+const char* hive_kernels_name() { return hive::kernels().name; }
+
+// 0 if the processor has the set.
+int hive_force_kernels(const char* name) {
+#if defined(HIVE_X86)
+  if (!std::strcmp(name, "avx512") && __builtin_cpu_supports("avx512dq")) return hive::forced = &hive::kernels_avx512, 0;
+  if (!std::strcmp(name, "avx2") && __builtin_cpu_supports("avx2")) return hive::forced = &hive::kernels_avx2, 0;
+#endif
+  if (!std::strcmp(name, "baseline")) return hive::forced = &hive::kernels_baseline, 0;
+  return 1;
+}
+
+} // extern "C"

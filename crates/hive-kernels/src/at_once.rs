@@ -1,0 +1,105 @@
+//! A few tokens through a whole layer, or through the end of the model, computed when the function returns.
+//!
+//! Bit for bit what the single operations give, without building an operation for MLX and waking its thread for each.
+
+use mlx_rs::Array;
+
+use crate::{AttentionShape, KernelError, KvBuffers, LANES, PackedMatrix, check_attention, ffi, receive, require};
+
+/// What a layer is made of: norm, attention, norm, and a gated network, each onto what came before.
+#[derive(Debug, Clone, Copy)]
+pub struct LayerWeights<'a> {
+    /// Of the norm before attention, `[hidden]`.
+    pub attention_norm: &'a Array,
+    /// Queries, keys and values side by side.
+    pub qkv: &'a PackedMatrix,
+    /// Rotation periods, `[head_dim / 2]`.
+    pub periods: &'a Array,
+    /// Back to the hidden width.
+    pub output: &'a PackedMatrix,
+    /// Of the norm before the network, `[hidden]`.
+    pub mlp_norm: &'a Array,
+    /// Gate and up side by side.
+    pub gate_up: &'a PackedMatrix,
+    /// Back to the hidden width.
+    pub down: &'a PackedMatrix,
+    /// Of both norms.
+    pub eps: f32,
+}
+
+/// One session's part of the tokens.
+#[derive(Debug)]
+pub struct SessionRows<'a> {
+    /// Its cache, with room for them.
+    pub cache: &'a KvBuffers,
+    /// Position of the first.
+    pub offset: usize,
+    /// How many.
+    pub tokens: usize,
+}
+
+/// `x [n, hidden] -> [n, hidden]`: the sessions' tokens in a row, their caches extended.
+///
+/// # Errors
+/// Shapes that do not fit together.
+pub fn layer(
+    x: &Array,
+    weights: &LayerWeights<'_>,
+    shape: &AttentionShape,
+    sessions: &[SessionRows<'_>],
+) -> Result<Array, KernelError> {
+    let LayerWeights { attention_norm, qkv, periods, output, mlp_norm, gate_up, down, eps } = *weights;
+    require(x.ndim() == 2 && attention_norm.ndim() == 1, "layer: shape of x")?;
+    let (tokens, hidden) = (x.dim(0) as usize, x.dim(1) as usize);
+    let norms = attention_norm.size() == hidden && mlp_norm.size() == hidden;
+    require(norms, "layer: width of the norms")?;
+    let inner = gate_up.rows() / 2;
+    let fits = qkv.maps(hidden, shape.qkv_width())
+        && output.maps(shape.heads * shape.head_dim, hidden)
+        && gate_up.maps(hidden, 2 * inner)
+        && down.maps(inner, hidden)
+        && inner.is_multiple_of(LANES);
+    require(fits, "layer: shapes of the matrices")?;
+    require(sessions.iter().map(|session| session.tokens).sum::<usize>() == tokens, "layer: tokens of the sessions")?;
+    for session in sessions {
+        check_attention(session.cache, periods, shape, session.offset + session.tokens)?;
+    }
+    let layer = ffi::LayerHandles {
+        attention_norm: attention_norm.as_ptr(),
+        mlp_norm: mlp_norm.as_ptr(),
+        periods: periods.as_ptr(),
+        qkv: qkv.handles(),
+        output: output.handles(),
+        gate_up: gate_up.handles(),
+        down: down.handles(),
+        heads: shape.heads as i32,
+        kv_heads: shape.kv_heads as i32,
+        head_dim: shape.head_dim as i32,
+        scale: shape.scale,
+        rope_scale: shape.rope_scale,
+        eps,
+    };
+    let handles = |session: &SessionRows| {
+        let [keys, values] = session.cache.arrays().map(Array::as_ptr);
+        ffi::SessionHandles { keys, values, offset: session.offset as i32, tokens: session.tokens as i32 }
+    };
+    let sessions: Vec<_> = sessions.iter().map(handles).collect();
+    let (first, count) = (sessions.as_ptr(), sessions.len() as i32);
+    // SAFETY: valid handles that outlive the call; shapes checked above, types and contiguity in the C++.
+    receive(|out| unsafe { ffi::hive_layer(out, x.as_ptr(), &raw const layer, first, count) })
+}
+
+/// Norm and projection of some rows of `x [n, hidden]`: `[rows, matrix.rows()]`.
+///
+/// # Errors
+/// A row that `x` does not have; shapes that do not fit together.
+pub fn head(x: &Array, rows: &[usize], norm: &Array, eps: f32, matrix: &PackedMatrix) -> Result<Array, KernelError> {
+    require(x.ndim() == 2 && rows.iter().all(|&row| row < x.dim(0) as usize), "head: rows of x")?;
+    let hidden = x.dim(1) as usize;
+    require(norm.size() == hidden && matrix.maps(hidden, matrix.rows()), "head: widths differ")?;
+    let rows: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
+    let (first, count) = (rows.as_ptr(), rows.len() as i32);
+    let (x, norm, matrix) = (x.as_ptr(), norm.as_ptr(), matrix.handles());
+    // SAFETY: valid handles that outlive the call; shapes checked above, types and contiguity in the C++.
+    receive(|out| unsafe { ffi::hive_head(out, x, first, count, norm, eps, &raw const matrix) })
+}
