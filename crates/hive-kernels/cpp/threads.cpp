@@ -6,12 +6,18 @@
 #include <thread>
 #include <vector>
 
+#if defined(__linux__)
+#include <pthread.h>
+#include <sched.h>
+#include <unistd.h>
+#endif
+
 namespace hive {
 namespace {
 
-// A layer's operations follow each other within microseconds, so a thread looks for the next one this long before it
-// sleeps. Longer would take the core from a neighbouring stage while this one has nothing to do.
-constexpr auto kSpin = std::chrono::microseconds(40);
+// The work of a layer comes in pieces microseconds apart, and the next token follows in less than this where a single machine
+// computes it. So long a helper looks for more before it sleeps, and leaves the core to whoever else wants it.
+constexpr auto kSpin = std::chrono::microseconds(300);
 
 class Pool {
  public:
@@ -24,6 +30,7 @@ class Pool {
     generation_.notify_all();
     for (auto& helper : helpers_) helper.join();
     helpers_.clear();
+    callers_core_ = -1;
     stop_ = false;
     for (int worker = 1; worker < count; ++worker)
       helpers_.emplace_back([this, worker, seen = generation_.load()]() mutable { serve(worker, seen); });
@@ -34,6 +41,7 @@ class Pool {
       for (int unit = 0; unit < units; ++unit) body(unit, 0);
       return;
     }
+    keep_apart();
     body_ = &body;
     units_ = units;
     next_.store(0);
@@ -55,6 +63,21 @@ class Pool {
 #endif
   }
 
+  // Keeps the helpers off the caller's core. A scheduler tends to wake them just there, where they wait for the caller to
+  // sleep while another core idles.
+  void keep_apart() {
+#if defined(__linux__)
+    const int core = sched_getcpu();
+    if (core == callers_core_) return;
+    callers_core_ = core;
+    cpu_set_t others;
+    if (sched_getaffinity(getpid(), sizeof others, &others) != 0) return;
+    CPU_CLR(core, &others);
+    if (CPU_COUNT(&others) == 0) return;
+    for (auto& helper : helpers_) pthread_setaffinity_np(helper.native_handle(), sizeof others, &others);
+#endif
+  }
+
   void work(int worker) {
     for (int unit = next_.fetch_add(1); unit < units_; unit = next_.fetch_add(1)) (*body_)(unit, worker);
   }
@@ -62,7 +85,8 @@ class Pool {
   void serve(int worker, unsigned seen) {
     for (;;) {
       const auto until = std::chrono::steady_clock::now() + kSpin;
-      while (generation_.load(std::memory_order_acquire) == seen && std::chrono::steady_clock::now() < until) pause();
+      while (generation_.load(std::memory_order_acquire) == seen && std::chrono::steady_clock::now() < until)
+        std::this_thread::yield();
       generation_.wait(seen);
       seen = generation_.load();
       if (stop_) return;
@@ -73,6 +97,7 @@ class Pool {
   }
 
   std::vector<std::thread> helpers_;
+  int callers_core_ = -1;
   std::atomic<unsigned> generation_{0};
   std::atomic<int> next_{0};
   std::atomic<int> inside_{0};
