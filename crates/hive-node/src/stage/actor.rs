@@ -144,6 +144,7 @@ impl Actor {
             Question::Keep(_, session) => {
                 if let Some(open) = self.sessions.get_mut(&session) {
                     open.kept = true;
+                    self.worker.order(&ToWorker::Rest(SessionId(session)));
                 }
             }
             Question::Close(_, session) => self.close(session),

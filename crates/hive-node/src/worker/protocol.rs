@@ -77,6 +77,8 @@ pub enum ToWorker {
     Import(SessionId, SessionOptions, CarriedSession),
     /// Compute.
     Forward(Work),
+    /// The session's answer is done, and its cache stays for the conversation's next turn.
+    Rest(SessionId),
     /// Forget a session.
     Close(SessionId),
     /// Say how you are.

@@ -5,7 +5,7 @@
 //! and is not held back by a piece in its own batch. Alone, prompts are computed in the chunks they came in. Results do
 //! not depend on the cuts.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use hive_model::shard::Input;
@@ -32,7 +32,8 @@ pub(super) struct Schedule {
     tokens: VecDeque<Work>,
     /// Prompts, and whatever came behind them in their sessions.
     prompts: VecDeque<Work>,
-    latest_token: Option<(SessionId, Instant)>,
+    /// When each session last had a token; not those that have ended.
+    latest_tokens: BTreeMap<SessionId, Instant>,
     /// Whether the batch before this one was of tokens, so that it is a waiting prompt's turn.
     tokens_had_their_turn: bool,
     /// Time of a batch of tokens, in seconds; a running average that follows within a few values.
@@ -46,7 +47,7 @@ impl Default for Schedule {
         Self {
             tokens: VecDeque::new(),
             prompts: VecDeque::new(),
-            latest_token: None,
+            latest_tokens: BTreeMap::new(),
             tokens_had_their_turn: false,
             token_s: None,
             piece_rows: MIN_PIECE_ROWS as f64,
@@ -65,8 +66,9 @@ impl Schedule {
         }
     }
 
-    /// Forgets what a session still wanted.
+    /// Forgets what a session still wanted: its answer is done, or nobody wants it any more.
     pub(super) fn cancel(&mut self, session: SessionId) {
+        self.latest_tokens.remove(&session);
         self.tokens.retain(|work| work.session != session);
         self.prompts.retain(|work| work.session != session);
     }
@@ -77,9 +79,8 @@ impl Schedule {
 
     /// The next batch: at most one piece of work a session.
     pub(super) fn next(&mut self, now: Instant) -> Vec<Work> {
-        if let Some(token) = self.tokens.back() {
-            self.latest_token = Some((token.session, now));
-        }
+        self.latest_tokens.retain(|_, at| now.saturating_duration_since(*at) < IN_THE_MIDDLE);
+        self.latest_tokens.extend(self.tokens.iter().map(|token| (token.session, now)));
         let others_wait = self.prompts.iter().any(|prompt| self.others_wait(prompt, now));
         let prompts_turn = self.tokens.is_empty() || (self.tokens_had_their_turn && !self.prompts.is_empty());
         if others_wait
@@ -155,10 +156,10 @@ impl Schedule {
     /// Whether conversations other than this prompt's are in the middle of an answer.
     fn others_wait(&self, prompt: &Work, now: Instant) -> bool {
         let here = self.tokens.iter().any(|token| token.session != prompt.session);
-        let lately = self.latest_token.is_some_and(|(session, at)| {
-            session != prompt.session && now.saturating_duration_since(at) < IN_THE_MIDDLE
-        });
-        here || lately
+        let lately = |(session, at): (&SessionId, &Instant)| {
+            *session != prompt.session && now.saturating_duration_since(*at) < IN_THE_MIDDLE
+        };
+        here || self.latest_tokens.iter().any(lately)
     }
 }
 
@@ -220,6 +221,22 @@ mod tests {
         assert_eq!(shape(&rest), [(1, 12, 88)]);
         assert!(rest[0].sample);
         assert!(schedule.is_empty());
+    }
+
+    #[test]
+    fn a_prompt_is_not_held_back_by_an_answer_that_has_ended() {
+        let (mut schedule, now) = (Schedule::default(), Instant::now());
+        let both = |schedule: &mut Schedule| {
+            schedule.push(work(1, 50, 1));
+            schedule.push(work(2, 70, 1));
+            schedule.next(now);
+            schedule.cancel(SessionId(2));
+        };
+        both(&mut schedule);
+        schedule.push(work(3, 0, 100));
+        assert_eq!(shape(&schedule.next(now)), [(3, 0, 4)], "one of them is still in the middle");
+        schedule.cancel(SessionId(1));
+        assert_eq!(shape(&schedule.next(now)), [(3, 4, 96)]);
     }
 
     #[test]

@@ -141,6 +141,7 @@ impl Computer {
                 let imported = self.import(session, options, carried);
                 self.say(&FromWorker::Imported(session, imported))?;
             }
+            ToWorker::Rest(session) => self.schedule.cancel(session),
             ToWorker::Close(session) => {
                 self.schedule.cancel(session);
                 self.imports.remove(&session);
