@@ -331,6 +331,9 @@ pub(crate) struct BenchOptions {
     /// Length of the answer, in tokens
     #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
     pub(crate) tokens: u32,
+    /// In turn with it, the same split over this many nodes on this machine; tells how much slower or faster the split is
+    #[arg(long, value_name = "N")]
+    pub(crate) beside: Option<usize>,
     /// How often; the median counts
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) repeat: u32,

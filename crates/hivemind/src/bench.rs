@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use hive_node::{Event, LocalSwarm, Request, StageReport, Summary};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::arguments::BenchOptions;
+use crate::arguments::{BenchOptions, RunOptions};
 use crate::{Failure, output, swarm};
 
 /// One run, in numbers.
@@ -22,35 +22,62 @@ struct Run {
 }
 
 pub(crate) async fn run(options: BenchOptions) -> Result<(), Failure> {
-    let swarm = swarm::start(&options.run).await?;
-    let result = measure(&swarm, &options).await;
-    if let Ok(runs) = &result {
-        show(&swarm, &options, runs);
+    let mut swarms = vec![swarm::start(&options.run).await?];
+    if let Some(stages) = options.beside {
+        // A port that was asked for is taken by then.
+        match swarm::start(&RunOptions { stages: Some(stages), bind: None, ..options.run.clone() }).await {
+            Ok(swarm) => swarms.push(swarm),
+            Err(failure) => {
+                stop(swarms).await;
+                return Err(failure);
+            }
+        }
     }
-    swarm.stop().await;
+    let result = measure(&swarms, &options).await;
+    if let Ok(runs) = &result {
+        show(&swarms, &options, runs);
+    }
+    stop(swarms).await;
     result.map(|_| ())
 }
 
-async fn measure(swarm: &LocalSwarm, options: &BenchOptions) -> Result<Vec<Run>, Failure> {
+async fn stop(swarms: Vec<LocalSwarm>) {
+    for swarm in swarms {
+        swarm.stop().await;
+    }
+}
+
+/// The runs of each swarm. They take turns, since a machine is not as fast in one minute as in the next.
+async fn measure(swarms: &[LocalSwarm], options: &BenchOptions) -> Result<Vec<Vec<Run>>, Failure> {
     // Once to warm up: first use of the memory, the links and the kernels.
-    once(swarm, 16, 4).await?;
-    let mut runs = Vec::new();
-    for _ in 0..options.repeat {
-        swarm.ring().report().await.map_err(Failure::new)?;
-        let summary = once(swarm, options.prompt_tokens, options.tokens).await?;
-        let reports = swarm.ring().report().await.map_err(Failure::new)?;
-        let per_token = summary.decode_time.as_secs_f64() * 1e6 / f64::from(options.tokens - 1);
-        let computing_us: Vec<f64> = reports.iter().map(computing_us).collect();
-        runs.push(Run {
-            prefill_tokens_per_s: f64::from(options.prompt_tokens) / seconds(summary.time_to_first_token),
-            decode_tokens_per_s: summary.decode_tokens_per_s(),
-            ttft_ms: seconds(summary.time_to_first_token) * 1e3,
-            overhead_us: (per_token - computing_us.iter().sum::<f64>()).max(0.0),
-            computing_us,
-            reports,
-        });
+    for swarm in swarms {
+        once(swarm, 16, 4).await?;
+    }
+    let mut runs: Vec<Vec<Run>> = swarms.iter().map(|_| Vec::new()).collect();
+    for repeat in 0..options.repeat as usize {
+        for turn in 0..swarms.len() {
+            // Whoever comes second in one round comes first in the next.
+            let index = (repeat + turn) % swarms.len();
+            runs[index].push(one_run(&swarms[index], options).await?);
+        }
     }
     Ok(runs)
+}
+
+async fn one_run(swarm: &LocalSwarm, options: &BenchOptions) -> Result<Run, Failure> {
+    swarm.ring().report().await.map_err(Failure::new)?;
+    let summary = once(swarm, options.prompt_tokens, options.tokens).await?;
+    let reports = swarm.ring().report().await.map_err(Failure::new)?;
+    let per_token = summary.decode_time.as_secs_f64() * 1e6 / f64::from(options.tokens - 1);
+    let computing_us: Vec<f64> = reports.iter().map(computing_us).collect();
+    Ok(Run {
+        prefill_tokens_per_s: f64::from(options.prompt_tokens) / seconds(summary.time_to_first_token),
+        decode_tokens_per_s: summary.decode_tokens_per_s(),
+        ttft_ms: seconds(summary.time_to_first_token) * 1e3,
+        overhead_us: (per_token - computing_us.iter().sum::<f64>()).max(0.0),
+        computing_us,
+        reports,
+    })
 }
 
 /// A prompt of a set length, and an answer of a set length.
@@ -72,47 +99,72 @@ async fn once(swarm: &LocalSwarm, prompt_tokens: u32, tokens: u32) -> Result<Sum
     }
 }
 
-fn show(swarm: &LocalSwarm, options: &BenchOptions, runs: &[Run]) {
-    let reports = &runs[runs.len() - 1].reports;
-    let stages = swarm.ring().stages();
-    let prefill = median(runs, |run| run.prefill_tokens_per_s);
-    let decode = median(runs, |run| run.decode_tokens_per_s);
-    let ttft = median(runs, |run| run.ttft_ms);
-    let hop = median(runs, |run| run.overhead_us) / stages.len() as f64;
-    let link = reports.iter().filter_map(|report| report.link_round_trip_us).max();
+fn show(swarms: &[LocalSwarm], options: &BenchOptions, runs: &[Vec<Run>]) {
+    let ratio = |of: fn(&Run) -> f64| match runs {
+        [first, second] => Some(median(&first.iter().zip(second).collect::<Vec<_>>(), |(a, b)| of(b) / of(a))),
+        _ => None,
+    };
+    let prefill = ratio(|run| run.prefill_tokens_per_s);
+    let decode = ratio(|run| run.decode_tokens_per_s);
     if options.json {
-        let listed = swarm::stages_json(&stages);
-        let stage = |(index, report): (usize, &StageReport)| {
-            let mut stage = listed[index].clone();
-            stage["computing_us"] = json!(median(runs, |run| run.computing_us[index]));
-            stage["weight_bytes"] = json!(swarm.plan().stages[index].weight_bytes);
-            stage["peak_bytes"] = json!(report.peak_bytes);
-            stage["kv_bytes"] = json!(report.kv_bytes);
-            stage
-        };
-        let listed: Vec<_> = reports.iter().enumerate().map(stage).collect();
-        output::line(json!({
-            "model": swarm.ring().files().name(),
-            "device": stages[0].device,
-            "prompt_tokens": options.prompt_tokens,
-            "completion_tokens": options.tokens,
-            "prefill_tokens_per_s": prefill,
-            "decode_tokens_per_s": decode,
-            "ttft_ms": ttft,
-            "hop_us": hop,
-            "link_round_trip_us": link,
-            "stages": listed,
-        }));
+        let mut report = json(&swarms[0], options, &runs[0]);
+        if let ([_, swarm], [_, runs]) = (swarms, runs) {
+            report["beside"] = json(swarm, options, runs);
+            report["beside"]["prefill_ratio"] = json!(prefill);
+            report["beside"]["decode_ratio"] = json!(decode);
+        }
+        output::line(report);
         return;
     }
+    for (swarm, runs) in swarms.iter().zip(runs) {
+        show_one(swarm, options, runs);
+    }
+    if let (Some(prefill), Some(decode)) = (prefill, decode) {
+        let [stages, beside] = [0, 1].map(|index| swarms[index].ring().stages().len());
+        output::line(format_args!(
+            "beside   {decode:8.3} ×       the answer's speed on {beside} beside {stages}; the prompt's {prefill:.3} ×"
+        ));
+    }
+}
+
+fn json(swarm: &LocalSwarm, options: &BenchOptions, runs: &[Run]) -> Value {
+    let figures = Figures::of(swarm, runs);
+    let stages = swarm.ring().stages();
+    let listed = swarm::stages_json(&stages);
+    let stage = |(index, report): (usize, &StageReport)| {
+        let mut stage = listed[index].clone();
+        stage["computing_us"] = json!(median(runs, |run| run.computing_us[index]));
+        stage["weight_bytes"] = json!(swarm.plan().stages[index].weight_bytes);
+        stage["peak_bytes"] = json!(report.peak_bytes);
+        stage["kv_bytes"] = json!(report.kv_bytes);
+        stage
+    };
+    let listed: Vec<_> = runs[runs.len() - 1].reports.iter().enumerate().map(stage).collect();
+    json!({
+        "model": swarm.ring().files().name(),
+        "device": stages[0].device,
+        "prompt_tokens": options.prompt_tokens,
+        "completion_tokens": options.tokens,
+        "prefill_tokens_per_s": figures.prefill,
+        "decode_tokens_per_s": figures.decode,
+        "ttft_ms": figures.ttft_ms,
+        "hop_us": figures.hop_us,
+        "link_round_trip_us": figures.link_us,
+        "stages": listed,
+    })
+}
+
+fn show_one(swarm: &LocalSwarm, options: &BenchOptions, runs: &[Run]) {
+    let Figures { prefill, decode, ttft_ms, hop_us, link_us } = Figures::of(swarm, runs);
+    let stages = swarm.ring().stages();
     output::line(format_args!("{} on {}", swarm.ring().files().name(), stages[0].device));
-    output::line(format_args!("prompt   {prefill:8.1} tok/s   {ttft:.0} ms for {} tokens", options.prompt_tokens));
+    output::line(format_args!("prompt   {prefill:8.1} tok/s   {ttft_ms:.0} ms for {} tokens", options.prompt_tokens));
     output::line(format_args!("answer   {decode:8.1} tok/s"));
-    output::line(format_args!("hop      {hop:8.0} µs      per stage and token, outside of computing"));
-    if let Some(link) = link {
+    output::line(format_args!("hop      {hop_us:8.0} µs      per stage and token, outside of computing"));
+    if let Some(link) = link_us {
         output::line(format_args!("link     {link:8} µs      there and back"));
     }
-    for ((stage, report), planned) in stages.iter().zip(reports).zip(&swarm.plan().stages) {
+    for ((stage, report), planned) in stages.iter().zip(&runs[runs.len() - 1].reports).zip(&swarm.plan().stages) {
         let peak = report.peak_bytes.map_or("unknown".to_owned(), output::megabytes);
         output::line(format_args!(
             "memory   {} at most {peak} (weights {}, conversation {})",
@@ -120,6 +172,27 @@ fn show(swarm: &LocalSwarm, options: &BenchOptions, runs: &[Run]) {
             output::megabytes(planned.weight_bytes),
             output::megabytes(report.kv_bytes)
         ));
+    }
+}
+
+/// The medians over all runs.
+struct Figures {
+    prefill: f64,
+    decode: f64,
+    ttft_ms: f64,
+    hop_us: f64,
+    link_us: Option<u64>,
+}
+
+impl Figures {
+    fn of(swarm: &LocalSwarm, runs: &[Run]) -> Self {
+        Self {
+            prefill: median(runs, |run| run.prefill_tokens_per_s),
+            decode: median(runs, |run| run.decode_tokens_per_s),
+            ttft_ms: median(runs, |run| run.ttft_ms),
+            hop_us: median(runs, |run| run.overhead_us) / swarm.ring().stages().len() as f64,
+            link_us: runs[runs.len() - 1].reports.iter().filter_map(|report| report.link_round_trip_us).max(),
+        }
     }
 }
 
@@ -131,7 +204,7 @@ fn seconds(duration: Duration) -> f64 {
     duration.as_secs_f64().max(1e-9)
 }
 
-fn median(runs: &[Run], of: impl Fn(&Run) -> f64) -> f64 {
+fn median<T>(runs: &[T], of: impl Fn(&T) -> f64) -> f64 {
     let mut values: Vec<f64> = runs.iter().map(of).collect();
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
