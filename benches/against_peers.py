@@ -62,7 +62,16 @@ def hivemind(executable, gguf, threads, stages=1, compute="fast", prompt=len(PRO
     command = [executable, "bench", gguf, "--json", "--repeat", "1", "--threads", str(threads), "--stages", str(stages)]
     command += ["--compute", compute, "--prompt-tokens", str(prompt), "--tokens", str(answer)]
     result = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    return result["prefill_tokens_per_s"], result["decode_tokens_per_s"], result["hop_us"], result["link_round_trip_us"]
+    return result["prefill_tokens_per_s"], result["decode_tokens_per_s"]
+
+
+def beside(executable, gguf, threads, stages, others):
+    """How fast an answer is on `others` stages beside `stages`, in turn in one run, and that run's hop and round trip."""
+    command = [executable, "bench", gguf, "--json", "--repeat", "7", "--threads", str(threads), "--stages", str(stages)]
+    command += ["--beside", str(others), "--compute", "fast", "--prompt-tokens", "128", "--tokens", "128"]
+    result = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    split = result if stages == 2 else result["beside"]
+    return result["beside"]["decode_ratio"], split["hop_us"], split["link_round_trip_us"]
 
 
 def peer(name, argument, threads):
@@ -100,11 +109,14 @@ def main():
         print(f"plain / mlx-lm    {ratio('plain', 'mlx-lm', 0):10.2f} {ratio('plain', 'mlx-lm', 1):14.2f}")
         print(f"fast / mlx-lm     {ratio('fast', 'mlx-lm', 0):10.2f} {ratio('fast', 'mlx-lm', 1):14.2f}")
         print(f"fast / llama.cpp  {ratio('fast', 'llama.cpp', 0):10.2f} {ratio('fast', 'llama.cpp', 1):14.2f}")
-        # Paired round by round: what the machine does to one it does to the other.
-        pairs = [two[1] / one[1] for one, two in zip(rounds["fast"], rounds["fast, 2 stages"])]
-        print(f"2 stages / 1 stage, decode: {statistics.median(pairs):.3f} (rounds: {' '.join(f'{p:.2f}' for p in pairs)})")
-        hops = statistics.median(r[2] for r in rounds["fast, 2 stages"])
-        link = statistics.median(r[3] for r in rounds["fast, 2 stages"])
+        # Started in both orders: where a process comes to lie in memory makes it a few hundredths faster or slower.
+        splits, pairs = [], []
+        for round in range(2 * arguments.rounds):
+            split = beside(h, gguf, threads, *((1, 2) if round % 2 == 0 else (2, 1)))
+            splits.append(split)
+            pairs.append(split[0] if round % 2 == 0 else 1 / split[0])
+        print(f"2 stages / 1 stage, decode: {statistics.median(pairs):.3f} (runs: {' '.join(f'{p:.2f}' for p in pairs)})")
+        hops, link = statistics.median(s[1] for s in splits), statistics.median(s[2] for s in splits)
         print(f"a hop costs {hops:.0f} µs per stage and token; the link's round trip is {link:.0f} µs", flush=True)
 
 

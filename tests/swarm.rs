@@ -206,10 +206,17 @@ fn ctrl_c_in_a_pipe_stops_the_answer_and_keeps_what_came() {
 
 #[test]
 fn bench_reports_every_figure() {
-    let arguments = ["bench", "--stages", "2", "--prompt-tokens", "40", "--tokens", "8", "--repeat", "1", "--json"];
-    let (code, stdout, stderr) = run(&arguments, None);
+    let arguments =
+        ["--stages", "2", "--beside", "1", "--prompt-tokens", "40", "--tokens", "8", "--repeat", "2", "--json"];
+    let (code, stdout, stderr) = run(&[&["bench"], arguments.as_slice()].concat(), None);
     assert_eq!(code, 0, "{stderr}");
     let bench: Value = serde_json::from_str(&stdout).unwrap();
+    let beside = &bench["beside"];
+    assert_eq!((bench["stages"].as_array().unwrap().len(), beside["stages"].as_array().unwrap().len()), (2, 1));
+    assert!(
+        beside["decode_ratio"].as_f64().unwrap() > 0.0 && beside["prefill_ratio"].as_f64().unwrap() > 0.0,
+        "{beside}"
+    );
     for key in ["prefill_tokens_per_s", "decode_tokens_per_s", "ttft_ms", "hop_us", "link_round_trip_us"] {
         assert!(bench[key].as_f64().unwrap() > 0.0, "{key}: {bench}");
     }

@@ -1,4 +1,4 @@
-// A few threads that wait for work. Calls come from one thread at a time, MLX's.
+// A few threads that wait for work. Calls come from MLX's thread and from those that compute at once; one goes at a time.
 #pragma once
 #include <functional>
 

@@ -1,4 +1,5 @@
-//! Fast CPU kernels for quantized models, as MLX extension primitives over `mlx-rs` arrays.
+//! Fast CPU kernels for quantized models over `mlx-rs` arrays: as MLX extension primitives, and, for a few tokens, as calls that
+//! compute a whole layer before they return.
 //!
 //! MLX's own CPU kernels are plain loops; these use the processor's vectors (AVX-512, AVX2 or NEON, chosen at run time)
 //! and several threads. What holds: **an output row depends on its own input row only, in one fixed order of
