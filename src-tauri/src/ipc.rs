@@ -189,9 +189,8 @@ pub(crate) async fn plan(shell: State<'_, Shell>, model: Option<String>) -> Resu
     let wish = model.as_deref().map_or_else(Wish::default, Wish::named);
     let layout = shell.node.lay_out(&wish).map_err(Problem::of("no_plan"))?;
     let stage = |stage: &hive_node::PlannedStage| {
-        let gigabytes = stage.weight_bytes.saturating_add(stage.kv_bytes) as f64 / 1e9;
-        let name = &layout.placements[stage.machine].name;
-        format!("{name}: layers {} to {}, {gigabytes:.1} GB", stage.layers.start + 1, stage.layers.end)
+        let bytes = stage.weight_bytes.saturating_add(stage.kv_bytes);
+        hive_view::placed(&layout.placements[stage.machine].name, &stage.layers, bytes)
     };
     Ok(PlanView {
         stages: layout.plan.stages.iter().map(stage).collect(),

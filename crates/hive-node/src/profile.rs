@@ -21,6 +21,8 @@ pub struct Profile {
     pub threads: usize,
     /// Installed memory, in bytes.
     pub memory_bytes: u64,
+    /// What its owner's programs and the system use of that, in bytes.
+    pub taken_bytes: u64,
     /// What it offers the swarm at this moment, in bytes.
     pub offered_bytes: u64,
     /// Whether it computes for others now.

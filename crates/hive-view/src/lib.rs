@@ -1,9 +1,11 @@
 //! What a person is shown of a node, as values: everything in the windows, and the tray's menu. Pure, and free of any toolkit.
 
 mod menu;
+mod placed;
 mod snapshot;
 mod update;
 
 pub use menu::{Choice, Entry, choice, menu};
+pub use placed::placed;
 pub use snapshot::{Request, Snapshot, State, snapshot};
 pub use update::{Next, Update};

@@ -171,7 +171,7 @@ mod tests {
             share: true,
             paused: false,
             line: "Sharing · no other machine yet".to_owned(),
-            memory: Memory { total: 0.0, offered: 0.0, held: 0.0, cap: None, recommended: 0.0 },
+            memory: Memory { total: 0.0, taken: 0.0, offered: 0.0, held: 0.0, cap: None, recommended: 0.0 },
             pool_bytes: 0.0,
             machines: Vec::new(),
             requests: Vec::new(),

@@ -82,6 +82,9 @@ pub struct Memory {
     /// Installed.
     #[specta(type = i32)]
     pub total: f64,
+    /// In use by everything else.
+    #[specta(type = i32)]
+    pub taken: f64,
     /// Given at most now.
     #[specta(type = i32)]
     pub offered: f64,
@@ -214,6 +217,7 @@ pub fn snapshot(status: &Status) -> Snapshot {
         line: line(profile, together),
         memory: Memory {
             total: profile.memory_bytes as f64,
+            taken: profile.taken_bytes as f64,
             offered: profile.offered_bytes as f64,
             held: profile.held_bytes as f64,
             cap: profile.cap_bytes.map(|bytes| bytes as f64),

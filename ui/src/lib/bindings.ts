@@ -185,6 +185,8 @@ export type Machine = {
 export type Memory = {
 	/**  Installed. */
 	total: number,
+	/**  In use by everything else. */
+	taken: number,
 	/**  Given at most now. */
 	offered: number,
 	/**  Taken by the layers held here. */

@@ -33,7 +33,7 @@ const shown: Snapshot = {
   share: true,
   paused: false,
   line: "Sharing · 2 machines",
-  memory: { total: 24e9, offered: 12e9, held: 4e9, cap: 16e9, recommended: 18e9 },
+  memory: { total: 24e9, taken: 5e9, offered: 12e9, held: 4e9, cap: 16e9, recommended: 18e9 },
   pool_bytes: 28e9,
   machines: [
     machine({ own: true, layers: [0, 18] }),
@@ -152,6 +152,14 @@ describe("the popover", () => {
     await fireEvent.keyDown(window, { key: "Escape" });
     expect(asked).toContainEqual(["share", { on: false }]);
     expect(asked.map(([command]) => command)).toContain("hide");
+  });
+
+  it("divides this machine's memory into the model, what is given, what is free, and the rest", () => {
+    render(Popover, { shown });
+    const parts = [...document.querySelectorAll<HTMLElement>(".track span")];
+    // Of 24 GB: 4 for the model, 12 more given, 5 used by the system; 3 are free.
+    expect(parts.map((part) => parseFloat(part.style.width))).toEqual([16.67, 50, 20.83]);
+    expect(document.querySelector(".key")?.textContent).toContain("system 5.0 GB");
   });
 
   it("gives what the slider says, and everything at its end", async () => {

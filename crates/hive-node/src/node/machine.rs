@@ -156,6 +156,10 @@ impl Node {
             if profile.offered_bytes.abs_diff(offer) > OFFER_STEP_BYTES.min(offer / OFFER_PART) {
                 profile.offered_bytes = offer;
             }
+            let taken = memory_bytes.saturating_sub(free_bytes).saturating_sub(held_bytes);
+            if profile.taken_bytes.abs_diff(taken) > OFFER_STEP_BYTES {
+                profile.taken_bytes = taken;
+            }
             profile.cap_bytes = memory_cap;
             profile.held_bytes = held_bytes;
             profile.over_cap = memory_cap.is_some_and(|cap| held_bytes > cap);
