@@ -4,7 +4,7 @@ import { Channel } from "@tauri-apps/api/core";
 
 import { type Conversation, type Entry, type News, type Said, commands } from "./bindings";
 import { call, why } from "./call";
-import { speed, title, together, words } from "./words";
+import { title, words } from "./words";
 
 /** A draft is kept when its writer pauses. */
 const DRAFT_PAUSE_MS = 400;
@@ -201,10 +201,10 @@ class Chats {
         answer.text += news.text;
         answer.tokens = news.tokens;
         answer.complete = !news.cut;
-        answer.note = `${speed(news.tokens_per_s)} · ${together(news.machines)} · ${news.first_s.toFixed(1)} s to first word`;
+        answer.note = words.answeredBy(news.tokens_per_s, news.machines, news.first_s);
         break;
       case "failed":
-        this.problem = `The answer broke off: ${news.why}. Nothing that came is lost; Continue goes on from here.`;
+        this.problem = words.brokeOff(news.why);
         break;
     }
   }
