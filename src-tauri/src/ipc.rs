@@ -1,14 +1,13 @@
 //! What the windows can ask for. Every command is a line or two: the node does the work.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use hive_mind::conversations::{Conversation, Entry};
 use hive_node::serving::Wish;
 use hive_node::settings::Settings;
 use hive_node::{INVITE_VALID_FOR, ModelOnDisk, Ticket};
-use hive_view::Snapshot;
-use serde::{Deserialize, Serialize};
+use hive_view::{Preferences, Snapshot};
+use serde::Serialize;
 use specta::Type;
 use tauri::ipc::Channel;
 use tauri::{AppHandle, Manager, State, WebviewWindow};
@@ -255,80 +254,6 @@ pub(crate) async fn export_conversation(app: AppHandle, shell: State<'_, Shell>,
     Ok(written.display().to_string())
 }
 
-/// What the owner has set; what is empty is as usual.
-#[allow(clippy::struct_excessive_bools, reason = "they are switches on a page, each of its own")]
-#[derive(Debug, Clone, Serialize, Deserialize, Type)]
-pub(crate) struct Preferences {
-    /// The name other machines show.
-    name: Option<String>,
-    /// The most memory ever given, like "8GiB".
-    memory: Option<String>,
-    /// Share only while on mains power.
-    only_on_power: bool,
-    /// Share only when nobody has touched the machine for so many minutes.
-    only_when_idle_minutes: Option<u32>,
-    /// The most that is sent to other machines, in megabits per second.
-    bandwidth_mbit_per_s: Option<u32>,
-    /// Whether everything stays on the local network.
-    lan_only: bool,
-    /// `none`, `public`, or the URL of a relay of one's own.
-    relay: Option<String>,
-    /// Where programs on this machine reach it.
-    api: Option<String>,
-    /// Where other machines reach it.
-    bind: Option<String>,
-    /// Whether a machine that wants to join is told of.
-    notify: bool,
-    /// Whether the app opens when its owner logs in.
-    open_at_login: bool,
-}
-
-impl Preferences {
-    fn of(settings: Settings, open_at_login: bool) -> Self {
-        let text = |address: Option<SocketAddr>| address.map(|address| address.to_string());
-        let small = |number: Option<u64>| number.map(|number| u32::try_from(number).unwrap_or(u32::MAX));
-        Self {
-            name: settings.name,
-            memory: settings.memory,
-            only_on_power: settings.only_on_power.unwrap_or(false),
-            only_when_idle_minutes: small(settings.only_when_idle_minutes),
-            bandwidth_mbit_per_s: small(settings.bandwidth_mbit_per_s),
-            lan_only: settings.lan_only.unwrap_or(false),
-            relay: settings.relay,
-            api: text(settings.api),
-            bind: text(settings.bind),
-            notify: settings.notify.unwrap_or(false),
-            open_at_login,
-        }
-    }
-
-    /// The settings that follow from these, where they were `before`.
-    fn over(self, before: &Settings) -> Result<Settings> {
-        let given = |text: Option<String>| text.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
-        let address = |text: Option<String>| -> Result<Option<SocketAddr>> {
-            let no_address =
-                |text| Problem::new("settings", format!("\"{text}\" is no address; write it like 127.0.0.1:4483"));
-            given(text).map(|text| text.parse().map_err(|_| no_address(text))).transpose()
-        };
-        let settings = Settings {
-            name: given(self.name),
-            memory: given(self.memory),
-            only_on_power: Some(self.only_on_power),
-            only_when_idle_minutes: self.only_when_idle_minutes.map(u64::from),
-            bandwidth_mbit_per_s: self.bandwidth_mbit_per_s.filter(|rate| *rate > 0).map(u64::from),
-            lan_only: Some(self.lan_only),
-            relay: given(self.relay),
-            api: address(self.api)?,
-            bind: address(self.bind)?,
-            share: before.share,
-            // As long as it is off, its owner may still be asked when it is first useful.
-            notify: if self.notify { Some(true) } else { before.notify.map(|_| false) },
-        };
-        settings.check().map_err(Problem::of("settings"))?;
-        Ok(settings)
-    }
-}
-
 /// What the owner has set.
 #[tauri::command]
 #[specta::specta]
@@ -343,9 +268,8 @@ pub(crate) async fn preferences(app: AppHandle, shell: State<'_, Shell>) -> Resu
 pub(crate) async fn prefer(app: AppHandle, shell: State<'_, Shell>, wanted: Preferences) -> Result<bool> {
     let before = Settings::read(&shell.folder)?;
     let open_at_login = wanted.open_at_login;
-    let settings = wanted.over(&before)?;
-    settings.write(&shell.folder)?;
-    shell.show_notify(settings.notify);
+    let settings = wanted.over(&before).map_err(Problem::of("settings"))?;
+    shell.set(&settings)?;
     let launch = app.autolaunch();
     let switched = if open_at_login { launch.enable() } else { launch.disable() };
     match switched {
@@ -359,7 +283,7 @@ pub(crate) async fn prefer(app: AppHandle, shell: State<'_, Shell>, wanted: Pref
 #[tauri::command]
 #[specta::specta]
 pub(crate) async fn notify(shell: State<'_, Shell>, wanted: bool) -> Result<()> {
-    shell.want_notifications(wanted)
+    shell.set(&Settings { notify: Some(wanted), ..Settings::read(&shell.folder)? })
 }
 
 /// Takes an update one step on: looks for it, fetches it, or restarts into it.

@@ -34,8 +34,8 @@ pub(crate) struct Shell {
     pub(crate) folder: PathBuf,
     shown: watch::Sender<Snapshot>,
     update: watch::Sender<Update>,
-    /// Whether the owner wants notifications; nothing until they have been asked.
-    notify: watch::Sender<Option<bool>>,
+    /// What the owner has set, of which some is shown.
+    settings: watch::Sender<Settings>,
     /// Answers under way, by the name that the window gave them; dropping an end stops the answer.
     answers: Mutex<HashMap<String, oneshot::Sender<()>>>,
     /// Programs on this machine talk to the same node.
@@ -48,7 +48,7 @@ impl Shell {
         let data = DataFolder::open(folder)?;
         let settings = Settings::read(folder)?;
         let first = settings.share.is_none() && !folder.join(hive_node::sharing::FILE).exists();
-        let wants_notifications = settings.notify;
+        let kept = settings.clone();
         let api_address = settings.api.unwrap_or(hive_api::DEFAULT_ADDRESS);
         let node = Node::start(settings.options(data).map_err(Problem::of("settings"))?)
             .await
@@ -60,10 +60,11 @@ impl Shell {
             // Nothing is given away before its owner says so.
             node.share(false)?;
         }
-        let shown = watch::channel(Snapshot { notify: wants_notifications, ..snapshot(&node.status()) }).0;
-        let notify = watch::channel(wants_notifications).0;
-        let (folder, answers, update) = (folder.to_owned(), Mutex::default(), watch::channel(Update::default()).0);
-        Ok(Self { node, conversations, folder, shown, update, notify, answers, _api: api })
+        let update = Update::default();
+        let shown = watch::channel(snapshot(&node.status(), &kept, update.clone())).0;
+        let (settings, update) = (watch::channel(kept).0, watch::channel(update).0);
+        let (folder, answers) = (folder.to_owned(), Mutex::default());
+        Ok(Self { node, conversations, folder, shown, update, settings, answers, _api: api })
     }
 
     /// What is shown, and every change of it.
@@ -75,13 +76,13 @@ impl Shell {
     pub(crate) async fn follow(&self, app: AppHandle, mut tray: Tray) {
         let mut changes = self.node.changes();
         changes.mark_changed();
-        let (mut update, mut notify) = (self.update.subscribe(), self.notify.subscribe());
+        let (mut update, mut settings) = (self.update.subscribe(), self.settings.subscribe());
         loop {
             let busy = self.shown.borrow().state == State::Busy || !self.answers().is_empty();
             tokio::select! {
                 changed = changes.changed() => if changed.is_err() { return },
                 _ = update.changed() => {}
-                _ = notify.changed() => {}
+                _ = settings.changed() => {}
                 () = tokio::time::sleep(TICK), if busy => {}
             }
             tokio::time::sleep(PAUSE).await;
@@ -103,8 +104,7 @@ impl Shell {
     }
 
     fn now(&self) -> Snapshot {
-        let (update, notify) = (self.update.borrow().clone(), *self.notify.borrow());
-        Snapshot { update, notify, ..snapshot(&self.node.status()) }
+        snapshot(&self.node.status(), &self.settings.borrow(), self.update.borrow().clone())
     }
 
     /// Says how far an update has come.
@@ -112,17 +112,11 @@ impl Shell {
         self.update.send_replace(update);
     }
 
-    /// Remembers whether the owner wants notifications.
-    pub(crate) fn want_notifications(&self, wanted: bool) -> Result<(), Problem> {
-        let settings = Settings { notify: Some(wanted), ..Settings::read(&self.folder)? };
+    /// Writes what the owner has set, and goes by it from now on.
+    pub(crate) fn set(&self, settings: &Settings) -> Result<(), Problem> {
         settings.write(&self.folder)?;
-        self.show_notify(settings.notify);
+        self.settings.send_replace(settings.clone());
         Ok(())
-    }
-
-    /// Goes by what its owner wants of notifications from now on.
-    pub(crate) fn show_notify(&self, wanted: Option<bool>) {
-        self.notify.send_replace(wanted);
     }
 
     /// Does what was chosen in the tray's menu.

@@ -178,6 +178,14 @@ impl App {
         let _ = press.env("DISPLAY", &self.desktop.display).stderr(Stdio::null()).status();
     }
 
+    /// Clicks where the popover has nothing, and then gives the keys to no window, as when its owner turns to something else.
+    pub(crate) fn look_away(&self) {
+        self.press("shift");
+        let mut away = Command::new("xdotool");
+        away.args(["search", "--maxdepth", "0", "", "windowfocus"]);
+        let _ = away.env("DISPLAY", &self.desktop.display).stderr(Stdio::null()).status();
+    }
+
     /// Clicks the button of this text or name.
     #[track_caller]
     pub(crate) fn click(&self, name: &str) {

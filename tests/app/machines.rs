@@ -48,6 +48,17 @@ fn a_notification_tells_of_a_request_and_leads_to_the_popover() {
         app.press("Escape");
         app.windows_seen() == 0
     });
+    // Shown once more, it goes when its owner turns to something else.
+    assert!(hivemind(&studio, &["deny", "Attic"]).stdout(Stdio::null()).status().unwrap().success());
+    attic.run(&["deny", &who]);
+    attic.join(&studio);
+    patiently("the next notification", || notices.shown().len() == 2);
+    notices.click();
+    patiently("the popover", || app.windows_seen() == 1);
+    patiently("looking away closes it", || {
+        app.look_away();
+        app.windows_seen() == 0
+    });
     app.quit();
 }
 
@@ -59,6 +70,17 @@ fn the_tray_the_window_and_the_command_line_have_one_switch() {
     let tray = app.tray();
     tray.click("Settings…");
     let on = "return document.querySelector('[role=switch]')?.getAttribute('aria-checked') === 'true'";
+    // The owner's colour is seen at once, and kept.
+    let blue = "const choice = document.querySelector('input[name=accent][value=blue]');
+        choice?.click();
+        const honey = getComputedStyle(document.documentElement).getPropertyValue('--honey');
+        return choice !== null && honey.trim() === '#1f6feb'";
+    patiently("blue", || app.script(blue) == true);
+    app.click("Save");
+    patiently("it is kept", || {
+        std::fs::read_to_string(home.path().join("config.toml")).unwrap().contains("accent = \"blue\"")
+    });
+    app.picture("settings-blue");
     // Nothing is shared before its owner says so.
     patiently("off everywhere", || app.script(on) == false && tray.is_on("Share Compute") == Some(false));
     assert_eq!(app.status()["profile"]["not_sharing"], "sharing is switched off");

@@ -1,8 +1,18 @@
 import { describe, expect, it } from "vitest";
 
+import { words } from "./lib/words";
 import css from "./tokens.css?raw";
 
+const accents = Object.keys(words.accents);
+
 const [light = "", dark = ""] = css.split("@media (prefers-color-scheme: dark)");
+
+/** What an accent sets, in a look. */
+function accent(name: string, look: string): string {
+  const found = new RegExp(`\\[data-accent="${name}"\\] {([^}]*)}`).exec(look);
+  if (!found?.[1]) throw new Error(`no accent ${name}`);
+  return found[1];
+}
 
 function colour(name: string, look: string): string {
   const found = new RegExp(`--${name}: (#[0-9a-f]{6})`).exec(look) ?? new RegExp(`--${name}: (#[0-9a-f]{6})`).exec(light);
@@ -28,13 +38,9 @@ describe.each([
   it.each([
     ...["paper", "paper-2", "paper-3"].flatMap((ground) => ["ink", "ink-2"].map((ink) => [ink, ground])),
     ["ink-3", "paper"],
-    ["honey-text", "paper"],
-    ["honey-text", "paper-3"],
     ["good", "paper"],
     ["warn", "paper"],
     ["bad", "paper"],
-    ["ink-2", "honey-soft"],
-    ["on-honey", "honey"],
     ...["code-word", "code-text", "code-name"].map((ink) => [ink, "paper"]),
   ])("%s can be read on %s", (ink, ground) => {
     expect(contrast(colour(ink!, look), colour(ground!, look))).toBeGreaterThanOrEqual(4.5);
@@ -43,4 +49,26 @@ describe.each([
   it("the edges of what can be used are seen", () => {
     expect(contrast(colour("edge", look), colour("paper", look))).toBeGreaterThanOrEqual(3);
   });
+
+  describe.each(accents)("with %s", (name) => {
+    it.each([
+      ["honey-text", "paper"],
+      ["honey-text", "paper-3"],
+      ["ink-2", "honey-soft"],
+      ["on-honey", "honey"],
+    ])("%s can be read on %s", (ink, ground) => {
+      const of = (token: string) => colour(token, token.includes("honey") ? accent(name, look) : look);
+      expect(contrast(of(ink!), of(ground!))).toBeGreaterThanOrEqual(4.5);
+    });
+
+    it("what is filled stands out from the paper", () => {
+      expect(contrast(colour("honey", accent(name, look)), colour("paper", look))).toBeGreaterThanOrEqual(name === "honey" ? 2.3 : 3);
+    });
+  });
+});
+
+const others = import.meta.glob(["./app.css", "./**/*.svelte"], { query: "?raw", import: "default", eager: true });
+
+it.each(Object.entries(others))("%s has no colours of its own", (_, text) => {
+  expect(String(text)).not.toMatch(/[\s(]#[0-9a-f]{3,8}\b|rgb\(|hsl\(/i);
 });

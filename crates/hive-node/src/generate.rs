@@ -128,6 +128,13 @@ pub enum Event {
     Failed(String),
 }
 
+/// A number as people write it: 12,030.
+fn grouped(number: usize) -> String {
+    let digits = number.to_string();
+    let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy).collect();
+    groups.join(",")
+}
+
 /// Why a request was not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum GenerateError {
@@ -141,7 +148,11 @@ pub enum GenerateError {
     #[error(transparent)]
     Prompt(#[from] TemplateError),
     /// The conversation is longer than the model can read.
-    #[error("the conversation has {tokens} tokens, but the model reads at most {limit}; shorten it or begin a new one")]
+    #[error(
+        "the conversation has {} tokens, but the model reads at most {}; shorten it or begin a new one",
+        grouped(*tokens),
+        grouped(*limit)
+    )]
     TooLong {
         /// Its tokens.
         tokens: usize,
@@ -150,8 +161,10 @@ pub enum GenerateError {
     },
     /// Longer than the machines have memory for.
     #[error(
-        "the conversation and its answer take {tokens} tokens, but the machines have memory for {room}; ask for a shorter \
-         answer, or let more machines share"
+        "the conversation and its answer take {} tokens, but the machines have memory for {}; ask for a shorter answer, or let \
+         more machines share",
+        grouped(*tokens),
+        grouped(*room)
     )]
     NoRoom {
         /// Its tokens, with those of the answer.
@@ -270,5 +283,18 @@ impl Ring {
             return Err(GenerateError::Said("it had come to its end".to_owned()));
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_numbers_are_grouped() {
+        assert_eq!(
+            [0, 12, 999, 1000, 12_030, 1_234_567].map(grouped),
+            ["0", "12", "999", "1,000", "12,030", "1,234,567"]
+        );
     }
 }

@@ -32,12 +32,30 @@ pub struct Settings {
     pub lan_only: Option<bool>,
     /// Whether the app shows a notification when a machine wants to join; nobody has been asked where it is missing.
     pub notify: Option<bool>,
+    /// The colour of the app's switches, buttons and lights.
+    pub accent: Option<Accent>,
     /// Where the API listens; a loopback address.
     pub api: Option<SocketAddr>,
     /// Where other machines reach this one.
     pub bind: Option<SocketAddr>,
     /// `none`, `public`, or the URL of a relay of one's own.
     pub relay: Option<String>,
+}
+
+/// An accent colour; each is shown in a light and a dark shade that can be read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "specta", derive(specta::Type))]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "they are colours")]
+pub enum Accent {
+    #[default]
+    Honey,
+    Blue,
+    Purple,
+    Pink,
+    Red,
+    Green,
+    Graphite,
 }
 
 const FILE: &str = "config.toml";
@@ -51,6 +69,9 @@ pub enum SettingError {
     /// An address that others could reach.
     #[error("the API listens on this machine only; {0} can be reached by others, say 127.0.0.1")]
     Api(SocketAddr),
+    /// No address.
+    #[error("\"{0}\" is no address; write it like 127.0.0.1:4483")]
+    Address(String),
     /// No relay.
     #[error("\"{0}\" is no relay; say none, public, or the URL of your own")]
     Relay(String),
@@ -178,6 +199,9 @@ mod tests {
         std::fs::write(folder.path().join(FILE), "shaer = false\n").unwrap();
         let message = Settings::read(folder.path()).unwrap_err().to_string();
         assert!(message.contains("config.toml") && message.contains("shaer"), "{message}");
+        std::fs::write(folder.path().join(FILE), "accent = \"honeydew\"\n").unwrap();
+        let message = Settings::read(folder.path()).unwrap_err().to_string();
+        assert!(message.contains("honeydew") && message.contains("graphite"), "{message}");
     }
 
     #[test]

@@ -2,10 +2,12 @@
 
 mod menu;
 mod placed;
+mod preferences;
 mod snapshot;
 mod update;
 
 pub use menu::{Choice, Entry, choice, menu};
 pub use placed::placed;
+pub use preferences::Preferences;
 pub use snapshot::{Request, Snapshot, State, snapshot};
 pub use update::{Next, Update};

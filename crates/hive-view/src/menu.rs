@@ -162,6 +162,7 @@ mod tests {
     use super::*;
     use crate::snapshot::{Memory, State};
     use crate::update::Update;
+    use hive_node::settings::Accent;
 
     fn shown() -> Snapshot {
         Snapshot {
@@ -182,6 +183,7 @@ mod tests {
             discovery: None,
             update: Update::default(),
             notify: None,
+            accent: Accent::default(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! What the app shows, made from what the node says. Pure: the tray, the popover and the windows all show this.
 
 use hive_node::serving::StageView;
+use hive_node::settings::{Accent, Settings};
 use hive_node::{Link, LinkKind, PeerState, PeerView, Profile, Status};
 use serde::Serialize;
 use specta::Type;
@@ -63,6 +64,8 @@ pub struct Snapshot {
     pub update: Update,
     /// Whether the owner wants notifications; nothing until they have been asked.
     pub notify: Option<bool>,
+    /// The colour of switches, buttons and lights.
+    pub accent: Accent,
 }
 
 /// A model on its way into memory.
@@ -196,8 +199,8 @@ pub struct Stage {
     pub layers: [u32; 2],
 }
 
-/// What the app shows of a status.
-pub fn snapshot(status: &Status) -> Snapshot {
+/// What the app shows of a status, of what its owner has set, and of an update.
+pub fn snapshot(status: &Status, settings: &Settings, update: Update) -> Snapshot {
     let profile = &status.profile;
     let stages = status.model.as_ref().map_or(&[][..], |model| &model.stages);
     let copies = status.model.as_ref().map_or(&[][..], |model| &model.copies);
@@ -245,8 +248,9 @@ pub fn snapshot(status: &Status) -> Snapshot {
         }),
         answered_tokens: status.answered_tokens as f64,
         discovery: Some(status.discovery.clone()).filter(|discovery| discovery != "on" && discovery != "off"),
-        update: Update::default(),
-        notify: None,
+        update,
+        notify: settings.notify,
+        accent: settings.accent.unwrap_or_default(),
     }
 }
 
@@ -394,6 +398,10 @@ mod tests {
         }
     }
 
+    fn seen(status: &Status) -> Snapshot {
+        snapshot(status, &Settings::default(), Update::default())
+    }
+
     fn peer(state: PeerState) -> PeerView {
         PeerView {
             id: "other".to_owned(),
@@ -410,7 +418,7 @@ mod tests {
 
     #[test]
     fn machines_that_are_in_show_what_they_hold_and_the_pool_is_what_those_here_give() {
-        let here = snapshot(&status(profile(), vec![peer(PeerState::Approved)]));
+        let here = seen(&status(profile(), vec![peer(PeerState::Approved)]));
         assert_eq!(here.machines.len(), 2);
         assert_eq!(
             (here.machines[0].own, here.machines[0].layers, here.machines[0].copies),
@@ -419,7 +427,7 @@ mod tests {
         assert_eq!((here.machines[1].here, here.machines[1].layers), (true, Some([20, 30])));
         assert_eq!((here.pool_bytes, here.line.as_str(), here.state), (15.0, "Sharing · 2 machines", State::Sharing));
         let away = PeerState::Unreachable { why: "it does not answer".to_owned(), since: 1 };
-        let alone = snapshot(&status(profile(), vec![peer(away)]));
+        let alone = seen(&status(profile(), vec![peer(away)]));
         assert_eq!((alone.pool_bytes, alone.machines[1].here), (10.0, false));
         assert_eq!(alone.machines[1].why.as_deref(), Some("it does not answer"));
     }
@@ -427,18 +435,18 @@ mod tests {
     #[test]
     fn whoever_waits_comes_first_and_a_pause_is_not_off() {
         let pending = PeerState::Pending { code: "482 915".to_owned(), asked_by_them: true, approved_here: false };
-        let asked = snapshot(&status(profile(), vec![peer(pending)]));
+        let asked = seen(&status(profile(), vec![peer(pending)]));
         assert_eq!(
             (asked.state, asked.requests[0].code.as_str(), asked.machines.len()),
             (State::Attention, "482 915", 1)
         );
         let kept_from = |why: &str| Profile { sharing: false, not_sharing: Some(why.to_owned()), ..profile() };
-        let paused = snapshot(&status(kept_from("paused: on battery"), Vec::new()));
+        let paused = seen(&status(kept_from("paused: on battery"), Vec::new()));
         assert_eq!((paused.state, paused.share, paused.line.as_str()), (State::Paused, true, "Paused: on battery"));
         let off = Status { share: false, ..status(kept_from("sharing is switched off"), Vec::new()) };
-        let off = snapshot(&off);
+        let off = seen(&off);
         assert_eq!((off.state, off.share, off.line.as_str()), (State::Idle, false, "Sharing is switched off"));
         let busy = Profile { sessions: 1, ..profile() };
-        assert_eq!(snapshot(&status(busy, Vec::new())).state, State::Busy);
+        assert_eq!(seen(&status(busy, Vec::new())).state, State::Busy);
     }
 }

@@ -73,6 +73,9 @@ export const commands = {
 };
 
 /* Types */
+/**  An accent colour; each is shown in a light and a dark shade that can be read. */
+export type Accent = "honey" | "blue" | "purple" | "pink" | "red" | "green" | "graphite";
+
 /**  A question. */
 export type Ask = {
 	/**  Names the answer, so that it can be stopped. */
@@ -292,6 +295,8 @@ export type Preferences = {
 	bind: string | null,
 	/**  Whether a machine that wants to join is told of. */
 	notify: boolean,
+	/**  The colour of switches, buttons and lights. */
+	accent: Accent,
 	/**  Whether the app opens when its owner logs in. */
 	open_at_login: boolean,
 };
@@ -377,6 +382,8 @@ export type Snapshot = {
 	update: Update,
 	/**  Whether the owner wants notifications; nothing until they have been asked. */
 	notify: boolean | null,
+	/**  The colour of switches, buttons and lights. */
+	accent: Accent,
 };
 
 /**  A stage. */

@@ -1,5 +1,7 @@
 /** Everything that people read, in one place, and how numbers are written. */
 
+import type { Accent } from "./bindings";
+
 export function gigabytes(bytes: number): string {
   return bytes < 1e9 ? `${Math.round(bytes / 1e6)} MB` : `${(bytes / 1e9).toFixed(1)} GB`;
 }
@@ -71,7 +73,7 @@ export const words = {
   again: "Answer again",
   edit: "Edit and resend",
   goOn: "Continue",
-  reading: (tokens: number, of: number) => `Reading: ${tokens} of ${of} tokens`,
+  reading: (tokens: number, of: number) => `Reading: ${tokens.toLocaleString("en")} of ${of.toLocaleString("en")} tokens`,
   remove: "Delete",
   rename: "Rename",
   notStarted: "HiveMind could not start",
@@ -135,6 +137,16 @@ export const words = {
   sendAtMost: "Send at most so many Mbit/s to other machines",
   noLimit: "no limit",
   thisApp: "This app",
+  accent: "Accent colour",
+  accents: {
+    honey: "Honey",
+    blue: "Blue",
+    purple: "Purple",
+    pink: "Pink",
+    red: "Red",
+    green: "Green",
+    graphite: "Graphite",
+  } satisfies Record<Accent, string>,
   notify: "Notify when a machine wants to join",
   network: "Network",
   shownName: "Name that other machines show",

@@ -56,6 +56,7 @@ const shown: Snapshot = {
   discovery: null,
   update: { kind: "unknown" },
   notify: null,
+  accent: "honey",
 };
 
 const onDisk = (name: string, more: Partial<OnDisk> = {}): OnDisk => ({
@@ -296,7 +297,7 @@ describe("a conversation", () => {
     await ask("Tell me");
     await waitFor(() => expect(channel).toBeTruthy());
     channel?.onmessage({ kind: "reading", tokens: 512, of: 2000 });
-    await waitFor(() => expect(screen.getByText("Reading: 512 of 2000 tokens")).toBeTruthy());
+    await waitFor(() => expect(screen.getByText("Reading: 512 of 2,000 tokens")).toBeTruthy());
   });
 
   it("says quietly that a machine left, until text flows again", async () => {

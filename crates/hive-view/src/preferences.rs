@@ -1,0 +1,126 @@
+//! The settings as a page shows them, and what of `config.toml` follows from the page.
+
+use std::net::SocketAddr;
+
+use hive_node::settings::{Accent, SettingError, Settings};
+use serde::{Deserialize, Serialize};
+use specta::Type;
+
+/// What the owner has set; what is empty is as usual.
+#[allow(clippy::struct_excessive_bools, reason = "they are switches on a page, each of its own")]
+#[derive(Debug, Clone, Serialize, Deserialize, Type)]
+pub struct Preferences {
+    /// The name other machines show.
+    pub name: Option<String>,
+    /// The most memory ever given, like "8GiB".
+    pub memory: Option<String>,
+    /// Share only while on mains power.
+    pub only_on_power: bool,
+    /// Share only when nobody has touched the machine for so many minutes.
+    pub only_when_idle_minutes: Option<u32>,
+    /// The most that is sent to other machines, in megabits per second.
+    pub bandwidth_mbit_per_s: Option<u32>,
+    /// Whether everything stays on the local network.
+    pub lan_only: bool,
+    /// `none`, `public`, or the URL of a relay of one's own.
+    pub relay: Option<String>,
+    /// Where programs on this machine reach it.
+    pub api: Option<String>,
+    /// Where other machines reach it.
+    pub bind: Option<String>,
+    /// Whether a machine that wants to join is told of.
+    pub notify: bool,
+    /// The colour of switches, buttons and lights.
+    pub accent: Accent,
+    /// Whether the app opens when its owner logs in.
+    pub open_at_login: bool,
+}
+
+impl Preferences {
+    /// What is set, beside what the system says of opening at login.
+    pub fn of(settings: Settings, open_at_login: bool) -> Self {
+        let text = |address: Option<SocketAddr>| address.map(|address| address.to_string());
+        let small = |number: Option<u64>| number.map(|number| u32::try_from(number).unwrap_or(u32::MAX));
+        Self {
+            name: settings.name,
+            memory: settings.memory,
+            only_on_power: settings.only_on_power.unwrap_or(false),
+            only_when_idle_minutes: small(settings.only_when_idle_minutes),
+            bandwidth_mbit_per_s: small(settings.bandwidth_mbit_per_s),
+            lan_only: settings.lan_only.unwrap_or(false),
+            relay: settings.relay,
+            api: text(settings.api),
+            bind: text(settings.bind),
+            notify: settings.notify.unwrap_or(false),
+            accent: settings.accent.unwrap_or_default(),
+            open_at_login,
+        }
+    }
+
+    /// The settings that follow from these, where they were `before`.
+    pub fn over(self, before: &Settings) -> Result<Settings, SettingError> {
+        let given = |text: Option<String>| text.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
+        let address = |text: Option<String>| {
+            given(text).map(|text| text.parse().map_err(|_| SettingError::Address(text))).transpose()
+        };
+        let settings = Settings {
+            name: given(self.name),
+            memory: given(self.memory),
+            only_on_power: Some(self.only_on_power),
+            only_when_idle_minutes: self.only_when_idle_minutes.map(u64::from),
+            bandwidth_mbit_per_s: self.bandwidth_mbit_per_s.filter(|rate| *rate > 0).map(u64::from),
+            lan_only: Some(self.lan_only),
+            relay: given(self.relay),
+            api: address(self.api)?,
+            bind: address(self.bind)?,
+            share: before.share,
+            accent: Some(self.accent).filter(|accent| *accent != Accent::default()),
+            // As long as it is off, its owner may still be asked when it is first useful.
+            notify: if self.notify { Some(true) } else { before.notify.map(|_| false) },
+        };
+        settings.check()?;
+        Ok(settings)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_that_nobody_changed_changes_nothing() {
+        let set = Settings {
+            name: Some("Attic".to_owned()),
+            share: Some(false),
+            only_on_power: Some(true),
+            lan_only: Some(false),
+            bandwidth_mbit_per_s: Some(50),
+            accent: Some(Accent::Blue),
+            api: "127.0.0.1:4000".parse().ok(),
+            ..Settings::default()
+        };
+        assert_eq!(Preferences::of(set.clone(), true).over(&set).unwrap(), set);
+    }
+
+    #[test]
+    fn what_is_emptied_is_as_usual_and_what_cannot_be_is_named() {
+        let before = Settings { name: Some("Attic".to_owned()), accent: Some(Accent::Red), ..Settings::default() };
+        let page = Preferences::of(before.clone(), false);
+        let usual = Preferences { name: Some("  ".to_owned()), accent: Accent::Honey, ..page.clone() };
+        let settings = usual.over(&before).unwrap();
+        assert_eq!((settings.name, settings.accent, settings.notify), (None, None, None));
+        let wrong = Preferences { api: Some("here".to_owned()), ..page.clone() };
+        assert!(wrong.over(&before).unwrap_err().to_string().contains("\"here\" is no address"));
+        let wrong = Preferences { memory: Some("lots".to_owned()), ..page };
+        assert!(wrong.over(&before).unwrap_err().to_string().contains("lots"));
+    }
+
+    #[test]
+    fn notifications_that_nobody_was_asked_about_may_still_be_asked_about() {
+        let page = |notify| Preferences { notify, ..Preferences::of(Settings::default(), false) };
+        let (unasked, asked) = (Settings::default(), Settings { notify: Some(true), ..Settings::default() });
+        assert_eq!(page(false).over(&unasked).unwrap().notify, None);
+        assert_eq!(page(false).over(&asked).unwrap().notify, Some(false));
+        assert_eq!(page(true).over(&unasked).unwrap().notify, Some(true));
+    }
+}
