@@ -219,6 +219,24 @@ fn traffic_moves_to_a_faster_cable_and_outlives_its_loss() {
 }
 
 #[test]
+fn a_network_of_ipv6_alone_is_enough() {
+    let mut lab = Lab::new();
+    for name in ["ann", "bob"] {
+        lab.machine(name);
+    }
+    lab.cable(("ann", "lan"), ("bob", "lan"));
+    for (name, host) in [("ann", 1), ("bob", 2)] {
+        lab.address(name, "lan", &format!("fd77::{host}/64"));
+        lab.plug(name, "lan");
+    }
+    let (ann, bob) = (lab.node("ann", ""), lab.node("bob", ""));
+    pair(&lab, &ann, &bob);
+    assert!(link(&ann, &lab).starts_with("[fd77::2]"), "{}", link(&ann, &lab));
+    paris(&ann, &lab, 2);
+    patiently("the cable is measured", || ann.peer(&lab, "bob").unwrap()["bits_per_s"].as_u64() > Some(0));
+}
+
+#[test]
 fn no_packet_leaves_the_network_and_none_can_be_read() {
     let mut lab = Lab::new();
     lab.network("switch", &["ann", "bob"], "10.77.0");

@@ -3,7 +3,7 @@
 mod options;
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::str::FromStr;
 use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -108,10 +108,7 @@ impl Endpoint {
     pub async fn bind(options: EndpointOptions) -> Result<(Self, mpsc::Receiver<Incoming>), BindError> {
         let EndpointOptions { identity, bind, relay, admission, networks } = options;
         let refuse = |why: String| BindError::new(bind, why);
-        // iroh falls back to another port where the wanted one is taken, which would leave a peer with a wrong address.
-        if bind.port() != 0 {
-            std::net::UdpSocket::bind(bind).map_err(|error| refuse(error.to_string()))?;
-        }
+        let bind = one_port(bind).map_err(|error| refuse(error.to_string()))?;
         let relay_mode = match &relay {
             Relay::None => RelayMode::Disabled,
             Relay::Public => RelayMode::Default,
@@ -296,6 +293,18 @@ fn addresses(bind: SocketAddr) -> Vec<SocketAddr> {
     }
 }
 
+/// The address with a port that is free for all of its [`addresses`]: a record has one port for both families. And iroh falls
+/// back to another where the wanted one is taken, which would leave peers with a wrong address.
+fn one_port(bind: SocketAddr) -> std::io::Result<SocketAddr> {
+    // One socket for both families takes a port that is free in both; a system without IPv6 has one family only.
+    let both = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
+    let free = match bind.port() {
+        0 if bind.ip().is_unspecified() => UdpSocket::bind(both).or_else(|_| UdpSocket::bind(bind))?,
+        _ => UdpSocket::bind(bind)?,
+    };
+    Ok(SocketAddr::new(bind.ip(), free.local_addr()?.port()))
+}
+
 async fn accept_connections(endpoint: Endpoint) {
     let gate = Arc::new(StdMutex::new(Gate::default()));
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
@@ -415,6 +424,16 @@ mod tests {
         assert_eq!(incoming.recv().await.unwrap().protocol, Protocol::Pair);
         host.close().await;
         stranger.close().await;
+    }
+
+    #[tokio::test]
+    async fn both_families_listen_at_the_one_port_that_is_announced() {
+        let anywhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
+        let (here, _) = Endpoint::bind(EndpointOptions::new(Identity::generate(), anywhere)).await.unwrap();
+        let bound = here.inner.bound_sockets();
+        assert!(bound.iter().any(SocketAddr::is_ipv4) && bound.iter().any(SocketAddr::is_ipv6), "{bound:?}");
+        assert!(bound.iter().all(|socket| socket.port() == here.port()), "{bound:?}");
+        here.close().await;
     }
 
     #[tokio::test]
