@@ -5,6 +5,7 @@
 mod common;
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -176,6 +177,30 @@ fn workers_end_with_their_node_even_if_it_is_killed() {
     child.kill().unwrap();
     child.wait().unwrap();
     assert_gone(&workers);
+}
+
+/// Much of the speed is owed to these, and nothing but a benchmark would miss them.
+#[test]
+fn a_workers_weights_lie_in_large_pages_and_its_helpers_keep_off_the_core_of_the_one_they_help() {
+    let arguments = ["chat", "--threads", "2", "--prompt", "Count to one thousand.", "--max-tokens", "4000"];
+    let mut child = hivemind(&arguments).spawn().unwrap();
+    child.stdout.as_mut().unwrap().read_exact(&mut [0; 1]).unwrap();
+    let worker = children(child.id())[0];
+    let environment = std::fs::read_to_string(format!("/proc/{worker}/environ")).unwrap();
+    assert!(environment.contains("GLIBC_TUNABLES=glibc.malloc.hugetlb=1"), "{environment}");
+    let cores = |status: &Path| {
+        let status = std::fs::read_to_string(status).unwrap_or_default();
+        let mask = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed:")).unwrap_or_default().to_owned();
+        mask.chars().filter_map(|digit| digit.to_digit(16)).map(u32::count_ones).sum::<u32>()
+    };
+    let all = cores(Path::new(&format!("/proc/{worker}/status")));
+    assert!(all > 1, "this machine has one core, and nothing to keep apart");
+    common::patiently("its helper has all cores but one", || {
+        let threads = std::fs::read_dir(format!("/proc/{worker}/task")).unwrap();
+        threads.filter_map(Result::ok).any(|thread| cores(&thread.path().join("status")) == all - 1)
+    });
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 #[track_caller]

@@ -5,8 +5,10 @@ import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 
 import type { Machine, News, OnDisk, Snapshot } from "../lib/bindings";
 import { chats } from "../lib/chats.svelte";
+import { swarm } from "../lib/swarm.svelte";
 import Main from "./Main.svelte";
 import Popover from "./Popover.svelte";
+import Settings from "./Settings.svelte";
 
 const machine = (more: Partial<Machine>): Machine => ({
   id: "one",
@@ -89,6 +91,7 @@ beforeEach(() => {
       api: null,
       bind: null,
       notify: false,
+      accent: "honey",
       open_at_login: false,
     }),
   };
@@ -145,6 +148,15 @@ describe("the popover", () => {
     expect(screen.getByText("Takes 6.0 GB; the swarm has 28.0 GB on 2 machines")).toBeTruthy();
     await rerender({ shown: { ...shown, model: null, loading: { name: "Llama", layers: 3, of: 30 } } });
     expect(screen.getByText(/3 of 30 layers/)).toBeTruthy();
+  });
+
+  it("says how fast answers come now, also beside the machines that compute them", async () => {
+    render(Popover, { shown });
+    expect(document.body.textContent).not.toContain("43 tok/s");
+    swarm.speeds = [...swarm.speeds.slice(1), 43];
+    await waitFor(() => expect(screen.getByText(/layers 1–18 · 12.0 GB · 43 tok\/s/)).toBeTruthy());
+    expect(document.querySelector("header")?.textContent).toContain("Sharing · 2 machines · 43 tok/s");
+    swarm.speeds = [...swarm.speeds.slice(1), 0];
   });
 
   it("switches sharing, and closes with Escape", async () => {
@@ -233,6 +245,18 @@ describe("models", () => {
 });
 
 describe("settings", () => {
+  it("shows an accent while it is chosen, and keeps it with the rest", async () => {
+    const { unmount } = render(Settings, { shown });
+    const blue = await screen.findByRole("radio", { name: "Blue" });
+    await fireEvent.click(blue);
+    await waitFor(() => expect(document.documentElement.dataset.accent).toBe("blue"));
+    await fireEvent.click(screen.getByRole("button", { name: "Save" }));
+    expect(asked.find(([command]) => command === "prefer")?.[1]).toMatchObject({ wanted: { accent: "blue" } });
+    unmount();
+    // Until the app says that it is kept.
+    expect(document.documentElement.dataset.accent).toBe("honey");
+  });
+
   it("say what counts only after a restart, and an update leads on by one button", async () => {
     answers.prefer = () => true;
     const { rerender } = render(Main, { shown });
