@@ -99,6 +99,8 @@ fn start() -> Result<(), Box<dyn std::error::Error>> {
         Some(folder) => PathBuf::from(folder),
         None => hive_node::data::default_folder()?,
     };
+    let runtime = hive_node::runtime()?;
+    tauri::async_runtime::set(runtime.handle().clone());
     let commands = commands();
     let app = tauri::Builder::default()
         // A second start shows the window of the first.

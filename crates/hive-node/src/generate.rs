@@ -11,6 +11,7 @@ use crate::Message;
 use crate::answer::{Answer, Source};
 use crate::node::Node;
 use crate::ring::{PlacedStage, Ring};
+use crate::runtime::aside;
 use crate::serving::{ServeError, Wish};
 
 /// What is asked.
@@ -243,7 +244,7 @@ impl Ring {
     fn prompt(&self, request: &Request) -> Result<Vec<u32>, GenerateError> {
         request.sampling.check()?;
         let template = self.template().map_err(|error| GenerateError::Template(error.to_string()))?;
-        Ok(template.tokenize(self.tokenizer(), &request.messages, None)?)
+        Ok(aside(|| template.tokenize(self.tokenizer(), &request.messages, None))?)
     }
 
     fn start(&self, prompt: Vec<u32>, request: &Request, source: Option<Source>) -> Result<Reply, GenerateError> {

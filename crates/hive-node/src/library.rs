@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::models::{self, FindError};
 use crate::node::Node;
+use crate::runtime::aside;
 use crate::serving::Wish;
 
 /// A model on this machine's disk.
@@ -66,7 +67,7 @@ impl Node {
                 name,
             }
         };
-        models::names().into_iter().map(on_disk).collect()
+        aside(|| models::names().into_iter().map(on_disk).collect())
     }
 
     /// Puts a model in memory, so that the first answer need not wait for it.

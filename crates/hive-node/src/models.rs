@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use hive_model::{ModelFiles, OpenError};
 
 use crate::control::ModelSource;
+use crate::runtime::aside;
 
 /// The model that comes with HiveMind.
 pub const STARTER_FILE: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
@@ -30,7 +31,9 @@ pub enum FindError {
 
 /// Opens a model: a path, an `owner/name` from the Hugging Face cache, or, with no name, the starter model.
 pub fn open(name: Option<&str>) -> Result<ModelFiles, FindError> {
-    Ok(ModelFiles::open(&path(name.unwrap_or(starter_name()))?)?)
+    let path = path(name.unwrap_or(starter_name()))?;
+    // A large model's tokenizer alone takes a good part of a second.
+    Ok(aside(|| ModelFiles::open(&path))?)
 }
 
 /// What programs call the starter model.

@@ -8,6 +8,7 @@ use hive_model::{Compute, SessionId, SessionOptions};
 use serde::{Deserialize, Serialize};
 
 use crate::node::Node;
+use crate::runtime::aside;
 use crate::worker::{FromWorker, LoadOrder, ToWorker, Work, Worker, WorkerEvent};
 
 /// Tokens of the prompt, and of the answer, that are timed.
@@ -71,7 +72,7 @@ pub(crate) async fn find_out(node: Node) {
 
 async fn measure(path: std::path::PathBuf) -> Option<Speed> {
     let (worker, mut events) = Worker::spawn().ok()?;
-    let files = hive_model::ModelFiles::open(&path).ok()?;
+    let files = aside(|| hive_model::ModelFiles::open(&path)).ok()?;
     let weights = crate::planning::profile(&files).ok()?;
     let bytes_per_token = weights.layer_bytes.iter().sum::<u64>() + weights.head_bytes;
     let order =
