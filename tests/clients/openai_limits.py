@@ -50,7 +50,7 @@ try:
     raise SystemExit("an answer of 8000 tokens was taken")
 except openai.BadRequestError as error:
     assert error.code == "context_length_exceeded", error.body
-    room = int(re.search(r"memory for (\d+)", error.message)[1])
+    room = int(re.search(r"memory for ([\d,]+)", error.message)[1].replace(",", ""))
 
 # Two that have room only one after the other wait their turn, and both are answered.
 times = {}

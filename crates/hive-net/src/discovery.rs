@@ -5,7 +5,7 @@
 //! where to knock.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, SocketAddr};
 
 use mdns_sd::{DaemonEvent, IfKind, ResolvedService, ScopedIp, ServiceDaemon, ServiceEvent, ServiceInfo};
 use tokio::sync::mpsc;
@@ -139,14 +139,12 @@ fn read(service: &ResolvedService) -> Option<Sighting> {
     })
 }
 
-/// A link-local IPv6 address means nothing without the interface it was heard on.
+/// A link-local IPv6 address means nothing without the interface it was heard on, and iroh does not keep that: the other
+/// machine would be reached there, and its answer would not, and the connection would come to nothing.
 fn socket(ip: &ScopedIp, port: u16) -> Option<SocketAddr> {
     match ip {
         ScopedIp::V4(v4) => Some(SocketAddr::new(IpAddr::V4(*v4.addr()), port)),
-        ScopedIp::V6(v6) => {
-            let scope = if v6.addr().is_unicast_link_local() { v6.scope_id().index } else { 0 };
-            Some(SocketAddr::V6(SocketAddrV6::new(*v6.addr(), port, 0, scope)))
-        }
+        ScopedIp::V6(v6) if !v6.addr().is_unicast_link_local() => Some(SocketAddr::new(IpAddr::V6(*v6.addr()), port)),
         _ => None,
     }
 }
