@@ -1,5 +1,6 @@
-//! What only a Mac has: the menu bar of the app with its usual shortcuts, and the material behind the windows.
+//! What only a Mac has: the menu bar of the app with its usual shortcuts, the material behind the windows, and App Nap.
 
+use objc2_foundation::{NSActivityOptions, NSProcessInfo, NSString};
 use tauri::menu::{AboutMetadata, Menu, MenuItem, PredefinedMenuItem, Submenu};
 use tauri::window::{Effect, EffectState, EffectsBuilder};
 use tauri::{AppHandle, WebviewWindow, Wry};
@@ -59,4 +60,12 @@ pub(crate) fn menu_bar(app: &AppHandle) -> tauri::Result<Menu<Wry>> {
 pub(crate) fn frost(window: &WebviewWindow) {
     let effects = EffectsBuilder::new().effect(Effect::Popover).state(EffectState::Active).radius(14.0).build();
     let _ = window.set_effects(effects);
+}
+
+/// Keeps the system from slowing this process down for having no window in front ("App Nap"): other machines wait for what it
+/// says, all the time that the app runs. It may fall asleep with the machine, which `hive-host` prevents where it should.
+pub(crate) fn stay_awake() {
+    let options = NSActivityOptions::UserInitiatedAllowingIdleSystemSleep;
+    let reason = NSString::from_str("in touch with your other machines");
+    std::mem::forget(NSProcessInfo::processInfo().beginActivityWithOptions_reason(options, &reason));
 }

@@ -138,7 +138,10 @@ fn start() -> Result<(), Box<dyn std::error::Error>> {
             };
             windows::make(app.handle())?;
             #[cfg(target_os = "macos")]
-            app.set_menu(mac::menu_bar(app.handle())?)?;
+            {
+                mac::stay_awake();
+                app.set_menu(mac::menu_bar(app.handle())?)?;
+            }
             let (handle, tray) = (app.handle().clone(), Tray::new(app.handle())?);
             tauri::async_runtime::spawn(async move {
                 let app = handle.clone();
@@ -185,6 +188,12 @@ fn end(app: &AppHandle, again: bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mac_is_told_what_is_looked_for_on_its_network() {
+        let service = hive_node::SERVICE.trim_end_matches(".local.");
+        assert!(include_str!("../Info.plist").contains(&format!("<string>{service}</string>")), "{service}");
+    }
 
     #[test]
     fn the_bindings_of_the_windows_are_current() {
