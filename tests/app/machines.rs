@@ -9,6 +9,14 @@ use crate::notices::Notices;
 use crate::steps::{Other, note, surely};
 use crate::{LONG, QUESTION};
 
+/// A click that comes before the app listens for clicks, as no person's does, is not heard.
+fn shown_by_a_click(app: &App, notices: &Notices) {
+    patiently("the popover", || {
+        notices.click();
+        app.windows_seen() == 1
+    });
+}
+
 #[test]
 fn a_notification_tells_of_a_request_and_leads_to_the_popover() {
     let home = tempfile::tempdir().unwrap();
@@ -42,8 +50,7 @@ fn a_notification_tells_of_a_request_and_leads_to_the_popover() {
     let (title, text) = notices.shown().remove(0);
     assert_eq!(title, "Attic wants to join");
     assert!(text.contains(&code), "{text}");
-    notices.click();
-    patiently("the popover", || app.windows_seen() == 1);
+    shown_by_a_click(&app, &notices);
     patiently("Escape closes it", || {
         app.press("Escape");
         app.windows_seen() == 0
@@ -53,8 +60,7 @@ fn a_notification_tells_of_a_request_and_leads_to_the_popover() {
     attic.run(&["deny", &who]);
     attic.join(&studio);
     patiently("the next notification", || notices.shown().len() == 2);
-    notices.click();
-    patiently("the popover", || app.windows_seen() == 1);
+    shown_by_a_click(&app, &notices);
     patiently("looking away closes it", || {
         app.look_away();
         app.windows_seen() == 0
