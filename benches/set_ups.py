@@ -103,11 +103,15 @@ def main():
     arguments.add_argument("--seed", type=int, default=1)
     arguments.add_argument("--side-by-side", type=int, default=max(1, len(os.sched_getaffinity(0)) // 3))
     arguments.add_argument("--rounds", type=int, default=3)
-    arguments = arguments.parse_args()
+    parser, arguments = arguments, arguments.parse_args()
+    cores = sorted(os.sched_getaffinity(0))
+    if min(arguments.set_ups, arguments.side_by_side, arguments.rounds) < 1:
+        parser.error("there must be at least one of everything")
+    if 3 * arguments.side_by_side > len(cores):
+        parser.error(f"{arguments.side_by_side} side by side take {3 * arguments.side_by_side} cores; there are {len(cores)}")
     chance = random.Random(arguments.seed)
     draw = lambda: ([round(chance.uniform(0.15, 0.6), 2) for _ in "abc"], [chance.choice([20, 100, 1000]) for _ in "abc"])
     wanted = [(number, *draw()) for number in range(arguments.set_ups)]
-    cores = sorted(os.sched_getaffinity(0))
     free = [cores[3 * slot : 3 * slot + 3] for slot in range(arguments.side_by_side)]
 
     def one(number, shares, rates):

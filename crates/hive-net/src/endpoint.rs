@@ -293,8 +293,8 @@ fn addresses(bind: SocketAddr) -> Vec<SocketAddr> {
     }
 }
 
-/// The address with a port that is free for all of its [`addresses`]: a record has one port for both families. And iroh falls
-/// back to another where the wanted one is taken, which would leave peers with a wrong address.
+/// The address with a port: one that is free for both families where any will do, for a record has one port for both. One
+/// that was asked for must be free, since iroh would fall back to another, and leave peers with a wrong address.
 fn one_port(bind: SocketAddr) -> std::io::Result<SocketAddr> {
     // One socket for both families takes a port that is free in both; a system without IPv6 has one family only.
     let both = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
