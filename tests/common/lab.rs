@@ -198,6 +198,11 @@ impl Lab {
         host
     }
 
+    /// A folder for a test's own files; it ends with the lab.
+    pub(crate) fn scratch(&self) -> PathBuf {
+        self.folder.path().to_owned()
+    }
+
     /// A machine on which no node runs yet.
     pub(crate) fn host(&self, machine: &str, options: &str) -> Host {
         let (machine, options) = (machine.to_owned(), options.to_owned());

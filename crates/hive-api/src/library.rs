@@ -4,6 +4,7 @@ use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use hive_node::serving::StageByHand;
 use hive_node::{LetGoError, ModelOnDisk};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -25,12 +26,27 @@ struct Which {
     model: String,
 }
 
+/// What to load, and where, if somebody wants that otherwise than the plan has it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LoadWish {
+    model: String,
+    stages: Option<Vec<StageByHand>>,
+}
+
 async fn list(State(shared): State<Shared>) -> Json<Vec<ModelOnDisk>> {
     Json(shared.node.models())
 }
 
-async fn load(State(shared): State<Shared>, Json(Which { model }): Json<Which>) -> Result<Json<Value>, Refusal> {
-    shared.node.load_model(&model).await.map_err(serve_refusal)?;
+async fn load(
+    State(shared): State<Shared>,
+    Json(LoadWish { model, stages }): Json<LoadWish>,
+) -> Result<Json<Value>, Refusal> {
+    let loaded = match stages {
+        Some(stages) => shared.node.load_model_by_hand(&model, &stages).await,
+        None => shared.node.load_model(&model).await,
+    };
+    loaded.map_err(serve_refusal)?;
     Ok(Json(json!({ "done": true })))
 }
 

@@ -189,6 +189,7 @@ pub(crate) fn serve_refusal(error: ServeError) -> Refusal {
         ServeError::Find(error) => Refusal::missing("model_not_found", error),
         ServeError::Plan(error) => Refusal::bad("no_plan", error),
         error @ ServeError::TooFew { .. } => Refusal::bad("too_few_machines", error),
+        error @ ServeError::ByHand(_) => Refusal::bad("bad_plan", error),
         ServeError::Load(error) => Refusal::new(axum::http::StatusCode::SERVICE_UNAVAILABLE, "not_loaded", error),
     }
 }

@@ -1,8 +1,6 @@
 //! The machine that a person means.
 
-use hive_net::PeerId;
-
-use crate::peers::PeerView;
+use hive_net::{PeerId, fingerprint};
 
 /// The shortest beginning of a key that counts; shorter ones fit by accident.
 const SHORTEST_PREFIX: usize = 4;
@@ -23,21 +21,36 @@ pub enum FindPeerError {
     },
 }
 
+/// What a machine can be called by.
+#[derive(Debug)]
+pub(crate) struct Called {
+    pub(crate) id: PeerId,
+    pub(crate) name: String,
+    pub(crate) fingerprint: String,
+}
+
+impl Called {
+    pub(crate) fn new(id: PeerId, name: String) -> Self {
+        Self { id, name, fingerprint: fingerprint(id) }
+    }
+}
+
 /// By key or its beginning, by the three words, or by name; names only where they are unique.
-pub(crate) fn find(peers: &[PeerView], who: &str) -> Result<PeerId, FindPeerError> {
+pub(crate) fn find(machines: &[Called], who: &str) -> Result<PeerId, FindPeerError> {
     let who = who.trim();
     let words = who.replace(' ', "-").to_lowercase();
-    let exact = |peer: &&PeerView| peer.id == who || peer.fingerprint == words;
-    let prefix = |peer: &&PeerView| who.len() >= SHORTEST_PREFIX && peer.id.starts_with(&who.to_lowercase());
-    let named = |peer: &&PeerView| peer.name.to_lowercase() == who.to_lowercase();
-    let tries: [&dyn Fn(&&PeerView) -> bool; 3] = [&exact, &prefix, &named];
+    let exact = |machine: &&Called| machine.id.to_text() == who || machine.fingerprint == words;
+    let prefix =
+        |machine: &&Called| who.len() >= SHORTEST_PREFIX && machine.id.to_text().starts_with(&who.to_lowercase());
+    let named = |machine: &&Called| machine.name.to_lowercase() == who.to_lowercase();
+    let tries: [&dyn Fn(&&Called) -> bool; 3] = [&exact, &prefix, &named];
     for fits in tries {
-        let found: Vec<_> = peers.iter().filter(fits).collect();
+        let found: Vec<_> = machines.iter().filter(fits).collect();
         match found.as_slice() {
             [] => {}
-            [one] => return one.id.parse().map_err(|_| FindPeerError::None(who.to_owned())),
+            [one] => return Ok(one.id),
             several => {
-                let candidate = |peer: &&PeerView| format!("{} ({})", peer.name, peer.fingerprint);
+                let candidate = |peer: &&Called| format!("{} ({})", peer.name, peer.fingerprint);
                 let candidates = several.iter().map(candidate).collect();
                 return Err(FindPeerError::Several { who: who.to_owned(), candidates });
             }
@@ -49,31 +62,16 @@ pub(crate) fn find(peers: &[PeerView], who: &str) -> Result<PeerId, FindPeerErro
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::peers::PeerState;
-    use hive_net::{Identity, fingerprint};
-
-    fn view(name: &str) -> PeerView {
-        let id = Identity::generate().id();
-        PeerView {
-            id: id.to_text(),
-            name: name.to_owned(),
-            fingerprint: fingerprint(id),
-            state: PeerState::Found,
-            link: None,
-            condition: None,
-            bits_per_s: None,
-            other_paths: Vec::new(),
-            profile: None,
-        }
-    }
+    use hive_net::Identity;
 
     #[test]
     fn a_machine_is_found_by_whatever_names_it_alone() {
-        let peers = [view("Attic"), view("Mac mini"), view("Mac mini")];
-        let id = |n: usize| peers[n].id.parse::<PeerId>().unwrap();
+        let peers =
+            ["Attic", "Mac mini", "Mac mini"].map(|name| Called::new(Identity::generate().id(), name.to_owned()));
+        let id = |n: usize| peers[n].id;
         assert_eq!(find(&peers, "attic"), Ok(id(0)));
-        assert_eq!(find(&peers, &peers[1].id), Ok(id(1)));
-        assert_eq!(find(&peers, &peers[1].id[..10].to_uppercase()), Ok(id(1)));
+        assert_eq!(find(&peers, &id(1).to_text()), Ok(id(1)));
+        assert_eq!(find(&peers, &id(1).to_text()[..10].to_uppercase()), Ok(id(1)));
         assert_eq!(find(&peers, &peers[2].fingerprint.replace('-', " ")), Ok(id(2)));
         assert_eq!(find(&peers, "nobody"), Err(FindPeerError::None("nobody".to_owned())));
         let message = find(&peers, "Mac mini").unwrap_err().to_string();

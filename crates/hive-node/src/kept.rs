@@ -40,11 +40,6 @@ impl Kept {
         self.sessions.is_empty()
     }
 
-    /// Forgets them all, and gives them.
-    pub(crate) fn clear(&mut self) -> Vec<u64> {
-        self.sessions.drain(..).map(|(session, _)| session).collect()
-    }
-
     /// Takes out the session that has the longest beginning of `tokens`. One token at least is left to compute: it brings
     /// the next.
     pub(crate) fn take(&mut self, tokens: &[u32]) -> Option<Continued> {

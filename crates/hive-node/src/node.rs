@@ -27,7 +27,8 @@ use crate::peers::{Notice, PeerView, Peers};
 use crate::profile::Profile;
 use crate::reach;
 use crate::serve;
-use crate::serving::{Serving, moving};
+use crate::serving::placements::{self, Placements};
+use crate::serving::{Serving, moving, restore};
 use crate::sharing::{self, Policy, Switches};
 use crate::speed::{self, Speed};
 use crate::stage::Stage;
@@ -143,6 +144,7 @@ impl Node {
         let speed = speed.filter(Speed::is_of_this_machine);
         let switches: Option<Switches> = data.as_deref().map(|data| data.read(sharing::FILE)).transpose()?.flatten();
         let switches = switches.unwrap_or_default().at_start(share);
+        let placed: Option<Placements> = data.as_deref().map(|data| data.read(placements::FILE)).transpose()?.flatten();
         let pace = Pace::default();
         pace.limit(policy.bits_per_s);
         let find_out = data.is_some() && share && speed.is_none();
@@ -172,7 +174,7 @@ impl Node {
             discovery: Mutex::new((None, "off".to_owned())),
             stages: Mutex::default(),
             coordinated: Mutex::default(),
-            serving: Serving::default(),
+            serving: Serving::new(placed.unwrap_or_default()),
             trust: Trust::default(),
             owner: Owner { share, memory_cap, policy: Mutex::new(policy) },
             pace,
@@ -187,6 +189,8 @@ impl Node {
         tokio::spawn(presence::attend(node.clone()));
         tokio::spawn(watch_machine(node.clone()));
         tokio::spawn(moving::attend(node.clone()));
+        tokio::spawn(placements::keep(node.clone()));
+        tokio::spawn(restore::restore(node.clone()));
         if find_out {
             tokio::spawn(speed::find_out(node.clone()));
         }
@@ -267,7 +271,7 @@ impl Node {
 
     /// The machine that a person means: by key or the beginning of it, name, or the three words.
     pub fn find(&self, who: &str) -> Result<PeerId, FindPeerError> {
-        crate::find::find(&self.peer_views(), who)
+        crate::find::find(&self.peers().called(), who)
     }
 
     /// Counts up whenever [`Node::status`] has something new.
@@ -287,7 +291,8 @@ impl Node {
         if let Some(discovery) = discovery {
             discovery.stop().await;
         }
-        self.inner.serving.unload().await;
+        let placements = self.inner.serving.unload().await;
+        self.write_placements(placements);
         lock(&self.inner.stages).clear();
         lock(&self.inner.coordinated).clear();
         self.inner.endpoint.close().await;

@@ -18,6 +18,7 @@ use hive_net::{Admission, Link, PeerAddr, PeerId, fingerprint};
 use tokio::sync::{Notify, watch};
 
 use crate::data::{DataError, DataFolder};
+use crate::find::Called;
 use crate::profile::Profile;
 use crate::reach::Absence;
 use book::{Book, Standing};
@@ -124,6 +125,12 @@ impl Peers {
         }
     }
 
+    /// The machines it knows, by what a person may call them.
+    pub(crate) fn called(&self) -> Vec<Called> {
+        let state = self.lock();
+        state.known().into_iter().map(|peer| Called::new(peer, state.name(peer))).collect()
+    }
+
     /// The paths to a machine that were measured.
     pub(crate) fn paths(&self, peer: PeerId) -> Vec<MeasuredPath> {
         self.lock().paths.get(&peer).cloned().unwrap_or_default()
@@ -168,12 +175,7 @@ impl Peers {
     /// Every machine, in a steady order; `link` tells the path in use.
     pub(crate) fn views(&self, link: impl Fn(PeerId) -> Option<Link>) -> Vec<PeerView> {
         let state = self.lock();
-        let mut ids: Vec<PeerId> = state.book.entries().map(|(peer, _)| peer).collect();
-        ids.extend(state.pending.keys().filter(|peer| state.book.get(**peer).is_none()));
-        let unknown = |peer: &&PeerId| !ids.contains(peer) && state.sighted[*peer].announced;
-        let found: Vec<PeerId> = state.sighted.keys().filter(unknown).copied().collect();
-        ids.extend(found);
-        ids.iter().map(|&peer| state.view(peer, &link)).collect()
+        state.known().into_iter().map(|peer| state.view(peer, &link)).collect()
     }
 
     /// What listeners have not seen yet.
@@ -340,6 +342,16 @@ impl State {
         self.book.approve(peer, name, addr, now_s());
         let text = format!("{} is approved.", self.name(peer));
         self.note(peer, text);
+    }
+
+    /// Every machine, in a steady order.
+    fn known(&self) -> Vec<PeerId> {
+        let mut ids: Vec<PeerId> = self.book.entries().map(|(peer, _)| peer).collect();
+        ids.extend(self.pending.keys().filter(|peer| self.book.get(**peer).is_none()));
+        let unknown = |peer: &&PeerId| !ids.contains(peer) && self.sighted[*peer].announced;
+        let found: Vec<PeerId> = self.sighted.keys().filter(unknown).copied().collect();
+        ids.extend(found);
+        ids
     }
 
     fn name(&self, peer: PeerId) -> String {

@@ -2,7 +2,7 @@
 
 use hive_model::ModelFiles;
 use hive_model::weights::TensorError;
-use hive_plan::{Costs, LinkProfile, Machine, ModelProfile, NodeProfile, Plan, PlanError, Use};
+use hive_plan::{ArrangeError, Costs, LinkProfile, Machine, ModelProfile, NodeProfile, Plan, PlanError, Use};
 
 /// The conversation length a plan leaves room for.
 pub(crate) const PLANNED_CONTEXT: u64 = 4096;
@@ -31,6 +31,16 @@ pub(crate) fn plan_best(
     link: &dyn Fn(usize, usize) -> LinkProfile,
 ) -> Result<Plan, PlanningError> {
     Ok(hive_plan::choose(&profile(files)?, machines, link, wanted(files)?)?)
+}
+
+/// The plan that has the stages given, on the machines of these places.
+pub(crate) fn arrange(
+    files: &ModelFiles,
+    machines: &[NodeProfile],
+    link: &dyn Fn(usize, usize) -> LinkProfile,
+    stages: &[(usize, std::ops::Range<usize>)],
+) -> Result<Result<Plan, ArrangeError>, TensorError> {
+    Ok(hive_plan::arrange(&profile(files)?, machines, link, wanted(files)?, stages))
 }
 
 /// What a token takes over stages that are placed already.

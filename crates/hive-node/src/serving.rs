@@ -1,28 +1,36 @@
 //! The models that a node has in memory for its own people and programs, each loaded when it is first asked for.
 //!
 //! One that nobody uses makes room for the next; one that is in use stays beside it. A model whose machine has left is
-//! loaded anew on those that are there.
+//! loaded anew on those that are there. Where they are is kept on disk (`placements.rs`).
 
+mod by_hand;
 pub(crate) mod moving;
 mod place;
+pub(crate) mod placements;
+pub(crate) mod restore;
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use hive_model::ModelFiles;
 use hive_plan::{Plan, Revision};
-use serde::Serialize;
-use tokio::sync::Mutex as AsyncMutex;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Mutex as AsyncMutex, Notify, watch};
 
 use crate::models::{self, FindError};
 use crate::node::Node;
 use crate::planning::PlanningError;
 use crate::ring::{Health, PlacedStage, Placement, Ring, RingError, RingOptions};
+use placements::{PlacedModel, Placements};
+
+pub use by_hand::{ByHandError, StageByHand};
 
 /// How long a question waits for a model that is being mended.
 const MENDING_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Which model, over how many machines.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Wish {
     /// By name; `None` is the starter model.
     pub model: Option<String>,
@@ -56,6 +64,9 @@ pub enum ServeError {
         /// Their names.
         names: String,
     },
+    /// A plan made by hand cannot be.
+    #[error("this plan cannot be followed: {0}")]
+    ByHand(#[from] ByHandError),
     /// It did not load.
     #[error(transparent)]
     Load(#[from] RingError),
@@ -102,7 +113,6 @@ struct Loaded {
 }
 
 /// What is loaded.
-#[derive(Default)]
 pub struct Serving {
     /// Held while loading, so that a model is loaded once for all who ask.
     loaded: AsyncMutex<Vec<Loaded>>,
@@ -110,9 +120,30 @@ pub struct Serving {
     latest: Mutex<Option<Ring>>,
     /// The one on its way.
     loading: Mutex<Option<LoadingView>>,
+    /// What was in memory when the node was killed, and is not yet again.
+    restoring: watch::Sender<Vec<PlacedModel>>,
+    /// What somebody has placed.
+    by_hand: Mutex<Vec<PlacedModel>>,
+    /// What `placements.json` says.
+    on_disk: Mutex<Placements>,
+    /// Rings when models have been loaded, moved or freed.
+    placed_anew: Notify,
 }
 
 impl Serving {
+    /// Nothing yet; `placements` is to be put back.
+    pub(crate) fn new(placements: Placements) -> Self {
+        Self {
+            on_disk: Mutex::new(placements.clone()),
+            loaded: AsyncMutex::default(),
+            latest: Mutex::default(),
+            loading: Mutex::default(),
+            restoring: watch::channel(placements.in_memory).0,
+            by_hand: Mutex::new(placements.by_hand),
+            placed_anew: Notify::new(),
+        }
+    }
+
     pub(crate) fn view(&self) -> Option<ModelView> {
         self.latest.lock().unwrap_or_else(PoisonError::into_inner).as_ref().filter(|ring| !ring.is_lost()).map(view)
     }
@@ -147,6 +178,7 @@ impl Serving {
         for Loaded { ring, .. } in gone {
             ring.unload().await;
         }
+        self.make_by_hand(&Wish::named(name), None);
         Some(true)
     }
 
@@ -154,13 +186,15 @@ impl Serving {
         *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = ring;
     }
 
-    /// Frees what is loaded.
-    pub(crate) async fn unload(&self) {
+    /// Frees what is loaded; it stays on the disk that it was placed by hand.
+    pub(crate) async fn unload(&self) -> Placements {
+        self.restoring.send_modify(Vec::clear);
         let loaded = std::mem::take(&mut *self.loaded.lock().await);
         self.show(None);
         for Loaded { ring, .. } in loaded {
             ring.unload().await;
         }
+        Placements { in_memory: Vec::new(), by_hand: self.by_hand().clone() }
     }
 }
 
@@ -186,6 +220,7 @@ impl Node {
 
     /// The model that was wished for, loaded if it is not.
     pub async fn model(&self, wish: &Wish) -> Result<Ring, ServeError> {
+        self.restored(wish).await;
         let mut loaded = self.serving().loaded.lock().await;
         if let Some(found) = loaded.iter().find(|loaded| loaded.wish == *wish)
             && self.settles(&found.ring).await
@@ -202,6 +237,18 @@ impl Node {
             self.serving().show(None);
             ring.unload().await;
         }
+        self.load_beside(&mut loaded, wish, files, &plan, &placements).await
+    }
+
+    /// Loads a model beside what is loaded.
+    async fn load_beside(
+        &self,
+        loaded: &mut Vec<Loaded>,
+        wish: &Wish,
+        files: ModelFiles,
+        plan: &Plan,
+        placements: &[Placement],
+    ) -> Result<Ring, ServeError> {
         let source = models::source(wish.model.as_deref(), &files).map_err(PlanningError::from)?;
         let (name, of) = (files.name(), files.config().layers);
         let progress = |layers| {
@@ -209,8 +256,9 @@ impl Node {
             self.peers().touch();
         };
         progress(0);
-        let ring = Ring::load(self, files, &plan, &placements, RingOptions::new(source), progress).await;
+        let ring = Ring::load(self, files, plan, placements, RingOptions::new(source), progress).await;
         self.serving().show_loading(None);
+        self.serving().placed_anew();
         self.peers().touch();
         let ring = ring?;
         self.serving().show(Some(ring.clone()));

@@ -8,6 +8,7 @@
 //! With few machines every order is tried; with many the search grows from the best single machines, one at a time. The
 //! layers of the order that wins are placed exactly, by dynamic programming.
 
+mod arrange;
 mod reasons;
 mod search;
 
@@ -16,6 +17,8 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use crate::{ModelProfile, Plan, PlanError, PlannedStage, assert_each_layer_once, room_tokens};
+
+pub use arrange::{ArrangeError, arrange};
 
 /// A machine that may hold a stage, and how fast it is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -14,7 +14,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-pub use choose::{Costs, LinkProfile, NodeProfile, STAGE_US, Use, choose, predict};
+pub use choose::{ArrangeError, Costs, LinkProfile, NodeProfile, STAGE_US, Use, arrange, choose, predict};
 pub use handover::{Handover, Load, handover};
 pub use replace::{Candidate, Replacement, replace};
 pub use revise::{Revision, revise};

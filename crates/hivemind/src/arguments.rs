@@ -94,6 +94,9 @@ pub(crate) enum Models {
     Load {
         /// Its name
         model: String,
+        /// Place it as this file says, until it is unloaded; `hivemind plan MODEL --json` writes one to begin from
+        #[arg(long, value_name = "FILE")]
+        plan: Option<PathBuf>,
     },
     /// Free the memory that one takes, on every machine
     Unload {

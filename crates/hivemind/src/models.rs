@@ -1,7 +1,10 @@
 //! `hivemind models`: what is on the disk, in memory, and letting go of it.
 
+use std::path::Path;
 use std::time::Duration;
 
+use hive_node::serving::StageByHand;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::arguments::Models;
@@ -15,7 +18,7 @@ const LOOK: Duration = Duration::from_millis(300);
 pub(crate) async fn run(client: &Client, wish: Models) -> Result<(), Failure> {
     match wish {
         Models::List { json } => list(client, json).await,
-        Models::Load { model } => load(client, &model).await,
+        Models::Load { model, plan } => load(client, &model, plan.as_deref()).await,
         Models::Unload { model } => {
             client.post::<Value>("/hive/v1/models/unload", &json!({ "model": model })).await?;
             output::line(format_args!("{model} is out of memory."));
@@ -58,8 +61,26 @@ async fn list(client: &Client, as_json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn load(client: &Client, model: &str) -> Result<(), Failure> {
-    let body = json!({ "model": model });
+/// What a plan file must say; `hivemind plan` writes more, for people.
+#[derive(Deserialize)]
+struct PlanFile {
+    stages: Vec<StageByHand>,
+}
+
+fn read_plan(file: &Path) -> Result<Vec<StageByHand>, Failure> {
+    let hint = "`hivemind plan MODEL --json` of a running node writes one";
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| Failure::new(format!("cannot read {}: {error}", file.display())))?;
+    let plan: PlanFile = serde_json::from_str(&text)
+        .map_err(|error| Failure::new(format!("{} is no plan: {error}", file.display())).hint(hint))?;
+    Ok(plan.stages)
+}
+
+async fn load(client: &Client, model: &str, plan: Option<&Path>) -> Result<(), Failure> {
+    let mut body = json!({ "model": model });
+    if let Some(file) = plan {
+        body["stages"] = json!(read_plan(file)?);
+    }
     let loading = client.post_patiently::<Value>("/hive/v1/models/load", &body);
     tokio::pin!(loading);
     let mut progress: Option<Progress> = None;

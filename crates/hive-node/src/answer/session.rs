@@ -40,15 +40,21 @@ impl Source {
 }
 
 impl Answer {
-    /// Opens a session for what is left of the answer on every stage; one that was kept with its beginning serves. A stage
-    /// that cannot be reached is the ring's trouble, and catches up when it is mended.
+    /// Opens a session for what is left of the answer on every stage; one that was kept with its beginning serves, and a stage
+    /// that has taken over since is given what it lacks of it. A stage that cannot be reached is the ring's trouble, and
+    /// catches up when it is mended.
     pub(super) async fn open(&mut self) -> mpsc::Receiver<Frame> {
         if let Some(continued) = self.reuse.then(|| self.ring.take_kept(&self.known())).flatten() {
             let (frames, opened) = self.open_with(Some(continued)).await;
-            if opened.is_ok() {
+            if let Ok(positions) = opened {
+                if positions.iter().any(|position| *position < continued.position)
+                    && let Err(why) = self.refill(&positions).await
+                {
+                    self.ring.complain(self.epoch, why);
+                }
                 return frames;
             }
-            // A stage has forgotten it: the others shall, too.
+            // A stage is giving it away just now, or cannot be reached: the others shall forget it, too.
             self.leave();
             self.ring.close(continued.session).await;
         }
@@ -62,13 +68,13 @@ impl Answer {
     pub(super) async fn open_with(
         &mut self,
         continues: Option<Continued>,
-    ) -> (mpsc::Receiver<Frame>, Result<(), String>) {
+    ) -> (mpsc::Receiver<Frame>, Result<Vec<u32>, String>) {
         let (session, frames) = self.ring.new_session();
         self.session = session;
         self.epoch = self.ring.state().borrow().epoch;
         self.cached = continues.map_or(0, |continued| continued.position as usize);
         let opened = self.ring.open(&self.spec(continues)).await;
-        (frames, opened.map(|_| ()))
+        (frames, opened)
     }
 
     pub(super) fn spec(&self, continues: Option<Continued>) -> SessionSpec {
@@ -90,10 +96,15 @@ impl Answer {
     pub(super) async fn catch_up(&mut self) -> Result<(), String> {
         self.epoch = self.ring.state().borrow().epoch;
         let positions = self.ring.open(&self.spec(None)).await?;
-        let known = self.prompt.len() + self.tokens.len();
-        self.ring.resend(self.session, &positions, known as u32 - 1).await?;
-        self.cached = positions[0] as usize;
+        self.refill(&positions).await?;
         self.send_prompt().await
+    }
+
+    /// Has each stage send on what the next one lacks by its position; what the first one lacks comes from here.
+    async fn refill(&mut self, positions: &[u32]) -> Result<(), String> {
+        let known = self.prompt.len() + self.tokens.len();
+        self.cached = positions[0] as usize;
+        self.ring.resend(self.session, positions, known as u32 - 1).await
     }
 
     /// Prompt and answer so far.

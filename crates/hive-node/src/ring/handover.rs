@@ -11,11 +11,11 @@ use crate::profile::Profile;
 const PATIENCE: Duration = Duration::from_mins(1);
 
 impl Ring {
-    /// Has the sessions of the stage `index` carried; `false` where they have to be computed again.
-    pub(super) async fn hand_over(&self, index: usize, from: &PlacedStage, to: &PlacedStage) -> bool {
+    /// Has the sessions of the stage `index` carried. What does not arrive is computed again.
+    pub(super) async fn hand_over(&self, index: usize, from: &PlacedStage, to: &PlacedStage) {
         let node = &self.inner.node;
         if node.has_left(from) {
-            return false;
+            return;
         }
         let (planned, machine) = (&self.inner.plan.stages[index], to.placement.addr.id());
         let planned_rows = PLANNED_CONTEXT.min(self.inner.files.config().max_context as u64);
@@ -37,17 +37,11 @@ impl Ring {
         let (before, after) = (&from.placement.name, &to.placement.name);
         tokio::select! {
             answer = node.ask(&from.placement.addr, question, |_| ()) => match answer {
-                Ok(_) => {
-                    tracing::info!("{before} has carried its sessions to {after}");
-                    true
-                }
-                Err(why) => {
-                    tracing::info!("{after} computes once more what {before} had: {why}");
-                    false
-                }
+                Ok(_) => tracing::info!("{before} has carried its sessions to {after}"),
+                Err(why) => tracing::info!("{after} computes once more what {before} had: {why}"),
             },
-            () = gone => false,
-            () = tokio::time::sleep(PATIENCE) => false,
+            () = gone => {}
+            () = tokio::time::sleep(PATIENCE) => {}
         }
     }
 }

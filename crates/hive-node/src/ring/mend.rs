@@ -3,7 +3,7 @@
 //! Only the lost layers are loaded again. The sessions then find out what the new stage is missing and have the stage
 //! before it send that once more (`answer.rs`); the caches of healthy stages are kept. A machine that leaves in peace carries
 //! what it has to the new one (`handover.rs`). A ring that nobody uses is mended only where a worker died, or where conversations
-//! that may go on can be carried; else the next question loads the model anew, by a plan for the machines that are there.
+//! may go on; else the next question loads the model anew, by a plan for the machines that are there.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Weak;
@@ -114,7 +114,7 @@ async fn look_after(ring: &Ring, trouble: Option<Trouble>, deaths: &mut Deaths) 
         (None, None) => return,
     };
     let only_workers_died = !lost.is_empty() && lost.values().all(|lost| lost.how == How::Died);
-    if !ring.is_busy() && !only_workers_died && !ring.can_take_kept_along(&lost) {
+    if !ring.is_busy() && !only_workers_died && ring.kept().is_empty() {
         ring.give_up(&why).await;
         return;
     }
@@ -124,6 +124,7 @@ async fn look_after(ring: &Ring, trouble: Option<Trouble>, deaths: &mut Deaths) 
     for _ in 0..ATTEMPTS {
         match ring.mend(&lost, &mut former, deaths).await {
             Ok(()) => {
+                ring.inner.node.serving().placed_anew();
                 ring.inner.node.peers().touch();
                 return;
             }
@@ -225,8 +226,8 @@ impl Ring {
             }
             // Known at once: another attempt must not load it again.
             self.inner.stages()[index] = stages[index].clone();
-            if *how != How::Left || !self.hand_over(index, &before, &stages[index]).await {
-                self.forget_kept();
+            if *how == How::Left {
+                self.hand_over(index, &before, &stages[index]).await;
             }
         }
         let epoch = self.inner.state.borrow().epoch + 1;
@@ -243,22 +244,6 @@ impl Ring {
         }
         self.inner.state.send_replace(State { epoch, health: Health::Whole });
         Ok(())
-    }
-
-    /// Whether there are conversations that might go on, and every machine that is leaving is still here to carry them.
-    fn can_take_kept_along(&self, lost: &BTreeMap<usize, Lost>) -> bool {
-        let stages = self.stages();
-        let in_peace =
-            |(index, lost): (&usize, &Lost)| lost.how == How::Left && !self.inner.node.has_left(&stages[*index]);
-        !self.kept().is_empty() && !lost.is_empty() && lost.iter().all(in_peace)
-    }
-
-    /// Forgets the conversations that might go on: what a new stage does not have cannot be gone on with.
-    fn forget_kept(&self) {
-        for session in self.kept().clear() {
-            let ring = self.clone();
-            tokio::spawn(async move { ring.close(session).await });
-        }
     }
 
     /// The machine that takes over a stage.

@@ -85,6 +85,7 @@ impl Node {
             place.ring = successor.clone();
         }
         self.serving().show(Some(successor));
+        self.serving().placed_anew();
         self.peers().touch();
         ring.supersede();
         let old = ring.clone();

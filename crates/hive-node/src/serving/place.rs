@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use hive_net::PeerId;
 use hive_plan::{Costs, LinkProfile, Machine, NodeProfile, Plan, PlanError, Revision};
 
-use super::{ServeError, Wish};
+use super::{ServeError, Wish, by_hand, placements};
 use crate::node::Node;
 use crate::planning::{self, PlanningError, plan_best, plan_over};
 use crate::profile::Profile;
@@ -28,6 +28,10 @@ impl Node {
             let used = places.iter().collect::<BTreeSet<_>>().len();
             return Ok(if used < wanted { Revision::Move } else { Revision::Keep });
         }
+        let by_hand = self.serving().made_by_hand(wish);
+        if by_hand.as_ref().is_some_and(|written| placements::is_where(ring, written)) {
+            return Ok(Revision::Keep);
+        }
         let mut nodes: Vec<_> = machines.iter().map(|machine| machine.profile.clone()).collect();
         let link = |a: usize, b: usize| between(&machines[a], &machines[b]);
         let now: Vec<_> = places.into_iter().zip(stages.iter().map(|stage| stage.layers.clone())).collect();
@@ -37,6 +41,9 @@ impl Node {
                 // Moving frees what the model holds now.
                 nodes[*place].memory_bytes = nodes[*place].memory_bytes.saturating_add(bytes);
             }
+        }
+        if by_hand.is_some_and(|written| by_hand::arrange(ring.files(), &machines, &nodes, &written).is_ok()) {
+            return Ok(Revision::Move);
         }
         let best = match plan_best(ring.files(), &nodes, &link) {
             // There is no room beside itself.
@@ -83,6 +90,16 @@ impl Node {
         files: &hive_model::ModelFiles,
         wish: &Wish,
     ) -> Result<(Plan, Vec<Placement>), ServeError> {
+        let mut hindrance = None;
+        if let Some(written) = self.serving().made_by_hand(wish) {
+            match self.as_written(files, &written) {
+                Ok((mut plan, placements)) => {
+                    plan.reasons.push("It was placed by hand, and stays so until it is unloaded.".to_owned());
+                    return Ok((plan, placements));
+                }
+                Err(why) => hindrance = Some(format!("The plan made by hand cannot be followed now: {why}.")),
+            }
+        }
         let machines = self.candidates();
         let plan = match wish.stages {
             Some(0) => return Err(PlanningError::Plan(PlanError::NoStages).into()),
@@ -108,6 +125,7 @@ impl Node {
             }
         };
         let mut plan = plan;
+        plan.reasons.extend(hindrance);
         plan.reasons.extend(self.remarks(&machines));
         Ok((plan, machines.into_iter().map(|machine| machine.placement).collect()))
     }
@@ -142,6 +160,12 @@ impl Node {
         planning::predict(ring.files(), &nodes, &|a, b| between(&machines[a], &machines[b]), &stages).ok()
     }
 
+    /// Whether a machine may be used for a plan now.
+    pub(super) fn is_candidate(&self, machine: PeerId) -> bool {
+        let shares = || self.sharing_others().iter().any(|(peer, _)| *peer == machine);
+        machine == self.id() || (shares() && self.trust().rests(machine).is_none())
+    }
+
     /// The other machines that are here and share.
     fn sharing_others(&self) -> Vec<(PeerId, Profile)> {
         let mut others = self.peers().present();
@@ -150,7 +174,7 @@ impl Node {
     }
 
     /// This machine, then those that are here, share and have not failed lately, the most memory first.
-    fn candidates(&self) -> Vec<Candidate> {
+    pub(super) fn candidates(&self) -> Vec<Candidate> {
         let own = self.profile();
         let mut others = self.sharing_others();
         others.retain(|(peer, _)| self.trust().rests(*peer).is_none());
@@ -196,9 +220,9 @@ const ASSUMED_BITS_PER_S: f64 = 100e6;
 const NOTABLY_SLOWER: f64 = 0.7;
 
 /// A machine that a plan may use.
-struct Candidate {
-    placement: Placement,
-    profile: NodeProfile,
+pub(super) struct Candidate {
+    pub(super) placement: Placement,
+    pub(super) profile: NodeProfile,
     /// Memory that it gives beside what it holds.
     room_bytes: u64,
     /// Round trip in microseconds and bits per second from here; `None` for this machine itself.
@@ -209,7 +233,7 @@ struct Candidate {
 
 /// The way between two machines. Those that are not this one are taken to be as far from each other as the farther of them
 /// is from here.
-fn between(a: &Candidate, b: &Candidate) -> LinkProfile {
+pub(super) fn between(a: &Candidate, b: &Candidate) -> LinkProfile {
     let (near, far) = (a.link.unwrap_or((0.0, f64::INFINITY)), b.link.unwrap_or((0.0, f64::INFINITY)));
     LinkProfile { round_trip_us: near.0.max(far.0), bits_per_s: near.1.min(far.1) }
 }

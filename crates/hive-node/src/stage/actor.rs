@@ -249,13 +249,13 @@ impl Actor {
         }
         let (session, options) = (SessionId(spec.session), spec.options.clone());
         let (mut next, mut sent) = (0, Sent::default());
-        if let Some(Continued { session: from, position }) = spec.continues {
-            let Some(before) = self.sessions.remove(&from) else {
-                return Err("it has forgotten the beginning of the conversation".to_owned());
-            };
+        if let Some(Continued { session: from, position }) = spec.continues
+            && let Some(before) = self.sessions.remove(&from)
+        {
             (next, sent) = (position, before.sent.continued(position));
             self.worker.order(&ToWorker::Adopt { from: SessionId(from), session, position, options });
         } else {
+            // Where it took over after the beginning of the conversation, it is given that again.
             self.worker.order(&ToWorker::Open(session, options));
         }
         tracing::debug!(answer = spec.answer, session = spec.session, stage = self.index, next, "a session is open");

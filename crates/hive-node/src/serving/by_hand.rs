@@ -1,0 +1,102 @@
+//! Plans that somebody makes by hand: which layers go to which machine.
+//!
+//! They are checked in full before anything is loaded, and stay in force until the model is unloaded. While one cannot be
+//! followed, because a machine is away or gives too little, the model is placed as any other.
+
+use std::ops::Range;
+
+use hive_model::ModelFiles;
+use hive_plan::{ArrangeError, LinkProfile, NodeProfile, Plan};
+use serde::{Deserialize, Serialize};
+
+use super::place::{Candidate, between};
+use super::placements::PlacedLayers;
+use super::{ServeError, Wish};
+use crate::find::{self, Called, FindPeerError};
+use crate::models;
+use crate::node::Node;
+use crate::planning;
+use crate::ring::Placement;
+
+/// A stage as a person writes it; what else a plan file says is left aside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StageByHand {
+    /// The machine: its name, the beginning of its id, or its three words.
+    pub node: String,
+    /// Layers `[first, end)`, counted from 0.
+    pub layers: [usize; 2],
+}
+
+/// Why a plan made by hand cannot be followed.
+#[derive(Debug, thiserror::Error)]
+pub enum ByHandError {
+    /// It names a machine that there is not.
+    #[error(transparent)]
+    Machine(#[from] FindPeerError),
+    /// A machine is not here.
+    #[error("{0} is not here or does not share")]
+    Away(String),
+    /// Its layers are wrong.
+    #[error(transparent)]
+    Layers(#[from] ArrangeError),
+    /// A tensor that every plan needs is wrong.
+    #[error(transparent)]
+    Model(#[from] hive_model::weights::TensorError),
+}
+
+impl Node {
+    /// Puts a model in memory as somebody wants it placed, and keeps to that.
+    pub async fn load_model_by_hand(&self, name: &str, stages: &[StageByHand]) -> Result<(), ServeError> {
+        let wish = Wish::named(name);
+        let files = models::open(wish.model.as_deref())?;
+        let placed = self.resolve(stages)?;
+        self.as_written(&files, &placed)?;
+        let before = self.serving().make_by_hand(&wish, Some(placed));
+        let loaded = self.model(&wish).await;
+        if loaded.is_err() {
+            self.serving().make_by_hand(&wish, before);
+        }
+        loaded.map(|_| ())
+    }
+
+    /// The machines that are meant.
+    fn resolve(&self, stages: &[StageByHand]) -> Result<Vec<PlacedLayers>, ByHandError> {
+        let mut machines = self.peers().called();
+        machines.push(Called::new(self.id(), self.name().to_owned()));
+        let placed = |stage: &StageByHand| {
+            let machine = find::find(&machines, &stage.node)?;
+            let name = if machine == self.id() { self.name().to_owned() } else { self.peers().name(machine) };
+            Ok(PlacedLayers { machine, name, layers: stage.layers })
+        };
+        stages.iter().map(placed).collect()
+    }
+
+    /// The plan that has a model where it was written to be, if that can be now.
+    pub(super) fn as_written(
+        &self,
+        files: &ModelFiles,
+        written: &[PlacedLayers],
+    ) -> Result<(Plan, Vec<Placement>), ByHandError> {
+        let machines = self.candidates();
+        let nodes: Vec<_> = machines.iter().map(|machine| machine.profile.clone()).collect();
+        let plan = arrange(files, &machines, &nodes, written)?;
+        Ok((plan, machines.into_iter().map(|machine| machine.placement).collect()))
+    }
+}
+
+/// As [`Node::as_written`], with what the machines have for it.
+pub(super) fn arrange(
+    files: &ModelFiles,
+    machines: &[Candidate],
+    nodes: &[NodeProfile],
+    written: &[PlacedLayers],
+) -> Result<Plan, ByHandError> {
+    let stage = |placed: &PlacedLayers| -> Result<(usize, Range<usize>), ByHandError> {
+        let place = machines.iter().position(|machine| machine.placement.addr.id() == placed.machine);
+        let [first, end] = placed.layers;
+        Ok((place.ok_or_else(|| ByHandError::Away(placed.name.clone()))?, first..end))
+    };
+    let stages = written.iter().map(stage).collect::<Result<Vec<_>, _>>()?;
+    let link = |a: usize, b: usize| -> LinkProfile { between(&machines[a], &machines[b]) };
+    Ok(planning::arrange(files, nodes, &link, &stages)??)
+}

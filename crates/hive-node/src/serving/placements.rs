@@ -1,0 +1,130 @@
+//! Where models were placed, kept on disk: those in memory, and the plans that somebody made by hand.
+//!
+//! A node that was killed puts back what it had in memory (`restore.rs`). One that was stopped has freed it, and its owner
+//! has the memory; what was placed by hand is remembered then, too.
+
+use std::sync::{MutexGuard, PoisonError};
+
+use hive_net::PeerId;
+use serde::{Deserialize, Serialize};
+
+use super::{Loaded, Serving, Wish};
+use crate::node::Node;
+use crate::ring::Ring;
+
+pub(crate) const FILE: &str = "placements.json";
+
+/// Layers on a machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PlacedLayers {
+    /// The machine.
+    pub(crate) machine: PeerId,
+    /// What it was called then.
+    pub(crate) name: String,
+    /// Layers `[first, end)`.
+    pub(crate) layers: [usize; 2],
+}
+
+/// A model's stages, in the order a token passes them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PlacedModel {
+    /// What was asked for.
+    pub(crate) wish: Wish,
+    /// Where it is.
+    pub(crate) stages: Vec<PlacedLayers>,
+}
+
+/// The file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Placements {
+    pub(super) in_memory: Vec<PlacedModel>,
+    pub(super) by_hand: Vec<PlacedModel>,
+}
+
+impl Serving {
+    /// The stages that somebody made by hand for a wish.
+    pub(super) fn made_by_hand(&self, wish: &Wish) -> Option<Vec<PlacedLayers>> {
+        self.by_hand().iter().find(|placed| placed.wish == *wish).map(|placed| placed.stages.clone())
+    }
+
+    /// Has a wish met by these stages from now on, or by the plan; gives what was in force before.
+    pub(super) fn make_by_hand(&self, wish: &Wish, stages: Option<Vec<PlacedLayers>>) -> Option<Vec<PlacedLayers>> {
+        let before = self.made_by_hand(wish);
+        {
+            let mut by_hand = self.by_hand();
+            by_hand.retain(|placed| placed.wish != *wish);
+            by_hand.extend(stages.map(|stages| PlacedModel { wish: wish.clone(), stages }));
+        }
+        self.placed_anew();
+        before
+    }
+
+    pub(super) fn by_hand(&self) -> MutexGuard<'_, Vec<PlacedModel>> {
+        self.by_hand.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says that models have been loaded, moved or freed.
+    pub(crate) fn placed_anew(&self) {
+        self.placed_anew.notify_one();
+    }
+
+    /// What the file is to say while these are loaded.
+    pub(super) fn placements(&self, loaded: &[Loaded]) -> Placements {
+        let whole = loaded.iter().filter(|loaded| !loaded.ring.is_lost());
+        let placed = |Loaded { wish, ring }: &Loaded| PlacedModel { wish: wish.clone(), stages: stages(ring) };
+        let mut in_memory: Vec<_> = whole.map(placed).collect();
+        // Not put back yet; where a question has loaded it meanwhile, that counts.
+        let waiting = self.restoring.borrow();
+        let is_missing = |placed: &&PlacedModel| in_memory.iter().all(|other| other.wish != placed.wish);
+        let missing: Vec<_> = waiting.iter().filter(is_missing).cloned().collect();
+        in_memory.extend(missing);
+        Placements { in_memory, by_hand: self.by_hand().clone() }
+    }
+}
+
+/// Who holds what of a loaded model.
+pub(super) fn stages(ring: &Ring) -> Vec<PlacedLayers> {
+    let placed = ring.stages().into_iter().map(|stage| PlacedLayers {
+        machine: stage.placement.addr.id(),
+        name: stage.placement.name,
+        layers: [stage.layers.start, stage.layers.end],
+    });
+    placed.collect()
+}
+
+/// Whether a loaded model is where it was written to be.
+pub(super) fn is_where(ring: &Ring, written: &[PlacedLayers]) -> bool {
+    // Machines are renamed; that moves nothing.
+    let place = |placed: &PlacedLayers| (placed.machine, placed.layers);
+    stages(ring).iter().map(place).eq(written.iter().map(place))
+}
+
+/// Keeps the file as things are, for as long as the node runs.
+pub(crate) async fn keep(node: Node) {
+    loop {
+        tokio::select! {
+            () = node.serving().placed_anew.notified() => {}
+            () = node.stopping() => return,
+        }
+        // Not while a model is being loaded: what is tried now may be what ends this process.
+        let loaded = node.serving().loaded.lock().await;
+        node.write_placements(node.serving().placements(&loaded));
+    }
+}
+
+impl Node {
+    /// Writes the file, if it says something else.
+    pub(crate) fn write_placements(&self, placements: Placements) {
+        let mut on_disk = self.serving().on_disk.lock().unwrap_or_else(PoisonError::into_inner);
+        if *on_disk == placements {
+            return;
+        }
+        match self.save(FILE, &placements) {
+            Ok(()) => *on_disk = placements,
+            Err(error) => tracing::warn!("where models are placed was not kept: {error}"),
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Putting back what was in memory when the node was killed, on the machines that held it.
+//!
+//! Its machines get a while to come. Where they do not, or what was written down cannot be any more, the model is placed by
+//! the plan for the machines that are here. What people ask for meanwhile comes first.
+
+use std::time::Duration;
+
+use super::placements::PlacedModel;
+use super::{ServeError, Wish};
+use crate::models;
+use crate::node::Node;
+
+/// Machines find each other again within a second or two; one that starts anew itself takes longer.
+const MACHINES_COME_WITHIN: Duration = Duration::from_secs(20);
+
+/// How long a question for a model that is being put back waits before it is placed with the machines that are here.
+const QUESTION_WAITS: Duration = Duration::from_secs(3);
+
+/// Puts back all of it, one model after the other.
+pub(crate) async fn restore(node: Node) {
+    let waiting: Vec<PlacedModel> = node.serving().restoring.borrow().clone();
+    for placed in &waiting {
+        let name = placed.wish.model.clone().unwrap_or_else(|| models::starter_name().to_owned());
+        tokio::select! {
+            _ = tokio::time::timeout(MACHINES_COME_WITHIN, node.all_come(placed)) => {}
+            () = node.stopping() => return,
+        }
+        match node.put_back(placed, &waiting).await {
+            Ok(true) => tracing::info!("{name} is in memory again"),
+            Ok(false) => tracing::info!("{name} is not put back: another model was asked for"),
+            Err(why) => tracing::warn!("{name}, which was in memory, is not put back: {why}"),
+        }
+        node.serving().restoring.send_modify(|waiting| waiting.retain(|other| other != placed));
+        node.serving().placed_anew();
+    }
+}
+
+impl Node {
+    /// Gives a model that is being put back the time for it, so that a question does not place it elsewhere.
+    pub(super) async fn restored(&self, wish: &Wish) {
+        let mut restoring = self.serving().restoring.subscribe();
+        let settled = restoring.wait_for(|waiting| waiting.iter().all(|placed| placed.wish != *wish));
+        let _ = tokio::time::timeout(QUESTION_WAITS, settled).await;
+    }
+
+    /// Ends when all machines of a model are here and share.
+    async fn all_come(&self, placed: &PlacedModel) {
+        let mut changes = self.changes();
+        while !placed.stages.iter().all(|stage| self.is_candidate(stage.machine)) {
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Whether it is in memory now. It is put beside the others that were, not beside or in place of what was asked for since.
+    async fn put_back(&self, placed: &PlacedModel, all: &[PlacedModel]) -> Result<bool, ServeError> {
+        let wish = &placed.wish;
+        let mut loaded = self.serving().loaded.lock().await;
+        if loaded.iter().any(|loaded| loaded.wish == *wish) {
+            return Ok(true);
+        }
+        if loaded.iter().any(|loaded| all.iter().all(|placed| placed.wish != loaded.wish)) {
+            return Ok(false);
+        }
+        // Should loading it end this process, it is not to do so again and again.
+        let mut without = self.serving().placements(&loaded);
+        without.in_memory.retain(|other| other != placed);
+        self.write_placements(without);
+        let files = models::open(wish.model.as_deref())?;
+        let (plan, placements) = match self.as_written(&files, &placed.stages) {
+            Ok(again) => again,
+            Err(why) => {
+                tracing::info!("the plan decides where a model goes, which cannot be where it was: {why}");
+                self.place(&files, wish)?
+            }
+        };
+        self.load_beside(&mut loaded, wish, files, &plan, &placements).await?;
+        Ok(true)
+    }
+}

@@ -1,0 +1,199 @@
+//! A plan that somebody wrote by hand, or that was followed before: checked in full before anything is loaded.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use super::{LinkProfile, NodeProfile, Problem, Use};
+use crate::{ModelProfile, Plan, assert_each_layer_once};
+
+/// Why stages are no plan. Layers are counted from 0 and named as a plan file has them, `[first, end)`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ArrangeError {
+    /// There are none.
+    #[error("it has no stages")]
+    NoStages,
+    /// One holds nothing.
+    #[error("stage {stage} has no layers: [{}, {}]; write [first, end], with the end one after the last", layers.start, layers.end)]
+    Empty {
+        /// Which, counted from 1.
+        stage: usize,
+        /// As it was written.
+        layers: Range<usize>,
+    },
+    /// One begins later than the one before it ends.
+    #[error("stage {stage} begins at layer {}, but layers [{}, {}] are in no stage before it", missing.end, missing.start, missing.end)]
+    Missing {
+        /// Which, counted from 1.
+        stage: usize,
+        /// What is placed nowhere.
+        missing: Range<usize>,
+    },
+    /// One begins before the one before it ends.
+    #[error("stage {stage} begins at layer {begins}, but the stages before it hold all layers up to {held}")]
+    Twice {
+        /// Which, counted from 1.
+        stage: usize,
+        /// Where it begins.
+        begins: usize,
+        /// Where the one before it ends.
+        held: usize,
+    },
+    /// The last one does not end where the model does.
+    #[error("the last stage ends at layer {end}, but the model has {layers} layers")]
+    End {
+        /// Where it ends.
+        end: usize,
+        /// Layers there are.
+        layers: usize,
+    },
+    /// More than a machine gives.
+    #[error(
+        "{machine} would need {} MB with one conversation, but gives {} MB", needed_bytes.div_ceil(1_000_000),
+        given_bytes / 1_000_000
+    )]
+    DoesNotFit {
+        /// The machine.
+        machine: String,
+        /// Bytes of its stages.
+        needed_bytes: u64,
+        /// Bytes it gives.
+        given_bytes: u64,
+    },
+}
+
+/// The plan that has these stages, each on the machine of that place in `nodes`. A machine may have several.
+pub fn arrange(
+    model: &ModelProfile,
+    nodes: &[NodeProfile],
+    link: &dyn Fn(usize, usize) -> LinkProfile,
+    wanted: Use,
+    stages: &[(usize, Range<usize>)],
+) -> Result<Plan, ArrangeError> {
+    let layers = model.layer_bytes.len();
+    check(stages.iter().map(|(_, layers)| layers), layers)?;
+    let problem = Problem::new(model, nodes, link, wanted);
+    let order: Vec<usize> = stages.iter().map(|(node, _)| *node).collect();
+    let ranges: Vec<Range<usize>> = stages.iter().map(|(_, layers)| layers.clone()).collect();
+    let stages = problem.stages(&order, &ranges);
+    assert_each_layer_once(&stages, layers);
+    // Weights, conversation and layers of each machine.
+    let mut held: BTreeMap<usize, (u64, u64, u64)> = BTreeMap::new();
+    for stage in &stages {
+        let (weight_bytes, kv_bytes, layers) = held.entry(stage.machine).or_default();
+        *weight_bytes = weight_bytes.saturating_add(stage.weight_bytes);
+        *kv_bytes = kv_bytes.saturating_add(stage.kv_bytes);
+        *layers += stage.layers.len() as u64;
+    }
+    let mut room_tokens = u64::MAX;
+    for (&machine, &(weight_bytes, kv_bytes, layers)) in &held {
+        let NodeProfile { name, memory_bytes: given_bytes, .. } = &nodes[machine];
+        let (given_bytes, needed_bytes) = (*given_bytes, weight_bytes.saturating_add(kv_bytes));
+        if needed_bytes > given_bytes {
+            return Err(ArrangeError::DoesNotFit { machine: name.clone(), needed_bytes, given_bytes });
+        }
+        let per_token = model.kv_bytes_per_token.saturating_mul(layers).max(1);
+        room_tokens = room_tokens.min((given_bytes - weight_bytes) / per_token);
+    }
+    let reading_us: f64 = order.iter().zip(&ranges).map(|(node, layers)| problem.stage_us(*node, layers)).sum();
+    let token_us = reading_us + problem.ring_us(&order);
+    Ok(Plan { stages, reasons: Vec::new(), decode_tokens_per_s: Some(1e6 / token_us), room_tokens })
+}
+
+/// Whether every layer is in exactly one of the stages, in order.
+fn check<'a>(stages: impl Iterator<Item = &'a Range<usize>>, layers: usize) -> Result<(), ArrangeError> {
+    let (mut held, mut count) = (0, 0);
+    for range in stages {
+        count += 1;
+        let stage = count;
+        if range.is_empty() {
+            return Err(ArrangeError::Empty { stage, layers: range.clone() });
+        }
+        if range.start > held {
+            return Err(ArrangeError::Missing { stage, missing: held..range.start });
+        }
+        if range.start < held {
+            return Err(ArrangeError::Twice { stage, begins: range.start, held });
+        }
+        held = range.end;
+    }
+    match count {
+        0 => Err(ArrangeError::NoStages),
+        _ if held != layers => Err(ArrangeError::End { end: held, layers }),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::choose;
+    use super::*;
+    use proptest::prelude::*;
+
+    const ONE: Use = Use { context_tokens: 2, conversations: 1, hidden_bytes: 0 };
+
+    fn model(layers: usize) -> ModelProfile {
+        ModelProfile { layer_bytes: vec![10; layers], embedding_bytes: 5, head_bytes: 20, kv_bytes_per_token: 1 }
+    }
+
+    fn nodes(count: usize, memory_bytes: u64) -> Vec<NodeProfile> {
+        (0..count).map(|i| NodeProfile { name: format!("machine {i}"), memory_bytes, bytes_per_s: 1e3 }).collect()
+    }
+
+    fn lan(_: usize, _: usize) -> LinkProfile {
+        LinkProfile { round_trip_us: 600.0, bits_per_s: 1e9 }
+    }
+
+    fn try_all(stages: &[(usize, Range<usize>)], memory_bytes: u64) -> Result<Plan, String> {
+        arrange(&model(10), &nodes(2, memory_bytes), &lan, ONE, stages).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    #[allow(clippy::reversed_empty_ranges, reason = "people write such things")]
+    fn what_is_wrong_with_stages_written_by_hand_is_named() {
+        for (stages, wrong) in [
+            (vec![], "it has no stages"),
+            (vec![(0, 0..5), (1, 5..5), (0, 5..10)], "stage 2 has no layers: [5, 5]"),
+            (vec![(0, 5..0), (1, 5..10)], "stage 1 has no layers: [5, 0]"),
+            (vec![(0, 1..10)], "stage 1 begins at layer 1, but layers [0, 1] are in no stage before it"),
+            (vec![(0, 0..4), (1, 6..10)], "stage 2 begins at layer 6, but layers [4, 6] are in no stage before it"),
+            (
+                vec![(0, 0..6), (1, 4..10)],
+                "stage 2 begins at layer 4, but the stages before it hold all layers up to 6",
+            ),
+            (vec![(0, 0..4), (1, 4..9)], "the last stage ends at layer 9, but the model has 10 layers"),
+            (vec![(0, 0..4), (1, 4..12)], "the last stage ends at layer 12, but the model has 10 layers"),
+        ] {
+            let message = try_all(&stages, 1000).unwrap_err();
+            assert!(message.starts_with(wrong), "{message}");
+        }
+    }
+
+    #[test]
+    fn stages_of_one_machine_share_its_memory() {
+        // All weights are 125 bytes, and a token of conversation 10.
+        let twice = [(0, 0..3), (1, 3..6), (0, 6..10)];
+        assert_eq!(try_all(&twice, 109).unwrap().room_tokens, (109 - 95) / 7);
+        let message = try_all(&twice, 108).unwrap_err();
+        assert_eq!(message, "machine 0 would need 1 MB with one conversation, but gives 0 MB");
+    }
+
+    proptest! {
+        #[test]
+        fn a_chosen_plan_written_down_is_the_same_plan(
+            machines in prop::collection::vec((40u64..400, 1e3f64..1e5), 1..6),
+            round_trip_us in 10f64..5000.0,
+        ) {
+            let node = |(memory_bytes, bytes_per_s)| NodeProfile { name: "n".to_owned(), memory_bytes, bytes_per_s };
+            let nodes: Vec<_> = machines.into_iter().map(node).collect();
+            let link = |_: usize, _: usize| LinkProfile { round_trip_us, bits_per_s: 1e9 };
+            if let Ok(chosen) = choose(&model(12), &nodes, &link, ONE) {
+                let stages: Vec<_> = chosen.stages.iter().map(|stage| (stage.machine, stage.layers.clone())).collect();
+                let again = arrange(&model(12), &nodes, &link, ONE, &stages).unwrap();
+                prop_assert_eq!(&again.stages, &chosen.stages);
+                prop_assert_eq!(again.room_tokens, chosen.room_tokens);
+                let (a, b) = (again.decode_tokens_per_s.unwrap(), chosen.decode_tokens_per_s.unwrap());
+                prop_assert!((a / b - 1.0).abs() < 1e-9, "{} {}", a, b);
+            }
+        }
+    }
+}
