@@ -4,7 +4,7 @@
 //! 4 ms of Wi-Fi for 0.3 ms of Thunderbolt. Here the choice is [`choose`], a pure function over what is known of each
 //! path; `Preference` hands it to iroh, which asks whenever a path opens or closes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
@@ -100,6 +100,8 @@ pub fn choose(current: Option<usize>, candidates: &[Candidate]) -> Choice {
 /// A network of this machine, and what it is made of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Network {
+    /// The interface's name.
+    pub interface: String,
     /// This machine's address in it.
     pub address: IpAddr,
     /// How many of its bits name the network.
@@ -153,8 +155,8 @@ pub struct Way {
 }
 
 impl Networks {
-    /// The ways to a machine that says it is at these sockets, one for each network that both are in. Where there are any by
-    /// IPv4, those of IPv6 are the same cables once more; addresses that hold for one cable only are ambiguous.
+    /// The ways to a machine that says it is at these sockets, one for each network that both are in. Where an interface has one
+    /// by IPv4, those of IPv6 are the same cable once more; addresses that hold for one cable only are ambiguous.
     pub fn ways(&self, sockets: &[SocketAddr]) -> Vec<Way> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         let of = |to: &SocketAddr| {
@@ -162,13 +164,14 @@ impl Networks {
             let unclear = there.is_loopback() || matches!(there, IpAddr::V6(v6) if v6.is_unicast_link_local());
             let holding = known.iter().filter(|network| holds(network, there));
             let network = holding.max_by_key(|network| network.prefix).filter(|_| !unclear)?;
-            (network.address != there).then_some(Way { from: network.address, to: *to, kind: network.kind })
+            let way = Way { from: network.address, to: *to, kind: network.kind };
+            (network.address != there).then_some((network.interface.as_str(), way))
         };
-        let mut ways: Vec<Way> = sockets.iter().filter_map(of).collect();
-        if ways.iter().any(|way| way.from.is_ipv4()) {
-            ways.retain(|way| way.from.is_ipv4());
-        }
-        ways
+        let ways: Vec<(&str, Way)> = sockets.iter().filter_map(of).collect();
+        let by_ipv4: HashSet<&str> =
+            ways.iter().filter(|(_, way)| way.from.is_ipv4()).map(|(interface, _)| *interface).collect();
+        let once = ways.iter().filter(|(interface, way)| way.from.is_ipv4() || !by_ipv4.contains(interface));
+        once.map(|(_, way)| *way).collect()
     }
 }
 
@@ -261,7 +264,12 @@ mod tests {
     #[test]
     fn there_is_a_way_through_every_network_that_both_are_in() {
         let networks = Networks::default();
-        let network = |address: &str, prefix, kind| Network { address: address.parse().unwrap(), prefix, kind };
+        let network = |address: &str, prefix, kind| Network {
+            interface: format!("{kind:?}"),
+            address: address.parse().unwrap(),
+            prefix,
+            kind,
+        };
         networks.set(vec![
             network("127.0.0.1", 8, LinkKind::Loopback),
             network("192.168.1.2", 24, LinkKind::Wifi),
@@ -279,6 +287,11 @@ mod tests {
             [("192.168.1.2".to_owned(), LinkKind::Wifi), ("169.254.1.2".to_owned(), LinkKind::Thunderbolt)]
         );
         assert_eq!(ways(&["[fd00::3]:9", "[fe80::3]:9"]), [("fd00::2".to_owned(), LinkKind::Wifi)]);
+        // A cable that has IPv6 only is a way of its own.
+        assert_eq!(
+            ways(&["169.254.7.7:9", "[fd00::3]:9"]),
+            [("169.254.1.2".to_owned(), LinkKind::Thunderbolt), ("fd00::2".to_owned(), LinkKind::Wifi)]
+        );
         assert_eq!(ways(&["192.168.1.2:9"]), [], "another node of this machine is not on the network");
     }
 
@@ -312,7 +325,12 @@ mod tests {
     #[test]
     fn the_narrowest_network_names_the_link() {
         let networks = Networks::default();
-        let network = |address: &str, prefix, kind| Network { address: address.parse().unwrap(), prefix, kind };
+        let network = |address: &str, prefix, kind| Network {
+            interface: String::new(),
+            address: address.parse().unwrap(),
+            prefix,
+            kind,
+        };
         let known = vec![
             network("10.0.0.1", 8, LinkKind::Vpn),
             network("10.1.0.1", 16, LinkKind::Ethernet),

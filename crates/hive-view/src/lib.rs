@@ -1,13 +1,15 @@
 //! What a person is shown of a node, as values: everything in the windows, and the tray's menu. Pure, and free of any toolkit.
 
+mod machines;
 mod menu;
 mod placed;
 mod preferences;
 mod snapshot;
 mod update;
 
+pub use machines::{Found, LinkView, Machine, Request};
 pub use menu::{Choice, Entry, choice, menu};
 pub use placed::placed;
 pub use preferences::Preferences;
-pub use snapshot::{Request, Snapshot, State, snapshot};
+pub use snapshot::{Snapshot, State, snapshot};
 pub use update::{Next, Update};

@@ -1,6 +1,7 @@
 //! The tray's menu as a value: what a person can read and do there, made from the snapshot alone.
 
-use crate::snapshot::{Machine, Request, Snapshot};
+use crate::machines::{Machine, Request};
+use crate::snapshot::Snapshot;
 use crate::update::Next;
 
 /// An entry of the menu. Ids are what clicks are told apart by.

@@ -1,11 +1,11 @@
 //! What the app shows, made from what the node says. Pure: the tray, the popover and the windows all show this.
 
-use hive_node::serving::StageView;
 use hive_node::settings::{Accent, Settings};
-use hive_node::{Link, LinkKind, PeerState, PeerView, Profile, Status};
+use hive_node::{Profile, Status};
 use serde::Serialize;
 use specta::Type;
 
+use crate::machines::{Found, Machine, Request, found, layers, machines, request};
 use crate::update::Update;
 
 /// How the machine is; the tray icon's shape says it.
@@ -102,82 +102,6 @@ pub struct Memory {
     pub recommended: f64,
 }
 
-/// A machine that is in.
-#[derive(Debug, Clone, PartialEq, Serialize, Type)]
-pub struct Machine {
-    /// Its key.
-    pub id: String,
-    /// What it is called.
-    pub name: String,
-    /// Three words of its key.
-    pub fingerprint: String,
-    /// Whether it is this one.
-    pub own: bool,
-    /// Whether it answers.
-    pub here: bool,
-    /// Whether it gives memory now.
-    pub sharing: bool,
-    /// What keeps it away or from sharing, in words.
-    pub why: Option<String>,
-    /// What computes there.
-    pub chip: String,
-    /// Memory it gives, in bytes.
-    #[specta(type = i32)]
-    pub offered: f64,
-    /// Layers it holds, `[start, end)`.
-    pub layers: Option<[u32; 2]>,
-    /// Layers it keeps a copy of.
-    pub copies: Option<[u32; 2]>,
-    /// How fast it alone answers with the starter model.
-    #[specta(type = Option<i32>)]
-    pub tokens_per_s: Option<f64>,
-    /// The way to it.
-    pub link: Option<LinkView>,
-    /// Other ways to it that were measured.
-    pub other_links: Vec<LinkView>,
-}
-
-/// The way to a machine.
-#[derive(Debug, Clone, PartialEq, Serialize, Type)]
-pub struct LinkView {
-    /// "Thunderbolt", "Wi-Fi", …
-    pub kind: String,
-    /// Round trip in milliseconds.
-    #[specta(type = i32)]
-    pub round_trip_ms: f64,
-    /// What it carries, in bits per second, once measured.
-    #[specta(type = Option<i32>)]
-    pub bits_per_s: Option<f64>,
-}
-
-/// Somebody waits for a decision.
-#[derive(Debug, Clone, PartialEq, Serialize, Type)]
-pub struct Request {
-    /// The machine.
-    pub id: String,
-    /// Its name.
-    pub name: String,
-    /// Three words of its key.
-    pub fingerprint: String,
-    /// The six digits that both machines show.
-    pub code: String,
-    /// Whether this owner has approved, and the other's decision is awaited.
-    pub approved_here: bool,
-    /// Whether the other machine asked first.
-    pub asked_by_them: bool,
-}
-
-/// A machine nearby.
-#[derive(Debug, Clone, PartialEq, Serialize, Type)]
-pub struct Found {
-    /// Its key.
-    pub id: String,
-    /// Its name.
-    pub name: String,
-    /// Three words of its key.
-    pub fingerprint: String,
-}
-
 /// The model in memory.
 #[derive(Debug, Clone, PartialEq, Serialize, Type)]
 pub struct Model {
@@ -202,13 +126,8 @@ pub struct Stage {
 /// What the app shows of a status, of what its owner has set, and of an update.
 pub fn snapshot(status: &Status, settings: &Settings, update: Update) -> Snapshot {
     let profile = &status.profile;
-    let stages = status.model.as_ref().map_or(&[][..], |model| &model.stages);
-    let copies = status.model.as_ref().map_or(&[][..], |model| &model.copies);
-    let own = machine_of(&status.id, &profile.name, &status.fingerprint, Some(profile), stages, copies);
-    let others = status.peers.iter().filter_map(|peer| other(peer, stages, copies));
-    let machines: Vec<_> = std::iter::once(Machine { own: true, here: true, ..own }).chain(others).collect();
+    let machines = machines(status);
     let requests: Vec<_> = status.peers.iter().filter_map(request).collect();
-    let found = status.peers.iter().filter(|peer| matches!(peer.state, PeerState::Found));
     let state = state(status, !requests.is_empty());
     let together = machines.iter().filter(|machine| machine.here && machine.sharing).count();
     Snapshot {
@@ -229,9 +148,7 @@ pub fn snapshot(status: &Status, settings: &Settings, update: Update) -> Snapsho
         pool_bytes: machines.iter().filter(|machine| machine.sharing).map(|machine| machine.offered).sum(),
         machines,
         requests,
-        found: found
-            .map(|peer| Found { id: peer.id.clone(), name: peer.name.clone(), fingerprint: peer.fingerprint.clone() })
-            .collect(),
+        found: status.peers.iter().filter_map(found).collect(),
         model: status.model.as_ref().map(|model| Model {
             name: model.name.clone(),
             bytes: model.bytes as f64,
@@ -256,88 +173,6 @@ pub fn snapshot(status: &Status, settings: &Settings, update: Update) -> Snapsho
 
 /// The part of a machine's memory that can be given without its owner noticing.
 const RECOMMENDED: f64 = 0.75;
-
-fn layers(stage: &StageView) -> [u32; 2] {
-    stage.layers.map(|layer| layer as u32)
-}
-
-fn machine_of(
-    id: &str,
-    name: &str,
-    fingerprint: &str,
-    profile: Option<&Profile>,
-    stages: &[StageView],
-    copies: &[StageView],
-) -> Machine {
-    let holds = |held: &[StageView]| held.iter().find(|stage| stage.node == name).map(layers);
-    Machine {
-        id: id.to_owned(),
-        name: name.to_owned(),
-        fingerprint: fingerprint.to_owned(),
-        own: false,
-        here: false,
-        sharing: profile.is_some_and(|profile| profile.sharing),
-        why: profile.and_then(|profile| profile.not_sharing.clone()),
-        chip: profile.map(|profile| profile.chip.clone()).unwrap_or_default(),
-        offered: profile.map_or(0.0, |profile| profile.offered_bytes as f64),
-        layers: holds(stages),
-        copies: holds(copies),
-        tokens_per_s: profile.and_then(|profile| profile.decode_tokens_per_s),
-        link: None,
-        other_links: Vec::new(),
-    }
-}
-
-fn link_view(link: &Link, bits_per_s: Option<u64>) -> LinkView {
-    LinkView {
-        kind: kind_name(link.kind).to_owned(),
-        round_trip_ms: link.round_trip_us as f64 / 1e3,
-        bits_per_s: bits_per_s.map(|bits| bits as f64),
-    }
-}
-
-fn other(peer: &PeerView, stages: &[StageView], copies: &[StageView]) -> Option<Machine> {
-    let machine = machine_of(&peer.id, &peer.name, &peer.fingerprint, peer.profile.as_ref(), stages, copies);
-    match &peer.state {
-        PeerState::Approved => {
-            let link = peer.link.as_ref().map(|link| link_view(link, peer.bits_per_s));
-            let other_links =
-                peer.other_paths.iter().map(|path| link_view(&path.link, Some(path.bits_per_s))).collect();
-            let why = peer.condition.map(|condition| condition.explain().to_owned()).or(machine.why);
-            Some(Machine { here: true, link, other_links, why, ..machine })
-        }
-        PeerState::Unreachable { why, .. } => {
-            let why = peer.condition.map_or(why.as_str(), |condition| condition.explain());
-            Some(Machine { sharing: false, why: Some(why.to_owned()), ..machine })
-        }
-        PeerState::Found | PeerState::Pending { .. } | PeerState::Blocked => None,
-    }
-}
-
-/// As people call it.
-fn kind_name(kind: LinkKind) -> &'static str {
-    match kind {
-        LinkKind::Loopback => "Loopback",
-        LinkKind::Thunderbolt => "Thunderbolt",
-        LinkKind::Ethernet => "Ethernet",
-        LinkKind::Wifi => "Wi-Fi",
-        LinkKind::Vpn => "VPN",
-        LinkKind::Relay => "Relay",
-        LinkKind::Other => "Network",
-    }
-}
-
-fn request(peer: &PeerView) -> Option<Request> {
-    let PeerState::Pending { code, asked_by_them, approved_here } = &peer.state else { return None };
-    Some(Request {
-        id: peer.id.clone(),
-        name: peer.name.clone(),
-        fingerprint: peer.fingerprint.clone(),
-        code: code.clone(),
-        approved_here: *approved_here,
-        asked_by_them: *asked_by_them,
-    })
-}
 
 /// What the owner has switched off is idle; anything else that keeps it from sharing is a pause.
 fn state(status: &Status, somebody_waits: bool) -> State {
@@ -369,6 +204,8 @@ fn line(profile: &Profile, together: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hive_node::serving::StageView;
+    use hive_node::{PeerState, PeerView};
 
     fn profile() -> Profile {
         Profile { name: "Studio".to_owned(), sharing: true, offered_bytes: 10, memory_bytes: 100, ..Profile::default() }
@@ -421,10 +258,10 @@ mod tests {
         let here = seen(&status(profile(), vec![peer(PeerState::Approved)]));
         assert_eq!(here.machines.len(), 2);
         assert_eq!(
-            (here.machines[0].own, here.machines[0].layers, here.machines[0].copies),
-            (true, Some([0, 20]), Some([20, 30]))
+            (here.machines[0].own, here.machines[0].layers.clone(), here.machines[0].copies.clone()),
+            (true, vec![[0, 20]], vec![[20, 30]])
         );
-        assert_eq!((here.machines[1].here, here.machines[1].layers), (true, Some([20, 30])));
+        assert_eq!((here.machines[1].here, here.machines[1].layers.clone()), (true, vec![[20, 30]]));
         assert_eq!((here.pool_bytes, here.line.as_str(), here.state), (15.0, "Sharing · 2 machines", State::Sharing));
         let away = PeerState::Unreachable { why: "it does not answer".to_owned(), since: 1 };
         let alone = seen(&status(profile(), vec![peer(away)]));

@@ -172,10 +172,10 @@ export type Machine = {
 	chip: string,
 	/**  Memory it gives, in bytes. */
 	offered: number,
-	/**  Layers it holds, `[start, end)`. */
-	layers: [number, number] | null,
-	/**  Layers it keeps a copy of. */
-	copies: [number, number] | null,
+	/**  Layers it holds, `[start, end)`; neighbours are one range. */
+	layers: ([number, number])[],
+	/**  Layers it keeps copies of. */
+	copies: ([number, number])[],
 	/**  How fast it alone answers with the starter model. */
 	tokens_per_s: number | null,
 	/**  The way to it. */

@@ -10,7 +10,8 @@ describe("numbers as people read them", () => {
   });
 
   it("count layers from one", () => {
-    expect([layers([0, 18]), layers([29, 30])]).toEqual(["layers 1–18", "layer 30"]);
+    expect([layers([[0, 18]]), layers([[29, 30]])]).toEqual(["layers 1–18", "layer 30"]);
+    expect(layers([[0, 4], [9, 10]])).toBe("layers 1–4, 10");
   });
 });
 

@@ -18,9 +18,11 @@ export function speed(tokens: number): string {
   return `${tokens < 10 ? tokens.toFixed(1) : Math.round(tokens)} tok/s`;
 }
 
-/** Layers as people count them, from 1: `[0, 18)` is "layers 1–18". */
-export function layers([start, end]: [number, number]): string {
-  return end - start === 1 ? `layer ${end}` : `layers ${start + 1}–${end}`;
+/** Layers as people count them, from 1: `[0, 18)` is "layers 1–18"; of several ranges, "layers 1–4, 10". */
+export function layers(ranges: [number, number][]): string {
+  const range = ([start, end]: [number, number]) => (end - start === 1 ? `${end}` : `${start + 1}–${end}`);
+  const count = ranges.reduce((sum, [start, end]) => sum + end - start, 0);
+  return `${count === 1 ? "layer" : "layers"} ${ranges.map(range).join(", ")}`;
 }
 
 export function several(count: number, one: string, more: string): string {

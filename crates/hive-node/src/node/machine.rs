@@ -241,8 +241,9 @@ pub(super) fn own_networks() -> Vec<Network> {
     };
     let interfaces = hive_host::this().interfaces().into_iter();
     let networks = interfaces.flat_map(|interface| {
-        let kind = kind(interface.kind);
-        interface.addresses.into_iter().map(move |(address, prefix)| Network { address, prefix, kind })
+        let (name, kind) = (interface.name, kind(interface.kind));
+        let network = move |(address, prefix)| Network { interface: name.clone(), address, prefix, kind };
+        interface.addresses.into_iter().map(network)
     });
     networks.collect()
 }

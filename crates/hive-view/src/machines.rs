@@ -1,0 +1,203 @@
+//! Machines as people see them: those that are in, those that ask, those nearby.
+
+use hive_node::serving::StageView;
+use hive_node::{Link, LinkKind, PeerState, PeerView, Profile, Status};
+use serde::Serialize;
+use specta::Type;
+
+/// A machine that is in.
+#[derive(Debug, Clone, PartialEq, Serialize, Type)]
+pub struct Machine {
+    /// Its key.
+    pub id: String,
+    /// What it is called.
+    pub name: String,
+    /// Three words of its key.
+    pub fingerprint: String,
+    /// Whether it is this one.
+    pub own: bool,
+    /// Whether it answers.
+    pub here: bool,
+    /// Whether it gives memory now.
+    pub sharing: bool,
+    /// What keeps it away or from sharing, in words.
+    pub why: Option<String>,
+    /// What computes there.
+    pub chip: String,
+    /// Memory it gives, in bytes.
+    #[specta(type = i32)]
+    pub offered: f64,
+    /// Layers it holds, `[start, end)`; neighbours are one range.
+    pub layers: Vec<[u32; 2]>,
+    /// Layers it keeps copies of.
+    pub copies: Vec<[u32; 2]>,
+    /// How fast it alone answers with the starter model.
+    #[specta(type = Option<i32>)]
+    pub tokens_per_s: Option<f64>,
+    /// The way to it.
+    pub link: Option<LinkView>,
+    /// Other ways to it that were measured.
+    pub other_links: Vec<LinkView>,
+}
+
+/// The way to a machine.
+#[derive(Debug, Clone, PartialEq, Serialize, Type)]
+pub struct LinkView {
+    /// "Thunderbolt", "Wi-Fi", …
+    pub kind: String,
+    /// Round trip in milliseconds.
+    #[specta(type = i32)]
+    pub round_trip_ms: f64,
+    /// What it carries, in bits per second, once measured.
+    #[specta(type = Option<i32>)]
+    pub bits_per_s: Option<f64>,
+}
+
+/// Somebody waits for a decision.
+#[derive(Debug, Clone, PartialEq, Serialize, Type)]
+pub struct Request {
+    /// The machine.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Three words of its key.
+    pub fingerprint: String,
+    /// The six digits that both machines show.
+    pub code: String,
+    /// Whether this owner has approved, and the other's decision is awaited.
+    pub approved_here: bool,
+    /// Whether the other machine asked first.
+    pub asked_by_them: bool,
+}
+
+/// A machine nearby.
+#[derive(Debug, Clone, PartialEq, Serialize, Type)]
+pub struct Found {
+    /// Its key.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Three words of its key.
+    pub fingerprint: String,
+}
+
+/// This machine first, then the others that are in.
+pub(crate) fn machines(status: &Status) -> Vec<Machine> {
+    let stages = status.model.as_ref().map_or(&[][..], |model| &model.stages);
+    let copies = status.model.as_ref().map_or(&[][..], |model| &model.copies);
+    let profile = &status.profile;
+    let own = machine_of(&status.id, &profile.name, &status.fingerprint, Some(profile), stages, copies);
+    let others = status.peers.iter().filter_map(|peer| other(peer, stages, copies));
+    std::iter::once(Machine { own: true, here: true, ..own }).chain(others).collect()
+}
+
+pub(crate) fn layers(stage: &StageView) -> [u32; 2] {
+    stage.layers.map(|layer| layer as u32)
+}
+
+/// Ranges in their order, those that touch as one.
+fn joined(mut ranges: Vec<[u32; 2]>) -> Vec<[u32; 2]> {
+    ranges.sort_unstable();
+    ranges.dedup_by(|next, last| {
+        let touches = next[0] <= last[1];
+        if touches {
+            last[1] = last[1].max(next[1]);
+        }
+        touches
+    });
+    ranges
+}
+
+fn machine_of(
+    id: &str,
+    name: &str,
+    fingerprint: &str,
+    profile: Option<&Profile>,
+    stages: &[StageView],
+    copies: &[StageView],
+) -> Machine {
+    let holds = |held: &[StageView]| joined(held.iter().filter(|stage| stage.node == name).map(layers).collect());
+    Machine {
+        id: id.to_owned(),
+        name: name.to_owned(),
+        fingerprint: fingerprint.to_owned(),
+        own: false,
+        here: false,
+        sharing: profile.is_some_and(|profile| profile.sharing),
+        why: profile.and_then(|profile| profile.not_sharing.clone()),
+        chip: profile.map(|profile| profile.chip.clone()).unwrap_or_default(),
+        offered: profile.map_or(0.0, |profile| profile.offered_bytes as f64),
+        layers: holds(stages),
+        copies: holds(copies),
+        tokens_per_s: profile.and_then(|profile| profile.decode_tokens_per_s),
+        link: None,
+        other_links: Vec::new(),
+    }
+}
+
+fn link_view(link: &Link, bits_per_s: Option<u64>) -> LinkView {
+    LinkView {
+        kind: kind_name(link.kind).to_owned(),
+        round_trip_ms: link.round_trip_us as f64 / 1e3,
+        bits_per_s: bits_per_s.map(|bits| bits as f64),
+    }
+}
+
+fn other(peer: &PeerView, stages: &[StageView], copies: &[StageView]) -> Option<Machine> {
+    let machine = machine_of(&peer.id, &peer.name, &peer.fingerprint, peer.profile.as_ref(), stages, copies);
+    match &peer.state {
+        PeerState::Approved => {
+            let link = peer.link.as_ref().map(|link| link_view(link, peer.bits_per_s));
+            let other_links =
+                peer.other_paths.iter().map(|path| link_view(&path.link, Some(path.bits_per_s))).collect();
+            let why = peer.condition.map(|condition| condition.explain().to_owned()).or(machine.why);
+            Some(Machine { here: true, link, other_links, why, ..machine })
+        }
+        PeerState::Unreachable { why, .. } => {
+            let why = peer.condition.map_or(why.as_str(), |condition| condition.explain());
+            Some(Machine { sharing: false, why: Some(why.to_owned()), ..machine })
+        }
+        PeerState::Found | PeerState::Pending { .. } | PeerState::Blocked => None,
+    }
+}
+
+/// As people call it.
+fn kind_name(kind: LinkKind) -> &'static str {
+    match kind {
+        LinkKind::Loopback => "Loopback",
+        LinkKind::Thunderbolt => "Thunderbolt",
+        LinkKind::Ethernet => "Ethernet",
+        LinkKind::Wifi => "Wi-Fi",
+        LinkKind::Vpn => "VPN",
+        LinkKind::Relay => "Relay",
+        LinkKind::Other => "Network",
+    }
+}
+
+pub(crate) fn request(peer: &PeerView) -> Option<Request> {
+    let PeerState::Pending { code, asked_by_them, approved_here } = &peer.state else { return None };
+    Some(Request {
+        id: peer.id.clone(),
+        name: peer.name.clone(),
+        fingerprint: peer.fingerprint.clone(),
+        code: code.clone(),
+        approved_here: *approved_here,
+        asked_by_them: *asked_by_them,
+    })
+}
+
+pub(crate) fn found(peer: &PeerView) -> Option<Found> {
+    let is_found = matches!(peer.state, PeerState::Found);
+    is_found.then(|| Found { id: peer.id.clone(), name: peer.name.clone(), fingerprint: peer.fingerprint.clone() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_with_several_stages_shows_all_its_layers() {
+        assert_eq!(joined(vec![[20, 30], [0, 5], [5, 9]]), [[0, 9], [20, 30]]);
+        assert_eq!(joined(Vec::new()), [[0; 2]; 0]);
+    }
+}
