@@ -2,6 +2,7 @@
 //! beginning of a new prompt.
 
 use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 use crate::control::Continued;
 
@@ -9,23 +10,28 @@ use crate::control::Continued;
 const MOST_SESSIONS: usize = 8;
 /// A shorter beginning in common is most likely the template's own words, and not worth a kept session.
 const SHORTEST: usize = 16;
+/// Whoever has not gone on by then most likely does something else.
+const WARM_FOR: Duration = Duration::from_mins(10);
 
 /// The sessions, the one used last at the end.
 #[derive(Debug)]
 pub(crate) struct Kept {
     sessions: VecDeque<(u64, Vec<u32>)>,
     most_tokens: usize,
+    /// When the latest of them came.
+    latest: Option<Instant>,
 }
 
 impl Kept {
     /// Keeps so many tokens in all.
     pub(crate) fn new(most_tokens: usize) -> Self {
-        Self { sessions: VecDeque::new(), most_tokens }
+        Self { sessions: VecDeque::new(), most_tokens, latest: None }
     }
 
     /// Keeps a session; gives those that have to make room for it.
     pub(crate) fn add(&mut self, session: u64, tokens: Vec<u32>) -> Vec<u64> {
         self.sessions.push_back((session, tokens));
+        self.latest = Some(Instant::now());
         let mut forgotten = Vec::new();
         let total =
             |sessions: &VecDeque<(u64, Vec<u32>)>| sessions.iter().map(|(_, tokens)| tokens.len()).sum::<usize>();
@@ -38,6 +44,11 @@ impl Kept {
     /// Whether there is none.
     pub(crate) fn is_empty(&self) -> bool {
         self.sessions.is_empty()
+    }
+
+    /// Whether there are some, and one of them is likely to be gone on with.
+    pub(crate) fn is_warm(&self, now: Instant) -> bool {
+        !self.is_empty() && self.latest.is_some_and(|latest| now < latest + WARM_FOR)
     }
 
     /// Takes out the session that has the longest beginning of `tokens`. One token at least is left to compute: it brings
@@ -77,6 +88,17 @@ mod tests {
         assert_eq!(kept.take(&tokens(0..100)), Some(Continued { session: 2, position: 60 }));
         assert_eq!(kept.take(&tokens(0..100)), Some(Continued { session: 1, position: 30 }));
         assert_eq!(kept.take(&tokens(0..100)), None);
+    }
+
+    #[test]
+    fn what_was_left_long_ago_is_not_waited_for() {
+        let mut kept = Kept::new(MOST_TOKENS);
+        let soon = Instant::now() + WARM_FOR / 2;
+        assert!(!kept.is_warm(soon));
+        kept.add(1, tokens(0..30));
+        assert!(kept.is_warm(soon) && !kept.is_warm(soon + WARM_FOR));
+        kept.take(&tokens(0..30));
+        assert!(!kept.is_warm(soon));
     }
 
     #[test]

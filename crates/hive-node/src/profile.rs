@@ -41,6 +41,8 @@ pub struct Profile {
     pub held_bytes: u64,
     /// Whether that is more than its owner lets it give by now: others are to take layers over.
     pub over_cap: bool,
+    /// The most it could offer with nothing else in memory, in bytes: its owner's cap, or what its GPU holds.
+    pub limit_bytes: Option<u64>,
     /// The most it sends, in bits per second, if its owner has set that.
     pub sends_bits_per_s: Option<u64>,
     /// Models on its disk.
@@ -54,6 +56,12 @@ pub struct Profile {
 }
 
 impl Profile {
+    /// Bytes it offers once so many of what it holds are free.
+    pub(crate) fn offered_after(&self, freed_bytes: u64) -> u64 {
+        let offered = self.offered_bytes.saturating_add(freed_bytes);
+        offered.min(self.limit_bytes.unwrap_or(u64::MAX)).max(self.offered_bytes)
+    }
+
     /// Bytes of what it offers that are not taken by layers it holds already, within its owner's cap.
     pub(crate) fn room_bytes(&self) -> u64 {
         let under_cap = self.cap_bytes.map_or(u64::MAX, |cap| cap.saturating_sub(self.held_bytes));
@@ -64,10 +72,9 @@ impl Profile {
 /// Bytes left to the system and the owner's programs, whatever is free.
 const HEADROOM_BYTES: u64 = 1 << 30;
 
-/// What a machine can offer: what is free beyond the headroom, within the owner's cap and what its GPU can hold.
-pub(crate) fn offered_bytes(available: u64, cap: Option<u64>, gpu_working_set: Option<u64>) -> u64 {
-    let free = available.saturating_sub(HEADROOM_BYTES);
-    free.min(cap.unwrap_or(u64::MAX)).min(gpu_working_set.unwrap_or(u64::MAX))
+/// What a machine can offer: what is free beyond the headroom, within its limit.
+pub(crate) fn offered_bytes(available: u64, limit: Option<u64>) -> u64 {
+    available.saturating_sub(HEADROOM_BYTES).min(limit.unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]
@@ -75,12 +82,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_offer_keeps_to_the_cap_and_leaves_room() {
+    fn an_offer_keeps_to_its_limit_and_leaves_room() {
         let gib = 1 << 30;
-        assert_eq!(offered_bytes(16 * gib, None, None), 15 * gib);
-        assert_eq!(offered_bytes(16 * gib, Some(8 * gib), None), 8 * gib);
-        assert_eq!(offered_bytes(16 * gib, Some(12 * gib), Some(10 * gib)), 10 * gib);
-        assert_eq!(offered_bytes(gib / 2, None, None), 0);
+        assert_eq!(offered_bytes(16 * gib, None), 15 * gib);
+        assert_eq!(offered_bytes(16 * gib, Some(8 * gib)), 8 * gib);
+        assert_eq!(offered_bytes(gib / 2, None), 0);
     }
 
     #[test]
@@ -90,6 +96,16 @@ mod tests {
         // Without a cap, what is held is missing from what is free already.
         assert_eq!(Profile { cap_bytes: None, ..capped.clone() }.room_bytes(), 200);
         assert_eq!(Profile { held_bytes: 300, ..capped }.room_bytes(), 0);
+    }
+
+    #[test]
+    fn what_makes_room_is_offered_up_to_the_limit() {
+        let open = Profile { offered_bytes: 200, held_bytes: 500, ..Profile::default() };
+        assert_eq!(open.offered_after(500), 700, "a model that nobody uses is not in the next one's way");
+        let limited = Profile { limit_bytes: Some(600), ..open.clone() };
+        assert_eq!((limited.offered_after(500), limited.offered_after(0)), (600, 200));
+        let lowered = Profile { limit_bytes: Some(100), ..open };
+        assert_eq!(lowered.offered_after(500), 200, "what it says itself counts");
     }
 
     #[test]

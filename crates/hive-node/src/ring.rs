@@ -13,7 +13,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use hive_model::template::ChatTemplate;
 use hive_model::{ModelFiles, Tokenizer};
-use hive_net::{Frame, PeerAddr};
+use hive_net::{Frame, PeerAddr, PeerId};
 use hive_plan::Plan;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
@@ -278,6 +278,14 @@ impl Ring {
     /// Bytes of each stage, with room for one conversation.
     pub(crate) fn stage_bytes(&self) -> impl Iterator<Item = u64> {
         self.inner.plan.stages.iter().map(|stage| stage.weight_bytes.saturating_add(stage.kv_bytes))
+    }
+
+    /// Bytes that its stages and copies take, machine by machine.
+    pub(crate) fn holdings(&self) -> Vec<(PeerId, u64)> {
+        let bytes: Vec<u64> = self.stage_bytes().collect();
+        let stages = self.stages().into_iter().enumerate();
+        let copies = self.standbys().into_iter().map(|standby| (standby.index, standby.stage));
+        stages.chain(copies).map(|(index, stage)| (stage.placement.addr.id(), bytes[index])).collect()
     }
 
     /// Whether all of it computes.

@@ -112,6 +112,17 @@ struct Loaded {
     ring: Ring,
 }
 
+impl Loaded {
+    /// Whether it is freed before a wish is met: one that answers stays beside it.
+    fn makes_room_for(&self, wish: &Wish) -> bool {
+        self.wish == *wish || !self.ring.is_busy() || self.ring.is_lost()
+    }
+
+    fn ring(&self) -> Ring {
+        self.ring.clone()
+    }
+}
+
 /// What is loaded.
 pub struct Serving {
     /// Held while loading, so that a model is loaded once for all who ask.
@@ -161,6 +172,13 @@ impl Serving {
         let loaded = self.loaded.try_lock();
         let names = loaded.iter().flat_map(|loaded| loaded.iter()).filter(|loaded| !loaded.ring.is_lost());
         names.map(|loaded| loaded.wish.model.as_deref().unwrap_or(models::starter_name()).to_owned()).collect()
+    }
+
+    /// What would be freed before a wish is met, as far as it can be told without waiting for one that is being loaded.
+    fn unused_beside(&self, wish: &Wish) -> Vec<Ring> {
+        let loaded = self.loaded.try_lock();
+        let unused = loaded.iter().flat_map(|loaded| loaded.iter()).filter(|loaded| loaded.makes_room_for(wish));
+        unused.map(Loaded::ring).collect()
     }
 
     /// Frees a model by name: `None` where it is not loaded, `false` where it is answering.
@@ -214,7 +232,7 @@ impl Node {
     /// How a wish would be met now.
     pub fn lay_out(&self, wish: &Wish) -> Result<Layout, ServeError> {
         let files = models::open(wish.model.as_deref())?;
-        let (plan, placements) = self.place(&files, wish)?;
+        let (plan, placements) = self.place(&files, wish, &self.serving().unused_beside(wish))?;
         Ok(Layout { model: files.name(), layers: files.config().layers, plan, placements })
     }
 
@@ -230,9 +248,9 @@ impl Node {
             return Ok(found.ring.clone());
         }
         let files = models::open(wish.model.as_deref())?;
-        let (plan, placements) = self.place(&files, wish)?;
-        let in_use = |loaded: &mut Loaded| loaded.wish != *wish && loaded.ring.is_busy() && !loaded.ring.is_lost();
-        let unused: Vec<Loaded> = loaded.extract_if(.., |loaded| !in_use(loaded)).collect();
+        let unused: Vec<Ring> = loaded.iter().filter(|loaded| loaded.makes_room_for(wish)).map(Loaded::ring).collect();
+        let (plan, placements) = self.place(&files, wish, &unused)?;
+        let unused: Vec<Loaded> = loaded.extract_if(.., |loaded| loaded.makes_room_for(wish)).collect();
         for Loaded { ring, .. } in unused {
             self.serving().show(None);
             ring.unload().await;

@@ -9,16 +9,15 @@ pub enum Revision {
     Move,
 }
 
-/// A model moves for a gain of this much. Speeds are measured, and measured speeds waver; what is loaded and what is kept of
-/// conversations is lost by moving.
+/// A model moves for a gain of this much. Speeds are measured, and measured speeds waver; loading takes its time.
 const WORTH_MOVING: f64 = 1.25;
 
-/// One that is in use is loaded a second time, and its answers are read anew.
-const WORTH_MOVING_IN_USE: f64 = 1.5;
+/// Where conversations are under way or may go on, all that was read for them is read anew.
+const WORTH_READING_ANEW: f64 = 1.5;
 
 /// Compares the speed of a model where it is with that of the best plan.
-pub fn revise(now_tokens_per_s: f64, best_tokens_per_s: f64, in_use: bool) -> Revision {
-    let worth = if in_use { WORTH_MOVING_IN_USE } else { WORTH_MOVING };
+pub fn revise(now_tokens_per_s: f64, best_tokens_per_s: f64, has_conversations: bool) -> Revision {
+    let worth = if has_conversations { WORTH_READING_ANEW } else { WORTH_MOVING };
     if best_tokens_per_s > now_tokens_per_s * worth { Revision::Move } else { Revision::Keep }
 }
 

@@ -151,7 +151,8 @@ impl Node {
         let changed = self.inner.profile.send_if_modified(|profile| {
             let before = profile.clone();
             profile.memory_bytes = memory_bytes;
-            let offer = offered_bytes(free_bytes, memory_cap, host.gpu_working_set_bytes());
+            profile.limit_bytes = memory_cap.into_iter().chain(host.gpu_working_set_bytes()).min();
+            let offer = offered_bytes(free_bytes, profile.limit_bytes);
             // Free memory changes with every breath; others hear of what matters to them.
             if profile.offered_bytes.abs_diff(offer) > OFFER_STEP_BYTES.min(offer / OFFER_PART) {
                 profile.offered_bytes = offer;

@@ -153,6 +153,7 @@ enum Hitch {
 impl Ring {
     /// Its answers load the model anew, which frees this one first; where nobody asks, it is freed at once.
     async fn give_up(&self, why: &str) {
+        tracing::info!("a model is given up where it is: {why}");
         self.fail(why);
         if !self.is_busy() {
             self.unload_all().await;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{MutexGuard, Weak};
+use std::time::Instant;
 
 use hive_net::{Frame, Kind};
 use tokio::sync::mpsc;
@@ -73,6 +74,11 @@ impl Ring {
     /// The kept session that has the longest beginning of a conversation, and how long that is. It is not kept any more.
     pub(crate) fn take_kept(&self, tokens: &[u32]) -> Option<Continued> {
         self.kept().take(tokens)
+    }
+
+    /// Whether somebody is likely to go on with a conversation that the stages have computed.
+    pub(crate) fn may_be_gone_on_with(&self) -> bool {
+        self.kept().is_warm(Instant::now())
     }
 
     pub(super) fn kept(&self) -> MutexGuard<'_, Kept> {

@@ -16,7 +16,7 @@ use crate::find::{self, Called, FindPeerError};
 use crate::models;
 use crate::node::Node;
 use crate::planning;
-use crate::ring::Placement;
+use crate::ring::{Placement, Ring};
 
 /// A stage as a person writes it; what else a plan file says is left aside.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,7 +50,8 @@ impl Node {
         let wish = Wish::named(name);
         let files = models::open(wish.model.as_deref())?;
         let placed = self.resolve(stages)?;
-        self.as_written(&files, &placed)?;
+        let unused = self.serving().unused_beside(&wish);
+        self.as_written(&files, &placed, &unused)?;
         let before = self.serving().make_by_hand(&wish, Some(placed));
         let loaded = self.model(&wish).await;
         if loaded.is_err() {
@@ -71,13 +72,14 @@ impl Node {
         stages.iter().map(placed).collect()
     }
 
-    /// The plan that has a model where it was written to be, if that can be now.
+    /// The plan that has a model where it was written to be, if that can be once what these models hold is free.
     pub(super) fn as_written(
         &self,
         files: &ModelFiles,
         written: &[PlacedLayers],
+        freed: &[Ring],
     ) -> Result<(Plan, Vec<Placement>), ByHandError> {
-        let machines = self.candidates();
+        let machines = self.candidates(freed);
         let nodes: Vec<_> = machines.iter().map(|machine| machine.profile.clone()).collect();
         let plan = arrange(files, &machines, &nodes, written)?;
         Ok((plan, machines.into_iter().map(|machine| machine.placement).collect()))

@@ -16,7 +16,8 @@ impl Node {
     /// loaded beside itself, which takes memory of its own and is worth it for more.
     pub(super) fn revision(&self, ring: &Ring, wish: &Wish) -> Result<Revision, ServeError> {
         let busy = ring.is_busy();
-        let machines = self.candidates();
+        // Moving frees what the model holds now, unless it is loaded beside itself.
+        let machines = self.candidates(if busy { &[] } else { std::slice::from_ref(ring) });
         let place = |stage: &PlacedStage| {
             let id = stage.placement.addr.id();
             machines.iter().position(|machine| machine.placement.addr.id() == id)
@@ -32,16 +33,10 @@ impl Node {
         if by_hand.as_ref().is_some_and(|written| placements::is_where(ring, written)) {
             return Ok(Revision::Keep);
         }
-        let mut nodes: Vec<_> = machines.iter().map(|machine| machine.profile.clone()).collect();
+        let nodes: Vec<_> = machines.iter().map(|machine| machine.profile.clone()).collect();
         let link = |a: usize, b: usize| between(&machines[a], &machines[b]);
         let now: Vec<_> = places.into_iter().zip(stages.iter().map(|stage| stage.layers.clone())).collect();
         let now_tokens_per_s = planning::predict(ring.files(), &nodes, &link, &now)?.tokens_per_s();
-        if !busy {
-            for ((place, _), bytes) in now.iter().zip(ring.stage_bytes()) {
-                // Moving frees what the model holds now.
-                nodes[*place].memory_bytes = nodes[*place].memory_bytes.saturating_add(bytes);
-            }
-        }
         if by_hand.is_some_and(|written| by_hand::arrange(ring.files(), &machines, &nodes, &written).is_ok()) {
             return Ok(Revision::Move);
         }
@@ -50,7 +45,12 @@ impl Node {
             Err(PlanningError::Plan(_)) if busy => return Ok(Revision::Keep),
             best => best?,
         };
-        Ok(hive_plan::revise(now_tokens_per_s, best.decode_tokens_per_s.unwrap_or(0.0), busy))
+        let best_tokens_per_s = best.decode_tokens_per_s.unwrap_or(0.0);
+        let revision = hive_plan::revise(now_tokens_per_s, best_tokens_per_s, busy || ring.may_be_gone_on_with());
+        if revision == Revision::Move {
+            tracing::info!("another place is worth moving to: {best_tokens_per_s:.1} tok/s, {now_tokens_per_s:.1} now");
+        }
+        Ok(revision)
     }
 
     /// Whether the machine of a stage has left, or has started anew and forgotten its stage.
@@ -79,20 +79,22 @@ impl Node {
 
     /// The machines that may take a stage beside what they hold, and what is known of them.
     pub(crate) fn machines(&self) -> Vec<(Placement, NodeProfile)> {
-        let candidates = self.candidates().into_iter();
+        let candidates = self.candidates(&[]).into_iter();
         let within_cap = candidates.filter(|machine| !self.is_over_cap(machine.placement.addr.id()));
         let beside = |machine: Candidate| NodeProfile { memory_bytes: machine.room_bytes, ..machine.profile };
         within_cap.map(|machine| (machine.placement.clone(), beside(machine))).collect()
     }
 
+    /// Where a wish goes, once what these models hold is free.
     pub(super) fn place(
         &self,
         files: &hive_model::ModelFiles,
         wish: &Wish,
+        freed: &[Ring],
     ) -> Result<(Plan, Vec<Placement>), ServeError> {
         let mut hindrance = None;
         if let Some(written) = self.serving().made_by_hand(wish) {
-            match self.as_written(files, &written) {
+            match self.as_written(files, &written, freed) {
                 Ok((mut plan, placements)) => {
                     plan.reasons.push("It was placed by hand, and stays so until it is unloaded.".to_owned());
                     return Ok((plan, placements));
@@ -100,7 +102,7 @@ impl Node {
                 Err(why) => hindrance = Some(format!("The plan made by hand cannot be followed now: {why}.")),
             }
         }
-        let machines = self.candidates();
+        let machines = self.candidates(freed);
         let plan = match wish.stages {
             Some(0) => return Err(PlanningError::Plan(PlanError::NoStages).into()),
             Some(wanted) if wanted > machines.len() => {
@@ -145,7 +147,7 @@ impl Node {
 
     /// What a token of a loaded model would take if every machine were as fast as it says; nothing where one has left.
     pub(crate) fn claimed_costs(&self, ring: &Ring) -> Option<Costs> {
-        let machines = self.candidates();
+        let machines = self.candidates(&[]);
         let claimed = |machine: &Candidate| NodeProfile {
             bytes_per_s: machine.profile.bytes_per_s / machine.pace,
             ..machine.profile.clone()
@@ -173,8 +175,10 @@ impl Node {
         others
     }
 
-    /// This machine, then those that are here, share and have not failed lately, the most memory first.
-    pub(super) fn candidates(&self) -> Vec<Candidate> {
+    /// This machine, then those that are here, share and have not failed lately, the most memory first; with what they offer
+    /// once these models are freed.
+    pub(super) fn candidates(&self, freed: &[Ring]) -> Vec<Candidate> {
+        let held: Vec<(PeerId, u64)> = freed.iter().filter(|ring| !ring.is_lost()).flat_map(Ring::holdings).collect();
         let own = self.profile();
         let mut others = self.sharing_others();
         others.retain(|(peer, _)| self.trust().rests(*peer).is_none());
@@ -183,11 +187,13 @@ impl Node {
         let known = others.iter().map(|(_, profile)| profile).chain([&own]).filter_map(|profile| profile.bytes_per_s);
         let slowest = known.min_by(f64::total_cmp).unwrap_or(ASSUMED_BYTES_PER_S);
         let candidate = |placement: Placement, profile: &Profile, link: Option<(f64, f64)>| {
-            let pace = self.trust().pace(placement.addr.id());
+            let id = placement.addr.id();
+            let pace = self.trust().pace(id);
+            let freed_bytes = held.iter().filter(|(machine, _)| *machine == id).map(|(_, bytes)| *bytes).sum();
             Candidate {
                 profile: NodeProfile {
                     name: placement.name.clone(),
-                    memory_bytes: profile.offered_bytes,
+                    memory_bytes: profile.offered_after(freed_bytes),
                     bytes_per_s: profile.bytes_per_s.unwrap_or(slowest) * pace,
                 },
                 room_bytes: profile.room_bytes(),

@@ -68,11 +68,11 @@ impl Node {
         without.in_memory.retain(|other| other != placed);
         self.write_placements(without);
         let files = models::open(wish.model.as_deref())?;
-        let (plan, placements) = match self.as_written(&files, &placed.stages) {
+        let (plan, placements) = match self.as_written(&files, &placed.stages, &[]) {
             Ok(again) => again,
             Err(why) => {
                 tracing::info!("the plan decides where a model goes, which cannot be where it was: {why}");
-                self.place(&files, wish)?
+                self.place(&files, wish, &[])?
             }
         };
         self.load_beside(&mut loaded, wish, files, &plan, &placements).await?;
