@@ -266,7 +266,10 @@ fn no_trouble_changes_an_answer() {
         let asked: Vec<usize> = (0..chance.between(1, 6)).map(|_| chance.below(QUESTIONS)).collect();
         let (begins_ms, lasts_ms) = (chance.between(0, 3000), chance.between(100, 4000));
         // Loaded before, so that trouble comes in the middle of answers as well as at their beginning.
-        tokens(ask(&lab, &ann, 0, stages)).unwrap_or_else(|why| panic!("run {run}, before any trouble: {why}"));
+        tokens(ask(&lab, &ann, 0, stages)).unwrap_or_else(|why| {
+            let (plan, peers) = (ann.run(&lab, &["plan"]), ann.run(&lab, &["peers"]));
+            panic!("run {run}, before any trouble: {why}\n{plan}\n{peers}")
+        });
         let victim = victim(&lab, what, &ann, &others, &mut chance);
         let answers: Vec<_> = asked.iter().map(|number| (*number, ask(&lab, &ann, *number, stages))).collect();
         std::thread::sleep(Duration::from_millis(begins_ms as u64));

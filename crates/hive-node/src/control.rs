@@ -170,6 +170,8 @@ pub(crate) enum Answer {
     Report(StageReport),
     /// It could not be done, and why.
     Refused(String),
+    /// The machine's owner does not want it now, or nobody needs it any more: no fault of the machine.
+    Declined(String),
     /// The session is open, and this position comes next.
     At(u32),
     /// So many sessions were taken over.

@@ -68,7 +68,9 @@ impl Node {
     /// Does what a node asks, this one included.
     pub(crate) async fn answer(&self, asker: PeerId, question: Question, progress: &mut impl FnMut(usize)) -> Answer {
         let result = match question {
-            Question::Load(id, spec) => self.load(asker, id, spec, progress).await.map(Answer::Loaded),
+            Question::Load(id, spec) => {
+                return self.load(asker, id, spec, progress).await.unwrap_or_else(|refusal| refusal);
+            }
             Question::Join(id, neighbours) => self.join(id, neighbours).await.map(|()| Answer::Done),
             Question::Unload(id) => {
                 lock(&self.inner.stages).remove(&id);
@@ -106,19 +108,21 @@ impl Node {
         id: StageId,
         spec: crate::StageSpec,
         progress: &mut impl FnMut(usize),
-    ) -> Result<String, String> {
+    ) -> Result<Answer, Answer> {
         if asker != self.id() && !self.profile().sharing {
-            return Err(self.profile().not_sharing.unwrap_or_else(|| "it does not share".to_owned()));
+            let why = self.profile().not_sharing.unwrap_or_else(|| "it does not share".to_owned());
+            return Err(Answer::Declined(why));
         }
-        self.make_room(spec.bytes, spec.standby)?;
-        let path = crate::models::locate(&spec.source, asker == self.id() || self.trusts_paths())?;
-        let (stage, device) = Stage::load(&path, id.index, &spec, progress).await?;
+        self.make_room(spec.bytes, spec.standby).map_err(Answer::Refused)?;
+        let trusts_paths = asker == self.id() || self.trusts_paths();
+        let path = crate::models::locate(&spec.source, trusts_paths).map_err(Answer::Refused)?;
+        let (stage, device) = Stage::load(&path, id.index, &spec, progress).await.map_err(Answer::Refused)?;
         let mut stages = lock(&self.inner.stages);
         if spec.standby && stages.get(&id).is_some_and(|hosted| !hosted.standby) {
-            return Err("it holds the stage itself by now".to_owned());
+            return Err(Answer::Declined("it holds the stage itself by now".to_owned()));
         }
         stages.insert(id, Hosted { owner: asker, bytes: spec.bytes, standby: spec.standby, stage });
-        Ok(device)
+        Ok(Answer::Loaded(device))
     }
 
     async fn join(&self, id: StageId, neighbours: Neighbours) -> Result<(), String> {

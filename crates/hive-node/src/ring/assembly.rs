@@ -32,7 +32,7 @@ pub(super) async fn load_stage(
     spec: StageSpec,
     progress: impl FnMut(usize),
 ) -> Result<PlacedStage, RingError> {
-    let (layers, bytes) = (spec.layers.clone(), spec.bytes);
+    let (layers, bytes, is_copy) = (spec.layers.clone(), spec.bytes, spec.standby);
     node.want(id, placement.addr.id());
     let life = node.peers().life(placement.addr.id()).unwrap_or_default();
     let here = placement.addr.id() == node.id();
@@ -45,12 +45,13 @@ pub(super) async fn load_stage(
     match asked {
         Ok(Answer::Refused(why)) => {
             tokio::time::sleep(NEWS_DELAY).await;
-            if node.says_it_has_room(placement.addr.id(), bytes) {
-                // It goes on saying so, and was here to say no: that counts against it.
+            if !is_copy && node.says_it_has_room(placement.addr.id(), bytes) {
+                // It goes on saying so, and was here to say no: that counts against it. A copy is a favour.
                 node.trust().failed(placement.addr.id());
             }
             Err(failed(placement, &layers, why))
         }
+        Ok(Answer::Declined(why)) => Err(failed(placement, &layers, why)),
         Ok(Answer::Loaded(device)) => Ok(PlacedStage { placement: placement.clone(), layers, device, life }),
         other => {
             let why = other.err().unwrap_or_else(|| "it answered something else".to_owned());
