@@ -147,3 +147,37 @@ impl Node {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, SocketAddr};
+
+    use super::*;
+    use crate::control::{ModelSource, StageSpec};
+    use crate::node::NodeOptions;
+
+    async fn asked_to_load(options: NodeOptions, by_itself: bool) -> Answer {
+        let node = Node::start(options).await.unwrap();
+        let spec = StageSpec {
+            source: ModelSource::Named(None, String::new()),
+            layers: 0..1,
+            compute: crate::Compute::Auto,
+            threads: 0,
+            bytes: 11,
+            standby: false,
+        };
+        let asker = if by_itself { node.id() } else { hive_net::Identity::generate().id() };
+        let answer = node.answer(asker, Question::Load(StageId { ring: RingId(1), index: 0 }, spec), &mut |_| ()).await;
+        node.stop().await;
+        answer
+    }
+
+    #[tokio::test]
+    async fn what_an_owner_does_not_want_is_no_fault_and_a_broken_promise_is() {
+        let options = || NodeOptions::new("ann".to_owned(), SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        let declined = asked_to_load(NodeOptions { share: false, ..options() }, false).await;
+        assert!(matches!(&declined, Answer::Declined(why) if why.contains("switched off")), "{declined:?}");
+        let refused = asked_to_load(NodeOptions { memory_cap: Some(10), ..options() }, true).await;
+        assert!(matches!(&refused, Answer::Refused(why) if why.contains("given are in use")), "{refused:?}");
+    }
+}

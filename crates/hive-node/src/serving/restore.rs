@@ -71,7 +71,7 @@ impl Node {
         let (plan, placements) = match self.as_written(&files, &placed.stages, &[]) {
             Ok(again) => again,
             Err(why) => {
-                tracing::info!("the plan decides where a model goes, which cannot be where it was: {why}");
+                tracing::warn!("a model cannot be put back where it was, and is placed by the plan: {why}");
                 self.place(&files, wish, &[])?
             }
         };
