@@ -187,6 +187,7 @@ impl Node {
         node.look();
         tokio::spawn(serve::serve(node.clone(), incoming));
         tokio::spawn(presence::attend(node.clone()));
+        tokio::spawn(presence::tidy_up_here(node.clone()));
         tokio::spawn(watch_machine(node.clone()));
         tokio::spawn(moving::attend(node.clone()));
         tokio::spawn(placements::keep(node.clone()));

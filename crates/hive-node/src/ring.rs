@@ -262,6 +262,8 @@ impl Ring {
         let stages = self.stages();
         let standbys = std::mem::take(&mut *lock(&self.inner.standbys));
         let copies = standbys.iter().map(|standby| (standby.index, &standby.stage));
+        // What else was loaded for it, in vain, goes with the next look for such.
+        self.inner.node.want_only(self.inner.id, std::iter::empty());
         unload(&self.inner.node, self.inner.id, holders(stages.iter().enumerate().chain(copies))).await;
     }
 

@@ -119,8 +119,20 @@ async fn keep_in_touch(node: Node, peer: PeerId) {
 }
 
 /// How often a machine is told which of its stages are still wanted. One that was stopped in the middle of loading has,
-/// when it goes on, a stage that nobody waits for any more.
+/// when it goes on, a stage that nobody waits for any more; so has this one when a ring is given up while it is mended.
 const TIDY_UP: Duration = Duration::from_secs(6);
+
+/// Frees what this machine holds for itself and does not want any more.
+pub(crate) async fn tidy_up_here(node: Node) {
+    let (own, here) = (node.id(), node.addr());
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(TIDY_UP) => {}
+            () = node.stopping() => return,
+        }
+        let _ = node.ask(&here, Question::Retain(node.wanted_from(own)), |_| ()).await;
+    }
+}
 
 /// Tells a machine which of its stages are still wanted from here: when it has come, and from time to time.
 async fn tidy_up(node: Node, peer: PeerId) {

@@ -118,10 +118,15 @@ async fn look_after(ring: &Ring, trouble: Option<Trouble>, deaths: &mut Deaths) 
         ring.give_up(&why).await;
         return;
     }
+    if !ring.goes_from(|health| *health == Health::Whole, |state| state.health = Health::Mending(why.clone())) {
+        return;
+    }
     tracing::info!("a model is being mended: {why}");
-    ring.inner.state.send_modify(|state| state.health = Health::Mending(why.clone()));
     let mut former = Vec::new();
     for _ in 0..ATTEMPTS {
+        if ring.is_lost() {
+            return;
+        }
         match ring.mend(&lost, &mut former, deaths).await {
             Ok(()) => {
                 ring.inner.node.serving().placed_anew();
@@ -243,8 +248,23 @@ impl Ring {
                 tokio::spawn(async move { drop(node.ask(&holder, question, |_| ()).await) });
             }
         }
-        self.inner.state.send_replace(State { epoch, health: Health::Whole });
+        let is_mending = |health: &Health| matches!(health, Health::Mending(_));
+        if !self.goes_from(is_mending, |state| *state = State { epoch, health: Health::Whole }) && self.is_lost() {
+            // It was unloaded meanwhile, without what has been loaded here.
+            self.unload_all().await;
+        }
         Ok(())
+    }
+
+    /// Changes how the ring is, if it is as expected: it may have been given up, or have a successor, meanwhile.
+    fn goes_from(&self, expected: impl Fn(&Health) -> bool, change: impl FnOnce(&mut State)) -> bool {
+        self.inner.state.send_if_modified(|state| {
+            let is_so = expected(&state.health);
+            if is_so {
+                change(state);
+            }
+            is_so
+        })
     }
 
     /// The machine that takes over a stage.
