@@ -10,6 +10,7 @@ mod replace;
 mod revise;
 mod standby;
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
@@ -145,13 +146,32 @@ pub fn split(model: &ModelProfile, machines: &[Machine], context: u64) -> Result
     Ok(Plan { reasons: reasons(model, &stages), stages, decode_tokens_per_s: None, room_tokens })
 }
 
+/// What a machine has of a plan; it may have several stages.
+#[derive(Debug, Default)]
+struct Held {
+    weight_bytes: u64,
+    kv_bytes: u64,
+    layers: u64,
+}
+
+fn held(stages: &[PlannedStage]) -> BTreeMap<usize, Held> {
+    let mut held: BTreeMap<usize, Held> = BTreeMap::new();
+    for stage in stages {
+        let Held { weight_bytes, kv_bytes, layers } = held.entry(stage.machine).or_default();
+        *weight_bytes = weight_bytes.saturating_add(stage.weight_bytes);
+        *kv_bytes = kv_bytes.saturating_add(stage.kv_bytes);
+        *layers += stage.layers.len() as u64;
+    }
+    held
+}
+
 /// Tokens whose KV cache fits beside the weights on every machine.
 fn room_tokens(model: &ModelProfile, stages: &[PlannedStage], memory_bytes: impl Fn(usize) -> u64) -> u64 {
-    let room = |stage: &PlannedStage| {
-        let per_token = model.kv_bytes_per_token.saturating_mul(stage.layers.len() as u64);
-        memory_bytes(stage.machine).saturating_sub(stage.weight_bytes) / per_token.max(1)
+    let room = |(machine, held): (usize, Held)| {
+        let per_token = model.kv_bytes_per_token.saturating_mul(held.layers);
+        memory_bytes(machine).saturating_sub(held.weight_bytes) / per_token.max(1)
     };
-    stages.iter().map(room).min().unwrap_or(0)
+    held(stages).into_iter().map(room).min().unwrap_or(0)
 }
 
 fn reasons(model: &ModelProfile, stages: &[PlannedStage]) -> Vec<String> {

@@ -1,10 +1,9 @@
 //! A plan that somebody wrote by hand, or that was followed before: checked in full before anything is loaded.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 
-use super::{LinkProfile, NodeProfile, Problem, Use};
-use crate::{ModelProfile, Plan, assert_each_layer_once};
+use super::{LinkProfile, NodeProfile, Problem, Use, predict};
+use crate::{Held, ModelProfile, Plan, assert_each_layer_once, held, room_tokens};
 
 /// Why stages are no plan. Layers are counted from 0 and named as a plan file has them, `[first, end)`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -71,32 +70,19 @@ pub fn arrange(
 ) -> Result<Plan, ArrangeError> {
     let layers = model.layer_bytes.len();
     check(stages.iter().map(|(_, layers)| layers), layers)?;
-    let problem = Problem::new(model, nodes, link, wanted);
-    let order: Vec<usize> = stages.iter().map(|(node, _)| *node).collect();
-    let ranges: Vec<Range<usize>> = stages.iter().map(|(_, layers)| layers.clone()).collect();
-    let stages = problem.stages(&order, &ranges);
-    assert_each_layer_once(&stages, layers);
-    // Weights, conversation and layers of each machine.
-    let mut held: BTreeMap<usize, (u64, u64, u64)> = BTreeMap::new();
-    for stage in &stages {
-        let (weight_bytes, kv_bytes, layers) = held.entry(stage.machine).or_default();
-        *weight_bytes = weight_bytes.saturating_add(stage.weight_bytes);
-        *kv_bytes = kv_bytes.saturating_add(stage.kv_bytes);
-        *layers += stage.layers.len() as u64;
-    }
-    let mut room_tokens = u64::MAX;
-    for (&machine, &(weight_bytes, kv_bytes, layers)) in &held {
+    let (order, ranges): (Vec<usize>, Vec<Range<usize>>) = stages.iter().cloned().unzip();
+    let placed = Problem::new(model, nodes, link, wanted).stages(&order, &ranges);
+    assert_each_layer_once(&placed, layers);
+    for (machine, Held { weight_bytes, kv_bytes, .. }) in held(&placed) {
         let NodeProfile { name, memory_bytes: given_bytes, .. } = &nodes[machine];
         let (given_bytes, needed_bytes) = (*given_bytes, weight_bytes.saturating_add(kv_bytes));
         if needed_bytes > given_bytes {
             return Err(ArrangeError::DoesNotFit { machine: name.clone(), needed_bytes, given_bytes });
         }
-        let per_token = model.kv_bytes_per_token.saturating_mul(layers).max(1);
-        room_tokens = room_tokens.min((given_bytes - weight_bytes) / per_token);
     }
-    let reading_us: f64 = order.iter().zip(&ranges).map(|(node, layers)| problem.stage_us(*node, layers)).sum();
-    let token_us = reading_us + problem.ring_us(&order);
-    Ok(Plan { stages, reasons: Vec::new(), decode_tokens_per_s: Some(1e6 / token_us), room_tokens })
+    let room_tokens = room_tokens(model, &placed, |machine| nodes[machine].memory_bytes);
+    let decode_tokens_per_s = Some(predict(model, nodes, link, wanted, stages).tokens_per_s());
+    Ok(Plan { stages: placed, reasons: Vec::new(), decode_tokens_per_s, room_tokens })
 }
 
 /// Whether every layer is in exactly one of the stages, in order.
