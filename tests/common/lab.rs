@@ -5,6 +5,7 @@
 
 #![allow(clippy::unused_self, reason = "what happens in a lab is said of the lab")]
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -18,6 +19,8 @@ pub(crate) struct Lab {
     namespaces: Vec<String>,
     helpers: Vec<Child>,
     folder: tempfile::TempDir,
+    /// Machines that have only one of this machine's cores, and which.
+    cores: BTreeMap<String, usize>,
 }
 
 fn ip(arguments: &str) {
@@ -27,7 +30,12 @@ fn ip(arguments: &str) {
 
 impl Lab {
     pub(crate) fn new() -> Self {
-        Self { namespaces: Vec::new(), helpers: Vec::new(), folder: tempfile::tempdir().unwrap() }
+        Self {
+            namespaces: Vec::new(),
+            helpers: Vec::new(),
+            folder: tempfile::tempdir().unwrap(),
+            cores: BTreeMap::new(),
+        }
     }
 
     /// The full name of a namespace of this lab.
@@ -152,10 +160,19 @@ impl Lab {
         self.helpers.push(self.command(machine, command).spawn().expect("the helper starts"));
     }
 
+    /// Leaves a machine one core: what is started on it from now on takes nothing from those on others.
+    pub(crate) fn one_core(&mut self, machine: &str, core: usize) {
+        self.cores.insert(machine.to_owned(), core);
+    }
+
     /// A command in a machine.
     pub(crate) fn command(&self, machine: &str, command: &str) -> Command {
         let mut run = Command::new("ip");
-        run.args(["netns", "exec", &Self::full(machine)]).args(command.split_whitespace());
+        run.args(["netns", "exec", &Self::full(machine)]);
+        if let Some(core) = self.cores.get(machine) {
+            run.args(["taskset", "--cpu-list", &core.to_string()]);
+        }
+        run.args(command.split_whitespace());
         run.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         for setting in super::SETTINGS {
             run.env_remove(setting);
