@@ -29,7 +29,7 @@ const HIDDEN: &str = "--hidden";
 
 fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some(WORKER) {
-        // No window, no runtime: a worker is its MLX thread and its socket.
+        // No window, no runtime: a worker is its MLX thread and its pipes.
         return match hive_node::worker::serve() {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => failed(error),

@@ -1,7 +1,8 @@
 //! The worker: this executable started again, holding one shard and nothing else.
 //!
-//! It speaks to its node over a socket pair that is its standard input. One thread owns MLX and the socket. When the
-//! node goes away the socket ends, and so does the worker.
+//! It takes orders from its standard input and answers on its standard output, a pipe each: on a socket for both, each end
+//! is woken whenever the other reads. One thread owns MLX and the pipes. When the node goes away the orders end, and so does
+//! the worker.
 
 mod process;
 mod protocol;

@@ -63,7 +63,7 @@ impl Failure {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     if matches!(arguments.command, Command::Worker) {
-        // No runtime and no log: a worker is its MLX thread and its socket.
+        // No runtime and no log: a worker is its MLX thread and its pipes.
         return match hive_node::worker::serve() {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => report(&Failure::usage(error)),

@@ -1,17 +1,15 @@
 //! The node's side of a worker: start it, talk to it, notice its end.
 
 use std::collections::VecDeque;
-use std::io::ErrorKind;
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream as StdStream;
+use std::io::{ErrorKind, pipe};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
-use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::process::{Child, ChildStderr, Command};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -22,8 +20,12 @@ use crate::mlx_library;
 /// Orders that may wait for a worker before its node should take no more work for it.
 const WAITING_ORDERS: usize = 64;
 
-/// Read from the socket at a time; a prompt chunk's hidden states come in a few.
+/// Read at a time; a prompt chunk's hidden states come in a few.
 const READ_BYTES: usize = 256 << 10;
+
+/// Room in a pipe where the system lets one choose: a prompt chunk then takes fewer turns of writing and reading.
+#[cfg(target_os = "linux")]
+const PIPE_BYTES: usize = 1 << 20;
 
 /// A token reads all weights from one end to the other, and in pages of 4 kB finding them takes a tenth of the time. This asks
 /// glibc to ask the kernel for pages of 2 MB; others know no such setting.
@@ -49,8 +51,8 @@ pub enum WorkerEvent {
 /// A running worker. Dropping it ends the process.
 #[derive(Debug)]
 pub struct Worker {
-    socket: Arc<OwnedWriteHalf>,
-    /// Orders that the socket had no room for. Unbounded, because a node that waited here would not hear the worker,
+    orders: Arc<Sender>,
+    /// Orders that the pipe had no room for. Unbounded, because a node that waited here would not hear the worker,
     /// and a worker that is not heard takes no orders; [`Worker::has_room`] is the bound.
     late: mpsc::UnboundedSender<Vec<u8>>,
     /// How many of them wait; while there are any, no order may overtake them.
@@ -61,13 +63,15 @@ pub struct Worker {
 impl Worker {
     /// Starts a worker, and gives what it says.
     pub fn spawn() -> Result<(Self, Events), SpawnError> {
-        let (ours, theirs) = StdStream::pair()?;
-        ours.set_nonblocking(true)?;
+        let ((theirs_in, ours_out), (ours_in, theirs_out)) = (pipe()?, pipe()?);
+        for end in [ours_out.as_fd(), ours_in.as_fd()] {
+            widen(end);
+        }
         let mut command = Command::new(std::env::current_exe()?);
         command
             .arg(super::SUBCOMMAND)
-            .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .stdout(Stdio::null())
+            .stdin(theirs_in)
+            .stdout(theirs_out)
             .stderr(Stdio::piped())
             // Ctrl-C in a terminal goes to the whole group; only the node decides what it means.
             .process_group(0)
@@ -82,22 +86,23 @@ impl Worker {
         let mut child = command.spawn()?;
         let process_id = child.id();
         let words = tokio::spawn(last_words(child.stderr.take()));
-        let (socket, write) = UnixStream::from_std(ours)?.into_split();
-        let (write, waiting) = (Arc::new(write), Arc::new(AtomicUsize::new(0)));
+        let orders = Arc::new(Sender::from_owned_fd(ours_out.into())?);
+        let waiting = Arc::new(AtomicUsize::new(0));
         let (late, late_orders) = mpsc::unbounded_channel();
-        tokio::spawn(write_late(write.clone(), late_orders, waiting.clone()));
-        let events = Events { socket, bytes: BytesMut::new(), end: Some(End { child, words }) };
-        Ok((Self { socket: write, late, waiting, process_id }, events))
+        tokio::spawn(write_late(orders.clone(), late_orders, waiting.clone()));
+        let answers = Receiver::from_owned_fd(ours_in.into())?;
+        let events = Events { answers, bytes: BytesMut::new(), end: Some(End { child, words }) };
+        Ok((Self { orders, late, waiting, process_id }, events))
     }
 
     /// Sends an order. A worker that has died takes none; its death is told by [`Events`].
     ///
-    /// Written from here where the socket has room, which it has while tokens go through: handing every order to a task
+    /// Written from here where the pipe has room, which it has while tokens go through: handing every order to a task
     /// would cost a wake-up per token.
     pub fn order(&self, order: &ToWorker) {
         let Ok(mut bytes) = encode(order) else { return };
         if self.waiting.load(Ordering::Acquire) == 0 {
-            match self.socket.try_write(&bytes) {
+            match self.orders.try_write(&bytes) {
                 Ok(written) if written == bytes.len() => return,
                 Ok(written) => drop(bytes.drain(..written)),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
@@ -123,7 +128,7 @@ impl Worker {
 /// token.
 #[derive(Debug)]
 pub struct Events {
-    socket: OwnedReadHalf,
+    answers: Receiver,
     /// Read but not yet a whole message.
     bytes: BytesMut,
     /// Taken when the death has been told.
@@ -146,7 +151,7 @@ impl Events {
                 Err(NotAMessage) => break,
             }
             self.bytes.reserve(READ_BYTES);
-            match self.socket.read_buf(&mut self.bytes).await {
+            match self.answers.read_buf(&mut self.bytes).await {
                 Ok(0) | Err(_) => break,
                 Ok(_) => {}
             }
@@ -164,6 +169,14 @@ impl Events {
     }
 }
 
+/// Makes room in a pipe. One who has many pipes may have no more wide ones; narrow ones serve as well.
+fn widen(pipe: BorrowedFd) {
+    #[cfg(target_os = "linux")]
+    let _ = rustix::pipe::fcntl_setpipe_size(pipe, PIPE_BYTES);
+    #[cfg(not(target_os = "linux"))]
+    let _ = pipe;
+}
+
 /// Bytes that a whole worker does not say.
 struct NotAMessage;
 
@@ -179,20 +192,16 @@ fn next_whole(bytes: &mut BytesMut) -> Result<Option<FromWorker>, NotAMessage> {
     Ok(Some(message))
 }
 
-/// Writes what the socket had no room for. Ends when the [`Worker`] is dropped; with both of them the socket closes, and
-/// that ends the process.
-async fn write_late(
-    socket: Arc<OwnedWriteHalf>,
-    mut orders: mpsc::UnboundedReceiver<Vec<u8>>,
-    waiting: Arc<AtomicUsize>,
-) {
-    while let Some(bytes) = orders.recv().await {
+/// Writes what the pipe had no room for. Ends when the [`Worker`] is dropped; with both of them the pipe closes, and that
+/// ends the process.
+async fn write_late(pipe: Arc<Sender>, mut late: mpsc::UnboundedReceiver<Vec<u8>>, waiting: Arc<AtomicUsize>) {
+    while let Some(bytes) = late.recv().await {
         let mut rest = bytes.as_slice();
         while !rest.is_empty() {
-            if socket.writable().await.is_err() {
+            if pipe.writable().await.is_err() {
                 return;
             }
-            match socket.try_write(rest) {
+            match pipe.try_write(rest) {
                 Ok(written) => rest = &rest[written..],
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 Err(_) => return,

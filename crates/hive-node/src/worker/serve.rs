@@ -1,19 +1,21 @@
 //! The worker's side: one thread that owns MLX, reads orders, computes and answers.
 
 use std::collections::{HashMap, VecDeque};
+use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::ops::Range;
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
+use std::os::unix::fs::FileTypeExt;
 use std::time::Instant;
 
 use hive_model::shard::{ForwardError, Slot};
 use hive_model::{CarriedSession, ModelFiles, SessionId, SessionOptions, Shard, ShardOptions};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::protocol::{Blame, FromWorker, LoadOrder, MAX_MESSAGE_BYTES, Raw, ToWorker, Work, WorkerReport, encode};
 use super::schedule::Schedule;
 
-/// Read from the socket at a time; a prompt chunk's hidden states come in a few.
+/// Read at a time; a prompt chunk's hidden states come in a few.
 const READ_BYTES: usize = 256 << 10;
 
 /// MLX keeps freed buffers for reuse without end; on a CPU a small stock serves as well, and memory stays flat.
@@ -22,20 +24,26 @@ const CPU_CACHE_BYTES: usize = 48 << 20;
 /// Serves until the node goes away. Never returns to do anything else: the process is this.
 ///
 /// # Errors
-/// Standard input is no socket: somebody started the subcommand by hand.
+/// Standard input or output is no pipe: somebody started the subcommand by hand.
 pub fn serve() -> std::io::Result<()> {
-    let socket = UnixStream::from(std::io::stdin().as_fd().try_clone_to_owned()?);
-    // A socket answers who is at the other end, a terminal or a pipe does not.
-    socket.peer_addr().map_err(|_| std::io::Error::other("a worker is started by its node, not by hand"))?;
-    let orders = Orders { socket: socket.try_clone()?, bytes: Vec::new(), unread: 0..0 };
+    let orders = File::from(std::io::stdin().as_fd().try_clone_to_owned()?);
+    let answers = File::from(std::io::stdout().as_fd().try_clone_to_owned()?);
+    for pipe in [&orders, &answers] {
+        if !pipe.metadata()?.file_type().is_fifo() {
+            return Err(std::io::Error::other("a worker is started by its node, not by hand"));
+        }
+    }
+    // What a library prints must not come between the answers.
+    rustix::stdio::dup2_stdout(std::io::stderr())?;
+    let orders = Orders { pipe: orders, bytes: Vec::new(), unread: 0..0 };
     let (schedule, report) = (Schedule::default(), WorkerReport::default());
-    Computer { socket, orders, schedule, shard: None, report, imports: HashMap::new() }.run()
+    Computer { answers, orders, schedule, shard: None, report, imports: HashMap::new() }.run()
 }
 
 /// Reads orders on the thread that computes: handing them over from a thread of their own would cost a wake-up per
-/// token. While it computes, orders wait in the socket; the node writes from a task of its own, so it waits for nobody.
+/// token. While it computes, orders wait in the pipe; the node writes from a task of its own, so it waits for nobody.
 struct Orders {
-    socket: UnixStream,
+    pipe: File,
     /// Room to read into, kept from one read to the next: clearing so much takes longer than reading a token's order.
     bytes: Vec<u8>,
     /// What of it has been read and is not yet a whole order.
@@ -45,23 +53,33 @@ struct Orders {
 impl Orders {
     /// Moves every order that is here to `to`; waits for one if it may and `to` is empty. `false` when the node has gone.
     fn take(&mut self, to: &mut VecDeque<ToWorker>, may_wait: bool) -> std::io::Result<bool> {
+        let mut drained = false;
         loop {
             while let Some(order) = self.next_whole()? {
                 to.push_back(order);
             }
-            self.socket.set_nonblocking(!to.is_empty() || !may_wait)?;
+            let may_wait = may_wait && to.is_empty();
+            if !may_wait && (drained || !self.has_more()?) {
+                return Ok(true);
+            }
             self.make_room();
-            match self.socket.read(&mut self.bytes[self.unread.end..]) {
+            let room = &mut self.bytes[self.unread.end..];
+            match self.pipe.read(room) {
                 Ok(0) => return Ok(false),
-                Ok(read) => self.unread.end += read,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Ok(read) => {
+                    drained = read < room.len();
+                    self.unread.end += read;
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
-        // Both handles share the setting, and answers are written to the end.
-        self.socket.set_nonblocking(false)?;
-        Ok(true)
+    }
+
+    /// Whether there is something to read, or the end of it.
+    fn has_more(&self) -> std::io::Result<bool> {
+        let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        Ok(poll(&mut [PollFd::new(&self.pipe, PollFlags::IN)], Some(&at_once))? > 0)
     }
 
     fn next_whole(&mut self) -> std::io::Result<Option<ToWorker>> {
@@ -92,7 +110,7 @@ impl Orders {
 const MAX_CACHE_BYTES: usize = MAX_MESSAGE_BYTES - (1 << 10);
 
 struct Computer {
-    socket: UnixStream,
+    answers: File,
     orders: Orders,
     schedule: Schedule,
     shard: Option<Shard>,
@@ -168,10 +186,10 @@ impl Computer {
             Err(error) => return self.say(&FromWorker::LoadFailed(error.to_string())),
         };
         let options = ShardOptions { layers: order.layers.clone(), compute: order.compute };
-        let socket = &mut self.socket;
+        let answers = &mut self.answers;
         let loaded = Shard::load(&files, &options, |layers| {
-            // Only news; if it cannot be told, the socket is gone and the reader ends the process.
-            let _ = say(socket, &FromWorker::Progress(layers));
+            // Only news; if it cannot be told, the node is gone and the reader ends the process.
+            let _ = say(answers, &FromWorker::Progress(layers));
         });
         match loaded {
             Ok(shard) => {
@@ -190,12 +208,12 @@ impl Computer {
         let layers = shard.layers().len();
         let exported = shard.export(session).ok().map(|carried| (carried, layers));
         let is_open = exported.is_some();
-        say(&mut self.socket, &FromWorker::Exported(session, exported))?;
+        say(&mut self.answers, &FromWorker::Exported(session, exported))?;
         for layer in (0..layers).filter(|_| is_open) {
             // Where one cannot be read, the others are of no use, and the one who takes them sees that by its size.
             let cache = shard.export_kv(session, layer).unwrap_or_default();
             let cache = if cache.len() < MAX_CACHE_BYTES { cache } else { Vec::new() };
-            say(&mut self.socket, &FromWorker::Cache(session, Raw(cache)))?;
+            say(&mut self.answers, &FromWorker::Cache(session, Raw(cache)))?;
         }
         Ok(())
     }
@@ -236,7 +254,7 @@ impl Computer {
     }
 
     fn say(&mut self, message: &FromWorker) -> std::io::Result<()> {
-        say(&mut self.socket, message)
+        say(&mut self.answers, message)
     }
 }
 
@@ -253,6 +271,6 @@ fn slot(work: Work) -> Slot {
     Slot { session: work.session, position: work.position as usize, input: work.input, sample: work.sample }
 }
 
-fn say(socket: &mut UnixStream, message: &FromWorker) -> std::io::Result<()> {
-    socket.write_all(&encode(message).map_err(std::io::Error::other)?)
+fn say(answers: &mut File, message: &FromWorker) -> std::io::Result<()> {
+    answers.write_all(&encode(message).map_err(std::io::Error::other)?)
 }
