@@ -244,6 +244,11 @@ impl Received {
     pub fn of(frame: &Frame) -> Self {
         Self { receipt: frame.receipt(), is_prompt: is_prompt(frame) }
     }
+
+    /// Whether the sender is told at once.
+    pub fn is_prompt(&self) -> bool {
+        self.is_prompt
+    }
 }
 
 /// Whether a frame's receipt is sent at once. Both ends know by this rule which receipts tell a round trip.

@@ -101,8 +101,10 @@ async fn serve_stage(node: &Node, mut channel: Channel) {
         if queue.send(frame).await.is_err() {
             return;
         }
-        // The stage takes the frame first.
-        tokio::task::yield_now().await;
+        if received.is_prompt() {
+            // The stage takes the frame first.
+            tokio::task::yield_now().await;
+        }
         if let Err(error) = inlet.acknowledge(received).await {
             tracing::debug!("a stage stream ended: {error}");
             return;

@@ -151,7 +151,7 @@ impl Actor {
             Question::Resend(_, wanted) => {
                 let open = self.sessions.get(&wanted.session).ok_or("it does not know the session")?;
                 for frame in open.sent.again(wanted) {
-                    if frame.kind == Kind::Token { self.send_back(frame).await } else { self.send_on(frame).await }
+                    self.send(frame).await;
                 }
             }
             _ => {}
@@ -294,24 +294,22 @@ impl Actor {
     async fn said(&mut self, message: FromWorker) {
         match message {
             FromWorker::Output { session, position, rows, output, sample } => {
-                let Some(open) = self.sessions.get_mut(&session.0) else { return };
-                match output {
-                    Output::Hidden(hidden) => {
-                        let frame = hidden_frame(session.0, position, sample, hidden);
-                        open.sent.note(&frame);
-                        self.send_on(frame).await;
-                    }
-                    Output::Token(sampled) => {
-                        let frame = token_frame(&open.spec, position + rows, &sampled);
-                        open.sent.note(&frame);
-                        self.send_back(frame).await;
-                    }
+                let Some(open) = self.sessions.get(&session.0) else { return };
+                let frame = match output {
+                    Output::Hidden(hidden) => hidden_frame(session.0, position, sample, hidden),
+                    Output::Token(sampled) => token_frame(&open.spec, position + rows, &sampled),
                     // The last stage has read a piece of a prompt. Only news: whoever does not hear it waits for a token.
                     Output::Nothing => {
                         if let Some(routes) = &mut self.routes {
                             let _ = routes.coordinator.send(read_frame(session.0, position + rows)).await;
                         }
+                        return;
                     }
+                };
+                self.send(frame.clone()).await;
+                // Not before: the next stage waits for the frame, the log for whoever comes later.
+                if let Some(open) = self.sessions.get_mut(&session.0) {
+                    open.sent.note(&frame);
                 }
             }
             FromWorker::Failed { session, why, blame } => {
@@ -336,6 +334,10 @@ impl Actor {
             FromWorker::Imported(session, imported) => self.arrive(session.0, imported),
             FromWorker::Progress(_) | FromWorker::Loaded { .. } | FromWorker::LoadFailed(_) => {}
         }
+    }
+
+    async fn send(&mut self, frame: Frame) {
+        if frame.kind == Kind::Token { self.send_back(frame).await } else { self.send_on(frame).await }
     }
 
     async fn send_on(&mut self, frame: Frame) {
