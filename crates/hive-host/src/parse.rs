@@ -1,4 +1,5 @@
-//! Reads what systems print about themselves. Pure functions, tested on recordings in `tests/fixtures`.
+//! Reads what systems print about themselves. Pure functions, tested on `tests/fixtures`; those of macOS were written by hand in
+//! its commands' formats, until somebody with a Mac replaces them by what one prints.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
