@@ -120,8 +120,8 @@ fn a_stranger_gets_pairing_and_nothing_else_and_the_swarm_goes_on() {
     let mut lab = Lab::new();
     lab.network("switch", &["ann", "bob", "eve"], "10.77.0");
     // A stranger has a computer of her own. What ann does for her, ann does on the core that computes.
-    if std::thread::available_parallelism().unwrap().get() > 1 {
-        for (machine, core) in [("ann", 0), ("bob", 0), ("eve", 1)] {
+    if let [swarms, strangers, ..] = Lab::cores()[..] {
+        for (machine, core) in [("ann", swarms), ("bob", swarms), ("eve", strangers)] {
             lab.one_core(machine, core);
         }
     }

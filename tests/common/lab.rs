@@ -160,6 +160,14 @@ impl Lab {
         self.helpers.push(self.command(machine, command).spawn().expect("the helper starts"));
     }
 
+    /// The cores that there are, by their numbers.
+    pub(crate) fn cores() -> Vec<usize> {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:")).unwrap();
+        let ranges = list.trim().split(',').map(|range| range.split_once('-').unwrap_or((range, range)));
+        ranges.flat_map(|(first, last)| first.parse().unwrap()..=last.parse().unwrap()).collect()
+    }
+
     /// Leaves a machine one core: what is started on it from now on takes nothing from those on others.
     pub(crate) fn one_core(&mut self, machine: &str, core: usize) {
         self.cores.insert(machine.to_owned(), core);
