@@ -5,11 +5,12 @@
 mod common;
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::lab::{Host, Lab, pair};
+use common::patience::patiently_or;
 use common::{patiently, wait};
 
 const LONG: &str = "Write a very long story about bees.";
@@ -37,6 +38,11 @@ impl Shown {
 
     fn has(&self, words: &str) -> bool {
         self.text().contains(words)
+    }
+
+    #[track_caller]
+    fn patiently(&self, words: &str) {
+        patiently_or(|| format!("{words:?} is not in {:?}", self.text()), || self.has(words));
     }
 }
 
@@ -323,6 +329,37 @@ fn a_next_turn_computes_only_what_is_new_also_where_a_machine_has_died_meanwhile
 }
 
 #[test]
+fn what_is_loaded_for_a_model_that_goes_elsewhere_meanwhile_is_in_nobodys_way() {
+    let mut lab = Lab::new();
+    lab.network("switch", &["ann", "bob"], "10.77.0");
+    let mut hosts = ["ann", "bob"].map(|name| lab.host(name, ""));
+    for host in &mut hosts {
+        host.log = Some(host.folder.with_extension("log"));
+        host.start(&lab);
+    }
+    let [ann, bob] = hosts;
+    pair(&lab, &ann, &bob);
+    let whole = ann.ask(&lab, LONG, 20, 2);
+    // Bob is to have both stages, which takes for ever; then it gives too little for both, and a question has the model
+    // placed anew.
+    let first = bob.workers();
+    ann.run(&lab, &["share", "--memory", "200MB"]);
+    let loads = || bob.workers().into_iter().find(|worker| !first.contains(worker));
+    patiently("the layers move", || loads().is_some());
+    let in_vain = loads().unwrap();
+    let stop = ["-STOP".to_owned(), in_vain.to_string()];
+    assert!(Command::new("kill").args(stop).status().unwrap().success());
+    bob.run(&lab, &["share", "--memory", "200MB"]);
+    patiently("it is known", || ann.peer(&lab, "bob").unwrap()["profile"]["cap_bytes"] == 200_000_000);
+    let split = ann.json(&lab, &["chat", "--prompt", LONG, "--max-tokens", "20", "--temperature", "0"]);
+    assert_eq!(split["tokens"], whole["tokens"]);
+    assert_eq!(split["stages"].as_array().unwrap().len(), 2, "{split}");
+    assert!(!bob.workers().contains(&in_vain), "what nobody waits for is still there");
+    let plan = ann.json(&lab, &["plan"]);
+    assert!(!plan["reasons"].to_string().contains("left out"), "bob did nothing wrong: {plan} {}", ann.log());
+}
+
+#[test]
 fn an_answer_that_broke_off_is_gone_on_with_when_the_machine_is_back() {
     let mut lab = Lab::new();
     lab.network("switch", &["ann", "bob"], "10.77.0");
@@ -343,13 +380,13 @@ fn an_answer_that_broke_off_is_gone_on_with_when_the_machine_is_back() {
     let mut terminal = terminal.args([&chat, "/dev/null"]).stdin(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut input = terminal.stdin.take().unwrap();
     let shown = Shown::of(terminal.stdout.take().unwrap());
-    patiently("it asks", || shown.has("Ctrl-D ends"));
+    shown.patiently("Ctrl-D ends");
     writeln!(input, "{LONG}").unwrap();
     let words = whole["text"].as_str().unwrap();
-    patiently("it answers", || shown.has(&words[..120]));
+    shown.patiently(&words[..120]);
     bob.kill();
     // It waits a minute for machines to come back.
-    let patience = std::time::Instant::now();
+    let patience = Instant::now();
     while !shown.has("/continue goes on from here") {
         assert!(patience.elapsed() < Duration::from_mins(3), "{}", shown.text());
         std::thread::sleep(Duration::from_millis(200));

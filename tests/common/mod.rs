@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 pub(crate) mod lab;
-mod patience;
+pub(crate) mod patience;
 
 use std::io::Write;
 use std::process::{Child, Command, Output, Stdio};

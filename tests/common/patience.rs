@@ -7,10 +7,16 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(100);
 
 /// Waits until something holds.
 #[track_caller]
-pub(crate) fn patiently(what: &str, mut holds: impl FnMut() -> bool) {
+pub(crate) fn patiently(what: &str, holds: impl FnMut() -> bool) {
+    patiently_or(|| what.to_owned(), holds);
+}
+
+/// Waits until something holds; what is there instead is told after waiting in vain.
+#[track_caller]
+pub(crate) fn patiently_or(instead: impl Fn() -> String, mut holds: impl FnMut() -> bool) {
     let started = Instant::now();
     while !holds() {
-        assert!(started.elapsed() < PATIENCE, "in vain: {what}");
+        assert!(started.elapsed() < PATIENCE, "in vain: {}", instead());
         std::thread::sleep(Duration::from_millis(30));
     }
 }

@@ -64,6 +64,12 @@ impl Channel {
     pub fn finish(&mut self) {
         let _ = self.send.finish();
     }
+
+    /// Ends when the other side takes nothing more: it has dropped the channel, or is gone.
+    pub fn hung_up(&self) -> impl Future<Output = ()> + Send + use<> {
+        let stopped = self.send.stopped();
+        async move { drop(stopped.await) }
+    }
 }
 
 /// A channel that a peer has opened.

@@ -176,6 +176,8 @@ pub(crate) enum Answer {
     At(u32),
     /// So many sessions were taken over.
     Taken(u32),
+    /// There is no room for the stage at this moment, and what takes it.
+    Full(String),
 }
 
 /// The first message on a stage stream: which ring, and whom the frames are for.

@@ -5,6 +5,7 @@ mod handover;
 mod hosting;
 mod machine;
 mod options;
+mod room;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -34,6 +35,7 @@ use crate::speed::{self, Speed};
 use crate::stage::Stage;
 use crate::trust::Trust;
 use machine::{own_networks, watch_machine};
+use room::Taken;
 
 pub use options::{NodeOptions, StartError};
 
@@ -83,6 +85,9 @@ struct Inner {
     profile: watch::Sender<Profile>,
     discovery: Mutex<(Option<Discovery>, String)>,
     stages: Mutex<HashMap<StageId, Hosted>>,
+    /// Memory of stages that are being loaded.
+    loading: Mutex<Taken>,
+    reserving: Mutex<()>,
     /// The rings that this node coordinates.
     coordinated: Mutex<HashMap<RingId, Coordinated>>,
     serving: Serving,
@@ -173,6 +178,8 @@ impl Node {
             profile: watch::channel(profile).0,
             discovery: Mutex::new((None, "off".to_owned())),
             stages: Mutex::default(),
+            loading: Mutex::default(),
+            reserving: Mutex::default(),
             coordinated: Mutex::default(),
             serving: Serving::new(placed.unwrap_or_default()),
             trust: Trust::default(),

@@ -131,6 +131,8 @@ struct Inner {
     /// Copies of them, ready to take over.
     standbys: Mutex<Vec<Standby>>,
     state: watch::Sender<State>,
+    /// Held while it is mended.
+    mending: tokio::sync::Mutex<()>,
     troubles: mpsc::Sender<Trouble>,
     files: ModelFiles,
     tokenizer: Tokenizer,
@@ -204,6 +206,7 @@ impl Ring {
             stages: Mutex::new(stages),
             standbys: Mutex::default(),
             state: watch::channel(State { epoch: 0, health: Health::Whole }).0,
+            mending: tokio::sync::Mutex::default(),
             troubles,
             template: files.chat_template(),
             files,
@@ -255,6 +258,8 @@ impl Ring {
     pub async fn unload(&self) {
         self.fail("the model was unloaded");
         self.inner.node.retire(self.inner.id);
+        // Whoever mends it sees this and frees what was loaded for that.
+        drop(self.inner.mending.lock().await);
         self.unload_all().await;
     }
 
@@ -262,7 +267,7 @@ impl Ring {
         let stages = self.stages();
         let standbys = std::mem::take(&mut *lock(&self.inner.standbys));
         let copies = standbys.iter().map(|standby| (standby.index, &standby.stage));
-        // What else was loaded for it, in vain, goes with the next look for such.
+        // A copy that is still being loaded goes with the next look for such.
         self.inner.node.want_only(self.inner.id, std::iter::empty());
         unload(&self.inner.node, self.inner.id, holders(stages.iter().enumerate().chain(copies))).await;
     }
@@ -330,6 +335,11 @@ impl Ring {
     /// Whether it has been given up.
     pub(crate) fn is_lost(&self) -> bool {
         matches!(self.inner.state.borrow().health, Health::Lost(_))
+    }
+
+    /// Waits until it has been given up.
+    async fn given_up(&self) {
+        let _ = self.state().wait_for(|state| matches!(state.health, Health::Lost(_))).await;
     }
 
     /// Gives it up: whoever needs it loads the model anew.

@@ -50,11 +50,14 @@ async fn serve_control(node: &Node, peer: PeerId, mut channel: Channel) {
 }
 
 async fn answer(node: &Node, peer: PeerId, mut channel: Channel, question: Question) {
+    // What nobody waits for any more need not be loaded; other work goes on, as others count on it.
+    let (may_end, hung_up) = (matches!(question, Question::Load(..)), channel.hung_up());
+    tokio::pin!(hung_up);
     let (progress, mut heard) = mpsc::unbounded_channel();
     let answering = async {
         let answer = node
             .answer(peer, question, &mut |layers| {
-                // The asker may have gone; the work goes on.
+                // The asker may have gone.
                 let _ = progress.send(layers);
             })
             .await;
@@ -66,6 +69,7 @@ async fn answer(node: &Node, peer: PeerId, mut channel: Channel, question: Quest
         tokio::select! {
             Some(layers) = heard.recv() => drop(channel.write_message(&Answer::Progress(layers)).await),
             answer = &mut answering => break answer,
+            () = &mut hung_up, if may_end => return,
         }
     };
     if channel.write_message(&answer).await.is_ok() {

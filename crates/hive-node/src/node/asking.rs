@@ -53,7 +53,7 @@ impl Node {
 
 fn refusal(answer: Answer) -> Result<Answer, String> {
     match answer {
-        Answer::Refused(why) | Answer::Declined(why) => Err(why),
+        Answer::Refused(why) | Answer::Declined(why) | Answer::Full(why) => Err(why),
         answer => Ok(answer),
     }
 }

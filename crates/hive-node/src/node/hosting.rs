@@ -113,7 +113,7 @@ impl Node {
             let why = self.profile().not_sharing.unwrap_or_else(|| "it does not share".to_owned());
             return Err(Answer::Declined(why));
         }
-        self.make_room(spec.bytes, spec.standby).map_err(Answer::Refused)?;
+        let reserved = self.reserve(spec.bytes, spec.standby).map_err(Answer::Full)?;
         let trusts_paths = asker == self.id() || self.trusts_paths();
         let path = crate::models::locate(&spec.source, trusts_paths).map_err(Answer::Refused)?;
         let (stage, device) = Stage::load(&path, id.index, &spec, progress).await.map_err(Answer::Refused)?;
@@ -121,6 +121,7 @@ impl Node {
         if spec.standby && stages.get(&id).is_some_and(|hosted| !hosted.standby) {
             return Err(Answer::Declined("it holds the stage itself by now".to_owned()));
         }
+        drop(reserved);
         stages.insert(id, Hosted { owner: asker, bytes: spec.bytes, standby: spec.standby, stage });
         Ok(Answer::Loaded(device))
     }
@@ -178,6 +179,6 @@ mod tests {
         let declined = asked_to_load(NodeOptions { share: false, ..options() }, false).await;
         assert!(matches!(&declined, Answer::Declined(why) if why.contains("switched off")), "{declined:?}");
         let refused = asked_to_load(NodeOptions { memory_cap: Some(10), ..options() }, true).await;
-        assert!(matches!(&refused, Answer::Refused(why) if why.contains("given are in use")), "{refused:?}");
+        assert!(matches!(&refused, Answer::Full(why) if why.contains("given are in use")), "{refused:?}");
     }
 }

@@ -4,7 +4,6 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
 use hive_host::InterfaceKind;
-use hive_net::PeerId;
 use hive_net::links::{LinkKind, Network};
 
 use super::{Hosted, Node, Owner, lock};
@@ -74,39 +73,6 @@ impl Node {
         lock(&self.inner.stages).values().map(|hosted| hosted.stage.sessions()).sum()
     }
 
-    /// Memory that the stages here take, as planned, in bytes; copies that yield do not count.
-    fn held_bytes(&self) -> u64 {
-        lock(&self.inner.stages).values().filter(|hosted| !hosted.standby).map(|hosted| hosted.bytes).sum()
-    }
-
-    /// Sees to it that the owner's cap leaves room for a stage of so many bytes; the error says what there is. Copies yield
-    /// to stages, not to other copies.
-    pub(super) fn make_room(&self, bytes: u64, standby: bool) -> Result<(), String> {
-        let cap = self.inner.switches.borrow().memory_cap(self.inner.owner.memory_cap).unwrap_or(u64::MAX);
-        let all = self.all_bytes();
-        if all.saturating_add(bytes) <= cap {
-            return Ok(());
-        }
-        let held = if standby { all } else { self.held_bytes() };
-        if held.saturating_add(bytes) <= cap {
-            self.drop_copies(|_| true);
-            return Ok(());
-        }
-        let megabytes = |bytes: u64| bytes.div_ceil(1_000_000);
-        let (bytes, held, cap) = (megabytes(bytes), megabytes(held), megabytes(cap));
-        Err(format!("it takes {bytes} MB, but {held} MB of the {cap} MB given are in use"))
-    }
-
-    /// Memory that everything here takes, copies included.
-    fn all_bytes(&self) -> u64 {
-        lock(&self.inner.stages).values().map(|hosted| hosted.bytes).sum()
-    }
-
-    /// Frees the copies kept for the nodes that are meant.
-    fn drop_copies(&self, of: impl Fn(PeerId) -> bool) {
-        lock(&self.inner.stages).retain(|_, hosted| !(hosted.standby && of(hosted.owner)));
-    }
-
     /// Reads the owner's settings anew when their file has been written since `read`. One that cannot be read changes
     /// nothing: the owner may be in the middle of writing it.
     fn follow_settings(&self, read: &mut Option<SystemTime>) {
@@ -132,7 +98,8 @@ impl Node {
         let Owner { share, memory_cap, policy } = &self.inner.owner;
         let policy = lock(policy).clone();
         let memory_cap = self.inner.switches.borrow().memory_cap(*memory_cap);
-        let held_bytes = self.held_bytes();
+        let taken = self.taken();
+        let held_bytes = taken.stages;
         let memory = hive_host::Memory::now();
         let (free_bytes, memory_bytes) = memory.map_or((0, 0), |memory| (memory.available_bytes, memory.total_bytes));
         let (power, heat) = (host.power(), host.heat());
@@ -141,7 +108,7 @@ impl Node {
         let (switches, leaving) = (*self.inner.switches.borrow(), self.inner.leaving.load(Ordering::Relaxed));
         let sharing_now = self.profile().sharing;
         let decided = sharing::decide(*share, leaving, &policy, switches, observed, sharing_now, SystemTime::now());
-        if decided == Err(Why::ShortOfMemory) || memory_cap.is_some_and(|cap| self.all_bytes() > cap) {
+        if decided == Err(Why::ShortOfMemory) || memory_cap.is_some_and(|cap| taken.all() > cap) {
             self.drop_copies(|_| true);
         } else if decided.is_err() {
             // Those of this machine's own models are its owner's, shared or not.
@@ -157,9 +124,9 @@ impl Node {
             if profile.offered_bytes.abs_diff(offer) > OFFER_STEP_BYTES.min(offer / OFFER_PART) {
                 profile.offered_bytes = offer;
             }
-            let taken = memory_bytes.saturating_sub(free_bytes).saturating_sub(held_bytes);
-            if profile.taken_bytes.abs_diff(taken) > OFFER_STEP_BYTES {
-                profile.taken_bytes = taken;
+            let others_bytes = memory_bytes.saturating_sub(free_bytes).saturating_sub(held_bytes);
+            if profile.taken_bytes.abs_diff(others_bytes) > OFFER_STEP_BYTES {
+                profile.taken_bytes = others_bytes;
             }
             profile.cap_bytes = memory_cap;
             profile.held_bytes = held_bytes;

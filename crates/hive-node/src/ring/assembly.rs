@@ -25,34 +25,46 @@ pub(super) fn spec(planned: &PlannedStage, options: &RingOptions) -> StageSpec {
 }
 
 /// Has a machine load a stage.
+///
+/// One that is full although it says it has room is asked once more when its news is here: what takes the room may be on its
+/// way out, as the stages of a ring are that was given up a moment ago.
 pub(super) async fn load_stage(
     node: &Node,
     id: StageId,
     placement: &Placement,
     spec: StageSpec,
-    progress: impl FnMut(usize),
+    mut progress: impl FnMut(usize),
 ) -> Result<PlacedStage, RingError> {
-    let (layers, bytes, is_copy) = (spec.layers.clone(), spec.bytes, spec.standby);
-    node.want(id, placement.addr.id());
-    let life = node.peers().life(placement.addr.id()).unwrap_or_default();
-    let here = placement.addr.id() == node.id();
-    let question = Question::Load(id, spec);
-    let asked = if here {
-        node.ask(&placement.addr, question, progress).await
-    } else {
-        node.ask_other(&placement.addr, question, progress).await
+    let (machine, layers) = (placement.addr.id(), spec.layers.clone());
+    node.want(id, machine);
+    let life = node.peers().life(machine).unwrap_or_default();
+    let mut ask = async || {
+        let question = Question::Load(id, spec.clone());
+        if machine == node.id() {
+            node.ask(&placement.addr, question, &mut progress).await
+        } else {
+            node.ask_other(&placement.addr, question, &mut progress).await
+        }
     };
+    let says_it_has_room = async || {
+        tokio::time::sleep(NEWS_DELAY).await;
+        // A copy is a favour.
+        !spec.standby && node.says_it_has_room(machine, spec.bytes)
+    };
+    let mut asked = ask().await;
+    if matches!(asked, Ok(Answer::Full(_))) && says_it_has_room().await {
+        asked = ask().await;
+    }
     match asked {
-        Ok(Answer::Refused(why)) => {
-            tokio::time::sleep(NEWS_DELAY).await;
-            if !is_copy && node.says_it_has_room(placement.addr.id(), bytes) {
-                // It goes on saying so, and was here to say no: that counts against it. A copy is a favour.
-                node.trust().failed(placement.addr.id());
+        Ok(Answer::Loaded(device)) => Ok(PlacedStage { placement: placement.clone(), layers, device, life }),
+        Ok(Answer::Refused(why) | Answer::Full(why)) => {
+            if says_it_has_room().await {
+                // It goes on saying so, and was here to say no: that counts against it.
+                node.trust().failed(machine);
             }
             Err(failed(placement, &layers, why))
         }
         Ok(Answer::Declined(why)) => Err(failed(placement, &layers, why)),
-        Ok(Answer::Loaded(device)) => Ok(PlacedStage { placement: placement.clone(), layers, device, life }),
         other => {
             let why = other.err().unwrap_or_else(|| "it answered something else".to_owned());
             Err(failed(placement, &layers, why))

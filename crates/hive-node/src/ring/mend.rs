@@ -13,7 +13,7 @@ use hive_net::{PeerAddr, PeerId};
 use hive_plan::{Candidate, NodeProfile, Replacement, replace};
 use tokio::sync::mpsc;
 
-use super::{Health, Inner, Placement, Ring, State, connect, load_stage, spec, watch_prompts};
+use super::{Health, Inner, Placement, Ring, State, connect, load_stage, spec, unload, watch_prompts};
 use crate::control::Question;
 use crate::node::Node;
 use crate::stage::Fault;
@@ -118,16 +118,21 @@ async fn look_after(ring: &Ring, trouble: Option<Trouble>, deaths: &mut Deaths) 
         ring.give_up(&why).await;
         return;
     }
+    let _mending = ring.inner.mending.lock().await;
     if !ring.goes_from(|health| *health == Health::Whole, |state| state.health = Health::Mending(why.clone())) {
         return;
     }
     tracing::info!("a model is being mended: {why}");
-    let mut former = Vec::new();
+    let mut asked = Vec::new();
     for _ in 0..ATTEMPTS {
-        if ring.is_lost() {
-            return;
-        }
-        match ring.mend(&lost, &mut former, deaths).await {
+        let mended = tokio::select! {
+            mended = ring.mend(&lost, &mut asked, deaths) => mended,
+            () = ring.given_up() => {
+                unload(&ring.inner.node, ring.inner.id, asked.into_iter()).await;
+                return;
+            }
+        };
+        match mended {
             Ok(()) => {
                 ring.inner.node.serving().placed_anew();
                 ring.inner.node.peers().touch();
@@ -199,11 +204,12 @@ impl Ring {
         lost
     }
 
-    /// Has the lost stages loaded elsewhere and joins the ring anew. `former` collects who held them, over all attempts.
+    /// Has the lost stages loaded elsewhere and joins the ring anew. `asked` collects who held them or was to, over all
+    /// attempts.
     async fn mend(
         &self,
         lost: &BTreeMap<usize, Lost>,
-        former: &mut Vec<(usize, PeerAddr)>,
+        asked: &mut Vec<(usize, PeerAddr)>,
         deaths: &mut Deaths,
     ) -> Result<(), Hitch> {
         let Inner { id, node, plan, options, .. } = &*self.inner;
@@ -215,7 +221,7 @@ impl Ring {
             if *how == How::Wrong && holder.id() != node.id() {
                 node.trust().failed(holder.id());
             }
-            former.push((index, holder.clone()));
+            asked.push((index, holder.clone()));
             if let Some(copy) = self.take_standby(index).await {
                 tracing::info!("{why}: {} has a copy of layers {:?} and takes over", copy.placement.name, copy.layers);
                 stages[index] = copy;
@@ -224,6 +230,7 @@ impl Ring {
                 let placement = self.replacement(index, &stages, again, deaths, now).map_err(Hitch::NoRoom)?;
                 tracing::info!("{why}: layers {:?} go to {}", plan.stages[index].layers, placement.name);
                 let stage_id = self.inner.stage_id(index);
+                asked.push((index, placement.addr.clone()));
                 let loaded = load_stage(node, stage_id, &placement, spec(&plan.stages[index], options), |_| ()).await;
                 stages[index] = loaded.map_err(|error| {
                     deaths.add(placement.addr.id(), DEATHS, now);
@@ -242,17 +249,15 @@ impl Ring {
         watch_prompts(&prompts, epoch, &self.inner.troubles);
         *self.inner.prompts.lock().await = prompts;
         self.want_current();
-        for (index, holder) in former.drain(..) {
+        for (index, holder) in asked.drain(..) {
             if holder.id() != stages[index].placement.addr.id() {
                 let (node, question) = (node.clone(), Question::Unload(self.inner.stage_id(index)));
                 tokio::spawn(async move { drop(node.ask(&holder, question, |_| ()).await) });
             }
         }
         let is_mending = |health: &Health| matches!(health, Health::Mending(_));
-        if !self.goes_from(is_mending, |state| *state = State { epoch, health: Health::Whole }) && self.is_lost() {
-            // It was unloaded meanwhile, without what has been loaded here.
-            self.unload_all().await;
-        }
+        // Otherwise it has been given up, or has a successor.
+        self.goes_from(is_mending, |state| *state = State { epoch, health: Health::Whole });
         Ok(())
     }
 
