@@ -66,7 +66,8 @@ fn models_are_listed_loaded_let_go_and_removed() {
     let loaded = ann.run(&lab, &["models", "load", STARTER]);
     assert!(loaded.contains("is in memory"), "{loaded}");
     assert!(ann.run(&lab, &["models", "list"]).contains("in memory"));
-    assert_eq!(common::children(ann.process()).len(), 1);
+    // Beside it, the machine may be finding out how fast it is.
+    patiently("only its worker is there", || common::children(ann.process()).len() == 1);
 
     // One that answers is not let go.
     let mut child =

@@ -72,6 +72,13 @@ fn give_200_mb(lab: &Lab, hosts: &[&Host]) {
     }
 }
 
+/// Waits until an answer that was just asked for has some tokens; it goes on for many more.
+fn under_way(lab: &Lab, asker: &Host) {
+    let answered = || asker.json(lab, &["status"])["answered_tokens"].as_u64().unwrap();
+    let before = answered();
+    patiently("an answer comes", || answered() >= before + 10);
+}
+
 /// Three alike that would take long to read again what another has read.
 fn three_that_read_slowly() -> (Lab, [Host; 3]) {
     let (lab, mut hosts) = three_in_one_swarm();
@@ -116,8 +123,7 @@ fn an_answer_goes_on_when_a_machine_or_a_worker_dies_in_the_middle_of_it() {
             // Loaded on all three, so that the answer begins at once.
             ann.ask(&lab, "Hello.", 1, 3);
             let child = ask(sampling).spawn().unwrap();
-            // The answer takes seconds; it is under way now.
-            std::thread::sleep(Duration::from_millis(1200));
+            under_way(&lab, &ann);
             match what {
                 // With the copy of another's stage that it may keep.
                 "a worker is killed" => bob.workers().into_iter().for_each(kill),
@@ -152,7 +158,7 @@ fn an_answer_goes_on_when_a_machine_or_a_worker_dies_in_the_middle_of_it() {
     }
     // Two machines go at once: the last one goes on alone.
     let child = ask(&[]).spawn().unwrap();
-    std::thread::sleep(Duration::from_millis(1200));
+    under_way(&lab, &ann);
     kill(bob.process());
     let answer = {
         cat.kill();
@@ -182,7 +188,7 @@ fn a_machine_that_stops_sharing_or_quits_hands_over_first() {
     assert!(holders(&undisturbed).contains(&"bob".to_owned()));
 
     let child = ask();
-    std::thread::sleep(Duration::from_millis(1200));
+    under_way(&lab, &ann);
     assert_eq!(bob.run(&lab, &["share", "off"]).trim(), "sharing is switched off");
     let answer = whole(child);
     assert_eq!(answer["tokens"], undisturbed["tokens"]);
@@ -202,7 +208,7 @@ fn a_machine_that_stops_sharing_or_quits_hands_over_first() {
 
     // It gives less memory than its layers take: they move, and it goes on sharing what it does give.
     let child = ask();
-    std::thread::sleep(Duration::from_millis(1200));
+    under_way(&lab, &ann);
     assert_eq!(bob.run(&lab, &["share", "--memory", "20MiB"]).trim(), "sharing up to 20.0 MB");
     let answer = whole(child);
     assert_eq!(answer["tokens"], undisturbed["tokens"]);
@@ -214,7 +220,7 @@ fn a_machine_that_stops_sharing_or_quits_hands_over_first() {
     });
 
     let child = ask();
-    std::thread::sleep(Duration::from_millis(1200));
+    under_way(&lab, &ann);
     // The one that asks is not in the way; cat is told to quit as systemd would.
     cat.signal("-TERM");
     let answer = whole(child);
@@ -236,7 +242,7 @@ fn a_copy_of_a_stage_takes_over_without_loading() {
 
     let fixed = ["chat", "--prompt", LONG, "--max-tokens", "250", "--stages", "2", "--json"];
     let child = ann.command(&lab, &fixed).spawn().unwrap();
-    std::thread::sleep(Duration::from_millis(1200));
+    under_way(&lab, &ann);
     holder.kill();
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

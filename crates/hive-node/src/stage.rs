@@ -4,6 +4,7 @@
 //! previous stage (or the coordinator), results from the worker.
 
 mod actor;
+mod ended;
 mod frames;
 mod sent;
 mod transit;

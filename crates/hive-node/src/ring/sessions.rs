@@ -8,7 +8,7 @@ use hive_net::{Frame, Kind};
 use tokio::sync::mpsc;
 
 use super::{Inner, Ring, SESSION_QUEUE, Trouble, lock};
-use crate::control::{Answer, Continued, Question, Resend, SessionSpec};
+use crate::control::{Answer, Continued, Question, Resend, SessionSpec, StageId};
 use crate::kept::Kept;
 use crate::stage::{Fault, failure_of};
 
@@ -62,10 +62,7 @@ impl Ring {
     pub(crate) async fn keep(&self, session: u64, tokens: Vec<u32>) {
         self.sessions().remove(&session);
         let forgotten = self.kept().add(session, tokens);
-        for (index, stage) in self.stages().into_iter().enumerate() {
-            let question = Question::Keep(self.inner.stage_id(index), session);
-            let _ = self.inner.node.ask(&stage.placement.addr, question, |_| ()).await;
-        }
+        self.ask_holders(|id| Question::Keep(id, session)).await;
         for session in forgotten {
             self.close(session).await;
         }
@@ -88,10 +85,22 @@ impl Ring {
     /// Forgets the session everywhere.
     pub(crate) async fn close(&self, session: u64) {
         self.sessions().remove(&session);
-        for (index, stage) in self.stages().into_iter().enumerate() {
-            let question = Question::Close(self.inner.stage_id(index), session);
-            // A stage that cannot be reached has nothing left to forget.
-            let _ = self.inner.node.ask(&stage.placement.addr, question, |_| ()).await;
+        self.ask_holders(|id| Question::Close(id, session)).await;
+    }
+
+    /// Asks something of every stage, and of the machine that takes one over meanwhile: what the question is about may have
+    /// left the former one before it came. A stage that cannot be reached has nothing left to keep or to forget.
+    async fn ask_holders(&self, question: impl Fn(StageId) -> Question) {
+        for index in 0..self.stages().len() {
+            let mut asked = None;
+            loop {
+                let holder = self.stages()[index].placement.addr.clone();
+                if asked == Some(holder.id()) {
+                    break;
+                }
+                asked = Some(holder.id());
+                let _ = self.inner.node.ask(&holder, question(self.inner.stage_id(index)), |_| ()).await;
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! What happens to a stage, one thing after the other.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -10,15 +10,13 @@ use hive_net::stage::RoundTrips;
 use hive_net::{Frame, Kind};
 use tokio::sync::{mpsc, oneshot};
 
+use super::ended::{End, Ended};
 use super::frames::{Fault, failed_frame, hidden_frame, input_of, read_frame, token_frame, turns};
 use super::sent::{Arrival, Sent, arrival, without};
 use super::transit::{Part, Transit};
 use super::{Command, Destination, Routes};
 use crate::control::{Answer, Continued, Question, SessionSpec, StageReport};
 use crate::worker::{Blame, Events, FromWorker, Raw, ToWorker, Work, Worker, WorkerEvent, WorkerReport};
-
-/// Closed sessions that are remembered; a stage has fewer on their way to it at a time.
-const REMEMBERED: usize = 256;
 
 /// A session on this stage.
 struct Open {
@@ -53,8 +51,8 @@ pub(super) struct Actor {
     departures: HashMap<u64, Departure>,
     /// Sessions that the worker is taking in.
     arrivals: HashMap<u64, (Open, oneshot::Sender<Result<(), String>>)>,
-    /// Sessions that were closed and not here, the latest first: they must not come, or be opened, after that.
-    closed: VecDeque<u64>,
+    /// Sessions that ended and were not here.
+    ended: Ended,
     link: Option<RoundTrips>,
     /// To itself; weak, so that the actor ends with its last handle.
     commands: mpsc::WeakSender<Command>,
@@ -73,7 +71,7 @@ impl Actor {
             reports: Vec::new(),
             departures: HashMap::new(),
             arrivals: HashMap::new(),
-            closed: VecDeque::new(),
+            ended: Ended::default(),
             link: None,
             commands,
         }
@@ -141,12 +139,7 @@ impl Actor {
     async fn asked(&mut self, question: Question) -> Result<Answer, String> {
         match question {
             Question::Open(_, spec) => return self.open(spec).map(Answer::At),
-            Question::Keep(_, session) => {
-                if let Some(open) = self.sessions.get_mut(&session) {
-                    open.kept = true;
-                    self.worker.order(&ToWorker::Rest(SessionId(session)));
-                }
-            }
+            Question::Keep(_, session) => self.keep(session),
             Question::Close(_, session) => self.close(session),
             Question::Resend(_, wanted) => {
                 let open = self.sessions.get(&wanted.session).ok_or("it does not know the session")?;
@@ -199,9 +192,11 @@ impl Actor {
     fn take_in(&mut self, transit: Transit, answer: oneshot::Sender<Result<(), String>>) {
         let Transit { spec, kept, state, sent, layers, .. } = transit;
         let (id, next) = (SessionId(spec.session), state.position as u32);
+        let end = self.ended.of(id.0);
+        let kept = kept || end == Some(End::Kept);
         let refusal = match &self.dead {
             Some(why) => Some(why.clone()),
-            None if self.closed.contains(&id.0) => Some("it was closed on the way".to_owned()),
+            None if end == Some(End::Closed) => Some("it was closed on the way".to_owned()),
             None => self.sessions.contains_key(&id.0).then(|| "it is open here already".to_owned()),
         };
         if let Some(why) = refusal {
@@ -220,17 +215,31 @@ impl Actor {
         if imported.is_ok() {
             let (answer, next) = (open.spec.answer, open.next);
             tracing::debug!(answer, session, stage = self.index, next, "a session was carried here");
+            if open.kept {
+                self.worker.order(&ToWorker::Rest(SessionId(session)));
+            }
             self.sessions.insert(session, open);
         }
         let _ = answer.send(imported);
+    }
+
+    /// The answer is done; the cache stays for the conversation's next turn.
+    fn keep(&mut self, session: u64) {
+        if let Some(open) = self.sessions.get_mut(&session) {
+            open.kept = true;
+            self.worker.order(&ToWorker::Rest(SessionId(session)));
+        } else if let Some((open, _)) = self.arrivals.get_mut(&session) {
+            open.kept = true;
+        } else {
+            self.ended.note(session, End::Kept);
+        }
     }
 
     fn close(&mut self, session: u64) {
         if self.sessions.remove(&session).is_none() {
             // It may be on its way here.
             self.arrivals.remove(&session);
-            self.closed.truncate(REMEMBERED - 1);
-            self.closed.push_front(session);
+            self.ended.note(session, End::Closed);
         }
         self.worker.order(&ToWorker::Close(SessionId(session)));
     }
@@ -240,7 +249,7 @@ impl Actor {
         if self.departures.contains_key(&spec.session) {
             return Err("it is on its way to another machine".to_owned());
         }
-        if self.closed.contains(&spec.session) {
+        if self.ended.of(spec.session) == Some(End::Closed) {
             // The question was overtaken.
             return Err("it was closed already".to_owned());
         }
@@ -406,3 +415,6 @@ impl Actor {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

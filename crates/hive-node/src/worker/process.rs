@@ -95,6 +95,14 @@ impl Worker {
         Ok((Self { orders, late, waiting, process_id }, events))
     }
 
+    /// One that does nothing; its orders can be read.
+    #[cfg(test)]
+    pub(crate) fn that_only_listens() -> (Self, std::io::PipeReader) {
+        let (theirs, ours) = pipe().unwrap();
+        let (orders, (late, _)) = (Arc::new(Sender::from_owned_fd(ours.into()).unwrap()), mpsc::unbounded_channel());
+        (Self { orders, late, waiting: Arc::default(), process_id: None }, theirs)
+    }
+
     /// Sends an order. A worker that has died takes none; its death is told by [`Events`].
     ///
     /// Written from here where the pipe has room, which it has while tokens go through: handing every order to a task

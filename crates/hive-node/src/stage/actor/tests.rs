@@ -1,0 +1,98 @@
+//! What becomes of sessions that end while they are carried.
+
+use hive_model::{KvLayout, SessionOptions};
+
+use super::*;
+use crate::control::{RingId, StageId};
+
+const SESSION: u64 = 7;
+
+fn actor() -> (Actor, std::io::PipeReader) {
+    let (worker, orders) = Worker::that_only_listens();
+    let (commands, _) = mpsc::channel(1);
+    (Actor::new(worker, 0, Arc::default(), commands.downgrade()), orders)
+}
+
+fn spec() -> SessionSpec {
+    SessionSpec {
+        session: SESSION,
+        answer: 1,
+        options: SessionOptions::default(),
+        end_tokens: vec![2],
+        last_position: 10,
+        continues: None,
+    }
+}
+
+/// A session comes; gives what is said of it in the end.
+fn comes(actor: &mut Actor) -> oneshot::Receiver<Result<(), String>> {
+    let state = CarriedSession { position: 3, answer: Vec::new(), layout: KvLayout::Fast };
+    let (answer, answered) = oneshot::channel();
+    actor.take_in(Transit::new(spec(), false, state), answer);
+    answered
+}
+
+async fn is_asked(actor: &mut Actor, question: fn(StageId, u64) -> Question) {
+    let stage = StageId { ring: RingId(1), index: 0 };
+    actor.asked(question(stage, SESSION)).await.unwrap();
+}
+
+async fn is_here(actor: &mut Actor) {
+    actor.said(FromWorker::Imported(SessionId(SESSION), Ok(()))).await;
+}
+
+fn is_kept(actor: &Actor) -> Option<bool> {
+    actor.sessions.get(&SESSION).map(|open| open.kept)
+}
+
+#[tokio::test]
+async fn a_session_that_comes_goes_on() {
+    let (mut actor, _orders) = actor();
+    let answered = comes(&mut actor);
+    is_here(&mut actor).await;
+    assert_eq!((answered.await.unwrap(), is_kept(&actor)), (Ok(()), Some(false)));
+    is_asked(&mut actor, Question::Keep).await;
+    assert_eq!(is_kept(&actor), Some(true));
+    is_asked(&mut actor, Question::Close).await;
+    assert_eq!(is_kept(&actor), None);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_done_before_its_session_comes_is_not_waited_for() {
+    let (mut actor, _orders) = actor();
+    is_asked(&mut actor, Question::Keep).await;
+    let answered = comes(&mut actor);
+    is_here(&mut actor).await;
+    assert_eq!((answered.await.unwrap(), is_kept(&actor)), (Ok(()), Some(true)));
+}
+
+#[tokio::test]
+async fn an_answer_that_is_done_while_its_session_comes_is_not_waited_for() {
+    let (mut actor, _orders) = actor();
+    let answered = comes(&mut actor);
+    is_asked(&mut actor, Question::Keep).await;
+    is_here(&mut actor).await;
+    assert_eq!((answered.await.unwrap(), is_kept(&actor)), (Ok(()), Some(true)));
+}
+
+#[tokio::test]
+async fn a_session_that_was_closed_before_it_came_does_not_come_and_is_not_opened() {
+    let (mut actor, _orders) = actor();
+    is_asked(&mut actor, Question::Keep).await;
+    is_asked(&mut actor, Question::Close).await;
+    let answered = comes(&mut actor);
+    assert_eq!(answered.await.unwrap(), Err("it was closed on the way".to_owned()));
+    assert!(actor.open(spec()).is_err());
+    is_here(&mut actor).await;
+    assert_eq!(is_kept(&actor), None);
+}
+
+#[tokio::test]
+async fn a_session_that_is_closed_while_it_comes_is_gone() {
+    let (mut actor, _orders) = actor();
+    let answered = comes(&mut actor);
+    is_asked(&mut actor, Question::Close).await;
+    is_here(&mut actor).await;
+    assert!(answered.await.is_err());
+    assert_eq!(is_kept(&actor), None);
+}
