@@ -46,20 +46,26 @@ impl Shown {
     }
 }
 
-fn three_in_one_swarm() -> (Lab, [Host; 3]) {
+/// Machines that have all approved each other, with logs.
+fn in_one_swarm<const N: usize>(names: [&str; N]) -> (Lab, [Host; N]) {
     let mut lab = Lab::new();
-    lab.network("switch", &["ann", "bob", "cat"], "10.77.0");
-    let hosts = ["ann", "bob", "cat"].map(|name| {
+    lab.network("switch", &names, "10.77.0");
+    let hosts = names.map(|name| {
         let mut host = lab.host(name, "");
         host.log = Some(host.folder.with_extension("log"));
         host.start(&lab);
         host
     });
-    let [ann, bob, cat] = &hosts;
-    pair(&lab, ann, bob);
-    pair(&lab, ann, cat);
-    pair(&lab, bob, cat);
+    for (index, a) in hosts.iter().enumerate() {
+        for b in &hosts[index + 1..] {
+            pair(&lab, a, b);
+        }
+    }
     (lab, hosts)
+}
+
+fn three_in_one_swarm() -> (Lab, [Host; 3]) {
+    in_one_swarm(["ann", "bob", "cat"])
 }
 
 /// Has machines give so much memory, and waits until the first of them knows.
@@ -336,15 +342,7 @@ fn a_next_turn_computes_only_what_is_new_also_where_a_machine_has_died_meanwhile
 
 #[test]
 fn what_is_loaded_for_a_model_that_goes_elsewhere_meanwhile_is_in_nobodys_way() {
-    let mut lab = Lab::new();
-    lab.network("switch", &["ann", "bob"], "10.77.0");
-    let mut hosts = ["ann", "bob"].map(|name| lab.host(name, ""));
-    for host in &mut hosts {
-        host.log = Some(host.folder.with_extension("log"));
-        host.start(&lab);
-    }
-    let [ann, bob] = hosts;
-    pair(&lab, &ann, &bob);
+    let (lab, [ann, bob]) = in_one_swarm(["ann", "bob"]);
     let whole = ann.ask(&lab, LONG, 20, 2);
     // Bob is to have both stages, which takes for ever; then it gives too little for both, and a question has the model
     // placed anew.
@@ -367,15 +365,7 @@ fn what_is_loaded_for_a_model_that_goes_elsewhere_meanwhile_is_in_nobodys_way() 
 
 #[test]
 fn an_answer_that_broke_off_is_gone_on_with_when_the_machine_is_back() {
-    let mut lab = Lab::new();
-    lab.network("switch", &["ann", "bob"], "10.77.0");
-    let mut hosts = ["ann", "bob"].map(|name| lab.host(name, ""));
-    for host in &mut hosts {
-        host.log = Some(host.folder.with_extension("log"));
-        host.start(&lab);
-    }
-    let [ann, mut bob] = hosts;
-    pair(&lab, &ann, &bob);
+    let (lab, [ann, mut bob]) = in_one_swarm(["ann", "bob"]);
     let whole = ann.ask(&lab, LONG, 250, 2);
     // Neither has room for all of it.
     give_200_mb(&lab, &[&ann, &bob]);
