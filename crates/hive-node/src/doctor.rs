@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::mlx_library::{self, MlxChoice};
-use crate::worker::{Escapes, FromWorker, LoadOrder, Targets, ToWorker, Worker, WorkerEvent, probe};
+use crate::worker::{FromWorker, LoadOrder, Targets, ToWorker, Worker, WorkerEvent, probe};
 use crate::{Compute, models};
 
 /// The outcome of one check.
@@ -91,11 +91,14 @@ async fn confinement() -> Check {
     let subject = "sandbox";
     let secret = std::env::current_exe().unwrap_or_default();
     let (finding, health) = match probe(Targets { secret, folder: std::env::temp_dir() }).await {
-        Ok((confinement, escapes)) if confinement.is_whole() && escapes == Escapes::default() => {
+        Ok((confinement, escapes)) if confinement.is_whole() && escapes.is_empty() => {
             ("workers read their model and reach nothing else".to_owned(), Health::Good)
         }
         Ok((_, escapes)) => (
-            format!("a worker still reaches: {}", escapes.names().join(", ")),
+            format!(
+                "a worker still reaches: {}",
+                escapes.iter().map(|escape| escape.name()).collect::<Vec<_>>().join(", ")
+            ),
             Health::Notice(
                 "this system cannot confine processes; on Linux that takes 5.13 or newer with landlock".to_owned(),
             ),

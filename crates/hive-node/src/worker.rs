@@ -18,7 +18,7 @@ mod serve;
 mod spawn;
 mod start;
 
-pub use probe::{Escapes, Targets, probe};
+pub use probe::{Escape, Targets, probe};
 pub use process::{Events, Worker, WorkerEvent};
 pub use protocol::{Blame, FromWorker, LoadOrder, Raw, ToWorker, Work, WorkerReport};
 pub use serve::serve;

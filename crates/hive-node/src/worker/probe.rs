@@ -23,40 +23,39 @@ pub struct Targets {
     pub folder: PathBuf,
 }
 
-/// What a probe could do; all of it should be `false`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Escapes {
-    /// Open a TCP or UDP socket.
-    pub socket: bool,
-    /// Read a file that it was not given.
-    pub read: bool,
-    /// Create, write or remove a file.
-    pub write: bool,
-    /// Start a program.
-    pub program: bool,
-    /// See the node's environment.
-    pub environment: bool,
-    /// Hold a file or socket of the node's.
-    pub descriptor: bool,
+/// A way out that a probe found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Escape {
+    /// It can open a TCP or UDP socket.
+    Network,
+    /// It can read a file or folder that it was not given.
+    Read,
+    /// It can create, write or remove a file.
+    Write,
+    /// It can start a program.
+    Program,
+    /// It sees the node's environment.
+    Environment,
+    /// It holds a file or socket of the node's.
+    Descriptor,
 }
 
-impl Escapes {
-    /// What got out, in words.
-    pub fn names(self) -> Vec<&'static str> {
-        let all = [
-            (self.socket, "network"),
-            (self.read, "reading files"),
-            (self.write, "writing files"),
-            (self.program, "starting programs"),
-            (self.environment, "the environment"),
-            (self.descriptor, "open files"),
-        ];
-        all.into_iter().filter(|(got_out, _)| *got_out).map(|(_, name)| name).collect()
+impl Escape {
+    /// What it reaches, for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Network => "the network",
+            Self::Read => "files of others",
+            Self::Write => "files it may not write",
+            Self::Program => "other programs",
+            Self::Environment => "the environment",
+            Self::Descriptor => "open files",
+        }
     }
 }
 
 /// Starts a confined worker that tries to break out.
-pub async fn probe(targets: Targets) -> Result<(Confinement, Escapes), SpawnError> {
+pub async fn probe(targets: Targets) -> Result<(Confinement, Vec<Escape>), SpawnError> {
     let mut spawned = spawn(Role::Probe(targets), Confine::default())?;
     let mut said = Vec::new();
     spawned.answers.read_to_end(&mut said).await?;
@@ -69,29 +68,28 @@ pub async fn probe(targets: Targets) -> Result<(Confinement, Escapes), SpawnErro
 
 /// The worker's side.
 pub(super) fn serve(targets: &Targets, confinement: Confinement, answers: &mut File) -> std::io::Result<()> {
-    let found: (Confinement, Escapes) = (confinement, attempt(targets));
+    let found: (Confinement, Vec<Escape>) = (confinement, attempt(targets));
     answers.write_all(&encode(&found).map_err(std::io::Error::other)?)
 }
 
-fn attempt(Targets { secret, folder }: &Targets) -> Escapes {
+fn attempt(Targets { secret, folder }: &Targets) -> Vec<Escape> {
     let any = (Ipv4Addr::LOCALHOST, 0);
     let new = folder.join(format!("hivemind-probe-{}", std::process::id()));
     let created = OpenOptions::new().write(true).create(true).truncate(true).open(&new).is_ok();
     let _ = std::fs::remove_file(&new);
-    // What was open in the node when it started this process: everything but the pipes is its business alone.
-    let descriptors = (3..256).filter(|number| rustix_knows(*number)).count();
-    Escapes {
-        socket: TcpListener::bind(any).is_ok() || UdpSocket::bind(any).is_ok(),
-        read: File::open(secret).is_ok() || std::fs::read_dir(folder).is_ok(),
-        write: created || OpenOptions::new().append(true).open(secret).is_ok(),
-        program: Command::new("/bin/true").status().is_ok(),
-        environment: std::env::var_os("HOME").is_some() || std::env::var_os("PATH").is_some(),
-        // The pair that this process made of its own pipes.
-        descriptor: descriptors > 2,
-    }
+    let found = [
+        (Escape::Network, TcpListener::bind(any).is_ok() || UdpSocket::bind(any).is_ok()),
+        (Escape::Read, File::open(secret).is_ok() || std::fs::read_dir(folder).is_ok()),
+        (Escape::Write, created || OpenOptions::new().append(true).open(secret).is_ok()),
+        (Escape::Program, Command::new("/bin/true").status().is_ok()),
+        (Escape::Environment, ["HOME", "PATH"].iter().any(|name| std::env::var_os(name).is_some())),
+        // This process has made a pair of its own pipes; all else was open in the node when it started this one.
+        (Escape::Descriptor, (3..256).filter(|number| is_open(*number)).count() > 2),
+    ];
+    found.into_iter().filter(|(_, got_out)| *got_out).map(|(escape, _)| escape).collect()
 }
 
 /// Whether a descriptor of this number is open.
-fn rustix_knows(number: u32) -> bool {
+fn is_open(number: u32) -> bool {
     std::path::Path::new("/dev/fd").join(number.to_string()).symlink_metadata().is_ok()
 }

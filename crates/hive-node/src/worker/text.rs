@@ -139,12 +139,10 @@ async fn ask(asks: &mpsc::Sender<Ask>, order: Order, patience: Duration) -> Resu
     let ended = || TextError::Died("it has ended".to_owned());
     let (reply, replied) = oneshot::channel();
     asks.send(Ask::Order(order, reply)).await.map_err(|_| ended())?;
-    match tokio::time::timeout(patience, replied).await {
-        Ok(reply) => reply.unwrap_or_else(|_| Err(ended())),
-        Err(_) => {
-            // Whatever it is busy with, it will not end.
-            let _ = asks.send(Ask::Restart).await;
-            Err(TextError::Late(patience.as_secs()))
-        }
+    if let Ok(reply) = tokio::time::timeout(patience, replied).await {
+        return reply.unwrap_or_else(|_| Err(ended()));
     }
+    // Whatever it is busy with, it will not end.
+    let _ = asks.send(Ask::Restart).await;
+    Err(TextError::Late(patience.as_secs()))
 }
