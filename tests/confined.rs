@@ -138,3 +138,35 @@ fn a_node_whose_executable_was_replaced_goes_on() {
     node.wait().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "The capital of France is Paris.\n", "{output:?}");
 }
+
+/// What reads a model's files stands in `worker/`, and runs in workers only.
+#[test]
+fn the_node_itself_parses_no_file_of_strangers() {
+    fn look(folder: &std::path::Path, found: &mut Vec<String>) {
+        for entry in std::fs::read_dir(folder).unwrap().flatten().map(|entry| entry.path()) {
+            if entry.is_dir() && entry.file_name().is_some_and(|name| name != "worker") {
+                look(&entry, found);
+            } else if entry.extension().is_some_and(|kind| kind == "rs") {
+                let source = std::fs::read_to_string(&entry).unwrap();
+                let parsers = [
+                    "ModelFiles",
+                    "ChatTemplate",
+                    "hive_model::Tokenizer",
+                    "hive_model::tokenizer",
+                    "hive_model::weights",
+                ];
+                found.extend(
+                    parsers.iter().filter(|name| source.contains(**name)).map(|name| format!("{name} in {entry:?}")),
+                );
+            }
+        }
+    }
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut found = Vec::new();
+    for folder in
+        ["crates/hive-node/src", "crates/hive-api/src", "crates/hivemind/src", "crates/hive-view/src", "src-tauri/src"]
+    {
+        look(&root.join(folder), &mut found);
+    }
+    assert!(found.is_empty(), "{found:#?}");
+}
