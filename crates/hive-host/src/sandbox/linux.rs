@@ -1,6 +1,7 @@
 //! Linux: landlock decides over files, seccomp over system calls.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use landlock::{
@@ -180,11 +181,15 @@ fn confine_files(wish: &Confine) -> Result<bool, landlock::RulesetError> {
         .handle_access(AccessNet::from_all(abi))?
         .scope(Scope::from_all(abi))?
         .create()?;
-    let libraries = library_folders(&std::fs::read_to_string("/proc/self/maps").unwrap_or_default());
+    let mut libraries = library_folders(&std::fs::read_to_string("/proc/self/maps").unwrap_or_default());
+    libraries.extend(search_path(&std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default()));
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
+    // Kernels for a GPU are compiled while a model runs, from headers that lie beside the libraries.
+    let headers: Vec<_> = libraries.iter().filter_map(|folder| Some(folder.parent()?.join("include"))).collect();
     let named = ALWAYS_READ.iter().map(PathBuf::from).chain(libraries).chain(wish.read.iter().cloned());
     let mut ruleset = allow(ruleset, named, read)?;
     if let Some(cache) = &wish.gpu_cache {
+        ruleset = allow(ruleset, headers.into_iter(), read)?;
         ruleset = allow(ruleset, GPU_READ.iter().map(PathBuf::from), read)?;
         ruleset = allow(ruleset, gpu_devices(), read | AccessFs::WriteFile | AccessFs::IoctlDev)?;
         let keep = AccessFs::from_all(abi) & !AccessFs::Execute;
@@ -211,6 +216,11 @@ fn library_folders(maps: &str) -> BTreeSet<PathBuf> {
     let files = maps.lines().filter_map(|line| line.find('/').map(|at| Path::new(&line[at..])));
     let is_library = |file: &&Path| file.file_name().is_some_and(|name| name.to_string_lossy().contains(".so"));
     files.filter(is_library).filter_map(|file| file.parent().map(Path::to_owned)).collect()
+}
+
+/// The folders that the loader searches, as the environment names them.
+fn search_path(variable: &OsStr) -> impl Iterator<Item = PathBuf> {
+    std::env::split_paths(variable).filter(|folder| folder.is_absolute() && folder.parent().is_some())
 }
 
 fn gpu_devices() -> impl Iterator<Item = PathBuf> {
@@ -259,6 +269,12 @@ mod tests {
                     7fff-8000 rw-p 00000000 00:00 0 [stack]\n";
         let folders: Vec<_> = library_folders(maps).into_iter().collect();
         assert_eq!(folders, [PathBuf::from("/opt/mlx/lib"), PathBuf::from("/usr/lib")]);
+    }
+
+    #[test]
+    fn the_loaders_search_path_opens_no_more_than_folders_of_libraries() {
+        let folders: Vec<_> = search_path(OsStr::new("/opt/mlx/lib::lib:/:.:/usr/local/lib")).collect();
+        assert_eq!(folders, [PathBuf::from("/opt/mlx/lib"), PathBuf::from("/usr/local/lib")]);
     }
 
     #[test]
