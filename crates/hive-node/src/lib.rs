@@ -54,6 +54,7 @@ pub use find::FindPeerError;
 pub use generate::{AnswerError, Event, FinishReason, GenerateError, Reply, Request, Summary};
 pub use hive_model::template::Message;
 pub use hive_model::{Compute, Sampling};
+pub use hive_net::border;
 pub use hive_net::discovery::SERVICE;
 pub use hive_net::invite::{Ticket, TicketError};
 pub use hive_net::links::LinkKind;

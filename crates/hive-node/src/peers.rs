@@ -243,6 +243,7 @@ impl Peers {
 
     /// What a machine says of itself.
     pub(crate) fn described(&self, peer: PeerId, profile: Profile) {
+        let profile = profile.at_the_border();
         let changed = self.lock().profiles.get(&peer) != Some(&profile);
         self.lock().profiles.insert(peer, profile);
         if changed {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::{Buf, BytesMut};
+use hive_net::border;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::process::{Child, ChildStderr, Command};
@@ -154,7 +155,7 @@ impl Events {
     pub async fn next(&mut self) -> Option<WorkerEvent> {
         loop {
             match next_whole(&mut self.bytes) {
-                Ok(Some(message)) => return Some(WorkerEvent::Said(message)),
+                Ok(Some(message)) => return Some(WorkerEvent::Said(message.at_the_border())),
                 Ok(None) => {}
                 Err(NotAMessage) => break,
             }
@@ -225,6 +226,8 @@ async fn last_words(stderr: Option<ChildStderr>) -> String {
     let mut lines = BufReader::new(stderr).lines();
     let mut last = VecDeque::new();
     while let Ok(Some(line)) = lines.next_line().await {
+        // It may quote a stranger's file.
+        let line = border::line(&line, border::REASON_COLUMNS);
         tracing::debug!(target: "worker", "{line}");
         if last.len() == LAST_WORDS {
             last.pop_front();
