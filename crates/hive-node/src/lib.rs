@@ -34,6 +34,7 @@ mod library;
 mod local_swarm;
 mod measure;
 mod node;
+mod open_files;
 mod peers;
 mod planning;
 mod profile;
