@@ -121,15 +121,19 @@ enum Kind {
 
 fn kind(c: char) -> Kind {
     match c {
-        '\n' | '\r' | '\t' | '\u{b}' | '\u{c}' | '\u{85}' => return Kind::Blank,
-        // Letters and symbols that have no ink: Hangul fillers, the empty Braille pattern.
-        '\u{115f}' | '\u{1160}' | '\u{3164}' | '\u{ffa0}' | '\u{2800}' => return Kind::Blank,
+        // Among them letters and symbols that have no ink: Hangul fillers, the empty Braille pattern.
+        '\n' | '\r' | '\t' | '\u{b}' | '\u{c}' | '\u{85}' | '\u{115f}' | '\u{1160}' | '\u{3164}' | '\u{ffa0}'
+        | '\u{2800}' => {
+            return Kind::Blank;
+        }
         // Marks that have none, or only choose among glyphs: the grapheme joiner, Khmer's inherent vowels, variation
         // selectors.
-        '\u{34f}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}' | '\u{fe00}'..='\u{fe0f}' => {
-            return Kind::Dropped;
-        }
-        '\u{e0000}'..='\u{e0fff}' => return Kind::Dropped,
+        '\u{34f}'
+        | '\u{17b4}'
+        | '\u{17b5}'
+        | '\u{180b}'..='\u{180f}'
+        | '\u{fe00}'..='\u{fe0f}'
+        | '\u{e0000}'..='\u{e0fff}' => return Kind::Dropped,
         _ => {}
     }
     match c.general_category() {

@@ -200,7 +200,9 @@ mod tests {
     #[test]
     fn a_long_reason_is_cut_between_characters() {
         let frame = failed_frame(1, 1, Fault::Stage(3), &"é".repeat(9000));
+        let sent: Failure = postcard::from_bytes(&frame.payload).unwrap();
+        assert_eq!(sent.why.len(), LONGEST_REASON_BYTES);
         let Failure { fault, why } = failure_of(&frame);
-        assert_eq!((fault, why.len()), (Fault::Stage(3), LONGEST_REASON_BYTES));
+        assert_eq!((fault, why), (Fault::Stage(3), "é".repeat(border::REASON_COLUMNS - 1) + "…"));
     }
 }
