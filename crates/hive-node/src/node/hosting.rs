@@ -115,7 +115,7 @@ impl Node {
         }
         let reserved = self.reserve(spec.bytes, spec.standby).map_err(Answer::Full)?;
         let trusts_paths = asker == self.id() || self.trusts_paths();
-        let path = crate::models::locate(&spec.source, trusts_paths).map_err(Answer::Refused)?;
+        let path = crate::models::locate(&spec.source, trusts_paths).await.map_err(Answer::Refused)?;
         let (stage, device) = Stage::load(&path, id.index, &spec, progress).await.map_err(Answer::Refused)?;
         let mut stages = lock(&self.inner.stages);
         if spec.standby && stages.get(&id).is_some_and(|hosted| !hosted.standby) {
