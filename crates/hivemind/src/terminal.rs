@@ -42,8 +42,10 @@ impl Plain {
             (State::Escape, ' '..='/') | (State::Control, ' '..='?') => (self.state, false),
             (State::Escape, '[') => (State::Control, false),
             (State::Escape, ']' | 'P' | 'X' | '^' | '_') => (State::String, false),
-            (State::Escape, '0'..='~') | (State::Control, '@'..='~') => (State::Text, false),
-            (State::String, '\u{7}' | '\u{9c}') | (State::StringEscape, '\\') => (State::Text, false),
+            (State::Escape, '0'..='~')
+            | (State::Control, '@'..='~')
+            | (State::String, '\u{7}' | '\u{9c}')
+            | (State::StringEscape, '\\') => (State::Text, false),
             (State::String, '\u{1b}') => (State::StringEscape, false),
             (State::String, '\n') => (State::Text, true),
             (State::String, _) => (State::String, false),
