@@ -7,6 +7,7 @@ use iroh::endpoint::{ReadExactError, RecvStream, SendStream};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::border;
 use crate::endpoint::Channel;
 
 /// Messages carry settings and prompts, never weights or activations.
@@ -32,7 +33,8 @@ pub enum ControlError {
 /// The whole chain of causes: the first, "connection lost", says nothing.
 fn broken(error: &dyn std::error::Error) -> ControlError {
     let causes = std::iter::successors(Some(error), |error| error.source());
-    ControlError::Broken(causes.map(ToString::to_string).collect::<Vec<_>>().join(": "))
+    // The reason of a closed connection is in the other machine's words.
+    ControlError::Broken(border::reason(&causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")))
 }
 
 impl Channel {

@@ -237,7 +237,7 @@ impl Endpoint {
         }
         // Not under the lock: a peer that does not answer must not keep others waiting.
         let dial = tokio::time::timeout(DIAL_PATIENCE, self.inner.connect(to.0.clone(), protocol.alpn()));
-        let unreachable = |why: String| ConnectError::Unreachable { peer, why };
+        let unreachable = |why: String| ConnectError::unreachable(peer, &why);
         let connection = match dial.await {
             Ok(Ok(connection)) => connection,
             Ok(Err(error)) => {
@@ -271,7 +271,7 @@ fn explain(peer: PeerId, connection: &Connection, why: &str) -> ConnectError {
         {
             ConnectError::Refused(peer)
         }
-        _ => ConnectError::Unreachable { peer, why: why.to_owned() },
+        _ => ConnectError::unreachable(peer, why),
     }
 }
 

@@ -10,6 +10,7 @@
 
 pub mod addr;
 pub mod admission;
+pub mod border;
 pub mod control;
 pub mod discovery;
 pub mod endpoint;

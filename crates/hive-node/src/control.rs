@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use hive_model::{Compute, SessionOptions};
-use hive_net::{PeerAddr, PeerId};
+use hive_net::{PeerAddr, PeerId, border};
 use serde::{Deserialize, Serialize};
 
 /// Versions of this protocol that are spoken here, oldest and newest.
@@ -180,6 +180,20 @@ pub(crate) enum Answer {
     Full(String),
 }
 
+impl Answer {
+    /// An answer of another machine, with its words as they may be shown.
+    pub(crate) fn at_the_border(self) -> Self {
+        match self {
+            Self::Loaded(device) => Self::Loaded(border::label(&device)),
+            Self::Refused(why) => Self::Refused(border::reason(&why)),
+            Self::Declined(why) => Self::Declined(border::reason(&why)),
+            Self::Full(why) => Self::Full(border::reason(&why)),
+            // Its own reader looks at a greeting; the others have no words.
+            Self::Greeting(_) | Self::Progress(_) | Self::Done | Self::Report(_) | Self::At(_) | Self::Taken(_) => self,
+        }
+    }
+}
+
 /// The first message on a stage stream: which ring, and whom the frames are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Hello {
@@ -196,4 +210,23 @@ pub(crate) enum Role {
     Coordinator,
     /// The node, as coordinator and as the first stage: a token is for both of them, the rest for the coordinator.
     Head,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_another_machine_write_to_no_terminal() {
+        let hostile = || "full\u{1b}]52;c;cm0=\u{7}\u{202e}\nerror: run this".to_owned();
+        let clean = "full]52;c;cm0= error: run this";
+        for answer in [Answer::Refused(hostile()), Answer::Declined(hostile()), Answer::Full(hostile())] {
+            match answer.at_the_border() {
+                Answer::Refused(why) | Answer::Declined(why) | Answer::Full(why) => assert_eq!(why, clean),
+                other => panic!("{other:?}"),
+            }
+        }
+        let Answer::Loaded(device) = Answer::Loaded("\u{9b}2JCPU".to_owned()).at_the_border() else { panic!() };
+        assert_eq!(device, "2JCPU");
+    }
 }

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use hive_net::border;
+
 use crate::control::ModelSource;
 use crate::worker::text::{Model, TextError};
 
@@ -48,6 +50,8 @@ pub fn names() -> Vec<String> {
         .flatten()
         .filter_map(|entry| {
             let name = entry.file_name().into_string().ok()?.strip_prefix("models--")?.replacen("--", "/", 1);
+            // A name that cannot be shown as it is was not downloaded from anywhere.
+            let name = border::is_plain(&name).then_some(name)?;
             // Only what could be loaded; a cache holds much else.
             snapshot(&cache, &name).filter(|folder| folder.join("config.json").is_file()).map(|_| name)
         })

@@ -132,6 +132,7 @@ struct Coordinated {
 impl Node {
     /// Starts a node.
     pub async fn start(options: NodeOptions) -> Result<Self, StartError> {
+        crate::open_files::allow_many();
         let NodeOptions { name, bind, data, discover, relay, share, memory_cap, policy, trust_paths, speaks } = options;
         let identity = match &data {
             Some(data) => crate::identity::open(data)?,

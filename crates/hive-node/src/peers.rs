@@ -85,7 +85,7 @@ impl Peers {
     /// Reads who was approved before.
     pub(crate) fn open(data: Option<Arc<DataFolder>>, admission: Admission) -> Result<Self, DataError> {
         let book: Book = match &data {
-            Some(data) => data.read(BOOK)?.unwrap_or_default(),
+            Some(data) => data.read::<Book>(BOOK)?.unwrap_or_default().at_the_border(),
             None => Book::default(),
         };
         for (peer, entry) in book.entries() {
@@ -243,6 +243,7 @@ impl Peers {
 
     /// What a machine says of itself.
     pub(crate) fn described(&self, peer: PeerId, profile: Profile) {
+        let profile = profile.at_the_border();
         let changed = self.lock().profiles.get(&peer) != Some(&profile);
         self.lock().profiles.insert(peer, profile);
         if changed {

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use hive_api::Right;
 use hive_node::{Compute, Sampling};
 
 /// Several machines, one private large language model.
@@ -67,6 +68,14 @@ pub(crate) enum Command {
     /// What was said in the app: list, show, export, rename, delete
     #[command(subcommand)]
     Conversations(Conversations),
+    /// The tokens of your programs: list, add, remove, renew
+    Tokens {
+        #[command(subcommand)]
+        wish: Option<Tokens>,
+        /// Print one JSON object
+        #[arg(long, global = true)]
+        json: bool,
+    },
     /// Measure how fast a model runs here
     Bench(BenchOptions),
     /// Show which layers would go where
@@ -144,6 +153,30 @@ pub(crate) enum Conversations {
     Delete {
         /// Its id, or the beginning of it
         id: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Tokens {
+    /// List them: what each may do, and when it was last used
+    List,
+    /// Make one for a program; it is shown once
+    Add {
+        /// What to call it; usually the program's name
+        name: String,
+        /// What the program may do: chat, models, machines, admin; several with commas
+        #[arg(long, value_name = "RIGHTS", value_delimiter = ',', required = true, num_args = 1..)]
+        may: Vec<Right>,
+    },
+    /// Revoke one; what its program has running ends at once
+    Remove {
+        /// Its name
+        name: String,
+    },
+    /// Replace one by another with the same rights; without a name, your own in the data folder
+    Renew {
+        /// Its name
+        name: Option<String>,
     },
 }
 

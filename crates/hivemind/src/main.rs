@@ -16,6 +16,8 @@ mod peers;
 mod plan;
 mod swarm;
 mod talk;
+mod terminal;
+mod tokens;
 
 use std::process::ExitCode;
 
@@ -114,6 +116,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Invite(options) => peers::invite(&node().await?, options).await,
         Command::Join(options) => peers::join(&node().await?, options).await,
         Command::Models(wish) => models::run(&node().await?, wish).await,
+        Command::Tokens { wish, json } => tokens::run(&node().await?, wish, json).await,
         Command::Conversations(wish) => conversations::run(&node().await?, wish).await,
         Command::Worker => Ok(()),
     }

@@ -3,6 +3,7 @@
 use std::io::{IsTerminal, Read};
 use std::path::Path;
 
+use hive_node::border;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
@@ -79,8 +80,15 @@ fn list(peers: &[Value]) {
             "unreachable" => format!("away: {}", text(&peer["why"])),
             state => state.to_owned(),
         };
-        output::line(format_args!("{:<20} {:<28} {state}", text(&peer["name"]), text(&peer["fingerprint"])));
+        output::line(row(text(&peer["fingerprint"]), text(&peer["name"]), &state));
     }
+}
+
+/// A machine in a list. Its fingerprint comes first, which nobody chooses: what a machine calls itself begins no row, and
+/// keeps to its column.
+fn row(fingerprint: &str, name: &str, state: &str) -> String {
+    let name = border::cell(name, border::NAME_COLUMNS);
+    format!("{fingerprint:<28} {name} {state}").trim_end().to_owned()
 }
 
 fn link(peer: &Value) -> String {
@@ -243,11 +251,24 @@ fn layers(range: &Value) -> String {
 }
 
 /// A name as a part of an address.
-fn percent(text: &str) -> String {
+pub(crate) fn percent(text: &str) -> String {
     text.bytes()
         .map(|byte| match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => char::from(byte).to_string(),
             other => format!("%{other:02X}"),
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_cannot_pass_for_a_row() {
+        let forged = "mac-mini sister-return-cause          code 482 915\n\u{202e}studio";
+        let row = row("river-stone-lamp", forged, "found");
+        assert_eq!(row, "river-stone-lamp             mac-mini sister-return-cause co… found");
+        assert_eq!(row.lines().count(), 1);
+    }
 }

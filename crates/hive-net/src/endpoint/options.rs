@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use crate::addr::PeerId;
 use crate::admission::Admission;
+use crate::border;
 use crate::identity::Identity;
 use crate::links::Networks;
 
@@ -75,4 +76,11 @@ pub enum ConnectError {
         /// The cause.
         why: String,
     },
+}
+
+impl ConnectError {
+    /// The cause may hold the words with which the other machine closed the connection.
+    pub(crate) fn unreachable(peer: PeerId, why: &str) -> Self {
+        Self::Unreachable { peer, why: border::reason(why) }
+    }
 }

@@ -32,7 +32,7 @@ impl Node {
         loop {
             match channel.read_message().await {
                 Ok(Some(Answer::Progress(layers))) => progress(layers),
-                Ok(Some(answer)) => return Ok(answer),
+                Ok(Some(answer)) => return Ok(answer.at_the_border()),
                 Ok(None) => return Err("it broke off".to_owned()),
                 Err(error) => return Err(error.to_string()),
             }

@@ -4,7 +4,7 @@
 //! (`Question::TakeOver`). A session leaves the old stage with its caches, so that it cannot go on in two places; one that is
 //! lost on the way is computed again, as after a failure.
 
-use hive_net::{Channel, PeerId, Protocol};
+use hive_net::{Channel, PeerId, Protocol, border};
 use hive_plan::{Handover, Load, handover};
 
 use super::{Node, lock};
@@ -42,7 +42,7 @@ impl Node {
                 Ok(Answer::Done)
             }
             Some(Answer::Taken(taken)) => Err(format!("{taken} of {} sessions arrived", sessions.len())),
-            Some(Answer::Refused(why)) => Err(why),
+            Some(Answer::Refused(why)) => Err(border::reason(&why)),
             _ => Err("it broke off".to_owned()),
         }
     }

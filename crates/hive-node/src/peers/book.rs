@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use hive_net::links::LinkKind;
-use hive_net::{Link, PeerAddr, PeerId};
+use hive_net::{Link, PeerAddr, PeerId, border};
 use serde::{Deserialize, Serialize};
 
 /// Addresses remembered per machine, newest first.
@@ -49,6 +49,14 @@ pub(crate) struct Book {
 }
 
 impl Book {
+    /// A book that was read, with what machines call themselves as it may be shown: it may be an older version's.
+    pub(crate) fn at_the_border(mut self) -> Self {
+        for entry in self.peers.values_mut() {
+            entry.name = border::name(&entry.name);
+        }
+        self
+    }
+
     pub(crate) fn entries(&self) -> impl Iterator<Item = (PeerId, &Entry)> {
         self.peers.iter().map(|(peer, entry)| (*peer, entry))
     }
@@ -134,6 +142,13 @@ mod tests {
         assert_eq!(again.get(one).unwrap().sockets, ["10.0.0.1:5".parse().unwrap()]);
         assert_eq!(again.get(one).unwrap().relay.as_deref(), Some("http://relay.example/"));
         assert_eq!(again.get(two).unwrap().standing, Standing::Blocked);
+    }
+
+    #[test]
+    fn names_in_an_older_versions_book_are_shown_as_any_others() {
+        let (mut book, one) = (Book::default(), Identity::generate().id());
+        book.approve(one, "Mac\u{202e} mini\u{1b}[2J     code 1", None, 7);
+        assert_eq!(book.at_the_border().get(one).unwrap().shown_name(), "Mac mini[2J code 1");
     }
 
     #[test]

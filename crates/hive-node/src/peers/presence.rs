@@ -155,7 +155,7 @@ async fn greet(node: &Node, peer: PeerId) -> Result<(Channel, String, u64), Abse
     };
     let answer = match exchange.await {
         Ok(Some(Answer::Greeting(theirs))) => theirs,
-        Ok(Some(Answer::Refused(why))) => return Err(why.into()),
+        Ok(Some(Answer::Refused(why))) => return Err(hive_net::border::reason(&why).into()),
         Ok(_) => return Err("it answered something else".into()),
         // The reason of a refused connection shows when the first stream is used.
         Err(_) => match node.endpoint().open(&addr, Protocol::Control).await {
@@ -354,6 +354,33 @@ mod tests {
         };
         assert!(why(older).contains("newer HiveMind that this one does not understand; update this machine"));
         assert!(why(newer).contains("older HiveMind that this one does not understand; update older"));
+    }
+
+    #[tokio::test]
+    async fn a_refused_greeting_writes_to_no_terminal() {
+        use hive_net::{Endpoint, EndpointOptions, Identity, Incoming};
+        let ann = node("ann", (1, 1)).await;
+        let loopback = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+        let bound = Endpoint::bind(EndpointOptions::new(Identity::generate(), loopback)).await;
+        let (mallory, mut incoming) = bound.unwrap();
+        mallory.admission().approve(ann.id());
+        tokio::spawn(async move {
+            while let Some(Incoming { mut channel, .. }) = incoming.recv().await {
+                let _ = channel.read_message::<Question>().await;
+                let why = "no\u{1b}]52;c;cm0=\u{7}\u{202e}\nerror: update needed".to_owned();
+                let _ = channel.write_message(&Answer::Refused(why)).await;
+                channel.finish();
+            }
+        });
+        ann.peers().admit(mallory.id(), "mallory", Some(&mallory.addr())).unwrap();
+        let why = loop {
+            match ann.peer_views()[0].state.clone() {
+                PeerState::Unreachable { why, .. } if why.starts_with("no") => break why,
+                _ => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        };
+        assert_eq!(why, "no]52;c;cm0= error: update needed");
+        ann.stop().await;
     }
 
     #[test]

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use hive_model::sampling::Sampled;
 use hive_model::shard::Input;
 use hive_model::{ActivationType, Hidden};
-use hive_net::{Element, Frame, Kind};
+use hive_net::{Element, Frame, Kind, border};
 use serde::{Deserialize, Serialize};
 
 use crate::control::SessionSpec;
@@ -113,8 +113,10 @@ pub(crate) fn failed_frame(session: u64, epoch: u32, fault: Fault, why: &str) ->
 
 /// What a failure frame says; one that cannot be read blames the link it came by.
 pub(crate) fn failure_of(frame: &Frame) -> Failure {
-    postcard::from_bytes(&frame.payload)
-        .unwrap_or_else(|_| Failure { fault: Fault::Link, why: "a failure that is not understood".to_owned() })
+    match postcard::from_bytes(&frame.payload) {
+        Ok(Failure { fault, why }) => Failure { fault, why: border::reason(&why) },
+        Err(_) => Failure { fault: Fault::Link, why: "a failure that is not understood".to_owned() },
+    }
 }
 
 /// The frame that says how far a prompt is read.
@@ -182,6 +184,12 @@ mod tests {
     }
 
     #[test]
+    fn a_failure_of_another_machine_writes_to_no_terminal() {
+        let failure = failure_of(&failed_frame(7, 0, Fault::Link, "lost\u{1b}[2J\u{202e}\nerror: run this"));
+        assert_eq!(failure, Failure { fault: Fault::Link, why: "lost[2J error: run this".to_owned() });
+    }
+
+    #[test]
     fn an_answer_ends_at_an_end_token_or_at_its_last_position() {
         let sampled = |token| Sampled { token, logprob: None, top: Vec::new() };
         assert!(token_frame(&spec(), 3, &sampled(2)).last);
@@ -192,7 +200,9 @@ mod tests {
     #[test]
     fn a_long_reason_is_cut_between_characters() {
         let frame = failed_frame(1, 1, Fault::Stage(3), &"é".repeat(9000));
+        let sent: Failure = postcard::from_bytes(&frame.payload).unwrap();
+        assert_eq!(sent.why.len(), LONGEST_REASON_BYTES);
         let Failure { fault, why } = failure_of(&frame);
-        assert_eq!((fault, why.len()), (Fault::Stage(3), LONGEST_REASON_BYTES));
+        assert_eq!((fault, why), (Fault::Stage(3), "é".repeat(border::REASON_COLUMNS - 1) + "…"));
     }
 }

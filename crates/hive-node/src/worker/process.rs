@@ -112,7 +112,7 @@ impl Events {
     pub async fn next(&mut self) -> Option<WorkerEvent> {
         loop {
             match self.next_whole() {
-                Ok(Some(message)) => return Some(WorkerEvent::Said(message)),
+                Ok(Some(message)) => return Some(WorkerEvent::Said(message.at_the_border())),
                 Ok(None) => {}
                 Err(_) => break,
             }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use hive_model::shard::{Input, Output};
 use hive_model::{CarriedSession, Compute, SessionId, SessionOptions};
+use hive_net::border;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -165,6 +166,19 @@ pub enum FromWorker {
     Cache(SessionId, Raw),
     /// The answer to [`ToWorker::Import`].
     Imported(SessionId, Result<(), String>),
+}
+
+impl FromWorker {
+    /// What a worker says, with its words as they may be shown: they may quote a stranger's file.
+    pub(super) fn at_the_border(self) -> Self {
+        match self {
+            Self::Loaded { device } => Self::Loaded { device: border::label(&device) },
+            Self::LoadFailed(why) => Self::LoadFailed(border::reason(&why)),
+            Self::Failed { session, why, blame } => Self::Failed { session, why: border::reason(&why), blame },
+            Self::Imported(session, Err(why)) => Self::Imported(session, Err(border::reason(&why))),
+            wordless => wordless,
+        }
+    }
 }
 
 /// A message with its length before it.

@@ -9,6 +9,7 @@ use std::process::Stdio;
 use std::sync::Once;
 
 use hive_host::sandbox::Confine;
+use hive_net::border;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::process::{Child, ChildStderr, Command};
@@ -183,6 +184,8 @@ async fn last_words(stderr: Option<ChildStderr>) -> String {
     let mut lines = BufReader::new(stderr).lines();
     let mut last = VecDeque::new();
     while let Ok(Some(line)) = lines.next_line().await {
+        // It may quote a stranger's file.
+        let line = border::line(&line, border::REASON_COLUMNS);
         tracing::debug!(target: "worker", "{line}");
         if last.len() == LAST_WORDS {
             last.pop_front();
