@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 pub(crate) mod lab;
+pub(crate) mod loopback;
 pub(crate) mod patience;
 
 use std::io::Write;

@@ -11,6 +11,7 @@ mod hive;
 mod library;
 mod openai;
 
+use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 use axum::Router;
 use hive_mind::conversations::Conversations;
 use hive_node::Node;
+use hive_node::data::DataWarning;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -51,14 +53,26 @@ pub enum ApiError {
         /// What the system said.
         why: std::io::Error,
     },
-    /// The token or the location cannot be kept.
-    #[error("cannot write the API's token to {folder}: {why}")]
-    Token {
-        /// The data folder.
-        folder: String,
-        /// What the system said.
-        why: String,
-    },
+    /// The token cannot be read or made.
+    #[error("cannot keep the API's token: {0}")]
+    Token(#[from] hive_host::SecretError),
+}
+
+impl ApiError {
+    /// What to do about it, where the error does not say so itself.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::NotLoopback(_) => Some("leave --api out, or give an address like 127.0.0.1:4483"),
+            Self::Bind { why, .. } if why.kind() == ErrorKind::AddrInUse => {
+                Some("another HiveMind may run; choose another --api address")
+            }
+            Self::Bind { .. } => Some("choose another --api address, or leave it out for 127.0.0.1:4483"),
+            Self::Token(hive_host::SecretError::File { .. }) => {
+                Some("make the data folder writable, and free some space on its disk")
+            }
+            Self::Token(_) => None,
+        }
+    }
 }
 
 /// What every request can reach.
@@ -74,6 +88,7 @@ struct Shared {
 #[derive(Debug)]
 pub struct Api {
     address: SocketAddr,
+    warning: Option<DataWarning>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -88,13 +103,10 @@ impl Api {
         if !address.ip().is_loopback() {
             return Err(ApiError::NotLoopback(address));
         }
-        let failed = |why: String| ApiError::Token { folder: folder.display().to_string(), why };
-        let token = Token::keep(folder).map_err(|error| failed(error.to_string()))?;
+        let token = Token::keep(folder)?;
         let listener = TcpListener::bind(address).await.map_err(|why| ApiError::Bind { address, why })?;
         let address = listener.local_addr().map_err(|why| ApiError::Bind { address, why })?;
-        let location = serde_json::to_vec(&Location { address }).unwrap_or_default();
-        let written = hive_host::folders::write_private(&folder.join(LOCATION_FILE), &location);
-        written.map_err(|error| failed(error.to_string()))?;
+        let warning = say_where(address, folder).err();
         let shared = Shared { node, conversations, quit: watch::channel(false).0 };
         let guard = Arc::new(guard::Guard::new(&token, address.port()));
         let app = Router::new()
@@ -108,13 +120,35 @@ impl Api {
                 tracing::error!("the API ended: {error}");
             }
         });
-        Ok(Self { address, task })
+        Ok(Self { address, warning, task })
+    }
+
+    /// What its owner should know: that programs may not find it, where its location could not be written.
+    pub fn warning(&self) -> Option<&DataWarning> {
+        self.warning.as_ref()
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
+}
+
+/// Writes the location for programs of this machine, unless it stands there already. On a full disk it takes the place of the
+/// one before, which needs no more room than that had.
+fn say_where(address: SocketAddr, folder: &Path) -> Result<(), DataWarning> {
+    let path = folder.join(LOCATION_FILE);
+    let location = serde_json::to_vec(&Location { address }).unwrap_or_default();
+    if std::fs::read(&path).is_ok_and(|before| before == location) {
+        return Ok(());
+    }
+    let Err(error) = hive_host::folders::write_private(&path, &location) else { return Ok(()) };
+    let in_place = || {
+        let mut file = std::fs::OpenOptions::new().write(true).open(&path)?;
+        file.write_all(&location)?;
+        file.set_len(location.len() as u64)
+    };
+    in_place().map_err(|_| DataWarning::Unwritable { path: path.clone(), error })
 }
 
 impl Drop for Api {

@@ -71,6 +71,15 @@ pub(crate) fn source(name: Option<&str>, files: &ModelFiles) -> Result<ModelSour
     })
 }
 
+/// What people call a model that another machine asks for; never a path.
+pub(crate) fn name_of(source: &ModelSource) -> String {
+    match source {
+        ModelSource::Path(_) => "a file of its own".to_owned(),
+        ModelSource::Named(None, _) => starter_name().to_owned(),
+        ModelSource::Named(Some(name), _) => hive_net::pairing::tidy(name),
+    }
+}
+
 /// The file of a model that another machine asks to load a part of.
 pub(crate) fn locate(source: &ModelSource, trusts_paths: bool) -> Result<PathBuf, String> {
     match source {
