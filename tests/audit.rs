@@ -99,13 +99,13 @@ fn a_machine_with_the_name_of_an_approved_one_and_another_key_is_a_notice() {
     pair(&host, &guest);
     let words = host.json(&["peers"], None)["peers"][0]["fingerprint"].as_str().unwrap().to_owned();
     // Another data folder is another key.
-    let liar = Node::start_with(&home.path().join("elsewhere"), "guest", &["--name", "Guest"]);
+    let liar = Node::start(&home.path().join("elsewhere"), "guest");
     let ticket = host.json(&["invite"], None)["ticket"].as_str().unwrap().to_owned();
     liar.json(&["join"], Some(&ticket));
     let log = entries(&host.json(&["log"], None));
     let (_, text) = log.iter().find(|(event, _)| event == "name_taken").unwrap_or_else(|| panic!("{log:?}"));
     assert!(
-        text.contains("calls itself Guest") && text.ends_with(&format!("like the approved one ({words})")),
+        text.contains("calls itself guest") && text.ends_with(&format!("like the approved one ({words})")),
         "{text}"
     );
 }

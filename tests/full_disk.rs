@@ -25,6 +25,12 @@ fn fill(folder: &Path) {
     assert!(std::fs::write(folder.join("more"), vec![7; 5000]).is_err(), "the disk is full");
     let _ = std::fs::remove_file(folder.join("more"));
     while file.write_all(&[7; 4096]).is_ok() {}
+    // What the log has beyond its last line, up to the end of the page.
+    for entry in std::fs::read_dir(folder.join("log")).unwrap() {
+        let mut log = std::fs::File::options().append(true).open(entry.unwrap().path()).unwrap();
+        let rest = 4096 - log.metadata().unwrap().len() % 4096;
+        log.write_all(&vec![b'\n'; rest as usize % 4096]).unwrap();
+    }
 }
 
 #[test]
@@ -85,4 +91,9 @@ fn on_a_full_disk() {
     assert!(code == 0 && stderr.is_empty(), "{stderr}");
     let kept: Value = serde_json::from_slice(&std::fs::read(disk.join("sharing.json")).unwrap()).unwrap();
     assert_eq!(kept["share"], false);
+    let log = host.json(&["log"], None);
+    let events: Vec<_> = log["entries"].as_array().unwrap().iter().map(|entry| &entry["event"]).collect();
+    assert!(log["lost"] == 0 && log["unreadable"] == 0, "{log}");
+    assert_eq!(events.iter().filter(|event| **event == "approved").count(), 1, "what was there is there");
+    assert!(events.iter().filter(|event| **event == "started").count() >= 2, "{events:?}");
 }

@@ -121,8 +121,10 @@ fn a_node_says_why_it_cannot_start_and_loses_nothing() {
     assert!(code == 1 && stderr.contains("identity is damaged") && !stderr.contains("--bind"), "{stderr}");
     std::fs::write(&identity, kept).unwrap();
     let taken = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-    let (code, stderr) = start(other, &["--bind", &taken.local_addr().unwrap().to_string()]);
-    assert!(code == 1 && stderr.contains("hint: choose another --bind"), "{stderr}");
+    let taken = taken.local_addr().unwrap().to_string();
+    let output = finish(hivemind(&["node", "--bind", &taken, "--api", "127.0.0.1:0", "--data-dir", other]), None);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && stderr.contains("hint: choose another --bind"), "{stderr}");
 
     // What can be measured again is no reason not to start.
     let measured = Node::start(home.path(), "measured");
