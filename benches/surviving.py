@@ -56,7 +56,8 @@ def stop(nodes):
 
 def workers(node):
     children = pathlib.Path(f"/proc/{node.process.pid}/task").glob("*/children")
-    return [int(pid) for file in children for pid in file.read_text().split()]
+    pids = [int(pid) for file in children for pid in file.read_text().split()]
+    return [pid for pid in pids if pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"hivemind-shard")]
 
 
 def stream(node, messages, tokens, stages, cancel_after=None):

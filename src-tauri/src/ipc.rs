@@ -208,7 +208,7 @@ pub(crate) struct PlanView {
 #[specta::specta]
 pub(crate) async fn plan(shell: State<'_, Shell>, model: Option<String>) -> Result<PlanView> {
     let wish = model.as_deref().map_or_else(Wish::default, Wish::named);
-    let layout = shell.node.lay_out(&wish).map_err(Problem::of("no_plan"))?;
+    let layout = shell.node.lay_out(&wish).await.map_err(Problem::of("no_plan"))?;
     let stage = |stage: &hive_node::PlannedStage| {
         let bytes = stage.weight_bytes.saturating_add(stage.kv_bytes);
         hive_view::placed(&layout.placements[stage.machine].name, &stage.layers, bytes)

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub(crate) mod gguf;
 pub(crate) mod lab;
 pub(crate) mod loopback;
 pub(crate) mod patience;
@@ -40,9 +41,18 @@ pub(crate) fn hivemind(arguments: &[&str]) -> Command {
     command
 }
 
-/// The processes that a process has started: a node's workers. Any of its threads may have.
+/// The shard workers that a node has started. Any of its threads may have.
 pub(crate) fn children(parent: u32) -> Vec<u32> {
-    let output = Command::new("pgrep").args(["-P", &parent.to_string()]).output().expect("pgrep runs");
+    workers(parent, "hivemind-shard")
+}
+
+/// The text workers that a node has started.
+pub(crate) fn text_workers(parent: u32) -> Vec<u32> {
+    workers(parent, "hivemind-text")
+}
+
+fn workers(parent: u32, name: &str) -> Vec<u32> {
+    let output = Command::new("pgrep").args(["-f", name, "-P", &parent.to_string()]).output().expect("pgrep runs");
     String::from_utf8_lossy(&output.stdout).lines().filter_map(|line| line.parse().ok()).collect()
 }
 

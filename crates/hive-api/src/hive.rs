@@ -215,7 +215,7 @@ struct PlanWish {
 
 async fn plan(State(shared): State<Shared>, Query(wish): Query<PlanWish>) -> Result<Json<Value>, Refusal> {
     let wish = Wish { model: wish.model, stages: wish.stages };
-    let layout = shared.node.lay_out(&wish).map_err(|error| Refusal::bad("no_plan", error))?;
+    let layout = shared.node.lay_out(&wish).await.map_err(|error| Refusal::bad("no_plan", error))?;
     let stages = layout.plan.stages.iter().map(|stage| {
         json!({
             "node": layout.placements[stage.machine].name,

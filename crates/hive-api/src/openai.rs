@@ -244,7 +244,7 @@ struct Head {
 impl Head {
     fn new(id: u64, ring: &Ring) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { id: format!("chatcmpl-{id}"), created: now.as_secs(), model: ring.files().name() }
+        Self { id: format!("chatcmpl-{id}"), created: now.as_secs(), model: ring.model().name() }
     }
 
     fn chunk(&self, delta: &Value, finish_reason: Option<&str>) -> Value {

@@ -8,6 +8,7 @@ pub mod folders;
 pub mod interfaces;
 pub mod memory;
 pub mod parse;
+pub mod sandbox;
 pub mod secret;
 
 #[cfg(target_os = "linux")]

@@ -4,6 +4,7 @@
 
 #![allow(unsafe_code)]
 
+use std::ffi::{CStr, CString, c_char, c_int};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use objc2_foundation::{NSProcessInfo, NSProcessInfoThermalState};
 use objc2_metal::{MTLCreateSystemDefaultDevice, MTLDevice};
 
 use crate::parse;
+use crate::sandbox::{self, Confine, ConfineError, Confinement};
 use crate::secret::{Keychain, SecretStore};
 use crate::{Heat, Host, Interface, KeepAwake, KeepAwakeError, Power};
 
@@ -68,4 +70,34 @@ impl Host for Mac {
 fn run(program: &str, arguments: &[&str]) -> Option<String> {
     let output = Command::new(program).args(arguments).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+// libsystem's, as Apple's own daemons and every browser on the Mac use it.
+unsafe extern "C" {
+    fn sandbox_init(profile: *const c_char, flags: u64, error: *mut *mut c_char) -> c_int;
+    fn sandbox_free_error(error: *mut c_char);
+}
+
+/// Confines this process by a profile of its own.
+pub(crate) fn confine(wish: &Confine) -> Result<Confinement, ConfineError> {
+    let executable = std::env::current_exe().and_then(std::fs::canonicalize).unwrap_or_default();
+    // In a bundle, libraries and kernels of the GPU lie in folders beside that of the executable.
+    let bundle = executable.parent().and_then(Path::parent).unwrap_or(&executable);
+    let libraries = std::env::var_os("DYLD_LIBRARY_PATH").unwrap_or_default();
+    let folders: Vec<_> = std::env::split_paths(&libraries).collect();
+    let libraries: Vec<&Path> = folders.iter().map(std::path::PathBuf::as_path).chain([bundle]).collect();
+    let rules = CString::new(sandbox::profile(wish, &libraries))
+        .map_err(|_| ConfineError::System("a path with a NUL".into()))?;
+    let mut error = std::ptr::null_mut();
+    // SAFETY: the profile is a C string that outlives the call, and `error` is a place for one pointer.
+    if unsafe { sandbox_init(rules.as_ptr(), 0, &raw mut error) } == 0 {
+        return Ok(Confinement { files: true, calls: true });
+    }
+    if error.is_null() {
+        return Err(ConfineError::System("the sandbox was refused".into()));
+    }
+    // SAFETY: a C string of the system's, which is given back once and not used after.
+    let why = unsafe { CStr::from_ptr(error) }.to_string_lossy().into_owned();
+    unsafe { sandbox_free_error(error) };
+    Err(ConfineError::System(why))
 }

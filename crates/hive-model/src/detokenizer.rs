@@ -29,29 +29,46 @@ impl Detokenizer {
         Self::default()
     }
 
-    /// Takes a token; gives the text that has become certain, which may be empty.
-    pub fn push(&mut self, tokenizer: &Tokenizer, token: u32) -> Result<String, TokenizerError> {
+    /// Notes a token. The texts of the two runs of tokens are what [`Self::take`] wants: what has been given out of the
+    /// window, and all of it.
+    pub fn window_with(&mut self, token: u32) -> (&[u32], &[u32]) {
         self.tokens.push(token);
-        let given = tokenizer.decode(&self.tokens[self.start..self.read])?;
-        let all = tokenizer.decode(&self.tokens[self.start..])?;
+        self.window()
+    }
+
+    /// The window's tokens whose text has been given out, and all of them.
+    pub fn window(&self) -> (&[u32], &[u32]) {
+        (&self.tokens[self.start..self.read], &self.tokens[self.start..])
+    }
+
+    /// The text that has become certain, which may be empty.
+    pub fn take(&mut self, given: &str, all: &str) -> String {
         let waiting = self.tokens.len() - self.read;
         if all.ends_with(INCOMPLETE) && waiting < MAX_WAITING {
-            return Ok(String::new());
+            return String::new();
         }
-        Ok(self.advance(&given, &all))
+        self.take_all(given, all)
     }
 
-    /// Gives whatever is still held back.
-    pub fn finish(&mut self, tokenizer: &Tokenizer) -> Result<String, TokenizerError> {
-        let given = tokenizer.decode(&self.tokens[self.start..self.read])?;
-        let all = tokenizer.decode(&self.tokens[self.start..])?;
-        Ok(self.advance(&given, &all))
-    }
-
-    fn advance(&mut self, given: &str, all: &str) -> String {
+    /// Whatever is still held back.
+    pub fn take_all(&mut self, given: &str, all: &str) -> String {
         let new = all.get(given.len()..).unwrap_or_default().to_owned();
         self.start = self.read;
         self.read = self.tokens.len();
         new
+    }
+
+    /// Takes a token; gives the text that has become certain.
+    pub fn push(&mut self, tokenizer: &Tokenizer, token: u32) -> Result<String, TokenizerError> {
+        let (given, all) = self.window_with(token);
+        let (given, all) = (tokenizer.decode(given)?, tokenizer.decode(all)?);
+        Ok(self.take(&given, &all))
+    }
+
+    /// Gives whatever is still held back.
+    pub fn finish(&mut self, tokenizer: &Tokenizer) -> Result<String, TokenizerError> {
+        let (given, all) = self.window();
+        let (given, all) = (tokenizer.decode(given)?, tokenizer.decode(all)?);
+        Ok(self.take_all(&given, &all))
     }
 }

@@ -15,13 +15,13 @@ use hive_model::Sampling;
 use hive_model::detokenizer::Detokenizer;
 use hive_model::sampling::Sampled;
 use hive_model::stop::{Stop, StopStrings};
-use hive_model::tokenizer::TokenizerError;
 use hive_net::{Frame, Kind};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use crate::generate::{Event, FinishReason, Request, Summary};
 use crate::ring::{Health, Ring};
 use crate::stage::{failure_of, sampled_of};
+use crate::worker::text::TextError;
 
 pub(crate) use session::Source;
 
@@ -110,7 +110,7 @@ async fn until(deadline: Option<Instant>) {
 
 impl Answer {
     /// Lets an answer run, as soon as the stages have room for it; its events arrive on the receiver.
-    pub(crate) fn start(
+    pub(crate) async fn start(
         id: u64,
         ring: Ring,
         source: Option<Source>,
@@ -118,8 +118,8 @@ impl Answer {
         request: &Request,
         max_tokens: usize,
         started: Instant,
-    ) -> Result<mpsc::Receiver<Event>, TokenizerError> {
-        let config = ring.files().config();
+    ) -> Result<mpsc::Receiver<Event>, TextError> {
+        let card = ring.model().card();
         let mut answer = Self {
             id,
             room: None,
@@ -128,7 +128,7 @@ impl Answer {
             epoch: 0,
             session: 0,
             sampling: request.sampling.clone(),
-            end_tokens: if request.ignore_end { Vec::new() } else { config.end_tokens.clone() },
+            end_tokens: if request.ignore_end { Vec::new() } else { card.end_tokens.clone() },
             last_position: (prompt.len() + request.said.len() + max_tokens - 1) as u32,
             reuse: request.reuse,
             cached: 0,
@@ -147,7 +147,7 @@ impl Answer {
         };
         // Its text was shown before; only what was held back is still to come.
         for token in &request.said {
-            let piece = answer.detokenizer.push(answer.ring.tokenizer(), *token)?;
+            let piece = answer.ring.model().push(&mut answer.detokenizer, *token).await?;
             answer.watch(&piece);
         }
         let (events, receiver) = mpsc::channel(EVENT_QUEUE);
@@ -277,7 +277,7 @@ impl Answer {
             let step = match frame {
                 // A token that was sent again after a link was mended.
                 Ok(Some(frame)) if frame.kind == Kind::Token && frame.position != self.next_position() => continue,
-                Ok(Some(frame)) => self.take(&frame),
+                Ok(Some(frame)) => self.take(&frame).await,
                 Ok(None) => return End::Lost("the model was unloaded".to_owned()),
                 Err(_) => {
                     let why = format!("no machine answered for {} seconds", PATIENCE.as_secs());
@@ -301,10 +301,11 @@ impl Answer {
         (self.prompt.len() + self.tokens.len()) as u32
     }
 
-    fn take(&mut self, frame: &Frame) -> Step {
+    async fn take(&mut self, frame: &Frame) -> Step {
         match frame.kind {
             Kind::Token => self
                 .token(sampled_of(frame), frame.last)
+                .await
                 .unwrap_or_else(|error| Step::End(Event::Failed(error.to_string()))),
             Kind::Failed => Step::End(Event::Failed(failure_of(frame).why)),
             Kind::Read => {
@@ -317,7 +318,7 @@ impl Answer {
         }
     }
 
-    fn token(&mut self, sampled: Sampled, last: bool) -> Result<Step, TokenizerError> {
+    async fn token(&mut self, sampled: Sampled, last: bool) -> Result<Step, TextError> {
         self.latest = Instant::now();
         self.first.get_or_insert(self.latest);
         self.tokens.push(sampled.token);
@@ -327,11 +328,11 @@ impl Answer {
         let mut text = String::new();
         let mut stopped = false;
         if !is_end {
-            let piece = self.detokenizer.push(self.ring.tokenizer(), sampled.token)?;
+            let piece = self.ring.model().push(&mut self.detokenizer, sampled.token).await?;
             (text, stopped) = self.watch(&piece);
         }
         if !stopped && last {
-            let rest = self.detokenizer.finish(self.ring.tokenizer())?;
+            let rest = self.ring.model().finish(&mut self.detokenizer).await?;
             let (more, late) = self.watch(&rest);
             text += &more;
             stopped = late;

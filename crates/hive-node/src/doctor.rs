@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::mlx_library::{self, MlxChoice};
-use crate::worker::{FromWorker, LoadOrder, ToWorker, Worker, WorkerEvent};
+use crate::worker::{FromWorker, LoadOrder, Targets, ToWorker, Worker, WorkerEvent, probe};
 use crate::{Compute, models};
 
 /// The outcome of one check.
@@ -30,7 +30,7 @@ pub struct Check {
 
 /// Looks at everything a node needs, by using it.
 pub async fn examine() -> Vec<Check> {
-    vec![mlx(), compute().await, memory(), starter(), network().await]
+    vec![mlx(), compute().await, confinement().await, memory(), starter().await, network().await]
 }
 
 fn mlx() -> Check {
@@ -59,7 +59,7 @@ async fn compute() -> Check {
     let Some(path) = models::starter() else {
         return bad("not tried without a model".to_owned(), "run `./dev setup` to fetch the starter model");
     };
-    let (worker, mut events) = match Worker::spawn() {
+    let (worker, mut events) = match Worker::spawn(&path) {
         Ok(spawned) => spawned,
         Err(error) => return bad(error.to_string(), "the system refuses new processes; look at its limits"),
     };
@@ -86,6 +86,28 @@ async fn compute() -> Check {
     }
 }
 
+/// Has a worker try to break out: what reads strangers' files must not reach anything else.
+async fn confinement() -> Check {
+    let subject = "sandbox";
+    let secret = std::env::current_exe().unwrap_or_default();
+    let (finding, health) = match probe(Targets { secret, folder: std::env::temp_dir() }).await {
+        Ok((confinement, escapes)) if confinement.is_whole() && escapes.is_empty() => {
+            ("workers read their model and reach nothing else".to_owned(), Health::Good)
+        }
+        Ok((_, escapes)) => (
+            format!(
+                "a worker still reaches: {}",
+                escapes.iter().map(|escape| escape.name()).collect::<Vec<_>>().join(", ")
+            ),
+            Health::Notice(
+                "this system cannot confine processes; on Linux that takes 5.13 or newer with landlock".to_owned(),
+            ),
+        ),
+        Err(error) => (error.to_string(), Health::Bad("run again with RUST_LOG=debug".to_owned())),
+    };
+    Check { subject, finding, health }
+}
+
 fn memory() -> Check {
     const LITTLE: u64 = 1 << 30;
     let Some(memory) = hive_host::memory::Memory::now() else {
@@ -102,9 +124,9 @@ fn memory() -> Check {
     Check { subject: "memory", finding, health }
 }
 
-fn starter() -> Check {
-    let (finding, health) = match models::open(None) {
-        Ok(files) => (format!("{}, {} layers", files.name(), files.config().layers), Health::Good),
+async fn starter() -> Check {
+    let (finding, health) = match models::open(None).await {
+        Ok(model) => (format!("{}, {} layers", model.name(), model.card().layers()), Health::Good),
         Err(error) => (error.to_string(), Health::Bad("run `./dev setup`, which fetches the starter model".to_owned())),
     };
     Check { subject: "model", finding, health }

@@ -4,15 +4,14 @@ use std::time::{Duration, Instant};
 
 use hive_model::Sampling;
 use hive_model::sampling::{Sampled, SamplingError};
-use hive_model::template::TemplateError;
 use tokio::sync::mpsc;
 
 use crate::Message;
 use crate::answer::{Answer, Source};
 use crate::node::Node;
 use crate::ring::{PlacedStage, Ring};
-use crate::runtime::aside;
 use crate::serving::{ServeError, Wish};
+use crate::worker::text::TextError;
 
 /// What is asked.
 #[derive(Debug, Clone)]
@@ -142,12 +141,9 @@ pub enum GenerateError {
     /// A setting out of range.
     #[error(transparent)]
     Sampling(#[from] SamplingError),
-    /// The model cannot converse.
-    #[error("{0}")]
-    Template(String),
-    /// The template or tokenizer failed on this conversation.
+    /// The model cannot converse, or its template or tokenizer failed on this conversation.
     #[error(transparent)]
-    Prompt(#[from] TemplateError),
+    Prompt(#[from] TextError),
     /// The conversation is longer than the model can read.
     #[error(
         "the conversation has {} tokens, but the model reads at most {}; shorten it or begin a new one",
@@ -222,37 +218,40 @@ impl Node {
                 }
                 ring => ring?,
             };
-            let prompt = ring.prompt(request)?;
+            let prompt = ring.prompt(request).await?;
             let source = Source::new(self.clone(), wish.clone());
-            return Ok(ring.start(prompt, request, Some(source))?);
+            return Ok(ring.start(prompt, request, Some(source)).await?);
         }
     }
 }
 
 impl Ring {
     /// Starts an answer by these very stages. Its events arrive on the receiver; dropping it cancels the answer.
-    pub fn generate(&self, request: &Request) -> Result<mpsc::Receiver<Event>, GenerateError> {
-        let prompt = self.prompt(request)?;
-        Ok(self.start(prompt, request, None)?.events)
+    pub async fn generate(&self, request: &Request) -> Result<mpsc::Receiver<Event>, GenerateError> {
+        let prompt = self.prompt(request).await?;
+        Ok(self.start(prompt, request, None).await?.events)
     }
 
     /// Starts an answer to a prompt that is tokens already; the request's messages are ignored.
-    pub fn generate_tokens(&self, prompt: Vec<u32>, request: &Request) -> Result<mpsc::Receiver<Event>, GenerateError> {
-        Ok(self.start(prompt, request, None)?.events)
+    pub async fn generate_tokens(
+        &self,
+        prompt: Vec<u32>,
+        request: &Request,
+    ) -> Result<mpsc::Receiver<Event>, GenerateError> {
+        Ok(self.start(prompt, request, None).await?.events)
     }
 
-    fn prompt(&self, request: &Request) -> Result<Vec<u32>, GenerateError> {
+    async fn prompt(&self, request: &Request) -> Result<Vec<u32>, GenerateError> {
         request.sampling.check()?;
-        let template = self.template().map_err(|error| GenerateError::Template(error.to_string()))?;
-        Ok(aside(|| template.tokenize(self.tokenizer(), &request.messages, None))?)
+        Ok(self.model().prompt(&request.messages).await?)
     }
 
-    fn start(&self, prompt: Vec<u32>, request: &Request, source: Option<Source>) -> Result<Reply, GenerateError> {
+    async fn start(&self, prompt: Vec<u32>, request: &Request, source: Option<Source>) -> Result<Reply, GenerateError> {
         let started = Instant::now();
         request.sampling.check()?;
-        let config = self.files().config();
+        let card = self.model().card();
         self.check_said(&request.said)?;
-        let (limit, known) = (config.max_context, prompt.len() + request.said.len());
+        let (limit, known) = (card.max_context, prompt.len() + request.said.len());
         if prompt.is_empty() || known >= limit {
             return Err(GenerateError::TooLong { tokens: known, limit });
         }
@@ -271,16 +270,17 @@ impl Ring {
         }
         let id = self.new_id();
         let events = Answer::start(id, self.clone(), source, prompt, request, max_tokens, started)
+            .await
             .map_err(|error| GenerateError::Said(error.to_string()))?;
         Ok(Reply { id, ring: self.clone(), events })
     }
 
     fn check_said(&self, said: &[u32]) -> Result<(), GenerateError> {
-        let config = self.files().config();
-        if let Some(token) = said.iter().find(|token| **token as usize >= config.vocabulary) {
+        let card = self.model().card();
+        if let Some(token) = said.iter().find(|token| **token as usize >= card.vocabulary) {
             return Err(GenerateError::Said(format!("the model has no token {token}")));
         }
-        if said.iter().any(|token| config.end_tokens.contains(token)) {
+        if said.iter().any(|token| card.end_tokens.contains(token)) {
             return Err(GenerateError::Said("it had come to its end".to_owned()));
         }
         Ok(())

@@ -2,12 +2,12 @@
 
 use std::net::SocketAddr;
 
-use hive_model::ModelFiles;
-use hive_plan::{Machine, Plan};
+use hive_plan::{Machine, Plan, PlanError};
 
 use crate::node::{Node, NodeOptions, StartError};
-use crate::planning::{PlanningError, plan_over};
+use crate::planning::plan_over;
 use crate::ring::{Placement, Ring, RingError, RingOptions};
+use crate::worker::text::{Model, ModelCard};
 
 /// What to start.
 #[derive(Debug, Clone)]
@@ -25,7 +25,7 @@ pub struct SwarmOptions {
 pub enum SwarmError {
     /// The wish cannot be planned.
     #[error(transparent)]
-    Plan(#[from] PlanningError),
+    Plan(#[from] PlanError),
     /// A node did not start.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -43,13 +43,9 @@ pub struct LocalSwarm {
 
 impl LocalSwarm {
     /// Starts the nodes and loads the model; `progress` hears how many layers are loaded.
-    pub async fn start(
-        files: ModelFiles,
-        options: SwarmOptions,
-        progress: impl FnMut(usize),
-    ) -> Result<Self, SwarmError> {
+    pub async fn start(model: Model, options: SwarmOptions, progress: impl FnMut(usize)) -> Result<Self, SwarmError> {
         // Planning comes first: it needs no process and says at once what cannot be.
-        let plan = plan(&files, options.stages)?;
+        let plan = plan(model.card(), options.stages)?;
         let mut nodes = Vec::with_capacity(options.stages);
         for index in 0..options.stages {
             let mut bind = options.bind;
@@ -66,7 +62,7 @@ impl LocalSwarm {
         }
         let place = |node: &Node| Placement { name: node.name().to_owned(), addr: node.addr() };
         let placements: Vec<_> = nodes.iter().map(place).collect();
-        match Ring::load(&nodes[0], files, &plan, &placements, options.ring, progress).await {
+        match Ring::load(&nodes[0], model, &plan, &placements, options.ring, progress).await {
             Ok(ring) => Ok(Self { nodes, ring, plan }),
             Err(error) => {
                 for node in &nodes {
@@ -102,9 +98,9 @@ fn name(index: usize, of: usize) -> String {
 }
 
 /// Splits a model over equal nodes on this machine.
-pub fn plan(files: &ModelFiles, stages: usize) -> Result<Plan, PlanningError> {
+pub fn plan(model: &ModelCard, stages: usize) -> Result<Plan, PlanError> {
     let memory = hive_host::Memory::now().map_or(u64::MAX, |memory| memory.available_bytes);
     let machines: Vec<_> =
         (0..stages).map(|index| Machine { name: name(index, stages), memory_bytes: memory }).collect();
-    plan_over(files, &machines)
+    plan_over(model, &machines)
 }

@@ -3,10 +3,8 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use hive_model::{ModelFiles, OpenError};
-
 use crate::control::ModelSource;
-use crate::runtime::aside;
+use crate::worker::text::{Model, TextError};
 
 /// The model that comes with HiveMind.
 pub const STARTER_FILE: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
@@ -27,14 +25,12 @@ pub enum FindError {
     },
     /// It is there but cannot be used.
     #[error(transparent)]
-    Open(#[from] OpenError),
+    Open(#[from] TextError),
 }
 
 /// Opens a model: a path, an `owner/name` from the Hugging Face cache, or, with no name, the starter model.
-pub fn open(name: Option<&str>) -> Result<ModelFiles, FindError> {
-    let path = path(name.unwrap_or(starter_name()))?;
-    // A large model's tokenizer alone takes a good part of a second.
-    Ok(aside(|| ModelFiles::open(&path))?)
+pub async fn open(name: Option<&str>) -> Result<Model, FindError> {
+    Ok(Model::open(&path(name.unwrap_or(starter_name()))?).await?)
 }
 
 /// What programs call the starter model.
@@ -63,13 +59,13 @@ pub fn names() -> Vec<String> {
 
 /// How other machines find a model that was opened here by `name`: by that name, or, where it is a path, not at all but
 /// in this process.
-pub(crate) fn source(name: Option<&str>, files: &ModelFiles) -> Result<ModelSource, hive_model::weights::TensorError> {
+pub(crate) fn source(name: Option<&str>, model: &Model) -> ModelSource {
     let by_path = name.is_some_and(|name| name != starter_name() && Path::new(name).exists());
-    Ok(if by_path {
-        ModelSource::Path(std::path::absolute(files.path()).unwrap_or_else(|_| files.path().to_owned()))
+    if by_path {
+        ModelSource::Path(std::path::absolute(model.path()).unwrap_or_else(|_| model.path().to_owned()))
     } else {
-        ModelSource::Named(name.map(str::to_owned), files.digest()?)
-    })
+        ModelSource::Named(name.map(str::to_owned), model.card().digest.clone())
+    }
 }
 
 /// What people call a model that another machine asks for; never a path.
@@ -82,7 +78,7 @@ pub(crate) fn name_of(source: &ModelSource) -> String {
 }
 
 /// The file of a model that another machine asks to load a part of.
-pub(crate) fn locate(source: &ModelSource, trusts_paths: bool) -> Result<PathBuf, String> {
+pub(crate) async fn locate(source: &ModelSource, trusts_paths: bool) -> Result<PathBuf, String> {
     match source {
         ModelSource::Path(path) if trusts_paths => Ok(path.clone()),
         ModelSource::Path(_) => {
@@ -93,11 +89,11 @@ pub(crate) fn locate(source: &ModelSource, trusts_paths: bool) -> Result<PathBuf
             if name.as_deref().is_some_and(|name| Path::new(name).is_absolute() || name.contains("..")) {
                 return Err("this is no name of a model".to_owned());
             }
-            let files = open(name.as_deref()).map_err(|error| error.to_string())?;
-            match files.digest() {
-                Ok(here) if here == *digest => Ok(files.path().to_owned()),
-                Ok(_) => Err("it has another version of this model; download the same one on both machines".to_owned()),
-                Err(error) => Err(error.to_string()),
+            let model = open(name.as_deref()).await.map_err(|error| error.to_string())?;
+            if model.card().digest == *digest {
+                Ok(model.path().to_owned())
+            } else {
+                Err("it has another version of this model; download the same one on both machines".to_owned())
             }
         }
     }

@@ -142,6 +142,7 @@ impl Node {
             Some(data) => crate::identity::open(data)?,
             None => Identity::generate(),
         };
+        crate::worker::prepare();
         let data = data.map(Arc::new);
         let (admission, networks) = (Admission::default(), Networks::default());
         networks.set(own_networks());

@@ -1,82 +1,61 @@
-//! From a model's files to the numbers that `hive-plan` decides by.
+//! From a model's card to the numbers that `hive-plan` decides by.
 
-use hive_model::ModelFiles;
-use hive_model::weights::TensorError;
 use hive_plan::{ArrangeError, Costs, LinkProfile, Machine, ModelProfile, NodeProfile, Plan, PlanError, Use};
+
+use crate::worker::text::ModelCard;
 
 /// The conversation length a plan leaves room for.
 pub(crate) const PLANNED_CONTEXT: u64 = 4096;
 
-/// Why there is no plan.
-#[derive(Debug, thiserror::Error)]
-pub enum PlanningError {
-    /// The wish cannot be planned.
-    #[error(transparent)]
-    Plan(#[from] PlanError),
-    /// A tensor that every plan needs is wrong.
-    #[error(transparent)]
-    Model(#[from] TensorError),
-}
-
 /// Splits a model over all the machines given.
-pub(crate) fn plan_over(files: &ModelFiles, machines: &[Machine]) -> Result<Plan, PlanningError> {
-    let context = (files.config().max_context as u64).min(PLANNED_CONTEXT);
-    Ok(hive_plan::split(&profile(files)?, machines, context)?)
+pub(crate) fn plan_over(model: &ModelCard, machines: &[Machine]) -> Result<Plan, PlanError> {
+    let context = (model.max_context as u64).min(PLANNED_CONTEXT);
+    hive_plan::split(&profile(model), machines, context)
 }
 
 /// The plan with the least time per token, over the machines it takes.
 pub(crate) fn plan_best(
-    files: &ModelFiles,
+    model: &ModelCard,
     machines: &[NodeProfile],
     link: &dyn Fn(usize, usize) -> LinkProfile,
-) -> Result<Plan, PlanningError> {
-    Ok(hive_plan::choose(&profile(files)?, machines, link, wanted(files)?)?)
+) -> Result<Plan, PlanError> {
+    hive_plan::choose(&profile(model), machines, link, wanted(model))
 }
 
 /// The plan that has the stages given, on the machines of these places.
 pub(crate) fn arrange(
-    files: &ModelFiles,
+    model: &ModelCard,
     machines: &[NodeProfile],
     link: &dyn Fn(usize, usize) -> LinkProfile,
     stages: &[(usize, std::ops::Range<usize>)],
-) -> Result<Result<Plan, ArrangeError>, TensorError> {
-    Ok(hive_plan::arrange(&profile(files)?, machines, link, wanted(files)?, stages))
+) -> Result<Plan, ArrangeError> {
+    hive_plan::arrange(&profile(model), machines, link, wanted(model), stages)
 }
 
 /// What a token takes over stages that are placed already.
 pub(crate) fn predict(
-    files: &ModelFiles,
+    model: &ModelCard,
     machines: &[NodeProfile],
     link: &dyn Fn(usize, usize) -> LinkProfile,
     stages: &[(usize, std::ops::Range<usize>)],
-) -> Result<Costs, PlanningError> {
-    Ok(hive_plan::predict(&profile(files)?, machines, link, wanted(files)?, stages))
+) -> Costs {
+    hive_plan::predict(&profile(model), machines, link, wanted(model), stages)
 }
 
-fn wanted(files: &ModelFiles) -> Result<Use, TensorError> {
-    let config = files.config();
-    let activation = hive_model::ActivationType::from(files.natural_activation()?);
-    Ok(Use {
-        context_tokens: (config.max_context as u64).min(PLANNED_CONTEXT),
+fn wanted(model: &ModelCard) -> Use {
+    Use {
+        context_tokens: (model.max_context as u64).min(PLANNED_CONTEXT),
         conversations: 1,
-        hidden_bytes: (config.hidden * activation.bytes()) as u64,
-    })
+        hidden_bytes: model.hidden_bytes,
+    }
 }
 
-/// What the model weighs, from its headers.
-pub(crate) fn profile(files: &ModelFiles) -> Result<ModelProfile, TensorError> {
-    let config = files.config();
-    let of_layer = |layer: usize| {
-        let prefix = format!("model.layers.{layer}.");
-        files.weights().stored_bytes(|name| name.starts_with(&prefix))
-    };
-    let embedding_bytes = files.weights().stored_bytes(|name| name.starts_with("model.embed_tokens"));
-    let untied = files.weights().stored_bytes(|name| name.starts_with("lm_head"));
-    let activation = hive_model::ActivationType::from(files.natural_activation()?);
-    Ok(ModelProfile {
-        layer_bytes: (0..config.layers).map(of_layer).collect(),
-        embedding_bytes,
-        head_bytes: if config.tied_embeddings { embedding_bytes } else { untied },
-        kv_bytes_per_token: config.kv_bytes_per_token(activation.bytes()),
-    })
+/// What the model weighs.
+fn profile(model: &ModelCard) -> ModelProfile {
+    ModelProfile {
+        layer_bytes: model.layer_bytes.clone(),
+        embedding_bytes: model.embedding_bytes,
+        head_bytes: model.head_bytes,
+        kv_bytes_per_token: model.kv_bytes_per_token,
+    }
 }

@@ -11,8 +11,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use hive_model::template::ChatTemplate;
-use hive_model::{ModelFiles, Tokenizer};
 use hive_net::{Frame, PeerAddr, PeerId};
 use hive_plan::Plan;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
@@ -23,6 +21,7 @@ use crate::kept::Kept;
 use crate::node::Node;
 use crate::planning::PLANNED_CONTEXT;
 use crate::stage::{Destination, Fault};
+use crate::worker::text::{Model, TextError};
 
 use assembly::{connect, load_stage, spec, unload, watch_prompts};
 use sessions::dispatch;
@@ -67,7 +66,7 @@ impl RingOptions {
 pub enum RingError {
     /// Its tokenizer.
     #[error(transparent)]
-    Tokenizer(#[from] hive_model::tokenizer::TokenizerError),
+    Tokenizer(#[from] TextError),
     /// A machine could not load its stage or connect it.
     #[error("{machine} could not take layers {} to {}: {why}", layers.start, layers.end)]
     Stage {
@@ -134,9 +133,7 @@ struct Inner {
     /// Held while it is mended.
     mending: tokio::sync::Mutex<()>,
     troubles: mpsc::Sender<Trouble>,
-    files: ModelFiles,
-    tokenizer: Tokenizer,
-    template: Result<ChatTemplate, hive_model::template::TemplateError>,
+    model: Model,
     options: RingOptions,
     prompts: tokio::sync::Mutex<Destination>,
     sessions: Sessions,
@@ -154,13 +151,13 @@ impl Ring {
     /// Loads a model as the plan says, over `placements`; `progress` hears how many layers are loaded in all.
     pub async fn load(
         node: &Node,
-        files: ModelFiles,
+        model: Model,
         plan: &Plan,
         placements: &[Placement],
         options: RingOptions,
         mut progress: impl FnMut(usize),
     ) -> Result<Self, RingError> {
-        let tokenizer = files.tokenizer()?;
+        model.prepare().await?;
         // Numbers that no earlier life of this node has used, so that a late frame of then belongs to nobody.
         let seed = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64);
         let id = RingId(seed);
@@ -208,9 +205,7 @@ impl Ring {
             state: watch::channel(State { epoch: 0, health: Health::Whole }).0,
             mending: tokio::sync::Mutex::default(),
             troubles,
-            template: files.chat_template(),
-            files,
-            tokenizer,
+            model,
             options,
             prompts: tokio::sync::Mutex::new(prompts),
             sessions: Mutex::default(),
@@ -231,13 +226,8 @@ impl Ring {
     }
 
     /// The model.
-    pub fn files(&self) -> &ModelFiles {
-        &self.inner.files
-    }
-
-    /// The model's tokenizer.
-    pub fn tokenizer(&self) -> &Tokenizer {
-        &self.inner.tokenizer
+    pub fn model(&self) -> &Model {
+        &self.inner.model
     }
 
     /// How every stage is.
@@ -371,10 +361,6 @@ impl Ring {
     /// A number for an answer.
     pub(crate) fn new_id(&self) -> u64 {
         self.inner.next_session.fetch_add(1, Ordering::Relaxed)
-    }
-
-    pub(crate) fn template(&self) -> Result<&ChatTemplate, &hive_model::template::TemplateError> {
-        self.inner.template.as_ref()
     }
 
     pub(crate) fn prompt_chunk(&self) -> usize {

@@ -12,16 +12,15 @@ pub(crate) mod restore;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use hive_model::ModelFiles;
-use hive_plan::{Plan, Revision};
+use hive_plan::{Plan, PlanError, Revision};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex as AsyncMutex, Notify, watch};
 
 use crate::models::{self, FindError};
 use crate::node::Node;
-use crate::planning::PlanningError;
 use crate::ring::{Health, PlacedStage, Placement, Ring, RingError, RingOptions};
 use crate::runtime::aside;
+use crate::worker::text::Model;
 use placements::{PlacedModel, Placements};
 
 pub use by_hand::{ByHandError, StageByHand};
@@ -54,7 +53,7 @@ pub enum ServeError {
     Find(#[from] FindError),
     /// There is no plan.
     #[error(transparent)]
-    Plan(#[from] PlanningError),
+    Plan(#[from] PlanError),
     /// Fewer machines are here than were asked for.
     #[error("{wanted} machines were asked for, but only {here} are here and share: {names}")]
     TooFew {
@@ -237,10 +236,10 @@ pub struct Layout {
 
 impl Node {
     /// How a wish would be met now.
-    pub fn lay_out(&self, wish: &Wish) -> Result<Layout, ServeError> {
-        let files = models::open(wish.model.as_deref())?;
-        let (plan, placements) = self.place(&files, wish, &self.serving().unused_beside(wish))?;
-        Ok(Layout { model: files.name(), layers: files.config().layers, plan, placements })
+    pub async fn lay_out(&self, wish: &Wish) -> Result<Layout, ServeError> {
+        let model = models::open(wish.model.as_deref()).await?;
+        let (plan, placements) = self.place(model.card(), wish, &self.serving().unused_beside(wish))?;
+        Ok(Layout { model: model.name(), layers: model.card().layers(), plan, placements })
     }
 
     /// The model that was wished for, loaded if it is not.
@@ -254,15 +253,15 @@ impl Node {
         {
             return Ok(found.ring.clone());
         }
-        let files = models::open(wish.model.as_deref())?;
+        let model = models::open(wish.model.as_deref()).await?;
         let unused: Vec<Ring> = loaded.iter().filter(|loaded| loaded.makes_room_for(wish)).map(Loaded::ring).collect();
-        let (plan, placements) = self.place(&files, wish, &unused)?;
+        let (plan, placements) = self.place(model.card(), wish, &unused)?;
         let unused: Vec<Loaded> = loaded.extract_if(.., |loaded| loaded.makes_room_for(wish)).collect();
         for Loaded { ring, .. } in unused {
             self.serving().show(None);
             ring.unload().await;
         }
-        self.load_beside(&mut loaded, wish, files, &plan, &placements).await
+        self.load_beside(&mut loaded, wish, model, &plan, &placements).await
     }
 
     /// Loads a model beside what is loaded.
@@ -270,18 +269,18 @@ impl Node {
         &self,
         loaded: &mut Vec<Loaded>,
         wish: &Wish,
-        files: ModelFiles,
+        model: Model,
         plan: &Plan,
         placements: &[Placement],
     ) -> Result<Ring, ServeError> {
-        let source = models::source(wish.model.as_deref(), &files).map_err(PlanningError::from)?;
-        let (name, of) = (files.name(), files.config().layers);
+        let source = models::source(wish.model.as_deref(), &model);
+        let (name, of) = (model.name(), model.card().layers());
         let progress = |layers| {
             self.serving().show_loading(Some(LoadingView { name: name.clone(), layers, of }));
             self.peers().touch();
         };
         progress(0);
-        let ring = Ring::load(self, files, plan, placements, RingOptions::new(source), progress).await;
+        let ring = Ring::load(self, model, plan, placements, RingOptions::new(source), progress).await;
         self.serving().show_loading(None);
         self.serving().placed_anew();
         self.peers().touch();
@@ -319,7 +318,7 @@ fn view(ring: &Ring) -> ModelView {
         device: stage.device.clone(),
     };
     ModelView {
-        name: ring.files().name(),
+        name: ring.model().name(),
         stages: ring.stages().iter().map(stage).collect(),
         copies: ring.copies().iter().map(stage).collect(),
         bytes: ring.stage_bytes().sum(),

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::DataFolder;
 use crate::node::Node;
-use crate::runtime::aside;
+use crate::worker::text::Model;
 use crate::worker::{FromWorker, LoadOrder, ToWorker, Work, Worker, WorkerEvent};
 
 /// Tokens of the prompt, and of the answer, that are timed.
@@ -80,12 +80,11 @@ pub(crate) async fn find_out(node: Node) {
 }
 
 async fn measure(path: std::path::PathBuf) -> Option<Speed> {
-    let (worker, mut events) = Worker::spawn().ok()?;
-    let files = aside(|| hive_model::ModelFiles::open(&path)).ok()?;
-    let weights = crate::planning::profile(&files).ok()?;
-    let bytes_per_token = weights.layer_bytes.iter().sum::<u64>() + weights.head_bytes;
-    let order =
-        LoadOrder { path, layers: 0..files.config().layers, compute: Compute::Auto, threads: hive_host::threads() };
+    let (worker, mut events) = Worker::spawn(&path).ok()?;
+    let model = Model::open(&path).await.ok()?;
+    let card = model.card();
+    let bytes_per_token = card.layer_bytes.iter().sum::<u64>() + card.head_bytes;
+    let order = LoadOrder { path, layers: 0..card.layers(), compute: Compute::Auto, threads: hive_host::threads() };
     worker.order(&ToWorker::Load(order));
     while !matches!(events.next().await?, WorkerEvent::Said(FromWorker::Loaded { .. })) {}
     let session = SessionId(0);

@@ -183,7 +183,7 @@ async fn start(
     spec: &StageSpec,
     progress: &mut impl FnMut(usize),
 ) -> Result<(Worker, Events, String), NotStarted> {
-    let (worker, mut events) = Worker::spawn().map_err(|error| NotStarted::Failed(error.to_string()))?;
+    let (worker, mut events) = Worker::spawn(path).map_err(|error| NotStarted::Failed(error.to_string()))?;
     let StageSpec { layers, compute, threads, .. } = spec.clone();
     let threads = if threads == 0 { hive_host::threads() } else { threads };
     worker.order(&ToWorker::Load(LoadOrder { path: path.to_owned(), layers, compute, threads }));

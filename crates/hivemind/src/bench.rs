@@ -83,12 +83,12 @@ async fn one_run(swarm: &LocalSwarm, options: &BenchOptions) -> Result<Run, Fail
 /// A prompt of a set length, and an answer of a set length.
 async fn once(swarm: &LocalSwarm, prompt_tokens: u32, tokens: u32) -> Result<Summary, Failure> {
     let ring = swarm.ring();
-    let vocabulary = ring.files().config().vocabulary as u32;
+    let vocabulary = ring.model().card().vocabulary as u32;
     // Any tokens do: the work does not depend on what they say.
     let prompt: Vec<u32> = (0..prompt_tokens).map(|i| 100 + i * 37 % 1000).map(|token| token % vocabulary).collect();
     let request =
         Request { max_tokens: Some(tokens as usize), ignore_end: true, reuse: false, ..Request::new(Vec::new()) };
-    let mut events = ring.generate_tokens(prompt, &request).map_err(Failure::new)?;
+    let mut events = ring.generate_tokens(prompt, &request).await.map_err(Failure::new)?;
     loop {
         match events.recv().await {
             Some(Event::Finished { summary, .. }) => return Ok(summary),
@@ -141,7 +141,7 @@ fn json(swarm: &LocalSwarm, options: &BenchOptions, runs: &[Run]) -> Value {
     };
     let listed: Vec<_> = runs[runs.len() - 1].reports.iter().enumerate().map(stage).collect();
     json!({
-        "model": swarm.ring().files().name(),
+        "model": swarm.ring().model().name(),
         "device": stages[0].device,
         "prompt_tokens": options.prompt_tokens,
         "completion_tokens": options.tokens,
@@ -157,7 +157,7 @@ fn json(swarm: &LocalSwarm, options: &BenchOptions, runs: &[Run]) -> Value {
 fn show_one(swarm: &LocalSwarm, options: &BenchOptions, runs: &[Run]) {
     let Figures { prefill, decode, ttft_ms, hop_us, link_us } = Figures::of(swarm, runs);
     let stages = swarm.ring().stages();
-    output::line(format_args!("{} on {}", swarm.ring().files().name(), stages[0].device));
+    output::line(format_args!("{} on {}", swarm.ring().model().name(), stages[0].device));
     output::line(format_args!("prompt   {prefill:8.1} tok/s   {ttft_ms:.0} ms for {} tokens", options.prompt_tokens));
     output::line(format_args!("answer   {decode:8.1} tok/s"));
     output::line(format_args!("hop      {hop_us:8.0} µs      per stage and token, outside of computing"));

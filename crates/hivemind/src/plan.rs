@@ -13,8 +13,8 @@ pub(crate) async fn run(options: &PlanOptions, folder: &Path) -> Result<(), Fail
     if let Some(client) = Client::find(folder).await? {
         return of_the_swarm(&client, options).await;
     }
-    let files = models::open(options.model.as_deref()).map_err(Failure::new)?;
-    let plan = hive_node::plan(&files, options.stages.unwrap_or(1)).map_err(swarm::explain_plan)?;
+    let model = models::open(options.model.as_deref()).await.map_err(Failure::new)?;
+    let plan = hive_node::plan(model.card(), options.stages.unwrap_or(1)).map_err(swarm::explain_plan)?;
     if options.json {
         let stages = plan.stages.iter().map(|stage| {
             json!({
@@ -24,11 +24,11 @@ pub(crate) async fn run(options: &PlanOptions, folder: &Path) -> Result<(), Fail
             })
         });
         output::line(json!({
-            "model": files.name(), "stages": stages.collect::<Vec<_>>(), "reasons": plan.reasons,
+            "model": model.name(), "stages": stages.collect::<Vec<_>>(), "reasons": plan.reasons,
         }));
         return Ok(());
     }
-    output::line(format_args!("{}: {} layers", files.name(), files.config().layers));
+    output::line(format_args!("{}: {} layers", model.name(), model.card().layers()));
     for (index, stage) in plan.stages.iter().enumerate() {
         output::line(format_args!(
             "stage {}   layers {}–{}   weights {}, conversation {}",

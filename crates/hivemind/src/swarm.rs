@@ -2,7 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-use hive_node::{LocalSwarm, ModelSource, PlacedStage, PlanningError, RingOptions, SwarmError, SwarmOptions, models};
+use hive_node::{LocalSwarm, ModelSource, PlacedStage, PlanError, RingOptions, SwarmError, SwarmOptions, models};
 use serde_json::{Value, json};
 
 use crate::Failure;
@@ -11,14 +11,14 @@ use crate::output::Progress;
 
 /// Opens the model and loads it over the nodes asked for.
 pub(crate) async fn start(run: &RunOptions) -> Result<LocalSwarm, Failure> {
-    let files = models::open(run.model.as_deref()).map_err(Failure::new)?;
-    let mut progress = Progress::new(format!("Loading {}:", files.name()), files.config().layers, "layers");
-    let mut ring = RingOptions::new(ModelSource::Path(files.path().to_owned()));
+    let model = models::open(run.model.as_deref()).await.map_err(Failure::new)?;
+    let mut progress = Progress::new(format!("Loading {}:", model.name()), model.card().layers(), "layers");
+    let mut ring = RingOptions::new(ModelSource::Path(model.path().to_owned()));
     ring.compute = run.compute.unwrap_or_default();
     ring.threads = run.threads.map_or(0, usize::from);
     let bind = run.bind.unwrap_or(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
     let options = SwarmOptions { stages: run.stages.unwrap_or(1), bind, ring };
-    LocalSwarm::start(files, options, |layers| progress.set(layers)).await.map_err(explain)
+    LocalSwarm::start(model, options, |layers| progress.set(layers)).await.map_err(explain)
 }
 
 pub(crate) fn explain(error: SwarmError) -> Failure {
@@ -29,13 +29,10 @@ pub(crate) fn explain(error: SwarmError) -> Failure {
     }
 }
 
-pub(crate) fn explain_plan(error: PlanningError) -> Failure {
+pub(crate) fn explain_plan(error: PlanError) -> Failure {
     match &error {
-        PlanningError::Plan(hive_node::PlanError::NoStages | hive_node::PlanError::TooManyStages { .. }) => {
-            Failure::usage(error)
-        }
-        PlanningError::Plan(_) => Failure::new(error).hint("use a smaller model, or more machines"),
-        PlanningError::Model(_) => Failure::new(error),
+        PlanError::NoStages | PlanError::TooManyStages { .. } => Failure::usage(error),
+        _ => Failure::new(error).hint("use a smaller model, or more machines"),
     }
 }
 

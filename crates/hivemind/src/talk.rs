@@ -65,7 +65,7 @@ impl Talk {
             Self::Here(swarm) => {
                 format!(
                     "{} on {}",
-                    swarm.ring().files().name(),
+                    swarm.ring().model().name(),
                     swarm::who(&swarm::stages_json(&swarm.ring().stages()))
                 )
             }
@@ -79,7 +79,7 @@ impl Talk {
     pub(crate) async fn ask(&self, request: Request) -> Result<Answer, Failure> {
         match self {
             Self::Here(swarm) => {
-                let events = swarm.ring().generate(&request).map_err(Failure::new)?;
+                let events = swarm.ring().generate(&request).await.map_err(Failure::new)?;
                 Ok(Answer::Here { events })
             }
             Self::There { client, model, stages } => {

@@ -119,7 +119,7 @@ impl Node {
         }
         let reserved = self.reserve(spec.bytes, spec.standby).map_err(Answer::Full)?;
         let trusts_paths = asker == self.id() || self.trusts_paths();
-        let path = crate::models::locate(&spec.source, trusts_paths).map_err(Answer::Refused)?;
+        let path = crate::models::locate(&spec.source, trusts_paths).await.map_err(Answer::Refused)?;
         let (stage, device) = Stage::load(&path, id.index, &spec, progress).await.map_err(Answer::Refused)?;
         let audited = (asker != self.id()).then(|| self.as_audited(asker));
         let mut stages = lock(&self.inner.stages);

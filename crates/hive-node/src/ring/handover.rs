@@ -18,7 +18,7 @@ impl Ring {
             return;
         }
         let (planned, machine) = (&self.inner.plan.stages[index], to.placement.addr.id());
-        let planned_rows = PLANNED_CONTEXT.min(self.inner.files.config().max_context as u64);
+        let planned_rows = PLANNED_CONTEXT.min(self.inner.model.card().max_context as u64);
         let profile = if machine == node.id() {
             Some(node.profile())
         } else {

@@ -5,7 +5,6 @@
 
 use std::ops::Range;
 
-use hive_model::ModelFiles;
 use hive_plan::{ArrangeError, LinkProfile, NodeProfile, Plan};
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +16,7 @@ use crate::models;
 use crate::node::Node;
 use crate::planning;
 use crate::ring::{Placement, Ring};
+use crate::worker::text::ModelCard;
 
 /// A stage as a person writes it; what else a plan file says is left aside.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,19 +39,16 @@ pub enum ByHandError {
     /// Its layers are wrong.
     #[error(transparent)]
     Layers(#[from] ArrangeError),
-    /// A tensor that every plan needs is wrong.
-    #[error(transparent)]
-    Model(#[from] hive_model::weights::TensorError),
 }
 
 impl Node {
     /// Puts a model in memory as somebody wants it placed, and keeps to that.
     pub async fn load_model_by_hand(&self, name: &str, stages: &[StageByHand]) -> Result<(), ServeError> {
         let wish = Wish::named(name);
-        let files = models::open(wish.model.as_deref())?;
+        let model = models::open(wish.model.as_deref()).await?;
         let placed = self.resolve(stages)?;
         let unused = self.serving().unused_beside(&wish);
-        self.as_written(&files, &placed, &unused)?;
+        self.as_written(model.card(), &placed, &unused)?;
         let before = self.serving().make_by_hand(&wish, Some(placed));
         let loaded = self.model(&wish).await;
         if loaded.is_err() {
@@ -75,20 +72,20 @@ impl Node {
     /// The plan that has a model where it was written to be, if that can be once what these models hold is free.
     pub(super) fn as_written(
         &self,
-        files: &ModelFiles,
+        model: &ModelCard,
         written: &[PlacedLayers],
         freed: &[Ring],
     ) -> Result<(Plan, Vec<Placement>), ByHandError> {
         let machines = self.candidates(freed);
         let nodes: Vec<_> = machines.iter().map(|machine| machine.profile.clone()).collect();
-        let plan = arrange(files, &machines, &nodes, written)?;
+        let plan = arrange(model, &machines, &nodes, written)?;
         Ok((plan, machines.into_iter().map(|machine| machine.placement).collect()))
     }
 }
 
 /// As [`Node::as_written`], with what the machines have for it.
 pub(super) fn arrange(
-    files: &ModelFiles,
+    model: &ModelCard,
     machines: &[Candidate],
     nodes: &[NodeProfile],
     written: &[PlacedLayers],
@@ -100,5 +97,5 @@ pub(super) fn arrange(
     };
     let stages = written.iter().map(stage).collect::<Result<Vec<_>, _>>()?;
     let link = |a: usize, b: usize| -> LinkProfile { between(&machines[a], &machines[b]) };
-    Ok(planning::arrange(files, nodes, &link, &stages)??)
+    Ok(planning::arrange(model, nodes, &link, &stages)?)
 }

@@ -69,10 +69,10 @@ impl Node {
     }
 
     async fn move_beside(&self, wish: &Wish, ring: &Ring) -> Result<(), String> {
-        let files = models::open(wish.model.as_deref()).map_err(|error| error.to_string())?;
-        let (plan, placements) = self.place(&files, wish, &[]).map_err(|error| error.to_string())?;
-        let source = models::source(wish.model.as_deref(), &files).map_err(|error| error.to_string())?;
-        let loaded = Ring::load(self, files, &plan, &placements, RingOptions::new(source), |_| ()).await;
+        let model = models::open(wish.model.as_deref()).await.map_err(|error| error.to_string())?;
+        let (plan, placements) = self.place(model.card(), wish, &[]).map_err(|error| error.to_string())?;
+        let source = models::source(wish.model.as_deref(), &model);
+        let loaded = Ring::load(self, model, &plan, &placements, RingOptions::new(source), |_| ()).await;
         let successor = loaded.map_err(|error| error.to_string())?;
         {
             let mut loaded = self.serving().loaded.lock().await;

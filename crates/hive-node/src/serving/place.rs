@@ -7,9 +7,10 @@ use hive_plan::{Costs, LinkProfile, Machine, NodeProfile, Plan, PlanError, Revis
 
 use super::{ServeError, Wish, by_hand, placements};
 use crate::node::Node;
-use crate::planning::{self, PlanningError, plan_best, plan_over};
+use crate::planning::{self, plan_best, plan_over};
 use crate::profile::Profile;
 use crate::ring::{PlacedStage, Placement, Ring};
+use crate::worker::text::ModelCard;
 
 impl Node {
     /// Whether a loaded model should move, now that there may be other machines, or better links. One that is in use is
@@ -36,13 +37,13 @@ impl Node {
         let nodes: Vec<_> = machines.iter().map(|machine| machine.profile.clone()).collect();
         let link = |a: usize, b: usize| between(&machines[a], &machines[b]);
         let now: Vec<_> = places.into_iter().zip(stages.iter().map(|stage| stage.layers.clone())).collect();
-        let now_tokens_per_s = planning::predict(ring.files(), &nodes, &link, &now)?.tokens_per_s();
-        if by_hand.is_some_and(|written| by_hand::arrange(ring.files(), &machines, &nodes, &written).is_ok()) {
+        let now_tokens_per_s = planning::predict(ring.model().card(), &nodes, &link, &now).tokens_per_s();
+        if by_hand.is_some_and(|written| by_hand::arrange(ring.model().card(), &machines, &nodes, &written).is_ok()) {
             return Ok(Revision::Move);
         }
-        let best = match plan_best(ring.files(), &nodes, &link) {
+        let best = match plan_best(ring.model().card(), &nodes, &link) {
             // There is no room beside itself.
-            Err(PlanningError::Plan(_)) if busy => return Ok(Revision::Keep),
+            Err(_) if busy => return Ok(Revision::Keep),
             best => best?,
         };
         let best_tokens_per_s = best.decode_tokens_per_s.unwrap_or(0.0);
@@ -88,13 +89,13 @@ impl Node {
     /// Where a wish goes, once what these models hold is free.
     pub(super) fn place(
         &self,
-        files: &hive_model::ModelFiles,
+        model: &ModelCard,
         wish: &Wish,
         freed: &[Ring],
     ) -> Result<(Plan, Vec<Placement>), ServeError> {
         let mut hindrance = None;
         if let Some(written) = self.serving().made_by_hand(wish) {
-            match self.as_written(files, &written, freed) {
+            match self.as_written(model, &written, freed) {
                 Ok((mut plan, placements)) => {
                     plan.reasons.push("It was placed by hand, and stays so until it is unloaded.".to_owned());
                     return Ok((plan, placements));
@@ -104,7 +105,7 @@ impl Node {
         }
         let machines = self.candidates(freed);
         let plan = match wish.stages {
-            Some(0) => return Err(PlanningError::Plan(PlanError::NoStages).into()),
+            Some(0) => return Err(PlanError::NoStages.into()),
             Some(wanted) if wanted > machines.len() => {
                 let names: Vec<_> = machines.iter().map(|machine| machine.placement.name.as_str()).collect();
                 return Err(ServeError::TooFew { wanted, here: machines.len(), names: names.join(", ") });
@@ -114,16 +115,16 @@ impl Node {
                     name: machine.placement.name.clone(),
                     memory_bytes: machine.profile.memory_bytes,
                 };
-                let mut plan = plan_over(files, &machines[..wanted].iter().map(machine).collect::<Vec<_>>())?;
+                let mut plan = plan_over(model, &machines[..wanted].iter().map(machine).collect::<Vec<_>>())?;
                 let nodes: Vec<_> = machines.iter().map(|machine| machine.profile.clone()).collect();
                 let stages: Vec<_> = plan.stages.iter().map(|stage| (stage.machine, stage.layers.clone())).collect();
                 let link = |a: usize, b: usize| between(&machines[a], &machines[b]);
-                plan.decode_tokens_per_s = Some(planning::predict(files, &nodes, &link, &stages)?.tokens_per_s());
+                plan.decode_tokens_per_s = Some(planning::predict(model, &nodes, &link, &stages).tokens_per_s());
                 plan
             }
             None => {
                 let nodes: Vec<_> = machines.iter().map(|machine| machine.profile.clone()).collect();
-                plan_best(files, &nodes, &|a, b| between(&machines[a], &machines[b]))?
+                plan_best(model, &nodes, &|a, b| between(&machines[a], &machines[b]))?
             }
         };
         let mut plan = plan;
@@ -159,7 +160,7 @@ impl Node {
             Some((place, stage.layers))
         };
         let stages = ring.stages().into_iter().map(place).collect::<Option<Vec<_>>>()?;
-        planning::predict(ring.files(), &nodes, &|a, b| between(&machines[a], &machines[b]), &stages).ok()
+        Some(planning::predict(ring.model().card(), &nodes, &|a, b| between(&machines[a], &machines[b]), &stages))
     }
 
     /// Whether a machine may be used for a plan now.

@@ -67,15 +67,15 @@ impl Node {
         let mut without = self.serving().placements(&loaded);
         without.in_memory.retain(|other| other != placed);
         self.write_placements(without);
-        let files = models::open(wish.model.as_deref())?;
-        let (plan, placements) = match self.as_written(&files, &placed.stages, &[]) {
+        let model = models::open(wish.model.as_deref()).await?;
+        let (plan, placements) = match self.as_written(model.card(), &placed.stages, &[]) {
             Ok(again) => again,
             Err(why) => {
                 tracing::warn!("a model cannot be put back where it was, and is placed by the plan: {why}");
-                self.place(&files, wish, &[])?
+                self.place(model.card(), wish, &[])?
             }
         };
-        self.load_beside(&mut loaded, wish, files, &plan, &placements).await?;
+        self.load_beside(&mut loaded, wish, model, &plan, &placements).await?;
         Ok(true)
     }
 }

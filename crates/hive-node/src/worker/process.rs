@@ -1,43 +1,25 @@
 //! The node's side of a worker: start it, talk to it, notice its end.
 
-use std::collections::VecDeque;
-use std::io::{ErrorKind, pipe};
-use std::os::fd::{AsFd, BorrowedFd};
-use std::process::Stdio;
+use std::io::ErrorKind;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use bytes::{Buf, BytesMut};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use bytes::BytesMut;
+use hive_host::sandbox::{Confine, Confinement, paths_of};
+use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::{Receiver, Sender};
-use tokio::process::{Child, ChildStderr, Command};
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 
-use super::protocol::{FromWorker, MAX_MESSAGE_BYTES, ToWorker, encode};
-use crate::mlx_library;
+use super::protocol::{FromWorker, ToWorker, encode, next_whole};
+use super::spawn::{End, SpawnError, Spawned, spawn};
+use super::start::Role;
 
 /// Orders that may wait for a worker before its node should take no more work for it.
 const WAITING_ORDERS: usize = 64;
 
 /// Read at a time; a prompt chunk's hidden states come in a few.
 const READ_BYTES: usize = 256 << 10;
-
-/// Room in a pipe where the system lets one choose: a prompt chunk then takes fewer turns of writing and reading.
-#[cfg(target_os = "linux")]
-const PIPE_BYTES: usize = 1 << 20;
-
-/// A token reads all weights from one end to the other, and in pages of 4 kB finding them takes a tenth of the time. This asks
-/// glibc to ask the kernel for pages of 2 MB; others know no such setting.
-const LARGE_PAGES: (&str, &str) = ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1");
-
-/// Words a dying worker leaves that are worth repeating.
-const LAST_WORDS: usize = 4;
-
-/// Why a worker could not be started.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot start a worker process: {0}")]
-pub struct SpawnError(#[from] std::io::Error);
 
 /// What a worker says, and its end.
 #[derive(Debug)]
@@ -61,44 +43,24 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts a worker, and gives what it says.
-    pub fn spawn() -> Result<(Self, Events), SpawnError> {
-        let ((theirs_in, ours_out), (ours_in, theirs_out)) = (pipe()?, pipe()?);
-        for end in [ours_out.as_fd(), ours_in.as_fd()] {
-            widen(end);
-        }
-        let mut command = Command::new(std::env::current_exe()?);
-        command
-            .arg(super::SUBCOMMAND)
-            .stdin(theirs_in)
-            .stdout(theirs_out)
-            .stderr(Stdio::piped())
-            // Ctrl-C in a terminal goes to the whole group; only the node decides what it means.
-            .process_group(0)
-            .kill_on_drop(true);
-        // Whoever has chosen settings of glibc's keeps them.
-        if cfg!(target_os = "linux") && std::env::var_os(LARGE_PAGES.0).is_none() {
-            command.env(LARGE_PAGES.0, LARGE_PAGES.1);
-        }
-        if let Some((variable, value)) = mlx_library::environment() {
-            command.env(variable, value);
-        }
-        let mut child = command.spawn()?;
-        let process_id = child.id();
-        let words = tokio::spawn(last_words(child.stderr.take()));
-        let orders = Arc::new(Sender::from_owned_fd(ours_out.into())?);
-        let waiting = Arc::new(AtomicUsize::new(0));
+    /// Starts a worker that may read a model, and gives what it says.
+    pub fn spawn(model: &Path) -> Result<(Self, Events), SpawnError> {
+        let uses_gpu = cfg!(target_os = "macos") || hive_host::has_nvidia_card();
+        let gpu_cache = gpu_cache().filter(|_| uses_gpu);
+        let confine = Confine { read: paths_of(model), gpu_cache, memory_bytes: None };
+        let Spawned { orders, answers, end } = spawn(Role::Shard, confine)?;
+        let process_id = end.process_id();
+        let (orders, waiting) = (Arc::new(orders), Arc::new(AtomicUsize::new(0)));
         let (late, late_orders) = mpsc::unbounded_channel();
         tokio::spawn(write_late(orders.clone(), late_orders, waiting.clone()));
-        let answers = Receiver::from_owned_fd(ours_in.into())?;
-        let events = Events { answers, bytes: BytesMut::new(), end: Some(End { child, words }) };
+        let events = Events { answers, has_begun: false, bytes: BytesMut::new(), end: Some(end) };
         Ok((Self { orders, late, waiting, process_id }, events))
     }
 
     /// One that does nothing; its orders can be read.
     #[cfg(test)]
     pub(crate) fn that_only_listens() -> (Self, std::io::PipeReader) {
-        let (theirs, ours) = pipe().unwrap();
+        let (theirs, ours) = std::io::pipe().unwrap();
         let (orders, (late, _)) = (Arc::new(Sender::from_owned_fd(ours.into()).unwrap()), mpsc::unbounded_channel());
         (Self { orders, late, waiting: Arc::default(), process_id: None }, theirs)
     }
@@ -137,26 +99,22 @@ impl Worker {
 #[derive(Debug)]
 pub struct Events {
     answers: Receiver,
+    /// Whether it has said what keeps it from reaching more than it should, which comes first.
+    has_begun: bool,
     /// Read but not yet a whole message.
     bytes: BytesMut,
     /// Taken when the death has been told.
     end: Option<End>,
 }
 
-#[derive(Debug)]
-struct End {
-    child: Child,
-    words: JoinHandle<String>,
-}
-
 impl Events {
     /// The next one; `None` after the worker's death. Losing the future loses nothing.
     pub async fn next(&mut self) -> Option<WorkerEvent> {
         loop {
-            match next_whole(&mut self.bytes) {
+            match self.next_whole() {
                 Ok(Some(message)) => return Some(WorkerEvent::Said(message)),
                 Ok(None) => {}
-                Err(NotAMessage) => break,
+                Err(_) => break,
             }
             self.bytes.reserve(READ_BYTES);
             match self.answers.read_buf(&mut self.bytes).await {
@@ -165,39 +123,28 @@ impl Events {
             }
         }
         self.bytes.clear();
-        let End { child, words } = self.end.as_mut()?;
-        let _ = child.start_kill();
-        let how = match child.wait().await {
-            Ok(status) => status.to_string(),
-            Err(error) => error.to_string(),
-        };
-        let words = words.await.unwrap_or_default();
+        let how = self.end.as_mut()?.learn().await;
         self.end = None;
-        Some(WorkerEvent::Died(if words.is_empty() { how } else { format!("{how}: {words}") }))
+        Some(WorkerEvent::Died(how))
+    }
+
+    fn next_whole(&mut self) -> Result<Option<FromWorker>, postcard::Error> {
+        if !self.has_begun {
+            let Some(confinement) = next_whole::<Confinement>(&mut self.bytes)? else { return Ok(None) };
+            self.has_begun = true;
+            if !confinement.is_whole() {
+                tracing::warn!("this system confines a worker by half: {confinement:?}");
+            }
+        }
+        next_whole(&mut self.bytes)
     }
 }
 
-/// Makes room in a pipe. One who has many pipes may have no more wide ones; narrow ones serve as well.
-fn widen(pipe: BorrowedFd) {
-    #[cfg(target_os = "linux")]
-    let _ = rustix::pipe::fcntl_setpipe_size(pipe, PIPE_BYTES);
-    #[cfg(not(target_os = "linux"))]
-    let _ = pipe;
-}
-
-/// Bytes that a whole worker does not say.
-struct NotAMessage;
-
-fn next_whole(bytes: &mut BytesMut) -> Result<Option<FromWorker>, NotAMessage> {
-    let Some(prefix) = bytes.first_chunk::<4>() else { return Ok(None) };
-    let length = u32::from_le_bytes(*prefix) as usize;
-    if length > MAX_MESSAGE_BYTES {
-        return Err(NotAMessage);
-    }
-    let Some(message) = bytes.get(4..4 + length) else { return Ok(None) };
-    let message = postcard::from_bytes(message).map_err(|_| NotAMessage)?;
-    bytes.advance(4 + length);
-    Ok(Some(message))
+/// Where a GPU's driver keeps the kernels it has compiled.
+fn gpu_cache() -> Option<std::path::PathBuf> {
+    let folder = hive_host::folders::cache()?.join("gpu");
+    hive_host::folders::create_private(&folder).ok()?;
+    Some(folder)
 }
 
 /// Writes what the pipe had no room for. Ends when the [`Worker`] is dropped; with both of them the pipe closes, and that
@@ -217,19 +164,4 @@ async fn write_late(pipe: Arc<Sender>, mut late: mpsc::UnboundedReceiver<Vec<u8>
         }
         waiting.fetch_sub(1, Ordering::AcqRel);
     }
-}
-
-/// The end of what a worker wrote to its standard error.
-async fn last_words(stderr: Option<ChildStderr>) -> String {
-    let Some(stderr) = stderr else { return String::new() };
-    let mut lines = BufReader::new(stderr).lines();
-    let mut last = VecDeque::new();
-    while let Ok(Some(line)) = lines.next_line().await {
-        tracing::debug!(target: "worker", "{line}");
-        if last.len() == LAST_WORDS {
-            last.pop_front();
-        }
-        last.push_back(line);
-    }
-    Vec::from(last).join(" · ")
 }

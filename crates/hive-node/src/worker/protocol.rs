@@ -1,14 +1,16 @@
 //! What node and worker say to each other: length-prefixed postcard messages.
 //!
-//! Both ends are the same executable, so there is no version; a length is still checked, because a broken worker must
-//! not take its node down.
+//! Both ends are the same executable, which the first message makes sure of ([`super::start`]); a length is still checked,
+//! because a broken worker must not take its node down.
 
 use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bytes::{Buf, BytesMut};
 use hive_model::shard::{Input, Output};
 use hive_model::{CarriedSession, Compute, SessionId, SessionOptions};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// A prompt chunk of the largest models, and then some.
@@ -171,6 +173,19 @@ pub(super) fn encode(message: &impl Serialize) -> Result<Vec<u8>, postcard::Erro
     let length = (bytes.len() - 4) as u32;
     bytes[..4].copy_from_slice(&length.to_le_bytes());
     Ok(bytes)
+}
+
+/// Takes a message from the front of what was read, if one is whole.
+pub(super) fn next_whole<T: DeserializeOwned>(bytes: &mut BytesMut) -> Result<Option<T>, postcard::Error> {
+    let Some(prefix) = bytes.first_chunk::<4>() else { return Ok(None) };
+    let length = u32::from_le_bytes(*prefix) as usize;
+    if length > MAX_MESSAGE_BYTES {
+        return Err(postcard::Error::DeserializeBadEncoding);
+    }
+    let Some(message) = bytes.get(4..4 + length) else { return Ok(None) };
+    let message = postcard::from_bytes(message)?;
+    bytes.advance(4 + length);
+    Ok(Some(message))
 }
 
 #[cfg(test)]

@@ -11,9 +11,12 @@ use std::time::Instant;
 use hive_model::shard::{ForwardError, Slot};
 use hive_model::{CarriedSession, ModelFiles, SessionId, SessionOptions, Shard, ShardOptions};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use serde::Serialize;
 
 use super::protocol::{Blame, FromWorker, LoadOrder, MAX_MESSAGE_BYTES, Raw, ToWorker, Work, WorkerReport, encode};
 use super::schedule::Schedule;
+use super::start::{Role, Start};
+use super::{probe, text};
 
 /// Read at a time; a prompt chunk's hidden states come in a few.
 const READ_BYTES: usize = 256 << 10;
@@ -26,8 +29,8 @@ const CPU_CACHE_BYTES: usize = 48 << 20;
 /// # Errors
 /// Standard input or output is no pipe: somebody started the subcommand by hand.
 pub fn serve() -> std::io::Result<()> {
-    let orders = File::from(std::io::stdin().as_fd().try_clone_to_owned()?);
-    let answers = File::from(std::io::stdout().as_fd().try_clone_to_owned()?);
+    let mut orders = File::from(std::io::stdin().as_fd().try_clone_to_owned()?);
+    let mut answers = File::from(std::io::stdout().as_fd().try_clone_to_owned()?);
     for pipe in [&orders, &answers] {
         if !pipe.metadata()?.file_type().is_fifo() {
             return Err(std::io::Error::other("a worker is started by its node, not by hand"));
@@ -35,6 +38,13 @@ pub fn serve() -> std::io::Result<()> {
     }
     // What a library prints must not come between the answers.
     rustix::stdio::dup2_stdout(std::io::stderr())?;
+    // Before a byte of a stranger's is read, and before there is a second thread.
+    let (role, confinement) = Start::read(&mut orders)?.confine()?;
+    match role {
+        Role::Probe(targets) => return probe::serve(&targets, confinement, &mut answers),
+        Role::Text(model) => return text::serve(&model, confinement, orders, answers),
+        Role::Shard => say(&mut answers, &confinement)?,
+    }
     let orders = Orders { pipe: orders, bytes: Vec::new(), unread: 0..0 };
     let (schedule, report) = (Schedule::default(), WorkerReport::default());
     Computer { answers, orders, schedule, shard: None, report, imports: HashMap::new() }.run()
@@ -271,6 +281,6 @@ fn slot(work: Work) -> Slot {
     Slot { session: work.session, position: work.position as usize, input: work.input, sample: work.sample }
 }
 
-fn say(answers: &mut File, message: &FromWorker) -> std::io::Result<()> {
+fn say(answers: &mut File, message: &impl Serialize) -> std::io::Result<()> {
     answers.write_all(&encode(message).map_err(std::io::Error::other)?)
 }

@@ -1,0 +1,108 @@
+//! Confinement of the processes that read what strangers wrote: weight files, tokenizers, chat templates.
+//!
+//! A confined process computes, reads the files it was given and speaks over the pipes it was started with. It cannot open a
+//! socket, write or create a file, start a program, look into another process, or leave a core dump. On Linux that is
+//! landlock for files and seccomp for system calls, on macOS a sandbox profile ([`profile`]). A confinement can only be
+//! tightened, and ends with the process.
+//!
+//! What a GPU's driver needs (its devices, a folder for compiled kernels) is granted by name, and only where one is used.
+
+mod profile;
+
+#[cfg(target_os = "linux")]
+mod linux;
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+pub use profile::profile;
+
+/// What a process may still do once it is confined.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confine {
+    /// Files, and folders with everything below, that it may read.
+    pub read: Vec<PathBuf>,
+    /// Where a GPU's driver may keep kernels it has compiled; `None` where no GPU is used.
+    pub gpu_cache: Option<PathBuf>,
+    /// The most private memory it may have, in bytes. Linux only: macOS does not enforce such a limit.
+    pub memory_bytes: Option<u64>,
+}
+
+/// What has come of it on this system.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Confinement {
+    /// Other files can neither be read nor written.
+    pub files: bool,
+    /// Sockets, programs and other processes are out of reach.
+    pub calls: bool,
+}
+
+impl Confinement {
+    /// Whether everything asked for is in force.
+    pub fn is_whole(self) -> bool {
+        self.files && self.calls
+    }
+}
+
+/// Why a process could not be confined.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfineError {
+    /// Threads that run already would stay as they are.
+    #[error("cannot confine a process that has {0} threads already")]
+    Threads(usize),
+    /// The system refused.
+    #[error("cannot confine this process: {0}")]
+    System(String),
+}
+
+/// Confines this process, for good. Called before it starts a thread or reads a foreign byte.
+///
+/// A system that knows no confinement (Linux before 5.13, or with landlock switched off) is no error: the result says
+/// what is in force.
+pub fn confine(wish: &Confine) -> Result<Confinement, ConfineError> {
+    // A core dump holds prompts and weights.
+    let no_core = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
+    let system = |error: rustix::io::Errno| ConfineError::System(error.to_string());
+    rustix::process::setrlimit(rustix::process::Resource::Core, no_core).map_err(system)?;
+    #[cfg(target_os = "linux")]
+    return linux::confine(wish);
+    #[cfg(target_os = "macos")]
+    return crate::macos::confine(wish);
+}
+
+/// Keeps what is open now, files and sockets that this process was started with among it, from the programs that it starts
+/// itself. What Rust opens later is kept from them anyway.
+pub fn keep_descriptors() {
+    close_fds::set_fds_cloexec(3, &[]);
+}
+
+/// What a model's file or folder needs read: itself, and what the links in it lead to. A downloaded model's folder holds
+/// links to files beside it.
+pub fn paths_of(model: &Path) -> Vec<PathBuf> {
+    let real = |path: &Path| std::fs::canonicalize(path).ok();
+    let links = std::fs::read_dir(model).into_iter().flatten().flatten();
+    let links = links.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_symlink()));
+    real(model).into_iter().chain(links.filter_map(|entry| real(&entry.path()).filter(|path| path.is_file()))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_downloaded_model_is_its_folder_and_the_files_its_links_lead_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let (blobs, snapshot) = (folder.path().join("blobs"), folder.path().join("snapshots/1"));
+        std::fs::create_dir_all(&blobs).unwrap();
+        std::fs::create_dir_all(&snapshot).unwrap();
+        std::fs::write(blobs.join("weights"), "w").unwrap();
+        std::fs::write(snapshot.join("config.json"), "{}").unwrap();
+        std::os::unix::fs::symlink("../../blobs/weights", snapshot.join("model.safetensors")).unwrap();
+        // A link to a folder opens nothing: a model's files lie side by side.
+        std::os::unix::fs::symlink("/etc", snapshot.join("etc")).unwrap();
+        let real = |path: PathBuf| std::fs::canonicalize(path).unwrap();
+        assert_eq!(paths_of(&snapshot), [real(snapshot.clone()), real(blobs.join("weights"))]);
+        assert_eq!(paths_of(&folder.path().join("missing")), Vec::<PathBuf>::new());
+    }
+}

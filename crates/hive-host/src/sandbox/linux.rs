@@ -1,0 +1,277 @@
+//! Linux: landlock decides over files, seccomp over system calls.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, BitFlags, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreated,
+    RulesetCreatedAttr, RulesetStatus, Scope,
+};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
+};
+
+use super::{Confine, ConfineError, Confinement};
+
+/// What the C library and MLX read while they run: their own libraries, and how many processors there are.
+const ALWAYS_READ: [&str; 16] = [
+    "/lib",
+    "/lib64",
+    "/usr/lib",
+    "/usr/lib64",
+    "/etc/ld.so.cache",
+    "/etc/localtime",
+    "/usr/share/zoneinfo",
+    "/dev/null",
+    "/dev/urandom",
+    "/proc/cpuinfo",
+    "/proc/meminfo",
+    "/proc/self/status",
+    "/proc/self/cgroup",
+    "/sys/devices/system/cpu",
+    "/sys/devices/system/node",
+    "/sys/fs/cgroup",
+];
+
+/// What NVIDIA's driver and compiler read besides.
+const GPU_READ: [&str; 12] = [
+    "/usr",
+    "/etc/ld.so.conf.d",
+    "/proc/driver/nvidia",
+    "/proc/devices",
+    "/proc/modules",
+    "/proc/self",
+    "/proc/sys/vm",
+    "/sys/bus/pci",
+    "/sys/devices",
+    "/sys/module",
+    "/sys/class",
+    "/etc/alternatives",
+];
+
+/// An ordinary program's system calls that a worker has no use for: whatever reaches other processes, the network or the
+/// kernel's rarer corners.
+const REFUSED: &[libc::c_long] = &[
+    // The network.
+    libc::SYS_socket,
+    libc::SYS_socketpair,
+    libc::SYS_connect,
+    libc::SYS_bind,
+    libc::SYS_listen,
+    libc::SYS_accept,
+    libc::SYS_accept4,
+    // Other programs and processes.
+    libc::SYS_execve,
+    libc::SYS_execveat,
+    libc::SYS_ptrace,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_process_madvise,
+    libc::SYS_pidfd_open,
+    libc::SYS_pidfd_getfd,
+    libc::SYS_pidfd_send_signal,
+    libc::SYS_kill,
+    libc::SYS_rt_sigqueueinfo,
+    libc::SYS_kcmp,
+    libc::SYS_shmget,
+    libc::SYS_shmat,
+    libc::SYS_msgget,
+    libc::SYS_semget,
+    libc::SYS_mq_open,
+    // Namespaces and mounts.
+    libc::SYS_unshare,
+    libc::SYS_setns,
+    libc::SYS_mount,
+    libc::SYS_umount2,
+    libc::SYS_pivot_root,
+    libc::SYS_chroot,
+    libc::SYS_fsopen,
+    libc::SYS_fsmount,
+    libc::SYS_move_mount,
+    libc::SYS_open_tree,
+    libc::SYS_mount_setattr,
+    // The kernel itself.
+    libc::SYS_bpf,
+    libc::SYS_perf_event_open,
+    libc::SYS_userfaultfd,
+    libc::SYS_io_uring_setup,
+    libc::SYS_io_uring_enter,
+    libc::SYS_io_uring_register,
+    libc::SYS_keyctl,
+    libc::SYS_add_key,
+    libc::SYS_request_key,
+    libc::SYS_init_module,
+    libc::SYS_finit_module,
+    libc::SYS_delete_module,
+    libc::SYS_kexec_load,
+    libc::SYS_reboot,
+    libc::SYS_swapon,
+    libc::SYS_swapoff,
+    libc::SYS_syslog,
+    libc::SYS_acct,
+    libc::SYS_quotactl,
+    libc::SYS_name_to_handle_at,
+    libc::SYS_open_by_handle_at,
+    libc::SYS_fanotify_init,
+    libc::SYS_personality,
+    // Files: what landlock of an older kernel does not cover.
+    libc::SYS_mknodat,
+    libc::SYS_truncate,
+    libc::SYS_setxattr,
+    libc::SYS_lsetxattr,
+    libc::SYS_fchmodat,
+    libc::SYS_fchownat,
+    libc::SYS_utimensat,
+];
+
+/// Those of them that only older processor families have.
+#[cfg(target_arch = "x86_64")]
+const REFUSED_HERE: &[libc::c_long] = &[
+    libc::SYS_fork,
+    libc::SYS_vfork,
+    libc::SYS_chmod,
+    libc::SYS_chown,
+    libc::SYS_lchown,
+    libc::SYS_utime,
+    libc::SYS_utimes,
+    libc::SYS_futimesat,
+    libc::SYS_mknod,
+    libc::SYS_modify_ldt,
+    libc::SYS_iopl,
+    libc::SYS_ioperm,
+    libc::SYS_uselib,
+];
+#[cfg(not(target_arch = "x86_64"))]
+const REFUSED_HERE: &[libc::c_long] = &[];
+
+/// On x86-64 the same calls can be made by a second set of numbers, which nobody has used in earnest.
+#[cfg(target_arch = "x86_64")]
+const SECOND_NUMBERS: Option<i64> = Some(0x4000_0000);
+#[cfg(not(target_arch = "x86_64"))]
+const SECOND_NUMBERS: Option<i64> = None;
+
+pub(super) fn confine(wish: &Confine) -> Result<Confinement, ConfineError> {
+    let system = |error: &dyn std::fmt::Display| ConfineError::System(error.to_string());
+    let threads = std::fs::read_dir("/proc/self/task").map_err(|error| system(&error))?.count();
+    if threads > 1 {
+        return Err(ConfineError::Threads(threads));
+    }
+    if let Some(bytes) = wish.memory_bytes {
+        let limit = rustix::process::Rlimit { current: Some(bytes), maximum: Some(bytes) };
+        rustix::process::setrlimit(rustix::process::Resource::Data, limit).map_err(|error| system(&error))?;
+    }
+    // Not even the owner's other programs look into it.
+    let not_dumpable = rustix::process::DumpableBehavior::NotDumpable;
+    rustix::process::set_dumpable_behavior(not_dumpable).map_err(|error| system(&error))?;
+    let files = confine_files(wish).map_err(|error| system(&error))?;
+    let mut calls = true;
+    for filter in filters().map_err(|error| system(&error))? {
+        calls &= seccompiler::apply_filter(&filter).is_ok();
+    }
+    Ok(Confinement { files, calls })
+}
+
+/// Lets files be read that are named, and nothing else happen to any file.
+fn confine_files(wish: &Confine) -> Result<bool, landlock::RulesetError> {
+    // The newest rules that landlock had when this was written; an older kernel enforces those it knows.
+    let abi = ABI::V6;
+    let ruleset = Ruleset::default()
+        .handle_access(AccessFs::from_all(abi))?
+        .handle_access(AccessNet::from_all(abi))?
+        .scope(Scope::from_all(abi))?
+        .create()?;
+    let libraries = library_folders(&std::fs::read_to_string("/proc/self/maps").unwrap_or_default());
+    let read = AccessFs::ReadFile | AccessFs::ReadDir;
+    let named = ALWAYS_READ.iter().map(PathBuf::from).chain(libraries).chain(wish.read.iter().cloned());
+    let mut ruleset = allow(ruleset, named, read)?;
+    if let Some(cache) = &wish.gpu_cache {
+        ruleset = allow(ruleset, GPU_READ.iter().map(PathBuf::from), read)?;
+        ruleset = allow(ruleset, gpu_devices(), read | AccessFs::WriteFile | AccessFs::IoctlDev)?;
+        let keep = AccessFs::from_all(abi) & !AccessFs::Execute;
+        ruleset = allow(ruleset, std::iter::once(cache.clone()), keep)?;
+    }
+    Ok(ruleset.restrict_self()?.ruleset != RulesetStatus::NotEnforced)
+}
+
+/// Grants what there is of these paths; one that this system does not have needs no right.
+fn allow(
+    ruleset: RulesetCreated,
+    paths: impl Iterator<Item = PathBuf>,
+    rights: BitFlags<AccessFs>,
+) -> Result<RulesetCreated, landlock::RulesetError> {
+    let opened = paths.filter_map(|path| Some((path.is_dir(), PathFd::new(path).ok()?)));
+    // A file has no entries to list.
+    let for_file = rights & AccessFs::from_file(ABI::V6);
+    let rules = opened.map(|(is_folder, fd)| Ok(PathBeneath::new(fd, if is_folder { rights } else { for_file })));
+    ruleset.add_rules(rules)
+}
+
+/// Folders of the libraries that are mapped into this process already: more of them may be loaded from there.
+fn library_folders(maps: &str) -> BTreeSet<PathBuf> {
+    let files = maps.lines().filter_map(|line| line.find('/').map(|at| Path::new(&line[at..])));
+    let is_library = |file: &&Path| file.file_name().is_some_and(|name| name.to_string_lossy().contains(".so"));
+    files.filter(is_library).filter_map(|file| file.parent().map(Path::to_owned)).collect()
+}
+
+fn gpu_devices() -> impl Iterator<Item = PathBuf> {
+    let entries = std::fs::read_dir("/dev").into_iter().flatten().flatten();
+    let is_nvidia = |entry: &std::fs::DirEntry| entry.file_name().to_string_lossy().starts_with("nvidia");
+    entries.filter(is_nvidia).map(|entry| entry.path()).chain([PathBuf::from("/dev/shm")])
+}
+
+fn filters() -> Result<Vec<BpfProgram>, seccompiler::BackendError> {
+    let here = TargetArch::try_from(std::env::consts::ARCH)?;
+    let filter = |rules: BTreeMap<i64, Vec<SeccompRule>>, errno: libc::c_int| {
+        let refuse = SeccompAction::Errno(errno as u32);
+        SeccompFilter::new(rules, SeccompAction::Allow, refuse, here)?.try_into()
+    };
+    let mut refused: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
+    for call in REFUSED.iter().chain(REFUSED_HERE) {
+        refused.insert(*call, Vec::new());
+    }
+    let thread = libc::CLONE_THREAD as u64;
+    let no_thread = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(thread), 0)
+        .map(|condition| vec![condition])?;
+    // A thread is cloned; a process is not.
+    refused.insert(libc::SYS_clone, vec![SeccompRule::new(no_thread)?]);
+    // Another process's limits.
+    let another = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, 0)?;
+    refused.insert(libc::SYS_prlimit64, vec![SeccompRule::new(vec![another])?]);
+    if let Some(offset) = SECOND_NUMBERS {
+        let again: Vec<_> = refused.keys().map(|call| (call + offset, Vec::new())).collect();
+        refused.extend(again);
+    }
+    // Its flags lie in memory, where a filter cannot see them; on "unknown" the C library takes the older call.
+    let unknown = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
+    Ok(vec![filter(unknown, libc::ENOSYS)?, filter(refused, libc::EPERM)?])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_folders_of_libraries_are_read_from_the_map_of_the_process() {
+        let maps = "7f00-7f01 r--p 00000000 fe:00 12 /opt/mlx/lib/libmlx.so\n\
+                    7f01-7f02 r-xp 00001000 fe:00 12 /opt/mlx/lib/libmlx.so\n\
+                    7f02-7f03 r--p 00000000 fe:00 13 /usr/lib/libc.so.6\n\
+                    5500-5501 r--p 00000000 fe:00 14 /home/ann/models/m.gguf\n\
+                    7fff-8000 rw-p 00000000 00:00 0 [stack]\n";
+        let folders: Vec<_> = library_folders(maps).into_iter().collect();
+        assert_eq!(folders, [PathBuf::from("/opt/mlx/lib"), PathBuf::from("/usr/lib")]);
+    }
+
+    #[test]
+    fn a_process_with_threads_is_not_confined_by_half() {
+        let (stop, stopped) = std::sync::mpsc::channel::<()>();
+        let other = std::thread::spawn(move || stopped.recv());
+        assert!(matches!(confine(&Confine::default()), Err(ConfineError::Threads(_))));
+        drop(stop);
+        assert!(other.join().is_ok());
+    }
+
+    #[test]
+    fn the_filters_are_valid() {
+        assert_eq!(filters().unwrap().len(), 2);
+    }
+}

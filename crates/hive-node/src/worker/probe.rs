@@ -1,0 +1,95 @@
+//! A worker that tries to break out of its confinement, for `hivemind doctor` and for tests.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::path::PathBuf;
+use std::process::Command;
+
+use hive_host::sandbox::{Confine, Confinement};
+use serde::{Deserialize, Serialize};
+use tokio::io::AsyncReadExt;
+
+use super::protocol::encode;
+use super::spawn::{SpawnError, spawn};
+use super::start::Role;
+
+/// What a probe tries its hand at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Targets {
+    /// A file that it was not given.
+    pub secret: PathBuf,
+    /// A folder that anyone may write to.
+    pub folder: PathBuf,
+}
+
+/// A way out that a probe found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Escape {
+    /// It can open a TCP or UDP socket.
+    Network,
+    /// It can read a file or folder that it was not given.
+    Read,
+    /// It can create, write or remove a file.
+    Write,
+    /// It can start a program.
+    Program,
+    /// It sees the node's environment.
+    Environment,
+    /// It holds a file or socket of the node's.
+    Descriptor,
+}
+
+impl Escape {
+    /// What it reaches, for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Network => "the network",
+            Self::Read => "files of others",
+            Self::Write => "files it may not write",
+            Self::Program => "other programs",
+            Self::Environment => "the environment",
+            Self::Descriptor => "open files",
+        }
+    }
+}
+
+/// Starts a confined worker that tries to break out.
+pub async fn probe(targets: Targets) -> Result<(Confinement, Vec<Escape>), SpawnError> {
+    let mut spawned = spawn(Role::Probe(targets), Confine::default())?;
+    let mut said = Vec::new();
+    spawned.answers.read_to_end(&mut said).await?;
+    let message = said.get(4..).unwrap_or_default();
+    match postcard::from_bytes(message) {
+        Ok(found) => Ok(found),
+        Err(_) => Err(std::io::Error::other(spawned.end.learn().await).into()),
+    }
+}
+
+/// The worker's side.
+pub(super) fn serve(targets: &Targets, confinement: Confinement, answers: &mut File) -> std::io::Result<()> {
+    let found: (Confinement, Vec<Escape>) = (confinement, attempt(targets));
+    answers.write_all(&encode(&found).map_err(std::io::Error::other)?)
+}
+
+fn attempt(Targets { secret, folder }: &Targets) -> Vec<Escape> {
+    let any = (Ipv4Addr::LOCALHOST, 0);
+    let new = folder.join(format!("hivemind-probe-{}", std::process::id()));
+    let created = OpenOptions::new().write(true).create(true).truncate(true).open(&new).is_ok();
+    let _ = std::fs::remove_file(&new);
+    let found = [
+        (Escape::Network, TcpListener::bind(any).is_ok() || UdpSocket::bind(any).is_ok()),
+        (Escape::Read, File::open(secret).is_ok() || std::fs::read_dir(folder).is_ok()),
+        (Escape::Write, created || OpenOptions::new().append(true).open(secret).is_ok()),
+        (Escape::Program, Command::new("/bin/true").status().is_ok()),
+        (Escape::Environment, ["HOME", "PATH"].iter().any(|name| std::env::var_os(name).is_some())),
+        // This process has made a pair of its own pipes; all else was open in the node when it started this one.
+        (Escape::Descriptor, (3..256).filter(|number| is_open(*number)).count() > 2),
+    ];
+    found.into_iter().filter(|(_, got_out)| *got_out).map(|(escape, _)| escape).collect()
+}
+
+/// Whether a descriptor of this number is open.
+fn is_open(number: u32) -> bool {
+    std::path::Path::new("/dev/fd").join(number.to_string()).symlink_metadata().is_ok()
+}

@@ -1,0 +1,100 @@
+//! A worker's first message: which version of HiveMind speaks, what the worker is for, and what it may touch.
+
+use std::io::{Error, Read};
+use std::path::PathBuf;
+
+use hive_host::sandbox::{Confine, Confinement, confine};
+use serde::{Deserialize, Serialize};
+
+/// A start names some paths; more is nobody's start.
+const MAX_START_BYTES: usize = 1 << 20;
+
+/// What a worker is for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Role {
+    /// Holds layers and computes.
+    Shard,
+    /// Reads a model's headers, tokenizer and chat template.
+    Text(PathBuf),
+    /// Tries to break out, and says what it could do.
+    Probe(super::probe::Targets),
+}
+
+impl Role {
+    /// What lists of processes call it.
+    pub(super) fn process_name(&self) -> &'static str {
+        match self {
+            Self::Shard => "hivemind-shard",
+            Self::Text(_) => "hivemind-text",
+            Self::Probe(_) => "hivemind-probe",
+        }
+    }
+}
+
+/// The first message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Start {
+    /// First, so that it can be read whatever else has changed.
+    version: String,
+    role: Role,
+    confine: Confine,
+}
+
+impl Start {
+    pub(super) fn new(role: Role, confine: Confine) -> Self {
+        Self { version: env!("CARGO_PKG_VERSION").to_owned(), role, confine }
+    }
+
+    /// Reads the first message, and not a byte beyond it.
+    pub(super) fn read(orders: &mut impl Read) -> std::io::Result<Self> {
+        let mut length = [0; 4];
+        orders.read_exact(&mut length)?;
+        let length = u32::from_le_bytes(length) as usize;
+        if length > MAX_START_BYTES {
+            return Err(Error::other("the node's first message is too long"));
+        }
+        let mut message = vec![0; length];
+        orders.read_exact(&mut message)?;
+        let (version, _) = postcard::take_from_bytes::<String>(&message).map_err(Error::other)?;
+        if version != env!("CARGO_PKG_VERSION") {
+            let here = env!("CARGO_PKG_VERSION");
+            let why = format!("this worker is of HiveMind {here}, its node of {version}; restart HiveMind");
+            return Err(Error::other(why));
+        }
+        postcard::from_bytes(&message).map_err(Error::other)
+    }
+
+    /// Gives up everything that the role has no use for, for good.
+    pub(super) fn confine(self) -> std::io::Result<(Role, Confinement)> {
+        let confinement = confine(&self.confine).map_err(Error::other)?;
+        Ok((self.role, confinement))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::protocol::encode;
+    use super::*;
+
+    #[test]
+    fn a_start_is_read_whole_and_nothing_after_it() {
+        let start = Start::new(Role::Text("/m.gguf".into()), Confine::default());
+        let mut bytes = encode(&start).unwrap();
+        bytes.extend(b"next");
+        let mut pipe = bytes.as_slice();
+        assert_eq!(Start::read(&mut pipe).unwrap(), start);
+        assert_eq!(pipe, b"next");
+    }
+
+    #[test]
+    fn another_version_is_named() {
+        let start = Start { version: "9.9.9".to_owned(), ..Start::new(Role::Shard, Confine::default()) };
+        let why = Start::read(&mut encode(&start).unwrap().as_slice()).unwrap_err().to_string();
+        assert!(why.contains("9.9.9") && why.contains("restart"), "{why}");
+        // Whatever a later version adds behind it.
+        let mut bytes = postcard::to_allocvec(&"9.9.9").unwrap();
+        bytes.extend([255; 9]);
+        let message: Vec<u8> = (bytes.len() as u32).to_le_bytes().into_iter().chain(bytes).collect();
+        assert!(Start::read(&mut message.as_slice()).unwrap_err().to_string().contains("9.9.9"));
+    }
+}

@@ -1,0 +1,148 @@
+//! A model's text: its headers, tokenizer and chat template, read in a process of its own.
+//!
+//! All of that is written by strangers, and some of it is a program. So the node never parses it: a **text worker** does, one
+//! for each model that is open, confined to that model's files, with a limit on its memory and on the time that each order may
+//! take. A file that brings its worker down costs one clear error; the node, its other models and their answers go on.
+//! Orders carry everything they need, so a worker that was replaced goes on where the one before it died.
+
+mod actor;
+mod card;
+mod order;
+mod serve;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hive_model::detokenizer::Detokenizer;
+use hive_model::template::Message;
+use tokio::sync::{mpsc, oneshot};
+
+use actor::{Actor, Ask};
+use order::{Order, Reply};
+
+pub use card::ModelCard;
+pub use order::{TextError, TextFault};
+pub(super) use serve::serve;
+
+/// Reading the headers and the norms of a large model from a slow disk; parsing the largest vocabularies.
+const OPEN_PATIENCE: Duration = Duration::from_mins(1);
+/// A conversation of a few thousand tokens takes milliseconds.
+const PROMPT_PATIENCE: Duration = Duration::from_secs(10);
+/// And a very long one this much more for each of so many bytes.
+const PROMPT_BYTES_PER_S: u64 = 100_000;
+/// A token's text takes microseconds, and a worker that is started again for it reads the vocabulary first.
+const TEXT_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Orders on their way to a text worker.
+const QUEUE: usize = 64;
+
+/// A model whose text side is open. Clones share the process, which ends with the last of them.
+#[derive(Debug, Clone)]
+pub struct Model {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    path: PathBuf,
+    card: ModelCard,
+    asks: mpsc::Sender<Ask>,
+}
+
+impl Model {
+    /// Opens a `.gguf` file or a model's folder.
+    pub async fn open(path: &Path) -> Result<Self, TextError> {
+        let (asks, queue) = mpsc::channel(QUEUE);
+        tokio::spawn(Actor::new(path.to_owned()).run(queue));
+        let card = match ask(&asks, Order::Card, OPEN_PATIENCE).await? {
+            Reply::Card(card) => card.checked()?,
+            _ => return Err(TextError::nonsense()),
+        };
+        Ok(Self { inner: Arc::new(Inner { path: path.to_owned(), card: *card, asks }) })
+    }
+
+    /// The file or folder.
+    pub fn path(&self) -> &Path {
+        &self.inner.path
+    }
+
+    /// A name for people: the file's or folder's, without extension.
+    pub fn name(&self) -> String {
+        let path = &self.inner.path;
+        let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
+        name.unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// The model in numbers.
+    pub fn card(&self) -> &ModelCard {
+        &self.inner.card
+    }
+
+    /// Loads tokenizer and chat template, so that the first conversation need not wait for them. A model without a chat
+    /// template is none for conversations, and no error here.
+    pub(crate) async fn prepare(&self) -> Result<(), TextError> {
+        match self.ask(Order::Prepare, OPEN_PATIENCE).await? {
+            Reply::Prepared => Ok(()),
+            _ => Err(TextError::nonsense()),
+        }
+    }
+
+    /// The tokens of a conversation, ready for the assistant's answer.
+    pub(crate) async fn prompt(&self, messages: &[Message]) -> Result<Vec<u32>, TextError> {
+        let json = serde_json::to_vec(messages).map_err(|error| TextError::Died(error.to_string()))?;
+        let patience = PROMPT_PATIENCE + Duration::from_secs(json.len() as u64 / PROMPT_BYTES_PER_S);
+        match self.ask(Order::Prompt(json), patience).await? {
+            Reply::Tokens(tokens) if self.knows(&tokens) => Ok(tokens),
+            _ => Err(TextError::nonsense()),
+        }
+    }
+
+    /// Takes the next token of an answer; gives the text that has become certain, which may be empty.
+    pub(crate) async fn push(&self, answer: &mut Detokenizer, token: u32) -> Result<String, TextError> {
+        let (given, all) = self.texts(answer.window_with(token)).await?;
+        Ok(answer.take(&given, &all))
+    }
+
+    /// The text of an answer that is still held back.
+    pub(crate) async fn finish(&self, answer: &mut Detokenizer) -> Result<String, TextError> {
+        let (given, all) = self.texts(answer.window()).await?;
+        Ok(answer.take_all(&given, &all))
+    }
+
+    async fn texts(&self, (given, all): (&[u32], &[u32])) -> Result<(String, String), TextError> {
+        if all.is_empty() {
+            return Ok(Default::default());
+        }
+        let order = Order::Texts { tokens: all.to_vec(), given: given.len() as u32 };
+        let reply = match self.ask(order.clone(), TEXT_PATIENCE).await {
+            // An answer need not end because a process hung.
+            Err(TextError::Late(_)) => self.ask(order, TEXT_PATIENCE).await,
+            reply => reply,
+        };
+        match reply? {
+            Reply::Texts(given, all) => Ok((given, all)),
+            _ => Err(TextError::nonsense()),
+        }
+    }
+
+    fn knows(&self, tokens: &[u32]) -> bool {
+        tokens.iter().all(|token| (*token as usize) < self.inner.card.vocabulary)
+    }
+
+    async fn ask(&self, order: Order, patience: Duration) -> Result<Reply, TextError> {
+        ask(&self.inner.asks, order, patience).await
+    }
+}
+
+async fn ask(asks: &mpsc::Sender<Ask>, order: Order, patience: Duration) -> Result<Reply, TextError> {
+    let ended = || TextError::Died("it has ended".to_owned());
+    let (reply, replied) = oneshot::channel();
+    asks.send(Ask::Order(order, reply)).await.map_err(|_| ended())?;
+    if let Ok(reply) = tokio::time::timeout(patience, replied).await {
+        return reply.unwrap_or_else(|_| Err(ended()));
+    }
+    // Whatever it is busy with, it will not end.
+    let _ = asks.send(Ask::Restart).await;
+    Err(TextError::Late(patience.as_secs()))
+}
