@@ -4,124 +4,12 @@
 
 mod common;
 
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use common::{SETTINGS, finish, hivemind, patiently};
+use common::loopback::{Node, join, pair};
+use common::{finish, hivemind};
 use serde_json::Value;
-
-/// A node on loopback, where there is nobody to find.
-struct Node {
-    folder: PathBuf,
-    process: Child,
-}
-
-impl Node {
-    fn start(home: &Path, name: &str) -> Self {
-        Self::start_with(home, name, &[])
-    }
-
-    fn start_with(home: &Path, name: &str, options: &[&str]) -> Self {
-        Self::start_by(Command::new(env!("CARGO_BIN_EXE_hivemind")), home, name, options)
-    }
-
-    /// A node on a machine whose clock is so many seconds off.
-    fn start_off(home: &Path, name: &str, seconds: i32) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_hivemind"));
-        // The library itself: its wrapper would stay between this test and the node.
-        let library = format!("/usr/lib/{}-linux-gnu/faketime/libfaketimeMT.so.1", std::env::consts::ARCH);
-        assert!(Path::new(&library).is_file(), "faketime is installed");
-        command
-            .env("LD_PRELOAD", library)
-            .env("FAKETIME", format!("{seconds:+}s"))
-            .env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
-        Self::start_by(command, home, name, &[])
-    }
-
-    fn start_by(mut command: Command, home: &Path, name: &str, options: &[&str]) -> Self {
-        let folder = home.join(name);
-        for setting in SETTINGS {
-            command.env_remove(setting);
-        }
-        command.args(["node", "--name", name, "--bind", "127.0.0.1:0", "--api", "127.0.0.1:0"]);
-        command.args(options).arg("--data-dir");
-        let process = command.arg(&folder).stdout(Stdio::null()).spawn().unwrap();
-        let node = Self { folder, process };
-        patiently("the node answers", || node.run(&["status"], None).0 == 0);
-        node
-    }
-
-    fn run(&self, arguments: &[&str], input: Option<&str>) -> (i32, String, String) {
-        let mut command = hivemind(arguments);
-        command.env("HIVEMIND_DATA_DIR", &self.folder);
-        let output = finish(command, input.map(str::as_bytes));
-        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-        (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
-    }
-
-    #[track_caller]
-    fn json(&self, arguments: &[&str], input: Option<&str>) -> Value {
-        let (code, stdout, stderr) = self.run(&[arguments, &["--json"]].concat(), input);
-        assert_eq!(code, 0, "{stderr}");
-        serde_json::from_str(&stdout).unwrap()
-    }
-
-    #[track_caller]
-    fn refused(&self, arguments: &[&str], input: Option<&str>, words: &str) {
-        let (code, _, stderr) = self.run(arguments, input);
-        assert!(code == 1 && stderr.contains(words), "\"{words}\" is missing in: {stderr}");
-    }
-
-    /// Runs a client program of other people's packages against the node.
-    #[track_caller]
-    fn satisfies(&self, client: &str) {
-        let read = |name: &str| std::fs::read_to_string(self.folder.join(name)).unwrap();
-        let location: Value = serde_json::from_str(&read("api.json")).unwrap();
-        let python = std::env::var("HIVEMIND_TEST_PYTHON").expect("./dev test makes a Python with the client packages");
-        let mut command = Command::new(python);
-        command.arg(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/clients")).join(client));
-        command.arg(format!("http://{}/v1", location["address"].as_str().unwrap())).arg(read("api-token"));
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        let output = finish(command, None);
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success() && output.stdout.ends_with(b"done\n"), "{stderr}");
-    }
-
-    fn state(&self, name: &str) -> Option<String> {
-        let peers = self.json(&["peers"], None);
-        let peer = peers["peers"].as_array().unwrap().iter().find(|peer| peer["name"] == name)?;
-        Some(peer["state"].as_str().unwrap().to_owned())
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-/// The guest joins by the host's invitation, and both owners approve.
-fn join(host: &Node, guest: &Node, ticket: &str) {
-    // From standard input, where others cannot see it.
-    let asked = guest.json(&["join"], Some(ticket));
-    let code = asked["code"].as_str().unwrap();
-    assert_eq!(host.state("guest").as_deref(), Some("pending"));
-    let mut approve = hivemind(&["approve", "guest", "--code", code]);
-    let approve = approve.env("HIVEMIND_DATA_DIR", &host.folder).spawn().unwrap();
-    let (exit, _, stderr) = guest.run(&["approve", asked["id"].as_str().unwrap(), "--code", code], None);
-    assert_eq!(exit, 0, "{stderr}");
-    assert!(approve.wait_with_output().unwrap().status.success());
-    patiently("they are connected", || {
-        guest.state("host").as_deref() == Some("approved") && host.state("guest").as_deref() == Some("approved")
-    });
-}
-
-fn pair(host: &Node, guest: &Node) {
-    let ticket = host.json(&["invite"], None)["ticket"].as_str().unwrap().to_owned();
-    join(host, guest, &ticket);
-}
 
 #[test]
 fn an_invitation_brings_two_machines_to_a_code_once() {
@@ -221,7 +109,29 @@ fn a_node_says_why_it_cannot_start_and_loses_nothing() {
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.code() == Some(1) && stderr.contains(&taken) && stderr.contains("--api"), "{stderr}");
     let output = finish(hivemind(&["node", "--bind", "127.0.0.1:0", "--api", "0.0.0.0:0", "--data-dir", other]), None);
-    assert!(String::from_utf8(output.stderr).unwrap().contains("this machine only"));
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(stderr.contains("this machine only") && !stderr.contains("another HiveMind"), "{stderr}");
+    assert!(stderr.contains("hint: leave --api out"), "{stderr}");
+
+    // A hint fits its error.
+    let identity = Path::new(other).join("identity.key");
+    let kept = std::fs::read(&identity).unwrap();
+    std::fs::write(&identity, "").unwrap();
+    let (code, stderr) = start(other, &[]);
+    assert!(code == 1 && stderr.contains("identity is damaged") && !stderr.contains("--bind"), "{stderr}");
+    std::fs::write(&identity, kept).unwrap();
+    let taken = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    let output = finish(hivemind(&["node", "--bind", &taken, "--api", "127.0.0.1:0", "--data-dir", other]), None);
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(1) && stderr.contains("hint: choose another --bind"), "{stderr}");
+
+    // What can be measured again is no reason not to start.
+    let measured = Node::start(home.path(), "measured");
+    let speed = measured.folder.join("speed.json");
+    drop(measured);
+    std::fs::write(&speed, "[]").unwrap();
+    drop(Node::start(home.path(), "measured"));
 
     // Who was approved is never replaced by nobody.
     std::fs::write(Path::new(other).join("peers.json"), "{\"peers\": {").unwrap();

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use hive_mind::conversations::{Conversation, Entry};
+use hive_node::audit::{Line, Query};
 use hive_node::serving::Wish;
 use hive_node::settings::Settings;
 use hive_node::{INVITE_VALID_FOR, ModelOnDisk, Ticket};
@@ -117,6 +118,27 @@ pub(crate) async fn join(shell: State<'_, Shell>, invitation: String) -> Result<
     let ticket = Ticket::parse(&invitation).map_err(Problem::of("no_invitation"))?;
     let (_, code) = shell.node.join_by(&ticket).await.map_err(Problem::of("not_joined"))?;
     Ok(code.to_string())
+}
+
+/// A line of the audit log.
+#[derive(Debug, Serialize, Type)]
+pub(crate) struct LogLine {
+    /// When, in UTC, as RFC 3339 has it.
+    at: String,
+    /// What happened, in words.
+    text: String,
+}
+
+/// Lines that a window shows; the command line has them all.
+const SHOWN_LINES: usize = 200;
+
+/// What a machine did here, or, with none, everything: the newest lines first.
+#[tauri::command]
+#[specta::specta]
+pub(crate) async fn log(shell: State<'_, Shell>, machine: Option<String>) -> Result<Vec<LogLine>> {
+    let log = shell.node.audit_log(&Query { machine, since: None }).map_err(Problem::of("log"))?;
+    let line = |Line { entry, text }| LogLine { at: entry.at.to_string(), text };
+    Ok(log.entries.into_iter().rev().take(SHOWN_LINES).map(line).collect())
 }
 
 /// A model on this machine's disk.

@@ -65,6 +65,7 @@ fn commands() -> tauri_specta::Builder<tauri::Wry> {
             ipc::rename,
             ipc::invite,
             ipc::join,
+            ipc::log,
             ipc::list_models,
             ipc::load_model,
             ipc::unload_model,

@@ -28,6 +28,12 @@ impl Problem {
 
 impl From<hive_node::data::DataError> for Problem {
     fn from(error: hive_node::data::DataError) -> Self {
-        Self::new("data_folder", error)
+        Self { hint: error.hint().map(str::to_owned), ..Self::new("data_folder", error) }
+    }
+}
+
+impl From<hive_node::data::NotKept> for Problem {
+    fn from(error: hive_node::data::NotKept) -> Self {
+        Self { hint: Some(error.hint().to_owned()), ..Self::new("not_kept", error) }
     }
 }

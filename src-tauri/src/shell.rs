@@ -36,6 +36,8 @@ pub(crate) struct Shell {
     update: watch::Sender<Update>,
     /// What the owner has set, of which some is shown.
     settings: watch::Sender<Settings>,
+    /// The newer version that was shown, and none that was found since.
+    offer: Mutex<Option<tauri_plugin_updater::Update>>,
     /// Answers under way, by the name that the window gave them; dropping an end stops the answer.
     answers: Mutex<HashMap<String, oneshot::Sender<()>>>,
     /// Programs on this machine talk to the same node.
@@ -58,13 +60,15 @@ impl Shell {
             Api::start(node.clone(), conversations.clone(), api_address, folder).await.map_err(Problem::of("api"))?;
         if first {
             // Nothing is given away before its owner says so.
-            node.share(false)?;
+            if let Err(error) = node.share(false) {
+                tracing::warn!("{error}");
+            }
         }
         let update = Update::default();
         let shown = watch::channel(snapshot(&node.status(), &kept, update.clone())).0;
         let (settings, update) = (watch::channel(kept).0, watch::channel(update).0);
-        let (folder, answers) = (folder.to_owned(), Mutex::default());
-        Ok(Self { node, conversations, folder, shown, update, settings, answers, _api: api })
+        let (folder, offer, answers) = (folder.to_owned(), Mutex::default(), Mutex::default());
+        Ok(Self { node, conversations, folder, shown, update, settings, offer, answers, _api: api })
     }
 
     /// What is shown, and every change of it.
@@ -173,6 +177,11 @@ impl Shell {
     /// Turns a machine away.
     pub(crate) fn deny(&self, id: &str) -> Result<(), Problem> {
         self.node.deny(self.peer(id)?).map_err(Problem::of("not_denied"))
+    }
+
+    /// The newer version that is shown.
+    pub(crate) fn offer(&self) -> MutexGuard<'_, Option<tauri_plugin_updater::Update>> {
+        self.offer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Answers under way.

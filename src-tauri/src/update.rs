@@ -1,5 +1,9 @@
 //! A newer version: looked for when somebody asks, fetched, checked against the publisher's key, and run after a restart.
 //! Nothing is asked of the network before that.
+//!
+//! What is installed is what was shown: the offer that a look has found is kept, and no other is fetched. Its version stands in
+//! the part of the signature that the publisher's key covers, beside the file (`requireSignedVersion` in `tauri.conf.json`), so
+//! that nobody who serves the index can offer an old build as a newer one.
 
 use hive_view::{Next, Update};
 use tauri::{AppHandle, Manager, Url};
@@ -55,23 +59,39 @@ async fn look(app: &AppHandle) -> Result<Update, Problem> {
     let found = updater(app)?.check().await;
     let found =
         found.map_err(|error| Problem::new("update", format!("no newer version could be looked for: {error}")))?;
-    Ok(found.map_or(Update::Current, |update| Update::Found {
+    let shown = found.as_ref().map_or(Update::Current, |update| Update::Found {
         version: update.version.clone(),
         notes: update.body.clone().unwrap_or_default(),
-    }))
+    });
+    *app.state::<Shell>().offer() = found;
+    Ok(shown)
 }
 
 async fn fetch(app: &AppHandle, version: &str) -> Result<Update, Problem> {
     let failed = |error| Problem::new("update", format!("{version} was not installed: {error}"));
-    let Some(update) = updater(app)?.check().await.map_err(failed)? else { return Ok(Update::Current) };
     let (shell, mut here) = (app.state::<Shell>(), 0);
+    let offer = shell.offer().take().filter(|update| update.version == version);
+    let Some(update) = offer else {
+        return Err(Problem::new("update", format!("{version} is not on offer any more; look for updates again")));
+    };
     let progress = |bytes: usize, all: Option<u64>| {
         here += bytes as u64;
         let percent = all.filter(|all| *all > 0).map_or(0, |all| (here * 100 / all).min(100) as u32);
         shell.set_update(Update::Fetching { version: version.to_owned(), percent });
     };
-    // What is not signed by the publisher ends here.
+    // What is not signed by the publisher, as this version, ends here.
     let bytes = update.download(progress, || ()).await.map_err(failed)?;
     update.install(bytes).map_err(failed)?;
     Ok(Update::Ready { version: version.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_signature_has_to_name_the_version() {
+        let settings: serde_json::Value = serde_json::from_str(include_str!("../tauri.conf.json")).unwrap();
+        let updater = &settings["plugins"]["updater"];
+        assert_eq!(updater["requireSignedVersion"], true);
+        assert!(updater["allowDowngrades"].is_null());
+    }
 }

@@ -53,16 +53,18 @@ impl Releases {
         BASE64.encode(format!("untrusted comment: a key for tests\n{}\n", BASE64.encode(&bytes)).as_bytes())
     }
 
-    /// Offers a version whose file is `contents`; it is signed as `signed`.
-    pub(crate) fn offer(&self, version: &str, contents: &[u8], signed: &[u8]) {
+    /// Offers a version whose file is `contents`; the publisher has signed the file `signed` as the version `as_version`.
+    pub(crate) fn offer(&self, version: &str, contents: &[u8], (as_version, signed): (&str, &[u8])) {
         let signature = self.keys.sign(signed);
-        let comment = "timestamp:1";
+        let named = if as_version.is_empty() { String::new() } else { format!("\tversion:{as_version}") };
+        let comment = format!("timestamp:1\tfile:app{named}");
         let both = self.keys.sign(&[signature.as_ref(), comment.as_bytes()].concat());
         let line = BASE64.encode(&[b"Ed", &KEY_ID[..], signature.as_ref()].concat());
         let text = format!(
             "untrusted comment: for tests\n{line}\ntrusted comment: {comment}\n{}\n",
             BASE64.encode(both.as_ref())
         );
+        let path = format!("/app-{version}");
         let target = format!("linux-{}", std::env::consts::ARCH);
         let manifest = serde_json::json!({
             "version": version,
@@ -70,12 +72,12 @@ impl Releases {
             "pub_date": "2026-01-01T00:00:00Z",
             "platforms": { target: {
                 "signature": BASE64.encode(text.as_bytes()),
-                "url": format!("http://{}/app", self.address),
+                "url": format!("http://{}{path}", self.address),
             } },
         });
-        *self.files.lock().unwrap() = vec![
-            ("/latest.json".to_owned(), manifest.to_string().into_bytes()),
-            ("/app".to_owned(), contents.to_vec()),
-        ];
+        let index = ("/latest.json".to_owned(), manifest.to_string().into_bytes());
+        let mut files = self.files.lock().unwrap();
+        files.retain(|(name, _)| *name != index.0 && *name != path);
+        files.extend([index, (path, contents.to_vec())]);
     }
 }

@@ -32,24 +32,35 @@ fn a_newer_version_is_found_checked_and_installed() {
     tray.click("Check for Updates…");
     patiently("why it did not work", || said().contains("no newer version could be looked for"));
     // The version that runs is the newest.
-    releases.offer("0.0.1", b"", b"");
+    releases.offer("0.0.1", b"", ("0.0.1", b""));
     app.click("Check for Updates");
     patiently("it is the newest", || said().contains("This is the newest version."));
     // One that somebody else has tampered with is not installed.
-    releases.offer("9.9.9", &evil, &new);
+    releases.offer("9.9.9", &evil, ("9.9.9", &new));
     tray.click("Check for Updates…");
     patiently("it is found", || said().contains("Version 9.9.9 is there.") && said().contains("Faster."));
     app.picture("update");
     tray.click("Update to 9.9.9…");
     patiently("it is refused", || said().contains("9.9.9 was not installed"));
     assert_eq!(std::fs::read(&installed).unwrap(), b"\x7fELF old");
-    // The publisher's is.
-    releases.offer("9.9.9", &new, &new);
+    // Nor is an old build of the publisher's that somebody offers as a newer one, nor one whose signature names no version.
+    for signed_as in ["0.0.1", ""] {
+        releases.offer("9.9.9", &evil, (signed_as, &evil));
+        app.click("Check for Updates");
+        patiently("it is found", || said().contains("Version 9.9.9 is there."));
+        app.click("Install");
+        patiently("it is refused", || said().contains("9.9.9 was not installed"));
+        assert_eq!(std::fs::read(&installed).unwrap(), b"\x7fELF old");
+    }
+    // The publisher's is: the one that was shown, whatever is offered meanwhile.
+    releases.offer("9.9.9", &new, ("9.9.9", &new));
     app.click("Check for Updates");
     patiently("it is found", || said().contains("Version 9.9.9 is there."));
+    releases.offer("9.9.10", &evil, ("9.9.10", &evil));
     app.click("Install");
     patiently("it runs after a restart", || said().contains("runs after a restart"));
     assert_eq!(std::fs::read(&installed).unwrap(), new);
+    releases.offer("9.9.9", &new, ("9.9.9", &new));
     // The one that runs is still the old one, and finds it again after a restart.
     let app = App::start_with(app.quit().looking(Look::Dark), home.path(), &environment);
     app.tray().click("Check for Updates…");

@@ -4,6 +4,7 @@
 
 pub(crate) mod gguf;
 pub(crate) mod lab;
+pub(crate) mod loopback;
 pub(crate) mod patience;
 
 use std::io::Write;

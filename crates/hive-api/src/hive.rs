@@ -9,6 +9,8 @@ use axum::response::sse::{Event, KeepAlive};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use futures_util::Stream;
+use hive_node::audit;
+use hive_node::data::NotKept;
 use hive_node::serving::Wish;
 use hive_node::{Code, DecideError, INVITE_VALID_FOR, Notice, PairError, PeerId, PeerView, Status, Ticket};
 use serde::{Deserialize, Serialize};
@@ -31,6 +33,7 @@ pub(crate) fn routes() -> Router<Shared> {
         .route("/sharing", post(sharing))
         .route("/invites", post(invite))
         .route("/join", post(join))
+        .route("/log", get(log))
         .route("/plan", get(plan))
         .route("/quit", post(quit))
 }
@@ -81,15 +84,24 @@ enum SharingWish {
     MemoryBytes(Option<u64>),
 }
 
-async fn sharing(State(shared): State<Shared>, Json(wish): Json<SharingWish>) -> Result<Json<Status>, Refusal> {
+/// How it is now, and what of it will not survive a restart.
+#[derive(Serialize)]
+struct Switched {
+    #[serde(flatten)]
+    status: Status,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    not_kept: Option<String>,
+}
+
+async fn sharing(State(shared): State<Shared>, Json(wish): Json<SharingWish>) -> Json<Switched> {
     let switched = match wish {
         SharingWish::Share(on) => shared.node.share(on),
         SharingWish::PauseMinutes(0) => shared.node.pause(None),
         SharingWish::PauseMinutes(minutes) => shared.node.pause(Some(Duration::from_secs(u64::from(minutes) * 60))),
         SharingWish::MemoryBytes(bytes) => shared.node.give_memory(bytes),
     };
-    switched.map_err(Refusal::internal)?;
-    Ok(Json(shared.node.status()))
+    let not_kept = switched.err().map(|error| format!("{error}; {}", error.hint()));
+    Json(Switched { status: shared.node.status(), not_kept })
 }
 
 fn find(shared: &Shared, who: &str) -> Result<PeerId, Refusal> {
@@ -135,13 +147,18 @@ async fn deny(State(shared): State<Shared>, Path(who): Path<String>) -> Result<J
 }
 
 async fn remove(State(shared): State<Shared>, Path(who): Path<String>) -> Result<Json<Value>, Refusal> {
-    shared.node.remove(find(&shared, &who)?).map_err(Refusal::internal)?;
+    shared.node.remove(find(&shared, &who)?).map_err(not_kept)?;
     Ok(done())
 }
 
 async fn block(State(shared): State<Shared>, Path(who): Path<String>) -> Result<Json<Value>, Refusal> {
-    shared.node.block(find(&shared, &who)?).map_err(Refusal::internal)?;
+    shared.node.block(find(&shared, &who)?).map_err(not_kept)?;
     Ok(done())
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "it stands in map_err")]
+fn not_kept(error: NotKept) -> Refusal {
+    Refusal::internal(&error).hint(error.hint())
 }
 
 #[derive(Deserialize)]
@@ -154,7 +171,7 @@ async fn rename(
     Path(who): Path<String>,
     Json(NewName { name }): Json<NewName>,
 ) -> Result<Json<Value>, Refusal> {
-    shared.node.rename(find(&shared, &who)?, &name).map_err(Refusal::internal)?;
+    shared.node.rename(find(&shared, &who)?, &name).map_err(not_kept)?;
     Ok(done())
 }
 
@@ -214,6 +231,10 @@ async fn plan(State(shared): State<Shared>, Query(wish): Query<PlanWish>) -> Res
         "reasons": layout.plan.reasons,
         "decode_tokens_per_s": layout.plan.decode_tokens_per_s,
     })))
+}
+
+async fn log(State(shared): State<Shared>, Query(query): Query<audit::Query>) -> Result<Json<audit::Log>, Refusal> {
+    Ok(Json(shared.node.audit_log(&query).map_err(Refusal::internal)?))
 }
 
 async fn quit(State(shared): State<Shared>) -> Json<Value> {

@@ -19,6 +19,7 @@ mod tests;
 mod token;
 mod tokens;
 
+use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use std::sync::Arc;
 use axum::Router;
 use hive_mind::conversations::Conversations;
 use hive_node::Node;
+use hive_node::data::DataWarning;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
@@ -64,14 +66,20 @@ pub enum ApiError {
     /// The tokens cannot be read or made.
     #[error("the API's tokens cannot be used: {0}")]
     Tokens(String),
-    /// Nobody would find it.
-    #[error("cannot write where the API is to {path}: {why}")]
-    Location {
-        /// The file.
-        path: String,
-        /// What the system said.
-        why: std::io::Error,
-    },
+}
+
+impl ApiError {
+    /// What to do about it, where the error does not say so itself.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::NotLoopback(_) => Some("leave --api out, or give an address like 127.0.0.1:4483"),
+            Self::Bind { why, .. } if why.kind() == ErrorKind::AddrInUse => {
+                Some("another HiveMind may run; choose another --api address")
+            }
+            Self::Bind { .. } => Some("choose another --api address, or leave it out for 127.0.0.1:4483"),
+            Self::Tokens(_) => Some("make the data folder writable, and free some space on its disk"),
+        }
+    }
 }
 
 /// What every request can reach.
@@ -90,6 +98,7 @@ struct Shared {
 #[derive(Debug)]
 pub struct Api {
     address: SocketAddr,
+    warning: Option<DataWarning>,
     /// Dropping it tells the server to stop.
     _stop: oneshot::Sender<()>,
 }
@@ -109,10 +118,7 @@ impl Api {
         let tokens = Arc::new(tokens);
         let listener = TcpListener::bind(address).await.map_err(|why| ApiError::Bind { address, why })?;
         let address = listener.local_addr().map_err(|why| ApiError::Bind { address, why })?;
-        let location = serde_json::to_vec(&Location { address }).unwrap_or_default();
-        let path = folder.join(LOCATION_FILE);
-        let written = hive_host::folders::write_private(&path, &location);
-        written.map_err(|why| ApiError::Location { path: path.display().to_string(), why })?;
+        let warning = say_where(address, folder).err();
         let guard = Arc::new(guard::Guard::new(tokens.clone(), address));
         let shared = Shared { node, conversations, tokens, address, quit: watch::channel(false).0 };
         let app = Router::new()
@@ -130,11 +136,33 @@ impl Api {
             .with_state(shared);
         let (stop, stopped) = oneshot::channel();
         tokio::spawn(server::serve(listener, app, server::Limits::default(), stopped));
-        Ok(Self { address, _stop: stop })
+        Ok(Self { address, warning, _stop: stop })
+    }
+
+    /// What its owner should know: that programs may not find it, where its location could not be written.
+    pub fn warning(&self) -> Option<&DataWarning> {
+        self.warning.as_ref()
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
+}
+
+/// Writes the location for programs of this machine, unless it stands there already. On a full disk it takes the place of the
+/// one before, which needs no more room than that had.
+fn say_where(address: SocketAddr, folder: &Path) -> Result<(), DataWarning> {
+    let path = folder.join(LOCATION_FILE);
+    let location = serde_json::to_vec(&Location { address }).unwrap_or_default();
+    if std::fs::read(&path).is_ok_and(|before| before == location) {
+        return Ok(());
+    }
+    let Err(error) = hive_host::folders::write_private(&path, &location) else { return Ok(()) };
+    let in_place = || {
+        let mut file = std::fs::OpenOptions::new().write(true).open(&path)?;
+        file.write_all(&location)?;
+        file.set_len(location.len() as u64)
+    };
+    in_place().map_err(|_| DataWarning::Unwritable { path: path.clone(), error })
 }

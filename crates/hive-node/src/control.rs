@@ -7,6 +7,8 @@ use hive_model::{Compute, SessionOptions};
 use hive_net::{PeerAddr, PeerId, border};
 use serde::{Deserialize, Serialize};
 
+use crate::audit::Asked;
+
 /// Versions of this protocol that are spoken here, oldest and newest.
 pub(crate) const SPEAKS: (u32, u32) = (1, 1);
 
@@ -153,6 +155,18 @@ pub(crate) enum Question {
     TakeOver(StageId),
     /// Let me measure a path with this key.
     Lend(PeerId),
+}
+
+impl Question {
+    /// What it asks for, as the audit log has it; `None` for what goes wrong without anybody meaning harm.
+    pub(crate) fn audited(&self) -> Option<Asked> {
+        match self {
+            Self::Load(..) => Some(Asked::Load),
+            Self::Join(..) => Some(Asked::Connect),
+            Self::HandOver(..) => Some(Asked::HandOver),
+            _ => None,
+        }
+    }
 }
 
 /// An answer on a control stream. New ones go to the end.

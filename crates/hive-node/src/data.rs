@@ -1,7 +1,8 @@
 //! The data folder: what must not be lost, and one process at a time.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, Write};
+use std::io::{ErrorKind, Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -41,10 +42,58 @@ pub enum DataError {
     },
 }
 
+impl DataError {
+    /// What to do about it, where the error does not say so itself.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Unusable { error, .. } if is_full(error) => Some("free some space on that disk, then try again"),
+            Self::Unusable { .. } | Self::NoHome | Self::InUse { .. } | Self::Damaged { .. } => None,
+        }
+    }
+}
+
+fn is_full(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+}
+
+/// A wish that counts from now on, but could not be written down.
+#[derive(Debug, thiserror::Error)]
+#[error("this counts now, but will not survive a restart, as it could not be saved: {0}")]
+pub struct NotKept(#[from] DataError);
+
+impl NotKept {
+    /// What to do about it.
+    pub fn hint(&self) -> &'static str {
+        self.0.hint().unwrap_or("make the data folder writable, then do it again")
+    }
+}
+
+/// Something about a data folder that its owner should know; it can be used all the same.
+#[derive(Debug, thiserror::Error)]
+pub enum DataWarning {
+    /// Others on this machine can look into it.
+    #[error("others on this machine may look into {path}, and it cannot be closed to them: {error}")]
+    Exposed {
+        /// The folder or file.
+        path: PathBuf,
+        /// Why not.
+        error: std::io::Error,
+    },
+    /// Something in it could not be written.
+    #[error("{path} cannot be written ({error}); free some space: until then, what changes will not survive a restart")]
+    Unwritable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        error: std::io::Error,
+    },
+}
+
 /// A data folder, held by this process.
 #[derive(Debug)]
 pub struct DataFolder {
     path: PathBuf,
+    warnings: Vec<DataWarning>,
     /// The lock lives as long as this.
     _lock: File,
 }
@@ -55,8 +104,9 @@ impl DataFolder {
         let unusable = |error| DataError::Unusable { path: path.to_owned(), error };
         folders::create_private(path).map_err(unusable)?;
         let file = path.join(LOCK);
-        let mut lock =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(file).map_err(unusable)?;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let mut lock = options.open(&file).map_err(unusable)?;
         match lock_in_time(&lock) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -69,10 +119,26 @@ impl DataFolder {
         }
         let name = std::env::current_exe().ok();
         let name = name.as_deref().and_then(Path::file_name).unwrap_or_default().to_string_lossy().into_owned();
-        lock.set_len(0).map_err(unusable)?;
-        lock.rewind().map_err(unusable)?;
-        writeln!(lock, "process {}, {name}", std::process::id()).map_err(unusable)?;
-        Ok(Self { path: path.to_owned(), _lock: lock })
+        let mut warnings = Vec::new();
+        for place in [path, &file] {
+            if let Err(error) = folders::make_private(place) {
+                warnings.push(DataWarning::Exposed { path: place.to_owned(), error });
+            }
+        }
+        if let Err(error) = folders::remove_half_written(path) {
+            tracing::warn!("files that were half written could not be removed: {error}");
+        }
+        let named = lock.set_len(0).and_then(|()| lock.rewind());
+        // On a full disk the lock holds all the same; it does not tell by whom.
+        if let Err(error) = named.and_then(|()| writeln!(lock, "process {}, {name}", std::process::id())) {
+            warnings.push(DataWarning::Unwritable { path: file, error });
+        }
+        Ok(Self { path: path.to_owned(), warnings, _lock: lock })
+    }
+
+    /// What its owner should know of it.
+    pub fn warnings(&self) -> &[DataWarning] {
+        &self.warnings
     }
 
     /// The folder.
@@ -141,6 +207,8 @@ pub fn default_folder() -> Result<PathBuf, DataError> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -170,6 +238,31 @@ mod tests {
             drop(asking);
             start.join().unwrap().unwrap();
         });
+    }
+
+    #[test]
+    fn the_folder_and_its_lock_are_closed_to_others_and_left_overs_are_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let lock = folder.path().join("lock");
+        std::fs::write(&lock, "").unwrap();
+        for (path, mode) in [(folder.path(), 0o755), (lock.as_path(), 0o644)] {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        }
+        std::fs::write(folder.path().join("peers.json.4711.new"), "{").unwrap();
+        let held = DataFolder::open(folder.path()).unwrap();
+        assert!(held.warnings().is_empty(), "{:?}", held.warnings());
+        assert_eq!((mode(folder.path()), mode(&lock)), (0o700, 0o600));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "only the lock");
+    }
+
+    #[test]
+    fn a_folder_for_everybody_is_named_and_used() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o1777)).unwrap();
+        let held = DataFolder::open(folder.path()).unwrap();
+        let [warning @ DataWarning::Exposed { .. }] = held.warnings() else { panic!("{:?}", held.warnings()) };
+        assert!(warning.to_string().contains("may look into"), "{warning}");
     }
 
     #[test]

@@ -20,6 +20,19 @@ pub enum OpenError {
     Kept(#[from] IdentityError),
 }
 
+impl OpenError {
+    /// What to do about it, where the error does not say so itself.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Store(SecretError::File { .. }) => {
+                Some("make the data folder writable, and free some space on its disk")
+            }
+            Self::Store(SecretError::Keychain(_)) => Some("unlock the Keychain, then try again"),
+            Self::Store(SecretError::Exposed(_)) | Self::Kept(_) => None,
+        }
+    }
+}
+
 /// The identity of the node whose data is in `data`.
 ///
 /// One that was made on another machine came with a copied folder. This machine gets its own: two machines with one key

@@ -14,6 +14,7 @@
 //! - MLX runs in workers only. A worker that dies takes no connection and no other stage with it.
 //! - Whatever waits, waits for something that can fail, and the failure reaches whoever asked.
 
+pub mod audit;
 pub mod data;
 pub mod doctor;
 pub mod generate;
@@ -66,7 +67,7 @@ pub use library::{LetGoError, ModelOnDisk};
 pub use local_swarm::{LocalSwarm, SwarmError, SwarmOptions, plan};
 pub use node::{Node, NodeOptions, StartError, Status};
 pub use peers::pairings::{DecideError, INVITE_VALID_FOR};
-pub use peers::{MeasuredPath, Notice, PeerState, PeerView};
+pub use peers::{MeasuredPath, Notice, Paired, PeerState, PeerView};
 pub use profile::Profile;
 pub use ring::{PlacedStage, Placement, Ring, RingError, RingOptions};
 pub use runtime::runtime;

@@ -1,5 +1,6 @@
 //! Finds a model on this machine by what a person calls it.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use hive_net::border;
@@ -71,6 +72,15 @@ pub(crate) fn source(name: Option<&str>, model: &Model) -> ModelSource {
     }
 }
 
+/// What people call a model that another machine asks for; never a path.
+pub(crate) fn name_of(source: &ModelSource) -> String {
+    match source {
+        ModelSource::Path(_) => "a file of its own".to_owned(),
+        ModelSource::Named(None, _) => starter_name().to_owned(),
+        ModelSource::Named(Some(name), _) => hive_net::pairing::tidy(name),
+    }
+}
+
 /// The file of a model that another machine asks to load a part of.
 pub(crate) async fn locate(source: &ModelSource, trusts_paths: bool) -> Result<PathBuf, String> {
     match source {
@@ -115,6 +125,25 @@ pub(crate) fn path(name: &str) -> Result<PathBuf, FindError> {
     if name == starter_name() { starter().ok_or(FindError::NoStarter) } else { find(name) }
 }
 
+/// Where a model really lies. Two names can mean one place: `a--b/c` and `a/b--c`, on some disks `A/b` and `a/b`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    disk: u64,
+    file: u64,
+}
+
+impl Place {
+    fn of(path: &Path) -> Option<Self> {
+        let about = std::fs::metadata(path).ok()?;
+        Some(Self { disk: about.dev(), file: about.ino() })
+    }
+}
+
+/// The place of a model by its name; `None` where there is none.
+pub(crate) fn place(name: &str) -> Option<Place> {
+    path(name).ok().as_deref().and_then(Place::of)
+}
+
 /// Where a downloaded model lies with everything that belongs to it; `None` for one that is elsewhere.
 pub(crate) fn cache_folder(name: &str) -> Option<PathBuf> {
     let cache = hive_host::folders::hugging_face_cache()?;
@@ -141,4 +170,27 @@ fn snapshot(cache: &Path, name: &str) -> Option<PathBuf> {
     let folder = cache.join(format!("models--{owner}--{model}"));
     let revision = std::fs::read_to_string(folder.join("refs/main")).ok()?;
     Some(folder.join("snapshots").join(revision.trim())).filter(|snapshot| snapshot.is_dir())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_one_folder_are_one_place() {
+        let cache = tempfile::tempdir().unwrap();
+        for folder in ["models--a--b--c", "models--a--b"] {
+            std::fs::create_dir_all(cache.path().join(folder).join("snapshots/abc")).unwrap();
+            std::fs::create_dir_all(cache.path().join(folder).join("refs")).unwrap();
+            std::fs::write(cache.path().join(folder).join("refs/main"), "abc").unwrap();
+        }
+        // As on a disk that does not tell capitals from small letters.
+        std::os::unix::fs::symlink(cache.path().join("models--a--b"), cache.path().join("models--A--B")).unwrap();
+        let place = |name: &str| snapshot(cache.path(), name).as_deref().and_then(Place::of);
+        assert!(place("a/b--c").is_some() && place("a/b").is_some());
+        assert_eq!(place("a--b/c"), place("a/b--c"));
+        assert_eq!(place("A/B"), place("a/b"));
+        assert_ne!(place("a/b"), place("a/b--c"));
+        assert_eq!(place("a/nothing"), None);
+    }
 }

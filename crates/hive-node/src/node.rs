@@ -19,6 +19,7 @@ use hive_net::{Admission, Endpoint, EndpointOptions, Frame, Identity, Pace, Peer
 use serde::Serialize;
 use tokio::sync::{mpsc, watch};
 
+use crate::audit::{Audit, AuditEvent, Log, Machine, Query, Visit};
 use crate::control::{RingId, StageId};
 use crate::data::{DataError, DataFolder};
 use crate::find::FindPeerError;
@@ -27,6 +28,7 @@ use crate::peers::presence::{self, Greeting};
 use crate::peers::{Notice, PeerView, Peers};
 use crate::profile::Profile;
 use crate::reach;
+use crate::runtime::aside;
 use crate::serve;
 use crate::serving::placements::{self, Placements};
 use crate::serving::{Serving, moving, restore};
@@ -78,6 +80,7 @@ struct Inner {
     peers: Peers,
     desk: Desk,
     data: Option<Arc<DataFolder>>,
+    audit: Audit,
     trust_paths: bool,
     speaks: (u32, u32),
     /// Tells this run of the node from those before.
@@ -119,6 +122,8 @@ struct Hosted {
     /// Whether it is a copy, which yields.
     standby: bool,
     stage: Stage,
+    /// What another machine uses of it, for the audit log.
+    _visit: Option<Arc<Visit>>,
 }
 
 /// A ring that this node coordinates.
@@ -143,12 +148,13 @@ impl Node {
         let (admission, networks) = (Admission::default(), Networks::default());
         networks.set(own_networks());
         let peers = Peers::open(data.clone(), admission.clone())?;
+        let audit = data.as_deref().map_or_else(Audit::default, |data| Audit::open(data.path()));
+        audit.note(None, AuditEvent::Started { version: env!("CARGO_PKG_VERSION").to_owned() });
         let desk = pairings::open_desk(data.as_deref())?;
         let endpoint_options = EndpointOptions { identity, bind, relay, admission, networks };
         let (endpoint, incoming) = Endpoint::bind(endpoint_options).await?;
         // Measured before, on this machine and with this version.
-        let speed: Option<Speed> = data.as_deref().map(|data| data.read(speed::FILE)).transpose()?.flatten();
-        let speed = speed.filter(Speed::is_of_this_machine);
+        let speed = data.as_deref().and_then(speed::kept);
         let switches: Option<Switches> = data.as_deref().map(|data| data.read(sharing::FILE)).transpose()?.flatten();
         let switches = switches.unwrap_or_default().at_start(share);
         let placed: Option<Placements> = data.as_deref().map(|data| data.read(placements::FILE)).transpose()?.flatten();
@@ -174,6 +180,7 @@ impl Node {
             peers,
             desk,
             data,
+            audit,
             trust_paths,
             speaks,
             life: SystemTime::now().duration_since(UNIX_EPOCH).map_or(1, |since| since.as_nanos() as u64),
@@ -294,6 +301,26 @@ impl Node {
         self.inner.peers.notices(after)
     }
 
+    /// Notes something about a machine, or about this one, in the audit log.
+    pub fn audit(&self, machine: Option<PeerId>, event: AuditEvent) {
+        self.inner.audit.note(machine.map(|peer| self.as_audited(peer)), event);
+    }
+
+    /// Reads the audit log.
+    pub fn audit_log(&self, query: &Query) -> std::io::Result<Log> {
+        aside(|| self.inner.audit.read(query))
+    }
+
+    /// Notes something about a machine, by the name it had when that happened.
+    pub(crate) fn note_about(&self, machine: Machine, event: AuditEvent) {
+        self.inner.audit.note(Some(machine), event);
+    }
+
+    /// A machine as the audit log names it now.
+    pub(crate) fn as_audited(&self, peer: PeerId) -> Machine {
+        Machine::new(peer, &self.peers().name(peer))
+    }
+
     /// Leaves the swarm: stages end, connections close, the announcement is taken back.
     pub async fn stop(&self) {
         self.inner.stopped.send_replace(true);
@@ -305,6 +332,8 @@ impl Node {
         self.write_placements(placements);
         lock(&self.inner.stages).clear();
         lock(&self.inner.coordinated).clear();
+        self.inner.audit.note(None, AuditEvent::Stopped);
+        self.inner.audit.close().await;
         self.inner.endpoint.close().await;
     }
 

@@ -23,7 +23,7 @@ use crate::profile::Profile;
 use crate::reach::Absence;
 use book::{Book, Standing};
 
-pub use view::{MeasuredPath, Notice, PeerState, PeerView};
+pub use view::{MeasuredPath, Notice, Paired, PeerState, PeerView};
 
 /// A machine that announces itself on this network.
 #[derive(Debug, Clone)]
@@ -205,8 +205,11 @@ impl Peers {
     }
 
     /// An approved machine answers; `link` is where, so that it is found again without announcements.
-    pub(crate) fn arrived(&self, peer: PeerId, name: &str, life: u64, link: Option<&Link>) {
+    /// Gives the other approved machine of that name, if it calls itself so only now.
+    pub(crate) fn arrived(&self, peer: PeerId, name: &str, life: u64, link: Option<&Link>) -> Option<PeerId> {
         let mut state = self.lock();
+        let is_new_name = state.book.get(peer).is_some_and(|entry| entry.own_name() != name);
+        let namesake = if is_new_name { state.note_namesake(peer, name) } else { None };
         let before = state.contact.insert(peer, Contact::Present { life });
         let changed = state.book.remember(peer, name, link);
         if matches!(before, Some(Contact::Away { .. }) | None) {
@@ -219,6 +222,7 @@ impl Peers {
             let _ = self.save();
         }
         self.touch();
+        namesake
     }
 
     /// An approved machine does not answer.
@@ -343,6 +347,21 @@ impl State {
         self.book.approve(peer, name, addr, now_s());
         let text = format!("{} is approved.", self.name(peer));
         self.note(peer, text);
+    }
+
+    /// Says so where a machine calls itself as one does that was approved under another key; gives that one.
+    fn note_namesake(&mut self, peer: PeerId, name: &str) -> Option<PeerId> {
+        let (approved, entry) = self.book.namesake(peer, name)?;
+        let on = jiff::Timestamp::from_second(entry.since_s() as i64)
+            .map(|at| at.to_zoned_datetime(jiff::tz::TimeZone::system()).strftime("%-d %B %Y").to_string());
+        let text = format!(
+            "Another machine ({}) calls itself {name}; it is not the one ({}) you approved on {}.",
+            fingerprint(peer),
+            fingerprint(approved),
+            on.unwrap_or_default()
+        );
+        self.note(peer, text);
+        Some(approved)
     }
 
     /// Every machine, in a steady order.

@@ -51,6 +51,7 @@ async fn serve_control(node: &Node, peer: PeerId, mut channel: Channel) {
 
 async fn answer(node: &Node, peer: PeerId, mut channel: Channel, question: Question) {
     // What nobody waits for any more need not be loaded; other work goes on, as others count on it.
+    let asked = question.audited();
     let (may_end, hung_up) = (matches!(question, Question::Load(..)), channel.hung_up());
     tokio::pin!(hung_up);
     let (progress, mut heard) = mpsc::unbounded_channel();
@@ -72,6 +73,7 @@ async fn answer(node: &Node, peer: PeerId, mut channel: Channel, question: Quest
             () = &mut hung_up, if may_end => return,
         }
     };
+    node.note_refusal(peer, asked, &answer);
     if channel.write_message(&answer).await.is_ok() {
         channel.finish();
     }

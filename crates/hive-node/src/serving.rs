@@ -19,6 +19,7 @@ use tokio::sync::{Mutex as AsyncMutex, Notify, watch};
 use crate::models::{self, FindError};
 use crate::node::Node;
 use crate::ring::{Health, PlacedStage, Placement, Ring, RingError, RingOptions};
+use crate::runtime::aside;
 use crate::worker::text::Model;
 use placements::{PlacedModel, Placements};
 
@@ -180,10 +181,15 @@ impl Serving {
         unused.map(Loaded::ring).collect()
     }
 
-    /// Frees a model by name: `None` where it is not loaded, `false` where it is answering.
+    /// Frees a model by name, or by another name of the same files: `None` where it is not loaded, `false` where it is
+    /// answering.
     pub(crate) async fn let_go(&self, name: &str) -> Option<bool> {
         let mut loaded = self.loaded.lock().await;
-        let is_it = |loaded: &Loaded| loaded.wish.model == Wish::named(name).model;
+        let place = aside(|| models::place(name));
+        let is_it = |loaded: &Loaded| {
+            let name_of_it = loaded.wish.model.as_deref().unwrap_or(models::starter_name());
+            name_of_it == name || (place.is_some() && models::place(name_of_it) == place)
+        };
         if !loaded.iter().any(is_it) {
             return None;
         }
@@ -192,8 +198,9 @@ impl Serving {
         }
         let gone: Vec<Loaded> = loaded.extract_if(.., |loaded| is_it(loaded)).collect();
         self.show(loaded.last().map(|loaded| loaded.ring.clone()));
-        for Loaded { ring, .. } in gone {
+        for Loaded { ring, wish } in gone {
             ring.unload().await;
+            self.make_by_hand(&Wish { stages: None, ..wish }, None);
         }
         self.make_by_hand(&Wish::named(name), None);
         Some(true)

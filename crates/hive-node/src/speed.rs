@@ -7,6 +7,7 @@ use hive_model::shard::{Input, Output};
 use hive_model::{Compute, SessionId, SessionOptions};
 use serde::{Deserialize, Serialize};
 
+use crate::data::DataFolder;
 use crate::node::Node;
 use crate::worker::text::Model;
 use crate::worker::{FromWorker, LoadOrder, ToWorker, Work, Worker, WorkerEvent};
@@ -46,6 +47,14 @@ impl Speed {
     pub(crate) fn is_of_this_machine(&self) -> bool {
         self.machine == machine()
     }
+}
+
+/// What was measured before, on this machine and with this version. Anything else is measured again: a file that cannot be
+/// read is no reason not to start.
+pub(crate) fn kept(data: &DataFolder) -> Option<Speed> {
+    let kept: Result<Option<Speed>, _> = data.read(FILE);
+    let read = kept.inspect_err(|error| tracing::warn!("the speed of this machine is measured again: {error}"));
+    read.ok().flatten().filter(Speed::is_of_this_machine)
 }
 
 /// Measures when the node has settled and nothing else computes, and keeps the figures.
@@ -106,4 +115,25 @@ async fn measure(path: std::path::PathBuf) -> Option<Speed> {
     let decode_tokens_per_s = f64::from(ANSWER) / decode.as_secs_f64();
     let bytes_per_s = decode_tokens_per_s * bytes_per_token as f64;
     Some(Speed::here(decode_tokens_per_s, bytes_per_s, PROMPT as f64 / prefill.as_secs_f64()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_damaged_or_of_another_version_is_measured_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = DataFolder::open(folder.path()).unwrap();
+        let kept_of = |text: &str| {
+            std::fs::write(folder.path().join(FILE), text).unwrap();
+            kept(&data)
+        };
+        let here = Speed::here(1.0, 2.0, 3.0);
+        let text = serde_json::to_string(&here).unwrap();
+        assert_eq!(kept_of(&text), Some(here));
+        for other in ["[]", "", "{\"machine\": 7}", &text[..text.len() / 2]] {
+            assert_eq!(kept_of(other), None, "{other}");
+        }
+    }
 }

@@ -18,6 +18,7 @@ use hive_net::Frame;
 use hive_net::stage::Outlet;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::audit::Usage;
 use crate::control::{Answer, Question, StageSpec};
 use crate::worker::{Events, FromWorker, LoadOrder, ToWorker, Worker, WorkerEvent};
 
@@ -81,6 +82,7 @@ pub(crate) struct Stage {
     commands: mpsc::Sender<Command>,
     frames: mpsc::Sender<Frame>,
     sessions: Arc<AtomicUsize>,
+    usage: Arc<Usage>,
 }
 
 impl Stage {
@@ -108,9 +110,10 @@ impl Stage {
         let (commands, command_queue) = mpsc::channel(QUEUE);
         let (frames, frame_queue) = mpsc::channel(QUEUE);
         let busy = Arc::new(AtomicUsize::new(0));
-        let actor = Actor::new(worker, index, busy.clone(), commands.downgrade());
+        let usage = Arc::new(Usage::default());
+        let actor = Actor::new(worker, index, busy.clone(), usage.clone(), commands.downgrade());
         tokio::spawn(actor.run(command_queue, frame_queue, events));
-        Ok((Self { commands, frames, sessions: busy }, device))
+        Ok((Self { commands, frames, sessions: busy, usage }, device))
     }
 
     /// Sessions that are being computed on this stage.
@@ -121,6 +124,11 @@ impl Stage {
     /// Where frames for this stage go.
     pub(crate) fn frames(&self) -> mpsc::Sender<Frame> {
         self.frames.clone()
+    }
+
+    /// What has been computed on this stage.
+    pub(crate) fn usage(&self) -> Arc<Usage> {
+        self.usage.clone()
     }
 
     pub(crate) async fn join(&self, routes: Routes) {

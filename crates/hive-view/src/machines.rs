@@ -14,6 +14,8 @@ pub struct Machine {
     pub name: String,
     /// Three words of its key.
     pub fingerprint: String,
+    /// The six digits that both owners compared when it was approved, as far as they are known.
+    pub code: Option<String>,
     /// Whether it is this one.
     pub own: bool,
     /// Whether it answers.
@@ -121,6 +123,7 @@ fn machine_of(
         id: id.to_owned(),
         name: name.to_owned(),
         fingerprint: fingerprint.to_owned(),
+        code: None,
         own: false,
         here: false,
         sharing: profile.is_some_and(|profile| profile.sharing),
@@ -145,6 +148,7 @@ fn link_view(link: &Link, bits_per_s: Option<u64>) -> LinkView {
 
 fn other(peer: &PeerView, stages: &[StageView], copies: &[StageView]) -> Option<Machine> {
     let machine = machine_of(&peer.id, &peer.name, &peer.fingerprint, peer.profile.as_ref(), stages, copies);
+    let machine = Machine { code: peer.paired.as_ref().and_then(|paired| paired.code.clone()), ..machine };
     match &peer.state {
         PeerState::Approved => {
             let link = peer.link.as_ref().map(|link| link_view(link, peer.bits_per_s));

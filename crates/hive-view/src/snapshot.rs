@@ -245,6 +245,7 @@ mod tests {
             name: "Mini".to_owned(),
             fingerprint: "a b c".to_owned(),
             state,
+            paired: Some(hive_node::Paired { code: Some("482 915".to_owned()), at_s: 7 }),
             link: None,
             condition: None,
             bits_per_s: None,
@@ -257,6 +258,7 @@ mod tests {
     fn machines_that_are_in_show_what_they_hold_and_the_pool_is_what_those_here_give() {
         let here = seen(&status(profile(), vec![peer(PeerState::Approved)]));
         assert_eq!(here.machines.len(), 2);
+        assert_eq!((&here.machines[0].code, here.machines[1].code.as_deref()), (&None, Some("482 915")));
         assert_eq!(
             (here.machines[0].own, here.machines[0].layers.clone(), here.machines[0].copies.clone()),
             (true, vec![[0, 20]], vec![[20, 30]])

@@ -62,6 +62,8 @@ pub(crate) enum Command {
     Invite(InviteOptions),
     /// Join the machine that an invitation names
     Join(JoinOptions),
+    /// Show what other machines and programs did here
+    Log(LogOptions),
     /// The models on this machine: list, load, unload, remove
     #[command(subcommand)]
     Models(Models),
@@ -243,6 +245,40 @@ pub(crate) struct ApproveOptions {
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogOptions {
+    /// From when on: 30m, 12h, 2d, or a date like 2026-11-27
+    #[arg(long, default_value = "7d", value_name = "TIME", value_parser = parse_since)]
+    pub(crate) since: jiff::Timestamp,
+    /// Only what a machine did: its name, the beginning of its id, or its three words
+    #[arg(long, value_name = "NAME")]
+    pub(crate) machine: Option<String>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// A time that long ago, or a day or time of the calendar, in the time of the place.
+fn parse_since(text: &str) -> Result<jiff::Timestamp, String> {
+    let wrong = || format!("\"{text}\" is no time; write it like 30m, 12h, 2d or 2026-11-27");
+    if let Ok(at) = text.parse::<jiff::Timestamp>() {
+        return Ok(at);
+    }
+    if let Ok(at) = text.parse::<jiff::civil::DateTime>() {
+        let zoned = at.to_zoned_datetime(jiff::tz::TimeZone::system());
+        return Ok(zoned.map_err(|_| wrong())?.timestamp());
+    }
+    let unit_s: i64 = match text.chars().last() {
+        Some('m') => 60,
+        Some('h') => 3600,
+        Some('d') => 24 * 3600,
+        _ => return Err(wrong()),
+    };
+    let count: i64 = text[..text.len() - 1].parse().ok().filter(|count| *count >= 0).ok_or_else(wrong)?;
+    let before = count.checked_mul(unit_s).map(jiff::SignedDuration::from_secs).ok_or_else(wrong)?;
+    jiff::Timestamp::now().checked_sub(before).map_err(|_| wrong())
 }
 
 #[derive(Debug, Args)]

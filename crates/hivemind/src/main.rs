@@ -9,6 +9,7 @@ mod chat;
 mod client;
 mod conversations;
 mod doctor;
+mod log;
 mod models;
 mod node;
 mod output;
@@ -54,6 +55,14 @@ impl Failure {
     /// A wish that cannot be.
     pub(crate) fn usage(error: impl std::fmt::Display) -> Self {
         Self { code: 2, ..Self::new(error) }
+    }
+
+    /// A hint, where there is one.
+    pub(crate) fn hinted(self, hint: Option<&str>) -> Self {
+        match hint {
+            Some(hint) => self.hint(hint),
+            None => self,
+        }
     }
 
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -115,6 +124,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         }
         Command::Invite(options) => peers::invite(&node().await?, options).await,
         Command::Join(options) => peers::join(&node().await?, options).await,
+        Command::Log(options) => log::run(options, &folder?).await,
         Command::Models(wish) => models::run(&node().await?, wish).await,
         Command::Tokens { wish, json } => tokens::run(&node().await?, wish, json).await,
         Command::Conversations(wish) => conversations::run(&node().await?, wish).await,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use hive_api::Api;
 use hive_mind::conversations::Conversations;
-use hive_node::data::DataFolder;
+use hive_node::data::{DataError, DataFolder};
 use hive_node::settings::Settings;
 use hive_node::{Node, PeerState, Relay};
 use tokio::signal::unix::{SignalKind, signal};
@@ -15,22 +15,27 @@ use crate::arguments::NodeArguments;
 use crate::{Failure, output};
 
 pub(crate) async fn run(arguments: NodeArguments, folder: &Path) -> Result<(), Failure> {
-    let data = DataFolder::open(folder).map_err(Failure::new)?;
+    let explain = |error: DataError| Failure::new(&error).hinted(error.hint());
+    let data = DataFolder::open(folder).map_err(explain)?;
+    for warning in data.warnings() {
+        output::warning(warning);
+    }
     let conversations = Arc::new(Conversations::open(folder).map_err(Failure::new)?);
-    let settings = merged(arguments, Settings::read(folder).map_err(Failure::new)?);
+    let settings = merged(arguments, Settings::read(folder).map_err(explain)?);
     let api_address = settings.api.unwrap_or(hive_api::DEFAULT_ADDRESS);
     let options = settings.options(data).map_err(Failure::usage)?;
     let lan_only = options.relay == Relay::None;
-    let node = Node::start(options).await.map_err(|error| {
-        Failure::new(error).hint("choose another --bind, or leave it out for a free port on every interface")
-    })?;
+    let node = Node::start(options).await.map_err(|error| Failure::new(&error).hinted(error.hint()))?;
     let api = match Api::start(node.clone(), conversations, api_address, folder).await {
         Ok(api) => api,
         Err(error) => {
             node.stop().await;
-            return Err(Failure::new(error).hint("another HiveMind may run; choose another --api address"));
+            return Err(Failure::new(&error).hinted(error.hint()));
         }
     };
+    if let Some(warning) = api.warning() {
+        output::warning(warning);
+    }
     let status = node.status();
     output::line(format_args!("{} · {}", status.profile.name, status.fingerprint));
     let addresses: Vec<_> = status.addresses.iter().map(SocketAddr::to_string).collect();

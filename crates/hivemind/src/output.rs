@@ -50,6 +50,11 @@ pub(crate) fn error(text: impl std::fmt::Display) {
     note(format_args!("error: {text}"));
 }
 
+/// What its owner should know, though it works.
+pub(crate) fn warning(text: impl std::fmt::Display) {
+    note(format_args!("warning: {text}"));
+}
+
 /// What to do about it.
 pub(crate) fn hint(text: impl std::fmt::Display) {
     note(format_args!("hint: {text}"));

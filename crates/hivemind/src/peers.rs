@@ -50,6 +50,9 @@ pub(crate) async fn sharing(client: &Client, wishes: impl IntoIterator<Item = Va
     let mut status = Value::Null;
     for wish in wishes {
         status = client.post("/hive/v1/sharing", &wish).await?;
+        if let Some(why) = status["not_kept"].as_str() {
+            output::warning(why);
+        }
     }
     output::line(sharing_words(&status["profile"]));
     Ok(())

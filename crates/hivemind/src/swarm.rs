@@ -24,9 +24,7 @@ pub(crate) async fn start(run: &RunOptions) -> Result<LocalSwarm, Failure> {
 pub(crate) fn explain(error: SwarmError) -> Failure {
     match error {
         SwarmError::Plan(error) => explain_plan(error),
-        error @ SwarmError::Start(_) => {
-            Failure::new(error).hint("choose another --bind, or leave it out for a free port")
-        }
+        SwarmError::Start(error) => Failure::new(&error).hinted(error.hint()),
         error @ SwarmError::Ring(_) => Failure::new(error),
     }
 }

@@ -28,6 +28,8 @@ export const commands = {
 	invite: () => typedError<string, Problem>(__TAURI_INVOKE("invite")),
 	/**  Joins the machine of an invitation; gives the code that both show. */
 	join: (invitation: string) => typedError<string, Problem>(__TAURI_INVOKE("join", { invitation })),
+	/**  What a machine did here, or, with none, everything: the newest lines first. */
+	log: (machine: string | null) => typedError<LogLine[], Problem>(__TAURI_INVOKE("log", { machine })),
 	/**  The models on this machine. */
 	listModels: () => typedError<OnDisk[], Problem>(__TAURI_INVOKE("list_models")),
 	/**  Puts a model in memory. */
@@ -152,6 +154,14 @@ export type Loading = {
 	of: number,
 };
 
+/**  A line of the audit log. */
+export type LogLine = {
+	/**  When, in UTC, as RFC 3339 has it. */
+	at: string,
+	/**  What happened, in words. */
+	text: string,
+};
+
 /**  A machine that is in. */
 export type Machine = {
 	/**  Its key. */
@@ -160,6 +170,8 @@ export type Machine = {
 	name: string,
 	/**  Three words of its key. */
 	fingerprint: string,
+	/**  The six digits that both owners compared when it was approved, as far as they are known. */
+	code: string | null,
 	/**  Whether it is this one. */
 	own: boolean,
 	/**  Whether it answers. */

@@ -48,6 +48,16 @@ export function title(question: string): string {
   return `${cut.slice(0, Math.max(cut.lastIndexOf(" "), 24))}…`;
 }
 
+/** "Friday, 27 November 2026": the day of a time, here. */
+export function day(at: string): string {
+  return new Date(at).toLocaleDateString("en-GB", { weekday: "long", day: "numeric", month: "long", year: "numeric" });
+}
+
+/** "14:02": the time of day, here. */
+export function time(at: string): string {
+  return new Date(at).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" });
+}
+
 export const words = {
   share: "Share compute",
   machines: "Machines",
@@ -205,6 +215,10 @@ export const words = {
   inMemory: "In memory:",
   onDisk: (bytes: number, others: string[]) =>
     `${gigabytes(bytes)} on this machine${others.length ? `, also on ${together(others)}` : ""}`,
+  approvedWith: "Approved with",
+  happened: "What happened here",
+  did: (name: string) => `What ${name} did here`,
+  nothingHappened: "Nothing yet.",
   key: "Key",
   chip: "Chip",
   gives: "Gives",

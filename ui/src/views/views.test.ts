@@ -6,6 +6,7 @@ import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import type { Machine, News, OnDisk, Snapshot } from "../lib/bindings";
 import { chats } from "../lib/chats.svelte";
 import { swarm } from "../lib/swarm.svelte";
+import { day } from "../lib/words";
 import Main from "./Main.svelte";
 import Popover from "./Popover.svelte";
 import Settings from "./Settings.svelte";
@@ -14,6 +15,7 @@ const machine = (more: Partial<Machine>): Machine => ({
   id: "one",
   name: "Studio",
   fingerprint: "otter lamp river",
+  code: null,
   own: false,
   here: true,
   sharing: true,
@@ -42,6 +44,7 @@ const shown: Snapshot = {
     machine({
       id: "two",
       name: "Mac mini",
+      code: "482 915",
       layers: [[18, 30]],
       link: { kind: "Thunderbolt", round_trip_ms: 0.3, bits_per_s: 2e10 },
       other_links: [{ kind: "Wi-Fi", round_trip_ms: 4, bits_per_s: 3e8 }],
@@ -79,6 +82,7 @@ beforeEach(() => {
   answers = {
     list_conversations: () => [{ id: "c", title: "Lisbon", updated_s: Date.now() / 1000 }],
     list_models: () => [onDisk("Llama", { loaded: true, removable: false }), onDisk("Qwen", { also_on: ["Mac mini"] })],
+    log: () => [],
     plan: () => ({ model: "Llama", stages: ["Studio: layers 1 to 18, 4.1 GB"], reasons: ["It fits."], tokens_per_s: 20 }),
     preferences: () => ({
       name: null,
@@ -210,6 +214,31 @@ describe("machines", () => {
     await fireEvent.click(document.querySelector('[aria-label^="Mac mini"]')!);
     expect(screen.getByText("Thunderbolt, 0.3 ms, 20.0 Gbit/s")).toBeTruthy();
     expect(screen.getByText("Wi-Fi, 4.0 ms, 300 Mbit/s")).toBeTruthy();
+  });
+
+  it("show the code they were approved with, and what they did here", async () => {
+    const at = (day: number, minute: number): string => new Date(2026, 10, day, 14, minute).toISOString();
+    answers.log = ({ machine }) =>
+      machine === "two"
+        ? [
+            { at: at(27, 2), text: "Mac mini loaded layers 1–16 of SmolLM2 (204 MB)" },
+            { at: at(27, 1), text: "Mac mini was refused to load layers: this machine was not sharing, 3 times" },
+            { at: at(26, 0), text: "Mac mini (otter-lamp-river) was approved, code 482 915" },
+          ]
+        : [{ at: at(27, 2), text: "HiveMind 0.1.0 started" }];
+    render(Main, { shown });
+    await fireEvent.keyDown(window, { key: "2", ctrlKey: true });
+    await fireEvent.click(document.querySelector('[aria-label^="Mac mini"]')!);
+    expect(screen.getAllByText("482 915").some((text) => text.tagName === "DD")).toBe(true);
+    const list = await screen.findByRole("list", { name: day(at(27, 2)) });
+    expect([...list.children].map((line) => line.textContent)).toEqual([
+      "14:02Mac mini loaded layers 1–16 of SmolLM2 (204 MB)",
+      "14:01Mac mini was refused to load layers: this machine was not sharing, 3 times",
+    ]);
+    expect(screen.getByRole("list", { name: day(at(26, 0)) }).children.length).toBe(1);
+    await fireEvent.click(document.querySelector('[aria-label^="This machine"]')!);
+    expect(await screen.findByText("HiveMind 0.1.0 started")).toBeTruthy();
+    expect(screen.queryByText(/Mac mini loaded/)).toBeNull();
   });
 });
 

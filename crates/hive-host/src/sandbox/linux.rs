@@ -53,14 +53,14 @@ const GPU_READ: [&str; 12] = [
 /// An ordinary program's system calls that a worker has no use for: whatever reaches other processes, the network or the
 /// kernel's rarer corners.
 const REFUSED: &[libc::c_long] = &[
-    // The network.
-    libc::SYS_socket,
+    // The network. Sockets themselves, see `filters`.
     libc::SYS_socketpair,
     libc::SYS_connect,
-    libc::SYS_bind,
-    libc::SYS_listen,
     libc::SYS_accept,
     libc::SYS_accept4,
+    libc::SYS_sendto,
+    libc::SYS_sendmsg,
+    libc::SYS_sendmmsg,
     // Other programs and processes.
     libc::SYS_execve,
     libc::SYS_execveat,
@@ -166,7 +166,7 @@ pub(super) fn confine(wish: &Confine) -> Result<Confinement, ConfineError> {
     rustix::process::set_dumpable_behavior(not_dumpable).map_err(|error| system(&error))?;
     let files = confine_files(wish).map_err(|error| system(&error))?;
     let mut calls = true;
-    for filter in filters().map_err(|error| system(&error))? {
+    for filter in filters(wish.gpu_cache.is_some()).map_err(|error| system(&error))? {
         calls &= seccompiler::apply_filter(&filter).is_ok();
     }
     Ok(Confinement { files, calls })
@@ -192,6 +192,9 @@ fn confine_files(wish: &Confine) -> Result<bool, landlock::RulesetError> {
         ruleset = allow(ruleset, headers.into_iter(), read)?;
         ruleset = allow(ruleset, GPU_READ.iter().map(PathBuf::from), read)?;
         ruleset = allow(ruleset, gpu_devices(), read | AccessFs::WriteFile | AccessFs::IoctlDev)?;
+        // It gives its threads names.
+        let name = read | AccessFs::WriteFile | AccessFs::Truncate;
+        ruleset = allow(ruleset, std::iter::once(PathBuf::from("/proc/self/task")), name)?;
         let keep = AccessFs::from_all(abi) & !AccessFs::Execute;
         ruleset = allow(ruleset, std::iter::once(cache.clone()), keep)?;
     }
@@ -229,7 +232,9 @@ fn gpu_devices() -> impl Iterator<Item = PathBuf> {
     entries.filter(is_nvidia).map(|entry| entry.path()).chain([PathBuf::from("/dev/shm")])
 }
 
-fn filters() -> Result<Vec<BpfProgram>, seccompiler::BackendError> {
+/// NVIDIA's driver opens a socket by a name of its own (`cuda-uvmfd-…`) and computes nothing without. With no way to connect,
+/// accept or send, that reaches nobody.
+fn filters(gpu: bool) -> Result<Vec<BpfProgram>, seccompiler::BackendError> {
     let here = TargetArch::try_from(std::env::consts::ARCH)?;
     let filter = |rules: BTreeMap<i64, Vec<SeccompRule>>, errno: libc::c_int| {
         let refuse = SeccompAction::Errno(errno as u32);
@@ -238,6 +243,12 @@ fn filters() -> Result<Vec<BpfProgram>, seccompiler::BackendError> {
     let mut refused: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
     for call in REFUSED.iter().chain(REFUSED_HERE) {
         refused.insert(*call, Vec::new());
+    }
+    let local = libc::AF_UNIX as u64;
+    let remote = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, local)?;
+    refused.insert(libc::SYS_socket, if gpu { vec![SeccompRule::new(vec![remote])?] } else { Vec::new() });
+    if !gpu {
+        refused.extend([libc::SYS_bind, libc::SYS_listen].map(|call| (call, Vec::new())));
     }
     let thread = libc::CLONE_THREAD as u64;
     let no_thread = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(thread), 0)
@@ -288,6 +299,7 @@ mod tests {
 
     #[test]
     fn the_filters_are_valid() {
-        assert_eq!(filters().unwrap().len(), 2);
+        assert_eq!(filters(false).unwrap().len(), 2);
+        assert_eq!(filters(true).unwrap().len(), 2);
     }
 }

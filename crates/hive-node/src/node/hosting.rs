@@ -1,11 +1,15 @@
 //! The node as a host of stages, and as the coordinator of rings: what is asked of them, and where their frames go.
 
+use std::sync::Arc;
+
 use hive_net::stage::{Dial, Outlet};
 use hive_net::{Frame, PeerAddr, PeerId, Protocol};
 use tokio::sync::mpsc;
 
 use super::{Coordinated, Hosted, Node, lock};
-use crate::control::{Answer, Hello, Neighbours, Question, RingId, Role, StageId};
+use crate::audit::{Asked, AuditEvent, Machine, Refusal, Visit};
+use crate::control::{Answer, Hello, Neighbours, Question, RingId, Role, StageId, StageSpec};
+use crate::models;
 use crate::stage::{Destination, Routes, Stage};
 
 impl Node {
@@ -106,7 +110,7 @@ impl Node {
         &self,
         asker: PeerId,
         id: StageId,
-        spec: crate::StageSpec,
+        spec: StageSpec,
         progress: &mut impl FnMut(usize),
     ) -> Result<Answer, Answer> {
         if asker != self.id() && !self.profile().sharing {
@@ -117,13 +121,38 @@ impl Node {
         let trusts_paths = asker == self.id() || self.trusts_paths();
         let path = crate::models::locate(&spec.source, trusts_paths).await.map_err(Answer::Refused)?;
         let (stage, device) = Stage::load(&path, id.index, &spec, progress).await.map_err(Answer::Refused)?;
+        let audited = (asker != self.id()).then(|| self.as_audited(asker));
         let mut stages = lock(&self.inner.stages);
         if spec.standby && stages.get(&id).is_some_and(|hosted| !hosted.standby) {
             return Err(Answer::Declined("it holds the stage itself by now".to_owned()));
         }
         drop(reserved);
-        stages.insert(id, Hosted { owner: asker, bytes: spec.bytes, standby: spec.standby, stage });
+        let visit = audited.map(|machine| self.note_visit(machine, &spec, &stage));
+        stages.insert(id, Hosted { owner: asker, bytes: spec.bytes, standby: spec.standby, stage, _visit: visit });
         Ok(Answer::Loaded(device))
+    }
+
+    /// Notes that another machine has layers here, and what it uses of them.
+    fn note_visit(&self, machine: Machine, spec: &StageSpec, stage: &Stage) -> Arc<Visit> {
+        let (model, layers) = (models::name_of(&spec.source), [spec.layers.start, spec.layers.end]);
+        let (bytes, standby) = (spec.bytes, spec.standby);
+        let loaded = AuditEvent::Loaded { model: model.clone(), layers, bytes, standby };
+        self.inner.audit.note(Some(machine.clone()), loaded);
+        self.inner.audit.visit(machine, &model, layers, stage.usage())
+    }
+
+    /// Notes what another machine asked for and does not get. What goes wrong in conversations is left out: machines that
+    /// mend a ring ask for sessions that are gone, and mean no harm.
+    pub(crate) fn note_refusal(&self, asker: PeerId, asked: Option<Asked>, answer: &Answer) {
+        let why = match answer {
+            Answer::Declined(_) => Refusal::NotSharing,
+            Answer::Full(_) => Refusal::NoRoom,
+            Answer::Refused(_) => Refusal::NotPossible,
+            _ => return,
+        };
+        if let Some(asked) = asked {
+            self.audit(Some(asker), AuditEvent::Refused { asked, why });
+        }
     }
 
     async fn join(&self, id: StageId, neighbours: Neighbours) -> Result<(), String> {
@@ -154,7 +183,7 @@ mod tests {
     use std::net::{Ipv4Addr, SocketAddr};
 
     use super::*;
-    use crate::control::{ModelSource, StageSpec};
+    use crate::control::ModelSource;
     use crate::node::NodeOptions;
 
     async fn asked_to_load(options: NodeOptions, by_itself: bool) -> Answer {
@@ -180,5 +209,38 @@ mod tests {
         assert!(matches!(&declined, Answer::Declined(why) if why.contains("switched off")), "{declined:?}");
         let refused = asked_to_load(NodeOptions { memory_cap: Some(10), ..options() }, true).await;
         assert!(matches!(&refused, Answer::Full(why) if why.contains("given are in use")), "{refused:?}");
+    }
+
+    #[tokio::test]
+    async fn what_another_machine_is_refused_stands_in_the_log_once_with_its_number() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = |name: &str| NodeOptions::new(name.to_owned(), SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
+        let data = Some(crate::data::DataFolder::open(folder.path()).unwrap());
+        let host = Node::start(NodeOptions { share: false, data, ..options("host") }).await.unwrap();
+        let mallory = Node::start(options("mallory")).await.unwrap();
+        host.peers().admit(mallory.id(), "mallory", Some(&mallory.addr())).unwrap();
+        mallory.peers().admit(host.id(), "host", Some(&host.addr())).unwrap();
+        let spec = StageSpec {
+            source: ModelSource::Path("/home/owner/secret.gguf".into()),
+            layers: 0..1,
+            compute: crate::Compute::Auto,
+            threads: 0,
+            bytes: 11,
+            standby: false,
+        };
+        for ring in 0..50 {
+            let load = Question::Load(StageId { ring: RingId(ring), index: 0 }, spec.clone());
+            let answer = mallory.ask_other(&host.addr(), load, |_| ()).await.unwrap();
+            assert!(matches!(answer, Answer::Declined(_)), "{answer:?}");
+        }
+        let log = host.audit_log(&crate::audit::Query::default()).unwrap();
+        let refused: Vec<_> = log.entries.iter().filter(|line| line.entry.machine.is_some()).collect();
+        // Two, where an hour has just begun.
+        assert!((1..=2).contains(&refused.len()), "{refused:?}");
+        assert_eq!(refused.iter().map(|line| line.entry.count).sum::<u64>(), 50);
+        let words = "mallory was refused to load layers: this machine was not sharing, ";
+        assert!(refused[0].text.starts_with(words), "{refused:?}");
+        mallory.stop().await;
+        host.stop().await;
     }
 }

@@ -7,7 +7,7 @@ use hive_host::InterfaceKind;
 use hive_net::links::{LinkKind, Network};
 
 use super::{Hosted, Node, Owner, lock};
-use crate::data::DataError;
+use crate::data::NotKept;
 use crate::profile::offered_bytes;
 use crate::settings::Settings;
 use crate::sharing::{self, Observed, Switches, Why};
@@ -26,13 +26,13 @@ const LEAVING_PAUSE: Duration = Duration::from_millis(50);
 
 impl Node {
     /// Switches sharing on or off; remembered.
-    pub fn share(&self, on: bool) -> Result<(), DataError> {
+    pub fn share(&self, on: bool) -> Result<(), NotKept> {
         let before = *self.inner.switches.borrow();
         self.switch(Switches { share: Some(on), paused_until_s: None, ..before })
     }
 
     /// Pauses sharing for so long, or, with nothing, ends a pause; remembered.
-    pub fn pause(&self, time: Option<Duration>) -> Result<(), DataError> {
+    pub fn pause(&self, time: Option<Duration>) -> Result<(), NotKept> {
         let before = *self.inner.switches.borrow();
         let resumed = Switches { paused_until_s: None, ..before };
         self.switch(time.map_or(resumed, |time| resumed.paused(time, SystemTime::now())))
@@ -40,16 +40,16 @@ impl Node {
 
     /// Gives at most so many bytes of memory, or, with nothing, as many as the settings say; remembered. What is over it
     /// moves to other machines.
-    pub fn give_memory(&self, bytes: Option<u64>) -> Result<(), DataError> {
+    pub fn give_memory(&self, bytes: Option<u64>) -> Result<(), NotKept> {
         let before = *self.inner.switches.borrow();
         self.switch(Switches { memory_bytes: bytes, ..before })
     }
 
-    fn switch(&self, switches: Switches) -> Result<(), DataError> {
-        self.save(sharing::FILE, &switches)?;
+    fn switch(&self, switches: Switches) -> Result<(), NotKept> {
+        // First of all it counts: an owner who wants to stop must not have to make room on the disk before.
         self.inner.switches.send_replace(switches);
         self.look();
-        Ok(())
+        Ok(self.save(sharing::FILE, &switches)?)
     }
 
     /// Stops computing for others and waits until they have what they need from elsewhere, or for as long as a person who

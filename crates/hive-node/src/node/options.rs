@@ -22,6 +22,17 @@ pub enum StartError {
     Identity(#[from] crate::identity::OpenError),
 }
 
+impl StartError {
+    /// What to do about it, where the error does not say so itself.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Bind(_) => Some("choose another --bind, or leave it out for a free port on every interface"),
+            Self::Data(error) => error.hint(),
+            Self::Identity(error) => error.hint(),
+        }
+    }
+}
+
 /// How to start a node.
 pub struct NodeOptions {
     /// The name people see.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use hive_net::links::LinkKind;
+use hive_net::pairing::Code;
 use hive_net::{Link, PeerAddr, PeerId, border};
 use serde::{Deserialize, Serialize};
 
@@ -34,9 +35,27 @@ pub(crate) struct Entry {
     pub(crate) sockets: Vec<SocketAddr>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) relay: Option<String>,
+    /// The code that both owners compared, as "482 915", so that it can be looked at again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    code: Option<String>,
 }
 
 impl Entry {
+    /// When it was decided, in seconds since 1970.
+    pub(crate) fn since_s(&self) -> u64 {
+        self.since
+    }
+
+    /// What it calls itself.
+    pub(crate) fn own_name(&self) -> &str {
+        &self.name
+    }
+
+    /// The code that both owners compared.
+    pub(crate) fn code(&self) -> Option<&str> {
+        self.code.as_deref()
+    }
+
     pub(crate) fn shown_name(&self) -> &str {
         self.renamed.as_deref().unwrap_or(&self.name)
     }
@@ -69,9 +88,34 @@ impl Book {
         let renamed = self.peers.get(&peer).and_then(|entry| entry.renamed.clone());
         let sockets = addr.map(PeerAddr::sockets).unwrap_or_default();
         let relay = addr.and_then(PeerAddr::relay);
-        let entry =
-            Entry { standing: Standing::Approved, name: name.to_owned(), renamed, since: now_s, sockets, relay };
+        let entry = Entry {
+            standing: Standing::Approved,
+            name: name.to_owned(),
+            renamed,
+            since: now_s,
+            sockets,
+            relay,
+            code: None,
+        };
         self.peers.insert(peer, entry);
+    }
+
+    /// Remembers by which code a machine was approved.
+    pub(crate) fn paired(&mut self, peer: PeerId, code: Code) {
+        if let Some(entry) = self.peers.get_mut(&peer) {
+            entry.code = Some(code.to_string());
+        }
+    }
+
+    /// The approved machine, other than this one, that is called so.
+    pub(crate) fn namesake(&self, peer: PeerId, name: &str) -> Option<(PeerId, &Entry)> {
+        let plain = |name: &str| name.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase();
+        let wanted = plain(name);
+        let is_called = |entry: &Entry| plain(&entry.name) == wanted || plain(entry.shown_name()) == wanted;
+        let is_it = |(other, entry): &(PeerId, &Entry)| {
+            *other != peer && entry.standing == Standing::Approved && is_called(entry)
+        };
+        self.entries().find(is_it)
     }
 
     pub(crate) fn block(&mut self, peer: PeerId, name: &str, now_s: u64) {
@@ -82,6 +126,7 @@ impl Book {
             since: now_s,
             sockets: Vec::new(),
             relay: None,
+            code: None,
         };
         self.peers.insert(peer, entry);
     }
@@ -129,6 +174,7 @@ mod tests {
     fn the_book_is_read_back() {
         let (mut book, one, two) = (Book::default(), Identity::generate().id(), Identity::generate().id());
         book.approve(one, "Mac mini", None, 7);
+        book.paired(one, Code::parse("482915").unwrap());
         book.rename(one, "Attic");
         book.block(two, "Stranger", 8);
         let link = |kind, remote: &str| Link { kind, remote: remote.to_owned(), round_trip_us: 1 };
@@ -139,6 +185,7 @@ mod tests {
         let again: Book = serde_json::from_str(&serde_json::to_string(&book).unwrap()).unwrap();
         assert_eq!(again, book);
         assert_eq!(again.get(one).unwrap().shown_name(), "Attic");
+        assert_eq!(again.get(one).unwrap().code(), Some("482 915"));
         assert_eq!(again.get(one).unwrap().sockets, ["10.0.0.1:5".parse().unwrap()]);
         assert_eq!(again.get(one).unwrap().relay.as_deref(), Some("http://relay.example/"));
         assert_eq!(again.get(two).unwrap().standing, Standing::Blocked);
@@ -149,6 +196,29 @@ mod tests {
         let (mut book, one) = (Book::default(), Identity::generate().id());
         book.approve(one, "Mac\u{202e} mini\u{1b}[2J     code 1", None, 7);
         assert_eq!(book.at_the_border().get(one).unwrap().shown_name(), "Mac mini[2J code 1");
+    }
+
+    #[test]
+    fn a_namesake_is_an_approved_machine_with_another_key() {
+        let mut book = Book::default();
+        let [one, two, blocked] = [(); 3].map(|()| Identity::generate().id());
+        book.approve(one, "Mac mini", None, 7);
+        book.rename(one, "Attic");
+        book.block(blocked, "Studio", 8);
+        let namesake = |peer, name: &str| book.namesake(peer, name).map(|(peer, _)| peer);
+        assert_eq!(namesake(two, "mac  MINI"), Some(one));
+        assert_eq!(namesake(two, "Attic"), Some(one));
+        assert_eq!(namesake(one, "Mac mini"), None, "it is no other than itself");
+        assert_eq!(namesake(two, "Studio"), None);
+        assert_eq!(namesake(two, "Mac maxi"), None);
+    }
+
+    #[test]
+    fn a_book_of_an_older_version_is_read() {
+        let peer = Identity::generate().id();
+        let entry = r#"{"standing":"approved","name":"Mac mini","since":7}"#;
+        let book: Book = serde_json::from_str(&format!(r#"{{"peers":{{"{}":{entry}}}}}"#, peer.to_text())).unwrap();
+        assert_eq!(book.get(peer).unwrap().code(), None);
     }
 
     #[test]

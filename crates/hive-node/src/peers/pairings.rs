@@ -5,11 +5,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use hive_net::invite::{InviteSecret, Invites, Ticket};
 use hive_net::pairing::{self, Code, Outcome, PairError, Pairing};
-use hive_net::{Channel, PeerAddr, PeerId};
+use hive_net::{Channel, PeerAddr, PeerId, fingerprint};
 use tokio::sync::oneshot;
 
 use super::{Peers, Pending};
-use crate::data::DataError;
+use crate::audit::{Asked, AuditEvent, Machine, PairingEnd, Refusal};
+use crate::data::{DataError, NotKept};
 use crate::node::Node;
 
 /// Codes shown at a time for machines that asked by themselves. Nobody compares more.
@@ -43,6 +44,13 @@ pub enum DecideError {
     /// It could not be kept.
     #[error(transparent)]
     Data(#[from] DataError),
+}
+
+/// How a pairing began.
+#[derive(Debug, Clone, Copy)]
+struct Way {
+    asked_by_them: bool,
+    invited: bool,
 }
 
 /// How many requests strangers may make: a bucket that refills.
@@ -116,7 +124,7 @@ impl Node {
             return Ok(code);
         }
         let pairing = pairing::ask(self.endpoint(), addr, self.name(), invite).await?;
-        Ok(self.show(pairing, false, Some(addr.clone())))
+        Ok(self.show(pairing, Way { asked_by_them: false, invited: invite.is_some() }, Some(addr.clone())))
     }
 
     /// The code of a machine matches: this owner approves.
@@ -130,22 +138,27 @@ impl Node {
     }
 
     /// Takes a machine out.
-    pub fn remove(&self, peer: PeerId) -> Result<(), DataError> {
-        self.peers().remove(peer)?;
+    pub fn remove(&self, peer: PeerId) -> Result<(), NotKept> {
+        let machine = self.as_audited(peer);
+        let kept = self.peers().remove(peer);
         self.drop_stages_of(peer);
-        Ok(())
+        self.note_about(machine, AuditEvent::Removed);
+        Ok(kept?)
     }
 
     /// Refuses a machine everything, pairing included.
-    pub fn block(&self, peer: PeerId) -> Result<(), DataError> {
-        self.peers().block(peer)?;
+    pub fn block(&self, peer: PeerId) -> Result<(), NotKept> {
+        let machine = self.as_audited(peer);
+        let kept = self.peers().block(peer);
         self.drop_stages_of(peer);
-        Ok(())
+        self.note_about(machine, AuditEvent::Blocked);
+        Ok(kept?)
     }
 
     /// Calls a machine otherwise.
-    pub fn rename(&self, peer: PeerId, name: &str) -> Result<(), DataError> {
-        self.peers().rename(peer, name)
+    pub fn rename(&self, peer: PeerId, name: &str) -> Result<(), NotKept> {
+        self.audit(Some(peer), AuditEvent::Renamed { name: pairing::tidy(name) });
+        Ok(self.peers().rename(peer, name)?)
     }
 
     /// A ticket that lets one machine knock within `valid_for`.
@@ -156,6 +169,7 @@ impl Node {
             self.save(INVITES, &*invites)?;
             secret
         };
+        self.audit(None, AuditEvent::Invited { valid_for_s: valid_for.as_secs() });
         Ok(Ticket { addr: self.addr(), secret })
     }
 
@@ -168,6 +182,7 @@ impl Node {
                 return;
             }
         };
+        let invited = knock.invite.is_some();
         let allowed = match &knock.invite {
             Some(secret) => self.redeem(secret),
             None if !lock(&self.desk().patience).admits(Instant::now()) || self.peers().asking() >= MAX_ASKING => {
@@ -177,6 +192,9 @@ impl Node {
         };
         let already = self.peers().pending_code(peer).is_some();
         if let Err(why) = allowed {
+            let because = if invited { Refusal::Invitation } else { Refusal::TooMany };
+            // Whoever has no code yet can be anybody: they are counted together.
+            self.audit(None, AuditEvent::Refused { asked: Asked::Pairing, why: because });
             return knock.refuse(&why).await;
         }
         if already {
@@ -184,7 +202,7 @@ impl Node {
         }
         match knock.welcome(self.endpoint().id(), self.name()).await {
             Ok(pairing) => {
-                self.show(pairing, true, None);
+                self.show(pairing, Way { asked_by_them: true, invited }, None);
             }
             Err(error) => tracing::debug!("machine {peer} did not get as far as a code: {error}"),
         }
@@ -199,15 +217,22 @@ impl Node {
     }
 
     /// Shows the code, and carries out what the owners decide.
-    fn show(&self, pairing: Pairing, asked_by_them: bool, addr: Option<PeerAddr>) -> Code {
+    fn show(&self, pairing: Pairing, Way { asked_by_them, invited }: Way, addr: Option<PeerAddr>) -> Code {
         let (peer, name, code) = (pairing.peer(), pairing.name().to_owned(), pairing.code());
         let (verdict, decided) = oneshot::channel();
         let pending = Pending { name: name.clone(), code, asked_by_them, approved_here: false, verdict: Some(verdict) };
-        self.peers().show_pending(peer, pending);
+        let machine = Machine::new(peer, &name);
+        let asked = AuditEvent::PairingAsked { by_them: asked_by_them, invited, code: code.to_string() };
+        self.note_about(machine.clone(), asked);
+        if let Some(approved) = self.peers().show_pending(peer, pending) {
+            self.note_about(machine.clone(), AuditEvent::NameTaken { approved: fingerprint(approved) });
+        }
         let node = self.clone();
         tokio::spawn(async move {
             let outcome = pairing.settle(decided).await;
-            node.peers().settled(peer, &name, code, outcome, addr.as_ref());
+            if let Some(event) = node.peers().settled(peer, &name, code, outcome, addr.as_ref()) {
+                node.note_about(machine, event);
+            }
         });
         code
     }
@@ -223,15 +248,18 @@ impl Peers {
         self.lock().pending.values().filter(|pending| pending.asked_by_them).count()
     }
 
-    fn show_pending(&self, peer: PeerId, pending: Pending) {
+    /// Shows a code; gives the approved machine that has the same name under another key, if there is one.
+    fn show_pending(&self, peer: PeerId, pending: Pending) -> Option<PeerId> {
         let mut state = self.lock();
         if pending.asked_by_them {
             let text = format!("{} wants to join.", pending.name);
             state.note(peer, text);
         }
+        let namesake = state.note_namesake(peer, &pending.name);
         state.pending.insert(peer, pending);
         drop(state);
         self.touch();
+        namesake
     }
 
     fn approve_pending(&self, peer: PeerId, code: Code) -> Result<(), DecideError> {
@@ -260,17 +288,26 @@ impl Peers {
         Ok(())
     }
 
-    fn settled(&self, peer: PeerId, name: &str, code: Code, outcome: Outcome, addr: Option<&PeerAddr>) {
+    /// Carries out what was decided; gives what the audit log is to say, unless the owner has decided otherwise meanwhile.
+    fn settled(
+        &self,
+        peer: PeerId,
+        name: &str,
+        code: Code,
+        outcome: Outcome,
+        addr: Option<&PeerAddr>,
+    ) -> Option<AuditEvent> {
         let mut state = self.lock();
         // Removed or blocked meanwhile: then its owner has decided otherwise.
         let ours = state.pending.get(&peer).is_some_and(|pending| pending.code == code);
         if !ours {
-            return;
+            return None;
         }
         state.pending.remove(&peer);
         // Under one lock, so that nobody sees it neither pending nor approved.
         if outcome == Outcome::Approved {
             state.enter(peer, name, addr);
+            state.book.paired(peer, code);
         }
         let text = match outcome {
             Outcome::Approved => None,
@@ -289,8 +326,20 @@ impl Peers {
         {
             tracing::error!("{name} could not be kept as approved: {error}");
             let mut state = self.lock();
+            state.book.remove(peer);
             state.note(peer, format!("{name} could not be approved: {error}."));
+            drop(state);
+            self.touch();
+            return Some(AuditEvent::PairingEnded { how: PairingEnd::NotKept });
         }
+        let ended = |how| AuditEvent::PairingEnded { how };
+        Some(match outcome {
+            Outcome::Approved => AuditEvent::Approved { code: code.to_string() },
+            Outcome::DeniedHere => ended(PairingEnd::DeniedHere),
+            Outcome::DeniedThere => ended(PairingEnd::DeniedThere),
+            Outcome::TimedOut => ended(PairingEnd::TimedOut),
+            Outcome::BrokeOff => ended(PairingEnd::BrokeOff),
+        })
     }
 }
 

@@ -8,10 +8,11 @@ use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use hive_net::pulse::{BEAT, Pulse, Verdict};
-use hive_net::{Channel, ConnectError, PeerId, Protocol};
+use hive_net::{Channel, ConnectError, PeerId, Protocol, fingerprint};
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
+use crate::audit::{AuditEvent, Machine};
 use crate::control::{Answer, Question};
 use crate::measure;
 use crate::node::Node;
@@ -88,7 +89,12 @@ async fn keep_in_touch(node: Node, peer: PeerId) {
         let absence = match timeout(patience, greet(&node, peer)).await {
             Ok(Ok((channel, name, life))) => {
                 pause = *PAUSE.start();
-                node.peers().arrived(peer, &name, life, node.endpoint().link(peer).as_ref());
+                if let Some(approved) = node.peers().arrived(peer, &name, life, node.endpoint().link(peer).as_ref()) {
+                    node.note_about(
+                        Machine::new(peer, &name),
+                        AuditEvent::NameTaken { approved: fingerprint(approved) },
+                    );
+                }
                 let tidying = tokio::spawn(tidy_up(node.clone(), peer));
                 let measuring = tokio::spawn(measure::attend(node.clone(), peer));
                 let (why, heard) = feel_pulse(&node, peer, channel).await;

@@ -48,6 +48,8 @@ pub struct PeerView {
     /// How it stands.
     #[serde(flatten)]
     pub state: PeerState,
+    /// How it was approved, if it was.
+    pub paired: Option<Paired>,
     /// The path in use, while it is connected.
     pub link: Option<Link>,
     /// What keeps it away or on a detour, by a name that programs can rely on.
@@ -58,6 +60,15 @@ pub struct PeerView {
     pub other_paths: Vec<MeasuredPath>,
     /// What it says of itself, once approved and heard.
     pub profile: Option<Profile>,
+}
+
+/// How a machine was approved, to be compared again later.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Paired {
+    /// The six digits that both owners compared, as "482 915"; `None` where it was approved before they were remembered.
+    pub code: Option<String>,
+    /// When, in seconds since 1970.
+    pub at_s: u64,
 }
 
 /// A path to a machine, as it was measured.
@@ -110,6 +121,11 @@ impl State {
             name: self.name(peer),
             fingerprint: fingerprint(peer),
             state,
+            paired: self
+                .book
+                .get(peer)
+                .filter(|entry| entry.standing == Standing::Approved)
+                .map(|entry| Paired { code: entry.code().map(str::to_owned), at_s: entry.since_s() }),
             bits_per_s: in_use.first().map(|path| path.bits_per_s),
             other_paths,
             condition: match contact {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use hive_model::shard::Output;
 use hive_model::{CarriedSession, SessionId};
@@ -15,6 +16,7 @@ use super::frames::{Fault, failed_frame, hidden_frame, input_of, read_frame, tok
 use super::sent::{Arrival, Sent, arrival, without};
 use super::transit::{Part, Transit};
 use super::{Command, Destination, Routes};
+use crate::audit::Usage;
 use crate::control::{Answer, Continued, Question, SessionSpec, StageReport};
 use crate::worker::{Blame, Events, FromWorker, Raw, ToWorker, Work, Worker, WorkerEvent, WorkerReport};
 
@@ -44,6 +46,8 @@ pub(super) struct Actor {
     sessions: HashMap<u64, Open>,
     /// How many of them are being computed, for whoever asks from outside.
     busy: Arc<AtomicUsize>,
+    /// What is computed here, for the audit log.
+    usage: Arc<Usage>,
     routes: Option<Routes>,
     /// Why the worker is gone, once it is.
     dead: Option<String>,
@@ -59,13 +63,20 @@ pub(super) struct Actor {
 }
 
 impl Actor {
-    pub(super) fn new(worker: Worker, index: u32, busy: Arc<AtomicUsize>, commands: mpsc::WeakSender<Command>) -> Self {
+    pub(super) fn new(
+        worker: Worker,
+        index: u32,
+        busy: Arc<AtomicUsize>,
+        usage: Arc<Usage>,
+        commands: mpsc::WeakSender<Command>,
+    ) -> Self {
         Self {
             worker,
             index,
             epoch: 0,
             sessions: HashMap::new(),
             busy,
+            usage,
             routes: None,
             dead: None,
             reports: Vec::new(),
@@ -83,6 +94,7 @@ impl Actor {
         mut frames: mpsc::Receiver<Frame>,
         mut events: Events,
     ) {
+        let mut looked = Instant::now();
         loop {
             tokio::select! {
                 // Commands first: a session is opened before its frames come, and closed before more do.
@@ -98,7 +110,14 @@ impl Actor {
                 Some(frame) = frames.recv(), if self.worker.has_room() => self.frame(frame),
             }
             let busy = self.sessions.values().filter(|open| !open.kept).count();
-            self.busy.store(busy, Ordering::Relaxed);
+            let was_busy = self.busy.swap(busy, Ordering::Relaxed) > 0;
+            let passed_ms = looked.elapsed().as_millis() as u64;
+            if !was_busy {
+                looked = Instant::now();
+            } else if passed_ms > 0 {
+                self.usage.busy_ms.fetch_add(passed_ms, Ordering::Relaxed);
+                looked += Duration::from_millis(passed_ms);
+            }
         }
     }
 
@@ -269,6 +288,7 @@ impl Actor {
         }
         tracing::debug!(answer = spec.answer, session = spec.session, stage = self.index, next, "a session is open");
         self.sessions.insert(spec.session, Open { spec, next, kept: false, sent });
+        self.usage.sessions.fetch_add(1, Ordering::Relaxed);
         Ok(next)
     }
 
@@ -303,6 +323,7 @@ impl Actor {
     async fn said(&mut self, message: FromWorker) {
         match message {
             FromWorker::Output { session, position, rows, output, sample } => {
+                self.usage.tokens.fetch_add(u64::from(rows), Ordering::Relaxed);
                 let Some(open) = self.sessions.get(&session.0) else { return };
                 let frame = match output {
                     Output::Hidden(hidden) => hidden_frame(session.0, position, sample, hidden),

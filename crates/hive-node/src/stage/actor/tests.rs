@@ -10,7 +10,7 @@ const SESSION: u64 = 7;
 fn actor() -> (Actor, std::io::PipeReader) {
     let (worker, orders) = Worker::that_only_listens();
     let (commands, _) = mpsc::channel(1);
-    (Actor::new(worker, 0, Arc::default(), commands.downgrade()), orders)
+    (Actor::new(worker, 0, Arc::default(), Arc::default(), commands.downgrade()), orders)
 }
 
 fn spec() -> SessionSpec {
