@@ -4,8 +4,10 @@
 //! trusted: records outlive crashes and anyone can send them, so a machine is *present* only once it answers. They say
 //! where to knock, and only on the link that they came by ([`Networks::hears_of`]).
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use mdns_sd::{DaemonEvent, IfKind, ResolvedService, ScopedIp, ServiceDaemon, ServiceEvent, ServiceInfo};
@@ -24,8 +26,11 @@ pub const PROTOCOL_VERSION: u32 = 1;
 /// How often the system is asked for new addresses. A machine that changes networks is found again within this.
 const ADDRESS_CHECK_S: u32 = 1;
 
-/// Found machines on their way to the node. When more announce themselves at once, everything is heard once more.
-const WAITING_FINDS: usize = 1024;
+/// Found machines on their way to the node.
+const WAITING_FINDS: usize = 64;
+
+/// Records that were heard and not read yet. When more announce themselves at once, everything is heard once more.
+const WAITING_RECORDS: usize = 4096;
 
 /// Between two times that everything is heard once more.
 const REPEAT_PAUSE: Duration = Duration::from_secs(1);
@@ -120,7 +125,59 @@ impl Discovery {
     }
 }
 
-/// Hands on what the daemon tells.
+/// What the daemon has told and nobody has read yet: of each record, the latest. The daemon drops a listener that falls a
+/// thousand events behind, without a word, so whatever it says is put here at once.
+#[derive(Default)]
+struct Heard {
+    records: Mutex<HashMap<String, Option<Box<ResolvedService>>>>,
+    news: Notify,
+    /// Something is missing: there was too much of it, or the daemon says no more.
+    is_broken: AtomicBool,
+}
+
+impl Heard {
+    /// Takes down what the daemon says, on a thread of its own, until it says no more.
+    fn listen(events: mdns_sd::Receiver<ServiceEvent>) -> std::io::Result<Arc<Self>> {
+        let heard = Arc::new(Self::default());
+        let pen = heard.clone();
+        std::thread::Builder::new().name("discovery".to_owned()).spawn(move || {
+            while let Ok(event) = events.recv() {
+                match event {
+                    ServiceEvent::ServiceResolved(service) => {
+                        pen.note(service.get_fullname().to_owned(), Some(service));
+                    }
+                    ServiceEvent::ServiceRemoved(_, record) => pen.note(record, None),
+                    _ => {}
+                }
+            }
+            pen.breaks();
+        })?;
+        Ok(heard)
+    }
+
+    fn note(&self, record: String, service: Option<Box<ResolvedService>>) {
+        let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        if records.len() < WAITING_RECORDS || records.contains_key(&record) {
+            records.insert(record, service);
+            drop(records);
+            self.news.notify_one();
+        } else {
+            drop(records);
+            self.breaks();
+        }
+    }
+
+    fn breaks(&self) {
+        self.is_broken.store(true, Ordering::Relaxed);
+        self.news.notify_one();
+    }
+
+    fn take(&self) -> HashMap<String, Option<Box<ResolvedService>>> {
+        std::mem::take(&mut *self.records.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Hands on what is heard.
 struct Follower {
     daemon: ServiceDaemon,
     here: PeerId,
@@ -130,49 +187,50 @@ struct Follower {
 }
 
 impl Follower {
-    /// Drains the daemon's channel at once: a slow reader is dropped from it without a word, and so is one to whom too many
-    /// machines announce themselves at once. Then everything is asked for anew.
     async fn follow(self, mut events: mdns_sd::Receiver<ServiceEvent>) {
         loop {
-            let is_complete = tokio::select! {
-                is_complete = self.hand_on(&events) => is_complete,
+            let Ok(heard) = Heard::listen(events) else { return };
+            let is_asked = tokio::select! {
+                () = self.hand_on(&heard) => false,
                 () = self.repeat.notified() => true,
             };
             if self.sightings.is_closed() {
                 return;
             }
-            if !is_complete {
+            if !is_asked {
                 tracing::debug!("too many machines announce themselves at once; everything is heard once more");
                 tokio::time::sleep(REPEAT_PAUSE).await;
             }
-            match self.daemon.browse(SERVICE) {
-                Ok(again) => events = again,
-                Err(mdns_sd::Error::Again) => tokio::time::sleep(REPEAT_PAUSE).await,
-                // The daemon has ended.
-                Err(_) => return,
-            }
+            // The daemon may be busy, and has ended where it says anything else.
+            events = loop {
+                match self.daemon.browse(SERVICE) {
+                    Ok(again) => break again,
+                    Err(mdns_sd::Error::Again) => tokio::time::sleep(REPEAT_PAUSE).await,
+                    Err(_) => return,
+                }
+            };
         }
     }
 
-    /// Until the daemon says no more, or something could not be handed on.
-    async fn hand_on(&self, events: &mdns_sd::Receiver<ServiceEvent>) -> bool {
-        while let Ok(event) = events.recv_async().await {
-            let sighting = match event {
-                ServiceEvent::ServiceResolved(service) => match read(&service, &self.networks) {
-                    Some(sighting) => sighting,
-                    None => continue,
-                },
-                ServiceEvent::ServiceRemoved(_, record) => Sighting::Gone(record),
-                _ => continue,
-            };
-            if matches!(&sighting, Sighting::Found { peer, .. } if *peer == self.here) {
-                continue;
+    /// Until something is missing, or nobody listens.
+    async fn hand_on(&self, heard: &Heard) {
+        loop {
+            heard.news.notified().await;
+            for (record, service) in heard.take() {
+                let sighting = match service {
+                    Some(service) => read(&service, &self.networks),
+                    None => Some(Sighting::Gone(record)),
+                };
+                let Some(sighting) = sighting else { continue };
+                let is_own = matches!(&sighting, Sighting::Found { peer, .. } if *peer == self.here);
+                if !is_own && self.sightings.send(sighting).await.is_err() {
+                    return;
+                }
             }
-            if self.sightings.try_send(sighting).is_err() {
-                return false;
+            if heard.is_broken.load(Ordering::Relaxed) {
+                return;
             }
         }
-        false
     }
 }
 

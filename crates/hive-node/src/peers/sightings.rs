@@ -4,7 +4,7 @@
 //! makes room, the oldest first, when too many announce themselves, in all or at one address; an announcement adds to
 //! where a machine is looked for, up to a few addresses, and leads to a dial only now and then.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,8 @@ const RECORDS: usize = 4;
 const STRANGERS: usize = 256;
 /// Strangers remembered that claim one address. Several nodes on one machine do.
 const STRANGERS_AT_ONE_ADDRESS: usize = 8;
+/// Strangers remembered that had to make room: while others need it, they get none again, or a crowd would go round.
+const MADE_ROOM: usize = 4096;
 /// Between two dials that announcements lead to.
 const DIAL_PAUSE: Duration = Duration::from_secs(10);
 /// Announcements that were left out are told of for so long.
@@ -73,6 +75,8 @@ pub(super) struct Sightings {
     machines: BTreeMap<PeerId, Sighted>,
     /// When announcements last led to a dial.
     dialled: BTreeMap<PeerId, Instant>,
+    /// Strangers that had to make room, oldest first.
+    made_room: VecDeque<PeerId>,
     number: u64,
     left_out: u64,
     last_left_out: Option<Instant>,
@@ -112,7 +116,7 @@ impl Sightings {
         }
         if !self.machines.contains_key(&peer) {
             // A stranger that is nowhere on this network cannot be asked.
-            if ours == Standing::Stranger && sockets.is_empty() {
+            if ours == Standing::Stranger && (sockets.is_empty() || self.has_made_room(peer, &sockets, &standing)) {
                 self.leave_out(now);
                 return News::Nothing;
             }
@@ -195,14 +199,32 @@ impl Sightings {
             while let Some(oldest) = self
                 .oldest(STRANGERS_AT_ONE_ADDRESS, newcomer, &standing, |sighted| sighted.addresses().contains(&address))
             {
-                self.machines.remove(&oldest);
-                self.leave_out(now);
+                self.push_out(oldest, now);
             }
         }
         while let Some(oldest) = self.oldest(STRANGERS, newcomer, &standing, |_| true) {
-            self.machines.remove(&oldest);
-            self.leave_out(now);
+            self.push_out(oldest, now);
         }
+    }
+
+    fn push_out(&mut self, peer: PeerId, now: Instant) {
+        self.machines.remove(&peer);
+        self.made_room.push_back(peer);
+        if self.made_room.len() > MADE_ROOM {
+            self.made_room.pop_front();
+        }
+        self.leave_out(now);
+    }
+
+    /// Whether a stranger has made room for others, and there is still none to spare.
+    fn has_made_room(&self, peer: PeerId, sockets: &[SocketAddr], standing: impl Fn(PeerId) -> Standing) -> bool {
+        if !self.made_room.contains(&peer) {
+            return false;
+        }
+        let strangers = || self.machines.iter().filter(|(peer, _)| standing(**peer) == Standing::Stranger);
+        let at = |address: IpAddr| strangers().filter(|(_, sighted)| sighted.addresses().contains(&address)).count();
+        let is_crowded = sockets.iter().any(|socket| at(socket.ip()) >= STRANGERS_AT_ONE_ADDRESS);
+        is_crowded || strangers().count() >= STRANGERS
     }
 
     /// The oldest of the strangers of some kind, if there are more than so many; not the newcomer.
@@ -278,6 +300,25 @@ mod tests {
         assert_eq!(sightings.found(announcement(real, &[at(3, 4000)]), standing, now), News::Moved);
         assert!(sightings.get(real).is_some() && sightings.get(friend).is_some());
         assert_eq!(sightings.left_out(now + TOLD), 0, "it is not told for ever");
+    }
+
+    #[test]
+    fn a_crowd_that_is_heard_again_and_again_pushes_nobody_out() {
+        let (mut sightings, now, real) = (Sightings::default(), Instant::now(), id());
+        let crowd: Vec<PeerId> = (0..1000).map(|_| id()).collect();
+        let again = |sightings: &mut Sightings| {
+            for (n, peer) in crowd.iter().enumerate() {
+                sightings.found(announcement(*peer, &[at((n % 250) as u8, 4000)]), stranger, now);
+            }
+        };
+        again(&mut sightings);
+        sightings.found(announcement(real, &[at(3, 4000)]), stranger, now);
+        again(&mut sightings);
+        assert!(sightings.get(real).is_some() && sightings.machines.len() == STRANGERS);
+        // Where there is room, they are let in as before.
+        sightings.machines.clear();
+        again(&mut sightings);
+        assert_eq!(sightings.machines.len(), STRANGERS);
     }
 
     #[test]
