@@ -81,7 +81,7 @@ impl Reached {
     pub async fn open(&self) -> Result<Channel, ConnectError> {
         let unreachable = |why: String| ConnectError::unreachable(self.peer, &why);
         let (send, recv) = self.connection.open_bi().await.map_err(|error| unreachable(error.to_string()))?;
-        Ok(Channel { send, recv })
+        Ok(Channel::new(send, recv))
     }
 }
 

@@ -164,6 +164,7 @@ pub async fn ask(
 pub async fn receive(peer: PeerId, mut channel: Channel) -> Result<Knock, PairError> {
     match timeout(MACHINE_PATIENCE, read(&mut channel)).await.map_err(|_| PairError::BrokeOff)?? {
         Message::Hello { name, commitment, invite } => {
+            channel.heard();
             Ok(Knock { channel, peer, name: tidy(&name), commitment, invite })
         }
         _ => Err(PairError::Protocol("no hello")),
@@ -222,7 +223,7 @@ impl Pairing {
     }
 
     async fn exchange(&mut self, mut ours: oneshot::Receiver<bool>) -> Outcome {
-        let Channel { send, recv } = &mut self.channel;
+        let Channel { send, recv, .. } = &mut self.channel;
         // One future for all turns of the loop: a read that is dropped half way would lose what it has.
         let theirs = control::read_from::<Message>(recv, MAX_MESSAGE_BYTES);
         tokio::pin!(theirs);

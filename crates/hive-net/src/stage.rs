@@ -100,7 +100,7 @@ impl std::fmt::Debug for Outlet {
 impl Outlet {
     /// Opens a stream, and opens it again whenever it breaks. What it sends keeps to the pace.
     pub async fn open(dial: Dial, pace: Pace) -> Result<Self, DialError> {
-        let Channel { send, recv } = dial().await?;
+        let Channel { send, recv, .. } = dial().await?;
         let (sender, ended) = watch::channel(None);
         let shared =
             Arc::new(Shared { stream: AsyncMutex::new(Some(send)), flight: Arc::default(), dial, pace, ended: sender });
@@ -191,7 +191,7 @@ async fn mend(shared: &Shared) -> Result<RecvStream, String> {
     let until = Instant::now() + REPAIR_PATIENCE;
     loop {
         match (shared.dial)().await {
-            Ok(Channel { mut send, recv }) => {
+            Ok(Channel { mut send, recv, .. }) => {
                 let mut stream = shared.stream.lock().await;
                 let waiting: Vec<Frame> = lock(&shared.flight).waiting.iter().map(|(frame, _)| frame.clone()).collect();
                 let mut whole = true;

@@ -15,7 +15,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use hive_net::discovery::{Discovery, Sighting};
 use hive_net::links::{LinkKind, Networks};
-use hive_net::{Admission, Endpoint, EndpointOptions, Frame, Identity, Pace, PeerAddr, PeerId, fingerprint};
+use hive_net::{
+    Admission, Endpoint, EndpointOptions, Frame, Identity, Pace, PeerAddr, PeerId, Range, Relay, fingerprint,
+};
 use serde::Serialize;
 use tokio::sync::{mpsc, watch};
 
@@ -25,6 +27,7 @@ use crate::data::{DataError, DataFolder};
 use crate::find::FindPeerError;
 use crate::peers::pairings::{self, Desk};
 use crate::peers::presence::{self, Greeting};
+use crate::peers::sightings::Announcement;
 use crate::peers::{Notice, PeerView, Peers};
 use crate::profile::Profile;
 use crate::reach;
@@ -60,6 +63,8 @@ pub struct Status {
     pub discovery: String,
     /// The other machines.
     pub peers: Vec<PeerView>,
+    /// Announcements that are not among them: too many machines announce themselves, or from where none can be.
+    pub left_out: u64,
     /// Tokens of answers to people and programs here, since the node started.
     pub answered_tokens: u64,
     /// The model in memory, if there is one.
@@ -138,7 +143,8 @@ impl Node {
     /// Starts a node.
     pub async fn start(options: NodeOptions) -> Result<Self, StartError> {
         crate::open_files::allow_many();
-        let NodeOptions { name, bind, data, discover, relay, share, memory_cap, policy, trust_paths, speaks } = options;
+        let NodeOptions { name, bind, data, discover, relay, lan_only, share, memory_cap, policy, trust_paths, speaks } =
+            options;
         let identity = match &data {
             Some(data) => crate::identity::open(data)?,
             None => Identity::generate(),
@@ -151,8 +157,16 @@ impl Node {
         let audit = data.as_deref().map_or_else(Audit::default, |data| Audit::open(data.path()));
         audit.note(None, AuditEvent::Started { version: env!("CARGO_PKG_VERSION").to_owned() });
         let desk = pairings::open_desk(data.as_deref())?;
-        let endpoint_options = EndpointOptions { identity, bind, relay, admission, networks };
+        let range = match relay {
+            Relay::None if lan_only => Range::Link,
+            Relay::None => Range::Given,
+            Relay::Public | Relay::Own(_) => Range::Anywhere,
+        };
+        let endpoint_options = EndpointOptions { identity, bind, relay, admission, networks, range };
         let (endpoint, incoming) = Endpoint::bind(endpoint_options).await?;
+        for (addr, reached) in peers.proven() {
+            endpoint.vouch(&addr, reached);
+        }
         // Measured before, on this machine and with this version.
         let speed = data.as_deref().and_then(speed::kept);
         let switches: Option<Switches> = data.as_deref().map(|data| data.read(sharing::FILE)).transpose()?.flatten();
@@ -220,7 +234,8 @@ impl Node {
     /// Announces this machine and looks for others. Without multicast the node works all the same, by invitation.
     fn discover(&self) {
         let endpoint = &self.inner.endpoint;
-        let started = Discovery::start(endpoint.id(), self.name(), endpoint.port(), self.inner.speaks.1);
+        let networks = endpoint.networks().clone();
+        let started = Discovery::start(endpoint.id(), self.name(), endpoint.port(), self.inner.speaks.1, networks);
         let mut discovery = lock(&self.inner.discovery);
         match started {
             Ok((found, sightings)) => {
@@ -232,6 +247,14 @@ impl Node {
                 discovery.1 = error.to_string();
             }
         }
+    }
+
+    /// This machine's networks have changed: machines may be on them that were on none before.
+    pub(crate) fn look_around(&self) {
+        if let Some(discovery) = &lock(&self.inner.discovery).0 {
+            discovery.repeat();
+        }
+        self.peers().dial_all();
     }
 
     /// The name people see.
@@ -268,6 +291,7 @@ impl Node {
             addresses,
             discovery: lock(&self.inner.discovery).1.clone(),
             peers: self.peer_views(),
+            left_out: self.inner.peers.left_out(),
             answered_tokens: self.inner.answered_tokens.load(Ordering::Relaxed),
             model: self.inner.serving.view(),
             loading: self.inner.serving.loading(),
@@ -449,8 +473,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 async fn follow_sightings(node: Node, mut sightings: mpsc::Receiver<Sighting>) {
     while let Some(sighting) = sightings.recv().await {
         match sighting {
-            Sighting::Found { addr, name, version } => node.peers().sighted(addr, name, version),
-            Sighting::Gone(peer) => node.peers().vanished(peer),
+            Sighting::Found { record, peer, sockets, name, version } => {
+                node.peers().sighted(Announcement { record, peer, sockets, name, version });
+            }
+            Sighting::Gone(record) => node.peers().vanished(&record),
             Sighting::Trouble(why) => tracing::debug!("searching for machines: {why}"),
         }
     }

@@ -13,7 +13,7 @@ use crate::stage::turns;
 /// Serves until the node stops.
 pub(crate) async fn serve(node: Node, mut incoming: mpsc::Receiver<Incoming>) {
     loop {
-        let Incoming { peer, protocol, channel } = tokio::select! {
+        let Incoming { peer, protocol, place, channel } = tokio::select! {
             opened = incoming.recv() => match opened {
                 Some(opened) => opened,
                 None => return,
@@ -23,7 +23,7 @@ pub(crate) async fn serve(node: Node, mut incoming: mpsc::Receiver<Incoming>) {
         let node = node.clone();
         tokio::spawn(async move {
             match protocol {
-                Protocol::Pair => node.answer_pairing(peer, channel).await,
+                Protocol::Pair => node.answer_pairing(peer, place, channel).await,
                 Protocol::Control => serve_control(&node, peer, channel).await,
                 Protocol::Stage => serve_stage(&node, channel).await,
                 Protocol::Gauge => measure::serve(channel).await,

@@ -157,6 +157,7 @@ impl Settings {
             // On loopback there is nobody to find.
             discover: !bind.ip().is_loopback(),
             relay,
+            lan_only: self.lan_only.unwrap_or(false),
             share: self.share.unwrap_or(true),
             memory_cap,
             policy,

@@ -59,13 +59,23 @@ pub(crate) async fn sharing(client: &Client, wishes: impl IntoIterator<Item = Va
 }
 
 pub(crate) async fn peers(client: &Client, as_json: bool) -> Result<(), Failure> {
-    let peers: Vec<Value> = client.get("/hive/v1/peers", &[]).await?;
+    let status: Value = client.get("/hive/v1/status", &[]).await?;
+    let (peers, left_out) = (&status["peers"], status["left_out"].as_u64().unwrap_or_default());
     if as_json {
-        output::line(json!({ "peers": peers }));
-    } else if peers.is_empty() {
-        output::line("No other machine yet. Start HiveMind on one, or `hivemind invite` one that is elsewhere.");
-    } else {
-        list(&peers);
+        output::line(json!({ "peers": peers, "left_out": left_out }));
+        return Ok(());
+    }
+    match peers.as_array().map(Vec::as_slice) {
+        None | Some([]) => {
+            output::line("No other machine yet. Start HiveMind on one, or `hivemind invite` one that is elsewhere.");
+        }
+        Some(peers) => list(peers),
+    }
+    if left_out > 0 {
+        output::line(format_args!(
+            "{left_out} announcements of unknown machines were left out: more than a network of this kind has. Somebody may \
+             be flooding it; your own machines are not affected."
+        ));
     }
     Ok(())
 }

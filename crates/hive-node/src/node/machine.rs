@@ -169,7 +169,7 @@ pub(super) async fn watch_machine(node: Node) {
         (awake, settings) = (held, read);
         if node.endpoint().networks().set(networks) {
             node.endpoint().network_changed().await;
-            node.peers().dial.notify_waiters();
+            node.look_around();
         }
     }
 }

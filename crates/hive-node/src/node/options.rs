@@ -45,6 +45,8 @@ pub struct NodeOptions {
     pub discover: bool,
     /// Reaching machines elsewhere.
     pub relay: Relay,
+    /// Whether nothing may leave this machine's own networks, whoever says where another machine is.
+    pub lan_only: bool,
     /// Whether it gives memory to others.
     pub share: bool,
     /// The most memory it gives, in bytes.
@@ -66,6 +68,7 @@ impl NodeOptions {
             data: None,
             discover: false,
             relay: Relay::None,
+            lan_only: false,
             share: true,
             memory_cap: None,
             policy: Policy::default(),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use hive_net::links::LinkKind;
+use hive_net::near::Reached;
 use hive_net::pairing::Code;
 use hive_net::{Link, PeerAddr, PeerId, border};
 use serde::{Deserialize, Serialize};
@@ -30,9 +31,12 @@ pub(crate) struct Entry {
     renamed: Option<String>,
     /// When it was decided, in seconds since 1970.
     since: u64,
-    /// Where it was last.
+    /// Where it was last, on a network of this machine.
     #[serde(default)]
     pub(crate) sockets: Vec<SocketAddr>,
+    /// Where it was last elsewhere, or where a person said it is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) given: Vec<SocketAddr>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) relay: Option<String>,
     /// The code that both owners compared, as "482 915", so that it can be looked at again.
@@ -84,19 +88,14 @@ impl Book {
         self.peers.get(&peer)
     }
 
+    /// Lets a machine in; `addr` is where a person said it is.
     pub(crate) fn approve(&mut self, peer: PeerId, name: &str, addr: Option<&PeerAddr>, now_s: u64) {
         let renamed = self.peers.get(&peer).and_then(|entry| entry.renamed.clone());
-        let sockets = addr.map(PeerAddr::sockets).unwrap_or_default();
+        let mut given = addr.map(PeerAddr::sockets).unwrap_or_default();
+        given.truncate(KEPT_SOCKETS);
         let relay = addr.and_then(PeerAddr::relay);
-        let entry = Entry {
-            standing: Standing::Approved,
-            name: name.to_owned(),
-            renamed,
-            since: now_s,
-            sockets,
-            relay,
-            code: None,
-        };
+        let (standing, name, sockets) = (Standing::Approved, name.to_owned(), Vec::new());
+        let entry = Entry { standing, name, renamed, since: now_s, sockets, given, relay, code: None };
         self.peers.insert(peer, entry);
     }
 
@@ -125,6 +124,7 @@ impl Book {
             renamed: None,
             since: now_s,
             sockets: Vec::new(),
+            given: Vec::new(),
             relay: None,
             code: None,
         };
@@ -142,21 +142,25 @@ impl Book {
     }
 
     /// Notes how an approved machine was reached and what it calls itself; says whether that was news.
-    pub(crate) fn remember(&mut self, peer: PeerId, name: &str, link: Option<&Link>) -> bool {
+    pub(crate) fn remember(&mut self, peer: PeerId, name: &str, link: Option<(&Link, Reached)>) -> bool {
         let Some(entry) = self.peers.get_mut(&peer) else { return false };
         let before = entry.clone();
         name.clone_into(&mut entry.name);
         match link {
-            Some(link) if link.kind == LinkKind::Relay => entry.relay = Some(link.remote.clone()),
-            Some(link) => {
+            Some((link, _)) if link.kind == LinkKind::Relay => entry.relay = Some(link.remote.clone()),
+            Some((link, reached)) => {
                 let socket = link.remote.parse().ok();
                 // A link-local address without its interface reaches nobody, and interfaces change numbers.
                 let usable =
                     |socket: &SocketAddr| !matches!(socket, SocketAddr::V6(v6) if v6.ip().is_unicast_link_local());
                 if let Some(socket) = socket.filter(usable) {
-                    entry.sockets.retain(|known| *known != socket);
-                    entry.sockets.insert(0, socket);
-                    entry.sockets.truncate(KEPT_SOCKETS);
+                    let known = match reached {
+                        Reached::OnLink => &mut entry.sockets,
+                        Reached::Anywhere => &mut entry.given,
+                    };
+                    known.retain(|known| *known != socket);
+                    known.insert(0, socket);
+                    known.truncate(KEPT_SOCKETS);
                 }
             }
             None => {}
@@ -178,15 +182,19 @@ mod tests {
         book.rename(one, "Attic");
         book.block(two, "Stranger", 8);
         let link = |kind, remote: &str| Link { kind, remote: remote.to_owned(), round_trip_us: 1 };
-        assert!(book.remember(one, "Mac mini", Some(&link(LinkKind::Ethernet, "10.0.0.1:5"))));
-        assert!(!book.remember(one, "Mac mini", Some(&link(LinkKind::Ethernet, "10.0.0.1:5"))));
-        assert!(!book.remember(one, "Mac mini", Some(&link(LinkKind::Ethernet, "[fe80::1]:5"))));
-        assert!(book.remember(one, "Mac mini", Some(&link(LinkKind::Relay, "http://relay.example/"))));
+        let mut remember =
+            |kind, remote: &str, reached| book.remember(one, "Mac mini", Some((&link(kind, remote), reached)));
+        assert!(remember(LinkKind::Ethernet, "10.0.0.1:5", Reached::OnLink));
+        assert!(!remember(LinkKind::Ethernet, "10.0.0.1:5", Reached::OnLink));
+        assert!(!remember(LinkKind::Ethernet, "[fe80::1]:5", Reached::OnLink));
+        assert!(remember(LinkKind::Other, "10.9.0.1:5", Reached::Anywhere));
+        assert!(remember(LinkKind::Relay, "http://relay.example/", Reached::Anywhere));
         let again: Book = serde_json::from_str(&serde_json::to_string(&book).unwrap()).unwrap();
         assert_eq!(again, book);
         assert_eq!(again.get(one).unwrap().shown_name(), "Attic");
         assert_eq!(again.get(one).unwrap().code(), Some("482 915"));
         assert_eq!(again.get(one).unwrap().sockets, ["10.0.0.1:5".parse().unwrap()]);
+        assert_eq!(again.get(one).unwrap().given, ["10.9.0.1:5".parse().unwrap()]);
         assert_eq!(again.get(one).unwrap().relay.as_deref(), Some("http://relay.example/"));
         assert_eq!(again.get(two).unwrap().standing, Standing::Blocked);
     }

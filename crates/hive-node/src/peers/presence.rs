@@ -4,11 +4,14 @@
 //! cable was pulled is back before anybody is told; only then is it away.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
+use hive_net::links::LinkKind;
+use hive_net::near::{NotDialled, Reached};
 use hive_net::pulse::{BEAT, Pulse, Verdict};
-use hive_net::{Channel, ConnectError, PeerId, Protocol, fingerprint};
+use hive_net::{Channel, ConnectError, PeerAddr, PeerId, Protocol, fingerprint};
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
@@ -84,17 +87,12 @@ async fn keep_in_touch(node: Node, peer: PeerId) {
     let mut last_heard = Instant::now();
     while node.peers().is_approved(peer) {
         // Before dialling, so that an announcement during the dial is not missed.
-        let dial = node.peers().dial.clone();
+        let dial = node.peers().dial_bell(peer);
         let announced = dial.notified();
         let absence = match timeout(patience, greet(&node, peer)).await {
             Ok(Ok((channel, name, life))) => {
                 pause = *PAUSE.start();
-                if let Some(approved) = node.peers().arrived(peer, &name, life, node.endpoint().link(peer).as_ref()) {
-                    node.note_about(
-                        Machine::new(peer, &name),
-                        AuditEvent::NameTaken { approved: fingerprint(approved) },
-                    );
-                }
+                note_arrival(&node, peer, &name, life);
                 let tidying = tokio::spawn(tidy_up(node.clone(), peer));
                 let measuring = tokio::spawn(measure::attend(node.clone(), peer));
                 let (why, heard) = feel_pulse(&node, peer, channel).await;
@@ -121,6 +119,24 @@ async fn keep_in_touch(node: Node, peer: PeerId) {
             () = announced => {}
             () = tokio::time::sleep(pause) => pause = (pause * 2).min(*PAUSE.end()),
         }
+    }
+}
+
+/// A machine answers: where it does is kept, since that address has proven itself.
+fn note_arrival(node: &Node, peer: PeerId, name: &str, life: u64) {
+    let link = node.endpoint().link(peer);
+    let socket = link.as_ref().and_then(|link| link.remote.parse::<SocketAddr>().ok());
+    let is_near = socket.is_some_and(|socket| node.endpoint().networks().is_near(socket.ip()));
+    let reached = if is_near { Reached::OnLink } else { Reached::Anywhere };
+    let addr = PeerAddr::new(peer, socket);
+    let relay = link.as_ref().filter(|link| link.kind == LinkKind::Relay);
+    let addr = match relay {
+        Some(link) => addr.with_relay(&link.remote),
+        None => addr,
+    };
+    node.endpoint().vouch(&addr, reached);
+    if let Some(approved) = node.peers().arrived(peer, name, life, link.as_ref().map(|link| (link, reached))) {
+        node.note_about(Machine::new(peer, name), AuditEvent::NameTaken { approved: fingerprint(approved) });
     }
 }
 
@@ -266,7 +282,7 @@ pub(crate) async fn answer(node: &Node, peer: PeerId, mut channel: Channel, gree
         return;
     }
     // They are here: whoever waits to dial them need not wait longer.
-    node.peers().dial.notify_waiters();
+    node.peers().dial(peer);
     let (mut writer, mut reader) = channel.split();
     let mut profiles = node.profiles();
     while let Ok(Some(beat)) = reader.read::<Beat>().await {
@@ -290,7 +306,8 @@ fn explain(node: &Node, peer: PeerId, error: &ConnectError) -> Absence {
             format!("{} runs another version of HiveMind; update the older of the two", node.peers().name(peer)).into()
         }
         ConnectError::NotAllowed(_) => REMOVED.into(),
-        ConnectError::Unreachable { .. } => silent(node, peer),
+        ConnectError::NotDialled { why, .. } if *why != NotDialled::Unknown => why.to_string().into(),
+        ConnectError::NotDialled { .. } | ConnectError::Unreachable { .. } => silent(node, peer),
     }
 }
 
@@ -307,8 +324,7 @@ fn silent(node: &Node, peer: PeerId) -> Absence {
 /// What can be seen of a machine from here.
 pub(crate) fn observe(node: &Node, peer: PeerId, relayed: bool) -> Observation {
     let announced = node.peers().announced(peer);
-    let sockets = announced.iter().flat_map(|(addr, _)| addr.sockets());
-    let near = sockets.into_iter().find(|socket| node.endpoint().networks().is_near(socket.ip()));
+    let near = announced.iter().flatten().copied().find(|socket| node.endpoint().networks().is_near(socket.ip()));
     Observation {
         announced: announced.is_some(),
         met: node.peers().has_met(peer),
