@@ -237,6 +237,9 @@ impl Computer {
             self.stalled.contains(&slot.session) && shard.position(slot.session).is_some_and(|at| slot.position > at)
         };
         slots.retain(|slot| !is_behind_a_failure(slot));
+        if slots.is_empty() {
+            return Ok(());
+        }
         let results = shard.forward(&slots);
         let took = started.elapsed();
         let tokens = slots.iter().filter(|slot| slot.input.rows() == 1).count();
