@@ -17,6 +17,8 @@
 pub mod audit;
 pub mod data;
 pub mod doctor;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod generate;
 pub mod mlx_library;
 pub mod models;

@@ -6,6 +6,7 @@
 mod actor;
 mod ended;
 mod frames;
+pub(crate) mod fuzzing;
 mod sent;
 mod transit;
 

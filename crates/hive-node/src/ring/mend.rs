@@ -174,6 +174,7 @@ impl Ring {
     async fn lost(&self, trouble: Option<&Trouble>) -> BTreeMap<usize, Lost> {
         let node = &self.inner.node;
         let mut lost = BTreeMap::new();
+        let stages = self.stages().len();
         for (index, stage) in self.stages().iter().enumerate() {
             let (id, name) = (stage.placement.addr.id(), &stage.placement.name);
             let own = id == node.id();
@@ -187,7 +188,7 @@ impl Ring {
                 let question = Question::Check(self.inner.stage_id(index));
                 let asked = node.ask(&stage.placement.addr, question, |_| ());
                 match tokio::time::timeout(CHECK_PATIENCE, asked).await {
-                    Ok(Ok(_)) if trouble.fault == Fault::Stage(index as u32) => {
+                    Ok(Ok(_)) if trouble.fault.is_of(index, stages) => {
                         let why = format!("{name}: {}", trouble.why);
                         lost.insert(index, Lost { why, how: How::Wrong });
                     }

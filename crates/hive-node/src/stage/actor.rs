@@ -107,7 +107,7 @@ impl Actor {
                     WorkerEvent::Said(message) => self.said(message).await,
                     WorkerEvent::Died(how) => self.died(&how).await,
                 },
-                Some(frame) = frames.recv(), if self.worker.has_room() => self.frame(frame),
+                Some(frame) = frames.recv(), if self.worker.has_room() => self.frame(frame).await,
             }
             let busy = self.sessions.values().filter(|open| !open.kept).count();
             let was_busy = self.busy.swap(busy, Ordering::Relaxed) > 0;
@@ -293,7 +293,7 @@ impl Actor {
     }
 
     /// A frame from the previous stage, the coordinator, or, to the first stage, the last one.
-    fn frame(&mut self, frame: Frame) {
+    async fn frame(&mut self, frame: Frame) {
         let Some(open) = self.sessions.get_mut(&frame.session) else { return };
         if self.departures.contains_key(&frame.session) {
             // It is read, and goes on, where the session goes.
@@ -314,7 +314,11 @@ impl Actor {
                 return;
             }
         };
-        open.next = frame.position + frame.rows;
+        let Some(next) = frame.position.checked_add(frame.rows) else {
+            let fault = Fault::of_sender(self.index, frame.position, open.spec.options.prompt.len());
+            return self.fail(frame.session, fault, "rows past the last position there can be").await;
+        };
+        open.next = next;
         let (session, position) = (SessionId(frame.session), frame.position);
         let Some((input, sample)) = input_of(frame) else { return };
         self.worker.order(&ToWorker::Forward(Work { session, position, sample, input }));
@@ -342,11 +346,14 @@ impl Actor {
                     open.sent.note(&frame);
                 }
             }
-            FromWorker::Failed { session, why, blame } => {
+            FromWorker::Failed { session, position, why, blame } => {
+                let Some(open) = self.sessions.get_mut(&session.0) else { return };
+                // It comes again once the ring is mended.
+                open.next = open.next.min(position.unwrap_or(open.next));
                 let fault = match blame {
                     Blame::Request => Fault::Request,
                     Blame::Own => Fault::Stage(self.index),
-                    Blame::Previous => Fault::Stage(self.index.saturating_sub(1)),
+                    Blame::Previous => Fault::of_sender(self.index, open.next, open.spec.options.prompt.len()),
                 };
                 self.fail(session.0, fault, &why).await;
             }

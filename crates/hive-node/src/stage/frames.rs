@@ -90,6 +90,29 @@ pub(crate) enum Fault {
     Stage(u32),
     /// Something between the stages broke, or a stage has gone.
     Link,
+    /// The last stage chose a token that cannot be.
+    LastStage,
+}
+
+impl Fault {
+    /// The fault of whoever sent a stage its input for `position`. The first stage has no stage before it: the prompt is
+    /// the coordinator's, who asked for it, and what follows was chosen by the last stage.
+    pub(super) fn of_sender(stage: u32, position: u32, prompt: usize) -> Self {
+        match stage.checked_sub(1) {
+            Some(previous) => Self::Stage(previous),
+            None if (position as usize) < prompt => Self::Request,
+            None => Self::LastStage,
+        }
+    }
+
+    /// Whether the stage `index` of so many is at fault.
+    pub(crate) fn is_of(self, index: usize, stages: usize) -> bool {
+        match self {
+            Self::Stage(stage) => stage as usize == index,
+            Self::LastStage => index + 1 == stages,
+            Self::Request | Self::Link => false,
+        }
+    }
 }
 
 /// What a failure frame says.
@@ -195,6 +218,16 @@ mod tests {
         assert!(token_frame(&spec(), 3, &sampled(2)).last);
         assert!(token_frame(&spec(), 10, &sampled(5)).last);
         assert!(!token_frame(&spec(), 9, &sampled(5)).last);
+    }
+
+    #[test]
+    fn a_token_that_cannot_be_is_never_the_first_stages_fault() {
+        assert_eq!(Fault::of_sender(2, 0, 5), Fault::Stage(1));
+        assert_eq!(Fault::of_sender(0, 4, 5), Fault::Request);
+        let fault = Fault::of_sender(0, 5, 5);
+        assert_eq!((0..3).map(|index| fault.is_of(index, 3)).collect::<Vec<_>>(), [false, false, true]);
+        assert_eq!((0..3).map(|index| Fault::Stage(1).is_of(index, 3)).collect::<Vec<_>>(), [false, true, false]);
+        assert!(!Fault::Link.is_of(0, 1) && !Fault::Request.is_of(0, 1));
     }
 
     #[test]

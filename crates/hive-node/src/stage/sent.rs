@@ -75,7 +75,7 @@ impl Sent {
     /// token.
     pub(super) fn again(&self, wanted: Resend) -> Vec<Frame> {
         // Tokens go to the coordinator as well, which wants those that it does not know.
-        let from = wanted.from.min(wanted.sample_from + 1);
+        let from = wanted.from.min(wanted.sample_from.saturating_add(1));
         let mut frames: Vec<Frame> = self.tokens.iter().filter(|token| token.position >= from).cloned().collect();
         let Some(like) = &self.like else { return frames };
         let end = self.rows();
@@ -175,6 +175,7 @@ mod tests {
         assert_eq!(shape(&sent.again(resend(9, 8))), [(9, 1, false)]);
         assert_eq!(shape(&sent.again(resend(10, 7))), [(8, 1, false), (9, 1, false)]);
         assert!(sent.again(resend(10, 9)).is_empty());
+        assert!(sent.again(resend(u32::MAX, u32::MAX)).is_empty());
     }
 
     #[test]

@@ -119,7 +119,7 @@ pub enum Blame {
     Request,
     /// This stage computes nonsense or nothing.
     Own,
-    /// The stage before sent what it should not have.
+    /// Whoever sent the input, sent what no stage may: a stage, or, to the first one, whoever chose the token.
     Previous,
 }
 
@@ -152,6 +152,8 @@ pub enum FromWorker {
     Failed {
         /// The session.
         session: SessionId,
+        /// Where the work began, which is where the session still is; `None` where it was not opened at all.
+        position: Option<u32>,
         /// The cause.
         why: String,
         /// What would have to change.

@@ -96,3 +96,46 @@ async fn a_session_that_is_closed_while_it_comes_is_gone() {
     assert!(answered.await.is_err());
     assert_eq!(is_kept(&actor), None);
 }
+
+/// An actor with an open session, the frames its coordinator would see, and its orders.
+fn with_session(index: u32) -> (Actor, mpsc::Receiver<Frame>, std::io::PipeReader) {
+    let (mut actor, orders) = actor();
+    actor.index = index;
+    let (coordinator, frames) = mpsc::channel(8);
+    let coordinator = Destination::Local(coordinator);
+    actor.routes = Some(Routes { epoch: 0, next: None, first: None, coordinator });
+    actor.open(spec()).unwrap();
+    (actor, frames, orders)
+}
+
+fn rows(position: u32, rows: u32) -> Frame {
+    let payload = vec![0; rows as usize * 4].into();
+    Frame { rows, payload, ..crate::stage::prompt_frame(SESSION, position, &[0], false) }
+}
+
+#[tokio::test]
+async fn rows_past_the_last_position_are_the_senders_fault() {
+    for (index, fault) in [(2, Fault::Stage(1)), (0, Fault::LastStage)] {
+        let (mut actor, mut frames, _orders) = with_session(index);
+        actor.sessions.get_mut(&SESSION).unwrap().next = u32::MAX - 1;
+        actor.frame(rows(u32::MAX - 1, 2)).await;
+        let failure = super::super::frames::failure_of(&frames.try_recv().unwrap());
+        assert_eq!(failure.fault, fault);
+        assert_eq!(actor.sessions[&SESSION].next, u32::MAX - 1);
+        actor.frame(rows(u32::MAX - 1, 1)).await;
+        assert_eq!(actor.sessions[&SESSION].next, u32::MAX);
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_failed_waits_for_the_same_position_again() {
+    let (mut actor, mut frames, _orders) = with_session(1);
+    for position in 0..3 {
+        actor.frame(rows(position, 1)).await;
+    }
+    assert_eq!(actor.sessions[&SESSION].next, 3);
+    let (session, why) = (SessionId(SESSION), "not finite".to_owned());
+    actor.said(FromWorker::Failed { session, position: Some(1), why, blame: Blame::Previous }).await;
+    let failure = super::super::frames::failure_of(&frames.try_recv().unwrap());
+    assert_eq!((failure.fault, actor.sessions[&SESSION].next), (Fault::Stage(0), 1));
+}
