@@ -64,7 +64,7 @@ pub use library::{LetGoError, ModelOnDisk};
 pub use local_swarm::{LocalSwarm, SwarmError, SwarmOptions, plan};
 pub use node::{Node, NodeOptions, StartError, Status};
 pub use peers::pairings::{DecideError, INVITE_VALID_FOR};
-pub use peers::{MeasuredPath, Notice, PeerState, PeerView};
+pub use peers::{MeasuredPath, Notice, PeerState, PeerView, Rights};
 pub use planning::PlanningError;
 pub use profile::Profile;
 pub use ring::{PlacedStage, Placement, Ring, RingError, RingOptions};

@@ -71,25 +71,54 @@ pub(crate) fn source(name: Option<&str>, files: &ModelFiles) -> Result<ModelSour
     })
 }
 
-/// The file of a model that another machine asks to load a part of.
-pub(crate) fn locate(source: &ModelSource, trusts_paths: bool) -> Result<PathBuf, String> {
+/// Why a part of a model is not loaded for another machine. It is one sentence for a model that is not here and for one that
+/// cannot be used: a machine does not learn what else is on this disk, or where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NotForOthers {
+    /// Named by its path.
+    #[error("a model that is split over machines is named, as owner/name; a path means nothing elsewhere")]
+    Path,
+    /// Not here, damaged, or another version.
+    #[error(
+        "it has no model of this name and version that it can use; download the same model on both machines, or update it \
+         there"
+    )]
+    Unusable,
+}
+
+/// The files of a model that another machine asks to load a part of. It is found by name in the model cache, or as the
+/// starter model, never by path: only nodes of one process trust each other's paths.
+pub(crate) fn locate(source: &ModelSource, trusts_paths: bool) -> Result<ModelFiles, NotForOthers> {
+    let cache = hive_host::folders::hugging_face_cache();
     match source {
-        ModelSource::Path(path) if trusts_paths => Ok(path.clone()),
-        ModelSource::Path(_) => {
-            Err("a model that is split over machines is named, as owner/name; a path means nothing elsewhere"
-                .to_owned())
-        }
-        ModelSource::Named(name, digest) => {
-            if name.as_deref().is_some_and(|name| Path::new(name).is_absolute() || name.contains("..")) {
-                return Err("this is no name of a model".to_owned());
-            }
-            let files = open(name.as_deref()).map_err(|error| error.to_string())?;
-            match files.digest() {
-                Ok(here) if here == *digest => Ok(files.path().to_owned()),
-                Ok(_) => Err("it has another version of this model; download the same one on both machines".to_owned()),
-                Err(error) => Err(error.to_string()),
-            }
-        }
+        ModelSource::Path(path) if trusts_paths => usable(Some(path.clone()), None),
+        ModelSource::Path(_) => Err(NotForOthers::Path),
+        ModelSource::Named(name, digest) => usable(named(name.as_deref(), cache.as_deref()), Some(digest)),
+    }
+}
+
+/// Where a model lies that another machine names.
+fn named(name: Option<&str>, cache: Option<&Path>) -> Option<PathBuf> {
+    match name {
+        None => starter(),
+        Some(name) if name == starter_name() => starter(),
+        Some(name) => snapshot(cache?, name),
+    }
+}
+
+fn usable(path: Option<PathBuf>, digest: Option<&String>) -> Result<ModelFiles, NotForOthers> {
+    let unusable = |why: &dyn std::fmt::Display| {
+        // For this machine's owner, who may know the paths.
+        tracing::info!("a model that another machine asked for cannot be used: {why}");
+        NotForOthers::Unusable
+    };
+    let path = path.ok_or(NotForOthers::Unusable)?;
+    let files = aside(|| ModelFiles::open(&path)).map_err(|error| unusable(&error))?;
+    match (files.digest(), digest) {
+        (_, None) => Ok(files),
+        (Ok(here), Some(wanted)) if here == *wanted => Ok(files),
+        (Ok(_), Some(_)) => Err(unusable(&"it is another version")),
+        (Err(error), Some(_)) => Err(unusable(&error)),
     }
 }
 
@@ -134,11 +163,88 @@ fn find(name: &str) -> Result<PathBuf, FindError> {
 /// The newest snapshot of `owner/name` in a Hugging Face cache.
 fn snapshot(cache: &Path, name: &str) -> Option<PathBuf> {
     let (owner, model) = name.split_once('/')?;
-    let plain = |part: &str| !part.is_empty() && !part.contains(['/', '\\']) && part != ".." && part != ".";
+    // The characters that names have there; none of them leads out of a folder.
+    let plain = |part: &str| {
+        part.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+    };
     if !plain(owner) || !plain(model) {
         return None;
     }
     let folder = cache.join(format!("models--{owner}--{model}"));
     let revision = std::fs::read_to_string(folder.join("refs/main")).ok()?;
     Some(folder.join("snapshots").join(revision.trim())).filter(|snapshot| snapshot.is_dir())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A cache with one model, and files outside of it that a name could lead to.
+    fn disk() -> tempfile::TempDir {
+        let disk = tempfile::tempdir().unwrap();
+        let model = disk.path().join("cache/models--some--model");
+        std::fs::create_dir_all(model.join("snapshots/r1")).unwrap();
+        std::fs::create_dir_all(model.join("refs")).unwrap();
+        std::fs::write(model.join("refs/main"), "r1").unwrap();
+        std::fs::create_dir_all(disk.path().join("some")).unwrap();
+        std::fs::write(disk.path().join("some/secret.gguf"), "GGUF").unwrap();
+        disk
+    }
+
+    #[test]
+    fn a_model_that_another_machine_names_is_found_in_the_cache_only() {
+        let disk = disk();
+        let cache = disk.path().join("cache");
+        assert_eq!(named(Some("some/model"), Some(&cache)), Some(cache.join("models--some--model/snapshots/r1")));
+        let absolute = disk.path().join("some/secret.gguf");
+        let names = [
+            "",
+            "/",
+            ".",
+            "..",
+            "model",
+            "some/",
+            "/model",
+            "some/secret.gguf",
+            "./some/secret.gguf",
+            "some/../some/model",
+            "../some/secret.gguf",
+            "some/..",
+            "../model",
+            "some/model/",
+            "some/model/snapshots",
+            "some\\model",
+            "some/mod\0el",
+            "some/model\0",
+            "some/.hidden",
+            "src/lib.rs",
+            "crates/hive-node",
+            absolute.to_str().unwrap(),
+        ];
+        for name in names {
+            assert_eq!(named(Some(name), Some(&cache)), None, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_in_the_working_directory_is_no_model_for_others() {
+        // Tests run in the crate's folder.
+        assert!(Path::new("src/models.rs").is_file());
+        let asked = |name: &str| locate(&ModelSource::Named(Some(name.to_owned()), String::new()), false).err();
+        assert_eq!(asked("src/models.rs"), Some(NotForOthers::Unusable));
+        assert_eq!(asked("src/nothing.rs"), Some(NotForOthers::Unusable));
+    }
+
+    #[test]
+    fn what_is_not_here_and_what_cannot_be_used_are_told_in_the_same_words() {
+        let disk = disk();
+        let broken = disk.path().join("some/secret.gguf");
+        assert_eq!(usable(Some(broken), Some(&String::new())).err(), Some(NotForOthers::Unusable));
+        assert_eq!(usable(Some(disk.path().join("missing")), Some(&String::new())).err(), Some(NotForOthers::Unusable));
+        assert_eq!(usable(None, None).err(), Some(NotForOthers::Unusable));
+        assert!(!NotForOthers::Unusable.to_string().contains(['/', '\\']));
+        let path = ModelSource::Path(disk.path().to_owned());
+        assert_eq!(locate(&path, false).err(), Some(NotForOthers::Path));
+    }
 }

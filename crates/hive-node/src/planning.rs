@@ -63,6 +63,31 @@ fn wanted(files: &ModelFiles) -> Result<Use, TensorError> {
     })
 }
 
+/// Why a stage has no size.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StageBytesError {
+    /// There are no such layers.
+    #[error("the model has {0} layers, and not those")]
+    Layers(usize),
+    /// What the file says of its tensors is wrong.
+    #[error("the model there cannot be used")]
+    Model,
+}
+
+/// Bytes that a stage takes by the model's own files: its weights, and the caches of the planned context.
+pub(crate) fn stage_bytes(files: &ModelFiles, layers: &std::ops::Range<usize>) -> Result<u64, StageBytesError> {
+    let profile = profile(files).map_err(|_| StageBytesError::Model)?;
+    let count = profile.layer_bytes.len();
+    let own = profile.layer_bytes.get(layers.clone()).filter(|own| !own.is_empty());
+    let own = own.ok_or(StageBytesError::Layers(count))?;
+    let context = (files.config().max_context as u64).min(PLANNED_CONTEXT);
+    let caches = profile.kv_bytes_per_token.saturating_mul(context).saturating_mul(own.len() as u64);
+    let embedding = if layers.start == 0 { profile.embedding_bytes } else { 0 };
+    let head = if layers.end == count { profile.head_bytes } else { 0 };
+    let weights = own.iter().copied().chain([embedding, head]);
+    Ok(weights.fold(caches, u64::saturating_add))
+}
+
 /// What the model weighs, from its headers.
 pub(crate) fn profile(files: &ModelFiles) -> Result<ModelProfile, TensorError> {
     let config = files.config();

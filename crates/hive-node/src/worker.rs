@@ -9,7 +9,7 @@ mod protocol;
 mod schedule;
 mod serve;
 
-pub use process::{Events, SpawnError, Worker, WorkerEvent};
+pub use process::{Death, Events, SpawnError, Worker, WorkerEvent};
 pub use protocol::{Blame, FromWorker, LoadOrder, Raw, ToWorker, Work, WorkerReport};
 pub use serve::serve;
 

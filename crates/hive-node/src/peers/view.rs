@@ -3,7 +3,7 @@
 use hive_net::{Link, PeerId, fingerprint};
 use serde::{Deserialize, Serialize};
 
-use super::book::Standing;
+use super::book::{Rights, Standing};
 use super::{Contact, State, now_s, seconds};
 use crate::profile::Profile;
 use crate::reach::Condition;
@@ -58,6 +58,9 @@ pub struct PeerView {
     pub other_paths: Vec<MeasuredPath>,
     /// What it says of itself, once approved and heard.
     pub profile: Option<Profile>,
+    /// What it may do here, and see, once approved.
+    #[serde(default)]
+    pub rights: Option<Rights>,
 }
 
 /// A path to a machine, as it was measured.
@@ -118,6 +121,7 @@ impl State {
             },
             link,
             profile: present.then(|| self.profiles.get(&peer).cloned()).flatten(),
+            rights: self.book.get(peer).filter(|entry| entry.standing == Standing::Approved).map(|entry| entry.rights),
         }
     }
 }

@@ -44,8 +44,26 @@ pub struct SpawnError(#[from] std::io::Error);
 pub enum WorkerEvent {
     /// A message.
     Said(FromWorker),
-    /// The process ended: how, and its last words.
-    Died(String),
+    /// The process ended.
+    Died(Death),
+}
+
+/// How a worker ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Death {
+    /// Its exit status or signal.
+    pub status: String,
+    /// The end of what it wrote to its standard error: for this machine only, as it may name files.
+    pub last_words: String,
+}
+
+impl std::fmt::Display for Death {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.last_words.as_str() {
+            "" => f.write_str(&self.status),
+            words => write!(f, "{}: {words}", self.status),
+        }
+    }
 }
 
 /// A running worker. Dropping it ends the process.
@@ -150,6 +168,15 @@ struct End {
 }
 
 impl Events {
+    /// Those of a worker that says nothing.
+    #[cfg(test)]
+    pub(crate) fn none() -> Self {
+        let (ours, theirs) = pipe().unwrap();
+        let answers = Receiver::from_owned_fd(ours.into()).unwrap();
+        drop(theirs);
+        Self { answers, bytes: BytesMut::new(), end: None }
+    }
+
     /// The next one; `None` after the worker's death. Losing the future loses nothing.
     pub async fn next(&mut self) -> Option<WorkerEvent> {
         loop {
@@ -167,13 +194,20 @@ impl Events {
         self.bytes.clear();
         let End { child, words } = self.end.as_mut()?;
         let _ = child.start_kill();
-        let how = match child.wait().await {
+        let status = match child.wait().await {
             Ok(status) => status.to_string(),
             Err(error) => error.to_string(),
         };
-        let words = words.await.unwrap_or_default();
+        let last_words = words.await.unwrap_or_default();
         self.end = None;
-        Some(WorkerEvent::Died(if words.is_empty() { how } else { format!("{how}: {words}") }))
+        Some(WorkerEvent::Died(Death { status, last_words }))
+    }
+
+    /// Ends the process; its death is told as any other.
+    pub fn kill(&mut self) {
+        if let Some(End { child, .. }) = &mut self.end {
+            let _ = child.start_kill();
+        }
     }
 }
 
