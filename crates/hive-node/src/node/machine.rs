@@ -132,8 +132,9 @@ impl Node {
         Tenant {
             id,
             owner,
-            is_guest: owner != self.id(),
-            // Nodes of one process are not followed; they are connected as long as they live.
+            // Nodes of one process are one machine.
+            is_guest: owner != self.id() && !self.trusts_paths(),
+            // One that does not answer greetings may still be connected.
             owner_is_here: self.peers().life(owner).is_some() || self.is_connected(owner),
             planned_bytes: hosted.bytes,
             used_bytes: hosted.used_bytes,
