@@ -18,6 +18,7 @@ use hive_model::stop::{Stop, StopStrings};
 use hive_net::{Frame, Kind};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
+use crate::control::logged;
 use crate::generate::{Event, FinishReason, Request, Summary};
 use crate::ring::{Health, Ring};
 use crate::stage::{failure_of, sampled_of};
@@ -48,7 +49,7 @@ pub(crate) struct Answer {
     ring: Ring,
     /// The state of the ring that the session has been brought to.
     epoch: u32,
-    session: u64,
+    session: u128,
     prompt: Vec<u32>,
     sampling: Sampling,
     end_tokens: Vec<u32>,
@@ -214,7 +215,7 @@ impl Answer {
                     }
                     tracing::info!(
                         answer = self.id,
-                        session = self.session,
+                        session = logged(self.session),
                         tokens = self.tokens.len(),
                         "an answer goes on elsewhere: {why}"
                     );
@@ -228,7 +229,12 @@ impl Answer {
                 }
             }
         };
-        tracing::info!(answer = self.id, session = self.session, tokens = self.tokens.len(), "the answer has ended");
+        tracing::info!(
+            answer = self.id,
+            session = logged(self.session),
+            tokens = self.tokens.len(),
+            "the answer has ended"
+        );
         if let Some(event) = last {
             let _ = events.send(event).await;
         }

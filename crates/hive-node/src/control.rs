@@ -10,11 +10,23 @@ use serde::{Deserialize, Serialize};
 use crate::audit::Asked;
 
 /// Versions of this protocol that are spoken here, oldest and newest.
-pub(crate) const SPEAKS: (u32, u32) = (1, 1);
+pub(crate) const SPEAKS: (u32, u32) = (2, 2);
 
-/// Names a loaded model across the nodes that hold its stages.
+/// Names a loaded model across the nodes that hold its stages. Random, so that nobody guesses it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub(crate) struct RingId(pub(crate) u64);
+pub(crate) struct RingId(pub(crate) u128);
+
+/// A new id for a ring or a session: 128 random bits.
+pub(crate) fn random_id() -> u128 {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).expect("every system that runs a node has a source of random bytes");
+    u128::from_le_bytes(bytes)
+}
+
+/// An id as logs name it: enough to tell it from others, too little to use it.
+pub(crate) fn logged(id: u128) -> String {
+    format!("{:08x}", id as u32)
+}
 
 /// Names a stage: its place in a ring. Whoever holds it can change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -58,14 +70,16 @@ pub(crate) struct Neighbours {
     pub(crate) next: Option<PeerAddr>,
     /// The first stage, if this is the last.
     pub(crate) first: Option<PeerAddr>,
-    /// Who asked for the answer.
+    /// The machine of the stage before this one, or, for the first stage, of the last: whose frames it takes.
+    pub(crate) previous: PeerId,
+    /// Where the owner of the ring is, who asked for the answer.
     pub(crate) coordinator: PeerAddr,
 }
 
 /// A session, as every stage hears of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct SessionSpec {
-    pub(crate) session: u64,
+    pub(crate) session: u128,
     /// The answer that it is for, as the coordinator's log names it.
     pub(crate) answer: u64,
     pub(crate) options: SessionOptions,
@@ -81,7 +95,7 @@ pub(crate) struct SessionSpec {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Continued {
     /// The session that was kept.
-    pub(crate) session: u64,
+    pub(crate) session: u128,
     /// How much of it counts.
     pub(crate) position: u32,
 }
@@ -89,7 +103,7 @@ pub(crate) struct Continued {
 /// What a stage is to send once more, because whoever had it is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Resend {
-    pub(crate) session: u64,
+    pub(crate) session: u128,
     /// The first position that is missing.
     pub(crate) from: u32,
     /// From this position on a token is wanted for every row; before it, all tokens are known.
@@ -136,7 +150,7 @@ pub(crate) enum Question {
     /// Open a session, unless it is open; say which position comes next.
     Open(StageId, SessionSpec),
     /// Forget a session.
-    Close(StageId, u64),
+    Close(StageId, u128),
     /// Say how the stage is.
     Report(StageId),
     /// Forget the stage.
@@ -144,7 +158,7 @@ pub(crate) enum Question {
     /// Forget every stage I had you load but these: what was told while you were away did not arrive.
     Retain(Vec<StageId>),
     /// Keep a session that has ended: its conversation may go on.
-    Keep(StageId, u64),
+    Keep(StageId, u128),
     /// Say whether the stage can compute.
     Check(StageId),
     /// Send on once more what is missing.
@@ -155,6 +169,8 @@ pub(crate) enum Question {
     TakeOver(StageId),
     /// Let me measure a path with this key.
     Lend(PeerId),
+    /// Take the sessions of the stage that this machine hands over.
+    Expect(StageId, PeerId),
 }
 
 impl Question {
@@ -212,6 +228,8 @@ impl Answer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Hello {
     pub(crate) ring: RingId,
+    /// The ring's owner, by whose order the frames are sent.
+    pub(crate) owner: PeerId,
     pub(crate) to: Role,
 }
 

@@ -9,14 +9,13 @@ mod standby;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use hive_net::{Frame, PeerAddr, PeerId};
 use hive_plan::Plan;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use crate::Compute;
-use crate::control::{Answer, ModelSource, Question, RingId, StageId, StageReport};
+use crate::control::{Answer, ModelSource, Question, RingId, StageId, StageReport, random_id};
 use crate::kept::Kept;
 use crate::node::Node;
 use crate::planning::PLANNED_CONTEXT;
@@ -93,7 +92,7 @@ pub struct PlacedStage {
 }
 
 /// Queues of what comes back, by session.
-type Sessions = Mutex<HashMap<u64, mpsc::Sender<Frame>>>;
+type Sessions = Mutex<HashMap<u128, mpsc::Sender<Frame>>>;
 
 /// How a ring is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -137,7 +136,10 @@ struct Inner {
     options: RingOptions,
     prompts: tokio::sync::Mutex<Destination>,
     sessions: Sessions,
-    next_session: AtomicU64,
+    /// Answers that were begun here: they are numbered.
+    answers: AtomicU64,
+    /// Sessions that were ever opened.
+    opened: AtomicU64,
     kept: Mutex<Kept>,
     /// Tokens that the answers under way may have in the caches together.
     room: Arc<Semaphore>,
@@ -158,9 +160,7 @@ impl Ring {
         mut progress: impl FnMut(usize),
     ) -> Result<Self, RingError> {
         model.prepare().await?;
-        // Numbers that no earlier life of this node has used, so that a late frame of then belongs to nobody.
-        let seed = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64);
-        let id = RingId(seed);
+        let id = RingId(random_id());
         // Known as wanted before the first stage is there, see `Question::Retain`.
         let (frames, queue) = mpsc::channel(SESSION_QUEUE);
         node.coordinate(id, frames);
@@ -209,7 +209,8 @@ impl Ring {
             options,
             prompts: tokio::sync::Mutex::new(prompts),
             sessions: Mutex::default(),
-            next_session: AtomicU64::new(seed),
+            answers: AtomicU64::new(u64::from(random_id() as u32)),
+            opened: AtomicU64::default(),
             kept: Mutex::new(Kept::new(kept_tokens)),
             room: Arc::new(Semaphore::new(room_tokens)),
             room_tokens,
@@ -302,7 +303,7 @@ impl Ring {
 
     /// How many sessions were ever opened, and how many are open: what tells an answer whether it has the ring to itself.
     pub(crate) fn traffic(&self) -> (u64, usize) {
-        (self.inner.next_session.load(Ordering::Relaxed), self.sessions().len())
+        (self.inner.opened.load(Ordering::Relaxed), self.sessions().len())
     }
 
     /// What a token took in the stages of this machine since they were asked last, in microseconds.
@@ -360,7 +361,7 @@ impl Ring {
 
     /// A number for an answer.
     pub(crate) fn new_id(&self) -> u64 {
-        self.inner.next_session.fetch_add(1, Ordering::Relaxed)
+        self.inner.answers.fetch_add(1, Ordering::Relaxed)
     }
 
     pub(crate) fn prompt_chunk(&self) -> usize {

@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::audit::Usage;
 use crate::control::{Answer, Question, StageSpec};
-use crate::worker::{Events, FromWorker, LoadOrder, ToWorker, Worker, WorkerEvent};
+use crate::worker::{Death, Events, FromWorker, LoadOrder, ToWorker, Worker, WorkerEvent};
 
 use actor::Actor;
 pub(crate) use frames::{Fault, failure_of, prompt_frame, sampled_of, turns};
@@ -70,11 +70,22 @@ enum Command {
     /// Answers what is asked of a stage.
     Ask(Question, oneshot::Sender<Result<Answer, String>>),
     /// Says which sessions there are, and how many tokens each has.
-    List(oneshot::Sender<Vec<(u64, u32)>>),
+    List(oneshot::Sender<Vec<(u128, u32)>>),
     /// Gives a session away, in parts.
-    GiveAway(u64, mpsc::UnboundedSender<Part>),
+    GiveAway(u128, mpsc::UnboundedSender<Part>),
     /// Takes one in.
     TakeIn(Box<Transit>, oneshot::Sender<Result<(), String>>),
+    /// Ends the worker, for this reason; answered when its sessions have been told.
+    End(String, oneshot::Sender<()>),
+}
+
+/// Whose a stage is, and what it may hold in the node for that.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tenancy {
+    /// Whether it is another machine's: that hears nothing of what is on this disk.
+    pub(crate) is_guest: bool,
+    /// The longest conversation of its model, in tokens.
+    pub(crate) context: usize,
 }
 
 /// A handle to a running stage; the last one dropped ends it, and its worker.
@@ -84,14 +95,17 @@ pub(crate) struct Stage {
     frames: mpsc::Sender<Frame>,
     sessions: Arc<AtomicUsize>,
     usage: Arc<Usage>,
+    held_bytes: Arc<AtomicUsize>,
+    process_id: Option<u32>,
 }
 
 impl Stage {
-    /// Starts a worker and loads the shard; says on which device.
+    /// Starts a worker and loads the shard; says on which device. An error is for this machine's log: it may name files.
     pub(crate) async fn load(
         path: &Path,
         index: u32,
         spec: &StageSpec,
+        tenancy: Tenancy,
         mut progress: impl FnMut(usize),
     ) -> Result<(Self, String), String> {
         let mut deaths = 0;
@@ -100,6 +114,7 @@ impl Stage {
                 Ok(started) => break started,
                 Err(NotStarted::Failed(why)) => return Err(why),
                 Err(NotStarted::Died(how)) => {
+                    let how = how.to_string();
                     deaths += 1;
                     if deaths == STARTS {
                         return Err(format!("the worker ended while loading, {STARTS} times ({how})"));
@@ -110,11 +125,36 @@ impl Stage {
         };
         let (commands, command_queue) = mpsc::channel(QUEUE);
         let (frames, frame_queue) = mpsc::channel(QUEUE);
-        let busy = Arc::new(AtomicUsize::new(0));
-        let usage = Arc::new(Usage::default());
-        let actor = Actor::new(worker, index, busy.clone(), usage.clone(), commands.downgrade());
+        let process_id = worker.process_id();
+        let actor = Actor::new(worker, index, tenancy, commands.downgrade());
+        let (sessions, held_bytes, usage) = (actor.busy(), actor.held_bytes(), actor.usage());
         tokio::spawn(actor.run(command_queue, frame_queue, events));
-        Ok((Self { commands, frames, sessions: busy, usage }, device))
+        Ok((Self { commands, frames, sessions, usage, held_bytes, process_id }, device))
+    }
+
+    /// One that does nothing and takes whatever is sent to it.
+    #[cfg(test)]
+    pub(crate) fn idle() -> (Self, std::io::PipeReader) {
+        let (worker, orders) = Worker::that_only_listens();
+        let (commands, command_queue) = mpsc::channel(QUEUE);
+        let (frames, frame_queue) = mpsc::channel(QUEUE);
+        let actor = Actor::new(worker, 0, Tenancy { is_guest: true, context: 64 }, commands.downgrade());
+        let (sessions, held_bytes, usage) = (actor.busy(), actor.held_bytes(), actor.usage());
+        tokio::spawn(actor.run(command_queue, frame_queue, Events::none()));
+        (Self { commands, frames, sessions, usage, held_bytes, process_id: None }, orders)
+    }
+
+    /// Memory that it takes now, in bytes: its worker's, and what this node keeps for its sessions.
+    pub(crate) fn used_bytes(&self) -> u64 {
+        let worker = self.process_id.and_then(hive_host::memory::resident_bytes).unwrap_or(0);
+        worker.saturating_add(self.held_bytes.load(Ordering::Relaxed) as u64)
+    }
+
+    /// Ends it, for a reason that its sessions are told.
+    pub(crate) async fn end(self, why: String) {
+        let (ended, has_ended) = oneshot::channel();
+        let _ = self.commands.send(Command::End(why, ended)).await;
+        let _ = has_ended.await;
     }
 
     /// Sessions that are being computed on this stage.
@@ -149,14 +189,14 @@ impl Stage {
 
 impl Stage {
     /// The sessions, and how many tokens each has.
-    pub(crate) async fn open_sessions(&self) -> Vec<(u64, u32)> {
+    pub(crate) async fn open_sessions(&self) -> Vec<(u128, u32)> {
         let (answer, answered) = oneshot::channel();
         let _ = self.commands.send(Command::List(answer)).await;
         answered.await.unwrap_or_default()
     }
 
     /// Gives a session away: from now on it is no more here. Its parts end without [`Part::Whole`] where something fails.
-    pub(crate) async fn give_away(&self, session: u64) -> mpsc::UnboundedReceiver<Part> {
+    pub(crate) async fn give_away(&self, session: u128) -> mpsc::UnboundedReceiver<Part> {
         let (parts, receiver) = mpsc::unbounded_channel();
         let _ = self.commands.send(Command::GiveAway(session, parts)).await;
         receiver
@@ -175,7 +215,7 @@ enum NotStarted {
     /// The shard cannot be loaded.
     Failed(String),
     /// The process ended.
-    Died(String),
+    Died(Death),
 }
 
 /// Starts a worker that has the shard; says on which device.
@@ -195,7 +235,10 @@ async fn start(
             Some(WorkerEvent::Said(FromWorker::LoadFailed(why))) => return Err(NotStarted::Failed(why)),
             Some(WorkerEvent::Said(_)) => {}
             Some(WorkerEvent::Died(how)) => return Err(NotStarted::Died(how)),
-            None => return Err(NotStarted::Died("it said nothing".to_owned())),
+            None => {
+                let status = "it said nothing".to_owned();
+                return Err(NotStarted::Died(Death { status, last_words: String::new() }));
+            }
         }
     }
 }

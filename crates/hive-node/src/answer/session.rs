@@ -7,7 +7,7 @@ use hive_net::Frame;
 use tokio::sync::mpsc;
 
 use super::Answer;
-use crate::control::{Continued, SessionSpec};
+use crate::control::{Continued, SessionSpec, logged};
 use crate::generate::Event;
 use crate::node::Node;
 use crate::ring::Ring;
@@ -125,7 +125,7 @@ impl Answer {
         if self.first.is_none() {
             self.cached_at_first = self.cached;
         }
-        tracing::info!(answer = self.id, session = self.session, kept = self.cached, "a session is open");
+        tracing::info!(answer = self.id, session = logged(self.session), kept = self.cached, "a session is open");
         if let Err(why) = self.send_prompt().await {
             self.ring.complain(self.epoch, why);
         }

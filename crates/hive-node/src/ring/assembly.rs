@@ -82,13 +82,16 @@ pub(super) async fn connect(
     for (index, stage) in stages.iter().enumerate() {
         let next = stages.get(index + 1).map(|next| next.placement.addr.clone());
         let first = next.is_none().then(|| stages[0].placement.addr.clone());
-        let neighbours = Neighbours { epoch, next, first, coordinator: node.addr() };
+        let previous = stages[(index + stages.len() - 1) % stages.len()].placement.addr.id();
+        let neighbours = Neighbours { epoch, next, first, previous, coordinator: node.addr() };
         let stage_id = StageId { ring: id, index: index as u32 };
+        // It may have been a copy until now; from here on this node takes its frames.
+        node.want(stage_id, stage.placement.addr.id());
         let joined = node.ask(&stage.placement.addr, Question::Join(stage_id, neighbours), |_| ()).await;
         joined.map_err(|why| (index, failed(&stage.placement, &stage.layers, why)))?;
     }
     let first = &stages[0];
-    let prompts = node.route(&first.placement.addr, id, Role::Stage(0)).await;
+    let prompts = node.route(&first.placement.addr, id, node.id(), Role::Stage(0)).await;
     prompts.map_err(|why| (0, failed(&first.placement, &first.layers, why)))
 }
 

@@ -182,6 +182,8 @@ impl Ring {
                 lost.insert(index, Lost { why: format!("{name} left"), how: How::Left });
             } else if !own && node.is_leaving(id) {
                 lost.insert(index, Lost { why: format!("{name} stopped sharing"), how: How::Left });
+            } else if !node.may_see_prompts(id) {
+                lost.insert(index, Lost { why: format!("{name} may not see prompts any more"), how: How::Left });
             } else if node.is_over_cap(id) {
                 lost.insert(index, Lost { why: format!("{name} gives less memory now"), how: How::Left });
             } else if let Some(trouble) = trouble {
@@ -286,7 +288,8 @@ impl Ring {
         let needed_bytes = planned.weight_bytes.saturating_add(planned.kv_bytes);
         let holder = stages[index].placement.addr.id();
         let mut machines = self.inner.node.machines();
-        if again && machines.iter().all(|(placement, _)| placement.addr.id() != holder) {
+        let may_again = again && self.inner.node.may_see_prompts(holder);
+        if may_again && machines.iter().all(|(placement, _)| placement.addr.id() != holder) {
             // A node of this process is asked for itself, not as a machine that shares.
             let placement = stages[index].placement.clone();
             machines.push((placement.clone(), NodeProfile { name: placement.name, memory_bytes: 0, bytes_per_s: 0.0 }));

@@ -1,6 +1,7 @@
 //! The sessions of a ring: opened, sent to, kept and closed on every stage, and what comes back for them.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::sync::{MutexGuard, Weak};
 use std::time::Instant;
 
@@ -8,14 +9,15 @@ use hive_net::{Frame, Kind};
 use tokio::sync::mpsc;
 
 use super::{Inner, Ring, SESSION_QUEUE, Trouble, lock};
-use crate::control::{Answer, Continued, Question, Resend, SessionSpec, StageId};
+use crate::control::{Answer, Continued, Question, Resend, SessionSpec, StageId, random_id};
 use crate::kept::Kept;
 use crate::stage::{Fault, failure_of};
 
 impl Ring {
-    /// A number for a new session, and the queue of what comes back for it.
-    pub(crate) fn new_session(&self) -> (u64, mpsc::Receiver<Frame>) {
-        let session = self.new_id();
+    /// The id of a new session, and the queue of what comes back for it.
+    pub(crate) fn new_session(&self) -> (u128, mpsc::Receiver<Frame>) {
+        self.inner.opened.fetch_add(1, Ordering::Relaxed);
+        let session = random_id();
         let (frames, queue) = mpsc::channel(SESSION_QUEUE);
         self.sessions().insert(session, frames);
         (session, queue)
@@ -42,7 +44,7 @@ impl Ring {
     }
 
     /// Has every stage send on what the next one, by its position, does not have.
-    pub(crate) async fn resend(&self, session: u64, positions: &[u32], sample_from: u32) -> Result<(), String> {
+    pub(crate) async fn resend(&self, session: u128, positions: &[u32], sample_from: u32) -> Result<(), String> {
         for (index, stage) in self.stages().iter().enumerate() {
             let from = positions[(index + 1) % positions.len()];
             let question = Question::Resend(self.inner.stage_id(index), Resend { session, from, sample_from });
@@ -59,7 +61,7 @@ impl Ring {
 
     /// Keeps a session that has ended, with the tokens that are in the stages' caches: the conversation may go on. The
     /// ones unused for longest make room.
-    pub(crate) async fn keep(&self, session: u64, tokens: Vec<u32>) {
+    pub(crate) async fn keep(&self, session: u128, tokens: Vec<u32>) {
         self.sessions().remove(&session);
         let forgotten = self.kept().add(session, tokens);
         self.ask_holders(|id| Question::Keep(id, session)).await;
@@ -83,7 +85,7 @@ impl Ring {
     }
 
     /// Forgets the session everywhere.
-    pub(crate) async fn close(&self, session: u64) {
+    pub(crate) async fn close(&self, session: u128) {
         self.sessions().remove(&session);
         self.ask_holders(|id| Question::Close(id, session)).await;
     }
@@ -104,7 +106,7 @@ impl Ring {
         }
     }
 
-    pub(super) fn sessions(&self) -> MutexGuard<'_, HashMap<u64, mpsc::Sender<Frame>>> {
+    pub(super) fn sessions(&self) -> MutexGuard<'_, HashMap<u128, mpsc::Sender<Frame>>> {
         lock(&self.inner.sessions)
     }
 }

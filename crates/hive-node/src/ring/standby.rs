@@ -12,7 +12,7 @@ use hive_net::PeerId;
 use hive_plan::Spare;
 
 use super::{Health, Inner, PlacedStage, Ring, load_stage};
-use crate::control::{Question, StageSpec};
+use crate::control::{Question, StageSpec, logged};
 use crate::node::Node;
 
 /// Between two looks at what is missing.
@@ -83,7 +83,7 @@ impl Ring {
     async fn can_take_over(&self, standby: &Standby) -> bool {
         let (node, stage) = (&self.inner.node, &standby.stage);
         let id = stage.placement.addr.id();
-        if node.has_left(stage) || node.is_leaving(id) || node.is_over_cap(id) {
+        if node.has_left(stage) || node.is_leaving(id) || node.is_over_cap(id) || !node.may_see_prompts(id) {
             return false;
         }
         let question = Question::Check(self.inner.stage_id(standby.index));
@@ -131,7 +131,7 @@ impl Ring {
             let spec = StageSpec { standby: true, ..super::spec(&plan.stages[index], options) };
             match load_stage(node, stage_id, placement, spec, |_| ()).await {
                 Ok(stage) if self.inner.state.borrow().epoch == epoch && !self.is_lost() => {
-                    tracing::info!(ring = id.0, "{} keeps a copy of layers {:?}", placement.name, stage.layers);
+                    tracing::info!(ring = logged(id.0), "{} keeps a copy of layers {:?}", placement.name, stage.layers);
                     super::lock(&self.inner.standbys).push(Standby { index, stage });
                     node.peers().touch();
                 }

@@ -35,6 +35,10 @@ impl Node {
             return Ok(Revision::Keep);
         }
         let nodes: Vec<_> = machines.iter().map(|machine| machine.profile.clone()).collect();
+        if by_hand.is_none() && self.plan_here(ring.files(), &machines)?.is_some() {
+            let is_here = places.iter().all(|place| *place == HERE);
+            return Ok(if is_here { Revision::Keep } else { Revision::Move });
+        }
         let link = |a: usize, b: usize| between(&machines[a], &machines[b]);
         let now: Vec<_> = places.into_iter().zip(stages.iter().map(|stage| stage.layers.clone())).collect();
         let now_tokens_per_s = planning::predict(ring.model().card(), &nodes, &link, &now).tokens_per_s();
@@ -122,10 +126,13 @@ impl Node {
                 plan.decode_tokens_per_s = Some(planning::predict(model, &nodes, &link, &stages).tokens_per_s());
                 plan
             }
-            None => {
-                let nodes: Vec<_> = machines.iter().map(|machine| machine.profile.clone()).collect();
-                plan_best(model, &nodes, &|a, b| between(&machines[a], &machines[b]))?
-            }
+            None => match self.plan_here(model, &machines) {
+                Some(here) => here,
+                None => {
+                    let nodes: Vec<_> = machines.iter().map(|machine| machine.profile.clone()).collect();
+                    plan_best(model, &nodes, &|a, b| between(&machines[a], &machines[b]))?
+                }
+            },
         };
         let mut plan = plan;
         plan.reasons.extend(hindrance);
@@ -133,7 +140,18 @@ impl Node {
         Ok((plan, machines.into_iter().map(|machine| machine.placement).collect()))
     }
 
-    /// What was seen of machines that counts against what they say.
+    /// The plan that has all of a model on this machine, where its owner wants that and it fits.
+    fn plan_here(&self, model: &ModelCard, machines: &[Candidate]) -> Option<Plan> {
+        if !self.keeps_prompts_here() {
+            return None;
+        }
+        let here = &machines[HERE];
+        let mut plan = plan_best(model, &[here.profile.clone()], &|_, _| between(here, here)).ok()?;
+        plan.reasons.push("It stays on this machine, as its owner wants of models that fit here.".to_owned());
+        Some(plan)
+    }
+
+    /// What was seen of machines that counts against what they say, and which of them are not asked.
     fn remarks(&self, machines: &[Candidate]) -> Vec<String> {
         let slower = machines.iter().filter(|machine| machine.pace < NOTABLY_SLOWER).map(|machine| {
             let (name, percent) = (&machine.placement.name, machine.pace * 100.0);
@@ -143,7 +161,11 @@ impl Node {
             let minutes = self.trust().rests(peer)?.as_secs().div_ceil(60);
             Some(format!("{} left out for {minutes} min: its stages failed", self.peers().name(peer)))
         });
-        slower.chain(rests).collect()
+        let denied =
+            self.sharing_others().into_iter().filter(|(peer, _)| !self.may_see_prompts(*peer)).map(|(peer, _)| {
+                format!("{} left out: it may not see prompts of this machine", self.peers().name(peer))
+            });
+        slower.chain(rests).chain(denied).collect()
     }
 
     /// What a token of a loaded model would take if every machine were as fast as it says; nothing where one has left.
@@ -166,7 +188,7 @@ impl Node {
     /// Whether a machine may be used for a plan now.
     pub(super) fn is_candidate(&self, machine: PeerId) -> bool {
         let shares = || self.sharing_others().iter().any(|(peer, _)| *peer == machine);
-        machine == self.id() || (shares() && self.trust().rests(machine).is_none())
+        machine == self.id() || (shares() && self.may_see_prompts(machine) && self.trust().rests(machine).is_none())
     }
 
     /// The other machines that are here and share.
@@ -182,7 +204,7 @@ impl Node {
         let held: Vec<(PeerId, u64)> = freed.iter().filter(|ring| !ring.is_lost()).flat_map(Ring::holdings).collect();
         let own = self.profile();
         let mut others = self.sharing_others();
-        others.retain(|(peer, _)| self.trust().rests(*peer).is_none());
+        others.retain(|(peer, _)| self.may_see_prompts(*peer) && self.trust().rests(*peer).is_none());
         others.sort_by_key(|(_, profile)| std::cmp::Reverse(profile.offered_bytes));
         // One that has not been measured yet counts as no faster than the slowest that has.
         let known = others.iter().map(|(_, profile)| profile).chain([&own]).filter_map(|profile| profile.bytes_per_s);
@@ -226,6 +248,9 @@ const ASSUMED_BITS_PER_S: f64 = 100e6;
 /// What is nearer to what a machine says is not worth a remark.
 const NOTABLY_SLOWER: f64 = 0.7;
 
+/// This machine's place among the candidates.
+const HERE: usize = 0;
+
 /// A machine that a plan may use.
 pub(super) struct Candidate {
     pub(super) placement: Placement,
@@ -243,4 +268,84 @@ pub(super) struct Candidate {
 pub(super) fn between(a: &Candidate, b: &Candidate) -> LinkProfile {
     let (near, far) = (a.link.unwrap_or((0.0, f64::INFINITY)), b.link.unwrap_or((0.0, f64::INFINITY)));
     LinkProfile { round_trip_us: near.0.max(far.0), bits_per_s: near.1.min(far.1) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::Compute;
+    use crate::control::{Answer, ModelSource, Question, RingId, StageId, StageSpec};
+    use crate::node::NodeOptions;
+    use crate::peers::Rights;
+
+    /// Two machines that have approved each other and met.
+    async fn approved() -> (Node, Node) {
+        let node = async |name: &str| {
+            let loopback = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+            Node::start(NodeOptions::new(name.to_owned(), loopback)).await.unwrap()
+        };
+        let (ann, bob) = (node("ann").await, node("bob").await);
+        ann.peers().admit(bob.id(), "bob", Some(&bob.addr())).unwrap();
+        bob.peers().admit(ann.id(), "ann", Some(&ann.addr())).unwrap();
+        becomes(&ann, || ann.is_candidate(bob.id())).await;
+        becomes(&bob, || bob.is_candidate(ann.id())).await;
+        (ann, bob)
+    }
+
+    async fn becomes(node: &Node, so: impl Fn() -> bool) {
+        let mut changes = node.changes();
+        let waiting = async {
+            while !so() {
+                changes.changed().await.unwrap();
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), waiting).await.expect("it becomes so");
+    }
+
+    #[tokio::test]
+    async fn a_machine_that_may_not_see_prompts_gets_no_layers_and_the_plan_says_so() {
+        let (ann, bob) = approved().await;
+        let holds = |node: &Node| node.machines().iter().any(|(placement, _)| placement.addr.id() == bob.id());
+        assert!(holds(&ann));
+        ann.set_rights(bob.id(), Rights { prompts: false, ..Rights::default() }).unwrap();
+        assert!(!holds(&ann) && !ann.is_candidate(bob.id()));
+        assert!(ann.candidates(&[]).iter().all(|machine| machine.placement.addr.id() != bob.id()));
+        let remarks = ann.remarks(&ann.candidates(&[]));
+        assert_eq!(remarks, ["bob left out: it may not see prompts of this machine"]);
+        // The other right is another: bob's own models may have layers here.
+        assert!(bob.is_candidate(ann.id()));
+        ann.set_rights(bob.id(), Rights::default()).unwrap();
+        assert!(holds(&ann) && ann.remarks(&ann.candidates(&[])).is_empty());
+        ann.stop().await;
+        bob.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_machine_that_may_not_use_the_memory_is_told_so_and_loads_nothing() {
+        let (ann, bob) = approved().await;
+        ann.set_rights(bob.id(), Rights { memory: false, ..Rights::default() }).unwrap();
+        becomes(&bob, || !bob.is_candidate(ann.id())).await;
+        let spec = StageSpec {
+            source: ModelSource::Named(None, String::new()),
+            layers: 0..1,
+            compute: Compute::Auto,
+            threads: 0,
+            bytes: 0,
+            standby: false,
+        };
+        let load = || Question::Load(StageId { ring: RingId(1), index: 0 }, spec.clone());
+        let asked = bob.ask_other(&ann.addr(), load(), |_| ()).await.unwrap();
+        assert!(matches!(&asked, Answer::Declined(why) if why.contains("does not share it")), "{asked:?}");
+        // What ann asks is placed on bob as before.
+        assert!(ann.is_candidate(bob.id()));
+        ann.set_rights(bob.id(), Rights { memory_limit_bytes: Some(5), ..Rights::default() }).unwrap();
+        becomes(&bob, || bob.is_candidate(ann.id())).await;
+        let large = Question::Load(StageId { ring: RingId(1), index: 0 }, StageSpec { bytes: 6, ..spec.clone() });
+        let asked = bob.ask_other(&ann.addr(), large, |_| ()).await.unwrap();
+        assert!(matches!(&asked, Answer::Full(_)), "its own limit holds: {asked:?}");
+        ann.stop().await;
+        bob.stop().await;
+    }
 }

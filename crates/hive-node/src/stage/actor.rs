@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use hive_model::shard::Output;
-use hive_model::{CarriedSession, SessionId};
+use hive_model::{CarriedSession, SessionId, SessionOptions};
 use hive_net::stage::RoundTrips;
 use hive_net::{Frame, Kind};
 use tokio::sync::{mpsc, oneshot};
@@ -15,10 +15,10 @@ use super::ended::{End, Ended};
 use super::frames::{Fault, failed_frame, hidden_frame, input_of, read_frame, token_frame, turns};
 use super::sent::{Arrival, Sent, arrival, without};
 use super::transit::{Part, Transit};
-use super::{Command, Destination, Routes};
+use super::{Command, Destination, Routes, Tenancy};
 use crate::audit::Usage;
-use crate::control::{Answer, Continued, Question, SessionSpec, StageReport};
-use crate::worker::{Blame, Events, FromWorker, Raw, ToWorker, Work, Worker, WorkerEvent, WorkerReport};
+use crate::control::{Answer, Continued, Question, SessionSpec, StageReport, logged};
+use crate::worker::{Blame, Death, Events, FromWorker, Raw, ToWorker, Work, Worker, WorkerEvent, WorkerReport};
 
 /// A session on this stage.
 struct Open {
@@ -29,6 +29,27 @@ struct Open {
     kept: bool,
     sent: Sent,
 }
+
+impl Open {
+    /// Bytes that this node keeps for it, without the caches, which are the worker's.
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + bytes_of(&self.spec) + self.sent.bytes()
+    }
+}
+
+/// Bytes of what a session is opened with.
+pub(super) fn bytes_of(spec: &SessionSpec) -> usize {
+    let SessionOptions { sampling, prompt, answer } = &spec.options;
+    let tokens = prompt.len() + answer.len() + spec.end_tokens.len();
+    tokens * size_of::<u32>() + sampling.logit_bias.len() * 2 * size_of::<u64>()
+}
+
+/// Tokens that end an answer: models have a handful.
+const MOST_END_TOKENS: usize = 64;
+/// Sessions of a stage, those that are kept included. A machine computes far fewer at a time.
+const MOST_SESSIONS: usize = 256;
+/// Bytes of what all sessions of a stage were opened with: prompts mostly, which only the last stage is told.
+const MOST_SPEC_BYTES: usize = 64 << 20;
 
 /// A session that is being given away.
 struct Departure {
@@ -43,18 +64,23 @@ pub(super) struct Actor {
     index: u32,
     /// How often the ring had been mended when this stage was connected.
     epoch: u32,
-    sessions: HashMap<u64, Open>,
+    sessions: HashMap<u128, Open>,
     /// How many of them are being computed, for whoever asks from outside.
     busy: Arc<AtomicUsize>,
     /// What is computed here, for the audit log.
     usage: Arc<Usage>,
+    /// Bytes that this node keeps for all of them.
+    held_bytes: Arc<AtomicUsize>,
+    tenancy: Tenancy,
+    /// Why this machine ends the worker, once it does, and who waits for that.
+    ending: Option<(String, oneshot::Sender<()>)>,
     routes: Option<Routes>,
     /// Why the worker is gone, once it is.
     dead: Option<String>,
     reports: Vec<oneshot::Sender<Result<Answer, String>>>,
-    departures: HashMap<u64, Departure>,
+    departures: HashMap<u128, Departure>,
     /// Sessions that the worker is taking in.
-    arrivals: HashMap<u64, (Open, oneshot::Sender<Result<(), String>>)>,
+    arrivals: HashMap<u128, (Open, oneshot::Sender<Result<(), String>>)>,
     /// Sessions that ended and were not here.
     ended: Ended,
     link: Option<RoundTrips>,
@@ -63,20 +89,17 @@ pub(super) struct Actor {
 }
 
 impl Actor {
-    pub(super) fn new(
-        worker: Worker,
-        index: u32,
-        busy: Arc<AtomicUsize>,
-        usage: Arc<Usage>,
-        commands: mpsc::WeakSender<Command>,
-    ) -> Self {
+    pub(super) fn new(worker: Worker, index: u32, tenancy: Tenancy, commands: mpsc::WeakSender<Command>) -> Self {
         Self {
             worker,
             index,
             epoch: 0,
             sessions: HashMap::new(),
-            busy,
-            usage,
+            busy: Arc::default(),
+            usage: Arc::default(),
+            held_bytes: Arc::default(),
+            tenancy,
+            ending: None,
             routes: None,
             dead: None,
             reports: Vec::new(),
@@ -86,6 +109,18 @@ impl Actor {
             link: None,
             commands,
         }
+    }
+
+    pub(super) fn busy(&self) -> Arc<AtomicUsize> {
+        self.busy.clone()
+    }
+
+    pub(super) fn held_bytes(&self) -> Arc<AtomicUsize> {
+        self.held_bytes.clone()
+    }
+
+    pub(super) fn usage(&self) -> Arc<Usage> {
+        self.usage.clone()
     }
 
     pub(super) async fn run(
@@ -100,6 +135,10 @@ impl Actor {
                 // Commands first: a session is opened before its frames come, and closed before more do.
                 biased;
                 command = commands.recv() => match command {
+                    Some(Command::End(why, ended)) => {
+                        self.ending = Some((why, ended));
+                        events.kill();
+                    }
                     Some(command) => self.command(command).await,
                     None => return,
                 },
@@ -118,6 +157,7 @@ impl Actor {
                 self.usage.busy_ms.fetch_add(passed_ms, Ordering::Relaxed);
                 looked += Duration::from_millis(passed_ms);
             }
+            self.held_bytes.store(self.sessions.values().map(Open::bytes).sum(), Ordering::Relaxed);
         }
     }
 
@@ -142,6 +182,8 @@ impl Actor {
             }
             Command::GiveAway(session, to) => self.give_away(session, to),
             Command::TakeIn(transit, answer) => self.take_in(*transit, answer),
+            // Needs the worker's events, see `run`.
+            Command::End(..) => {}
             Command::Ask(question, answer) => {
                 if let Some(why) = &self.dead {
                     let _ = answer.send(Err(why.clone()));
@@ -171,7 +213,7 @@ impl Actor {
         Ok(Answer::Done)
     }
 
-    fn give_away(&mut self, session: u64, to: mpsc::UnboundedSender<Part>) {
+    fn give_away(&mut self, session: u128, to: mpsc::UnboundedSender<Part>) {
         if self.dead.is_none() && self.sessions.contains_key(&session) {
             self.worker.order(&ToWorker::Export(SessionId(session)));
             self.worker.order(&ToWorker::Close(SessionId(session)));
@@ -181,7 +223,7 @@ impl Actor {
 
     /// The worker has come to the end of what it was asked for in the session. Whoever should take its parts and has gone loses
     /// them, and hears so by that.
-    fn depart(&mut self, session: u64, exported: Option<(CarriedSession, usize)>) {
+    fn depart(&mut self, session: u128, exported: Option<(CarriedSession, usize)>) {
         let (open, departure) = (self.sessions.remove(&session), self.departures.get_mut(&session));
         if let (Some(Open { spec, kept, sent, .. }), Some((state, layers)), Some(departure)) =
             (open, exported, departure)
@@ -196,7 +238,7 @@ impl Actor {
         }
     }
 
-    fn carry(&mut self, session: u64, cache: &[u8]) {
+    fn carry(&mut self, session: u128, cache: &[u8]) {
         let Some(departure) = self.departures.get_mut(&session) else { return };
         for part in Part::of_cache(cache) {
             let _ = departure.to.send(part);
@@ -216,7 +258,8 @@ impl Actor {
         let refusal = match &self.dead {
             Some(why) => Some(why.clone()),
             None if end == Some(End::Closed) => Some("it was closed on the way".to_owned()),
-            None => self.sessions.contains_key(&id.0).then(|| "it is open here already".to_owned()),
+            None if self.sessions.contains_key(&id.0) => Some("it is open here already".to_owned()),
+            None => self.fits(&spec).err(),
         };
         if let Some(why) = refusal {
             let _ = answer.send(Err(why));
@@ -229,11 +272,11 @@ impl Actor {
         self.arrivals.insert(id.0, (Open { spec, next, kept, sent }, answer));
     }
 
-    fn arrive(&mut self, session: u64, imported: Result<(), String>) {
+    fn arrive(&mut self, session: u128, imported: Result<(), String>) {
         let Some((open, answer)) = self.arrivals.remove(&session) else { return };
         if imported.is_ok() {
             let (answer, next) = (open.spec.answer, open.next);
-            tracing::debug!(answer, session, stage = self.index, next, "a session was carried here");
+            tracing::debug!(answer, session = logged(session), stage = self.index, next, "a session was carried here");
             if open.kept {
                 self.worker.order(&ToWorker::Rest(SessionId(session)));
             }
@@ -243,7 +286,7 @@ impl Actor {
     }
 
     /// The answer is done; the cache stays for the conversation's next turn.
-    fn keep(&mut self, session: u64) {
+    fn keep(&mut self, session: u128) {
         if let Some(open) = self.sessions.get_mut(&session) {
             open.kept = true;
             self.worker.order(&ToWorker::Rest(SessionId(session)));
@@ -254,13 +297,32 @@ impl Actor {
         }
     }
 
-    fn close(&mut self, session: u64) {
+    fn close(&mut self, session: u128) {
         if self.sessions.remove(&session).is_none() {
             // It may be on its way here.
             self.arrivals.remove(&session);
             self.ended.note(session, End::Closed);
         }
         self.worker.order(&ToWorker::Close(SessionId(session)));
+    }
+
+    /// Whether a session may be opened here beside the others.
+    fn fits(&self, spec: &SessionSpec) -> Result<(), String> {
+        let tokens = spec.options.prompt.len() + spec.options.answer.len();
+        let held_bytes: usize = self.sessions.values().map(|open| bytes_of(&open.spec)).sum();
+        if let Err(error) = spec.options.sampling.check() {
+            Err(error.to_string())
+        } else if spec.end_tokens.len() > MOST_END_TOKENS {
+            Err(format!("an answer has at most {MOST_END_TOKENS} tokens that end it"))
+        } else if tokens > self.tenancy.context {
+            Err(format!("the conversation has {tokens} tokens, but the model takes {}", self.tenancy.context))
+        } else if self.sessions.len() + self.arrivals.len() >= MOST_SESSIONS {
+            Err(format!("a stage has at most {MOST_SESSIONS} sessions"))
+        } else if held_bytes + bytes_of(spec) > MOST_SPEC_BYTES {
+            Err("the sessions that are open here leave no room for another one".to_owned())
+        } else {
+            Ok(())
+        }
     }
 
     /// Opens a session that is not open; says which position comes next.
@@ -275,6 +337,7 @@ impl Actor {
         if let Some(open) = self.sessions.get(&spec.session) {
             return Ok(open.next);
         }
+        self.fits(&spec)?;
         let (session, options) = (SessionId(spec.session), spec.options.clone());
         let (mut next, mut sent) = (0, Sent::default());
         if let Some(Continued { session: from, position }) = spec.continues
@@ -286,7 +349,13 @@ impl Actor {
             // Where it took over after the beginning of the conversation, it is given that again.
             self.worker.order(&ToWorker::Open(session, options));
         }
-        tracing::debug!(answer = spec.answer, session = spec.session, stage = self.index, next, "a session is open");
+        tracing::debug!(
+            answer = spec.answer,
+            session = logged(spec.session),
+            stage = self.index,
+            next,
+            "a session is open"
+        );
         self.sessions.insert(spec.session, Open { spec, next, kept: false, sent });
         self.usage.sessions.fetch_add(1, Ordering::Relaxed);
         Ok(next)
@@ -305,7 +374,7 @@ impl Actor {
             out_of_turn => {
                 tracing::debug!(
                     answer = open.spec.answer,
-                    session = frame.session,
+                    session = logged(frame.session),
                     stage = self.index,
                     position = frame.position,
                     "dropped a frame: {out_of_turn:?} where {} comes next",
@@ -355,7 +424,13 @@ impl Actor {
                     Blame::Own => Fault::Stage(self.index),
                     Blame::Previous => Fault::of_sender(self.index, open.next, open.spec.options.prompt.len()),
                 };
-                self.fail(session.0, fault, &why).await;
+                // What a library says may name files of this machine.
+                if self.tenancy.is_guest && blame == Blame::Own {
+                    tracing::warn!("layers failed for another machine: {why}");
+                    self.fail(session.0, fault, "its layers could not be computed; the log there says why").await;
+                } else {
+                    self.fail(session.0, fault, &why).await;
+                }
             }
             FromWorker::Report(report) => {
                 if !self.reports.is_empty() {
@@ -407,23 +482,34 @@ impl Actor {
         }
     }
 
-    async fn fail(&mut self, session: u64, fault: Fault, why: &str) {
+    async fn fail(&mut self, session: u128, fault: Fault, why: &str) {
         let (epoch, answer) = (self.epoch, self.sessions.get(&session).map(|open| open.spec.answer));
-        tracing::info!(answer, session, stage = self.index, "a session failed here: {why}");
+        tracing::info!(answer, session = logged(session), stage = self.index, "a session failed here: {why}");
         if let Some(routes) = &mut self.routes {
             let _ = routes.coordinator.send(failed_frame(session, epoch, fault, why)).await;
         }
     }
 
-    async fn died(&mut self, how: &str) {
-        let why = format!("the worker process ended ({how})");
-        tracing::warn!("{why}");
+    async fn died(&mut self, how: &Death) {
+        let ending = self.ending.take();
+        let why = match &ending {
+            Some((why, _)) => why.clone(),
+            None => {
+                tracing::warn!("the worker process ended ({how})");
+                // Its last words may name files of this machine.
+                let how = if self.tenancy.is_guest { how.status.clone() } else { how.to_string() };
+                format!("the worker process ended ({how})")
+            }
+        };
         self.dead = Some(why.clone());
         self.reports.clear();
         self.departures.clear();
         self.arrivals.clear();
         for session in std::mem::take(&mut self.sessions).into_keys() {
             self.fail(session, Fault::Link, &why).await;
+        }
+        if let Some((_, ended)) = ending {
+            let _ = ended.send(());
         }
     }
 

@@ -50,7 +50,7 @@ impl Sent {
     }
 
     /// All of it, for whoever takes the stage over.
-    pub(super) fn all(&self, session: u64) -> Vec<Frame> {
+    pub(super) fn all(&self, session: u128) -> Vec<Frame> {
         let mut frames = self.tokens.clone();
         if let Some(like) = &self.like {
             let (end, together) = (self.rows(), (FRAME_BYTES / self.row_bytes).max(1));
@@ -60,13 +60,19 @@ impl Sent {
         frames
     }
 
+    /// Bytes that it takes.
+    pub(super) fn bytes(&self) -> usize {
+        let tokens = self.tokens.iter().map(|token| size_of::<Frame>() + token.payload.len());
+        self.hidden.capacity() + tokens.sum::<usize>()
+    }
+
     /// Rows of hidden states there are.
     fn rows(&self) -> usize {
         self.hidden.len() / self.row_bytes
     }
 
     /// Some of the rows as a frame.
-    fn piece(&self, like: &Frame, session: u64, rows: Range<usize>, sample: bool) -> Frame {
+    fn piece(&self, like: &Frame, session: u128, rows: Range<usize>, sample: bool) -> Frame {
         let payload = Bytes::copy_from_slice(&self.hidden[rows.start * self.row_bytes..rows.end * self.row_bytes]);
         Frame { sample, session, position: rows.start as u32, rows: rows.len() as u32, payload, ..like.clone() }
     }

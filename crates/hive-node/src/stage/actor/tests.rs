@@ -5,12 +5,12 @@ use hive_model::{KvLayout, SessionOptions};
 use super::*;
 use crate::control::{RingId, StageId};
 
-const SESSION: u64 = 7;
+const SESSION: u128 = 7;
 
 fn actor() -> (Actor, std::io::PipeReader) {
     let (worker, orders) = Worker::that_only_listens();
     let (commands, _) = mpsc::channel(1);
-    (Actor::new(worker, 0, Arc::default(), Arc::default(), commands.downgrade()), orders)
+    (Actor::new(worker, 0, Tenancy { is_guest: true, context: 64 }, commands.downgrade()), orders)
 }
 
 fn spec() -> SessionSpec {
@@ -32,7 +32,7 @@ fn comes(actor: &mut Actor) -> oneshot::Receiver<Result<(), String>> {
     answered
 }
 
-async fn is_asked(actor: &mut Actor, question: fn(StageId, u64) -> Question) {
+async fn is_asked(actor: &mut Actor, question: fn(StageId, u128) -> Question) {
     let stage = StageId { ring: RingId(1), index: 0 };
     actor.asked(question(stage, SESSION)).await.unwrap();
 }
