@@ -8,8 +8,10 @@
 //! those of an undisturbed run.
 
 mod session;
+mod silence;
+mod verify;
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use hive_model::Sampling;
 use hive_model::detokenizer::Detokenizer;
@@ -24,13 +26,12 @@ use crate::ring::{Health, Ring};
 use crate::stage::{failure_of, sampled_of};
 
 pub(crate) use session::Source;
+use silence::{Silence, Stuck};
+use verify::Bounds;
 
-/// Longest silence from the ring before a stage counts as lost. A stage computes one chunk in seconds; one that has not
-/// answered for this long will not.
-const PATIENCE: Duration = Duration::from_mins(2);
-
-/// Losses in a row without one token between them: then it is not the machines, but what they are asked.
-const FRUITLESS: usize = 3;
+/// Losses in a row without one token between them: then it is not the machines, but what they are asked. Stages that are
+/// well and pass nothing on are joined anew and then replaced one by one, see [`Stuck`].
+const FRUITLESS: usize = 5;
 
 /// What is said of an answer that was not done in the time it had.
 const TOO_LATE: &str = "the answer was not done in the time it was given";
@@ -66,6 +67,7 @@ pub(crate) struct Answer {
     detokenizer: Detokenizer,
     tokens: Vec<u32>,
     said_tokens: usize,
+    stuck: Stuck,
     started: Instant,
     first: Option<Instant>,
     latest: Instant,
@@ -75,6 +77,8 @@ pub(crate) struct Answer {
 enum Step {
     More(Event),
     End(Event),
+    /// Nothing: it tells what was known already, or what cannot be.
+    None,
 }
 
 /// How one life of an answer ended.
@@ -140,6 +144,7 @@ impl Answer {
             detokenizer: Detokenizer::new(),
             tokens: request.said.clone(),
             said_tokens: request.said.len(),
+            stuck: Stuck::default(),
             started,
             first: None,
             latest: started,
@@ -248,11 +253,16 @@ impl Answer {
     async fn follow(&mut self, frames: &mut mpsc::Receiver<Frame>, events: &mpsc::Sender<Event>) -> End {
         let mut state = self.ring.state();
         state.mark_changed();
+        let mut read = self.cached;
+        let times = self.ring.expected();
+        let mut expected = self.awaited(read, &times);
+        let mut silence = Silence::new(expected);
+        let mut is_whole = true;
         loop {
             let frame = tokio::select! {
                 // What has come counts, also from a machine that has left since.
                 biased;
-                frame = tokio::time::timeout(PATIENCE, frames.recv()) => frame,
+                frame = frames.recv() => frame,
                 () = events.closed() => return End::Cancelled,
                 () = until(self.deadline) => return End::TooLate,
                 changed = state.changed() => {
@@ -260,6 +270,7 @@ impl Answer {
                         return End::Lost("the model was unloaded".to_owned());
                     }
                     let now = state.borrow_and_update().clone();
+                    is_whole = now.health == Health::Whole;
                     match now.health {
                         Health::Lost(why) => return End::Lost(why),
                         Health::Superseded => return End::Superseded,
@@ -273,19 +284,32 @@ impl Answer {
                     }
                     continue;
                 }
-            };
-            let step = match frame {
-                // A token that was sent again after a link was mended.
-                Ok(Some(frame)) if frame.kind == Kind::Token && frame.position != self.next_position() => continue,
-                Ok(Some(frame)) => self.take(&frame),
-                Ok(None) => return End::Lost("the model was unloaded".to_owned()),
-                Err(_) => {
-                    let why = format!("no machine answered for {} seconds", PATIENCE.as_secs());
-                    self.ring.complain(self.epoch, why);
+                news = silence.next(), if is_whole => {
+                    if let Some(words) = self.look_into(&mut silence, news, expected).await
+                        && events.send(Event::Recovering(words)).await.is_err()
+                    {
+                        return End::Cancelled;
+                    }
                     continue;
                 }
             };
+            let Some(frame) = frame else { return End::Lost("the model was unloaded".to_owned()) };
+            let known = self.next_position();
+            let step = match frame.kind {
+                // A token that was sent again after a link was mended, or that comes again after those before it.
+                Kind::Token if frame.position != known => Step::None,
+                // The same of a piece of the prompt.
+                Kind::Read if frame.position as usize <= read || frame.position > known => Step::None,
+                _ => self.take(&frame),
+            };
+            if !matches!(step, Step::None) {
+                // Only what brings the answer on ends the silence: a stage that repeats itself might as well say nothing.
+                read = read.max(frame.position as usize);
+                expected = self.awaited(read, &times);
+                silence = Silence::new(expected);
+            }
             match step {
+                Step::None => {}
                 Step::More(event) => {
                     if events.send(event).await.is_err() {
                         return End::Cancelled;
@@ -301,11 +325,32 @@ impl Answer {
         (self.prompt.len() + self.tokens.len()) as u32
     }
 
+    fn bounds(&self) -> Bounds<'_> {
+        Bounds {
+            vocabulary: self.ring.files().config().vocabulary,
+            end_tokens: &self.end_tokens,
+            last_position: self.last_position,
+            sampling: &self.sampling,
+        }
+    }
+
     fn take(&mut self, frame: &Frame) -> Step {
         match frame.kind {
-            Kind::Token => self
-                .token(sampled_of(frame), frame.last)
-                .unwrap_or_else(|error| Step::End(Event::Failed(error.to_string()))),
+            Kind::Token => {
+                let sampled = sampled_of(frame);
+                let bounds = self.bounds();
+                let is_last = bounds.ends_with(sampled.token, frame.position);
+                let possible = bounds.check(&sampled);
+                let ends = bounds.check_end(sampled.token, frame.position, frame.last);
+                if let Err(why) = possible.and(ends) {
+                    // The word of the last stage alone: whatever it was given, this it cannot have computed.
+                    self.ring.complain_of_last(self.epoch, why.to_string());
+                }
+                if possible.is_err() || (ends.is_err() && !is_last) {
+                    return Step::None;
+                }
+                self.token(sampled, is_last).unwrap_or_else(|error| Step::End(Event::Failed(error.to_string())))
+            }
             Kind::Failed => Step::End(Event::Failed(failure_of(frame).why)),
             Kind::Read => {
                 let of = self.prompt.len() + self.tokens.len();
@@ -322,6 +367,7 @@ impl Answer {
         self.first.get_or_insert(self.latest);
         self.tokens.push(sampled.token);
         self.ring.count_token();
+        self.ring.warmed_up(self.epoch);
         self.complete = last;
         let is_end = self.end_tokens.contains(&sampled.token);
         let mut text = String::new();

@@ -120,6 +120,32 @@ pub struct StageReport {
     pub link_round_trip_us: Option<u64>,
 }
 
+/// What computes a stage, as far as it decides whether two machines agree bit for bit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Arithmetic {
+    /// `hive-kernels` on a CPU: the same bits in any batch, chunk, number of threads and instruction set.
+    Exact,
+    /// MLX on a CPU: bits depend on the shapes that are computed together.
+    #[default]
+    ByShape,
+    /// A GPU: the same, and the first batches of each shape wait for kernels to be compiled.
+    Gpu,
+}
+
+/// Signs of life of a stage, when it was asked for them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Pulse {
+    /// Whether the question went through the worker's own loop.
+    pub(crate) passed: bool,
+    /// Rows that the worker was given and has not said anything about.
+    pub(crate) owed_rows: u32,
+    /// For how long it has owed them without a word, in milliseconds.
+    pub(crate) quiet_ms: u64,
+    /// Whether the stage is held up by the next machine, which takes nothing.
+    pub(crate) held_up: bool,
+    pub(crate) arithmetic: Arithmetic,
+}
+
 /// A question on a control stream. New ones go to the end: their places are what travels.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Question {
@@ -143,7 +169,7 @@ pub(crate) enum Question {
     Retain(Vec<StageId>),
     /// Keep a session that has ended: its conversation may go on.
     Keep(StageId, u64),
-    /// Say whether the stage can compute.
+    /// Show signs of life, out of the worker's own loop.
     Check(StageId),
     /// Send on once more what is missing.
     Resend(StageId, Resend),
@@ -178,6 +204,8 @@ pub(crate) enum Answer {
     Taken(u32),
     /// There is no room for the stage at this moment, and what takes it.
     Full(String),
+    /// Signs of life.
+    Pulse(Pulse),
 }
 
 /// The first message on a stage stream: which ring, and whom the frames are for.

@@ -1,15 +1,17 @@
 //! A model loaded over several nodes, as its coordinator sees it.
 
 mod assembly;
+mod checkup;
 mod handover;
 mod mend;
+pub(crate) mod patience;
 mod sessions;
 mod standby;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use hive_model::template::ChatTemplate;
 use hive_model::{ModelFiles, Tokenizer};
@@ -28,7 +30,9 @@ use assembly::{connect, load_stage, spec, unload, watch_prompts};
 use sessions::dispatch;
 use standby::Standby;
 
-pub(crate) use mend::Trouble;
+pub(crate) use checkup::{Checkup, News, Verdict};
+pub(crate) use handover::reading_rows_per_s;
+pub(crate) use mend::{Cause, Trouble};
 
 /// Frames on their way to a session. An answer is read faster than it is computed.
 const SESSION_QUEUE: usize = 64;
@@ -133,6 +137,12 @@ struct Inner {
     state: watch::Sender<State>,
     /// Held while it is mended.
     mending: tokio::sync::Mutex<()>,
+    /// Held while the stages are checked.
+    checking: Arc<tokio::sync::Mutex<()>>,
+    /// When a token or a piece of a prompt came last, in whatever session.
+    heard: Mutex<Instant>,
+    /// One more than the latest epoch in which the stages have computed a token together.
+    warm_epochs: AtomicU32,
     troubles: mpsc::Sender<Trouble>,
     files: ModelFiles,
     tokenizer: Tokenizer,
@@ -207,6 +217,9 @@ impl Ring {
             standbys: Mutex::default(),
             state: watch::channel(State { epoch: 0, health: Health::Whole }).0,
             mending: tokio::sync::Mutex::default(),
+            checking: Arc::default(),
+            heard: Mutex::new(Instant::now()),
+            warm_epochs: AtomicU32::new(0),
             troubles,
             template: files.chat_template(),
             files,
@@ -287,6 +300,11 @@ impl Ring {
         self.inner.plan.stages.iter().map(|stage| stage.weight_bytes.saturating_add(stage.kv_bytes))
     }
 
+    /// Bytes of each stage's weights.
+    pub(crate) fn stage_weight_bytes(&self) -> impl Iterator<Item = u64> {
+        self.inner.plan.stages.iter().map(|stage| stage.weight_bytes)
+    }
+
     /// Bytes that its stages and copies take, machine by machine.
     pub(crate) fn holdings(&self) -> Vec<(PeerId, u64)> {
         let bytes: Vec<u64> = self.stage_bytes().collect();
@@ -350,7 +368,43 @@ impl Ring {
     /// Says that something does not work, so that it is looked after.
     pub(crate) fn complain(&self, epoch: u32, why: String) {
         // Where one waits already, the ring is looked after anyway.
-        let _ = self.inner.troubles.try_send(Trouble { epoch, fault: Fault::Link, why });
+        self.report_trouble(epoch, Cause::Fault(Fault::Link), why);
+    }
+
+    /// Says that a stage does not go on.
+    pub(crate) fn complain_of_hung(&self, epoch: u32, index: usize, why: String) {
+        self.report_trouble(epoch, Cause::Hung(index), why);
+    }
+
+    /// Says that the last stage chose a token that cannot be right.
+    pub(crate) fn complain_of_last(&self, epoch: u32, why: String) {
+        let last = self.stages().len().saturating_sub(1) as u32;
+        self.report_trouble(epoch, Cause::Fault(Fault::Stage(last)), why);
+    }
+
+    fn report_trouble(&self, epoch: u32, cause: Cause, why: String) {
+        let _ = self.inner.troubles.try_send(Trouble { epoch, cause, why });
+    }
+
+    /// What a token, and a row of a prompt, are expected to take where the stages are now.
+    pub(crate) fn expected(&self) -> patience::Expected {
+        let expected = self.inner.node.expected(self);
+        expected.unwrap_or_else(|| patience::Expected::unknown(self.stages().len()))
+    }
+
+    /// For how long nothing has come back, in any session.
+    pub(crate) fn quiet(&self) -> Duration {
+        lock(&self.inner.heard).elapsed()
+    }
+
+    /// Whether the stages have not computed a token together since the ring was joined.
+    fn is_cold(&self, epoch: u32) -> bool {
+        self.inner.warm_epochs.load(Ordering::Relaxed) <= epoch
+    }
+
+    /// The stages have computed a token together.
+    pub(crate) fn warmed_up(&self, epoch: u32) {
+        self.inner.warm_epochs.fetch_max(epoch + 1, Ordering::Relaxed);
     }
 
     /// The longest conversation that the machines have memory for, in tokens.

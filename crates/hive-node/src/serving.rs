@@ -23,6 +23,8 @@ use crate::planning::PlanningError;
 use crate::ring::{Health, PlacedStage, Placement, Ring, RingError, RingOptions};
 use placements::{PlacedModel, Placements};
 
+pub(crate) use place::ASSUMED_BYTES_PER_S;
+
 pub use by_hand::{ByHandError, StageByHand};
 
 /// How long a question waits for a model that is being mended.

@@ -6,23 +6,25 @@
 mod actor;
 mod ended;
 mod frames;
+mod pulse;
 mod sent;
 mod transit;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hive_net::Frame;
 use hive_net::stage::Outlet;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::control::{Answer, Question, StageSpec};
+use crate::control::{Answer, Arithmetic, Question, StageSpec};
 use crate::worker::{Events, FromWorker, LoadOrder, ToWorker, Worker, WorkerEvent};
 
 use actor::Actor;
 pub(crate) use frames::{Fault, failure_of, prompt_frame, sampled_of, turns};
+use pulse::Activity;
 pub(crate) use transit::{Part, Transit};
 
 /// Frames and commands on their way to a stage.
@@ -33,6 +35,10 @@ const STARTS: usize = 3;
 
 /// A worker that computes a large batch cannot report; that is no reason to wait for ever.
 const REPORT_PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a worker that is asked for signs of life has to get around to it. One in the middle of a batch does not, and then
+/// what it owes is told.
+const CHECK_PATIENCE: Duration = Duration::from_millis(1500);
 
 /// Where frames go: to this very node, or over a link.
 #[derive(Debug)]
@@ -81,6 +87,7 @@ pub(crate) struct Stage {
     commands: mpsc::Sender<Command>,
     frames: mpsc::Sender<Frame>,
     sessions: Arc<AtomicUsize>,
+    activity: Activity,
 }
 
 impl Stage {
@@ -92,7 +99,7 @@ impl Stage {
         mut progress: impl FnMut(usize),
     ) -> Result<(Self, String), String> {
         let mut deaths = 0;
-        let (worker, events, device) = loop {
+        let (worker, events, device, arithmetic) = loop {
             match start(path, spec, &mut progress).await {
                 Ok(started) => break started,
                 Err(NotStarted::Failed(why)) => return Err(why),
@@ -108,9 +115,10 @@ impl Stage {
         let (commands, command_queue) = mpsc::channel(QUEUE);
         let (frames, frame_queue) = mpsc::channel(QUEUE);
         let busy = Arc::new(AtomicUsize::new(0));
-        let actor = Actor::new(worker, index, busy.clone(), commands.downgrade());
+        let activity = Activity::new(arithmetic);
+        let actor = Actor::new(worker, index, busy.clone(), activity.clone(), commands.downgrade());
         tokio::spawn(actor.run(command_queue, frame_queue, events));
-        Ok((Self { commands, frames, sessions: busy }, device))
+        Ok((Self { commands, frames, sessions: busy, activity }, device))
     }
 
     /// Sessions that are being computed on this stage.
@@ -129,6 +137,9 @@ impl Stage {
 
     /// Answers a question about the stage or its sessions.
     pub(crate) async fn answer(&self, question: Question) -> Result<Answer, String> {
+        if matches!(question, Question::Check(_)) {
+            return self.check(question).await;
+        }
         let (answer, answered) = oneshot::channel();
         let _ = self.commands.send(Command::Ask(question, answer)).await;
         match tokio::time::timeout(REPORT_PATIENCE, answered).await {
@@ -139,6 +150,23 @@ impl Stage {
 }
 
 impl Stage {
+    /// Signs of life: out of the worker's own loop, or what it owes if it does not get around to answering.
+    async fn check(&self, question: Question) -> Result<Answer, String> {
+        let asked = Instant::now();
+        let (answer, answered) = oneshot::channel();
+        let asking = async {
+            // The stage may wait for another machine, and take no commands.
+            let _ = self.commands.send(Command::Ask(question, answer)).await;
+            answered.await
+        };
+        let passed = match tokio::time::timeout(CHECK_PATIENCE, asking).await {
+            Ok(Ok(answer)) => answer.map(|_| true)?,
+            Ok(Err(_)) => return Err("the stage has ended".to_owned()),
+            Err(_) => false,
+        };
+        Ok(Answer::Pulse(self.activity.pulse(passed, asked)))
+    }
+
     /// The sessions, and how many tokens each has.
     pub(crate) async fn open_sessions(&self) -> Vec<(u64, u32)> {
         let (answer, answered) = oneshot::channel();
@@ -174,7 +202,7 @@ async fn start(
     path: &Path,
     spec: &StageSpec,
     progress: &mut impl FnMut(usize),
-) -> Result<(Worker, Events, String), NotStarted> {
+) -> Result<(Worker, Events, String, Arithmetic), NotStarted> {
     let (worker, mut events) = Worker::spawn().map_err(|error| NotStarted::Failed(error.to_string()))?;
     let StageSpec { layers, compute, threads, .. } = spec.clone();
     let threads = if threads == 0 { hive_host::threads() } else { threads };
@@ -182,7 +210,9 @@ async fn start(
     loop {
         match events.next().await {
             Some(WorkerEvent::Said(FromWorker::Progress(layers))) => progress(layers),
-            Some(WorkerEvent::Said(FromWorker::Loaded { device })) => return Ok((worker, events, device)),
+            Some(WorkerEvent::Said(FromWorker::Loaded { device, arithmetic })) => {
+                return Ok((worker, events, device, arithmetic));
+            }
             Some(WorkerEvent::Said(FromWorker::LoadFailed(why))) => return Err(NotStarted::Failed(why)),
             Some(WorkerEvent::Said(_)) => {}
             Some(WorkerEvent::Died(how)) => return Err(NotStarted::Died(how)),

@@ -6,7 +6,7 @@ use hive_net::PeerAddr;
 use hive_plan::PlannedStage;
 use tokio::sync::mpsc;
 
-use super::{PlacedStage, Placement, RingError, RingOptions, Trouble, failed};
+use super::{Cause, PlacedStage, Placement, RingError, RingOptions, Trouble, failed};
 use crate::control::{Answer, Neighbours, Question, RingId, Role, StageId, StageSpec};
 use crate::node::Node;
 use crate::stage::{Destination, Fault};
@@ -99,7 +99,7 @@ pub(super) fn watch_prompts(prompts: &Destination, epoch: u32, troubles: &mpsc::
         tokio::spawn(async move {
             let why = format!("the first machine cannot be reached: {}", ended.await);
             if let Some(troubles) = troubles.upgrade() {
-                let _ = troubles.try_send(Trouble { epoch, fault: Fault::Link, why });
+                let _ = troubles.try_send(Trouble { epoch, cause: Cause::Fault(Fault::Link), why });
             }
         });
     }

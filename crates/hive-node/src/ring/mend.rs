@@ -13,13 +13,12 @@ use hive_net::{PeerAddr, PeerId};
 use hive_plan::{Candidate, NodeProfile, Replacement, replace};
 use tokio::sync::mpsc;
 
+use super::checkup::{Checked, check};
+use super::patience::Finding;
 use super::{Health, Inner, Placement, Ring, State, connect, load_stage, spec, unload, watch_prompts};
 use crate::control::Question;
 use crate::node::Node;
 use crate::stage::Fault;
-
-/// A stage that computes a chunk answers late, one on a machine that has gone does not.
-const CHECK_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Machines that go while others are taking over are replaced as well, so many times.
 const ATTEMPTS: usize = 4;
@@ -33,8 +32,17 @@ const DEATHS_WITHIN: Duration = Duration::from_mins(1);
 pub(crate) struct Trouble {
     /// The state of the ring it was seen in.
     pub(crate) epoch: u32,
-    pub(crate) fault: Fault,
+    pub(crate) cause: Cause,
     pub(crate) why: String,
+}
+
+/// What does not work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// What a stage or this node has seen go wrong.
+    Fault(Fault),
+    /// The stage of this index does not go on with what it owes.
+    Hung(usize),
 }
 
 /// Why a stage must be loaded again.
@@ -52,6 +60,8 @@ enum How {
     Left,
     /// Its machine does not answer.
     Broken,
+    /// It goes on with nothing, though its machine is there.
+    Hung,
     /// It computes what cannot be.
     Wrong,
 }
@@ -62,7 +72,7 @@ impl How {
         match self {
             Self::Died => 1,
             Self::Left => 0,
-            Self::Broken | Self::Wrong => DEATHS,
+            Self::Hung | Self::Broken | Self::Wrong => DEATHS,
         }
     }
 }
@@ -174,6 +184,7 @@ impl Ring {
     async fn lost(&self, trouble: Option<&Trouble>) -> BTreeMap<usize, Lost> {
         let node = &self.inner.node;
         let mut lost = BTreeMap::new();
+        let (expected, is_cold) = (self.expected(), self.is_cold(self.inner.state.borrow().epoch));
         for (index, stage) in self.stages().iter().enumerate() {
             let (id, name) = (stage.placement.addr.id(), &stage.placement.name);
             let own = id == node.id();
@@ -183,22 +194,23 @@ impl Ring {
                 lost.insert(index, Lost { why: format!("{name} stopped sharing"), how: How::Left });
             } else if node.is_over_cap(id) {
                 lost.insert(index, Lost { why: format!("{name} gives less memory now"), how: How::Left });
+            } else if trouble.is_some_and(|trouble| trouble.cause == Cause::Hung(index)) {
+                // It was checked for that.
+                let why = trouble.map(|trouble| trouble.why.clone()).unwrap_or_default();
+                lost.insert(index, Lost { why, how: How::Hung });
             } else if let Some(trouble) = trouble {
-                let question = Question::Check(self.inner.stage_id(index));
-                let asked = node.ask(&stage.placement.addr, question, |_| ());
-                match tokio::time::timeout(CHECK_PATIENCE, asked).await {
-                    Ok(Ok(_)) if trouble.fault == Fault::Stage(index as u32) => {
-                        let why = format!("{name}: {}", trouble.why);
-                        lost.insert(index, Lost { why, how: How::Wrong });
+                let (why, how) = match check(node, stage, Question::Check(self.inner.stage_id(index))).await {
+                    Checked::Pulse(_) if trouble.cause == Cause::Fault(Fault::Stage(index as u32)) => {
+                        (trouble.why.clone(), How::Wrong)
                     }
-                    Ok(Ok(_)) => {}
-                    Ok(Err(why)) => {
-                        lost.insert(index, Lost { why: format!("{name}: {why}"), how: How::Died });
-                    }
-                    Err(_) => {
-                        lost.insert(index, Lost { why: format!("{name} does not answer"), how: How::Broken });
-                    }
-                }
+                    Checked::Pulse(pulse) => match expected.judge(index, &pulse, is_cold) {
+                        Finding::Hung(_) => ("it goes on with nothing".to_owned(), How::Hung),
+                        Finding::Working | Finding::Idle | Finding::HeldUp => continue,
+                    },
+                    Checked::Gone(why) => (why, How::Died),
+                    Checked::Silent => ("it does not answer".to_owned(), How::Broken),
+                };
+                lost.insert(index, Lost { why: format!("{name}: {why}"), how });
             }
         }
         lost
@@ -217,7 +229,8 @@ impl Ring {
         for (&index, Lost { why, how }) in lost {
             let (now, before) = (Instant::now(), stages[index].clone());
             let holder = &before.placement.addr;
-            deaths.add(holder.id(), how.deaths(), now);
+            let deadly = if *how == How::Hung && holder.id() == node.id() { How::Died } else { *how };
+            deaths.add(holder.id(), deadly.deaths(), now);
             if *how == How::Wrong && holder.id() != node.id() {
                 node.trust().failed(holder.id());
             }
@@ -226,7 +239,11 @@ impl Ring {
                 tracing::info!("{why}: {} has a copy of layers {:?} and takes over", copy.placement.name, copy.layers);
                 stages[index] = copy;
             } else {
-                let again = *how == How::Died;
+                // A worker that hangs here is ended and started again; another machine may be the one that hangs.
+                let again = *how == How::Died || (*how == How::Hung && holder.id() == node.id());
+                if *how == How::Hung && again {
+                    let _ = node.ask(holder, Question::Unload(self.inner.stage_id(index)), |_| ()).await;
+                }
                 let placement = self.replacement(index, &stages, again, deaths, now).map_err(Hitch::NoRoom)?;
                 tracing::info!("{why}: layers {:?} go to {}", plan.stages[index].layers, placement.name);
                 let stage_id = self.inner.stage_id(index);

@@ -7,7 +7,7 @@ use std::time::Instant;
 use hive_net::{Frame, Kind};
 use tokio::sync::mpsc;
 
-use super::{Inner, Ring, SESSION_QUEUE, Trouble, lock};
+use super::{Cause, Inner, Ring, SESSION_QUEUE, Trouble, lock};
 use crate::control::{Answer, Continued, Question, Resend, SessionSpec, StageId};
 use crate::kept::Kept;
 use crate::stage::{Fault, failure_of};
@@ -117,13 +117,16 @@ pub(super) async fn dispatch(mut queue: mpsc::Receiver<Frame>, ring: Weak<Inner>
         if frame.kind == Kind::Failed {
             let failure = failure_of(&frame);
             if failure.fault != Fault::Request {
-                let trouble = Trouble { epoch: frame.epoch, fault: failure.fault, why: failure.why };
+                let trouble = Trouble { epoch: frame.epoch, cause: Cause::Fault(failure.fault), why: failure.why };
                 let _ = ring.troubles.try_send(trouble);
                 continue;
             }
         }
         let session = lock(&ring.sessions).get(&frame.session).cloned();
         if let Some(session) = session {
+            if frame.kind != Kind::Failed {
+                *lock(&ring.heard) = Instant::now();
+            }
             let _ = session.send(frame).await;
         }
     }

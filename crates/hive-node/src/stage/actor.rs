@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::ended::{End, Ended};
 use super::frames::{Fault, failed_frame, hidden_frame, input_of, read_frame, token_frame, turns};
+use super::pulse::Activity;
 use super::sent::{Arrival, Sent, arrival, without};
 use super::transit::{Part, Transit};
 use super::{Command, Destination, Routes};
@@ -48,6 +49,9 @@ pub(super) struct Actor {
     /// Why the worker is gone, once it is.
     dead: Option<String>,
     reports: Vec<oneshot::Sender<Result<Answer, String>>>,
+    /// Who waits for the worker to say anything.
+    checks: Vec<oneshot::Sender<Result<Answer, String>>>,
+    activity: Activity,
     departures: HashMap<u64, Departure>,
     /// Sessions that the worker is taking in.
     arrivals: HashMap<u64, (Open, oneshot::Sender<Result<(), String>>)>,
@@ -59,7 +63,13 @@ pub(super) struct Actor {
 }
 
 impl Actor {
-    pub(super) fn new(worker: Worker, index: u32, busy: Arc<AtomicUsize>, commands: mpsc::WeakSender<Command>) -> Self {
+    pub(super) fn new(
+        worker: Worker,
+        index: u32,
+        busy: Arc<AtomicUsize>,
+        activity: Activity,
+        commands: mpsc::WeakSender<Command>,
+    ) -> Self {
         Self {
             worker,
             index,
@@ -69,6 +79,8 @@ impl Actor {
             routes: None,
             dead: None,
             reports: Vec::new(),
+            checks: Vec::new(),
+            activity,
             departures: HashMap::new(),
             arrivals: HashMap::new(),
             ended: Ended::default(),
@@ -129,6 +141,9 @@ impl Actor {
                 } else if matches!(question, Question::Report(_)) {
                     self.reports.push(answer);
                     self.worker.order(&ToWorker::Report);
+                } else if matches!(question, Question::Check(_)) {
+                    self.checks.push(answer);
+                    self.worker.order(&ToWorker::Check);
                 } else {
                     let _ = answer.send(self.asked(question).await);
                 }
@@ -154,6 +169,7 @@ impl Actor {
 
     fn give_away(&mut self, session: u64, to: mpsc::UnboundedSender<Part>) {
         if self.dead.is_none() && self.sessions.contains_key(&session) {
+            self.activity.ended(session);
             self.worker.order(&ToWorker::Export(SessionId(session)));
             self.worker.order(&ToWorker::Close(SessionId(session)));
             self.departures.insert(session, Departure { to, layers: 0 });
@@ -227,6 +243,7 @@ impl Actor {
     fn keep(&mut self, session: u64) {
         if let Some(open) = self.sessions.get_mut(&session) {
             open.kept = true;
+            self.activity.ended(session);
             self.worker.order(&ToWorker::Rest(SessionId(session)));
         } else if let Some((open, _)) = self.arrivals.get_mut(&session) {
             open.kept = true;
@@ -241,6 +258,7 @@ impl Actor {
             self.arrivals.remove(&session);
             self.ended.note(session, End::Closed);
         }
+        self.activity.ended(session);
         self.worker.order(&ToWorker::Close(SessionId(session)));
     }
 
@@ -296,11 +314,18 @@ impl Actor {
         };
         open.next = frame.position + frame.rows;
         let (session, position) = (SessionId(frame.session), frame.position);
+        let (id, rows) = (frame.session, frame.rows);
         let Some((input, sample)) = input_of(frame) else { return };
+        self.activity.ordered(id, rows);
         self.worker.order(&ToWorker::Forward(Work { session, position, sample, input }));
     }
 
     async fn said(&mut self, message: FromWorker) {
+        self.activity.spoke(match &message {
+            FromWorker::Output { session, rows, .. } => Some((session.0, *rows)),
+            FromWorker::Failed { session, .. } => Some((session.0, u32::MAX)),
+            _ => None,
+        });
         match message {
             FromWorker::Output { session, position, rows, output, sample } => {
                 let Some(open) = self.sessions.get(&session.0) else { return };
@@ -338,6 +363,11 @@ impl Actor {
                     let _ = self.reports.remove(0).send(Ok(Answer::Report(report)));
                 }
             }
+            FromWorker::Checked => {
+                if !self.checks.is_empty() {
+                    let _ = self.checks.remove(0).send(Ok(Answer::Done));
+                }
+            }
             FromWorker::Exported(session, exported) => self.depart(session.0, exported),
             FromWorker::Cache(session, Raw(cache)) => self.carry(session.0, &cache),
             FromWorker::Imported(session, imported) => self.arrive(session.0, imported),
@@ -346,7 +376,13 @@ impl Actor {
     }
 
     async fn send(&mut self, frame: Frame) {
-        if frame.kind == Kind::Token { self.send_back(frame).await } else { self.send_on(frame).await }
+        self.activity.sending(true);
+        if frame.kind == Kind::Token {
+            self.send_back(frame).await
+        } else {
+            self.send_on(frame).await
+        }
+        self.activity.sending(false);
     }
 
     async fn send_on(&mut self, frame: Frame) {
@@ -392,6 +428,7 @@ impl Actor {
         tracing::warn!("{why}");
         self.dead = Some(why.clone());
         self.reports.clear();
+        self.checks.clear();
         self.departures.clear();
         self.arrivals.clear();
         for session in std::mem::take(&mut self.sessions).into_keys() {

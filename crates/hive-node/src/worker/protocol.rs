@@ -11,6 +11,8 @@ use hive_model::shard::{Input, Output};
 use hive_model::{CarriedSession, Compute, SessionId, SessionOptions};
 use serde::{Deserialize, Serialize};
 
+use crate::control::Arithmetic;
+
 /// A prompt chunk of the largest models, and then some.
 pub(super) const MAX_MESSAGE_BYTES: usize = 512 << 20;
 
@@ -83,6 +85,8 @@ pub enum ToWorker {
     Close(SessionId),
     /// Say how you are.
     Report,
+    /// Say anything: whether you get around to it is what matters.
+    Check,
 }
 
 /// How a worker is.
@@ -129,6 +133,8 @@ pub enum FromWorker {
     Loaded {
         /// What computes, for people.
         device: String,
+        /// And for the decision whether its results can be compared with another's.
+        arithmetic: Arithmetic,
     },
     /// It could not be loaded.
     LoadFailed(String),
@@ -163,6 +169,8 @@ pub enum FromWorker {
     Cache(SessionId, Raw),
     /// The answer to [`ToWorker::Import`].
     Imported(SessionId, Result<(), String>),
+    /// The answer to [`ToWorker::Check`].
+    Checked,
 }
 
 /// A message with its length before it.

@@ -14,6 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::protocol::{Blame, FromWorker, LoadOrder, MAX_MESSAGE_BYTES, Raw, ToWorker, Work, WorkerReport, encode};
 use super::schedule::Schedule;
+use crate::control::Arithmetic;
 
 /// Read at a time; a prompt chunk's hidden states come in a few.
 const READ_BYTES: usize = 256 << 10;
@@ -172,6 +173,7 @@ impl Computer {
                 let report = WorkerReport { peak_bytes, ..std::mem::take(&mut self.report) };
                 self.say(&FromWorker::Report(report))?;
             }
+            ToWorker::Check => self.say(&FromWorker::Checked)?,
         }
         Ok(())
     }
@@ -195,8 +197,13 @@ impl Computer {
             Ok(shard) => {
                 let kernels = if shard.is_fast() { "fast" } else { "plain" };
                 let device = format!("{}, {kernels}", hive_model::device::describe());
+                let arithmetic = match (hive_model::device::is_gpu(), shard.is_fast()) {
+                    (true, _) => Arithmetic::Gpu,
+                    (false, true) => Arithmetic::Exact,
+                    (false, false) => Arithmetic::ByShape,
+                };
                 self.shard = Some(shard);
-                self.say(&FromWorker::Loaded { device })
+                self.say(&FromWorker::Loaded { device, arithmetic })
             }
             Err(error) => self.say(&FromWorker::LoadFailed(error.to_string())),
         }

@@ -3,14 +3,14 @@
 use hive_model::{KvLayout, SessionOptions};
 
 use super::*;
-use crate::control::{RingId, StageId};
+use crate::control::{Arithmetic, RingId, StageId};
 
 const SESSION: u64 = 7;
 
 fn actor() -> (Actor, std::io::PipeReader) {
     let (worker, orders) = Worker::that_only_listens();
     let (commands, _) = mpsc::channel(1);
-    (Actor::new(worker, 0, Arc::default(), commands.downgrade()), orders)
+    (Actor::new(worker, 0, Arc::default(), Activity::new(Arithmetic::Exact), commands.downgrade()), orders)
 }
 
 fn spec() -> SessionSpec {
