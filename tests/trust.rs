@@ -4,6 +4,8 @@
 
 mod common;
 
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
@@ -12,11 +14,39 @@ use common::patiently;
 
 const LONG: &str = "Write a very long story about bees.";
 
+/// Where a matrix of the starter's layer 25 begins, and how much of it is altered: about a fifth.
+const WEIGHTS_AT: u64 = 71_765_056;
+const ALTERED_BYTES: usize = 100_000;
+
+/// A copy of the starter model in which some weights of a late layer are a little different: it has the same norms and
+/// sizes, by which machines know a model, and computes finite numbers.
+fn with_other_weights(folder: &Path) -> PathBuf {
+    let starter = PathBuf::from(std::env::var_os("HIVEMIND_STARTER").expect("`./dev test` says where the starter is"));
+    let copy = folder.join("altered.gguf");
+    std::fs::copy(starter, &copy).unwrap();
+    let mut file = std::fs::OpenOptions::new().read(true).write(true).open(&copy).unwrap();
+    let mut bytes = vec![0; ALTERED_BYTES];
+    file.seek(SeekFrom::Start(WEIGHTS_AT)).unwrap();
+    file.read_exact(&mut bytes).unwrap();
+    bytes.iter_mut().for_each(|byte| *byte ^= 1);
+    file.seek(SeekFrom::Start(WEIGHTS_AT)).unwrap();
+    file.write_all(&bytes).unwrap();
+    copy
+}
+
 fn in_one_swarm<const N: usize>(names: [&str; N]) -> (Lab, [Host; N]) {
+    with_a_liar(names, None)
+}
+
+/// Machines that have all approved each other, with logs; one of them may have another model than it says.
+fn with_a_liar<const N: usize>(names: [&str; N], liar: Option<&str>) -> (Lab, [Host; N]) {
     let mut lab = Lab::new();
     lab.network("switch", &names, "10.77.0");
     let hosts = names.map(|name| {
         let mut host = lab.host(name, "");
+        if liar == Some(name) {
+            host.environment = vec![("HIVEMIND_STARTER", with_other_weights(&lab.scratch()))];
+        }
         host.log = Some(host.folder.with_extension("log"));
         host.start(&lab);
         host
@@ -107,4 +137,68 @@ fn an_honest_machine_under_load_is_not_blamed() {
     }
     let log = ann.log();
     assert!(!log.contains("is being mended") && !log.contains("is given up"), "{log}");
+}
+
+/// Loads the model on the first two machines, and waits for the copy of what the second has.
+fn with_a_copy(lab: &Lab, asker: &Host, holder: &str, keeper: &str) {
+    patiently("a copy is kept", || {
+        let answer = asker.ask(lab, "Hello.", 1, 2);
+        assert_eq!(answer["stages"][1]["node"], holder, "{}", answer["stages"]);
+        let model = &asker.json(lab, &["status"])["model"];
+        model["copies"].as_array().unwrap().iter().any(|copy| copy["node"] == keeper)
+    });
+}
+
+/// Lets the second machine of a plan for two be bob, and cat keep the copy of what it has.
+fn only_for_copies(lab: &Lab, ann: &Host, cat: &Host) {
+    cat.run(lab, &["share", "--memory", "200MB"]);
+    patiently("it is known", || ann.peer(lab, "cat").unwrap()["profile"]["cap_bytes"] == 200_000_000);
+}
+
+/// Has a long answer computed until a machine is left out for wrong numbers; gives the tokens that it took.
+fn tokens_until_caught(lab: &Lab, asker: &Host, liar: &str) -> u64 {
+    let before = answered(lab, asker);
+    let command = ["chat", "--prompt", LONG, "--max-tokens", "700", "--stages", "2", "--json"];
+    let child = asker.command(lab, &command).spawn().unwrap();
+    let out = format!("{liar} left out for 24 h: it computed wrong numbers");
+    patiently("it is noticed", || asker.try_run(lab, &["plan"]).1.contains(&out));
+    let tokens = answered(lab, asker) - before;
+    let answer = whole(child);
+    println!("{liar}: noticed after {tokens} tokens; ended on {}", answer["stages"]);
+    tokens
+}
+
+#[test]
+fn a_machine_that_computes_wrong_numbers_is_named_and_left_out() {
+    let (lab, [ann, _bob]) = with_a_liar(["ann", "bob"], Some("bob"));
+    with_a_copy(&lab, &ann, "bob", "ann");
+    assert!(tokens_until_caught(&lab, &ann, "bob") <= 500);
+    let log = ann.log();
+    assert!(log.contains("bob computed wrong numbers"), "{log}");
+    assert!(!log.contains("ann computed wrong numbers"), "{log}");
+}
+
+#[test]
+fn of_a_machine_and_its_copy_a_third_says_which_is_wrong() {
+    for (liar, honest) in [("bob", "cat"), ("cat", "bob")] {
+        let (lab, [ann, _bob, cat]) = with_a_liar(["ann", "bob", "cat"], Some(liar));
+        only_for_copies(&lab, &ann, &cat);
+        with_a_copy(&lab, &ann, "bob", "cat");
+        assert!(tokens_until_caught(&lab, &ann, liar) <= 500);
+        let log = ann.log();
+        assert!(log.contains("ann decides between bob and cat"), "{log}");
+        assert!(!log.contains(&format!("{honest} computed wrong numbers")), "{log}");
+    }
+}
+
+#[test]
+fn honest_machines_compute_the_same() {
+    let (lab, [ann, _bob, cat]) = in_one_swarm(["ann", "bob", "cat"]);
+    only_for_copies(&lab, &ann, &cat);
+    with_a_copy(&lab, &ann, "bob", "cat");
+    let command = ["chat", "--prompt", LONG, "--max-tokens", "500", "--stages", "2", "--temperature", "0.9", "--json"];
+    whole(ann.command(&lab, &command).spawn().unwrap());
+    let log = ann.log();
+    assert!(log.contains("of bob once more: they are the same"), "{log}");
+    assert!(!log.contains("wrong numbers") && !log.contains("do not compute the same"), "{log}");
 }

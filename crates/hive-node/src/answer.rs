@@ -9,6 +9,7 @@
 
 mod session;
 mod silence;
+mod spot;
 mod verify;
 
 use std::time::Instant;
@@ -27,6 +28,7 @@ use crate::stage::{failure_of, sampled_of};
 
 pub(crate) use session::Source;
 use silence::{Silence, Stuck};
+use spot::Looks;
 use verify::Bounds;
 
 /// Losses in a row without one token between them: then it is not the machines, but what they are asked. Stages that are
@@ -68,6 +70,11 @@ pub(crate) struct Answer {
     tokens: Vec<u32>,
     said_tokens: usize,
     stuck: Stuck,
+    looks: Looks,
+    /// The first position that the machines that hold the stages now have computed of it.
+    rows_from: u32,
+    /// And the first token that they have chosen.
+    tokens_from: u32,
     started: Instant,
     first: Option<Instant>,
     latest: Instant,
@@ -145,6 +152,9 @@ impl Answer {
             tokens: request.said.clone(),
             said_tokens: request.said.len(),
             stuck: Stuck::default(),
+            looks: Looks::default(),
+            rows_from: 0,
+            tokens_from: 0,
             started,
             first: None,
             latest: started,
@@ -184,6 +194,10 @@ impl Answer {
             match end {
                 End::Over(event) => {
                     self.tell_speed();
+                    if let Some(words) = self.last_look().await {
+                        let _ = events.send(Event::Recovering(words)).await;
+                        self.complete = false;
+                    }
                     self.end().await;
                     break Some(event);
                 }
@@ -194,6 +208,9 @@ impl Answer {
                 End::TooLate => {
                     self.ring.close(self.session).await;
                     break Some(Event::Failed(TOO_LATE.to_owned()));
+                }
+                End::Moved if fruitless < FRUITLESS && self.ring.is_tainted(self.epoch) => {
+                    frames = self.read_anew().await;
                 }
                 End::Moved if fruitless < FRUITLESS => {
                     if let Err(why) = self.catch_up().await {
@@ -284,6 +301,14 @@ impl Answer {
                     }
                     continue;
                 }
+                Some(looked) = self.looks.under_way.join_next(), if is_whole => {
+                    if let Some(words) = self.looked(looked)
+                        && events.send(Event::Recovering(words)).await.is_err()
+                    {
+                        return End::Cancelled;
+                    }
+                    continue;
+                }
                 news = silence.next(), if is_whole => {
                     if let Some(words) = self.look_into(&mut silence, news, expected).await
                         && events.send(Event::Recovering(words)).await.is_err()
@@ -311,6 +336,7 @@ impl Answer {
             match step {
                 Step::None => {}
                 Step::More(event) => {
+                    self.look_if_due();
                     if events.send(event).await.is_err() {
                         return End::Cancelled;
                     }
@@ -414,6 +440,9 @@ impl Answer {
         }
     }
 }
+
+#[cfg(test)]
+mod against_liars;
 
 #[cfg(test)]
 mod tests {

@@ -3,9 +3,12 @@
 use std::ops::Range;
 use std::path::PathBuf;
 
-use hive_model::{Compute, SessionOptions};
+use hive_model::shard::Input;
+use hive_model::{Compute, Hidden, SessionOptions};
 use hive_net::{PeerAddr, PeerId};
 use serde::{Deserialize, Serialize};
+
+use crate::stage::RowDigest;
 
 /// Versions of this protocol that are spoken here, oldest and newest.
 pub(crate) const SPEAKS: (u32, u32) = (1, 1);
@@ -146,6 +149,27 @@ pub(crate) struct Pulse {
     pub(crate) arithmetic: Arithmetic,
 }
 
+/// Some rows of a session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Span {
+    pub(crate) session: u64,
+    /// Positions `[start, end)`.
+    pub(crate) rows: Range<u32>,
+}
+
+/// Rows that are to be computed once more, to compare them with what another machine computed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Recompute {
+    /// A session for this alone; it is opened with its first rows.
+    pub(crate) session: u64,
+    pub(crate) options: SessionOptions,
+    /// Position of the first row; what comes before was there before.
+    pub(crate) position: u32,
+    pub(crate) input: Input,
+    /// Whether the last stage is to choose the token after the last row.
+    pub(crate) sample: bool,
+}
+
 /// A question on a control stream. New ones go to the end: their places are what travels.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Question {
@@ -179,6 +203,12 @@ pub(crate) enum Question {
     TakeOver(StageId),
     /// Let me measure a path with this key.
     Lend(PeerId),
+    /// Give the digests of rows that the stage was given.
+    Digests(StageId, Span),
+    /// Give rows that the stage has sent on.
+    Rows(StageId, Span),
+    /// Compute rows once more, and give their digests.
+    Recompute(StageId, Box<Recompute>),
 }
 
 /// An answer on a control stream. New ones go to the end.
@@ -206,6 +236,17 @@ pub(crate) enum Answer {
     Full(String),
     /// Signs of life.
     Pulse(Pulse),
+    /// Digests of rows.
+    Digests(Vec<RowDigest>),
+    /// Rows.
+    Rows(Hidden),
+    /// What rows were when they were computed once more, and the token after them.
+    Recomputed {
+        /// Of each row, but for the last stage.
+        digests: Vec<RowDigest>,
+        /// Of the last stage.
+        token: Option<u32>,
+    },
 }
 
 /// The first message on a stage stream: which ring, and whom the frames are for.

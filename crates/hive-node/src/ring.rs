@@ -6,6 +6,7 @@ mod handover;
 mod mend;
 pub(crate) mod patience;
 mod sessions;
+mod spot;
 mod standby;
 
 use std::collections::HashMap;
@@ -17,7 +18,7 @@ use hive_model::template::ChatTemplate;
 use hive_model::{ModelFiles, Tokenizer};
 use hive_net::{Frame, PeerAddr, PeerId};
 use hive_plan::Plan;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use crate::Compute;
 use crate::control::{Answer, ModelSource, Question, RingId, StageId, StageReport};
@@ -33,6 +34,7 @@ use standby::Standby;
 pub(crate) use checkup::{Checkup, News, Verdict};
 pub(crate) use handover::reading_rows_per_s;
 pub(crate) use mend::{Cause, Trouble};
+pub(crate) use spot::{Found, Spot, Subject};
 
 /// Frames on their way to a session. An answer is read faster than it is computed.
 const SESSION_QUEUE: usize = 64;
@@ -143,6 +145,12 @@ struct Inner {
     heard: Mutex<Instant>,
     /// One more than the latest epoch in which the stages have computed a token together.
     warm_epochs: AtomicU32,
+    /// Tokens since what machines compute was compared last.
+    unlooked: AtomicU32,
+    /// Held while that is done.
+    looking: Arc<tokio::sync::Mutex<()>>,
+    /// One more than the latest epoch in which a stage was found to compute wrong numbers.
+    tainted_epochs: AtomicU32,
     troubles: mpsc::Sender<Trouble>,
     files: ModelFiles,
     tokenizer: Tokenizer,
@@ -152,6 +160,7 @@ struct Inner {
     sessions: Sessions,
     next_session: AtomicU64,
     kept: Mutex<Kept>,
+    kept_tokens: usize,
     /// Tokens that the answers under way may have in the caches together.
     room: Arc<Semaphore>,
     room_tokens: usize,
@@ -220,6 +229,9 @@ impl Ring {
             checking: Arc::default(),
             heard: Mutex::new(Instant::now()),
             warm_epochs: AtomicU32::new(0),
+            unlooked: AtomicU32::new(spot::EVERY / 2),
+            looking: Arc::default(),
+            tainted_epochs: AtomicU32::new(0),
             troubles,
             template: files.chat_template(),
             files,
@@ -229,6 +241,7 @@ impl Ring {
             sessions: Mutex::default(),
             next_session: AtomicU64::new(seed),
             kept: Mutex::new(Kept::new(kept_tokens)),
+            kept_tokens,
             room: Arc::new(Semaphore::new(room_tokens)),
             room_tokens,
         });
@@ -386,6 +399,36 @@ impl Ring {
         let _ = self.inner.troubles.try_send(Trouble { epoch, cause, why });
     }
 
+    /// The right to compare what the machines compute, when that is due.
+    pub(crate) fn look(&self) -> Option<OwnedMutexGuard<()>> {
+        let is_due = self.inner.unlooked.load(Ordering::Relaxed) >= spot::EVERY && !self.standbys().is_empty();
+        if is_due { self.inner.looking.clone().try_lock_owned().ok() } else { None }
+    }
+
+    /// What the machines compute was compared.
+    pub(crate) fn looked(&self) {
+        self.inner.unlooked.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether so many tokens were not compared that a look is worth waiting for.
+    pub(crate) fn look_is_overdue(&self) -> bool {
+        self.inner.unlooked.load(Ordering::Relaxed) >= 3 * spot::EVERY
+    }
+
+    /// A stage was found to compute wrong numbers: its machine is left out, and what was computed from them counts no more.
+    pub(crate) fn caught(&self, epoch: u32, index: usize, machine: PeerId, name: &str) {
+        tracing::warn!("{name} computed wrong numbers");
+        self.inner.node.quarantine(machine, name);
+        self.inner.tainted_epochs.fetch_max(epoch + 1, Ordering::Relaxed);
+        *self.kept() = Kept::new(self.inner.kept_tokens);
+        self.report_trouble(epoch, Cause::Fault(Fault::Stage(index as u32)), format!("{name} computed wrong numbers"));
+    }
+
+    /// Whether what was computed up to this epoch may come from wrong numbers.
+    pub(crate) fn is_tainted(&self, epoch: u32) -> bool {
+        self.inner.tainted_epochs.load(Ordering::Relaxed) > epoch
+    }
+
     /// What a token, and a row of a prompt, are expected to take where the stages are now.
     pub(crate) fn expected(&self) -> patience::Expected {
         let expected = self.inner.node.expected(self);
@@ -419,6 +462,7 @@ impl Ring {
     }
 
     pub(crate) fn count_token(&self) {
+        self.inner.unlooked.fetch_add(1, Ordering::Relaxed);
         self.inner.node.count_token();
     }
 

@@ -4,9 +4,11 @@
 //! previous stage (or the coordinator), results from the worker.
 
 mod actor;
+mod digest;
 mod ended;
 mod frames;
 mod pulse;
+mod recompute;
 mod sent;
 mod transit;
 
@@ -23,6 +25,7 @@ use crate::control::{Answer, Arithmetic, Question, StageSpec};
 use crate::worker::{Events, FromWorker, LoadOrder, ToWorker, Worker, WorkerEvent};
 
 use actor::Actor;
+pub(crate) use digest::{RowDigest, digests, token_digests};
 pub(crate) use frames::{Fault, failure_of, prompt_frame, sampled_of, turns};
 use pulse::Activity;
 pub(crate) use transit::{Part, Transit};

@@ -54,6 +54,8 @@ struct Seen {
     shown_bytes_per_s: Option<f64>,
     /// When it was found to compute wrong numbers.
     caught: Option<Instant>,
+    /// Whether its owner's word was asked for already, because another machine does not agree with it.
+    doubted: bool,
 }
 
 impl Seen {
@@ -143,6 +145,11 @@ impl Trust {
         self.seen().entry(machine).or_default().caught = Some(Instant::now());
     }
 
+    /// Whether a machine has not been in doubt before; it has from now on.
+    fn is_first_doubt(&self, machine: PeerId) -> bool {
+        !std::mem::replace(&mut self.seen().entry(machine).or_default().doubted, true)
+    }
+
     /// Whether a machine was found to compute wrong numbers, and is left out for that.
     pub(crate) fn is_quarantined(&self, machine: PeerId) -> bool {
         let at = self.seen().get(&machine).and_then(|seen| seen.caught);
@@ -174,6 +181,23 @@ fn own_gain(own_us: f64, claimed: &Costs, is_own: &[bool]) -> Option<f64> {
 }
 
 impl Node {
+    /// Leaves a machine out that was found to compute wrong numbers, and says so.
+    pub(crate) fn quarantine(&self, machine: PeerId, name: &str) {
+        if !self.trust().is_quarantined(machine) {
+            self.trust().caught(machine);
+            self.peers().notice(machine, format!("{name} computed wrong numbers and is left out."));
+        }
+    }
+
+    /// Tells the owner that two machines do not agree, where nobody can say which of them is wrong. Neither is left out.
+    pub(crate) fn is_in_doubt(&self, machine: PeerId, name: &str, other: &str) {
+        if self.trust().is_first_doubt(machine) {
+            let text = format!("{name} and {other} do not compute the same numbers, and no third machine can decide.");
+            tracing::warn!("{text}");
+            self.peers().notice(machine, text);
+        }
+    }
+
     /// Learns from an answer that had its stages to itself: so many tokens after the first, in so much time.
     pub(crate) async fn judge(&self, ring: &Ring, tokens: usize, time: Duration) {
         let stages = ring.stages();

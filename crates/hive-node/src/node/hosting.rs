@@ -85,7 +85,10 @@ impl Node {
             | Question::Report(id)
             | Question::Keep(id, _)
             | Question::Check(id)
-            | Question::Resend(id, _) => match self.stage(id) {
+            | Question::Resend(id, _)
+            | Question::Digests(id, _)
+            | Question::Rows(id, _)
+            | Question::Recompute(id, _) => match self.stage(id) {
                 Ok(stage) => stage.answer(question).await,
                 Err(why) => Err(why),
             },

@@ -75,6 +75,12 @@ impl How {
             Self::Hung | Self::Broken | Self::Wrong => DEATHS,
         }
     }
+
+    /// Whether it counts against the machine in other plans, too. One that cannot be reached may be well: each of two
+    /// machines with a broken network between them takes the other for gone.
+    fn is_held_against(self) -> bool {
+        self == Self::Wrong
+    }
 }
 
 /// What has gone wrong on each machine, so that a stage does not die there for ever.
@@ -117,7 +123,9 @@ pub(super) async fn attend(ring: Weak<Inner>, mut troubles: mpsc::Receiver<Troub
 }
 
 async fn look_after(ring: &Ring, trouble: Option<Trouble>, deaths: &mut Deaths) {
-    let mut lost = ring.lost(trouble.as_ref()).await;
+    let accused = trouble.as_ref().and_then(|trouble| ring.accused(trouble));
+    let mut lost = ring.lost(trouble.as_ref(), accused).await;
+    ring.hold_against(&lost);
     let why = match (lost.values().next(), &trouble) {
         (Some(lost), _) => lost.why.clone(),
         (None, Some(trouble)) => trouble.why.clone(),
@@ -154,7 +162,7 @@ async fn look_after(ring: &Ring, trouble: Option<Trouble>, deaths: &mut Deaths) 
             }
             Err(Hitch::Stage(index, cause)) => {
                 tracing::info!("mending goes on: {cause}");
-                lost = ring.lost(trouble.as_ref()).await;
+                lost = ring.lost(trouble.as_ref(), accused).await;
                 lost.entry(index).or_insert(Lost { why: cause, how: How::Broken });
             }
         }
@@ -180,13 +188,35 @@ impl Ring {
         }
     }
 
+    /// The stage that a trouble is about, and its machine now: the one that takes it over has nothing to do with that.
+    fn accused(&self, trouble: &Trouble) -> Option<(usize, PeerId)> {
+        let index = match trouble.cause {
+            Cause::Hung(index) => index,
+            Cause::Fault(Fault::Stage(index)) => index as usize,
+            Cause::Fault(Fault::Link | Fault::Request) => return None,
+        };
+        Some((index, self.stages().get(index)?.placement.addr.id()))
+    }
+
+    /// Remembers what counts against machines.
+    fn hold_against(&self, lost: &BTreeMap<usize, Lost>) {
+        let (node, stages) = (&self.inner.node, self.stages());
+        for (index, _) in lost.iter().filter(|(_, lost)| lost.how.is_held_against()) {
+            let machine = stages[*index].placement.addr.id();
+            if machine != node.id() {
+                node.trust().failed(machine);
+            }
+        }
+    }
+
     /// The stages that need another machine. A trouble is a reason to ask each of them.
-    async fn lost(&self, trouble: Option<&Trouble>) -> BTreeMap<usize, Lost> {
+    async fn lost(&self, trouble: Option<&Trouble>, accused: Option<(usize, PeerId)>) -> BTreeMap<usize, Lost> {
         let node = &self.inner.node;
         let mut lost = BTreeMap::new();
         let (expected, is_cold) = (self.expected(), self.is_cold(self.inner.state.borrow().epoch));
         for (index, stage) in self.stages().iter().enumerate() {
             let (id, name) = (stage.placement.addr.id(), &stage.placement.name);
+            let is_accused = accused == Some((index, id));
             let own = id == node.id();
             if !own && node.has_left(stage) {
                 lost.insert(index, Lost { why: format!("{name} left"), how: How::Left });
@@ -194,15 +224,13 @@ impl Ring {
                 lost.insert(index, Lost { why: format!("{name} stopped sharing"), how: How::Left });
             } else if node.is_over_cap(id) {
                 lost.insert(index, Lost { why: format!("{name} gives less memory now"), how: How::Left });
-            } else if trouble.is_some_and(|trouble| trouble.cause == Cause::Hung(index)) {
+            } else if trouble.is_some_and(|trouble| is_accused && trouble.cause == Cause::Hung(index)) {
                 // It was checked for that.
                 let why = trouble.map(|trouble| trouble.why.clone()).unwrap_or_default();
                 lost.insert(index, Lost { why, how: How::Hung });
             } else if let Some(trouble) = trouble {
                 let (why, how) = match check(node, stage, Question::Check(self.inner.stage_id(index))).await {
-                    Checked::Pulse(_) if trouble.cause == Cause::Fault(Fault::Stage(index as u32)) => {
-                        (trouble.why.clone(), How::Wrong)
-                    }
+                    Checked::Pulse(_) if is_accused => (trouble.why.clone(), How::Wrong),
                     Checked::Pulse(pulse) => match expected.judge(index, &pulse, is_cold) {
                         Finding::Hung(_) => ("it goes on with nothing".to_owned(), How::Hung),
                         Finding::Working | Finding::Idle | Finding::HeldUp => continue,
@@ -231,9 +259,6 @@ impl Ring {
             let holder = &before.placement.addr;
             let deadly = if *how == How::Hung && holder.id() == node.id() { How::Died } else { *how };
             deaths.add(holder.id(), deadly.deaths(), now);
-            if *how == How::Wrong && holder.id() != node.id() {
-                node.trust().failed(holder.id());
-            }
             asked.push((index, holder.clone()));
             if let Some(copy) = self.take_standby(index).await {
                 tracing::info!("{why}: {} has a copy of layers {:?} and takes over", copy.placement.name, copy.layers);
@@ -334,6 +359,14 @@ impl Ring {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_wrong_numbers_count_against_a_machine_elsewhere() {
+        assert!(How::Wrong.is_held_against());
+        for honest in [How::Died, How::Left, How::Hung, How::Broken] {
+            assert!(!honest.is_held_against(), "{honest:?}");
+        }
+    }
 
     #[test]
     fn three_deaths_within_a_minute_are_too_many() {

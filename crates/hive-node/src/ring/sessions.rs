@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{MutexGuard, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hive_net::{Frame, Kind};
 use tokio::sync::mpsc;
@@ -11,6 +11,9 @@ use super::{Cause, Inner, Ring, SESSION_QUEUE, Trouble, lock};
 use crate::control::{Answer, Continued, Question, Resend, SessionSpec, StageId};
 use crate::kept::Kept;
 use crate::stage::{Fault, failure_of};
+
+/// A session is opened, and what is missing sent on, without any computing; a machine that is here does it at once.
+const OPEN_PATIENCE: Duration = Duration::from_secs(20);
 
 impl Ring {
     /// A number for a new session, and the queue of what comes back for it.
@@ -32,7 +35,9 @@ impl Ring {
                 spec.options = hive_model::SessionOptions::default();
             }
             let question = Question::Open(self.inner.stage_id(index), spec);
-            match self.inner.node.ask(&stage.placement.addr, question, |_| ()).await {
+            let opened = self.inner.node.ask(&stage.placement.addr, question, |_| ());
+            let opened = tokio::time::timeout(OPEN_PATIENCE, opened).await;
+            match opened.unwrap_or_else(|_| Err("it does not answer".to_owned())) {
                 Ok(Answer::At(position)) => positions.push(position),
                 Ok(_) => return Err(format!("{} answered something else", stage.placement.name)),
                 Err(why) => return Err(format!("{}: {why}", stage.placement.name)),
@@ -46,7 +51,9 @@ impl Ring {
         for (index, stage) in self.stages().iter().enumerate() {
             let from = positions[(index + 1) % positions.len()];
             let question = Question::Resend(self.inner.stage_id(index), Resend { session, from, sample_from });
-            let sent = self.inner.node.ask(&stage.placement.addr, question, |_| ()).await;
+            let sent = self.inner.node.ask(&stage.placement.addr, question, |_| ());
+            let sent = tokio::time::timeout(OPEN_PATIENCE, sent).await;
+            let sent = sent.unwrap_or_else(|_| Err("it does not answer".to_owned()));
             sent.map_err(|why| format!("{}: {why}", stage.placement.name))?;
         }
         Ok(())

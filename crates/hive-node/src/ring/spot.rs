@@ -47,7 +47,10 @@ pub(crate) struct Subject {
     /// Prompt and answer so far.
     pub(crate) known: Vec<u32>,
     pub(crate) sampling: Sampling,
-    pub(crate) prompt_tokens: usize,
+    /// The first position that the machines that hold the stages now have computed: what came before is not theirs.
+    pub(crate) rows_from: u32,
+    /// The first token that they have chosen.
+    pub(crate) tokens_from: u32,
 }
 
 /// What a look has found.
@@ -124,7 +127,9 @@ impl Spot {
             return Ok(Found::Nothing);
         }
         for holder in [&stages[index], copy] {
-            let Checked::Pulse(pulse) = check(self.node(), holder, Question::Check(id)).await else { return Err(Unknown) };
+            let Checked::Pulse(pulse) = check(self.node(), holder, Question::Check(id)).await else {
+                return Err(Unknown);
+            };
             if pulse.arithmetic != Arithmetic::Exact {
                 return Ok(Found::Nothing);
             }
@@ -136,6 +141,8 @@ impl Spot {
             let reader = self.reader(index, id, copy);
             let start = reader.next;
             if start >= end {
+                let (name, other) = (&stages[index].placement.name, &copy.placement.name);
+                tracing::info!("{other} has computed {end} positions of {name} once more: they are the same");
                 return Ok(Found::Nothing);
             }
             let started = Instant::now();
@@ -178,7 +185,13 @@ impl Spot {
         }
         let is_last = index + 1 == stages.len();
         let copy_here = reader.on.placement.addr.id() == own;
-        let verdict = if is_last {
+        // Of the rows, so many are other machines'.
+        let skipped = subject.rows_from.saturating_sub(rows.start).min(rows.len() as u32);
+        let is_theirs = if is_last { rows.end >= subject.tokens_from } else { (skipped as usize) < rows.len() };
+        let verdict = if !is_theirs {
+            self.recompute(reader, subject, rows.clone(), input).await?;
+            Verdict::Agree
+        } else if is_last {
             let (_, token) = self.recompute(reader, subject, rows.clone(), input.clone()).await?;
             let (used, copy) = ([subject.known[rows.end as usize]], [token.ok_or(Unknown)?]);
             let seen = Evidence { used: &used, claimed: None, copy: &copy, third: None, used_here: true, copy_here };
@@ -190,21 +203,25 @@ impl Spot {
                 verdict => verdict,
             }
         } else {
-            let (copy, _) = self.recompute(reader, subject, rows.clone(), input.clone()).await?;
+            let (copy, _) = self.recompute(reader, subject, rows.clone(), input).await?;
             let used = self.received(index + 1, stages, subject.session, rows.clone()).await?;
             let used_here = stages[index + 1].placement.addr.id() == own;
-            let claimed = if used == copy { None } else { self.sent(index, stages, subject.session, rows.clone()).await.ok() };
+            let claimed =
+                if used == copy { None } else { self.sent(index, stages, subject.session, rows.clone()).await.ok() };
             let claimed = claimed.map(|input| input_digests(&input));
+            let theirs = |digests: &[RowDigest]| digests.get(skipped as usize..).unwrap_or_default().to_vec();
+            let (used, copy, claimed) = (theirs(&used), theirs(&copy), claimed.as_deref().map(theirs));
             let seen =
                 Evidence { used: &used, claimed: claimed.as_deref(), copy: &copy, third: None, used_here, copy_here };
             match seen.judge() {
                 Verdict::AskThird => {
                     let (third, _) = self.by_a_third(index, stages, &reader.on, subject, rows.clone()).await?;
-                    Evidence { third: Some(&third), ..seen }.judge()
+                    Evidence { third: Some(&theirs(&third)), ..seen }.judge()
                 }
                 verdict => verdict,
             }
         };
+        let rows = rows.start + skipped..rows.end;
         self.follows(verdict, index, stage, reader, &rows, is_last)
     }
 
@@ -293,7 +310,10 @@ impl Spot {
         rows: Range<u32>,
         input: Input,
     ) -> Result<(Vec<RowDigest>, Option<u32>), Unknown> {
-        let options = SessionOptions { sampling: Sampling { logprobs: None, ..subject.sampling.clone() }, ..SessionOptions::default() };
+        let options = SessionOptions {
+            sampling: Sampling { logprobs: None, ..subject.sampling.clone() },
+            ..SessionOptions::default()
+        };
         let wanted = Recompute { session: reader.session, options, position: rows.start, input, sample: true };
         match self.ask(&reader.on, Question::Recompute(reader.stage, Box::new(wanted))).await? {
             Answer::Recomputed { digests, token } => Ok((digests, token)),
@@ -316,15 +336,19 @@ impl Spot {
         let planned = inner.plan.stages.get(index).ok_or(Unknown)?;
         let needed = planned.weight_bytes.saturating_add(planned.kv_bytes);
         let mut machines = node.machines();
-        machines.retain(|(placement, profile)| {
-            !suspects.contains(&placement.addr.id()) && profile.memory_bytes >= needed
-        });
+        machines
+            .retain(|(placement, profile)| !suspects.contains(&placement.addr.id()) && profile.memory_bytes >= needed);
         let own = machines.iter().position(|(placement, _)| placement.addr.id() == node.id());
         let Some((placement, _)) = machines.get(own.unwrap_or(0)) else { return Err(Unknown) };
         let id = inner.stage_id(index);
         let spec = StageSpec { standby: true, ..super::spec(planned, &inner.options) };
         let on = load_stage(node, id, placement, spec, |_| ()).await.map_err(|_| Unknown)?;
-        tracing::info!("{} decides between {} and {}", placement.name, stages[index].placement.name, copy.placement.name);
+        tracing::info!(
+            "{} decides between {} and {}",
+            placement.name,
+            stages[index].placement.name,
+            copy.placement.name
+        );
         let reader = Reader { on: on.clone(), stage: id, session: self.ring.new_id(), next: 0 };
         let computed = self.computed_anew(&reader, stages, subject, rows).await;
         let _ = node.ask(&on.placement.addr, Question::Unload(id), |_| ()).await;
@@ -356,9 +380,8 @@ impl Spot {
 
     /// The session in which a copy reads along, a new one where the copy is on another machine now.
     fn reader(&mut self, index: usize, stage: StageId, copy: &PlacedStage) -> Reader {
-        let same = |reader: &Reader| {
-            reader.on.placement.addr.id() == copy.placement.addr.id() && reader.on.life == copy.life
-        };
+        let same =
+            |reader: &Reader| reader.on.placement.addr.id() == copy.placement.addr.id() && reader.on.life == copy.life;
         if let Some(reader) = self.readers.get(&index).filter(|reader| same(reader)) {
             return reader.clone();
         }

@@ -10,13 +10,15 @@ use hive_net::stage::RoundTrips;
 use hive_net::{Frame, Kind};
 use tokio::sync::{mpsc, oneshot};
 
+use super::digest::Received;
 use super::ended::{End, Ended};
 use super::frames::{Fault, failed_frame, hidden_frame, input_of, read_frame, token_frame, turns};
 use super::pulse::Activity;
+use super::recompute::Recomputing;
 use super::sent::{Arrival, Sent, arrival, without};
 use super::transit::{Part, Transit};
 use super::{Command, Destination, Routes};
-use crate::control::{Answer, Continued, Question, SessionSpec, StageReport};
+use crate::control::{Answer, Continued, Question, Recompute, SessionSpec, Span, StageReport};
 use crate::worker::{Blame, Events, FromWorker, Raw, ToWorker, Work, Worker, WorkerEvent, WorkerReport};
 
 /// A session on this stage.
@@ -27,6 +29,7 @@ struct Open {
     /// Whether its answer is done and only its cache is kept.
     kept: bool,
     sent: Sent,
+    received: Received,
 }
 
 /// A session that is being given away.
@@ -52,6 +55,7 @@ pub(super) struct Actor {
     /// Who waits for the worker to say anything.
     checks: Vec<oneshot::Sender<Result<Answer, String>>>,
     activity: Activity,
+    recomputing: Recomputing,
     departures: HashMap<u64, Departure>,
     /// Sessions that the worker is taking in.
     arrivals: HashMap<u64, (Open, oneshot::Sender<Result<(), String>>)>,
@@ -81,6 +85,7 @@ impl Actor {
             reports: Vec::new(),
             checks: Vec::new(),
             activity,
+            recomputing: Recomputing::default(),
             departures: HashMap::new(),
             arrivals: HashMap::new(),
             ended: Ended::default(),
@@ -144,6 +149,8 @@ impl Actor {
                 } else if matches!(question, Question::Check(_)) {
                     self.checks.push(answer);
                     self.worker.order(&ToWorker::Check);
+                } else if let Question::Recompute(_, wanted) = question {
+                    self.recompute(*wanted, answer);
                 } else {
                     let _ = answer.send(self.asked(question).await);
                 }
@@ -162,9 +169,41 @@ impl Actor {
                     self.send(frame).await;
                 }
             }
+            Question::Digests(_, Span { session, rows }) => {
+                let open = self.sessions.get(&session).ok_or("it does not know the session")?;
+                return open
+                    .received
+                    .rows(&rows)
+                    .map(Answer::Digests)
+                    .ok_or_else(|| "it does not know these rows".to_owned());
+            }
+            Question::Rows(_, Span { session, rows }) => {
+                let open = self.sessions.get(&session).ok_or("it does not know the session")?;
+                return open
+                    .sent
+                    .hidden(&rows)
+                    .map(Answer::Rows)
+                    .ok_or_else(|| "it did not send these rows".to_owned());
+            }
             _ => {}
         }
         Ok(Answer::Done)
+    }
+
+    /// Computes rows once more, in a session that nobody else has to do with.
+    fn recompute(&mut self, wanted: Recompute, answer: oneshot::Sender<Result<Answer, String>>) {
+        if self.sessions.contains_key(&wanted.session) {
+            let _ = answer.send(Err("a conversation has this session".to_owned()));
+            return;
+        }
+        let Ok(is_new) = self.recomputing.begin(&wanted, answer) else { return };
+        let Recompute { session: id, options, position, input, sample } = wanted;
+        let session = SessionId(id);
+        if is_new {
+            self.worker.order(&ToWorker::Open(session, options));
+        }
+        self.activity.ordered(id, input.rows() as u32);
+        self.worker.order(&ToWorker::Forward(Work { session, position, sample, input }));
     }
 
     fn give_away(&mut self, session: u64, to: mpsc::UnboundedSender<Part>) {
@@ -223,7 +262,8 @@ impl Actor {
             self.worker.order(&ToWorker::Cache(id, Raw(cache)));
         }
         self.worker.order(&ToWorker::Import(id, spec.options.clone(), state));
-        self.arrivals.insert(id.0, (Open { spec, next, kept, sent }, answer));
+        let received = Received::starting_at(next);
+        self.arrivals.insert(id.0, (Open { spec, next, kept, sent, received }, answer));
     }
 
     fn arrive(&mut self, session: u64, imported: Result<(), String>) {
@@ -259,6 +299,7 @@ impl Actor {
             self.ended.note(session, End::Closed);
         }
         self.activity.ended(session);
+        self.recomputing.close(session);
         self.worker.order(&ToWorker::Close(SessionId(session)));
     }
 
@@ -275,18 +316,19 @@ impl Actor {
             return Ok(open.next);
         }
         let (session, options) = (SessionId(spec.session), spec.options.clone());
-        let (mut next, mut sent) = (0, Sent::default());
+        let (mut next, mut sent, mut received) = (0, Sent::default(), Received::default());
         if let Some(Continued { session: from, position }) = spec.continues
             && let Some(before) = self.sessions.remove(&from)
         {
             (next, sent) = (position, before.sent.continued(position));
+            received = before.received.continued(position);
             self.worker.order(&ToWorker::Adopt { from: SessionId(from), session, position, options });
         } else {
             // Where it took over after the beginning of the conversation, it is given that again.
             self.worker.order(&ToWorker::Open(session, options));
         }
         tracing::debug!(answer = spec.answer, session = spec.session, stage = self.index, next, "a session is open");
-        self.sessions.insert(spec.session, Open { spec, next, kept: false, sent });
+        self.sessions.insert(spec.session, Open { spec, next, kept: false, sent, received });
         Ok(next)
     }
 
@@ -315,9 +357,13 @@ impl Actor {
         open.next = frame.position + frame.rows;
         let (session, position) = (SessionId(frame.session), frame.position);
         let (id, rows) = (frame.session, frame.rows);
-        let Some((input, sample)) = input_of(frame) else { return };
+        let Some((input, sample)) = input_of(frame.clone()) else { return };
         self.activity.ordered(id, rows);
         self.worker.order(&ToWorker::Forward(Work { session, position, sample, input }));
+        // The worker has its order first.
+        if let Some(open) = self.sessions.get_mut(&id) {
+            open.received.note(&frame);
+        }
     }
 
     async fn said(&mut self, message: FromWorker) {
@@ -327,6 +373,9 @@ impl Actor {
             _ => None,
         });
         match message {
+            FromWorker::Output { session, rows, output, .. } if self.recomputing.has(session.0) => {
+                self.recomputing.computed(session.0, rows, output);
+            }
             FromWorker::Output { session, position, rows, output, sample } => {
                 let Some(open) = self.sessions.get(&session.0) else { return };
                 let frame = match output {
@@ -345,6 +394,10 @@ impl Actor {
                 if let Some(open) = self.sessions.get_mut(&session.0) {
                     open.sent.note(&frame);
                 }
+            }
+            FromWorker::Failed { session, why, .. } if self.recomputing.has(session.0) => {
+                self.recomputing.failed(session.0, why);
+                self.worker.order(&ToWorker::Close(session));
             }
             FromWorker::Failed { session, why, blame } => {
                 let fault = match blame {
@@ -429,6 +482,7 @@ impl Actor {
         self.dead = Some(why.clone());
         self.reports.clear();
         self.checks.clear();
+        self.recomputing.clear();
         self.departures.clear();
         self.arrivals.clear();
         for session in std::mem::take(&mut self.sessions).into_keys() {
