@@ -3,11 +3,13 @@
 use std::ops::Range;
 use std::path::PathBuf;
 
-use hive_model::{Compute, SessionOptions};
+use hive_model::shard::Input;
+use hive_model::{Compute, Hidden, SessionOptions};
 use hive_net::{PeerAddr, PeerId, border};
 use serde::{Deserialize, Serialize};
 
 use crate::audit::Asked;
+use crate::stage::RowDigest;
 
 /// Versions of this protocol that are spoken here, oldest and newest.
 pub(crate) const SPEAKS: (u32, u32) = (2, 2);
@@ -136,6 +138,53 @@ pub struct StageReport {
     pub link_round_trip_us: Option<u64>,
 }
 
+/// What computes a stage, as far as it decides whether two machines agree bit for bit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Arithmetic {
+    /// `hive-kernels` on a CPU: the same bits in any batch, chunk, number of threads and instruction set.
+    Exact,
+    /// MLX on a CPU: bits depend on the shapes that are computed together.
+    #[default]
+    ByShape,
+    /// A GPU: the same, and the first batches of each shape wait for kernels to be compiled.
+    Gpu,
+}
+
+/// Signs of life of a stage, when it was asked for them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Pulse {
+    /// Whether the question went through the worker's own loop.
+    pub(crate) passed: bool,
+    /// Rows that the worker was given and has not said anything about.
+    pub(crate) owed_rows: u32,
+    /// For how long it has owed them without a word, in milliseconds.
+    pub(crate) quiet_ms: u64,
+    /// Whether the stage is held up by the next machine, which takes nothing.
+    pub(crate) held_up: bool,
+    pub(crate) arithmetic: Arithmetic,
+}
+
+/// Some rows of a session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Span {
+    pub(crate) session: u64,
+    /// Positions `[start, end)`.
+    pub(crate) rows: Range<u32>,
+}
+
+/// Rows that are to be computed once more, to compare them with what another machine computed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Recompute {
+    /// A session for this alone; it is opened with its first rows.
+    pub(crate) session: u64,
+    pub(crate) options: SessionOptions,
+    /// Position of the first row; what comes before was there before.
+    pub(crate) position: u32,
+    pub(crate) input: Input,
+    /// Whether the last stage is to choose the token after the last row.
+    pub(crate) sample: bool,
+}
+
 /// A question on a control stream. New ones go to the end: their places are what travels.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Question {
@@ -159,7 +208,7 @@ pub(crate) enum Question {
     Retain(Vec<StageId>),
     /// Keep a session that has ended: its conversation may go on.
     Keep(StageId, u128),
-    /// Say whether the stage can compute.
+    /// Show signs of life, out of the worker's own loop.
     Check(StageId),
     /// Send on once more what is missing.
     Resend(StageId, Resend),
@@ -171,6 +220,12 @@ pub(crate) enum Question {
     Lend(PeerId),
     /// Take the sessions of the stage that this machine hands over.
     Expect(StageId, PeerId),
+    /// Give the digests of rows that the stage was given.
+    Digests(StageId, Span),
+    /// Give rows that the stage has sent on.
+    Rows(StageId, Span),
+    /// Compute rows once more, and give their digests.
+    Recompute(StageId, Box<Recompute>),
 }
 
 impl Question {
@@ -208,6 +263,19 @@ pub(crate) enum Answer {
     Taken(u32),
     /// There is no room for the stage at this moment, and what takes it.
     Full(String),
+    /// Signs of life.
+    Pulse(Pulse),
+    /// Digests of rows.
+    Digests(Vec<RowDigest>),
+    /// Rows.
+    Rows(Hidden),
+    /// What rows were when they were computed once more, and the token after them.
+    Recomputed {
+        /// Of each row, but for the last stage.
+        digests: Vec<RowDigest>,
+        /// Of the last stage.
+        token: Option<u32>,
+    },
 }
 
 impl Answer {

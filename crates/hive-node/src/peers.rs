@@ -223,6 +223,12 @@ impl Peers {
         self.lock().notices.iter().filter(|notice| notice.number > after).cloned().collect()
     }
 
+    /// Tells the owner something of a machine.
+    pub(crate) fn notice(&self, peer: PeerId, text: String) {
+        self.lock().note(peer, text);
+        self.touch();
+    }
+
     /// A machine announces itself.
     pub(crate) fn sighted(&self, announcement: Announcement) {
         let (peer, now) = (announcement.peer, Instant::now());

@@ -197,7 +197,10 @@ impl Node {
                 | Question::Report(_)
                 | Question::Keep(..)
                 | Question::Check(_)
-                | Question::Resend(..)),
+                | Question::Resend(..)
+                | Question::Digests(..)
+                | Question::Rows(..)
+                | Question::Recompute(..)),
                 Some(stage),
             ) => match self.has_session_for(asker, &stage, &question).await {
                 Ok(()) => stage.answer(question).await,

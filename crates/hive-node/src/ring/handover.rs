@@ -54,7 +54,7 @@ impl Ring {
 
 /// Tokens of a prompt that a machine passes through so many bytes of weights in a second: time goes with the weights, and
 /// how many the starter model has, with which it was measured, follows from the speed of its answers.
-fn reading_rows_per_s(machine: &Profile, weight_bytes: u64) -> Option<f64> {
+pub(crate) fn reading_rows_per_s(machine: &Profile, weight_bytes: u64) -> Option<f64> {
     let measured_bytes = machine.bytes_per_s? / machine.decode_tokens_per_s?;
     Some(machine.prefill_tokens_per_s? * measured_bytes / weight_bytes.max(1) as f64)
 }

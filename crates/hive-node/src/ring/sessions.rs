@@ -3,15 +3,18 @@
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{MutexGuard, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hive_net::{Frame, Kind};
 use tokio::sync::mpsc;
 
-use super::{Inner, Ring, SESSION_QUEUE, Trouble, lock};
+use super::{Cause, Inner, Ring, SESSION_QUEUE, Trouble, lock};
 use crate::control::{Answer, Continued, Question, Resend, SessionSpec, StageId, random_id};
 use crate::kept::Kept;
 use crate::stage::{Fault, failure_of};
+
+/// A session is opened, and what is missing sent on, without any computing; a machine that is here does it at once.
+const OPEN_PATIENCE: Duration = Duration::from_secs(20);
 
 impl Ring {
     /// The id of a new session, and the queue of what comes back for it.
@@ -34,7 +37,9 @@ impl Ring {
                 spec.options = hive_model::SessionOptions::default();
             }
             let question = Question::Open(self.inner.stage_id(index), spec);
-            match self.inner.node.ask(&stage.placement.addr, question, |_| ()).await {
+            let opened = self.inner.node.ask(&stage.placement.addr, question, |_| ());
+            let opened = tokio::time::timeout(OPEN_PATIENCE, opened).await;
+            match opened.unwrap_or_else(|_| Err("it does not answer".to_owned())) {
                 Ok(Answer::At(position)) => positions.push(position),
                 Ok(_) => return Err(format!("{} answered something else", stage.placement.name)),
                 Err(why) => return Err(format!("{}: {why}", stage.placement.name)),
@@ -48,7 +53,9 @@ impl Ring {
         for (index, stage) in self.stages().iter().enumerate() {
             let from = positions[(index + 1) % positions.len()];
             let question = Question::Resend(self.inner.stage_id(index), Resend { session, from, sample_from });
-            let sent = self.inner.node.ask(&stage.placement.addr, question, |_| ()).await;
+            let sent = self.inner.node.ask(&stage.placement.addr, question, |_| ());
+            let sent = tokio::time::timeout(OPEN_PATIENCE, sent).await;
+            let sent = sent.unwrap_or_else(|_| Err("it does not answer".to_owned()));
             sent.map_err(|why| format!("{}: {why}", stage.placement.name))?;
         }
         Ok(())
@@ -119,13 +126,16 @@ pub(super) async fn dispatch(mut queue: mpsc::Receiver<Frame>, ring: Weak<Inner>
         if frame.kind == Kind::Failed {
             let failure = failure_of(&frame);
             if failure.fault != Fault::Request {
-                let trouble = Trouble { epoch: frame.epoch, fault: failure.fault, why: failure.why };
+                let trouble = Trouble { epoch: frame.epoch, cause: Cause::Fault(failure.fault), why: failure.why };
                 let _ = ring.troubles.try_send(trouble);
                 continue;
             }
         }
         let session = lock(&ring.sessions).get(&frame.session).cloned();
         if let Some(session) = session {
+            if frame.kind != Kind::Failed {
+                *lock(&ring.heard) = Instant::now();
+            }
             let _ = session.send(frame).await;
         }
     }

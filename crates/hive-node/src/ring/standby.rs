@@ -80,6 +80,16 @@ impl Ring {
         }
     }
 
+    /// Frees the copy of a stage, whose machine is not to take over.
+    pub(super) fn forget_copy(&self, index: usize) {
+        let mut standbys = super::lock(&self.inner.standbys);
+        let Some(at) = standbys.iter().position(|standby| standby.index == index) else { return };
+        let standby = standbys.swap_remove(at);
+        drop(standbys);
+        self.want_current();
+        self.dismiss(&standby);
+    }
+
     async fn can_take_over(&self, standby: &Standby) -> bool {
         let (node, stage) = (&self.inner.node, &standby.stage);
         let id = stage.placement.addr.id();

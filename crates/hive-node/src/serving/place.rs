@@ -9,7 +9,8 @@ use super::{ServeError, Wish, by_hand, placements};
 use crate::node::Node;
 use crate::planning::{self, plan_best, plan_over};
 use crate::profile::Profile;
-use crate::ring::{PlacedStage, Placement, Ring};
+use crate::ring::patience::Expected;
+use crate::ring::{PlacedStage, Placement, Ring, reading_rows_per_s};
 use crate::worker::text::ModelCard;
 
 impl Node {
@@ -157,25 +158,52 @@ impl Node {
             let (name, percent) = (&machine.placement.name, machine.pace * 100.0);
             format!("{name} counts as slower than it says: it was seen at {percent:.0} % of that")
         });
+        let unproven = machines.iter().filter(|machine| machine.claims_times > NOTABLY_MORE).map(|machine| {
+            let (name, times) = (&machine.placement.name, machine.claims_times);
+            format!("{name} says it is {times:.0} times as fast as it counts here, until an answer has shown that")
+        });
         let rests = self.sharing_others().into_iter().filter_map(|(peer, _)| {
             let minutes = self.trust().rests(peer)?.as_secs().div_ceil(60);
+            if self.trust().is_quarantined(peer) {
+                return Some(format!(
+                    "{} left out for {} h: it computed wrong numbers",
+                    self.peers().name(peer),
+                    minutes.div_ceil(60)
+                ));
+            }
             Some(format!("{} left out for {minutes} min: its stages failed", self.peers().name(peer)))
         });
         let denied =
             self.sharing_others().into_iter().filter(|(peer, _)| !self.may_see_prompts(*peer)).map(|(peer, _)| {
                 format!("{} left out: it may not see prompts of this machine", self.peers().name(peer))
             });
-        slower.chain(rests).chain(denied).collect()
+        slower.chain(unproven).chain(rests).chain(denied).collect()
     }
 
     /// What a token of a loaded model would take if every machine were as fast as it says; nothing where one has left.
     pub(crate) fn claimed_costs(&self, ring: &Ring) -> Option<Costs> {
-        let machines = self.candidates(&[]);
-        let claimed = |machine: &Candidate| NodeProfile {
-            bytes_per_s: machine.profile.bytes_per_s / machine.pace,
-            ..machine.profile.clone()
+        self.costs(ring, |machine| machine.profile.bytes_per_s / machine.pace)
+    }
+
+    /// What the stages of a loaded model are expected to take; nothing where a machine has left.
+    pub(crate) fn expected(&self, ring: &Ring) -> Option<Expected> {
+        let costs = self.costs(ring, |machine| machine.profile.bytes_per_s)?;
+        let (present, own) = (self.peers().present(), self.profile());
+        let rows_per_s = |(stage, weight_bytes): (PlacedStage, u64)| {
+            let id = stage.placement.addr.id();
+            let others = || present.iter().find(|(peer, _)| *peer == id).map(|(_, profile)| profile);
+            let profile = if id == self.id() { Some(&own) } else { others() }?;
+            Some(reading_rows_per_s(profile, weight_bytes)? * self.trust().pace(id))
         };
-        let nodes: Vec<_> = machines.iter().map(claimed).collect();
+        let rows_per_s: Vec<_> = ring.stages().into_iter().zip(ring.stage_weight_bytes()).map(rows_per_s).collect();
+        Some(Expected::new(&costs, &rows_per_s))
+    }
+
+    /// What a token of a loaded model takes where machines read so many bytes per second.
+    fn costs(&self, ring: &Ring, bytes_per_s: impl Fn(&Candidate) -> f64) -> Option<Costs> {
+        let machines = self.candidates(&[]);
+        let node = |machine: &Candidate| NodeProfile { bytes_per_s: bytes_per_s(machine), ..machine.profile.clone() };
+        let nodes: Vec<_> = machines.iter().map(node).collect();
         let place = |stage: PlacedStage| {
             let id = stage.placement.addr.id();
             let place = machines.iter().position(|machine| machine.placement.addr.id() == id)?;
@@ -207,7 +235,12 @@ impl Node {
         others.retain(|(peer, _)| self.may_see_prompts(*peer) && self.trust().rests(*peer).is_none());
         others.sort_by_key(|(_, profile)| std::cmp::Reverse(profile.offered_bytes));
         // One that has not been measured yet counts as no faster than the slowest that has.
-        let known = others.iter().map(|(_, profile)| profile).chain([&own]).filter_map(|profile| profile.bytes_per_s);
+        let credible = |id: PeerId, profile: &Profile| {
+            let claimed = profile.bytes_per_s?;
+            let is_own = id == self.id();
+            Some(if is_own { claimed } else { self.trust().credible(id, claimed, own.bytes_per_s) })
+        };
+        let known = others.iter().filter_map(|(peer, profile)| credible(*peer, profile)).chain(own.bytes_per_s);
         let slowest = known.min_by(f64::total_cmp).unwrap_or(ASSUMED_BYTES_PER_S);
         let candidate = |placement: Placement, profile: &Profile, link: Option<(f64, f64)>| {
             let id = placement.addr.id();
@@ -217,8 +250,9 @@ impl Node {
                 profile: NodeProfile {
                     name: placement.name.clone(),
                     memory_bytes: profile.offered_after(freed_bytes),
-                    bytes_per_s: profile.bytes_per_s.unwrap_or(slowest) * pace,
+                    bytes_per_s: credible(id, profile).unwrap_or(slowest) * pace,
                 },
+                claims_times: profile.bytes_per_s.zip(credible(id, profile)).map_or(1.0, |(all, part)| all / part),
                 room_bytes: profile.room_bytes(),
                 placement,
                 link,
@@ -241,12 +275,13 @@ impl Node {
 }
 
 /// What is assumed of machines and links until they are measured: an old laptop, and Wi-Fi.
-const ASSUMED_BYTES_PER_S: f64 = 10e9;
+pub(crate) const ASSUMED_BYTES_PER_S: f64 = 10e9;
 const ASSUMED_ROUND_TRIP_US: f64 = 4000.0;
 const ASSUMED_BITS_PER_S: f64 = 100e6;
 
 /// What is nearer to what a machine says is not worth a remark.
 const NOTABLY_SLOWER: f64 = 0.7;
+const NOTABLY_MORE: f64 = 1.5;
 
 /// This machine's place among the candidates.
 const HERE: usize = 0;
@@ -261,6 +296,8 @@ pub(super) struct Candidate {
     link: Option<(f64, f64)>,
     /// The part of the speed it claims that it is planned with.
     pace: f64,
+    /// How many times as fast it says it is as the most that counts of that.
+    claims_times: f64,
 }
 
 /// The way between two machines. Those that are not this one are taken to be as far from each other as the farther of them

@@ -11,13 +11,16 @@ use hive_net::stage::RoundTrips;
 use hive_net::{Frame, Kind};
 use tokio::sync::{mpsc, oneshot};
 
+use super::digest::Received;
 use super::ended::{End, Ended};
 use super::frames::{Fault, failed_frame, hidden_frame, input_of, read_frame, token_frame, turns};
+use super::pulse::Activity;
+use super::recompute::Recomputing;
 use super::sent::{Arrival, Sent, arrival, without};
 use super::transit::{Part, Transit};
 use super::{Command, Destination, Routes, Tenancy};
 use crate::audit::Usage;
-use crate::control::{Answer, Continued, Question, SessionSpec, StageReport, logged};
+use crate::control::{Answer, Continued, Question, Recompute, SessionSpec, Span, StageReport, logged};
 use crate::worker::{Blame, Death, Events, FromWorker, Raw, ToWorker, Work, Worker, WorkerEvent, WorkerReport};
 
 /// A session on this stage.
@@ -28,6 +31,7 @@ struct Open {
     /// Whether its answer is done and only its cache is kept.
     kept: bool,
     sent: Sent,
+    received: Received,
 }
 
 impl Open {
@@ -78,6 +82,10 @@ pub(super) struct Actor {
     /// Why the worker is gone, once it is.
     dead: Option<String>,
     reports: Vec<oneshot::Sender<Result<Answer, String>>>,
+    /// Who waits for the worker to say anything.
+    checks: Vec<oneshot::Sender<Result<Answer, String>>>,
+    activity: Activity,
+    recomputing: Recomputing,
     departures: HashMap<u128, Departure>,
     /// Sessions that the worker is taking in.
     arrivals: HashMap<u128, (Open, oneshot::Sender<Result<(), String>>)>,
@@ -89,7 +97,13 @@ pub(super) struct Actor {
 }
 
 impl Actor {
-    pub(super) fn new(worker: Worker, index: u32, tenancy: Tenancy, commands: mpsc::WeakSender<Command>) -> Self {
+    pub(super) fn new(
+        worker: Worker,
+        index: u32,
+        tenancy: Tenancy,
+        activity: Activity,
+        commands: mpsc::WeakSender<Command>,
+    ) -> Self {
         Self {
             worker,
             index,
@@ -103,6 +117,9 @@ impl Actor {
             routes: None,
             dead: None,
             reports: Vec::new(),
+            checks: Vec::new(),
+            activity,
+            recomputing: Recomputing::default(),
             departures: HashMap::new(),
             arrivals: HashMap::new(),
             ended: Ended::default(),
@@ -190,6 +207,11 @@ impl Actor {
                 } else if matches!(question, Question::Report(_)) {
                     self.reports.push(answer);
                     self.worker.order(&ToWorker::Report);
+                } else if matches!(question, Question::Check(_)) {
+                    self.checks.push(answer);
+                    self.worker.order(&ToWorker::Check);
+                } else if let Question::Recompute(_, wanted) = question {
+                    self.recompute(*wanted, answer);
                 } else {
                     let _ = answer.send(self.asked(question).await);
                 }
@@ -208,13 +230,46 @@ impl Actor {
                     self.send(frame).await;
                 }
             }
+            Question::Digests(_, Span { session, rows }) => {
+                let open = self.sessions.get(&session).ok_or("it does not know the session")?;
+                return open
+                    .received
+                    .rows(&rows)
+                    .map(Answer::Digests)
+                    .ok_or_else(|| "it does not know these rows".to_owned());
+            }
+            Question::Rows(_, Span { session, rows }) => {
+                let open = self.sessions.get(&session).ok_or("it does not know the session")?;
+                return open
+                    .sent
+                    .hidden(&rows)
+                    .map(Answer::Rows)
+                    .ok_or_else(|| "it did not send these rows".to_owned());
+            }
             _ => {}
         }
         Ok(Answer::Done)
     }
 
+    /// Computes rows once more, in a session that nobody else has to do with.
+    fn recompute(&mut self, wanted: Recompute, answer: oneshot::Sender<Result<Answer, String>>) {
+        if self.sessions.contains_key(&wanted.session) {
+            let _ = answer.send(Err("a conversation has this session".to_owned()));
+            return;
+        }
+        let Ok(is_new) = self.recomputing.begin(&wanted, answer) else { return };
+        let Recompute { session: id, options, position, input, sample } = wanted;
+        let session = SessionId(id);
+        if is_new {
+            self.worker.order(&ToWorker::Open(session, options));
+        }
+        self.activity.ordered(id, input.rows() as u32);
+        self.worker.order(&ToWorker::Forward(Work { session, position, sample, input }));
+    }
+
     fn give_away(&mut self, session: u128, to: mpsc::UnboundedSender<Part>) {
         if self.dead.is_none() && self.sessions.contains_key(&session) {
+            self.activity.ended(session);
             self.worker.order(&ToWorker::Export(SessionId(session)));
             self.worker.order(&ToWorker::Close(SessionId(session)));
             self.departures.insert(session, Departure { to, layers: 0 });
@@ -269,7 +324,8 @@ impl Actor {
             self.worker.order(&ToWorker::Cache(id, Raw(cache)));
         }
         self.worker.order(&ToWorker::Import(id, spec.options.clone(), state));
-        self.arrivals.insert(id.0, (Open { spec, next, kept, sent }, answer));
+        let received = Received::starting_at(next);
+        self.arrivals.insert(id.0, (Open { spec, next, kept, sent, received }, answer));
     }
 
     fn arrive(&mut self, session: u128, imported: Result<(), String>) {
@@ -289,6 +345,7 @@ impl Actor {
     fn keep(&mut self, session: u128) {
         if let Some(open) = self.sessions.get_mut(&session) {
             open.kept = true;
+            self.activity.ended(session);
             self.worker.order(&ToWorker::Rest(SessionId(session)));
         } else if let Some((open, _)) = self.arrivals.get_mut(&session) {
             open.kept = true;
@@ -303,6 +360,8 @@ impl Actor {
             self.arrivals.remove(&session);
             self.ended.note(session, End::Closed);
         }
+        self.activity.ended(session);
+        self.recomputing.close(session);
         self.worker.order(&ToWorker::Close(SessionId(session)));
     }
 
@@ -339,11 +398,12 @@ impl Actor {
         }
         self.fits(&spec)?;
         let (session, options) = (SessionId(spec.session), spec.options.clone());
-        let (mut next, mut sent) = (0, Sent::default());
+        let (mut next, mut sent, mut received) = (0, Sent::default(), Received::default());
         if let Some(Continued { session: from, position }) = spec.continues
             && let Some(before) = self.sessions.remove(&from)
         {
             (next, sent) = (position, before.sent.continued(position));
+            received = before.received.continued(position);
             self.worker.order(&ToWorker::Adopt { from: SessionId(from), session, position, options });
         } else {
             // Where it took over after the beginning of the conversation, it is given that again.
@@ -356,7 +416,7 @@ impl Actor {
             next,
             "a session is open"
         );
-        self.sessions.insert(spec.session, Open { spec, next, kept: false, sent });
+        self.sessions.insert(spec.session, Open { spec, next, kept: false, sent, received });
         self.usage.sessions.fetch_add(1, Ordering::Relaxed);
         Ok(next)
     }
@@ -389,12 +449,26 @@ impl Actor {
         };
         open.next = next;
         let (session, position) = (SessionId(frame.session), frame.position);
-        let Some((input, sample)) = input_of(frame) else { return };
+        let (id, rows) = (frame.session, frame.rows);
+        let Some((input, sample)) = input_of(frame.clone()) else { return };
+        self.activity.ordered(id, rows);
         self.worker.order(&ToWorker::Forward(Work { session, position, sample, input }));
+        // The worker has its order first.
+        if let Some(open) = self.sessions.get_mut(&id) {
+            open.received.note(&frame);
+        }
     }
 
     async fn said(&mut self, message: FromWorker) {
+        self.activity.spoke(match &message {
+            FromWorker::Output { session, rows, .. } => Some((session.0, *rows)),
+            FromWorker::Failed { session, .. } => Some((session.0, u32::MAX)),
+            _ => None,
+        });
         match message {
+            FromWorker::Output { session, rows, output, .. } if self.recomputing.has(session.0) => {
+                self.recomputing.computed(session.0, rows, output);
+            }
             FromWorker::Output { session, position, rows, output, sample } => {
                 self.usage.tokens.fetch_add(u64::from(rows), Ordering::Relaxed);
                 let Some(open) = self.sessions.get(&session.0) else { return };
@@ -414,6 +488,10 @@ impl Actor {
                 if let Some(open) = self.sessions.get_mut(&session.0) {
                     open.sent.note(&frame);
                 }
+            }
+            FromWorker::Failed { session, why, .. } if self.recomputing.has(session.0) => {
+                self.recomputing.failed(session.0, why);
+                self.worker.order(&ToWorker::Close(session));
             }
             FromWorker::Failed { session, position, why, blame } => {
                 let Some(open) = self.sessions.get_mut(&session.0) else { return };
@@ -441,6 +519,11 @@ impl Actor {
                     let _ = self.reports.remove(0).send(Ok(Answer::Report(report)));
                 }
             }
+            FromWorker::Checked => {
+                if !self.checks.is_empty() {
+                    let _ = self.checks.remove(0).send(Ok(Answer::Done));
+                }
+            }
             FromWorker::Exported(session, exported) => self.depart(session.0, exported),
             FromWorker::Cache(session, Raw(cache)) => self.carry(session.0, &cache),
             FromWorker::Imported(session, imported) => self.arrive(session.0, imported),
@@ -449,7 +532,13 @@ impl Actor {
     }
 
     async fn send(&mut self, frame: Frame) {
-        if frame.kind == Kind::Token { self.send_back(frame).await } else { self.send_on(frame).await }
+        self.activity.sending(true);
+        if frame.kind == Kind::Token {
+            self.send_back(frame).await
+        } else {
+            self.send_on(frame).await
+        }
+        self.activity.sending(false);
     }
 
     async fn send_on(&mut self, frame: Frame) {
@@ -503,6 +592,8 @@ impl Actor {
         };
         self.dead = Some(why.clone());
         self.reports.clear();
+        self.checks.clear();
+        self.recomputing.clear();
         self.departures.clear();
         self.arrivals.clear();
         for session in std::mem::take(&mut self.sessions).into_keys() {

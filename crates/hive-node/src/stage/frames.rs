@@ -17,16 +17,21 @@ pub(super) fn input_of(frame: Frame) -> Option<(Input, bool)> {
             Some((Input::Tokens(frame.payload.chunks_exact(4).map(token).collect()), frame.sample))
         }
         Kind::Hidden => {
-            let activation = match frame.element {
-                Element::F16 => ActivationType::F16,
-                Element::Bf16 => ActivationType::Bf16,
-                _ => ActivationType::F32,
-            };
+            let activation = activation(frame.element);
             let (rows, width) = (frame.rows as usize, frame.width as usize);
             Some((Input::Hidden(Hidden { activation, rows, width, bytes: frame.payload.into() }), frame.sample))
         }
         Kind::Token => Some((Input::Tokens(vec![token_of(&frame)]), true)),
         Kind::Failed | Kind::Read => None,
+    }
+}
+
+/// The number format of a frame of hidden states.
+pub(super) fn activation(element: Element) -> ActivationType {
+    match element {
+        Element::F16 => ActivationType::F16,
+        Element::Bf16 => ActivationType::Bf16,
+        _ => ActivationType::F32,
     }
 }
 
