@@ -331,7 +331,7 @@ impl Answer {
                 Kind::Token if frame.position != known => Step::None,
                 // The same of a piece of the prompt.
                 Kind::Read if frame.position as usize <= read || frame.position > known => Step::None,
-                _ => self.take(&frame),
+                _ => self.take(&frame).await,
             };
             if !matches!(step, Step::None) {
                 // Only what brings the answer on ends the silence: a stage that repeats itself might as well say nothing.

@@ -167,7 +167,7 @@ pub(crate) struct Pulse {
 /// Some rows of a session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Span {
-    pub(crate) session: u64,
+    pub(crate) session: u128,
     /// Positions `[start, end)`.
     pub(crate) rows: Range<u32>,
 }
@@ -176,7 +176,7 @@ pub(crate) struct Span {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Recompute {
     /// A session for this alone; it is opened with its first rows.
-    pub(crate) session: u64,
+    pub(crate) session: u128,
     pub(crate) options: SessionOptions,
     /// Position of the first row; what comes before was there before.
     pub(crate) position: u32,
@@ -287,7 +287,16 @@ impl Answer {
             Self::Declined(why) => Self::Declined(border::reason(&why)),
             Self::Full(why) => Self::Full(border::reason(&why)),
             // Its own reader looks at a greeting; the others have no words.
-            Self::Greeting(_) | Self::Progress(_) | Self::Done | Self::Report(_) | Self::At(_) | Self::Taken(_) => self,
+            Self::Greeting(_)
+            | Self::Progress(_)
+            | Self::Done
+            | Self::Report(_)
+            | Self::At(_)
+            | Self::Taken(_)
+            | Self::Pulse(_)
+            | Self::Digests(_)
+            | Self::Rows(_)
+            | Self::Recomputed { .. } => self,
         }
     }
 }

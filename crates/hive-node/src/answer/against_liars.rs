@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use hive_net::stage::{Dial, Inlet, Outlet, Received};
+use hive_net::stage::{Budget, Dial, Inlet, Outlet, Received};
 use hive_net::{
     Channel, Element, Endpoint, EndpointOptions, Frame, Identity, Incoming, Kind, Pace, PeerAddr, Protocol,
 };
@@ -81,7 +81,7 @@ impl Mallory {
 
     async fn take(self, mut channel: Channel) {
         let Ok(Some(Hello { .. })) = channel.read_message().await else { return };
-        let mut inlet = Inlet::new(channel);
+        let mut inlet = Inlet::new(channel, Budget::new(64 << 20));
         while let Ok(Some(frame)) = inlet.recv().await {
             *self.taken.lock().unwrap() = frame.position + frame.rows;
             if frame.sample {
@@ -95,14 +95,14 @@ impl Mallory {
         }
     }
 
-    async fn choose(self, session: u64, first: u32) {
+    async fn choose(self, session: u128, first: u32) {
         let (ring, coordinator) = self.coordinator.lock().unwrap().clone().unwrap();
         let endpoint = self.endpoint.clone();
         let dial: Dial = Box::new(move || {
             let (endpoint, coordinator) = (endpoint.clone(), coordinator.clone());
             Box::pin(async move {
                 let mut channel = endpoint.open(&coordinator, Protocol::Stage).await?;
-                channel.write_message(&Hello { ring, to: Role::Coordinator }).await?;
+                channel.write_message(&Hello { ring, owner: coordinator.id(), to: Role::Coordinator }).await?;
                 Ok(channel)
             })
         });
@@ -148,12 +148,12 @@ async fn ended(lie: Lie) -> Ended {
     let machine = mallory.endpoint.id();
     let serving = tokio::spawn(mallory.clone().serve(incoming));
     let starter = PathBuf::from(std::env::var_os("HIVEMIND_STARTER").expect("`./dev test` says where the starter is"));
-    let files = hive_model::ModelFiles::open(&starter).unwrap();
-    let plan = crate::local_swarm::plan(&files, 1).unwrap();
+    let model = crate::Model::open(&starter).await.unwrap();
+    let plan = crate::local_swarm::plan(model.card(), 1).unwrap();
     let options = RingOptions::new(ModelSource::Named(Some("no/such-model".to_owned()), String::new()));
-    let ring = Ring::load(&ann, files, &plan, &[placement], options, |_| ()).await.unwrap();
+    let ring = Ring::load(&ann, model, &plan, &[placement], options, |_| ()).await.unwrap();
     let request = Request { max_tokens: Some(5), ignore_end: true, reuse: false, ..Request::new(Vec::new()) };
-    let mut events = ring.generate_tokens(PROMPT.to_vec(), &request).unwrap();
+    let mut events = ring.generate_tokens(PROMPT.to_vec(), &request).await.unwrap();
     let mut tokens = Vec::new();
     let last = loop {
         match tokio::time::timeout(Duration::from_mins(1), events.recv()).await.expect("it does not hang") {

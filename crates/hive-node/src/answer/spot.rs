@@ -13,7 +13,7 @@ const LAST_LOOK: Duration = Duration::from_secs(3);
 pub(super) struct Looks {
     pub(super) under_way: tokio::task::JoinSet<(Spot, Found)>,
     /// With the session that it reads along in.
-    latest: Option<(u64, Spot)>,
+    latest: Option<(u128, Spot)>,
 }
 
 impl Answer {

@@ -96,7 +96,7 @@ impl Peer {
 /// A stage that does nothing, of this owner. Its orders are read by nobody, but the pipe must live.
 fn host(node: &Node, id: StageId, owner: PeerId) -> std::io::PipeReader {
     let (stage, orders) = Stage::idle();
-    let hosted = Hosted { claims: Claims::of(owner), bytes: 1_000_000, used_bytes: 0, standby: false, stage };
+    let hosted = Hosted { claims: Claims::of(owner), bytes: 1_000_000, used_bytes: 0, standby: false, stage, _visit: None };
     lock(&node.inner.stages).insert(id, hosted);
     orders
 }
@@ -389,7 +389,7 @@ async fn guests_end_when_their_owner_stays_away_when_sharing_ends_and_when_memor
 
 #[tokio::test]
 async fn what_a_stage_takes_is_read_from_the_model_and_not_from_the_claim() {
-    let digest = crate::models::open(None).unwrap().digest().unwrap();
+    let digest = crate::models::open(None).await.unwrap().card().digest.clone();
     let options = NodeOptions { memory_cap: Some(120_000_000), ..NodeOptions::new("ann".to_owned(), loopback()) };
     let ann = Node::start(options).await.unwrap();
     let mallory = Peer::approved_by(&ann).await;

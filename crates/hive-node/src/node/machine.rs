@@ -10,7 +10,7 @@ use hive_net::links::{LinkKind, Network};
 use super::guests::{Rules, Tenant};
 use super::{Hosted, Node, Owner, lock};
 use crate::control::StageId;
-use crate::data::{DataError, NotKept};
+use crate::data::NotKept;
 use crate::profile::offered_bytes;
 use crate::settings::Settings;
 use crate::sharing::{self, Observed, Switches, Why};

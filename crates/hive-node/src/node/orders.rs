@@ -88,7 +88,10 @@ pub(crate) fn order(question: &Question) -> Option<(StageId, Order)> {
         | Question::Check(id)
         | Question::Resend(id, _)
         | Question::HandOver(id, _)
-        | Question::Expect(id, _) => Some((*id, Order::Command)),
+        | Question::Expect(id, _)
+        | Question::Digests(id, _)
+        | Question::Rows(id, _)
+        | Question::Recompute(id, _) => Some((*id, Order::Command)),
         Question::TakeOver(id) => Some((*id, Order::TakeOver)),
         // About the asker, or about all that the asker owns.
         Question::Greet(_) | Question::Measure(_) | Question::Retain(_) | Question::Lend(_) => None,

@@ -193,6 +193,7 @@ impl Ring {
         let index = match trouble.cause {
             Cause::Hung(index) => index,
             Cause::Fault(Fault::Stage(index)) => index as usize,
+            Cause::Fault(Fault::LastStage) => self.stages().len().checked_sub(1)?,
             Cause::Fault(Fault::Link | Fault::Request) => return None,
         };
         Some((index, self.stages().get(index)?.placement.addr.id()))
@@ -213,7 +214,6 @@ impl Ring {
     async fn lost(&self, trouble: Option<&Trouble>, accused: Option<(usize, PeerId)>) -> BTreeMap<usize, Lost> {
         let node = &self.inner.node;
         let mut lost = BTreeMap::new();
-        let stages = self.stages().len();
         let (expected, is_cold) = (self.expected(), self.is_cold(self.inner.state.borrow().epoch));
         for (index, stage) in self.stages().iter().enumerate() {
             let (id, name) = (stage.placement.addr.id(), &stage.placement.name);

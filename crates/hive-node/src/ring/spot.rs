@@ -20,7 +20,7 @@ use super::assembly::load_stage;
 use super::checkup::{Checked, check};
 use super::standby::Standby;
 use super::{PlacedStage, Ring};
-use crate::control::{Answer, Arithmetic, Question, Recompute, Span, StageId, StageSpec};
+use crate::control::{Answer, Arithmetic, Question, Recompute, Span, StageId, StageSpec, random_id};
 use crate::node::Node;
 use crate::stage::{RowDigest, digests, token_digests};
 use verdict::{Evidence, Verdict};
@@ -43,7 +43,7 @@ const PIECE_PATIENCE: Duration = Duration::from_secs(20);
 /// An answer as far as it is known, whose stages are looked at.
 #[derive(Debug, Clone)]
 pub(crate) struct Subject {
-    pub(crate) session: u64,
+    pub(crate) session: u128,
     /// Prompt and answer so far.
     pub(crate) known: Vec<u32>,
     pub(crate) sampling: Sampling,
@@ -82,7 +82,7 @@ pub(crate) struct Spot {
 struct Reader {
     on: PlacedStage,
     stage: StageId,
-    session: u64,
+    session: u128,
     next: u32,
 }
 
@@ -279,7 +279,7 @@ impl Spot {
         &self,
         index: usize,
         stages: &[PlacedStage],
-        session: u64,
+        session: u128,
         rows: Range<u32>,
     ) -> Result<Input, Unknown> {
         let question = Question::Rows(self.ring.inner.stage_id(index), Span { session, rows });
@@ -293,7 +293,7 @@ impl Spot {
         &self,
         index: usize,
         stages: &[PlacedStage],
-        session: u64,
+        session: u128,
         rows: Range<u32>,
     ) -> Result<Vec<RowDigest>, Unknown> {
         let question = Question::Digests(self.ring.inner.stage_id(index), Span { session, rows });
@@ -349,7 +349,7 @@ impl Spot {
             stages[index].placement.name,
             copy.placement.name
         );
-        let reader = Reader { on: on.clone(), stage: id, session: self.ring.new_id(), next: 0 };
+        let reader = Reader { on: on.clone(), stage: id, session: random_id(), next: 0 };
         let computed = self.computed_anew(&reader, stages, subject, rows).await;
         let _ = node.ask(&on.placement.addr, Question::Unload(id), |_| ()).await;
         self.ring.want_current();
@@ -386,13 +386,14 @@ impl Spot {
             return reader.clone();
         }
         self.forget(index);
-        let reader = Reader { on: copy.clone(), stage, session: self.ring.new_id(), next: 0 };
+        let reader = Reader { on: copy.clone(), stage, session: random_id(), next: 0 };
         self.readers.insert(index, reader.clone());
         reader
     }
 
     fn piece_rows(&self, most: u32) -> u32 {
-        let row_bytes = self.ring.inner.files.config().hidden * 4;
+        // Hidden states travel in single precision at most.
+        let row_bytes = self.ring.inner.model.card().hidden_bytes as usize * 2;
         most.min((PIECE_BYTES / row_bytes.max(1)).max(1) as u32)
     }
 

@@ -36,7 +36,7 @@ impl Node {
             return Ok(Revision::Keep);
         }
         let nodes: Vec<_> = machines.iter().map(|machine| machine.profile.clone()).collect();
-        if by_hand.is_none() && self.plan_here(ring.files(), &machines)?.is_some() {
+        if by_hand.is_none() && self.plan_here(ring.model().card(), &machines).is_some() {
             let is_here = places.iter().all(|place| *place == HERE);
             return Ok(if is_here { Revision::Keep } else { Revision::Move });
         }

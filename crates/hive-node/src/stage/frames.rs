@@ -109,15 +109,6 @@ impl Fault {
             None => Self::LastStage,
         }
     }
-
-    /// Whether the stage `index` of so many is at fault.
-    pub(crate) fn is_of(self, index: usize, stages: usize) -> bool {
-        match self {
-            Self::Stage(stage) => stage as usize == index,
-            Self::LastStage => index + 1 == stages,
-            Self::Request | Self::Link => false,
-        }
-    }
 }
 
 /// What a failure frame says.

@@ -17,7 +17,7 @@ pub(super) struct Activity(Arc<Mutex<State>>);
 struct State {
     arithmetic: Arithmetic,
     /// Rows that each session was given and that did not come out yet.
-    owed: HashMap<u64, u32>,
+    owed: HashMap<u128, u32>,
     /// Those of sessions that ended since the worker last spoke: it may be computing them all the same.
     ended: u32,
     /// Since when the worker has owed something without a word.
@@ -42,7 +42,7 @@ impl Activity {
     }
 
     /// The worker was given so many rows.
-    pub(super) fn ordered(&self, session: u64, rows: u32) {
+    pub(super) fn ordered(&self, session: u128, rows: u32) {
         let mut state = self.lock();
         let owed = state.owed.entry(session).or_default();
         *owed = owed.saturating_add(rows);
@@ -50,7 +50,7 @@ impl Activity {
     }
 
     /// The worker said something, and with it so many rows of a session are done.
-    pub(super) fn spoke(&self, done: Option<(u64, u32)>) {
+    pub(super) fn spoke(&self, done: Option<(u128, u32)>) {
         let mut state = self.lock();
         state.ended = 0;
         if let Some((session, rows)) = done
@@ -65,7 +65,7 @@ impl Activity {
     }
 
     /// Nothing more of a session is wanted.
-    pub(super) fn ended(&self, session: u64) {
+    pub(super) fn ended(&self, session: u128) {
         let mut state = self.lock();
         if let Some(rows) = state.owed.remove(&session) {
             state.ended = state.ended.saturating_add(rows);

@@ -23,8 +23,8 @@ struct Piece {
 #[derive(Debug, Default)]
 pub(super) struct Recomputing {
     /// The position that comes next in each.
-    next: HashMap<u64, u32>,
-    pieces: HashMap<u64, Piece>,
+    next: HashMap<u128, u32>,
+    pieces: HashMap<u128, Piece>,
 }
 
 impl Recomputing {
@@ -59,12 +59,12 @@ impl Recomputing {
     }
 
     /// Whether a session is one of these.
-    pub(super) fn has(&self, session: u64) -> bool {
+    pub(super) fn has(&self, session: u128) -> bool {
         self.next.contains_key(&session)
     }
 
     /// Takes what the worker computed, which may be a part of the piece.
-    pub(super) fn computed(&mut self, session: u64, rows: u32, output: Output) {
+    pub(super) fn computed(&mut self, session: u128, rows: u32, output: Output) {
         let Some(mut piece) = self.pieces.remove(&session) else { return };
         piece.left = piece.left.saturating_sub(rows);
         let token = match output {
@@ -83,7 +83,7 @@ impl Recomputing {
     }
 
     /// A piece could not be computed.
-    pub(super) fn failed(&mut self, session: u64, why: String) {
+    pub(super) fn failed(&mut self, session: u128, why: String) {
         self.next.remove(&session);
         if let Some(piece) = self.pieces.remove(&session) {
             let _ = piece.to.send(Err(why));
@@ -91,7 +91,7 @@ impl Recomputing {
     }
 
     /// Forgets a session.
-    pub(super) fn close(&mut self, session: u64) {
+    pub(super) fn close(&mut self, session: u128) {
         self.failed(session, "it was closed".to_owned());
     }
 
@@ -107,7 +107,7 @@ mod tests {
     use hive_model::shard::Input;
     use hive_model::{ActivationType, Hidden, SessionOptions};
 
-    fn wanted(session: u64, position: u32, rows: usize) -> Recompute {
+    fn wanted(session: u128, position: u32, rows: usize) -> Recompute {
         let input = Input::Tokens(vec![1; rows]);
         Recompute { session, options: SessionOptions::default(), position, input, sample: false }
     }
@@ -142,7 +142,7 @@ mod tests {
         assert_eq!(begin(1, 0, 0), (Err(()), true));
         assert!(begin(1, 0, 3).0.is_ok());
         assert_eq!(begin(1, 3, 3), (Err(()), true), "the one before is not done");
-        for session in 2..=MOST as u64 {
+        for session in 2..=MOST as u128 {
             assert!(begin(session, 0, 1).0.is_ok());
         }
         assert_eq!(begin(99, 0, 1), (Err(()), true), "memory is bounded");

@@ -182,9 +182,11 @@ impl FromWorker {
     /// What a worker says, with its words as they may be shown: they may quote a stranger's file.
     pub(super) fn at_the_border(self) -> Self {
         match self {
-            Self::Loaded { device } => Self::Loaded { device: border::label(&device) },
+            Self::Loaded { device, arithmetic } => Self::Loaded { device: border::label(&device), arithmetic },
             Self::LoadFailed(why) => Self::LoadFailed(border::reason(&why)),
-            Self::Failed { session, why, blame } => Self::Failed { session, why: border::reason(&why), blame },
+            Self::Failed { session, position, why, blame } => {
+                Self::Failed { session, position, why: border::reason(&why), blame }
+            }
             Self::Imported(session, Err(why)) => Self::Imported(session, Err(border::reason(&why))),
             wordless => wordless,
         }

@@ -115,6 +115,10 @@ impl End {
 /// Starts a worker for a role. Dropping the result ends it.
 pub(super) fn spawn(role: Role, confine: Confine) -> Result<Spawned, SpawnError> {
     prepare();
+    #[cfg(test)]
+    if let Role::Text(model) = role {
+        return here(model);
+    }
     let ((theirs_in, mut ours_out), (ours_in, theirs_out)) = (pipe()?, pipe()?);
     for end in [ours_out.as_fd(), ours_in.as_fd()] {
         widen(end);
@@ -139,6 +143,18 @@ pub(super) fn spawn(role: Role, confine: Confine) -> Result<Spawned, SpawnError>
     let _ = ours_out.write_all(&start);
     let orders = Sender::from_owned_fd(ours_out.into())?;
     Ok(Spawned { orders, answers: Receiver::from_owned_fd(ours_in.into())?, end: End { child, words } })
+}
+
+/// A unit test's executable is no worker: there, a model's text is read by a thread.
+#[cfg(test)]
+fn here(model: PathBuf) -> Result<Spawned, SpawnError> {
+    let ((theirs_in, ours_out), (ours_in, theirs_out)) = (pipe()?, pipe()?);
+    let [orders, answers] = [theirs_in.into(), theirs_out.into()].map(|end: std::os::fd::OwnedFd| end.into());
+    std::thread::spawn(move || super::text::serve(&model, hive_host::sandbox::Confinement::default(), orders, answers));
+    let child = Command::new("true").kill_on_drop(true).spawn()?;
+    let end = End { child, words: tokio::spawn(async { String::new() }) };
+    let (orders, answers) = (Sender::from_owned_fd(ours_out.into())?, Receiver::from_owned_fd(ours_in.into())?);
+    Ok(Spawned { orders, answers, end })
 }
 
 /// This executable, as it was when the node started.

@@ -43,7 +43,7 @@ fn hidden(position: u32, number: f32) -> Input {
     Input::Hidden(Hidden { activation: ActivationType::F32, rows: 1, width: HIDDEN, bytes })
 }
 
-fn work(session: u64, position: u32, input: Input) -> Work {
+fn work(session: u128, position: u32, input: Input) -> Work {
     Work { session: SessionId(session), position, sample: true, input }
 }
 
@@ -66,7 +66,7 @@ fn said(computer: &mut Computer, theirs: &mut std::io::PipeReader, batch: Vec<Wo
 }
 
 /// The session, and how its work ended: with a token, or whose fault it was and where the session stands.
-fn in_short(message: &FromWorker) -> (u64, Result<u32, (Blame, Option<u32>)>) {
+fn in_short(message: &FromWorker) -> (u128, Result<u32, (Blame, Option<u32>)>) {
     match message {
         FromWorker::Output { session, position, output: Output::Token(_), .. } => (session.0, Ok(*position)),
         FromWorker::Failed { session, position, blame, .. } => (session.0, Err((*blame, *position))),
