@@ -24,7 +24,7 @@ pub use carried::CarriedSession;
 
 /// Names a session across all stages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct SessionId(pub u64);
+pub struct SessionId(pub u128);
 
 /// Which layers, and how they compute.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -203,7 +203,7 @@ fn sessions_in_one_batch_do_not_disturb_each_other_and_rollback_forgets() {
     let mut shard = Shard::load(&files, &ShardOptions { layers: 0..30, compute: Compute::Fast }, |_| ()).unwrap();
     let prompts: Vec<Vec<u32>> = (0..3).map(|i| ids(&reference["greedy"][i]["prompt_tokens"])).collect();
     let slot = |i: usize, position: usize, tokens: &[u32]| Slot {
-        session: SessionId(i as u64),
+        session: SessionId(i as u128),
         position,
         input: Input::Tokens(tokens.to_vec()),
         sample: true,
@@ -213,7 +213,7 @@ fn sessions_in_one_batch_do_not_disturb_each_other_and_rollback_forgets() {
         other => panic!("{other:?}"),
     };
     for i in 0..3 {
-        shard.open(SessionId(i as u64), SessionOptions::default()).unwrap();
+        shard.open(SessionId(i as u128), SessionOptions::default()).unwrap();
     }
     // Two prompts together, the third joins while the first two decode.
     let first = shard.forward(&[slot(0, 0, &prompts[0]), slot(1, 0, &prompts[1])]);
@@ -254,7 +254,7 @@ fn a_session_that_is_adopted_goes_on_as_if_all_of_it_had_been_computed() {
         prompt: turns.clone(),
         answer: Vec::new(),
     };
-    let token = |session: u64, position: usize, tokens: &[u32], shard: &mut Shard| {
+    let token = |session: u128, position: usize, tokens: &[u32], shard: &mut Shard| {
         let input = Input::Tokens(tokens.to_vec());
         let slot = Slot { session: SessionId(session), position, input, sample: true };
         match shard.forward(&[slot]).remove(0).unwrap() {

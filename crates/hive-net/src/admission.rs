@@ -21,10 +21,16 @@ const REFUSED: u32 = 1;
 /// Close code for a peer that was allowed in and is not any more.
 const REVOKED: u32 = 2;
 
-/// Bytes an approved peer may have in flight on a connection.
-const APPROVED_WINDOW: u32 = 64 << 20;
+/// Close code for a connection that has made room for a newer one.
+const TOO_MANY: u32 = 3;
+
+/// Bytes an approved peer may have in flight on a connection: as many as eight streams take.
+const APPROVED_WINDOW: u32 = 16 << 20;
 /// Streams an approved peer may have open on a connection.
-const APPROVED_STREAMS: u32 = 256;
+const APPROVED_STREAMS: u32 = 64;
+/// Connections of a protocol that a peer may have at a time. One is in use; another may be made before it is known that the
+/// former is dead. The oldest makes room.
+const CONNECTIONS: usize = 4;
 
 /// How long a key that was lent is good for, and how many a peer has at a time: it measures one path after the other.
 const LENT_FOR: Duration = Duration::from_secs(30);
@@ -182,6 +188,19 @@ impl Lists {
         }
     }
 
+    /// Closes the oldest connections of a peer where there is no room for another one of this protocol.
+    fn make_room(&mut self, peer: PeerId, protocol: Protocol) {
+        let handles = self.live.get(&peer).into_iter().flatten();
+        let open = handles.filter_map(|(handle, made)| Some((handle.upgrade()?, *made)));
+        let mut open: Vec<_> =
+            open.filter(|(c, _)| c.alpn() == protocol.alpn() && c.close_reason().is_none()).collect();
+        open.sort_by_key(|(_, made)| *made);
+        let too_many = (open.len() + 1).saturating_sub(CONNECTIONS);
+        for (connection, _) in open.into_iter().take(too_many) {
+            connection.close(VarInt::from_u32(TOO_MANY), b"too many connections");
+        }
+    }
+
     fn prune(&mut self) {
         let open = |(handle, _): &(WeakConnectionHandle, Instant)| {
             handle.upgrade().is_some_and(|c| c.close_reason().is_none())
@@ -224,6 +243,9 @@ impl EndpointHooks for Admission {
                 error_code: VarInt::from_u32(REFUSED),
                 reason: b"not approved".to_vec(),
             };
+        }
+        if let Some(protocol) = protocol {
+            lists.make_room(peer, protocol);
         }
         lists.live.entry(peer).or_default().push((connection.weak_handle(), Instant::now()));
         AfterHandshakeOutcome::Accept

@@ -21,7 +21,7 @@ use crate::pairing::tidy;
 pub const SERVICE: &str = "_hivemind._udp.local.";
 
 /// The version of the protocols spoken here, as the record says it.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// How often the system is asked for new addresses. A machine that changes networks is found again within this.
 const ADDRESS_CHECK_S: u32 = 1;

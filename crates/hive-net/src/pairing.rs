@@ -97,7 +97,7 @@ impl From<ControlError> for PairError {
         match error {
             ControlError::TooLarge(_) => Self::Protocol("a message is too long"),
             ControlError::Malformed(_) => Self::Protocol("a message makes no sense"),
-            ControlError::Broken(_) => Self::BrokeOff,
+            ControlError::Broken(_) | ControlError::TooLate => Self::BrokeOff,
         }
     }
 }

@@ -1,13 +1,17 @@
 //! The node: this machine in the swarm, as a handle.
 
 mod asking;
+mod guests;
 mod handover;
+#[cfg(test)]
+mod hostile;
 mod hosting;
 mod machine;
 mod options;
+mod orders;
 mod room;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,7 +32,7 @@ use crate::find::FindPeerError;
 use crate::peers::pairings::{self, Desk};
 use crate::peers::presence::{self, Greeting};
 use crate::peers::sightings::Announcement;
-use crate::peers::{Notice, PeerView, Peers};
+use crate::peers::{Notice, PeerView, Peers, Rights};
 use crate::profile::Profile;
 use crate::reach;
 use crate::runtime::aside;
@@ -40,7 +44,8 @@ use crate::speed::{self, Speed};
 use crate::stage::Stage;
 use crate::trust::Trust;
 use machine::{own_networks, watch_machine};
-use room::Taken;
+use orders::Claims;
+use room::Promise;
 
 pub use options::{NodeOptions, StartError};
 
@@ -94,8 +99,13 @@ struct Inner {
     discovery: Mutex<(Option<Discovery>, String)>,
     stages: Mutex<HashMap<StageId, Hosted>>,
     /// Memory of stages that are being loaded.
-    loading: Mutex<Taken>,
+    loading: Mutex<Vec<Promise>>,
     reserving: Mutex<()>,
+    guests: Mutex<guests::Watch>,
+    /// Stages that this machine has ended, whose they were, and why: their owners ask.
+    evicted: Mutex<VecDeque<(StageId, PeerId, guests::Eviction)>>,
+    /// Counts the joins of stages and the machines that are wanted: what a stage stream may be waiting for.
+    joins: watch::Sender<u64>,
     /// The rings that this node coordinates.
     coordinated: Mutex<HashMap<RingId, Coordinated>>,
     serving: Serving,
@@ -114,16 +124,19 @@ struct Inner {
 struct Owner {
     share: bool,
     memory_cap: Option<u64>,
+    keep_prompts_here: bool,
     /// Follows the settings' file.
     policy: Mutex<Policy>,
 }
 
 /// A stage that this machine holds.
 struct Hosted {
-    /// The node that had it loaded.
-    owner: PeerId,
+    /// Who has a say over it.
+    claims: Claims,
     /// Memory it takes, as planned.
     bytes: u64,
+    /// Memory it was last seen to take.
+    used_bytes: u64,
     /// Whether it is a copy, which yields.
     standby: bool,
     stage: Stage,
@@ -143,8 +156,20 @@ impl Node {
     /// Starts a node.
     pub async fn start(options: NodeOptions) -> Result<Self, StartError> {
         crate::open_files::allow_many();
-        let NodeOptions { name, bind, data, discover, relay, lan_only, share, memory_cap, policy, trust_paths, speaks } =
-            options;
+        let NodeOptions {
+            name,
+            bind,
+            data,
+            discover,
+            relay,
+            lan_only,
+            share,
+            memory_cap,
+            policy,
+            keep_prompts_here,
+            trust_paths,
+            speaks,
+        } = options;
         let identity = match &data {
             Some(data) => crate::identity::open(data)?,
             None => Identity::generate(),
@@ -203,10 +228,13 @@ impl Node {
             stages: Mutex::default(),
             loading: Mutex::default(),
             reserving: Mutex::default(),
+            guests: Mutex::default(),
+            evicted: Mutex::default(),
+            joins: watch::channel(0).0,
             coordinated: Mutex::default(),
             serving: Serving::new(placed.unwrap_or_default()),
             trust: Trust::default(),
-            owner: Owner { share, memory_cap, policy: Mutex::new(policy) },
+            owner: Owner { share, memory_cap, keep_prompts_here, policy: Mutex::new(policy) },
             pace,
             switches: watch::channel(switches).0,
             leaving: AtomicBool::new(false),
@@ -402,8 +430,42 @@ impl Node {
         self.inner.profile.borrow().clone()
     }
 
-    pub(crate) fn greeting(&self) -> Greeting {
-        Greeting { speaks: self.inner.speaks, life: self.inner.life, profile: self.profile() }
+    /// What this machine says of itself to another one: whether it shares depends on who asks.
+    pub(crate) fn profile_for(&self, peer: PeerId) -> Profile {
+        let mut profile = self.profile();
+        if profile.sharing && !self.peers().rights(peer).memory {
+            profile.sharing = false;
+            profile.not_sharing = Some("its owner does not share it with this machine".to_owned());
+        }
+        profile
+    }
+
+    /// What a machine may do; `None` unless it is approved.
+    pub fn rights(&self, peer: PeerId) -> Option<Rights> {
+        self.peers().is_approved(peer).then(|| self.peers().rights(peer))
+    }
+
+    /// Whether a machine may hold layers of models that answer here.
+    pub(crate) fn may_see_prompts(&self, peer: PeerId) -> bool {
+        peer == self.id() || self.peers().rights(peer).prompts
+    }
+
+    /// Whether models that fit on this machine stay on it.
+    pub(crate) fn keeps_prompts_here(&self) -> bool {
+        self.inner.owner.keep_prompts_here || lock(&self.inner.owner.policy).keep_prompts_here
+    }
+
+    /// Changes what an approved machine may do, from now on; remembered. What it has here or holds for this machine moves.
+    pub fn set_rights(&self, peer: PeerId, rights: Rights) -> Result<(), DataError> {
+        self.peers().allow(peer, rights)?;
+        // It is told with the next heartbeat.
+        self.inner.profile.send_modify(|_| ());
+        self.look();
+        Ok(())
+    }
+
+    pub(crate) fn greeting(&self, to: PeerId) -> Greeting {
+        Greeting { speaks: self.inner.speaks, life: self.inner.life, profile: self.profile_for(to) }
     }
 
     pub(crate) fn save<T: Serialize>(&self, name: &str, value: &T) -> Result<(), DataError> {
@@ -461,7 +523,7 @@ impl Node {
 
     /// Stages that a machine had loaded here end with its approval.
     pub(crate) fn drop_stages_of(&self, peer: PeerId) {
-        lock(&self.inner.stages).retain(|_, hosted| hosted.owner != peer);
+        lock(&self.inner.stages).retain(|_, hosted| hosted.claims.owner != peer);
     }
 }
 

@@ -24,6 +24,7 @@ use crate::data::{DataError, DataFolder};
 use crate::find::Called;
 use crate::profile::Profile;
 use crate::reach::Absence;
+pub use book::Rights;
 use book::{Book, Standing};
 use sightings::{Announcement, News, Sightings};
 
@@ -222,6 +223,12 @@ impl Peers {
         self.lock().notices.iter().filter(|notice| notice.number > after).cloned().collect()
     }
 
+    /// Tells the owner something of a machine.
+    pub(crate) fn notice(&self, peer: PeerId, text: String) {
+        self.lock().note(peer, text);
+        self.touch();
+    }
+
     /// A machine announces itself.
     pub(crate) fn sighted(&self, announcement: Announcement) {
         let (peer, now) = (announcement.peer, Instant::now());
@@ -394,6 +401,21 @@ impl Peers {
         self.lock().book.rename(peer, name);
         self.touch();
         self.save()
+    }
+
+    /// What a machine may do. One that is not in the book, as those of one process are not, has no limits.
+    pub(crate) fn rights(&self, peer: PeerId) -> Rights {
+        self.lock().book.get(peer).map(|entry| entry.rights).unwrap_or_default()
+    }
+
+    /// Changes what an approved machine may do; remembered.
+    pub(crate) fn allow(&self, peer: PeerId, rights: Rights) -> Result<(), DataError> {
+        let before = self.rights(peer);
+        self.lock().book.allow(peer, rights);
+        self.touch();
+        self.save().inspect_err(|_| {
+            self.lock().book.allow(peer, before);
+        })
     }
 
     fn save(&self) -> Result<(), DataError> {

@@ -114,6 +114,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Remove(options) => peers::act(&node().await?, options, "remove", "is out").await,
         Command::Block(options) => peers::act(&node().await?, options, "block", "is blocked").await,
         Command::Rename { machine, name } => peers::rename(&node().await?, &machine, &name).await,
+        Command::Allow(options) => peers::allow(&node().await?, options).await,
         Command::Share { on, memory } => {
             let memory = memory.map(|bytes| serde_json::json!({ "memory_bytes": bytes }));
             let on = on.map(|on| serde_json::json!({ "share": on }));

@@ -7,7 +7,7 @@ use hive_node::border;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use crate::arguments::{ApproveOptions, InviteOptions, JoinOptions, PeerOption};
+use crate::arguments::{AllowOptions, ApproveOptions, InviteOptions, JoinOptions, PeerOption};
 use crate::client::Client;
 use crate::{Failure, output};
 
@@ -92,7 +92,7 @@ fn list(peers: &[Value]) {
             "approved" => format!("here{}", link(peer)),
             "unreachable" => format!("away: {}", text(&peer["why"])),
             state => state.to_owned(),
-        };
+        } + &restrictions(peer);
         output::line(row(text(&peer["fingerprint"]), text(&peer["name"]), &state));
     }
 }
@@ -224,6 +224,45 @@ pub(crate) async fn act(client: &Client, options: PeerOption, action: &str, done
         output::line(format_args!("{} {done}.", options.machine));
     }
     Ok(())
+}
+
+/// Changes what a machine may do, and says what it may do now.
+pub(crate) async fn allow(client: &Client, options: AllowOptions) -> Result<(), Failure> {
+    let AllowOptions { machine, memory, prompts, memory_limit, session_limit, json } = options;
+    let wish = json!({
+        "memory": memory,
+        "prompts": prompts,
+        "memory_limit_bytes": memory_limit,
+        "session_limit": session_limit,
+    });
+    let rights: Value = client.post(&format!("/hive/v1/peers/{}/rights", percent(&machine)), &wish).await?;
+    if json {
+        output::line(rights);
+    } else {
+        output::line(format_args!("{machine}: {}", rights_in_words(&rights)));
+    }
+    Ok(())
+}
+
+/// What a machine may do, and how much of it.
+fn rights_in_words(rights: &Value) -> String {
+    let mut words = vec![
+        if rights["memory"] == false { "no use of memory here" } else { "may use memory here" }.to_owned(),
+        if rights["prompts"] == false { "sees no prompts" } else { "may see prompts" }.to_owned(),
+    ];
+    words.extend(rights["memory_limit_bytes"].as_u64().map(|bytes| format!("at most {}", output::megabytes(bytes))));
+    words.extend(rights["session_limit"].as_u64().map(|limit| format!("at most {limit} answers at a time")));
+    words.join(", ")
+}
+
+/// What there is to say of an approved machine's rights: those that every machine has at first go without saying.
+fn restrictions(peer: &Value) -> String {
+    let rights = &peer["rights"];
+    let is_usual = rights["memory"] != false
+        && rights["prompts"] != false
+        && rights["memory_limit_bytes"].is_null()
+        && rights["session_limit"].is_null();
+    if is_usual { String::new() } else { format!(" ({})", rights_in_words(rights)) }
 }
 
 pub(crate) async fn rename(client: &Client, machine: &str, name: &str) -> Result<(), Failure> {

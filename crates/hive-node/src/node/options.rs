@@ -53,6 +53,8 @@ pub struct NodeOptions {
     pub memory_cap: Option<u64>,
     /// When it gives memory to others.
     pub policy: Policy,
+    /// Whether models that fit on this machine stay on it, whatever the policy says later.
+    pub keep_prompts_here: bool,
     /// Whether others may name models by path: only where all nodes are one process.
     pub trust_paths: bool,
     /// Versions of the control protocol spoken; tests start older and newer nodes.
@@ -72,6 +74,7 @@ impl NodeOptions {
             share: true,
             memory_cap: None,
             policy: Policy::default(),
+            keep_prompts_here: false,
             trust_paths: false,
             speaks: SPEAKS,
         }

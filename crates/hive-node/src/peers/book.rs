@@ -20,6 +20,29 @@ pub(crate) enum Standing {
     Blocked,
 }
 
+/// What an approved machine may do, and how much of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "specta", derive(specta::Type))]
+#[serde(default)]
+pub struct Rights {
+    /// It may use this machine's memory: have layers of its models here.
+    pub memory: bool,
+    /// It may see this machine's prompts: hold layers of the models that answer here.
+    pub prompts: bool,
+    /// The most memory that its layers may take here, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_limit_bytes: Option<u64>,
+    /// The most answers of its that are computed here at a time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session_limit: Option<u32>,
+}
+
+impl Default for Rights {
+    fn default() -> Self {
+        Self { memory: true, prompts: true, memory_limit_bytes: None, session_limit: None }
+    }
+}
+
 /// A machine that was decided on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Entry {
@@ -31,6 +54,9 @@ pub(crate) struct Entry {
     renamed: Option<String>,
     /// When it was decided, in seconds since 1970.
     since: u64,
+    /// What it may do if it is approved.
+    #[serde(default)]
+    pub(crate) rights: Rights,
     /// Where it was last, on a network of this machine.
     #[serde(default)]
     pub(crate) sockets: Vec<SocketAddr>,
@@ -90,12 +116,15 @@ impl Book {
 
     /// Lets a machine in; `addr` is where a person said it is.
     pub(crate) fn approve(&mut self, peer: PeerId, name: &str, addr: Option<&PeerAddr>, now_s: u64) {
-        let renamed = self.peers.get(&peer).and_then(|entry| entry.renamed.clone());
+        let before = self.peers.get(&peer);
+        let renamed = before.and_then(|entry| entry.renamed.clone());
+        let approved_before = before.filter(|entry| entry.standing == Standing::Approved);
+        let rights = approved_before.map(|entry| entry.rights).unwrap_or_default();
         let mut given = addr.map(PeerAddr::sockets).unwrap_or_default();
         given.truncate(KEPT_SOCKETS);
         let relay = addr.and_then(PeerAddr::relay);
         let (standing, name, sockets) = (Standing::Approved, name.to_owned(), Vec::new());
-        let entry = Entry { standing, name, renamed, since: now_s, sockets, given, relay, code: None };
+        let entry = Entry { standing, name, renamed, since: now_s, rights, sockets, given, relay, code: None };
         self.peers.insert(peer, entry);
     }
 
@@ -123,6 +152,7 @@ impl Book {
             name: name.to_owned(),
             renamed: None,
             since: now_s,
+            rights: Rights::default(),
             sockets: Vec::new(),
             given: Vec::new(),
             relay: None,
@@ -139,6 +169,11 @@ impl Book {
         if let Some(entry) = self.peers.get_mut(&peer) {
             entry.renamed = Some(hive_net::pairing::tidy(name));
         }
+    }
+
+    /// Changes what a machine may do; says whether it is in the book.
+    pub(crate) fn allow(&mut self, peer: PeerId, rights: Rights) -> bool {
+        self.peers.get_mut(&peer).map(|entry| entry.rights = rights).is_some()
     }
 
     /// Notes how an approved machine was reached and what it calls itself; says whether that was news.
@@ -227,6 +262,32 @@ mod tests {
         let entry = r#"{"standing":"approved","name":"Mac mini","since":7}"#;
         let book: Book = serde_json::from_str(&format!(r#"{{"peers":{{"{}":{entry}}}}}"#, peer.to_text())).unwrap();
         assert_eq!(book.get(peer).unwrap().code(), None);
+    }
+
+    #[test]
+    fn a_machine_approved_by_an_older_version_has_both_rights() {
+        let peer = Identity::generate().id();
+        let older =
+            format!(r#"{{"peers":{{"{}":{{"standing":"approved","name":"Attic","since":7}}}}}}"#, peer.to_text());
+        let book: Book = serde_json::from_str(&older).unwrap();
+        let Rights { memory, prompts, memory_limit_bytes, session_limit } = book.get(peer).unwrap().rights;
+        assert_eq!((memory, prompts, memory_limit_bytes, session_limit), (true, true, None, None));
+    }
+
+    #[test]
+    fn rights_are_read_back_kept_by_another_pairing_and_gone_with_a_removal() {
+        let (mut book, peer) = (Book::default(), Identity::generate().id());
+        let rights = Rights { prompts: false, memory_limit_bytes: Some(5), ..Rights::default() };
+        assert!(!book.allow(peer, rights));
+        book.approve(peer, "Attic", None, 7);
+        assert_eq!(book.get(peer).unwrap().rights, Rights::default());
+        assert!(book.allow(peer, rights));
+        let mut again: Book = serde_json::from_str(&serde_json::to_string(&book).unwrap()).unwrap();
+        again.approve(peer, "Attic", None, 9);
+        assert_eq!(again.get(peer).unwrap().rights, rights);
+        again.remove(peer);
+        again.approve(peer, "Attic", None, 10);
+        assert_eq!(again.get(peer).unwrap().rights, Rights::default());
     }
 
     #[test]

@@ -170,7 +170,7 @@ async fn greet(node: &Node, peer: PeerId) -> Result<(Channel, String, u64), Abse
     let addr = node.peers().addr(peer);
     let opened = node.endpoint().open(&addr, Protocol::Control).await;
     let mut channel = opened.map_err(|error| explain(node, peer, &error))?;
-    let greeting = serde_json::to_string(&node.greeting()).map_err(|error| error.to_string())?;
+    let greeting = serde_json::to_string(&node.greeting(peer)).map_err(|error| error.to_string())?;
     let exchange = async {
         channel.write_message(&Question::Greet(greeting)).await?;
         channel.read_message::<Answer>().await
@@ -188,7 +188,7 @@ async fn greet(node: &Node, peer: PeerId) -> Result<(Channel, String, u64), Abse
     let theirs: Greeting =
         serde_json::from_str(&answer).map_err(|_| "it runs another version of HiveMind".to_owned())?;
     let name = hive_net::pairing::tidy(&theirs.profile.name);
-    agree(node.greeting().speaks, theirs.speaks, &name)?;
+    agree(node.greeting(peer).speaks, theirs.speaks, &name)?;
     node.peers().described(peer, theirs.profile);
     Ok((channel, name, theirs.life))
 }
@@ -237,9 +237,7 @@ async fn feel_pulse(node: &Node, peer: PeerId, channel: Channel) -> (Option<Stri
                     break None;
                 }
                 number += 1;
-                let profile = profiles.has_changed().unwrap_or(false).then(|| {
-                    serde_json::to_string(&*profiles.borrow_and_update()).unwrap_or_default()
-                });
+                let profile = news(node, peer, &mut profiles);
                 if let Err(error) = writer.write(&Beat { number, profile }).await {
                     tracing::debug!("a heartbeat could not be sent: {error}");
                     break None;
@@ -251,6 +249,14 @@ async fn feel_pulse(node: &Node, peer: PeerId, channel: Channel) -> (Option<Stri
     (end, pulse.last_answer())
 }
 
+/// What this machine says of itself, where that has changed since it was last said.
+fn news(node: &Node, to: PeerId, profiles: &mut tokio::sync::watch::Receiver<Profile>) -> Option<String> {
+    profiles.has_changed().unwrap_or(false).then(|| {
+        profiles.mark_unchanged();
+        serde_json::to_string(&node.profile_for(to)).unwrap_or_default()
+    })
+}
+
 fn hear(node: &Node, peer: PeerId, beat: &Beat) {
     if let Some(profile) = beat.profile.as_deref().and_then(|text| serde_json::from_str(text).ok()) {
         node.peers().described(peer, profile);
@@ -260,7 +266,7 @@ fn hear(node: &Node, peer: PeerId, beat: &Beat) {
 /// The other side: answers a greeting, then every heartbeat.
 pub(crate) async fn answer(node: &Node, peer: PeerId, mut channel: Channel, greeting: &str) {
     let refuse = |why: String| Answer::Refused(why);
-    let ours = node.greeting();
+    let ours = node.greeting(peer);
     let name = node.peers().name(peer);
     let answer = match serde_json::from_str::<Greeting>(greeting) {
         // Seen from there, this machine is the one to name.
@@ -287,10 +293,7 @@ pub(crate) async fn answer(node: &Node, peer: PeerId, mut channel: Channel, gree
     let mut profiles = node.profiles();
     while let Ok(Some(beat)) = reader.read::<Beat>().await {
         hear(node, peer, &beat);
-        let profile = profiles
-            .has_changed()
-            .unwrap_or(false)
-            .then(|| serde_json::to_string(&*profiles.borrow_and_update()).unwrap_or_default());
+        let profile = news(node, peer, &mut profiles);
         if writer.write(&Beat { number: beat.number, profile }).await.is_err() {
             return;
         }

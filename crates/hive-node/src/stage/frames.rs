@@ -17,11 +17,7 @@ pub(super) fn input_of(frame: Frame) -> Option<(Input, bool)> {
             Some((Input::Tokens(frame.payload.chunks_exact(4).map(token).collect()), frame.sample))
         }
         Kind::Hidden => {
-            let activation = match frame.element {
-                Element::F16 => ActivationType::F16,
-                Element::Bf16 => ActivationType::Bf16,
-                _ => ActivationType::F32,
-            };
+            let activation = activation(frame.element);
             let (rows, width) = (frame.rows as usize, frame.width as usize);
             Some((Input::Hidden(Hidden { activation, rows, width, bytes: frame.payload.into() }), frame.sample))
         }
@@ -30,7 +26,16 @@ pub(super) fn input_of(frame: Frame) -> Option<(Input, bool)> {
     }
 }
 
-pub(super) fn hidden_frame(session: u64, position: u32, sample: bool, hidden: Hidden) -> Frame {
+/// The number format of a frame of hidden states.
+pub(super) fn activation(element: Element) -> ActivationType {
+    match element {
+        Element::F16 => ActivationType::F16,
+        Element::Bf16 => ActivationType::Bf16,
+        _ => ActivationType::F32,
+    }
+}
+
+pub(super) fn hidden_frame(session: u128, position: u32, sample: bool, hidden: Hidden) -> Frame {
     let element = match hidden.activation {
         ActivationType::F32 => Element::F32,
         ActivationType::F16 => Element::F16,
@@ -51,7 +56,7 @@ pub(super) fn hidden_frame(session: u64, position: u32, sample: bool, hidden: Hi
 }
 
 /// The frame that carries a chunk of the prompt.
-pub(crate) fn prompt_frame(session: u64, position: u32, tokens: &[u32], sample: bool) -> Frame {
+pub(crate) fn prompt_frame(session: u128, position: u32, tokens: &[u32], sample: bool) -> Frame {
     let payload: Vec<u8> = tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
     Frame {
         kind: Kind::Tokens,
@@ -127,7 +132,7 @@ pub(crate) struct Failure {
 const LONGEST_REASON_BYTES: usize = 8000;
 
 /// The frame that says why a session failed. `epoch` is the state of the ring it was seen in.
-pub(crate) fn failed_frame(session: u64, epoch: u32, fault: Fault, why: &str) -> Frame {
+pub(crate) fn failed_frame(session: u128, epoch: u32, fault: Fault, why: &str) -> Frame {
     let end = (0..=why.len().min(LONGEST_REASON_BYTES)).rev().find(|at| why.is_char_boundary(*at)).unwrap_or(0);
     let failure = Failure { fault, why: why[..end].to_owned() };
     let payload = postcard::to_stdvec(&failure).unwrap_or_default();
@@ -143,11 +148,11 @@ pub(crate) fn failure_of(frame: &Frame) -> Failure {
 }
 
 /// The frame that says how far a prompt is read.
-pub(super) fn read_frame(session: u64, position: u32) -> Frame {
+pub(super) fn read_frame(session: u128, position: u32) -> Frame {
     byte_frame(Kind::Read, false, session, 0, position, Vec::new())
 }
 
-fn byte_frame(kind: Kind, last: bool, session: u64, epoch: u32, position: u32, payload: Vec<u8>) -> Frame {
+fn byte_frame(kind: Kind, last: bool, session: u128, epoch: u32, position: u32, payload: Vec<u8>) -> Frame {
     Frame {
         kind,
         element: Element::Byte,

@@ -14,6 +14,8 @@ use hive_net::border;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::control::Arithmetic;
+
 /// A prompt chunk of the largest models, and then some.
 pub(super) const MAX_MESSAGE_BYTES: usize = 512 << 20;
 
@@ -86,6 +88,8 @@ pub enum ToWorker {
     Close(SessionId),
     /// Say how you are.
     Report,
+    /// Say anything: whether you get around to it is what matters.
+    Check,
 }
 
 /// How a worker is.
@@ -132,6 +136,8 @@ pub enum FromWorker {
     Loaded {
         /// What computes, for people.
         device: String,
+        /// And for the decision whether its results can be compared with another's.
+        arithmetic: Arithmetic,
     },
     /// It could not be loaded.
     LoadFailed(String),
@@ -168,6 +174,8 @@ pub enum FromWorker {
     Cache(SessionId, Raw),
     /// The answer to [`ToWorker::Import`].
     Imported(SessionId, Result<(), String>),
+    /// The answer to [`ToWorker::Check`].
+    Checked,
 }
 
 impl FromWorker {

@@ -17,6 +17,7 @@ use super::protocol::{Blame, FromWorker, LoadOrder, MAX_MESSAGE_BYTES, Raw, ToWo
 use super::schedule::Schedule;
 use super::start::{Role, Start};
 use super::{probe, text};
+use crate::control::Arithmetic;
 
 /// Read at a time; a prompt chunk's hidden states come in a few.
 const READ_BYTES: usize = 256 << 10;
@@ -187,6 +188,7 @@ impl Computer {
                 let report = WorkerReport { peak_bytes, ..std::mem::take(&mut self.report) };
                 self.say(&FromWorker::Report(report))?;
             }
+            ToWorker::Check => self.say(&FromWorker::Checked)?,
         }
         Ok(())
     }
@@ -210,8 +212,13 @@ impl Computer {
             Ok(shard) => {
                 let kernels = if shard.is_fast() { "fast" } else { "plain" };
                 let device = format!("{}, {kernels}", hive_model::device::describe());
+                let arithmetic = match (hive_model::device::is_gpu(), shard.is_fast()) {
+                    (true, _) => Arithmetic::Gpu,
+                    (false, true) => Arithmetic::Exact,
+                    (false, false) => Arithmetic::ByShape,
+                };
                 self.shard = Some(shard);
-                self.say(&FromWorker::Loaded { device })
+                self.say(&FromWorker::Loaded { device, arithmetic })
             }
             Err(error) => self.say(&FromWorker::LoadFailed(error.to_string())),
         }

@@ -3,14 +3,15 @@
 use hive_model::{KvLayout, SessionOptions};
 
 use super::*;
-use crate::control::{RingId, StageId};
+use crate::control::{Arithmetic, RingId, StageId};
 
-const SESSION: u64 = 7;
+const SESSION: u128 = 7;
 
 fn actor() -> (Actor, std::io::PipeReader) {
     let (worker, orders) = Worker::that_only_listens();
     let (commands, _) = mpsc::channel(1);
-    (Actor::new(worker, 0, Arc::default(), Arc::default(), commands.downgrade()), orders)
+    let tenancy = Tenancy { is_guest: true, context: 64 };
+    (Actor::new(worker, 0, tenancy, Activity::new(Arithmetic::Exact), commands.downgrade()), orders)
 }
 
 fn spec() -> SessionSpec {
@@ -32,7 +33,7 @@ fn comes(actor: &mut Actor) -> oneshot::Receiver<Result<(), String>> {
     answered
 }
 
-async fn is_asked(actor: &mut Actor, question: fn(StageId, u64) -> Question) {
+async fn is_asked(actor: &mut Actor, question: fn(StageId, u128) -> Question) {
     let stage = StageId { ring: RingId(1), index: 0 };
     actor.asked(question(stage, SESSION)).await.unwrap();
 }
@@ -138,4 +139,36 @@ async fn a_session_that_failed_waits_for_the_same_position_again() {
     actor.said(FromWorker::Failed { session, position: Some(1), why, blame: Blame::Previous }).await;
     let failure = super::super::frames::failure_of(&frames.try_recv().unwrap());
     assert_eq!((failure.fault, actor.sessions[&SESSION].next), (Fault::Stage(0), 1));
+}
+
+#[tokio::test]
+async fn what_a_stage_was_given_can_be_compared() {
+    let (mut actor, _orders) = actor();
+    actor.open(spec()).unwrap();
+    let stage = StageId { ring: RingId(1), index: 0 };
+    let asked = |rows| Question::Digests(stage, Span { session: SESSION, rows });
+    actor.frame(crate::stage::prompt_frame(SESSION, 0, &[5, 6], false));
+    // It comes again, with one more.
+    actor.frame(crate::stage::prompt_frame(SESSION, 0, &[5, 6, 7], true));
+    let expected = crate::stage::token_digests(&[5, 6, 7]);
+    assert_eq!(actor.asked(asked(0..3)).await, Ok(Answer::Digests(expected)));
+    assert!(actor.asked(asked(0..4)).await.is_err());
+}
+
+#[tokio::test]
+async fn rows_that_are_computed_once_more_go_to_whoever_asked() {
+    let (mut actor, _orders) = actor();
+    let (answer, mut answered) = oneshot::channel();
+    let input = hive_model::shard::Input::Tokens(vec![5, 6]);
+    let wanted = Recompute { session: 9, options: SessionOptions::default(), position: 0, input, sample: true };
+    actor.recompute(wanted.clone(), answer);
+    let token = hive_model::sampling::Sampled { token: 3, logprob: None, top: Vec::new() };
+    let output = Output::Token(token);
+    actor.said(FromWorker::Output { session: SessionId(9), position: 0, rows: 2, sample: true, output }).await;
+    assert_eq!(answered.try_recv().unwrap(), Ok(Answer::Recomputed { digests: Vec::new(), token: Some(3) }));
+    // A conversation's session is not meddled with.
+    actor.open(spec()).unwrap();
+    let (answer, mut answered) = oneshot::channel();
+    actor.recompute(Recompute { session: SESSION, ..wanted }, answer);
+    assert!(answered.try_recv().unwrap().is_err());
 }

@@ -103,7 +103,7 @@ impl Actor {
                 continue;
             }
             if pending.tries >= TRIES {
-                let _ = pending.reply.send(Err(TextError::Died(how.clone())));
+                let _ = pending.reply.send(Err(TextError::Died(how.to_string())));
             } else {
                 self.pending.insert(number, Pending { tries: pending.tries + 1, ..pending });
             }
