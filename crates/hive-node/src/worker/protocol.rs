@@ -184,7 +184,9 @@ impl FromWorker {
         match self {
             Self::Loaded { device } => Self::Loaded { device: border::label(&device) },
             Self::LoadFailed(why) => Self::LoadFailed(border::reason(&why)),
-            Self::Failed { session, why, blame } => Self::Failed { session, why: border::reason(&why), blame },
+            Self::Failed { session, why, blame, position } => {
+                Self::Failed { session, why: border::reason(&why), blame, position }
+            }
             Self::Imported(session, Err(why)) => Self::Imported(session, Err(border::reason(&why))),
             wordless => wordless,
         }
