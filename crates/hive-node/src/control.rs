@@ -287,7 +287,16 @@ impl Answer {
             Self::Declined(why) => Self::Declined(border::reason(&why)),
             Self::Full(why) => Self::Full(border::reason(&why)),
             // Its own reader looks at a greeting; the others have no words.
-            Self::Greeting(_) | Self::Progress(_) | Self::Done | Self::Report(_) | Self::At(_) | Self::Taken(_) => self,
+            Self::Greeting(_)
+            | Self::Progress(_)
+            | Self::Done
+            | Self::Report(_)
+            | Self::At(_)
+            | Self::Taken(_)
+            | Self::Pulse(_)
+            | Self::Digests(_)
+            | Self::Rows(_)
+            | Self::Recomputed { .. } => self,
         }
     }
 }
