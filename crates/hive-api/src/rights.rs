@@ -83,6 +83,8 @@ const ROUTES: &[(&str, &str, Needs)] = &[
     ("POST", "/hive/v1/peers/{who}/remove", MACHINES),
     ("POST", "/hive/v1/peers/{who}/block", MACHINES),
     ("POST", "/hive/v1/peers/{who}/rename", MACHINES),
+    ("POST", "/hive/v1/peers/{who}/rights", MACHINES),
+    ("GET", "/hive/v1/log", MACHINES),
     ("POST", "/hive/v1/sharing", MACHINES),
     ("POST", "/hive/v1/invites", MACHINES),
     ("POST", "/hive/v1/join", MACHINES),

@@ -381,9 +381,7 @@ impl Answer {
                 if possible.is_err() || (ends.is_err() && !is_last) {
                     return Step::None;
                 }
-                self.token(sampled, is_last)
-                    .await
-                    .unwrap_or_else(|error| Step::End(Event::Failed(error.to_string())))
+                self.token(sampled, is_last).await.unwrap_or_else(|error| Step::End(Event::Failed(error.to_string())))
             }
             Kind::Failed => Step::End(Event::Failed(failure_of(frame).why)),
             Kind::Read => {

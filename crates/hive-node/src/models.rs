@@ -103,9 +103,7 @@ pub(crate) async fn locate(source: &ModelSource, trusts_paths: bool) -> Result<M
     match source {
         ModelSource::Path(path) if trusts_paths => usable(Some(path.clone()), None).await,
         ModelSource::Path(_) => Err(NotForOthers::Path),
-        ModelSource::Named(name, digest) => {
-            usable(named(name.as_deref(), cache.as_deref()), Some(digest)).await
-        }
+        ModelSource::Named(name, digest) => usable(named(name.as_deref(), cache.as_deref()), Some(digest)).await,
     }
 }
 
@@ -289,7 +287,10 @@ mod tests {
         let disk = disk();
         let broken = disk.path().join("some/secret.gguf");
         assert_eq!(usable(Some(broken), Some(&String::new())).await.err(), Some(NotForOthers::Unusable));
-        assert_eq!(usable(Some(disk.path().join("missing")), Some(&String::new())).await.err(), Some(NotForOthers::Unusable));
+        assert_eq!(
+            usable(Some(disk.path().join("missing")), Some(&String::new())).await.err(),
+            Some(NotForOthers::Unusable)
+        );
         assert_eq!(usable(None, None).await.err(), Some(NotForOthers::Unusable));
         assert!(!NotForOthers::Unusable.to_string().contains(['/', '\\']));
         let path = ModelSource::Path(disk.path().to_owned());

@@ -22,8 +22,8 @@ pub use probe::{Escape, Targets, probe};
 pub use process::{Events, Worker, WorkerEvent};
 pub use protocol::{Blame, FromWorker, LoadOrder, Raw, ToWorker, Work, WorkerReport};
 pub use serve::serve;
-pub use spawn::{Death, SpawnError};
 pub(crate) use spawn::prepare;
+pub use spawn::{Death, SpawnError};
 
 /// The hidden subcommand that makes an executable a worker.
 pub const SUBCOMMAND: &str = "worker";

@@ -255,7 +255,8 @@ impl Node {
         let is_own = asker == self.id() || self.trusts_paths();
         let model = models::locate(&spec.source, is_own).await.map_err(|why| Answer::Refused(why.to_string()))?;
         // What it is said to take is the asker's word; what its layers weigh is not.
-        let bytes = planning::stage_bytes(model.card(), &spec.layers).map_err(|why| Answer::Refused(why.to_string()))?;
+        let bytes =
+            planning::stage_bytes(model.card(), &spec.layers).map_err(|why| Answer::Refused(why.to_string()))?;
         let bytes = bytes.max(spec.bytes);
         drop(promised);
         let reserved = self.reserve(asker, bytes, spec.standby).map_err(Answer::Full)?;
