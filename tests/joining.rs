@@ -68,6 +68,33 @@ fn clocks_an_hour_off_keep_nobody_out() {
 }
 
 #[test]
+fn an_owner_decides_what_an_approved_machine_may_use_and_see() {
+    let home = tempfile::tempdir().unwrap();
+    let (host, guest) = (Node::start(home.path(), "host"), Node::start(home.path(), "guest"));
+    pair(&host, &guest);
+    let rights = || host.json(&["peers"], None)["peers"][0]["rights"].clone();
+    assert_eq!(rights(), serde_json::json!({ "memory": true, "prompts": true }), "both, from the approval on");
+    let asked = ["chat", "--prompt", "What is the capital of France?", "--stages", "2"];
+
+    let said = host.json(&["allow", "guest", "--prompts", "off", "--memory-limit", "4GiB"], None);
+    assert_eq!(said, serde_json::json!({ "memory": true, "prompts": false, "memory_limit_bytes": 4u64 << 30 }));
+    assert_eq!(rights(), said);
+    host.refused(&asked, None, "only 1 are here");
+    assert!(host.run(&["peers"], None).1.contains("sees no prompts, at most"));
+    // Its own questions may come here as before.
+    assert_eq!(guest.json(&asked, None)["text"], "The capital of France is Paris.");
+
+    let said = host.json(&["allow", "guest", "--prompts", "on", "--memory", "off", "--memory-limit", "0"], None);
+    assert_eq!(said, serde_json::json!({ "memory": false, "prompts": true }));
+    patiently("it uses this machine no more", || guest.run(&asked, None).2.contains("only 1 are here"));
+    assert_eq!(host.json(&asked, None)["text"], "The capital of France is Paris.");
+
+    host.json(&["allow", "guest", "--memory", "on"], None);
+    patiently("it may again", || guest.run(&asked, None).0 == 0);
+    host.refused(&["allow", "nobody", "--memory", "off"], None, "no machine \"nobody\"");
+}
+
+#[test]
 fn openais_own_client_talks_with_the_swarm() {
     let home = tempfile::tempdir().unwrap();
     let (host, guest) = (Node::start(home.path(), "host"), Node::start(home.path(), "guest"));

@@ -105,7 +105,7 @@ fn a_machine_that_is_slower_than_it_says_is_planned_with_as_it_was_seen() {
     patiently("what was seen counts", || {
         let plan = ann.json(&lab, &["plan"]);
         let reasons = plan["reasons"].to_string();
-        plan["decode_tokens_per_s"].as_f64().unwrap() < believed / 5.0 && reasons.contains("bob counts as slower")
+        plan["decode_tokens_per_s"].as_f64().unwrap() < believed * 0.8 && reasons.contains("bob counts as slower")
     });
 }
 

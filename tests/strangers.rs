@@ -4,6 +4,11 @@
 
 mod common;
 
+#[path = "strangers/announcements.rs"]
+mod announcements;
+#[path = "strangers/crowds.rs"]
+mod crowds;
+
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
 

@@ -93,6 +93,11 @@ impl Lab {
         }
     }
 
+    /// Plugs the end of a cable into a switch.
+    pub(crate) fn join_switch(&self, switch: &str, port: &str) {
+        ip(&format!("-n {} link set {port} master br0 up", Self::full(switch)));
+    }
+
     /// One more host on a switch, on a cable whose frames can be made to come late and irregularly: see [`Lab::rough`].
     pub(crate) fn host_on_a_rough_cable(&mut self, switch: &str, host: &str, address: &str) {
         let (middle, port) = (format!("{host}-middle"), format!("to-{host}"));

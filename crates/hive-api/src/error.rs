@@ -3,7 +3,11 @@
 use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use hive_node::border;
 use serde_json::json;
+
+/// More than any message of ours has, whatever it quotes.
+const LONGEST_MESSAGE_COLUMNS: usize = 2000;
 
 /// Why a request was not served.
 ///
@@ -20,7 +24,9 @@ pub(crate) struct Refusal {
 
 impl Refusal {
     pub(crate) fn new(status: StatusCode, code: &'static str, message: impl std::fmt::Display) -> Self {
-        Self { status, code, message: message.to_string(), hint: None, more: None }
+        // A message may quote a stranger's file, or another machine.
+        let message = border::line(&message.to_string(), LONGEST_MESSAGE_COLUMNS);
+        Self { status, code, message, hint: None, more: None }
     }
 
     pub(crate) fn bad(code: &'static str, message: impl std::fmt::Display) -> Self {

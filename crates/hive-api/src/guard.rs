@@ -4,83 +4,53 @@
 //! 127.0.0.1 makes the page's own origin reach it (DNS rebinding). So the Host must be this machine's, an Origin is
 //! refused unless it is local, and the token is needed by everyone.
 
-use std::path::Path;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
-use axum::http::{HeaderMap, header};
+use axum::body::{Body, BodyDataStream, Bytes};
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderMap, HeaderValue, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use hive_host::SecretError;
-use hive_host::secret::{FileSecrets, SecretStore};
-use sha2::{Digest, Sha256};
+use futures_util::future::BoxFuture;
+use futures_util::{Stream, StreamExt};
 
 use crate::error::Refusal;
-
-/// The file in the data folder.
-const FILE: &str = "api-token";
-
-/// What a program shows to be served.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Token(String);
-
-impl std::fmt::Debug for Token {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Token(…)")
-    }
-}
-
-impl Token {
-    /// The token of a data folder, made at the first start.
-    pub(crate) fn keep(folder: &Path) -> Result<Self, SecretError> {
-        // A file on every platform: other programs read it, and the Keychain would ask the owner about each.
-        let store = FileSecrets::new(folder);
-        if let Some(token) = store.read(FILE)?.filter(|token| !token.trim().is_empty()) {
-            return Ok(Self(token.trim().to_owned()));
-        }
-        let mut bytes = [0; 32];
-        getrandom::fill(&mut bytes).map_err(|error| SecretError::File {
-            path: folder.join(FILE),
-            error: std::io::Error::other(error.to_string()),
-        })?;
-        let token = format!("hive-{}", data_encoding::BASE32_NOPAD.encode(&bytes).to_lowercase());
-        store.write(FILE, &token)?;
-        Ok(Self(token))
-    }
-
-    /// Reads the token of a data folder, to ask a running node.
-    pub fn read(folder: &Path) -> Result<Option<Self>, SecretError> {
-        Ok(FileSecrets::new(folder).read(FILE)?.map(|token| Self(token.trim().to_owned())))
-    }
-
-    /// As it stands in a header.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
+use crate::rights::{self, Needs};
+use crate::tokens::{self, Grant, Tokens};
 
 #[derive(Debug)]
 pub(crate) struct Guard {
-    /// A digest, so that comparing tells nothing about the token by its time.
-    token: [u8; 32],
+    tokens: Arc<Tokens>,
     hosts: [String; 3],
     origins: [String; 3],
 }
 
+/// Headers by which a request is judged. Of two, this guard and a program behind it might believe different ones.
+const ONCE: [header::HeaderName; 3] = [header::HOST, header::ORIGIN, header::AUTHORIZATION];
+
 impl Guard {
-    pub(crate) fn new(token: &Token, port: u16) -> Self {
+    pub(crate) fn new(tokens: Arc<Tokens>, address: SocketAddr) -> Self {
         let names = ["127.0.0.1", "localhost", "[::1]"];
+        let port = address.port();
         Self {
-            token: Sha256::digest(token.as_str()).into(),
+            tokens,
             hosts: names.map(|name| format!("{name}:{port}")),
             origins: names.map(|name| format!("http://{name}:{port}")),
         }
     }
 
-    fn judge(&self, headers: &HeaderMap) -> Result<(), Refusal> {
-        let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-        let host = text(header::HOST).unwrap_or_default();
-        if !self.hosts.iter().any(|known| known.eq_ignore_ascii_case(host)) {
+    /// Whether a request was meant for this machine, and no web page of another origin had it sent.
+    fn judge_origin(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
+        if let Some(name) = ONCE.into_iter().find(|name| headers.get_all(name).iter().count() > 1) {
+            return Err(Refusal::bad("repeated_header", format!("the request has more than one \"{name}\" header"))
+                .hint("send it once"));
+        }
+        let is_known = |host: &str| self.hosts.iter().any(|known| known.eq_ignore_ascii_case(host));
+        // A request line with a whole address overrules the header.
+        let named = uri.authority().map(axum::http::uri::Authority::as_str);
+        let host = headers.get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        if !is_known(host) || !named.is_none_or(is_known) {
             return Err(Refusal::forbidden(
                 "host",
                 "this API is asked as 127.0.0.1 or localhost only",
@@ -96,63 +66,142 @@ impl Guard {
                 "ask from a program on this machine",
             ));
         }
-        let shown = text(header::AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
-        let digest: [u8; 32] = Sha256::digest(shown.trim()).into();
-        if digest == self.token {
-            Ok(())
-        } else {
-            Err(Refusal::unauthorized(
+        Ok(())
+    }
+
+    /// What the token of a request allows.
+    fn judge_token(&self, headers: &HeaderMap) -> Result<Grant, Refusal> {
+        let recognised = bearer(headers).and_then(|shown| self.tokens.recognise(shown, tokens::today()));
+        let (grant, to_write) = recognised.ok_or_else(|| {
+            Refusal::unauthorized(
                 "the API token is missing or wrong",
-                "send \"Authorization: Bearer TOKEN\"; the token is in the file api-token of HiveMind's data folder",
-            ))
+                "send \"Authorization: Bearer TOKEN\"; `hivemind tokens add` makes one for a program, and the owner's \
+                 is in the file api-token of HiveMind's data folder",
+            )
+        })?;
+        if to_write {
+            let tokens = self.tokens.clone();
+            tokio::task::spawn_blocking(move || tokens.note_use());
         }
+        Ok(grant)
     }
 }
 
+/// The token of an `Authorization` header. The scheme's name is in any case, as RFC 9110 has it.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let text = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = text.trim().split_once([' ', '\t'])?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
 pub(crate) async fn check(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
-    match guard.judge(request.headers()) {
-        Ok(()) => next.run(request).await,
-        Err(refusal) => refusal.into_response(),
+    if let Err(refusal) = guard.judge_origin(request.uri(), request.headers()) {
+        return refusal.into_response();
     }
+    let route = request.extensions().get::<MatchedPath>();
+    let needs = route.map(|route| rights::needs(request.method(), route.as_str()));
+    if needs == Some(Needs::Nothing) {
+        return next.run(request).await;
+    }
+    let grant = match guard.judge_token(request.headers()) {
+        Ok(grant) => grant,
+        Err(refusal) => return refusal.into_response(),
+    };
+    match needs {
+        Some(Needs::OneOf(rights)) if !grant.allows(rights) => grant.refusal(rights).into_response(),
+        // Where no route is, there is nothing to be kept from anybody.
+        _ => serve_while_granted(grant, request, next).await,
+    }
+}
+
+/// Serves a request, and breaks off when its token is revoked: work that runs is dropped, a stream says so and ends.
+async fn serve_while_granted(grant: Grant, request: Request, next: Next) -> Response {
+    let response = tokio::select! {
+        // The request that renews the owner's token is answered.
+        biased;
+        response = next.run(request) => response,
+        () = grant.clone().revoked() => return tokens::revoked().into_response(),
+    };
+    let events = HeaderValue::from_static("text/event-stream");
+    if response.headers().get(header::CONTENT_TYPE) != Some(&events) {
+        return response;
+    }
+    let last = format!("data: {}\n\ndata: [DONE]\n\n", tokens::revoked().body());
+    response.map(|body| Body::from_stream(until_revoked(body.into_data_stream(), grant, last)))
+}
+
+/// What a stream brings, until the token is revoked; then `last`, and nothing more.
+fn until_revoked(body: BodyDataStream, grant: Grant, last: String) -> impl Stream<Item = Result<Bytes, axum::Error>> {
+    let revoked: BoxFuture<'static, ()> = Box::pin(grant.revoked());
+    futures_util::stream::unfold(Some((body, revoked, last)), |state| async move {
+        let (mut body, mut revoked, last) = state?;
+        tokio::select! {
+            biased;
+            // The body is dropped here, and with it the work behind it.
+            () = &mut revoked => Some((Ok(Bytes::from(last)), None)),
+            piece = body.next() => piece.map(|piece| (piece, Some((body, revoked, last)))),
+        }
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::http::HeaderValue;
+    use crate::token::Token;
 
+    /// A request's headers, with "TOKEN" for the owner's token, as the guard judges them.
     fn judged(pairs: &[(&'static str, &str)]) -> Option<&'static str> {
-        let guard = Guard::new(&Token("secret".to_owned()), 4483);
+        judged_at("/hive/v1/status", pairs)
+    }
+
+    fn judged_at(uri: &str, pairs: &[(&'static str, &str)]) -> Option<&'static str> {
+        let folder = tempfile::tempdir().unwrap();
+        let tokens = Arc::new(Tokens::open(folder.path()).unwrap());
+        let token = Token::read(folder.path()).unwrap().unwrap();
+        let guard = Guard::new(tokens, "127.0.0.1:4483".parse().unwrap());
         let mut headers = HeaderMap::new();
         for (name, value) in pairs {
-            headers.insert(*name, HeaderValue::from_str(value).unwrap());
+            headers.append(*name, HeaderValue::from_str(&value.replace("TOKEN", token.as_str())).unwrap());
         }
-        guard.judge(&headers).err().map(|refusal| refusal.code)
+        let origin = guard.judge_origin(&uri.parse().unwrap(), &headers);
+        origin.and_then(|()| guard.judge_token(&headers)).err().map(|refusal| refusal.code)
     }
+
+    const HOST: (&str, &str) = ("host", "127.0.0.1:4483");
+    const TOKEN: (&str, &str) = ("authorization", "Bearer TOKEN");
 
     #[test]
     fn only_local_programs_with_the_token_are_served() {
-        let (host, token) = (("host", "127.0.0.1:4483"), ("authorization", "Bearer secret"));
-        assert_eq!(judged(&[host, token]), None);
-        assert_eq!(judged(&[("host", "LOCALHOST:4483"), token]), None);
-        assert_eq!(judged(&[host]), Some("unauthorized"));
-        assert_eq!(judged(&[host, ("authorization", "Bearer wrong")]), Some("unauthorized"));
-        assert_eq!(judged(&[host, ("authorization", "Basic secret")]), Some("unauthorized"));
+        assert_eq!(judged(&[HOST, TOKEN]), None);
+        assert_eq!(judged(&[("host", "LOCALHOST:4483"), TOKEN]), None);
+        assert_eq!(judged(&[HOST]), Some("unauthorized"));
+        assert_eq!(judged(&[HOST, ("authorization", "Bearer wrong")]), Some("unauthorized"));
+        assert_eq!(judged(&[HOST, ("authorization", "Basic TOKEN")]), Some("unauthorized"));
+        assert_eq!(judged(&[HOST, ("authorization", "TOKEN")]), Some("unauthorized"));
         // A name that was made to point here.
-        assert_eq!(judged(&[("host", "evil.example:4483"), token]), Some("host"));
-        assert_eq!(judged(&[("host", "127.0.0.1:9999"), token]), Some("host"));
-        assert_eq!(judged(&[token]), Some("host"));
-        assert_eq!(judged(&[host, token, ("origin", "https://evil.example")]), Some("origin"));
-        assert_eq!(judged(&[host, token, ("origin", "null")]), Some("origin"));
-        assert_eq!(judged(&[host, token, ("origin", "http://localhost:4483")]), None);
+        assert_eq!(judged(&[("host", "evil.example:4483"), TOKEN]), Some("host"));
+        assert_eq!(judged(&[("host", "127.0.0.1:9999"), TOKEN]), Some("host"));
+        assert_eq!(judged(&[TOKEN]), Some("host"));
+        assert_eq!(judged_at("http://evil.example/hive/v1/status", &[HOST, TOKEN]), Some("host"));
+        assert_eq!(judged_at("http://127.0.0.1:4483/hive/v1/status", &[HOST, TOKEN]), None);
+        assert_eq!(judged(&[HOST, TOKEN, ("origin", "https://evil.example")]), Some("origin"));
+        assert_eq!(judged(&[HOST, TOKEN, ("origin", "null")]), Some("origin"));
+        assert_eq!(judged(&[HOST, TOKEN, ("origin", "http://localhost:4483")]), None);
     }
 
     #[test]
-    fn a_token_is_made_once_and_kept_for_its_owner() {
-        let folder = tempfile::tempdir().unwrap();
-        let token = Token::keep(folder.path()).unwrap();
-        assert!(token.as_str().len() > 40);
-        assert_eq!(Token::keep(folder.path()).unwrap(), token);
-        assert_eq!(Token::read(folder.path()).unwrap(), Some(token));
+    fn the_schemes_name_is_in_any_case() {
+        for shown in ["bearer TOKEN", "BEARER TOKEN", "bEaReR  TOKEN ", "Bearer\tTOKEN"] {
+            assert_eq!(judged(&[HOST, ("authorization", shown)]), None, "{shown:?}");
+        }
+    }
+
+    #[test]
+    fn headers_that_decide_are_not_sent_twice() {
+        let origin = ("origin", "http://localhost:4483");
+        assert_eq!(judged(&[HOST, HOST, TOKEN]), Some("repeated_header"));
+        assert_eq!(judged(&[HOST, ("host", "evil.example"), TOKEN]), Some("repeated_header"));
+        assert_eq!(judged(&[HOST, TOKEN, origin, ("origin", "https://evil.example")]), Some("repeated_header"));
+        assert_eq!(judged(&[HOST, TOKEN, ("authorization", "Bearer wrong")]), Some("repeated_header"));
     }
 }

@@ -12,7 +12,7 @@ use futures_util::Stream;
 use hive_node::audit;
 use hive_node::data::NotKept;
 use hive_node::serving::Wish;
-use hive_node::{Code, DecideError, INVITE_VALID_FOR, Notice, PairError, PeerId, PeerView, Status, Ticket};
+use hive_node::{Code, DecideError, INVITE_VALID_FOR, Notice, PairError, PeerId, PeerView, Rights, Status, Ticket};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -30,6 +30,7 @@ pub(crate) fn routes() -> Router<Shared> {
         .route("/peers/{who}/remove", post(remove))
         .route("/peers/{who}/block", post(block))
         .route("/peers/{who}/rename", post(rename))
+        .route("/peers/{who}/rights", post(rights))
         .route("/sharing", post(sharing))
         .route("/invites", post(invite))
         .route("/join", post(join))
@@ -164,6 +165,37 @@ fn not_kept(error: NotKept) -> Refusal {
 #[derive(Deserialize)]
 struct NewName {
     name: String,
+}
+
+/// What changes of a machine's rights; what is missing stays as it is. A limit of 0 ends the limit.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct RightsWish {
+    memory: Option<bool>,
+    prompts: Option<bool>,
+    memory_limit_bytes: Option<u64>,
+    session_limit: Option<u32>,
+}
+
+async fn rights(
+    State(shared): State<Shared>,
+    Path(who): Path<String>,
+    Json(wish): Json<RightsWish>,
+) -> Result<Json<Value>, Refusal> {
+    let peer = find(&shared, &who)?;
+    let before = shared.node.rights(peer);
+    let before = before.ok_or_else(|| Refusal::bad("not_approved", "only an approved machine has rights"))?;
+    let limit =
+        |wish: Option<u64>, before: Option<u64>| wish.map_or(before, |limit| Some(limit).filter(|limit| *limit > 0));
+    let sessions = limit(wish.session_limit.map(u64::from), before.session_limit.map(u64::from));
+    let rights = Rights {
+        memory: wish.memory.unwrap_or(before.memory),
+        prompts: wish.prompts.unwrap_or(before.prompts),
+        memory_limit_bytes: limit(wish.memory_limit_bytes, before.memory_limit_bytes),
+        session_limit: sessions.and_then(|limit| u32::try_from(limit).ok()),
+    };
+    shared.node.set_rights(peer, rights).map_err(Refusal::internal)?;
+    Ok(Json(json!(rights)))
 }
 
 async fn rename(

@@ -1,15 +1,23 @@
 //! Serves other programs on this machine: HiveMind's own interface under `/hive/v1`, and OpenAI's under `/v1`.
 //!
-//! What holds: it listens on loopback only; every request carries the token that lies in the data folder, readable by
-//! its owner; a request that a web page of another origin makes a browser send is refused, and so is one that came by
-//! a name that is not this machine's (`guard.rs`). Prompts and answers are in no log.
+//! What holds: it listens on loopback only; every request but [`Hello`] carries a token, the owner's or one that the owner
+//! made for a program (`tokens.rs`), and that token has the right that the route needs (`rights.rs`); a request that a
+//! web page of another origin makes a browser send is refused, and so is one that came by a name that is not this
+//! machine's (`guard.rs`). Connections are few and none is idle for long (`server.rs`). Prompts and answers are in no log.
 
 mod conversations;
 mod error;
 mod guard;
+mod hello;
 mod hive;
 mod library;
 mod openai;
+mod rights;
+mod server;
+#[cfg(test)]
+mod tests;
+mod token;
+mod tokens;
 
 use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
@@ -22,9 +30,11 @@ use hive_node::Node;
 use hive_node::data::DataWarning;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
-pub use guard::Token;
+pub use hello::Hello;
+pub use rights::Right;
+pub use token::{NONCE_BYTES, Token, nonce};
 
 /// Where the API listens unless somebody says otherwise.
 pub const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 4483);
@@ -53,9 +63,9 @@ pub enum ApiError {
         /// What the system said.
         why: std::io::Error,
     },
-    /// The token cannot be read or made.
-    #[error("cannot keep the API's token: {0}")]
-    Token(#[from] hive_host::SecretError),
+    /// The tokens cannot be read or made.
+    #[error("the API's tokens cannot be used: {0}")]
+    Tokens(String),
 }
 
 impl ApiError {
@@ -67,10 +77,7 @@ impl ApiError {
                 Some("another HiveMind may run; choose another --api address")
             }
             Self::Bind { .. } => Some("choose another --api address, or leave it out for 127.0.0.1:4483"),
-            Self::Token(hive_host::SecretError::File { .. }) => {
-                Some("make the data folder writable, and free some space on its disk")
-            }
-            Self::Token(_) => None,
+            Self::Tokens(_) => Some("make the data folder writable, and free some space on its disk"),
         }
     }
 }
@@ -80,16 +87,20 @@ impl ApiError {
 struct Shared {
     node: Node,
     conversations: Arc<Conversations>,
+    tokens: Arc<tokens::Tokens>,
+    /// Where the API listens.
+    address: SocketAddr,
     /// Turns true when somebody asked this node to end.
     quit: watch::Sender<bool>,
 }
 
-/// A running API. Dropping it stops the listening.
+/// A running API. Dropping it stops the listening; what is being answered then may end within two seconds.
 #[derive(Debug)]
 pub struct Api {
     address: SocketAddr,
     warning: Option<DataWarning>,
-    task: tokio::task::JoinHandle<()>,
+    /// Dropping it tells the server to stop.
+    _stop: oneshot::Sender<()>,
 }
 
 impl Api {
@@ -103,24 +114,29 @@ impl Api {
         if !address.ip().is_loopback() {
             return Err(ApiError::NotLoopback(address));
         }
-        let token = Token::keep(folder)?;
+        let tokens = tokens::Tokens::open(folder).map_err(|error| ApiError::Tokens(error.to_string()))?;
+        let tokens = Arc::new(tokens);
         let listener = TcpListener::bind(address).await.map_err(|why| ApiError::Bind { address, why })?;
         let address = listener.local_addr().map_err(|why| ApiError::Bind { address, why })?;
         let warning = say_where(address, folder).err();
-        let shared = Shared { node, conversations, quit: watch::channel(false).0 };
-        let guard = Arc::new(guard::Guard::new(&token, address.port()));
+        let guard = Arc::new(guard::Guard::new(tokens.clone(), address));
+        let shared = Shared { node, conversations, tokens, address, quit: watch::channel(false).0 };
         let app = Router::new()
-            .nest("/hive/v1", hive::routes().merge(library::routes()).merge(conversations::routes()))
+            .nest(
+                "/hive/v1",
+                hive::routes()
+                    .merge(hello::routes())
+                    .merge(library::routes())
+                    .merge(conversations::routes())
+                    .merge(tokens::routes()),
+            )
             .nest("/v1", openai::routes())
             .fallback(error::not_found)
             .layer(axum::middleware::from_fn_with_state(guard, guard::check))
             .with_state(shared);
-        let task = tokio::spawn(async move {
-            if let Err(error) = axum::serve(listener, app).await {
-                tracing::error!("the API ended: {error}");
-            }
-        });
-        Ok(Self { address, warning, task })
+        let (stop, stopped) = oneshot::channel();
+        tokio::spawn(server::serve(listener, app, server::Limits::default(), stopped));
+        Ok(Self { address, warning, _stop: stop })
     }
 
     /// What its owner should know: that programs may not find it, where its location could not be written.
@@ -149,10 +165,4 @@ fn say_where(address: SocketAddr, folder: &Path) -> Result<(), DataWarning> {
         file.set_len(location.len() as u64)
     };
     in_place().map_err(|_| DataWarning::Unwritable { path: path.clone(), error })
-}
-
-impl Drop for Api {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
 }

@@ -33,11 +33,35 @@ pub fn own_peak_bytes() -> Option<u64> {
     }
 }
 
+/// The memory that a process has resident now and that nobody else could use, in bytes; `None` where there is no such
+/// process. On Linux without the pages of files, which the system takes back when it needs them. Memory of a graphics card
+/// does not count.
+pub fn resident_bytes(process_id: u32) -> Option<u64> {
+    if cfg!(target_os = "linux") {
+        parse_resident(&std::fs::read_to_string(format!("/proc/{process_id}/status")).ok()?)
+    } else {
+        let mut system = System::new().ok()?;
+        let pid = sysinfo::Pid::from_u32(process_id);
+        let _ = system.refresh_processes(sysinfo::ProcessesToUpdate::Some(&[pid]), true);
+        Some(system.process(pid)?.memory())
+    }
+}
+
 /// `VmHWM` of a Linux `status` file.
 fn parse_peak(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    parse_kib(status, "VmHWM:")
+}
+
+/// `RssAnon` and `RssShmem` of a Linux `status` file.
+fn parse_resident(status: &str) -> Option<u64> {
+    Some(parse_kib(status, "RssAnon:")? + parse_kib(status, "RssShmem:")?)
+}
+
+/// A line of kibibytes, in bytes.
+fn parse_kib(status: &str, name: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib * 1024)
+    kib.checked_mul(1024)
 }
 
 #[cfg(test)]
@@ -48,6 +72,22 @@ mod tests {
     fn the_peak_is_read_in_bytes() {
         assert_eq!(parse_peak("Name:\tx\nVmHWM:\t  123456 kB\nVmRSS:\t 1 kB\n"), Some(123_456 * 1024));
         assert_eq!(parse_peak("Name:\tx\n"), None);
+    }
+
+    #[test]
+    fn what_a_process_has_for_itself_is_read_in_bytes() {
+        let status = "RssAnon:\t  2048 kB\nRssFile:\t 900 kB\nRssShmem:\t  1 kB\n";
+        assert_eq!(parse_resident(status), Some(2049 * 1024));
+        assert_eq!(parse_resident("RssAnon:\t 1 kB\n"), None);
+    }
+
+    #[test]
+    fn what_this_process_takes_is_seen_in_what_it_has_resident() {
+        let before = resident_bytes(std::process::id()).unwrap();
+        let taken = vec![7u8; 64 << 20];
+        let after = resident_bytes(std::process::id()).unwrap();
+        assert!(after >= before + (60 << 20), "{before} {after} {}", taken[9]);
+        assert_eq!(resident_bytes(u32::MAX), None);
     }
 
     #[test]

@@ -53,6 +53,7 @@ pub fn layer(
     let (tokens, hidden) = (x.dim(0) as usize, x.dim(1) as usize);
     let norms = attention_norm.size() == hidden && mlp_norm.size() == hidden;
     require(norms, "layer: width of the norms")?;
+    shape.check()?;
     let inner = gate_up.rows() / 2;
     let fits = qkv.maps(hidden, shape.qkv_width())
         && output.maps(shape.heads * shape.head_dim, hidden)
@@ -60,9 +61,10 @@ pub fn layer(
         && down.maps(inner, hidden)
         && inner.is_multiple_of(LANES);
     require(fits, "layer: shapes of the matrices")?;
-    require(sessions.iter().map(|session| session.tokens).sum::<usize>() == tokens, "layer: tokens of the sessions")?;
+    let all = sessions.iter().try_fold(0usize, |all, session| all.checked_add(session.tokens));
+    require(all == Some(tokens), "layer: tokens of the sessions")?;
     for session in sessions {
-        check_attention(session.cache, periods, shape, session.offset + session.tokens)?;
+        check_attention(session.cache, periods, shape, session.offset.checked_add(session.tokens))?;
     }
     let layer = ffi::LayerHandles {
         attention_norm: attention_norm.as_ptr(),

@@ -58,6 +58,7 @@ pub fn force_instruction_set(name: &str) -> Result<(), KernelError> {
 /// RMS norm over the last axis; `x` and `weight` are contiguous float32.
 pub fn rms_norm(x: &Array, weight: &Array, eps: f32) -> Result<Array, KernelError> {
     require(x.ndim() > 0 && weight.ndim() == 1 && x.dim(-1) == weight.dim(0), "rms_norm: widths differ")?;
+    require(weight.dim(0) > 0, "rms_norm: no width")?;
     // SAFETY: valid handles; the shapes agree.
     build(|out, stream| unsafe { ffi::hive_rms_norm(out, x.as_ptr(), weight.as_ptr(), eps, stream) })
 }
@@ -65,6 +66,7 @@ pub fn rms_norm(x: &Array, weight: &Array, eps: f32) -> Result<Array, KernelErro
 /// `silu(gate) * up` for rows that are gate, then up: `[n, 2w] -> [n, w]`, w a multiple of 16.
 pub fn swiglu(gate_up: &Array) -> Result<Array, KernelError> {
     require(gate_up.ndim() > 0 && gate_up.dim(-1) % (2 * LANES as i32) == 0, "swiglu: width is no multiple of 32")?;
+    require(gate_up.dim(-1) > 0, "swiglu: no width")?;
     // SAFETY: a valid handle, of a width the kernel can take.
     build(|out, stream| unsafe { ffi::hive_swiglu(out, gate_up.as_ptr(), stream) })
 }
@@ -99,6 +101,7 @@ pub const KV_BLOCK: usize = 256;
 impl KvBuffers {
     /// Empty buffers with room for one block.
     pub fn new(shape: &AttentionShape) -> Result<Self, KernelError> {
+        shape.check()?;
         Ok(Self { keys: Self::zeros_keys(shape, KV_BLOCK)?, values: Self::zeros_values(shape, KV_BLOCK)? })
     }
 
@@ -117,6 +120,7 @@ impl KvBuffers {
     /// # Errors
     /// They are not of the layer's shape.
     pub fn from_arrays(shape: &AttentionShape, [keys, values]: [Array; 2]) -> Result<Self, KernelError> {
+        shape.check()?;
         let capacity = if values.ndim() == 3 { values.dim(1) as usize } else { 0 };
         require(capacity > 0 && capacity.is_multiple_of(KV_BLOCK), "a cache is not in whole blocks")?;
         require(keys.shape() == Self::keys_shape(shape, capacity), "keys of another shape")?;
@@ -138,10 +142,13 @@ impl KvBuffers {
 
     /// Makes room for `positions` in all.
     pub fn reserve(&mut self, shape: &AttentionShape, positions: usize) -> Result<(), KernelError> {
+        shape.check()?;
+        require(positions <= MAX_POSITIONS, "reserve: more positions than there can be")?;
         let missing = positions.saturating_sub(self.capacity()).div_ceil(KV_BLOCK) * KV_BLOCK;
         if missing == 0 {
             return Ok(());
         }
+        require(self.keys.shape() == Self::keys_shape(shape, self.capacity()), "reserve: cache of another shape")?;
         let grow = |old: &Array, more: Array| {
             mlx_rs::ops::concatenate(&[old, &more], 1).and_then(|new| new.eval().map(|()| new)).map_err(from_mlx)
         };
@@ -167,26 +174,38 @@ impl KvBuffers {
     }
 }
 
+/// Positions the C++ can count.
+const MAX_POSITIONS: usize = 1 << 30;
+
 impl AttentionShape {
+    /// Whether the kernels can count in it: each width fits 32 bits, and the heads divide.
+    fn check(&self) -> Result<(), KernelError> {
+        let Self { heads, kv_heads, head_dim, .. } = *self;
+        require(
+            heads > 0 && kv_heads > 0 && heads.is_multiple_of(kv_heads),
+            "heads are no multiple of key-value heads",
+        )?;
+        require(head_dim > 0 && head_dim.is_multiple_of(LANES) && head_dim <= 1024, "attention: head size")?;
+        require(heads <= 1 << 16 && kv_heads <= 1 << 16, "attention: number of heads")
+    }
+
     /// Columns of queries, keys and values side by side.
     pub(crate) fn qkv_width(&self) -> usize {
         (self.heads + 2 * self.kv_heads) * self.head_dim
     }
 }
 
-/// What attention needs of its cache and periods, with so many positions in all.
+/// What attention needs of its cache and periods, with so many positions in all; `None` are too many.
 pub(crate) fn check_attention(
     cache: &KvBuffers,
     periods: &Array,
     shape: &AttentionShape,
-    positions: usize,
+    positions: Option<usize>,
 ) -> Result<(), KernelError> {
-    let AttentionShape { heads, kv_heads, head_dim, .. } = *shape;
-    require(kv_heads > 0 && heads.is_multiple_of(kv_heads), "attention: heads are no multiple of key-value heads")?;
-    require(head_dim.is_multiple_of(LANES) && head_dim <= 1024, "attention: head size")?;
-    require(periods.size() == head_dim / 2, "attention: one period per pair")?;
+    shape.check()?;
+    require(periods.size() == shape.head_dim / 2, "attention: one period per pair")?;
     require(cache.keys.shape() == KvBuffers::keys_shape(shape, cache.capacity()), "attention: cache of another shape")?;
-    require(positions <= cache.capacity(), "attention: no room in the cache")
+    require(positions.is_some_and(|positions| positions <= cache.capacity()), "attention: no room in the cache")
 }
 
 /// Causal attention with rotary positions for one session: `qkv [n, (heads + 2 kv_heads) head_dim] -> [n, heads head_dim]`.
@@ -201,8 +220,9 @@ pub fn attention(
     offset: usize,
 ) -> Result<Array, KernelError> {
     let AttentionShape { heads, kv_heads, head_dim, scale, rope_scale } = *shape;
+    shape.check()?;
     require(qkv.ndim() == 2 && qkv.dim(1) as usize == shape.qkv_width(), "attention: width of qkv")?;
-    check_attention(cache, periods, shape, offset + qkv.dim(0) as usize)?;
+    check_attention(cache, periods, shape, offset.checked_add(qkv.dim(0) as usize))?;
     // SAFETY: valid handles; shapes checked above, and the C++ checks type and contiguity when it evaluates.
     build(|out, stream| unsafe {
         ffi::hive_attention(

@@ -97,7 +97,11 @@ impl PackedMatrix {
         affine: Option<Affine<'_>>,
     ) -> Result<Self, PackError> {
         let group = affine.map_or(columns, |affine| affine.group);
-        let fits = group > 0 && columns > 0 && columns.is_multiple_of(group) && affine.is_some() == format.quantized();
+        let fits = group > 0
+            && columns > 0
+            && columns <= i32::MAX as usize
+            && columns.is_multiple_of(group)
+            && affine.is_some() == format.quantized();
         if !fits || (format.quantized() && !group.is_multiple_of(LANES)) {
             return Err(PackError::Columns { columns, group });
         }
@@ -106,6 +110,8 @@ impl PackedMatrix {
         let groups = columns / group;
         let sizes_match = columns.is_multiple_of(format.per_element())
             && rows.checked_mul(elements * bytes) == Some(weights.len())
+            && rows > 0
+            && rows <= i32::MAX as usize - LANES
             && affine.is_none_or(|a| a.scales.len() == rows * groups && a.biases.len() == rows * groups);
         if !sizes_match {
             return Err(PackError::Size { rows, columns, bytes: weights.len() });

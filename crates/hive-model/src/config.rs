@@ -76,6 +76,18 @@ pub enum RopeScaling {
     Factors(Vec<f32>),
 }
 
+impl RopeScaling {
+    /// Its numbers, by which something is divided or multiplied.
+    fn numbers(&self) -> Vec<f32> {
+        match self {
+            Self::None => Vec::new(),
+            Self::Linear { factor } => vec![*factor],
+            Self::Llama3 { factor, low, high, original_context } => vec![*factor, *low, *high, *original_context],
+            Self::Factors(factors) => factors.clone(),
+        }
+    }
+}
+
 impl Rope {
     /// The period of each pair of dimensions, or `None` where plain powers of `theta` apply.
     pub fn periods(&self, head_dim: usize) -> Option<Vec<f32>> {
@@ -223,7 +235,7 @@ impl ModelConfig {
         (2 * self.kv_heads * self.head_dim * activation_bytes) as u64
     }
 
-    fn checked(self) -> Result<Self, ConfigError> {
+    pub(crate) fn checked(self) -> Result<Self, ConfigError> {
         let value = |key, value: &dyn std::fmt::Display| Err(ConfigError::Value { key, value: value.to_string() });
         if self.layers == 0 || self.layers > MAX_LAYERS {
             return value("the number of layers", &self.layers);
@@ -255,6 +267,9 @@ impl ModelConfig {
         }
         if !(self.rope.theta.is_finite() && self.rope.theta > 0.0) {
             return value("the rotary base", &self.rope.theta);
+        }
+        if let Some(number) = self.rope.scaling.numbers().into_iter().find(|n| !(n.is_finite() && *n > 0.0)) {
+            return value("a number of the rotary scaling", &number);
         }
         Ok(self)
     }
@@ -316,9 +331,16 @@ mod tests {
 
     #[test]
     fn numbers_that_cannot_be_are_refused() {
-        for (key, value) in
-            [("num_hidden_layers", json!(0)), ("hidden_size", json!(1u64 << 60)), ("num_key_value_heads", json!(3))]
-        {
+        for (key, value) in [
+            ("num_hidden_layers", json!(0)),
+            ("hidden_size", json!(1u64 << 60)),
+            ("num_key_value_heads", json!(3)),
+            ("rms_norm_eps", json!(1e300)),
+            ("rope_theta", json!(0)),
+            ("rope_scaling", json!({ "type": "linear", "factor": 0 })),
+            ("rope_scaling", json!({ "type": "linear", "factor": -2.0 })),
+            ("rope_scaling", json!({ "type": "llama3", "factor": 1e300 })),
+        ] {
             let mut json = llama();
             json[key] = value;
             assert!(matches!(ModelConfig::from_json(&json), Err(ConfigError::Value { .. })), "{key}");

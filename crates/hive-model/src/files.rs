@@ -6,11 +6,15 @@ use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
 
 use crate::config::{ConfigError, ModelConfig, RopeScaling, token_ids};
+use crate::regular;
 use crate::template::{ChatTemplate, TemplateError};
 use crate::tokenizer::{Tokenizer, TokenizerError};
 use crate::weights::gguf::{Gguf, HeaderError};
 use crate::weights::safetensors::{FolderError, QuantizationTable, SafetensorsFolder};
 use crate::weights::{Float, Matrix, Weights};
+
+/// The largest `tokenizer_config.json` has a bit more than 1 MB.
+const MAX_JSON_BYTES: u64 = 8 << 20;
 
 /// A model opened for loading: configuration and table of tensors, no weights yet.
 #[derive(Debug)]
@@ -85,6 +89,7 @@ impl ModelFiles {
             let factors = weights.vector("rope_freqs.weight", config.head_dim / 2);
             let factors = factors.map_err(|error| refuse(ConfigError::Unsupported(error.to_string())))?;
             config.rope.scaling = RopeScaling::Factors(factors.to_f32());
+            config = config.checked().map_err(refuse)?;
         }
         Ok(Self { path: path.to_owned(), config, weights, tokenizer_config: Json::Null })
     }
@@ -183,19 +188,14 @@ impl ModelFiles {
                 let source = gguf.string("tokenizer.chat_template").ok_or(TemplateError::Missing)?;
                 let token = |name: &str| -> Option<String> {
                     let id = gguf.number(&format!("tokenizer.ggml.{name}_token_id"))?;
-                    match gguf.value("tokenizer.ggml.tokens")? {
-                        crate::weights::gguf::Value::Array(tokens) => match tokens.get(id as usize)? {
-                            crate::weights::gguf::Value::String(token) => Some(token.clone()),
-                            _ => None,
-                        },
-                        _ => None,
-                    }
+                    gguf.strings("tokenizer.ggml.tokens")?.get(id as usize).map(str::to_owned)
                 };
                 ChatTemplate::new(source, token("bos"), token("eos"))
             }
             Weights::Safetensors(_) => {
                 let config = &self.tokenizer_config;
-                let file = std::fs::read_to_string(self.path.join("chat_template.jinja")).ok();
+                let file = regular::read(&self.path.join("chat_template.jinja"), MAX_JSON_BYTES).ok();
+                let file = file.and_then(|bytes| String::from_utf8(bytes).ok());
                 // A list holds several named templates; the unnamed use is "default".
                 let listed = config["chat_template"]
                     .as_array()
@@ -213,7 +213,7 @@ impl ModelFiles {
 }
 
 fn read_json(path: &Path) -> Result<Json, OpenError> {
-    let text =
-        std::fs::read(path).map_err(|error| OpenError::Json { path: path.to_owned(), why: error.to_string() })?;
-    serde_json::from_slice(&text).map_err(|error| OpenError::Json { path: path.to_owned(), why: error.to_string() })
+    let refuse = |why: String| OpenError::Json { path: path.to_owned(), why };
+    let text = regular::read(path, MAX_JSON_BYTES).map_err(|error| refuse(error.to_string()))?;
+    serde_json::from_slice(&text).map_err(|error| refuse(error.to_string()))
 }

@@ -21,6 +21,15 @@ impl ActivationType {
         if self == Self::F32 { 4 } else { 2 }
     }
 
+    /// The largest finite number.
+    fn largest(self) -> f32 {
+        match self {
+            Self::F32 => f32::MAX,
+            Self::F16 => f16::MAX.to_f32(),
+            Self::Bf16 => bf16::MAX.to_f32(),
+        }
+    }
+
     pub(crate) fn mlx(self) -> mlx_rs::Dtype {
         match self {
             Self::F32 => mlx_rs::Dtype::Float32,
@@ -70,13 +79,90 @@ impl Hidden {
 
     /// Whether every number is finite. A stage that computed nonsense is caught here, before its neighbour uses it.
     pub fn is_finite(&self) -> bool {
-        let pairs = || self.bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]]));
+        bytes_are_finite(self.activation, &self.bytes)
+    }
+
+    /// Whether every number is finite, and still is as a number of another type.
+    pub(crate) fn is_finite_as(&self, activation: ActivationType) -> bool {
+        self.is_finite() && (activation.largest() >= self.activation.largest() || self.is_within(activation.largest()))
+    }
+
+    /// Whether adding a few such numbers stays within the range of a type.
+    pub(crate) fn has_headroom_as(&self, activation: ActivationType) -> bool {
+        self.is_within(activation.largest() / 16.0)
+    }
+
+    fn is_within(&self, limit: f32) -> bool {
+        let beyond = |number: f32| number.is_nan() || number.abs() > limit;
         match self.activation {
-            ActivationType::F32 => {
-                self.bytes.chunks_exact(4).all(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]).is_finite())
-            }
-            ActivationType::F16 => pairs().all(|bits| f16::from_bits(bits).is_finite()),
-            ActivationType::Bf16 => pairs().all(|bits| bf16::from_bits(bits).is_finite()),
+            ActivationType::F32 => none(&self.bytes, |b: [u8; 4]| beyond(f32::from_le_bytes(b))),
+            ActivationType::F16 => none(&self.bytes, |b: [u8; 2]| beyond(f16::from_le_bytes(b).to_f32())),
+            ActivationType::Bf16 => none(&self.bytes, |b: [u8; 2]| beyond(bf16::from_le_bytes(b).to_f32())),
         }
+    }
+}
+
+/// Whether every number of a type is finite.
+pub(crate) fn bytes_are_finite(activation: ActivationType, bytes: &[u8]) -> bool {
+    match activation {
+        ActivationType::F32 => none(bytes, |b: [u8; 4]| !f32::from_le_bytes(b).is_finite()),
+        ActivationType::F16 => none(bytes, |b: [u8; 2]| !f16::from_le_bytes(b).is_finite()),
+        ActivationType::Bf16 => none(bytes, |b: [u8; 2]| !bf16::from_le_bytes(b).is_finite()),
+    }
+}
+
+/// Whether no number, each of `N` bytes, is as asked.
+fn none<const N: usize>(bytes: &[u8], is: impl Fn([u8; N]) -> bool) -> bool {
+    // Without an early end, so that the compiler uses vectors: this is done for every token.
+    let (numbers, _) = bytes.as_chunks();
+    !numbers.iter().fold(false, |found, &number| found | is(number))
+}
+
+/// Whether every number is finite.
+pub(crate) fn all_finite(numbers: &[f32]) -> bool {
+    numbers.iter().fold(true, |finite, number| finite & number.is_finite())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn hidden(activation: ActivationType, numbers: &[f32]) -> Hidden {
+        let bytes = numbers.iter().flat_map(|&number| match activation {
+            ActivationType::F32 => number.to_le_bytes().to_vec(),
+            ActivationType::F16 => f16::from_f32(number).to_le_bytes().to_vec(),
+            ActivationType::Bf16 => bf16::from_f32(number).to_le_bytes().to_vec(),
+        });
+        Hidden { activation, rows: 1, width: numbers.len(), bytes: bytes.collect() }
+    }
+
+    #[test]
+    fn one_number_that_is_not_finite_is_found_wherever_it_is() {
+        for activation in [ActivationType::F32, ActivationType::F16, ActivationType::Bf16] {
+            assert!(hidden(activation, &[1.5; 67]).is_finite());
+            for (at, bad) in (0..67).zip([f32::NAN, f32::INFINITY, f32::NEG_INFINITY].into_iter().cycle()) {
+                let mut numbers = [1.5; 67];
+                numbers[at] = bad;
+                assert!(!hidden(activation, &numbers).is_finite(), "{activation:?} {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_number_that_another_type_cannot_hold_is_not_finite_there() {
+        use ActivationType::{Bf16, F16, F32};
+        assert!(hidden(F32, &[65504.0]).is_finite_as(F16));
+        assert!(!hidden(F32, &[70_000.0]).is_finite_as(F16));
+        assert!(!hidden(Bf16, &[-70_000.0]).is_finite_as(F16));
+        assert!(!hidden(F32, &[f32::MAX]).is_finite_as(Bf16));
+        assert!(hidden(Bf16, &[1e38]).is_finite_as(F32));
+        assert!(!hidden(F32, &[f32::NAN]).is_finite_as(F16));
+    }
+
+    #[test]
+    fn numbers_near_the_end_of_the_range_have_no_headroom() {
+        assert!(hidden(ActivationType::F32, &[1e30]).has_headroom_as(ActivationType::F32));
+        assert!(!hidden(ActivationType::F32, &[3e38]).has_headroom_as(ActivationType::F32));
+        assert!(!hidden(ActivationType::F32, &[60_000.0]).has_headroom_as(ActivationType::F16));
     }
 }

@@ -7,7 +7,7 @@ use hive_kernels::{AttentionShape, KV_BLOCK, KvBuffers, LANES};
 use mlx_rs::ops::indexing::{IndexOp, TryIndexMutOp};
 use mlx_rs::{Array, Dtype};
 
-use crate::hidden::ActivationType;
+use crate::hidden::{ActivationType, bytes_are_finite};
 use crate::linear::ComputeError;
 
 /// How a cache lies in memory. One of another layout cannot be gone on with.
@@ -89,6 +89,12 @@ impl LayerCache {
             let why = format!("a cache of {positions} positions has another size than {} bytes", bytes.len());
             return Err(ComputeError::Mlx(why));
         }
+        for (n, head) in bytes.chunks(wanted_bytes.max(1)).enumerate() {
+            let in_lanes = layout == KvLayout::Fast && n < kv_heads;
+            if !is_finite_up_to(positions, head, activation, head_dim, in_lanes) {
+                return Err(ComputeError::Mlx("a cache holds numbers that are not finite".to_owned()));
+            }
+        }
         let mut rest = bytes;
         let mut array = |shape: &[i32]| {
             let mut all = vec![0; kv_heads * head_bytes];
@@ -114,6 +120,17 @@ impl LayerCache {
             Self::Fast(_) => Vec::new(),
         }
     }
+}
+
+/// Whether the numbers of the first positions of one head are finite; what lies behind them may be anything.
+fn is_finite_up_to(positions: usize, head: &[u8], activation: ActivationType, head_dim: usize, in_lanes: bool) -> bool {
+    // Nearly always all of them are.
+    if bytes_are_finite(activation, head) {
+        return true;
+    }
+    let position_of = |at: usize| if in_lanes { at / (LANES * head_dim) * LANES + at % LANES } else { at / head_dim };
+    let mut numbers = head.chunks_exact(activation.bytes()).enumerate();
+    numbers.all(|(at, number)| position_of(at) >= positions || bytes_are_finite(activation, number))
 }
 
 impl PlainCache {

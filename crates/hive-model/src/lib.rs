@@ -21,10 +21,12 @@ pub mod template;
 pub mod tokenizer;
 pub mod weights;
 
+mod deep;
 mod embedding;
 mod kv;
 mod linear;
 mod llama;
+mod regular;
 
 pub use config::ModelConfig;
 pub use device::Compute;

@@ -5,7 +5,7 @@
 
 mod carried;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use mlx_rs::{Array, ops};
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::device::Compute;
 use crate::files::ModelFiles;
-use crate::hidden::{ActivationType, Hidden};
+use crate::hidden::{ActivationType, Hidden, all_finite};
 use crate::kv::LayerCache;
 use crate::linear::{Arithmetic, ComputeError};
 use crate::llama::{Span, Stage};
@@ -24,7 +24,7 @@ pub use carried::CarriedSession;
 
 /// Names a session across all stages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct SessionId(pub u64);
+pub struct SessionId(pub u128);
 
 /// Which layers, and how they compute.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -113,7 +113,7 @@ pub enum LoadError {
     Compute(#[from] ComputeError),
 }
 
-/// Why a batch was not computed. Sessions are as they were before.
+/// Why a slot was not computed. Its session is where it was before.
 #[derive(Debug, thiserror::Error)]
 pub enum ForwardError {
     /// A session that is not open here.
@@ -271,69 +271,84 @@ impl Shard {
         self.sessions.values().flat_map(|session| &session.caches).map(LayerCache::bytes).sum()
     }
 
-    /// Computes a batch of at most one slot a session; one output per slot, in order.
-    pub fn forward(&mut self, batch: &[Slot]) -> Result<Vec<Output>, ForwardError> {
+    /// Computes a batch of at most one slot a session; one result per slot, in order.
+    ///
+    /// Each slot stands for itself: one that cannot be computed fails alone, and its session stays where it was. The
+    /// others have their output, and their sessions have moved past it.
+    pub fn forward(&mut self, batch: &[Slot]) -> Vec<Result<Output, ForwardError>> {
+        let mut seen = BTreeSet::new();
+        let problems: Vec<Option<ForwardError>> = batch.iter().map(|slot| self.check(slot, &mut seen).err()).collect();
+        let sound: Vec<&Slot> =
+            batch.iter().zip(&problems).filter(|(_, problem)| problem.is_none()).map(|(slot, _)| slot).collect();
+        let mut results = self.forward_sound(&sound).into_iter();
+        let result = |problem: Option<ForwardError>| match problem {
+            Some(problem) => Some(Err(problem)),
+            None => results.next(),
+        };
+        problems.into_iter().filter_map(result).collect()
+    }
+
+    /// Computes slots that have been checked: together, and each alone where that fails.
+    fn forward_sound(&mut self, batch: &[&Slot]) -> Vec<Result<Output, ForwardError>> {
+        match self.forward_together(batch) {
+            Ok(results) => results,
+            Err(error) if batch.len() == 1 => vec![Err(error.into())],
+            Err(_) => batch.iter().flat_map(|slot| self.forward_sound(&[slot])).collect(),
+        }
+    }
+
+    fn forward_together(&mut self, batch: &[&Slot]) -> Result<Vec<Result<Output, ForwardError>>, ComputeError> {
         if batch.is_empty() {
             return Ok(Vec::new());
         }
-        self.check(batch)?;
         let x = self.input(batch)?;
-        // The sessions are taken out while their caches are written; a failure puts them back as they were, since
-        // positions only move at the end.
+        // The sessions are taken out while their caches are written. What a cache holds past its session's position
+        // does not count, so a failure leaves them as they were.
         let mut taken: Vec<Session> = batch.iter().filter_map(|slot| self.sessions.remove(&slot.session)).collect();
-        let result = self.compute(x, batch, &mut taken);
-        if result.is_ok() {
-            for (slot, session) in batch.iter().zip(&mut taken) {
-                session.position = slot.position + slot.input.rows();
-            }
-        }
-        let outputs = result.map(|logits_or_hidden| self.finish(batch, &logits_or_hidden, &mut taken));
+        let results = self.compute(x, batch, &mut taken).and_then(|result| self.finish(batch, &result, &mut taken));
         for (slot, session) in batch.iter().zip(taken) {
             self.sessions.insert(slot.session, session);
         }
-        outputs?
+        results
     }
 
-    fn check(&self, batch: &[Slot]) -> Result<(), ForwardError> {
-        let mut seen = std::collections::BTreeSet::new();
-        for slot in batch {
-            let state = self.sessions.get(&slot.session).ok_or(ForwardError::UnknownSession(slot.session))?;
-            if !seen.insert(slot.session) {
-                return Err(ForwardError::Twice(slot.session));
-            }
-            if slot.position != state.position {
-                return Err(ForwardError::Position { session: slot.session, at: state.position, given: slot.position });
-            }
-            let needed = slot.position.saturating_add(slot.input.rows());
-            if needed > self.max_context {
-                return Err(ForwardError::Context { needed, limit: self.max_context });
-            }
-            let problem = match &slot.input {
-                input if input.rows() == 0 => Some("it is empty".to_owned()),
-                Input::Tokens(_) if !self.stage.embeds() => Some("tokens, where hidden states belong".to_owned()),
-                Input::Hidden(_) if self.stage.embeds() => Some("hidden states, where tokens belong".to_owned()),
-                Input::Tokens(tokens) => tokens
-                    .iter()
-                    .find(|&&token| token as usize >= self.vocabulary)
-                    .map(|token| format!("token {token} of a vocabulary of {}", self.vocabulary)),
-                Input::Hidden(hidden) if hidden.width != self.hidden || !hidden.is_consistent() => Some(format!(
-                    "{} bytes of {} × {} hidden states, where the width is {}",
-                    hidden.bytes.len(),
-                    hidden.rows,
-                    hidden.width,
-                    self.hidden
-                )),
-                Input::Hidden(_) => None,
-            };
-            if let Some(problem) = problem {
-                return Err(ForwardError::Input(problem));
-            }
+    fn check(&self, slot: &Slot, seen: &mut BTreeSet<SessionId>) -> Result<(), ForwardError> {
+        let state = self.sessions.get(&slot.session).ok_or(ForwardError::UnknownSession(slot.session))?;
+        if !seen.insert(slot.session) {
+            return Err(ForwardError::Twice(slot.session));
         }
-        Ok(())
+        if slot.position != state.position {
+            return Err(ForwardError::Position { session: slot.session, at: state.position, given: slot.position });
+        }
+        let needed = slot.position.saturating_add(slot.input.rows());
+        if needed > self.max_context {
+            return Err(ForwardError::Context { needed, limit: self.max_context });
+        }
+        let problem = match &slot.input {
+            input if input.rows() == 0 => Some("it is empty".to_owned()),
+            Input::Tokens(_) if !self.stage.embeds() => Some("tokens, where hidden states belong".to_owned()),
+            Input::Hidden(_) if self.stage.embeds() => Some("hidden states, where tokens belong".to_owned()),
+            Input::Tokens(tokens) => tokens
+                .iter()
+                .find(|&&token| token as usize >= self.vocabulary)
+                .map(|token| format!("token {token} of a vocabulary of {}", self.vocabulary)),
+            Input::Hidden(hidden) if hidden.width != self.hidden || !hidden.is_consistent() => Some(format!(
+                "{} bytes of {} × {} hidden states, where the width is {}",
+                hidden.bytes.len(),
+                hidden.rows,
+                hidden.width,
+                self.hidden
+            )),
+            Input::Hidden(hidden) if !hidden.is_finite_as(self.arithmetic.activation) => {
+                Some("hidden states that are not finite".to_owned())
+            }
+            Input::Hidden(_) => None,
+        };
+        problem.map_or(Ok(()), |problem| Err(ForwardError::Input(problem)))
     }
 
     /// All slots' rows as one `[tokens, hidden]`.
-    fn input(&self, batch: &[Slot]) -> Result<Array, ComputeError> {
+    fn input(&self, batch: &[&Slot]) -> Result<Array, ComputeError> {
         if self.stage.embeds() {
             let tokens: Vec<u32> = batch
                 .iter()
@@ -358,7 +373,7 @@ impl Shard {
     }
 
     /// Hidden states of the whole batch, or the logits of the slots that sample.
-    fn compute(&self, x: Array, batch: &[Slot], sessions: &mut [Session]) -> Result<Array, ComputeError> {
+    fn compute(&self, x: Array, batch: &[&Slot], sessions: &mut [Session]) -> Result<Array, ComputeError> {
         let mut spans = Vec::with_capacity(batch.len());
         let mut start = 0;
         for (slot, session) in batch.iter().zip(sessions.iter_mut()) {
@@ -376,52 +391,85 @@ impl Shard {
         Ok(result)
     }
 
-    fn finish(&self, batch: &[Slot], result: &Array, sessions: &mut [Session]) -> Result<Vec<Output>, ForwardError> {
-        if !self.stage.samples() {
-            return self.hidden_outputs(batch, result);
-        }
-        let logits: Vec<f32> = if batch.iter().any(|slot| slot.sample) {
-            result.try_as_slice::<f32>().map_err(|error| ComputeError::Mlx(error.to_string()))?.to_vec()
+    /// One result per slot; sessions move past what has succeeded.
+    fn finish(
+        &self,
+        batch: &[&Slot],
+        result: &Array,
+        sessions: &mut [Session],
+    ) -> Result<Vec<Result<Output, ForwardError>>, ComputeError> {
+        let mut outputs = if self.stage.samples() {
+            self.sampled_outputs(batch, result, sessions)?
         } else {
-            Vec::new()
+            self.hidden_outputs(batch, result)?
         };
-        let mut rows = logits.chunks_exact(self.vocabulary);
-        let mut outputs = Vec::with_capacity(batch.len());
-        for (slot, session) in batch.iter().zip(sessions) {
-            if !slot.sample {
-                outputs.push(Output::Nothing);
-                continue;
+        for ((slot, session), output) in batch.iter().zip(sessions).zip(&mut outputs) {
+            let position = slot.position + slot.input.rows();
+            match output {
+                Ok(Output::Token(sampled)) => session.answer.push((position, sampled.token)),
+                Ok(_) => {}
+                Err(_) => continue,
             }
-            let row = rows.next().unwrap_or_default();
-            if row.is_empty() || row.iter().any(|logit| logit.is_nan()) {
-                return Err(ForwardError::NotFinite(self.layers.clone()));
-            }
-            let position = session.position;
-            let answer: Vec<u32> = session.answer.iter().map(|(_, token)| *token).collect();
-            let options = &session.options;
-            let sampled = sample(row.to_vec(), &options.sampling, &options.prompt, &answer, position as u64);
-            session.answer.push((position, sampled.token));
-            outputs.push(Output::Token(sampled));
+            session.position = position;
         }
         Ok(outputs)
     }
 
-    fn hidden_outputs(&self, batch: &[Slot], result: &Array) -> Result<Vec<Output>, ForwardError> {
-        let bytes = hive_kernels::array_bytes(result).map_err(ComputeError::from)?;
+    fn sampled_outputs(
+        &self,
+        batch: &[&Slot],
+        result: &Array,
+        sessions: &[Session],
+    ) -> Result<Vec<Result<Output, ForwardError>>, ComputeError> {
+        let logits: &[f32] = if batch.iter().any(|slot| slot.sample) {
+            result.try_as_slice().map_err(|error| ComputeError::Mlx(error.to_string()))?
+        } else {
+            &[]
+        };
+        let mut rows = logits.chunks_exact(self.vocabulary);
+        let outputs = batch.iter().zip(sessions).map(|(slot, session)| {
+            if !slot.sample {
+                return Ok(Output::Nothing);
+            }
+            let row = rows.next().unwrap_or_default();
+            if row.is_empty() || !all_finite(row) {
+                return Err(self.not_finite(slot));
+            }
+            let position = slot.position + slot.input.rows();
+            let answer: Vec<u32> = session.answer.iter().map(|(_, token)| *token).collect();
+            let options = &session.options;
+            Ok(Output::Token(sample(row.to_vec(), &options.sampling, &options.prompt, &answer, position as u64)))
+        });
+        Ok(outputs.collect())
+    }
+
+    fn hidden_outputs(
+        &self,
+        batch: &[&Slot],
+        result: &Array,
+    ) -> Result<Vec<Result<Output, ForwardError>>, ComputeError> {
+        let bytes = hive_kernels::array_bytes(result)?;
         let activation = self.arithmetic.activation;
         let mut rest = bytes.as_slice();
-        let mut outputs = Vec::with_capacity(batch.len());
-        for slot in batch {
+        let outputs = batch.iter().map(|slot| {
             let rows = slot.input.rows();
             let (mine, others) = rest.split_at(rows * self.hidden * activation.bytes());
             rest = others;
             let hidden = Hidden { activation, rows, width: self.hidden, bytes: mine.to_vec() };
-            if !hidden.is_finite() {
-                return Err(ForwardError::NotFinite(self.layers.clone()));
+            if hidden.is_finite() { Ok(Output::Hidden(hidden)) } else { Err(self.not_finite(slot)) }
+        });
+        Ok(outputs.collect())
+    }
+
+    /// Whose fault it is that a slot's result is not finite: numbers near the end of the range overflow in any layer,
+    /// so they are the sender's.
+    fn not_finite(&self, slot: &Slot) -> ForwardError {
+        match &slot.input {
+            Input::Hidden(hidden) if !hidden.has_headroom_as(self.arithmetic.activation) => {
+                ForwardError::Input("hidden states so large that any layer overflows".to_owned())
             }
-            outputs.push(Output::Hidden(hidden));
+            _ => ForwardError::NotFinite(self.layers.clone()),
         }
-        Ok(outputs)
     }
 
     /// The logits that follow `tokens` in a fresh session, for tests: this shard is the whole model.

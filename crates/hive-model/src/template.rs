@@ -2,6 +2,12 @@
 //!
 //! Whatever a person or a tool wrote stays text: special tokens count only where the template itself wrote them. To
 //! tell them apart after rendering, what looks special in a message is swapped for private-use characters before.
+//!
+//! A template comes with a model from strangers. Its source is limited before it is parsed (`source`), what it computes by fuel
+//! and depth (`values`), what it writes by [`MAX_RENDERED_BYTES`]; what recursion remains has a stack of its own.
+
+mod source;
+mod values;
 
 use std::fmt::Write as _;
 
@@ -9,10 +15,20 @@ use minijinja::value::Serde;
 use minijinja::{Environment, Error, ErrorKind, Value, context};
 use serde::{Deserialize, Serialize};
 
+use crate::deep::on_deep_stack;
+use crate::tokenizer::special::SpecialTokens;
 use crate::tokenizer::{Tokenizer, TokenizerError};
+use values::{MAX_DEPTH, is_shallow, json_bytes};
 
-/// Instructions a template may take; real ones need some thousands per message.
-const FUEL: u64 = 5_000_000;
+/// Fuel is an instruction, or 64 bytes of a value that is made. A template may take so much for itself,
+const FUEL: u64 = 250_000;
+/// so much for each message, of which real ones need some thousands at most,
+const FUEL_PER_MESSAGE: u64 = 10_000;
+/// and so much for each byte of the conversation, which is enough to write each some fifty times.
+const FUEL_PER_BYTE: u64 = 1;
+
+/// What a template may write: more than any context holds.
+const MAX_RENDERED_BYTES: usize = 32 << 20;
 
 /// Characters nobody types, around the number of a special token that was written in a message.
 const MARK_OPEN: char = '\u{10FFF0}';
@@ -52,6 +68,12 @@ pub enum TemplateError {
     /// It did not end.
     #[error("the model's chat template did not finish: it loops too long")]
     TooLong,
+    /// It wrote more than any model reads.
+    #[error("the model's chat template writes without end")]
+    TooMuch,
+    /// The conversation is not what any template takes.
+    #[error("the conversation's tools or calls nest more than {MAX_DEPTH} deep")]
+    TooDeep,
     /// It failed.
     #[error("the model's chat template failed: {0}")]
     Failed(String),
@@ -71,33 +93,42 @@ pub struct ChatTemplate {
 impl ChatTemplate {
     /// Parses a template.
     pub fn new(source: &str, bos_token: Option<String>, eos_token: Option<String>) -> Result<Self, TemplateError> {
-        let mut environment = Environment::new();
-        // As Hugging Face's environment is set up.
-        let whitespace = environment.syntax().to_builder().trim_blocks(true).lstrip_blocks(true).build();
-        environment.set_syntax(whitespace.map_err(|e| TemplateError::Parse(e.to_string()))?);
-        environment.set_fuel(Some(FUEL));
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
-            Err(Error::new(ErrorKind::InvalidOperation, REFUSED.to_owned() + &message))
-        });
-        environment.add_template_owned("chat", source.to_owned()).map_err(|e| TemplateError::Parse(e.to_string()))?;
+        let source = source::prepare(source).map_err(TemplateError::Parse)?;
+        let environment = on_deep_stack(|| environment(source));
+        let environment = environment.unwrap_or_else(|_| Err("the parser failed".to_owned()));
         let token = Option::unwrap_or_default;
-        Ok(Self { environment, bos_token: token(bos_token), eos_token: token(eos_token) })
+        Ok(Self {
+            environment: environment.map_err(TemplateError::Parse)?,
+            bos_token: token(bos_token),
+            eos_token: token(eos_token),
+        })
     }
 
     /// The conversation as text, ready for the assistant's answer.
     pub fn render(&self, messages: &[Message], tools: Option<&serde_json::Value>) -> Result<String, TemplateError> {
-        let template = self.environment.get_template("chat").map_err(|e| TemplateError::Failed(e.to_string()))?;
-        let tools = tools.map(|tools| Value::from(Serde(tools)));
-        template
-            .render(context! {
+        check_depth(messages, tools)?;
+        let mut environment = self.environment.clone();
+        environment.set_fuel(Some(fuel(messages, tools)));
+        let looked = values::Looked::default();
+        environment.add_filter(source::SETTLED, move |value: &Value| values::settled(&looked, value));
+        let rendered = on_deep_stack(|| {
+            let template = environment.get_template("chat").map_err(|e| TemplateError::Failed(e.to_string()))?;
+            let tools = tools.map(|tools| Value::from(Serde(tools)));
+            let context = context! {
                 messages => Value::from(Serde(messages)),
                 tools => tools,
                 bos_token => &self.bos_token,
                 eos_token => &self.eos_token,
                 add_generation_prompt => true,
-            })
-            .map_err(|error| classify(&error))
+            };
+            let mut text = Limited { bytes: Vec::new() };
+            match template.render_captured_to(context, &mut text) {
+                Ok(_) => String::from_utf8(text.bytes).map_err(|e| TemplateError::Failed(e.to_string())),
+                Err(_) if text.is_full() => Err(TemplateError::TooMuch),
+                Err(error) => Err(classify(&error)),
+            }
+        });
+        rendered.unwrap_or_else(|_| Err(TemplateError::Failed("the interpreter failed".to_owned())))
     }
 
     /// The conversation as tokens, ready for the assistant's answer.
@@ -107,18 +138,71 @@ impl ChatTemplate {
         messages: &[Message],
         tools: Option<&serde_json::Value>,
     ) -> Result<Vec<u32>, TemplateError> {
+        check_depth(messages, tools)?;
         let special = tokenizer.special_tokens();
         let marked: Vec<Message> = messages.iter().map(|message| mark_message(message, special)).collect();
         let tools = tools.map(|tools| mark_json(tools, special));
         let text = self.render(&marked, tools.as_ref())?;
-        let mut tokens = Vec::new();
-        for piece in pieces(&text, special) {
-            match piece {
-                Piece::Special(id) => tokens.push(id),
-                Piece::Text(text) => tokens.extend(tokenizer.encode_literal(&unmark(text, special))?),
+        let (mut tokens, mut from) = (Vec::new(), 0);
+        for (range, id) in
+            special.find(&text).map(|(range, id)| (range, Some(id))).chain([(text.len()..text.len(), None)])
+        {
+            let piece = &text[from..range.start];
+            if !piece.is_empty() {
+                tokens.extend(tokenizer.encode_literal(&unmark(piece, special))?);
             }
+            tokens.extend(id);
+            from = range.end;
         }
         Ok(tokens)
+    }
+}
+
+/// As Hugging Face's environment is set up.
+fn environment(source: String) -> Result<Environment<'static>, String> {
+    let mut environment = Environment::new();
+    let whitespace = environment.syntax().to_builder().trim_blocks(true).lstrip_blocks(true).build();
+    environment.set_syntax(whitespace.map_err(|e| e.to_string())?);
+    environment.set_unknown_method_callback(values::method);
+    environment.add_filter("sum", values::sum);
+    environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
+        Err(Error::new(ErrorKind::InvalidOperation, REFUSED.to_owned() + &message))
+    });
+    environment.add_template_owned("chat", source).map_err(|e| e.to_string())?;
+    Ok(environment)
+}
+
+/// What is read from outside is recursed through, here and in the interpreter.
+fn check_depth(messages: &[Message], tools: Option<&serde_json::Value>) -> Result<(), TemplateError> {
+    let mut values = messages.iter().flat_map(|message| message.more.values()).chain(tools);
+    if values.all(is_shallow) { Ok(()) } else { Err(TemplateError::TooDeep) }
+}
+
+fn fuel(messages: &[Message], tools: Option<&serde_json::Value>) -> u64 {
+    let more = messages.iter().flat_map(|message| message.more.values()).chain(tools).map(json_bytes).sum::<usize>();
+    let bytes = messages.iter().map(|message| message.content.len()).sum::<usize>() + more;
+    FUEL + FUEL_PER_MESSAGE * messages.len() as u64 + FUEL_PER_BYTE * bytes as u64
+}
+
+/// What a template has written, up to the limit.
+struct Limited {
+    bytes: Vec<u8>,
+}
+
+impl Limited {
+    fn is_full(&self) -> bool {
+        self.bytes.len() > MAX_RENDERED_BYTES
+    }
+}
+
+impl std::io::Write for Limited {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.bytes.extend_from_slice(bytes);
+        if self.is_full() { Err(std::io::ErrorKind::FileTooLarge.into()) } else { Ok(bytes.len()) }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }
 
@@ -136,39 +220,12 @@ fn classify(error: &Error) -> TemplateError {
     }
 }
 
-enum Piece<'a> {
-    Special(u32),
-    Text(&'a str),
-}
-
-/// Cuts a rendered conversation at the special tokens the template wrote.
-fn pieces<'a>(mut text: &'a str, special: &[(String, u32)]) -> Vec<Piece<'a>> {
-    let mut pieces = Vec::new();
-    while !text.is_empty() {
-        // The earliest wins, and of those the longest: the list is longest first.
-        let next = special
-            .iter()
-            .filter(|(token, _)| !token.is_empty())
-            .filter_map(|(token, id)| text.find(token.as_str()).map(|at| (at, token.len(), *id)));
-        let Some((at, length, id)) = next.min_by_key(|(at, length, _)| (*at, std::cmp::Reverse(*length))) else {
-            pieces.push(Piece::Text(text));
-            break;
-        };
-        if at > 0 {
-            pieces.push(Piece::Text(&text[..at]));
-        }
-        pieces.push(Piece::Special(id));
-        text = &text[at + length..];
-    }
-    pieces
-}
-
-fn mark_message(message: &Message, special: &[(String, u32)]) -> Message {
+fn mark_message(message: &Message, special: &SpecialTokens) -> Message {
     let more = message.more.iter().map(|(key, value)| (key.clone(), mark_json(value, special))).collect();
     Message { role: message.role.clone(), content: mark(&message.content, special), more }
 }
 
-fn mark_json(value: &serde_json::Value, special: &[(String, u32)]) -> serde_json::Value {
+fn mark_json(value: &serde_json::Value, special: &SpecialTokens) -> serde_json::Value {
     match value {
         serde_json::Value::String(text) => mark(text, special).into(),
         serde_json::Value::Array(items) => items.iter().map(|item| mark_json(item, special)).collect(),
@@ -180,18 +237,20 @@ fn mark_json(value: &serde_json::Value, special: &[(String, u32)]) -> serde_json
 }
 
 /// Swaps what looks like a special token for its number between two marks.
-fn mark(text: &str, special: &[(String, u32)]) -> String {
+fn mark(text: &str, special: &SpecialTokens) -> String {
     // The marks themselves mean nothing in a message.
-    let mut text = text.replace([MARK_OPEN, MARK_CLOSE], "");
-    for (index, (token, _)) in special.iter().enumerate() {
-        if !token.is_empty() && text.contains(token.as_str()) {
-            text = text.replace(token.as_str(), &format!("{MARK_OPEN}{index}{MARK_CLOSE}"));
-        }
+    let text = text.replace([MARK_OPEN, MARK_CLOSE], "");
+    let (mut marked, mut from) = (String::with_capacity(text.len()), 0);
+    for (range, id) in special.find(&text) {
+        marked.push_str(&text[from..range.start]);
+        let _ = write!(marked, "{MARK_OPEN}{id}{MARK_CLOSE}");
+        from = range.end;
     }
-    text
+    marked.push_str(&text[from..]);
+    marked
 }
 
-fn unmark(text: &str, special: &[(String, u32)]) -> String {
+fn unmark(text: &str, special: &SpecialTokens) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some((before, after)) = rest.split_once(MARK_OPEN) {
@@ -200,8 +259,8 @@ fn unmark(text: &str, special: &[(String, u32)]) -> String {
             rest = after;
             continue;
         };
-        match number.parse::<usize>().ok().and_then(|index| special.get(index)) {
-            Some((token, _)) => out.push_str(token),
+        match number.parse().ok().and_then(|id| special.text(id)) {
+            Some(token) => out.push_str(token),
             None => {
                 let _ = write!(out, "{number}");
             }
@@ -250,7 +309,7 @@ mod tests {
 
     #[test]
     fn what_looks_special_in_a_message_comes_back_as_it_was() {
-        let special = vec![("<|end|>".to_owned(), 1), ("<s>".to_owned(), 2)];
+        let special = SpecialTokens::new(vec![("<|end|>".to_owned(), 1), ("<s>".to_owned(), 2)]).unwrap();
         for text in ["plain", "<|end|>", "a<s>b<|end|><|end|>", "\u{10FFF0}0\u{10FFF1}", "\u{10FFF0}"] {
             let clean = text.replace([MARK_OPEN, MARK_CLOSE], "");
             let marked = mark(text, &special);

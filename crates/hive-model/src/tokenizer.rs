@@ -2,12 +2,20 @@
 //!
 //! A GGUF carries vocabulary and merges but no `tokenizer.json`; one is written from its metadata, so that both kinds
 //! of model go through the same code.
+//!
+//! The file comes with a model from strangers, and the library was written for files of friends: sizes are limited before it
+//! reads one (`limits`), and its panics are errors.
 
 mod from_gguf;
+mod limits;
+pub mod special;
 
 use std::path::{Path, PathBuf};
 
+use crate::deep::{on_deep_stack, quietly};
+use crate::regular;
 use crate::weights::Gguf;
+use special::SpecialTokens;
 
 /// A loaded tokenizer.
 #[derive(Debug, Clone)]
@@ -15,8 +23,7 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     /// The same, but text that looks like a special token stays text.
     literal: tokenizers::Tokenizer,
-    /// Special tokens with their ids, longest first.
-    special: Vec<(String, u32)>,
+    special: SpecialTokens,
 }
 
 /// Why there is no tokenizer.
@@ -42,7 +49,7 @@ impl Tokenizer {
     /// Loads a `tokenizer.json`.
     pub fn from_file(path: &Path) -> Result<Self, TokenizerError> {
         let refuse = |why: String| TokenizerError::File { path: path.to_owned(), why };
-        let bytes = std::fs::read(path).map_err(|error| refuse(error.to_string()))?;
+        let bytes = regular::read(path, limits::MAX_FILE_BYTES).map_err(|error| refuse(error.to_string()))?;
         Self::from_json(&bytes).map_err(refuse)
     }
 
@@ -52,7 +59,16 @@ impl Tokenizer {
         Self::from_json(json.to_string().as_bytes()).map_err(TokenizerError::Gguf)
     }
 
-    fn from_json(json: &[u8]) -> Result<Self, String> {
+    /// Builds a tokenizer from the bytes of a `tokenizer.json`; the error says what is wrong with them.
+    pub fn from_json(json: &[u8]) -> Result<Self, String> {
+        on_deep_stack(|| {
+            limits::check(json)?;
+            Self::of_friends(json)
+        })
+        .unwrap_or_else(|_| Err("tokenizer.json is damaged".to_owned()))
+    }
+
+    fn of_friends(json: &[u8]) -> Result<Self, String> {
         let mut inner = tokenizers::Tokenizer::from_bytes(json).map_err(|error| error.to_string())?;
         // A file may carry the padding and truncation of whoever trained with it.
         inner.with_padding(None);
@@ -60,10 +76,8 @@ impl Tokenizer {
         let mut literal = inner.clone();
         literal.set_encode_special_tokens(true);
         let added = inner.get_added_tokens_decoder();
-        let mut special: Vec<_> =
-            added.into_iter().filter(|(_, token)| token.special).map(|(id, token)| (token.content, id)).collect();
-        special.sort_by_key(|(text, id)| (std::cmp::Reverse(text.len()), *id));
-        Ok(Self { inner, literal, special })
+        let special = added.into_iter().filter(|(_, token)| token.special).map(|(id, token)| (token.content, id));
+        Ok(Self { special: SpecialTokens::new(special.collect())?, inner, literal })
     }
 
     /// Encodes text in which special tokens are meant as such.
@@ -78,11 +92,11 @@ impl Tokenizer {
 
     /// Text of tokens; special ones are left out.
     pub fn decode(&self, tokens: &[u32]) -> Result<String, TokenizerError> {
-        self.inner.decode(tokens, true).map_err(|error| TokenizerError::Failed(error.to_string()))
+        library(|| self.inner.decode(tokens, true))
     }
 
-    /// Special tokens with their ids, longest first.
-    pub fn special_tokens(&self) -> &[(String, u32)] {
+    /// Special tokens with their ids.
+    pub fn special_tokens(&self) -> &SpecialTokens {
         &self.special
     }
 
@@ -98,6 +112,11 @@ impl Tokenizer {
 }
 
 fn encode(tokenizer: &tokenizers::Tokenizer, text: &str) -> Result<Vec<u32>, TokenizerError> {
-    let encoding = tokenizer.encode(text, false).map_err(|error| TokenizerError::Failed(error.to_string()))?;
-    Ok(encoding.get_ids().to_vec())
+    Ok(library(|| tokenizer.encode(text, false))?.get_ids().to_vec())
+}
+
+/// What the library does for a file that it could read but was not made for; a panic is its failure.
+fn library<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, TokenizerError> {
+    let done = quietly(work).map_err(|_| TokenizerError::Failed("tokenizer.json is damaged".to_owned()))?;
+    done.map_err(|error| TokenizerError::Failed(error.to_string()))
 }

@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use hive_model::shard::{Input, Output};
+use hive_model::shard::{ForwardError, Input, Output};
 use hive_model::template::Message;
 use hive_model::{Compute, ModelFiles, Sampling, SessionId, SessionOptions, Shard, ShardOptions, Slot};
 use serde_json::Value;
@@ -54,7 +54,7 @@ impl Ring {
         let mut input = Input::Tokens(tokens.to_vec());
         for shard in &mut self.0 {
             let slot = Slot { session, position, input, sample };
-            match shard.forward(&[slot]).unwrap().remove(0) {
+            match shard.forward(&[slot]).remove(0).unwrap() {
                 Output::Hidden(hidden) => input = Input::Hidden(hidden),
                 Output::Token(sampled) => return Some(sampled.token),
                 Output::Nothing => return None,
@@ -150,7 +150,7 @@ fn trace(files: &ModelFiles, splits: &[Range<usize>], compute: Compute, tokens: 
     let mut input = Input::Tokens(tokens.to_vec());
     for shard in &mut ring.0 {
         let slot = Slot { session: SessionId(1), position: 0, input, sample: true };
-        match shard.forward(&[slot]).unwrap().remove(0) {
+        match shard.forward(&[slot]).remove(0).unwrap() {
             Output::Hidden(hidden) => input = Input::Hidden(hidden),
             Output::Token(sampled) => {
                 return sampled.top.iter().flat_map(|(id, p)| [id.to_le_bytes(), p.to_le_bytes()].concat()).collect();
@@ -203,27 +203,25 @@ fn sessions_in_one_batch_do_not_disturb_each_other_and_rollback_forgets() {
     let mut shard = Shard::load(&files, &ShardOptions { layers: 0..30, compute: Compute::Fast }, |_| ()).unwrap();
     let prompts: Vec<Vec<u32>> = (0..3).map(|i| ids(&reference["greedy"][i]["prompt_tokens"])).collect();
     let slot = |i: usize, position: usize, tokens: &[u32]| Slot {
-        session: SessionId(i as u64),
+        session: SessionId(i as u128),
         position,
         input: Input::Tokens(tokens.to_vec()),
         sample: true,
     };
-    let token = |output: &Output| match output {
-        Output::Token(sampled) => sampled.token,
+    let token = |output: &Result<Output, ForwardError>| match output {
+        Ok(Output::Token(sampled)) => sampled.token,
         other => panic!("{other:?}"),
     };
     for i in 0..3 {
-        shard.open(SessionId(i as u64), SessionOptions::default()).unwrap();
+        shard.open(SessionId(i as u128), SessionOptions::default()).unwrap();
     }
     // Two prompts together, the third joins while the first two decode.
-    let first = shard.forward(&[slot(0, 0, &prompts[0]), slot(1, 0, &prompts[1])]).unwrap();
-    let second = shard
-        .forward(&[
-            slot(0, prompts[0].len(), &[token(&first[0])]),
-            slot(2, 0, &prompts[2]),
-            slot(1, prompts[1].len(), &[token(&first[1])]),
-        ])
-        .unwrap();
+    let first = shard.forward(&[slot(0, 0, &prompts[0]), slot(1, 0, &prompts[1])]);
+    let second = shard.forward(&[
+        slot(0, prompts[0].len(), &[token(&first[0])]),
+        slot(2, 0, &prompts[2]),
+        slot(1, prompts[1].len(), &[token(&first[1])]),
+    ]);
     let expected = |i: usize| ids(&reference["greedy"][i]["tokens"]);
     assert_eq!([token(&first[0]), token(&second[0])], expected(0)[..2]);
     assert_eq!([token(&first[1]), token(&second[2])], expected(1)[..2]);
@@ -231,9 +229,9 @@ fn sessions_in_one_batch_do_not_disturb_each_other_and_rollback_forgets() {
 
     // A wrong token, taken back, leaves no trace.
     let at = prompts[2].len();
-    shard.forward(&[slot(2, at, &[99])]).unwrap();
+    assert!(shard.forward(&[slot(2, at, &[99])])[0].is_ok());
     shard.rollback(SessionId(2), at).unwrap();
-    let again = shard.forward(&[slot(2, at, &[expected(2)[0]])]).unwrap();
+    let again = shard.forward(&[slot(2, at, &[expected(2)[0]])]);
     assert_eq!(token(&again[0]), expected(2)[1]);
 
     assert!(shard.kv_bytes() > 0);
@@ -256,10 +254,10 @@ fn a_session_that_is_adopted_goes_on_as_if_all_of_it_had_been_computed() {
         prompt: turns.clone(),
         answer: Vec::new(),
     };
-    let token = |session: u64, position: usize, tokens: &[u32], shard: &mut Shard| {
+    let token = |session: u128, position: usize, tokens: &[u32], shard: &mut Shard| {
         let input = Input::Tokens(tokens.to_vec());
         let slot = Slot { session: SessionId(session), position, input, sample: true };
-        match shard.forward(&[slot]).unwrap().remove(0) {
+        match shard.forward(&[slot]).remove(0).unwrap() {
             Output::Token(sampled) => sampled.token,
             other => panic!("{other:?}"),
         }
@@ -298,17 +296,17 @@ fn wrong_batches_are_refused_and_change_nothing() {
         sample: false,
     };
     let mut refused = |batch: Vec<Slot>, words: &str| {
-        let message = shard.forward(&batch).unwrap_err().to_string();
+        let message = shard.forward(&batch).pop().unwrap().unwrap_err().to_string();
         assert!(message.contains(words), "{message}");
     };
     refused(vec![slot(5, &[1])], "is at position 0, but the batch begins at 5");
-    refused(vec![slot(0, &[1]), slot(0, &[1])], "twice");
     refused(vec![slot(0, &[49152])], "token 49152 of a vocabulary of 49152");
     refused(vec![slot(0, &[])], "empty");
     refused(vec![slot(0, &vec![1; 8193])], "needs 8193 positions, but the model has 8192");
     refused(vec![Slot { session: SessionId(2), ..slot(0, &[1]) }], "not open");
     assert_eq!(shard.position(SessionId(1)), Some(0));
-    assert!(matches!(shard.forward(&[slot(0, &[1])]).unwrap()[0], Output::Hidden(_)));
+    let twice = shard.forward(&[slot(0, &[1]), slot(0, &[1])]);
+    assert!(matches!(&twice[..], [Ok(Output::Hidden(_)), Err(ForwardError::Twice(_))]));
 
     for layers in [0..0, 5..3, 0..31, 40..41] {
         assert!(Shard::load(&files, &ShardOptions { layers, compute: Compute::Fast }, |_| ()).is_err());

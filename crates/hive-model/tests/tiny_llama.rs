@@ -154,7 +154,7 @@ fn a_shard_reads_its_own_layers_only() {
 
 /// What a shard makes of the next tokens of a session.
 fn step(shard: &mut Shard, session: SessionId, position: usize, input: Input) -> Output {
-    shard.forward(&[Slot { session, position, input, sample: true }]).unwrap().remove(0)
+    shard.forward(&[Slot { session, position, input, sample: true }]).remove(0).unwrap()
 }
 
 #[test]

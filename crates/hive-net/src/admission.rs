@@ -1,11 +1,10 @@
-//! Who may come in: the allow-list, asked after every handshake, and the limits on strangers before it.
+//! Who may come in: the allow-list, asked after every handshake.
 //!
 //! What holds: a peer that is not approved gets a pairing stream and nothing else; a blocked one not even that; a
 //! revoked one loses its live connections together with its right to new ones, under one lock, so that no handshake
 //! slips through between.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -22,17 +21,16 @@ const REFUSED: u32 = 1;
 /// Close code for a peer that was allowed in and is not any more.
 const REVOKED: u32 = 2;
 
-/// Handshakes one address may begin at once. A swarm of dozens of machines behind one address stays below it.
-const BURST: f64 = 60.0;
-/// Handshakes per second one address regains.
-const REGAINED_PER_S: f64 = 4.0;
-/// Addresses remembered; beyond that, the ones that have regained everything are forgotten.
-const REMEMBERED_ADDRESSES: usize = 4096;
+/// Close code for a connection that has made room for a newer one.
+const TOO_MANY: u32 = 3;
 
-/// Bytes an approved peer may have in flight on a connection.
-const APPROVED_WINDOW: u32 = 64 << 20;
+/// Bytes an approved peer may have in flight on a connection: as many as eight streams take.
+const APPROVED_WINDOW: u32 = 16 << 20;
 /// Streams an approved peer may have open on a connection.
-const APPROVED_STREAMS: u32 = 256;
+const APPROVED_STREAMS: u32 = 64;
+/// Connections of a protocol that a peer may have at a time. One is in use; another may be made before it is known that the
+/// former is dead. The oldest makes room.
+const CONNECTIONS: usize = 4;
 
 /// How long a key that was lent is good for, and how many a peer has at a time: it measures one path after the other.
 const LENT_FOR: Duration = Duration::from_secs(30);
@@ -48,6 +46,8 @@ pub struct Admission {
 struct Lists {
     approved: BTreeSet<PeerId>,
     blocked: BTreeSet<PeerId>,
+    /// Machines whose pairing this owner has begun or is being shown, and until when.
+    expected: BTreeMap<PeerId, Instant>,
     /// Keys that approved peers measure paths with: whose, and until when.
     lent: BTreeMap<PeerId, (PeerId, Instant)>,
     /// Connections, with when each was made.
@@ -87,6 +87,23 @@ impl Admission {
         if lists.approved.contains(&to) && !lists.approved.contains(&key) && held < LENT_KEYS {
             lists.lent.insert(key, (to, now + LENT_FOR));
         }
+    }
+
+    /// A machine pairs with this one as its owner wishes: for so long, strangers take no place from it.
+    pub fn expect(&self, peer: PeerId, time: Duration) {
+        let mut lists = self.lock();
+        let now = Instant::now();
+        lists.expected.retain(|_, until| *until > now);
+        lists.expected.insert(peer, now + time);
+    }
+
+    /// The pairing of a machine has ended.
+    pub fn expect_no_more(&self, peer: PeerId) {
+        self.lock().expected.remove(&peer);
+    }
+
+    pub(crate) fn is_expected(&self, peer: PeerId) -> bool {
+        self.lock().expected.get(&peer).is_some_and(|until| Instant::now() < *until)
     }
 
     /// Takes a block back.
@@ -171,6 +188,19 @@ impl Lists {
         }
     }
 
+    /// Closes the oldest connections of a peer where there is no room for another one of this protocol.
+    fn make_room(&mut self, peer: PeerId, protocol: Protocol) {
+        let handles = self.live.get(&peer).into_iter().flatten();
+        let open = handles.filter_map(|(handle, made)| Some((handle.upgrade()?, *made)));
+        let mut open: Vec<_> =
+            open.filter(|(c, _)| c.alpn() == protocol.alpn() && c.close_reason().is_none()).collect();
+        open.sort_by_key(|(_, made)| *made);
+        let too_many = (open.len() + 1).saturating_sub(CONNECTIONS);
+        for (connection, _) in open.into_iter().take(too_many) {
+            connection.close(VarInt::from_u32(TOO_MANY), b"too many connections");
+        }
+    }
+
     fn prune(&mut self) {
         let open = |(handle, _): &(WeakConnectionHandle, Instant)| {
             handle.upgrade().is_some_and(|c| c.close_reason().is_none())
@@ -214,33 +244,11 @@ impl EndpointHooks for Admission {
                 reason: b"not approved".to_vec(),
             };
         }
+        if let Some(protocol) = protocol {
+            lists.make_room(peer, protocol);
+        }
         lists.live.entry(peer).or_default().push((connection.weak_handle(), Instant::now()));
         AfterHandshakeOutcome::Accept
-    }
-}
-
-/// How many handshakes each address may begin: a bucket that refills.
-#[derive(Debug, Default)]
-pub(crate) struct Gate {
-    buckets: HashMap<IpAddr, (f64, Instant)>,
-}
-
-impl Gate {
-    /// Whether a handshake from `address` may go on.
-    pub(crate) fn admits(&mut self, address: IpAddr, now: Instant) -> bool {
-        if self.buckets.len() >= REMEMBERED_ADDRESSES {
-            let full = Duration::from_secs_f64(BURST / REGAINED_PER_S);
-            self.buckets.retain(|_, (_, since)| now.saturating_duration_since(*since) < full);
-        }
-        let (left, since) = self.buckets.entry(address).or_insert((BURST, now));
-        let regained = now.saturating_duration_since(*since).as_secs_f64() * REGAINED_PER_S;
-        *left = (*left + regained).min(BURST);
-        *since = now;
-        let admitted = *left >= 1.0;
-        if admitted {
-            *left -= 1.0;
-        }
-        admitted
     }
 }
 
@@ -285,25 +293,5 @@ mod tests {
         assert_eq!(admission.lock().lent.len(), LENT_KEYS);
         admission.revoke(peer);
         assert!(!may(Protocol::Gauge));
-    }
-
-    #[test]
-    fn a_flood_from_one_address_is_stopped_and_others_are_not() {
-        let (mut gate, now) = (Gate::default(), Instant::now());
-        let (flood, other): (IpAddr, IpAddr) = ("10.0.0.9".parse().unwrap(), "10.0.0.1".parse().unwrap());
-        let admitted = (0..1000).filter(|_| gate.admits(flood, now)).count();
-        assert_eq!(admitted, BURST as usize);
-        assert!(gate.admits(other, now));
-        assert!(!gate.admits(flood, now));
-        assert!(gate.admits(flood, now + Duration::from_secs(1)));
-    }
-
-    #[test]
-    fn addresses_are_not_remembered_for_ever() {
-        let (mut gate, now) = (Gate::default(), Instant::now());
-        for n in 0..REMEMBERED_ADDRESSES as u32 * 3 {
-            gate.admits(IpAddr::from(n.to_be_bytes()), now + Duration::from_millis(u64::from(n) * 10));
-        }
-        assert!(gate.buckets.len() <= REMEMBERED_ADDRESSES);
     }
 }

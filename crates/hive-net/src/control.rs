@@ -3,14 +3,23 @@
 //! One stream is one exchange. The asker writes a question and reads answers until the stream ends, so that long work
 //! can report its progress.
 
+use std::time::Duration;
+
 use iroh::endpoint::{ReadExactError, RecvStream, SendStream};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::border;
 use crate::endpoint::Channel;
 
-/// Messages carry settings and prompts, never weights or activations.
-const MAX_MESSAGE_BYTES: u32 = 16 << 20;
+/// Messages carry settings and prompts, never weights or activations: 300,000 tokens of a conversation at most.
+const MAX_MESSAGE_BYTES: u32 = 1 << 20;
+
+/// Parts of what is carried from one machine to another, for which the receiver counts the bytes.
+const MAX_PART_BYTES: u32 = 4 << 20;
+
+/// A message that has begun arrives within this time, or the stream ends: what has come of it takes memory.
+const WHOLE_WITHIN: Duration = Duration::from_secs(10);
 
 /// Messages are read in pieces of this size.
 const PIECE_BYTES: usize = 64 << 10;
@@ -24,6 +33,9 @@ pub enum ControlError {
     /// A length beyond what messages have.
     #[error("a message of {0} bytes was announced; that is too long")]
     TooLarge(u32),
+    /// A message that did not arrive in time.
+    #[error("a message was not here after {} s", WHOLE_WITHIN.as_secs())]
+    TooLate,
     /// Bytes that are no message of the kind expected.
     #[error("a message could not be read; the other machine may run another version: {0}")]
     Malformed(postcard::Error),
@@ -32,13 +44,19 @@ pub enum ControlError {
 /// The whole chain of causes: the first, "connection lost", says nothing.
 fn broken(error: &dyn std::error::Error) -> ControlError {
     let causes = std::iter::successors(Some(error), |error| error.source());
-    ControlError::Broken(causes.map(ToString::to_string).collect::<Vec<_>>().join(": "))
+    // The reason of a closed connection is in the other machine's words.
+    ControlError::Broken(border::reason(&causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")))
 }
 
 impl Channel {
     /// Writes one message.
     pub async fn write_message(&mut self, message: &impl Serialize) -> Result<(), ControlError> {
         write_to(&mut self.send, message).await
+    }
+
+    /// Writes one part of what is carried over.
+    pub async fn write_part(&mut self, part: &impl Serialize) -> Result<(), ControlError> {
+        write_within(&mut self.send, part, MAX_PART_BYTES).await
     }
 
     /// Writes bytes that need not be a message. For tests of what the other side makes of them.
@@ -49,6 +67,17 @@ impl Channel {
     /// Reads one message; `None` where the other side has said all it had to say.
     pub async fn read_message<T: DeserializeOwned>(&mut self) -> Result<Option<T>, ControlError> {
         read_from(&mut self.recv, MAX_MESSAGE_BYTES).await
+    }
+
+    /// Reads the first message, which the opener writes at once.
+    pub async fn read_first<T: DeserializeOwned>(&mut self) -> Result<Option<T>, ControlError> {
+        let read = tokio::time::timeout(WHOLE_WITHIN, self.read_message()).await;
+        read.unwrap_or(Err(ControlError::TooLate))
+    }
+
+    /// Reads one part of what is carried over; `None` where the other side has said all it had to say.
+    pub async fn read_part<T: DeserializeOwned>(&mut self) -> Result<Option<T>, ControlError> {
+        read_from(&mut self.recv, MAX_PART_BYTES).await
     }
 
     /// Both directions on their own, for exchanges that do not take turns.
@@ -84,9 +113,13 @@ impl Reader {
 }
 
 pub(crate) async fn write_to(send: &mut SendStream, message: &impl Serialize) -> Result<(), ControlError> {
+    write_within(send, message, MAX_MESSAGE_BYTES).await
+}
+
+async fn write_within(send: &mut SendStream, message: &impl Serialize, limit: u32) -> Result<(), ControlError> {
     let bytes = postcard::to_stdvec(message).map_err(ControlError::Malformed)?;
     let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-    if length > MAX_MESSAGE_BYTES {
+    if length > limit {
         return Err(ControlError::TooLarge(length));
     }
     let framed = [&length.to_le_bytes()[..], &bytes].concat();
@@ -107,13 +140,17 @@ pub(crate) async fn read_from<T: DeserializeOwned>(
     if length > limit {
         return Err(ControlError::TooLarge(length));
     }
-    // Grows with what arrives, so that a length that was only claimed costs nothing.
-    let mut bytes = Vec::new();
-    while bytes.len() < length as usize {
-        let start = bytes.len();
-        bytes.resize((start + PIECE_BYTES).min(length as usize), 0);
-        let read = recv.read_exact(&mut bytes[start..]).await;
-        read.map_err(|error| broken(&error))?;
-    }
+    let rest = async {
+        // Grows with what arrives, so that a length that was only claimed costs nothing.
+        let mut bytes = Vec::new();
+        while bytes.len() < length as usize {
+            let start = bytes.len();
+            bytes.resize((start + PIECE_BYTES).min(length as usize), 0);
+            let read = recv.read_exact(&mut bytes[start..]).await;
+            read.map_err(|error| broken(&error))?;
+        }
+        Ok(bytes)
+    };
+    let bytes = tokio::time::timeout(WHOLE_WITHIN, rest).await.unwrap_or(Err(ControlError::TooLate))?;
     postcard::from_bytes(&bytes).map(Some).map_err(ControlError::Malformed)
 }

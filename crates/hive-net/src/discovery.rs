@@ -2,43 +2,63 @@
 //!
 //! A record carries a machine's key, its protocol version and its name; none of it is secret, and none of it is
 //! trusted: records outlive crashes and anyone can send them, so a machine is *present* only once it answers. They say
-//! where to knock.
+//! where to knock, and only on the link that they came by ([`Networks::hears_of`]).
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use mdns_sd::{DaemonEvent, IfKind, ResolvedService, ScopedIp, ServiceDaemon, ServiceEvent, ServiceInfo};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
-use crate::addr::{PeerAddr, PeerId};
+use crate::addr::PeerId;
+use crate::links::Networks;
 use crate::pairing::tidy;
 
 /// What HiveMind is announced as.
 pub const SERVICE: &str = "_hivemind._udp.local.";
 
 /// The version of the protocols spoken here, as the record says it.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// How often the system is asked for new addresses. A machine that changes networks is found again within this.
 const ADDRESS_CHECK_S: u32 = 1;
 
 /// Found machines on their way to the node.
-const WAITING_FINDS: usize = 256;
+const WAITING_FINDS: usize = 64;
+
+/// Records that were heard and not read yet. When more announce themselves at once, everything is heard once more.
+const WAITING_RECORDS: usize = 4096;
+
+/// Between two times that everything is heard once more.
+const REPEAT_PAUSE: Duration = Duration::from_secs(1);
+
+/// Addresses of one record that are handed on; whoever keeps them keeps far fewer.
+const NAMED_SOCKETS: usize = 1024;
+
+/// The longest name of a record that is kept.
+const MAX_RECORD_CHARS: usize = 255;
 
 /// A record, or its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Sighting {
     /// A machine announces itself.
     Found {
-        /// Where.
-        addr: PeerAddr,
+        /// The record's name: another may name the same machine.
+        record: String,
+        /// The machine.
+        peer: PeerId,
+        /// Where, on the link that the record came by. Without addresses there, it named only others.
+        sockets: Vec<SocketAddr>,
         /// What it calls itself.
         name: String,
         /// The protocol version it speaks.
         version: u32,
     },
-    /// A machine took its record back.
-    Gone(PeerId),
+    /// The record of this name was taken back, or ran out.
+    Gone(String),
     /// The search itself has trouble, in words.
     Trouble(String),
 }
@@ -52,15 +72,18 @@ pub struct DiscoveryError(#[from] mdns_sd::Error);
 pub struct Discovery {
     daemon: ServiceDaemon,
     full_name: String,
+    repeat: Arc<Notify>,
 }
 
 impl Discovery {
-    /// Starts on every interface but loopback. `port` is the UDP port the endpoint listens on.
+    /// Starts on every interface but loopback. `port` is the UDP port the endpoint listens on, and `networks` are the
+    /// ones that others are looked for in.
     pub fn start(
         here: PeerId,
         name: &str,
         port: u16,
         version: u32,
+        networks: Networks,
     ) -> Result<(Self, mpsc::Receiver<Sighting>), DiscoveryError> {
         let daemon = ServiceDaemon::new()?;
         daemon.disable_interface(vec![IfKind::LoopbackV4, IfKind::LoopbackV6])?;
@@ -79,8 +102,16 @@ impl Discovery {
         daemon.register(service)?;
         let (sightings, receiver) = mpsc::channel(WAITING_FINDS);
         tokio::spawn(watch(monitor, sightings.clone()));
-        tokio::spawn(follow(events, here, sightings));
-        Ok((Self { daemon, full_name }, receiver))
+        let repeat = Arc::new(Notify::new());
+        let follower = Follower { daemon: daemon.clone(), here, networks, repeat: repeat.clone(), sightings };
+        tokio::spawn(follower.follow(events));
+        Ok((Self { daemon, full_name, repeat }, receiver))
+    }
+
+    /// Has every record that is known told once more: this machine's networks have changed, and what was on none of them
+    /// may be on one now.
+    pub fn repeat(&self) {
+        self.repeat.notify_one();
     }
 
     /// Takes the record back, so that others see at once that this machine has gone.
@@ -94,26 +125,111 @@ impl Discovery {
     }
 }
 
-/// Drains the daemon's channel at once: a slow reader would be dropped from it without a word.
-async fn follow(events: mdns_sd::Receiver<ServiceEvent>, here: PeerId, sightings: mpsc::Sender<Sighting>) {
-    let mut known: HashMap<String, PeerId> = HashMap::new();
-    while let Ok(event) = events.recv_async().await {
-        let sighting = match event {
-            ServiceEvent::ServiceResolved(service) => match read(&service) {
-                Some(Sighting::Found { addr, name, version }) if addr.id() != here => {
-                    known.insert(service.get_fullname().to_owned(), addr.id());
-                    Sighting::Found { addr, name, version }
+/// What the daemon has told and nobody has read yet: of each record, the latest. The daemon drops a listener that falls a
+/// thousand events behind, without a word, so whatever it says is put here at once.
+#[derive(Default)]
+struct Heard {
+    records: Mutex<HashMap<String, Option<Box<ResolvedService>>>>,
+    news: Notify,
+    /// Something is missing: there was too much of it, or the daemon says no more.
+    is_broken: AtomicBool,
+}
+
+impl Heard {
+    /// Takes down what the daemon says, on a thread of its own, until it says no more.
+    fn listen(events: mdns_sd::Receiver<ServiceEvent>) -> std::io::Result<Arc<Self>> {
+        let heard = Arc::new(Self::default());
+        let pen = heard.clone();
+        std::thread::Builder::new().name("discovery".to_owned()).spawn(move || {
+            while let Ok(event) = events.recv() {
+                match event {
+                    ServiceEvent::ServiceResolved(service) => {
+                        pen.note(service.get_fullname().to_owned(), Some(service));
+                    }
+                    ServiceEvent::ServiceRemoved(_, record) => pen.note(record, None),
+                    _ => {}
                 }
-                _ => continue,
-            },
-            ServiceEvent::ServiceRemoved(_, full_name) => match known.remove(&full_name) {
-                Some(peer) => Sighting::Gone(peer),
-                None => continue,
-            },
-            _ => continue,
-        };
-        if sightings.try_send(sighting).is_err() {
-            tracing::debug!("a sighting was dropped: too many machines announce themselves at once");
+            }
+            pen.breaks();
+        })?;
+        Ok(heard)
+    }
+
+    fn note(&self, record: String, service: Option<Box<ResolvedService>>) {
+        let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        if records.len() < WAITING_RECORDS || records.contains_key(&record) {
+            records.insert(record, service);
+            drop(records);
+            self.news.notify_one();
+        } else {
+            drop(records);
+            self.breaks();
+        }
+    }
+
+    fn breaks(&self) {
+        self.is_broken.store(true, Ordering::Relaxed);
+        self.news.notify_one();
+    }
+
+    fn take(&self) -> HashMap<String, Option<Box<ResolvedService>>> {
+        std::mem::take(&mut *self.records.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Hands on what is heard.
+struct Follower {
+    daemon: ServiceDaemon,
+    here: PeerId,
+    networks: Networks,
+    repeat: Arc<Notify>,
+    sightings: mpsc::Sender<Sighting>,
+}
+
+impl Follower {
+    async fn follow(self, mut events: mdns_sd::Receiver<ServiceEvent>) {
+        loop {
+            let Ok(heard) = Heard::listen(events) else { return };
+            let is_asked = tokio::select! {
+                () = self.hand_on(&heard) => false,
+                () = self.repeat.notified() => true,
+            };
+            if self.sightings.is_closed() {
+                return;
+            }
+            if !is_asked {
+                tracing::debug!("too many machines announce themselves at once; everything is heard once more");
+                tokio::time::sleep(REPEAT_PAUSE).await;
+            }
+            // The daemon may be busy, and has ended where it says anything else.
+            events = loop {
+                match self.daemon.browse(SERVICE) {
+                    Ok(again) => break again,
+                    Err(mdns_sd::Error::Again) => tokio::time::sleep(REPEAT_PAUSE).await,
+                    Err(_) => return,
+                }
+            };
+        }
+    }
+
+    /// Until something is missing, or nobody listens.
+    async fn hand_on(&self, heard: &Heard) {
+        loop {
+            heard.news.notified().await;
+            for (record, service) in heard.take() {
+                let sighting = match service {
+                    Some(service) => read(&service, &self.networks),
+                    None => Some(Sighting::Gone(record)),
+                };
+                let Some(sighting) = sighting else { continue };
+                let is_own = matches!(&sighting, Sighting::Found { peer, .. } if *peer == self.here);
+                if !is_own && self.sightings.send(sighting).await.is_err() {
+                    return;
+                }
+            }
+            if heard.is_broken.load(Ordering::Relaxed) {
+                return;
+            }
         }
     }
 }
@@ -127,24 +243,68 @@ async fn watch(monitor: mdns_sd::Receiver<DaemonEvent>, sightings: mpsc::Sender<
 }
 
 /// A record in our terms; `None` for records that are not ours to read.
-fn read(service: &ResolvedService) -> Option<Sighting> {
+fn read(service: &ResolvedService, networks: &Networks) -> Option<Sighting> {
     let text = |key: &str| service.get_property_val_str(key);
-    let peer: PeerId = text("id")?.parse().ok()?;
-    let port = service.get_port();
-    let sockets = service.get_addresses().iter().filter_map(|ip| socket(ip, port));
+    let record = service.get_fullname();
+    if record.chars().count() > MAX_RECORD_CHARS {
+        return None;
+    }
+    let named = service.get_addresses().iter().filter_map(|ip| socket(ip, service.get_port()));
     Some(Sighting::Found {
-        addr: PeerAddr::new(peer, sockets),
+        record: record.to_owned(),
+        peer: text("id")?.parse().ok()?,
+        sockets: on_link(named, networks),
         name: tidy(text("name").unwrap_or_default()),
         version: text("v")?.parse().ok()?,
     })
 }
 
-/// A link-local IPv6 address means nothing without the interface it was heard on, and iroh does not keep that: the other
-/// machine would be reached there, and its answer would not, and the connection would come to nothing.
-fn socket(ip: &ScopedIp, port: u16) -> Option<SocketAddr> {
+/// Those of the sockets in a record that are on the links it came by.
+fn on_link(named: impl Iterator<Item = (SocketAddr, Vec<String>)>, networks: &Networks) -> Vec<SocketAddr> {
+    let near = named.filter(|(socket, interfaces)| networks.hears_of(*socket, interfaces));
+    let mut near: Vec<SocketAddr> = near.map(|(socket, _)| socket).collect();
+    near.sort_unstable();
+    near.dedup();
+    near.truncate(NAMED_SOCKETS);
+    near
+}
+
+/// A socket, and the interfaces by which its address was heard. A link-local IPv6 address means nothing without the
+/// interface it was heard on, and iroh does not keep that: the other machine would be reached there, and its answer would
+/// not, and the connection would come to nothing.
+fn socket(ip: &ScopedIp, port: u16) -> Option<(SocketAddr, Vec<String>)> {
     match ip {
-        ScopedIp::V4(v4) => Some(SocketAddr::new(IpAddr::V4(*v4.addr()), port)),
-        ScopedIp::V6(v6) if !v6.addr().is_unicast_link_local() => Some(SocketAddr::new(IpAddr::V6(*v6.addr()), port)),
+        ScopedIp::V4(v4) => {
+            let interfaces = v4.interface_ids().iter().map(|interface| interface.name.clone()).collect();
+            Some((SocketAddr::new(IpAddr::V4(*v4.addr()), port), interfaces))
+        }
+        ScopedIp::V6(v6) if !v6.addr().is_unicast_link_local() => {
+            Some((SocketAddr::new(IpAddr::V6(*v6.addr()), port), vec![v6.scope_id().name.clone()]))
+        }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::links::{LinkKind, Network};
+
+    #[test]
+    fn a_record_names_only_addresses_of_its_link() {
+        let networks = Networks::default();
+        let network = |interface: &str, address: &str| Network {
+            interface: interface.to_owned(),
+            address: address.parse().unwrap(),
+            prefix: 24,
+            kind: LinkKind::Ethernet,
+        };
+        networks.set(vec![network("lan", "10.77.0.1"), network("office", "10.78.0.1")]);
+        let lan = || vec!["lan".to_owned()];
+        let far = (0..1000u32).map(|n| (SocketAddr::from(((0x0808_0000 + n).to_be_bytes(), 4000)), lan()));
+        let near = ["10.77.0.2:4000", "10.78.0.2:4000"].map(|socket| (socket.parse().unwrap(), lan()));
+        assert_eq!(on_link(far.chain(near), &networks), ["10.77.0.2:4000".parse().unwrap()]);
+        let crowd = (0..2000u16).map(|n| (SocketAddr::from(([10, 77, 0, 9], 2000 + n)), lan()));
+        assert_eq!(on_link(crowd, &networks).len(), NAMED_SOCKETS);
     }
 }

@@ -1,5 +1,6 @@
 //! This machine's address in the swarm, and the peers it talks to.
 
+mod door;
 mod options;
 
 use std::collections::HashMap;
@@ -9,18 +10,20 @@ use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use iroh::endpoint::{
-    AckFrequencyConfig, Connection, IncomingAddr, PortmapperConfig, QuicTransportConfig, RecvStream, SendStream,
-    VarInt, presets,
+    AckFrequencyConfig, Connection, PortmapperConfig, QuicTransportConfig, RecvStream, SendStream, VarInt, presets,
 };
-use iroh::{RelayMode, RelayUrl, TransportAddr};
+use iroh::{EndpointAddr, RelayMode, RelayUrl, TransportAddr};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Mutex, Semaphore, mpsc};
+use tokio::sync::{Mutex, mpsc};
 
 use crate::addr::{PeerAddr, PeerId};
-use crate::admission::{Admission, Gate};
+use crate::admission::Admission;
 use crate::links::{LinkKind, Networks, Preference, Rates};
+use crate::near::{AddressBook, Range, Reached, Rules};
 use crate::protocol::Protocol;
+use crate::strangers::Place;
 
+use door::{Door, Visit};
 pub use options::{BindError, ConnectError, EndpointOptions, Relay};
 
 /// Bytes in flight on one stream. A prompt chunk of a large model is tens of megabytes, so more would save it round trips.
@@ -38,14 +41,13 @@ const UNACKNOWLEDGED_PACKETS: u32 = 8;
 
 /// What a stranger may have in flight: a pairing is a few hundred bytes. Approved peers get more once they are known.
 const STRANGER_WINDOW_BYTES: u32 = 16 << 10;
-/// Streams a stranger may open: one pairing, and one more while it ends.
+/// Streams a stranger may open at a time: one pairing, and one more while it ends. And over one connection.
 const STRANGER_STREAMS: u32 = 2;
+const STRANGER_STREAMS_IN_ALL: usize = 16;
 
 /// Streams accepted but not yet taken by the node. More than a swarm ever opens at once.
 const WAITING_STREAMS: usize = 256;
 
-/// Handshakes under way at a time. Each costs some cryptography; the rest wait or are dropped.
-const HANDSHAKES: usize = 32;
 /// A handshake that takes longer is no peer of ours.
 const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -57,9 +59,22 @@ const DIAL_PATIENCE: Duration = Duration::from_secs(8);
 pub struct Channel {
     pub(crate) send: SendStream,
     pub(crate) recv: RecvStream,
+    /// The connection of a stranger, which stays for as long as one of its channels does.
+    visit: Option<Arc<Visit>>,
 }
 
 impl Channel {
+    pub(crate) fn new(send: SendStream, recv: RecvStream) -> Self {
+        Self { send, recv, visit: None }
+    }
+
+    /// Whoever opened this has said what it wants.
+    pub(crate) fn heard(&self) {
+        if let Some(visit) = &self.visit {
+            visit.heard();
+        }
+    }
+
     /// Says that nothing more comes from this side.
     pub fn finish(&mut self) {
         let _ = self.send.finish();
@@ -79,6 +94,8 @@ pub struct Incoming {
     pub peer: PeerId,
     /// What for.
     pub protocol: Protocol,
+    /// Where from.
+    pub place: Place,
     /// The channel.
     pub channel: Channel,
 }
@@ -103,6 +120,12 @@ pub struct Endpoint {
     rates: Rates,
     /// The relay of one's own, named in addresses also while it cannot be reached.
     own_relay: Option<String>,
+    /// The relays that this machine's owner chose.
+    relays: Vec<RelayUrl>,
+    /// Which addresses of the others may be dialled.
+    range: Range,
+    addresses: Arc<StdMutex<AddressBook>>,
+    door: Arc<Door>,
     connections: Arc<Mutex<HashMap<(PeerId, Protocol), Connection>>>,
     /// Where what peers open goes.
     incoming: mpsc::Sender<Incoming>,
@@ -112,7 +135,7 @@ impl Endpoint {
     /// Listens. Without a relay there is no lookup service and no port mapping either: nothing leaves for anywhere but
     /// the peers that are dialled. What peers open arrives on the receiver.
     pub async fn bind(options: EndpointOptions) -> Result<(Self, mpsc::Receiver<Incoming>), BindError> {
-        let EndpointOptions { identity, bind, relay, admission, networks } = options;
+        let EndpointOptions { identity, bind, relay, admission, networks, range } = options;
         let refuse = |why: String| BindError::new(bind, why);
         let bind = one_port(bind).map_err(|error| refuse(error.to_string()))?;
         let relay_mode = match &relay {
@@ -123,6 +146,7 @@ impl Endpoint {
                 RelayMode::custom([url])
             }
         };
+        let relays = relay_mode.relay_map().urls();
         let rates = Rates::default();
         let mut builder = match &relay {
             Relay::Public => iroh::Endpoint::builder(presets::N0),
@@ -145,7 +169,19 @@ impl Endpoint {
             .map_err(|error| refuse(format!("{error:#}")))?;
         let own_relay = if let Relay::Own(url) = relay { Some(url) } else { None };
         let (incoming, receiver) = mpsc::channel(WAITING_STREAMS);
-        let endpoint = Self { inner, admission, networks, rates, own_relay, connections: Arc::default(), incoming };
+        let endpoint = Self {
+            inner,
+            admission,
+            networks,
+            rates,
+            own_relay,
+            relays,
+            range,
+            addresses: Arc::default(),
+            door: Arc::default(),
+            connections: Arc::default(),
+            incoming,
+        };
         tokio::spawn(accept_connections(endpoint.clone()));
         Ok((endpoint, receiver))
     }
@@ -189,6 +225,17 @@ impl Endpoint {
         &self.rates
     }
 
+    /// A person said that a machine is there, or a connection to it was made over these addresses.
+    pub fn vouch(&self, addr: &PeerAddr, reached: Reached) {
+        let mut addresses = lock(&self.addresses);
+        for socket in addr.sockets() {
+            addresses.vouch(addr.id(), socket, reached);
+        }
+        if let Some(relay) = addr.0.relay_urls().next() {
+            addresses.vouch_relay(addr.id(), relay.clone());
+        }
+    }
+
     /// Tells iroh that the machine's interfaces changed, where the system's own notice may be slow.
     pub async fn network_changed(&self) {
         self.inner.network_change().await;
@@ -219,7 +266,29 @@ impl Endpoint {
         let connection = self.connection(to, protocol).await?;
         let opened = connection.open_bi().await;
         let (send, recv) = opened.map_err(|error| explain(peer, &connection, &error.to_string()))?;
-        Ok(Channel { send, recv })
+        Ok(Channel::new(send, recv))
+    }
+
+    /// The addresses of a machine that are dialled, of those that were named for it.
+    fn dialled(&self, to: &PeerAddr) -> Result<EndpointAddr, ConnectError> {
+        let peer = to.id();
+        let rules = Rules {
+            range: self.range,
+            networks: &self.networks,
+            loopback: self.inner.bound_sockets().iter().any(|socket| socket.ip().is_loopback()),
+            connected: !self.admission.connections(peer).is_empty(),
+        };
+        let mut addresses = lock(&self.addresses);
+        // Relays are a choice of this owner, or of the one who invited, and not of whoever else named the machine.
+        let relays = to.0.relay_urls().filter(|url| self.relays.contains(url) || addresses.is_relay_of(peer, url));
+        let relayed: Vec<TransportAddr> = relays.cloned().map(TransportAddr::Relay).collect();
+        let chosen = match addresses.choose(peer, &to.sockets(), &rules, Instant::now()) {
+            Ok(chosen) => chosen,
+            Err(_) if !relayed.is_empty() => Vec::new(),
+            Err(why) => return Err(ConnectError::NotDialled { peer, why }),
+        };
+        let direct = chosen.into_iter().map(TransportAddr::Ip);
+        Ok(EndpointAddr::from_parts(to.0.id, direct.chain(relayed)))
     }
 
     async fn connection(&self, to: &PeerAddr, protocol: Protocol) -> Result<Connection, ConnectError> {
@@ -236,8 +305,8 @@ impl Endpoint {
             return Ok(theirs);
         }
         // Not under the lock: a peer that does not answer must not keep others waiting.
-        let dial = tokio::time::timeout(DIAL_PATIENCE, self.inner.connect(to.0.clone(), protocol.alpn()));
-        let unreachable = |why: String| ConnectError::Unreachable { peer, why };
+        let dial = tokio::time::timeout(DIAL_PATIENCE, self.inner.connect(self.dialled(to)?, protocol.alpn()));
+        let unreachable = |why: String| ConnectError::unreachable(peer, &why);
         let connection = match dial.await {
             Ok(Ok(connection)) => connection,
             Ok(Err(error)) => {
@@ -252,7 +321,11 @@ impl Endpoint {
             return Ok(known);
         }
         connections.insert((peer, protocol), connection.clone());
-        tokio::spawn(serve_streams(connection.clone(), self.admission.clone(), self.incoming.clone()));
+        let place = connection.paths().iter().next().map_or(Place::RELAYED, |path| match path.remote_addr() {
+            TransportAddr::Ip(socket) => Place::of(socket.ip()),
+            _ => Place::RELAYED,
+        });
+        tokio::spawn(serve_streams(self.clone(), connection.clone(), place, None));
         Ok(connection)
     }
 
@@ -271,7 +344,7 @@ fn explain(peer: PeerId, connection: &Connection, why: &str) -> ConnectError {
         {
             ConnectError::Refused(peer)
         }
-        _ => ConnectError::Unreachable { peer, why: why.to_owned() },
+        _ => ConnectError::unreachable(peer, why),
     }
 }
 
@@ -311,49 +384,68 @@ fn one_port(bind: SocketAddr) -> std::io::Result<SocketAddr> {
     Ok(SocketAddr::new(bind.ip(), free.local_addr()?.port()))
 }
 
+fn lock<T>(mutex: &StdMutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 async fn accept_connections(endpoint: Endpoint) {
-    let gate = Arc::new(StdMutex::new(Gate::default()));
-    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
-    while let Some(connecting) = endpoint.inner.accept().await {
-        if let IncomingAddr::Ip(address) = connecting.remote_addr() {
-            let admitted = gate.lock().unwrap_or_else(PoisonError::into_inner).admits(address.ip(), Instant::now());
-            if !admitted {
-                connecting.ignore();
-                continue;
-            }
-        }
-        let Ok(permit) = handshakes.clone().try_acquire_owned() else {
-            connecting.ignore();
-            continue;
-        };
-        let (admission, incoming) = (endpoint.admission.clone(), endpoint.incoming.clone());
+    while let Some(incoming) = endpoint.inner.accept().await {
+        let place = door::place(&incoming.remote_addr());
+        let is_known = |ip| lock(&endpoint.addresses).is_vouched_place(ip);
+        let Some((incoming, mut handshake)) = endpoint.door.answer(incoming, is_known) else { continue };
+        let endpoint = endpoint.clone();
         tokio::spawn(async move {
-            let connection = match tokio::time::timeout(HANDSHAKE_PATIENCE, connecting).await {
-                Ok(Ok(connection)) => connection,
-                Ok(Err(error)) => {
-                    tracing::debug!("a handshake failed: {error}");
-                    return;
-                }
-                Err(_) => return,
+            let connection = tokio::select! {
+                connected = tokio::time::timeout(HANDSHAKE_PATIENCE, incoming) => match connected {
+                    Ok(Ok(connection)) => connection,
+                    Ok(Err(error)) => {
+                        tracing::debug!("a handshake failed: {error}");
+                        return;
+                    }
+                    Err(_) => return,
+                },
+                () = handshake.is_pushed_out() => return,
             };
-            drop(permit);
-            serve_streams(connection, admission, incoming).await;
+            drop(handshake);
+            receive(endpoint, connection, place).await;
         });
     }
 }
 
+/// Serves a connection that a peer has made, for as long as it may stay.
+async fn receive(endpoint: Endpoint, connection: Connection, place: Place) {
+    let peer = PeerId(connection.remote_id());
+    if connection.alpn() != Protocol::Pair.alpn() || endpoint.admission.is_approved(peer) {
+        // The hook has let nobody else in.
+        return serve_streams(endpoint, connection, place, None).await;
+    }
+    let visit = Arc::new(Visit::default());
+    let (door, admission) = (endpoint.door.clone(), endpoint.admission.clone());
+    tokio::select! {
+        () = serve_streams(endpoint, connection.clone(), place, Some(visit.clone())) => {}
+        () = door.overstays(place, peer, &admission, &visit) => {}
+    }
+    // A stranger's connection is of no use without the one who serves it.
+    if !admission.is_approved(peer) {
+        door::send_away(&connection);
+    }
+}
+
 /// Hands on what the peer opens on a connection, whichever side made it.
-async fn serve_streams(connection: Connection, admission: Admission, incoming: mpsc::Sender<Incoming>) {
+async fn serve_streams(endpoint: Endpoint, connection: Connection, place: Place, visit: Option<Arc<Visit>>) {
     let peer = PeerId(connection.remote_id());
     // The hook has decided; a protocol it does not know never gets here.
     let Some(protocol) = Protocol::from_alpn(connection.alpn()) else { return };
+    let mut opened = 0;
     while let Ok((send, recv)) = connection.accept_bi().await {
+        opened += 1;
         // A revoke closes the connection; a stream that was under way at that moment must not slip through.
-        if !admission.still_permits(peer, protocol) {
+        let permitted = endpoint.admission.still_permits(peer, protocol);
+        if !permitted || visit.is_some() && opened > STRANGER_STREAMS_IN_ALL {
             return;
         }
-        let channel = Channel { send, recv };
-        if incoming.send(Incoming { peer, protocol, channel }).await.is_err() {
+        let channel = Channel { visit: visit.clone(), ..Channel::new(send, recv) };
+        if endpoint.incoming.send(Incoming { peer, protocol, place, channel }).await.is_err() {
             return;
         }
     }
@@ -363,6 +455,7 @@ async fn serve_streams(connection: Connection, admission: Admission, incoming: m
 mod tests {
     use super::*;
     use crate::identity::Identity;
+    use crate::near::NotDialled;
 
     fn loopback() -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], 0))
@@ -430,6 +523,28 @@ mod tests {
         assert_eq!(incoming.recv().await.unwrap().protocol, Protocol::Pair);
         host.close().await;
         stranger.close().await;
+    }
+
+    #[tokio::test]
+    async fn an_address_elsewhere_that_another_machine_names_is_not_dialled() {
+        let peer = Identity::generate().id();
+        let elsewhere =
+            PeerAddr::new(peer, ["8.8.8.8:4000", "[2001:db8::1]:4000"].map(|socket| socket.parse().unwrap()))
+                .with_relay("https://relay.example/");
+        for range in [Range::Link, Range::Given] {
+            let options = EndpointOptions { range, ..EndpointOptions::new(Identity::generate(), loopback()) };
+            let (here, _) = Endpoint::bind(options).await.unwrap();
+            here.admission().approve(peer);
+            if range == Range::Link {
+                here.vouch(&PeerAddr::new(peer, elsewhere.sockets()), Reached::Anywhere);
+            }
+            for protocol in Protocol::ALL.into_iter().filter(|protocol| *protocol != Protocol::Gauge) {
+                let refused = here.open(&elsewhere, protocol).await;
+                let far = matches!(refused, Err(ConnectError::NotDialled { why: NotDialled::Far, .. }));
+                assert!(far, "{range:?} {protocol:?}: {refused:?}");
+            }
+            here.close().await;
+        }
     }
 
     #[tokio::test]

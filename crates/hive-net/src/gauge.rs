@@ -54,7 +54,7 @@ impl Gauge {
     /// Reaches the machine at the other end.
     pub async fn reach(&self, peer: PeerId) -> Result<Reached, ConnectError> {
         let to = PeerAddr::new(peer, [self.way.to]).0;
-        let unreachable = |why: String| ConnectError::Unreachable { peer, why };
+        let unreachable = |why: String| ConnectError::unreachable(peer, &why);
         let dial = tokio::time::timeout(DIAL_PATIENCE, self.inner.connect(to, Protocol::Gauge.alpn()));
         match dial.await {
             Ok(Ok(connection)) => Ok(Reached { connection, peer }),
@@ -79,9 +79,9 @@ pub struct Reached {
 impl Reached {
     /// Opens a channel. The opener must write first.
     pub async fn open(&self) -> Result<Channel, ConnectError> {
-        let unreachable = |why: String| ConnectError::Unreachable { peer: self.peer, why };
+        let unreachable = |why: String| ConnectError::unreachable(self.peer, &why);
         let (send, recv) = self.connection.open_bi().await.map_err(|error| unreachable(error.to_string()))?;
-        Ok(Channel { send, recv })
+        Ok(Channel::new(send, recv))
     }
 }
 

@@ -6,10 +6,12 @@
 //! [`wire`]), *gauge* measures paths ([`gauge`]).
 //!
 //! What holds: a peer that has not been approved can pair and nothing else, whichever side dials ([`admission`]);
-//! without a relay, nothing is sent to anyone but the peers that are dialled and the multicast group of this network.
+//! without a relay, nothing is sent to anyone but the peers that are dialled and the multicast group of this network,
+//! and peers are dialled on this machine's own networks or where a person or an earlier connection found them ([`near`]).
 
 pub mod addr;
 pub mod admission;
+pub mod border;
 pub mod control;
 pub mod discovery;
 pub mod endpoint;
@@ -18,11 +20,13 @@ pub mod gauge;
 pub mod identity;
 pub mod invite;
 pub mod links;
+pub mod near;
 pub mod pace;
 pub mod pairing;
 pub mod protocol;
 pub mod pulse;
 pub mod stage;
+pub mod strangers;
 pub mod wire;
 
 pub use addr::{PeerAddr, PeerId};
@@ -30,6 +34,8 @@ pub use admission::Admission;
 pub use endpoint::{BindError, Channel, ConnectError, Endpoint, EndpointOptions, Incoming, Link, Relay};
 pub use fingerprint::fingerprint;
 pub use identity::Identity;
+pub use near::Range;
 pub use pace::Pace;
 pub use protocol::Protocol;
+pub use strangers::Place;
 pub use wire::{Element, Frame, HEADER_BYTES, Header, Kind, WireError};

@@ -136,10 +136,9 @@ impl Networks {
         holding.max_by_key(|network| network.prefix).map_or(LinkKind::Other, |network| network.kind)
     }
 
-    /// Whether `remote` is in one of this machine's networks.
-    pub fn is_near(&self, remote: IpAddr) -> bool {
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        known.iter().any(|network| holds(network, remote.to_canonical()))
+    /// Whether this holds for one of this machine's networks.
+    pub(crate) fn any(&self, holds: impl Fn(&Network) -> bool) -> bool {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).iter().any(holds)
     }
 }
 
@@ -162,7 +161,7 @@ impl Networks {
         let of = |to: &SocketAddr| {
             let there = to.ip().to_canonical();
             let unclear = there.is_loopback() || matches!(there, IpAddr::V6(v6) if v6.is_unicast_link_local());
-            let holding = known.iter().filter(|network| holds(network, there));
+            let holding = known.iter().filter(|network| network.delivers(there));
             let network = holding.max_by_key(|network| network.prefix).filter(|_| !unclear)?;
             let way = Way { from: network.address, to: *to, kind: network.kind };
             (network.address != there).then_some((network.interface.as_str(), way))
@@ -192,7 +191,8 @@ impl Rates {
     }
 }
 
-fn holds(network: &Network, remote: IpAddr) -> bool {
+/// Whether an address is in a network.
+pub(crate) fn holds(network: &Network, remote: IpAddr) -> bool {
     let same = |a: u128, b: u128, bits: u32| {
         let shift = bits.saturating_sub(u32::from(network.prefix));
         // Shifting everything out leaves networks that hold every address: those say nothing.

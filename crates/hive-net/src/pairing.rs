@@ -25,6 +25,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::addr::{PeerAddr, PeerId};
+use crate::border;
 use crate::control::{self, ControlError};
 use crate::endpoint::{Channel, ConnectError, Endpoint};
 use crate::invite::InviteSecret;
@@ -32,8 +33,6 @@ use crate::protocol::Protocol;
 
 /// The longest message is a name and some digests.
 const MAX_MESSAGE_BYTES: u32 = 1024;
-/// Names people give machines are shorter.
-const MAX_NAME_CHARS: usize = 64;
 /// A machine answers at once; people do not come into the first three messages.
 const MACHINE_PATIENCE: Duration = Duration::from_secs(10);
 /// Time for two people to compare a code.
@@ -98,7 +97,7 @@ impl From<ControlError> for PairError {
         match error {
             ControlError::TooLarge(_) => Self::Protocol("a message is too long"),
             ControlError::Malformed(_) => Self::Protocol("a message makes no sense"),
-            ControlError::Broken(_) => Self::BrokeOff,
+            ControlError::Broken(_) | ControlError::TooLate => Self::BrokeOff,
         }
     }
 }
@@ -151,7 +150,7 @@ pub async fn ask(
         write(&mut channel, &Message::Hello { name: tidy(name), commitment: commit(&nonce), invite }).await?;
         let (name, answer) = match read(&mut channel).await? {
             Message::Welcome { name, nonce } => (tidy(&name), nonce),
-            Message::Refused { why } => return Err(PairError::Refused(why.chars().take(300).collect())),
+            Message::Refused { why } => return Err(PairError::Refused(border::reason(&why))),
             _ => return Err(PairError::Protocol("no welcome")),
         };
         write(&mut channel, &Message::Reveal { nonce }).await?;
@@ -165,6 +164,7 @@ pub async fn ask(
 pub async fn receive(peer: PeerId, mut channel: Channel) -> Result<Knock, PairError> {
     match timeout(MACHINE_PATIENCE, read(&mut channel)).await.map_err(|_| PairError::BrokeOff)?? {
         Message::Hello { name, commitment, invite } => {
+            channel.heard();
             Ok(Knock { channel, peer, name: tidy(&name), commitment, invite })
         }
         _ => Err(PairError::Protocol("no hello")),
@@ -223,7 +223,7 @@ impl Pairing {
     }
 
     async fn exchange(&mut self, mut ours: oneshot::Receiver<bool>) -> Outcome {
-        let Channel { send, recv } = &mut self.channel;
+        let Channel { send, recv, .. } = &mut self.channel;
         // One future for all turns of the loop: a read that is dropped half way would lose what it has.
         let theirs = control::read_from::<Message>(recv, MAX_MESSAGE_BYTES);
         tokio::pin!(theirs);
@@ -266,11 +266,9 @@ fn commit(nonce: &[u8; 32]) -> [u8; 32] {
     Sha256::digest([b"HiveMind commitment ", &nonce[..]].concat()).into()
 }
 
-/// A name as it may be shown: one line, no control characters, not endless.
+/// A name as it may be shown.
 pub fn tidy(name: &str) -> String {
-    let shown: String = name.chars().filter(|c| !c.is_control()).take(MAX_NAME_CHARS).collect();
-    let shown = shown.trim();
-    if shown.is_empty() { "a machine without a name".to_owned() } else { shown.to_owned() }
+    border::name(name)
 }
 
 async fn write(channel: &mut Channel, message: &Message) -> Result<(), PairError> {
@@ -383,10 +381,32 @@ mod tests {
         assert_eq!(Code::parse("+12345"), None);
     }
 
-    #[test]
-    fn names_are_one_short_line() {
-        assert_eq!(tidy(" Ann's\u{1b}[31m Mac\n"), "Ann's[31m Mac");
-        assert_eq!(tidy("\n"), "a machine without a name");
-        assert_eq!(tidy(&"é".repeat(500)).chars().count(), MAX_NAME_CHARS);
+    /// What a terminal obeys: a title, a cleared screen, the clipboard; and a name that would be a row of a list.
+    const HOSTILE: &str =
+        "\u{1b}]0;owned\u{7}\u{1b}[2J\u{202e}mac-mini sister-return-cause          code 482 915\u{1b}]52;c;cm0=\u{7}";
+
+    #[tokio::test]
+    async fn what_a_stranger_calls_himself_enters_as_one_short_line() {
+        let ((stranger, _), (answerer, mut incoming)) = (bound().await, bound().await);
+        let mut channel = stranger.open(&answerer.addr(), Protocol::Pair).await.unwrap();
+        let hello = Message::Hello { name: HOSTILE.to_owned(), commitment: commit(&random()), invite: None };
+        write(&mut channel, &hello).await.unwrap();
+        let Incoming { peer, channel, .. } = incoming.recv().await.unwrap();
+        let knock = receive(peer, channel).await.unwrap();
+        assert_eq!(knock.name, "]0;owned[2Jmac-mini sister-retu…");
+    }
+
+    #[tokio::test]
+    async fn a_strangers_refusal_writes_nothing_but_a_line() {
+        let ((asker, _), (stranger, mut incoming)) = (bound().await, bound().await);
+        let addr = stranger.addr();
+        let refuse = async {
+            let Incoming { peer, channel, .. } = incoming.recv().await.unwrap();
+            receive(peer, channel).await.unwrap().refuse(&format!("{HOSTILE}\nerror: run this")).await;
+        };
+        let (asked, ()) = tokio::join!(ask(&asker, &addr, "a", None), refuse);
+        let error = asked.unwrap_err();
+        let PairError::Refused(why) = &error else { panic!("{error}") };
+        assert_eq!(why, "]0;owned[2Jmac-mini sister-return-cause code 482 915]52;c;cm0= error: run this");
     }
 }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use iroh::endpoint::{ReadExactError, RecvStream, SendStream};
-use tokio::sync::{Mutex as AsyncMutex, watch};
+use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::control::ControlError;
 use crate::endpoint::{Channel, ConnectError};
@@ -100,7 +100,7 @@ impl std::fmt::Debug for Outlet {
 impl Outlet {
     /// Opens a stream, and opens it again whenever it breaks. What it sends keeps to the pace.
     pub async fn open(dial: Dial, pace: Pace) -> Result<Self, DialError> {
-        let Channel { send, recv } = dial().await?;
+        let Channel { send, recv, .. } = dial().await?;
         let (sender, ended) = watch::channel(None);
         let shared =
             Arc::new(Shared { stream: AsyncMutex::new(Some(send)), flight: Arc::default(), dial, pace, ended: sender });
@@ -191,7 +191,7 @@ async fn mend(shared: &Shared) -> Result<RecvStream, String> {
     let until = Instant::now() + REPAIR_PATIENCE;
     loop {
         match (shared.dial)().await {
-            Ok(Channel { mut send, recv }) => {
+            Ok(Channel { mut send, recv, .. }) => {
                 let mut stream = shared.stream.lock().await;
                 let waiting: Vec<Frame> = lock(&shared.flight).waiting.iter().map(|(frame, _)| frame.clone()).collect();
                 let mut whole = true;
@@ -256,10 +256,51 @@ fn is_prompt(frame: &Frame) -> bool {
     frame.position.is_multiple_of(PROMPT_RECEIPTS) || frame.payload.len() >= MANY_BYTES
 }
 
+/// Frames that are not larger need no room: the queues that they wait in are bounded.
+const SMALL_BYTES: usize = 4 << 10;
+
+/// The memory that frames of one machine may take here until they are computed. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Budget {
+    /// In KiB.
+    room: Arc<Semaphore>,
+    most: u32,
+}
+
+impl Budget {
+    /// So many bytes.
+    pub fn new(bytes: usize) -> Self {
+        let most = u32::try_from(bytes >> 10).unwrap_or(u32::MAX);
+        Self { room: Arc::new(Semaphore::new(most as usize)), most }
+    }
+
+    /// Waits for room for a payload. One that is larger than all of it waits until it is alone.
+    async fn room_for(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+        if bytes <= SMALL_BYTES {
+            return None;
+        }
+        let kib = u32::try_from(bytes.div_ceil(1 << 10)).unwrap_or(u32::MAX).min(self.most);
+        self.room.clone().acquire_many_owned(kib).await.ok()
+    }
+}
+
+/// A payload with its room, which is free again when the last part of it has been dropped.
+struct Held {
+    bytes: Vec<u8>,
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 /// The receiving end.
 #[derive(Debug)]
 pub struct Inlet {
     channel: Channel,
+    budget: Budget,
     /// The next frame's header, as far as it has come.
     header: [u8; HEADER_BYTES],
     header_bytes: usize,
@@ -268,9 +309,9 @@ pub struct Inlet {
 }
 
 impl Inlet {
-    /// Takes over a channel that the other side opened.
-    pub fn new(channel: Channel) -> Self {
-        Self { channel, header: [0; HEADER_BYTES], header_bytes: 0, due: None }
+    /// Takes over a channel that the other side opened. Its frames take their room from the budget.
+    pub fn new(channel: Channel, budget: Budget) -> Self {
+        Self { channel, budget, header: [0; HEADER_BYTES], header_bytes: 0, due: None }
     }
 
     /// The next frame; `None` when the sender has finished. The caller passes it on and then acknowledges it: the
@@ -302,13 +343,18 @@ impl Inlet {
         self.header_bytes = 0;
         let header = Header::decode(&self.header)?;
         let length = header.payload_bytes as usize;
+        let room = self.budget.room_for(length).await;
         let mut payload = Vec::with_capacity(length.min(PIECE_BYTES));
         while payload.len() < length {
             let start = payload.len();
             payload.resize((start + PIECE_BYTES).min(length), 0);
             self.channel.recv.read_exact(&mut payload[start..]).await.map_err(broken)?;
         }
-        Ok(Some(header.with_payload(payload.into())))
+        let payload = match room {
+            None => payload.into(),
+            room => Bytes::from_owner(Held { bytes: payload, _room: room }),
+        };
+        Ok(Some(header.with_payload(payload)))
     }
 
     /// Tells the sender that a frame has come, now or together with the next ones.
@@ -374,7 +420,22 @@ mod tests {
     async fn inlet(incoming: &mut mpsc::Receiver<Incoming>) -> Inlet {
         let mut channel = incoming.recv().await.unwrap().channel;
         assert_eq!(channel.read_message::<u8>().await.unwrap(), Some(1));
-        Inlet::new(channel)
+        Inlet::new(channel, Budget::new(1 << 20))
+    }
+
+    #[tokio::test]
+    async fn large_frames_wait_until_there_is_room_for_them() {
+        let budget = Budget::new(64 << 10);
+        assert!(budget.room_for(SMALL_BYTES).await.is_none());
+        let half = budget.room_for(32 << 10).await.unwrap();
+        let payload = Bytes::from_owner(Held { bytes: vec![1; 32 << 10], _room: Some(half) });
+        let (part, budget_again) = (payload.slice(5..), budget.clone());
+        let mut larger = tokio::spawn(async move { budget_again.room_for(1 << 20).await });
+        drop(payload);
+        tokio::task::yield_now().await;
+        assert!(!larger.is_finished(), "a part of the first one is still here");
+        drop(part);
+        assert!((&mut larger).await.unwrap().is_some());
     }
 
     #[tokio::test]

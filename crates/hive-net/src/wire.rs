@@ -8,12 +8,12 @@
 //!      4     1  element type of the payload
 //!      5     1  flags: bit 0 sample, bit 1 the answer ends here
 //!      6     2  zero
-//!      8     8  session
-//!     16     4  epoch
-//!     20     4  position of the first row
-//!     24     4  rows
-//!     28     4  width
-//!     32     4  payload length in bytes
+//!      8    16  session
+//!     24     4  epoch
+//!     28     4  position of the first row
+//!     32     4  rows
+//!     36     4  width
+//!     40     4  payload length in bytes
 //! ```
 //!
 //! Numbers are little-endian. A decoder trusts nothing: kinds, element types and lengths are checked against each other
@@ -22,7 +22,7 @@
 use bytes::Bytes;
 
 /// Bytes of a header.
-pub const HEADER_BYTES: usize = 36;
+pub const HEADER_BYTES: usize = 44;
 
 /// No payload is larger: a prompt chunk of 4,096 rows at hidden size 16,384 in single precision.
 pub const MAX_PAYLOAD_BYTES: u32 = 256 << 20;
@@ -34,7 +34,7 @@ const MAX_REASON_BYTES: u32 = 16 << 10;
 const MAX_TOKEN_BYTES: u32 = 4 << 10;
 
 const MAGIC: [u8; 2] = *b"HM";
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const FLAG_SAMPLE: u8 = 1;
 const FLAG_LAST: u8 = 2;
 
@@ -90,7 +90,7 @@ pub struct Frame {
     /// Whether a token is the answer's last.
     pub last: bool,
     /// The session.
-    pub session: u64,
+    pub session: u128,
     /// Which life of the session: a receiver drops frames of an earlier one.
     pub epoch: u32,
     /// Position of the first row.
@@ -170,7 +170,7 @@ impl Header {
         if bytes[5] & !(FLAG_SAMPLE | FLAG_LAST) != 0 {
             return Err(field("flags", bytes[5]));
         }
-        let (rows, width, payload) = (word(24), word(28), word(32));
+        let (rows, width, payload) = (word(32), word(36), word(40));
         let suits = match kind {
             Kind::Tokens => element == Element::U32 && width == 1 && rows > 0,
             Kind::Hidden => matches!(element, Element::F32 | Element::F16 | Element::Bf16) && rows > 0 && width > 0,
@@ -182,16 +182,16 @@ impl Header {
         if !suits || payload > MAX_PAYLOAD_BYTES || expected != Some(u64::from(payload)) {
             return Err(WireError::Length { payload, rows, width });
         }
-        let session =
-            u64::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11], bytes[12], bytes[13], bytes[14], bytes[15]]);
+        let mut session = [0; 16];
+        session.copy_from_slice(&bytes[8..24]);
         let frame = Frame {
             kind,
             element,
             sample: bytes[5] & FLAG_SAMPLE != 0,
             last: bytes[5] & FLAG_LAST != 0,
-            session,
-            epoch: word(16),
-            position: word(20),
+            session: u128::from_le_bytes(session),
+            epoch: word(24),
+            position: word(28),
             rows,
             width,
             payload: Bytes::new(),
@@ -226,9 +226,9 @@ impl Frame {
             Element::Bf16 => 4,
         };
         bytes[5] = (u8::from(self.sample) * FLAG_SAMPLE) | (u8::from(self.last) * FLAG_LAST);
-        bytes[8..16].copy_from_slice(&self.session.to_le_bytes());
+        bytes[8..24].copy_from_slice(&self.session.to_le_bytes());
         let words = [self.epoch, self.position, self.rows, self.width, self.payload.len() as u32];
-        for (at, word) in (16..).step_by(4).zip(words) {
+        for (at, word) in (24..).step_by(4).zip(words) {
             bytes[at..at + 4].copy_from_slice(&word.to_le_bytes());
         }
         bytes
@@ -241,13 +241,13 @@ impl Frame {
 }
 
 /// Bytes of a receipt.
-pub const RECEIPT_BYTES: usize = 16;
+pub const RECEIPT_BYTES: usize = 24;
 
 /// An acknowledgement of one frame, sent on receipt and not on completion, so that a dead peer differs from a slow one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Receipt {
     /// The frame's session.
-    pub session: u64,
+    pub session: u128,
     /// The frame's epoch.
     pub epoch: u32,
     /// The frame's position.
@@ -258,16 +258,23 @@ impl Receipt {
     /// As bytes.
     pub fn encode(self) -> [u8; RECEIPT_BYTES] {
         let mut bytes = [0; RECEIPT_BYTES];
-        bytes[..8].copy_from_slice(&self.session.to_le_bytes());
-        bytes[8..12].copy_from_slice(&self.epoch.to_le_bytes());
-        bytes[12..].copy_from_slice(&self.position.to_le_bytes());
+        bytes[..16].copy_from_slice(&self.session.to_le_bytes());
+        bytes[16..20].copy_from_slice(&self.epoch.to_le_bytes());
+        bytes[20..].copy_from_slice(&self.position.to_le_bytes());
         bytes
     }
 
     /// From bytes; any are a receipt.
     pub fn decode(bytes: [u8; RECEIPT_BYTES]) -> Self {
-        let number = u128::from_le_bytes(bytes);
-        Self { session: number as u64, epoch: (number >> 64) as u32, position: (number >> 96) as u32 }
+        let (mut session, mut epoch, mut position) = ([0; 16], [0; 4], [0; 4]);
+        session.copy_from_slice(&bytes[..16]);
+        epoch.copy_from_slice(&bytes[16..20]);
+        position.copy_from_slice(&bytes[20..]);
+        Self {
+            session: u128::from_le_bytes(session),
+            epoch: u32::from_le_bytes(epoch),
+            position: u32::from_le_bytes(position),
+        }
     }
 }
 
@@ -283,7 +290,7 @@ mod tests {
             element,
             sample: true,
             last: false,
-            session: u64::MAX - 3,
+            session: u128::MAX - 3,
             epoch: 5,
             position: 1 << 20,
             rows,
@@ -316,7 +323,7 @@ mod tests {
         }
 
         #[test]
-        fn receipts_come_back(session: u64, epoch: u32, position: u32) {
+        fn receipts_come_back(session: u128, epoch: u32, position: u32) {
             let receipt = Receipt { session, epoch, position };
             prop_assert_eq!(Receipt::decode(receipt.encode()), receipt);
         }

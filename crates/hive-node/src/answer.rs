@@ -8,8 +8,11 @@
 //! those of an undisturbed run.
 
 mod session;
+mod silence;
+mod spot;
+mod verify;
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use hive_model::Sampling;
 use hive_model::detokenizer::Detokenizer;
@@ -18,19 +21,20 @@ use hive_model::stop::{Stop, StopStrings};
 use hive_net::{Frame, Kind};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
+use crate::control::logged;
 use crate::generate::{Event, FinishReason, Request, Summary};
 use crate::ring::{Health, Ring};
 use crate::stage::{failure_of, sampled_of};
 use crate::worker::text::TextError;
 
 pub(crate) use session::Source;
+use silence::{Silence, Stuck};
+use spot::Looks;
+use verify::Bounds;
 
-/// Longest silence from the ring before a stage counts as lost. A stage computes one chunk in seconds; one that has not
-/// answered for this long will not.
-const PATIENCE: Duration = Duration::from_mins(2);
-
-/// Losses in a row without one token between them: then it is not the machines, but what they are asked.
-const FRUITLESS: usize = 3;
+/// Losses in a row without one token between them: then it is not the machines, but what they are asked. Stages that are
+/// well and pass nothing on are joined anew and then replaced one by one, see [`Stuck`].
+const FRUITLESS: usize = 5;
 
 /// What is said of an answer that was not done in the time it had.
 const TOO_LATE: &str = "the answer was not done in the time it was given";
@@ -48,7 +52,7 @@ pub(crate) struct Answer {
     ring: Ring,
     /// The state of the ring that the session has been brought to.
     epoch: u32,
-    session: u64,
+    session: u128,
     prompt: Vec<u32>,
     sampling: Sampling,
     end_tokens: Vec<u32>,
@@ -66,6 +70,12 @@ pub(crate) struct Answer {
     detokenizer: Detokenizer,
     tokens: Vec<u32>,
     said_tokens: usize,
+    stuck: Stuck,
+    looks: Looks,
+    /// The first position that the machines that hold the stages now have computed of it.
+    rows_from: u32,
+    /// And the first token that they have chosen.
+    tokens_from: u32,
     started: Instant,
     first: Option<Instant>,
     latest: Instant,
@@ -75,6 +85,8 @@ pub(crate) struct Answer {
 enum Step {
     More(Event),
     End(Event),
+    /// Nothing: it tells what was known already, or what cannot be.
+    None,
 }
 
 /// How one life of an answer ended.
@@ -140,6 +152,10 @@ impl Answer {
             detokenizer: Detokenizer::new(),
             tokens: request.said.clone(),
             said_tokens: request.said.len(),
+            stuck: Stuck::default(),
+            looks: Looks::default(),
+            rows_from: 0,
+            tokens_from: 0,
             started,
             first: None,
             latest: started,
@@ -179,6 +195,10 @@ impl Answer {
             match end {
                 End::Over(event) => {
                     self.tell_speed();
+                    if let Some(words) = self.last_look().await {
+                        let _ = events.send(Event::Recovering(words)).await;
+                        self.complete = false;
+                    }
                     self.end().await;
                     break Some(event);
                 }
@@ -189,6 +209,9 @@ impl Answer {
                 End::TooLate => {
                     self.ring.close(self.session).await;
                     break Some(Event::Failed(TOO_LATE.to_owned()));
+                }
+                End::Moved if fruitless < FRUITLESS && self.ring.is_tainted(self.epoch) => {
+                    frames = self.read_anew().await;
                 }
                 End::Moved if fruitless < FRUITLESS => {
                     if let Err(why) = self.catch_up().await {
@@ -214,7 +237,7 @@ impl Answer {
                     }
                     tracing::info!(
                         answer = self.id,
-                        session = self.session,
+                        session = logged(self.session),
                         tokens = self.tokens.len(),
                         "an answer goes on elsewhere: {why}"
                     );
@@ -228,7 +251,12 @@ impl Answer {
                 }
             }
         };
-        tracing::info!(answer = self.id, session = self.session, tokens = self.tokens.len(), "the answer has ended");
+        tracing::info!(
+            answer = self.id,
+            session = logged(self.session),
+            tokens = self.tokens.len(),
+            "the answer has ended"
+        );
         if let Some(event) = last {
             let _ = events.send(event).await;
         }
@@ -248,11 +276,16 @@ impl Answer {
     async fn follow(&mut self, frames: &mut mpsc::Receiver<Frame>, events: &mpsc::Sender<Event>) -> End {
         let mut state = self.ring.state();
         state.mark_changed();
+        let mut read = self.cached;
+        let times = self.ring.expected();
+        let mut expected = self.awaited(read, &times);
+        let mut silence = Silence::new(expected);
+        let mut is_whole = true;
         loop {
             let frame = tokio::select! {
                 // What has come counts, also from a machine that has left since.
                 biased;
-                frame = tokio::time::timeout(PATIENCE, frames.recv()) => frame,
+                frame = frames.recv() => frame,
                 () = events.closed() => return End::Cancelled,
                 () = until(self.deadline) => return End::TooLate,
                 changed = state.changed() => {
@@ -260,6 +293,7 @@ impl Answer {
                         return End::Lost("the model was unloaded".to_owned());
                     }
                     let now = state.borrow_and_update().clone();
+                    is_whole = now.health == Health::Whole;
                     match now.health {
                         Health::Lost(why) => return End::Lost(why),
                         Health::Superseded => return End::Superseded,
@@ -273,20 +307,42 @@ impl Answer {
                     }
                     continue;
                 }
-            };
-            let step = match frame {
-                // A token that was sent again after a link was mended.
-                Ok(Some(frame)) if frame.kind == Kind::Token && frame.position != self.next_position() => continue,
-                Ok(Some(frame)) => self.take(&frame).await,
-                Ok(None) => return End::Lost("the model was unloaded".to_owned()),
-                Err(_) => {
-                    let why = format!("no machine answered for {} seconds", PATIENCE.as_secs());
-                    self.ring.complain(self.epoch, why);
+                Some(looked) = self.looks.under_way.join_next(), if is_whole => {
+                    if let Some(words) = self.looked(looked)
+                        && events.send(Event::Recovering(words)).await.is_err()
+                    {
+                        return End::Cancelled;
+                    }
+                    continue;
+                }
+                news = silence.next(), if is_whole => {
+                    if let Some(words) = self.look_into(&mut silence, news, expected).await
+                        && events.send(Event::Recovering(words)).await.is_err()
+                    {
+                        return End::Cancelled;
+                    }
                     continue;
                 }
             };
+            let Some(frame) = frame else { return End::Lost("the model was unloaded".to_owned()) };
+            let known = self.next_position();
+            let step = match frame.kind {
+                // A token that was sent again after a link was mended, or that comes again after those before it.
+                Kind::Token if frame.position != known => Step::None,
+                // The same of a piece of the prompt.
+                Kind::Read if frame.position as usize <= read || frame.position > known => Step::None,
+                _ => self.take(&frame),
+            };
+            if !matches!(step, Step::None) {
+                // Only what brings the answer on ends the silence: a stage that repeats itself might as well say nothing.
+                read = read.max(frame.position as usize);
+                expected = self.awaited(read, &times);
+                silence = Silence::new(expected);
+            }
             match step {
+                Step::None => {}
                 Step::More(event) => {
+                    self.look_if_due();
                     if events.send(event).await.is_err() {
                         return End::Cancelled;
                     }
@@ -301,12 +357,34 @@ impl Answer {
         (self.prompt.len() + self.tokens.len()) as u32
     }
 
+    fn bounds(&self) -> Bounds<'_> {
+        Bounds {
+            vocabulary: self.ring.model().card().vocabulary,
+            end_tokens: &self.end_tokens,
+            last_position: self.last_position,
+            sampling: &self.sampling,
+        }
+    }
+
     async fn take(&mut self, frame: &Frame) -> Step {
         match frame.kind {
-            Kind::Token => self
-                .token(sampled_of(frame), frame.last)
-                .await
-                .unwrap_or_else(|error| Step::End(Event::Failed(error.to_string()))),
+            Kind::Token => {
+                let sampled = sampled_of(frame);
+                let bounds = self.bounds();
+                let is_last = bounds.ends_with(sampled.token, frame.position);
+                let possible = bounds.check(&sampled);
+                let ends = bounds.check_end(sampled.token, frame.position, frame.last);
+                if let Err(why) = possible.and(ends) {
+                    // The word of the last stage alone: whatever it was given, this it cannot have computed.
+                    self.ring.complain_of_last(self.epoch, why.to_string());
+                }
+                if possible.is_err() || (ends.is_err() && !is_last) {
+                    return Step::None;
+                }
+                self.token(sampled, is_last)
+                    .await
+                    .unwrap_or_else(|error| Step::End(Event::Failed(error.to_string())))
+            }
             Kind::Failed => Step::End(Event::Failed(failure_of(frame).why)),
             Kind::Read => {
                 let of = self.prompt.len() + self.tokens.len();
@@ -323,6 +401,7 @@ impl Answer {
         self.first.get_or_insert(self.latest);
         self.tokens.push(sampled.token);
         self.ring.count_token();
+        self.ring.warmed_up(self.epoch);
         self.complete = last;
         let is_end = self.end_tokens.contains(&sampled.token);
         let mut text = String::new();
@@ -369,6 +448,9 @@ impl Answer {
         }
     }
 }
+
+#[cfg(test)]
+mod against_liars;
 
 #[cfg(test)]
 mod tests {

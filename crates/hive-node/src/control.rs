@@ -3,18 +3,32 @@
 use std::ops::Range;
 use std::path::PathBuf;
 
-use hive_model::{Compute, SessionOptions};
-use hive_net::{PeerAddr, PeerId};
+use hive_model::shard::Input;
+use hive_model::{Compute, Hidden, SessionOptions};
+use hive_net::{PeerAddr, PeerId, border};
 use serde::{Deserialize, Serialize};
 
 use crate::audit::Asked;
+use crate::stage::RowDigest;
 
 /// Versions of this protocol that are spoken here, oldest and newest.
-pub(crate) const SPEAKS: (u32, u32) = (1, 1);
+pub(crate) const SPEAKS: (u32, u32) = (2, 2);
 
-/// Names a loaded model across the nodes that hold its stages.
+/// Names a loaded model across the nodes that hold its stages. Random, so that nobody guesses it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub(crate) struct RingId(pub(crate) u64);
+pub(crate) struct RingId(pub(crate) u128);
+
+/// A new id for a ring or a session: 128 random bits.
+pub(crate) fn random_id() -> u128 {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).expect("every system that runs a node has a source of random bytes");
+    u128::from_le_bytes(bytes)
+}
+
+/// An id as logs name it: enough to tell it from others, too little to use it.
+pub(crate) fn logged(id: u128) -> String {
+    format!("{:08x}", id as u32)
+}
 
 /// Names a stage: its place in a ring. Whoever holds it can change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -58,14 +72,16 @@ pub(crate) struct Neighbours {
     pub(crate) next: Option<PeerAddr>,
     /// The first stage, if this is the last.
     pub(crate) first: Option<PeerAddr>,
-    /// Who asked for the answer.
+    /// The machine of the stage before this one, or, for the first stage, of the last: whose frames it takes.
+    pub(crate) previous: PeerId,
+    /// Where the owner of the ring is, who asked for the answer.
     pub(crate) coordinator: PeerAddr,
 }
 
 /// A session, as every stage hears of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct SessionSpec {
-    pub(crate) session: u64,
+    pub(crate) session: u128,
     /// The answer that it is for, as the coordinator's log names it.
     pub(crate) answer: u64,
     pub(crate) options: SessionOptions,
@@ -81,7 +97,7 @@ pub(crate) struct SessionSpec {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Continued {
     /// The session that was kept.
-    pub(crate) session: u64,
+    pub(crate) session: u128,
     /// How much of it counts.
     pub(crate) position: u32,
 }
@@ -89,7 +105,7 @@ pub(crate) struct Continued {
 /// What a stage is to send once more, because whoever had it is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Resend {
-    pub(crate) session: u64,
+    pub(crate) session: u128,
     /// The first position that is missing.
     pub(crate) from: u32,
     /// From this position on a token is wanted for every row; before it, all tokens are known.
@@ -122,6 +138,53 @@ pub struct StageReport {
     pub link_round_trip_us: Option<u64>,
 }
 
+/// What computes a stage, as far as it decides whether two machines agree bit for bit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Arithmetic {
+    /// `hive-kernels` on a CPU: the same bits in any batch, chunk, number of threads and instruction set.
+    Exact,
+    /// MLX on a CPU: bits depend on the shapes that are computed together.
+    #[default]
+    ByShape,
+    /// A GPU: the same, and the first batches of each shape wait for kernels to be compiled.
+    Gpu,
+}
+
+/// Signs of life of a stage, when it was asked for them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Pulse {
+    /// Whether the question went through the worker's own loop.
+    pub(crate) passed: bool,
+    /// Rows that the worker was given and has not said anything about.
+    pub(crate) owed_rows: u32,
+    /// For how long it has owed them without a word, in milliseconds.
+    pub(crate) quiet_ms: u64,
+    /// Whether the stage is held up by the next machine, which takes nothing.
+    pub(crate) held_up: bool,
+    pub(crate) arithmetic: Arithmetic,
+}
+
+/// Some rows of a session.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Span {
+    pub(crate) session: u64,
+    /// Positions `[start, end)`.
+    pub(crate) rows: Range<u32>,
+}
+
+/// Rows that are to be computed once more, to compare them with what another machine computed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Recompute {
+    /// A session for this alone; it is opened with its first rows.
+    pub(crate) session: u64,
+    pub(crate) options: SessionOptions,
+    /// Position of the first row; what comes before was there before.
+    pub(crate) position: u32,
+    pub(crate) input: Input,
+    /// Whether the last stage is to choose the token after the last row.
+    pub(crate) sample: bool,
+}
+
 /// A question on a control stream. New ones go to the end: their places are what travels.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Question {
@@ -136,7 +199,7 @@ pub(crate) enum Question {
     /// Open a session, unless it is open; say which position comes next.
     Open(StageId, SessionSpec),
     /// Forget a session.
-    Close(StageId, u64),
+    Close(StageId, u128),
     /// Say how the stage is.
     Report(StageId),
     /// Forget the stage.
@@ -144,8 +207,8 @@ pub(crate) enum Question {
     /// Forget every stage I had you load but these: what was told while you were away did not arrive.
     Retain(Vec<StageId>),
     /// Keep a session that has ended: its conversation may go on.
-    Keep(StageId, u64),
-    /// Say whether the stage can compute.
+    Keep(StageId, u128),
+    /// Show signs of life, out of the worker's own loop.
     Check(StageId),
     /// Send on once more what is missing.
     Resend(StageId, Resend),
@@ -155,6 +218,14 @@ pub(crate) enum Question {
     TakeOver(StageId),
     /// Let me measure a path with this key.
     Lend(PeerId),
+    /// Take the sessions of the stage that this machine hands over.
+    Expect(StageId, PeerId),
+    /// Give the digests of rows that the stage was given.
+    Digests(StageId, Span),
+    /// Give rows that the stage has sent on.
+    Rows(StageId, Span),
+    /// Compute rows once more, and give their digests.
+    Recompute(StageId, Box<Recompute>),
 }
 
 impl Question {
@@ -192,12 +263,41 @@ pub(crate) enum Answer {
     Taken(u32),
     /// There is no room for the stage at this moment, and what takes it.
     Full(String),
+    /// Signs of life.
+    Pulse(Pulse),
+    /// Digests of rows.
+    Digests(Vec<RowDigest>),
+    /// Rows.
+    Rows(Hidden),
+    /// What rows were when they were computed once more, and the token after them.
+    Recomputed {
+        /// Of each row, but for the last stage.
+        digests: Vec<RowDigest>,
+        /// Of the last stage.
+        token: Option<u32>,
+    },
+}
+
+impl Answer {
+    /// An answer of another machine, with its words as they may be shown.
+    pub(crate) fn at_the_border(self) -> Self {
+        match self {
+            Self::Loaded(device) => Self::Loaded(border::label(&device)),
+            Self::Refused(why) => Self::Refused(border::reason(&why)),
+            Self::Declined(why) => Self::Declined(border::reason(&why)),
+            Self::Full(why) => Self::Full(border::reason(&why)),
+            // Its own reader looks at a greeting; the others have no words.
+            Self::Greeting(_) | Self::Progress(_) | Self::Done | Self::Report(_) | Self::At(_) | Self::Taken(_) => self,
+        }
+    }
 }
 
 /// The first message on a stage stream: which ring, and whom the frames are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Hello {
     pub(crate) ring: RingId,
+    /// The ring's owner, by whose order the frames are sent.
+    pub(crate) owner: PeerId,
     pub(crate) to: Role,
 }
 
@@ -210,4 +310,23 @@ pub(crate) enum Role {
     Coordinator,
     /// The node, as coordinator and as the first stage: a token is for both of them, the rest for the coordinator.
     Head,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_another_machine_write_to_no_terminal() {
+        let hostile = || "full\u{1b}]52;c;cm0=\u{7}\u{202e}\nerror: run this".to_owned();
+        let clean = "full]52;c;cm0= error: run this";
+        for answer in [Answer::Refused(hostile()), Answer::Declined(hostile()), Answer::Full(hostile())] {
+            match answer.at_the_border() {
+                Answer::Refused(why) | Answer::Declined(why) | Answer::Full(why) => assert_eq!(why, clean),
+                other => panic!("{other:?}"),
+            }
+        }
+        let Answer::Loaded(device) = Answer::Loaded("\u{9b}2JCPU".to_owned()).at_the_border() else { panic!() };
+        assert_eq!(device, "2JCPU");
+    }
 }

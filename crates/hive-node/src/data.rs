@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use hive_host::folders;
 use serde::Serialize;
@@ -102,11 +103,11 @@ impl DataFolder {
     pub fn open(path: &Path) -> Result<Self, DataError> {
         let unusable = |error| DataError::Unusable { path: path.to_owned(), error };
         folders::create_private(path).map_err(unusable)?;
-        let file = path.join("lock");
+        let file = path.join(LOCK);
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let mut lock = options.open(&file).map_err(unusable)?;
-        match lock.try_lock() {
+        match lock_in_time(&lock) {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 let mut by = String::new();
@@ -167,6 +168,38 @@ impl DataFolder {
     }
 }
 
+/// The file whose lock says that a process has the folder.
+const LOCK: &str = "lock";
+
+/// [`is_held`] has the lock for an instant; that does not keep a node from starting.
+const LOCK_TRIES: u32 = 10;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+
+fn lock_in_time(lock: &File) -> Result<(), TryLockError> {
+    for _ in 1..LOCK_TRIES {
+        match lock.try_lock() {
+            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
+            locked => return locked,
+        }
+    }
+    lock.try_lock()
+}
+
+/// Whether a process holds the folder now; `None` where the file system does not tell.
+pub fn is_held(folder: &Path) -> Option<bool> {
+    let lock = match File::open(folder.join(LOCK)) {
+        Ok(lock) => lock,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Some(false),
+        Err(_) => return None,
+    };
+    // Shared, so that two who ask at once do not see each other.
+    match lock.try_lock_shared() {
+        Ok(()) => Some(false),
+        Err(TryLockError::WouldBlock) => Some(true),
+        Err(TryLockError::Error(_)) => None,
+    }
+}
+
 /// Where data is kept unless somebody says otherwise.
 pub fn default_folder() -> Result<PathBuf, DataError> {
     folders::data().ok_or(DataError::NoHome)
@@ -186,6 +219,25 @@ mod tests {
         assert!(message.contains(&format!("process {}", std::process::id())), "{message}");
         drop(held);
         DataFolder::open(folder.path()).unwrap();
+    }
+
+    #[test]
+    fn who_asks_whether_a_folder_is_held_does_not_hold_it() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(is_held(folder.path()), Some(false));
+        let held = DataFolder::open(folder.path()).unwrap();
+        assert_eq!(is_held(folder.path()), Some(true));
+        drop(held);
+        assert_eq!(is_held(folder.path()), Some(false));
+        // Somebody asks at the very moment of a start.
+        let asking = File::open(folder.path().join(LOCK)).unwrap();
+        asking.lock_shared().unwrap();
+        std::thread::scope(|scope| {
+            let start = scope.spawn(|| DataFolder::open(folder.path()).map(|_| ()));
+            std::thread::sleep(LOCK_PAUSE * 2);
+            drop(asking);
+            start.join().unwrap().unwrap();
+        });
     }
 
     #[test]

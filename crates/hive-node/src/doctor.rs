@@ -67,7 +67,7 @@ async fn compute() -> Check {
     worker.order(&ToWorker::Load(order));
     loop {
         match events.next().await {
-            Some(WorkerEvent::Said(FromWorker::Loaded { device })) => {
+            Some(WorkerEvent::Said(FromWorker::Loaded { device, .. })) => {
                 let finding = format!("{device} kernels, {} threads", hive_host::threads());
                 return Check { subject, finding, health: Health::Good };
             }

@@ -16,7 +16,7 @@ const WARM_FOR: Duration = Duration::from_mins(10);
 /// The sessions, the one used last at the end.
 #[derive(Debug)]
 pub(crate) struct Kept {
-    sessions: VecDeque<(u64, Vec<u32>)>,
+    sessions: VecDeque<(u128, Vec<u32>)>,
     most_tokens: usize,
     /// When the latest of them came.
     latest: Option<Instant>,
@@ -29,12 +29,12 @@ impl Kept {
     }
 
     /// Keeps a session; gives those that have to make room for it.
-    pub(crate) fn add(&mut self, session: u64, tokens: Vec<u32>) -> Vec<u64> {
+    pub(crate) fn add(&mut self, session: u128, tokens: Vec<u32>) -> Vec<u128> {
         self.sessions.push_back((session, tokens));
         self.latest = Some(Instant::now());
         let mut forgotten = Vec::new();
         let total =
-            |sessions: &VecDeque<(u64, Vec<u32>)>| sessions.iter().map(|(_, tokens)| tokens.len()).sum::<usize>();
+            |sessions: &VecDeque<(u128, Vec<u32>)>| sessions.iter().map(|(_, tokens)| tokens.len()).sum::<usize>();
         while self.sessions.len() > MOST_SESSIONS || total(&self.sessions) > self.most_tokens {
             forgotten.extend(self.sessions.pop_front().map(|(session, _)| session));
         }
@@ -120,7 +120,7 @@ mod tests {
     #[test]
     fn what_is_kept_stays_within_bounds_and_the_oldest_goes() {
         let mut kept = Kept::new(MOST_TOKENS);
-        for session in 0..MOST_SESSIONS as u64 {
+        for session in 0..MOST_SESSIONS as u128 {
             assert!(kept.add(session, tokens(0..20)).is_empty());
         }
         assert_eq!(kept.add(99, tokens(0..20)), [0]);

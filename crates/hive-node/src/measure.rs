@@ -28,6 +28,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Exchanges of nothing, of which the shortest tells a path's round trip.
 const ECHOES: u32 = 3;
 
+/// Paths of one machine that are measured: it may name ever new ones.
+const MOST_PATHS: usize = 32;
+
 /// How soon after it has settled a path is measured.
 const SETTLED: Duration = Duration::from_secs(1);
 
@@ -44,7 +47,7 @@ pub(crate) async fn attend(node: Node, peer: PeerId) {
             continue;
         }
         let ways = node.endpoint().networks().ways(&node.peers().addr(peer).sockets());
-        if let Some(way) = ways.into_iter().find(|way| tried.insert(way.to.to_string())) {
+        if let Some(way) = ways.into_iter().find(|way| tried.len() < MOST_PATHS && tried.insert(way.to.to_string())) {
             if let Some(path) = of_way(&node, peer, way).await {
                 note(&node, peer, path);
             }

@@ -3,6 +3,8 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use hive_net::border;
+
 use crate::control::ModelSource;
 use crate::worker::text::{Model, TextError};
 
@@ -49,6 +51,8 @@ pub fn names() -> Vec<String> {
         .flatten()
         .filter_map(|entry| {
             let name = entry.file_name().into_string().ok()?.strip_prefix("models--")?.replacen("--", "/", 1);
+            // A name that cannot be shown as it is was not downloaded from anywhere.
+            let name = border::is_plain(&name).then_some(name)?;
             // Only what could be loaded; a cache holds much else.
             snapshot(&cache, &name).filter(|folder| folder.join("config.json").is_file()).map(|_| name)
         })
@@ -77,25 +81,54 @@ pub(crate) fn name_of(source: &ModelSource) -> String {
     }
 }
 
-/// The file of a model that another machine asks to load a part of.
-pub(crate) async fn locate(source: &ModelSource, trusts_paths: bool) -> Result<PathBuf, String> {
+/// Why a part of a model is not loaded for another machine. It is one sentence for a model that is not here and for one that
+/// cannot be used: a machine does not learn what else is on this disk, or where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum NotForOthers {
+    /// Named by its path.
+    #[error("a model that is split over machines is named, as owner/name; a path means nothing elsewhere")]
+    Path,
+    /// Not here, damaged, or another version.
+    #[error(
+        "it has no model of this name and version that it can use; download the same model on both machines, or update it \
+         there"
+    )]
+    Unusable,
+}
+
+/// The files of a model that another machine asks to load a part of. It is found by name in the model cache, or as the
+/// starter model, never by path: only nodes of one process trust each other's paths.
+pub(crate) async fn locate(source: &ModelSource, trusts_paths: bool) -> Result<Model, NotForOthers> {
+    let cache = hive_host::folders::hugging_face_cache();
     match source {
-        ModelSource::Path(path) if trusts_paths => Ok(path.clone()),
-        ModelSource::Path(_) => {
-            Err("a model that is split over machines is named, as owner/name; a path means nothing elsewhere"
-                .to_owned())
-        }
+        ModelSource::Path(path) if trusts_paths => usable(Some(path.clone()), None).await,
+        ModelSource::Path(_) => Err(NotForOthers::Path),
         ModelSource::Named(name, digest) => {
-            if name.as_deref().is_some_and(|name| Path::new(name).is_absolute() || name.contains("..")) {
-                return Err("this is no name of a model".to_owned());
-            }
-            let model = open(name.as_deref()).await.map_err(|error| error.to_string())?;
-            if model.card().digest == *digest {
-                Ok(model.path().to_owned())
-            } else {
-                Err("it has another version of this model; download the same one on both machines".to_owned())
-            }
+            usable(named(name.as_deref(), cache.as_deref()), Some(digest)).await
         }
+    }
+}
+
+/// Where a model lies that another machine names.
+fn named(name: Option<&str>, cache: Option<&Path>) -> Option<PathBuf> {
+    match name {
+        None => starter(),
+        Some(name) if name == starter_name() => starter(),
+        Some(name) => snapshot(cache?, name),
+    }
+}
+
+async fn usable(path: Option<PathBuf>, digest: Option<&String>) -> Result<Model, NotForOthers> {
+    let unusable = |why: &dyn std::fmt::Display| {
+        // For this machine's owner, who may know the paths.
+        tracing::info!("a model that another machine asked for cannot be used: {why}");
+        NotForOthers::Unusable
+    };
+    let path = path.ok_or(NotForOthers::Unusable)?;
+    let model = Model::open(&path).await.map_err(|error| unusable(&error))?;
+    match digest {
+        Some(wanted) if model.card().digest != *wanted => Err(unusable(&"it is another version")),
+        _ => Ok(model),
     }
 }
 
@@ -159,7 +192,11 @@ fn find(name: &str) -> Result<PathBuf, FindError> {
 /// The newest snapshot of `owner/name` in a Hugging Face cache.
 fn snapshot(cache: &Path, name: &str) -> Option<PathBuf> {
     let (owner, model) = name.split_once('/')?;
-    let plain = |part: &str| !part.is_empty() && !part.contains(['/', '\\']) && part != ".." && part != ".";
+    // The characters that names have there; none of them leads out of a folder.
+    let plain = |part: &str| {
+        part.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+    };
     if !plain(owner) || !plain(model) {
         return None;
     }
@@ -188,5 +225,74 @@ mod tests {
         assert_eq!(place("A/B"), place("a/b"));
         assert_ne!(place("a/b"), place("a/b--c"));
         assert_eq!(place("a/nothing"), None);
+    }
+
+    /// A cache with one model, and files outside of it that a name could lead to.
+    fn disk() -> tempfile::TempDir {
+        let disk = tempfile::tempdir().unwrap();
+        let model = disk.path().join("cache/models--some--model");
+        std::fs::create_dir_all(model.join("snapshots/r1")).unwrap();
+        std::fs::create_dir_all(model.join("refs")).unwrap();
+        std::fs::write(model.join("refs/main"), "r1").unwrap();
+        std::fs::create_dir_all(disk.path().join("some")).unwrap();
+        std::fs::write(disk.path().join("some/secret.gguf"), "GGUF").unwrap();
+        disk
+    }
+
+    #[test]
+    fn a_model_that_another_machine_names_is_found_in_the_cache_only() {
+        let disk = disk();
+        let cache = disk.path().join("cache");
+        assert_eq!(named(Some("some/model"), Some(&cache)), Some(cache.join("models--some--model/snapshots/r1")));
+        let absolute = disk.path().join("some/secret.gguf");
+        let names = [
+            "",
+            "/",
+            ".",
+            "..",
+            "model",
+            "some/",
+            "/model",
+            "some/secret.gguf",
+            "./some/secret.gguf",
+            "some/../some/model",
+            "../some/secret.gguf",
+            "some/..",
+            "../model",
+            "some/model/",
+            "some/model/snapshots",
+            "some\\model",
+            "some/mod\0el",
+            "some/model\0",
+            "some/.hidden",
+            "src/lib.rs",
+            "crates/hive-node",
+            absolute.to_str().unwrap(),
+        ];
+        for name in names {
+            assert_eq!(named(Some(name), Some(&cache)), None, "{name:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_in_the_working_directory_is_no_model_for_others() {
+        // Tests run in the crate's folder.
+        assert!(Path::new("src/models.rs").is_file());
+        for name in ["src/models.rs", "src/nothing.rs"] {
+            let source = ModelSource::Named(Some(name.to_owned()), String::new());
+            assert_eq!(locate(&source, false).await.err(), Some(NotForOthers::Unusable));
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_not_here_and_what_cannot_be_used_are_told_in_the_same_words() {
+        let disk = disk();
+        let broken = disk.path().join("some/secret.gguf");
+        assert_eq!(usable(Some(broken), Some(&String::new())).await.err(), Some(NotForOthers::Unusable));
+        assert_eq!(usable(Some(disk.path().join("missing")), Some(&String::new())).await.err(), Some(NotForOthers::Unusable));
+        assert_eq!(usable(None, None).await.err(), Some(NotForOthers::Unusable));
+        assert!(!NotForOthers::Unusable.to_string().contains(['/', '\\']));
+        let path = ModelSource::Path(disk.path().to_owned());
+        assert_eq!(locate(&path, false).await.err(), Some(NotForOthers::Path));
     }
 }

@@ -1,13 +1,17 @@
 //! The node: this machine in the swarm, as a handle.
 
 mod asking;
+mod guests;
 mod handover;
+#[cfg(test)]
+mod hostile;
 mod hosting;
 mod machine;
 mod options;
+mod orders;
 mod room;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,7 +19,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use hive_net::discovery::{Discovery, Sighting};
 use hive_net::links::{LinkKind, Networks};
-use hive_net::{Admission, Endpoint, EndpointOptions, Frame, Identity, Pace, PeerAddr, PeerId, fingerprint};
+use hive_net::{
+    Admission, Endpoint, EndpointOptions, Frame, Identity, Pace, PeerAddr, PeerId, Range, Relay, fingerprint,
+};
 use serde::Serialize;
 use tokio::sync::{mpsc, watch};
 
@@ -25,7 +31,8 @@ use crate::data::{DataError, DataFolder};
 use crate::find::FindPeerError;
 use crate::peers::pairings::{self, Desk};
 use crate::peers::presence::{self, Greeting};
-use crate::peers::{Notice, PeerView, Peers};
+use crate::peers::sightings::Announcement;
+use crate::peers::{Notice, PeerView, Peers, Rights};
 use crate::profile::Profile;
 use crate::reach;
 use crate::runtime::aside;
@@ -37,7 +44,8 @@ use crate::speed::{self, Speed};
 use crate::stage::Stage;
 use crate::trust::Trust;
 use machine::{own_networks, watch_machine};
-use room::Taken;
+use orders::Claims;
+use room::Promise;
 
 pub use options::{NodeOptions, StartError};
 
@@ -60,6 +68,8 @@ pub struct Status {
     pub discovery: String,
     /// The other machines.
     pub peers: Vec<PeerView>,
+    /// Announcements that are not among them: too many machines announce themselves, or from where none can be.
+    pub left_out: u64,
     /// Tokens of answers to people and programs here, since the node started.
     pub answered_tokens: u64,
     /// The model in memory, if there is one.
@@ -89,8 +99,13 @@ struct Inner {
     discovery: Mutex<(Option<Discovery>, String)>,
     stages: Mutex<HashMap<StageId, Hosted>>,
     /// Memory of stages that are being loaded.
-    loading: Mutex<Taken>,
+    loading: Mutex<Vec<Promise>>,
     reserving: Mutex<()>,
+    guests: Mutex<guests::Watch>,
+    /// Stages that this machine has ended, whose they were, and why: their owners ask.
+    evicted: Mutex<VecDeque<(StageId, PeerId, guests::Eviction)>>,
+    /// Counts the joins of stages and the machines that are wanted: what a stage stream may be waiting for.
+    joins: watch::Sender<u64>,
     /// The rings that this node coordinates.
     coordinated: Mutex<HashMap<RingId, Coordinated>>,
     serving: Serving,
@@ -109,16 +124,19 @@ struct Inner {
 struct Owner {
     share: bool,
     memory_cap: Option<u64>,
+    keep_prompts_here: bool,
     /// Follows the settings' file.
     policy: Mutex<Policy>,
 }
 
 /// A stage that this machine holds.
 struct Hosted {
-    /// The node that had it loaded.
-    owner: PeerId,
+    /// Who has a say over it.
+    claims: Claims,
     /// Memory it takes, as planned.
     bytes: u64,
+    /// Memory it was last seen to take.
+    used_bytes: u64,
     /// Whether it is a copy, which yields.
     standby: bool,
     stage: Stage,
@@ -137,7 +155,21 @@ struct Coordinated {
 impl Node {
     /// Starts a node.
     pub async fn start(options: NodeOptions) -> Result<Self, StartError> {
-        let NodeOptions { name, bind, data, discover, relay, share, memory_cap, policy, trust_paths, speaks } = options;
+        crate::open_files::allow_many();
+        let NodeOptions {
+            name,
+            bind,
+            data,
+            discover,
+            relay,
+            lan_only,
+            share,
+            memory_cap,
+            policy,
+            keep_prompts_here,
+            trust_paths,
+            speaks,
+        } = options;
         let identity = match &data {
             Some(data) => crate::identity::open(data)?,
             None => Identity::generate(),
@@ -150,8 +182,16 @@ impl Node {
         let audit = data.as_deref().map_or_else(Audit::default, |data| Audit::open(data.path()));
         audit.note(None, AuditEvent::Started { version: env!("CARGO_PKG_VERSION").to_owned() });
         let desk = pairings::open_desk(data.as_deref())?;
-        let endpoint_options = EndpointOptions { identity, bind, relay, admission, networks };
+        let range = match relay {
+            Relay::None if lan_only => Range::Link,
+            Relay::None => Range::Given,
+            Relay::Public | Relay::Own(_) => Range::Anywhere,
+        };
+        let endpoint_options = EndpointOptions { identity, bind, relay, admission, networks, range };
         let (endpoint, incoming) = Endpoint::bind(endpoint_options).await?;
+        for (addr, reached) in peers.proven() {
+            endpoint.vouch(&addr, reached);
+        }
         // Measured before, on this machine and with this version.
         let speed = data.as_deref().and_then(speed::kept);
         let switches: Option<Switches> = data.as_deref().map(|data| data.read(sharing::FILE)).transpose()?.flatten();
@@ -188,10 +228,13 @@ impl Node {
             stages: Mutex::default(),
             loading: Mutex::default(),
             reserving: Mutex::default(),
+            guests: Mutex::default(),
+            evicted: Mutex::default(),
+            joins: watch::channel(0).0,
             coordinated: Mutex::default(),
             serving: Serving::new(placed.unwrap_or_default()),
             trust: Trust::default(),
-            owner: Owner { share, memory_cap, policy: Mutex::new(policy) },
+            owner: Owner { share, memory_cap, keep_prompts_here, policy: Mutex::new(policy) },
             pace,
             switches: watch::channel(switches).0,
             leaving: AtomicBool::new(false),
@@ -219,7 +262,8 @@ impl Node {
     /// Announces this machine and looks for others. Without multicast the node works all the same, by invitation.
     fn discover(&self) {
         let endpoint = &self.inner.endpoint;
-        let started = Discovery::start(endpoint.id(), self.name(), endpoint.port(), self.inner.speaks.1);
+        let networks = endpoint.networks().clone();
+        let started = Discovery::start(endpoint.id(), self.name(), endpoint.port(), self.inner.speaks.1, networks);
         let mut discovery = lock(&self.inner.discovery);
         match started {
             Ok((found, sightings)) => {
@@ -231,6 +275,14 @@ impl Node {
                 discovery.1 = error.to_string();
             }
         }
+    }
+
+    /// This machine's networks have changed: machines may be on them that were on none before.
+    pub(crate) fn look_around(&self) {
+        if let Some(discovery) = &lock(&self.inner.discovery).0 {
+            discovery.repeat();
+        }
+        self.peers().dial_all();
     }
 
     /// The name people see.
@@ -267,6 +319,7 @@ impl Node {
             addresses,
             discovery: lock(&self.inner.discovery).1.clone(),
             peers: self.peer_views(),
+            left_out: self.inner.peers.left_out(),
             answered_tokens: self.inner.answered_tokens.load(Ordering::Relaxed),
             model: self.inner.serving.view(),
             loading: self.inner.serving.loading(),
@@ -377,8 +430,42 @@ impl Node {
         self.inner.profile.borrow().clone()
     }
 
-    pub(crate) fn greeting(&self) -> Greeting {
-        Greeting { speaks: self.inner.speaks, life: self.inner.life, profile: self.profile() }
+    /// What this machine says of itself to another one: whether it shares depends on who asks.
+    pub(crate) fn profile_for(&self, peer: PeerId) -> Profile {
+        let mut profile = self.profile();
+        if profile.sharing && !self.peers().rights(peer).memory {
+            profile.sharing = false;
+            profile.not_sharing = Some("its owner does not share it with this machine".to_owned());
+        }
+        profile
+    }
+
+    /// What a machine may do; `None` unless it is approved.
+    pub fn rights(&self, peer: PeerId) -> Option<Rights> {
+        self.peers().is_approved(peer).then(|| self.peers().rights(peer))
+    }
+
+    /// Whether a machine may hold layers of models that answer here.
+    pub(crate) fn may_see_prompts(&self, peer: PeerId) -> bool {
+        peer == self.id() || self.peers().rights(peer).prompts
+    }
+
+    /// Whether models that fit on this machine stay on it.
+    pub(crate) fn keeps_prompts_here(&self) -> bool {
+        self.inner.owner.keep_prompts_here || lock(&self.inner.owner.policy).keep_prompts_here
+    }
+
+    /// Changes what an approved machine may do, from now on; remembered. What it has here or holds for this machine moves.
+    pub fn set_rights(&self, peer: PeerId, rights: Rights) -> Result<(), DataError> {
+        self.peers().allow(peer, rights)?;
+        // It is told with the next heartbeat.
+        self.inner.profile.send_modify(|_| ());
+        self.look();
+        Ok(())
+    }
+
+    pub(crate) fn greeting(&self, to: PeerId) -> Greeting {
+        Greeting { speaks: self.inner.speaks, life: self.inner.life, profile: self.profile_for(to) }
     }
 
     pub(crate) fn save<T: Serialize>(&self, name: &str, value: &T) -> Result<(), DataError> {
@@ -436,7 +523,7 @@ impl Node {
 
     /// Stages that a machine had loaded here end with its approval.
     pub(crate) fn drop_stages_of(&self, peer: PeerId) {
-        lock(&self.inner.stages).retain(|_, hosted| hosted.owner != peer);
+        lock(&self.inner.stages).retain(|_, hosted| hosted.claims.owner != peer);
     }
 }
 
@@ -448,8 +535,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 async fn follow_sightings(node: Node, mut sightings: mpsc::Receiver<Sighting>) {
     while let Some(sighting) = sightings.recv().await {
         match sighting {
-            Sighting::Found { addr, name, version } => node.peers().sighted(addr, name, version),
-            Sighting::Gone(peer) => node.peers().vanished(peer),
+            Sighting::Found { record, peer, sockets, name, version } => {
+                node.peers().sighted(Announcement { record, peer, sockets, name, version });
+            }
+            Sighting::Gone(record) => node.peers().vanished(&record),
             Sighting::Trouble(why) => tracing::debug!("searching for machines: {why}"),
         }
     }

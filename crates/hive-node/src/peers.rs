@@ -1,19 +1,22 @@
 //! The machines this one knows: found on the network, asked or asking to pair, approved, blocked.
 //!
 //! [`Peers`] is the state and the only place that changes it; [`book`] is the part of it that survives a restart;
-//! [`presence`] keeps in touch with approved machines; [`pairings`] brings strangers to the point where two people can
-//! decide. What callers see is a [`PeerView`] ([`view`]).
+//! [`sightings`] is the part that anybody on this network can add to; [`presence`] keeps in touch with approved machines;
+//! [`pairings`] brings strangers to the point where two people can decide. What callers see is a [`PeerView`] ([`view`]).
 
 pub(crate) mod book;
+mod line;
 pub(crate) mod pairings;
 pub(crate) mod presence;
+pub(crate) mod sightings;
 mod view;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use hive_net::near::Reached;
 use hive_net::{Admission, Link, PeerAddr, PeerId, fingerprint};
 use tokio::sync::{Notify, watch};
 
@@ -21,18 +24,11 @@ use crate::data::{DataError, DataFolder};
 use crate::find::Called;
 use crate::profile::Profile;
 use crate::reach::Absence;
+pub use book::Rights;
 use book::{Book, Standing};
+use sightings::{Announcement, News, Sightings};
 
 pub use view::{MeasuredPath, Notice, Paired, PeerState, PeerView};
-
-/// A machine that announces itself on this network.
-#[derive(Debug, Clone)]
-struct Sighted {
-    addr: PeerAddr,
-    name: String,
-    version: u32,
-    announced: bool,
-}
 
 /// A code on two screens.
 #[derive(Debug)]
@@ -54,19 +50,25 @@ enum Contact {
 #[derive(Debug, Default)]
 struct State {
     book: Book,
-    sighted: BTreeMap<PeerId, Sighted>,
+    sightings: Sightings,
+    /// Machines whose invitation was taken up here, and where they are.
+    invited: BTreeMap<PeerId, PeerAddr>,
+    /// Machines that this owner has asked or approved, and when.
+    wanted: BTreeMap<PeerId, Instant>,
     pending: BTreeMap<PeerId, Pending>,
     contact: BTreeMap<PeerId, Contact>,
     profiles: BTreeMap<PeerId, Profile>,
     paths: BTreeMap<PeerId, Vec<MeasuredPath>>,
     notices: Vec<Notice>,
     noticed: u64,
+    /// Rings for a machine that should be dialled at once.
+    dial: BTreeMap<PeerId, Arc<Notify>>,
 }
 
 /// Notices kept for listeners that look late.
 const KEPT_NOTICES: usize = 64;
-/// Strangers remembered from announcements; more is a flood.
-const KEPT_SIGHTINGS: usize = 256;
+/// A machine that this owner has asked or approved has its place for so long: people go from one machine to the other.
+const WANTED: Duration = hive_net::pairing::PEOPLE_PATIENCE;
 
 /// The machines this one knows. Clones share them.
 #[derive(Clone)]
@@ -75,8 +77,6 @@ pub(crate) struct Peers {
     data: Option<Arc<DataFolder>>,
     admission: Admission,
     changed: watch::Sender<u64>,
-    /// Rings when somebody should be dialled at once.
-    pub(crate) dial: Arc<Notify>,
 }
 
 const BOOK: &str = "peers.json";
@@ -85,7 +85,7 @@ impl Peers {
     /// Reads who was approved before.
     pub(crate) fn open(data: Option<Arc<DataFolder>>, admission: Admission) -> Result<Self, DataError> {
         let book: Book = match &data {
-            Some(data) => data.read(BOOK)?.unwrap_or_default(),
+            Some(data) => data.read::<Book>(BOOK)?.unwrap_or_default().at_the_border(),
             None => Book::default(),
         };
         for (peer, entry) in book.entries() {
@@ -95,7 +95,7 @@ impl Peers {
             }
         }
         let state = Arc::new(Mutex::new(State { book, ..State::default() }));
-        Ok(Self { state, data, admission, changed: watch::channel(0).0, dial: Arc::default() })
+        Ok(Self { state, data, admission, changed: watch::channel(0).0 })
     }
 
     /// Counts every change; listeners wake on it.
@@ -148,17 +148,36 @@ impl Peers {
         present.map(|(peer, _)| (*peer, state.profiles.get(peer).cloned().unwrap_or_default())).collect()
     }
 
-    /// Everywhere a machine may be: announced, and where it was last.
+    /// Everywhere a machine may be: where it was last, where a person said, and where it announces itself. The endpoint
+    /// decides which of these are dialled.
     pub(crate) fn addr(&self, peer: PeerId) -> PeerAddr {
         let state = self.lock();
-        let mut sockets: Vec<SocketAddr> = state.sighted.get(&peer).map(|s| s.addr.sockets()).unwrap_or_default();
-        let entry = state.book.get(peer);
-        sockets.extend(entry.iter().flat_map(|entry| &entry.sockets));
-        let addr = PeerAddr::new(peer, sockets);
-        match entry.and_then(|entry| entry.relay.as_deref()) {
-            Some(relay) => addr.with_relay(relay),
+        let (entry, invited) = (state.book.get(peer), state.invited.get(&peer));
+        let proven = entry.iter().flat_map(|entry| entry.sockets.iter().chain(&entry.given)).copied();
+        let given = invited.map(PeerAddr::sockets).unwrap_or_default();
+        let announced = state.sightings.get(peer).map(|sighted| sighted.sockets.clone()).unwrap_or_default();
+        let addr = PeerAddr::new(peer, proven.chain(given).chain(announced));
+        let relay = entry.and_then(|entry| entry.relay.clone()).or_else(|| invited.and_then(PeerAddr::relay));
+        match relay {
+            Some(relay) => addr.with_relay(&relay),
             None => addr,
         }
+    }
+
+    /// Where machines that are in were reached before: on this machine's networks, and elsewhere.
+    pub(crate) fn proven(&self) -> Vec<(PeerAddr, Reached)> {
+        let state = self.lock();
+        let approved = state.book.entries().filter(|(_, entry)| entry.standing == Standing::Approved);
+        let known = approved.flat_map(|(peer, entry)| {
+            let given = PeerAddr::new(peer, entry.given.iter().copied());
+            let given = match &entry.relay {
+                Some(relay) => given.with_relay(relay),
+                None => given,
+            };
+            let near = PeerAddr::new(peer, entry.sockets.iter().copied());
+            [(near, Reached::OnLink), (given, Reached::Anywhere)]
+        });
+        known.collect()
     }
 
     /// The name people see.
@@ -166,10 +185,31 @@ impl Peers {
         self.lock().name(peer)
     }
 
-    /// Whether announcements name this machine, and with which version.
-    pub(crate) fn announced(&self, peer: PeerId) -> Option<(PeerAddr, u32)> {
-        let state = self.lock();
-        state.sighted.get(&peer).filter(|s| s.announced).map(|s| (s.addr.clone(), s.version))
+    /// Whether announcements name this machine, and where.
+    pub(crate) fn announced(&self, peer: PeerId) -> Option<Vec<SocketAddr>> {
+        self.lock().sightings.get(peer).map(|sighted| sighted.sockets.clone())
+    }
+
+    /// Announcements that were left out of late, because too many machines announce themselves.
+    pub(crate) fn left_out(&self) -> u64 {
+        self.lock().sightings.left_out(Instant::now())
+    }
+
+    /// Rings when a machine should be dialled at once.
+    pub(crate) fn dial_bell(&self, peer: PeerId) -> Arc<Notify> {
+        self.lock().dial.entry(peer).or_default().clone()
+    }
+
+    /// Has a machine dialled at once, if it is away.
+    pub(crate) fn dial(&self, peer: PeerId) {
+        if let Some(bell) = self.lock().dial.get(&peer) {
+            bell.notify_waiters();
+        }
+    }
+
+    /// Has every machine that is away dialled at once.
+    pub(crate) fn dial_all(&self) {
+        self.lock().dial.values().for_each(|bell| bell.notify_waiters());
     }
 
     /// Every machine, in a steady order; `link` tells the path in use.
@@ -183,30 +223,67 @@ impl Peers {
         self.lock().notices.iter().filter(|notice| notice.number > after).cloned().collect()
     }
 
-    /// A machine announces itself.
-    pub(crate) fn sighted(&self, addr: PeerAddr, name: String, version: u32) {
-        let peer = addr.id();
-        let mut state = self.lock();
-        if state.sighted.len() >= KEPT_SIGHTINGS && !state.sighted.contains_key(&peer) {
-            return;
-        }
-        state.sighted.insert(peer, Sighted { addr, name, version, announced: true });
-        drop(state);
-        self.dial.notify_waiters();
+    /// Tells the owner something of a machine.
+    pub(crate) fn notice(&self, peer: PeerId, text: String) {
+        self.lock().note(peer, text);
         self.touch();
     }
 
-    /// An announcement was taken back. A hint like any other: the pulse decides whether the machine is there.
-    pub(crate) fn vanished(&self, peer: PeerId) {
-        if let Some(sighted) = self.lock().sighted.get_mut(&peer) {
-            sighted.announced = false;
+    /// A machine announces itself.
+    pub(crate) fn sighted(&self, announcement: Announcement) {
+        let (peer, now) = (announcement.peer, Instant::now());
+        let mut state = self.lock();
+        let State { sightings, book, pending, wanted, dial, .. } = &mut *state;
+        let standing = |peer| match book.get(peer).map(|entry| entry.standing) {
+            Some(Standing::Approved) => sightings::Standing::Kept,
+            Some(Standing::Blocked) => sightings::Standing::Ignored,
+            None if pending.contains_key(&peer) || wanted.contains_key(&peer) => sightings::Standing::Kept,
+            None => sightings::Standing::Stranger,
+        };
+        let news = sightings.found(announcement, standing, now);
+        if let Some(bell) = dial.get(&peer).filter(|_| news == News::Moved)
+            && sightings.may_dial(peer, now)
+        {
+            bell.notify_waiters();
         }
-        self.touch();
+        drop(state);
+        if news >= News::Shown {
+            self.touch();
+        }
+    }
+
+    /// An announcement has ended. A hint like any other: the pulse decides whether the machine is there.
+    pub(crate) fn vanished(&self, record: &str) {
+        let gone = self.lock().sightings.gone(record);
+        if gone {
+            self.touch();
+        }
+    }
+
+    /// This owner asks or approves a machine.
+    pub(crate) fn want(&self, peer: PeerId) {
+        let now = Instant::now();
+        let mut state = self.lock();
+        state.wanted.retain(|_, since| now.saturating_duration_since(*since) < WANTED);
+        state.wanted.insert(peer, now);
+        drop(state);
+        self.admission.expect(peer, WANTED);
+    }
+
+    /// Whether this owner has asked or approved a machine of late.
+    pub(crate) fn is_wanted(&self, peer: PeerId) -> bool {
+        self.lock().wanted.get(&peer).is_some_and(|since| since.elapsed() < WANTED)
     }
 
     /// An approved machine answers; `link` is where, so that it is found again without announcements.
     /// Gives the other approved machine of that name, if it calls itself so only now.
-    pub(crate) fn arrived(&self, peer: PeerId, name: &str, life: u64, link: Option<&Link>) -> Option<PeerId> {
+    pub(crate) fn arrived(
+        &self,
+        peer: PeerId,
+        name: &str,
+        life: u64,
+        link: Option<(&Link, Reached)>,
+    ) -> Option<PeerId> {
         let mut state = self.lock();
         let is_new_name = state.book.get(peer).is_some_and(|entry| entry.own_name() != name);
         let namesake = if is_new_name { state.note_namesake(peer, name) } else { None };
@@ -247,6 +324,7 @@ impl Peers {
 
     /// What a machine says of itself.
     pub(crate) fn described(&self, peer: PeerId, profile: Profile) {
+        let profile = profile.at_the_border();
         let changed = self.lock().profiles.get(&peer) != Some(&profile);
         self.lock().profiles.insert(peer, profile);
         if changed {
@@ -264,12 +342,9 @@ impl Peers {
         self.touch();
     }
 
-    /// A machine an invitation names, which no announcement does.
+    /// An invitation of a machine was taken up here.
     pub(crate) fn invited(&self, addr: &PeerAddr) {
-        let (peer, name) = (addr.id(), "the machine that invited".to_owned());
-        let version = hive_net::discovery::PROTOCOL_VERSION;
-        let sighted = Sighted { addr: addr.clone(), name, version, announced: false };
-        self.lock().sighted.entry(peer).or_insert(sighted);
+        self.lock().invited.insert(addr.id(), addr.clone());
     }
 
     /// Approves a machine without its owners, for tests that begin after that.
@@ -284,7 +359,7 @@ impl Peers {
         // On disk before anything is let in: an approval that is forgotten is asked for again, and that is worse.
         self.save()?;
         self.admission.approve(peer);
-        self.dial.notify_waiters();
+        self.dial(peer);
         self.touch();
         Ok(())
     }
@@ -311,6 +386,10 @@ impl Peers {
         state.contact.remove(&peer);
         state.profiles.remove(&peer);
         state.paths.remove(&peer);
+        state.invited.remove(&peer);
+        state.wanted.remove(&peer);
+        state.dial.remove(&peer);
+        state.sightings.forget_dials(peer);
         change(&mut state.book);
         drop(state);
         self.touch();
@@ -322,6 +401,21 @@ impl Peers {
         self.lock().book.rename(peer, name);
         self.touch();
         self.save()
+    }
+
+    /// What a machine may do. One that is not in the book, as those of one process are not, has no limits.
+    pub(crate) fn rights(&self, peer: PeerId) -> Rights {
+        self.lock().book.get(peer).map(|entry| entry.rights).unwrap_or_default()
+    }
+
+    /// Changes what an approved machine may do; remembered.
+    pub(crate) fn allow(&self, peer: PeerId, rights: Rights) -> Result<(), DataError> {
+        let before = self.rights(peer);
+        self.lock().book.allow(peer, rights);
+        self.touch();
+        self.save().inspect_err(|_| {
+            self.lock().book.allow(peer, before);
+        })
     }
 
     fn save(&self) -> Result<(), DataError> {
@@ -367,8 +461,7 @@ impl State {
     fn known(&self) -> Vec<PeerId> {
         let mut ids: Vec<PeerId> = self.book.entries().map(|(peer, _)| peer).collect();
         ids.extend(self.pending.keys().filter(|peer| self.book.get(**peer).is_none()));
-        let unknown = |peer: &&PeerId| !ids.contains(peer) && self.sighted[*peer].announced;
-        let found: Vec<PeerId> = self.sighted.keys().filter(unknown).copied().collect();
+        let found: Vec<PeerId> = self.sightings.machines().filter(|peer| !ids.contains(peer)).collect();
         ids.extend(found);
         ids
     }
@@ -376,8 +469,9 @@ impl State {
     fn name(&self, peer: PeerId) -> String {
         let known = self.book.get(peer).map(book::Entry::shown_name);
         let asking = || self.pending.get(&peer).map(|pending| pending.name.as_str());
-        let sighted = || self.sighted.get(&peer).map(|sighted| sighted.name.as_str());
-        known.or_else(asking).or_else(sighted).map_or_else(|| fingerprint(peer), str::to_owned)
+        let sighted = || self.sightings.get(peer).map(|sighted| sighted.name.as_str());
+        let invited = || self.invited.contains_key(&peer).then_some("the machine that invited");
+        known.or_else(asking).or_else(sighted).or_else(invited).map_or_else(|| fingerprint(peer), str::to_owned)
     }
 
     fn note(&mut self, peer: PeerId, text: String) {

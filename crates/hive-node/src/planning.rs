@@ -50,6 +50,21 @@ fn wanted(model: &ModelCard) -> Use {
     }
 }
 
+/// There are no such layers in a model of so many.
+#[derive(Debug, thiserror::Error)]
+#[error("the model has {0} layers, and not those")]
+pub(crate) struct NoSuchLayers(usize);
+
+/// Bytes that a stage takes by the model's own files: its weights, and the caches of the planned context.
+pub(crate) fn stage_bytes(model: &ModelCard, layers: &std::ops::Range<usize>) -> Result<u64, NoSuchLayers> {
+    if layers.is_empty() || layers.end > model.layers() {
+        return Err(NoSuchLayers(model.layers()));
+    }
+    let context = (model.max_context as u64).min(PLANNED_CONTEXT);
+    let caches = model.kv_bytes_per_token.saturating_mul(context).saturating_mul(layers.len() as u64);
+    Ok(model.stored_bytes(layers.clone()).saturating_add(caches))
+}
+
 /// What the model weighs.
 fn profile(model: &ModelCard) -> ModelProfile {
     ModelProfile {

@@ -3,6 +3,7 @@
 //! It travels as JSON, and what a reader does not know it skips: older and newer machines understand each other.
 
 use hive_host::{Heat, Power};
+use hive_net::border;
 use serde::{Deserialize, Serialize};
 
 /// A machine in its own words.
@@ -55,7 +56,25 @@ pub struct Profile {
     pub heat: Heat,
 }
 
+/// Models of another machine that are listed; a cache has dozens.
+const LISTED_MODELS: usize = 1024;
+
 impl Profile {
+    /// What another machine says of itself, with its words as they may be shown. A model whose name cannot be shown as it
+    /// is is left out: models are looked up by their names.
+    pub(crate) fn at_the_border(self) -> Self {
+        let models = self.models.into_iter().filter(|model| border::is_plain(model)).take(LISTED_MODELS);
+        Self {
+            name: border::name(&self.name),
+            version: border::label(&self.version),
+            chip: border::label(&self.chip),
+            os: border::label(&self.os),
+            not_sharing: self.not_sharing.as_deref().map(border::reason),
+            models: models.collect(),
+            ..self
+        }
+    }
+
     /// Bytes it offers once so many of what it holds are free.
     pub(crate) fn offered_after(&self, freed_bytes: u64) -> u64 {
         let offered = self.offered_bytes.saturating_add(freed_bytes);
@@ -106,6 +125,25 @@ mod tests {
         assert_eq!((limited.offered_after(500), limited.offered_after(0)), (600, 200));
         let lowered = Profile { limit_bytes: Some(100), ..open };
         assert_eq!(lowered.offered_after(500), 200, "what it says itself counts");
+    }
+
+    #[test]
+    fn what_a_machine_says_of_itself_writes_to_no_terminal() {
+        let hostile = "a\u{1b}]0;owned\u{7}\u{202e}\nb";
+        let said = Profile {
+            name: hostile.to_owned(),
+            version: hostile.to_owned(),
+            chip: hostile.to_owned(),
+            os: hostile.to_owned(),
+            not_sharing: Some(hostile.to_owned()),
+            models: vec!["owner/name".to_owned(), hostile.to_owned()],
+            ..Profile::default()
+        };
+        let entered = said.at_the_border();
+        let clean = "a]0;owned b";
+        assert_eq!([&entered.name, &entered.version, &entered.chip, &entered.os], [clean; 4]);
+        assert_eq!(entered.not_sharing.as_deref(), Some(clean));
+        assert_eq!(entered.models, ["owner/name"]);
     }
 
     #[test]

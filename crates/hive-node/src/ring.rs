@@ -1,22 +1,25 @@
 //! A model loaded over several nodes, as its coordinator sees it.
 
 mod assembly;
+mod checkup;
 mod handover;
 mod mend;
+pub(crate) mod patience;
 mod sessions;
+mod spot;
 mod standby;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use hive_net::{Frame, PeerAddr, PeerId};
 use hive_plan::Plan;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use crate::Compute;
-use crate::control::{Answer, ModelSource, Question, RingId, StageId, StageReport};
+use crate::control::{Answer, ModelSource, Question, RingId, StageId, StageReport, random_id};
 use crate::kept::Kept;
 use crate::node::Node;
 use crate::planning::PLANNED_CONTEXT;
@@ -27,7 +30,10 @@ use assembly::{connect, load_stage, spec, unload, watch_prompts};
 use sessions::dispatch;
 use standby::Standby;
 
-pub(crate) use mend::Trouble;
+pub(crate) use checkup::{Checkup, News, Verdict};
+pub(crate) use handover::reading_rows_per_s;
+pub(crate) use mend::{Cause, Trouble};
+pub(crate) use spot::{Found, Spot, Subject};
 
 /// Frames on their way to a session. An answer is read faster than it is computed.
 const SESSION_QUEUE: usize = 64;
@@ -93,7 +99,7 @@ pub struct PlacedStage {
 }
 
 /// Queues of what comes back, by session.
-type Sessions = Mutex<HashMap<u64, mpsc::Sender<Frame>>>;
+type Sessions = Mutex<HashMap<u128, mpsc::Sender<Frame>>>;
 
 /// How a ring is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,13 +138,29 @@ struct Inner {
     state: watch::Sender<State>,
     /// Held while it is mended.
     mending: tokio::sync::Mutex<()>,
+    /// Held while the stages are checked.
+    checking: Arc<tokio::sync::Mutex<()>>,
+    /// When a token or a piece of a prompt came last, in whatever session.
+    heard: Mutex<Instant>,
+    /// One more than the latest epoch in which the stages have computed a token together.
+    warm_epochs: AtomicU32,
+    /// Tokens since what machines compute was compared last.
+    unlooked: AtomicU32,
+    /// Held while that is done.
+    looking: Arc<tokio::sync::Mutex<()>>,
+    /// One more than the latest epoch in which a stage was found to compute wrong numbers.
+    tainted_epochs: AtomicU32,
     troubles: mpsc::Sender<Trouble>,
     model: Model,
     options: RingOptions,
     prompts: tokio::sync::Mutex<Destination>,
     sessions: Sessions,
-    next_session: AtomicU64,
+    /// Answers that were begun here: they are numbered.
+    answers: AtomicU64,
+    /// Sessions that were ever opened.
+    opened: AtomicU64,
     kept: Mutex<Kept>,
+    kept_tokens: usize,
     /// Tokens that the answers under way may have in the caches together.
     room: Arc<Semaphore>,
     room_tokens: usize,
@@ -158,9 +180,7 @@ impl Ring {
         mut progress: impl FnMut(usize),
     ) -> Result<Self, RingError> {
         model.prepare().await?;
-        // Numbers that no earlier life of this node has used, so that a late frame of then belongs to nobody.
-        let seed = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64);
-        let id = RingId(seed);
+        let id = RingId(random_id());
         // Known as wanted before the first stage is there, see `Question::Retain`.
         let (frames, queue) = mpsc::channel(SESSION_QUEUE);
         node.coordinate(id, frames);
@@ -204,13 +224,21 @@ impl Ring {
             standbys: Mutex::default(),
             state: watch::channel(State { epoch: 0, health: Health::Whole }).0,
             mending: tokio::sync::Mutex::default(),
+            checking: Arc::default(),
+            heard: Mutex::new(Instant::now()),
+            warm_epochs: AtomicU32::new(0),
+            unlooked: AtomicU32::new(spot::EVERY / 2),
+            looking: Arc::default(),
+            tainted_epochs: AtomicU32::new(0),
             troubles,
             model,
             options,
             prompts: tokio::sync::Mutex::new(prompts),
             sessions: Mutex::default(),
-            next_session: AtomicU64::new(seed),
+            answers: AtomicU64::new(u64::from(random_id() as u32)),
+            opened: AtomicU64::default(),
             kept: Mutex::new(Kept::new(kept_tokens)),
+            kept_tokens,
             room: Arc::new(Semaphore::new(room_tokens)),
             room_tokens,
         });
@@ -277,6 +305,11 @@ impl Ring {
         self.inner.plan.stages.iter().map(|stage| stage.weight_bytes.saturating_add(stage.kv_bytes))
     }
 
+    /// Bytes of each stage's weights.
+    pub(crate) fn stage_weight_bytes(&self) -> impl Iterator<Item = u64> {
+        self.inner.plan.stages.iter().map(|stage| stage.weight_bytes)
+    }
+
     /// Bytes that its stages and copies take, machine by machine.
     pub(crate) fn holdings(&self) -> Vec<(PeerId, u64)> {
         let bytes: Vec<u64> = self.stage_bytes().collect();
@@ -302,7 +335,7 @@ impl Ring {
 
     /// How many sessions were ever opened, and how many are open: what tells an answer whether it has the ring to itself.
     pub(crate) fn traffic(&self) -> (u64, usize) {
-        (self.inner.next_session.load(Ordering::Relaxed), self.sessions().len())
+        (self.inner.opened.load(Ordering::Relaxed), self.sessions().len())
     }
 
     /// What a token took in the stages of this machine since they were asked last, in microseconds.
@@ -340,7 +373,73 @@ impl Ring {
     /// Says that something does not work, so that it is looked after.
     pub(crate) fn complain(&self, epoch: u32, why: String) {
         // Where one waits already, the ring is looked after anyway.
-        let _ = self.inner.troubles.try_send(Trouble { epoch, fault: Fault::Link, why });
+        self.report_trouble(epoch, Cause::Fault(Fault::Link), why);
+    }
+
+    /// Says that a stage does not go on.
+    pub(crate) fn complain_of_hung(&self, epoch: u32, index: usize, why: String) {
+        self.report_trouble(epoch, Cause::Hung(index), why);
+    }
+
+    /// Says that the last stage chose a token that cannot be right.
+    pub(crate) fn complain_of_last(&self, epoch: u32, why: String) {
+        let last = self.stages().len().saturating_sub(1) as u32;
+        self.report_trouble(epoch, Cause::Fault(Fault::Stage(last)), why);
+    }
+
+    fn report_trouble(&self, epoch: u32, cause: Cause, why: String) {
+        let _ = self.inner.troubles.try_send(Trouble { epoch, cause, why });
+    }
+
+    /// The right to compare what the machines compute, when that is due.
+    pub(crate) fn look(&self) -> Option<OwnedMutexGuard<()>> {
+        let is_due = self.inner.unlooked.load(Ordering::Relaxed) >= spot::EVERY && !self.standbys().is_empty();
+        if is_due { self.inner.looking.clone().try_lock_owned().ok() } else { None }
+    }
+
+    /// What the machines compute was compared.
+    pub(crate) fn looked(&self) {
+        self.inner.unlooked.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether so many tokens were not compared that a look is worth waiting for.
+    pub(crate) fn look_is_overdue(&self) -> bool {
+        self.inner.unlooked.load(Ordering::Relaxed) >= 3 * spot::EVERY
+    }
+
+    /// A stage was found to compute wrong numbers: its machine is left out, and what was computed from them counts no more.
+    pub(crate) fn caught(&self, epoch: u32, index: usize, machine: PeerId, name: &str) {
+        tracing::warn!("{name} computed wrong numbers");
+        self.inner.node.quarantine(machine, name);
+        self.inner.tainted_epochs.fetch_max(epoch + 1, Ordering::Relaxed);
+        *self.kept() = Kept::new(self.inner.kept_tokens);
+        self.report_trouble(epoch, Cause::Fault(Fault::Stage(index as u32)), format!("{name} computed wrong numbers"));
+    }
+
+    /// Whether what was computed up to this epoch may come from wrong numbers.
+    pub(crate) fn is_tainted(&self, epoch: u32) -> bool {
+        self.inner.tainted_epochs.load(Ordering::Relaxed) > epoch
+    }
+
+    /// What a token, and a row of a prompt, are expected to take where the stages are now.
+    pub(crate) fn expected(&self) -> patience::Expected {
+        let expected = self.inner.node.expected(self);
+        expected.unwrap_or_else(|| patience::Expected::unknown(self.stages().len()))
+    }
+
+    /// For how long nothing has come back, in any session.
+    pub(crate) fn quiet(&self) -> Duration {
+        lock(&self.inner.heard).elapsed()
+    }
+
+    /// Whether the stages have not computed a token together since the ring was joined.
+    fn is_cold(&self, epoch: u32) -> bool {
+        self.inner.warm_epochs.load(Ordering::Relaxed) <= epoch
+    }
+
+    /// The stages have computed a token together.
+    pub(crate) fn warmed_up(&self, epoch: u32) {
+        self.inner.warm_epochs.fetch_max(epoch + 1, Ordering::Relaxed);
     }
 
     /// The longest conversation that the machines have memory for, in tokens.
@@ -355,12 +454,13 @@ impl Ring {
     }
 
     pub(crate) fn count_token(&self) {
+        self.inner.unlooked.fetch_add(1, Ordering::Relaxed);
         self.inner.node.count_token();
     }
 
     /// A number for an answer.
     pub(crate) fn new_id(&self) -> u64 {
-        self.inner.next_session.fetch_add(1, Ordering::Relaxed)
+        self.inner.answers.fetch_add(1, Ordering::Relaxed)
     }
 
     pub(crate) fn prompt_chunk(&self) -> usize {

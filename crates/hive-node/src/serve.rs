@@ -1,8 +1,11 @@
 //! Serves what peers open: pairings, questions, frames.
 
-use hive_net::stage::{Inlet, Received};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use hive_net::stage::{Budget, Inlet, Received};
 use hive_net::{Channel, Incoming, PeerId, Protocol};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::control::{Answer, Hello, Question, Role};
 use crate::measure;
@@ -10,10 +13,29 @@ use crate::node::Node;
 use crate::peers::presence;
 use crate::stage::turns;
 
+/// Questions of a machine that are being read at a time. Each takes memory until it is whole.
+const QUESTIONS: usize = 16;
+/// Memory for the frames of a machine until they are computed. A chunk of the largest models' prompts is 16 MiB.
+const FRAME_BYTES: usize = 128 << 20;
+
+/// What is held here on behalf of one machine, until it is understood or computed.
+#[derive(Clone)]
+struct Held {
+    questions: Arc<Semaphore>,
+    frames: Budget,
+}
+
+impl Default for Held {
+    fn default() -> Self {
+        Self { questions: Arc::new(Semaphore::new(QUESTIONS)), frames: Budget::new(FRAME_BYTES) }
+    }
+}
+
 /// Serves until the node stops.
 pub(crate) async fn serve(node: Node, mut incoming: mpsc::Receiver<Incoming>) {
+    let mut held: HashMap<PeerId, Held> = HashMap::new();
     loop {
-        let Incoming { peer, protocol, channel } = tokio::select! {
+        let Incoming { peer, protocol, place, channel } = tokio::select! {
             opened = incoming.recv() => match opened {
                 Some(opened) => opened,
                 None => return,
@@ -21,19 +43,26 @@ pub(crate) async fn serve(node: Node, mut incoming: mpsc::Receiver<Incoming>) {
             () = node.stopping() => return,
         };
         let node = node.clone();
+        // Of strangers, nothing is held but their pairing.
+        held.retain(|peer, _| node.endpoint().admission().is_approved(*peer));
+        let held = held.entry(peer).or_default().clone();
         tokio::spawn(async move {
             match protocol {
-                Protocol::Pair => node.answer_pairing(peer, channel).await,
-                Protocol::Control => serve_control(&node, peer, channel).await,
-                Protocol::Stage => serve_stage(&node, channel).await,
+                Protocol::Pair => node.answer_pairing(peer, place, channel).await,
+                Protocol::Control => serve_control(&node, peer, channel, held.questions).await,
+                Protocol::Stage => serve_stage(&node, peer, channel, held.frames).await,
                 Protocol::Gauge => measure::serve(channel).await,
             }
         });
     }
 }
 
-async fn serve_control(node: &Node, peer: PeerId, mut channel: Channel) {
-    let question = match channel.read_message().await {
+async fn serve_control(node: &Node, peer: PeerId, mut channel: Channel, reading: Arc<Semaphore>) {
+    let read = {
+        let Ok(_one) = reading.acquire().await else { return };
+        channel.read_first().await
+    };
+    let question = match read {
         Ok(Some(question)) => question,
         Ok(None) => return,
         Err(error) => {
@@ -44,7 +73,7 @@ async fn serve_control(node: &Node, peer: PeerId, mut channel: Channel) {
     match question {
         Question::Greet(greeting) => presence::answer(node, peer, channel, &greeting).await,
         Question::Measure(messages) => measure::answer(channel, messages).await,
-        Question::TakeOver(id) => node.take_over(id, channel).await,
+        Question::TakeOver(id) => node.take_over(peer, id, channel).await,
         question => answer(node, peer, channel, question).await,
     }
 }
@@ -79,10 +108,14 @@ async fn answer(node: &Node, peer: PeerId, mut channel: Channel, question: Quest
     }
 }
 
-async fn serve_stage(node: &Node, mut channel: Channel) {
-    let Ok(Some(Hello { ring, to })) = channel.read_message().await else { return };
-    let Some(queue) = node.queue(ring, to) else { return };
-    let mut inlet = Inlet::new(channel);
+async fn serve_stage(node: &Node, peer: PeerId, mut channel: Channel, budget: Budget) {
+    let Ok(Some(hello)) = channel.read_first::<Hello>().await else { return };
+    if let Err(denied) = node.neighbour(peer, hello).await {
+        tracing::info!("a stage stream of {} was refused: {denied:?}", node.peers().name(peer));
+        return;
+    }
+    let Hello { ring, owner, to } = hello;
+    let mut inlet = Inlet::new(channel, budget);
     loop {
         let frame = match inlet.recv().await {
             Ok(Some(frame)) => frame,
@@ -92,10 +125,12 @@ async fn serve_stage(node: &Node, mut channel: Channel) {
                 return;
             }
         };
+        // Asked for every frame: who the neighbours are changes when a ring is mended.
+        let Ok(queue) = node.inlet(peer, hello) else { return };
         let received = Received::of(&frame);
         if to == Role::Head
             && turns(&frame)
-            && let Some(first) = node.queue(ring, Role::Stage(0))
+            && let Some(first) = node.queue(ring, owner, Role::Stage(0))
         {
             // A stage that has ended meanwhile is being replaced; then the token comes again.
             let _ = first.send(frame.clone()).await;

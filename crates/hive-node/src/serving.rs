@@ -23,6 +23,8 @@ use crate::runtime::aside;
 use crate::worker::text::Model;
 use placements::{PlacedModel, Placements};
 
+pub(crate) use place::ASSUMED_BYTES_PER_S;
+
 pub use by_hand::{ByHandError, StageByHand};
 
 /// How long a question waits for a model that is being mended.

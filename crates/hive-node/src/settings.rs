@@ -28,6 +28,9 @@ pub struct Settings {
     pub only_when_idle_minutes: Option<u64>,
     /// The most that is sent to other machines for their answers, in megabits per second.
     pub bandwidth_mbit_per_s: Option<u64>,
+    /// Whether models that fit on this machine stay on it, so that no other one sees what is asked, even where more machines
+    /// would be faster.
+    pub keep_prompts_here: Option<bool>,
     /// Whether everything stays on the local network.
     pub lan_only: Option<bool>,
     /// Whether the app shows a notification when a machine wants to join; nobody has been asked where it is missing.
@@ -105,6 +108,7 @@ impl Settings {
             only_on_power: self.only_on_power.unwrap_or(false),
             only_when_idle: self.only_when_idle_minutes.map(|minutes| Duration::from_secs(minutes.saturating_mul(60))),
             bits_per_s: self.bandwidth_mbit_per_s.map(|megabits| megabits.saturating_mul(1_000_000)),
+            keep_prompts_here: self.keep_prompts_here.unwrap_or(false),
         }
     }
 
@@ -157,6 +161,7 @@ impl Settings {
             // On loopback there is nobody to find.
             discover: !bind.ip().is_loopback(),
             relay,
+            lan_only: self.lan_only.unwrap_or(false),
             share: self.share.unwrap_or(true),
             memory_cap,
             policy,

@@ -18,6 +18,8 @@ pub struct Policy {
     pub only_when_idle: Option<Duration>,
     /// The most that is sent to other machines for their answers, in bits per second.
     pub bits_per_s: Option<u64>,
+    /// Models that fit on this machine stay on it.
+    pub keep_prompts_here: bool,
 }
 
 /// What the owner has switched while the node ran; kept over restarts.

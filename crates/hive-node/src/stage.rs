@@ -4,26 +4,32 @@
 //! previous stage (or the coordinator), results from the worker.
 
 mod actor;
+mod digest;
 mod ended;
 mod frames;
+pub(crate) mod fuzzing;
+mod pulse;
+mod recompute;
 mod sent;
 mod transit;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hive_net::Frame;
 use hive_net::stage::Outlet;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::audit::Usage;
-use crate::control::{Answer, Question, StageSpec};
-use crate::worker::{Events, FromWorker, LoadOrder, ToWorker, Worker, WorkerEvent};
+use crate::control::{Answer, Arithmetic, Question, StageSpec};
+use crate::worker::{Death, Events, FromWorker, LoadOrder, ToWorker, Worker, WorkerEvent};
 
 use actor::Actor;
+pub(crate) use digest::{RowDigest, digests, token_digests};
 pub(crate) use frames::{Fault, failure_of, prompt_frame, sampled_of, turns};
+use pulse::Activity;
 pub(crate) use transit::{Part, Transit};
 
 /// Frames and commands on their way to a stage.
@@ -34,6 +40,10 @@ const STARTS: usize = 3;
 
 /// A worker that computes a large batch cannot report; that is no reason to wait for ever.
 const REPORT_PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a worker that is asked for signs of life has to get around to it. One in the middle of a batch does not, and then
+/// what it owes is told.
+const CHECK_PATIENCE: Duration = Duration::from_millis(1500);
 
 /// Where frames go: to this very node, or over a link.
 #[derive(Debug)]
@@ -69,11 +79,22 @@ enum Command {
     /// Answers what is asked of a stage.
     Ask(Question, oneshot::Sender<Result<Answer, String>>),
     /// Says which sessions there are, and how many tokens each has.
-    List(oneshot::Sender<Vec<(u64, u32)>>),
+    List(oneshot::Sender<Vec<(u128, u32)>>),
     /// Gives a session away, in parts.
-    GiveAway(u64, mpsc::UnboundedSender<Part>),
+    GiveAway(u128, mpsc::UnboundedSender<Part>),
     /// Takes one in.
     TakeIn(Box<Transit>, oneshot::Sender<Result<(), String>>),
+    /// Ends the worker, for this reason; answered when its sessions have been told.
+    End(String, oneshot::Sender<()>),
+}
+
+/// Whose a stage is, and what it may hold in the node for that.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tenancy {
+    /// Whether it is another machine's: that hears nothing of what is on this disk.
+    pub(crate) is_guest: bool,
+    /// The longest conversation of its model, in tokens.
+    pub(crate) context: usize,
 }
 
 /// A handle to a running stage; the last one dropped ends it, and its worker.
@@ -83,22 +104,27 @@ pub(crate) struct Stage {
     frames: mpsc::Sender<Frame>,
     sessions: Arc<AtomicUsize>,
     usage: Arc<Usage>,
+    held_bytes: Arc<AtomicUsize>,
+    process_id: Option<u32>,
+    activity: Activity,
 }
 
 impl Stage {
-    /// Starts a worker and loads the shard; says on which device.
+    /// Starts a worker and loads the shard; says on which device. An error is for this machine's log: it may name files.
     pub(crate) async fn load(
         path: &Path,
         index: u32,
         spec: &StageSpec,
+        tenancy: Tenancy,
         mut progress: impl FnMut(usize),
     ) -> Result<(Self, String), String> {
         let mut deaths = 0;
-        let (worker, events, device) = loop {
+        let (worker, events, device, arithmetic) = loop {
             match start(path, spec, &mut progress).await {
                 Ok(started) => break started,
                 Err(NotStarted::Failed(why)) => return Err(why),
                 Err(NotStarted::Died(how)) => {
+                    let how = how.to_string();
                     deaths += 1;
                     if deaths == STARTS {
                         return Err(format!("the worker ended while loading, {STARTS} times ({how})"));
@@ -109,11 +135,39 @@ impl Stage {
         };
         let (commands, command_queue) = mpsc::channel(QUEUE);
         let (frames, frame_queue) = mpsc::channel(QUEUE);
-        let busy = Arc::new(AtomicUsize::new(0));
-        let usage = Arc::new(Usage::default());
-        let actor = Actor::new(worker, index, busy.clone(), usage.clone(), commands.downgrade());
+        let process_id = worker.process_id();
+        let activity = Activity::new(arithmetic);
+        let actor = Actor::new(worker, index, tenancy, activity.clone(), commands.downgrade());
+        let (sessions, held_bytes, usage) = (actor.busy(), actor.held_bytes(), actor.usage());
         tokio::spawn(actor.run(command_queue, frame_queue, events));
-        Ok((Self { commands, frames, sessions: busy, usage }, device))
+        Ok((Self { commands, frames, sessions, usage, held_bytes, process_id, activity }, device))
+    }
+
+    /// One that does nothing and takes whatever is sent to it.
+    #[cfg(test)]
+    pub(crate) fn idle() -> (Self, std::io::PipeReader) {
+        let (worker, orders) = Worker::that_only_listens();
+        let (commands, command_queue) = mpsc::channel(QUEUE);
+        let (frames, frame_queue) = mpsc::channel(QUEUE);
+        let activity = Activity::new(Arithmetic::Exact);
+        let tenancy = Tenancy { is_guest: true, context: 64 };
+        let actor = Actor::new(worker, 0, tenancy, activity.clone(), commands.downgrade());
+        let (sessions, held_bytes, usage) = (actor.busy(), actor.held_bytes(), actor.usage());
+        tokio::spawn(actor.run(command_queue, frame_queue, Events::none()));
+        (Self { commands, frames, sessions, usage, held_bytes, process_id: None, activity }, orders)
+    }
+
+    /// Memory that it takes now, in bytes: its worker's, and what this node keeps for its sessions.
+    pub(crate) fn used_bytes(&self) -> u64 {
+        let worker = self.process_id.and_then(hive_host::memory::resident_bytes).unwrap_or(0);
+        worker.saturating_add(self.held_bytes.load(Ordering::Relaxed) as u64)
+    }
+
+    /// Ends it, for a reason that its sessions are told.
+    pub(crate) async fn end(self, why: String) {
+        let (ended, has_ended) = oneshot::channel();
+        let _ = self.commands.send(Command::End(why, ended)).await;
+        let _ = has_ended.await;
     }
 
     /// Sessions that are being computed on this stage.
@@ -137,6 +191,9 @@ impl Stage {
 
     /// Answers a question about the stage or its sessions.
     pub(crate) async fn answer(&self, question: Question) -> Result<Answer, String> {
+        if matches!(question, Question::Check(_)) {
+            return self.check(question).await;
+        }
         let (answer, answered) = oneshot::channel();
         let _ = self.commands.send(Command::Ask(question, answer)).await;
         match tokio::time::timeout(REPORT_PATIENCE, answered).await {
@@ -147,15 +204,32 @@ impl Stage {
 }
 
 impl Stage {
+    /// Signs of life: out of the worker's own loop, or what it owes if it does not get around to answering.
+    async fn check(&self, question: Question) -> Result<Answer, String> {
+        let asked = Instant::now();
+        let (answer, answered) = oneshot::channel();
+        let asking = async {
+            // The stage may wait for another machine, and take no commands.
+            let _ = self.commands.send(Command::Ask(question, answer)).await;
+            answered.await
+        };
+        let passed = match tokio::time::timeout(CHECK_PATIENCE, asking).await {
+            Ok(Ok(answer)) => answer.map(|_| true)?,
+            Ok(Err(_)) => return Err("the stage has ended".to_owned()),
+            Err(_) => false,
+        };
+        Ok(Answer::Pulse(self.activity.pulse(passed, asked)))
+    }
+
     /// The sessions, and how many tokens each has.
-    pub(crate) async fn open_sessions(&self) -> Vec<(u64, u32)> {
+    pub(crate) async fn open_sessions(&self) -> Vec<(u128, u32)> {
         let (answer, answered) = oneshot::channel();
         let _ = self.commands.send(Command::List(answer)).await;
         answered.await.unwrap_or_default()
     }
 
     /// Gives a session away: from now on it is no more here. Its parts end without [`Part::Whole`] where something fails.
-    pub(crate) async fn give_away(&self, session: u64) -> mpsc::UnboundedReceiver<Part> {
+    pub(crate) async fn give_away(&self, session: u128) -> mpsc::UnboundedReceiver<Part> {
         let (parts, receiver) = mpsc::unbounded_channel();
         let _ = self.commands.send(Command::GiveAway(session, parts)).await;
         receiver
@@ -174,7 +248,7 @@ enum NotStarted {
     /// The shard cannot be loaded.
     Failed(String),
     /// The process ended.
-    Died(String),
+    Died(Death),
 }
 
 /// Starts a worker that has the shard; says on which device.
@@ -182,7 +256,7 @@ async fn start(
     path: &Path,
     spec: &StageSpec,
     progress: &mut impl FnMut(usize),
-) -> Result<(Worker, Events, String), NotStarted> {
+) -> Result<(Worker, Events, String, Arithmetic), NotStarted> {
     let (worker, mut events) = Worker::spawn(path).map_err(|error| NotStarted::Failed(error.to_string()))?;
     let StageSpec { layers, compute, threads, .. } = spec.clone();
     let threads = if threads == 0 { hive_host::threads() } else { threads };
@@ -190,11 +264,16 @@ async fn start(
     loop {
         match events.next().await {
             Some(WorkerEvent::Said(FromWorker::Progress(layers))) => progress(layers),
-            Some(WorkerEvent::Said(FromWorker::Loaded { device })) => return Ok((worker, events, device)),
+            Some(WorkerEvent::Said(FromWorker::Loaded { device, arithmetic })) => {
+                return Ok((worker, events, device, arithmetic));
+            }
             Some(WorkerEvent::Said(FromWorker::LoadFailed(why))) => return Err(NotStarted::Failed(why)),
             Some(WorkerEvent::Said(_)) => {}
             Some(WorkerEvent::Died(how)) => return Err(NotStarted::Died(how)),
-            None => return Err(NotStarted::Died("it said nothing".to_owned())),
+            None => {
+                let status = "it said nothing".to_owned();
+                return Err(NotStarted::Died(Death { status, last_words: String::new() }));
+            }
         }
     }
 }

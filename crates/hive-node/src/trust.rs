@@ -14,6 +14,7 @@ use hive_plan::Costs;
 
 use crate::node::Node;
 use crate::ring::Ring;
+use crate::serving::ASSUMED_BYTES_PER_S;
 
 /// A machine that failed is left out for so long, and twice as long each further time.
 const FIRST_REST: Duration = Duration::from_secs(30);
@@ -32,6 +33,13 @@ const WORTH_LEARNING: f64 = 1.1;
 /// No machine is counted as slower than this part of what it says.
 const SLOWEST: f64 = 1e-4;
 
+/// A machine counts as at most so many times as fast as this one, or as it was seen to be, whatever it claims. One that is
+/// faster still shows it with its first answers.
+const UNPROVEN_TIMES: f64 = 2.0;
+
+/// A machine that computed wrong numbers is left out for so long: that does not happen to a machine that is well.
+const QUARANTINE: Duration = Duration::from_hours(24);
+
 /// Answers of fewer tokens say little about speed.
 const ENOUGH_TOKENS: usize = 16;
 
@@ -42,6 +50,12 @@ struct Seen {
     /// The part of the speed it claims that was seen, when, and how often it was too slow.
     slow: Option<(f64, Instant)>,
     times_slow: u32,
+    /// The most bytes of weights that it was seen to read in a second.
+    shown_bytes_per_s: Option<f64>,
+    /// When it was found to compute wrong numbers.
+    caught: Option<Instant>,
+    /// Whether its owner's word was asked for already, because another machine does not agree with it.
+    doubted: bool,
 }
 
 impl Seen {
@@ -52,6 +66,13 @@ impl Seen {
 
     /// How much longer it is left out.
     fn rests(&self, now: Instant) -> Option<Duration> {
+        let until =
+            |since: Instant, rest: Duration| (since + rest).checked_duration_since(now).filter(|rest| !rest.is_zero());
+        let quarantined = self.caught.and_then(|at| until(at, QUARANTINE));
+        quarantined.max(self.rests_for_failures(now))
+    }
+
+    fn rests_for_failures(&self, now: Instant) -> Option<Duration> {
         let recent = || self.failures.iter().filter(|at| now - **at < FORGOTTEN);
         let latest = *recent().next_back()?;
         let doubled = FIRST_REST * (1 << (recent().count() - 1).min(16));
@@ -64,8 +85,12 @@ impl Seen {
             self.slow = Some((pace, now));
         } else {
             // As fast as it says: whatever slowed it down is over.
-            *self = Self { failures: std::mem::take(&mut self.failures), ..Self::default() };
+            (self.slow, self.times_slow) = (None, 0);
         }
+    }
+
+    fn has_shown(&mut self, bytes_per_s: f64) {
+        self.shown_bytes_per_s = Some(self.shown_bytes_per_s.map_or(bytes_per_s, |before| before.max(bytes_per_s)));
     }
 
     /// The part of the speed it claims that it is planned with.
@@ -104,6 +129,40 @@ impl Trust {
     fn saw(&self, machine: PeerId, pace: f64) {
         self.seen().entry(machine).or_default().saw(pace, Instant::now());
     }
+
+    fn has_shown(&self, machine: PeerId, bytes_per_s: f64) {
+        self.seen().entry(machine).or_default().has_shown(bytes_per_s);
+    }
+
+    /// Of the bytes per second that a machine claims, those that count beside this machine's own.
+    pub(crate) fn credible(&self, machine: PeerId, claimed: f64, own: Option<f64>) -> f64 {
+        let shown = self.seen().get(&machine).and_then(|seen| seen.shown_bytes_per_s);
+        credible(claimed, shown, Some(own.unwrap_or(ASSUMED_BYTES_PER_S)))
+    }
+
+    /// A machine was found to compute wrong numbers.
+    pub(crate) fn caught(&self, machine: PeerId) {
+        self.seen().entry(machine).or_default().caught = Some(Instant::now());
+    }
+
+    /// Whether a machine has not been in doubt before; it has from now on.
+    fn is_first_doubt(&self, machine: PeerId) -> bool {
+        !std::mem::replace(&mut self.seen().entry(machine).or_default().doubted, true)
+    }
+
+    /// Whether a machine was found to compute wrong numbers, and is left out for that.
+    pub(crate) fn is_quarantined(&self, machine: PeerId) -> bool {
+        let at = self.seen().get(&machine).and_then(|seen| seen.caught);
+        at.is_some_and(|at| at.elapsed() < QUARANTINE)
+    }
+}
+
+/// The bytes per second that count of those that a machine claims: not more than twice those of this machine, or than twice
+/// those that it was seen to read. What is no speed counts as none.
+fn credible(claimed: f64, shown: Option<f64>, own: Option<f64>) -> f64 {
+    let proven = shown.into_iter().chain(own).fold(0.0, f64::max);
+    let claimed = if claimed.is_finite() { claimed.max(1.0) } else { 1.0 };
+    if proven > 0.0 { claimed.min(proven * UNPROVEN_TIMES) } else { claimed }
 }
 
 /// The part of its claimed speed that the other machines have shown, where a token took `token_us`. What this machine's own
@@ -122,6 +181,23 @@ fn own_gain(own_us: f64, claimed: &Costs, is_own: &[bool]) -> Option<f64> {
 }
 
 impl Node {
+    /// Leaves a machine out that was found to compute wrong numbers, and says so.
+    pub(crate) fn quarantine(&self, machine: PeerId, name: &str) {
+        if !self.trust().is_quarantined(machine) {
+            self.trust().caught(machine);
+            self.peers().notice(machine, format!("{name} computed wrong numbers and is left out."));
+        }
+    }
+
+    /// Tells the owner that two machines do not agree, where nobody can say which of them is wrong. Neither is left out.
+    pub(crate) fn is_in_doubt(&self, machine: PeerId, name: &str, other: &str) {
+        if self.trust().is_first_doubt(machine) {
+            let text = format!("{name} and {other} do not compute the same numbers, and no third machine can decide.");
+            tracing::warn!("{text}");
+            self.peers().notice(machine, text);
+        }
+    }
+
     /// Learns from an answer that had its stages to itself: so many tokens after the first, in so much time.
     pub(crate) async fn judge(&self, ring: &Ring, tokens: usize, time: Duration) {
         let stages = ring.stages();
@@ -135,11 +211,17 @@ impl Node {
             self.is_faster(times);
         }
         let pace = others_pace(time.as_secs_f64() * 1e6 / tokens as f64, own_us, &claimed, &is_own);
+        let (present, own) = (self.peers().present(), self.profile().bytes_per_s);
         for stage in stages.iter().zip(&is_own).filter(|(_, own)| !**own).map(|(stage, _)| stage) {
-            if pace < 1.0 {
-                tracing::info!("{} computes at {pace:.2} of the speed it claims", stage.placement.name);
+            let id = stage.placement.addr.id();
+            let claimed = present.iter().find(|(peer, _)| *peer == id).and_then(|(_, profile)| profile.bytes_per_s);
+            if let (Some(claimed), true) = (claimed, pace >= 1.0) {
+                self.trust().has_shown(id, self.trust().credible(id, claimed, own));
             }
-            self.trust().saw(stage.placement.addr.id(), pace);
+            if pace < 1.0 {
+                tracing::info!("{} computes at {pace:.2} of the speed it is planned with", stage.placement.name);
+            }
+            self.trust().saw(id, pace);
         }
     }
 }
@@ -163,6 +245,37 @@ mod tests {
         let later = again + FORGOTTEN;
         seen.failed(later);
         assert_eq!(seen.rests(later), Some(FIRST_REST));
+    }
+
+    #[test]
+    fn a_claim_counts_as_far_as_this_machine_or_what_was_seen_makes_it_credible() {
+        assert_eq!(credible(15e9, None, Some(10e9)), 15e9);
+        assert_eq!(credible(500e9, None, Some(10e9)), 20e9, "not yet seen");
+        assert_eq!(credible(500e9, Some(20e9), Some(10e9)), 40e9, "what was seen makes more of it credible");
+        assert_eq!(credible(500e9, Some(400e9), Some(10e9)), 500e9);
+        assert_eq!(credible(5e9, Some(400e9), Some(10e9)), 5e9, "a machine that says it is slow is believed");
+        assert_eq!(credible(500e9, None, None), 500e9, "nothing to go by");
+        for nonsense in [f64::NAN, f64::INFINITY, -3.0, 0.0] {
+            assert_eq!(credible(nonsense, None, Some(10e9)), 1.0);
+        }
+    }
+
+    #[test]
+    fn a_machine_shows_what_it_can_and_being_slow_later_does_not_take_that_back() {
+        let mut seen = Seen::default();
+        seen.has_shown(20e9);
+        seen.has_shown(15e9);
+        seen.saw(1.0, Instant::now());
+        assert_eq!(seen.shown_bytes_per_s, Some(20e9));
+    }
+
+    #[test]
+    fn a_machine_that_computed_wrong_numbers_is_left_out_for_a_day() {
+        let (mut seen, start) = (Seen::default(), Instant::now());
+        seen.caught = Some(start);
+        seen.failed(start);
+        assert_eq!(seen.rests(start), Some(QUARANTINE));
+        assert_eq!(seen.rests(start + QUARANTINE), None);
     }
 
     #[test]

@@ -22,7 +22,7 @@ pub use probe::{Escape, Targets, probe};
 pub use process::{Events, Worker, WorkerEvent};
 pub use protocol::{Blame, FromWorker, LoadOrder, Raw, ToWorker, Work, WorkerReport};
 pub use serve::serve;
-pub use spawn::SpawnError;
+pub use spawn::{Death, SpawnError};
 pub(crate) use spawn::prepare;
 
 /// The hidden subcommand that makes an executable a worker.

@@ -74,6 +74,7 @@ impl Preferences {
             api: address(self.api)?,
             bind: address(self.bind)?,
             share: before.share,
+            keep_prompts_here: before.keep_prompts_here,
             accent: Some(self.accent).filter(|accent| *accent != Accent::default()),
             // As long as it is off, its owner may still be asked when it is first useful.
             notify: if self.notify { Some(true) } else { before.notify.map(|_| false) },

@@ -250,6 +250,7 @@ mod tests {
             condition: None,
             bits_per_s: None,
             other_paths: Vec::new(),
+            rights: None,
             profile: Some(Profile { sharing: true, offered_bytes: 5, ..Profile::default() }),
         }
     }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use hive_api::Right;
 use hive_node::{Compute, Sampling};
 
 /// Several machines, one private large language model.
@@ -42,6 +43,8 @@ pub(crate) enum Command {
         /// The new name
         name: String,
     },
+    /// Change what an approved machine may do; without options, show it
+    Allow(AllowOptions),
     /// Switch sharing on or off, or change how much memory is given
     Share {
         /// On or off
@@ -69,6 +72,14 @@ pub(crate) enum Command {
     /// What was said in the app: list, show, export, rename, delete
     #[command(subcommand)]
     Conversations(Conversations),
+    /// The tokens of your programs: list, add, remove, renew
+    Tokens {
+        #[command(subcommand)]
+        wish: Option<Tokens>,
+        /// Print one JSON object
+        #[arg(long, global = true)]
+        json: bool,
+    },
     /// Measure how fast a model runs here
     Bench(BenchOptions),
     /// Show which layers would go where
@@ -149,6 +160,30 @@ pub(crate) enum Conversations {
     },
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum Tokens {
+    /// List them: what each may do, and when it was last used
+    List,
+    /// Make one for a program; it is shown once
+    Add {
+        /// What to call it; usually the program's name
+        name: String,
+        /// What the program may do: chat, models, machines, admin; several with commas
+        #[arg(long, value_name = "RIGHTS", value_delimiter = ',', required = true, num_args = 1..)]
+        may: Vec<Right>,
+    },
+    /// Revoke one; what its program has running ends at once
+    Remove {
+        /// Its name
+        name: String,
+    },
+    /// Replace one by another with the same rights; without a name, your own in the data folder
+    Renew {
+        /// Its name
+        name: Option<String>,
+    },
+}
+
 fn parse_switch(text: &str) -> Result<bool, String> {
     match text {
         "on" => Ok(true),
@@ -188,6 +223,9 @@ pub(crate) struct NodeArguments {
     /// Give no memory; only use that of others
     #[arg(long, env = "HIVEMIND_NO_SHARE")]
     pub(crate) no_share: bool,
+    /// Keep models that fit on this machine to it, so that no other one sees prompts
+    #[arg(long, env = "HIVEMIND_KEEP_PROMPTS_HERE")]
+    pub(crate) keep_prompts_here: bool,
     /// Stay on the local network: no relay, no lookup outside
     #[arg(long, env = "HIVEMIND_LAN_ONLY")]
     pub(crate) lan_only: bool,
@@ -200,6 +238,27 @@ pub(crate) struct NodeArguments {
     /// For machines on other networks: none, public, or the URL of a relay of your own
     #[arg(long, env = "HIVEMIND_RELAY", value_name = "RELAY")]
     pub(crate) relay: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AllowOptions {
+    /// Its name, the beginning of its id, or its three words
+    pub(crate) machine: String,
+    /// Whether it may use this machine's memory for its models
+    #[arg(long, value_parser = parse_switch, action = clap::ArgAction::Set, value_name = "on|off")]
+    pub(crate) memory: Option<bool>,
+    /// Whether models that answer here may be placed on it, so that it sees prompts
+    #[arg(long, value_parser = parse_switch, action = clap::ArgAction::Set, value_name = "on|off")]
+    pub(crate) prompts: Option<bool>,
+    /// The most memory that its models may take here, for example 4GiB; 0 is no limit of its own
+    #[arg(long, value_parser = parse_memory, value_name = "SIZE")]
+    pub(crate) memory_limit: Option<u64>,
+    /// The most answers of its that are computed here at a time; 0 is no limit of its own
+    #[arg(long, value_name = "N")]
+    pub(crate) session_limit: Option<u32>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -1,45 +1,73 @@
 //! Asks a running node, through its API and nothing else.
+//!
+//! `api.json` outlives a node that was killed, and by then another program, of another user even, may listen on its port.
+//! So whoever listens there has to prove that it is the node of this data folder before it is sent the token, and before
+//! every single request: a conversation can outlive the node that it began with.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use data_encoding::HEXLOWER;
 use futures_util::StreamExt;
-use hive_api::{LOCATION_FILE, Location, Token};
+use hive_api::{Hello, LOCATION_FILE, Location, Token};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::{Broken, Failure};
 
-/// A node that does not answer on loopback for so long hangs. Pairing waits for another machine, and takes longer.
+/// A node answers a hello within milliseconds; one that takes this long hangs.
+const HELLO_PATIENCE: Duration = Duration::from_secs(5);
+/// A proof is shorter; another program may send anything.
+const LONGEST_HELLO_BYTES: usize = 1024;
+/// A node that has just said hello and does not answer for so long hangs. Pairing waits for another machine, and takes
+/// longer.
 const PATIENCE: Duration = Duration::from_mins(1);
+/// A stream brings something every 15 seconds, if only that it is still there.
+const STREAM_PATIENCE: Duration = Duration::from_secs(45);
 
 /// A running node.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     http: reqwest::Client,
-    base: String,
-    token: Token,
+    folder: PathBuf,
+    address: SocketAddr,
+}
+
+/// What listens at the node's address.
+enum Listener {
+    /// The node of this data folder, and the token that it takes.
+    Node(Token),
+    /// Nothing.
+    Nobody,
+    /// Something that does not answer.
+    Silent,
+    /// Another program.
+    Other,
 }
 
 impl Client {
     /// The node that runs with this data folder; `None` where none does.
     pub(crate) async fn find(folder: &Path) -> Result<Option<Self>, Failure> {
+        if hive_node::data::is_held(folder) == Some(false) {
+            return Ok(None);
+        }
         let Ok(location) = std::fs::read(folder.join(LOCATION_FILE)) else { return Ok(None) };
         let Ok(Location { address }) = serde_json::from_slice(&location) else { return Ok(None) };
-        let token = Token::read(folder).map_err(Failure::new)?;
-        let Some(token) = token else { return Ok(None) };
         // The HTTP client wants a TLS library to be chosen even for plain HTTP; installing it twice does no harm.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        // Never through a proxy: the token is for this machine.
-        let http = reqwest::Client::builder().no_proxy().connect_timeout(Duration::from_secs(2)).build();
-        let client = Self { http: http.map_err(Failure::new)?, base: format!("http://{address}"), token };
-        // The file outlives a node that was killed.
-        match client.request(reqwest::Method::GET, "/hive/v1/status").timeout(PATIENCE).send().await {
-            Ok(response) if response.status().is_success() => Ok(Some(client)),
-            Ok(response) => Err(refusal(response).await),
-            Err(error) if error.is_connect() => Ok(None),
-            Err(error) => Err(Failure::new(format_args!("the node at {address} does not answer: {error}"))),
+        // Never through a proxy, and never on to somewhere else: the token is for this machine.
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .connect_timeout(Duration::from_secs(2))
+            .build();
+        let client = Self { http: http.map_err(Failure::new)?, folder: folder.to_owned(), address };
+        match client.hello().await? {
+            Listener::Node(_) => Ok(Some(client)),
+            Listener::Nobody => Ok(None),
+            listener => Err(client.not_the_node(&listener)),
         }
     }
 
@@ -51,16 +79,69 @@ impl Client {
         })
     }
 
-    fn request(&self, method: reqwest::Method, path: &str) -> reqwest::RequestBuilder {
-        self.http.request(method, format!("{}{path}", self.base)).bearer_auth(self.token.as_str())
+    /// Finds out who listens, without telling anything.
+    async fn hello(&self) -> Result<Listener, Failure> {
+        // The owner may have renewed it since the last request.
+        let Some(token) = Token::read(&self.folder).map_err(Failure::new)? else { return Ok(Listener::Nobody) };
+        let nonce = hive_api::nonce().map_err(Failure::new)?;
+        let asked = self.http.get(self.url("/hive/v1/hello")).query(&[("nonce", HEXLOWER.encode(&nonce))]);
+        let said = async {
+            let mut response = asked.send().await?;
+            let mut said = Vec::new();
+            while said.len() <= LONGEST_HELLO_BYTES {
+                let Some(piece) = response.chunk().await? else { break };
+                said.extend(piece);
+            }
+            Ok::<_, reqwest::Error>(said)
+        };
+        let proves = |said: &[u8]| {
+            let hello = serde_json::from_slice::<Hello>(said);
+            hello.is_ok_and(|Hello { proof }| token.is_proven(&nonce, self.address, &proof))
+        };
+        Ok(match tokio::time::timeout(HELLO_PATIENCE, said).await {
+            Ok(Ok(said)) if proves(&said) => Listener::Node(token),
+            Ok(Err(error)) if error.is_connect() && !error.is_timeout() => Listener::Nobody,
+            Ok(Err(error)) if error.is_timeout() => Listener::Silent,
+            Err(_) => Listener::Silent,
+            Ok(_) => Listener::Other,
+        })
+    }
+
+    fn not_the_node(&self, listener: &Listener) -> Failure {
+        let (address, folder) = (self.address, self.folder.display());
+        match listener {
+            Listener::Silent => Failure::new(format_args!(
+                "the node at {address} does not answer; {} seconds were waited",
+                HELLO_PATIENCE.as_secs()
+            ))
+            .hint("look at what it says where it runs; if it hangs, end its process and start it again"),
+            Listener::Node(_) | Listener::Nobody => Failure::new(format_args!("the node at {address} has ended"))
+                .hint("start it again with `hivemind node`"),
+            Listener::Other => Failure::new(format_args!(
+                "another program listens at {address}, not the node of {folder}; it was not sent the API token"
+            ))
+            .hint("if HiveMind was updated while it ran, restart it; else see which program has that port"),
+        }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// A request with the token, now that the node has proven itself.
+    async fn request(&self, method: reqwest::Method, path: &str) -> Result<reqwest::RequestBuilder, Failure> {
+        match self.hello().await? {
+            Listener::Node(token) => Ok(self.http.request(method, self.url(path)).bearer_auth(token.as_str())),
+            listener => Err(self.not_the_node(&listener)),
+        }
     }
 
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str, query: &[(&str, String)]) -> Result<T, Failure> {
-        read(self.request(reqwest::Method::GET, path).query(query).timeout(PATIENCE).send().await).await
+        read(self.request(reqwest::Method::GET, path).await?.query(query).timeout(PATIENCE).send().await).await
     }
 
     pub(crate) async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Failure> {
-        read(self.request(reqwest::Method::POST, path).json(body).timeout(PATIENCE).send().await).await
+        read(self.request(reqwest::Method::POST, path).await?.json(body).timeout(PATIENCE).send().await).await
     }
 
     /// Asks for what may take long, such as loading a model.
@@ -69,16 +150,16 @@ impl Client {
         path: &str,
         body: &impl Serialize,
     ) -> Result<T, Failure> {
-        read(self.request(reqwest::Method::POST, path).json(body).send().await).await
+        read(self.request(reqwest::Method::POST, path).await?.json(body).send().await).await
     }
 
     pub(crate) async fn delete<T: DeserializeOwned>(&self, path: &str, query: &[(&str, String)]) -> Result<T, Failure> {
-        read(self.request(reqwest::Method::DELETE, path).query(query).timeout(PATIENCE).send().await).await
+        read(self.request(reqwest::Method::DELETE, path).await?.query(query).timeout(PATIENCE).send().await).await
     }
 
     /// The events of a stream, as JSON; `[DONE]` ends it.
     pub(crate) async fn stream(&self, method: reqwest::Method, path: &str, body: &Value) -> Result<Events, Failure> {
-        let mut request = self.request(method, path);
+        let mut request = self.request(method, path).await?;
         if !body.is_null() {
             request = request.json(body);
         }
@@ -158,7 +239,8 @@ impl Events {
                     };
                 }
             }
-            match self.bytes.next().await {
+            let more = tokio::time::timeout(STREAM_PATIENCE, self.bytes.next()).await;
+            match more.map_err(|_| Failure::new("the node does not answer any more"))? {
                 Some(Ok(bytes)) => self.text.extend(&bytes),
                 Some(Err(error)) => return Err(broke_off(error)),
                 None => return Ok(None),

@@ -17,6 +17,8 @@ mod peers;
 mod plan;
 mod swarm;
 mod talk;
+mod terminal;
+mod tokens;
 
 use std::process::ExitCode;
 
@@ -112,6 +114,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Remove(options) => peers::act(&node().await?, options, "remove", "is out").await,
         Command::Block(options) => peers::act(&node().await?, options, "block", "is blocked").await,
         Command::Rename { machine, name } => peers::rename(&node().await?, &machine, &name).await,
+        Command::Allow(options) => peers::allow(&node().await?, options).await,
         Command::Share { on, memory } => {
             let memory = memory.map(|bytes| serde_json::json!({ "memory_bytes": bytes }));
             let on = on.map(|on| serde_json::json!({ "share": on }));
@@ -124,6 +127,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Join(options) => peers::join(&node().await?, options).await,
         Command::Log(options) => log::run(options, &folder?).await,
         Command::Models(wish) => models::run(&node().await?, wish).await,
+        Command::Tokens { wish, json } => tokens::run(&node().await?, wish, json).await,
         Command::Conversations(wish) => conversations::run(&node().await?, wish).await,
         Command::Worker => Ok(()),
     }

@@ -8,7 +8,7 @@ use hive_api::Api;
 use hive_mind::conversations::Conversations;
 use hive_node::data::{DataError, DataFolder};
 use hive_node::settings::Settings;
-use hive_node::{Node, PeerState, Relay};
+use hive_node::{Node, NodeOptions, PeerState, Relay};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::arguments::NodeArguments;
@@ -21,9 +21,10 @@ pub(crate) async fn run(arguments: NodeArguments, folder: &Path) -> Result<(), F
         output::warning(warning);
     }
     let conversations = Arc::new(Conversations::open(folder).map_err(Failure::new)?);
+    let keep_prompts_here = arguments.keep_prompts_here;
     let settings = merged(arguments, Settings::read(folder).map_err(explain)?);
     let api_address = settings.api.unwrap_or(hive_api::DEFAULT_ADDRESS);
-    let options = settings.options(data).map_err(Failure::usage)?;
+    let options = NodeOptions { keep_prompts_here, ..settings.options(data).map_err(Failure::usage)? };
     let lan_only = options.relay == Relay::None;
     let node = Node::start(options).await.map_err(|error| Failure::new(&error).hinted(error.hint()))?;
     let api = match Api::start(node.clone(), conversations, api_address, folder).await {

@@ -1,24 +1,48 @@
 //! The only place that prints.
 //!
 //! A reader that goes away (`hivemind … | head`) is no failure, so nothing here panics on a closed pipe.
+//!
+//! What goes to a terminal loses its control characters and escape sequences ([`terminal`](crate::terminal)), answers
+//! included. What goes to a file or a program is passed on as it is: a program may want exactly what the model wrote.
 
 use std::io::{IsTerminal, Write};
+use std::sync::{Mutex, PoisonError};
+
+use crate::terminal::Plain;
 
 /// A line of result.
 pub(crate) fn line(text: impl std::fmt::Display) {
-    let _ = writeln!(std::io::stdout(), "{text}");
+    let stdout = std::io::stdout();
+    let _ = if stdout.is_terminal() {
+        writeln!(&stdout, "{}", Plain::new().pass(&text.to_string()))
+    } else {
+        writeln!(&stdout, "{text}")
+    };
 }
+
+/// Where the last piece left off: an escape sequence may go on in the next.
+static PIECES: Mutex<Plain> = Mutex::new(Plain::new());
 
 /// A piece of an answer, shown at once.
 pub(crate) fn piece(text: &str) {
     let mut stdout = std::io::stdout();
-    let _ = stdout.write_all(text.as_bytes());
+    let _ = if stdout.is_terminal() {
+        let plain = PIECES.lock().unwrap_or_else(PoisonError::into_inner).pass(text);
+        stdout.write_all(plain.as_bytes())
+    } else {
+        stdout.write_all(text.as_bytes())
+    };
     let _ = stdout.flush();
 }
 
 /// A remark beside the result.
 pub(crate) fn note(text: impl std::fmt::Display) {
-    let _ = writeln!(std::io::stderr(), "{text}");
+    let stderr = std::io::stderr();
+    let _ = if stderr.is_terminal() {
+        writeln!(&stderr, "{}", Plain::new().pass(&text.to_string()))
+    } else {
+        writeln!(&stderr, "{text}")
+    };
 }
 
 /// What went wrong.
@@ -47,7 +71,8 @@ pub(crate) struct Progress {
 
 impl Progress {
     pub(crate) fn new(what: impl Into<String>, of: usize, unit: &'static str) -> Self {
-        Self { what: what.into(), of, unit, shown: std::io::stderr().is_terminal() }
+        let what = Plain::new().pass(&what.into());
+        Self { what, of, unit, shown: std::io::stderr().is_terminal() }
     }
 
     pub(crate) fn set(&mut self, done: usize) {

@@ -3,10 +3,11 @@
 use std::io::{IsTerminal, Read};
 use std::path::Path;
 
+use hive_node::border;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
-use crate::arguments::{ApproveOptions, InviteOptions, JoinOptions, PeerOption};
+use crate::arguments::{AllowOptions, ApproveOptions, InviteOptions, JoinOptions, PeerOption};
 use crate::client::Client;
 use crate::{Failure, output};
 
@@ -58,13 +59,23 @@ pub(crate) async fn sharing(client: &Client, wishes: impl IntoIterator<Item = Va
 }
 
 pub(crate) async fn peers(client: &Client, as_json: bool) -> Result<(), Failure> {
-    let peers: Vec<Value> = client.get("/hive/v1/peers", &[]).await?;
+    let status: Value = client.get("/hive/v1/status", &[]).await?;
+    let (peers, left_out) = (&status["peers"], status["left_out"].as_u64().unwrap_or_default());
     if as_json {
-        output::line(json!({ "peers": peers }));
-    } else if peers.is_empty() {
-        output::line("No other machine yet. Start HiveMind on one, or `hivemind invite` one that is elsewhere.");
-    } else {
-        list(&peers);
+        output::line(json!({ "peers": peers, "left_out": left_out }));
+        return Ok(());
+    }
+    match peers.as_array().map(Vec::as_slice) {
+        None | Some([]) => {
+            output::line("No other machine yet. Start HiveMind on one, or `hivemind invite` one that is elsewhere.");
+        }
+        Some(peers) => list(peers),
+    }
+    if left_out > 0 {
+        output::line(format_args!(
+            "{left_out} announcements of unknown machines were left out: more than a network of this kind has. Somebody may \
+             be flooding it; your own machines are not affected."
+        ));
     }
     Ok(())
 }
@@ -81,9 +92,16 @@ fn list(peers: &[Value]) {
             "approved" => format!("here{}", link(peer)),
             "unreachable" => format!("away: {}", text(&peer["why"])),
             state => state.to_owned(),
-        };
-        output::line(format_args!("{:<20} {:<28} {state}", text(&peer["name"]), text(&peer["fingerprint"])));
+        } + &restrictions(peer);
+        output::line(row(text(&peer["fingerprint"]), text(&peer["name"]), &state));
     }
+}
+
+/// A machine in a list. Its fingerprint comes first, which nobody chooses: what a machine calls itself begins no row, and
+/// keeps to its column.
+fn row(fingerprint: &str, name: &str, state: &str) -> String {
+    let name = border::cell(name, border::NAME_COLUMNS);
+    format!("{fingerprint:<28} {name} {state}").trim_end().to_owned()
 }
 
 fn link(peer: &Value) -> String {
@@ -208,6 +226,45 @@ pub(crate) async fn act(client: &Client, options: PeerOption, action: &str, done
     Ok(())
 }
 
+/// Changes what a machine may do, and says what it may do now.
+pub(crate) async fn allow(client: &Client, options: AllowOptions) -> Result<(), Failure> {
+    let AllowOptions { machine, memory, prompts, memory_limit, session_limit, json } = options;
+    let wish = json!({
+        "memory": memory,
+        "prompts": prompts,
+        "memory_limit_bytes": memory_limit,
+        "session_limit": session_limit,
+    });
+    let rights: Value = client.post(&format!("/hive/v1/peers/{}/rights", percent(&machine)), &wish).await?;
+    if json {
+        output::line(rights);
+    } else {
+        output::line(format_args!("{machine}: {}", rights_in_words(&rights)));
+    }
+    Ok(())
+}
+
+/// What a machine may do, and how much of it.
+fn rights_in_words(rights: &Value) -> String {
+    let mut words = vec![
+        if rights["memory"] == false { "no use of memory here" } else { "may use memory here" }.to_owned(),
+        if rights["prompts"] == false { "sees no prompts" } else { "may see prompts" }.to_owned(),
+    ];
+    words.extend(rights["memory_limit_bytes"].as_u64().map(|bytes| format!("at most {}", output::megabytes(bytes))));
+    words.extend(rights["session_limit"].as_u64().map(|limit| format!("at most {limit} answers at a time")));
+    words.join(", ")
+}
+
+/// What there is to say of an approved machine's rights: those that every machine has at first go without saying.
+fn restrictions(peer: &Value) -> String {
+    let rights = &peer["rights"];
+    let is_usual = rights["memory"] != false
+        && rights["prompts"] != false
+        && rights["memory_limit_bytes"].is_null()
+        && rights["session_limit"].is_null();
+    if is_usual { String::new() } else { format!(" ({})", rights_in_words(rights)) }
+}
+
 pub(crate) async fn rename(client: &Client, machine: &str, name: &str) -> Result<(), Failure> {
     let path = format!("/hive/v1/peers/{}/rename", percent(machine));
     let _: Value = client.post(&path, &json!({ "name": name })).await?;
@@ -246,11 +303,24 @@ fn layers(range: &Value) -> String {
 }
 
 /// A name as a part of an address.
-fn percent(text: &str) -> String {
+pub(crate) fn percent(text: &str) -> String {
     text.bytes()
         .map(|byte| match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => char::from(byte).to_string(),
             other => format!("%{other:02X}"),
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_cannot_pass_for_a_row() {
+        let forged = "mac-mini sister-return-cause          code 482 915\n\u{202e}studio";
+        let row = row("river-stone-lamp", forged, "found");
+        assert_eq!(row, "river-stone-lamp             mac-mini sister-return-cause co… found");
+        assert_eq!(row.lines().count(), 1);
+    }
 }

@@ -1,6 +1,7 @@
 //! Linux: landlock decides over files, seccomp over system calls.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use landlock::{
@@ -52,14 +53,14 @@ const GPU_READ: [&str; 12] = [
 /// An ordinary program's system calls that a worker has no use for: whatever reaches other processes, the network or the
 /// kernel's rarer corners.
 const REFUSED: &[libc::c_long] = &[
-    // The network.
-    libc::SYS_socket,
+    // The network. Sockets themselves, see `filters`.
     libc::SYS_socketpair,
     libc::SYS_connect,
-    libc::SYS_bind,
-    libc::SYS_listen,
     libc::SYS_accept,
     libc::SYS_accept4,
+    libc::SYS_sendto,
+    libc::SYS_sendmsg,
+    libc::SYS_sendmmsg,
     // Other programs and processes.
     libc::SYS_execve,
     libc::SYS_execveat,
@@ -165,7 +166,7 @@ pub(super) fn confine(wish: &Confine) -> Result<Confinement, ConfineError> {
     rustix::process::set_dumpable_behavior(not_dumpable).map_err(|error| system(&error))?;
     let files = confine_files(wish).map_err(|error| system(&error))?;
     let mut calls = true;
-    for filter in filters().map_err(|error| system(&error))? {
+    for filter in filters(wish.gpu_cache.is_some()).map_err(|error| system(&error))? {
         calls &= seccompiler::apply_filter(&filter).is_ok();
     }
     Ok(Confinement { files, calls })
@@ -180,13 +181,20 @@ fn confine_files(wish: &Confine) -> Result<bool, landlock::RulesetError> {
         .handle_access(AccessNet::from_all(abi))?
         .scope(Scope::from_all(abi))?
         .create()?;
-    let libraries = library_folders(&std::fs::read_to_string("/proc/self/maps").unwrap_or_default());
+    let mut libraries = library_folders(&std::fs::read_to_string("/proc/self/maps").unwrap_or_default());
+    libraries.extend(search_path(&std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default()));
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
+    // Kernels for a GPU are compiled while a model runs, from headers that lie beside the libraries.
+    let headers: Vec<_> = libraries.iter().filter_map(|folder| Some(folder.parent()?.join("include"))).collect();
     let named = ALWAYS_READ.iter().map(PathBuf::from).chain(libraries).chain(wish.read.iter().cloned());
     let mut ruleset = allow(ruleset, named, read)?;
     if let Some(cache) = &wish.gpu_cache {
+        ruleset = allow(ruleset, headers.into_iter(), read)?;
         ruleset = allow(ruleset, GPU_READ.iter().map(PathBuf::from), read)?;
         ruleset = allow(ruleset, gpu_devices(), read | AccessFs::WriteFile | AccessFs::IoctlDev)?;
+        // It gives its threads names.
+        let name = read | AccessFs::WriteFile | AccessFs::Truncate;
+        ruleset = allow(ruleset, std::iter::once(PathBuf::from("/proc/self/task")), name)?;
         let keep = AccessFs::from_all(abi) & !AccessFs::Execute;
         ruleset = allow(ruleset, std::iter::once(cache.clone()), keep)?;
     }
@@ -213,13 +221,20 @@ fn library_folders(maps: &str) -> BTreeSet<PathBuf> {
     files.filter(is_library).filter_map(|file| file.parent().map(Path::to_owned)).collect()
 }
 
+/// The folders that the loader searches, as the environment names them.
+fn search_path(variable: &OsStr) -> impl Iterator<Item = PathBuf> {
+    std::env::split_paths(variable).filter(|folder| folder.is_absolute() && folder.parent().is_some())
+}
+
 fn gpu_devices() -> impl Iterator<Item = PathBuf> {
     let entries = std::fs::read_dir("/dev").into_iter().flatten().flatten();
     let is_nvidia = |entry: &std::fs::DirEntry| entry.file_name().to_string_lossy().starts_with("nvidia");
     entries.filter(is_nvidia).map(|entry| entry.path()).chain([PathBuf::from("/dev/shm")])
 }
 
-fn filters() -> Result<Vec<BpfProgram>, seccompiler::BackendError> {
+/// NVIDIA's driver opens a socket by a name of its own (`cuda-uvmfd-…`) and computes nothing without. With no way to connect,
+/// accept or send, that reaches nobody.
+fn filters(gpu: bool) -> Result<Vec<BpfProgram>, seccompiler::BackendError> {
     let here = TargetArch::try_from(std::env::consts::ARCH)?;
     let filter = |rules: BTreeMap<i64, Vec<SeccompRule>>, errno: libc::c_int| {
         let refuse = SeccompAction::Errno(errno as u32);
@@ -228,6 +243,12 @@ fn filters() -> Result<Vec<BpfProgram>, seccompiler::BackendError> {
     let mut refused: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
     for call in REFUSED.iter().chain(REFUSED_HERE) {
         refused.insert(*call, Vec::new());
+    }
+    let local = libc::AF_UNIX as u64;
+    let remote = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, local)?;
+    refused.insert(libc::SYS_socket, if gpu { vec![SeccompRule::new(vec![remote])?] } else { Vec::new() });
+    if !gpu {
+        refused.extend([libc::SYS_bind, libc::SYS_listen].map(|call| (call, Vec::new())));
     }
     let thread = libc::CLONE_THREAD as u64;
     let no_thread = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(thread), 0)
@@ -262,6 +283,12 @@ mod tests {
     }
 
     #[test]
+    fn the_loaders_search_path_opens_no_more_than_folders_of_libraries() {
+        let folders: Vec<_> = search_path(OsStr::new("/opt/mlx/lib::lib:/:.:/usr/local/lib")).collect();
+        assert_eq!(folders, [PathBuf::from("/opt/mlx/lib"), PathBuf::from("/usr/local/lib")]);
+    }
+
+    #[test]
     fn a_process_with_threads_is_not_confined_by_half() {
         let (stop, stopped) = std::sync::mpsc::channel::<()>();
         let other = std::thread::spawn(move || stopped.recv());
@@ -272,6 +299,7 @@ mod tests {
 
     #[test]
     fn the_filters_are_valid() {
-        assert_eq!(filters().unwrap().len(), 2);
+        assert_eq!(filters(false).unwrap().len(), 2);
+        assert_eq!(filters(true).unwrap().len(), 2);
     }
 }

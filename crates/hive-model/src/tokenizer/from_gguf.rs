@@ -5,8 +5,12 @@
 
 use serde_json::{Value as Json, json};
 
+use super::limits::MAX_TOKEN_BYTES;
 use crate::weights::Gguf;
-use crate::weights::gguf::Value;
+use crate::weights::gguf::{Numbers, Value};
+
+/// Bytes looked at while all tokens are cut in two at each character: real vocabularies take some ten million.
+const MAX_CUT_BYTES: usize = 1 << 29;
 
 /// Token types of the format.
 const UNKNOWN: i64 = 2;
@@ -15,7 +19,7 @@ const USER_DEFINED: i64 = 4;
 
 pub(super) fn tokenizer_json(gguf: &Gguf) -> Result<Json, String> {
     let tokens = strings(gguf, "tokenizer.ggml.tokens").ok_or("it has no tokenizer.ggml.tokens")?;
-    let types = integers(gguf, "tokenizer.ggml.token_type");
+    let types: Vec<i64> = gguf.numbers("tokenizer.ggml.token_type").into_iter().flat_map(Numbers::integers).collect();
     let type_of = |id: usize| types.get(id).copied().unwrap_or(1);
     let added: Vec<Json> = (0..tokens.len())
         .filter(|&id| matches!(type_of(id), CONTROL | USER_DEFINED | UNKNOWN))
@@ -44,7 +48,10 @@ pub(super) fn tokenizer_json(gguf: &Gguf) -> Result<Json, String> {
             }))
         }
         Some("llama") => {
-            let scores = reals(gguf, "tokenizer.ggml.scores").ok_or("it has no tokenizer.ggml.scores")?;
+            let scores = gguf
+                .numbers("tokenizer.ggml.scores")
+                .and_then(Numbers::reals)
+                .ok_or("it has no tokenizer.ggml.scores")?;
             let unknown = (0..tokens.len()).find(|&id| type_of(id) == UNKNOWN).map_or("<unk>", |id| tokens[id]);
             let prefix = !matches!(gguf.value("tokenizer.ggml.add_space_prefix"), Some(Value::Bool(false)));
             let mut normalizers = vec![json!({ "type": "Replace", "pattern": { "String": " " }, "content": "▁" })];
@@ -65,7 +72,7 @@ pub(super) fn tokenizer_json(gguf: &Gguf) -> Result<Json, String> {
                 "post_processor": null,
                 "decoder": { "type": "Sequence", "decoders": decoders },
                 "model": {
-                    "type": "BPE", "vocab": vocabulary, "merges": merges_by_score(&tokens, &scores),
+                    "type": "BPE", "vocab": vocabulary, "merges": merges_by_score(&tokens, &scores)?,
                     "unk_token": unknown, "fuse_unk": true, "byte_fallback": true,
                 },
             }))
@@ -97,7 +104,13 @@ fn pre_tokenizer(name: &str) -> Result<Json, String> {
 }
 
 /// SentencePiece merges the pair whose result has the best score; a list in that order says the same.
-fn merges_by_score<'a>(tokens: &[&'a str], scores: &[f64]) -> Vec<(&'a str, &'a str)> {
+fn merges_by_score<'a>(tokens: &[&'a str], scores: &[f64]) -> Result<Vec<(&'a str, &'a str)>, String> {
+    if let Some(token) = tokens.iter().find(|token| token.len() > MAX_TOKEN_BYTES) {
+        return Err(format!("a token has {} bytes; more than {MAX_TOKEN_BYTES} are not accepted", token.len()));
+    }
+    if tokens.iter().map(|token| token.len() * token.len()).sum::<usize>() > MAX_CUT_BYTES {
+        return Err("its tokens are too many and too long for a vocabulary".to_owned());
+    }
     let ids: std::collections::HashMap<&str, usize> =
         tokens.iter().enumerate().map(|(id, token)| (*token, id)).collect();
     let mut merges = Vec::new();
@@ -110,37 +123,30 @@ fn merges_by_score<'a>(tokens: &[&'a str], scores: &[f64]) -> Vec<(&'a str, &'a 
         }
     }
     merges.sort_by(|a, b| b.0.total_cmp(&a.0).then((a.1, a.2).cmp(&(b.1, b.2))));
-    merges.into_iter().map(|(.., left, right)| (left, right)).collect()
-}
-
-fn array<'a>(gguf: &'a Gguf, key: &str) -> Option<&'a [Value]> {
-    match gguf.value(key)? {
-        Value::Array(values) => Some(values),
-        _ => None,
-    }
+    Ok(merges.into_iter().map(|(.., left, right)| (left, right)).collect())
 }
 
 fn strings<'a>(gguf: &'a Gguf, key: &str) -> Option<Vec<&'a str>> {
-    let text = |value: &'a Value| match value {
-        Value::String(text) => Some(text.as_str()),
-        _ => None,
-    };
-    array(gguf, key)?.iter().map(text).collect()
+    Some(gguf.strings(key)?.iter().collect())
 }
 
-fn integers(gguf: &Gguf, key: &str) -> Vec<i64> {
-    let integer = |value: &Value| match value {
-        Value::Signed(number) => Some(*number),
-        Value::Unsigned(number) => i64::try_from(*number).ok(),
-        _ => None,
-    };
-    array(gguf, key).unwrap_or_default().iter().filter_map(integer).collect()
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn reals(gguf: &Gguf, key: &str) -> Option<Vec<f64>> {
-    let real = |value: &Value| match value {
-        Value::Float(number) => Some(*number),
-        _ => None,
-    };
-    array(gguf, key)?.iter().map(real).collect()
+    #[test]
+    fn merges_come_in_the_order_of_their_scores() {
+        let merges = merges_by_score(&["a", "b", "ab", "aba"], &[0.0, 0.0, -1.0, -0.5]).unwrap();
+        assert_eq!(merges, [("ab", "a"), ("a", "b")]);
+    }
+
+    #[test]
+    fn tokens_that_would_be_cut_for_ever_are_refused() {
+        let long = "a".repeat(400_000);
+        let why = merges_by_score(&["a", &long], &[0.0, 0.0]).unwrap_err();
+        assert!(why.contains("400000 bytes"), "{why}");
+        let many: Vec<String> = (0..1000).map(|n| format!("{n:01000}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        assert!(merges_by_score(&many, &[]).is_err());
+    }
 }

@@ -12,7 +12,9 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-pub use header::{HeaderError, Value};
+pub use header::{HeaderError, Items, Numbers, Strings, Value};
+
+use crate::regular;
 
 use super::{Float, FloatTensor, Matrix, TensorError};
 use blocks::BlockType;
@@ -32,8 +34,7 @@ pub struct Gguf {
 impl Gguf {
     /// Reads and checks the header.
     pub fn open(path: &Path) -> Result<Self, HeaderError> {
-        let file = File::open(path).map_err(HeaderError::Io)?;
-        let length = file.metadata().map_err(HeaderError::Io)?.len();
+        let (file, length) = regular::open(path).map_err(HeaderError::Io)?;
         let Header { metadata, tensors } = header::read(&mut std::io::BufReader::new(&file), length)?;
         let mut gguf = Self { path: path.to_owned(), file, metadata, tensors, permuted_heads: None };
         if gguf.string("general.architecture") == Some("llama") {
@@ -58,6 +59,22 @@ impl Gguf {
     pub fn string(&self, key: &str) -> Option<&str> {
         match self.value(key)? {
             Value::String(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// An array of texts from the metadata.
+    pub fn strings(&self, key: &str) -> Option<&Strings> {
+        match self.value(key)? {
+            Value::Array(Items::Strings(strings)) => Some(strings),
+            _ => None,
+        }
+    }
+
+    /// An array of numbers from the metadata.
+    pub fn numbers(&self, key: &str) -> Option<&Numbers> {
+        match self.value(key)? {
+            Value::Array(Items::Numbers(numbers)) => Some(numbers),
             _ => None,
         }
     }

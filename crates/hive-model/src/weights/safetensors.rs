@@ -14,9 +14,12 @@ use safetensors::tensor::Metadata;
 use serde::Deserialize;
 
 use super::{Float, FloatTensor, Matrix, QuantizedMatrix, TensorError};
+use crate::regular;
 
-/// The format's own limit on the header.
-const MAX_HEADER_BYTES: u64 = 100_000_000;
+/// On the header of a file; the format allows 100 MB, and the largest real ones have ten.
+const MAX_HEADER_BYTES: u64 = 64 << 20;
+/// On the headers of all files.
+const MAX_HEADERS_BYTES: u64 = 128 << 20;
 
 /// Why a folder is no usable model.
 #[derive(Debug, thiserror::Error)]
@@ -132,8 +135,9 @@ impl SafetensorsFolder {
         }
         files.sort();
         let mut tensors = BTreeMap::new();
+        let mut left = MAX_HEADERS_BYTES;
         for file in files {
-            tensors.append(&mut read_header(file)?);
+            tensors.append(&mut read_header(file, &mut left)?);
         }
         Ok(Self { path: path.to_owned(), tensors, quantization })
     }
@@ -213,16 +217,17 @@ impl SafetensorsFolder {
     }
 }
 
-fn read_header(path: PathBuf) -> Result<BTreeMap<String, Entry>, FolderError> {
+/// Reads a header of at most `left` bytes, which are fewer then.
+fn read_header(path: PathBuf, left: &mut u64) -> Result<BTreeMap<String, Entry>, FolderError> {
     let io = |source| FolderError::Io { file: path.clone(), source };
-    let file = File::open(&path).map_err(io)?;
-    let length = file.metadata().map_err(io)?.len();
+    let (file, length) = regular::open(&path).map_err(io)?;
     let mut prefix = [0; 8];
     file.read_exact_at(&mut prefix, 0).map_err(io)?;
     let claimed = u64::from_le_bytes(prefix);
-    if claimed > MAX_HEADER_BYTES || claimed > length - 8 {
+    if claimed > MAX_HEADER_BYTES.min(*left) || claimed > length - 8 {
         return Err(FolderError::HeaderLength { file: path, claimed });
     }
+    *left -= claimed;
     let mut header = vec![0; claimed as usize];
     file.read_exact_at(&mut header, 8).map_err(io)?;
     let metadata: Metadata = serde_json::from_slice(&header)

@@ -4,8 +4,10 @@ use std::net::SocketAddr;
 
 use crate::addr::PeerId;
 use crate::admission::Admission;
+use crate::border;
 use crate::identity::Identity;
 use crate::links::Networks;
+use crate::near::{NotDialled, Range};
 
 /// Whether, and through whom, machines beyond this network are reached.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -30,14 +32,23 @@ pub struct EndpointOptions {
     pub relay: Relay,
     /// Who may come in.
     pub admission: Admission,
-    /// This machine's networks, to choose links by.
+    /// This machine's networks, to choose links by, and to stay on.
     pub networks: Networks,
+    /// How far machines are dialled.
+    pub range: Range,
 }
 
 impl EndpointOptions {
-    /// A machine of its own making that listens on `bind` and lets nobody in yet.
+    /// A machine of its own making that listens on `bind` and lets nobody in yet. It dials whatever it is told to.
     pub fn new(identity: Identity, bind: SocketAddr) -> Self {
-        Self { identity, bind, relay: Relay::None, admission: Admission::default(), networks: Networks::default() }
+        Self {
+            identity,
+            bind,
+            relay: Relay::None,
+            admission: Admission::default(),
+            networks: Networks::default(),
+            range: Range::default(),
+        }
     }
 }
 
@@ -67,6 +78,14 @@ pub enum ConnectError {
     /// The other side speaks no common version of the protocol.
     #[error("machine {0} runs another version of HiveMind; update the older of the two")]
     OtherVersion(PeerId),
+    /// None of its addresses may be dialled.
+    #[error("machine {peer} is not dialled: {why}")]
+    NotDialled {
+        /// Who.
+        peer: PeerId,
+        /// The cause.
+        why: NotDialled,
+    },
     /// It could not be reached.
     #[error("machine {peer} cannot be reached: {why}")]
     Unreachable {
@@ -75,4 +94,11 @@ pub enum ConnectError {
         /// The cause.
         why: String,
     },
+}
+
+impl ConnectError {
+    /// The cause may hold the words with which the other machine closed the connection.
+    pub(crate) fn unreachable(peer: PeerId, why: &str) -> Self {
+        Self::Unreachable { peer, why: border::reason(why) }
+    }
 }

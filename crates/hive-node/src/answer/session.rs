@@ -7,7 +7,7 @@ use hive_net::Frame;
 use tokio::sync::mpsc;
 
 use super::Answer;
-use crate::control::{Continued, SessionSpec};
+use crate::control::{Continued, SessionSpec, logged};
 use crate::generate::Event;
 use crate::node::Node;
 use crate::ring::Ring;
@@ -73,6 +73,7 @@ impl Answer {
         self.session = session;
         self.epoch = self.ring.state().borrow().epoch;
         self.cached = continues.map_or(0, |continued| continued.position as usize);
+        (self.rows_from, self.tokens_from) = (self.cached as u32, self.next_position());
         let opened = self.ring.open(&self.spec(continues)).await;
         (frames, opened)
     }
@@ -95,9 +96,25 @@ impl Answer {
     /// Brings the stages to where the answer is, after one of them has moved.
     pub(super) async fn catch_up(&mut self) -> Result<(), String> {
         self.epoch = self.ring.state().borrow().epoch;
+        (self.rows_from, self.tokens_from) = (self.next_position(), self.next_position());
         let positions = self.ring.open(&self.spec(None)).await?;
         self.refill(&positions).await?;
         self.send_prompt().await
+    }
+
+    /// Opens the answer anew on the same stages, none of which keeps anything of it: what they had may come from wrong numbers.
+    pub(super) async fn read_anew(&mut self) -> mpsc::Receiver<Frame> {
+        self.leave();
+        self.traffic = None;
+        let (frames, opened) = self.open_with(None).await;
+        let sent = match opened {
+            Ok(_) => self.send_prompt().await,
+            Err(why) => Err(why),
+        };
+        if let Err(why) = sent {
+            self.ring.complain(self.epoch, why);
+        }
+        frames
     }
 
     /// Has each stage send on what the next one lacks by its position; what the first one lacks comes from here.
@@ -125,7 +142,7 @@ impl Answer {
         if self.first.is_none() {
             self.cached_at_first = self.cached;
         }
-        tracing::info!(answer = self.id, session = self.session, kept = self.cached, "a session is open");
+        tracing::info!(answer = self.id, session = logged(self.session), kept = self.cached, "a session is open");
         if let Err(why) = self.send_prompt().await {
             self.ring.complain(self.epoch, why);
         }

@@ -5,6 +5,9 @@ use hive_net::{PeerAddr, Protocol};
 use super::Node;
 use crate::control::{Answer, Question};
 
+/// Addresses that another machine may add to those that are known of a machine.
+const HINTED_SOCKETS: usize = 16;
+
 impl Node {
     /// Asks a node, which may be this one, and gives its last answer; `progress` hears the ones before.
     pub(crate) async fn ask(
@@ -32,7 +35,7 @@ impl Node {
         loop {
             match channel.read_message().await {
                 Ok(Some(Answer::Progress(layers))) => progress(layers),
-                Ok(Some(answer)) => return Ok(answer),
+                Ok(Some(answer)) => return Ok(answer.at_the_border()),
                 Ok(None) => return Err("it broke off".to_owned()),
                 Err(error) => return Err(error.to_string()),
             }
@@ -42,7 +45,8 @@ impl Node {
     /// What is known of a machine's addresses now, and what was said of them before.
     pub(super) fn latest_addr(&self, of: &PeerAddr) -> PeerAddr {
         let known = self.peers().addr(of.id());
-        let sockets = known.sockets().into_iter().chain(of.sockets());
+        // What others say of a machine's addresses is a hint, and each one more is a packet to somewhere.
+        let sockets = known.sockets().into_iter().chain(of.sockets().into_iter().take(HINTED_SOCKETS));
         let addr = PeerAddr::new(of.id(), sockets);
         match known.relay().or_else(|| of.relay()) {
             Some(relay) => addr.with_relay(&relay),

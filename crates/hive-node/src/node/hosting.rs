@@ -1,43 +1,105 @@
 //! The node as a host of stages, and as the coordinator of rings: what is asked of them, and where their frames go.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use hive_net::stage::{Dial, Outlet};
 use hive_net::{Frame, PeerAddr, PeerId, Protocol};
 use tokio::sync::mpsc;
 
+use super::orders::{Claims, Denied, Order, may, order};
 use super::{Coordinated, Hosted, Node, lock};
 use crate::audit::{Asked, AuditEvent, Machine, Refusal, Visit};
 use crate::control::{Answer, Hello, Neighbours, Question, RingId, Role, StageId, StageSpec};
-use crate::models;
-use crate::stage::{Destination, Routes, Stage};
+use crate::profile::Profile;
+use crate::stage::{Destination, Routes, Stage, Tenancy};
+use crate::{models, planning};
+
+/// What another machine is told of layers that could not be loaded: the reason may name files of this one.
+const NOT_LOADED: &str = "it could not load these layers; the log there says why";
+
+/// How long a stage stream may wait for the order that connects its stage: the stages of a ring are joined one after the
+/// other, and the first one sends before the next has heard of it.
+const JOIN_PATIENCE: Duration = Duration::from_secs(10);
 
 impl Node {
-    /// Where frames for a ring's stage go, at a node which may be this one.
-    pub(crate) async fn route(&self, whom: &PeerAddr, ring: RingId, to: Role) -> Result<Destination, String> {
+    /// Where frames for a ring's stage go, by order of the ring's owner, at a node which may be this one.
+    pub(crate) async fn route(
+        &self,
+        whom: &PeerAddr,
+        ring: RingId,
+        owner: PeerId,
+        to: Role,
+    ) -> Result<Destination, String> {
         if whom.id() == self.id() {
-            return self.queue(ring, to).map(Destination::Local).ok_or_else(|| "it holds no such stage".to_owned());
+            let queue = self.queue(ring, owner, to).ok_or_else(|| Denied::NoSuchStage.to_string());
+            return queue.map(Destination::Local);
         }
         let (node, whom) = (self.clone(), whom.clone());
         let dial: Dial = Box::new(move || {
             let (node, whom) = (node.clone(), node.latest_addr(&whom));
             Box::pin(async move {
                 let mut channel = node.endpoint().open(&whom, Protocol::Stage).await?;
-                channel.write_message(&Hello { ring, to }).await?;
+                channel.write_message(&Hello { ring, owner, to }).await?;
                 Ok(channel)
             })
         });
         Outlet::open(dial, self.inner.pace.clone()).await.map(Destination::Remote).map_err(|error| error.to_string())
     }
 
-    /// The queue that frames for a ring go to, on this node.
-    pub(crate) fn queue(&self, ring: RingId, to: Role) -> Option<mpsc::Sender<Frame>> {
+    /// The queue that frames for a ring go to, on this node, if the ring is its owner's.
+    pub(crate) fn queue(&self, ring: RingId, owner: PeerId, to: Role) -> Option<mpsc::Sender<Frame>> {
         match to {
             Role::Stage(index) => {
-                lock(&self.inner.stages).get(&StageId { ring, index }).map(|hosted| hosted.stage.frames())
+                let stages = lock(&self.inner.stages);
+                let hosted = stages.get(&StageId { ring, index }).filter(|hosted| hosted.claims.owner == owner);
+                hosted.map(|hosted| hosted.stage.frames())
             }
-            Role::Coordinator | Role::Head => lock(&self.inner.coordinated).get(&ring).map(|ring| ring.frames.clone()),
+            Role::Coordinator | Role::Head => {
+                let coordinated = lock(&self.inner.coordinated);
+                coordinated.get(&ring).filter(|_| owner == self.id()).map(|ring| ring.frames.clone())
+            }
         }
+    }
+
+    /// The queue that a machine's frames go to, if it is a neighbour of what they are for.
+    pub(crate) fn inlet(&self, from: PeerId, hello: Hello) -> Result<mpsc::Sender<Frame>, Denied> {
+        let Hello { ring, owner, to } = hello;
+        let allowed = match to {
+            Role::Stage(index) => {
+                let stages = lock(&self.inner.stages);
+                let claims = stages.get(&StageId { ring, index }).map(|hosted| &hosted.claims);
+                may(from, Order::Frames, claims.filter(|claims| claims.owner == owner))
+            }
+            Role::Coordinator | Role::Head => match lock(&self.inner.coordinated).get(&ring) {
+                Some(ring) if ring.wanted.iter().any(|(_, machine)| *machine == from) => Ok(()),
+                Some(_) => Err(Denied::NotItsNeighbour),
+                None => Err(Denied::NoSuchStage),
+            },
+        };
+        allowed?;
+        self.queue(ring, owner, to).ok_or(Denied::NoSuchStage)
+    }
+
+    /// Waits until a machine is a neighbour of what its frames are for. An error says why it is not to be.
+    pub(crate) async fn neighbour(&self, from: PeerId, hello: Hello) -> Result<(), Denied> {
+        let mut joins = self.inner.joins.subscribe();
+        let until = tokio::time::Instant::now() + JOIN_PATIENCE;
+        loop {
+            joins.mark_unchanged();
+            match self.inlet(from, hello) {
+                Err(denied @ Denied::NotItsNeighbour) => {
+                    if !matches!(tokio::time::timeout_at(until, joins.changed()).await, Ok(Ok(()))) {
+                        return Err(denied);
+                    }
+                }
+                answer => return answer.map(drop),
+            }
+        }
+    }
+
+    fn joined(&self) {
+        self.inner.joins.send_modify(|count| *count += 1);
     }
 
     /// Takes the frames that come back to this node as the coordinator of a ring.
@@ -50,6 +112,7 @@ impl Node {
         if let Some(ring) = lock(&self.inner.coordinated).get_mut(&id.ring) {
             ring.wanted.push((id, machine));
         }
+        self.joined();
     }
 
     /// Notes who holds the stages of a ring, and copies of them; nobody else is to.
@@ -57,6 +120,7 @@ impl Node {
         if let Some(coordinated) = lock(&self.inner.coordinated).get_mut(&ring) {
             coordinated.wanted = holders.map(|(index, machine)| (StageId { ring, index }, machine)).collect();
         }
+        self.joined();
     }
 
     /// Stops taking them.
@@ -64,46 +128,116 @@ impl Node {
         lock(&self.inner.coordinated).remove(&ring);
     }
 
-    pub(super) fn stage(&self, id: StageId) -> Result<Stage, String> {
-        let stages = lock(&self.inner.stages);
-        stages.get(&id).map(|hosted| hosted.stage.clone()).ok_or_else(|| "it holds no such stage".to_owned())
+    /// The stage that a machine commands.
+    fn commanded(&self, asker: PeerId, id: StageId) -> Result<Stage, Denied> {
+        self.with_claims(asker, Order::Command, id, |hosted| hosted.stage.clone())
+    }
+
+    /// The stage that a machine hands its sessions over to, which it does once, and the bytes planned for it.
+    pub(super) fn taking_over(&self, asker: PeerId, id: StageId) -> Result<(Stage, u64), Denied> {
+        self.with_claims(asker, Order::TakeOver, id, |hosted| {
+            hosted.claims.hands_over = None;
+            (hosted.stage.clone(), hosted.bytes)
+        })
+    }
+
+    /// Does something with a stage that is here, if `asker` may order it.
+    fn with_claims<T>(
+        &self,
+        asker: PeerId,
+        order: Order,
+        id: StageId,
+        act: impl FnOnce(&mut Hosted) -> T,
+    ) -> Result<T, Denied> {
+        let mut stages = lock(&self.inner.stages);
+        may(asker, order, stages.get(&id).map(|hosted| &hosted.claims))?;
+        stages.get_mut(&id).map(act).ok_or(Denied::NoSuchStage)
     }
 
     /// Does what a node asks, this one included.
     pub(crate) async fn answer(&self, asker: PeerId, question: Question, progress: &mut impl FnMut(usize)) -> Answer {
-        let result = match question {
-            Question::Load(id, spec) => {
+        // Before anything is looked at: whose stage is it?
+        let commanded = match order(&question) {
+            Some((id, Order::Command)) => self.commanded(asker, id).map(Some),
+            Some((id, order @ Order::Load)) => {
+                may(asker, order, lock(&self.inner.stages).get(&id).map(|hosted| &hosted.claims)).map(|()| None)
+            }
+            Some((_, Order::Frames | Order::TakeOver)) | None => Ok(None),
+        };
+        let stage = match commanded {
+            Ok(stage) => stage,
+            Err(denied) => {
+                if let Some(why) = order(&question).and_then(|(id, _)| self.evicted(asker, id)) {
+                    return Answer::Refused(why);
+                }
+                if denied != Denied::NoSuchStage {
+                    tracing::info!("{} gave an order that is not its to give: {denied:?}", self.peers().name(asker));
+                }
+                return Answer::Refused(denied.to_string());
+            }
+        };
+        let result = match (question, stage) {
+            (Question::Load(id, spec), _) => {
                 return self.load(asker, id, spec, progress).await.unwrap_or_else(|refusal| refusal);
             }
-            Question::Join(id, neighbours) => self.join(id, neighbours).await.map(|()| Answer::Done),
-            Question::Unload(id) => {
+            (Question::Join(id, neighbours), Some(stage)) => {
+                self.join(asker, &stage, id, neighbours).await.map(|()| Answer::Done)
+            }
+            (Question::Unload(id), Some(_)) => {
                 lock(&self.inner.stages).remove(&id);
                 Ok(Answer::Done)
             }
-            Question::Retain(wanted) => {
-                lock(&self.inner.stages).retain(|id, hosted| hosted.owner != asker || wanted.contains(id));
-                Ok(Answer::Done)
+            (Question::Expect(id, from), Some(_)) => {
+                let named = self.with_claims(asker, Order::Command, id, |hosted| hosted.claims.hands_over = Some(from));
+                named.map(|()| Answer::Done).map_err(|denied| denied.to_string())
             }
-            Question::Open(id, _)
-            | Question::Close(id, _)
-            | Question::Report(id)
-            | Question::Keep(id, _)
-            | Question::Check(id)
-            | Question::Resend(id, _) => match self.stage(id) {
-                Ok(stage) => stage.answer(question).await,
+            (
+                question @ (Question::Open(..)
+                | Question::Close(..)
+                | Question::Report(_)
+                | Question::Keep(..)
+                | Question::Check(_)
+                | Question::Resend(..)
+                | Question::Digests(..)
+                | Question::Rows(..)
+                | Question::Recompute(..)),
+                Some(stage),
+            ) => match self.has_session_for(asker, &stage, &question).await {
+                Ok(()) => stage.answer(question).await,
                 Err(why) => Err(why),
             },
-            Question::Lend(key) => {
+            (Question::HandOver(id, order), Some(stage)) => self.hand_over(&stage, id, &order).await,
+            (Question::Retain(wanted), _) => {
+                lock(&self.inner.stages).retain(|id, hosted| hosted.claims.owner != asker || wanted.contains(id));
+                Ok(Answer::Done)
+            }
+            (Question::Lend(key), _) => {
                 self.endpoint().admission().lend(key, asker);
                 Ok(Answer::Done)
             }
-            Question::HandOver(id, order) => self.hand_over(asker, id, &order).await,
-            // These take their stream over; see `serve`.
-            Question::Greet(_) | Question::Measure(_) | Question::TakeOver(_) => {
-                Err("this is asked on a stream of its own".to_owned())
-            }
+            // The first three take their stream over, see `serve`; the others have been refused above.
+            _ => Err("this is asked on a stream of its own".to_owned()),
         };
         result.unwrap_or_else(Answer::Refused)
+    }
+
+    /// Whether a machine may have another session computed here, within the limit that it was given.
+    async fn has_session_for(&self, asker: PeerId, stage: &Stage, question: &Question) -> Result<(), String> {
+        let (Question::Open(_, spec), Some(limit)) = (question, self.peers().rights(asker).session_limit) else {
+            return Ok(());
+        };
+        // Each answer has a session on every stage that it passes here.
+        let busiest = {
+            let stages = lock(&self.inner.stages);
+            let own = stages.values().filter(|hosted| hosted.claims.owner == asker);
+            own.map(|hosted| hosted.stage.sessions()).max().unwrap_or(0)
+        };
+        let is_open = async || stage.open_sessions().await.iter().any(|(session, _)| *session == spec.session);
+        if busiest < limit as usize || is_open().await {
+            Ok(())
+        } else {
+            Err(format!("it computes at most {limit} answers of this machine at a time"))
+        }
     }
 
     async fn load(
@@ -113,30 +247,43 @@ impl Node {
         spec: StageSpec,
         progress: &mut impl FnMut(usize),
     ) -> Result<Answer, Answer> {
-        if asker != self.id() && !self.profile().sharing {
-            let why = self.profile().not_sharing.unwrap_or_else(|| "it does not share".to_owned());
-            return Err(Answer::Declined(why));
+        let Profile { sharing, not_sharing, .. } = self.profile_for(asker);
+        if asker != self.id() && !sharing {
+            return Err(Answer::Declined(not_sharing.unwrap_or_else(|| "it does not share".to_owned())));
         }
-        let reserved = self.reserve(spec.bytes, spec.standby).map_err(Answer::Full)?;
-        let trusts_paths = asker == self.id() || self.trusts_paths();
-        let path = crate::models::locate(&spec.source, trusts_paths).await.map_err(Answer::Refused)?;
-        let (stage, device) = Stage::load(&path, id.index, &spec, progress).await.map_err(Answer::Refused)?;
+        let promised = self.reserve(asker, spec.bytes, spec.standby).map_err(Answer::Full)?;
+        let is_own = asker == self.id() || self.trusts_paths();
+        let model = models::locate(&spec.source, is_own).await.map_err(|why| Answer::Refused(why.to_string()))?;
+        // What it is said to take is the asker's word; what its layers weigh is not.
+        let bytes = planning::stage_bytes(model.card(), &spec.layers).map_err(|why| Answer::Refused(why.to_string()))?;
+        let bytes = bytes.max(spec.bytes);
+        drop(promised);
+        let reserved = self.reserve(asker, bytes, spec.standby).map_err(Answer::Full)?;
+        let tenancy = Tenancy { is_guest: !is_own, context: model.card().max_context };
+        let loaded = Stage::load(model.path(), id.index, &spec, tenancy, progress).await;
+        let (stage, device) = loaded.map_err(|why| {
+            tracing::warn!("layers {:?} could not be loaded: {why}", spec.layers);
+            Answer::Refused(if is_own { why } else { NOT_LOADED.to_owned() })
+        })?;
         let audited = (asker != self.id()).then(|| self.as_audited(asker));
         let mut stages = lock(&self.inner.stages);
+        // Another machine's may have come while this one was being loaded.
+        may(asker, Order::Load, stages.get(&id).map(|hosted| &hosted.claims))
+            .map_err(|denied| Answer::Refused(denied.to_string()))?;
         if spec.standby && stages.get(&id).is_some_and(|hosted| !hosted.standby) {
             return Err(Answer::Declined("it holds the stage itself by now".to_owned()));
         }
         drop(reserved);
-        let visit = audited.map(|machine| self.note_visit(machine, &spec, &stage));
-        stages.insert(id, Hosted { owner: asker, bytes: spec.bytes, standby: spec.standby, stage, _visit: visit });
+        let visit = audited.map(|machine| self.note_visit(machine, &spec, bytes, &stage));
+        let claims = Claims::of(asker);
+        stages.insert(id, Hosted { claims, bytes, used_bytes: 0, standby: spec.standby, stage, _visit: visit });
         Ok(Answer::Loaded(device))
     }
 
     /// Notes that another machine has layers here, and what it uses of them.
-    fn note_visit(&self, machine: Machine, spec: &StageSpec, stage: &Stage) -> Arc<Visit> {
+    fn note_visit(&self, machine: Machine, spec: &StageSpec, bytes: u64, stage: &Stage) -> Arc<Visit> {
         let (model, layers) = (models::name_of(&spec.source), [spec.layers.start, spec.layers.end]);
-        let (bytes, standby) = (spec.bytes, spec.standby);
-        let loaded = AuditEvent::Loaded { model: model.clone(), layers, bytes, standby };
+        let loaded = AuditEvent::Loaded { model: model.clone(), layers, bytes, standby: spec.standby };
         self.inner.audit.note(Some(machine.clone()), loaded);
         self.inner.audit.visit(machine, &model, layers, stage.usage())
     }
@@ -155,24 +302,30 @@ impl Node {
         }
     }
 
-    async fn join(&self, id: StageId, neighbours: Neighbours) -> Result<(), String> {
-        let stage = self.stage(id)?;
-        if let Some(hosted) = lock(&self.inner.stages).get_mut(&id) {
+    async fn join(&self, asker: PeerId, stage: &Stage, id: StageId, neighbours: Neighbours) -> Result<(), String> {
+        let Neighbours { epoch, next, first, previous, coordinator } = neighbours;
+        // This node sends in its own name: what a machine asked for goes back to that machine, and to no ring of others.
+        if coordinator.id() != asker {
+            return Err("a ring's tokens go to its owner".to_owned());
+        }
+        let named = self.with_claims(asker, Order::Command, id, |hosted| {
+            hosted.claims = Claims { owner: asker, previous: Some(previous), hands_over: None };
             // Whoever is joined computes, copy or not.
             hosted.standby = false;
-        }
+        });
+        named.map_err(|denied| denied.to_string())?;
+        self.joined();
         let StageId { ring, index } = id;
-        let to_stage = async |whom: Option<PeerAddr>, index| match whom {
-            Some(whom) => self.route(&whom, ring, Role::Stage(index)).await.map(Some),
-            None => Ok(None),
+        let to_stage = async |whom: Option<PeerAddr>, index: Option<u32>| match (whom, index) {
+            (Some(whom), Some(index)) => self.route(&whom, ring, asker, Role::Stage(index)).await.map(Some),
+            _ => Ok(None),
         };
-        let Neighbours { epoch, next, first, coordinator } = neighbours;
-        let next = to_stage(next, index + 1).await?;
+        let next = to_stage(next, index.checked_add(1)).await?;
         // Where the first stage is at the coordinator, and not here, one frame serves both.
         let is_head = first.as_ref().is_some_and(|first| first.id() == coordinator.id() && first.id() != self.id());
         let (first, role) = if is_head { (None, Role::Head) } else { (first, Role::Coordinator) };
-        let first = to_stage(first, 0).await?;
-        let coordinator = self.route(&coordinator, ring, role).await?;
+        let first = to_stage(first, Some(0)).await?;
+        let coordinator = self.route(&coordinator, ring, asker, role).await?;
         stage.join(Routes { epoch, next, first, coordinator }).await;
         Ok(())
     }

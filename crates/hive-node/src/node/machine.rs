@@ -4,10 +4,13 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
 use hive_host::InterfaceKind;
+use hive_net::PeerId;
 use hive_net::links::{LinkKind, Network};
 
+use super::guests::{Rules, Tenant};
 use super::{Hosted, Node, Owner, lock};
-use crate::data::NotKept;
+use crate::control::StageId;
+use crate::data::{DataError, NotKept};
 use crate::profile::offered_bytes;
 use crate::settings::Settings;
 use crate::sharing::{self, Observed, Switches, Why};
@@ -18,6 +21,9 @@ const LOOK: Duration = Duration::from_secs(1);
 /// A change of what is offered that is worth telling; of a small offer, a part of it is.
 const OFFER_STEP_BYTES: u64 = 256 << 20;
 const OFFER_PART: u64 = 16;
+
+/// Stages whose end is remembered, for their owners to hear why.
+const REMEMBERED_EVICTIONS: usize = 64;
 
 /// How long a node that is quit waits for others to take over what it computes for them.
 const LEAVING_PATIENCE: Duration = Duration::from_secs(10);
@@ -61,7 +67,7 @@ impl Node {
         let needed = || {
             lock(&self.inner.stages)
                 .values()
-                .any(|Hosted { owner, .. }| *owner != self.id() && self.peers().life(*owner).is_some())
+                .any(|Hosted { claims, .. }| claims.owner != self.id() && self.peers().life(claims.owner).is_some())
         };
         while needed() && Instant::now() < until {
             tokio::time::sleep(LEAVING_PAUSE).await;
@@ -92,12 +98,62 @@ impl Node {
         }
     }
 
+    /// Sees what the stages here take.
+    fn measure_stages(&self) {
+        let stages: Vec<_> = lock(&self.inner.stages).iter().map(|(id, hosted)| (*id, hosted.stage.clone())).collect();
+        for (id, stage) in stages {
+            let used_bytes = stage.used_bytes();
+            if let Some(hosted) = lock(&self.inner.stages).get_mut(&id) {
+                hosted.used_bytes = used_bytes;
+            }
+        }
+    }
+
+    /// Ends the stages of other machines that may not stay.
+    pub(super) fn evict(&self, shares: bool, cap_bytes: Option<u64>, now: Instant) {
+        let tenants: Vec<Tenant> =
+            lock(&self.inner.stages).iter().map(|(id, hosted)| self.tenant(*id, hosted)).collect();
+        let shares_with = |owner| shares && self.peers().rights(owner).memory;
+        let rules = Rules { shares_with: &shares_with, cap_bytes, cap_of: &|owner| self.cap_of(owner) };
+        let evictions = lock(&self.inner.guests).evictions(&tenants, &rules, now);
+        for (id, why) in evictions {
+            let Some(Hosted { claims, stage, .. }) = lock(&self.inner.stages).remove(&id) else { continue };
+            let name = self.peers().name(claims.owner);
+            tracing::warn!("stage {} of {name} is ended: {why}", id.index);
+            let mut evicted = lock(&self.inner.evicted);
+            evicted.truncate(REMEMBERED_EVICTIONS - 1);
+            evicted.push_front((id, claims.owner, why));
+            tokio::spawn(stage.end(why.to_string()));
+        }
+    }
+
+    fn tenant(&self, id: StageId, hosted: &Hosted) -> Tenant {
+        let owner = hosted.claims.owner;
+        Tenant {
+            id,
+            owner,
+            // Nodes of one process are one machine.
+            is_guest: owner != self.id() && !self.trusts_paths(),
+            // One that does not answer greetings may still be connected.
+            owner_is_here: self.peers().life(owner).is_some() || self.is_connected(owner),
+            planned_bytes: hosted.bytes,
+            used_bytes: hosted.used_bytes,
+        }
+    }
+
+    /// Why this machine has ended a stage of `owner`, if it has.
+    pub(super) fn evicted(&self, owner: PeerId, id: StageId) -> Option<String> {
+        let evicted = lock(&self.inner.evicted);
+        evicted.iter().find(|(stage, whose, _)| (*stage, *whose) == (id, owner)).map(|(_, _, why)| why.to_string())
+    }
+
     /// Looks at this machine, and says what has changed.
     pub(super) fn look(&self) {
         let host = hive_host::this();
-        let Owner { share, memory_cap, policy } = &self.inner.owner;
+        let Owner { share, memory_cap, policy, .. } = &self.inner.owner;
         let policy = lock(policy).clone();
         let memory_cap = self.inner.switches.borrow().memory_cap(*memory_cap);
+        self.measure_stages();
         let taken = self.taken();
         let held_bytes = taken.stages;
         let memory = hive_host::Memory::now();
@@ -114,6 +170,7 @@ impl Node {
             // Those of this machine's own models are its owner's, shared or not.
             self.drop_copies(|owner| owner != self.id());
         }
+        self.evict(decided.is_ok(), memory_cap, Instant::now());
         let sessions = self.sessions();
         let changed = self.inner.profile.send_if_modified(|profile| {
             let before = profile.clone();
@@ -169,7 +226,7 @@ pub(super) async fn watch_machine(node: Node) {
         (awake, settings) = (held, read);
         if node.endpoint().networks().set(networks) {
             node.endpoint().network_changed().await;
-            node.peers().dial.notify_waiters();
+            node.look_around();
         }
     }
 }

@@ -45,12 +45,16 @@ pub struct NodeOptions {
     pub discover: bool,
     /// Reaching machines elsewhere.
     pub relay: Relay,
+    /// Whether nothing may leave this machine's own networks, whoever says where another machine is.
+    pub lan_only: bool,
     /// Whether it gives memory to others.
     pub share: bool,
     /// The most memory it gives, in bytes.
     pub memory_cap: Option<u64>,
     /// When it gives memory to others.
     pub policy: Policy,
+    /// Whether models that fit on this machine stay on it, whatever the policy says later.
+    pub keep_prompts_here: bool,
     /// Whether others may name models by path: only where all nodes are one process.
     pub trust_paths: bool,
     /// Versions of the control protocol spoken; tests start older and newer nodes.
@@ -66,9 +70,11 @@ impl NodeOptions {
             data: None,
             discover: false,
             relay: Relay::None,
+            lan_only: false,
             share: true,
             memory_cap: None,
             policy: Policy::default(),
+            keep_prompts_here: false,
             trust_paths: false,
             speaks: SPEAKS,
         }

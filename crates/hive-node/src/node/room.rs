@@ -45,55 +45,85 @@ fn room(bytes: u64, standby: bool, taken: Taken, cap: u64) -> Room {
     }
 }
 
-/// Memory for a stage that is being loaded. Dropped when it is there, or is not to be.
-pub(super) struct Reserved {
-    node: Node,
+/// Memory that was promised to a stage which is being loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Promise {
+    owner: PeerId,
     bytes: u64,
     standby: bool,
 }
 
+/// Such a promise. Dropped when the stage is there, or is not to be.
+pub(super) struct Reserved {
+    node: Node,
+    promise: Promise,
+}
+
 impl Drop for Reserved {
     fn drop(&mut self) {
-        *lock(&self.node.inner.loading).of(self.standby) -= self.bytes;
+        let mut loading = lock(&self.node.inner.loading);
+        if let Some(at) = loading.iter().position(|promise| *promise == self.promise) {
+            loading.swap_remove(at);
+        }
     }
 }
 
 impl Node {
     pub(super) fn taken(&self) -> Taken {
+        self.taken_by(|_| true)
+    }
+
+    /// What the stages of some machines take.
+    fn taken_by(&self, counts: impl Fn(PeerId) -> bool) -> Taken {
+        let mut taken = Taken::default();
+        let mut add = |bytes: u64, standby| {
+            let sum = taken.of(standby);
+            *sum = sum.saturating_add(bytes);
+        };
         let stages = lock(&self.inner.stages);
-        let mut taken = *lock(&self.inner.loading);
-        for hosted in stages.values() {
-            let bytes = taken.of(hosted.standby);
-            *bytes = bytes.saturating_add(hosted.bytes);
+        for hosted in stages.values().filter(|hosted| counts(hosted.claims.owner)) {
+            add(hosted.bytes.max(hosted.used_bytes), hosted.standby);
+        }
+        for promise in lock(&self.inner.loading).iter().filter(|promise| counts(promise.owner)) {
+            add(promise.bytes, promise.standby);
         }
         taken
     }
 
-    /// Keeps memory for a stage, within the owner's cap; the error says what there is.
-    pub(super) fn reserve(&self, bytes: u64, standby: bool) -> Result<Reserved, String> {
+    /// The most memory for the stages of one machine, if its owner here has set that.
+    pub(super) fn cap_of(&self, owner: PeerId) -> Option<u64> {
+        if owner == self.id() { None } else { self.peers().rights(owner).memory_limit_bytes }
+    }
+
+    /// Keeps memory for a stage, within the caps of this machine and of the stage's owner; the error says what there is.
+    pub(super) fn reserve(&self, owner: PeerId, bytes: u64, standby: bool) -> Result<Reserved, String> {
         let cap = self.inner.switches.borrow().memory_cap(self.inner.owner.memory_cap).unwrap_or(u64::MAX);
         // Two that come at once do not both get what is left.
         let _one_at_a_time = lock(&self.inner.reserving);
+        let full = |taken: u64, cap: u64| {
+            let megabytes = |bytes: u64| bytes.div_ceil(1_000_000);
+            let (bytes, taken, cap) = (megabytes(bytes), megabytes(taken), megabytes(cap));
+            format!("it takes {bytes} MB, but {taken} MB of the {cap} MB given are in use")
+        };
+        if let Some(cap) = self.cap_of(owner) {
+            let taken = self.taken_by(|other| other == owner).all();
+            if taken.saturating_add(bytes) > cap {
+                return Err(full(taken, cap));
+            }
+        }
         match room(bytes, standby, self.taken(), cap) {
             Room::Free => {}
             Room::AfterCopies => self.drop_copies(|_| true),
-            Room::None(firm) => {
-                let megabytes = |bytes: u64| bytes.div_ceil(1_000_000);
-                let (bytes, firm, cap) = (megabytes(bytes), megabytes(firm), megabytes(cap));
-                return Err(format!("it takes {bytes} MB, but {firm} MB of the {cap} MB given are in use"));
-            }
+            Room::None(firm) => return Err(full(firm, cap)),
         }
-        let mut loading = lock(&self.inner.loading);
-        let before = loading.of(standby);
-        // What a peer asks for is its word.
-        let bytes = bytes.min(u64::MAX - *before);
-        *before += bytes;
-        Ok(Reserved { node: self.clone(), bytes, standby })
+        let promise = Promise { owner, bytes, standby };
+        lock(&self.inner.loading).push(promise);
+        Ok(Reserved { node: self.clone(), promise })
     }
 
     /// Frees the copies kept for the nodes that are meant.
     pub(super) fn drop_copies(&self, of: impl Fn(PeerId) -> bool) {
-        lock(&self.inner.stages).retain(|_, hosted| !(hosted.standby && of(hosted.owner)));
+        lock(&self.inner.stages).retain(|_, hosted| !(hosted.standby && of(hosted.claims.owner)));
     }
 }
 
@@ -119,12 +149,12 @@ mod tests {
         let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let options = NodeOptions { memory_cap: Some(100), ..NodeOptions::new("ann".to_owned(), loopback) };
         let node = Node::start(options).await.unwrap();
-        let first = node.reserve(60, false).unwrap_or_else(|why| panic!("{why}"));
+        let first = node.reserve(node.id(), 60, false).unwrap_or_else(|why| panic!("{why}"));
         assert_eq!(node.taken(), Taken { stages: 60, copies: 0 });
-        let why = node.reserve(60, false).err().unwrap_or_default();
+        let why = node.reserve(node.id(), 60, false).err().unwrap_or_default();
         assert!(why.contains("in use"), "{why}");
         drop(first);
-        assert!(node.reserve(60, false).is_ok());
+        assert!(node.reserve(node.id(), 60, false).is_ok());
         assert_eq!(node.taken(), Taken::default());
         node.stop().await;
     }

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use hive_net::links::LinkKind;
+use hive_net::near::Reached;
 use hive_net::pairing::Code;
-use hive_net::{Link, PeerAddr, PeerId};
+use hive_net::{Link, PeerAddr, PeerId, border};
 use serde::{Deserialize, Serialize};
 
 /// Addresses remembered per machine, newest first.
@@ -19,6 +20,29 @@ pub(crate) enum Standing {
     Blocked,
 }
 
+/// What an approved machine may do, and how much of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "specta", derive(specta::Type))]
+#[serde(default)]
+pub struct Rights {
+    /// It may use this machine's memory: have layers of its models here.
+    pub memory: bool,
+    /// It may see this machine's prompts: hold layers of the models that answer here.
+    pub prompts: bool,
+    /// The most memory that its layers may take here, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_limit_bytes: Option<u64>,
+    /// The most answers of its that are computed here at a time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session_limit: Option<u32>,
+}
+
+impl Default for Rights {
+    fn default() -> Self {
+        Self { memory: true, prompts: true, memory_limit_bytes: None, session_limit: None }
+    }
+}
+
 /// A machine that was decided on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Entry {
@@ -30,9 +54,15 @@ pub(crate) struct Entry {
     renamed: Option<String>,
     /// When it was decided, in seconds since 1970.
     since: u64,
-    /// Where it was last.
+    /// What it may do if it is approved.
+    #[serde(default)]
+    pub(crate) rights: Rights,
+    /// Where it was last, on a network of this machine.
     #[serde(default)]
     pub(crate) sockets: Vec<SocketAddr>,
+    /// Where it was last elsewhere, or where a person said it is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) given: Vec<SocketAddr>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) relay: Option<String>,
     /// The code that both owners compared, as "482 915", so that it can be looked at again.
@@ -68,6 +98,14 @@ pub(crate) struct Book {
 }
 
 impl Book {
+    /// A book that was read, with what machines call themselves as it may be shown: it may be an older version's.
+    pub(crate) fn at_the_border(mut self) -> Self {
+        for entry in self.peers.values_mut() {
+            entry.name = border::name(&entry.name);
+        }
+        self
+    }
+
     pub(crate) fn entries(&self) -> impl Iterator<Item = (PeerId, &Entry)> {
         self.peers.iter().map(|(peer, entry)| (*peer, entry))
     }
@@ -76,19 +114,17 @@ impl Book {
         self.peers.get(&peer)
     }
 
+    /// Lets a machine in; `addr` is where a person said it is.
     pub(crate) fn approve(&mut self, peer: PeerId, name: &str, addr: Option<&PeerAddr>, now_s: u64) {
-        let renamed = self.peers.get(&peer).and_then(|entry| entry.renamed.clone());
-        let sockets = addr.map(PeerAddr::sockets).unwrap_or_default();
+        let before = self.peers.get(&peer);
+        let renamed = before.and_then(|entry| entry.renamed.clone());
+        let approved_before = before.filter(|entry| entry.standing == Standing::Approved);
+        let rights = approved_before.map(|entry| entry.rights).unwrap_or_default();
+        let mut given = addr.map(PeerAddr::sockets).unwrap_or_default();
+        given.truncate(KEPT_SOCKETS);
         let relay = addr.and_then(PeerAddr::relay);
-        let entry = Entry {
-            standing: Standing::Approved,
-            name: name.to_owned(),
-            renamed,
-            since: now_s,
-            sockets,
-            relay,
-            code: None,
-        };
+        let (standing, name, sockets) = (Standing::Approved, name.to_owned(), Vec::new());
+        let entry = Entry { standing, name, renamed, since: now_s, rights, sockets, given, relay, code: None };
         self.peers.insert(peer, entry);
     }
 
@@ -116,7 +152,9 @@ impl Book {
             name: name.to_owned(),
             renamed: None,
             since: now_s,
+            rights: Rights::default(),
             sockets: Vec::new(),
+            given: Vec::new(),
             relay: None,
             code: None,
         };
@@ -133,22 +171,31 @@ impl Book {
         }
     }
 
+    /// Changes what a machine may do; says whether it is in the book.
+    pub(crate) fn allow(&mut self, peer: PeerId, rights: Rights) -> bool {
+        self.peers.get_mut(&peer).map(|entry| entry.rights = rights).is_some()
+    }
+
     /// Notes how an approved machine was reached and what it calls itself; says whether that was news.
-    pub(crate) fn remember(&mut self, peer: PeerId, name: &str, link: Option<&Link>) -> bool {
+    pub(crate) fn remember(&mut self, peer: PeerId, name: &str, link: Option<(&Link, Reached)>) -> bool {
         let Some(entry) = self.peers.get_mut(&peer) else { return false };
         let before = entry.clone();
         name.clone_into(&mut entry.name);
         match link {
-            Some(link) if link.kind == LinkKind::Relay => entry.relay = Some(link.remote.clone()),
-            Some(link) => {
+            Some((link, _)) if link.kind == LinkKind::Relay => entry.relay = Some(link.remote.clone()),
+            Some((link, reached)) => {
                 let socket = link.remote.parse().ok();
                 // A link-local address without its interface reaches nobody, and interfaces change numbers.
                 let usable =
                     |socket: &SocketAddr| !matches!(socket, SocketAddr::V6(v6) if v6.ip().is_unicast_link_local());
                 if let Some(socket) = socket.filter(usable) {
-                    entry.sockets.retain(|known| *known != socket);
-                    entry.sockets.insert(0, socket);
-                    entry.sockets.truncate(KEPT_SOCKETS);
+                    let known = match reached {
+                        Reached::OnLink => &mut entry.sockets,
+                        Reached::Anywhere => &mut entry.given,
+                    };
+                    known.retain(|known| *known != socket);
+                    known.insert(0, socket);
+                    known.truncate(KEPT_SOCKETS);
                 }
             }
             None => {}
@@ -170,17 +217,28 @@ mod tests {
         book.rename(one, "Attic");
         book.block(two, "Stranger", 8);
         let link = |kind, remote: &str| Link { kind, remote: remote.to_owned(), round_trip_us: 1 };
-        assert!(book.remember(one, "Mac mini", Some(&link(LinkKind::Ethernet, "10.0.0.1:5"))));
-        assert!(!book.remember(one, "Mac mini", Some(&link(LinkKind::Ethernet, "10.0.0.1:5"))));
-        assert!(!book.remember(one, "Mac mini", Some(&link(LinkKind::Ethernet, "[fe80::1]:5"))));
-        assert!(book.remember(one, "Mac mini", Some(&link(LinkKind::Relay, "http://relay.example/"))));
+        let mut remember =
+            |kind, remote: &str, reached| book.remember(one, "Mac mini", Some((&link(kind, remote), reached)));
+        assert!(remember(LinkKind::Ethernet, "10.0.0.1:5", Reached::OnLink));
+        assert!(!remember(LinkKind::Ethernet, "10.0.0.1:5", Reached::OnLink));
+        assert!(!remember(LinkKind::Ethernet, "[fe80::1]:5", Reached::OnLink));
+        assert!(remember(LinkKind::Other, "10.9.0.1:5", Reached::Anywhere));
+        assert!(remember(LinkKind::Relay, "http://relay.example/", Reached::Anywhere));
         let again: Book = serde_json::from_str(&serde_json::to_string(&book).unwrap()).unwrap();
         assert_eq!(again, book);
         assert_eq!(again.get(one).unwrap().shown_name(), "Attic");
         assert_eq!(again.get(one).unwrap().code(), Some("482 915"));
         assert_eq!(again.get(one).unwrap().sockets, ["10.0.0.1:5".parse().unwrap()]);
+        assert_eq!(again.get(one).unwrap().given, ["10.9.0.1:5".parse().unwrap()]);
         assert_eq!(again.get(one).unwrap().relay.as_deref(), Some("http://relay.example/"));
         assert_eq!(again.get(two).unwrap().standing, Standing::Blocked);
+    }
+
+    #[test]
+    fn names_in_an_older_versions_book_are_shown_as_any_others() {
+        let (mut book, one) = (Book::default(), Identity::generate().id());
+        book.approve(one, "Mac\u{202e} mini\u{1b}[2J     code 1", None, 7);
+        assert_eq!(book.at_the_border().get(one).unwrap().shown_name(), "Mac mini[2J code 1");
     }
 
     #[test]
@@ -204,6 +262,32 @@ mod tests {
         let entry = r#"{"standing":"approved","name":"Mac mini","since":7}"#;
         let book: Book = serde_json::from_str(&format!(r#"{{"peers":{{"{}":{entry}}}}}"#, peer.to_text())).unwrap();
         assert_eq!(book.get(peer).unwrap().code(), None);
+    }
+
+    #[test]
+    fn a_machine_approved_by_an_older_version_has_both_rights() {
+        let peer = Identity::generate().id();
+        let older =
+            format!(r#"{{"peers":{{"{}":{{"standing":"approved","name":"Attic","since":7}}}}}}"#, peer.to_text());
+        let book: Book = serde_json::from_str(&older).unwrap();
+        let Rights { memory, prompts, memory_limit_bytes, session_limit } = book.get(peer).unwrap().rights;
+        assert_eq!((memory, prompts, memory_limit_bytes, session_limit), (true, true, None, None));
+    }
+
+    #[test]
+    fn rights_are_read_back_kept_by_another_pairing_and_gone_with_a_removal() {
+        let (mut book, peer) = (Book::default(), Identity::generate().id());
+        let rights = Rights { prompts: false, memory_limit_bytes: Some(5), ..Rights::default() };
+        assert!(!book.allow(peer, rights));
+        book.approve(peer, "Attic", None, 7);
+        assert_eq!(book.get(peer).unwrap().rights, Rights::default());
+        assert!(book.allow(peer, rights));
+        let mut again: Book = serde_json::from_str(&serde_json::to_string(&book).unwrap()).unwrap();
+        again.approve(peer, "Attic", None, 9);
+        assert_eq!(again.get(peer).unwrap().rights, rights);
+        again.remove(peer);
+        again.approve(peer, "Attic", None, 10);
+        assert_eq!(again.get(peer).unwrap().rights, Rights::default());
     }
 
     #[test]

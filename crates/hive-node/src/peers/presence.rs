@@ -4,11 +4,14 @@
 //! cable was pulled is back before anybody is told; only then is it away.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
+use hive_net::links::LinkKind;
+use hive_net::near::{NotDialled, Reached};
 use hive_net::pulse::{BEAT, Pulse, Verdict};
-use hive_net::{Channel, ConnectError, PeerId, Protocol, fingerprint};
+use hive_net::{Channel, ConnectError, PeerAddr, PeerId, Protocol, fingerprint};
 use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
@@ -84,17 +87,12 @@ async fn keep_in_touch(node: Node, peer: PeerId) {
     let mut last_heard = Instant::now();
     while node.peers().is_approved(peer) {
         // Before dialling, so that an announcement during the dial is not missed.
-        let dial = node.peers().dial.clone();
+        let dial = node.peers().dial_bell(peer);
         let announced = dial.notified();
         let absence = match timeout(patience, greet(&node, peer)).await {
             Ok(Ok((channel, name, life))) => {
                 pause = *PAUSE.start();
-                if let Some(approved) = node.peers().arrived(peer, &name, life, node.endpoint().link(peer).as_ref()) {
-                    node.note_about(
-                        Machine::new(peer, &name),
-                        AuditEvent::NameTaken { approved: fingerprint(approved) },
-                    );
-                }
+                note_arrival(&node, peer, &name, life);
                 let tidying = tokio::spawn(tidy_up(node.clone(), peer));
                 let measuring = tokio::spawn(measure::attend(node.clone(), peer));
                 let (why, heard) = feel_pulse(&node, peer, channel).await;
@@ -121,6 +119,24 @@ async fn keep_in_touch(node: Node, peer: PeerId) {
             () = announced => {}
             () = tokio::time::sleep(pause) => pause = (pause * 2).min(*PAUSE.end()),
         }
+    }
+}
+
+/// A machine answers: where it does is kept, since that address has proven itself.
+fn note_arrival(node: &Node, peer: PeerId, name: &str, life: u64) {
+    let link = node.endpoint().link(peer);
+    let socket = link.as_ref().and_then(|link| link.remote.parse::<SocketAddr>().ok());
+    let is_near = socket.is_some_and(|socket| node.endpoint().networks().is_near(socket.ip()));
+    let reached = if is_near { Reached::OnLink } else { Reached::Anywhere };
+    let addr = PeerAddr::new(peer, socket);
+    let relay = link.as_ref().filter(|link| link.kind == LinkKind::Relay);
+    let addr = match relay {
+        Some(link) => addr.with_relay(&link.remote),
+        None => addr,
+    };
+    node.endpoint().vouch(&addr, reached);
+    if let Some(approved) = node.peers().arrived(peer, name, life, link.as_ref().map(|link| (link, reached))) {
+        node.note_about(Machine::new(peer, name), AuditEvent::NameTaken { approved: fingerprint(approved) });
     }
 }
 
@@ -154,14 +170,14 @@ async fn greet(node: &Node, peer: PeerId) -> Result<(Channel, String, u64), Abse
     let addr = node.peers().addr(peer);
     let opened = node.endpoint().open(&addr, Protocol::Control).await;
     let mut channel = opened.map_err(|error| explain(node, peer, &error))?;
-    let greeting = serde_json::to_string(&node.greeting()).map_err(|error| error.to_string())?;
+    let greeting = serde_json::to_string(&node.greeting(peer)).map_err(|error| error.to_string())?;
     let exchange = async {
         channel.write_message(&Question::Greet(greeting)).await?;
         channel.read_message::<Answer>().await
     };
     let answer = match exchange.await {
         Ok(Some(Answer::Greeting(theirs))) => theirs,
-        Ok(Some(Answer::Refused(why))) => return Err(why.into()),
+        Ok(Some(Answer::Refused(why))) => return Err(hive_net::border::reason(&why).into()),
         Ok(_) => return Err("it answered something else".into()),
         // The reason of a refused connection shows when the first stream is used.
         Err(_) => match node.endpoint().open(&addr, Protocol::Control).await {
@@ -172,7 +188,7 @@ async fn greet(node: &Node, peer: PeerId) -> Result<(Channel, String, u64), Abse
     let theirs: Greeting =
         serde_json::from_str(&answer).map_err(|_| "it runs another version of HiveMind".to_owned())?;
     let name = hive_net::pairing::tidy(&theirs.profile.name);
-    agree(node.greeting().speaks, theirs.speaks, &name)?;
+    agree(node.greeting(peer).speaks, theirs.speaks, &name)?;
     node.peers().described(peer, theirs.profile);
     Ok((channel, name, theirs.life))
 }
@@ -221,9 +237,7 @@ async fn feel_pulse(node: &Node, peer: PeerId, channel: Channel) -> (Option<Stri
                     break None;
                 }
                 number += 1;
-                let profile = profiles.has_changed().unwrap_or(false).then(|| {
-                    serde_json::to_string(&*profiles.borrow_and_update()).unwrap_or_default()
-                });
+                let profile = news(node, peer, &mut profiles);
                 if let Err(error) = writer.write(&Beat { number, profile }).await {
                     tracing::debug!("a heartbeat could not be sent: {error}");
                     break None;
@@ -235,6 +249,14 @@ async fn feel_pulse(node: &Node, peer: PeerId, channel: Channel) -> (Option<Stri
     (end, pulse.last_answer())
 }
 
+/// What this machine says of itself, where that has changed since it was last said.
+fn news(node: &Node, to: PeerId, profiles: &mut tokio::sync::watch::Receiver<Profile>) -> Option<String> {
+    profiles.has_changed().unwrap_or(false).then(|| {
+        profiles.mark_unchanged();
+        serde_json::to_string(&node.profile_for(to)).unwrap_or_default()
+    })
+}
+
 fn hear(node: &Node, peer: PeerId, beat: &Beat) {
     if let Some(profile) = beat.profile.as_deref().and_then(|text| serde_json::from_str(text).ok()) {
         node.peers().described(peer, profile);
@@ -244,7 +266,7 @@ fn hear(node: &Node, peer: PeerId, beat: &Beat) {
 /// The other side: answers a greeting, then every heartbeat.
 pub(crate) async fn answer(node: &Node, peer: PeerId, mut channel: Channel, greeting: &str) {
     let refuse = |why: String| Answer::Refused(why);
-    let ours = node.greeting();
+    let ours = node.greeting(peer);
     let name = node.peers().name(peer);
     let answer = match serde_json::from_str::<Greeting>(greeting) {
         // Seen from there, this machine is the one to name.
@@ -266,15 +288,12 @@ pub(crate) async fn answer(node: &Node, peer: PeerId, mut channel: Channel, gree
         return;
     }
     // They are here: whoever waits to dial them need not wait longer.
-    node.peers().dial.notify_waiters();
+    node.peers().dial(peer);
     let (mut writer, mut reader) = channel.split();
     let mut profiles = node.profiles();
     while let Ok(Some(beat)) = reader.read::<Beat>().await {
         hear(node, peer, &beat);
-        let profile = profiles
-            .has_changed()
-            .unwrap_or(false)
-            .then(|| serde_json::to_string(&*profiles.borrow_and_update()).unwrap_or_default());
+        let profile = news(node, peer, &mut profiles);
         if writer.write(&Beat { number: beat.number, profile }).await.is_err() {
             return;
         }
@@ -290,7 +309,8 @@ fn explain(node: &Node, peer: PeerId, error: &ConnectError) -> Absence {
             format!("{} runs another version of HiveMind; update the older of the two", node.peers().name(peer)).into()
         }
         ConnectError::NotAllowed(_) => REMOVED.into(),
-        ConnectError::Unreachable { .. } => silent(node, peer),
+        ConnectError::NotDialled { why, .. } if *why != NotDialled::Unknown => why.to_string().into(),
+        ConnectError::NotDialled { .. } | ConnectError::Unreachable { .. } => silent(node, peer),
     }
 }
 
@@ -307,8 +327,7 @@ fn silent(node: &Node, peer: PeerId) -> Absence {
 /// What can be seen of a machine from here.
 pub(crate) fn observe(node: &Node, peer: PeerId, relayed: bool) -> Observation {
     let announced = node.peers().announced(peer);
-    let sockets = announced.iter().flat_map(|(addr, _)| addr.sockets());
-    let near = sockets.into_iter().find(|socket| node.endpoint().networks().is_near(socket.ip()));
+    let near = announced.iter().flatten().copied().find(|socket| node.endpoint().networks().is_near(socket.ip()));
     Observation {
         announced: announced.is_some(),
         met: node.peers().has_met(peer),
@@ -360,6 +379,33 @@ mod tests {
         };
         assert!(why(older).contains("newer HiveMind that this one does not understand; update this machine"));
         assert!(why(newer).contains("older HiveMind that this one does not understand; update older"));
+    }
+
+    #[tokio::test]
+    async fn a_refused_greeting_writes_to_no_terminal() {
+        use hive_net::{Endpoint, EndpointOptions, Identity, Incoming};
+        let ann = node("ann", (1, 1)).await;
+        let loopback = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+        let bound = Endpoint::bind(EndpointOptions::new(Identity::generate(), loopback)).await;
+        let (mallory, mut incoming) = bound.unwrap();
+        mallory.admission().approve(ann.id());
+        tokio::spawn(async move {
+            while let Some(Incoming { mut channel, .. }) = incoming.recv().await {
+                let _ = channel.read_message::<Question>().await;
+                let why = "no\u{1b}]52;c;cm0=\u{7}\u{202e}\nerror: update needed".to_owned();
+                let _ = channel.write_message(&Answer::Refused(why)).await;
+                channel.finish();
+            }
+        });
+        ann.peers().admit(mallory.id(), "mallory", Some(&mallory.addr())).unwrap();
+        let why = loop {
+            match ann.peer_views()[0].state.clone() {
+                PeerState::Unreachable { why, .. } if why.starts_with("no") => break why,
+                _ => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        };
+        assert_eq!(why, "no]52;c;cm0= error: update needed");
+        ann.stop().await;
     }
 
     #[test]

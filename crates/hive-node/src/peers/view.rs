@@ -3,7 +3,7 @@
 use hive_net::{Link, PeerId, fingerprint};
 use serde::{Deserialize, Serialize};
 
-use super::book::Standing;
+use super::book::{Rights, Standing};
 use super::{Contact, State, now_s, seconds};
 use crate::profile::Profile;
 use crate::reach::Condition;
@@ -60,6 +60,9 @@ pub struct PeerView {
     pub other_paths: Vec<MeasuredPath>,
     /// What it says of itself, once approved and heard.
     pub profile: Option<Profile>,
+    /// What it may do here, and see, once approved.
+    #[serde(default)]
+    pub rights: Option<Rights>,
 }
 
 /// How a machine was approved, to be compared again later.
@@ -134,6 +137,7 @@ impl State {
             },
             link,
             profile: present.then(|| self.profiles.get(&peer).cloned()).flatten(),
+            rights: self.book.get(peer).filter(|entry| entry.standing == Standing::Approved).map(|entry| entry.rights),
         }
     }
 }

@@ -4,13 +4,17 @@ use std::time::Duration;
 
 use hive_net::PeerAddr;
 use hive_plan::PlannedStage;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
-use super::{PlacedStage, Placement, RingError, RingOptions, Trouble, failed};
+use super::{Cause, PlacedStage, Placement, RingError, RingOptions, Trouble, failed};
 use crate::control::{Answer, Neighbours, Question, RingId, Role, StageId, StageSpec};
 use crate::node::Node;
 use crate::stage::{Destination, Fault};
 
+/// A stage is joined as soon as its neighbours are reached.
+const JOIN_PATIENCE: Duration = Duration::from_secs(20);
+/// A machine that loads says so with every layer; the largest take seconds, from a slow disk a minute.
+const LOAD_PATIENCE: Duration = Duration::from_mins(2);
 /// A machine that is here frees a stage at once.
 const UNLOAD_PATIENCE: Duration = Duration::from_secs(1);
 /// What a machine's owner has just changed is known to the others after this time.
@@ -40,10 +44,23 @@ pub(super) async fn load_stage(
     let life = node.peers().life(machine).unwrap_or_default();
     let mut ask = async || {
         let question = Question::Load(id, spec.clone());
-        if machine == node.id() {
-            node.ask(&placement.addr, question, &mut progress).await
-        } else {
-            node.ask_other(&placement.addr, question, &mut progress).await
+        let (told, mut heard) = watch::channel(());
+        let asking = async {
+            let progress = |layers| {
+                told.send_replace(());
+                progress(layers);
+            };
+            if machine == node.id() {
+                node.ask(&placement.addr, question, progress).await
+            } else {
+                node.ask_other(&placement.addr, question, progress).await
+            }
+        };
+        let silent =
+            async { while matches!(tokio::time::timeout(LOAD_PATIENCE, heard.changed()).await, Ok(Ok(()))) {} };
+        tokio::select! {
+            asked = asking => asked,
+            () = silent => Err(format!("it said nothing for {} s while loading", LOAD_PATIENCE.as_secs())),
         }
     };
     let says_it_has_room = async || {
@@ -82,13 +99,18 @@ pub(super) async fn connect(
     for (index, stage) in stages.iter().enumerate() {
         let next = stages.get(index + 1).map(|next| next.placement.addr.clone());
         let first = next.is_none().then(|| stages[0].placement.addr.clone());
-        let neighbours = Neighbours { epoch, next, first, coordinator: node.addr() };
+        let previous = stages[(index + stages.len() - 1) % stages.len()].placement.addr.id();
+        let neighbours = Neighbours { epoch, next, first, previous, coordinator: node.addr() };
         let stage_id = StageId { ring: id, index: index as u32 };
-        let joined = node.ask(&stage.placement.addr, Question::Join(stage_id, neighbours), |_| ()).await;
+        // It may have been a copy until now; from here on this node takes its frames.
+        node.want(stage_id, stage.placement.addr.id());
+        let joining = node.ask(&stage.placement.addr, Question::Join(stage_id, neighbours), |_| ());
+        let joined = tokio::time::timeout(JOIN_PATIENCE, joining).await;
+        let joined = joined.unwrap_or_else(|_| Err("it does not answer".to_owned()));
         joined.map_err(|why| (index, failed(&stage.placement, &stage.layers, why)))?;
     }
     let first = &stages[0];
-    let prompts = node.route(&first.placement.addr, id, Role::Stage(0)).await;
+    let prompts = node.route(&first.placement.addr, id, node.id(), Role::Stage(0)).await;
     prompts.map_err(|why| (0, failed(&first.placement, &first.layers, why)))
 }
 
@@ -99,7 +121,7 @@ pub(super) fn watch_prompts(prompts: &Destination, epoch: u32, troubles: &mpsc::
         tokio::spawn(async move {
             let why = format!("the first machine cannot be reached: {}", ended.await);
             if let Some(troubles) = troubles.upgrade() {
-                let _ = troubles.try_send(Trouble { epoch, fault: Fault::Link, why });
+                let _ = troubles.try_send(Trouble { epoch, cause: Cause::Fault(Fault::Link), why });
             }
         });
     }

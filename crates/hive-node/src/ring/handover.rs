@@ -29,7 +29,13 @@ impl Ring {
             bytes_per_row: planned.kv_bytes / planned_rows.max(1),
             rows_per_s: profile.and_then(|profile| reading_rows_per_s(&profile, planned.weight_bytes)),
         };
-        let question = Question::HandOver(self.inner.stage_id(index), order);
+        let id = self.inner.stage_id(index);
+        let named = node.ask(&to.placement.addr, Question::Expect(id, from.placement.addr.id()), |_| ()).await;
+        if let Err(why) = named {
+            tracing::info!("{} computes once more what {} had: {why}", to.placement.name, from.placement.name);
+            return;
+        }
+        let question = Question::HandOver(id, order);
         let gone = async {
             let mut changes = node.changes();
             while !node.has_left(from) && changes.changed().await.is_ok() {}
@@ -48,7 +54,7 @@ impl Ring {
 
 /// Tokens of a prompt that a machine passes through so many bytes of weights in a second: time goes with the weights, and
 /// how many the starter model has, with which it was measured, follows from the speed of its answers.
-fn reading_rows_per_s(machine: &Profile, weight_bytes: u64) -> Option<f64> {
+pub(crate) fn reading_rows_per_s(machine: &Profile, weight_bytes: u64) -> Option<f64> {
     let measured_bytes = machine.bytes_per_s? / machine.decode_tokens_per_s?;
     Some(machine.prefill_tokens_per_s? * measured_bytes / weight_bytes.max(1) as f64)
 }

@@ -13,13 +13,12 @@ use hive_net::{PeerAddr, PeerId};
 use hive_plan::{Candidate, NodeProfile, Replacement, replace};
 use tokio::sync::mpsc;
 
+use super::checkup::{Checked, check};
+use super::patience::Finding;
 use super::{Health, Inner, Placement, Ring, State, connect, load_stage, spec, unload, watch_prompts};
 use crate::control::Question;
 use crate::node::Node;
 use crate::stage::Fault;
-
-/// A stage that computes a chunk answers late, one on a machine that has gone does not.
-const CHECK_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Machines that go while others are taking over are replaced as well, so many times.
 const ATTEMPTS: usize = 4;
@@ -33,8 +32,17 @@ const DEATHS_WITHIN: Duration = Duration::from_mins(1);
 pub(crate) struct Trouble {
     /// The state of the ring it was seen in.
     pub(crate) epoch: u32,
-    pub(crate) fault: Fault,
+    pub(crate) cause: Cause,
     pub(crate) why: String,
+}
+
+/// What does not work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// What a stage or this node has seen go wrong.
+    Fault(Fault),
+    /// The stage of this index does not go on with what it owes.
+    Hung(usize),
 }
 
 /// Why a stage must be loaded again.
@@ -52,6 +60,8 @@ enum How {
     Left,
     /// Its machine does not answer.
     Broken,
+    /// It goes on with nothing, though its machine is there.
+    Hung,
     /// It computes what cannot be.
     Wrong,
 }
@@ -62,8 +72,14 @@ impl How {
         match self {
             Self::Died => 1,
             Self::Left => 0,
-            Self::Broken | Self::Wrong => DEATHS,
+            Self::Hung | Self::Broken | Self::Wrong => DEATHS,
         }
+    }
+
+    /// Whether it counts against the machine in other plans, too. One that cannot be reached may be well: each of two
+    /// machines with a broken network between them takes the other for gone.
+    fn is_held_against(self) -> bool {
+        self == Self::Wrong
     }
 }
 
@@ -107,7 +123,9 @@ pub(super) async fn attend(ring: Weak<Inner>, mut troubles: mpsc::Receiver<Troub
 }
 
 async fn look_after(ring: &Ring, trouble: Option<Trouble>, deaths: &mut Deaths) {
-    let mut lost = ring.lost(trouble.as_ref()).await;
+    let accused = trouble.as_ref().and_then(|trouble| ring.accused(trouble));
+    let mut lost = ring.lost(trouble.as_ref(), accused).await;
+    ring.hold_against(&lost);
     let why = match (lost.values().next(), &trouble) {
         (Some(lost), _) => lost.why.clone(),
         (None, Some(trouble)) => trouble.why.clone(),
@@ -144,7 +162,7 @@ async fn look_after(ring: &Ring, trouble: Option<Trouble>, deaths: &mut Deaths) 
             }
             Err(Hitch::Stage(index, cause)) => {
                 tracing::info!("mending goes on: {cause}");
-                lost = ring.lost(trouble.as_ref()).await;
+                lost = ring.lost(trouble.as_ref(), accused).await;
                 lost.entry(index).or_insert(Lost { why: cause, how: How::Broken });
             }
         }
@@ -170,35 +188,60 @@ impl Ring {
         }
     }
 
+    /// The stage that a trouble is about, and its machine now: the one that takes it over has nothing to do with that.
+    fn accused(&self, trouble: &Trouble) -> Option<(usize, PeerId)> {
+        let index = match trouble.cause {
+            Cause::Hung(index) => index,
+            Cause::Fault(Fault::Stage(index)) => index as usize,
+            Cause::Fault(Fault::Link | Fault::Request) => return None,
+        };
+        Some((index, self.stages().get(index)?.placement.addr.id()))
+    }
+
+    /// Remembers what counts against machines.
+    fn hold_against(&self, lost: &BTreeMap<usize, Lost>) {
+        let (node, stages) = (&self.inner.node, self.stages());
+        for (index, _) in lost.iter().filter(|(_, lost)| lost.how.is_held_against()) {
+            let machine = stages[*index].placement.addr.id();
+            if machine != node.id() {
+                node.trust().failed(machine);
+            }
+        }
+    }
+
     /// The stages that need another machine. A trouble is a reason to ask each of them.
-    async fn lost(&self, trouble: Option<&Trouble>) -> BTreeMap<usize, Lost> {
+    async fn lost(&self, trouble: Option<&Trouble>, accused: Option<(usize, PeerId)>) -> BTreeMap<usize, Lost> {
         let node = &self.inner.node;
         let mut lost = BTreeMap::new();
+        let stages = self.stages().len();
+        let (expected, is_cold) = (self.expected(), self.is_cold(self.inner.state.borrow().epoch));
         for (index, stage) in self.stages().iter().enumerate() {
             let (id, name) = (stage.placement.addr.id(), &stage.placement.name);
+            let is_accused = accused == Some((index, id));
             let own = id == node.id();
             if !own && node.has_left(stage) {
                 lost.insert(index, Lost { why: format!("{name} left"), how: How::Left });
             } else if !own && node.is_leaving(id) {
                 lost.insert(index, Lost { why: format!("{name} stopped sharing"), how: How::Left });
+            } else if !node.may_see_prompts(id) {
+                lost.insert(index, Lost { why: format!("{name} may not see prompts any more"), how: How::Left });
             } else if node.is_over_cap(id) {
                 lost.insert(index, Lost { why: format!("{name} gives less memory now"), how: How::Left });
+            } else if trouble.is_some_and(|trouble| is_accused && trouble.cause == Cause::Hung(index)) {
+                // It was checked for that.
+                let why = trouble.map(|trouble| trouble.why.clone()).unwrap_or_default();
+                lost.insert(index, Lost { why, how: How::Hung });
             } else if let Some(trouble) = trouble {
-                let question = Question::Check(self.inner.stage_id(index));
-                let asked = node.ask(&stage.placement.addr, question, |_| ());
-                match tokio::time::timeout(CHECK_PATIENCE, asked).await {
-                    Ok(Ok(_)) if trouble.fault == Fault::Stage(index as u32) => {
-                        let why = format!("{name}: {}", trouble.why);
-                        lost.insert(index, Lost { why, how: How::Wrong });
-                    }
-                    Ok(Ok(_)) => {}
-                    Ok(Err(why)) => {
-                        lost.insert(index, Lost { why: format!("{name}: {why}"), how: How::Died });
-                    }
-                    Err(_) => {
-                        lost.insert(index, Lost { why: format!("{name} does not answer"), how: How::Broken });
-                    }
-                }
+                let (why, how) = match check(node, stage, Question::Check(self.inner.stage_id(index))).await {
+                    Checked::Pulse(_) if is_accused => (trouble.why.clone(), How::Wrong),
+                    Checked::Pulse(pulse) => match expected.judge(index, &pulse, is_cold) {
+                        Finding::Hung(_) => ("it goes on with nothing".to_owned(), How::Hung),
+                        Finding::Working | Finding::Idle | Finding::HeldUp => continue,
+                    },
+                    Checked::Gone(why) => (why, How::Died),
+                    Checked::Silent => ("it does not answer".to_owned(), How::Broken),
+                };
+                lost.insert(index, Lost { why: format!("{name}: {why}"), how });
             }
         }
         lost
@@ -217,16 +260,18 @@ impl Ring {
         for (&index, Lost { why, how }) in lost {
             let (now, before) = (Instant::now(), stages[index].clone());
             let holder = &before.placement.addr;
-            deaths.add(holder.id(), how.deaths(), now);
-            if *how == How::Wrong && holder.id() != node.id() {
-                node.trust().failed(holder.id());
-            }
+            let deadly = if *how == How::Hung && holder.id() == node.id() { How::Died } else { *how };
+            deaths.add(holder.id(), deadly.deaths(), now);
             asked.push((index, holder.clone()));
             if let Some(copy) = self.take_standby(index).await {
                 tracing::info!("{why}: {} has a copy of layers {:?} and takes over", copy.placement.name, copy.layers);
                 stages[index] = copy;
             } else {
-                let again = *how == How::Died;
+                // A worker that hangs here is ended and started again; another machine may be the one that hangs.
+                let again = *how == How::Died || (*how == How::Hung && holder.id() == node.id());
+                if *how == How::Hung && again {
+                    let _ = node.ask(holder, Question::Unload(self.inner.stage_id(index)), |_| ()).await;
+                }
                 let placement = self.replacement(index, &stages, again, deaths, now).map_err(Hitch::NoRoom)?;
                 tracing::info!("{why}: layers {:?} go to {}", plan.stages[index].layers, placement.name);
                 let stage_id = self.inner.stage_id(index);
@@ -285,7 +330,8 @@ impl Ring {
         let needed_bytes = planned.weight_bytes.saturating_add(planned.kv_bytes);
         let holder = stages[index].placement.addr.id();
         let mut machines = self.inner.node.machines();
-        if again && machines.iter().all(|(placement, _)| placement.addr.id() != holder) {
+        let may_again = again && self.inner.node.may_see_prompts(holder);
+        if may_again && machines.iter().all(|(placement, _)| placement.addr.id() != holder) {
             // A node of this process is asked for itself, not as a machine that shares.
             let placement = stages[index].placement.clone();
             machines.push((placement.clone(), NodeProfile { name: placement.name, memory_bytes: 0, bytes_per_s: 0.0 }));
@@ -317,6 +363,14 @@ impl Ring {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_wrong_numbers_count_against_a_machine_elsewhere() {
+        assert!(How::Wrong.is_held_against());
+        for honest in [How::Died, How::Left, How::Hung, How::Broken] {
+            assert!(!honest.is_held_against(), "{honest:?}");
+        }
+    }
 
     #[test]
     fn three_deaths_within_a_minute_are_too_many() {

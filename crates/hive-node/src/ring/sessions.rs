@@ -1,21 +1,26 @@
 //! The sessions of a ring: opened, sent to, kept and closed on every stage, and what comes back for them.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::sync::{MutexGuard, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hive_net::{Frame, Kind};
 use tokio::sync::mpsc;
 
-use super::{Inner, Ring, SESSION_QUEUE, Trouble, lock};
-use crate::control::{Answer, Continued, Question, Resend, SessionSpec, StageId};
+use super::{Cause, Inner, Ring, SESSION_QUEUE, Trouble, lock};
+use crate::control::{Answer, Continued, Question, Resend, SessionSpec, StageId, random_id};
 use crate::kept::Kept;
 use crate::stage::{Fault, failure_of};
 
+/// A session is opened, and what is missing sent on, without any computing; a machine that is here does it at once.
+const OPEN_PATIENCE: Duration = Duration::from_secs(20);
+
 impl Ring {
-    /// A number for a new session, and the queue of what comes back for it.
-    pub(crate) fn new_session(&self) -> (u64, mpsc::Receiver<Frame>) {
-        let session = self.new_id();
+    /// The id of a new session, and the queue of what comes back for it.
+    pub(crate) fn new_session(&self) -> (u128, mpsc::Receiver<Frame>) {
+        self.inner.opened.fetch_add(1, Ordering::Relaxed);
+        let session = random_id();
         let (frames, queue) = mpsc::channel(SESSION_QUEUE);
         self.sessions().insert(session, frames);
         (session, queue)
@@ -32,7 +37,9 @@ impl Ring {
                 spec.options = hive_model::SessionOptions::default();
             }
             let question = Question::Open(self.inner.stage_id(index), spec);
-            match self.inner.node.ask(&stage.placement.addr, question, |_| ()).await {
+            let opened = self.inner.node.ask(&stage.placement.addr, question, |_| ());
+            let opened = tokio::time::timeout(OPEN_PATIENCE, opened).await;
+            match opened.unwrap_or_else(|_| Err("it does not answer".to_owned())) {
                 Ok(Answer::At(position)) => positions.push(position),
                 Ok(_) => return Err(format!("{} answered something else", stage.placement.name)),
                 Err(why) => return Err(format!("{}: {why}", stage.placement.name)),
@@ -42,11 +49,13 @@ impl Ring {
     }
 
     /// Has every stage send on what the next one, by its position, does not have.
-    pub(crate) async fn resend(&self, session: u64, positions: &[u32], sample_from: u32) -> Result<(), String> {
+    pub(crate) async fn resend(&self, session: u128, positions: &[u32], sample_from: u32) -> Result<(), String> {
         for (index, stage) in self.stages().iter().enumerate() {
             let from = positions[(index + 1) % positions.len()];
             let question = Question::Resend(self.inner.stage_id(index), Resend { session, from, sample_from });
-            let sent = self.inner.node.ask(&stage.placement.addr, question, |_| ()).await;
+            let sent = self.inner.node.ask(&stage.placement.addr, question, |_| ());
+            let sent = tokio::time::timeout(OPEN_PATIENCE, sent).await;
+            let sent = sent.unwrap_or_else(|_| Err("it does not answer".to_owned()));
             sent.map_err(|why| format!("{}: {why}", stage.placement.name))?;
         }
         Ok(())
@@ -59,7 +68,7 @@ impl Ring {
 
     /// Keeps a session that has ended, with the tokens that are in the stages' caches: the conversation may go on. The
     /// ones unused for longest make room.
-    pub(crate) async fn keep(&self, session: u64, tokens: Vec<u32>) {
+    pub(crate) async fn keep(&self, session: u128, tokens: Vec<u32>) {
         self.sessions().remove(&session);
         let forgotten = self.kept().add(session, tokens);
         self.ask_holders(|id| Question::Keep(id, session)).await;
@@ -83,7 +92,7 @@ impl Ring {
     }
 
     /// Forgets the session everywhere.
-    pub(crate) async fn close(&self, session: u64) {
+    pub(crate) async fn close(&self, session: u128) {
         self.sessions().remove(&session);
         self.ask_holders(|id| Question::Close(id, session)).await;
     }
@@ -104,7 +113,7 @@ impl Ring {
         }
     }
 
-    pub(super) fn sessions(&self) -> MutexGuard<'_, HashMap<u64, mpsc::Sender<Frame>>> {
+    pub(super) fn sessions(&self) -> MutexGuard<'_, HashMap<u128, mpsc::Sender<Frame>>> {
         lock(&self.inner.sessions)
     }
 }
@@ -117,13 +126,16 @@ pub(super) async fn dispatch(mut queue: mpsc::Receiver<Frame>, ring: Weak<Inner>
         if frame.kind == Kind::Failed {
             let failure = failure_of(&frame);
             if failure.fault != Fault::Request {
-                let trouble = Trouble { epoch: frame.epoch, fault: failure.fault, why: failure.why };
+                let trouble = Trouble { epoch: frame.epoch, cause: Cause::Fault(failure.fault), why: failure.why };
                 let _ = ring.troubles.try_send(trouble);
                 continue;
             }
         }
         let session = lock(&ring.sessions).get(&frame.session).cloned();
         if let Some(session) = session {
+            if frame.kind != Kind::Failed {
+                *lock(&ring.heard) = Instant::now();
+            }
             let _ = session.send(frame).await;
         }
     }

@@ -12,7 +12,7 @@ use hive_net::PeerId;
 use hive_plan::Spare;
 
 use super::{Health, Inner, PlacedStage, Ring, load_stage};
-use crate::control::{Question, StageSpec};
+use crate::control::{Question, StageSpec, logged};
 use crate::node::Node;
 
 /// Between two looks at what is missing.
@@ -80,10 +80,20 @@ impl Ring {
         }
     }
 
+    /// Frees the copy of a stage, whose machine is not to take over.
+    pub(super) fn forget_copy(&self, index: usize) {
+        let mut standbys = super::lock(&self.inner.standbys);
+        let Some(at) = standbys.iter().position(|standby| standby.index == index) else { return };
+        let standby = standbys.swap_remove(at);
+        drop(standbys);
+        self.want_current();
+        self.dismiss(&standby);
+    }
+
     async fn can_take_over(&self, standby: &Standby) -> bool {
         let (node, stage) = (&self.inner.node, &standby.stage);
         let id = stage.placement.addr.id();
-        if node.has_left(stage) || node.is_leaving(id) || node.is_over_cap(id) {
+        if node.has_left(stage) || node.is_leaving(id) || node.is_over_cap(id) || !node.may_see_prompts(id) {
             return false;
         }
         let question = Question::Check(self.inner.stage_id(standby.index));
@@ -131,7 +141,7 @@ impl Ring {
             let spec = StageSpec { standby: true, ..super::spec(&plan.stages[index], options) };
             match load_stage(node, stage_id, placement, spec, |_| ()).await {
                 Ok(stage) if self.inner.state.borrow().epoch == epoch && !self.is_lost() => {
-                    tracing::info!(ring = id.0, "{} keeps a copy of layers {:?}", placement.name, stage.layers);
+                    tracing::info!(ring = logged(id.0), "{} keeps a copy of layers {:?}", placement.name, stage.layers);
                     super::lock(&self.inner.standbys).push(Standby { index, stage });
                     node.peers().touch();
                 }

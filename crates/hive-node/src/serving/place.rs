@@ -9,7 +9,8 @@ use super::{ServeError, Wish, by_hand, placements};
 use crate::node::Node;
 use crate::planning::{self, plan_best, plan_over};
 use crate::profile::Profile;
-use crate::ring::{PlacedStage, Placement, Ring};
+use crate::ring::patience::Expected;
+use crate::ring::{PlacedStage, Placement, Ring, reading_rows_per_s};
 use crate::worker::text::ModelCard;
 
 impl Node {
@@ -35,6 +36,10 @@ impl Node {
             return Ok(Revision::Keep);
         }
         let nodes: Vec<_> = machines.iter().map(|machine| machine.profile.clone()).collect();
+        if by_hand.is_none() && self.plan_here(ring.files(), &machines)?.is_some() {
+            let is_here = places.iter().all(|place| *place == HERE);
+            return Ok(if is_here { Revision::Keep } else { Revision::Move });
+        }
         let link = |a: usize, b: usize| between(&machines[a], &machines[b]);
         let now: Vec<_> = places.into_iter().zip(stages.iter().map(|stage| stage.layers.clone())).collect();
         let now_tokens_per_s = planning::predict(ring.model().card(), &nodes, &link, &now).tokens_per_s();
@@ -122,10 +127,13 @@ impl Node {
                 plan.decode_tokens_per_s = Some(planning::predict(model, &nodes, &link, &stages).tokens_per_s());
                 plan
             }
-            None => {
-                let nodes: Vec<_> = machines.iter().map(|machine| machine.profile.clone()).collect();
-                plan_best(model, &nodes, &|a, b| between(&machines[a], &machines[b]))?
-            }
+            None => match self.plan_here(model, &machines) {
+                Some(here) => here,
+                None => {
+                    let nodes: Vec<_> = machines.iter().map(|machine| machine.profile.clone()).collect();
+                    plan_best(model, &nodes, &|a, b| between(&machines[a], &machines[b]))?
+                }
+            },
         };
         let mut plan = plan;
         plan.reasons.extend(hindrance);
@@ -133,27 +141,69 @@ impl Node {
         Ok((plan, machines.into_iter().map(|machine| machine.placement).collect()))
     }
 
-    /// What was seen of machines that counts against what they say.
+    /// The plan that has all of a model on this machine, where its owner wants that and it fits.
+    fn plan_here(&self, model: &ModelCard, machines: &[Candidate]) -> Option<Plan> {
+        if !self.keeps_prompts_here() {
+            return None;
+        }
+        let here = &machines[HERE];
+        let mut plan = plan_best(model, &[here.profile.clone()], &|_, _| between(here, here)).ok()?;
+        plan.reasons.push("It stays on this machine, as its owner wants of models that fit here.".to_owned());
+        Some(plan)
+    }
+
+    /// What was seen of machines that counts against what they say, and which of them are not asked.
     fn remarks(&self, machines: &[Candidate]) -> Vec<String> {
         let slower = machines.iter().filter(|machine| machine.pace < NOTABLY_SLOWER).map(|machine| {
             let (name, percent) = (&machine.placement.name, machine.pace * 100.0);
             format!("{name} counts as slower than it says: it was seen at {percent:.0} % of that")
         });
+        let unproven = machines.iter().filter(|machine| machine.claims_times > NOTABLY_MORE).map(|machine| {
+            let (name, times) = (&machine.placement.name, machine.claims_times);
+            format!("{name} says it is {times:.0} times as fast as it counts here, until an answer has shown that")
+        });
         let rests = self.sharing_others().into_iter().filter_map(|(peer, _)| {
             let minutes = self.trust().rests(peer)?.as_secs().div_ceil(60);
+            if self.trust().is_quarantined(peer) {
+                return Some(format!(
+                    "{} left out for {} h: it computed wrong numbers",
+                    self.peers().name(peer),
+                    minutes.div_ceil(60)
+                ));
+            }
             Some(format!("{} left out for {minutes} min: its stages failed", self.peers().name(peer)))
         });
-        slower.chain(rests).collect()
+        let denied =
+            self.sharing_others().into_iter().filter(|(peer, _)| !self.may_see_prompts(*peer)).map(|(peer, _)| {
+                format!("{} left out: it may not see prompts of this machine", self.peers().name(peer))
+            });
+        slower.chain(unproven).chain(rests).chain(denied).collect()
     }
 
     /// What a token of a loaded model would take if every machine were as fast as it says; nothing where one has left.
     pub(crate) fn claimed_costs(&self, ring: &Ring) -> Option<Costs> {
-        let machines = self.candidates(&[]);
-        let claimed = |machine: &Candidate| NodeProfile {
-            bytes_per_s: machine.profile.bytes_per_s / machine.pace,
-            ..machine.profile.clone()
+        self.costs(ring, |machine| machine.profile.bytes_per_s / machine.pace)
+    }
+
+    /// What the stages of a loaded model are expected to take; nothing where a machine has left.
+    pub(crate) fn expected(&self, ring: &Ring) -> Option<Expected> {
+        let costs = self.costs(ring, |machine| machine.profile.bytes_per_s)?;
+        let (present, own) = (self.peers().present(), self.profile());
+        let rows_per_s = |(stage, weight_bytes): (PlacedStage, u64)| {
+            let id = stage.placement.addr.id();
+            let others = || present.iter().find(|(peer, _)| *peer == id).map(|(_, profile)| profile);
+            let profile = if id == self.id() { Some(&own) } else { others() }?;
+            Some(reading_rows_per_s(profile, weight_bytes)? * self.trust().pace(id))
         };
-        let nodes: Vec<_> = machines.iter().map(claimed).collect();
+        let rows_per_s: Vec<_> = ring.stages().into_iter().zip(ring.stage_weight_bytes()).map(rows_per_s).collect();
+        Some(Expected::new(&costs, &rows_per_s))
+    }
+
+    /// What a token of a loaded model takes where machines read so many bytes per second.
+    fn costs(&self, ring: &Ring, bytes_per_s: impl Fn(&Candidate) -> f64) -> Option<Costs> {
+        let machines = self.candidates(&[]);
+        let node = |machine: &Candidate| NodeProfile { bytes_per_s: bytes_per_s(machine), ..machine.profile.clone() };
+        let nodes: Vec<_> = machines.iter().map(node).collect();
         let place = |stage: PlacedStage| {
             let id = stage.placement.addr.id();
             let place = machines.iter().position(|machine| machine.placement.addr.id() == id)?;
@@ -166,7 +216,7 @@ impl Node {
     /// Whether a machine may be used for a plan now.
     pub(super) fn is_candidate(&self, machine: PeerId) -> bool {
         let shares = || self.sharing_others().iter().any(|(peer, _)| *peer == machine);
-        machine == self.id() || (shares() && self.trust().rests(machine).is_none())
+        machine == self.id() || (shares() && self.may_see_prompts(machine) && self.trust().rests(machine).is_none())
     }
 
     /// The other machines that are here and share.
@@ -182,10 +232,15 @@ impl Node {
         let held: Vec<(PeerId, u64)> = freed.iter().filter(|ring| !ring.is_lost()).flat_map(Ring::holdings).collect();
         let own = self.profile();
         let mut others = self.sharing_others();
-        others.retain(|(peer, _)| self.trust().rests(*peer).is_none());
+        others.retain(|(peer, _)| self.may_see_prompts(*peer) && self.trust().rests(*peer).is_none());
         others.sort_by_key(|(_, profile)| std::cmp::Reverse(profile.offered_bytes));
         // One that has not been measured yet counts as no faster than the slowest that has.
-        let known = others.iter().map(|(_, profile)| profile).chain([&own]).filter_map(|profile| profile.bytes_per_s);
+        let credible = |id: PeerId, profile: &Profile| {
+            let claimed = profile.bytes_per_s?;
+            let is_own = id == self.id();
+            Some(if is_own { claimed } else { self.trust().credible(id, claimed, own.bytes_per_s) })
+        };
+        let known = others.iter().filter_map(|(peer, profile)| credible(*peer, profile)).chain(own.bytes_per_s);
         let slowest = known.min_by(f64::total_cmp).unwrap_or(ASSUMED_BYTES_PER_S);
         let candidate = |placement: Placement, profile: &Profile, link: Option<(f64, f64)>| {
             let id = placement.addr.id();
@@ -195,8 +250,9 @@ impl Node {
                 profile: NodeProfile {
                     name: placement.name.clone(),
                     memory_bytes: profile.offered_after(freed_bytes),
-                    bytes_per_s: profile.bytes_per_s.unwrap_or(slowest) * pace,
+                    bytes_per_s: credible(id, profile).unwrap_or(slowest) * pace,
                 },
+                claims_times: profile.bytes_per_s.zip(credible(id, profile)).map_or(1.0, |(all, part)| all / part),
                 room_bytes: profile.room_bytes(),
                 placement,
                 link,
@@ -219,12 +275,16 @@ impl Node {
 }
 
 /// What is assumed of machines and links until they are measured: an old laptop, and Wi-Fi.
-const ASSUMED_BYTES_PER_S: f64 = 10e9;
+pub(crate) const ASSUMED_BYTES_PER_S: f64 = 10e9;
 const ASSUMED_ROUND_TRIP_US: f64 = 4000.0;
 const ASSUMED_BITS_PER_S: f64 = 100e6;
 
 /// What is nearer to what a machine says is not worth a remark.
 const NOTABLY_SLOWER: f64 = 0.7;
+const NOTABLY_MORE: f64 = 1.5;
+
+/// This machine's place among the candidates.
+const HERE: usize = 0;
 
 /// A machine that a plan may use.
 pub(super) struct Candidate {
@@ -236,6 +296,8 @@ pub(super) struct Candidate {
     link: Option<(f64, f64)>,
     /// The part of the speed it claims that it is planned with.
     pace: f64,
+    /// How many times as fast it says it is as the most that counts of that.
+    claims_times: f64,
 }
 
 /// The way between two machines. Those that are not this one are taken to be as far from each other as the farther of them
@@ -243,4 +305,84 @@ pub(super) struct Candidate {
 pub(super) fn between(a: &Candidate, b: &Candidate) -> LinkProfile {
     let (near, far) = (a.link.unwrap_or((0.0, f64::INFINITY)), b.link.unwrap_or((0.0, f64::INFINITY)));
     LinkProfile { round_trip_us: near.0.max(far.0), bits_per_s: near.1.min(far.1) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::Compute;
+    use crate::control::{Answer, ModelSource, Question, RingId, StageId, StageSpec};
+    use crate::node::NodeOptions;
+    use crate::peers::Rights;
+
+    /// Two machines that have approved each other and met.
+    async fn approved() -> (Node, Node) {
+        let node = async |name: &str| {
+            let loopback = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+            Node::start(NodeOptions::new(name.to_owned(), loopback)).await.unwrap()
+        };
+        let (ann, bob) = (node("ann").await, node("bob").await);
+        ann.peers().admit(bob.id(), "bob", Some(&bob.addr())).unwrap();
+        bob.peers().admit(ann.id(), "ann", Some(&ann.addr())).unwrap();
+        becomes(&ann, || ann.is_candidate(bob.id())).await;
+        becomes(&bob, || bob.is_candidate(ann.id())).await;
+        (ann, bob)
+    }
+
+    async fn becomes(node: &Node, so: impl Fn() -> bool) {
+        let mut changes = node.changes();
+        let waiting = async {
+            while !so() {
+                changes.changed().await.unwrap();
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), waiting).await.expect("it becomes so");
+    }
+
+    #[tokio::test]
+    async fn a_machine_that_may_not_see_prompts_gets_no_layers_and_the_plan_says_so() {
+        let (ann, bob) = approved().await;
+        let holds = |node: &Node| node.machines().iter().any(|(placement, _)| placement.addr.id() == bob.id());
+        assert!(holds(&ann));
+        ann.set_rights(bob.id(), Rights { prompts: false, ..Rights::default() }).unwrap();
+        assert!(!holds(&ann) && !ann.is_candidate(bob.id()));
+        assert!(ann.candidates(&[]).iter().all(|machine| machine.placement.addr.id() != bob.id()));
+        let remarks = ann.remarks(&ann.candidates(&[]));
+        assert_eq!(remarks, ["bob left out: it may not see prompts of this machine"]);
+        // The other right is another: bob's own models may have layers here.
+        assert!(bob.is_candidate(ann.id()));
+        ann.set_rights(bob.id(), Rights::default()).unwrap();
+        assert!(holds(&ann) && ann.remarks(&ann.candidates(&[])).is_empty());
+        ann.stop().await;
+        bob.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_machine_that_may_not_use_the_memory_is_told_so_and_loads_nothing() {
+        let (ann, bob) = approved().await;
+        ann.set_rights(bob.id(), Rights { memory: false, ..Rights::default() }).unwrap();
+        becomes(&bob, || !bob.is_candidate(ann.id())).await;
+        let spec = StageSpec {
+            source: ModelSource::Named(None, String::new()),
+            layers: 0..1,
+            compute: Compute::Auto,
+            threads: 0,
+            bytes: 0,
+            standby: false,
+        };
+        let load = || Question::Load(StageId { ring: RingId(1), index: 0 }, spec.clone());
+        let asked = bob.ask_other(&ann.addr(), load(), |_| ()).await.unwrap();
+        assert!(matches!(&asked, Answer::Declined(why) if why.contains("does not share it")), "{asked:?}");
+        // What ann asks is placed on bob as before.
+        assert!(ann.is_candidate(bob.id()));
+        ann.set_rights(bob.id(), Rights { memory_limit_bytes: Some(5), ..Rights::default() }).unwrap();
+        becomes(&bob, || bob.is_candidate(ann.id())).await;
+        let large = Question::Load(StageId { ring: RingId(1), index: 0 }, StageSpec { bytes: 6, ..spec.clone() });
+        let asked = bob.ask_other(&ann.addr(), large, |_| ()).await.unwrap();
+        assert!(matches!(&asked, Answer::Full(_)), "its own limit holds: {asked:?}");
+        ann.stop().await;
+        bob.stop().await;
+    }
 }

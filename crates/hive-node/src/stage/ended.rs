@@ -19,16 +19,16 @@ pub(super) enum End {
 
 /// The latest of them.
 #[derive(Debug, Default)]
-pub(super) struct Ended(VecDeque<(u64, End)>);
+pub(super) struct Ended(VecDeque<(u128, End)>);
 
 impl Ended {
-    pub(super) fn note(&mut self, session: u64, end: End) {
+    pub(super) fn note(&mut self, session: u128, end: End) {
         self.0.truncate(REMEMBERED - 1);
         self.0.push_front((session, end));
     }
 
     /// What was asked for last.
-    pub(super) fn of(&self, session: u64) -> Option<End> {
+    pub(super) fn of(&self, session: u128) -> Option<End> {
         self.0.iter().find(|(other, _)| *other == session).map(|(_, end)| *end)
     }
 }
@@ -51,7 +51,7 @@ mod tests {
     #[test]
     fn the_oldest_are_forgotten() {
         let mut ended = Ended::default();
-        for session in 0..=REMEMBERED as u64 {
+        for session in 0..=REMEMBERED as u128 {
             ended.note(session, End::Closed);
         }
         assert_eq!((ended.of(0), ended.of(1)), (None, Some(End::Closed)));

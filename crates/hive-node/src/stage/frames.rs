@@ -4,7 +4,7 @@ use bytes::Bytes;
 use hive_model::sampling::Sampled;
 use hive_model::shard::Input;
 use hive_model::{ActivationType, Hidden};
-use hive_net::{Element, Frame, Kind};
+use hive_net::{Element, Frame, Kind, border};
 use serde::{Deserialize, Serialize};
 
 use crate::control::SessionSpec;
@@ -17,11 +17,7 @@ pub(super) fn input_of(frame: Frame) -> Option<(Input, bool)> {
             Some((Input::Tokens(frame.payload.chunks_exact(4).map(token).collect()), frame.sample))
         }
         Kind::Hidden => {
-            let activation = match frame.element {
-                Element::F16 => ActivationType::F16,
-                Element::Bf16 => ActivationType::Bf16,
-                _ => ActivationType::F32,
-            };
+            let activation = activation(frame.element);
             let (rows, width) = (frame.rows as usize, frame.width as usize);
             Some((Input::Hidden(Hidden { activation, rows, width, bytes: frame.payload.into() }), frame.sample))
         }
@@ -30,7 +26,16 @@ pub(super) fn input_of(frame: Frame) -> Option<(Input, bool)> {
     }
 }
 
-pub(super) fn hidden_frame(session: u64, position: u32, sample: bool, hidden: Hidden) -> Frame {
+/// The number format of a frame of hidden states.
+pub(super) fn activation(element: Element) -> ActivationType {
+    match element {
+        Element::F16 => ActivationType::F16,
+        Element::Bf16 => ActivationType::Bf16,
+        _ => ActivationType::F32,
+    }
+}
+
+pub(super) fn hidden_frame(session: u128, position: u32, sample: bool, hidden: Hidden) -> Frame {
     let element = match hidden.activation {
         ActivationType::F32 => Element::F32,
         ActivationType::F16 => Element::F16,
@@ -51,7 +56,7 @@ pub(super) fn hidden_frame(session: u64, position: u32, sample: bool, hidden: Hi
 }
 
 /// The frame that carries a chunk of the prompt.
-pub(crate) fn prompt_frame(session: u64, position: u32, tokens: &[u32], sample: bool) -> Frame {
+pub(crate) fn prompt_frame(session: u128, position: u32, tokens: &[u32], sample: bool) -> Frame {
     let payload: Vec<u8> = tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
     Frame {
         kind: Kind::Tokens,
@@ -90,6 +95,29 @@ pub(crate) enum Fault {
     Stage(u32),
     /// Something between the stages broke, or a stage has gone.
     Link,
+    /// The last stage chose a token that cannot be.
+    LastStage,
+}
+
+impl Fault {
+    /// The fault of whoever sent a stage its input for `position`. The first stage has no stage before it: the prompt is
+    /// the coordinator's, who asked for it, and what follows was chosen by the last stage.
+    pub(super) fn of_sender(stage: u32, position: u32, prompt: usize) -> Self {
+        match stage.checked_sub(1) {
+            Some(previous) => Self::Stage(previous),
+            None if (position as usize) < prompt => Self::Request,
+            None => Self::LastStage,
+        }
+    }
+
+    /// Whether the stage `index` of so many is at fault.
+    pub(crate) fn is_of(self, index: usize, stages: usize) -> bool {
+        match self {
+            Self::Stage(stage) => stage as usize == index,
+            Self::LastStage => index + 1 == stages,
+            Self::Request | Self::Link => false,
+        }
+    }
 }
 
 /// What a failure frame says.
@@ -104,7 +132,7 @@ pub(crate) struct Failure {
 const LONGEST_REASON_BYTES: usize = 8000;
 
 /// The frame that says why a session failed. `epoch` is the state of the ring it was seen in.
-pub(crate) fn failed_frame(session: u64, epoch: u32, fault: Fault, why: &str) -> Frame {
+pub(crate) fn failed_frame(session: u128, epoch: u32, fault: Fault, why: &str) -> Frame {
     let end = (0..=why.len().min(LONGEST_REASON_BYTES)).rev().find(|at| why.is_char_boundary(*at)).unwrap_or(0);
     let failure = Failure { fault, why: why[..end].to_owned() };
     let payload = postcard::to_stdvec(&failure).unwrap_or_default();
@@ -113,16 +141,18 @@ pub(crate) fn failed_frame(session: u64, epoch: u32, fault: Fault, why: &str) ->
 
 /// What a failure frame says; one that cannot be read blames the link it came by.
 pub(crate) fn failure_of(frame: &Frame) -> Failure {
-    postcard::from_bytes(&frame.payload)
-        .unwrap_or_else(|_| Failure { fault: Fault::Link, why: "a failure that is not understood".to_owned() })
+    match postcard::from_bytes(&frame.payload) {
+        Ok(Failure { fault, why }) => Failure { fault, why: border::reason(&why) },
+        Err(_) => Failure { fault: Fault::Link, why: "a failure that is not understood".to_owned() },
+    }
 }
 
 /// The frame that says how far a prompt is read.
-pub(super) fn read_frame(session: u64, position: u32) -> Frame {
+pub(super) fn read_frame(session: u128, position: u32) -> Frame {
     byte_frame(Kind::Read, false, session, 0, position, Vec::new())
 }
 
-fn byte_frame(kind: Kind, last: bool, session: u64, epoch: u32, position: u32, payload: Vec<u8>) -> Frame {
+fn byte_frame(kind: Kind, last: bool, session: u128, epoch: u32, position: u32, payload: Vec<u8>) -> Frame {
     Frame {
         kind,
         element: Element::Byte,
@@ -182,6 +212,12 @@ mod tests {
     }
 
     #[test]
+    fn a_failure_of_another_machine_writes_to_no_terminal() {
+        let failure = failure_of(&failed_frame(7, 0, Fault::Link, "lost\u{1b}[2J\u{202e}\nerror: run this"));
+        assert_eq!(failure, Failure { fault: Fault::Link, why: "lost[2J error: run this".to_owned() });
+    }
+
+    #[test]
     fn an_answer_ends_at_an_end_token_or_at_its_last_position() {
         let sampled = |token| Sampled { token, logprob: None, top: Vec::new() };
         assert!(token_frame(&spec(), 3, &sampled(2)).last);
@@ -190,9 +226,21 @@ mod tests {
     }
 
     #[test]
+    fn a_token_that_cannot_be_is_never_the_first_stages_fault() {
+        assert_eq!(Fault::of_sender(2, 0, 5), Fault::Stage(1));
+        assert_eq!(Fault::of_sender(0, 4, 5), Fault::Request);
+        let fault = Fault::of_sender(0, 5, 5);
+        assert_eq!((0..3).map(|index| fault.is_of(index, 3)).collect::<Vec<_>>(), [false, false, true]);
+        assert_eq!((0..3).map(|index| Fault::Stage(1).is_of(index, 3)).collect::<Vec<_>>(), [false, true, false]);
+        assert!(!Fault::Link.is_of(0, 1) && !Fault::Request.is_of(0, 1));
+    }
+
+    #[test]
     fn a_long_reason_is_cut_between_characters() {
         let frame = failed_frame(1, 1, Fault::Stage(3), &"é".repeat(9000));
+        let sent: Failure = postcard::from_bytes(&frame.payload).unwrap();
+        assert_eq!(sent.why.len(), LONGEST_REASON_BYTES);
         let Failure { fault, why } = failure_of(&frame);
-        assert_eq!((fault, why.len()), (Fault::Stage(3), LONGEST_REASON_BYTES));
+        assert_eq!((fault, why), (Fault::Stage(3), "é".repeat(border::REASON_COLUMNS - 1) + "…"));
     }
 }

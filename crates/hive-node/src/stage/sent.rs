@@ -6,8 +6,10 @@
 use std::ops::Range;
 
 use bytes::Bytes;
+use hive_model::Hidden;
 use hive_net::{Frame, Kind};
 
+use super::frames::activation;
 use crate::control::Resend;
 
 /// Rows of hidden states sent together once more: as many as a prompt's chunk has.
@@ -50,7 +52,7 @@ impl Sent {
     }
 
     /// All of it, for whoever takes the stage over.
-    pub(super) fn all(&self, session: u64) -> Vec<Frame> {
+    pub(super) fn all(&self, session: u128) -> Vec<Frame> {
         let mut frames = self.tokens.clone();
         if let Some(like) = &self.like {
             let (end, together) = (self.rows(), (FRAME_BYTES / self.row_bytes).max(1));
@@ -60,13 +62,27 @@ impl Sent {
         frames
     }
 
+    /// Bytes that it takes.
+    pub(super) fn bytes(&self) -> usize {
+        let tokens = self.tokens.iter().map(|token| size_of::<Frame>() + token.payload.len());
+        self.hidden.capacity() + tokens.sum::<usize>()
+    }
+
     /// Rows of hidden states there are.
     fn rows(&self) -> usize {
         self.hidden.len() / self.row_bytes
     }
 
+    /// Some of the rows, if all of them were sent.
+    pub(super) fn hidden(&self, rows: &Range<u32>) -> Option<Hidden> {
+        let like = self.like.as_ref()?;
+        let (start, end) = (rows.start as usize * self.row_bytes, rows.end as usize * self.row_bytes);
+        let bytes = self.hidden.get(start..end)?.to_vec();
+        Some(Hidden { activation: activation(like.element), rows: rows.len(), width: like.width as usize, bytes })
+    }
+
     /// Some of the rows as a frame.
-    fn piece(&self, like: &Frame, session: u64, rows: Range<usize>, sample: bool) -> Frame {
+    fn piece(&self, like: &Frame, session: u128, rows: Range<usize>, sample: bool) -> Frame {
         let payload = Bytes::copy_from_slice(&self.hidden[rows.start * self.row_bytes..rows.end * self.row_bytes]);
         Frame { sample, session, position: rows.start as u32, rows: rows.len() as u32, payload, ..like.clone() }
     }
@@ -75,7 +91,7 @@ impl Sent {
     /// token.
     pub(super) fn again(&self, wanted: Resend) -> Vec<Frame> {
         // Tokens go to the coordinator as well, which wants those that it does not know.
-        let from = wanted.from.min(wanted.sample_from + 1);
+        let from = wanted.from.min(wanted.sample_from.saturating_add(1));
         let mut frames: Vec<Frame> = self.tokens.iter().filter(|token| token.position >= from).cloned().collect();
         let Some(like) = &self.like else { return frames };
         let end = self.rows();
@@ -175,6 +191,18 @@ mod tests {
         assert_eq!(shape(&sent.again(resend(9, 8))), [(9, 1, false)]);
         assert_eq!(shape(&sent.again(resend(10, 7))), [(8, 1, false), (9, 1, false)]);
         assert!(sent.again(resend(10, 9)).is_empty());
+        assert!(sent.again(resend(u32::MAX, u32::MAX)).is_empty());
+    }
+
+    #[test]
+    fn rows_can_be_looked_at_as_they_were_sent() {
+        let mut sent = Sent::default();
+        sent.note(&hidden(0, 3));
+        sent.note(&hidden(3, 1));
+        let rows = sent.hidden(&(2..4)).unwrap();
+        assert_eq!((rows.rows, rows.width, rows.bytes), (2, 2, [[2; 4], [3; 4]].concat()));
+        assert!(sent.hidden(&(3..5)).is_none());
+        assert!(Sent::default().hidden(&(0..0)).is_none());
     }
 
     #[test]

@@ -5,6 +5,7 @@ use hive_model::CarriedSession;
 use hive_net::{Frame, HEADER_BYTES, Header};
 use serde::{Deserialize, Serialize};
 
+use super::actor::bytes_of;
 use super::sent::Sent;
 use crate::control::SessionSpec;
 use crate::worker::Raw;
@@ -37,11 +38,16 @@ impl Part {
         cache.chunks(PART_BYTES).map(|part| Self::Cache(Raw(part.to_vec()))).chain([Self::LayerEnds])
     }
 
-    /// About how much goes over the wire.
+    /// The memory that it takes where it arrives, which is about what goes over the wire.
     pub(crate) fn bytes(&self) -> usize {
         match self {
-            Self::Sent(Raw(bytes)) | Self::Cache(Raw(bytes)) => bytes.len(),
-            Self::Session(..) | Self::LayerEnds | Self::Whole => 1,
+            Self::Sent(Raw(bytes)) => size_of::<Frame>() + bytes.len(),
+            Self::Cache(Raw(bytes)) => bytes.len(),
+            Self::Session(spec, _, state) => {
+                size_of::<SessionSpec>() + bytes_of(spec) + size_of_val(state.answer.as_slice())
+            }
+            Self::LayerEnds => size_of::<Vec<u8>>(),
+            Self::Whole => 1,
         }
     }
 }
@@ -112,9 +118,20 @@ mod tests {
         let mut transit = transit();
         for part in caches.iter().flat_map(|cache| Part::of_cache(cache)) {
             assert!(part.bytes() <= PART_BYTES);
+            assert!(part.bytes() > 0, "what costs nothing can be sent without end");
             transit.add(part).unwrap();
         }
         assert!(transit.layers == caches);
+    }
+
+    #[test]
+    fn a_session_counts_with_what_was_said_in_it() {
+        let Transit { spec, state, .. } = transit();
+        let mut long = spec.clone();
+        long.options.prompt = vec![1; 1000];
+        let bytes = |spec: SessionSpec| Part::Session(Box::new(spec), false, state.clone()).bytes();
+        assert_eq!(bytes(long), bytes(spec) + 4000);
+        assert!(Part::LayerEnds.bytes() >= size_of::<Vec<u8>>());
     }
 
     #[test]

@@ -62,7 +62,7 @@ pub async fn probe(targets: Targets) -> Result<(Confinement, Vec<Escape>), Spawn
     let message = said.get(4..).unwrap_or_default();
     match postcard::from_bytes(message) {
         Ok(found) => Ok(found),
-        Err(_) => Err(std::io::Error::other(spawned.end.learn().await).into()),
+        Err(_) => Err(std::io::Error::other(spawned.end.learn().await.to_string()).into()),
     }
 }
 

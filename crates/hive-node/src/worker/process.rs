@@ -12,7 +12,7 @@ use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::sync::mpsc;
 
 use super::protocol::{FromWorker, ToWorker, encode, next_whole};
-use super::spawn::{End, SpawnError, Spawned, spawn};
+use super::spawn::{Death, End, SpawnError, Spawned, spawn};
 use super::start::Role;
 
 /// Orders that may wait for a worker before its node should take no more work for it.
@@ -26,8 +26,8 @@ const READ_BYTES: usize = 256 << 10;
 pub enum WorkerEvent {
     /// A message.
     Said(FromWorker),
-    /// The process ended: how, and its last words.
-    Died(String),
+    /// The process ended.
+    Died(Death),
 }
 
 /// A running worker. Dropping it ends the process.
@@ -108,11 +108,20 @@ pub struct Events {
 }
 
 impl Events {
+    /// Those of a worker that says nothing.
+    #[cfg(test)]
+    pub(crate) fn none() -> Self {
+        let (ours, theirs) = std::io::pipe().unwrap();
+        let answers = Receiver::from_owned_fd(ours.into()).unwrap();
+        drop(theirs);
+        Self { answers, has_begun: true, bytes: BytesMut::new(), end: None }
+    }
+
     /// The next one; `None` after the worker's death. Losing the future loses nothing.
     pub async fn next(&mut self) -> Option<WorkerEvent> {
         loop {
             match self.next_whole() {
-                Ok(Some(message)) => return Some(WorkerEvent::Said(message)),
+                Ok(Some(message)) => return Some(WorkerEvent::Said(message.at_the_border())),
                 Ok(None) => {}
                 Err(_) => break,
             }
@@ -137,6 +146,13 @@ impl Events {
             }
         }
         next_whole(&mut self.bytes)
+    }
+
+    /// Ends the process; its death is told as any other.
+    pub fn kill(&mut self) {
+        if let Some(end) = &mut self.end {
+            end.kill();
+        }
     }
 }
 

@@ -10,8 +10,11 @@ use std::time::Duration;
 use bytes::{Buf, BytesMut};
 use hive_model::shard::{Input, Output};
 use hive_model::{CarriedSession, Compute, SessionId, SessionOptions};
+use hive_net::border;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+
+use crate::control::Arithmetic;
 
 /// A prompt chunk of the largest models, and then some.
 pub(super) const MAX_MESSAGE_BYTES: usize = 512 << 20;
@@ -85,6 +88,8 @@ pub enum ToWorker {
     Close(SessionId),
     /// Say how you are.
     Report,
+    /// Say anything: whether you get around to it is what matters.
+    Check,
 }
 
 /// How a worker is.
@@ -118,7 +123,7 @@ pub enum Blame {
     Request,
     /// This stage computes nonsense or nothing.
     Own,
-    /// The stage before sent what it should not have.
+    /// Whoever sent the input, sent what no stage may: a stage, or, to the first one, whoever chose the token.
     Previous,
 }
 
@@ -131,6 +136,8 @@ pub enum FromWorker {
     Loaded {
         /// What computes, for people.
         device: String,
+        /// And for the decision whether its results can be compared with another's.
+        arithmetic: Arithmetic,
     },
     /// It could not be loaded.
     LoadFailed(String),
@@ -151,6 +158,8 @@ pub enum FromWorker {
     Failed {
         /// The session.
         session: SessionId,
+        /// Where the work began, which is where the session still is; `None` where it was not opened at all.
+        position: Option<u32>,
         /// The cause.
         why: String,
         /// What would have to change.
@@ -165,6 +174,21 @@ pub enum FromWorker {
     Cache(SessionId, Raw),
     /// The answer to [`ToWorker::Import`].
     Imported(SessionId, Result<(), String>),
+    /// The answer to [`ToWorker::Check`].
+    Checked,
+}
+
+impl FromWorker {
+    /// What a worker says, with its words as they may be shown: they may quote a stranger's file.
+    pub(super) fn at_the_border(self) -> Self {
+        match self {
+            Self::Loaded { device } => Self::Loaded { device: border::label(&device) },
+            Self::LoadFailed(why) => Self::LoadFailed(border::reason(&why)),
+            Self::Failed { session, why, blame } => Self::Failed { session, why: border::reason(&why), blame },
+            Self::Imported(session, Err(why)) => Self::Imported(session, Err(border::reason(&why))),
+            wordless => wordless,
+        }
+    }
 }
 
 /// A message with its length before it.

@@ -190,13 +190,13 @@ fn cut(work: Work, rows: usize) -> (Work, Option<Work>) {
 mod tests {
     use super::*;
 
-    fn work(session: u64, position: u32, rows: usize) -> Work {
+    fn work(session: u128, position: u32, rows: usize) -> Work {
         let input = Input::Tokens((0..rows as u32).map(|row| position + row).collect());
         Work { session: SessionId(session), position, sample: true, input }
     }
 
     /// (session, position, rows) of a batch.
-    fn shape(batch: &[Work]) -> Vec<(u64, u32, usize)> {
+    fn shape(batch: &[Work]) -> Vec<(u128, u32, usize)> {
         batch.iter().map(|work| (work.session.0, work.position, work.input.rows())).collect()
     }
 

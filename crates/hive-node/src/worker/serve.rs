@@ -1,6 +1,6 @@
 //! The worker's side: one thread that owns MLX, reads orders, computes and answers.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::ops::Range;
@@ -17,6 +17,7 @@ use super::protocol::{Blame, FromWorker, LoadOrder, MAX_MESSAGE_BYTES, Raw, ToWo
 use super::schedule::Schedule;
 use super::start::{Role, Start};
 use super::{probe, text};
+use crate::control::Arithmetic;
 
 /// Read at a time; a prompt chunk's hidden states come in a few.
 const READ_BYTES: usize = 256 << 10;
@@ -47,7 +48,7 @@ pub fn serve() -> std::io::Result<()> {
     }
     let orders = Orders { pipe: orders, bytes: Vec::new(), unread: 0..0 };
     let (schedule, report) = (Schedule::default(), WorkerReport::default());
-    Computer { answers, orders, schedule, shard: None, report, imports: HashMap::new() }.run()
+    Computer { answers, orders, schedule, shard: None, report, imports: HashMap::new(), stalled: HashSet::new() }.run()
 }
 
 /// Reads orders on the thread that computes: handing them over from a thread of their own would cost a wake-up per
@@ -127,6 +128,8 @@ struct Computer {
     report: WorkerReport,
     /// Caches that have come for sessions that are still to be opened.
     imports: HashMap<SessionId, Vec<Vec<u8>>>,
+    /// Sessions whose latest work failed. What was on its way behind that work is not worth a second complaint.
+    stalled: HashSet<SessionId>,
 }
 
 impl Computer {
@@ -150,17 +153,19 @@ impl Computer {
             ToWorker::Load(order) => self.load(&order)?,
             ToWorker::Forward(work) => self.schedule.push(work),
             ToWorker::Open(session, options) => {
+                self.stalled.remove(&session);
                 if let Some(shard) = &mut self.shard
                     && let Err(error) = shard.open(session, options)
                 {
-                    self.say(&failed(session, &error))?;
+                    self.say(&failed(session, None, &error))?;
                 }
             }
             ToWorker::Adopt { from, session, position, options } => {
+                self.stalled.remove(&from);
                 if let Some(shard) = &mut self.shard
                     && let Err(error) = shard.adopt(from, session, position as usize, options)
                 {
-                    self.say(&failed(session, &error))?;
+                    self.say(&failed(session, None, &error))?;
                 }
             }
             ToWorker::Export(session) => self.export(session)?,
@@ -173,6 +178,7 @@ impl Computer {
             ToWorker::Close(session) => {
                 self.schedule.cancel(session);
                 self.imports.remove(&session);
+                self.stalled.remove(&session);
                 if let Some(shard) = &mut self.shard {
                     shard.close(session);
                 }
@@ -182,6 +188,7 @@ impl Computer {
                 let report = WorkerReport { peak_bytes, ..std::mem::take(&mut self.report) };
                 self.say(&FromWorker::Report(report))?;
             }
+            ToWorker::Check => self.say(&FromWorker::Checked)?,
         }
         Ok(())
     }
@@ -205,8 +212,13 @@ impl Computer {
             Ok(shard) => {
                 let kernels = if shard.is_fast() { "fast" } else { "plain" };
                 let device = format!("{}, {kernels}", hive_model::device::describe());
+                let arithmetic = match (hive_model::device::is_gpu(), shard.is_fast()) {
+                    (true, _) => Arithmetic::Gpu,
+                    (false, true) => Arithmetic::Exact,
+                    (false, false) => Arithmetic::ByShape,
+                };
                 self.shard = Some(shard);
-                self.say(&FromWorker::Loaded { device })
+                self.say(&FromWorker::Loaded { device, arithmetic })
             }
             Err(error) => self.say(&FromWorker::LoadFailed(error.to_string())),
         }
@@ -237,28 +249,35 @@ impl Computer {
     fn forward(&mut self, batch: Vec<Work>) -> std::io::Result<()> {
         let Some(shard) = &mut self.shard else { return Ok(()) };
         let started = Instant::now();
-        let slots: Vec<Slot> = batch.into_iter().map(slot).collect();
-        let outputs = match shard.forward(&slots) {
-            Ok(outputs) => outputs.into_iter().map(Ok).collect::<Vec<_>>(),
-            // One slot's mistake must not cost the others their token: one by one, each stands for itself.
-            Err(_) if slots.len() > 1 => {
-                slots.chunks(1).map(|one| shard.forward(one).map(|mut outputs| outputs.remove(0))).collect()
-            }
-            Err(error) => vec![Err(error)],
+        let mut slots: Vec<Slot> = batch.into_iter().map(slot).collect();
+        let is_behind_a_failure = |slot: &Slot| {
+            self.stalled.contains(&slot.session) && shard.position(slot.session).is_some_and(|at| slot.position > at)
         };
+        slots.retain(|slot| !is_behind_a_failure(slot));
+        if slots.is_empty() {
+            return Ok(());
+        }
+        let results = shard.forward(&slots);
         let took = started.elapsed();
         let tokens = slots.iter().filter(|slot| slot.input.rows() == 1).count();
         let prompt_rows = slots.iter().map(|slot| slot.input.rows()).sum::<usize>() - tokens;
         self.schedule.took(tokens, prompt_rows, took);
         self.report.computed(tokens, prompt_rows, took);
         self.report.kv_bytes = self.report.kv_bytes.max(shard.kv_bytes() as u64);
-        for (slot, output) in slots.iter().zip(outputs) {
+        for (slot, result) in slots.iter().zip(results) {
             let Slot { session, sample, .. } = *slot;
             let (position, rows) = (slot.position as u32, slot.input.rows() as u32);
-            self.say(&match output {
-                Ok(output) => FromWorker::Output { session, position, rows, sample, output },
-                Err(error) => failed(session, &error),
-            })?;
+            let message = match result {
+                Ok(output) => {
+                    self.stalled.remove(&session);
+                    FromWorker::Output { session, position, rows, sample, output }
+                }
+                Err(error) => {
+                    self.stalled.insert(session);
+                    failed(session, Some(position), &error)
+                }
+            };
+            self.say(&message)?;
         }
         Ok(())
     }
@@ -268,13 +287,13 @@ impl Computer {
     }
 }
 
-fn failed(session: SessionId, error: &ForwardError) -> FromWorker {
+fn failed(session: SessionId, position: Option<u32>, error: &ForwardError) -> FromWorker {
     let blame = match error {
         ForwardError::NotFinite(_) | ForwardError::Compute(_) => Blame::Own,
         ForwardError::Input(_) => Blame::Previous,
         _ => Blame::Request,
     };
-    FromWorker::Failed { session, why: error.to_string(), blame }
+    FromWorker::Failed { session, position, why: error.to_string(), blame }
 }
 
 fn slot(work: Work) -> Slot {
@@ -284,3 +303,6 @@ fn slot(work: Work) -> Slot {
 fn say(answers: &mut File, message: &impl Serialize) -> std::io::Result<()> {
     answers.write_all(&encode(message).map_err(std::io::Error::other)?)
 }
+
+#[cfg(test)]
+mod tests;

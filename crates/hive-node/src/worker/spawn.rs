@@ -9,6 +9,7 @@ use std::process::Stdio;
 use std::sync::Once;
 
 use hive_host::sandbox::Confine;
+use hive_net::border;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::process::{Child, ChildStderr, Command};
@@ -58,6 +59,24 @@ pub enum SpawnError {
     Replaced,
 }
 
+/// How a worker ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Death {
+    /// Its exit status or signal.
+    pub status: String,
+    /// The end of what it wrote to its standard error: for this machine only, as it may name files.
+    pub last_words: String,
+}
+
+impl std::fmt::Display for Death {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.last_words.as_str() {
+            "" => f.write_str(&self.status),
+            words => write!(f, "{}: {words}", self.status),
+        }
+    }
+}
+
 /// A process that has been started, and both ends of its pipes.
 pub(super) struct Spawned {
     pub(super) orders: Sender,
@@ -77,15 +96,19 @@ impl End {
         self.child.id()
     }
 
-    /// Ends the process if it still runs; says how it ended, and its last words.
-    pub(super) async fn learn(&mut self) -> String {
+    /// Ends the process.
+    pub(super) fn kill(&mut self) {
         let _ = self.child.start_kill();
-        let how = match self.child.wait().await {
+    }
+
+    /// Ends the process if it still runs; says how it ended, and its last words.
+    pub(super) async fn learn(&mut self) -> Death {
+        self.kill();
+        let status = match self.child.wait().await {
             Ok(status) => status.to_string(),
             Err(error) => error.to_string(),
         };
-        let words = (&mut self.words).await.unwrap_or_default();
-        if words.is_empty() { how } else { format!("{how}: {words}") }
+        Death { status, last_words: (&mut self.words).await.unwrap_or_default() }
     }
 }
 
@@ -183,6 +206,8 @@ async fn last_words(stderr: Option<ChildStderr>) -> String {
     let mut lines = BufReader::new(stderr).lines();
     let mut last = VecDeque::new();
     while let Ok(Some(line)) = lines.next_line().await {
+        // It may quote a stranger's file.
+        let line = border::line(&line, border::REASON_COLUMNS);
         tracing::debug!(target: "worker", "{line}");
         if last.len() == LAST_WORDS {
             last.pop_front();

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use hive_model::detokenizer::Detokenizer;
 use hive_model::template::Message;
+use hive_net::border;
 use tokio::sync::{mpsc, oneshot};
 
 use actor::{Actor, Ask};
@@ -71,7 +72,7 @@ impl Model {
     pub fn name(&self) -> String {
         let path = &self.inner.path;
         let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
-        name.unwrap_or_default().to_string_lossy().into_owned()
+        border::line(&name.unwrap_or_default().to_string_lossy(), border::REASON_COLUMNS)
     }
 
     /// The model in numbers.

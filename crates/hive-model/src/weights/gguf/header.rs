@@ -7,8 +7,14 @@ use super::blocks::BlockType;
 
 /// Tensor names and dimensions beyond these are nobody's; the format itself allows four dimensions.
 const MAX_DIMENSIONS: u32 = 4;
-/// Arrays inside arrays have no use in practice; a few levels stop a file from exhausting the stack.
-const MAX_DEPTH: usize = 4;
+/// The largest real headers, with a vocabulary of 262,144 tokens and its merges, take 20 MB.
+const MAX_HEADER_BYTES: u64 = 256 << 20;
+/// Models with each expert of each layer on its own have some ten thousand.
+const MAX_TENSORS: u64 = 1 << 17;
+/// Real files have about fifty.
+const MAX_VALUES: u64 = 1 << 14;
+/// Of a key or a tensor; the longest real ones have about sixty.
+const MAX_NAME_BYTES: u64 = 1 << 10;
 
 /// A metadata value.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,7 +25,120 @@ pub enum Value {
     Float(f64),
     Bool(bool),
     String(String),
-    Array(Vec<Value>),
+    Array(Items),
+}
+
+/// A metadata array, in as many bytes as the file takes for it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Items {
+    /// Texts.
+    Strings(Strings),
+    /// Numbers or truth values.
+    Numbers(Numbers),
+}
+
+impl Items {
+    /// How many.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Strings(strings) => strings.len(),
+            Self::Numbers(numbers) => numbers.bytes.len() / numbers.item_bytes,
+        }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Texts, one behind the other.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Strings {
+    text: String,
+    /// Where each ends.
+    ends: Vec<u32>,
+}
+
+impl Strings {
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// One of them.
+    pub fn get(&self, index: usize) -> Option<&str> {
+        let end = *self.ends.get(index)? as usize;
+        let start = index.checked_sub(1).map_or(0, |before| self.ends[before] as usize);
+        self.text.get(start..end)
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        (0..self.len()).filter_map(|index| self.get(index))
+    }
+}
+
+/// Numbers as the file has them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Numbers {
+    kind: u32,
+    item_bytes: usize,
+    bytes: Vec<u8>,
+}
+
+impl Numbers {
+    /// All of them; what is not a whole number is left out.
+    pub fn integers(&self) -> impl Iterator<Item = i64> {
+        self.values().filter_map(|value| match value {
+            Value::Signed(number) => Some(number),
+            Value::Unsigned(number) => i64::try_from(number).ok(),
+            _ => None,
+        })
+    }
+
+    /// All of them, if they are real numbers.
+    pub fn reals(&self) -> Option<Vec<f64>> {
+        let real = |value| if let Value::Float(number) = value { Some(number) } else { None };
+        self.values().map(real).collect()
+    }
+
+    fn values(&self) -> impl Iterator<Item = Value> {
+        self.bytes.chunks_exact(self.item_bytes).filter_map(|bytes| number(self.kind, bytes))
+    }
+}
+
+/// Bytes of a number or truth value of a metadata type.
+fn number_bytes(kind: u32) -> Option<usize> {
+    match kind {
+        0 | 1 | 7 => Some(1),
+        2 | 3 => Some(2),
+        4..=6 => Some(4),
+        10..=12 => Some(8),
+        _ => None,
+    }
+}
+
+fn number(kind: u32, bytes: &[u8]) -> Option<Value> {
+    Some(match kind {
+        0 => Value::Unsigned(u64::from(*bytes.first()?)),
+        1 => Value::Signed(i64::from(i8::from_le_bytes(bytes.try_into().ok()?))),
+        2 => Value::Unsigned(u64::from(u16::from_le_bytes(bytes.try_into().ok()?))),
+        3 => Value::Signed(i64::from(i16::from_le_bytes(bytes.try_into().ok()?))),
+        4 => Value::Unsigned(u64::from(u32::from_le_bytes(bytes.try_into().ok()?))),
+        5 => Value::Signed(i64::from(i32::from_le_bytes(bytes.try_into().ok()?))),
+        6 => Value::Float(f64::from(f32::from_le_bytes(bytes.try_into().ok()?))),
+        7 => Value::Bool(*bytes.first()? != 0),
+        10 => Value::Unsigned(u64::from_le_bytes(bytes.try_into().ok()?)),
+        11 => Value::Signed(i64::from_le_bytes(bytes.try_into().ok()?)),
+        12 => Value::Float(f64::from_le_bytes(bytes.try_into().ok()?)),
+        _ => return None,
+    })
 }
 
 /// One entry of the tensor table, checked to lie inside the file.
@@ -56,7 +175,7 @@ pub enum HeaderError {
     #[error("the file ends inside its header: it is truncated, or was downloaded only in part")]
     Truncated,
     /// A length or count that cannot be true.
-    #[error("{what} claims {claimed} bytes or items, more than the file holds: the file is corrupt")]
+    #[error("{what} claims {claimed} bytes or items, more than the file or a header holds: the file is corrupt")]
     TooLarge {
         /// Which number.
         what: String,
@@ -76,7 +195,8 @@ pub enum HeaderError {
 
 /// Reads the header of a file of `length` bytes.
 pub(super) fn read(from: &mut impl Read, length: u64) -> Result<Header, HeaderError> {
-    let mut reader = Reader { from, left: length };
+    let header_bytes = length.min(MAX_HEADER_BYTES);
+    let mut reader = Reader { from, left: header_bytes };
     if reader.array()? != *b"GGUF" {
         return Err(HeaderError::Magic);
     }
@@ -86,12 +206,17 @@ pub(super) fn read(from: &mut impl Read, length: u64) -> Result<Header, HeaderEr
     }
     let tensor_count = reader.count("the number of tensors", 24)?;
     let value_count = reader.count("the number of metadata values", 13)?;
+    for (what, count, most) in [("tensors", tensor_count, MAX_TENSORS), ("metadata values", value_count, MAX_VALUES)] {
+        if count > most {
+            return Err(HeaderError::Corrupt(format!("it claims {count} {what}; more than {most} are not accepted")));
+        }
+    }
 
     let mut metadata = BTreeMap::new();
     for _ in 0..value_count {
-        let key = reader.string("a metadata key")?;
+        let key = reader.name("a metadata key")?;
         let kind = reader.u32()?;
-        let value = reader.value(kind, 0)?;
+        let value = reader.value(kind)?;
         metadata.insert(key, value);
     }
     let mut tensors = Vec::new();
@@ -103,7 +228,7 @@ pub(super) fn read(from: &mut impl Read, length: u64) -> Result<Header, HeaderEr
         Some(Value::Unsigned(alignment)) if alignment.is_power_of_two() && *alignment <= 1 << 20 => *alignment,
         Some(other) => return Err(HeaderError::Corrupt(format!("alignment {other:?}"))),
     };
-    let data = (length - reader.left).next_multiple_of(alignment);
+    let data = (header_bytes - reader.left).next_multiple_of(alignment);
     Ok(Header { metadata, tensors: place(tensors, data, length)? })
 }
 
@@ -180,43 +305,65 @@ impl<R: Read> Reader<'_, R> {
         Ok(count)
     }
 
+    fn name(&mut self, what: &str) -> Result<String, HeaderError> {
+        let name = self.string(what)?;
+        if name.len() as u64 > MAX_NAME_BYTES {
+            return Err(HeaderError::Corrupt(format!("{what} has {} bytes", name.len())));
+        }
+        Ok(name)
+    }
+
     fn string(&mut self, what: &str) -> Result<String, HeaderError> {
         let length = self.u64()?;
         let bytes = self.bytes(length, what)?;
         String::from_utf8(bytes).map_err(|_| HeaderError::Corrupt(format!("{what} is not UTF-8")))
     }
 
-    fn value(&mut self, kind: u32, depth: usize) -> Result<Value, HeaderError> {
-        Ok(match kind {
-            0 => Value::Unsigned(u64::from(self.array::<1>()?[0])),
-            1 => Value::Signed(i64::from(i8::from_le_bytes(self.array()?))),
-            2 => Value::Unsigned(u64::from(u16::from_le_bytes(self.array()?))),
-            3 => Value::Signed(i64::from(i16::from_le_bytes(self.array()?))),
-            4 => Value::Unsigned(u64::from(self.u32()?)),
-            5 => Value::Signed(i64::from(i32::from_le_bytes(self.array()?))),
-            6 => Value::Float(f64::from(f32::from_le_bytes(self.array()?))),
-            7 => Value::Bool(self.array::<1>()?[0] != 0),
-            8 => Value::String(self.string("a metadata value")?),
-            9 if depth < MAX_DEPTH => {
+    fn value(&mut self, kind: u32) -> Result<Value, HeaderError> {
+        let unknown = |kind| HeaderError::Corrupt(format!("metadata type {kind}"));
+        match kind {
+            8 => Ok(Value::String(self.string("a metadata value")?)),
+            9 => {
                 let item_kind = self.u32()?;
-                let item_bytes = match item_kind {
-                    0 | 1 | 7 => 1,
-                    2 | 3 => 2,
-                    4..=6 => 4,
-                    _ => 8,
-                };
-                let count = self.count("a metadata array", item_bytes)?;
-                Value::Array((0..count).map(|_| self.value(item_kind, depth + 1)).collect::<Result<_, _>>()?)
+                if item_kind == 8 {
+                    return Ok(Value::Array(Items::Strings(self.strings()?)));
+                }
+                // Arrays in arrays have no use in practice.
+                let item_bytes = number_bytes(item_kind).ok_or_else(|| unknown(item_kind))?;
+                let count = self.count("a metadata array", item_bytes as u64)?;
+                let bytes = self.bytes(count * item_bytes as u64, "a metadata array")?;
+                Ok(Value::Array(Items::Numbers(Numbers { kind: item_kind, item_bytes, bytes })))
             }
-            10 => Value::Unsigned(self.u64()?),
-            11 => Value::Signed(i64::from_le_bytes(self.array()?)),
-            12 => Value::Float(f64::from_le_bytes(self.array()?)),
-            _ => return Err(HeaderError::Corrupt(format!("metadata type {kind}"))),
-        })
+            _ => {
+                let bytes = self.bytes(number_bytes(kind).ok_or_else(|| unknown(kind))? as u64, "a metadata value")?;
+                number(kind, &bytes).ok_or_else(|| unknown(kind))
+            }
+        }
+    }
+
+    fn strings(&mut self) -> Result<Strings, HeaderError> {
+        let what = "a metadata array";
+        let (mut bytes, mut ends) = (Vec::new(), Vec::new());
+        for _ in 0..self.count(what, 8)? {
+            let length = self.u64()?;
+            if length > self.left {
+                return Err(HeaderError::TooLarge { what: what.to_owned(), claimed: length });
+            }
+            let start = bytes.len();
+            bytes.resize(start + length as usize, 0);
+            self.fill(&mut bytes[start..])?;
+            // The header's own limit is far below what fits.
+            ends.push(bytes.len() as u32);
+        }
+        let text = String::from_utf8(bytes).map_err(|_| HeaderError::Corrupt(format!("{what} is not UTF-8")))?;
+        if ends.iter().any(|&end| !text.is_char_boundary(end as usize)) {
+            return Err(HeaderError::Corrupt(format!("{what} is not UTF-8")));
+        }
+        Ok(Strings { text, ends })
     }
 
     fn tensor(&mut self) -> Result<TensorInfo, HeaderError> {
-        let name = self.string("a tensor name")?;
+        let name = self.name("a tensor name")?;
         let dimensions = self.u32()?;
         if !(1..=MAX_DIMENSIONS).contains(&dimensions) {
             return Err(HeaderError::Corrupt(format!("tensor {name} has {dimensions} dimensions")));

@@ -3,14 +3,15 @@
 use hive_model::{KvLayout, SessionOptions};
 
 use super::*;
-use crate::control::{RingId, StageId};
+use crate::control::{Arithmetic, RingId, StageId};
 
-const SESSION: u64 = 7;
+const SESSION: u128 = 7;
 
 fn actor() -> (Actor, std::io::PipeReader) {
     let (worker, orders) = Worker::that_only_listens();
     let (commands, _) = mpsc::channel(1);
-    (Actor::new(worker, 0, Arc::default(), Arc::default(), commands.downgrade()), orders)
+    let tenancy = Tenancy { is_guest: true, context: 64 };
+    (Actor::new(worker, 0, tenancy, Activity::new(Arithmetic::Exact), commands.downgrade()), orders)
 }
 
 fn spec() -> SessionSpec {
@@ -32,7 +33,7 @@ fn comes(actor: &mut Actor) -> oneshot::Receiver<Result<(), String>> {
     answered
 }
 
-async fn is_asked(actor: &mut Actor, question: fn(StageId, u64) -> Question) {
+async fn is_asked(actor: &mut Actor, question: fn(StageId, u128) -> Question) {
     let stage = StageId { ring: RingId(1), index: 0 };
     actor.asked(question(stage, SESSION)).await.unwrap();
 }
@@ -95,4 +96,79 @@ async fn a_session_that_is_closed_while_it_comes_is_gone() {
     is_here(&mut actor).await;
     assert!(answered.await.is_err());
     assert_eq!(is_kept(&actor), None);
+}
+
+/// An actor with an open session, the frames its coordinator would see, and its orders.
+fn with_session(index: u32) -> (Actor, mpsc::Receiver<Frame>, std::io::PipeReader) {
+    let (mut actor, orders) = actor();
+    actor.index = index;
+    let (coordinator, frames) = mpsc::channel(8);
+    let coordinator = Destination::Local(coordinator);
+    actor.routes = Some(Routes { epoch: 0, next: None, first: None, coordinator });
+    actor.open(spec()).unwrap();
+    (actor, frames, orders)
+}
+
+fn rows(position: u32, rows: u32) -> Frame {
+    let payload = vec![0; rows as usize * 4].into();
+    Frame { rows, payload, ..crate::stage::prompt_frame(SESSION, position, &[0], false) }
+}
+
+#[tokio::test]
+async fn rows_past_the_last_position_are_the_senders_fault() {
+    for (index, fault) in [(2, Fault::Stage(1)), (0, Fault::LastStage)] {
+        let (mut actor, mut frames, _orders) = with_session(index);
+        actor.sessions.get_mut(&SESSION).unwrap().next = u32::MAX - 1;
+        actor.frame(rows(u32::MAX - 1, 2)).await;
+        let failure = super::super::frames::failure_of(&frames.try_recv().unwrap());
+        assert_eq!(failure.fault, fault);
+        assert_eq!(actor.sessions[&SESSION].next, u32::MAX - 1);
+        actor.frame(rows(u32::MAX - 1, 1)).await;
+        assert_eq!(actor.sessions[&SESSION].next, u32::MAX);
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_failed_waits_for_the_same_position_again() {
+    let (mut actor, mut frames, _orders) = with_session(1);
+    for position in 0..3 {
+        actor.frame(rows(position, 1)).await;
+    }
+    assert_eq!(actor.sessions[&SESSION].next, 3);
+    let (session, why) = (SessionId(SESSION), "not finite".to_owned());
+    actor.said(FromWorker::Failed { session, position: Some(1), why, blame: Blame::Previous }).await;
+    let failure = super::super::frames::failure_of(&frames.try_recv().unwrap());
+    assert_eq!((failure.fault, actor.sessions[&SESSION].next), (Fault::Stage(0), 1));
+}
+
+#[tokio::test]
+async fn what_a_stage_was_given_can_be_compared() {
+    let (mut actor, _orders) = actor();
+    actor.open(spec()).unwrap();
+    let stage = StageId { ring: RingId(1), index: 0 };
+    let asked = |rows| Question::Digests(stage, Span { session: SESSION, rows });
+    actor.frame(crate::stage::prompt_frame(SESSION, 0, &[5, 6], false));
+    // It comes again, with one more.
+    actor.frame(crate::stage::prompt_frame(SESSION, 0, &[5, 6, 7], true));
+    let expected = crate::stage::token_digests(&[5, 6, 7]);
+    assert_eq!(actor.asked(asked(0..3)).await, Ok(Answer::Digests(expected)));
+    assert!(actor.asked(asked(0..4)).await.is_err());
+}
+
+#[tokio::test]
+async fn rows_that_are_computed_once_more_go_to_whoever_asked() {
+    let (mut actor, _orders) = actor();
+    let (answer, mut answered) = oneshot::channel();
+    let input = hive_model::shard::Input::Tokens(vec![5, 6]);
+    let wanted = Recompute { session: 9, options: SessionOptions::default(), position: 0, input, sample: true };
+    actor.recompute(wanted.clone(), answer);
+    let token = hive_model::sampling::Sampled { token: 3, logprob: None, top: Vec::new() };
+    let output = Output::Token(token);
+    actor.said(FromWorker::Output { session: SessionId(9), position: 0, rows: 2, sample: true, output }).await;
+    assert_eq!(answered.try_recv().unwrap(), Ok(Answer::Recomputed { digests: Vec::new(), token: Some(3) }));
+    // A conversation's session is not meddled with.
+    actor.open(spec()).unwrap();
+    let (answer, mut answered) = oneshot::channel();
+    actor.recompute(Recompute { session: SESSION, ..wanted }, answer);
+    assert!(answered.try_recv().unwrap().is_err());
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use bytes::BytesMut;
 use hive_host::sandbox::{Confine, paths_of};
+use hive_net::border;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::sync::{mpsc, oneshot};
@@ -71,7 +72,7 @@ impl Actor {
                     Some(Said::Confined(_)) => {}
                     Some(Said::Reply(Numbered { number, what })) => {
                         if let Some(pending) = self.pending.remove(&number) {
-                            let reply = what.map_err(|failure| TextError::Fault(failure.fault, failure.why));
+                            let reply = what.map_err(|failure| TextError::Fault(failure.fault, border::reason(&failure.why)));
                             let _ = pending.reply.send(reply);
                         }
                     }
@@ -102,7 +103,7 @@ impl Actor {
                 continue;
             }
             if pending.tries >= TRIES {
-                let _ = pending.reply.send(Err(TextError::Died(how.clone())));
+                let _ = pending.reply.send(Err(TextError::Died(how.to_string())));
             } else {
                 self.pending.insert(number, Pending { tries: pending.tries + 1, ..pending });
             }

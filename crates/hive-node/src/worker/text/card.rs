@@ -26,7 +26,7 @@ pub struct ModelCard {
     pub embedding_bytes: u64,
     /// Bytes of the output matrix, which may be the embedding.
     pub head_bytes: u64,
-    /// Bytes that all layers' caches take for one token.
+    /// Bytes that one layer's cache takes for one token.
     pub kv_bytes_per_token: u64,
     /// Bytes of a token's hidden state.
     pub hidden_bytes: u64,

@@ -1,0 +1,170 @@
+//! What a program's token may do: a few rights, and one table of what each route needs.
+//!
+//! The owner's own token has every right. A right includes no other: a program that chats and lists models has both. A
+//! route that is missing from the table needs [`Right::Admin`], so that forgetting a row opens nothing.
+
+use axum::http::Method;
+use serde::{Deserialize, Serialize};
+
+/// One thing that a program may be allowed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Right {
+    /// Ask models for answers.
+    Chat,
+    /// List, load, unload and remove models, and ask for plans.
+    Models,
+    /// See the machines and how this one is, decide on them, invite, and change what is shared.
+    Machines,
+    /// Read and change conversations, manage tokens, stop the node.
+    Admin,
+}
+
+impl Right {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Chat, Self::Models, Self::Machines, Self::Admin];
+
+    /// As it is written in commands and files.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Chat => "chat",
+            Self::Models => "models",
+            Self::Machines => "machines",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+impl std::fmt::Display for Right {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl std::str::FromStr for Right {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Self::ALL
+            .into_iter()
+            .find(|right| right.as_str() == text)
+            .ok_or_else(|| format!("\"{text}\" is not a right; there are {}", list(&Self::ALL)))
+    }
+}
+
+/// Rights in words, separated by commas.
+pub(crate) fn list(rights: &[Right]) -> String {
+    rights.iter().map(|right| right.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+/// What a request has to show.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Needs {
+    /// Nothing: no token is asked for.
+    Nothing,
+    /// A token with at least one of these rights.
+    OneOf(&'static [Right]),
+}
+
+const CHAT: Needs = Needs::OneOf(&[Right::Chat]);
+const MODELS: Needs = Needs::OneOf(&[Right::Models]);
+const MACHINES: Needs = Needs::OneOf(&[Right::Machines]);
+const ADMIN: Needs = Needs::OneOf(&[Right::Admin]);
+
+/// Every route, with what it needs.
+const ROUTES: &[(&str, &str, Needs)] = &[
+    ("GET", "/hive/v1/hello", Needs::Nothing),
+    ("GET", "/hive/v1/status", MACHINES),
+    ("GET", "/hive/v1/events", MACHINES),
+    ("GET", "/hive/v1/peers", MACHINES),
+    ("POST", "/hive/v1/peers/{who}/pair", MACHINES),
+    ("POST", "/hive/v1/peers/{who}/approve", MACHINES),
+    ("POST", "/hive/v1/peers/{who}/deny", MACHINES),
+    ("POST", "/hive/v1/peers/{who}/remove", MACHINES),
+    ("POST", "/hive/v1/peers/{who}/block", MACHINES),
+    ("POST", "/hive/v1/peers/{who}/rename", MACHINES),
+    ("POST", "/hive/v1/sharing", MACHINES),
+    ("POST", "/hive/v1/invites", MACHINES),
+    ("POST", "/hive/v1/join", MACHINES),
+    ("GET", "/hive/v1/plan", MODELS),
+    ("POST", "/hive/v1/quit", ADMIN),
+    ("GET", "/hive/v1/models", MODELS),
+    ("DELETE", "/hive/v1/models", MODELS),
+    ("POST", "/hive/v1/models/load", MODELS),
+    ("POST", "/hive/v1/models/unload", MODELS),
+    ("GET", "/hive/v1/conversations", ADMIN),
+    ("GET", "/hive/v1/conversations/{id}", ADMIN),
+    ("DELETE", "/hive/v1/conversations/{id}", ADMIN),
+    ("GET", "/hive/v1/conversations/{id}/markdown", ADMIN),
+    ("POST", "/hive/v1/conversations/{id}/rename", ADMIN),
+    ("GET", "/hive/v1/tokens", ADMIN),
+    ("POST", "/hive/v1/tokens", ADMIN),
+    ("DELETE", "/hive/v1/tokens/{name}", ADMIN),
+    ("POST", "/hive/v1/tokens/{name}/renew", ADMIN),
+    ("POST", "/hive/v1/owner-token/renew", ADMIN),
+    // Chat programs fill their list of models from here.
+    ("GET", "/v1/models", Needs::OneOf(&[Right::Chat, Right::Models])),
+    ("POST", "/v1/chat/completions", CHAT),
+];
+
+/// What a route needs, by the pattern it was registered with.
+pub(crate) fn needs(method: &Method, route: &str) -> Needs {
+    // What answers GET answers HEAD.
+    let method = if method == Method::HEAD { "GET" } else { method.as_str() };
+    let row = ROUTES.iter().find(|(known, path, _)| *known == method && *path == route);
+    row.map_or(ADMIN, |(_, _, needs)| *needs)
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    pub(crate) fn routes() -> &'static [(&'static str, &'static str, Needs)] {
+        ROUTES
+    }
+
+    /// The routes of a file of this crate: `.route("/path", get(one).post(other))`.
+    fn registered(prefix: &str, source: &str) -> BTreeSet<(String, String)> {
+        let calls = source.split(".route(\"").skip(1);
+        let one = |call: &str| {
+            let (path, rest) = call.split_once('"').unwrap();
+            // The handlers end where the next route begins, or the statement.
+            let handlers = rest.split(['\n', ';', '}']).next().unwrap().to_owned();
+            let methods = ["get", "post", "put", "patch", "delete"];
+            let served = methods
+                .into_iter()
+                .filter(move |method| [' ', '.'].iter().any(|before| handlers.contains(&format!("{before}{method}("))));
+            let path = format!("{prefix}{path}");
+            served.map(|method| (method.to_uppercase(), path.clone())).collect::<Vec<_>>()
+        };
+        calls.flat_map(one).collect()
+    }
+
+    #[test]
+    fn every_route_stands_in_the_table_and_nothing_else_does() {
+        let own = [
+            include_str!("hive.rs"),
+            include_str!("hello.rs"),
+            include_str!("library.rs"),
+            include_str!("conversations.rs"),
+            include_str!("tokens.rs"),
+        ];
+        let mut served: BTreeSet<_> = own.iter().flat_map(|source| registered("/hive/v1", source)).collect();
+        served.extend(registered("/v1", include_str!("openai.rs")));
+        let table: BTreeSet<_> =
+            ROUTES.iter().map(|(method, path, _)| ((*method).to_owned(), (*path).to_owned())).collect();
+        assert_eq!(table.len(), ROUTES.len(), "a route stands there twice");
+        assert_eq!(served, table);
+        // A further file with routes must be named above.
+        let nested = include_str!("lib.rs").matches("::routes()").count();
+        assert_eq!(nested, own.len() + 1);
+    }
+
+    #[test]
+    fn a_route_that_was_forgotten_is_for_admins() {
+        assert_eq!(needs(&Method::POST, "/hive/v1/new"), ADMIN);
+        assert_eq!(needs(&Method::DELETE, "/hive/v1/status"), ADMIN);
+        assert_eq!(needs(&Method::HEAD, "/hive/v1/status"), MACHINES);
+    }
+}

@@ -1,0 +1,358 @@
+//! The listening: a bounded number of connections, none of which may be idle for long.
+//!
+//! Anybody on this machine can connect, and each connection costs a file descriptor, so none is free: one that sends no
+//! whole request header within [`Limits::header`] is closed, and so is one that is kept alive and asks nothing more for
+//! as long. Where all places are taken, the connection that has been idle longest makes room for the newest. One that is
+//! being answered is never closed for that; while all of them are, further ones wait in the system's queue.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::{Body, Bytes, HttpBody};
+use http_body::{Frame, SizeHint};
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::{Service, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, oneshot};
+use tokio::task::JoinSet;
+
+/// How many connections there may be, and how patient they are met.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Connections at a time. A browser opens six, a client library as many as it asks questions at once.
+    pub(crate) connections: usize,
+    /// Time for a whole request header, and between two requests of one connection.
+    pub(crate) header: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { connections: 64, header: Duration::from_secs(10) }
+    }
+}
+
+/// After the system had no file descriptor left for a connection.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// What is being answered when the server stops may come to its end within this time.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Serves until `stop` says so, or its sender is gone; then no connection is taken any more, idle ones are closed, and the
+/// others have [`FAREWELL`]. Where the future is dropped, all end at once.
+pub(crate) async fn serve(listener: TcpListener, app: Router, limits: Limits, mut stop: oneshot::Receiver<()>) {
+    let places = Arc::new(Places::new(limits.connections));
+    let mut connections = JoinSet::new();
+    loop {
+        let stream = tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::debug!("the API could not take a connection: {error}");
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
+                }
+            },
+            Some(_) = connections.join_next() => continue,
+            _ = &mut stop => break,
+        };
+        let (place, leave) = tokio::select! {
+            taken = places.take() => taken,
+            _ = &mut stop => break,
+        };
+        connections.spawn(attend(stream, app.clone(), limits.header, place, leave));
+    }
+    drop(listener);
+    places.lock().close_idle();
+    let ended = async { while connections.join_next().await.is_some() {} };
+    let _ = tokio::time::timeout(FAREWELL, ended).await;
+}
+
+/// Answers what comes over one connection, until it ends or has to make room.
+async fn attend(stream: TcpStream, app: Router, header: Duration, place: Place, leave: oneshot::Receiver<()>) {
+    let app = TowerToHyperService::new(app);
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (busy, answer) = (place.busy(), app.call(request));
+        async move {
+            let response = answer.await?;
+            Ok::<_, Infallible>(response.map(|body| Body::new(Answering { body, _busy: busy })))
+        }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(header)
+        .serve_connection(TokioIo::new(stream), service);
+    tokio::select! {
+        // A client that breaks off is no news.
+        _ = connection => {}
+        _ = leave => {}
+    }
+}
+
+/// The body of a response. While there is one, the connection is not idle.
+struct Answering {
+    body: Body,
+    _busy: Busy,
+}
+
+impl HttpBody for Answering {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The places for connections.
+struct Places {
+    most: usize,
+    taken: Mutex<Taken>,
+    /// Rings when one was left, or its connection has become idle.
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct Taken {
+    last: u64,
+    seats: Vec<Seat>,
+}
+
+struct Seat {
+    number: u64,
+    answering: usize,
+    idle_since: Instant,
+    leave: oneshot::Sender<()>,
+}
+
+impl Places {
+    fn new(most: usize) -> Self {
+        Self { most, taken: Mutex::default(), changed: Notify::new() }
+    }
+
+    /// A place for a connection, and what tells it to leave. Waits while every connection is being answered.
+    async fn take(self: &Arc<Self>) -> (Place, oneshot::Receiver<()>) {
+        loop {
+            let changed = self.changed.notified();
+            if let Some((number, leave)) = self.lock().take(self.most, Instant::now()) {
+                return (Place { places: self.clone(), number }, leave);
+            }
+            changed.await;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Taken> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Taken {
+    fn take(&mut self, most: usize, now: Instant) -> Option<(u64, oneshot::Receiver<()>)> {
+        if self.seats.len() >= most {
+            let idle = self.seats.iter().enumerate().filter(|(_, seat)| seat.answering == 0);
+            let (longest, _) = idle.min_by_key(|(_, seat)| seat.idle_since)?;
+            // Its connection may have ended by itself.
+            let _ = self.seats.swap_remove(longest).leave.send(());
+        }
+        let (sender, leave) = oneshot::channel();
+        self.last += 1;
+        self.seats.push(Seat { number: self.last, answering: 0, idle_since: now, leave: sender });
+        Some((self.last, leave))
+    }
+
+    /// Has every connection leave that is not being answered.
+    fn close_idle(&mut self) {
+        let (answering, idle) = std::mem::take(&mut self.seats).into_iter().partition(|seat| seat.answering > 0);
+        self.seats = answering;
+        let idle: Vec<Seat> = idle;
+        for seat in idle {
+            // Its connection may have ended by itself.
+            let _ = seat.leave.send(());
+        }
+    }
+
+    fn answering(&mut self, number: u64, change: impl FnOnce(&mut usize)) {
+        if let Some(seat) = self.seats.iter_mut().find(|seat| seat.number == number) {
+            change(&mut seat.answering);
+            seat.idle_since = Instant::now();
+        }
+    }
+}
+
+/// A connection's place; given back when it is dropped.
+struct Place {
+    places: Arc<Places>,
+    number: u64,
+}
+
+impl Place {
+    fn busy(&self) -> Busy {
+        self.places.lock().answering(self.number, |count| *count += 1);
+        Busy { places: self.places.clone(), number: self.number }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.places.lock().seats.retain(|seat| seat.number != self.number);
+        self.places.changed.notify_one();
+    }
+}
+
+/// A request that is being answered.
+struct Busy {
+    places: Arc<Places>,
+    number: u64,
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.places.lock().answering(self.number, |count| *count -= 1);
+        self.places.changed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::routing::get;
+    use std::net::SocketAddr;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    /// Long enough that nothing here takes it; it ends what hangs.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    type Server = (oneshot::Sender<()>, tokio::task::JoinHandle<()>);
+
+    async fn serving(limits: Limits) -> (SocketAddr, Server) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let slow = get(|| async { std::future::pending::<()>().await });
+        let app = Router::new().route("/", get(|| async { "served" })).route("/slow", slow);
+        let (stop, stopped) = oneshot::channel();
+        (address, (stop, tokio::spawn(serve(listener, app, limits, stopped))))
+    }
+
+    /// Asks over a connection that is open already; what is answered before the other side closes, or says it is done.
+    async fn ask(stream: &mut TcpStream, path: &str) -> String {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut text = Vec::new();
+        let mut piece = [0; 256];
+        while !text.ends_with(b"served") {
+            match tokio::time::timeout(PATIENCE, stream.read(&mut piece)).await.expect("it hangs") {
+                Ok(0) | Err(_) => break,
+                Ok(read) => text.extend(&piece[..read]),
+            }
+        }
+        String::from_utf8(text).unwrap()
+    }
+
+    /// Until the other side closes; what it said before.
+    async fn closed(stream: &mut TcpStream) -> Vec<u8> {
+        let mut said = Vec::new();
+        // Closed with data unread is closed, too.
+        let _ = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut said)).await.expect("it is not closed");
+        said
+    }
+
+    #[tokio::test]
+    async fn idle_connections_end_and_an_honest_client_is_served_meanwhile() {
+        let (address, (_stop, server)) = serving(Limits { header: Duration::from_secs(2), ..Limits::default() }).await;
+        let mut idle = Vec::new();
+        for at in 0..231 {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            // Some say nothing, some never come to the end of their header.
+            if at % 2 == 0 {
+                stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nx: ").await.unwrap();
+            }
+            idle.push(stream);
+        }
+        for _ in 0..10 {
+            let mut honest = TcpStream::connect(address).await.unwrap();
+            assert!(ask(&mut honest, "/").await.starts_with("HTTP/1.1 200 OK"));
+        }
+        for mut stream in idle {
+            closed(&mut stream).await;
+        }
+        server.abort();
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_kept_alive_and_asks_nothing_more_is_closed() {
+        let (address, (_stop, server)) =
+            serving(Limits { header: Duration::from_millis(500), ..Limits::default() }).await;
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        assert!(ask(&mut stream, "/").await.ends_with("served"));
+        assert!(ask(&mut stream, "/").await.ends_with("served"), "it is kept alive for a while");
+        closed(&mut stream).await;
+        server.abort();
+    }
+
+    #[tokio::test]
+    async fn the_longest_idle_makes_room_and_one_that_is_being_answered_never_does() {
+        let (address, (_stop, server)) = serving(Limits { connections: 2, header: PATIENCE }).await;
+        let mut answered = TcpStream::connect(address).await.unwrap();
+        answered.write_all(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        let mut idle = TcpStream::connect(address).await.unwrap();
+        assert!(ask(&mut idle, "/").await.ends_with("served"));
+        let mut newest = TcpStream::connect(address).await.unwrap();
+        assert!(ask(&mut newest, "/").await.ends_with("served"));
+        assert!(closed(&mut idle).await.is_empty());
+        let waiting = tokio::time::timeout(Duration::from_millis(50), answered.read_u8()).await;
+        assert!(waiting.is_err(), "it is still being answered: {waiting:?}");
+        server.abort();
+        assert!(closed(&mut answered).await.is_empty(), "connections end with the server");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_stops_closes_the_idle_and_lets_answers_end() {
+        let (address, (stop, server)) = serving(Limits { header: PATIENCE, ..Limits::default() }).await;
+        let mut idle = TcpStream::connect(address).await.unwrap();
+        assert!(ask(&mut idle, "/").await.ends_with("served"));
+        let mut answered = TcpStream::connect(address).await.unwrap();
+        answered.write_all(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        // The request is on its way before the server is told to stop: another that was sent later is answered.
+        let mut later = TcpStream::connect(address).await.unwrap();
+        assert!(ask(&mut later, "/").await.ends_with("served"));
+        let stopped = Instant::now();
+        stop.send(()).unwrap();
+        closed(&mut idle).await;
+        let idle_after = stopped.elapsed();
+        closed(&mut answered).await;
+        assert!(stopped.elapsed() >= FAREWELL && idle_after < FAREWELL, "{idle_after:?}, {:?}", stopped.elapsed());
+        server.await.unwrap();
+        assert!(TcpStream::connect(address).await.is_err());
+    }
+
+    #[test]
+    fn nobody_makes_room_while_all_are_being_answered() {
+        let (mut taken, now) = (Taken::default(), Instant::now());
+        let (one, _leave_one) = taken.take(2, now).unwrap();
+        let (two, mut leave_two) = taken.take(2, now).unwrap();
+        taken.answering(one, |count| *count += 1);
+        taken.answering(two, |count| *count += 1);
+        assert!(taken.take(2, now).is_none());
+        taken.answering(two, |count| *count -= 1);
+        assert!(taken.take(2, now).is_some());
+        assert_eq!(leave_two.try_recv(), Ok(()));
+    }
+}

@@ -1,0 +1,160 @@
+//! The API as programs meet it: a real one, on a port of its own, asked over HTTP.
+
+use std::time::Duration;
+
+use reqwest::{Method, StatusCode};
+
+use super::*;
+use crate::rights::{Needs, tests::routes};
+
+/// Long enough that nothing here takes it; it ends what hangs.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+struct Running {
+    folder: tempfile::TempDir,
+    node: Node,
+    api: Api,
+    http: reqwest::Client,
+}
+
+impl Running {
+    async fn start() -> Self {
+        // The HTTP client wants a TLS library to be chosen even for plain HTTP; installing it twice does no harm.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let folder = tempfile::tempdir().unwrap();
+        let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
+        let node = Node::start(hive_node::NodeOptions::new("test".to_owned(), loopback)).await.unwrap();
+        let conversations = Arc::new(Conversations::open(folder.path()).unwrap());
+        let api = Api::start(node.clone(), conversations, loopback, folder.path()).await.unwrap();
+        let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
+        Self { folder, node, api, http }
+    }
+
+    fn owner(&self) -> String {
+        Token::read(self.folder.path()).unwrap().unwrap().as_str().to_owned()
+    }
+
+    fn ask(&self, token: Option<&str>, method: &str, path: &str) -> reqwest::RequestBuilder {
+        let method: Method = method.parse().unwrap();
+        let request = self.http.request(method, format!("http://{}{path}", self.api.address()));
+        match token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
+    }
+
+    async fn add(&self, name: &str, may: &[Right]) -> String {
+        let wish = serde_json::json!({ "name": name, "may": may });
+        let made = self.ask(Some(&self.owner()), "POST", "/hive/v1/tokens").json(&wish).send().await.unwrap();
+        assert_eq!(made.status(), StatusCode::OK);
+        let made: serde_json::Value = made.json().await.unwrap();
+        made["token"].as_str().unwrap().to_owned()
+    }
+
+    async fn stop(self) {
+        drop(self.api);
+        self.node.stop().await;
+    }
+}
+
+async fn error_of(response: reqwest::Response) -> (StatusCode, serde_json::Value) {
+    let status = response.status();
+    let body: serde_json::Value = response.json().await.unwrap_or_default();
+    (status, body["error"].clone())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_route_wants_a_token_with_its_right() {
+    let running = Running::start().await;
+    let mut tokens = Vec::new();
+    for right in Right::ALL {
+        tokens.push((right, running.add(right.as_str(), &[right]).await));
+    }
+    for (method, pattern, needs) in routes() {
+        let path = pattern.replace("{who}", "nobody").replace("{id}", "none").replace("{name}", "none");
+        let (status, error) = error_of(running.ask(None, method, &path).send().await.unwrap()).await;
+        let Needs::OneOf(rights) = needs else {
+            assert_ne!(status, StatusCode::UNAUTHORIZED, "{method} {path}");
+            continue;
+        };
+        assert_eq!((status, &error["code"]), (StatusCode::UNAUTHORIZED, &"unauthorized".into()), "{method} {path}");
+        for (right, token) in &tokens {
+            let response = running.ask(Some(token), method, &path).send().await.unwrap();
+            if rights.contains(right) {
+                assert_ne!(response.status(), StatusCode::FORBIDDEN, "{method} {path} with {right}");
+                assert_ne!(response.status(), StatusCode::UNAUTHORIZED, "{method} {path} with {right}");
+                continue;
+            }
+            let (status, error) = error_of(response).await;
+            assert_eq!(status, StatusCode::FORBIDDEN, "{method} {path} with {right}");
+            assert_eq!((&error["code"], &error["type"]), (&"missing_right".into(), &"invalid_request_error".into()));
+            assert_eq!(error["hivemind"]["missing"], serde_json::json!(rights));
+            let message = error["message"].as_str().unwrap();
+            assert!(message.contains(&format!("lacks the right \"{}\"", rights[0])), "{message}");
+        }
+    }
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_token_opens_nothing_and_its_stream_ends_at_once() {
+    let running = Running::start().await;
+    for renew in [false, true] {
+        let token = running.add("monitor", &[Right::Machines]).await;
+        let mut stream = running.ask(Some(&token), "GET", "/hive/v1/events").send().await.unwrap();
+        assert!(stream.chunk().await.unwrap().is_some(), "it runs");
+        let (method, path) =
+            if renew { ("POST", "/hive/v1/tokens/monitor/renew") } else { ("DELETE", "/hive/v1/tokens/monitor") };
+        let done = running.ask(Some(&running.owner()), method, path).send().await.unwrap();
+        assert_eq!(done.status(), StatusCode::OK);
+        let mut rest = Vec::new();
+        while let Some(piece) = tokio::time::timeout(PATIENCE, stream.chunk()).await.expect("it goes on").unwrap() {
+            rest.extend(piece);
+        }
+        let rest = String::from_utf8(rest).unwrap();
+        assert!(rest.contains("\"code\":\"revoked\"") && rest.ends_with("data: [DONE]\n\n"), "{rest}");
+        let (status, _) = error_of(running.ask(Some(&token), "GET", "/hive/v1/status").send().await.unwrap()).await;
+        assert_eq!(status, StatusCode::UNAUTHORIZED);
+    }
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_owners_token_is_renewed_for_whoever_asks_with_it() {
+    let running = Running::start().await;
+    let before = running.owner();
+    let mut stream = running.ask(Some(&before), "GET", "/hive/v1/events").send().await.unwrap();
+    let renewed = running.ask(Some(&before), "POST", "/hive/v1/owner-token/renew").send().await.unwrap();
+    assert_eq!(renewed.status(), StatusCode::OK, "the request that renews it is answered");
+    assert!(!renewed.text().await.unwrap().contains("hive-"), "the new one is in the file, not in the answer");
+    while tokio::time::timeout(PATIENCE, stream.chunk()).await.expect("it goes on").unwrap().is_some() {}
+    let status = async |token: &str| running.ask(Some(token), "GET", "/hive/v1/status").send().await.unwrap().status();
+    assert_eq!(status(&before).await, StatusCode::UNAUTHORIZED);
+    assert_eq!(status(&running.owner()).await, StatusCode::OK);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_proves_itself_to_whoever_asks() {
+    let running = Running::start().await;
+    let token = Token::read(running.folder.path()).unwrap().unwrap();
+    let number = nonce().unwrap();
+    let hello =
+        async |nonce: &str| running.ask(None, "GET", &format!("/hive/v1/hello?nonce={nonce}")).send().await.unwrap();
+    let said: Hello = hello(&data_encoding::HEXLOWER.encode(&number)).await.json().await.unwrap();
+    assert!(token.is_proven(&number, running.api.address(), &said.proof));
+    assert!(!token.is_proven(&nonce().unwrap(), running.api.address(), &said.proof));
+    assert_eq!(hello("00").await.status(), StatusCode::BAD_REQUEST);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_quotes_a_stranger_is_one_visible_line() {
+    let running = Running::start().await;
+    let path = "/hive/v1/peers/a%1B%5D0%3Bb%07%E2%80%AEc%0Ad/remove";
+    let (status, error) = error_of(running.ask(Some(&running.owner()), "POST", path).send().await.unwrap()).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("a]0;bc d") && !message.chars().any(char::is_control), "{message:?}");
+    running.stop().await;
+}

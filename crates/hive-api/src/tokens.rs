@@ -1,0 +1,493 @@
+//! The tokens of the owner's programs: named, each with its own rights, renewed and revoked one by one.
+//!
+//! `tokens.json` holds a digest of each token, never the token: it is shown once, when it is made. The owner's own token
+//! is a file of its own (`api-token`), has every right, and can be renewed. What holds: a new token is on disk before it
+//! opens anything; a revoked one opens nothing from the moment of the call, and what runs in its name ends
+//! ([`Grant::revoked`]).
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::extract::{Path as Named, State};
+use axum::http::StatusCode;
+use axum::routing::{delete, get, post};
+use axum::{Json, Router};
+use data_encoding::HEXLOWER;
+use hive_host::SecretError;
+use hive_node::border;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use crate::Shared;
+use crate::error::Refusal;
+use crate::rights::{self, Right};
+use crate::token::{self, NONCE_BYTES, Token};
+
+/// The file in the data folder.
+pub(crate) const FILE: &str = "tokens.json";
+
+/// Nobody has more programs; a caller that makes tokens in a loop ends here.
+const MOST_TOKENS: usize = 100;
+
+/// Why tokens could not be read or changed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TokenError {
+    #[error(
+        "{path} is damaged ({why}); put back a copy of it, or remove it, and every program needs a new token",
+        path = path.display()
+    )]
+    Damaged { path: PathBuf, why: String },
+    #[error("cannot use {path}: {why}", path = path.display())]
+    File { path: PathBuf, why: std::io::Error },
+    #[error(transparent)]
+    Secret(#[from] SecretError),
+    #[error("a token's name is one line of at most {} columns without control characters", border::NAME_COLUMNS)]
+    BadName,
+    #[error("a token without any right is good for nothing")]
+    NoRights,
+    #[error("there is a token named \"{0}\" already")]
+    Taken(String),
+    #[error("there is no token named \"{0}\"")]
+    Unknown(String),
+    #[error("there are {MOST_TOKENS} tokens already")]
+    TooMany,
+}
+
+/// A program's token, as the file has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Kept {
+    name: String,
+    /// SHA-256 of the token, as hexadecimal digits.
+    digest: String,
+    may: Vec<Right>,
+    /// Days since 1970 in UTC.
+    made_day: u64,
+    last_used_day: Option<u64>,
+}
+
+/// A program's token, as it is listed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct TokenView {
+    name: String,
+    may: Vec<Right>,
+    /// Days since 1970 in UTC.
+    made_day: u64,
+    /// Not more exact than a day.
+    last_used_day: Option<u64>,
+}
+
+/// A token that opens something.
+#[derive(Debug)]
+struct Live {
+    digest: [u8; 32],
+    /// Turns true when it is revoked.
+    revoked: watch::Sender<bool>,
+}
+
+impl Live {
+    fn new(digest: [u8; 32]) -> Self {
+        Self { digest, revoked: watch::channel(false).0 }
+    }
+
+    fn grant(&self, name: Option<&str>, may: &[Right]) -> Grant {
+        Grant { name: name.map(str::to_owned), may: may.to_vec(), revoked: self.revoked.subscribe() }
+    }
+}
+
+/// Ends what runs in the name of a token, when it is dropped. Until then, who had the token renewed is answered.
+#[derive(Debug)]
+struct Revocation(watch::Sender<bool>);
+
+impl Drop for Revocation {
+    fn drop(&mut self) {
+        self.0.send_replace(true);
+    }
+}
+
+#[derive(Debug)]
+struct Program {
+    name: String,
+    may: Vec<Right>,
+    made_day: u64,
+    /// 0 is never; nobody used it in 1970.
+    last_used_day: AtomicU64,
+    live: Live,
+}
+
+impl Program {
+    fn last_used_day(&self) -> Option<u64> {
+        Some(self.last_used_day.load(Ordering::Relaxed)).filter(|day| *day > 0)
+    }
+}
+
+/// What somebody who showed a token may do, until it is revoked.
+#[derive(Debug, Clone)]
+pub(crate) struct Grant {
+    /// The program's name; `None` is the owner.
+    name: Option<String>,
+    may: Vec<Right>,
+    revoked: watch::Receiver<bool>,
+}
+
+impl Grant {
+    pub(crate) fn allows(&self, one_of: &[Right]) -> bool {
+        one_of.iter().any(|right| self.may.contains(right))
+    }
+
+    /// What is said to a program that lacks all of these.
+    pub(crate) fn refusal(&self, one_of: &'static [Right]) -> Refusal {
+        let name = self.name.as_deref().unwrap_or("owner");
+        let names = one_of.iter().map(|right| format!("\"{right}\"")).collect::<Vec<_>>().join(" or ");
+        Refusal::new(
+            StatusCode::FORBIDDEN,
+            "missing_right",
+            format!("the token \"{name}\" lacks the right {names}; it has {}", rights::list(&self.may)),
+        )
+        .hint(format!("make one that has it: hivemind tokens add NAME --may {}", rights::list(&one_of[..1])))
+        .more(json!({ "missing": one_of }))
+    }
+
+    /// Ends when the token is revoked or renewed.
+    pub(crate) async fn revoked(mut self) {
+        // An error means that the token is gone altogether.
+        let _ = self.revoked.wait_for(|revoked| *revoked).await;
+    }
+}
+
+/// What a program is told whose token was revoked while it was served.
+pub(crate) fn revoked() -> Refusal {
+    Refusal::new(StatusCode::UNAUTHORIZED, "revoked", "the API token was revoked or renewed meanwhile")
+        .hint("ask the owner of this machine for a new one")
+}
+
+/// The owner's token and those of programs.
+#[derive(Debug)]
+pub(crate) struct Tokens {
+    folder: PathBuf,
+    owner: RwLock<(Token, Arc<Live>)>,
+    programs: RwLock<Vec<Arc<Program>>>,
+    /// Held over a change and its way to the disk, so that changes arrive there in their order. Requests do not wait for it.
+    changing: Mutex<()>,
+}
+
+impl Tokens {
+    /// The tokens of a data folder; the owner's is made at the first start.
+    pub(crate) fn open(folder: &Path) -> Result<Self, TokenError> {
+        let owner = Token::keep(folder)?;
+        let live = Arc::new(Live::new(owner.digest()));
+        let programs = read(&folder.join(FILE))?;
+        Ok(Self {
+            folder: folder.to_owned(),
+            owner: RwLock::new((owner, live)),
+            programs: RwLock::new(programs),
+            changing: Mutex::new(()),
+        })
+    }
+
+    /// What somebody who shows this token may do. Notes the day; says whether that is to be written.
+    pub(crate) fn recognise(&self, shown: &str, today: u64) -> Option<(Grant, bool)> {
+        let digest = token::digest(shown);
+        let owner = self.owner.read().unwrap_or_else(PoisonError::into_inner).1.clone();
+        if owner.digest == digest {
+            return Some((owner.grant(None, &Right::ALL), false));
+        }
+        let program = self.programs().into_iter().find(|program| program.live.digest == digest)?;
+        let news = program.last_used_day.swap(today, Ordering::Relaxed) != today;
+        Some((program.live.grant(Some(&program.name), &program.may), news))
+    }
+
+    pub(crate) fn prove(&self, nonce: &[u8; NONCE_BYTES], address: SocketAddr) -> String {
+        self.owner.read().unwrap_or_else(PoisonError::into_inner).0.prove(nonce, address)
+    }
+
+    /// Makes a token; it is in what is returned and nowhere else.
+    fn add(&self, name: &str, may: &[Right]) -> Result<Token, TokenError> {
+        let _changing = self.changing();
+        if border::name(name) != name || !border::is_plain(name) {
+            return Err(TokenError::BadName);
+        }
+        if may.is_empty() {
+            return Err(TokenError::NoRights);
+        }
+        let mut programs = self.programs();
+        if programs.iter().any(|program| program.name == name) {
+            return Err(TokenError::Taken(name.to_owned()));
+        }
+        if programs.len() >= MOST_TOKENS {
+            return Err(TokenError::TooMany);
+        }
+        let mut may = may.to_vec();
+        may.sort_unstable();
+        may.dedup();
+        let token = self.generate()?;
+        let last_used_day = AtomicU64::new(0);
+        let live = Live::new(token.digest());
+        programs.push(Arc::new(Program { name: name.to_owned(), may, made_day: today(), last_used_day, live }));
+        self.write(&programs)?;
+        self.replace(programs);
+        Ok(token)
+    }
+
+    /// Revokes a token: at once, and then on disk.
+    fn remove(&self, name: &str) -> Result<(), TokenError> {
+        let _changing = self.changing();
+        let mut programs = self.programs();
+        let at = programs.iter().position(|program| program.name == name);
+        let gone = programs.remove(at.ok_or_else(|| TokenError::Unknown(name.to_owned()))?);
+        self.replace(programs.clone());
+        gone.live.revoked.send_replace(true);
+        self.write(&programs)
+    }
+
+    /// Gives a program another token, with the same rights; the one it had opens nothing more.
+    fn renew(&self, name: &str) -> Result<(Token, Revocation), TokenError> {
+        let _changing = self.changing();
+        let mut programs = self.programs();
+        let program = programs.iter_mut().find(|program| program.name == name);
+        let program = program.ok_or_else(|| TokenError::Unknown(name.to_owned()))?;
+        let token = self.generate()?;
+        let renewed = Program {
+            name: name.to_owned(),
+            may: program.may.clone(),
+            made_day: today(),
+            last_used_day: AtomicU64::new(program.last_used_day().unwrap_or(0)),
+            live: Live::new(token.digest()),
+        };
+        let before = std::mem::replace(program, Arc::new(renewed));
+        self.write(&programs)?;
+        self.replace(programs);
+        Ok((token, Revocation(before.live.revoked.clone())))
+    }
+
+    /// Writes another token for the owner's own programs to the data folder; the one before opens nothing more.
+    fn renew_owner(&self) -> Result<Revocation, TokenError> {
+        let _changing = self.changing();
+        let token = Token::renew(&self.folder)?;
+        let live = Arc::new(Live::new(token.digest()));
+        let mut owner = self.owner.write().unwrap_or_else(PoisonError::into_inner);
+        let (_, before) = std::mem::replace(&mut *owner, (token, live));
+        Ok(Revocation(before.revoked.clone()))
+    }
+
+    /// Writes down when tokens were last used.
+    pub(crate) fn note_use(&self) {
+        let _changing = self.changing();
+        if let Err(error) = self.write(&self.programs()) {
+            tracing::debug!("when a token was last used could not be kept: {error}");
+        }
+    }
+
+    fn views(&self) -> Vec<TokenView> {
+        let view = |program: Arc<Program>| TokenView {
+            name: program.name.clone(),
+            may: program.may.clone(),
+            made_day: program.made_day,
+            last_used_day: program.last_used_day(),
+        };
+        self.programs().into_iter().map(view).collect()
+    }
+
+    fn generate(&self) -> Result<Token, TokenError> {
+        Token::generate().map_err(|why| TokenError::File { path: self.folder.join(FILE), why })
+    }
+
+    fn programs(&self) -> Vec<Arc<Program>> {
+        self.programs.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn replace(&self, programs: Vec<Arc<Program>>) {
+        *self.programs.write().unwrap_or_else(PoisonError::into_inner) = programs;
+    }
+
+    fn changing(&self) -> std::sync::MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self, programs: &[Arc<Program>]) -> Result<(), TokenError> {
+        let kept = |program: &Arc<Program>| Kept {
+            name: program.name.clone(),
+            digest: HEXLOWER.encode(&program.live.digest),
+            may: program.may.clone(),
+            made_day: program.made_day,
+            last_used_day: program.last_used_day(),
+        };
+        let path = self.folder.join(FILE);
+        let text = serde_json::to_vec_pretty(&programs.iter().map(kept).collect::<Vec<_>>());
+        let written = text.map_err(std::io::Error::other);
+        let written = written.and_then(|text| hive_host::folders::write_private(&path, &text));
+        written.map_err(|why| TokenError::File { path, why })
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<Arc<Program>>, TokenError> {
+    let damaged = |why: String| TokenError::Damaged { path: path.to_owned(), why };
+    let text = match std::fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(why) => return Err(TokenError::File { path: path.to_owned(), why }),
+    };
+    let kept: Vec<Kept> = serde_json::from_slice(&text).map_err(|error| damaged(error.to_string()))?;
+    let program = |kept: Kept| {
+        let digest = HEXLOWER.decode(kept.digest.as_bytes()).ok().and_then(|bytes| bytes.try_into().ok());
+        let digest = digest.ok_or_else(|| damaged(format!("the digest of \"{}\" is not one", kept.name)))?;
+        Ok(Arc::new(Program {
+            name: kept.name,
+            may: kept.may,
+            made_day: kept.made_day,
+            last_used_day: AtomicU64::new(kept.last_used_day.unwrap_or(0)),
+            live: Live::new(digest),
+        }))
+    };
+    kept.into_iter().map(program).collect()
+}
+
+/// Days since 1970 in UTC.
+pub(crate) fn today() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() / (24 * 3600))
+}
+
+pub(crate) fn routes() -> Router<Shared> {
+    Router::new()
+        .route("/tokens", get(list).post(add))
+        .route("/tokens/{name}", delete(remove))
+        .route("/tokens/{name}/renew", post(renew))
+        .route("/owner-token/renew", post(renew_owner))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewToken {
+    name: String,
+    may: Vec<Right>,
+}
+
+async fn list(State(shared): State<Shared>) -> Json<Value> {
+    Json(json!({ "tokens": shared.tokens.views() }))
+}
+
+async fn add(
+    State(shared): State<Shared>,
+    Json(NewToken { name, may }): Json<NewToken>,
+) -> Result<Json<Value>, Refusal> {
+    let (name, token) = aside(shared, move |tokens| tokens.add(&name, &may).map(|token| (name, token))).await?;
+    Ok(shown_once(&name, &token))
+}
+
+async fn remove(State(shared): State<Shared>, Named(name): Named<String>) -> Result<Json<Value>, Refusal> {
+    aside(shared, move |tokens| tokens.remove(&name)).await?;
+    Ok(Json(json!({ "done": true })))
+}
+
+async fn renew(State(shared): State<Shared>, Named(name): Named<String>) -> Result<Json<Value>, Refusal> {
+    let renewed = aside(shared, move |tokens| tokens.renew(&name).map(|renewed| (name, renewed))).await?;
+    let (name, (token, _revocation)) = renewed;
+    Ok(shown_once(&name, &token))
+}
+
+async fn renew_owner(State(shared): State<Shared>) -> Result<Json<Value>, Refusal> {
+    let _revocation = aside(shared, Tokens::renew_owner).await?;
+    Ok(Json(json!({ "done": true, "file": token::FILE })))
+}
+
+fn shown_once(name: &str, token: &Token) -> Json<Value> {
+    Json(json!({ "name": name, "token": token.as_str() }))
+}
+
+/// Changes tokens beside the runtime: a disk may be slow.
+async fn aside<T: Send + 'static>(
+    shared: Shared,
+    change: impl FnOnce(&Tokens) -> Result<T, TokenError> + Send + 'static,
+) -> Result<T, Refusal> {
+    let changed = tokio::task::spawn_blocking(move || change(&shared.tokens)).await.map_err(Refusal::internal)?;
+    changed.map_err(|error| match &error {
+        TokenError::BadName | TokenError::NoRights => Refusal::bad("invalid_value", error),
+        TokenError::Taken(_) | TokenError::TooMany => Refusal::new(StatusCode::CONFLICT, "taken", error)
+            .hint("`hivemind tokens` lists them; `hivemind tokens remove NAME` revokes one"),
+        TokenError::Unknown(_) => Refusal::missing("no_such_token", error).hint("`hivemind tokens` lists them"),
+        TokenError::Damaged { .. } | TokenError::File { .. } | TokenError::Secret(_) => Refusal::internal(error),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn may(tokens: &Tokens, token: &Token) -> Option<Vec<Right>> {
+        tokens.recognise(token.as_str(), 9).map(|(grant, _)| grant.may)
+    }
+
+    #[test]
+    fn a_token_does_what_it_may_until_it_is_renewed_or_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let tokens = Tokens::open(folder.path()).unwrap();
+        let one = tokens.add("editor", &[Right::Models, Right::Chat, Right::Chat]).unwrap();
+        assert_eq!(may(&tokens, &one), Some(vec![Right::Chat, Right::Models]));
+        assert!(matches!(tokens.add("editor", &[Right::Chat]), Err(TokenError::Taken(_))));
+        let (two, revocation) = tokens.renew("editor").unwrap();
+        drop(revocation);
+        assert_eq!((may(&tokens, &one), may(&tokens, &two)), (None, Some(vec![Right::Chat, Right::Models])));
+        // After a restart as before it.
+        let again = Tokens::open(folder.path()).unwrap();
+        assert_eq!((may(&again, &one), may(&again, &two)), (None, Some(vec![Right::Chat, Right::Models])));
+        again.remove("editor").unwrap();
+        assert_eq!((may(&again, &two), again.views()), (None, vec![]));
+        assert!(matches!(again.remove("editor"), Err(TokenError::Unknown(_))));
+        assert_eq!(may(&Tokens::open(folder.path()).unwrap(), &two), None);
+    }
+
+    #[test]
+    fn the_file_holds_no_token_and_is_its_owners() {
+        let folder = tempfile::tempdir().unwrap();
+        let tokens = Tokens::open(folder.path()).unwrap();
+        let token = tokens.add("editor", &[Right::Chat]).unwrap();
+        let path = folder.path().join(FILE);
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(!text.contains(token.as_str()) && !text.contains(&token.as_str()[5..]), "{text}");
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        std::fs::write(&path, "[{").unwrap();
+        let message = Tokens::open(folder.path()).unwrap_err().to_string();
+        assert!(message.contains("tokens.json is damaged"), "{message}");
+    }
+
+    #[test]
+    fn the_owners_token_is_renewed_in_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let tokens = Tokens::open(folder.path()).unwrap();
+        let before = Token::read(folder.path()).unwrap().unwrap();
+        assert_eq!(may(&tokens, &before), Some(Right::ALL.to_vec()));
+        drop(tokens.renew_owner().unwrap());
+        let after = Token::read(folder.path()).unwrap().unwrap();
+        assert_eq!((may(&tokens, &before), may(&tokens, &after)), (None, Some(Right::ALL.to_vec())));
+    }
+
+    #[test]
+    fn the_day_of_the_last_use_is_kept_and_written_once_a_day() {
+        let folder = tempfile::tempdir().unwrap();
+        let tokens = Tokens::open(folder.path()).unwrap();
+        let token = tokens.add("editor", &[Right::Chat]).unwrap();
+        assert_eq!(tokens.views()[0].last_used_day, None);
+        let to_write = |day| tokens.recognise(token.as_str(), day).unwrap().1;
+        assert_eq!([to_write(20_000), to_write(20_000), to_write(20_001)], [true, false, true]);
+        tokens.note_use();
+        assert_eq!(Tokens::open(folder.path()).unwrap().views()[0].last_used_day, Some(20_001));
+    }
+
+    #[test]
+    fn names_that_cannot_be_shown_and_tokens_without_rights_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let tokens = Tokens::open(folder.path()).unwrap();
+        for name in ["", " a", "a\u{1b}[2J", "a\u{202e}b", "edit\u{43e}r", &"x".repeat(33)] {
+            assert!(matches!(tokens.add(name, &[Right::Chat]), Err(TokenError::BadName)), "{name:?}");
+        }
+        assert!(matches!(tokens.add("editor", &[]), Err(TokenError::NoRights)));
+        for at in 0..MOST_TOKENS {
+            tokens.add(&at.to_string(), &[Right::Chat]).unwrap();
+        }
+        assert!(matches!(tokens.add("editor", &[Right::Chat]), Err(TokenError::TooMany)));
+    }
+}

@@ -1,0 +1,11 @@
+//! A short run of the kernels' fuzz target: shapes that do not fit are errors.
+
+#[path = "../../../fuzz/src/kernels.rs"]
+mod kernels;
+#[path = "../../../fuzz/src/mutate.rs"]
+mod mutate;
+
+#[test]
+fn shapes_that_do_not_fit_are_errors() {
+    mutate::short_run(&kernels::seeds(), 5000, kernels::run);
+}

@@ -1,0 +1,56 @@
+//! Opening a model's files: regular ones only.
+//!
+//! A folder may hold a pipe that never opens, a device that never ends, or a link to one. A link to a regular file is fine:
+//! the cache of downloads is made of them.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Error, ErrorKind, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+/// Opens a regular file, and gives its length.
+pub(crate) fn open(path: &Path) -> std::io::Result<(File, u64)> {
+    // A pipe without a writer would wait for one.
+    let without_waiting = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+    let file = OpenOptions::new().read(true).custom_flags(without_waiting).open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(Error::new(ErrorKind::InvalidInput, "it is not a regular file"));
+    }
+    Ok((file, metadata.len()))
+}
+
+/// Reads a regular file of at most so many bytes. What the system makes up (`/proc`) says that it has none, and is empty here.
+pub(crate) fn read(path: &Path, limit_bytes: u64) -> std::io::Result<Vec<u8>> {
+    let (file, length) = open(path)?;
+    if length > limit_bytes {
+        let why = format!("it has {length} bytes; more than {limit_bytes} are not accepted");
+        return Err(Error::new(ErrorKind::InvalidData, why));
+    }
+    let mut bytes = Vec::new();
+    file.take(length).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pipes_devices_and_folders_are_refused_without_waiting_and_links_to_files_are_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let (pipe, link, file) = (folder.path().join("pipe"), folder.path().join("link"), folder.path().join("file"));
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+        assert!(made.success());
+        for path in [pipe.as_path(), Path::new("/dev/zero"), folder.path()] {
+            assert!(read(path, 100).is_err(), "{path:?}");
+        }
+        std::os::unix::fs::symlink("/dev/zero", &link).unwrap();
+        assert!(read(&link, 100).is_err());
+        std::fs::write(&file, b"text").unwrap();
+        std::fs::remove_file(&link).unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        assert_eq!(read(&link, 4).unwrap(), b"text");
+        assert!(read(&link, 3).unwrap_err().to_string().contains("4 bytes"));
+    }
+}

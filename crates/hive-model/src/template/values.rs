@@ -1,0 +1,143 @@
+//! What a template may compute: values of limited depth, and texts of limited size.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use indexmap::IndexMap;
+use minijinja::value::{Kwargs, Tuple, ValueKind};
+use minijinja::{Error, ErrorKind, State, Value};
+
+/// Lists in lists. Conversations and tools nest about ten deep.
+pub(super) const MAX_DEPTH: usize = 100;
+/// Values that may be looked at in all while namespaces are filled: some hundred messages in each of some hundred turns.
+const MAX_LOOKED_AT: usize = 2_000_000;
+/// A width nobody formats to.
+const MAX_WIDTH_DIGITS: usize = 4;
+/// Methods work on the whole text at once, before fuel counts what they made.
+const MAX_METHOD_TEXT_BYTES: usize = 8 << 20;
+
+/// Lists or texts that are added up.
+const MAX_SUMMED: usize = 1000;
+
+/// Counts over one rendering.
+#[derive(Debug, Default)]
+pub(super) struct Looked(AtomicUsize);
+
+fn refused(why: &'static str) -> Error {
+    Error::new(ErrorKind::InvalidOperation, why)
+}
+
+/// A value as a namespace may hold it: data, with nothing computed later and nothing that could hold the namespace itself,
+/// and of limited depth.
+pub(super) fn settled(looked: &Looked, value: &Value) -> Result<Value, Error> {
+    Ok(settle(looked, value, 0)?.unwrap_or_else(|| value.clone()))
+}
+
+/// The value where it has to be another.
+fn settle(looked: &Looked, value: &Value, depth: usize) -> Result<Option<Value>, Error> {
+    if looked.0.fetch_add(1, Ordering::Relaxed) > MAX_LOOKED_AT {
+        return Err(Error::from(ErrorKind::OutOfFuel));
+    }
+    if depth > MAX_DEPTH {
+        return Err(refused("a namespace holds lists nested too deep"));
+    }
+    match value.kind() {
+        ValueKind::Seq | ValueKind::Iterable => {
+            let is_plain = value.downcast_object_ref::<Vec<Value>>().is_some() || value.is_tuple();
+            let (mut items, mut changed) = (Vec::new(), !is_plain);
+            for item in value.try_iter()? {
+                let item = match settle(looked, &item, depth + 1)? {
+                    Some(other) => {
+                        changed = true;
+                        other
+                    }
+                    None => item,
+                };
+                items.push(item);
+            }
+            let rebuilt = || if value.is_tuple() { Value::from(Tuple::from(items)) } else { Value::from(items) };
+            Ok(changed.then(rebuilt))
+        }
+        ValueKind::Map => {
+            if value.as_object().is_some_and(|object| object.type_name().ends_with("::Namespace")) {
+                return Err(refused("a namespace cannot hold a namespace"));
+            }
+            let mut changed = value.downcast_object_ref::<IndexMap<Value, Value>>().is_none();
+            let mut entries = IndexMap::new();
+            for key in value.try_iter()? {
+                let item = value.get_item(&key)?;
+                let settled = settle(looked, &item, depth + 1)?;
+                changed |= settled.is_some();
+                entries.insert(key, settled.unwrap_or(item));
+            }
+            Ok(changed.then(|| Value::from_object(entries)))
+        }
+        ValueKind::Plain => Err(refused("a namespace can hold data only")),
+        _ => Ok(None),
+    }
+}
+
+/// The filter `sum`: what is not a number is copied for every item that is added to it, which fuel does not count.
+pub(super) fn sum(
+    state: &State,
+    values: Value,
+    attribute: Option<&str>,
+    start: Option<Value>,
+    keywords: Kwargs,
+) -> Result<Value, Error> {
+    let named = keywords.get::<Option<Value>>("start")?;
+    let is_number = start.as_ref().or(named.as_ref()).is_none_or(Value::is_number);
+    if !is_number && values.len().is_none_or(|count| count > MAX_SUMMED) {
+        return Err(Error::from(ErrorKind::OutOfFuel));
+    }
+    minijinja::filters::sum(state, values, attribute, start, keywords)
+}
+
+/// Python's methods, where they cannot make more than there is.
+pub(super) fn method(state: &mut State, value: &Value, name: &str, arguments: &[Value]) -> Result<Value, Error> {
+    if let Some(text) = value.as_str() {
+        if text.len() > MAX_METHOD_TEXT_BYTES {
+            return Err(Error::from(ErrorKind::OutOfFuel));
+        }
+        if name == "format" && formats_wide(text) {
+            return Err(refused("a format asks for more than 9999 characters, or takes its width from an argument"));
+        }
+    }
+    minijinja_contrib::pycompat::unknown_method_callback(state, value, name, arguments)
+}
+
+/// Whether a format string asks for a width of many digits, or for one that an argument says.
+fn formats_wide(text: &str) -> bool {
+    let digits = text.as_bytes().split(|byte| !byte.is_ascii_digit()).map(<[u8]>::len).max();
+    let mut depth = 0;
+    let nests = text.replace("{{", "").bytes().any(|byte| {
+        match byte {
+            b'{' => depth += 1,
+            b'}' => depth = 0,
+            _ => {}
+        }
+        depth > 1
+    });
+    nests || digits > Some(MAX_WIDTH_DIGITS)
+}
+
+/// Whether JSON nests no deeper than a template can take.
+pub(super) fn is_shallow(json: &serde_json::Value) -> bool {
+    fn within(json: &serde_json::Value, left: usize) -> bool {
+        match json {
+            serde_json::Value::Array(items) => left > 0 && items.iter().all(|item| within(item, left - 1)),
+            serde_json::Value::Object(entries) => left > 0 && entries.values().all(|item| within(item, left - 1)),
+            _ => true,
+        }
+    }
+    within(json, MAX_DEPTH)
+}
+
+/// Bytes of JSON's texts and values, roughly.
+pub(super) fn json_bytes(json: &serde_json::Value) -> usize {
+    match json {
+        serde_json::Value::String(text) => text.len() + 2,
+        serde_json::Value::Array(items) => items.iter().map(|item| json_bytes(item) + 2).sum(),
+        serde_json::Value::Object(entries) => entries.iter().map(|(key, item)| key.len() + json_bytes(item) + 4).sum(),
+        _ => 8,
+    }
+}

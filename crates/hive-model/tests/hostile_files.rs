@@ -1,0 +1,203 @@
+//! Weight files and tokenizers made to harm: refused in a moment, with no more memory than they take on disk.
+
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use hive_model::tokenizer::Tokenizer;
+use hive_model::weights::Gguf;
+use hive_model::{ModelFiles, OpenError};
+use serde_json::json;
+
+/// Debug builds on a busy machine.
+const SOON: Duration = Duration::from_secs(20);
+
+fn text(text: &str) -> Vec<u8> {
+    [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat()
+}
+
+/// A GGUF of metadata alone: keys, types and values.
+fn gguf(values: &[(&str, u32, Vec<u8>)]) -> Vec<u8> {
+    let counts = [0u64.to_le_bytes(), (values.len() as u64).to_le_bytes()].concat();
+    let values = values.iter().flat_map(|(key, kind, value)| [text(key), kind.to_le_bytes().to_vec(), value.clone()].concat());
+    [b"GGUF", &3u32.to_le_bytes()[..], &counts, &values.collect::<Vec<u8>>()].concat()
+}
+
+fn array(kind: u32, count: usize, items: &[u8]) -> Vec<u8> {
+    [&kind.to_le_bytes()[..], &(count as u64).to_le_bytes(), items].concat()
+}
+
+fn open(bytes: &[u8]) -> Result<Gguf, String> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    std::fs::write(&path, bytes).unwrap();
+    Gguf::open(&path).map_err(|error| error.to_string())
+}
+
+/// Memory of this process now; known on Linux.
+fn resident_bytes() -> Option<usize> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    Some(line.trim().trim_end_matches(" kB").parse::<usize>().ok()? << 10)
+}
+
+#[test]
+fn metadata_takes_as_much_memory_as_the_file_has() {
+    const BYTES: usize = 100 << 20;
+    for (name, value) in [
+        ("bytes", array(0, BYTES, &vec![7; BYTES])),
+        ("truth values", array(7, BYTES, &vec![1; BYTES])),
+        ("numbers", array(4, BYTES / 4, &vec![7; BYTES])),
+        ("empty texts", array(8, BYTES / 8, &vec![0; BYTES])),
+    ] {
+        let (file, started) = (gguf(&[("general.data", 9, value)]), Instant::now());
+        let before = resident_bytes();
+        let gguf = open(&file).unwrap();
+        assert!(started.elapsed() < SOON, "{name}: {:?}", started.elapsed());
+        if let Some((before, after)) = before.zip(resident_bytes()) {
+            let held = after.saturating_sub(before);
+            assert!(held < BYTES + BYTES / 4, "{name}: {} MB", held >> 20);
+        }
+        assert!(gguf.value("general.data").is_some());
+    }
+}
+
+#[test]
+fn counts_and_names_beyond_any_real_file_are_refused() {
+    let many: Vec<(String, u32, Vec<u8>)> = (0..20_000).map(|n| (n.to_string(), 0, vec![1])).collect();
+    let many: Vec<_> = many.iter().map(|(key, kind, value)| (key.as_str(), *kind, value.clone())).collect();
+    assert!(open(&gguf(&many)).unwrap_err().contains("20000 metadata values"));
+    let name = "k".repeat(2000);
+    assert!(open(&gguf(&[(&name, 0, vec![1])])).unwrap_err().contains("2000 bytes"));
+    let nested = array(9, 1, &array(0, 1, &[1]));
+    assert!(open(&gguf(&[("a", 9, nested)])).unwrap_err().contains("metadata type 9"));
+    // Half a character in each of two texts.
+    let halves = array(8, 2, &[&1u64.to_le_bytes()[..], &[0xC3], &1u64.to_le_bytes(), &[0xA9]].concat());
+    assert!(open(&gguf(&[("a", 9, halves)])).unwrap_err().contains("UTF-8"));
+}
+
+#[test]
+fn one_token_of_400_kb_does_not_keep_a_sentencepiece_vocabulary_from_being_read_or_refused() {
+    for long in [1000, 400_000, 10_000_000] {
+        let tokens = ["<unk>", "a", "aa", &"a".repeat(long)];
+        let scores: Vec<u8> = [0f32; 4].iter().flat_map(|score| score.to_le_bytes()).collect();
+        let file = gguf(&[
+            ("tokenizer.ggml.model", 8, text("llama")),
+            ("tokenizer.ggml.tokens", 9, array(8, 4, &tokens.map(text).concat())),
+            ("tokenizer.ggml.scores", 9, array(6, 4, &scores)),
+        ]);
+        let started = Instant::now();
+        let tokenizer = Tokenizer::from_gguf(&open(&file).unwrap());
+        assert!(started.elapsed() < SOON, "{long}: {:?}", started.elapsed());
+        assert_eq!(tokenizer.is_ok(), long == 1000, "{tokenizer:?}");
+    }
+}
+
+fn bpe(change: impl FnOnce(&mut serde_json::Value)) -> Vec<u8> {
+    let mut json = json!({
+        "version": "1.0", "added_tokens": [], "normalizer": null, "pre_tokenizer": null, "post_processor": null, "decoder": null,
+        "model": { "type": "BPE", "vocab": { "a": 0, "b": 1, "ab": 2 }, "merges": ["a b"] }
+    });
+    change(&mut json);
+    json.to_string().into_bytes()
+}
+
+#[test]
+fn a_tokenizer_that_makes_its_library_panic_is_damaged() {
+    assert_eq!(Tokenizer::from_json(&bpe(|_| ())).unwrap().encode("ab").unwrap(), [2]);
+    let strip = |json: &mut serde_json::Value| json["model"]["continuing_subword_prefix"] = json!("long prefix");
+    let mut panicked = 0;
+    for file in [bpe(strip), bpe(|json| json["added_tokens"] = json!([{
+        "id": 4_294_967_295u32, "content": "x", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
+        "special": true
+    }]))] {
+        match Tokenizer::from_json(&file) {
+            Err(why) => panicked += usize::from(why == "tokenizer.json is damaged"),
+            Ok(tokenizer) => drop(tokenizer.encode("ab x").map(|tokens| tokenizer.decode(&tokens))),
+        }
+    }
+    assert!(panicked > 0, "this file no longer makes the library panic: find another");
+}
+
+#[test]
+fn normalizers_that_multiply_and_patterns_that_unroll_are_refused_before_they_run() {
+    let double = json!({ "type": "Replace", "pattern": { "String": "a" }, "content": "aa" });
+    let sixty = json!({ "type": "Sequence", "normalizers": vec![double; 60] });
+    let pattern = json!({ "type": "Split", "pattern": { "Regex": "(?:(?:(?:a(?!b)){999}){999}){999}" }, "behavior": "Isolated", "invert": false });
+    for file in [bpe(|json| json["normalizer"] = sixty), bpe(|json| json["pre_tokenizer"] = pattern)] {
+        let started = Instant::now();
+        assert!(Tokenizer::from_json(&file).is_err());
+        assert!(started.elapsed() < SOON);
+    }
+}
+
+fn folder_with(name: &str, make: impl FnOnce(&Path)) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let config = json!({
+        "model_type": "llama", "hidden_size": 32, "num_hidden_layers": 1, "intermediate_size": 32,
+        "num_attention_heads": 2, "vocab_size": 4, "rms_norm_eps": 1e-5
+    });
+    std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+    std::fs::write(folder.path().join("model.safetensors"), [&2u64.to_le_bytes()[..], b"{}"].concat()).unwrap();
+    std::fs::write(folder.path().join("tokenizer.json"), bpe(|_| ())).unwrap();
+    let _ = std::fs::remove_file(folder.path().join(name));
+    make(&folder.path().join(name));
+    folder
+}
+
+/// Opens everything of a model; on a thread, because one that waits for ever must not keep the test from failing.
+fn opened(folder: &tempfile::TempDir) -> Result<(), String> {
+    let (path, (done, result)) = (folder.path().to_owned(), std::sync::mpsc::channel());
+    std::thread::spawn(move || {
+        let files = ModelFiles::open(&path).map_err(|error: OpenError| error.to_string());
+        let all = files.and_then(|files| {
+            let _ = files.chat_template();
+            files.tokenizer().map(|_| ()).map_err(|error| error.to_string())
+        });
+        let _ = done.send(all);
+    });
+    result.recv_timeout(SOON).unwrap_or_else(|_| Err("it waits for ever".to_owned()))
+}
+
+#[test]
+fn pipes_devices_and_made_up_files_in_a_models_folder_are_refused_without_waiting() {
+    opened(&folder_with("none", |_| ())).unwrap();
+    let names = ["config.json", "generation_config.json", "tokenizer_config.json", "tokenizer.json", "chat_template.jinja"];
+    for name in names.into_iter().chain(["model.safetensors", "other.safetensors"]) {
+        let pipe = folder_with(name, |path| {
+            assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
+        });
+        let why = opened(&pipe).err().unwrap_or_default();
+        assert!(!why.contains("waits for ever"), "{name}: a pipe");
+        for target in ["/dev/zero", "/dev/tty", "/proc/kmsg", "/proc/self/mem", "/proc/self/environ"] {
+            let link = folder_with(name, |path| std::os::unix::fs::symlink(target, path).unwrap());
+            let why = opened(&link).err().unwrap_or_default();
+            assert!(!why.contains("waits for ever"), "{name}: {target}");
+            assert!(!why.contains("PATH="), "{name}: {why}");
+        }
+    }
+}
+
+#[test]
+fn json_nested_without_end_and_files_of_gigabytes_are_refused() {
+    let deep = format!("{{\"model_type\":{}", "[".repeat(1 << 20));
+    for name in ["config.json", "generation_config.json", "tokenizer_config.json", "tokenizer.json"] {
+        assert!(opened(&folder_with(name, |path| std::fs::write(path, &deep).unwrap())).is_err(), "{name}");
+        // Holes: nothing on the disk, and four gigabytes for whoever reads them.
+        let hole = |path: &Path| std::fs::File::create(path).unwrap().set_len(4 << 30).unwrap();
+        assert!(opened(&folder_with(name, hole)).unwrap_err().contains("not accepted"), "{name}");
+    }
+    let header = |path: &Path| {
+        std::fs::write(path, (4u64 << 30).to_le_bytes()).unwrap();
+        std::fs::OpenOptions::new().write(true).open(path).unwrap().set_len(8 << 30).unwrap();
+    };
+    assert!(opened(&folder_with("model.safetensors", header)).unwrap_err().contains("header claims"));
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    let text_of_gigabytes = [&text("a")[..], &8u32.to_le_bytes(), &(4u64 << 30).to_le_bytes()].concat();
+    let counts = [0u64.to_le_bytes(), 1u64.to_le_bytes()].concat();
+    std::fs::write(&path, [b"GGUF", &3u32.to_le_bytes()[..], &counts, &text_of_gigabytes].concat()).unwrap();
+    std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(8 << 30).unwrap();
+    assert!(Gguf::open(&path).unwrap_err().to_string().contains("claims"));
+}

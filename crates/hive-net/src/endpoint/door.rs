@@ -1,0 +1,257 @@
+//! The door: whose handshakes are answered, and how long a stranger's connection stays.
+//!
+//! What holds: strangers have so many handshakes and connections between them and no more, shared out by where they
+//! are ([`Places`]); an approved machine that comes from where it has been before does not wait among them; a stranger
+//! that says nothing is sent away, and one that has said what it wants stays no longer than that takes.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use iroh::endpoint::{Connection, Incoming, IncomingAddr, VarInt};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use crate::addr::PeerId;
+use crate::admission::Admission;
+use crate::strangers::{Gate, Place, Places};
+
+/// Handshakes of strangers under way at a time, in all and of one place. Each costs some cryptography.
+const HANDSHAKES: usize = 32;
+const HANDSHAKES_EACH: usize = 8;
+/// From so many on, an address has to prove that it receives what is sent to it before it is given one.
+const PROVEN_FROM: usize = HANDSHAKES / 2;
+/// The same for machines that come from where an approved one has been.
+const KNOWN_HANDSHAKES: usize = 32;
+
+/// Connections of strangers, in all and of one place.
+const STRANGERS: usize = 64;
+const STRANGERS_EACH: usize = 8;
+/// Connections of machines whose pairing is shown to this owner.
+const EXPECTED: usize = 32;
+const EXPECTED_EACH: usize = 4;
+/// How soon a stranger says what it wants.
+const FIRST_WORDS: Duration = Duration::from_secs(15);
+/// How often it is looked whether a stranger still wants anything.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Close code for a stranger that says nothing, or whose seat another needs.
+const SENT_AWAY: u32 = 3;
+
+/// A bounded number of seats; whoever has one holds a [`Seat`]. Clones share them.
+#[derive(Debug, Clone)]
+struct Seats(Arc<Mutex<Seated>>);
+
+#[derive(Debug)]
+struct Seated {
+    places: Places<u64>,
+    next: u64,
+    /// Whoever sits there hears of it when the sender goes.
+    ends: HashMap<u64, oneshot::Sender<()>>,
+}
+
+/// A seat, until it is dropped or taken away.
+#[derive(Debug)]
+struct Seat {
+    seats: Seats,
+    number: u64,
+    end: oneshot::Receiver<()>,
+}
+
+impl Seats {
+    fn new(most: usize, most_each: usize) -> Self {
+        let places = Places::new(most, most_each);
+        Self(Arc::new(Mutex::new(Seated { places, next: 0, ends: HashMap::new() })))
+    }
+
+    /// Sits somebody down, in the seat of another if need be.
+    fn take(&self, place: Place) -> Seat {
+        let (sender, end) = oneshot::channel();
+        let mut seated = self.lock();
+        let number = seated.next;
+        seated.next += 1;
+        if let Some(gone) = seated.places.take(place, number) {
+            seated.ends.remove(&gone);
+        }
+        seated.ends.insert(number, sender);
+        Seat { seats: self.clone(), number, end }
+    }
+
+    fn taken(&self) -> usize {
+        self.lock().places.len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Seated> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Seat {
+    /// Ends when another needs the seat.
+    async fn is_taken_away(&mut self) {
+        let _ = (&mut self.end).await;
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut seated = self.seats.lock();
+        seated.places.release(&self.number);
+        seated.ends.remove(&self.number);
+    }
+}
+
+/// A stranger's connection, as its channels know it: whether it has said what it wants.
+#[derive(Debug, Default)]
+pub(crate) struct Visit(AtomicBool);
+
+impl Visit {
+    /// It has said what it wants.
+    pub(crate) fn heard(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn is_heard(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What is counted of those who come.
+#[derive(Debug)]
+pub(super) struct Door {
+    gate: Mutex<Gate>,
+    handshakes: Seats,
+    known_handshakes: Arc<Semaphore>,
+    strangers: Seats,
+    expected: Seats,
+}
+
+/// A handshake that may go on; it ends when it is dropped.
+#[derive(Debug)]
+pub(super) enum Handshake {
+    Known { _permit: OwnedSemaphorePermit },
+    Stranger(SeatOfHandshake),
+}
+
+/// The seat of a stranger's handshake.
+#[derive(Debug)]
+pub(super) struct SeatOfHandshake(Seat);
+
+impl Handshake {
+    /// Ends when others need its place.
+    pub(super) async fn is_pushed_out(&mut self) {
+        match self {
+            Self::Known { .. } => std::future::pending().await,
+            Self::Stranger(SeatOfHandshake(seat)) => seat.is_taken_away().await,
+        }
+    }
+}
+
+impl Default for Door {
+    fn default() -> Self {
+        Self {
+            gate: Mutex::default(),
+            handshakes: Seats::new(HANDSHAKES, HANDSHAKES_EACH),
+            known_handshakes: Arc::new(Semaphore::new(KNOWN_HANDSHAKES)),
+            strangers: Seats::new(STRANGERS, STRANGERS_EACH),
+            expected: Seats::new(EXPECTED, EXPECTED_EACH),
+        }
+    }
+}
+
+/// The place somebody comes from.
+pub(super) fn place(from: &IncomingAddr) -> Place {
+    match from {
+        IncomingAddr::Ip(socket) => Place::of(socket.ip()),
+        _ => Place::RELAYED,
+    }
+}
+
+impl Door {
+    /// Whether a handshake may go on, and with what it holds its place. Others are ignored, or asked to prove their
+    /// address first. `is_known` tells whether an approved machine has been at an address.
+    pub(super) fn answer(
+        &self,
+        incoming: Incoming,
+        is_known: impl Fn(IpAddr) -> bool,
+    ) -> Option<(Incoming, Handshake)> {
+        let from = incoming.remote_addr();
+        let is_known = matches!(&from, IncomingAddr::Ip(socket) if is_known(socket.ip()));
+        if let Some(permit) = is_known.then(|| self.known_handshakes.clone().try_acquire_owned().ok()).flatten() {
+            return Some((incoming, Handshake::Known { _permit: permit }));
+        }
+        let place = place(&from);
+        if !self.gate.lock().unwrap_or_else(PoisonError::into_inner).admits(place, Instant::now()) {
+            incoming.ignore();
+            return None;
+        }
+        if self.handshakes.taken() >= PROVEN_FROM && !incoming.remote_addr_validated() {
+            if let Err(error) = incoming.retry() {
+                error.into_incoming().ignore();
+            }
+            return None;
+        }
+        Some((incoming, Handshake::Stranger(SeatOfHandshake(self.handshakes.take(place)))))
+    }
+
+    /// Ends when a connection has to go: one of a machine that was not approved, and that says nothing, wants nothing any
+    /// more, or has to make room.
+    pub(super) async fn overstays(&self, place: Place, peer: PeerId, admission: &Admission, visit: &Arc<Visit>) {
+        let since = Instant::now();
+        let mut is_expected = admission.is_expected(peer);
+        let seats = |is_expected| if is_expected { &self.expected } else { &self.strangers };
+        let mut seat = seats(is_expected).take(place);
+        let mut looks = tokio::time::interval(LOOK);
+        loop {
+            let is_taken_away = tokio::select! {
+                () = seat.is_taken_away() => true,
+                _ = looks.tick() => false,
+            };
+            if admission.is_approved(peer) {
+                drop(seat);
+                return std::future::pending().await;
+            }
+            // One whose code is shown by now sits elsewhere.
+            if is_taken_away && admission.is_expected(peer) == is_expected {
+                break;
+            }
+            if admission.is_expected(peer) != is_expected {
+                is_expected = !is_expected;
+                seat = seats(is_expected).take(place);
+            }
+            // Besides this one, each channel holds the visit, and whoever accepts them.
+            let wants_something = Arc::strong_count(visit) > 2;
+            if since.elapsed() >= FIRST_WORDS && !(visit.is_heard() && wants_something) {
+                break;
+            }
+        }
+    }
+}
+
+/// Closes the connection of a stranger that has to go.
+pub(super) fn send_away(connection: &Connection) {
+    connection.close(VarInt::from_u32(SENT_AWAY), b"not approved, and others wait");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn whoever_has_to_go_hears_of_it_and_an_empty_seat_is_free() {
+        let seats = Seats::new(2, 1);
+        let place = |last: u8| Place::of(IpAddr::from([10, 0, 0, last]));
+        let (mut one, mut two) = (seats.take(place(1)), seats.take(place(2)));
+        let again = seats.take(place(1));
+        one.is_taken_away().await;
+        assert_eq!(seats.taken(), 2);
+        let three = seats.take(place(3));
+        two.is_taken_away().await;
+        drop((one, two));
+        assert_eq!(seats.taken(), 2, "a seat that was taken away is not given back twice");
+        drop((again, three));
+        assert_eq!(seats.taken(), 0);
+        assert!(seats.lock().ends.is_empty());
+    }
+}

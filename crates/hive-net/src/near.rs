@@ -1,0 +1,341 @@
+//! Which addresses packets may go to.
+//!
+//! Where a machine is, others say: an announcement is anybody's, and an approved machine names the addresses of a third.
+//! A QUIC handshake begins with 1,200 bytes to each address, so whoever is believed without a check can point this
+//! machine at others. What holds: an announced address is on the link it was announced on ([`Networks::hears_of`]);
+//! without a relay, nothing is dialled but addresses of this machine's own networks and those elsewhere that a person gave
+//! or that a connection has reached before ([`Range`]); and however fast the claims change, a machine is dialled at a
+//! bounded number of addresses ([`AddressBook`]).
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use iroh::RelayUrl;
+
+use crate::addr::PeerId;
+use crate::links::{LinkKind, Network, Networks, holds};
+
+/// Ports below this belong to services such as DNS; no HiveMind listens there unless its owner says so.
+const FIRST_PORT: u16 = 1024;
+/// Addresses dialled at once.
+const DIALLED_AT_ONCE: usize = 16;
+/// Different addresses of a machine that are tried before it is left alone for [`FORGOTTEN_AFTER`].
+const TRIED: usize = 32;
+/// iroh sends a handshake to every address of a machine that it was ever given, and forgets them after a minute without
+/// a connection or a dial.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(61);
+/// Addresses of one machine that were vouched for, newest first.
+const VOUCHED: usize = 16;
+
+/// How far packets may go.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Range {
+    /// To this machine's own networks and nowhere else.
+    Link,
+    /// Also to addresses elsewhere that a person gave, or that a connection has reached there.
+    Given,
+    /// Anywhere: whoever dials knows what they do, or a relay was chosen.
+    #[default]
+    Anywhere,
+}
+
+/// Whether an address belongs to one machine: neither unspecified, nor multicast, nor the broadcast address.
+fn is_unicast(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(v4) => v4.octets()[0] != 0 && !v4.is_multicast() && v4 != Ipv4Addr::BROADCAST,
+        IpAddr::V6(v6) => !v6.is_unspecified() && !v6.is_multicast(),
+    }
+}
+
+impl Network {
+    /// Whether a packet to `ip` goes to one machine of this network.
+    pub(crate) fn delivers(&self, ip: IpAddr) -> bool {
+        holds(self, ip) && is_unicast(ip) && !self.is_broadcast(ip)
+    }
+
+    /// Whether `ip` stands for every machine of this network, or for the network.
+    fn is_broadcast(&self, ip: IpAddr) -> bool {
+        let IpAddr::V4(v4) = ip else { return false };
+        let host = u32::MAX.checked_shr(u32::from(self.prefix)).unwrap_or(0);
+        // Networks of one or two addresses have none to spare.
+        host > 1 && (v4.to_bits() & host == host || v4.to_bits() & host == 0)
+    }
+}
+
+impl Networks {
+    /// Whether a packet to `remote` goes to one machine on one of this machine's networks, and through no router.
+    pub fn is_near(&self, remote: IpAddr) -> bool {
+        self.any(|network| network.delivers(remote.to_canonical()))
+    }
+
+    /// Whether an announcement that came by these interfaces may name this socket: on the link it was heard on, and no
+    /// system service. Where none of the interfaces is known by name, any network of this machine will do, but its
+    /// loopback.
+    pub fn hears_of(&self, socket: SocketAddr, interfaces: &[String]) -> bool {
+        let ip = socket.ip().to_canonical();
+        let named = |network: &Network| interfaces.contains(&network.interface);
+        let by_name = self.any(named);
+        let of_link = |network: &Network| if by_name { named(network) } else { network.kind != LinkKind::Loopback };
+        socket.port() >= FIRST_PORT && self.any(|network| of_link(network) && network.delivers(ip))
+    }
+}
+
+impl Range {
+    /// Whether a socket may be dialled. `loopback` says whether the dialler listens on loopback itself: then that is its
+    /// network.
+    fn allows(self, socket: SocketAddr, networks: &Networks, loopback: bool, vouched: Option<Reached>) -> bool {
+        let ip = socket.ip().to_canonical();
+        if !is_unicast(ip) || socket.port() == 0 || vouched.is_none() && socket.port() < FIRST_PORT {
+            return false;
+        }
+        let is_near = if ip.is_loopback() { loopback } else { networks.is_near(ip) };
+        match self {
+            Self::Link => is_near,
+            Self::Given => is_near || vouched == Some(Reached::Anywhere),
+            Self::Anywhere => true,
+        }
+    }
+}
+
+/// Where an address that was vouched for may be dialled from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reached {
+    /// On its own network: a connection was made over it there.
+    OnLink,
+    /// From anywhere: a person gave it, or a connection was made over it through a router.
+    Anywhere,
+}
+
+/// What decides, beside the addresses themselves.
+#[derive(Debug)]
+pub(crate) struct Rules<'a> {
+    pub(crate) range: Range,
+    pub(crate) networks: &'a Networks,
+    /// Whether this machine listens on loopback.
+    pub(crate) loopback: bool,
+    /// Whether a connection to the machine is alive: then iroh goes on over that, whatever else it is given.
+    pub(crate) connected: bool,
+}
+
+/// Why a machine is not dialled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotDialled {
+    /// There is nowhere to look for it.
+    #[error("no address of it is known")]
+    Unknown,
+    /// What is known is off this machine's networks.
+    #[error("it is on none of this machine's networks")]
+    Far,
+    /// Its addresses changed too often.
+    #[error("too many different addresses were announced for it; it is tried again within a minute")]
+    TooMany,
+}
+
+/// What is known of other machines' addresses: who vouched for them, and where they were looked for.
+#[derive(Debug, Default)]
+pub(crate) struct AddressBook {
+    vouched: HashMap<PeerId, Vec<(SocketAddr, Reached)>>,
+    relays: HashMap<PeerId, RelayUrl>,
+    tried: HashMap<PeerId, Tried>,
+}
+
+#[derive(Debug)]
+struct Tried {
+    sockets: BTreeSet<SocketAddr>,
+    last: Instant,
+}
+
+impl AddressBook {
+    /// A person named this address, or a connection was made over it.
+    pub(crate) fn vouch(&mut self, peer: PeerId, socket: SocketAddr, reached: Reached) {
+        let known = self.vouched.entry(peer).or_default();
+        let before = known.iter().position(|(known, _)| *known == socket).map(|at| known.remove(at).1);
+        // What a person gave stays given when it is found to work nearby.
+        let reached = if before == Some(Reached::Anywhere) { Reached::Anywhere } else { reached };
+        known.insert(0, (socket, reached));
+        known.truncate(VOUCHED);
+    }
+
+    /// A person named this relay of a machine, or a connection was made through it.
+    pub(crate) fn vouch_relay(&mut self, peer: PeerId, relay: RelayUrl) {
+        self.relays.insert(peer, relay);
+    }
+
+    /// Whether a machine is looked for through this relay.
+    pub(crate) fn is_relay_of(&self, peer: PeerId, relay: &RelayUrl) -> bool {
+        self.relays.get(&peer) == Some(relay)
+    }
+
+    /// Whether an approved machine has been at this address.
+    pub(crate) fn is_vouched_place(&self, ip: IpAddr) -> bool {
+        self.vouched.values().flatten().any(|(socket, _)| socket.ip().to_canonical() == ip.to_canonical())
+    }
+
+    /// Which of the addresses named for a machine are dialled now.
+    pub(crate) fn choose(
+        &mut self,
+        peer: PeerId,
+        named: &[SocketAddr],
+        rules: &Rules<'_>,
+        now: Instant,
+    ) -> Result<Vec<SocketAddr>, NotDialled> {
+        if named.is_empty() {
+            return Err(NotDialled::Unknown);
+        }
+        let vouched = self.vouched.get(&peer).map(Vec::as_slice).unwrap_or_default();
+        let voucher = |socket| vouched.iter().find(|(known, _)| *known == socket).map(|(_, reached)| *reached);
+        let allowed = |socket| rules.range.allows(socket, rules.networks, rules.loopback, voucher(socket));
+        let mut chosen: Vec<SocketAddr> = named.iter().copied().filter(|socket| allowed(*socket)).collect();
+        // A stable sort: the ones vouched for come first, the others stay as they were.
+        chosen.sort_by_key(|socket| voucher(*socket).is_none());
+        chosen.truncate(DIALLED_AT_ONCE);
+        if chosen.is_empty() {
+            return Err(NotDialled::Far);
+        }
+        self.tried.retain(|_, tried| now.saturating_duration_since(tried.last) < FORGOTTEN_AFTER);
+        let tried = self.tried.entry(peer).or_insert_with(|| Tried { sockets: BTreeSet::new(), last: now });
+        let sockets: BTreeSet<SocketAddr> = chosen.iter().copied().collect();
+        if tried.sockets.union(&sockets).count() <= TRIED {
+            tried.sockets.extend(&sockets);
+        } else if rules.connected {
+            chosen.retain(|socket| tried.sockets.contains(socket));
+        } else {
+            return Err(NotDialled::TooMany);
+        }
+        tried.last = now;
+        Ok(chosen)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::Identity;
+
+    fn networks() -> Networks {
+        let networks = Networks::default();
+        let network = |interface: &str, address: &str, prefix, kind| Network {
+            interface: interface.to_owned(),
+            address: address.parse().unwrap(),
+            prefix,
+            kind,
+        };
+        networks.set(vec![
+            network("lo", "127.0.0.1", 8, LinkKind::Loopback),
+            network("lo", "::1", 128, LinkKind::Loopback),
+            network("lan", "10.77.0.1", 24, LinkKind::Ethernet),
+            network("lan", "fd77::1", 64, LinkKind::Ethernet),
+            network("wifi", "192.168.1.2", 22, LinkKind::Wifi),
+            network("cable", "169.254.3.2", 16, LinkKind::Thunderbolt),
+            network("point", "172.16.0.1", 31, LinkKind::Other),
+        ]);
+        networks
+    }
+
+    fn socket(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn an_announcement_names_addresses_of_the_link_it_came_by_and_no_others() {
+        let networks = networks();
+        let hears = |text: &str, interface: &str| networks.hears_of(socket(text), &[interface.to_owned()]);
+        for good in ["10.77.0.2:4000", "10.77.0.254:1024", "[fd77::99]:65535", "[::ffff:10.77.0.2]:4000"] {
+            assert!(hears(good, "lan"), "{good}");
+        }
+        let bad = [
+            "8.8.8.8:4000",
+            "[2001:db8::1]:4000",
+            "192.168.1.3:4000",
+            "10.77.1.2:4000",
+            "127.0.0.1:4000",
+            "[::1]:4000",
+            "[::ffff:127.0.0.1]:4000",
+            "[::ffff:8.8.8.8]:4000",
+            "0.0.0.0:4000",
+            "[::]:4000",
+            "224.0.0.251:5353",
+            "[ff02::fb]:5353",
+            "255.255.255.255:4000",
+            "10.77.0.255:4000",
+            "10.77.0.0:4000",
+            "10.77.0.2:53",
+            "10.77.0.2:1023",
+            "10.77.0.2:0",
+        ];
+        for bad in bad {
+            assert!(!hears(bad, "lan"), "{bad}");
+        }
+        assert!(hears("192.168.3.254:4000", "wifi") && !hears("192.168.3.255:4000", "wifi"));
+        assert!(hears("192.168.2.255:4000", "wifi"), "within a /22 this is a machine like any other");
+        assert!(hears("172.16.0.0:4000", "point"), "a cable of two addresses has no broadcast");
+        assert!(hears("127.0.0.1:4000", "lo"));
+        // An interface that is not known by name: any of ours, but loopback.
+        assert!(hears("10.77.0.2:4000", "alias") && !hears("8.8.8.8:4000", "alias"));
+        assert!(!hears("127.0.0.1:4000", "alias"));
+        assert!(networks.hears_of(socket("10.77.0.2:4000"), &[]));
+    }
+
+    #[test]
+    fn packets_stay_on_the_link_unless_an_owner_says_otherwise() {
+        let networks = networks();
+        let (claimed, on_link, given) = (None, Some(Reached::OnLink), Some(Reached::Anywhere));
+        let allows = |range: Range, text: &str, vouched| range.allows(socket(text), &networks, false, vouched);
+        for range in [Range::Link, Range::Given, Range::Anywhere] {
+            assert!(allows(range, "10.77.0.2:4000", claimed));
+            for never in ["224.0.0.251:5353", "[ff02::1]:4000", "255.255.255.255:4000", "0.0.0.0:4000", "10.77.0.2:0"] {
+                assert!(!allows(range, never, claimed) && !allows(range, never, given), "{range:?} {never}");
+            }
+            assert!(!allows(range, "10.77.0.2:53", claimed) && allows(range, "10.77.0.2:53", on_link), "{range:?}");
+        }
+        for far in ["8.8.8.8:4000", "[2001:db8::1]:4000", "10.1.0.1:4000", "[fd00::1]:4000", "[::ffff:8.8.8.8]:4000"] {
+            assert!([claimed, on_link, given].iter().all(|vouched| !allows(Range::Link, far, *vouched)), "{far}");
+            assert!(!allows(Range::Given, far, claimed) && allows(Range::Given, far, given), "{far}");
+            // It worked at home, and this machine is elsewhere now.
+            assert!(!allows(Range::Given, far, on_link), "{far}");
+            assert!(allows(Range::Anywhere, far, claimed), "{far}");
+        }
+        // What listens on this machine's loopback is nobody else's to reach through it.
+        assert!(!allows(Range::Link, "127.0.0.1:4000", claimed) && !allows(Range::Given, "127.0.0.1:4000", claimed));
+        assert!(Range::Link.allows(socket("127.0.0.1:4000"), &networks, true, claimed));
+    }
+
+    #[test]
+    fn a_dial_has_few_addresses_and_those_that_worked_come_first() {
+        let (networks, peer, now) = (networks(), Identity::generate().id(), Instant::now());
+        let mut book = AddressBook::default();
+        let rules = Rules { range: Range::Given, networks: &networks, loopback: false, connected: false };
+        let choose = |book: &mut AddressBook, named: &[SocketAddr]| book.choose(peer, named, &rules, now);
+        assert_eq!(choose(&mut book, &[]), Err(NotDialled::Unknown));
+        assert_eq!(choose(&mut book, &[socket("8.8.8.8:4000")]), Err(NotDialled::Far));
+        let mut named: Vec<SocketAddr> = (0..1000).map(|n| SocketAddr::from(([10, 77, 0, 9], 2000 + n))).collect();
+        named.push(socket("10.77.0.2:4000"));
+        book.vouch(peer, socket("10.77.0.2:4000"), Reached::OnLink);
+        let chosen = choose(&mut book, &named).unwrap();
+        assert_eq!((chosen.len(), chosen[0]), (DIALLED_AT_ONCE, socket("10.77.0.2:4000")));
+    }
+
+    #[test]
+    fn claims_that_keep_changing_lead_to_few_addresses_and_not_for_ever() {
+        let (networks, peer, start) = (networks(), Identity::generate().id(), Instant::now());
+        let mut book = AddressBook::default();
+        let rules = Rules { range: Range::Link, networks: &networks, loopback: false, connected: false };
+        let mut dialled = BTreeSet::new();
+        let claim = |n: u16| (0..8).map(|i| SocketAddr::from(([10, 77, 0, 9], 2000 + 8 * n + i))).collect::<Vec<_>>();
+        for n in 0..500 {
+            dialled.extend(book.choose(peer, &claim(n), &rules, start).into_iter().flatten());
+        }
+        assert_eq!(dialled.len(), TRIED);
+        assert_eq!(book.choose(peer, &claim(600), &rules, start), Err(NotDialled::TooMany));
+        assert!(book.choose(peer, &claim(0), &rules, start).is_ok(), "what was tried before may be tried again");
+        let later = start + FORGOTTEN_AFTER;
+        assert_eq!(book.choose(peer, &claim(600), &rules, later).unwrap().len(), 8);
+        // A machine that is connected is dialled where it is, whatever is claimed.
+        let connected = Rules { connected: true, ..rules };
+        for n in 700..720 {
+            assert!(book.choose(peer, &claim(n), &connected, later).is_ok());
+        }
+        assert!(book.tried[&peer].sockets.len() <= TRIED);
+    }
+}

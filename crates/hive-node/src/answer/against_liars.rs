@@ -1,0 +1,209 @@
+//! Answers by a machine that is approved and speaks the stage protocol as it likes.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use hive_net::stage::{Dial, Inlet, Outlet, Received};
+use hive_net::{
+    Channel, Element, Endpoint, EndpointOptions, Frame, Identity, Incoming, Kind, Pace, PeerAddr, Protocol,
+};
+use tokio::sync::mpsc;
+
+use crate::control::{self, Hello, ModelSource, Pulse, Question, RingId, Role};
+use crate::generate::{Event, FinishReason, Request, Summary};
+use crate::node::{Node, NodeOptions};
+use crate::ring::{Placement, Ring, RingOptions};
+
+const PROMPT: [u32; 3] = [1, 2, 3];
+
+/// What the machine does when it is to choose tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lie {
+    /// One token after the other, and none of them is the last.
+    Endless,
+    /// A token that the model does not have.
+    Beyond,
+    /// A token that ends the answer, it says.
+    Ends,
+    /// One token, and nothing more; it is well and has nothing to do, it says.
+    Silent,
+}
+
+/// A machine that has all of the model, it says.
+#[derive(Clone)]
+struct Mallory {
+    endpoint: Endpoint,
+    lie: Lie,
+    coordinator: Arc<Mutex<Option<(RingId, PeerAddr)>>>,
+    taken: Arc<Mutex<u32>>,
+}
+
+fn loopback() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
+}
+
+impl Mallory {
+    async fn start(lie: Lie) -> (Self, mpsc::Receiver<Incoming>) {
+        let options = EndpointOptions::new(Identity::generate(), loopback());
+        let (endpoint, incoming) = Endpoint::bind(options).await.unwrap();
+        (Self { endpoint, lie, coordinator: Arc::default(), taken: Arc::default() }, incoming)
+    }
+
+    async fn serve(self, mut incoming: mpsc::Receiver<Incoming>) {
+        while let Some(Incoming { protocol, channel, .. }) = incoming.recv().await {
+            let mallory = self.clone();
+            match protocol {
+                Protocol::Control => drop(tokio::spawn(async move { mallory.answer(channel).await })),
+                Protocol::Stage => drop(tokio::spawn(async move { mallory.take(channel).await })),
+                Protocol::Pair | Protocol::Gauge => {}
+            }
+        }
+    }
+
+    async fn answer(self, mut channel: Channel) {
+        let Ok(Some(question)) = channel.read_message().await else { return };
+        let answer = match question {
+            Question::Load(..) => control::Answer::Loaded("a machine like any other".to_owned()),
+            Question::Join(id, neighbours) => {
+                *self.coordinator.lock().unwrap() = Some((id.ring, neighbours.coordinator));
+                control::Answer::Done
+            }
+            Question::Open(..) => control::Answer::At(*self.taken.lock().unwrap()),
+            Question::Check(_) => control::Answer::Pulse(Pulse { passed: true, ..Pulse::default() }),
+            _ => control::Answer::Done,
+        };
+        let _ = channel.write_message(&answer).await;
+        channel.finish();
+    }
+
+    async fn take(self, mut channel: Channel) {
+        let Ok(Some(Hello { .. })) = channel.read_message().await else { return };
+        let mut inlet = Inlet::new(channel);
+        while let Ok(Some(frame)) = inlet.recv().await {
+            *self.taken.lock().unwrap() = frame.position + frame.rows;
+            if frame.sample {
+                let mallory = self.clone();
+                let (session, position) = (frame.session, frame.position + frame.rows);
+                tokio::spawn(async move { mallory.choose(session, position).await });
+            }
+            if inlet.acknowledge(Received::of(&frame)).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn choose(self, session: u64, first: u32) {
+        let (ring, coordinator) = self.coordinator.lock().unwrap().clone().unwrap();
+        let endpoint = self.endpoint.clone();
+        let dial: Dial = Box::new(move || {
+            let (endpoint, coordinator) = (endpoint.clone(), coordinator.clone());
+            Box::pin(async move {
+                let mut channel = endpoint.open(&coordinator, Protocol::Stage).await?;
+                channel.write_message(&Hello { ring, to: Role::Coordinator }).await?;
+                Ok(channel)
+            })
+        });
+        let mut outlet = Outlet::open(dial, Pace::default()).await.unwrap();
+        let many = if self.lie == Lie::Endless { 2000 } else { u32::from(first == PROMPT.len() as u32) };
+        for position in first..first + many {
+            let token: u32 = if self.lie == Lie::Beyond { u32::MAX } else { 5 };
+            let frame = Frame {
+                kind: Kind::Token,
+                element: Element::Byte,
+                sample: false,
+                last: self.lie == Lie::Ends,
+                session,
+                epoch: 0,
+                position,
+                rows: 1,
+                width: 4,
+                payload: Bytes::copy_from_slice(&token.to_le_bytes()),
+            };
+            if outlet.send(frame).await.is_err() {
+                return;
+            }
+        }
+        // What was sent arrives as long as somebody holds its end.
+        std::future::pending().await
+    }
+}
+
+/// How an answer of at most five tokens ended.
+struct Ended {
+    tokens: Vec<u32>,
+    last: Result<Summary, String>,
+    /// Whether it counts against the machine.
+    held_against: bool,
+}
+
+async fn ended(lie: Lie) -> Ended {
+    let ann = Node::start(NodeOptions::new("ann".to_owned(), loopback())).await.unwrap();
+    let (mallory, incoming) = Mallory::start(lie).await;
+    ann.allow(&mallory.endpoint.addr());
+    mallory.endpoint.admission().approve(ann.id());
+    let placement = Placement { name: "mallory".to_owned(), addr: mallory.endpoint.addr() };
+    let machine = mallory.endpoint.id();
+    let serving = tokio::spawn(mallory.clone().serve(incoming));
+    let starter = PathBuf::from(std::env::var_os("HIVEMIND_STARTER").expect("`./dev test` says where the starter is"));
+    let files = hive_model::ModelFiles::open(&starter).unwrap();
+    let plan = crate::local_swarm::plan(&files, 1).unwrap();
+    let options = RingOptions::new(ModelSource::Named(Some("no/such-model".to_owned()), String::new()));
+    let ring = Ring::load(&ann, files, &plan, &[placement], options, |_| ()).await.unwrap();
+    let request = Request { max_tokens: Some(5), ignore_end: true, reuse: false, ..Request::new(Vec::new()) };
+    let mut events = ring.generate_tokens(PROMPT.to_vec(), &request).unwrap();
+    let mut tokens = Vec::new();
+    let last = loop {
+        match tokio::time::timeout(Duration::from_mins(1), events.recv()).await.expect("it does not hang") {
+            Some(Event::Token { sampled, .. }) => tokens.push(sampled.token),
+            Some(Event::Finished { summary, .. }) => break Ok(summary),
+            Some(Event::Failed(why)) => break Err(why),
+            Some(Event::Reading { .. } | Event::Recovering(_)) => {}
+            None => panic!("an answer ends with a last word"),
+        }
+    };
+    let mut held_against = false;
+    for _ in 0..100 {
+        held_against = ann.trust().rests(machine).is_some();
+        if held_against || last.is_err() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    serving.abort();
+    ann.stop().await;
+    mallory.endpoint.close().await;
+    Ended { tokens, last, held_against }
+}
+
+#[tokio::test]
+async fn an_answer_ends_at_its_length_though_the_stage_goes_on_for_ever() {
+    let ended = ended(Lie::Endless).await;
+    let summary = ended.last.unwrap();
+    assert_eq!((summary.tokens.len(), summary.finish_reason), (5, FinishReason::Length));
+    assert!(ended.held_against);
+}
+
+#[tokio::test]
+async fn a_token_that_the_model_does_not_have_counts_as_unsaid_and_against_the_machine() {
+    let ended = ended(Lie::Beyond).await;
+    assert_eq!((ended.tokens, ended.held_against), (Vec::new(), true));
+    assert!(ended.last.is_err(), "nobody else has the model");
+}
+
+#[tokio::test]
+async fn an_answer_does_not_end_because_the_stage_says_so() {
+    let ended = ended(Lie::Ends).await;
+    assert_eq!((ended.tokens, ended.held_against), (Vec::new(), true));
+    assert!(ended.last.is_err(), "nobody else has the model");
+}
+
+#[tokio::test]
+async fn a_machine_that_is_well_and_says_nothing_more_is_replaced() {
+    let ended = ended(Lie::Silent).await;
+    let why = ended.last.unwrap_err();
+    assert!(why.contains("mallory passes nothing on"), "{why}");
+    assert_eq!((ended.tokens, ended.held_against), (vec![5], false), "it may be the network");
+}

@@ -1,0 +1,94 @@
+//! Doors for the fuzzer: what reads bytes of another machine or of a worker, and bytes to begin with.
+//!
+//! Everything here takes any bytes and neither panics nor takes more memory than a few times their length.
+
+use std::hint::black_box;
+
+use hive_model::shard::Input;
+use hive_model::{CarriedSession, KvLayout, SessionId, SessionOptions};
+use hive_net::Frame;
+use serde::de::DeserializeOwned;
+
+use crate::control::{Answer, Hello, Question, RingId, SessionSpec, StageId};
+use crate::profile::Profile;
+use crate::stage::{Part, Transit, fuzzing as stage};
+use crate::worker::{FromWorker, ToWorker, Work};
+
+/// A frame on its way into a stage, and into the log of what was sent.
+pub fn frame(frame: Frame) {
+    stage::frame(frame);
+}
+
+/// A message of a control stream, of a transfer or of the beginning of a stage stream.
+pub fn control(bytes: &[u8]) {
+    if let Some(Question::Greet(words)) = read::<Question>(bytes) {
+        let _ = black_box(serde_json::from_str::<Profile>(&words));
+    }
+    if let Some(Answer::Greeting(words)) = read::<Answer>(bytes) {
+        let _ = black_box(serde_json::from_str::<Profile>(&words));
+    }
+    read::<Hello>(bytes);
+    let mut transit: Option<Transit> = None;
+    let mut rest = bytes;
+    while let Ok((part, after)) = postcard::take_from_bytes::<Part>(rest) {
+        let (consumed, all) = (after.len() < rest.len(), part.bytes());
+        black_box(all);
+        rest = after;
+        match (part, &mut transit) {
+            (Part::Session(spec, kept, state), transit) => *transit = Some(Transit::new(*spec, kept, state)),
+            (part, Some(transit)) => drop(transit.add(part)),
+            (_, None) => {}
+        }
+        if !consumed {
+            break;
+        }
+    }
+}
+
+/// A message of a worker, or one that it is sent.
+pub fn worker(bytes: &[u8]) {
+    read::<FromWorker>(bytes);
+    read::<ToWorker>(bytes);
+}
+
+fn read<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    postcard::from_bytes(bytes).ok()
+}
+
+fn spec() -> SessionSpec {
+    let options = SessionOptions { prompt: vec![1, 2], ..SessionOptions::default() };
+    SessionSpec { session: 7, answer: 1, options, end_tokens: vec![2], last_position: 10, continues: None }
+}
+
+/// Some messages of each kind.
+pub fn control_seeds() -> Vec<Vec<u8>> {
+    let stage = StageId { ring: RingId(1), index: 0 };
+    let state = CarriedSession { position: 3, answer: vec![(3, 5)], layout: KvLayout::Fast };
+    let parts = [
+        Part::Session(Box::new(spec()), false, state),
+        Part::Cache(crate::worker::Raw(vec![1; 40])),
+        Part::LayerEnds,
+        Part::Whole,
+    ];
+    let seeds = [
+        postcard::to_stdvec(&Question::Greet("{\"name\":\"a\"}".to_owned())),
+        postcard::to_stdvec(&Question::Open(stage, spec())),
+        postcard::to_stdvec(&Question::Retain(vec![stage, stage])),
+        postcard::to_stdvec(&Answer::Greeting("{\"name\":\"a\"}".to_owned())),
+        postcard::to_stdvec(&Answer::Refused("no".to_owned())),
+        Ok(parts.iter().filter_map(|part| postcard::to_stdvec(part).ok()).collect::<Vec<_>>().concat()),
+    ];
+    seeds.into_iter().flatten().collect()
+}
+
+/// Some messages in either direction.
+pub fn worker_seeds() -> Vec<Vec<u8>> {
+    let work = Work { session: SessionId(1), position: 3, sample: true, input: Input::Tokens(vec![1, 2]) };
+    let seeds = [
+        postcard::to_stdvec(&ToWorker::Forward(work)),
+        postcard::to_stdvec(&ToWorker::Open(SessionId(1), SessionOptions::default())),
+        postcard::to_stdvec(&FromWorker::LoadFailed("no".to_owned())),
+        postcard::to_stdvec(&FromWorker::Imported(SessionId(1), Ok(()))),
+    ];
+    seeds.into_iter().flatten().collect()
+}

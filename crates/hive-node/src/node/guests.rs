@@ -1,0 +1,295 @@
+//! How long other machines' stages stay here, and how much they may take. Measured on what they use, not on what they claim.
+//!
+//! A stage of another machine, a guest, holds a lease: it ends when its owner has been away for [`LEASE`]. When this machine
+//! stops sharing or gives less memory, its owners get [`NOTICE`] to move it. One that takes more memory than it may ends at
+//! once. This machine's own stages always stay.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use hive_net::PeerId;
+
+use crate::control::StageId;
+
+/// How long a stage outlives the contact with its owner: a machine that restarts, or moves to another network, is back by then.
+pub(super) const LEASE: Duration = Duration::from_secs(60);
+/// How long owners have to move their stages off a machine that stops sharing. They begin at once, and most are done after a
+/// second or two; the rest is computed again elsewhere.
+pub(super) const NOTICE: Duration = Duration::from_secs(10);
+
+/// What a limit may be exceeded by before a stage ends for it: memory is taken in pieces.
+const TOLERANCE_PERCENT: u64 = 10;
+/// A stage that takes so many times what was planned for it, and this much besides, has run away, limit or not. Some formats
+/// take a third more in memory than in their file, and a cache may be held in twice the planned precision.
+const RUNAWAY_FACTOR: u64 = 2;
+const RUNAWAY_BYTES: u64 = 512 << 20;
+
+/// A stage that is here, as it stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Tenant {
+    pub(super) id: StageId,
+    pub(super) owner: PeerId,
+    /// Whether it is another machine's.
+    pub(super) is_guest: bool,
+    /// Whether its owner is in contact.
+    pub(super) owner_is_here: bool,
+    /// Memory that was planned for it, in bytes.
+    pub(super) planned_bytes: u64,
+    /// Memory that it takes, in bytes.
+    pub(super) used_bytes: u64,
+}
+
+impl Tenant {
+    /// What it counts for against the limits, in bytes.
+    pub(super) fn counted_bytes(&self) -> u64 {
+        self.planned_bytes.max(self.used_bytes)
+    }
+}
+
+/// What this machine's owner allows.
+pub(super) struct Rules<'a> {
+    /// Whether it shares with a machine now.
+    pub(super) shares_with: &'a dyn Fn(PeerId) -> bool,
+    /// The most memory for all stages, in bytes.
+    pub(super) cap_bytes: Option<u64>,
+    /// The most memory for the stages of one machine, in bytes.
+    pub(super) cap_of: &'a dyn Fn(PeerId) -> Option<u64>,
+}
+
+/// Why a stage ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Eviction {
+    /// Its owner has been away too long.
+    OwnerAway,
+    /// This machine has stopped sharing, and the notice is over.
+    NotSharing,
+    /// This machine gives less memory, and the notice is over.
+    LessMemory,
+    /// It has taken so much more than was planned that it must end.
+    RanAway { used_bytes: u64, planned_bytes: u64 },
+    /// All stages, or those of its owner, take more than the limit.
+    PastLimit { used_bytes: u64, limit_bytes: u64 },
+}
+
+impl fmt::Display for Eviction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let megabytes = |bytes: &u64| bytes.div_ceil(1_000_000);
+        match self {
+            Self::OwnerAway => write!(f, "its owner was away for {} s", LEASE.as_secs()),
+            Self::NotSharing => f.write_str("the machine does not share any more"),
+            Self::LessMemory => f.write_str("the machine gives less memory now"),
+            Self::RanAway { used_bytes, planned_bytes } => {
+                let (used, planned) = (megabytes(used_bytes), megabytes(planned_bytes));
+                write!(f, "it took {used} MB of memory where {planned} MB were planned")
+            }
+            Self::PastLimit { used_bytes, limit_bytes } => {
+                let (used, limit) = (megabytes(used_bytes), megabytes(limit_bytes));
+                write!(f, "{used} MB of memory were taken where {limit} MB are given")
+            }
+        }
+    }
+}
+
+/// Since when things have been as they are.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    away: HashMap<PeerId, Instant>,
+    not_sharing: HashMap<PeerId, Instant>,
+    over_cap: Option<Instant>,
+}
+
+impl Watch {
+    /// The stages that end now. To be asked again and again.
+    pub(super) fn evictions(
+        &mut self,
+        tenants: &[Tenant],
+        rules: &Rules<'_>,
+        now: Instant,
+    ) -> Vec<(StageId, Eviction)> {
+        let guests = || tenants.iter().filter(|tenant| tenant.is_guest);
+        self.away.retain(|owner, _| guests().any(|guest| guest.owner == *owner && !guest.owner_is_here));
+        for guest in guests().filter(|guest| !guest.owner_is_here) {
+            self.away.entry(guest.owner).or_insert(now);
+        }
+        let counted: u64 = tenants.iter().map(Tenant::counted_bytes).fold(0, u64::saturating_add);
+        let excess_bytes = rules.cap_bytes.map_or(0, |cap| counted.saturating_sub(cap));
+        self.not_sharing.retain(|owner, _| !(rules.shares_with)(*owner) && guests().any(|guest| guest.owner == *owner));
+        for guest in guests().filter(|guest| !(rules.shares_with)(guest.owner)) {
+            self.not_sharing.entry(guest.owner).or_insert(now);
+        }
+        self.over_cap = if excess_bytes == 0 { None } else { self.over_cap.or(Some(now)) };
+        let is_over = |since: Option<Instant>, after: Duration| since.is_some_and(|since| now >= since + after);
+
+        let mut ends: Vec<(StageId, Eviction)> = Vec::new();
+        for guest in guests() {
+            let Tenant { id, owner, planned_bytes, used_bytes, .. } = *guest;
+            let runaway_bytes = planned_bytes.saturating_mul(RUNAWAY_FACTOR).saturating_add(RUNAWAY_BYTES);
+            if is_over(self.away.get(&owner).copied(), LEASE) {
+                ends.push((id, Eviction::OwnerAway));
+            } else if is_over(self.not_sharing.get(&owner).copied(), NOTICE) {
+                ends.push((id, Eviction::NotSharing));
+            } else if used_bytes > runaway_bytes {
+                ends.push((id, Eviction::RanAway { used_bytes, planned_bytes }));
+            }
+        }
+        let gone = |ends: &[(StageId, Eviction)]| ends.iter().map(|(id, _)| *id).collect::<HashSet<_>>();
+        // What is really used, against the limit of each machine and then of all.
+        for owner in guests().map(|guest| guest.owner).collect::<HashSet<_>>() {
+            let ended = gone(&ends);
+            let of_owner = tenants.iter().filter(|tenant| tenant.owner == owner && !ended.contains(&tenant.id));
+            ends.extend(past_limit(of_owner, (rules.cap_of)(owner)));
+        }
+        let ended = gone(&ends);
+        ends.extend(past_limit(tenants.iter().filter(|tenant| !ended.contains(&tenant.id)), rules.cap_bytes));
+        if is_over(self.over_cap, NOTICE) {
+            let ended = gone(&ends);
+            let left = || tenants.iter().filter(|tenant| !ended.contains(&tenant.id));
+            let counted = left().map(Tenant::counted_bytes).fold(0, u64::saturating_add);
+            let excess_bytes = rules.cap_bytes.map_or(0, |cap| counted.saturating_sub(cap));
+            let freed = fewest(left().filter(|tenant| tenant.is_guest), excess_bytes);
+            ends.extend(freed.into_iter().map(|id| (id, Eviction::LessMemory)));
+        }
+        ends
+    }
+}
+
+/// The guests that end because together with the others they use more than a limit allows: those first that are the most over
+/// what was planned for them.
+fn past_limit<'a>(tenants: impl Iterator<Item = &'a Tenant>, limit_bytes: Option<u64>) -> Vec<(StageId, Eviction)> {
+    let Some(limit_bytes) = limit_bytes else { return Vec::new() };
+    let most_bytes = limit_bytes.saturating_add(limit_bytes / 100 * TOLERANCE_PERCENT);
+    let mut tenants: Vec<_> = tenants.collect();
+    tenants.sort_by_key(|tenant| i128::from(tenant.used_bytes) - i128::from(tenant.planned_bytes));
+    let mut used_bytes = tenants.iter().map(|tenant| tenant.used_bytes).fold(0, u64::saturating_add);
+    let mut ends = Vec::new();
+    while used_bytes > most_bytes
+        && let Some(at) = tenants.iter().rposition(|tenant| tenant.is_guest)
+    {
+        let worst = tenants.remove(at);
+        ends.push((worst.id, Eviction::PastLimit { used_bytes, limit_bytes }));
+        used_bytes -= worst.used_bytes;
+    }
+    ends
+}
+
+/// The guests whose end frees so many bytes: the smallest one that does it alone, else the largest and what is then missing.
+fn fewest<'a>(guests: impl Iterator<Item = &'a Tenant>, excess_bytes: u64) -> Vec<StageId> {
+    let mut guests: Vec<_> = guests.map(|guest| (guest.counted_bytes(), guest.id)).collect();
+    guests.sort_unstable_by_key(|(bytes, _)| *bytes);
+    let (mut excess_bytes, mut freed) = (excess_bytes, Vec::new());
+    while excess_bytes > 0 && !guests.is_empty() {
+        let at = guests.iter().position(|(bytes, _)| *bytes >= excess_bytes).unwrap_or(guests.len() - 1);
+        let (bytes, id) = guests.remove(at);
+        excess_bytes = excess_bytes.saturating_sub(bytes);
+        freed.push(id);
+    }
+    freed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::RingId;
+
+    const MB: u64 = 1_000_000;
+
+    fn machine() -> PeerId {
+        hive_net::Identity::generate().id()
+    }
+
+    fn id(index: u32) -> StageId {
+        StageId { ring: RingId(1), index }
+    }
+
+    fn guest(index: u32, owner: PeerId, bytes: u64) -> Tenant {
+        let (planned_bytes, used_bytes) = (bytes, bytes);
+        Tenant { id: id(index), owner, is_guest: true, owner_is_here: true, planned_bytes, used_bytes }
+    }
+
+    fn rules<'a>(shares: bool, cap_bytes: Option<u64>, cap_of: &'a dyn Fn(PeerId) -> Option<u64>) -> Rules<'a> {
+        Rules { shares_with: if shares { &|_| true } else { &|_| false }, cap_bytes, cap_of }
+    }
+
+    const UNLIMITED: &dyn Fn(PeerId) -> Option<u64> = &|_| None;
+
+    #[test]
+    fn a_stage_ends_when_its_owner_has_been_away_for_the_lease_and_not_before() {
+        let (mut watch, start, owner) = (Watch::default(), Instant::now(), machine());
+        let (here, away) = (guest(0, owner, MB), Tenant { owner_is_here: false, ..guest(0, owner, MB) });
+        let own = Tenant { is_guest: false, owner_is_here: false, ..guest(1, machine(), MB) };
+        let rules = rules(true, None, UNLIMITED);
+        let mut ends = |tenant: Tenant, after_s: u64| {
+            watch.evictions(&[tenant, own], &rules, start + Duration::from_secs(after_s))
+        };
+        assert_eq!(ends(away, 0), []);
+        assert_eq!(ends(away, 59), []);
+        assert_eq!(ends(here, 60), [], "it is back");
+        assert_eq!(ends(away, 61), []);
+        assert_eq!(ends(away, 120), []);
+        assert_eq!(ends(away, 121), [(id(0), Eviction::OwnerAway)]);
+    }
+
+    #[test]
+    fn guests_have_ten_seconds_when_sharing_ends() {
+        let (mut watch, start) = (Watch::default(), Instant::now());
+        let stage = guest(0, machine(), MB);
+        let own = Tenant { is_guest: false, ..guest(1, machine(), MB) };
+        let mut ends = |shares: bool, after_s: u64| {
+            watch.evictions(&[stage, own], &rules(shares, None, UNLIMITED), start + Duration::from_secs(after_s))
+        };
+        assert_eq!(ends(false, 0), []);
+        assert_eq!(ends(false, 9), []);
+        assert_eq!(ends(true, 10), [], "it shares again");
+        assert_eq!(ends(false, 11), []);
+        assert_eq!(ends(false, 21), [(id(0), Eviction::NotSharing)]);
+    }
+
+    #[test]
+    fn a_lowered_cap_ends_as_few_guests_as_it_takes() {
+        let (mut watch, start) = (Watch::default(), Instant::now());
+        let stages = [guest(0, machine(), 5 * MB), guest(1, machine(), MB), guest(2, machine(), 2 * MB)];
+        let own = Tenant { is_guest: false, ..guest(3, machine(), MB) };
+        let tenants: Vec<_> = stages.into_iter().chain([own]).collect();
+        // What is used is less than what was planned: nobody is past the limit, but less is given than was promised.
+        let calm: Vec<_> = tenants.iter().map(|tenant| Tenant { used_bytes: 0, ..*tenant }).collect();
+        let rules = rules(true, Some(7 * MB + MB / 2), UNLIMITED);
+        assert_eq!(watch.evictions(&calm, &rules, start), []);
+        assert_eq!(watch.evictions(&calm, &rules, start + NOTICE), [(id(2), Eviction::LessMemory)]);
+        assert_eq!(fewest(tenants.iter().filter(|tenant| tenant.is_guest), 7 * MB), [id(0), id(2)]);
+        assert_eq!(fewest(tenants.iter().filter(|tenant| tenant.is_guest), 90 * MB), [id(0), id(2), id(1)]);
+    }
+
+    #[test]
+    fn limits_hold_within_a_tenth_of_what_is_used_whatever_was_claimed() {
+        let (mut watch, start, liar, honest) = (Watch::default(), Instant::now(), machine(), machine());
+        let grown = Tenant { planned_bytes: MB, used_bytes: 60 * MB, ..guest(0, liar, 0) };
+        let within = guest(1, honest, 49 * MB);
+        let own = Tenant { is_guest: false, ..guest(2, machine(), MB) };
+        let rules_of = |cap: u64| rules(true, Some(cap), UNLIMITED);
+        assert_eq!(watch.evictions(&[grown, within, own], &rules_of(100 * MB), start), []);
+        let ends = watch.evictions(&[grown, within, own], &rules_of(99 * MB), start);
+        assert_eq!(ends, [(id(0), Eviction::PastLimit { used_bytes: 110 * MB, limit_bytes: 99 * MB })]);
+        // This machine's own stages are not ended for the guests' sake, nor at all.
+        assert_eq!(watch.evictions(&[own], &rules_of(1), start), []);
+    }
+
+    #[test]
+    fn the_limit_of_one_machine_is_not_anothers() {
+        let (mut watch, start, liar, honest) = (Watch::default(), Instant::now(), machine(), machine());
+        let grown = Tenant { planned_bytes: MB, used_bytes: 60 * MB, ..guest(0, liar, 0) };
+        let within = guest(1, honest, 60 * MB);
+        let cap_of = |_: PeerId| Some(54 * MB);
+        let of_liar = |owner: PeerId| if owner == liar { cap_of(owner) } else { None };
+        let ends = watch.evictions(&[grown, within], &rules(true, None, &of_liar), start);
+        assert_eq!(ends, [(id(0), Eviction::PastLimit { used_bytes: 60 * MB, limit_bytes: 54 * MB })]);
+    }
+
+    #[test]
+    fn a_worker_that_runs_away_ends_without_any_limit() {
+        let (mut watch, start) = (Watch::default(), Instant::now());
+        let grown = Tenant { used_bytes: 3000 * MB, ..guest(0, machine(), MB) };
+        let ends = watch.evictions(&[grown], &rules(true, None, UNLIMITED), start);
+        assert_eq!(ends, [(id(0), Eviction::RanAway { used_bytes: 3000 * MB, planned_bytes: MB })]);
+    }
+}

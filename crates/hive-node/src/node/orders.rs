@@ -1,0 +1,137 @@
+//! Who may order what of a stage. Asked once, before any order about a stage is looked at.
+//!
+//! A stage belongs to the machine that had it loaded, its owner. Nobody else commands it, whatever ids they know. It takes
+//! frames from its neighbours in the ring only, and sessions from the one machine that its owner has named.
+
+use hive_net::PeerId;
+
+use crate::control::{Question, StageId};
+
+/// What is asked of a stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// To exist, in place of what stands under its id.
+    Load,
+    /// To do as its owner says.
+    Command,
+    /// To take frames.
+    Frames,
+    /// To take over sessions.
+    TakeOver,
+}
+
+/// Why an order is not followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Denied {
+    /// There is no stage of this id.
+    #[error("{NO_SUCH_STAGE}")]
+    NoSuchStage,
+    /// Another machine owns it.
+    #[error("{NO_SUCH_STAGE}")]
+    NotItsOwner,
+    /// It is not connected to this machine.
+    #[error("{NO_SUCH_STAGE}")]
+    NotItsNeighbour,
+    /// Its owner has named another machine, or none, to hand sessions over.
+    #[error("{NO_SUCH_STAGE}")]
+    NotNamed,
+}
+
+/// What is said in every case: a machine that has no say over a stage does not learn that it is here.
+const NO_SUCH_STAGE: &str = "it holds no such stage";
+
+/// The machines that have a say over a stage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Claims {
+    /// The one that had it loaded.
+    pub(crate) owner: PeerId,
+    /// The one whose frames it takes besides the owner's: the stage before it, or, for the first stage, the last. `None`
+    /// until it is joined.
+    pub(crate) previous: Option<PeerId>,
+    /// The one that is to hand its sessions over.
+    pub(crate) hands_over: Option<PeerId>,
+}
+
+impl Claims {
+    /// Those of a stage that has just been loaded.
+    pub(crate) fn of(owner: PeerId) -> Self {
+        Self { owner, previous: None, hands_over: None }
+    }
+}
+
+/// Whether `asker` may order this of a stage, by the claims on what stands under its id.
+pub(crate) fn may(asker: PeerId, order: Order, claims: Option<&Claims>) -> Result<(), Denied> {
+    let Some(claims) = claims else {
+        return if order == Order::Load { Ok(()) } else { Err(Denied::NoSuchStage) };
+    };
+    match order {
+        Order::Load | Order::Command if claims.owner == asker => Ok(()),
+        Order::Load | Order::Command => Err(Denied::NotItsOwner),
+        Order::Frames if claims.owner == asker || claims.previous == Some(asker) => Ok(()),
+        Order::Frames => Err(Denied::NotItsNeighbour),
+        Order::TakeOver if claims.hands_over == Some(asker) => Ok(()),
+        Order::TakeOver => Err(Denied::NotNamed),
+    }
+}
+
+/// The order that a question is, and of which stage; `None` for one that is about no stage.
+pub(crate) fn order(question: &Question) -> Option<(StageId, Order)> {
+    // Without a wildcard: whoever adds a question says who may ask it.
+    match question {
+        Question::Load(id, _) => Some((*id, Order::Load)),
+        Question::Join(id, _)
+        | Question::Open(id, _)
+        | Question::Close(id, _)
+        | Question::Report(id)
+        | Question::Unload(id)
+        | Question::Keep(id, _)
+        | Question::Check(id)
+        | Question::Resend(id, _)
+        | Question::HandOver(id, _)
+        | Question::Expect(id, _) => Some((*id, Order::Command)),
+        Question::TakeOver(id) => Some((*id, Order::TakeOver)),
+        // About the asker, or about all that the asker owns.
+        Question::Greet(_) | Question::Measure(_) | Question::Retain(_) | Question::Lend(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stage_obeys_its_owner_and_nobody_else() {
+        let [owner, previous, leaving, stranger] = [(); 4].map(|()| hive_net::Identity::generate().id());
+        let claims = Claims { owner, previous: Some(previous), hands_over: Some(leaving) };
+        let allowed =
+            |order| [owner, previous, leaving, stranger].map(|asker| may(asker, order, Some(&claims)).is_ok());
+        assert_eq!(allowed(Order::Load), [true, false, false, false]);
+        assert_eq!(allowed(Order::Command), [true, false, false, false]);
+        assert_eq!(allowed(Order::Frames), [true, true, false, false]);
+        assert_eq!(allowed(Order::TakeOver), [false, false, true, false]);
+    }
+
+    #[test]
+    fn a_stage_that_is_not_joined_takes_frames_from_its_owner_only() {
+        let [owner, stranger] = [(); 2].map(|()| hive_net::Identity::generate().id());
+        let claims = Claims::of(owner);
+        assert_eq!(may(owner, Order::Frames, Some(&claims)), Ok(()));
+        assert_eq!(may(stranger, Order::Frames, Some(&claims)), Err(Denied::NotItsNeighbour));
+        assert_eq!(may(owner, Order::TakeOver, Some(&claims)), Err(Denied::NotNamed));
+    }
+
+    #[test]
+    fn what_is_not_here_can_be_loaded_and_nothing_else() {
+        let asker = hive_net::Identity::generate().id();
+        assert_eq!(may(asker, Order::Load, None), Ok(()));
+        for order in [Order::Command, Order::Frames, Order::TakeOver] {
+            assert_eq!(may(asker, order, None), Err(Denied::NoSuchStage));
+        }
+    }
+
+    #[test]
+    fn a_refusal_does_not_tell_whether_the_stage_is_here() {
+        let all = [Denied::NoSuchStage, Denied::NotItsOwner, Denied::NotItsNeighbour, Denied::NotNamed];
+        assert!(all.iter().all(|denied| denied.to_string() == all[0].to_string()));
+    }
+}

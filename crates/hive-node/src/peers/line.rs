@@ -1,0 +1,167 @@
+//! The line of strangers that ask to pair: who gets a code shown, and who is told to wait.
+//!
+//! A code costs two people's attention, so few are shown at a time. What holds: one place has few of them, and its
+//! newest request takes the room of its oldest; a flood, from however many places, lets no more codes come up than
+//! people can look at. Machines that this owner has asked or approved do not stand in this line at all.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use hive_net::{PeerId, Place};
+
+/// Codes shown at a time for machines that asked by themselves. Nobody compares more.
+const SHOWN: usize = 8;
+/// Of one place.
+const SHOWN_AT_ONE_PLACE: usize = 2;
+
+/// Requests taken at once, and one more every so often: of one place, and of all together.
+const OF_ONE_PLACE: Refill = Refill { most: 10, regain: Duration::from_secs(6) };
+const OF_ALL: Refill = Refill { most: 30, regain: Duration::from_secs(2) };
+
+/// Places remembered; those that have regained everything are forgotten.
+const REMEMBERED_PLACES: usize = 1024;
+
+/// How a bucket refills.
+#[derive(Debug, Clone, Copy)]
+struct Refill {
+    most: u32,
+    regain: Duration,
+}
+
+/// How many requests may still be made.
+#[derive(Debug)]
+struct Bucket {
+    refill: Refill,
+    left: u32,
+    since: Instant,
+}
+
+impl Bucket {
+    fn new(refill: Refill, now: Instant) -> Self {
+        Self { refill, left: refill.most, since: now }
+    }
+
+    fn look(&mut self, now: Instant) -> u32 {
+        let Refill { most, regain } = self.refill;
+        let regained = (now.saturating_duration_since(self.since).as_secs_f64() / regain.as_secs_f64()) as u32;
+        if regained > 0 {
+            self.left = self.left.saturating_add(regained).min(most);
+            self.since += regain * regained;
+        }
+        self.left
+    }
+}
+
+/// What a request gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// A code is shown, instead of the one of this machine where there is one.
+    Now {
+        /// The machine at the same place that gives up its room.
+        instead_of: Option<PeerId>,
+    },
+    /// Too many ask.
+    Later,
+}
+
+#[derive(Debug)]
+pub(crate) struct Line {
+    /// Whose codes are shown, oldest first.
+    shown: Vec<(Place, PeerId)>,
+    places: HashMap<Place, Bucket>,
+    all: Bucket,
+}
+
+impl Line {
+    pub(crate) fn new(now: Instant) -> Self {
+        Self { shown: Vec::new(), places: HashMap::new(), all: Bucket::new(OF_ALL, now) }
+    }
+
+    /// A machine asks, from a place.
+    pub(crate) fn ask(&mut self, peer: PeerId, place: Place, now: Instant) -> Turn {
+        if self.places.len() >= REMEMBERED_PLACES {
+            self.places.retain(|_, bucket| bucket.look(now) < bucket.refill.most);
+        }
+        if self.places.len() >= REMEMBERED_PLACES && !self.places.contains_key(&place) {
+            return Turn::Later;
+        }
+        let here: Vec<PeerId> = self.shown.iter().filter(|(at, _)| *at == place).map(|(_, peer)| *peer).collect();
+        let crowded = here.len() >= SHOWN_AT_ONE_PLACE;
+        let bucket = self.places.entry(place).or_insert_with(|| Bucket::new(OF_ONE_PLACE, now));
+        if bucket.look(now) == 0 || self.all.look(now) == 0 || !crowded && self.shown.len() >= SHOWN {
+            return Turn::Later;
+        }
+        bucket.left -= 1;
+        self.all.left -= 1;
+        let instead_of = here.first().copied().filter(|_| crowded);
+        self.shown.retain(|(_, shown)| Some(*shown) != instead_of);
+        self.shown.push((place, peer));
+        Turn::Now { instead_of }
+    }
+
+    /// The code of a machine is shown no more.
+    pub(crate) fn leave(&mut self, peer: PeerId) {
+        self.shown.retain(|(_, shown)| *shown != peer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hive_net::Identity;
+
+    fn id() -> PeerId {
+        Identity::generate().id()
+    }
+
+    fn place(n: u8) -> Place {
+        Place::of([10, 77, 0, n].into())
+    }
+
+    fn is_now(turn: Turn) -> bool {
+        matches!(turn, Turn::Now { .. })
+    }
+
+    #[test]
+    fn strangers_may_ask_now_and_then_but_not_all_the_time() {
+        let now = Instant::now();
+        let mut line = Line::new(now);
+        let mut asked = |then| is_now(line.ask(id(), place(1), then));
+        assert_eq!((0..1000).filter(|_| asked(now)).count(), OF_ONE_PLACE.most as usize);
+        assert!(!asked(now + OF_ONE_PLACE.regain / 2));
+        assert!(asked(now + OF_ONE_PLACE.regain));
+        assert!(!asked(now + OF_ONE_PLACE.regain));
+        let later = now + Duration::from_hours(1);
+        assert_eq!((0..1000).filter(|_| asked(later)).count(), OF_ONE_PLACE.most as usize);
+    }
+
+    #[test]
+    fn the_third_request_of_a_place_takes_the_room_of_its_first() {
+        let now = Instant::now();
+        let (mut line, [one, two, three, other]) = (Line::new(now), [id(), id(), id(), id()]);
+        assert_eq!(line.ask(one, place(1), now), Turn::Now { instead_of: None });
+        assert_eq!(line.ask(other, place(2), now), Turn::Now { instead_of: None });
+        assert_eq!(line.ask(two, place(1), now), Turn::Now { instead_of: None });
+        assert_eq!(line.ask(three, place(1), now), Turn::Now { instead_of: Some(one) });
+        line.leave(two);
+        assert_eq!(line.ask(one, place(1), now), Turn::Now { instead_of: None });
+    }
+
+    #[test]
+    fn a_flood_from_many_places_shows_few_codes_and_remembers_few_places() {
+        let now = Instant::now();
+        let mut line = Line::new(now);
+        let mut shown = 0;
+        for n in 0..3000u32 {
+            let from = Place::of(n.to_be_bytes().into());
+            shown += u32::from(is_now(line.ask(id(), from, now + Duration::from_millis(u64::from(n)))));
+        }
+        assert_eq!((shown as usize, line.shown.len()), (SHOWN, SHOWN));
+        assert!(line.places.len() <= REMEMBERED_PLACES);
+        // Those who ask again and again at fifty places show no more than people can look at.
+        let mut line = Line::new(now);
+        let later = |n: u32| now + Duration::from_millis(u64::from(n));
+        let codes = (0..2000).filter(|n| is_now(line.ask(id(), place((n % 50) as u8), later(*n)))).count();
+        assert!(codes <= (OF_ALL.most + 6) as usize, "{codes}");
+    }
+}

@@ -1,0 +1,441 @@
+//! Spot checks: what a stage on another machine computed is computed once more by the machine that keeps a copy of it, and
+//! compared bit for bit.
+//!
+//! The copy reads along: it is given the rows that the stage was given, out of the log of the stage before, in pieces as
+//! large as a prompt's, now and then and with pauses, so that tokens are not held up. What it computes is compared with
+//! what arrived at the next stage, and of the last stage with the tokens that arrived here. Only kernels that give the same bits
+//! everywhere are compared; where there is no copy, nothing is.
+
+mod verdict;
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use hive_model::shard::Input;
+use hive_model::{Sampling, SessionOptions};
+use hive_net::PeerId;
+
+use super::assembly::load_stage;
+use super::checkup::{Checked, check};
+use super::standby::Standby;
+use super::{PlacedStage, Ring};
+use crate::control::{Answer, Arithmetic, Question, Recompute, Span, StageId, StageSpec};
+use crate::node::Node;
+use crate::stage::{RowDigest, digests, token_digests};
+use verdict::{Evidence, Verdict};
+
+/// Tokens from one look to the next.
+pub(crate) const EVERY: u32 = 128;
+
+/// Bytes of hidden states that are asked for, and computed once more, at a time.
+const PIECE_BYTES: usize = 512 << 10;
+/// And rows; of the last stage fewer, since the token after each piece is what is compared.
+const PIECE_ROWS: u32 = 128;
+const LAST_PIECE_ROWS: u32 = 32;
+
+/// After each piece the machines are left alone for so many times as long as it took.
+const PAUSE_TIMES: u32 = 4;
+
+/// A piece that is not there by then is not waited for: the check is a favour.
+const PIECE_PATIENCE: Duration = Duration::from_secs(20);
+
+/// An answer as far as it is known, whose stages are looked at.
+#[derive(Debug, Clone)]
+pub(crate) struct Subject {
+    pub(crate) session: u64,
+    /// Prompt and answer so far.
+    pub(crate) known: Vec<u32>,
+    pub(crate) sampling: Sampling,
+    /// The first position that the machines that hold the stages now have computed: what came before is not theirs.
+    pub(crate) rows_from: u32,
+    /// The first token that they have chosen.
+    pub(crate) tokens_from: u32,
+}
+
+/// What a look has found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// Nothing that is worth a word.
+    Nothing,
+    /// A stage computed wrong numbers.
+    Wrong {
+        /// Which.
+        index: usize,
+        /// On this machine.
+        machine: PeerId,
+        /// Its name.
+        name: String,
+        /// From this position on.
+        position: u32,
+    },
+}
+
+/// How far the copies have read along in one answer.
+pub(crate) struct Spot {
+    ring: Ring,
+    readers: HashMap<usize, Reader>,
+}
+
+/// The session in which a copy reads along.
+#[derive(Clone)]
+struct Reader {
+    on: PlacedStage,
+    stage: StageId,
+    session: u64,
+    next: u32,
+}
+
+/// Why nothing was found out: a machine has left, or knows no more of what it is asked. No fault of anybody's.
+struct Unknown;
+
+impl Spot {
+    pub(crate) fn new(ring: Ring) -> Self {
+        Self { ring, readers: HashMap::new() }
+    }
+
+    fn node(&self) -> &Node {
+        &self.ring.inner.node
+    }
+
+    /// Has what came since the last look computed once more, stage by stage.
+    pub(crate) async fn look(mut self, subject: Subject) -> (Self, Found) {
+        let stages = self.ring.stages();
+        for standby in self.ring.standbys() {
+            let Some(stage) = stages.get(standby.index) else { continue };
+            // This machine trusts itself.
+            if stage.placement.addr.id() == self.node().id() {
+                continue;
+            }
+            if let Ok(found @ Found::Wrong { .. }) = self.look_at(&standby, &stages, &subject).await {
+                return (self, found);
+            }
+        }
+        (self, Found::Nothing)
+    }
+
+    async fn look_at(
+        &mut self,
+        standby: &Standby,
+        stages: &[PlacedStage],
+        subject: &Subject,
+    ) -> Result<Found, Unknown> {
+        let (index, copy) = (standby.index, &standby.stage);
+        let id = self.ring.inner.stage_id(index);
+        let is_last = index + 1 == stages.len();
+        if is_last && has_penalties(&subject.sampling) {
+            return Ok(Found::Nothing);
+        }
+        for holder in [&stages[index], copy] {
+            let Checked::Pulse(pulse) = check(self.node(), holder, Question::Check(id)).await else {
+                return Err(Unknown);
+            };
+            if pulse.arithmetic != Arithmetic::Exact {
+                return Ok(Found::Nothing);
+            }
+        }
+        // The newest may not have passed all stages.
+        let end = (subject.known.len() as u32).saturating_sub(2);
+        let most = if is_last { LAST_PIECE_ROWS } else { PIECE_ROWS };
+        loop {
+            let reader = self.reader(index, id, copy);
+            let start = reader.next;
+            if start >= end {
+                let (name, other) = (&stages[index].placement.name, &copy.placement.name);
+                tracing::info!("{other} has computed {end} positions of {name} once more: they are the same");
+                return Ok(Found::Nothing);
+            }
+            let started = Instant::now();
+            let rows = start..end.min(start + self.piece_rows(most));
+            let found = match self.piece(&reader, stages, subject, rows.clone()).await {
+                Ok(found) => found,
+                Err(Unknown) => {
+                    // It begins anew, should there be a next time.
+                    self.forget(index);
+                    return Err(Unknown);
+                }
+            };
+            if found != Found::Nothing {
+                return Ok(found);
+            }
+            if let Some(reader) = self.readers.get_mut(&index) {
+                reader.next = rows.end;
+            }
+            tokio::time::sleep(started.elapsed() * PAUSE_TIMES).await;
+        }
+    }
+
+    /// Compares one piece.
+    async fn piece(
+        &self,
+        reader: &Reader,
+        stages: &[PlacedStage],
+        subject: &Subject,
+        rows: Range<u32>,
+    ) -> Result<Found, Unknown> {
+        let index = reader.stage.index as usize;
+        let (stage, own) = (&stages[index], self.node().id());
+        let input = self.input(index, stages, subject, rows.clone()).await?;
+        let given = self.received(index, stages, subject.session, rows.clone()).await?;
+        if given != input_digests(&input) {
+            // It says it was given something else. Where that came from here, or from the machine before, is not for a
+            // third to say, and nobody is blamed.
+            tracing::info!("{} says it was given something else than was sent to it", stage.placement.name);
+            return Err(Unknown);
+        }
+        let is_last = index + 1 == stages.len();
+        let copy_here = reader.on.placement.addr.id() == own;
+        // Of the rows, so many are other machines'.
+        let skipped = subject.rows_from.saturating_sub(rows.start).min(rows.len() as u32);
+        let is_theirs = if is_last { rows.end >= subject.tokens_from } else { (skipped as usize) < rows.len() };
+        let verdict = if !is_theirs {
+            self.recompute(reader, subject, rows.clone(), input).await?;
+            Verdict::Agree
+        } else if is_last {
+            let (_, token) = self.recompute(reader, subject, rows.clone(), input.clone()).await?;
+            let (used, copy) = ([subject.known[rows.end as usize]], [token.ok_or(Unknown)?]);
+            let seen = Evidence { used: &used, claimed: None, copy: &copy, third: None, used_here: true, copy_here };
+            match seen.judge() {
+                Verdict::AskThird => {
+                    let (_, token) = self.by_a_third(index, stages, &reader.on, subject, rows.clone()).await?;
+                    Evidence { third: Some(&[token.ok_or(Unknown)?]), ..seen }.judge()
+                }
+                verdict => verdict,
+            }
+        } else {
+            let (copy, _) = self.recompute(reader, subject, rows.clone(), input).await?;
+            let used = self.received(index + 1, stages, subject.session, rows.clone()).await?;
+            let used_here = stages[index + 1].placement.addr.id() == own;
+            let claimed =
+                if used == copy { None } else { self.sent(index, stages, subject.session, rows.clone()).await.ok() };
+            let claimed = claimed.map(|input| input_digests(&input));
+            let theirs = |digests: &[RowDigest]| digests.get(skipped as usize..).unwrap_or_default().to_vec();
+            let (used, copy, claimed) = (theirs(&used), theirs(&copy), claimed.as_deref().map(theirs));
+            let seen =
+                Evidence { used: &used, claimed: claimed.as_deref(), copy: &copy, third: None, used_here, copy_here };
+            match seen.judge() {
+                Verdict::AskThird => {
+                    let (third, _) = self.by_a_third(index, stages, &reader.on, subject, rows.clone()).await?;
+                    Evidence { third: Some(&theirs(&third)), ..seen }.judge()
+                }
+                verdict => verdict,
+            }
+        };
+        let rows = rows.start + skipped..rows.end;
+        self.follows(verdict, index, stage, reader, &rows, is_last)
+    }
+
+    /// What a verdict means for the machines.
+    fn follows(
+        &self,
+        verdict: Verdict,
+        index: usize,
+        stage: &PlacedStage,
+        reader: &Reader,
+        rows: &Range<u32>,
+        is_last: bool,
+    ) -> Result<Found, Unknown> {
+        let (node, name) = (self.node(), stage.placement.name.clone());
+        match verdict {
+            Verdict::Agree => Ok(Found::Nothing),
+            Verdict::Stage(row) => {
+                // Of the last stage a token was compared, and any of the rows before it may be wrong.
+                let position = if is_last { rows.start } else { rows.start + row as u32 };
+                Ok(Found::Wrong { index, machine: stage.placement.addr.id(), name, position })
+            }
+            Verdict::Copy(_) => {
+                let (machine, name) = (reader.on.placement.addr.id(), &reader.on.placement.name);
+                tracing::warn!("{name} computed wrong numbers with its copy of layers {:?}", stage.layers);
+                node.quarantine(machine, name);
+                self.ring.forget_copy(index);
+                Err(Unknown)
+            }
+            Verdict::AskThird | Verdict::Contradiction | Verdict::Unclear => {
+                let other = &reader.on.placement.name;
+                node.is_in_doubt(stage.placement.addr.id(), &name, other);
+                Err(Unknown)
+            }
+        }
+    }
+
+    /// What a stage was given: tokens, or what the stage before says it has sent.
+    async fn input(
+        &self,
+        index: usize,
+        stages: &[PlacedStage],
+        subject: &Subject,
+        rows: Range<u32>,
+    ) -> Result<Input, Unknown> {
+        match index.checked_sub(1) {
+            None => {
+                let known = subject.known.get(rows.start as usize..rows.end as usize).ok_or(Unknown)?;
+                Ok(Input::Tokens(known.to_vec()))
+            }
+            Some(before) => self.sent(before, stages, subject.session, rows).await,
+        }
+    }
+
+    async fn sent(
+        &self,
+        index: usize,
+        stages: &[PlacedStage],
+        session: u64,
+        rows: Range<u32>,
+    ) -> Result<Input, Unknown> {
+        let question = Question::Rows(self.ring.inner.stage_id(index), Span { session, rows });
+        match self.ask(&stages[index], question).await? {
+            Answer::Rows(hidden) if hidden.is_consistent() => Ok(Input::Hidden(hidden)),
+            _ => Err(Unknown),
+        }
+    }
+
+    async fn received(
+        &self,
+        index: usize,
+        stages: &[PlacedStage],
+        session: u64,
+        rows: Range<u32>,
+    ) -> Result<Vec<RowDigest>, Unknown> {
+        let question = Question::Digests(self.ring.inner.stage_id(index), Span { session, rows });
+        match self.ask(&stages[index], question).await? {
+            Answer::Digests(digests) => Ok(digests),
+            _ => Err(Unknown),
+        }
+    }
+
+    async fn recompute(
+        &self,
+        reader: &Reader,
+        subject: &Subject,
+        rows: Range<u32>,
+        input: Input,
+    ) -> Result<(Vec<RowDigest>, Option<u32>), Unknown> {
+        let options = SessionOptions {
+            sampling: Sampling { logprobs: None, ..subject.sampling.clone() },
+            ..SessionOptions::default()
+        };
+        let wanted = Recompute { session: reader.session, options, position: rows.start, input, sample: true };
+        match self.ask(&reader.on, Question::Recompute(reader.stage, Box::new(wanted))).await? {
+            Answer::Recomputed { digests, token } => Ok((digests, token)),
+            _ => Err(Unknown),
+        }
+    }
+
+    /// Has a machine that holds neither the stage nor its copy compute all rows up to the end of a piece; this one, if it has
+    /// room. Gives what belongs to the piece.
+    async fn by_a_third(
+        &self,
+        index: usize,
+        stages: &[PlacedStage],
+        copy: &PlacedStage,
+        subject: &Subject,
+        rows: Range<u32>,
+    ) -> Result<(Vec<RowDigest>, Option<u32>), Unknown> {
+        let (inner, node) = (&self.ring.inner, self.node());
+        let suspects = [stages[index].placement.addr.id(), copy.placement.addr.id()];
+        let planned = inner.plan.stages.get(index).ok_or(Unknown)?;
+        let needed = planned.weight_bytes.saturating_add(planned.kv_bytes);
+        let mut machines = node.machines();
+        machines
+            .retain(|(placement, profile)| !suspects.contains(&placement.addr.id()) && profile.memory_bytes >= needed);
+        let own = machines.iter().position(|(placement, _)| placement.addr.id() == node.id());
+        let Some((placement, _)) = machines.get(own.unwrap_or(0)) else { return Err(Unknown) };
+        let id = inner.stage_id(index);
+        let spec = StageSpec { standby: true, ..super::spec(planned, &inner.options) };
+        let on = load_stage(node, id, placement, spec, |_| ()).await.map_err(|_| Unknown)?;
+        tracing::info!(
+            "{} decides between {} and {}",
+            placement.name,
+            stages[index].placement.name,
+            copy.placement.name
+        );
+        let reader = Reader { on: on.clone(), stage: id, session: self.ring.new_id(), next: 0 };
+        let computed = self.computed_anew(&reader, stages, subject, rows).await;
+        let _ = node.ask(&on.placement.addr, Question::Unload(id), |_| ()).await;
+        self.ring.want_current();
+        computed
+    }
+
+    async fn computed_anew(
+        &self,
+        reader: &Reader,
+        stages: &[PlacedStage],
+        subject: &Subject,
+        rows: Range<u32>,
+    ) -> Result<(Vec<RowDigest>, Option<u32>), Unknown> {
+        let index = reader.stage.index as usize;
+        let mut at = 0;
+        while at < rows.start {
+            let until = rows.start.min(at + self.piece_rows(PIECE_ROWS));
+            let input = self.input(index, stages, subject, at..until).await?;
+            if self.received(index, stages, subject.session, at..until).await? != input_digests(&input) {
+                return Err(Unknown);
+            }
+            self.recompute(reader, subject, at..until, input).await?;
+            at = until;
+        }
+        let input = self.input(index, stages, subject, rows.clone()).await?;
+        self.recompute(reader, subject, rows, input).await
+    }
+
+    /// The session in which a copy reads along, a new one where the copy is on another machine now.
+    fn reader(&mut self, index: usize, stage: StageId, copy: &PlacedStage) -> Reader {
+        let same =
+            |reader: &Reader| reader.on.placement.addr.id() == copy.placement.addr.id() && reader.on.life == copy.life;
+        if let Some(reader) = self.readers.get(&index).filter(|reader| same(reader)) {
+            return reader.clone();
+        }
+        self.forget(index);
+        let reader = Reader { on: copy.clone(), stage, session: self.ring.new_id(), next: 0 };
+        self.readers.insert(index, reader.clone());
+        reader
+    }
+
+    fn piece_rows(&self, most: u32) -> u32 {
+        let row_bytes = self.ring.inner.files.config().hidden * 4;
+        most.min((PIECE_BYTES / row_bytes.max(1)).max(1) as u32)
+    }
+
+    async fn ask(&self, holder: &PlacedStage, question: Question) -> Result<Answer, Unknown> {
+        let asked = self.node().ask(&holder.placement.addr, question, |_| ());
+        match tokio::time::timeout(PIECE_PATIENCE, asked).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(why)) => {
+                tracing::debug!("{} was not looked at: {why}", holder.placement.name);
+                Err(Unknown)
+            }
+            Err(_) => Err(Unknown),
+        }
+    }
+
+    fn forget(&mut self, index: usize) {
+        if let Some(reader) = self.readers.remove(&index) {
+            let node = self.node().clone();
+            tokio::spawn(async move {
+                let question = Question::Close(reader.stage, reader.session);
+                let asked = node.ask(&reader.on.placement.addr, question, |_| ());
+                let _ = tokio::time::timeout(PIECE_PATIENCE, asked).await;
+            });
+        }
+    }
+}
+
+impl Drop for Spot {
+    fn drop(&mut self) {
+        for index in self.readers.keys().copied().collect::<Vec<_>>() {
+            self.forget(index);
+        }
+    }
+}
+
+fn input_digests(input: &Input) -> Vec<RowDigest> {
+    match input {
+        Input::Tokens(tokens) => token_digests(tokens),
+        Input::Hidden(hidden) => digests(&hidden.bytes, hidden.rows),
+    }
+}
+
+/// Whether the choice of a token depends on what was chosen before, which a copy that reads along has not heard of.
+fn has_penalties(sampling: &Sampling) -> bool {
+    sampling.repetition_penalty != 1.0 || sampling.presence_penalty != 0.0 || sampling.frequency_penalty != 0.0
+}

@@ -1,0 +1,100 @@
+//! Fingerprints of what a stage was given, row by row: what another machine computes once more is compared with these.
+
+use std::ops::Range;
+
+use hive_net::{Frame, Kind};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+/// The fingerprint of one row: half of its SHA-256.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RowDigest([u8; 16]);
+
+impl RowDigest {
+    fn of(row: &[u8]) -> Self {
+        let whole: [u8; 32] = Sha256::digest(row).into();
+        let mut half = [0; 16];
+        half.copy_from_slice(&whole[..16]);
+        Self(half)
+    }
+}
+
+/// Of each of so many rows of equal length.
+pub(crate) fn digests(bytes: &[u8], rows: usize) -> Vec<RowDigest> {
+    if rows == 0 || bytes.is_empty() {
+        return Vec::new();
+    }
+    bytes.chunks_exact(bytes.len() / rows).map(RowDigest::of).collect()
+}
+
+/// Of tokens, which are rows of four bytes.
+pub(crate) fn token_digests(tokens: &[u32]) -> Vec<RowDigest> {
+    tokens.iter().map(|token| RowDigest::of(&token.to_le_bytes())).collect()
+}
+
+/// What a session's rows were. Those from before it came to this machine are not known.
+#[derive(Debug, Default)]
+pub(super) struct Received {
+    from: u32,
+    digests: Vec<RowDigest>,
+}
+
+impl Received {
+    /// Of a session whose next row is at `position`.
+    pub(super) fn starting_at(position: u32) -> Self {
+        Self { from: position, digests: Vec::new() }
+    }
+
+    /// Notes the rows that come next.
+    pub(super) fn note(&mut self, frame: &Frame) {
+        match frame.kind {
+            Kind::Token => self.digests.extend(frame.payload.get(..4).map(RowDigest::of)),
+            _ => self.digests.extend(digests(&frame.payload, frame.rows as usize)),
+        }
+    }
+
+    /// Those of a conversation that goes on from `position`.
+    pub(super) fn continued(mut self, position: u32) -> Self {
+        if position < self.from {
+            return Self::starting_at(position);
+        }
+        self.digests.truncate((position - self.from) as usize);
+        // Where some before it are missing, so are these.
+        if self.from + self.digests.len() as u32 == position { self } else { Self::starting_at(position) }
+    }
+
+    /// Those of some rows, if all of them are known.
+    pub(super) fn rows(&self, rows: &Range<u32>) -> Option<Vec<RowDigest>> {
+        let (start, end) = (rows.start.checked_sub(self.from)?, rows.end.checked_sub(self.from)?);
+        self.digests.get(start as usize..end as usize).map(<[RowDigest]>::to_vec)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stage::prompt_frame;
+
+    #[test]
+    fn rows_are_known_however_they_came() {
+        let (mut together, mut apart) = (Received::default(), Received::default());
+        together.note(&prompt_frame(1, 0, &[5, 6, 7], false));
+        for (position, token) in [5, 6, 7].into_iter().enumerate() {
+            apart.note(&prompt_frame(1, position as u32, &[token], false));
+        }
+        assert_eq!(together.rows(&(0..3)), apart.rows(&(0..3)));
+        assert_eq!(together.rows(&(1..3)), Some(token_digests(&[6, 7])));
+        assert_eq!(together.rows(&(1..4)), None);
+    }
+
+    #[test]
+    fn what_was_before_is_not_known() {
+        let mut received = Received::starting_at(10);
+        received.note(&prompt_frame(1, 10, &[5, 6], false));
+        assert_eq!(received.rows(&(9..11)), None);
+        assert_eq!(received.rows(&(10..12)), Some(token_digests(&[5, 6])));
+        let received = received.continued(11);
+        assert_eq!(received.rows(&(10..11)), Some(token_digests(&[5])));
+        assert_eq!(received.continued(3).rows(&(3..4)), None);
+    }
+}

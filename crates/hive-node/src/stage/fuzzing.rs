@@ -1,0 +1,29 @@
+//! What a stage makes of a frame, for the fuzzer.
+
+use std::hint::black_box;
+
+use hive_net::{Frame, Kind};
+
+use super::frames::{failure_of, input_of, sampled_of, turns};
+use super::sent::{Sent, arrival, without};
+use crate::control::Resend;
+
+pub(crate) fn frame(frame: Frame) {
+    let mut sent = Sent::default();
+    sent.note(&frame);
+    let Frame { session, position, rows, .. } = frame;
+    for next in [0, position, position.saturating_add(1), u32::MAX] {
+        black_box(arrival(next, position, rows));
+        black_box(sent.again(Resend { session, from: next, sample_from: position }));
+    }
+    if rows > 1 {
+        black_box(without(&frame, 1));
+    }
+    black_box(turns(&frame));
+    match frame.kind {
+        Kind::Token => drop(black_box(sampled_of(&frame))),
+        Kind::Failed => drop(black_box(failure_of(&frame))),
+        _ => {}
+    }
+    black_box(input_of(frame));
+}

@@ -1,0 +1,133 @@
+//! Whether a stage is alive: what its worker owes, since when it has said nothing, and whether the next machine holds it up.
+//!
+//! The actor keeps this up to date, and whoever asks reads it beside the actor: one that waits for a machine that takes
+//! nothing cannot answer, and is not the one that hangs.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use crate::control::{Arithmetic, Pulse};
+
+/// What is known of a worker without asking it. Clones share it.
+#[derive(Debug, Clone)]
+pub(super) struct Activity(Arc<Mutex<State>>);
+
+#[derive(Debug)]
+struct State {
+    arithmetic: Arithmetic,
+    /// Rows that each session was given and that did not come out yet.
+    owed: HashMap<u64, u32>,
+    /// Those of sessions that ended since the worker last spoke: it may be computing them all the same.
+    ended: u32,
+    /// Since when the worker has owed something without a word.
+    since: Option<Instant>,
+    is_sending: bool,
+}
+
+impl State {
+    fn owed_rows(&self) -> u32 {
+        self.owed.values().fold(self.ended, |sum, rows| sum.saturating_add(*rows))
+    }
+}
+
+impl Activity {
+    pub(super) fn new(arithmetic: Arithmetic) -> Self {
+        let state = State { arithmetic, owed: HashMap::new(), ended: 0, since: None, is_sending: false };
+        Self(Arc::new(Mutex::new(state)))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The worker was given so many rows.
+    pub(super) fn ordered(&self, session: u64, rows: u32) {
+        let mut state = self.lock();
+        let owed = state.owed.entry(session).or_default();
+        *owed = owed.saturating_add(rows);
+        state.since.get_or_insert_with(Instant::now);
+    }
+
+    /// The worker said something, and with it so many rows of a session are done.
+    pub(super) fn spoke(&self, done: Option<(u64, u32)>) {
+        let mut state = self.lock();
+        state.ended = 0;
+        if let Some((session, rows)) = done
+            && let Some(owed) = state.owed.get_mut(&session)
+        {
+            *owed = owed.saturating_sub(rows);
+            if *owed == 0 {
+                state.owed.remove(&session);
+            }
+        }
+        state.since = (!state.owed.is_empty()).then(Instant::now);
+    }
+
+    /// Nothing more of a session is wanted.
+    pub(super) fn ended(&self, session: u64) {
+        let mut state = self.lock();
+        if let Some(rows) = state.owed.remove(&session) {
+            state.ended = state.ended.saturating_add(rows);
+        }
+    }
+
+    /// Something is on its way to the next machine, until it is taken.
+    pub(super) fn sending(&self, is_sending: bool) {
+        self.lock().is_sending = is_sending;
+    }
+
+    /// Signs of life for one who asked at `asked`, and whose question has passed the worker or not.
+    pub(super) fn pulse(&self, passed: bool, asked: Instant) -> Pulse {
+        let state = self.lock();
+        let since = state.since.map_or(asked, |since| since.min(asked));
+        Pulse {
+            passed,
+            owed_rows: state.owed_rows(),
+            quiet_ms: if passed && state.since.is_none() { 0 } else { since.elapsed().as_millis() as u64 },
+            held_up: !passed && state.is_sending,
+            arithmetic: state.arithmetic,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owed(activity: &Activity) -> u32 {
+        activity.pulse(false, Instant::now()).owed_rows
+    }
+
+    #[test]
+    fn a_worker_owes_what_it_was_given_until_it_is_done() {
+        let activity = Activity::new(Arithmetic::Exact);
+        activity.ordered(1, 256);
+        activity.ordered(2, 1);
+        assert_eq!(owed(&activity), 257);
+        activity.spoke(Some((1, 100)));
+        assert_eq!(owed(&activity), 157);
+        activity.spoke(Some((1, 156)));
+        activity.spoke(Some((2, 1)));
+        assert_eq!(owed(&activity), 0);
+        assert_eq!(activity.pulse(true, Instant::now()).quiet_ms, 0);
+    }
+
+    #[test]
+    fn a_worker_may_still_be_busy_with_what_nobody_wants_any_more() {
+        let activity = Activity::new(Arithmetic::Exact);
+        activity.ordered(1, 1024);
+        activity.ended(1);
+        assert_eq!(owed(&activity), 1024);
+        activity.spoke(None);
+        assert_eq!(owed(&activity), 0);
+    }
+
+    #[test]
+    fn only_a_stage_that_did_not_answer_is_held_up() {
+        let activity = Activity::new(Arithmetic::Exact);
+        activity.sending(true);
+        assert!(activity.pulse(false, Instant::now()).held_up);
+        assert!(!activity.pulse(true, Instant::now()).held_up);
+    }
+}

@@ -1,0 +1,132 @@
+//! Bad work among good, as the node hears of it.
+
+use std::io::pipe;
+
+use hive_model::shard::{Input, Output};
+use hive_model::{ActivationType, Compute, Hidden};
+
+use super::*;
+
+#[path = "../../../../hive-model/tests/common/mod.rs"]
+mod common;
+
+use common::{HIDDEN, LAYERS, write_tiny_model};
+
+/// A computer with a tiny model and sessions 0, 1 and 2, and the pipe on which it answers.
+fn computer(layers: Range<usize>, change: impl FnMut(&str, &mut [f32])) -> (Computer, std::io::PipeReader) {
+    let folder = tempfile::tempdir().unwrap();
+    write_tiny_model(folder.path(), change);
+    let (theirs, ours) = pipe().unwrap();
+    let (orders, _) = pipe().unwrap();
+    let orders = Orders { pipe: File::from(std::os::fd::OwnedFd::from(orders)), bytes: Vec::new(), unread: 0..0 };
+    let mut computer = Computer {
+        answers: File::from(std::os::fd::OwnedFd::from(ours)),
+        orders,
+        schedule: Schedule::default(),
+        shard: None,
+        report: WorkerReport::default(),
+        imports: HashMap::new(),
+        stalled: HashSet::new(),
+    };
+    let files = ModelFiles::open(folder.path()).unwrap();
+    let options = ShardOptions { layers, compute: Compute::Auto };
+    computer.shard = Some(Shard::load(&files, &options, |_| ()).unwrap());
+    for session in 0..3 {
+        computer.take(ToWorker::Open(SessionId(session), SessionOptions::default())).unwrap();
+    }
+    (computer, theirs)
+}
+
+fn hidden(position: u32, number: f32) -> Input {
+    let numbers = (0..HIDDEN).map(|at| if at == HIDDEN / 2 { number } else { (position as usize + at) as f32 / 64.0 });
+    let bytes = numbers.flat_map(f32::to_le_bytes).collect();
+    Input::Hidden(Hidden { activation: ActivationType::F32, rows: 1, width: HIDDEN, bytes })
+}
+
+fn work(session: u64, position: u32, input: Input) -> Work {
+    Work { session: SessionId(session), position, sample: true, input }
+}
+
+/// What is said of each session in a batch.
+fn said(computer: &mut Computer, theirs: &mut std::io::PipeReader, batch: Vec<Work>) -> Vec<FromWorker> {
+    computer.forward(batch).unwrap();
+    // The end of what was said: one more message that is known.
+    computer.take(ToWorker::Report).unwrap();
+    let mut all = Vec::new();
+    loop {
+        let mut prefix = [0; 4];
+        theirs.read_exact(&mut prefix).unwrap();
+        let mut message = vec![0; u32::from_le_bytes(prefix) as usize];
+        theirs.read_exact(&mut message).unwrap();
+        match postcard::from_bytes(&message).unwrap() {
+            FromWorker::Report(_) => return all,
+            message => all.push(message),
+        }
+    }
+}
+
+/// The session, and how its work ended: with a token, or whose fault it was and where the session stands.
+fn in_short(message: &FromWorker) -> (u64, Result<u32, (Blame, Option<u32>)>) {
+    match message {
+        FromWorker::Output { session, position, output: Output::Token(_), .. } => (session.0, Ok(*position)),
+        FromWorker::Failed { session, position, blame, .. } => (session.0, Err((*blame, *position))),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn hidden_states_that_are_not_finite_are_the_senders_fault_and_the_others_have_their_tokens() {
+    for place in 0..3 {
+        let (mut computer, mut theirs) = computer(1..LAYERS, |_, _| ());
+        for bad in [f32::NAN, f32::INFINITY] {
+            let shard = computer.shard.as_ref().unwrap();
+            let done = [0, 1, 2].map(|session| shard.position(SessionId(session)).unwrap() as u32);
+            let batch = (0..3).zip(done);
+            let batch = batch.map(|(id, at)| work(id, at, hidden(at, if id == place { bad } else { 0.5 }))).collect();
+            let all: Vec<_> = said(&mut computer, &mut theirs, batch).iter().map(in_short).collect();
+            let expected = (0..3).zip(done).map(|(session, at)| {
+                let failed = (Blame::Previous, Some(at));
+                (session, if session == place { Err(failed) } else { Ok(at) })
+            });
+            assert_eq!(all, expected.collect::<Vec<_>>());
+        }
+    }
+}
+
+#[test]
+fn numbers_that_the_own_weights_spoil_are_the_own_fault() {
+    let (mut computer, mut theirs) = computer(1..LAYERS, |name, numbers| {
+        if name == "model.layers.1.mlp.down_proj.weight" {
+            numbers[0] = f32::NAN;
+        }
+    });
+    let all = said(&mut computer, &mut theirs, vec![work(1, 0, hidden(0, 0.5))]);
+    assert_eq!(in_short(&all[0]), (1, Err((Blame::Own, Some(0)))));
+}
+
+#[test]
+fn what_was_on_its_way_behind_a_failure_is_no_second_complaint() {
+    let (mut computer, mut theirs) = computer(1..LAYERS, |_, _| ());
+    let mut step = |position, number| -> Vec<_> {
+        let batch = vec![work(0, position, hidden(position, number))];
+        said(&mut computer, &mut theirs, batch).iter().map(in_short).collect()
+    };
+    assert_eq!(step(0, 0.5), [(0, Ok(0))]);
+    assert_eq!(step(1, f32::NAN), [(0, Err((Blame::Previous, Some(1))))]);
+    assert_eq!(step(2, 0.5), []);
+    assert_eq!(step(3, f32::NAN), []);
+    // It comes again once the ring is mended, and goes on.
+    assert_eq!(step(1, 0.5), [(0, Ok(1))]);
+    assert_eq!(step(2, 0.5), [(0, Ok(2))]);
+    // A gap where nothing had failed is a mistake of whoever asked.
+    assert_eq!(step(9, 0.5), [(0, Err((Blame::Request, Some(9))))]);
+}
+
+#[test]
+fn a_token_that_is_none_is_the_senders_fault() {
+    let (mut computer, mut theirs) = computer(0..LAYERS, |_, _| ());
+    let tokens = |token| Input::Tokens(vec![token]);
+    let batch = vec![work(0, 0, tokens(3)), work(1, 0, tokens(u32::MAX))];
+    let all: Vec<_> = said(&mut computer, &mut theirs, batch).iter().map(in_short).collect();
+    assert_eq!(all, [(0, Ok(0)), (1, Err((Blame::Previous, Some(0))))]);
+}

@@ -1,0 +1,11 @@
+//! What other machines say on control and transfer streams.
+
+/// Reads a message as each kind that a machine may send.
+pub fn run(data: &[u8]) {
+    hive_node::fuzzing::control(data);
+}
+
+/// A message of each kind.
+pub fn seeds() -> Vec<Vec<u8>> {
+    hive_node::fuzzing::control_seeds()
+}

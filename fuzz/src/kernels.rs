@@ -1,0 +1,159 @@
+//! The kernels' safe surface with shapes that do not fit: an error, and never a read or write past an end.
+
+use hive_kernels::{
+    Affine, AttentionShape, Format, KvBuffers, LayerWeights, PackedMatrix, SessionRows, attention, head, layer,
+    rms_norm, swiglu,
+};
+use mlx_rs::{Array, Device};
+
+/// Takes numbers off the input; zeros when it has ended.
+struct Bytes<'a>(std::slice::Iter<'a, u8>);
+
+impl Bytes<'_> {
+    fn byte(&mut self) -> u8 {
+        self.0.next().copied().unwrap_or(0)
+    }
+
+    /// Nearly always small; sometimes what overflows when it is added or multiplied.
+    fn size(&mut self) -> usize {
+        match self.byte() {
+            250 => usize::MAX,
+            251 => i32::MAX as usize,
+            252 => usize::MAX / 2 + 1,
+            253 => 1 << 32,
+            254 => u32::MAX as usize,
+            byte if byte < 128 => usize::from(byte),
+            byte => usize::from(byte - 127) * 16,
+        }
+    }
+
+    fn small(&mut self) -> usize {
+        self.size().min(512)
+    }
+
+    fn array(&mut self) -> Array {
+        let (rows, columns) = (self.small().min(24), self.small());
+        let values: Vec<f32> = (0..rows * columns).map(|n| n as f32 / 64.0).collect();
+        let array = Array::from_slice(&values, &[rows as i32, columns as i32]);
+        match self.byte() % 8 {
+            0 => array.reshape(&[(rows * columns) as i32]).unwrap_or(array),
+            1 => array.as_dtype(mlx_rs::Dtype::Float16).unwrap_or(array),
+            2 => array.transpose().unwrap_or(array),
+            _ => array,
+        }
+    }
+
+    fn vector(&mut self) -> Array {
+        let length = self.small();
+        Array::from_slice(&vec![1.0f32; length], &[length as i32])
+    }
+
+    fn matrix(&mut self) -> Option<PackedMatrix> {
+        let format = [Format::Q4, Format::Q8, Format::F32, Format::F16, Format::Bf16][usize::from(self.byte() % 5)];
+        let (rows, columns, group) = (self.size(), self.size(), self.size());
+        let per_byte = match format {
+            Format::Q4 => (1, 2),
+            Format::Q8 => (1, 1),
+            Format::F32 => (4, 1),
+            Format::F16 | Format::Bf16 => (2, 1),
+        };
+        let fitting = rows.saturating_mul(columns).saturating_mul(per_byte.0) / per_byte.1;
+        let weights = vec![0x11; if fitting <= 1 << 20 { fitting } else { self.small() }];
+        let groups = rows.saturating_mul(columns.checked_div(group).unwrap_or(0)).min(1 << 16);
+        let (scales, biases) = (vec![0.5; groups], vec![0.1; groups]);
+        let affine = Affine { group, scales: &scales, biases: &biases };
+        let affine = (self.byte() % 8 != 0 && matches!(format, Format::Q4 | Format::Q8)).then_some(affine);
+        PackedMatrix::pack(format, rows, columns, &weights, affine).ok()
+    }
+
+    fn shape(&mut self) -> AttentionShape {
+        let (heads, kv_heads, head_dim) = (self.size(), self.size(), self.size());
+        AttentionShape { heads, kv_heads, head_dim, scale: 0.25, rope_scale: 1.0 }
+    }
+}
+
+fn evaluate(array: Result<Array, hive_kernels::KernelError>) {
+    if let Ok(array) = array {
+        let _ = array.eval();
+    }
+}
+
+/// Calls one function with arguments made of the bytes.
+pub fn run(data: &[u8]) {
+    Device::set_default(&Device::cpu());
+    hive_kernels::set_threads(1);
+    let mut bytes = Bytes(data.iter());
+    match bytes.byte() % 6 {
+        0 => evaluate(rms_norm(&bytes.array(), &bytes.vector(), 1e-5)),
+        1 => evaluate(swiglu(&bytes.array())),
+        2 => {
+            let Some(matrix) = bytes.matrix() else { return };
+            let residual = bytes.byte() % 2 == 0;
+            let residual = residual.then(|| bytes.array());
+            evaluate(matrix.matmul(&bytes.array(), residual.as_ref()));
+            let _ = (matrix.row(0), matrix.row(bytes.size()), matrix.bytes());
+        }
+        3 => {
+            let shape = bytes.shape();
+            // Large shapes that are right take memory that was asked for.
+            if shape.kv_heads.saturating_mul(shape.head_dim) > 1 << 14 && shape.head_dim < 1 << 20 {
+                return;
+            }
+            let Ok(mut cache) = KvBuffers::new(&shape) else { return };
+            let positions = bytes.size();
+            if positions < 1 << 12 || positions > 1 << 40 {
+                let _ = cache.reserve(&shape, positions);
+            }
+            let other = if bytes.byte() % 4 == 0 { bytes.shape() } else { shape };
+            evaluate(attention(&bytes.array(), &cache, &bytes.vector(), &other, bytes.size()));
+        }
+        4 => {
+            let (x, norm) = (bytes.array(), bytes.vector());
+            let rows: Vec<usize> = (0..bytes.small().min(4)).map(|_| bytes.size()).collect();
+            let Some(matrix) = bytes.matrix() else { return };
+            evaluate(head(&x, &rows, &norm, 1e-5, &matrix));
+        }
+        _ => {
+            let shape = AttentionShape { heads: 2, kv_heads: 1, head_dim: 16, scale: 0.25, rope_scale: 1.0 };
+            let float = |rows: usize, columns: usize| {
+                PackedMatrix::pack(Format::F32, rows, columns, &vec![0; rows * columns * 4], None)
+            };
+            let width = [32, 16, 48][usize::from(bytes.byte() % 3)];
+            let matrices = (float(64, width), float(width, 32), float(64, width), float(width, 32));
+            let (Ok(qkv), Ok(output), Ok(gate_up), Ok(down)) = matrices else { return };
+            let Ok(cache) = KvBuffers::new(&shape) else { return };
+            let (x, attention_norm, mlp_norm, periods) =
+                (bytes.array(), bytes.vector(), bytes.vector(), bytes.vector());
+            let weights = LayerWeights {
+                attention_norm: &attention_norm,
+                qkv: &qkv,
+                periods: &periods,
+                output: &output,
+                mlp_norm: &mlp_norm,
+                gate_up: &gate_up,
+                down: &down,
+                eps: 1e-5,
+            };
+            let sessions: Vec<_> = (0..bytes.small().min(4))
+                .map(|_| SessionRows { cache: &cache, offset: bytes.size(), tokens: bytes.size() })
+                .collect();
+            let shape = if bytes.byte() % 4 == 0 { bytes.shape() } else { shape };
+            evaluate(layer(&x, &weights, &shape, &sessions));
+        }
+    }
+}
+
+/// One for each function, of shapes that fit.
+pub fn seeds() -> Vec<Vec<u8>> {
+    vec![
+        vec![0, 2, 32, 7, 32],
+        vec![1, 2, 64, 7],
+        vec![2, 0, 16, 64, 32, 1, 1, 2, 64, 7],
+        vec![2, 2, 16, 64, 64, 0, 2, 16, 7, 2, 64, 7],
+        vec![3, 2, 1, 16, 20, 1, 3, 64, 7, 8, 5],
+        vec![4, 2, 32, 7, 32, 1, 1, 2, 16, 32, 32, 1],
+        vec![5, 0, 2, 32, 7, 32, 32, 8, 1, 3, 2, 1],
+        vec![5, 0, 2, 32, 7, 32, 32, 8, 1, 250, 2, 1],
+        vec![3, 250, 251, 252, 20],
+    ]
+}

@@ -1,0 +1,59 @@
+//! A short, deterministic run of a target: its seeds, and mutations of them.
+
+/// A generator of its own, so that a failure repeats.
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % limit.max(1)
+    }
+}
+
+/// Bytes that decide something in one format or another.
+const TELLING: [&[u8]; 12] = [
+    b"\xff\xff\xff\xff",
+    b"\0\0\0\0",
+    b"\xff\xff\xff\xff\xff\xff\xff\x7f",
+    b"\x80",
+    b"[",
+    b"{{",
+    b"{%",
+    b"-",
+    b"\"",
+    b"9999999999",
+    b"null",
+    b"\xf0\x9f\x90\x9d",
+];
+
+/// Gives the target its seeds and so many mutations.
+pub fn short_run(seeds: &[Vec<u8>], mutations: usize, run: impl Fn(&[u8])) {
+    for seed in seeds {
+        run(seed);
+    }
+    let mut numbers = Numbers(7);
+    for _ in 0..mutations {
+        let mut data = seeds[numbers.below(seeds.len())].clone();
+        for _ in 0..=numbers.below(4) {
+            let at = numbers.below(data.len() + 1);
+            let end = (at + numbers.below(16)).min(data.len());
+            match numbers.below(6) {
+                0 if at < data.len() => data[at] ^= 1 << numbers.below(8),
+                1 if at < data.len() => data[at] = numbers.below(256) as u8,
+                2 => drop(data.drain(at..end)),
+                3 => drop(data.splice(at..at, TELLING[numbers.below(TELLING.len())].iter().copied())),
+                4 => {
+                    let copy = data[at..end].to_vec();
+                    let to = numbers.below(data.len() + 1);
+                    drop(data.splice(to..to, copy));
+                }
+                _ => {
+                    let other = &seeds[numbers.below(seeds.len())];
+                    data.truncate(at);
+                    data.extend_from_slice(&other[numbers.below(other.len() + 1)..]);
+                }
+            }
+        }
+        run(&data);
+    }
+}

@@ -1,0 +1,241 @@
+//! Announcements are anybody's: a liar on the network names other machines, and far too many.
+
+use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
+
+use hive_net::{Identity, PeerId};
+
+use crate::common::lab::{Host, Lab, frames, pair, timed};
+use crate::common::patiently;
+
+/// An address on the link where nobody is: whoever believes the announcements asks who has it.
+const NOBODY: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 99);
+/// Where the way out of the network is.
+const GATE: &str = "10.77.0.4";
+
+/// A record of multicast DNS, made by hand: libraries announce only what is true.
+struct Record {
+    peer: PeerId,
+    name: String,
+    port: u16,
+    addresses: Vec<IpAddr>,
+    ttl_s: u32,
+}
+
+impl Record {
+    fn packet(&self) -> Vec<u8> {
+        let id = self.peer.to_text();
+        let (service, label) = (["_hivemind", "_udp", "local"], &id[..16]);
+        let instance = [&[label][..], &service[..]].concat();
+        let host = format!("hivemind-{label}");
+        let host = [host.as_str(), "local"];
+        let mut packet = vec![0, 0, 0x84, 0, 0, 0];
+        packet.extend((3 + self.addresses.len() as u16).to_be_bytes());
+        packet.extend([0; 4]);
+        let mut answer = |name: &[&str], kind: u16, data: &[u8]| {
+            packet.extend(labels(name));
+            packet.extend([kind.to_be_bytes(), 1u16.to_be_bytes()].concat());
+            packet.extend(self.ttl_s.to_be_bytes());
+            packet.extend((data.len() as u16).to_be_bytes());
+            packet.extend(data);
+        };
+        answer(&service, 12, &labels(&instance));
+        answer(&instance, 33, &[&[0; 4][..], &self.port.to_be_bytes(), &labels(&host)].concat());
+        let text = [format!("id={id}"), "v=1".to_owned(), format!("name={}", self.name)];
+        let text: Vec<u8> = text.iter().flat_map(|text| [&[text.len() as u8], text.as_bytes()].concat()).collect();
+        answer(&instance, 16, &text);
+        for address in &self.addresses {
+            match address {
+                IpAddr::V4(v4) => answer(&host, 1, &v4.octets()),
+                IpAddr::V6(v6) => answer(&host, 28, &v6.octets()),
+            }
+        }
+        packet
+    }
+}
+
+fn labels(name: &[&str]) -> Vec<u8> {
+    let labels = name.iter().flat_map(|label| [&[label.len() as u8], label.as_bytes()].concat());
+    labels.chain([0]).collect()
+}
+
+/// The group of multicast DNS, as this machine speaks to it.
+fn announcer() -> UdpSocket {
+    UdpSocket::bind("0.0.0.0:5353").unwrap()
+}
+
+fn announce(socket: &UdpSocket, record: &Record) {
+    socket.send_to(&record.packet(), "224.0.0.251:5353").unwrap();
+}
+
+/// Helper: announces another machine at a thousand addresses, ever new ones, until it is ended.
+#[test]
+#[ignore = "started by another test"]
+fn be_a_liar() {
+    let peer: PeerId = std::env::var("TARGET_ID").unwrap().parse().unwrap();
+    let mut addresses: Vec<IpAddr> = vec![NOBODY.into(), "10.77.0.255".parse().unwrap(), "10.77.0.0".parse().unwrap()];
+    addresses.extend(["127.0.0.1", "224.0.1.1", "255.255.255.255", "0.0.0.0", "ff02::99", "::1"].map(address));
+    for n in 0..250u8 {
+        addresses.push(Ipv4Addr::new(8, 8, n, 8).into());
+        addresses.push(Ipv4Addr::new(192, 168, n, 8).into());
+        addresses.push(Ipv4Addr::new(10, 99, n, 8).into());
+        addresses.push(Ipv6Addr::new(0x2001, 0xdb8, u16::from(n), 0, 0, 0, 0, 8).into());
+    }
+    let socket = announcer();
+    for port in [53, 40_000, 40_001, 123].into_iter().cycle() {
+        for some in addresses.chunks(20) {
+            let addresses = some.to_vec();
+            announce(&socket, &Record { peer, name: "bob".to_owned(), port, addresses, ttl_s: 120 });
+        }
+        std::thread::sleep(Duration::from_millis(500));
+    }
+}
+
+fn address(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+/// Helper: announces a thousand machines that are not there, all over the network.
+#[test]
+#[ignore = "started by another test"]
+fn be_a_thousand_machines() {
+    let socket = announcer();
+    let started = Instant::now();
+    for n in 0..1000u32 {
+        let peer = Identity::generate().id();
+        let addresses = vec![Ipv4Addr::new(10, 77, 0, 100 + (n % 150) as u8).into()];
+        announce(&socket, &Record { peer, name: "studio".to_owned(), port: 40_000, addresses, ttl_s: 4500 });
+        if n % 10 == 0 {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+    println!("a thousand machines were announced in {:?}", started.elapsed());
+    std::io::stdout().flush().unwrap();
+}
+
+/// A network with a way out of it, which everybody would take.
+fn network_with_a_way_out() -> Lab {
+    let mut lab = Lab::new();
+    lab.network("switch", &["ann", "bob", "eve", "gate"], "10.77.0");
+    for (host, machine) in [(1, "ann"), (2, "bob"), (3, "eve"), (4, "gate")] {
+        lab.address(machine, "lan", &format!("fd77::{host}/64"));
+    }
+    for machine in ["ann", "bob", "eve"] {
+        lab.route(machine, GATE);
+        lab.route(machine, "fd77::4");
+    }
+    lab
+}
+
+/// Where the frames went that left the link: to the gate, but not for it.
+fn off_link(frames: &[Vec<u8>]) -> Vec<IpAddr> {
+    let to = |frame: &Vec<u8>| match frame.get(12..14)? {
+        [8, 0] => Some(IpAddr::from(<[u8; 4]>::try_from(frame.get(30..34)?).ok()?)),
+        [0x86, 0xdd] => Some(IpAddr::from(<[u8; 16]>::try_from(frame.get(38..54)?).ok()?)),
+        _ => None,
+    };
+    let stays = |ip: &IpAddr| match ip {
+        IpAddr::V4(v4) => v4.octets()[..3] == [10, 77, 0] || v4.octets()[..3] == [224, 0, 0],
+        IpAddr::V6(v6) => v6.segments()[0] == 0xfd77 || matches!(v6.octets()[..2], [0xfe, 0x80] | [0xff, 0x02]),
+    };
+    frames.iter().filter_map(to).filter(|ip| !stays(ip)).collect()
+}
+
+/// Frames in which somebody asks who has the address where nobody is.
+fn asks_for_nobody(frames: &[Vec<u8>]) -> usize {
+    frames
+        .iter()
+        .filter(|frame| frame.get(12..14) == Some(&[8, 6]) && frame.get(38..42) == Some(&NOBODY.octets()))
+        .count()
+}
+
+#[test]
+fn a_false_announcement_sends_no_packet_off_the_link() {
+    for options in ["", "--lan-only"] {
+        let mut lab = network_with_a_way_out();
+        let (ann, mut bob) = (lab.node("ann", options), lab.node("bob", options));
+        pair(&lab, &ann, &bob);
+        let id = ann.peer(&lab, "bob").unwrap()["id"].as_str().unwrap().to_owned();
+        bob.kill();
+        ann.wait_for(&lab, "bob", "unreachable");
+        let file = lab.scratch().join("from-ann");
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/lab/capture.py");
+        lab.help("switch", &format!("python3 {script} to-ann {}", file.display()));
+        patiently("the capture runs", || file.exists());
+        let liar = lab.helper("eve", "announcements::be_a_liar", &[("TARGET_ID", &*id)]).spawn().unwrap();
+        lab.keep(liar);
+        // What is on the link is believed, so the announcements are heard.
+        patiently("ann follows a false announcement on the link", || asks_for_nobody(&frames(&file)) > 0);
+        std::thread::sleep(Duration::from_secs(15));
+        let seen = frames(&file);
+        let mut far = off_link(&seen);
+        let packets = far.len();
+        far.sort_unstable();
+        far.dedup();
+        println!(
+            "{options:?}: {packets} packets off the link, to {} addresses; {} frames in all",
+            far.len(),
+            seen.len()
+        );
+        assert_eq!(packets, 0, "{options:?}: to {:?}", &far[..far.len().min(9)]);
+        // And bob is found when he comes back, on a port that nobody knows, while the liar goes on.
+        let back = timed(|| {
+            bob.start(&lab);
+            ann.wait_for(&lab, "bob", "approved");
+        });
+        println!("{options:?}: bob was back after {back:?}, his start included");
+    }
+}
+
+#[test]
+fn a_thousand_false_machines_hide_no_new_one_and_are_counted() {
+    let mut lab = network_with_a_way_out();
+    let (ann, bob) = (lab.node("ann", ""), lab.node("bob", ""));
+    pair(&lab, &ann, &bob);
+    let before = ann.resident_bytes();
+    let flood = crate::common::finish(lab.helper("eve", "announcements::be_a_thousand_machines", &[]), None);
+    assert!(flood.status.success(), "{}", String::from_utf8_lossy(&flood.stdout));
+    patiently("announcements are left out", || left_out(&lab, &ann) > 0);
+    // A real one, after them.
+    lab.machine("cat");
+    lab.cable(("cat", "lan"), ("switch", "to-cat"));
+    lab.join_switch("switch", "to-cat");
+    lab.address("cat", "lan", "10.77.0.5/24");
+    lab.plug("cat", "lan");
+    let cat = lab.node("cat", "");
+    let found = timed(|| {
+        ann.wait_for(&lab, "cat", "found");
+        bob.wait_for(&lab, "cat", "found");
+    });
+    let listed = ann.json(&lab, &["peers"])["peers"].as_array().unwrap().len();
+    println!("cat is seen by both {found:?} after it answers its own commands; ann lists {listed} machines");
+    println!(
+        "ann has left out {}; memory grew by {} kB",
+        left_out(&lab, &ann),
+        ann.resident_bytes().saturating_sub(before) >> 10
+    );
+    assert!(found < Duration::from_secs(3), "{found:?}");
+    assert!(listed <= 258, "{listed}");
+    assert_eq!(ann.peer(&lab, "bob").unwrap()["state"], "approved");
+    assert!(ann.run(&lab, &["peers"]).contains("left out"));
+    pair(&lab, &ann, &cat);
+}
+
+fn left_out(lab: &Lab, host: &Host) -> u64 {
+    host.json(lab, &["peers"])["left_out"].as_u64().unwrap()
+}
+
+#[test]
+fn records_made_by_hand_are_read_like_any_other() {
+    // Otherwise the other tests would prove nothing.
+    let record = Record {
+        peer: Identity::generate().id(),
+        name: "studio".to_owned(),
+        port: 40_000,
+        addresses: vec![SocketAddr::from(([10, 77, 0, 9], 1)).ip()],
+        ttl_s: 120,
+    };
+    let packet = record.packet();
+    assert!(packet.len() < 1000 && packet[6..8] == [0, 4], "{packet:?}");
+}
