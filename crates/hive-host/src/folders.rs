@@ -46,15 +46,17 @@ pub fn create_private(folder: &Path) -> std::io::Result<()> {
 pub fn make_private(path: &Path) -> std::io::Result<()> {
     let permissions = fs::metadata(path)?.permissions();
     let mode = permissions.mode() & 0o7777;
-    if mode & 0o077 == 0 {
+    if mode & OTHERS == 0 {
         return Ok(());
     }
     if mode & STICKY != 0 {
         return Err(std::io::Error::other("it is a folder for everybody's files"));
     }
-    fs::set_permissions(path, fs::Permissions::from_mode(mode & !0o077))
+    fs::set_permissions(path, fs::Permissions::from_mode(mode & !OTHERS))
 }
 
+/// What others than the owner may do.
+const OTHERS: u32 = 0o077;
 /// What marks a folder as one for everybody's files.
 const STICKY: u32 = 0o1000;
 
