@@ -20,7 +20,8 @@ fn text(text: &str) -> Vec<u8> {
 /// A GGUF of metadata alone: keys, types and values.
 fn gguf(values: &[(&str, u32, Vec<u8>)]) -> Vec<u8> {
     let counts = [0u64.to_le_bytes(), (values.len() as u64).to_le_bytes()].concat();
-    let values = values.iter().flat_map(|(key, kind, value)| [text(key), kind.to_le_bytes().to_vec(), value.clone()].concat());
+    let values =
+        values.iter().flat_map(|(key, kind, value)| [text(key), kind.to_le_bytes().to_vec(), value.clone()].concat());
     [b"GGUF", &3u32.to_le_bytes()[..], &counts, &values.collect::<Vec<u8>>()].concat()
 }
 
@@ -108,10 +109,15 @@ fn a_tokenizer_that_makes_its_library_panic_is_damaged() {
     assert_eq!(Tokenizer::from_json(&bpe(|_| ())).unwrap().encode("ab").unwrap(), [2]);
     let strip = |json: &mut serde_json::Value| json["model"]["continuing_subword_prefix"] = json!("long prefix");
     let mut panicked = 0;
-    for file in [bpe(strip), bpe(|json| json["added_tokens"] = json!([{
-        "id": 4_294_967_295u32, "content": "x", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
-        "special": true
-    }]))] {
+    for file in [
+        bpe(strip),
+        bpe(|json| {
+            json["added_tokens"] = json!([{
+                "id": 4_294_967_295u32, "content": "x", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
+                "special": true
+            }])
+        }),
+    ] {
         match Tokenizer::from_json(&file) {
             Err(why) => panicked += usize::from(why == "tokenizer.json is damaged"),
             Ok(tokenizer) => drop(tokenizer.encode("ab x").map(|tokens| tokenizer.decode(&tokens))),
@@ -163,7 +169,8 @@ fn opened(folder: &tempfile::TempDir) -> Result<(), String> {
 #[test]
 fn pipes_devices_and_made_up_files_in_a_models_folder_are_refused_without_waiting() {
     opened(&folder_with("none", |_| ())).unwrap();
-    let names = ["config.json", "generation_config.json", "tokenizer_config.json", "tokenizer.json", "chat_template.jinja"];
+    let names =
+        ["config.json", "generation_config.json", "tokenizer_config.json", "tokenizer.json", "chat_template.jinja"];
     for name in names.into_iter().chain(["model.safetensors", "other.safetensors"]) {
         let pipe = folder_with(name, |path| {
             assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());
