@@ -95,6 +95,17 @@ fn one_token_of_400_kb_does_not_keep_a_sentencepiece_vocabulary_from_being_read_
     }
 }
 
+#[test]
+fn a_vocabulary_of_millions_of_empty_tokens_is_refused() {
+    let file = gguf(&[
+        ("tokenizer.ggml.model", 8, text("gpt2")),
+        ("tokenizer.ggml.tokens", 9, array(8, 4 << 20, &vec![0; 32 << 20])),
+        ("tokenizer.ggml.merges", 9, array(8, 0, &[])),
+    ]);
+    let why = Tokenizer::from_gguf(&open(&file).unwrap()).unwrap_err().to_string();
+    assert!(why.contains("more than 1048576 tokens"), "{why}");
+}
+
 fn bpe(change: impl FnOnce(&mut serde_json::Value)) -> Vec<u8> {
     let mut json = json!({
         "version": "1.0", "added_tokens": [], "normalizer": null, "pre_tokenizer": null, "post_processor": null, "decoder": null,
