@@ -26,12 +26,18 @@ const TELLING: [&[u8]; 12] = [
     b"\xf0\x9f\x90\x9d",
 ];
 
-/// Gives the target its seeds and so many mutations.
+/// Gives the target its seeds and so many mutations; `HIVEMIND_FUZZ_ROUNDS` times as many, each round others.
 pub fn short_run(seeds: &[Vec<u8>], mutations: usize, run: impl Fn(&[u8])) {
     for seed in seeds {
         run(seed);
     }
-    let mut numbers = Numbers(7);
+    let rounds = std::env::var("HIVEMIND_FUZZ_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(1);
+    for round in 0..rounds {
+        mutated(seeds, mutations, Numbers(7 + round), &run);
+    }
+}
+
+fn mutated(seeds: &[Vec<u8>], mutations: usize, mut numbers: Numbers, run: &impl Fn(&[u8])) {
     for _ in 0..mutations {
         let mut data = seeds[numbers.below(seeds.len())].clone();
         for _ in 0..=numbers.below(4) {

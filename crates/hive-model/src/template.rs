@@ -164,6 +164,8 @@ fn environment(source: String) -> Result<Environment<'static>, String> {
     let whitespace = environment.syntax().to_builder().trim_blocks(true).lstrip_blocks(true).build();
     environment.set_syntax(whitespace.map_err(|e| e.to_string())?);
     environment.set_unknown_method_callback(values::method);
+    environment.set_formatter(values::print);
+    values::add_writers(&mut environment);
     environment.add_filter("sum", values::sum);
     environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
         Err(Error::new(ErrorKind::InvalidOperation, REFUSED.to_owned() + &message))

@@ -20,7 +20,8 @@ fn text(text: &str) -> Vec<u8> {
 /// A GGUF of metadata alone: keys, types and values.
 fn gguf(values: &[(&str, u32, Vec<u8>)]) -> Vec<u8> {
     let counts = [0u64.to_le_bytes(), (values.len() as u64).to_le_bytes()].concat();
-    let values = values.iter().flat_map(|(key, kind, value)| [text(key), kind.to_le_bytes().to_vec(), value.clone()].concat());
+    let values =
+        values.iter().flat_map(|(key, kind, value)| [text(key), kind.to_le_bytes().to_vec(), value.clone()].concat());
     [b"GGUF", &3u32.to_le_bytes()[..], &counts, &values.collect::<Vec<u8>>()].concat()
 }
 
@@ -94,6 +95,17 @@ fn one_token_of_400_kb_does_not_keep_a_sentencepiece_vocabulary_from_being_read_
     }
 }
 
+#[test]
+fn a_vocabulary_of_millions_of_empty_tokens_is_refused() {
+    let file = gguf(&[
+        ("tokenizer.ggml.model", 8, text("gpt2")),
+        ("tokenizer.ggml.tokens", 9, array(8, 4 << 20, &vec![0; 32 << 20])),
+        ("tokenizer.ggml.merges", 9, array(8, 0, &[])),
+    ]);
+    let why = Tokenizer::from_gguf(&open(&file).unwrap()).unwrap_err().to_string();
+    assert!(why.contains("more than 1048576 tokens"), "{why}");
+}
+
 fn bpe(change: impl FnOnce(&mut serde_json::Value)) -> Vec<u8> {
     let mut json = json!({
         "version": "1.0", "added_tokens": [], "normalizer": null, "pre_tokenizer": null, "post_processor": null, "decoder": null,
@@ -108,10 +120,15 @@ fn a_tokenizer_that_makes_its_library_panic_is_damaged() {
     assert_eq!(Tokenizer::from_json(&bpe(|_| ())).unwrap().encode("ab").unwrap(), [2]);
     let strip = |json: &mut serde_json::Value| json["model"]["continuing_subword_prefix"] = json!("long prefix");
     let mut panicked = 0;
-    for file in [bpe(strip), bpe(|json| json["added_tokens"] = json!([{
-        "id": 4_294_967_295u32, "content": "x", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
-        "special": true
-    }]))] {
+    for file in [
+        bpe(strip),
+        bpe(|json| {
+            json["added_tokens"] = json!([{
+                "id": 4_294_967_295u32, "content": "x", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
+                "special": true
+            }])
+        }),
+    ] {
         match Tokenizer::from_json(&file) {
             Err(why) => panicked += usize::from(why == "tokenizer.json is damaged"),
             Ok(tokenizer) => drop(tokenizer.encode("ab x").map(|tokens| tokenizer.decode(&tokens))),
@@ -163,7 +180,8 @@ fn opened(folder: &tempfile::TempDir) -> Result<(), String> {
 #[test]
 fn pipes_devices_and_made_up_files_in_a_models_folder_are_refused_without_waiting() {
     opened(&folder_with("none", |_| ())).unwrap();
-    let names = ["config.json", "generation_config.json", "tokenizer_config.json", "tokenizer.json", "chat_template.jinja"];
+    let names =
+        ["config.json", "generation_config.json", "tokenizer_config.json", "tokenizer.json", "chat_template.jinja"];
     for name in names.into_iter().chain(["model.safetensors", "other.safetensors"]) {
         let pipe = folder_with(name, |path| {
             assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());

@@ -3,8 +3,8 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use indexmap::IndexMap;
-use minijinja::value::{Kwargs, Tuple, ValueKind};
-use minijinja::{Error, ErrorKind, State, Value};
+use minijinja::value::{Kwargs, Rest, Tuple, ValueKind};
+use minijinja::{Environment, Error, ErrorKind, Output, State, Value};
 
 /// Lists in lists. Conversations and tools nest about ten deep.
 pub(super) const MAX_DEPTH: usize = 100;
@@ -76,6 +76,72 @@ fn settle(looked: &Looked, value: &Value, depth: usize) -> Result<Option<Value>,
     }
 }
 
+/// Items that are written as text at once, each as often as it is reached: a list can hold one list a thousand times over, and
+/// that again. Tools and conversations have some ten thousand.
+const MAX_WRITTEN: usize = 1_000_000;
+/// Spaces a level of JSON is indented by.
+const MAX_INDENT: usize = 16;
+
+/// Whether a value can be written as text in reasonable time and memory.
+pub(super) fn is_writable(value: &Value) -> bool {
+    fn within(value: &Value, left: &mut usize, depth: usize) -> bool {
+        let size = 1 + value.as_str().map_or(0, |text| text.len() / 16);
+        let Some(rest) = left.checked_sub(size) else { return false };
+        *left = rest;
+        match value.kind() {
+            ValueKind::Seq | ValueKind::Iterable => depth > 0 && all(value, left, depth),
+            ValueKind::Map => {
+                depth > 0
+                    && all(value, left, depth)
+                    && value.try_iter().is_ok_and(|mut keys| {
+                        keys.all(|key| value.get_item(&key).is_ok_and(|item| within(&item, left, depth - 1)))
+                    })
+            }
+            _ => true,
+        }
+    }
+    fn all(value: &Value, left: &mut usize, depth: usize) -> bool {
+        value.try_iter().is_ok_and(|mut items| items.all(|item| within(&item, left, depth - 1)))
+    }
+    let mut left = MAX_WRITTEN;
+    within(value, &mut left, 2 * MAX_DEPTH)
+}
+
+/// What is printed, first looked at.
+pub(super) fn print(output: &mut Output, state: &mut State, value: &Value) -> Result<(), Error> {
+    if is_writable(value) {
+        minijinja::escape_formatter(output, state, value)
+    } else {
+        Err(ErrorKind::OutOfFuel.into())
+    }
+}
+
+/// Adds filters that write whole values as text, with a look at the values first.
+pub(super) fn add_writers(environment: &mut Environment<'static>) {
+    let filters = [
+        ("tojson", Value::from_function(minijinja::filters::tojson)),
+        ("string", Value::from_function(minijinja::filters::string)),
+        ("join", Value::from_function(minijinja::filters::join)),
+        ("format", Value::from_function(minijinja::filters::format)),
+        ("pprint", Value::from_function(minijinja::filters::pprint)),
+    ];
+    for (name, filter) in filters {
+        let checked = move |state: &mut State, arguments: Rest<Value>| -> Result<Value, Error> {
+            let is_wide = name == "tojson" && arguments.iter().skip(1).any(asks_for_wide_indent);
+            if is_wide || !arguments.iter().all(is_writable) {
+                return Err(Error::from(ErrorKind::OutOfFuel));
+            }
+            filter.call(state, &arguments)
+        };
+        environment.add_filter(name, checked);
+    }
+}
+
+fn asks_for_wide_indent(argument: &Value) -> bool {
+    let indent = if argument.is_kwargs() { argument.get_attr("indent").unwrap_or_default() } else { argument.clone() };
+    indent.is_number() && usize::try_from(indent).is_ok_and(|indent| indent > MAX_INDENT)
+}
+
 /// The filter `sum`: what is not a number is copied for every item that is added to it, which fuel does not count.
 pub(super) fn sum(
     state: &State,
@@ -101,6 +167,9 @@ pub(super) fn method(state: &mut State, value: &Value, name: &str, arguments: &[
         if name == "format" && formats_wide(text) {
             return Err(refused("a format asks for more than 9999 characters, or takes its width from an argument"));
         }
+    }
+    if !arguments.iter().all(is_writable) {
+        return Err(Error::from(ErrorKind::OutOfFuel));
     }
     minijinja_contrib::pycompat::unknown_method_callback(state, value, name, arguments)
 }

@@ -5,7 +5,7 @@
 
 use serde_json::{Value as Json, json};
 
-use super::limits::MAX_TOKEN_BYTES;
+use super::limits::{MAX_MERGES, MAX_TOKEN_BYTES, MAX_TOKENS};
 use crate::weights::Gguf;
 use crate::weights::gguf::{Numbers, Value};
 
@@ -19,6 +19,10 @@ const USER_DEFINED: i64 = 4;
 
 pub(super) fn tokenizer_json(gguf: &Gguf) -> Result<Json, String> {
     let tokens = strings(gguf, "tokenizer.ggml.tokens").ok_or("it has no tokenizer.ggml.tokens")?;
+    let merges = strings(gguf, "tokenizer.ggml.merges");
+    if tokens.len() > MAX_TOKENS || merges.as_ref().is_some_and(|merges| merges.len() > MAX_MERGES) {
+        return Err(format!("it has more than {MAX_TOKENS} tokens, or {MAX_MERGES} merges"));
+    }
     let types: Vec<i64> = gguf.numbers("tokenizer.ggml.token_type").into_iter().flat_map(Numbers::integers).collect();
     let type_of = |id: usize| types.get(id).copied().unwrap_or(1);
     let added: Vec<Json> = (0..tokens.len())
@@ -34,7 +38,7 @@ pub(super) fn tokenizer_json(gguf: &Gguf) -> Result<Json, String> {
         tokens.iter().enumerate().map(|(id, token)| ((*token).to_owned(), json!(id))).collect();
     match gguf.string("tokenizer.ggml.model") {
         Some("gpt2") => {
-            let merges = strings(gguf, "tokenizer.ggml.merges").ok_or("it has no tokenizer.ggml.merges")?;
+            let merges = merges.ok_or("it has no tokenizer.ggml.merges")?;
             let merges: Vec<_> = merges.iter().filter_map(|merge| merge.split_once(' ')).collect();
             let pre = gguf.string("tokenizer.ggml.pre").unwrap_or("default");
             Ok(json!({

@@ -14,7 +14,9 @@ pub(super) const MAX_FILE_BYTES: u64 = 64 << 20;
 /// Numbers, texts and brackets in the file; the largest have two million.
 const MAX_VALUES: usize = 8_000_000;
 /// Of the vocabulary.
-const MAX_TOKENS: usize = 1 << 20;
+pub(super) const MAX_TOKENS: usize = 1 << 20;
+/// The largest vocabularies have half a million.
+pub(super) const MAX_MERGES: usize = 4 * MAX_TOKENS;
 /// The longest real ones are runs of 128 spaces or hyphens.
 pub(super) const MAX_TOKEN_BYTES: usize = 1 << 10;
 /// Tokens beside the vocabulary; the most have some thousands.
@@ -165,7 +167,7 @@ impl<'de> Deserialize<'de> for Vocabulary {
 
 impl<'de> Deserialize<'de> for Merges {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(Counted { most: 4 * MAX_TOKENS }).map(|()| Self)
+        deserializer.deserialize_any(Counted { most: MAX_MERGES }).map(|()| Self)
     }
 }
 
