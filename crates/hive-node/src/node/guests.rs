@@ -13,7 +13,7 @@ use hive_net::PeerId;
 use crate::control::StageId;
 
 /// How long a stage outlives the contact with its owner: a machine that restarts, or moves to another network, is back by then.
-pub(super) const LEASE: Duration = Duration::from_secs(60);
+pub(super) const LEASE: Duration = Duration::from_mins(1);
 /// How long owners have to move their stages off a machine that stops sharing. They begin at once, and most are done after a
 /// second or two; the rest is computed again elsewhere.
 pub(super) const NOTICE: Duration = Duration::from_secs(10);
@@ -207,7 +207,7 @@ mod tests {
         Tenant { id: id(index), owner, is_guest: true, owner_is_here: true, planned_bytes, used_bytes }
     }
 
-    fn rules<'a>(shares: bool, cap_bytes: Option<u64>, cap_of: &'a dyn Fn(PeerId) -> Option<u64>) -> Rules<'a> {
+    fn rules(shares: bool, cap_bytes: Option<u64>, cap_of: &dyn Fn(PeerId) -> Option<u64>) -> Rules<'_> {
         Rules { shares_with: if shares { &|_| true } else { &|_| false }, cap_bytes, cap_of }
     }
 

@@ -34,6 +34,7 @@ impl StartError {
 }
 
 /// How to start a node.
+#[allow(clippy::struct_excessive_bools, reason = "each is a wish of its own")]
 pub struct NodeOptions {
     /// The name people see.
     pub name: String,

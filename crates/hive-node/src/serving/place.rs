@@ -127,13 +127,11 @@ impl Node {
                 plan.decode_tokens_per_s = Some(planning::predict(model, &nodes, &link, &stages).tokens_per_s());
                 plan
             }
-            None => match self.plan_here(model, &machines) {
-                Some(here) => here,
-                None => {
-                    let nodes: Vec<_> = machines.iter().map(|machine| machine.profile.clone()).collect();
-                    plan_best(model, &nodes, &|a, b| between(&machines[a], &machines[b]))?
-                }
-            },
+            None => {
+                let nodes: Vec<_> = machines.iter().map(|machine| machine.profile.clone()).collect();
+                let best = || plan_best(model, &nodes, &|a, b| between(&machines[a], &machines[b]));
+                self.plan_here(model, &machines).map_or_else(best, Ok)?
+            }
         };
         let mut plan = plan;
         plan.reasons.extend(hindrance);

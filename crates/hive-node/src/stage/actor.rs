@@ -581,14 +581,13 @@ impl Actor {
 
     async fn died(&mut self, how: &Death) {
         let ending = self.ending.take();
-        let why = match &ending {
-            Some((why, _)) => why.clone(),
-            None => {
-                tracing::warn!("the worker process ended ({how})");
-                // Its last words may name files of this machine.
-                let how = if self.tenancy.is_guest { how.status.clone() } else { how.to_string() };
-                format!("the worker process ended ({how})")
-            }
+        let why = if let Some((why, _)) = &ending {
+            why.clone()
+        } else {
+            tracing::warn!("the worker process ended ({how})");
+            // Its last words may name files of this machine.
+            let how = if self.tenancy.is_guest { how.status.clone() } else { how.to_string() };
+            format!("the worker process ended ({how})")
         };
         self.dead = Some(why.clone());
         self.reports.clear();
