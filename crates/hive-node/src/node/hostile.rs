@@ -96,7 +96,8 @@ impl Peer {
 /// A stage that does nothing, of this owner. Its orders are read by nobody, but the pipe must live.
 fn host(node: &Node, id: StageId, owner: PeerId) -> std::io::PipeReader {
     let (stage, orders) = Stage::idle();
-    let hosted = Hosted { claims: Claims::of(owner), bytes: 1_000_000, used_bytes: 0, standby: false, stage, _visit: None };
+    let hosted =
+        Hosted { claims: Claims::of(owner), bytes: 1_000_000, used_bytes: 0, standby: false, stage, _visit: None };
     lock(&node.inner.stages).insert(id, hosted);
     orders
 }

@@ -192,9 +192,7 @@ impl Ring {
     fn accused(&self, trouble: &Trouble) -> Option<(usize, PeerId)> {
         let index = match trouble.cause {
             Cause::Hung(index) => index,
-            Cause::Fault(Fault::Stage(index)) => index as usize,
-            Cause::Fault(Fault::LastStage) => self.stages().len().checked_sub(1)?,
-            Cause::Fault(Fault::Link | Fault::Request) => return None,
+            Cause::Fault(fault) => fault.stage(self.stages().len())?,
         };
         Some((index, self.stages().get(index)?.placement.addr.id()))
     }

@@ -109,6 +109,15 @@ impl Fault {
             None => Self::LastStage,
         }
     }
+
+    /// The stage at fault, of so many.
+    pub(crate) fn stage(self, stages: usize) -> Option<usize> {
+        match self {
+            Self::Stage(index) => Some(index as usize),
+            Self::LastStage => stages.checked_sub(1),
+            Self::Request | Self::Link => None,
+        }
+    }
 }
 
 /// What a failure frame says.
@@ -221,9 +230,11 @@ mod tests {
         assert_eq!(Fault::of_sender(2, 0, 5), Fault::Stage(1));
         assert_eq!(Fault::of_sender(0, 4, 5), Fault::Request);
         let fault = Fault::of_sender(0, 5, 5);
-        assert_eq!((0..3).map(|index| fault.is_of(index, 3)).collect::<Vec<_>>(), [false, false, true]);
-        assert_eq!((0..3).map(|index| Fault::Stage(1).is_of(index, 3)).collect::<Vec<_>>(), [false, true, false]);
-        assert!(!Fault::Link.is_of(0, 1) && !Fault::Request.is_of(0, 1));
+        assert_eq!(
+            [fault, Fault::Stage(1), Fault::Link, Fault::Request].map(|fault| fault.stage(3)),
+            [Some(2), Some(1), None, None]
+        );
+        assert_eq!(fault.stage(0), None);
     }
 
     #[test]
