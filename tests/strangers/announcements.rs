@@ -125,6 +125,12 @@ fn network_with_a_way_out() -> Lab {
         lab.route(machine, GATE);
         lab.route(machine, "fd77::4");
     }
+    // The liar has a computer of her own.
+    if let [swarms, strangers, ..] = Lab::cores()[..] {
+        for (machine, core) in [("ann", swarms), ("bob", swarms), ("cat", swarms), ("eve", strangers)] {
+            lab.one_core(machine, core);
+        }
+    }
     lab
 }
 

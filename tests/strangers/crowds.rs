@@ -120,6 +120,12 @@ fn lab_with_a_crowd() -> Lab {
     for address in crowd() {
         lab.address("eve", "lan", &format!("{address}/24"));
     }
+    // The crowd has a computer of its own.
+    if let [swarms, strangers, ..] = Lab::cores()[..] {
+        for (machine, core) in [("ann", swarms), ("cat", swarms), ("eve", strangers)] {
+            lab.one_core(machine, core);
+        }
+    }
     lab
 }
 

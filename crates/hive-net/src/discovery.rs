@@ -4,10 +4,10 @@
 //! trusted: records outlive crashes and anyone can send them, so a machine is *present* only once it answers. They say
 //! where to knock, and only on the link that they came by ([`Networks::hears_of`]).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use mdns_sd::{DaemonEvent, IfKind, ResolvedService, ScopedIp, ServiceDaemon, ServiceEvent, ServiceInfo};
@@ -125,11 +125,18 @@ impl Discovery {
     }
 }
 
-/// What the daemon has told and nobody has read yet: of each record, the latest. The daemon drops a listener that falls a
-/// thousand events behind, without a word, so whatever it says is put here at once.
+/// Records, each once. One that was taken back has nothing behind its name.
+#[derive(Default)]
+struct Waiting {
+    records: HashMap<String, Option<Box<ResolvedService>>>,
+    order: VecDeque<String>,
+}
+
+/// What the daemon has told and nobody has read yet: of each record the latest, in the order they came. The daemon drops a
+/// listener that falls a thousand events behind, without a word, so whatever it says is put here at once.
 #[derive(Default)]
 struct Heard {
-    records: Mutex<HashMap<String, Option<Box<ResolvedService>>>>,
+    waiting: Mutex<Waiting>,
     news: Notify,
     /// Something is missing: there was too much of it, or the daemon says no more.
     is_broken: AtomicBool,
@@ -156,15 +163,18 @@ impl Heard {
     }
 
     fn note(&self, record: String, service: Option<Box<ResolvedService>>) {
-        let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
-        if records.len() < WAITING_RECORDS || records.contains_key(&record) {
-            records.insert(record, service);
-            drop(records);
-            self.news.notify_one();
-        } else {
-            drop(records);
-            self.breaks();
+        let mut waiting = self.lock();
+        let is_known = waiting.records.contains_key(&record);
+        if !is_known && waiting.records.len() >= WAITING_RECORDS {
+            drop(waiting);
+            return self.breaks();
         }
+        if !is_known {
+            waiting.order.push_back(record.clone());
+        }
+        waiting.records.insert(record, service);
+        drop(waiting);
+        self.news.notify_one();
     }
 
     fn breaks(&self) {
@@ -172,8 +182,16 @@ impl Heard {
         self.news.notify_one();
     }
 
-    fn take(&self) -> HashMap<String, Option<Box<ResolvedService>>> {
-        std::mem::take(&mut *self.records.lock().unwrap_or_else(PoisonError::into_inner))
+    /// The one that has waited longest.
+    fn next(&self) -> Option<(String, Option<Box<ResolvedService>>)> {
+        let mut waiting = self.lock();
+        let record = waiting.order.pop_front()?;
+        let service = waiting.records.remove(&record)?;
+        Some((record, service))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -216,7 +234,7 @@ impl Follower {
     async fn hand_on(&self, heard: &Heard) {
         loop {
             heard.news.notified().await;
-            for (record, service) in heard.take() {
+            while let Some((record, service)) = heard.next() {
                 let sighting = match service {
                     Some(service) => read(&service, &self.networks),
                     None => Some(Sighting::Gone(record)),

@@ -236,6 +236,11 @@ impl Endpoint {
         }
     }
 
+    /// This owner pairs with a machine that may come from these addresses: it does not wait among strangers.
+    pub fn expect_from(&self, addr: &PeerAddr) {
+        lock(&self.addresses).expect(&addr.sockets(), Instant::now());
+    }
+
     /// Tells iroh that the machine's interfaces changed, where the system's own notice may be slow.
     pub async fn network_changed(&self) {
         self.inner.network_change().await;
@@ -391,8 +396,8 @@ fn lock<T>(mutex: &StdMutex<T>) -> std::sync::MutexGuard<'_, T> {
 async fn accept_connections(endpoint: Endpoint) {
     while let Some(incoming) = endpoint.inner.accept().await {
         let place = door::place(&incoming.remote_addr());
-        let is_known = |ip| lock(&endpoint.addresses).is_vouched_place(ip);
-        let Some((incoming, mut handshake)) = endpoint.door.answer(incoming, is_known) else { continue };
+        let comer = |ip| lock(&endpoint.addresses).comer(ip, Instant::now());
+        let Some((incoming, mut handshake)) = endpoint.door.answer(incoming, comer) else { continue };
         let endpoint = endpoint.clone();
         tokio::spawn(async move {
             let connection = tokio::select! {

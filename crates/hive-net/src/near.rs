@@ -28,6 +28,20 @@ const FORGOTTEN_AFTER: Duration = Duration::from_secs(61);
 /// Addresses of one machine that were vouched for, newest first.
 const VOUCHED: usize = 16;
 
+/// How long a machine is expected that this owner pairs with.
+const EXPECTED_FOR: Duration = crate::pairing::PEOPLE_PATIENCE;
+
+/// Who comes, as far as the address tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Comer {
+    /// From where a machine was that is in, or that a person named.
+    Known,
+    /// From where a machine announces itself that this owner pairs with.
+    Expected,
+    /// Somebody else.
+    Stranger,
+}
+
 /// How far packets may go.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Range {
@@ -137,6 +151,8 @@ pub enum NotDialled {
 pub(crate) struct AddressBook {
     vouched: HashMap<PeerId, Vec<(SocketAddr, Reached)>>,
     relays: HashMap<PeerId, RelayUrl>,
+    /// Where a machine that this owner pairs with may come from, and until when.
+    expected: HashMap<IpAddr, Instant>,
     tried: HashMap<PeerId, Tried>,
 }
 
@@ -167,9 +183,23 @@ impl AddressBook {
         self.relays.get(&peer) == Some(relay)
     }
 
-    /// Whether an approved machine has been at this address.
-    pub(crate) fn is_vouched_place(&self, ip: IpAddr) -> bool {
-        self.vouched.values().flatten().any(|(socket, _)| socket.ip().to_canonical() == ip.to_canonical())
+    /// A machine that this owner pairs with may come from these addresses.
+    pub(crate) fn expect(&mut self, sockets: &[SocketAddr], now: Instant) {
+        self.expected.retain(|_, until| *until > now);
+        let addresses = sockets.iter().take(DIALLED_AT_ONCE).map(|socket| socket.ip().to_canonical());
+        self.expected.extend(addresses.map(|address| (address, now + EXPECTED_FOR)));
+    }
+
+    /// What is known of somebody who comes from an address.
+    pub(crate) fn comer(&self, ip: IpAddr, now: Instant) -> Comer {
+        let ip = ip.to_canonical();
+        if self.vouched.values().flatten().any(|(socket, _)| socket.ip().to_canonical() == ip) {
+            Comer::Known
+        } else if self.expected.get(&ip).is_some_and(|until| now < *until) {
+            Comer::Expected
+        } else {
+            Comer::Stranger
+        }
     }
 
     /// Which of the addresses named for a machine are dialled now.

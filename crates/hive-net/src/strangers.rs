@@ -12,6 +12,10 @@ use std::time::{Duration, Instant};
 const BURST: f64 = 60.0;
 /// Handshakes per second one address regains.
 const REGAINED_PER_S: f64 = 4.0;
+/// Handshakes that all strangers together may begin at once, and regain per second. iroh keeps what it knows of each for a
+/// minute after it has gone, some tens of kilobytes.
+const BURST_OF_ALL: f64 = 128.0;
+const ALL_REGAIN_PER_S: f64 = 2.0;
 /// Addresses remembered; beyond that, the ones that have regained everything are forgotten, and nobody new comes in
 /// until some have.
 const REMEMBERED_ADDRESSES: usize = 4096;
@@ -90,36 +94,57 @@ impl<T: PartialEq> Places<T> {
     }
 }
 
-/// How many handshakes each place may begin: a bucket that refills.
+/// How many handshakes may be begun: a bucket that refills.
+#[derive(Debug)]
+struct Bucket {
+    most: f64,
+    regained_per_s: f64,
+    left: f64,
+    since: Instant,
+}
+
+impl Bucket {
+    fn new(most: f64, regained_per_s: f64, now: Instant) -> Self {
+        Self { most, regained_per_s, left: most, since: now }
+    }
+
+    fn admits(&mut self, now: Instant) -> bool {
+        let regained = now.saturating_duration_since(self.since).as_secs_f64() * self.regained_per_s;
+        self.left = (self.left + regained).min(self.most);
+        self.since = now;
+        let admitted = self.left >= 1.0;
+        if admitted {
+            self.left -= 1.0;
+        }
+        admitted
+    }
+}
+
+/// How many handshakes strangers may begin, at each place and all together.
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
-    buckets: HashMap<Place, (f64, Instant)>,
+    places: HashMap<Place, Bucket>,
+    all: Option<Bucket>,
     forgot: Option<Instant>,
 }
 
 impl Gate {
-    /// Whether a handshake from a place may go on.
-    pub(crate) fn admits(&mut self, place: Place, now: Instant) -> bool {
-        if self.buckets.len() >= REMEMBERED_ADDRESSES && !self.buckets.contains_key(&place) {
+    /// Whether a handshake from a place may go on. One that is expected does not wait for the other strangers.
+    pub(crate) fn admits(&mut self, place: Place, is_expected: bool, now: Instant) -> bool {
+        if self.places.len() >= REMEMBERED_ADDRESSES && !self.places.contains_key(&place) {
             if self.forgot.is_some_and(|forgot| now.saturating_duration_since(forgot) < FORGET_PAUSE) {
                 return false;
             }
             self.forgot = Some(now);
             let full = Duration::from_secs_f64(BURST / REGAINED_PER_S);
-            self.buckets.retain(|_, (_, since)| now.saturating_duration_since(*since) < full);
-            if self.buckets.len() >= REMEMBERED_ADDRESSES {
+            self.places.retain(|_, bucket| now.saturating_duration_since(bucket.since) < full);
+            if self.places.len() >= REMEMBERED_ADDRESSES {
                 return false;
             }
         }
-        let (left, since) = self.buckets.entry(place).or_insert((BURST, now));
-        let regained = now.saturating_duration_since(*since).as_secs_f64() * REGAINED_PER_S;
-        *left = (*left + regained).min(BURST);
-        *since = now;
-        let admitted = *left >= 1.0;
-        if admitted {
-            *left -= 1.0;
-        }
-        admitted
+        let here = self.places.entry(place).or_insert_with(|| Bucket::new(BURST, REGAINED_PER_S, now));
+        let all = self.all.get_or_insert_with(|| Bucket::new(BURST_OF_ALL, ALL_REGAIN_PER_S, now));
+        here.admits(now) && (is_expected || all.admits(now))
     }
 }
 
@@ -142,14 +167,23 @@ mod tests {
     #[test]
     fn a_flood_from_one_place_is_stopped_and_others_are_not() {
         let (mut gate, now) = (Gate::default(), Instant::now());
-        let admitted = (0..1000).filter(|_| gate.admits(place("10.0.0.9"), now)).count();
+        let admitted = (0..1000).filter(|_| gate.admits(place("10.0.0.9"), false, now)).count();
         assert_eq!(admitted, BURST as usize);
-        assert!(gate.admits(place("10.0.0.1"), now));
-        assert!(!gate.admits(place("10.0.0.9"), now));
-        assert!(gate.admits(place("10.0.0.9"), now + Duration::from_secs(1)));
+        assert!(gate.admits(place("10.0.0.1"), false, now));
+        assert!(!gate.admits(place("10.0.0.9"), false, now));
+        assert!(gate.admits(place("10.0.0.9"), false, now + Duration::from_secs(1)));
         // Every address of an IPv6 network is its owner's to choose.
-        let admitted = (0..1000u32).filter(|n| gate.admits(place(&format!("fd77::{n:x}")), now)).count();
+        let admitted = (0..1000u32).filter(|n| gate.admits(place(&format!("fd77::{n:x}")), false, now)).count();
         assert_eq!(admitted, BURST as usize);
+    }
+
+    #[test]
+    fn a_flood_from_everywhere_is_stopped_and_whoever_is_expected_is_not() {
+        let (mut gate, now) = (Gate::default(), Instant::now());
+        let from = |n: u32| Place::of(IpAddr::from(n.to_be_bytes()));
+        assert_eq!((0..1000).filter(|n| gate.admits(from(*n), false, now)).count(), BURST_OF_ALL as usize);
+        assert!(!gate.admits(from(2000), false, now) && gate.admits(from(2000), true, now));
+        assert!(gate.admits(from(3000), false, now + Duration::from_secs(1)));
     }
 
     #[test]
@@ -159,9 +193,9 @@ mod tests {
             let mut gate = Gate::default();
             for n in 0..REMEMBERED_ADDRESSES as u32 * 3 {
                 let then = now + Duration::from_millis(u64::from(n) * pause_ms);
-                gate.admits(Place::of(IpAddr::from(n.to_be_bytes())), then);
+                gate.admits(Place::of(IpAddr::from(n.to_be_bytes())), false, then);
             }
-            assert!(gate.buckets.len() <= REMEMBERED_ADDRESSES);
+            assert!(gate.places.len() <= REMEMBERED_ADDRESSES);
         }
     }
 

@@ -15,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::addr::PeerId;
 use crate::admission::Admission;
+use crate::near::Comer;
 use crate::strangers::{Gate, Place, Places};
 
 /// Handshakes of strangers under way at a time, in all and of one place. Each costs some cryptography.
@@ -170,26 +171,27 @@ pub(super) fn place(from: &IncomingAddr) -> Place {
 
 impl Door {
     /// Whether a handshake may go on, and with what it holds its place. Others are ignored, or asked to prove their
-    /// address first. `is_known` tells whether an approved machine has been at an address.
-    pub(super) fn answer(
-        &self,
-        incoming: Incoming,
-        is_known: impl Fn(IpAddr) -> bool,
-    ) -> Option<(Incoming, Handshake)> {
+    /// address first. `comer` tells who comes from an address.
+    pub(super) fn answer(&self, incoming: Incoming, comer: impl Fn(IpAddr) -> Comer) -> Option<(Incoming, Handshake)> {
         let from = incoming.remote_addr();
-        let is_known = matches!(&from, IncomingAddr::Ip(socket) if is_known(socket.ip()));
-        if let Some(permit) = is_known.then(|| self.known_handshakes.clone().try_acquire_owned().ok()).flatten() {
+        let comer = match &from {
+            IncomingAddr::Ip(socket) => comer(socket.ip()),
+            _ => Comer::Stranger,
+        };
+        if comer == Comer::Known
+            && let Ok(permit) = self.known_handshakes.clone().try_acquire_owned()
+        {
             return Some((incoming, Handshake::Known { _permit: permit }));
-        }
-        let place = place(&from);
-        if !self.gate.lock().unwrap_or_else(PoisonError::into_inner).admits(place, Instant::now()) {
-            incoming.ignore();
-            return None;
         }
         if self.handshakes.taken() >= PROVEN_FROM && !incoming.remote_addr_validated() {
             if let Err(error) = incoming.retry() {
                 error.into_incoming().ignore();
             }
+            return None;
+        }
+        let (place, is_expected) = (place(&from), comer != Comer::Stranger);
+        if !self.gate.lock().unwrap_or_else(PoisonError::into_inner).admits(place, is_expected, Instant::now()) {
+            incoming.ignore();
             return None;
         }
         Some((incoming, Handshake::Stranger(SeatOfHandshake(self.handshakes.take(place)))))

@@ -112,6 +112,7 @@ impl Node {
         let mut followed = 0;
         loop {
             let addr = self.peers().addr(peer);
+            self.endpoint().expect_from(&addr);
             match self.pair_at(&addr, None).await {
                 // It has started anew meanwhile, and nobody answers where it was.
                 Err(PairError::Connect(_)) if self.peers().addr(peer) != addr && followed < FOLLOWED => followed += 1,
@@ -161,6 +162,7 @@ impl Node {
     pub fn approve(&self, peer: PeerId, code: Code) -> Result<(), DecideError> {
         self.peers().approve_pending(peer, code)?;
         self.peers().want(peer);
+        self.endpoint().expect_from(&self.peers().addr(peer));
         Ok(())
     }
 
