@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use common::loopback::{Node, join, pair};
-use common::{finish, hivemind};
+use common::{finish, hivemind, patiently};
 use serde_json::Value;
 
 #[test]

@@ -229,6 +229,7 @@ mod tests {
             addresses: Vec::new(),
             discovery: "on".to_owned(),
             peers,
+            left_out: 0,
             answered_tokens: 7,
             model: Some(model),
             loading: None,
