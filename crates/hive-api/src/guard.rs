@@ -15,6 +15,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::future::BoxFuture;
 use futures_util::{Stream, StreamExt};
 
+use crate::audited::Program;
 use crate::error::Refusal;
 use crate::rights::{self, Needs};
 use crate::tokens::{self, Grant, Tokens};
@@ -94,7 +95,7 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-pub(crate) async fn check(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
+pub(crate) async fn check(State(guard): State<Arc<Guard>>, mut request: Request, next: Next) -> Response {
     if let Err(refusal) = guard.judge_origin(request.uri(), request.headers()) {
         return refusal.into_response();
     }
@@ -107,6 +108,9 @@ pub(crate) async fn check(State(guard): State<Arc<Guard>>, request: Request, nex
         Ok(grant) => grant,
         Err(refusal) => return refusal.into_response(),
     };
+    if let Some(program) = grant.program() {
+        request.extensions_mut().insert(Program(program.to_owned()));
+    }
     match needs {
         Some(Needs::OneOf(rights)) if !grant.allows(rights) => grant.refusal(rights).into_response(),
         // Where no route is, there is nothing to be kept from anybody.

@@ -5,6 +5,7 @@
 //! web page of another origin makes a browser send is refused, and so is one that came by a name that is not this
 //! machine's (`guard.rs`). Connections are few and none is idle for long (`server.rs`). Prompts and answers are in no log.
 
+mod audited;
 mod conversations;
 mod error;
 mod guard;
@@ -120,6 +121,7 @@ impl Api {
         let address = listener.local_addr().map_err(|why| ApiError::Bind { address, why })?;
         let warning = say_where(address, folder).err();
         let guard = Arc::new(guard::Guard::new(tokens.clone(), address));
+        let audited = axum::middleware::from_fn_with_state(node.clone(), audited::note);
         let shared = Shared { node, conversations, tokens, address, quit: watch::channel(false).0 };
         let app = Router::new()
             .nest(
@@ -132,6 +134,7 @@ impl Api {
             )
             .nest("/v1", openai::routes())
             .fallback(error::not_found)
+            .layer(audited)
             .layer(axum::middleware::from_fn_with_state(guard, guard::check))
             .with_state(shared);
         let (stop, stopped) = oneshot::channel();

@@ -23,7 +23,10 @@ impl Running {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let folder = tempfile::tempdir().unwrap();
         let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
-        let node = Node::start(hive_node::NodeOptions::new("test".to_owned(), loopback)).await.unwrap();
+        let options = hive_node::NodeOptions::new("test".to_owned(), loopback);
+        let data = Some(hive_node::data::DataFolder::open(folder.path()).unwrap());
+        // One that does not share measures nothing at its start.
+        let node = Node::start(hive_node::NodeOptions { data, share: false, ..options }).await.unwrap();
         let conversations = Arc::new(Conversations::open(folder.path()).unwrap());
         let api = Api::start(node.clone(), conversations, loopback, folder.path()).await.unwrap();
         let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
@@ -61,6 +64,27 @@ async fn error_of(response: reqwest::Response) -> (StatusCode, serde_json::Value
     let status = response.status();
     let body: serde_json::Value = response.json().await.unwrap_or_default();
     (status, body["error"].clone())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_program_changes_stands_in_the_audit_log_under_its_name() {
+    let running = Running::start().await;
+    let token = running.add("notes", &[Right::Chat, Right::Machines]).await;
+    let ask = async |token: &str, method: &str, path: &str| {
+        let request = running.ask(Some(token), method, path).json(&serde_json::json!({}));
+        request.send().await.unwrap().status()
+    };
+    assert_eq!(ask(&token, "GET", "/hive/v1/status").await, StatusCode::OK);
+    assert_eq!(ask(&token, "POST", "/hive/v1/quit").await, StatusCode::FORBIDDEN);
+    assert_eq!(ask(&token, "POST", "/hive/v1/invites").await, StatusCode::OK);
+    assert_eq!(ask(&running.owner(), "POST", "/hive/v1/invites").await, StatusCode::OK);
+    let log = running.ask(Some(&running.owner()), "GET", "/hive/v1/log").send().await.unwrap();
+    let log: serde_json::Value = log.json().await.unwrap();
+    let entries = log["entries"].as_array().unwrap().iter();
+    let actions: Vec<_> = entries.filter(|entry| entry["event"] == "admin_action").collect();
+    assert_eq!(actions.len(), 1, "{log}");
+    assert_eq!(actions[0]["text"], "the program notes did this: POST /hive/v1/invites");
+    running.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

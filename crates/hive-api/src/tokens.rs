@@ -138,6 +138,11 @@ impl Grant {
         one_of.iter().any(|right| self.may.contains(right))
     }
 
+    /// The program's name, unless it is the owner's own token.
+    pub(crate) fn program(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
     /// What is said to a program that lacks all of these.
     pub(crate) fn refusal(&self, one_of: &'static [Right]) -> Refusal {
         let name = self.name.as_deref().unwrap_or("owner");

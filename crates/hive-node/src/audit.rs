@@ -88,6 +88,13 @@ impl Audit {
         Self { shared: Some(shared) }
     }
 
+    /// The log of a node that starts, in its data folder, if it has one.
+    pub(crate) fn begin(data: Option<&Path>) -> Self {
+        let audit = data.map_or_else(Self::default, Self::open);
+        audit.note(None, AuditEvent::Started { version: env!("CARGO_PKG_VERSION").to_owned() });
+        audit
+    }
+
     /// Notes something that happened now.
     pub(crate) fn note(&self, machine: Option<Machine>, event: AuditEvent) {
         let Some(shared) = &self.shared else { return };

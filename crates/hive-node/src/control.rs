@@ -229,13 +229,14 @@ pub(crate) enum Question {
 }
 
 impl Question {
-    /// What it asks for, as the audit log has it; `None` for what goes wrong without anybody meaning harm.
-    pub(crate) fn audited(&self) -> Option<Asked> {
+    /// What it asks for, as the audit log has it.
+    pub(crate) fn audited(&self) -> Asked {
         match self {
-            Self::Load(..) => Some(Asked::Load),
-            Self::Join(..) => Some(Asked::Connect),
-            Self::HandOver(..) => Some(Asked::HandOver),
-            _ => None,
+            Self::Load(..) => Asked::Load,
+            Self::Join(..) => Asked::Connect,
+            Self::HandOver(..) | Self::TakeOver(..) => Asked::HandOver,
+            Self::Open(..) | Self::Close(..) | Self::Keep(..) | Self::Resend(..) => Asked::Session,
+            _ => Asked::Other,
         }
     }
 }

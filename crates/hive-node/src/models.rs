@@ -72,12 +72,15 @@ pub(crate) fn source(name: Option<&str>, model: &Model) -> ModelSource {
     }
 }
 
+/// Of a name that another machine gives: those of Hugging Face have 96 at most.
+const MODEL_COLUMNS: usize = 96;
+
 /// What people call a model that another machine asks for; never a path.
 pub(crate) fn name_of(source: &ModelSource) -> String {
     match source {
         ModelSource::Path(_) => "a file of its own".to_owned(),
         ModelSource::Named(None, _) => starter_name().to_owned(),
-        ModelSource::Named(Some(name), _) => hive_net::pairing::tidy(name),
+        ModelSource::Named(Some(name), _) => hive_net::border::line(name, MODEL_COLUMNS),
     }
 }
 

@@ -48,6 +48,7 @@ use orders::Claims;
 use room::Promise;
 
 pub use options::{NodeOptions, StartError};
+pub(crate) use orders::Denied;
 
 /// How the node is, at one moment.
 #[derive(Debug, Clone, Serialize)]
@@ -179,8 +180,7 @@ impl Node {
         let (admission, networks) = (Admission::default(), Networks::default());
         networks.set(own_networks());
         let peers = Peers::open(data.clone(), admission.clone())?;
-        let audit = data.as_deref().map_or_else(Audit::default, |data| Audit::open(data.path()));
-        audit.note(None, AuditEvent::Started { version: env!("CARGO_PKG_VERSION").to_owned() });
+        let audit = Audit::begin(data.as_deref().map(DataFolder::path));
         let desk = pairings::open_desk(data.as_deref())?;
         let range = match relay {
             Relay::None if lan_only => Range::Link,
@@ -458,6 +458,7 @@ impl Node {
     /// Changes what an approved machine may do, from now on; remembered. What it has here or holds for this machine moves.
     pub fn set_rights(&self, peer: PeerId, rights: Rights) -> Result<(), DataError> {
         self.peers().allow(peer, rights)?;
+        self.audit(Some(peer), AuditEvent::RightsChanged { memory: rights.memory, prompts: rights.prompts });
         // It is told with the next heartbeat.
         self.inner.profile.send_modify(|_| ());
         self.look();

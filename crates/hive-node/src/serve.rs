@@ -7,9 +7,10 @@ use hive_net::stage::{Budget, Inlet, Received};
 use hive_net::{Channel, Incoming, PeerId, Protocol};
 use tokio::sync::{Semaphore, mpsc};
 
+use crate::audit::{Asked, AuditEvent, Refusal};
 use crate::control::{Answer, Hello, Question, Role};
 use crate::measure;
-use crate::node::Node;
+use crate::node::{Denied, Node};
 use crate::peers::presence;
 use crate::stage::turns;
 
@@ -112,6 +113,9 @@ async fn serve_stage(node: &Node, peer: PeerId, mut channel: Channel, budget: Bu
     let Ok(Some(hello)) = channel.read_first::<Hello>().await else { return };
     if let Err(denied) = node.neighbour(peer, hello).await {
         tracing::info!("a stage stream of {} was refused: {denied:?}", node.peers().name(peer));
+        if denied != Denied::NoSuchStage {
+            node.audit(Some(peer), AuditEvent::Refused { asked: Asked::Connect, why: Refusal::NotAllowed });
+        }
         return;
     }
     let Hello { ring, owner, to } = hello;

@@ -325,12 +325,11 @@ fn by_the_hour(entries: Vec<Entry>) -> Vec<Entry> {
     let mut together: Vec<Entry> = Vec::with_capacity(entries.len());
     for entry in entries {
         let key = Kind::of(&entry).map(|kind| (kind, entry.at.as_second().div_euclid(3600)));
-        match key.as_ref().and_then(|key| first.get(key)) {
-            Some(index) => together[*index].add(&entry),
-            None => {
-                first.extend(key.map(|key| (key, together.len())));
-                together.push(entry);
-            }
+        if let Some(index) = key.as_ref().and_then(|key| first.get(key)) {
+            together[*index].add(&entry);
+        } else {
+            first.extend(key.map(|key| (key, together.len())));
+            together.push(entry);
         }
     }
     together

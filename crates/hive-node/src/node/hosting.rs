@@ -172,6 +172,10 @@ impl Node {
                 }
                 if denied != Denied::NoSuchStage {
                     tracing::info!("{} gave an order that is not its to give: {denied:?}", self.peers().name(asker));
+                    if asker != self.id() {
+                        let refused = AuditEvent::Refused { asked: question.audited(), why: Refusal::NotAllowed };
+                        self.audit(Some(asker), refused);
+                    }
                 }
                 return Answer::Refused(denied.to_string());
             }
@@ -236,6 +240,7 @@ impl Node {
         if busiest < limit as usize || is_open().await {
             Ok(())
         } else {
+            self.audit(Some(asker), AuditEvent::Refused { asked: Asked::Session, why: Refusal::NoRoom });
             Err(format!("it computes at most {limit} answers of this machine at a time"))
         }
     }
@@ -289,16 +294,16 @@ impl Node {
         self.inner.audit.visit(machine, &model, layers, stage.usage())
     }
 
-    /// Notes what another machine asked for and does not get. What goes wrong in conversations is left out: machines that
-    /// mend a ring ask for sessions that are gone, and mean no harm.
-    pub(crate) fn note_refusal(&self, asker: PeerId, asked: Option<Asked>, answer: &Answer) {
+    /// Notes that another machine may not load layers. What else goes wrong is left out, unless it had no right to it:
+    /// machines that mend a ring ask for what is gone, and mean no harm.
+    pub(crate) fn note_refusal(&self, asker: PeerId, asked: Asked, answer: &Answer) {
         let why = match answer {
             Answer::Declined(_) => Refusal::NotSharing,
             Answer::Full(_) => Refusal::NoRoom,
             Answer::Refused(_) => Refusal::NotPossible,
             _ => return,
         };
-        if let Some(asked) = asked {
+        if asked == Asked::Load {
             self.audit(Some(asker), AuditEvent::Refused { asked, why });
         }
     }
