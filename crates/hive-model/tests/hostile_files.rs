@@ -45,7 +45,7 @@ fn resident_bytes() -> Option<usize> {
 
 #[test]
 fn metadata_takes_as_much_memory_as_the_file_has() {
-    const BYTES: usize = 100 << 20;
+    const BYTES: usize = 25 << 20;
     for (name, value) in [
         ("bytes", array(0, BYTES, &vec![7; BYTES])),
         ("truth values", array(7, BYTES, &vec![1; BYTES])),

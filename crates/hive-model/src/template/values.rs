@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use indexmap::IndexMap;
-use minijinja::value::{Kwargs, Rest, Tuple, ValueKind};
+use minijinja::value::{Kwargs, Rest, Tuple, ValueKind, ValueOrKwargs};
 use minijinja::{Environment, Error, ErrorKind, Output, State, Value};
 
 /// Lists in lists. Conversations and tools nest about ten deep.
@@ -126,7 +126,8 @@ pub(super) fn add_writers(environment: &mut Environment<'static>) {
         ("pprint", Value::from_function(minijinja::filters::pprint)),
     ];
     for (name, filter) in filters {
-        let checked = move |state: &mut State, arguments: Rest<Value>| -> Result<Value, Error> {
+        let checked = move |state: &mut State, arguments: Rest<ValueOrKwargs>| -> Result<Value, Error> {
+            let arguments = arguments.into_values();
             let is_wide = name == "tojson" && arguments.iter().skip(1).any(asks_for_wide_indent);
             if is_wide || !arguments.iter().all(is_writable) {
                 return Err(Error::from(ErrorKind::OutOfFuel));
