@@ -146,7 +146,8 @@ async fn what_a_guest_claims_does_not_count_and_what_it_has_ends_with_sharing() 
     guest.admission().approve(addr.id());
     let before = node.answer();
     assert_eq!(node.workers(), 1);
-    let digest = hive_node::models::open(None).unwrap().digest().unwrap();
+    let starter = std::env::var_os("HIVEMIND_STARTER").expect("./dev test names the starter model");
+    let digest = hive_model::ModelFiles::open(starter.as_ref()).unwrap().digest().unwrap();
     let mut loaded = 0;
     for ring in 0..6 {
         match load(&guest, &addr, ring, &digest).await {

@@ -12,7 +12,8 @@ use super::orders::{Claims, Denied};
 use super::{Hosted, Node, lock};
 use crate::Compute;
 use crate::control::{
-    Answer, HandOver, Hello, ModelSource, Neighbours, Question, Resend, RingId, Role, SessionSpec, StageId, StageSpec,
+    Answer, HandOver, Hello, ModelSource, Neighbours, Question, Recompute, Resend, RingId, Role, SessionSpec, Span,
+    StageId, StageSpec,
 };
 use crate::node::NodeOptions;
 use crate::stage::Stage;
@@ -135,6 +136,8 @@ fn neighbours(coordinator: &Endpoint, previous: PeerId) -> Neighbours {
 /// Every order there is about a stage.
 fn orders(to: &Endpoint) -> Vec<Question> {
     let order = HandOver { to: to.addr(), bytes_per_row: 1, rows_per_s: None };
+    let (options, input) = (hive_model::SessionOptions::default(), hive_model::shard::Input::Tokens(vec![1]));
+    let once_more = Recompute { session: SESSION, options, position: 0, input, sample: true };
     vec![
         Question::Load(STAGE, stage_spec(None)),
         Question::Join(STAGE, neighbours(to, to.id())),
@@ -148,6 +151,9 @@ fn orders(to: &Endpoint) -> Vec<Question> {
         Question::HandOver(STAGE, order),
         Question::TakeOver(STAGE),
         Question::Expect(STAGE, to.id()),
+        Question::Digests(STAGE, Span { session: SESSION, rows: 0..1 }),
+        Question::Rows(STAGE, Span { session: SESSION, rows: 0..1 }),
+        Question::Recompute(STAGE, Box::new(once_more)),
     ]
 }
 
@@ -166,7 +172,7 @@ async fn who_knows_the_ids_of_anothers_stage_commands_nothing_and_learns_nothing
     // All of it is as it was: the stage is bob's, its session open, and nobody is named.
     let claims = lock(&ann.inner.stages).get(&STAGE).map(|hosted| hosted.claims);
     assert_eq!(claims, Some(Claims::of(bob.id())));
-    assert_eq!(bob.asks(Question::Check(STAGE)).await, Answer::Done);
+    assert!(matches!(bob.asks(Question::Check(STAGE)).await, Answer::Pulse(_)));
     let again = Resend { session: SESSION, from: 0, sample_from: 0 };
     assert_eq!(bob.asks(Question::Resend(STAGE, again)).await, Answer::Done, "the session is still open");
     assert_eq!(mallory.asks(Question::Retain(Vec::new())).await, Answer::Done, "it has nothing here");

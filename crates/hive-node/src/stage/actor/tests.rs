@@ -147,9 +147,9 @@ async fn what_a_stage_was_given_can_be_compared() {
     actor.open(spec()).unwrap();
     let stage = StageId { ring: RingId(1), index: 0 };
     let asked = |rows| Question::Digests(stage, Span { session: SESSION, rows });
-    actor.frame(crate::stage::prompt_frame(SESSION, 0, &[5, 6], false));
+    actor.frame(crate::stage::prompt_frame(SESSION, 0, &[5, 6], false)).await;
     // It comes again, with one more.
-    actor.frame(crate::stage::prompt_frame(SESSION, 0, &[5, 6, 7], true));
+    actor.frame(crate::stage::prompt_frame(SESSION, 0, &[5, 6, 7], true)).await;
     let expected = crate::stage::token_digests(&[5, 6, 7]);
     assert_eq!(actor.asked(asked(0..3)).await, Ok(Answer::Digests(expected)));
     assert!(actor.asked(asked(0..4)).await.is_err());
