@@ -28,7 +28,9 @@ fn with_other_weights(folder: &Path) -> PathBuf {
     let mut bytes = vec![0; ALTERED_BYTES];
     file.seek(SeekFrom::Start(WEIGHTS_AT)).unwrap();
     file.read_exact(&mut bytes).unwrap();
-    bytes.iter_mut().for_each(|byte| *byte ^= 1);
+    for byte in &mut bytes {
+        *byte ^= 1;
+    }
     file.seek(SeekFrom::Start(WEIGHTS_AT)).unwrap();
     file.write_all(&bytes).unwrap();
     copy
