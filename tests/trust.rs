@@ -28,7 +28,9 @@ fn with_other_weights(folder: &Path) -> PathBuf {
     let mut bytes = vec![0; ALTERED_BYTES];
     file.seek(SeekFrom::Start(WEIGHTS_AT)).unwrap();
     file.read_exact(&mut bytes).unwrap();
-    bytes.iter_mut().for_each(|byte| *byte ^= 1);
+    for byte in &mut bytes {
+        *byte ^= 1;
+    }
     file.seek(SeekFrom::Start(WEIGHTS_AT)).unwrap();
     file.write_all(&bytes).unwrap();
     copy
@@ -201,4 +203,29 @@ fn honest_machines_compute_the_same() {
     let log = ann.log();
     assert!(log.contains("of bob once more: they are the same"), "{log}");
     assert!(!log.contains("wrong numbers") && !log.contains("do not compute the same"), "{log}");
+}
+
+/// Not judged: what the checks cost on machines of which one computes its own stage and the copy.
+#[test]
+#[ignore = "prints figures"]
+fn what_spot_checks_cost() {
+    let (lab, [ann, _bob]) = in_one_swarm(["ann", "bob"]);
+    let speed = || {
+        let command = ["chat", "--prompt", LONG, "--max-tokens", "500", "--stages", "2", "--json"];
+        whole(ann.command(&lab, &command).spawn().unwrap())["decode_tokens_per_s"].as_f64().unwrap()
+    };
+    let (mut with, mut without) = (Vec::new(), Vec::new());
+    for _ in 0..6 {
+        with_a_copy(&lab, &ann, "bob", "ann");
+        with.push(speed());
+        // A copy is loaded again when the ring is quiet, or after ten seconds.
+        let newest = ann.workers().into_iter().max().unwrap();
+        signal("-KILL", &[newest]);
+        patiently("the copy is gone", || {
+            ann.json(&lab, &["status"])["model"]["copies"].as_array().unwrap().iter().all(|copy| copy["node"] != "ann")
+        });
+        without.push(speed());
+    }
+    println!("with {with:.1?} tok/s, without {without:.1?}");
+    println!("{} looks", ann.log().matches("they are the same").count());
 }

@@ -127,7 +127,7 @@ impl Mallory {
             }
         }
         // What was sent arrives as long as somebody holds its end.
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

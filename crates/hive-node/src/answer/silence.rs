@@ -23,6 +23,8 @@ pub(super) struct Silence {
     due: Instant,
     checkup: Option<Checkup>,
     idle_looks: u32,
+    /// Whether whoever waits was told; once is enough.
+    was_told: bool,
 }
 
 /// What has been done to get an answer going whose stages all say that they have nothing to do.
@@ -39,10 +41,10 @@ pub(super) struct Stuck {
 impl Silence {
     pub(super) fn new(expected: Duration) -> Self {
         let now = Instant::now();
-        Self { since: now, due: now + patience(expected), checkup: None, idle_looks: 0 }
+        Self { since: now, due: now + patience(expected), checkup: None, idle_looks: 0, was_told: false }
     }
 
-    /// The stages have just been told of, or are just being replaced: they have their time again.
+    /// Ends a look; the next one is due after this time.
     fn look_in(&mut self, time: Duration) {
         self.checkup = None;
         self.due = Instant::now() + time;
@@ -50,13 +52,11 @@ impl Silence {
 
     /// When it is time to look, or what a look has found.
     pub(super) async fn next(&mut self) -> Option<News> {
-        match &mut self.checkup {
-            Some(checkup) => Some(checkup.next().await),
-            None => {
-                tokio::time::sleep_until(self.due.into()).await;
-                None
-            }
+        if let Some(checkup) = &mut self.checkup {
+            return Some(checkup.next().await);
         }
+        tokio::time::sleep_until(self.due.into()).await;
+        None
     }
 }
 
@@ -85,7 +85,9 @@ impl Answer {
                 }
                 None
             }
+            Some(News::Waiting(_)) if silence.was_told => None,
             Some(News::Waiting(names)) => {
+                silence.was_told = true;
                 let seconds = silence.since.elapsed().as_secs();
                 let who = if names.is_empty() { "The model".to_owned() } else { names.join(", ") };
                 Some(format!("{who} has not answered for {seconds} s; checking"))

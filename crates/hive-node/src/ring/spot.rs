@@ -147,13 +147,10 @@ impl Spot {
             }
             let started = Instant::now();
             let rows = start..end.min(start + self.piece_rows(most));
-            let found = match self.piece(&reader, stages, subject, rows.clone()).await {
-                Ok(found) => found,
-                Err(Unknown) => {
-                    // It begins anew, should there be a next time.
-                    self.forget(index);
-                    return Err(Unknown);
-                }
+            let Ok(found) = self.piece(&reader, stages, subject, rows.clone()).await else {
+                // It begins anew, should there be a next time.
+                self.forget(index);
+                return Err(Unknown);
             };
             if found != Found::Nothing {
                 return Ok(found);

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use hive_net::PeerId;
 use hive_plan::Spare;
 
+use super::checkup::{Checked, check};
 use super::{Health, Inner, PlacedStage, Ring, load_stage};
-use crate::control::{Question, StageSpec, logged};
+use crate::control::{Pulse, Question, StageSpec, logged};
 use crate::node::Node;
 
 /// Between two looks at what is missing.
@@ -24,14 +25,19 @@ const POLITE_ROUNDS: u32 = 5;
 /// How soon a machine that could not take a copy is asked again.
 const ASK_AGAIN: Duration = Duration::from_mins(2);
 
-/// A copy that is there says so at once.
-const CHECK_PATIENCE: Duration = Duration::from_secs(1);
+/// A copy that computes something once more is as good as one that waits, unless it has been at it for this long.
+const BUSY_AT_MOST: Duration = Duration::from_secs(10);
 
 /// A copy of a stage.
 #[derive(Debug, Clone)]
 pub(super) struct Standby {
     pub(super) index: usize,
     pub(super) stage: PlacedStage,
+}
+
+/// Whether a copy that shows these signs of life can take over.
+fn is_ready(pulse: &Pulse) -> bool {
+    pulse.passed || (pulse.owed_rows > 0 && u128::from(pulse.quiet_ms) < BUSY_AT_MOST.as_millis())
 }
 
 /// Keeps copies for as long as the ring is loaded.
@@ -97,8 +103,7 @@ impl Ring {
             return false;
         }
         let question = Question::Check(self.inner.stage_id(standby.index));
-        let asked = tokio::time::timeout(CHECK_PATIENCE, node.ask(&stage.placement.addr, question, |_| ()));
-        matches!(asked.await, Ok(Ok(_)))
+        matches!(check(node, stage, question).await, Checked::Pulse(pulse) if is_ready(&pulse))
     }
 
     fn dismiss(&self, standby: &Standby) {
@@ -183,5 +188,19 @@ impl Ring {
         let standbys = self.standbys();
         let copies = standbys.iter().map(|standby| place((standby.index, &standby.stage)));
         self.inner.node.want_only(self.inner.id, stages.iter().enumerate().map(place).chain(copies));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_that_hangs_does_not_take_over_and_one_that_computes_does() {
+        let pulse = |passed, owed_rows, quiet_ms| Pulse { passed, owed_rows, quiet_ms, ..Pulse::default() };
+        assert!(is_ready(&pulse(true, 0, 0)));
+        assert!(is_ready(&pulse(false, 128, 2000)), "it computes something once more");
+        assert!(!is_ready(&pulse(false, 128, 20_000)));
+        assert!(!is_ready(&pulse(false, 0, 1500)), "it has nothing to do and does not answer");
     }
 }

@@ -534,9 +534,9 @@ impl Actor {
     async fn send(&mut self, frame: Frame) {
         self.activity.sending(true);
         if frame.kind == Kind::Token {
-            self.send_back(frame).await
+            self.send_back(frame).await;
         } else {
-            self.send_on(frame).await
+            self.send_on(frame).await;
         }
         self.activity.sending(false);
     }
