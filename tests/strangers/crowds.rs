@@ -198,10 +198,10 @@ fn strangers_that_come_and_say_nothing_are_sent_away() {
     });
     println!("{words}cat was back {back:?} after its start; memory grew by {} kB at most", grown >> 10);
     let figure = |name: &str| {
-        let line = words.lines().find_map(|line| line.strip_prefix(name)).expect("the crowd says how many");
-        line.split_whitespace().next().unwrap().parse::<u32>().unwrap()
+        let (_, rest) = words.split_once(name).expect("the crowd says how many");
+        rest.split_whitespace().next().unwrap().parse::<u32>().unwrap()
     };
-    assert!(figure("came: ") > 100, "{words}");
+    assert!(figure("came: ") > 30, "{words}");
     assert!(figure("stayed: ") <= 64, "{words}");
     assert_eq!(figure("stayed long: "), 0, "{words}");
     assert!(grown < 30 << 20, "{grown} bytes");

@@ -397,7 +397,9 @@ async fn accept_connections(endpoint: Endpoint) {
     while let Some(incoming) = endpoint.inner.accept().await {
         let place = door::place(&incoming.remote_addr());
         let comer = |ip| lock(&endpoint.addresses).comer(ip, Instant::now());
-        let Some((incoming, mut handshake)) = endpoint.door.answer(incoming, comer) else { continue };
+        let Some((incoming, mut handshake)) = endpoint.door.answer(incoming, &endpoint.admission, comer) else {
+            continue;
+        };
         let endpoint = endpoint.clone();
         tokio::spawn(async move {
             let connection = tokio::select! {

@@ -172,10 +172,17 @@ pub(super) fn place(from: &IncomingAddr) -> Place {
 impl Door {
     /// Whether a handshake may go on, and with what it holds its place. Others are ignored, or asked to prove their
     /// address first. `comer` tells who comes from an address.
-    pub(super) fn answer(&self, incoming: Incoming, comer: impl Fn(IpAddr) -> Comer) -> Option<(Incoming, Handshake)> {
+    pub(super) fn answer(
+        &self,
+        incoming: Incoming,
+        admission: &Admission,
+        comer: impl Fn(IpAddr) -> Comer,
+    ) -> Option<(Incoming, Handshake)> {
         let from = incoming.remote_addr();
         let comer = match &from {
             IncomingAddr::Ip(socket) => comer(socket.ip()),
+            // The relay has made sure of the key.
+            IncomingAddr::Relay { endpoint_id, .. } if admission.is_approved(PeerId::new(*endpoint_id)) => Comer::Known,
             _ => Comer::Stranger,
         };
         if comer == Comer::Known
