@@ -127,7 +127,7 @@ fn network_with_a_way_out() -> Lab {
     }
     // The liar has a computer of her own.
     if let [swarms, strangers, ..] = Lab::cores()[..] {
-        for (machine, core) in [("ann", swarms), ("bob", swarms), ("cat", swarms), ("eve", strangers)] {
+        for (machine, core) in [("ann", swarms), ("bob", swarms), ("eve", strangers)] {
             lab.one_core(machine, core);
         }
     }
@@ -199,33 +199,42 @@ fn a_thousand_false_machines_hide_no_new_one_and_are_counted() {
     let mut lab = network_with_a_way_out();
     let (ann, bob) = (lab.node("ann", ""), lab.node("bob", ""));
     pair(&lab, &ann, &bob);
+    let (_dan, in_peace) = newcomer(&mut lab, "dan", "10.77.0.5/24", &[&ann, &bob]);
     let before = ann.resident_bytes();
     let flood = crate::common::finish(lab.helper("eve", "announcements::be_a_thousand_machines", &[]), None);
     assert!(flood.status.success(), "{}", String::from_utf8_lossy(&flood.stdout));
     patiently("announcements are left out", || left_out(&lab, &ann) > 0);
     // A real one, after them.
-    lab.machine("cat");
-    lab.cable(("cat", "lan"), ("switch", "to-cat"));
-    lab.join_switch("switch", "to-cat");
-    lab.address("cat", "lan", "10.77.0.5/24");
-    lab.plug("cat", "lan");
-    let cat = lab.node("cat", "");
-    let found = timed(|| {
-        ann.wait_for(&lab, "cat", "found");
-        bob.wait_for(&lab, "cat", "found");
-    });
+    let (cat, found) = newcomer(&mut lab, "cat", "10.77.0.6/24", &[&ann, &bob]);
     let listed = ann.json(&lab, &["peers"])["peers"].as_array().unwrap().len();
-    println!("cat is seen by both {found:?} after it answers its own commands; ann lists {listed} machines");
+    println!("cat was started and seen by both after {found:?}, in peace {in_peace:?}; ann lists {listed} machines");
     println!(
         "ann has left out {}; memory grew by {} kB",
         left_out(&lab, &ann),
         ann.resident_bytes().saturating_sub(before) >> 10
     );
-    assert!(found < Duration::from_secs(3), "{found:?}");
-    assert!(listed <= 258, "{listed}");
+    // Three seconds, on a machine that has nothing else to do; in peace it takes as long where it has.
+    assert!(found < Duration::from_secs(3) + 2 * in_peace, "{found:?}, in peace {in_peace:?}");
+    assert!(listed <= 259, "{listed}");
     assert_eq!(ann.peer(&lab, "bob").unwrap()["state"], "approved");
     assert!(ann.run(&lab, &["peers"]).contains("left out"));
     pair(&lab, &ann, &cat);
+}
+
+/// Plugs a new machine in and starts a node on it; gives how long it takes until the others see it.
+fn newcomer(lab: &mut Lab, name: &str, address: &str, others: &[&Host]) -> (Host, Duration) {
+    let port = format!("to-{name}");
+    lab.machine(name);
+    lab.cable((name, "lan"), ("switch", &port));
+    lab.join_switch("switch", &port);
+    lab.address(name, "lan", address);
+    lab.plug(name, "lan");
+    let started = Instant::now();
+    let host = lab.node(name, "");
+    for other in others {
+        other.wait_for(lab, name, "found");
+    }
+    (host, started.elapsed())
 }
 
 fn left_out(lab: &Lab, host: &Host) -> u64 {
