@@ -29,7 +29,7 @@ fn tiny(change: impl FnMut(&str, &mut [f32])) -> tempfile::TempDir {
 }
 
 /// Hidden states of so many rows, different for each session and position.
-fn hidden(session: u64, position: usize, rows: usize) -> Hidden {
+fn hidden(session: u128, position: usize, rows: usize) -> Hidden {
     let number = |at: usize| ((session as usize * 31 + (position * HIDDEN + at) * 7) % 64) as f32 / 32.0 - 1.0;
     let bytes = (0..rows * HIDDEN).flat_map(|at| number(at).to_le_bytes()).collect();
     Hidden { activation: ActivationType::F32, rows, width: HIDDEN, bytes }
@@ -40,7 +40,7 @@ fn with_number(mut hidden: Hidden, at: usize, number: f32) -> Hidden {
     hidden
 }
 
-fn slot(session: u64, position: usize, input: Input) -> Slot {
+fn slot(session: u128, position: usize, input: Input) -> Slot {
     Slot { session: SessionId(session), position, input, sample: true }
 }
 
@@ -81,7 +81,7 @@ fn a_bad_slot_in_any_place_fails_alone_and_goes_on_from_where_it_was() {
             let Input::Hidden(input) = disturbed[place].input.clone() else { panic!() };
             disturbed[place].input = Input::Hidden(with_number(input, rows * HIDDEN - 1, bad));
             for (session, result) in shard.forward(&disturbed).into_iter().enumerate() {
-                let id = SessionId(session as u64);
+                let id = SessionId(session as u128);
                 if session == place {
                     assert!(matches!(result, Err(ForwardError::Input(_))), "{compute:?} {place}: {result:?}");
                     assert_eq!(shard.position(id), Some(5));
@@ -153,10 +153,10 @@ fn a_slot_for_which_the_own_weights_are_bad_is_the_own_fault_and_the_others_go_o
         }
     });
     for compute in BOTH {
-        for place in 0..3u64 {
+        for place in 0..3u128 {
             // Without the end of the model, whose matrix is the embedding once more.
             let mut shard = load(&folder, 0..1, compute);
-            let tokens = |session: u64| if session == place { vec![1, 7, 2] } else { vec![1, 2, 3] };
+            let tokens = |session: u128| if session == place { vec![1, 7, 2] } else { vec![1, 2, 3] };
             let batch: Vec<Slot> = (0..3).map(|session| slot(session, 0, Input::Tokens(tokens(session)))).collect();
             for (session, result) in (0..3).zip(shard.forward(&batch)) {
                 let (is_bad, position) = (session == place, shard.position(SessionId(session)).unwrap());
