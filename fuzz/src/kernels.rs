@@ -62,7 +62,7 @@ impl Bytes<'_> {
         let groups = rows.saturating_mul(columns.checked_div(group).unwrap_or(0)).min(1 << 16);
         let (scales, biases) = (vec![0.5; groups], vec![0.1; groups]);
         let affine = Affine { group, scales: &scales, biases: &biases };
-        let affine = (self.byte() % 8 != 0 && matches!(format, Format::Q4 | Format::Q8)).then_some(affine);
+        let affine = (!self.byte().is_multiple_of(8) && matches!(format, Format::Q4 | Format::Q8)).then_some(affine);
         PackedMatrix::pack(format, rows, columns, &weights, affine).ok()
     }
 
@@ -88,7 +88,7 @@ pub fn run(data: &[u8]) {
         1 => evaluate(swiglu(&bytes.array())),
         2 => {
             let Some(matrix) = bytes.matrix() else { return };
-            let residual = bytes.byte() % 2 == 0;
+            let residual = bytes.byte().is_multiple_of(2);
             let residual = residual.then(|| bytes.array());
             evaluate(matrix.matmul(&bytes.array(), residual.as_ref()));
             let _ = (matrix.row(0), matrix.row(bytes.size()), matrix.bytes());
@@ -101,10 +101,10 @@ pub fn run(data: &[u8]) {
             }
             let Ok(mut cache) = KvBuffers::new(&shape) else { return };
             let positions = bytes.size();
-            if positions < 1 << 12 || positions > 1 << 40 {
+            if !(1 << 12..=1 << 40).contains(&positions) {
                 let _ = cache.reserve(&shape, positions);
             }
-            let other = if bytes.byte() % 4 == 0 { bytes.shape() } else { shape };
+            let other = if bytes.byte().is_multiple_of(4) { bytes.shape() } else { shape };
             evaluate(attention(&bytes.array(), &cache, &bytes.vector(), &other, bytes.size()));
         }
         4 => {
@@ -137,7 +137,7 @@ pub fn run(data: &[u8]) {
             let sessions: Vec<_> = (0..bytes.small().min(4))
                 .map(|_| SessionRows { cache: &cache, offset: bytes.size(), tokens: bytes.size() })
                 .collect();
-            let shape = if bytes.byte() % 4 == 0 { bytes.shape() } else { shape };
+            let shape = if bytes.byte().is_multiple_of(4) { bytes.shape() } else { shape };
             evaluate(layer(&x, &weights, &shape, &sessions));
         }
     }

@@ -126,7 +126,7 @@ fn a_tokenizer_that_makes_its_library_panic_is_damaged() {
             json["added_tokens"] = json!([{
                 "id": 4_294_967_295u32, "content": "x", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
                 "special": true
-            }])
+            }]);
         }),
     ] {
         match Tokenizer::from_json(&file) {

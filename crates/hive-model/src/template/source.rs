@@ -135,8 +135,8 @@ fn push_tag(to: &mut String, tag: &str) {
         target[..length].contains('.').then_some((&tag[..=start + length], body.get(start + length + 1..)?))
     });
     match parts {
-        Some((target, value)) if target.ends_with('=') => *to += &format!("{target}({value})|{SETTLED}"),
-        Some((target, value)) => *to += &format!("{target}{value}|{SETTLED}"),
+        Some((target, value)) if target.ends_with('=') => to.extend([target, "(", value, ")|", SETTLED]),
+        Some((target, value)) => to.extend([target, value, "|", SETTLED]),
         None => return to.push_str(tag),
     }
     to.push_str(&tag[body.map_or(tag.len(), str::len)..]);
