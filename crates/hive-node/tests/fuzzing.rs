@@ -1,5 +1,7 @@
 //! A short run of every fuzz target but the kernels': no panic, no abort, nothing that takes long.
 
+#![allow(unreachable_pub, reason = "the fuzzers' crate exports what this file only includes")]
+
 use std::time::{Duration, Instant};
 
 #[path = "../../../fuzz/src/mutate.rs"]
