@@ -17,7 +17,7 @@ use super::start::Role;
 /// What a probe tries its hand at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Targets {
-    /// A file that it was not given.
+    /// A file or folder that it was not given.
     pub secret: PathBuf,
     /// A folder that anyone may write to.
     pub folder: PathBuf,
