@@ -138,6 +138,9 @@ fn ok(body: &str) -> String {
     )
 }
 
+/// What a false node makes of a request.
+type Reply = Box<dyn Fn(&str) -> String + Send>;
+
 #[test]
 fn whoever_takes_the_port_of_a_killed_node_is_told_nothing() {
     let folder = tempfile::tempdir().unwrap();
@@ -166,7 +169,7 @@ fn an_impostor_beside_a_living_node_is_not_told_the_token() {
         assert!(answer.contains("\"proof\":"), "{answer}");
         answer
     };
-    let answers: [Box<dyn Fn(&str) -> String + Send>; 3] = [Box::new(web_server), Box::new(forger), Box::new(relay)];
+    let answers: [Reply; 3] = [Box::new(web_server), Box::new(forger), Box::new(relay)];
     for answer in answers {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let at = listener.local_addr().unwrap();
@@ -240,7 +243,7 @@ fn a_programs_stream_ends_when_its_token_is_revoked() {
     let made = node.json(&["tokens", "add", "writer", "--may", "chat"]);
     let at = address(folder.path());
     let mut stream = TcpStream::connect(at).unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    stream.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
     let body = r#"{"messages":[{"role":"user","content":"Write a very long story about bees."}],"stream":true,"temperature":0,"max_tokens":4000,"logit_bias":{"2":-100}}"#;
     write!(
         stream,

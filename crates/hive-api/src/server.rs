@@ -238,7 +238,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     /// Long enough that nothing here takes it; it ends what hangs.
-    const PATIENCE: Duration = Duration::from_secs(60);
+    const PATIENCE: Duration = Duration::from_mins(1);
 
     type Server = (oneshot::Sender<()>, tokio::task::JoinHandle<()>);
 

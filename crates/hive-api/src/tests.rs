@@ -8,7 +8,7 @@ use super::*;
 use crate::rights::{Needs, tests::routes};
 
 /// Long enough that nothing here takes it; it ends what hangs.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 struct Running {
     folder: tempfile::TempDir,

@@ -156,7 +156,7 @@ struct Coordinated {
 impl Node {
     /// Starts a node.
     pub async fn start(options: NodeOptions) -> Result<Self, StartError> {
-        crate::open_files::allow_many();
+        prepare_process();
         let NodeOptions {
             name,
             bind,
@@ -175,7 +175,6 @@ impl Node {
             Some(data) => crate::identity::open(data)?,
             None => Identity::generate(),
         };
-        crate::worker::prepare();
         let data = data.map(Arc::new);
         let (admission, networks) = (Admission::default(), Networks::default());
         networks.set(own_networks());
@@ -526,6 +525,12 @@ impl Node {
     pub(crate) fn drop_stages_of(&self, peer: PeerId) {
         lock(&self.inner.stages).retain(|_, hosted| hosted.claims.owner != peer);
     }
+}
+
+/// What a node wants of the process it lives in, before it opens or starts anything.
+fn prepare_process() {
+    crate::open_files::allow_many();
+    crate::worker::prepare();
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

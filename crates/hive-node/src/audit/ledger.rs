@@ -176,8 +176,8 @@ mod tests {
     use super::*;
     use crate::audit::entry::Refusal;
 
-    fn machine(name: &str) -> Option<Machine> {
-        Some(Machine { id: format!("id-{name}"), name: name.to_owned(), fingerprint: "a-b-c".to_owned() })
+    fn machine(name: &str) -> Machine {
+        Machine { id: format!("id-{name}"), name: name.to_owned(), fingerprint: "a-b-c".to_owned() }
     }
 
     fn at(seconds: i64) -> Timestamp {
@@ -186,16 +186,16 @@ mod tests {
     }
 
     fn refused(name: &str, seconds: i64) -> Entry {
-        Entry::at(at(seconds), machine(name), AuditEvent::Refused { asked: Asked::Load, why: Refusal::NoRoom })
+        Entry::at(at(seconds), Some(machine(name)), AuditEvent::Refused { asked: Asked::Load, why: Refusal::NoRoom })
     }
 
     fn loaded(name: &str, seconds: i64) -> Entry {
         let event = AuditEvent::Loaded { model: "m".to_owned(), layers: [0, 4], bytes: 7, standby: false };
-        Entry::at(at(seconds), machine(name), event)
+        Entry::at(at(seconds), Some(machine(name)), event)
     }
 
     fn used(name: &str, seconds: i64, tokens: u64) -> Entry {
-        Entry::at(at(seconds), machine(name), AuditEvent::Used { sessions: 1, tokens, seconds: 2 })
+        Entry::at(at(seconds), Some(machine(name)), AuditEvent::Used { sessions: 1, tokens, seconds: 2 })
     }
 
     #[test]
@@ -218,13 +218,13 @@ mod tests {
         let written = (0..10_000).flat_map(|index| ledger.note(loaded("mallory", index))).count();
         assert_eq!(written, VISIT_LINES as usize);
         assert_eq!(ledger.note(loaded("bob", 10_000)).len(), 1);
-        assert_eq!(ledger.note(Entry::at(at(10_001), machine("mallory"), AuditEvent::Removed)).len(), 1);
+        assert_eq!(ledger.note(Entry::at(at(10_001), Some(machine("mallory")), AuditEvent::Removed)).len(), 1);
         let AuditEvent::LeftOut { entries } = ledger.pending()[0].event else { panic!("{:?}", ledger.pending()) };
         assert_eq!(entries, 10_000 - u64::from(VISIT_LINES));
         // The next day begins with what was left out, and with new lines.
         let morning = ledger.note(loaded("mallory", 86_400));
         assert!(matches!(morning[0].event, AuditEvent::LeftOut { .. }), "{morning:?}");
-        assert_eq!(morning[0].machine, machine("mallory"));
+        assert_eq!(morning[0].machine, Some(machine("mallory")));
         assert_eq!(morning.len(), 2);
     }
 
@@ -233,13 +233,13 @@ mod tests {
         let mut ledger = Ledger::resume(&[], at(0));
         let asked = |index: i64| {
             let event = AuditEvent::PairingAsked { by_them: true, invited: false, code: "482 915".to_owned() };
-            Entry::at(at(index), machine(&format!("stranger {index}")), event)
+            Entry::at(at(index), Some(machine(&format!("stranger {index}"))), event)
         };
         let written = (0..5_000).flat_map(|index| ledger.note(asked(index))).count();
         assert_eq!(written, STRANGER_LINES as usize);
         assert_eq!(ledger.pending()[0].machine, None);
         let approved = AuditEvent::Approved { code: "482 915".to_owned() };
-        assert_eq!(ledger.note(Entry::at(at(5_000), machine("bob"), approved)).len(), 1);
+        assert_eq!(ledger.note(Entry::at(at(5_000), Some(machine("bob")), approved)).len(), 1);
     }
 
     #[test]

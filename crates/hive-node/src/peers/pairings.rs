@@ -228,7 +228,9 @@ impl Node {
             None if self.peers().is_wanted(peer) => Ok(()),
             None => match lock(&self.desk().line).ask(peer, place, Instant::now()) {
                 Turn::Now { instead_of } => {
-                    instead_of.into_iter().for_each(|other| self.peers().withdraw(other));
+                    if let Some(other) = instead_of {
+                        self.peers().withdraw(other);
+                    }
                     Ok(())
                 }
                 Turn::Later => {

@@ -145,7 +145,7 @@ impl Node {
             return None;
         }
         let here = &machines[HERE];
-        let mut plan = plan_best(model, &[here.profile.clone()], &|_, _| between(here, here)).ok()?;
+        let mut plan = plan_best(model, std::slice::from_ref(&here.profile), &|_, _| between(here, here)).ok()?;
         plan.reasons.push("It stays on this machine, as its owner wants of models that fit here.".to_owned());
         Some(plan)
     }
