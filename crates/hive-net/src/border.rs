@@ -5,7 +5,7 @@
 //!
 //! - control, format, line-separator, private-use and unassigned characters are dropped, zero-width ones and tags among
 //!   them; line breaks and characters that only look blank become spaces, and a run of spaces becomes one;
-//! - at most [`STACKED_MARKS`] combining marks stand on one character;
+//! - at most four combining marks stand on one character;
 //! - what does not fit is cut, and ends in "…";
 //! - text with a word that mixes alphabets, such as Latin with a Cyrillic "о", begins with [`MIXED`]. Latin beside
 //!   Chinese, Japanese or Korean is how people there write, and is not marked.

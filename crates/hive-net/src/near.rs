@@ -5,7 +5,7 @@
 //! machine at others. What holds: an announced address is on the link it was announced on ([`Networks::hears_of`]);
 //! without a relay, nothing is dialled but addresses of this machine's own networks and those elsewhere that a person gave
 //! or that a connection has reached before ([`Range`]); and however fast the claims change, a machine is dialled at a
-//! bounded number of addresses ([`AddressBook`]).
+//! bounded number of addresses (`AddressBook`).
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
