@@ -1,5 +1,8 @@
 //! A short run of every fuzz target but the kernels': no panic, no abort, nothing that takes long.
 
+// The targets are a library's for the fuzzer, and modules here.
+#![allow(unreachable_pub, clippy::unwrap_used)]
+
 use std::time::{Duration, Instant};
 
 #[path = "../../../fuzz/src/mutate.rs"]
