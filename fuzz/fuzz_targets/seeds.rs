@@ -1,11 +1,22 @@
-//! Writes the seeds of every target: `seeds FOLDER` makes `FOLDER/TARGET/0`, `1`, …
+//! Writes the seeds of every target into the folder `HIVE_FUZZ_CORPUS`: `TARGET/0`, `TARGET/1`, … It fuzzes nothing, but is
+//! linked like a target, because what they share is built for the fuzzer.
+
+#![no_main]
 
 use hive_fuzz::{kernels, template, tokenizer, weights};
 #[cfg(feature = "node")]
 use hive_fuzz::{control, wire, worker};
 
-fn main() -> std::io::Result<()> {
-    let folder = std::path::PathBuf::from(std::env::args().nth(1).unwrap_or_else(|| "corpus".to_owned()));
+libfuzzer_sys::fuzz_target!(
+    init: {
+        write().expect("room for the seeds");
+        std::process::exit(0);
+    },
+    |_data: &[u8]| {}
+);
+
+fn write() -> std::io::Result<()> {
+    let folder = std::path::PathBuf::from(std::env::var("HIVE_FUZZ_CORPUS").unwrap_or_else(|_| "corpus".to_owned()));
     for (target, seeds) in [
         #[cfg(feature = "node")]
         ("control", control::seeds()),
