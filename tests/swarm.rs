@@ -273,7 +273,7 @@ fn doctor_finds_this_machine_in_order() {
     let report: Value = serde_json::from_str(&stdout).unwrap();
     let subjects: Vec<_> =
         report["checks"].as_array().unwrap().iter().map(|c| c["subject"].as_str().unwrap()).collect();
-    assert_eq!(subjects, ["MLX", "compute", "memory", "model", "network"]);
+    assert_eq!(subjects, ["MLX", "compute", "sandbox", "memory", "model", "network"]);
 }
 
 #[test]

@@ -78,7 +78,7 @@ fn a_truncated_and_a_damaged_model() {
         1,
         &["past the end", "only in part"],
     );
-    refused(&["chat", "--prompt", "x", &at("head.gguf", &whole[..5000])], 1, &["more than the file holds"]);
+    refused(&["chat", "--prompt", "x", &at("head.gguf", &whole[..5000])], 1, &["more than the file"]);
 
     let mut huge = whole[..1 << 20].to_vec();
     huge[16..24].copy_from_slice(&(1u64 << 60).to_le_bytes());
