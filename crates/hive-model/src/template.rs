@@ -4,7 +4,7 @@
 //! tell them apart after rendering, what looks special in a message is swapped for private-use characters before.
 //!
 //! A template comes with a model from strangers. Its source is limited before it is parsed (`source`), what it computes by fuel
-//! and depth (`values`), what it writes by [`MAX_RENDERED_BYTES`]; what recursion remains has a stack of its own.
+//! and depth (`values`), what it writes by `MAX_RENDERED_BYTES`; what recursion remains has a stack of its own.
 
 mod source;
 mod values;
