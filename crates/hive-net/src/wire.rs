@@ -332,7 +332,7 @@ mod tests {
     #[test]
     fn lengths_that_lie_are_refused() {
         let good = hidden(4, 8, Element::F16).header();
-        for (at, value) in [(24, u32::MAX), (28, u32::MAX), (32, 1 << 31), (32, 63), (24, 0)] {
+        for (at, value) in [(32, u32::MAX), (36, u32::MAX), (40, 1 << 31), (40, 63), (32, 0)] {
             let mut bytes = good;
             bytes[at..at + 4].copy_from_slice(&u32::to_le_bytes(value));
             assert!(matches!(Header::decode(&bytes), Err(WireError::Length { .. })), "{at} {value}");
