@@ -38,7 +38,7 @@ const FIRST_WORDS: Duration = Duration::from_secs(15);
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Close code for a stranger that says nothing, or whose seat another needs.
-const SENT_AWAY: u32 = 3;
+const SENT_AWAY: u32 = 4;
 
 /// A bounded number of seats; whoever has one holds a [`Seat`]. Clones share them.
 #[derive(Debug, Clone)]
