@@ -63,7 +63,11 @@ impl Actor {
                 ask = asks.recv() => match ask {
                     None => return,
                     Some(Ask::Order(order, reply)) => self.take(order, reply),
-                    Some(Ask::Restart) => self.restart().await,
+                    // Whoever gave an order up together with others finds the process replaced already.
+                    Some(Ask::Restart) if self.pending.values().any(|pending| pending.reply.is_closed()) => {
+                        self.restart().await;
+                    }
+                    Some(Ask::Restart) => {}
                 },
                 said = next(&mut self.running) => match said {
                     Some(Said::Confined(confinement)) if !confinement.is_whole() => {
