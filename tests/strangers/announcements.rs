@@ -14,6 +14,9 @@ const NOBODY: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 99);
 /// Where the way out of the network is.
 const GATE: &str = "10.77.0.4";
 
+/// The version that machines speak: one of another is listed, and never dialled.
+const SPEAKS: u32 = 2;
+
 /// A record of multicast DNS, made by hand: libraries announce only what is true.
 struct Record {
     peer: PeerId,
@@ -42,7 +45,7 @@ impl Record {
         };
         answer(&service, 12, &labels(&instance));
         answer(&instance, 33, &[&[0; 4][..], &self.port.to_be_bytes(), &labels(&host)].concat());
-        let text = [format!("id={id}"), "v=1".to_owned(), format!("name={}", self.name)];
+        let text = [format!("id={id}"), format!("v={SPEAKS}"), format!("name={}", self.name)];
         let text: Vec<u8> = text.iter().flat_map(|text| [&[text.len() as u8], text.as_bytes()].concat()).collect();
         answer(&instance, 16, &text);
         for address in &self.addresses {
