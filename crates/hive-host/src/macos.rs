@@ -86,18 +86,18 @@ pub(crate) fn confine(wish: &Confine) -> Result<Confinement, ConfineError> {
     let libraries = std::env::var_os("DYLD_LIBRARY_PATH").unwrap_or_default();
     let folders: Vec<_> = std::env::split_paths(&libraries).collect();
     let libraries: Vec<&Path> = folders.iter().map(std::path::PathBuf::as_path).chain([bundle]).collect();
-    let rules = CString::new(sandbox::profile(wish, &libraries))
-        .map_err(|_| ConfineError::System("a path with a NUL".into()))?;
+    let rules =
+        CString::new(sandbox::profile(wish, &libraries)).map_err(|_| ConfineError("a path with a NUL".into()))?;
     let mut error = std::ptr::null_mut();
     // SAFETY: the profile is a C string that outlives the call, and `error` is a place for one pointer.
     if unsafe { sandbox_init(rules.as_ptr(), 0, &raw mut error) } == 0 {
         return Ok(Confinement { files: true, calls: true });
     }
     if error.is_null() {
-        return Err(ConfineError::System("the sandbox was refused".into()));
+        return Err(ConfineError("the sandbox was refused".into()));
     }
     // SAFETY: a C string of the system's, which is given back once and not used after.
     let why = unsafe { CStr::from_ptr(error) }.to_string_lossy().into_owned();
     unsafe { sandbox_free_error(error) };
-    Err(ConfineError::System(why))
+    Err(ConfineError(why))
 }

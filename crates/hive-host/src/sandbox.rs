@@ -47,28 +47,45 @@ impl Confinement {
 
 /// Why a process could not be confined.
 #[derive(Debug, thiserror::Error)]
-pub enum ConfineError {
-    /// Threads that run already would stay as they are.
-    #[error("cannot confine a process that has {0} threads already")]
-    Threads(usize),
-    /// The system refused.
-    #[error("cannot confine this process: {0}")]
-    System(String),
+#[error("cannot confine this process: {0}")]
+pub struct ConfineError(String);
+
+/// How far a process has been confined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// As far as this system can.
+    Done(Confinement),
+    /// Libraries have started threads before it was its turn, and those can still reach files. The process must execute
+    /// itself again; threads of its next life are born confined, and [`confine_again`] does the rest.
+    Restart,
 }
 
 /// Confines this process, for good. Called before it starts a thread or reads a foreign byte.
 ///
 /// A system that knows no confinement (Linux before 5.13, or with landlock switched off) is no error: the result says
 /// what is in force.
-pub fn confine(wish: &Confine) -> Result<Confinement, ConfineError> {
-    // A core dump holds prompts and weights.
-    let no_core = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
-    let system = |error: rustix::io::Errno| ConfineError::System(error.to_string());
-    rustix::process::setrlimit(rustix::process::Resource::Core, no_core).map_err(system)?;
+pub fn confine(wish: &Confine) -> Result<Step, ConfineError> {
+    forbid_core_dumps()?;
     #[cfg(target_os = "linux")]
     return linux::confine(wish);
     #[cfg(target_os = "macos")]
+    return crate::macos::confine(wish).map(Step::Done);
+}
+
+/// Finishes what [`confine`] has begun in this process's life before a [`Step::Restart`].
+pub fn confine_again(wish: &Confine) -> Result<Confinement, ConfineError> {
+    forbid_core_dumps()?;
+    #[cfg(target_os = "linux")]
+    return linux::confine_calls(wish).map(|calls| Confinement { files: true, calls });
+    #[cfg(target_os = "macos")]
     return crate::macos::confine(wish);
+}
+
+fn forbid_core_dumps() -> Result<(), ConfineError> {
+    // A core dump holds prompts and weights.
+    let no_core = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
+    let refused = |error: rustix::io::Errno| ConfineError(error.to_string());
+    rustix::process::setrlimit(rustix::process::Resource::Core, no_core).map_err(refused)
 }
 
 /// Keeps what is open now, files and sockets that this process was started with among it, from the programs that it starts

@@ -12,7 +12,7 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
 };
 
-use super::{Confine, ConfineError, Confinement};
+use super::{Confine, ConfineError, Confinement, Step};
 
 /// What the C library and MLX read while they run: their own libraries, and how many processors there are.
 const ALWAYS_READ: [&str; 16] = [
@@ -151,29 +151,42 @@ const SECOND_NUMBERS: Option<i64> = Some(0x4000_0000);
 #[cfg(not(target_arch = "x86_64"))]
 const SECOND_NUMBERS: Option<i64> = None;
 
-pub(super) fn confine(wish: &Confine) -> Result<Confinement, ConfineError> {
-    let system = |error: &dyn std::fmt::Display| ConfineError::System(error.to_string());
-    let threads = std::fs::read_dir("/proc/self/task").map_err(|error| system(&error))?.count();
-    if threads > 1 {
-        return Err(ConfineError::Threads(threads));
+pub(super) fn confine(wish: &Confine) -> Result<Step, ConfineError> {
+    let threads = std::fs::read_dir("/proc/self/task").map_err(refused)?.count();
+    let life = if threads > 1 { Life::Before } else { Life::Only };
+    let files = confine_files(wish, life).map_err(refused)?;
+    match life {
+        // A kernel without landlock gains nothing by another life.
+        Life::Before if files => Ok(Step::Restart),
+        _ => Ok(Step::Done(Confinement { files, calls: confine_calls(wish)? })),
     }
+}
+
+/// Whether a process is confined in this life of it, or executes itself once more.
+#[derive(Clone, Copy)]
+enum Life {
+    Only,
+    Before,
+}
+
+/// Limits memory, and refuses system calls to every thread there is.
+pub(super) fn confine_calls(wish: &Confine) -> Result<bool, ConfineError> {
     if let Some(bytes) = wish.memory_bytes {
         let limit = rustix::process::Rlimit { current: Some(bytes), maximum: Some(bytes) };
-        rustix::process::setrlimit(rustix::process::Resource::Data, limit).map_err(|error| system(&error))?;
+        rustix::process::setrlimit(rustix::process::Resource::Data, limit).map_err(refused)?;
     }
     // Not even the owner's other programs look into it.
-    let not_dumpable = rustix::process::DumpableBehavior::NotDumpable;
-    rustix::process::set_dumpable_behavior(not_dumpable).map_err(|error| system(&error))?;
-    let files = confine_files(wish).map_err(|error| system(&error))?;
-    let mut calls = true;
-    for filter in filters(wish.gpu_cache.is_some()).map_err(|error| system(&error))? {
-        calls &= seccompiler::apply_filter(&filter).is_ok();
-    }
-    Ok(Confinement { files, calls })
+    rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable).map_err(refused)?;
+    let filters = filters(wish.gpu_cache.is_some()).map_err(refused)?;
+    Ok(filters.iter().all(|filter| seccompiler::apply_filter_all_threads(filter).is_ok()))
+}
+
+fn refused(error: impl std::fmt::Display) -> ConfineError {
+    ConfineError(error.to_string())
 }
 
 /// Lets files be read that are named, and nothing else happen to any file.
-fn confine_files(wish: &Confine) -> Result<bool, landlock::RulesetError> {
+fn confine_files(wish: &Confine, life: Life) -> Result<bool, landlock::RulesetError> {
     // The newest rules that landlock had when this was written; an older kernel enforces those it knows.
     let abi = ABI::V6;
     let ruleset = Ruleset::default()
@@ -181,13 +194,19 @@ fn confine_files(wish: &Confine) -> Result<bool, landlock::RulesetError> {
         .handle_access(AccessNet::from_all(abi))?
         .scope(Scope::from_all(abi))?
         .create()?;
-    let mut libraries = library_folders(&std::fs::read_to_string("/proc/self/maps").unwrap_or_default());
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap_or_default();
+    let mut libraries = library_folders(&maps);
     libraries.extend(search_path(&std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default()));
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
     // Kernels for a GPU are compiled while a model runs, from headers that lie beside the libraries.
     let headers: Vec<_> = libraries.iter().filter_map(|folder| Some(folder.parent()?.join("include"))).collect();
     let named = ALWAYS_READ.iter().map(PathBuf::from).chain(libraries).chain(wish.read.iter().cloned());
     let mut ruleset = allow(ruleset, named, read)?;
+    if matches!(life, Life::Before) {
+        // Itself, once, and the loader: the next life refuses the system call.
+        let again = std::iter::once(PathBuf::from("/proc/self/exe")).chain(loader(&maps));
+        ruleset = allow(ruleset, again, AccessFs::Execute | AccessFs::ReadFile)?;
+    }
     if let Some(cache) = &wish.gpu_cache {
         ruleset = allow(ruleset, headers.into_iter(), read)?;
         ruleset = allow(ruleset, GPU_READ.iter().map(PathBuf::from), read)?;
@@ -219,6 +238,13 @@ fn library_folders(maps: &str) -> BTreeSet<PathBuf> {
     let files = maps.lines().filter_map(|line| line.find('/').map(|at| Path::new(&line[at..])));
     let is_library = |file: &&Path| file.file_name().is_some_and(|name| name.to_string_lossy().contains(".so"));
     files.filter(is_library).filter_map(|file| file.parent().map(Path::to_owned)).collect()
+}
+
+/// The program that loads programs.
+fn loader(maps: &str) -> Option<PathBuf> {
+    let files = maps.lines().filter_map(|line| line.find('/').map(|at| Path::new(&line[at..])));
+    let is_loader = |file: &&Path| file.file_name().is_some_and(|name| name.to_string_lossy().starts_with("ld-"));
+    files.into_iter().find(is_loader).map(Path::to_owned)
 }
 
 /// The folders that the loader searches, as the environment names them.
@@ -289,12 +315,12 @@ mod tests {
     }
 
     #[test]
-    fn a_process_with_threads_is_not_confined_by_half() {
-        let (stop, stopped) = std::sync::mpsc::channel::<()>();
-        let other = std::thread::spawn(move || stopped.recv());
-        assert!(matches!(confine(&Confine::default()), Err(ConfineError::Threads(_))));
-        drop(stop);
-        assert!(other.join().is_ok());
+    fn the_loader_is_read_from_the_map_of_the_process() {
+        let maps = "7f00-7f01 r-xp 00000000 fe:00 12 /usr/lib/libc.so.6\n\
+                    7f01-7f02 r-xp 00000000 fe:00 13 /usr/lib/ld-linux-x86-64.so.2\n";
+        assert_eq!(loader(maps), Some(PathBuf::from("/usr/lib/ld-linux-x86-64.so.2")));
+        let own = std::fs::read_to_string("/proc/self/maps").unwrap();
+        assert!(loader(&own).is_some_and(|path| path.is_file()), "{own}");
     }
 
     #[test]

@@ -37,10 +37,10 @@ pub fn serve() -> std::io::Result<()> {
             return Err(std::io::Error::other("a worker is started by its node, not by hand"));
         }
     }
+    // Before a byte of a stranger's is read, and before there is a second thread.
+    let (role, confinement) = Start::take(&mut orders)?;
     // What a library prints must not come between the answers.
     rustix::stdio::dup2_stdout(std::io::stderr())?;
-    // Before a byte of a stranger's is read, and before there is a second thread.
-    let (role, confinement) = Start::read(&mut orders)?.confine()?;
     match role {
         Role::Probe(targets) => return probe::serve(&targets, confinement, &mut answers),
         Role::Text(model) => return text::serve(&model, confinement, orders, answers),

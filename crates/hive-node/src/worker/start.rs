@@ -1,13 +1,19 @@
 //! A worker's first message: which version of HiveMind speaks, what the worker is for, and what it may touch.
 
 use std::io::{Error, Read};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
+use std::process::Command;
 
-use hive_host::sandbox::{Confine, Confinement, confine};
+use data_encoding::HEXLOWER;
+use hive_host::sandbox::{Confine, Confinement, Step, confine, confine_again};
 use serde::{Deserialize, Serialize};
 
 /// A start names some paths; more is nobody's start.
 const MAX_START_BYTES: usize = 1 << 20;
+
+/// Where a worker that executes itself again finds the message that it has read already.
+const AGAIN: &str = "HIVEMIND_WORKER_AGAIN";
 
 /// What a worker is for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,8 +51,33 @@ impl Start {
         Self { version: env!("CARGO_PKG_VERSION").to_owned(), role, confine }
     }
 
+    /// Reads the first message and gives up everything that the role has no use for, for good.
+    pub(super) fn take(orders: &mut impl Read) -> std::io::Result<(Role, Confinement)> {
+        if let Some(read_before) = std::env::var_os(AGAIN) {
+            let message = HEXLOWER.decode(read_before.as_encoded_bytes()).map_err(Error::other)?;
+            let start: Self = postcard::from_bytes(&message).map_err(Error::other)?;
+            let confinement = confine_again(&start.confine).map_err(Error::other)?;
+            return Ok((start.role, confinement));
+        }
+        let start = Self::read(orders)?;
+        match confine(&start.confine).map_err(Error::other)? {
+            Step::Done(confinement) => Ok((start.role, confinement)),
+            Step::Restart => Err(start.restart()),
+        }
+    }
+
+    /// Executes this program again; gives the error if that cannot be done.
+    fn restart(&self) -> Error {
+        let message = match postcard::to_allocvec(self) {
+            Ok(message) => HEXLOWER.encode(&message),
+            Err(error) => return Error::other(error),
+        };
+        let mut again = Command::new("/proc/self/exe");
+        again.arg0(self.role.process_name()).arg(super::SUBCOMMAND).env(AGAIN, message).exec()
+    }
+
     /// Reads the first message, and not a byte beyond it.
-    pub(super) fn read(orders: &mut impl Read) -> std::io::Result<Self> {
+    fn read(orders: &mut impl Read) -> std::io::Result<Self> {
         let mut length = [0; 4];
         orders.read_exact(&mut length)?;
         let length = u32::from_le_bytes(length) as usize;
@@ -62,12 +93,6 @@ impl Start {
             return Err(Error::other(why));
         }
         postcard::from_bytes(&message).map_err(Error::other)
-    }
-
-    /// Gives up everything that the role has no use for, for good.
-    pub(super) fn confine(self) -> std::io::Result<(Role, Confinement)> {
-        let confinement = confine(&self.confine).map_err(Error::other)?;
-        Ok((self.role, confinement))
     }
 }
 
