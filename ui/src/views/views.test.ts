@@ -242,6 +242,38 @@ describe("machines", () => {
   });
 });
 
+describe("what a machine did", () => {
+  const at = new Date(2026, 10, 27, 14, 2).toISOString();
+
+  it("is asked for when something happens, and not with every look at the machines", async () => {
+    answers.log = () => [{ at, text: "HiveMind 0.1.0 started" }];
+    const { rerender } = render(Main, { shown });
+    await fireEvent.keyDown(window, { key: "2", ctrlKey: true });
+    await fireEvent.click(document.querySelector('[aria-label^="Mac mini"]')!);
+    await screen.findByText("HiveMind 0.1.0 started");
+    const times = (): number => asked.filter(([what]) => what === "log").length;
+    expect(times()).toBe(1);
+    await rerender({ shown: structuredClone(shown) });
+    await rerender({ shown: structuredClone(shown) });
+    expect(times()).toBe(1);
+    const held = structuredClone(shown);
+    held.memory.held += 1;
+    await rerender({ shown: held });
+    expect(times()).toBe(2);
+  });
+
+  it("is never shown under another machine's name", async () => {
+    answers.log = ({ machine }) =>
+      machine === "two" ? [{ at, text: "Mac mini loaded layers" }] : new Promise(() => undefined);
+    render(Main, { shown });
+    await fireEvent.keyDown(window, { key: "2", ctrlKey: true });
+    await fireEvent.click(document.querySelector('[aria-label^="Mac mini"]')!);
+    await screen.findByText("Mac mini loaded layers");
+    await fireEvent.click(document.querySelector('[aria-label^="This machine"]')!);
+    expect(screen.queryByText("Mac mini loaded layers")).toBeNull();
+  });
+});
+
 describe("models", () => {
   async function open(): Promise<void> {
     render(Main, { shown });
