@@ -45,8 +45,9 @@ impl Received {
         Self { from: position, digests: Vec::new() }
     }
 
-    /// Notes the rows that come next.
+    /// Notes rows. Those at positions that were here before, as where a session failed and goes on, take their place.
     pub(super) fn note(&mut self, frame: &Frame) {
+        *self = std::mem::take(self).continued(frame.position);
         match frame.kind {
             Kind::Token => self.digests.extend(frame.payload.get(..4).map(RowDigest::of)),
             _ => self.digests.extend(digests(&frame.payload, frame.rows as usize)),
@@ -85,6 +86,15 @@ mod tests {
         assert_eq!(together.rows(&(0..3)), apart.rows(&(0..3)));
         assert_eq!(together.rows(&(1..3)), Some(token_digests(&[6, 7])));
         assert_eq!(together.rows(&(1..4)), None);
+    }
+
+    #[test]
+    fn a_position_that_comes_again_is_noted_once() {
+        let mut received = Received::starting_at(10);
+        received.note(&prompt_frame(1, 10, &[5, 6, 7], false));
+        received.note(&prompt_frame(1, 11, &[8], false));
+        assert_eq!(received.rows(&(10..12)), Some(token_digests(&[5, 8])));
+        assert_eq!(received.rows(&(12..13)), None);
     }
 
     #[test]
