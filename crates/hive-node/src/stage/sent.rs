@@ -27,6 +27,12 @@ pub(super) struct Sent {
     like: Option<Frame>,
     row_bytes: usize,
     tokens: Vec<Frame>,
+    /// Bytes that these take.
+    tokens_bytes: usize,
+}
+
+fn bytes_of(token: &Frame) -> usize {
+    size_of::<Frame>() + token.payload.len()
 }
 
 impl Sent {
@@ -39,7 +45,14 @@ impl Sent {
                 self.hidden.extend_from_slice(&frame.payload);
                 self.like = Some(Frame { payload: Bytes::new(), ..frame.clone() });
             }
-            Kind::Token => self.tokens.push(frame.clone()),
+            Kind::Token => {
+                // One that is chosen again takes the place of the one before.
+                while let Some(later) = self.tokens.pop_if(|token| token.position >= frame.position) {
+                    self.tokens_bytes -= bytes_of(&later);
+                }
+                self.tokens_bytes += bytes_of(frame);
+                self.tokens.push(frame.clone());
+            }
             Kind::Tokens | Kind::Failed | Kind::Read => {}
         }
     }
@@ -48,6 +61,7 @@ impl Sent {
     pub(super) fn continued(mut self, position: u32) -> Self {
         self.hidden.truncate(position as usize * self.row_bytes);
         self.tokens.clear();
+        self.tokens_bytes = 0;
         self
     }
 
@@ -64,8 +78,7 @@ impl Sent {
 
     /// Bytes that it takes.
     pub(super) fn bytes(&self) -> usize {
-        let tokens = self.tokens.iter().map(|token| size_of::<Frame>() + token.payload.len());
-        self.hidden.capacity() + tokens.sum::<usize>()
+        self.hidden.capacity() + self.tokens_bytes
     }
 
     /// Rows of hidden states there are.
@@ -192,6 +205,17 @@ mod tests {
         assert_eq!(shape(&sent.again(resend(10, 7))), [(8, 1, false), (9, 1, false)]);
         assert!(sent.again(resend(10, 9)).is_empty());
         assert!(sent.again(resend(u32::MAX, u32::MAX)).is_empty());
+    }
+
+    #[test]
+    fn a_token_that_is_chosen_again_is_kept_once_and_its_bytes_are_counted_once() {
+        let mut sent = Sent::default();
+        for position in [7, 8, 9, 8] {
+            sent.note(&Frame { kind: Kind::Token, ..hidden(position, 1) });
+        }
+        assert_eq!(shape(&sent.all(7)), [(7, 1, false), (8, 1, false)]);
+        assert_eq!(sent.bytes(), 2 * (size_of::<Frame>() + 4));
+        assert_eq!(sent.continued(8).bytes(), 0);
     }
 
     #[test]
