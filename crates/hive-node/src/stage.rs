@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use hive_net::Frame;
 use hive_net::stage::Outlet;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::AbortHandle;
 
 use crate::audit::Usage;
 use crate::control::{Answer, Arithmetic, Question, StageSpec};
@@ -44,6 +45,9 @@ const REPORT_PATIENCE: Duration = Duration::from_secs(30);
 /// What a worker that is asked for signs of life has to get around to it. One in the middle of a batch does not, and then
 /// what it owes is told.
 const CHECK_PATIENCE: Duration = Duration::from_millis(1500);
+
+/// A stage that ends has its sessions told; one that waits for another machine does not get around to it.
+const END_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Where frames go: to this very node, or over a link.
 #[derive(Debug)]
@@ -107,6 +111,16 @@ pub(crate) struct Stage {
     held_bytes: Arc<AtomicUsize>,
     process_id: Option<u32>,
     activity: Activity,
+    running: Arc<Running>,
+}
+
+/// The actor's task. It ends with the last handle to the stage, whatever it waits for, and its worker with it.
+struct Running(AbortHandle);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl Stage {
@@ -133,28 +147,27 @@ impl Stage {
                 }
             }
         };
+        Ok((Self::run(worker, events, index, tenancy, arithmetic), device))
+    }
+
+    fn run(worker: Worker, events: Events, index: u32, tenancy: Tenancy, arithmetic: Arithmetic) -> Self {
         let (commands, command_queue) = mpsc::channel(QUEUE);
         let (frames, frame_queue) = mpsc::channel(QUEUE);
         let process_id = worker.process_id();
         let activity = Activity::new(arithmetic);
         let actor = Actor::new(worker, index, tenancy, activity.clone(), commands.downgrade());
         let (sessions, held_bytes, usage) = (actor.busy(), actor.held_bytes(), actor.usage());
-        tokio::spawn(actor.run(command_queue, frame_queue, events));
-        Ok((Self { commands, frames, sessions, usage, held_bytes, process_id, activity }, device))
+        let task = tokio::spawn(actor.run(command_queue, frame_queue, events));
+        let running = Arc::new(Running(task.abort_handle()));
+        Self { commands, frames, sessions, usage, held_bytes, process_id, activity, running }
     }
 
     /// One that does nothing and takes whatever is sent to it.
     #[cfg(test)]
     pub(crate) fn idle() -> (Self, std::io::PipeReader) {
         let (worker, orders) = Worker::that_only_listens();
-        let (commands, command_queue) = mpsc::channel(QUEUE);
-        let (frames, frame_queue) = mpsc::channel(QUEUE);
-        let activity = Activity::new(Arithmetic::Exact);
         let tenancy = Tenancy { is_guest: true, context: 64 };
-        let actor = Actor::new(worker, 0, tenancy, activity.clone(), commands.downgrade());
-        let (sessions, held_bytes, usage) = (actor.busy(), actor.held_bytes(), actor.usage());
-        tokio::spawn(actor.run(command_queue, frame_queue, Events::none()));
-        (Self { commands, frames, sessions, usage, held_bytes, process_id: None, activity }, orders)
+        (Self::run(worker, Events::none(), 0, tenancy, Arithmetic::Exact), orders)
     }
 
     /// Memory that it takes now, in bytes: its worker's, and what this node keeps for its sessions.
@@ -163,11 +176,15 @@ impl Stage {
         worker.saturating_add(self.held_bytes.load(Ordering::Relaxed) as u64)
     }
 
-    /// Ends it, for a reason that its sessions are told.
+    /// Ends it, for a reason that its sessions are told if it gets around to that.
     pub(crate) async fn end(self, why: String) {
         let (ended, has_ended) = oneshot::channel();
-        let _ = self.commands.send(Command::End(why, ended)).await;
-        let _ = has_ended.await;
+        let ending = async {
+            let _ = self.commands.send(Command::End(why, ended)).await;
+            let _ = has_ended.await;
+        };
+        let _ = tokio::time::timeout(END_PATIENCE, ending).await;
+        self.running.0.abort();
     }
 
     /// Sessions that are being computed on this stage.
@@ -194,28 +211,25 @@ impl Stage {
         if matches!(question, Question::Check(_)) {
             return self.check(question).await;
         }
-        let (answer, answered) = oneshot::channel();
-        let _ = self.commands.send(Command::Ask(question, answer)).await;
-        match tokio::time::timeout(REPORT_PATIENCE, answered).await {
-            Ok(Ok(answer)) => answer,
+        match tokio::time::timeout(REPORT_PATIENCE, self.put(question)).await {
+            Ok(Some(answer)) => answer,
             _ => Err("the stage does not answer".to_owned()),
         }
     }
-}
 
-impl Stage {
+    /// Puts a question to the actor, which takes none while it waits for another machine; `None` where it has ended.
+    async fn put(&self, question: Question) -> Option<Result<Answer, String>> {
+        let (answer, answered) = oneshot::channel();
+        let _ = self.commands.send(Command::Ask(question, answer)).await;
+        answered.await.ok()
+    }
+
     /// Signs of life: out of the worker's own loop, or what it owes if it does not get around to answering.
     async fn check(&self, question: Question) -> Result<Answer, String> {
         let asked = Instant::now();
-        let (answer, answered) = oneshot::channel();
-        let asking = async {
-            // The stage may wait for another machine, and take no commands.
-            let _ = self.commands.send(Command::Ask(question, answer)).await;
-            answered.await
-        };
-        let passed = match tokio::time::timeout(CHECK_PATIENCE, asking).await {
-            Ok(Ok(answer)) => answer.map(|_| true)?,
-            Ok(Err(_)) => return Err("the stage has ended".to_owned()),
+        let passed = match tokio::time::timeout(CHECK_PATIENCE, self.put(question)).await {
+            Ok(Some(answer)) => answer.map(|_| true)?,
+            Ok(None) => return Err("the stage has ended".to_owned()),
             Err(_) => false,
         };
         Ok(Answer::Pulse(self.activity.pulse(passed, asked)))
@@ -275,5 +289,43 @@ async fn start(
                 return Err(NotStarted::Died(Death { status, last_words: String::new() }));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use super::*;
+    use crate::control::{RingId, SessionSpec, StageId};
+
+    #[tokio::test]
+    async fn ending_a_stage_that_does_not_end_takes_two_seconds() {
+        let (stage, _orders) = Stage::idle();
+        tokio::time::timeout(END_PATIENCE * 2, stage.end("it is over".to_owned())).await.expect("it is not waited for");
+    }
+
+    #[tokio::test]
+    async fn the_worker_ends_with_the_last_handle_also_while_its_stage_waits_for_another_machine() {
+        let (stage, mut orders) = Stage::idle();
+        let (coordinator, mut frames) = mpsc::channel(1);
+        let routes = Routes { epoch: 0, next: None, first: None, coordinator: Destination::Local(coordinator) };
+        stage.join(routes).await;
+        for session in [1, 2] {
+            let options = hive_model::SessionOptions::default();
+            let spec =
+                SessionSpec { session, answer: 1, options, end_tokens: vec![], last_position: 9, continues: None };
+            stage.answer(Question::Open(StageId { ring: RingId(1), index: 0 }, spec)).await.unwrap();
+        }
+        // There is room for what is said of one of them.
+        let _ = stage.commands.send(Command::Lost("the next machine", "it left".to_owned())).await;
+        while frames.is_empty() {
+            tokio::task::yield_now().await;
+        }
+        drop(stage);
+        let ended = tokio::task::spawn_blocking(move || orders.read_to_end(&mut Vec::new()));
+        let ended = tokio::time::timeout(Duration::from_secs(5), ended).await;
+        let first = frames.try_recv();
+        assert!(ended.is_ok() && first.is_ok(), "it waits for ever");
     }
 }

@@ -28,6 +28,8 @@ struct Open {
     spec: SessionSpec,
     /// Position of the next row: what lies before has been taken, and comes again only after a link was mended.
     next: u32,
+    /// The first stage's rows before this position came from the coordinator; a token that follows was chosen by the last.
+    asked: u32,
     /// Whether its answer is done and only its cache is kept.
     kept: bool,
     sent: Sent,
@@ -43,8 +45,12 @@ impl Open {
 
 /// Bytes of what a session is opened with.
 pub(super) fn bytes_of(spec: &SessionSpec) -> usize {
-    let SessionOptions { sampling, prompt, answer } = &spec.options;
-    let tokens = prompt.len() + answer.len() + spec.end_tokens.len();
+    bytes_of_options(&spec.options, &spec.end_tokens)
+}
+
+fn bytes_of_options(options: &SessionOptions, end_tokens: &[u32]) -> usize {
+    let SessionOptions { sampling, prompt, answer } = options;
+    let tokens = prompt.len() + answer.len() + end_tokens.len();
     tokens * size_of::<u32>() + sampling.logit_bias.len() * 2 * size_of::<u64>()
 }
 
@@ -257,6 +263,10 @@ impl Actor {
             let _ = answer.send(Err("a conversation has this session".to_owned()));
             return;
         }
+        if let Err(why) = self.fits(&wanted.options, &[]).and_then(|()| self.within_context(&wanted)) {
+            let _ = answer.send(Err(why));
+            return;
+        }
         let Ok(is_new) = self.recomputing.begin(&wanted, answer) else { return };
         let Recompute { session: id, options, position, input, sample } = wanted;
         let session = SessionId(id);
@@ -314,7 +324,7 @@ impl Actor {
             Some(why) => Some(why.clone()),
             None if end == Some(End::Closed) => Some("it was closed on the way".to_owned()),
             None if self.sessions.contains_key(&id.0) => Some("it is open here already".to_owned()),
-            None => self.fits(&spec).err(),
+            None => self.fits(&spec.options, &spec.end_tokens).err(),
         };
         if let Some(why) = refusal {
             let _ = answer.send(Err(why));
@@ -325,7 +335,7 @@ impl Actor {
         }
         self.worker.order(&ToWorker::Import(id, spec.options.clone(), state));
         let received = Received::starting_at(next);
-        self.arrivals.insert(id.0, (Open { spec, next, kept, sent, received }, answer));
+        self.arrivals.insert(id.0, (Open { spec, next, asked: 0, kept, sent, received }, answer));
     }
 
     fn arrive(&mut self, session: u128, imported: Result<(), String>) {
@@ -366,22 +376,28 @@ impl Actor {
     }
 
     /// Whether a session may be opened here beside the others.
-    fn fits(&self, spec: &SessionSpec) -> Result<(), String> {
-        let tokens = spec.options.prompt.len() + spec.options.answer.len();
+    fn fits(&self, options: &SessionOptions, end_tokens: &[u32]) -> Result<(), String> {
+        let tokens = options.prompt.len() + options.answer.len();
         let held_bytes: usize = self.sessions.values().map(|open| bytes_of(&open.spec)).sum();
-        if let Err(error) = spec.options.sampling.check() {
+        if let Err(error) = options.sampling.check() {
             Err(error.to_string())
-        } else if spec.end_tokens.len() > MOST_END_TOKENS {
+        } else if end_tokens.len() > MOST_END_TOKENS {
             Err(format!("an answer has at most {MOST_END_TOKENS} tokens that end it"))
         } else if tokens > self.tenancy.context {
             Err(format!("the conversation has {tokens} tokens, but the model takes {}", self.tenancy.context))
         } else if self.sessions.len() + self.arrivals.len() >= MOST_SESSIONS {
             Err(format!("a stage has at most {MOST_SESSIONS} sessions"))
-        } else if held_bytes + bytes_of(spec) > MOST_SPEC_BYTES {
+        } else if held_bytes + bytes_of_options(options, end_tokens) > MOST_SPEC_BYTES {
             Err("the sessions that are open here leave no room for another one".to_owned())
         } else {
             Ok(())
         }
+    }
+
+    /// Whether rows that are to be computed once more lie within the longest conversation.
+    fn within_context(&self, wanted: &Recompute) -> Result<(), String> {
+        let (end, context) = (wanted.position as usize + wanted.input.rows(), self.tenancy.context);
+        if end <= context { Ok(()) } else { Err(format!("position {end} is past the {context} that the model takes")) }
     }
 
     /// Opens a session that is not open; says which position comes next.
@@ -396,7 +412,7 @@ impl Actor {
         if let Some(open) = self.sessions.get(&spec.session) {
             return Ok(open.next);
         }
-        self.fits(&spec)?;
+        self.fits(&spec.options, &spec.end_tokens)?;
         let (session, options) = (SessionId(spec.session), spec.options.clone());
         let (mut next, mut sent, mut received) = (0, Sent::default(), Received::default());
         if let Some(Continued { session: from, position }) = spec.continues
@@ -416,7 +432,7 @@ impl Actor {
             next,
             "a session is open"
         );
-        self.sessions.insert(spec.session, Open { spec, next, kept: false, sent, received });
+        self.sessions.insert(spec.session, Open { spec, next, asked: 0, kept: false, sent, received });
         self.usage.sessions.fetch_add(1, Ordering::Relaxed);
         Ok(next)
     }
@@ -443,8 +459,11 @@ impl Actor {
                 return;
             }
         };
+        if frame.kind == Kind::Tokens {
+            open.asked = frame.position.saturating_add(frame.rows);
+        }
         let Some(next) = frame.position.checked_add(frame.rows) else {
-            let fault = Fault::of_sender(self.index, frame.position, open.spec.options.prompt.len());
+            let fault = Fault::of_sender(self.index, frame.position, open.asked);
             return self.fail(frame.session, fault, "rows past the last position there can be").await;
         };
         open.next = next;
@@ -467,6 +486,7 @@ impl Actor {
         });
         match message {
             FromWorker::Output { session, rows, output, .. } if self.recomputing.has(session.0) => {
+                self.usage.tokens.fetch_add(u64::from(rows), Ordering::Relaxed);
                 self.recomputing.computed(session.0, rows, output);
             }
             FromWorker::Output { session, position, rows, output, sample } => {
@@ -500,7 +520,7 @@ impl Actor {
                 let fault = match blame {
                     Blame::Request => Fault::Request,
                     Blame::Own => Fault::Stage(self.index),
-                    Blame::Previous => Fault::of_sender(self.index, open.next, open.spec.options.prompt.len()),
+                    Blame::Previous => Fault::of_sender(self.index, open.next, open.asked),
                 };
                 // What a library says may name files of this machine.
                 if self.tenancy.is_guest && blame == Blame::Own {
@@ -565,6 +585,7 @@ impl Actor {
         if routes.coordinator.send(frame).await.is_err() {
             // Nobody waits for this answer any more.
             self.sessions.remove(&session);
+            self.activity.ended(session);
             self.worker.order(&ToWorker::Close(SessionId(session)));
         } else if let Some(why) = failed {
             self.fail(session, Fault::Link, &format!("the first machine cannot be reached: {why}")).await;

@@ -100,12 +100,12 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    /// The fault of whoever sent a stage its input for `position`. The first stage has no stage before it: the prompt is
-    /// the coordinator's, who asked for it, and what follows was chosen by the last stage.
-    pub(super) fn of_sender(stage: u32, position: u32, prompt: usize) -> Self {
+    /// The fault of whoever sent a stage its input for `position`. The first stage has no stage before it: what lies before
+    /// `asked` came from the coordinator, who asked for it, and what follows was chosen by the last stage.
+    pub(super) fn of_sender(stage: u32, position: u32, asked: u32) -> Self {
         match stage.checked_sub(1) {
             Some(previous) => Self::Stage(previous),
-            None if (position as usize) < prompt => Self::Request,
+            None if position < asked => Self::Request,
             None => Self::LastStage,
         }
     }

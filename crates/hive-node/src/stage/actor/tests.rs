@@ -116,10 +116,12 @@ fn rows(position: u32, rows: u32) -> Frame {
 
 #[tokio::test]
 async fn rows_past_the_last_position_are_the_senders_fault() {
-    for (index, fault) in [(2, Fault::Stage(1)), (0, Fault::LastStage)] {
+    for (index, kind, fault) in
+        [(2, Kind::Tokens, Fault::Stage(1)), (0, Kind::Token, Fault::LastStage), (0, Kind::Tokens, Fault::Request)]
+    {
         let (mut actor, mut frames, _orders) = with_session(index);
         actor.sessions.get_mut(&SESSION).unwrap().next = u32::MAX - 1;
-        actor.frame(rows(u32::MAX - 1, 2)).await;
+        actor.frame(Frame { kind, ..rows(u32::MAX - 1, 2) }).await;
         let failure = super::super::frames::failure_of(&frames.try_recv().unwrap());
         assert_eq!(failure.fault, fault);
         assert_eq!(actor.sessions[&SESSION].next, u32::MAX - 1);
@@ -139,6 +141,44 @@ async fn a_session_that_failed_waits_for_the_same_position_again() {
     actor.said(FromWorker::Failed { session, position: Some(1), why, blame: Blame::Previous }).await;
     let failure = super::super::frames::failure_of(&frames.try_recv().unwrap());
     assert_eq!((failure.fault, actor.sessions[&SESSION].next), (Fault::Stage(0), 1));
+}
+
+#[tokio::test]
+async fn what_the_coordinator_asked_is_not_held_against_the_last_stage() {
+    let (mut actor, mut frames, _orders) = with_session(0);
+    actor.frame(rows(0, 2)).await;
+    actor.frame(Frame { kind: Kind::Token, ..rows(2, 1) }).await;
+    for (position, fault) in [(2, Fault::LastStage), (1, Fault::Request)] {
+        let (session, why) = (SessionId(SESSION), "no such token".to_owned());
+        actor.said(FromWorker::Failed { session, position: Some(position), why, blame: Blame::Previous }).await;
+        let failure = super::super::frames::failure_of(&frames.try_recv().unwrap());
+        assert_eq!(failure.fault, fault, "at {position}");
+    }
+}
+
+#[tokio::test]
+async fn rows_that_come_again_after_a_failure_are_compared_as_they_came_last() {
+    let (mut actor, _frames, _orders) = with_session(1);
+    actor.frame(crate::stage::prompt_frame(SESSION, 0, &[5, 6, 7], false)).await;
+    let (session, why) = (SessionId(SESSION), "not finite".to_owned());
+    actor.said(FromWorker::Failed { session, position: Some(1), why, blame: Blame::Previous }).await;
+    actor.frame(crate::stage::prompt_frame(SESSION, 1, &[8, 9], false)).await;
+    let stage = StageId { ring: RingId(1), index: 1 };
+    let digests = actor.asked(Question::Digests(stage, Span { session: SESSION, rows: 0..3 })).await;
+    assert_eq!(digests, Ok(Answer::Digests(crate::stage::token_digests(&[5, 8, 9]))));
+}
+
+#[tokio::test]
+async fn a_session_that_nobody_waits_for_is_owed_nothing() {
+    let (mut actor, frames, _orders) = with_session(1);
+    drop(frames);
+    actor.frame(rows(0, 2)).await;
+    let sampled = hive_model::sampling::Sampled { token: 3, logprob: None, top: Vec::new() };
+    let output = Output::Token(sampled);
+    actor.said(FromWorker::Output { session: SessionId(SESSION), position: 0, rows: 1, sample: true, output }).await;
+    assert_eq!(is_kept(&actor), None);
+    actor.said(FromWorker::Checked).await;
+    assert_eq!(actor.activity.pulse(true, Instant::now()).owed_rows, 0);
 }
 
 #[tokio::test]
@@ -166,9 +206,32 @@ async fn rows_that_are_computed_once_more_go_to_whoever_asked() {
     let output = Output::Token(token);
     actor.said(FromWorker::Output { session: SessionId(9), position: 0, rows: 2, sample: true, output }).await;
     assert_eq!(answered.try_recv().unwrap(), Ok(Answer::Recomputed { digests: Vec::new(), token: Some(3) }));
+    assert_eq!(actor.usage.tokens.load(Ordering::Relaxed), 2, "they count as work of this machine");
     // A conversation's session is not meddled with.
     actor.open(spec()).unwrap();
     let (answer, mut answered) = oneshot::channel();
     actor.recompute(Recompute { session: SESSION, ..wanted }, answer);
     assert!(answered.try_recv().unwrap().is_err());
+}
+
+#[tokio::test]
+async fn what_is_computed_once_more_keeps_to_the_limits_of_a_session() {
+    let (mut actor, _orders) = actor();
+    let wanted = |prompt: usize, position: u32, rows: usize, temperature: f32| {
+        let options = SessionOptions {
+            prompt: vec![1; prompt],
+            sampling: hive_model::Sampling { temperature, ..hive_model::Sampling::default() },
+            ..SessionOptions::default()
+        };
+        let input = hive_model::shard::Input::Tokens(vec![5; rows]);
+        Recompute { session: 9, options, position, input, sample: true }
+    };
+    for beyond in [wanted(65, 0, 1, 0.0), wanted(0, 0, 65, 0.0), wanted(0, 0, 1, -1.0)] {
+        let (answer, mut answered) = oneshot::channel();
+        actor.recompute(beyond, answer);
+        assert!(answered.try_recv().unwrap().is_err());
+    }
+    let (answer, mut answered) = oneshot::channel();
+    actor.recompute(wanted(0, 0, 64, 0.0), answer);
+    assert!(answered.try_recv().is_err(), "it is being computed");
 }
