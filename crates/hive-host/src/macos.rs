@@ -13,7 +13,8 @@ use objc2_foundation::{NSProcessInfo, NSProcessInfoThermalState};
 use objc2_metal::{MTLCreateSystemDefaultDevice, MTLDevice};
 
 use crate::parse;
-use crate::sandbox::{self, Confine, ConfineError, Confinement};
+use crate::sandbox::profile::{self, Rules};
+use crate::sandbox::{Confine, ConfineError, Confinement, search_path};
 use crate::secret::{Keychain, SecretStore};
 use crate::{Heat, Host, Interface, KeepAwake, KeepAwakeError, Power};
 
@@ -78,20 +79,25 @@ unsafe extern "C" {
     fn sandbox_free_error(error: *mut c_char);
 }
 
-/// Confines this process by a profile of its own.
+/// Confines this process by a profile of its own. A system that refuses the whole of it, for a rule that it does not know,
+/// is given the part that every macOS has known.
 pub(crate) fn confine(wish: &Confine) -> Result<Confinement, ConfineError> {
     let executable = std::env::current_exe().and_then(std::fs::canonicalize).unwrap_or_default();
-    // In a bundle, libraries and kernels of the GPU lie in folders beside that of the executable.
-    let bundle = executable.parent().and_then(Path::parent).unwrap_or(&executable);
-    let libraries = std::env::var_os("DYLD_LIBRARY_PATH").unwrap_or_default();
-    let folders: Vec<_> = std::env::split_paths(&libraries).collect();
-    let libraries: Vec<&Path> = folders.iter().map(std::path::PathBuf::as_path).chain([bundle]).collect();
-    let rules =
-        CString::new(sandbox::profile(wish, &libraries)).map_err(|_| ConfineError("a path with a NUL".into()))?;
+    let searched = std::env::var_os("DYLD_LIBRARY_PATH").unwrap_or_default();
+    let libraries: Vec<_> = search_path(&searched).chain(profile::home(&executable).map(Path::to_owned)).collect();
+    match apply(&profile::profile(wish, &libraries, Rules::All)) {
+        Ok(()) => Ok(Confinement { files: true, calls: true }),
+        Err(_) => apply(&profile::profile(wish, &libraries, Rules::Oldest))
+            .map(|()| Confinement { files: true, calls: false }),
+    }
+}
+
+fn apply(rules: &str) -> Result<(), ConfineError> {
+    let rules = CString::new(rules).map_err(|_| ConfineError("a path with a NUL".into()))?;
     let mut error = std::ptr::null_mut();
     // SAFETY: the profile is a C string that outlives the call, and `error` is a place for one pointer.
     if unsafe { sandbox_init(rules.as_ptr(), 0, &raw mut error) } == 0 {
-        return Ok(Confinement { files: true, calls: true });
+        return Ok(());
     }
     if error.is_null() {
         return Err(ConfineError("the sandbox was refused".into()));

@@ -26,10 +26,7 @@ pub fn own_peak_bytes() -> Option<u64> {
         parse_peak(&std::fs::read_to_string("/proc/self/status").ok()?)
     } else {
         // macOS keeps no such figure in a file; what is resident now is the nearest that needs no system call.
-        let mut system = System::new().ok()?;
-        let pid = sysinfo::get_current_pid().ok()?;
-        let _ = system.refresh_processes(sysinfo::ProcessesToUpdate::Some(&[pid]), true);
-        Some(system.process(pid)?.memory())
+        resident_bytes(std::process::id())
     }
 }
 

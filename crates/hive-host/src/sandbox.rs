@@ -2,21 +2,20 @@
 //!
 //! A confined process computes, reads the files it was given and speaks over the pipes it was started with. It cannot open a
 //! socket, write or create a file, start a program, look into another process, or leave a core dump. On Linux that is
-//! landlock for files and seccomp for system calls, on macOS a sandbox profile ([`profile`]). A confinement can only be
+//! landlock for files and seccomp for system calls, on macOS a sandbox profile. A confinement can only be
 //! tightened, and ends with the process.
 //!
 //! What a GPU's driver needs (its devices, a folder for compiled kernels) is granted by name, and only where one is used.
 
-mod profile;
-
 #[cfg(target_os = "linux")]
 mod linux;
+#[cfg(any(target_os = "macos", test))]
+pub(crate) mod profile;
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-
-pub use profile::profile;
 
 /// What a process may still do once it is confined.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,7 +47,7 @@ impl Confinement {
 /// Why a process could not be confined.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot confine this process: {0}")]
-pub struct ConfineError(String);
+pub struct ConfineError(pub(crate) String);
 
 /// How far a process has been confined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,6 +93,11 @@ pub fn keep_descriptors() {
     close_fds::set_fds_cloexec(3, &[]);
 }
 
+/// The folders that the loader searches for libraries, as the environment names them.
+pub(crate) fn search_path(variable: &OsStr) -> impl Iterator<Item = PathBuf> {
+    std::env::split_paths(variable).filter(|folder| folder.is_absolute() && folder.parent().is_some())
+}
+
 /// What a model's file or folder needs read: itself, and what the links in it lead to. A downloaded model's folder holds
 /// links to files beside it.
 pub fn paths_of(model: &Path) -> Vec<PathBuf> {
@@ -106,6 +110,12 @@ pub fn paths_of(model: &Path) -> Vec<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_loaders_search_path_opens_no_more_than_folders_of_libraries() {
+        let folders: Vec<_> = search_path(OsStr::new("/opt/mlx/lib::lib:/:.:/usr/local/lib")).collect();
+        assert_eq!(folders, [PathBuf::from("/opt/mlx/lib"), PathBuf::from("/usr/local/lib")]);
+    }
 
     #[test]
     fn a_downloaded_model_is_its_folder_and_the_files_its_links_lead_to() {

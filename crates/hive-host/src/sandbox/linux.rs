@@ -1,7 +1,6 @@
 //! Linux: landlock decides over files, seccomp over system calls.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use landlock::{
@@ -12,7 +11,7 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
 };
 
-use super::{Confine, ConfineError, Confinement, Step};
+use super::{Confine, ConfineError, Confinement, Step, search_path};
 
 /// What the C library and MLX read while they run: their own libraries, and how many processors there are.
 const ALWAYS_READ: [&str; 16] = [
@@ -50,6 +49,11 @@ const GPU_READ: [&str; 12] = [
     "/etc/alternatives",
 ];
 
+// Calls that libc has no names for yet. New ones have the same number on every processor.
+const FCHMODAT2: libc::c_long = 452;
+const SETXATTRAT: libc::c_long = 463;
+const REMOVEXATTRAT: libc::c_long = 466;
+
 /// An ordinary program's system calls that a worker has no use for: whatever reaches other processes, the network or the
 /// kernel's rarer corners.
 const REFUSED: &[libc::c_long] = &[
@@ -72,7 +76,9 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS_pidfd_getfd,
     libc::SYS_pidfd_send_signal,
     libc::SYS_kill,
+    libc::SYS_tkill,
     libc::SYS_rt_sigqueueinfo,
+    libc::SYS_rt_tgsigqueueinfo,
     libc::SYS_kcmp,
     libc::SYS_shmget,
     libc::SYS_shmat,
@@ -115,14 +121,23 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS_open_by_handle_at,
     libc::SYS_fanotify_init,
     libc::SYS_personality,
-    // Files: what landlock of an older kernel does not cover.
+    // Files: what landlock does not cover, or not in older kernels.
     libc::SYS_mknodat,
     libc::SYS_truncate,
-    libc::SYS_setxattr,
-    libc::SYS_lsetxattr,
+    libc::SYS_fchmod,
     libc::SYS_fchmodat,
+    FCHMODAT2,
+    libc::SYS_fchown,
     libc::SYS_fchownat,
     libc::SYS_utimensat,
+    libc::SYS_setxattr,
+    libc::SYS_lsetxattr,
+    libc::SYS_fsetxattr,
+    SETXATTRAT,
+    libc::SYS_removexattr,
+    libc::SYS_lremovexattr,
+    libc::SYS_fremovexattr,
+    REMOVEXATTRAT,
 ];
 
 /// Those of them that only older processor families have.
@@ -145,11 +160,15 @@ const REFUSED_HERE: &[libc::c_long] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const REFUSED_HERE: &[libc::c_long] = &[];
 
-/// On x86-64 the same calls can be made by a second set of numbers, which nobody has used in earnest.
+/// On x86-64 the same calls can be made by a second set of numbers, which nobody has used in earnest. Some calls have
+/// numbers of their own there ([`OWN_NUMBERS`]).
 #[cfg(target_arch = "x86_64")]
 const SECOND_NUMBERS: Option<i64> = Some(0x4000_0000);
 #[cfg(not(target_arch = "x86_64"))]
 const SECOND_NUMBERS: Option<i64> = None;
+
+/// Numbers that only the second set has.
+const OWN_NUMBERS: std::ops::Range<i64> = 512..548;
 
 pub(super) fn confine(wish: &Confine) -> Result<Step, ConfineError> {
     let threads = std::fs::read_dir("/proc/self/task").map_err(refused)?.count();
@@ -172,7 +191,9 @@ enum Life {
 /// Limits memory, and refuses system calls to every thread there is.
 pub(super) fn confine_calls(wish: &Confine) -> Result<bool, ConfineError> {
     if let Some(bytes) = wish.memory_bytes {
-        let limit = rustix::process::Rlimit { current: Some(bytes), maximum: Some(bytes) };
+        let present = rustix::process::getrlimit(rustix::process::Resource::Data).maximum;
+        let most = Some(present.map_or(bytes, |present| present.min(bytes)));
+        let limit = rustix::process::Rlimit { current: most, maximum: most };
         rustix::process::setrlimit(rustix::process::Resource::Data, limit).map_err(refused)?;
     }
     // Not even the owner's other programs look into it.
@@ -247,15 +268,10 @@ fn loader(maps: &str) -> Option<PathBuf> {
     files.into_iter().find(is_loader).map(Path::to_owned)
 }
 
-/// The folders that the loader searches, as the environment names them.
-fn search_path(variable: &OsStr) -> impl Iterator<Item = PathBuf> {
-    std::env::split_paths(variable).filter(|folder| folder.is_absolute() && folder.parent().is_some())
-}
-
 fn gpu_devices() -> impl Iterator<Item = PathBuf> {
     let entries = std::fs::read_dir("/dev").into_iter().flatten().flatten();
     let is_nvidia = |entry: &std::fs::DirEntry| entry.file_name().to_string_lossy().starts_with("nvidia");
-    entries.filter(is_nvidia).map(|entry| entry.path()).chain([PathBuf::from("/dev/shm")])
+    entries.filter(is_nvidia).map(|entry| entry.path())
 }
 
 /// NVIDIA's driver opens a socket by a name of its own (`cuda-uvmfd-…`) and computes nothing without. With no way to connect,
@@ -284,12 +300,18 @@ fn filters(gpu: bool) -> Result<Vec<BpfProgram>, seccompiler::BackendError> {
     // Another process's limits.
     let another = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, 0)?;
     refused.insert(libc::SYS_prlimit64, vec![SeccompRule::new(vec![another])?]);
+    // A signal to another process.
+    let own = u64::from(std::process::id());
+    let another = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, own)?;
+    refused.insert(libc::SYS_tgkill, vec![SeccompRule::new(vec![another])?]);
+    // Its flags lie in memory, where a filter cannot see them; on "unknown" the C library takes the older call.
+    let mut unknown = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
     if let Some(offset) = SECOND_NUMBERS {
+        refused.extend(OWN_NUMBERS.map(|call| (call, Vec::new())));
         let again: Vec<_> = refused.keys().map(|call| (call + offset, Vec::new())).collect();
         refused.extend(again);
+        unknown.insert(libc::SYS_clone3 + offset, Vec::new());
     }
-    // Its flags lie in memory, where a filter cannot see them; on "unknown" the C library takes the older call.
-    let unknown = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
     Ok(vec![filter(unknown, libc::ENOSYS)?, filter(refused, libc::EPERM)?])
 }
 
@@ -306,12 +328,6 @@ mod tests {
                     7fff-8000 rw-p 00000000 00:00 0 [stack]\n";
         let folders: Vec<_> = library_folders(maps).into_iter().collect();
         assert_eq!(folders, [PathBuf::from("/opt/mlx/lib"), PathBuf::from("/usr/lib")]);
-    }
-
-    #[test]
-    fn the_loaders_search_path_opens_no_more_than_folders_of_libraries() {
-        let folders: Vec<_> = search_path(OsStr::new("/opt/mlx/lib::lib:/:.:/usr/local/lib")).collect();
-        assert_eq!(folders, [PathBuf::from("/opt/mlx/lib"), PathBuf::from("/usr/local/lib")]);
     }
 
     #[test]
