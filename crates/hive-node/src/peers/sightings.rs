@@ -106,7 +106,7 @@ impl Sightings {
     ) -> News {
         let Announcement { record, peer, sockets, name, version } = announced;
         // A record that names another machine than before names that one no more.
-        let stale = self.machines.iter().find(|(other, sighted)| **other != peer && sighted.records.contains(&record));
+        let stale = self.machines.iter().find(|(other, sighted)| sighted.records.contains(&record) && **other != peer);
         if let Some(stale) = stale.map(|(other, _)| *other) {
             self.drop_record(stale, &record);
         }
