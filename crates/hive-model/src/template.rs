@@ -11,6 +11,7 @@ mod values;
 
 use std::fmt::Write as _;
 
+use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
 use minijinja::{Environment, Error, ErrorKind, Value, context};
 use serde::{Deserialize, Serialize};
@@ -93,7 +94,6 @@ pub struct ChatTemplate {
 impl ChatTemplate {
     /// Parses a template.
     pub fn new(source: &str, bos_token: Option<String>, eos_token: Option<String>) -> Result<Self, TemplateError> {
-        let source = source::prepare(source).map_err(TemplateError::Parse)?;
         let environment = on_deep_stack(|| environment(source));
         let environment = environment.unwrap_or_else(|_| Err("the parser failed".to_owned()));
         let token = Option::unwrap_or_default;
@@ -107,12 +107,16 @@ impl ChatTemplate {
     /// The conversation as text, ready for the assistant's answer.
     pub fn render(&self, messages: &[Message], tools: Option<&serde_json::Value>) -> Result<String, TemplateError> {
         check_depth(messages, tools)?;
+        self.render_checked(messages, tools)
+    }
+
+    fn render_checked(&self, messages: &[Message], tools: Option<&serde_json::Value>) -> Result<String, TemplateError> {
         let mut environment = self.environment.clone();
         environment.set_fuel(Some(fuel(messages, tools)));
         let looked = values::Looked::default();
         environment.add_filter(source::SETTLED, move |value: &Value| values::settled(&looked, value));
         let rendered = on_deep_stack(|| {
-            let template = environment.get_template("chat").map_err(|e| TemplateError::Failed(e.to_string()))?;
+            let template = environment.get_template(NAME).map_err(|e| TemplateError::Failed(e.to_string()))?;
             let tools = tools.map(|tools| Value::from(Serde(tools)));
             let context = context! {
                 messages => Value::from(Serde(messages)),
@@ -142,7 +146,7 @@ impl ChatTemplate {
         let special = tokenizer.special_tokens();
         let marked: Vec<Message> = messages.iter().map(|message| mark_message(message, special)).collect();
         let tools = tools.map(|tools| mark_json(tools, special));
-        let text = self.render(&marked, tools.as_ref())?;
+        let text = self.render_checked(&marked, tools.as_ref())?;
         let (mut tokens, mut from) = (Vec::new(), 0);
         for (range, id) in
             special.find(&text).map(|(range, id)| (range, Some(id))).chain([(text.len()..text.len(), None)])
@@ -158,11 +162,19 @@ impl ChatTemplate {
     }
 }
 
+/// What the template is called in minijinja's own messages.
+const NAME: &str = "chat";
+
+/// Whitespace around tags, as Hugging Face has it.
+fn syntax() -> Result<SyntaxConfig, String> {
+    SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(|e| e.to_string())
+}
+
 /// As Hugging Face's environment is set up.
-fn environment(source: String) -> Result<Environment<'static>, String> {
+fn environment(source: &str) -> Result<Environment<'static>, String> {
+    let source = source::prepare(source, syntax()?)?;
     let mut environment = Environment::new();
-    let whitespace = environment.syntax().to_builder().trim_blocks(true).lstrip_blocks(true).build();
-    environment.set_syntax(whitespace.map_err(|e| e.to_string())?);
+    environment.set_syntax(syntax()?);
     environment.set_unknown_method_callback(values::method);
     environment.set_formatter(values::print);
     values::add_writers(&mut environment);
@@ -170,7 +182,7 @@ fn environment(source: String) -> Result<Environment<'static>, String> {
     environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
         Err(Error::new(ErrorKind::InvalidOperation, REFUSED.to_owned() + &message))
     });
-    environment.add_template_owned("chat", source).map_err(|e| e.to_string())?;
+    environment.add_template_owned(NAME, source).map_err(|e| e.to_string())?;
     Ok(environment)
 }
 

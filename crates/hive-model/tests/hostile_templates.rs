@@ -85,6 +85,23 @@ fn templates() -> Vec<(String, String)> {
         }
         all.push((name.to_owned(), fill("{{ ", part, "messages", after, " }}")));
     }
+    // Behind what a reader may take for a comment or a raw block where the parser does not, and the reverse.
+    for disguise in [
+        "{#}{% raw %}#}",
+        "{#}#}{#-}#}",
+        "{% raw %}{%-- endraw %}{# {% endraw %}",
+        "{% raw %}{%\u{a0}endraw %}{# {% endraw %}",
+        "{% set x.a = 1) %}{# (",
+    ] {
+        for (part, after) in [("-", ""), ("(", ")"), ("1+", ""), ("", ".a"), ("", "|list")] {
+            let name = format!("{part}{after} behind {disguise}");
+            all.push((name, fill(&format!("{disguise}{{{{ "), part, "messages", after, " }}")));
+        }
+        let blocks = fill(disguise, "{% if 0 %}x{% elif 0 %}", "", "", "{% endif %}");
+        all.push((format!("elif behind {disguise}"), blocks));
+        let nests = "{% set ns = namespace(x=[]) %}{% for a in range(99999) %}{% set ns.x = [ns.x] %}{% endfor %}";
+        all.push((format!("namespace behind {disguise}"), disguise.to_owned() + nests + "{{ ns.x | tojson }}"));
+    }
     // Blocks in blocks.
     for (name, part, after) in [
         ("for", "{% for a in [1,2] %}", "{% endfor %}"),
@@ -350,7 +367,7 @@ fn a_long_conversation_has_fuel_for_a_template_that_looks_at_all_of_it() {
 
 #[test]
 fn arguments_nested_too_deep_are_refused_before_anything_recurses() {
-    let deep = |levels: usize| (0..levels).fold(json!(1), |inner, _| json!([inner]));
+    let deep = |levels: usize| (0..levels).fold(json!(1), |inner, _| Value::Array(vec![inner]));
     let template = ChatTemplate::new("{{ messages[0] | tojson }}{{ tools == tools }}{{ tools }}", None, None).unwrap();
     let mut message = Message::new("assistant", "x");
     assert!(template.render(&[message.clone()], Some(&deep(90))).is_ok());

@@ -3,6 +3,12 @@
 //! The parser and the compiler recurse along operators and brackets, so these are counted first. What a template stores in
 //! a namespace outlives the loop that stored it and can nest without end; each such assignment is made to pass a filter that
 //! limits it ([`super::values::settled`]).
+//!
+//! What holds: the source is read by minijinja's own lexer. A reader of our own that took one comment, raw block or end of a
+//! tag for something else would count what the parser never sees, and not count what it does.
+
+use minijinja::machinery::{Span, Token, Tokenizer};
+use minijinja::syntax::SyntaxConfig;
 
 /// Real templates reach about 30 KB.
 const MAX_SOURCE_BYTES: usize = 64 << 10;
@@ -21,134 +27,122 @@ pub(super) const SETTLED: &str = "__settled";
 /// Checks the source, and gives it with its assignments to namespaces limited.
 ///
 /// # Errors
-/// Which limit it passes.
-pub(super) fn prepare(source: &str) -> Result<String, String> {
+/// Which limit it passes, or what the lexer cannot read.
+pub(super) fn prepare(source: &str, syntax: SyntaxConfig) -> Result<String, String> {
     if source.len() > MAX_SOURCE_BYTES {
         return Err(format!("it has {} bytes; more than {MAX_SOURCE_BYTES} are not accepted", source.len()));
     }
-    let mut prepared = String::with_capacity(source.len() + 64);
-    let (mut rest, mut tags) = (source, 0);
-    while let Some(at) = rest.find('{') {
-        let (before, tag) = rest.split_at(at);
-        prepared.push_str(before);
-        let end = match tag.as_bytes().get(1) {
-            Some(b'#') => tag.find("#}").map_or(tag.len(), |end| end + 2),
-            Some(b'%') if is_basic_tag(&tag[2..], "raw") => end_of_raw(tag),
-            Some(b'%' | b'{') => {
-                tags += 1;
-                if tags > MAX_TAGS {
-                    return Err(format!("it has more than {MAX_TAGS} tags"));
-                }
-                let end = end_of_tag(tag)?;
-                push_tag(&mut prepared, &tag[..end]);
-                rest = &tag[end..];
-                continue;
-            }
-            _ => 1,
-        };
-        prepared.push_str(&tag[..end]);
-        rest = &tag[end..];
+    let mut tokens = Tokenizer::new(source, super::NAME, false, syntax);
+    let (mut counts, mut part) = (Counts::default(), Part::Other);
+    let (mut prepared, mut copied) = (String::with_capacity(source.len() + 64), 0);
+    while let Some((token, span)) = tokens.next_token().map_err(|error| error.to_string())? {
+        counts.add(&token)?;
+        let next = part.then(&token);
+        if let Some((at, inserted)) = limited(part, next, span) {
+            prepared.push_str(&source[copied..at]);
+            prepared.extend(inserted);
+            copied = at;
+        }
+        part = next;
     }
-    prepared.push_str(rest);
+    prepared.push_str(&source[copied..]);
     Ok(prepared)
 }
 
-/// Whether a tag, behind its `{%`, says one word.
-fn is_basic_tag(tag: &str, word: &str) -> bool {
-    let tag = tag.trim_start_matches(['-', '+']).trim_start();
-    let after = tag.strip_prefix(word).map(|rest| rest.trim_start().trim_start_matches(['-', '+']));
-    after.is_some_and(|rest| rest.starts_with("%}"))
+/// What is counted along the tokens.
+#[derive(Default)]
+struct Counts {
+    tags: usize,
+    /// Of the tag.
+    tokens: usize,
+    /// In a row.
+    prefixes: usize,
+    /// That are open. A tag ends only where none is.
+    brackets: usize,
 }
 
-fn end_of_raw(tag: &str) -> usize {
-    let ends = tag.match_indices("{%").filter(|(at, _)| is_basic_tag(&tag[at + 2..], "endraw"));
-    // A raw block that never ends is the parser's to refuse.
-    ends.map(|(at, _)| at).next().unwrap_or(tag.len())
-}
-
-/// Where a tag ends, its limits checked on the way.
-fn end_of_tag(tag: &str) -> Result<usize, String> {
-    let close = if tag.starts_with("{%") { "%}" } else { "}}" };
-    let (mut at, mut tokens, mut prefixes, mut brackets) = (2, 0, 0, 0usize);
-    let bytes = tag.as_bytes();
-    while at < bytes.len() {
-        // As the lexer has it: within brackets, `}}` closes two dictionaries.
-        let sign = usize::from(matches!(bytes[at], b'-' | b'+'));
-        if brackets == 0 && tag[at + sign..].starts_with(close) {
-            return Ok(at + sign + close.len());
-        }
-        let length = match bytes[at] {
-            quote @ (b'"' | b'\'') => string_bytes(&bytes[at..], quote),
-            byte if is_word(byte) => bytes[at..].iter().take_while(|&&byte| is_word(byte)).count(),
-            _ => 1,
-        };
-        let token = &bytes[at..at + length];
-        at += length;
-        if token.iter().all(u8::is_ascii_whitespace) {
-            continue;
-        }
-        tokens += 1;
-        prefixes = if matches!(token, b"-" | b"not") { prefixes + 1 } else { 0 };
+impl Counts {
+    fn add(&mut self, token: &Token<'_>) -> Result<(), String> {
         match token {
-            b"(" | b"[" | b"{" => brackets += 1,
-            b")" | b"]" | b"}" => brackets = brackets.saturating_sub(1),
+            Token::TemplateData(_) | Token::VariableEnd | Token::BlockEnd => return Ok(()),
+            Token::VariableStart | Token::BlockStart => {
+                *self = Self { tags: self.tags + 1, ..Self::default() };
+            }
+            Token::ParenOpen | Token::BracketOpen | Token::BraceOpen => self.brackets += 1,
+            Token::ParenClose | Token::BracketClose | Token::BraceClose => {
+                // With one closed too early, brackets that are added would move the end of the tag.
+                self.brackets = self.brackets.checked_sub(1).ok_or("it closes a bracket that is not open")?;
+            }
             _ => {}
         }
-        if brackets > MAX_BRACKETS {
+        self.tokens += 1;
+        self.prefixes = if matches!(token, Token::Minus | Token::Ident("not")) { self.prefixes + 1 } else { 0 };
+        if self.tags > MAX_TAGS {
+            return Err(format!("it has more than {MAX_TAGS} tags"));
+        }
+        if self.brackets > MAX_BRACKETS {
             return Err(format!("it nests brackets more than {MAX_BRACKETS} deep"));
         }
-        if prefixes > MAX_PREFIXES {
+        if self.prefixes > MAX_PREFIXES {
             return Err(format!("it has more than {MAX_PREFIXES} prefix operators in a row"));
         }
-        if tokens > MAX_TAG_TOKENS {
+        if self.tokens > MAX_TAG_TOKENS {
             return Err(format!("it has a tag of more than {MAX_TAG_TOKENS} words and operators"));
         }
+        Ok(())
     }
-    Ok(tag.len())
 }
 
-fn is_word(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte == b'_' || byte >= 0x80
+/// The part of an assignment that has been read.
+#[derive(Clone, Copy, PartialEq)]
+enum Part {
+    /// A tag has begun.
+    Start,
+    /// What is assigned to; whether an attribute is among it, which only namespaces have.
+    Target { has_attribute: bool },
+    /// The value for an attribute.
+    Value,
+    /// Filters of a block whose text is assigned to an attribute.
+    Filters,
+    /// Nothing of an assignment to an attribute.
+    Other,
 }
 
-/// Bytes of a string with its quotes.
-fn string_bytes(bytes: &[u8], quote: u8) -> usize {
-    let mut escaped = false;
-    for (at, &byte) in bytes.iter().enumerate().skip(1) {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' => escaped = true,
-            byte if byte == quote => return at + 1,
-            _ => {}
+impl Part {
+    fn then(self, token: &Token<'_>) -> Self {
+        match (self, token) {
+            (_, Token::BlockStart) => Self::Start,
+            (_, Token::BlockEnd) => Self::Other,
+            (Self::Start, Token::Ident("set")) => Self::Target { has_attribute: false },
+            (Self::Target { .. }, Token::Dot) => Self::Target { has_attribute: true },
+            (Self::Target { .. }, Token::Ident(_) | Token::Comma | Token::ParenOpen | Token::ParenClose)
+            | (Self::Value | Self::Filters, _) => self,
+            (Self::Target { has_attribute: true }, Token::Assign) => Self::Value,
+            (Self::Target { has_attribute: true }, Token::Pipe) => Self::Filters,
+            _ => Self::Other,
         }
     }
-    bytes.len()
 }
 
-/// Copies a tag; what it assigns to a namespace passes the filter.
-fn push_tag(to: &mut String, tag: &str) {
-    let rest = tag.strip_prefix("{%").map(|rest| rest.trim_start_matches(['-', '+']).trim_start());
-    let target = rest.and_then(|rest| rest.strip_prefix("set")).filter(|rest| !rest.starts_with(is_word_char));
-    let body = tag.strip_suffix("%}").map(|tag| tag.strip_suffix(['-', '+']).unwrap_or(tag));
-    let parts = target.zip(body).and_then(|(target, body)| {
-        let (start, length) = (tag.len() - target.len(), target.find(['=', '|', '%'])?);
-        target[..length].contains('.').then_some((&tag[..=start + length], body.get(start + length + 1..)?))
-    });
-    match parts {
-        Some((target, value)) if target.ends_with('=') => to.extend([target, "(", value, ")|", SETTLED]),
-        Some((target, value)) => to.extend([target, value, "|", SETTLED]),
-        None => return to.push_str(tag),
+/// What is inserted, and where, when a token has led from one part to the next: brackets around a value, which may be
+/// several with commas between them, and the filter behind it.
+fn limited(part: Part, next: Part, span: Span) -> Option<(usize, [&'static str; 3])> {
+    match (part, next) {
+        (Part::Target { .. }, Part::Value) => Some((span.end_offset as usize, ["(", "", ""])),
+        (Part::Value, Part::Other) => Some((span.start_offset as usize, [")", "|", SETTLED])),
+        (Part::Filters, Part::Other) => Some((span.start_offset as usize, ["", "|", SETTLED])),
+        _ => None,
     }
-    to.push_str(&tag[body.map_or(tag.len(), str::len)..]);
-}
-
-fn is_word_char(character: char) -> bool {
-    character.is_alphanumeric() || character == '_'
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    fn prepare(source: &str) -> Result<String, String> {
+        super::prepare(source, crate::template::syntax().unwrap())
+    }
 
     #[test]
     fn what_is_assigned_to_a_namespace_passes_the_filter_and_nothing_else_changes() {
@@ -159,8 +153,8 @@ mod tests {
             "{% raw %}{% set ns.x = 1 %}{% endraw %}",
             "{{ '{% set ns.x = 1 %}' }}",
             "{%- set x %}a.b = c{% endset -%}",
-            "{% settings.x = 1 %}",
             "{{ {'a': {'b': 1}} }}",
+            "{% set x = y.z %}{% if x.y == 1 %}{% endif %}\n",
         ];
         for source in same {
             assert_eq!(prepare(source).unwrap(), source);
@@ -168,6 +162,7 @@ mod tests {
         for (source, expected) in [
             ("{%- set ns.x = a if b else '%}' -%}", "{%- set ns.x =( a if b else '%}' )|__settled-%}"),
             ("{%set ns.x=ns.x+[1]%}", "{%set ns.x=(ns.x+[1])|__settled%}"),
+            ("{% set ns . x = {'a': 1} +%}", "{% set ns . x =( {'a': 1} )|__settled+%}"),
             ("{% set ns.x, (y) = 1, 2 %}", "{% set ns.x, (y) =( 1, 2 )|__settled%}"),
             (
                 "{% set ns.x | default([ns.x]) %}a{% endset %}",
@@ -176,6 +171,67 @@ mod tests {
             ("{% raw %}a{%- endraw -%}{% set n.x = 1 %}", "{% raw %}a{%- endraw -%}{% set n.x =( 1 )|__settled%}"),
         ] {
             assert_eq!(prepare(source).unwrap(), expected);
+        }
+    }
+
+    /// What comes before a tag and may hide it from one who reads it otherwise than the parser does.
+    const DISGUISES: [&str; 12] = [
+        "{#}{% raw %}#}",
+        "{#-#}{# {% raw %} #}",
+        "{#}#}{#-}#}",
+        "{##}{#{#}",
+        "{% raw %}{%-- endraw %}{# {% endraw %}",
+        "{% raw %}{%-+ endraw %}{# {% endraw %}",
+        "{%- raw -%}{%+ endrawn %}{# {%+endraw+%}",
+        "{% raw %}{%\u{a0}endraw %}{# {% endraw %}",
+        "{% raw %}{# #}{% endraw --%}{# {% endraw -%}",
+        "{{ '\\'{#' }}",
+        "{{ \"{% raw %}\" }}",
+        "{{{'}}': '{#'}}}",
+    ];
+
+    #[test]
+    fn nothing_hides_a_tag_from_the_limits() {
+        let deep = format!("{{{{ {}1 }}}}", "-".repeat(51));
+        for disguise in DISGUISES {
+            let hidden = disguise.to_owned() + &deep;
+            assert!(prepare(&hidden).is_err(), "{disguise}");
+            // The parser sees the tag there.
+            let shown = disguise.to_owned() + "{{ 'seen' }}";
+            let template = crate::template::ChatTemplate::new(&shown, None, None).unwrap();
+            assert!(template.render(&[], None).unwrap().ends_with("seen"), "{disguise}");
+            let assigned = disguise.to_owned() + "{% set ns.x = [ns.x] %}";
+            assert!(prepare(&assigned).unwrap().ends_with("{% set ns.x =( [ns.x] )|__settled%}"), "{disguise}");
+        }
+        // Here the brackets that the filter needs would end the tag before the parser's lexer ends it.
+        for closed in ["{% set ns.x = 1) %}{# ( %}", "{{ 1] }}{# [ }}", "{{ } }}{{ { }}"] {
+            assert!(prepare(&(closed.to_owned() + &deep)).is_err(), "{closed}");
+        }
+        for refused in ["{%\u{a0}raw %}", "{#", "{#}", "{% raw %}{% endraw", "{{ '", "{{ '\\' }}", "{{ $ }}"] {
+            assert!(prepare(&(refused.to_owned() + &deep)).is_err(), "{refused}");
+        }
+    }
+
+    /// The tags and texts of a source, in the lexer's words.
+    fn outline(source: &str) -> Vec<String> {
+        let mut tokens = Tokenizer::new(source, "", false, crate::template::syntax().unwrap());
+        let all = std::iter::from_fn(|| tokens.next_token().unwrap());
+        let is_outside = |token: &Token<'_>| {
+            let tag = [Token::BlockStart, Token::BlockEnd, Token::VariableStart, Token::VariableEnd];
+            let same = |other| std::mem::discriminant(token) == std::mem::discriminant(&other);
+            matches!(token, Token::TemplateData(_)) || tag.into_iter().any(same)
+        };
+        all.filter(|(token, _)| is_outside(token)).map(|(token, _)| format!("{token:?}")).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_inserted_moves_no_end_of_a_tag(
+            source in "(\\{%|%\\}|\\{\\{|\\}\\}|\\{#|#\\}|raw|endraw|set ns\\.x|set |=|\\||[-+'\\\\(){}\\[\\], .1a\n]|not ){0,40}"
+        ) {
+            if let Ok(prepared) = prepare(&source) {
+                prop_assert_eq!(outline(&prepared), outline(&source));
+            }
         }
     }
 
@@ -188,6 +244,8 @@ mod tests {
             (format!("{{{{ {} }}}}", "[".repeat(101)), "brackets"),
             (format!("{{{{ a{} }}}}", "+a".repeat(2048)), "words and operators"),
             ("{{a}}".repeat(4097), "tags"),
+            ("{{ ) }}".to_owned(), "not open"),
+            ("{# no end".to_owned(), "comment"),
         ] {
             let why = prepare(&source).unwrap_err();
             assert!(why.contains(words), "{why}");
