@@ -194,7 +194,10 @@ async fn rights(
         memory_limit_bytes: limit(wish.memory_limit_bytes, before.memory_limit_bytes),
         session_limit: sessions.and_then(|limit| u32::try_from(limit).ok()),
     };
-    shared.node.set_rights(peer, rights).map_err(Refusal::internal)?;
+    // Who only asks what a machine may do changes nothing.
+    if rights != before {
+        shared.node.set_rights(peer, rights).map_err(|error| Refusal::internal(&error).hint(error.hint()))?;
+    }
     Ok(Json(json!(rights)))
 }
 

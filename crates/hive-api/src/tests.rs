@@ -83,7 +83,7 @@ async fn what_a_program_changes_stands_in_the_audit_log_under_its_name() {
     let entries = log["entries"].as_array().unwrap().iter();
     let actions: Vec<_> = entries.filter(|entry| entry["event"] == "admin_action").collect();
     assert_eq!(actions.len(), 1, "{log}");
-    assert_eq!(actions[0]["text"], "the program notes did this: POST /hive/v1/invites");
+    assert_eq!(actions[0]["text"], "the program \"notes\" did this: POST /hive/v1/invites");
     running.stop().await;
 }
 

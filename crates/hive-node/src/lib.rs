@@ -69,7 +69,7 @@ pub use library::{LetGoError, ModelOnDisk};
 pub use local_swarm::{LocalSwarm, SwarmError, SwarmOptions, plan};
 pub use node::{Node, NodeOptions, StartError, Status};
 pub use peers::pairings::{DecideError, INVITE_VALID_FOR};
-pub use peers::{MeasuredPath, Notice, Paired, PeerState, PeerView, Rights};
+pub use peers::{MeasuredPath, Notice, Paired, PeerState, PeerView, Rights, RightsError};
 pub use profile::Profile;
 pub use ring::{PlacedStage, Placement, Ring, RingError, RingOptions};
 pub use runtime::runtime;

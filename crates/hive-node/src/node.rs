@@ -32,7 +32,7 @@ use crate::find::FindPeerError;
 use crate::peers::pairings::{self, Desk};
 use crate::peers::presence::{self, Greeting};
 use crate::peers::sightings::Announcement;
-use crate::peers::{Notice, PeerView, Peers, Rights};
+use crate::peers::{Notice, PeerView, Peers, Rights, RightsError};
 use crate::profile::Profile;
 use crate::reach;
 use crate::runtime::aside;
@@ -47,6 +47,7 @@ use machine::{own_networks, watch_machine};
 use orders::Claims;
 use room::Promise;
 
+pub(crate) use asking::{NONSENSE, refusal};
 pub use options::{NodeOptions, StartError};
 pub(crate) use orders::Denied;
 
@@ -455,13 +456,15 @@ impl Node {
     }
 
     /// Changes what an approved machine may do, from now on; remembered. What it has here or holds for this machine moves.
-    pub fn set_rights(&self, peer: PeerId, rights: Rights) -> Result<(), DataError> {
-        self.peers().allow(peer, rights)?;
-        self.audit(Some(peer), AuditEvent::RightsChanged { memory: rights.memory, prompts: rights.prompts });
+    pub fn set_rights(&self, peer: PeerId, rights: Rights) -> Result<(), RightsError> {
+        let changed = self.peers().allow(peer, rights);
+        let Some(rights) = self.rights(peer) else { return changed };
+        let Rights { memory, prompts, memory_limit_bytes, session_limit } = rights;
+        self.audit(Some(peer), AuditEvent::RightsChanged { memory, prompts, memory_limit_bytes, session_limit });
         // It is told with the next heartbeat.
         self.inner.profile.send_modify(|_| ());
         self.look();
-        Ok(())
+        changed
     }
 
     pub(crate) fn greeting(&self, to: PeerId) -> Greeting {
@@ -524,6 +527,23 @@ impl Node {
     /// Stages that a machine had loaded here end with its approval.
     pub(crate) fn drop_stages_of(&self, peer: PeerId) {
         lock(&self.inner.stages).retain(|_, hosted| hosted.claims.owner != peer);
+    }
+}
+
+#[cfg(test)]
+impl Node {
+    /// Holds a stage that does nothing, of this owner. Its orders are read by nobody, but the pipe must live.
+    pub(crate) fn host_idle(&self, id: StageId, owner: PeerId) -> std::io::PipeReader {
+        let (stage, orders) = Stage::idle();
+        let claims = Claims::of(owner);
+        let hosted = Hosted { claims, bytes: 1_000_000, used_bytes: 0, standby: false, stage, _visit: None };
+        lock(&self.inner.stages).insert(id, hosted);
+        orders
+    }
+
+    /// The stages that are here.
+    pub(crate) fn hosted(&self) -> Vec<StageId> {
+        lock(&self.inner.stages).keys().copied().collect()
     }
 }
 

@@ -8,6 +8,7 @@ pub(crate) mod book;
 mod line;
 pub(crate) mod pairings;
 pub(crate) mod presence;
+mod rights;
 pub(crate) mod sightings;
 mod view;
 
@@ -20,12 +21,12 @@ use hive_net::near::Reached;
 use hive_net::{Admission, Link, PeerAddr, PeerId, fingerprint};
 use tokio::sync::{Notify, watch};
 
-use crate::data::{DataError, DataFolder};
+use crate::data::{DataError, DataFolder, NotKept};
 use crate::find::Called;
 use crate::profile::Profile;
 use crate::reach::Absence;
-pub use book::Rights;
 use book::{Book, Standing};
+pub use rights::{Rights, RightsError};
 use sightings::{Announcement, News, Sightings};
 
 pub use view::{MeasuredPath, Notice, Paired, PeerState, PeerView};
@@ -408,13 +409,17 @@ impl Peers {
         self.lock().book.get(peer).map(|entry| entry.rights).unwrap_or_default()
     }
 
-    /// Changes what an approved machine may do; remembered.
-    pub(crate) fn allow(&self, peer: PeerId, rights: Rights) -> Result<(), DataError> {
+    /// Changes what an approved machine may do; remembered. Where it cannot be, what was taken from the machine stays
+    /// taken, and it gets nothing more.
+    pub(crate) fn allow(&self, peer: PeerId, rights: Rights) -> Result<(), RightsError> {
         let before = self.rights(peer);
         self.lock().book.allow(peer, rights);
         self.touch();
-        self.save().inspect_err(|_| {
-            self.lock().book.allow(peer, before);
+        self.save().map_err(|error| {
+            let least = before.common(rights);
+            self.lock().book.allow(peer, least);
+            self.touch();
+            if least == rights { NotKept::from(error).into() } else { RightsError::NotGiven(error) }
         })
     }
 

@@ -63,6 +63,12 @@ pub enum AuditEvent {
         memory: bool,
         /// Whether it may see the prompts of this machine's owner.
         prompts: bool,
+        /// The most memory it may use here, in bytes, if there is a limit.
+        #[serde(default)]
+        memory_limit_bytes: Option<u64>,
+        /// The most of its answers that are computed here at a time, if there is a limit.
+        #[serde(default)]
+        session_limit: Option<u32>,
     },
     /// A program used its token for something that only an owner should do.
     AdminAction {

@@ -34,11 +34,20 @@ pub(super) fn of(entry: &Entry) -> String {
         AuditEvent::Invited { valid_for_s } => {
             format!("an invitation was made, valid for {}", duration(*valid_for_s))
         }
-        AuditEvent::RightsChanged { memory, prompts } => {
+        AuditEvent::RightsChanged { memory, prompts, memory_limit_bytes, session_limit } => {
             let may = |allowed: bool| if allowed { "may" } else { "may not" };
-            format!("{name} {} use this machine's memory and {} see your prompts", may(*memory), may(*prompts))
+            let most = memory_limit_bytes.map(|bytes| format!(", at most {}", megabytes(bytes)));
+            let answers =
+                session_limit.map(|limit| format!(", at most {} at a time", many(u64::from(limit), "answer")));
+            format!(
+                "{name} {} use this machine's memory and {} see your prompts{}{}",
+                may(*memory),
+                may(*prompts),
+                most.unwrap_or_default(),
+                answers.unwrap_or_default()
+            )
         }
-        AuditEvent::AdminAction { program, action } => format!("the program {program} did this: {action}"),
+        AuditEvent::AdminAction { program, action } => format!("the program \"{program}\" did this: {action}"),
         AuditEvent::Loaded { model, layers, bytes, standby } => {
             let copy = if *standby { "a copy of " } else { "" };
             format!("{name} loaded {copy}{} of {model} ({})", range(*layers), megabytes(*bytes))

@@ -9,6 +9,8 @@ use hive_net::pairing::Code;
 use hive_net::{Link, PeerAddr, PeerId, border};
 use serde::{Deserialize, Serialize};
 
+use super::rights::Rights;
+
 /// Addresses remembered per machine, newest first.
 const KEPT_SOCKETS: usize = 8;
 
@@ -18,29 +20,6 @@ const KEPT_SOCKETS: usize = 8;
 pub(crate) enum Standing {
     Approved,
     Blocked,
-}
-
-/// What an approved machine may do, and how much of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "specta", derive(specta::Type))]
-#[serde(default)]
-pub struct Rights {
-    /// It may use this machine's memory: have layers of its models here.
-    pub memory: bool,
-    /// It may see this machine's prompts: hold layers of the models that answer here.
-    pub prompts: bool,
-    /// The most memory that its layers may take here, in bytes.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub memory_limit_bytes: Option<u64>,
-    /// The most answers of its that are computed here at a time.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub session_limit: Option<u32>,
-}
-
-impl Default for Rights {
-    fn default() -> Self {
-        Self { memory: true, prompts: true, memory_limit_bytes: None, session_limit: None }
-    }
 }
 
 /// A machine that was decided on.

@@ -3,7 +3,8 @@
 use hive_net::{Link, PeerId, fingerprint};
 use serde::{Deserialize, Serialize};
 
-use super::book::{Rights, Standing};
+use super::book::Standing;
+use super::rights::Rights;
 use super::{Contact, State, now_s, seconds};
 use crate::profile::Profile;
 use crate::reach::Condition;
