@@ -36,6 +36,7 @@ use tokio::sync::{oneshot, watch};
 pub use hello::Hello;
 pub use rights::Right;
 pub use token::{NONCE_BYTES, Token, nonce};
+pub use tokens::today;
 
 /// Where the API listens unless somebody says otherwise.
 pub const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 4483);

@@ -1,4 +1,4 @@
-//! The listening: a bounded number of connections, none of which may be idle for long.
+//! The listener: a bounded number of connections, none of which may be idle for long.
 //!
 //! Anybody on this machine can connect, and each connection costs a file descriptor, so none is free: one that sends no
 //! whole request header within [`Limits::header`] is closed, and so is one that is kept alive and asks nothing more for

@@ -18,6 +18,7 @@ use axum::{Json, Router};
 use data_encoding::HEXLOWER;
 use hive_host::SecretError;
 use hive_node::border;
+use hive_node::data::{DataError, NotKept};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -53,6 +54,8 @@ pub(crate) enum TokenError {
     Taken(String),
     #[error("there is no token named \"{0}\"")]
     Unknown(String),
+    #[error(transparent)]
+    NotKept(#[from] NotKept),
     #[error("there are {MOST_TOKENS} tokens already")]
     TooMany,
 }
@@ -237,15 +240,21 @@ impl Tokens {
         Ok(token)
     }
 
-    /// Revokes a token: at once, and then on disk.
+    /// Revokes a token: at once, and then on disk. What an earlier call could not write is written by the next one, so
+    /// that nobody is told that a token is gone which would be back after a restart.
     fn remove(&self, name: &str) -> Result<(), TokenError> {
         let _changing = self.changing();
         let mut programs = self.programs();
-        let at = programs.iter().position(|program| program.name == name);
-        let gone = programs.remove(at.ok_or_else(|| TokenError::Unknown(name.to_owned()))?);
-        self.replace(programs.clone());
-        gone.live.revoked.send_replace(true);
-        self.write(&programs)
+        let gone = programs.iter().position(|program| program.name == name).map(|at| programs.remove(at));
+        if let Some(gone) = &gone {
+            self.replace(programs.clone());
+            gone.live.revoked.send_replace(true);
+        }
+        self.write(&programs).map_err(|error| match error {
+            TokenError::File { path, why } => NotKept::from(DataError::Unusable { path, error: why }).into(),
+            error => error,
+        })?;
+        gone.map(drop).ok_or_else(|| TokenError::Unknown(name.to_owned()))
     }
 
     /// Gives a program another token, with the same rights; the one it had opens nothing more.
@@ -350,8 +359,8 @@ fn read(path: &Path) -> Result<Vec<Arc<Program>>, TokenError> {
     kept.into_iter().map(program).collect()
 }
 
-/// Days since 1970 in UTC.
-pub(crate) fn today() -> u64 {
+/// Days since 1970 in UTC: how tokens' days are counted.
+pub fn today() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() / (24 * 3600))
 }
 
@@ -413,7 +422,11 @@ async fn aside<T: Send + 'static>(
         TokenError::Taken(_) | TokenError::TooMany => Refusal::new(StatusCode::CONFLICT, "taken", error)
             .hint("`hivemind tokens` lists them; `hivemind tokens remove NAME` revokes one"),
         TokenError::Unknown(_) => Refusal::missing("no_such_token", error).hint("`hivemind tokens` lists them"),
-        TokenError::Damaged { .. } | TokenError::File { .. } | TokenError::Secret(_) => Refusal::internal(error),
+        TokenError::NotKept(unkept) => Refusal::internal(unkept).hint(unkept.hint()),
+        TokenError::File { .. } | TokenError::Secret(_) => {
+            Refusal::internal(error).hint("make the data folder writable, and free some space on its disk")
+        }
+        TokenError::Damaged { .. } => Refusal::internal(error),
     })
 }
 
@@ -443,6 +456,24 @@ mod tests {
         assert_eq!((may(&again, &two), again.views()), (None, vec![]));
         assert!(matches!(again.remove("editor"), Err(TokenError::Unknown(_))));
         assert_eq!(may(&Tokens::open(folder.path()).unwrap(), &two), None);
+    }
+
+    #[test]
+    fn a_revoked_token_opens_nothing_where_the_disk_is_full_and_is_written_away_later() {
+        let folder = tempfile::tempdir().unwrap();
+        let tokens = Tokens::open(folder.path()).unwrap();
+        let token = tokens.add("editor", &[Right::Chat]).unwrap();
+        // A folder in the way of the file stands for a disk that takes nothing.
+        let (file, aside) = (folder.path().join(FILE), folder.path().join("aside"));
+        std::fs::rename(&file, &aside).unwrap();
+        std::fs::create_dir_all(file.join("in the way")).unwrap();
+        let message = tokens.remove("editor").unwrap_err().to_string();
+        assert!(message.contains("will not survive a restart"), "{message}");
+        assert_eq!(may(&tokens, &token), None);
+        std::fs::remove_dir_all(&file).unwrap();
+        std::fs::rename(&aside, &file).unwrap();
+        assert!(matches!(tokens.remove("editor"), Err(TokenError::Unknown(_))));
+        assert_eq!(may(&Tokens::open(folder.path()).unwrap(), &token), None, "it is back after a restart");
     }
 
     #[test]

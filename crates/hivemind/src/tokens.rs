@@ -42,7 +42,7 @@ async fn list(client: &Client, as_json: bool) -> Result<(), Failure> {
     if tokens.is_empty() {
         output::line("No program has a token of its own. `hivemind tokens add NAME --may chat,models` makes one.");
     }
-    let today = days_since_1970();
+    let today = hive_api::today();
     for token in tokens {
         let name = border::cell(token["name"].as_str().unwrap_or_default(), border::NAME_COLUMNS);
         let may: Vec<_> = token["may"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
@@ -78,11 +78,6 @@ fn done(as_json: bool, words: &str) {
     } else {
         output::line(words);
     }
-}
-
-fn days_since_1970() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    since.map_or(0, |since| since.as_secs() / (24 * 3600))
 }
 
 /// Days in UTC, as the node counts them.
