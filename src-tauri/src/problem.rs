@@ -20,6 +20,11 @@ impl Problem {
         Self { code: code.to_owned(), message: message.to_string(), hint: None }
     }
 
+    /// The same problem, with what to do about it.
+    pub(crate) fn hinted(self, hint: Option<&str>) -> Self {
+        Self { hint: hint.map(str::to_owned), ..self }
+    }
+
     /// Makes problems of errors.
     pub(crate) fn of<E: std::fmt::Display>(code: &str) -> impl Fn(E) -> Self {
         move |error| Self::new(code, error)
@@ -28,12 +33,12 @@ impl Problem {
 
 impl From<hive_node::data::DataError> for Problem {
     fn from(error: hive_node::data::DataError) -> Self {
-        Self { hint: error.hint().map(str::to_owned), ..Self::new("data_folder", error) }
+        Self::new("data_folder", &error).hinted(error.hint())
     }
 }
 
 impl From<hive_node::data::NotKept> for Problem {
     fn from(error: hive_node::data::NotKept) -> Self {
-        Self { hint: Some(error.hint().to_owned()), ..Self::new("not_kept", error) }
+        Self::new("not_kept", &error).hinted(Some(error.hint()))
     }
 }

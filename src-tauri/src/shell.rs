@@ -48,16 +48,23 @@ impl Shell {
     /// Starts the node of a data folder.
     pub(crate) async fn start(folder: &Path) -> Result<Self, Problem> {
         let data = DataFolder::open(folder)?;
+        for warning in data.warnings() {
+            tracing::warn!("{warning}");
+        }
         let settings = Settings::read(folder)?;
         let first = settings.share.is_none() && !folder.join(hive_node::sharing::FILE).exists();
         let kept = settings.clone();
         let api_address = settings.api.unwrap_or(hive_api::DEFAULT_ADDRESS);
         let node = Node::start(settings.options(data).map_err(Problem::of("settings"))?)
             .await
-            .map_err(Problem::of("not_started"))?;
+            .map_err(|error| Problem::new("not_started", &error).hinted(error.hint()))?;
         let conversations = Arc::new(Conversations::open(folder).map_err(Problem::of("conversations"))?);
-        let api =
-            Api::start(node.clone(), conversations.clone(), api_address, folder).await.map_err(Problem::of("api"))?;
+        let api = Api::start(node.clone(), conversations.clone(), api_address, folder)
+            .await
+            .map_err(|error| Problem::new("api", &error).hinted(error.hint()))?;
+        if let Some(warning) = api.warning() {
+            tracing::warn!("{warning}");
+        }
         if first {
             // Nothing is given away before its owner says so.
             if let Err(error) = node.share(false) {
