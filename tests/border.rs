@@ -190,7 +190,7 @@ fn a_node_that_hangs_is_given_up_soon() {
     let node = Node::start(folder.path());
     node.signal("-STOP");
     let started = Instant::now();
-    node.refused(&["status"], "does not answer; 5 seconds were waited");
+    node.refused(&["status"], "did not answer within 5 seconds");
     let waited = started.elapsed();
     node.signal("-CONT");
     assert!(waited < Duration::from_secs(20), "{waited:?}");

@@ -80,7 +80,7 @@ fn an_owner_decides_what_an_approved_machine_may_use_and_see() {
     assert_eq!(said, serde_json::json!({ "memory": true, "prompts": false, "memory_limit_bytes": 4u64 << 30 }));
     assert_eq!(rights(), said);
     host.refused(&asked, None, "only 1 are here");
-    assert!(host.run(&["peers"], None).1.contains("sees no prompts, at most"));
+    assert!(host.run(&["peers"], None).1.contains("may not see prompts, at most"));
     // Its own questions may come here as before.
     assert_eq!(guest.json(&asked, None)["text"], "The capital of France is Paris.");
 

@@ -250,10 +250,10 @@ pub(crate) struct AllowOptions {
     /// Whether models that answer here may be placed on it, so that it sees prompts
     #[arg(long, value_parser = parse_switch, action = clap::ArgAction::Set, value_name = "on|off")]
     pub(crate) prompts: Option<bool>,
-    /// The most memory that its models may take here, for example 4GiB; 0 is no limit of its own
+    /// The most memory that its models may take here, for example 4GiB; 0 lifts the limit
     #[arg(long, value_parser = parse_memory, value_name = "SIZE")]
     pub(crate) memory_limit: Option<u64>,
-    /// The most answers of its that are computed here at a time; 0 is no limit of its own
+    /// How many of its answers are computed here at a time, at most; 0 lifts the limit
     #[arg(long, value_name = "N")]
     pub(crate) session_limit: Option<u32>,
     /// Print one JSON object
@@ -275,7 +275,7 @@ pub(crate) struct ApproveOptions {
 
 #[derive(Debug, Args)]
 pub(crate) struct LogOptions {
-    /// From when on: 30m, 12h, 2d, or a date like 2026-11-27
+    /// Show entries since: 30m, 12h, 2d ago, or a date like 2026-11-27
     #[arg(long, default_value = "7d", value_name = "TIME", value_parser = parse_since)]
     pub(crate) since: jiff::Timestamp,
     /// Only what a machine did: its name, the beginning of its id, or its three words

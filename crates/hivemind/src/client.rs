@@ -111,7 +111,7 @@ impl Client {
         let (address, folder) = (self.address, self.folder.display());
         match listener {
             Listener::Silent => Failure::new(format_args!(
-                "the node at {address} does not answer; {} seconds were waited",
+                "the node at {address} did not answer within {} seconds",
                 HELLO_PATIENCE.as_secs()
             ))
             .hint("look at what it says where it runs; if it hangs, end its process and start it again"),
@@ -171,6 +171,10 @@ impl Client {
     }
 }
 
+fn silent() -> Failure {
+    Failure::new("the node stopped answering").hint("look at what it says where it runs, or restart it")
+}
+
 async fn read<T: DeserializeOwned>(response: reqwest::Result<reqwest::Response>) -> Result<T, Failure> {
     let response = response.map_err(broke_off)?;
     if !response.status().is_success() {
@@ -181,11 +185,7 @@ async fn read<T: DeserializeOwned>(response: reqwest::Result<reqwest::Response>)
 
 #[allow(clippy::needless_pass_by_value, reason = "it stands in map_err")]
 fn broke_off(error: reqwest::Error) -> Failure {
-    if error.is_timeout() {
-        Failure::new("the node does not answer").hint("look at what it says where it runs, or restart it")
-    } else {
-        Failure::new(format_args!("the connection to the node broke: {error}"))
-    }
+    if error.is_timeout() { silent() } else { Failure::new(format_args!("the connection to the node broke: {error}")) }
 }
 
 async fn refusal(response: reqwest::Response) -> Failure {
@@ -240,7 +240,7 @@ impl Events {
                 }
             }
             let more = tokio::time::timeout(STREAM_PATIENCE, self.bytes.next()).await;
-            match more.map_err(|_| Failure::new("the node does not answer any more"))? {
+            match more.map_err(|_| silent())? {
                 Some(Ok(bytes)) => self.text.extend(&bytes),
                 Some(Err(error)) => return Err(broke_off(error)),
                 None => return Ok(None),

@@ -8,7 +8,7 @@ use hive_api::Api;
 use hive_mind::conversations::Conversations;
 use hive_node::data::{DataError, DataFolder};
 use hive_node::settings::Settings;
-use hive_node::{Node, NodeOptions, PeerState, Relay};
+use hive_node::{Node, NodeOptions, PeerState};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::arguments::NodeArguments;
@@ -25,7 +25,7 @@ pub(crate) async fn run(arguments: NodeArguments, folder: &Path) -> Result<(), F
     let settings = merged(arguments, Settings::read(folder).map_err(explain)?);
     let api_address = settings.api.unwrap_or(hive_api::DEFAULT_ADDRESS);
     let options = NodeOptions { keep_prompts_here, ..settings.options(data).map_err(Failure::usage)? };
-    let lan_only = options.relay == Relay::None;
+    let lan_only = options.lan_only;
     let node = Node::start(options).await.map_err(|error| Failure::new(&error).hinted(error.hint()))?;
     let api = match Api::start(node.clone(), conversations, api_address, folder).await {
         Ok(api) => api,

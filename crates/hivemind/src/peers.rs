@@ -73,8 +73,8 @@ pub(crate) async fn peers(client: &Client, as_json: bool) -> Result<(), Failure>
     }
     if left_out > 0 {
         output::line(format_args!(
-            "{left_out} announcements of unknown machines were left out: more than a network of this kind has. Somebody may \
-             be flooding it; your own machines are not affected."
+            "{left_out} announcements of unknown machines were ignored: more than a home network has. Somebody may be \
+             flooding it; your own machines are not affected."
         ));
     }
     Ok(())
@@ -247,8 +247,8 @@ pub(crate) async fn allow(client: &Client, options: AllowOptions) -> Result<(), 
 /// What a machine may do, and how much of it.
 fn rights_in_words(rights: &Value) -> String {
     let mut words = vec![
-        if rights["memory"] == false { "no use of memory here" } else { "may use memory here" }.to_owned(),
-        if rights["prompts"] == false { "sees no prompts" } else { "may see prompts" }.to_owned(),
+        if rights["memory"] == false { "may not use memory here" } else { "may use memory here" }.to_owned(),
+        if rights["prompts"] == false { "may not see prompts" } else { "may see prompts" }.to_owned(),
     ];
     words.extend(rights["memory_limit_bytes"].as_u64().map(|bytes| format!("at most {}", output::megabytes(bytes))));
     words.extend(rights["session_limit"].as_u64().map(|limit| format!("at most {limit} answers at a time")));
