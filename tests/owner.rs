@@ -79,6 +79,7 @@ fn models_are_listed_loaded_let_go_and_removed() {
     child.wait().unwrap();
     patiently("it can be let go", || ann.try_run(&lab, &["models", "unload", STARTER]).0 == 0);
     patiently("its memory is free", || common::children(ann.process()).is_empty());
+    patiently("nothing reads its texts", || common::text_workers(ann.process()).is_empty());
 
     let (code, _, refusal) = ann.try_run(&lab, &["models", "load", "someone/tiny"]);
     assert!(code == 1 && refusal.contains("error: "), "{refusal}");

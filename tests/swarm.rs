@@ -173,10 +173,12 @@ fn workers_end_with_their_node_even_if_it_is_killed() {
     let mut first = [0; 1];
     child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
     let workers = children(child.id());
-    assert_eq!(workers.len(), 3);
+    let texts = common::text_workers(child.id());
+    assert_eq!((workers.len(), texts.len()), (3, 1));
     child.kill().unwrap();
     child.wait().unwrap();
     assert_gone(&workers);
+    assert_gone(&texts);
 }
 
 /// Much of the speed is owed to these, and nothing but a benchmark would miss them.

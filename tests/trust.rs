@@ -122,18 +122,29 @@ fn a_worker_that_hangs_is_noticed_and_replaced_within_seconds() {
     }
 }
 
+/// A process that takes all the time it gets, until it is dropped.
+struct Load(Child);
+
+impl Load {
+    fn start() -> Self {
+        Self(Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap())
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 #[test]
 fn an_honest_machine_under_load_is_not_blamed() {
     let (lab, [ann, _bob]) = in_one_swarm(["ann", "bob"]);
     let undisturbed = whole(ask(&lab, &ann, "2"));
-    let loads: Vec<Child> = (0..4 * Lab::cores().len())
-        .map(|_| Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap())
-        .collect();
+    let loads: Vec<Load> = (0..4 * Lab::cores().len()).map(|_| Load::start()).collect();
     let answers: Vec<_> = (0..2).map(|_| whole(ask(&lab, &ann, "2"))).collect();
-    for mut load in loads {
-        load.kill().unwrap();
-        load.wait().unwrap();
-    }
+    drop(loads);
     for answer in answers {
         assert_eq!(answer["tokens"], undisturbed["tokens"]);
     }

@@ -15,11 +15,12 @@ use patience::PATIENCE;
 pub(crate) use patience::patiently;
 
 /// What a developer's environment may hold and a test must not see.
-pub(crate) const SETTINGS: [&str; 12] = [
+pub(crate) const SETTINGS: [&str; 13] = [
     "HIVEMIND_API",
     "HIVEMIND_BIND",
     "HIVEMIND_COMPUTE",
     "HIVEMIND_DATA_DIR",
+    "HIVEMIND_KEEP_PROMPTS_HERE",
     "HIVEMIND_LAN_ONLY",
     "HIVEMIND_MEMORY",
     "HIVEMIND_NAME",

@@ -1,7 +1,7 @@
 //! Announcements are anybody's: a liar on the network names other machines, and far too many.
 
 use std::io::Write;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use hive_net::{Identity, PeerId};
@@ -220,7 +220,7 @@ fn a_thousand_false_machines_hide_no_new_one_and_are_counted() {
     assert!(found < Duration::from_secs(3) + 2 * in_peace, "{found:?}, in peace {in_peace:?}");
     assert!(listed <= 259, "{listed}");
     assert_eq!(ann.peer(&lab, "bob").unwrap()["state"], "approved");
-    assert!(ann.run(&lab, &["peers"]).contains("left out"));
+    assert!(ann.run(&lab, &["peers"]).contains("were ignored"));
     pair(&lab, &ann, &cat);
 }
 
@@ -242,18 +242,4 @@ fn newcomer(lab: &mut Lab, name: &str, address: &str, others: &[&Host]) -> (Host
 
 fn left_out(lab: &Lab, host: &Host) -> u64 {
     host.json(lab, &["peers"])["left_out"].as_u64().unwrap()
-}
-
-#[test]
-fn records_made_by_hand_are_read_like_any_other() {
-    // Otherwise the other tests would prove nothing.
-    let record = Record {
-        peer: Identity::generate().id(),
-        name: "studio".to_owned(),
-        port: 40_000,
-        addresses: vec![SocketAddr::from(([10, 77, 0, 9], 1)).ip()],
-        ttl_s: 120,
-    };
-    let packet = record.packet();
-    assert!(packet.len() < 1000 && packet[6..8] == [0, 4], "{packet:?}");
 }

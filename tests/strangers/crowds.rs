@@ -189,6 +189,7 @@ fn strangers_that_come_and_say_nothing_are_sent_away() {
         ann.wait_for(&lab, "cat", "approved");
         cat.wait_for(&lab, "ann", "approved");
         let back = started.elapsed();
+        assert!(!crowd.is_finished(), "the crowd had gone before cat was back");
         let mut most = 0;
         while !crowd.is_finished() {
             most = most.max(ann.resident_bytes());

@@ -52,7 +52,7 @@ pub enum TextFault {
     /// A file cannot be read or is not of a kind that is known.
     File,
     /// The tokenizer cannot be used.
-    Tokenizer,
+    Tokens,
     /// There is no chat template, or none that can be used.
     Template,
     /// The chat template refuses this conversation, or fails on it.

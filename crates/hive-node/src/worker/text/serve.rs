@@ -113,7 +113,7 @@ impl Text {
             Order::Texts { tokens, given } => {
                 let tokenizer = self.tokenizer()?;
                 let text = |tokens: &[u32]| {
-                    tokenizer.decode(tokens).map_err(|error| TextFailure::new(TextFault::Tokenizer, error))
+                    tokenizer.decode(tokens).map_err(|error| TextFailure::new(TextFault::Tokens, error))
                 };
                 Ok(Reply::Texts(text(tokens.get(..given as usize).unwrap_or_default())?, text(&tokens)?))
             }
@@ -131,7 +131,7 @@ impl Text {
     }
 
     fn tokenizer(&self) -> Result<&Tokenizer, TextFailure> {
-        let load = || self.files()?.tokenizer().map_err(|error| TextFailure::new(TextFault::Tokenizer, error));
+        let load = || self.files()?.tokenizer().map_err(|error| TextFailure::new(TextFault::Tokens, error));
         self.tokenizer.get_or_init(load).as_ref().map_err(Clone::clone)
     }
 
