@@ -54,10 +54,19 @@ def stop(nodes):
         node.process.wait()
 
 
-def workers(node):
+def read(file):
+    """What a file of /proc says; nothing where the process or thread has just gone."""
+    try:
+        return file.read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def workers(node, kind="hivemind-"):
+    """Processes that a node has started: those that compute ("hivemind-shard"), and those that read texts ("hivemind-text")."""
     children = pathlib.Path(f"/proc/{node.process.pid}/task").glob("*/children")
-    pids = [int(pid) for file in children for pid in file.read_text().split()]
-    return [pid for pid in pids if pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"hivemind-shard")]
+    pids = [int(pid) for file in children for pid in read(file).split()]
+    return [pid for pid in pids if read(pathlib.Path(f"/proc/{pid}/cmdline")).startswith(kind)]
 
 
 def stream(node, messages, tokens, stages, cancel_after=None):
@@ -95,7 +104,7 @@ def pauses(executable, rounds):
                             if what == "a machine stops sharing":
                                 nodes[1].run("share", "off")
                             else:
-                                victim = workers(nodes[1])[0] if what == "a worker is killed" else nodes[1].process.pid
+                                victim = workers(nodes[1], "hivemind-shard")[0] if what == "a worker is killed" else nodes[1].process.pid
                                 subprocess.run(["kill", "-KILL", str(victim)], check=True)
                     assert killed and len(times) > 550, f"the answer had {len(times)} pieces only"
                     silences.append(max(b - a for a, b in zip(times, times[1:]) if b > killed))
@@ -118,9 +127,10 @@ def cancels(nodes, rounds):
 
 
 def resident(pid):
-    for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
+    for line in read(pathlib.Path(f"/proc/{pid}/status")).splitlines():
         if line.startswith("VmRSS:"):
             return int(line.split()[1]) / 1024
+    return 0
 
 
 def thousand(nodes, sessions):
