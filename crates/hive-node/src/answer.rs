@@ -90,6 +90,7 @@ enum Step {
 }
 
 /// How one life of an answer ended.
+#[derive(Debug)]
 enum End {
     /// With its last event.
     Over(Event),
@@ -113,6 +114,19 @@ fn was_alone(at_first: Option<(u64, usize)>, at_last: (u64, usize), epoch: u32) 
         && epoch == 0
 }
 
+/// Does something for an answer, unless nobody listens any more or its time is over.
+async fn unless_over<T>(
+    events: &mpsc::Sender<Event>,
+    deadline: Option<Instant>,
+    doing: impl Future<Output = T>,
+) -> Result<T, End> {
+    tokio::select! {
+        done = doing => Ok(done),
+        () = events.closed() => Err(End::Cancelled),
+        () = until(deadline) => Err(End::TooLate),
+    }
+}
+
 async fn until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
@@ -131,8 +145,28 @@ impl Answer {
         max_tokens: usize,
         started: Instant,
     ) -> Result<mpsc::Receiver<Event>, TextError> {
+        let mut answer = Self::new(id, ring, source, prompt, request, max_tokens, started);
+        // Its text was shown before; only what was held back is still to come.
+        for token in &request.said {
+            let piece = answer.ring.model().push(&mut answer.detokenizer, *token).await?;
+            answer.watch(&piece);
+        }
+        let (events, receiver) = mpsc::channel(EVENT_QUEUE);
+        tokio::spawn(answer.run(events));
+        Ok(receiver)
+    }
+
+    fn new(
+        id: u64,
+        ring: Ring,
+        source: Option<Source>,
+        prompt: Vec<u32>,
+        request: &Request,
+        max_tokens: usize,
+        started: Instant,
+    ) -> Self {
         let card = ring.model().card();
-        let mut answer = Self {
+        Self {
             id,
             room: None,
             deadline: request.deadline.map(|time| started + time),
@@ -160,26 +194,13 @@ impl Answer {
             first: None,
             latest: started,
             ring,
-        };
-        // Its text was shown before; only what was held back is still to come.
-        for token in &request.said {
-            let piece = answer.ring.model().push(&mut answer.detokenizer, *token).await?;
-            answer.watch(&piece);
         }
-        let (events, receiver) = mpsc::channel(EVENT_QUEUE);
-        tokio::spawn(answer.run(events));
-        Ok(receiver)
     }
 
     async fn run(mut self, events: mpsc::Sender<Event>) {
         tracing::info!(answer = self.id, prompt_tokens = self.prompt.len(), "an answer was asked for");
         let deadline = self.deadline;
-        let begun = tokio::select! {
-            frames = self.begin() => Some(frames),
-            () = events.closed() => None,
-            () = until(deadline) => None,
-        };
-        let Some(mut frames) = begun else {
+        let Ok(mut frames) = unless_over(&events, deadline, self.begin()).await else {
             // Some of the stages may have opened it by now. Whoever waits for it too long hears so.
             self.leave();
             let _ = events.send(Event::Failed(TOO_LATE.to_owned())).await;
@@ -187,10 +208,13 @@ impl Answer {
         };
         // Only here: one that goes on elsewhere has been silent between, and says nothing of anybody's speed.
         self.traffic = Some(self.ring.traffic()).filter(|_| self.epoch == 0);
-        let mut fruitless = 0;
+        let (mut fruitless, mut over) = (0, None);
         let last = loop {
             let had = self.tokens.len();
-            let end = self.follow(&mut frames, &events).await;
+            let end = match over.take() {
+                Some(end) => end,
+                None => self.follow(&mut frames, &events).await,
+            };
             fruitless = if self.tokens.len() > had { 0 } else { fruitless + 1 };
             match end {
                 End::Over(event) => {
@@ -210,13 +234,8 @@ impl Answer {
                     self.ring.close(self.session).await;
                     break Some(Event::Failed(TOO_LATE.to_owned()));
                 }
-                End::Moved if fruitless < FRUITLESS && self.ring.is_tainted(self.epoch) => {
-                    frames = self.read_anew().await;
-                }
                 End::Moved if fruitless < FRUITLESS => {
-                    if let Err(why) = self.catch_up().await {
-                        self.ring.complain(self.epoch, why);
-                    }
+                    over = unless_over(&events, deadline, self.moved(&mut frames)).await.err();
                 }
                 End::Moved => {
                     self.leave();
@@ -225,9 +244,9 @@ impl Answer {
                 End::Superseded => {
                     self.leave();
                     match self.go_on_elsewhere(&events).await {
-                        Some(Ok(again)) => frames = again,
-                        Some(Err(why)) => break Some(Event::Failed(why)),
-                        None => break None,
+                        Ok(Ok(again)) => frames = again,
+                        Ok(Err(why)) => break Some(Event::Failed(why)),
+                        Err(end) => over = Some(end),
                     }
                 }
                 End::Lost(why) => {
@@ -242,11 +261,11 @@ impl Answer {
                         "an answer goes on elsewhere: {why}"
                     );
                     match self.go_on_elsewhere(&events).await {
-                        Some(Ok(again)) => frames = again,
-                        Some(Err(cause)) => {
+                        Ok(Ok(again)) => frames = again,
+                        Ok(Err(cause)) => {
                             break Some(Event::Failed(format!("{why}, and it could not go on: {cause}")));
                         }
-                        None => break None,
+                        Err(end) => over = Some(end),
                     }
                 }
             }
@@ -259,6 +278,15 @@ impl Answer {
         );
         if let Some(event) = last {
             let _ = events.send(event).await;
+        }
+    }
+
+    /// Goes on with the stages as they are now.
+    async fn moved(&mut self, frames: &mut mpsc::Receiver<Frame>) {
+        if self.ring.is_tainted(self.epoch) {
+            *frames = self.read_anew().await;
+        } else if let Err(why) = self.catch_up().await {
+            self.ring.complain(self.epoch, why);
         }
     }
 
@@ -316,7 +344,13 @@ impl Answer {
                     continue;
                 }
                 news = silence.next(), if is_whole => {
-                    if let Some(words) = self.look_into(&mut silence, news, expected).await
+                    let deadline = self.deadline;
+                    let looking = self.look_into(&mut silence, news, expected);
+                    let words = match unless_over(events, deadline, looking).await {
+                        Ok(words) => words,
+                        Err(over) => return over,
+                    };
+                    if let Some(words) = words
                         && events.send(Event::Recovering(words)).await.is_err()
                     {
                         return End::Cancelled;
@@ -452,7 +486,19 @@ mod against_liars;
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    #[tokio::test]
+    async fn nothing_is_done_for_an_answer_that_is_over() {
+        let (events, listens) = mpsc::channel(1);
+        assert!(matches!(unless_over(&events, None, async { 7 }).await, Ok(7)));
+        let soon = Some(Instant::now() + Duration::from_millis(10));
+        assert!(matches!(unless_over(&events, soon, std::future::pending::<()>()).await, Err(End::TooLate)));
+        drop(listens);
+        assert!(matches!(unless_over(&events, None, std::future::pending::<()>()).await, Err(End::Cancelled)));
+    }
 
     #[test]
     fn only_an_answer_that_was_alone_on_a_whole_ring_tells_of_its_speed() {

@@ -41,6 +41,11 @@ impl Kept {
         forgotten
     }
 
+    /// Forgets all of them; gives them.
+    pub(crate) fn clear(&mut self) -> Vec<u128> {
+        self.sessions.drain(..).map(|(session, _)| session).collect()
+    }
+
     /// Whether there is none.
     pub(crate) fn is_empty(&self) -> bool {
         self.sessions.is_empty()
@@ -99,6 +104,15 @@ mod tests {
         assert!(kept.is_warm(soon) && !kept.is_warm(soon + WARM_FOR));
         kept.take(&tokens(0..30));
         assert!(!kept.is_warm(soon));
+    }
+
+    #[test]
+    fn all_that_is_forgotten_is_named() {
+        let mut kept = Kept::new(MOST_TOKENS);
+        kept.add(1, tokens(0..30));
+        kept.add(2, tokens(0..60));
+        assert_eq!(kept.clear(), [1, 2]);
+        assert!(kept.is_empty() && kept.take(&tokens(0..100)).is_none());
     }
 
     #[test]

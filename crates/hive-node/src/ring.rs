@@ -33,6 +33,7 @@ use standby::Standby;
 pub(crate) use checkup::{Checkup, News, Verdict};
 pub(crate) use handover::reading_rows_per_s;
 pub(crate) use mend::{Cause, Trouble};
+pub(crate) use sessions::NotOpen;
 pub(crate) use spot::{Found, Spot, Subject};
 
 /// Frames on their way to a session. An answer is read faster than it is computed.
@@ -144,10 +145,10 @@ struct Inner {
     heard: Mutex<Instant>,
     /// One more than the latest epoch in which the stages have computed a token together.
     warm_epochs: AtomicU32,
-    /// Tokens since what machines compute was compared last.
-    unlooked: AtomicU32,
+    /// When what machines compute is compared next.
+    spot_check: spot::Due,
     /// Held while that is done.
-    looking: Arc<tokio::sync::Mutex<()>>,
+    spot_checking: Arc<tokio::sync::Mutex<()>>,
     /// One more than the latest epoch in which a stage was found to compute wrong numbers.
     tainted_epochs: AtomicU32,
     troubles: mpsc::Sender<Trouble>,
@@ -160,7 +161,6 @@ struct Inner {
     /// Sessions that were ever opened.
     opened: AtomicU64,
     kept: Mutex<Kept>,
-    kept_tokens: usize,
     /// Tokens that the answers under way may have in the caches together.
     room: Arc<Semaphore>,
     room_tokens: usize,
@@ -227,8 +227,8 @@ impl Ring {
             checking: Arc::default(),
             heard: Mutex::new(Instant::now()),
             warm_epochs: AtomicU32::new(0),
-            unlooked: AtomicU32::new(spot::EVERY / 2),
-            looking: Arc::default(),
+            spot_check: spot::Due::default(),
+            spot_checking: Arc::default(),
             tainted_epochs: AtomicU32::new(0),
             troubles,
             model,
@@ -238,7 +238,6 @@ impl Ring {
             answers: AtomicU64::new(u64::from(random_id() as u32)),
             opened: AtomicU64::default(),
             kept: Mutex::new(Kept::new(kept_tokens)),
-            kept_tokens,
             room: Arc::new(Semaphore::new(room_tokens)),
             room_tokens,
         });
@@ -383,8 +382,7 @@ impl Ring {
 
     /// Says that the last stage chose a token that cannot be right.
     pub(crate) fn complain_of_last(&self, epoch: u32, why: String) {
-        let last = self.stages().len().saturating_sub(1) as u32;
-        self.report_trouble(epoch, Cause::Fault(Fault::Stage(last)), why);
+        self.report_trouble(epoch, Cause::Fault(Fault::LastStage), why);
     }
 
     fn report_trouble(&self, epoch: u32, cause: Cause, why: String) {
@@ -392,19 +390,19 @@ impl Ring {
     }
 
     /// The right to compare what the machines compute, when that is due.
-    pub(crate) fn look(&self) -> Option<OwnedMutexGuard<()>> {
-        let is_due = self.inner.unlooked.load(Ordering::Relaxed) >= spot::EVERY && !self.standbys().is_empty();
-        if is_due { self.inner.looking.clone().try_lock_owned().ok() } else { None }
+    pub(crate) fn claim_spot_check(&self) -> Option<OwnedMutexGuard<()>> {
+        let is_due = self.inner.spot_check.is_due() && !lock(&self.inner.standbys).is_empty();
+        if is_due { self.inner.spot_checking.clone().try_lock_owned().ok() } else { None }
     }
 
-    /// What the machines compute was compared.
-    pub(crate) fn looked(&self) {
-        self.inner.unlooked.store(0, Ordering::Relaxed);
+    /// A spot check has ended; `compared` unless it could not be finished.
+    pub(crate) fn spot_check_done(&self, compared: bool) {
+        self.inner.spot_check.checked(compared);
     }
 
-    /// Whether so many tokens were not compared that a look is worth waiting for.
-    pub(crate) fn look_is_overdue(&self) -> bool {
-        self.inner.unlooked.load(Ordering::Relaxed) >= 3 * spot::EVERY
+    /// Whether so many tokens were not compared that a spot check is worth waiting for.
+    pub(crate) fn spot_check_is_overdue(&self) -> bool {
+        self.inner.spot_check.is_overdue()
     }
 
     /// A stage was found to compute wrong numbers: its machine is left out, and what was computed from them counts no more.
@@ -412,7 +410,13 @@ impl Ring {
         tracing::warn!("{name} computed wrong numbers");
         self.inner.node.quarantine(machine, name);
         self.inner.tainted_epochs.fetch_max(epoch + 1, Ordering::Relaxed);
-        *self.kept() = Kept::new(self.inner.kept_tokens);
+        let forgotten = self.kept().clear();
+        let ring = self.clone();
+        tokio::spawn(async move {
+            for session in forgotten {
+                ring.close(session).await;
+            }
+        });
         self.report_trouble(epoch, Cause::Fault(Fault::Stage(index as u32)), format!("{name} computed wrong numbers"));
     }
 
@@ -454,7 +458,7 @@ impl Ring {
     }
 
     pub(crate) fn count_token(&self) {
-        self.inner.unlooked.fetch_add(1, Ordering::Relaxed);
+        self.inner.spot_check.count_token();
         self.inner.node.count_token();
     }
 
@@ -465,6 +469,14 @@ impl Ring {
 
     pub(crate) fn prompt_chunk(&self) -> usize {
         self.inner.options.prompt_chunk.max(1)
+    }
+}
+
+#[cfg(test)]
+impl Ring {
+    /// Takes a stage for a copy of the first one.
+    pub(crate) fn copy_of_first(&self, stage: PlacedStage) {
+        lock(&self.inner.standbys).push(Standby { index: 0, stage });
     }
 }
 

@@ -146,7 +146,7 @@ impl Trust {
     }
 
     /// Whether a machine has not been in doubt before; it has from now on.
-    fn is_first_doubt(&self, machine: PeerId) -> bool {
+    fn note_doubt(&self, machine: PeerId) -> bool {
         !std::mem::replace(&mut self.seen().entry(machine).or_default().doubted, true)
     }
 
@@ -190,9 +190,8 @@ impl Node {
     }
 
     /// Tells the owner that two machines do not agree, where nobody can say which of them is wrong. Neither is left out.
-    pub(crate) fn is_in_doubt(&self, machine: PeerId, name: &str, other: &str) {
-        if self.trust().is_first_doubt(machine) {
-            let text = format!("{name} and {other} do not compute the same numbers, and no third machine can decide.");
+    pub(crate) fn report_disagreement(&self, machine: PeerId, text: String) {
+        if self.trust().note_doubt(machine) {
             tracing::warn!("{text}");
             self.peers().notice(machine, text);
         }

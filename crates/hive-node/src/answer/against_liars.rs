@@ -2,8 +2,9 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hive_net::stage::{Budget, Dial, Inlet, Outlet, Received};
@@ -11,13 +12,19 @@ use hive_net::{
     Channel, Element, Endpoint, EndpointOptions, Frame, Identity, Incoming, Kind, Pace, PeerAddr, Protocol,
 };
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
-use crate::control::{self, Hello, ModelSource, Pulse, Question, RingId, Role};
+use super::Answer;
+use crate::control::{self, Arithmetic, Hello, ModelSource, Pulse, Question, RingId, Role};
 use crate::generate::{Event, FinishReason, Request, Summary};
 use crate::node::{Node, NodeOptions};
-use crate::ring::{Placement, Ring, RingOptions};
+use crate::peers::Rights;
+use crate::ring::{Found, Placement, Ring, RingOptions, Spot, Subject};
+use crate::stage::token_digests;
 
 const PROMPT: [u32; 3] = [1, 2, 3];
+/// What the machine chooses, unless it lies about that.
+const TOKEN: u32 = 5;
 
 /// What the machine does when it is to choose tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +46,8 @@ struct Mallory {
     lie: Lie,
     coordinator: Arc<Mutex<Option<(RingId, PeerAddr)>>>,
     taken: Arc<Mutex<u32>>,
+    /// Pieces that it was asked to compute once more.
+    once_more: Arc<AtomicU32>,
 }
 
 fn loopback() -> SocketAddr {
@@ -49,7 +58,10 @@ impl Mallory {
     async fn start(lie: Lie) -> (Self, mpsc::Receiver<Incoming>) {
         let options = EndpointOptions::new(Identity::generate(), loopback());
         let (endpoint, incoming) = Endpoint::bind(options).await.unwrap();
-        (Self { endpoint, lie, coordinator: Arc::default(), taken: Arc::default() }, incoming)
+        (
+            Self { endpoint, lie, coordinator: Arc::default(), taken: Arc::default(), once_more: Arc::default() },
+            incoming,
+        )
     }
 
     async fn serve(self, mut incoming: mpsc::Receiver<Incoming>) {
@@ -72,7 +84,15 @@ impl Mallory {
                 control::Answer::Done
             }
             Question::Open(..) => control::Answer::At(*self.taken.lock().unwrap()),
-            Question::Check(_) => control::Answer::Pulse(Pulse { passed: true, ..Pulse::default() }),
+            Question::Check(_) => {
+                let arithmetic = Arithmetic::Exact;
+                control::Answer::Pulse(Pulse { passed: true, arithmetic, ..Pulse::default() })
+            }
+            Question::Digests(_, span) => control::Answer::Digests(token_digests(&vec![TOKEN; span.rows.len()])),
+            Question::Recompute(..) => {
+                self.once_more.fetch_add(1, Ordering::Relaxed);
+                control::Answer::Recomputed { digests: Vec::new(), token: Some(TOKEN) }
+            }
             _ => control::Answer::Done,
         };
         let _ = channel.write_message(&answer).await;
@@ -109,7 +129,7 @@ impl Mallory {
         let mut outlet = Outlet::open(dial, Pace::default()).await.unwrap();
         let many = if self.lie == Lie::Endless { 2000 } else { u32::from(first == PROMPT.len() as u32) };
         for position in first..first + many {
-            let token: u32 = if self.lie == Lie::Beyond { u32::MAX } else { 5 };
+            let token: u32 = if self.lie == Lie::Beyond { u32::MAX } else { TOKEN };
             let frame = Frame {
                 kind: Kind::Token,
                 element: Element::Byte,
@@ -139,20 +159,29 @@ struct Ended {
     held_against: bool,
 }
 
-async fn ended(lie: Lie) -> Ended {
+/// A node, the machine, what serves it, and a model that the node has loaded there.
+async fn loaded(lie: Lie) -> (Node, Mallory, JoinHandle<()>, Ring) {
     let ann = Node::start(NodeOptions::new("ann".to_owned(), loopback())).await.unwrap();
     let (mallory, incoming) = Mallory::start(lie).await;
     ann.allow(&mallory.endpoint.addr());
     mallory.endpoint.admission().approve(ann.id());
     let placement = Placement { name: "mallory".to_owned(), addr: mallory.endpoint.addr() };
-    let machine = mallory.endpoint.id();
     let serving = tokio::spawn(mallory.clone().serve(incoming));
     let starter = PathBuf::from(std::env::var_os("HIVEMIND_STARTER").expect("`./dev test` says where the starter is"));
     let model = crate::Model::open(&starter).await.unwrap();
     let plan = crate::local_swarm::plan(model.card(), 1).unwrap();
     let options = RingOptions::new(ModelSource::Named(Some("no/such-model".to_owned()), String::new()));
     let ring = Ring::load(&ann, model, &plan, &[placement], options, |_| ()).await.unwrap();
-    let request = Request { max_tokens: Some(5), ignore_end: true, reuse: false, ..Request::new(Vec::new()) };
+    (ann, mallory, serving, ring)
+}
+
+fn request() -> Request {
+    Request { max_tokens: Some(5), ignore_end: true, reuse: false, ..Request::new(Vec::new()) }
+}
+
+async fn ended(lie: Lie) -> Ended {
+    let (ann, mallory, serving, ring) = loaded(lie).await;
+    let (machine, request) = (mallory.endpoint.id(), request());
     let mut events = ring.generate_tokens(PROMPT.to_vec(), &request).await.unwrap();
     let mut tokens = Vec::new();
     let last = loop {
@@ -206,4 +235,56 @@ async fn a_machine_that_is_well_and_says_nothing_more_is_replaced() {
     let why = ended.last.unwrap_err();
     assert!(why.contains("mallory passes nothing on"), "{why}");
     assert_eq!((ended.tokens, ended.held_against), (vec![5], false), "it may be the network");
+}
+
+#[tokio::test]
+async fn a_look_at_machines_that_have_gone_is_not_held_against_those_that_came() {
+    let (ann, mallory, serving, ring) = loaded(Lie::Silent).await;
+    let mut answer = Answer::new(1, ring, None, PROMPT.to_vec(), &request(), 5, Instant::now());
+    let _frames = answer.open_with(None).await;
+    answer.looks.under_way.spawn(std::future::pending());
+    answer.catch_up().await.unwrap();
+    assert!(answer.looks.under_way.is_empty(), "of the machines before");
+    answer.looks.under_way.spawn(std::future::pending());
+    let _frames = answer.open_with(None).await;
+    assert!(answer.looks.under_way.is_empty(), "of the session before");
+    serving.abort();
+    ann.stop().await;
+    mallory.endpoint.close().await;
+}
+
+#[tokio::test]
+async fn a_copy_is_sent_no_more_of_a_conversation_than_its_machine_may_see() {
+    let (ann, mallory, serving, ring) = loaded(Lie::Silent).await;
+    let machine = mallory.endpoint.id();
+    ann.peers().admit(machine, "mallory", Some(&mallory.endpoint.addr())).unwrap();
+    // It holds the stage as well, and says the same of both.
+    ring.copy_of_first(ring.stages().remove(0));
+    let known = vec![TOKEN; 500];
+    let looks = async |from: usize| {
+        let subject = Subject {
+            session: 1,
+            known: known[..from].to_vec(),
+            prompt: 3,
+            sampling: hive_model::Sampling::default(),
+            rows_from: 0,
+            tokens_from: 3,
+        };
+        Spot::new(ring.clone()).look(subject).await.1
+    };
+    let sent = || mallory.once_more.load(Ordering::Relaxed);
+    assert_eq!((looks(100).await, sent()), (Found::Nothing, 4), "98 rows, 32 at a time");
+    // Its right is taken away in the middle of the next look.
+    let revoke = async {
+        while sent() < 6 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        ann.set_rights(machine, Rights { prompts: false, ..Rights::default() }).unwrap();
+    };
+    let (found, ()) = tokio::join!(looks(500), revoke);
+    assert_eq!(found, Found::Unfinished);
+    assert!(sent() < 4 + 16, "all of it was sent");
+    serving.abort();
+    ann.stop().await;
+    mallory.endpoint.close().await;
 }

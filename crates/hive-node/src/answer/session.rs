@@ -6,11 +6,12 @@ use hive_model::SessionOptions;
 use hive_net::Frame;
 use tokio::sync::mpsc;
 
-use super::Answer;
+use super::spot::Looks;
+use super::{Answer, End, unless_over};
 use crate::control::{Continued, SessionSpec, logged};
 use crate::generate::Event;
 use crate::node::Node;
-use crate::ring::Ring;
+use crate::ring::{NotOpen, Ring};
 use crate::serving::{ServeError, Wish};
 use crate::stage::prompt_frame;
 
@@ -18,6 +19,9 @@ use crate::stage::prompt_frame;
 const RECOVERY_PATIENCE: Duration = Duration::from_mins(1);
 /// Between two looks for them.
 const RECOVERY_PAUSE: Duration = Duration::from_millis(300);
+
+/// How soon a machine that computes all the answers it may is asked again.
+const FULL_PAUSE: Duration = Duration::from_millis(500);
 
 /// Where an answer gets its model from again, when the one it had could not be mended.
 pub(crate) struct Source {
@@ -69,13 +73,24 @@ impl Answer {
         &mut self,
         continues: Option<Continued>,
     ) -> (mpsc::Receiver<Frame>, Result<Vec<u32>, String>) {
-        let (session, frames) = self.ring.new_session();
-        self.session = session;
-        self.epoch = self.ring.state().borrow().epoch;
-        self.cached = continues.map_or(0, |continued| continued.position as usize);
-        (self.rows_from, self.tokens_from) = (self.cached as u32, self.next_position());
-        let opened = self.ring.open(&self.spec(continues)).await;
-        (frames, opened)
+        loop {
+            let (session, frames) = self.ring.new_session();
+            self.session = session;
+            self.epoch = self.ring.state().borrow().epoch;
+            self.cached = continues.map_or(0, |continued| continued.position as usize);
+            (self.rows_from, self.tokens_from) = (self.cached as u32, self.next_position());
+            // What was looked at was another session's.
+            self.looks = Looks::default();
+            match self.ring.open(&self.spec(continues)).await {
+                Err(NotOpen::Full(why)) if continues.is_none() => {
+                    tracing::debug!(answer = self.id, "an answer waits for others: {why}");
+                    // It holds nobody else up while it waits.
+                    self.ring.close(session).await;
+                    tokio::time::sleep(FULL_PAUSE).await;
+                }
+                opened => return (frames, opened.map_err(NotOpen::why)),
+            }
+        }
     }
 
     pub(super) fn spec(&self, continues: Option<Continued>) -> SessionSpec {
@@ -97,7 +112,14 @@ impl Answer {
     pub(super) async fn catch_up(&mut self) -> Result<(), String> {
         self.epoch = self.ring.state().borrow().epoch;
         (self.rows_from, self.tokens_from) = (self.next_position(), self.next_position());
-        let positions = self.ring.open(&self.spec(None)).await?;
+        // A look under way is at machines that may have gone, and what it finds is not these machines' fault.
+        self.looks = Looks::default();
+        let positions = loop {
+            match self.ring.open(&self.spec(None)).await {
+                Err(NotOpen::Full(_)) => tokio::time::sleep(FULL_PAUSE).await,
+                opened => break opened.map_err(NotOpen::why)?,
+            }
+        };
         self.refill(&positions).await?;
         self.send_prompt().await
     }
@@ -161,16 +183,13 @@ impl Answer {
         }
     }
 
-    /// Recovers, unless nobody listens any more.
+    /// Recovers, unless nobody listens any more or its time is over.
     pub(super) async fn go_on_elsewhere(
         &mut self,
         events: &mpsc::Sender<Event>,
-    ) -> Option<Result<mpsc::Receiver<Frame>, String>> {
+    ) -> Result<Result<mpsc::Receiver<Frame>, String>, End> {
         self.traffic = None;
-        tokio::select! {
-            again = self.recover() => Some(again),
-            () = events.closed() => None,
-        }
+        unless_over(events, self.deadline, self.recover()).await
     }
 
     /// Opens the answer on a model that is whole, as soon as there is one.

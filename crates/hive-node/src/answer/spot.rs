@@ -22,12 +22,13 @@ impl Answer {
         if !self.looks.under_way.is_empty() {
             return;
         }
-        let Some(alone) = self.ring.look() else { return };
+        let Some(alone) = self.ring.claim_spot_check() else { return };
         let latest = self.looks.latest.take().filter(|(session, _)| *session == self.session);
         let spot = latest.map_or_else(|| Spot::new(self.ring.clone()), |(_, spot)| spot);
         let subject = Subject {
             session: self.session,
             known: self.known(),
+            prompt: self.prompt.len() as u32,
             sampling: self.sampling.clone(),
             rows_from: self.rows_from,
             tokens_from: self.tokens_from,
@@ -42,7 +43,7 @@ impl Answer {
     /// Takes what a look has found; gives what whoever reads the answer is to know.
     pub(super) fn looked(&mut self, looked: Result<(Spot, Found), tokio::task::JoinError>) -> Option<String> {
         let Ok((spot, found)) = looked else { return None };
-        self.ring.looked();
+        self.ring.spot_check_done(found != Found::Unfinished);
         self.looks.latest = Some((self.session, spot));
         let Found::Wrong { index, machine, name, position } = found else { return None };
         self.ring.caught(self.epoch, index, machine, &name);
@@ -52,7 +53,7 @@ impl Answer {
 
     /// Waits a moment for a look that short answers would put off for ever.
     pub(super) async fn last_look(&mut self) -> Option<String> {
-        if !self.ring.look_is_overdue() {
+        if !self.ring.spot_check_is_overdue() {
             return None;
         }
         let looked = tokio::time::timeout(LAST_LOOK, self.looks.under_way.join_next()).await.ok()??;

@@ -8,18 +8,31 @@ use crate::control::{Answer, Question};
 /// Addresses that another machine may add to those that are known of a machine.
 const HINTED_SOCKETS: usize = 16;
 
+/// What is said of a machine that answers what was not asked.
+pub(crate) const NONSENSE: &str = "it sent a reply that makes no sense";
+
 impl Node {
     /// Asks a node, which may be this one, and gives its last answer; `progress` hears the ones before.
     pub(crate) async fn ask(
         &self,
         whom: &PeerAddr,
         question: Question,
+        progress: impl FnMut(usize),
+    ) -> Result<Answer, String> {
+        refusal(self.ask_any(whom, question, progress).await?)
+    }
+
+    /// The same; what it refuses is an answer, too.
+    pub(crate) async fn ask_any(
+        &self,
+        whom: &PeerAddr,
+        question: Question,
         mut progress: impl FnMut(usize),
     ) -> Result<Answer, String> {
         if whom.id() == self.id() {
-            return refusal(self.answer(self.id(), question, &mut progress).await);
+            return Ok(self.answer(self.id(), question, &mut progress).await);
         }
-        refusal(self.ask_other(whom, question, progress).await?)
+        self.ask_other(whom, question, progress).await
     }
 
     /// Asks another node; what it refuses is an answer, too.
@@ -55,7 +68,8 @@ impl Node {
     }
 }
 
-fn refusal(answer: Answer) -> Result<Answer, String> {
+/// What a node refuses, as an error.
+pub(crate) fn refusal(answer: Answer) -> Result<Answer, String> {
     match answer {
         Answer::Refused(why) | Answer::Declined(why) | Answer::Full(why) => Err(why),
         answer => Ok(answer),

@@ -9,14 +9,14 @@ use tokio::sync::mpsc;
 
 use super::guests::{Eviction, LEASE, NOTICE};
 use super::orders::{Claims, Denied};
-use super::{Hosted, Node, lock};
+use super::{Node, lock};
 use crate::Compute;
 use crate::control::{
     Answer, HandOver, Hello, ModelSource, Neighbours, Question, Recompute, Resend, RingId, Role, SessionSpec, Span,
     StageId, StageSpec,
 };
 use crate::node::NodeOptions;
-use crate::stage::Stage;
+use crate::peers::Rights;
 
 /// Known to the hostile one, as it may be to a machine that was in the ring before.
 const STAGE: StageId = StageId { ring: RingId(0xdead_beef), index: 1 };
@@ -94,15 +94,6 @@ impl Peer {
     }
 }
 
-/// A stage that does nothing, of this owner. Its orders are read by nobody, but the pipe must live.
-fn host(node: &Node, id: StageId, owner: PeerId) -> std::io::PipeReader {
-    let (stage, orders) = Stage::idle();
-    let hosted =
-        Hosted { claims: Claims::of(owner), bytes: 1_000_000, used_bytes: 0, standby: false, stage, _visit: None };
-    lock(&node.inner.stages).insert(id, hosted);
-    orders
-}
-
 fn holds(node: &Node, id: StageId) -> bool {
     lock(&node.inner.stages).contains_key(&id)
 }
@@ -161,7 +152,7 @@ fn orders(to: &Endpoint) -> Vec<Question> {
 async fn who_knows_the_ids_of_anothers_stage_commands_nothing_and_learns_nothing() {
     let ann = node("ann").await;
     let (bob, mallory) = (Peer::approved_by(&ann).await, Peer::approved_by(&ann).await);
-    let _orders = host(&ann, STAGE, bob.id());
+    let _orders = ann.host_idle(STAGE, bob.id());
     let opened = bob.asks(Question::Open(STAGE, session(1, 1))).await;
     assert_eq!(opened, Answer::At(0));
     for question in orders(&mallory.endpoint) {
@@ -211,7 +202,7 @@ async fn a_stage_takes_frames_from_those_that_its_owner_has_joined_it_to() {
     let ann = node("ann").await;
     let (bob, cat, mallory) =
         (Peer::approved_by(&ann).await, Peer::approved_by(&ann).await, Peer::approved_by(&ann).await);
-    let _orders = host(&ann, STAGE, bob.id());
+    let _orders = ann.host_idle(STAGE, bob.id());
     let hello = Hello { ring: STAGE.ring, owner: bob.id(), to: Role::Stage(STAGE.index) };
     let may = |peer: &Peer| ann.inlet(peer.id(), hello).is_ok();
     assert_eq!((may(&bob), may(&cat), may(&mallory)), (true, false, false));
@@ -231,7 +222,7 @@ async fn sessions_are_taken_over_once_from_the_machine_that_the_owner_has_named(
     let ann = node("ann").await;
     let (bob, cat, mallory) =
         (Peer::approved_by(&ann).await, Peer::approved_by(&ann).await, Peer::approved_by(&ann).await);
-    let _orders = host(&ann, STAGE, bob.id());
+    let _orders = ann.host_idle(STAGE, bob.id());
     let carries = async |peer: &Peer| {
         let mut channel = peer.endpoint.open(&ann.addr(), Protocol::Control).await.unwrap();
         channel.write_message(&Question::TakeOver(STAGE)).await.unwrap();
@@ -284,7 +275,7 @@ async fn no_path_leads_to_a_model_and_no_answer_tells_of_the_disk() {
 async fn sessions_are_bounded_in_number_and_in_what_they_bring() {
     let ann = node("ann").await;
     let mallory = Peer::approved_by(&ann).await;
-    let _orders = host(&ann, STAGE, mallory.id());
+    let _orders = ann.host_idle(STAGE, mallory.id());
     let opens = async |spec: SessionSpec| mallory.asks(Question::Open(STAGE, spec)).await;
     let refused = |answer: Answer| matches!(answer, Answer::Refused(_));
     assert!(refused(opens(session(1, 65)).await), "tokens that end an answer");
@@ -295,6 +286,31 @@ async fn sessions_are_bounded_in_number_and_in_what_they_bring() {
     assert!(refused(opens(SessionSpec { session: 999, ..session(1, 1) }).await), "sessions without end");
     // What is open stays so.
     assert_eq!(opens(session(1, 1)).await, Answer::At(0));
+    ann.stop().await;
+}
+
+#[tokio::test]
+async fn who_may_have_one_answer_at_a_time_is_told_so_of_the_next_and_computes_nothing_beside_it() {
+    let ann = node("ann").await;
+    let mallory = Peer::approved_by(&ann).await;
+    ann.peers().admit(mallory.id(), "mallory", None).unwrap();
+    ann.set_rights(mallory.id(), Rights { session_limit: Some(1), ..Rights::default() }).unwrap();
+    let _orders = ann.host_idle(STAGE, mallory.id());
+    let opens = async |session_id: u128| {
+        let spec = SessionSpec { session: session_id, ..session(1, 1) };
+        let answer = mallory.asks(Question::Open(STAGE, spec)).await;
+        // With the next question, the stage has counted it.
+        mallory.asks(Question::Digests(STAGE, Span { session: session_id, rows: 0..0 })).await;
+        answer
+    };
+    assert_eq!(opens(1).await, Answer::At(0));
+    assert!(matches!(opens(2).await, Answer::Full(_)), "there is room when another has ended");
+    assert_eq!(opens(1).await, Answer::At(0));
+    let (options, input) = (hive_model::SessionOptions::default(), hive_model::shard::Input::Tokens(vec![1]));
+    let once_more = Recompute { session: 3, options, position: 0, input, sample: true };
+    assert!(matches!(mallory.asks(Question::Recompute(STAGE, Box::new(once_more))).await, Answer::Full(_)));
+    assert_eq!(mallory.asks(Question::Close(STAGE, 1)).await, Answer::Done);
+    assert_eq!(opens(2).await, Answer::At(0));
     ann.stop().await;
 }
 
@@ -368,7 +384,7 @@ async fn guests_end_when_their_owner_stays_away_when_sharing_ends_and_when_memor
     );
     // It is here: it has said something.
     assert_eq!(mallory.asks(Question::Retain(Vec::new())).await, Answer::Done);
-    let _orders = [host(&ann, of_gone, gone), host(&ann, of_mallory, mallory.id()), host(&ann, own, ann.id())];
+    let _orders = [ann.host_idle(of_gone, gone), ann.host_idle(of_mallory, mallory.id()), ann.host_idle(own, ann.id())];
     let now = Instant::now();
     ann.evict(true, None, now);
     ann.evict(true, None, now + LEASE / 2);
@@ -385,7 +401,7 @@ async fn guests_end_when_their_owner_stays_away_when_sharing_ends_and_when_memor
     let told = mallory.asks(Question::Check(of_mallory)).await;
     assert_eq!(told, Answer::Refused(Eviction::NotSharing.to_string()), "its owner is told why");
 
-    let _orders = host(&ann, of_mallory, mallory.id());
+    let _orders = ann.host_idle(of_mallory, mallory.id());
     let (cap_bytes, much_later) = (Some(1_500_000), later + LEASE);
     ann.evict(true, cap_bytes, much_later);
     assert!(holds(&ann, of_mallory));

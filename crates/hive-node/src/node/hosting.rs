@@ -208,7 +208,7 @@ impl Node {
                 Some(stage),
             ) => match self.has_session_for(asker, &stage, &question).await {
                 Ok(()) => stage.answer(question).await,
-                Err(why) => Err(why),
+                Err(full) => return full,
             },
             (Question::HandOver(id, order), Some(stage)) => self.hand_over(&stage, id, &order).await,
             (Question::Retain(wanted), _) => {
@@ -225,10 +225,13 @@ impl Node {
         result.unwrap_or_else(Answer::Refused)
     }
 
-    /// Whether a machine may have another session computed here, within the limit that it was given.
-    async fn has_session_for(&self, asker: PeerId, stage: &Stage, question: &Question) -> Result<(), String> {
-        let (Question::Open(_, spec), Some(limit)) = (question, self.peers().rights(asker).session_limit) else {
-            return Ok(());
+    /// Whether a machine may have another session computed here, within the limit that it was given; else what it is told.
+    async fn has_session_for(&self, asker: PeerId, stage: &Stage, question: &Question) -> Result<(), Answer> {
+        let Some(limit) = self.peers().rights(asker).session_limit else { return Ok(()) };
+        let session = match question {
+            Question::Open(_, spec) => spec.session,
+            Question::Recompute(_, wanted) if wanted.position == 0 => wanted.session,
+            _ => return Ok(()),
         };
         // Each answer has a session on every stage that it passes here.
         let busiest = {
@@ -236,12 +239,12 @@ impl Node {
             let own = stages.values().filter(|hosted| hosted.claims.owner == asker);
             own.map(|hosted| hosted.stage.sessions()).max().unwrap_or(0)
         };
-        let is_open = async || stage.open_sessions().await.iter().any(|(session, _)| *session == spec.session);
+        let is_open = async || stage.open_sessions().await.iter().any(|(open, _)| *open == session);
         if busiest < limit as usize || is_open().await {
             Ok(())
         } else {
             self.audit(Some(asker), AuditEvent::Refused { asked: Asked::Session, why: Refusal::NoRoom });
-            Err(format!("it computes at most {limit} answers of this machine at a time"))
+            Err(Answer::Full(format!("it computes at most {limit} answers of this machine at a time")))
         }
     }
 

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::{Cause, PlacedStage, Placement, RingError, RingOptions, Trouble, failed};
 use crate::control::{Answer, Neighbours, Question, RingId, Role, StageId, StageSpec};
-use crate::node::Node;
+use crate::node::{NONSENSE, Node};
 use crate::stage::{Destination, Fault};
 
 /// A stage is joined as soon as its neighbours are reached.
@@ -83,7 +83,7 @@ pub(super) async fn load_stage(
         }
         Ok(Answer::Declined(why)) => Err(failed(placement, &layers, why)),
         other => {
-            let why = other.err().unwrap_or_else(|| "it answered something else".to_owned());
+            let why = other.err().unwrap_or_else(|| NONSENSE.to_owned());
             Err(failed(placement, &layers, why))
         }
     }

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use super::patience::{Expected, Finding};
 use super::{PlacedStage, Ring};
 use crate::control::{Answer, Pulse, Question};
-use crate::node::Node;
+use crate::node::{NONSENSE, Node};
 
 /// A machine that is here answers within this time, whatever its worker does.
 const CHECK_PATIENCE: Duration = Duration::from_secs(3);
@@ -31,7 +31,7 @@ pub(super) async fn check(node: &Node, stage: &PlacedStage, question: Question) 
     let asked = node.ask(&stage.placement.addr, question, |_| ());
     match tokio::time::timeout(CHECK_PATIENCE, asked).await {
         Ok(Ok(Answer::Pulse(pulse))) => Checked::Pulse(pulse),
-        Ok(Ok(_)) => Checked::Gone("it answered something else".to_owned()),
+        Ok(Ok(_)) => Checked::Gone(NONSENSE.to_owned()),
         Ok(Err(why)) => Checked::Gone(why),
         Err(_) => Checked::Silent,
     }

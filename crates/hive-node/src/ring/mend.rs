@@ -233,7 +233,7 @@ impl Ring {
                 let (why, how) = match check(node, stage, Question::Check(self.inner.stage_id(index))).await {
                     Checked::Pulse(_) if is_accused => (trouble.why.clone(), How::Wrong),
                     Checked::Pulse(pulse) => match expected.judge(index, &pulse, is_cold) {
-                        Finding::Hung(_) => ("it goes on with nothing".to_owned(), How::Hung),
+                        Finding::Hung(_) => ("it has stopped making progress".to_owned(), How::Hung),
                         Finding::Working | Finding::Idle | Finding::HeldUp => continue,
                     },
                     Checked::Gone(why) => (why, How::Died),

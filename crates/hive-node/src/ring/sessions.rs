@@ -11,10 +11,29 @@ use tokio::sync::mpsc;
 use super::{Cause, Inner, Ring, SESSION_QUEUE, Trouble, lock};
 use crate::control::{Answer, Continued, Question, Resend, SessionSpec, StageId, random_id};
 use crate::kept::Kept;
+use crate::node::{NONSENSE, refusal};
 use crate::stage::{Fault, failure_of};
 
 /// A session is opened, and what is missing sent on, without any computing; a machine that is here does it at once.
 const OPEN_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Why a session is not open on all stages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum NotOpen {
+    /// A machine computes as many answers at a time as its owner lets it: it opens one when another has ended.
+    Full(String),
+    /// A machine refuses it or cannot be reached.
+    Failed(String),
+}
+
+impl NotOpen {
+    /// In words.
+    pub(crate) fn why(self) -> String {
+        match self {
+            Self::Full(why) | Self::Failed(why) => why,
+        }
+    }
+}
 
 impl Ring {
     /// The id of a new session, and the queue of what comes back for it.
@@ -27,7 +46,7 @@ impl Ring {
     }
 
     /// Opens the session on every stage, or finds it open; gives the position that comes next on each.
-    pub(crate) async fn open(&self, spec: &SessionSpec) -> Result<Vec<u32>, String> {
+    pub(crate) async fn open(&self, spec: &SessionSpec) -> Result<Vec<u32>, NotOpen> {
         let stages = self.stages();
         let mut positions = Vec::with_capacity(stages.len());
         for (index, stage) in stages.iter().enumerate() {
@@ -37,13 +56,19 @@ impl Ring {
                 spec.options = hive_model::SessionOptions::default();
             }
             let question = Question::Open(self.inner.stage_id(index), spec);
-            let opened = self.inner.node.ask(&stage.placement.addr, question, |_| ());
+            let opened = self.inner.node.ask_any(&stage.placement.addr, question, |_| ());
             let opened = tokio::time::timeout(OPEN_PATIENCE, opened).await;
-            match opened.unwrap_or_else(|_| Err("it does not answer".to_owned())) {
-                Ok(Answer::At(position)) => positions.push(position),
-                Ok(_) => return Err(format!("{} answered something else", stage.placement.name)),
-                Err(why) => return Err(format!("{}: {why}", stage.placement.name)),
-            }
+            let name = &stage.placement.name;
+            let why = match opened.unwrap_or_else(|_| Err("it does not answer".to_owned())) {
+                Ok(Answer::At(position)) => {
+                    positions.push(position);
+                    continue;
+                }
+                Ok(Answer::Full(why)) => return Err(NotOpen::Full(format!("{name}: {why}"))),
+                Ok(answer) => refusal(answer).err().unwrap_or_else(|| NONSENSE.to_owned()),
+                Err(why) => why,
+            };
+            return Err(NotOpen::Failed(format!("{name}: {why}")));
         }
         Ok(positions)
     }

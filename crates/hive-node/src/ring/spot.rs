@@ -10,23 +10,25 @@ mod verdict;
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use hive_model::shard::Input;
 use hive_model::{Sampling, SessionOptions};
-use hive_net::PeerId;
+use hive_net::{PeerAddr, PeerId};
+use tokio::sync::mpsc;
 
 use super::assembly::load_stage;
 use super::checkup::{Checked, check};
 use super::standby::Standby;
 use super::{PlacedStage, Ring};
-use crate::control::{Answer, Arithmetic, Question, Recompute, Span, StageId, StageSpec, random_id};
+use crate::control::{Answer, Arithmetic, Question, Recompute, RingId, Span, StageId, StageSpec, random_id};
 use crate::node::Node;
 use crate::stage::{RowDigest, digests, token_digests};
 use verdict::{Evidence, Verdict};
 
-/// Tokens from one look to the next.
-pub(crate) const EVERY: u32 = 128;
+/// Tokens from one check to the next.
+const EVERY: u32 = 128;
 
 /// Bytes of hidden states that are asked for, and computed once more, at a time.
 const PIECE_BYTES: usize = 512 << 10;
@@ -40,12 +42,53 @@ const PAUSE_TIMES: u32 = 4;
 /// A piece that is not there by then is not waited for: the check is a favour.
 const PIECE_PATIENCE: Duration = Duration::from_secs(20);
 
+/// Tokens since what machines compute was compared last.
+#[derive(Debug)]
+pub(super) struct Due {
+    tokens: AtomicU32,
+    /// How many there were when a check last came to nothing: the next one waits as long as after any other.
+    tried_at: AtomicU32,
+}
+
+impl Default for Due {
+    fn default() -> Self {
+        // The first check comes sooner.
+        Self { tokens: AtomicU32::new(EVERY / 2), tried_at: AtomicU32::new(0) }
+    }
+}
+
+impl Due {
+    pub(super) fn count_token(&self) {
+        self.tokens.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether it is time for a check.
+    pub(super) fn is_due(&self) -> bool {
+        self.tokens.load(Ordering::Relaxed).saturating_sub(self.tried_at.load(Ordering::Relaxed)) >= EVERY
+    }
+
+    /// Whether so many tokens were not compared that a check is worth waiting for.
+    pub(super) fn is_overdue(&self) -> bool {
+        self.tokens.load(Ordering::Relaxed) >= 3 * EVERY
+    }
+
+    /// A check has ended; `compared` unless it could not be finished.
+    pub(super) fn checked(&self, compared: bool) {
+        if compared {
+            self.tokens.store(0, Ordering::Relaxed);
+        }
+        self.tried_at.store(self.tokens.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+}
+
 /// An answer as far as it is known, whose stages are looked at.
 #[derive(Debug, Clone)]
 pub(crate) struct Subject {
     pub(crate) session: u128,
     /// Prompt and answer so far.
     pub(crate) known: Vec<u32>,
+    /// How many of these tokens are the prompt's.
+    pub(crate) prompt: u32,
     pub(crate) sampling: Sampling,
     /// The first position that the machines that hold the stages now have computed: what came before is not theirs.
     pub(crate) rows_from: u32,
@@ -58,6 +101,8 @@ pub(crate) struct Subject {
 pub(crate) enum Found {
     /// Nothing that is worth a word.
     Nothing,
+    /// Too little: a machine has left, or does not say what it is asked.
+    Unfinished,
     /// A stage computed wrong numbers.
     Wrong {
         /// Which.
@@ -86,6 +131,41 @@ struct Reader {
     next: u32,
 }
 
+impl Reader {
+    /// Whether it is in this very copy.
+    fn reads_on(&self, copy: &PlacedStage) -> bool {
+        self.on.placement.addr.id() == copy.placement.addr.id() && self.on.life == copy.life
+    }
+}
+
+/// A stage that a third machine loads to decide. Dropped, it is freed, however the check ended.
+///
+/// It is in a ring of its own: the stage of which it is a copy may come to the same machine meanwhile, and stays there.
+struct Borrowed {
+    node: Node,
+    stage: StageId,
+    on: PeerAddr,
+}
+
+impl Borrowed {
+    /// To be called before it is loaded: what was asked of a machine may be done although no answer came.
+    fn begin(node: &Node, index: usize, on: &PeerAddr) -> Self {
+        let stage = StageId { ring: RingId(random_id()), index: index as u32 };
+        // Nothing comes back on it, as it is not joined.
+        let (frames, _) = mpsc::channel(1);
+        node.coordinate(stage.ring, frames);
+        Self { node: node.clone(), stage, on: on.clone() }
+    }
+}
+
+impl Drop for Borrowed {
+    fn drop(&mut self) {
+        self.node.retire(self.stage.ring);
+        let (node, on, question) = (self.node.clone(), self.on.clone(), Question::Unload(self.stage));
+        tokio::spawn(async move { tokio::time::timeout(PIECE_PATIENCE, node.ask(&on, question, |_| ())).await });
+    }
+}
+
 /// Why nothing was found out: a machine has left, or knows no more of what it is asked. No fault of anybody's.
 struct Unknown;
 
@@ -100,18 +180,20 @@ impl Spot {
 
     /// Has what came since the last look computed once more, stage by stage.
     pub(crate) async fn look(mut self, subject: Subject) -> (Self, Found) {
-        let stages = self.ring.stages();
+        let (stages, mut found) = (self.ring.stages(), Found::Nothing);
         for standby in self.ring.standbys() {
             let Some(stage) = stages.get(standby.index) else { continue };
             // This machine trusts itself.
             if stage.placement.addr.id() == self.node().id() {
                 continue;
             }
-            if let Ok(found @ Found::Wrong { .. }) = self.look_at(&standby, &stages, &subject).await {
-                return (self, found);
+            match self.look_at(&standby, &stages, &subject).await {
+                Ok(wrong @ Found::Wrong { .. }) => return (self, wrong),
+                Ok(_) => {}
+                Err(Unknown) => found = Found::Unfinished,
             }
         }
-        (self, Found::Nothing)
+        (self, found)
     }
 
     async fn look_at(
@@ -172,14 +254,7 @@ impl Spot {
     ) -> Result<Found, Unknown> {
         let index = reader.stage.index as usize;
         let (stage, own) = (&stages[index], self.node().id());
-        let input = self.input(index, stages, subject, rows.clone()).await?;
-        let given = self.received(index, stages, subject.session, rows.clone()).await?;
-        if given != input_digests(&input) {
-            // It says it was given something else. Where that came from here, or from the machine before, is not for a
-            // third to say, and nobody is blamed.
-            tracing::info!("{} says it was given something else than was sent to it", stage.placement.name);
-            return Err(Unknown);
-        }
+        let input = self.undisputed_input(index, stages, subject, rows.clone()).await?;
         let is_last = index + 1 == stages.len();
         let copy_here = reader.on.placement.addr.id() == own;
         // Of the rows, so many are other machines'.
@@ -194,8 +269,9 @@ impl Spot {
             let seen = Evidence { used: &used, claimed: None, copy: &copy, third: None, used_here: true, copy_here };
             match seen.judge() {
                 Verdict::AskThird => {
-                    let (_, token) = self.by_a_third(index, stages, &reader.on, subject, rows.clone()).await?;
-                    Evidence { third: Some(&[token.ok_or(Unknown)?]), ..seen }.judge()
+                    let third = self.by_a_third(index, stages, &reader.on, subject, rows.clone()).await.ok();
+                    let token = third.and_then(|(_, token)| token).map(|token| [token]);
+                    Evidence { third: token.as_ref().map(<[u32; 1]>::as_slice), ..seen }.judge()
                 }
                 verdict => verdict,
             }
@@ -212,18 +288,19 @@ impl Spot {
                 Evidence { used: &used, claimed: claimed.as_deref(), copy: &copy, third: None, used_here, copy_here };
             match seen.judge() {
                 Verdict::AskThird => {
-                    let (third, _) = self.by_a_third(index, stages, &reader.on, subject, rows.clone()).await?;
-                    Evidence { third: Some(&theirs(&third)), ..seen }.judge()
+                    let third = self.by_a_third(index, stages, &reader.on, subject, rows.clone()).await.ok();
+                    let third = third.map(|(third, _)| theirs(&third));
+                    Evidence { third: third.as_deref(), ..seen }.judge()
                 }
                 verdict => verdict,
             }
         };
         let rows = rows.start + skipped..rows.end;
-        self.follows(verdict, index, stage, reader, &rows, is_last)
+        self.act_on(verdict, index, stage, reader, &rows, is_last)
     }
 
-    /// What a verdict means for the machines.
-    fn follows(
+    /// Does to the machines what a verdict means for them.
+    fn act_on(
         &self,
         verdict: Verdict,
         index: usize,
@@ -249,13 +326,40 @@ impl Spot {
             }
             Verdict::AskThird | Verdict::Contradiction | Verdict::Unclear => {
                 let other = &reader.on.placement.name;
-                node.is_in_doubt(stage.placement.addr.id(), &name, other);
+                let text =
+                    format!("{name} and {other} do not compute the same numbers, and no third machine can decide.");
+                node.report_disagreement(stage.placement.addr.id(), text);
                 Err(Unknown)
             }
         }
     }
 
-    /// What a stage was given: tokens, or what the stage before says it has sent.
+    /// What a stage was given. One that says it was given something else does not agree with whoever sent it that: where this
+    /// machine did, its word counts; else nobody can say which of the two is wrong, and the owner hears of it.
+    async fn undisputed_input(
+        &self,
+        index: usize,
+        stages: &[PlacedStage],
+        subject: &Subject,
+        rows: Range<u32>,
+    ) -> Result<Input, Unknown> {
+        let input = self.input(index, stages, subject, rows.clone()).await?;
+        let given = self.received(index, stages, subject.session, rows.clone()).await?;
+        if given == input_digests(&input) {
+            return Ok(input);
+        }
+        let sender = index.checked_sub(1).unwrap_or(stages.len() - 1);
+        let [stage, sender] = [index, sender].map(|at| &stages[at].placement);
+        // What it computed since the ring was joined was computed, and sent, once.
+        let sent_here = sender.addr.id() == self.node().id() && rows.start >= subject.rows_from;
+        let is_prompt = index == 0 && rows.end <= subject.prompt;
+        let sender = if is_prompt { self.node().name() } else { &sender.name };
+        let text = format!("{} says that it was given something else than {sender} says it sent.", stage.name);
+        self.node().report_disagreement(stage.addr.id(), text);
+        if sent_here || is_prompt { Ok(input) } else { Err(Unknown) }
+    }
+
+    /// What a stage was given, as its sender says: tokens, or what the stage before says it has sent.
     async fn input(
         &self,
         index: usize,
@@ -307,6 +411,9 @@ impl Spot {
         rows: Range<u32>,
         input: Input,
     ) -> Result<(Vec<RowDigest>, Option<u32>), Unknown> {
+        if !self.may_read(reader) {
+            return Err(Unknown);
+        }
         let options = SessionOptions {
             sampling: Sampling { logprobs: None, ..subject.sampling.clone() },
             ..SessionOptions::default()
@@ -337,20 +444,30 @@ impl Spot {
             .retain(|(placement, profile)| !suspects.contains(&placement.addr.id()) && profile.memory_bytes >= needed);
         let own = machines.iter().position(|(placement, _)| placement.addr.id() == node.id());
         let Some((placement, _)) = machines.get(own.unwrap_or(0)) else { return Err(Unknown) };
-        let id = inner.stage_id(index);
+        let borrowed = Borrowed::begin(node, index, &placement.addr);
+        let id = borrowed.stage;
         let spec = StageSpec { standby: true, ..super::spec(planned, &inner.options) };
         let on = load_stage(node, id, placement, spec, |_| ()).await.map_err(|_| Unknown)?;
+        match check(node, &on, Question::Check(id)).await {
+            Checked::Pulse(pulse) if pulse.arithmetic == Arithmetic::Exact => {}
+            _ => return Err(Unknown),
+        }
         tracing::info!(
             "{} decides between {} and {}",
             placement.name,
             stages[index].placement.name,
             copy.placement.name
         );
-        let reader = Reader { on: on.clone(), stage: id, session: random_id(), next: 0 };
-        let computed = self.computed_anew(&reader, stages, subject, rows).await;
-        let _ = node.ask(&on.placement.addr, Question::Unload(id), |_| ()).await;
-        self.ring.want_current();
-        computed
+        let reader = Reader { on, stage: id, session: random_id(), next: 0 };
+        self.computed_anew(&reader, stages, subject, rows).await
+    }
+
+    /// Whether a machine may be sent the next piece: it tells of prompts, and a copy may have been freed, or have taken over.
+    fn may_read(&self, reader: &Reader) -> bool {
+        let is_it = |copy: &Standby| copy.index == reader.stage.index as usize && reader.reads_on(&copy.stage);
+        let is_third = reader.stage.ring != self.ring.inner.id;
+        let stands = is_third || self.ring.standbys().iter().any(is_it);
+        stands && self.node().may_see_prompts(reader.on.placement.addr.id())
     }
 
     async fn computed_anew(
@@ -364,10 +481,7 @@ impl Spot {
         let mut at = 0;
         while at < rows.start {
             let until = rows.start.min(at + self.piece_rows(PIECE_ROWS));
-            let input = self.input(index, stages, subject, at..until).await?;
-            if self.received(index, stages, subject.session, at..until).await? != input_digests(&input) {
-                return Err(Unknown);
-            }
+            let input = self.undisputed_input(index, stages, subject, at..until).await?;
             self.recompute(reader, subject, at..until, input).await?;
             at = until;
         }
@@ -377,9 +491,7 @@ impl Spot {
 
     /// The session in which a copy reads along, a new one where the copy is on another machine now.
     fn reader(&mut self, index: usize, stage: StageId, copy: &PlacedStage) -> Reader {
-        let same =
-            |reader: &Reader| reader.on.placement.addr.id() == copy.placement.addr.id() && reader.on.life == copy.life;
-        if let Some(reader) = self.readers.get(&index).filter(|reader| same(reader)) {
+        if let Some(reader) = self.readers.get(&index).filter(|reader| reader.reads_on(copy)) {
             return reader.clone();
         }
         self.forget(index);
@@ -436,4 +548,69 @@ fn input_digests(input: &Input) -> Vec<RowDigest> {
 /// Whether the choice of a token depends on what was chosen before, which a copy that reads along has not heard of.
 fn has_penalties(sampling: &Sampling) -> bool {
     sampling.repetition_penalty != 1.0 || sampling.presence_penalty != 0.0 || sampling.frequency_penalty != 0.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::ModelSource;
+    use crate::node::NodeOptions;
+    use crate::ring::Placement;
+
+    #[test]
+    fn a_check_that_comes_to_nothing_does_not_count_as_one() {
+        let due = Due::default();
+        let count = |tokens: u32| (0..tokens).for_each(|_| due.count_token());
+        count(EVERY / 2 - 1);
+        assert!(!due.is_due());
+        count(1);
+        assert!(due.is_due());
+        due.checked(false);
+        assert!(!due.is_due(), "it is not tried again at every token");
+        count(EVERY);
+        assert!(due.is_due());
+        due.checked(false);
+        count(EVERY);
+        assert!(due.is_due() && due.is_overdue());
+        due.checked(true);
+        assert!(!due.is_due() && !due.is_overdue());
+        count(EVERY);
+        assert!(due.is_due());
+    }
+
+    #[tokio::test]
+    async fn what_a_third_machine_was_asked_to_load_is_wanted_no_longer_than_the_check_takes() {
+        let loopback = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+        let node = Node::start(NodeOptions::new("ann".to_owned(), loopback)).await.unwrap();
+        let (frames, _queue) = mpsc::channel(1);
+        let other = StageId { ring: RingId(7), index: 1 };
+        node.coordinate(other.ring, frames);
+        node.want(other, node.id());
+        {
+            let borrowed = Borrowed::begin(&node, 1, &node.addr());
+            let spec = StageSpec {
+                source: ModelSource::Named(Some("no/such-model".to_owned()), String::new()),
+                layers: 0..1,
+                compute: crate::Compute::Auto,
+                threads: 0,
+                bytes: 0,
+                standby: true,
+            };
+            let placement = Placement { name: "ann".to_owned(), addr: node.addr() };
+            assert!(load_stage(&node, borrowed.stage, &placement, spec, |_| ()).await.is_err());
+            assert!(node.wanted_from(node.id()).contains(&borrowed.stage));
+            let _orders = node.host_idle(borrowed.stage, node.id());
+            node.host_idle(other, node.id());
+            assert_eq!(node.hosted().len(), 2);
+        }
+        assert_eq!(node.wanted_from(node.id()), [other]);
+        let freed = async {
+            while node.hosted().len() > 1 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(5), freed).await.expect("it is freed");
+        assert_eq!(node.hosted(), [other], "and nothing else");
+        node.stop().await;
+    }
 }
