@@ -20,7 +20,7 @@ fn write() -> std::io::Result<()> {
     for (target, seeds) in [
         #[cfg(feature = "node")]
         ("control", control::seeds()),
-        ("kernels", kernels::seeds()),
+        ("kernels", [kernels::seeds(), kernels::misfits()].concat()),
         ("template", template::seeds()),
         ("tokenizer", tokenizer::seeds()),
         ("weights", weights::seeds()),

@@ -26,10 +26,11 @@ const TELLING: [&[u8]; 12] = [
     b"\xf0\x9f\x90\x9d",
 ];
 
-/// Gives the target its seeds and so many mutations; `HIVEMIND_FUZZ_ROUNDS` times as many, each round others.
-pub fn short_run(seeds: &[Vec<u8>], mutations: usize, run: impl Fn(&[u8])) {
+/// Gives the target its seeds, which it has to accept, and so many mutations; `HIVEMIND_FUZZ_ROUNDS` times as many, each
+/// round others. A seed that is refused at its first byte leads nowhere.
+pub fn short_run(seeds: &[Vec<u8>], mutations: usize, run: impl Fn(&[u8]) -> bool) {
     for seed in seeds {
-        run(seed);
+        assert!(run(seed), "this seed is refused: {}", seed.escape_ascii());
     }
     let rounds = std::env::var("HIVEMIND_FUZZ_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(1);
     for round in 0..rounds {
@@ -37,7 +38,7 @@ pub fn short_run(seeds: &[Vec<u8>], mutations: usize, run: impl Fn(&[u8])) {
     }
 }
 
-fn mutated(seeds: &[Vec<u8>], mutations: usize, mut numbers: Numbers, run: &impl Fn(&[u8])) {
+fn mutated(seeds: &[Vec<u8>], mutations: usize, mut numbers: Numbers, run: &impl Fn(&[u8]) -> bool) {
     for _ in 0..mutations {
         let mut data = seeds[numbers.below(seeds.len())].clone();
         for _ in 0..=numbers.below(4) {

@@ -2,15 +2,15 @@
 
 use hive_model::template::{ChatTemplate, Message};
 
-/// Parses and renders a template.
-pub fn run(data: &[u8]) {
-    let Ok(source) = std::str::from_utf8(data) else { return };
-    let Ok(template) = ChatTemplate::new(source, Some("<s>".to_owned()), None) else { return };
+/// Parses and renders a template. Whether it could be rendered.
+pub fn run(data: &[u8]) -> bool {
+    let Ok(source) = std::str::from_utf8(data) else { return false };
+    let Ok(template) = ChatTemplate::new(source, Some("<s>".to_owned()), None) else { return false };
     let mut call = Message::new("assistant", "");
     call.more.insert("tool_calls".to_owned(), serde_json::json!([{ "function": { "name": "f", "arguments": {"a": [1]} } }]));
     let messages = [Message::new("system", "Be brief."), Message::new("user", "Hi <s> ü\n"), call];
     let tools = serde_json::json!([{ "type": "function", "function": { "name": "f", "parameters": {} } }]);
-    let _ = template.render(&messages, Some(&tools));
+    template.render(&messages, Some(&tools)).is_ok()
 }
 
 /// Templates of every kind of tag and operator.

@@ -2,9 +2,9 @@
 
 use hive_model::Tokenizer;
 
-/// Builds a tokenizer, encodes a text and decodes what came out.
-pub fn run(data: &[u8]) {
-    let Ok(tokenizer) = Tokenizer::from_json(data) else { return };
+/// Builds a tokenizer, encodes a text and decodes what came out. Whether it could be built.
+pub fn run(data: &[u8]) -> bool {
+    let Ok(tokenizer) = Tokenizer::from_json(data) else { return false };
     for text in ["Hello, wörld!  12345\n\t<s> 日本 \u{0301}", "a", ""] {
         for tokens in [tokenizer.encode(text), tokenizer.encode_literal(text)].into_iter().flatten() {
             let _ = tokenizer.decode(&tokens);
@@ -12,6 +12,7 @@ pub fn run(data: &[u8]) {
         let _ = tokenizer.special_tokens().find(text).count();
     }
     let _ = tokenizer.decode(&[0, 1, u32::MAX]);
+    true
 }
 
 /// One of each kind.

@@ -9,9 +9,9 @@ const GGUF: u8 = b'G';
 /// A configuration, a zero byte, and a safetensors file.
 const FOLDER: u8 = b'F';
 
-/// Opens a model and reads what a plan and a shard would read of it.
-pub fn run(data: &[u8]) {
-    let Some((&kind, data)) = data.split_first() else { return };
+/// Opens a model and reads what a plan and a shard would read of it. Whether it could be opened.
+pub fn run(data: &[u8]) -> bool {
+    let Some((&kind, data)) = data.split_first() else { return false };
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = match kind {
         GGUF => {
@@ -26,13 +26,13 @@ pub fn run(data: &[u8]) {
             std::fs::write(folder.path().join("model.safetensors"), weights).expect("room for the file");
             folder.path().to_owned()
         }
-        _ => return,
+        _ => return false,
     };
-    open(&path);
+    open(&path)
 }
 
-fn open(path: &Path) {
-    let Ok(files) = ModelFiles::open(path) else { return };
+fn open(path: &Path) -> bool {
+    let Ok(files) = ModelFiles::open(path) else { return false };
     let config = files.config().clone();
     let _ = (files.digest(), files.natural_activation(), files.stored_bytes(0..config.layers));
     let _ = config.rope.periods(config.head_dim);
@@ -46,6 +46,7 @@ fn open(path: &Path) {
         let _ = tokenizer.encode("Hello there");
     }
     let _ = files.chat_template();
+    true
 }
 
 /// Files that are read to their end.

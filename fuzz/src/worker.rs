@@ -1,8 +1,8 @@
 //! What a worker says to its node, and what a node orders of it.
 
-/// Reads a message in either direction.
-pub fn run(data: &[u8]) {
-    hive_node::fuzzing::worker(data);
+/// Reads a message in either direction. Whether it is one.
+pub fn run(data: &[u8]) -> bool {
+    hive_node::fuzzing::worker(data)
 }
 
 /// Some messages of each direction.

@@ -7,5 +7,8 @@ mod mutate;
 
 #[test]
 fn shapes_that_do_not_fit_are_errors() {
+    for misfit in kernels::misfits() {
+        assert!(!kernels::run(&misfit), "{misfit:?}");
+    }
     mutate::short_run(&kernels::seeds(), 5000, kernels::run);
 }

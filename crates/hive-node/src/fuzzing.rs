@@ -19,15 +19,16 @@ pub fn frame(frame: Frame) {
     stage::frame(frame);
 }
 
-/// A message of a control stream, of a transfer or of the beginning of a stage stream.
-pub fn control(bytes: &[u8]) {
-    if let Some(Question::Greet(words)) = read::<Question>(bytes) {
-        let _ = black_box(serde_json::from_str::<Profile>(&words));
+/// A message of a control stream, of a transfer or of the beginning of a stage stream. Whether it is one.
+pub fn control(bytes: &[u8]) -> bool {
+    let (question, answer) = (read::<Question>(bytes), read::<Answer>(bytes));
+    if let Some(Question::Greet(words)) = &question {
+        let _ = black_box(serde_json::from_str::<Profile>(words));
     }
-    if let Some(Answer::Greeting(words)) = read::<Answer>(bytes) {
-        let _ = black_box(serde_json::from_str::<Profile>(&words));
+    if let Some(Answer::Greeting(words)) = &answer {
+        let _ = black_box(serde_json::from_str::<Profile>(words));
     }
-    read::<Hello>(bytes);
+    let is_message = question.is_some() || answer.is_some() || read::<Hello>(bytes).is_some();
     let mut transit: Option<Transit> = None;
     let mut rest = bytes;
     while let Ok((part, after)) = postcard::take_from_bytes::<Part>(rest) {
@@ -43,12 +44,13 @@ pub fn control(bytes: &[u8]) {
             break;
         }
     }
+    is_message || rest.is_empty()
 }
 
-/// A message of a worker, or one that it is sent.
-pub fn worker(bytes: &[u8]) {
-    read::<FromWorker>(bytes);
-    read::<ToWorker>(bytes);
+/// A message of a worker, or one that it is sent. Whether it is one.
+pub fn worker(bytes: &[u8]) -> bool {
+    let (said, sent) = (read::<FromWorker>(bytes), read::<ToWorker>(bytes));
+    said.is_some() || sent.is_some()
 }
 
 fn read<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {

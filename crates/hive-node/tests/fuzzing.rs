@@ -16,9 +16,10 @@ macro_rules! targets {
         fn $target() {
             let run = |data: &[u8]| {
                 let started = Instant::now();
-                $target::run(data);
+                let is_accepted = $target::run(data);
                 let took = started.elapsed();
                 assert!(took < Duration::from_secs(10), "{took:?} for {:?}", data.escape_ascii().to_string());
+                is_accepted
             };
             mutate::short_run(&$target::seeds(), $mutations, run);
         }
