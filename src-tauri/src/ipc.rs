@@ -6,7 +6,7 @@ use hive_mind::conversations::{Conversation, Entry};
 use hive_node::audit::{Line, Query};
 use hive_node::serving::Wish;
 use hive_node::settings::Settings;
-use hive_node::{INVITE_VALID_FOR, ModelOnDisk, Ticket};
+use hive_node::{INVITE_VALID_FOR, ModelOnDisk, Rights, Ticket};
 use hive_view::{Preferences, Snapshot};
 use serde::Serialize;
 use specta::Type;
@@ -102,6 +102,16 @@ pub(crate) async fn remove(shell: State<'_, Shell>, machine: String) -> Result<(
 #[specta::specta]
 pub(crate) async fn rename(shell: State<'_, Shell>, machine: String, name: String) -> Result<()> {
     Ok(shell.node.rename(shell.peer(&machine)?, &name)?)
+}
+
+/// Says what a machine may do: use this machine's memory, and see this owner's prompts. Its limits stay as they are.
+#[tauri::command]
+#[specta::specta]
+pub(crate) async fn allow(shell: State<'_, Shell>, machine: String, memory: bool, prompts: bool) -> Result<()> {
+    let peer = shell.peer(&machine)?;
+    let before =
+        shell.node.rights(peer).ok_or_else(|| Problem::new("not_approved", "only an approved machine has rights"))?;
+    Ok(shell.node.set_rights(peer, Rights { memory, prompts, ..before })?)
 }
 
 /// An invitation for a machine that is not on this network.

@@ -63,6 +63,7 @@ fn commands() -> tauri_specta::Builder<tauri::Wry> {
             ipc::deny,
             ipc::remove,
             ipc::rename,
+            ipc::allow,
             ipc::invite,
             ipc::join,
             ipc::log,

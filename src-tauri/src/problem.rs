@@ -42,3 +42,9 @@ impl From<hive_node::data::NotKept> for Problem {
         Self::new("not_kept", &error).hinted(Some(error.hint()))
     }
 }
+
+impl From<hive_node::RightsError> for Problem {
+    fn from(error: hive_node::RightsError) -> Self {
+        Self::new("not_kept", &error).hinted(Some(error.hint()))
+    }
+}

@@ -7,7 +7,7 @@ mod preferences;
 mod snapshot;
 mod update;
 
-pub use machines::{Found, LinkView, Machine, Request};
+pub use machines::{Found, LinkView, Machine, Request, RightsView};
 pub use menu::{Choice, Entry, choice, menu};
 pub use placed::placed;
 pub use preferences::Preferences;

@@ -1,7 +1,7 @@
 //! Machines as people see them: those that are in, those that ask, those nearby.
 
 use hive_node::serving::StageView;
-use hive_node::{Link, LinkKind, PeerState, PeerView, Profile, Status};
+use hive_node::{Link, LinkKind, PeerState, PeerView, Profile, Rights, Status};
 use serde::Serialize;
 use specta::Type;
 
@@ -40,6 +40,22 @@ pub struct Machine {
     pub link: Option<LinkView>,
     /// Other ways to it that were measured.
     pub other_links: Vec<LinkView>,
+    /// What it may do; this machine may do everything.
+    pub rights: Option<RightsView>,
+}
+
+/// What a machine may do.
+#[derive(Debug, Clone, PartialEq, Serialize, Type)]
+pub struct RightsView {
+    /// Whether it may use this machine's memory.
+    pub memory: bool,
+    /// Whether it may see this owner's prompts.
+    pub prompts: bool,
+    /// The most memory it may use here, in bytes.
+    #[specta(type = Option<i32>)]
+    pub memory_limit: Option<f64>,
+    /// The most of its answers that are computed here at a time.
+    pub session_limit: Option<u32>,
 }
 
 /// The way to a machine.
@@ -135,6 +151,7 @@ fn machine_of(
         tokens_per_s: profile.and_then(|profile| profile.decode_tokens_per_s),
         link: None,
         other_links: Vec::new(),
+        rights: None,
     }
 }
 
@@ -148,7 +165,8 @@ fn link_view(link: &Link, bits_per_s: Option<u64>) -> LinkView {
 
 fn other(peer: &PeerView, stages: &[StageView], copies: &[StageView]) -> Option<Machine> {
     let machine = machine_of(&peer.id, &peer.name, &peer.fingerprint, peer.profile.as_ref(), stages, copies);
-    let machine = Machine { code: peer.paired.as_ref().and_then(|paired| paired.code.clone()), ..machine };
+    let code = peer.paired.as_ref().and_then(|paired| paired.code.clone());
+    let machine = Machine { code, rights: peer.rights.map(rights_view), ..machine };
     match &peer.state {
         PeerState::Approved => {
             let link = peer.link.as_ref().map(|link| link_view(link, peer.bits_per_s));
@@ -163,6 +181,11 @@ fn other(peer: &PeerView, stages: &[StageView], copies: &[StageView]) -> Option<
         }
         PeerState::Found | PeerState::Pending { .. } | PeerState::Blocked => None,
     }
+}
+
+fn rights_view(rights: Rights) -> RightsView {
+    let Rights { memory, prompts, memory_limit_bytes, session_limit } = rights;
+    RightsView { memory, prompts, memory_limit: memory_limit_bytes.map(|bytes| bytes as f64), session_limit }
 }
 
 /// As people call it.

@@ -24,6 +24,8 @@ export const commands = {
 	remove: (machine: string) => typedError<null, Problem>(__TAURI_INVOKE("remove", { machine })),
 	/**  Calls a machine something else. */
 	rename: (machine: string, name: string) => typedError<null, Problem>(__TAURI_INVOKE("rename", { machine, name })),
+	/**  Says what a machine may do: use this machine's memory, and see this owner's prompts. Its limits stay as they are. */
+	allow: (machine: string, memory: boolean, prompts: boolean) => typedError<null, Problem>(__TAURI_INVOKE("allow", { machine, memory, prompts })),
 	/**  An invitation for a machine that is not on this network. */
 	invite: () => typedError<string, Problem>(__TAURI_INVOKE("invite")),
 	/**  Joins the machine of an invitation; gives the code that both show. */
@@ -194,6 +196,8 @@ export type Machine = {
 	link: LinkView | null,
 	/**  Other ways to it that were measured. */
 	other_links: LinkView[],
+	/**  What it may do; this machine may do everything. */
+	rights: RightsView | null,
 };
 
 /**  This machine's memory, in bytes. */
@@ -337,6 +341,18 @@ export type Request = {
 	approved_here: boolean,
 	/**  Whether the other machine asked first. */
 	asked_by_them: boolean,
+};
+
+/**  What a machine may do. */
+export type RightsView = {
+	/**  Whether it may use this machine's memory. */
+	memory: boolean,
+	/**  Whether it may see this owner's prompts. */
+	prompts: boolean,
+	/**  The most memory it may use here, in bytes. */
+	memory_limit: number | null,
+	/**  The most of its answers that are computed here at a time. */
+	session_limit: number | null,
 };
 
 /**  A message. */

@@ -188,6 +188,13 @@ export const words = {
   own: (name: string) => `${name} (this machine)`,
   anotherName: "Another name",
   removeMachine: "Remove",
+  mayUseMemory: "May use this machine's memory",
+  maySeePrompts: "May see your prompts",
+  limits: (bytes: number | null, answers: number | null) =>
+    [
+      bytes === null ? "" : `At most ${gigabytes(bytes)} here. `,
+      answers === null ? "" : `At most ${several(answers, "answer", "answers")} at a time.`,
+    ].join(""),
   whyThisPlan: "Why this plan",
   nearby: "Nearby",
   add: "Add…",

@@ -27,6 +27,7 @@ const machine = (more: Partial<Machine>): Machine => ({
   tokens_per_s: null,
   link: null,
   other_links: [],
+  rights: null,
   ...more,
 });
 
@@ -45,6 +46,7 @@ const shown: Snapshot = {
       id: "two",
       name: "Mac mini",
       code: "482 915",
+      rights: { memory: true, prompts: true, memory_limit: 4e9, session_limit: null },
       layers: [[18, 30]],
       link: { kind: "Thunderbolt", round_trip_ms: 0.3, bits_per_s: 2e10 },
       other_links: [{ kind: "Wi-Fi", round_trip_ms: 4, bits_per_s: 3e8 }],
@@ -214,6 +216,19 @@ describe("machines", () => {
     await fireEvent.click(document.querySelector('[aria-label^="Mac mini"]')!);
     expect(screen.getByText("Thunderbolt, 0.3 ms, 20.0 Gbit/s")).toBeTruthy();
     expect(screen.getByText("Wi-Fi, 4.0 ms, 300 Mbit/s")).toBeTruthy();
+  });
+
+  it("may do what their owner switches on", async () => {
+    render(Main, { shown });
+    await fireEvent.keyDown(window, { key: "2", ctrlKey: true });
+    await fireEvent.click(document.querySelector('[aria-label^="Mac mini"]')!);
+    expect(screen.getByText("At most 4.0 GB here.")).toBeTruthy();
+    await fireEvent.click(screen.getByRole("switch", { name: "May see your prompts" }));
+    expect(asked).toContainEqual(["allow", { machine: "two", memory: true, prompts: false }]);
+    await fireEvent.click(screen.getByRole("switch", { name: "May use this machine's memory" }));
+    expect(asked).toContainEqual(["allow", { machine: "two", memory: false, prompts: true }]);
+    await fireEvent.click(document.querySelector('[aria-label^="This machine"]')!);
+    expect(screen.queryByRole("switch", { name: "May see your prompts" })).toBeNull();
   });
 
   it("show the code they were approved with, and what they did here", async () => {
