@@ -11,6 +11,7 @@ use crate::answer::{Answer, Source};
 use crate::node::Node;
 use crate::ring::{PlacedStage, Ring};
 use crate::serving::{ServeError, Wish};
+use crate::words::grouped;
 use crate::worker::text::TextError;
 
 /// What is asked.
@@ -128,13 +129,6 @@ pub enum Event {
     Failed(String),
 }
 
-/// A number as people write it: 12,030.
-fn grouped(number: usize) -> String {
-    let digits = number.to_string();
-    let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy).collect();
-    groups.join(",")
-}
-
 /// Why a request was not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum GenerateError {
@@ -147,8 +141,8 @@ pub enum GenerateError {
     /// The conversation is longer than the model can read.
     #[error(
         "the conversation has {} tokens, but the model reads at most {}; shorten it or begin a new one",
-        grouped(*tokens),
-        grouped(*limit)
+        grouped(*tokens as u64),
+        grouped(*limit as u64)
     )]
     TooLong {
         /// Its tokens.
@@ -160,8 +154,8 @@ pub enum GenerateError {
     #[error(
         "the conversation and its answer take {} tokens, but the machines have memory for {}; ask for a shorter answer, or let \
          more machines share",
-        grouped(*tokens),
-        grouped(*room)
+        grouped(*tokens as u64),
+        grouped(*room as u64)
     )]
     NoRoom {
         /// Its tokens, with those of the answer.
@@ -284,18 +278,5 @@ impl Ring {
             return Err(GenerateError::Said("it had come to its end".to_owned()));
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn long_numbers_are_grouped() {
-        assert_eq!(
-            [0, 12, 999, 1000, 12_030, 1_234_567].map(grouped),
-            ["0", "12", "999", "1,000", "12,030", "1,234,567"]
-        );
     }
 }

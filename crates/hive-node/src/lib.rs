@@ -47,6 +47,7 @@ mod serve;
 mod speed;
 mod stage;
 mod trust;
+mod words;
 
 /// The computer's name as its owner knows it.
 pub fn machine_name() -> String {

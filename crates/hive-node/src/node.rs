@@ -430,9 +430,10 @@ impl Node {
         self.inner.profile.borrow().clone()
     }
 
-    /// What this machine says of itself to another one: whether it shares depends on who asks.
+    /// What this machine says of itself to another one: whether it shares, and how much, depends on who asks.
     pub(crate) fn profile_for(&self, peer: PeerId) -> Profile {
         let mut profile = self.profile();
+        profile.over_cap |= self.cap_of(peer).is_some_and(|cap| self.planned_bytes(|owner| owner == peer) > cap);
         if profile.sharing && !self.peers().rights(peer).memory {
             profile.sharing = false;
             profile.not_sharing = Some("its owner does not share it with this machine".to_owned());

@@ -1,6 +1,7 @@
 //! Entries as people read them.
 
 use super::entry::{Asked, AuditEvent, Entry, PairingEnd, Refusal};
+use crate::words::{self, grouped};
 
 /// An entry in words, without the time.
 pub(super) fn of(entry: &Entry) -> String {
@@ -104,7 +105,7 @@ fn megabytes(bytes: u64) -> String {
     if bytes >= 1_000_000_000 {
         format!("{:.1} GB", bytes as f64 / 1e9)
     } else {
-        format!("{} MB", bytes.div_ceil(1_000_000))
+        format!("{} MB", words::megabytes(bytes))
     }
 }
 
@@ -122,19 +123,6 @@ fn many(count: u64, what: &str) -> String {
 
 fn many_entries(count: u64) -> String {
     if count == 1 { "1 entry".to_owned() } else { format!("{} entries", grouped(count)) }
-}
-
-/// "4,812".
-fn grouped(count: u64) -> String {
-    let digits = count.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 #[cfg(test)]

@@ -1,8 +1,9 @@
 //! How long other machines' stages stay here, and how much they may take. Measured on what they use, not on what they claim.
 //!
 //! A stage of another machine, a guest, holds a lease: it ends when its owner has been away for [`LEASE`]. When this machine
-//! stops sharing or gives less memory, its owners get [`NOTICE`] to move it. One that takes more memory than it may ends at
-//! once. This machine's own stages always stay.
+//! stops sharing or gives less memory, its owners get [`NOTICE`] to move it. One that takes more memory than was planned for it
+//! ends at once where that exceeds a limit; one that keeps to its plan does not end for another's sake. This machine's own
+//! stages always stay.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 use hive_net::PeerId;
 
 use crate::control::StageId;
+use crate::words::megabytes;
 
 /// How long a stage outlives the contact with its owner: a machine that restarts, or moves to another network, is back by then.
 pub(super) const LEASE: Duration = Duration::from_mins(1);
@@ -40,13 +42,6 @@ pub(super) struct Tenant {
     pub(super) used_bytes: u64,
 }
 
-impl Tenant {
-    /// What it counts for against the limits, in bytes.
-    pub(super) fn counted_bytes(&self) -> u64 {
-        self.planned_bytes.max(self.used_bytes)
-    }
-}
-
 /// What this machine's owner allows.
 pub(super) struct Rules<'a> {
     /// Whether it shares with a machine now.
@@ -74,20 +69,47 @@ pub(super) enum Eviction {
 
 impl fmt::Display for Eviction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let megabytes = |bytes: &u64| bytes.div_ceil(1_000_000);
         match self {
             Self::OwnerAway => write!(f, "its owner was away for {} s", LEASE.as_secs()),
             Self::NotSharing => f.write_str("the machine does not share any more"),
             Self::LessMemory => f.write_str("the machine gives less memory now"),
             Self::RanAway { used_bytes, planned_bytes } => {
-                let (used, planned) = (megabytes(used_bytes), megabytes(planned_bytes));
+                let (used, planned) = (megabytes(*used_bytes), megabytes(*planned_bytes));
                 write!(f, "it took {used} MB of memory where {planned} MB were planned")
             }
             Self::PastLimit { used_bytes, limit_bytes } => {
-                let (used, limit) = (megabytes(used_bytes), megabytes(limit_bytes));
-                write!(f, "{used} MB of memory were taken where {limit} MB are given")
+                let (used, limit) = (megabytes(*used_bytes), megabytes(*limit_bytes));
+                write!(f, "{used} MB of memory were in use; the limit is {limit} MB")
             }
         }
+    }
+}
+
+/// A limit on memory. Where it is lowered, the one before counts until the notice is over.
+#[derive(Debug)]
+struct Limit {
+    latest: Option<u64>,
+    counting: Option<u64>,
+    lowered: Instant,
+}
+
+impl Limit {
+    fn new(bytes: Option<u64>, now: Instant) -> Self {
+        Self { latest: bytes, counting: bytes, lowered: now }
+    }
+
+    /// It is so many bytes now; gives those that count.
+    fn follow(&mut self, bytes: Option<u64>, now: Instant) -> Option<u64> {
+        let is_less =
+            |bytes: Option<u64>, than: Option<u64>| bytes.is_some_and(|bytes| bytes < than.unwrap_or(u64::MAX));
+        if is_less(bytes, self.latest) {
+            self.lowered = now;
+        }
+        self.latest = bytes;
+        if !is_less(bytes, self.counting) || now >= self.lowered + NOTICE {
+            self.counting = bytes;
+        }
+        self.counting
     }
 }
 
@@ -96,7 +118,8 @@ impl fmt::Display for Eviction {
 pub(super) struct Watch {
     away: HashMap<PeerId, Instant>,
     not_sharing: HashMap<PeerId, Instant>,
-    over_cap: Option<Instant>,
+    cap: Option<Limit>,
+    caps: HashMap<PeerId, Limit>,
 }
 
 impl Watch {
@@ -112,13 +135,13 @@ impl Watch {
         for guest in guests().filter(|guest| !guest.owner_is_here) {
             self.away.entry(guest.owner).or_insert(now);
         }
-        let counted: u64 = tenants.iter().map(Tenant::counted_bytes).fold(0, u64::saturating_add);
-        let excess_bytes = rules.cap_bytes.map_or(0, |cap| counted.saturating_sub(cap));
         self.not_sharing.retain(|owner, _| !(rules.shares_with)(*owner) && guests().any(|guest| guest.owner == *owner));
         for guest in guests().filter(|guest| !(rules.shares_with)(guest.owner)) {
             self.not_sharing.entry(guest.owner).or_insert(now);
         }
-        self.over_cap = if excess_bytes == 0 { None } else { self.over_cap.or(Some(now)) };
+        let cap_bytes = rules.cap_bytes;
+        let cap_bytes = self.cap.get_or_insert_with(|| Limit::new(cap_bytes, now)).follow(cap_bytes, now);
+        self.caps.retain(|owner, _| guests().any(|guest| guest.owner == *owner));
         let is_over = |since: Option<Instant>, after: Duration| since.is_some_and(|since| now >= since + after);
 
         let mut ends: Vec<(StageId, Eviction)> = Vec::new();
@@ -133,38 +156,43 @@ impl Watch {
                 ends.push((id, Eviction::RanAway { used_bytes, planned_bytes }));
             }
         }
-        let gone = |ends: &[(StageId, Eviction)]| ends.iter().map(|(id, _)| *id).collect::<HashSet<_>>();
-        // What is really used, against the limit of each machine and then of all.
+        // The limit of each machine, and then of all.
         for owner in guests().map(|guest| guest.owner).collect::<HashSet<_>>() {
-            let ended = gone(&ends);
-            let of_owner = tenants.iter().filter(|tenant| tenant.owner == owner && !ended.contains(&tenant.id));
-            ends.extend(past_limit(of_owner, (rules.cap_of)(owner)));
+            let cap = (rules.cap_of)(owner);
+            let cap = self.caps.entry(owner).or_insert_with(|| Limit::new(cap, now)).follow(cap, now);
+            beyond(&mut ends, tenants.iter().filter(|tenant| tenant.owner == owner), cap);
         }
-        let ended = gone(&ends);
-        ends.extend(past_limit(tenants.iter().filter(|tenant| !ended.contains(&tenant.id)), rules.cap_bytes));
-        if is_over(self.over_cap, NOTICE) {
-            let ended = gone(&ends);
-            let left = || tenants.iter().filter(|tenant| !ended.contains(&tenant.id));
-            let counted = left().map(Tenant::counted_bytes).fold(0, u64::saturating_add);
-            let excess_bytes = rules.cap_bytes.map_or(0, |cap| counted.saturating_sub(cap));
-            let freed = fewest(left().filter(|tenant| tenant.is_guest), excess_bytes);
-            ends.extend(freed.into_iter().map(|id| (id, Eviction::LessMemory)));
-        }
+        beyond(&mut ends, tenants.iter(), cap_bytes);
         ends
     }
 }
 
-/// The guests that end because together with the others they use more than a limit allows: those first that are the most over
-/// what was planned for them.
-fn past_limit<'a>(tenants: impl Iterator<Item = &'a Tenant>, limit_bytes: Option<u64>) -> Vec<(StageId, Eviction)> {
-    let Some(limit_bytes) = limit_bytes else { return Vec::new() };
+/// Adds the guests that end because they and the others go beyond a limit: in what they use, where that is more than was
+/// planned for them, or in what was planned.
+fn beyond<'a>(
+    ends: &mut Vec<(StageId, Eviction)>,
+    tenants: impl Iterator<Item = &'a Tenant>,
+    limit_bytes: Option<u64>,
+) {
+    let Some(limit_bytes) = limit_bytes else { return };
+    let mut tenants: Vec<_> = tenants.filter(|tenant| ends.iter().all(|(id, _)| *id != tenant.id)).collect();
+    ends.extend(past_limit(&mut tenants, limit_bytes));
+    let planned_bytes = tenants.iter().map(|tenant| tenant.planned_bytes).fold(0, u64::saturating_add);
+    let guests = tenants.into_iter().filter(|tenant| tenant.is_guest);
+    let freed = fewest(guests, planned_bytes.saturating_sub(limit_bytes));
+    ends.extend(freed.into_iter().map(|id| (id, Eviction::LessMemory)));
+}
+
+/// Takes out the guests that end because together with the others they use more than a limit allows: those first that are the
+/// most over what was planned for them.
+fn past_limit(tenants: &mut Vec<&Tenant>, limit_bytes: u64) -> Vec<(StageId, Eviction)> {
     let most_bytes = limit_bytes.saturating_add(limit_bytes / 100 * TOLERANCE_PERCENT);
-    let mut tenants: Vec<_> = tenants.collect();
     tenants.sort_by_key(|tenant| i128::from(tenant.used_bytes) - i128::from(tenant.planned_bytes));
     let mut used_bytes = tenants.iter().map(|tenant| tenant.used_bytes).fold(0, u64::saturating_add);
+    let has_grown = |tenant: &&Tenant| tenant.is_guest && tenant.used_bytes > tenant.planned_bytes;
     let mut ends = Vec::new();
     while used_bytes > most_bytes
-        && let Some(at) = tenants.iter().rposition(|tenant| tenant.is_guest)
+        && let Some(at) = tenants.iter().rposition(has_grown)
     {
         let worst = tenants.remove(at);
         ends.push((worst.id, Eviction::PastLimit { used_bytes, limit_bytes }));
@@ -173,9 +201,9 @@ fn past_limit<'a>(tenants: impl Iterator<Item = &'a Tenant>, limit_bytes: Option
     ends
 }
 
-/// The guests whose end frees so many bytes: the smallest one that does it alone, else the largest and what is then missing.
+/// The guests whose end frees so many planned bytes: the smallest one that does it alone, else the largest and what is then missing.
 fn fewest<'a>(guests: impl Iterator<Item = &'a Tenant>, excess_bytes: u64) -> Vec<StageId> {
-    let mut guests: Vec<_> = guests.map(|guest| (guest.counted_bytes(), guest.id)).collect();
+    let mut guests: Vec<_> = guests.map(|guest| (guest.planned_bytes, guest.id)).collect();
     guests.sort_unstable_by_key(|(bytes, _)| *bytes);
     let (mut excess_bytes, mut freed) = (excess_bytes, Vec::new());
     while excess_bytes > 0 && !guests.is_empty() {
@@ -253,9 +281,10 @@ mod tests {
         let tenants: Vec<_> = stages.into_iter().chain([own]).collect();
         // What is used is less than what was planned: nobody is past the limit, but less is given than was promised.
         let calm: Vec<_> = tenants.iter().map(|tenant| Tenant { used_bytes: 0, ..*tenant }).collect();
-        let rules = rules(true, Some(7 * MB + MB / 2), UNLIMITED);
-        assert_eq!(watch.evictions(&calm, &rules, start), []);
-        assert_eq!(watch.evictions(&calm, &rules, start + NOTICE), [(id(2), Eviction::LessMemory)]);
+        assert_eq!(watch.evictions(&calm, &rules(true, None, UNLIMITED), start), []);
+        let lowered = rules(true, Some(7 * MB + MB / 2), UNLIMITED);
+        assert_eq!(watch.evictions(&calm, &lowered, start), []);
+        assert_eq!(watch.evictions(&calm, &lowered, start + NOTICE), [(id(2), Eviction::LessMemory)]);
         assert_eq!(fewest(tenants.iter().filter(|tenant| tenant.is_guest), 7 * MB), [id(0), id(2)]);
         assert_eq!(fewest(tenants.iter().filter(|tenant| tenant.is_guest), 90 * MB), [id(0), id(2), id(1)]);
     }
@@ -268,10 +297,42 @@ mod tests {
         let own = Tenant { is_guest: false, ..guest(2, machine(), MB) };
         let rules_of = |cap: u64| rules(true, Some(cap), UNLIMITED);
         assert_eq!(watch.evictions(&[grown, within, own], &rules_of(100 * MB), start), []);
-        let ends = watch.evictions(&[grown, within, own], &rules_of(99 * MB), start);
+        assert_eq!(watch.evictions(&[grown, within, own], &rules_of(99 * MB), start), [], "there is notice of less");
+        let ends = watch.evictions(&[grown, within, own], &rules_of(99 * MB), start + NOTICE);
         assert_eq!(ends, [(id(0), Eviction::PastLimit { used_bytes: 110 * MB, limit_bytes: 99 * MB })]);
         // This machine's own stages are not ended for the guests' sake, nor at all.
-        assert_eq!(watch.evictions(&[own], &rules_of(1), start), []);
+        let later = start + NOTICE * 2;
+        assert_eq!(watch.evictions(&[own], &rules_of(1), later), []);
+        assert_eq!(watch.evictions(&[own], &rules_of(1), later + NOTICE), []);
+    }
+
+    #[test]
+    fn a_guest_that_keeps_to_its_plan_does_not_end_for_what_others_use() {
+        let (mut watch, start) = (Watch::default(), Instant::now());
+        let within = guest(0, machine(), 60 * MB);
+        let own = Tenant { is_guest: false, planned_bytes: MB, used_bytes: 60 * MB, ..guest(1, machine(), 0) };
+        let rules = rules(true, Some(100 * MB), UNLIMITED);
+        for after in [Duration::ZERO, NOTICE] {
+            assert_eq!(watch.evictions(&[within, own], &rules, start + after), []);
+        }
+        // Another one that takes a little more than was planned, as all is planned within the limit, does no harm.
+        let grown = Tenant { planned_bytes: 39 * MB, used_bytes: 45 * MB, ..guest(2, machine(), 0) };
+        for after in [NOTICE * 2, NOTICE * 3] {
+            assert_eq!(watch.evictions(&[within, grown], &rules, start + after), []);
+        }
+    }
+
+    #[test]
+    fn there_is_notice_of_a_lower_limit_of_one_machine() {
+        let (mut watch, start) = (Watch::default(), Instant::now());
+        let within = guest(0, machine(), 60 * MB);
+        let mut ends = |limit: u64, after: Duration| {
+            watch.evictions(&[within], &rules(true, None, &|_| Some(limit * MB)), start + after)
+        };
+        assert_eq!(ends(100, Duration::ZERO), []);
+        assert_eq!(ends(40, Duration::ZERO), []);
+        assert_eq!(ends(50, NOTICE / 2), []);
+        assert_eq!(ends(50, NOTICE), [(id(0), Eviction::LessMemory)]);
     }
 
     #[test]

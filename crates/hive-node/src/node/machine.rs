@@ -155,7 +155,7 @@ impl Node {
         let memory_cap = self.inner.switches.borrow().memory_cap(*memory_cap);
         self.measure_stages();
         let taken = self.taken();
-        let held_bytes = taken.stages;
+        let (held_bytes, planned_bytes) = (taken.stages, self.planned_bytes(|_| true));
         let memory = hive_host::Memory::now();
         let (free_bytes, memory_bytes) = memory.map_or((0, 0), |memory| (memory.available_bytes, memory.total_bytes));
         let (power, heat) = (host.power(), host.heat());
@@ -187,7 +187,7 @@ impl Node {
             }
             profile.cap_bytes = memory_cap;
             profile.held_bytes = held_bytes;
-            profile.over_cap = memory_cap.is_some_and(|cap| held_bytes > cap);
+            profile.over_cap = memory_cap.is_some_and(|cap| planned_bytes > cap);
             profile.sends_bits_per_s = policy.bits_per_s;
             profile.power = power;
             profile.heat = heat;

@@ -3,6 +3,7 @@
 use hive_net::PeerId;
 
 use super::{Node, lock};
+use crate::words::megabytes;
 
 /// Bytes of the stages here, as planned, those on their way into memory included.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -90,6 +91,16 @@ impl Node {
         taken
     }
 
+    /// What was planned for the stages of some machines that are here or being loaded; copies do not count.
+    pub(super) fn planned_bytes(&self, counts: impl Fn(PeerId) -> bool) -> u64 {
+        let stages = lock(&self.inner.stages);
+        let stages = stages.values().map(|hosted| (hosted.claims.owner, hosted.standby, hosted.bytes));
+        let loading = lock(&self.inner.loading);
+        let loading = loading.iter().map(|promise| (promise.owner, promise.standby, promise.bytes));
+        let counted = stages.chain(loading).filter(|(owner, standby, _)| counts(*owner) && !standby);
+        counted.map(|(_, _, bytes)| bytes).fold(0, u64::saturating_add)
+    }
+
     /// The most memory for the stages of one machine, if its owner here has set that.
     pub(super) fn cap_of(&self, owner: PeerId) -> Option<u64> {
         if owner == self.id() { None } else { self.peers().rights(owner).memory_limit_bytes }
@@ -101,7 +112,6 @@ impl Node {
         // Two that come at once do not both get what is left.
         let _one_at_a_time = lock(&self.inner.reserving);
         let full = |taken: u64, cap: u64| {
-            let megabytes = |bytes: u64| bytes.div_ceil(1_000_000);
             let (bytes, taken, cap) = (megabytes(bytes), megabytes(taken), megabytes(cap));
             format!("it takes {bytes} MB, but {taken} MB of the {cap} MB given are in use")
         };
@@ -151,6 +161,7 @@ mod tests {
         let node = Node::start(options).await.unwrap();
         let first = node.reserve(node.id(), 60, false).unwrap_or_else(|why| panic!("{why}"));
         assert_eq!(node.taken(), Taken { stages: 60, copies: 0 });
+        assert_eq!((node.planned_bytes(|_| true), node.planned_bytes(|owner| owner != node.id())), (60, 0));
         let why = node.reserve(node.id(), 60, false).err().unwrap_or_default();
         assert!(why.contains("in use"), "{why}");
         drop(first);

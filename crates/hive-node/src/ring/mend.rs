@@ -19,6 +19,7 @@ use super::{Health, Inner, Placement, Ring, State, connect, load_stage, spec, un
 use crate::control::Question;
 use crate::node::Node;
 use crate::stage::Fault;
+use crate::words::megabytes;
 
 /// Machines that go while others are taking over are replaced as well, so many times.
 const ATTEMPTS: usize = 4;
@@ -351,7 +352,7 @@ impl Ring {
             Replacement::By(chosen) => Ok(machines[chosen].0.clone()),
             Replacement::NoRoom { most_bytes } => Err(format!(
                 "no machine has room for its layers: {} MB are needed, at most {} MB are free",
-                needed_bytes.div_ceil(1_000_000),
+                megabytes(needed_bytes),
                 most_bytes / 1_000_000
             )),
         }
