@@ -26,20 +26,20 @@ impl Node {
         };
         let stages = ring.stages();
         let Some(places) = stages.iter().map(place).collect::<Option<Vec<_>>>() else { return Ok(Revision::Move) };
+        let by_hand = self.serving().made_by_hand(wish);
+        if by_hand.is_none() && self.plan_here(ring.model().card(), &machines).is_some() {
+            let is_here = places.iter().all(|place| *place == HERE);
+            return Ok(if is_here { Revision::Keep } else { Revision::Move });
+        }
         if let Some(wanted) = wish.stages {
             // Mended onto fewer machines, it is not what was wished for.
             let used = places.iter().collect::<BTreeSet<_>>().len();
             return Ok(if used < wanted { Revision::Move } else { Revision::Keep });
         }
-        let by_hand = self.serving().made_by_hand(wish);
         if by_hand.as_ref().is_some_and(|written| placements::is_where(ring, written)) {
             return Ok(Revision::Keep);
         }
         let nodes: Vec<_> = machines.iter().map(|machine| machine.profile.clone()).collect();
-        if by_hand.is_none() && self.plan_here(ring.model().card(), &machines).is_some() {
-            let is_here = places.iter().all(|place| *place == HERE);
-            return Ok(if is_here { Revision::Keep } else { Revision::Move });
-        }
         let link = |a: usize, b: usize| between(&machines[a], &machines[b]);
         let now: Vec<_> = places.into_iter().zip(stages.iter().map(|stage| stage.layers.clone())).collect();
         let now_tokens_per_s = planning::predict(ring.model().card(), &nodes, &link, &now).tokens_per_s();
@@ -109,7 +109,8 @@ impl Node {
             }
         }
         let machines = self.candidates(freed);
-        let plan = match wish.stages {
+        let here = self.plan_here(model, &machines);
+        let plan = match wish.stages.filter(|wanted| here.is_none() || *wanted == 0) {
             Some(0) => return Err(PlanError::NoStages.into()),
             Some(wanted) if wanted > machines.len() => {
                 let names: Vec<_> = machines.iter().map(|machine| machine.placement.name.as_str()).collect();
@@ -130,7 +131,7 @@ impl Node {
             None => {
                 let nodes: Vec<_> = machines.iter().map(|machine| machine.profile.clone()).collect();
                 let best = || plan_best(model, &nodes, &|a, b| between(&machines[a], &machines[b]));
-                self.plan_here(model, &machines).map_or_else(best, Ok)?
+                here.map_or_else(best, Ok)?
             }
         };
         let mut plan = plan;
@@ -337,6 +338,23 @@ mod tests {
             }
         };
         tokio::time::timeout(Duration::from_secs(30), waiting).await.expect("it becomes so");
+    }
+
+    #[tokio::test]
+    async fn prompts_that_stay_here_stay_here_whatever_number_of_machines_is_wished_for() {
+        let loopback = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+        let options =
+            |keep_prompts_here| NodeOptions { keep_prompts_here, ..NodeOptions::new("ann".to_owned(), loopback) };
+        let model = crate::models::open(None).await.unwrap();
+        let wish = |stages| Wish { model: None, stages: Some(stages) };
+        for (keeps, places) in [(true, Some(vec![HERE])), (false, None)] {
+            let ann = Node::start(options(keeps)).await.unwrap();
+            let placed = ann.place(model.card(), &wish(2), &[]).ok();
+            let stages = placed.map(|(plan, _)| plan.stages.iter().map(|stage| stage.machine).collect::<Vec<_>>());
+            assert_eq!(stages, places, "there is no second machine");
+            assert!(ann.place(model.card(), &wish(0), &[]).is_err());
+            ann.stop().await;
+        }
     }
 
     #[tokio::test]
