@@ -84,28 +84,47 @@ pub(crate) fn name_of(source: &ModelSource) -> String {
     }
 }
 
-/// Why a part of a model is not loaded for another machine. It is one sentence for a model that is not here and for one that
-/// cannot be used: a machine does not learn what else is on this disk, or where.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum NotForOthers {
+/// Why a part of a model is not loaded. Another machine hears one sentence for a model that is not here and for one that cannot
+/// be used: it does not learn what else is on this disk, or where.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotLocated {
     /// Named by its path.
     #[error("a model that is split over machines is named, as owner/name; a path means nothing elsewhere")]
     Path,
     /// Not here, damaged, or another version.
-    #[error(
-        "it has no model of this name and version that it can use; download the same model on both machines, or update it \
-         there"
-    )]
-    Unusable,
+    #[error("{UNUSABLE}")]
+    Missing,
+    /// Its files cannot be used, for a reason that only this machine's owner hears: it may name paths.
+    #[error("{UNUSABLE}")]
+    Unusable(#[source] TextError),
+    /// Its files are others than those that were meant.
+    #[error("{UNUSABLE}")]
+    AnotherVersion,
+}
+
+const UNUSABLE: &str = "it has no model of this name and version that it can use; download the same model on both machines, or \
+                        update it there";
+
+impl NotLocated {
+    /// What whoever asked is told; this machine's own people hear the true cause.
+    pub(crate) fn told(&self, is_own: bool) -> String {
+        match self {
+            Self::Unusable(cause) if is_own => cause.to_string(),
+            Self::AnotherVersion if is_own => {
+                "the model's files have changed since it was opened; ask again".to_owned()
+            }
+            _ => self.to_string(),
+        }
+    }
 }
 
 /// The files of a model that another machine asks to load a part of. It is found by name in the model cache, or as the
 /// starter model, never by path: only nodes of one process trust each other's paths.
-pub(crate) async fn locate(source: &ModelSource, trusts_paths: bool) -> Result<Model, NotForOthers> {
+pub(crate) async fn locate(source: &ModelSource, trusts_paths: bool) -> Result<Model, NotLocated> {
     let cache = hive_host::folders::hugging_face_cache();
     match source {
         ModelSource::Path(path) if trusts_paths => usable(Some(path.clone()), None).await,
-        ModelSource::Path(_) => Err(NotForOthers::Path),
+        ModelSource::Path(_) => Err(NotLocated::Path),
         ModelSource::Named(name, digest) => usable(named(name.as_deref(), cache.as_deref()), Some(digest)).await,
     }
 }
@@ -119,16 +138,11 @@ fn named(name: Option<&str>, cache: Option<&Path>) -> Option<PathBuf> {
     }
 }
 
-async fn usable(path: Option<PathBuf>, digest: Option<&String>) -> Result<Model, NotForOthers> {
-    let unusable = |why: &dyn std::fmt::Display| {
-        // For this machine's owner, who may know the paths.
-        tracing::info!("a model that another machine asked for cannot be used: {why}");
-        NotForOthers::Unusable
-    };
-    let path = path.ok_or(NotForOthers::Unusable)?;
-    let model = Model::open(&path).await.map_err(|error| unusable(&error))?;
+async fn usable(path: Option<PathBuf>, digest: Option<&String>) -> Result<Model, NotLocated> {
+    let path = path.ok_or(NotLocated::Missing)?;
+    let model = Model::open(&path).await.map_err(NotLocated::Unusable)?;
     match digest {
-        Some(wanted) if model.card().digest != *wanted => Err(unusable(&"it is another version")),
+        Some(wanted) if model.card().digest != *wanted => Err(NotLocated::AnotherVersion),
         _ => Ok(model),
     }
 }
@@ -281,7 +295,7 @@ mod tests {
         assert!(Path::new("src/models.rs").is_file());
         for name in ["src/models.rs", "src/nothing.rs"] {
             let source = ModelSource::Named(Some(name.to_owned()), String::new());
-            assert_eq!(locate(&source, false).await.err(), Some(NotForOthers::Unusable));
+            assert!(matches!(locate(&source, false).await, Err(NotLocated::Missing)));
         }
     }
 
@@ -289,14 +303,16 @@ mod tests {
     async fn what_is_not_here_and_what_cannot_be_used_are_told_in_the_same_words() {
         let disk = disk();
         let broken = disk.path().join("some/secret.gguf");
-        assert_eq!(usable(Some(broken), Some(&String::new())).await.err(), Some(NotForOthers::Unusable));
-        assert_eq!(
-            usable(Some(disk.path().join("missing")), Some(&String::new())).await.err(),
-            Some(NotForOthers::Unusable)
-        );
-        assert_eq!(usable(None, None).await.err(), Some(NotForOthers::Unusable));
-        assert!(!NotForOthers::Unusable.to_string().contains(['/', '\\']));
+        for path in [Some(broken.clone()), Some(disk.path().join("missing")), None] {
+            let why = usable(path, Some(&String::new())).await.unwrap_err();
+            assert_eq!(why.told(false), UNUSABLE);
+        }
+        assert_eq!(NotLocated::AnotherVersion.told(false), UNUSABLE);
+        assert!(!UNUSABLE.contains(['/', '\\']));
         let path = ModelSource::Path(disk.path().to_owned());
-        assert_eq!(locate(&path, false).await.err(), Some(NotForOthers::Path));
+        assert!(matches!(locate(&path, false).await, Err(NotLocated::Path)));
+        // Whose model it is hears what is wrong with it.
+        let cause = Model::open(&broken).await.unwrap_err().to_string();
+        assert_eq!(usable(Some(broken), None).await.unwrap_err().told(true), cause);
     }
 }

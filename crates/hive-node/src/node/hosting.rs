@@ -65,20 +65,21 @@ impl Node {
     /// The queue that a machine's frames go to, if it is a neighbour of what they are for.
     pub(crate) fn inlet(&self, from: PeerId, hello: Hello) -> Result<mpsc::Sender<Frame>, Denied> {
         let Hello { ring, owner, to } = hello;
-        let allowed = match to {
+        match to {
             Role::Stage(index) => {
                 let stages = lock(&self.inner.stages);
-                let claims = stages.get(&StageId { ring, index }).map(|hosted| &hosted.claims);
-                may(from, Order::Frames, claims.filter(|claims| claims.owner == owner))
+                let hosted = stages.get(&StageId { ring, index }).filter(|hosted| hosted.claims.owner == owner);
+                may(from, Order::Frames, hosted.map(|hosted| &hosted.claims))?;
+                hosted.map(|hosted| hosted.stage.frames()).ok_or(Denied::NoSuchStage)
             }
             Role::Coordinator | Role::Head => match lock(&self.inner.coordinated).get(&ring) {
-                Some(ring) if ring.wanted.iter().any(|(_, machine)| *machine == from) => Ok(()),
-                Some(_) => Err(Denied::NotItsNeighbour),
-                None => Err(Denied::NoSuchStage),
+                Some(ring) if owner == self.id() && ring.wanted.iter().any(|(_, machine)| *machine == from) => {
+                    Ok(ring.frames.clone())
+                }
+                Some(_) if owner == self.id() => Err(Denied::NotItsNeighbour),
+                _ => Err(Denied::NoSuchStage),
             },
-        };
-        allowed?;
-        self.queue(ring, owner, to).ok_or(Denied::NoSuchStage)
+        }
     }
 
     /// Waits until a machine is a neighbour of what its frames are for. An error says why it is not to be.
@@ -261,7 +262,10 @@ impl Node {
         }
         let promised = self.reserve(asker, spec.bytes, spec.standby).map_err(Answer::Full)?;
         let is_own = asker == self.id() || self.trusts_paths();
-        let model = models::locate(&spec.source, is_own).await.map_err(|why| Answer::Refused(why.to_string()))?;
+        let model = models::locate(&spec.source, is_own).await.map_err(|why| {
+            tracing::info!("a model that was asked for cannot be used: {}", why.told(true));
+            Answer::Refused(why.told(is_own))
+        })?;
         // What it is said to take is the asker's word; what its layers weigh is not.
         let bytes =
             planning::stage_bytes(model.card(), &spec.layers).map_err(|why| Answer::Refused(why.to_string()))?;
