@@ -101,7 +101,8 @@ async fn confinement() -> Check {
                 escapes.iter().map(|escape| escape.name()).collect::<Vec<_>>().join(", ")
             ),
             Health::Notice(
-                "this system cannot confine processes; on Linux that takes 5.13 or newer with landlock".to_owned(),
+                "this system can sandbox a worker only in part; on Linux that takes 5.13 or newer with landlock"
+                    .to_owned(),
             ),
         ),
         Err(error) => (error.to_string(), Health::Bad("run again with RUST_LOG=debug".to_owned())),

@@ -7,12 +7,14 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use hive_host::sandbox::{Confine, Confinement};
+use rustix::process::{getppid, test_kill_process};
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt;
 
 use super::protocol::encode;
 use super::spawn::{SpawnError, spawn};
 use super::start::Role;
+use super::{process, text};
 
 /// What a probe tries its hand at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,7 +26,7 @@ pub struct Targets {
 }
 
 /// A way out that a probe found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Escape {
     /// It can open a TCP or UDP socket.
     Network,
@@ -34,6 +36,8 @@ pub enum Escape {
     Write,
     /// It can start a program.
     Program,
+    /// It can send a signal to another process.
+    Signal,
     /// It sees the node's environment.
     Environment,
     /// It holds a file or socket of the node's.
@@ -48,15 +52,33 @@ impl Escape {
             Self::Read => "files of others",
             Self::Write => "files it may not write",
             Self::Program => "other programs",
+            Self::Signal => "other processes",
             Self::Environment => "the environment",
             Self::Descriptor => "open files",
         }
     }
 }
 
-/// Starts a confined worker that tries to break out.
+/// Starts confined workers that try to break out, one for each way in which this machine's workers are confined; gives what
+/// holds for all of them, and every way out that one of them found.
 pub async fn probe(targets: Targets) -> Result<(Confinement, Vec<Escape>), SpawnError> {
-    let mut spawned = spawn(Role::Probe(targets), Confine::default())?;
+    let (mut together, mut escapes) = attempts(targets.clone(), text::confine(Vec::new())).await?;
+    // Without a GPU, those that compute are confined as those that read.
+    let computes = process::confine(Vec::new());
+    if computes.gpu_cache.is_some() {
+        let (confinement, found) = attempts(targets, computes).await?;
+        together.files &= confinement.files;
+        together.calls &= confinement.calls;
+        escapes.extend(found);
+        escapes.sort_unstable();
+        escapes.dedup();
+    }
+    Ok((together, escapes))
+}
+
+/// What one of them reaches.
+async fn attempts(targets: Targets, confine: Confine) -> Result<(Confinement, Vec<Escape>), SpawnError> {
+    let mut spawned = spawn(Role::Probe(targets), confine)?;
     let mut said = Vec::new();
     spawned.answers.read_to_end(&mut said).await?;
     let message = said.get(4..).unwrap_or_default();
@@ -77,12 +99,15 @@ fn attempt(Targets { secret, folder }: &Targets) -> Vec<Escape> {
     let new = folder.join(format!("hivemind-probe-{}", std::process::id()));
     let created = OpenOptions::new().write(true).create(true).truncate(true).open(&new).is_ok();
     let _ = std::fs::remove_file(&new);
+    // As it is already: should that work, nothing has changed.
+    let changed = std::fs::metadata(secret).and_then(|about| std::fs::set_permissions(secret, about.permissions()));
     let found = [
         (Escape::Network, TcpListener::bind(any).is_ok() || UdpSocket::bind(any).is_ok()),
         (Escape::Read, File::open(secret).is_ok() || std::fs::read_dir(folder).is_ok()),
-        (Escape::Write, created || OpenOptions::new().append(true).open(secret).is_ok()),
+        (Escape::Write, created || changed.is_ok() || OpenOptions::new().append(true).open(secret).is_ok()),
         (Escape::Program, Command::new("/bin/true").status().is_ok()),
-        (Escape::Environment, ["HOME", "PATH"].iter().any(|name| std::env::var_os(name).is_some())),
+        (Escape::Signal, getppid().is_some_and(|node| test_kill_process(node).is_ok())),
+        (Escape::Environment, ["HOME", "PATH", "HF_TOKEN"].iter().any(|name| std::env::var_os(name).is_some())),
         // This process has made a pair of its own pipes; all else was open in the node when it started this one.
         (Escape::Descriptor, (3..256).filter(|number| is_open(*number)).count() > 2),
     ];

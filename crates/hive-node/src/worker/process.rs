@@ -1,7 +1,7 @@
 //! The node's side of a worker: start it, talk to it, notice its end.
 
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -45,10 +45,7 @@ pub struct Worker {
 impl Worker {
     /// Starts a worker that may read a model, and gives what it says.
     pub fn spawn(model: &Path) -> Result<(Self, Events), SpawnError> {
-        let uses_gpu = cfg!(target_os = "macos") || hive_host::has_nvidia_card();
-        let gpu_cache = gpu_cache().filter(|_| uses_gpu);
-        let confine = Confine { read: paths_of(model), gpu_cache, memory_bytes: None };
-        let Spawned { orders, answers, end } = spawn(Role::Shard, confine)?;
+        let Spawned { orders, answers, end } = spawn(Role::Shard, confine(paths_of(model)))?;
         let process_id = end.process_id();
         let (orders, waiting) = (Arc::new(orders), Arc::new(AtomicUsize::new(0)));
         let (late, late_orders) = mpsc::unbounded_channel();
@@ -142,7 +139,7 @@ impl Events {
             let Some(confinement) = next_whole::<Confinement>(&mut self.bytes)? else { return Ok(None) };
             self.has_begun = true;
             if !confinement.is_whole() {
-                tracing::warn!("this system confines a worker by half: {confinement:?}");
+                tracing::warn!("this system can sandbox a worker only in part: {confinement:?}");
             }
         }
         next_whole(&mut self.bytes)
@@ -156,8 +153,14 @@ impl Events {
     }
 }
 
+/// What a worker may do that holds layers and reads these files.
+pub(super) fn confine(read: Vec<PathBuf>) -> Confine {
+    let uses_gpu = cfg!(target_os = "macos") || hive_host::has_nvidia_card();
+    Confine { read, gpu_cache: gpu_cache().filter(|_| uses_gpu), memory_bytes: None }
+}
+
 /// Where a GPU's driver keeps the kernels it has compiled.
-fn gpu_cache() -> Option<std::path::PathBuf> {
+fn gpu_cache() -> Option<PathBuf> {
     let folder = hive_host::folders::cache()?.join("gpu");
     hive_host::folders::create_private(&folder).ok()?;
     Some(folder)

@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, oneshot};
 use actor::{Actor, Ask};
 use order::{Order, Reply};
 
+pub(super) use actor::confine;
 pub use card::ModelCard;
 pub use order::{TextError, TextFault};
 pub(super) use serve::serve;
@@ -47,8 +48,14 @@ pub struct Model {
 #[derive(Debug)]
 struct Inner {
     path: PathBuf,
+    name: String,
     card: ModelCard,
     asks: mpsc::Sender<Ask>,
+}
+
+fn name_of(path: &Path) -> String {
+    let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
+    border::line(&name.unwrap_or_default().to_string_lossy(), border::REASON_COLUMNS)
 }
 
 impl Model {
@@ -60,7 +67,8 @@ impl Model {
             Reply::Card(card) => card.checked()?,
             _ => return Err(TextError::nonsense()),
         };
-        Ok(Self { inner: Arc::new(Inner { path: path.to_owned(), card: *card, asks }) })
+        let name = crate::runtime::aside(|| name_of(path));
+        Ok(Self { inner: Arc::new(Inner { path: path.to_owned(), name, card: *card, asks }) })
     }
 
     /// The file or folder.
@@ -70,9 +78,7 @@ impl Model {
 
     /// A name for people: the file's or folder's, without extension.
     pub fn name(&self) -> String {
-        let path = &self.inner.path;
-        let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
-        border::line(&name.unwrap_or_default().to_string_lossy(), border::REASON_COLUMNS)
+        self.inner.name.clone()
     }
 
     /// The model in numbers.

@@ -18,6 +18,11 @@ use super::order::{Numbered, Order, Reply, Said, StartFailure, TextError};
 /// The private memory that reading a model's text may take: the largest vocabularies need a quarter of it.
 const MEMORY_BYTES: u64 = 2 << 30;
 
+/// What a worker may do that reads these files of a model's text.
+pub(in crate::worker) fn confine(read: Vec<PathBuf>) -> Confine {
+    Confine { read, gpu_cache: None, memory_bytes: Some(MEMORY_BYTES) }
+}
+
 /// Read at a time.
 const READ_BYTES: usize = 64 << 10;
 
@@ -71,7 +76,7 @@ impl Actor {
                 },
                 said = next(&mut self.running) => match said {
                     Some(Said::Confined(confinement)) if !confinement.is_whole() => {
-                        tracing::debug!("the text worker is confined by half: {confinement:?}");
+                        tracing::debug!("this system can sandbox the text worker only in part: {confinement:?}");
                     }
                     Some(Said::Confined(_)) => {}
                     Some(Said::Reply(Numbered { number, what })) => {
@@ -120,8 +125,7 @@ impl Actor {
 
     /// Starts the process and hands it all that waits.
     fn start(&mut self) {
-        let confine = Confine { read: paths_of(&self.model), gpu_cache: None, memory_bytes: Some(MEMORY_BYTES) };
-        match spawn(Role::Text(self.model.clone()), confine) {
+        match spawn(Role::Text(self.model.clone()), confine(paths_of(&self.model))) {
             Ok(Spawned { orders, answers, end }) => {
                 let (sender, queue) = mpsc::unbounded_channel();
                 tokio::spawn(write(orders, queue));
