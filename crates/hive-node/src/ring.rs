@@ -71,9 +71,9 @@ impl RingOptions {
 /// Why a model could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum RingError {
-    /// Its tokenizer.
+    /// Its tokenizer or chat template.
     #[error(transparent)]
-    Tokenizer(#[from] TextError),
+    Text(#[from] TextError),
     /// A machine could not load its stage or connect it.
     #[error("{machine} could not take layers {} to {}: {why}", layers.start, layers.end)]
     Stage {

@@ -69,14 +69,14 @@ struct Group {
 }
 
 impl Group {
-    fn slot(entry: &Entry) -> i64 {
-        let seconds = if matches!(entry.event, AuditEvent::Used { .. }) { USED_SLOT_S } else { REFUSED_SLOT_S };
-        entry.at.as_second().div_euclid(seconds)
+    fn slot(event: &AuditEvent, at: Timestamp) -> i64 {
+        let seconds = if matches!(event, AuditEvent::Used { .. }) { USED_SLOT_S } else { REFUSED_SLOT_S };
+        at.as_second().div_euclid(seconds)
     }
 
     /// Whether its time is over. A clock that was put back ends it, too.
     fn is_over(&self, now: Timestamp) -> bool {
-        self.slot != Self::slot(&Entry { at: now, ..self.entry.clone() })
+        self.slot != Self::slot(&self.entry.event, now)
     }
 }
 
@@ -121,7 +121,8 @@ impl Ledger {
         // The first refusal is news; what was used is told when there is some of it.
         let is_news = matches!(entry.event, AuditEvent::Refused { .. });
         let count = if is_news { 0 } else { entry.count };
-        self.groups.insert(kind, Group { slot: Group::slot(&entry), entry: Entry { count, ..entry.clone() } });
+        self.groups
+            .insert(kind, Group { slot: Group::slot(&entry.event, entry.at), entry: Entry { count, ..entry.clone() } });
         lines.extend(Some(entry).filter(|_| is_news).and_then(|entry| self.spend(entry)));
         lines
     }

@@ -41,13 +41,13 @@ impl Recomputing {
         let is_new = !self.next.contains_key(&session);
         let next = self.next.get(&session).copied().unwrap_or_default();
         let refusal = if self.pieces.contains_key(&session) {
-            Some("the piece before is not done")
+            Some("the rows before these are still being computed")
         } else if next != wanted.position {
-            Some("what comes before is missing")
+            Some("the rows before these are missing")
         } else if rows == 0 || wanted.position.checked_add(rows).is_none() {
-            Some("it is no piece")
+            Some("there are no rows, or too many")
         } else {
-            (is_new && self.next.len() >= MOST).then_some("it computes enough once more already")
+            (is_new && self.next.len() >= MOST).then_some("it checks as many conversations already as it can")
         };
         if let Some(why) = refusal {
             let _ = to.send(Err(why.to_owned()));
