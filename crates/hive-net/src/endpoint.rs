@@ -47,6 +47,8 @@ const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A dial is answered in one round trip, or a few where packets get lost.
 const DIAL_PATIENCE: Duration = Duration::from_secs(8);
+/// How often a dial begins anew because the proof of an address was lost ([`lost_proof`]).
+const LOST_PROOFS: usize = 8;
 
 /// Two directions of bytes to one peer.
 #[derive(Debug)]
@@ -304,7 +306,7 @@ impl Endpoint {
             return Ok(theirs);
         }
         // Not under the lock: a peer that does not answer must not keep others waiting.
-        let dial = tokio::time::timeout(DIAL_PATIENCE, self.inner.connect(self.dialled(to)?, protocol.alpn()));
+        let dial = tokio::time::timeout(DIAL_PATIENCE, self.dial(self.dialled(to)?, protocol));
         let unreachable = |why: String| ConnectError::unreachable(peer, &why);
         let connection = match dial.await {
             Ok(Ok(connection)) => connection,
@@ -328,6 +330,16 @@ impl Endpoint {
         Ok(connection)
     }
 
+    async fn dial(&self, to: EndpointAddr, protocol: Protocol) -> Result<Connection, iroh::endpoint::ConnectError> {
+        let mut lost = 0;
+        loop {
+            match self.inner.connect(to.clone(), protocol.alpn()).await {
+                Err(error) if lost_proof(&error) && lost < LOST_PROOFS => lost += 1,
+                done => return done,
+            }
+        }
+    }
+
     /// Closes every connection. Await it before the process ends, so that peers notice at once.
     pub async fn close(&self) {
         self.connections.lock().await.clear();
@@ -345,6 +357,18 @@ fn explain(peer: PeerId, connection: &Connection, why: &str) -> ConnectError {
         }
         _ => ConnectError::unreachable(peer, why),
     }
+}
+
+/// Whether a proof of one address was sent from another. Until a handshake has come so far that the peer is known, it goes on
+/// by the address that the peer answered from last, and a peer that is dialled at several may answer from each.
+fn lost_proof(error: &iroh::endpoint::ConnectError) -> bool {
+    use iroh::endpoint::{ConnectError, ConnectingError, ConnectionError, TransportErrorCode};
+    let (ConnectError::Connecting { source: ConnectingError::ConnectionError { source, .. }, .. }
+    | ConnectError::Connection { source, .. }) = error
+    else {
+        return false;
+    };
+    matches!(source, ConnectionError::ConnectionClosed(close) if close.error_code == TransportErrorCode::INVALID_TOKEN)
 }
 
 /// How connections are, whoever makes them: small until their maker is known.
@@ -556,6 +580,49 @@ mod tests {
         assert!(bound.iter().any(SocketAddr::is_ipv4) && bound.iter().any(SocketAddr::is_ipv6), "{bound:?}");
         assert!(bound.iter().all(|socket| socket.port() == here.port()), "{bound:?}");
         here.close().await;
+    }
+
+    /// Another address of a host: passes packets on, each as much later as is said by its number, or not at all.
+    async fn passage(host: SocketAddr, delay: fn(usize) -> Option<Duration>) -> SocketAddr {
+        let [front, back] =
+            [tokio::net::UdpSocket::bind(loopback()).await, tokio::net::UdpSocket::bind(loopback()).await];
+        let (front, back) = (front.unwrap(), Arc::new(back.unwrap()));
+        let address = front.local_addr().unwrap();
+        tokio::spawn(async move {
+            let (mut there, mut here) = ([0; 2048], [0; 2048]);
+            let (mut guest, mut count) = (loopback(), 0);
+            loop {
+                tokio::select! {
+                    Ok((bytes, from)) = front.recv_from(&mut there) => {
+                        guest = from;
+                        count += 1;
+                        let (packet, back) = (there[..bytes].to_vec(), back.clone());
+                        if let Some(delay) = delay(count) {
+                            tokio::spawn(async move {
+                                tokio::time::sleep(delay).await;
+                                let _ = back.send_to(&packet, host).await;
+                            });
+                        }
+                    }
+                    Ok(bytes) = back.recv(&mut here) => drop(front.send_to(&here[..bytes], guest).await),
+                }
+            }
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn a_proof_that_arrives_from_another_address_is_made_anew() {
+        let ((host, mut incoming), (stranger, _)) = (bound().await, bound().await);
+        let at = SocketAddr::new(loopback().ip(), host.port());
+        // Both ask for a proof. What is sent by the first is lost, and comes again by the second.
+        let first = passage(at, |count| (count != 2).then_some(Duration::ZERO)).await;
+        let second = passage(at, |count| Some(Duration::from_millis(if count == 1 { 50 } else { 0 }))).await;
+        let mut channel = stranger.open(&PeerAddr::new(host.id(), [first, second]), Protocol::Pair).await.unwrap();
+        channel.write_message(&1u8).await.unwrap();
+        assert_eq!(incoming.recv().await.unwrap().peer, stranger.id());
+        host.close().await;
+        stranger.close().await;
     }
 
     #[tokio::test]

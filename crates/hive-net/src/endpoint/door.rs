@@ -1,8 +1,10 @@
 //! The door: whose handshakes are answered, and how long a stranger's connection stays.
 //!
 //! What holds: strangers have so many handshakes and connections between them and no more, shared out by where they
-//! are ([`Places`]); an approved machine that comes from where it has been before does not wait among them; a stranger
-//! that says nothing is sent away, and one that has said what it wants stays no longer than that takes.
+//! are ([`Places`]); an approved machine that comes from where it has been before does not wait among them; an address
+//! that anybody can forge counts for nothing until whoever comes from it has proven to receive what is sent there
+//! ([`choose`]); a stranger that says nothing is sent away, and one that has said what it wants stays no longer than that
+//! takes.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -21,10 +23,10 @@ use crate::strangers::{Gate, Place, Places};
 /// Handshakes of strangers under way at a time, in all and of one place. Each costs some cryptography.
 const HANDSHAKES: usize = 32;
 const HANDSHAKES_EACH: usize = 8;
-/// From so many on, an address has to prove that it receives what is sent to it before it is given one.
-const PROVEN_FROM: usize = HANDSHAKES / 2;
-/// The same for machines that come from where an approved one has been.
+/// Handshakes under way of machines that come from where an approved one has been.
 const KNOWN_HANDSHAKES: usize = 32;
+/// From so many on, those prove their address as well: some of them only say that they come from there.
+const KNOWN_PROVE_FROM: usize = KNOWN_HANDSHAKES / 2;
 
 /// Connections of strangers, in all and of one place.
 const STRANGERS: usize = 64;
@@ -128,6 +130,27 @@ pub(super) struct Door {
     expected: Seats,
 }
 
+/// What becomes of somebody who begins a handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Choice {
+    /// It goes on, beside those of strangers.
+    Known,
+    /// It goes on among those of strangers, if there is room.
+    Stranger,
+    /// It is asked to prove its address, and comes again with the proof. This costs one packet, and is forgotten at once.
+    Prove,
+}
+
+/// Decides about a handshake, while so many of known machines are under way.
+fn choose(comer: Comer, is_proven: bool, known_under_way: usize) -> Choice {
+    let has_room = known_under_way < if is_proven { KNOWN_HANDSHAKES } else { KNOWN_PROVE_FROM };
+    match comer {
+        Comer::Known if has_room => Choice::Known,
+        _ if is_proven => Choice::Stranger,
+        _ => Choice::Prove,
+    }
+}
+
 /// A handshake that may go on; it ends when it is dropped.
 #[derive(Debug)]
 pub(super) enum Handshake {
@@ -185,16 +208,20 @@ impl Door {
             IncomingAddr::Relay { endpoint_id, .. } if admission.is_approved(PeerId::new(*endpoint_id)) => Comer::Known,
             _ => Comer::Stranger,
         };
-        if comer == Comer::Known
-            && let Ok(permit) = self.known_handshakes.clone().try_acquire_owned()
-        {
-            return Some((incoming, Handshake::Known { _permit: permit }));
-        }
-        if self.handshakes.taken() >= PROVEN_FROM && !incoming.remote_addr_validated() {
-            if let Err(error) = incoming.retry() {
-                error.into_incoming().ignore();
+        let under_way = KNOWN_HANDSHAKES - self.known_handshakes.available_permits();
+        match choose(comer, incoming.remote_addr_validated(), under_way) {
+            Choice::Known => {
+                if let Ok(permit) = self.known_handshakes.clone().try_acquire_owned() {
+                    return Some((incoming, Handshake::Known { _permit: permit }));
+                }
             }
-            return None;
+            Choice::Stranger => {}
+            Choice::Prove => {
+                if let Err(error) = incoming.retry() {
+                    error.into_incoming().ignore();
+                }
+                return None;
+            }
         }
         let (place, is_expected) = (place(&from), comer != Comer::Stranger);
         if !self.gate.lock().unwrap_or_else(PoisonError::into_inner).admits(place, is_expected, Instant::now()) {
@@ -246,6 +273,26 @@ pub(super) fn send_away(connection: &Connection) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_forged_address_holds_no_place() {
+        for comer in [Comer::Stranger, Comer::Expected] {
+            assert_eq!(choose(comer, false, 0), Choice::Prove);
+            assert_eq!(choose(comer, true, 0), Choice::Stranger);
+        }
+    }
+
+    #[test]
+    fn whoever_forges_the_address_of_a_known_machine_leaves_room_for_that_machine() {
+        let mut under_way = 0;
+        while choose(Comer::Known, false, under_way) == Choice::Known {
+            under_way += 1;
+        }
+        assert_eq!((under_way, choose(Comer::Known, false, under_way)), (KNOWN_PROVE_FROM, Choice::Prove));
+        assert_eq!(choose(Comer::Known, true, under_way), Choice::Known);
+        // However many there are, they wait among strangers at worst.
+        assert_eq!(choose(Comer::Known, true, KNOWN_HANDSHAKES), Choice::Stranger);
+    }
 
     #[tokio::test]
     async fn whoever_has_to_go_hears_of_it_and_an_empty_seat_is_free() {
