@@ -234,7 +234,12 @@ impl Endpoint {
 
     /// This owner pairs with a machine that may come from these addresses: it does not wait among strangers.
     pub fn expect_from(&self, addr: &PeerAddr) {
-        lock(&self.addresses).expect(&addr.sockets(), Instant::now());
+        lock(&self.addresses).expect(addr.id(), &addr.sockets(), Instant::now());
+    }
+
+    /// This owner wants nothing of a machine any more: who comes from where it was is a stranger.
+    pub fn forget(&self, peer: PeerId) {
+        lock(&self.addresses).forget(peer);
     }
 
     /// Tells iroh that the machine's interfaces changed, where the system's own notice may be slow.

@@ -20,11 +20,14 @@ use crate::links::{LinkKind, Network, Networks, holds};
 const FIRST_PORT: u16 = 1024;
 /// Addresses dialled at once.
 const DIALLED_AT_ONCE: usize = 16;
-/// Different addresses of a machine that are tried before it is left alone for [`FORGOTTEN_AFTER`].
+/// Different addresses of a machine that are tried because somebody announced them.
 const TRIED: usize = 32;
 /// iroh sends a handshake to every address of a machine that it was ever given, and forgets them after a minute without
 /// a connection or a dial.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(61);
+/// With [`TRIED`] addresses a machine is dialled for so long where it was vouched for, and then left alone for
+/// [`FORGOTTEN_AFTER`], so that others can be tried.
+const DIALLED_ON_FOR: Duration = Duration::from_mins(5);
 /// Addresses of one machine that were vouched for, newest first.
 const VOUCHED: usize = 16;
 
@@ -152,14 +155,17 @@ pub(crate) struct AddressBook {
     vouched: HashMap<PeerId, Vec<(SocketAddr, Reached)>>,
     relays: HashMap<PeerId, RelayUrl>,
     /// Where a machine that this owner pairs with may come from, and until when.
-    expected: HashMap<IpAddr, Instant>,
+    expected: HashMap<IpAddr, (PeerId, Instant)>,
     tried: HashMap<PeerId, Tried>,
 }
 
+/// Announced addresses of a machine that iroh has been given, and dials again with every other.
 #[derive(Debug)]
 struct Tried {
     sockets: BTreeSet<SocketAddr>,
     last: Instant,
+    /// Since when there has been no room for another.
+    full_since: Option<Instant>,
 }
 
 impl AddressBook {
@@ -184,10 +190,17 @@ impl AddressBook {
     }
 
     /// A machine that this owner pairs with may come from these addresses.
-    pub(crate) fn expect(&mut self, sockets: &[SocketAddr], now: Instant) {
-        self.expected.retain(|_, until| *until > now);
+    pub(crate) fn expect(&mut self, peer: PeerId, sockets: &[SocketAddr], now: Instant) {
+        self.expected.retain(|_, (_, until)| *until > now);
         let addresses = sockets.iter().take(DIALLED_AT_ONCE).map(|socket| socket.ip().to_canonical());
-        self.expected.extend(addresses.map(|address| (address, now + EXPECTED_FOR)));
+        self.expected.extend(addresses.map(|address| (address, (peer, now + EXPECTED_FOR))));
+    }
+
+    /// This owner wants nothing of a machine any more: where it was is no better than anywhere else.
+    pub(crate) fn forget(&mut self, peer: PeerId) {
+        self.vouched.remove(&peer);
+        self.relays.remove(&peer);
+        self.expected.retain(|_, (expected, _)| *expected != peer);
     }
 
     /// What is known of somebody who comes from an address.
@@ -195,7 +208,7 @@ impl AddressBook {
         let ip = ip.to_canonical();
         if self.vouched.values().flatten().any(|(socket, _)| socket.ip().to_canonical() == ip) {
             Comer::Known
-        } else if self.expected.get(&ip).is_some_and(|until| now < *until) {
+        } else if self.expected.get(&ip).is_some_and(|(_, until)| now < *until) {
             Comer::Expected
         } else {
             Comer::Stranger
@@ -216,24 +229,29 @@ impl AddressBook {
         let vouched = self.vouched.get(&peer).map(Vec::as_slice).unwrap_or_default();
         let voucher = |socket| vouched.iter().find(|(known, _)| *known == socket).map(|(_, reached)| *reached);
         let allowed = |socket| rules.range.allows(socket, rules.networks, rules.loopback, voucher(socket));
-        let mut chosen: Vec<SocketAddr> = named.iter().copied().filter(|socket| allowed(*socket)).collect();
-        // A stable sort: the ones vouched for come first, the others stay as they were.
-        chosen.sort_by_key(|socket| voucher(*socket).is_none());
+        let allowed = named.iter().copied().filter(|socket| allowed(*socket));
+        let (mut chosen, mut announced): (Vec<_>, Vec<_>) = allowed.partition(|socket| voucher(*socket).is_some());
         chosen.truncate(DIALLED_AT_ONCE);
-        if chosen.is_empty() {
+        announced.truncate(DIALLED_AT_ONCE - chosen.len());
+        if chosen.is_empty() && announced.is_empty() {
             return Err(NotDialled::Far);
         }
         self.tried.retain(|_, tried| now.saturating_duration_since(tried.last) < FORGOTTEN_AFTER);
-        let tried = self.tried.entry(peer).or_insert_with(|| Tried { sockets: BTreeSet::new(), last: now });
-        let sockets: BTreeSet<SocketAddr> = chosen.iter().copied().collect();
+        let tried =
+            self.tried.entry(peer).or_insert_with(|| Tried { sockets: BTreeSet::new(), last: now, full_since: None });
+        let sockets: BTreeSet<SocketAddr> = announced.iter().copied().collect();
         if tried.sockets.union(&sockets).count() <= TRIED {
             tried.sockets.extend(&sockets);
-        } else if rules.connected {
-            chosen.retain(|socket| tried.sockets.contains(socket));
         } else {
-            return Err(NotDialled::TooMany);
+            let full_since = *tried.full_since.get_or_insert(now);
+            let goes_on = !chosen.is_empty() && now.saturating_duration_since(full_since) < DIALLED_ON_FOR;
+            announced.retain(|socket| tried.sockets.contains(socket));
+            if !rules.connected && !goes_on {
+                return Err(NotDialled::TooMany);
+            }
         }
         tried.last = now;
+        chosen.extend(announced);
         Ok(chosen)
     }
 }
@@ -361,11 +379,47 @@ mod tests {
         assert!(book.choose(peer, &claim(0), &rules, start).is_ok(), "what was tried before may be tried again");
         let later = start + FORGOTTEN_AFTER;
         assert_eq!(book.choose(peer, &claim(600), &rules, later).unwrap().len(), 8);
+        // Where it was vouched for it is dialled whatever is claimed, for minutes on end, and first of all after a pause.
+        let home = socket("10.77.0.2:4000");
+        book.vouch(peer, home, Reached::OnLink);
+        let mut dialled_at = Vec::new();
+        for second in 0..900 {
+            let now = later + Duration::from_secs(second);
+            if let Ok(chosen) = book.choose(peer, &[&claim(second as u16)[..], &[home]].concat(), &rules, now) {
+                assert_eq!(chosen[0], home);
+                dialled_at.push(second);
+            }
+            assert!(book.tried[&peer].sockets.len() <= TRIED);
+        }
+        let pauses: Vec<u64> = dialled_at.windows(2).map(|pair| pair[1] - pair[0]).filter(|pause| *pause > 1).collect();
+        assert!(pauses.len() <= 2 && pauses.iter().all(|pause| *pause <= 62), "{pauses:?}");
+        let later = later + Duration::from_secs(1000);
+        book.forget(peer);
         // A machine that is connected is dialled where it is, whatever is claimed.
         let connected = Rules { connected: true, ..rules };
         for n in 700..720 {
             assert!(book.choose(peer, &claim(n), &connected, later).is_ok());
         }
         assert!(book.tried[&peer].sockets.len() <= TRIED);
+    }
+
+    #[test]
+    fn where_a_machine_was_is_nowhere_once_its_owner_has_had_enough_of_it() {
+        let networks = networks();
+        let (one, two, now) = (Identity::generate().id(), Identity::generate().id(), Instant::now());
+        let rules = Rules { range: Range::Given, networks: &networks, loopback: false, connected: false };
+        let (far, near, relay) = (socket("8.8.8.8:4000"), socket("10.77.0.2:4000"), "https://relay.example/");
+        let relay: RelayUrl = relay.parse().unwrap();
+        let mut book = AddressBook::default();
+        book.vouch(one, far, Reached::Anywhere);
+        book.vouch_relay(one, relay.clone());
+        book.expect(one, &[near], now);
+        book.expect(two, &[socket("10.77.0.3:4000")], now);
+        assert_eq!((book.comer(far.ip(), now), book.comer(near.ip(), now)), (Comer::Known, Comer::Expected));
+        book.forget(one);
+        assert_eq!((book.comer(far.ip(), now), book.comer(near.ip(), now)), (Comer::Stranger, Comer::Stranger));
+        assert!(!book.is_relay_of(one, &relay));
+        assert_eq!(book.choose(one, &[far], &rules, now), Err(NotDialled::Far));
+        assert_eq!(book.comer("10.77.0.3".parse().unwrap(), now), Comer::Expected, "others stay");
     }
 }

@@ -170,6 +170,10 @@ impl Node {
     pub fn deny(&self, peer: PeerId) -> Result<(), DecideError> {
         self.peers().deny_pending(peer)?;
         self.peers().want_no_more(peer);
+        // One that is in may have been asked anew.
+        if !self.peers().is_approved(peer) {
+            self.endpoint().forget(peer);
+        }
         Ok(())
     }
 
@@ -177,6 +181,7 @@ impl Node {
     pub fn remove(&self, peer: PeerId) -> Result<(), NotKept> {
         let machine = self.as_audited(peer);
         let kept = self.peers().remove(peer);
+        self.endpoint().forget(peer);
         self.drop_stages_of(peer);
         self.note_about(machine, AuditEvent::Removed);
         Ok(kept?)
@@ -186,6 +191,7 @@ impl Node {
     pub fn block(&self, peer: PeerId) -> Result<(), NotKept> {
         let machine = self.as_audited(peer);
         let kept = self.peers().block(peer);
+        self.endpoint().forget(peer);
         self.drop_stages_of(peer);
         self.note_about(machine, AuditEvent::Blocked);
         Ok(kept?)
