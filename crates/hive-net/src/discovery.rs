@@ -6,16 +6,17 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use mdns_sd::{DaemonEvent, IfKind, ResolvedService, ScopedIp, ServiceDaemon, ServiceEvent, ServiceInfo};
 use tokio::sync::{Notify, mpsc};
 
 use crate::addr::PeerId;
+use crate::border;
 use crate::links::Networks;
-use crate::pairing::tidy;
 
 /// What HiveMind is announced as.
 pub const SERVICE: &str = "_hivemind._udp.local.";
@@ -59,8 +60,10 @@ pub enum Sighting {
     },
     /// The record of this name was taken back, or ran out.
     Gone(String),
-    /// The search itself has trouble, in words.
+    /// The search itself has trouble, in words, and goes on.
     Trouble(String),
+    /// The search has ended, and why. It has also where it was stopped.
+    Ended(String),
 }
 
 /// Why machines cannot be searched for.
@@ -91,7 +94,7 @@ impl Discovery {
         let id = here.to_text();
         // Names of instances and hosts are ours to choose; people's names for machines collide.
         let instance = &id[..16];
-        let name = tidy(name);
+        let name = border::name(name);
         let version = version.to_string();
         let properties = [("id", id.as_str()), ("v", version.as_str()), ("name", name.as_str())];
         let host = format!("hivemind-{instance}.local.");
@@ -103,8 +106,8 @@ impl Discovery {
         let (sightings, receiver) = mpsc::channel(WAITING_FINDS);
         tokio::spawn(watch(monitor, sightings.clone()));
         let repeat = Arc::new(Notify::new());
-        let follower = Follower { daemon: daemon.clone(), here, networks, repeat: repeat.clone(), sightings };
-        tokio::spawn(follower.follow(events));
+        let follower = Follower { here, networks, repeat: repeat.clone(), sightings };
+        tokio::spawn(follower.follow(daemon.clone(), events));
         Ok((Self { daemon, full_name, repeat }, receiver))
     }
 
@@ -138,36 +141,55 @@ struct Waiting {
 struct Heard {
     waiting: Mutex<Waiting>,
     news: Notify,
-    /// Something is missing: there was too much of it, or the daemon says no more.
-    is_broken: AtomicBool,
+    /// The latest listener that something is missing from: there was too much of it, or the daemon tells it no more.
+    incomplete: AtomicU64,
 }
 
-impl Heard {
-    /// Takes down what the daemon says, on a thread of its own, until it says no more.
-    fn listen(events: mdns_sd::Receiver<ServiceEvent>) -> std::io::Result<Arc<Self>> {
-        let heard = Arc::new(Self::default());
-        let pen = heard.clone();
-        std::thread::Builder::new().name("discovery".to_owned()).spawn(move || {
+/// Takes down what the daemon says, on a thread of its own, until it says no more.
+struct Listener {
+    /// Counts up from 1.
+    number: u64,
+    thread: JoinHandle<()>,
+}
+
+impl Listener {
+    /// One that takes over from a `former` one, to whom the daemon tells nothing any more.
+    fn start(
+        heard: &Arc<Heard>,
+        events: mdns_sd::Receiver<ServiceEvent>,
+        former: Option<Self>,
+    ) -> std::io::Result<Self> {
+        let number = former.as_ref().map_or(1, |former| former.number + 1);
+        let writer = heard.clone();
+        let thread = std::thread::Builder::new().name("discovery".to_owned()).spawn(move || {
+            // What it was told last comes first.
+            if let Some(former) = former {
+                let _ = former.thread.join();
+            }
             while let Ok(event) = events.recv() {
                 match event {
                     ServiceEvent::ServiceResolved(service) => {
-                        pen.note(service.get_fullname().to_owned(), Some(service));
+                        writer.note(number, service.get_fullname().to_owned(), Some(service));
                     }
-                    ServiceEvent::ServiceRemoved(_, record) => pen.note(record, None),
+                    ServiceEvent::ServiceRemoved(_, record) => writer.note(number, record, None),
                     _ => {}
                 }
             }
-            pen.breaks();
+            writer.mark_incomplete(number);
         })?;
-        Ok(heard)
+        Ok(Self { number, thread })
     }
+}
 
-    fn note(&self, record: String, service: Option<Box<ResolvedService>>) {
+impl Heard {
+    fn note(&self, listener: u64, record: String, service: Option<Box<ResolvedService>>) {
         let mut waiting = self.lock();
         let is_known = waiting.records.contains_key(&record);
-        if !is_known && waiting.records.len() >= WAITING_RECORDS {
+        // What there is can be heard once more. What has gone is told once.
+        let most = if service.is_some() { WAITING_RECORDS } else { 2 * WAITING_RECORDS };
+        if !is_known && waiting.records.len() >= most {
             drop(waiting);
-            return self.breaks();
+            return self.mark_incomplete(listener);
         }
         if !is_known {
             waiting.order.push_back(record.clone());
@@ -177,9 +199,13 @@ impl Heard {
         self.news.notify_one();
     }
 
-    fn breaks(&self) {
-        self.is_broken.store(true, Ordering::Relaxed);
+    fn mark_incomplete(&self, listener: u64) {
+        self.incomplete.fetch_max(listener, Ordering::Relaxed);
         self.news.notify_one();
+    }
+
+    fn is_incomplete(&self, listener: u64) -> bool {
+        self.incomplete.load(Ordering::Relaxed) >= listener
     }
 
     /// The one that has waited longest.
@@ -195,9 +221,19 @@ impl Heard {
     }
 }
 
+/// Why everything is to be heard once more, or nothing any more.
+#[derive(Debug, PartialEq, Eq)]
+enum Pause {
+    /// Somebody asked for it.
+    Asked,
+    /// Something is missing.
+    Incomplete,
+    /// Nobody listens.
+    Unheard,
+}
+
 /// Hands on what is heard.
 struct Follower {
-    daemon: ServiceDaemon,
     here: PeerId,
     networks: Networks,
     repeat: Arc<Notify>,
@@ -205,35 +241,50 @@ struct Follower {
 }
 
 impl Follower {
-    async fn follow(self, mut events: mdns_sd::Receiver<ServiceEvent>) {
-        loop {
-            let Ok(heard) = Heard::listen(events) else { return };
-            let is_asked = tokio::select! {
-                () = self.hand_on(&heard) => false,
-                () = self.repeat.notified() => true,
-            };
-            if self.sightings.is_closed() {
-                return;
-            }
-            if !is_asked {
-                tracing::debug!("too many machines announce themselves at once; everything is heard once more");
-                tokio::time::sleep(REPEAT_PAUSE).await;
-            }
-            // The daemon may be busy, and has ended where it says anything else.
-            events = loop {
-                match self.daemon.browse(SERVICE) {
-                    Ok(again) => break again,
-                    Err(mdns_sd::Error::Again) => tokio::time::sleep(REPEAT_PAUSE).await,
-                    Err(_) => return,
-                }
-            };
+    async fn follow(self, daemon: ServiceDaemon, events: mdns_sd::Receiver<ServiceEvent>) {
+        if let Err(why) = self.listen_on(daemon, events).await {
+            let why = format!("machines on this network are not searched for any more: {why}");
+            let _ = self.sightings.send(Sighting::Ended(why)).await;
         }
     }
 
-    /// Until something is missing, or nobody listens.
-    async fn hand_on(&self, heard: &Heard) {
+    /// Until nobody wants to know, or the daemon has ended.
+    async fn listen_on(
+        &self,
+        daemon: ServiceDaemon,
+        mut events: mdns_sd::Receiver<ServiceEvent>,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let (heard, mut former) = (Arc::new(Heard::default()), None);
         loop {
-            heard.news.notified().await;
+            let listener = Listener::start(&heard, events, former)?;
+            match self.hand_on(&heard, listener.number).await {
+                Pause::Asked => {}
+                Pause::Incomplete => {
+                    tracing::debug!("too many machines announce themselves at once; everything is heard once more");
+                    tokio::time::sleep(REPEAT_PAUSE).await;
+                }
+                Pause::Unheard => return Ok(()),
+            }
+            events = loop {
+                match daemon.browse(SERVICE) {
+                    Ok(again) => break again,
+                    // It is busy.
+                    Err(mdns_sd::Error::Again) => tokio::time::sleep(REPEAT_PAUSE).await,
+                    Err(ended) => return Err(ended.into()),
+                }
+            };
+            former = Some(listener);
+        }
+    }
+
+    async fn hand_on(&self, heard: &Heard, listener: u64) -> Pause {
+        loop {
+            // Nothing else is given up half way: what was taken out of there is handed on.
+            tokio::select! {
+                () = heard.news.notified() => {}
+                () = self.repeat.notified() => return Pause::Asked,
+                () = self.sightings.closed() => return Pause::Unheard,
+            }
             while let Some((record, service)) = heard.next() {
                 let sighting = match service {
                     Some(service) => read(&service, &self.networks),
@@ -242,11 +293,11 @@ impl Follower {
                 let Some(sighting) = sighting else { continue };
                 let is_own = matches!(&sighting, Sighting::Found { peer, .. } if *peer == self.here);
                 if !is_own && self.sightings.send(sighting).await.is_err() {
-                    return;
+                    return Pause::Unheard;
                 }
             }
-            if heard.is_broken.load(Ordering::Relaxed) {
-                return;
+            if heard.is_incomplete(listener) {
+                return Pause::Incomplete;
             }
         }
     }
@@ -272,7 +323,7 @@ fn read(service: &ResolvedService, networks: &Networks) -> Option<Sighting> {
         record: record.to_owned(),
         peer: text("id")?.parse().ok()?,
         sockets: on_link(named, networks),
-        name: tidy(text("name").unwrap_or_default()),
+        name: border::name(text("name").unwrap_or_default()),
         version: text("v")?.parse().ok()?,
     })
 }
@@ -307,6 +358,49 @@ fn socket(ip: &ScopedIp, port: u16) -> Option<(SocketAddr, Vec<String>)> {
 mod tests {
     use super::*;
     use crate::links::{LinkKind, Network};
+
+    #[tokio::test]
+    async fn a_record_that_is_taken_back_is_told_of_although_everything_is_heard_once_more() {
+        let (sightings, mut told) = mpsc::channel(1);
+        let (here, repeat) = (crate::Identity::generate().id(), Arc::new(Notify::new()));
+        let follower = Follower { here, networks: Networks::default(), repeat: repeat.clone(), sightings };
+        let heard = Arc::new(Heard::default());
+        let again = heard.clone();
+        let following = tokio::spawn(async move {
+            let mut pauses = vec![follower.hand_on(&heard, 1).await];
+            heard.note(1, "late".to_owned(), None);
+            heard.mark_incomplete(1);
+            pauses.push(follower.hand_on(&heard, 2).await);
+            pauses
+        });
+        for record in ["one", "two", "three", "four"] {
+            again.note(1, record.to_owned(), None);
+        }
+        // Asked for in the middle of it: there is room for one at a time.
+        while told.capacity() > 0 {
+            tokio::task::yield_now().await;
+        }
+        repeat.notify_one();
+        for record in ["one", "two", "three", "four", "late"] {
+            assert_eq!(told.recv().await, Some(Sighting::Gone(record.to_owned())));
+        }
+        again.mark_incomplete(2);
+        assert_eq!(following.await.unwrap(), [Pause::Asked, Pause::Incomplete]);
+    }
+
+    #[test]
+    fn what_has_gone_has_room_where_there_is_too_much() {
+        let heard = Heard::default();
+        for n in 0..WAITING_RECORDS + 9 {
+            heard.note(1, n.to_string(), None);
+        }
+        assert!(!heard.is_incomplete(1));
+        assert_eq!(std::iter::from_fn(|| heard.next()).count(), WAITING_RECORDS + 9);
+        for n in 0..3 * WAITING_RECORDS {
+            heard.note(1, n.to_string(), None);
+        }
+        assert!(heard.is_incomplete(1) && !heard.is_incomplete(2));
+    }
 
     #[test]
     fn a_record_names_only_addresses_of_its_link() {

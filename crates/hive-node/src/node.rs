@@ -567,6 +567,14 @@ async fn follow_sightings(node: Node, mut sightings: mpsc::Receiver<Sighting>) {
             }
             Sighting::Gone(record) => node.peers().vanished(&record),
             Sighting::Trouble(why) => tracing::debug!("searching for machines: {why}"),
+            Sighting::Ended(why) => {
+                let mut discovery = lock(&node.inner.discovery);
+                // Not where this node has stopped it.
+                if discovery.0.take().is_some() {
+                    tracing::warn!("{why}");
+                    discovery.1 = why;
+                }
+            }
         }
     }
 }
