@@ -288,3 +288,27 @@ async fn a_copy_is_sent_no_more_of_a_conversation_than_its_machine_may_see() {
     ann.stop().await;
     mallory.endpoint.close().await;
 }
+
+#[tokio::test]
+async fn the_owner_hears_of_machines_that_differ_though_nobody_can_decide() {
+    let cases = [
+        // The token after the first piece is not what the copy chooses, and there is no third machine that could be asked.
+        (32, "mallory and mallory do not compute the same numbers"),
+        // It says that it was given another token.
+        (5, "mallory says that it was given something else"),
+    ];
+    for (at, told) in cases {
+        let (ann, mallory, serving, ring) = loaded(Lie::Silent).await;
+        ann.peers().admit(mallory.endpoint.id(), "mallory", Some(&mallory.endpoint.addr())).unwrap();
+        ring.copy_of_first(ring.stages().remove(0));
+        let mut known = vec![TOKEN; 34];
+        known[at] = TOKEN + 1;
+        let sampling = hive_model::Sampling::default();
+        let subject = Subject { session: 1, known, prompt: 3, sampling, rows_from: 0, tokens_from: 3 };
+        assert_eq!(Spot::new(ring.clone()).look(subject).await.1, Found::Unfinished);
+        assert!(ann.notices(0).iter().any(|notice| notice.text.starts_with(told)), "{:?}", ann.notices(0));
+        serving.abort();
+        ann.stop().await;
+        mallory.endpoint.close().await;
+    }
+}
