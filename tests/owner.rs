@@ -61,7 +61,7 @@ fn models_are_listed_loaded_let_go_and_removed() {
     ann.start(&lab);
 
     let listed = ann.run(&lab, &["models", "list"]);
-    assert!(listed.contains(STARTER) && listed.contains("93.8 MB") && listed.contains("someone/tiny"), "{listed}");
+    assert!(listed.contains(STARTER) && listed.contains("98.4 MB") && listed.contains("someone/tiny"), "{listed}");
     assert!(!listed.contains("in memory"));
     let loaded = ann.run(&lab, &["models", "load", STARTER]);
     assert!(loaded.contains("is in memory"), "{loaded}");

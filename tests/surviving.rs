@@ -174,6 +174,59 @@ fn an_answer_goes_on_when_a_machine_or_a_worker_dies_in_the_middle_of_it() {
     assert!(answer["stages"].as_array().unwrap().iter().all(|stage| stage["node"] == "ann"), "{}", answer["stages"]);
 }
 
+/// Each computes for the other when they lose each other, and a third is there for both.
+#[test]
+fn two_coordinators_that_think_each_other_dead_both_finish_their_answers() {
+    let (lab, [ann, bob, cat]) = three_in_one_swarm();
+    let undisturbed = ann.ask(&lab, LONG, 250, 1)["tokens"].clone();
+    bob.run(&lab, &["share", "off"]);
+    let knows = |host: &Host, sharing: bool| host.peer(&lab, "bob").unwrap()["profile"]["sharing"] == sharing;
+    patiently("bob shares nothing", || knows(&ann, false) && knows(&cat, false));
+    let ask = |host: &Host| {
+        let asked = ["chat", "--prompt", LONG, "--max-tokens", "250", "--stages", "2", "--json"];
+        host.command(&lab, &asked).spawn().unwrap()
+    };
+    let holders = |host: &Host| {
+        let model = host.json(&lab, &["status"])["model"].clone();
+        let held = ["stages", "copies"].map(|held| model[held].as_array().cloned().unwrap_or_default());
+        held.concat().iter().map(|stage| stage["node"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    // Loaded, so that both answers begin at once.
+    for host in [&ann, &cat] {
+        host.ask(&lab, "Hello.", 1, 2);
+        assert!(["ann", "cat"].iter().all(|name| holders(host).contains(&(*name).to_owned())), "{:?}", holders(host));
+    }
+    let answers = [ask(&ann), ask(&cat)];
+    under_way(&lab, &ann);
+    under_way(&lab, &cat);
+    bob.run(&lab, &["share", "on"]);
+    patiently("bob shares again", || knows(&ann, true) && knows(&cat, true));
+    lab.cut("ann", "10.77.0.3", true);
+    for answer in answers {
+        let output = answer.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let answer: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(answer["tokens"], undisturbed, "{}", answer["stages"]);
+    }
+    for (host, other) in [(&ann, "cat"), (&cat, "ann")] {
+        host.wait_for(&lab, other, "unreachable");
+        assert!(!holders(host).contains(&other.to_owned()), "{:?}", holders(host));
+    }
+    lab.cut("ann", "10.77.0.3", false);
+    for (host, other) in [(&ann, "cat"), (&cat, "ann")] {
+        host.wait_for(&lab, other, "approved");
+        let plan = host.json(&lab, &["plan"]);
+        assert!(!plan["reasons"].to_string().contains("left out for"), "nobody did anything wrong: {plan}");
+    }
+    // Nothing is left of what either had on the other.
+    for host in [&ann, &bob, &cat] {
+        patiently("stages that nobody wants are gone", || {
+            let wanted = [&ann, &cat].into_iter().flat_map(holders);
+            host.workers().len() == wanted.filter(|holder| *holder == host.machine).count()
+        });
+    }
+}
+
 #[test]
 fn a_machine_that_stops_sharing_or_quits_hands_over_first() {
     let (lab, [ann, bob, cat]) = three_that_read_slowly();
@@ -215,7 +268,7 @@ fn a_machine_that_stops_sharing_or_quits_hands_over_first() {
     // It gives less memory than its layers take: they move, and it goes on sharing what it does give.
     let child = ask();
     under_way(&lab, &ann);
-    assert_eq!(bob.run(&lab, &["share", "--memory", "20MiB"]).trim(), "sharing up to 20.0 MB");
+    assert_eq!(bob.run(&lab, &["share", "--memory", "20MiB"]).trim(), "sharing up to 21.0 MB");
     let answer = whole(child);
     assert_eq!(answer["tokens"], undisturbed["tokens"]);
     assert!(!holders(&answer).contains(&"bob".to_owned()), "{}", answer["stages"]);

@@ -221,6 +221,21 @@ impl Lab {
         assert!(finish(forward, None).status.success());
     }
 
+    /// Cuts a machine off from an address, and from nothing else, or lets it through again.
+    pub(crate) fn cut(&self, machine: &str, address: &str, off: bool) {
+        let rules = if off {
+            format!(
+                "table ip cut {{ chain in {{ type filter hook input priority 0; ip saddr {address} drop; }}; \
+                 chain out {{ type filter hook output priority 0; ip daddr {address} drop; }}; }}\n"
+            )
+        } else {
+            "delete table ip cut\n".to_owned()
+        };
+        let mut nft = self.command(machine, "nft -f -");
+        nft.stdin(Stdio::piped());
+        assert!(finish(nft, Some(rules.as_bytes())).status.success(), "nftables is installed");
+    }
+
     /// Starts a node in a machine.
     pub(crate) fn node(&self, machine: &str, options: &str) -> Host {
         let mut host = self.host(machine, options);

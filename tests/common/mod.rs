@@ -7,8 +7,9 @@ pub(crate) mod lab;
 pub(crate) mod loopback;
 pub(crate) mod patience;
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::process::{Child, Command, Output, Stdio};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use patience::PATIENCE;
@@ -68,8 +69,21 @@ pub(crate) fn finish(mut command: Command, input: Option<&[u8]>) -> Output {
         // A command that refuses its arguments may have ended before it reads.
         let _ = child.stdin.take().expect("standard input is a pipe").write_all(input);
     }
+    // Read meanwhile: a pipe holds 64 KiB, and whoever writes more waits.
+    let (stdout, stderr) = (read(child.stdout.take()), read(child.stderr.take()));
     wait(&mut child);
-    child.wait_with_output().expect("its output can be read")
+    let status = child.wait().expect("its state is known");
+    let all = |reading: JoinHandle<Vec<u8>>| reading.join().expect("its output can be read");
+    Output { status, stdout: all(stdout), stderr: all(stderr) }
+}
+
+/// Reads to the end what there is to read.
+fn read(output: Option<impl Read + Send + 'static>) -> JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut all = Vec::new();
+        output.map_or(Ok(0), |mut output| output.read_to_end(&mut all)).expect("its output can be read");
+        all
+    })
 }
 
 #[track_caller]

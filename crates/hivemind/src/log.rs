@@ -14,29 +14,32 @@ pub(crate) async fn run(options: LogOptions, folder: &Path) -> Result<(), Failur
     let LogOptions { since, machine, json } = options;
     let log = match Client::find(folder).await? {
         Some(client) => {
-            let machine = machine.into_iter().map(|machine| ("machine", machine));
+            let machine = machine.iter().map(|machine| ("machine", machine.clone()));
             let query: Vec<_> = std::iter::once(("since", since.to_string())).chain(machine).collect();
             client.get("/hive/v1/log", &query).await?
         }
-        None => audit::read(folder, &Query { since: Some(since), machine })
+        None => audit::read(folder, &Query { since: Some(since), machine: machine.clone() })
             .map_err(|error| Failure::new(format_args!("cannot read the log in {}: {error}", folder.display())))?,
     };
     if json {
         output::line(json!(log));
     } else {
-        show(&log, &TimeZone::system());
+        show(&log, machine.as_deref(), &TimeZone::system());
     }
     Ok(())
 }
 
-fn show(log: &Log, zone: &TimeZone) {
+fn show(log: &Log, machine: Option<&str>, zone: &TimeZone) {
     let Log { entries, cut, unreadable, lost } = log;
     if *cut {
         output::note("There are older entries; name a machine, or a later time with --since.");
     }
     lines(entries, zone).iter().for_each(output::line);
     if entries.is_empty() {
-        output::note("Nothing happened in this time.");
+        match machine {
+            Some(machine) => output::note(format_args!("Nothing about \"{machine}\" in this time.")),
+            None => output::note("Nothing happened in this time."),
+        }
     }
     if *unreadable > 0 {
         output::note(format_args!("{unreadable} lines could not be read: damaged, or of a newer version."));

@@ -92,9 +92,9 @@ impl Drop for Progress {
 
 /// Bytes for people.
 pub(crate) fn megabytes(bytes: u64) -> String {
-    if bytes >= 1 << 30 {
-        format!("{:.1} GB", bytes as f64 / f64::from(1 << 30))
+    if bytes >= 1_000_000_000 {
+        format!("{:.1} GB", bytes as f64 / 1e9)
     } else {
-        format!("{:.1} MB", bytes as f64 / f64::from(1 << 20))
+        format!("{:.1} MB", bytes as f64 / 1e6)
     }
 }
