@@ -16,19 +16,19 @@ use crate::stage::turns;
 
 /// Questions of a machine that are being read at a time. Each takes memory until it is whole.
 const QUESTIONS: usize = 16;
-/// Memory for the frames of a machine until they are computed. A chunk of the largest models' prompts is 16 MiB.
-const FRAME_BYTES: usize = 128 << 20;
+/// Memory for what a machine's stages send back to this node as their coordinator: tokens and words. A stage has its own.
+const RETURN_BYTES: usize = 4 << 20;
 
 /// What is held here on behalf of one machine, until it is understood or computed.
 #[derive(Clone)]
 struct Held {
     questions: Arc<Semaphore>,
-    frames: Budget,
+    returns: Budget,
 }
 
 impl Default for Held {
     fn default() -> Self {
-        Self { questions: Arc::new(Semaphore::new(QUESTIONS)), frames: Budget::new(FRAME_BYTES) }
+        Self { questions: Arc::new(Semaphore::new(QUESTIONS)), returns: Budget::new(RETURN_BYTES) }
     }
 }
 
@@ -36,7 +36,7 @@ impl Default for Held {
 pub(crate) async fn serve(node: Node, mut incoming: mpsc::Receiver<Incoming>) {
     let mut held: HashMap<PeerId, Held> = HashMap::new();
     loop {
-        let Incoming { peer, protocol, place, channel } = tokio::select! {
+        let Incoming { peer, protocol, origin, channel } = tokio::select! {
             opened = incoming.recv() => match opened {
                 Some(opened) => opened,
                 None => return,
@@ -49,9 +49,9 @@ pub(crate) async fn serve(node: Node, mut incoming: mpsc::Receiver<Incoming>) {
         let held = held.entry(peer).or_default().clone();
         tokio::spawn(async move {
             match protocol {
-                Protocol::Pair => node.answer_pairing(peer, place, channel).await,
+                Protocol::Pair => node.answer_pairing(peer, origin, channel).await,
                 Protocol::Control => serve_control(&node, peer, channel, held.questions).await,
-                Protocol::Stage => serve_stage(&node, peer, channel, held.frames).await,
+                Protocol::Stage => serve_stage(&node, peer, channel, held.returns).await,
                 Protocol::Gauge => measure::serve(channel).await,
             }
         });
@@ -109,7 +109,7 @@ async fn answer(node: &Node, peer: PeerId, mut channel: Channel, question: Quest
     }
 }
 
-async fn serve_stage(node: &Node, peer: PeerId, mut channel: Channel, budget: Budget) {
+async fn serve_stage(node: &Node, peer: PeerId, mut channel: Channel, returns: Budget) {
     let Ok(Some(hello)) = channel.read_first::<Hello>().await else { return };
     if let Err(denied) = node.neighbour(peer, hello).await {
         tracing::info!("a stage stream of {} was refused: {denied:?}", node.peers().name(peer));
@@ -119,7 +119,7 @@ async fn serve_stage(node: &Node, peer: PeerId, mut channel: Channel, budget: Bu
         return;
     }
     let Hello { ring, owner, to } = hello;
-    let mut inlet = Inlet::new(channel, budget);
+    let mut inlet = Inlet::new(channel, node.frame_budget(hello).unwrap_or(returns));
     loop {
         let frame = match inlet.recv().await {
             Ok(Some(frame)) => frame,

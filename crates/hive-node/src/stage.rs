@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use hive_net::Frame;
-use hive_net::stage::Outlet;
+use hive_net::stage::{Budget, Outlet};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
@@ -38,6 +38,10 @@ const QUEUE: usize = 256;
 
 /// Times a worker is started to load a shard: what killed one, as memory that was short for a moment, may be over.
 const STARTS: usize = 3;
+
+/// Memory for frames on their way to a stage; a chunk of the largest models' prompts is 16 MiB. Each stage has its own: one
+/// that waits for the next machine must not keep frames from the very stage that it waits for.
+const FRAME_BYTES: usize = 32 << 20;
 
 /// A worker that computes a large batch cannot report; that is no reason to wait for ever.
 const REPORT_PATIENCE: Duration = Duration::from_secs(30);
@@ -106,6 +110,7 @@ pub(crate) struct Tenancy {
 pub(crate) struct Stage {
     commands: mpsc::Sender<Command>,
     frames: mpsc::Sender<Frame>,
+    budget: Budget,
     sessions: Arc<AtomicUsize>,
     usage: Arc<Usage>,
     held_bytes: Arc<AtomicUsize>,
@@ -159,7 +164,8 @@ impl Stage {
         let (sessions, held_bytes, usage) = (actor.busy(), actor.held_bytes(), actor.usage());
         let task = tokio::spawn(actor.run(command_queue, frame_queue, events));
         let running = Arc::new(Running(task.abort_handle()));
-        Self { commands, frames, sessions, usage, held_bytes, process_id, activity, running }
+        let budget = Budget::new(FRAME_BYTES);
+        Self { commands, frames, budget, sessions, usage, held_bytes, process_id, activity, running }
     }
 
     /// One that does nothing and takes whatever is sent to it.
@@ -195,6 +201,11 @@ impl Stage {
     /// Where frames for this stage go.
     pub(crate) fn frames(&self) -> mpsc::Sender<Frame> {
         self.frames.clone()
+    }
+
+    /// Memory for them until they are computed.
+    pub(crate) fn budget(&self) -> Budget {
+        self.budget.clone()
     }
 
     /// What has been computed on this stage.

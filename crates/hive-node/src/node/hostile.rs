@@ -67,16 +67,7 @@ impl Peer {
 
     /// Sends a frame of this session in a stage stream; the stream must be kept as long as it is to live.
     async fn sends(&self, hello: Hello, session: u128) -> Outlet {
-        let (endpoint, addr) = (self.endpoint.clone(), self.of.addr());
-        let dial: Dial = Box::new(move || {
-            let (endpoint, addr) = (endpoint.clone(), addr.clone());
-            Box::pin(async move {
-                let mut channel = endpoint.open(&addr, Protocol::Stage).await?;
-                channel.write_message(&hello).await?;
-                Ok(channel)
-            })
-        });
-        let mut outlet = Outlet::open(dial, Pace::default()).await.unwrap();
+        let mut outlet = self.stream(hello).await;
         let frame = Frame {
             kind: Kind::Token,
             element: Element::Byte,
@@ -91,6 +82,19 @@ impl Peer {
         };
         outlet.send(frame).await.unwrap();
         outlet
+    }
+
+    async fn stream(&self, hello: Hello) -> Outlet {
+        let (endpoint, addr) = (self.endpoint.clone(), self.of.addr());
+        let dial: Dial = Box::new(move || {
+            let (endpoint, addr) = (endpoint.clone(), addr.clone());
+            Box::pin(async move {
+                let mut channel = endpoint.open(&addr, Protocol::Stage).await?;
+                channel.write_message(&hello).await?;
+                Ok(channel)
+            })
+        });
+        Outlet::open(dial, Pace::default()).await.unwrap()
     }
 }
 
@@ -214,6 +218,48 @@ async fn a_stage_takes_frames_from_those_that_its_owner_has_joined_it_to() {
     assert_eq!((joined, may(&cat), may(&mallory)), (Answer::Done, true, false));
     let joined = bob.asks(Question::Join(STAGE, neighbours(&bob.endpoint, mallory.id()))).await;
     assert_eq!((joined, may(&cat), may(&mallory)), (Answer::Done, false, true), "the neighbours have changed");
+    ann.stop().await;
+}
+
+#[tokio::test]
+async fn a_stage_that_takes_nothing_keeps_no_frames_from_another_one() {
+    let ann = node("ann").await;
+    let bob = Peer::approved_by(&ann).await;
+    let other = StageId { index: 3, ..STAGE };
+    let _orders = [STAGE, other].map(|id| ann.host_idle(id, bob.id()));
+    let large = |position: u32| Frame {
+        kind: Kind::Hidden,
+        element: Element::F32,
+        sample: false,
+        last: false,
+        session: SESSION,
+        epoch: 0,
+        position,
+        rows: 1,
+        width: 1 << 18,
+        payload: vec![0; 1 << 20].into(),
+    };
+    let mut streams = Vec::new();
+    for id in [STAGE, other] {
+        assert_eq!(bob.asks(Question::Open(id, session(1, 1))).await, Answer::At(0));
+        streams.push(bob.stream(Hello { ring: id.ring, owner: bob.id(), to: Role::Stage(id.index) }).await);
+    }
+    let (mut second, mut first) = (streams.pop().unwrap(), streams.pop().unwrap());
+    // Its worker takes no orders: they pile up, and then the frames do, until no more of them are taken in.
+    let filling = async {
+        for position in 0.. {
+            first.send(large(position)).await.unwrap();
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(5), filling).await.is_err());
+    second.send(large(0)).await.unwrap();
+    let taken = async {
+        let rows = Question::Digests(other, Span { session: SESSION, rows: 0..1 });
+        while !matches!(bob.asks(rows.clone()).await, Answer::Digests(_)) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), taken).await.expect("the other stage gets its frame");
     ann.stop().await;
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hive_net::stage::{Dial, Outlet};
+use hive_net::stage::{Budget, Dial, Outlet};
 use hive_net::{Frame, PeerAddr, PeerId, Protocol};
 use tokio::sync::mpsc;
 
@@ -80,6 +80,12 @@ impl Node {
                 _ => Err(Denied::NoSuchStage),
             },
         }
+    }
+
+    /// Memory for the frames of a stage; `None` for what comes back to a coordinator.
+    pub(crate) fn frame_budget(&self, hello: Hello) -> Option<Budget> {
+        let Role::Stage(index) = hello.to else { return None };
+        lock(&self.inner.stages).get(&StageId { ring: hello.ring, index }).map(|hosted| hosted.stage.budget())
     }
 
     /// Waits until a machine is a neighbour of what its frames are for. An error says why it is not to be.
