@@ -5,7 +5,7 @@
 //! slips through between.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use iroh::EndpointAddr;
@@ -14,6 +14,7 @@ use iroh::endpoint::{
 };
 
 use crate::addr::PeerId;
+use crate::lock::lock;
 use crate::protocol::Protocol;
 
 /// Close code for a peer that is not allowed in.
@@ -146,7 +147,7 @@ impl Admission {
     }
 
     fn lock(&self) -> MutexGuard<'_, Lists> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.inner)
     }
 }
 

@@ -5,7 +5,8 @@
 //!
 //! - control, format, line-separator, private-use and unassigned characters are dropped, zero-width ones and tags among
 //!   them; line breaks and characters that only look blank become spaces, and a run of spaces becomes one;
-//! - at most four combining marks stand on one character;
+//! - at most four marks stand on one character: combining marks, and letters that take no column of their own, such as the
+//!   vowels of a Korean syllable that is spelt out;
 //! - what does not fit is cut, and ends in "…";
 //! - text with a word that mixes alphabets, such as Latin with a Cyrillic "о", begins with [`MIXED`]. Latin beside
 //!   Chinese, Japanese or Korean is how people there write, and is not marked.
@@ -111,6 +112,7 @@ fn one_line(text: &str) -> String {
     shown
 }
 
+#[derive(PartialEq)]
 enum Kind {
     Shown,
     /// Stands on the character before it.
@@ -121,9 +123,9 @@ enum Kind {
 
 fn kind(c: char) -> Kind {
     match c {
-        // Among them letters and symbols that have no ink: Hangul fillers, the empty Braille pattern.
+        // Among them letters and symbols that have no ink: Hangul fillers, the empty Braille pattern, the null notehead.
         '\n' | '\r' | '\t' | '\u{b}' | '\u{c}' | '\u{85}' | '\u{115f}' | '\u{1160}' | '\u{3164}' | '\u{ffa0}'
-        | '\u{2800}' => {
+        | '\u{2800}' | '\u{1d159}' => {
             return Kind::Blank;
         }
         // Marks that have none, or only choose among glyphs: the grapheme joiner, Khmer's inherent vowels, variation
@@ -146,11 +148,14 @@ fn kind(c: char) -> Kind {
             Kind::Blank
         }
         GeneralCategory::NonspacingMark | GeneralCategory::EnclosingMark => Kind::Mark,
+        // What takes no column could go on without end.
+        _ if c.width() == Some(0) => Kind::Mark,
         _ => Kind::Shown,
     }
 }
 
-/// The columns of text that came out of [`one_line`]. Never fewer than a terminal uses.
+/// The columns of text that came out of [`one_line`], in a terminal that is not set up for East Asia: there some characters
+/// of other scripts take two.
 fn width(text: &str) -> usize {
     text.chars().map(|c| c.width().unwrap_or(0)).sum()
 }
@@ -227,6 +232,19 @@ mod tests {
     }
 
     #[test]
+    fn a_name_ends_also_where_its_letters_take_no_column() {
+        // A Korean syllable that is spelt out.
+        let spelt = "\u{1112}\u{1161}\u{11ab}";
+        assert_eq!((name(spelt), width(spelt)), (spelt.to_owned(), 2));
+        for joined in ["\u{1161}", "\u{11a8}", "\u{d7b0}", "\u{d7cb}", "\u{9be}", "\u{1d165}"] {
+            let long = line(&("a".to_owned() + &joined.repeat(5000) + "b"), NAME_COLUMNS);
+            assert_eq!(long, "a".to_owned() + &joined.repeat(STACKED_MARKS) + "b", "{}", joined.escape_unicode());
+        }
+        let endless = ('\0'..=char::MAX).find(|c| kind(*c) == Kind::Shown && c.width().unwrap_or(0) == 0);
+        assert_eq!(endless, None);
+    }
+
+    #[test]
     fn words_that_mix_alphabets_are_marked() {
         assert_eq!(name("studi\u{43e}"), "⚠ studi\u{43e}");
         assert_eq!(name("my mac-m\u{456}ni"), "⚠ my mac-m\u{456}ni");
@@ -263,7 +281,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_has_passed_once_passes_unchanged(text in "\\PC{0,80}|(.|\\n){0,80}|[ a\u{43e}\u{301}語⚠…\u{202e}]{0,80}") {
+        fn what_has_passed_once_passes_unchanged(text in "\\PC{0,80}|(.|\\n){0,80}|[ a\u{43e}\u{301}\u{1161}\u{11a8}語⚠…\u{202e}]{0,80}") {
             let once = name(&text);
             prop_assert_eq!(name(&once), once.clone());
             prop_assert!(width(&once) <= NAME_COLUMNS, "{}", width(&once));

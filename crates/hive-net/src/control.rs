@@ -34,7 +34,7 @@ pub enum ControlError {
     #[error("a message of {0} bytes was announced; that is too long")]
     TooLarge(u32),
     /// A message that did not arrive in time.
-    #[error("a message was not here after {} s", WHOLE_WITHIN.as_secs())]
+    #[error("a message did not arrive within {} s", WHOLE_WITHIN.as_secs())]
     TooLate,
     /// Bytes that are no message of the kind expected.
     #[error("a message could not be read; the other machine may run another version: {0}")]

@@ -2,12 +2,12 @@
 //!
 //! A record carries a machine's key, its protocol version and its name; none of it is secret, and none of it is
 //! trusted: records outlive crashes and anyone can send them, so a machine is *present* only once it answers. They say
-//! where to knock, and only on the link that they came by ([`Networks::hears_of`]).
+//! where to knock, and only on the link that they came by ([`Networks::accepts_announced`]).
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use tokio::sync::{Notify, mpsc};
 use crate::addr::PeerId;
 use crate::border;
 use crate::links::Networks;
+use crate::lock::lock;
 
 /// What HiveMind is announced as.
 pub const SERVICE: &str = "_hivemind._udp.local.";
@@ -183,7 +184,7 @@ impl Listener {
 
 impl Heard {
     fn note(&self, listener: u64, record: String, service: Option<Box<ResolvedService>>) {
-        let mut waiting = self.lock();
+        let mut waiting = lock(&self.waiting);
         let is_known = waiting.records.contains_key(&record);
         // What there is can be heard once more. What has gone is told once.
         let most = if service.is_some() { WAITING_RECORDS } else { 2 * WAITING_RECORDS };
@@ -210,14 +211,10 @@ impl Heard {
 
     /// The one that has waited longest.
     fn next(&self) -> Option<(String, Option<Box<ResolvedService>>)> {
-        let mut waiting = self.lock();
+        let mut waiting = lock(&self.waiting);
         let record = waiting.order.pop_front()?;
         let service = waiting.records.remove(&record)?;
         Some((record, service))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -287,7 +284,7 @@ impl Follower {
             }
             while let Some((record, service)) = heard.next() {
                 let sighting = match service {
-                    Some(service) => read(&service, &self.networks),
+                    Some(service) => parse(&service, &self.networks),
                     None => Some(Sighting::Gone(record)),
                 };
                 let Some(sighting) = sighting else { continue };
@@ -312,7 +309,7 @@ async fn watch(monitor: mdns_sd::Receiver<DaemonEvent>, sightings: mpsc::Sender<
 }
 
 /// A record in our terms; `None` for records that are not ours to read.
-fn read(service: &ResolvedService, networks: &Networks) -> Option<Sighting> {
+fn parse(service: &ResolvedService, networks: &Networks) -> Option<Sighting> {
     let text = |key: &str| service.get_property_val_str(key);
     let record = service.get_fullname();
     if record.chars().count() > MAX_RECORD_CHARS {
@@ -330,7 +327,7 @@ fn read(service: &ResolvedService, networks: &Networks) -> Option<Sighting> {
 
 /// Those of the sockets in a record that are on the links it came by.
 fn on_link(named: impl Iterator<Item = (SocketAddr, Vec<String>)>, networks: &Networks) -> Vec<SocketAddr> {
-    let near = named.filter(|(socket, interfaces)| networks.hears_of(*socket, interfaces));
+    let near = named.filter(|(socket, interfaces)| networks.accepts_announced(*socket, interfaces));
     let mut near: Vec<SocketAddr> = near.map(|(socket, _)| socket).collect();
     near.sort_unstable();
     near.dedup();

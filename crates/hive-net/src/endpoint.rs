@@ -6,7 +6,7 @@ mod options;
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::str::FromStr;
-use std::sync::{Arc, Mutex as StdMutex, PoisonError};
+use std::sync::{Arc, Mutex as StdMutex};
 use std::time::{Duration, Instant};
 
 use iroh::endpoint::{Connection, PortmapperConfig, QuicTransportConfig, RecvStream, SendStream, VarInt, presets};
@@ -17,9 +17,10 @@ use tokio::sync::{Mutex, mpsc};
 use crate::addr::{PeerAddr, PeerId};
 use crate::admission::Admission;
 use crate::links::{LinkKind, Networks, Preference, Rates};
-use crate::near::{AddressBook, Range, Reached, Rules};
+use crate::lock::lock;
+use crate::near::{AddressBook, Range, ReachableFrom, Rules};
 use crate::protocol::Protocol;
-use crate::strangers::Place;
+use crate::strangers::Origin;
 
 use door::{Door, Visit};
 pub use options::{BindError, ConnectError, EndpointOptions, Relay};
@@ -91,7 +92,7 @@ pub struct Incoming {
     /// What for.
     pub protocol: Protocol,
     /// Where from.
-    pub place: Place,
+    pub origin: Origin,
     /// The channel.
     pub channel: Channel,
 }
@@ -222,10 +223,10 @@ impl Endpoint {
     }
 
     /// A person said that a machine is there, or a connection to it was made over these addresses.
-    pub fn vouch(&self, addr: &PeerAddr, reached: Reached) {
+    pub fn vouch(&self, addr: &PeerAddr, from: ReachableFrom) {
         let mut addresses = lock(&self.addresses);
         for socket in addr.sockets() {
-            addresses.vouch(addr.id(), socket, reached);
+            addresses.vouch(addr.id(), socket, from);
         }
         if let Some(relay) = addr.0.relay_urls().next() {
             addresses.vouch_relay(addr.id(), relay.clone());
@@ -327,11 +328,8 @@ impl Endpoint {
             return Ok(known);
         }
         connections.insert((peer, protocol), connection.clone());
-        let place = connection.paths().iter().next().map_or(Place::RELAYED, |path| match path.remote_addr() {
-            TransportAddr::Ip(socket) => Place::of(socket.ip()),
-            _ => Place::RELAYED,
-        });
-        tokio::spawn(serve_streams(self.clone(), connection.clone(), place, None));
+        let origin = connection.paths().iter().next().map_or(Origin::RELAYED, |path| path.remote_addr().into());
+        tokio::spawn(serve_streams(self.clone(), connection.clone(), origin, None));
         Ok(connection)
     }
 
@@ -412,13 +410,9 @@ fn one_port(bind: SocketAddr) -> std::io::Result<SocketAddr> {
     Ok(SocketAddr::new(bind.ip(), free.local_addr()?.port()))
 }
 
-fn lock<T>(mutex: &StdMutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 async fn accept_connections(endpoint: Endpoint) {
     while let Some(incoming) = endpoint.inner.accept().await {
-        let place = door::place(&incoming.remote_addr());
+        let origin = Origin::from(&incoming.remote_addr());
         let comer = |ip| lock(&endpoint.addresses).comer(ip, Instant::now());
         let Some((incoming, mut handshake)) = endpoint.door.answer(incoming, &endpoint.admission, comer) else {
             continue;
@@ -434,35 +428,35 @@ async fn accept_connections(endpoint: Endpoint) {
                     }
                     Err(_) => return,
                 },
-                () = handshake.is_pushed_out() => return,
+                () = handshake.is_evicted() => return,
             };
             drop(handshake);
-            receive(endpoint, connection, place).await;
+            receive(endpoint, connection, origin).await;
         });
     }
 }
 
 /// Serves a connection that a peer has made, for as long as it may stay.
-async fn receive(endpoint: Endpoint, connection: Connection, place: Place) {
+async fn receive(endpoint: Endpoint, connection: Connection, origin: Origin) {
     let peer = PeerId(connection.remote_id());
     if connection.alpn() != Protocol::Pair.alpn() || endpoint.admission.is_approved(peer) {
         // The hook has let nobody else in.
-        return serve_streams(endpoint, connection, place, None).await;
+        return serve_streams(endpoint, connection, origin, None).await;
     }
     let visit = Arc::new(Visit::default());
     let (door, admission) = (endpoint.door.clone(), endpoint.admission.clone());
     tokio::select! {
-        () = serve_streams(endpoint, connection.clone(), place, Some(visit.clone())) => {}
-        () = door.overstays(place, peer, &admission, &visit) => {}
+        () = serve_streams(endpoint, connection.clone(), origin, Some(visit.clone())) => {}
+        () = door.should_close(origin, peer, &admission, &visit) => {}
     }
     // A stranger's connection is of no use without the one who serves it.
     if !admission.is_approved(peer) {
-        door::send_away(&connection);
+        door::evict(&connection);
     }
 }
 
 /// Hands on what the peer opens on a connection, whichever side made it.
-async fn serve_streams(endpoint: Endpoint, connection: Connection, place: Place, visit: Option<Arc<Visit>>) {
+async fn serve_streams(endpoint: Endpoint, connection: Connection, origin: Origin, visit: Option<Arc<Visit>>) {
     let peer = PeerId(connection.remote_id());
     // The hook has decided; a protocol it does not know never gets here.
     let Some(protocol) = Protocol::from_alpn(connection.alpn()) else { return };
@@ -475,7 +469,7 @@ async fn serve_streams(endpoint: Endpoint, connection: Connection, place: Place,
             return;
         }
         let channel = Channel { visit: visit.clone(), ..Channel::new(send, recv) };
-        if endpoint.incoming.send(Incoming { peer, protocol, place, channel }).await.is_err() {
+        if endpoint.incoming.send(Incoming { peer, protocol, origin, channel }).await.is_err() {
             return;
         }
     }
@@ -566,7 +560,7 @@ mod tests {
             let (here, _) = Endpoint::bind(options).await.unwrap();
             here.admission().approve(peer);
             if range == Range::Link {
-                here.vouch(&PeerAddr::new(peer, elsewhere.sockets()), Reached::Anywhere);
+                here.vouch(&PeerAddr::new(peer, elsewhere.sockets()), ReachableFrom::Anywhere);
             }
             for protocol in Protocol::ALL.into_iter().filter(|protocol| *protocol != Protocol::Gauge) {
                 let refused = here.open(&elsewhere, protocol).await;

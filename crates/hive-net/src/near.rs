@@ -2,7 +2,7 @@
 //!
 //! Where a machine is, others say: an announcement is anybody's, and an approved machine names the addresses of a third.
 //! A QUIC handshake begins with 1,200 bytes to each address, so whoever is believed without a check can point this
-//! machine at others. What holds: an announced address is on the link it was announced on ([`Networks::hears_of`]);
+//! machine at others. What holds: an announced address is on the link it was announced on ([`Networks::accepts_announced`]);
 //! without a relay, nothing is dialled but addresses of this machine's own networks and those elsewhere that a person gave
 //! or that a connection has reached before ([`Range`]); and however fast the claims change, a machine is dialled at a
 //! bounded number of addresses (`AddressBook`).
@@ -89,7 +89,7 @@ impl Networks {
     /// Whether an announcement that came by these interfaces may name this socket: on the link it was heard on, and no
     /// system service. Where none of the interfaces is known by name, any network of this machine will do, but its
     /// loopback.
-    pub fn hears_of(&self, socket: SocketAddr, interfaces: &[String]) -> bool {
+    pub fn accepts_announced(&self, socket: SocketAddr, interfaces: &[String]) -> bool {
         let ip = socket.ip().to_canonical();
         let named = |network: &Network| interfaces.contains(&network.interface);
         let by_name = self.any(named);
@@ -101,7 +101,7 @@ impl Networks {
 impl Range {
     /// Whether a socket may be dialled. `loopback` says whether the dialler listens on loopback itself: then that is its
     /// network.
-    fn allows(self, socket: SocketAddr, networks: &Networks, loopback: bool, vouched: Option<Reached>) -> bool {
+    fn allows(self, socket: SocketAddr, networks: &Networks, loopback: bool, vouched: Option<ReachableFrom>) -> bool {
         let ip = socket.ip().to_canonical();
         if !is_unicast(ip) || socket.port() == 0 || vouched.is_none() && socket.port() < FIRST_PORT {
             return false;
@@ -109,7 +109,7 @@ impl Range {
         let is_near = if ip.is_loopback() { loopback } else { networks.is_near(ip) };
         match self {
             Self::Link => is_near,
-            Self::Given => is_near || vouched == Some(Reached::Anywhere),
+            Self::Given => is_near || vouched == Some(ReachableFrom::Anywhere),
             Self::Anywhere => true,
         }
     }
@@ -117,7 +117,7 @@ impl Range {
 
 /// Where an address that was vouched for may be dialled from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reached {
+pub enum ReachableFrom {
     /// On its own network: a connection was made over it there.
     OnLink,
     /// From anywhere: a person gave it, or a connection was made over it through a router.
@@ -152,7 +152,7 @@ pub enum NotDialled {
 /// What is known of other machines' addresses: who vouched for them, and where they were looked for.
 #[derive(Debug, Default)]
 pub(crate) struct AddressBook {
-    vouched: HashMap<PeerId, Vec<(SocketAddr, Reached)>>,
+    vouched: HashMap<PeerId, Vec<(SocketAddr, ReachableFrom)>>,
     relays: HashMap<PeerId, RelayUrl>,
     /// Where a machine that this owner pairs with may come from, and until when.
     expected: HashMap<IpAddr, (PeerId, Instant)>,
@@ -170,12 +170,12 @@ struct Tried {
 
 impl AddressBook {
     /// A person named this address, or a connection was made over it.
-    pub(crate) fn vouch(&mut self, peer: PeerId, socket: SocketAddr, reached: Reached) {
+    pub(crate) fn vouch(&mut self, peer: PeerId, socket: SocketAddr, from: ReachableFrom) {
         let known = self.vouched.entry(peer).or_default();
         let before = known.iter().position(|(known, _)| *known == socket).map(|at| known.remove(at).1);
         // What a person gave stays given when it is found to work nearby.
-        let reached = if before == Some(Reached::Anywhere) { Reached::Anywhere } else { reached };
-        known.insert(0, (socket, reached));
+        let from = if before == Some(ReachableFrom::Anywhere) { ReachableFrom::Anywhere } else { from };
+        known.insert(0, (socket, from));
         known.truncate(VOUCHED);
     }
 
@@ -227,7 +227,7 @@ impl AddressBook {
             return Err(NotDialled::Unknown);
         }
         let vouched = self.vouched.get(&peer).map(Vec::as_slice).unwrap_or_default();
-        let voucher = |socket| vouched.iter().find(|(known, _)| *known == socket).map(|(_, reached)| *reached);
+        let voucher = |socket| vouched.iter().find(|(known, _)| *known == socket).map(|(_, from)| *from);
         let allowed = |socket| rules.range.allows(socket, rules.networks, rules.loopback, voucher(socket));
         let allowed = named.iter().copied().filter(|socket| allowed(*socket));
         let (mut chosen, mut announced): (Vec<_>, Vec<_>) = allowed.partition(|socket| voucher(*socket).is_some());
@@ -288,7 +288,7 @@ mod tests {
     #[test]
     fn an_announcement_names_addresses_of_the_link_it_came_by_and_no_others() {
         let networks = networks();
-        let hears = |text: &str, interface: &str| networks.hears_of(socket(text), &[interface.to_owned()]);
+        let hears = |text: &str, interface: &str| networks.accepts_announced(socket(text), &[interface.to_owned()]);
         for good in ["10.77.0.2:4000", "10.77.0.254:1024", "[fd77::99]:65535", "[::ffff:10.77.0.2]:4000"] {
             assert!(hears(good, "lan"), "{good}");
         }
@@ -322,13 +322,13 @@ mod tests {
         // An interface that is not known by name: any of ours, but loopback.
         assert!(hears("10.77.0.2:4000", "alias") && !hears("8.8.8.8:4000", "alias"));
         assert!(!hears("127.0.0.1:4000", "alias"));
-        assert!(networks.hears_of(socket("10.77.0.2:4000"), &[]));
+        assert!(networks.accepts_announced(socket("10.77.0.2:4000"), &[]));
     }
 
     #[test]
     fn packets_stay_on_the_link_unless_an_owner_says_otherwise() {
         let networks = networks();
-        let (claimed, on_link, given) = (None, Some(Reached::OnLink), Some(Reached::Anywhere));
+        let (claimed, on_link, given) = (None, Some(ReachableFrom::OnLink), Some(ReachableFrom::Anywhere));
         let allows = |range: Range, text: &str, vouched| range.allows(socket(text), &networks, false, vouched);
         for range in [Range::Link, Range::Given, Range::Anywhere] {
             assert!(allows(range, "10.77.0.2:4000", claimed));
@@ -359,7 +359,7 @@ mod tests {
         assert_eq!(choose(&mut book, &[socket("8.8.8.8:4000")]), Err(NotDialled::Far));
         let mut named: Vec<SocketAddr> = (0..1000).map(|n| SocketAddr::from(([10, 77, 0, 9], 2000 + n))).collect();
         named.push(socket("10.77.0.2:4000"));
-        book.vouch(peer, socket("10.77.0.2:4000"), Reached::OnLink);
+        book.vouch(peer, socket("10.77.0.2:4000"), ReachableFrom::OnLink);
         let chosen = choose(&mut book, &named).unwrap();
         assert_eq!((chosen.len(), chosen[0]), (DIALLED_AT_ONCE, socket("10.77.0.2:4000")));
     }
@@ -381,7 +381,7 @@ mod tests {
         assert_eq!(book.choose(peer, &claim(600), &rules, later).unwrap().len(), 8);
         // Where it was vouched for it is dialled whatever is claimed, for minutes on end, and first of all after a pause.
         let home = socket("10.77.0.2:4000");
-        book.vouch(peer, home, Reached::OnLink);
+        book.vouch(peer, home, ReachableFrom::OnLink);
         let mut dialled_at = Vec::new();
         for second in 0..900 {
             let now = later + Duration::from_secs(second);
@@ -411,7 +411,7 @@ mod tests {
         let (far, near, relay) = (socket("8.8.8.8:4000"), socket("10.77.0.2:4000"), "https://relay.example/");
         let relay: RelayUrl = relay.parse().unwrap();
         let mut book = AddressBook::default();
-        book.vouch(one, far, Reached::Anywhere);
+        book.vouch(one, far, ReachableFrom::Anywhere);
         book.vouch_relay(one, relay.clone());
         book.expect(one, &[near], now);
         book.expect(two, &[socket("10.77.0.3:4000")], now);

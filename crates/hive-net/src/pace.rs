@@ -1,7 +1,9 @@
 //! How fast a machine may send, where its owner has set a limit: what is over it waits its turn.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+
+use crate::lock::lock;
 
 /// What may go at once after a silence: a token's few kilobytes never wait, a prompt's megabytes do.
 const BURST: Duration = Duration::from_millis(50);
@@ -33,7 +35,7 @@ impl Pace {
     /// Limits what is sent to so many bits per second, or not at all.
     pub fn limit(&self, bits_per_s: Option<u64>) {
         let bytes_per_s = bits_per_s.map(|bits| (bits.max(1) as f64) / 8.0);
-        let mut line = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut line = lock(&self.0);
         if line.bytes_per_s != bytes_per_s {
             *line = Line { bytes_per_s, gone_at: None };
         }
@@ -41,7 +43,7 @@ impl Pace {
 
     /// Waits until so many bytes may go.
     pub async fn pass(&self, bytes: usize) {
-        let wait = self.0.lock().unwrap_or_else(PoisonError::into_inner).wait(bytes, Instant::now());
+        let wait = lock(&self.0).wait(bytes, Instant::now());
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;
         }

@@ -147,9 +147,9 @@ pub async fn ask(
     let mut channel = endpoint.open(whom, Protocol::Pair).await?;
     let nonce = random();
     let exchange = async {
-        write(&mut channel, &Message::Hello { name: tidy(name), commitment: commit(&nonce), invite }).await?;
+        write(&mut channel, &Message::Hello { name: border::name(name), commitment: commit(&nonce), invite }).await?;
         let (name, answer) = match read(&mut channel).await? {
-            Message::Welcome { name, nonce } => (tidy(&name), nonce),
+            Message::Welcome { name, nonce } => (border::name(&name), nonce),
             Message::Refused { why } => return Err(PairError::Refused(border::reason(&why))),
             _ => return Err(PairError::Protocol("no welcome")),
         };
@@ -165,7 +165,7 @@ pub async fn receive(peer: PeerId, mut channel: Channel) -> Result<Knock, PairEr
     match timeout(MACHINE_PATIENCE, read(&mut channel)).await.map_err(|_| PairError::BrokeOff)?? {
         Message::Hello { name, commitment, invite } => {
             channel.heard();
-            Ok(Knock { channel, peer, name: tidy(&name), commitment, invite })
+            Ok(Knock { channel, peer, name: border::name(&name), commitment, invite })
         }
         _ => Err(PairError::Protocol("no hello")),
     }
@@ -187,7 +187,7 @@ impl Knock {
     pub async fn welcome(mut self, here: PeerId, name: &str) -> Result<Pairing, PairError> {
         let nonce = random();
         let exchange = async {
-            write(&mut self.channel, &Message::Welcome { name: tidy(name), nonce }).await?;
+            write(&mut self.channel, &Message::Welcome { name: border::name(name), nonce }).await?;
             let Message::Reveal { nonce: revealed } = read(&mut self.channel).await? else {
                 return Err(PairError::Protocol("no nonce"));
             };
@@ -264,11 +264,6 @@ fn random() -> [u8; 32] {
 
 fn commit(nonce: &[u8; 32]) -> [u8; 32] {
     Sha256::digest([b"HiveMind commitment ", &nonce[..]].concat()).into()
-}
-
-/// A name as it may be shown.
-pub fn tidy(name: &str) -> String {
-    border::name(name)
 }
 
 async fn write(channel: &mut Channel, message: &Message) -> Result<(), PairError> {

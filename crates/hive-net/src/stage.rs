@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -15,6 +15,7 @@ use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::control::ControlError;
 use crate::endpoint::{Channel, ConnectError};
+use crate::lock::lock;
 use crate::pace::Pace;
 use crate::wire::{Frame, HEADER_BYTES, Header, RECEIPT_BYTES, Receipt, WireError};
 
@@ -142,10 +143,6 @@ impl Outlet {
     pub fn round_trips(&self) -> RoundTrips {
         RoundTrips(self.shared.flight.clone())
     }
-}
-
-fn lock(flight: &Mutex<Flight>) -> MutexGuard<'_, Flight> {
-    flight.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn write(stream: &mut SendStream, frame: Frame) -> Result<(), iroh::endpoint::WriteError> {

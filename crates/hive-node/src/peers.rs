@@ -17,7 +17,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use hive_net::near::Reached;
+use hive_net::near::ReachableFrom;
 use hive_net::{Admission, Link, PeerAddr, PeerId, fingerprint};
 use tokio::sync::{Notify, watch};
 
@@ -166,7 +166,7 @@ impl Peers {
     }
 
     /// Where machines that are in were reached before: on this machine's networks, and elsewhere.
-    pub(crate) fn proven(&self) -> Vec<(PeerAddr, Reached)> {
+    pub(crate) fn proven(&self) -> Vec<(PeerAddr, ReachableFrom)> {
         let state = self.lock();
         let approved = state.book.entries().filter(|(_, entry)| entry.standing == Standing::Approved);
         let known = approved.flat_map(|(peer, entry)| {
@@ -176,7 +176,7 @@ impl Peers {
                 None => given,
             };
             let near = PeerAddr::new(peer, entry.sockets.iter().copied());
-            [(near, Reached::OnLink), (given, Reached::Anywhere)]
+            [(near, ReachableFrom::OnLink), (given, ReachableFrom::Anywhere)]
         });
         known.collect()
     }
@@ -283,7 +283,7 @@ impl Peers {
         peer: PeerId,
         name: &str,
         life: u64,
-        link: Option<(&Link, Reached)>,
+        link: Option<(&Link, ReachableFrom)>,
     ) -> Option<PeerId> {
         let mut state = self.lock();
         let is_new_name = state.book.get(peer).is_some_and(|entry| entry.own_name() != name);

@@ -1,7 +1,7 @@
 //! The door: whose handshakes are answered, and how long a stranger's connection stays.
 //!
 //! What holds: strangers have so many handshakes and connections between them and no more, shared out by where they
-//! are ([`Places`]); an approved machine that comes from where it has been before does not wait among them; an address
+//! come from ([`PerOrigin`]); an approved machine that comes from where it has been before does not wait among them; an address
 //! that anybody can forge counts for nothing until whoever comes from it has proven to receive what is sent there
 //! ([`choose`]); a stranger that says nothing is sent away, and one that has said what it wants stays no longer than that
 //! takes.
@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use iroh::endpoint::{Connection, Incoming, IncomingAddr, VarInt};
@@ -17,10 +17,11 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::addr::PeerId;
 use crate::admission::Admission;
+use crate::lock::lock;
 use crate::near::Comer;
-use crate::strangers::{Gate, Place, Places};
+use crate::strangers::{Gate, Origin, PerOrigin};
 
-/// Handshakes of strangers under way at a time, in all and of one place. Each costs some cryptography.
+/// Handshakes of strangers under way at a time, in all and of one origin. Each costs some cryptography.
 const HANDSHAKES: usize = 32;
 const HANDSHAKES_EACH: usize = 8;
 /// Handshakes under way of machines that come from where an approved one has been.
@@ -28,7 +29,7 @@ const KNOWN_HANDSHAKES: usize = 32;
 /// From so many on, those prove their address as well: some of them only say that they come from there.
 const KNOWN_PROVE_FROM: usize = KNOWN_HANDSHAKES / 2;
 
-/// Connections of strangers, in all and of one place.
+/// Connections of strangers, in all and of one origin.
 const STRANGERS: usize = 64;
 const STRANGERS_EACH: usize = 8;
 /// Connections of machines whose pairing is shown to this owner.
@@ -40,7 +41,7 @@ const FIRST_WORDS: Duration = Duration::from_secs(15);
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Close code for a stranger that says nothing, or whose seat another needs.
-const SENT_AWAY: u32 = 4;
+const EVICTED: u32 = 4;
 
 /// A bounded number of seats; whoever has one holds a [`Seat`]. Clones share them.
 #[derive(Debug, Clone)]
@@ -48,7 +49,7 @@ struct Seats(Arc<Mutex<Seated>>);
 
 #[derive(Debug)]
 struct Seated {
-    places: Places<u64>,
+    taken: PerOrigin<u64>,
     next: u64,
     /// Whoever sits there hears of it when the sender goes.
     ends: HashMap<u64, oneshot::Sender<()>>,
@@ -64,43 +65,40 @@ struct Seat {
 
 impl Seats {
     fn new(most: usize, most_each: usize) -> Self {
-        let places = Places::new(most, most_each);
-        Self(Arc::new(Mutex::new(Seated { places, next: 0, ends: HashMap::new() })))
+        let taken = PerOrigin::new(most, most_each);
+        Self(Arc::new(Mutex::new(Seated { taken, next: 0, ends: HashMap::new() })))
     }
 
     /// Sits somebody down, in the seat of another if need be.
-    fn take(&self, place: Place) -> Seat {
+    fn take(&self, origin: Origin) -> Seat {
         let (sender, end) = oneshot::channel();
-        let mut seated = self.lock();
+        let mut seated = lock(&self.0);
         let number = seated.next;
         seated.next += 1;
-        if let Some(gone) = seated.places.take(place, number) {
-            seated.ends.remove(&gone);
+        if let Some(evicted) = seated.taken.insert(origin, number) {
+            seated.ends.remove(&evicted);
         }
         seated.ends.insert(number, sender);
         Seat { seats: self.clone(), number, end }
     }
 
+    #[cfg(test)]
     fn taken(&self) -> usize {
-        self.lock().places.len()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Seated> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0).taken.len()
     }
 }
 
 impl Seat {
     /// Ends when another needs the seat.
-    async fn is_taken_away(&mut self) {
+    async fn is_evicted(&mut self) {
         let _ = (&mut self.end).await;
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        let mut seated = self.seats.lock();
-        seated.places.release(&self.number);
+        let mut seated = lock(&self.seats.0);
+        seated.taken.remove(&self.number);
         seated.ends.remove(&self.number);
     }
 }
@@ -164,10 +162,10 @@ pub(super) struct SeatOfHandshake(Seat);
 
 impl Handshake {
     /// Ends when others need its place.
-    pub(super) async fn is_pushed_out(&mut self) {
+    pub(super) async fn is_evicted(&mut self) {
         match self {
             Self::Known { .. } => std::future::pending().await,
-            Self::Stranger(SeatOfHandshake(seat)) => seat.is_taken_away().await,
+            Self::Stranger(SeatOfHandshake(seat)) => seat.is_evicted().await,
         }
     }
 }
@@ -181,14 +179,6 @@ impl Default for Door {
             strangers: Seats::new(STRANGERS, STRANGERS_EACH),
             expected: Seats::new(EXPECTED, EXPECTED_EACH),
         }
-    }
-}
-
-/// The place somebody comes from.
-pub(super) fn place(from: &IncomingAddr) -> Place {
-    match from {
-        IncomingAddr::Ip(socket) => Place::of(socket.ip()),
-        _ => Place::RELAYED,
     }
 }
 
@@ -223,25 +213,25 @@ impl Door {
                 return None;
             }
         }
-        let (place, is_expected) = (place(&from), comer != Comer::Stranger);
-        if !self.gate.lock().unwrap_or_else(PoisonError::into_inner).admits(place, is_expected, Instant::now()) {
+        let (origin, is_expected) = (Origin::from(&from), comer != Comer::Stranger);
+        if !lock(&self.gate).admits(origin, is_expected, Instant::now()) {
             incoming.ignore();
             return None;
         }
-        Some((incoming, Handshake::Stranger(SeatOfHandshake(self.handshakes.take(place)))))
+        Some((incoming, Handshake::Stranger(SeatOfHandshake(self.handshakes.take(origin)))))
     }
 
-    /// Ends when a connection has to go: one of a machine that was not approved, and that says nothing, wants nothing any
-    /// more, or has to make room.
-    pub(super) async fn overstays(&self, place: Place, peer: PeerId, admission: &Admission, visit: &Arc<Visit>) {
+    /// Ends when a connection should be closed: one of a machine that was not approved, and that says nothing, wants nothing
+    /// any more, or is evicted.
+    pub(super) async fn should_close(&self, origin: Origin, peer: PeerId, admission: &Admission, visit: &Arc<Visit>) {
         let since = Instant::now();
         let mut is_expected = admission.is_expected(peer);
         let seats = |is_expected| if is_expected { &self.expected } else { &self.strangers };
-        let mut seat = seats(is_expected).take(place);
+        let mut seat = seats(is_expected).take(origin);
         let mut looks = tokio::time::interval(LOOK);
         loop {
-            let is_taken_away = tokio::select! {
-                () = seat.is_taken_away() => true,
+            let is_evicted = tokio::select! {
+                () = seat.is_evicted() => true,
                 _ = looks.tick() => false,
             };
             if admission.is_approved(peer) {
@@ -249,12 +239,12 @@ impl Door {
                 return std::future::pending().await;
             }
             // One whose code is shown by now sits elsewhere.
-            if is_taken_away && admission.is_expected(peer) == is_expected {
+            if is_evicted && admission.is_expected(peer) == is_expected {
                 break;
             }
             if admission.is_expected(peer) != is_expected {
                 is_expected = !is_expected;
-                seat = seats(is_expected).take(place);
+                seat = seats(is_expected).take(origin);
             }
             // Besides this one, each channel holds the visit, and whoever accepts them.
             let wants_something = Arc::strong_count(visit) > 2;
@@ -265,9 +255,9 @@ impl Door {
     }
 }
 
-/// Closes the connection of a stranger that has to go.
-pub(super) fn send_away(connection: &Connection) {
-    connection.close(VarInt::from_u32(SENT_AWAY), b"not approved, and others wait");
+/// Closes the connection of a stranger.
+pub(super) fn evict(connection: &Connection) {
+    connection.close(VarInt::from_u32(EVICTED), b"not approved, and others wait");
 }
 
 #[cfg(test)]
@@ -297,17 +287,17 @@ mod tests {
     #[tokio::test]
     async fn whoever_has_to_go_hears_of_it_and_an_empty_seat_is_free() {
         let seats = Seats::new(2, 1);
-        let place = |last: u8| Place::of(IpAddr::from([10, 0, 0, last]));
-        let (mut one, mut two) = (seats.take(place(1)), seats.take(place(2)));
-        let again = seats.take(place(1));
-        one.is_taken_away().await;
+        let from = |last: u8| Origin::of(IpAddr::from([10, 0, 0, last]));
+        let (mut one, mut two) = (seats.take(from(1)), seats.take(from(2)));
+        let again = seats.take(from(1));
+        one.is_evicted().await;
         assert_eq!(seats.taken(), 2);
-        let three = seats.take(place(3));
-        two.is_taken_away().await;
+        let three = seats.take(from(3));
+        two.is_evicted().await;
         drop((one, two));
         assert_eq!(seats.taken(), 2, "a seat that was taken away is not given back twice");
         drop((again, three));
         assert_eq!(seats.taken(), 0);
-        assert!(seats.lock().ends.is_empty());
+        assert!(lock(&seats.0).ends.is_empty());
     }
 }

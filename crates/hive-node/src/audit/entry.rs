@@ -188,7 +188,7 @@ pub struct Machine {
 
 impl Machine {
     pub(crate) fn new(peer: PeerId, name: &str) -> Self {
-        Self { id: peer.to_text(), name: hive_net::pairing::tidy(name), fingerprint: fingerprint(peer) }
+        Self { id: peer.to_text(), name: hive_net::border::name(name), fingerprint: fingerprint(peer) }
     }
 
     /// Whether a person means this machine: by its name, its three words, or the beginning of its key.

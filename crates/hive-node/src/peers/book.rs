@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use hive_net::links::LinkKind;
-use hive_net::near::Reached;
+use hive_net::near::ReachableFrom;
 use hive_net::pairing::Code;
 use hive_net::{Link, PeerAddr, PeerId, border};
 use serde::{Deserialize, Serialize};
@@ -146,7 +146,7 @@ impl Book {
 
     pub(crate) fn rename(&mut self, peer: PeerId, name: &str) {
         if let Some(entry) = self.peers.get_mut(&peer) {
-            entry.renamed = Some(hive_net::pairing::tidy(name));
+            entry.renamed = Some(border::name(name));
         }
     }
 
@@ -156,7 +156,7 @@ impl Book {
     }
 
     /// Notes how an approved machine was reached and what it calls itself; says whether that was news.
-    pub(crate) fn remember(&mut self, peer: PeerId, name: &str, link: Option<(&Link, Reached)>) -> bool {
+    pub(crate) fn remember(&mut self, peer: PeerId, name: &str, link: Option<(&Link, ReachableFrom)>) -> bool {
         let Some(entry) = self.peers.get_mut(&peer) else { return false };
         let before = entry.clone();
         name.clone_into(&mut entry.name);
@@ -169,8 +169,8 @@ impl Book {
                     |socket: &SocketAddr| !matches!(socket, SocketAddr::V6(v6) if v6.ip().is_unicast_link_local());
                 if let Some(socket) = socket.filter(usable) {
                     let known = match reached {
-                        Reached::OnLink => &mut entry.sockets,
-                        Reached::Anywhere => &mut entry.given,
+                        ReachableFrom::OnLink => &mut entry.sockets,
+                        ReachableFrom::Anywhere => &mut entry.given,
                     };
                     known.retain(|known| *known != socket);
                     known.insert(0, socket);
@@ -198,11 +198,11 @@ mod tests {
         let link = |kind, remote: &str| Link { kind, remote: remote.to_owned(), round_trip_us: 1 };
         let mut remember =
             |kind, remote: &str, reached| book.remember(one, "Mac mini", Some((&link(kind, remote), reached)));
-        assert!(remember(LinkKind::Ethernet, "10.0.0.1:5", Reached::OnLink));
-        assert!(!remember(LinkKind::Ethernet, "10.0.0.1:5", Reached::OnLink));
-        assert!(!remember(LinkKind::Ethernet, "[fe80::1]:5", Reached::OnLink));
-        assert!(remember(LinkKind::Other, "10.9.0.1:5", Reached::Anywhere));
-        assert!(remember(LinkKind::Relay, "http://relay.example/", Reached::Anywhere));
+        assert!(remember(LinkKind::Ethernet, "10.0.0.1:5", ReachableFrom::OnLink));
+        assert!(!remember(LinkKind::Ethernet, "10.0.0.1:5", ReachableFrom::OnLink));
+        assert!(!remember(LinkKind::Ethernet, "[fe80::1]:5", ReachableFrom::OnLink));
+        assert!(remember(LinkKind::Other, "10.9.0.1:5", ReachableFrom::Anywhere));
+        assert!(remember(LinkKind::Relay, "http://relay.example/", ReachableFrom::Anywhere));
         let again: Book = serde_json::from_str(&serde_json::to_string(&book).unwrap()).unwrap();
         assert_eq!(again, book);
         assert_eq!(again.get(one).unwrap().shown_name(), "Attic");

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use hive_net::{PeerId, Place};
+use hive_net::{PeerId, Origin};
 
 /// Codes shown at a time for machines that asked by themselves. Nobody compares more.
 const SHOWN: usize = 8;
@@ -67,8 +67,8 @@ pub(crate) enum Turn {
 #[derive(Debug)]
 pub(crate) struct Line {
     /// Whose codes are shown, oldest first.
-    shown: Vec<(Place, PeerId)>,
-    places: HashMap<Place, Bucket>,
+    shown: Vec<(Origin, PeerId)>,
+    places: HashMap<Origin, Bucket>,
     all: Bucket,
 }
 
@@ -78,7 +78,7 @@ impl Line {
     }
 
     /// A machine asks, from a place.
-    pub(crate) fn ask(&mut self, peer: PeerId, place: Place, now: Instant) -> Turn {
+    pub(crate) fn ask(&mut self, peer: PeerId, place: Origin, now: Instant) -> Turn {
         if self.places.len() >= REMEMBERED_PLACES {
             self.places.retain(|_, bucket| bucket.look(now) < bucket.refill.most);
         }
@@ -114,8 +114,8 @@ mod tests {
         Identity::generate().id()
     }
 
-    fn place(n: u8) -> Place {
-        Place::of([10, 77, 0, n].into())
+    fn place(n: u8) -> Origin {
+        Origin::of([10, 77, 0, n].into())
     }
 
     fn is_now(turn: Turn) -> bool {
@@ -153,7 +153,7 @@ mod tests {
         let mut line = Line::new(now);
         let mut shown = 0;
         for n in 0..3000u32 {
-            let from = Place::of(n.to_be_bytes().into());
+            let from = Origin::of(n.to_be_bytes().into());
             shown += u32::from(is_now(line.ask(id(), from, now + Duration::from_millis(u64::from(n)))));
         }
         assert_eq!((shown as usize, line.shown.len()), (SHOWN, SHOWN));

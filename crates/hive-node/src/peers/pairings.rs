@@ -5,9 +5,9 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime};
 
 use hive_net::invite::{InviteSecret, Invites, Ticket};
-use hive_net::near::Reached;
+use hive_net::near::ReachableFrom;
 use hive_net::pairing::{self, Code, Outcome, PairError, Pairing};
-use hive_net::{Channel, PeerAddr, PeerId, Place, fingerprint};
+use hive_net::{Channel, PeerAddr, PeerId, Origin, fingerprint};
 use tokio::sync::oneshot;
 
 use super::line::{Line, Turn};
@@ -125,7 +125,7 @@ impl Node {
     pub async fn join_by(&self, ticket: &Ticket) -> Result<(PeerId, Code), PairError> {
         self.peers().want(ticket.addr.id());
         self.peers().invited(&ticket.addr);
-        self.endpoint().vouch(&ticket.addr, Reached::Anywhere);
+        self.endpoint().vouch(&ticket.addr, ReachableFrom::Anywhere);
         Ok((ticket.addr.id(), self.pair_at(&ticket.addr, Some(ticket.secret)).await?))
     }
 
@@ -199,7 +199,7 @@ impl Node {
 
     /// Calls a machine otherwise.
     pub fn rename(&self, peer: PeerId, name: &str) -> Result<(), NotKept> {
-        self.audit(Some(peer), AuditEvent::Renamed { name: pairing::tidy(name) });
+        self.audit(Some(peer), AuditEvent::Renamed { name: hive_net::border::name(name) });
         Ok(self.peers().rename(peer, name)?)
     }
 
@@ -216,7 +216,7 @@ impl Node {
     }
 
     /// A stranger knocks.
-    pub(crate) async fn answer_pairing(&self, peer: PeerId, place: Place, channel: Channel) {
+    pub(crate) async fn answer_pairing(&self, peer: PeerId, origin: Origin, channel: Channel) {
         let knock = match pairing::receive(peer, channel).await {
             Ok(knock) => knock,
             Err(error) => {
@@ -232,7 +232,7 @@ impl Node {
         let allowed = match &knock.invite {
             Some(secret) => self.redeem(secret),
             None if self.peers().is_wanted(peer) => Ok(()),
-            None => match lock(&self.desk().line).ask(peer, place, Instant::now()) {
+            None => match lock(&self.desk().line).ask(peer, origin, Instant::now()) {
                 Turn::Now { instead_of } => {
                     if let Some(other) = instead_of {
                         self.peers().withdraw(other);

@@ -9,7 +9,7 @@ use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use hive_net::links::LinkKind;
-use hive_net::near::{NotDialled, Reached};
+use hive_net::near::{NotDialled, ReachableFrom};
 use hive_net::pulse::{BEAT, Pulse, Verdict};
 use hive_net::{Channel, ConnectError, PeerAddr, PeerId, Protocol, fingerprint};
 use serde::{Deserialize, Serialize};
@@ -127,7 +127,7 @@ fn note_arrival(node: &Node, peer: PeerId, name: &str, life: u64) {
     let link = node.endpoint().link(peer);
     let socket = link.as_ref().and_then(|link| link.remote.parse::<SocketAddr>().ok());
     let is_near = socket.is_some_and(|socket| node.endpoint().networks().is_near(socket.ip()));
-    let reached = if is_near { Reached::OnLink } else { Reached::Anywhere };
+    let reached = if is_near { ReachableFrom::OnLink } else { ReachableFrom::Anywhere };
     let addr = PeerAddr::new(peer, socket);
     let relay = link.as_ref().filter(|link| link.kind == LinkKind::Relay);
     let addr = match relay {
@@ -187,7 +187,7 @@ async fn greet(node: &Node, peer: PeerId) -> Result<(Channel, String, u64), Abse
     };
     let theirs: Greeting =
         serde_json::from_str(&answer).map_err(|_| "it runs another version of HiveMind".to_owned())?;
-    let name = hive_net::pairing::tidy(&theirs.profile.name);
+    let name = hive_net::border::name(&theirs.profile.name);
     agree(node.greeting(peer).speaks, theirs.speaks, &name)?;
     node.peers().described(peer, theirs.profile);
     Ok((channel, name, theirs.life))
