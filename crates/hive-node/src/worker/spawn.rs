@@ -51,12 +51,21 @@ const LAST_WORDS: usize = 4;
 #[derive(Debug, thiserror::Error)]
 pub enum SpawnError {
     /// The system refused.
-    #[error("cannot start a worker process: {0}")]
+    #[error("cannot start a worker process: {why}{remedy}", why = .0, remedy = remedy(.0))]
     System(#[from] std::io::Error),
     /// The executable is another one by now. Where a running program cannot be started again from its old file, a
     /// worker of the new version would not understand the node.
     #[error("HiveMind was updated while it ran; restart it")]
     Replaced,
+}
+
+/// What to do where too much is open.
+fn remedy(error: &std::io::Error) -> &'static str {
+    // EMFILE and ENFILE, the same on every system that HiveMind runs on.
+    match error.raw_os_error() {
+        Some(23 | 24) => "; close other programs, or start HiveMind where more is allowed (`ulimit -n 1024`)",
+        _ => "",
+    }
 }
 
 /// How a worker ended.
