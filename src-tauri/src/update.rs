@@ -3,7 +3,8 @@
 //!
 //! What is installed is what was shown: the offer that a look has found is kept, and no other is fetched. Its version stands in
 //! the part of the signature that the publisher's key covers, beside the file (`requireSignedVersion` in `tauri.conf.json`), so
-//! that nobody who serves the index can offer an old build as a newer one.
+//! that nobody who serves the index can offer an old build as a newer one. `tauri build` writes it there; who signs by hand
+//! gives `tauri signer sign --app-version`.
 
 use hive_view::{Next, Update};
 use tauri::{AppHandle, Manager, Url};
