@@ -111,9 +111,9 @@ impl<T: PartialEq> PerOrigin<T> {
     }
 }
 
-/// How many handshakes may be begun.
+/// How often something may still be done, which is regained with time.
 #[derive(Debug)]
-struct TokenBucket {
+pub struct TokenBucket {
     most: f64,
     regained_per_s: f64,
     left: f64,
@@ -121,15 +121,32 @@ struct TokenBucket {
 }
 
 impl TokenBucket {
-    fn new(most: f64, regained_per_s: f64, now: Instant) -> Self {
+    /// A full one.
+    pub fn new(most: f64, regained_per_s: f64, now: Instant) -> Self {
         Self { most, regained_per_s, left: most, since: now }
     }
 
-    fn take(&mut self, now: Instant) -> bool {
+    fn refill(&mut self, now: Instant) {
         let regained = now.saturating_duration_since(self.since).as_secs_f64() * self.regained_per_s;
         self.left = (self.left + regained).min(self.most);
         self.since = now;
-        let has_one = self.left >= 1.0;
+    }
+
+    /// Whether it may be done now.
+    pub fn has_one(&mut self, now: Instant) -> bool {
+        self.refill(now);
+        self.left >= 1.0
+    }
+
+    /// Whether all of it has been regained.
+    pub fn is_full(&mut self, now: Instant) -> bool {
+        self.refill(now);
+        self.left >= self.most
+    }
+
+    /// Does it once, if it may be done now.
+    pub fn take(&mut self, now: Instant) -> bool {
+        let has_one = self.has_one(now);
         if has_one {
             self.left -= 1.0;
         }

@@ -91,7 +91,7 @@ pub(crate) enum NotLocated {
     /// Named by its path.
     #[error("a model that is split over machines is named, as owner/name; a path means nothing elsewhere")]
     Path,
-    /// Not here, damaged, or another version.
+    /// Not here.
     #[error("{UNUSABLE}")]
     Missing,
     /// Its files cannot be used, for a reason that only this machine's owner hears: it may name paths.

@@ -7,7 +7,8 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use hive_net::{PeerId, Origin};
+use hive_net::strangers::TokenBucket;
+use hive_net::{Origin, PeerId};
 
 /// Codes shown at a time for machines that asked by themselves. Nobody compares more.
 const SHOWN: usize = 8;
@@ -28,27 +29,9 @@ struct Refill {
     regain: Duration,
 }
 
-/// How many requests may still be made.
-#[derive(Debug)]
-struct Bucket {
-    refill: Refill,
-    left: u32,
-    since: Instant,
-}
-
-impl Bucket {
-    fn new(refill: Refill, now: Instant) -> Self {
-        Self { refill, left: refill.most, since: now }
-    }
-
-    fn look(&mut self, now: Instant) -> u32 {
-        let Refill { most, regain } = self.refill;
-        let regained = (now.saturating_duration_since(self.since).as_secs_f64() / regain.as_secs_f64()) as u32;
-        if regained > 0 {
-            self.left = self.left.saturating_add(regained).min(most);
-            self.since += regain * regained;
-        }
-        self.left
+impl Refill {
+    fn bucket(self, now: Instant) -> TokenBucket {
+        TokenBucket::new(f64::from(self.most), 1.0 / self.regain.as_secs_f64(), now)
     }
 }
 
@@ -68,31 +51,31 @@ pub(crate) enum Turn {
 pub(crate) struct Line {
     /// Whose codes are shown, oldest first.
     shown: Vec<(Origin, PeerId)>,
-    places: HashMap<Origin, Bucket>,
-    all: Bucket,
+    places: HashMap<Origin, TokenBucket>,
+    all: TokenBucket,
 }
 
 impl Line {
     pub(crate) fn new(now: Instant) -> Self {
-        Self { shown: Vec::new(), places: HashMap::new(), all: Bucket::new(OF_ALL, now) }
+        Self { shown: Vec::new(), places: HashMap::new(), all: OF_ALL.bucket(now) }
     }
 
     /// A machine asks, from a place.
     pub(crate) fn ask(&mut self, peer: PeerId, place: Origin, now: Instant) -> Turn {
         if self.places.len() >= REMEMBERED_PLACES {
-            self.places.retain(|_, bucket| bucket.look(now) < bucket.refill.most);
+            self.places.retain(|_, bucket| !bucket.is_full(now));
         }
         if self.places.len() >= REMEMBERED_PLACES && !self.places.contains_key(&place) {
             return Turn::Later;
         }
         let here: Vec<PeerId> = self.shown.iter().filter(|(at, _)| *at == place).map(|(_, peer)| *peer).collect();
         let crowded = here.len() >= SHOWN_AT_ONE_PLACE;
-        let bucket = self.places.entry(place).or_insert_with(|| Bucket::new(OF_ONE_PLACE, now));
-        if bucket.look(now) == 0 || self.all.look(now) == 0 || !crowded && self.shown.len() >= SHOWN {
+        let bucket = self.places.entry(place).or_insert_with(|| OF_ONE_PLACE.bucket(now));
+        if !bucket.has_one(now) || !self.all.has_one(now) || !crowded && self.shown.len() >= SHOWN {
             return Turn::Later;
         }
-        bucket.left -= 1;
-        self.all.left -= 1;
+        bucket.take(now);
+        self.all.take(now);
         let instead_of = here.first().copied().filter(|_| crowded);
         self.shown.retain(|(_, shown)| Some(*shown) != instead_of);
         self.shown.push((place, peer));

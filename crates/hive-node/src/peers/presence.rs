@@ -178,7 +178,7 @@ async fn greet(node: &Node, peer: PeerId) -> Result<(Channel, String, u64), Abse
     let answer = match exchange.await {
         Ok(Some(Answer::Greeting(theirs))) => theirs,
         Ok(Some(Answer::Refused(why))) => return Err(hive_net::border::reason(&why).into()),
-        Ok(_) => return Err("it answered something else".into()),
+        Ok(_) => return Err(crate::node::NONSENSE.into()),
         // The reason of a refused connection shows when the first stream is used.
         Err(_) => match node.endpoint().open(&addr, Protocol::Control).await {
             Err(error) => return Err(explain(node, peer, &error)),

@@ -61,7 +61,7 @@ enum How {
     Left,
     /// Its machine does not answer.
     Broken,
-    /// It goes on with nothing, though its machine is there.
+    /// It has stopped making progress, though its machine is there.
     Hung,
     /// It computes what cannot be.
     Wrong,
