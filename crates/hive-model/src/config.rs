@@ -5,7 +5,7 @@ use serde_json::Value as Json;
 use crate::weights::Gguf;
 
 /// Architectures that can be loaded, by their name in `config.json` or in GGUF.
-pub const KNOWN_ARCHITECTURES: &[&str] = &["llama", "mistral"];
+const KNOWN_ARCHITECTURES: &[&str] = &["llama", "mistral"];
 
 /// No real model comes near these; larger numbers are corrupt and would size allocations.
 const MAX_LAYERS: usize = 4096;
@@ -113,12 +113,12 @@ impl Rope {
     }
 
     /// `theta^(2i / head_dim)`.
-    pub fn plain_periods(&self, head_dim: usize) -> Vec<f32> {
+    pub(crate) fn plain_periods(&self, head_dim: usize) -> Vec<f32> {
         (0..head_dim / 2).map(|i| self.theta.powf(2.0 * i as f32 / head_dim as f32)).collect()
     }
 
     /// What positions are multiplied by.
-    pub fn position_scale(&self) -> f32 {
+    pub(crate) fn position_scale(&self) -> f32 {
         match self.scaling {
             RopeScaling::Linear { factor } => 1.0 / factor,
             _ => 1.0,
@@ -136,7 +136,7 @@ pub enum ConfigError {
     #[error("the configuration has no {0}")]
     Missing(&'static str),
     /// A key has a value no model has.
-    #[error("the configuration says {key} = {value}, which cannot be")]
+    #[error("the configuration says {key} = {value}, which is not possible")]
     Value {
         /// The key.
         key: &'static str,

@@ -120,7 +120,7 @@ pub enum ForwardError {
     #[error("session {0:?} is not open")]
     UnknownSession(SessionId),
     /// A session twice in one batch.
-    #[error("session {0:?} stands twice in one batch")]
+    #[error("session {0:?} is in one batch twice")]
     Twice(SessionId),
     /// A slot that does not continue where its session is.
     #[error("session {session:?} is at position {at}, but the batch begins at {given}")]

@@ -100,11 +100,6 @@ impl Tokenizer {
         &self.special
     }
 
-    /// The id of a token, as the vocabulary writes it.
-    pub fn token_id(&self, token: &str) -> Option<u32> {
-        self.inner.token_to_id(token)
-    }
-
     /// How many tokens there are.
     pub fn size(&self) -> usize {
         self.inner.get_vocab_size(true)

@@ -59,7 +59,7 @@ impl FromStr for PeerId {
 
 /// Text that names no machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("this is no machine's id")]
+#[error("this is not a machine's id")]
 pub struct NotAnId;
 
 /// A machine and where to reach it.

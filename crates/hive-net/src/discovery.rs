@@ -2,7 +2,7 @@
 //!
 //! A record carries a machine's key, its protocol version and its name; none of it is secret, and none of it is
 //! trusted: records outlive crashes and anyone can send them, so a machine is *present* only once it answers. They say
-//! where to knock, and only on the link that they came by ([`Networks::accepts_announced`]).
+//! where to knock, and only on the link that they came by (`Networks::accepts_announced`).
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -21,9 +21,6 @@ use crate::lock::lock;
 
 /// What HiveMind is announced as.
 pub const SERVICE: &str = "_hivemind._udp.local.";
-
-/// The version of the protocols spoken here, as the record says it.
-pub const PROTOCOL_VERSION: u32 = 2;
 
 /// How often the system is asked for new addresses. A machine that changes networks is found again within this.
 const ADDRESS_CHECK_S: u32 = 1;
@@ -67,9 +64,9 @@ pub enum Sighting {
     Ended(String),
 }
 
-/// Why machines cannot be searched for.
+/// Why the search for machines cannot start.
 #[derive(Debug, thiserror::Error)]
-#[error("machines on this network cannot be searched for: {0}")]
+#[error("cannot search this network for machines: {0}")]
 pub struct DiscoveryError(#[from] mdns_sd::Error);
 
 /// Announces this machine and looks for others while it lives.
@@ -240,7 +237,7 @@ struct Follower {
 impl Follower {
     async fn follow(self, daemon: ServiceDaemon, events: mdns_sd::Receiver<ServiceEvent>) {
         if let Err(why) = self.listen_on(daemon, events).await {
-            let why = format!("machines on this network are not searched for any more: {why}");
+            let why = format!("the search for machines on this network has ended: {why}");
             let _ = self.sightings.send(Sighting::Ended(why)).await;
         }
     }

@@ -16,11 +16,13 @@ pub struct Identity {
     secret: SecretKey,
 }
 
-/// Why a kept identity cannot be used.
+/// Why a stored identity cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdentityError {
     /// It is not what was written.
-    #[error("the kept identity is damaged; remove it to get a new one, and approve this machine again from the others")]
+    #[error(
+        "the stored identity is damaged; remove it to get a new one, and approve this machine again from the others"
+    )]
     Damaged,
     /// It was made on another machine.
     #[error("this identity was made on another machine")]

@@ -29,7 +29,7 @@ pub struct Ticket {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TicketError {
     /// It begins otherwise.
-    #[error("this is no HiveMind invitation; one begins with \"hivemind\"")]
+    #[error("this is not a HiveMind invitation; those begin with \"hivemind\"")]
     Foreign,
     /// It begins rightly and does not go on so.
     #[error("the invitation is incomplete or has a mistake in it; copy all of it, from \"hivemind\" to its end")]

@@ -2,7 +2,7 @@
 //!
 //! Where a machine is, others say: an announcement is anybody's, and an approved machine names the addresses of a third.
 //! A QUIC handshake begins with 1,200 bytes to each address, so whoever is believed without a check can point this
-//! machine at others. What holds: an announced address is on the link it was announced on ([`Networks::accepts_announced`]);
+//! machine at others. What holds: an announced address is on the link it was announced on (`Networks::accepts_announced`);
 //! without a relay, nothing is dialled but addresses of this machine's own networks and those elsewhere that a person gave
 //! or that a connection has reached before ([`Range`]); and however fast the claims change, a machine is dialled at a
 //! bounded number of addresses (`AddressBook`).
@@ -89,7 +89,7 @@ impl Networks {
     /// Whether an announcement that came by these interfaces may name this socket: on the link it was heard on, and no
     /// system service. Where none of the interfaces is known by name, any network of this machine will do, but its
     /// loopback.
-    pub fn accepts_announced(&self, socket: SocketAddr, interfaces: &[String]) -> bool {
+    pub(crate) fn accepts_announced(&self, socket: SocketAddr, interfaces: &[String]) -> bool {
         let ip = socket.ip().to_canonical();
         let named = |network: &Network| interfaces.contains(&network.interface);
         let by_name = self.any(named);
@@ -139,7 +139,7 @@ pub(crate) struct Rules<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotDialled {
     /// There is nowhere to look for it.
-    #[error("no address of it is known")]
+    #[error("it has no known address")]
     Unknown,
     /// What is known is off this machine's networks.
     #[error("it is on none of this machine's networks")]

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 pub const BEAT: Duration = Duration::from_millis(250);
 
 /// Silence after which a peer is gone: five beats, long enough for a machine whose cores are all busy.
-pub const SILENCE: Duration = Duration::from_millis(1250);
+const SILENCE: Duration = Duration::from_millis(1250);
 
 /// When this side itself did not get to run for so long, silence says nothing about the other.
 const OWN_LAG: Duration = Duration::from_millis(500);

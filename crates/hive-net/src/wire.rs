@@ -25,7 +25,7 @@ use bytes::Bytes;
 pub const HEADER_BYTES: usize = 44;
 
 /// No payload is larger: a prompt chunk of 4,096 rows at hidden size 16,384 in single precision.
-pub const MAX_PAYLOAD_BYTES: u32 = 256 << 20;
+const MAX_PAYLOAD_BYTES: u32 = 256 << 20;
 
 /// A reason for a failure is a sentence.
 const MAX_REASON_BYTES: u32 = 16 << 10;
