@@ -1,7 +1,7 @@
 //! What those who were not approved may take of this machine: counted by where they are, so that one of them takes
 //! nothing from the others, and nothing from an approved machine.
 //!
-//! [`PerOrigin`] decides, as a value: whoever comes is let in, and where that is one too many, the oldest of the origin
+//! `PerOrigin` decides, as a value: whoever comes is let in, and where that is one too many, the oldest of the origin
 //! that has most is evicted. So a flood from one address costs that address, and a flood from many passes through quickly.
 
 use std::collections::{HashMap, VecDeque};
