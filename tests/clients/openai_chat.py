@@ -13,6 +13,7 @@ client = openai.OpenAI(base_url=base_url, api_key=token)
 
 models = [model.id for model in client.models.list()]
 assert "SmolLM2-135M-Instruct.Q4_1" in models, models
+assert client.models.retrieve(models[0]).id == models[0]
 
 question = [{"role": "user", "content": "What is the capital of France?"}]
 whole = client.chat.completions.create(model=models[0], messages=question, temperature=0, max_tokens=20)
@@ -88,8 +89,15 @@ refused(openai.BadRequestError, "invalid_value", temperature=-1)
 refused(openai.BadRequestError, "no_messages", messages=[])
 refused(openai.BadRequestError, "unsupported", n=2)
 refused(openai.BadRequestError, "unsupported", logprobs=True)
+refused(openai.BadRequestError, "unsupported", functions=[{"name": "f"}])
 refused(openai.BadRequestError, "too_few_machines", extra_body={"hivemind": {"stages": 9}})
 refused(openai.BadRequestError, "context_length_exceeded", messages=[{"role": "user", "content": "word " * 9000}])
+
+# What other clients send: null where there is no wish, -1 for no limit, and fields that change nothing here.
+odd = {"logit_bias": None, "stop": None, "max_tokens": -1, "service_tier": "auto"}
+answer = client.chat.completions.create(model=models[0], messages=question, temperature=0, extra_body=odd)
+assert answer.choices[0].message.content == "The capital of France is Paris.", answer
+assert answer.model_extra["hivemind"]["ignored"] == ["service_tier"], answer
 
 try:
     openai.OpenAI(base_url=base_url, api_key="wrong").models.list()

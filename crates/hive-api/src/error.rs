@@ -1,7 +1,8 @@
 //! Refusals, as programs read them: a status, a code that stays, a message and a hint for people.
 
 use axum::Json;
-use axum::http::StatusCode;
+use axum::body::to_bytes;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use hive_node::border;
 use serde_json::json;
@@ -17,7 +18,9 @@ pub(crate) struct Refusal {
     status: StatusCode,
     pub(crate) code: &'static str,
     message: String,
-    hint: Option<String>,
+    hint: Option<Box<str>>,
+    /// The field of the request that it is about.
+    param: Option<Box<str>>,
     /// What HiveMind's own clients can use.
     more: Option<serde_json::Value>,
 }
@@ -26,7 +29,7 @@ impl Refusal {
     pub(crate) fn new(status: StatusCode, code: &'static str, message: impl std::fmt::Display) -> Self {
         // A message may quote a stranger's file, or another machine.
         let message = border::line(&message.to_string(), LONGEST_MESSAGE_COLUMNS);
-        Self { status, code, message, hint: None, more: None }
+        Self { status, code, message, hint: None, param: None, more: None }
     }
 
     pub(crate) fn bad(code: &'static str, message: impl std::fmt::Display) -> Self {
@@ -49,8 +52,14 @@ impl Refusal {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "failed", message)
     }
 
-    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+    pub(crate) fn hint(mut self, hint: impl Into<Box<str>>) -> Self {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// Names the field of the request that it is about.
+    pub(crate) fn param(mut self, field: impl Into<Box<str>>) -> Self {
+        self.param = Some(field.into());
         self
     }
 
@@ -61,8 +70,9 @@ impl Refusal {
 
     pub(crate) fn body(&self) -> serde_json::Value {
         let kind = if self.status.is_client_error() { "invalid_request_error" } else { "server_error" };
-        let mut body =
-            json!({ "error": { "message": self.message, "type": kind, "code": self.code, "hint": self.hint } });
+        let mut body = json!({ "error": {
+            "message": self.message, "type": kind, "code": self.code, "param": self.param, "hint": self.hint,
+        } });
         if let Some(more) = &self.more {
             body["error"]["hivemind"] = more.clone();
         }
@@ -78,4 +88,32 @@ impl IntoResponse for Refusal {
 
 pub(crate) async fn not_found() -> Refusal {
     Refusal::missing("not_found", "there is nothing at this address")
+        .hint("programs that speak OpenAI's interface want http://127.0.0.1:PORT/v1 as their base URL")
+}
+
+/// The words of a refusal that a library made.
+const LONGEST_REFUSAL_BYTES: usize = 4096;
+
+/// Puts what a library refuses in its own words (another method, a body that is no JSON) into the form that programs read.
+pub(crate) async fn in_json(response: Response) -> Response {
+    let status = response.status();
+    let is_json = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
+    if !(status.is_client_error() || status.is_server_error()) || is_json {
+        return response;
+    }
+    let (parts, body) = response.into_parts();
+    let words = to_bytes(body, LONGEST_REFUSAL_BYTES).await.unwrap_or_default();
+    let (code, otherwise) = match status {
+        StatusCode::METHOD_NOT_ALLOWED => ("method_not_allowed", "this address takes another method"),
+        StatusCode::PAYLOAD_TOO_LARGE => ("too_long", "the request is too long"),
+        _ if status.is_client_error() => ("invalid_request", "the request is not understood"),
+        _ => ("failed", "it failed"),
+    };
+    let words = String::from_utf8_lossy(&words);
+    let words = if words.trim().is_empty() { otherwise } else { words.trim() };
+    let mut refusal = Refusal::new(status, code, words).into_response();
+    if let Some(allowed) = parts.headers.get(header::ALLOW) {
+        refusal.headers_mut().insert(header::ALLOW, allowed.clone());
+    }
+    refusal
 }

@@ -13,6 +13,7 @@ mod hello;
 mod hive;
 mod library;
 mod openai;
+mod paths;
 mod rights;
 mod server;
 #[cfg(test)]
@@ -135,6 +136,7 @@ impl Api {
             )
             .nest("/v1", openai::routes())
             .fallback(error::not_found)
+            .layer(axum::middleware::map_response(error::in_json))
             .layer(audited)
             .layer(axum::middleware::from_fn_with_state(guard, guard::check))
             .with_state(shared);

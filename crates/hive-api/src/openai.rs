@@ -3,185 +3,52 @@
 //! What is not served (several choices, log probabilities, tools) is refused by name rather than ignored: an answer
 //! that quietly lacks what was asked for is worse than none.
 
-use std::convert::Infallible;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+mod ask;
+mod fields;
+mod json;
 
-use axum::extract::State;
+use std::convert::Infallible;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::http::StatusCode;
 use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use futures_util::{Stream, StreamExt};
-use hive_node::serving::{ServeError, Wish};
-use hive_node::{
-    AnswerError, Event, GenerateError, Message, PlacedStage, Reply, Request, Ring, Sampling, Summary, models,
-};
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use hive_node::serving::ServeError;
+use hive_node::{AnswerError, Event, GenerateError, PlacedStage, Reply, Ring, Summary, models};
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use crate::Shared;
 use crate::error::Refusal;
+use ask::Asked;
 
 pub(crate) fn routes() -> Router<Shared> {
-    Router::new().route("/models", get(list)).route("/chat/completions", post(chat))
+    Router::new()
+        .route("/models", get(list))
+        .route("/models/{*id}", get(one))
+        .route("/chat/completions", post(chat))
+        .layer(DefaultBodyLimit::max(LONGEST_BODY_BYTES))
 }
 
 async fn list() -> Json<Value> {
-    let model = |id: String| json!({ "id": id, "object": "model", "created": 0, "owned_by": "hivemind" });
-    Json(json!({ "object": "list", "data": models::names().into_iter().map(model).collect::<Vec<_>>() }))
+    Json(json!({ "object": "list", "data": models::names().into_iter().map(|id| listed(&id)).collect::<Vec<_>>() }))
 }
 
-#[derive(Deserialize)]
-struct ChatRequest {
-    #[serde(default)]
-    model: String,
-    messages: Vec<ChatMessage>,
-    #[serde(default)]
-    stream: bool,
-    stream_options: Option<StreamOptions>,
-    max_tokens: Option<usize>,
-    max_completion_tokens: Option<usize>,
-    temperature: Option<f32>,
-    top_p: Option<f32>,
-    top_k: Option<u32>,
-    min_p: Option<f32>,
-    repetition_penalty: Option<f32>,
-    presence_penalty: Option<f32>,
-    frequency_penalty: Option<f32>,
-    #[serde(default)]
-    logit_bias: std::collections::BTreeMap<u32, f32>,
-    seed: Option<i64>,
-    stop: Option<OneOrMany>,
-    n: Option<u32>,
-    logprobs: Option<bool>,
-    tools: Option<Vec<Value>>,
-    response_format: Option<Value>,
-    /// HiveMind's own wishes.
-    hivemind: Option<HiveWish>,
+/// One of them. Names have slashes in them.
+async fn one(Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
+    let known = models::names().contains(&id);
+    let unknown = || Refusal::missing("model_not_found", format!("there is no model \"{id}\" here"));
+    known.then(|| Json(listed(&id))).ok_or_else(|| unknown().hint("GET /v1/models lists those there are"))
 }
 
-#[derive(Deserialize)]
-struct StreamOptions {
-    #[serde(default)]
-    include_usage: bool,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct HiveWish {
-    /// Over exactly so many machines.
-    stages: Option<usize>,
-    /// The answer ends after so many seconds, done or not.
-    timeout_s: Option<f64>,
-    /// Tokens of an answer that broke off, as its failure gave them: only what is missing is answered.
-    #[serde(default)]
-    said: Vec<u32>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum OneOrMany {
-    One(String),
-    Many(Vec<String>),
-}
-
-#[derive(Deserialize)]
-struct ChatMessage {
-    role: String,
-    content: Option<Content>,
-    #[serde(flatten)]
-    more: Map<String, Value>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Content {
-    Text(String),
-    Parts(Vec<Part>),
-}
-
-#[derive(Deserialize)]
-struct Part {
-    #[serde(rename = "type")]
-    kind: String,
-    text: Option<String>,
-}
-
-impl ChatMessage {
-    fn into_message(self) -> Result<Message, Refusal> {
-        let content = match self.content {
-            None => String::new(),
-            Some(Content::Text(text)) => text,
-            Some(Content::Parts(parts)) => {
-                let text = |part: Part| match (part.kind.as_str(), part.text) {
-                    ("text", Some(text)) => Ok(text),
-                    (kind, _) => {
-                        Err(Refusal::bad("unsupported", format!("message parts of type {kind} are not served")))
-                    }
-                };
-                parts.into_iter().map(text).collect::<Result<Vec<_>, _>>()?.concat()
-            }
-        };
-        Ok(Message { role: self.role, content, more: self.more })
-    }
-}
-
-impl ChatRequest {
-    fn check(&self) -> Result<(), Refusal> {
-        let unsupported = |what: &str| Err(Refusal::bad("unsupported", format!("{what} not served yet")));
-        if self.n.is_some_and(|n| n != 1) {
-            return unsupported("several choices (n) are");
-        }
-        if self.logprobs == Some(true) {
-            return unsupported("log probabilities are");
-        }
-        if self.tools.as_ref().is_some_and(|tools| !tools.is_empty()) {
-            return unsupported("tools are");
-        }
-        if self.response_format.as_ref().is_some_and(|format| format["type"] != "text") {
-            return unsupported("response formats other than text are");
-        }
-        if self.messages.is_empty() {
-            return Err(Refusal::bad("no_messages", "there is no message to answer"));
-        }
-        Ok(())
-    }
-
-    fn wish(&self) -> Wish {
-        let starter = self.model.is_empty() || self.model == models::starter_name();
-        let model = (!starter).then(|| self.model.clone());
-        Wish { model, stages: self.hivemind.as_ref().and_then(|wish| wish.stages) }
-    }
-
-    fn into_request(self) -> Result<Request, Refusal> {
-        let arbitrary = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64);
-        let defaults = Sampling::default();
-        let sampling = Sampling {
-            // OpenAI's default; greedy is asked for with 0.
-            temperature: self.temperature.unwrap_or(1.0),
-            top_p: self.top_p.unwrap_or(defaults.top_p),
-            top_k: self.top_k.unwrap_or(defaults.top_k),
-            min_p: self.min_p.unwrap_or(defaults.min_p),
-            repetition_penalty: self.repetition_penalty.unwrap_or(defaults.repetition_penalty),
-            presence_penalty: self.presence_penalty.unwrap_or(defaults.presence_penalty),
-            frequency_penalty: self.frequency_penalty.unwrap_or(defaults.frequency_penalty),
-            logit_bias: self.logit_bias,
-            seed: self.seed.map_or(arbitrary, |seed| seed as u64),
-            ..defaults
-        };
-        let messages = self.messages.into_iter().map(ChatMessage::into_message).collect::<Result<_, _>>()?;
-        let stop = match self.stop {
-            None => Vec::new(),
-            Some(OneOrMany::One(text)) => vec![text],
-            Some(OneOrMany::Many(texts)) => texts,
-        };
-        let max_tokens = self.max_completion_tokens.or(self.max_tokens);
-        let (timeout_s, said) = self.hivemind.map_or((None, Vec::new()), |wish| (wish.timeout_s, wish.said));
-        let time = |seconds| Duration::try_from_secs_f64(seconds).map_err(|error| Refusal::bad("invalid_value", error));
-        let deadline = timeout_s.map(time).transpose()?;
-        Ok(Request { said, sampling, max_tokens, stop, deadline, ..Request::new(messages) })
-    }
+fn listed(id: &str) -> Value {
+    json!({ "id": id, "object": "model", "created": 0, "owned_by": "hivemind" })
 }
 
 pub(crate) fn serve_refusal(error: ServeError) -> Refusal {
@@ -190,7 +57,7 @@ pub(crate) fn serve_refusal(error: ServeError) -> Refusal {
         ServeError::Plan(error) => Refusal::bad("no_plan", error),
         error @ ServeError::TooFew { .. } => Refusal::bad("too_few_machines", error),
         error @ ServeError::ByHand(_) => Refusal::bad("bad_plan", error),
-        ServeError::Load(error) => Refusal::new(axum::http::StatusCode::SERVICE_UNAVAILABLE, "not_loaded", error),
+        ServeError::Load(error) => Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "not_loaded", error),
     }
 }
 
@@ -201,20 +68,15 @@ fn generate_refusal(error: GenerateError) -> Refusal {
     }
 }
 
-async fn chat(State(shared): State<Shared>, body: axum::body::Bytes) -> Result<Response, Refusal> {
-    let request: ChatRequest =
-        serde_json::from_slice(&body).map_err(|error| Refusal::bad("invalid_json", format!("the request: {error}")))?;
-    request.check()?;
-    let (stream, usage) = (request.stream, request.stream_options.as_ref().is_some_and(|o| o.include_usage));
-    let wish = request.wish();
-    let request = request.into_request()?;
+async fn chat(State(shared): State<Shared>, body: Result<Bytes, BytesRejection>) -> Result<Response, Refusal> {
+    let Asked { wish, request, stream, usage, ignored } = ask::read(&body.map_err(too_long)?)?;
     let so_far = SoFar { text: String::new(), tokens: request.said.clone(), seed: request.sampling.seed };
     let answer = shared.node.generate(&wish, &request).await;
     let Reply { id, ring, events } = answer.map_err(|error| match error {
         AnswerError::Serve(error) => serve_refusal(error),
         AnswerError::Generate(error) => generate_refusal(error),
     })?;
-    let head = Head::new(id, &ring);
+    let head = Head::new(id, &ring, ignored);
     if stream {
         let frames = frames(events, head, usage, so_far).map(Ok::<_, Infallible>);
         return Ok(Sse::new(frames).keep_alive(KeepAlive::default()).into_response());
@@ -229,9 +91,23 @@ async fn chat(State(shared): State<Shared>, body: axum::body::Bytes) -> Result<R
             "finish_reason": summary.finish_reason.as_str(),
         }],
         "usage": usage_of(&summary),
-        "hivemind": figures(&summary),
+        "hivemind": head.figures(&summary),
     }))
     .into_response())
+}
+
+/// The longest conversation with everything around it; a long context in a language of many bytes takes some of that.
+pub(crate) const LONGEST_BODY_BYTES: usize = 64 << 20;
+
+#[allow(clippy::needless_pass_by_value, reason = "it stands in map_err")]
+fn too_long(rejection: BytesRejection) -> Refusal {
+    match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => {
+            let message = format!("the request is longer than {} MiB", LONGEST_BODY_BYTES >> 20);
+            Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "too_long", message).hint("leave out the oldest messages")
+        }
+        _ => Refusal::bad("broken_off", "the request broke off"),
+    }
 }
 
 /// What every part of an answer begins with.
@@ -239,12 +115,29 @@ struct Head {
     id: String,
     created: u64,
     model: String,
+    /// Fields of the request that changed nothing.
+    ignored: Vec<String>,
 }
 
 impl Head {
-    fn new(id: u64, ring: &Ring) -> Self {
+    fn new(id: u64, ring: &Ring, ignored: Vec<String>) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { id: format!("chatcmpl-{id}"), created: now.as_secs(), model: ring.model().name() }
+        Self { id: format!("chatcmpl-{id}"), created: now.as_secs(), model: ring.model().name(), ignored }
+    }
+
+    /// HiveMind's own figures: who computed, how fast, the tokens themselves, and what of the request changed nothing.
+    fn figures(&self, summary: &Summary) -> Value {
+        let stage = |stage: &PlacedStage| json!({ "node": stage.placement.name, "layers": [stage.layers.start, stage.layers.end] });
+        let mut figures = json!({
+            "stages": summary.stages.iter().map(stage).collect::<Vec<_>>(),
+            "tokens": summary.tokens,
+            "ttft_ms": summary.time_to_first_token.as_secs_f64() * 1e3,
+            "decode_tokens_per_s": summary.decode_tokens_per_s(),
+        });
+        if !self.ignored.is_empty() {
+            figures["ignored"] = json!(self.ignored);
+        }
+        figures
     }
 
     fn chunk(&self, delta: &Value, finish_reason: Option<&str>) -> Value {
@@ -253,18 +146,6 @@ impl Head {
             "choices": [{ "index": 0, "delta": delta, "logprobs": null, "finish_reason": finish_reason }],
         })
     }
-}
-
-/// HiveMind's own figures: who computed, how fast, and the tokens themselves.
-fn figures(summary: &Summary) -> Value {
-    let stage =
-        |stage: &PlacedStage| json!({ "node": stage.placement.name, "layers": [stage.layers.start, stage.layers.end] });
-    json!({
-        "stages": summary.stages.iter().map(stage).collect::<Vec<_>>(),
-        "tokens": summary.tokens,
-        "ttft_ms": summary.time_to_first_token.as_secs_f64() * 1e3,
-        "decode_tokens_per_s": summary.decode_tokens_per_s(),
-    })
 }
 
 fn usage_of(summary: &Summary) -> Value {
@@ -339,7 +220,7 @@ fn frames(events: mpsc::Receiver<Event>, head: Head, usage: bool, so_far: SoFar)
                     last.push(text(&piece));
                 }
                 let mut end = head.chunk(&json!({}), Some(summary.finish_reason.as_str()));
-                end["hivemind"] = figures(&summary);
+                end["hivemind"] = head.figures(&summary);
                 last.push(data(&end));
                 if usage {
                     let mut chunk = head.chunk(&json!({}), None);

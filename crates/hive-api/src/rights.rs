@@ -106,6 +106,7 @@ const ROUTES: &[(&str, &str, Needs)] = &[
     ("POST", "/hive/v1/owner-token/renew", ADMIN),
     // Chat programs fill their list of models from here.
     ("GET", "/v1/models", Needs::OneOf(&[Right::Chat, Right::Models])),
+    ("GET", "/v1/models/{*id}", Needs::OneOf(&[Right::Chat, Right::Models])),
     ("POST", "/v1/chat/completions", CHAT),
 ];
 

@@ -24,6 +24,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 
+use crate::paths;
+
 /// How many connections there may be, and how patient they are met.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
@@ -78,7 +80,8 @@ pub(crate) async fn serve(listener: TcpListener, app: Router, limits: Limits, mu
 /// Answers what comes over one connection, until it ends or has to make room.
 async fn attend(stream: TcpStream, app: Router, header: Duration, place: Place, leave: oneshot::Receiver<()>) {
     let app = TowerToHyperService::new(app);
-    let service = service_fn(move |request: Request<Incoming>| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        *request.uri_mut() = paths::tidied(request.uri());
         let (busy, answer) = (place.busy(), app.call(request));
         async move {
             let response = answer.await?;

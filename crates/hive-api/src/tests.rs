@@ -95,7 +95,11 @@ async fn every_route_wants_a_token_with_its_right() {
         tokens.push((right, running.add(right.as_str(), &[right]).await));
     }
     for (method, pattern, needs) in routes() {
-        let path = pattern.replace("{who}", "nobody").replace("{id}", "none").replace("{name}", "none");
+        let path = pattern
+            .replace("{who}", "nobody")
+            .replace("{id}", "none")
+            .replace("{name}", "none")
+            .replace("{*id}", "a/b");
         let (status, error) = error_of(running.ask(None, method, &path).send().await.unwrap()).await;
         let Needs::OneOf(rights) = needs else {
             assert_ne!(status, StatusCode::UNAUTHORIZED, "{method} {path}");
@@ -180,5 +184,61 @@ async fn a_message_that_quotes_a_stranger_is_one_visible_line() {
     assert_eq!(status, StatusCode::NOT_FOUND);
     let message = error["message"].as_str().unwrap();
     assert!(message.contains("a]0;bc d") && !message.chars().any(char::is_control), "{message:?}");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_is_refused_is_refused_in_json_with_what_is_wrong() {
+    let running = Running::start().await;
+    let owner = running.owner();
+    let chat = "/v1/chat/completions";
+    let message = |content: serde_json::Value| serde_json::json!([{ "role": "user", "content": content }]);
+    let long = "a".repeat(3 << 20);
+    let cases = [
+        ("GET", chat, String::new(), 405, "method_not_allowed", None),
+        ("POST", "/hive/v1/sharing", "{\"on\": 5}".to_owned(), 415, "invalid_request", None),
+        ("POST", chat, String::new(), 400, "invalid_json", None),
+        ("POST", chat, "{".to_owned(), 400, "invalid_json", None),
+        (
+            "POST",
+            chat,
+            serde_json::json!({ "messages": message(5.into()) }).to_string(),
+            400,
+            "invalid_value",
+            Some("messages[0].content"),
+        ),
+        // Three megabytes arrive, and are looked at.
+        (
+            "POST",
+            chat,
+            serde_json::json!({ "messages": message(long.into()), "n": 2 }).to_string(),
+            400,
+            "unsupported",
+            Some("n"),
+        ),
+        ("GET", "/v1/models/nobody/nothing", String::new(), 404, "model_not_found", None),
+        ("GET", "/chat/completions", String::new(), 404, "not_found", None),
+    ];
+    for (method, path, body, status, code, field) in cases {
+        let shown: String = body.chars().take(80).collect();
+        let response = running.ask(Some(&owner), method, path).body(body).send().await.unwrap();
+        let (found, error) = error_of(response).await;
+        assert_eq!((found.as_u16(), &error["code"]), (status, &code.into()), "{method} {path} {shown}: {error}");
+        assert_eq!(error["param"], serde_json::json!(field), "{method} {path} {shown}: {error}");
+        assert!(error["message"].as_str().is_some_and(|message| !message.is_empty()), "{error}");
+    }
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slashes_too_many_in_an_address_change_nothing() {
+    let running = Running::start().await;
+    for path in ["/v1/models", "/v1/models/", "//v1//models", "/v1//models//"] {
+        let listed = running.ask(Some(&running.owner()), "GET", path).send().await.unwrap();
+        assert_eq!(listed.status(), StatusCode::OK, "{path}");
+        // And no token is asked for less.
+        let refused = running.ask(None, "GET", path).send().await.unwrap();
+        assert_eq!(refused.status(), StatusCode::UNAUTHORIZED, "{path}");
+    }
     running.stop().await;
 }
