@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use hive_net::invite::{InviteSecret, Invites, Ticket};
 use hive_net::near::ReachableFrom;
 use hive_net::pairing::{self, Code, Outcome, PairError, Pairing};
-use hive_net::{Channel, PeerAddr, PeerId, Origin, fingerprint};
+use hive_net::{Channel, Origin, PeerAddr, PeerId, fingerprint};
 use tokio::sync::oneshot;
 
 use super::line::{Line, Turn};
