@@ -37,8 +37,8 @@ fn an_invitation_brings_two_machines_to_a_code_once() {
 
     let fresh = host.json(&["invite"], None)["ticket"].as_str().unwrap().to_owned();
     late.refused(&["join", &fresh[..fresh.len() / 2]], None, "incomplete");
-    late.refused(&["join", "endpointaaaa"], None, "no HiveMind invitation");
-    late.refused(&["join"], Some(""), "no HiveMind invitation");
+    late.refused(&["join", "endpointaaaa"], None, "not a HiveMind invitation");
+    late.refused(&["join"], Some(""), "not a HiveMind invitation");
     late.refused(&["approve", "nobody"], None, "no machine \"nobody\"");
     // A refused guest may still use a good one.
     assert!(late.json(&["join", &fresh], None)["code"].is_string());
