@@ -91,7 +91,7 @@ fn a_truncated_and_a_damaged_model() {
         bytes
     };
     let missing = rename(b"blk.7.ffn_up.weight", b"blk.7.ffn_xx.weight");
-    refused(&["chat", "--prompt", "x", &at("missing.gguf", &missing)], 1, &["blk.7.ffn_up.weight"]);
+    refused(&["chat", "--prompt", "x", &at("missing.gguf", &missing)], 1, &["7.ffn_xx.weight", "has not"]);
 }
 
 #[test]
@@ -116,6 +116,8 @@ fn a_folder_with_damaged_safetensors() {
     with(r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#, 4);
     refused(&["plan", path], 1, &["4 bytes of tensors", "truncated"]);
     with(r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#, 8);
+    refused(&["plan", path], 1, &["a tensor \"a\", which a model of this kind has not"]);
+    with(r#"{"model.norm.weight":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#, 8);
     refused(&["plan", path], 1, &["no tensor model.layers.0.input_layernorm.weight"]);
     with(r#"{"model.layers.0.input_layernorm.weight":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#, 8);
     refused(&["plan", path], 1, &["shape [2], expected [64]"]);
@@ -134,6 +136,28 @@ fn prompts_that_cannot_be_read() {
     let (code, _, stderr) = run(&["chat"], Some(b"\xff\xfe\xfa\n"));
     assert_eq!(code, 1);
     assert!(stderr.contains("not UTF-8"), "{stderr}");
+}
+
+#[test]
+fn output_that_is_lost_is_a_failure() {
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut command = hivemind(&["chat", "--prompt", "Hello.", "--max-tokens", "3"]);
+    command.stdout(full);
+    let output = finish(command, None);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && stderr.contains("the output is lost: No space left"), "{stderr}");
+}
+
+#[test]
+fn a_prompt_may_begin_with_a_dash_an_empty_setting_is_none_and_a_file_is_found_from_where_the_user_stands() {
+    let folder = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(starter(), folder.path().join("m.gguf")).unwrap();
+    let mut command =
+        hivemind(&["chat", "m.gguf", "--prompt", "-5 + 3?", "--system", "- Be brief.", "--max-tokens", "3"]);
+    command.env("HIVEMIND_COMPUTE", "").env("HIVEMIND_THREADS", "").current_dir(folder.path());
+    let output = finish(command, None);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    refused(&["share", "--memory", "8"], 2, &["write it with its unit, like 8GiB"]);
 }
 
 #[test]

@@ -172,6 +172,19 @@ impl ModelConfig {
             tied_embeddings: json["tie_word_embeddings"].as_bool().unwrap_or(true),
             end_tokens: token_ids(&json["eos_token_id"]),
         };
+        let slides = |kind: &Json| kind.as_str().is_some_and(|kind| kind != "full_attention");
+        if let Some(kind) = json["layer_types"].as_array().and_then(|kinds| kinds.iter().find(|kind| slides(kind))) {
+            return Err(ConfigError::Unsupported(format!("layers of {}", kind.as_str().unwrap_or_default())));
+        }
+        let rotated = json["partial_rotary_factor"]
+            .as_f64()
+            .or_else(|| json["rope_parameters"]["partial_rotary_factor"].as_f64());
+        if let Some(rotated) = rotated.filter(|rotated| *rotated != 1.0) {
+            return Err(ConfigError::Unsupported(format!("rotary positions on {rotated} of each head")));
+        }
+        if let Some(method) = json["quantization_config"]["quant_method"].as_str().filter(|method| *method != "mlx") {
+            return Err(ConfigError::Unsupported(format!("weights quantized by {method}")));
+        }
         for (key, wanted) in [("hidden_act", "silu"), ("rope_traditional", "")] {
             match &json[key] {
                 Json::String(name) if name != wanted => {
@@ -197,16 +210,13 @@ impl ModelConfig {
             Some(crate::weights::gguf::Value::Array(tokens)) => tokens.len(),
             _ => number("vocab_size")?,
         };
-        let end = |name: &str| gguf.number(&format!("tokenizer.ggml.{name}")).map(|id| id as u32);
-        let mut end_tokens: Vec<u32> = [end("eos_token_id"), end("eot_token_id")].into_iter().flatten().collect();
-        end_tokens.dedup();
+        // Older files name a factor and no type, or have a key of their own for it.
+        let factor = gguf.real(&key("rope.scaling.factor")).or_else(|| gguf.real(&key("rope.scale_linear")));
+        let linear = |factor: f64| RopeScaling::Linear { factor: factor as f32 };
         let scaling = match gguf.string(&key("rope.scaling.type")) {
-            Some("linear") => {
-                let factor =
-                    gguf.real(&key("rope.scaling.factor")).ok_or(ConfigError::Missing("rope.scaling.factor"))?;
-                RopeScaling::Linear { factor: factor as f32 }
-            }
-            None | Some("none") => RopeScaling::None,
+            Some("linear") => linear(factor.ok_or(ConfigError::Missing("rope.scaling.factor"))?),
+            None => factor.filter(|factor| *factor != 1.0).map_or(RopeScaling::None, linear),
+            Some("none") => RopeScaling::None,
             Some(other) => return Err(ConfigError::Unsupported(format!("rope scaling {other}"))),
         };
         let config = Self {
@@ -225,9 +235,16 @@ impl ModelConfig {
             max_context: number("context_length").unwrap_or(2048),
             // A GGUF without an output matrix uses the embedding; the caller, who knows the tensors, settles it.
             tied_embeddings: true,
-            end_tokens,
+            // From the vocabulary; the caller adds them.
+            end_tokens: Vec::new(),
         };
-        config.checked()
+        match gguf.number(&key("rope.dimension_count")) {
+            Some(rotated) if rotated != config.head_dim as u64 => {
+                let what = format!("rotary positions on {rotated} of a head's {} dimensions", config.head_dim);
+                Err(ConfigError::Unsupported(what))
+            }
+            _ => config.checked(),
+        }
     }
 
     /// Bytes a token takes in the KV cache of one layer.
@@ -285,7 +302,11 @@ fn rope_from_json(json: &Json) -> Result<Rope, ConfigError> {
     let real = |value: &Json, key: &'static str| value[key].as_f64().map(|n| n as f32).ok_or(ConfigError::Missing(key));
     let theta = real(json, "rope_theta").or_else(|_| real(parameters, "rope_theta")).unwrap_or(10_000.0);
     let kind = parameters["rope_type"].as_str().or_else(|| parameters["type"].as_str());
+    let has_factor = parameters["factor"].as_f64().is_some_and(|factor| factor != 1.0);
     let scaling = match kind {
+        None if has_factor => {
+            return Err(ConfigError::Unsupported("a rope scaling factor without its type".to_owned()));
+        }
         None | Some("default") => RopeScaling::None,
         Some("linear") => RopeScaling::Linear { factor: real(parameters, "factor")? },
         Some("llama3") => RopeScaling::Llama3 {

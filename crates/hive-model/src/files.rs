@@ -6,6 +6,7 @@ use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
 
 use crate::config::{ConfigError, ModelConfig, RopeScaling, token_ids};
+use crate::ends;
 use crate::regular;
 use crate::template::{ChatTemplate, TemplateError};
 use crate::tokenizer::{Tokenizer, TokenizerError};
@@ -54,6 +55,25 @@ pub enum OpenError {
         /// The cause.
         why: String,
     },
+    /// One of several files of a model.
+    #[error("{path} is one of {parts} parts of a model; join them first, with `llama-gguf-split --merge`")]
+    Part {
+        /// The file.
+        path: PathBuf,
+        /// How many there are.
+        parts: u64,
+    },
+    /// A tensor that nothing here computes with.
+    #[error(
+        "{path} has a tensor \"{name}\", which a model of this kind has not; it is of another architecture, or quantized in \
+         a way that is not supported"
+    )]
+    Tensor {
+        /// The model.
+        path: PathBuf,
+        /// Its name.
+        name: String,
+    },
     /// A configuration that cannot be used.
     #[error("{path}: {source}")]
     Config {
@@ -78,12 +98,18 @@ impl ModelFiles {
 
     fn open_gguf(path: &Path) -> Result<Self, OpenError> {
         let gguf = Gguf::open(path).map_err(|source| match source {
+            HeaderError::Magic if is_pointer(path) => FolderError::Pointer { file: path.to_owned() }.into(),
             HeaderError::Magic => OpenError::Unknown(path.to_owned()),
             source => OpenError::Gguf { path: path.to_owned(), source },
         })?;
+        if let Some(parts) = gguf.number("split.count").filter(|parts| *parts > 1) {
+            return Err(OpenError::Part { path: path.to_owned(), parts });
+        }
         let refuse = |source| OpenError::Config { path: path.to_owned(), source };
         let mut config = ModelConfig::from_gguf(&gguf).map_err(refuse)?;
+        add_ends(&mut config, ends::of_gguf(&gguf));
         let weights = Weights::Gguf(gguf);
+        all_known(path, &weights)?;
         config.tied_embeddings = !weights.contains("lm_head.weight");
         if weights.contains("rope_freqs.weight") {
             let factors = weights.vector("rope_freqs.weight", config.head_dim / 2);
@@ -109,13 +135,15 @@ impl ModelFiles {
             let file = path.join(name);
             if file.is_file() { read_json(&file) } else { Ok(Json::Null) }
         };
-        for id in token_ids(&optional("generation_config.json")?["eos_token_id"]) {
-            if !config.end_tokens.contains(&id) {
-                config.end_tokens.push(id);
-            }
-        }
+        add_ends(&mut config, token_ids(&optional("generation_config.json")?["eos_token_id"]));
         let tokenizer_config = optional("tokenizer_config.json")?;
+        add_ends(&mut config, ends::of_folder(path, &tokenizer_config));
         let weights = Weights::Safetensors(SafetensorsFolder::open(path, table)?);
+        all_known(path, &weights)?;
+        // Only a file that says so shares the embedding where it has an output matrix.
+        if json["tie_word_embeddings"] != true && weights.contains("lm_head.weight") {
+            config.tied_embeddings = false;
+        }
         Ok(Self { path: path.to_owned(), config, weights, tokenizer_config })
     }
 
@@ -208,6 +236,24 @@ impl ModelFiles {
                 };
                 ChatTemplate::new(source.ok_or(TemplateError::Missing)?, token("bos_token"), token("eos_token"))
             }
+        }
+    }
+}
+
+/// Whether it is what `git` left where a large file should be.
+fn is_pointer(path: &Path) -> bool {
+    regular::read(path, 1024).is_ok_and(|text| text.starts_with(b"version https://git-lfs"))
+}
+
+fn all_known(path: &Path, weights: &Weights) -> Result<(), OpenError> {
+    weights.unknown().map_or(Ok(()), |name| Err(OpenError::Tensor { path: path.to_owned(), name }))
+}
+
+/// Adds tokens that end an answer, each once.
+fn add_ends(config: &mut ModelConfig, ends: Vec<u32>) {
+    for id in ends {
+        if !config.end_tokens.contains(&id) && (id as usize) < config.vocabulary {
+            config.end_tokens.push(id);
         }
     }
 }

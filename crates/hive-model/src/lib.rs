@@ -23,6 +23,7 @@ pub mod weights;
 
 mod deep;
 mod embedding;
+mod ends;
 mod kv;
 mod linear;
 mod llama;

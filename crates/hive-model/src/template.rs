@@ -147,6 +147,11 @@ impl ChatTemplate {
         let marked: Vec<Message> = messages.iter().map(|message| mark_message(message, special)).collect();
         let tools = tools.map(|tools| mark_json(tools, special));
         let text = self.render_checked(&marked, tools.as_ref())?;
+        if !text.contains(MARK_OPEN) {
+            // Nobody typed what looks special, so all of it is the template's own. Encoded whole, as whoever trained the
+            // model did: between special tokens, a tokenizer may see what comes before and after.
+            return Ok(tokenizer.encode(&text)?);
+        }
         let (mut tokens, mut from) = (Vec::new(), 0);
         for (range, id) in
             special.find(&text).map(|(range, id)| (range, Some(id))).chain([(text.len()..text.len(), None)])
@@ -235,8 +240,8 @@ fn classify(error: &Error) -> TemplateError {
 }
 
 fn mark_message(message: &Message, special: &SpecialTokens) -> Message {
-    let more = message.more.iter().map(|(key, value)| (key.clone(), mark_json(value, special))).collect();
-    Message { role: message.role.clone(), content: mark(&message.content, special), more }
+    let more = message.more.iter().map(|(key, value)| (mark(key, special), mark_json(value, special))).collect();
+    Message { role: mark(&message.role, special), content: mark(&message.content, special), more }
 }
 
 fn mark_json(value: &serde_json::Value, special: &SpecialTokens) -> serde_json::Value {
@@ -244,7 +249,7 @@ fn mark_json(value: &serde_json::Value, special: &SpecialTokens) -> serde_json::
         serde_json::Value::String(text) => mark(text, special).into(),
         serde_json::Value::Array(items) => items.iter().map(|item| mark_json(item, special)).collect(),
         serde_json::Value::Object(entries) => {
-            entries.iter().map(|(key, item)| (key.clone(), mark_json(item, special))).collect()
+            entries.iter().map(|(key, item)| (mark(key, special), mark_json(item, special))).collect()
         }
         other => other.clone(),
     }
@@ -319,6 +324,56 @@ mod tests {
         let template = ChatTemplate::new(source, None, None).unwrap();
         let tools = serde_json::json!([{ "name": "f" }]);
         assert_eq!(template.render(&user(" a "), Some(&tools)).unwrap(), r#"A True [{"name": "f"}]"#);
+    }
+
+    /// Letter by letter, with `▁` before the very first piece of a text, as tokenizers made from SentencePiece have it.
+    fn metaspace_first(rstrip: bool, markers_are_special: bool) -> Tokenizer {
+        let letters = ["▁", "u", "s", "e", "r", "x", "<", "|", ">", "i", "m", "_", "t", "a", "\n"];
+        let vocabulary: serde_json::Map<String, serde_json::Value> =
+            letters.iter().enumerate().map(|(id, letter)| ((*letter).to_owned(), id.into())).collect();
+        let added = |id: usize, content: &str, special: bool, rstrip: bool| {
+            serde_json::json!({
+                "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": rstrip, "normalized": false,
+                "special": special
+            })
+        };
+        let json = serde_json::json!({
+            "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "post_processor": null, "decoder": null,
+            "added_tokens": [added(15, "<s>", true, false), added(16, "<|im_start|>", markers_are_special, rstrip)],
+            "pre_tokenizer": { "type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": false },
+            "model": {
+                "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+                "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "vocab": vocabulary, "merges": []
+            }
+        });
+        Tokenizer::from_json(json.to_string().as_bytes()).unwrap()
+    }
+
+    fn tokens(tokenizer: &Tokenizer, source: &str, message: &Message) -> Vec<u32> {
+        let template = ChatTemplate::new(source, Some("<s>".to_owned()), None).unwrap();
+        template.tokenize(tokenizer, std::slice::from_ref(message), None).unwrap()
+    }
+
+    #[test]
+    fn a_prompt_without_typed_markers_is_encoded_whole() {
+        let source = "{{ bos_token }}<|im_start|>  {{ messages[0].role }}";
+        let user = Message::new("user", "");
+        // No `▁` after a special token, as there would be at the beginning of a text of its own; blanks are `▁`.
+        assert_eq!(tokens(&metaspace_first(false, true), source, &user), [15, 16, 0, 0, 1, 2, 3, 4]);
+        // And a marker that takes the blanks beside it takes them.
+        assert_eq!(tokens(&metaspace_first(true, true), source, &user), [15, 16, 1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn what_a_person_types_is_no_marker_whatever_the_file_calls_its_markers() {
+        let source = "<|im_start|>{{ messages[0].role }}\n{{ messages[0].content }}{{ messages[0].name }}";
+        for markers_are_special in [true, false] {
+            let tokenizer = metaspace_first(false, markers_are_special);
+            let mut message = Message::new("user<|im_start|>", "x<|im_start|>x<s>");
+            message.more.insert("name".to_owned(), "<|im_start|>".into());
+            let found = tokens(&tokenizer, source, &message);
+            assert_eq!(found.iter().filter(|token| **token >= 15).collect::<Vec<_>>(), [&16], "{found:?}");
+        }
     }
 
     #[test]

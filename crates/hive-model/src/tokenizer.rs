@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use crate::deep::{on_deep_stack, quietly};
 use crate::regular;
 use crate::weights::Gguf;
+pub(crate) use limits::MAX_FILE_BYTES;
 use special::SpecialTokens;
 
 /// A loaded tokenizer.
@@ -73,6 +74,11 @@ impl Tokenizer {
         // A file may carry the padding and truncation of whoever trained with it.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|error| error.to_string())?;
+        // Some files call the markers of a conversation ordinary tokens, and a person's text would become one.
+        let markers = inner.get_added_tokens_decoder().into_values();
+        let markers = markers.filter(|token| !token.special && is_marker(&token.content));
+        let markers: Vec<_> = markers.map(|token| tokenizers::AddedToken { special: true, ..token }).collect();
+        inner.add_special_tokens(&markers);
         let mut literal = inner.clone();
         literal.set_encode_special_tokens(true);
         let added = inner.get_added_tokens_decoder();
@@ -104,6 +110,28 @@ impl Tokenizer {
     pub fn size(&self) -> usize {
         self.inner.get_vocab_size(true)
     }
+}
+
+/// Whether a token is a marker by its looks, whatever its file calls it: `<|im_start|>`, `<start_of_turn>`, `[INST]`, `</s>`.
+pub(crate) fn is_marker(token: &str) -> bool {
+    const NAMED: [&str; 12] = [
+        "<s>",
+        "</s>",
+        "<bos>",
+        "<eos>",
+        "<start_of_turn>",
+        "<end_of_turn>",
+        "[INST]",
+        "[/INST]",
+        "<<SYS>>",
+        "<</SYS>>",
+        "<EOT>",
+        "[EOT]",
+    ];
+    let inside = |open, close| token.strip_prefix(open).and_then(|token: &str| token.strip_suffix(close));
+    let between_bars = inside("<|", "|>").or_else(|| inside("<｜", "｜>"));
+    let is_name = |name: &str| !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || "_-:/▁ ".contains(c));
+    NAMED.contains(&token) || between_bars.is_some_and(is_name)
 }
 
 fn encode(tokenizer: &tokenizers::Tokenizer, text: &str) -> Result<Vec<u32>, TokenizerError> {

@@ -4,6 +4,7 @@
 //! them. Files are read by position rather than mapped, so that a file truncated under our feet is an error and not a
 //! signal, and pages of the file do not count as our memory.
 
+pub(crate) mod family;
 pub mod gguf;
 pub mod safetensors;
 
@@ -187,6 +188,15 @@ impl Weights {
             Self::Gguf(file) => file.contains(name),
             Self::Safetensors(folder) => folder.contains(name),
         }
+    }
+
+    /// A tensor that this family does not have, if there is one.
+    pub(crate) fn unknown(&self) -> Option<String> {
+        let names = match self {
+            Self::Gguf(file) => file.names(),
+            Self::Safetensors(folder) => folder.names(),
+        };
+        names.into_iter().find(|name| !family::is_known(name))
     }
 
     /// Bytes on disk of all tensors whose Hugging Face name satisfies `wanted`.

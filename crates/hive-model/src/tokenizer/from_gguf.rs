@@ -5,6 +5,7 @@
 
 use serde_json::{Value as Json, json};
 
+use super::is_marker;
 use super::limits::{MAX_MERGES, MAX_TOKEN_BYTES, MAX_TOKENS};
 use crate::weights::Gguf;
 use crate::weights::gguf::{Numbers, Value};
@@ -13,6 +14,7 @@ use crate::weights::gguf::{Numbers, Value};
 const MAX_CUT_BYTES: usize = 1 << 29;
 
 /// Token types of the format.
+const NORMAL: i64 = 1;
 const UNKNOWN: i64 = 2;
 const CONTROL: i64 = 3;
 const USER_DEFINED: i64 = 4;
@@ -24,7 +26,11 @@ pub(super) fn tokenizer_json(gguf: &Gguf) -> Result<Json, String> {
         return Err(format!("it has more than {MAX_TOKENS} tokens, or {MAX_MERGES} merges"));
     }
     let types: Vec<i64> = gguf.numbers("tokenizer.ggml.token_type").into_iter().flat_map(Numbers::integers).collect();
-    let type_of = |id: usize| types.get(id).copied().unwrap_or(1);
+    // Converters have written markers as ordinary tokens, which a person's text could become.
+    let type_of = |id: usize| match types.get(id).copied().unwrap_or(NORMAL) {
+        NORMAL | USER_DEFINED if is_marker(tokens[id]) => CONTROL,
+        kind => kind,
+    };
     let added: Vec<Json> = (0..tokens.len())
         .filter(|&id| matches!(type_of(id), CONTROL | USER_DEFINED | UNKNOWN))
         .map(|id| {
@@ -122,11 +128,12 @@ fn merges_by_score<'a>(tokens: &[&'a str], scores: &[f64]) -> Result<Vec<(&'a st
         for (at, _) in token.char_indices().skip(1) {
             let (left, right) = token.split_at(at);
             if let (Some(&l), Some(&r)) = (ids.get(left), ids.get(right)) {
-                merges.push((scores.get(id).copied().unwrap_or(f64::MIN), l, r, left, right));
+                merges.push((scores.get(id).copied().unwrap_or(f64::MIN), id, l, r, left, right));
             }
         }
     }
-    merges.sort_by(|a, b| b.0.total_cmp(&a.0).then((a.1, a.2).cmp(&(b.1, b.2))));
+    // Runs of spaces have one score; of those, SentencePiece takes the piece that comes first.
+    merges.sort_by(|a, b| b.0.total_cmp(&a.0).then((a.1, a.2, a.3).cmp(&(b.1, b.2, b.3))));
     Ok(merges.into_iter().map(|(.., left, right)| (left, right)).collect())
 }
 
@@ -142,6 +149,10 @@ mod tests {
     fn merges_come_in_the_order_of_their_scores() {
         let merges = merges_by_score(&["a", "b", "ab", "aba"], &[0.0, 0.0, -1.0, -0.5]).unwrap();
         assert_eq!(merges, [("ab", "a"), ("a", "b")]);
+        // Of one score: `___` (3) before `____` (4), whatever its halves are called.
+        let spaces = ["_", "__", "x", "___", "____"];
+        let merges = merges_by_score(&spaces, &[0.0, -1.0, 0.0, -1.0, -1.0]).unwrap();
+        assert_eq!(merges, [("_", "_"), ("_", "__"), ("__", "_"), ("_", "___"), ("__", "__"), ("___", "_")]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visito
 use serde_json::Value as Json;
 
 /// The largest vocabularies (262,144 tokens with their merges) take 33 MB.
-pub(super) const MAX_FILE_BYTES: u64 = 64 << 20;
+pub(crate) const MAX_FILE_BYTES: u64 = 64 << 20;
 /// Numbers, texts and brackets in the file; the largest have two million.
 const MAX_VALUES: usize = 8_000_000;
 /// Of the vocabulary.

@@ -112,17 +112,15 @@ impl Gguf {
         let info = self.info(&stored)?;
         expect_shape(&stored, &info.shape, &[length])?;
         let float = info.block.float().ok_or_else(|| unsupported(&stored, info.block))?;
-        Ok(FloatTensor { float, shape: vec![length], bytes: self.read(info, 0, info.bytes)? })
+        let bytes = self.in_order(&stored, length, self.read(info, 0, info.bytes)?);
+        Ok(FloatTensor { float, shape: vec![length], bytes })
     }
 
     pub(super) fn matrix(&self, name: &str, rows: usize, columns: usize) -> Result<Matrix, TensorError> {
         let stored = stored_name(&format!("{name}.weight"));
         let info = self.info(&stored)?;
         expect_shape(&stored, &info.shape, &[rows, columns])?;
-        let mut bytes = self.read(info, 0, info.bytes)?;
-        if let Some(heads) = self.heads_of(&stored).filter(|&heads| heads > 0 && rows.is_multiple_of(2 * heads)) {
-            bytes = unpermute(&bytes, rows, heads);
-        }
+        let bytes = self.in_order(&stored, rows, self.read(info, 0, info.bytes)?);
         match info.block {
             BlockType::F32 => Ok(float_matrix(Float::F32, rows, columns, bytes)),
             BlockType::F16 => Ok(float_matrix(Float::F16, rows, columns, bytes)),
@@ -134,12 +132,26 @@ impl Gguf {
         }
     }
 
+    /// The rows of a stored matrix, or the numbers of a stored bias, in Hugging Face's order.
+    fn in_order(&self, stored: &str, rows: usize, bytes: Vec<u8>) -> Vec<u8> {
+        match self.heads_of(stored).filter(|&heads| heads > 0 && rows.is_multiple_of(2 * heads)) {
+            Some(heads) => unpermute(&bytes, rows, heads),
+            None => bytes,
+        }
+    }
+
+    /// Every tensor, by Hugging Face's name.
+    pub(super) fn names(&self) -> Vec<String> {
+        self.tensors.values().map(|info| hugging_face_name(&info.name)).collect()
+    }
+
     /// How many heads the rows of a stored tensor are permuted in, if they are.
     fn heads_of(&self, stored: &str) -> Option<usize> {
         let (heads, kv_heads) = self.permuted_heads?;
-        if stored.ends_with("attn_q.weight") {
+        let name = stored.strip_suffix(".weight").or_else(|| stored.strip_suffix(".bias"))?;
+        if name.ends_with("attn_q") {
             Some(heads)
-        } else if stored.ends_with("attn_k.weight") {
+        } else if name.ends_with("attn_k") {
             Some(kv_heads)
         } else {
             None
@@ -241,6 +253,26 @@ mod tests {
             assert_eq!(hugging_face_name(&stored_name(name)), name);
         }
         assert_eq!(stored_name("model.layers.7.self_attn.q_proj.bias"), "blk.7.attn_q.bias");
+    }
+
+    #[test]
+    fn a_bias_is_put_in_order_like_the_matrix_it_belongs_to() {
+        let gguf = |permuted_heads| Gguf {
+            path: PathBuf::new(),
+            file: tempfile::tempfile().unwrap(),
+            metadata: BTreeMap::new(),
+            tensors: BTreeMap::new(),
+            permuted_heads,
+        };
+        let eight = [0, 1, 2, 3, 4, 5, 6, 7];
+        let permuted = gguf(Some((2, 1)));
+        for part in ["weight", "bias"] {
+            let order = |name: &str| permuted.in_order(&format!("blk.0.{name}.{part}"), 8, eight.to_vec());
+            assert_eq!(order("attn_q"), [0, 2, 1, 3, 4, 6, 5, 7], "{part}");
+            assert_eq!(order("attn_k"), [0, 2, 4, 6, 1, 3, 5, 7], "{part}");
+            assert_eq!(order("attn_v"), eight, "{part}");
+        }
+        assert_eq!(gguf(None).in_order("blk.0.attn_q.bias", 8, eight.to_vec()), eight);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! Headers are parsed and validated by the `safetensors` crate (no gaps, no overlaps, sizes that match); here is only
 //! what that leaves open: the header's length against the file's, and the data's length against the header's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -50,6 +50,36 @@ pub enum FolderError {
         file: PathBuf,
         /// The parser's words.
         why: String,
+    },
+    /// A file that the index names is missing.
+    #[error("{file} is missing: the folder's index names it; download the model again")]
+    NoShard {
+        /// The file.
+        file: PathBuf,
+    },
+    /// The index is not what it should be.
+    #[error("{file}: the index is corrupt: {why}")]
+    Index {
+        /// The file.
+        file: PathBuf,
+        /// The cause.
+        why: String,
+    },
+    /// Two files hold a tensor of one name.
+    #[error("{file} and {other} both hold \"{name}\"; remove the one that does not belong to the model")]
+    Twice {
+        /// The tensor.
+        name: String,
+        /// A file.
+        file: PathBuf,
+        /// The other.
+        other: PathBuf,
+    },
+    /// What `git` left where a large file should be.
+    #[error("{file} is a pointer of Git LFS, not the file itself; fetch it with `git lfs pull`")]
+    Pointer {
+        /// The file.
+        file: PathBuf,
     },
     /// Less or more data than the header describes.
     #[error("{file} has {found} bytes of tensors where its header describes {expected}: it is truncated or corrupt")]
@@ -123,27 +153,35 @@ impl SafetensorsFolder {
     /// Reads and checks the header of every `.safetensors` file in the folder.
     pub fn open(path: &Path, quantization: QuantizationTable) -> Result<Self, FolderError> {
         let io = |source| FolderError::Io { file: path.to_owned(), source };
-        let mut files = Vec::new();
+        let mut names = Vec::new();
         for entry in std::fs::read_dir(path).map_err(io)? {
-            let file = entry.map_err(io)?.path();
-            if file.extension().is_some_and(|extension| extension == "safetensors") {
-                files.push(file);
-            }
+            names.extend(entry.map_err(io)?.file_name().into_string());
         }
+        let has_index = names.iter().any(|name| name == INDEX);
+        let index = if has_index { Some(read_index(&path.join(INDEX))?) } else { None };
+        let files = shards(names, index).map_err(|file| FolderError::NoShard { file: path.join(file) })?;
         if files.is_empty() {
             return Err(FolderError::Empty(path.to_owned()));
         }
-        files.sort();
-        let mut tensors = BTreeMap::new();
+        let mut tensors: BTreeMap<String, Entry> = BTreeMap::new();
         let mut left = MAX_HEADERS_BYTES;
         for file in files {
-            tensors.append(&mut read_header(file, &mut left)?);
+            let file = path.join(file);
+            for (name, entry) in read_header(file.clone(), &mut left)? {
+                if let Some(other) = tensors.insert(name.clone(), entry) {
+                    return Err(FolderError::Twice { name, file, other: other.file.0.clone() });
+                }
+            }
         }
         Ok(Self { path: path.to_owned(), tensors, quantization })
     }
 
     pub(super) fn contains(&self, name: &str) -> bool {
         self.tensors.contains_key(name)
+    }
+
+    pub(super) fn names(&self) -> Vec<String> {
+        self.tensors.keys().cloned().collect()
     }
 
     pub(super) fn stored_bytes(&self, wanted: impl Fn(&str) -> bool) -> u64 {
@@ -217,12 +255,55 @@ impl SafetensorsFolder {
     }
 }
 
+/// Says which file holds each tensor of a model in several.
+const INDEX: &str = "model.safetensors.index.json";
+/// The largest real ones have some megabytes.
+const MAX_INDEX_BYTES: u64 = 32 << 20;
+
+fn read_index(path: &Path) -> Result<BTreeSet<String>, FolderError> {
+    #[derive(Deserialize)]
+    struct Index {
+        weight_map: BTreeMap<String, String>,
+    }
+    let refuse = |why: String| FolderError::Index { file: path.to_owned(), why };
+    let bytes = regular::read(path, MAX_INDEX_BYTES).map_err(|error| refuse(error.to_string()))?;
+    let index: Index = serde_json::from_slice(&bytes).map_err(|error| refuse(error.to_string()))?;
+    let files: BTreeSet<String> = index.weight_map.into_values().collect();
+    match files.iter().find(|file| Path::new(file).file_name().is_none_or(|name| name != file.as_str())) {
+        Some(file) => Err(refuse(format!("\"{file}\" is no file of this folder"))),
+        None => Ok(files),
+    }
+}
+
+/// The files that are a model's, of those in its folder: what the index names, or else `model*.safetensors`, or else every
+/// one that is not hidden. Others were left over, or belong to something else (`adapters.safetensors`, macOS's `._model…`).
+///
+/// # Errors
+/// A file that the index names and the folder lacks.
+fn shards(names: Vec<String>, index: Option<BTreeSet<String>>) -> Result<Vec<String>, String> {
+    let is_here = |file: &String| names.contains(file);
+    if let Some(index) = index {
+        return match index.iter().find(|file| !is_here(file)) {
+            Some(missing) => Err(missing.clone()),
+            None => Ok(index.into_iter().collect()),
+        };
+    }
+    let mut all = names;
+    all.retain(|name| !name.starts_with('.') && Path::new(name).extension().is_some_and(|kind| kind == "safetensors"));
+    all.sort();
+    let models: Vec<String> = all.iter().filter(|name| name.starts_with("model")).cloned().collect();
+    Ok(if models.is_empty() { all } else { models })
+}
+
 /// Reads a header of at most `left` bytes, which are fewer then.
 fn read_header(path: PathBuf, left: &mut u64) -> Result<BTreeMap<String, Entry>, FolderError> {
     let io = |source| FolderError::Io { file: path.clone(), source };
     let (file, length) = regular::open(&path).map_err(io)?;
     let mut prefix = [0; 8];
     file.read_exact_at(&mut prefix, 0).map_err(io)?;
+    if prefix == *b"version " {
+        return Err(FolderError::Pointer { file: path });
+    }
     let claimed = u64::from_le_bytes(prefix);
     if claimed > MAX_HEADER_BYTES.min(*left) || claimed > length - 8 {
         return Err(FolderError::HeaderLength { file: path, claimed });
@@ -263,4 +344,73 @@ fn expect(name: &str, entry: &Entry, shape: &[usize]) -> Result<(), TensorError>
 fn wrong_type(name: &str, entry: &Entry) -> TensorError {
     let supported = "F32, F16, BF16, and U32 for quantized weights";
     TensorError::Type { name: name.to_owned(), found: format!("{:?}", entry.dtype), supported }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chosen(names: &[&str], index: Option<&[&str]>) -> Result<Vec<String>, String> {
+        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        shards(owned(names), index.map(|index| owned(index).into_iter().collect()))
+    }
+
+    #[test]
+    fn the_index_says_which_files_are_the_models() {
+        let left_over = "model-00001-of-00003.safetensors";
+        let two = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
+        assert_eq!(chosen(&[two[1], left_over, two[0], "config.json"], Some(&two)).unwrap(), two);
+        assert_eq!(chosen(&[two[0]], Some(&two)).unwrap_err(), two[1]);
+    }
+
+    #[test]
+    fn without_an_index_what_is_called_a_model_is_one_and_hidden_files_are_none() {
+        let model = "model.safetensors";
+        assert_eq!(
+            chosen(&["zz-old.safetensors", "adapters.safetensors", "._model.safetensors", model], None).unwrap(),
+            [model]
+        );
+        assert_eq!(chosen(&["weights.safetensors", "._weights.safetensors"], None).unwrap(), ["weights.safetensors"]);
+        assert_eq!(chosen(&["._model.safetensors", "model.bin"], None).unwrap(), [""; 0]);
+    }
+
+    /// A file with one tensor of one number.
+    fn shard(to: &Path, tensor: &str, number: f32) {
+        let header = format!("{{\"{tensor}\":{{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}}}");
+        let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &number.to_le_bytes()].concat();
+        std::fs::write(to, bytes).unwrap();
+    }
+
+    fn opened(folder: &Path) -> Result<SafetensorsFolder, String> {
+        SafetensorsFolder::open(folder, QuantizationTable::default()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn no_tensor_comes_from_a_file_that_is_not_the_models_and_none_twice() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        shard(&at("model-00001-of-00001.safetensors"), "norm", 1.0);
+        shard(&at("model-00001-of-00002.safetensors"), "norm", 2.0);
+        let message = opened(folder.path()).unwrap_err();
+        assert!(message.contains("both hold \"norm\""), "{message}");
+        let index =
+            |file: &str| std::fs::write(at(INDEX), format!("{{\"weight_map\":{{\"norm\":\"{file}\"}}}}")).unwrap();
+        index("model-00001-of-00001.safetensors");
+        assert_eq!(opened(folder.path()).unwrap().vector("norm", 1).unwrap().to_f32(), [1.0]);
+        index("model-00002-of-00002.safetensors");
+        assert!(opened(folder.path()).unwrap_err().contains("is missing"));
+        for outside in ["../model.safetensors", "/etc/passwd", "a/b.safetensors", ""] {
+            index(outside);
+            assert!(opened(folder.path()).unwrap_err().contains("is no file of this folder"), "{outside}");
+        }
+    }
+
+    #[test]
+    fn a_pointer_of_git_lfs_is_called_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n";
+        std::fs::write(folder.path().join("model.safetensors"), pointer).unwrap();
+        let message = opened(folder.path()).unwrap_err();
+        assert!(message.contains("pointer of Git LFS") && message.contains("git lfs pull"), "{message}");
+    }
 }
