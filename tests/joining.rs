@@ -68,6 +68,16 @@ fn clocks_an_hour_off_keep_nobody_out() {
 }
 
 #[test]
+fn a_node_whose_terminal_is_closed_ends_in_peace() {
+    let home = tempfile::tempdir().unwrap();
+    let mut node = Node::start(home.path(), "ann");
+    node.signal("-HUP");
+    assert_eq!(node.wait(), Some(0));
+    let log = hivemind(&["log"]).env("HIVEMIND_DATA_DIR", &node.folder).output().unwrap();
+    assert!(String::from_utf8_lossy(&log.stdout).contains("HiveMind stopped"), "{log:?}");
+}
+
+#[test]
 fn an_owner_decides_what_an_approved_machine_may_use_and_see() {
     let home = tempfile::tempdir().unwrap();
     let (host, guest) = (Node::start(home.path(), "host"), Node::start(home.path(), "guest"));

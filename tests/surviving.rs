@@ -326,7 +326,7 @@ fn a_copy_of_a_stage_takes_over_without_loading() {
 /// Two answers in one process, so that the second goes on with what the first has computed.
 fn two_turns(lab: &Lab, host: &Host, between: impl Fn(&serde_json::Value)) -> [serde_json::Value; 2] {
     let turns = ["Tell me of bees in a few words.", "And of wasps?"];
-    let fixed = ["chat", "--temperature", "0", "--max-tokens", "40", "--json"];
+    let fixed = ["chat", "--lines", "--temperature", "0", "--max-tokens", "40", "--json"];
     let mut child = host.command(lab, &fixed).stdin(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
     let (mut input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
     let mut lines = BufReader::new(output).lines();

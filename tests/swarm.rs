@@ -79,16 +79,27 @@ fn a_long_prompt_travels_in_chunks_and_gives_the_same_answer() {
 #[test]
 fn a_pipe_gets_an_answer_to_each_line_and_the_conversation_is_kept() {
     let input = b"What is the capital of France?\n\nAnd of Germany?\n";
-    let (code, stdout, stderr) = run(&["chat", "--stages", "2", "--json"], Some(input));
+    let (code, stdout, stderr) = run(&["chat", "--lines", "--stages", "2", "--json"], Some(input));
     assert_eq!(code, 0, "{stderr}");
     let answers: Vec<Value> = stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(answers.len(), 2, "an empty line asks nothing");
     assert!(answers[0]["text"].as_str().unwrap().contains("Paris"));
     assert!(answers[1]["text"].as_str().unwrap().contains("Berlin"), "{}", answers[1]);
     assert!(answers[1]["prompt_tokens"].as_u64() > answers[0]["prompt_tokens"].as_u64());
+}
 
-    let (code, stdout, _) = run(&["chat", "--stages", "2"], Some(b"What is the capital of France?"));
-    assert_eq!((code, stdout.as_str()), (0, "The capital of France is Paris.\n"));
+#[test]
+fn what_is_piped_in_is_one_question_with_the_prompt_before_it() {
+    for (arguments, input) in [
+        (&["chat", "--stages", "2"][..], "What is the\ncapital of France?\n"),
+        (&["chat", "--prompt", "What is the"], "capital of France?"),
+        (&["chat", "--prompt", "What is the capital of France?"], ""),
+    ] {
+        let (code, stdout, stderr) = run(arguments, Some(input.as_bytes()));
+        assert_eq!((code, stdout.as_str()), (0, "The capital of France is Paris.\n"), "{stderr}");
+    }
+    let (code, _, stderr) = run(&["chat"], Some(b" \n"));
+    assert!(code == 2 && stderr.contains("nothing was asked"), "{code} {stderr}");
 }
 
 #[test]
@@ -140,7 +151,7 @@ fn an_answer_goes_on_when_a_worker_dies_again_and_again() {
 
 #[test]
 fn a_worker_that_dies_between_two_questions_or_while_it_loads_is_started_again() {
-    let mut command = hivemind(&["chat", "--stages", "2", "--temperature", "0"]);
+    let mut command = hivemind(&["chat", "--lines", "--stages", "2", "--temperature", "0"]);
     let mut child = command.stdin(std::process::Stdio::piped()).spawn().unwrap();
     let id = child.id();
     let (mut questions, mut answers) = (child.stdin.take().unwrap(), BufReader::new(child.stdout.take().unwrap()));

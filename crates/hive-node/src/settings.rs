@@ -67,7 +67,7 @@ const FILE: &str = "config.toml";
 #[derive(Debug, thiserror::Error)]
 pub enum SettingError {
     /// No amount of memory.
-    #[error("\"{0}\" is no amount of memory; write it like 8GiB")]
+    #[error("\"{0}\" is no amount of memory; write it with its unit, like 8GiB")]
     Memory(String),
     /// An address that others could reach.
     #[error("the API listens on this machine only; {0} can be reached by others, say 127.0.0.1")]
@@ -170,12 +170,16 @@ impl Settings {
     }
 }
 
-/// Bytes as people write them: "8GiB", "500 MB", "1073741824".
+/// The least that a number without a unit can mean: who writes "8" means something else than eight bytes.
+const LEAST_BARE_BYTES: f64 = 1e6;
+
+/// Bytes as people write them: "8GiB", "500 MB", "1073741824". 0 is nothing in any unit.
 pub fn parse_bytes(text: &str) -> Option<u64> {
     let text = text.trim();
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let number: f64 = text[..digits].parse().ok()?;
     let unit: u64 = match text[digits..].trim().to_ascii_lowercase().as_str() {
+        "" if number > 0.0 && number < LEAST_BARE_BYTES => return None,
         "" | "b" => 1,
         "kb" => 1_000,
         "mb" => 1_000_000,
@@ -214,7 +218,11 @@ mod tests {
         assert_eq!(parse_bytes("8GiB"), Some(8 << 30));
         assert_eq!(parse_bytes("500 MB"), Some(500_000_000));
         assert_eq!(parse_bytes("1.5g"), Some(3 << 29));
-        assert_eq!(parse_bytes("77"), Some(77));
+        assert_eq!(parse_bytes("1073741824"), Some(1 << 30));
+        assert_eq!(
+            (parse_bytes("77"), parse_bytes("0.5"), parse_bytes("0"), parse_bytes("77b")),
+            (None, None, Some(0), Some(77))
+        );
         assert_eq!(parse_bytes("lots"), None);
         assert_eq!(parse_bytes("8 GiBs"), None);
     }

@@ -1,9 +1,10 @@
 //! What can be asked on the command line.
 
+use std::ffi::OsStr;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use hive_api::Right;
 use hive_node::{Compute, Sampling};
 
@@ -16,6 +17,23 @@ pub(crate) struct Arguments {
     pub(crate) data_dir: Option<PathBuf>,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Arguments {
+    /// Those of this process, and the environment's.
+    pub(crate) fn read() -> Self {
+        let matches = without_empty(Self::command()).get_matches();
+        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+    }
+}
+
+/// A variable of the environment that is empty is one that is not set, as it is for everybody else.
+fn without_empty(command: clap::Command) -> clap::Command {
+    let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+    let command = command.mut_args(|argument| {
+        if argument.get_env().is_some_and(is_empty) { argument.env(None::<&'static str>) } else { argument }
+    });
+    command.mut_subcommands(without_empty)
 }
 
 #[derive(Debug, Subcommand)]
@@ -105,7 +123,8 @@ pub(crate) enum Models {
     },
     /// Put one in memory, so that the first answer need not wait
     Load {
-        /// Its name
+        /// Its name, or a .gguf file or folder
+        #[arg(value_parser = parse_model)]
         model: String,
         /// Place it as this file says, until it is unloaded; `hivemind plan MODEL --json` writes one to begin from
         #[arg(long, value_name = "FILE")]
@@ -113,7 +132,8 @@ pub(crate) enum Models {
     },
     /// Free the memory that one takes, on every machine
     Unload {
-        /// Its name
+        /// Its name, or its file or folder
+        #[arg(value_parser = parse_model)]
         model: String,
     },
     /// Remove a downloaded one from this machine's disk
@@ -184,6 +204,13 @@ pub(crate) enum Tokens {
     },
 }
 
+/// A file or folder as the node finds it too, which has another working directory; else a name.
+#[allow(clippy::unnecessary_wraps, reason = "clap wants it")]
+fn parse_model(text: &str) -> Result<String, std::convert::Infallible> {
+    let found = Path::new(text).exists().then(|| std::path::absolute(text).ok()).flatten();
+    Ok(found.and_then(|path| path.to_str().map(str::to_owned)).unwrap_or_else(|| text.to_owned()))
+}
+
 fn parse_switch(text: &str) -> Result<bool, String> {
     match text {
         "on" => Ok(true),
@@ -193,7 +220,8 @@ fn parse_switch(text: &str) -> Result<bool, String> {
 }
 
 fn parse_memory(text: &str) -> Result<u64, String> {
-    hive_node::settings::parse_bytes(text).ok_or_else(|| "no amount of memory; write it like 8GiB".to_owned())
+    hive_node::settings::parse_bytes(text)
+        .ok_or_else(|| "no amount of memory; write it with its unit, like 8GiB".to_owned())
 }
 
 #[derive(Debug, Clone, Copy, Args)]
@@ -333,6 +361,7 @@ pub(crate) struct JoinOptions {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct RunOptions {
     /// A .gguf file, a folder, or owner/name from the Hugging Face cache; by default the starter model
+    #[arg(value_parser = parse_model)]
     pub(crate) model: Option<String>,
     /// Split the model over this many machines; without a running node, over as many nodes on this machine
     #[arg(long, value_name = "N")]
@@ -359,17 +388,20 @@ impl RunOptions {
 pub(crate) struct ChatOptions {
     #[command(flatten)]
     pub(crate) run: RunOptions,
-    /// Answer this and end
-    #[arg(long, value_name = "TEXT")]
+    /// Answer this and end; what comes through a pipe is asked with it
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) prompt: Option<String>,
+    /// Answer each line of a pipe, as turns of one conversation; without it, all of it is one question
+    #[arg(long, conflicts_with = "prompt")]
+    pub(crate) lines: bool,
     /// Instructions that stand before the conversation
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) system: Option<String>,
     /// Longest answer, in tokens
     #[arg(long, value_name = "N")]
     pub(crate) max_tokens: Option<usize>,
     /// End the answer at this text; may be given several times
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) stop: Vec<String>,
     #[command(flatten)]
     pub(crate) sampling: SamplingOptions,
@@ -443,6 +475,7 @@ pub(crate) struct BenchOptions {
 #[derive(Debug, Args)]
 pub(crate) struct PlanOptions {
     /// A .gguf file, a folder, or owner/name from the Hugging Face cache; by default the starter model
+    #[arg(value_parser = parse_model)]
     pub(crate) model: Option<String>,
     /// Split the model over this many machines; without a running node, over as many nodes on this machine
     #[arg(long, value_name = "N")]

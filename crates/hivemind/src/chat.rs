@@ -1,10 +1,12 @@
-//! `hivemind chat`: one answer, a conversation in the terminal, or an answer to each line of a pipe.
+//! `hivemind chat`: one answer, to what is given or piped in, or a conversation, in the terminal or line by line.
 
 use std::io::IsTerminal;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 use hive_node::{Message, Request, Sampling};
-use tokio::io::{AsyncBufReadExt, BufReader, Lines, Stdin};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines, Stdin};
 
 use crate::arguments::ChatOptions;
 use crate::output::Progress;
@@ -26,10 +28,7 @@ pub(crate) async fn run(options: ChatOptions, folder: &Path) -> Result<(), Failu
     if let Some(system) = &options.system {
         chat.messages.push(Message::new("system", system.clone()));
     }
-    let result = match &options.prompt {
-        Some(prompt) => chat.ask(prompt.clone()).await.map(|_| ()),
-        None => chat.converse().await,
-    };
+    let result = chat.run().await;
     talk.close().await;
     result
 }
@@ -51,6 +50,19 @@ enum End {
 }
 
 impl Chat<'_> {
+    async fn run(&mut self) -> Result<(), Failure> {
+        if self.options.prompt.is_none() && (self.options.lines || std::io::stdin().is_terminal()) {
+            return self.converse().await;
+        }
+        let piped = if self.options.prompt.is_none() || is_piped() { piped().await? } else { String::new() };
+        let parts = [self.options.prompt.as_deref().unwrap_or_default(), piped.trim_end()];
+        let question = parts.into_iter().filter(|part| !part.trim().is_empty()).collect::<Vec<_>>().join("\n\n");
+        if question.is_empty() {
+            return Err(Failure::usage("nothing was asked").hint("give --prompt, or pipe a question in"));
+        }
+        self.ask(question).await.map(drop)
+    }
+
     /// Turn after turn, until the input ends.
     async fn converse(&mut self) -> Result<(), Failure> {
         let interactive = std::io::stdin().is_terminal();
@@ -211,15 +223,31 @@ fn json(text: &str, end: &End) -> serde_json::Value {
     }
 }
 
+/// Whether something may come through a pipe or out of a file. Nothing does from where a service or a test has its input.
+fn is_piped() -> bool {
+    let kind = std::io::stdin().as_fd().try_clone_to_owned().and_then(|fd| std::fs::File::from(fd).metadata());
+    kind.is_ok_and(|kind| kind.file_type().is_fifo() || kind.file_type().is_file())
+}
+
+/// All that comes.
+async fn piped() -> Result<String, Failure> {
+    let mut bytes = Vec::new();
+    let read = tokio::io::stdin().read_to_end(&mut bytes).await;
+    read.map_err(|error| Failure::new(format_args!("cannot read the input: {error}")))?;
+    String::from_utf8(bytes).map_err(|_| not_utf_8())
+}
+
+fn not_utf_8() -> Failure {
+    Failure::new("the input is not UTF-8 text").hint("convert it first, for example with iconv")
+}
+
 /// The next line of input. Ctrl-C at the prompt clears it, as in a shell.
 async fn next_line(lines: &mut Lines<BufReader<Stdin>>, interactive: bool) -> Result<Option<String>, Failure> {
     loop {
         tokio::select! {
             line = lines.next_line() => {
                 return line.map_err(|error| match error.kind() {
-                    std::io::ErrorKind::InvalidData => {
-                        Failure::new("the input is not UTF-8 text").hint("convert it first, for example with iconv")
-                    }
+                    std::io::ErrorKind::InvalidData => not_utf_8(),
                     _ => Failure::new(format_args!("cannot read the input: {error}")),
                 });
             }

@@ -22,8 +22,6 @@ mod tokens;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use arguments::{Arguments, Command};
 use client::Client;
 
@@ -72,7 +70,7 @@ impl Failure {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = Arguments::read();
     if matches!(arguments.command, Command::Worker) {
         // No runtime and no log: a worker is its MLX thread and its pipes.
         return match hive_node::worker::serve() {
@@ -89,9 +87,10 @@ fn main() -> ExitCode {
     let result = runtime.block_on(run(arguments));
     // A blocked read of standard input must not keep the process alive.
     runtime.shutdown_background();
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => report(&failure),
+    match (result, output::lost()) {
+        (Ok(()), None) => ExitCode::SUCCESS,
+        (Ok(()), Some(error)) => report(&Failure::new(format_args!("the output is lost: {error}"))),
+        (Err(failure), _) => report(&failure),
     }
 }
 

@@ -59,10 +59,13 @@ pub(crate) async fn run(arguments: NodeArguments, folder: &Path) -> Result<(), F
 
 /// Until the process is asked to end.
 async fn asked_to_end() {
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return std::future::pending().await };
+    let signals = (signal(SignalKind::terminate()), signal(SignalKind::hangup()));
+    let (Ok(mut terminate), Ok(mut hang_up)) = signals else { return std::future::pending().await };
     tokio::select! {
         _ = tokio::signal::ctrl_c() => {}
         _ = terminate.recv() => {}
+        // The terminal was closed, or the ssh session ended.
+        _ = hang_up.recv() => {}
     }
 }
 

@@ -1,11 +1,12 @@
 //! The only place that prints.
 //!
-//! A reader that goes away (`hivemind … | head`) is no failure, so nothing here panics on a closed pipe.
+//! A reader that goes away (`hivemind … | head`) is no failure, so nothing here panics on a closed pipe. Results that are lost
+//! otherwise, on a full disk, are one: [`lost`] tells at the end.
 //!
 //! What goes to a terminal loses its control characters and escape sequences ([`terminal`](crate::terminal)), answers
 //! included. What goes to a file or a program is passed on as it is: a program may want exactly what the model wrote.
 
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
 
 use crate::terminal::Plain;
@@ -13,11 +14,12 @@ use crate::terminal::Plain;
 /// A line of result.
 pub(crate) fn line(text: impl std::fmt::Display) {
     let stdout = std::io::stdout();
-    let _ = if stdout.is_terminal() {
+    let written = if stdout.is_terminal() {
         writeln!(&stdout, "{}", Plain::new().pass(&text.to_string()))
     } else {
         writeln!(&stdout, "{text}")
     };
+    keep(written);
 }
 
 /// Where the last piece left off: an escape sequence may go on in the next.
@@ -26,13 +28,30 @@ static PIECES: Mutex<Plain> = Mutex::new(Plain::new());
 /// A piece of an answer, shown at once.
 pub(crate) fn piece(text: &str) {
     let mut stdout = std::io::stdout();
-    let _ = if stdout.is_terminal() {
+    let written = if stdout.is_terminal() {
         let plain = PIECES.lock().unwrap_or_else(PoisonError::into_inner).pass(text);
         stdout.write_all(plain.as_bytes())
     } else {
         stdout.write_all(text.as_bytes())
     };
-    let _ = stdout.flush();
+    keep(written.and_then(|()| stdout.flush()));
+}
+
+/// Why results were lost, if some were.
+static LOST: Mutex<Option<std::io::Error>> = Mutex::new(None);
+
+fn keep(written: std::io::Result<()>) {
+    if let Err(error) = written
+        && error.kind() != ErrorKind::BrokenPipe
+    {
+        LOST.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+    }
+}
+
+/// Writes what is left, and says why results were lost, if some were.
+pub(crate) fn lost() -> Option<std::io::Error> {
+    keep(std::io::stdout().flush());
+    LOST.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
 /// A remark beside the result.
