@@ -1,7 +1,10 @@
 //! The two windows: the popover under the tray icon, and the main window. Both are made at the start, hidden, so that they
 //! are there at once.
 
-use tauri::{AppHandle, Manager, PhysicalPosition, Rect, WebviewUrl, WebviewWindow, WebviewWindowBuilder, WindowEvent};
+use tauri::webview::NewWindowResponse;
+use tauri::{
+    AppHandle, Manager, PhysicalPosition, Rect, Url, WebviewUrl, WebviewWindow, WebviewWindowBuilder, WindowEvent,
+};
 
 /// The main window.
 pub(crate) const MAIN: &str = "main";
@@ -14,12 +17,20 @@ pub(crate) const TROUBLE: &str = "trouble";
 /// The popover's size, in points.
 const POPOVER_SIZE: (f64, f64) = (340.0, 580.0);
 
+/// Whether a window may show a page: its own only. What a model wrote may hold links, and a window that followed one would be
+/// that page's from then on.
+fn is_own(url: &Url) -> bool {
+    url.scheme() == "tauri" || url.host_str() == Some("tauri.localhost")
+}
+
 /// Makes both.
 pub(crate) fn make(app: &AppHandle) -> tauri::Result<()> {
     let main = WebviewWindowBuilder::new(app, MAIN, WebviewUrl::App("index.html".into()))
         .title("HiveMind")
         .inner_size(1000.0, 700.0)
         .min_inner_size(720.0, 480.0)
+        .on_navigation(is_own)
+        .on_new_window(|_, _| NewWindowResponse::Deny)
         .visible(false)
         .build()?;
     let kept = main.clone();
@@ -34,6 +45,8 @@ pub(crate) fn make(app: &AppHandle) -> tauri::Result<()> {
     let popover = WebviewWindowBuilder::new(app, POPOVER, WebviewUrl::App("index.html#popover".into()))
         .title("HiveMind")
         .inner_size(POPOVER_SIZE.0, POPOVER_SIZE.1)
+        .on_navigation(is_own)
+        .on_new_window(|_, _| NewWindowResponse::Deny)
         .decorations(false)
         .resizable(false)
         .skip_taskbar(true)
@@ -74,6 +87,8 @@ pub(crate) fn show_trouble(app: &AppHandle) -> tauri::Result<()> {
     let window = WebviewWindowBuilder::new(app, TROUBLE, WebviewUrl::App("index.html".into()))
         .title("HiveMind")
         .inner_size(520.0, 300.0)
+        .on_navigation(is_own)
+        .on_new_window(|_, _| NewWindowResponse::Deny)
         .build()?;
     let app = app.clone();
     window.on_window_event(move |event| {
@@ -128,3 +143,23 @@ fn settle(app: &AppHandle) {
 
 #[cfg(not(target_os = "macos"))]
 fn settle(_: &AppHandle) {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_window_shows_the_apps_own_pages_and_no_others() {
+        for (url, own) in [
+            ("tauri://localhost/index.html#chat", true),
+            ("http://tauri.localhost/", true),
+            ("http://evil.example/?q=1", false),
+            ("https://localhost/", false),
+            ("file:///etc/passwd", false),
+            ("data:text/html,hi", false),
+            ("javascript:alert(1)", false),
+        ] {
+            assert_eq!(is_own(&url.parse().unwrap()), own, "{url}");
+        }
+    }
+}

@@ -9,6 +9,12 @@ import { title, words } from "./words";
 /** A draft is kept when its writer pauses. */
 const DRAFT_PAUSE_MS = 400;
 
+/** An answer under way is kept so often: what came stays, whatever happens to the app. */
+const ANSWER_PAUSE_MS = 1000;
+
+/** Where the draft of a conversation is kept that has not begun. */
+const UNSENT = "unsent";
+
 /** More than any model here reads. */
 export const LONGEST_MESSAGE = 400_000;
 
@@ -17,7 +23,8 @@ function now(): number {
 }
 
 function fresh(): Conversation {
-  return { id: crypto.randomUUID(), title: "", system: "", draft: "", messages: [], updated_s: now() };
+  const draft = localStorage.getItem(UNSENT) ?? "";
+  return { id: crypto.randomUUID(), title: "", system: "", draft, messages: [], updated_s: now() };
 }
 
 class Chats {
@@ -34,6 +41,10 @@ class Chats {
   news = $state<{ text: string; undo?: Conversation } | undefined>();
 
   #draft: ReturnType<typeof setTimeout> | undefined;
+  /** The conversation whose answer grows: nobody else may have a copy of it. */
+  #growing: Conversation | undefined;
+  /** Ends with the answer under way, once it is kept. */
+  #ended = Promise.resolve();
 
   get answering(): boolean {
     return this.busy?.conversation === this.open.id;
@@ -54,20 +65,29 @@ class Chats {
   }
 
   async show(id: string): Promise<void> {
-    const found = await call(commands.openConversation(id));
+    const found = await this.#find(id);
     if (found) this.open = found;
     this.problem = "";
   }
 
+  /** The conversation of an id, with what has just been said in it. */
+  async #find(id: string): Promise<Conversation | null> {
+    const here = [this.open, this.#growing].find((conversation) => conversation?.id === id);
+    return here ?? (await call(commands.openConversation(id)));
+  }
+
   async rename(id: string, name: string): Promise<void> {
-    const found = id === this.open.id ? this.open : await call(commands.openConversation(id));
+    const found = await this.#find(id);
     if (!found || !name.trim()) return;
     found.title = name.trim();
     await this.#keep(found);
   }
 
   async remove(id: string): Promise<void> {
-    if (this.busy?.conversation === id) await this.stop();
+    if (this.busy?.conversation === id) {
+      await this.stop();
+      await this.#ended;
+    }
     const kept = await call(commands.openConversation(id));
     await call(commands.deleteConversation(id));
     if (id === this.open.id) this.begin();
@@ -96,14 +116,15 @@ class Chats {
     clearTimeout(this.#draft);
     const conversation = this.open;
     // A conversation begins with its first question, not with a draft of it.
-    if (conversation.messages.length === 0) return;
-    this.#draft = setTimeout(() => void this.#keep(conversation), DRAFT_PAUSE_MS);
+    if (conversation.messages.length === 0) localStorage.setItem(UNSENT, text);
+    else this.#draft = setTimeout(() => void this.#keep(conversation), DRAFT_PAUSE_MS);
   }
 
   async send(text: string): Promise<void> {
     const conversation = this.open;
     if (!text.trim() || this.busy) return;
     clearTimeout(this.#draft);
+    if (conversation.messages.length === 0) localStorage.removeItem(UNSENT);
     conversation.draft = "";
     conversation.messages.push(said("user", text.trim()));
     if (!conversation.title) conversation.title = title(text);
@@ -147,7 +168,13 @@ class Chats {
     await this.refresh();
   }
 
-  async #answer(conversation: Conversation, begun: Said): Promise<void> {
+  #answer(conversation: Conversation, begun: Said): Promise<void> {
+    this.#growing = conversation;
+    this.#ended = this.#grow(conversation, begun).finally(() => (this.#growing = undefined));
+    return this.#ended;
+  }
+
+  async #grow(conversation: Conversation, begun: Said): Promise<void> {
     const turns = conversation.messages.map(({ role, text }) => ({ role, text }));
     const system = conversation.system.trim();
     if (system) turns.unshift({ role: "system", text: system });
@@ -172,11 +199,17 @@ class Chats {
       max_tokens: null,
       seed: answer.seed ?? 0,
     };
+    let kept = answer.text.length;
+    const keeping = setInterval(() => {
+      if (answer.text.length !== kept) void this.#keep(conversation);
+      kept = answer.text.length;
+    }, ANSWER_PAUSE_MS);
     try {
       await call(commands.ask(question, news));
     } catch (problem) {
       this.problem = why(problem);
     }
+    clearInterval(keeping);
     this.busy = undefined;
     conversation.updated_s = now();
     // An answer of which nothing came is no answer.

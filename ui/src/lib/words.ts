@@ -203,6 +203,7 @@ export const words = {
   invitation: "Invitation",
   join: "Join",
   copiesInvitation: "Copies an invitation that works once, for a day",
+  yourInvitation: "Your invitation, to be copied",
   copyInvitation: "Copy an invitation",
   ring: "The ring of machines",
   noLayers: "no layers",

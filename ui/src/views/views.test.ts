@@ -107,11 +107,15 @@ beforeEach(() => {
   });
   Element.prototype.scrollTo ??= () => {};
   history.replaceState(null, "", "#");
+  localStorage.removeItem("unsent");
   chats.begin();
   chats.busy = undefined;
 });
 
-afterEach(cleanup);
+afterEach(() => {
+  cleanup();
+  vi.unstubAllGlobals();
+});
 
 /** What keeps people from using it. Contrast is checked where there are colours: in tokens.test.ts. */
 async function barriers(): Promise<string[]> {
@@ -216,6 +220,39 @@ describe("machines", () => {
     await fireEvent.click(document.querySelector('[aria-label^="Mac mini"]')!);
     expect(screen.getByText("Thunderbolt, 0.3 ms, 20.0 Gbit/s")).toBeTruthy();
     expect(screen.getByText("Wi-Fi, 4.0 ms, 300 Mbit/s")).toBeTruthy();
+  });
+
+  it("are invited by one invitation, however often it is copied", async () => {
+    let minted = 0;
+    answers.invite = () => `hivemind-invitation-${++minted}`;
+    const written: string[] = [];
+    vi.stubGlobal("ClipboardItem", class {
+      constructor(public items: Record<string, Promise<Blob>>) {}
+    });
+    const write = async ([item]: { items: Record<string, Promise<Blob>> }[]): Promise<void> => {
+      const blob = await item!.items["text/plain"]!;
+      const reader = new FileReader();
+      const read = new Promise((resolve) => (reader.onload = resolve));
+      reader.readAsText(blob);
+      await read;
+      written.push(String(reader.result));
+    };
+    vi.stubGlobal("navigator", Object.assign(Object.create(navigator), { clipboard: { write } }));
+    render(Main, { shown });
+    await fireEvent.keyDown(window, { key: "2", ctrlKey: true });
+    await fireEvent.click(screen.getByRole("button", { name: "Copy an invitation" }));
+    await fireEvent.click(await screen.findByRole("button", { name: "Copied" }));
+    await waitFor(() => expect(written).toEqual(["hivemind-invitation-1", "hivemind-invitation-1"]));
+    expect(screen.queryByLabelText("Your invitation, to be copied")).toBeNull();
+  });
+
+  it("are invited also where the clipboard is closed", async () => {
+    answers.invite = () => "hivemind-invitation";
+    render(Main, { shown });
+    await fireEvent.keyDown(window, { key: "2", ctrlKey: true });
+    await fireEvent.click(screen.getByRole("button", { name: "Copy an invitation" }));
+    const field = await screen.findByLabelText("Your invitation, to be copied");
+    expect((field as HTMLTextAreaElement).value).toBe("hivemind-invitation");
   });
 
   it("may do what their owner switches on", async () => {
@@ -379,6 +416,109 @@ describe("a conversation", () => {
       const kept = asked.filter(([command]) => command === "keep_conversation").at(-1)?.[1].conversation;
       expect(kept).toMatchObject({ title: "Tell me", messages: [{ text: "Tell me" }, { text: "Half an answer.", complete: true }] });
     });
+  });
+
+  type Kept = { id: string; title: string; draft: string; messages: { text: string }[] };
+
+  /** A disk: what was kept last of each conversation. */
+  function disk(): Map<string, Kept> {
+    const kept = new Map<string, Kept>();
+    answers.keep_conversation = (given) => {
+      const conversation = structuredClone(given.conversation) as Kept;
+      kept.set(conversation.id, conversation);
+      return null;
+    };
+    answers.open_conversation = ({ id }) => structuredClone(kept.get(id as string)) ?? null;
+    answers.delete_conversation = ({ id }) => (kept.delete(id as string), null);
+    answers.list_conversations = () => [...kept.values()].map(({ id, title }) => ({ id, title, updated_s: Date.now() / 1000 }));
+    return kept;
+  }
+
+  /** An answer that grows and ends as the test says. */
+  function answering(): { grow: (text: string) => void; end: () => void } {
+    let channel: { onmessage: (news: News) => void } | undefined;
+    let done: (nothing: null) => void;
+    answers.ask = (given) => {
+      channel = given.news as typeof channel;
+      return new Promise((resolve) => (done = resolve));
+    };
+    answers.stop = () => (setTimeout(() => done(null), 30), null);
+    return { grow: (text) => channel?.onmessage({ kind: "text", text, tokens: [1] }), end: () => done(null) };
+  }
+
+  it("that one leaves and returns to while it answers has lost nothing", async () => {
+    const kept = disk();
+    const { grow, end } = answering();
+    render(Main, { shown });
+    await ask("Tell me");
+    await waitFor(() => expect(asked.map(([command]) => command)).toContain("ask"));
+    grow("First. ");
+    await fireEvent.click(screen.getByRole("button", { name: "New chat" }));
+    grow("Second. ");
+    await fireEvent.click(await screen.findByRole("button", { name: "Tell me" }));
+    grow("Third.");
+    await waitFor(() => expect(screen.getByText("First. Second. Third.", { selector: ".body p" })).toBeTruthy());
+    end();
+    await waitFor(() => expect([...kept.values()][0]?.messages[1]?.text).toBe("First. Second. Third."));
+    // A draft of the next question keeps the whole answer.
+    await fireEvent.input(screen.getByLabelText("Message…"), { target: { value: "And" } });
+    await waitFor(() => expect([...kept.values()][0]).toMatchObject({ draft: "And", messages: [{}, { text: "First. Second. Third." }] }));
+  });
+
+  it("is kept while its answer grows", async () => {
+    const kept = disk();
+    const { grow } = answering();
+    render(Main, { shown });
+    await ask("Tell me");
+    await waitFor(() => expect(asked.map(([command]) => command)).toContain("ask"));
+    grow("Half an answer");
+    await waitFor(() => expect([...kept.values()][0]?.messages[1]?.text).toBe("Half an answer"), { timeout: 3000 });
+  });
+
+  it("keeps the name that it is given while it answers, also by a click elsewhere", async () => {
+    const kept = disk();
+    const { grow, end } = answering();
+    render(Main, { shown });
+    await ask("Tell me");
+    await fireEvent.click(await screen.findByRole("button", { name: "Rename Tell me" }));
+    const field = screen.getByLabelText("Rename");
+    await fireEvent.input(field, { target: { value: "Bees" } });
+    await fireEvent.blur(field);
+    await screen.findByRole("button", { name: "Bees" });
+    // Escape ends a renaming, and no answer.
+    await fireEvent.click(screen.getByRole("button", { name: "Rename Bees" }));
+    await fireEvent.input(screen.getByLabelText("Rename"), { target: { value: "Wasps" } });
+    await fireEvent.keyDown(screen.getByLabelText("Rename"), { key: "Escape" });
+    expect(asked.map(([command]) => command)).not.toContain("stop");
+    grow("So it is.");
+    end();
+    await waitFor(() => expect([...kept.values()][0]).toMatchObject({ title: "Bees", messages: [{}, { text: "So it is." }] }));
+  });
+
+  it("that is deleted while it answers comes back with what was said", async () => {
+    const kept = disk();
+    const { grow } = answering();
+    render(Main, { shown });
+    await ask("Tell me");
+    await waitFor(() => expect(asked.map(([command]) => command)).toContain("ask"));
+    grow("Half an answer");
+    await fireEvent.click(await screen.findByRole("button", { name: "Delete Tell me" }));
+    const undo = await screen.findByRole("button", { name: "Undo" });
+    // The end of the answer must not bring it back by itself.
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    expect(kept.size).toBe(0);
+    await fireEvent.click(undo);
+    await waitFor(() => expect([...kept.values()][0]?.messages[1]?.text).toBe("Half an answer"));
+  });
+
+  it("that has not begun keeps its draft while another is looked at", async () => {
+    disk().set("c", { id: "c", title: "Lisbon", draft: "", messages: [{ text: "Where?" }] });
+    render(Main, { shown });
+    await fireEvent.input(screen.getByLabelText("Message…"), { target: { value: "What about" } });
+    await fireEvent.click(await screen.findByRole("button", { name: "Lisbon" }));
+    await waitFor(() => expect((screen.getByLabelText("Message…") as HTMLTextAreaElement).value).toBe(""));
+    await fireEvent.click(screen.getByRole("button", { name: "New chat" }));
+    await waitFor(() => expect((screen.getByLabelText("Message…") as HTMLTextAreaElement).value).toBe("What about"));
   });
 
   it("that was deleted comes back whole", async () => {
