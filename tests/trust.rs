@@ -10,6 +10,7 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use common::lab::{Host, Lab, pair};
+use common::patience::patiently_or;
 use common::patiently;
 
 const LONG: &str = "Write a very long story about bees.";
@@ -174,7 +175,7 @@ fn tokens_until_caught(lab: &Lab, asker: &Host, liar: &str) -> u64 {
     let command = ["chat", "--prompt", LONG, "--max-tokens", "700", "--stages", "2", "--json"];
     let child = asker.command(lab, &command).spawn().unwrap();
     let out = format!("{liar} left out for 24 h: it computed wrong numbers");
-    patiently("it is noticed", || asker.try_run(lab, &["plan"]).1.contains(&out));
+    patiently_or(|| format!("{out}\n{}", asker.log()), || asker.try_run(lab, &["plan"]).1.contains(&out));
     let tokens = answered(lab, asker) - before;
     let answer = whole(child);
     println!("{liar}: noticed after {tokens} tokens; ended on {}", answer["stages"]);
