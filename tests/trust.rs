@@ -15,9 +15,10 @@ use common::patiently;
 
 const LONG: &str = "Write a very long story about bees.";
 
-/// Where a matrix of the starter's layer 25 begins, and how much of it is altered: about a fifth.
+/// Where the matrices of the starter's layer 25 that are altered begin, and how long they are. Of a last stage only tokens
+/// are compared, so the alteration is one that changes some.
 const WEIGHTS_AT: u64 = 71_765_056;
-const ALTERED_BYTES: usize = 100_000;
+const ALTERED_BYTES: usize = 3 * 552_960;
 
 /// A copy of the starter model in which some weights of a late layer are a little different: it has the same norms and
 /// sizes, by which machines know a model, and computes finite numbers.

@@ -343,6 +343,37 @@ mod tests {
     }
 
     #[test]
+    fn what_would_be_computed_otherwise_is_refused_by_name() {
+        for (key, value, words) in [
+            ("layer_types", json!(["full_attention", "sliding_attention"]), "layers of sliding_attention"),
+            ("partial_rotary_factor", json!(0.5), "rotary positions on 0.5"),
+            (
+                "rope_parameters",
+                json!({ "partial_rotary_factor": 0.25, "rope_theta": 1e4 }),
+                "rotary positions on 0.25",
+            ),
+            ("rope_scaling", json!({ "factor": 4.0 }), "scaling factor without its type"),
+            ("quantization_config", json!({ "quant_method": "gptq", "bits": 4 }), "weights quantized by gptq"),
+            ("quantization_config", json!({ "quant_method": "fp8" }), "weights quantized by fp8"),
+        ] {
+            let mut json = llama();
+            json[key] = value;
+            let message = ModelConfig::from_json(&json).unwrap_err().to_string();
+            assert!(message.contains(words), "{key}: {message}");
+        }
+        for (key, value) in [
+            ("layer_types", json!(["full_attention", "full_attention"])),
+            ("partial_rotary_factor", json!(1.0)),
+            ("rope_scaling", json!(null)),
+            ("quantization_config", json!({ "group_size": 64, "bits": 4 })),
+        ] {
+            let mut json = llama();
+            json[key] = value;
+            assert!(ModelConfig::from_json(&json).is_ok(), "{key}");
+        }
+    }
+
+    #[test]
     fn an_unknown_architecture_is_named_with_the_known_ones() {
         let mut json = llama();
         json["model_type"] = "mamba".into();

@@ -322,7 +322,12 @@ impl<R: Read> Reader<'_, R> {
     fn value(&mut self, kind: u32) -> Result<Value, HeaderError> {
         let unknown = |kind| HeaderError::Corrupt(format!("metadata type {kind}"));
         match kind {
-            8 => Ok(Value::String(self.string("a metadata value")?)),
+            8 => {
+                let length = self.u64()?;
+                let bytes = self.bytes(length, "a metadata value")?;
+                // A label in another encoding is no reason to refuse a model.
+                Ok(Value::String(String::from_utf8_lossy(&bytes).into_owned()))
+            }
             9 => {
                 let item_kind = self.u32()?;
                 if item_kind == 8 {
