@@ -155,6 +155,13 @@ fn a_machine_is_let_in_by_its_code_takes_layers_and_leaves_without_a_word_lost()
     let ring = "return document.querySelector('.picture svg').textContent.includes('Attic')";
     patiently("the ring", || app.text(".picture").contains("2 machines") && app.script(ring) == true);
     app.picture("machines");
+    // What it may do, and what it did.
+    app.script(
+        "document.querySelector('[aria-label^=\"Attic\"]').dispatchEvent(new MouseEvent('click', { bubbles: true }))",
+    );
+    patiently("its rights are shown", || app.text(".side").contains("May see your prompts"));
+    patiently("what it did is shown", || app.text(".side").contains("was approved"));
+    app.picture("machine");
 
     // Quit and opened again, in the dark: both are here, and answer as before.
     let desktop = app.quit();
