@@ -5,7 +5,8 @@
 mod common;
 
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::process::Command;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use common::loopback::{Node, join, pair};
 use common::{finish, hivemind, patiently};
@@ -75,6 +76,13 @@ fn a_node_whose_terminal_is_closed_ends_in_peace() {
     assert_eq!(node.wait(), Some(0));
     let log = hivemind(&["log"]).env("HIVEMIND_DATA_DIR", &node.folder).output().unwrap();
     assert!(String::from_utf8_lossy(&log.stdout).contains("HiveMind stopped"), "{log:?}");
+
+    let mut command = Command::new("nohup");
+    command.arg(env!("CARGO_BIN_EXE_hivemind"));
+    let node = Node::start_by(command, home.path(), "bob", &[]);
+    node.signal("-HUP");
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(node.run(&["status"], None).0, 0, "it was to outlive its terminal");
 }
 
 #[test]
@@ -137,7 +145,7 @@ fn a_node_says_why_it_cannot_start_and_loses_nothing() {
     let other = home.path().join("other");
     let other = other.to_str().unwrap();
     let (code, stderr) = start(other, &["--memory", "lots"]);
-    assert!(code == 2 && stderr.contains("\"lots\" is no amount of memory"), "{stderr}");
+    assert!(code == 2 && stderr.contains("\"lots\" is not an amount of memory"), "{stderr}");
     let (code, stderr) = start(other, &["--relay", "ftp://x"]);
     assert!(code == 2 && stderr.contains("no relay"), "{stderr}");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -25,6 +25,14 @@ pub use interfaces::{Interface, InterfaceKind};
 pub use memory::Memory;
 pub use secret::{SecretError, SecretStore};
 
+/// Whether this process was started to outlive its terminal, as `nohup` does: then a closed terminal is no reason to end.
+pub fn outlives_its_terminal() -> bool {
+    #[cfg(target_os = "linux")]
+    return parse::linux_ignores_hang_ups(&std::fs::read_to_string("/proc/self/status").unwrap_or_default());
+    #[cfg(target_os = "macos")]
+    return macos::ignores_hang_ups();
+}
+
 /// What this machine tells about itself. Every answer is a snapshot; `None` is "the system does not say".
 pub trait Host: Send + Sync {
     /// Identifies the hardware or installation, and survives restarts; a copy of the disk has another one.

@@ -4,8 +4,9 @@
 
 #![allow(unsafe_code)]
 
-use std::ffi::{CStr, CString, c_char, c_int};
-use std::path::Path;
+use std::ffi::{CStr, CString, OsStr, c_char, c_int};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -73,10 +74,21 @@ fn run(program: &str, arguments: &[&str]) -> Option<String> {
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+pub(crate) fn ignores_hang_ups() -> bool {
+    // SAFETY: all zeros are a valid `sigaction`; with no new action the call only writes to `present`.
+    let (told, present) = unsafe {
+        let mut present: libc::sigaction = std::mem::zeroed();
+        (libc::sigaction(libc::SIGHUP, std::ptr::null(), &raw mut present), present)
+    };
+    told == 0 && present.sa_sigaction == libc::SIG_IGN
+}
+
 // libsystem's, as Apple's own daemons and every browser on the Mac use it.
 unsafe extern "C" {
     fn sandbox_init(profile: *const c_char, flags: u64, error: *mut *mut c_char) -> c_int;
     fn sandbox_free_error(error: *mut c_char);
+    fn _dyld_image_count() -> u32;
+    fn _dyld_get_image_name(index: u32) -> *const c_char;
 }
 
 /// Confines this process by a profile of its own. A system that refuses the whole of it, for a rule that it does not know,
@@ -84,12 +96,26 @@ unsafe extern "C" {
 pub(crate) fn confine(wish: &Confine) -> Result<Confinement, ConfineError> {
     let executable = std::env::current_exe().and_then(std::fs::canonicalize).unwrap_or_default();
     let searched = std::env::var_os("DYLD_LIBRARY_PATH").unwrap_or_default();
-    let libraries: Vec<_> = search_path(&searched).chain(profile::home(&executable).map(Path::to_owned)).collect();
+    let loaded = loaded_libraries().filter_map(|library| library.parent().map(Path::to_owned));
+    let home = profile::home(&executable).map(Path::to_owned);
+    let libraries: Vec<_> = search_path(&searched).chain(home).chain(loaded).collect();
     match apply(&profile::profile(wish, &libraries, Rules::All)) {
         Ok(()) => Ok(Confinement { files: true, calls: true }),
         Err(_) => apply(&profile::profile(wish, &libraries, Rules::Oldest))
             .map(|()| Confinement { files: true, calls: false }),
     }
+}
+
+/// Libraries of this process that are not the system's. Kernels for the GPU lie beside MLX's, wherever that is.
+fn loaded_libraries() -> impl Iterator<Item = PathBuf> {
+    // SAFETY: both only read the loader's list; a name stays valid while its image is loaded, and none is unloaded here.
+    let name = |index| unsafe {
+        let name = _dyld_get_image_name(index);
+        (!name.is_null()).then(|| PathBuf::from(OsStr::from_bytes(CStr::from_ptr(name).to_bytes())))
+    };
+    let count = unsafe { _dyld_image_count() };
+    let is_systems = |library: &PathBuf| library.starts_with("/usr/lib") || library.starts_with("/System");
+    (0..count).filter_map(name).filter(move |library| !is_systems(library))
 }
 
 fn apply(rules: &str) -> Result<(), ConfineError> {

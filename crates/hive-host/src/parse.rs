@@ -140,12 +140,25 @@ pub fn linux_idle(text: &str, now_us: u64) -> Option<Duration> {
     Some(Duration::from_micros(now_us.saturating_sub(since)))
 }
 
+/// Whether a Linux `status` file says that SIGHUP, the first signal, is ignored.
+pub(crate) fn linux_ignores_hang_ups(status: &str) -> bool {
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const PORTS: &str = include_str!("../tests/fixtures/mac-hardware-ports.txt");
     const IFCONFIG: &str = include_str!("../tests/fixtures/mac-ifconfig.txt");
+
+    #[test]
+    fn what_nohup_starts_ignores_hang_ups() {
+        assert!(linux_ignores_hang_ups("SigBlk:\t0000000000000000\nSigIgn:\t0000000000001001\n"));
+        assert!(!linux_ignores_hang_ups("SigIgn:\t0000000000001000\n"));
+        assert!(!linux_ignores_hang_ups(""));
+    }
 
     #[test]
     fn a_macs_interfaces_are_told_apart_by_ports_and_members() {

@@ -57,6 +57,7 @@ pub fn machine_name() -> String {
 pub use control::{ModelSource, StageReport, StageSpec};
 pub use find::FindPeerError;
 pub use generate::{AnswerError, Event, FinishReason, GenerateError, Reply, Request, Summary};
+pub use hive_host::outlives_its_terminal;
 pub use hive_model::template::Message;
 pub use hive_model::{Compute, Sampling};
 pub use hive_net::border;

@@ -59,13 +59,22 @@ pub(crate) async fn run(arguments: NodeArguments, folder: &Path) -> Result<(), F
 
 /// Until the process is asked to end.
 async fn asked_to_end() {
-    let signals = (signal(SignalKind::terminate()), signal(SignalKind::hangup()));
-    let (Ok(mut terminate), Ok(mut hang_up)) = signals else { return std::future::pending().await };
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return std::future::pending().await };
     tokio::select! {
         _ = tokio::signal::ctrl_c() => {}
         _ = terminate.recv() => {}
-        // The terminal was closed, or the ssh session ended.
-        _ = hang_up.recv() => {}
+        () = hung_up() => {}
+    }
+}
+
+/// Until the terminal is closed, or the ssh session ends; never for a process that `nohup` has started.
+async fn hung_up() {
+    if hive_node::outlives_its_terminal() {
+        return std::future::pending().await;
+    }
+    match signal(SignalKind::hangup()) {
+        Ok(mut hang_up) => drop(hang_up.recv().await),
+        Err(_) => std::future::pending().await,
     }
 }
 

@@ -199,7 +199,12 @@ pub(super) fn confine_calls(wish: &Confine) -> Result<bool, ConfineError> {
     // Not even the owner's other programs look into it.
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable).map_err(refused)?;
     let filters = filters(wish.gpu_cache.is_some()).map_err(refused)?;
-    Ok(filters.iter().all(|filter| seccompiler::apply_filter_all_threads(filter).is_ok()))
+    // Where one is refused, the other is applied all the same.
+    let mut all = true;
+    for filter in &filters {
+        all &= seccompiler::apply_filter_all_threads(filter).is_ok();
+    }
+    Ok(all)
 }
 
 fn refused(error: impl std::fmt::Display) -> ConfineError {
@@ -261,7 +266,7 @@ fn library_folders(maps: &str) -> BTreeSet<PathBuf> {
     files.filter(is_library).filter_map(|file| file.parent().map(Path::to_owned)).collect()
 }
 
-/// The program that loads programs.
+/// The dynamic loader.
 fn loader(maps: &str) -> Option<PathBuf> {
     let files = maps.lines().filter_map(|line| line.find('/').map(|at| Path::new(&line[at..])));
     let is_loader = |file: &&Path| file.file_name().is_some_and(|name| name.to_string_lossy().starts_with("ld-"));
