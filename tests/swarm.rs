@@ -98,6 +98,12 @@ fn what_is_piped_in_is_one_question_with_the_prompt_before_it() {
         let (code, stdout, stderr) = run(arguments, Some(input.as_bytes()));
         assert_eq!((code, stdout.as_str()), (0, "The capital of France is Paris.\n"), "{stderr}");
     }
+    // A program that leaves its pipe open is not waited for.
+    let mut command = hivemind(&["chat", "--prompt", "What is the capital of France?"]);
+    let mut child = command.stdin(std::process::Stdio::piped()).spawn().unwrap();
+    let _open = child.stdin.take();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "The capital of France is Paris.\n");
     let (code, _, stderr) = run(&["chat"], Some(b" \n"));
     assert!(code == 2 && stderr.contains("nothing was asked"), "{code} {stderr}");
 }

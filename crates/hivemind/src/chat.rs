@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
+use std::time::Duration;
 
 use hive_node::{Message, Request, Sampling};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines, Stdin};
@@ -54,7 +55,11 @@ impl Chat<'_> {
         if self.options.prompt.is_none() && (self.options.lines || std::io::stdin().is_terminal()) {
             return self.converse().await;
         }
-        let piped = if self.options.prompt.is_none() || is_piped() { piped().await? } else { String::new() };
+        let piped = match self.options.prompt {
+            None => piped().await?,
+            Some(_) if is_piped() => piped_soon().await?,
+            Some(_) => String::new(),
+        };
         let parts = [self.options.prompt.as_deref().unwrap_or_default(), piped.trim_end()];
         let question = parts.into_iter().filter(|part| !part.trim().is_empty()).collect::<Vec<_>>().join("\n\n");
         if question.is_empty() {
@@ -229,12 +234,33 @@ fn is_piped() -> bool {
     kind.is_ok_and(|kind| kind.file_type().is_fifo() || kind.file_type().is_file())
 }
 
+/// How long a pipe may be silent that comes with a prompt. Programs leave theirs open and write nothing; whoever pipes a
+/// file has its beginning there at once.
+const PIPE_PATIENCE: Duration = Duration::from_secs(2);
+
+/// All that comes through a pipe, if something does.
+async fn piped_soon() -> Result<String, Failure> {
+    let mut input = tokio::io::stdin();
+    let mut bytes = vec![0; 4096];
+    let Ok(read) = tokio::time::timeout(PIPE_PATIENCE, input.read(&mut bytes)).await else {
+        output::note("Nothing came through the pipe; the prompt is answered without it.");
+        return Ok(String::new());
+    };
+    bytes.truncate(read.map_err(unread)?);
+    input.read_to_end(&mut bytes).await.map_err(unread)?;
+    String::from_utf8(bytes).map_err(|_| not_utf_8())
+}
+
 /// All that comes.
 async fn piped() -> Result<String, Failure> {
     let mut bytes = Vec::new();
-    let read = tokio::io::stdin().read_to_end(&mut bytes).await;
-    read.map_err(|error| Failure::new(format_args!("cannot read the input: {error}")))?;
+    tokio::io::stdin().read_to_end(&mut bytes).await.map_err(unread)?;
     String::from_utf8(bytes).map_err(|_| not_utf_8())
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "it stands in map_err")]
+fn unread(error: std::io::Error) -> Failure {
+    Failure::new(format_args!("cannot read the input: {error}"))
 }
 
 fn not_utf_8() -> Failure {
@@ -248,7 +274,7 @@ async fn next_line(lines: &mut Lines<BufReader<Stdin>>, interactive: bool) -> Re
             line = lines.next_line() => {
                 return line.map_err(|error| match error.kind() {
                     std::io::ErrorKind::InvalidData => not_utf_8(),
-                    _ => Failure::new(format_args!("cannot read the input: {error}")),
+                    _ => unread(error),
                 });
             }
             Ok(()) = tokio::signal::ctrl_c(), if interactive => output::piece("\n› "),
