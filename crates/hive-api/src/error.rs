@@ -88,13 +88,13 @@ impl IntoResponse for Refusal {
 
 pub(crate) async fn not_found() -> Refusal {
     Refusal::missing("not_found", "there is nothing at this address")
-        .hint("programs that speak OpenAI's interface want http://127.0.0.1:PORT/v1 as their base URL")
+        .hint("OpenAI clients take http://127.0.0.1:PORT/v1 as their base URL")
 }
 
 /// The words of a refusal that a library made.
 const LONGEST_REFUSAL_BYTES: usize = 4096;
 
-/// Puts what a library refuses in its own words (another method, a body that is no JSON) into the form that programs read.
+/// Puts what a library refuses in its own words (another method, a body that is not JSON) into the form that programs read.
 pub(crate) async fn in_json(response: Response) -> Response {
     let status = response.status();
     let is_json = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/json");

@@ -10,12 +10,16 @@ const EXACT: f64 = 9_007_199_254_740_992.0;
 
 /// A field that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("\"{field}\" must be {wanted}; it is {found}")]
+#[error("{} must be {wanted}; it is {found}", quoted(field))]
 pub(crate) struct FieldError {
-    /// Where it stands: `messages[2].content`.
+    /// Where it stands: `messages[2].content`; empty for the request itself.
     pub(crate) field: String,
     wanted: &'static str,
     found: String,
+}
+
+fn quoted(field: &str) -> String {
+    if field.is_empty() { "the request".to_owned() } else { format!("\"{field}\"") }
 }
 
 /// An object whose fields are taken one by one; what is left was not understood.
@@ -31,7 +35,7 @@ impl Fields {
         let path = path.into();
         match value {
             Value::Object(map) => Ok(Self { path, map }),
-            other => Err(error(if path.is_empty() { "the request".to_owned() } else { path }, "an object", &other)),
+            other => Err(error(path, "an object", &other)),
         }
     }
 
@@ -49,38 +53,44 @@ impl Fields {
         &mut self,
         name: &str,
         wanted: &'static str,
-        read: impl FnOnce(&Value) -> Option<T>,
+        read: impl FnOnce(Value) -> Result<T, Value>,
     ) -> Result<Option<T>, FieldError> {
         let Some(value) = self.take(name) else { return Ok(None) };
-        read(&value).map(Some).ok_or_else(|| error(self.place(name), wanted, &value))
+        read(value).map(Some).map_err(|value| error(self.place(name), wanted, &value))
     }
 
     pub(crate) fn number(&mut self, name: &str) -> Result<Option<f32>, FieldError> {
-        self.read(name, "a number", |value| number(value).map(|number| number as f32))
+        self.read(name, "a number", |value| number(&value).map(|number| number as f32).ok_or(value))
     }
 
     pub(crate) fn seconds(&mut self, name: &str) -> Result<Option<f64>, FieldError> {
-        self.read(name, "a number of seconds", |value| number(value).filter(|seconds| *seconds >= 0.0))
+        self.read(name, "a number of seconds", |value| number(&value).filter(|seconds| *seconds >= 0.0).ok_or(value))
     }
 
     pub(crate) fn whole(&mut self, name: &str) -> Result<Option<i64>, FieldError> {
-        self.read(name, "a whole number", whole)
+        self.read(name, "a whole number", |value| whole(&value).ok_or(value))
     }
 
     pub(crate) fn flag(&mut self, name: &str) -> Result<Option<bool>, FieldError> {
         self.read(name, "true or false", |value| match value {
-            Value::Bool(flag) => Some(*flag),
-            Value::String(text) => text.parse().ok(),
-            _ => None,
+            Value::Bool(flag) => Ok(flag),
+            Value::String(text) => text.parse().map_err(|_| Value::String(text)),
+            other => Err(other),
         })
     }
 
     pub(crate) fn text(&mut self, name: &str) -> Result<Option<String>, FieldError> {
-        self.read(name, "text", |value| value.as_str().map(str::to_owned))
+        self.read(name, "text", |value| match value {
+            Value::String(text) => Ok(text),
+            other => Err(other),
+        })
     }
 
     pub(crate) fn list(&mut self, name: &str) -> Result<Option<Vec<Value>>, FieldError> {
-        self.read(name, "a list", |value| value.as_array().cloned())
+        self.read(name, "a list", |value| match value {
+            Value::Array(items) => Ok(items),
+            other => Err(other),
+        })
     }
 
     pub(crate) fn object(&mut self, name: &str) -> Result<Option<Self>, FieldError> {
@@ -169,7 +179,7 @@ mod tests {
         let message = options.flag("usage").unwrap_err().to_string();
         assert_eq!(message, "\"options.usage\" must be true or false; it is 5");
         let message = Fields::new("", json!([1])).unwrap_err().to_string();
-        assert_eq!(message, "\"the request\" must be an object; it is a list");
+        assert_eq!(message, "the request must be an object; it is a list");
     }
 
     #[test]

@@ -9,9 +9,9 @@ use serde_json::Value;
 pub(crate) enum JsonError {
     #[error("empty")]
     Empty,
-    #[error("compressed; send it as it is")]
+    #[error("compressed; send it uncompressed")]
     Compressed,
-    #[error("no JSON: {0}")]
+    #[error("not JSON: {0}")]
     Syntax(String),
 }
 
@@ -91,11 +91,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_json_is_called_what_it_is() {
+    fn what_is_not_json_is_called_what_it_is() {
         let message = |body: &[u8]| read(body).unwrap_err().to_string();
         assert_eq!(message(b" \n"), "empty");
-        assert_eq!(message(b"\x1f\x8b\x08\x00"), "compressed; send it as it is");
-        assert!(message(b"{\"a\":").starts_with("no JSON: EOF"), "{}", message(b"{\"a\":"));
+        assert_eq!(message(b"\x1f\x8b\x08\x00"), "compressed; send it uncompressed");
+        assert!(message(b"{\"a\":").starts_with("not JSON: EOF"), "{}", message(b"{\"a\":"));
         for cut in [&b"\"\\"[..], b"\"\\u", b"\"\\ud83", b"\\", b"\"\\ud83d\\u"] {
             assert!(read(cut).is_err());
         }
