@@ -43,6 +43,8 @@ class Chats {
   #draft: ReturnType<typeof setTimeout> | undefined;
   /** The conversation whose answer grows: nobody else may have a copy of it. */
   #growing: Conversation | undefined;
+  /** Ends with what is being saved. */
+  #saved = Promise.resolve();
   /** Ends with the answer under way, once it is kept. */
   #ended = Promise.resolve();
 
@@ -159,12 +161,21 @@ class Chats {
     if (this.busy) await call(commands.stop(this.busy.answer));
   }
 
+  /** One after the other: what is saved last is what was said last. */
+  #save(conversation: Conversation): Promise<void> {
+    this.#saved = this.#saved.then(async () => {
+      try {
+        await call(commands.keepConversation($state.snapshot(conversation) as Conversation));
+      } catch (problem) {
+        this.problem = why(problem);
+      }
+    });
+    return this.#saved;
+  }
+
+  /** Saves it, and shows the list with it. */
   async #keep(conversation: Conversation): Promise<void> {
-    try {
-      await call(commands.keepConversation($state.snapshot(conversation) as Conversation));
-    } catch (problem) {
-      this.problem = why(problem);
-    }
+    await this.#save(conversation);
     await this.refresh();
   }
 
@@ -201,7 +212,7 @@ class Chats {
     };
     let kept = answer.text.length;
     const keeping = setInterval(() => {
-      if (answer.text.length !== kept) void this.#keep(conversation);
+      if (answer.text.length !== kept) void this.#save(conversation);
       kept = answer.text.length;
     }, ANSWER_PAUSE_MS);
     try {

@@ -446,12 +446,18 @@ describe("a conversation", () => {
     return { grow: (text) => channel?.onmessage({ kind: "text", text, tokens: [1] }), end: () => done(null) };
   }
 
-  it("that one leaves and returns to while it answers has lost nothing", async () => {
+  /** A conversation that was asked "Tell me", and begins to be answered. */
+  async function begun(): Promise<{ kept: Map<string, Kept>; grow: (text: string) => void; end: () => void }> {
     const kept = disk();
-    const { grow, end } = answering();
+    const answer = answering();
     render(Main, { shown });
     await ask("Tell me");
     await waitFor(() => expect(asked.map(([command]) => command)).toContain("ask"));
+    return { kept, ...answer };
+  }
+
+  it("that one leaves and returns to while it answers has lost nothing", async () => {
+    const { kept, grow, end } = await begun();
     grow("First. ");
     await fireEvent.click(screen.getByRole("button", { name: "New chat" }));
     grow("Second. ");
@@ -465,21 +471,28 @@ describe("a conversation", () => {
     await waitFor(() => expect([...kept.values()][0]).toMatchObject({ draft: "And", messages: [{}, { text: "First. Second. Third." }] }));
   });
 
-  it("is kept while its answer grows", async () => {
-    const kept = disk();
-    const { grow } = answering();
-    render(Main, { shown });
-    await ask("Tell me");
-    await waitFor(() => expect(asked.map(([command]) => command)).toContain("ask"));
+  it("is kept while its answer grows, and whole at its end", async () => {
+    const { kept, grow, end } = await begun();
+    const keep = answers.keep_conversation!;
+    // A disk that takes longer over the half than over the whole.
+    let halves = 0;
+    answers.keep_conversation = async (given) => {
+      const isHalf = (given.conversation as Kept).messages[1]?.text === "Half an answer";
+      if (isHalf) halves += 1;
+      await new Promise((resolve) => setTimeout(resolve, isHalf ? 300 : 0));
+      return keep(given);
+    };
     grow("Half an answer");
-    await waitFor(() => expect([...kept.values()][0]?.messages[1]?.text).toBe("Half an answer"), { timeout: 3000 });
+    await waitFor(() => expect(halves).toBe(1), { timeout: 3000 });
+    grow(", and the other half");
+    end();
+    await waitFor(() => expect([...kept.values()][0]?.messages[1]?.text).toBe("Half an answer, and the other half"));
+    await new Promise((resolve) => setTimeout(resolve, 400));
+    expect([...kept.values()][0]?.messages[1]?.text).toBe("Half an answer, and the other half");
   });
 
   it("keeps the name that it is given while it answers, also by a click elsewhere", async () => {
-    const kept = disk();
-    const { grow, end } = answering();
-    render(Main, { shown });
-    await ask("Tell me");
+    const { kept, grow, end } = await begun();
     await fireEvent.click(await screen.findByRole("button", { name: "Rename Tell me" }));
     const field = screen.getByLabelText("Rename");
     await fireEvent.input(field, { target: { value: "Bees" } });
@@ -496,11 +509,7 @@ describe("a conversation", () => {
   });
 
   it("that is deleted while it answers comes back with what was said", async () => {
-    const kept = disk();
-    const { grow } = answering();
-    render(Main, { shown });
-    await ask("Tell me");
-    await waitFor(() => expect(asked.map(([command]) => command)).toContain("ask"));
+    const { kept, grow } = await begun();
     grow("Half an answer");
     await fireEvent.click(await screen.findByRole("button", { name: "Delete Tell me" }));
     const undo = await screen.findByRole("button", { name: "Undo" });
