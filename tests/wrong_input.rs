@@ -91,7 +91,7 @@ fn a_truncated_and_a_damaged_model() {
         bytes
     };
     let missing = rename(b"blk.7.ffn_up.weight", b"blk.7.ffn_xx.weight");
-    refused(&["chat", "--prompt", "x", &at("missing.gguf", &missing)], 1, &["7.ffn_xx.weight", "has not"]);
+    refused(&["chat", "--prompt", "x", &at("missing.gguf", &missing)], 1, &["blk.7.ffn_xx.weight", "do not have"]);
 }
 
 #[test]
@@ -116,7 +116,7 @@ fn a_folder_with_damaged_safetensors() {
     with(r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#, 4);
     refused(&["plan", path], 1, &["4 bytes of tensors", "truncated"]);
     with(r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#, 8);
-    refused(&["plan", path], 1, &["a tensor \"a\", which a model of this kind has not"]);
+    refused(&["plan", path], 1, &["a tensor \"a\" that Llama-family models do not have"]);
     with(r#"{"model.norm.weight":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#, 8);
     refused(&["plan", path], 1, &["no tensor model.layers.0.input_layernorm.weight"]);
     with(r#"{"model.layers.0.input_layernorm.weight":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#, 8);
@@ -157,7 +157,7 @@ fn a_prompt_may_begin_with_a_dash_an_empty_setting_is_none_and_a_file_is_found_f
     command.env("HIVEMIND_COMPUTE", "").env("HIVEMIND_THREADS", "").current_dir(folder.path());
     let output = finish(command, None);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    refused(&["share", "--memory", "8"], 2, &["write it with its unit, like 8GiB"]);
+    refused(&["share", "--memory", "8"], 2, &["give it with a unit, as in 8GiB"]);
 }
 
 #[test]

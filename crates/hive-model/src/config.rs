@@ -174,15 +174,17 @@ impl ModelConfig {
         };
         let slides = |kind: &Json| kind.as_str().is_some_and(|kind| kind != "full_attention");
         if let Some(kind) = json["layer_types"].as_array().and_then(|kinds| kinds.iter().find(|kind| slides(kind))) {
-            return Err(ConfigError::Unsupported(format!("layers of {}", kind.as_str().unwrap_or_default())));
+            return Err(ConfigError::Unsupported(format!("{} layers", kind.as_str().unwrap_or_default())));
         }
         let rotated = json["partial_rotary_factor"]
             .as_f64()
             .or_else(|| json["rope_parameters"]["partial_rotary_factor"].as_f64());
         if let Some(rotated) = rotated.filter(|rotated| *rotated != 1.0) {
-            return Err(ConfigError::Unsupported(format!("rotary positions on {rotated} of each head")));
+            return Err(ConfigError::Unsupported(format!("rotary embedding of only {rotated} of each head")));
         }
-        if let Some(method) = json["quantization_config"]["quant_method"].as_str().filter(|method| *method != "mlx") {
+        // MLX has its own key; what a plain model was fine-tuned with may have stayed behind.
+        let foreign = json["quantization_config"]["quant_method"].as_str().filter(|_| json["quantization"].is_null());
+        if let Some(method) = foreign.filter(|method| *method != "bitsandbytes") {
             return Err(ConfigError::Unsupported(format!("weights quantized by {method}")));
         }
         for (key, wanted) in [("hidden_act", "silu"), ("rope_traditional", "")] {
@@ -240,7 +242,7 @@ impl ModelConfig {
         };
         match gguf.number(&key("rope.dimension_count")) {
             Some(rotated) if rotated != config.head_dim as u64 => {
-                let what = format!("rotary positions on {rotated} of a head's {} dimensions", config.head_dim);
+                let what = format!("rotary embedding of only {rotated} of a head's {} dimensions", config.head_dim);
                 Err(ConfigError::Unsupported(what))
             }
             _ => config.checked(),
@@ -305,7 +307,7 @@ fn rope_from_json(json: &Json) -> Result<Rope, ConfigError> {
     let has_factor = parameters["factor"].as_f64().is_some_and(|factor| factor != 1.0);
     let scaling = match kind {
         None if has_factor => {
-            return Err(ConfigError::Unsupported("a rope scaling factor without its type".to_owned()));
+            return Err(ConfigError::Unsupported("rope scaling without a type".to_owned()));
         }
         None | Some("default") => RopeScaling::None,
         Some("linear") => RopeScaling::Linear { factor: real(parameters, "factor")? },
@@ -345,14 +347,14 @@ mod tests {
     #[test]
     fn what_would_be_computed_otherwise_is_refused_by_name() {
         for (key, value, words) in [
-            ("layer_types", json!(["full_attention", "sliding_attention"]), "layers of sliding_attention"),
-            ("partial_rotary_factor", json!(0.5), "rotary positions on 0.5"),
+            ("layer_types", json!(["full_attention", "sliding_attention"]), "sliding_attention layers"),
+            ("partial_rotary_factor", json!(0.5), "rotary embedding of only 0.5"),
             (
                 "rope_parameters",
                 json!({ "partial_rotary_factor": 0.25, "rope_theta": 1e4 }),
-                "rotary positions on 0.25",
+                "rotary embedding of only 0.25",
             ),
-            ("rope_scaling", json!({ "factor": 4.0 }), "scaling factor without its type"),
+            ("rope_scaling", json!({ "factor": 4.0 }), "rope scaling without a type"),
             ("quantization_config", json!({ "quant_method": "gptq", "bits": 4 }), "weights quantized by gptq"),
             ("quantization_config", json!({ "quant_method": "fp8" }), "weights quantized by fp8"),
         ] {
@@ -366,11 +368,16 @@ mod tests {
             ("partial_rotary_factor", json!(1.0)),
             ("rope_scaling", json!(null)),
             ("quantization_config", json!({ "group_size": 64, "bits": 4 })),
+            ("quantization_config", json!({ "quant_method": "bitsandbytes", "load_in_4bit": true })),
         ] {
             let mut json = llama();
             json[key] = value;
             assert!(ModelConfig::from_json(&json).is_ok(), "{key}");
         }
+        let mut converted = llama();
+        converted["quantization_config"] = json!({ "quant_method": "gptq" });
+        converted["quantization"] = json!({ "group_size": 64, "bits": 4 });
+        assert!(ModelConfig::from_json(&converted).is_ok(), "MLX's own key decides");
     }
 
     #[test]

@@ -3,7 +3,6 @@
 //! A fine-tuned model's `config.json` often keeps the end of its base model. What its conversations end with stands in the
 //! tokenizer's `eos_token`, in GGUF's `eot` and `eom`, or only among the special tokens, under a name that is known.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -36,17 +35,19 @@ pub(crate) fn of_folder(path: &Path, tokenizer_config: &Json) -> Vec<u32> {
     let added = added_tokens(path, tokenizer_config);
     let eos = &tokenizer_config["eos_token"];
     let eos = eos.as_str().or_else(|| eos["content"].as_str());
-    let of_text = |text: &str| added.get(text).copied();
-    eos.into_iter().chain(TURN_ENDS).filter_map(of_text).collect()
+    let named = added.iter().filter(|token| Some(token.content.as_str()) == eos);
+    let is_special = |token: &&Added| token.special || is_marker(&token.content);
+    let known = added.iter().filter(is_special).filter(|token| TURN_ENDS.contains(&token.content.as_str()));
+    named.chain(known).map(|token| token.id).collect()
 }
 
 /// Ends that a GGUF's vocabulary knows of.
-pub(crate) fn of_gguf(gguf: &Gguf) -> Vec<u32> {
+pub(crate) fn of_gguf(gguf: &Gguf) -> impl Iterator<Item = u32> {
     let named = ["eos", "eot", "eom"].map(|name| gguf.number(&format!("tokenizer.ggml.{name}_token_id")));
     let named = named.into_iter().flatten().filter_map(|id| u32::try_from(id).ok());
     let tokens = gguf.strings("tokenizer.ggml.tokens").into_iter().flat_map(|tokens| tokens.iter().enumerate());
     let known = tokens.filter(|(_, text)| TURN_ENDS.contains(text)).filter_map(|(id, _)| u32::try_from(id).ok());
-    named.chain(known).collect()
+    named.chain(known)
 }
 
 #[derive(Deserialize)]
@@ -57,8 +58,9 @@ struct Added {
     special: bool,
 }
 
-/// Special tokens by their text. `tokenizer_config.json` lists them where it is new enough, `tokenizer.json` always.
-fn added_tokens(path: &Path, tokenizer_config: &Json) -> BTreeMap<String, u32> {
+/// The tokens that a tokenizer adds to its vocabulary. `tokenizer_config.json` lists them where it is new enough,
+/// `tokenizer.json` always.
+fn added_tokens(path: &Path, tokenizer_config: &Json) -> Vec<Added> {
     #[derive(Deserialize)]
     struct File {
         #[serde(default)]
@@ -69,14 +71,13 @@ fn added_tokens(path: &Path, tokenizer_config: &Json) -> BTreeMap<String, u32> {
         let special = token["special"].as_bool().unwrap_or(false);
         Some(Added { id: id.parse().ok()?, content: token["content"].as_str()?.to_owned(), special })
     });
-    let mut added: Vec<Added> = listed.collect();
-    if added.is_empty() {
-        let file = regular::read(&path.join("tokenizer.json"), MAX_FILE_BYTES).ok();
-        let file = file.and_then(|bytes| serde_json::from_slice::<File>(&bytes).ok());
-        added = file.map(|file| file.added_tokens).unwrap_or_default();
+    let added: Vec<Added> = listed.collect();
+    if !added.is_empty() {
+        return added;
     }
-    let is_special = |token: &Added| token.special || is_marker(&token.content);
-    added.into_iter().filter(is_special).map(|token| (token.content, token.id)).collect()
+    let file = regular::read(&path.join("tokenizer.json"), MAX_FILE_BYTES).ok();
+    let file = file.and_then(|bytes| serde_json::from_slice::<File>(&bytes).ok());
+    file.map(|file| file.added_tokens).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -95,7 +96,8 @@ mod tests {
         assert_eq!(eos(json!({ "eos_token": "</s>", "added_tokens_decoder": decoder })), [2]);
         let as_object = json!({ "eos_token": { "content": "</s>" }, "added_tokens_decoder": decoder });
         assert_eq!(eos(as_object), [2]);
-        assert_eq!(eos(json!({ "eos_token": "word", "added_tokens_decoder": decoder })), Vec::<u32>::new());
+        assert_eq!(eos(json!({ "eos_token": "word", "added_tokens_decoder": decoder })), [7]);
+        assert_eq!(eos(json!({ "added_tokens_decoder": decoder })), Vec::<u32>::new(), "an ordinary word ends nothing");
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! A model on disk: one GGUF file, or a folder as Hugging Face and MLX keep it.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
@@ -12,10 +13,13 @@ use crate::template::{ChatTemplate, TemplateError};
 use crate::tokenizer::{Tokenizer, TokenizerError};
 use crate::weights::gguf::{Gguf, HeaderError};
 use crate::weights::safetensors::{FolderError, QuantizationTable, SafetensorsFolder};
-use crate::weights::{Float, Matrix, Weights};
+use crate::weights::{Float, Matrix, TensorError, Weights};
 
 /// The largest `tokenizer_config.json` has a bit more than 1 MB.
 const MAX_JSON_BYTES: u64 = 8 << 20;
+
+/// More tokens than end an answer in any model.
+const MAX_ENDS: usize = 64;
 
 /// A model opened for loading: configuration and table of tensors, no weights yet.
 #[derive(Debug)]
@@ -63,10 +67,13 @@ pub enum OpenError {
         /// How many there are.
         parts: u64,
     },
+    /// A tensor that cannot be read.
+    #[error(transparent)]
+    Type(#[from] TensorError),
     /// A tensor that nothing here computes with.
     #[error(
-        "{path} has a tensor \"{name}\", which a model of this kind has not; it is of another architecture, or quantized in \
-         a way that is not supported"
+        "{path} has a tensor \"{name}\" that Llama-family models do not have; the model is of another architecture, or \
+         quantized in an unsupported way"
     )]
     Tensor {
         /// The model.
@@ -98,23 +105,28 @@ impl ModelFiles {
 
     fn open_gguf(path: &Path) -> Result<Self, OpenError> {
         let gguf = Gguf::open(path).map_err(|source| match source {
-            HeaderError::Magic if is_pointer(path) => FolderError::Pointer { file: path.to_owned() }.into(),
+            HeaderError::Magic if regular::is_lfs_pointer(path) => {
+                FolderError::Pointer { file: path.to_owned() }.into()
+            }
             HeaderError::Magic => OpenError::Unknown(path.to_owned()),
             source => OpenError::Gguf { path: path.to_owned(), source },
         })?;
+        gguf.check_types()?;
         if let Some(parts) = gguf.number("split.count").filter(|parts| *parts > 1) {
             return Err(OpenError::Part { path: path.to_owned(), parts });
         }
         let refuse = |source| OpenError::Config { path: path.to_owned(), source };
         let mut config = ModelConfig::from_gguf(&gguf).map_err(refuse)?;
-        add_ends(&mut config, ends::of_gguf(&gguf));
         let weights = Weights::Gguf(gguf);
-        all_known(path, &weights)?;
+        all_known(path, &weights, &config)?;
         config.tied_embeddings = !weights.contains("lm_head.weight");
         if weights.contains("rope_freqs.weight") {
             let factors = weights.vector("rope_freqs.weight", config.head_dim / 2);
             let factors = factors.map_err(|error| refuse(ConfigError::Unsupported(error.to_string())))?;
-            config.rope.scaling = RopeScaling::Factors(factors.to_f32());
+            // Where positions are divided by a factor as well, that is the same as longer periods.
+            let linear = if let RopeScaling::Linear { factor } = config.rope.scaling { factor } else { 1.0 };
+            let factors = factors.to_f32().into_iter().map(|factor| factor * linear).collect();
+            config.rope.scaling = RopeScaling::Factors(factors);
             config = config.checked().map_err(refuse)?;
         }
         Ok(Self { path: path.to_owned(), config, weights, tokenizer_config: Json::Null })
@@ -135,11 +147,10 @@ impl ModelFiles {
             let file = path.join(name);
             if file.is_file() { read_json(&file) } else { Ok(Json::Null) }
         };
-        add_ends(&mut config, token_ids(&optional("generation_config.json")?["eos_token_id"]));
+        config.end_tokens.extend(token_ids(&optional("generation_config.json")?["eos_token_id"]));
         let tokenizer_config = optional("tokenizer_config.json")?;
-        add_ends(&mut config, ends::of_folder(path, &tokenizer_config));
         let weights = Weights::Safetensors(SafetensorsFolder::open(path, table)?);
-        all_known(path, &weights)?;
+        all_known(path, &weights, &config)?;
         // Only a file that says so shares the embedding where it has an output matrix.
         if json["tie_word_embeddings"] != true && weights.contains("lm_head.weight") {
             config.tied_embeddings = false;
@@ -163,6 +174,17 @@ impl ModelFiles {
         &self.config
     }
 
+    /// Tokens that end an answer, from every place they stand in, each once. Reads the tokenizer's files.
+    pub fn end_tokens(&self) -> Vec<u32> {
+        let beside: Box<dyn Iterator<Item = u32>> = match &self.weights {
+            Weights::Gguf(gguf) => Box::new(ends::of_gguf(gguf)),
+            Weights::Safetensors(_) => Box::new(ends::of_folder(&self.path, &self.tokenizer_config).into_iter()),
+        };
+        let mut seen = BTreeSet::new();
+        let all = self.config.end_tokens.iter().copied().chain(beside);
+        all.filter(|id| (*id as usize) < self.config.vocabulary && seen.insert(*id)).take(MAX_ENDS).collect()
+    }
+
     /// The tensors.
     pub fn weights(&self) -> &Weights {
         &self.weights
@@ -181,7 +203,9 @@ impl ModelFiles {
     /// of every layer, which no two models share.
     pub fn digest(&self) -> Result<String, crate::weights::TensorError> {
         let mut hasher = Sha256::new();
-        hasher.update(format!("{:?} {}", self.config, self.weights.stored_bytes(|_| true)));
+        // Where an answer ends also stands in files that are not the model's own.
+        let config = ModelConfig { end_tokens: Vec::new(), ..self.config.clone() };
+        hasher.update(format!("{config:?} {}", self.weights.stored_bytes(|_| true)));
         for layer in 0..self.config.layers {
             let name = format!("model.layers.{layer}.input_layernorm.weight");
             hasher.update(&self.weights.vector(&name, self.config.hidden)?.bytes);
@@ -240,22 +264,8 @@ impl ModelFiles {
     }
 }
 
-/// Whether it is what `git` left where a large file should be.
-fn is_pointer(path: &Path) -> bool {
-    regular::read(path, 1024).is_ok_and(|text| text.starts_with(b"version https://git-lfs"))
-}
-
-fn all_known(path: &Path, weights: &Weights) -> Result<(), OpenError> {
-    weights.unknown().map_or(Ok(()), |name| Err(OpenError::Tensor { path: path.to_owned(), name }))
-}
-
-/// Adds tokens that end an answer, each once.
-fn add_ends(config: &mut ModelConfig, ends: Vec<u32>) {
-    for id in ends {
-        if !config.end_tokens.contains(&id) && (id as usize) < config.vocabulary {
-            config.end_tokens.push(id);
-        }
-    }
+fn all_known(path: &Path, weights: &Weights, config: &ModelConfig) -> Result<(), OpenError> {
+    weights.unknown(config.layers).map_or(Ok(()), |name| Err(OpenError::Tensor { path: path.to_owned(), name }))
 }
 
 fn read_json(path: &Path) -> Result<Json, OpenError> {

@@ -32,6 +32,14 @@ pub(crate) fn read(path: &Path, limit_bytes: u64) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// Whether it is what `git` leaves where a large file should be.
+pub(crate) fn is_lfs_pointer(path: &Path) -> bool {
+    read(path, 1024).is_ok_and(|text| text.starts_with(LFS_POINTER))
+}
+
+/// How a pointer of Git LFS begins.
+const LFS_POINTER: &[u8] = b"version https://git-lfs";
+
 #[cfg(test)]
 mod tests {
     use super::*;

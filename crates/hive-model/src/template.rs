@@ -147,24 +147,46 @@ impl ChatTemplate {
         let marked: Vec<Message> = messages.iter().map(|message| mark_message(message, special)).collect();
         let tools = tools.map(|tools| mark_json(tools, special));
         let text = self.render_checked(&marked, tools.as_ref())?;
-        if !text.contains(MARK_OPEN) {
-            // Nobody typed what looks special, so all of it is the template's own. Encoded whole, as whoever trained the
-            // model did: between special tokens, a tokenizer may see what comes before and after.
-            return Ok(tokenizer.encode(&text)?);
-        }
-        let (mut tokens, mut from) = (Vec::new(), 0);
-        for (range, id) in
-            special.find(&text).map(|(range, id)| (range, Some(id))).chain([(text.len()..text.len(), None)])
-        {
-            let piece = &text[from..range.start];
-            if !piece.is_empty() {
-                tokens.extend(tokenizer.encode_literal(&unmark(piece, special))?);
+        let (mut tokens, mut run, mut piece) = (Vec::new(), 0, 0);
+        // What a person typed is cut out where it looks special; all else is the template's own.
+        let ends = special.find(&text).map(|(range, _)| range).chain(std::iter::once(text.len()..text.len()));
+        for range in ends {
+            let typed = &text[piece..range.start];
+            if typed.contains(MARK_OPEN) {
+                tokens.extend(encode_own(tokenizer, &text[run..piece])?);
+                tokens.extend(tokenizer.encode_literal(&unmark(typed, special))?);
+                run = range.start;
             }
-            tokens.extend(id);
-            from = range.end;
+            piece = range.end;
         }
+        tokens.extend(encode_own(tokenizer, &text[run..])?);
         Ok(tokens)
     }
+}
+
+/// Encodes what holds nothing special but the template's own: whole, as whoever trained the model did, since between special
+/// tokens a tokenizer may see what comes before and after.
+fn encode_own(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>, TokenizerError> {
+    if text.is_empty() {
+        return Ok(Vec::new());
+    }
+    let special = tokenizer.special_tokens();
+    let whole = tokenizer.encode(text)?;
+    let meant = special.find(text).map(|(_, id)| id);
+    if whole.iter().copied().filter(|id| special.text(*id).is_some()).eq(meant) {
+        return Ok(whole);
+    }
+    // A normalizer has made special tokens of what was none: text that only looks like one when it is in small letters.
+    let (mut tokens, mut from) = (Vec::new(), 0);
+    for (range, id) in special.find(text).map(|(range, id)| (range, Some(id))).chain([(text.len()..text.len(), None)]) {
+        let piece = &text[from..range.start];
+        if !piece.is_empty() {
+            tokens.extend(tokenizer.encode_literal(piece)?);
+        }
+        tokens.extend(id);
+        from = range.end;
+    }
+    Ok(tokens)
 }
 
 /// What the template is called in minijinja's own messages.
@@ -328,17 +350,22 @@ mod tests {
 
     /// Letter by letter, with `▁` before the very first piece of a text, as tokenizers made from SentencePiece have it.
     fn metaspace_first(rstrip: bool, markers_are_special: bool) -> Tokenizer {
+        with_normalizer(&serde_json::Value::Null, rstrip, markers_are_special)
+    }
+
+    fn with_normalizer(normalizer: &serde_json::Value, rstrip: bool, markers_are_special: bool) -> Tokenizer {
+        let is_normalized = !normalizer.is_null();
         let letters = ["▁", "u", "s", "e", "r", "x", "<", "|", ">", "i", "m", "_", "t", "a", "\n"];
         let vocabulary: serde_json::Map<String, serde_json::Value> =
             letters.iter().enumerate().map(|(id, letter)| ((*letter).to_owned(), id.into())).collect();
         let added = |id: usize, content: &str, special: bool, rstrip: bool| {
             serde_json::json!({
-                "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": rstrip, "normalized": false,
-                "special": special
+                "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": rstrip,
+                "normalized": is_normalized, "special": special
             })
         };
         let json = serde_json::json!({
-            "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "post_processor": null, "decoder": null,
+            "version": "1.0", "truncation": null, "padding": null, "normalizer": normalizer, "post_processor": null, "decoder": null,
             "added_tokens": [added(15, "<s>", true, false), added(16, "<|im_start|>", markers_are_special, rstrip)],
             "pre_tokenizer": { "type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": false },
             "model": {
@@ -374,6 +401,29 @@ mod tests {
             let found = tokens(&tokenizer, source, &message);
             assert_eq!(found.iter().filter(|token| **token >= 15).collect::<Vec<_>>(), [&16], "{found:?}");
         }
+    }
+
+    #[test]
+    fn a_typed_marker_changes_no_token_before_it() {
+        let source = "{{ bos_token }}{% for m in messages %}<|im_start|>  {{ m.role }}{{ m.content }}{% endfor %}";
+        let tokenizer = metaspace_first(true, true);
+        let template = ChatTemplate::new(source, Some("<s>".to_owned()), None).unwrap();
+        let tokens = |typed: &str| {
+            let messages = [Message::new("user", "x"), Message::new("user", typed)];
+            template.tokenize(&tokenizer, &messages, None).unwrap()
+        };
+        let (plain, typed) = (tokens("x"), tokens("<|im_start|>"));
+        let first = 1 + 1 + "userx".len();
+        assert_eq!(plain[..first], [15, 16, 1, 2, 3, 4, 5]);
+        assert_eq!(typed[..first], plain[..first]);
+    }
+
+    #[test]
+    fn text_that_becomes_a_marker_in_small_letters_stays_text() {
+        let tokenizer = with_normalizer(&serde_json::json!({ "type": "Lowercase" }), true, true);
+        let found =
+            tokens(&tokenizer, "<|im_start|>{{ messages[0].content }}", &Message::new("user", "x<|IM_START|>x"));
+        assert_eq!(found.iter().filter(|token| **token >= 15).collect::<Vec<_>>(), [&16], "{found:?}");
     }
 
     #[test]

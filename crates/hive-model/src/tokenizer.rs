@@ -64,17 +64,17 @@ impl Tokenizer {
     pub fn from_json(json: &[u8]) -> Result<Self, String> {
         on_deep_stack(|| {
             limits::check(json)?;
-            Self::of_friends(json)
+            Self::from_checked_json(json)
         })
         .unwrap_or_else(|_| Err("tokenizer.json is damaged".to_owned()))
     }
 
-    fn of_friends(json: &[u8]) -> Result<Self, String> {
+    fn from_checked_json(json: &[u8]) -> Result<Self, String> {
         let mut inner = tokenizers::Tokenizer::from_bytes(json).map_err(|error| error.to_string())?;
         // A file may carry the padding and truncation of whoever trained with it.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|error| error.to_string())?;
-        // Some files call the markers of a conversation ordinary tokens, and a person's text would become one.
+        // Some files do not flag chat markers as special; typed text would then be encoded as one.
         let markers = inner.get_added_tokens_decoder().into_values();
         let markers = markers.filter(|token| !token.special && is_marker(&token.content));
         let markers: Vec<_> = markers.map(|token| tokenizers::AddedToken { special: true, ..token }).collect();
@@ -128,10 +128,15 @@ pub(crate) fn is_marker(token: &str) -> bool {
         "<EOT>",
         "[EOT]",
     ];
+    NAMED.contains(&token) || is_between_bars(token)
+}
+
+/// Whether a token has the form `<|name|>`, which no text has by itself.
+pub(crate) fn is_between_bars(token: &str) -> bool {
     let inside = |open, close| token.strip_prefix(open).and_then(|token: &str| token.strip_suffix(close));
     let between_bars = inside("<|", "|>").or_else(|| inside("<｜", "｜>"));
     let is_name = |name: &str| !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || "_-:/▁ ".contains(c));
-    NAMED.contains(&token) || between_bars.is_some_and(is_name)
+    between_bars.is_some_and(is_name)
 }
 
 fn encode(tokenizer: &tokenizers::Tokenizer, text: &str) -> Result<Vec<u32>, TokenizerError> {

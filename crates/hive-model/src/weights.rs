@@ -190,13 +190,12 @@ impl Weights {
         }
     }
 
-    /// A tensor that this family does not have, if there is one.
-    pub(crate) fn unknown(&self) -> Option<String> {
-        let names = match self {
-            Self::Gguf(file) => file.names(),
-            Self::Safetensors(folder) => folder.names(),
-        };
-        names.into_iter().find(|name| !family::is_known(name))
+    /// A tensor that a model of this family with so many layers does not have, if there is one, as the file calls it.
+    pub(crate) fn unknown(&self, layers: usize) -> Option<String> {
+        match self {
+            Self::Gguf(file) => file.unknown(layers),
+            Self::Safetensors(folder) => folder.unknown(layers),
+        }
     }
 
     /// Bytes on disk of all tensors whose Hugging Face name satisfies `wanted`.

@@ -45,7 +45,7 @@ fn an_output_matrix_that_is_there_is_used_unless_the_folder_says_that_the_embedd
 fn an_answer_ends_where_config_generation_and_tokenizer_say() {
     let folder = tempfile::tempdir().unwrap();
     write_tiny_model(folder.path(), |_, _| {});
-    let ends = || ModelFiles::open(folder.path()).unwrap().config().end_tokens.clone();
+    let ends = || ModelFiles::open(folder.path()).unwrap().end_tokens();
     assert_eq!(ends(), Vec::<u32>::new());
     configure(folder.path(), |config| drop(config.insert("eos_token_id".to_owned(), 5.into())));
     std::fs::write(folder.path().join("generation_config.json"), r#"{"eos_token_id":[5,6]}"#).unwrap();
@@ -54,4 +54,9 @@ fn an_answer_ends_where_config_generation_and_tokenizer_say() {
     let tokenizer = json!({ "eos_token": "</s>", "added_tokens_decoder": decoder });
     std::fs::write(folder.path().join("tokenizer_config.json"), tokenizer.to_string()).unwrap();
     assert_eq!(ends(), [5, 6, 7, 8]);
+    // Where an answer ends makes no other model of it.
+    let digest = || ModelFiles::open(folder.path()).unwrap().digest().unwrap();
+    let with_tokenizer = digest();
+    std::fs::remove_file(folder.path().join("tokenizer_config.json")).unwrap();
+    assert_eq!((ends(), digest()), (vec![5, 6], with_tokenizer));
 }

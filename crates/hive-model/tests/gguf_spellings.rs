@@ -2,9 +2,9 @@
 
 #![allow(clippy::unwrap_used)]
 
-use hive_model::ModelConfig;
 use hive_model::config::RopeScaling;
 use hive_model::weights::Gguf;
+use hive_model::{ModelConfig, ModelFiles, Tokenizer};
 
 fn text(text: &[u8]) -> Vec<u8> {
     [&(text.len() as u64).to_le_bytes()[..], text].concat()
@@ -23,7 +23,7 @@ fn label(key: &str, value: &[u8]) -> Vec<u8> {
 }
 
 /// The metadata of a small Llama, and more.
-fn open(more: &[Vec<u8>]) -> Gguf {
+fn bytes(more: &[Vec<u8>]) -> Vec<u8> {
     let mut entries = vec![
         label("general.architecture", b"llama"),
         integer("llama.block_count", 2),
@@ -35,9 +35,13 @@ fn open(more: &[Vec<u8>]) -> Gguf {
     ];
     entries.extend_from_slice(more);
     let head = [&b"GGUF"[..], &3u32.to_le_bytes(), &0u64.to_le_bytes(), &(entries.len() as u64).to_le_bytes()].concat();
+    [head, entries.concat()].concat()
+}
+
+fn open(more: &[Vec<u8>]) -> Gguf {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.gguf");
-    std::fs::write(&path, [head, entries.concat()].concat()).unwrap();
+    std::fs::write(&path, bytes(more)).unwrap();
     Gguf::open(&path).unwrap()
 }
 
@@ -67,11 +71,66 @@ fn linear_rope_scaling_has_three_spellings() {
 fn rotary_positions_on_a_part_of_each_head_are_refused_by_name() {
     assert!(config(&[integer("llama.rope.dimension_count", 16)]).is_ok());
     let message = config(&[integer("llama.rope.dimension_count", 8)]).unwrap_err();
-    assert!(message.contains("rotary positions on 8 of a head's 16"), "{message}");
+    assert!(message.contains("rotary embedding of only 8 of a head's 16"), "{message}");
 }
 
 #[test]
 fn a_label_in_another_encoding_refuses_no_model() {
-    let gguf = open(&[label("general.organization", b"Caf\xe9")]);
+    let tags = [text(b"general.tags"), 9u32.to_le_bytes().to_vec(), strings(&[b"Caf\xe9"])].concat();
+    let gguf = open(&[label("general.organization", b"Caf\xe9"), tags]);
     assert_eq!(gguf.string("general.organization"), Some("Caf\u{fffd}"));
+}
+
+fn strings(texts: &[&[u8]]) -> Vec<u8> {
+    let count = (texts.len() as u64).to_le_bytes();
+    [&8u32.to_le_bytes()[..], &count, &texts.iter().flat_map(|one| text(one)).collect::<Vec<_>>()].concat()
+}
+
+fn vocabulary(texts: &[&[u8]]) -> Vec<u8> {
+    [text(b"tokenizer.ggml.tokens"), 9u32.to_le_bytes().to_vec(), strings(texts)].concat()
+}
+
+#[test]
+fn an_answer_ends_where_the_vocabulary_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    let named = [integer("tokenizer.ggml.eos_token_id", 0), integer("tokenizer.ggml.eom_token_id", 3)];
+    let tokens: [&[u8]; 5] = [b"<|endoftext|>", b"a", b"<|im_end|>", b"<eom>", b"<|im_start|>"];
+    std::fs::write(&path, bytes(&[&named[..], &[vocabulary(&tokens)]].concat())).unwrap();
+    assert_eq!(ModelFiles::open(&path).unwrap().end_tokens(), [0, 3, 2]);
+}
+
+#[test]
+fn markers_that_are_typed_as_ordinary_tokens_are_special_and_ordinary_ones_are_not() {
+    let tokens: [&[u8]; 4] = [b"a", b"<|im_end|>", b"</s>", b"<b>"];
+    let types: Vec<u8> = [1u32, 1, 1, 4].iter().flat_map(|kind| kind.to_le_bytes()).collect();
+    let types = [
+        text(b"tokenizer.ggml.token_type"),
+        9u32.to_le_bytes().to_vec(),
+        [&5u32.to_le_bytes()[..], &4u64.to_le_bytes(), &types].concat(),
+    ]
+    .concat();
+    let merges = [text(b"tokenizer.ggml.merges"), 9u32.to_le_bytes().to_vec(), strings(&[b"a a"])].concat();
+    let gguf = open(&[
+        label("tokenizer.ggml.model", b"gpt2"),
+        label("tokenizer.ggml.pre", b"gpt-2"),
+        vocabulary(&[&tokens[..], &[b"aa"]].concat()),
+        types,
+        merges,
+    ]);
+    let tokenizer = Tokenizer::from_gguf(&gguf).unwrap();
+    let special: Vec<&str> = tokenizer.special_tokens().all().iter().map(|(text, _)| text.as_str()).collect();
+    assert_eq!(special, ["<|im_end|>"]);
+}
+
+#[test]
+fn one_part_of_several_and_a_pointer_are_called_what_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model-00001-of-00002.gguf");
+    std::fs::write(&path, bytes(&[integer("split.count", 2)])).unwrap();
+    let message = ModelFiles::open(&path).unwrap_err().to_string();
+    assert!(message.contains("one of 2 parts"), "{message}");
+    std::fs::write(&path, "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n").unwrap();
+    let message = ModelFiles::open(&path).unwrap_err().to_string();
+    assert!(message.contains("Git LFS pointer"), "{message}");
 }

@@ -88,7 +88,7 @@ const SPLITS: &[&[Range<usize>]] =
 fn plain_gives_mlx_lms_tokens_on_any_number_of_stages() {
     let _alone = alone();
     let (files, reference) = (starter(), reference());
-    let end = &files.config().end_tokens;
+    let end = &files.end_tokens();
     let mut rings: Vec<Ring> = SPLITS.iter().map(|splits| Ring::load(&files, splits, Compute::Plain)).collect();
     let cases = reference["greedy"].as_array().unwrap();
     assert!(cases.len() >= 10);
@@ -109,7 +109,7 @@ fn plain_gives_mlx_lms_tokens_on_any_number_of_stages() {
 fn fast_gives_mlx_lms_tokens_too() {
     let _alone = alone();
     let (files, reference) = (starter(), reference());
-    let end = &files.config().end_tokens;
+    let end = &files.end_tokens();
     for splits in SPLITS {
         let mut ring = Ring::load(&files, splits, Compute::Fast);
         assert!(ring.0.iter().all(Shard::is_fast));
@@ -181,13 +181,7 @@ fn a_seeded_sample_is_the_same_on_three_stages_and_in_other_chunks() {
     let prompt = ids(&reference["greedy"][8]["prompt_tokens"]);
     let sampling = Sampling { temperature: 0.8, seed: 42, ..Sampling::default() };
     let run = |splits, chunk| {
-        Ring::load(&files, splits, Compute::Fast).generate(
-            &prompt,
-            48,
-            chunk,
-            sampling.clone(),
-            &files.config().end_tokens,
-        )
+        Ring::load(&files, splits, Compute::Fast).generate(&prompt, 48, chunk, sampling.clone(), &files.end_tokens())
     };
     let one = run(SPLITS[0], 2048);
     assert_eq!(run(SPLITS[2], 7), one);

@@ -18,10 +18,10 @@ const NORMS: [&str; 2] = ["input_layernorm", "post_attention_layernorm"];
 const QUANTIZED: [&str; 2] = ["scales", "biases"];
 
 /// Whether a tensor is one that this family computes with, or one that can be left out without a difference.
-pub(crate) fn is_known(name: &str) -> bool {
+pub(crate) fn is_known(name: &str, layers: usize) -> bool {
     let of_layer = name.strip_prefix("model.layers.").and_then(|rest| rest.split_once('.'));
     let (part, is_layers) = match of_layer {
-        Some((number, part)) if number.bytes().all(|digit| digit.is_ascii_digit()) => (part, true),
+        Some((number, part)) if number.parse::<usize>().is_ok_and(|layer| layer < layers) => (part, true),
         _ => (name, false),
     };
     let (base, kind) = part.rsplit_once('.').unwrap_or((part, ""));
@@ -29,14 +29,13 @@ pub(crate) fn is_known(name: &str) -> bool {
     let computed = if is_layers {
         MATRICES.contains(&base) && (matrix || kind == "bias") || NORMS.contains(&base) && kind == "weight"
     } else {
-        ["model.embed_tokens", "lm_head"].contains(&base) && matrix
-            || ["model.norm.weight", "rope_freqs.weight"].contains(&name)
+        ["model.embed_tokens", "lm_head"].contains(&base) && matrix || name == "model.norm.weight"
     };
-    computed || is_spare(name)
+    computed || is_ignorable(name)
 }
 
-/// What follows from the configuration, or is for training only.
-fn is_spare(name: &str) -> bool {
+/// What follows from the configuration, or predicts further tokens.
+fn is_ignorable(name: &str) -> bool {
     name.ends_with("rotary_emb.inv_freq") || name.starts_with("mtp.") || name.starts_with("model.mtp.")
 }
 
@@ -58,9 +57,8 @@ mod tests {
             "model.layers.3.input_layernorm.weight",
             "model.layers.3.self_attn.rotary_emb.inv_freq",
             "mtp.layers.0.weight",
-            "rope_freqs.weight",
         ] {
-            assert!(is_known(known), "{known}");
+            assert!(is_known(known, 32), "{known}");
         }
         for unknown in [
             "model.layers.0.self_attn.q_norm.weight",
@@ -72,12 +70,15 @@ mod tests {
             "model.layers.0.mlp.gate.weight",
             "model.layers.0.input_layernorm.bias",
             "model.layers.x.input_layernorm.weight",
+            "model.layers..input_layernorm.weight",
+            "model.layers.32.input_layernorm.weight",
+            "rope_freqs.weight",
             "rope_factors_long.weight",
             "lm_head.bias",
             "vision_tower.weight",
             "",
         ] {
-            assert!(!is_known(unknown), "{unknown}");
+            assert!(!is_known(unknown, 32), "{unknown}");
         }
     }
 }

@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 pub use header::{HeaderError, Items, Numbers, Strings, Value};
 
 use crate::regular;
+use crate::weights::family;
 
 use super::{Float, FloatTensor, Matrix, TensorError};
 use blocks::BlockType;
@@ -140,9 +141,16 @@ impl Gguf {
         }
     }
 
-    /// Every tensor, by Hugging Face's name.
-    pub(super) fn names(&self) -> Vec<String> {
-        self.tensors.values().map(|info| hugging_face_name(&info.name)).collect()
+    pub(super) fn unknown(&self, layers: usize) -> Option<String> {
+        // Factors of the rotary periods.
+        let is_known = |name: &str| name == "rope_freqs.weight" || family::is_known(&hugging_face_name(name), layers);
+        self.tensors.keys().find(|name| !is_known(name)).cloned()
+    }
+
+    /// Whether every tensor is of a type that is read here; a model with one that is not would fail to load later.
+    pub(crate) fn check_types(&self) -> Result<(), TensorError> {
+        let foreign = self.tensors.values().find(|info| matches!(info.block, BlockType::Other(_)));
+        foreign.map_or(Ok(()), |info| Err(unsupported(&info.name, info.block)))
     }
 
     /// How many heads the rows of a stored tensor are permuted in, if they are.

@@ -15,6 +15,7 @@ use serde::Deserialize;
 
 use super::{Float, FloatTensor, Matrix, QuantizedMatrix, TensorError};
 use crate::regular;
+use crate::weights::family;
 
 /// On the header of a file; the format allows 100 MB, and the largest real ones have ten.
 const MAX_HEADER_BYTES: u64 = 64 << 20;
@@ -52,7 +53,7 @@ pub enum FolderError {
         why: String,
     },
     /// A file that the index names is missing.
-    #[error("{file} is missing: the folder's index names it; download the model again")]
+    #[error("{file} is missing, but the index lists it; download the model again")]
     NoShard {
         /// The file.
         file: PathBuf,
@@ -76,7 +77,7 @@ pub enum FolderError {
         other: PathBuf,
     },
     /// What `git` left where a large file should be.
-    #[error("{file} is a pointer of Git LFS, not the file itself; fetch it with `git lfs pull`")]
+    #[error("{file} is a Git LFS pointer, not the file itself; run `git lfs pull`")]
     Pointer {
         /// The file.
         file: PathBuf,
@@ -150,7 +151,7 @@ pub struct SafetensorsFolder {
 }
 
 impl SafetensorsFolder {
-    /// Reads and checks the header of every `.safetensors` file in the folder.
+    /// Reads and checks the headers of the model's files.
     pub fn open(path: &Path, quantization: QuantizationTable) -> Result<Self, FolderError> {
         let io = |source| FolderError::Io { file: path.to_owned(), source };
         let mut names = Vec::new();
@@ -180,8 +181,8 @@ impl SafetensorsFolder {
         self.tensors.contains_key(name)
     }
 
-    pub(super) fn names(&self) -> Vec<String> {
-        self.tensors.keys().cloned().collect()
+    pub(super) fn unknown(&self, layers: usize) -> Option<String> {
+        self.tensors.keys().find(|name| !family::is_known(name, layers)).cloned()
     }
 
     pub(super) fn stored_bytes(&self, wanted: impl Fn(&str) -> bool) -> u64 {
@@ -266,11 +267,12 @@ fn read_index(path: &Path) -> Result<BTreeSet<String>, FolderError> {
         weight_map: BTreeMap<String, String>,
     }
     let refuse = |why: String| FolderError::Index { file: path.to_owned(), why };
-    let bytes = regular::read(path, MAX_INDEX_BYTES).map_err(|error| refuse(error.to_string()))?;
+    let unread = |source| FolderError::Io { file: path.to_owned(), source };
+    let bytes = regular::read(path, MAX_INDEX_BYTES).map_err(unread)?;
     let index: Index = serde_json::from_slice(&bytes).map_err(|error| refuse(error.to_string()))?;
     let files: BTreeSet<String> = index.weight_map.into_values().collect();
     match files.iter().find(|file| Path::new(file).file_name().is_none_or(|name| name != file.as_str())) {
-        Some(file) => Err(refuse(format!("\"{file}\" is no file of this folder"))),
+        Some(file) => Err(refuse(format!("\"{file}\" is not the name of a file in this folder"))),
         None => Ok(files),
     }
 }
@@ -282,7 +284,8 @@ fn read_index(path: &Path) -> Result<BTreeSet<String>, FolderError> {
 /// A file that the index names and the folder lacks.
 fn shards(names: Vec<String>, index: Option<BTreeSet<String>>) -> Result<Vec<String>, String> {
     let is_here = |file: &String| names.contains(file);
-    if let Some(index) = index {
+    // An index of which nothing is here was left over from the model that this one was made of.
+    if let Some(index) = index.filter(|index| index.iter().any(is_here)) {
         return match index.iter().find(|file| !is_here(file)) {
             Some(missing) => Err(missing.clone()),
             None => Ok(index.into_iter().collect()),
@@ -301,11 +304,11 @@ fn read_header(path: PathBuf, left: &mut u64) -> Result<BTreeMap<String, Entry>,
     let (file, length) = regular::open(&path).map_err(io)?;
     let mut prefix = [0; 8];
     file.read_exact_at(&mut prefix, 0).map_err(io)?;
-    if prefix == *b"version " {
-        return Err(FolderError::Pointer { file: path });
-    }
     let claimed = u64::from_le_bytes(prefix);
     if claimed > MAX_HEADER_BYTES.min(*left) || claimed > length - 8 {
+        if regular::is_lfs_pointer(&path) {
+            return Err(FolderError::Pointer { file: path });
+        }
         return Err(FolderError::HeaderLength { file: path, claimed });
     }
     *left -= claimed;
@@ -361,6 +364,11 @@ mod tests {
         let two = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
         assert_eq!(chosen(&[two[1], left_over, two[0], "config.json"], Some(&two)).unwrap(), two);
         assert_eq!(chosen(&[two[0]], Some(&two)).unwrap_err(), two[1]);
+        assert_eq!(
+            chosen(&["model.safetensors"], Some(&two)).unwrap(),
+            ["model.safetensors"],
+            "the index is another's"
+        );
     }
 
     #[test]
@@ -397,11 +405,15 @@ mod tests {
             |file: &str| std::fs::write(at(INDEX), format!("{{\"weight_map\":{{\"norm\":\"{file}\"}}}}")).unwrap();
         index("model-00001-of-00001.safetensors");
         assert_eq!(opened(folder.path()).unwrap().vector("norm", 1).unwrap().to_f32(), [1.0]);
-        index("model-00002-of-00002.safetensors");
+        std::fs::write(
+            at(INDEX),
+            r#"{"weight_map":{"norm":"model-00001-of-00002.safetensors","head":"model-00002-of-00002.safetensors"}}"#,
+        )
+        .unwrap();
         assert!(opened(folder.path()).unwrap_err().contains("is missing"));
         for outside in ["../model.safetensors", "/etc/passwd", "a/b.safetensors", ""] {
             index(outside);
-            assert!(opened(folder.path()).unwrap_err().contains("is no file of this folder"), "{outside}");
+            assert!(opened(folder.path()).unwrap_err().contains("is not the name of a file"), "{outside}");
         }
     }
 
@@ -411,6 +423,6 @@ mod tests {
         let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n";
         std::fs::write(folder.path().join("model.safetensors"), pointer).unwrap();
         let message = opened(folder.path()).unwrap_err();
-        assert!(message.contains("pointer of Git LFS") && message.contains("git lfs pull"), "{message}");
+        assert!(message.contains("Git LFS pointer") && message.contains("git lfs pull"), "{message}");
     }
 }

@@ -216,7 +216,9 @@ pub(super) fn read(from: &mut impl Read, length: u64) -> Result<Header, HeaderEr
     for _ in 0..value_count {
         let key = reader.name("a metadata key")?;
         let kind = reader.u32()?;
-        let value = reader.value(kind)?;
+        // A label in another encoding is no reason to refuse a model. What is computed with is.
+        let text = if key.starts_with("general.") { Text::Label } else { Text::Exact };
+        let value = reader.value(kind, text)?;
         metadata.insert(key, value);
     }
     let mut tensors = Vec::new();
@@ -256,6 +258,23 @@ fn place(mut tensors: Vec<TensorInfo>, data: u64, length: u64) -> Result<BTreeMa
         }
     }
     Ok(table)
+}
+
+/// How exactly a text has to be read.
+#[derive(Clone, Copy, PartialEq)]
+enum Text {
+    /// For people only.
+    Label,
+    Exact,
+}
+
+impl Text {
+    fn read(self, bytes: Vec<u8>, what: &str) -> Result<String, HeaderError> {
+        match self {
+            Self::Label => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+            Self::Exact => String::from_utf8(bytes).map_err(|_| HeaderError::Corrupt(format!("{what} is not UTF-8"))),
+        }
+    }
 }
 
 /// Reads numbers and never more than the file has left.
@@ -316,22 +335,21 @@ impl<R: Read> Reader<'_, R> {
     fn string(&mut self, what: &str) -> Result<String, HeaderError> {
         let length = self.u64()?;
         let bytes = self.bytes(length, what)?;
-        String::from_utf8(bytes).map_err(|_| HeaderError::Corrupt(format!("{what} is not UTF-8")))
+        Text::Exact.read(bytes, what)
     }
 
-    fn value(&mut self, kind: u32) -> Result<Value, HeaderError> {
+    fn value(&mut self, kind: u32, text: Text) -> Result<Value, HeaderError> {
         let unknown = |kind| HeaderError::Corrupt(format!("metadata type {kind}"));
         match kind {
             8 => {
                 let length = self.u64()?;
                 let bytes = self.bytes(length, "a metadata value")?;
-                // A label in another encoding is no reason to refuse a model.
-                Ok(Value::String(String::from_utf8_lossy(&bytes).into_owned()))
+                Ok(Value::String(text.read(bytes, "a metadata value")?))
             }
             9 => {
                 let item_kind = self.u32()?;
                 if item_kind == 8 {
-                    return Ok(Value::Array(Items::Strings(self.strings()?)));
+                    return Ok(Value::Array(Items::Strings(self.strings(text)?)));
                 }
                 // Arrays in arrays have no use in practice.
                 let item_bytes = number_bytes(item_kind).ok_or_else(|| unknown(item_kind))?;
@@ -346,7 +364,7 @@ impl<R: Read> Reader<'_, R> {
         }
     }
 
-    fn strings(&mut self) -> Result<Strings, HeaderError> {
+    fn strings(&mut self, text: Text) -> Result<Strings, HeaderError> {
         let what = "a metadata array";
         let (mut bytes, mut ends) = (Vec::new(), Vec::new());
         for _ in 0..self.count(what, 8)? {
@@ -360,7 +378,10 @@ impl<R: Read> Reader<'_, R> {
             // The header's own limit is far below what fits.
             ends.push(bytes.len() as u32);
         }
-        let text = String::from_utf8(bytes).map_err(|_| HeaderError::Corrupt(format!("{what} is not UTF-8")))?;
+        if text == Text::Label && std::str::from_utf8(&bytes).is_err() {
+            return Ok(Strings { text: String::new(), ends: Vec::new() });
+        }
+        let text = text.read(bytes, what)?;
         if ends.iter().any(|&end| !text.is_char_boundary(end as usize)) {
             return Err(HeaderError::Corrupt(format!("{what} is not UTF-8")));
         }

@@ -61,7 +61,7 @@ impl ModelCard {
             hidden_bytes: (config.hidden * activation.bytes()) as u64,
             vocabulary: config.vocabulary,
             max_context: config.max_context,
-            end_tokens: config.end_tokens.clone(),
+            end_tokens: files.end_tokens(),
             is_tied: config.tied_embeddings,
             digest: files.digest()?,
         })
