@@ -60,7 +60,7 @@ pub enum Sighting {
     Gone(String),
     /// The search itself has trouble, in words, and goes on.
     Trouble(String),
-    /// The search has ended, and why. It has also where it was stopped.
+    /// The search has ended, and why. Also sent after the search was stopped.
     Ended(String),
 }
 

@@ -231,7 +231,8 @@ impl Answer {
                     break None;
                 }
                 End::TooLate => {
-                    self.ring.close(self.session).await;
+                    // Whoever waits has waited long enough, and a machine that is silent may be the reason.
+                    self.leave();
                     break Some(Event::Failed(TOO_LATE.to_owned()));
                 }
                 End::Moved if fruitless < FRUITLESS => {

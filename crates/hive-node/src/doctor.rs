@@ -89,7 +89,7 @@ async fn compute() -> Check {
 /// Has a worker try to break out: what reads strangers' files must not reach anything else.
 async fn confinement() -> Check {
     let subject = "sandbox";
-    // No library and no model is the owner's own folder.
+    // No library or model needs the home folder to be open.
     let secret = std::env::home_dir().unwrap_or_else(|| "/etc/passwd".into());
     let (finding, health) = match probe(Targets { secret, folder: std::env::temp_dir() }).await {
         Ok((confinement, escapes)) if confinement.is_whole() && escapes.is_empty() => {

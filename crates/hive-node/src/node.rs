@@ -458,8 +458,9 @@ impl Node {
 
     /// Changes what an approved machine may do, from now on; remembered. What it has here or holds for this machine moves.
     pub fn set_rights(&self, peer: PeerId, rights: Rights) -> Result<(), RightsError> {
+        let before = self.rights(peer);
         let changed = self.peers().allow(peer, rights);
-        let Some(rights) = self.rights(peer) else { return changed };
+        let Some(rights) = self.rights(peer).filter(|rights| before != Some(*rights)) else { return changed };
         let Rights { memory, prompts, memory_limit_bytes, session_limit } = rights;
         self.audit(Some(peer), AuditEvent::RightsChanged { memory, prompts, memory_limit_bytes, session_limit });
         // It is told with the next heartbeat.

@@ -409,29 +409,33 @@ impl Peers {
         self.lock().book.get(peer).map(|entry| entry.rights).unwrap_or_default()
     }
 
-    /// Changes what an approved machine may do; remembered. Where it cannot be, what was taken from the machine stays
-    /// taken, and it gets nothing more.
+    /// Changes what an approved machine may do; remembered. What is taken from the machine counts at once, what it is given
+    /// only once that is on the disk.
     pub(crate) fn allow(&self, peer: PeerId, rights: Rights) -> Result<(), RightsError> {
-        let before = self.rights(peer);
-        self.lock().book.allow(peer, rights);
+        let mut state = self.lock();
+        let before = state.book.get(peer).map(|entry| entry.rights).unwrap_or_default();
+        let least = before.common(rights);
+        let mut wished = state.book.clone();
+        wished.allow(peer, rights);
+        let written = self.write(&wished);
+        if written.is_ok() {
+            state.book = wished;
+        } else {
+            state.book.allow(peer, least);
+        }
+        drop(state);
         self.touch();
-        self.save().map_err(|error| {
-            let least = before.common(rights);
-            self.lock().book.allow(peer, least);
-            self.touch();
-            if least == rights { NotKept::from(error).into() } else { RightsError::NotGiven(error) }
-        })
+        written
+            .map_err(|error| if least == rights { NotKept::from(error).into() } else { RightsError::NotGiven(error) })
     }
 
     fn save(&self) -> Result<(), DataError> {
-        match &self.data {
-            Some(data) => {
-                // Under the lock, so that two changes reach the disk in their order.
-                let state = self.lock();
-                data.write(BOOK, &state.book)
-            }
-            None => Ok(()),
-        }
+        self.write(&self.lock().book)
+    }
+
+    /// To be called under the lock, so that two changes reach the disk in their order.
+    fn write(&self, book: &Book) -> Result<(), DataError> {
+        self.data.as_ref().map_or(Ok(()), |data| data.write(BOOK, book))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

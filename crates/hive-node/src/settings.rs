@@ -67,7 +67,7 @@ const FILE: &str = "config.toml";
 #[derive(Debug, thiserror::Error)]
 pub enum SettingError {
     /// No amount of memory.
-    #[error("\"{0}\" is no amount of memory; write it with its unit, like 8GiB")]
+    #[error("\"{0}\" is not an amount of memory; give it with a unit, as in 8GiB")]
     Memory(String),
     /// An address that others could reach.
     #[error("the API listens on this machine only; {0} can be reached by others, say 127.0.0.1")]

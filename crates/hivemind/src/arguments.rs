@@ -221,7 +221,7 @@ fn parse_switch(text: &str) -> Result<bool, String> {
 
 fn parse_memory(text: &str) -> Result<u64, String> {
     hive_node::settings::parse_bytes(text)
-        .ok_or_else(|| "no amount of memory; write it with its unit, like 8GiB".to_owned())
+        .ok_or_else(|| "not an amount of memory; give it with a unit, as in 8GiB".to_owned())
 }
 
 #[derive(Debug, Clone, Copy, Args)]

@@ -37,16 +37,14 @@ pub(super) fn of(entry: &Entry) -> String {
         }
         AuditEvent::RightsChanged { memory, prompts, memory_limit_bytes, session_limit } => {
             let may = |allowed: bool| if allowed { "may" } else { "may not" };
-            let most = memory_limit_bytes.map(|bytes| format!(", at most {}", megabytes(bytes)));
-            let answers =
-                session_limit.map(|limit| format!(", at most {} at a time", many(u64::from(limit), "answer")));
-            format!(
-                "{name} {} use this machine's memory and {} see your prompts{}{}",
-                may(*memory),
-                may(*prompts),
-                most.unwrap_or_default(),
-                answers.unwrap_or_default()
-            )
+            let limits = [
+                memory_limit_bytes.map(|bytes| format!("at most {}", megabytes(bytes))),
+                session_limit.map(|limit| format!("at most {} at a time", many(u64::from(limit), "answer"))),
+            ];
+            let limits = limits.into_iter().flatten().collect::<Vec<_>>().join(", ");
+            let limits = if limits.is_empty() { limits } else { format!(" ({limits})") };
+            let (memory, prompts) = (may(*memory), may(*prompts));
+            format!("{name} {memory} use this machine's memory{limits} and {prompts} see your prompts")
         }
         AuditEvent::AdminAction { program, action } => format!("the program \"{program}\" did this: {action}"),
         AuditEvent::Loaded { model, layers, bytes, standby } => {

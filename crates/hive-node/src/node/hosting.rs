@@ -247,10 +247,10 @@ impl Node {
             own.map(|hosted| hosted.stage.sessions()).max().unwrap_or(0)
         };
         let is_open = async || stage.open_sessions().await.iter().any(|(open, _)| *open == session);
+        // It may wait for a place and ask again and again: that is no refusal to be noted.
         if busiest < limit as usize || is_open().await {
             Ok(())
         } else {
-            self.audit(Some(asker), AuditEvent::Refused { asked: Asked::Session, why: Refusal::NoRoom });
             Err(Answer::Full(format!("it computes at most {limit} answers of this machine at a time")))
         }
     }

@@ -170,6 +170,7 @@ impl Node {
             // Those of this machine's own models are its owner's, shared or not.
             self.drop_copies(|owner| owner != self.id());
         }
+        self.drop_copies_past_their_owners_limits();
         self.evict(decided.is_ok(), memory_cap, Instant::now());
         let sessions = self.sessions();
         let changed = self.inner.profile.send_if_modified(|profile| {

@@ -1,8 +1,10 @@
 //! The memory that this machine's owner lets it give, and who has it.
 
+use std::collections::BTreeSet;
+
 use hive_net::PeerId;
 
-use super::{Node, lock};
+use super::{Hosted, Node, lock};
 use crate::words::megabytes;
 
 /// Bytes of the stages here, as planned, those on their way into memory included.
@@ -75,7 +77,17 @@ impl Node {
     }
 
     /// What the stages of some machines take.
-    fn taken_by(&self, counts: impl Fn(PeerId) -> bool) -> Taken {
+    pub(super) fn taken_by(&self, counts: impl Fn(PeerId) -> bool) -> Taken {
+        self.measured(counts, |hosted| hosted.bytes.max(hosted.used_bytes))
+    }
+
+    /// What was planned for the stages of some machines; copies do not count.
+    pub(super) fn planned_bytes(&self, counts: impl Fn(PeerId) -> bool) -> u64 {
+        self.measured(counts, |hosted| hosted.bytes).stages
+    }
+
+    /// What is here of some machines, by some measure, and what is being loaded for them.
+    fn measured(&self, counts: impl Fn(PeerId) -> bool, measure: impl Fn(&Hosted) -> u64) -> Taken {
         let mut taken = Taken::default();
         let mut add = |bytes: u64, standby| {
             let sum = taken.of(standby);
@@ -83,22 +95,12 @@ impl Node {
         };
         let stages = lock(&self.inner.stages);
         for hosted in stages.values().filter(|hosted| counts(hosted.claims.owner)) {
-            add(hosted.bytes.max(hosted.used_bytes), hosted.standby);
+            add(measure(hosted), hosted.standby);
         }
         for promise in lock(&self.inner.loading).iter().filter(|promise| counts(promise.owner)) {
             add(promise.bytes, promise.standby);
         }
         taken
-    }
-
-    /// What was planned for the stages of some machines that are here or being loaded; copies do not count.
-    pub(super) fn planned_bytes(&self, counts: impl Fn(PeerId) -> bool) -> u64 {
-        let stages = lock(&self.inner.stages);
-        let stages = stages.values().map(|hosted| (hosted.claims.owner, hosted.standby, hosted.bytes));
-        let loading = lock(&self.inner.loading);
-        let loading = loading.iter().map(|promise| (promise.owner, promise.standby, promise.bytes));
-        let counted = stages.chain(loading).filter(|(owner, standby, _)| counts(*owner) && !standby);
-        counted.map(|(_, _, bytes)| bytes).fold(0, u64::saturating_add)
     }
 
     /// The most memory for the stages of one machine, if its owner here has set that.
@@ -129,6 +131,20 @@ impl Node {
         let promise = Promise { owner, bytes, standby };
         lock(&self.inner.loading).push(promise);
         Ok(Reserved { node: self.clone(), promise })
+    }
+
+    /// Copies yield to the limit of the machine that they are for, as they do to that of all, before any of its stages ends.
+    pub(super) fn drop_copies_past_their_owners_limits(&self) {
+        let owners: BTreeSet<PeerId> = {
+            let stages = lock(&self.inner.stages);
+            stages.values().filter(|hosted| hosted.standby).map(|hosted| hosted.claims.owner).collect()
+        };
+        let is_past =
+            |owner: &PeerId| self.cap_of(*owner).is_some_and(|cap| self.taken_by(|of| of == *owner).all() > cap);
+        let past: Vec<PeerId> = owners.into_iter().filter(is_past).collect();
+        if !past.is_empty() {
+            self.drop_copies(|owner| past.contains(&owner));
+        }
     }
 
     /// Frees the copies kept for the nodes that are meant.

@@ -45,8 +45,10 @@ pub enum RightsError {
     /// They count, and will not survive a restart.
     #[error(transparent)]
     NotKept(#[from] NotKept),
-    /// What the machine would have been given more could not be saved, and was not given.
-    #[error("the machine was given nothing more, as it could not be saved: {0}")]
+    /// What the machine would have been given more was not given, and what was taken from it counts until a restart.
+    #[error(
+        "this could not be saved, so the machine was given nothing more, and what was taken from it comes back with a restart: {0}"
+    )]
     NotGiven(DataError),
 }
 

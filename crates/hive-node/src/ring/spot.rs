@@ -18,7 +18,7 @@ use hive_model::{Sampling, SessionOptions};
 use hive_net::{PeerAddr, PeerId};
 use tokio::sync::mpsc;
 
-use super::assembly::load_stage;
+use super::assembly::{load_stage, unload};
 use super::checkup::{Checked, check};
 use super::standby::Standby;
 use super::{PlacedStage, Ring};
@@ -47,13 +47,13 @@ const PIECE_PATIENCE: Duration = Duration::from_secs(20);
 pub(super) struct Due {
     tokens: AtomicU32,
     /// How many there were when a check last came to nothing: the next one waits as long as after any other.
-    tried_at: AtomicU32,
+    tokens_at_last_try: AtomicU32,
 }
 
 impl Default for Due {
     fn default() -> Self {
         // The first check comes sooner.
-        Self { tokens: AtomicU32::new(EVERY / 2), tried_at: AtomicU32::new(0) }
+        Self { tokens: AtomicU32::new(EVERY / 2), tokens_at_last_try: AtomicU32::new(0) }
     }
 }
 
@@ -64,7 +64,7 @@ impl Due {
 
     /// Whether it is time for a check.
     pub(super) fn is_due(&self) -> bool {
-        self.tokens.load(Ordering::Relaxed).saturating_sub(self.tried_at.load(Ordering::Relaxed)) >= EVERY
+        self.tokens.load(Ordering::Relaxed).saturating_sub(self.tokens_at_last_try.load(Ordering::Relaxed)) >= EVERY
     }
 
     /// Whether so many tokens were not compared that a check is worth waiting for.
@@ -77,7 +77,7 @@ impl Due {
         if compared {
             self.tokens.store(0, Ordering::Relaxed);
         }
-        self.tried_at.store(self.tokens.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.tokens_at_last_try.store(self.tokens.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 }
 
@@ -161,8 +161,8 @@ impl Borrowed {
 impl Drop for Borrowed {
     fn drop(&mut self) {
         self.node.retire(self.stage.ring);
-        let (node, on, question) = (self.node.clone(), self.on.clone(), Question::Unload(self.stage));
-        tokio::spawn(async move { tokio::time::timeout(PIECE_PATIENCE, node.ask(&on, question, |_| ())).await });
+        let (node, ring, on) = (self.node.clone(), self.stage.ring, (self.stage.index as usize, self.on.clone()));
+        tokio::spawn(async move { unload(&node, ring, std::iter::once(on)).await });
     }
 }
 
@@ -253,7 +253,7 @@ impl Spot {
         rows: Range<u32>,
     ) -> Result<Found, Unknown> {
         let index = reader.stage.index as usize;
-        let (stage, own) = (&stages[index], self.node().id());
+        let own = self.node().id();
         let input = self.undisputed_input(index, stages, subject, rows.clone()).await?;
         let is_last = index + 1 == stages.len();
         let copy_here = reader.on.placement.addr.id() == own;
@@ -296,7 +296,7 @@ impl Spot {
             }
         };
         let rows = rows.start + skipped..rows.end;
-        self.act_on(verdict, index, stage, reader, &rows, is_last)
+        self.act_on(verdict, index, stages, reader, &rows)
     }
 
     /// Does to the machines what a verdict means for them.
@@ -304,17 +304,17 @@ impl Spot {
         &self,
         verdict: Verdict,
         index: usize,
-        stage: &PlacedStage,
+        stages: &[PlacedStage],
         reader: &Reader,
         rows: &Range<u32>,
-        is_last: bool,
     ) -> Result<Found, Unknown> {
-        let (node, name) = (self.node(), stage.placement.name.clone());
+        let (node, stage, next) = (self.node(), &stages[index], stages.get(index + 1));
+        let name = stage.placement.name.clone();
         match verdict {
             Verdict::Agree => Ok(Found::Nothing),
             Verdict::Stage(row) => {
                 // Of the last stage a token was compared, and any of the rows before it may be wrong.
-                let position = if is_last { rows.start } else { rows.start + row as u32 };
+                let position = if next.is_none() { rows.start } else { rows.start + row as u32 };
                 Ok(Found::Wrong { index, machine: stage.placement.addr.id(), name, position })
             }
             Verdict::Copy(_) => {
@@ -325,9 +325,18 @@ impl Spot {
                 Err(Unknown)
             }
             Verdict::AskThird | Verdict::Contradiction | Verdict::Unclear => {
-                let other = &reader.on.placement.name;
-                let text =
-                    format!("{name} and {other} do not compute the same numbers, and no third machine can decide.");
+                let text = match (verdict, next) {
+                    (Verdict::Contradiction, Some(next)) => {
+                        format!(
+                            "{name} and {} contradict each other about what passed between them.",
+                            next.placement.name
+                        )
+                    }
+                    _ => format!(
+                        "{name} and {} do not compute the same numbers, and no third machine can decide.",
+                        reader.on.placement.name
+                    ),
+                };
                 node.report_disagreement(stage.placement.addr.id(), text);
                 Err(Unknown)
             }
@@ -345,14 +354,18 @@ impl Spot {
     ) -> Result<Input, Unknown> {
         let input = self.input(index, stages, subject, rows.clone()).await?;
         let given = self.received(index, stages, subject.session, rows.clone()).await?;
-        if given == input_digests(&input) {
+        let sent = input_digests(&input);
+        if given == sent {
             return Ok(input);
         }
+        // The first row that differs, or that one of them lacks.
+        let row = given.iter().zip(&sent).position(|(given, sent)| given != sent);
+        let position = rows.start + row.unwrap_or(given.len().min(sent.len())) as u32;
         let sender = index.checked_sub(1).unwrap_or(stages.len() - 1);
         let [stage, sender] = [index, sender].map(|at| &stages[at].placement);
         // What it computed since the ring was joined was computed, and sent, once.
-        let sent_here = sender.addr.id() == self.node().id() && rows.start >= subject.rows_from;
-        let is_prompt = index == 0 && rows.end <= subject.prompt;
+        let sent_here = sender.addr.id() == self.node().id() && position >= subject.rows_from;
+        let is_prompt = index == 0 && position < subject.prompt;
         let sender = if is_prompt { self.node().name() } else { &sender.name };
         let text = format!("{} says that it was given something else than {sender} says it sent.", stage.name);
         self.node().report_disagreement(stage.addr.id(), text);

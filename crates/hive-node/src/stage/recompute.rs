@@ -47,7 +47,7 @@ impl Recomputing {
         } else if rows == 0 || wanted.position.checked_add(rows).is_none() {
             Some("there are no rows, or too many")
         } else {
-            (is_new && self.next.len() >= MOST).then_some("it checks as many conversations already as it can")
+            (is_new && self.next.len() >= MOST).then_some("it is already checking as many conversations as it can")
         };
         if let Some(why) = refusal {
             let _ = to.send(Err(why.to_owned()));
