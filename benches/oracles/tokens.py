@@ -1,6 +1,7 @@
 """Token ids of nasty texts and of conversations, by Hugging Face's tokenizers and by HiveMind.
 
     tokens.py --expect             has the tokenizers library encode everything (in the environment of requirements.txt)
+    tokens.py --llama-cpp          notes where llama.cpp has other ids for the GGUF files (with `llama-cpp-python` installed; optional)
     tokens.py --ours EXECUTABLE    compares the executable with that; `--only TEXT` takes the tokenizers whose names contain it
 
 The executable reads lines `{"tokenizer": PATH, "text": …}` (special tokens are neither added nor in the text) and
@@ -17,6 +18,7 @@ import texts
 from shared import FOLDER, TEMPLATES, TOKENIZERS, ask, read_lines, write_lines
 
 EXPECTED = FOLDER / "tokens.jsonl"
+LLAMA_CPP = FOLDER / "tokens-llama.cpp.jsonl"
 SHOWN = 5
 
 
@@ -60,7 +62,7 @@ def expect():
             wanted = ids(text)
             got = chat.apply_chat_template(messages, chat_template=source, add_generation_prompt=True, return_dict=False)
             assert wanted == got, f"{name}: transformers and tokenizers disagree"
-            return {"ids": wanted}
+            return {"prompt": text, "ids": wanted}
 
         for messages in texts.conversations():
             if not any(token in message["content"] for token in special for message in messages):
@@ -73,6 +75,32 @@ def expect():
         print(f"{name}: {sum(row['tokenizer'] == name for row in rows)} rows, {len(special)} special tokens", flush=True)
     write_lines(EXPECTED, rows)
     print(f"{len(rows)} rows in {EXPECTED}")
+
+
+def ask_llama_cpp():
+    import llama_cpp
+
+    expected = by_tokenizer(read_lines(EXPECTED))
+    rows = []
+    for name, about in index().items():
+        if not about["path"].endswith(".gguf"):
+            continue
+        model = llama_cpp.Llama(str(TOKENIZERS / about["path"]), vocab_only=True, verbose=False)
+        for row in expected[about["expects"]]:
+            if "ids" in row:
+                text = row["prompt"] if "prompt" in row else row["text"]
+                ids = model.tokenize(text.encode(), add_bos=False, special="prompt" in row) if text else []
+                if ids != row["ids"]:
+                    rows.append({"tokenizer": name, "about": text, "ids": ids})
+        print(f"{name}: {sum(row['tokenizer'] == name for row in rows)} otherwise", flush=True)
+    write_lines(LLAMA_CPP, rows)
+
+
+def by_tokenizer(rows):
+    sorted_out = collections.defaultdict(list)
+    for row in rows:
+        sorted_out[row["tokenizer"]].append(row)
+    return sorted_out
 
 
 def typed(special):
@@ -93,31 +121,35 @@ def typed(special):
 
 def compare(executable, only, everything):
     about = index()
-    by_tokenizer = collections.defaultdict(list)
-    for row in read_lines(EXPECTED):
-        by_tokenizer[row["tokenizer"]].append(row)
-    asked = [(name, row) for name in about if only in name for row in by_tokenizer[about[name]["expects"]]]
+    expected = by_tokenizer(read_lines(EXPECTED))
+    by_design = {(row["tokenizer"], row["about"]): row["ids"] for row in read_lines(LLAMA_CPP)} if LLAMA_CPP.exists() else {}
+    asked = [(name, row) for name in about if only in name for row in expected[about[name]["expects"]]]
     answers = ask(executable, [request(about[name], row) for name, row in asked])
     counts, details = collections.defaultdict(collections.Counter), collections.defaultdict(list)
     for (name, row), answer in zip(asked, answers):
-        kind = "texts" if "text" in row else "typed" if "special" in row else "conversations"
+        count = counts[name]
         good, why = judge(row, answer)
-        counts[name][kind] += 1
-        counts[name][kind, good] += 1
-        counts[name]["refused"] += "error" in answer and "error" not in row
+        other = by_design.get((name, row.get("prompt", row.get("text"))))
+        if not good and other is not None and other == answer.get("ids"):
+            good = True
+            count["as llama.cpp"] += 1
+        kind = "texts" if "text" in row else "typed" if "special" in row else "conversations"
+        count[kind] += 1
+        count[kind, good] += 1
+        count["refused"] += "error" in answer and "error" not in row
         if not good:
             details[name].append(why)
     failed = refused = 0
     for name, count in counts.items():
-        total = sum(count[kind] for kind in ("texts", "conversations", "typed"))
-        wrong = sum(count[kind, False] for kind in ("texts", "conversations", "typed"))
-        if about[name]["path"].endswith(".gguf") and count["refused"] == sum("error" not in row for row in by_tokenizer[about[name]["expects"]]):
+        if about[name]["path"].endswith(".gguf") and count["refused"] == sum("error" not in row for row in expected[about[name]["expects"]]):
             refused += 1
             print(f"{name}: refused as a whole: {details[name][0]}")
             continue
-        failed += wrong
-        said = ", ".join(f"{count[kind, True]}/{count[kind]} {kind}" for kind in ("texts", "conversations", "typed"))
-        print(f"{name}: {said}" + (f"  ({about[name]['differs']})" if wrong and "differs" in about[name] else ""))
+        failed += len(details[name])
+        said = [f"{count[kind, True]}/{count[kind]} {kind}" for kind in ("texts", "conversations", "typed")]
+        if count["as llama.cpp"]:
+            said.append(f"{count['as llama.cpp']} of them as llama.cpp, not as Hugging Face")
+        print(f"{name}: {', '.join(said)}" + (f"  ({about[name]['differs']})" if "differs" in about[name] else ""))
         for why in details[name] if everything else details[name][:SHOWN]:
             print(f"        {why}")
         if len(details[name]) > SHOWN and not everything:
@@ -155,14 +187,17 @@ def judge(row, answer):
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--expect", action="store_true")
+    arguments.add_argument("--llama-cpp", action="store_true")
     arguments.add_argument("--ours", metavar="EXECUTABLE")
     arguments.add_argument("--only", default="", metavar="TEXT")
     arguments.add_argument("--all", action="store_true", help="every difference, not the first of each tokenizer")
     arguments = arguments.parse_args()
-    if not arguments.expect and not arguments.ours:
-        sys.exit("say --expect, or --ours EXECUTABLE")
+    if not (arguments.expect or arguments.llama_cpp or arguments.ours):
+        sys.exit("say --expect, --llama-cpp, or --ours EXECUTABLE")
     if arguments.expect:
         expect()
+    if arguments.llama_cpp:
+        ask_llama_cpp()
     if arguments.ours:
         sys.exit(compare(arguments.ours, arguments.only, arguments.all))
 

@@ -342,6 +342,8 @@ def build():
         keep_gguf(f"llama.cpp-{name}", expects, llama_cpp(name))
     index["llama.cpp-command-r"]["differs"] = "llama.cpp normalizes nothing; Hugging Face makes NFC of it"
     index["llama.cpp-qwen2"]["differs"] = "llama.cpp normalizes nothing; Hugging Face makes NFC of it"
+    index["llama.cpp-deepseek-llm"]["differs"] = "llama.cpp's pattern takes U+2029 otherwise"
+    index["llama.cpp-falcon"]["differs"] = "llama.cpp's pattern takes rare blanks and punctuation otherwise"
     index["llama.cpp-phi-3"]["differs"] = "the format has no place for rstrip; llama.cpp strips where the file is called phi-3"
     write_gguf(keep_gguf("smollm", "smollm-2"), smollm_2, "gpt2", pre="smollm", bos_token_id=1, eos_token_id=2, add_bos_token=False)
     plain = tokenizer(bpe(*(lambda made: (made["vocab"], made["merges"]))(gpt_2.byte_level(byte_level(True))["model"])), gpt_2.marked(), None,
@@ -351,7 +353,7 @@ def build():
     why = "no pre-tokenizer named: llama.cpp's own default, which no published tokenizer has"
     write_gguf(keep_gguf("gpt-2-default-gguf", "gpt-2-default", differs=why), gpt_2, "gpt2", pre="default", bos_token_id=50256, eos_token_id=50256)
     write_gguf(keep_gguf("gpt-2-no-pre-gguf", "gpt-2-default", differs=why), gpt_2, "gpt2", bos_token_id=50256, eos_token_id=50256)
-    write_gguf(keep_gguf("tekken-gguf", "tekken"), tekken_vocabulary, "gpt2", pre="tekken", bos_token_id=1, eos_token_id=2)
+    write_gguf(keep_gguf("tekken-gguf", "tekken", differs="llama.cpp's pattern knows no combining marks"), tekken_vocabulary, "gpt2", pre="tekken", bos_token_id=1, eos_token_id=2)
     write_gguf(keep_gguf("mistral-1-gguf", "mistral-1-prepend"), mistral_1, "llama", pre="default", bos_token_id=1, eos_token_id=2, unknown_token_id=0)
     write_gguf(keep_gguf("mistral-3-gguf", "mistral-3-prepend"), mistral_3, "llama", pre="default", bos_token_id=1, eos_token_id=2, unknown_token_id=0, add_space_prefix=True)
     write_gguf(keep_gguf("llama-2-plain-gguf", "llama-2-plain"), llama_2, "llama", pre="default", bos_token_id=1, eos_token_id=2, unknown_token_id=0, add_space_prefix=False)
