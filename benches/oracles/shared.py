@@ -39,10 +39,10 @@ def ask(executable, requests, patience_seconds=60):
 
     An executable that ends or hangs costs the request at hand an error; another one goes on with the next.
     """
-    answers = []
+    answers, barren = [], 0
     while len(answers) < len(requests):
         process = subprocess.Popen([executable], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        rest = requests[len(answers) :]
+        rest, before = requests[len(answers) :], len(answers)
         lines = queue.SimpleQueue()
         threading.Thread(target=_feed, args=(process, rest), daemon=True).start()
         threading.Thread(target=_drain, args=(process, lines), daemon=True).start()
@@ -63,6 +63,9 @@ def ask(executable, requests, patience_seconds=60):
                 answers.append({"error": f"not a line of JSON: {line[:200]!r}"})
         process.kill()
         process.wait()
+        barren = 0 if len(answers) > before + 1 or "error" not in answers[-1] else barren + 1
+        if barren == 10:
+            raise SystemExit(f"error: {executable} does not answer: {answers[-1]['error']}")
     return answers
 
 

@@ -357,6 +357,13 @@ def build():
     write_gguf(keep_gguf("mistral-1-gguf", "mistral-1-prepend"), mistral_1, "llama", pre="default", bos_token_id=1, eos_token_id=2, unknown_token_id=0)
     write_gguf(keep_gguf("mistral-3-gguf", "mistral-3-prepend"), mistral_3, "llama", pre="default", bos_token_id=1, eos_token_id=2, unknown_token_id=0, add_space_prefix=True)
     write_gguf(keep_gguf("llama-2-plain-gguf", "llama-2-plain"), llama_2, "llama", pre="default", bos_token_id=1, eos_token_id=2, unknown_token_id=0, add_space_prefix=False)
+    # llama.cpp puts the first token before a prompt where the file says so, or for these kinds where it says nothing.
+    for name, row in index.items():
+        if row["path"].endswith(".gguf"):
+            fields = Vocabulary.of_gguf(TOKENIZERS / row["path"]).fields
+            by_kind = fields["tokenizer.ggml.model"] == "llama" or fields.get("tokenizer.ggml.pre") in ("llama-bpe", "tekken")
+            if fields.get("tokenizer.ggml.add_bos_token", by_kind):
+                row["leading"] = fields["tokenizer.ggml.bos_token_id"]
     (TOKENIZERS / "index.json").write_text(json.dumps(index, indent=1, ensure_ascii=False), encoding="utf-8")
     check()
     print(f"{sum(row['path'].endswith('.json') for row in index.values())} tokenizer.json and {sum(row['path'].endswith('.gguf') for row in index.values())} GGUF files in {TOKENIZERS}")
