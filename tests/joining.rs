@@ -97,14 +97,14 @@ fn an_owner_decides_what_an_approved_machine_may_use_and_see() {
     let said = host.json(&["allow", "guest", "--prompts", "off", "--memory-limit", "4GiB"], None);
     assert_eq!(said, serde_json::json!({ "memory": true, "prompts": false, "memory_limit_bytes": 4u64 << 30 }));
     assert_eq!(rights(), said);
-    host.refused(&asked, None, "only 1 are here");
+    host.refused(&asked, None, "only host can take a part: guest left out: it may not see prompts");
     assert!(host.run(&["peers"], None).1.contains("may not see prompts, at most"));
     // Its own questions may come here as before.
     assert_eq!(guest.json(&asked, None)["text"], "The capital of France is Paris.");
 
     let said = host.json(&["allow", "guest", "--prompts", "on", "--memory", "off", "--memory-limit", "0"], None);
     assert_eq!(said, serde_json::json!({ "memory": false, "prompts": true }));
-    patiently("it uses this machine no more", || guest.run(&asked, None).2.contains("only 1 are here"));
+    patiently("it uses this machine no more", || guest.run(&asked, None).2.contains("host does not share: its owner does not share it with this machine"));
     assert_eq!(host.json(&asked, None)["text"], "The capital of France is Paris.");
 
     host.json(&["allow", "guest", "--memory", "on"], None);

@@ -255,7 +255,7 @@ fn a_machine_that_stops_sharing_or_quits_hands_over_first() {
     patiently("what was handed over is gone", || bob.workers().is_empty());
     assert!(bob.log().contains("a stage was handed over with its caches"), "{}{}", ann.log(), bob.log());
     let (code, _, refusal) = ann.try_run(&lab, &["chat", "--prompt", "Hello.", "--stages", "3"]);
-    assert!(code == 1 && refusal.contains("only 2 are here and share"), "{refusal}");
+    assert!(code == 1 && refusal.contains("can take a part: bob does not share"), "{refusal}");
 
     // Remembered; and a pause is a pause.
     assert!(bob.run(&lab, &["share", "on"]).starts_with("sharing up to"));

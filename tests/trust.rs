@@ -18,10 +18,13 @@ const LONG: &str = "Write a very long story about bees.";
 /// Where the matrices of the starter's layer 25 that are altered begin, and how long they are. Of a last stage only tokens
 /// are compared, so the alteration is one that changes some.
 const WEIGHTS_AT: u64 = 71_765_056;
-const ALTERED_BYTES: usize = 3 * 552_960;
+const MATRIX_BYTES: usize = 552_960;
+const ALTERED_BYTES: usize = 3 * MATRIX_BYTES;
+/// The beginning, the middle and the end of each matrix are what a model is known by.
+const SAMPLE_BYTES: usize = 1024;
 
-/// A copy of the starter model in which some weights of a late layer are a little different: it has the same norms and
-/// sizes, by which machines know a model, and computes finite numbers.
+/// A copy of the starter model in which most weights of a late layer are a little different: it has the same sizes and samples,
+/// by which machines know a model, and computes finite numbers.
 fn with_other_weights(folder: &Path) -> PathBuf {
     let starter = PathBuf::from(std::env::var_os("HIVEMIND_STARTER").expect("`./dev test` says where the starter is"));
     let copy = folder.join("altered.gguf");
@@ -30,8 +33,11 @@ fn with_other_weights(folder: &Path) -> PathBuf {
     let mut bytes = vec![0; ALTERED_BYTES];
     file.seek(SeekFrom::Start(WEIGHTS_AT)).unwrap();
     file.read_exact(&mut bytes).unwrap();
-    for byte in &mut bytes {
-        *byte ^= 1;
+    let middle = (MATRIX_BYTES - SAMPLE_BYTES) / 2;
+    for matrix in bytes.chunks_exact_mut(MATRIX_BYTES) {
+        for part in [SAMPLE_BYTES..middle, middle + SAMPLE_BYTES..MATRIX_BYTES - SAMPLE_BYTES] {
+            matrix[part].iter_mut().for_each(|byte| *byte ^= 1);
+        }
     }
     file.seek(SeekFrom::Start(WEIGHTS_AT)).unwrap();
     file.write_all(&bytes).unwrap();

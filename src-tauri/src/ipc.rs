@@ -172,10 +172,12 @@ pub(crate) struct OnDisk {
 #[specta::specta]
 pub(crate) async fn list_models(shell: State<'_, Shell>) -> Result<Vec<OnDisk>> {
     let on_disk = |model: ModelOnDisk| {
-        let ModelOnDisk { name, bytes, loaded, removable, also_on } = model;
+        let ModelOnDisk { name, bytes, loaded, removable, also_on, .. } = model;
         OnDisk { name, bytes: bytes as f64, loaded, removable, also_on }
     };
-    Ok(shell.node.models().into_iter().map(on_disk).collect())
+    // What cannot be asked is not offered; `hivemind models list` says why.
+    let models = shell.node.models().await.into_iter().filter(|model| model.unusable.is_none());
+    Ok(models.map(on_disk).collect())
 }
 
 /// Puts a model in memory.
@@ -220,8 +222,7 @@ pub(crate) async fn plan(shell: State<'_, Shell>, model: Option<String>) -> Resu
     let wish = model.as_deref().map_or_else(Wish::default, Wish::named);
     let layout = shell.node.lay_out(&wish).await.map_err(Problem::of("no_plan"))?;
     let stage = |stage: &hive_node::PlannedStage| {
-        let bytes = stage.weight_bytes.saturating_add(stage.kv_bytes);
-        hive_view::placed(&layout.placements[stage.machine].name, &stage.layers, bytes)
+        hive_view::placed(&layout.placements[stage.machine].name, &stage.layers, stage.bytes())
     };
     Ok(PlanView {
         stages: layout.plan.stages.iter().map(stage).collect(),

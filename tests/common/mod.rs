@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 pub(crate) mod gguf;
+pub(crate) mod http;
 pub(crate) mod lab;
 pub(crate) mod loopback;
 pub(crate) mod patience;
@@ -16,7 +17,11 @@ use patience::PATIENCE;
 pub(crate) use patience::patiently;
 
 /// What a developer's environment may hold and a test must not see.
-pub(crate) const SETTINGS: [&str; 13] = [
+pub(crate) const SETTINGS: [&str; 19] = [
+    "CLICOLOR",
+    "CLICOLOR_FORCE",
+    "HIVEMIND_ALLOW_HOST",
+    "HIVEMIND_ALLOW_ORIGIN",
     "HIVEMIND_API",
     "HIVEMIND_BIND",
     "HIVEMIND_COMPUTE",
@@ -25,9 +30,11 @@ pub(crate) const SETTINGS: [&str; 13] = [
     "HIVEMIND_LAN_ONLY",
     "HIVEMIND_MEMORY",
     "HIVEMIND_NAME",
+    "HIVEMIND_NO_HISTORY",
     "HIVEMIND_NO_SHARE",
     "HIVEMIND_RELAY",
     "HIVEMIND_THREADS",
+    "NO_COLOR",
     "RUST_BACKTRACE",
     "RUST_LOG",
 ];

@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 
 use crate::Shared;
 use crate::error::Refusal;
+use crate::openai::serve_refusal;
 
 pub(crate) fn routes() -> Router<Shared> {
     Router::new()
@@ -62,7 +63,10 @@ async fn events(State(shared): State<Shared>) -> Sse<impl Stream<Item = Result<E
     changes.mark_changed();
     let start = (shared.node, changes, 0);
     let stream = futures_util::stream::unfold(start, |(node, mut changes, heard)| async move {
-        changes.changed().await.ok()?;
+        tokio::select! {
+            changed = changes.changed() => changed.ok()?,
+            () = node.ending() => return None,
+        }
         let notices = node.notices(heard);
         let heard = notices.last().map_or(heard, |notice| notice.number);
         let update = Update { status: node.status(), notices };
@@ -250,13 +254,14 @@ struct PlanWish {
 
 async fn plan(State(shared): State<Shared>, Query(wish): Query<PlanWish>) -> Result<Json<Value>, Refusal> {
     let wish = Wish { model: wish.model, stages: wish.stages };
-    let layout = shared.node.lay_out(&wish).await.map_err(|error| Refusal::bad("no_plan", error))?;
+    let layout = shared.node.lay_out(&wish).await.map_err(serve_refusal)?;
     let stages = layout.plan.stages.iter().map(|stage| {
         json!({
             "node": layout.placements[stage.machine].name,
             "layers": [stage.layers.start, stage.layers.end],
             "weight_bytes": stage.weight_bytes,
             "kv_bytes": stage.kv_bytes,
+            "base_bytes": stage.base_bytes,
         })
     });
     Ok(Json(json!({

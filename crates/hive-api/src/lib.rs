@@ -3,11 +3,15 @@
 //! What holds: it listens on loopback only; every request but [`Hello`] carries a token, the owner's or one that the owner
 //! made for a program (`tokens.rs`), and that token has the right that the route needs (`rights.rs`); a request that a
 //! web page of another origin makes a browser send is refused, and so is one that came by a name that is not this
-//! machine's (`guard.rs`). Connections are few and none is idle for long (`server.rs`). Prompts and answers are in no log.
+//! machine's (`guard.rs`), unless the owner has named that origin or host (`allowed.rs`). Connections are few and none is
+//! idle for long (`server.rs`). Prompts and answers are in no log.
 
+mod allowed;
 mod audited;
 mod conversations;
+mod cors;
 mod error;
+mod farewell;
 mod guard;
 mod hello;
 mod hive;
@@ -33,7 +37,9 @@ use hive_node::data::DataWarning;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
 
+pub use allowed::{AllowError, Allowed};
 pub use hello::Hello;
 pub use rights::Right;
 pub use token::{NONCE_BYTES, Token, nonce};
@@ -97,21 +103,26 @@ struct Shared {
     quit: watch::Sender<bool>,
 }
 
-/// A running API. Dropping it stops the listening; what is being answered then may end within two seconds.
+/// A running API. Dropping it stops the listening, as [`Api::stop`] does; what is being answered then may end within two
+/// seconds.
 #[derive(Debug)]
 pub struct Api {
     address: SocketAddr,
     warning: Option<DataWarning>,
     /// Dropping it tells the server to stop.
-    _stop: oneshot::Sender<()>,
+    stop: oneshot::Sender<()>,
+    /// Ends when the last connection has ended.
+    served: JoinHandle<()>,
 }
 
 impl Api {
-    /// Serves `node` and its owner's conversations at `address`; the token and the location go to `folder`.
+    /// Serves `node` and its owner's conversations at `address`, to programs of this machine and whom its owner has
+    /// `allowed`; the token and the location go to `folder`.
     pub async fn start(
         node: Node,
         conversations: Arc<Conversations>,
         address: SocketAddr,
+        allowed: Allowed,
         folder: &Path,
     ) -> Result<Self, ApiError> {
         if !address.ip().is_loopback() {
@@ -122,8 +133,9 @@ impl Api {
         let listener = TcpListener::bind(address).await.map_err(|why| ApiError::Bind { address, why })?;
         let address = listener.local_addr().map_err(|why| ApiError::Bind { address, why })?;
         let warning = say_where(address, folder).err();
-        let guard = Arc::new(guard::Guard::new(tokens.clone(), address));
+        let guard = Arc::new(guard::Guard::new(tokens.clone(), address, allowed));
         let audited = axum::middleware::from_fn_with_state(node.clone(), audited::note);
+        let farewell = axum::middleware::from_fn_with_state(node.clone(), farewell::in_time);
         let shared = Shared { node, conversations, tokens, address, quit: watch::channel(false).0 };
         let app = Router::new()
             .nest(
@@ -136,13 +148,22 @@ impl Api {
             )
             .nest("/v1", openai::routes())
             .fallback(error::not_found)
+            .layer(farewell)
             .layer(axum::middleware::map_response(error::in_json))
             .layer(audited)
             .layer(axum::middleware::from_fn_with_state(guard, guard::check))
             .with_state(shared);
         let (stop, stopped) = oneshot::channel();
-        tokio::spawn(server::serve(listener, app, server::Limits::default(), stopped));
-        Ok(Self { address, warning, _stop: stop })
+        let served = tokio::spawn(server::serve(listener, app, server::Limits::default(), stopped));
+        Ok(Self { address, warning, stop, served })
+    }
+
+    /// Takes no request any more, and waits until what is being answered has ended, for two seconds at most. Those who wait
+    /// for an answer hear what there is of it once the node's answers have ended ([`Node::end_answers`]).
+    pub async fn stop(self) {
+        drop(self.stop);
+        // Where it has panicked, nothing is left to wait for.
+        let _ = self.served.await;
     }
 
     /// What its owner should know: that programs may not find it, where its location could not be written.

@@ -35,7 +35,7 @@ struct LoadWish {
 }
 
 async fn list(State(shared): State<Shared>) -> Json<Vec<ModelOnDisk>> {
-    Json(shared.node.models())
+    Json(shared.node.models().await)
 }
 
 async fn load(

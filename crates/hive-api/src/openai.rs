@@ -19,8 +19,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use futures_util::{Stream, StreamExt};
+use hive_node::models::FindError;
 use hive_node::serving::ServeError;
-use hive_node::{AnswerError, Event, GenerateError, PlacedStage, Reply, Ring, Summary, models};
+use hive_node::{
+    AnswerError, Event, GenerateError, ModelOnDisk, PlacedStage, Reply, Ring, RingError, Summary, TextError,
+};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
@@ -36,34 +39,60 @@ pub(crate) fn routes() -> Router<Shared> {
         .layer(DefaultBodyLimit::max(LONGEST_BODY_BYTES))
 }
 
-async fn list() -> Json<Value> {
-    Json(json!({ "object": "list", "data": models::names().into_iter().map(|id| listed(&id)).collect::<Vec<_>>() }))
+/// The models that can be asked. What else lies on the disk, and why it cannot be loaded, `/hive/v1/models` says.
+async fn list(State(shared): State<Shared>) -> Json<Value> {
+    let models = shared.node.models().await;
+    let usable = models.iter().filter(|model| model.unusable.is_none());
+    Json(json!({ "object": "list", "data": usable.map(listed).collect::<Vec<_>>() }))
 }
 
 /// One of them. Names have slashes in them.
-async fn one(Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
-    let known = models::names().contains(&id);
-    let unknown = || Refusal::missing("model_not_found", format!("there is no model \"{id}\" here"));
-    known.then(|| Json(listed(&id))).ok_or_else(|| unknown().hint("GET /v1/models lists those there are"))
-}
-
-fn listed(id: &str) -> Value {
-    json!({ "id": id, "object": "model", "created": 0, "owned_by": "hivemind" })
-}
-
-pub(crate) fn serve_refusal(error: ServeError) -> Refusal {
-    match error {
-        ServeError::Find(error) => Refusal::missing("model_not_found", error),
-        ServeError::Plan(error) => Refusal::bad("no_plan", error),
-        error @ ServeError::TooFew { .. } => Refusal::bad("too_few_machines", error),
-        error @ ServeError::ByHand(_) => Refusal::bad("bad_plan", error),
-        ServeError::Load(error) => Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "not_loaded", error),
+async fn one(State(shared): State<Shared>, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
+    let models = shared.node.models().await;
+    match models.iter().find(|model| model.name == id) {
+        Some(ModelOnDisk { unusable: Some(why), .. }) => Err(Refusal::bad("model_unusable", why)),
+        Some(model) => Ok(Json(listed(model))),
+        None => Err(Refusal::missing("model_not_found", format!("there is no model \"{id}\" here"))
+            .hint("GET /v1/models lists those there are")),
     }
+}
+
+fn listed(model: &ModelOnDisk) -> Value {
+    json!({
+        "id": model.name, "object": "model", "created": 0, "owned_by": "hivemind",
+        "hivemind": { "also_on": model.also_on, "lacking": model.lacking },
+    })
+}
+
+/// A fault of the model or of the wish is the asker's, who does not ask again; that of a machine may be over.
+pub(crate) fn serve_refusal(error: ServeError) -> Refusal {
+    let code = match &error {
+        ServeError::Find(FindError::NoStarter | FindError::Unknown { .. } | FindError::Other { .. }) => {
+            return Refusal::missing("model_not_found", error);
+        }
+        ServeError::Find(FindError::Open(TextError::Start(_)))
+        | ServeError::Load(RingError::Text(TextError::Start(_))) => {
+            return Refusal::internal(error);
+        }
+        ServeError::Find(FindError::Open(_)) | ServeError::Load(RingError::Unfit(_) | RingError::Text(_)) => {
+            "model_unusable"
+        }
+        ServeError::Find(FindError::Several { .. }) => "several_models",
+        ServeError::Plan { .. } => "no_plan",
+        ServeError::TooFew { .. } => "too_few_machines",
+        ServeError::ByHand(_) => "bad_plan",
+        ServeError::Load(RingError::Lacking(_)) => "model_missing_there",
+        ServeError::Load(RingError::Stage { .. }) => {
+            return Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "not_loaded", error);
+        }
+    };
+    Refusal::bad(code, error)
 }
 
 fn generate_refusal(error: GenerateError) -> Refusal {
     match error {
         GenerateError::TooLong { .. } | GenerateError::NoRoom { .. } => Refusal::bad("context_length_exceeded", error),
+        GenerateError::Prompt(TextError::Start(_)) => Refusal::internal(error),
         error => Refusal::bad("invalid_value", error),
     }
 }

@@ -2,8 +2,10 @@
 //!
 //! Anybody on this machine can connect, and each connection costs a file descriptor, so none is free: one that sends no
 //! whole request header within [`Limits::header`] is closed, and so is one that is kept alive and asks nothing more for
-//! as long. Where all places are taken, the connection that has been idle longest makes room for the newest. One that is
+//! as long. A client that closes its direction when it has asked gets its answer ([`listening`]). Where all places are taken, the connection that has been idle longest makes room for the newest. One that is
 //! being answered is never closed for that; while all of them are, further ones wait in the system's queue.
+
+mod listening;
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -25,6 +27,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 
 use crate::paths;
+use listening::{Exchange, Listening};
 
 /// How many connections there may be, and how patient they are met.
 #[derive(Debug, Clone, Copy)]
@@ -46,6 +49,9 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// What is being answered when the server stops may come to its end within this time.
 const FAREWELL: Duration = Duration::from_secs(2);
+
+/// A connection that is to leave is not being answered, and has sent what it had to within this time.
+const LEAVING: Duration = Duration::from_millis(500);
 
 /// Serves until `stop` says so, or its sender is gone; then no connection is taken any more, idle ones are closed, and the
 /// others have [`FAREWELL`]. Where the future is dropped, all end at once.
@@ -72,17 +78,28 @@ pub(crate) async fn serve(listener: TcpListener, app: Router, limits: Limits, mu
         connections.spawn(attend(stream, app.clone(), limits.header, place, leave));
     }
     drop(listener);
-    places.lock().close_idle();
-    let ended = async { while connections.join_next().await.is_some() {} };
+    let ended = async {
+        loop {
+            let changed = places.changed.notified();
+            // Those whose answer has ended meanwhile, too.
+            places.lock().close_idle();
+            tokio::select! {
+                ended = connections.join_next() => if ended.is_none() { return },
+                () = changed => {}
+            }
+        }
+    };
     let _ = tokio::time::timeout(FAREWELL, ended).await;
 }
 
 /// Answers what comes over one connection, until it ends or has to make room.
 async fn attend(stream: TcpStream, app: Router, header: Duration, place: Place, leave: oneshot::Receiver<()>) {
     let app = TowerToHyperService::new(app);
+    let exchange = Exchange::default();
+    let stream = Listening::new(stream, exchange.clone());
     let service = service_fn(move |mut request: Request<Incoming>| {
         *request.uri_mut() = paths::tidied(request.uri());
-        let (busy, answer) = (place.busy(), app.call(request));
+        let (busy, answer) = (place.busy(exchange.clone()), app.call(exchange.begins(request)));
         async move {
             let response = answer.await?;
             Ok::<_, Infallible>(response.map(|body| Body::new(Answering { body, _busy: busy })))
@@ -92,10 +109,15 @@ async fn attend(stream: TcpStream, app: Router, header: Duration, place: Place, 
         .timer(TokioTimer::new())
         .header_read_timeout(header)
         .serve_connection(TokioIo::new(stream), service);
+    tokio::pin!(connection);
     tokio::select! {
         // A client that breaks off is no news.
-        _ = connection => {}
-        _ = leave => {}
+        _ = connection.as_mut() => {}
+        _ = leave => {
+            // The end of its last answer may still be on its way out.
+            connection.as_mut().graceful_shutdown();
+            let _ = tokio::time::timeout(LEAVING, connection).await;
+        }
     }
 }
 
@@ -207,9 +229,9 @@ struct Place {
 }
 
 impl Place {
-    fn busy(&self) -> Busy {
+    fn busy(&self, exchange: Exchange) -> Busy {
         self.places.lock().answering(self.number, |count| *count += 1);
-        Busy { places: self.places.clone(), number: self.number }
+        Busy { places: self.places.clone(), number: self.number, exchange }
     }
 }
 
@@ -224,10 +246,12 @@ impl Drop for Place {
 struct Busy {
     places: Arc<Places>,
     number: u64,
+    exchange: Exchange,
 }
 
 impl Drop for Busy {
     fn drop(&mut self) {
+        self.exchange.ends();
         self.places.lock().answering(self.number, |count| *count -= 1);
         self.places.changed.notify_one();
     }
@@ -344,6 +368,100 @@ mod tests {
         assert!(stopped.elapsed() >= FAREWELL && idle_after < FAREWELL, "{idle_after:?}, {:?}", stopped.elapsed());
         server.await.unwrap();
         assert!(TcpStream::connect(address).await.is_err());
+    }
+
+    /// Tells when it is dropped.
+    struct Gone(Arc<Notify>);
+
+    impl Drop for Gone {
+        fn drop(&mut self) {
+            self.0.notify_one();
+        }
+    }
+
+    /// A server that takes its time: `/in-one` sends nothing before the end, `/stream` a word at once, and then words. What it
+    /// gives tells when an answer was not waited for any more, and lets answers go on.
+    async fn slow() -> (SocketAddr, Arc<Notify>, Arc<Notify>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (gone, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (guard, goes) = (gone.clone(), go_on.clone());
+        let in_one = move |_: Bytes| async move {
+            let gone = Gone(guard);
+            goes.notified().await;
+            std::mem::forget(gone);
+            "served"
+        };
+        let guard = gone.clone();
+        let stream = move || async move {
+            let gone = Arc::new(Gone(guard));
+            Body::from_stream(futures_util::stream::unfold(0, move |sent| {
+                let gone = gone.clone();
+                async move {
+                    let _gone = gone;
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    let word = if sent == 20 { "served" } else { "word " };
+                    (sent <= 20).then(|| (Ok::<_, Infallible>(word), sent + 1))
+                }
+            }))
+        };
+        let app = Router::new().route("/in-one", axum::routing::post(in_one)).route("/stream", get(stream));
+        let (stop, stopped) = oneshot::channel();
+        tokio::spawn(async move {
+            let _stop = stop;
+            serve(listener, app, Limits { header: PATIENCE, ..Limits::default() }, stopped).await;
+        });
+        (address, gone, go_on)
+    }
+
+    async fn asked(address: SocketAddr, path: &str, version: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let method = if path == "/stream" { "GET" } else { "POST" };
+        let request = format!("{method} {path} HTTP/{version}\r\nhost: x\r\ncontent-length: 2\r\n\r\n{{}}");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        // It is being answered before anything else happens.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        stream
+    }
+
+    #[tokio::test]
+    async fn a_client_that_closes_its_direction_after_asking_gets_its_answer() {
+        for (path, version) in [("/in-one", "1.1"), ("/in-one", "1.0"), ("/stream", "1.1")] {
+            let (address, _gone, go_on) = slow().await;
+            let mut stream = asked(address, path, version).await;
+            stream.shutdown().await.unwrap();
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            go_on.notify_one();
+            let said = String::from_utf8(closed(&mut stream).await).unwrap();
+            assert!(said.contains(" 200 OK\r\n") && said.contains("served"), "{path} {version}: {said}");
+            assert_eq!(
+                said.matches("100 Continue").count(),
+                usize::from((path, version) == ("/in-one", "1.1")),
+                "{said}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_has_gone_is_missed_at_once() {
+        for path in ["/in-one", "/stream"] {
+            let (address, gone, _go_on) = slow().await;
+            let stream = asked(address, path, "1.1").await;
+            let left = Instant::now();
+            drop(stream);
+            tokio::time::timeout(PATIENCE, gone.notified()).await.expect("nobody misses it");
+            assert!(left.elapsed() < Duration::from_millis(900), "{path}: {:?}", left.elapsed());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_that_breaks_off_is_answered_by_nobody() {
+        let (address, _gone, _go_on) = slow().await;
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(b"POST /in-one HTTP/1.1\r\nhost: x\r\ncontent-length: 200\r\n\r\n{").await.unwrap();
+        stream.shutdown().await.unwrap();
+        let said = String::from_utf8(closed(&mut stream).await).unwrap();
+        assert!(!said.contains("200 OK"), "{said}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! A model on disk: one GGUF file, or a folder as Hugging Face and MLX keep it.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
@@ -199,16 +200,19 @@ impl ModelFiles {
         Ok(if norm == matrix.float() { norm } else { Float::F32 })
     }
 
-    /// Tells whether two machines have the same model: a digest of its configuration, its tensors' sizes, and the norms
-    /// of every layer, which no two models share.
-    pub fn digest(&self) -> Result<String, crate::weights::TensorError> {
+    /// Tells whether two machines have the same model: a digest of its configuration, and of name, type, shape and samples
+    /// of every tensor that is computed with. How the tensors are spread over files, and what else lies beside them, makes no
+    /// difference.
+    pub fn digest(&self) -> Result<String, TensorError> {
         let mut hasher = Sha256::new();
         // Where an answer ends also stands in files that are not the model's own.
         let config = ModelConfig { end_tokens: Vec::new(), ..self.config.clone() };
-        hasher.update(format!("{config:?} {}", self.weights.stored_bytes(|_| true)));
-        for layer in 0..self.config.layers {
-            let name = format!("model.layers.{layer}.input_layernorm.weight");
-            hasher.update(&self.weights.vector(&name, self.config.hidden)?.bytes);
+        hasher.update(format!("{config:?}"));
+        for tensor in self.weights.computed(self.config.layers) {
+            hasher.update(format!("{} {} {:?} {}", tensor.name, tensor.kind, tensor.shape, tensor.bytes));
+            for Range { start, end } in samples(tensor.bytes) {
+                hasher.update(self.weights.read(&tensor, start, end - start)?);
+            }
         }
         Ok(data_encoding::HEXLOWER.encode(&hasher.finalize()[..16]))
     }
@@ -238,11 +242,21 @@ impl ModelFiles {
         match &self.weights {
             Weights::Gguf(gguf) => {
                 let source = gguf.string("tokenizer.chat_template").ok_or(TemplateError::Missing)?;
-                let token = |name: &str| -> Option<String> {
-                    let id = gguf.number(&format!("tokenizer.ggml.{name}_token_id"))?;
-                    gguf.strings("tokenizer.ggml.tokens")?.get(id as usize).map(str::to_owned)
+                // What Hugging Face calls each, and what GGUF does.
+                let names = [
+                    ("bos_token", "bos"),
+                    ("eos_token", "eos"),
+                    ("unk_token", "unknown"),
+                    ("sep_token", "seperator"),
+                    ("pad_token", "padding"),
+                    ("cls_token", "cls"),
+                    ("mask_token", "mask"),
+                ];
+                let token = |(name, key): (&str, &str)| {
+                    let id = gguf.number(&format!("tokenizer.ggml.{key}_token_id"))?;
+                    Some((name.to_owned(), gguf.strings("tokenizer.ggml.tokens")?.get(id as usize)?.to_owned()))
                 };
-                ChatTemplate::new(source, token("bos"), token("eos"))
+                ChatTemplate::new(source, names.into_iter().filter_map(token))
             }
             Weights::Safetensors(_) => {
                 let config = &self.tokenizer_config;
@@ -254,14 +268,29 @@ impl ModelFiles {
                     .and_then(|list| list.iter().find(|entry| entry["name"] == "default")?["template"].as_str());
                 let source = file.as_deref().or(config["chat_template"].as_str()).or(listed);
                 // A special token is a string, or an object with its content.
-                let token = |name: &str| {
-                    let value = &config[name];
-                    value.as_str().or_else(|| value["content"].as_str()).map(str::to_owned)
+                let token = |(name, value): (&String, &Json)| {
+                    let text = value.as_str().or_else(|| value["content"].as_str())?;
+                    name.ends_with("_token").then(|| (name.clone(), text.to_owned()))
                 };
-                ChatTemplate::new(source.ok_or(TemplateError::Missing)?, token("bos_token"), token("eos_token"))
+                let tokens = config.as_object().into_iter().flatten().filter_map(token);
+                ChatTemplate::new(source.ok_or(TemplateError::Missing)?, tokens)
             }
         }
     }
+}
+
+/// A sample of a tensor. It is read from a cold disk in one go.
+const SAMPLE_BYTES: u64 = 1024;
+/// A tensor that is no longer than this is read whole: norms and biases, by which models that were tuned from one differ.
+const WHOLE_BYTES: u64 = 4 * SAMPLE_BYTES;
+
+/// The parts of a tensor that tell it from others: its beginning, its middle and its end.
+fn samples(bytes: u64) -> Vec<Range<u64>> {
+    if bytes <= WHOLE_BYTES {
+        return std::iter::once(0..bytes).collect();
+    }
+    let last = bytes - SAMPLE_BYTES;
+    [0, last / 2, last].into_iter().map(|start| start..start + SAMPLE_BYTES).collect()
 }
 
 fn all_known(path: &Path, weights: &Weights, config: &ModelConfig) -> Result<(), OpenError> {
@@ -272,4 +301,20 @@ fn read_json(path: &Path) -> Result<Json, OpenError> {
     let refuse = |why: String| OpenError::Json { path: path.to_owned(), why };
     let text = regular::read(path, MAX_JSON_BYTES).map_err(|error| refuse(error.to_string()))?;
     serde_json::from_slice(&text).map_err(|error| refuse(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn samples_of_a_tensor_reach_from_its_first_byte_to_its_last() {
+        for bytes in [0, WHOLE_BYTES] {
+            assert_eq!((samples(bytes).len(), samples(bytes)[0].clone()), (1, 0..bytes));
+        }
+        let bytes = WHOLE_BYTES + 1;
+        let parts = samples(bytes);
+        assert_eq!((parts[0].start, parts[2].end, parts.len()), (0, bytes, 3));
+        assert!(parts.iter().all(|part| part.end - part.start == SAMPLE_BYTES));
+    }
 }

@@ -60,3 +60,78 @@ fn an_answer_ends_where_config_generation_and_tokenizer_say() {
     std::fs::remove_file(folder.path().join("tokenizer_config.json")).unwrap();
     assert_eq!((ends(), digest()), (vec![5, 6], with_tokenizer));
 }
+
+/// The tensors of a file: their entries in the header, and their bytes.
+fn tensors(file: &Path) -> Vec<(String, Value, Vec<u8>)> {
+    let bytes = std::fs::read(file).unwrap();
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header: Value = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
+    let data = &bytes[8 + length..];
+    let offset = |entry: &Value, end: usize| entry["data_offsets"][end].as_u64().unwrap() as usize;
+    let header = header.as_object().unwrap().iter().filter(|(name, _)| *name != "__metadata__");
+    header
+        .map(|(name, entry)| (name.clone(), entry.clone(), data[offset(entry, 0)..offset(entry, 1)].to_vec()))
+        .collect()
+}
+
+fn write_tensors(file: &Path, tensors: &[(String, Value, Vec<u8>)]) {
+    let (mut header, mut data) = (serde_json::Map::new(), Vec::new());
+    for (name, entry, bytes) in tensors {
+        let mut entry = entry.clone();
+        entry["data_offsets"] = json!([data.len(), data.len() + bytes.len()]);
+        data.extend(bytes);
+        header.insert(name.clone(), entry);
+    }
+    let header = Value::Object(header).to_string();
+    let file_bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &data].concat();
+    std::fs::write(file, file_bytes).unwrap();
+}
+
+#[test]
+fn what_lies_beside_a_model_and_how_it_is_spread_over_files_make_no_other_model_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    write_tiny_model(folder.path(), |_, _| {});
+    let digest = || ModelFiles::open(folder.path()).unwrap().digest().unwrap();
+    let alone = digest();
+    let all = tensors(&at("model.safetensors"));
+    // What fine-tuning, another format of the same weights, a download and a Mac leave.
+    write_tensors(&at("adapters.safetensors"), &all[..3]);
+    write_tensors(&at("consolidated.safetensors"), &all);
+    std::fs::write(at("._model.safetensors"), "Mac OS X").unwrap();
+    std::fs::write(at("README.md"), "# A model").unwrap();
+    std::fs::write(at("special_tokens_map.json"), "{}").unwrap();
+    std::fs::create_dir(at("original")).unwrap();
+    assert_eq!(digest(), alone);
+    // The same tensors in two files, in another order, with one that nothing is computed with.
+    let frequencies = json!({ "dtype": "F32", "shape": [1], "data_offsets": [0, 4] });
+    let mut first = all[2..].to_vec();
+    first.reverse();
+    first.push(("model.layers.0.self_attn.rotary_emb.inv_freq".to_owned(), frequencies, vec![0; 4]));
+    std::fs::remove_file(at("model.safetensors")).unwrap();
+    write_tensors(&at("model-00001-of-00002.safetensors"), &first);
+    write_tensors(&at("model-00002-of-00002.safetensors"), &all[..2]);
+    assert_eq!(digest(), alone);
+}
+
+#[test]
+fn every_tensor_tells_a_model_from_another() {
+    let folder = tempfile::tempdir().unwrap();
+    write_tiny_model(folder.path(), |_, _| {});
+    let digest = || ModelFiles::open(folder.path()).unwrap().digest().unwrap();
+    let file = folder.path().join("model.safetensors");
+    let (all, original) = (tensors(&file), digest());
+    for altered in 0..all.len() {
+        let last = all[altered].2.len() - 1;
+        for place in [0, last / 2, last] {
+            let mut other = all.clone();
+            other[altered].2[place] ^= 1;
+            write_tensors(&file, &other);
+            assert_ne!(digest(), original, "{} at {place}", all[altered].0);
+        }
+    }
+    write_tensors(&file, &all);
+    assert_eq!(digest(), original);
+    configure(folder.path(), |config| drop(config.insert("rope_theta".to_owned(), 123.into())));
+    assert_ne!(digest(), original);
+}

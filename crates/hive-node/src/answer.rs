@@ -19,7 +19,7 @@ use hive_model::detokenizer::Detokenizer;
 use hive_model::sampling::Sampled;
 use hive_model::stop::{Stop, StopStrings};
 use hive_net::{Frame, Kind};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 
 use crate::control::logged;
 use crate::generate::{Event, FinishReason, Request, Summary};
@@ -38,6 +38,8 @@ const FRUITLESS: usize = 5;
 
 /// What is said of an answer that was not done in the time it had.
 const TOO_LATE: &str = "the answer was not done in the time it was given";
+/// And of one whose node is stopped.
+const STOPPED: &str = "HiveMind is being stopped on this machine";
 
 /// Events on their way to whoever asked.
 const EVENT_QUEUE: usize = 256;
@@ -47,7 +49,7 @@ pub(crate) struct Answer {
     id: u64,
     /// Its part of the stages' caches.
     room: Option<OwnedSemaphorePermit>,
-    deadline: Option<Instant>,
+    bound: Bound,
     source: Option<Source>,
     ring: Ring,
     /// The state of the ring that the session has been brought to.
@@ -98,6 +100,8 @@ enum End {
     Cancelled,
     /// Its time is over.
     TooLate,
+    /// Its node stops.
+    Stopped,
     /// A stage is on another machine now, which has to catch up.
     Moved,
     /// The model has a better place, where it goes on.
@@ -114,17 +118,38 @@ fn was_alone(at_first: Option<(u64, usize)>, at_last: (u64, usize), epoch: u32) 
         && epoch == 0
 }
 
-/// Does something for an answer, unless nobody listens any more or its time is over.
-async fn unless_over<T>(
-    events: &mpsc::Sender<Event>,
+/// What ends an answer from outside.
+#[derive(Debug, Clone)]
+struct Bound {
     deadline: Option<Instant>,
-    doing: impl Future<Output = T>,
-) -> Result<T, End> {
+    /// Turns true when its node ends its answers.
+    ending: watch::Receiver<bool>,
+}
+
+impl Bound {
+    /// Waits until the answer has to end.
+    async fn reached(&self) -> End {
+        let mut ending = self.ending.clone();
+        tokio::select! {
+            // Where the node has gone, so has whatever computes.
+            _ = ending.wait_for(|ending| *ending) => End::Stopped,
+            () = until(self.deadline) => End::TooLate,
+        }
+    }
+}
+
+/// Does something for an answer, unless nobody listens any more, its time is over or its node stops.
+async fn unless_over<T>(events: &mpsc::Sender<Event>, bound: &Bound, doing: impl Future<Output = T>) -> Result<T, End> {
     tokio::select! {
         done = doing => Ok(done),
         () = events.closed() => Err(End::Cancelled),
-        () = until(deadline) => Err(End::TooLate),
+        end = bound.reached() => Err(end),
     }
+}
+
+/// What is said of an answer that ends for this before it is complete.
+fn broken_off(end: &End) -> &'static str {
+    if matches!(end, End::Stopped) { STOPPED } else { TOO_LATE }
 }
 
 async fn until(deadline: Option<Instant>) {
@@ -169,7 +194,7 @@ impl Answer {
         Self {
             id,
             room: None,
-            deadline: request.deadline.map(|time| started + time),
+            bound: Bound { deadline: request.deadline.map(|time| started + time), ending: ring.ending() },
             source,
             epoch: 0,
             session: 0,
@@ -199,12 +224,15 @@ impl Answer {
 
     async fn run(mut self, events: mpsc::Sender<Event>) {
         tracing::info!(answer = self.id, prompt_tokens = self.prompt.len(), "an answer was asked for");
-        let deadline = self.deadline;
-        let Ok(mut frames) = unless_over(&events, deadline, self.begin()).await else {
-            // Some of the stages may have opened it by now. Whoever waits for it too long hears so.
-            self.leave();
-            let _ = events.send(Event::Failed(TOO_LATE.to_owned())).await;
-            return;
+        let bound = self.bound.clone();
+        let mut frames = match unless_over(&events, &bound, self.begin()).await {
+            Ok(frames) => frames,
+            Err(end) => {
+                // Some of the stages may have opened it by now. Whoever waits for it hears why that is in vain.
+                self.leave();
+                let _ = events.send(Event::Failed(broken_off(&end).to_owned())).await;
+                return;
+            }
         };
         // Only here: one that goes on elsewhere has been silent between, and says nothing of anybody's speed.
         self.traffic = Some(self.ring.traffic()).filter(|_| self.epoch == 0);
@@ -230,13 +258,13 @@ impl Answer {
                     self.ring.close(self.session).await;
                     break None;
                 }
-                End::TooLate => {
+                end @ (End::TooLate | End::Stopped) => {
                     // Whoever waits has waited long enough, and a machine that is silent may be the reason.
                     self.leave();
-                    break Some(Event::Failed(TOO_LATE.to_owned()));
+                    break Some(Event::Failed(broken_off(&end).to_owned()));
                 }
                 End::Moved if fruitless < FRUITLESS => {
-                    over = unless_over(&events, deadline, self.moved(&mut frames)).await.err();
+                    over = unless_over(&events, &bound, self.moved(&mut frames)).await.err();
                 }
                 End::Moved => {
                     self.leave();
@@ -310,13 +338,16 @@ impl Answer {
         let mut expected = self.awaited(read, &times);
         let mut silence = Silence::new(expected);
         let mut is_whole = true;
+        let bound = self.bound.clone();
+        let reached = bound.reached();
+        tokio::pin!(reached);
         loop {
             let frame = tokio::select! {
                 // What has come counts, also from a machine that has left since.
                 biased;
                 frame = frames.recv() => frame,
                 () = events.closed() => return End::Cancelled,
-                () = until(self.deadline) => return End::TooLate,
+                end = &mut reached => return end,
                 changed = state.changed() => {
                     if changed.is_err() {
                         return End::Lost("the model was unloaded".to_owned());
@@ -345,9 +376,8 @@ impl Answer {
                     continue;
                 }
                 news = silence.next(), if is_whole => {
-                    let deadline = self.deadline;
                     let looking = self.look_into(&mut silence, news, expected);
-                    let words = match unless_over(events, deadline, looking).await {
+                    let words = match unless_over(events, &bound, looking).await {
                         Ok(words) => words,
                         Err(over) => return over,
                     };
@@ -494,11 +524,17 @@ mod tests {
     #[tokio::test]
     async fn nothing_is_done_for_an_answer_that_is_over() {
         let (events, listens) = mpsc::channel(1);
-        assert!(matches!(unless_over(&events, None, async { 7 }).await, Ok(7)));
-        let soon = Some(Instant::now() + Duration::from_millis(10));
-        assert!(matches!(unless_over(&events, soon, std::future::pending::<()>()).await, Err(End::TooLate)));
+        let (end, ending) = watch::channel(false);
+        let bound = |deadline| Bound { deadline, ending: ending.clone() };
+        assert!(matches!(unless_over(&events, &bound(None), async { 7 }).await, Ok(7)));
+        let soon = bound(Some(Instant::now() + Duration::from_millis(10)));
+        assert!(matches!(unless_over(&events, &soon, std::future::pending::<()>()).await, Err(End::TooLate)));
+        end.send_replace(true);
+        let over = unless_over(&events, &bound(None), std::future::pending::<()>()).await.unwrap_err();
+        assert!(matches!(over, End::Stopped) && broken_off(&over) == STOPPED, "{over:?}");
+        end.send_replace(false);
         drop(listens);
-        assert!(matches!(unless_over(&events, None, std::future::pending::<()>()).await, Err(End::Cancelled)));
+        assert!(matches!(unless_over(&events, &bound(None), std::future::pending::<()>()).await, Err(End::Cancelled)));
     }
 
     #[test]

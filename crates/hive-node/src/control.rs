@@ -277,6 +277,10 @@ pub(crate) enum Answer {
         /// Of the last stage.
         token: Option<u32>,
     },
+    /// It does not have the model, or not one that it can use: no fault of the machine.
+    Lacks,
+    /// The model's files are at fault, wherever they are loaded; why, where that may be told.
+    Unfit(String),
 }
 
 impl Answer {
@@ -287,6 +291,7 @@ impl Answer {
             Self::Refused(why) => Self::Refused(border::reason(&why)),
             Self::Declined(why) => Self::Declined(border::reason(&why)),
             Self::Full(why) => Self::Full(border::reason(&why)),
+            Self::Unfit(why) => Self::Unfit(border::reason(&why)),
             // Its own reader looks at a greeting; the others have no words.
             Self::Greeting(_)
             | Self::Progress(_)
@@ -297,7 +302,8 @@ impl Answer {
             | Self::Pulse(_)
             | Self::Digests(_)
             | Self::Rows(_)
-            | Self::Recomputed { .. } => self,
+            | Self::Recomputed { .. }
+            | Self::Lacks => self,
         }
     }
 }

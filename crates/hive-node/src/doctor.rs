@@ -71,7 +71,7 @@ async fn compute() -> Check {
                 let finding = format!("{device} kernels, {} threads", hive_host::threads());
                 return Check { subject, finding, health: Health::Good };
             }
-            Some(WorkerEvent::Said(FromWorker::LoadFailed(why))) => {
+            Some(WorkerEvent::Said(FromWorker::LoadFailed(why) | FromWorker::Unfit(why))) => {
                 return bad(why, "the starter model is damaged; remove it and run `./dev setup`");
             }
             Some(WorkerEvent::Said(_)) => {}

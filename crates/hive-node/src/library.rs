@@ -1,13 +1,20 @@
 //! The models that this machine has on its disk: what they take, where else they are, and letting go of them.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use crate::catalogue::Place;
+use crate::control::ModelSource;
+use crate::having::Lacking;
 use crate::models::{self, FindError};
 use crate::node::Node;
 use crate::runtime::aside;
 use crate::serving::Wish;
+
+/// How long a list waits for models that nobody has looked at yet.
+const READING_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A model on this machine's disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -22,6 +29,10 @@ pub struct ModelOnDisk {
     pub removable: bool,
     /// Other machines that are here and have it too.
     pub also_on: Vec<String>,
+    /// Other machines that are here and do not have it, or have another one by that name: in words, with what to do about it.
+    pub lacking: Vec<String>,
+    /// Why it cannot be asked, if it cannot.
+    pub unusable: Option<String>,
 }
 
 /// Why a model was not let go.
@@ -54,20 +65,55 @@ pub enum LetGoError {
 
 impl Node {
     /// The models on this machine's disk.
-    pub fn models(&self) -> Vec<ModelOnDisk> {
-        let others = self.peers().present();
+    pub async fn models(&self) -> Vec<ModelOnDisk> {
+        let until = Instant::now() + READING_PATIENCE;
         let loaded = self.serving().names();
-        let on_disk = |name: String| {
-            let has = |(_, profile): &&(hive_net::PeerId, crate::Profile)| profile.models.contains(&name);
-            ModelOnDisk {
-                bytes: models::path(&name).map_or(0, |path| bytes_in(&path)),
-                loaded: loaded.contains(&name),
-                removable: name != models::starter_name(),
-                also_on: others.iter().filter(has).map(|(peer, _)| self.peers().name(*peer)).collect(),
-                name,
+        let mut models = Vec::new();
+        for place in aside(|| self.catalogue().places()) {
+            // What takes longer goes on in `catalogue::attend`.
+            let nature = tokio::time::timeout_at(until.into(), self.catalogue().nature(&place.path)).await;
+            let (digest, unusable) = match nature {
+                Ok(Ok(nature)) => (nature.digest().cloned(), nature.fault().map(ToString::to_string)),
+                Ok(Err(why)) => (None, Some(why.to_string())),
+                Err(_) => (None, Some("it is still being read; ask again in a moment".to_owned())),
+            };
+            models.push(self.on_disk(&place, digest, unusable, &loaded));
+        }
+        models
+    }
+
+    fn on_disk(
+        &self,
+        place: &Place,
+        digest: Option<String>,
+        unusable: Option<String>,
+        loaded: &[String],
+    ) -> ModelOnDisk {
+        let Place { name, path } = place;
+        let shown = name.clone().unwrap_or_else(|| path.display().to_string());
+        let (mut also_on, mut lacking) = (Vec::new(), Vec::new());
+        if let Some(digest) = digest.filter(|_| unusable.is_none()) {
+            let called = models::exact_name(path).or_else(|| name.clone()).or_else(|| models::file_name(path));
+            let source = ModelSource::Named(called, digest);
+            for (peer, profile) in self.peers().present() {
+                let machine = self.peers().name(peer);
+                match self.lacks().of(peer, &profile, &source) {
+                    Some(lack) => lacking.push(Lacking::new(machine, &source, lack).to_string()),
+                    None if profile.copies.is_some() || profile.models.contains(&shown) => also_on.push(machine),
+                    // It does not say yet.
+                    None => {}
+                }
             }
-        };
-        aside(|| models::names().into_iter().map(on_disk).collect())
+        }
+        ModelOnDisk {
+            bytes: aside(|| bytes_in(path)),
+            loaded: loaded.contains(&shown),
+            removable: name.as_ref().is_some_and(|name| name != models::starter_name()),
+            name: shown,
+            also_on,
+            lacking,
+            unusable,
+        }
     }
 
     /// Puts a model in memory, so that the first answer need not wait for it.
@@ -92,16 +138,22 @@ impl Node {
         if name == models::starter_name() {
             return Err(LetGoError::Starter(name.to_owned()));
         }
-        models::path(name)?;
-        let folder = models::cache_folder(name).ok_or_else(|| LetGoError::Foreign(name.to_owned()))?;
+        let path = models::path(name)?;
+        let files = models::files_of(&path).ok_or_else(|| LetGoError::Foreign(name.to_owned()))?;
         match self.unload_model(name).await {
             Ok(()) | Err(LetGoError::NotLoaded(_)) => {}
             Err(error) => return Err(error),
         }
-        let removed = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(folder)).await;
+        let removed = tokio::task::spawn_blocking(move || files.iter().try_for_each(|path| remove(path))).await;
         let removed = removed.unwrap_or_else(|error| Err(std::io::Error::other(error)));
         removed.map_err(|why| LetGoError::Disk { name: name.to_owned(), why })
     }
+}
+
+/// Removes a file, a link, or a folder with all that is in it.
+fn remove(path: &Path) -> std::io::Result<()> {
+    let is_folder = std::fs::symlink_metadata(path).is_ok_and(|about| about.is_dir());
+    if is_folder { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) }
 }
 
 /// Bytes of a file, or of the files in a folder; links count as what they point to.

@@ -1,11 +1,17 @@
 //! Finds a model on this machine by what a person calls it.
 
+mod cached;
+
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use hive_net::border;
 
+use cached::{Contents, Unfound};
+
+use crate::catalogue::Catalogue;
 use crate::control::ModelSource;
+use crate::runtime::aside;
 use crate::worker::text::{Model, TextError};
 
 /// The model that comes with HiveMind.
@@ -25,12 +31,29 @@ pub enum FindError {
         /// Where downloaded models are.
         cache: PathBuf,
     },
+    /// It is there, but not what was named of it.
+    #[error("no model \"{name}\" is downloaded, but there is {}", others.join(", "))]
+    Other {
+        /// What was asked for.
+        name: String,
+        /// Names of what is there.
+        others: Vec<String>,
+    },
+    /// There are several by that name.
+    #[error("\"{name}\" is several models; say which one: {}", choices.join(", "))]
+    Several {
+        /// What was asked for.
+        name: String,
+        /// Their names.
+        choices: Vec<String>,
+    },
     /// It is there but cannot be used.
     #[error(transparent)]
     Open(#[from] TextError),
 }
 
-/// Opens a model: a path, an `owner/name` from the Hugging Face cache, or, with no name, the starter model.
+/// Opens a model: a path, one of the Hugging Face cache by its name, such as `owner/name`, `owner/name@revision` or
+/// `owner/name:Q4_0`, or, with no name, the starter model.
 pub async fn open(name: Option<&str>) -> Result<Model, FindError> {
     Ok(Model::open(&path(name.unwrap_or(starter_name()))?).await?)
 }
@@ -44,36 +67,56 @@ pub fn starter_name() -> &'static str {
 /// cache.
 pub fn names() -> Vec<String> {
     let starter = starter().filter(|path| path.is_file()).map(|_| starter_name().to_owned());
-    let cache = hive_host::folders::hugging_face_cache().unwrap_or_default();
-    let mut cached: Vec<String> = std::fs::read_dir(&cache)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| {
-            let name = entry.file_name().into_string().ok()?.strip_prefix("models--")?.replacen("--", "/", 1);
-            // A name that cannot be shown as it is was not downloaded from anywhere.
-            let name = border::is_plain(&name).then_some(name)?;
-            // Only what could be loaded; a cache holds much else.
-            snapshot(&cache, &name).filter(|folder| folder.join("config.json").is_file()).map(|_| name)
-        })
-        .collect();
-    cached.sort();
-    starter.into_iter().chain(cached).collect()
+    let cached = cached::names(&hive_host::folders::hugging_face_cache().unwrap_or_default());
+    starter.into_iter().chain(cached.into_iter().filter(|name| border::is_plain(name))).collect()
 }
 
-/// How other machines find a model that was opened here by `name`: by that name, or, where it is a path, not at all but
-/// in this process.
+/// The one name of a model that has several: the starter's, or the one that [`names`] lists. A path stays as it is, and so does
+/// what is not here.
+pub(crate) fn usual_name(name: &str) -> String {
+    let listed = || {
+        let cache = hive_host::folders::hugging_face_cache()?;
+        let is_cached = name != starter_name() && !Path::new(name).exists();
+        let path = is_cached.then(|| cached::find(&cache, name).ok()).flatten()?;
+        cached::name_at(&cache, &path)
+    };
+    listed().unwrap_or_else(|| name.to_owned())
+}
+
+/// What people call the model at a place of the Hugging Face cache; `None` where the file's or folder's name says it.
+pub(crate) fn cached_name(path: &Path) -> Option<String> {
+    cached::name_at(&hive_host::folders::hugging_face_cache()?, path)
+}
+
+/// How other machines find a model that was opened here by `name`: by its digest or, where they have not looked at theirs yet,
+/// by its exact name, for they may have others of the same repository. A path stays here; for people, the file's name stands
+/// for it.
 pub(crate) fn source(name: Option<&str>, model: &Model) -> ModelSource {
-    let by_path = name.is_some_and(|name| name != starter_name() && Path::new(name).exists());
-    if by_path {
-        ModelSource::Path(std::path::absolute(model.path()).unwrap_or_else(|_| model.path().to_owned()))
-    } else {
-        ModelSource::Named(name.map(str::to_owned), model.card().digest.clone())
-    }
+    let called = |name: &str| {
+        let exact = || exact_name(model.path()).filter(|_| name != starter_name());
+        exact().unwrap_or_else(|| if is_path(name) { model.name() } else { name.to_owned() })
+    };
+    ModelSource::Named(name.map(called), model.card().digest.clone())
 }
 
-/// Of a name that another machine gives: those of Hugging Face have 96 at most.
-const MODEL_COLUMNS: usize = 96;
+/// The name of a model in the Hugging Face cache that is the same on every machine.
+pub(crate) fn exact_name(path: &Path) -> Option<String> {
+    cached::exact_name_at(&hive_host::folders::hugging_face_cache()?, path)
+}
+
+/// What stands for a path where people of other machines read it.
+pub(crate) fn file_name(path: &Path) -> Option<String> {
+    let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
+    name.map(|name| border::line(&name.to_string_lossy(), border::REASON_COLUMNS))
+}
+
+/// Whether a name is a file or folder of this machine.
+pub(crate) fn is_path(name: &str) -> bool {
+    name != starter_name() && Path::new(name).exists()
+}
+
+/// Of a name that another machine gives: those of Hugging Face have 96 at most, and a file's is behind it.
+const MODEL_COLUMNS: usize = 160;
 
 /// What people call a model that another machine asks for; never a path.
 pub(crate) fn name_of(source: &ModelSource) -> String {
@@ -102,7 +145,7 @@ pub(crate) enum NotLocated {
     AnotherVersion,
 }
 
-const UNUSABLE: &str = "it has no model of this name and version that it can use; download the same model on both machines, or \
+pub(crate) const UNUSABLE: &str = "it has no model of this name and version that it can use; download the same model on both machines, or \
                         update it there";
 
 impl NotLocated {
@@ -118,14 +161,23 @@ impl NotLocated {
     }
 }
 
-/// The files of a model that another machine asks to load a part of. It is found by name in the model cache, or as the
-/// starter model, never by path: only nodes of one process trust each other's paths.
-pub(crate) async fn locate(source: &ModelSource, trusts_paths: bool) -> Result<Model, NotLocated> {
+/// The files of a model that another machine asks to load a part of. It is found by its digest among the models that are known
+/// here, or by name in the model cache or as the starter model, never by path: only nodes of one process trust each other's
+/// paths.
+pub(crate) async fn locate(
+    source: &ModelSource,
+    trusts_paths: bool,
+    catalogue: &Catalogue,
+) -> Result<Model, NotLocated> {
     let cache = hive_host::folders::hugging_face_cache();
     match source {
         ModelSource::Path(path) if trusts_paths => usable(Some(path.clone()), None).await,
         ModelSource::Path(_) => Err(NotLocated::Path),
-        ModelSource::Named(name, digest) => usable(named(name.as_deref(), cache.as_deref()), Some(digest)).await,
+        ModelSource::Named(name, digest) => {
+            let known = aside(|| catalogue.path_of(digest));
+            let path = known.or_else(|| named(name.as_deref(), cache.as_deref()));
+            usable(path, Some(digest)).await
+        }
     }
 }
 
@@ -134,7 +186,7 @@ fn named(name: Option<&str>, cache: Option<&Path>) -> Option<PathBuf> {
     match name {
         None => starter(),
         Some(name) if name == starter_name() => starter(),
-        Some(name) => snapshot(cache?, name),
+        Some(name) => cached::find(cache?, name).ok(),
     }
 }
 
@@ -188,36 +240,37 @@ pub(crate) fn place(name: &str) -> Option<Place> {
     path(name).ok().as_deref().and_then(Place::of)
 }
 
-/// Where a downloaded model lies with everything that belongs to it; `None` for one that is elsewhere.
-pub(crate) fn cache_folder(name: &str) -> Option<PathBuf> {
-    let cache = hive_host::folders::hugging_face_cache()?;
-    snapshot(&cache, name)?;
-    Some(cache.join(format!("models--{}", name.replacen('/', "--", 1))))
+/// What is removed with a downloaded model; `None` for one that is elsewhere.
+pub(crate) fn files_of(path: &Path) -> Option<Vec<PathBuf>> {
+    cached::files_of(&hive_host::folders::hugging_face_cache()?, path)
 }
 
 fn find(name: &str) -> Result<PathBuf, FindError> {
     let path = Path::new(name);
     if path.exists() {
-        return Ok(path.to_owned());
+        return in_folder(path);
     }
     let cache = hive_host::folders::hugging_face_cache().unwrap_or_default();
-    snapshot(&cache, name).ok_or_else(|| FindError::Unknown { name: name.to_owned(), cache })
+    cached::find(&cache, name).map_err(|unfound| {
+        let name = name.to_owned();
+        match unfound {
+            Unfound::Nothing => FindError::Unknown { name, cache },
+            Unfound::Other(others) => FindError::Other { name, others },
+            Unfound::Several(choices) => FindError::Several { name, choices },
+        }
+    })
 }
 
-/// The newest snapshot of `owner/name` in a Hugging Face cache.
-fn snapshot(cache: &Path, name: &str) -> Option<PathBuf> {
-    let (owner, model) = name.split_once('/')?;
-    // The characters that names have there; none of them leads out of a folder.
-    let plain = |part: &str| {
-        part.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
-            && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
-    };
-    if !plain(owner) || !plain(model) {
-        return None;
+/// A file, or a folder that is a model; a folder with one GGUF file and no other model is that file.
+fn in_folder(path: &Path) -> Result<PathBuf, FindError> {
+    let contents = if path.is_dir() { Contents::of(path, 0) } else { Contents::default() };
+    match contents.only_gguf() {
+        Ok(file) => Ok(file.map_or_else(|| path.to_owned(), |file| path.join(file))),
+        Err(several) => {
+            let choices = several.iter().map(|file| path.join(file).display().to_string()).collect();
+            Err(FindError::Several { name: path.display().to_string(), choices })
+        }
     }
-    let folder = cache.join(format!("models--{owner}--{model}"));
-    let revision = std::fs::read_to_string(folder.join("refs/main")).ok()?;
-    Some(folder.join("snapshots").join(revision.trim())).filter(|snapshot| snapshot.is_dir())
 }
 
 #[cfg(test)]
@@ -234,7 +287,7 @@ mod tests {
         }
         // As on a disk that does not tell capitals from small letters.
         std::os::unix::fs::symlink(cache.path().join("models--a--b"), cache.path().join("models--A--B")).unwrap();
-        let place = |name: &str| snapshot(cache.path(), name).as_deref().and_then(Place::of);
+        let place = |name: &str| cached::find(cache.path(), name).ok().as_deref().and_then(Place::of);
         assert!(place("a/b--c").is_some() && place("a/b").is_some());
         assert_eq!(place("a--b/c"), place("a/b--c"));
         assert_eq!(place("A/B"), place("a/b"));
@@ -289,14 +342,53 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_folder_with_one_gguf_is_that_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, "GGUF").unwrap();
+            path
+        };
+        // What it lacks is told when it is opened.
+        assert_eq!(in_folder(folder.path()).unwrap(), folder.path());
+        file("README.md");
+        let first = file("a-Q4_0.gguf");
+        assert_eq!(in_folder(folder.path()).unwrap(), first);
+        assert_eq!(in_folder(&first).unwrap(), first);
+        let second = file("a-Q8_0.gguf");
+        let why = in_folder(folder.path()).unwrap_err().to_string();
+        assert!(why.contains("say which one") && why.contains(first.to_str().unwrap()), "{why}");
+        assert!(why.contains(second.to_str().unwrap()), "{why}");
+        // Beside a model of the usual kind, they are something else.
+        file("config.json");
+        file("model.safetensors");
+        assert_eq!(in_folder(folder.path()).unwrap(), folder.path());
+    }
+
     #[tokio::test]
     async fn what_is_in_the_working_directory_is_no_model_for_others() {
         // Tests run in the crate's folder.
         assert!(Path::new("src/models.rs").is_file());
         for name in ["src/models.rs", "src/nothing.rs"] {
             let source = ModelSource::Named(Some(name.to_owned()), String::new());
-            assert!(matches!(locate(&source, false).await, Err(NotLocated::Missing)));
+            assert!(matches!(locate(&source, false, &Catalogue::default()).await, Err(NotLocated::Missing)));
         }
+    }
+
+    #[tokio::test]
+    async fn a_model_is_found_by_its_digest_whatever_it_is_called_and_its_path_goes_nowhere() {
+        let (disk, starter) = (disk(), starter().unwrap());
+        let elsewhere = disk.path().join("some/other.gguf");
+        std::fs::copy(&starter, &elsewhere).unwrap();
+        let model = Model::open(&elsewhere).await.unwrap();
+        let by_path = source(elsewhere.to_str(), &model);
+        assert_eq!(by_path, ModelSource::Named(Some("other".to_owned()), model.card().digest.clone()));
+        // Of the same model, this machine has the starter.
+        let catalogue = Catalogue::default();
+        assert!(matches!(locate(&by_path, false, &catalogue).await, Err(NotLocated::Missing)));
+        catalogue.nature(&starter).await.unwrap();
+        assert_eq!(locate(&by_path, false, &catalogue).await.unwrap().path(), starter);
     }
 
     #[tokio::test]
@@ -310,7 +402,7 @@ mod tests {
         assert_eq!(NotLocated::AnotherVersion.told(false), UNUSABLE);
         assert!(!UNUSABLE.contains(['/', '\\']));
         let path = ModelSource::Path(disk.path().to_owned());
-        assert!(matches!(locate(&path, false).await, Err(NotLocated::Path)));
+        assert!(matches!(locate(&path, false, &Catalogue::default()).await, Err(NotLocated::Path)));
         // Whose model it is hears what is wrong with it.
         let cause = Model::open(&broken).await.unwrap_err().to_string();
         assert_eq!(usable(Some(broken), None).await.unwrap_err().told(true), cause);

@@ -26,9 +26,13 @@ use serde::Serialize;
 use tokio::sync::{mpsc, watch};
 
 use crate::audit::{Audit, AuditEvent, Log, Machine, Query, Visit};
+use crate::catalogue::{self, Catalogue};
 use crate::control::{RingId, StageId};
 use crate::data::{DataError, DataFolder};
 use crate::find::FindPeerError;
+use crate::having::Lacks;
+use crate::mlx_library;
+use crate::openings::Openings;
 use crate::peers::pairings::{self, Desk};
 use crate::peers::presence::{self, Greeting};
 use crate::peers::sightings::Announcement;
@@ -112,6 +116,10 @@ struct Inner {
     coordinated: Mutex<HashMap<RingId, Coordinated>>,
     serving: Serving,
     trust: Trust,
+    catalogue: Catalogue,
+    /// Models that machines have said they do not have.
+    lacks: Lacks,
+    openings: Openings,
     /// What its owner wants of it.
     owner: Owner,
     switches: watch::Sender<Switches>,
@@ -119,6 +127,8 @@ struct Inner {
     pace: Pace,
     leaving: AtomicBool,
     answered_tokens: AtomicU64,
+    /// Whether answers to people and programs here end with what there is of them.
+    ending: watch::Sender<bool>,
     stopped: watch::Sender<bool>,
 }
 
@@ -187,23 +197,26 @@ impl Node {
             Relay::None => Range::Given,
             Relay::Public | Relay::Own(_) => Range::Anywhere,
         };
+        let switches: Option<Switches> = data.as_deref().map(|data| data.read(sharing::FILE)).transpose()?.flatten();
+        let switches = switches.unwrap_or_default().at_start(share);
+        let placed: Option<Placements> = data.as_deref().map(|data| data.read(placements::FILE)).transpose()?.flatten();
         let endpoint_options = EndpointOptions { identity, bind, relay, admission, networks, range };
+        // From here on nothing fails: an endpoint that is dropped before it was closed leaves others waiting.
         let (endpoint, incoming) = Endpoint::bind(endpoint_options).await?;
         for (addr, reached) in peers.proven() {
             endpoint.vouch(&addr, reached);
         }
         // Measured before, on this machine and with this version.
         let speed = data.as_deref().and_then(speed::kept);
-        let switches: Option<Switches> = data.as_deref().map(|data| data.read(sharing::FILE)).transpose()?.flatten();
-        let switches = switches.unwrap_or_default().at_start(share);
-        let placed: Option<Placements> = data.as_deref().map(|data| data.read(placements::FILE)).transpose()?.flatten();
-        let pace = Pace::default();
+        let catalogue = data.as_deref().map(Catalogue::kept).unwrap_or_default();
+        let (knows_its_disk, pace) = (data.is_some(), Pace::default());
         pace.limit(policy.bits_per_s);
         let find_out = data.is_some() && share && speed.is_none();
         let profile = Profile {
             name: name.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             chip: hive_host::this().chip(),
+            gpu: mlx_library::computes_on_gpu(),
             os: std::env::consts::OS.to_owned(),
             threads: hive_host::threads(),
             // Decided at the first look.
@@ -234,11 +247,15 @@ impl Node {
             coordinated: Mutex::default(),
             serving: Serving::new(placed.unwrap_or_default()),
             trust: Trust::default(),
+            catalogue,
+            lacks: Lacks::default(),
+            openings: Openings::default(),
             owner: Owner { share, memory_cap, keep_prompts_here, policy: Mutex::new(policy) },
             pace,
             switches: watch::channel(switches).0,
             leaving: AtomicBool::new(false),
             answered_tokens: AtomicU64::new(0),
+            ending: watch::channel(false).0,
             stopped: watch::channel(false).0,
         };
         let node = Self { inner: Arc::new(inner) };
@@ -252,6 +269,9 @@ impl Node {
         tokio::spawn(restore::restore(node.clone()));
         if find_out {
             tokio::spawn(speed::find_out(node.clone()));
+        }
+        if knows_its_disk {
+            tokio::spawn(catalogue::attend(node.clone()));
         }
         if discover {
             node.discover();
@@ -373,8 +393,24 @@ impl Node {
         Machine::new(peer, &self.peers().name(peer))
     }
 
+    /// Ends the answers to people and programs here, with what there is of them.
+    pub fn end_answers(&self) {
+        self.inner.ending.send_replace(true);
+    }
+
+    /// Ends when this node's answers are ended, because it stops.
+    pub async fn ending(&self) {
+        let _ = self.when_ending().wait_for(|ending| *ending).await;
+    }
+
+    /// Turns true when this node's answers are ended.
+    pub(crate) fn when_ending(&self) -> watch::Receiver<bool> {
+        self.inner.ending.subscribe()
+    }
+
     /// Leaves the swarm: stages end, connections close, the announcement is taken back.
     pub async fn stop(&self) {
+        self.end_answers();
         self.inner.stopped.send_replace(true);
         let discovery = lock(&self.inner.discovery).0.take();
         if let Some(discovery) = discovery {
@@ -412,9 +448,23 @@ impl Node {
         &self.inner.trust
     }
 
+    /// What the models on this machine's disk are.
+    pub(crate) fn catalogue(&self) -> &Catalogue {
+        &self.inner.catalogue
+    }
+
+    pub(crate) fn lacks(&self) -> &Lacks {
+        &self.inner.lacks
+    }
+
     /// The model this node has in memory for its own people and programs.
     pub fn serving(&self) -> &Serving {
         &self.inner.serving
+    }
+
+    /// When conversations began.
+    pub(crate) fn openings(&self) -> &Openings {
+        &self.inner.openings
     }
 
     pub(crate) fn trusts_paths(&self) -> bool {

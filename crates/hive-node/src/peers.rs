@@ -149,6 +149,21 @@ impl Peers {
         present.map(|(peer, _)| (*peer, state.profiles.get(peer).cloned().unwrap_or_default())).collect()
     }
 
+    /// What a machine that is in and answers says of itself.
+    pub(crate) fn profile_of_present(&self, peer: PeerId) -> Option<Profile> {
+        let state = self.lock();
+        let is_present = matches!(state.contact.get(&peer), Some(Contact::Present { .. }));
+        is_present.then(|| state.profiles.get(&peer).cloned().unwrap_or_default())
+    }
+
+    /// Why a machine does not answer, as far as one can tell.
+    pub(crate) fn why_away(&self, peer: PeerId) -> Option<String> {
+        match self.lock().contact.get(&peer) {
+            Some(Contact::Away { absence, .. }) => Some(absence.why.clone()),
+            _ => None,
+        }
+    }
+
     /// Everywhere a machine may be: where it was last, where a person said, and where it announces itself. The endpoint
     /// decides which of these are dialled.
     pub(crate) fn addr(&self, peer: PeerId) -> PeerAddr {

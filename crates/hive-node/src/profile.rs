@@ -6,6 +6,8 @@ use hive_host::{Heat, Power};
 use hive_net::border;
 use serde::{Deserialize, Serialize};
 
+use crate::having::ModelCopy;
+
 /// A machine in its own words.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -30,6 +32,8 @@ pub struct Profile {
     pub sharing: bool,
     /// Why it does not, in words.
     pub not_sharing: Option<String>,
+    /// Whether it computes on a GPU, where models take another form in memory.
+    pub gpu: bool,
     /// How fast it computes the starter model: tokens of an answer per second.
     pub decode_tokens_per_s: Option<f64>,
     /// Bytes of weights it reads per second on the way: what tells how fast it is with other models.
@@ -46,8 +50,10 @@ pub struct Profile {
     pub limit_bytes: Option<u64>,
     /// The most it sends, in bits per second, if its owner has set that.
     pub sends_bits_per_s: Option<u64>,
-    /// Models on its disk.
+    /// Models on its disk that can be asked.
     pub models: Vec<String>,
+    /// What each model on its disk is; nothing until it has looked at all of them.
+    pub copies: Option<Vec<ModelCopy>>,
     /// Answers it is computing a part of.
     pub sessions: usize,
     /// Where its power comes from.
@@ -64,6 +70,12 @@ impl Profile {
     /// is is left out: models are looked up by their names.
     pub(crate) fn at_the_border(self) -> Self {
         let models = self.models.into_iter().filter(|model| border::is_plain(model)).take(LISTED_MODELS);
+        let is_plain = |copy: &ModelCopy| {
+            let is_digest =
+                |digest: &String| digest.len() <= 64 && digest.bytes().all(|digit| digit.is_ascii_hexdigit());
+            copy.name.as_deref().is_none_or(border::is_plain) && copy.digest.as_ref().is_none_or(is_digest)
+        };
+        let copies = self.copies.map(|copies| copies.into_iter().filter(is_plain).take(LISTED_MODELS).collect());
         Self {
             name: border::name(&self.name),
             version: border::label(&self.version),
@@ -71,6 +83,7 @@ impl Profile {
             os: border::label(&self.os),
             not_sharing: self.not_sharing.as_deref().map(border::reason),
             models: models.collect(),
+            copies,
             ..self
         }
     }
@@ -130,6 +143,10 @@ mod tests {
     #[test]
     fn what_a_machine_says_of_itself_writes_to_no_terminal() {
         let hostile = "a\u{1b}]0;owned\u{7}\u{202e}\nb";
+        let copy = |name: Option<&str>, digest: &str| ModelCopy {
+            name: name.map(str::to_owned),
+            digest: Some(digest.to_owned()),
+        };
         let said = Profile {
             name: hostile.to_owned(),
             version: hostile.to_owned(),
@@ -137,6 +154,7 @@ mod tests {
             os: hostile.to_owned(),
             not_sharing: Some(hostile.to_owned()),
             models: vec!["owner/name".to_owned(), hostile.to_owned()],
+            copies: Some(vec![copy(Some("owner/name"), "1f"), copy(Some(hostile), "1f"), copy(None, hostile)]),
             ..Profile::default()
         };
         let entered = said.at_the_border();
@@ -144,6 +162,7 @@ mod tests {
         assert_eq!([&entered.name, &entered.version, &entered.chip, &entered.os], [clean; 4]);
         assert_eq!(entered.not_sharing.as_deref(), Some(clean));
         assert_eq!(entered.models, ["owner/name"]);
+        assert_eq!(entered.copies, Some(vec![copy(Some("owner/name"), "1f")]));
     }
 
     #[test]

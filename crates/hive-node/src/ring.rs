@@ -15,11 +15,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hive_net::{Frame, PeerAddr, PeerId};
-use hive_plan::Plan;
+use hive_plan::{Plan, PlannedStage};
 use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use crate::Compute;
 use crate::control::{Answer, ModelSource, Question, RingId, StageId, StageReport, random_id};
+use crate::having::Lacking;
 use crate::kept::Kept;
 use crate::node::Node;
 use crate::planning::PLANNED_CONTEXT;
@@ -84,6 +85,23 @@ pub enum RingError {
         /// The cause.
         why: String,
     },
+    /// A machine does not have the model.
+    #[error("{0}")]
+    Lacking(Lacking),
+    /// The model's files are at fault: no machine could load it.
+    #[error("the model cannot be loaded: {0}")]
+    Unfit(String),
+}
+
+impl RingError {
+    /// Whether it is the model's fault, and the same on other machines and later.
+    pub(crate) fn is_the_models(&self) -> bool {
+        match self {
+            Self::Text(error) => !matches!(error, TextError::Start(_)),
+            Self::Unfit(_) => true,
+            Self::Stage { .. } | Self::Lacking(_) => false,
+        }
+    }
 }
 
 /// A stage as it was placed.
@@ -301,7 +319,7 @@ impl Ring {
 
     /// Bytes of each stage, with room for one conversation.
     pub(crate) fn stage_bytes(&self) -> impl Iterator<Item = u64> {
-        self.inner.plan.stages.iter().map(|stage| stage.weight_bytes.saturating_add(stage.kv_bytes))
+        self.inner.plan.stages.iter().map(PlannedStage::bytes)
     }
 
     /// Bytes of each stage's weights.
@@ -367,6 +385,16 @@ impl Ring {
     /// Gives it up: whoever needs it loads the model anew.
     pub(crate) fn fail(&self, why: &str) {
         self.inner.fail(why);
+    }
+
+    /// Where the machines find it.
+    pub(crate) fn source(&self) -> &ModelSource {
+        &self.inner.options.source
+    }
+
+    /// Turns true when this node ends its answers.
+    pub(crate) fn ending(&self) -> watch::Receiver<bool> {
+        self.inner.node.when_ending()
     }
 
     /// Says that something does not work, so that it is looked after.

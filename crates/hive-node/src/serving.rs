@@ -43,7 +43,13 @@ pub struct Wish {
 impl Wish {
     /// A model by the name that [`models::names`] gives it, placed as the plan has it.
     pub fn named(name: &str) -> Self {
-        Self { model: Some(name.to_owned()).filter(|name| name != models::starter_name()), stages: None }
+        Self { model: Some(name.to_owned()).filter(|name| name != models::starter_name()), stages: None }.usual()
+    }
+
+    /// The same wish by the model's usual name: by several names it would be loaded several times.
+    fn usual(&self) -> Self {
+        let usual = |name: &String| aside(|| models::usual_name(name));
+        Self { model: self.model.as_ref().map(usual), stages: self.stages }
     }
 }
 
@@ -54,17 +60,22 @@ pub enum ServeError {
     #[error(transparent)]
     Find(#[from] FindError),
     /// There is no plan.
-    #[error(transparent)]
-    Plan(#[from] PlanError),
-    /// Fewer machines are here than were asked for.
-    #[error("{wanted} machines were asked for, but only {here} are here and share: {names}")]
+    #[error("{error}{}", not_counted(left_out))]
+    Plan {
+        /// Why.
+        error: PlanError,
+        /// The machines that take no part, and why, in words.
+        left_out: Vec<String>,
+    },
+    /// Fewer machines can take a part than were asked for.
+    #[error("{wanted} machines were asked for, but only {} can take a part{}", usable.join(", "), who_cannot(left_out))]
     TooFew {
         /// Machines asked for.
         wanted: usize,
-        /// Machines there are.
-        here: usize,
-        /// Their names.
-        names: String,
+        /// The names of those that can.
+        usable: Vec<String>,
+        /// Those that cannot, and why, in words.
+        left_out: Vec<String>,
     },
     /// A plan made by hand cannot be.
     #[error("this plan cannot be followed: {0}")]
@@ -72,6 +83,18 @@ pub enum ServeError {
     /// It did not load.
     #[error(transparent)]
     Load(#[from] RingError),
+}
+
+fn not_counted(left_out: &[String]) -> String {
+    if left_out.is_empty() { String::new() } else { format!(". Not counted: {}", left_out.join("; ")) }
+}
+
+fn who_cannot(left_out: &[String]) -> String {
+    if left_out.is_empty() {
+        "; no other machine is approved, see `hivemind peers`".to_owned()
+    } else {
+        format!(": {}", left_out.join("; "))
+    }
 }
 
 /// The loaded model, for people.
@@ -239,13 +262,15 @@ pub struct Layout {
 impl Node {
     /// How a wish would be met now.
     pub async fn lay_out(&self, wish: &Wish) -> Result<Layout, ServeError> {
-        let model = models::open(wish.model.as_deref()).await?;
-        let (plan, placements) = self.place(model.card(), wish, &self.serving().unused_beside(wish))?;
+        let wish = &wish.usual();
+        let model = self.open_model(wish.model.as_deref()).await?;
+        let (plan, placements) = self.place(&model, wish, &self.serving().unused_beside(wish))?;
         Ok(Layout { model: model.name(), layers: model.card().layers(), plan, placements })
     }
 
     /// The model that was wished for, loaded if it is not.
     pub async fn model(&self, wish: &Wish) -> Result<Ring, ServeError> {
+        let wish = &wish.usual();
         self.restored(wish).await;
         let mut loaded = self.serving().loaded.lock().await;
         if let Some(found) = loaded.iter().find(|loaded| loaded.wish == *wish)
@@ -255,9 +280,9 @@ impl Node {
         {
             return Ok(found.ring.clone());
         }
-        let model = models::open(wish.model.as_deref()).await?;
+        let model = self.open_model(wish.model.as_deref()).await?;
         let unused: Vec<Ring> = loaded.iter().filter(|loaded| loaded.makes_room_for(wish)).map(Loaded::ring).collect();
-        let (plan, placements) = self.place(model.card(), wish, &unused)?;
+        let (plan, placements) = self.place(&model, wish, &unused)?;
         let unused: Vec<Loaded> = loaded.extract_if(.., |loaded| loaded.makes_room_for(wish)).collect();
         for Loaded { ring, .. } in unused {
             self.serving().show(None);

@@ -11,6 +11,7 @@ use crate::data::DataFolder;
 use crate::node::Node;
 use crate::worker::text::Model;
 use crate::worker::{FromWorker, LoadOrder, ToWorker, Work, Worker, WorkerEvent};
+use crate::{mlx_library, planning};
 
 /// Tokens of the prompt, and of the answer, that are timed.
 const PROMPT: usize = 128;
@@ -83,10 +84,17 @@ async fn measure(path: std::path::PathBuf) -> Option<Speed> {
     let (worker, mut events) = Worker::spawn(&path).ok()?;
     let model = Model::open(&path).await.ok()?;
     let card = model.card();
-    let bytes_per_token = card.layer_bytes.iter().sum::<u64>() + card.head_bytes;
+    let form = planning::form(Compute::Auto, mlx_library::computes_on_gpu());
+    let bytes_per_token = planning::read_bytes(card, form);
     let order = LoadOrder { path, layers: 0..card.layers(), compute: Compute::Auto, threads: hive_host::threads() };
     worker.order(&ToWorker::Load(order));
-    while !matches!(events.next().await?, WorkerEvent::Said(FromWorker::Loaded { .. })) {}
+    loop {
+        match events.next().await? {
+            WorkerEvent::Said(FromWorker::Loaded { .. }) => break,
+            WorkerEvent::Said(FromWorker::LoadFailed(_) | FromWorker::Unfit(_)) => return None,
+            _ => {}
+        }
+    }
     let session = SessionId(0);
     worker.order(&ToWorker::Open(session, SessionOptions::default()));
     let mut step = async |position: u32, tokens: Vec<u32>| {

@@ -129,14 +129,14 @@ impl Drop for Running {
 }
 
 impl Stage {
-    /// Starts a worker and loads the shard; says on which device. An error is for this machine's log: it may name files.
+    /// Starts a worker and loads the shard; says on which device.
     pub(crate) async fn load(
         path: &Path,
         index: u32,
         spec: &StageSpec,
         tenancy: Tenancy,
         mut progress: impl FnMut(usize),
-    ) -> Result<(Self, String), String> {
+    ) -> Result<(Self, String), NotLoaded> {
         let mut deaths = 0;
         let (worker, events, device, arithmetic) = loop {
             match start(path, spec, &mut progress).await {
@@ -146,7 +146,8 @@ impl Stage {
                     let how = how.to_string();
                     deaths += 1;
                     if deaths == STARTS {
-                        return Err(format!("the worker ended while loading, {STARTS} times ({how})"));
+                        let why = format!("the worker ended while loading, {STARTS} times ({how})");
+                        return Err(NotLoaded::Failed(why));
                     }
                     tracing::info!("a worker ended while loading ({how}) and is started again");
                 }
@@ -268,10 +269,19 @@ impl Stage {
     }
 }
 
+/// Why a stage was not loaded. The words are for this machine's log: they may name files.
+#[derive(Debug)]
+pub(crate) enum NotLoaded {
+    /// It did not work here.
+    Failed(String),
+    /// The model's files are at fault, wherever they are loaded.
+    Unfit(String),
+}
+
 /// Why a worker did not start.
 enum NotStarted {
     /// The shard cannot be loaded.
-    Failed(String),
+    Failed(NotLoaded),
     /// The process ended.
     Died(Death),
 }
@@ -282,7 +292,8 @@ async fn start(
     spec: &StageSpec,
     progress: &mut impl FnMut(usize),
 ) -> Result<(Worker, Events, String, Arithmetic), NotStarted> {
-    let (worker, mut events) = Worker::spawn(path).map_err(|error| NotStarted::Failed(error.to_string()))?;
+    let failed = |why| NotStarted::Failed(NotLoaded::Failed(why));
+    let (worker, mut events) = Worker::spawn(path).map_err(|error| failed(error.to_string()))?;
     let StageSpec { layers, compute, threads, .. } = spec.clone();
     let threads = if threads == 0 { hive_host::threads() } else { threads };
     worker.order(&ToWorker::Load(LoadOrder { path: path.to_owned(), layers, compute, threads }));
@@ -292,7 +303,8 @@ async fn start(
             Some(WorkerEvent::Said(FromWorker::Loaded { device, arithmetic })) => {
                 return Ok((worker, events, device, arithmetic));
             }
-            Some(WorkerEvent::Said(FromWorker::LoadFailed(why))) => return Err(NotStarted::Failed(why)),
+            Some(WorkerEvent::Said(FromWorker::LoadFailed(why))) => return Err(failed(why)),
+            Some(WorkerEvent::Said(FromWorker::Unfit(why))) => return Err(NotStarted::Failed(NotLoaded::Unfit(why))),
             Some(WorkerEvent::Said(_)) => {}
             Some(WorkerEvent::Died(how)) => return Err(NotStarted::Died(how)),
             None => {

@@ -43,10 +43,24 @@ const QUARANTINE: Duration = Duration::from_hours(24);
 /// Answers of fewer tokens say little about speed.
 const ENOUGH_TOKENS: usize = 16;
 
+/// A machine that had no room for what it said it has room for is planned with for less, for so long.
+const ROOM_DOUBTED: Duration = Duration::from_mins(1);
+
+/// How a machine failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Failing {
+    /// It did not load a stage, which may be over.
+    Loading,
+    /// It computed what cannot be.
+    Computing,
+}
+
 /// What was seen of one machine.
 #[derive(Debug, Default)]
 struct Seen {
-    failures: Vec<Instant>,
+    failures: Vec<(Instant, Failing)>,
+    /// Bytes that it had no room for although it said so, and when.
+    no_room_for: Option<(u64, Instant)>,
     /// The part of the speed it claims that was seen, when, and how often it was too slow.
     slow: Option<(f64, Instant)>,
     times_slow: u32,
@@ -59,9 +73,22 @@ struct Seen {
 }
 
 impl Seen {
-    fn failed(&mut self, now: Instant) {
-        self.failures.retain(|at| now - *at < FORGOTTEN);
-        self.failures.push(now);
+    fn failed(&mut self, how: Failing, now: Instant) {
+        self.failures.retain(|(at, _)| now - *at < FORGOTTEN);
+        self.failures.push((now, how));
+    }
+
+    /// Whether it is left out only for what may be over: then it is asked again where nobody else can help.
+    fn may_be_asked_again(&self, now: Instant) -> bool {
+        let is_caught = self.caught.is_some_and(|at| now - at < QUARANTINE);
+        let mut recent = self.failures.iter().filter(|(at, _)| now - *at < FORGOTTEN);
+        !is_caught && recent.all(|(_, how)| *how == Failing::Loading)
+    }
+
+    /// The most bytes that it is planned with, whatever it says.
+    fn room_bytes(&self, now: Instant) -> u64 {
+        let doubted = self.no_room_for.filter(|(_, at)| now - *at < ROOM_DOUBTED);
+        doubted.map_or(u64::MAX, |(bytes, _)| bytes.saturating_sub(1))
     }
 
     /// How much longer it is left out.
@@ -73,8 +100,8 @@ impl Seen {
     }
 
     fn rests_for_failures(&self, now: Instant) -> Option<Duration> {
-        let recent = || self.failures.iter().filter(|at| now - **at < FORGOTTEN);
-        let latest = *recent().next_back()?;
+        let recent = || self.failures.iter().map(|(at, _)| *at).filter(|at| now - *at < FORGOTTEN);
+        let latest = recent().next_back()?;
         let doubled = FIRST_REST * (1 << (recent().count() - 1).min(16));
         (latest + doubled.min(LONGEST_REST)).checked_duration_since(now).filter(|rest| !rest.is_zero())
     }
@@ -111,9 +138,24 @@ impl Trust {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A stage on this machine did not load although there was to be room, or computed what cannot be.
-    pub(crate) fn failed(&self, machine: PeerId) {
-        self.seen().entry(machine).or_default().failed(Instant::now());
+    /// A stage on this machine did not load, or computed what cannot be.
+    pub(crate) fn failed(&self, machine: PeerId, how: Failing) {
+        self.seen().entry(machine).or_default().failed(how, Instant::now());
+    }
+
+    /// A machine had no room for so many bytes, although it said so. That is no failure: it is planned with for less.
+    pub(crate) fn had_no_room(&self, machine: PeerId, bytes: u64) {
+        self.seen().entry(machine).or_default().no_room_for = Some((bytes, Instant::now()));
+    }
+
+    /// The most bytes that a machine is planned with, whatever it says.
+    pub(crate) fn room_bytes(&self, machine: PeerId) -> u64 {
+        self.seen().get(&machine).map_or(u64::MAX, |seen| seen.room_bytes(Instant::now()))
+    }
+
+    /// Whether a machine is left out only for what may be over.
+    pub(crate) fn may_be_asked_again(&self, machine: PeerId) -> bool {
+        self.seen().get(&machine).is_none_or(|seen| seen.may_be_asked_again(Instant::now()))
     }
 
     /// How much longer a machine is left out, if it is.
@@ -233,17 +275,37 @@ mod tests {
     fn a_machine_that_fails_is_left_out_longer_each_time_and_not_for_ever() {
         let (mut seen, start) = (Seen::default(), Instant::now());
         assert_eq!(seen.rests(start), None);
-        seen.failed(start);
+        seen.failed(Failing::Loading, start);
         assert_eq!(seen.rests(start), Some(FIRST_REST));
         assert_eq!(seen.rests(start + FIRST_REST), None);
         let again = start + Duration::from_mins(1);
-        seen.failed(again);
+        seen.failed(Failing::Loading, again);
         assert_eq!(seen.rests(again), Some(FIRST_REST * 2));
-        (0..20).for_each(|_| seen.failed(again));
+        (0..20).for_each(|_| seen.failed(Failing::Loading, again));
         assert_eq!(seen.rests(again), Some(LONGEST_REST));
         let later = again + FORGOTTEN;
-        seen.failed(later);
+        seen.failed(Failing::Loading, later);
         assert_eq!(seen.rests(later), Some(FIRST_REST));
+    }
+
+    #[test]
+    fn what_did_not_load_may_be_asked_again_and_what_computed_nonsense_may_not() {
+        let (mut seen, start) = (Seen::default(), Instant::now());
+        seen.failed(Failing::Loading, start);
+        assert!(seen.may_be_asked_again(start));
+        seen.failed(Failing::Computing, start);
+        assert!(!seen.may_be_asked_again(start));
+        assert!(seen.may_be_asked_again(start + FORGOTTEN));
+        seen.caught = Some(start);
+        assert!(!seen.may_be_asked_again(start + FORGOTTEN));
+    }
+
+    #[test]
+    fn a_machine_without_the_room_it_says_is_planned_with_for_less_and_not_left_out() {
+        let (mut seen, start) = (Seen::default(), Instant::now());
+        seen.no_room_for = Some((100, start));
+        assert_eq!((seen.room_bytes(start), seen.rests(start)), (99, None));
+        assert_eq!(seen.room_bytes(start + ROOM_DOUBTED), u64::MAX);
     }
 
     #[test]
@@ -272,7 +334,7 @@ mod tests {
     fn a_machine_that_computed_wrong_numbers_is_left_out_for_a_day() {
         let (mut seen, start) = (Seen::default(), Instant::now());
         seen.caught = Some(start);
-        seen.failed(start);
+        seen.failed(Failing::Computing, start);
         assert_eq!(seen.rests(start), Some(QUARANTINE));
         assert_eq!(seen.rests(start + QUARANTINE), None);
     }

@@ -57,6 +57,10 @@ async fn list(client: &Client, as_json: bool) -> Result<(), Failure> {
             line.push(format!("also on {}", also_on.join(", ")));
         }
         output::line(line.join(" · "));
+        let why_not = model["unusable"].as_str().map(|why| format!("cannot be loaded: {why}"));
+        for remark in why_not.into_iter().chain(names(&model["lacking"])) {
+            output::line(format_args!("    {remark}"));
+        }
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use hive_api::Api;
+use hive_api::{Allowed, Api};
 use hive_mind::conversations::Conversations;
 use hive_node::data::{DataError, DataFolder};
 use hive_node::settings::Settings;
@@ -24,10 +24,16 @@ pub(crate) async fn run(arguments: NodeArguments, folder: &Path) -> Result<(), F
     let keep_prompts_here = arguments.keep_prompts_here;
     let settings = merged(arguments, Settings::read(folder).map_err(explain)?);
     let api_address = settings.api.unwrap_or(hive_api::DEFAULT_ADDRESS);
+    let [origins, hosts] =
+        [&settings.allow_origins, &settings.allow_hosts].map(|list| list.as_deref().unwrap_or_default());
+    let allowed = Allowed::new(origins, hosts).map_err(Failure::usage)?;
+    if let Some(warning) = allowed.warning() {
+        output::warning(warning);
+    }
     let options = NodeOptions { keep_prompts_here, ..settings.options(data).map_err(Failure::usage)? };
     let lan_only = options.lan_only;
     let node = Node::start(options).await.map_err(|error| Failure::new(&error).hinted(error.hint()))?;
-    let api = match Api::start(node.clone(), conversations, api_address, folder).await {
+    let api = match Api::start(node.clone(), conversations, api_address, allowed, folder).await {
         Ok(api) => api,
         Err(error) => {
             node.stop().await;
@@ -52,7 +58,9 @@ pub(crate) async fn run(arguments: NodeArguments, folder: &Path) -> Result<(), F
         () = node.leave() => {}
         () = asked_to_end() => {}
     }
-    drop(api);
+    // Whoever waits for an answer is told what there is of it.
+    node.end_answers();
+    api.stop().await;
     node.stop().await;
     Ok(())
 }
@@ -116,6 +124,8 @@ fn merged(arguments: NodeArguments, file: Settings) -> Settings {
         share: if arguments.no_share { Some(false) } else { file.share },
         lan_only: if arguments.lan_only { Some(true) } else { file.lan_only },
         api: arguments.api.or(file.api),
+        allow_origins: Some(arguments.allow_origin).filter(|list| !list.is_empty()).or(file.allow_origins),
+        allow_hosts: Some(arguments.allow_host).filter(|list| !list.is_empty()).or(file.allow_hosts),
         bind: arguments.bind.or(file.bind),
         relay: arguments.relay.or(file.relay),
         ..file

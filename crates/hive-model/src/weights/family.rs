@@ -19,6 +19,11 @@ const QUANTIZED: [&str; 2] = ["scales", "biases"];
 
 /// Whether a tensor is one that this family computes with, or one that can be left out without a difference.
 pub(crate) fn is_known(name: &str, layers: usize) -> bool {
+    is_computed(name, layers) || is_ignorable(name)
+}
+
+/// Whether a tensor is one that a model of this family with so many layers computes with.
+pub(crate) fn is_computed(name: &str, layers: usize) -> bool {
     let of_layer = name.strip_prefix("model.layers.").and_then(|rest| rest.split_once('.'));
     let (part, is_layers) = match of_layer {
         Some((number, part)) if number.parse::<usize>().is_ok_and(|layer| layer < layers) => (part, true),
@@ -26,12 +31,11 @@ pub(crate) fn is_known(name: &str, layers: usize) -> bool {
     };
     let (base, kind) = part.rsplit_once('.').unwrap_or((part, ""));
     let matrix = kind == "weight" || QUANTIZED.contains(&kind);
-    let computed = if is_layers {
+    if is_layers {
         MATRICES.contains(&base) && (matrix || kind == "bias") || NORMS.contains(&base) && kind == "weight"
     } else {
         ["model.embed_tokens", "lm_head"].contains(&base) && matrix || name == "model.norm.weight"
-    };
-    computed || is_ignorable(name)
+    }
 }
 
 /// What follows from the configuration, or predicts further tokens.

@@ -189,7 +189,8 @@ impl Answer {
         events: &mpsc::Sender<Event>,
     ) -> Result<Result<mpsc::Receiver<Frame>, String>, End> {
         self.traffic = None;
-        unless_over(events, self.deadline, self.recover()).await
+        let bound = self.bound.clone();
+        unless_over(events, &bound, self.recover()).await
     }
 
     /// Opens the answer on a model that is whole, as soon as there is one.

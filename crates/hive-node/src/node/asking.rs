@@ -4,6 +4,7 @@ use hive_net::{PeerAddr, Protocol};
 
 use super::Node;
 use crate::control::{Answer, Question};
+use crate::models;
 
 /// Addresses that another machine may add to those that are known of a machine.
 const HINTED_SOCKETS: usize = 16;
@@ -71,7 +72,8 @@ impl Node {
 /// What a node refuses, as an error.
 pub(crate) fn refusal(answer: Answer) -> Result<Answer, String> {
     match answer {
-        Answer::Refused(why) | Answer::Declined(why) | Answer::Full(why) => Err(why),
+        Answer::Refused(why) | Answer::Declined(why) | Answer::Full(why) | Answer::Unfit(why) => Err(why),
+        Answer::Lacks => Err(models::UNUSABLE.to_owned()),
         answer => Ok(answer),
     }
 }

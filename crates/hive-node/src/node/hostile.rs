@@ -303,14 +303,10 @@ async fn no_path_leads_to_a_model_and_no_answer_tells_of_the_disk() {
         "no/such\0model",
         "owner/model/../../..",
     ];
-    let mut said = std::collections::BTreeSet::new();
     for name in names {
         let answer = mallory.asks(Question::Load(STAGE, stage_spec(Some(name)))).await;
-        let Answer::Refused(why) = answer else { panic!("{name:?}: {answer:?}") };
-        assert!(!why.contains("src") && !why.contains(".rs") && !why.contains("huggingface"), "{why}");
-        said.insert(why);
+        assert_eq!(answer, Answer::Lacks, "what is there and what is not are told apart: {name:?}");
     }
-    assert_eq!(said.len(), 1, "what is there and what is not are told apart: {said:?}");
     let path = StageSpec { source: ModelSource::Path(absolute), ..stage_spec(None) };
     let answer = mallory.asks(Question::Load(STAGE, path)).await;
     assert!(matches!(&answer, Answer::Refused(why) if why.contains("named")), "{answer:?}");

@@ -11,9 +11,10 @@ use super::orders::{Claims, Denied, Order, may, order};
 use super::{Coordinated, Hosted, Node, lock};
 use crate::audit::{Asked, AuditEvent, Machine, Refusal, Visit};
 use crate::control::{Answer, Hello, Neighbours, Question, RingId, Role, StageId, StageSpec};
+use crate::models::{self, NotLocated};
+use crate::planning;
 use crate::profile::Profile;
-use crate::stage::{Destination, Routes, Stage, Tenancy};
-use crate::{models, planning};
+use crate::stage::{Destination, NotLoaded, Routes, Stage, Tenancy};
 
 /// What another machine is told of layers that could not be loaded: the reason may name files of this one.
 const NOT_LOADED: &str = "it could not load these layers; the log there says why";
@@ -268,21 +269,33 @@ impl Node {
         }
         let promised = self.reserve(asker, spec.bytes, spec.standby).map_err(Answer::Full)?;
         let is_own = asker == self.id() || self.trusts_paths();
-        let model = models::locate(&spec.source, is_own).await.map_err(|why| {
+        let model = models::locate(&spec.source, is_own, self.catalogue()).await.map_err(|why| {
             tracing::info!("a model that was asked for cannot be used: {}", why.told(true));
-            Answer::Refused(why.told(is_own))
+            match why {
+                NotLocated::Unusable(_) if is_own => Answer::Unfit(why.told(true)),
+                NotLocated::Path => Answer::Refused(why.told(is_own)),
+                _ if is_own => Answer::Refused(why.told(true)),
+                NotLocated::Missing | NotLocated::Unusable(_) | NotLocated::AnotherVersion => Answer::Lacks,
+            }
         })?;
         // What it is said to take is the asker's word; what its layers weigh is not.
-        let bytes =
-            planning::stage_bytes(model.card(), &spec.layers).map_err(|why| Answer::Refused(why.to_string()))?;
+        let form = planning::form(spec.compute, self.profile().gpu);
+        let bytes = planning::stage_bytes(model.card(), &spec.layers, form);
+        let bytes = bytes.map_err(|why| Answer::Refused(why.to_string()))?;
         let bytes = bytes.max(spec.bytes);
         drop(promised);
         let reserved = self.reserve(asker, bytes, spec.standby).map_err(Answer::Full)?;
         let tenancy = Tenancy { is_guest: !is_own, context: model.card().max_context };
         let loaded = Stage::load(model.path(), id.index, &spec, tenancy, progress).await;
-        let (stage, device) = loaded.map_err(|why| {
-            tracing::warn!("layers {:?} could not be loaded: {why}", spec.layers);
-            Answer::Refused(if is_own { why } else { NOT_LOADED.to_owned() })
+        let (stage, device) = loaded.map_err(|not_loaded| {
+            let told = |why: String| {
+                tracing::warn!("layers {:?} could not be loaded: {why}", spec.layers);
+                if is_own { why } else { NOT_LOADED.to_owned() }
+            };
+            match not_loaded {
+                NotLoaded::Failed(why) => Answer::Refused(told(why)),
+                NotLoaded::Unfit(why) => Answer::Unfit(told(why)),
+            }
         })?;
         let audited = (asker != self.id()).then(|| self.as_audited(asker));
         let mut stages = lock(&self.inner.stages);
@@ -313,7 +326,7 @@ impl Node {
         let why = match answer {
             Answer::Declined(_) => Refusal::NotSharing,
             Answer::Full(_) => Refusal::NoRoom,
-            Answer::Refused(_) => Refusal::NotPossible,
+            Answer::Refused(_) | Answer::Lacks | Answer::Unfit(_) => Refusal::NotPossible,
             _ => return,
         };
         if asked == Asked::Load {

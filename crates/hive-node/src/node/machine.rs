@@ -192,7 +192,9 @@ impl Node {
             profile.sends_bits_per_s = policy.bits_per_s;
             profile.power = power;
             profile.heat = heat;
-            profile.models = crate::models::names();
+            if let Some(told) = self.catalogue().told() {
+                (profile.models, profile.copies) = (told.names, Some(told.copies));
+            }
             profile.sessions = sessions;
             profile.sharing = decided.is_ok();
             profile.not_sharing = decided.err().map(|why| why.to_string());

@@ -1,5 +1,6 @@
 //! Stages onto their machines, joined in a circle, and off them again.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use hive_net::PeerAddr;
@@ -10,6 +11,7 @@ use super::{Cause, PlacedStage, Placement, RingError, RingOptions, Trouble, fail
 use crate::control::{Answer, Neighbours, Question, RingId, Role, StageId, StageSpec};
 use crate::node::{NONSENSE, Node};
 use crate::stage::{Destination, Fault};
+use crate::trust::Failing;
 
 /// A stage is joined as soon as its neighbours are reached.
 const JOIN_PATIENCE: Duration = Duration::from_secs(20);
@@ -23,9 +25,7 @@ const NEWS_DELAY: Duration = Duration::from_millis(500);
 /// A planned stage, as its machine is asked to load it.
 pub(super) fn spec(planned: &PlannedStage, options: &RingOptions) -> StageSpec {
     let RingOptions { source, compute, threads, .. } = options.clone();
-    let PlannedStage { layers, weight_bytes, kv_bytes, .. } = planned;
-    let bytes = weight_bytes.saturating_add(*kv_bytes);
-    StageSpec { source, layers: layers.clone(), compute, threads, bytes, standby: false }
+    StageSpec { source, layers: planned.layers.clone(), compute, threads, bytes: planned.bytes(), standby: false }
 }
 
 /// Has a machine load a stage.
@@ -74,12 +74,29 @@ pub(super) async fn load_stage(
     }
     match asked {
         Ok(Answer::Loaded(device)) => Ok(PlacedStage { placement: placement.clone(), layers, device, life }),
-        Ok(Answer::Refused(why) | Answer::Full(why)) => {
+        Ok(Answer::Refused(why)) => {
             if says_it_has_room().await {
                 // It goes on saying so, and was here to say no: that counts against it.
-                node.trust().failed(machine);
+                node.trust().failed(machine, Failing::Loading);
             }
             Err(failed(placement, &layers, why))
+        }
+        Ok(Answer::Full(why)) => {
+            if says_it_has_room().await {
+                node.trust().had_no_room(machine, spec.bytes);
+            }
+            Err(failed(placement, &layers, why))
+        }
+        Ok(Answer::Lacks) => {
+            node.lacks().note(machine, &spec.source);
+            Err(RingError::Lacking(node.lacking(machine, &placement.name, &spec.source)))
+        }
+        Ok(Answer::Unfit(why)) if machine == node.id() => Err(RingError::Unfit(why)),
+        Ok(Answer::Unfit(_)) => {
+            let (name, Range { start, end }) = (&placement.name, layers);
+            let why =
+                format!("its files are at fault in layers {start} to {end}, as {name} found; the log there says how");
+            Err(RingError::Unfit(why))
         }
         Ok(Answer::Declined(why)) => Err(failed(placement, &layers, why)),
         other => {

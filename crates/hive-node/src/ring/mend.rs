@@ -18,7 +18,9 @@ use super::patience::Finding;
 use super::{Health, Inner, Placement, Ring, State, connect, load_stage, spec, unload, watch_prompts};
 use crate::control::Question;
 use crate::node::Node;
+use crate::planning;
 use crate::stage::Fault;
+use crate::trust::Failing;
 use crate::words::megabytes;
 
 /// Machines that go while others are taking over are replaced as well, so many times.
@@ -204,7 +206,7 @@ impl Ring {
         for (index, _) in lost.iter().filter(|(_, lost)| lost.how.is_held_against()) {
             let machine = stages[*index].placement.addr.id();
             if machine != node.id() {
-                node.trust().failed(machine);
+                node.trust().failed(machine, Failing::Computing);
             }
         }
     }
@@ -326,14 +328,16 @@ impl Ring {
         now: Instant,
     ) -> Result<Placement, String> {
         let planned = &self.inner.plan.stages[index];
-        let needed_bytes = planned.weight_bytes.saturating_add(planned.kv_bytes);
+        let needed_bytes = planned.bytes();
         let holder = stages[index].placement.addr.id();
-        let mut machines = self.inner.node.machines();
+        let mut machines = self.inner.node.machines(&self.inner.options.source);
         let may_again = again && self.inner.node.may_see_prompts(holder);
         if may_again && machines.iter().all(|(placement, _)| placement.addr.id() != holder) {
             // A node of this process is asked for itself, not as a machine that shares.
             let placement = stages[index].placement.clone();
-            machines.push((placement.clone(), NodeProfile { name: placement.name, memory_bytes: 0, bytes_per_s: 0.0 }));
+            let form = planning::form(self.inner.options.compute, self.inner.node.profile().gpu);
+            let profile = NodeProfile { name: placement.name.clone(), memory_bytes: 0, bytes_per_s: 0.0, form };
+            machines.push((placement, profile));
         }
         let candidate = |(placement, profile): &(Placement, NodeProfile)| {
             let id = placement.addr.id();

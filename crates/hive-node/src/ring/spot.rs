@@ -451,8 +451,8 @@ impl Spot {
         let (inner, node) = (&self.ring.inner, self.node());
         let suspects = [stages[index].placement.addr.id(), copy.placement.addr.id()];
         let planned = inner.plan.stages.get(index).ok_or(Unknown)?;
-        let needed = planned.weight_bytes.saturating_add(planned.kv_bytes);
-        let mut machines = node.machines();
+        let needed = planned.bytes();
+        let mut machines = node.machines(&inner.options.source);
         machines
             .retain(|(placement, profile)| !suspects.contains(&placement.addr.id()) && profile.memory_bytes >= needed);
         let own = machines.iter().position(|(placement, _)| placement.addr.id() == node.id());

@@ -116,7 +116,7 @@ impl Ring {
     async fn add_missing(&self, refused: &mut HashMap<(usize, PeerId), Instant>) {
         refused.retain(|_, at| at.elapsed() < ASK_AGAIN);
         let Inner { id, node, plan, options, .. } = &*self.inner;
-        let machines = node.machines();
+        let machines = node.machines(&options.source);
         let (epoch, stages, standbys) = (self.inner.state.borrow().epoch, self.stages(), self.standbys());
         // A machine that is not in the list, as those of one process are not, keeps no copies and needs none.
         let place = |peer: PeerId| machines.iter().position(|(placement, _)| placement.addr.id() == peer);
@@ -126,8 +126,7 @@ impl Ring {
             .filter(|index| stages[*index].placement.addr.id() != node.id())
             .filter_map(|index| Some((index, place(stages[index].placement.addr.id())?)))
             .collect();
-        let bytes = |index: usize| plan.stages[index].weight_bytes.saturating_add(plan.stages[index].kv_bytes);
-        let wanted: Vec<_> = missing.iter().map(|(index, holder)| (bytes(*index), *holder)).collect();
+        let wanted: Vec<_> = missing.iter().map(|(index, holder)| (plan.stages[*index].bytes(), *holder)).collect();
         let spare: Vec<_> = machines
             .iter()
             .map(|(placement, profile)| Spare {

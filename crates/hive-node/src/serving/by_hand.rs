@@ -8,7 +8,7 @@ use std::ops::Range;
 use hive_plan::{ArrangeError, LinkProfile, NodeProfile, Plan};
 use serde::{Deserialize, Serialize};
 
-use super::place::{Candidate, between};
+use super::place::{Asked, Candidate, between};
 use super::placements::PlacedLayers;
 use super::{ServeError, Wish};
 use crate::find::{self, Called, FindPeerError};
@@ -16,7 +16,7 @@ use crate::models;
 use crate::node::Node;
 use crate::planning;
 use crate::ring::{Placement, Ring};
-use crate::worker::text::ModelCard;
+use crate::worker::text::{Model, ModelCard};
 
 /// A stage as a person writes it; what else a plan file says is left aside.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,9 +33,9 @@ pub enum ByHandError {
     /// It names a machine that there is not.
     #[error(transparent)]
     Machine(#[from] FindPeerError),
-    /// A machine is not here.
-    #[error("{0} is not here or does not share")]
-    Away(String),
+    /// A machine takes no part, for a reason that is said with its name.
+    #[error("{0}")]
+    LeftOut(String),
     /// Its layers are wrong.
     #[error(transparent)]
     Layers(#[from] ArrangeError),
@@ -45,10 +45,10 @@ impl Node {
     /// Puts a model in memory as somebody wants it placed, and keeps to that.
     pub async fn load_model_by_hand(&self, name: &str, stages: &[StageByHand]) -> Result<(), ServeError> {
         let wish = Wish::named(name);
-        let model = models::open(wish.model.as_deref()).await?;
+        let model = self.open_model(wish.model.as_deref()).await?;
         let placed = self.resolve(stages)?;
         let unused = self.serving().unused_beside(&wish);
-        self.as_written(model.card(), &placed, &unused)?;
+        self.as_written(&model, &wish, &placed, &unused)?;
         let before = self.serving().make_by_hand(&wish, Some(placed));
         let loaded = self.model(&wish).await;
         if loaded.is_err() {
@@ -72,15 +72,27 @@ impl Node {
     /// The plan that has a model where it was written to be, if that can be once what these models hold is free.
     pub(super) fn as_written(
         &self,
-        model: &ModelCard,
+        model: &Model,
+        wish: &Wish,
         written: &[PlacedLayers],
         freed: &[Ring],
     ) -> Result<(Plan, Vec<Placement>), ByHandError> {
-        let machines = self.candidates(freed);
+        let source = models::source(wish.model.as_deref(), model);
+        // Somebody wants these very machines.
+        let machines = self.candidates(Some(&source), freed, Asked::Also);
         let nodes: Vec<_> = machines.iter().map(|machine| machine.profile.clone()).collect();
-        let plan = arrange(model, &machines, &nodes, written)?;
+        let is_used = |placed: &PlacedLayers| machines.iter().any(|one| one.placement.addr.id() == placed.machine);
+        if let Some(missing) = written.iter().find(|placed| !is_used(placed)) {
+            let why = self.why_left_out(missing.machine, &source);
+            return Err(ByHandError::LeftOut(why.unwrap_or_else(|| not_here(&missing.name))));
+        }
+        let plan = arrange(model.card(), &machines, &nodes, written)?;
         Ok((plan, machines.into_iter().map(|machine| machine.placement).collect()))
     }
+}
+
+fn not_here(machine: &str) -> String {
+    format!("{machine} is not here or does not share")
 }
 
 /// As [`Node::as_written`], with what the machines have for it.
@@ -93,7 +105,7 @@ pub(super) fn arrange(
     let stage = |placed: &PlacedLayers| -> Result<(usize, Range<usize>), ByHandError> {
         let place = machines.iter().position(|machine| machine.placement.addr.id() == placed.machine);
         let [first, end] = placed.layers;
-        Ok((place.ok_or_else(|| ByHandError::Away(placed.name.clone()))?, first..end))
+        Ok((place.ok_or_else(|| ByHandError::LeftOut(not_here(&placed.name)))?, first..end))
     };
     let stages = written.iter().map(stage).collect::<Result<Vec<_>, _>>()?;
     let link = |a: usize, b: usize| -> LinkProfile { between(&machines[a], &machines[b]) };

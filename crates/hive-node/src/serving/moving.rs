@@ -69,8 +69,8 @@ impl Node {
     }
 
     async fn move_beside(&self, wish: &Wish, ring: &Ring) -> Result<(), String> {
-        let model = models::open(wish.model.as_deref()).await.map_err(|error| error.to_string())?;
-        let (plan, placements) = self.place(model.card(), wish, &[]).map_err(|error| error.to_string())?;
+        let model = self.open_model(wish.model.as_deref()).await.map_err(|error| error.to_string())?;
+        let (plan, placements) = self.place(&model, wish, &[]).map_err(|error| error.to_string())?;
         let source = models::source(wish.model.as_deref(), &model);
         let loaded = Ring::load(self, model, &plan, &placements, RingOptions::new(source), |_| ()).await;
         let successor = loaded.map_err(|error| error.to_string())?;

@@ -1,17 +1,22 @@
 //! Which machines may hold a model, what is known of them, and where a model goes.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
+use hive_model::Compute;
 use hive_net::PeerId;
 use hive_plan::{Costs, LinkProfile, Machine, NodeProfile, Plan, PlanError, Revision};
 
 use super::{ServeError, Wish, by_hand, placements};
+use crate::control::ModelSource;
+use crate::having::{Lack, Lacking};
+use crate::models;
 use crate::node::Node;
 use crate::planning::{self, plan_best, plan_over};
 use crate::profile::Profile;
 use crate::ring::patience::Expected;
 use crate::ring::{PlacedStage, Placement, Ring, reading_rows_per_s};
-use crate::worker::text::ModelCard;
+use crate::worker::text::{Model, ModelCard};
 
 impl Node {
     /// Whether a loaded model should move, now that there may be other machines, or better links. One that is in use is
@@ -19,13 +24,20 @@ impl Node {
     pub(super) fn revision(&self, ring: &Ring, wish: &Wish) -> Result<Revision, ServeError> {
         let busy = ring.is_busy();
         // Moving frees what the model holds now, unless it is loaded beside itself.
-        let machines = self.candidates(if busy { &[] } else { std::slice::from_ref(ring) });
-        let place = |stage: &PlacedStage| {
+        let freed = if busy { &[] } else { std::slice::from_ref(ring) };
+        let machines = self.candidates(Some(ring.source()), freed, Asked::Well);
+        let place = |stage: &PlacedStage, machines: &[Candidate]| {
             let id = stage.placement.addr.id();
             machines.iter().position(|machine| machine.placement.addr.id() == id)
         };
         let stages = ring.stages();
-        let Some(places) = stages.iter().map(place).collect::<Option<Vec<_>>>() else { return Ok(Revision::Move) };
+        let places = stages.iter().map(|stage| place(stage, &machines)).collect::<Option<Vec<_>>>();
+        let Some(places) = places else {
+            // What is loaded is loaded, also where its file has gone since.
+            let all = self.candidates(None, freed, Asked::Well);
+            let are_here = stages.iter().all(|stage| place(stage, &all).is_some());
+            return Ok(if are_here { Revision::Keep } else { Revision::Move });
+        };
         let by_hand = self.serving().made_by_hand(wish);
         if by_hand.is_none() && self.plan_here(ring.model().card(), &machines).is_some() {
             let is_here = places.iter().all(|place| *place == HERE);
@@ -49,7 +61,7 @@ impl Node {
         let best = match plan_best(ring.model().card(), &nodes, &link) {
             // There is no room beside itself.
             Err(_) if busy => return Ok(Revision::Keep),
-            best => best?,
+            best => best.map_err(|error| self.no_plan(error, ring.source()))?,
         };
         let best_tokens_per_s = best.decode_tokens_per_s.unwrap_or(0.0);
         let revision = hive_plan::revise(now_tokens_per_s, best_tokens_per_s, busy || ring.may_be_gone_on_with());
@@ -83,9 +95,9 @@ impl Node {
         self.sharing_others().iter().any(enough)
     }
 
-    /// The machines that may take a stage beside what they hold, and what is known of them.
-    pub(crate) fn machines(&self) -> Vec<(Placement, NodeProfile)> {
-        let candidates = self.candidates(&[]).into_iter();
+    /// The machines that may take a stage of a model beside what they hold, and what is known of them.
+    pub(crate) fn machines(&self, source: &ModelSource) -> Vec<(Placement, NodeProfile)> {
+        let candidates = self.candidates(Some(source), &[], Asked::Well).into_iter();
         let within_cap = candidates.filter(|machine| !self.is_over_cap(machine.placement.addr.id()));
         let beside = |machine: Candidate| NodeProfile { memory_bytes: machine.room_bytes, ..machine.profile };
         within_cap.map(|machine| (machine.placement.clone(), beside(machine))).collect()
@@ -94,13 +106,14 @@ impl Node {
     /// Where a wish goes, once what these models hold is free.
     pub(super) fn place(
         &self,
-        model: &ModelCard,
+        model: &Model,
         wish: &Wish,
         freed: &[Ring],
     ) -> Result<(Plan, Vec<Placement>), ServeError> {
+        let source = models::source(wish.model.as_deref(), model);
         let mut hindrance = None;
         if let Some(written) = self.serving().made_by_hand(wish) {
-            match self.as_written(model, &written, freed) {
+            match self.as_written(model, wish, &written, freed) {
                 Ok((mut plan, placements)) => {
                     plan.reasons.push("It was placed by hand, and stays so until it is unloaded.".to_owned());
                     return Ok((plan, placements));
@@ -108,36 +121,63 @@ impl Node {
                 Err(why) => hindrance = Some(format!("The plan made by hand cannot be followed now: {why}.")),
             }
         }
-        let machines = self.candidates(freed);
-        let here = self.plan_here(model, &machines);
-        let plan = match wish.stages.filter(|wanted| here.is_none() || *wanted == 0) {
-            Some(0) => return Err(PlanError::NoStages.into()),
-            Some(wanted) if wanted > machines.len() => {
-                let names: Vec<_> = machines.iter().map(|machine| machine.placement.name.as_str()).collect();
-                return Err(ServeError::TooFew { wanted, here: machines.len(), names: names.join(", ") });
+        let mut machines = self.candidates(Some(&source), freed, Asked::Well);
+        let mut plan = self.place_on(&machines, model.card(), wish);
+        let mut asked_again = None;
+        if plan.is_err() {
+            // Better a machine that did not load something a moment ago than none.
+            let more = self.candidates(Some(&source), freed, Asked::Also);
+            if more.len() > machines.len()
+                && let Ok(found) = self.place_on(&more, model.card(), wish)
+            {
+                let is_new = |machine: &&Candidate| self.trust().rests(machine.placement.addr.id()).is_some();
+                let names: Vec<_> = more.iter().filter(is_new).map(|machine| machine.placement.name.as_str()).collect();
+                let asked = are(&names);
+                asked_again =
+                    Some(format!("{asked} asked again, although stages failed there: without, there is no plan."));
+                (plan, machines) = (Ok(found), more);
             }
+        }
+        let mut plan = plan.map_err(|unplaced| match unplaced {
+            Unplaced::TooFew { wanted } => ServeError::TooFew {
+                wanted,
+                usable: machines.iter().map(|machine| machine.placement.name.clone()).collect(),
+                left_out: self.left_out(&source),
+            },
+            Unplaced::Plan(error) => self.no_plan(error, &source),
+        })?;
+        plan.reasons.extend(hindrance);
+        plan.reasons.extend(self.remarks(&machines, Some(&source)));
+        plan.reasons.extend(asked_again);
+        Ok((plan, machines.into_iter().map(|machine| machine.placement).collect()))
+    }
+
+    /// Where a wish goes on these machines.
+    fn place_on(&self, machines: &[Candidate], model: &ModelCard, wish: &Wish) -> Result<Plan, Unplaced> {
+        let here = self.plan_here(model, machines);
+        let nodes: Vec<_> = machines.iter().map(|machine| machine.profile.clone()).collect();
+        let link = |a: usize, b: usize| between(&machines[a], &machines[b]);
+        match wish.stages.filter(|wanted| here.is_none() || *wanted == 0) {
+            Some(0) => Err(PlanError::NoStages.into()),
+            Some(wanted) if wanted > machines.len() => Err(Unplaced::TooFew { wanted }),
             Some(wanted) => {
                 let machine = |machine: &Candidate| Machine {
                     name: machine.placement.name.clone(),
                     memory_bytes: machine.profile.memory_bytes,
+                    form: machine.profile.form,
                 };
                 let mut plan = plan_over(model, &machines[..wanted].iter().map(machine).collect::<Vec<_>>())?;
-                let nodes: Vec<_> = machines.iter().map(|machine| machine.profile.clone()).collect();
                 let stages: Vec<_> = plan.stages.iter().map(|stage| (stage.machine, stage.layers.clone())).collect();
-                let link = |a: usize, b: usize| between(&machines[a], &machines[b]);
                 plan.decode_tokens_per_s = Some(planning::predict(model, &nodes, &link, &stages).tokens_per_s());
-                plan
+                Ok(plan)
             }
-            None => {
-                let nodes: Vec<_> = machines.iter().map(|machine| machine.profile.clone()).collect();
-                let best = || plan_best(model, &nodes, &|a, b| between(&machines[a], &machines[b]));
-                here.map_or_else(best, Ok)?
-            }
-        };
-        let mut plan = plan;
-        plan.reasons.extend(hindrance);
-        plan.reasons.extend(self.remarks(&machines));
-        Ok((plan, machines.into_iter().map(|machine| machine.placement).collect()))
+            None => Ok(here.map_or_else(|| plan_best(model, &nodes, &link), Ok)?),
+        }
+    }
+
+    /// That there is no plan, with those who take no part, and why.
+    fn no_plan(&self, error: PlanError, source: &ModelSource) -> ServeError {
+        ServeError::Plan { error, left_out: self.left_out(source) }
     }
 
     /// The plan that has all of a model on this machine, where its owner wants that and it fits.
@@ -152,7 +192,7 @@ impl Node {
     }
 
     /// What was seen of machines that counts against what they say, and which of them are not asked.
-    fn remarks(&self, machines: &[Candidate]) -> Vec<String> {
+    fn remarks(&self, machines: &[Candidate], source: Option<&ModelSource>) -> Vec<String> {
         let slower = machines.iter().filter(|machine| machine.pace < NOTABLY_SLOWER).map(|machine| {
             let (name, percent) = (&machine.placement.name, machine.pace * 100.0);
             format!("{name} counts as slower than it says: it was seen at {percent:.0} % of that")
@@ -161,22 +201,62 @@ impl Node {
             let (name, times) = (&machine.placement.name, machine.claims_times);
             format!("{name} says it is {times:.0} times as fast as it counts here, until an answer has shown that")
         });
-        let rests = self.sharing_others().into_iter().filter_map(|(peer, _)| {
-            let minutes = self.trust().rests(peer)?.as_secs().div_ceil(60);
-            if self.trust().is_quarantined(peer) {
-                return Some(format!(
-                    "{} left out for {} h: it computed wrong numbers",
-                    self.peers().name(peer),
-                    minutes.div_ceil(60)
-                ));
-            }
-            Some(format!("{} left out for {minutes} min: its stages failed", self.peers().name(peer)))
+        let full = machines.iter().filter(|machine| self.trust().room_bytes(machine.placement.addr.id()) < u64::MAX);
+        let full = full.map(|machine| {
+            let name = &machine.placement.name;
+            format!("{name} counts with less memory than it says: it had no room for a part of a model a moment ago")
         });
-        let denied =
-            self.sharing_others().into_iter().filter(|(peer, _)| !self.may_see_prompts(*peer)).map(|(peer, _)| {
-                format!("{} left out: it may not see prompts of this machine", self.peers().name(peer))
-            });
-        slower.chain(unproven).chain(rests).chain(denied).collect()
+        let is_used = |peer: PeerId| machines.iter().any(|machine| machine.placement.addr.id() == peer);
+        let others = self.sharing_others().into_iter().filter(|(peer, _)| !is_used(*peer));
+        let left_out = others.filter_map(|(peer, profile)| {
+            let why = self.why_not(peer, Some(&profile), source, Asked::Well)?;
+            Some(why.words(&self.peers().name(peer), source))
+        });
+        slower.chain(unproven).chain(full).chain(left_out).collect()
+    }
+
+    /// The other approved machines that take no part in a model, and why, in words.
+    fn left_out(&self, source: &ModelSource) -> Vec<String> {
+        self.peers().approved().into_iter().filter_map(|peer| self.why_left_out(peer, source)).collect()
+    }
+
+    /// Why an approved machine takes no part in a model, in words; nothing where it could.
+    pub(super) fn why_left_out(&self, machine: PeerId, source: &ModelSource) -> Option<String> {
+        let profile = self.peers().profile_of_present(machine);
+        let why = self.why_not(machine, profile.as_ref(), Some(source), Asked::Well)?;
+        Some(why.words(&self.peers().name(machine), Some(source)))
+    }
+
+    /// Why a machine is not used for a plan; nothing where it may be. `profile` is what it says of itself, while it is here.
+    fn why_not(
+        &self,
+        machine: PeerId,
+        profile: Option<&Profile>,
+        source: Option<&ModelSource>,
+        asked: Asked,
+    ) -> Option<WhyNot> {
+        let Some(profile) = profile else { return Some(WhyNot::Away(self.peers().why_away(machine))) };
+        if !profile.sharing {
+            return Some(WhyNot::NotSharing(profile.not_sharing.clone()));
+        }
+        if !self.may_see_prompts(machine) {
+            return Some(WhyNot::NoPrompts);
+        }
+        if let Some(lack) = source.and_then(|source| self.lacks().of(machine, profile, source)) {
+            return Some(WhyNot::Lacks(lack));
+        }
+        let rests = self.trust().rests(machine)?;
+        if asked == Asked::Also && self.trust().may_be_asked_again(machine) {
+            return None;
+        }
+        Some(if self.trust().is_quarantined(machine) { WhyNot::WrongNumbers(rests) } else { WhyNot::Failed(rests) })
+    }
+
+    /// What a machine lacks that was to load a part of a model and said that it does not have it.
+    pub(crate) fn lacking(&self, machine: PeerId, name: &str, source: &ModelSource) -> Lacking {
+        let profile = self.peers().profile_of_present(machine).unwrap_or_default();
+        let lack = self.lacks().of(machine, &profile, source);
+        Lacking::new(name.to_owned(), source, lack.unwrap_or(Lack::Missing))
     }
 
     /// What a token of a loaded model would take if every machine were as fast as it says; nothing where one has left.
@@ -200,7 +280,7 @@ impl Node {
 
     /// What a token of a loaded model takes where machines read so many bytes per second.
     fn costs(&self, ring: &Ring, bytes_per_s: impl Fn(&Candidate) -> f64) -> Option<Costs> {
-        let machines = self.candidates(&[]);
+        let machines = self.candidates(None, &[], Asked::Well);
         let node = |machine: &Candidate| NodeProfile { bytes_per_s: bytes_per_s(machine), ..machine.profile.clone() };
         let nodes: Vec<_> = machines.iter().map(node).collect();
         let place = |stage: PlacedStage| {
@@ -225,13 +305,13 @@ impl Node {
         others
     }
 
-    /// This machine, then those that are here, share and have not failed lately, the most memory first; with what they offer
-    /// once these models are freed.
-    pub(super) fn candidates(&self, freed: &[Ring]) -> Vec<Candidate> {
+    /// This machine, then those that are here, share, have the model and have not failed lately, the most memory first; with
+    /// what they offer once these models are freed.
+    pub(super) fn candidates(&self, source: Option<&ModelSource>, freed: &[Ring], asked: Asked) -> Vec<Candidate> {
         let held: Vec<(PeerId, u64)> = freed.iter().filter(|ring| !ring.is_lost()).flat_map(Ring::holdings).collect();
         let own = self.profile();
         let mut others = self.sharing_others();
-        others.retain(|(peer, _)| self.may_see_prompts(*peer) && self.trust().rests(*peer).is_none());
+        others.retain(|(peer, profile)| self.why_not(*peer, Some(profile), source, asked).is_none());
         others.sort_by_key(|(_, profile)| std::cmp::Reverse(profile.offered_bytes));
         // One that has not been measured yet counts as no faster than the slowest that has.
         let credible = |id: PeerId, profile: &Profile| {
@@ -248,11 +328,12 @@ impl Node {
             Candidate {
                 profile: NodeProfile {
                     name: placement.name.clone(),
-                    memory_bytes: profile.offered_after(freed_bytes),
+                    memory_bytes: profile.offered_after(freed_bytes).min(self.trust().room_bytes(id)),
                     bytes_per_s: credible(id, profile).unwrap_or(slowest) * pace,
+                    form: planning::form(Compute::Auto, profile.gpu),
                 },
                 claims_times: profile.bytes_per_s.zip(credible(id, profile)).map_or(1.0, |(all, part)| all / part),
-                room_bytes: profile.room_bytes(),
+                room_bytes: profile.room_bytes().min(self.trust().room_bytes(id)),
                 placement,
                 link,
                 pace,
@@ -270,6 +351,79 @@ impl Node {
             machines.push(candidate(placement, &profile, Some((round_trip, rate))));
         }
         machines
+    }
+}
+
+/// Who is asked to take a part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// Machines that have not failed of late.
+    Well,
+    /// Those, too, that have only not loaded what they were to.
+    Also,
+}
+
+/// Why a machine is not used for a plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum WhyNot {
+    /// It is not here, for this reason if that is known.
+    Away(Option<String>),
+    /// Its owner does not share it now or not with this machine, for this reason.
+    NotSharing(Option<String>),
+    /// This owner does not let it see prompts.
+    NoPrompts,
+    /// It does not have the model.
+    Lacks(Lack),
+    /// Its stages failed: for how much longer it is left out.
+    Failed(Duration),
+    /// It computed wrong numbers: the same.
+    WrongNumbers(Duration),
+}
+
+impl WhyNot {
+    fn words(&self, name: &str, source: Option<&ModelSource>) -> String {
+        let because = |what: &str, why: &Option<String>| match why {
+            Some(why) => format!("{name} {what}: {why}"),
+            None => format!("{name} {what}"),
+        };
+        match self {
+            Self::Away(why) => because("is not here", why),
+            Self::NotSharing(why) => because("does not share", why),
+            Self::NoPrompts => format!("{name} left out: it may not see prompts of this machine"),
+            Self::Lacks(lack) => match source {
+                Some(source) => Lacking::new(name.to_owned(), source, *lack).to_string(),
+                None => format!("{name} does not have the model"),
+            },
+            Self::Failed(rest) => {
+                format!("{name} left out for {} min: its stages failed", rest.as_secs().div_ceil(60))
+            }
+            Self::WrongNumbers(rest) => {
+                format!("{name} left out for {} h: it computed wrong numbers", rest.as_secs().div_ceil(3600))
+            }
+        }
+    }
+}
+
+/// Why a wish goes nowhere.
+enum Unplaced {
+    /// There are fewer machines than were asked for.
+    TooFew { wanted: usize },
+    /// There is no plan.
+    Plan(PlanError),
+}
+
+impl From<PlanError> for Unplaced {
+    fn from(error: PlanError) -> Self {
+        Self::Plan(error)
+    }
+}
+
+/// "bob is", "bob and cat are".
+fn are(names: &[&str]) -> String {
+    match names {
+        [] => "nobody is".to_owned(),
+        [name] => format!("{name} is"),
+        [first @ .., last] => format!("{} and {last} are", first.join(", ")),
     }
 }
 
@@ -308,13 +462,12 @@ pub(super) fn between(a: &Candidate, b: &Candidate) -> LinkProfile {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-    use crate::Compute;
-    use crate::control::{Answer, ModelSource, Question, RingId, StageId, StageSpec};
+    use crate::control::{Answer, Question, RingId, StageId, StageSpec};
+    use crate::having::ModelCopy;
     use crate::node::NodeOptions;
     use crate::peers::Rights;
+    use crate::trust::Failing;
 
     /// Two machines that have approved each other and met.
     async fn approved() -> (Node, Node) {
@@ -349,10 +502,10 @@ mod tests {
         let wish = |stages| Wish { model: None, stages: Some(stages) };
         for (keeps, places) in [(true, Some(vec![HERE])), (false, None)] {
             let ann = Node::start(options(keeps)).await.unwrap();
-            let placed = ann.place(model.card(), &wish(2), &[]).ok();
+            let placed = ann.place(&model, &wish(2), &[]).ok();
             let stages = placed.map(|(plan, _)| plan.stages.iter().map(|stage| stage.machine).collect::<Vec<_>>());
             assert_eq!(stages, places, "there is no second machine");
-            assert!(ann.place(model.card(), &wish(0), &[]).is_err());
+            assert!(ann.place(&model, &wish(0), &[]).is_err());
             ann.stop().await;
         }
     }
@@ -360,19 +513,62 @@ mod tests {
     #[tokio::test]
     async fn a_machine_that_may_not_see_prompts_gets_no_layers_and_the_plan_says_so() {
         let (ann, bob) = approved().await;
-        let holds = |node: &Node| node.machines().iter().any(|(placement, _)| placement.addr.id() == bob.id());
+        let starter = ModelSource::Named(None, "1".to_owned());
+        let holds = |node: &Node| node.machines(&starter).iter().any(|(place, _)| place.addr.id() == bob.id());
+        let candidates = || ann.candidates(None, &[], Asked::Also);
         assert!(holds(&ann));
         ann.set_rights(bob.id(), Rights { prompts: false, ..Rights::default() }).unwrap();
         assert!(!holds(&ann) && !ann.is_candidate(bob.id()));
-        assert!(ann.candidates(&[]).iter().all(|machine| machine.placement.addr.id() != bob.id()));
-        let remarks = ann.remarks(&ann.candidates(&[]));
+        assert!(candidates().iter().all(|machine| machine.placement.addr.id() != bob.id()));
+        let remarks = ann.remarks(&candidates(), None);
         assert_eq!(remarks, ["bob left out: it may not see prompts of this machine"]);
         // The other right is another: bob's own models may have layers here.
         assert!(bob.is_candidate(ann.id()));
         ann.set_rights(bob.id(), Rights::default()).unwrap();
-        assert!(holds(&ann) && ann.remarks(&ann.candidates(&[])).is_empty());
+        assert!(holds(&ann) && ann.remarks(&candidates(), None).is_empty());
         ann.stop().await;
         bob.stop().await;
+    }
+
+    #[tokio::test]
+    async fn whoever_takes_no_part_is_named_with_the_reason_and_what_to_do() {
+        let (ann, bob) = approved().await;
+        let model = crate::models::open(None).await.unwrap();
+        let two = Wish { model: None, stages: Some(2) };
+        let place = |node: &Node| node.place(&model, &two, &[]).map(|(plan, _)| plan);
+        let refused = |node: &Node| place(node).unwrap_err().to_string();
+        assert!(place(&ann).is_ok());
+        let says = |copies: Option<Vec<ModelCopy>>| {
+            ann.peers().described(bob.id(), Profile { copies, ..bob.profile_for(ann.id()) });
+        };
+        says(Some(Vec::new()));
+        let why = refused(&ann);
+        let words = "2 machines were asked for, but only ann can take a part: bob does not have SmolLM2";
+        assert!(why.starts_with(words) && why.contains("update HiveMind there"), "{why}");
+        let other = ModelCopy { name: Some(models::starter_name().to_owned()), digest: Some("1f".to_owned()) };
+        says(Some(vec![other]));
+        assert!(refused(&ann).contains("bob's copy of SmolLM2"), "{}", refused(&ann));
+        let plan = ann.place(&model, &Wish::default(), &[]).unwrap().0;
+        assert!(plan.reasons.iter().any(|reason| reason.contains("differs from yours")), "{:?}", plan.reasons);
+        let same = ModelCopy { name: None, digest: Some(model.card().digest.clone()) };
+        says(Some(vec![same]));
+        assert!(place(&ann).is_ok(), "it has the model by another name");
+
+        // What it did not load may be over; what it computed wrongly is not.
+        ann.trust().failed(bob.id(), Failing::Loading);
+        let again = place(&ann).unwrap();
+        assert!(again.reasons.iter().any(|reason| reason.contains("bob is asked again")), "{:?}", again.reasons);
+        ann.trust().failed(bob.id(), Failing::Computing);
+        assert!(refused(&ann).contains("bob left out for 1 min: its stages failed"), "{}", refused(&ann));
+        ann.trust().caught(bob.id());
+        assert!(refused(&ann).contains("bob left out for 24 h: it computed wrong numbers"), "{}", refused(&ann));
+        bob.share(false).unwrap();
+        becomes(&ann, || !ann.sharing_others().iter().any(|(peer, _)| *peer == bob.id())).await;
+        assert!(refused(&ann).contains("bob does not share: "), "{}", refused(&ann));
+        bob.stop().await;
+        becomes(&ann, || ann.peers().present().is_empty()).await;
+        assert!(refused(&ann).contains("bob is not here"), "{}", refused(&ann));
+        ann.stop().await;
     }
 
     #[tokio::test]

@@ -67,12 +67,12 @@ impl Node {
         let mut without = self.serving().placements(&loaded);
         without.in_memory.retain(|other| other != placed);
         self.write_placements(without);
-        let model = models::open(wish.model.as_deref()).await?;
-        let (plan, placements) = match self.as_written(model.card(), &placed.stages, &[]) {
+        let model = self.open_model(wish.model.as_deref()).await?;
+        let (plan, placements) = match self.as_written(&model, wish, &placed.stages, &[]) {
             Ok(again) => again,
             Err(why) => {
                 tracing::warn!("a model cannot be put back where it was, and is placed by the plan: {why}");
-                self.place(model.card(), wish, &[])?
+                self.place(&model, wish, &[])?
             }
         };
         self.load_beside(&mut loaded, wish, model, &plan, &placements).await?;

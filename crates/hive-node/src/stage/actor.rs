@@ -547,7 +547,7 @@ impl Actor {
             FromWorker::Exported(session, exported) => self.depart(session.0, exported),
             FromWorker::Cache(session, Raw(cache)) => self.carry(session.0, &cache),
             FromWorker::Imported(session, imported) => self.arrive(session.0, imported),
-            FromWorker::Progress(_) | FromWorker::Loaded { .. } | FromWorker::LoadFailed(_) => {}
+            FromWorker::Progress(_) | FromWorker::Loaded { .. } | FromWorker::LoadFailed(_) | FromWorker::Unfit(_) => {}
         }
     }
 

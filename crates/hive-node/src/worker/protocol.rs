@@ -176,6 +176,8 @@ pub enum FromWorker {
     Imported(SessionId, Result<(), String>),
     /// The answer to [`ToWorker::Check`].
     Checked,
+    /// It could not be loaded for a fault of the model's files, which every machine would find.
+    Unfit(String),
 }
 
 impl FromWorker {
@@ -184,6 +186,7 @@ impl FromWorker {
         match self {
             Self::Loaded { device, arithmetic } => Self::Loaded { device: border::label(&device), arithmetic },
             Self::LoadFailed(why) => Self::LoadFailed(border::reason(&why)),
+            Self::Unfit(why) => Self::Unfit(border::reason(&why)),
             Self::Failed { session, position, why, blame } => {
                 Self::Failed { session, position, why: border::reason(&why), blame }
             }

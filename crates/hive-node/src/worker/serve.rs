@@ -8,7 +8,8 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt;
 use std::time::Instant;
 
-use hive_model::shard::{ForwardError, Slot};
+use hive_model::shard::{ForwardError, LoadError, Slot};
+use hive_model::weights::TensorError;
 use hive_model::{CarriedSession, ModelFiles, SessionId, SessionOptions, Shard, ShardOptions};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
@@ -219,6 +220,9 @@ impl Computer {
                 };
                 self.shard = Some(shard);
                 self.say(&FromWorker::Loaded { device, arithmetic })
+            }
+            Err(LoadError::Tensor(error)) if !matches!(error, TensorError::Read { .. }) => {
+                self.say(&FromWorker::Unfit(error.to_string()))
             }
             Err(error) => self.say(&FromWorker::LoadFailed(error.to_string())),
         }
