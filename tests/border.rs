@@ -198,6 +198,24 @@ fn a_node_that_hangs_is_given_up_soon() {
 }
 
 #[test]
+fn a_node_that_hangs_in_the_middle_of_an_answer_is_given_up_soon() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = Node::start(folder.path());
+    let mut command = hivemind(&["chat", "--prompt", "Count to one thousand.", "--max-tokens", "4000"]);
+    let mut chat = command.env("HIVEMIND_DATA_DIR", folder.path()).spawn().unwrap();
+    chat.stdout.as_mut().unwrap().read_exact(&mut [0; 1]).unwrap();
+    node.signal("-STOP");
+    let started = Instant::now();
+    let output = chat.wait_with_output().unwrap();
+    let waited = started.elapsed();
+    node.signal("-CONT");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(1) && stderr.contains("did not answer within 5 seconds"), "{stderr}");
+    assert!(waited < Duration::from_secs(40), "{waited:?}");
+    node.json(&["status"]);
+}
+
+#[test]
 fn programs_have_tokens_of_their_own() {
     let folder = tempfile::tempdir().unwrap();
     let node = Node::start(folder.path());
@@ -259,6 +277,45 @@ fn a_programs_stream_ends_when_its_token_is_revoked() {
     let rest: Vec<String> = lines.map_while(Result::ok).collect();
     assert!(rest.iter().any(|line| line.contains("\"code\":\"revoked\"")), "{:?}", rest.last());
     assert!(!rest.iter().any(|line| line.contains("\"finish_reason\":\"length\"")), "it went on to its end");
+}
+
+#[test]
+fn a_page_and_a_host_are_served_once_their_owner_names_them() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(
+        folder.path().join("config.toml"),
+        "allow_origins = [\"app://obsidian.md\"]\nallow_hosts = [\"host.docker.internal\"]\n",
+    )
+    .unwrap();
+    let node = Node::start(folder.path());
+    let (at, token) = (address(folder.path()), token(folder.path()));
+    let ask = |method: &str, host: &str, headers: &str| {
+        let mut stream = TcpStream::connect(at).unwrap();
+        write!(stream, "{method} /v1/models HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n{headers}\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        (answer.split(' ').nth(1).unwrap().parse::<u16>().unwrap(), answer)
+    };
+    let own = at.to_string();
+    let bearer = format!("authorization: Bearer {token}\r\n");
+    let page = "origin: app://obsidian.md\r\n";
+    let (status, said) = ask(
+        "OPTIONS",
+        &own,
+        &format!("{page}access-control-request-method: GET\r\naccess-control-request-headers: authorization\r\n"),
+    );
+    assert_eq!(status, 204, "{said}");
+    for header in ["access-control-allow-origin: app://obsidian.md", "access-control-allow-headers: authorization"] {
+        assert!(said.contains(header), "{said}");
+    }
+    let (status, said) = ask("GET", &own, &format!("{page}{bearer}"));
+    assert!(status == 200 && said.contains("access-control-allow-origin: app://obsidian.md"), "{said}");
+    assert_eq!(ask("GET", &own, page).0, 401, "a token is needed all the same");
+    assert_eq!(ask("GET", &own, &format!("origin: app://obsidian.m\r\n{bearer}")).0, 403);
+    assert_eq!(ask("GET", &own, &format!("origin: null\r\n{bearer}")).0, 403);
+    assert_eq!(ask("GET", &format!("host.docker.internal:{}", at.port()), &bearer).0, 200);
+    assert_eq!(ask("GET", "elsewhere.docker.internal", &bearer).0, 403);
+    drop(node);
 }
 
 const HOSTILE: &str = "a\u{1b}]0;owned\u{7}b\u{1b}[2J\u{1b}]52;c;cm0=\u{7}c\u{9b}31md";

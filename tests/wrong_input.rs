@@ -191,3 +191,47 @@ fn the_starter_model_without_a_network_or_a_place_to_put_it() {
     let stderr = fetch(Path::new("/proc/nowhere/model.gguf"));
     assert!(stderr.contains("cannot create /proc/nowhere"), "{stderr}");
 }
+
+#[test]
+fn whom_the_api_cannot_let_in_is_refused_before_the_node_starts() {
+    let folder = tempfile::tempdir().unwrap();
+    let node = |options: &[&str], words: &[&str]| {
+        let data = ["node", "--bind", "127.0.0.1:0", "--data-dir", folder.path().to_str().unwrap()];
+        refused(&[&data, options].concat(), 2, words);
+    };
+    node(&["--allow-origin", "*"], &["every page", "one by one"]);
+    node(&["--allow-origin", "https://a.example/path"], &["https://a.example/path", "without a path"]);
+    node(&["--allow-host", "*.example.org"], &["\"*.example.org\" is no host"]);
+    std::fs::write(folder.path().join("config.toml"), "allow_origins = [\"obsidian\"]\n").unwrap();
+    node(&[], &["\"obsidian\" is no origin", "app://obsidian.md"]);
+}
+
+#[test]
+fn a_node_that_does_not_start_says_why_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("sharing.json"), "[]").unwrap();
+    let start = |variables: &[(&str, &str)]| {
+        let mut command = hivemind(&["node", "--bind", "127.0.0.1:0", "--api", "127.0.0.1:0"]);
+        command.env("HIVEMIND_DATA_DIR", folder.path()).envs(variables.iter().copied());
+        let output = finish(command, None);
+        assert_eq!(output.status.code(), Some(1));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let stderr = start(&[]);
+    assert!(stderr.starts_with("error: ") && stderr.contains("sharing.json"), "{stderr}");
+    // What the log says beside it has colours on a terminal only, or where somebody wants them.
+    let escapes = |variables: &[(&str, &str)]| {
+        let stderr = start(&[&[("RUST_LOG", "trace")], variables].concat());
+        assert!(stderr.lines().count() > 3, "{stderr}");
+        stderr.contains('\u{1b}')
+    };
+    let forced = ("CLICOLOR_FORCE", "1");
+    assert_eq!((escapes(&[]), escapes(&[forced]), escapes(&[forced, ("NO_COLOR", "1")])), (false, true, false));
+
+    // Nor does the first of two nodes leave words behind when the second one cannot start.
+    let taken = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let before = taken.local_addr().unwrap().port() - 1;
+    let bind = format!("127.0.0.1:{before}");
+    let (code, _, stderr) = run(&["chat", "--prompt", "x", "--stages", "2", "--bind", &bind], None);
+    assert!(code == 1 && stderr.contains("in use") && !stderr.contains("ungracefully"), "{stderr}");
+}

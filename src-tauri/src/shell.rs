@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use hive_api::Api;
+use hive_api::{Allowed, Api};
 use hive_mind::conversations::Conversations;
 use hive_node::data::DataFolder;
 use hive_node::settings::Settings;
@@ -55,13 +55,20 @@ impl Shell {
         let first = settings.share.is_none() && !folder.join(hive_node::sharing::FILE).exists();
         let kept = settings.clone();
         let api_address = settings.api.unwrap_or(hive_api::DEFAULT_ADDRESS);
+        let lists = [&settings.allow_origins, &settings.allow_hosts];
+        let [origins, hosts] = lists.map(|list| list.as_deref().unwrap_or_default());
+        let allowed = Allowed::new(origins, hosts).map_err(Problem::of("settings"))?;
+        let conversations = Arc::new(Conversations::open(folder).map_err(Problem::of("conversations"))?);
         let node = Node::start(settings.options(data).map_err(Problem::of("settings"))?)
             .await
             .map_err(|error| Problem::new("not_started", &error).hinted(error.hint()))?;
-        let conversations = Arc::new(Conversations::open(folder).map_err(Problem::of("conversations"))?);
-        let api = Api::start(node.clone(), conversations.clone(), api_address, folder)
-            .await
-            .map_err(|error| Problem::new("api", &error).hinted(error.hint()))?;
+        let api = match Api::start(node.clone(), conversations.clone(), api_address, allowed, folder).await {
+            Ok(api) => api,
+            Err(error) => {
+                node.stop().await;
+                return Err(Problem::new("api", &error).hinted(error.hint()));
+            }
+        };
         if let Some(warning) = api.warning() {
             tracing::warn!("{warning}");
         }

@@ -1,8 +1,8 @@
 //! Who may ask: programs of this machine that can read the token.
 //!
 //! Loopback alone is no protection: any web page can make a browser send requests to it, and a name that resolves to
-//! 127.0.0.1 makes the page's own origin reach it (DNS rebinding). So the Host must be this machine's, an Origin is
-//! refused unless it is local, and the token is needed by everyone.
+//! 127.0.0.1 makes the page's own origin reach it (DNS rebinding). So the Host must be this machine's and an Origin local,
+//! or the owner has named them ([`Allowed`]), and the token is needed by everyone.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,8 +14,11 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::future::BoxFuture;
 use futures_util::{Stream, StreamExt};
+use hive_node::border;
 
+use crate::allowed::Allowed;
 use crate::audited::Program;
+use crate::cors;
 use crate::error::Refusal;
 use crate::rights::{self, Needs};
 use crate::tokens::{self, Grant, Tokens};
@@ -25,47 +28,56 @@ pub(crate) struct Guard {
     tokens: Arc<Tokens>,
     hosts: [String; 3],
     origins: [String; 3],
+    port: u16,
+    allowed: Allowed,
 }
+
+/// The most that is said of an origin or host that is refused.
+const SHOWN_COLUMNS: usize = 80;
 
 /// Headers by which a request is judged. Of two, this guard and a program behind it might believe different ones.
 const ONCE: [header::HeaderName; 3] = [header::HOST, header::ORIGIN, header::AUTHORIZATION];
 
 impl Guard {
-    pub(crate) fn new(tokens: Arc<Tokens>, address: SocketAddr) -> Self {
+    pub(crate) fn new(tokens: Arc<Tokens>, address: SocketAddr, allowed: Allowed) -> Self {
         let names = ["127.0.0.1", "localhost", "[::1]"];
         let port = address.port();
         Self {
             tokens,
             hosts: names.map(|name| format!("{name}:{port}")),
             origins: names.map(|name| format!("http://{name}:{port}")),
+            port,
+            allowed,
         }
     }
 
-    /// Whether a request was meant for this machine, and no web page of another origin had it sent.
+    /// Whether a request was meant for this machine, and no web page had it sent that its owner has not let in.
     fn judge_origin(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
         if let Some(name) = ONCE.into_iter().find(|name| headers.get_all(name).iter().count() > 1) {
             return Err(Refusal::bad("repeated_header", format!("the request has more than one \"{name}\" header"))
                 .hint("send it once"));
         }
-        let is_known = |host: &str| self.hosts.iter().any(|known| known.eq_ignore_ascii_case(host));
+        let is_known = |host: &str| {
+            self.hosts.iter().any(|known| known.eq_ignore_ascii_case(host)) || self.allowed.has_host(host, self.port)
+        };
         // A request line with a whole address overrules the header.
         let named = uri.authority().map(axum::http::uri::Authority::as_str);
         let host = headers.get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        if !is_known(host) || !named.is_none_or(is_known) {
-            return Err(Refusal::forbidden(
-                "host",
-                "this API is asked as 127.0.0.1 or localhost only",
-                "use the address that `hivemind status` shows",
-            ));
+        if let Some(foreign) = [Some(host), named].into_iter().flatten().find(|host| !is_known(host)) {
+            let foreign = border::line(foreign, SHOWN_COLUMNS);
+            let message = format!("this API is not asked as \"{foreign}\", but as 127.0.0.1 or localhost");
+            let hint =
+                "use the address that `hivemind status` shows, or allow the host: `hivemind node --allow-host NAME`";
+            return Err(Refusal::forbidden("host", &message, hint));
         }
         if let Some(origin) = headers.get(header::ORIGIN)
             && !self.origins.iter().any(|known| origin.as_bytes() == known.as_bytes())
+            && !self.allowed.has_origin(origin.as_bytes())
         {
-            return Err(Refusal::forbidden(
-                "origin",
-                "web pages of other origins may not use this API",
-                "ask from a program on this machine",
-            ));
+            let foreign = border::line(&String::from_utf8_lossy(origin.as_bytes()), SHOWN_COLUMNS);
+            let message = format!("web pages of other origins may not use this API, and this one has \"{foreign}\"");
+            let hint = "ask from a program on this machine, or allow the origin: `hivemind node --allow-origin ORIGIN`";
+            return Err(Refusal::forbidden("origin", &message, hint));
         }
         Ok(())
     }
@@ -95,10 +107,19 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
-pub(crate) async fn check(State(guard): State<Arc<Guard>>, mut request: Request, next: Next) -> Response {
+pub(crate) async fn check(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
     if let Err(refusal) = guard.judge_origin(request.uri(), request.headers()) {
         return refusal.into_response();
     }
+    match request.headers().get(header::ORIGIN).cloned() {
+        None => serve_whoever_may(&guard, request, next).await,
+        Some(origin) if cors::is_preflight(&request) => cors::answer(request.headers(), origin),
+        Some(origin) => cors::readable(serve_whoever_may(&guard, request, next).await, origin),
+    }
+}
+
+/// Serves a request whose token has the right that its route needs.
+async fn serve_whoever_may(guard: &Guard, mut request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>();
     let needs = route.map(|route| rights::needs(request.method(), route.as_str()));
     if needs == Some(Needs::Nothing) {
@@ -162,7 +183,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let tokens = Arc::new(Tokens::open(folder.path()).unwrap());
         let token = Token::read(folder.path()).unwrap().unwrap();
-        let guard = Guard::new(tokens, "127.0.0.1:4483".parse().unwrap());
+        let named = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        let allowed = Allowed::new(&named(&["app://obsidian.md"]), &named(&["host.docker.internal"])).unwrap();
+        let guard = Guard::new(tokens, "127.0.0.1:4483".parse().unwrap(), allowed);
         let mut headers = HeaderMap::new();
         for (name, value) in pairs {
             headers.append(*name, HeaderValue::from_str(&value.replace("TOKEN", token.as_str())).unwrap());
@@ -191,6 +214,19 @@ mod tests {
         assert_eq!(judged(&[HOST, TOKEN, ("origin", "https://evil.example")]), Some("origin"));
         assert_eq!(judged(&[HOST, TOKEN, ("origin", "null")]), Some("origin"));
         assert_eq!(judged(&[HOST, TOKEN, ("origin", "http://localhost:4483")]), None);
+    }
+
+    #[test]
+    fn whom_the_owner_has_named_is_let_in_and_needs_a_token_all_the_same() {
+        let (origin, host) = (("origin", "app://obsidian.md"), ("host", "host.docker.internal:4483"));
+        assert_eq!(judged(&[HOST, TOKEN, origin]), None);
+        assert_eq!(judged(&[host, TOKEN]), None);
+        assert_eq!(judged_at("http://host.docker.internal:4483/hive/v1/status", &[host, TOKEN]), None);
+        assert_eq!(judged(&[host, origin]), Some("unauthorized"));
+        assert_eq!(judged(&[HOST, TOKEN, ("origin", "app://obsidian.md.evil.example")]), Some("origin"));
+        assert_eq!(judged(&[HOST, TOKEN, origin, origin]), Some("repeated_header"));
+        assert_eq!(judged(&[("host", "host.docker.internal:80"), TOKEN]), Some("host"));
+        assert_eq!(judged_at("http://evil.example/hive/v1/status", &[host, TOKEN]), Some("host"));
     }
 
     #[test]

@@ -19,6 +19,10 @@ struct Running {
 
 impl Running {
     async fn start() -> Self {
+        Self::start_for(Allowed::default()).await
+    }
+
+    async fn start_for(allowed: Allowed) -> Self {
         // The HTTP client wants a TLS library to be chosen even for plain HTTP; installing it twice does no harm.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let folder = tempfile::tempdir().unwrap();
@@ -28,7 +32,7 @@ impl Running {
         // One that does not share measures nothing at its start.
         let node = Node::start(hive_node::NodeOptions { data, share: false, ..options }).await.unwrap();
         let conversations = Arc::new(Conversations::open(folder.path()).unwrap());
-        let api = Api::start(node.clone(), conversations, loopback, folder.path()).await.unwrap();
+        let api = Api::start(node.clone(), conversations, loopback, allowed, folder.path()).await.unwrap();
         let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
         Self { folder, node, api, http }
     }
@@ -240,5 +244,56 @@ async fn slashes_too_many_in_an_address_change_nothing() {
         let refused = running.ask(None, "GET", path).send().await.unwrap();
         assert_eq!(refused.status(), StatusCode::UNAUTHORIZED, "{path}");
     }
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_the_owner_has_named_is_asked_and_served_as_browsers_want_it() {
+    const PAGE: &str = "app://obsidian.md";
+    let running = Running::start_for(Allowed::new(&[PAGE.to_owned()], &["hive.test".to_owned()]).unwrap()).await;
+    let owner = running.owner();
+    let url = format!("http://{}/v1/chat/completions", running.api.address());
+    let preflight = |origin: &str| {
+        let asked = running.http.request(Method::OPTIONS, &url).header("origin", origin);
+        let asked = asked.header("access-control-request-method", "POST");
+        asked.header("access-control-request-headers", "authorization,content-type,x-stainless-os").send()
+    };
+    // Before it sends a token, a browser asks whether it may.
+    let may = preflight(PAGE).await.unwrap();
+    assert_eq!(may.status(), StatusCode::NO_CONTENT);
+    let said = |response: &reqwest::Response, name: &str| {
+        response.headers().get(name).map(|value| value.to_str().unwrap().to_owned())
+    };
+    assert_eq!(said(&may, "access-control-allow-origin").as_deref(), Some(PAGE));
+    assert_eq!(
+        said(&may, "access-control-allow-headers").as_deref(),
+        Some("authorization,content-type,x-stainless-os")
+    );
+    assert!(said(&may, "access-control-allow-methods").unwrap().contains("POST"));
+    assert_eq!(said(&may, "vary").as_deref(), Some("origin"));
+    let refused = preflight("https://evil.example").await.unwrap();
+    assert_eq!((refused.status(), said(&refused, "access-control-allow-origin")), (StatusCode::FORBIDDEN, None));
+
+    let ask =
+        |origin: &str, token: Option<&str>| running.ask(token, "GET", "/v1/models").header("origin", origin).send();
+    // A page may read what it is told, also what is wrong.
+    for (token, status) in [(Some(owner.as_str()), StatusCode::OK), (None, StatusCode::UNAUTHORIZED)] {
+        let answer = ask(PAGE, token).await.unwrap();
+        assert_eq!(answer.status(), status);
+        assert_eq!(said(&answer, "access-control-allow-origin").as_deref(), Some(PAGE));
+    }
+    for foreign in ["https://evil.example", "null", "app://obsidian.md.evil.example"] {
+        let answer = ask(foreign, Some(&owner)).await.unwrap();
+        assert_eq!(said(&answer, "access-control-allow-origin"), None);
+        let (status, error) = error_of(answer).await;
+        assert_eq!((status, &error["code"]), (StatusCode::FORBIDDEN, &"origin".into()));
+        assert!(error["message"].as_str().unwrap().contains(foreign), "{error}");
+        assert!(error["hint"].as_str().unwrap().contains("--allow-origin"), "{error}");
+    }
+    let by = |host: &str| running.ask(Some(&owner), "GET", "/v1/models").header("host", host).send();
+    assert_eq!(by("hive.test").await.unwrap().status(), StatusCode::OK);
+    let (status, error) = error_of(by("evil.test").await.unwrap()).await;
+    assert_eq!((status, &error["code"]), (StatusCode::FORBIDDEN, &"host".into()));
+    assert!(error["hint"].as_str().unwrap().contains("--allow-host"), "{error}");
     running.stop().await;
 }

@@ -1,6 +1,7 @@
 //! Where HiveMind keeps its files, and how it writes them so that a crash leaves the old or the new, never half.
 
 use std::env;
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
@@ -29,11 +30,55 @@ pub fn data() -> Option<PathBuf> {
     Some(set("XDG_DATA_HOME").or_else(usual)?.join("hivemind"))
 }
 
-/// The Hugging Face cache, shared with other programs: `HF_HUB_CACHE`, else `HF_HOME/hub`, else the usual place.
+/// The Hugging Face cache, shared with other programs, where Python's `huggingface_hub` has it: `HF_HUB_CACHE`, else
+/// `HUGGINGFACE_HUB_CACHE`, else `HF_HOME/hub`, else `huggingface/hub` in `XDG_CACHE_HOME` or `~/.cache`. A `~` and
+/// variables in them are what a shell makes of them, and an empty one is one that is not set.
 pub fn hugging_face_cache() -> Option<PathBuf> {
-    let home = || set("HF_HOME").map(|home| home.join("hub"));
-    let usual = || Some(set("HOME")?.join(".cache/huggingface/hub"));
-    set("HF_HUB_CACHE").or_else(home).or_else(usual)
+    hub_cache(&|name| env::var_os(name))
+}
+
+/// [`hugging_face_cache`] in this environment.
+fn hub_cache(variable: &dyn Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    let set = |name: &str| {
+        let value = variable(name).filter(|value| !value.is_empty())?;
+        Some(PathBuf::from(value.to_str().map_or(value.clone(), |text| expanded(text, variable))))
+    };
+    let usual = || set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")));
+    let home = || set("HF_HOME").or_else(|| Some(usual()?.join("huggingface")));
+    set("HF_HUB_CACHE").or_else(|| set("HUGGINGFACE_HUB_CACHE")).or_else(|| Some(home()?.join("hub")))
+}
+
+/// A path with its `~`, `$NAME` and `${NAME}` replaced, each once; what is not set stays as it is written.
+fn expanded(path: &str, variable: &dyn Fn(&str) -> Option<OsString>) -> OsString {
+    let mut made = OsString::new();
+    let mut rest = path;
+    if let Some(home) = variable("HOME").filter(|_| rest == "~" || rest.starts_with("~/")) {
+        made.push(home);
+        rest = &rest[1..];
+    }
+    while let Some(at) = rest.find('$') {
+        made.push(&rest[..at]);
+        rest = &rest[at..];
+        let (written, name) = named(rest);
+        match variable(name).filter(|_| !name.is_empty()) {
+            Some(value) => made.push(value),
+            None => made.push(written),
+        }
+        rest = &rest[written.len()..];
+    }
+    made.push(rest);
+    made
+}
+
+/// The variable that a text begins with, as it is written and by its name; the name is empty where a `$` is just that.
+fn named(text: &str) -> (&str, &str) {
+    let braced = text.strip_prefix("${").and_then(|after| after.find('}').map(|end| &after[..end]));
+    if let Some(name) = braced {
+        return (&text[..name.len() + "${}".len()], name);
+    }
+    let after = &text["$".len()..];
+    let end = after.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(after.len());
+    (&text[..end + "$".len()], &after[..end])
 }
 
 /// Makes a folder, and those above it, that only its owner can look into.
@@ -131,5 +176,44 @@ mod tests {
         remove_half_written(folder.path()).unwrap();
         let left = names.map(|name| folder.path().join(name).exists());
         assert_eq!(left, [false, true, true, true, true]);
+    }
+    /// The cache in an environment of these variables.
+    fn cache_in(variables: &[(&str, &str)]) -> Option<String> {
+        let variable = |name: &str| {
+            let found = variables.iter().find(|(known, _)| *known == name);
+            found.map(|(_, value)| OsString::from(value))
+        };
+        hub_cache(&variable).map(|path| path.to_str().unwrap().to_owned())
+    }
+
+    #[test]
+    fn the_hugging_face_cache_is_where_its_own_library_has_it() {
+        const HOME: (&str, &str) = ("HOME", "/home/ann");
+        let cases: &[(&[(&str, &str)], &str)] = &[
+            (&[], "/home/ann/.cache/huggingface/hub"),
+            (&[("XDG_CACHE_HOME", "/fast")], "/fast/huggingface/hub"),
+            (&[("HF_HOME", "/models"), ("XDG_CACHE_HOME", "/fast")], "/models/hub"),
+            (&[("HUGGINGFACE_HUB_CACHE", "/old"), ("HF_HOME", "/models")], "/old"),
+            (&[("HF_HUB_CACHE", "/new"), ("HUGGINGFACE_HUB_CACHE", "/old")], "/new"),
+            // One that is empty is not set.
+            (&[("HF_HUB_CACHE", ""), ("HUGGINGFACE_HUB_CACHE", "/old")], "/old"),
+            (&[("HF_HUB_CACHE", ""), ("HF_HOME", ""), ("XDG_CACHE_HOME", "")], "/home/ann/.cache/huggingface/hub"),
+            // As a shell has them.
+            (&[("HF_HOME", "~/models")], "/home/ann/models/hub"),
+            (&[("HF_HOME", "~")], "/home/ann/hub"),
+            (&[("HF_HUB_CACHE", "$DISK/hub"), ("DISK", "/mnt/ssd")], "/mnt/ssd/hub"),
+            (&[("HF_HUB_CACHE", "/mnt/${USER}s/hub"), ("USER", "ann")], "/mnt/anns/hub"),
+            (&[("XDG_CACHE_HOME", "~/.fast")], "/home/ann/.fast/huggingface/hub"),
+            (&[("HUGGINGFACE_HUB_CACHE", "${HOME}/old")], "/home/ann/old"),
+            // What is not set, and a dollar that is one, stay as they are written; a value is not looked at again.
+            (&[("HF_HUB_CACHE", "/a$NOBODY/${NOBODY}/$/b${")], "/a$NOBODY/${NOBODY}/$/b${"),
+            (&[("HF_HUB_CACHE", "$A/hub"), ("A", "/x$B"), ("B", "never")], "/x$B/hub"),
+            (&[("HF_HUB_CACHE", "/a~/b")], "/a~/b"),
+        ];
+        for (variables, cache) in cases {
+            let all = [*variables, &[HOME]].concat();
+            assert_eq!(cache_in(&all).as_deref(), Some(*cache), "{variables:?}");
+        }
+        assert_eq!(cache_in(&[]), None);
     }
 }

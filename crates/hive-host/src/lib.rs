@@ -11,6 +11,7 @@ pub mod parse;
 pub mod sandbox;
 pub mod secret;
 
+mod colours;
 #[cfg(target_os = "linux")]
 mod linux;
 #[cfg(target_os = "macos")]
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub use colours::are_wanted_on_stderr as colours_on_stderr;
 pub use interfaces::{Interface, InterfaceKind};
 pub use memory::Memory;
 pub use secret::{SecretError, SecretStore};

@@ -2,10 +2,12 @@
 
 use std::net::SocketAddr;
 
+use hive_model::Compute;
 use hive_plan::{Machine, Plan, PlanError};
 
+use crate::mlx_library;
 use crate::node::{Node, NodeOptions, StartError};
-use crate::planning::plan_over;
+use crate::planning::{self, plan_over};
 use crate::ring::{Placement, Ring, RingError, RingOptions};
 use crate::worker::text::{Model, ModelCard};
 
@@ -45,7 +47,7 @@ impl LocalSwarm {
     /// Starts the nodes and loads the model; `progress` hears how many layers are loaded.
     pub async fn start(model: Model, options: SwarmOptions, progress: impl FnMut(usize)) -> Result<Self, SwarmError> {
         // Planning comes first: it needs no process and says at once what cannot be.
-        let plan = plan(model.card(), options.stages)?;
+        let plan = plan_for(model.card(), options.stages, options.ring.compute)?;
         let mut nodes = Vec::with_capacity(options.stages);
         for index in 0..options.stages {
             let mut bind = options.bind;
@@ -53,7 +55,13 @@ impl LocalSwarm {
                 bind.set_port(bind.port().saturating_add(index as u16));
             }
             let node = NodeOptions { trust_paths: true, ..NodeOptions::new(name(index, options.stages), bind) };
-            nodes.push(Node::start(node).await?);
+            match Node::start(node).await {
+                Ok(node) => nodes.push(node),
+                Err(error) => {
+                    stop(&nodes).await;
+                    return Err(error.into());
+                }
+            }
         }
         for node in &nodes {
             for other in &nodes {
@@ -65,9 +73,7 @@ impl LocalSwarm {
         match Ring::load(&nodes[0], model, &plan, &placements, options.ring, progress).await {
             Ok(ring) => Ok(Self { nodes, ring, plan }),
             Err(error) => {
-                for node in &nodes {
-                    node.stop().await;
-                }
+                stop(&nodes).await;
                 Err(error.into())
             }
         }
@@ -86,9 +92,13 @@ impl LocalSwarm {
     /// Ends everything.
     pub async fn stop(self) {
         self.ring.unload().await;
-        for node in &self.nodes {
-            node.stop().await;
-        }
+        stop(&self.nodes).await;
+    }
+}
+
+async fn stop(nodes: &[Node]) {
+    for node in nodes {
+        node.stop().await;
     }
 }
 
@@ -99,8 +109,13 @@ fn name(index: usize, of: usize) -> String {
 
 /// Splits a model over equal nodes on this machine.
 pub fn plan(model: &ModelCard, stages: usize) -> Result<Plan, PlanError> {
+    plan_for(model, stages, Compute::Auto)
+}
+
+fn plan_for(model: &ModelCard, stages: usize, compute: Compute) -> Result<Plan, PlanError> {
+    let form = planning::form(compute, mlx_library::computes_on_gpu());
     let memory = hive_host::Memory::now().map_or(u64::MAX, |memory| memory.available_bytes);
     let machines: Vec<_> =
-        (0..stages).map(|index| Machine { name: name(index, stages), memory_bytes: memory }).collect();
+        (0..stages).map(|index| Machine { name: name(index, stages), memory_bytes: memory, form }).collect();
     plan_over(model, &machines)
 }

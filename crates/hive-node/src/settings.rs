@@ -39,6 +39,10 @@ pub struct Settings {
     pub accent: Option<Accent>,
     /// Where the API listens; a loopback address.
     pub api: Option<SocketAddr>,
+    /// Web pages that may use the API beside this machine's own, by their origins.
+    pub allow_origins: Option<Vec<String>>,
+    /// Names by which the API may be asked beside this machine's own.
+    pub allow_hosts: Option<Vec<String>>,
     /// Where other machines reach this one.
     pub bind: Option<SocketAddr>,
     /// `none`, `public`, or the URL of a relay of one's own.
@@ -116,8 +120,8 @@ impl Settings {
     /// machines have been told.
     pub fn needs_restart(&self, before: &Self) -> bool {
         let lasting = |settings: &Self| {
-            let Self { name, memory, lan_only, api, bind, relay, .. } = settings.clone();
-            (name, memory, lan_only.unwrap_or(false), api, bind, relay)
+            let Self { name, memory, lan_only, api, allow_origins, allow_hosts, bind, relay, .. } = settings.clone();
+            (name, memory, lan_only.unwrap_or(false), (api, allow_origins, allow_hosts), bind, relay)
         };
         lasting(self) != lasting(before)
     }

@@ -75,6 +75,8 @@ impl Preferences {
             bind: address(self.bind)?,
             share: before.share,
             keep_prompts_here: before.keep_prompts_here,
+            allow_origins: before.allow_origins.clone(),
+            allow_hosts: before.allow_hosts.clone(),
             accent: Some(self.accent).filter(|accent| *accent != Accent::default()),
             // As long as it is off, its owner may still be asked when it is first useful.
             notify: if self.notify { Some(true) } else { before.notify.map(|_| false) },

@@ -41,6 +41,7 @@ pub(crate) enum Command {
     /// Be a part of the swarm, without a window
     Node(NodeArguments),
     /// Talk with a model
+    #[command(after_help = crate::chat::HELP)]
     Chat(ChatOptions),
     /// Show how this machine and the swarm are
     Status(JsonOption),
@@ -260,6 +261,12 @@ pub(crate) struct NodeArguments {
     /// Where programs of this machine reach it; by default 127.0.0.1:4483
     #[arg(long, env = "HIVEMIND_API", value_name = "ADDR")]
     pub(crate) api: Option<SocketAddr>,
+    /// Let web pages of this origin use the API, with a token; for example app://obsidian.md. May be given several times
+    #[arg(long, env = "HIVEMIND_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
+    pub(crate) allow_origin: Vec<String>,
+    /// Let the API be asked by this name, too; for example host.docker.internal. May be given several times
+    #[arg(long, env = "HIVEMIND_ALLOW_HOST", value_name = "HOST", value_delimiter = ',')]
+    pub(crate) allow_host: Vec<String>,
     /// Where other machines reach it; by default a free port on every interface
     #[arg(long, env = "HIVEMIND_BIND", value_name = "ADDR")]
     pub(crate) bind: Option<SocketAddr>,
@@ -360,7 +367,8 @@ pub(crate) struct JoinOptions {
 /// How a model is run, shared by `chat` and `bench`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct RunOptions {
-    /// A .gguf file, a folder, or owner/name from the Hugging Face cache; by default the starter model
+    /// A .gguf file, a folder, or owner/name from the Hugging Face cache, with :Q4_0 or @revision behind it where it has
+    /// several; by default the starter model
     #[arg(value_parser = parse_model)]
     pub(crate) model: Option<String>,
     /// Split the model over this many machines; without a running node, over as many nodes on this machine
@@ -394,6 +402,9 @@ pub(crate) struct ChatOptions {
     /// Answer each line of a pipe, as turns of one conversation; without it, all of it is one question
     #[arg(long, conflicts_with = "prompt")]
     pub(crate) lines: bool,
+    /// Do not keep what is typed for the arrow keys of later chats
+    #[arg(long, env = "HIVEMIND_NO_HISTORY")]
+    pub(crate) no_history: bool,
     /// Instructions that stand before the conversation
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) system: Option<String>,
@@ -474,7 +485,8 @@ pub(crate) struct BenchOptions {
 
 #[derive(Debug, Args)]
 pub(crate) struct PlanOptions {
-    /// A .gguf file, a folder, or owner/name from the Hugging Face cache; by default the starter model
+    /// A .gguf file, a folder, or owner/name from the Hugging Face cache, with :Q4_0 or @revision behind it where it has
+    /// several; by default the starter model
     #[arg(value_parser = parse_model)]
     pub(crate) model: Option<String>,
     /// Split the model over this many machines; without a running node, over as many nodes on this machine

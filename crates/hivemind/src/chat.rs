@@ -1,5 +1,9 @@
 //! `hivemind chat`: one answer, to what is given or piped in, or a conversation, in the terminal or line by line.
 
+mod history;
+mod prompt;
+mod typed;
+
 use std::io::IsTerminal;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt;
@@ -7,15 +11,16 @@ use std::path::Path;
 use std::time::Duration;
 
 use hive_node::{Message, Request, Sampling};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines, Stdin};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 
 use crate::arguments::ChatOptions;
 use crate::output::Progress;
 use crate::talk::{Answer, Figures, Piece, Talk};
 use crate::{Broken, Failure, output, swarm};
+use prompt::{Line, Prompt};
+use typed::{Command, Typed};
 
-/// What goes on with an answer that broke off.
-const GO_ON: &str = "/continue";
+pub(crate) use typed::HELP;
 
 pub(crate) async fn run(options: ChatOptions, folder: &Path) -> Result<(), Failure> {
     let sampling = options.sampling.sampling();
@@ -29,7 +34,7 @@ pub(crate) async fn run(options: ChatOptions, folder: &Path) -> Result<(), Failu
     if let Some(system) = &options.system {
         chat.messages.push(Message::new("system", system.clone()));
     }
-    let result = chat.run().await;
+    let result = chat.run(folder).await;
     talk.close().await;
     result
 }
@@ -51,9 +56,12 @@ enum End {
 }
 
 impl Chat<'_> {
-    async fn run(&mut self) -> Result<(), Failure> {
+    async fn run(&mut self, folder: &Path) -> Result<(), Failure> {
+        if self.options.prompt.is_none() && prompt::is_possible() {
+            return self.converse(folder).await;
+        }
         if self.options.prompt.is_none() && (self.options.lines || std::io::stdin().is_terminal()) {
-            return self.converse().await;
+            return self.answer_lines().await;
         }
         let piped = match self.options.prompt {
             None => piped().await?,
@@ -68,44 +76,86 @@ impl Chat<'_> {
         self.ask(question).await.map(drop)
     }
 
-    /// Turn after turn, until the input ends.
-    async fn converse(&mut self) -> Result<(), Failure> {
-        let interactive = std::io::stdin().is_terminal();
-        if interactive {
-            output::note(self.talk.describe());
-            output::note("Ctrl-C stops an answer, Ctrl-D ends.");
-        }
+    /// Line after line, each a turn of one conversation.
+    async fn answer_lines(&mut self) -> Result<(), Failure> {
         let mut lines = BufReader::new(tokio::io::stdin()).lines();
-        loop {
-            if interactive {
-                output::piece("\n› ");
-            }
-            let Some(line) = next_line(&mut lines, interactive).await? else { return Ok(()) };
+        while let Some(line) = lines.next_line().await.map_err(unreadable)? {
             if line.trim().is_empty() {
                 continue;
             }
-            let answered = match self.broken.take() {
-                Some(broken) if line.trim() == GO_ON => self.answer(Some(broken)).await,
-                Some(_) => {
-                    // Another question: the one that was not answered does not burden it.
-                    self.messages.pop();
-                    self.ask(line).await
-                }
-                None if interactive && line.trim() == GO_ON => {
-                    output::note("no answer broke off; ask something");
-                    continue;
-                }
-                None => self.ask(line).await,
-            };
-            match answered {
-                Ok(End::Complete(figures)) if interactive => output::note(remark(&figures)),
-                Ok(End::Complete(_)) => {}
-                Ok(End::Stopped) => output::note("stopped"),
-                // In a conversation a failed turn is not the end; in a pipe nobody would notice.
-                Err(failure) if interactive => drop(crate::report(&self.explain(failure))),
-                Err(failure) => return Err(failure),
+            // A turn that fails is the end: in a pipe nobody would notice it.
+            if let End::Stopped = self.ask(line).await? {
+                output::note("stopped");
             }
         }
+        Ok(())
+    }
+
+    /// Turn after turn on a terminal, until somebody has enough.
+    async fn converse(&mut self, folder: &Path) -> Result<(), Failure> {
+        output::note(self.talk.describe());
+        output::note("Ctrl-C stops an answer, Ctrl-D ends. /help says what else there is.");
+        let mut prompt = Prompt::open(Some(folder).filter(|_| !self.options.no_history))?;
+        loop {
+            output::space();
+            let text = match prompt.ask().await {
+                Line::Typed(text) => text,
+                Line::End => return Ok(()),
+                Line::Interrupted { was_empty } => {
+                    if was_empty {
+                        output::note("Ctrl-D or /bye ends the chat.");
+                    }
+                    continue;
+                }
+                Line::Unreadable => {
+                    output::note("That was not UTF-8 text; look at the terminal's settings.");
+                    continue;
+                }
+            };
+            let answered = match typed::read(&text) {
+                Typed::Nothing => continue,
+                Typed::Unknown(why) => {
+                    output::note(why);
+                    continue;
+                }
+                Typed::Command(Command::Leave) => return Ok(()),
+                Typed::Command(Command::Help) => {
+                    output::note(HELP);
+                    continue;
+                }
+                Typed::Command(Command::Clear) => {
+                    self.begin_anew();
+                    output::note("A new conversation begins.");
+                    continue;
+                }
+                Typed::Command(Command::Continue) => match self.broken.take() {
+                    Some(broken) => self.answer(Some(broken)).await,
+                    None => {
+                        output::note("No answer broke off; ask something.");
+                        continue;
+                    }
+                },
+                Typed::Message(message) => {
+                    if self.broken.take().is_some() {
+                        // Another question: the one that was not answered does not burden it.
+                        self.messages.pop();
+                    }
+                    self.ask(message).await
+                }
+            };
+            match answered {
+                Ok(End::Complete(figures)) => output::note(remark(&figures)),
+                Ok(End::Stopped) => output::note("stopped"),
+                // A failed turn is not the end of a conversation.
+                Err(failure) => drop(crate::report(&self.explain(failure))),
+            }
+        }
+    }
+
+    /// Forgets all that was said; what stands before a conversation stays.
+    fn begin_anew(&mut self) {
+        self.broken = None;
+        self.messages.truncate(usize::from(self.options.system.is_some()));
     }
 
     async fn ask(&mut self, prompt: String) -> Result<End, Failure> {
@@ -128,8 +178,14 @@ impl Chat<'_> {
             request.said.clone_from(&broken.tokens);
             request.sampling.seed = broken.seed;
         }
-        let outcome = match self.talk.ask(request).await {
-            Ok(answer) => self.follow(answer).await,
+        let asked = tokio::select! {
+            asked = self.talk.ask(request) => asked.map(Some),
+            // The model may still be loading.
+            Ok(()) = tokio::signal::ctrl_c() => Ok(None),
+        };
+        let outcome = match asked {
+            Ok(Some(answer)) => self.follow(answer).await,
+            Ok(None) => Ok((String::new(), End::Stopped)),
             Err(failure) => Err(failure),
         };
         match outcome {
@@ -137,7 +193,13 @@ impl Chat<'_> {
                 if self.options.json {
                     output::line(json(&text, &end));
                 }
-                self.messages.push(Message::new("assistant", before + &text));
+                let whole = before + &text;
+                if whole.is_empty() && matches!(end, End::Stopped) {
+                    // A question that was taken back does not burden the next.
+                    self.messages.pop();
+                } else {
+                    self.messages.push(Message::new("assistant", whole));
+                }
                 Ok(end)
             }
             Err(mut failure) => {
@@ -158,7 +220,7 @@ impl Chat<'_> {
     /// In a conversation, what is left of a broken answer is not lost.
     fn explain(&self, failure: Failure) -> Failure {
         match &self.broken {
-            Some(_) => failure.hint(format!("{GO_ON} goes on from here; another question begins anew")),
+            Some(_) => failure.hint(format!("{} goes on from here; another question begins anew", typed::CONTINUE)),
             None => failure,
         }
     }
@@ -258,6 +320,11 @@ async fn piped() -> Result<String, Failure> {
     String::from_utf8(bytes).map_err(|_| not_utf_8())
 }
 
+/// Of lines, where bytes that are no text are an error of reading.
+fn unreadable(error: std::io::Error) -> Failure {
+    if error.kind() == std::io::ErrorKind::InvalidData { not_utf_8() } else { unread(error) }
+}
+
 #[allow(clippy::needless_pass_by_value, reason = "it stands in map_err")]
 fn unread(error: std::io::Error) -> Failure {
     Failure::new(format_args!("cannot read the input: {error}"))
@@ -265,19 +332,4 @@ fn unread(error: std::io::Error) -> Failure {
 
 fn not_utf_8() -> Failure {
     Failure::new("the input is not UTF-8 text").hint("convert it first, for example with iconv")
-}
-
-/// The next line of input. Ctrl-C at the prompt clears it, as in a shell.
-async fn next_line(lines: &mut Lines<BufReader<Stdin>>, interactive: bool) -> Result<Option<String>, Failure> {
-    loop {
-        tokio::select! {
-            line = lines.next_line() => {
-                return line.map_err(|error| match error.kind() {
-                    std::io::ErrorKind::InvalidData => not_utf_8(),
-                    _ => unread(error),
-                });
-            }
-            Ok(()) = tokio::signal::ctrl_c(), if interactive => output::piece("\n› "),
-        }
-    }
 }

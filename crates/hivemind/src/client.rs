@@ -24,7 +24,11 @@ const LONGEST_HELLO_BYTES: usize = 1024;
 /// A node that has just said hello and does not answer for so long hangs. Pairing waits for another machine, and takes
 /// longer.
 const PATIENCE: Duration = Duration::from_mins(1);
+/// While an answer is waited for, so often it is seen whether the node still says hello: one that hangs is not waited for.
+const LOOK: Duration = Duration::from_secs(5);
 /// A stream brings something every 15 seconds, if only that it is still there.
+const STREAM_LOOK: Duration = Duration::from_secs(20);
+/// One that brings nothing for so long has broken, though the node is there.
 const STREAM_PATIENCE: Duration = Duration::from_secs(45);
 
 /// A running node.
@@ -136,12 +140,40 @@ impl Client {
         }
     }
 
+    /// What comes of a request, unless the node hangs meanwhile.
+    async fn watched<T>(&self, work: impl Future<Output = T>) -> Result<T, Failure> {
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return Ok(done),
+                () = tokio::time::sleep(LOOK) => self.look().await?,
+            }
+        }
+    }
+
+    /// Whether the node still is there. It is asked twice: one that has much to do may miss a hello.
+    async fn look(&self) -> Result<(), Failure> {
+        let listener = match self.hello().await? {
+            Listener::Silent => self.hello().await?,
+            listener => listener,
+        };
+        match listener {
+            // What has ended breaks the connection, which says more.
+            Listener::Node(_) | Listener::Nobody => Ok(()),
+            listener => Err(self.not_the_node(&listener)),
+        }
+    }
+
+    async fn send<T: DeserializeOwned>(&self, request: reqwest::RequestBuilder) -> Result<T, Failure> {
+        self.watched(async { read(request.send().await).await }).await?
+    }
+
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str, query: &[(&str, String)]) -> Result<T, Failure> {
-        read(self.request(reqwest::Method::GET, path).await?.query(query).timeout(PATIENCE).send().await).await
+        self.send(self.request(reqwest::Method::GET, path).await?.query(query).timeout(PATIENCE)).await
     }
 
     pub(crate) async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Failure> {
-        read(self.request(reqwest::Method::POST, path).await?.json(body).timeout(PATIENCE).send().await).await
+        self.send(self.request(reqwest::Method::POST, path).await?.json(body).timeout(PATIENCE)).await
     }
 
     /// Asks for what may take long, such as loading a model.
@@ -150,11 +182,11 @@ impl Client {
         path: &str,
         body: &impl Serialize,
     ) -> Result<T, Failure> {
-        read(self.request(reqwest::Method::POST, path).await?.json(body).send().await).await
+        self.send(self.request(reqwest::Method::POST, path).await?.json(body)).await
     }
 
     pub(crate) async fn delete<T: DeserializeOwned>(&self, path: &str, query: &[(&str, String)]) -> Result<T, Failure> {
-        read(self.request(reqwest::Method::DELETE, path).await?.query(query).timeout(PATIENCE).send().await).await
+        self.send(self.request(reqwest::Method::DELETE, path).await?.query(query).timeout(PATIENCE)).await
     }
 
     /// The events of a stream, as JSON; `[DONE]` ends it.
@@ -163,11 +195,11 @@ impl Client {
         if !body.is_null() {
             request = request.json(body);
         }
-        let response = request.send().await.map_err(broke_off)?;
+        let response = self.watched(request.send()).await?.map_err(broke_off)?;
         if !response.status().is_success() {
             return Err(refusal(response).await);
         }
-        Ok(Events { bytes: Box::pin(response.bytes_stream()), text: Vec::new() })
+        Ok(Events { client: self.clone(), bytes: Box::pin(response.bytes_stream()), text: Vec::new() })
     }
 }
 
@@ -216,6 +248,7 @@ fn broken(so_far: &Value) -> Option<Broken> {
 
 /// Server-sent events.
 pub(crate) struct Events {
+    client: Client,
     bytes: std::pin::Pin<Box<dyn futures_util::Stream<Item = reqwest::Result<bytes::Bytes>> + Send>>,
     text: Vec<u8>,
 }
@@ -239,13 +272,22 @@ impl Events {
                     };
                 }
             }
-            let more = tokio::time::timeout(STREAM_PATIENCE, self.bytes.next()).await;
-            match more.map_err(|_| silent())? {
+            match self.more().await? {
                 Some(Ok(bytes)) => self.text.extend(&bytes),
                 Some(Err(error)) => return Err(broke_off(error)),
                 None => return Ok(None),
             }
         }
+    }
+
+    /// The next bytes, unless the node hangs, or the connection to it.
+    async fn more(&mut self) -> Result<Option<reqwest::Result<bytes::Bytes>>, Failure> {
+        if let Ok(more) = tokio::time::timeout(STREAM_LOOK, self.bytes.next()).await {
+            return Ok(more);
+        }
+        self.client.look().await?;
+        let more = tokio::time::timeout(STREAM_PATIENCE.saturating_sub(STREAM_LOOK), self.bytes.next()).await;
+        more.map_err(|_| silent())
     }
 }
 

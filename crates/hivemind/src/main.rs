@@ -79,7 +79,8 @@ fn main() -> ExitCode {
         };
     }
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "error".into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(hive_node::colours_on_stderr());
+    log.with_writer(std::io::stderr).init();
     let runtime = match hive_node::runtime() {
         Ok(runtime) => runtime,
         Err(error) => return report(&Failure::new(error)),

@@ -37,6 +37,13 @@ pub(crate) fn piece(text: &str) {
     keep(written.and_then(|()| stdout.flush()));
 }
 
+/// An empty line between two turns on a terminal. A file gets answers only.
+pub(crate) fn space() {
+    if std::io::stdout().is_terminal() {
+        piece("\n");
+    }
+}
+
 /// Why results were lost, if some were.
 static LOST: Mutex<Option<std::io::Error>> = Mutex::new(None);
 

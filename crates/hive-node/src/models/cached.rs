@@ -1,0 +1,656 @@
+//! A model in a Hugging Face cache, by the name that people write.
+//!
+//! Most are `owner/name`: the revision that was downloaded as `main`, and the only model in it. Where that does not tell which
+//! model is meant, more is written: `owner/name@revision` is a branch, a tag or the beginning of a commit; of several GGUF files
+//! `owner/name:Q4_0` is the one that is quantized so, as llama.cpp and Ollama write it, and `owner/name/file.gguf` is that file.
+//! A name is compared with what lies in the cache and never made into a path, so that none leads out of it.
+
+use std::path::{Path, PathBuf};
+
+/// The hosts that some write before the owner.
+const HUBS: [&str; 2] = ["hf.co/", "huggingface.co/"];
+/// What the model cache calls a repository of models.
+const PREFIX: &str = "models--";
+/// The revision that is meant when none is written.
+const MAIN: &str = "main";
+/// The shortest beginning of a commit that counts.
+const SHORTEST_COMMIT: usize = 6;
+/// Letters of a commit that are shown.
+const SHOWN_COMMIT: usize = 12;
+/// How deep GGUF files may lie in a repository: some have a folder for each kind.
+const DEPTH: usize = 2;
+/// Files of one repository that are looked at.
+const MOST_FILES: usize = 1000;
+
+/// Why a name is no model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Unfound {
+    /// There is no such repository.
+    Nothing,
+    /// It is there, and what was named of it is not; names of what is.
+    Other(Vec<String>),
+    /// It has several models; their names.
+    Several(Vec<String>),
+}
+
+/// A name, taken apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Written<'a> {
+    owner: &'a str,
+    name: &'a str,
+    revision: Option<&'a str>,
+    part: Part<'a>,
+}
+
+/// Which model of a repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part<'a> {
+    /// The only one.
+    Only,
+    /// The GGUF file whose name says that it is quantized so.
+    Label(&'a str),
+    /// This GGUF file.
+    File(&'a str),
+}
+
+impl<'a> Written<'a> {
+    fn read(text: &'a str) -> Option<Self> {
+        let text = HUBS.into_iter().find_map(|hub| text.strip_prefix(hub)).unwrap_or(text);
+        let (owner, rest) = text.split_once('/')?;
+        let end = rest.find(['@', ':', '/']).unwrap_or(rest.len());
+        let (name, rest) = rest.split_at(end);
+        let (revision, rest) = match rest.strip_prefix('@') {
+            Some(rest) => {
+                let (revision, rest) = rest.split_at(end_of_revision(rest));
+                (Some(revision), rest)
+            }
+            None => (None, rest),
+        };
+        let part = match rest.split_at_checked(1) {
+            None => Part::Only,
+            Some((":", label)) if !label.is_empty() => Part::Label(label),
+            Some(("/", file)) if is_gguf(file) => Part::File(file),
+            Some(_) => return None,
+        };
+        let is_plain = is_plain(owner) && is_plain(name) && revision.is_none_or(|it| it.split('/').all(is_plain));
+        is_plain.then_some(Self { owner, name, revision, part })
+    }
+
+    fn folder(&self, cache: &Path) -> PathBuf {
+        cache.join(format!("{PREFIX}{}--{}", self.owner, self.name))
+    }
+}
+
+/// Where a revision ends in a name: before a label, or before a file. Branches have slashes in their names, too.
+fn end_of_revision(text: &str) -> usize {
+    if let Some(colon) = text.find(':') {
+        return colon;
+    }
+    if !is_gguf(text) {
+        return text.len();
+    }
+    // Of pull requests: refs/pr/1.
+    let slashes = if text.starts_with("refs/") { 3 } else { 1 };
+    text.match_indices('/').nth(slashes - 1).map_or(text.len(), |(at, _)| at)
+}
+
+/// The characters that names have on the hub; none of them leads out of a folder.
+fn is_plain(part: &str) -> bool {
+    part.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
+        && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+}
+
+fn is_gguf(file: &str) -> bool {
+    file.len() > ".gguf".len() && file.to_ascii_lowercase().ends_with(".gguf")
+}
+
+/// The folder or file of a model in a cache, by its name.
+pub(crate) fn find(cache: &Path, name: &str) -> Result<PathBuf, Unfound> {
+    let written = Written::read(name).ok_or(Unfound::Nothing)?;
+    let folder = written.folder(cache);
+    let snapshot = snapshot(&folder, written.revision).map_err(|known| {
+        let name = |revision: String| format!("{}/{}@{revision}", written.owner, written.name);
+        let known: Vec<String> = known.into_iter().map(name).collect();
+        match written.revision {
+            _ if known.is_empty() => Unfound::Nothing,
+            Some(_) => Unfound::Other(known),
+            None => Unfound::Several(known),
+        }
+    })?;
+    let contents = Contents::of(&snapshot, DEPTH);
+    let base = base(&written, &folder, &snapshot);
+    contents.choose(written.part, &base).map(|file| file.map_or(snapshot.clone(), |file| snapshot.join(file)))
+}
+
+/// Repository and revision as they are shown: without the revision where it goes without saying.
+fn base(written: &Written, folder: &Path, snapshot: &Path) -> String {
+    let name = format!("{}/{}", written.owner, written.name);
+    let is_usual = self::snapshot(folder, None).is_ok_and(|usual| usual == snapshot);
+    if is_usual { name } else { format!("{name}@{}", revision_of(folder, snapshot)) }
+}
+
+/// What a snapshot is called: by a branch or tag that is it, or by its commit.
+fn revision_of(folder: &Path, snapshot: &Path) -> String {
+    let commit = snapshot.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let named = references(folder).into_iter().find(|(_, of)| *of == commit).map(|(name, _)| name);
+    named.unwrap_or_else(|| commit.chars().take(SHOWN_COMMIT).collect())
+}
+
+/// The folder of a revision; without one, that of `main`, or the only one there is. Otherwise what the revisions are called.
+fn snapshot(folder: &Path, revision: Option<&str>) -> Result<PathBuf, Vec<String>> {
+    let snapshots = folder.join("snapshots");
+    let commits: Vec<String> = entries(&snapshots, |path| path.is_dir());
+    let references = references(folder);
+    let of = |name: &str| references.iter().find(|(known, _)| known == name).map(|(_, commit)| commit.as_str());
+    let begins = |with: &str| {
+        let fits = |commit: &&String| *commit == with || (with.len() >= SHORTEST_COMMIT && commit.starts_with(with));
+        let mut found = commits.iter().filter(fits);
+        found.next().filter(|_| found.next().is_none()).map(String::as_str)
+    };
+    let commit = match (revision, commits.as_slice()) {
+        (Some(revision), _) => of(revision).or_else(|| begins(revision)),
+        (None, commits) => of(MAIN).filter(|main| commits.iter().any(|commit| commit == main)).or(match commits {
+            [only] => Some(only.as_str()),
+            _ => None,
+        }),
+    };
+    match commit.map(|commit| snapshots.join(commit)).filter(|snapshot| snapshot.is_dir()) {
+        Some(snapshot) => Ok(snapshot),
+        None => Err(commits.iter().map(|commit| revision_of(folder, &snapshots.join(commit))).collect()),
+    }
+}
+
+/// Branches and tags that are here, with their commits.
+fn references(folder: &Path) -> Vec<(String, String)> {
+    let root = folder.join("refs");
+    files(&root, "", DEPTH)
+        .into_iter()
+        .filter_map(|name| {
+            let commit = std::fs::read_to_string(root.join(&name)).ok()?.trim().to_owned();
+            // A commit is no path.
+            is_plain(&commit).then_some((name, commit))
+        })
+        .collect()
+}
+
+/// What of a folder can be a model.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Contents {
+    /// Whether the folder itself is one, as Hugging Face and MLX keep it.
+    folder: bool,
+    /// Whether it has a `config.json`, with or without weights.
+    config: bool,
+    /// GGUF files, each a model, by their way from the folder.
+    ggufs: Vec<String>,
+}
+
+impl Contents {
+    /// Looks into a folder, and into so many levels of folders within for GGUF files.
+    pub(crate) fn of(folder: &Path, depth: usize) -> Self {
+        let all = files(folder, "", depth);
+        let config = all.iter().any(|file| file == "config.json");
+        let has_weights = all.iter().any(|file| !file.contains('/') && file.ends_with(".safetensors"));
+        let ggufs = all.into_iter().filter(|file| is_model(file)).collect();
+        Self { folder: config && has_weights, config, ggufs }
+    }
+
+    /// The model that a part means, as a file; `None` is the folder itself, which tells what it lacks when it is opened.
+    fn choose(&self, part: Part, base: &str) -> Result<Option<&str>, Unfound> {
+        let fitting: Vec<&str> = match part {
+            Part::Only if self.folder || self.ggufs.is_empty() => return Ok(None),
+            Part::Only => self.ggufs.iter().map(String::as_str).collect(),
+            Part::Label(label) => self.labelled(label),
+            Part::File(file) => self.called(file),
+        };
+        match fitting.as_slice() {
+            [only] => Ok(Some(only)),
+            [] => Err(Unfound::Other(self.names(base))),
+            several => Err(Unfound::Several(several.iter().map(|file| self.name(base, file)).collect())),
+        }
+    }
+
+    /// The GGUF file that a folder stands for which is no model otherwise; all of them, where it has several.
+    pub(crate) fn only_gguf(&self) -> Result<Option<&str>, &[String]> {
+        match self.ggufs.as_slice() {
+            [only] if !self.folder => Ok(Some(only)),
+            several if !self.folder && !several.is_empty() => Err(several),
+            _ => Ok(None),
+        }
+    }
+
+    fn labelled(&self, label: &str) -> Vec<&str> {
+        self.ggufs.iter().filter(|file| has_label(file, label)).map(String::as_str).collect()
+    }
+
+    /// By its whole way, else by its name alone.
+    fn called(&self, wanted: &str) -> Vec<&str> {
+        let by =
+            |fits: &dyn Fn(&str) -> bool| self.ggufs.iter().map(String::as_str).filter(|file| fits(file)).collect();
+        let whole: Vec<&str> = by(&|file| file == wanted);
+        if whole.is_empty() { by(&|file| file.rsplit('/').next() == Some(wanted)) } else { whole }
+    }
+
+    /// The names of all that can be loaded.
+    fn names(&self, base: &str) -> Vec<String> {
+        // A folder without weights is listed, too, where there is nothing else: it is being downloaded.
+        let whole = (self.folder || (self.config && self.ggufs.is_empty())).then(|| base.to_owned());
+        whole.into_iter().chain(self.ggufs.iter().map(|file| self.name(base, file))).collect()
+    }
+
+    /// The shortest name that means a file and no other one.
+    fn name(&self, base: &str, file: &str) -> String {
+        if self.ggufs.len() == 1 && !self.folder {
+            return base.to_owned();
+        }
+        match label(file).filter(|label| self.labelled(label).len() == 1) {
+            Some(label) => format!("{base}:{label}"),
+            None => format!("{base}/{file}"),
+        }
+    }
+}
+
+/// Whether a GGUF file is a model of its own: not what sees for one, not what was measured to make one, and of one in several
+/// parts only the first, which says so.
+fn is_model(file: &str) -> bool {
+    let name = file.rsplit('/').next().unwrap_or(file).to_ascii_lowercase();
+    let beside = name.starts_with("mmproj") || name.contains("imatrix");
+    is_gguf(&name) && !beside && part_number(&name).is_none_or(|part| part == 1)
+}
+
+/// The number in `name-00002-of-00003.gguf`.
+fn part_number(name: &str) -> Option<u32> {
+    let (before, of) = stem(name).rsplit_once("-of-")?;
+    let (_, number) = before.rsplit_once('-')?;
+    of.parse::<u32>().ok()?;
+    number.parse().ok()
+}
+
+fn stem(file: &str) -> &str {
+    &file[..file.len().saturating_sub(".gguf".len())]
+}
+
+/// A file's way without its ending and the numbers of its parts, in capitals.
+fn bare(file: &str) -> String {
+    let stem = stem(file);
+    let whole = part_number(file).and_then(|_| stem.rsplit_once("-of-")?.0.rsplit_once('-')).map(|(before, _)| before);
+    whole.unwrap_or(stem).to_ascii_uppercase()
+}
+
+/// Whether a file's name says that it is quantized so.
+fn has_label(file: &str, label: &str) -> bool {
+    let (file, label) = (bare(file), label.to_ascii_uppercase());
+    let before = |c: Option<char>| c.is_none_or(|c| matches!(c, '-' | '.' | '/' | '_'));
+    let after = |c: Option<char>| c.is_none_or(|c| matches!(c, '-' | '.' | '/'));
+    file.match_indices(&label)
+        .any(|(at, _)| before(file[..at].chars().next_back()) && after(file[at + label.len()..].chars().next()))
+}
+
+/// How a file is quantized, by the last part of its name that says so.
+fn label(file: &str) -> Option<String> {
+    let bare = bare(file);
+    let says = |part: &&str| {
+        let numbered = ["IQ", "TQ", "Q"].into_iter().find_map(|kind| part.strip_prefix(kind));
+        let is_number = numbered.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+        is_number || part.starts_with("MXFP") || ["F32", "F16", "BF16", "FP16", "FP32"].contains(part)
+    };
+    bare.split(['-', '.', '/']).rfind(says).map(str::to_owned)
+}
+
+/// The names of all models in a cache.
+pub(crate) fn names(cache: &Path) -> Vec<String> {
+    let mut names: Vec<String> = repositories(cache)
+        .into_iter()
+        .flat_map(|(owner, name)| {
+            let written = Written { owner: &owner, name: &name, revision: None, part: Part::Only };
+            let folder = written.folder(cache);
+            let contents =
+                |snapshot: PathBuf| Contents::of(&snapshot, DEPTH).names(&base(&written, &folder, &snapshot));
+            shown_snapshots(&folder).into_iter().flat_map(contents).collect::<Vec<_>>()
+        })
+        .collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// The usual snapshot, and those that branches and tags name; where none is the usual one, all.
+fn shown_snapshots(folder: &Path) -> Vec<PathBuf> {
+    let snapshots = folder.join("snapshots");
+    let others: Vec<String> = match snapshot(folder, None) {
+        Ok(_) => references(folder).into_iter().map(|(_, commit)| commit).collect(),
+        Err(_) => entries(&snapshots, |path| path.is_dir()),
+    };
+    let others = others.into_iter().map(|commit| snapshots.join(commit)).filter(|path| path.is_dir());
+    let mut shown: Vec<PathBuf> = snapshot(folder, None).into_iter().chain(others).collect();
+    shown.sort();
+    shown.dedup();
+    shown
+}
+
+/// Owners and names of the repositories in a cache. What has no plain name was not downloaded from anywhere.
+fn repositories(cache: &Path) -> Vec<(String, String)> {
+    let read = |folder: String| {
+        let (owner, name) = folder.strip_prefix(PREFIX)?.split_once("--")?;
+        (is_plain(owner) && is_plain(name)).then(|| (owner.to_owned(), name.to_owned()))
+    };
+    entries(cache, |_| true).into_iter().filter_map(read).collect()
+}
+
+/// The name of a model that lies at this place of a cache, in its shortest form; `None` for what is elsewhere.
+pub(crate) fn name_at(cache: &Path, path: &Path) -> Option<String> {
+    let (folder, snapshot, file) = taken_apart(cache, path)?;
+    let (owner, name) = folder.file_name()?.to_str()?.strip_prefix(PREFIX)?.split_once("--")?;
+    let written = Written { owner, name, revision: None, part: Part::Only };
+    let base = base(&written, &folder, &snapshot);
+    Some(match file {
+        Some(file) => Contents::of(&snapshot, DEPTH).name(&base, &file),
+        None => base,
+    })
+}
+
+/// The name by which other machines find a model at this place of a cache, whatever else lies beside it there.
+pub(crate) fn exact_name_at(cache: &Path, path: &Path) -> Option<String> {
+    let (folder, snapshot, file) = taken_apart(cache, path)?;
+    let (owner, name) = folder.file_name()?.to_str()?.strip_prefix(PREFIX)?.split_once("--")?;
+    let base = base(&Written { owner, name, revision: None, part: Part::Only }, &folder, &snapshot);
+    Some(file.map_or(base.clone(), |file| format!("{base}/{file}")))
+}
+
+/// A place in a cache as its repository, its snapshot, and the file in that.
+fn taken_apart(cache: &Path, path: &Path) -> Option<(PathBuf, PathBuf, Option<String>)> {
+    let inner = path.strip_prefix(cache).ok()?.to_str()?;
+    let mut parts = inner.splitn(4, '/');
+    let (folder, snapshots, commit) = (parts.next()?, parts.next()?, parts.next()?);
+    let file = parts.next().map(str::to_owned);
+    let is_repository =
+        folder.strip_prefix(PREFIX).is_some_and(is_plain) && snapshots == "snapshots" && is_plain(commit);
+    let is_within = file.as_ref().is_none_or(|file| file.split('/').all(|part| !part.starts_with('.')));
+    let folder = cache.join(folder);
+    let snapshot = folder.join(snapshots).join(commit);
+    (is_repository && is_within).then_some((folder, snapshot, file))
+}
+
+/// What is removed with a model at this place of a cache: the whole repository where nothing else is in it, and otherwise the
+/// model's own files and what of the downloads only they point to.
+pub(crate) fn files_of(cache: &Path, path: &Path) -> Option<Vec<PathBuf>> {
+    let (folder, snapshot, file) = taken_apart(cache, path)?;
+    let is_all = entries(&folder.join("snapshots"), |path| path.is_dir()).len() == 1
+        && file.as_ref().is_none_or(|_| Contents::of(&snapshot, DEPTH).names("").len() == 1);
+    if is_all {
+        return Some(vec![folder]);
+    }
+    // A part of a model takes its other parts with it.
+    let own: Vec<PathBuf> = match &file {
+        Some(file) => {
+            let (whole, is_part) = (bare(file), part_number(file).is_some());
+            let belongs = |other: &String| other == file || (is_part && is_gguf(other) && bare(other) == whole);
+            files(&snapshot, "", DEPTH).into_iter().filter(belongs).map(|file| snapshot.join(file)).collect()
+        }
+        None => files(&snapshot, "", DEPTH).into_iter().map(|file| snapshot.join(file)).collect(),
+    };
+    let blobs = std::fs::canonicalize(folder.join("blobs")).unwrap_or_else(|_| folder.join("blobs"));
+    let blob = |link: &PathBuf| std::fs::canonicalize(link).ok().filter(|blob| blob.starts_with(&blobs));
+    let snapshots = folder.join("snapshots");
+    let others = files(&snapshots, "", DEPTH + 1).into_iter().map(|file| snapshots.join(file));
+    let shared: Vec<PathBuf> = others.filter(|link| !own.contains(link)).filter_map(|link| blob(&link)).collect();
+    let downloads: Vec<PathBuf> = own.iter().filter_map(blob).filter(|blob| !shared.contains(blob)).collect();
+    let mut gone = if file.is_some() { own } else { vec![snapshot.clone()] };
+    if file.is_none() {
+        let commit = snapshot.file_name().map(|name| name.to_string_lossy().into_owned());
+        let named = references(&folder).into_iter().filter(|(_, of)| Some(of) == commit.as_ref());
+        gone.extend(named.map(|(name, _)| folder.join("refs").join(name)));
+    }
+    gone.extend(downloads);
+    Some(gone)
+}
+
+/// The names of the entries of a folder that are shown and of this kind, in order.
+fn entries(folder: &Path, is_wanted: impl Fn(&Path) -> bool) -> Vec<String> {
+    let listed = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let shown = listed.filter_map(|entry| entry.file_name().into_string().ok().filter(|name| !name.starts_with('.')));
+    let mut wanted: Vec<String> = shown.filter(|name| is_wanted(&folder.join(name))).collect();
+    wanted.sort();
+    wanted
+}
+
+/// The files of a folder by their way from it, and of so many levels of folders in it.
+fn files(folder: &Path, way: &str, depth: usize) -> Vec<String> {
+    let mut found = Vec::new();
+    for name in entries(folder, |_| true) {
+        let path = folder.join(&name);
+        if path.is_file() {
+            found.push(format!("{way}{name}"));
+        } else if depth > 0 && path.is_dir() {
+            found.extend(files(&path, &format!("{way}{name}/"), depth - 1));
+        }
+        if found.len() >= MOST_FILES {
+            found.truncate(MOST_FILES);
+            break;
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ABC: &str = "abc0123456789abc0123456789abc0123456789a";
+    const DEF: &str = "def0123456789def0123456789def0123456789d";
+
+    /// A cache with the files of one repository, `someone/model`, as `huggingface_hub` keeps them.
+    struct Cache(tempfile::TempDir);
+
+    impl Cache {
+        fn of(files: &[(&str, &str)], references: &[(&str, &str)]) -> Self {
+            let cache = Self(tempfile::tempdir().unwrap());
+            let blobs = cache.folder().join("blobs");
+            std::fs::create_dir_all(&blobs).unwrap();
+            for (at, (commit, file)) in files.iter().enumerate() {
+                let link = cache.folder().join("snapshots").join(commit).join(file);
+                std::fs::create_dir_all(link.parent().unwrap()).unwrap();
+                // The same file of two commits is one download.
+                let blob = blobs.join(files.iter().position(|(_, other)| other == file).unwrap_or(at).to_string());
+                std::fs::write(&blob, "x").unwrap();
+                std::os::unix::fs::symlink(blob, link).unwrap();
+            }
+            for (name, commit) in references {
+                let reference = cache.folder().join("refs").join(name);
+                std::fs::create_dir_all(reference.parent().unwrap()).unwrap();
+                std::fs::write(reference, commit).unwrap();
+            }
+            cache
+        }
+
+        fn path(&self) -> &Path {
+            self.0.path()
+        }
+
+        fn folder(&self) -> PathBuf {
+            self.path().join("models--someone--model")
+        }
+
+        fn at(&self, commit: &str) -> PathBuf {
+            self.folder().join("snapshots").join(commit)
+        }
+
+        fn find(&self, name: &str) -> Result<PathBuf, Unfound> {
+            find(self.path(), name)
+        }
+
+        /// Every name that is listed is found, and called so where it is found.
+        fn agrees(&self) -> Vec<String> {
+            let listed = names(self.path());
+            for name in &listed {
+                let found = self.find(name).unwrap();
+                assert_eq!(name_at(self.path(), &found).as_ref(), Some(name));
+                assert_eq!(self.find(&exact_name_at(self.path(), &found).unwrap()), Ok(found));
+            }
+            listed
+        }
+    }
+
+    fn texts(list: &[&str]) -> Vec<String> {
+        list.iter().map(|text| (*text).to_owned()).collect()
+    }
+
+    #[test]
+    fn a_repository_with_one_gguf_is_that_model() {
+        let beside = ["README.md", "config.json", "mmproj-model-f16.gguf", "model.imatrix.gguf", "._model-Q4_0.gguf"];
+        let mut files: Vec<_> = beside.map(|file| (ABC, file)).to_vec();
+        files.push((ABC, "model-Q4_0.gguf"));
+        let cache = Cache::of(&files, &[("main", ABC)]);
+        assert_eq!(cache.agrees(), ["someone/model"]);
+        let file = cache.at(ABC).join("model-Q4_0.gguf");
+        for name in [
+            "someone/model",
+            "someone/model:Q4_0",
+            "someone/model:q4_0",
+            "someone/model/model-Q4_0.gguf",
+            "hf.co/someone/model:Q4_0",
+            "someone/model@main",
+            "someone/model@main:Q4_0",
+            "someone/model@abc012/model-Q4_0.gguf",
+        ] {
+            assert_eq!(cache.find(name), Ok(file.clone()), "{name}");
+        }
+        assert_eq!(cache.find("someone/model:Q8_0"), Err(Unfound::Other(texts(&["someone/model"]))));
+        assert_eq!(cache.find("someone/other"), Err(Unfound::Nothing));
+    }
+
+    #[test]
+    fn of_several_ggufs_the_one_that_is_named_is_meant() {
+        let names = [
+            "model-Q4_0.gguf",
+            "model-Q4_K_M.gguf",
+            "model-UD-Q4_K_M.gguf",
+            "model.q8_0.gguf",
+            "plain.gguf",
+            "BF16/model-BF16-00001-of-00002.gguf",
+            "BF16/model-BF16-00002-of-00002.gguf",
+        ];
+        let cache = Cache::of(&names.map(|file| (ABC, file)), &[("main", ABC)]);
+        let choices = texts(&[
+            "someone/model/model-Q4_K_M.gguf",
+            "someone/model/model-UD-Q4_K_M.gguf",
+            "someone/model/plain.gguf",
+            "someone/model:BF16",
+            "someone/model:Q4_0",
+            "someone/model:Q8_0",
+        ]);
+        assert_eq!(cache.agrees(), choices);
+        let Err(Unfound::Several(mut told)) = cache.find("someone/model") else { panic!("one of several was taken") };
+        told.sort();
+        assert_eq!(told, choices);
+        assert_eq!(cache.find("someone/model:UD-Q4_K_M"), Ok(cache.at(ABC).join("model-UD-Q4_K_M.gguf")));
+        assert_eq!(cache.find("someone/model:BF16"), Ok(cache.at(ABC).join(names[5])));
+        assert_eq!(cache.find("someone/model/model.q8_0.gguf"), Ok(cache.at(ABC).join("model.q8_0.gguf")));
+        assert!(matches!(cache.find("someone/model:Q4_K_M"), Err(Unfound::Several(two)) if two.len() == 2));
+        for nothing in ["someone/model:4_0", "someone/model:Q4", "someone/model:Q4_0_4", "someone/model/Q4_0.gguf"] {
+            assert!(matches!(cache.find(nothing), Err(Unfound::Other(all)) if all.len() == 6), "{nothing}");
+        }
+    }
+
+    #[test]
+    fn a_folder_with_weights_is_the_model_and_its_ggufs_have_names_of_their_own() {
+        let files = ["config.json", "model.safetensors", "gguf/model-Q4_0.gguf"].map(|file| (ABC, file));
+        let cache = Cache::of(&files, &[("main", ABC)]);
+        assert_eq!(cache.agrees(), ["someone/model", "someone/model:Q4_0"]);
+        assert_eq!(cache.find("someone/model"), Ok(cache.at(ABC)));
+    }
+
+    #[test]
+    fn the_revision_that_is_named_is_meant_and_the_only_one_needs_no_name() {
+        let both = [(ABC, "config.json"), (ABC, "a.safetensors"), (DEF, "config.json"), (DEF, "a.safetensors")];
+        let cache = Cache::of(&both, &[("main", ABC), ("refs/pr/1", DEF), ("4bit", DEF)]);
+        assert_eq!(cache.agrees(), ["someone/model", "someone/model@4bit"]);
+        for name in ["someone/model", "someone/model@main", "someone/model@abc012", &format!("someone/model@{ABC}")] {
+            assert_eq!(cache.find(name), Ok(cache.at(ABC)), "{name}");
+        }
+        for name in ["someone/model@4bit", "someone/model@refs/pr/1", "someone/model@def0123"] {
+            assert_eq!(cache.find(name), Ok(cache.at(DEF)), "{name}");
+        }
+        let known = texts(&["someone/model@main", "someone/model@4bit"]);
+        for name in ["someone/model@8bit", "someone/model@ab", "someone/model@0123456"] {
+            assert_eq!(cache.find(name), Err(Unfound::Other(known.clone())), "{name}");
+        }
+
+        // Downloaded by its commit, or from a branch only.
+        for references in [&[][..], &[("4bit", ABC)], &[("main", DEF)]] {
+            let cache = Cache::of(&both[..2], references);
+            assert_eq!(cache.agrees(), ["someone/model"], "{references:?}");
+            assert_eq!(cache.find("someone/model"), Ok(cache.at(ABC)));
+        }
+        let cache = Cache::of(&both, &[("4bit", DEF)]);
+        let several = texts(&["someone/model@abc012345678", "someone/model@4bit"]);
+        assert_eq!(cache.find("someone/model"), Err(Unfound::Several(several)));
+        assert_eq!(cache.agrees(), ["someone/model@4bit", "someone/model@abc012345678"]);
+        assert_eq!(Cache::of(&both, &[]).agrees(), ["someone/model@abc012345678", "someone/model@def012345678"]);
+    }
+
+    #[test]
+    fn no_name_leads_out_of_the_cache() {
+        let cache = Cache::of(&[(ABC, "model-Q4_0.gguf")], &[("main", ABC)]);
+        std::fs::write(cache.path().join("secret.gguf"), "x").unwrap();
+        std::fs::write(cache.folder().join("refs/out"), "../../..").unwrap();
+        for name in [
+            "someone/model/../../../../secret.gguf",
+            "someone/model/snapshots/../../secret.gguf",
+            "someone/model@../../..",
+            "someone/model@out",
+            "someone/model@/main",
+            "someone/model@",
+            "someone/model:",
+            "someone/model/",
+            "someone/model//",
+            "../secret.gguf",
+            "/secret.gguf",
+            "hf.co/../secret.gguf",
+            "someone/model@main/../../../secret.gguf",
+        ] {
+            assert!(cache.find(name).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_removed_that_is_no_model_of_the_cache() {
+        let cache = Cache::of(&[(ABC, "model-Q4_0.gguf")], &[("main", ABC)]);
+        std::fs::create_dir_all(cache.path().join("snapshots/only")).unwrap();
+        for way in [
+            "../snapshots/only",
+            "models--someone--model/snapshots/..",
+            "models--someone--model/snapshots/../../secret.gguf",
+            "models--someone--model/refs/main",
+            "models--someone--model",
+            "",
+        ] {
+            assert_eq!(files_of(cache.path(), &cache.path().join(way)), None, "{way}");
+        }
+        assert_eq!(files_of(&cache.path().join("other"), &cache.at(ABC)), None);
+    }
+
+    #[test]
+    fn what_is_removed_takes_nothing_of_another_model_with_it() {
+        let left = |cache: &Cache, name: &str| {
+            let path = cache.find(name).unwrap();
+            for gone in files_of(cache.path(), &path).unwrap() {
+                if gone.is_dir() {
+                    std::fs::remove_dir_all(gone).unwrap();
+                } else {
+                    std::fs::remove_file(gone).unwrap();
+                }
+            }
+            (cache.agrees(), entries(&cache.folder().join("blobs"), |_| true).len())
+        };
+        let cache = Cache::of(&[(ABC, "a-Q4_0.gguf"), (ABC, "a-Q8_0.gguf"), (ABC, "README.md")], &[("main", ABC)]);
+        assert_eq!(left(&cache, "someone/model:Q4_0"), (texts(&["someone/model"]), 2));
+        assert_eq!(left(&cache, "someone/model"), (Vec::new(), 0));
+        assert!(!cache.folder().exists(), "the last one takes the repository with it");
+
+        // Two revisions share what did not change.
+        let files = [(ABC, "config.json"), (ABC, "old.safetensors"), (DEF, "config.json"), (DEF, "new.safetensors")];
+        let cache = Cache::of(&files, &[("main", ABC), ("4bit", DEF)]);
+        assert_eq!(left(&cache, "someone/model@4bit"), (texts(&["someone/model"]), 2));
+        assert!(!cache.folder().join("refs/4bit").exists());
+    }
+}
