@@ -1,16 +1,16 @@
 //! Chat templates, rendered with a fixed conversation.
 
-use hive_model::template::{ChatTemplate, Message};
+use hive_model::template::{ChatTemplate, Conversation, Message};
 
 /// Parses and renders a template. Whether it could be rendered.
 pub fn run(data: &[u8]) -> bool {
     let Ok(source) = std::str::from_utf8(data) else { return false };
-    let Ok(template) = ChatTemplate::new(source, Some("<s>".to_owned()), None) else { return false };
+    let Ok(template) = ChatTemplate::new(source, [("bos_token".to_owned(), "<s>".to_owned())]) else { return false };
     let mut call = Message::new("assistant", "");
     call.more.insert("tool_calls".to_owned(), serde_json::json!([{ "function": { "name": "f", "arguments": {"a": [1]} } }]));
     let messages = [Message::new("system", "Be brief."), Message::new("user", "Hi <s> ü\n"), call];
     let tools = serde_json::json!([{ "type": "function", "function": { "name": "f", "parameters": {} } }]);
-    template.render(&messages, Some(&tools)).is_ok()
+    template.render(&Conversation { tools: Some(tools), ..Conversation::new(messages) }).is_ok()
 }
 
 /// Templates of every kind of tag and operator.
@@ -22,6 +22,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         "{{ tools | map(attribute='function.name') | join(', ') }}{{ messages | selectattr('role', 'equalto', 'user') | list | length }}",
         "{% set x %}a{% endset %}{{ x.replace('a', 'bb').split('b') | sort(reverse=true) | unique | batch(2) | list }}",
         "{{ '{:>5}|{:.2f}'.format('x', 1.5) }}{{ '%s %d' | format('a', 2) }}{{ (1, 2) ~ {'a': [none, true]} }}",
+        "{% generation %}{{ strftime_now('%d %b %Y') }}{% endgeneration %}{{ tools | tojson(ensure_ascii=true, separators=(',', ':')) }}{{ 'a b'.rsplit(none, 1) }}{{ [1e16] }}",
         "{% raw %}{{ x }}{% endraw %}{# c #}{% with a = 1 %}{{ -a ** 2 // 3 % 4 in [1] }}{% endwith %}{% filter upper %}b{% endfilter %}",
         "{{ raise_exception('no') if messages[0].role != 'system' else bos_token }}{{ dict(a=1).items() | list }}{{ range(3)[::-1] | list }}",
     ]

@@ -99,7 +99,7 @@ impl Ask {
     fn request(&self) -> Request {
         let message = |turn: &Turn| Message {
             role: turn.role.clone(),
-            content: turn.text.clone(),
+            content: turn.text.clone().into(),
             more: serde_json::Map::default(),
         };
         let sampling = Sampling {

@@ -1,24 +1,34 @@
 //! Chat templates, rendered by `minijinja` as Hugging Face's templates expect.
 //!
-//! Whatever a person or a tool wrote stays text: special tokens count only where the template itself wrote them. To
-//! tell them apart after rendering, what looks special in a message is swapped for private-use characters before.
+//! Models are trained on what Hugging Face's `transformers` renders, so it is the reference: Jinja2 in its immutable sandbox, with
+//! a few functions of its own. Where `minijinja` differs from Python, the modules here follow Python: [`json`], [`methods`],
+//! [`python`], [`dates`].
+//!
+//! Whatever a person or a tool wrote stays text: special tokens count only where the template itself wrote them ([`marks`]).
 //!
 //! A template comes with a model from strangers. Its source is limited before it is parsed (`source`), what it computes by fuel
 //! and depth (`values`), what it writes by `MAX_RENDERED_BYTES`; what recursion remains has a stack of its own.
 
+mod conversation;
+mod dates;
+mod json;
+mod marks;
+mod methods;
+mod python;
 mod source;
 mod values;
 
-use std::fmt::Write as _;
+use std::collections::BTreeMap;
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::Serde;
-use minijinja::{Environment, Error, ErrorKind, Value, context};
-use serde::{Deserialize, Serialize};
+use minijinja::value::{Rest, Serde, ValueKind};
+use minijinja::{Environment, Error, ErrorKind, Value};
+
+pub use conversation::{Conversation, Message, RESERVED_VARIABLES};
 
 use crate::deep::on_deep_stack;
-use crate::tokenizer::special::SpecialTokens;
 use crate::tokenizer::{Tokenizer, TokenizerError};
+use marks::{is_marked, mark_conversation, unmark};
 use values::{MAX_DEPTH, is_shallow, json_bytes};
 
 /// Fuel is an instruction, or 64 bytes of a value that is made. A template may take so much for itself,
@@ -30,29 +40,6 @@ const FUEL_PER_BYTE: u64 = 1;
 
 /// What a template may write: more than any context holds.
 const MAX_RENDERED_BYTES: usize = 32 << 20;
-
-/// Characters nobody types, around the number of a special token that was written in a message.
-const MARK_OPEN: char = '\u{10FFF0}';
-const MARK_CLOSE: char = '\u{10FFF1}';
-
-/// One message of a conversation.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Message {
-    /// `system`, `user`, `assistant` or `tool`.
-    pub role: String,
-    /// The text.
-    pub content: String,
-    /// Anything else a template may look at (`tool_calls`, `name`, …).
-    #[serde(flatten)]
-    pub more: serde_json::Map<String, serde_json::Value>,
-}
-
-impl Message {
-    /// A message of a role.
-    pub fn new(role: &str, content: impl Into<String>) -> Self {
-        Self { role: role.to_owned(), content: content.into(), more: serde_json::Map::new() }
-    }
-}
 
 /// Why a conversation cannot be turned into a prompt.
 #[derive(Debug, thiserror::Error)]
@@ -87,46 +74,38 @@ pub enum TemplateError {
 #[derive(Debug)]
 pub struct ChatTemplate {
     environment: Environment<'static>,
-    bos_token: String,
-    eos_token: String,
+    /// The tokens that the model names, as `bos_token`.
+    tokens: BTreeMap<String, String>,
 }
 
 impl ChatTemplate {
-    /// Parses a template.
-    pub fn new(source: &str, bos_token: Option<String>, eos_token: Option<String>) -> Result<Self, TemplateError> {
+    /// Parses a template; it gets the tokens by their names, as `bos_token`.
+    pub fn new(source: &str, tokens: impl IntoIterator<Item = (String, String)>) -> Result<Self, TemplateError> {
         let environment = on_deep_stack(|| environment(source));
         let environment = environment.unwrap_or_else(|_| Err("the parser failed".to_owned()));
-        let token = Option::unwrap_or_default;
-        Ok(Self {
-            environment: environment.map_err(TemplateError::Parse)?,
-            bos_token: token(bos_token),
-            eos_token: token(eos_token),
-        })
+        Ok(Self { environment: environment.map_err(TemplateError::Parse)?, tokens: tokens.into_iter().collect() })
     }
 
     /// The conversation as text, ready for the assistant's answer.
-    pub fn render(&self, messages: &[Message], tools: Option<&serde_json::Value>) -> Result<String, TemplateError> {
-        check_depth(messages, tools)?;
-        self.render_checked(messages, tools)
+    pub fn render(&self, conversation: &Conversation) -> Result<String, TemplateError> {
+        check_depth(conversation)?;
+        self.render_checked(conversation)
     }
 
-    fn render_checked(&self, messages: &[Message], tools: Option<&serde_json::Value>) -> Result<String, TemplateError> {
+    fn render_checked(&self, conversation: &Conversation) -> Result<String, TemplateError> {
         let mut environment = self.environment.clone();
-        environment.set_fuel(Some(fuel(messages, tools)));
+        environment.set_fuel(Some(fuel(conversation)));
         let looked = values::Looked::default();
         environment.add_filter(source::SETTLED, move |value: &Value| values::settled(&looked, value));
+        let began = conversation.began.unwrap_or_default();
+        environment.add_function("strftime_now", move |format: &str| {
+            let unknown = || Error::new(ErrorKind::InvalidOperation, "strftime_now: it is not a date's format");
+            dates::strftime(began, format).ok_or_else(unknown)
+        });
         let rendered = on_deep_stack(|| {
             let template = environment.get_template(NAME).map_err(|e| TemplateError::Failed(e.to_string()))?;
-            let tools = tools.map(|tools| Value::from(Serde(tools)));
-            let context = context! {
-                messages => Value::from(Serde(messages)),
-                tools => tools,
-                bos_token => &self.bos_token,
-                eos_token => &self.eos_token,
-                add_generation_prompt => true,
-            };
             let mut text = Limited { bytes: Vec::new() };
-            match template.render_captured_to(context, &mut text) {
+            match template.render_captured_to(self.context(conversation), &mut text) {
                 Ok(_) => String::from_utf8(text.bytes).map_err(|e| TemplateError::Failed(e.to_string())),
                 Err(_) if text.is_full() => Err(TemplateError::TooMuch),
                 Err(error) => Err(classify(&error)),
@@ -135,24 +114,32 @@ impl ChatTemplate {
         rendered.unwrap_or_else(|_| Err(TemplateError::Failed("the interpreter failed".to_owned())))
     }
 
+    /// All that the template can see.
+    fn context(&self, conversation: &Conversation) -> Value {
+        let tokens = self.tokens.iter().map(|(name, token)| (name.as_str(), Value::from(token.as_str())));
+        let variables = conversation.variables.iter().filter(|(name, _)| !RESERVED_VARIABLES.contains(&name.as_str()));
+        let variables = variables.map(|(name, value)| (name.as_str(), Value::from(Serde(value))));
+        let own = [
+            ("messages", Value::from(Serde(&conversation.messages))),
+            ("tools", conversation.tools.as_ref().map_or_else(|| Value::from(()), |tools| Value::from(Serde(tools)))),
+            ("add_generation_prompt", Value::from(true)),
+        ];
+        // Hugging Face's templates find it there always.
+        let documents = [("documents", Value::from(()))];
+        Value::from_pairs(documents.into_iter().chain(tokens).chain(variables).chain(own))
+    }
+
     /// The conversation as tokens, ready for the assistant's answer.
-    pub fn tokenize(
-        &self,
-        tokenizer: &Tokenizer,
-        messages: &[Message],
-        tools: Option<&serde_json::Value>,
-    ) -> Result<Vec<u32>, TemplateError> {
-        check_depth(messages, tools)?;
+    pub fn tokenize(&self, tokenizer: &Tokenizer, conversation: &Conversation) -> Result<Vec<u32>, TemplateError> {
+        check_depth(conversation)?;
         let special = tokenizer.special_tokens();
-        let marked: Vec<Message> = messages.iter().map(|message| mark_message(message, special)).collect();
-        let tools = tools.map(|tools| mark_json(tools, special));
-        let text = self.render_checked(&marked, tools.as_ref())?;
+        let text = self.render_checked(&mark_conversation(conversation, special))?;
         let (mut tokens, mut run, mut piece) = (Vec::new(), 0, 0);
         // What a person typed is cut out where it looks special; all else is the template's own.
         let ends = special.find(&text).map(|(range, _)| range).chain(std::iter::once(text.len()..text.len()));
         for range in ends {
             let typed = &text[piece..range.start];
-            if typed.contains(MARK_OPEN) {
+            if is_marked(typed) {
                 tokens.extend(encode_own(tokenizer, &text[run..piece])?);
                 tokens.extend(tokenizer.encode_literal(&unmark(typed, special))?);
                 run = range.start;
@@ -160,6 +147,11 @@ impl ChatTemplate {
             piece = range.end;
         }
         tokens.extend(encode_own(tokenizer, &text[run..])?);
+        if let Some(leading) = tokenizer.leading()
+            && tokens.first() != Some(&leading)
+        {
+            tokens.insert(0, leading);
+        }
         Ok(tokens)
     }
 }
@@ -206,6 +198,15 @@ fn environment(source: &str) -> Result<Environment<'static>, String> {
     environment.set_formatter(values::print);
     values::add_writers(&mut environment);
     environment.add_filter("sum", values::sum);
+    environment.add_filter("tojson", json::tojson);
+    add_tests(&mut environment);
+    environment.add_function("joiner", minijinja_contrib::globals::joiner);
+    environment.add_function("cycler", |items: Rest<Value>| {
+        if items.is_empty() {
+            return Err(Error::new(ErrorKind::MissingArgument, "cycler: it needs at least one item"));
+        }
+        minijinja_contrib::globals::cycler(items.0)
+    });
     environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
         Err(Error::new(ErrorKind::InvalidOperation, REFUSED.to_owned() + &message))
     });
@@ -213,16 +214,23 @@ fn environment(source: &str) -> Result<Environment<'static>, String> {
     Ok(environment)
 }
 
-/// What is read from outside is recursed through, here and in the interpreter.
-fn check_depth(messages: &[Message], tools: Option<&serde_json::Value>) -> Result<(), TemplateError> {
-    let mut values = messages.iter().flat_map(|message| message.more.values()).chain(tools);
-    if values.all(is_shallow) { Ok(()) } else { Err(TemplateError::TooDeep) }
+/// Jinja2's tests that mean something else here.
+fn add_tests(environment: &mut Environment<'static>) {
+    use ValueKind::{Bool, Iterable, Map, Number, Plain, Seq, String, Undefined};
+    environment.add_test("iterable", |value: &Value| matches!(value.kind(), Undefined | String | Seq | Map | Iterable));
+    environment.add_test("sequence", |value: &Value| matches!(value.kind(), Undefined | String | Seq | Map));
+    environment.add_test("number", |value: &Value| matches!(value.kind(), Bool | Number));
+    environment.add_test("callable", |value: &Value| value.kind() == Plain);
 }
 
-fn fuel(messages: &[Message], tools: Option<&serde_json::Value>) -> u64 {
-    let more = messages.iter().flat_map(|message| message.more.values()).chain(tools).map(json_bytes).sum::<usize>();
-    let bytes = messages.iter().map(|message| message.content.len()).sum::<usize>() + more;
-    FUEL + FUEL_PER_MESSAGE * messages.len() as u64 + FUEL_PER_BYTE * bytes as u64
+/// What is read from outside is recursed through, here and in the interpreter.
+fn check_depth(conversation: &Conversation) -> Result<(), TemplateError> {
+    if conversation.values().all(is_shallow) { Ok(()) } else { Err(TemplateError::TooDeep) }
+}
+
+fn fuel(conversation: &Conversation) -> u64 {
+    let bytes = conversation.values().map(json_bytes).sum::<usize>();
+    FUEL + FUEL_PER_MESSAGE * conversation.messages.len() as u64 + FUEL_PER_BYTE * bytes as u64
 }
 
 /// What a template has written, up to the limit.
@@ -261,81 +269,30 @@ fn classify(error: &Error) -> TemplateError {
     }
 }
 
-fn mark_message(message: &Message, special: &SpecialTokens) -> Message {
-    let more = message.more.iter().map(|(key, value)| (mark(key, special), mark_json(value, special))).collect();
-    Message { role: mark(&message.role, special), content: mark(&message.content, special), more }
-}
-
-fn mark_json(value: &serde_json::Value, special: &SpecialTokens) -> serde_json::Value {
-    match value {
-        serde_json::Value::String(text) => mark(text, special).into(),
-        serde_json::Value::Array(items) => items.iter().map(|item| mark_json(item, special)).collect(),
-        serde_json::Value::Object(entries) => {
-            entries.iter().map(|(key, item)| (mark(key, special), mark_json(item, special))).collect()
-        }
-        other => other.clone(),
-    }
-}
-
-/// Swaps what looks like a special token for its number between two marks.
-fn mark(text: &str, special: &SpecialTokens) -> String {
-    // The marks themselves mean nothing in a message.
-    let text = text.replace([MARK_OPEN, MARK_CLOSE], "");
-    let (mut marked, mut from) = (String::with_capacity(text.len()), 0);
-    for (range, id) in special.find(&text) {
-        marked.push_str(&text[from..range.start]);
-        let _ = write!(marked, "{MARK_OPEN}{id}{MARK_CLOSE}");
-        from = range.end;
-    }
-    marked.push_str(&text[from..]);
-    marked
-}
-
-fn unmark(text: &str, special: &SpecialTokens) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once(MARK_OPEN) {
-        out.push_str(before);
-        let Some((number, after)) = after.split_once(MARK_CLOSE) else {
-            rest = after;
-            continue;
-        };
-        match number.parse().ok().and_then(|id| special.text(id)) {
-            Some(token) => out.push_str(token),
-            None => {
-                let _ = write!(out, "{number}");
-            }
-        }
-        rest = after;
-    }
-    out.push_str(rest);
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn user(text: &str) -> Vec<Message> {
-        vec![Message::new("user", text)]
+    fn user(text: &str) -> Conversation {
+        Conversation::new([Message::new("user", text)])
     }
 
     #[test]
     fn a_template_that_does_not_parse_says_so() {
-        assert!(matches!(ChatTemplate::new("{% for x in %}", None, None), Err(TemplateError::Parse(_))));
+        assert!(matches!(ChatTemplate::new("{% for x in %}", []), Err(TemplateError::Parse(_))));
     }
 
     #[test]
     fn a_template_that_loops_for_ever_is_stopped() {
         let source = "{% for a in range(99999) %}{% for b in range(99999) %}{{ a * b }}{% endfor %}{% endfor %}";
-        let template = ChatTemplate::new(source, None, None).unwrap();
-        assert!(matches!(template.render(&user("x"), None), Err(TemplateError::TooLong)));
+        let template = ChatTemplate::new(source, []).unwrap();
+        assert!(matches!(template.render(&user("x")), Err(TemplateError::TooLong)));
     }
 
     #[test]
     fn a_template_may_refuse_with_its_own_words() {
-        let template = ChatTemplate::new("{{ raise_exception('roles must alternate') }}", None, None).unwrap();
-        let error = template.render(&user("x"), None).unwrap_err();
+        let template = ChatTemplate::new("{{ raise_exception('roles must alternate') }}", []).unwrap();
+        let error = template.render(&user("x")).unwrap_err();
         assert!(matches!(&error, TemplateError::Refused(words) if words == "roles must alternate"), "{error}");
     }
 
@@ -343,9 +300,9 @@ mod tests {
     fn python_methods_and_tools_work() {
         let source =
             "{{ messages[0].content.strip().upper() }} {{ messages[0]['role'].startswith('us') }} {{ tools | tojson }}";
-        let template = ChatTemplate::new(source, None, None).unwrap();
-        let tools = serde_json::json!([{ "name": "f" }]);
-        assert_eq!(template.render(&user(" a "), Some(&tools)).unwrap(), r#"A True [{"name": "f"}]"#);
+        let template = ChatTemplate::new(source, []).unwrap();
+        let conversation = Conversation { tools: Some(serde_json::json!([{ "name": "f" }])), ..user(" a ") };
+        assert_eq!(template.render(&conversation).unwrap(), r#"A True [{"name": "f"}]"#);
     }
 
     /// Letter by letter, with `▁` before the very first piece of a text, as tokenizers made from SentencePiece have it.
@@ -376,9 +333,12 @@ mod tests {
         Tokenizer::from_json(json.to_string().as_bytes()).unwrap()
     }
 
+    fn with_bos(source: &str) -> ChatTemplate {
+        ChatTemplate::new(source, [("bos_token".to_owned(), "<s>".to_owned())]).unwrap()
+    }
+
     fn tokens(tokenizer: &Tokenizer, source: &str, message: &Message) -> Vec<u32> {
-        let template = ChatTemplate::new(source, Some("<s>".to_owned()), None).unwrap();
-        template.tokenize(tokenizer, std::slice::from_ref(message), None).unwrap()
+        with_bos(source).tokenize(tokenizer, &Conversation::new([message.clone()])).unwrap()
     }
 
     #[test]
@@ -407,10 +367,10 @@ mod tests {
     fn a_typed_marker_changes_no_token_before_it() {
         let source = "{{ bos_token }}{% for m in messages %}<|im_start|>  {{ m.role }}{{ m.content }}{% endfor %}";
         let tokenizer = metaspace_first(true, true);
-        let template = ChatTemplate::new(source, Some("<s>".to_owned()), None).unwrap();
+        let template = with_bos(source);
         let tokens = |typed: &str| {
             let messages = [Message::new("user", "x"), Message::new("user", typed)];
-            template.tokenize(&tokenizer, &messages, None).unwrap()
+            template.tokenize(&tokenizer, &Conversation::new(messages)).unwrap()
         };
         let (plain, typed) = (tokens("x"), tokens("<|im_start|>"));
         let first = 1 + 1 + "userx".len();
@@ -424,16 +384,5 @@ mod tests {
         let found =
             tokens(&tokenizer, "<|im_start|>{{ messages[0].content }}", &Message::new("user", "x<|IM_START|>x"));
         assert_eq!(found.iter().filter(|token| **token >= 15).collect::<Vec<_>>(), [&16], "{found:?}");
-    }
-
-    #[test]
-    fn what_looks_special_in_a_message_comes_back_as_it_was() {
-        let special = SpecialTokens::new(vec![("<|end|>".to_owned(), 1), ("<s>".to_owned(), 2)]).unwrap();
-        for text in ["plain", "<|end|>", "a<s>b<|end|><|end|>", "\u{10FFF0}0\u{10FFF1}", "\u{10FFF0}"] {
-            let clean = text.replace([MARK_OPEN, MARK_CLOSE], "");
-            let marked = mark(text, &special);
-            assert!(!marked.contains("<|end|>") && !marked.contains("<s>"));
-            assert_eq!(unmark(&marked, &special), clean);
-        }
     }
 }

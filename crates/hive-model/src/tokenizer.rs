@@ -6,6 +6,7 @@
 //! The file comes with a model from strangers, and the library was written for files of friends: sizes are limited before it
 //! reads one (`limits`), and its panics are errors.
 
+mod cuts;
 mod from_gguf;
 mod limits;
 pub mod special;
@@ -25,6 +26,8 @@ pub struct Tokenizer {
     /// The same, but text that looks like a special token stays text.
     literal: tokenizers::Tokenizer,
     special: SpecialTokens,
+    /// What every prompt begins with.
+    leading: Option<u32>,
 }
 
 /// Why there is no tokenizer.
@@ -57,7 +60,8 @@ impl Tokenizer {
     /// Builds the tokenizer that a GGUF's metadata describes.
     pub fn from_gguf(gguf: &Gguf) -> Result<Self, TokenizerError> {
         let json = from_gguf::tokenizer_json(gguf).map_err(TokenizerError::Gguf)?;
-        Self::from_json(json.to_string().as_bytes()).map_err(TokenizerError::Gguf)
+        let tokenizer = Self::from_json(json.to_string().as_bytes()).map_err(TokenizerError::Gguf)?;
+        Ok(Self { leading: from_gguf::leading(gguf), ..tokenizer })
     }
 
     /// Builds a tokenizer from the bytes of a `tokenizer.json`; the error says what is wrong with them.
@@ -83,7 +87,7 @@ impl Tokenizer {
         literal.set_encode_special_tokens(true);
         let added = inner.get_added_tokens_decoder();
         let special = added.into_iter().filter(|(_, token)| token.special).map(|(id, token)| (token.content, id));
-        Ok(Self { special: SpecialTokens::new(special.collect())?, inner, literal })
+        Ok(Self { special: SpecialTokens::new(special.collect())?, inner, literal, leading: None })
     }
 
     /// Encodes text in which special tokens are meant as such.
@@ -104,6 +108,11 @@ impl Tokenizer {
     /// Special tokens with their ids.
     pub fn special_tokens(&self) -> &SpecialTokens {
         &self.special
+    }
+
+    /// The token that a prompt begins with even where its chat template does not write it. Only GGUF files say so.
+    pub fn leading(&self) -> Option<u32> {
+        self.leading
     }
 
     /// How many tokens there are.

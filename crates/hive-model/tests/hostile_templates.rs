@@ -9,7 +9,7 @@
 
 use std::time::{Duration, Instant};
 
-use hive_model::template::{ChatTemplate, Message, TemplateError};
+use hive_model::template::{ChatTemplate, Conversation, Message, TemplateError};
 use serde_json::{Value, json};
 
 /// Debug builds of the interpreter are some ten times slower.
@@ -314,6 +314,7 @@ fn no_template_ends_the_process_or_takes_long_or_much() {
         Message::new("user", "Go on."),
     ];
     let tools = json!([{ "type": "function", "function": { "name": "f", "parameters": { "type": "object" } } }]);
+    let conversation = Conversation { tools: Some(tools), ..Conversation::new(messages) };
     let all = templates();
     assert!(all.len() > 300, "{}", all.len());
     let mut failures = Vec::new();
@@ -321,8 +322,7 @@ fn no_template_ends_the_process_or_takes_long_or_much() {
         // The last line of a test that died names what killed it.
         println!("{name}");
         let (before, started) = (peak_bytes(), computed());
-        let result =
-            ChatTemplate::new(&source, None, None).and_then(|template| template.render(&messages, Some(&tools)));
+        let result = ChatTemplate::new(&source, []).and_then(|template| template.render(&conversation));
         let (took, peak) = (computed().saturating_sub(started), peak_bytes());
         let what = match &result {
             Ok(text) => format!("{} bytes", text.len()),
@@ -349,8 +349,8 @@ fn what_real_templates_do_with_namespaces_still_works() {
 {%- set ns.tail = messages[1:] -%}
 {%- set ns.text -%}a.b = c{%- endset -%}
 {{- ns.found }} {{ ns.last.content }} {{ ns.rest }} {{ ns.n }} {{ ns.tail | length }} {{ ns.tail[0].role }} {{ ns.text }}";
-    let template = ChatTemplate::new(source, None, None).unwrap();
-    let text = template.render(&[Message::new("system", "x"), Message::new("user", "y")], None).unwrap();
+    let template = ChatTemplate::new(source, []).unwrap();
+    let text = template.render(&Conversation::new([Message::new("system", "x"), Message::new("user", "y")])).unwrap();
     assert_eq!(text, r#"True y ["X", "Y"] 2 1 user a.b = c"#.replace('"', "'"));
 }
 
@@ -359,21 +359,27 @@ fn a_long_conversation_has_fuel_for_a_template_that_looks_at_all_of_it() {
     let source = "{% set ns = namespace(n=0) %}{% for m in messages %}{% set content = m.content | trim %}
 {% if loop.index0 % 2 == 0 %}{% set ns.n = ns.n + 1 %}{% endif %}{% for l in content.split('\n') %}{{ l | trim }}{% endfor %}
 <|{{ m.role }}|>{{ content.strip() + '\n' }}{{ tools | tojson(indent=2) }}{% endfor %}{{ ns.n }}";
-    let template = ChatTemplate::new(source, None, None).unwrap();
+    let template = ChatTemplate::new(source, []).unwrap();
     let messages: Vec<_> = (0..200).map(|n| Message::new("user", format!("{n} line\n").repeat(200))).collect();
     let tools = json!([{ "name": "f", "description": "x".repeat(2000) }]);
-    assert!(template.render(&messages, Some(&tools)).unwrap().len() > 1_000_000);
+    let conversation = Conversation { tools: Some(tools), ..Conversation::new(messages) };
+    assert!(template.render(&conversation).unwrap().len() > 1_000_000);
 }
 
 #[test]
 fn arguments_nested_too_deep_are_refused_before_anything_recurses() {
     let deep = |levels: usize| (0..levels).fold(json!(1), |inner, _| Value::Array(vec![inner]));
-    let template = ChatTemplate::new("{{ messages[0] | tojson }}{{ tools == tools }}{{ tools }}", None, None).unwrap();
+    let template = ChatTemplate::new("{{ messages[0] | tojson }}{{ tools == tools }}{{ tools }}", []).unwrap();
     let mut message = Message::new("assistant", "x");
-    assert!(template.render(&[message.clone()], Some(&deep(90))).is_ok());
-    assert!(matches!(template.render(&[message.clone()], Some(&deep(101))), Err(TemplateError::TooDeep)));
+    let with = |message: &Message, tools| Conversation { tools, ..Conversation::new([message.clone()]) };
+    assert!(template.render(&with(&message, Some(deep(90)))).is_ok());
+    let too_deep = |conversation| matches!(template.render(&conversation), Err(TemplateError::TooDeep));
+    assert!(too_deep(with(&message, Some(deep(101)))));
+    assert!(too_deep(Conversation::new([Message { content: deep(101), ..message.clone() }])));
+    let variables = [("x".to_owned(), deep(101))].into_iter().collect();
+    assert!(too_deep(Conversation { variables, ..Conversation::new([message.clone()]) }));
     message.more.insert("tool_calls".to_owned(), deep(5000));
-    assert!(matches!(template.render(&[message.clone()], None), Err(TemplateError::TooDeep)));
+    assert!(matches!(template.render(&with(&message, None)), Err(TemplateError::TooDeep)));
     // Dropping such JSON recurses in the library that made it: one level after the other.
     let mut json = message.more.remove("tool_calls").unwrap();
     while let Value::Array(mut items) = json {
@@ -383,7 +389,7 @@ fn arguments_nested_too_deep_are_refused_before_anything_recurses() {
 
 #[test]
 fn a_template_that_writes_without_end_is_stopped() {
-    let template = ChatTemplate::new("{% for m in messages %}{{ m.content * 40 }}{% endfor %}", None, None).unwrap();
+    let template = ChatTemplate::new("{% for m in messages %}{{ m.content * 40 }}{% endfor %}", []).unwrap();
     let messages: Vec<_> = (0..40).map(|_| Message::new("user", "x".repeat(100_000))).collect();
-    assert!(matches!(template.render(&messages, None), Err(TemplateError::TooMuch)));
+    assert!(matches!(template.render(&Conversation::new(messages)), Err(TemplateError::TooMuch)));
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use hive_model::shard::{ForwardError, Input, Output};
-use hive_model::template::Message;
+use hive_model::template::{Conversation, Message};
 use hive_model::{Compute, ModelFiles, Sampling, SessionId, SessionOptions, Shard, ShardOptions, Slot};
 use serde_json::Value;
 
@@ -319,16 +319,18 @@ fn tokens_and_chats_are_those_of_hugging_face() {
         let text = case["text"].as_str().unwrap();
         assert_eq!(tokenizer.encode_literal(text).unwrap(), ids(&case["tokens"]), "{text:?}");
         // Inside a conversation, too: the only special tokens are the template's.
-        let chat = template.tokenize(&tokenizer, &[Message::new("user", text)], None).unwrap();
-        let plain = template.tokenize(&tokenizer, &[Message::new("user", "x")], None).unwrap();
+        let chat =
+            |text: &str| template.tokenize(&tokenizer, &Conversation::new([Message::new("user", text)])).unwrap();
+        let (chat, plain) = (chat(text), chat("x"));
         let special = |tokens: &[u32]| tokens.iter().filter(|&&t| t <= 2).count();
         assert_eq!(special(&chat), special(&plain), "{text:?}");
         assert!(chat.windows(case["tokens"].as_array().unwrap().len()).any(|part| part == ids(&case["tokens"])));
     }
     for case in reference["chats"].as_array().unwrap() {
         let messages: Vec<Message> = serde_json::from_value(case["messages"].clone()).unwrap();
-        assert_eq!(template.render(&messages, None).unwrap(), case["text"].as_str().unwrap());
-        assert_eq!(template.tokenize(&tokenizer, &messages, None).unwrap(), ids(&case["tokens"]));
+        let conversation = Conversation::new(messages);
+        assert_eq!(template.render(&conversation).unwrap(), case["text"].as_str().unwrap());
+        assert_eq!(template.tokenize(&tokenizer, &conversation).unwrap(), ids(&case["tokens"]));
     }
 }
 

@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use hive_model::Sampling;
 use hive_model::sampling::{Sampled, SamplingError};
+use hive_model::template::Conversation;
+use jiff::civil::DateTime;
 use tokio::sync::mpsc;
 
 use crate::Message;
@@ -17,8 +19,8 @@ use crate::worker::text::TextError;
 /// What is asked.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// The conversation so far.
-    pub messages: Vec<Message>,
+    /// The conversation so far. One that does not say when it began is known by its first messages.
+    pub conversation: Conversation,
     /// Tokens of an answer that broke off, which is gone on with; no others come twice.
     pub said: Vec<u32>,
     /// How tokens are chosen.
@@ -39,7 +41,7 @@ impl Request {
     /// A greedy answer to a conversation.
     pub fn new(messages: Vec<Message>) -> Self {
         Self {
-            messages,
+            conversation: Conversation::new(messages),
             said: Vec::new(),
             sampling: Sampling::default(),
             max_tokens: None,
@@ -197,13 +199,18 @@ const ATTEMPTS: usize = 3;
 /// Between two of them.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// The local time.
+fn now() -> DateTime {
+    jiff::ZonedDateTime::now().datetime()
+}
+
 impl Node {
     /// Starts an answer by the swarm. It goes on over other machines when one leaves in the middle of it.
     pub async fn generate(&self, wish: &Wish, request: &Request) -> Result<Reply, AnswerError> {
         let mut attempt = 1;
         loop {
             let ring = match self.model(wish).await {
-                Err(ServeError::Load(error)) if attempt < ATTEMPTS => {
+                Err(ServeError::Load(error)) if attempt < ATTEMPTS && !error.is_the_models() => {
                     tracing::info!("the model is loaded anew: {error}");
                     attempt += 1;
                     // Long enough for a machine that has gone to be known as gone.
@@ -212,7 +219,7 @@ impl Node {
                 }
                 ring => ring?,
             };
-            let prompt = ring.prompt(request).await?;
+            let prompt = ring.prompt(request, self.openings().began(&request.conversation, now())).await?;
             let source = Source::new(self.clone(), wish.clone());
             return Ok(ring.start(prompt, request, Some(source)).await?);
         }
@@ -222,7 +229,7 @@ impl Node {
 impl Ring {
     /// Starts an answer by these very stages. Its events arrive on the receiver; dropping it cancels the answer.
     pub async fn generate(&self, request: &Request) -> Result<mpsc::Receiver<Event>, GenerateError> {
-        let prompt = self.prompt(request).await?;
+        let prompt = self.prompt(request, now()).await?;
         Ok(self.start(prompt, request, None).await?.events)
     }
 
@@ -235,9 +242,9 @@ impl Ring {
         Ok(self.start(prompt, request, None).await?.events)
     }
 
-    async fn prompt(&self, request: &Request) -> Result<Vec<u32>, GenerateError> {
+    async fn prompt(&self, request: &Request, began: DateTime) -> Result<Vec<u32>, GenerateError> {
         request.sampling.check()?;
-        Ok(self.model().prompt(&request.messages).await?)
+        Ok(self.model().prompt(&request.conversation, began).await?)
     }
 
     async fn start(&self, prompt: Vec<u32>, request: &Request, source: Option<Source>) -> Result<Reply, GenerateError> {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use hive_node::{Event, LocalSwarm, Message, Request, models};
+use hive_node::{Event, LocalSwarm, Request, models};
 use serde_json::{Value, json};
 
 use crate::arguments::RunOptions;
@@ -171,10 +171,11 @@ fn figures(last: &Value) -> Figures {
 
 fn body(request: &Request, model: Option<&str>, stages: Option<usize>) -> Value {
     let sampling = &request.sampling;
-    let message = |message: &Message| json!({ "role": message.role, "content": message.content });
+    let conversation = &request.conversation;
     let mut body = json!({
         "model": model.unwrap_or_default(),
-        "messages": request.messages.iter().map(message).collect::<Vec<_>>(),
+        "messages": conversation.messages,
+        "chat_template_kwargs": conversation.variables,
         "stream": true,
         "stream_options": { "include_usage": true },
         "temperature": sampling.temperature,
@@ -188,8 +189,6 @@ fn body(request: &Request, model: Option<&str>, stages: Option<usize>) -> Value 
     if let Some(max_tokens) = request.max_tokens {
         body["max_tokens"] = json!(max_tokens);
     }
-    if stages.is_some() || !request.said.is_empty() {
-        body["hivemind"] = json!({ "stages": stages, "said": request.said });
-    }
+    body["hivemind"] = json!({ "stages": stages, "said": request.said, "date": conversation.began });
     body
 }

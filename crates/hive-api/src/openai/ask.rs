@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hive_node::serving::Wish;
-use hive_node::{Message, Request, Sampling, models};
-use serde_json::Value;
+use hive_node::{Conversation, Message, RESERVED_VARIABLES, Request, Sampling, models};
+use jiff::civil::DateTime;
+use serde_json::{Map, Value};
 
 use super::fields::{self, FieldError, Fields};
 use super::json;
@@ -48,6 +49,10 @@ pub(super) enum AskError {
     UnknownWish { field: String },
     #[error("\"hivemind.timeout_s\": {0}")]
     Time(String),
+    #[error("\"hivemind.date\" must be a local date and time, like 2026-11-27T09:30:00; it is \"{0}\"")]
+    Date(String),
+    #[error("\"{field}\" is not an option of a chat template: HiveMind says what that is")]
+    Reserved { field: String },
 }
 
 impl From<AskError> for Refusal {
@@ -59,9 +64,11 @@ impl From<AskError> for Refusal {
                 ("unsupported", Some(field.clone()))
             }
             AskError::NoMessages => ("no_messages", Some("messages".to_owned())),
-            AskError::Role { field, .. } | AskError::TokenName { field } | AskError::UnknownWish { field } => {
-                ("invalid_value", Some(field.clone()))
-            }
+            AskError::Role { field, .. }
+            | AskError::TokenName { field }
+            | AskError::UnknownWish { field }
+            | AskError::Reserved { field } => ("invalid_value", Some(field.clone())),
+            AskError::Date(_) => ("invalid_value", Some("hivemind.date".to_owned())),
             AskError::Time(_) => ("invalid_value", Some("hivemind.timeout_s".to_owned())),
         };
         let refusal = Self::bad(code, error);
@@ -94,9 +101,17 @@ pub(super) fn read(body: &[u8]) -> Result<Asked, AskError> {
         Some(mut options) => options.flag("include_usage")?.unwrap_or(false),
         None => false,
     };
+    let variables = variables(&mut fields)?;
     let own = own_wishes(&mut fields)?;
-    let request =
-        Request { said: own.said, sampling, max_tokens, stop, deadline: own.deadline, ..Request::new(messages) };
+    let request = Request {
+        conversation: Conversation { variables, began: own.date, ..Conversation::new(messages) },
+        said: own.said,
+        sampling,
+        max_tokens,
+        stop,
+        deadline: own.deadline,
+        ..Request::new(Vec::new())
+    };
     let wish = Wish { model, stages: own.stages };
     Ok(Asked { wish, request, stream, usage, ignored: fields.rest().into_iter().map(|(name, _)| name).collect() })
 }
@@ -185,6 +200,24 @@ fn stop(fields: &mut Fields) -> Result<Vec<String>, FieldError> {
     Ok(texts.into_iter().filter(|text| !text.is_empty()).collect())
 }
 
+/// Options of the model's own chat template. `chat_template_kwargs` is what vLLM, SGLang and llama.cpp call them; the two that
+/// clients send by themselves stand beside it.
+fn variables(fields: &mut Fields) -> Result<Map<String, Value>, AskError> {
+    let mut variables = Map::new();
+    if let Some(effort) = fields.text("reasoning_effort")? {
+        variables.insert("reasoning_effort".to_owned(), effort.into());
+    }
+    if let Some(thinking) = fields.flag("enable_thinking")? {
+        variables.insert("enable_thinking".to_owned(), thinking.into());
+    }
+    let Some(given) = fields.object("chat_template_kwargs")? else { return Ok(variables) };
+    variables.extend(given.rest());
+    match RESERVED_VARIABLES.into_iter().find(|name| variables.contains_key(*name)) {
+        Some(name) => Err(AskError::Reserved { field: format!("chat_template_kwargs.{name}") }),
+        None => Ok(variables),
+    }
+}
+
 fn message(at: usize, value: Value) -> Result<Message, AskError> {
     let place = format!("messages[{at}]");
     let mut fields = Fields::new(&*place, value)?;
@@ -192,7 +225,10 @@ fn message(at: usize, value: Value) -> Result<Message, AskError> {
     if !is_role(&role) {
         return Err(AskError::Role { role, field: fields.place("role") });
     }
+    let calls = called_functions(fields.list("tool_calls")?);
     let content = match fields.take("content") {
+        // Templates look for what is none where a message only calls functions.
+        None if calls.is_some() => return Ok(Message { role, content: Value::Null, more: with_calls(fields, calls) }),
         None => String::new(),
         Some(Value::String(text)) => text,
         Some(Value::Array(parts)) => {
@@ -206,7 +242,26 @@ fn message(at: usize, value: Value) -> Result<Message, AskError> {
             return Err(fields::error(fields.place("content"), "text or a list of parts", &other).into());
         }
     };
-    Ok(Message { role, content, more: fields.rest() })
+    Ok(Message { role, content: content.into(), more: with_calls(fields, calls) })
+}
+
+/// The calls, their arguments as values. The API writes arguments as JSON in a text; templates are written for the values.
+fn called_functions(calls: Option<Vec<Value>>) -> Option<Value> {
+    let mut calls = calls.filter(|calls| !calls.is_empty())?;
+    for arguments in calls.iter_mut().filter_map(|call| call.get_mut("function")?.get_mut("arguments")) {
+        if let Some(Ok(value @ Value::Object(_))) = arguments.as_str().map(serde_json::from_str::<Value>) {
+            *arguments = value;
+        }
+    }
+    Some(calls.into())
+}
+
+fn with_calls(fields: Fields, calls: Option<Value>) -> Map<String, Value> {
+    let mut more = fields.rest();
+    if let Some(calls) = calls {
+        more.insert("tool_calls".to_owned(), calls);
+    }
+    more
 }
 
 /// Whether a role is a word. A template writes it between its markers, so nothing else may come with it.
@@ -236,6 +291,8 @@ struct Own {
     deadline: Option<Duration>,
     /// Tokens of an answer that broke off, as its failure gave them: only what is missing is answered.
     said: Vec<u32>,
+    /// When the conversation began, for models whose prompt says the day.
+    date: Option<DateTime>,
 }
 
 fn own_wishes(fields: &mut Fields) -> Result<Own, AskError> {
@@ -249,9 +306,11 @@ fn own_wishes(fields: &mut Fields) -> Result<Own, AskError> {
     };
     let said = own.list("said")?.unwrap_or_default();
     let said = said.into_iter().enumerate().map(token).collect::<Result<_, _>>()?;
+    let date = own.text("date")?;
+    let date = date.map(|text| text.parse().map_err(|_| AskError::Date(text))).transpose()?;
     match own.rest().into_iter().next() {
         Some((name, _)) => Err(AskError::UnknownWish { field: format!("hivemind.{name}") }),
-        None => Ok(Own { stages, deadline, said }),
+        None => Ok(Own { stages, deadline, said, date }),
     }
 }
 
@@ -349,7 +408,7 @@ mod tests {
             "n": 1, "tools": [], "tool_choice": "none", "functions": [], "function_call": "auto", "logprobs": false,
             "top_logprobs": 0, "response_format": { "type": "text" }, "modalities": ["text"], "user": "u", "store": false,
         });
-        assert_eq!(asked(harmless).unwrap().ignored, ["store", "user"]);
+        assert_eq!(asked(harmless).unwrap().ignored, ["user", "store"]);
     }
 
     #[test]
@@ -367,9 +426,9 @@ mod tests {
     fn content_comes_whole_or_in_parts() {
         let content = |content: Value| {
             let asked = asked(json!({ "messages": [{ "role": "user", "content": content, "name": "ann" }] })).unwrap();
-            let message = &asked.request.messages[0];
+            let message = &asked.request.conversation.messages[0];
             assert_eq!(message.more["name"], "ann");
-            message.content.clone()
+            message.text().unwrap().to_owned()
         };
         assert_eq!(content(json!("a")), "a");
         assert_eq!(
@@ -377,6 +436,43 @@ mod tests {
             "abc"
         );
         assert_eq!(content(json!(null)), "");
+    }
+
+    #[test]
+    fn a_message_that_only_calls_functions_has_no_content_and_its_arguments_are_values() {
+        let call = |arguments: Value| {
+            let calls = json!([{ "id": "1", "type": "function", "function": { "name": "f", "arguments": arguments } }]);
+            let message = json!({ "role": "assistant", "content": null, "tool_calls": calls });
+            let asked = asked(json!({ "messages": [message] })).unwrap();
+            let message = asked.request.conversation.messages[0].clone();
+            assert_eq!(message.content, Value::Null);
+            message.more["tool_calls"][0]["function"]["arguments"].clone()
+        };
+        assert_eq!(call(json!("{\"b\": 1, \"a\": 2}")).to_string(), "{\"b\":1,\"a\":2}", "in the order they came in");
+        assert_eq!(call(json!({ "a": 1 })), json!({ "a": 1 }));
+        assert_eq!(call(json!("no JSON")), "no JSON");
+        let plain = json!({ "messages": [{ "role": "user", "content": null, "tool_calls": [] }] });
+        assert_eq!(asked(plain).unwrap().request.conversation.messages[0].content, "");
+    }
+
+    #[test]
+    fn options_of_a_chat_template_are_given_by_name() {
+        let asked = |more: Value| asked(more).map(|asked| Value::Object(asked.request.conversation.variables));
+        assert_eq!(asked(json!({ "reasoning_effort": "high" })).unwrap(), json!({ "reasoning_effort": "high" }));
+        assert_eq!(asked(json!({ "enable_thinking": false })).unwrap(), json!({ "enable_thinking": false }));
+        let both = json!({ "enable_thinking": true, "chat_template_kwargs": { "enable_thinking": false, "x": [1] } });
+        assert_eq!(asked(both).unwrap(), json!({ "enable_thinking": false, "x": [1] }));
+        let message = asked(json!({ "chat_template_kwargs": { "messages": [] } })).unwrap_err().to_string();
+        assert!(message.contains("\"chat_template_kwargs.messages\""), "{message}");
+    }
+
+    #[test]
+    fn a_conversation_may_say_when_it_began() {
+        let date = |date: &str| asked(json!({ "hivemind": { "date": date } }));
+        let began = date("2026-11-27T09:30:00").unwrap().request.conversation.began;
+        assert_eq!(began, Some(jiff::civil::date(2026, 11, 27).at(9, 30, 0, 0)));
+        assert!(date("2026-11-27").unwrap().request.conversation.began.is_some());
+        assert!(date("yesterday").unwrap_err().to_string().contains("local date"));
     }
 
     #[test]

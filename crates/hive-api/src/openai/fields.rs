@@ -46,7 +46,7 @@ impl Fields {
 
     /// A field as it is.
     pub(crate) fn take(&mut self, name: &str) -> Option<Value> {
-        self.map.remove(name).filter(|value| !value.is_null())
+        self.map.shift_remove(name).filter(|value| !value.is_null())
     }
 
     fn read<T>(

@@ -38,6 +38,13 @@ pub(super) fn prepare(source: &str, syntax: SyntaxConfig) -> Result<String, Stri
     while let Some((token, span)) = tokens.next_token().map_err(|error| error.to_string())? {
         counts.add(&token)?;
         let next = part.then(&token);
+        if part == Part::Start
+            && let Some(block) = plain_block(&token)
+        {
+            prepared.push_str(&source[copied..span.start_offset as usize]);
+            prepared.push_str(block);
+            copied = span.end_offset as usize;
+        }
         if let Some((at, inserted)) = limited(part, next, span) {
             prepared.push_str(&source[copied..at]);
             prepared.extend(inserted);
@@ -90,6 +97,16 @@ impl Counts {
             return Err(format!("it has a tag of more than {MAX_TAG_TOKENS} words and operators"));
         }
         Ok(())
+    }
+}
+
+/// What a tag of Hugging Face's is without its meaning: `generation` tells a trainer which text is the assistant's own, and is a
+/// scope otherwise.
+fn plain_block(name: &Token<'_>) -> Option<&'static str> {
+    match name {
+        Token::Ident("generation") => Some("with"),
+        Token::Ident("endgeneration") => Some("endwith"),
+        _ => None,
     }
 }
 
@@ -155,6 +172,7 @@ mod tests {
             "{%- set x %}a.b = c{% endset -%}",
             "{{ {'a': {'b': 1}} }}",
             "{% set x = y.z %}{% if x.y == 1 %}{% endif %}\n",
+            "{{ generation }}{% set generation = 1 %}{# {% generation %} #}",
         ];
         for source in same {
             assert_eq!(prepare(source).unwrap(), source);
@@ -163,6 +181,7 @@ mod tests {
             ("{%- set ns.x = a if b else '%}' -%}", "{%- set ns.x =( a if b else '%}' )|__settled-%}"),
             ("{%set ns.x=ns.x+[1]%}", "{%set ns.x=(ns.x+[1])|__settled%}"),
             ("{% set ns . x = {'a': 1} +%}", "{% set ns . x =( {'a': 1} )|__settled+%}"),
+            ("{%- generation -%} a {% endgeneration +%}", "{%- with -%} a {% endwith +%}"),
             ("{% set ns.x, (y) = 1, 2 %}", "{% set ns.x, (y) =( 1, 2 )|__settled%}"),
             (
                 "{% set ns.x | default([ns.x]) %}a{% endset %}",
@@ -198,8 +217,11 @@ mod tests {
             assert!(prepare(&hidden).is_err(), "{disguise}");
             // The parser sees the tag there.
             let shown = disguise.to_owned() + "{{ 'seen' }}";
-            let template = crate::template::ChatTemplate::new(&shown, None, None).unwrap();
-            assert!(template.render(&[], None).unwrap().ends_with("seen"), "{disguise}");
+            let template = crate::template::ChatTemplate::new(&shown, []).unwrap();
+            assert!(
+                template.render(&crate::template::Conversation::default()).unwrap().ends_with("seen"),
+                "{disguise}"
+            );
             let assigned = disguise.to_owned() + "{% set ns.x = [ns.x] %}";
             assert!(prepare(&assigned).unwrap().ends_with("{% set ns.x =( [ns.x] )|__settled%}"), "{disguise}");
         }

@@ -6,6 +6,8 @@ use indexmap::IndexMap;
 use minijinja::value::{Kwargs, Rest, Tuple, ValueKind, ValueOrKwargs};
 use minijinja::{Environment, Error, ErrorKind, Output, State, Value};
 
+use super::{methods, python};
+
 /// Lists in lists. Conversations and tools nest about ten deep.
 pub(super) const MAX_DEPTH: usize = 100;
 /// Values that may be looked at in all while namespaces are filled: some hundred messages in each of some hundred turns.
@@ -79,8 +81,6 @@ fn settle(looked: &Looked, value: &Value, depth: usize) -> Result<Option<Value>,
 /// Items that are written as text at once, each as often as it is reached: a list can hold one list a thousand times over, and
 /// that again. Tools and conversations have some ten thousand.
 const MAX_WRITTEN: usize = 1_000_000;
-/// Spaces a level of JSON is indented by.
-const MAX_INDENT: usize = 16;
 
 /// Whether a value can be written as text in reasonable time and memory.
 pub(super) fn is_writable(value: &Value) -> bool {
@@ -109,18 +109,19 @@ pub(super) fn is_writable(value: &Value) -> bool {
 
 /// What is printed, first looked at.
 pub(super) fn print(output: &mut Output, state: &mut State, value: &Value) -> Result<(), Error> {
-    if is_writable(value) {
-        minijinja::escape_formatter(output, state, value)
-    } else {
-        Err(ErrorKind::OutOfFuel.into())
+    if !is_writable(value) {
+        return Err(ErrorKind::OutOfFuel.into());
+    }
+    match python::text(value) {
+        Some(text) => Ok(output.write_str(&text)?),
+        None => minijinja::escape_formatter(output, state, value),
     }
 }
 
 /// Adds filters that write whole values as text, with a look at the values first.
 pub(super) fn add_writers(environment: &mut Environment<'static>) {
     let filters = [
-        ("tojson", Value::from_function(minijinja::filters::tojson)),
-        ("string", Value::from_function(minijinja::filters::string)),
+        ("string", Value::from_function(string)),
         ("join", Value::from_function(minijinja::filters::join)),
         ("format", Value::from_function(minijinja::filters::format)),
         ("pprint", Value::from_function(minijinja::filters::pprint)),
@@ -128,8 +129,7 @@ pub(super) fn add_writers(environment: &mut Environment<'static>) {
     for (name, filter) in filters {
         let checked = move |state: &mut State, arguments: Rest<ValueOrKwargs>| -> Result<Value, Error> {
             let arguments = arguments.into_values();
-            let is_wide = name == "tojson" && arguments.iter().skip(1).any(asks_for_wide_indent);
-            if is_wide || !arguments.iter().all(is_writable) {
+            if !arguments.iter().all(is_writable) {
                 return Err(Error::from(ErrorKind::OutOfFuel));
             }
             filter.call(state, &arguments)
@@ -138,9 +138,12 @@ pub(super) fn add_writers(environment: &mut Environment<'static>) {
     }
 }
 
-fn asks_for_wide_indent(argument: &Value) -> bool {
-    let indent = if argument.is_kwargs() { argument.get_attr("indent").unwrap_or_default() } else { argument.clone() };
-    indent.is_number() && usize::try_from(indent).is_ok_and(|indent| indent > MAX_INDENT)
+/// The filter `string`.
+fn string(state: &State, value: &Value) -> Result<Value, Error> {
+    match python::text(value) {
+        Some(text) => Ok(text.into()),
+        None => minijinja::filters::string(state, value),
+    }
 }
 
 /// The filter `sum`: what is not a number is copied for every item that is added to it, which fuel does not count.
@@ -172,7 +175,7 @@ pub(super) fn method(state: &mut State, value: &Value, name: &str, arguments: &[
     if !arguments.iter().all(is_writable) {
         return Err(Error::from(ErrorKind::OutOfFuel));
     }
-    minijinja_contrib::pycompat::unknown_method_callback(state, value, name, arguments)
+    methods::call(state, value, name, arguments)
 }
 
 /// Whether a format string asks for a width of many digits, or for one that an argument says.

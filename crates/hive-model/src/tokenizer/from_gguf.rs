@@ -5,6 +5,7 @@
 
 use serde_json::{Value as Json, json};
 
+use super::cuts::Cut;
 use super::limits::{MAX_MERGES, MAX_TOKEN_BYTES, MAX_TOKENS};
 use super::{is_between_bars, is_marker};
 use crate::weights::Gguf;
@@ -48,15 +49,15 @@ pub(super) fn tokenizer_json(gguf: &Gguf) -> Result<Json, String> {
         Some("gpt2") => {
             let merges = merges.ok_or("it has no tokenizer.ggml.merges")?;
             let merges: Vec<_> = merges.iter().filter_map(|merge| merge.split_once(' ')).collect();
-            let pre = gguf.string("tokenizer.ggml.pre").unwrap_or("default");
+            let cut = cut(gguf)?;
             Ok(json!({
                 "version": "1.0",
                 "added_tokens": added,
                 "normalizer": null,
-                "pre_tokenizer": pre_tokenizer(pre)?,
+                "pre_tokenizer": cut.to_json(),
                 "post_processor": null,
                 "decoder": { "type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true },
-                "model": { "type": "BPE", "vocab": vocabulary, "merges": merges, "ignore_merges": pre == "llama-bpe" },
+                "model": { "type": "BPE", "vocab": vocabulary, "merges": merges, "ignore_merges": cut.ignores_merges },
             }))
         }
         Some("llama") => {
@@ -94,25 +95,22 @@ pub(super) fn tokenizer_json(gguf: &Gguf) -> Result<Json, String> {
     }
 }
 
-/// How text is cut before merging, by the name llama.cpp gives it.
-fn pre_tokenizer(name: &str) -> Result<Json, String> {
-    let byte_level = |use_regex: bool| json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex });
-    let split = |pattern: &str| {
-        let split =
-            json!({ "type": "Split", "pattern": { "Regex": pattern }, "behavior": "Isolated", "invert": false });
-        json!({ "type": "Sequence", "pretokenizers": [split, byte_level(false)] })
+fn cut(gguf: &Gguf) -> Result<Cut, String> {
+    let name = gguf.string("tokenizer.ggml.pre");
+    Cut::of(name).ok_or_else(|| format!("its pre-tokenizer \"{}\" is not supported", name.unwrap_or_default()))
+}
+
+/// The token that a prompt begins with, whether its chat template writes it or not: llama.cpp's rule, by which the files are
+/// made.
+pub(super) fn leading(gguf: &Gguf) -> Option<u32> {
+    let is_sentencepiece = gguf.string("tokenizer.ggml.model") == Some("llama");
+    let is_added = match gguf.value("tokenizer.ggml.add_bos_token") {
+        Some(Value::Bool(is_added)) => *is_added,
+        _ => is_sentencepiece || cut(gguf).is_ok_and(|cut| cut.adds_bos),
     };
-    match name {
-        "smollm" | "starcoder" | "refact" | "command-r" => {
-            let digits = json!({ "type": "Digits", "individual_digits": true });
-            Ok(json!({ "type": "Sequence", "pretokenizers": [digits, byte_level(true)] }))
-        }
-        "default" | "gpt-2" | "gpt2" => Ok(byte_level(true)),
-        "llama-bpe" | "llama3" | "llama-v3" => Ok(split(
-            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-        )),
-        other => Err(format!("its pre-tokenizer \"{other}\" is not supported")),
-    }
+    let bos = gguf.number("tokenizer.ggml.bos_token_id").or(is_sentencepiece.then_some(1))?;
+    let exists = gguf.strings("tokenizer.ggml.tokens")?.get(usize::try_from(bos).ok()?).is_some();
+    (is_added && exists).then(|| u32::try_from(bos).ok()).flatten()
 }
 
 /// SentencePiece merges the pair whose result has the best score; a list in that order says the same.

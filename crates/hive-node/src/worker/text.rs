@@ -15,8 +15,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hive_model::detokenizer::Detokenizer;
-use hive_model::template::Message;
+use hive_model::template::Conversation;
 use hive_net::border;
+use jiff::civil::DateTime;
 use tokio::sync::{mpsc, oneshot};
 
 use actor::{Actor, Ask};
@@ -54,6 +55,9 @@ struct Inner {
 }
 
 fn name_of(path: &Path) -> String {
+    if let Some(name) = crate::models::cached_name(path) {
+        return border::line(&name, border::REASON_COLUMNS);
+    }
     let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
     border::line(&name.unwrap_or_default().to_string_lossy(), border::REASON_COLUMNS)
 }
@@ -95,11 +99,19 @@ impl Model {
         }
     }
 
-    /// The tokens of a conversation, ready for the assistant's answer.
-    pub(crate) async fn prompt(&self, messages: &[Message]) -> Result<Vec<u32>, TextError> {
-        let json = serde_json::to_vec(messages).map_err(|error| TextError::Died(error.to_string()))?;
+    /// Whether people can talk to it: with a tokenizer and a chat template that can be used.
+    pub async fn can_converse(&self) -> Result<(), TextError> {
+        match self.ask(Order::Converse, OPEN_PATIENCE).await? {
+            Reply::Prepared => Ok(()),
+            _ => Err(TextError::nonsense()),
+        }
+    }
+
+    /// The tokens of a conversation, ready for the assistant's answer. It began then, if it does not say so itself.
+    pub(crate) async fn prompt(&self, conversation: &Conversation, began: DateTime) -> Result<Vec<u32>, TextError> {
+        let json = serde_json::to_vec(conversation).map_err(|error| TextError::Died(error.to_string()))?;
         let patience = PROMPT_PATIENCE + Duration::from_secs(json.len() as u64 / PROMPT_BYTES_PER_S);
-        match self.ask(Order::Prompt(json), patience).await? {
+        match self.ask(Order::Prompt { json, began }, patience).await? {
             Reply::Tokens(tokens) if self.knows(&tokens) => Ok(tokens),
             _ => Err(TextError::nonsense()),
         }

@@ -2,6 +2,7 @@
 
 use hive_host::sandbox::Confinement;
 use hive_model::template::TemplateError;
+use jiff::civil::DateTime;
 use serde::{Deserialize, Serialize};
 
 use super::ModelCard;
@@ -13,8 +14,15 @@ pub(super) enum Order {
     Card,
     /// Load tokenizer and chat template.
     Prepare,
-    /// The tokens of a conversation: messages as JSON.
-    Prompt(Vec<u8>),
+    /// The same; that there is no template that can be used is an error.
+    Converse,
+    /// The tokens of a conversation.
+    Prompt {
+        /// A [`hive_model::template::Conversation`].
+        json: Vec<u8>,
+        /// When it began, if it does not say so itself.
+        began: DateTime,
+    },
     /// The text of the first `given` tokens, and of all.
     Texts { tokens: Vec<u32>, given: u32 },
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 
 use bytes::BytesMut;
 use hive_host::sandbox::Confinement;
-use hive_model::template::{ChatTemplate, Message};
+use hive_model::template::{ChatTemplate, Conversation};
 use hive_model::{ModelFiles, OpenError, Tokenizer};
 
 use super::super::protocol::{encode, next_whole};
@@ -104,10 +104,16 @@ impl Text {
                 let _ = self.template();
                 Ok(Reply::Prepared)
             }
-            Order::Prompt(json) => {
+            Order::Converse => {
+                self.tokenizer()?;
+                self.template()?;
+                Ok(Reply::Prepared)
+            }
+            Order::Prompt { json, began } => {
                 let refuse = |why: serde_json::Error| TextFailure::new(TextFault::Conversation, why);
-                let messages: Vec<Message> = serde_json::from_slice(&json).map_err(refuse)?;
-                let tokens = self.template()?.tokenize(self.tokenizer()?, &messages, None);
+                let mut conversation: Conversation = serde_json::from_slice(&json).map_err(refuse)?;
+                conversation.began.get_or_insert(began);
+                let tokens = self.template()?.tokenize(self.tokenizer()?, &conversation);
                 tokens.map(Reply::Tokens).map_err(|error| TextFailure::of_template(&error))
             }
             Order::Texts { tokens, given } => {

@@ -1,0 +1,126 @@
+//! How a GGUF's text is cut before merging, by the name that llama.cpp gives to each way.
+//!
+//! The patterns are those of the tokenizers that these names stand for; where llama.cpp writes one otherwise for its own regex
+//! engine, it means the same. `default` is llama.cpp's own, for files that do not say how.
+
+use serde_json::{Value as Json, json};
+
+/// GPT-2's words.
+const GPT2: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+";
+/// Llama 3's words, numbers of up to three digits.
+const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// The same with single digits.
+const QWEN2: &str =
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// Words end where small letters are followed by capitals.
+const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// The same with contractions at the end of a word, and numbers of up to three digits.
+const GPT4O: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// Signs that begin a word belong to it.
+const DEEPSEEK3: &str = r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"##;
+
+/// One way to cut text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Cut {
+    /// Applied one after the other: what a pattern matches is a piece, and so is what lies between.
+    patterns: &'static [&'static str],
+    /// Whether a piece that is a token is that token, whatever the merges say.
+    pub(super) ignores_merges: bool,
+    /// Whether a text begins with BOS if the file does not say.
+    pub(super) adds_bos: bool,
+}
+
+impl Cut {
+    const fn new(patterns: &'static [&'static str]) -> Self {
+        Self { patterns, ignores_merges: false, adds_bos: false }
+    }
+
+    /// The way of a name; a file without one means `default`.
+    pub(super) fn of(name: Option<&str>) -> Option<Self> {
+        let llama3 = Self { ignores_merges: true, adds_bos: true, ..Self::new(&[LLAMA3]) };
+        Some(match name.unwrap_or_default() {
+            "" | "default" => Self::new(&[r"[\p{P}\$\+<=>\^~\|]+", GPT2, r"\p{N}+", r"[0-9][0-9][0-9]"]),
+            "gpt-2" | "gpt2" | "phi-2" | "mpt" | "olmo" | "jais" | "exaone4" | "trillion" => Self::new(&[GPT2]),
+            "smollm" | "starcoder" | "refact" | "command-r" | "codeshell" | "exaone" | "minerva-7b" => {
+                Self::new(&[r"\p{N}", GPT2])
+            }
+            "llama-bpe" | "llama3" | "llama-v3" | "falcon3" | "pixtral" | "lfm2" => llama3,
+            "smaug-bpe" | "dbrx" => Self::new(&[LLAMA3]),
+            "qwen2" | "stablelm2" | "deepseek-r1-qwen" | "megrez" => Self::new(&[QWEN2]),
+            "tekken" => Self { patterns: &[TEKKEN], ..llama3 },
+            "gpt-4o" | "llama4" => Self::new(&[GPT4O]),
+            "falcon" => Self::new(&[r"[\p{P}\$\+<=>\^~\|`]+", GPT2, r"[0-9][0-9][0-9]"]),
+            "deepseek-coder" => Self::new(&[r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-퟿]+", r"\p{N}"]),
+            "deepseek-v3" | "hunyuan-dense" => Self::new(&[r"\p{N}{1,3}", "[一-龥぀-ゟ゠-ヿ]+", DEEPSEEK3]),
+            _ => return None,
+        })
+    }
+
+    /// As `tokenizer.json` writes it.
+    pub(super) fn to_json(self) -> Json {
+        let split = |pattern: &&str| json!({ "type": "Split", "pattern": { "Regex": pattern }, "behavior": "Isolated", "invert": false });
+        let bytes = json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false });
+        let all: Vec<Json> = self.patterns.iter().map(split).chain([bytes]).collect();
+        json!({ "type": "Sequence", "pretokenizers": all })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The pieces of a text.
+    fn cut(name: Option<&str>, text: &str) -> Vec<String> {
+        use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer, PreTokenizerWrapper};
+        let cut: PreTokenizerWrapper = serde_json::from_value(Cut::of(name).unwrap().to_json()).unwrap();
+        let mut pieces = PreTokenizedString::from(text);
+        cut.pre_tokenize(&mut pieces).unwrap();
+        let pieces = pieces.get_splits(OffsetReferential::Original, OffsetType::Byte);
+        pieces.into_iter().map(|(piece, ..)| piece.replace('Ġ', " ").replace('Ċ', "\n")).collect()
+    }
+
+    #[test]
+    fn a_file_that_does_not_say_how_is_cut_as_llama_cpp_cuts_it() {
+        let text = "don't pay $1234.5 (x<=y)";
+        let expected = ["don", "'", "t", " pay", " ", "$", "123", "4", ".", "5", " ", "(", "x", "<=", "y", ")"];
+        assert_eq!(cut(None, text), expected);
+        assert_eq!(cut(Some("default"), text), expected);
+        // Otherwise than GPT-2's own.
+        assert_eq!(cut(Some("gpt-2"), text), ["don", "'t", " pay", " $", "1234", ".", "5", " (", "x", "<=", "y", ")"]);
+    }
+
+    #[test]
+    fn each_kind_cuts_words_and_numbers_its_own_way() {
+        for (name, expected) in [
+            ("smollm", vec!["I", "'", "M", " camelCase", " ", "1", "2", "3", "4", "\n\n", " x"]),
+            ("llama-bpe", vec!["I", "'M", " camelCase", " ", "123", "4", "\n\n", " x"]),
+            ("falcon3", vec!["I", "'M", " camelCase", " ", "123", "4", "\n\n", " x"]),
+            ("qwen2", vec!["I", "'M", " camelCase", " ", "1", "2", "3", "4", "\n\n", " x"]),
+            ("tekken", vec!["I", "'M", " camel", "Case", " ", "1", "2", "3", "4", "\n\n", " x"]),
+            ("llama4", vec!["I'M", " camel", "Case", " ", "123", "4", "\n\n", " x"]),
+        ] {
+            assert_eq!(cut(Some(name), "I'M camelCase 1234\n\n x"), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn every_way_is_one_that_the_library_reads() {
+        let names = [
+            "default",
+            "gpt-2",
+            "smollm",
+            "llama-bpe",
+            "smaug-bpe",
+            "qwen2",
+            "tekken",
+            "gpt-4o",
+            "falcon",
+            "deepseek-coder",
+            "deepseek-v3",
+        ];
+        for name in names {
+            assert!(cut(Some(name), "Ünïcode 漢字 123, ok?\r\n  y").len() > 5, "{name}");
+        }
+        assert_eq!(Cut::of(Some("bloom")), None);
+    }
+}
