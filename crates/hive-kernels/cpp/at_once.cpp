@@ -42,12 +42,6 @@ const float* computed(Handle handle) {
   return floats(get(handle));
 }
 
-Matrix computed(const MatrixHandles& h) {
-  const bool scaled = h.scales.ctx != nullptr;
-  return {static_cast<Format>(h.format), h.rows, h.columns, h.group, get(h.weights).data<void>(),
-          scaled ? computed(h.scales) : nullptr, scaled ? computed(h.biases) : nullptr};
-}
-
 mx::array room_for(int rows, int columns) {
   return mx::array(mx::allocator::malloc(static_cast<std::size_t>(rows) * columns * sizeof(float)), {rows, columns}, mx::float32);
 }
@@ -64,7 +58,7 @@ int hive_layer(Handle* out, Handle x_handle, const LayerHandles* layer, const Se
     const LayerHandles& l = *layer;
     const float* x = computed(x_handle);
     const int tokens = get(x_handle).shape(0);
-    const Matrix qkv = computed(l.qkv), output = computed(l.output), gate_up = computed(l.gate_up), down = computed(l.down);
+    const Matrix qkv = matrix_of(l.qkv), output = matrix_of(l.output), gate_up = matrix_of(l.gate_up), down = matrix_of(l.down);
     const Rope rope{computed(l.periods), l.rope_scale};
     const int width = qkv.columns;
     const auto rows = [&](int columns) { return static_cast<std::size_t>(tokens) * columns; };
@@ -98,7 +92,7 @@ int hive_layer(Handle* out, Handle x_handle, const LayerHandles* layer, const Se
 int hive_head(Handle* out, Handle x_handle, const int* rows, int count, Handle norm, float eps, const MatrixHandles* matrix) {
   return guarded(out, [&] {
     const float* x = computed(x_handle);
-    const Matrix m = computed(*matrix);
+    const Matrix m = matrix_of(*matrix);
     static thread_local std::vector<float> normed;
     normed.resize(static_cast<std::size_t>(count) * m.columns);
     for (int i = 0; i < count; ++i)

@@ -13,18 +13,27 @@ struct Handle {
   void* ctx;
 };
 
-// A matrix; scales and biases are null where the format has none.
+// A matrix; scales and biases are null where the format has none, and biases where they are multiples of the scales.
 struct MatrixHandles {
   Handle weights;
   Handle scales;
   Handle biases;
   int format;
+  int scaling;
   int rows;
   int columns;
   int group;
+  float multiple;
 };
 
 inline mlx::core::array& get(Handle handle) { return *static_cast<mlx::core::array*>(handle.ctx); }
+
+// Its numbers are where the handles say, once they are computed: those of a packed matrix always are.
+inline Matrix matrix_of(const MatrixHandles& h) {
+  const auto data = [](Handle handle) { return handle.ctx ? get(handle).data<void>() : nullptr; };
+  return {static_cast<Format>(h.format), static_cast<Scaling>(h.scaling), h.rows, h.columns, h.group, h.multiple,
+          data(h.weights), data(h.scales), data(h.biases)};
+}
 
 inline const float* floats(const mlx::core::array& in) {
   if (in.dtype() != mlx::core::float32 || !in.flags().row_contiguous)

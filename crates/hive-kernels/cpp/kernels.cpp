@@ -10,7 +10,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) || defined(__F16C__)
 #include <immintrin.h>
 #endif
 
@@ -76,6 +76,33 @@ inline Floats exp_lanes(Floats x) {
   return result * scale;
 }
 
+// ---- numbers of 16 bits ----
+
+inline Floats from_f16(Halves w) {
+#if defined(__AVX512F__)
+  return (Floats)_mm512_cvtph_ps((__m256i)w);
+#elif defined(__F16C__)
+  const __m256 halves[2] = {_mm256_cvtph_ps(_mm256_castsi256_si128((__m256i)w)), _mm256_cvtph_ps(_mm256_extractf128_si256((__m256i)w, 1))};
+  return load<Floats>(halves);
+#elif defined(__x86_64__)
+  // No instruction for it: shift the bits into place and rescale the exponent.
+  Words bits = __builtin_convertvector(w, Words);
+  Words sign = (bits & 0x8000u) << 16;
+  Words magnitude = (bits & 0x7fffu) << 13;
+  Floats value;
+  std::memcpy(&value, &magnitude, sizeof(value));
+  value = value * 0x1p112f;
+  Words out;
+  std::memcpy(&out, &value, sizeof(out));
+  out |= sign;
+  return (Floats)out;
+#else
+  return __builtin_convertvector((HalfFloats)w, Floats);
+#endif
+}
+
+inline Floats from_bf16(Halves w) { return (Floats)(__builtin_convertvector(w, Words) << 16); }
+
 // ---- weights, 16 rows at a time ----
 
 template <Format F>
@@ -84,7 +111,6 @@ struct Unpack;
 // Calls `use(k, w)` for the columns [first, last) with the 16 rows' weights as floats (unscaled).
 template <>
 struct Unpack<Format::Q4> {
-  static constexpr bool scaled = true;
   static constexpr int per_word = 8;
   using Element = std::uint32_t;
   static inline Floats nibble(Words w) {
@@ -101,7 +127,6 @@ struct Unpack<Format::Q4> {
 
 template <>
 struct Unpack<Format::Q8> {
-  static constexpr bool scaled = true;
   static constexpr int per_word = 4;
   using Element = std::uint32_t;
   static inline Floats take(Words w, int i) { return __builtin_convertvector((Ints)((w >> (8 * i)) & 255u), Floats); }
@@ -109,7 +134,6 @@ struct Unpack<Format::Q8> {
 
 template <>
 struct Unpack<Format::F32> {
-  static constexpr bool scaled = false;
   static constexpr int per_word = 1;
   using Element = std::uint32_t;
   static inline Floats take(Words w, int) { return (Floats)w; }
@@ -117,36 +141,16 @@ struct Unpack<Format::F32> {
 
 template <>
 struct Unpack<Format::F16> {
-  static constexpr bool scaled = false;
   static constexpr int per_word = 1;
   using Element = std::uint16_t;
-  static inline Floats take(Halves w, int) {
-#if defined(__AVX512F__)
-    return (Floats)_mm512_cvtph_ps((__m256i)w);
-#elif defined(__x86_64__) && !defined(__F16C__)
-    // No instruction for it: shift the bits into place and rescale the exponent.
-    Words bits = __builtin_convertvector(w, Words);
-    Words sign = (bits & 0x8000u) << 16;
-    Words magnitude = (bits & 0x7fffu) << 13;
-    Floats value;
-    std::memcpy(&value, &magnitude, sizeof(value));
-    value = value * 0x1p112f;
-    Words out;
-    std::memcpy(&out, &value, sizeof(out));
-    out |= sign;
-    return (Floats)out;
-#else
-    return __builtin_convertvector((HalfFloats)w, Floats);
-#endif
-  }
+  static inline Floats take(Halves w, int) { return from_f16(w); }
 };
 
 template <>
 struct Unpack<Format::BF16> {
-  static constexpr bool scaled = false;
   static constexpr int per_word = 1;
   using Element = std::uint16_t;
-  static inline Floats take(Halves w, int) { return (Floats)(__builtin_convertvector(w, Words) << 16); }
+  static inline Floats take(Halves w, int) { return from_bf16(w); }
 };
 
 template <Format F>
@@ -166,11 +170,44 @@ void group_sums(const float* x, int columns, int group, float* sums) {
   }
 }
 
-// One group of columns done: y += scale * partial + bias * sum of x.
-inline Floats finish_group(const Matrix& m, int block, int g, float sum, Floats partial, Floats y) {
+// The scales and biases of 16 rows in one group of columns.
+struct Affine {
+  Floats scale;
+  Floats bias;
+};
+
+template <Scaling S>
+inline Affine affine_of(const Matrix& m, int block, int g) {
   const std::size_t at = (static_cast<std::size_t>(block) * (m.columns / m.group) + g) * kLanes;
-  y = load<Floats>(m.scales + at) * partial + y;
-  return load<Floats>(m.biases + at) * sum + y;
+  if constexpr (S == Scaling::F32) {
+    return {load<Floats>(static_cast<const float*>(m.scales) + at), load<Floats>(static_cast<const float*>(m.biases) + at)};
+  } else {
+    const Halves scales = load<Halves>(static_cast<const std::uint16_t*>(m.scales) + at);
+    if constexpr (S == Scaling::F16Multiple) {
+      const Floats scale = from_f16(scales);
+      return {scale, scale};
+    } else {
+      const Halves biases = load<Halves>(static_cast<const std::uint16_t*>(m.biases) + at);
+      if constexpr (S == Scaling::F16) return {from_f16(scales), from_f16(biases)};
+      return {from_bf16(scales), from_bf16(biases)};
+    }
+  }
+}
+
+// How a matrix's products are scaled: one scale and bias for each group, in some format, or none at all.
+struct Unscaled {
+  static constexpr bool scaled = false;
+};
+template <Scaling S>
+struct Scaled {
+  static constexpr bool scaled = true;
+  static inline Affine of(const Matrix& m, int block, int g) { return affine_of<S>(m, block, g); }
+};
+
+// One group of columns done: y += scale * partial + bias * sum of x.
+inline Floats finish_group(const Affine& affine, float sum, Floats partial, Floats y) {
+  y = affine.scale * partial + y;
+  return affine.bias * sum + y;
 }
 
 inline void write(const Matrix& m, int token, int block, const float* residual, float* y, Floats value) {
@@ -180,7 +217,7 @@ inline void write(const Matrix& m, int token, int block, const float* residual, 
 }
 
 // Few tokens: weights are unpacked in registers. B blocks at once keep the multiply-add units busy.
-template <Format F, int B, int T>
+template <Format F, typename A, int B, int T>
 inline void few(const Matrix& m, const float* x, const float* sums, int token, int block, const float* residual, float* y) {
   using U = Unpack<F>;
   const auto* weights = static_cast<const typename U::Element*>(m.weights);
@@ -202,13 +239,13 @@ inline void few(const Matrix& m, const float* x, const float* sums, int token, i
         }
       }
     }
-    for (int t = 0; t < T; ++t) {
-      for (int b = 0; b < B; ++b) {
-        if constexpr (U::scaled) {
-          total[t][b] = finish_group(m, block + b, g, sums[static_cast<std::size_t>(token + t) * groups + g], partial[t][b], total[t][b]);
-        } else {
-          total[t][b] = partial[t][b];
-        }
+    for (int b = 0; b < B; ++b) {
+      if constexpr (A::scaled) {
+        const Affine affine = A::of(m, block + b, g);
+        for (int t = 0; t < T; ++t)
+          total[t][b] = finish_group(affine, sums[static_cast<std::size_t>(token + t) * groups + g], partial[t][b], total[t][b]);
+      } else {
+        for (int t = 0; t < T; ++t) total[t][b] = partial[t][b];
       }
     }
   }
@@ -216,12 +253,12 @@ inline void few(const Matrix& m, const float* x, const float* sums, int token, i
     for (int b = 0; b < B; ++b) write(m, token + t, block + b, residual, y, total[t][b]);
 }
 
-template <Format F, int B>
+template <Format F, typename A, int B>
 void few_tokens(const Matrix& m, const float* x, const float* sums, int tokens, int block, const float* residual, float* y) {
   int token = 0;
-  for (; token + 4 <= tokens; token += 4) few<F, B, 4>(m, x, sums, token, block, residual, y);
-  for (; token + 2 <= tokens; token += 2) few<F, B, 2>(m, x, sums, token, block, residual, y);
-  for (; token < tokens; ++token) few<F, B, 1>(m, x, sums, token, block, residual, y);
+  for (; token + 4 <= tokens; token += 4) few<F, A, B, 4>(m, x, sums, token, block, residual, y);
+  for (; token + 2 <= tokens; token += 2) few<F, A, B, 2>(m, x, sums, token, block, residual, y);
+  for (; token < tokens; ++token) few<F, A, B, 1>(m, x, sums, token, block, residual, y);
 }
 
 // Many tokens: weights are unpacked once into a panel that stays in cache, and every token passes over it.
@@ -249,7 +286,7 @@ void fill_panel(const Matrix& m, int block, float* panel) {
     }
 }
 
-template <bool Scaled, int B, int T>
+template <typename A, int B, int T>
 inline void pass(const Matrix& m, const float* panel, const float* x, const float* sums, int token, int block,
                  const float* residual, float* y) {
   const int groups = m.columns / m.group;
@@ -267,58 +304,70 @@ inline void pass(const Matrix& m, const float* panel, const float* x, const floa
         for (int b = 0; b < B; ++b) partial[t][b] = weight[b] * value + partial[t][b];
       }
     }
-    for (int t = 0; t < T; ++t)
-      for (int b = 0; b < B; ++b) {
-        if constexpr (Scaled) {
-          total[t][b] = finish_group(m, block + b, g, sums[static_cast<std::size_t>(token + t) * groups + g], partial[t][b], total[t][b]);
-        } else {
-          total[t][b] = partial[t][b];
-        }
+    for (int b = 0; b < B; ++b) {
+      if constexpr (A::scaled) {
+        const Affine affine = A::of(m, block + b, g);
+        for (int t = 0; t < T; ++t)
+          total[t][b] = finish_group(affine, sums[static_cast<std::size_t>(token + t) * groups + g], partial[t][b], total[t][b]);
+      } else {
+        for (int t = 0; t < T; ++t) total[t][b] = partial[t][b];
       }
+    }
   }
   for (int t = 0; t < T; ++t)
     for (int b = 0; b < B; ++b) write(m, token + t, block + b, residual, y, total[t][b]);
 }
 
-template <Format F, int B>
+template <Format F, typename A, int B>
 void many_tokens(const Matrix& m, const float* x, const float* sums, int tokens, int block, const float* residual, float* y,
                  float* panel) {
-  constexpr bool scaled = Unpack<F>::scaled;
   fill_panel<F, B>(m, block, panel);
   int token = 0;
   for (; token + kTokensAtOnce <= tokens; token += kTokensAtOnce)
-    pass<scaled, B, kTokensAtOnce>(m, panel, x, sums, token, block, residual, y);
-  for (; token + 4 <= tokens; token += 4) pass<scaled, B, 4>(m, panel, x, sums, token, block, residual, y);
-  for (; token < tokens; ++token) pass<scaled, B, 1>(m, panel, x, sums, token, block, residual, y);
+    pass<A, B, kTokensAtOnce>(m, panel, x, sums, token, block, residual, y);
+  for (; token + 4 <= tokens; token += 4) pass<A, B, 4>(m, panel, x, sums, token, block, residual, y);
+  for (; token < tokens; ++token) pass<A, B, 1>(m, panel, x, sums, token, block, residual, y);
 }
 
 // From this many tokens on, filling a panel costs less than unpacking again for every four tokens.
 inline constexpr int kManyTokens = 9;
 
-template <Format F>
+template <Format F, typename A>
 void matmul_of(const Matrix& m, const float* x, const float* sums, int tokens, int first, int blocks, const float* residual,
                float* y, float* scratch) {
   const int end = first + blocks;
   int block = first;
   if (tokens >= kManyTokens) {
     if constexpr (kBlocksAtOnce == 2)
-      for (; block + 2 <= end; block += 2) many_tokens<F, 2>(m, x, sums, tokens, block, residual, y, scratch);
-    for (; block < end; ++block) many_tokens<F, 1>(m, x, sums, tokens, block, residual, y, scratch);
+      for (; block + 2 <= end; block += 2) many_tokens<F, A, 2>(m, x, sums, tokens, block, residual, y, scratch);
+    for (; block < end; ++block) many_tokens<F, A, 1>(m, x, sums, tokens, block, residual, y, scratch);
     return;
   }
-  for (; block + 4 <= end; block += 4) few_tokens<F, 4>(m, x, sums, tokens, block, residual, y);
-  for (; block + 2 <= end; block += 2) few_tokens<F, 2>(m, x, sums, tokens, block, residual, y);
-  for (; block < end; ++block) few_tokens<F, 1>(m, x, sums, tokens, block, residual, y);
+  for (; block + 4 <= end; block += 4) few_tokens<F, A, 4>(m, x, sums, tokens, block, residual, y);
+  for (; block + 2 <= end; block += 2) few_tokens<F, A, 2>(m, x, sums, tokens, block, residual, y);
+  for (; block < end; ++block) few_tokens<F, A, 1>(m, x, sums, tokens, block, residual, y);
+}
+
+template <Format F>
+void scaled_matmul(const Matrix& m, const float* x, const float* sums, int tokens, int first, int blocks, const float* residual,
+                   float* y, float* scratch) {
+  switch (m.scaling) {
+    case Scaling::F32: return matmul_of<F, Scaled<Scaling::F32>>(m, x, sums, tokens, first, blocks, residual, y, scratch);
+    case Scaling::F16: return matmul_of<F, Scaled<Scaling::F16>>(m, x, sums, tokens, first, blocks, residual, y, scratch);
+    case Scaling::BF16: return matmul_of<F, Scaled<Scaling::BF16>>(m, x, sums, tokens, first, blocks, residual, y, scratch);
+    case Scaling::F16Multiple:
+      return matmul_of<F, Scaled<Scaling::F16Multiple>>(m, x, sums, tokens, first, blocks, residual, y, scratch);
+  }
 }
 
 void matmul(const Matrix& m, const float* x, const float* sums, int tokens, int first, int blocks, const float* residual,
             float* y, float* scratch) {
   switch (m.format) {
-    case Format::Q4: return matmul_of<Format::Q4>(m, x, sums, tokens, first, blocks, residual, y, scratch);
-    case Format::Q8: return matmul_of<Format::Q8>(m, x, sums, tokens, first, blocks, residual, y, scratch);
-    case Format::F32: return matmul_of<Format::F32>(m, x, sums, tokens, first, blocks, residual, y, scratch);
-    case Format::F16: return matmul_of<Format::F16>(m, x, sums, tokens, first, blocks, residual, y, scratch);
-    case Format::BF16: return matmul_of<Format::BF16>(m, x, sums, tokens, first, blocks, residual, y, scratch);
+    case Format::Q4: return scaled_matmul<Format::Q4>(m, x, sums, tokens, first, blocks, residual, y, scratch);
+    case Format::Q8: return scaled_matmul<Format::Q8>(m, x, sums, tokens, first, blocks, residual, y, scratch);
+    case Format::F32: return matmul_of<Format::F32, Unscaled>(m, x, sums, tokens, first, blocks, residual, y, scratch);
+    case Format::F16: return matmul_of<Format::F16, Unscaled>(m, x, sums, tokens, first, blocks, residual, y, scratch);
+    case Format::BF16: return matmul_of<Format::BF16, Unscaled>(m, x, sums, tokens, first, blocks, residual, y, scratch);
   }
 }
 

@@ -10,15 +10,20 @@ inline constexpr int kLanes = 16;
 
 enum class Format : int { Q4 = 0, Q8 = 1, F32 = 2, F16 = 3, BF16 = 4 };
 
+// How the scales and biases of a quantized matrix are stored. F16Multiple has no biases: each is so many times its scale.
+enum class Scaling : int { F32 = 0, F16 = 1, BF16 = 2, F16Multiple = 3 };
+
 // A weight matrix [rows, columns], rows a multiple of kLanes, stored as [rows / 16][columns / per_word][16].
 struct Matrix {
   Format format;
+  Scaling scaling;
   int rows;
   int columns;
-  int group;            // columns per scale; equals columns where the format has no scales
+  int group;           // columns per scale; equals columns where the format has no scales
+  float multiple;      // of F16Multiple, a power of two: what is multiplied with it is as exact as it was
   const void* weights;
-  const float* scales;  // [rows / 16][columns / group][16], or null
-  const float* biases;
+  const void* scales;  // [rows / 16][columns / group][16], or null
+  const void* biases;  // the same, or null where they are multiples
 };
 
 struct Rope {
@@ -40,7 +45,8 @@ struct Kernels {
   const char* name;
   // Sum of x over each group: sums[columns / group] for one row of x.
   void (*group_sums)(const float* x, int columns, int group, float* sums);
-  // y[m][first_block*16 ...] for the blocks given. `residual` may be null. `scratch` holds panel_floats(columns).
+  // y[m][first_block*16 ...] for the blocks given. `residual` may be null. `scratch` holds panel_floats(columns). Where biases
+  // are multiples of the scales, `sums` have been multiplied by that.
   void (*matmul)(const Matrix&, const float* x, const float* sums, int tokens, int first_block, int blocks,
                  const float* residual, float* y, float* scratch);
   void (*rms_norm)(const float* x, const float* weight, float eps, int width, float* y);

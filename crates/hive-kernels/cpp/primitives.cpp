@@ -39,18 +39,13 @@ class CpuOnly : public mx::Primitive {
 
 class Matmul : public CpuOnly {
  public:
-  Matmul(mx::Stream stream, Matrix shape, bool residual) : CpuOnly(stream), shape_(shape), residual_(residual) {}
+  Matmul(mx::Stream stream, Matrix matrix, bool residual) : CpuOnly(stream), matrix_(matrix), residual_(residual) {}
   const char* name() const override { return "HiveMatmul"; }
 
-  // Inputs: x, weights, [scales, biases], [residual].
+  // Inputs: x, what the matrix points into, and the residual, if there is one.
   void eval_cpu(const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs) override {
     const float* x = floats(inputs[0]);
-    Matrix m = shape_;
-    m.weights = inputs[1].data<void>();
-    if (m.format == Format::Q4 || m.format == Format::Q8) {
-      m.scales = floats(inputs[2]);
-      m.biases = floats(inputs[3]);
-    }
+    const Matrix m = matrix_;
     const float* residual = residual_ ? floats(inputs.back()) : nullptr;
     const int tokens = static_cast<int>(inputs[0].size() / m.columns);
     float* y = allocate(outputs[0]);
@@ -58,7 +53,7 @@ class Matmul : public CpuOnly {
   }
 
  private:
-  Matrix shape_;
+  Matrix matrix_;
   bool residual_;
 };
 
@@ -129,15 +124,13 @@ void hive_set_threads(int count) { set_threads(count); }
 int hive_matmul(Handle* out, Handle x, const MatrixHandles* matrix, Handle residual, Handle stream) {
   return guarded(out, [&] {
     std::vector<mx::array> inputs{get(x), get(matrix->weights)};
-    if (matrix->scales.ctx) {
-      inputs.push_back(get(matrix->scales));
-      inputs.push_back(get(matrix->biases));
-    }
+    for (const Handle& part : {matrix->scales, matrix->biases})
+      if (part.ctx) inputs.push_back(get(part));
     if (residual.ctx) inputs.push_back(get(residual));
     auto shape = get(x).shape();
     shape.back() = matrix->rows;
-    const Matrix m{static_cast<Format>(matrix->format), matrix->rows, matrix->columns, matrix->group, nullptr, nullptr, nullptr};
-    return mx::array(shape, mx::float32, std::make_shared<Matmul>(stream_of(stream), m, residual.ctx != nullptr), std::move(inputs));
+    const auto product = std::make_shared<Matmul>(stream_of(stream), matrix_of(*matrix), residual.ctx != nullptr);
+    return mx::array(shape, mx::float32, product, std::move(inputs));
   });
 }
 

@@ -67,6 +67,8 @@ void multiply(const Matrix& m, const float* x, int tokens, const float* residual
     sums.resize(static_cast<std::size_t>(tokens) * groups);
     for (int t = 0; t < tokens; ++t)
       k.group_sums(x + static_cast<std::size_t>(t) * m.columns, m.columns, m.group, sums.data() + static_cast<std::size_t>(t) * groups);
+    if (m.scaling == Scaling::F16Multiple)
+      for (float& sum : sums) sum *= m.multiple;
   }
   const std::size_t panel = panel_floats(m.columns);
   if (tokens > 1) scratch.resize(panel * threads());

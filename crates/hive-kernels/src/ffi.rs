@@ -10,9 +10,11 @@ pub(crate) struct MatrixHandles {
     pub(crate) scales: mlx_array,
     pub(crate) biases: mlx_array,
     pub(crate) format: c_int,
+    pub(crate) scaling: c_int,
     pub(crate) rows: c_int,
     pub(crate) columns: c_int,
     pub(crate) group: c_int,
+    pub(crate) multiple: f32,
 }
 
 #[repr(C)]

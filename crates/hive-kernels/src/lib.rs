@@ -15,6 +15,7 @@
 mod at_once;
 mod ffi;
 mod matrix;
+mod room;
 
 use std::ffi::{CStr, CString, c_void};
 
@@ -22,7 +23,8 @@ use mlx_rs::{Array, Dtype, Stream};
 use mlx_sys::mlx_array;
 
 pub use at_once::{LayerWeights, SessionRows, head, layer};
-pub use matrix::{Affine, Format, PackError, PackedMatrix};
+pub use matrix::{Affine, Format, Layout, PackError, PackedMatrix, Packing, Scaling};
+use room::Room;
 
 /// Output rows that are stored side by side.
 pub const LANES: usize = 16;

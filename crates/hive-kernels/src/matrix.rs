@@ -1,9 +1,13 @@
 //! Weight matrices in the layout of the kernels: rows interleaved by 16.
+//!
+//! A matrix holds what its file holds, in as many bytes: weights stay quantized, scales and biases stay in 16 bits where they are
+//! stored so, and biases that are a multiple of the scales take no memory at all. It is filled a few rows at a time, so that no
+//! second copy of it is ever in memory.
 
 use mlx_rs::{Array, Dtype};
 use mlx_sys::mlx_array;
 
-use crate::{KernelError, LANES, build, ffi, require};
+use crate::{KernelError, LANES, Room, build, ffi, require};
 
 /// How a matrix stores its weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +43,47 @@ impl Format {
     }
 }
 
+/// How a quantized matrix stores its scales and biases.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Scaling {
+    /// IEEE single.
+    F32,
+    /// IEEE half.
+    F16,
+    /// The upper half of an IEEE single.
+    Bf16,
+    /// Scales as IEEE half; each bias is so many times its scale. A power of two, so that the product is exact.
+    F16Multiple(f32),
+}
+
+impl Scaling {
+    /// Bytes of a scale, and of a bias.
+    fn bytes(self) -> [usize; 2] {
+        match self {
+            Self::F32 => [4, 4],
+            Self::F16 | Self::Bf16 => [2, 2],
+            Self::F16Multiple(_) => [2, 0],
+        }
+    }
+
+    /// As the C++ counts them, and the multiple.
+    fn code(self) -> (i32, f32) {
+        match self {
+            Self::F32 => (0, 0.0),
+            Self::F16 => (1, 0.0),
+            Self::Bf16 => (2, 0.0),
+            Self::F16Multiple(multiple) => (3, multiple),
+        }
+    }
+
+    fn is_exact(self) -> bool {
+        match self {
+            Self::F16Multiple(multiple) => multiple.is_normal() && multiple.to_bits().trailing_zeros() >= 23,
+            _ => true,
+        }
+    }
+}
+
 /// Why a matrix cannot be packed.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum PackError {
@@ -60,28 +105,180 @@ pub enum PackError {
         /// Columns per scale.
         group: usize,
     },
+    /// There is no memory for it.
+    #[error("there is no memory for a {rows} × {columns} matrix")]
+    Memory {
+        /// Output rows.
+        rows: usize,
+        /// Input columns.
+        columns: usize,
+    },
+}
+
+/// What a matrix looks like, before there is one.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Layout {
+    format: Format,
+    rows: usize,
+    columns: usize,
+    group: usize,
+    scaling: Option<Scaling>,
+}
+
+impl Layout {
+    /// A matrix `[rows, columns]`. Quantized formats have a scale for every `group` columns, a multiple of 16; the others have
+    /// none.
+    ///
+    /// # Errors
+    /// Columns that do not suit the kernels; more than can be counted.
+    pub fn new(
+        format: Format,
+        rows: usize,
+        columns: usize,
+        scales: Option<(usize, Scaling)>,
+    ) -> Result<Self, PackError> {
+        let group = scales.map_or(columns, |(group, _)| group);
+        let fits = group > 0
+            && columns > 0
+            && columns <= i32::MAX as usize
+            && columns.is_multiple_of(group)
+            && scales.is_some() == format.quantized()
+            && scales.is_none_or(|(group, scaling)| group.is_multiple_of(LANES) && scaling.is_exact());
+        if !fits {
+            return Err(PackError::Columns { columns, group });
+        }
+        let layout = Self { format, rows, columns, group, scaling: scales.map(|(_, scaling)| scaling) };
+        let counts = columns.is_multiple_of(format.per_element())
+            && rows > 0
+            && rows <= i32::MAX as usize - LANES
+            && layout
+                .padded_rows()
+                .checked_mul(layout.weights_width())
+                .is_some_and(|bytes| bytes <= isize::MAX as usize);
+        if counts { Ok(layout) } else { Err(PackError::Size { rows, columns, bytes: 0 }) }
+    }
+
+    /// Bytes that a matrix of it holds.
+    pub fn bytes(&self) -> usize {
+        let [scale, bias] = self.scaling.map_or([0, 0], Scaling::bytes);
+        self.padded_rows() * (self.weights_width() + self.groups() * (scale + bias))
+    }
+
+    fn padded_rows(&self) -> usize {
+        self.rows.next_multiple_of(LANES)
+    }
+
+    /// Stored elements of a row.
+    fn elements(&self) -> usize {
+        self.columns / self.format.per_element()
+    }
+
+    /// Bytes of a row's weights.
+    fn weights_width(&self) -> usize {
+        self.elements() * self.format.element_bytes()
+    }
+
+    fn groups(&self) -> usize {
+        self.columns / self.group
+    }
+}
+
+/// Scales and biases of a quantized matrix, `[rows, columns / group]` each, as their little-endian bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Affine<'a> {
+    /// Columns per scale: a multiple of 16.
+    pub group: usize,
+    /// How both are stored.
+    pub scaling: Scaling,
+    /// One per group.
+    pub scales: &'a [u8],
+    /// One per group; none where they are multiples of the scales.
+    pub biases: &'a [u8],
+}
+
+/// A matrix that is being filled, from its first row to its last.
+#[derive(Debug)]
+pub struct Packing {
+    layout: Layout,
+    rows: usize,
+    weights: Room,
+    scales: Option<Room>,
+    biases: Option<Room>,
+}
+
+impl Packing {
+    /// Room for a matrix.
+    ///
+    /// # Errors
+    /// There is no memory for it.
+    pub fn new(layout: Layout) -> Result<Self, PackError> {
+        let Layout { rows, columns, scaling, .. } = layout;
+        let room = |width: usize, bytes: usize| {
+            let shape = [(layout.padded_rows() / LANES) as i32, width as i32, LANES as i32];
+            Room::new(&shape, if bytes == 4 { Dtype::Uint32 } else { Dtype::Uint16 })
+                .map_err(|_| PackError::Memory { rows, columns })
+        };
+        let [scale, bias] = scaling.map_or([0, 0], Scaling::bytes);
+        let groups = |bytes: usize| (bytes > 0).then(|| room(layout.groups(), bytes)).transpose();
+        Ok(Self {
+            layout,
+            rows: 0,
+            weights: room(layout.elements(), layout.format.element_bytes())?,
+            scales: groups(scale)?,
+            biases: groups(bias)?,
+        })
+    }
+
+    /// Takes the next rows: the stored elements' little-endian bytes, row by row, with their scales and biases.
+    ///
+    /// # Errors
+    /// Bytes of no whole number of rows, or of more rows than are left.
+    pub fn push(&mut self, weights: &[u8], scales: &[u8], biases: &[u8]) -> Result<(), PackError> {
+        let Layout { rows, columns, format, scaling, .. } = self.layout;
+        let count = weights.len() / self.layout.weights_width();
+        let [scale, bias] = scaling.map_or([0, 0], Scaling::bytes);
+        let groups = count * self.layout.groups();
+        let fits = count > 0
+            && weights.len() == count * self.layout.weights_width()
+            && scales.len() == groups * scale
+            && biases.len() == groups * bias
+            && count <= rows - self.rows;
+        if !fits {
+            return Err(PackError::Size { rows, columns, bytes: weights.len() });
+        }
+        let (first, elements, groups) = (self.rows, self.layout.elements(), self.layout.groups());
+        interleave(weights, self.weights.bytes_mut(), first, elements, format.element_bytes());
+        for (room, bytes, size) in [(&mut self.scales, scales, scale), (&mut self.biases, biases, bias)] {
+            if let Some(room) = room {
+                interleave(bytes, room.bytes_mut(), first, groups, size);
+            }
+        }
+        self.rows += count;
+        Ok(())
+    }
+
+    /// The matrix, once all its rows are there.
+    ///
+    /// # Errors
+    /// Rows are missing.
+    pub fn finish(self) -> Result<PackedMatrix, PackError> {
+        let Self { layout, rows, weights, scales, biases } = self;
+        if rows != layout.rows {
+            let bytes = rows * layout.weights_width();
+            return Err(PackError::Size { rows: layout.rows, columns: layout.columns, bytes });
+        }
+        let [scales, biases] = [scales, biases].map(|room| room.map(Room::filled));
+        Ok(PackedMatrix { layout, weights: weights.filled(), scales, biases })
+    }
 }
 
 /// A weight matrix `[rows, columns]` that multiplies rows of float32: `y = x · Wᵀ`.
 #[derive(Debug)]
 pub struct PackedMatrix {
-    format: Format,
-    rows: usize,
-    columns: usize,
-    group: usize,
+    layout: Layout,
     weights: Array,
-    scales_biases: Option<(Array, Array)>,
-}
-
-/// Scales and biases of a quantized matrix, `[rows, columns / group]` each.
-#[derive(Debug, Clone, Copy)]
-pub struct Affine<'a> {
-    /// Columns per scale: a multiple of 16.
-    pub group: usize,
-    /// One per group.
-    pub scales: &'a [f32],
-    /// One per group.
-    pub biases: &'a [f32],
+    scales: Option<Array>,
+    biases: Option<Array>,
 }
 
 impl PackedMatrix {
@@ -96,125 +293,84 @@ impl PackedMatrix {
         weights: &[u8],
         affine: Option<Affine<'_>>,
     ) -> Result<Self, PackError> {
-        let group = affine.map_or(columns, |affine| affine.group);
-        let fits = group > 0
-            && columns > 0
-            && columns <= i32::MAX as usize
-            && columns.is_multiple_of(group)
-            && affine.is_some() == format.quantized();
-        if !fits || (format.quantized() && !group.is_multiple_of(LANES)) {
-            return Err(PackError::Columns { columns, group });
-        }
-        let elements = columns / format.per_element();
-        let bytes = format.element_bytes();
-        let groups = columns / group;
-        let sizes_match = columns.is_multiple_of(format.per_element())
-            && rows.checked_mul(elements * bytes) == Some(weights.len())
-            && rows > 0
-            && rows <= i32::MAX as usize - LANES
-            && affine.is_none_or(|a| a.scales.len() == rows * groups && a.biases.len() == rows * groups);
-        if !sizes_match {
+        let layout = Layout::new(format, rows, columns, affine.map(|affine| (affine.group, affine.scaling)))?;
+        let (scales, biases) = affine.map_or((&[][..], &[][..]), |affine| (affine.scales, affine.biases));
+        // Before room is made for what is not there.
+        if rows.checked_mul(layout.weights_width()) != Some(weights.len()) {
             return Err(PackError::Size { rows, columns, bytes: weights.len() });
         }
-        let padded = rows.next_multiple_of(LANES);
-        let shape = [(padded / LANES) as i32, elements as i32, LANES as i32];
-        let dtype = if bytes == 4 { Dtype::Uint32 } else { Dtype::Uint16 };
-        let interleaved = interleave(weights, rows, elements, bytes);
-        let mismatch = || PackError::Size { rows, columns, bytes: weights.len() };
-        let weights = crate::array_from_bytes(&interleaved, &shape, dtype).map_err(|_| mismatch())?;
-        let scales_biases = affine.map(|affine| {
-            let shape = [(padded / LANES) as i32, groups as i32, LANES as i32];
-            let pack = |values: &[f32]| Array::from_slice(&interleave_floats(values, rows, groups), &shape);
-            (pack(affine.scales), pack(affine.biases))
-        });
-        Ok(Self { format, rows, columns, group, weights, scales_biases })
+        let mut packing = Packing::new(layout)?;
+        packing.push(weights, scales, biases)?;
+        packing.finish()
     }
 
     /// Output rows.
     pub fn rows(&self) -> usize {
-        self.rows
+        self.layout.rows
     }
 
     /// Bytes held.
     pub fn bytes(&self) -> usize {
-        self.weights.nbytes() + self.scales_biases.as_ref().map_or(0, |(s, b)| s.nbytes() + b.nbytes())
+        let rest = self.scales.iter().chain(&self.biases).map(Array::nbytes);
+        self.weights.nbytes() + rest.sum::<usize>()
     }
 
     /// `x [n, columns] -> [n, rows]`, plus `residual [n, rows]` where given; all contiguous float32.
     pub fn matmul(&self, x: &Array, residual: Option<&Array>) -> Result<Array, KernelError> {
-        require(x.ndim() == 2 && x.dim(1) as usize == self.columns, "matmul: width of x")?;
-        let padded = self.rows.next_multiple_of(LANES);
+        require(x.ndim() == 2 && x.dim(1) as usize == self.layout.columns, "matmul: width of x")?;
+        let padded = self.layout.padded_rows();
         require(residual.is_none_or(|r| r.shape() == [x.dim(0), padded as i32]), "matmul: shape of the residual")?;
         let none = mlx_array { ctx: std::ptr::null_mut() };
         let matrix = ffi::MatrixHandles { rows: padded as i32, ..self.handles() };
         let residual = residual.map_or(none, Array::as_ptr);
         // SAFETY: valid handles or null; the packed arrays have the sizes their constructor gave them.
         let y = build(|out, stream| unsafe { ffi::hive_matmul(out, x.as_ptr(), &raw const matrix, residual, stream) })?;
-        if padded == self.rows {
+        if padded == self.rows() {
             return Ok(y);
         }
         use mlx_rs::ops::indexing::IndexOp;
-        Ok(y.index((.., ..self.rows as i32)))
+        Ok(y.index((.., ..self.rows() as i32)))
     }
 
     /// As the C++ takes it.
     pub(crate) fn handles(&self) -> ffi::MatrixHandles {
         let none = mlx_array { ctx: std::ptr::null_mut() };
-        let (scales, biases) = self.scales_biases.as_ref().map_or((none, none), |(s, b)| (s.as_ptr(), b.as_ptr()));
+        let Layout { format, rows, columns, group, scaling } = self.layout;
+        let (scaling, multiple) = scaling.map_or((0, 0.0), Scaling::code);
         ffi::MatrixHandles {
             weights: self.weights.as_ptr(),
-            scales,
-            biases,
-            format: self.format as i32,
-            rows: self.rows as i32,
-            columns: self.columns as i32,
-            group: self.group as i32,
+            scales: self.scales.as_ref().map_or(none, Array::as_ptr),
+            biases: self.biases.as_ref().map_or(none, Array::as_ptr),
+            format: format as i32,
+            scaling,
+            rows: rows as i32,
+            columns: columns as i32,
+            group: group as i32,
+            multiple,
         }
     }
 
     /// Whether it takes rows of this many columns to rows of that many, without padding.
     pub(crate) fn maps(&self, columns: usize, rows: usize) -> bool {
-        self.columns == columns && self.rows == rows && rows.is_multiple_of(LANES)
-    }
-
-    /// The stored words of one row as bytes, and its scales and biases: what [`Self::pack`] was given.
-    pub fn row(&self, row: usize) -> Option<(Vec<u8>, Vec<f32>, Vec<f32>)> {
-        if row >= self.rows || self.format.element_bytes() != 4 {
-            return None;
-        }
-        let (block, lane) = (row / LANES, row % LANES);
-        let pick = |values: &[f32], width: usize| -> Vec<f32> {
-            (0..width).map(|i| values[(block * width + i) * LANES + lane]).collect()
-        };
-        let elements = self.columns / self.format.per_element();
-        let words: &[u32] = self.weights.try_as_slice().ok()?;
-        let bytes = (0..elements).flat_map(|i| words[(block * elements + i) * LANES + lane].to_le_bytes()).collect();
-        let groups = self.columns / self.group;
-        let (scales, biases) = self.scales_biases.as_ref()?;
-        Some((bytes, pick(scales.try_as_slice().ok()?, groups), pick(biases.try_as_slice().ok()?, groups)))
+        self.layout.columns == columns && self.rows() == rows && rows.is_multiple_of(LANES)
     }
 }
 
-/// `[rows][width] -> [rows / 16][width][16]` elements of `size` bytes, padded with zeros.
-fn interleave(data: &[u8], rows: usize, width: usize, size: usize) -> Vec<u8> {
-    let mut out = vec![0; rows.next_multiple_of(LANES) * width * size];
-    for (row, source) in data.chunks_exact(width * size).enumerate() {
-        let base = (row / LANES) * width * LANES + row % LANES;
-        for (i, element) in source.chunks_exact(size).enumerate() {
-            let at = (base + i * LANES) * size;
-            out[at..at + size].copy_from_slice(element);
-        }
+/// Rows `[first, …)` of `width` elements of `size` bytes each, into `[rows / 16][width][16]`.
+fn interleave(rows: &[u8], into: &mut [u8], first: usize, width: usize, size: usize) {
+    match size {
+        2 => interleave_sized::<2>(rows, into, first, width),
+        _ => interleave_sized::<4>(rows, into, first, width),
     }
-    out
 }
 
-fn interleave_floats(data: &[f32], rows: usize, width: usize) -> Vec<f32> {
-    let mut out = vec![0.0; rows.next_multiple_of(LANES) * width];
-    for (row, source) in data.chunks_exact(width).enumerate() {
-        let base = (row / LANES) * width * LANES + row % LANES;
-        for (i, &value) in source.iter().enumerate() {
-            out[base + i * LANES] = value;
+fn interleave_sized<const SIZE: usize>(rows: &[u8], into: &mut [u8], first: usize, width: usize) {
+    for (row, elements) in rows.chunks_exact(width * SIZE).enumerate() {
+        let row = first + row;
+        let lanes = into[(row / LANES) * width * LANES * SIZE..].chunks_exact_mut(LANES * SIZE);
+        let at = row % LANES * SIZE;
+        for (element, lanes) in elements.chunks_exact(SIZE).zip(lanes) {
+            lanes[at..at + SIZE].copy_from_slice(element);
         }
     }
-    out
 }

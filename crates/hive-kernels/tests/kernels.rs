@@ -2,7 +2,9 @@
 
 use std::sync::{Mutex, MutexGuard};
 
-use hive_kernels::{Affine, AttentionShape, Format, KvBuffers, LayerWeights, PackedMatrix, SessionRows};
+use hive_kernels::{
+    Affine, AttentionShape, Format, KvBuffers, LayerWeights, Layout, PackedMatrix, Packing, Scaling, SessionRows,
+};
 use mlx_rs::ops::indexing::IndexOp;
 use mlx_rs::{Array, Device, Dtype};
 
@@ -48,7 +50,8 @@ fn sample(rows: usize, columns: usize, group: usize, bits: usize) -> Sample {
     let biases = numbers.floats(rows * columns / group);
     let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
     let format = if bits == 4 { Format::Q4 } else { Format::Q8 };
-    let affine = Affine { group, scales: &scales, biases: &biases };
+    let (scale_bytes, bias_bytes) = (little_endian(&scales), little_endian(&biases));
+    let affine = Affine { group, scaling: Scaling::F32, scales: &scale_bytes, biases: &bias_bytes };
     let shape = |width: usize| [rows as i32, width as i32];
     Sample {
         packed: PackedMatrix::pack(format, rows, columns, &bytes, Some(affine)).unwrap(),
@@ -58,6 +61,10 @@ fn sample(rows: usize, columns: usize, group: usize, bits: usize) -> Sample {
         bits: bits as i32,
         group: group as i32,
     }
+}
+
+fn little_endian(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
 }
 
 fn values(array: &Array) -> Vec<f32> {
@@ -223,9 +230,105 @@ fn norm_and_activation_agree_with_mlx() {
 fn a_matrix_that_does_not_fit_its_bytes_is_refused() {
     assert!(PackedMatrix::pack(Format::F32, 4, 8, &[0; 127], None).is_err());
     assert!(PackedMatrix::pack(Format::Q4, 4, 8, &[0; 16], None).is_err());
-    let affine = Affine { group: 24, scales: &[1.0; 4], biases: &[0.0; 4] };
+    let affine = Affine { group: 24, scaling: Scaling::F32, scales: &[0; 16], biases: &[0; 16] };
     assert!(PackedMatrix::pack(Format::Q4, 4, 24, &[0; 48], Some(affine)).is_err());
     assert!(PackedMatrix::pack(Format::F32, usize::MAX, 8, &[0; 16], None).is_err());
+    let fits = Affine { group: 32, scaling: Scaling::F16, scales: &[0; 8], biases: &[0; 8] };
+    let pack = |affine| PackedMatrix::pack(Format::Q4, 4, 32, &[0; 64], Some(affine)).is_ok();
+    assert!(pack(fits));
+    let refused = [
+        Affine { biases: &[], ..fits },
+        Affine { scales: &[0; 16], ..fits },
+        Affine { scaling: Scaling::F32, ..fits },
+        Affine { scaling: Scaling::F16Multiple(-8.0), ..fits },
+        Affine { scaling: Scaling::F16Multiple(-7.0), biases: &[], ..fits },
+        Affine { scaling: Scaling::F16Multiple(f32::INFINITY), biases: &[], ..fits },
+    ];
+    assert!(!refused.into_iter().any(pack));
+    assert!(pack(Affine { scaling: Scaling::F16Multiple(-8.0), biases: &[], ..fits }));
+}
+
+#[test]
+fn scales_of_16_bits_give_the_bits_of_the_same_scales_in_32() {
+    let _alone = alone();
+    let best = hive_kernels::instruction_set();
+    let (rows, columns, group) = (48, 128, 32);
+    let groups = rows * columns / group;
+    for bits in [4, 8] {
+        let mut numbers = Numbers(bits as u64);
+        let format = if bits == 4 { Format::Q4 } else { Format::Q8 };
+        let weights: Vec<u8> = (0..rows * columns * bits / 8).map(|_| numbers.next() as u8).collect();
+        // From the smallest number there is to large ones, of both signs, and zero.
+        let halves: Vec<half::f16> = (0..groups)
+            .map(|n| if n == 0 { half::f16::ZERO } else { half::f16::from_bits(numbers.next() as u16 & 0x93ff) })
+            .collect();
+        let brains: Vec<half::bf16> = numbers.floats(groups).into_iter().map(half::bf16::from_f32).collect();
+        let middle = if bits == 4 { -8.0 } else { -128.0 };
+        let single = |values: &mut dyn Iterator<Item = f32>| little_endian(&values.collect::<Vec<_>>());
+        let (f16, bf16) = (
+            halves.iter().flat_map(|half| half.to_le_bytes()).collect::<Vec<_>>(),
+            brains.iter().flat_map(|brain| brain.to_le_bytes()).collect::<Vec<_>>(),
+        );
+        let f32_of_f16 = single(&mut halves.iter().map(|half| half.to_f32()));
+        let f32_of_bf16 = single(&mut brains.iter().map(|brain| brain.to_f32()));
+        let middles = single(&mut halves.iter().map(|half| half.to_f32() * middle));
+        let pack = |scaling, scales: &[u8], biases: &[u8]| {
+            let affine = Affine { group, scaling, scales, biases };
+            PackedMatrix::pack(format, rows, columns, &weights, Some(affine)).unwrap()
+        };
+        let pairs = [
+            (pack(Scaling::F16, &f16, &f16), pack(Scaling::F32, &f32_of_f16, &f32_of_f16)),
+            (pack(Scaling::Bf16, &bf16, &bf16), pack(Scaling::F32, &f32_of_bf16, &f32_of_bf16)),
+            (pack(Scaling::F16Multiple(middle), &f16, &[]), pack(Scaling::F32, &f32_of_f16, &middles)),
+        ];
+        let (packed, unscaled) = (rows * columns * bits / 8, groups * 2);
+        assert_eq!(pairs.each_ref().map(|(short, _)| short.bytes()), [2, 2, 1].map(|n| packed + n * unscaled));
+        for (which, (short, long)) in pairs.iter().enumerate() {
+            for tokens in [1, 2, 4, 9, 13, 29] {
+                let x = Array::from_slice(&Numbers(5).floats(tokens * columns), &[tokens as i32, columns as i32]);
+                for set in ["avx512", "avx2", "baseline"] {
+                    if hive_kernels::force_instruction_set(set).is_err() {
+                        continue;
+                    }
+                    let of = |matrix: &PackedMatrix| values(&matrix.matmul(&x, None).unwrap());
+                    let (short, long) = (of(short), of(long));
+                    assert!(short.iter().all(|value| value.is_finite()) && short.iter().any(|value| *value != 0.0));
+                    assert_eq!(short, long, "{bits} bits, format {which}, {tokens} tokens, {set}");
+                }
+                hive_kernels::force_instruction_set(&best).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_matrix_filled_a_few_rows_at_a_time_is_the_same_one_and_its_size_is_known_before() {
+    let _alone = alone();
+    let (rows, columns, group) = (39, 64, 32);
+    let mut numbers = Numbers(3);
+    let weights: Vec<u8> = (0..rows * columns / 2).map(|_| numbers.next() as u8).collect();
+    let scales: Vec<u8> =
+        numbers.floats(rows * 2).into_iter().flat_map(|scale| half::f16::from_f32(scale).to_le_bytes()).collect();
+    let affine = Affine { group, scaling: Scaling::F16, scales: &scales, biases: &scales };
+    let whole = PackedMatrix::pack(Format::Q4, rows, columns, &weights, Some(affine)).unwrap();
+    let layout = Layout::new(Format::Q4, rows, columns, Some((group, Scaling::F16))).unwrap();
+    let x = Array::from_slice(&Numbers(5).floats(columns), &[1, columns as i32]);
+    for at_once in [1, 7, 16, 38] {
+        let mut packing = Packing::new(layout).unwrap();
+        for (weights, scales) in weights.chunks(at_once * columns / 2).zip(scales.chunks(at_once * 4)) {
+            packing.push(weights, scales, scales).unwrap();
+        }
+        let matrix = packing.finish().unwrap();
+        assert_eq!((matrix.bytes(), whole.bytes()), (layout.bytes(), layout.bytes()));
+        assert_eq!(values(&matrix.matmul(&x, None).unwrap()), values(&whole.matmul(&x, None).unwrap()), "{at_once}");
+    }
+    let mut packing = Packing::new(layout).unwrap();
+    packing.push(&weights[..32 * 38], &scales[..4 * 38], &scales[..4 * 38]).unwrap();
+    assert!(packing.push(&weights[..32 * 2], &scales[..8], &scales[..8]).is_err(), "one row too many");
+    assert!(packing.push(&weights[..16], &scales[..2], &scales[..2]).is_err(), "half a row");
+    assert!(packing.finish().is_err(), "a row is missing");
+    assert!(Layout::new(Format::F32, 1 << 30, 1 << 40, None).is_err());
+    assert!(Layout::new(Format::F32, 0, 16, None).is_err());
 }
 
 #[test]

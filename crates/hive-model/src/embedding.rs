@@ -7,7 +7,7 @@ use hive_kernels::array_from_bytes;
 use mlx_rs::{Array, Dtype};
 
 use crate::linear::{Arithmetic, ComputeError, mlx_type};
-use crate::weights::{Float, Matrix, QuantizedMatrix, to_f32};
+use crate::weights::{Float, Matrix, MatrixFormat, QuantizedMatrix, to_f32};
 
 /// The embedding table of the first stage.
 #[derive(Debug)]
@@ -18,6 +18,16 @@ pub(crate) struct Embedding {
 impl Embedding {
     pub(crate) fn new(table: Matrix) -> Self {
         Self { table }
+    }
+
+    /// Bytes that such a table holds.
+    pub(crate) fn bytes_of(format: MatrixFormat, rows: usize, columns: usize) -> u64 {
+        (rows * format.row_bytes(columns).iter().sum::<usize>()) as u64
+    }
+
+    /// Bytes that it holds.
+    pub(crate) fn bytes(&self) -> usize {
+        self.table.bytes()
     }
 
     /// The hidden states of tokens, `[n, hidden]`. Every token is below the vocabulary's size; the caller has checked.
@@ -41,24 +51,22 @@ impl Embedding {
 
 fn by_mlx(m: &QuantizedMatrix, tokens: &[u32]) -> Result<Array, ComputeError> {
     let count = tokens.len() as i32;
-    let affine = |bytes: &[u8]| {
-        let shape = [count, (m.columns / m.group) as i32];
-        array_from_bytes(&pick(bytes, m.rows, tokens), &shape, mlx_type(m.float))
-    };
+    let affine = |bytes: &[u8]| array_from_bytes(bytes, &[count, (m.columns / m.group) as i32], mlx_type(m.float));
     let words = pick(&m.words, m.rows, tokens);
     let words = array_from_bytes(&words, &[count, (m.columns * m.bits / 32) as i32], Dtype::Uint32)?;
-    let (scales, biases) = (affine(&m.scales)?, affine(&m.biases)?);
+    let scales = pick(&m.scales, m.rows, tokens);
+    let biases = m.biases.of(&scales, m.float, |stored| pick(stored, m.rows, tokens).into());
+    let (scales, biases) = (affine(&scales)?, affine(&biases)?);
     Ok(mlx_rs::ops::dequantize(&words, &scales, &biases, m.group as i32, m.bits as i32)?)
 }
 
 /// One row of a matrix of 4 or 8 bits. MLX multiplies and adds in the type of the scales, so each step rounds to it.
 fn dequantized(m: &QuantizedMatrix, row: usize) -> impl Iterator<Item = f32> {
     let (bytes, groups) = (m.columns * m.bits / 8, m.columns / m.group);
-    let affine = |values: &[u8]| {
-        let width = groups * m.float.bytes();
-        to_f32(m.float, &values[row * width..(row + 1) * width])
-    };
-    let (scales, biases) = (affine(&m.scales), affine(&m.biases));
+    let width = groups * m.float.bytes();
+    let scales = &m.scales[row * width..(row + 1) * width];
+    let biases = m.biases.of(scales, m.float, |stored| stored[row * width..(row + 1) * width].into());
+    let (scales, biases) = (to_f32(m.float, scales), to_f32(m.float, &biases));
     let stored = &m.words[row * bytes..(row + 1) * bytes];
     (0..m.columns).map(move |column| {
         let weight = if m.bits == 8 { stored[column] } else { stored[column / 2] >> (column % 2 * 4) & 15 };
@@ -84,6 +92,7 @@ fn pick(bytes: &[u8], rows: usize, tokens: &[u32]) -> Vec<u8> {
 mod tests {
     use super::*;
     use crate::hidden::ActivationType;
+    use crate::weights::Biases;
 
     #[test]
     fn the_fast_kernels_begin_with_the_numbers_of_mlx() {
@@ -96,7 +105,7 @@ mod tests {
         for (bits, float) in
             [4, 8].into_iter().flat_map(|bits| [Float::F32, Float::F16, Float::Bf16].map(|f| (bits, f)))
         {
-            let words = (0..rows * columns * bits / 8).map(|_| next() as u8).collect();
+            let words: Vec<u8> = (0..rows * columns * bits / 8).map(|_| next() as u8).collect();
             let mut affine = || -> Vec<u8> {
                 let values = (0..rows * columns / group).map(|_| (next() as f32 / (1 << 24) as f32 - 0.5) * 0.37);
                 let bytes = |value: f32| match float {
@@ -107,15 +116,21 @@ mod tests {
                 values.flat_map(bytes).collect()
             };
             let (scales, biases) = (affine(), affine());
-            let table = QuantizedMatrix { rows, columns, bits, group, words, float, scales, biases };
-            let embedding = Embedding::new(Matrix::Quantized(table));
-            let of = |fast| {
+            let of = |fast: bool, biases: Biases| {
+                let (words, scales): (Vec<u8>, Vec<u8>) = (words.clone(), scales.clone());
+                let table = QuantizedMatrix { rows, columns, bits, group, words, float, scales, biases };
+                let embedding = Embedding::new(Matrix::Quantized(table));
                 let arithmetic = Arithmetic { fast, activation: ActivationType::F32 };
                 let rows = embedding.forward(&[2, 0], arithmetic).unwrap();
                 rows.eval().unwrap();
                 (rows.shape().to_vec(), rows.try_as_slice::<f32>().unwrap().to_vec())
             };
-            assert_eq!(of(true), of(false), "{bits} bits, {float:?}");
+            let stored = || Biases::Stored(biases.clone());
+            assert_eq!(of(true, stored()), of(false, stored()), "{bits} bits, {float:?}");
+            let multiple = || Biases::Multiple(-8.0);
+            let written = || Biases::Stored(multiple().of(&scales, float, Into::into).into_owned());
+            assert_eq!(of(true, multiple()), of(true, written()), "{bits} bits, {float:?}");
+            assert_eq!(of(false, multiple()), of(true, written()), "{bits} bits, {float:?}");
         }
     }
 }

@@ -1,10 +1,11 @@
 //! Matrices that multiply hidden states, on MLX's kernels or on ours.
 
-use hive_kernels::{Affine, Format, KernelError, PackedMatrix};
+use hive_kernels::{Format, KernelError, Layout, PackError, PackedMatrix, Packing, Scaling};
 use mlx_rs::{Array, Dtype};
 
 use crate::hidden::ActivationType;
-use crate::weights::{Float, Matrix, QuantizedMatrix};
+use crate::shard::LoadError;
+use crate::weights::{Biases, FileMatrix, Float, Matrix, MatrixFormat, QuantizedMatrix, matrix};
 
 /// Whose kernels multiply, and in which number format.
 #[derive(Debug, Clone, Copy)]
@@ -23,6 +24,9 @@ pub enum ComputeError {
     /// A fast kernel refused.
     #[error("a kernel failed: {0}")]
     Kernel(#[from] KernelError),
+    /// A matrix could not be brought into the fast kernels' layout.
+    #[error(transparent)]
+    Pack(#[from] PackError),
 }
 
 impl From<mlx_rs::error::Exception> for ComputeError {
@@ -50,53 +54,41 @@ enum Weights {
 }
 
 impl Linear {
-    /// Several matrices with the same input as one, their outputs side by side; `biases` belong to their rows.
+    /// Several matrices with the same input as one, their outputs side by side, with their biases.
     ///
     /// Fewer, larger products are faster, and each output is the same number either way. Matrices stored in different
-    /// formats do not join.
-    pub(crate) fn new(
-        matrices: &[Matrix],
-        bias: Option<Vec<f32>>,
-        arithmetic: Arithmetic,
-    ) -> Result<Self, ComputeError> {
-        let joined;
-        let matrix = match matrices {
-            [one] => one,
-            several => {
-                joined = join(several);
-                &joined
+    /// formats do not join. Rows go from the file into their place a few at a time, where they stay as they are.
+    pub(crate) fn load(matrices: &[FileMatrix<'_>], arithmetic: Arithmetic) -> Result<Self, LoadError> {
+        let weights = match packed_layout(matrices).filter(|_| arithmetic.fast) {
+            Some(layout) => Weights::Packed(pack(matrices, layout)?),
+            None => Weights::for_mlx(matrix::whole(matrices)?, arithmetic.activation.mlx())?,
+        };
+        Ok(Self { weights, bias: biases(matrices, arithmetic)? })
+    }
+
+    /// Bytes that such a matrix will hold.
+    pub(crate) fn bytes_of(matrices: &[FileMatrix<'_>], arithmetic: Arithmetic) -> u64 {
+        let (rows, columns) = (rows(matrices), matrices[0].columns());
+        let activation = arithmetic.activation.bytes();
+        let weights = match (packed_layout(matrices).filter(|_| arithmetic.fast), matrices[0].format()) {
+            (Some(layout), _) => layout.bytes(),
+            (None, MatrixFormat::Float(_)) => rows * columns * activation,
+            (None, MatrixFormat::Quantized { bits, group, .. }) => {
+                rows * (columns * bits / 8 + 2 * (columns / group) * activation)
             }
         };
-        let activation = arithmetic.activation.mlx();
-        let bias = bias.map(|bias| Array::from_slice(&bias, &[bias.len() as i32]).as_dtype(activation)).transpose()?;
-        if arithmetic.fast
-            && let Some(packed) = pack(matrix)
-        {
-            return Ok(Self { weights: Weights::Packed(packed), bias });
-        }
-        let weights = match matrix {
-            Matrix::Quantized(m) => {
-                // MLX would cast scales to the activation type on every product; once is enough, and rounds the same.
-                let affine = |bytes: &[u8]| -> Result<Array, ComputeError> {
-                    let shape = [m.rows as i32, (m.columns / m.group) as i32];
-                    Ok(evaluated(&hive_kernels::array_from_bytes(bytes, &shape, mlx_type(m.float))?, activation)?)
-                };
-                let shape = [m.rows as i32, (m.columns * m.bits / 32) as i32];
-                Weights::Quantized {
-                    words: hive_kernels::array_from_bytes(&m.words, &shape, Dtype::Uint32)?,
-                    scales: affine(&m.scales)?,
-                    biases: affine(&m.biases)?,
-                    group: m.group as i32,
-                    bits: m.bits as i32,
-                }
-            }
-            Matrix::Float(t) => {
-                let shape = [t.shape[0] as i32, t.shape[1] as i32];
-                let array = hive_kernels::array_from_bytes(&t.bytes, &shape, mlx_type(t.float))?;
-                Weights::Float(evaluated(&array, activation)?)
-            }
+        let has_bias = matrices.iter().any(FileMatrix::has_bias);
+        (weights + if has_bias { rows * activation } else { 0 }) as u64
+    }
+
+    /// Bytes that it holds.
+    pub(crate) fn bytes(&self) -> usize {
+        let weights = match &self.weights {
+            Weights::Quantized { words, scales, biases, .. } => words.nbytes() + scales.nbytes() + biases.nbytes(),
+            Weights::Float(weights) => weights.nbytes(),
+            Weights::Packed(matrix) => matrix.bytes(),
         };
-        Ok(Self { weights, bias })
+        weights + self.bias.as_ref().map_or(0, Array::nbytes)
     }
 
     /// `x [n, columns] -> [n, rows]`.
@@ -131,60 +123,92 @@ impl Linear {
     }
 }
 
+impl Weights {
+    fn for_mlx(matrix: Matrix, activation: Dtype) -> Result<Self, ComputeError> {
+        match matrix {
+            Matrix::Quantized(m) => {
+                // MLX would cast scales to the activation type on every product; once is enough, and rounds the same.
+                let affine = |bytes: &[u8]| -> Result<Array, ComputeError> {
+                    let shape = [m.rows as i32, (m.columns / m.group) as i32];
+                    Ok(evaluated(&hive_kernels::array_from_bytes(bytes, &shape, mlx_type(m.float))?, activation)?)
+                };
+                let scales = affine(&m.scales)?;
+                let biases = affine(&m.biases.of(&m.scales, m.float, Into::into))?;
+                let shape = [m.rows as i32, (m.columns * m.bits / 32) as i32];
+                let words = hive_kernels::array_from_bytes(&m.words, &shape, Dtype::Uint32)?;
+                Ok(Self::Quantized { words, scales, biases, group: m.group as i32, bits: m.bits as i32 })
+            }
+            Matrix::Float(t) => {
+                let shape = [t.shape[0] as i32, t.shape[1] as i32];
+                let array = hive_kernels::array_from_bytes(&t.bytes, &shape, mlx_type(t.float))?;
+                drop(t);
+                Ok(Self::Float(evaluated(&array, activation)?))
+            }
+        }
+    }
+}
+
 /// Whether several matrices can be one.
-pub(crate) fn joinable(matrices: &[Matrix]) -> bool {
-    let format = |matrix: &Matrix| match matrix {
-        Matrix::Quantized(m) => (Some((m.bits, m.group)), m.float, m.columns),
-        Matrix::Float(t) => (None, t.float, t.shape[1]),
-    };
+fn joinable(matrices: &[FileMatrix<'_>]) -> bool {
+    let format = |matrix: &FileMatrix<'_>| (matrix.format(), matrix.columns());
     matrices.windows(2).all(|pair| format(&pair[0]) == format(&pair[1]))
 }
 
-fn join(matrices: &[Matrix]) -> Matrix {
-    let mut joined = matrices[0].clone();
-    for matrix in &matrices[1..] {
-        match (&mut joined, matrix) {
-            (Matrix::Quantized(all), Matrix::Quantized(more)) => {
-                all.rows += more.rows;
-                all.words.extend_from_slice(&more.words);
-                all.scales.extend_from_slice(&more.scales);
-                all.biases.extend_from_slice(&more.biases);
-            }
-            (Matrix::Float(all), Matrix::Float(more)) => {
-                all.shape[0] += more.shape[0];
-                all.bytes.extend_from_slice(&more.bytes);
-            }
-            _ => debug_assert!(false, "callers ask `joinable` first"),
-        }
-    }
-    joined
+fn rows(matrices: &[FileMatrix<'_>]) -> usize {
+    matrices.iter().map(FileMatrix::rows).sum()
 }
 
-/// In the kernels' layout, where they have one for the format.
-fn pack(matrix: &Matrix) -> Option<PackedMatrix> {
-    match matrix {
-        Matrix::Quantized(m) => pack_quantized(m),
-        Matrix::Float(t) => {
-            let format = match t.float {
-                Float::F32 => Format::F32,
-                Float::F16 => Format::F16,
-                Float::Bf16 => Format::Bf16,
+/// The biases of all rows, where there are any.
+fn biases(matrices: &[FileMatrix<'_>], arithmetic: Arithmetic) -> Result<Option<Array>, LoadError> {
+    if !matrices.iter().any(FileMatrix::has_bias) {
+        return Ok(None);
+    }
+    let mut all = Vec::with_capacity(rows(matrices));
+    for matrix in matrices {
+        all.extend(matrix.bias()?.unwrap_or_else(|| vec![0.0; matrix.rows()]));
+    }
+    let array = Array::from_slice(&all, &[all.len() as i32]);
+    Ok(Some(evaluated(&array, arithmetic.activation.mlx()).map_err(ComputeError::from)?))
+}
+
+/// How matrices lie one below the other in the kernels' layout, where they have one for the format.
+fn packed_layout(matrices: &[FileMatrix<'_>]) -> Option<Layout> {
+    let (format, scales) = match matrices[0].format() {
+        MatrixFormat::Float(Float::F32) => (Format::F32, None),
+        MatrixFormat::Float(Float::F16) => (Format::F16, None),
+        MatrixFormat::Float(Float::Bf16) => (Format::Bf16, None),
+        MatrixFormat::Quantized { bits, group, float, multiple } => {
+            let format = match bits {
+                4 => Format::Q4,
+                8 => Format::Q8,
+                _ => return None,
             };
-            PackedMatrix::pack(format, t.shape[0], t.shape[1], &t.bytes, None).ok()
+            let scaling = match (float, multiple) {
+                (Float::F32, None) => Scaling::F32,
+                (Float::F16, None) => Scaling::F16,
+                (Float::Bf16, None) => Scaling::Bf16,
+                (Float::F16, Some(multiple)) => Scaling::F16Multiple(multiple),
+                (_, Some(_)) => return None,
+            };
+            (format, Some((group, scaling)))
         }
-    }
+    };
+    Layout::new(format, rows(matrices), matrices[0].columns(), scales).ok()
 }
 
-fn pack_quantized(m: &QuantizedMatrix) -> Option<PackedMatrix> {
-    let format = match m.bits {
-        4 => Format::Q4,
-        8 => Format::Q8,
-        _ => return None,
-    };
-    let scales = crate::weights::to_f32(m.float, &m.scales);
-    let biases = crate::weights::to_f32(m.float, &m.biases);
-    let affine = Affine { group: m.group, scales: &scales, biases: &biases };
-    PackedMatrix::pack(format, m.rows, m.columns, &m.words, Some(affine)).ok()
+fn pack(matrices: &[FileMatrix<'_>], layout: Layout) -> Result<PackedMatrix, LoadError> {
+    let mut packing = Packing::new(layout).map_err(ComputeError::from)?;
+    for part in matrices.iter().flat_map(FileMatrix::parts) {
+        let pushed = match part? {
+            Matrix::Quantized(QuantizedMatrix { words, scales, biases: Biases::Stored(biases), .. }) => {
+                packing.push(&words, &scales, &biases)
+            }
+            Matrix::Quantized(QuantizedMatrix { words, scales, .. }) => packing.push(&words, &scales, &[]),
+            Matrix::Float(tensor) => packing.push(&tensor.bytes, &[], &[]),
+        };
+        pushed.map_err(ComputeError::from)?;
+    }
+    Ok(packing.finish().map_err(ComputeError::from)?)
 }
 
 /// The array in another type, computed now, so that what it came from can be freed.
@@ -201,20 +225,19 @@ pub(crate) struct Projection {
 }
 
 impl Projection {
-    pub(crate) fn new(matrices: Vec<(Matrix, Option<Vec<f32>>)>, arithmetic: Arithmetic) -> Result<Self, ComputeError> {
-        let has_bias = matrices.iter().any(|(_, bias)| bias.is_some());
-        let (matrices, biases): (Vec<_>, Vec<_>) = matrices.into_iter().unzip();
-        let parts = if joinable(&matrices) {
-            let rows = matrices.iter().map(Matrix::rows);
-            let bias = has_bias.then(|| {
-                biases.into_iter().zip(rows).flat_map(|(bias, rows)| bias.unwrap_or_else(|| vec![0.0; rows])).collect()
-            });
-            vec![Linear::new(&matrices, bias, arithmetic)?]
-        } else {
-            let each = matrices.into_iter().zip(biases);
-            each.map(|(matrix, bias)| Linear::new(&[matrix], bias, arithmetic)).collect::<Result<_, _>>()?
-        };
-        Ok(Self { parts })
+    pub(crate) fn load(matrices: &[FileMatrix<'_>], arithmetic: Arithmetic) -> Result<Self, LoadError> {
+        let parts = joined(matrices).map(|part| Linear::load(part, arithmetic));
+        Ok(Self { parts: parts.collect::<Result<_, _>>()? })
+    }
+
+    /// Bytes that such a projection will hold.
+    pub(crate) fn bytes_of(matrices: &[FileMatrix<'_>], arithmetic: Arithmetic) -> u64 {
+        joined(matrices).map(|part| Linear::bytes_of(part, arithmetic)).sum()
+    }
+
+    /// Bytes that it holds.
+    pub(crate) fn bytes(&self) -> usize {
+        self.parts.iter().map(Linear::bytes).sum()
     }
 
     /// The packed matrix, where that is all there is.
@@ -232,4 +255,9 @@ impl Projection {
         let outputs = self.parts.iter().map(|part| part.forward(x)).collect::<Result<Vec<_>, _>>()?;
         Ok(mlx_rs::ops::concatenate(&outputs, -1)?)
     }
+}
+
+/// What is one matrix in memory: all of them, where they join, or each.
+fn joined<'a, 'f>(matrices: &'a [FileMatrix<'f>]) -> std::slice::Chunks<'a, FileMatrix<'f>> {
+    matrices.chunks(if joinable(matrices) { matrices.len() } else { 1 })
 }

@@ -14,11 +14,12 @@ use mlx_rs::{Array, ops};
 use crate::config::ModelConfig;
 use crate::embedding::Embedding;
 use crate::files::ModelFiles;
+use crate::footprint::Footprint;
 use crate::hidden::ActivationType;
 use crate::kv::{KvLayout, LayerCache, PlainCache};
 use crate::linear::{Arithmetic, ComputeError, Linear, Projection, evaluated};
 use crate::shard::LoadError;
-use crate::weights::{Matrix, Weights};
+use crate::weights::{FileMatrix, TensorError, Weights};
 
 /// On a CPU, building the operations of a layer takes a tenth as long as computing them; every so many layers the ones
 /// built so far begin, so that building goes on beside them.
@@ -50,26 +51,29 @@ struct Attention {
 }
 
 impl Attention {
-    fn load(weights: &Weights, prefix: &str, config: &ModelConfig, arithmetic: Arithmetic) -> Result<Self, LoadError> {
+    /// Queries, keys and values, and the output.
+    fn matrices<'a>(
+        weights: &'a Weights,
+        prefix: &str,
+        config: &ModelConfig,
+    ) -> Result<([FileMatrix<'a>; 3], FileMatrix<'a>), TensorError> {
         let ModelConfig { hidden, heads, kv_heads, head_dim, .. } = *config;
-        let part = |name: &str, heads: usize| -> Result<(Matrix, Option<Vec<f32>>), LoadError> {
-            let name = format!("{prefix}.self_attn.{name}");
-            let rows = heads * head_dim;
-            Ok((weights.matrix(&name, rows, hidden)?, bias(weights, &name, rows)?))
+        let part = |name: &str, rows: usize, columns: usize| {
+            weights.file_matrix(&format!("{prefix}.self_attn.{name}"), rows, columns)
         };
-        let output = format!("{prefix}.self_attn.o_proj");
+        let of = |name: &str, heads: usize| part(name, heads * head_dim, hidden);
+        let qkv = [of("q_proj", heads)?, of("k_proj", kv_heads)?, of("v_proj", kv_heads)?];
+        Ok((qkv, part("o_proj", hidden, heads * head_dim)?))
+    }
+
+    fn load(weights: &Weights, prefix: &str, config: &ModelConfig, arithmetic: Arithmetic) -> Result<Self, LoadError> {
+        let ModelConfig { heads, kv_heads, head_dim, .. } = *config;
+        let (qkv, output) = Self::matrices(weights, prefix, config)?;
         let array = |periods: &[f32]| Array::from_slice(periods, &[periods.len() as i32]);
         let special = config.rope.periods(head_dim);
         Ok(Self {
-            qkv: Projection::new(
-                vec![part("q_proj", heads)?, part("k_proj", kv_heads)?, part("v_proj", kv_heads)?],
-                arithmetic,
-            )?,
-            output: Linear::new(
-                &[weights.matrix(&output, hidden, heads * head_dim)?],
-                bias(weights, &output, hidden)?,
-                arithmetic,
-            )?,
+            qkv: Projection::load(&qkv, arithmetic)?,
+            output: Linear::load(&[output], arithmetic)?,
             shape: AttentionShape {
                 heads,
                 kv_heads,
@@ -132,21 +136,27 @@ struct Mlp {
 }
 
 impl Mlp {
-    fn load(weights: &Weights, prefix: &str, config: &ModelConfig, arithmetic: Arithmetic) -> Result<Self, LoadError> {
+    /// Gate and up, and down.
+    fn matrices<'a>(
+        weights: &'a Weights,
+        prefix: &str,
+        config: &ModelConfig,
+    ) -> Result<([FileMatrix<'a>; 2], FileMatrix<'a>), TensorError> {
         let ModelConfig { hidden, intermediate, .. } = *config;
-        let part = |name: &str, rows: usize, columns: usize| -> Result<(Matrix, Option<Vec<f32>>), LoadError> {
-            let name = format!("{prefix}.mlp.{name}");
-            Ok((weights.matrix(&name, rows, columns)?, bias(weights, &name, rows)?))
+        let part = |name: &str, rows: usize, columns: usize| {
+            weights.file_matrix(&format!("{prefix}.mlp.{name}"), rows, columns)
         };
-        let (down, down_bias) = part("down_proj", hidden, intermediate)?;
+        let gate_up = [part("gate_proj", intermediate, hidden)?, part("up_proj", intermediate, hidden)?];
+        Ok((gate_up, part("down_proj", hidden, intermediate)?))
+    }
+
+    fn load(weights: &Weights, prefix: &str, config: &ModelConfig, arithmetic: Arithmetic) -> Result<Self, LoadError> {
+        let (gate_up, down) = Self::matrices(weights, prefix, config)?;
         Ok(Self {
-            gate_up: Projection::new(
-                vec![part("gate_proj", intermediate, hidden)?, part("up_proj", intermediate, hidden)?],
-                arithmetic,
-            )?,
-            down: Linear::new(&[down], down_bias, arithmetic)?,
-            intermediate,
-            fast: arithmetic.fast && intermediate.is_multiple_of(hive_kernels::LANES),
+            gate_up: Projection::load(&gate_up, arithmetic)?,
+            down: Linear::load(&[down], arithmetic)?,
+            intermediate: config.intermediate,
+            fast: arithmetic.fast && config.intermediate.is_multiple_of(hive_kernels::LANES),
         })
     }
 
@@ -179,6 +189,11 @@ impl Norm {
         Ok(Self { weight, eps: config.rms_eps, fast: arithmetic.fast })
     }
 
+    /// Bytes that a norm holds.
+    fn bytes_of(config: &ModelConfig, arithmetic: Arithmetic) -> u64 {
+        (config.hidden * arithmetic.activation.bytes()) as u64
+    }
+
     fn forward(&self, x: &Array) -> Result<Array, ComputeError> {
         if self.fast {
             return Ok(hive_kernels::rms_norm(x, &self.weight, self.eps)?);
@@ -203,6 +218,35 @@ impl Layer {
             mlp_norm: Norm::load(weights, &format!("{prefix}.post_attention_layernorm"), config, arithmetic)?,
             mlp: Mlp::load(weights, &prefix, config, arithmetic)?,
         })
+    }
+
+    /// Bytes that a layer will hold.
+    fn bytes_of(
+        weights: &Weights,
+        index: usize,
+        config: &ModelConfig,
+        arithmetic: Arithmetic,
+    ) -> Result<u64, TensorError> {
+        let prefix = format!("model.layers.{index}");
+        let (qkv, output) = Attention::matrices(weights, &prefix, config)?;
+        let (gate_up, down) = Mlp::matrices(weights, &prefix, config)?;
+        let periods = config.head_dim / 2 * size_of::<f32>();
+        let periods = periods * if config.rope.periods(config.head_dim).is_some() { 2 } else { 1 };
+        Ok(Projection::bytes_of(&qkv, arithmetic)
+            + Linear::bytes_of(&[output], arithmetic)
+            + Projection::bytes_of(&gate_up, arithmetic)
+            + Linear::bytes_of(&[down], arithmetic)
+            + 2 * Norm::bytes_of(config, arithmetic)
+            + periods as u64)
+    }
+
+    /// Bytes that it holds.
+    fn bytes(&self) -> usize {
+        let Self { attention_norm, attention, mlp_norm, mlp } = self;
+        let norms = attention_norm.weight.nbytes() + mlp_norm.weight.nbytes();
+        let periods = attention.periods.nbytes() + attention.special_periods.as_ref().map_or(0, Array::nbytes);
+        let matrices = attention.qkv.bytes() + attention.output.bytes() + mlp.gate_up.bytes() + mlp.down.bytes();
+        norms + periods + matrices
     }
 
     /// The layer for the kernel that computes all of it at once, where its matrices are in that kernel's formats.
@@ -256,6 +300,18 @@ struct Head {
     output: Linear,
 }
 
+fn table<'a>(weights: &'a Weights, config: &ModelConfig) -> Result<FileMatrix<'a>, TensorError> {
+    weights.file_matrix("model.embed_tokens", config.vocabulary, config.hidden)
+}
+
+/// The output matrix, which may be the embedding.
+fn head_matrix<'a>(weights: &'a Weights, config: &ModelConfig) -> Result<FileMatrix<'a>, TensorError> {
+    if config.tied_embeddings {
+        return table(weights, config);
+    }
+    weights.file_matrix("lm_head", config.vocabulary, config.hidden)
+}
+
 /// A contiguous range of layers; the first stage also embeds, the last also norms and projects.
 pub(crate) struct Stage {
     embedding: Option<Embedding>,
@@ -274,26 +330,43 @@ impl Stage {
         progress: &mut dyn FnMut(usize),
     ) -> Result<Self, LoadError> {
         let (config, weights) = (files.config(), files.weights());
-        let table = || weights.matrix("model.embed_tokens", config.vocabulary, config.hidden);
         let mut layers = Vec::with_capacity(range.len());
         for index in range.clone() {
             layers.push(Layer::load(weights, index, config, arithmetic)?);
             progress(layers.len());
         }
         let head = if range.end == config.layers {
-            let matrix = if config.tied_embeddings {
-                table()?
-            } else {
-                weights.matrix("lm_head", config.vocabulary, config.hidden)?
-            };
             let norm = Norm::load(weights, "model.norm", config, arithmetic)?;
-            Some(Head { norm, output: Linear::new(&[matrix], None, arithmetic)? })
+            Some(Head { norm, output: Linear::load(&[head_matrix(weights, config)?], arithmetic)? })
         } else {
             None
         };
-        let embedding = if range.start == 0 { Some(Embedding::new(table()?)) } else { None };
+        let embedding = if range.start == 0 { Some(Embedding::new(table(weights, config)?.whole()?)) } else { None };
         let shape = layers.first().map(|layer| layer.attention.shape).ok_or(LoadError::EmptyRange)?;
         Ok(Self { embedding, layers, head, arithmetic, shape })
+    }
+
+    /// What each part of the model will hold.
+    pub(crate) fn footprint(files: &ModelFiles, arithmetic: Arithmetic) -> Result<Footprint, TensorError> {
+        let (config, weights) = (files.config(), files.weights());
+        let table = table(weights, config)?;
+        let head = Linear::bytes_of(&[head_matrix(weights, config)?], arithmetic);
+        let layers = 0..config.layers;
+        Ok(Footprint {
+            layer_bytes: layers
+                .map(|index| Layer::bytes_of(weights, index, config, arithmetic))
+                .collect::<Result<_, _>>()?,
+            embedding_bytes: Embedding::bytes_of(table.format(), table.rows(), table.columns()),
+            head_bytes: head + Norm::bytes_of(config, arithmetic),
+            kv_bytes_per_token: config.kv_bytes_per_token(arithmetic.activation.bytes()),
+        })
+    }
+
+    /// Bytes that it holds.
+    pub(crate) fn bytes(&self) -> usize {
+        let head = self.head.as_ref().map_or(0, |head| head.norm.weight.nbytes() + head.output.bytes());
+        let embedding = self.embedding.as_ref().map_or(0, Embedding::bytes);
+        self.layers.iter().map(Layer::bytes).sum::<usize>() + head + embedding
     }
 
     /// Empty caches for a new session.
@@ -370,9 +443,4 @@ impl Stage {
         let picked = if let [one] = picked.as_slice() { one.clone() } else { ops::concatenate(&picked, 0)? };
         Ok(head.output.forward(&head.norm.forward(&picked)?)?.as_dtype(mlx_rs::Dtype::Float32)?)
     }
-}
-
-fn bias(weights: &Weights, name: &str, rows: usize) -> Result<Option<Vec<f32>>, LoadError> {
-    let name = format!("{name}.bias");
-    Ok(if weights.contains(&name) { Some(weights.vector(&name, rows)?.to_f32()) } else { None })
 }

@@ -151,6 +151,14 @@ pub enum ForwardError {
     NotFinite(Range<usize>),
 }
 
+/// How a model is computed, where the fast kernels are wished for or not.
+pub(crate) fn arithmetic(files: &ModelFiles, wants_fast: bool) -> Result<Arithmetic, TensorError> {
+    let head_dim = files.config().head_dim;
+    let fast = wants_fast && head_dim.is_multiple_of(hive_kernels::LANES) && head_dim <= 1024;
+    let activation = if fast { ActivationType::F32 } else { ActivationType::from(files.natural_activation()?) };
+    Ok(Arithmetic { fast, activation })
+}
+
 struct Session {
     options: SessionOptions,
     position: usize,
@@ -185,10 +193,7 @@ impl Shard {
         if end > config.layers {
             return Err(LoadError::OutOfRange { start, end, layers: config.layers });
         }
-        let suits = config.head_dim.is_multiple_of(hive_kernels::LANES) && config.head_dim <= 1024;
-        let fast = options.compute.resolve() == Compute::Fast && suits;
-        let activation = if fast { ActivationType::F32 } else { ActivationType::from(files.natural_activation()?) };
-        let arithmetic = Arithmetic { fast, activation };
+        let arithmetic = arithmetic(files, options.compute.resolve() == Compute::Fast)?;
         let stage = Stage::load(files, options.layers.clone(), arithmetic, &mut progress)?;
         // Loading passes every weight through buffers that MLX keeps for reuse; nothing of that size comes again.
         mlx_rs::memory::clear_cache().map_err(ComputeError::from)?;
@@ -206,6 +211,11 @@ impl Shard {
     /// The layers.
     pub fn layers(&self) -> Range<usize> {
         self.layers.clone()
+    }
+
+    /// Bytes of weights held.
+    pub fn weight_bytes(&self) -> usize {
+        self.stage.bytes()
     }
 
     /// Whether the fast kernels compute.

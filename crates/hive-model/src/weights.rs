@@ -6,11 +6,13 @@
 
 pub(crate) mod family;
 pub mod gguf;
+pub(crate) mod matrix;
 pub mod safetensors;
 
 use std::path::PathBuf;
 
 pub use gguf::Gguf;
+pub use matrix::{Biases, FileMatrix, MatrixFormat};
 pub use safetensors::SafetensorsFolder;
 
 /// The number format of a tensor that is not quantized.
@@ -67,7 +69,7 @@ pub struct QuantizedMatrix {
     /// `rows × columns / group` scales.
     pub scales: Vec<u8>,
     /// As many biases.
-    pub biases: Vec<u8>,
+    pub biases: Biases,
 }
 
 /// A weight matrix `[rows, columns]`, quantized or not.
@@ -104,10 +106,10 @@ impl Matrix {
         }
     }
 
-    /// Bytes of the weights as stored.
+    /// Bytes of memory that it takes.
     pub fn bytes(&self) -> usize {
         match self {
-            Self::Quantized(m) => m.words.len() + m.scales.len() + m.biases.len(),
+            Self::Quantized(m) => m.words.len() + m.scales.len() + m.biases.bytes(),
             Self::Float(tensor) => tensor.bytes.len(),
         }
     }
@@ -156,6 +158,18 @@ pub enum TensorError {
     },
 }
 
+/// A tensor as it lies in a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StoredTensor {
+    /// By its Hugging Face name.
+    pub(crate) name: String,
+    /// Its type, as its format calls it.
+    pub(crate) kind: String,
+    /// Outermost first.
+    pub(crate) shape: Vec<usize>,
+    pub(crate) bytes: u64,
+}
+
 /// Where a model's tensors come from.
 #[derive(Debug)]
 pub enum Weights {
@@ -168,10 +182,15 @@ pub enum Weights {
 impl Weights {
     /// The matrix `name` (without `.weight`) of the shape given.
     pub fn matrix(&self, name: &str, rows: usize, columns: usize) -> Result<Matrix, TensorError> {
-        match self {
-            Self::Gguf(file) => file.matrix(name, rows, columns),
-            Self::Safetensors(folder) => folder.matrix(name, rows, columns),
-        }
+        self.file_matrix(name, rows, columns)?.whole()
+    }
+
+    /// The same, to be read later.
+    ///
+    /// # Errors
+    /// There is none, or it is of another shape, or stored in a way that is not read here.
+    pub fn file_matrix(&self, name: &str, rows: usize, columns: usize) -> Result<FileMatrix<'_>, TensorError> {
+        FileMatrix::find(self, name, rows, columns)
     }
 
     /// The vector `name` (with `.weight` or `.bias`), of the length given.
@@ -195,6 +214,23 @@ impl Weights {
         match self {
             Self::Gguf(file) => file.unknown(layers),
             Self::Safetensors(folder) => folder.unknown(layers),
+        }
+    }
+
+    /// The tensors that a model of this family with so many layers computes with, by their Hugging Face names.
+    pub(crate) fn computed(&self, layers: usize) -> Vec<StoredTensor> {
+        let all = match self {
+            Self::Gguf(file) => file.stored(),
+            Self::Safetensors(folder) => folder.stored(),
+        };
+        all.into_iter().filter(|tensor| family::is_computed(&tensor.name, layers)).collect()
+    }
+
+    /// Bytes of a tensor as they are stored, from an offset on.
+    pub(crate) fn read(&self, tensor: &StoredTensor, offset: u64, length: u64) -> Result<Vec<u8>, TensorError> {
+        match self {
+            Self::Gguf(file) => file.read_stored(&tensor.name, offset, length),
+            Self::Safetensors(folder) => folder.read_stored(&tensor.name, offset, length),
         }
     }
 

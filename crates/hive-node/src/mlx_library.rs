@@ -21,6 +21,16 @@ pub fn choose() -> MlxChoice {
     decide(std::env::var("HIVEMIND_MLX").ok().as_deref(), hive_host::has_nvidia_card(), cuda_folder())
 }
 
+/// Whether what is chosen computes on a GPU.
+pub(crate) fn computes_on_gpu() -> bool {
+    match choose() {
+        MlxChoice::Cuda(_) => true,
+        MlxChoice::Linked | MlxChoice::MissingCuda => hive_host::this().gpu_working_set_bytes().is_some(),
+        // Whatever it is: a library is named where the usual one is of no use.
+        MlxChoice::Folder(_) => cfg!(target_os = "macos") || hive_host::has_nvidia_card(),
+    }
+}
+
 fn decide(wish: Option<&str>, has_card: bool, cuda: Option<PathBuf>) -> MlxChoice {
     match (wish, cuda) {
         (Some("cpu" | "metal"), _) => MlxChoice::Linked,

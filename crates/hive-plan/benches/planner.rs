@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use hive_plan::{LinkProfile, ModelProfile, NodeProfile, Use, choose};
+use hive_plan::{Form, LinkProfile, ModelProfile, NodeProfile, Use, choose};
 
 /// A model of 128 layers over 64 machines of all sizes, none of which holds more than a few layers.
 fn main() {
@@ -12,12 +12,14 @@ fn main() {
         embedding_bytes: 1 << 30,
         head_bytes: 1 << 30,
         kv_bytes_per_token: 4096,
+        base_bytes: 100 << 20,
     };
     for (conversations, gib) in [(1, 4), (8, 4), (1, 24), (8, 24)] {
         let node = |index: usize| NodeProfile {
             name: format!("machine {index}"),
             memory_bytes: (gib + (index as u64 * 7) % 13) << 30,
             bytes_per_s: 20e9 + (index as f64 * 37.0) % 400.0 * 1e9,
+            form: Form::Mlx,
         };
         let nodes: Vec<_> = (0..64).map(node).collect();
         let link = |a: usize, b: usize| LinkProfile {

@@ -16,7 +16,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ModelProfile, Plan, PlanError, PlannedStage, assert_each_layer_once, room_tokens};
+use crate::{Form, ModelProfile, Plan, PlanError, PlannedStage, assert_each_layer_once, room_tokens};
 
 pub use arrange::{ArrangeError, arrange};
 
@@ -29,6 +29,8 @@ pub struct NodeProfile {
     pub memory_bytes: u64,
     /// Bytes of weights it reads per second while it computes single tokens.
     pub bytes_per_s: f64,
+    /// How it holds models.
+    pub form: Form,
 }
 
 /// The way between two machines.
@@ -254,7 +256,8 @@ impl<'a> Problem<'a> {
                     let us = STAGE_US + layer_bytes as f64 * us_per_byte;
                     let embedding_bytes = if start == 0 { self.model.embedding_bytes } else { 0 };
                     let kv_bytes = self.kv_per_layer.saturating_mul((end - start) as u64);
-                    let held_bytes = layer_bytes.saturating_add(embedding_bytes).saturating_add(kv_bytes);
+                    let fixed_bytes = embedding_bytes.saturating_add(self.model.base_bytes);
+                    let held_bytes = layer_bytes.saturating_add(fixed_bytes).saturating_add(kv_bytes);
                     // With more layers it would only be larger and slower.
                     if held_bytes > memory_bytes || us > limit_us {
                         break;
@@ -287,6 +290,7 @@ impl<'a> Problem<'a> {
             layers: layers.clone(),
             weight_bytes: self.weight_bytes(layers),
             kv_bytes: self.kv_per_layer.saturating_mul(layers.len() as u64),
+            base_bytes: self.model.base_bytes,
         };
         order.iter().zip(ranges).map(stage).collect()
     }
@@ -299,17 +303,24 @@ mod tests {
 
     fn fits(problem: &Problem<'_>, node: usize, layers: &Range<usize>) -> bool {
         let kv = problem.kv_per_layer.saturating_mul(layers.len() as u64);
-        problem.weight_bytes(layers).saturating_add(kv) <= problem.nodes[node].memory_bytes
+        let fixed = problem.weight_bytes(layers).saturating_add(problem.model.base_bytes);
+        fixed.saturating_add(kv) <= problem.nodes[node].memory_bytes
     }
 
     const ONE: Use = Use { context_tokens: 0, conversations: 1, hidden_bytes: 0 };
 
     fn model(layers: usize, bytes: u64, head: u64) -> ModelProfile {
-        ModelProfile { layer_bytes: vec![bytes; layers], embedding_bytes: 0, head_bytes: head, kv_bytes_per_token: 1 }
+        ModelProfile {
+            layer_bytes: vec![bytes; layers],
+            embedding_bytes: 0,
+            head_bytes: head,
+            kv_bytes_per_token: 1,
+            base_bytes: 0,
+        }
     }
 
     fn node(name: &str, memory_bytes: u64, bytes_per_s: f64) -> NodeProfile {
-        NodeProfile { name: name.to_owned(), memory_bytes, bytes_per_s }
+        NodeProfile { name: name.to_owned(), memory_bytes, bytes_per_s, form: Form::Packed }
     }
 
     fn lan(_: usize, _: usize) -> LinkProfile {
@@ -407,8 +418,15 @@ mod tests {
             machines in prop::collection::vec((10u64..200, 1e3f64..1e5), 1..4),
             links in prop::collection::vec(10f64..5000.0, 16),
             conversations in 1u32..4,
+            base_bytes in 0u64..20,
         ) {
-            let model = ModelProfile { layer_bytes, embedding_bytes: 3, head_bytes, kv_bytes_per_token: 1 };
+            let model = ModelProfile {
+                layer_bytes,
+                embedding_bytes: 3,
+                head_bytes,
+                kv_bytes_per_token: 1,
+                base_bytes,
+            };
             let nodes: Vec<_> = machines.iter().map(|(memory, speed)| node("n", *memory, *speed)).collect();
             let link = |a: usize, b: usize| LinkProfile { round_trip_us: links[a.min(b) * 4 + a.max(b)], bits_per_s: 1e9 };
             let wanted = Use { context_tokens: 2, conversations, hidden_bytes: 100 };

@@ -21,7 +21,7 @@ pub use replace::{Candidate, Replacement, replace};
 pub use revise::{Revision, revise};
 pub use standby::{Spare, standby};
 
-/// What a model weighs.
+/// What a model weighs in memory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelProfile {
     /// Bytes of weights of each layer.
@@ -32,6 +32,18 @@ pub struct ModelProfile {
     pub head_bytes: u64,
     /// Bytes of KV cache per token and layer.
     pub kv_bytes_per_token: u64,
+    /// Bytes that a stage takes besides, however little it holds: its process, and what it computes in.
+    pub base_bytes: u64,
+}
+
+/// The form in which a machine holds a model: weights take more memory in one, caches in the other.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Form {
+    /// As the fast kernels of a CPU have it.
+    #[default]
+    Packed,
+    /// As MLX has it, on a GPU.
+    Mlx,
 }
 
 /// A machine that may hold a stage.
@@ -41,6 +53,8 @@ pub struct Machine {
     pub name: String,
     /// Bytes of memory it gives.
     pub memory_bytes: u64,
+    /// How it holds models.
+    pub form: Form,
 }
 
 /// One stage.
@@ -54,6 +68,15 @@ pub struct PlannedStage {
     pub weight_bytes: u64,
     /// Bytes of KV cache for one conversation of the context asked for.
     pub kv_bytes: u64,
+    /// Bytes that it takes besides.
+    pub base_bytes: u64,
+}
+
+impl PlannedStage {
+    /// Bytes of memory that it needs in all.
+    pub fn bytes(&self) -> u64 {
+        self.weight_bytes.saturating_add(self.kv_bytes).saturating_add(self.base_bytes)
+    }
 }
 
 /// Where every layer goes.
@@ -130,13 +153,13 @@ pub fn split(model: &ModelProfile, machines: &[Machine], context: u64) -> Result
             weight_bytes += model.head_bytes;
         }
         let kv_bytes = kv_per_layer.saturating_mul(layers.len() as u64);
-        PlannedStage { machine, layers, weight_bytes, kv_bytes }
+        PlannedStage { machine, layers, weight_bytes, kv_bytes, base_bytes: model.base_bytes }
     };
     let stages: Vec<PlannedStage> = ranges.into_iter().enumerate().map(stage).collect();
     assert_each_layer_once(&stages, layers);
     for stage in &stages {
         let machine = &machines[stage.machine];
-        let needed_bytes = stage.weight_bytes.saturating_add(stage.kv_bytes);
+        let needed_bytes = stage.bytes();
         if needed_bytes > machine.memory_bytes {
             let given_bytes = machine.memory_bytes;
             return Err(PlanError::DoesNotFit { machine: machine.name.clone(), needed_bytes, given_bytes });
@@ -149,7 +172,8 @@ pub fn split(model: &ModelProfile, machines: &[Machine], context: u64) -> Result
 /// What a machine has of a plan; it may have several stages.
 #[derive(Debug, Default)]
 struct Held {
-    weight_bytes: u64,
+    /// Of the stages, without their caches.
+    fixed_bytes: u64,
     kv_bytes: u64,
     layers: u64,
 }
@@ -157,19 +181,19 @@ struct Held {
 fn held(stages: &[PlannedStage]) -> BTreeMap<usize, Held> {
     let mut held: BTreeMap<usize, Held> = BTreeMap::new();
     for stage in stages {
-        let Held { weight_bytes, kv_bytes, layers } = held.entry(stage.machine).or_default();
-        *weight_bytes = weight_bytes.saturating_add(stage.weight_bytes);
+        let Held { fixed_bytes, kv_bytes, layers } = held.entry(stage.machine).or_default();
+        *fixed_bytes = fixed_bytes.saturating_add(stage.weight_bytes).saturating_add(stage.base_bytes);
         *kv_bytes = kv_bytes.saturating_add(stage.kv_bytes);
         *layers += stage.layers.len() as u64;
     }
     held
 }
 
-/// Tokens whose KV cache fits beside the weights on every machine.
+/// Tokens whose KV cache fits beside everything else on every machine.
 fn room_tokens(model: &ModelProfile, stages: &[PlannedStage], memory_bytes: impl Fn(usize) -> u64) -> u64 {
     let room = |(machine, held): (usize, Held)| {
         let per_token = model.kv_bytes_per_token.saturating_mul(held.layers);
-        memory_bytes(machine).saturating_sub(held.weight_bytes) / per_token.max(1)
+        memory_bytes(machine).saturating_sub(held.fixed_bytes) / per_token.max(1)
     };
     held(stages).into_iter().map(room).min().unwrap_or(0)
 }
@@ -240,11 +264,11 @@ mod tests {
     use proptest::prelude::*;
 
     fn model(layer_bytes: Vec<u64>, head_bytes: u64) -> ModelProfile {
-        ModelProfile { layer_bytes, embedding_bytes: 5, head_bytes, kv_bytes_per_token: 2 }
+        ModelProfile { layer_bytes, embedding_bytes: 5, head_bytes, kv_bytes_per_token: 2, base_bytes: 0 }
     }
 
     fn machines(count: usize, memory_bytes: u64) -> Vec<Machine> {
-        (0..count).map(|i| Machine { name: format!("machine {i}"), memory_bytes }).collect()
+        (0..count).map(|i| Machine { name: format!("machine {i}"), memory_bytes, form: Form::Packed }).collect()
     }
 
     #[test]
@@ -265,6 +289,16 @@ mod tests {
         assert_eq!(plan.stages[1].kv_bytes, 11 * 200);
         assert_eq!(plan.room_tokens, (10_000 - 195) / (19 * 2), "the longer stage has the least room");
         assert!(plan.reasons[1].contains("8 layers"), "{:?}", plan.reasons);
+    }
+
+    #[test]
+    fn every_stage_needs_memory_for_its_process() {
+        let model = ModelProfile { base_bytes: 100, ..model(vec![10; 4], 0) };
+        // Weights 20 and 25, caches 4 each.
+        assert!(matches!(split(&model, &machines(2, 128), 1), Err(PlanError::DoesNotFit { needed_bytes: 129, .. })));
+        let plan = split(&model, &machines(2, 129), 1).unwrap();
+        assert_eq!(plan.stages.iter().map(PlannedStage::bytes).collect::<Vec<_>>(), [129, 124]);
+        assert_eq!(plan.room_tokens, 1);
     }
 
     /// The lightest possible heaviest stage, by trying every split.

@@ -14,6 +14,8 @@ pub(crate) async fn run(options: &PlanOptions, folder: &Path) -> Result<(), Fail
         return of_the_swarm(&client, options).await;
     }
     let model = models::open(options.model.as_deref()).await.map_err(Failure::new)?;
+    // What nobody can talk to is not planned for, as it is not loaded.
+    model.can_converse().await.map_err(Failure::new)?;
     let plan = hive_node::plan(model.card(), options.stages.unwrap_or(1)).map_err(swarm::explain_plan)?;
     if options.json {
         let stages = plan.stages.iter().map(|stage| {
@@ -21,6 +23,7 @@ pub(crate) async fn run(options: &PlanOptions, folder: &Path) -> Result<(), Fail
                 "layers": [stage.layers.start, stage.layers.end],
                 "weight_bytes": stage.weight_bytes,
                 "kv_bytes": stage.kv_bytes,
+                "base_bytes": stage.base_bytes,
             })
         });
         output::line(json!({
@@ -31,12 +34,13 @@ pub(crate) async fn run(options: &PlanOptions, folder: &Path) -> Result<(), Fail
     output::line(format_args!("{}: {} layers", model.name(), model.card().layers()));
     for (index, stage) in plan.stages.iter().enumerate() {
         output::line(format_args!(
-            "stage {}   layers {}–{}   weights {}, conversation {}",
+            "stage {}   layers {}–{}   weights {}, conversation {}, besides {}",
             index + 1,
             stage.layers.start + 1,
             stage.layers.end,
             output::megabytes(stage.weight_bytes),
-            output::megabytes(stage.kv_bytes)
+            output::megabytes(stage.kv_bytes),
+            output::megabytes(stage.base_bytes)
         ));
     }
     for reason in &plan.reasons {

@@ -9,6 +9,7 @@ mod header;
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -17,7 +18,7 @@ pub use header::{HeaderError, Items, Numbers, Strings, Value};
 use crate::regular;
 use crate::weights::family;
 
-use super::{Float, FloatTensor, Matrix, TensorError};
+use super::{FloatTensor, Matrix, MatrixFormat, StoredTensor, TensorError};
 use blocks::BlockType;
 use header::{Header, TensorInfo};
 
@@ -108,6 +109,21 @@ impl Gguf {
         self.tensors.values().filter(wanted).map(|info| info.bytes).sum()
     }
 
+    /// Every tensor, in the order of the names.
+    pub(super) fn stored(&self) -> Vec<StoredTensor> {
+        let stored = |info: &TensorInfo| StoredTensor {
+            name: hugging_face_name(&info.name),
+            kind: info.block.to_string(),
+            shape: info.shape.clone(),
+            bytes: info.bytes,
+        };
+        self.tensors.values().map(stored).collect()
+    }
+
+    pub(super) fn read_stored(&self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>, TensorError> {
+        self.read(self.info(&stored_name(name))?, offset, length)
+    }
+
     pub(super) fn vector(&self, name: &str, length: usize) -> Result<FloatTensor, TensorError> {
         let stored = stored_name(name);
         let info = self.info(&stored)?;
@@ -117,28 +133,53 @@ impl Gguf {
         Ok(FloatTensor { float, shape: vec![length], bytes })
     }
 
-    pub(super) fn matrix(&self, name: &str, rows: usize, columns: usize) -> Result<Matrix, TensorError> {
+    /// The format of a matrix, and how many of its rows are read together.
+    pub(super) fn matrix_format(
+        &self,
+        name: &str,
+        rows: usize,
+        columns: usize,
+    ) -> Result<(MatrixFormat, usize), TensorError> {
         let stored = stored_name(&format!("{name}.weight"));
         let info = self.info(&stored)?;
         expect_shape(&stored, &info.shape, &[rows, columns])?;
-        let bytes = self.in_order(&stored, rows, self.read(info, 0, info.bytes)?);
-        match info.block {
-            BlockType::F32 => Ok(float_matrix(Float::F32, rows, columns, bytes)),
-            BlockType::F16 => Ok(float_matrix(Float::F16, rows, columns, bytes)),
-            BlockType::Bf16 => Ok(float_matrix(Float::Bf16, rows, columns, bytes)),
-            BlockType::Q4_0 | BlockType::Q4_1 | BlockType::Q8_0 => {
-                Ok(Matrix::Quantized(info.block.to_affine(&bytes, rows, columns)))
-            }
-            BlockType::Other(_) => Err(unsupported(&stored, info.block)),
+        let format = info.block.format().filter(|_| columns.is_multiple_of(info.block.elements() as usize));
+        let format = format.ok_or_else(|| unsupported(&stored, info.block))?;
+        Ok((format, self.permuted_rows(&stored, rows).unwrap_or(1)))
+    }
+
+    /// Some rows of a matrix, in Hugging Face's order: whole heads where that differs from the file's, of `together` rows.
+    pub(super) fn matrix_rows(
+        &self,
+        name: &str,
+        columns: usize,
+        rows: Range<usize>,
+        together: usize,
+    ) -> Result<Matrix, TensorError> {
+        let stored = stored_name(&format!("{name}.weight"));
+        let info = self.info(&stored)?;
+        let row_bytes = columns as u64 / info.block.elements() * info.block.bytes();
+        let count = rows.len();
+        let bytes = self.read(info, rows.start as u64 * row_bytes, count as u64 * row_bytes)?;
+        let bytes = if together > 1 { unpermute(&bytes, count, count / together) } else { bytes };
+        match info.block.float() {
+            Some(float) => Ok(Matrix::Float(FloatTensor { float, shape: vec![count, columns], bytes })),
+            None => Ok(Matrix::Quantized(info.block.to_affine(&bytes, count, columns))),
         }
     }
 
     /// The rows of a stored matrix, or the numbers of a stored bias, in Hugging Face's order.
     fn in_order(&self, stored: &str, rows: usize, bytes: Vec<u8>) -> Vec<u8> {
-        match self.heads_of(stored).filter(|&heads| heads > 0 && rows.is_multiple_of(2 * heads)) {
-            Some(heads) => unpermute(&bytes, rows, heads),
+        match self.permuted_rows(stored, rows) {
+            Some(together) => unpermute(&bytes, rows, rows / together),
             None => bytes,
         }
+    }
+
+    /// How many rows of a stored tensor of so many make a head, if their order in it is another.
+    fn permuted_rows(&self, stored: &str, rows: usize) -> Option<usize> {
+        let heads = self.heads_of(stored).filter(|&heads| heads > 0 && rows.is_multiple_of(2 * heads))?;
+        Some(rows / heads)
     }
 
     pub(super) fn unknown(&self, layers: usize) -> Option<String> {
@@ -178,10 +219,6 @@ impl Gguf {
         read.map_err(|source| TensorError::Read { name: info.name.clone(), file: self.path.clone(), source })?;
         Ok(bytes)
     }
-}
-
-fn float_matrix(float: Float, rows: usize, columns: usize, bytes: Vec<u8>) -> Matrix {
-    Matrix::Float(FloatTensor { float, shape: vec![rows, columns], bytes })
 }
 
 fn expect_shape(name: &str, found: &[usize], expected: &[usize]) -> Result<(), TensorError> {

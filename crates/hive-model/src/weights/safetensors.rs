@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 use serde::Deserialize;
 
-use super::{Float, FloatTensor, Matrix, QuantizedMatrix, TensorError};
+use super::{Biases, Float, FloatTensor, Matrix, MatrixFormat, QuantizedMatrix, StoredTensor, TensorError};
 use crate::regular;
 use crate::weights::family;
 
@@ -189,15 +190,30 @@ impl SafetensorsFolder {
         self.tensors.iter().filter(|(name, _)| wanted(name)).map(|(_, entry)| entry.bytes).sum()
     }
 
+    /// Every tensor, in the order of the names.
+    pub(super) fn stored(&self) -> Vec<StoredTensor> {
+        let stored = |(name, entry): (&String, &Entry)| StoredTensor {
+            name: name.clone(),
+            kind: format!("{:?}", entry.dtype),
+            shape: entry.shape.clone(),
+            bytes: entry.bytes,
+        };
+        self.tensors.iter().map(stored).collect()
+    }
+
+    pub(super) fn read_stored(&self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>, TensorError> {
+        Self::read_part(name, self.entry(name)?, offset, length)
+    }
+
     pub(super) fn vector(&self, name: &str, length: usize) -> Result<FloatTensor, TensorError> {
         self.float(name, &[length])
     }
 
-    pub(super) fn matrix(&self, name: &str, rows: usize, columns: usize) -> Result<Matrix, TensorError> {
+    pub(super) fn matrix_format(&self, name: &str, rows: usize, columns: usize) -> Result<MatrixFormat, TensorError> {
         let weight = format!("{name}.weight");
         let quantization = self.quantization.of(name).filter(|_| self.contains(&format!("{name}.scales")));
         let Some(Quantization { group_size, bits }) = quantization else {
-            return Ok(Matrix::Float(self.float(&weight, &[rows, columns])?));
+            return Ok(MatrixFormat::Float(self.float_of(&weight, &[rows, columns])?));
         };
         let suits = group_size > 0
             && matches!(bits, 2..=6 | 8)
@@ -212,34 +228,61 @@ impl SafetensorsFolder {
         if entry.dtype != Dtype::U32 {
             return Err(wrong_type(&weight, entry));
         }
-        let words = Self::read(&weight, entry)?;
-        let scales = self.float(&format!("{name}.scales"), &[rows, columns / group_size])?;
-        let biases = self.float(&format!("{name}.biases"), &[rows, columns / group_size])?;
-        if scales.float != biases.float {
-            return Err(wrong_type(&format!("{name}.biases"), self.entry(&format!("{name}.biases"))?));
+        let float = self.float_of(&format!("{name}.scales"), &[rows, columns / group_size])?;
+        let biases = format!("{name}.biases");
+        if self.float_of(&biases, &[rows, columns / group_size])? != float {
+            return Err(wrong_type(&biases, self.entry(&biases)?));
         }
-        Ok(Matrix::Quantized(QuantizedMatrix {
-            rows,
-            columns,
-            bits,
-            group: group_size,
-            words,
-            float: scales.float,
-            scales: scales.bytes,
-            biases: biases.bytes,
-        }))
+        Ok(MatrixFormat::Quantized { bits, group: group_size, float, multiple: None })
+    }
+
+    /// Some rows of a matrix whose format is known.
+    pub(super) fn matrix_rows(
+        &self,
+        name: &str,
+        columns: usize,
+        format: MatrixFormat,
+        rows: Range<usize>,
+    ) -> Result<Matrix, TensorError> {
+        let [weights, scales, biases] = format.row_bytes(columns);
+        let read = |part: &str, row_bytes: usize| {
+            let name = format!("{name}.{part}");
+            let entry = self.entry(&name)?;
+            Self::read_part(&name, entry, (rows.start * row_bytes) as u64, (rows.len() * row_bytes) as u64)
+        };
+        let words = read("weight", weights)?;
+        Ok(match format {
+            MatrixFormat::Float(float) => {
+                Matrix::Float(FloatTensor { float, shape: vec![rows.len(), columns], bytes: words })
+            }
+            MatrixFormat::Quantized { bits, group, float, .. } => Matrix::Quantized(QuantizedMatrix {
+                rows: rows.len(),
+                columns,
+                bits,
+                group,
+                words,
+                float,
+                scales: read("scales", scales)?,
+                biases: Biases::Stored(read("biases", biases)?),
+            }),
+        })
     }
 
     fn float(&self, name: &str, shape: &[usize]) -> Result<FloatTensor, TensorError> {
+        let float = self.float_of(name, shape)?;
+        Ok(FloatTensor { float, shape: shape.to_vec(), bytes: Self::read(name, self.entry(name)?)? })
+    }
+
+    /// The number format of a tensor of this shape.
+    fn float_of(&self, name: &str, shape: &[usize]) -> Result<Float, TensorError> {
         let entry = self.entry(name)?;
         expect(name, entry, shape)?;
-        let float = match entry.dtype {
-            Dtype::F32 => Float::F32,
-            Dtype::F16 => Float::F16,
-            Dtype::BF16 => Float::Bf16,
-            _ => return Err(wrong_type(name, entry)),
-        };
-        Ok(FloatTensor { float, shape: shape.to_vec(), bytes: Self::read(name, entry)? })
+        match entry.dtype {
+            Dtype::F32 => Ok(Float::F32),
+            Dtype::F16 => Ok(Float::F16),
+            Dtype::BF16 => Ok(Float::Bf16),
+            _ => Err(wrong_type(name, entry)),
+        }
     }
 
     fn entry(&self, name: &str) -> Result<&Entry, TensorError> {
@@ -247,10 +290,14 @@ impl SafetensorsFolder {
     }
 
     fn read(name: &str, entry: &Entry) -> Result<Vec<u8>, TensorError> {
+        Self::read_part(name, entry, 0, entry.bytes)
+    }
+
+    fn read_part(name: &str, entry: &Entry, offset: u64, length: u64) -> Result<Vec<u8>, TensorError> {
         // The header's reader has checked that the tensor lies inside the file.
         let (path, file) = &*entry.file;
-        let mut bytes = vec![0; entry.bytes as usize];
-        let read = file.read_exact_at(&mut bytes, entry.start);
+        let mut bytes = vec![0; length as usize];
+        let read = file.read_exact_at(&mut bytes, entry.start + offset);
         read.map_err(|source| TensorError::Read { name: name.to_owned(), file: path.clone(), source })?;
         Ok(bytes)
     }

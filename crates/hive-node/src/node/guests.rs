@@ -22,8 +22,8 @@ pub(super) const NOTICE: Duration = Duration::from_secs(10);
 
 /// What a limit may be exceeded by before a stage ends for it: memory is taken in pieces.
 const TOLERANCE_PERCENT: u64 = 10;
-/// A stage that takes so many times what was planned for it, and this much besides, has run away, limit or not. Some formats
-/// take a third more in memory than in their file, and a cache may be held in twice the planned precision.
+/// A stage that takes so many times what was planned for it, and this much besides, has run away, limit or not. Planned is one
+/// conversation; where there is memory, several have their caches at a time.
 const RUNAWAY_FACTOR: u64 = 2;
 const RUNAWAY_BYTES: u64 = 512 << 20;
 

@@ -73,9 +73,9 @@ pub fn arrange(
     let (order, ranges): (Vec<usize>, Vec<Range<usize>>) = stages.iter().cloned().unzip();
     let placed = Problem::new(model, nodes, link, wanted).stages(&order, &ranges);
     assert_each_layer_once(&placed, layers);
-    for (machine, Held { weight_bytes, kv_bytes, .. }) in held(&placed) {
+    for (machine, Held { fixed_bytes, kv_bytes, .. }) in held(&placed) {
         let NodeProfile { name, memory_bytes: given_bytes, .. } = &nodes[machine];
-        let (given_bytes, needed_bytes) = (*given_bytes, weight_bytes.saturating_add(kv_bytes));
+        let (given_bytes, needed_bytes) = (*given_bytes, fixed_bytes.saturating_add(kv_bytes));
         if needed_bytes > given_bytes {
             return Err(ArrangeError::DoesNotFit { machine: name.clone(), needed_bytes, given_bytes });
         }
@@ -113,16 +113,27 @@ fn check<'a>(stages: impl Iterator<Item = &'a Range<usize>>, layers: usize) -> R
 mod tests {
     use super::super::choose;
     use super::*;
+    use crate::Form;
     use proptest::prelude::*;
 
     const ONE: Use = Use { context_tokens: 2, conversations: 1, hidden_bytes: 0 };
 
     fn model(layers: usize) -> ModelProfile {
-        ModelProfile { layer_bytes: vec![10; layers], embedding_bytes: 5, head_bytes: 20, kv_bytes_per_token: 1 }
+        ModelProfile {
+            layer_bytes: vec![10; layers],
+            embedding_bytes: 5,
+            head_bytes: 20,
+            kv_bytes_per_token: 1,
+            base_bytes: 0,
+        }
     }
 
     fn nodes(count: usize, memory_bytes: u64) -> Vec<NodeProfile> {
-        (0..count).map(|i| NodeProfile { name: format!("machine {i}"), memory_bytes, bytes_per_s: 1e3 }).collect()
+        (0..count).map(|i| node(format!("machine {i}"), memory_bytes, 1e3)).collect()
+    }
+
+    fn node(name: String, memory_bytes: u64, bytes_per_s: f64) -> NodeProfile {
+        NodeProfile { name, memory_bytes, bytes_per_s, form: Form::Packed }
     }
 
     fn lan(_: usize, _: usize) -> LinkProfile {
@@ -161,6 +172,12 @@ mod tests {
         assert_eq!(try_all(&twice, 109).unwrap().room_tokens, (109 - 95) / 7);
         let message = try_all(&twice, 108).unwrap_err();
         assert_eq!(message, "machine 0 would need 1 MB with one conversation, but gives 0 MB");
+        // And each of them has a process.
+        let with_base = ModelProfile { base_bytes: 50, ..model(10) };
+        let of =
+            |memory_bytes| arrange(&with_base, &nodes(2, memory_bytes), &lan, ONE, &twice).map(|plan| plan.room_tokens);
+        assert_eq!(of(209), Ok((209 - 195) / 7));
+        assert!(of(208).is_err());
     }
 
     proptest! {
@@ -169,7 +186,7 @@ mod tests {
             machines in prop::collection::vec((40u64..400, 1e3f64..1e5), 1..6),
             round_trip_us in 10f64..5000.0,
         ) {
-            let node = |(memory_bytes, bytes_per_s)| NodeProfile { name: "n".to_owned(), memory_bytes, bytes_per_s };
+            let node = |(memory_bytes, bytes_per_s)| node("n".to_owned(), memory_bytes, bytes_per_s);
             let nodes: Vec<_> = machines.into_iter().map(node).collect();
             let link = |_: usize, _: usize| LinkProfile { round_trip_us, bits_per_s: 1e9 };
             if let Ok(chosen) = choose(&model(12), &nodes, &link, ONE) {

@@ -7,6 +7,7 @@ impl Problem<'_> {
     pub(super) fn does_not_fit(&self) -> PlanError {
         let needed_bytes = self
             .weight_bytes(&(0..self.layers()))
+            .saturating_add(self.model.base_bytes)
             .saturating_add(self.kv_per_layer.saturating_mul(self.layers() as u64));
         let given_bytes = self.nodes.iter().fold(0u64, |sum, node| sum.saturating_add(node.memory_bytes));
         PlanError::TooLarge { needed_bytes, given_bytes, machines: self.nodes.len() }

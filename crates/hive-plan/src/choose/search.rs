@@ -86,7 +86,8 @@ impl Problem<'_> {
         let layer_bytes = self.before[layers] as f64 / layers as f64;
         let each = layer_bytes + self.kv_per_layer as f64;
         let room = |place: usize| {
-            let fixed = if place == 0 { self.model.embedding_bytes } else { 0 }
+            let fixed = self.model.base_bytes
+                + if place == 0 { self.model.embedding_bytes } else { 0 }
                 + if place + 1 == order.len() { self.model.head_bytes } else { 0 };
             let left = self.nodes[order[place]].memory_bytes.saturating_sub(fixed) as f64;
             (left / each.max(1.0)).floor().min(layers as f64) as usize

@@ -6,9 +6,7 @@
 
 use std::fmt;
 
-use half::f16;
-
-use crate::weights::{Float, QuantizedMatrix};
+use crate::weights::{Biases, Float, MatrixFormat, QuantizedMatrix};
 
 /// Weights in a block of every quantized format read here.
 const GROUP: usize = 32;
@@ -66,30 +64,50 @@ impl BlockType {
         }
     }
 
+    /// What a matrix of it becomes; `None` for one that is not read here.
+    pub(super) fn format(self) -> Option<MatrixFormat> {
+        let affine =
+            |multiple| MatrixFormat::Quantized { bits: self.bits(), group: GROUP, float: Float::F16, multiple };
+        match self {
+            Self::F32 | Self::F16 | Self::Bf16 => self.float().map(MatrixFormat::Float),
+            Self::Q4_0 | Self::Q4_1 | Self::Q8_0 => Some(affine(self.multiple())),
+            Self::Other(_) => None,
+        }
+    }
+
+    /// Of a quantized weight.
+    fn bits(self) -> usize {
+        if self == Self::Q8_0 { 8 } else { 4 }
+    }
+
+    /// These count from the middle of their range, so the smallest weight is so many times the scale. A power of two keeps the
+    /// product exact.
+    fn multiple(self) -> Option<f32> {
+        match self {
+            Self::Q4_0 => Some(-8.0),
+            Self::Q8_0 => Some(-128.0),
+            _ => None,
+        }
+    }
+
     /// A matrix of `Q4_0`, `Q4_1` or `Q8_0` blocks as an affine one of groups of 32.
     pub(super) fn to_affine(self, blocks: &[u8], rows: usize, columns: usize) -> QuantizedMatrix {
-        let width = if self == Self::Q8_0 { 8 } else { 4 };
-        let groups = rows * columns / GROUP;
-        let mut words = Vec::with_capacity(groups * GROUP * width / 8);
+        let (bits, groups) = (self.bits(), rows * columns / GROUP);
+        let mut words = Vec::with_capacity(groups * GROUP * bits / 8);
         let mut scales = Vec::with_capacity(groups * 2);
-        let mut biases = Vec::with_capacity(groups * 2);
+        let mut biases = Vec::with_capacity(if self == Self::Q4_1 { groups * 2 } else { 0 });
         for block in blocks.chunks_exact(self.bytes() as usize) {
-            let half_at = |at: usize| f16::from_le_bytes([block[at], block[at + 1]]);
-            let scale = half_at(0);
-            let offset = match self {
-                Self::Q4_1 => half_at(2),
-                // These count from the middle of their range. A power of two keeps the product exact.
-                Self::Q4_0 => f16::from_f32(scale.to_f32() * -8.0),
-                _ => f16::from_f32(scale.to_f32() * -128.0),
-            };
-            scales.extend(scale.to_le_bytes());
-            biases.extend(offset.to_le_bytes());
+            scales.extend_from_slice(&block[..2]);
             match self {
                 Self::Q8_0 => words.extend(block[2..].iter().map(|q| q ^ 0x80)),
                 _ => pack_nibbles(&block[block.len() - 16..], &mut words),
             }
+            if self == Self::Q4_1 {
+                biases.extend_from_slice(&block[2..4]);
+            }
         }
-        QuantizedMatrix { rows, columns, bits: width, group: GROUP, words, float: Float::F16, scales, biases }
+        let biases = self.multiple().map_or(Biases::Stored(biases), Biases::Multiple);
+        QuantizedMatrix { rows, columns, bits, group: GROUP, words, float: Float::F16, scales, biases }
     }
 }
 
@@ -124,12 +142,15 @@ impl fmt::Display for BlockType {
 
 #[cfg(test)]
 mod tests {
+    use half::f16;
+
     use super::*;
 
     /// Unpacks an affine matrix as MLX would.
     fn values(matrix: &QuantizedMatrix) -> Vec<f32> {
         let scales = crate::weights::to_f32(matrix.float, &matrix.scales);
-        let biases = crate::weights::to_f32(matrix.float, &matrix.biases);
+        let biases = matrix.biases.of(&matrix.scales, matrix.float, Into::into);
+        let biases = crate::weights::to_f32(matrix.float, &biases);
         (0..matrix.rows * matrix.columns)
             .map(|i| {
                 let byte = matrix.words[i * matrix.bits / 8];
