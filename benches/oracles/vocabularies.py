@@ -344,7 +344,7 @@ def build():
     index["llama.cpp-qwen2"]["differs"] = "llama.cpp normalizes nothing; Hugging Face makes NFC of it"
     index["llama.cpp-deepseek-llm"]["differs"] = "llama.cpp's pattern takes U+2029 otherwise"
     index["llama.cpp-falcon"]["differs"] = "llama.cpp's pattern takes rare blanks and punctuation otherwise"
-    index["llama.cpp-phi-3"]["differs"] = "the format has no place for rstrip; llama.cpp strips where the file is called phi-3"
+    index["llama.cpp-phi-3"]["differs"] = "the format has no place for rstrip; llama.cpp strips as Hugging Face does, since the file is called Phi3"
     write_gguf(keep_gguf("smollm", "smollm-2"), smollm_2, "gpt2", pre="smollm", bos_token_id=1, eos_token_id=2, add_bos_token=False)
     plain = tokenizer(bpe(*(lambda made: (made["vocab"], made["merges"]))(gpt_2.byte_level(byte_level(True))["model"])), gpt_2.marked(), None,
                       sequence(split(r"[\p{P}\$\+<=>\^~\|]+"), split(GPT_2_ENDINGS + r"| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)"),
