@@ -135,7 +135,9 @@ struct KeptEntry {
 #[derive(Debug, Default)]
 pub(crate) struct Catalogue {
     entries: Mutex<BTreeMap<PathBuf, Entry>>,
-    opened: Mutex<Vec<PathBuf>>,
+    by_path: Mutex<Vec<PathBuf>>,
+    /// By digest, what somebody here has opened last.
+    latest: Mutex<BTreeMap<String, PathBuf>>,
     /// What others are told, once all has been looked at.
     told: Mutex<Option<Told>>,
     /// One is opened at a time: that is work for people who wait for nothing.
@@ -162,7 +164,7 @@ impl Catalogue {
         let entries = kept.usable.clone().into_iter().filter(|_| is_current).map(entry).collect();
         Self {
             entries: Mutex::new(entries),
-            opened: Mutex::new(kept.opened.clone()),
+            by_path: Mutex::new(kept.opened.clone()),
             on_disk: Mutex::new(kept),
             ..Self::default()
         }
@@ -175,11 +177,27 @@ impl Catalogue {
             Some(Place { name: Some(name), path: std::path::absolute(&path).unwrap_or(path) })
         });
         let mut places: Vec<Place> = named.collect();
-        let opened = lock(&self.opened).clone();
+        let opened = lock(&self.by_path).clone();
         let is_there = |path: &PathBuf| path.exists() && places.iter().all(|place| place.path != *path);
         let opened: Vec<_> = opened.into_iter().filter(is_there).collect();
         places.extend(opened.into_iter().map(|path| Place { name: None, path }));
         places
+    }
+
+    /// The very files of a digest that somebody here has opened last.
+    pub(crate) fn opened_as(&self, digest: &str) -> Option<PathBuf> {
+        lock(&self.latest).get(digest).cloned()
+    }
+
+    /// Somebody here has opened these files, of this digest.
+    pub(crate) fn opened(&self, path: &Path, digest: &str) {
+        lock(&self.latest).insert(digest.to_owned(), path.to_owned());
+    }
+
+    /// Whether a model may be that of a digest, by what is known of it.
+    pub(crate) fn may_be(&self, path: &Path, digest: &str) -> bool {
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        self.known(&path).is_none_or(|nature| nature.digest().is_some_and(|known| known == digest))
     }
 
     /// What a model is, where that is known of the files as they are now.
@@ -196,7 +214,7 @@ impl Catalogue {
 
     /// A model was opened by its path, by somebody here.
     fn opened_by_path(&self, path: &Path) {
-        let mut opened = lock(&self.opened);
+        let mut opened = lock(&self.by_path);
         if opened.last().is_some_and(|last| last == path) {
             return;
         }
@@ -261,7 +279,7 @@ impl Catalogue {
             Nature::Usable(digest) if path.exists() => Some((path, KeptEntry { stamp, digest })),
             _ => None,
         });
-        let (version, opened) = (env!("CARGO_PKG_VERSION").to_owned(), lock(&self.opened).clone());
+        let (version, opened) = (env!("CARGO_PKG_VERSION").to_owned(), lock(&self.by_path).clone());
         let kept = Kept { version, opened, usable: usable.collect() };
         (*lock(&self.on_disk) != kept).then_some(kept)
     }
@@ -290,6 +308,7 @@ impl Node {
                 }
             }
         };
+        catalogue.opened(&path, &model.card().digest);
         if models::is_path(name) && models::exact_name(&path).is_none() {
             catalogue.opened_by_path(&path);
         }

@@ -47,6 +47,14 @@ pub enum FindError {
         /// Their names.
         choices: Vec<String>,
     },
+    /// A folder with several models.
+    #[error("{} has no config.json, but several .gguf files; name one of them: {}", folder.display(), files.join(", "))]
+    SeveralFiles {
+        /// What was asked for.
+        folder: PathBuf,
+        /// The files in it.
+        files: Vec<String>,
+    },
     /// It is there but cannot be used.
     #[error(transparent)]
     Open(#[from] TextError),
@@ -161,9 +169,9 @@ impl NotLocated {
     }
 }
 
-/// The files of a model that another machine asks to load a part of. It is found by its digest among the models that are known
-/// here, or by name in the model cache or as the starter model, never by path: only nodes of one process trust each other's
-/// paths.
+/// The files of a model that a machine asks to load a part of. This machine's own people mean the very files that they have
+/// opened; for others it is found by name in the model cache or as the starter model, or by its digest among the models that are
+/// known here, never by path: only nodes of one process trust each other's paths.
 pub(crate) async fn locate(
     source: &ModelSource,
     trusts_paths: bool,
@@ -174,8 +182,11 @@ pub(crate) async fn locate(
         ModelSource::Path(path) if trusts_paths => usable(Some(path.clone()), None).await,
         ModelSource::Path(_) => Err(NotLocated::Path),
         ModelSource::Named(name, digest) => {
-            let known = aside(|| catalogue.path_of(digest));
-            let path = known.or_else(|| named(name.as_deref(), cache.as_deref()));
+            let path = aside(|| {
+                let opened = || trusts_paths.then(|| catalogue.opened_as(digest)).flatten();
+                let by_name = || named(name.as_deref(), cache.as_deref()).filter(|path| catalogue.may_be(path, digest));
+                opened().or_else(by_name).or_else(|| catalogue.path_of(digest))
+            });
             usable(path, Some(digest)).await
         }
     }
@@ -267,8 +278,8 @@ fn in_folder(path: &Path) -> Result<PathBuf, FindError> {
     match contents.only_gguf() {
         Ok(file) => Ok(file.map_or_else(|| path.to_owned(), |file| path.join(file))),
         Err(several) => {
-            let choices = several.iter().map(|file| path.join(file).display().to_string()).collect();
-            Err(FindError::Several { name: path.display().to_string(), choices })
+            let files = several.iter().map(|file| path.join(file).display().to_string()).collect();
+            Err(FindError::SeveralFiles { folder: path.to_owned(), files })
         }
     }
 }
@@ -358,10 +369,13 @@ mod tests {
         assert_eq!(in_folder(&first).unwrap(), first);
         let second = file("a-Q8_0.gguf");
         let why = in_folder(folder.path()).unwrap_err().to_string();
-        assert!(why.contains("say which one") && why.contains(first.to_str().unwrap()), "{why}");
+        assert!(why.contains("name one of them") && why.contains(first.to_str().unwrap()), "{why}");
         assert!(why.contains(second.to_str().unwrap()), "{why}");
         // Beside a model of the usual kind, they are something else.
         file("config.json");
+        assert_eq!(in_folder(folder.path()).unwrap(), folder.path());
+        std::fs::remove_file(&second).unwrap();
+        assert_eq!(in_folder(folder.path()).unwrap(), first, "repositories of GGUF files have one, too");
         file("model.safetensors");
         assert_eq!(in_folder(folder.path()).unwrap(), folder.path());
     }
@@ -389,6 +403,12 @@ mod tests {
         assert!(matches!(locate(&by_path, false, &catalogue).await, Err(NotLocated::Missing)));
         catalogue.nature(&starter).await.unwrap();
         assert_eq!(locate(&by_path, false, &catalogue).await.unwrap().path(), starter);
+        // Whoever has opened a file means that very file; others mean what they name.
+        catalogue.nature(&elsewhere).await.unwrap();
+        catalogue.opened(&elsewhere, &model.card().digest);
+        assert_eq!(locate(&by_path, true, &catalogue).await.unwrap().path(), elsewhere);
+        let named = ModelSource::Named(None, model.card().digest.clone());
+        assert_eq!(locate(&named, false, &catalogue).await.unwrap().path(), starter);
     }
 
     #[tokio::test]
