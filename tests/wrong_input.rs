@@ -51,7 +51,11 @@ fn models_that_are_not_there_or_not_models() {
     refused(&["chat", "--prompt", "x", "../../etc"], 1, &["no model"]);
     refused(&["chat", "--prompt", "x", &at("empty.gguf", b"")], 1, &["ends inside its header"]);
     refused(&["chat", "--prompt", "x", &at("text.gguf", b"hello, I am text")], 1, &["neither a .gguf file"]);
-    refused(&["chat", "--prompt", "x", folder.path().to_str().unwrap()], 1, &["config.json"]);
+    refused(
+        &["chat", "--prompt", "x", folder.path().to_str().unwrap()],
+        1,
+        &["config.json", "name one of them", "text.gguf"],
+    );
 
     std::fs::write(folder.path().join("config.json"), r#"{"model_type":"mamba"}"#).unwrap();
     refused(&["chat", "--prompt", "x", folder.path().to_str().unwrap()], 1, &["\"mamba\"", "llama, mistral"]);
@@ -209,7 +213,7 @@ fn whom_the_api_cannot_let_in_is_refused_before_the_node_starts() {
 #[test]
 fn a_node_that_does_not_start_says_why_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("sharing.json"), "[]").unwrap();
+    std::fs::write(folder.path().join("sharing.json"), "{ half").unwrap();
     let start = |variables: &[(&str, &str)]| {
         let mut command = hivemind(&["node", "--bind", "127.0.0.1:0", "--api", "127.0.0.1:0"]);
         command.env("HIVEMIND_DATA_DIR", folder.path()).envs(variables.iter().copied());

@@ -77,7 +77,7 @@ pub(crate) fn serve_refusal(error: ServeError) -> Refusal {
         ServeError::Find(FindError::Open(_)) | ServeError::Load(RingError::Unfit(_) | RingError::Text(_)) => {
             "model_unusable"
         }
-        ServeError::Find(FindError::Several { .. }) => "several_models",
+        ServeError::Find(FindError::Several { .. } | FindError::SeveralFiles { .. }) => "several_models",
         ServeError::Plan { .. } => "no_plan",
         ServeError::TooFew { .. } => "too_few_machines",
         ServeError::ByHand(_) => "bad_plan",

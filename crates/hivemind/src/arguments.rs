@@ -212,6 +212,10 @@ fn parse_model(text: &str) -> Result<String, std::convert::Infallible> {
     Ok(found.and_then(|path| path.to_str().map(str::to_owned)).unwrap_or_else(|| text.to_owned()))
 }
 
+/// What models can be called.
+const MODEL: &str = "A .gguf file, a folder, or owner/name from the Hugging Face cache, with :Q4_0 or @revision behind it \
+                     where it has several; by default the starter model";
+
 fn parse_switch(text: &str) -> Result<bool, String> {
     match text {
         "on" => Ok(true),
@@ -261,10 +265,10 @@ pub(crate) struct NodeArguments {
     /// Where programs of this machine reach it; by default 127.0.0.1:4483
     #[arg(long, env = "HIVEMIND_API", value_name = "ADDR")]
     pub(crate) api: Option<SocketAddr>,
-    /// Let web pages of this origin use the API, with a token; for example app://obsidian.md. May be given several times
+    /// Let web pages of this origin use the API, with a token; may be given several times
     #[arg(long, env = "HIVEMIND_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     pub(crate) allow_origin: Vec<String>,
-    /// Let the API be asked by this name, too; for example host.docker.internal. May be given several times
+    /// Let the API be asked by this name, too, such as host.docker.internal; may be given several times
     #[arg(long, env = "HIVEMIND_ALLOW_HOST", value_name = "HOST", value_delimiter = ',')]
     pub(crate) allow_host: Vec<String>,
     /// Where other machines reach it; by default a free port on every interface
@@ -367,9 +371,7 @@ pub(crate) struct JoinOptions {
 /// How a model is run, shared by `chat` and `bench`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct RunOptions {
-    /// A .gguf file, a folder, or owner/name from the Hugging Face cache, with :Q4_0 or @revision behind it where it has
-    /// several; by default the starter model
-    #[arg(value_parser = parse_model)]
+    #[arg(value_parser = parse_model, help = MODEL)]
     pub(crate) model: Option<String>,
     /// Split the model over this many machines; without a running node, over as many nodes on this machine
     #[arg(long, value_name = "N")]
@@ -485,9 +487,7 @@ pub(crate) struct BenchOptions {
 
 #[derive(Debug, Args)]
 pub(crate) struct PlanOptions {
-    /// A .gguf file, a folder, or owner/name from the Hugging Face cache, with :Q4_0 or @revision behind it where it has
-    /// several; by default the starter model
-    #[arg(value_parser = parse_model)]
+    #[arg(value_parser = parse_model, help = MODEL)]
     pub(crate) model: Option<String>,
     /// Split the model over this many machines; without a running node, over as many nodes on this machine
     #[arg(long, value_name = "N")]

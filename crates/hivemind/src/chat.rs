@@ -5,6 +5,7 @@ mod prompt;
 mod typed;
 
 use std::io::IsTerminal;
+use std::ops::ControlFlow;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
@@ -50,7 +51,7 @@ struct Chat<'a> {
 
 /// How an answer came to its end.
 enum End {
-    Complete(Figures),
+    Complete(Box<Figures>),
     /// Ctrl-C: the part that came stands.
     Stopped,
 }
@@ -98,57 +99,57 @@ impl Chat<'_> {
         let mut prompt = Prompt::open(Some(folder).filter(|_| !self.options.no_history))?;
         loop {
             output::space();
-            let text = match prompt.ask().await {
-                Line::Typed(text) => text,
+            match prompt.ask().await {
+                Line::Typed(text) => {
+                    if self.turn(&text).await.is_break() {
+                        return Ok(());
+                    }
+                }
                 Line::End => return Ok(()),
-                Line::Interrupted { was_empty } => {
-                    if was_empty {
-                        output::note("Ctrl-D or /bye ends the chat.");
-                    }
-                    continue;
-                }
-                Line::Unreadable => {
-                    output::note("That was not UTF-8 text; look at the terminal's settings.");
-                    continue;
-                }
-            };
-            let answered = match typed::read(&text) {
-                Typed::Nothing => continue,
-                Typed::Unknown(why) => {
-                    output::note(why);
-                    continue;
-                }
-                Typed::Command(Command::Leave) => return Ok(()),
-                Typed::Command(Command::Help) => {
-                    output::note(HELP);
-                    continue;
-                }
-                Typed::Command(Command::Clear) => {
-                    self.begin_anew();
-                    output::note("A new conversation begins.");
-                    continue;
-                }
-                Typed::Command(Command::Continue) => match self.broken.take() {
-                    Some(broken) => self.answer(Some(broken)).await,
-                    None => {
-                        output::note("No answer broke off; ask something.");
-                        continue;
-                    }
-                },
-                Typed::Message(message) => {
-                    if self.broken.take().is_some() {
-                        // Another question: the one that was not answered does not burden it.
-                        self.messages.pop();
-                    }
-                    self.ask(message).await
-                }
-            };
-            match answered {
-                Ok(End::Complete(figures)) => output::note(remark(&figures)),
-                Ok(End::Stopped) => output::note("stopped"),
-                // A failed turn is not the end of a conversation.
-                Err(failure) => drop(crate::report(&self.explain(failure))),
+                Line::Interrupted { was_empty: true } => output::note("Ctrl-D or /bye ends the chat."),
+                Line::Interrupted { was_empty: false } => {}
+                Line::Unreadable => output::note("That was not UTF-8 text; look at the terminal's settings."),
             }
+        }
+    }
+
+    /// Does what was typed, or has it answered.
+    async fn turn(&mut self, text: &str) -> ControlFlow<()> {
+        match typed::read(text) {
+            Typed::Nothing => {}
+            Typed::Unknown(why) => output::note(why),
+            Typed::Command(Command::Leave) => return ControlFlow::Break(()),
+            Typed::Command(Command::Help) => output::note(HELP),
+            Typed::Command(Command::Clear) => {
+                self.begin_anew();
+                output::note("A new conversation begins.");
+            }
+            Typed::Command(Command::Continue) => {
+                if let Some(broken) = self.broken.take() {
+                    let answered = self.answer(Some(broken)).await;
+                    self.tell(answered);
+                } else {
+                    output::note("No answer broke off; ask something.");
+                }
+            }
+            Typed::Message(message) => {
+                if self.broken.take().is_some() {
+                    // Another question: the one that was not answered does not burden it.
+                    self.messages.pop();
+                }
+                let answered = self.ask(message).await;
+                self.tell(answered);
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Says how an answer ended. A failed turn is not the end of a conversation.
+    fn tell(&self, answered: Result<End, Failure>) {
+        match answered {
+            Ok(End::Complete(figures)) => output::note(remark(&figures)),
+            Ok(End::Stopped) => output::note("stopped"),
+            Err(failure) => drop(crate::report(&self.explain(failure))),
         }
     }
 
@@ -251,7 +252,7 @@ impl Chat<'_> {
                     answer += &text;
                 }
                 Ok(Piece::Note(status)) => output::note(format_args!("\n{status}…")),
-                Ok(Piece::End(figures)) => break End::Complete(figures),
+                Ok(Piece::End(figures)) => break End::Complete(Box::new(figures)),
                 Err(failure) => {
                     show("\n");
                     return Err(failure);

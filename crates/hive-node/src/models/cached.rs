@@ -139,7 +139,7 @@ fn revision_of(folder: &Path, snapshot: &Path) -> String {
 /// The folder of a revision; without one, that of `main`, or the only one there is. Otherwise what the revisions are called.
 fn snapshot(folder: &Path, revision: Option<&str>) -> Result<PathBuf, Vec<String>> {
     let snapshots = folder.join("snapshots");
-    let commits: Vec<String> = entries(&snapshots, |path| path.is_dir());
+    let commits: Vec<String> = entries(&snapshots, Path::is_dir);
     let references = references(folder);
     let of = |name: &str| references.iter().find(|(known, _)| known == name).map(|(_, commit)| commit.as_str());
     let begins = |with: &str| {
@@ -213,7 +213,7 @@ impl Contents {
     pub(crate) fn only_gguf(&self) -> Result<Option<&str>, &[String]> {
         match self.ggufs.as_slice() {
             [only] if !self.folder => Ok(Some(only)),
-            several if !self.folder && !several.is_empty() => Err(several),
+            several if !self.config && !several.is_empty() => Err(several),
             _ => Ok(None),
         }
     }
@@ -318,9 +318,9 @@ fn shown_snapshots(folder: &Path) -> Vec<PathBuf> {
     let snapshots = folder.join("snapshots");
     let others: Vec<String> = match snapshot(folder, None) {
         Ok(_) => references(folder).into_iter().map(|(_, commit)| commit).collect(),
-        Err(_) => entries(&snapshots, |path| path.is_dir()),
+        Err(_) => entries(&snapshots, Path::is_dir),
     };
-    let others = others.into_iter().map(|commit| snapshots.join(commit)).filter(|path| path.is_dir());
+    let others = others.into_iter().map(|commit| snapshots.join(commit)).filter(Path::is_dir);
     let mut shown: Vec<PathBuf> = snapshot(folder, None).into_iter().chain(others).collect();
     shown.sort();
     shown.dedup();
@@ -374,7 +374,7 @@ fn taken_apart(cache: &Path, path: &Path) -> Option<(PathBuf, PathBuf, Option<St
 /// model's own files and what of the downloads only they point to.
 pub(crate) fn files_of(cache: &Path, path: &Path) -> Option<Vec<PathBuf>> {
     let (folder, snapshot, file) = taken_apart(cache, path)?;
-    let is_all = entries(&folder.join("snapshots"), |path| path.is_dir()).len() == 1
+    let is_all = entries(&folder.join("snapshots"), Path::is_dir).len() == 1
         && file.as_ref().is_none_or(|_| Contents::of(&snapshot, DEPTH).names("").len() == 1);
     if is_all {
         return Some(vec![folder]);

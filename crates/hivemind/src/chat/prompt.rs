@@ -102,16 +102,12 @@ impl Prompt {
     pub(super) async fn ask(&mut self) -> Line {
         // What was pressed while an answer came was for that.
         while self.interrupts.recv().now_or_never().flatten().is_some() {}
-        let mut waiting = match self.waiting.take() {
-            Some(waiting) => waiting,
-            None => {
-                let (reply, waiting) = oneshot::channel();
-                if self.asks.send(reply).is_err() {
-                    return Line::End;
-                }
-                waiting
-            }
-        };
+        let mut waiting = self.waiting.take().unwrap_or_else(|| {
+            let (reply, waiting) = oneshot::channel();
+            // Where nobody takes it any more, nothing comes back.
+            let _ = self.asks.send(reply);
+            waiting
+        });
         tokio::select! {
             line = &mut waiting => line.unwrap_or(Line::End),
             // From a terminal that knows no editing, or from another process.
