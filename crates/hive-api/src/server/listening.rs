@@ -31,13 +31,22 @@ const ARE_YOU_THERE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 #[derive(Debug, Clone, Default)]
 pub(super) struct Exchange(Arc<Mutex<State>>);
 
+/// How far the request of a connection is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Phase {
+    /// No request is being answered.
+    #[default]
+    Idle,
+    /// One is, and has not come to its end.
+    Asking,
+    /// One is, of which no more comes.
+    Asked,
+}
+
 #[derive(Debug, Default)]
 struct State {
-    /// A request is being answered.
-    answering: bool,
-    /// And it has come to its end.
-    asked: bool,
-    /// Its client takes `100 Continue`.
+    phase: Phase,
+    /// The client takes `100 Continue`.
     takes_continue: bool,
     /// Something of the answer, or `100 Continue`, was sent.
     begun: bool,
@@ -58,12 +67,19 @@ enum AtEnd {
 
 impl State {
     fn at_end(&self) -> AtEnd {
-        if !(self.answering && self.asked) {
+        if self.phase != Phase::Asked {
             AtEnd::End
         } else if self.takes_continue && !self.begun && !self.stuck {
             AtEnd::Probe
         } else {
             AtEnd::Wait
+        }
+    }
+
+    /// No more of the request comes, or is wanted.
+    fn is_asked(&mut self) {
+        if self.phase == Phase::Asking {
+            self.phase = Phase::Asked;
         }
     }
 
@@ -89,15 +105,15 @@ impl Exchange {
         {
             let mut state = self.lock();
             let takes_continue = request.version() == Version::HTTP_11;
-            let asked = request.body().is_end_stream();
-            *state = State { answering: true, asked, takes_continue, begun: false, stuck: state.stuck };
+            let phase = if request.body().is_end_stream() { Phase::Asked } else { Phase::Asking };
+            *state = State { phase, takes_continue, begun: false, stuck: state.stuck };
         }
         request.map(|body| Body::new(Asking { body, exchange: self.clone() }))
     }
 
     /// It has been answered.
     pub(super) fn ends(&self) {
-        self.lock().answering = false;
+        self.lock().phase = Phase::Idle;
     }
 }
 
@@ -110,7 +126,7 @@ struct Asking {
 /// Nobody reads the rest of it.
 impl Drop for Asking {
     fn drop(&mut self) {
-        self.exchange.lock().asked = true;
+        self.exchange.lock().is_asked();
     }
 }
 
@@ -121,7 +137,7 @@ impl HttpBody for Asking {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         if frame.is_none() || self.body.is_end_stream() {
-            self.exchange.lock().asked = true;
+            self.exchange.lock().is_asked();
         }
         Poll::Ready(frame)
     }
@@ -227,14 +243,12 @@ mod tests {
 
     #[test]
     fn a_client_that_says_no_more_is_waited_for_only_while_it_is_answered() {
-        let state = |answering, asked, takes_continue, begun, stuck| {
-            State { answering, asked, takes_continue, begun, stuck }.at_end()
-        };
-        assert_eq!(state(false, true, true, true, false), AtEnd::End, "it asked nothing more");
-        assert_eq!(state(true, false, true, false, false), AtEnd::End, "its request broke off");
-        assert_eq!(state(true, true, true, false, false), AtEnd::Probe);
-        assert_eq!(state(true, true, true, true, false), AtEnd::Wait, "the answer itself shows whether it is there");
-        assert_eq!(state(true, true, true, false, true), AtEnd::Wait, "the answer before has not all gone out");
-        assert_eq!(state(true, true, false, false, false), AtEnd::Wait, "HTTP/1.0 has no such words");
+        let at_end = |phase, takes_continue, begun, stuck| State { phase, takes_continue, begun, stuck }.at_end();
+        assert_eq!(at_end(Phase::Idle, true, true, false), AtEnd::End, "it asked nothing more");
+        assert_eq!(at_end(Phase::Asking, true, false, false), AtEnd::End, "its request broke off");
+        assert_eq!(at_end(Phase::Asked, true, false, false), AtEnd::Probe);
+        assert_eq!(at_end(Phase::Asked, true, true, false), AtEnd::Wait, "the answer itself shows whether it is there");
+        assert_eq!(at_end(Phase::Asked, true, false, true), AtEnd::Wait, "the answer before has not all gone out");
+        assert_eq!(at_end(Phase::Asked, false, false, false), AtEnd::Wait, "HTTP/1.0 has no such words");
     }
 }
