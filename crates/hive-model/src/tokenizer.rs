@@ -97,7 +97,25 @@ impl Tokenizer {
 
     /// Encodes text in which nothing is special.
     pub fn encode_literal(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
-        encode(&self.literal, text)
+        let encoding = library(|| self.literal.encode(text, false))?;
+        let mut tokens = Vec::with_capacity(encoding.len());
+        for (&id, &(from, to)) in encoding.get_ids().iter().zip(encoding.get_offsets()) {
+            let typed = text.get(from..to).unwrap_or_default();
+            match typed.char_indices().nth(1) {
+                // Some vocabularies hold their special tokens among the pieces of ordinary text. In halves it is none.
+                Some((at, _)) if self.is_marker(id) => {
+                    tokens.extend(self.encode_literal(&typed[..at])?);
+                    tokens.extend(self.encode_literal(&typed[at..])?);
+                }
+                _ => tokens.push(id),
+            }
+        }
+        Ok(tokens)
+    }
+
+    /// Whether a token would mark a place in a prompt. What stands for unknown text marks nothing.
+    fn is_marker(&self, id: u32) -> bool {
+        self.special.text(id).is_some_and(|text| !["<unk>", "[UNK]", "<|unk|>"].contains(&text))
     }
 
     /// Text of tokens; special ones are left out.
@@ -156,4 +174,27 @@ fn encode(tokenizer: &tokenizers::Tokenizer, text: &str) -> Result<Vec<u32>, Tok
 fn library<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, TokenizerError> {
     let done = quietly(work).map_err(|_| TokenizerError::Failed("tokenizer.json is damaged".to_owned()))?;
     done.map_err(|error| TokenizerError::Failed(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn typed_text_is_no_marker_where_the_vocabulary_has_markers_among_its_pieces() {
+        let pieces = ["<unk>", "</s>", "x", "<", "/", "s", ">"];
+        let vocabulary: Vec<_> = pieces.iter().map(|piece| serde_json::json!([piece, -1.0])).collect();
+        let json = serde_json::json!({
+            "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "pre_tokenizer": null,
+            "post_processor": null, "decoder": null,
+            "added_tokens": [{
+                "id": 1, "content": "</s>", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
+                "special": true
+            }],
+            "model": { "type": "Unigram", "unk_id": 0, "vocab": vocabulary, "byte_fallback": false }
+        });
+        let tokenizer = Tokenizer::from_json(json.to_string().as_bytes()).unwrap();
+        assert_eq!(tokenizer.encode("x</s>x").unwrap(), [2, 1, 2]);
+        assert_eq!(tokenizer.encode_literal("x</s>x").unwrap(), [2, 3, 4, 5, 6, 2]);
+    }
 }

@@ -48,6 +48,10 @@ const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A dial is answered in one round trip, or a few where packets get lost.
 const DIAL_PATIENCE: Duration = Duration::from_secs(8);
+/// The round trip that is reckoned with before one was seen: a dial waits three of these before it sends its first packet
+/// again, then twice as long each time. Packets are lost where strangers flood a machine, and a second each would be long.
+const FIRST_RTT: Duration = Duration::from_millis(100);
+
 /// How often a dial begins anew because the proof of an address was lost ([`lost_proof`]).
 const LOST_PROOFS: usize = 8;
 
@@ -380,6 +384,7 @@ fn lost_proof(error: &iroh::endpoint::ConnectError) -> bool {
 /// left, and panics.
 pub(crate) fn transport() -> QuicTransportConfig {
     QuicTransportConfig::builder()
+        .initial_rtt(FIRST_RTT)
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
         .receive_window(VarInt::from_u32(STRANGER_WINDOW_BYTES))
         .max_concurrent_bidi_streams(VarInt::from_u32(STRANGER_STREAMS))

@@ -212,20 +212,7 @@ impl Node {
         let (knows_its_disk, pace) = (data.is_some(), Pace::default());
         pace.limit(policy.bits_per_s);
         let find_out = data.is_some() && share && speed.is_none();
-        let profile = Profile {
-            name: name.clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            chip: hive_host::this().chip(),
-            gpu: mlx_library::computes_on_gpu(),
-            os: std::env::consts::OS.to_owned(),
-            threads: hive_host::threads(),
-            // Decided at the first look.
-            sharing: false,
-            decode_tokens_per_s: speed.as_ref().map(|speed| speed.decode_tokens_per_s),
-            bytes_per_s: speed.as_ref().map(|speed| speed.bytes_per_s),
-            prefill_tokens_per_s: speed.as_ref().map(|speed| speed.prefill_tokens_per_s),
-            ..Profile::default()
-        };
+        let profile = first_profile(&name, speed.as_ref());
         let inner = Inner {
             name,
             endpoint,
@@ -603,6 +590,24 @@ impl Node {
 fn prepare_process() {
     crate::open_files::allow_many();
     crate::worker::prepare();
+}
+
+/// What this machine says of itself before its first look around.
+fn first_profile(name: &str, speed: Option<&Speed>) -> Profile {
+    Profile {
+        name: name.to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        chip: hive_host::this().chip(),
+        gpu: mlx_library::computes_on_gpu(),
+        os: std::env::consts::OS.to_owned(),
+        threads: hive_host::threads(),
+        // Decided at the first look.
+        sharing: false,
+        decode_tokens_per_s: speed.map(|speed| speed.decode_tokens_per_s),
+        bytes_per_s: speed.map(|speed| speed.bytes_per_s),
+        prefill_tokens_per_s: speed.map(|speed| speed.prefill_tokens_per_s),
+        ..Profile::default()
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

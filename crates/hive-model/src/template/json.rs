@@ -84,7 +84,7 @@ pub(super) fn tojson(value: &Value, arguments: Rest<ValueOrKwargs>) -> Result<Va
     }
     let mut out = String::new();
     write(&mut out, value, &style, 0)?;
-    Ok(Value::from_safe_string(out))
+    Ok(Value::from(out))
 }
 
 fn write(out: &mut String, value: &Value, style: &Style, depth: usize) -> Result<(), Error> {
@@ -154,7 +154,7 @@ fn write_number(out: &mut String, value: &Value) {
     match (value.is_integer(), f64::try_from(value.clone())) {
         (false, Ok(number)) if number.is_nan() => out.push_str("NaN"),
         (false, Ok(number)) if number.is_infinite() => {
-            out.push_str(if number > 0.0 { "Infinity" } else { "-Infinity" })
+            out.push_str(if number > 0.0 { "Infinity" } else { "-Infinity" });
         }
         (false, Ok(number)) => out.push_str(&python::float(number)),
         _ => {
