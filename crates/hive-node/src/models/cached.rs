@@ -320,7 +320,7 @@ fn shown_snapshots(folder: &Path) -> Vec<PathBuf> {
         Ok(_) => references(folder).into_iter().map(|(_, commit)| commit).collect(),
         Err(_) => entries(&snapshots, Path::is_dir),
     };
-    let others = others.into_iter().map(|commit| snapshots.join(commit)).filter(Path::is_dir);
+    let others = others.into_iter().map(|commit| snapshots.join(commit)).filter(|path| path.is_dir());
     let mut shown: Vec<PathBuf> = snapshot(folder, None).into_iter().chain(others).collect();
     shown.sort();
     shown.dedup();
