@@ -226,7 +226,7 @@ fn a_node_that_does_not_start_says_why_and_nothing_else() {
     // What the log says beside it has colours on a terminal only, or where somebody wants them.
     let escapes = |variables: &[(&str, &str)]| {
         let stderr = start(&[&[("RUST_LOG", "trace")], variables].concat());
-        assert!(stderr.lines().count() > 3, "{stderr}");
+        assert!(stderr.contains("TRACE"), "{stderr}");
         stderr.contains('\u{1b}')
     };
     let forced = ("CLICOLOR_FORCE", "1");
