@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hive_node::serving::Wish;
-use hive_node::{Event, FinishReason, Message, Reply, Request, Sampling, Summary};
+use hive_node::{Conversation, Event, FinishReason, Message, Reply, Request, Sampling, Summary};
 use serde::{Deserialize, Serialize};
 use specta::Type;
 use tauri::ipc::Channel;
@@ -37,6 +37,11 @@ pub(crate) struct Ask {
     pub(crate) max_tokens: Option<u32>,
     /// Fixes the choice of words.
     pub(crate) seed: u32,
+    /// Options of the model's chat template, each as `NAME=VALUE`.
+    pub(crate) options: Vec<String>,
+    /// When the conversation began, in seconds since 1970.
+    #[specta(type = Option<i32>)]
+    pub(crate) began_s: Option<f64>,
 }
 
 /// A message.
@@ -96,7 +101,7 @@ pub(crate) enum News {
 }
 
 impl Ask {
-    fn request(&self) -> Request {
+    fn request(&self) -> Result<Request, Problem> {
         let message = |turn: &Turn| Message {
             role: turn.role.clone(),
             content: turn.text.clone().into(),
@@ -109,9 +114,14 @@ impl Ask {
             seed: u64::from(self.seed),
             ..Sampling::default()
         };
-        let messages = self.messages.iter().map(message).collect();
+        let variables = self.options.iter().map(|option| hive_node::variable(option)).collect::<Result<_, _>>();
+        let conversation = Conversation {
+            variables: variables.map_err(Problem::of("bad_option"))?,
+            began: self.began_s.and_then(hive_node::local_time),
+            ..Conversation::new(self.messages.iter().map(message).collect::<Vec<_>>())
+        };
         let max_tokens = self.max_tokens.map(|tokens| tokens as usize);
-        Request { said: self.said.clone(), sampling, max_tokens, ..Request::new(messages) }
+        Ok(Request { conversation, said: self.said.clone(), sampling, max_tokens, ..Request::new(Vec::new()) })
     }
 
     fn wish(&self) -> Wish {
@@ -132,7 +142,7 @@ pub(crate) async fn answer(shell: &Shell, ask: &Ask, news: &Channel<News>) -> Re
 }
 
 async fn tell(shell: &Shell, ask: &Ask, news: &Channel<News>) -> Result<(), Problem> {
-    let asked = shell.node.generate(&ask.wish(), &ask.request()).await;
+    let asked = shell.node.generate(&ask.wish(), &ask.request()?).await;
     let Reply { mut events, .. } = asked.map_err(Problem::of("not_answered"))?;
     let (mut text, mut tokens) = (String::new(), Vec::new());
     let mut frame = tokio::time::interval(FRAME);

@@ -22,7 +22,7 @@ pub(crate) struct Refusal {
     /// The field of the request that it is about.
     param: Option<Box<str>>,
     /// What HiveMind's own clients can use.
-    more: Option<serde_json::Value>,
+    more: Option<Box<serde_json::Value>>,
 }
 
 impl Refusal {
@@ -64,7 +64,7 @@ impl Refusal {
     }
 
     pub(crate) fn more(mut self, more: serde_json::Value) -> Self {
-        self.more = Some(more);
+        self.more = Some(Box::new(more));
         self
     }
 
@@ -74,7 +74,7 @@ impl Refusal {
             "message": self.message, "type": kind, "code": self.code, "param": self.param, "hint": self.hint,
         } });
         if let Some(more) = &self.more {
-            body["error"]["hivemind"] = more.clone();
+            body["error"]["hivemind"] = serde_json::Value::clone(more);
         }
         body
     }

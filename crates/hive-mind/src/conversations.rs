@@ -93,6 +93,10 @@ pub struct Conversation {
     /// When it was last written to, in seconds since 1970.
     #[cfg_attr(feature = "specta", specta(type = i32))]
     pub updated_s: f64,
+    /// When it was begun, in seconds since 1970; not known of older ones.
+    #[serde(default)]
+    #[cfg_attr(feature = "specta", specta(type = Option<i32>))]
+    pub began_s: Option<f64>,
 }
 
 /// The conversations of a data folder.
@@ -201,7 +205,15 @@ mod tests {
     fn conversation(id: &str, title: &str, text: &str, updated_s: f64) -> Conversation {
         let said = Said { role: "user".to_owned(), text: text.to_owned(), complete: true, ..Said::default() };
         let (id, title) = (id.to_owned(), title.to_owned());
-        Conversation { id, title, system: String::new(), draft: "next".to_owned(), messages: vec![said], updated_s }
+        Conversation {
+            id,
+            title,
+            system: String::new(),
+            draft: "next".to_owned(),
+            messages: vec![said],
+            updated_s,
+            began_s: Some(0.5),
+        }
     }
 
     #[test]

@@ -83,6 +83,7 @@ mod tests {
                 said("assistant", "Well", false, None),
             ],
             updated_s: 0.0,
+            began_s: None,
         }
     }
 

@@ -24,7 +24,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Rest, Serde, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, Value};
 
-pub use conversation::{Conversation, Message, RESERVED_VARIABLES};
+pub use conversation::{Conversation, Message, RESERVED_VARIABLES, VariableError, variable};
 
 use crate::deep::on_deep_stack;
 use crate::tokenizer::{Tokenizer, TokenizerError};

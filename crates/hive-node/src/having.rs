@@ -160,8 +160,8 @@ mod tests {
     }
 
     fn profile(copies: &[(Option<&str>, Option<&str>)]) -> Profile {
-        let owned = |text: &Option<&str>| text.map(str::to_owned);
-        let copies = copies.iter().map(|(name, digest)| ModelCopy { name: owned(name), digest: owned(digest) });
+        let owned = |text: Option<&str>| text.map(str::to_owned);
+        let copies = copies.iter().map(|&(name, digest)| ModelCopy { name: owned(name), digest: owned(digest) });
         Profile { copies: Some(copies.collect()), ..Profile::default() }
     }
 

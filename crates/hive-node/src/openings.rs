@@ -14,6 +14,12 @@ use jiff::civil::DateTime;
 /// Conversations that are remembered, the latest ones.
 const MOST: usize = 1000;
 
+/// The local time of a moment, in seconds since 1970; `None` if no clock shows that.
+pub fn local_time(since_1970_s: f64) -> Option<DateTime> {
+    let moment = jiff::Timestamp::from_second(since_1970_s as i64).ok()?;
+    Some(jiff::tz::TimeZone::system().to_datetime(moment))
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Openings {
     hasher: RandomState,

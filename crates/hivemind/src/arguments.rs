@@ -410,6 +410,9 @@ pub(crate) struct ChatOptions {
     /// Instructions that stand before the conversation
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) system: Option<String>,
+    /// An option of the model's chat template, as in enable_thinking=false or reasoning_effort=high; may be given several times
+    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = hive_node::variable)]
+    pub(crate) variables: Vec<(String, serde_json::Value)>,
     /// Longest answer, in tokens
     #[arg(long, value_name = "N")]
     pub(crate) max_tokens: Option<usize>,

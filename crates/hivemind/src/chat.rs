@@ -11,7 +11,8 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::time::Duration;
 
-use hive_node::{Message, Request, Sampling};
+use hive_node::{Conversation, Message, Request, Sampling};
+use jiff::civil::DateTime;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 
 use crate::arguments::ChatOptions;
@@ -31,7 +32,8 @@ pub(crate) async fn run(options: ChatOptions, folder: &Path) -> Result<(), Failu
         return Err(Failure::usage("an answer of 0 tokens was asked for").hint("ask for at least 1"));
     }
     let talk = Talk::open(&options.run, folder).await?;
-    let mut chat = Chat { talk: &talk, sampling, messages: Vec::new(), broken: None, options: &options };
+    let began = jiff::Zoned::now().datetime();
+    let mut chat = Chat { talk: &talk, sampling, began, messages: Vec::new(), broken: None, options: &options };
     if let Some(system) = &options.system {
         chat.messages.push(Message::new("system", system.clone()));
     }
@@ -43,6 +45,8 @@ pub(crate) async fn run(options: ChatOptions, folder: &Path) -> Result<(), Failu
 struct Chat<'a> {
     talk: &'a Talk,
     sampling: Sampling,
+    /// For models whose prompt says the day.
+    began: DateTime,
     messages: Vec<Message>,
     /// The answer to the last message, if it broke off.
     broken: Option<Box<Broken>>,
@@ -166,11 +170,17 @@ impl Chat<'_> {
 
     /// Answers the last message, from where a broken answer ended, and keeps both in the conversation.
     async fn answer(&mut self, broken: Option<Box<Broken>>) -> Result<End, Failure> {
+        let conversation = Conversation {
+            variables: self.options.variables.iter().cloned().collect(),
+            began: Some(self.began),
+            ..Conversation::new(self.messages.clone())
+        };
         let mut request = Request {
+            conversation,
             sampling: self.sampling.clone(),
             max_tokens: self.options.max_tokens,
             stop: self.options.stop.clone(),
-            ..Request::new(self.messages.clone())
+            ..Request::new(Vec::new())
         };
         let mut before = String::new();
         if let Some(broken) = &broken {

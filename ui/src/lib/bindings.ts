@@ -98,6 +98,10 @@ export type Ask = {
 	max_tokens: number | null,
 	/**  Fixes the choice of words. */
 	seed: number,
+	/**  Options of the model's chat template, each as `NAME=VALUE`. */
+	options: string[],
+	/**  When the conversation began, in seconds since 1970. */
+	began_s: number | null,
 };
 
 /**  A conversation. */
@@ -114,6 +118,8 @@ export type Conversation = {
 	messages: Said[],
 	/**  When it was last written to, in seconds since 1970. */
 	updated_s: number,
+	/**  When it was begun, in seconds since 1970; not known of older ones. */
+	began_s: number | null,
 };
 
 /**  A conversation in a list. */

@@ -24,7 +24,7 @@ function now(): number {
 
 function fresh(): Conversation {
   const draft = localStorage.getItem(UNSENT) ?? "";
-  return { id: crypto.randomUUID(), title: "", system: "", draft, messages: [], updated_s: now() };
+  return { id: crypto.randomUUID(), title: "", system: "", draft, messages: [], updated_s: now(), began_s: now() };
 }
 
 class Chats {
@@ -34,6 +34,12 @@ class Chats {
   model = $state<string | null>(null);
   temperature = $state(0.3);
   top_p = $state(0.95);
+  /** Whether a model that can think does; null leaves it to the model. */
+  thinking = $state<boolean | null>(null);
+  /** How hard it thinks; null leaves it to the model. */
+  effort = $state<string | null>(null);
+  /** Other options of the model's chat template, as `NAME=VALUE` with commas between. */
+  options = $state("");
   /** The conversation whose answer is under way, and what is said of it. */
   busy = $state<{ conversation: string; answer: string; status: string } | undefined>();
   problem = $state("");
@@ -209,6 +215,8 @@ class Chats {
       top_p: this.top_p,
       max_tokens: null,
       seed: answer.seed ?? 0,
+      options: this.#options(),
+      began_s: conversation.began_s,
     };
     let kept = answer.text.length;
     const keeping = setInterval(() => {
@@ -226,6 +234,14 @@ class Chats {
     // An answer of which nothing came is no answer.
     if (!answer.text && !answer.complete) conversation.messages.pop();
     await this.#keep(conversation);
+  }
+
+  /** What the model's chat template is told. */
+  #options(): string[] {
+    const others = this.options.split(",").map((option) => option.trim());
+    const thinking = this.thinking === null ? "" : `enable_thinking=${this.thinking}`;
+    const effort = this.effort === null ? "" : `reasoning_effort=${this.effort}`;
+    return [thinking, effort, ...others].filter((option) => option);
   }
 
   #take(answer: Said, news: News): void {

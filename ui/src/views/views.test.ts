@@ -401,6 +401,20 @@ describe("a conversation", () => {
     await fireEvent.keyDown(field, { key: "Enter" });
   }
 
+  it("tells the model's chat template what was chosen, and when the conversation began", async () => {
+    answerWith({ kind: "done", text: "Yes.", tokens: [5], tokens_per_s: 9, first_s: 0.1, machines: ["Studio"], cut: false });
+    render(Main, { shown });
+    await fireEvent.click(screen.getByRole("button", { name: "Instructions and sampling" }));
+    await fireEvent.change(screen.getByLabelText("Thinking"), { target: { value: screen.getByRole<HTMLOptionElement>("option", { name: "Off" }).value } });
+    await fireEvent.change(screen.getByLabelText("Effort"), { target: { value: "high" } });
+    await fireEvent.input(screen.getByLabelText("Other options of the model"), { target: { value: "budget=5, style=dry" } });
+    await ask("Are you there?");
+    await waitFor(() => expect(screen.getByText("Yes.", { selector: ".body p" })).toBeTruthy());
+    const question = asked.find(([command]) => command === "ask")?.[1].question as { options: string[]; began_s: number };
+    expect(question.options).toEqual(["enable_thinking=false", "reasoning_effort=high", "budget=5", "style=dry"]);
+    expect(question.began_s).toBeGreaterThan(0);
+  });
+
   it("keeps what came when an answer breaks off, and goes on from its very tokens", async () => {
     answerWith({ kind: "text", text: "Half an ans", tokens: [5, 6] }, { kind: "failed", why: "nobody is left" });
     render(Main, { shown });
@@ -531,7 +545,7 @@ describe("a conversation", () => {
   });
 
   it("that was deleted comes back whole", async () => {
-    const kept = { id: "c", title: "Lisbon", system: "", draft: "", messages: [], updated_s: 1 };
+    const kept = { id: "c", title: "Lisbon", system: "", draft: "", messages: [], updated_s: 1, began_s: null };
     answers.open_conversation = () => kept;
     render(Main, { shown });
     await fireEvent.click(await screen.findByRole("button", { name: "Delete Lisbon" }));

@@ -200,7 +200,7 @@ fn stop(fields: &mut Fields) -> Result<Vec<String>, FieldError> {
     Ok(texts.into_iter().filter(|text| !text.is_empty()).collect())
 }
 
-/// Options of the model's own chat template. `chat_template_kwargs` is what vLLM, SGLang and llama.cpp call them; the two that
+/// Options of the model's own chat template. `chat_template_kwargs` is what vLLM, `SGLang` and llama.cpp call them; the two that
 /// clients send by themselves stand beside it.
 fn variables(fields: &mut Fields) -> Result<Map<String, Value>, AskError> {
     let mut variables = Map::new();

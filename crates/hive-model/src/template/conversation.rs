@@ -49,6 +49,38 @@ pub struct Conversation {
 /// What a template gets under these names is not a variable's to say.
 pub const RESERVED_VARIABLES: [&str; 4] = ["messages", "tools", "add_generation_prompt", "strftime_now"];
 
+/// Why an option of a template is none.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum VariableError {
+    /// It is not `NAME=VALUE`.
+    #[error("\"{0}\" is not an option of a chat template; write it as NAME=VALUE, as in enable_thinking=false")]
+    Form(String),
+    /// The name stands for something else.
+    #[error("\"{0}\" is not an option of a chat template: HiveMind says what that is")]
+    Reserved(String),
+}
+
+/// An option of a template as a person writes it, `NAME=VALUE`: a value that is JSON or one of Python's constants is that, and
+/// any other is text.
+pub fn variable(written: &str) -> Result<(String, Value), VariableError> {
+    let (name, value) = written.split_once('=').ok_or_else(|| VariableError::Form(written.to_owned()))?;
+    let (name, value) = (name.trim(), value.trim());
+    let is_name = !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || c == '_');
+    if !is_name {
+        return Err(VariableError::Form(written.to_owned()));
+    }
+    if RESERVED_VARIABLES.contains(&name) {
+        return Err(VariableError::Reserved(name.to_owned()));
+    }
+    let value = match value {
+        "True" => true.into(),
+        "False" => false.into(),
+        "None" => Value::Null,
+        value => serde_json::from_str(value).unwrap_or_else(|_| value.into()),
+    };
+    Ok((name.to_owned(), value))
+}
+
 impl Conversation {
     /// A conversation without tools or options, at no particular time.
     pub fn new(messages: impl Into<Vec<Message>>) -> Self {
@@ -59,5 +91,32 @@ impl Conversation {
     pub(super) fn values(&self) -> impl Iterator<Item = &Value> {
         let messages = self.messages.iter().flat_map(|message| message.more.values().chain([&message.content]));
         messages.chain(&self.tools).chain(self.variables.values())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_option_is_json_a_constant_or_text() {
+        for (written, name, value) in [
+            ("enable_thinking=false", "enable_thinking", json!(false)),
+            ("enable_thinking = False", "enable_thinking", json!(false)),
+            ("reasoning_effort=high", "reasoning_effort", json!("high")),
+            ("x=", "x", json!("")),
+            ("budget=100", "budget", json!(100)),
+            ("list=[\"a\", 1]", "list", json!(["a", 1])),
+            ("equation=a=b", "equation", json!("a=b")),
+            ("x=None", "x", json!(null)),
+        ] {
+            assert_eq!(variable(written).unwrap(), (name.to_owned(), value), "{written}");
+        }
+        for written in ["enable_thinking", "=x", "a b=c", ""] {
+            assert!(matches!(variable(written), Err(VariableError::Form(_))), "{written}");
+        }
+        assert_eq!(variable("messages=[]"), Err(VariableError::Reserved("messages".to_owned())));
     }
 }
