@@ -351,6 +351,7 @@ fn what_a_model_wrote_reaches_a_terminal_without_its_sequences_and_a_file_as_it_
         draft: String::new(),
         messages: vec![said],
         updated_s: 1.0,
+        began_s: None,
     };
     Conversations::open(folder.path()).unwrap().put(&conversation).unwrap();
     let _node = Node::start(folder.path());

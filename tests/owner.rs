@@ -102,7 +102,8 @@ fn conversations_are_listed_shown_exported_renamed_and_deleted() {
         let said = Said { role: "user".to_owned(), text: text.to_owned(), complete: true, ..Said::default() };
         let (id, title) = (id.to_owned(), title.to_owned());
         let (system, draft) = (String::new(), String::new());
-        kept.put(&Conversation { id, title, system, draft, messages: vec![said], updated_s: 1.0 }).unwrap();
+        kept.put(&Conversation { id, title, system, draft, messages: vec![said], updated_s: 1.0, began_s: None })
+            .unwrap();
     }
     drop(kept);
     let mut ann = ann;
