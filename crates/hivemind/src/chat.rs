@@ -32,7 +32,7 @@ pub(crate) async fn run(options: ChatOptions, folder: &Path) -> Result<(), Failu
         return Err(Failure::usage("an answer of 0 tokens was asked for").hint("ask for at least 1"));
     }
     let talk = Talk::open(&options.run, folder).await?;
-    let began = jiff::Zoned::now().datetime();
+    let began = jiff::ZonedDateTime::now().datetime();
     let mut chat = Chat { talk: &talk, sampling, began, messages: Vec::new(), broken: None, options: &options };
     if let Some(system) = &options.system {
         chat.messages.push(Message::new("system", system.clone()));
