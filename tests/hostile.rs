@@ -141,7 +141,7 @@ async fn what_a_guest_claims_does_not_count_and_what_it_has_ends_with_sharing() 
     let loopback = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
     let (guest, _) = Endpoint::bind(EndpointOptions::new(Identity::generate(), loopback)).await.unwrap();
     // Room for this machine's own model, one guest's, and not two.
-    let node = Node::start(folder.path().join("ann"), &guest, "800MB");
+    let node = Node::start(folder.path().join("ann"), &guest, "950MB");
     let addr = node.addr();
     guest.admission().approve(addr.id());
     let before = node.answer();
@@ -153,7 +153,7 @@ async fn what_a_guest_claims_does_not_count_and_what_it_has_ends_with_sharing() 
     for ring in 0..6 {
         match load(&guest, &addr, ring, &digest).await {
             Answer::Loaded(_) => loaded += 1,
-            Answer::Full(why) => assert!(why.contains("800 MB given"), "{why}"),
+            Answer::Full(why) => assert!(why.contains("950 MB given"), "{why}"),
             other => panic!("{other:?}"),
         }
     }

@@ -69,12 +69,12 @@ fn three_in_one_swarm() -> (Lab, [Host; 3]) {
 }
 
 /// Has machines give so much memory, and waits until the first of them knows.
-fn give_200_mb(lab: &Lab, hosts: &[&Host]) {
+fn give_300_mb(lab: &Lab, hosts: &[&Host]) {
     for host in hosts {
-        host.run(lab, &["share", "--memory", "200MB"]);
+        host.run(lab, &["share", "--memory", "300MB"]);
     }
     for host in &hosts[1..] {
-        patiently("it is known", || hosts[0].peer(lab, &host.machine).unwrap()["profile"]["cap_bytes"] == 200_000_000);
+        patiently("it is known", || hosts[0].peer(lab, &host.machine).unwrap()["profile"]["cap_bytes"] == 300_000_000);
     }
 }
 
@@ -348,7 +348,7 @@ fn two_turns(lab: &Lab, host: &Host, between: impl Fn(&serde_json::Value)) -> [s
 fn a_conversation_that_waits_for_its_next_turn_is_carried_as_well() {
     let (lab, [ann, bob, cat]) = three_that_read_slowly();
     // Two of them are needed.
-    give_200_mb(&lab, &[&ann, &bob, &cat]);
+    give_300_mb(&lab, &[&ann, &bob, &cat]);
     let [_, undisturbed] = two_turns(&lab, &ann, |_| ());
     let read = undisturbed["prompt_tokens"].as_u64().unwrap();
     let cached = undisturbed["cached_tokens"].as_u64().unwrap();
@@ -369,7 +369,7 @@ fn a_conversation_that_waits_for_its_next_turn_is_carried_as_well() {
 #[test]
 fn a_next_turn_computes_only_what_is_new_also_where_a_machine_has_died_meanwhile() {
     let (lab, [ann, mut bob, cat]) = three_that_read_slowly();
-    give_200_mb(&lab, &[&ann, &bob, &cat]);
+    give_300_mb(&lab, &[&ann, &bob, &cat]);
     let plan = ann.folder.with_extension("json");
     let stages = r#"{"stages":[{"node":"ann","layers":[0,14]},{"node":"bob","layers":[14,30]}]}"#;
     std::fs::write(&plan, stages).unwrap();
@@ -400,14 +400,14 @@ fn what_is_loaded_for_a_model_that_goes_elsewhere_meanwhile_is_in_nobodys_way() 
     // Bob is to have both stages, which takes for ever; then it gives too little for both, and a question has the model
     // placed anew.
     let first = bob.workers();
-    ann.run(&lab, &["share", "--memory", "200MB"]);
+    ann.run(&lab, &["share", "--memory", "300MB"]);
     let loads = || bob.workers().into_iter().find(|worker| !first.contains(worker));
     patiently("the layers move", || loads().is_some());
     let in_vain = loads().unwrap();
     let stop = ["-STOP".to_owned(), in_vain.to_string()];
     assert!(Command::new("kill").args(stop).status().unwrap().success());
-    bob.run(&lab, &["share", "--memory", "200MB"]);
-    patiently("it is known", || ann.peer(&lab, "bob").unwrap()["profile"]["cap_bytes"] == 200_000_000);
+    bob.run(&lab, &["share", "--memory", "300MB"]);
+    patiently("it is known", || ann.peer(&lab, "bob").unwrap()["profile"]["cap_bytes"] == 300_000_000);
     let split = ann.json(&lab, &["chat", "--prompt", LONG, "--max-tokens", "20", "--temperature", "0"]);
     assert_eq!(split["tokens"], whole["tokens"]);
     assert_eq!(split["stages"].as_array().unwrap().len(), 2, "{split}");
@@ -421,7 +421,7 @@ fn an_answer_that_broke_off_is_gone_on_with_when_the_machine_is_back() {
     let (lab, [ann, mut bob]) = in_one_swarm(["ann", "bob"]);
     let whole = ann.ask(&lab, LONG, 250, 2);
     // Neither has room for all of it.
-    give_200_mb(&lab, &[&ann, &bob]);
+    give_300_mb(&lab, &[&ann, &bob]);
     // A terminal of its own: what a person does.
     let exe = env!("CARGO_BIN_EXE_hivemind");
     let chat = format!("{exe} --data-dir {} chat --temperature 0 --max-tokens 250", ann.folder.display());

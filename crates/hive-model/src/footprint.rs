@@ -24,6 +24,8 @@ pub struct Footprint {
     pub head_bytes: u64,
     /// Of one layer's cache, for one token.
     pub kv_bytes_per_token: u64,
+    /// Of what is between the operations of a layer while it computes, for one token.
+    pub work_bytes_per_token: u64,
 }
 
 impl Footprint {

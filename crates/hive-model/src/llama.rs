@@ -25,6 +25,12 @@ use crate::weights::{FileMatrix, TensorError, Weights};
 /// built so far begin, so that building goes on beside them.
 const LAYERS_AHEAD: usize = 4;
 
+/// What is between the operations of a layer has its memory from when it is begun. With many tokens that is tens of megabytes, so
+/// beyond this much no more than one half of a layer is begun while another computes.
+const BETWEEN_BYTES: usize = 1 << 20;
+/// And beyond this much none is: it computes so long that waiting for it takes no time beside that.
+const BETWEEN_BYTES_ALONE: usize = 16 << 20;
+
 /// Up to so many tokens pass a layer in one call. With more, building seven operations takes no time beside them, and what is in
 /// between takes memory.
 const ROWS_AT_ONCE: usize = 8;
@@ -66,21 +72,21 @@ impl Attention {
         Ok((qkv, part("o_proj", hidden, heads * head_dim)?))
     }
 
-    fn load(weights: &Weights, prefix: &str, config: &ModelConfig, arithmetic: Arithmetic) -> Result<Self, LoadError> {
+    fn shape(config: &ModelConfig) -> AttentionShape {
         let ModelConfig { heads, kv_heads, head_dim, .. } = *config;
+        let scale = (head_dim as f32).powf(-0.5);
+        AttentionShape { heads, kv_heads, head_dim, scale, rope_scale: config.rope.position_scale() }
+    }
+
+    fn load(weights: &Weights, prefix: &str, config: &ModelConfig, arithmetic: Arithmetic) -> Result<Self, LoadError> {
+        let head_dim = config.head_dim;
         let (qkv, output) = Self::matrices(weights, prefix, config)?;
         let array = |periods: &[f32]| Array::from_slice(periods, &[periods.len() as i32]);
         let special = config.rope.periods(head_dim);
         Ok(Self {
             qkv: Projection::load(&qkv, arithmetic)?,
             output: Linear::load(&[output], arithmetic)?,
-            shape: AttentionShape {
-                heads,
-                kv_heads,
-                head_dim,
-                scale: (head_dim as f32).powf(-0.5),
-                rope_scale: config.rope.position_scale(),
-            },
+            shape: Self::shape(config),
             theta: config.rope.theta,
             special_periods: special.as_deref().map(array),
             periods: array(&special.unwrap_or_else(|| config.rope.plain_periods(head_dim))),
@@ -268,7 +274,12 @@ impl Layer {
         })
     }
 
-    fn forward(&self, x: &Array, layer: usize, spans: &mut [Span]) -> Result<Array, ComputeError> {
+    /// Bytes between its operations, for one token.
+    fn between_bytes(&self) -> usize {
+        between_bytes(self.attention_norm.weight.size(), &self.attention.shape, self.mlp.intermediate)
+    }
+
+    fn forward(&self, x: &Array, layer: usize, spans: &mut [Span], ahead: &mut Ahead) -> Result<Array, ComputeError> {
         if x.dim(0) as usize <= ROWS_AT_ONCE
             && let Some(whole) = self.whole()
             && let Some(sessions) = rows_at_once(&self.attention.shape, layer, spans)?
@@ -276,7 +287,53 @@ impl Layer {
             return Ok(hive_kernels::layer(x, &whole, &self.attention.shape, &sessions)?);
         }
         let x = self.attention.forward(x, &self.attention_norm.forward(x)?, layer, spans)?;
-        self.mlp.forward(&x, &self.mlp_norm.forward(&x)?)
+        ahead.built_half(&x)?;
+        let x = self.mlp.forward(&x, &self.mlp_norm.forward(&x)?)?;
+        ahead.built_half(&x)?;
+        Ok(x)
+    }
+}
+
+/// Bytes between the operations of a layer, for one token, in single precision.
+fn between_bytes(hidden: usize, shape: &AttentionShape, intermediate: usize) -> usize {
+    let AttentionShape { heads, kv_heads, head_dim, .. } = *shape;
+    (4 * hidden + 2 * (heads + kv_heads) * head_dim + 3 * intermediate) * size_of::<f32>()
+}
+
+/// How far building runs ahead of computing.
+enum Ahead {
+    /// As far as it gets.
+    Free,
+    /// Every so many layers what is built begins, and nothing waits.
+    Layers,
+    /// Each half of a layer begins when the one before the last is done; this is the last.
+    Halves(Option<Array>),
+    /// Each half of a layer is done before the next is built.
+    Nothing,
+}
+
+impl Ahead {
+    /// A half of a layer has been built.
+    fn built_half(&mut self, x: &Array) -> Result<(), ComputeError> {
+        match self {
+            Self::Free | Self::Layers => {}
+            Self::Halves(last) => {
+                mlx_rs::transforms::async_eval([x])?;
+                if let Some(last) = last.replace(x.clone()) {
+                    last.eval()?;
+                }
+            }
+            Self::Nothing => x.eval()?,
+        }
+        Ok(())
+    }
+
+    /// A layer has been built.
+    fn built_layer(&self, layer: usize, x: &Array) -> Result<(), ComputeError> {
+        if matches!(self, Self::Layers) && layer.is_multiple_of(LAYERS_AHEAD) {
+            mlx_rs::transforms::async_eval([x])?;
+        }
+        Ok(())
     }
 }
 
@@ -359,6 +416,7 @@ impl Stage {
             embedding_bytes: Embedding::bytes_of(table.format(), table.rows(), table.columns()),
             head_bytes: head + Norm::bytes_of(config, arithmetic),
             kv_bytes_per_token: config.kv_bytes_per_token(arithmetic.activation.bytes()),
+            work_bytes_per_token: between_bytes(config.hidden, &Attention::shape(config), config.intermediate) as u64,
         })
     }
 
@@ -417,12 +475,20 @@ impl Stage {
 
     /// `[tokens, hidden] -> [tokens, hidden]`, caches extended.
     pub(crate) fn forward(&self, mut x: Array, spans: &mut [Span]) -> Result<Array, ComputeError> {
-        let builds = self.arithmetic.fast && x.dim(0) as usize > ROWS_AT_ONCE;
-        for (index, layer) in self.layers.iter().enumerate() {
-            x = layer.forward(&x, index, spans)?;
-            if builds && index % LAYERS_AHEAD == 0 {
-                mlx_rs::transforms::async_eval([&x])?;
+        let tokens = x.dim(0) as usize;
+        let between_bytes = self.layers.first().map_or(0, Layer::between_bytes);
+        let mut ahead = if !self.arithmetic.fast || tokens <= ROWS_AT_ONCE {
+            Ahead::Free
+        } else {
+            match tokens * between_bytes {
+                ..=BETWEEN_BYTES => Ahead::Layers,
+                bytes if bytes <= BETWEEN_BYTES_ALONE => Ahead::Halves(None),
+                _ => Ahead::Nothing,
             }
+        };
+        for (index, layer) in self.layers.iter().enumerate() {
+            x = layer.forward(&x, index, spans, &mut ahead)?;
+            ahead.built_layer(index, &x)?;
         }
         Ok(x)
     }

@@ -13,6 +13,9 @@ use crate::worker::text::ModelCard;
 /// The conversation length a plan leaves room for.
 pub(crate) const PLANNED_CONTEXT: u64 = 4096;
 
+/// Tokens of a prompt that pass the stages together.
+pub(crate) const PROMPT_CHUNK: usize = 256;
+
 /// Splits a model over all the machines given.
 pub(crate) fn plan_over(model: &ModelCard, machines: &[Machine]) -> Result<Plan, PlanError> {
     let context = (model.max_context as u64).min(PLANNED_CONTEXT);
@@ -69,7 +72,7 @@ pub(crate) fn stage_bytes(model: &ModelCard, layers: &std::ops::Range<usize>, fo
     let context = (model.max_context as u64).min(PLANNED_CONTEXT);
     let footprint = footprint(model, form);
     let caches = footprint.kv_bytes_per_token.saturating_mul(context).saturating_mul(layers.len() as u64);
-    Ok(footprint.weight_bytes(layers.clone()).saturating_add(caches).saturating_add(base_bytes(form)))
+    Ok(footprint.weight_bytes(layers.clone()).saturating_add(caches).saturating_add(base_bytes(footprint, form)))
 }
 
 /// Bytes of weights that a token reads on its way through all of a model, on a machine that holds it in this form.
@@ -83,17 +86,19 @@ pub(crate) fn form(compute: Compute, on_gpu: bool) -> Form {
     if on_gpu || compute == Compute::Plain { Form::Mlx } else { Form::Packed }
 }
 
-/// What a stage's process takes beside weights and caches: itself, what a prompt's chunk is computed in, buffers that are kept
-/// for reuse, and what the allocator cannot give back. Measured, see docs/performance.md.
-const BASE_BYTES: u64 = 100_000_000;
+/// What a stage's process takes beside weights and caches: itself, buffers that are kept for reuse, and what the allocator cannot
+/// give back. Measured, see docs/performance.md.
+const PROCESS_BYTES: u64 = 64_000_000;
 /// With MLX on a GPU: the driver's part of it, too.
-const GPU_BASE_BYTES: u64 = 400_000_000;
+const GPU_PROCESS_BYTES: u64 = 400_000_000;
 
-fn base_bytes(form: Form) -> u64 {
-    match form {
-        Form::Packed => BASE_BYTES,
-        Form::Mlx => GPU_BASE_BYTES,
-    }
+/// What a stage takes besides: its process, and what a chunk of a prompt is computed in.
+fn base_bytes(footprint: &Footprint, form: Form) -> u64 {
+    let process_bytes = match form {
+        Form::Packed => PROCESS_BYTES,
+        Form::Mlx => GPU_PROCESS_BYTES,
+    };
+    footprint.work_bytes_per_token.saturating_mul(PROMPT_CHUNK as u64).saturating_add(process_bytes)
 }
 
 fn footprint(model: &ModelCard, form: Form) -> &Footprint {
@@ -114,6 +119,7 @@ fn larger(a: &Footprint, b: &Footprint) -> Footprint {
         embedding_bytes: a.embedding_bytes.max(b.embedding_bytes),
         head_bytes: a.head_bytes.max(b.head_bytes),
         kv_bytes_per_token: a.kv_bytes_per_token.max(b.kv_bytes_per_token),
+        work_bytes_per_token: a.work_bytes_per_token.max(b.work_bytes_per_token),
     }
 }
 
@@ -130,7 +136,7 @@ fn profile(model: &ModelCard, mut forms: impl Iterator<Item = Form>) -> ModelPro
         embedding_bytes: held.embedding_bytes,
         head_bytes: held.head_bytes,
         kv_bytes_per_token: held.kv_bytes_per_token,
-        base_bytes: base_bytes(first).max(other.map_or(0, base_bytes)),
+        base_bytes: base_bytes(&held, first).max(other.map_or(0, |other| base_bytes(&held, other))),
     }
 }
 
@@ -139,8 +145,14 @@ mod tests {
     use super::*;
 
     fn card() -> ModelCard {
-        let packed = Footprint { layer_bytes: vec![10, 20], embedding_bytes: 5, head_bytes: 7, kv_bytes_per_token: 4 };
-        let mlx = Footprint { layer_bytes: vec![15, 19], embedding_bytes: 5, head_bytes: 9, kv_bytes_per_token: 2 };
+        let packed = Footprint {
+            layer_bytes: vec![10, 20],
+            embedding_bytes: 5,
+            head_bytes: 7,
+            kv_bytes_per_token: 4,
+            work_bytes_per_token: 3,
+        };
+        let mlx = Footprint { layer_bytes: vec![15, 19], head_bytes: 9, kv_bytes_per_token: 2, ..packed.clone() };
         ModelCard { packed, mlx, max_context: 100, ..ModelCard::default() }
     }
 
@@ -151,9 +163,9 @@ mod tests {
             (held.layer_bytes, held.head_bytes, held.kv_bytes_per_token, held.base_bytes)
         };
         assert_eq!(held(&[]), held(&[Form::Packed]));
-        assert_eq!(held(&[Form::Packed; 2]), (vec![10, 20], 7, 4, BASE_BYTES));
-        assert_eq!(held(&[Form::Mlx; 2]), (vec![15, 19], 9, 2, GPU_BASE_BYTES));
-        let mixed = (vec![15, 20], 9, 4, GPU_BASE_BYTES);
+        assert_eq!(held(&[Form::Packed; 2]), (vec![10, 20], 7, 4, PROCESS_BYTES + 3 * 256));
+        assert_eq!(held(&[Form::Mlx; 2]), (vec![15, 19], 9, 2, GPU_PROCESS_BYTES + 3 * 256));
+        let mixed = (vec![15, 20], 9, 4, GPU_PROCESS_BYTES + 3 * 256);
         assert_eq!(held(&[Form::Packed, Form::Mlx, Form::Packed]), mixed);
         assert_eq!(held(&[Form::Mlx, Form::Packed]), mixed);
     }

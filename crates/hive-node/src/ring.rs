@@ -23,7 +23,7 @@ use crate::control::{Answer, ModelSource, Question, RingId, StageId, StageReport
 use crate::having::Lacking;
 use crate::kept::Kept;
 use crate::node::Node;
-use crate::planning::PLANNED_CONTEXT;
+use crate::planning::{PLANNED_CONTEXT, PROMPT_CHUNK};
 use crate::stage::{Destination, Fault};
 use crate::worker::text::{Model, TextError};
 
@@ -65,7 +65,7 @@ pub struct RingOptions {
 impl RingOptions {
     /// The usual way.
     pub fn new(source: ModelSource) -> Self {
-        Self { source, compute: Compute::Auto, threads: 0, prompt_chunk: 256 }
+        Self { source, compute: Compute::Auto, threads: 0, prompt_chunk: PROMPT_CHUNK }
     }
 }
 

@@ -24,7 +24,7 @@ use crate::control::Arithmetic;
 const READ_BYTES: usize = 256 << 10;
 
 /// MLX keeps freed buffers for reuse without end; on a CPU a small stock serves as well, and memory stays flat.
-const CPU_CACHE_BYTES: usize = 48 << 20;
+const CPU_CACHE_BYTES: usize = 32 << 20;
 
 /// Serves until the node goes away. Never returns to do anything else: the process is this.
 ///

@@ -54,8 +54,9 @@ impl ModelCard {
     pub(super) fn checked(self: Box<Self>) -> Result<Box<Self>, TextError> {
         let layers = self.layers();
         let is_sane = |footprint: &Footprint| {
-            let Footprint { layer_bytes, embedding_bytes, head_bytes, kv_bytes_per_token } = footprint;
-            let others = [embedding_bytes, head_bytes, kv_bytes_per_token, &self.hidden_bytes];
+            let Footprint { layer_bytes, embedding_bytes, head_bytes, kv_bytes_per_token, work_bytes_per_token } =
+                footprint;
+            let others = [embedding_bytes, head_bytes, kv_bytes_per_token, work_bytes_per_token, &self.hidden_bytes];
             layer_bytes.len() == layers && layer_bytes.iter().chain(others).all(|bytes| *bytes <= MAX_BYTES)
         };
         let sane = (1..=MAX_LAYERS).contains(&layers)
@@ -80,7 +81,7 @@ mod tests {
     use super::*;
 
     fn footprint() -> Footprint {
-        Footprint { layer_bytes: vec![10, 20, 30], embedding_bytes: 5, head_bytes: 7, kv_bytes_per_token: 1 }
+        Footprint { layer_bytes: vec![10, 20, 30], embedding_bytes: 5, head_bytes: 7, ..Footprint::default() }
     }
 
     fn card() -> ModelCard {
