@@ -4,7 +4,7 @@
 //! where the answers are shown, and on the terminal itself where these go to a file.
 
 use std::fs::File;
-use std::io::{ErrorKind, IsTerminal};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -33,6 +33,13 @@ use crate::{Failure, output};
 const PROMPT: &str = "› ";
 /// What the arrow keys reach back to within one chat.
 const MOST: usize = 1000;
+
+/// Has the terminal mark what is pasted. It stays so while an answer comes: what is pasted meanwhile is one message, too.
+const MARK_PASTES: &str = "\x1b[?2004h";
+const LEAVE_PASTES: &str = "\x1b[?2004l";
+
+/// Terminals that are sent no sequences, as the editor has them.
+const PLAIN_TERMINALS: [&str; 3] = ["dumb", "cons25", "emacs"];
 
 /// What came of a prompt.
 #[derive(Debug)]
@@ -95,6 +102,7 @@ impl Prompt {
         let started = std::thread::Builder::new().name("prompt".to_owned()).spawn(serve);
         started.map_err(|error| Failure::new(format_args!("cannot start a thread: {error}")))?;
         let interrupts = signal(SignalKind::interrupt()).map_err(Failure::new)?;
+        tell_terminal(MARK_PASTES);
         Ok(Self { asks, waiting: None, interrupts })
     }
 
@@ -119,6 +127,27 @@ impl Prompt {
     }
 }
 
+impl Drop for Prompt {
+    fn drop(&mut self) {
+        tell_terminal(LEAVE_PASTES);
+    }
+}
+
+/// Sends the terminal a sequence, if it knows any.
+fn tell_terminal(sequence: &str) {
+    let kind = std::env::var("TERM").unwrap_or_default();
+    if PLAIN_TERMINALS.iter().any(|plain| plain.eq_ignore_ascii_case(&kind)) {
+        return;
+    }
+    // A terminal that is gone needs to hear nothing.
+    let _ = if std::io::stdout().is_terminal() {
+        let mut stdout = std::io::stdout();
+        stdout.write_all(sequence.as_bytes()).and_then(|()| stdout.flush())
+    } else {
+        File::options().write(true).open("/dev/tty").and_then(|mut terminal| terminal.write_all(sequence.as_bytes()))
+    };
+}
+
 /// What the editor says, in our words.
 fn line(read: rustyline::Result<String>, is_empty: bool) -> Line {
     match read {
@@ -132,7 +161,7 @@ fn line(read: rustyline::Result<String>, is_empty: bool) -> Line {
 fn editor(history: Vec<String>) -> rustyline::Result<Editor<Keys, MemHistory>> {
     // Answers that go to a file are not to have the prompt among them.
     let behavior = if std::io::stdout().is_terminal() { Behavior::Stdio } else { Behavior::PreferTerm };
-    let config = Config::builder().max_history_size(MOST)?.behavior(behavior).build();
+    let config = Config::builder().max_history_size(MOST)?.behavior(behavior).bracketed_paste(false).build();
     let mut editor = Editor::with_history(config.clone(), MemHistory::with_config(&config))?;
     editor.set_helper(Some(Keys));
     editor.bind_sequence(KeyEvent(KeyCode::Enter, Modifiers::ALT), Cmd::Newline);
