@@ -60,7 +60,7 @@ impl Asked {
         let ended = self.stream.read_to_end(&mut rest);
         self.said += &String::from_utf8_lossy(&rest);
         if let Err(error) = ended {
-            self.said += &format!("[{error}]");
+            self.said += &error.to_string();
         }
     }
 

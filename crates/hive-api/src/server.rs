@@ -405,7 +405,13 @@ mod tests {
                 }
             }))
         };
-        let app = Router::new().route("/in-one", axum::routing::post(in_one)).route("/stream", get(stream));
+        let in_one = axum::routing::post(in_one);
+        // Whoever answers does not get around to reading what has come at once.
+        let late = axum::middleware::from_fn(|request: axum::extract::Request, next: axum::middleware::Next| async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            next.run(request).await
+        });
+        let app = Router::new().route("/in-one", in_one).layer(late).route("/stream", get(stream));
         let (stop, stopped) = oneshot::channel();
         tokio::spawn(async move {
             let _stop = stop;
@@ -419,8 +425,6 @@ mod tests {
         let method = if path == "/stream" { "GET" } else { "POST" };
         let request = format!("{method} {path} HTTP/{version}\r\nhost: x\r\ncontent-length: 2\r\n\r\n{{}}");
         stream.write_all(request.as_bytes()).await.unwrap();
-        // It is being answered before anything else happens.
-        tokio::time::sleep(Duration::from_millis(100)).await;
         stream
     }
 
@@ -447,6 +451,8 @@ mod tests {
         for path in ["/in-one", "/stream"] {
             let (address, gone, _go_on) = slow().await;
             let stream = asked(address, path, "1.1").await;
+            // It is being answered before anything else happens.
+            tokio::time::sleep(Duration::from_millis(500)).await;
             let left = Instant::now();
             drop(stream);
             tokio::time::timeout(PATIENCE, gone.notified()).await.expect("nobody misses it");

@@ -11,7 +11,7 @@ use std::io::{Error, ErrorKind, IoSlice};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes, HttpBody};
 use http_body::{Frame, SizeHint};
@@ -23,6 +23,9 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 
 /// Between two looks whether a client that says nothing more has gone.
 const LOOK: Duration = Duration::from_millis(200);
+
+/// A request that has come whole is read by whoever answers it within this time; one that is not by then has broken off.
+const READING: Duration = Duration::from_secs(2);
 
 /// What a client is sent to see whether it is there. It waits for the answer after this as before.
 const ARE_YOU_THERE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -66,13 +69,13 @@ enum AtEnd {
 }
 
 impl State {
-    fn at_end(&self) -> AtEnd {
-        if self.phase != Phase::Asked {
-            AtEnd::End
-        } else if self.takes_continue && !self.begun && !self.stuck {
-            AtEnd::Probe
-        } else {
-            AtEnd::Wait
+    /// What to do about a client that has said nothing more for so long.
+    fn at_end(&self, silent: Duration) -> AtEnd {
+        match self.phase {
+            Phase::Asking if silent < READING => AtEnd::Wait,
+            Phase::Idle | Phase::Asking => AtEnd::End,
+            Phase::Asked if self.takes_continue && !self.begun && !self.stuck => AtEnd::Probe,
+            Phase::Asked => AtEnd::Wait,
         }
     }
 
@@ -156,7 +159,13 @@ pub(super) struct Listening {
     stream: TcpStream,
     exchange: Exchange,
     /// Since the client has nothing more to say.
-    silent: Option<Interval>,
+    silent: Option<Silence>,
+}
+
+/// A client that has nothing more to say.
+struct Silence {
+    since: Instant,
+    look: Interval,
 }
 
 impl Listening {
@@ -188,10 +197,11 @@ impl AsyncRead for Listening {
             }
             let mut look = interval(LOOK);
             look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            this.silent = Some(look);
+            this.silent = Some(Silence { since: Instant::now(), look });
         }
         loop {
-            let at_end = this.exchange.lock().at_end();
+            let silent = this.silent.as_ref().map_or(Duration::ZERO, |silence| silence.since.elapsed());
+            let at_end = this.exchange.lock().at_end(silent);
             match at_end {
                 AtEnd::End => return Poll::Ready(Ok(())),
                 AtEnd::Wait => {}
@@ -200,7 +210,7 @@ impl AsyncRead for Listening {
             if let Some(error) = this.stream.take_error()? {
                 return Poll::Ready(Err(error));
             }
-            if let Some(look) = &mut this.silent {
+            if let Some(Silence { look, .. }) = &mut this.silent {
                 ready!(look.poll_tick(cx));
             }
         }
@@ -243,9 +253,17 @@ mod tests {
 
     #[test]
     fn a_client_that_says_no_more_is_waited_for_only_while_it_is_answered() {
-        let at_end = |phase, takes_continue, begun, stuck| State { phase, takes_continue, begun, stuck }.at_end();
+        let at_end = |phase, takes_continue, begun, stuck| {
+            State { phase, takes_continue, begun, stuck }.at_end(Duration::from_millis(300))
+        };
         assert_eq!(at_end(Phase::Idle, true, true, false), AtEnd::End, "it asked nothing more");
-        assert_eq!(at_end(Phase::Asking, true, false, false), AtEnd::End, "its request broke off");
+        assert_eq!(
+            at_end(Phase::Asking, true, false, false),
+            AtEnd::Wait,
+            "it may have come whole, and not be read yet"
+        );
+        let broken_off = State { phase: Phase::Asking, ..State::default() };
+        assert_eq!(broken_off.at_end(READING), AtEnd::End);
         assert_eq!(at_end(Phase::Asked, true, false, false), AtEnd::Probe);
         assert_eq!(at_end(Phase::Asked, true, true, false), AtEnd::Wait, "the answer itself shows whether it is there");
         assert_eq!(at_end(Phase::Asked, true, false, true), AtEnd::Wait, "the answer before has not all gone out");
