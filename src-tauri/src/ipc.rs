@@ -287,6 +287,21 @@ pub(crate) async fn export_conversation(app: AppHandle, shell: State<'_, Shell>,
     Ok(written.display().to_string())
 }
 
+/// Why programs on this machine cannot reach the node, if they cannot.
+#[tauri::command]
+#[specta::specta]
+pub(crate) async fn programs(shell: State<'_, Shell>) -> Result<Option<Problem>> {
+    Ok(shell.unreachable_for_programs().cloned())
+}
+
+/// Shows the data folder in the system's file manager, also where nothing could be started.
+#[tauri::command]
+#[specta::specta]
+pub(crate) async fn show_folder() -> Result<()> {
+    let folder = crate::data_folder()?;
+    open::that_detached(folder).map_err(Problem::of("not_shown"))
+}
+
 /// What the owner has set.
 #[tauri::command]
 #[specta::specta]
@@ -302,6 +317,7 @@ pub(crate) async fn prefer(app: AppHandle, shell: State<'_, Shell>, wanted: Pref
     let before = Settings::read(&shell.folder)?;
     let open_at_login = wanted.open_at_login;
     let settings = wanted.over(&before).map_err(Problem::of("settings"))?;
+    settings.check_as_new().map_err(Problem::of("settings"))?;
     shell.set(&settings)?;
     let launch = app.autolaunch();
     let switched = if open_at_login { launch.enable() } else { launch.disable() };

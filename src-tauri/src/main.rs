@@ -18,6 +18,7 @@ use tauri::tray::{MouseButton, MouseButtonState, TrayIconEvent};
 use tauri::{AppHandle, Manager, RunEvent};
 use tauri_plugin_autostart::MacosLauncher;
 
+use hive_node::data::DataError;
 use shell::Shell;
 use tray::Tray;
 
@@ -80,6 +81,8 @@ fn commands() -> tauri_specta::Builder<tauri::Wry> {
             ipc::keep_conversation,
             ipc::delete_conversation,
             ipc::export_conversation,
+            ipc::programs,
+            ipc::show_folder,
             ipc::preferences,
             ipc::prefer,
             ipc::notify,
@@ -93,15 +96,17 @@ fn commands() -> tauri_specta::Builder<tauri::Wry> {
     )
 }
 
+fn data_folder() -> Result<PathBuf, DataError> {
+    std::env::var_os("HIVEMIND_DATA_DIR")
+        .map_or_else(hive_node::data::default_folder, |folder| Ok(PathBuf::from(folder)))
+}
+
 fn start() -> Result<(), Box<dyn std::error::Error>> {
     let display = ["DISPLAY", "WAYLAND_DISPLAY"].into_iter().any(|name| std::env::var_os(name).is_some());
     if cfg!(target_os = "linux") && !display {
         return Err("there is no display; `hivemind node` runs without one".into());
     }
-    let folder = match std::env::var_os("HIVEMIND_DATA_DIR") {
-        Some(folder) => PathBuf::from(folder),
-        None => hive_node::data::default_folder()?,
-    };
+    let folder = data_folder()?;
     let runtime = hive_node::runtime()?;
     tauri::async_runtime::set(runtime.handle().clone());
     let commands = commands();
@@ -178,9 +183,11 @@ fn remembered() -> tauri_plugin_window_state::StateFlags {
 fn end(app: &AppHandle, again: bool) {
     let app = app.clone();
     tauri::async_runtime::spawn(async move {
-        let shell = app.state::<Shell>();
-        shell.node.leave().await;
-        shell.node.stop().await;
+        // Where nothing could be started, nothing is to be ended.
+        if let Some(shell) = app.try_state::<Shell>() {
+            shell.node.leave().await;
+            shell.node.stop().await;
+        }
         if again {
             app.restart();
         }

@@ -33,7 +33,13 @@ impl Problem {
 
 impl From<hive_node::data::DataError> for Problem {
     fn from(error: hive_node::data::DataError) -> Self {
-        Self::new("data_folder", &error).hinted(error.hint())
+        match &error {
+            hive_node::data::DataError::InUse { by, .. } => {
+                Self::new("data_folder", format!("HiveMind already runs on this machine ({by})"))
+                    .hinted(Some("End the other one, then try again."))
+            }
+            _ => Self::new("data_folder", &error).hinted(error.hint()),
+        }
     }
 }
 

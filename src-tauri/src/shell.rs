@@ -40,8 +40,8 @@ pub(crate) struct Shell {
     offer: Mutex<Option<tauri_plugin_updater::Update>>,
     /// Answers under way, by the name that the window gave them; dropping an end stops the answer.
     answers: Mutex<HashMap<String, oneshot::Sender<()>>>,
-    /// Programs on this machine talk to the same node.
-    _api: Api,
+    /// Programs on this machine talk to the same node; or why they cannot.
+    api: Result<Api, Problem>,
 }
 
 impl Shell {
@@ -62,14 +62,13 @@ impl Shell {
         let node = Node::start(settings.options(data).map_err(Problem::of("settings"))?)
             .await
             .map_err(|error| Problem::new("not_started", &error).hinted(error.hint()))?;
-        let api = match Api::start(node.clone(), conversations.clone(), api_address, allowed, folder).await {
-            Ok(api) => api,
-            Err(error) => {
-                node.stop().await;
-                return Err(Problem::new("api", &error).hinted(error.hint()));
-            }
-        };
-        if let Some(warning) = api.warning() {
+        // Whoever looks at the window needs no API; the settings say why programs cannot reach it.
+        let api = Api::start(node.clone(), conversations.clone(), api_address, allowed, folder).await;
+        let api = api.map_err(|error| {
+            tracing::warn!("{error}");
+            Problem::new("api", &error).hinted(Some("Save another address for programs below, then restart."))
+        });
+        if let Some(warning) = api.as_ref().ok().and_then(Api::warning) {
             tracing::warn!("{warning}");
         }
         if first {
@@ -82,7 +81,12 @@ impl Shell {
         let shown = watch::channel(snapshot(&node.status(), &kept, update.clone())).0;
         let (settings, update) = (watch::channel(kept).0, watch::channel(update).0);
         let (folder, offer, answers) = (folder.to_owned(), Mutex::default(), Mutex::default());
-        Ok(Self { node, conversations, folder, shown, update, settings, offer, answers, _api: api })
+        Ok(Self { node, conversations, folder, shown, update, settings, offer, answers, api })
+    }
+
+    /// Why programs on this machine cannot reach the node, if they cannot.
+    pub(crate) fn unreachable_for_programs(&self) -> Option<&Problem> {
+        self.api.as_ref().err()
     }
 
     /// What is shown, and every change of it.

@@ -16,7 +16,7 @@ use zbus::zvariant::OwnedValue;
 mod patience;
 
 use patience::PATIENCE;
-pub(crate) use patience::patiently;
+pub(crate) use patience::{patiently, patiently_or};
 
 /// A program on the bus that does not answer is not the one that is looked for.
 const ANSWER: Duration = Duration::from_secs(3);

@@ -1,6 +1,6 @@
 //! A start that does not succeed, and a newer version.
 
-use crate::driver::{App, Desktop, Look, patiently, settle};
+use crate::driver::{App, Desktop, Look, patiently, patiently_or, settle};
 use crate::releases::Releases;
 
 #[test]
@@ -9,6 +9,29 @@ fn a_node_that_cannot_start_says_why_in_a_window() {
     std::fs::write(home.path().join("config.toml"), "shaer = true\n").unwrap();
     let app = App::open(Desktop::new(Look::Light), home.path(), &[]);
     patiently("it says why", || app.text("main").contains("unknown field `shaer`"));
+    for button in ["Try Again", "Open Folder", "Quit"] {
+        assert!(app.text("main").contains(button), "{button}");
+    }
+    app.picture("not-started");
+}
+
+#[test]
+fn a_taken_port_keeps_programs_out_and_not_the_owner() {
+    let home = tempfile::tempdir().unwrap();
+    settle(home.path(), "Studio");
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let settings = std::fs::read_to_string(home.path().join("config.toml")).unwrap_or_default();
+    let others: String =
+        settings.lines().filter(|line| !line.starts_with("api")).map(|line| line.to_owned() + "\n").collect();
+    std::fs::write(home.path().join("config.toml"), format!("{others}api = \"{address}\"\n")).unwrap();
+    let app = App::start(Desktop::new(Look::Light), home.path());
+    app.tray().click("Settings…");
+    let (said, taken) = (|| app.text(".settings"), format!("cannot listen on {address}"));
+    patiently_or(said, || said().contains(&taken));
+    assert!(app.text(".settings").contains("Save another address for programs below, then restart."));
+    app.picture("port-taken");
+    app.quit();
 }
 
 #[test]

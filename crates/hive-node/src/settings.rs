@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use hive_net::Relay;
+use hive_net::border::NAME_COLUMNS;
 use serde::{Deserialize, Serialize};
 
 use crate::data::{DataError, DataFolder};
@@ -73,6 +74,20 @@ pub enum SettingError {
     /// No amount of memory.
     #[error("\"{0}\" is not an amount of memory; give it with a unit, as in 8GiB")]
     Memory(String),
+    /// Nothing, where some of it is asked for.
+    #[error("{0} is nothing at all; to give no memory, switch sharing off")]
+    NoMemory(String),
+    /// More than there is.
+    #[error("this machine has {:.1} GB of memory; {asked} is more", *there_bytes as f64 / 1e9)]
+    MoreMemory {
+        /// As it was written.
+        asked: String,
+        /// What there is.
+        there_bytes: u64,
+    },
+    /// A name that no list has room for.
+    #[error("a name has at most {NAME_COLUMNS} letters, so that lists have room for it")]
+    Name,
     /// An address that others could reach.
     #[error("the API listens on this machine only; {0} can be reached by others, say 127.0.0.1")]
     Api(SocketAddr),
@@ -141,6 +156,25 @@ impl Settings {
         }
     }
 
+    /// Checks what its owner has just written: also what a file may say that came from another machine.
+    pub fn check_as_new(&self) -> Result<(), SettingError> {
+        self.check()?;
+        if self.name.as_ref().is_some_and(|name| name.chars().count() > NAME_COLUMNS) {
+            return Err(SettingError::Name);
+        }
+        self.check_memory(hive_host::Memory::now().map(|memory| memory.total_bytes))
+    }
+
+    /// Whether the memory to give is some, and no more than there is.
+    fn check_memory(&self, there_bytes: Option<u64>) -> Result<(), SettingError> {
+        let (Some(cap), Some(asked)) = (self.memory_cap()?, self.memory.clone()) else { return Ok(()) };
+        match there_bytes {
+            _ if cap == 0 => Err(SettingError::NoMemory(asked)),
+            Some(there_bytes) if cap > there_bytes => Err(SettingError::MoreMemory { asked, there_bytes }),
+            _ => Ok(()),
+        }
+    }
+
     fn memory_cap(&self) -> Result<Option<u64>, SettingError> {
         let parse = |text: &String| parse_bytes(text).ok_or_else(|| SettingError::Memory(text.clone()));
         self.memory.as_ref().map(parse).transpose()
@@ -201,6 +235,19 @@ pub fn parse_bytes(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_newly_written_must_suit_this_machine() {
+        let memory = |memory: &str| Settings { memory: Some(memory.to_owned()), ..Settings::default() };
+        let said = |settings: Settings| settings.check_memory(Some(25_300_000_000)).unwrap_err().to_string();
+        assert_eq!(said(memory("900GiB")), "this machine has 25.3 GB of memory; 900GiB is more");
+        assert!(said(memory("0 GB")).contains("switch sharing off"));
+        assert!(memory("900GiB").check().is_ok() && memory("900GiB").check_memory(None).is_ok());
+        assert!(memory("8GiB").check_memory(Some(25_300_000_000)).is_ok());
+        let named = |letters: usize| Settings { name: Some("ä".repeat(letters)), ..Settings::default() }.check_as_new();
+        assert!(named(NAME_COLUMNS).is_ok());
+        assert!(matches!(named(NAME_COLUMNS + 1), Err(SettingError::Name)));
+    }
 
     #[test]
     fn settings_are_read_and_typos_are_named() {

@@ -56,6 +56,10 @@ export const commands = {
 	deleteConversation: (id: string) => typedError<null, Problem>(__TAURI_INVOKE("delete_conversation", { id })),
 	/**  Writes a conversation to a file in the owner's folder of downloads, and says which. */
 	exportConversation: (id: string) => typedError<string, Problem>(__TAURI_INVOKE("export_conversation", { id })),
+	/**  Why programs on this machine cannot reach the node, if they cannot. */
+	programs: () => typedError<Problem | null, Problem>(__TAURI_INVOKE("programs")),
+	/**  Shows the data folder in the system's file manager, also where nothing could be started. */
+	showFolder: () => typedError<null, Problem>(__TAURI_INVOKE("show_folder")),
 	/**  What the owner has set. */
 	preferences: () => typedError<Preferences, Problem>(__TAURI_INVOKE("preferences")),
 	/**  Sets what the owner wants; says whether some of it counts only after a restart. */
@@ -119,7 +123,7 @@ export type Conversation = {
 	/**  When it was last written to, in seconds since 1970. */
 	updated_s: number,
 	/**  When it was begun, in seconds since 1970; not known of older ones. */
-	began_s: number | null,
+	began_s?: number | null,
 };
 
 /**  A conversation in a list. */

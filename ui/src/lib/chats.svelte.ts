@@ -216,7 +216,7 @@ class Chats {
       max_tokens: null,
       seed: answer.seed ?? 0,
       options: this.#options(),
-      began_s: conversation.began_s,
+      began_s: conversation.began_s ?? null,
     };
     let kept = answer.text.length;
     const keeping = setInterval(() => {

@@ -6,6 +6,7 @@ import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import type { Machine, News, OnDisk, Snapshot } from "../lib/bindings";
 import { chats } from "../lib/chats.svelte";
 import { swarm } from "../lib/swarm.svelte";
+import { unsaved } from "../lib/unsaved";
 import { day } from "../lib/words";
 import Main from "./Main.svelte";
 import Popover from "./Popover.svelte";
@@ -86,6 +87,7 @@ beforeEach(() => {
     list_models: () => [onDisk("Llama", { loaded: true, removable: false }), onDisk("Qwen", { also_on: ["Mac mini"] })],
     log: () => [],
     plan: () => ({ model: "Llama", stages: ["Studio: layers 1 to 18, 4.1 GB"], reasons: ["It fits."], tokens_per_s: 20 }),
+    programs: () => null,
     preferences: () => ({
       name: null,
       memory: null,
@@ -105,6 +107,7 @@ beforeEach(() => {
     asked.push([command, given as Record<string, unknown>]);
     return answers[command]?.(given as Record<string, unknown>) ?? null;
   });
+  delete unsaved.settings;
   Element.prototype.scrollTo ??= () => {};
   history.replaceState(null, "", "#");
   localStorage.removeItem("unsent");
@@ -368,6 +371,32 @@ describe("settings", () => {
     unmount();
     // Until the app says that it is kept.
     expect(document.documentElement.dataset.accent).toBe("honey");
+  });
+
+  it("keep what was not saved when one looks elsewhere", async () => {
+    const said = () => document.querySelector(".save [role=status]")?.textContent;
+    const { unmount } = render(Settings, { shown });
+    await fireEvent.input(await screen.findByPlaceholderText("Studio"), { target: { value: "Attic" } });
+    unmount();
+    const again = render(Settings, { shown });
+    await waitFor(() => expect(said()).toBe("Not saved yet."));
+    expect(screen.getByPlaceholderText<HTMLInputElement>("Studio").value).toBe("Attic");
+    await fireEvent.click(screen.getByRole("button", { name: "Save" }));
+    await waitFor(() => expect(said()).toBe("Saved."));
+    // An old word does not stand beside a new wish.
+    await fireEvent.input(screen.getByPlaceholderText("Studio"), { target: { value: "Cellar" } });
+    expect(said()).toBe("");
+    await fireEvent.input(screen.getByPlaceholderText("Studio"), { target: { value: "Attic" } });
+    again.unmount();
+    render(Settings, { shown });
+    await screen.findByPlaceholderText("Studio");
+    expect(said()).toBe("");
+  });
+
+  it("say why programs cannot reach this machine", async () => {
+    answers.programs = () => ({ code: "api", message: "the API cannot listen on 127.0.0.1:4483", hint: "Save another address." });
+    render(Settings, { shown });
+    expect((await screen.findByRole("alert")).textContent).toBe("The API cannot listen on 127.0.0.1:4483. Save another address.");
   });
 
   it("say what counts only after a restart, and an update leads on by one button", async () => {
