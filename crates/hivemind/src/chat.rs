@@ -32,8 +32,7 @@ pub(crate) async fn run(options: ChatOptions, folder: &Path) -> Result<(), Failu
         return Err(Failure::usage("an answer of 0 tokens was asked for").hint("ask for at least 1"));
     }
     let talk = Talk::open(&options.run, folder).await?;
-    let began = jiff::ZonedDateTime::now().datetime();
-    let mut chat = Chat { talk: &talk, sampling, began, messages: Vec::new(), broken: None, options: &options };
+    let mut chat = Chat { talk: &talk, sampling, began: now(), messages: Vec::new(), broken: None, options: &options };
     if let Some(system) = &options.system {
         chat.messages.push(Message::new("system", system.clone()));
     }
@@ -51,6 +50,11 @@ struct Chat<'a> {
     /// The answer to the last message, if it broke off.
     broken: Option<Box<Broken>>,
     options: &'a ChatOptions,
+}
+
+/// The local time.
+fn now() -> DateTime {
+    jiff::ZonedDateTime::now().datetime()
 }
 
 /// How an answer came to its end.
@@ -160,6 +164,7 @@ impl Chat<'_> {
     /// Forgets all that was said; what stands before a conversation stays.
     fn begin_anew(&mut self) {
         self.broken = None;
+        self.began = now();
         self.messages.truncate(usize::from(self.options.system.is_some()));
     }
 
