@@ -31,6 +31,11 @@ fn a_taken_port_keeps_programs_out_and_not_the_owner() {
     patiently_or(said, || said().contains(&taken));
     assert!(app.text(".settings").contains("Save another address for programs below, then restart."));
     app.picture("port-taken");
+    // And the rest is there.
+    app.click("Chat");
+    app.click("Instructions and sampling");
+    patiently("the model's options are offered", || app.text(".panel").contains("Thinking"));
+    app.picture("chat-options");
     app.quit();
 }
 
