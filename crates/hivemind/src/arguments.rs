@@ -216,6 +216,10 @@ fn parse_model(text: &str) -> Result<String, std::convert::Infallible> {
 const MODEL: &str = "A .gguf file, a folder, or owner/name from the Hugging Face cache, with :Q4_0 or @revision behind it \
                      where it has several; by default the starter model";
 
+/// What a template may be told.
+const TEMPLATE_OPTION: &str = "An option of the model's chat template, as in enable_thinking=false or reasoning_effort=high; \
+                               may be given several times";
+
 fn parse_switch(text: &str) -> Result<bool, String> {
     match text {
         "on" => Ok(true),
@@ -410,8 +414,7 @@ pub(crate) struct ChatOptions {
     /// Instructions that stand before the conversation
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) system: Option<String>,
-    /// An option of the model's chat template, as in enable_thinking=false or reasoning_effort=high; may be given several times
-    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = hive_node::variable)]
+    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = hive_node::variable, help = TEMPLATE_OPTION)]
     pub(crate) variables: Vec<(String, serde_json::Value)>,
     /// Longest answer, in tokens
     #[arg(long, value_name = "N")]
