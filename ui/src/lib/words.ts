@@ -185,7 +185,7 @@ export const words = {
   on: "On",
   off: "Off",
   efforts: { low: "Low", medium: "Medium", high: "High" },
-  otherOptions: "Other options of the model",
+  otherOptions: "Other options",
   likeOption: "name=value, …",
   messages: "Messages",
   you: "You",

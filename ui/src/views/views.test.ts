@@ -436,7 +436,7 @@ describe("a conversation", () => {
     await fireEvent.click(screen.getByRole("button", { name: "Instructions and sampling" }));
     await fireEvent.change(screen.getByLabelText("Thinking"), { target: { value: screen.getByRole<HTMLOptionElement>("option", { name: "Off" }).value } });
     await fireEvent.change(screen.getByLabelText("Effort"), { target: { value: "high" } });
-    await fireEvent.input(screen.getByLabelText("Other options of the model"), { target: { value: "budget=5, style=dry" } });
+    await fireEvent.input(screen.getByLabelText("Other options"), { target: { value: "budget=5, style=dry" } });
     await ask("Are you there?");
     await waitFor(() => expect(screen.getByText("Yes.", { selector: ".body p" })).toBeTruthy());
     const question = asked.find(([command]) => command === "ask")?.[1].question as { options: string[]; began_s: number };
