@@ -400,14 +400,16 @@ fn what_is_loaded_for_a_model_that_goes_elsewhere_meanwhile_is_in_nobodys_way() 
     // Bob is to have both stages, which takes for ever; then it gives too little for both, and a question has the model
     // placed anew.
     let first = bob.workers();
-    ann.run(&lab, &["share", "--memory", "300MB"]);
+    // Less than either of the two stages takes.
+    ann.run(&lab, &["share", "--memory", "165MB"]);
     let loads = || bob.workers().into_iter().find(|worker| !first.contains(worker));
     patiently("the layers move", || loads().is_some());
     let in_vain = loads().unwrap();
     let stop = ["-STOP".to_owned(), in_vain.to_string()];
     assert!(Command::new("kill").args(stop).status().unwrap().success());
-    bob.run(&lab, &["share", "--memory", "300MB"]);
-    patiently("it is known", || ann.peer(&lab, "bob").unwrap()["profile"]["cap_bytes"] == 300_000_000);
+    // Too little for all of it, and enough for all but what the other can still take.
+    bob.run(&lab, &["share", "--memory", "330MB"]);
+    patiently("it is known", || ann.peer(&lab, "bob").unwrap()["profile"]["cap_bytes"] == 330_000_000);
     let split = ann.json(&lab, &["chat", "--prompt", LONG, "--max-tokens", "20", "--temperature", "0"]);
     assert_eq!(split["tokens"], whole["tokens"]);
     assert_eq!(split["stages"].as_array().unwrap().len(), 2, "{split}");
