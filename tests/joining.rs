@@ -104,7 +104,9 @@ fn an_owner_decides_what_an_approved_machine_may_use_and_see() {
 
     let said = host.json(&["allow", "guest", "--prompts", "on", "--memory", "off", "--memory-limit", "0"], None);
     assert_eq!(said, serde_json::json!({ "memory": false, "prompts": true }));
-    patiently("it uses this machine no more", || guest.run(&asked, None).2.contains("host does not share: its owner does not share it with this machine"));
+    patiently("it uses this machine no more", || {
+        guest.run(&asked, None).2.contains("host does not share: its owner does not share it with this machine")
+    });
     assert_eq!(host.json(&asked, None)["text"], "The capital of France is Paris.");
 
     host.json(&["allow", "guest", "--memory", "on"], None);
