@@ -121,7 +121,7 @@ fn an_answer_moves_to_a_better_machine_that_comes_while_it_is_under_way() {
     lab.network("switch", &["ann", "bob"], "10.77.0");
     let mut ann = lab.node("ann", "");
     // Long enough for the better plan to be noticed, believed and loaded, also where tokens come fast.
-    let undisturbed = ask(&ann, &lab, LONG, "2500");
+    let undisturbed = ask(&ann, &lab, LONG, "2000");
     // After it: a machine learns from its answers that it is faster than it says, and bob would be no better.
     claim(&lab, &mut ann, 0.1);
     let mut bob = lab.node("bob", "");
@@ -129,7 +129,7 @@ fn an_answer_moves_to_a_better_machine_that_comes_while_it_is_under_way() {
     pair(&lab, &ann, &bob);
     bob.run(&lab, &["share", "off"]);
     patiently("bob does not share", || ann.peer(&lab, "bob").unwrap()["profile"]["sharing"] == false);
-    let command = ["chat", "--prompt", LONG, "--max-tokens", "2500", "--json"];
+    let command = ["chat", "--prompt", LONG, "--max-tokens", "2000", "--json"];
     let child = ann.command(&lab, &command).spawn().unwrap();
     patiently("the answer is under way", || ann.json(&lab, &["status"])["profile"]["sessions"] == 1);
     bob.run(&lab, &["share", "on"]);
