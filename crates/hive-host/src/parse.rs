@@ -141,7 +141,7 @@ pub fn linux_idle(text: &str, now_us: u64) -> Option<Duration> {
 }
 
 /// Whether a Linux `status` file says that SIGHUP, the first signal, is ignored.
-pub(crate) fn linux_ignores_hang_ups(status: &str) -> bool {
+pub fn linux_ignores_hang_ups(status: &str) -> bool {
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
 }
