@@ -42,7 +42,7 @@ fn machines_find_each_other_pair_by_code_and_answer_as_one() {
     assert_eq!(exit, 0, "{stderr}");
     ann.wait_for(&lab, "bob", "found");
     let (exit, _, stderr) = ann.try_run(&lab, &["chat", "--prompt", "x", "--stages", "2"]);
-    assert!(exit == 1 && stderr.contains("2 machines were asked for, but only 1"), "{stderr}");
+    assert!(exit == 1 && stderr.contains("2 machines were asked for, but only ann can take a part"), "{stderr}");
 
     pair(&lab, ann, bob);
     let answer = ann.ask(&lab, QUESTION, 20, 2);
@@ -135,7 +135,7 @@ fn a_removed_machine_is_cut_off_in_the_middle_of_an_answer_and_stays_out() {
         bob["state"] == "unreachable" && bob["why"].as_str().unwrap().contains("has not approved")
     });
     let (exit, _, stderr) = ann.try_run(&lab, &["chat", "--prompt", "x", "--stages", "2"]);
-    assert!(exit == 1 && stderr.contains("only 1"), "{stderr}");
+    assert!(exit == 1 && stderr.contains("bob is not here: it has not approved this machine"), "{stderr}");
     // And a blocked machine cannot even ask.
     bob.wait_for(&lab, "ann", "found");
     bob.run(&lab, &["block", "ann"]);

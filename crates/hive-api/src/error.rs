@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::body::to_bytes;
-use axum::http::{StatusCode, header};
+use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use hive_node::border;
 use serde_json::json;
@@ -86,7 +86,17 @@ impl IntoResponse for Refusal {
     }
 }
 
-pub(crate) async fn not_found() -> Refusal {
+/// What other servers have and this one has not.
+const ELSEWHERE: [&str; 9] =
+    ["completions", "embeddings", "responses", "audio", "images", "moderations", "files", "messages", "rerank"];
+
+pub(crate) async fn not_found(at: Uri) -> Refusal {
+    let what = at.path().trim_matches('/');
+    let what = what.strip_prefix("v1/").unwrap_or(what);
+    if ELSEWHERE.iter().any(|other| what.split('/').next() == Some(*other)) {
+        return Refusal::missing("not_served", format!("\"/v1/{what}\" is not served"))
+            .hint("conversations are answered at POST /v1/chat/completions");
+    }
     Refusal::missing("not_found", "there is nothing at this address")
         .hint("OpenAI clients take http://127.0.0.1:PORT/v1 as their base URL")
 }

@@ -68,7 +68,7 @@ fn listed(model: &ModelOnDisk) -> Value {
 pub(crate) fn serve_refusal(error: ServeError) -> Refusal {
     let code = match &error {
         ServeError::Find(FindError::NoStarter | FindError::Unknown { .. } | FindError::Other { .. }) => {
-            return Refusal::missing("model_not_found", error);
+            return Refusal::missing("model_not_found", error).hint("GET /v1/models lists those there are");
         }
         ServeError::Find(FindError::Open(TextError::Start(_)))
         | ServeError::Load(RingError::Text(TextError::Start(_))) => {

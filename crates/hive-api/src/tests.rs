@@ -222,6 +222,8 @@ async fn whatever_is_refused_is_refused_in_json_with_what_is_wrong() {
         ),
         ("GET", "/v1/models/nobody/nothing", String::new(), 404, "model_not_found", None),
         ("GET", "/chat/completions", String::new(), 404, "not_found", None),
+        ("POST", "/v1/embeddings", "{}".to_owned(), 404, "not_served", None),
+        ("POST", "/v1/audio/speech", "{}".to_owned(), 404, "not_served", None),
     ];
     for (method, path, body, status, code, field) in cases {
         let shown: String = body.chars().take(80).collect();

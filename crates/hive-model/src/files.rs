@@ -41,6 +41,12 @@ pub enum OpenError {
     /// Neither a GGUF file nor a folder.
     #[error("{0} is neither a .gguf file nor a folder with config.json")]
     Unknown(PathBuf),
+    /// Weights alone.
+    #[error("{0} holds weights, but no config.json, which says what they are; download the whole model")]
+    NoConfig(PathBuf),
+    /// A model of another kind.
+    #[error("{0} is a model that makes pictures or sounds; HiveMind runs models that write text")]
+    Pipeline(PathBuf),
     /// A GGUF that cannot be read.
     #[error("{path}: {source}")]
     Gguf {
@@ -136,7 +142,15 @@ impl ModelFiles {
     fn open_folder(path: &Path) -> Result<Self, OpenError> {
         let config_path = path.join("config.json");
         if !config_path.is_file() {
-            return Err(OpenError::Unknown(path.to_owned()));
+            let names = || std::fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.file_name());
+            let has_weights =
+                || names().any(|name| Path::new(&name).extension().is_some_and(|kind| kind == "safetensors"));
+            return Err(match path.to_owned() {
+                // As Diffusers keeps them.
+                path if path.join("model_index.json").is_file() => OpenError::Pipeline(path),
+                path if has_weights() => OpenError::NoConfig(path),
+                path => OpenError::Unknown(path),
+            });
         }
         let json = read_json(&config_path)?;
         let refuse = |source| OpenError::Config { path: config_path.clone(), source };
@@ -266,7 +280,10 @@ impl ModelFiles {
                 let listed = config["chat_template"]
                     .as_array()
                     .and_then(|list| list.iter().find(|entry| entry["name"] == "default")?["template"].as_str());
+                // Where models for pictures, too, used to have it.
+                let beside = read_json(&self.path.join("chat_template.json")).unwrap_or_default();
                 let source = file.as_deref().or(config["chat_template"].as_str()).or(listed);
+                let source = source.or(beside["chat_template"].as_str());
                 // A special token is a string, or an object with its content.
                 let token = |(name, value): (&String, &Json)| {
                     let text = value.as_str().or_else(|| value["content"].as_str())?;
@@ -300,7 +317,12 @@ fn all_known(path: &Path, weights: &Weights, config: &ModelConfig) -> Result<(),
 fn read_json(path: &Path) -> Result<Json, OpenError> {
     let refuse = |why: String| OpenError::Json { path: path.to_owned(), why };
     let text = regular::read(path, MAX_JSON_BYTES).map_err(|error| refuse(error.to_string()))?;
-    serde_json::from_slice(&text).map_err(|error| refuse(error.to_string()))
+    // Some editors put a mark before the text, or write it in 16 bits.
+    let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text);
+    if text.starts_with(b"\xff\xfe") || text.starts_with(b"\xfe\xff") {
+        return Err(refuse("it is encoded as UTF-16; save it as UTF-8".to_owned()));
+    }
+    serde_json::from_slice(text).map_err(|error| refuse(error.to_string()))
 }
 
 #[cfg(test)]

@@ -92,7 +92,23 @@ impl ChatTemplate {
         self.render_checked(conversation)
     }
 
+    /// Some templates were written before messages without content were: they add what is null to a text. Those get an empty text.
     fn render_checked(&self, conversation: &Conversation) -> Result<String, TemplateError> {
+        let rendered = self.render_as_it_is(conversation);
+        let is_null = |message: &Message| message.content.is_null();
+        if !matches!(rendered, Err(TemplateError::Failed(_))) || !conversation.messages.iter().any(is_null) {
+            return rendered;
+        }
+        let mut with_texts = conversation.clone();
+        with_texts
+            .messages
+            .iter_mut()
+            .filter(|message| is_null(message))
+            .for_each(|message| message.content = "".into());
+        self.render_as_it_is(&with_texts).or(rendered)
+    }
+
+    fn render_as_it_is(&self, conversation: &Conversation) -> Result<String, TemplateError> {
         let mut environment = self.environment.clone();
         environment.set_fuel(Some(fuel(conversation)));
         let looked = values::Looked::default();
@@ -289,6 +305,22 @@ mod tests {
         let source = "{% for a in range(99999) %}{% for b in range(99999) %}{{ a * b }}{% endfor %}{% endfor %}";
         let template = ChatTemplate::new(source, []).unwrap();
         assert!(matches!(template.render(&user("x")), Err(TemplateError::TooLong)));
+    }
+
+    #[test]
+    fn a_message_without_content_is_none_and_an_empty_text_where_a_template_cannot_add_none() {
+        let calls = Message { content: serde_json::Value::Null, ..Message::new("assistant", "") };
+        let conversation = Conversation::new([Message::new("user", "x"), calls]);
+        for (source, expected) in [
+            ("{% for m in messages %}[{{ 'none' if m.content is none else m.content }}]{% endfor %}", "[x][none]"),
+            ("{% for m in messages %}{{ '[' + m['content'] + ']' }}{% endfor %}", "[x][]"),
+        ] {
+            let template = ChatTemplate::new(source, []).unwrap();
+            assert_eq!(template.render(&conversation).unwrap(), expected);
+        }
+        // What else is wrong is told as it was.
+        let template = ChatTemplate::new("{{ messages[0].content + 1 }}", []).unwrap();
+        assert!(matches!(template.render(&conversation), Err(TemplateError::Failed(_))));
     }
 
     #[test]

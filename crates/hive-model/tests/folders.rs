@@ -8,6 +8,7 @@ use std::path::Path;
 
 use common::{HIDDEN, VOCABULARY, write_tiny_model};
 use hive_model::ModelFiles;
+use hive_model::template::{Conversation, Message};
 use serde_json::{Value, json};
 
 /// Writes one more file with an output matrix.
@@ -134,4 +135,38 @@ fn every_tensor_tells_a_model_from_another() {
     assert_eq!(digest(), original);
     configure(folder.path(), |config| drop(config.insert("rope_theta".to_owned(), 123.into())));
     assert_ne!(digest(), original);
+}
+
+#[test]
+fn json_as_editors_leave_it_and_folders_that_lack_something_are_read_or_called_what_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    write_tiny_model(folder.path(), |_, _| {});
+    let (config, refused) =
+        (folder.path().join("config.json"), || ModelFiles::open(folder.path()).unwrap_err().to_string());
+    let text = std::fs::read_to_string(&config).unwrap();
+    // A byte order mark is passed over; other encodings are named.
+    std::fs::write(&config, "\u{feff}".to_owned() + &text).unwrap();
+    assert!(ModelFiles::open(folder.path()).is_ok());
+    let utf16: Vec<u8> = "\u{feff}".chars().chain(text.chars()).flat_map(|c| (c as u16).to_le_bytes()).collect();
+    std::fs::write(&config, utf16).unwrap();
+    assert!(refused().contains("save it as UTF-8"), "{}", refused());
+    std::fs::remove_file(&config).unwrap();
+    assert!(refused().contains("no config.json"), "{}", refused());
+    std::fs::write(folder.path().join("model_index.json"), "{}").unwrap();
+    assert!(refused().contains("makes pictures"), "{}", refused());
+}
+
+#[test]
+fn a_chat_template_may_lie_in_a_json_file_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    write_tiny_model(folder.path(), |_, _| {});
+    let template = || ModelFiles::open(folder.path()).unwrap().chat_template();
+    assert!(template().is_err());
+    std::fs::write(folder.path().join("chat_template.json"), r#"{"chat_template": "{{ messages | length }}"}"#)
+        .unwrap();
+    let two = Conversation::new([Message::new("user", "a"), Message::new("user", "b")]);
+    assert_eq!(template().unwrap().render(&two).unwrap(), "2");
+    // The one beside it counts first.
+    std::fs::write(folder.path().join("chat_template.jinja"), "own").unwrap();
+    assert_eq!(template().unwrap().render(&two).unwrap(), "own");
 }

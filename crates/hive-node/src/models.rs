@@ -2,6 +2,7 @@
 
 mod cached;
 
+use std::borrow::Cow;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -256,7 +257,25 @@ pub(crate) fn files_of(path: &Path) -> Option<Vec<PathBuf>> {
     cached::files_of(&hive_host::folders::hugging_face_cache()?, path)
 }
 
+/// A name as it was copied from elsewhere: a link to a file or to the hub, a folder of one's home that no shell has filled in.
+fn plain(name: &str) -> Cow<'_, str> {
+    let name = name.trim();
+    if let Some(path) = name.strip_prefix("file://") {
+        return path.into();
+    }
+    if let Some(home) = name.strip_prefix("~/").and_then(|rest| Some(std::env::home_dir()?.join(rest))) {
+        return home.to_string_lossy().into_owned().into();
+    }
+    let Some(link) = ["https://", "http://"].into_iter().find_map(|scheme| name.strip_prefix(scheme)) else {
+        return name.into();
+    };
+    let link = link.split(['?', '#']).next().unwrap_or_default().trim_end_matches('/');
+    let revision = ["/blob/", "/resolve/", "/tree/"].into_iter().find_map(|way| link.split_once(way));
+    revision.map_or(link.into(), |(repository, revision)| format!("{repository}@{revision}").into())
+}
+
 fn find(name: &str) -> Result<PathBuf, FindError> {
+    let name = &*plain(name);
     let path = Path::new(name);
     if path.exists() {
         return in_folder(path);
@@ -287,6 +306,22 @@ fn in_folder(path: &Path) -> Result<PathBuf, FindError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_may_be_a_link_that_was_copied() {
+        let home = std::env::home_dir().unwrap();
+        for (copied, meant) in [
+            ("file:///models/a.gguf", "/models/a.gguf"),
+            ("~/a.gguf", home.join("a.gguf").to_str().unwrap()),
+            ("https://huggingface.co/someone/model", "huggingface.co/someone/model"),
+            ("https://huggingface.co/someone/model/tree/main", "huggingface.co/someone/model@main"),
+            ("https://hf.co/someone/model/blob/main/a.gguf?download=true", "hf.co/someone/model@main/a.gguf"),
+            (" someone/model ", "someone/model"),
+            ("a b.gguf", "a b.gguf"),
+        ] {
+            assert_eq!(plain(copied), meant);
+        }
+    }
 
     #[test]
     fn names_of_one_folder_are_one_place() {

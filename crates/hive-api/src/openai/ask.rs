@@ -83,7 +83,8 @@ impl From<AskError> for Refusal {
 pub(super) fn read(body: &[u8]) -> Result<Asked, AskError> {
     let mut fields = Fields::new("", json::read(body)?)?;
     refuse_unserved(&mut fields)?;
-    let model = fields.text("model")?.filter(|model| !model.is_empty() && *model != models::starter_name());
+    let model = fields.text("model")?.map(|model| model.trim().to_owned());
+    let model = model.filter(|model| !model.is_empty() && *model != models::starter_name());
     let messages = fields.list("messages")?.ok_or_else(|| fields::missing("messages".to_owned(), "a list"))?;
     if messages.is_empty() {
         return Err(AskError::NoMessages);

@@ -37,6 +37,22 @@ pub enum FolderError {
     /// No weights at all.
     #[error("{0} holds no .safetensors file")]
     Empty(PathBuf),
+    /// Weights in another format.
+    #[error(
+        "{folder} has its weights in {file}; HiveMind reads .safetensors and .gguf files, so take a model that has these"
+    )]
+    Foreign {
+        /// The model.
+        folder: PathBuf,
+        /// One of the files.
+        file: String,
+    },
+    /// A link to nothing, as a cache has it until a download is whole.
+    #[error("{file} is a link to a file that is not there: its download has not finished; download the model again")]
+    Dangling {
+        /// The link.
+        file: PathBuf,
+    },
     /// The header's length cannot be true.
     #[error("{file}: the header claims {claimed} bytes, more than the file holds or the format allows")]
     HeaderLength {
@@ -151,6 +167,16 @@ pub struct SafetensorsFolder {
     quantization: QuantizationTable,
 }
 
+/// Whether a file's name is that of weights in a format that is not read.
+fn is_foreign(name: &str) -> bool {
+    let kind = Path::new(name).extension().and_then(|kind| kind.to_str()).unwrap_or_default();
+    match kind {
+        "npz" | "onnx" | "h5" | "msgpack" | "ckpt" | "pth" | "pt" => true,
+        "bin" => name.starts_with("pytorch_model") || name.starts_with("model"),
+        _ => false,
+    }
+}
+
 impl SafetensorsFolder {
     /// Reads and checks the headers of the model's files.
     pub fn open(path: &Path, quantization: QuantizationTable) -> Result<Self, FolderError> {
@@ -161,9 +187,16 @@ impl SafetensorsFolder {
         }
         let has_index = names.iter().any(|name| name == INDEX);
         let index = if has_index { Some(read_index(&path.join(INDEX))?) } else { None };
+        let foreign = names.iter().find(|name| is_foreign(name)).cloned();
         let files = shards(names, index).map_err(|file| FolderError::NoShard { file: path.join(file) })?;
         if files.is_empty() {
-            return Err(FolderError::Empty(path.to_owned()));
+            let folder = path.to_owned();
+            return Err(
+                foreign.map_or(FolderError::Empty(folder.clone()), |file| FolderError::Foreign { folder, file })
+            );
+        }
+        if let Some(file) = files.iter().map(|file| path.join(file)).find(|file| file.is_symlink() && !file.exists()) {
+            return Err(FolderError::Dangling { file });
         }
         let mut tensors: BTreeMap<String, Entry> = BTreeMap::new();
         let mut left = MAX_HEADERS_BYTES;
@@ -438,6 +471,22 @@ mod tests {
 
     fn opened(folder: &Path) -> Result<SafetensorsFolder, String> {
         SafetensorsFolder::open(folder, QuantizationTable::default()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn weights_in_another_format_and_downloads_that_have_not_finished_are_called_what_they_are() {
+        for file in ["weights.00.npz", "pytorch_model-00001-of-00002.bin", "model.onnx", "consolidated.00.pth"] {
+            let folder = tempfile::tempdir().unwrap();
+            std::fs::write(folder.path().join("training_args.bin"), "x").unwrap();
+            assert!(opened(folder.path()).unwrap_err().contains("holds no .safetensors file"));
+            std::fs::write(folder.path().join(file), "x").unwrap();
+            let message = opened(folder.path()).unwrap_err();
+            assert!(message.contains(&format!("has its weights in {file}")), "{message}");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("../../blobs/abc", folder.path().join("model.safetensors")).unwrap();
+        let message = opened(folder.path()).unwrap_err();
+        assert!(message.contains("download has not finished"), "{message}");
     }
 
     #[test]
