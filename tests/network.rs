@@ -135,7 +135,10 @@ fn a_removed_machine_is_cut_off_in_the_middle_of_an_answer_and_stays_out() {
         bob["state"] == "unreachable" && bob["why"].as_str().unwrap().contains("has not approved")
     });
     let (exit, _, stderr) = ann.try_run(&lab, &["chat", "--prompt", "x", "--stages", "2"]);
-    assert!(exit == 1 && stderr.contains("bob is not here: it has not approved this machine"), "{stderr}");
+    assert!(
+        exit == 1 && stderr.contains("bob is not here") && stderr.contains("has not approved this machine"),
+        "{stderr}"
+    );
     // And a blocked machine cannot even ask.
     bob.wait_for(&lab, "ann", "found");
     bob.run(&lab, &["block", "ann"]);
