@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use hive_model::config::RopeScaling;
+use hive_model::template::{ChatTemplate, Conversation, Message};
 use hive_model::weights::Gguf;
 use hive_model::{ModelConfig, ModelFiles, Tokenizer};
 
@@ -121,6 +122,34 @@ fn markers_that_are_typed_as_ordinary_tokens_are_special_and_ordinary_ones_are_n
     let tokenizer = Tokenizer::from_gguf(&gguf).unwrap();
     let special: Vec<&str> = tokenizer.special_tokens().all().iter().map(|(text, _)| text.as_str()).collect();
     assert_eq!(special, ["<|im_end|>"]);
+}
+
+#[test]
+fn a_prompt_begins_as_the_file_wants_whether_its_template_writes_that_or_not() {
+    let merges = [text(b"tokenizer.ggml.merges"), 9u32.to_le_bytes().to_vec(), strings(&[b"a a"])].concat();
+    let flag =
+        |on: bool| [text(b"tokenizer.ggml.add_bos_token"), 7u32.to_le_bytes().to_vec(), vec![on.into()]].concat();
+    let tokens = |pre: Option<&str>, more: &[Vec<u8>], template: &str| {
+        let mut entries = vec![
+            label("tokenizer.ggml.model", b"gpt2"),
+            vocabulary(&[b"a", b"<|begin|>", b"aa"]),
+            merges.clone(),
+            integer("tokenizer.ggml.bos_token_id", 1),
+        ];
+        entries.extend(pre.map(|pre| label("tokenizer.ggml.pre", pre.as_bytes())));
+        entries.extend_from_slice(more);
+        let tokenizer = Tokenizer::from_gguf(&open(&entries)).unwrap();
+        let template = ChatTemplate::new(template, [("bos_token".to_owned(), "<|begin|>".to_owned())]).unwrap();
+        template.tokenize(&tokenizer, &Conversation::new([Message::new("user", "aa")])).unwrap()
+    };
+    let (with, without) = ("{{ bos_token }}{{ messages[0].content }}", "{{ messages[0].content }}");
+    // By the key, by what is usual for its kind, and never twice.
+    assert_eq!(tokens(Some("gpt-2"), &[], without), [2]);
+    assert_eq!(tokens(None, &[], without), [2]);
+    assert_eq!(tokens(Some("gpt-2"), &[flag(true)], without), [1, 2]);
+    assert_eq!(tokens(Some("llama-bpe"), &[], without), [1, 2]);
+    assert_eq!(tokens(Some("llama-bpe"), &[flag(false)], without), [2]);
+    assert_eq!(tokens(Some("llama-bpe"), &[flag(true)], with), [1, 2]);
 }
 
 #[test]
