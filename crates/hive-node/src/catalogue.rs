@@ -197,7 +197,10 @@ impl Catalogue {
     /// Whether a model may be that of a digest, by what is known of it.
     pub(crate) fn may_be(&self, path: &Path, digest: &str) -> bool {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        self.known(&path).is_none_or(|nature| nature.digest().is_some_and(|known| known == digest))
+        // What happened to the process that read it says nothing of the model.
+        self.known(&path)
+            .filter(Nature::is_settled)
+            .is_none_or(|nature| nature.digest().is_some_and(|known| known == digest))
     }
 
     /// What a model is, where that is known of the files as they are now.

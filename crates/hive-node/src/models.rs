@@ -83,6 +83,7 @@ pub fn names() -> Vec<String> {
 /// The one name of a model that has several: the starter's, or the one that [`names`] lists. A path stays as it is, and so does
 /// what is not here.
 pub(crate) fn usual_name(name: &str) -> String {
+    let name = &*plain(name);
     let listed = || {
         let cache = hive_host::folders::hugging_face_cache()?;
         let is_cached = name != starter_name() && !Path::new(name).exists();
@@ -121,6 +122,7 @@ pub(crate) fn file_name(path: &Path) -> Option<String> {
 
 /// Whether a name is a file or folder of this machine.
 pub(crate) fn is_path(name: &str) -> bool {
+    let name = &*plain(name);
     name != starter_name() && Path::new(name).exists()
 }
 
@@ -257,7 +259,7 @@ pub(crate) fn files_of(path: &Path) -> Option<Vec<PathBuf>> {
     cached::files_of(&hive_host::folders::hugging_face_cache()?, path)
 }
 
-/// A name as it was copied from elsewhere: a link to a file or to the hub, a folder of one's home that no shell has filled in.
+/// A name as it was copied from elsewhere: a link to a file or to the hub, a path beginning with `~` that no shell has expanded.
 fn plain(name: &str) -> Cow<'_, str> {
     let name = name.trim();
     if let Some(path) = name.strip_prefix("file://") {
@@ -306,6 +308,19 @@ fn in_folder(path: &Path) -> Result<PathBuf, FindError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_is_one_however_it_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("secret.gguf");
+        std::fs::write(&file, "").unwrap();
+        for written in
+            [file.display().to_string(), format!("file://{}", file.display()), format!(" {} ", file.display())]
+        {
+            assert!(is_path(&written), "{written}");
+        }
+        assert!(!is_path("someone/model"));
+    }
 
     #[test]
     fn a_name_may_be_a_link_that_was_copied() {

@@ -266,7 +266,7 @@ fn part_number(name: &str) -> Option<u32> {
 }
 
 fn stem(file: &str) -> &str {
-    &file[..file.len().saturating_sub(".gguf".len())]
+    file.get(..file.len().saturating_sub(".gguf".len())).unwrap_or(file)
 }
 
 /// A file's way without its ending and the numbers of its parts, in capitals.
@@ -374,33 +374,43 @@ fn taken_apart(cache: &Path, path: &Path) -> Option<(PathBuf, PathBuf, Option<St
 /// model's own files and what of the downloads only they point to.
 pub(crate) fn files_of(cache: &Path, path: &Path) -> Option<Vec<PathBuf>> {
     let (folder, snapshot, file) = taken_apart(cache, path)?;
-    let is_all = entries(&folder.join("snapshots"), Path::is_dir).len() == 1
-        && file.as_ref().is_none_or(|_| Contents::of(&snapshot, DEPTH).names("").len() == 1);
-    if is_all {
+    if file.as_ref().is_some_and(|file| !is_model(file)) {
+        return None;
+    }
+    let snapshots = folder.join("snapshots");
+    let listed = |commit: String| {
+        let snapshot = snapshots.join(commit);
+        let files = files(&snapshot, "", DEPTH);
+        (snapshot, files)
+    };
+    let revisions: Vec<(PathBuf, Vec<String>)> = entries(&snapshots, Path::is_dir).into_iter().map(listed).collect();
+    let is_alone = Contents::of(&snapshot, DEPTH).names("").len() <= 1;
+    if is_alone && revisions.len() == 1 {
         return Some(vec![folder]);
     }
-    // A part of a model takes its other parts with it.
-    let own: Vec<PathBuf> = match &file {
-        Some(file) => {
-            let (whole, is_part) = (bare(file), part_number(file).is_some());
-            let belongs = |other: &String| other == file || (is_part && is_gguf(other) && bare(other) == whole);
-            files(&snapshot, "", DEPTH).into_iter().filter(belongs).map(|file| snapshot.join(file)).collect()
-        }
-        None => files(&snapshot, "", DEPTH).into_iter().map(|file| snapshot.join(file)).collect(),
+    let is_own = |other: &String| match &file {
+        // A part of a model takes its other parts with it.
+        Some(file) => other == file || (part_number(file).is_some() && is_gguf(other) && bare(other) == bare(file)),
+        None => is_alone || !is_gguf(other),
     };
+    let own: Vec<PathBuf> =
+        files(&snapshot, "", DEPTH).iter().filter(|file| is_own(file)).map(|file| snapshot.join(file)).collect();
     let blobs = std::fs::canonicalize(folder.join("blobs")).unwrap_or_else(|_| folder.join("blobs"));
     let blob = |link: &PathBuf| std::fs::canonicalize(link).ok().filter(|blob| blob.starts_with(&blobs));
-    let snapshots = folder.join("snapshots");
-    let others = files(&snapshots, "", DEPTH + 1).into_iter().map(|file| snapshots.join(file));
-    let shared: Vec<PathBuf> = others.filter(|link| !own.contains(link)).filter_map(|link| blob(&link)).collect();
-    let downloads: Vec<PathBuf> = own.iter().filter_map(blob).filter(|blob| !shared.contains(blob)).collect();
-    let mut gone = if file.is_some() { own } else { vec![snapshot.clone()] };
-    if file.is_none() {
+    let all = revisions.iter().flat_map(|(snapshot, files)| files.iter().map(|file| snapshot.join(file)));
+    let shared: Vec<PathBuf> = all.filter(|link| !own.contains(link)).filter_map(|link| blob(&link)).collect();
+    // Where a list was cut short, who else points to a download is not known.
+    let is_known = revisions.iter().all(|(_, files)| files.len() < MOST_FILES);
+    let downloads = own.iter().filter(|_| is_known).filter_map(blob).filter(|blob| !shared.contains(blob));
+    let mut gone: Vec<PathBuf> = downloads.collect();
+    if file.is_none() && is_alone {
         let commit = snapshot.file_name().map(|name| name.to_string_lossy().into_owned());
         let named = references(&folder).into_iter().filter(|(_, of)| Some(of) == commit.as_ref());
         gone.extend(named.map(|(name, _)| folder.join("refs").join(name)));
+        gone.push(snapshot);
+    } else {
+        gone.extend(own);
     }
-    gone.extend(downloads);
     Some(gone)
 }
 
@@ -614,7 +624,8 @@ mod tests {
 
     #[test]
     fn nothing_is_removed_that_is_no_model_of_the_cache() {
-        let cache = Cache::of(&[(ABC, "model-Q4_0.gguf")], &[("main", ABC)]);
+        let files = [(ABC, "model-Q4_0.gguf"), (ABC, "README.md"), (ABC, "aé€.x")];
+        let cache = Cache::of(&files, &[("main", ABC)]);
         std::fs::create_dir_all(cache.path().join("snapshots/only")).unwrap();
         for way in [
             "../snapshots/only",
@@ -622,6 +633,8 @@ mod tests {
             "models--someone--model/snapshots/../../secret.gguf",
             "models--someone--model/refs/main",
             "models--someone--model",
+            &format!("models--someone--model/snapshots/{ABC}/README.md"),
+            &format!("models--someone--model/snapshots/{ABC}/aé€.x"),
             "",
         ] {
             assert_eq!(files_of(cache.path(), &cache.path().join(way)), None, "{way}");
@@ -646,6 +659,12 @@ mod tests {
         assert_eq!(left(&cache, "someone/model:Q4_0"), (texts(&["someone/model"]), 2));
         assert_eq!(left(&cache, "someone/model"), (Vec::new(), 0));
         assert!(!cache.folder().exists(), "the last one takes the repository with it");
+
+        // A folder that is a model goes without the files beside it that are models of their own.
+        let files = [(ABC, "config.json"), (ABC, "model.safetensors"), (ABC, "gguf/model-Q4_0.gguf")];
+        let cache = Cache::of(&files, &[("main", ABC)]);
+        assert_eq!(left(&cache, "someone/model"), (texts(&["someone/model"]), 1));
+        assert_eq!(cache.find("someone/model"), Ok(cache.at(ABC).join("gguf/model-Q4_0.gguf")));
 
         // Two revisions share what did not change.
         let files = [(ABC, "config.json"), (ABC, "old.safetensors"), (DEF, "config.json"), (DEF, "new.safetensors")];
