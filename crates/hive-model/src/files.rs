@@ -299,7 +299,7 @@ impl ModelFiles {
 /// A sample of a tensor. It is read from a cold disk in one go.
 const SAMPLE_BYTES: u64 = 1024;
 /// A tensor that is no longer than this is read whole: norms and biases, by which models that were tuned from one differ.
-const WHOLE_BYTES: u64 = 4 * SAMPLE_BYTES;
+const WHOLE_BYTES: u64 = 64 << 10;
 
 /// The parts of a tensor that tell it from others: its beginning, its middle and its end.
 fn samples(bytes: u64) -> Vec<Range<u64>> {

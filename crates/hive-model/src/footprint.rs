@@ -1,7 +1,8 @@
 //! What a model will take in memory, known from its headers: planned is what is held, not what the file has.
 //!
 //! The fast kernels hold matrices as they are stored; MLX wants scales and plain weights in the type it computes in, and both
-//! keep their caches in that type. Exact to the byte (the tests load models and count).
+//! keep their caches in that type. Weights and caches are exact to the byte (the tests load models and count);
+//! `work_bytes_per_token` is an estimate.
 
 use std::ops::Range;
 

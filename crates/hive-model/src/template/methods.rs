@@ -67,7 +67,6 @@ fn of_text(text: &str, name: &str, arguments: &[Value]) -> Result<Option<Value>,
             (starts && characters.all(|c| c.is_alphanumeric() || c == '_')).into()
         }
         "isprintable" => text.chars().all(|c| c == ' ' || !(c.is_control() || is_blank(c))).into(),
-        "expandtabs" => text.replace('\t', "        ").into(),
         _ => return Ok(None),
     };
     Ok(Some(value))

@@ -26,7 +26,11 @@ pub(crate) fn is_known(name: &str, layers: usize) -> bool {
 pub(crate) fn is_computed(name: &str, layers: usize) -> bool {
     let of_layer = name.strip_prefix("model.layers.").and_then(|rest| rest.split_once('.'));
     let (part, is_layers) = match of_layer {
-        Some((number, part)) if number.parse::<usize>().is_ok_and(|layer| layer < layers) => (part, true),
+        Some((number, part))
+            if number.parse::<usize>().is_ok_and(|layer| layer < layers && layer.to_string() == number) =>
+        {
+            (part, true)
+        }
         _ => (name, false),
     };
     let (base, kind) = part.rsplit_once('.').unwrap_or((part, ""));

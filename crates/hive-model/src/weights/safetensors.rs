@@ -47,8 +47,8 @@ pub enum FolderError {
         /// One of the files.
         file: String,
     },
-    /// A link to nothing, as a cache has it until a download is whole.
-    #[error("{file} is a link to a file that is not there: its download has not finished; download the model again")]
+    /// A link to nothing: a cache whose downloads were deleted, or a folder copied without them.
+    #[error("{file} is a link to a file that is not there; download the model again")]
     Dangling {
         /// The link.
         file: PathBuf,
@@ -474,7 +474,7 @@ mod tests {
     }
 
     #[test]
-    fn weights_in_another_format_and_downloads_that_have_not_finished_are_called_what_they_are() {
+    fn weights_in_another_format_and_links_to_nothing_are_called_what_they_are() {
         for file in ["weights.00.npz", "pytorch_model-00001-of-00002.bin", "model.onnx", "consolidated.00.pth"] {
             let folder = tempfile::tempdir().unwrap();
             std::fs::write(folder.path().join("training_args.bin"), "x").unwrap();
@@ -486,7 +486,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink("../../blobs/abc", folder.path().join("model.safetensors")).unwrap();
         let message = opened(folder.path()).unwrap_err();
-        assert!(message.contains("download has not finished"), "{message}");
+        assert!(message.contains("is a link to a file that is not there"), "{message}");
     }
 
     #[test]
