@@ -312,15 +312,23 @@ fn is_piped() -> bool {
     kind.is_ok_and(|kind| kind.file_type().is_fifo() || kind.file_type().is_file())
 }
 
-/// How long a pipe may be silent that comes with a prompt. Programs leave theirs open and write nothing; whoever pipes a
-/// file has its beginning there at once.
-const PIPE_PATIENCE: Duration = Duration::from_secs(2);
+/// How long a pipe may be silent that comes with a prompt: programs leave theirs open and write nothing. After a while it is
+/// said what is waited for; a command that is slow to begin has the rest.
+const PIPE_PATIENCE: Duration = Duration::from_secs(15);
+const PIPE_SILENCE: Duration = Duration::from_secs(2);
 
 /// All that comes through a pipe, if something does.
 async fn piped_soon() -> Result<String, Failure> {
     let mut input = tokio::io::stdin();
     let mut bytes = vec![0; 4096];
-    let Ok(read) = tokio::time::timeout(PIPE_PATIENCE, input.read(&mut bytes)).await else {
+    let mut read = std::pin::pin!(tokio::time::timeout(PIPE_PATIENCE, input.read(&mut bytes)));
+    let read = if let Ok(read) = tokio::time::timeout(PIPE_SILENCE, &mut read).await {
+        read
+    } else {
+        output::note("Waiting for what comes through the pipe; without input, end it with </dev/null.");
+        read.await
+    };
+    let Ok(read) = read else {
         output::note("Nothing came through the pipe; the prompt is answered without it.");
         return Ok(String::new());
     };

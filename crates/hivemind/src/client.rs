@@ -158,9 +158,9 @@ impl Client {
             listener => listener,
         };
         match listener {
-            // What has ended breaks the connection, which says more.
-            Listener::Node(_) | Listener::Nobody => Ok(()),
-            listener => Err(self.not_the_node(&listener)),
+            Listener::Silent => Err(self.not_the_node(&listener)),
+            // What has ended breaks the connection, which says more; so does a node that is about to end.
+            Listener::Node(_) | Listener::Nobody | Listener::Other => Ok(()),
         }
     }
 
