@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use hive_api::{Allowed, Api};
+use hive_api::{Allowed, Api, ApiError};
 use hive_mind::conversations::Conversations;
 use hive_node::data::DataFolder;
 use hive_node::settings::Settings;
@@ -66,7 +66,11 @@ impl Shell {
         let api = Api::start(node.clone(), conversations.clone(), api_address, allowed, folder).await;
         let api = api.map_err(|error| {
             tracing::warn!("{error}");
-            Problem::new("api", &error).hinted(Some("Save another address for programs below, then restart."))
+            let hint = match &error {
+                ApiError::Tokens(_) => error.hint(),
+                _ => Some("Save another address for programs below, then restart."),
+            };
+            Problem::new("api", &error).hinted(hint)
         });
         if let Some(warning) = api.as_ref().ok().and_then(Api::warning) {
             tracing::warn!("{warning}");

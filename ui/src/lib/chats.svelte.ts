@@ -96,6 +96,9 @@ class Chats {
       await this.stop();
       await this.#ended;
     }
+    // What is still on its way to the disk would bring it back.
+    clearTimeout(this.#draft);
+    await this.#saved;
     const kept = await call(commands.openConversation(id));
     await call(commands.deleteConversation(id));
     if (id === this.open.id) this.begin();
