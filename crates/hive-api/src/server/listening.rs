@@ -89,7 +89,8 @@ impl State {
     fn sent(&mut self, sent: &Poll<std::io::Result<usize>>, offered: usize) {
         match sent {
             Poll::Ready(Ok(bytes)) => {
-                self.begun |= *bytes > 0;
+                // Before the request is whole, only "100 Continue" is sent.
+                self.begun |= *bytes > 0 && self.phase == Phase::Asked;
                 self.stuck = *bytes < offered;
             }
             Poll::Ready(Err(_)) => {}
