@@ -79,6 +79,11 @@ fn a_program_that_closes_its_direction_after_asking_gets_its_answer() {
     streamed.read_to_end();
     assert!(streamed.said.contains("data: [DONE]"), "{}", streamed.said);
     // One that has gone ends its answer.
-    drop(ask(&node, false, 3000));
-    common::patiently("nobody computes for it any more", || node.json(&["status"], None)["profile"]["sessions"] == 0);
+    let sessions = || node.json(&["status"], None)["profile"]["sessions"].as_u64().unwrap();
+    let gone = ask(&node, false, 3000);
+    common::patiently("it is under way", || sessions() == 1);
+    drop(gone);
+    common::patiently("nobody computes for it any more", || sessions() == 0);
+    let answered = node.json(&["status"], None)["answered_tokens"].as_u64().unwrap();
+    assert!(answered < 2000, "it was computed to its end: {answered} tokens");
 }

@@ -177,6 +177,7 @@ fn a_paste_of_several_lines_is_one_message_and_so_is_what_is_typed_as_one() {
     chat.press(&["/hepl", ENTER, "/?", ENTER, "exit", ENTER]);
     chat.shows("there is no command /hepl");
     chat.shows("Alt-Enter");
+    assert_eq!(chat.count("tok/s"), 6, "the paste was more than one message");
     assert_eq!(chat.end(), Some(0));
 }
 
