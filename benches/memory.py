@@ -1,4 +1,4 @@
-"""What a stage takes in memory, beside its file and what was planned for it: a random Llama of 1.1 billion weights as Q4_0, Q4_1 and 4-bit MLX.
+"""What a stage takes in memory, beside its file and what was planned for it: a random Llama of 1.17 billion weights as Q4_0, Q4_1 and 4-bit MLX.
 
 `make` writes the three models (TinyLlama's shape, the starter's tokenizer; 2 GB in all). `measure` has each executable read a
 prompt and answer with each model, in turn, and looks at the worker while it does. The peak is the most that was resident, pages of
