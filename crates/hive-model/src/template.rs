@@ -1,10 +1,10 @@
 //! Chat templates, rendered by `minijinja` as Hugging Face's templates expect.
 //!
 //! Models are trained on what Hugging Face's `transformers` renders, so it is the reference: Jinja2 in its immutable sandbox, with
-//! a few functions of its own. Where `minijinja` differs from Python, the modules here follow Python: [`json`], [`methods`],
-//! [`python`], [`dates`].
+//! a few functions of its own. Where `minijinja` differs from Python, the modules here follow Python: `json`, `methods`,
+//! `python`, `dates`.
 //!
-//! Whatever a person or a tool wrote stays text: special tokens count only where the template itself wrote them ([`marks`]).
+//! Whatever a person or a tool wrote stays text: special tokens count only where the template itself wrote them (`marks`).
 //!
 //! A template comes with a model from strangers. Its source is limited before it is parsed (`source`), what it computes by fuel
 //! and depth (`values`), what it writes by `MAX_RENDERED_BYTES`; what recursion remains has a stack of its own.
