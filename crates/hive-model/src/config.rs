@@ -355,6 +355,9 @@ mod tests {
                 "rotary embedding of only 0.25",
             ),
             ("rope_scaling", json!({ "factor": 4.0 }), "rope scaling without a type"),
+            ("rope_scaling", json!({ "rope_type": "yarn", "factor": 4.0 }), "rope scaling yarn"),
+            ("rope_scaling", json!({ "type": "dynamic", "factor": 2.0 }), "rope scaling dynamic"),
+            ("rope_parameters", json!({ "rope_type": "longrope", "rope_theta": 1e4 }), "rope scaling longrope"),
             ("quantization_config", json!({ "quant_method": "gptq", "bits": 4 }), "weights quantized by gptq"),
             ("quantization_config", json!({ "quant_method": "fp8" }), "weights quantized by fp8"),
         ] {
@@ -382,10 +385,12 @@ mod tests {
 
     #[test]
     fn an_unknown_architecture_is_named_with_the_known_ones() {
-        let mut json = llama();
-        json["model_type"] = "mamba".into();
-        let message = ModelConfig::from_json(&json).unwrap_err().to_string();
-        assert!(message.contains("mamba") && message.contains("llama, mistral"), "{message}");
+        for name in ["mamba", "mistral3", "qwen2", "Llama"] {
+            let mut json = llama();
+            json["model_type"] = name.into();
+            let message = ModelConfig::from_json(&json).unwrap_err().to_string();
+            assert!(message.contains(&format!("\"{name}\"")) && message.contains("llama, mistral"), "{message}");
+        }
     }
 
     #[test]

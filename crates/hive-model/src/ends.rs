@@ -32,13 +32,16 @@ const TURN_ENDS: [&str; 14] = [
 
 /// Ends that a folder's tokenizer knows of.
 pub(crate) fn of_folder(path: &Path, tokenizer_config: &Json) -> Vec<u32> {
-    let added = added_tokens(path, tokenizer_config);
+    let listed = listed_tokens(tokenizer_config);
     let eos = &tokenizer_config["eos_token"];
     let eos = eos.as_str().or_else(|| eos["content"].as_str());
-    let named = added.iter().filter(|token| Some(token.content.as_str()) == eos);
+    let is_eos = |token: &&Added| Some(token.content.as_str()) == eos;
+    let is_listed = !listed.is_empty() && (eos.is_none() || listed.iter().any(|token| is_eos(&token)));
+    let (added, of_vocabulary) = if is_listed { (listed, None) } else { added_tokens(path, listed, eos) };
+    let named = added.iter().filter(is_eos).map(|token| token.id);
     let is_special = |token: &&Added| token.special || is_marker(&token.content);
     let known = added.iter().filter(is_special).filter(|token| TURN_ENDS.contains(&token.content.as_str()));
-    named.chain(known).map(|token| token.id).collect()
+    named.chain(of_vocabulary).chain(known.map(|token| token.id)).collect()
 }
 
 /// Ends that a GGUF's vocabulary knows of.
@@ -58,26 +61,41 @@ struct Added {
     special: bool,
 }
 
-/// The tokens that a tokenizer adds to its vocabulary. `tokenizer_config.json` lists them where it is new enough,
-/// `tokenizer.json` always.
-fn added_tokens(path: &Path, tokenizer_config: &Json) -> Vec<Added> {
-    #[derive(Deserialize)]
-    struct File {
-        #[serde(default)]
-        added_tokens: Vec<Added>,
-    }
+/// The tokens beside the vocabulary that `tokenizer_config.json` lists, where it is new enough.
+fn listed_tokens(tokenizer_config: &Json) -> Vec<Added> {
     let listed = tokenizer_config["added_tokens_decoder"].as_object().into_iter().flatten();
     let listed = listed.filter_map(|(id, token)| {
         let special = token["special"].as_bool().unwrap_or(false);
         Some(Added { id: id.parse().ok()?, content: token["content"].as_str()?.to_owned(), special })
     });
-    let added: Vec<Added> = listed.collect();
-    if !added.is_empty() {
-        return added;
+    listed.collect()
+}
+
+/// The same, with those that `tokenizer.json` lists; and the token whose text is `eos`, where it is one of the vocabulary.
+fn added_tokens(path: &Path, mut listed: Vec<Added>, eos: Option<&str>) -> (Vec<Added>, Option<u32>) {
+    #[derive(Deserialize)]
+    struct File {
+        #[serde(default)]
+        added_tokens: Vec<Added>,
+        #[serde(default)]
+        model: Model,
+    }
+    #[derive(Default, Deserialize)]
+    struct Model {
+        #[serde(default)]
+        vocab: Json,
     }
     let file = regular::read(&path.join("tokenizer.json"), MAX_FILE_BYTES).ok();
     let file = file.and_then(|bytes| serde_json::from_slice::<File>(&bytes).ok());
-    file.map(|file| file.added_tokens).unwrap_or_default()
+    let Some(File { added_tokens, model: Model { vocab } }) = file else { return (listed, None) };
+    listed.extend(added_tokens);
+    let of_vocabulary = eos.and_then(|eos| match &vocab {
+        Json::Object(ids) => ids.get(eos)?.as_u64(),
+        // A list of pairs, of which the first is the text.
+        Json::Array(pieces) => pieces.iter().position(|piece| piece[0] == eos).map(|id| id as u64),
+        _ => None,
+    });
+    (listed, of_vocabulary.and_then(|id| u32::try_from(id).ok()))
 }
 
 #[cfg(test)]
@@ -110,5 +128,18 @@ mod tests {
         ] });
         std::fs::write(folder.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
         assert_eq!(of_folder(folder.path(), &json!({ "eos_token": "</s>" })), [7, 6]);
+    }
+
+    #[test]
+    fn an_end_that_is_an_ordinary_piece_of_the_vocabulary_is_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let decoder = json!({ "7": { "content": "<pad>", "special": true } });
+        let config = json!({ "eos_token": "</s>", "added_tokens_decoder": decoder });
+        for vocabulary in [json!({ "a": 0, "</s>": 2 }), json!([["a", 0.0], ["b", 0.0], ["</s>", 0.0]])] {
+            let tokenizer = json!({ "added_tokens": [], "model": { "vocab": vocabulary } });
+            std::fs::write(folder.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
+            assert_eq!(of_folder(folder.path(), &config), [2], "{vocabulary}");
+            assert_eq!(of_folder(folder.path(), &json!({})), Vec::<u32>::new());
+        }
     }
 }

@@ -163,7 +163,10 @@ impl ModelFiles {
             if file.is_file() { read_json(&file) } else { Ok(Json::Null) }
         };
         config.end_tokens.extend(token_ids(&optional("generation_config.json")?["eos_token_id"]));
-        let tokenizer_config = optional("tokenizer_config.json")?;
+        let mut tokenizer_config = optional("tokenizer_config.json")?;
+        // Where older tokenizers say what their special tokens are.
+        let older = read_json(&path.join("special_tokens_map.json")).unwrap_or_default();
+        add_missing(&mut tokenizer_config, older);
         let weights = Weights::Safetensors(SafetensorsFolder::open(path, table)?);
         all_known(path, &weights, &config)?;
         // Only a file that says so shares the embedding where it has an output matrix.
@@ -312,6 +315,20 @@ fn samples(bytes: u64) -> Vec<Range<u64>> {
 
 fn all_known(path: &Path, weights: &Weights, config: &ModelConfig) -> Result<(), OpenError> {
     weights.unknown(config.layers).map_or(Ok(()), |name| Err(OpenError::Tensor { path: path.to_owned(), name }))
+}
+
+/// Adds the special tokens that `to` does not name.
+fn add_missing(to: &mut Json, from: Json) {
+    if to.is_null() {
+        *to = Json::Object(serde_json::Map::new());
+    }
+    let (Some(to), Json::Object(from)) = (to.as_object_mut(), from) else { return };
+    for (name, token) in from.into_iter().filter(|(name, _)| name.ends_with("_token")) {
+        let named = to.entry(name).or_insert(Json::Null);
+        if named.is_null() {
+            *named = token;
+        }
+    }
 }
 
 fn read_json(path: &Path) -> Result<Json, OpenError> {

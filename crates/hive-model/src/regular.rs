@@ -37,6 +37,9 @@ pub(crate) fn is_lfs_pointer(path: &Path) -> bool {
     read(path, 1024).is_ok_and(|text| text.starts_with(LFS_POINTER))
 }
 
+/// What to say of one.
+pub(crate) const IS_LFS_POINTER: &str = "it is a Git LFS pointer, not the file itself; run `git lfs pull`";
+
 /// How a pointer of Git LFS begins.
 const LFS_POINTER: &[u8] = b"version https://git-lfs";
 

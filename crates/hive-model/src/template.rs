@@ -19,6 +19,7 @@ mod source;
 mod values;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Rest, Serde, ValueKind};
@@ -27,6 +28,7 @@ use minijinja::{Environment, Error, ErrorKind, Value};
 pub use conversation::{Conversation, Message, RESERVED_VARIABLES, VariableError, variable};
 
 use crate::deep::on_deep_stack;
+use crate::tokenizer::special::SpecialTokens;
 use crate::tokenizer::{Tokenizer, TokenizerError};
 use marks::{is_marked, mark_conversation, unmark};
 use values::{MAX_DEPTH, is_shallow, json_bytes};
@@ -150,17 +152,16 @@ impl ChatTemplate {
         check_depth(conversation)?;
         let special = tokenizer.special_tokens();
         let text = self.render_checked(&mark_conversation(conversation, special))?;
-        let (mut tokens, mut run, mut piece) = (Vec::new(), 0, 0);
+        let (mut tokens, mut run, mut piece, mut before) = (Vec::new(), 0, 0, None);
         // What a person typed is cut out where it looks special; all else is the template's own.
-        let ends = special.find(&text).map(|(range, _)| range).chain(std::iter::once(text.len()..text.len()));
-        for range in ends {
+        for (range, id) in pieces(special, &text) {
             let typed = &text[piece..range.start];
             if is_marked(typed) {
                 tokens.extend(encode_own(tokenizer, &text[run..piece])?);
-                tokens.extend(tokenizer.encode_literal(&unmark(typed, special))?);
+                tokens.extend(tokenizer.encode_between(before, &unmark(typed, special), id)?);
                 run = range.start;
             }
-            piece = range.end;
+            (piece, before) = (range.end, id);
         }
         tokens.extend(encode_own(tokenizer, &text[run..])?);
         if let Some(leading) = tokenizer.leading()
@@ -170,6 +171,11 @@ impl ChatTemplate {
         }
         Ok(tokens)
     }
+}
+
+/// Where special tokens stand in a text, and at last where it ends: each is the end of a piece without any.
+fn pieces<'a>(special: &'a SpecialTokens, text: &'a str) -> impl Iterator<Item = (Range<usize>, Option<u32>)> + 'a {
+    special.find(text).map(|(range, id)| (range, Some(id))).chain([(text.len()..text.len(), None)])
 }
 
 /// Encodes what holds nothing special but the template's own: whole, as whoever trained the model did, since between special
@@ -185,14 +191,11 @@ fn encode_own(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>, TokenizerEr
         return Ok(whole);
     }
     // A normalizer has made special tokens of what was none: text that only looks like one when it is in small letters.
-    let (mut tokens, mut from) = (Vec::new(), 0);
-    for (range, id) in special.find(text).map(|(range, id)| (range, Some(id))).chain([(text.len()..text.len(), None)]) {
-        let piece = &text[from..range.start];
-        if !piece.is_empty() {
-            tokens.extend(tokenizer.encode_literal(piece)?);
-        }
+    let (mut tokens, mut from, mut before) = (Vec::new(), 0, None);
+    for (range, id) in pieces(special, text) {
+        tokens.extend(tokenizer.encode_between(before, &text[from..range.start], id)?);
         tokens.extend(id);
-        from = range.end;
+        (from, before) = (range.end, id);
     }
     Ok(tokens)
 }
@@ -370,6 +373,15 @@ mod tests {
         assert_eq!(template.render(&conversation).unwrap(), r#"A True [{"name": "f"}]"#);
     }
 
+    #[test]
+    fn marks_for_trainers_around_an_answer_are_no_part_of_it() {
+        let source = "{% for m in messages %}{{ m.role }}:{% generation %}{% set ended = '.' %}{{ m.content + ended }}\n\
+                      {%- endgeneration %}{{ ended is defined }} {% endfor %}";
+        let template = ChatTemplate::new(source, []).unwrap();
+        let conversation = Conversation::new([Message::new("user", "x"), Message::new("assistant", "y")]);
+        assert_eq!(template.render(&conversation).unwrap(), "user:x.False assistant:y.False ");
+    }
+
     /// Letter by letter, with `▁` before the very first piece of a text, as tokenizers made from SentencePiece have it.
     fn metaspace_first(rstrip: bool, markers_are_special: bool) -> Tokenizer {
         with_normalizer(&serde_json::Value::Null, rstrip, markers_are_special)
@@ -386,9 +398,11 @@ mod tests {
                 "normalized": is_normalized, "special": special
             })
         };
+        let mut begin = added(15, "<s>", true, false);
+        begin["lstrip"] = rstrip.into();
         let json = serde_json::json!({
             "version": "1.0", "truncation": null, "padding": null, "normalizer": normalizer, "post_processor": null, "decoder": null,
-            "added_tokens": [added(15, "<s>", true, false), added(16, "<|im_start|>", markers_are_special, rstrip)],
+            "added_tokens": [begin, added(16, "<|im_start|>", markers_are_special, rstrip)],
             "pre_tokenizer": { "type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": false },
             "model": {
                 "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
@@ -414,6 +428,8 @@ mod tests {
         assert_eq!(tokens(&metaspace_first(false, true), source, &user), [15, 16, 0, 0, 1, 2, 3, 4]);
         // And a marker that takes the blanks beside it takes them.
         assert_eq!(tokens(&metaspace_first(true, true), source, &user), [15, 16, 1, 2, 3, 4]);
+        let behind = "{{ bos_token }}{{ messages[0].role }}  \n<s>  x";
+        assert_eq!(tokens(&metaspace_first(true, true), behind, &user), [15, 1, 2, 3, 4, 15, 0, 0, 5]);
     }
 
     #[test]
@@ -441,6 +457,14 @@ mod tests {
         let first = 1 + 1 + "userx".len();
         assert_eq!(plain[..first], [15, 16, 1, 2, 3, 4, 5]);
         assert_eq!(typed[..first], plain[..first]);
+        // What it stands in is encoded as it would be without: no `▁` at its beginning, and no blanks beside a greedy marker.
+        let letters = ["<", "|", "i", "m", "_", "s", "t", "a", "r", "t", "|", ">"];
+        let spelled: Vec<u32> = letters.iter().map(|letter| tokenizer.encode_literal(letter).unwrap()[1]).collect();
+        assert_eq!(typed[first..], [&[16, 1, 2, 3, 4][..], &spelled].concat());
+        let (behind, message) =
+            ("{{ bos_token }}{{ messages[0].content }}\n<s>", Message::new("user", "x<|im_start|>"));
+        let typed = with_bos(behind).tokenize(&tokenizer, &Conversation::new([message])).unwrap();
+        assert_eq!(typed, [&[15, 5][..], &spelled, &[15]].concat());
     }
 
     #[test]

@@ -11,7 +11,11 @@ mod from_gguf;
 mod limits;
 pub mod special;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+
+use tokenizers::PreTokenizerWrapper;
+use tokenizers::pre_tokenizers::metaspace::PrependScheme;
 
 use crate::deep::{on_deep_stack, quietly};
 use crate::regular;
@@ -25,9 +29,20 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     /// The same, but text that looks like a special token stays text.
     literal: tokenizers::Tokenizer,
+    /// The same for text that does not begin a prompt, where that makes a difference.
+    inside: Option<tokenizers::Tokenizer>,
     special: SpecialTokens,
+    /// Special tokens that take the blanks before or behind them.
+    greedy: BTreeMap<u32, Greedy>,
     /// What every prompt begins with.
     leading: Option<u32>,
+}
+
+/// Whether a special token takes the blanks before it, and those behind it.
+#[derive(Debug, Clone, Copy)]
+struct Greedy {
+    left: bool,
+    right: bool,
 }
 
 /// Why there is no tokenizer.
@@ -54,6 +69,9 @@ impl Tokenizer {
     pub fn from_file(path: &Path) -> Result<Self, TokenizerError> {
         let refuse = |why: String| TokenizerError::File { path: path.to_owned(), why };
         let bytes = regular::read(path, limits::MAX_FILE_BYTES).map_err(|error| refuse(error.to_string()))?;
+        if regular::is_lfs_pointer(path) {
+            return Err(refuse(regular::IS_LFS_POINTER.to_owned()));
+        }
         Self::from_json(&bytes).map_err(refuse)
     }
 
@@ -85,9 +103,15 @@ impl Tokenizer {
         inner.add_special_tokens(&markers);
         let mut literal = inner.clone();
         literal.set_encode_special_tokens(true);
-        let added = inner.get_added_tokens_decoder();
-        let special = added.into_iter().filter(|(_, token)| token.special).map(|(id, token)| (token.content, id));
-        Ok(Self { special: SpecialTokens::new(special.collect())?, inner, literal, leading: None })
+        let inside = without_beginning(&literal);
+        let (mut special, mut greedy) = (Vec::new(), BTreeMap::new());
+        for (id, token) in inner.get_added_tokens_decoder().into_iter().filter(|(_, token)| token.special) {
+            if token.lstrip || token.rstrip {
+                greedy.insert(id, Greedy { left: token.lstrip, right: token.rstrip });
+            }
+            special.push((token.content, id));
+        }
+        Ok(Self { special: SpecialTokens::new(special)?, greedy, inner, literal, inside, leading: None })
     }
 
     /// Encodes text in which special tokens are meant as such.
@@ -97,15 +121,35 @@ impl Tokenizer {
 
     /// Encodes text in which nothing is special.
     pub fn encode_literal(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
-        let encoding = library(|| self.literal.encode(text, false))?;
+        self.encode_by(&self.literal, text)
+    }
+
+    /// Encodes text of a prompt in which nothing is special, between two special tokens. `None` is the beginning of the prompt,
+    /// or its end.
+    pub fn encode_between(
+        &self,
+        before: Option<u32>,
+        text: &str,
+        after: Option<u32>,
+    ) -> Result<Vec<u32>, TokenizerError> {
+        let greedy = |id: Option<u32>| id.and_then(|id| self.greedy.get(&id));
+        let text = if greedy(before).is_some_and(|token| token.right) { text.trim_start() } else { text };
+        let text = if greedy(after).is_some_and(|token| token.left) { text.trim_end() } else { text };
+        let inside = self.inside.as_ref().filter(|_| before.is_some());
+        if text.is_empty() { Ok(Vec::new()) } else { self.encode_by(inside.unwrap_or(&self.literal), text) }
+    }
+
+    fn encode_by(&self, tokenizer: &tokenizers::Tokenizer, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        let encoding = library(|| tokenizer.encode(text, false))?;
         let mut tokens = Vec::with_capacity(encoding.len());
         for (&id, &(from, to)) in encoding.get_ids().iter().zip(encoding.get_offsets()) {
             let typed = text.get(from..to).unwrap_or_default();
             match typed.char_indices().nth(1) {
                 // Some vocabularies hold their special tokens among the pieces of ordinary text. In halves it is none.
                 Some((at, _)) if self.is_marker(id) => {
-                    tokens.extend(self.encode_literal(&typed[..at])?);
-                    tokens.extend(self.encode_literal(&typed[at..])?);
+                    let inside = self.inside.as_ref().unwrap_or(tokenizer);
+                    tokens.extend(self.encode_by(if from == 0 { tokenizer } else { inside }, &typed[..at])?);
+                    tokens.extend(self.encode_by(inside, &typed[at..])?);
                 }
                 _ => tokens.push(id),
             }
@@ -166,6 +210,28 @@ pub(crate) fn is_between_bars(token: &str) -> bool {
     between_bars.is_some_and(is_name)
 }
 
+/// The same tokenizer for text in the middle of a prompt; `None` where that is encoded as the beginning is.
+fn without_beginning(tokenizer: &tokenizers::Tokenizer) -> Option<tokenizers::Tokenizer> {
+    fn begins_nowhere(part: &mut PreTokenizerWrapper) -> bool {
+        match part {
+            PreTokenizerWrapper::Metaspace(blanks) if blanks.get_prepend_scheme() == PrependScheme::First => {
+                blanks.set_prepend_scheme(PrependScheme::Never);
+                true
+            }
+            PreTokenizerWrapper::Sequence(parts) => {
+                parts.as_mut().iter_mut().fold(false, |changed, part| begins_nowhere(part) || changed)
+            }
+            _ => false,
+        }
+    }
+    let mut parts = tokenizer.get_pre_tokenizer()?.clone();
+    begins_nowhere(&mut parts).then(|| {
+        let mut inside = tokenizer.clone();
+        inside.with_pre_tokenizer(Some(parts));
+        inside
+    })
+}
+
 fn encode(tokenizer: &tokenizers::Tokenizer, text: &str) -> Result<Vec<u32>, TokenizerError> {
     Ok(library(|| tokenizer.encode(text, false))?.get_ids().to_vec())
 }
@@ -179,6 +245,14 @@ fn library<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, Tokeniz
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pointer_of_git_lfs_is_called_one() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n").unwrap();
+        let message = Tokenizer::from_file(file.path()).unwrap_err().to_string();
+        assert!(message.contains("Git LFS pointer") && message.contains("git lfs pull"), "{message}");
+    }
 
     #[test]
     fn typed_text_is_no_marker_where_the_vocabulary_has_markers_among_its_pieces() {

@@ -62,6 +62,31 @@ fn an_answer_ends_where_config_generation_and_tokenizer_say() {
     assert_eq!((ends(), digest()), (vec![5, 6], with_tokenizer));
 }
 
+#[test]
+fn special_tokens_may_be_named_in_a_file_of_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    write_tiny_model(folder.path(), |_, _| {});
+    let write = |name: &str, json: Value| std::fs::write(folder.path().join(name), json.to_string()).unwrap();
+    let added =
+        json!([{ "id": 7, "content": "</s>", "special": true }, { "id": 8, "content": "<e>", "special": true }]);
+    write("tokenizer.json", json!({ "added_tokens": added }));
+    write("special_tokens_map.json", json!({ "eos_token": { "content": "</s>" }, "bos_token": "<s>" }));
+    let template = json!("{{ bos_token }}{{ eos_token }}");
+    for (config, end, rendered) in [
+        (json!({ "chat_template": template }), 7, "<s></s>"),
+        (json!({ "chat_template": template, "eos_token": null }), 7, "<s></s>"),
+        // The newer file counts first.
+        (json!({ "chat_template": template, "eos_token": "<e>" }), 8, "<s><e>"),
+    ] {
+        write("tokenizer_config.json", config);
+        let files = ModelFiles::open(folder.path()).unwrap();
+        assert_eq!(files.end_tokens(), [end]);
+        assert_eq!(files.chat_template().unwrap().render(&Conversation::default()).unwrap(), rendered);
+    }
+    std::fs::remove_file(folder.path().join("tokenizer_config.json")).unwrap();
+    assert_eq!(ModelFiles::open(folder.path()).unwrap().end_tokens(), [7]);
+}
+
 /// The tensors of a file: their entries in the header, and their bytes.
 fn tensors(file: &Path) -> Vec<(String, Value, Vec<u8>)> {
     let bytes = std::fs::read(file).unwrap();

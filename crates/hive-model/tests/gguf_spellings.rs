@@ -25,6 +25,13 @@ fn label(key: &str, value: &[u8]) -> Vec<u8> {
 
 /// The metadata of a small Llama, and more.
 fn bytes(more: &[Vec<u8>]) -> Vec<u8> {
+    with_tensors(more, &[])
+}
+
+/// A tensor's name, its type by ggml's number, its numbers, and their bytes.
+type Tensor<'a> = (&'a str, u32, u64, &'a [u8]);
+
+fn with_tensors(more: &[Vec<u8>], tensors: &[Tensor<'_>]) -> Vec<u8> {
     let mut entries = vec![
         label("general.architecture", b"llama"),
         integer("llama.block_count", 2),
@@ -35,8 +42,30 @@ fn bytes(more: &[Vec<u8>]) -> Vec<u8> {
         real("llama.attention.layer_norm_rms_epsilon", 1e-5),
     ];
     entries.extend_from_slice(more);
-    let head = [&b"GGUF"[..], &3u32.to_le_bytes(), &0u64.to_le_bytes(), &(entries.len() as u64).to_le_bytes()].concat();
-    [head, entries.concat()].concat()
+    file(&entries, tensors)
+}
+
+fn file(entries: &[Vec<u8>], tensors: &[Tensor<'_>]) -> Vec<u8> {
+    let counts = [tensors.len(), entries.len()].map(|count| (count as u64).to_le_bytes()).concat();
+    let mut file = [&b"GGUF"[..], &3u32.to_le_bytes(), &counts, &entries.concat()].concat();
+    let mut data = Vec::new();
+    for (name, kind, numbers, bytes) in tensors {
+        file.extend([text(name.as_bytes()), 1u32.to_le_bytes().to_vec(), numbers.to_le_bytes().to_vec()].concat());
+        file.extend([kind.to_le_bytes().to_vec(), (data.len() as u64).to_le_bytes().to_vec()].concat());
+        data.extend_from_slice(bytes);
+        data.resize(data.len().next_multiple_of(32), 0);
+    }
+    file.resize(file.len().next_multiple_of(32), 0);
+    file.extend(data);
+    file
+}
+
+/// Writes a file, and opens it as a model.
+fn opened(bytes: &[u8]) -> Result<ModelFiles, String> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    std::fs::write(&path, bytes).unwrap();
+    ModelFiles::open(&path).map_err(|error| error.to_string())
 }
 
 fn open(more: &[Vec<u8>]) -> Gguf {
@@ -69,6 +98,63 @@ fn linear_rope_scaling_has_three_spellings() {
 }
 
 #[test]
+fn other_rope_scalings_are_refused_by_name() {
+    for kind in ["yarn", "longrope", "su"] {
+        let scaling = [label("llama.rope.scaling.type", kind.as_bytes()), real("llama.rope.scaling.factor", 4.0)];
+        let message = config(&scaling).unwrap_err();
+        assert!(message.contains(&format!("rope scaling {kind}")), "{message}");
+    }
+}
+
+#[test]
+fn factors_of_single_periods_and_a_factor_of_all_positions_count_both() {
+    let factors: Vec<u8> = (1..=8u8).flat_map(|factor| f32::from(factor).to_le_bytes()).collect();
+    let periods = |more: &[Vec<u8>]| {
+        let files = opened(&with_tensors(more, &[("rope_freqs.weight", 0, 8, &factors)])).unwrap();
+        files.config().rope.periods(16).unwrap()
+    };
+    let plain: Vec<f32> = (0..8u8).map(|i| 10_000f32.powf(2.0 * f32::from(i) / 16.0)).collect();
+    let expected = |linear: f32| -> Vec<f32> {
+        plain.iter().zip(1..=8u8).map(|(period, factor)| period * (f32::from(factor) * linear)).collect()
+    };
+    assert_eq!(periods(&[]), expected(1.0));
+    // Positions over four are periods times four.
+    for spelling in ["llama.rope.scaling.factor", "llama.rope.scale_linear"] {
+        assert_eq!(periods(&[real(spelling, 4.0)]), expected(4.0), "{spelling}");
+    }
+    let damaged = [&0f32.to_le_bytes()[..], &factors[4..]].concat();
+    assert!(opened(&with_tensors(&[], &[("rope_freqs.weight", 0, 8, &damaged)])).is_err());
+}
+
+#[test]
+fn a_tensor_that_no_llama_has_is_named() {
+    let one = 1f32.to_le_bytes();
+    for name in [
+        "blk.0.attn_q_norm.weight",
+        "blk.1.post_attention_norm.weight",
+        "blk.2.attn_q.weight",
+        "blk.0.ffn_gate_inp.weight",
+        "rope_factors_long.weight",
+        "rope_factors_short.weight",
+        "token_types.weight",
+    ] {
+        let message = opened(&with_tensors(&[], &[(name, 0, 1, &one)])).unwrap_err();
+        assert!(message.contains(&format!("a tensor \"{name}\" that Llama-family models do not have")), "{message}");
+    }
+}
+
+#[test]
+fn a_quantization_that_is_not_read_is_named_when_the_file_is_opened() {
+    for (number, name) in
+        [(6, "Q5_0"), (12, "Q4_K"), (14, "Q6_K"), (20, "IQ4_NL"), (23, "IQ4_XS"), (39, "MXFP4"), (99, "ggml type 99")]
+    {
+        let message = opened(&with_tensors(&[], &[("blk.0.attn_q.weight", number, 256, &[])])).unwrap_err();
+        let said = format!("blk.0.attn_q.weight has type {name}, which is not supported; supported are Q4_0");
+        assert!(message.contains(&said), "{message}");
+    }
+}
+
+#[test]
 fn rotary_positions_on_a_part_of_each_head_are_refused_by_name() {
     assert!(config(&[integer("llama.rope.dimension_count", 16)]).is_ok());
     let message = config(&[integer("llama.rope.dimension_count", 8)]).unwrap_err();
@@ -95,10 +181,11 @@ fn vocabulary(texts: &[&[u8]]) -> Vec<u8> {
 fn an_answer_ends_where_the_vocabulary_says() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("model.gguf");
-    let named = [integer("tokenizer.ggml.eos_token_id", 0), integer("tokenizer.ggml.eom_token_id", 3)];
-    let tokens: [&[u8]; 5] = [b"<|endoftext|>", b"a", b"<|im_end|>", b"<eom>", b"<|im_start|>"];
-    std::fs::write(&path, bytes(&[&named[..], &[vocabulary(&tokens)]].concat())).unwrap();
-    assert_eq!(ModelFiles::open(&path).unwrap().end_tokens(), [0, 3, 2]);
+    let named = ["eos", "eom", "eot"].iter().zip([0, 3, 5]);
+    let named: Vec<_> = named.map(|(name, id)| integer(&format!("tokenizer.ggml.{name}_token_id"), id)).collect();
+    let tokens: [&[u8]; 6] = [b"<|endoftext|>", b"a", b"<|im_end|>", b"<eom>", b"<|im_start|>", b"<turn>"];
+    std::fs::write(&path, bytes(&[named, vec![vocabulary(&tokens)]].concat())).unwrap();
+    assert_eq!(ModelFiles::open(&path).unwrap().end_tokens(), [0, 5, 3, 2]);
 }
 
 #[test]
@@ -150,6 +237,35 @@ fn a_prompt_begins_as_the_file_wants_whether_its_template_writes_that_or_not() {
     assert_eq!(tokens(Some("llama-bpe"), &[], without), [1, 2]);
     assert_eq!(tokens(Some("llama-bpe"), &[flag(false)], without), [2]);
     assert_eq!(tokens(Some("llama-bpe"), &[flag(true)], with), [1, 2]);
+    // SentencePiece begins so where the file says nothing at all, with the token that always begins its texts.
+    let scores = [0f32, 0.0, -1.0].iter().flat_map(|score| score.to_le_bytes()).collect::<Vec<_>>();
+    let scores = [&6u32.to_le_bytes()[..], &3u64.to_le_bytes(), &scores].concat();
+    let scores = [text(b"tokenizer.ggml.scores"), 9u32.to_le_bytes().to_vec(), scores].concat();
+    let sentencepiece =
+        [label("tokenizer.ggml.model", b"llama"), vocabulary(&[b"<unk>", b"<s>", "▁".as_bytes()]), scores];
+    let leading =
+        |more: &[Vec<u8>]| Tokenizer::from_gguf(&open(&[&sentencepiece[..], more].concat())).unwrap().leading();
+    assert_eq!((leading(&[]), leading(&[flag(false)])), (Some(1), None));
+}
+
+#[test]
+fn the_markers_of_phi_3_take_the_line_break_behind_them_as_in_its_own_tokenizer() {
+    let merges = [text(b"tokenizer.ggml.merges"), 9u32.to_le_bytes().to_vec(), strings(&[b"a a"])].concat();
+    let tokens = |name: &str| {
+        let gguf = open(&[
+            label("general.name", name.as_bytes()),
+            label("tokenizer.ggml.model", b"gpt2"),
+            label("tokenizer.ggml.pre", b"gpt-2"),
+            vocabulary(&[b"a", "Ċ".as_bytes(), b"<|user|>", b"<|endoftext|>", b"aa"]),
+            merges.clone(),
+        ]);
+        let template = ChatTemplate::new("<|user|>\n{{ messages[0].content }}<|endoftext|>\na", []).unwrap();
+        let conversation = Conversation::new([Message::new("user", "a")]);
+        template.tokenize(&Tokenizer::from_gguf(&gguf).unwrap(), &conversation).unwrap()
+    };
+    assert_eq!(tokens("Phi3"), [2, 0, 3, 1, 0]);
+    assert_eq!(tokens("Phi-3 Mini 4k Instruct"), [2, 0, 3, 1, 0]);
+    assert_eq!(tokens("Another"), [2, 1, 0, 3, 1, 0]);
 }
 
 #[test]
@@ -159,6 +275,10 @@ fn one_part_of_several_and_a_pointer_are_called_what_they_are() {
     std::fs::write(&path, bytes(&[integer("split.count", 2)])).unwrap();
     let message = ModelFiles::open(&path).unwrap_err().to_string();
     assert!(message.contains("one of 2 parts"), "{message}");
+    // Only the first part says what the model is.
+    std::fs::write(&path, file(&[integer("split.no", 1), integer("split.count", 2)], &[])).unwrap();
+    let message = ModelFiles::open(&path).unwrap_err().to_string();
+    assert!(message.contains("one of 2 parts") && !message.contains("general.architecture"), "{message}");
     std::fs::write(&path, "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n").unwrap();
     let message = ModelFiles::open(&path).unwrap_err().to_string();
     assert!(message.contains("Git LFS pointer"), "{message}");

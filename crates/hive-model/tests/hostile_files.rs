@@ -180,8 +180,14 @@ fn opened(folder: &tempfile::TempDir) -> Result<(), String> {
 #[test]
 fn pipes_devices_and_made_up_files_in_a_models_folder_are_refused_without_waiting() {
     opened(&folder_with("none", |_| ())).unwrap();
-    let names =
-        ["config.json", "generation_config.json", "tokenizer_config.json", "tokenizer.json", "chat_template.jinja"];
+    let names = [
+        "config.json",
+        "generation_config.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "tokenizer.json",
+        "chat_template.jinja",
+    ];
     for name in names.into_iter().chain(["model.safetensors", "other.safetensors"]) {
         let pipe = folder_with(name, |path| {
             assert!(std::process::Command::new("mkfifo").arg(path).status().unwrap().success());

@@ -119,4 +119,21 @@ mod tests {
         }
         assert_eq!(variable("messages=[]"), Err(VariableError::Reserved("messages".to_owned())));
     }
+    /// Read as a program sends it, and passed on to the process that renders.
+    #[test]
+    fn tools_and_calls_reach_a_template_in_the_order_they_were_written_in() {
+        let parameters = r#"{"type": "object", "properties": {"z": {}, "a": {}}, "required": ["z"]}"#;
+        let tools = format!(r#"[{{"type": "function", "function": {{"name": "f", "parameters": {parameters}}}}}]"#);
+        let calls = r#"[{"name": "f", "arguments": {"z": 1, "a": 2}}]"#;
+        let message = format!(r#"{{"role": "assistant", "content": null, "tool_calls": {calls}, "b": 1}}"#);
+        let conversation = format!(r#"{{"messages": [{message}], "tools": {tools}}}"#);
+        let conversation: Conversation = serde_json::from_str(&conversation).unwrap();
+        let passed_on = serde_json::from_slice(&serde_json::to_vec(&conversation).unwrap()).unwrap();
+        let source = "{{ tools | tojson }}{{ messages[0].tool_calls | tojson }}{% for name in messages[0] %} {{ name }}{% endfor %}";
+        let template = super::super::ChatTemplate::new(source, []).unwrap();
+        let expected = format!("{tools}{calls} role content tool_calls b");
+        for conversation in [conversation, passed_on] {
+            assert_eq!(template.render(&conversation).unwrap(), expected);
+        }
+    }
 }

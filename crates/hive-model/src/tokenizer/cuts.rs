@@ -19,6 +19,11 @@ const GPT4O: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\
 /// Signs that begin a word belong to it.
 const DEEPSEEK3: &str = r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"##;
 
+/// Words are cased letters, as far as the tokenizer's Unicode knew them.
+const DEEPSEEK1_WORDS: &str = r"\s?[\p{Lu}\p{Ll}\p{Lt}&&[^\x{560}-\x{588}\x{10C7}-\x{10FF}\x{1C80}-\x{1C88}\x{2D00}-\x{2D2D}\x{A790}-\x{A7FF}\x{AB30}-\x{AB68}\x{10570}-\x{105BB}\x{16E40}-\x{16E7F}\x{1D400}-\x{1D7CB}\x{1DF00}-\x{1DF1E}]]+";
+/// CJK characters, and what else stands between the first of them and the last.
+const DEEPSEEK_CJK: &str = "[一-龥ࠀ-一가-퟿]+";
+
 /// One way to cut text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Cut {
@@ -50,7 +55,15 @@ impl Cut {
             "tekken" => Self { patterns: &[TEKKEN], ..llama3 },
             "gpt-4o" | "llama4" => Self::new(&[GPT4O]),
             "falcon" => Self::new(&[r"[\p{P}\$\+<=>\^~\|`]+", GPT2, r"[0-9][0-9][0-9]"]),
-            "deepseek-coder" => Self::new(&[r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[一-龥ࠀ-一가-퟿]+", r"\p{N}"]),
+            "deepseek-coder" => Self::new(&[r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", DEEPSEEK_CJK, r"\p{N}"]),
+            "deepseek-llm" => Self::new(&[
+                r"[\r\n]",
+                DEEPSEEK1_WORDS,
+                r"\s?[!-/:-~！-／：-～‘-‟\x{3000}-。]+",
+                r"\s+$",
+                DEEPSEEK_CJK,
+                r"\p{N}+",
+            ]),
             "deepseek-v3" | "hunyuan-dense" => Self::new(&[r"\p{N}{1,3}", "[一-龥぀-ゟ゠-ヿ]+", DEEPSEEK3]),
             _ => return None,
         })
@@ -98,6 +111,7 @@ mod tests {
             ("qwen2", vec!["I", "'M", " camelCase", " ", "1", "2", "3", "4", "\n\n", " x"]),
             ("tekken", vec!["I", "'M", " camel", "Case", " ", "1", "2", "3", "4", "\n\n", " x"]),
             ("llama4", vec!["I'M", " camel", "Case", " ", "123", "4", "\n\n", " x"]),
+            ("deepseek-llm", vec!["I", "'", "M", " camelCase", " ", "1234", "\n", "\n", " x"]),
         ] {
             assert_eq!(cut(Some(name), "I'M camelCase 1234\n\n x"), expected, "{name}");
         }
@@ -115,6 +129,7 @@ mod tests {
             "tekken",
             "gpt-4o",
             "falcon",
+            "deepseek-llm",
             "deepseek-coder",
             "deepseek-v3",
         ];

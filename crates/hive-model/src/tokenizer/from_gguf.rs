@@ -34,12 +34,14 @@ pub(super) fn tokenizer_json(gguf: &Gguf) -> Result<Json, String> {
         USER_DEFINED if is_marker(tokens[id]) => CONTROL,
         kind => kind,
     };
+    let takes_blanks = takes_blanks_behind(gguf.string("general.name").unwrap_or_default());
     let added: Vec<Json> = (0..tokens.len())
         .filter(|&id| matches!(type_of(id), CONTROL | USER_DEFINED | UNKNOWN))
         .map(|id| {
             json!({
-                "id": id, "content": tokens[id], "single_word": false, "lstrip": false, "rstrip": false,
-                "normalized": false, "special": type_of(id) != USER_DEFINED
+                "id": id, "content": tokens[id], "single_word": false, "lstrip": false,
+                "rstrip": takes_blanks(tokens[id]), "normalized": false,
+                "special": type_of(id) != USER_DEFINED
             })
         })
         .collect();
@@ -93,6 +95,14 @@ pub(super) fn tokenizer_json(gguf: &Gguf) -> Result<Json, String> {
         Some(other) => Err(format!("its kind \"{other}\" is not supported; \"gpt2\" and \"llama\" are")),
         None => Err("it has no tokenizer.ggml.model".to_owned()),
     }
+}
+
+/// Which added tokens take the blanks behind them. Those of Phi-3 do, and the format has no place to say so: llama.cpp goes by
+/// the model's name.
+fn takes_blanks_behind(model: &str) -> impl Fn(&str) -> bool {
+    let name = model.to_lowercase();
+    let is_phi3 = name.contains("phi-3") || name.contains("phi3");
+    move |token| is_phi3 && !matches!(token, "<unk>" | "<s>" | "<|endoftext|>")
 }
 
 fn cut(gguf: &Gguf) -> Result<Cut, String> {

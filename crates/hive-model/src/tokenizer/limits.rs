@@ -141,17 +141,36 @@ fn check_pattern(pattern: &str) -> Result<(), String> {
     if pattern.len() > MAX_PATTERN_BYTES {
         return Err(format!("a pattern has {} bytes; more than {MAX_PATTERN_BYTES} are not accepted", pattern.len()));
     }
-    // Whatever stands in a class or behind a backslash counts too: that is never more than what is meant.
+    // Whatever stands in a class counts too: that is never more than what is meant.
     let mut product = 1usize;
-    for part in pattern.split('{').skip(1) {
-        let bounds = part.split('}').next().unwrap_or_default();
+    let mut rest = pattern;
+    while let Some(at) = rest.find(['\\', '{']) {
+        let (is_escape, after) = (rest.as_bytes()[at] == b'\\', &rest[at + 1..]);
+        if is_escape {
+            rest = behind_escape(after);
+            continue;
+        }
+        let bounds = after.split('}').next().unwrap_or_default();
         let most = bounds.split(',').filter_map(|bound| bound.trim().parse::<usize>().ok()).max();
         product = product.saturating_mul(most.unwrap_or(1).max(1));
+        rest = after;
     }
     if product > MAX_REPEATS {
         return Err(format!("a pattern repeats a part more than {MAX_REPEATS} times"));
     }
     Ok(())
+}
+
+/// What follows a backslash's character, and its code if that is written in braces: `\x{3000}` repeats nothing.
+fn behind_escape(after: &str) -> &str {
+    let mut characters = after.chars();
+    let Some(escaped) = characters.next() else { return "" };
+    let rest = characters.as_str();
+    let code = rest.strip_prefix('{').and_then(|rest| rest.split_once('}'));
+    match code {
+        Some((code, behind)) if escaped == 'x' && code.bytes().all(|digit| digit.is_ascii_hexdigit()) => behind,
+        _ => rest,
+    }
 }
 
 /// A vocabulary that was counted and not kept: texts with their numbers, or pairs of both.
@@ -288,6 +307,10 @@ mod tests {
             { "type": "Replace", "pattern": { "String": " " }, "content": "▁" }
         ]});
         check(&file("normalizer", steps)).unwrap();
+        for pattern in [r"[\x{3000}-\x{9999}]+", r"\p{L}{1,3}", r"\\{2}\{5000\"] {
+            let split = json!({ "type": "Split", "pattern": { "Regex": pattern } });
+            check(&file("pre_tokenizer", split)).unwrap();
+        }
     }
 
     #[test]
@@ -305,7 +328,14 @@ mod tests {
         assert!(refused("normalizer", nothing).contains("times longer"));
         let step = json!({ "type": "Lowercase" });
         assert!(refused("normalizer", json!(vec![step; MAX_STEPS + 1])).contains("steps"));
-        for pattern in ["(?:a{40}){40}(?!b)", "a{1,5000}", "(?:(?:(?:a{100}){100}){100})"] {
+        for pattern in [
+            "(?:a{40}){40}(?!b)",
+            "a{1,5000}",
+            "(?:(?:(?:a{100}){100}){100})",
+            r"\\x{5000}",
+            r"\x41{5000}",
+            r"\w{5000}",
+        ] {
             let split = json!({ "type": "Split", "pattern": { "Regex": pattern } });
             assert!(refused("pre_tokenizer", split).contains("repeats a part"), "{pattern}");
         }

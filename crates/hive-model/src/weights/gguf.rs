@@ -309,7 +309,7 @@ mod tests {
             tensors: BTreeMap::new(),
             permuted_heads,
         };
-        let eight = [0, 1, 2, 3, 4, 5, 6, 7];
+        let eight = [0u8, 1, 2, 3, 4, 5, 6, 7];
         let permuted = gguf(Some((2, 1)));
         for part in ["weight", "bias"] {
             let order = |name: &str| permuted.in_order(&format!("blk.0.{name}.{part}"), 8, eight.to_vec());
@@ -318,6 +318,17 @@ mod tests {
             assert_eq!(order("attn_v"), eight, "{part}");
         }
         assert_eq!(gguf(None).in_order("blk.0.attn_q.bias", 8, eight.to_vec()), eight);
+        // And so it comes out of the file.
+        let mut stored = permuted;
+        let bytes: Vec<u8> = eight.iter().flat_map(|number| f32::from(*number).to_le_bytes()).collect();
+        stored.file.write_all_at(&bytes, 0).unwrap();
+        for name in ["blk.0.attn_q.bias", "blk.0.attn_v.bias"] {
+            let info = TensorInfo { name: name.to_owned(), shape: vec![8], block: BlockType::F32, start: 0, bytes: 32 };
+            stored.tensors.insert(name.to_owned(), info);
+        }
+        let read = |part: &str| stored.vector(&format!("model.layers.0.self_attn.{part}.bias"), 8).unwrap().to_f32();
+        assert_eq!(read("q_proj"), [0.0, 2.0, 1.0, 3.0, 4.0, 6.0, 5.0, 7.0]);
+        assert_eq!(read("v_proj"), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]);
     }
 
     #[test]

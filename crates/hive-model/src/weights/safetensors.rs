@@ -349,6 +349,9 @@ fn read_index(path: &Path) -> Result<BTreeSet<String>, FolderError> {
     let refuse = |why: String| FolderError::Index { file: path.to_owned(), why };
     let unread = |source| FolderError::Io { file: path.to_owned(), source };
     let bytes = regular::read(path, MAX_INDEX_BYTES).map_err(unread)?;
+    if regular::is_lfs_pointer(path) {
+        return Err(FolderError::Pointer { file: path.to_owned() });
+    }
     let index: Index = serde_json::from_slice(&bytes).map_err(|error| refuse(error.to_string()))?;
     let files: BTreeSet<String> = index.weight_map.into_values().collect();
     match files.iter().find(|file| Path::new(file).file_name().is_none_or(|name| name != file.as_str())) {
@@ -517,8 +520,11 @@ mod tests {
     fn a_pointer_of_git_lfs_is_called_one() {
         let folder = tempfile::tempdir().unwrap();
         let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n";
-        std::fs::write(folder.path().join("model.safetensors"), pointer).unwrap();
-        let message = opened(folder.path()).unwrap_err();
-        assert!(message.contains("Git LFS pointer") && message.contains("git lfs pull"), "{message}");
+        for file in ["model.safetensors", INDEX] {
+            std::fs::write(folder.path().join(file), pointer).unwrap();
+            let message = opened(folder.path()).unwrap_err();
+            assert!(message.contains(&format!("{file} is a Git LFS pointer")), "{message}");
+            assert!(message.contains("git lfs pull"), "{message}");
+        }
     }
 }

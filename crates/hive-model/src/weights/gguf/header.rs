@@ -216,9 +216,9 @@ pub(super) fn read(from: &mut impl Read, length: u64) -> Result<Header, HeaderEr
     for _ in 0..value_count {
         let key = reader.name("a metadata key")?;
         let kind = reader.u32()?;
-        // A label in another encoding is no reason to refuse a model. What is computed with is.
-        let text = if key.starts_with("general.") { Text::Label } else { Text::Exact };
-        let value = reader.value(kind, text)?;
+        // A label in another encoding is no reason to refuse a model: a name, or the path of a file it was made with. A token is.
+        let text = if key.starts_with("tokenizer.") { Text::Exact } else { Text::Label };
+        let value = reader.value(&format!("the metadata value {key}"), kind, text)?;
         metadata.insert(key, value);
     }
     let mut tensors = Vec::new();
@@ -338,34 +338,33 @@ impl<R: Read> Reader<'_, R> {
         Text::Exact.read(bytes, what)
     }
 
-    fn value(&mut self, kind: u32, text: Text) -> Result<Value, HeaderError> {
-        let unknown = |kind| HeaderError::Corrupt(format!("metadata type {kind}"));
+    fn value(&mut self, what: &str, kind: u32, text: Text) -> Result<Value, HeaderError> {
+        let unknown = |kind| HeaderError::Corrupt(format!("{what} is of type {kind}"));
         match kind {
             8 => {
                 let length = self.u64()?;
-                let bytes = self.bytes(length, "a metadata value")?;
-                Ok(Value::String(text.read(bytes, "a metadata value")?))
+                let bytes = self.bytes(length, what)?;
+                Ok(Value::String(text.read(bytes, what)?))
             }
             9 => {
                 let item_kind = self.u32()?;
                 if item_kind == 8 {
-                    return Ok(Value::Array(Items::Strings(self.strings(text)?)));
+                    return Ok(Value::Array(Items::Strings(self.strings(what, text)?)));
                 }
                 // Arrays in arrays have no use in practice.
                 let item_bytes = number_bytes(item_kind).ok_or_else(|| unknown(item_kind))?;
-                let count = self.count("a metadata array", item_bytes as u64)?;
-                let bytes = self.bytes(count * item_bytes as u64, "a metadata array")?;
+                let count = self.count(what, item_bytes as u64)?;
+                let bytes = self.bytes(count * item_bytes as u64, what)?;
                 Ok(Value::Array(Items::Numbers(Numbers { kind: item_kind, item_bytes, bytes })))
             }
             _ => {
-                let bytes = self.bytes(number_bytes(kind).ok_or_else(|| unknown(kind))? as u64, "a metadata value")?;
+                let bytes = self.bytes(number_bytes(kind).ok_or_else(|| unknown(kind))? as u64, what)?;
                 number(kind, &bytes).ok_or_else(|| unknown(kind))
             }
         }
     }
 
-    fn strings(&mut self, text: Text) -> Result<Strings, HeaderError> {
-        let what = "a metadata array";
+    fn strings(&mut self, what: &str, text: Text) -> Result<Strings, HeaderError> {
         let (mut bytes, mut ends) = (Vec::new(), Vec::new());
         for _ in 0..self.count(what, 8)? {
             let length = self.u64()?;
@@ -409,5 +408,32 @@ impl<R: Read> Reader<'_, R> {
         // The file has the innermost dimension first. Every dimension is now known to fit: their product does.
         let shape = shape.iter().rev().map(|&dimension| dimension as usize).collect();
         Ok(TensorInfo { name, shape, block, start, bytes })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(text: &[u8]) -> Vec<u8> {
+        [&(text.len() as u64).to_le_bytes()[..], text].concat()
+    }
+
+    /// A header with one text.
+    fn with(key: &str, value: &[u8]) -> Result<Header, String> {
+        let counts = [0u64, 1].map(u64::to_le_bytes).concat();
+        let entry = [text(key.as_bytes()), 8u32.to_le_bytes().to_vec(), text(value)].concat();
+        let bytes = [&b"GGUF"[..], &3u32.to_le_bytes(), &counts, &entry].concat();
+        read(&mut &*bytes, bytes.len() as u64).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_text_in_another_encoding_is_a_fault_only_where_tokens_are_made_of_it() {
+        for label in ["general.organization", "quantize.imatrix.file", "llama.note", "whatever"] {
+            let header = with(label, b"Caf\xe9").unwrap();
+            assert_eq!(header.metadata[label], Value::String("Caf\u{fffd}".to_owned()), "{label}");
+        }
+        let message = with("tokenizer.chat_template", b"Caf\xe9").unwrap_err();
+        assert!(message.contains("the metadata value tokenizer.chat_template is not UTF-8"), "{message}");
     }
 }
