@@ -15,6 +15,9 @@ const ANSWER_PAUSE_MS = 1000;
 /** Where the draft of a conversation is kept that has not begun. */
 const UNSENT = "unsent";
 
+/** Where its instructions are. */
+const UNSENT_INSTRUCTIONS = "unsent-instructions";
+
 /** More than any model here reads. */
 export const LONGEST_MESSAGE = 400_000;
 
@@ -24,7 +27,8 @@ function now(): number {
 
 function fresh(): Conversation {
   const draft = localStorage.getItem(UNSENT) ?? "";
-  return { id: crypto.randomUUID(), title: "", system: "", draft, messages: [], updated_s: now(), began_s: now() };
+  const system = localStorage.getItem(UNSENT_INSTRUCTIONS) ?? "";
+  return { id: crypto.randomUUID(), title: "", system, draft, messages: [], updated_s: now(), began_s: now() };
 }
 
 class Chats {
@@ -46,7 +50,9 @@ class Chats {
   /** What was done, and what takes it back. */
   news = $state<{ text: string; undo?: Conversation } | undefined>();
 
-  #draft: ReturnType<typeof setTimeout> | undefined;
+  #pause: ReturnType<typeof setTimeout> | undefined;
+  /** The conversation in which was written what is not kept yet. */
+  #written: Conversation | undefined;
   /** The conversation whose answer grows: nobody else may have a copy of it. */
   #growing: Conversation | undefined;
   /** Ends with what is being saved. */
@@ -67,12 +73,14 @@ class Chats {
   }
 
   begin(): void {
+    void this.#keepWritten();
     this.open = fresh();
     this.problem = "";
     this.news = undefined;
   }
 
   async show(id: string): Promise<void> {
+    await this.#keepWritten();
     const found = await this.#find(id);
     if (found) this.open = found;
     this.problem = "";
@@ -97,7 +105,7 @@ class Chats {
       await this.#ended;
     }
     // What is still on its way to the disk would bring it back.
-    clearTimeout(this.#draft);
+    await this.#keepWritten();
     await this.#saved;
     const kept = await call(commands.openConversation(id));
     await call(commands.deleteConversation(id));
@@ -124,18 +132,43 @@ class Chats {
 
   drafted(text: string): void {
     this.open.draft = text;
-    clearTimeout(this.#draft);
-    const conversation = this.open;
+    this.#write(UNSENT, text);
+  }
+
+  instructed(text: string): void {
+    this.open.system = text;
+    this.#write(UNSENT_INSTRUCTIONS, text);
+  }
+
+  /** Keeps what was written in the open conversation, once its writer pauses. */
+  #write(unsent: string, text: string): void {
+    clearTimeout(this.#pause);
     // A conversation begins with its first question, not with a draft of it.
-    if (conversation.messages.length === 0) localStorage.setItem(UNSENT, text);
-    else this.#draft = setTimeout(() => void this.#keep(conversation), DRAFT_PAUSE_MS);
+    if (this.open.messages.length === 0) {
+      localStorage.setItem(unsent, text);
+    } else {
+      this.#written = this.open;
+      this.#pause = setTimeout(() => void this.#keepWritten(), DRAFT_PAUSE_MS);
+    }
+  }
+
+  /** Keeps at once what was written: whoever looks elsewhere pauses no more. */
+  async #keepWritten(): Promise<void> {
+    clearTimeout(this.#pause);
+    const conversation = this.#written;
+    this.#written = undefined;
+    if (conversation) await this.#keep(conversation);
   }
 
   async send(text: string): Promise<void> {
     const conversation = this.open;
     if (!text.trim() || this.busy) return;
-    clearTimeout(this.#draft);
-    if (conversation.messages.length === 0) localStorage.removeItem(UNSENT);
+    clearTimeout(this.#pause);
+    this.#written = undefined;
+    if (conversation.messages.length === 0) {
+      localStorage.removeItem(UNSENT);
+      localStorage.removeItem(UNSENT_INSTRUCTIONS);
+    }
     conversation.draft = "";
     conversation.messages.push(said("user", text.trim()));
     if (!conversation.title) conversation.title = title(text);

@@ -8,6 +8,7 @@ import { chats } from "../lib/chats.svelte";
 import { swarm } from "../lib/swarm.svelte";
 import { unsaved } from "../lib/unsaved";
 import { day } from "../lib/words";
+import App from "../App.svelte";
 import Main from "./Main.svelte";
 import Popover from "./Popover.svelte";
 import Settings from "./Settings.svelte";
@@ -110,13 +111,14 @@ beforeEach(() => {
   delete unsaved.settings;
   Element.prototype.scrollTo ??= () => {};
   history.replaceState(null, "", "#");
-  localStorage.removeItem("unsent");
+  localStorage.clear();
   chats.begin();
   chats.busy = undefined;
 });
 
 afterEach(() => {
   cleanup();
+  Reflect.deleteProperty(navigator, "clipboard");
   vi.unstubAllGlobals();
 });
 
@@ -125,6 +127,26 @@ async function barriers(): Promise<string[]> {
   const found = await axe.run(document.body, { rules: { "color-contrast": { enabled: false }, region: { enabled: false } } });
   return found.violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html).join(" ")}`);
 }
+
+describe("a node that did not start", () => {
+  it("says why, what to do, and leaves nobody without a button", async () => {
+    answers.trouble = () => ({ code: "data_folder", message: "HiveMind already runs on this machine (process 7)", hint: "End the other one, then try again." });
+    answers.show_folder = () => {
+      throw { code: "folder", message: "there is no file manager", hint: null };
+    };
+    render(App);
+    const said = await screen.findByText("HiveMind already runs on this machine (process 7). End the other one, then try again.");
+    expect(said).toBeTruthy();
+    expect(await barriers()).toEqual([]);
+    for (const [button, command] of [["Try Again", "restart"], ["Open Folder", "show_folder"], ["Quit", "quit"]] as const) {
+      await fireEvent.click(screen.getByRole("button", { name: button }));
+      expect(asked.map(([command]) => command)).toContain(command);
+    }
+    await screen.findByText("There is no file manager");
+    // Of a node that is not there nothing is watched.
+    expect(asked.map(([command]) => command)).not.toContain("watch");
+  });
+});
 
 describe("the popover", () => {
   it("can be used by everybody", async () => {
@@ -232,7 +254,9 @@ describe("machines", () => {
     vi.stubGlobal("ClipboardItem", class {
       constructor(public items: Record<string, Promise<Blob>>) {}
     });
+    let begun = 0;
     const write = async ([item]: { items: Record<string, Promise<Blob>> }[]): Promise<void> => {
+      begun += 1;
       const blob = await item!.items["text/plain"]!;
       const reader = new FileReader();
       const read = new Promise((resolve) => (reader.onload = resolve));
@@ -240,10 +264,12 @@ describe("machines", () => {
       await read;
       written.push(String(reader.result));
     };
-    vi.stubGlobal("navigator", Object.assign(Object.create(navigator), { clipboard: { write } }));
+    Object.defineProperty(navigator, "clipboard", { value: { write }, configurable: true });
     render(Main, { shown });
     await fireEvent.keyDown(window, { key: "2", ctrlKey: true });
-    await fireEvent.click(screen.getByRole("button", { name: "Copy an invitation" }));
+    screen.getByRole("button", { name: "Copy an invitation" }).click();
+    // Within the click, before the invitation is there: later a browser refuses.
+    expect(begun).toBe(1);
     await fireEvent.click(await screen.findByRole("button", { name: "Copied" }));
     await waitFor(() => expect(written).toEqual(["hivemind-invitation-1", "hivemind-invitation-1"]));
     expect(screen.queryByLabelText("Your invitation, to be copied")).toBeNull();
@@ -573,6 +599,39 @@ describe("a conversation", () => {
     await waitFor(() => expect((screen.getByLabelText("Message…") as HTMLTextAreaElement).value).toBe("What about"));
   });
 
+  it("keeps what is written in it, however soon another is looked at", async () => {
+    const kept = disk();
+    for (const title of ["Lisbon", "Porto"]) {
+      kept.set(title, { id: title, title, system: "", draft: "", messages: [{ text: "Where?" }] } as Kept);
+    }
+    const field = () => screen.getByLabelText("Message…") as HTMLTextAreaElement;
+    render(Main, { shown });
+    await fireEvent.click(screen.getByRole("button", { name: "Instructions and sampling" }));
+    const instructions = () => screen.getByLabelText<HTMLTextAreaElement>("Instructions for this conversation");
+    const look = async (title: string) => {
+      await fireEvent.click(await screen.findByRole("button", { name: title }));
+      await screen.findByRole("heading", { name: title });
+    };
+    await screen.findByRole("button", { name: "Porto" });
+    await look("Lisbon");
+    await fireEvent.input(field(), { target: { value: "And then" } });
+    await look("Porto");
+    await fireEvent.input(field(), { target: { value: "How far" } });
+    await fireEvent.input(instructions(), { target: { value: "Be brief." } });
+    await look("Lisbon");
+    expect(field().value).toBe("And then");
+    await fireEvent.click(screen.getByRole("button", { name: "New chat" }));
+    await fireEvent.input(instructions(), { target: { value: "Rhyme." } });
+    await look("Porto");
+    expect([field().value, instructions().value]).toEqual(["How far", "Be brief."]);
+    // A draft is there also when another conversation is deleted while it is written.
+    await fireEvent.input(field(), { target: { value: "How far is it" } });
+    await fireEvent.click(screen.getByRole("button", { name: "Delete Lisbon" }));
+    await waitFor(() => expect([...kept.values()].map(({ title, draft }) => [title, draft])).toEqual([["Porto", "How far is it"]]));
+    await fireEvent.click(screen.getByRole("button", { name: "New chat" }));
+    expect(instructions().value).toBe("Rhyme.");
+  });
+
   it("that was deleted comes back whole", async () => {
     const kept = { id: "c", title: "Lisbon", system: "", draft: "", messages: [], updated_s: 1, began_s: null };
     answers.open_conversation = () => kept;
@@ -580,6 +639,18 @@ describe("a conversation", () => {
     await fireEvent.click(await screen.findByRole("button", { name: "Delete Lisbon" }));
     await fireEvent.click(await screen.findByRole("button", { name: "Undo" }));
     await waitFor(() => expect(asked).toContainEqual(["keep_conversation", { conversation: kept }]));
+  });
+
+  it("has links that lead nowhere by themselves, whichever button is pressed", async () => {
+    answerWith({ kind: "done", text: "See [there](https://evil.example/?q=1).", tokens: [5], tokens_per_s: 9, first_s: 0.1, machines: ["Studio"], cut: false });
+    render(Main, { shown });
+    await ask("Where?");
+    const link = await screen.findByText("there");
+    for (const [kind, button] of [["click", 0], ["auxclick", 1]] as const) {
+      const press = new MouseEvent(kind, { button, bubbles: true, cancelable: true });
+      link.dispatchEvent(press);
+      expect(press.defaultPrevented, kind).toBe(true);
+    }
   });
 
   it("says how far a long question is read", async () => {
