@@ -92,6 +92,8 @@ pub(crate) enum News {
         machines: Vec<String>,
         /// Whether it was cut for its length, and could be gone on with.
         cut: bool,
+        /// Options that the model's chat template does not look at.
+        unknown_options: Vec<String>,
     },
     /// It broke off; what came stands.
     Failed {
@@ -142,8 +144,10 @@ pub(crate) async fn answer(shell: &Shell, ask: &Ask, news: &Channel<News>) -> Re
 }
 
 async fn tell(shell: &Shell, ask: &Ask, news: &Channel<News>) -> Result<(), Problem> {
-    let asked = shell.node.generate(&ask.wish(), &ask.request()?).await;
-    let Reply { mut events, .. } = asked.map_err(Problem::of("not_answered"))?;
+    let request = ask.request()?;
+    let asked = shell.node.generate(&ask.wish(), &request).await;
+    let Reply { mut events, ring, .. } = asked.map_err(Problem::of("not_answered"))?;
+    let unknown_options = ring.model().unknown_options(&request.conversation).await.unwrap_or_default();
     let (mut text, mut tokens) = (String::new(), Vec::new());
     let mut frame = tokio::time::interval(FRAME);
     loop {
@@ -172,7 +176,7 @@ async fn tell(shell: &Shell, ask: &Ask, news: &Channel<News>) -> Result<(), Prob
                 let _ = news.send(News::Status { text: why });
                 continue;
             }
-            Some(Event::Finished { text: rest, summary }) => done(text + &rest, &summary),
+            Some(Event::Finished { text: rest, summary }) => done(text + &rest, &summary, unknown_options),
             Some(Event::Failed(why)) => {
                 let _ = news.send(News::Text { text, tokens });
                 News::Failed { why }
@@ -184,7 +188,7 @@ async fn tell(shell: &Shell, ask: &Ask, news: &Channel<News>) -> Result<(), Prob
     }
 }
 
-fn done(text: String, summary: &Summary) -> News {
+fn done(text: String, summary: &Summary, unknown_options: Vec<String>) -> News {
     let mut machines: Vec<String> = summary.stages.iter().map(|stage| stage.placement.name.clone()).collect();
     machines.dedup();
     News::Done {
@@ -194,5 +198,6 @@ fn done(text: String, summary: &Summary) -> News {
         first_s: summary.time_to_first_token.as_secs_f64(),
         machines,
         cut: summary.finish_reason == FinishReason::Length,
+        unknown_options,
     }
 }

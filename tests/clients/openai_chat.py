@@ -94,10 +94,12 @@ refused(openai.BadRequestError, "too_few_machines", extra_body={"hivemind": {"st
 refused(openai.BadRequestError, "context_length_exceeded", messages=[{"role": "user", "content": "word " * 9000}])
 
 # What other clients send: null where there is no wish, -1 for no limit, and fields that change nothing here.
-odd = {"logit_bias": None, "stop": None, "max_tokens": -1, "service_tier": "auto"}
+# An option that the model's chat template does not know changes nothing, too.
+odd = {"logit_bias": None, "stop": None, "max_tokens": -1, "service_tier": "auto", "reasoning_effort": "low"}
+odd["chat_template_kwargs"] = {"style": "dry"}
 answer = client.chat.completions.create(model=models[0], messages=question, temperature=0, extra_body=odd)
 assert answer.choices[0].message.content == "The capital of France is Paris.", answer
-assert answer.model_extra["hivemind"]["ignored"] == ["service_tier"], answer
+assert answer.model_extra["hivemind"]["ignored"] == ["service_tier", "reasoning_effort", "chat_template_kwargs.style"], answer
 
 try:
     openai.OpenAI(base_url=base_url, api_key="wrong").models.list()

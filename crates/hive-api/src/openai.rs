@@ -98,13 +98,16 @@ fn generate_refusal(error: GenerateError) -> Refusal {
 }
 
 async fn chat(State(shared): State<Shared>, body: Result<Bytes, BytesRejection>) -> Result<Response, Refusal> {
-    let Asked { wish, request, stream, usage, ignored } = ask::read(&body.map_err(too_long)?)?;
+    let Asked { wish, request, stream, usage, options, mut ignored } = ask::read(&body.map_err(too_long)?)?;
     let so_far = SoFar { text: String::new(), tokens: request.said.clone(), seed: request.sampling.seed };
     let answer = shared.node.generate(&wish, &request).await;
     let Reply { id, ring, events } = answer.map_err(|error| match error {
         AnswerError::Serve(error) => serve_refusal(error),
         AnswerError::Generate(error) => generate_refusal(error),
     })?;
+    // The answer is on its way: that its options cannot be looked at now does not end it.
+    let unknown = ring.model().unknown_options(&request.conversation).await.unwrap_or_default();
+    ignored.extend(unknown.into_iter().filter_map(|name| options.get(&name).cloned()));
     let head = Head::new(id, &ring, ignored);
     if stream {
         let frames = frames(events, head, usage, so_far).map(Ok::<_, Infallible>);

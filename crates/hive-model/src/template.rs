@@ -72,6 +72,9 @@ pub enum TemplateError {
     Tokenizer(#[from] TokenizerError),
 }
 
+/// Hugging Face's templates find it there always.
+const DOCUMENTS: &str = "documents";
+
 /// A parsed chat template.
 #[derive(Debug)]
 pub struct ChatTemplate {
@@ -86,6 +89,25 @@ impl ChatTemplate {
         let environment = on_deep_stack(|| environment(source));
         let environment = environment.unwrap_or_else(|_| Err("the parser failed".to_owned()));
         Ok(Self { environment: environment.map_err(TemplateError::Parse)?, tokens: tokens.into_iter().collect() })
+    }
+
+    /// What the template asks for that is no part of a conversation: the names of its options, as `enable_thinking`.
+    pub fn options(&self) -> Vec<String> {
+        let names = on_deep_stack(|| {
+            let template = self.environment.get_template(NAME).ok()?;
+            Some(template.undeclared_variables(false))
+        });
+        let own: Vec<&str> = self.environment.globals().map(|(name, _)| name).collect();
+        let is_given = |name: &str| {
+            RESERVED_VARIABLES.contains(&name)
+                || own.contains(&name)
+                || self.tokens.contains_key(name)
+                || name == DOCUMENTS
+        };
+        let mut names: Vec<String> =
+            names.ok().flatten().unwrap_or_default().into_iter().filter(|name| !is_given(name)).collect();
+        names.sort();
+        names
     }
 
     /// The conversation as text, ready for the assistant's answer.
@@ -142,8 +164,7 @@ impl ChatTemplate {
             ("tools", conversation.tools.as_ref().map_or_else(|| Value::from(()), |tools| Value::from(Serde(tools)))),
             ("add_generation_prompt", Value::from(true)),
         ];
-        // Hugging Face's templates find it there always.
-        let documents = [("documents", Value::from(()))];
+        let documents = [(DOCUMENTS, Value::from(()))];
         Value::from_pairs(documents.into_iter().chain(tokens).chain(variables).chain(own))
     }
 
@@ -324,6 +345,16 @@ mod tests {
         // What else is wrong is told as it was.
         let template = ChatTemplate::new("{{ messages[0].content + 1 }}", []).unwrap();
         assert!(matches!(template.render(&conversation), Err(TemplateError::Failed(_))));
+    }
+
+    #[test]
+    fn the_options_of_a_template_are_what_it_asks_for_beside_the_conversation() {
+        let source = "{{ bos_token }}{% if tools and not documents %}{{ raise_exception('x') }}{% endif %}\
+            {% macro m(own) %}{{ own }}{{ budget }}{% endmacro %}{% set ns = namespace(a=1) %}\
+            {% if enable_thinking is defined and enable_thinking is false %}{{ strftime_now('%Y') }}{{ ns.a }}{% endif %}\
+            {% for m in messages %}{{ m.role }}{% if loop.last and add_generation_prompt %}{{ range(2) }}{% endif %}{% endfor %}";
+        let template = ChatTemplate::new(source, [("bos_token".to_owned(), "<s>".to_owned())]).unwrap();
+        assert_eq!(template.options(), ["budget", "enable_thinking"]);
     }
 
     #[test]

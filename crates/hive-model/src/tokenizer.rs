@@ -203,7 +203,7 @@ pub(crate) fn is_marker(token: &str) -> bool {
 }
 
 /// Whether a token has the form `<|name|>`, which no text has by itself.
-pub(crate) fn is_between_bars(token: &str) -> bool {
+fn is_between_bars(token: &str) -> bool {
     let inside = |open, close| token.strip_prefix(open).and_then(|token: &str| token.strip_suffix(close));
     let between_bars = inside("<|", "|>").or_else(|| inside("<｜", "｜>"));
     let is_name = |name: &str| !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || "_-:/▁ ".contains(c));
@@ -219,7 +219,7 @@ fn without_beginning(tokenizer: &tokenizers::Tokenizer) -> Option<tokenizers::To
                 true
             }
             PreTokenizerWrapper::Sequence(parts) => {
-                parts.as_mut().iter_mut().fold(false, |changed, part| begins_nowhere(part) || changed)
+                parts.as_mut().iter_mut().map(begins_nowhere).filter(|changed| *changed).count() > 0
             }
             _ => false,
         }

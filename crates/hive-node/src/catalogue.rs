@@ -10,7 +10,7 @@ use std::ffi::OsString;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
@@ -28,6 +28,9 @@ const FILE: &str = "models.json";
 
 /// Between two looks at the disk.
 const LOOK: Duration = Duration::from_secs(2);
+
+/// How long it counts that the process which reads a model has died or hung.
+const UNSETTLED_FOR: Duration = Duration::from_secs(60);
 
 /// Files that were opened by their paths, the latest ones.
 const MOST_OPENED: usize = 64;
@@ -91,11 +94,23 @@ impl Stamp {
     }
 }
 
-/// What was found out about a model, and of which files.
+/// What was found out about a model, of which files, and when.
 #[derive(Debug, Clone)]
 struct Entry {
     stamp: Stamp,
     nature: Nature,
+    at: Instant,
+}
+
+impl Entry {
+    fn new(stamp: Stamp, nature: Nature) -> Self {
+        Self { stamp, nature, at: Instant::now() }
+    }
+
+    /// Whether it still counts, by the time. Memory that ran short may be there again.
+    fn counts(&self, now: Instant) -> bool {
+        self.nature.is_settled() || now.duration_since(self.at) < UNSETTLED_FOR
+    }
 }
 
 /// A model on the disk: what it is called, and where it lies.
@@ -159,7 +174,7 @@ impl Catalogue {
         let kept = read.ok().flatten().unwrap_or_default();
         let is_current = kept.version == env!("CARGO_PKG_VERSION");
         let entry = |(path, KeptEntry { stamp, digest }): (PathBuf, KeptEntry)| {
-            (path, Entry { stamp, nature: Nature::Usable(digest) })
+            (path, Entry::new(stamp, Nature::Usable(digest)))
         };
         let entries = kept.usable.clone().into_iter().filter(|_| is_current).map(entry).collect();
         Self {
@@ -184,9 +199,11 @@ impl Catalogue {
         places
     }
 
-    /// The very files of a digest that somebody here has opened last.
+    /// The very files of a digest that somebody here has opened last, if they still are that model.
     pub(crate) fn opened_as(&self, digest: &str) -> Option<PathBuf> {
-        lock(&self.latest).get(digest).cloned()
+        let path = lock(&self.latest).get(digest).cloned()?;
+        let is_it = |nature: Nature| nature.digest().is_some_and(|known| known == digest);
+        self.known(&path).is_some_and(is_it).then_some(path)
     }
 
     /// Somebody here has opened these files, of this digest.
@@ -205,13 +222,13 @@ impl Catalogue {
 
     /// What a model is, where that is known of the files as they are now.
     fn known(&self, path: &Path) -> Option<Nature> {
-        let entry = lock(&self.entries).get(path).cloned()?;
+        let entry = lock(&self.entries).get(path).filter(|entry| entry.counts(Instant::now())).cloned()?;
         (Stamp::of(path)? == entry.stamp).then_some(entry.nature)
     }
 
     fn note(&self, path: &Path, stamp: Option<Stamp>, nature: Nature) {
         if let Some(stamp) = stamp {
-            lock(&self.entries).insert(path.to_owned(), Entry { stamp, nature });
+            lock(&self.entries).insert(path.to_owned(), Entry::new(stamp, nature));
         }
     }
 
@@ -278,7 +295,7 @@ impl Catalogue {
     /// What is to be kept on disk, if that is something else than what is.
     fn to_keep(&self) -> Option<Kept> {
         let entries = lock(&self.entries).clone();
-        let usable = entries.into_iter().filter_map(|(path, Entry { stamp, nature })| match nature {
+        let usable = entries.into_iter().filter_map(|(path, Entry { stamp, nature, .. })| match nature {
             Nature::Usable(digest) if path.exists() => Some((path, KeptEntry { stamp, digest })),
             _ => None,
         });
@@ -312,7 +329,7 @@ impl Node {
             }
         };
         catalogue.opened(&path, &model.card().digest);
-        if models::is_path(name) && models::exact_name(&path).is_none() {
+        if models::is_path(name) && aside(|| models::exact_name(&path)).is_none() {
             catalogue.opened_by_path(&path);
         }
         Ok(model)
@@ -326,7 +343,7 @@ impl Node {
             match catalogue.nature(&path).await {
                 Ok(nature) => {
                     told.names.extend(name.clone().filter(|_| nature.fault().is_none()));
-                    let exact = |name| models::exact_name(&path).unwrap_or(name);
+                    let exact = |name| aside(|| models::exact_name(&path)).unwrap_or(name);
                     told.copies.push(ModelCopy { name: name.map(exact), digest: nature.digest().cloned() });
                 }
                 Err(why) => {
@@ -386,6 +403,29 @@ mod tests {
         assert_eq!(catalogue.known(&model), None, "a file came");
         std::fs::remove_dir_all(&model).unwrap();
         assert_eq!(catalogue.known(&model), None);
+    }
+
+    #[test]
+    fn what_happened_to_the_process_that_reads_a_model_counts_for_a_minute() {
+        let stamp = || Stamp(String::new());
+        let short_of_memory = Entry::new(stamp(), Nature::Unusable(TextError::Died("killed".to_owned())));
+        let (soon, later) = (short_of_memory.at + UNSETTLED_FOR / 2, short_of_memory.at + UNSETTLED_FOR);
+        assert!(short_of_memory.counts(soon) && !short_of_memory.counts(later));
+        let damaged = TextError::Fault(TextFault::File, "damaged".to_owned());
+        assert!(Entry { nature: Nature::Unusable(damaged), ..short_of_memory }.counts(later));
+    }
+
+    #[test]
+    fn files_that_became_another_model_are_not_taken_for_what_was_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("model.gguf");
+        std::fs::write(&file, "GGUF").unwrap();
+        let catalogue = Catalogue::default();
+        catalogue.note(&file, Stamp::of(&file), Nature::Usable("11".to_owned()));
+        catalogue.opened(&file, "11");
+        assert_eq!(catalogue.opened_as("11"), Some(file.clone()));
+        std::fs::write(&file, "GGUF of another model").unwrap();
+        assert_eq!(catalogue.opened_as("11"), None);
     }
 
     #[test]

@@ -93,7 +93,8 @@ impl Node {
         let shown = name.clone().unwrap_or_else(|| path.display().to_string());
         let (mut also_on, mut lacking) = (Vec::new(), Vec::new());
         if let Some(digest) = digest.filter(|_| unusable.is_none()) {
-            let called = models::exact_name(path).or_else(|| name.clone()).or_else(|| models::file_name(path));
+            let called =
+                aside(|| models::exact_name(path)).or_else(|| name.clone()).or_else(|| models::file_name(path));
             let source = ModelSource::Named(called, digest);
             for (peer, profile) in self.peers().present() {
                 let machine = self.peers().name(peer);
@@ -138,8 +139,8 @@ impl Node {
         if name == models::starter_name() {
             return Err(LetGoError::Starter(name.to_owned()));
         }
-        let path = models::path(name)?;
-        let files = models::files_of(&path).ok_or_else(|| LetGoError::Foreign(name.to_owned()))?;
+        let files = aside(|| models::path(name).map(|path| models::files_of(&path)))?;
+        let files = files.ok_or_else(|| LetGoError::Foreign(name.to_owned()))?;
         match self.unload_model(name).await {
             Ok(()) | Err(LetGoError::NotLoaded(_)) => {}
             Err(error) => return Err(error),

@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use hive_net::border;
+use url::Url;
 
 use cached::{Contents, Unfound};
 
@@ -86,7 +87,7 @@ pub(crate) fn usual_name(name: &str) -> String {
     let name = &*plain(name);
     let listed = || {
         let cache = hive_host::folders::hugging_face_cache()?;
-        let is_cached = name != starter_name() && !Path::new(name).exists();
+        let is_cached = name != starter_name() && file(name).is_none();
         let path = is_cached.then(|| cached::find(&cache, name).ok()).flatten()?;
         cached::name_at(&cache, &path)
     };
@@ -123,7 +124,13 @@ pub(crate) fn file_name(path: &Path) -> Option<String> {
 /// Whether a name is a file or folder of this machine.
 pub(crate) fn is_path(name: &str) -> bool {
     let name = &*plain(name);
-    name != starter_name() && Path::new(name).exists()
+    name != starter_name() && file(name).is_some()
+}
+
+/// The file or folder that a name is. Only a whole path is one: another would lead on from wherever the node was started, which
+/// is not where whoever wrote it stands.
+fn file(name: &str) -> Option<&Path> {
+    Some(Path::new(name)).filter(|path| path.is_absolute() && path.exists())
 }
 
 /// Of a name that another machine gives: those of Hugging Face have 96 at most, and a file's is behind it.
@@ -263,7 +270,8 @@ pub(crate) fn files_of(path: &Path) -> Option<Vec<PathBuf>> {
 fn plain(name: &str) -> Cow<'_, str> {
     let name = name.trim();
     if let Some(path) = name.strip_prefix("file://") {
-        return path.into();
+        let decoded = Url::parse(name).ok().and_then(|link| link.to_file_path().ok());
+        return decoded.map_or_else(|| path.into(), |path| path.to_string_lossy().into_owned().into());
     }
     if let Some(home) = name.strip_prefix("~/").and_then(|rest| Some(std::env::home_dir()?.join(rest))) {
         return home.to_string_lossy().into_owned().into();
@@ -278,8 +286,7 @@ fn plain(name: &str) -> Cow<'_, str> {
 
 fn find(name: &str) -> Result<PathBuf, FindError> {
     let name = &*plain(name);
-    let path = Path::new(name);
-    if path.exists() {
+    if let Some(path) = file(name) {
         return in_folder(path);
     }
     let cache = hive_host::folders::hugging_face_cache().unwrap_or_default();
@@ -327,6 +334,9 @@ mod tests {
         let home = std::env::home_dir().unwrap();
         for (copied, meant) in [
             ("file:///models/a.gguf", "/models/a.gguf"),
+            ("file:///my%20models/%C3%A4.gguf", "/my models/ä.gguf"),
+            ("file://localhost/models/a.gguf", "/models/a.gguf"),
+            ("file://models/a.gguf", "models/a.gguf"),
             ("~/a.gguf", home.join("a.gguf").to_str().unwrap()),
             ("https://huggingface.co/someone/model", "huggingface.co/someone/model"),
             ("https://huggingface.co/someone/model/tree/main", "huggingface.co/someone/model@main"),

@@ -91,6 +91,13 @@ impl Seen {
         doubted.map_or(u64::MAX, |(bytes, _)| bytes.saturating_sub(1))
     }
 
+    /// The smallest load that it had no room for counts, as long as that is doubted.
+    fn had_no_room(&mut self, bytes: u64, now: Instant) {
+        let doubted = self.no_room_for.filter(|(_, at)| now - *at < ROOM_DOUBTED);
+        let smallest = doubted.map_or(bytes, |(before, _)| before.min(bytes));
+        self.no_room_for = Some((smallest, now));
+    }
+
     /// How much longer it is left out.
     fn rests(&self, now: Instant) -> Option<Duration> {
         let until =
@@ -145,7 +152,7 @@ impl Trust {
 
     /// A machine had no room for so many bytes, although it said so. That is no failure: it is planned with for less.
     pub(crate) fn had_no_room(&self, machine: PeerId, bytes: u64) {
-        self.seen().entry(machine).or_default().no_room_for = Some((bytes, Instant::now()));
+        self.seen().entry(machine).or_default().had_no_room(bytes, Instant::now());
     }
 
     /// The most bytes that a machine is planned with, whatever it says.
@@ -303,9 +310,13 @@ mod tests {
     #[test]
     fn a_machine_without_the_room_it_says_is_planned_with_for_less_and_not_left_out() {
         let (mut seen, start) = (Seen::default(), Instant::now());
-        seen.no_room_for = Some((100, start));
+        seen.had_no_room(100, start);
         assert_eq!((seen.room_bytes(start), seen.rests(start)), (99, None));
         assert_eq!(seen.room_bytes(start + ROOM_DOUBTED), u64::MAX);
+        seen.had_no_room(200, start);
+        assert_eq!(seen.room_bytes(start), 99, "it has not grown by that");
+        seen.had_no_room(200, start + ROOM_DOUBTED);
+        assert_eq!(seen.room_bytes(start + ROOM_DOUBTED), 199);
     }
 
     #[test]

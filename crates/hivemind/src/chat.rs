@@ -82,7 +82,10 @@ impl Chat<'_> {
         if question.is_empty() {
             return Err(Failure::usage("nothing was asked").hint("give --prompt, or pipe a question in"));
         }
-        self.ask(question).await.map(drop)
+        match self.ask(question).await? {
+            End::Complete(_) => Ok(()),
+            End::Stopped => Err(Failure::interrupted()),
+        }
     }
 
     /// Line after line, each a turn of one conversation.
@@ -267,7 +270,14 @@ impl Chat<'_> {
                     answer += &text;
                 }
                 Ok(Piece::Note(status)) => output::note(format_args!("\n{status}…")),
-                Ok(Piece::End(figures)) => break End::Complete(Box::new(figures)),
+                Ok(Piece::End(figures)) => {
+                    for name in &figures.unknown_options {
+                        output::note(format_args!(
+                            "\n--set {name}: the model's chat template has no option \"{name}\", so it changed nothing."
+                        ));
+                    }
+                    break End::Complete(Box::new(figures));
+                }
                 Err(failure) => {
                     show("\n");
                     return Err(failure);
@@ -301,6 +311,7 @@ fn json(text: &str, end: &End) -> serde_json::Value {
             "ttft_ms": figures.ttft_ms,
             "decode_tokens_per_s": figures.decode_tokens_per_s,
             "stages": figures.stages,
+            "unknown_options": figures.unknown_options,
         }),
         End::Stopped => serde_json::json!({ "text": text, "finish_reason": "cancelled" }),
     }

@@ -1,6 +1,6 @@
 //! The `hivemind` command.
 //!
-//! Exit codes: 0 done, 1 failed, 2 wrong usage. Results go to standard output, everything else to standard error; with
+//! Exit codes: 0 done, 1 failed, 2 wrong usage, 130 stopped with Ctrl-C. Results go to standard output, everything else to standard error; with
 //! `--json`, standard output holds JSON and nothing else.
 
 mod arguments;
@@ -55,6 +55,11 @@ impl Failure {
         Self { code: 2, ..Self::new(error) }
     }
 
+    /// Somebody pressed Ctrl-C before there was a result.
+    pub(crate) fn interrupted() -> Self {
+        Self { code: 130, ..Self::new("stopped before the answer was whole") }
+    }
+
     /// A hint, where there is one.
     pub(crate) fn hinted(self, hint: Option<&str>) -> Self {
         match hint {
@@ -90,7 +95,7 @@ fn main() -> ExitCode {
     runtime.shutdown_background();
     match (result, output::lost()) {
         (Ok(()), None) => ExitCode::SUCCESS,
-        (Ok(()), Some(error)) => report(&Failure::new(format_args!("the output is lost: {error}"))),
+        (Ok(()), Some(error)) => report(&Failure::new(output::is_lost(&error))),
         (Err(failure), _) => report(&failure),
     }
 }

@@ -40,11 +40,16 @@ pub(crate) struct Figures {
     pub(crate) ttft_ms: f64,
     pub(crate) decode_tokens_per_s: f64,
     pub(crate) stages: Value,
+    /// Options that the model's chat template does not look at.
+    pub(crate) unknown_options: Vec<String>,
 }
+
+/// Where a request has the options of the model's chat template.
+const OPTIONS: &str = "chat_template_kwargs";
 
 /// An answer on its way. Dropping it cancels the answer.
 pub(crate) enum Answer {
-    Here { events: tokio::sync::mpsc::Receiver<Event> },
+    Here { events: tokio::sync::mpsc::Receiver<Event>, unknown_options: Vec<String> },
     There { events: Box<Events>, last: Option<Value> },
 }
 
@@ -80,7 +85,8 @@ impl Talk {
         match self {
             Self::Here(swarm) => {
                 let events = swarm.ring().generate(&request).await.map_err(Failure::new)?;
-                Ok(Answer::Here { events })
+                let unknown = swarm.ring().model().unknown_options(&request.conversation).await;
+                Ok(Answer::Here { events, unknown_options: unknown.unwrap_or_default() })
             }
             Self::There { client, model, stages } => {
                 let body = body(&request, model.as_deref(), *stages);
@@ -103,7 +109,7 @@ impl Answer {
     pub(crate) async fn next(&mut self) -> Result<Piece, Failure> {
         let broke_off = || Failure::new("the answer broke off");
         match self {
-            Self::Here { events } => match events.recv().await {
+            Self::Here { events, unknown_options } => match events.recv().await {
                 Some(Event::Token { text, .. }) => Ok(Piece::Text(text)),
                 Some(Event::Recovering(status)) => Ok(Piece::Note(status)),
                 Some(Event::Reading { tokens, of }) => Ok(Piece::Reading { tokens, of }),
@@ -123,6 +129,7 @@ impl Answer {
                     ttft_ms: summary.time_to_first_token.as_secs_f64() * 1e3,
                     decode_tokens_per_s: summary.decode_tokens_per_s(),
                     stages: swarm::stages_json(&summary.stages),
+                    unknown_options: std::mem::take(unknown_options),
                 })),
                 Some(Event::Failed(why)) => Err(Failure::new(format_args!("the answer broke off: {why}"))),
                 None => Err(broke_off()),
@@ -166,7 +173,14 @@ fn figures(last: &Value) -> Figures {
         ttft_ms: hive["ttft_ms"].as_f64().unwrap_or_default(),
         decode_tokens_per_s: hive["decode_tokens_per_s"].as_f64().unwrap_or_default(),
         stages: hive["stages"].clone(),
+        unknown_options: unknown_options(&hive["ignored"]),
     }
+}
+
+/// Of the fields that changed nothing, those that are options.
+fn unknown_options(ignored: &Value) -> Vec<String> {
+    let name = |field: &Value| Some(field.as_str()?.strip_prefix(OPTIONS)?.strip_prefix('.')?.to_owned());
+    ignored.as_array().into_iter().flatten().filter_map(name).collect()
 }
 
 fn body(request: &Request, model: Option<&str>, stages: Option<usize>) -> Value {
@@ -175,7 +189,7 @@ fn body(request: &Request, model: Option<&str>, stages: Option<usize>) -> Value 
     let mut body = json!({
         "model": model.unwrap_or_default(),
         "messages": conversation.messages,
-        "chat_template_kwargs": conversation.variables,
+        OPTIONS: conversation.variables,
         "stream": true,
         "stream_options": { "include_usage": true },
         "temperature": sampling.temperature,

@@ -297,7 +297,10 @@ class Chats {
         answer.text += news.text;
         answer.tokens = news.tokens;
         answer.complete = !news.cut;
-        answer.note = words.answeredBy(news.tokens_per_s, news.machines, news.first_s);
+        answer.note = [
+          words.answeredBy(news.tokens_per_s, news.machines, news.first_s),
+          ...news.unknown_options.map(words.noSuchOption),
+        ].join(" · ");
         break;
       case "failed":
         this.problem = words.brokeOff(news.why);

@@ -250,4 +250,5 @@ export const words = {
   approvedHere: "Approved here. Now its owner decides on the other machine.",
   answeredBy: (tokens_per_s: number, machines: string[], first_s: number) =>
     `${speed(tokens_per_s)} · ${together(machines)} · ${first_s.toFixed(1)} s to first word`,
+  noSuchOption: (name: string) => `this model has no option “${name}”`,
 };

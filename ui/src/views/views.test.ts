@@ -457,7 +457,7 @@ describe("a conversation", () => {
   }
 
   it("tells the model's chat template what was chosen, and when the conversation began", async () => {
-    answerWith({ kind: "done", text: "Yes.", tokens: [5], tokens_per_s: 9, first_s: 0.1, machines: ["Studio"], cut: false });
+    answerWith({ kind: "done", text: "Yes.", tokens: [5], tokens_per_s: 9, first_s: 0.1, machines: ["Studio"], cut: false, unknown_options: ["style"] });
     render(Main, { shown });
     await fireEvent.click(screen.getByRole("button", { name: "Instructions and sampling" }));
     await fireEvent.change(screen.getByLabelText("Thinking"), { target: { value: screen.getByRole<HTMLOptionElement>("option", { name: "Off" }).value } });
@@ -468,6 +468,7 @@ describe("a conversation", () => {
     const question = asked.find(([command]) => command === "ask")?.[1].question as { options: string[]; began_s: number };
     expect(question.options).toEqual(["enable_thinking=false", "reasoning_effort=high", "budget=5", "style=dry"]);
     expect(question.began_s).toBeGreaterThan(0);
+    await waitFor(() => expect(screen.getByText(/this model has no option “style”$/)).toBeTruthy());
   });
 
   it("keeps what came when an answer breaks off, and goes on from its very tokens", async () => {
@@ -475,7 +476,7 @@ describe("a conversation", () => {
     render(Main, { shown });
     await ask("Tell me");
     await waitFor(() => expect(screen.getByRole("alert").textContent).toContain("nobody is left"));
-    answerWith({ kind: "done", text: "wer.", tokens: [5, 6, 7], tokens_per_s: 9, first_s: 0.1, machines: ["Studio"], cut: false });
+    answerWith({ kind: "done", text: "wer.", tokens: [5, 6, 7], tokens_per_s: 9, first_s: 0.1, machines: ["Studio"], cut: false, unknown_options: [] });
     await fireEvent.click(await screen.findByRole("button", { name: "Continue" }));
     await waitFor(() => expect(screen.getByText("Half an answer.", { selector: ".body p" })).toBeTruthy());
     const [, again] = asked.filter(([command]) => command === "ask");
@@ -642,7 +643,7 @@ describe("a conversation", () => {
   });
 
   it("has links that lead nowhere by themselves, whichever button is pressed", async () => {
-    answerWith({ kind: "done", text: "See [there](https://evil.example/?q=1).", tokens: [5], tokens_per_s: 9, first_s: 0.1, machines: ["Studio"], cut: false });
+    answerWith({ kind: "done", text: "See [there](https://evil.example/?q=1).", tokens: [5], tokens_per_s: 9, first_s: 0.1, machines: ["Studio"], cut: false, unknown_options: [] });
     render(Main, { shown });
     await ask("Where?");
     const link = await screen.findByText("there");

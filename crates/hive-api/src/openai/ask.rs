@@ -23,9 +23,14 @@ pub(super) struct Asked {
     pub(super) stream: bool,
     /// Whether a stream ends with what it took.
     pub(super) usage: bool,
+    /// Options of the model's chat template.
+    pub(super) options: Options,
     /// Fields that change nothing here.
     pub(super) ignored: Vec<String>,
 }
+
+/// The field in which each option of a chat template was given.
+pub(super) type Options = BTreeMap<String, String>;
 
 /// Why a request is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -102,7 +107,7 @@ pub(super) fn read(body: &[u8]) -> Result<Asked, AskError> {
         Some(mut options) => options.flag("include_usage")?.unwrap_or(false),
         None => false,
     };
-    let variables = variables(&mut fields)?;
+    let (variables, options) = variables(&mut fields)?;
     let own = own_wishes(&mut fields)?;
     let request = Request {
         conversation: Conversation { variables, began: own.date, ..Conversation::new(messages) },
@@ -114,7 +119,14 @@ pub(super) fn read(body: &[u8]) -> Result<Asked, AskError> {
         ..Request::new(Vec::new())
     };
     let wish = Wish { model, stages: own.stages };
-    Ok(Asked { wish, request, stream, usage, ignored: fields.rest().into_iter().map(|(name, _)| name).collect() })
+    Ok(Asked {
+        wish,
+        request,
+        stream,
+        usage,
+        options,
+        ignored: fields.rest().into_iter().map(|(name, _)| name).collect(),
+    })
 }
 
 /// Refuses what would be missing from the answer.
@@ -203,20 +215,26 @@ fn stop(fields: &mut Fields) -> Result<Vec<String>, FieldError> {
 
 /// Options of the model's own chat template. `chat_template_kwargs` is what vLLM, `SGLang` and llama.cpp call them; the two that
 /// clients send by themselves stand beside it.
-fn variables(fields: &mut Fields) -> Result<Map<String, Value>, AskError> {
-    let mut variables = Map::new();
+fn variables(fields: &mut Fields) -> Result<(Map<String, Value>, Options), AskError> {
+    let (mut variables, mut options) = (Map::new(), Options::new());
+    let mut add = |name: String, field: String, value: Value| {
+        variables.insert(name.clone(), value);
+        options.insert(name, field);
+    };
     if let Some(effort) = fields.text("reasoning_effort")? {
-        variables.insert("reasoning_effort".to_owned(), effort.into());
+        add("reasoning_effort".to_owned(), "reasoning_effort".to_owned(), effort.into());
     }
     if let Some(thinking) = fields.flag("enable_thinking")? {
-        variables.insert("enable_thinking".to_owned(), thinking.into());
+        add("enable_thinking".to_owned(), "enable_thinking".to_owned(), thinking.into());
     }
-    let Some(given) = fields.object("chat_template_kwargs")? else { return Ok(variables) };
-    variables.extend(given.rest());
-    match RESERVED_VARIABLES.into_iter().find(|name| variables.contains_key(*name)) {
-        Some(name) => Err(AskError::Reserved { field: format!("chat_template_kwargs.{name}") }),
-        None => Ok(variables),
+    for (name, value) in fields.object("chat_template_kwargs")?.map(Fields::rest).unwrap_or_default() {
+        let field = format!("chat_template_kwargs.{name}");
+        if RESERVED_VARIABLES.contains(&name.as_str()) {
+            return Err(AskError::Reserved { field });
+        }
+        add(name, field, value);
     }
+    Ok((variables, options))
 }
 
 fn message(at: usize, value: Value) -> Result<Message, AskError> {
@@ -463,6 +481,9 @@ mod tests {
         assert_eq!(asked(json!({ "enable_thinking": false })).unwrap(), json!({ "enable_thinking": false }));
         let both = json!({ "enable_thinking": true, "chat_template_kwargs": { "enable_thinking": false, "x": [1] } });
         assert_eq!(asked(both).unwrap(), json!({ "enable_thinking": false, "x": [1] }));
+        let both = json!({ "enable_thinking": true, "reasoning_effort": "low", "chat_template_kwargs": { "enable_thinking": false } });
+        let fields: Vec<String> = self::asked(both).unwrap().options.into_values().collect();
+        assert_eq!(fields, ["chat_template_kwargs.enable_thinking", "reasoning_effort"]);
         let message = asked(json!({ "chat_template_kwargs": { "messages": [] } })).unwrap_err().to_string();
         assert!(message.contains("\"chat_template_kwargs.messages\""), "{message}");
     }

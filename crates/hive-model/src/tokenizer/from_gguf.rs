@@ -6,8 +6,8 @@
 use serde_json::{Value as Json, json};
 
 use super::cuts::Cut;
+use super::is_marker;
 use super::limits::{MAX_MERGES, MAX_TOKEN_BYTES, MAX_TOKENS};
-use super::{is_between_bars, is_marker};
 use crate::weights::Gguf;
 use crate::weights::gguf::{Numbers, Value};
 
@@ -27,10 +27,10 @@ pub(super) fn tokenizer_json(gguf: &Gguf) -> Result<Json, String> {
         return Err(format!("it has more than {MAX_TOKENS} tokens, or {MAX_MERGES} merges"));
     }
     let types: Vec<i64> = gguf.numbers("tokenizer.ggml.token_type").into_iter().flat_map(Numbers::integers).collect();
-    // Converters have written markers as ordinary tokens, which a person's text could become. `</s>` may be an ordinary token
-    // for HTML.
+    // Converters have written markers as ordinary tokens, which a person's text could become. `<s>` and `</s>` may be ordinary
+    // ones for HTML.
     let type_of = |id: usize| match types.get(id).copied().unwrap_or(NORMAL) {
-        NORMAL if is_between_bars(tokens[id]) => CONTROL,
+        NORMAL if is_marker(tokens[id]) && !["<s>", "</s>"].contains(&tokens[id]) => CONTROL,
         USER_DEFINED if is_marker(tokens[id]) => CONTROL,
         kind => kind,
     };

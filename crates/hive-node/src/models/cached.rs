@@ -132,8 +132,17 @@ fn base(written: &Written, folder: &Path, snapshot: &Path) -> String {
 /// What a snapshot is called: by a branch or tag that is it, or by its commit.
 fn revision_of(folder: &Path, snapshot: &Path) -> String {
     let commit = snapshot.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let named = references(folder).into_iter().find(|(_, of)| *of == commit).map(|(name, _)| name);
+    let named =
+        references(folder).into_iter().find(|(name, of)| *of == commit && is_readable(name)).map(|(name, _)| name);
     named.unwrap_or_else(|| commit.chars().take(SHOWN_COMMIT).collect())
+}
+
+/// Whether a branch or tag can be told from what stands behind it in a name.
+fn is_readable(revision: &str) -> bool {
+    ["", ":Q4_0", "/a.gguf"].into_iter().all(|part| {
+        let name = format!("owner/name@{revision}{part}");
+        Written::read(&name).is_some_and(|written| written.revision == Some(revision))
+    })
 }
 
 /// The folder of a revision; without one, that of `main`, or the only one there is. Otherwise what the revisions are called.
@@ -596,6 +605,16 @@ mod tests {
         assert_eq!(cache.find("someone/model"), Err(Unfound::Several(several)));
         assert_eq!(cache.agrees(), ["someone/model@4bit", "someone/model@abc012345678"]);
         assert_eq!(Cache::of(&both, &[]).agrees(), ["someone/model@abc012345678", "someone/model@def012345678"]);
+    }
+
+    #[test]
+    fn a_branch_that_a_name_cannot_hold_is_shown_by_its_commit() {
+        for branch in ["feature/x", "v1+cu"] {
+            let files = [(ABC, "config.json"), (ABC, "a.safetensors"), (DEF, "b.Q4_0.gguf"), (DEF, "b.Q8_0.gguf")];
+            let cache = Cache::of(&files, &[("main", ABC), (branch, DEF)]);
+            let expected = ["someone/model", "someone/model@def012345678:Q4_0", "someone/model@def012345678:Q8_0"];
+            assert_eq!(cache.agrees(), expected, "{branch}");
+        }
     }
 
     #[test]

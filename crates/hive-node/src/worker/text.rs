@@ -107,6 +107,20 @@ impl Model {
         }
     }
 
+    /// Options of a conversation that the model's chat template does not look at, so that they change nothing.
+    pub async fn unknown_options(&self, conversation: &Conversation) -> Result<Vec<String>, TextError> {
+        if conversation.variables.is_empty() {
+            return Ok(Vec::new());
+        }
+        match self.ask(Order::Options, OPEN_PATIENCE).await? {
+            Reply::Options(known) => {
+                let unknown = conversation.variables.keys().filter(|name| !known.contains(name));
+                Ok(unknown.cloned().collect())
+            }
+            _ => Err(TextError::nonsense()),
+        }
+    }
+
     /// The tokens of a conversation, ready for the assistant's answer. It began then, if it does not say so itself.
     pub(crate) async fn prompt(&self, conversation: &Conversation, began: DateTime) -> Result<Vec<u32>, TextError> {
         let json = serde_json::to_vec(conversation).map_err(|error| TextError::Died(error.to_string()))?;

@@ -16,6 +16,8 @@ pub(super) enum Order {
     Prepare,
     /// The same; that there is no template that can be used is an error.
     Converse,
+    /// The names of the chat template's options.
+    Options,
     /// The tokens of a conversation.
     Prompt {
         /// A [`hive_model::template::Conversation`].
@@ -48,6 +50,7 @@ pub(super) enum Said {
 pub(super) enum Reply {
     Card(Box<ModelCard>),
     Prepared,
+    Options(Vec<String>),
     Tokens(Vec<u32>),
     Texts(String, String),
 }

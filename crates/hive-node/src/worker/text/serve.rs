@@ -109,6 +109,7 @@ impl Text {
                 self.template()?;
                 Ok(Reply::Prepared)
             }
+            Order::Options => Ok(Reply::Options(self.template()?.options())),
             Order::Prompt { json, began } => {
                 let refuse = |why: serde_json::Error| TextFailure::new(TextFault::Conversation, why);
                 let mut conversation: Conversation = serde_json::from_slice(&json).map_err(refuse)?;
