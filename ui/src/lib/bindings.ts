@@ -267,7 +267,9 @@ first_s: number;
 /**  The machines that computed it. */
 machines: string[]; 
 /**  Whether it was cut for its length, and could be gone on with. */
-cut: boolean } | 
+cut: boolean; 
+/**  Options that the model's chat template does not look at. */
+unknown_options: string[] } | 
 /**  It broke off; what came stands. */
 { kind: "failed"; 
 /**  Why. */
