@@ -54,3 +54,30 @@ impl From<hive_node::RightsError> for Problem {
         Self::new("not_kept", &error).hinted(Some(error.hint()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use hive_node::data::DataError;
+
+    use super::*;
+
+    #[test]
+    fn whoever_starts_a_second_one_or_has_a_full_disk_is_told_what_to_do() {
+        let path = || "/data".into();
+        let second = Problem::from(DataError::InUse { path: path(), by: "process 7".to_owned() });
+        assert_eq!(second.message, "HiveMind already runs on this machine (process 7)");
+        assert!(second.hint.is_some_and(|hint| hint.contains("try again")));
+        let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
+        assert!(Problem::from(DataError::Unusable { path: path(), error: full }).hint.is_some());
+        // A person at a window has no command line.
+        let closed = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+        for error in [
+            DataError::InUse { path: path(), by: "process 7".to_owned() },
+            DataError::Unusable { path: path(), error: closed },
+            DataError::Damaged { path: path(), why: "it is cut".to_owned() },
+        ] {
+            let problem = Problem::from(error);
+            assert!(!format!("{problem:?}").contains("--"), "{problem:?}");
+        }
+    }
+}

@@ -20,7 +20,7 @@ const POPOVER_SIZE: (f64, f64) = (340.0, 580.0);
 /// Whether a window may show a page: its own only. What a model wrote may hold links, and a window that followed one would be
 /// that page's from then on.
 fn is_own(url: &Url) -> bool {
-    url.scheme() == "tauri" || url.host_str() == Some("tauri.localhost")
+    url.scheme() == "tauri" && url.host_str() == Some("localhost")
 }
 
 /// Makes both.
@@ -152,7 +152,10 @@ mod tests {
     fn a_window_shows_the_apps_own_pages_and_no_others() {
         for (url, own) in [
             ("tauri://localhost/index.html#chat", true),
-            ("http://tauri.localhost/", true),
+            // Any program of this machine may be behind these.
+            ("http://tauri.localhost/", false),
+            ("http://tauri.localhost:8080/?q=1", false),
+            ("tauri://evil.example/", false),
             ("http://evil.example/?q=1", false),
             ("https://localhost/", false),
             ("file:///etc/passwd", false),
