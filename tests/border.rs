@@ -216,6 +216,32 @@ fn a_node_that_hangs_in_the_middle_of_an_answer_is_given_up_soon() {
 }
 
 #[test]
+fn a_question_that_was_stopped_ends_with_the_code_of_ctrl_c() {
+    let folder = tempfile::tempdir().unwrap();
+    let _node = Node::start(folder.path());
+    let mut command = hivemind(&["chat", "--prompt", "Count to one thousand.", "--max-tokens", "4000"]);
+    let mut chat = command.env("HIVEMIND_DATA_DIR", folder.path()).spawn().unwrap();
+    chat.stdout.as_mut().unwrap().read_exact(&mut [0; 1]).unwrap();
+    assert!(Command::new("kill").args(["-INT", &chat.id().to_string()]).status().unwrap().success());
+    let output = chat.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.code() == Some(130) && stderr.contains("stopped before the answer was whole"), "{stderr}");
+}
+
+#[test]
+fn an_option_that_the_model_does_not_have_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let question = ["chat", "--prompt", "Hello", "--max-tokens", "1", "--set", "style=dry"];
+    // By a node that runs, and without one.
+    for node in [Some(Node::start(folder.path())), None] {
+        let (code, _, stderr) = ask(&folder.path().join(if node.is_some() { "" } else { "none" }), &question);
+        assert!(code == 0 && stderr.contains("the model's chat template has no option \"style\""), "{stderr}");
+        let json = if let Some(node) = &node { node.json(&question) } else { continue };
+        assert_eq!(json["unknown_options"], serde_json::json!(["style"]));
+    }
+}
+
+#[test]
 fn programs_have_tokens_of_their_own() {
     let folder = tempfile::tempdir().unwrap();
     let node = Node::start(folder.path());
