@@ -5,6 +5,7 @@
 mod common;
 
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use common::{finish, hivemind, run};
 
@@ -94,8 +95,19 @@ fn a_truncated_and_a_damaged_model() {
         bytes[found..found + to.len()].copy_from_slice(to);
         bytes
     };
-    let missing = rename(b"blk.7.ffn_up.weight", b"blk.7.ffn_xx.weight");
+    let name = b"blk.7.ffn_up.weight";
+    let missing = rename(name, b"blk.7.ffn_xx.weight");
     refused(&["chat", "--prompt", "x", &at("missing.gguf", &missing)], 1, &["blk.7.ffn_xx.weight", "do not have"]);
+    // What no machine could load is not planned. This name is one of those that may be left out.
+    let without = rename(name, b"rotary_emb.inv_freq");
+    refused(&["plan", &at("without.gguf", &without)], 1, &["no tensor blk.7.ffn_up.weight", "incomplete"]);
+    let mut foreign = whole.clone();
+    let shape = foreign.windows(name.len()).position(|part| part == name).expect("it is in the header") + name.len();
+    let kind = shape + 4 + 2 * 8;
+    foreign[kind..kind + 4].copy_from_slice(&12u32.to_le_bytes());
+    let words = ["blk.7.ffn_up.weight has type Q4_K", "supported are Q4_0, Q4_1"];
+    refused(&["plan", &at("foreign.gguf", &foreign)], 1, &words);
+    refused(&["chat", "--prompt", "x", &at("foreign.gguf", &foreign)], 1, &words);
 }
 
 #[test]
@@ -144,12 +156,24 @@ fn prompts_that_cannot_be_read() {
 
 #[test]
 fn output_that_is_lost_is_a_failure() {
-    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let mut command = hivemind(&["chat", "--prompt", "Hello.", "--max-tokens", "3"]);
-    command.stdout(full);
-    let output = finish(command, None);
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.code() == Some(1) && stderr.contains("the output is lost: No space left"), "{stderr}");
+    let to = |stdout: Stdio, arguments: &[&str]| {
+        let mut command = hivemind(arguments);
+        command.stdout(stdout);
+        let output = finish(command, None);
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    for arguments in
+        [&["chat", "--prompt", "Hello.", "--max-tokens", "3"][..], &["plan", "--json"], &["--help"], &["--version"]]
+    {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let (code, stderr) = to(full.into(), arguments);
+        assert!(code == Some(1) && stderr.contains("the output is lost: No space left"), "{arguments:?}: {stderr}");
+        // A reader who has seen enough loses nothing.
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let (code, stderr) = to(writer.into(), arguments);
+        assert!(code == Some(0) && !stderr.contains("lost"), "{arguments:?}: {stderr}");
+    }
 }
 
 #[test]

@@ -1,12 +1,15 @@
 //! What can be asked on the command line.
 
 use std::ffi::OsStr;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use hive_api::Right;
 use hive_node::{Compute, Sampling};
+
+use crate::output;
 
 /// Several machines, one private large language model.
 #[derive(Debug, Parser)]
@@ -22,9 +25,18 @@ pub(crate) struct Arguments {
 impl Arguments {
     /// Those of this process, and the environment's.
     pub(crate) fn read() -> Self {
-        let matches = without_empty(Self::command()).get_matches();
-        Self::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+        let matches = without_empty(Self::command()).try_get_matches().unwrap_or_else(|instead| end(&instead));
+        Self::from_arg_matches(&matches).unwrap_or_else(|instead| end(&instead))
     }
+}
+
+/// Shows what there is to show instead, help or what is wrong with the arguments, and ends. Help that is lost is a failure.
+fn end(instead: &clap::Error) -> ! {
+    let lost = instead.print().err().filter(|error| !instead.use_stderr() && error.kind() != ErrorKind::BrokenPipe);
+    if let Some(error) = &lost {
+        output::error(output::is_lost(error));
+    }
+    std::process::exit(if lost.is_some() { 1 } else { instead.exit_code() })
 }
 
 /// A variable of the environment that is empty is one that is not set, as it is for everybody else.

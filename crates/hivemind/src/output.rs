@@ -61,6 +61,11 @@ pub(crate) fn lost() -> Option<std::io::Error> {
     LOST.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
+/// That results were lost, in words.
+pub(crate) fn is_lost(error: &std::io::Error) -> String {
+    format!("the output is lost: {error}")
+}
+
 /// A remark beside the result.
 pub(crate) fn note(text: impl std::fmt::Display) {
     let stderr = std::io::stderr();
