@@ -66,7 +66,8 @@ struct Kept {
     name: String,
     /// SHA-256 of the token, as hexadecimal digits.
     digest: String,
-    may: Vec<Right>,
+    /// Names of rights; a newer version may have others.
+    may: Vec<String>,
     /// Days since 1970 in UTC.
     made_day: u64,
     last_used_day: Option<u64>,
@@ -115,6 +116,8 @@ impl Drop for Revocation {
 struct Program {
     name: String,
     may: Vec<Right>,
+    /// Names of rights that only a newer version has. They allow nothing here, and are there again after an update.
+    newer: Vec<String>,
     made_day: u64,
     /// 0 is never; nobody used it in 1970.
     last_used_day: AtomicU64,
@@ -234,7 +237,8 @@ impl Tokens {
         let token = self.generate()?;
         let last_used_day = AtomicU64::new(0);
         let live = Live::new(token.digest());
-        programs.push(Arc::new(Program { name: name.to_owned(), may, made_day: today(), last_used_day, live }));
+        let (name, newer) = (name.to_owned(), Vec::new());
+        programs.push(Arc::new(Program { name, may, newer, made_day: today(), last_used_day, live }));
         self.write(&programs)?;
         self.replace(programs);
         Ok(token)
@@ -267,6 +271,7 @@ impl Tokens {
         let renewed = Program {
             name: name.to_owned(),
             may: program.may.clone(),
+            newer: program.newer.clone(),
             made_day: today(),
             last_used_day: AtomicU64::new(program.last_used_day().unwrap_or(0)),
             live: Live::new(token.digest()),
@@ -325,7 +330,7 @@ impl Tokens {
         let kept = |program: &Arc<Program>| Kept {
             name: program.name.clone(),
             digest: HEXLOWER.encode(&program.live.digest),
-            may: program.may.clone(),
+            may: program.may.iter().map(ToString::to_string).chain(program.newer.clone()).collect(),
             made_day: program.made_day,
             last_used_day: program.last_used_day(),
         };
@@ -348,9 +353,11 @@ fn read(path: &Path) -> Result<Vec<Arc<Program>>, TokenError> {
     let program = |kept: Kept| {
         let digest = HEXLOWER.decode(kept.digest.as_bytes()).ok().and_then(|bytes| bytes.try_into().ok());
         let digest = digest.ok_or_else(|| damaged(format!("the digest of \"{}\" is not one", kept.name)))?;
+        let (may, newer) = kept.may.into_iter().partition::<Vec<_>, _>(|name| name.parse::<Right>().is_ok());
         Ok(Arc::new(Program {
             name: kept.name,
-            may: kept.may,
+            may: may.iter().filter_map(|name| name.parse().ok()).collect(),
+            newer,
             made_day: kept.made_day,
             last_used_day: AtomicU64::new(kept.last_used_day.unwrap_or(0)),
             live: Live::new(digest),
@@ -488,6 +495,22 @@ mod tests {
         std::fs::write(&path, "[{").unwrap();
         let message = Tokens::open(folder.path()).unwrap_err().to_string();
         assert!(message.contains("tokens.json is damaged"), "{message}");
+    }
+
+    #[test]
+    fn a_right_of_a_newer_version_allows_nothing_and_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let token = Tokens::open(folder.path()).unwrap().add("editor", &[Right::Chat]).unwrap();
+        let file = folder.path().join(FILE);
+        let written = || serde_json::from_slice::<Value>(&std::fs::read(&file).unwrap()).unwrap();
+        let mut newer = written();
+        newer[0]["may"] = json!(["chat", "agents"]);
+        newer[0]["colour"] = json!("red");
+        std::fs::write(&file, newer.to_string()).unwrap();
+        let tokens = Tokens::open(folder.path()).unwrap();
+        assert_eq!(may(&tokens, &token), Some(vec![Right::Chat]));
+        tokens.note_use();
+        assert_eq!(written()[0]["may"], json!(["chat", "agents"]));
     }
 
     #[test]

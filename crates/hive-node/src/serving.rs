@@ -32,7 +32,6 @@ const MENDING_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Which model, over how many machines.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Wish {
     /// By name; `None` is the starter model.
     pub model: Option<String>,

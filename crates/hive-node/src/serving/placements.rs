@@ -16,7 +16,6 @@ pub(crate) const FILE: &str = "placements.json";
 
 /// Layers on a machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct PlacedLayers {
     /// The machine.
     pub(crate) machine: PeerId,
@@ -28,7 +27,6 @@ pub(crate) struct PlacedLayers {
 
 /// A model's stages, in the order a token passes them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(crate) struct PlacedModel {
     /// What was asked for.
     pub(crate) wish: Wish,
@@ -36,9 +34,9 @@ pub(crate) struct PlacedModel {
     pub(crate) stages: Vec<PlacedLayers>,
 }
 
-/// The file.
+/// The file. What a newer version has written beside this is passed over.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(default)]
 pub(crate) struct Placements {
     pub(super) in_memory: Vec<PlacedModel>,
     pub(super) by_hand: Vec<PlacedModel>,
@@ -126,5 +124,23 @@ impl Node {
             Ok(()) => *on_disk = placements,
             Err(error) => tracing::warn!("where models are placed was not kept: {error}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_newer_version_has_written_is_read_as_far_as_it_is_known() {
+        let layers =
+            PlacedLayers { machine: hive_net::Identity::generate().id(), name: "ann".to_owned(), layers: [0, 30] };
+        let placed = PlacedModel { wish: Wish { model: None, stages: Some(1) }, stages: vec![layers] };
+        let placements = Placements { in_memory: vec![placed.clone()], by_hand: vec![placed] };
+        let mut written = serde_json::to_value(&placements).unwrap();
+        for place in ["", "/in_memory/0", "/in_memory/0/wish", "/by_hand/0/stages/0"] {
+            written.pointer_mut(place).unwrap()["of_tomorrow"] = serde_json::json!({ "x": [1] });
+        }
+        assert_eq!(serde_json::from_value::<Placements>(written).unwrap(), placements);
     }
 }
