@@ -155,6 +155,7 @@ fn a_node_says_why_it_cannot_start_and_loses_nothing() {
     let output = finish(hivemind(&["node", "--bind", "127.0.0.1:0", "--api", &taken, "--data-dir", other]), None);
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.code() == Some(1) && stderr.contains(&taken) && stderr.contains("--api"), "{stderr}");
+    assert!(stderr.starts_with("error: "), "nothing comes before it: {stderr}");
     let output = finish(hivemind(&["node", "--bind", "127.0.0.1:0", "--api", "0.0.0.0:0", "--data-dir", other]), None);
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(stderr.contains("this machine only") && !stderr.contains("another HiveMind"), "{stderr}");
@@ -183,7 +184,7 @@ fn a_node_says_why_it_cannot_start_and_loses_nothing() {
     // Who was approved is never replaced by nobody.
     std::fs::write(Path::new(other).join("peers.json"), "{\"peers\": {").unwrap();
     let (code, stderr) = start(other, &[]);
-    assert!(code == 1 && stderr.contains("peers.json is damaged"), "{stderr}");
+    assert!(code == 1 && stderr.contains("peers.json is damaged") && !stderr.contains("hint"), "{stderr}");
     assert_eq!(std::fs::read_to_string(Path::new(other).join("peers.json")).unwrap(), "{\"peers\": {");
 
     let output = finish(hivemind(&["peers"]), None);

@@ -67,6 +67,42 @@ fn a_downloaded_gguf_is_asked_by_the_name_of_its_repository() {
 }
 
 #[test]
+fn a_file_is_looked_for_from_where_the_user_stands_and_not_from_where_the_node_was_started() {
+    let home = tempfile::tempdir().unwrap();
+    let [desk, elsewhere] = ["desk", "elsewhere"].map(|name| {
+        let folder = home.path().join(name);
+        std::fs::create_dir(&folder).unwrap();
+        folder
+    });
+    std::os::unix::fs::symlink(starter(), desk.join("mine.gguf")).unwrap();
+    std::os::unix::fs::symlink(starter(), elsewhere.join("other.gguf")).unwrap();
+    std::fs::create_dir(elsewhere.join("owner")).unwrap();
+    std::os::unix::fs::symlink(starter(), elsewhere.join("owner/name")).unwrap();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_hivemind"));
+    command.current_dir(&elsewhere).env("HF_HUB_CACHE", home.path().join("cache"));
+    let node = Node::start_by(command, home.path(), "ann", &["--no-share"]);
+    let ask = |arguments: &[&str]| {
+        let mut command = hivemind(arguments);
+        command.env("HIVEMIND_DATA_DIR", &node.folder).current_dir(&desk);
+        let output = finish(command, None);
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    for path in ["./mine.gguf", "mine.gguf", "../desk/mine.gguf"] {
+        let (code, stdout, stderr) = ask(&["chat", path, "--prompt", QUESTION]);
+        assert_eq!((code, stdout.as_str()), (Some(0), ANSWER), "{path}: {stderr}");
+        for command in [&["plan", path][..], &["models", "load", path]] {
+            let (code, _, stderr) = ask(command);
+            assert_eq!(code, Some(0), "{command:?}: {stderr}");
+        }
+    }
+    for path in ["./other.gguf", "other.gguf", "owner/name"] {
+        let (code, _, stderr) = ask(&["plan", path]);
+        assert!(code == Some(1) && stderr.contains(&format!("no model \"{path}\"")), "{path}: {stderr}");
+    }
+}
+
+#[test]
 fn a_model_has_one_name_wherever_it_is_named() {
     let two = cache(&["tiny.Q4_1.gguf", "tiny.Q8_0.gguf"]);
     let home = tempfile::tempdir().unwrap();

@@ -198,6 +198,7 @@ async fn whatever_is_refused_is_refused_in_json_with_what_is_wrong() {
     let chat = "/v1/chat/completions";
     let message = |content: serde_json::Value| serde_json::json!([{ "role": "user", "content": content }]);
     let long = "a".repeat(3 << 20);
+    let too_long = " ".repeat(crate::openai::LONGEST_BODY_BYTES + 1);
     let cases = [
         ("GET", chat, String::new(), 405, "method_not_allowed", None),
         ("POST", "/hive/v1/sharing", "{\"on\": 5}".to_owned(), 415, "invalid_request", None),
@@ -220,8 +221,11 @@ async fn whatever_is_refused_is_refused_in_json_with_what_is_wrong() {
             "unsupported",
             Some("n"),
         ),
+        ("POST", chat, too_long, 413, "too_long", None),
         ("GET", "/v1/models/nobody/nothing", String::new(), 404, "model_not_found", None),
         ("GET", "/chat/completions", String::new(), 404, "not_found", None),
+        ("POST", "/v1/completions", "{}".to_owned(), 404, "not_served", None),
+        ("POST", "/v1/responses/", "{}".to_owned(), 404, "not_served", None),
         ("POST", "/v1/embeddings", "{}".to_owned(), 404, "not_served", None),
         ("POST", "/v1/audio/speech", "{}".to_owned(), 404, "not_served", None),
     ];
@@ -232,6 +236,13 @@ async fn whatever_is_refused_is_refused_in_json_with_what_is_wrong() {
         assert_eq!((found.as_u16(), &error["code"]), (status, &code.into()), "{method} {path} {shown}: {error}");
         assert_eq!(error["param"], serde_json::json!(field), "{method} {path} {shown}: {error}");
         assert!(error["message"].as_str().is_some_and(|message| !message.is_empty()), "{error}");
+        // What to do: how an address begins, or what is answered.
+        let advice = match code {
+            "not_found" => "/v1 as their base URL",
+            "not_served" => "POST /v1/chat/completions",
+            _ => continue,
+        };
+        assert!(error["hint"].as_str().is_some_and(|hint| hint.contains(advice)), "{error}");
     }
     running.stop().await;
 }

@@ -190,12 +190,14 @@ fn an_answer_ends_where_the_vocabulary_says() {
 
 #[test]
 fn markers_that_are_typed_as_ordinary_tokens_are_special_and_ordinary_ones_are_not() {
-    let tokens: [&[u8]; 4] = [b"a", b"<|im_end|>", b"</s>", b"<b>"];
-    let types: Vec<u8> = [1u32, 1, 1, 4].iter().flat_map(|kind| kind.to_le_bytes()).collect();
+    // By their types ordinary ones, and ones that somebody has defined; the last has none.
+    let tokens: [&[u8]; 8] =
+        [b"a", b"<|im_end|>", b"</s>", b"[INST]", b"<b>", b"<|im_start|>", b"<start_of_turn>", b"<end_of_turn>"];
+    let types: Vec<u8> = [1u32, 1, 1, 1, 4, 4, 4].iter().flat_map(|kind| kind.to_le_bytes()).collect();
     let types = [
         text(b"tokenizer.ggml.token_type"),
         9u32.to_le_bytes().to_vec(),
-        [&5u32.to_le_bytes()[..], &4u64.to_le_bytes(), &types].concat(),
+        [&5u32.to_le_bytes()[..], &7u64.to_le_bytes(), &types].concat(),
     ]
     .concat();
     let merges = [text(b"tokenizer.ggml.merges"), 9u32.to_le_bytes().to_vec(), strings(&[b"a a"])].concat();
@@ -208,7 +210,10 @@ fn markers_that_are_typed_as_ordinary_tokens_are_special_and_ordinary_ones_are_n
     ]);
     let tokenizer = Tokenizer::from_gguf(&gguf).unwrap();
     let special: Vec<&str> = tokenizer.special_tokens().all().iter().map(|(text, _)| text.as_str()).collect();
-    assert_eq!(special, ["<|im_end|>"]);
+    assert_eq!(special, ["<start_of_turn>", "<end_of_turn>", "<|im_start|>", "<|im_end|>", "[INST]"]);
+    let prompt = "<|im_start|>[INST]a<|im_end|></s>";
+    assert_eq!(tokenizer.encode(prompt).unwrap()[..4], [5, 3, 0, 1]);
+    assert!(!tokenizer.encode_literal(prompt).unwrap().iter().any(|token| [1, 3, 5, 6, 7].contains(token)));
 }
 
 #[test]

@@ -72,10 +72,10 @@ fn counts_and_names_beyond_any_real_file_are_refused() {
     let name = "k".repeat(2000);
     assert!(open(&gguf(&[(&name, 0, vec![1])])).unwrap_err().contains("2000 bytes"));
     let nested = array(9, 1, &array(0, 1, &[1]));
-    assert!(open(&gguf(&[("a", 9, nested)])).unwrap_err().contains("metadata type 9"));
+    assert!(open(&gguf(&[("a", 9, nested)])).unwrap_err().contains("the metadata value a is of type 9"));
     // Half a character in each of two texts.
     let halves = array(8, 2, &[&1u64.to_le_bytes()[..], &[0xC3], &1u64.to_le_bytes(), &[0xA9]].concat());
-    assert!(open(&gguf(&[("a", 9, halves)])).unwrap_err().contains("UTF-8"));
+    assert!(open(&gguf(&[("tokenizer.ggml.tokens", 9, halves)])).unwrap_err().contains("UTF-8"));
 }
 
 #[test]
