@@ -642,12 +642,12 @@ describe("a conversation", () => {
     await waitFor(() => expect(asked).toContainEqual(["keep_conversation", { conversation: kept }]));
   });
 
-  it("has links that lead nowhere by themselves, whichever button is pressed", async () => {
+  it("has links that lead nowhere, whichever button is pressed", async () => {
     answerWith({ kind: "done", text: "See [there](https://evil.example/?q=1).", tokens: [5], tokens_per_s: 9, first_s: 0.1, machines: ["Studio"], cut: false, unknown_options: [] });
     render(Main, { shown });
     await ask("Where?");
     const link = await screen.findByText("there");
-    for (const [kind, button] of [["click", 0], ["auxclick", 1]] as const) {
+    for (const [kind, button] of [["click", 0], ["auxclick", 1], ["contextmenu", 2]] as const) {
       const press = new MouseEvent(kind, { button, bubbles: true, cancelable: true });
       link.dispatchEvent(press);
       expect(press.defaultPrevented, kind).toBe(true);
