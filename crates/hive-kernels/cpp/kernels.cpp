@@ -3,7 +3,8 @@
 //
 // What holds: an output element depends only on its own row of weights and its own row of x, summed in one fixed
 // order with fused multiply-adds. So results are the same bits whatever the batch, the number of threads or the
-// instruction set, and a prompt recomputed in other chunks gives the very same key-value cache.
+// instruction set, and a prompt recomputed in other chunks gives the very same key-value cache. Between x86 and Arm, positions
+// may differ in a last bit: sine and cosine are those of the system's library.
 
 #include "kernels.h"
 
@@ -24,7 +25,9 @@ typedef float Floats __attribute__((vector_size(64)));
 typedef std::uint32_t Words __attribute__((vector_size(64)));
 typedef std::int32_t Ints __attribute__((vector_size(64)));
 typedef std::uint16_t Halves __attribute__((vector_size(32)));
-typedef _Float16 HalfFloats __attribute__((vector_size(32)));
+#if !defined(__x86_64__)
+typedef __fp16 HalfFloats __attribute__((vector_size(32)));
+#endif
 
 template <typename V, typename T>
 inline V load(const T* from) {
