@@ -12,7 +12,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use common::{SETTINGS, finish, hivemind, patiently};
+use common::{finish, hivemind, of_nobody, patiently};
 use hive_mind::conversations::{Conversation, Conversations, Said};
 use serde_json::Value;
 
@@ -25,9 +25,7 @@ struct Node {
 impl Node {
     fn start(folder: &Path) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hivemind"));
-        for setting in SETTINGS {
-            command.env_remove(setting);
-        }
+        of_nobody(&mut command);
         command.args(["node", "--name", "ann", "--bind", "127.0.0.1:0", "--api", "127.0.0.1:0", "--no-share"]);
         let process = command.arg("--data-dir").arg(folder).stdout(Stdio::null()).spawn().unwrap();
         let node = Self { folder: folder.to_owned(), process };

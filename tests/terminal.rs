@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
-use common::SETTINGS;
+use common::of_nobody;
 
 const QUESTION: &str = "What is the capital of France?";
 const ANSWER: &str = "The capital of France is Paris.";
@@ -41,9 +41,7 @@ impl Terminal {
         // With a session of its own, Ctrl-C goes where it goes at home.
         let mut command = Command::new("setsid");
         command.args(["--ctty", "--wait", env!("CARGO_BIN_EXE_hivemind"), "chat", "--temperature", "0"]).args(options);
-        for setting in SETTINGS {
-            command.env_remove(setting);
-        }
+        of_nobody(&mut command);
         command.env("HIVEMIND_DATA_DIR", folder).env("TERM", "xterm-256color");
         command.stdin(terminal()).stdout(answers.map_or_else(terminal, Stdio::from)).stderr(terminal());
         let child = command.spawn().unwrap();

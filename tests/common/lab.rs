@@ -187,9 +187,7 @@ impl Lab {
         }
         run.args(command.split_whitespace());
         run.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        for setting in super::SETTINGS {
-            run.env_remove(setting);
-        }
+        super::of_nobody(&mut run);
         run
     }
 

@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
-use super::{SETTINGS, finish, hivemind, patiently};
+use super::{finish, hivemind, of_nobody, patiently};
 
 /// A node on loopback, where there is nobody to find.
 pub(crate) struct Node {
@@ -37,9 +37,7 @@ impl Node {
 
     pub(crate) fn start_by(mut command: Command, home: &Path, name: &str, options: &[&str]) -> Self {
         let folder = home.join(name);
-        for setting in SETTINGS {
-            command.env_remove(setting);
-        }
+        of_nobody(&mut command);
         command.args(["node", "--name", name, "--bind", "127.0.0.1:0", "--api", "127.0.0.1:0"]);
         command.args(options).arg("--data-dir");
         let process = command.arg(&folder).stdout(Stdio::null()).spawn().unwrap();

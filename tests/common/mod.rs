@@ -17,7 +17,7 @@ use patience::PATIENCE;
 pub(crate) use patience::patiently;
 
 /// What a developer's environment may hold and a test must not see.
-pub(crate) const SETTINGS: [&str; 19] = [
+const SETTINGS: [&str; 19] = [
     "CLICOLOR",
     "CLICOLOR_FORCE",
     "HIVEMIND_ALLOW_HOST",
@@ -39,13 +39,19 @@ pub(crate) const SETTINGS: [&str; 19] = [
     "RUST_LOG",
 ];
 
+/// Takes this machine's settings and its downloaded models from a command.
+pub(crate) fn of_nobody(command: &mut Command) {
+    for setting in SETTINGS {
+        command.env_remove(setting);
+    }
+    command.env("HF_HUB_CACHE", "/nonexistent/models");
+}
+
 /// The command with the arguments given, without anything of this machine's settings, and without its node.
 pub(crate) fn hivemind(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hivemind"));
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    for setting in SETTINGS {
-        command.env_remove(setting);
-    }
+    of_nobody(&mut command);
     command.env("HIVEMIND_DATA_DIR", "/nonexistent/hivemind");
     command
 }
