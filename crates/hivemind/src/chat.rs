@@ -276,7 +276,7 @@ impl Chat<'_> {
                             "\n--set {name}: the model's chat template has no option \"{name}\", so it changed nothing."
                         ));
                     }
-                    break End::Complete(Box::new(figures));
+                    break End::Complete(figures);
                 }
                 Err(failure) => {
                     show("\n");

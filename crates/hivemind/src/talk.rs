@@ -26,7 +26,7 @@ pub(crate) enum Piece {
         of: usize,
     },
     /// It is complete.
-    End(Figures),
+    End(Box<Figures>),
 }
 
 /// An answer in numbers, as `--json` gives them.
@@ -120,7 +120,7 @@ impl Answer {
                     *events = rest;
                     Ok(Piece::Text(text))
                 }
-                Some(Event::Finished { summary, .. }) => Ok(Piece::End(Figures {
+                Some(Event::Finished { summary, .. }) => Ok(Piece::End(Box::new(Figures {
                     tokens: json!(summary.tokens),
                     prompt_tokens: summary.prompt_tokens as u64,
                     cached_tokens: summary.cached_tokens as u64,
@@ -130,13 +130,13 @@ impl Answer {
                     decode_tokens_per_s: summary.decode_tokens_per_s(),
                     stages: swarm::stages_json(&summary.stages),
                     unknown_options: std::mem::take(unknown_options),
-                })),
+                }))),
                 Some(Event::Failed(why)) => Err(Failure::new(format_args!("the answer broke off: {why}"))),
                 None => Err(broke_off()),
             },
             Self::There { events, last } => loop {
                 let Some(chunk) = events.next().await? else {
-                    return last.take().map(|last| Piece::End(figures(&last))).ok_or_else(broke_off);
+                    return last.take().map(|last| Piece::End(Box::new(figures(&last)))).ok_or_else(broke_off);
                 };
                 if let Some(usage) = chunk.get("usage").filter(|usage| usage.is_object()) {
                     if let Some(last) = last {
