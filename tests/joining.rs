@@ -179,7 +179,33 @@ fn a_node_says_why_it_cannot_start_and_loses_nothing() {
     let speed = measured.folder.join("speed.json");
     drop(measured);
     std::fs::write(&speed, "[]").unwrap();
-    drop(Node::start(home.path(), "measured"));
+    let measured = Node::start(home.path(), "measured");
+
+    // Nor is what a newer version has written beside it.
+    for command in [&["share", "off"][..], &["invite"], &["tokens", "add", "editor", "--may", "chat"]] {
+        assert_eq!(measured.run(command, None).0, 0, "{command:?}");
+    }
+    let folder = measured.folder.clone();
+    drop(measured);
+    let mut written = Vec::new();
+    for entry in std::fs::read_dir(&folder).unwrap().map(Result::unwrap) {
+        let kept = std::fs::read(entry.path()).ok().and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
+        let Some(mut kept) = kept else { continue };
+        match &mut kept {
+            Value::Object(_) => kept["of_tomorrow"] = serde_json::json!([1]),
+            Value::Array(items) => items.iter_mut().for_each(|item| item["of_tomorrow"] = serde_json::json!([1])),
+            _ => continue,
+        }
+        std::fs::write(entry.path(), kept.to_string()).unwrap();
+        written.push(entry.file_name().into_string().unwrap());
+    }
+    for file in ["api.json", "invites.json", "sharing.json", "tokens.json"] {
+        assert!(written.iter().any(|known| known == file), "{file}: {written:?}");
+    }
+    let measured = Node::start(home.path(), "measured");
+    assert_eq!(measured.json(&["status"], None)["share"], false);
+    assert_eq!(measured.json(&["tokens"], None)["tokens"][0]["name"], "editor");
+    drop(measured);
 
     // Who was approved is never replaced by nobody.
     std::fs::write(Path::new(other).join("peers.json"), "{\"peers\": {").unwrap();

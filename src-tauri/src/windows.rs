@@ -3,7 +3,7 @@
 
 use tauri::webview::NewWindowResponse;
 use tauri::{
-    AppHandle, Manager, PhysicalPosition, Rect, Url, WebviewUrl, WebviewWindow, WebviewWindowBuilder, WindowEvent,
+    AppHandle, Manager, PhysicalPosition, Rect, Url, WebviewUrl, WebviewWindow, WebviewWindowBuilder, WindowEvent, Wry,
 };
 
 /// The main window.
@@ -23,14 +23,20 @@ fn is_own(url: &Url) -> bool {
     url.scheme() == "tauri" && url.host_str() == Some("localhost")
 }
 
-/// Makes both.
-pub(crate) fn make(app: &AppHandle) -> tauri::Result<()> {
-    let main = WebviewWindowBuilder::new(app, MAIN, WebviewUrl::App("index.html".into()))
+/// A window to be, from which nothing leads elsewhere: no link, no script, no new window, no download.
+fn window<'a>(app: &'a AppHandle, name: &str, page: &str) -> WebviewWindowBuilder<'a, Wry, AppHandle> {
+    WebviewWindowBuilder::new(app, name, WebviewUrl::App(page.into()))
         .title("HiveMind")
-        .inner_size(1000.0, 700.0)
-        .min_inner_size(720.0, 480.0)
         .on_navigation(is_own)
         .on_new_window(|_, _| NewWindowResponse::Deny)
+        .on_download(|_, _| false)
+}
+
+/// Makes both.
+pub(crate) fn make(app: &AppHandle) -> tauri::Result<()> {
+    let main = window(app, MAIN, "index.html")
+        .inner_size(1000.0, 700.0)
+        .min_inner_size(720.0, 480.0)
         .visible(false)
         .build()?;
     let kept = main.clone();
@@ -42,11 +48,8 @@ pub(crate) fn make(app: &AppHandle) -> tauri::Result<()> {
             settle(kept.app_handle());
         }
     });
-    let popover = WebviewWindowBuilder::new(app, POPOVER, WebviewUrl::App("index.html#popover".into()))
-        .title("HiveMind")
+    let popover = window(app, POPOVER, "index.html#popover")
         .inner_size(POPOVER_SIZE.0, POPOVER_SIZE.1)
-        .on_navigation(is_own)
-        .on_new_window(|_, _| NewWindowResponse::Deny)
         .decorations(false)
         .resizable(false)
         .skip_taskbar(true)
@@ -84,12 +87,7 @@ pub(crate) fn show_page(app: &AppHandle, page: &str) {
 
 /// Shows why there is no node, in a window whose end is the app's.
 pub(crate) fn show_trouble(app: &AppHandle) -> tauri::Result<()> {
-    let window = WebviewWindowBuilder::new(app, TROUBLE, WebviewUrl::App("index.html".into()))
-        .title("HiveMind")
-        .inner_size(520.0, 300.0)
-        .on_navigation(is_own)
-        .on_new_window(|_, _| NewWindowResponse::Deny)
-        .build()?;
+    let window = window(app, TROUBLE, "index.html").inner_size(520.0, 300.0).build()?;
     let app = app.clone();
     window.on_window_event(move |event| {
         if let WindowEvent::CloseRequested { .. } = event {

@@ -3,6 +3,7 @@
 use serde_json::Value as Json;
 
 use crate::weights::Gguf;
+use crate::weights::gguf::Value;
 
 /// Architectures that can be loaded, by their name in `config.json` or in GGUF.
 const KNOWN_ARCHITECTURES: &[&str] = &["llama", "mistral"];
@@ -209,7 +210,7 @@ impl ModelConfig {
         let hidden = number("embedding_length")?;
         let head_dim = number("attention.key_length").ok().or_else(|| hidden.checked_div(heads)).unwrap_or(0);
         let vocabulary = match gguf.value("tokenizer.ggml.tokens") {
-            Some(crate::weights::gguf::Value::Array(tokens)) => tokens.len(),
+            Some(Value::Array(tokens)) => tokens.len(),
             _ => number("vocab_size")?,
         };
         // Older files name a factor and no type, or have a key of their own for it.
@@ -240,6 +241,12 @@ impl ModelConfig {
             // From the vocabulary; the caller adds them.
             end_tokens: Vec::new(),
         };
+        if gguf.real(&key("rope.scaling.attn_factor")).is_some_and(|factor| factor != 1.0) {
+            return Err(ConfigError::Unsupported("rope scaling with an attention factor".to_owned()));
+        }
+        if gguf.value(&key("attention.causal")) == Some(&Value::Bool(false)) {
+            return Err(ConfigError::Unsupported("attention to what comes later".to_owned()));
+        }
         match gguf.number(&key("rope.dimension_count")) {
             Some(rotated) if rotated != config.head_dim as u64 => {
                 let what = format!("rotary embedding of only {rotated} of a head's {} dimensions", config.head_dim);
@@ -358,6 +365,8 @@ mod tests {
             ("rope_scaling", json!({ "rope_type": "yarn", "factor": 4.0 }), "rope scaling yarn"),
             ("rope_scaling", json!({ "type": "dynamic", "factor": 2.0 }), "rope scaling dynamic"),
             ("rope_parameters", json!({ "rope_type": "longrope", "rope_theta": 1e4 }), "rope scaling longrope"),
+            ("hidden_act", json!("gelu"), "hidden_act = gelu"),
+            ("rope_traditional", json!(true), "rope_traditional"),
             ("quantization_config", json!({ "quant_method": "gptq", "bits": 4 }), "weights quantized by gptq"),
             ("quantization_config", json!({ "quant_method": "fp8" }), "weights quantized by fp8"),
         ] {
@@ -370,6 +379,8 @@ mod tests {
             ("layer_types", json!(["full_attention", "full_attention"])),
             ("partial_rotary_factor", json!(1.0)),
             ("rope_scaling", json!(null)),
+            ("hidden_act", json!("silu")),
+            ("rope_traditional", json!(false)),
             ("quantization_config", json!({ "group_size": 64, "bits": 4 })),
             ("quantization_config", json!({ "quant_method": "bitsandbytes", "load_in_4bit": true })),
         ] {

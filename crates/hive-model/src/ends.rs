@@ -46,7 +46,10 @@ pub(crate) fn of_folder(path: &Path, tokenizer_config: &Json) -> Vec<u32> {
 
 /// Ends that a GGUF's vocabulary knows of.
 pub(crate) fn of_gguf(gguf: &Gguf) -> impl Iterator<Item = u32> {
-    let named = ["eos", "eot", "eom"].map(|name| gguf.number(&format!("tokenizer.ggml.{name}_token_id")));
+    let id = |name: &str| gguf.number(&format!("tokenizer.ggml.{name}_token_id"));
+    // SentencePiece's own, where the file names none.
+    let usual = (gguf.string("tokenizer.ggml.model") == Some("llama")).then_some(2);
+    let named = [id("eos").or(usual), id("eot"), id("eom")];
     let named = named.into_iter().flatten().filter_map(|id| u32::try_from(id).ok());
     let tokens = gguf.strings("tokenizer.ggml.tokens").into_iter().flat_map(|tokens| tokens.iter().enumerate());
     let known = tokens.filter(|(_, text)| TURN_ENDS.contains(text)).filter_map(|(id, _)| u32::try_from(id).ok());

@@ -162,6 +162,16 @@ fn rotary_positions_on_a_part_of_each_head_are_refused_by_name() {
 }
 
 #[test]
+fn attention_that_would_be_computed_otherwise_is_refused_by_name() {
+    let causal = |on: bool| [text(b"llama.attention.causal"), 7u32.to_le_bytes().to_vec(), vec![on.into()]].concat();
+    assert!(config(&[causal(true), real("llama.rope.scaling.attn_factor", 1.0)]).is_ok());
+    let message = config(&[causal(false)]).unwrap_err();
+    assert!(message.contains("attention to what comes later"), "{message}");
+    let message = config(&[real("llama.rope.scaling.attn_factor", 1.19)]).unwrap_err();
+    assert!(message.contains("attention factor"), "{message}");
+}
+
+#[test]
 fn a_label_in_another_encoding_refuses_no_model() {
     let tags = [text(b"general.tags"), 9u32.to_le_bytes().to_vec(), strings(&[b"Caf\xe9"])].concat();
     let gguf = open(&[label("general.organization", b"Caf\xe9"), tags]);
@@ -186,6 +196,16 @@ fn an_answer_ends_where_the_vocabulary_says() {
     let tokens: [&[u8]; 6] = [b"<|endoftext|>", b"a", b"<|im_end|>", b"<eom>", b"<|im_start|>", b"<turn>"];
     std::fs::write(&path, bytes(&[named, vec![vocabulary(&tokens)]].concat())).unwrap();
     assert_eq!(ModelFiles::open(&path).unwrap().end_tokens(), [0, 5, 3, 2]);
+    // What nothing names ends an answer by its text, whatever type it has; and SentencePiece has an end of its own.
+    for (kind, more, ends) in [
+        (&b"gpt2"[..], vec![], vec![1, 3, 4, 5]),
+        (b"llama", vec![], vec![2, 1, 3, 4, 5]),
+        (b"llama", vec![integer("tokenizer.ggml.eos_token_id", 0)], vec![0, 1, 3, 4, 5]),
+    ] {
+        let tokens: [&[u8]; 6] = [b"<unk>", b"<|eot_id|>", b"</s>", b"<end_of_turn>", b"<|end|>", b"[EOT]"];
+        let entries = [more, vec![label("tokenizer.ggml.model", kind), vocabulary(&tokens)]].concat();
+        assert_eq!(opened(&bytes(&entries)).unwrap().end_tokens(), ends);
+    }
 }
 
 #[test]

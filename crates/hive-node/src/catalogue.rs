@@ -30,7 +30,7 @@ const FILE: &str = "models.json";
 const LOOK: Duration = Duration::from_secs(2);
 
 /// How long it counts that the process which reads a model has died or hung.
-const UNSETTLED_FOR: Duration = Duration::from_secs(60);
+const UNSETTLED_FOR: Duration = Duration::from_mins(1);
 
 /// Files that were opened by their paths, the latest ones.
 const MOST_OPENED: usize = 64;
