@@ -21,11 +21,11 @@ use hive_model::stop::{Stop, StopStrings};
 use hive_net::{Frame, Kind};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 
-use crate::control::logged;
 use crate::generate::{Event, FinishReason, Request, Summary};
 use crate::ring::{Health, Ring};
 use crate::stage::{failure_of, sampled_of};
-use crate::worker::text::TextError;
+use hive_protocol::logged;
+use hive_worker::text::TextError;
 
 pub(crate) use session::Source;
 use silence::{Silence, Stuck};

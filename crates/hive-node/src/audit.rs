@@ -21,12 +21,24 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use hive_protocol::Question;
 use jiff::Timestamp;
 
 pub use entry::{Asked, AuditEvent, Entry, Line, Log, Machine, PairingEnd, Query, Refusal};
 use files::Keeper;
 use ledger::Ledger;
 pub(crate) use visit::{Usage, Visit};
+
+/// What a question asks for, as the log has it.
+pub(crate) fn asked(question: &Question) -> Asked {
+    match question {
+        Question::Load(..) => Asked::Load,
+        Question::Join(..) => Asked::Connect,
+        Question::HandOver(..) | Question::TakeOver(..) => Asked::HandOver,
+        Question::Open(..) | Question::Close(..) | Question::Keep(..) | Question::Resend(..) => Asked::Session,
+        _ => Asked::Other,
+    }
+}
 
 /// Entries on their way to the disk. More come only while it hangs.
 const QUEUE: usize = 1024;

@@ -18,11 +18,11 @@ use sha2::{Digest, Sha256};
 use tokio::sync::{Mutex as AsyncMutex, Notify};
 
 use crate::data::DataFolder;
-use crate::having::ModelCopy;
 use crate::models::{self, FindError};
 use crate::node::Node;
 use crate::runtime::aside;
-use crate::worker::text::{Model, TextError};
+use hive_protocol::ModelCopy;
+use hive_worker::text::{Model, TextError};
 
 const FILE: &str = "models.json";
 
@@ -271,7 +271,7 @@ impl Catalogue {
     async fn open(&self, path: &Path) -> Result<(Nature, Option<Model>), TextError> {
         // Before it is read: what changes meanwhile is looked at again.
         let stamp = aside(|| Stamp::of(path));
-        let (nature, model) = match Model::open(path).await {
+        let (nature, model) = match models::open_at(path).await {
             Err(TextError::Start(why)) => return Err(TextError::Start(why)),
             Err(why) => (Nature::Unusable(why), None),
             Ok(model) => {
@@ -317,14 +317,14 @@ impl Node {
             Ok::<_, FindError>((path, known))
         })?;
         let model = match known.filter(Nature::is_settled) {
-            Some(nature) if nature.fault().is_none() => Model::open(&path).await?,
+            Some(nature) if nature.fault().is_none() => models::open_at(&path).await?,
             Some(Nature::Mute(_, why) | Nature::Unusable(why)) => return Err(why.into()),
             _ => {
                 let (nature, model) = catalogue.open(&path).await?;
                 match (model, nature) {
                     (Some(model), _) => model,
                     (None, Nature::Mute(_, why) | Nature::Unusable(why)) => return Err(why.into()),
-                    (None, Nature::Usable(_)) => Model::open(&path).await?,
+                    (None, Nature::Usable(_)) => models::open_at(&path).await?,
                 }
             }
         };
@@ -382,7 +382,7 @@ pub(crate) async fn attend(node: Node) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::worker::text::TextFault;
+    use hive_worker::text::TextFault;
 
     #[test]
     fn files_that_change_are_looked_at_again_and_others_are_not() {

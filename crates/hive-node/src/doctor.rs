@@ -2,9 +2,9 @@
 
 use std::net::SocketAddr;
 
-use crate::mlx_library::{self, MlxChoice};
-use crate::worker::{FromWorker, LoadOrder, Targets, ToWorker, Worker, WorkerEvent, probe};
 use crate::{Compute, models};
+use hive_worker::mlx_library::{self, MlxChoice};
+use hive_worker::{FromWorker, LoadOrder, Targets, ToWorker, Worker, WorkerEvent, probe};
 
 /// The outcome of one check.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,10 +9,10 @@ use hive_model::{CarriedSession, KvLayout, SessionId, SessionOptions};
 use hive_net::Frame;
 use serde::de::DeserializeOwned;
 
-use crate::control::{Answer, Hello, Question, RingId, SessionSpec, StageId};
-use crate::profile::Profile;
 use crate::stage::{Part, Transit, fuzzing as stage};
-use crate::worker::{FromWorker, ToWorker, Work};
+use hive_protocol::Profile;
+use hive_protocol::{Answer, Hello, Question, RingId, SessionSpec, StageId};
+use hive_worker::{FromWorker, ToWorker, Work};
 
 /// A frame on its way into a stage, and into the log of what was sent.
 pub fn frame(frame: Frame) {
@@ -68,7 +68,7 @@ pub fn control_seeds() -> Vec<Vec<u8>> {
     let state = CarriedSession { position: 3, answer: vec![(3, 5)], layout: KvLayout::Fast };
     let parts = [
         Part::Session(Box::new(spec()), false, state),
-        Part::Cache(crate::worker::Raw(vec![1; 40])),
+        Part::Cache(hive_worker::Raw(vec![1; 40])),
         Part::LayerEnds,
         Part::Whole,
     ];

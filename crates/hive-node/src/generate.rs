@@ -14,7 +14,7 @@ use crate::node::Node;
 use crate::ring::{PlacedStage, Ring};
 use crate::serving::{ServeError, Wish};
 use crate::words::grouped;
-use crate::worker::text::TextError;
+use hive_worker::text::TextError;
 
 /// What is asked.
 #[derive(Debug, Clone)]

@@ -9,20 +9,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use hive_net::PeerId;
-use serde::{Deserialize, Serialize};
+use hive_protocol::{ModelCopy, ModelSource, Profile};
 
-use crate::control::ModelSource;
 use crate::models;
-use crate::profile::Profile;
-
-/// A model on a machine's disk, as it tells others.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ModelCopy {
-    /// What it is called there; nothing for a file that has no name but its path, which is told to nobody.
-    pub name: Option<String>,
-    /// Tells whether it is the same elsewhere; nothing where it cannot be used.
-    pub digest: Option<String>,
-}
 
 /// What keeps a machine from taking a part of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::control::Continued;
+use hive_protocol::Continued;
 
 /// Sessions kept at a time.
 const MOST_SESSIONS: usize = 8;

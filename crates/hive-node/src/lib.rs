@@ -20,17 +20,14 @@ pub mod doctor;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod generate;
-pub mod mlx_library;
 pub mod models;
 pub mod reach;
 pub mod serving;
 pub mod settings;
 pub mod sharing;
-pub mod worker;
 
 mod answer;
 mod catalogue;
-mod control;
 mod find;
 mod having;
 mod identity;
@@ -43,7 +40,6 @@ mod open_files;
 mod openings;
 mod peers;
 mod planning;
-mod profile;
 mod ring;
 mod runtime;
 mod serve;
@@ -57,10 +53,9 @@ pub fn machine_name() -> String {
     hive_host::name()
 }
 
-pub use control::{ModelSource, StageReport, StageSpec};
 pub use find::FindPeerError;
 pub use generate::{AnswerError, Event, FinishReason, GenerateError, Reply, Request, Summary};
-pub use having::{Lacking, ModelCopy};
+pub use having::Lacking;
 pub use hive_host::{colours_on_stderr, outlives_its_terminal};
 pub use hive_model::template::{Conversation, Message, RESERVED_VARIABLES, VariableError, variable};
 pub use hive_model::{Compute, Sampling};
@@ -71,13 +66,14 @@ pub use hive_net::links::LinkKind;
 pub use hive_net::pairing::{Code, PairError};
 pub use hive_net::{Link, PeerId, Relay};
 pub use hive_plan::{Plan, PlanError, PlannedStage};
+pub use hive_protocol::{ModelCopy, ModelSource, Profile, StageReport, StageSpec};
+pub use hive_worker::text::{Model, ModelCard, TextError, TextFault};
+pub use hive_worker::{self as worker, mlx_library};
 pub use library::{LetGoError, ModelOnDisk};
 pub use local_swarm::{LocalSwarm, SwarmError, SwarmOptions, plan};
 pub use node::{Node, NodeOptions, StartError, Status};
 pub use openings::local_time;
 pub use peers::pairings::{DecideError, INVITE_VALID_FOR};
 pub use peers::{MeasuredPath, Notice, Paired, PeerState, PeerView, Rights, RightsError};
-pub use profile::Profile;
 pub use ring::{PlacedStage, Placement, Ring, RingError, RingOptions};
 pub use runtime::runtime;
-pub use worker::text::{Model, ModelCard, TextError, TextFault};

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::catalogue::Place;
-use crate::control::ModelSource;
 use crate::having::Lacking;
 use crate::models::{self, FindError};
 use crate::node::Node;
 use crate::runtime::aside;
 use crate::serving::Wish;
+use hive_protocol::ModelSource;
 
 /// How long a list waits for models that nobody has looked at yet.
 const READING_PATIENCE: Duration = Duration::from_secs(10);

@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use hive_model::Compute;
 use hive_plan::{Machine, Plan, PlanError};
 
-use crate::mlx_library;
 use crate::node::{Node, NodeOptions, StartError};
 use crate::planning::{self, plan_over};
 use crate::ring::{Placement, Ring, RingError, RingOptions};
-use crate::worker::text::{Model, ModelCard};
+use hive_worker::mlx_library;
+use hive_worker::text::{Model, ModelCard};
 
 /// What to start.
 #[derive(Debug, Clone)]

@@ -10,9 +10,9 @@ use hive_net::gauge::{Gauge, Reached};
 use hive_net::links::{Candidate, Choice, Way, choose};
 use hive_net::{Channel, Link, PeerId, Protocol};
 
-use crate::control::{Answer, Question};
 use crate::node::Node;
 use crate::peers::MeasuredPath;
+use hive_protocol::{Answer, Question};
 
 /// One message of the burst.
 const MESSAGE_BYTES: usize = 256 << 10;

@@ -12,9 +12,9 @@ use url::Url;
 use cached::{Contents, Unfound};
 
 use crate::catalogue::Catalogue;
-use crate::control::ModelSource;
 use crate::runtime::aside;
-use crate::worker::text::{Model, TextError};
+use hive_protocol::ModelSource;
+use hive_worker::text::{Model, TextError};
 
 /// The model that comes with HiveMind.
 pub const STARTER_FILE: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
@@ -65,7 +65,22 @@ pub enum FindError {
 /// Opens a model: a path, one of the Hugging Face cache by its name, such as `owner/name`, `owner/name@revision` or
 /// `owner/name:Q4_0`, or, with no name, the starter model.
 pub async fn open(name: Option<&str>) -> Result<Model, FindError> {
-    Ok(Model::open(&path(name.unwrap_or(starter_name()))?).await?)
+    Ok(open_at(&path(name.unwrap_or(starter_name()))?).await?)
+}
+
+/// Opens the model of a path.
+pub(crate) async fn open_at(path: &Path) -> Result<Model, TextError> {
+    #[cfg(test)]
+    hive_worker::read_texts_here();
+    Model::open(path, &aside(|| shown_name(path))).await
+}
+
+/// What people call the model of a path: by its name in the cache, or as its file or folder is called, without extension.
+fn shown_name(path: &Path) -> String {
+    cached_name(path).unwrap_or_else(|| {
+        let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
+        name.unwrap_or_default().to_string_lossy().into_owned()
+    })
 }
 
 /// What programs call the starter model.
@@ -213,7 +228,7 @@ fn named(name: Option<&str>, cache: Option<&Path>) -> Option<PathBuf> {
 
 async fn usable(path: Option<PathBuf>, digest: Option<&String>) -> Result<Model, NotLocated> {
     let path = path.ok_or(NotLocated::Missing)?;
-    let model = Model::open(&path).await.map_err(NotLocated::Unusable)?;
+    let model = open_at(&path).await.map_err(NotLocated::Unusable)?;
     match digest {
         Some(wanted) if model.card().digest != *wanted => Err(NotLocated::AnotherVersion),
         _ => Ok(model),
@@ -455,7 +470,7 @@ mod tests {
         let (disk, starter) = (disk(), starter().unwrap());
         let elsewhere = disk.path().join("some/other.gguf");
         std::fs::copy(&starter, &elsewhere).unwrap();
-        let model = Model::open(&elsewhere).await.unwrap();
+        let model = open_at(&elsewhere).await.unwrap();
         let by_path = source(elsewhere.to_str(), &model);
         assert_eq!(by_path, ModelSource::Named(Some("other".to_owned()), model.card().digest.clone()));
         // Of the same model, this machine has the starter.
@@ -484,7 +499,7 @@ mod tests {
         let path = ModelSource::Path(disk.path().to_owned());
         assert!(matches!(locate(&path, false, &Catalogue::default()).await, Err(NotLocated::Path)));
         // Whose model it is hears what is wrong with it.
-        let cause = Model::open(&broken).await.unwrap_err().to_string();
+        let cause = open_at(&broken).await.unwrap_err().to_string();
         assert_eq!(usable(Some(broken), None).await.unwrap_err().told(true), cause);
     }
 }

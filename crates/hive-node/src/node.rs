@@ -27,17 +27,14 @@ use tokio::sync::{mpsc, watch};
 
 use crate::audit::{Audit, AuditEvent, Log, Machine, Query, Visit};
 use crate::catalogue::{self, Catalogue};
-use crate::control::{RingId, StageId};
 use crate::data::{DataError, DataFolder};
 use crate::find::FindPeerError;
 use crate::having::Lacks;
-use crate::mlx_library;
 use crate::openings::Openings;
 use crate::peers::pairings::{self, Desk};
 use crate::peers::presence::{self, Greeting};
 use crate::peers::sightings::Announcement;
 use crate::peers::{Notice, PeerView, Peers, Rights, RightsError};
-use crate::profile::Profile;
 use crate::reach;
 use crate::runtime::aside;
 use crate::serve;
@@ -47,6 +44,9 @@ use crate::sharing::{self, Policy, Switches};
 use crate::speed::{self, Speed};
 use crate::stage::Stage;
 use crate::trust::Trust;
+use hive_protocol::Profile;
+use hive_protocol::{RingId, StageId};
+use hive_worker::mlx_library;
 use machine::{own_networks, watch_machine};
 use orders::Claims;
 use room::Promise;
@@ -589,7 +589,7 @@ impl Node {
 /// What a node wants of the process it lives in, before it opens or starts anything.
 fn prepare_process() {
     crate::open_files::allow_many();
-    crate::worker::prepare();
+    hive_worker::prepare();
 }
 
 /// What this machine says of itself before its first look around.

@@ -23,9 +23,9 @@ use tokio::sync::{Notify, watch};
 
 use crate::data::{DataError, DataFolder, NotKept};
 use crate::find::Called;
-use crate::profile::Profile;
 use crate::reach::Absence;
 use book::{Book, Standing};
+use hive_protocol::Profile;
 pub use rights::{Rights, RightsError};
 use sightings::{Announcement, News, Sightings};
 

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use hive_model::{Compute, Footprint};
 use hive_plan::{ArrangeError, Costs, Form, LinkProfile, Machine, ModelProfile, NodeProfile, Plan, PlanError, Use};
 
-use crate::worker::text::ModelCard;
+use hive_worker::text::ModelCard;
 
 /// The conversation length a plan leaves room for.
 pub(crate) const PLANNED_CONTEXT: u64 = 4096;

@@ -19,13 +19,13 @@ use hive_plan::{Plan, PlannedStage};
 use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use crate::Compute;
-use crate::control::{Answer, ModelSource, Question, RingId, StageId, StageReport, random_id};
 use crate::having::Lacking;
 use crate::kept::Kept;
 use crate::node::Node;
 use crate::planning::{PLANNED_CONTEXT, PROMPT_CHUNK};
 use crate::stage::{Destination, Fault};
-use crate::worker::text::{Model, TextError};
+use hive_protocol::{Answer, ModelSource, Question, RingId, StageId, StageReport, random_id};
+use hive_worker::text::{Model, TextError};
 
 use assembly::{connect, load_stage, spec, unload, watch_prompts};
 use sessions::dispatch;

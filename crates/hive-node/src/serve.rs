@@ -7,12 +7,12 @@ use hive_net::stage::{Budget, Inlet, Received};
 use hive_net::{Channel, Incoming, PeerId, Protocol};
 use tokio::sync::{Semaphore, mpsc};
 
-use crate::audit::{Asked, AuditEvent, Refusal};
-use crate::control::{Answer, Hello, Question, Role};
+use crate::audit::{self, Asked, AuditEvent, Refusal};
 use crate::measure;
 use crate::node::{Denied, Node};
 use crate::peers::presence;
 use crate::stage::turns;
+use hive_protocol::{Answer, Hello, Question, Role};
 
 /// Questions of a machine that are being read at a time. Each takes memory until it is whole.
 const QUESTIONS: usize = 16;
@@ -81,7 +81,7 @@ async fn serve_control(node: &Node, peer: PeerId, mut channel: Channel, reading:
 
 async fn answer(node: &Node, peer: PeerId, mut channel: Channel, question: Question) {
     // What nobody waits for any more need not be loaded; other work goes on, as others count on it.
-    let asked = question.audited();
+    let asked = audit::asked(&question);
     let (may_end, hung_up) = (matches!(question, Question::Load(..)), channel.hung_up());
     tokio::pin!(hung_up);
     let (progress, mut heard) = mpsc::unbounded_channel();

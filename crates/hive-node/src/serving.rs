@@ -20,7 +20,7 @@ use crate::models::{self, FindError};
 use crate::node::Node;
 use crate::ring::{Health, PlacedStage, Placement, Ring, RingError, RingOptions};
 use crate::runtime::aside;
-use crate::worker::text::Model;
+use hive_worker::text::Model;
 use placements::{PlacedModel, Placements};
 
 pub(crate) use place::ASSUMED_BYTES_PER_S;

@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::data::DataFolder;
 use crate::node::Node;
-use crate::worker::text::Model;
-use crate::worker::{FromWorker, LoadOrder, ToWorker, Work, Worker, WorkerEvent};
-use crate::{mlx_library, planning};
+use crate::{models, planning};
+use hive_worker::mlx_library;
+use hive_worker::{FromWorker, LoadOrder, ToWorker, Work, Worker, WorkerEvent};
 
 /// Tokens of the prompt, and of the answer, that are timed.
 const PROMPT: usize = 128;
@@ -82,7 +82,7 @@ pub(crate) async fn find_out(node: Node) {
 
 async fn measure(path: std::path::PathBuf) -> Option<Speed> {
     let (worker, mut events) = Worker::spawn(&path).ok()?;
-    let model = Model::open(&path).await.ok()?;
+    let model = models::open_at(&path).await.ok()?;
     let card = model.card();
     let form = planning::form(Compute::Auto, mlx_library::computes_on_gpu());
     let bytes_per_token = planning::read_bytes(card, form);

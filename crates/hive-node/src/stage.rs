@@ -24,11 +24,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 
 use crate::audit::Usage;
-use crate::control::{Answer, Arithmetic, Question, StageSpec};
-use crate::worker::{Death, Events, FromWorker, LoadOrder, ToWorker, Worker, WorkerEvent};
+use hive_protocol::{Answer, Arithmetic, Question, StageSpec};
+use hive_worker::{Death, Events, FromWorker, LoadOrder, ToWorker, Worker, WorkerEvent};
 
 use actor::Actor;
-pub(crate) use digest::{RowDigest, digests, token_digests};
 pub(crate) use frames::{Fault, failure_of, prompt_frame, sampled_of, turns};
 use pulse::Activity;
 pub(crate) use transit::{Part, Transit};
@@ -75,7 +74,7 @@ pub(crate) struct Routes {
     /// How often the ring has been mended.
     pub(crate) epoch: u32,
     pub(crate) next: Option<Destination>,
-    /// The first stage, from the last one; absent where the coordinator hands tokens on to it ([`crate::control::Role::Head`]).
+    /// The first stage, from the last one; absent where the coordinator hands tokens on to it ([`hive_protocol::Role::Head`]).
     pub(crate) first: Option<Destination>,
     pub(crate) coordinator: Destination,
 }
@@ -320,7 +319,7 @@ mod tests {
     use std::io::Read as _;
 
     use super::*;
-    use crate::control::{RingId, SessionSpec, StageId};
+    use hive_protocol::{RingId, SessionSpec, StageId};
 
     #[tokio::test]
     async fn ending_a_stage_that_does_not_end_takes_two_seconds() {

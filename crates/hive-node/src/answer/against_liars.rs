@@ -15,12 +15,11 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::Answer;
-use crate::control::{self, Arithmetic, Hello, ModelSource, Pulse, Question, RingId, Role};
 use crate::generate::{Event, FinishReason, Request, Summary};
 use crate::node::{Node, NodeOptions};
 use crate::peers::Rights;
 use crate::ring::{Found, Placement, Ring, RingOptions, Spot, Subject};
-use crate::stage::token_digests;
+use hive_protocol::{self as control, Arithmetic, Hello, ModelSource, Pulse, Question, RingId, Role, token_digests};
 
 const PROMPT: [u32; 3] = [1, 2, 3];
 /// What the machine chooses, unless it lies about that.
@@ -168,7 +167,7 @@ async fn loaded(lie: Lie) -> (Node, Mallory, JoinHandle<()>, Ring) {
     let placement = Placement { name: "mallory".to_owned(), addr: mallory.endpoint.addr() };
     let serving = tokio::spawn(mallory.clone().serve(incoming));
     let starter = PathBuf::from(std::env::var_os("HIVEMIND_STARTER").expect("`./dev test` says where the starter is"));
-    let model = crate::Model::open(&starter).await.unwrap();
+    let model = crate::models::open_at(&starter).await.unwrap();
     let plan = crate::local_swarm::plan(model.card(), 1).unwrap();
     let options = RingOptions::new(ModelSource::Named(Some("no/such-model".to_owned()), String::new()));
     let ring = Ring::load(&ann, model, &plan, &[placement], options, |_| ()).await.unwrap();

@@ -8,12 +8,12 @@ use tokio::sync::mpsc;
 
 use super::spot::Looks;
 use super::{Answer, End, unless_over};
-use crate::control::{Continued, SessionSpec, logged};
 use crate::generate::Event;
 use crate::node::Node;
 use crate::ring::{NotOpen, Ring};
 use crate::serving::{ServeError, Wish};
 use crate::stage::prompt_frame;
+use hive_protocol::{Continued, SessionSpec, logged};
 
 /// How long an answer waits for machines to hold its model again.
 const RECOVERY_PATIENCE: Duration = Duration::from_mins(1);

@@ -3,8 +3,8 @@
 use hive_net::{PeerAddr, Protocol};
 
 use super::Node;
-use crate::control::{Answer, Question};
 use crate::models;
+use hive_protocol::{Answer, Question};
 
 /// Addresses that another machine may add to those that are known of a machine.
 const HINTED_SOCKETS: usize = 16;

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use hive_net::PeerId;
 
-use crate::control::StageId;
 use crate::words::megabytes;
+use hive_protocol::StageId;
 
 /// How long a stage outlives the contact with its owner: a machine that restarts, or moves to another network, is back by then.
 pub(super) const LEASE: Duration = Duration::from_mins(1);
@@ -218,7 +218,7 @@ fn fewest<'a>(guests: impl Iterator<Item = &'a Tenant>, excess_bytes: u64) -> Ve
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::RingId;
+    use hive_protocol::RingId;
 
     const MB: u64 = 1_000_000;
 

@@ -8,8 +8,8 @@ use hive_net::{Channel, PeerId, Protocol, border};
 use hive_plan::{Handover, Load, handover};
 
 use super::Node;
-use crate::control::{Answer, HandOver, Question, StageId};
 use crate::stage::{Part, Stage, Transit};
+use hive_protocol::{Answer, HandOver, Question, StageId};
 
 impl Node {
     /// Carries the sessions of a stage to another machine, where that is worth it.

@@ -11,12 +11,12 @@ use super::guests::{Eviction, LEASE, NOTICE};
 use super::orders::{Claims, Denied};
 use super::{Node, lock};
 use crate::Compute;
-use crate::control::{
+use crate::node::NodeOptions;
+use crate::peers::Rights;
+use hive_protocol::{
     Answer, HandOver, Hello, ModelSource, Neighbours, Question, Recompute, Resend, RingId, Role, SessionSpec, Span,
     StageId, StageSpec,
 };
-use crate::node::NodeOptions;
-use crate::peers::Rights;
 
 /// Known to the hostile one, as it may be to a machine that was in the ring before.
 const STAGE: StageId = StageId { ring: RingId(0xdead_beef), index: 1 };

@@ -9,12 +9,12 @@ use tokio::sync::mpsc;
 
 use super::orders::{Claims, Denied, Order, may, order};
 use super::{Coordinated, Hosted, Node, lock};
-use crate::audit::{Asked, AuditEvent, Machine, Refusal, Visit};
-use crate::control::{Answer, Hello, Neighbours, Question, RingId, Role, StageId, StageSpec};
+use crate::audit::{self, Asked, AuditEvent, Machine, Refusal, Visit};
 use crate::models::{self, NotLocated};
 use crate::planning;
-use crate::profile::Profile;
 use crate::stage::{Destination, NotLoaded, Routes, Stage, Tenancy};
+use hive_protocol::Profile;
+use hive_protocol::{Answer, Hello, Neighbours, Question, RingId, Role, StageId, StageSpec};
 
 /// What another machine is told of layers that could not be loaded: the reason may name files of this one.
 const NOT_LOADED: &str = "it could not load these layers; the log there says why";
@@ -181,7 +181,7 @@ impl Node {
                 if denied != Denied::NoSuchStage {
                     tracing::info!("{} gave an order that is not its to give: {denied:?}", self.peers().name(asker));
                     if asker != self.id() {
-                        let refused = AuditEvent::Refused { asked: question.audited(), why: Refusal::NotAllowed };
+                        let refused = AuditEvent::Refused { asked: audit::asked(&question), why: Refusal::NotAllowed };
                         self.audit(Some(asker), refused);
                     }
                 }
@@ -368,8 +368,8 @@ mod tests {
     use std::net::{Ipv4Addr, SocketAddr};
 
     use super::*;
-    use crate::control::ModelSource;
     use crate::node::NodeOptions;
+    use hive_protocol::ModelSource;
 
     async fn asked_to_load(options: NodeOptions, by_itself: bool) -> Answer {
         let node = Node::start(options).await.unwrap();

@@ -9,11 +9,11 @@ use hive_net::links::{LinkKind, Network};
 
 use super::guests::{Rules, Tenant};
 use super::{Hosted, Node, Owner, lock};
-use crate::control::StageId;
 use crate::data::NotKept;
-use crate::profile::offered_bytes;
 use crate::settings::Settings;
 use crate::sharing::{self, Observed, Switches, Why};
+use hive_protocol::StageId;
+use hive_protocol::offered_bytes;
 
 /// How often the node looks at its own machine.
 const LOOK: Duration = Duration::from_secs(1);

@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 
 use hive_net::{BindError, Relay};
 
-use crate::control::SPEAKS;
 use crate::data::{DataError, DataFolder};
 use crate::sharing::Policy;
+use hive_protocol::SPEAKS;
 
 /// Why a node could not be started.
 #[derive(Debug, thiserror::Error)]

@@ -5,7 +5,7 @@
 
 use hive_net::PeerId;
 
-use crate::control::{Question, StageId};
+use hive_protocol::{Question, StageId};
 
 /// What is asked of a stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -16,11 +16,11 @@ use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
 use crate::audit::{AuditEvent, Machine};
-use crate::control::{Answer, Question};
 use crate::measure;
 use crate::node::Node;
-use crate::profile::Profile;
 use crate::reach::{self, Absence, Observation};
+use hive_protocol::Profile;
+use hive_protocol::{Answer, Question};
 
 /// A machine that is there answers a greeting in a few round trips.
 const GREETING_PATIENCE: Duration = Duration::from_secs(3);

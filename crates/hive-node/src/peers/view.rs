@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use super::book::Standing;
 use super::rights::Rights;
 use super::{Contact, State, now_s, seconds};
-use crate::profile::Profile;
 use crate::reach::Condition;
+use hive_protocol::Profile;
 
 /// How a machine stands to this one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,10 +8,10 @@ use hive_plan::PlannedStage;
 use tokio::sync::{mpsc, watch};
 
 use super::{Cause, PlacedStage, Placement, RingError, RingOptions, Trouble, failed};
-use crate::control::{Answer, Neighbours, Question, RingId, Role, StageId, StageSpec};
 use crate::node::{NONSENSE, Node};
 use crate::stage::{Destination, Fault};
 use crate::trust::Failing;
+use hive_protocol::{Answer, Neighbours, Question, RingId, Role, StageId, StageSpec};
 
 /// A stage is joined as soon as its neighbours are reached.
 const JOIN_PATIENCE: Duration = Duration::from_secs(20);

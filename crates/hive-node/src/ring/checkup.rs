@@ -7,8 +7,8 @@ use tokio::task::JoinSet;
 
 use super::patience::{Expected, Finding};
 use super::{PlacedStage, Ring};
-use crate::control::{Answer, Pulse, Question};
 use crate::node::{NONSENSE, Node};
+use hive_protocol::{Answer, Pulse, Question};
 
 /// A machine that is here answers within this time, whatever its worker does.
 const CHECK_PATIENCE: Duration = Duration::from_secs(3);

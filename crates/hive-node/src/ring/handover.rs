@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use super::{PlacedStage, Ring};
-use crate::control::{HandOver, Question};
 use crate::planning::PLANNED_CONTEXT;
-use crate::profile::Profile;
+use hive_protocol::Profile;
+use hive_protocol::{HandOver, Question};
 
 /// Whatever is not carried by then is computed again.
 const PATIENCE: Duration = Duration::from_mins(1);

@@ -16,12 +16,12 @@ use tokio::sync::mpsc;
 use super::checkup::{Checked, check};
 use super::patience::Finding;
 use super::{Health, Inner, Placement, Ring, State, connect, load_stage, spec, unload, watch_prompts};
-use crate::control::Question;
 use crate::node::Node;
 use crate::planning;
 use crate::stage::Fault;
 use crate::trust::Failing;
 use crate::words::megabytes;
+use hive_protocol::Question;
 
 /// Machines that go while others are taking over are replaced as well, so many times.
 const ATTEMPTS: usize = 4;

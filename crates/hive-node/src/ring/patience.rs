@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use hive_plan::Costs;
 
-use crate::control::{Arithmetic, Pulse};
+use hive_protocol::{Arithmetic, Pulse};
 
 /// A machine may take so many times as long as planned: load, heat, a link that is shared.
 const TIMES_EXPECTED: u32 = 8;

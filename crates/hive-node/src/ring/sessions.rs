@@ -9,10 +9,10 @@ use hive_net::{Frame, Kind};
 use tokio::sync::mpsc;
 
 use super::{Cause, Inner, Ring, SESSION_QUEUE, Trouble, lock};
-use crate::control::{Answer, Continued, Question, Resend, SessionSpec, StageId, random_id};
 use crate::kept::Kept;
 use crate::node::{NONSENSE, refusal};
 use crate::stage::{Fault, failure_of};
+use hive_protocol::{Answer, Continued, Question, Resend, SessionSpec, StageId, random_id};
 
 /// A session is opened, and what is missing sent on, without any computing; a machine that is here does it at once.
 const OPEN_PATIENCE: Duration = Duration::from_secs(20);

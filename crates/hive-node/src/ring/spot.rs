@@ -22,9 +22,11 @@ use super::assembly::{load_stage, unload};
 use super::checkup::{Checked, check};
 use super::standby::Standby;
 use super::{PlacedStage, Ring};
-use crate::control::{Answer, Arithmetic, Question, Recompute, RingId, Span, StageId, StageSpec, random_id};
 use crate::node::Node;
-use crate::stage::{RowDigest, digests, token_digests};
+use hive_protocol::{
+    Answer, Arithmetic, Question, Recompute, RingId, RowDigest, Span, StageId, StageSpec, digests, random_id,
+    token_digests,
+};
 use verdict::{Evidence, Verdict};
 
 /// Tokens from one check to the next.
@@ -566,9 +568,9 @@ fn has_penalties(sampling: &Sampling) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::ModelSource;
     use crate::node::NodeOptions;
     use crate::ring::Placement;
+    use hive_protocol::ModelSource;
 
     #[test]
     fn a_check_that_comes_to_nothing_does_not_count_as_one() {

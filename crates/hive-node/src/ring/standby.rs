@@ -13,8 +13,8 @@ use hive_plan::Spare;
 
 use super::checkup::{Checked, check};
 use super::{Health, Inner, PlacedStage, Ring, load_stage};
-use crate::control::{Pulse, Question, StageSpec, logged};
 use crate::node::Node;
+use hive_protocol::{Pulse, Question, StageSpec, logged};
 
 /// Between two looks at what is missing.
 const LOOK: Duration = Duration::from_secs(2);

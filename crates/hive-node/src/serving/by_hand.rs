@@ -16,7 +16,7 @@ use crate::models;
 use crate::node::Node;
 use crate::planning;
 use crate::ring::{Placement, Ring};
-use crate::worker::text::{Model, ModelCard};
+use hive_worker::text::{Model, ModelCard};
 
 /// A stage as a person writes it; what else a plan file says is left aside.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

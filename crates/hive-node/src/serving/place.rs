@@ -8,15 +8,15 @@ use hive_net::PeerId;
 use hive_plan::{Costs, LinkProfile, Machine, NodeProfile, Plan, PlanError, Revision};
 
 use super::{ServeError, Wish, by_hand, placements};
-use crate::control::ModelSource;
 use crate::having::{Lack, Lacking};
 use crate::models;
 use crate::node::Node;
 use crate::planning::{self, plan_best, plan_over};
-use crate::profile::Profile;
 use crate::ring::patience::Expected;
 use crate::ring::{PlacedStage, Placement, Ring, reading_rows_per_s};
-use crate::worker::text::{Model, ModelCard};
+use hive_protocol::ModelSource;
+use hive_protocol::Profile;
+use hive_worker::text::{Model, ModelCard};
 
 impl Node {
     /// Whether a loaded model should move, now that there may be other machines, or better links. One that is in use is
@@ -463,11 +463,11 @@ pub(super) fn between(a: &Candidate, b: &Candidate) -> LinkProfile {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::{Answer, Question, RingId, StageId, StageSpec};
-    use crate::having::ModelCopy;
     use crate::node::NodeOptions;
     use crate::peers::Rights;
     use crate::trust::Failing;
+    use hive_protocol::ModelCopy;
+    use hive_protocol::{Answer, Question, RingId, StageId, StageSpec};
 
     /// Two machines that have approved each other and met.
     async fn approved() -> (Node, Node) {

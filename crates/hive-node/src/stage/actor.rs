@@ -20,8 +20,8 @@ use super::sent::{Arrival, Sent, arrival, without};
 use super::transit::{Part, Transit};
 use super::{Command, Destination, Routes, Tenancy};
 use crate::audit::Usage;
-use crate::control::{Answer, Continued, Question, Recompute, SessionSpec, Span, StageReport, logged};
-use crate::worker::{Blame, Death, Events, FromWorker, Raw, ToWorker, Work, Worker, WorkerEvent, WorkerReport};
+use hive_protocol::{Answer, Continued, Question, Recompute, SessionSpec, Span, StageReport, logged};
+use hive_worker::{Blame, Death, Events, FromWorker, Raw, ToWorker, Work, Worker, WorkerEvent, WorkerReport};
 
 /// A session on this stage.
 struct Open {

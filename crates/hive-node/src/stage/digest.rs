@@ -3,34 +3,7 @@
 use std::ops::Range;
 
 use hive_net::{Frame, Kind};
-use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
-
-/// The fingerprint of one row: half of its SHA-256.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct RowDigest([u8; 16]);
-
-impl RowDigest {
-    fn of(row: &[u8]) -> Self {
-        let whole: [u8; 32] = Sha256::digest(row).into();
-        let mut half = [0; 16];
-        half.copy_from_slice(&whole[..16]);
-        Self(half)
-    }
-}
-
-/// Of each of so many rows of equal length.
-pub(crate) fn digests(bytes: &[u8], rows: usize) -> Vec<RowDigest> {
-    if rows == 0 || bytes.is_empty() {
-        return Vec::new();
-    }
-    bytes.chunks_exact(bytes.len() / rows).map(RowDigest::of).collect()
-}
-
-/// Of tokens, which are rows of four bytes.
-pub(crate) fn token_digests(tokens: &[u32]) -> Vec<RowDigest> {
-    tokens.iter().map(|token| RowDigest::of(&token.to_le_bytes())).collect()
-}
+use hive_protocol::{RowDigest, digests};
 
 /// What a session's rows were. Those from before it came to this machine are not known.
 #[derive(Debug, Default)]
@@ -73,6 +46,8 @@ impl Received {
 
 #[cfg(test)]
 mod tests {
+    use hive_protocol::token_digests;
+
     use super::*;
     use crate::stage::prompt_frame;
 

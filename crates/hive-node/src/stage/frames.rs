@@ -7,7 +7,7 @@ use hive_model::{ActivationType, Hidden};
 use hive_net::{Element, Frame, Kind, border};
 use serde::{Deserialize, Serialize};
 
-use crate::control::SessionSpec;
+use hive_protocol::SessionSpec;
 
 /// What a frame means for the worker, and whether a token is wanted; `None` for frames that are not a stage's.
 pub(super) fn input_of(frame: Frame) -> Option<(Input, bool)> {

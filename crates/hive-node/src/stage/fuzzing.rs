@@ -6,7 +6,7 @@ use hive_net::{Frame, Kind};
 
 use super::frames::{failure_of, input_of, sampled_of, turns};
 use super::sent::{Arrival, Sent, arrival, without};
-use crate::control::Resend;
+use hive_protocol::Resend;
 
 pub(crate) fn frame(frame: Frame) {
     let mut sent = Sent::default();

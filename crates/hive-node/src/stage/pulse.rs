@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use crate::control::{Arithmetic, Pulse};
+use hive_protocol::{Arithmetic, Pulse};
 
 /// What is known of a worker without asking it. Clones share it.
 #[derive(Debug, Clone)]

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use hive_model::shard::Output;
 use tokio::sync::oneshot;
 
-use super::digest::{RowDigest, digests};
-use crate::control::{Answer, Recompute};
+use hive_protocol::{Answer, Recompute};
+use hive_protocol::{RowDigest, digests};
 
 /// Such sessions on one stage; each takes the memory of a conversation.
 const MOST: usize = 4;

@@ -10,7 +10,7 @@ use hive_model::Hidden;
 use hive_net::{Frame, Kind};
 
 use super::frames::activation;
-use crate::control::Resend;
+use hive_protocol::Resend;
 
 /// Rows of hidden states sent together once more: as many as a prompt's chunk has.
 const ROWS: usize = 256;

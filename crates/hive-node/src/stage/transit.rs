@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::actor::bytes_of;
 use super::sent::Sent;
-use crate::control::SessionSpec;
-use crate::worker::Raw;
+use hive_protocol::SessionSpec;
+use hive_worker::Raw;
 
 /// The largest part of a cache that travels in one message.
 const PART_BYTES: usize = 1 << 20;

@@ -3,7 +3,7 @@
 use hive_model::{KvLayout, SessionOptions};
 
 use super::*;
-use crate::control::{Arithmetic, RingId, StageId};
+use hive_protocol::{Arithmetic, RingId, StageId};
 
 const SESSION: u128 = 7;
 
@@ -165,7 +165,7 @@ async fn rows_that_come_again_after_a_failure_are_compared_as_they_came_last() {
     actor.frame(crate::stage::prompt_frame(SESSION, 1, &[8, 9], false)).await;
     let stage = StageId { ring: RingId(1), index: 1 };
     let digests = actor.asked(Question::Digests(stage, Span { session: SESSION, rows: 0..3 })).await;
-    assert_eq!(digests, Ok(Answer::Digests(crate::stage::token_digests(&[5, 8, 9]))));
+    assert_eq!(digests, Ok(Answer::Digests(hive_protocol::token_digests(&[5, 8, 9]))));
 }
 
 #[tokio::test]
@@ -190,7 +190,7 @@ async fn what_a_stage_was_given_can_be_compared() {
     actor.frame(crate::stage::prompt_frame(SESSION, 0, &[5, 6], false)).await;
     // It comes again, with one more.
     actor.frame(crate::stage::prompt_frame(SESSION, 0, &[5, 6, 7], true)).await;
-    let expected = crate::stage::token_digests(&[5, 6, 7]);
+    let expected = hive_protocol::token_digests(&[5, 6, 7]);
     assert_eq!(actor.asked(asked(0..3)).await, Ok(Answer::Digests(expected)));
     assert!(actor.asked(asked(0..4)).await.is_err());
 }

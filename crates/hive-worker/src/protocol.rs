@@ -14,7 +14,7 @@ use hive_net::border;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::control::Arithmetic;
+use hive_protocol::Arithmetic;
 
 /// A prompt chunk of the largest models, and then some.
 pub(super) const MAX_MESSAGE_BYTES: usize = 512 << 20;

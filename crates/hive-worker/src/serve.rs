@@ -18,7 +18,7 @@ use super::protocol::{Blame, FromWorker, LoadOrder, MAX_MESSAGE_BYTES, Raw, ToWo
 use super::schedule::Schedule;
 use super::start::{Role, Start};
 use super::{probe, text};
-use crate::control::Arithmetic;
+use hive_protocol::Arithmetic;
 
 /// Read at a time; a prompt chunk's hidden states come in a few.
 const READ_BYTES: usize = 256 << 10;

@@ -8,6 +8,7 @@
 //! is woken whenever the other reads. One thread owns MLX and the pipes. When the node goes away the orders end, and so does
 //! the worker.
 
+pub mod mlx_library;
 pub mod text;
 
 mod probe;
@@ -22,8 +23,10 @@ pub use probe::{Escape, Targets, probe};
 pub use process::{Events, Worker, WorkerEvent};
 pub use protocol::{Blame, FromWorker, LoadOrder, Raw, ToWorker, Work, WorkerReport};
 pub use serve::serve;
-pub(crate) use spawn::prepare;
-pub use spawn::{Death, SpawnError};
+#[cfg(any(test, feature = "testing"))]
+#[doc(hidden)]
+pub use spawn::here::read_texts_here;
+pub use spawn::{Death, SpawnError, prepare};
 
 /// The hidden subcommand that makes an executable a worker.
 pub const SUBCOMMAND: &str = "worker";

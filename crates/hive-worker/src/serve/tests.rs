@@ -7,7 +7,7 @@ use hive_model::{ActivationType, Compute, Hidden};
 
 use super::*;
 
-#[path = "../../../../hive-model/tests/common/mod.rs"]
+#[path = "../../../hive-model/tests/common/mod.rs"]
 mod common;
 
 use common::{HIDDEN, LAYERS, write_tiny_model};

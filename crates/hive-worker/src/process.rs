@@ -55,10 +55,13 @@ impl Worker {
     }
 
     /// One that does nothing; its orders can be read.
-    #[cfg(test)]
-    pub(crate) fn that_only_listens() -> (Self, std::io::PipeReader) {
-        let (theirs, ours) = std::io::pipe().unwrap();
-        let (orders, (late, _)) = (Arc::new(Sender::from_owned_fd(ours.into()).unwrap()), mpsc::unbounded_channel());
+    /// One whose orders go nowhere but to a test.
+    #[cfg(feature = "testing")]
+    #[doc(hidden)]
+    pub fn that_only_listens() -> (Self, std::io::PipeReader) {
+        let (theirs, ours) = std::io::pipe().expect("a test may open a pipe");
+        let (orders, (late, _)) =
+            (Arc::new(Sender::from_owned_fd(ours.into()).expect("it is a pipe")), mpsc::unbounded_channel());
         (Self { orders, late, waiting: Arc::default(), process_id: None }, theirs)
     }
 
@@ -106,10 +109,12 @@ pub struct Events {
 
 impl Events {
     /// Those of a worker that says nothing.
-    #[cfg(test)]
-    pub(crate) fn none() -> Self {
-        let (ours, theirs) = std::io::pipe().unwrap();
-        let answers = Receiver::from_owned_fd(ours.into()).unwrap();
+    /// No events, ever.
+    #[cfg(feature = "testing")]
+    #[doc(hidden)]
+    pub fn none() -> Self {
+        let (ours, theirs) = std::io::pipe().expect("a test may open a pipe");
+        let answers = Receiver::from_owned_fd(ours.into()).expect("it is a pipe");
         drop(theirs);
         Self { answers, has_begun: true, bytes: BytesMut::new(), end: None }
     }

@@ -22,7 +22,7 @@ pub fn choose() -> MlxChoice {
 }
 
 /// Whether what is chosen computes on a GPU.
-pub(crate) fn computes_on_gpu() -> bool {
+pub fn computes_on_gpu() -> bool {
     match choose() {
         MlxChoice::Cuda(_) => true,
         MlxChoice::Linked | MlxChoice::MissingCuda => hive_host::this().gpu_working_set_bytes().is_some(),
@@ -43,7 +43,7 @@ fn decide(wish: Option<&str>, has_card: bool, cuda: Option<PathBuf>) -> MlxChoic
 }
 
 /// The environment variable that makes a new process load the chosen library, if it is not the linked one.
-pub(crate) fn environment() -> Option<(&'static str, std::ffi::OsString)> {
+pub fn environment() -> Option<(&'static str, std::ffi::OsString)> {
     let folder = match choose() {
         MlxChoice::Cuda(folder) | MlxChoice::Folder(folder) => folder,
         MlxChoice::Linked | MlxChoice::MissingCuda => return None,

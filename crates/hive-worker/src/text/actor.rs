@@ -19,7 +19,7 @@ use super::order::{Numbered, Order, Reply, Said, StartFailure, TextError};
 const MEMORY_BYTES: u64 = 2 << 30;
 
 /// What a worker may do that reads these files of a model's text.
-pub(in crate::worker) fn confine(read: Vec<PathBuf>) -> Confine {
+pub(crate) fn confine(read: Vec<PathBuf>) -> Confine {
     Confine { read, gpu_cache: None, memory_bytes: Some(MEMORY_BYTES) }
 }
 

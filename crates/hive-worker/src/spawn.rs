@@ -87,31 +87,31 @@ impl std::fmt::Display for Death {
 }
 
 /// A process that has been started, and both ends of its pipes.
-pub(super) struct Spawned {
-    pub(super) orders: Sender,
-    pub(super) answers: Receiver,
-    pub(super) end: End,
+pub(crate) struct Spawned {
+    pub(crate) orders: Sender,
+    pub(crate) answers: Receiver,
+    pub(crate) end: End,
 }
 
 /// What is left to learn of a process once it has ended.
 #[derive(Debug)]
-pub(super) struct End {
+pub(crate) struct End {
     child: Child,
     words: JoinHandle<String>,
 }
 
 impl End {
-    pub(super) fn process_id(&self) -> Option<u32> {
+    pub(crate) fn process_id(&self) -> Option<u32> {
         self.child.id()
     }
 
     /// Ends the process.
-    pub(super) fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         let _ = self.child.start_kill();
     }
 
     /// Ends the process if it still runs; says how it ended, and its last words.
-    pub(super) async fn learn(&mut self) -> Death {
+    pub(crate) async fn learn(&mut self) -> Death {
         self.kill();
         let status = match self.child.wait().await {
             Ok(status) => status.to_string(),
@@ -122,11 +122,11 @@ impl End {
 }
 
 /// Starts a worker for a role. Dropping the result ends it.
-pub(super) fn spawn(role: Role, confine: Confine) -> Result<Spawned, SpawnError> {
+pub(crate) fn spawn(role: Role, confine: Confine) -> Result<Spawned, SpawnError> {
     prepare();
-    #[cfg(test)]
-    if let Role::Text(model) = role {
-        return here(model);
+    #[cfg(any(test, feature = "testing"))]
+    if let Some(model) = here::model(&role) {
+        return here::serve(model);
     }
     let ((theirs_in, mut ours_out), (ours_in, theirs_out)) = (pipe()?, pipe()?);
     for end in [ours_out.as_fd(), ours_in.as_fd()] {
@@ -155,15 +155,38 @@ pub(super) fn spawn(role: Role, confine: Confine) -> Result<Spawned, SpawnError>
 }
 
 /// A unit test's executable is no worker: there, a model's text is read by a thread.
-#[cfg(test)]
-fn here(model: PathBuf) -> Result<Spawned, SpawnError> {
-    let ((theirs_in, ours_out), (ours_in, theirs_out)) = (pipe()?, pipe()?);
-    let [orders, answers] = [theirs_in.into(), theirs_out.into()].map(|end: std::os::fd::OwnedFd| end.into());
-    std::thread::spawn(move || super::text::serve(&model, hive_host::sandbox::Confinement::default(), orders, answers));
-    let child = Command::new("true").kill_on_drop(true).spawn()?;
-    let end = End { child, words: tokio::spawn(async { String::new() }) };
-    let (orders, answers) = (Sender::from_owned_fd(ours_out.into())?, Receiver::from_owned_fd(ours_in.into())?);
-    Ok(Spawned { orders, answers, end })
+#[cfg(any(test, feature = "testing"))]
+pub(crate) mod here {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::{Command, End, PathBuf, Receiver, Role, Sender, SpawnError, Spawned, pipe};
+
+    static WANTED: AtomicBool = AtomicBool::new(cfg!(test));
+
+    /// From now on, text workers are threads of this process. Only tests call this.
+    pub fn read_texts_here() {
+        WANTED.store(true, Ordering::Relaxed);
+    }
+
+    /// The model of a text worker that is to be a thread.
+    pub(super) fn model(role: &Role) -> Option<PathBuf> {
+        match role {
+            Role::Text(model) if WANTED.load(Ordering::Relaxed) => Some(model.clone()),
+            _ => None,
+        }
+    }
+
+    pub(super) fn serve(model: PathBuf) -> Result<Spawned, SpawnError> {
+        let ((theirs_in, ours_out), (ours_in, theirs_out)) = (pipe()?, pipe()?);
+        let [orders, answers] = [theirs_in.into(), theirs_out.into()].map(|end: std::os::fd::OwnedFd| end.into());
+        std::thread::spawn(move || {
+            crate::text::serve(&model, hive_host::sandbox::Confinement::default(), orders, answers)
+        });
+        let child = Command::new("true").kill_on_drop(true).spawn()?;
+        let end = End { child, words: tokio::spawn(async { String::new() }) };
+        let (orders, answers) = (Sender::from_owned_fd(ours_out.into())?, Receiver::from_owned_fd(ours_in.into())?);
+        Ok(Spawned { orders, answers, end })
+    }
 }
 
 /// This executable, as it was when the node started.
@@ -190,7 +213,7 @@ fn executable() -> Result<PathBuf, SpawnError> {
 
 /// Notes which executable runs, so that one that replaces it is told apart, and what is open that is no worker's business.
 /// Called when a node starts, and before a process starts its first worker.
-pub(crate) fn prepare() {
+pub fn prepare() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         hive_host::sandbox::keep_descriptors();

@@ -6,7 +6,7 @@ use hive_host::{Heat, Power};
 use hive_net::border;
 use serde::{Deserialize, Serialize};
 
-use crate::having::ModelCopy;
+use crate::ModelCopy;
 
 /// A machine in its own words.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -68,7 +68,8 @@ const LISTED_MODELS: usize = 1024;
 impl Profile {
     /// What another machine says of itself, with its words as they may be shown. A model whose name cannot be shown as it
     /// is is left out: models are looked up by their names.
-    pub(crate) fn at_the_border(self) -> Self {
+    #[must_use]
+    pub fn at_the_border(self) -> Self {
         let models = self.models.into_iter().filter(|model| border::is_plain(model)).take(LISTED_MODELS);
         let is_plain = |copy: &ModelCopy| {
             let is_digest =
@@ -89,13 +90,13 @@ impl Profile {
     }
 
     /// Bytes it offers once so many of what it holds are free.
-    pub(crate) fn offered_after(&self, freed_bytes: u64) -> u64 {
+    pub fn offered_after(&self, freed_bytes: u64) -> u64 {
         let offered = self.offered_bytes.saturating_add(freed_bytes);
         offered.min(self.limit_bytes.unwrap_or(u64::MAX)).max(self.offered_bytes)
     }
 
     /// Bytes of what it offers that are not taken by layers it holds already, within its owner's cap.
-    pub(crate) fn room_bytes(&self) -> u64 {
+    pub fn room_bytes(&self) -> u64 {
         let under_cap = self.cap_bytes.map_or(u64::MAX, |cap| cap.saturating_sub(self.held_bytes));
         self.offered_bytes.min(under_cap)
     }
@@ -105,7 +106,7 @@ impl Profile {
 const HEADROOM_BYTES: u64 = 1 << 30;
 
 /// What a machine can offer: what is free beyond the headroom, within its limit.
-pub(crate) fn offered_bytes(available: u64, limit: Option<u64>) -> u64 {
+pub fn offered_bytes(available: u64, limit: Option<u64>) -> u64 {
     available.saturating_sub(HEADROOM_BYTES).min(limit.unwrap_or(u64::MAX))
 }
 

@@ -23,10 +23,10 @@ use tokio::sync::{mpsc, oneshot};
 use actor::{Actor, Ask};
 use order::{Order, Reply};
 
-pub(super) use actor::confine;
+pub(crate) use actor::confine;
 pub use card::ModelCard;
 pub use order::{TextError, TextFault};
-pub(super) use serve::serve;
+pub(crate) use serve::serve;
 
 /// Reading the headers and the norms of a large model from a slow disk; parsing the largest vocabularies.
 const OPEN_PATIENCE: Duration = Duration::from_mins(1);
@@ -54,24 +54,16 @@ struct Inner {
     asks: mpsc::Sender<Ask>,
 }
 
-fn name_of(path: &Path) -> String {
-    if let Some(name) = crate::models::cached_name(path) {
-        return border::line(&name, border::REASON_COLUMNS);
-    }
-    let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
-    border::line(&name.unwrap_or_default().to_string_lossy(), border::REASON_COLUMNS)
-}
-
 impl Model {
-    /// Opens a `.gguf` file or a model's folder.
-    pub async fn open(path: &Path) -> Result<Self, TextError> {
+    /// Opens a `.gguf` file or a model's folder, under a name for people.
+    pub async fn open(path: &Path, name: &str) -> Result<Self, TextError> {
         let (asks, queue) = mpsc::channel(QUEUE);
         tokio::spawn(Actor::new(path.to_owned()).run(queue));
         let card = match ask(&asks, Order::Card, OPEN_PATIENCE).await? {
             Reply::Card(card) => card.checked()?,
             _ => return Err(TextError::nonsense()),
         };
-        let name = crate::runtime::aside(|| name_of(path));
+        let name = border::line(name, border::REASON_COLUMNS);
         Ok(Self { inner: Arc::new(Inner { path: path.to_owned(), name, card: *card, asks }) })
     }
 
@@ -80,7 +72,7 @@ impl Model {
         &self.inner.path
     }
 
-    /// A name for people: the file's or folder's, without extension.
+    /// What people call it.
     pub fn name(&self) -> String {
         self.inner.name.clone()
     }
@@ -92,7 +84,7 @@ impl Model {
 
     /// Loads tokenizer and chat template, so that the first conversation need not wait for them. A model without a chat
     /// template is none for conversations, and no error here.
-    pub(crate) async fn prepare(&self) -> Result<(), TextError> {
+    pub async fn prepare(&self) -> Result<(), TextError> {
         match self.ask(Order::Prepare, OPEN_PATIENCE).await? {
             Reply::Prepared => Ok(()),
             _ => Err(TextError::nonsense()),
@@ -122,7 +114,7 @@ impl Model {
     }
 
     /// The tokens of a conversation, ready for the assistant's answer. It began then, if it does not say so itself.
-    pub(crate) async fn prompt(&self, conversation: &Conversation, began: DateTime) -> Result<Vec<u32>, TextError> {
+    pub async fn prompt(&self, conversation: &Conversation, began: DateTime) -> Result<Vec<u32>, TextError> {
         let json = serde_json::to_vec(conversation).map_err(|error| TextError::Died(error.to_string()))?;
         let patience = PROMPT_PATIENCE + Duration::from_secs(json.len() as u64 / PROMPT_BYTES_PER_S);
         match self.ask(Order::Prompt { json, began }, patience).await? {
@@ -132,13 +124,13 @@ impl Model {
     }
 
     /// Takes the next token of an answer; gives the text that has become certain, which may be empty.
-    pub(crate) async fn push(&self, answer: &mut Detokenizer, token: u32) -> Result<String, TextError> {
+    pub async fn push(&self, answer: &mut Detokenizer, token: u32) -> Result<String, TextError> {
         let (given, all) = self.texts(answer.window_with(token)).await?;
         Ok(answer.take(&given, &all))
     }
 
     /// The text of an answer that is still held back.
-    pub(crate) async fn finish(&self, answer: &mut Detokenizer) -> Result<String, TextError> {
+    pub async fn finish(&self, answer: &mut Detokenizer) -> Result<String, TextError> {
         let (given, all) = self.texts(answer.window()).await?;
         Ok(answer.take_all(&given, &all))
     }

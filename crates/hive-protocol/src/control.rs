@@ -8,33 +8,34 @@ use hive_model::{Compute, Hidden, SessionOptions};
 use hive_net::{PeerAddr, PeerId, border};
 use serde::{Deserialize, Serialize};
 
-use crate::audit::Asked;
-use crate::stage::RowDigest;
+use crate::RowDigest;
 
 /// Versions of this protocol that are spoken here, oldest and newest.
-pub(crate) const SPEAKS: (u32, u32) = (2, 2);
+pub const SPEAKS: (u32, u32) = (2, 2);
 
 /// Names a loaded model across the nodes that hold its stages. Random, so that nobody guesses it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub(crate) struct RingId(pub(crate) u128);
+pub struct RingId(pub u128);
 
 /// A new id for a ring or a session: 128 random bits.
-pub(crate) fn random_id() -> u128 {
+pub fn random_id() -> u128 {
     let mut bytes = [0; 16];
     getrandom::fill(&mut bytes).expect("every system that runs a node has a source of random bytes");
     u128::from_le_bytes(bytes)
 }
 
 /// An id as logs name it: enough to tell it from others, too little to use it.
-pub(crate) fn logged(id: u128) -> String {
+pub fn logged(id: u128) -> String {
     format!("{:08x}", id as u32)
 }
 
 /// Names a stage: its place in a ring. Whoever holds it can change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub(crate) struct StageId {
-    pub(crate) ring: RingId,
-    pub(crate) index: u32,
+pub struct StageId {
+    /// The ring.
+    pub ring: RingId,
+    /// Its place in it, from 0.
+    pub index: u32,
 }
 
 /// Where a node finds the model it is to load a part of.
@@ -65,62 +66,65 @@ pub struct StageSpec {
 
 /// Where a stage sends what it computes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Neighbours {
+pub struct Neighbours {
     /// How often the ring has been mended: what is said of an earlier state counts no more.
-    pub(crate) epoch: u32,
+    pub epoch: u32,
     /// The next stage, unless this is the last.
-    pub(crate) next: Option<PeerAddr>,
+    pub next: Option<PeerAddr>,
     /// The first stage, if this is the last.
-    pub(crate) first: Option<PeerAddr>,
+    pub first: Option<PeerAddr>,
     /// The machine of the stage before this one, or, for the first stage, of the last: whose frames it takes.
-    pub(crate) previous: PeerId,
+    pub previous: PeerId,
     /// Where the owner of the ring is, who asked for the answer.
-    pub(crate) coordinator: PeerAddr,
+    pub coordinator: PeerAddr,
 }
 
 /// A session, as every stage hears of it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct SessionSpec {
-    pub(crate) session: u128,
+pub struct SessionSpec {
+    /// 128 random bits.
+    pub session: u128,
     /// The answer that it is for, as the coordinator's log names it.
-    pub(crate) answer: u64,
-    pub(crate) options: SessionOptions,
+    pub answer: u64,
+    /// How tokens are sampled.
+    pub options: SessionOptions,
     /// Tokens that end the answer.
-    pub(crate) end_tokens: Vec<u32>,
+    pub end_tokens: Vec<u32>,
     /// The answer ends with the token that stands here, whatever it is.
-    pub(crate) last_position: u32,
+    pub last_position: u32,
     /// Go on with what a session that is kept has computed, up to a position.
-    pub(crate) continues: Option<Continued>,
+    pub continues: Option<Continued>,
 }
 
 /// The beginning of a conversation that is in the stages' caches already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Continued {
+pub struct Continued {
     /// The session that was kept.
-    pub(crate) session: u128,
+    pub session: u128,
     /// How much of it counts.
-    pub(crate) position: u32,
+    pub position: u32,
 }
 
 /// What a stage is to send once more, because whoever had it is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Resend {
-    pub(crate) session: u128,
+pub struct Resend {
+    /// The session.
+    pub session: u128,
     /// The first position that is missing.
-    pub(crate) from: u32,
+    pub from: u32,
     /// From this position on a token is wanted for every row; before it, all tokens are known.
-    pub(crate) sample_from: u32,
+    pub sample_from: u32,
 }
 
 /// Where the sessions of a stage are to be carried, unless they are computed there sooner.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct HandOver {
+pub struct HandOver {
     /// The machine that has loaded the same layers.
-    pub(crate) to: PeerAddr,
+    pub to: PeerAddr,
     /// Bytes of the stage's cache for each token, as planned.
-    pub(crate) bytes_per_row: u64,
+    pub bytes_per_row: u64,
     /// Tokens of a prompt that the new machine passes through these layers in a second.
-    pub(crate) rows_per_s: Option<f64>,
+    pub rows_per_s: Option<f64>,
 }
 
 /// How a stage is.
@@ -152,42 +156,46 @@ pub enum Arithmetic {
 
 /// Signs of life of a stage, when it was asked for them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Pulse {
+pub struct Pulse {
     /// Whether the question went through the worker's own loop.
-    pub(crate) passed: bool,
+    pub passed: bool,
     /// Rows that the worker was given and has not said anything about.
-    pub(crate) owed_rows: u32,
+    pub owed_rows: u32,
     /// For how long it has owed them without a word, in milliseconds.
-    pub(crate) quiet_ms: u64,
+    pub quiet_ms: u64,
     /// Whether the stage is held up by the next machine, which takes nothing.
-    pub(crate) held_up: bool,
-    pub(crate) arithmetic: Arithmetic,
+    pub held_up: bool,
+    /// What computes the stage.
+    pub arithmetic: Arithmetic,
 }
 
 /// Some rows of a session.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Span {
-    pub(crate) session: u128,
+pub struct Span {
+    /// The session.
+    pub session: u128,
     /// Positions `[start, end)`.
-    pub(crate) rows: Range<u32>,
+    pub rows: Range<u32>,
 }
 
 /// Rows that are to be computed once more, to compare them with what another machine computed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Recompute {
+pub struct Recompute {
     /// A session for this alone; it is opened with its first rows.
-    pub(crate) session: u128,
-    pub(crate) options: SessionOptions,
+    pub session: u128,
+    /// How tokens are sampled.
+    pub options: SessionOptions,
     /// Position of the first row; what comes before was there before.
-    pub(crate) position: u32,
-    pub(crate) input: Input,
+    pub position: u32,
+    /// The rows.
+    pub input: Input,
     /// Whether the last stage is to choose the token after the last row.
-    pub(crate) sample: bool,
+    pub sample: bool,
 }
 
 /// A question on a control stream. New ones go to the end: their places are what travels.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) enum Question {
+pub enum Question {
     /// First words, as JSON; heartbeats follow on the same stream.
     Greet(String),
     /// Take so many messages of bytes, then say `Done`: how fast is the path?
@@ -228,22 +236,9 @@ pub(crate) enum Question {
     Recompute(StageId, Box<Recompute>),
 }
 
-impl Question {
-    /// What it asks for, as the audit log has it.
-    pub(crate) fn audited(&self) -> Asked {
-        match self {
-            Self::Load(..) => Asked::Load,
-            Self::Join(..) => Asked::Connect,
-            Self::HandOver(..) | Self::TakeOver(..) => Asked::HandOver,
-            Self::Open(..) | Self::Close(..) | Self::Keep(..) | Self::Resend(..) => Asked::Session,
-            _ => Asked::Other,
-        }
-    }
-}
-
 /// An answer on a control stream. New ones go to the end.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) enum Answer {
+pub enum Answer {
     /// First words, as JSON.
     Greeting(String),
     /// So many layers are loaded.
@@ -285,7 +280,8 @@ pub(crate) enum Answer {
 
 impl Answer {
     /// An answer of another machine, with its words as they may be shown.
-    pub(crate) fn at_the_border(self) -> Self {
+    #[must_use]
+    pub fn at_the_border(self) -> Self {
         match self {
             Self::Loaded(device) => Self::Loaded(border::label(&device)),
             Self::Refused(why) => Self::Refused(border::reason(&why)),
@@ -310,16 +306,18 @@ impl Answer {
 
 /// The first message on a stage stream: which ring, and whom the frames are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Hello {
-    pub(crate) ring: RingId,
+pub struct Hello {
+    /// The ring.
+    pub ring: RingId,
     /// The ring's owner, by whose order the frames are sent.
-    pub(crate) owner: PeerId,
-    pub(crate) to: Role,
+    pub owner: PeerId,
+    /// Whom the frames are for.
+    pub to: Role,
 }
 
 /// Who takes the frames of a stage stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Role {
+pub enum Role {
     /// The stage of this index that the node hosts.
     Stage(u32),
     /// The node, as coordinator.

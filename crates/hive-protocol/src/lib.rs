@@ -1,0 +1,19 @@
+//! What nodes say to each other, and what a machine tells of itself.
+//!
+//! Control messages are postcard: a variant's place and a field's place are what travels, so new ones go to the
+//! end. A [`Profile`] is JSON, and whoever reads it skips what it does not know. Frames of hidden states and tokens
+//! are `hive-net`'s.
+
+mod control;
+
+mod copies;
+mod digest;
+mod profile;
+
+pub use control::{
+    Answer, Arithmetic, Continued, HandOver, Hello, ModelSource, Neighbours, Pulse, Question, Recompute, Resend,
+    RingId, Role, SPEAKS, SessionSpec, Span, StageId, StageReport, StageSpec, logged, random_id,
+};
+pub use copies::ModelCopy;
+pub use digest::{RowDigest, digests, token_digests};
+pub use profile::{Profile, offered_bytes};
