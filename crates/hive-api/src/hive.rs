@@ -50,9 +50,9 @@ async fn peers(State(shared): State<Shared>) -> Json<Vec<PeerView>> {
 
 /// What a listener hears: the whole status whenever something in it changed, and notices as they come.
 #[derive(Serialize)]
-struct Update {
-    status: Status,
-    notices: Vec<Notice>,
+pub(crate) struct Update {
+    pub(crate) status: Status,
+    pub(crate) notices: Vec<Notice>,
 }
 
 /// The least time between two updates: a heartbeat's news can wait this long, a person does not notice.
@@ -91,11 +91,11 @@ enum SharingWish {
 
 /// How it is now, and what of it will not survive a restart.
 #[derive(Serialize)]
-struct Switched {
+pub(crate) struct Switched {
     #[serde(flatten)]
-    status: Status,
+    pub(crate) status: Status,
     #[serde(skip_serializing_if = "Option::is_none")]
-    not_kept: Option<String>,
+    pub(crate) not_kept: Option<String>,
 }
 
 async fn sharing(State(shared): State<Shared>, Json(wish): Json<SharingWish>) -> Json<Switched> {
@@ -255,6 +255,10 @@ struct PlanWish {
 async fn plan(State(shared): State<Shared>, Query(wish): Query<PlanWish>) -> Result<Json<Value>, Refusal> {
     let wish = Wish { model: wish.model, stages: wish.stages };
     let layout = shared.node.lay_out(&wish).await.map_err(serve_refusal)?;
+    Ok(Json(described(&layout)))
+}
+
+pub(crate) fn described(layout: &hive_node::serving::Layout) -> Value {
     let stages = layout.plan.stages.iter().map(|stage| {
         json!({
             "node": layout.placements[stage.machine].name,
@@ -264,13 +268,13 @@ async fn plan(State(shared): State<Shared>, Query(wish): Query<PlanWish>) -> Res
             "base_bytes": stage.base_bytes,
         })
     });
-    Ok(Json(json!({
+    json!({
         "model": layout.model,
         "layers": layout.layers,
         "stages": stages.collect::<Vec<_>>(),
         "reasons": layout.plan.reasons,
         "decode_tokens_per_s": layout.plan.decode_tokens_per_s,
-    })))
+    })
 }
 
 async fn log(State(shared): State<Shared>, Query(query): Query<audit::Query>) -> Result<Json<audit::Log>, Refusal> {

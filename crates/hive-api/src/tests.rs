@@ -1,5 +1,7 @@
 //! The API as programs meet it: a real one, on a port of its own, asked over HTTP.
 
+mod wire;
+
 use std::time::Duration;
 
 use reqwest::{Method, StatusCode};

@@ -1,0 +1,1 @@
+//! Values that the API, the command line and the app share.
