@@ -1,0 +1,71 @@
+//! The routes of the owner's programs' tokens.
+
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::routing::{delete, get, post};
+use axum::{Json, Router};
+use hive_types::{Done, IssuedToken, NewToken, OwnerTokenRenewal, TokenList};
+
+use super::{TokenError, Tokens};
+use crate::error::Refusal;
+use crate::shared::Shared;
+use crate::token::{self, Token};
+
+pub(crate) fn routes() -> Router<Shared> {
+    Router::new()
+        .route("/tokens", get(list).post(add))
+        .route("/tokens/{name}", delete(remove))
+        .route("/tokens/{name}/renew", post(renew))
+        .route("/owner-token/renew", post(renew_owner))
+}
+
+async fn list(State(shared): State<Shared>) -> Json<TokenList> {
+    Json(TokenList { tokens: shared.tokens.views() })
+}
+
+async fn add(
+    State(shared): State<Shared>,
+    Json(NewToken { name, may }): Json<NewToken>,
+) -> Result<Json<IssuedToken>, Refusal> {
+    let (name, token) = aside(shared, move |tokens| tokens.add(&name, &may).map(|token| (name, token))).await?;
+    Ok(shown_once(name, &token))
+}
+
+async fn remove(State(shared): State<Shared>, Path(name): Path<String>) -> Result<Json<Done>, Refusal> {
+    aside(shared, move |tokens| tokens.remove(&name)).await?;
+    Ok(Json(Done::DONE))
+}
+
+async fn renew(State(shared): State<Shared>, Path(name): Path<String>) -> Result<Json<IssuedToken>, Refusal> {
+    let renewed = aside(shared, move |tokens| tokens.renew(&name).map(|renewed| (name, renewed))).await?;
+    let (name, (token, _revocation)) = renewed;
+    Ok(shown_once(name, &token))
+}
+
+async fn renew_owner(State(shared): State<Shared>) -> Result<Json<OwnerTokenRenewal>, Refusal> {
+    let _revocation = aside(shared, Tokens::renew_owner).await?;
+    Ok(Json(OwnerTokenRenewal { done: true, file: token::FILE.to_owned() }))
+}
+
+fn shown_once(name: String, token: &Token) -> Json<IssuedToken> {
+    Json(IssuedToken { name, token: token.as_str().to_owned() })
+}
+
+/// Changes tokens beside the runtime: a disk may be slow.
+async fn aside<T: Send + 'static>(
+    shared: Shared,
+    change: impl FnOnce(&Tokens) -> Result<T, TokenError> + Send + 'static,
+) -> Result<T, Refusal> {
+    let changed = tokio::task::spawn_blocking(move || change(&shared.tokens)).await.map_err(Refusal::internal)?;
+    changed.map_err(|error| match &error {
+        TokenError::BadName | TokenError::NoRights => Refusal::bad("invalid_value", error),
+        TokenError::Taken(_) | TokenError::TooMany => Refusal::new(StatusCode::CONFLICT, "taken", error)
+            .hint("`hivemind tokens` lists them; `hivemind tokens remove NAME` revokes one"),
+        TokenError::Unknown(_) => Refusal::missing("no_such_token", error).hint("`hivemind tokens` lists them"),
+        TokenError::NotKept(unkept) => Refusal::internal(unkept).hint(unkept.hint()),
+        TokenError::File { .. } | TokenError::Secret(_) => {
+            Refusal::internal(error).hint("make the data folder writable, and free some space on its disk")
+        }
+        TokenError::Damaged { .. } => Refusal::internal(error),
+    })
+}
