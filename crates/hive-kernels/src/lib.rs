@@ -13,6 +13,7 @@
 #![allow(unsafe_code)]
 
 mod at_once;
+mod error;
 mod ffi;
 mod matrix;
 mod room;
@@ -23,16 +24,13 @@ use mlx_rs::{Array, Dtype, Stream};
 use mlx_sys::mlx_array;
 
 pub use at_once::{LayerWeights, SessionRows, head, layer};
+pub use error::KernelError;
+use error::from_mlx;
 pub use matrix::{Affine, Format, Layout, PackError, PackedMatrix, Packing, Scaling};
 use room::Room;
 
 /// Output rows that are stored side by side.
 pub const LANES: usize = 16;
-
-/// Why an operation could not be built.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct KernelError(String);
 
 /// Sets how many threads compute, the calling one included; at least one.
 pub fn set_threads(count: usize) {
@@ -265,10 +263,6 @@ fn zeros(shape: &[i32]) -> Result<Array, KernelError> {
     let array = Array::zeros::<f32>(shape).map_err(from_mlx)?;
     array.eval().map_err(from_mlx)?;
     Ok(array)
-}
-
-fn from_mlx(error: mlx_rs::error::Exception) -> KernelError {
-    KernelError(error.what().to_owned())
 }
 
 fn require(holds: bool, what: &str) -> Result<(), KernelError> {

@@ -2,7 +2,7 @@
 
 use mlx_rs::{Array, Dtype};
 
-use crate::{KernelError, from_mlx};
+use crate::error::{KernelError, from_mlx};
 
 /// An array that nobody else has yet.
 #[derive(Debug)]

@@ -6,7 +6,8 @@
 use hive_kernels::array_from_bytes;
 use mlx_rs::{Array, Dtype};
 
-use crate::linear::{Arithmetic, ComputeError, mlx_type};
+use crate::error::ComputeError;
+use crate::linear::{Arithmetic, mlx_type};
 use crate::weights::{Float, Matrix, MatrixFormat, QuantizedMatrix, to_f32};
 
 /// The embedding table of the first stage.

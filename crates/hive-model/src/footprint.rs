@@ -8,12 +8,6 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use crate::device::Compute;
-use crate::files::ModelFiles;
-use crate::llama::Stage;
-use crate::shard;
-use crate::weights::TensorError;
-
 /// Bytes of memory that each part of a model takes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Footprint {
@@ -30,14 +24,6 @@ pub struct Footprint {
 }
 
 impl Footprint {
-    /// Of a model with these kernels, which are plain or fast.
-    ///
-    /// # Errors
-    /// The model lacks a tensor, or has one that cannot be computed with.
-    pub fn of(files: &ModelFiles, kernels: Compute) -> Result<Self, TensorError> {
-        Stage::footprint(files, shard::arithmetic(files, kernels == Compute::Fast)?)
-    }
-
     /// Of the weights of some layers; embedding and output belong to the first and the last one.
     pub fn weight_bytes(&self, layers: Range<usize>) -> u64 {
         let own = self.layer_bytes.get(layers.clone()).unwrap_or_default();

@@ -7,8 +7,8 @@ use hive_kernels::{AttentionShape, KV_BLOCK, KvBuffers, LANES};
 use mlx_rs::ops::indexing::{IndexOp, TryIndexMutOp};
 use mlx_rs::{Array, Dtype};
 
+use crate::error::ComputeError;
 use crate::hidden::{ActivationType, bytes_are_finite};
-use crate::linear::ComputeError;
 
 /// How a cache lies in memory. One of another layout cannot be gone on with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

@@ -24,6 +24,7 @@ pub mod weights;
 mod deep;
 mod embedding;
 mod ends;
+mod error;
 mod footprint;
 mod kv;
 mod linear;

@@ -1,10 +1,10 @@
 //! Matrices that multiply hidden states, on MLX's kernels or on ours.
 
-use hive_kernels::{Format, KernelError, Layout, PackError, PackedMatrix, Packing, Scaling};
+use hive_kernels::{Format, Layout, PackedMatrix, Packing, Scaling};
 use mlx_rs::{Array, Dtype};
 
+use crate::error::{ComputeError, LoadError};
 use crate::hidden::ActivationType;
-use crate::shard::LoadError;
 use crate::weights::{Biases, FileMatrix, Float, Matrix, MatrixFormat, QuantizedMatrix, matrix};
 
 /// Whose kernels multiply, and in which number format.
@@ -13,26 +13,6 @@ pub(crate) struct Arithmetic {
     /// The fast kernels; the activation type is then `F32`.
     pub(crate) fast: bool,
     pub(crate) activation: ActivationType,
-}
-
-/// A failure of MLX or of a kernel.
-#[derive(Debug, thiserror::Error)]
-pub enum ComputeError {
-    /// MLX refused or failed.
-    #[error("MLX failed: {0}")]
-    Mlx(String),
-    /// A fast kernel refused.
-    #[error("a kernel failed: {0}")]
-    Kernel(#[from] KernelError),
-    /// A matrix could not be brought into the fast kernels' layout.
-    #[error(transparent)]
-    Pack(#[from] PackError),
-}
-
-impl From<mlx_rs::error::Exception> for ComputeError {
-    fn from(error: mlx_rs::error::Exception) -> Self {
-        Self::Mlx(error.what().to_owned())
-    }
 }
 
 pub(crate) fn mlx_type(float: Float) -> Dtype {

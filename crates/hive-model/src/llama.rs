@@ -13,12 +13,12 @@ use mlx_rs::{Array, ops};
 
 use crate::config::ModelConfig;
 use crate::embedding::Embedding;
+use crate::error::{ComputeError, LoadError};
 use crate::files::ModelFiles;
 use crate::footprint::Footprint;
 use crate::hidden::ActivationType;
 use crate::kv::{KvLayout, LayerCache, PlainCache};
-use crate::linear::{Arithmetic, ComputeError, Linear, Projection, evaluated};
-use crate::shard::LoadError;
+use crate::linear::{Arithmetic, Linear, Projection, evaluated};
 use crate::weights::{FileMatrix, TensorError, Weights};
 
 /// On a CPU, building the operations of a layer takes a tenth as long as computing them; every so many layers the ones

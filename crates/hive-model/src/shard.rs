@@ -4,6 +4,7 @@
 //! cache is its *position*; a slot must begin exactly there, and [`Shard::rollback`] takes a session back.
 
 mod carried;
+mod planned;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -12,14 +13,15 @@ use mlx_rs::{Array, ops};
 use serde::{Deserialize, Serialize};
 
 use crate::device::Compute;
+use crate::error::ComputeError;
 use crate::files::ModelFiles;
 use crate::hidden::{ActivationType, Hidden, all_finite};
 use crate::kv::LayerCache;
-use crate::linear::{Arithmetic, ComputeError};
+use crate::linear::Arithmetic;
 use crate::llama::{Span, Stage};
 use crate::sampling::{Sampled, Sampling, sample};
-use crate::weights::TensorError;
 
+pub use crate::error::LoadError;
 pub use carried::CarriedSession;
 
 /// Names a session across all stages.
@@ -89,30 +91,6 @@ pub enum Output {
     Nothing,
 }
 
-/// Why a shard cannot be loaded.
-#[derive(Debug, thiserror::Error)]
-pub enum LoadError {
-    /// No layer at all.
-    #[error("a shard needs at least one layer")]
-    EmptyRange,
-    /// Layers the model does not have.
-    #[error("layers {start} to {end} were asked for, but the model has {layers}")]
-    OutOfRange {
-        /// First layer asked for.
-        start: usize,
-        /// One past the last.
-        end: usize,
-        /// The model's layers.
-        layers: usize,
-    },
-    /// A tensor is missing or not as it should be.
-    #[error(transparent)]
-    Tensor(#[from] TensorError),
-    /// MLX failed, most likely for want of memory.
-    #[error(transparent)]
-    Compute(#[from] ComputeError),
-}
-
 /// Why a slot was not computed. Its session is where it was before.
 #[derive(Debug, thiserror::Error)]
 pub enum ForwardError {
@@ -151,14 +129,6 @@ pub enum ForwardError {
     NotFinite(Range<usize>),
 }
 
-/// How a model is computed, where the fast kernels are wished for or not.
-pub(crate) fn arithmetic(files: &ModelFiles, wants_fast: bool) -> Result<Arithmetic, TensorError> {
-    let head_dim = files.config().head_dim;
-    let fast = wants_fast && head_dim.is_multiple_of(hive_kernels::LANES) && head_dim <= 1024;
-    let activation = if fast { ActivationType::F32 } else { ActivationType::from(files.natural_activation()?) };
-    Ok(Arithmetic { fast, activation })
-}
-
 struct Session {
     options: SessionOptions,
     position: usize,
@@ -193,7 +163,7 @@ impl Shard {
         if end > config.layers {
             return Err(LoadError::OutOfRange { start, end, layers: config.layers });
         }
-        let arithmetic = arithmetic(files, options.compute.resolve() == Compute::Fast)?;
+        let arithmetic = planned::arithmetic(files, options.compute.resolve() == Compute::Fast)?;
         let stage = Stage::load(files, options.layers.clone(), arithmetic, &mut progress)?;
         // Loading passes every weight through buffers that MLX keeps for reuse; nothing of that size comes again.
         mlx_rs::memory::clear_cache().map_err(ComputeError::from)?;

@@ -31,6 +31,7 @@ use crate::deep::on_deep_stack;
 use crate::tokenizer::special::SpecialTokens;
 use crate::tokenizer::{Tokenizer, TokenizerError};
 use marks::{is_marked, mark_conversation, unmark};
+use source::NAME;
 use values::{MAX_DEPTH, is_shallow, json_bytes};
 
 /// Fuel is an instruction, or 64 bytes of a value that is made. A template may take so much for itself,
@@ -220,9 +221,6 @@ fn encode_own(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>, TokenizerEr
     }
     Ok(tokens)
 }
-
-/// What the template is called in minijinja's own messages.
-const NAME: &str = "chat";
 
 /// Whitespace around tags, as Hugging Face has it.
 fn syntax() -> Result<SyntaxConfig, String> {

@@ -9,6 +9,7 @@
 mod cuts;
 mod from_gguf;
 mod limits;
+mod markers;
 pub mod special;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ use crate::deep::{on_deep_stack, quietly};
 use crate::regular;
 use crate::weights::Gguf;
 pub(crate) use limits::MAX_FILE_BYTES;
+pub(crate) use markers::is_marker;
 use special::SpecialTokens;
 
 /// A loaded tokenizer.
@@ -181,33 +183,6 @@ impl Tokenizer {
     pub fn size(&self) -> usize {
         self.inner.get_vocab_size(true)
     }
-}
-
-/// Whether a token is a marker by its looks, whatever its file calls it: `<|im_start|>`, `<start_of_turn>`, `[INST]`, `</s>`.
-pub(crate) fn is_marker(token: &str) -> bool {
-    const NAMED: [&str; 12] = [
-        "<s>",
-        "</s>",
-        "<bos>",
-        "<eos>",
-        "<start_of_turn>",
-        "<end_of_turn>",
-        "[INST]",
-        "[/INST]",
-        "<<SYS>>",
-        "<</SYS>>",
-        "<EOT>",
-        "[EOT]",
-    ];
-    NAMED.contains(&token) || is_between_bars(token)
-}
-
-/// Whether a token has the form `<|name|>`, which no text has by itself.
-fn is_between_bars(token: &str) -> bool {
-    let inside = |open, close| token.strip_prefix(open).and_then(|token: &str| token.strip_suffix(close));
-    let between_bars = inside("<|", "|>").or_else(|| inside("<｜", "｜>"));
-    let is_name = |name: &str| !name.is_empty() && name.chars().all(|c| c.is_alphanumeric() || "_-:/▁ ".contains(c));
-    between_bars.is_some_and(is_name)
 }
 
 /// The same tokenizer for text in the middle of a prompt; `None` where that is encoded as the beginning is.

@@ -1,9 +1,10 @@
 //! A worker that tries to break out of its confinement, for `hivemind doctor` and for tests.
 
+mod targets;
+
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
-use std::path::PathBuf;
 use std::process::Command;
 
 use hive_host::sandbox::{Confine, Confinement};
@@ -16,14 +17,7 @@ use super::spawn::{SpawnError, spawn};
 use super::start::Role;
 use super::{process, text};
 
-/// What a probe tries its hand at.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Targets {
-    /// A file or folder that it was not given.
-    pub secret: PathBuf,
-    /// A folder that anyone may write to.
-    pub folder: PathBuf,
-}
+pub use targets::Targets;
 
 /// A way out that a probe found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

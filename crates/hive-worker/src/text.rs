@@ -7,6 +7,7 @@
 
 mod actor;
 mod card;
+mod error;
 mod order;
 mod serve;
 
@@ -25,7 +26,7 @@ use order::{Order, Reply};
 
 pub(crate) use actor::confine;
 pub use card::ModelCard;
-pub use order::{TextError, TextFault};
+pub use error::{TextError, TextFault};
 pub(crate) use serve::serve;
 
 /// Reading the headers and the norms of a large model from a slow disk; parsing the largest vocabularies.

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{ForwardError, Session, SessionId, SessionOptions, Shard};
+use crate::error::ComputeError;
 use crate::kv::KvLayout;
-use crate::linear::ComputeError;
 
 /// What a session is, without its caches.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -21,6 +21,9 @@ const MAX_TAG_TOKENS: usize = 4096;
 /// Tags of a template: each `elif` nests in the one before.
 const MAX_TAGS: usize = 4096;
 
+/// What the template is called in minijinja's own messages.
+pub(super) const NAME: &str = "chat";
+
 /// The name of the filter that assignments to namespaces pass.
 pub(super) const SETTLED: &str = "__settled";
 
@@ -32,7 +35,7 @@ pub(super) fn prepare(source: &str, syntax: SyntaxConfig) -> Result<String, Stri
     if source.len() > MAX_SOURCE_BYTES {
         return Err(format!("it has {} bytes; more than {MAX_SOURCE_BYTES} are not accepted", source.len()));
     }
-    let mut tokens = Tokenizer::new(source, super::NAME, false, syntax);
+    let mut tokens = Tokenizer::new(source, NAME, false, syntax);
     let (mut counts, mut part) = (Counts::default(), Part::Other);
     let (mut prepared, mut copied) = (String::with_capacity(source.len() + 64), 0);
     while let Some((token, span)) = tokens.next_token().map_err(|error| error.to_string())? {

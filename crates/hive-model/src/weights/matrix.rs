@@ -3,79 +3,9 @@
 //! So what it will take in memory can be planned, and loading it takes no more than that: no second copy of a matrix is ever
 //! in memory.
 
-use std::borrow::Cow;
 use std::ops::Range;
 
-use super::{Float, FloatTensor, Matrix, QuantizedMatrix, TensorError, Weights, to_f32};
-
-/// How a matrix is stored.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum MatrixFormat {
-    /// Plain numbers.
-    Float(Float),
-    /// Affine-quantized.
-    Quantized {
-        /// Bits per weight.
-        bits: usize,
-        /// Columns per scale.
-        group: usize,
-        /// Number format of scales and biases.
-        float: Float,
-        /// Where biases are not stored: each is so many times its scale.
-        multiple: Option<f32>,
-    },
-}
-
-impl MatrixFormat {
-    /// Bytes of a row: of its weights, of its scales, and of its biases.
-    pub(crate) fn row_bytes(self, columns: usize) -> [usize; 3] {
-        match self {
-            Self::Float(float) => [columns * float.bytes(), 0, 0],
-            Self::Quantized { bits, group, float, multiple } => {
-                let scales = columns / group * float.bytes();
-                [columns * bits / 8, scales, if multiple.is_some() { 0 } else { scales }]
-            }
-        }
-    }
-}
-
-/// The biases of a quantized matrix.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Biases {
-    /// As many as there are scales, in the same number format.
-    Stored(Vec<u8>),
-    /// Each is so many times its scale, a power of two.
-    Multiple(f32),
-}
-
-impl Biases {
-    /// Bytes of memory that they take.
-    pub(super) fn bytes(&self) -> usize {
-        match self {
-            Self::Stored(bytes) => bytes.len(),
-            Self::Multiple(_) => 0,
-        }
-    }
-
-    /// Those of some scales in the number format given; `stored` picks them from the bytes where they are stored.
-    pub(crate) fn of<'a>(
-        &'a self,
-        scales: &[u8],
-        float: Float,
-        stored: impl FnOnce(&'a [u8]) -> Cow<'a, [u8]>,
-    ) -> Cow<'a, [u8]> {
-        let multiple = match self {
-            Self::Stored(bytes) => return stored(bytes),
-            Self::Multiple(multiple) => *multiple,
-        };
-        let products = to_f32(float, scales).into_iter().map(|scale| scale * multiple);
-        Cow::Owned(match float {
-            Float::F32 => products.flat_map(f32::to_le_bytes).collect(),
-            Float::F16 => products.flat_map(|product| half::f16::from_f32(product).to_le_bytes()).collect(),
-            Float::Bf16 => products.flat_map(|product| half::bf16::from_f32(product).to_le_bytes()).collect(),
-        })
-    }
-}
+use super::{Biases, FloatTensor, Matrix, MatrixFormat, QuantizedMatrix, TensorError, Weights};
 
 /// Read at a time. Less takes more calls; more is held beside what is filled with it.
 const PART_BYTES: usize = 1 << 20;
@@ -92,8 +22,23 @@ pub struct FileMatrix<'a> {
     together: usize,
 }
 
+impl Weights {
+    /// The matrix `name` (without `.weight`) of the shape given.
+    pub fn matrix(&self, name: &str, rows: usize, columns: usize) -> Result<Matrix, TensorError> {
+        self.file_matrix(name, rows, columns)?.whole()
+    }
+
+    /// The same, to be read later.
+    ///
+    /// # Errors
+    /// There is none, or it is of another shape, or stored in a way that is not read here.
+    pub fn file_matrix(&self, name: &str, rows: usize, columns: usize) -> Result<FileMatrix<'_>, TensorError> {
+        FileMatrix::find(self, name, rows, columns)
+    }
+}
+
 impl<'a> FileMatrix<'a> {
-    pub(super) fn find(weights: &'a Weights, name: &str, rows: usize, columns: usize) -> Result<Self, TensorError> {
+    fn find(weights: &'a Weights, name: &str, rows: usize, columns: usize) -> Result<Self, TensorError> {
         let (format, together) = match weights {
             Weights::Gguf(file) => file.matrix_format(name, rows, columns)?,
             Weights::Safetensors(folder) => (folder.matrix_format(name, rows, columns)?, 1),

@@ -13,7 +13,8 @@ use tokio::sync::{mpsc, oneshot};
 use super::super::protocol::{encode, next_whole};
 use super::super::spawn::{End, SpawnError, Spawned, spawn};
 use super::super::start::Role;
-use super::order::{Numbered, Order, Reply, Said, StartFailure, TextError};
+use super::error::{StartFailure, TextError};
+use super::order::{Numbered, Order, Reply, Said};
 
 /// The private memory that reading a model's text may take: the largest vocabularies need a quarter of it.
 const MEMORY_BYTES: u64 = 2 << 30;

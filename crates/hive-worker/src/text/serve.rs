@@ -13,7 +13,8 @@ use hive_model::{ModelFiles, OpenError, Tokenizer};
 
 use super::super::protocol::{encode, next_whole};
 use super::ModelCard;
-use super::order::{Numbered, Order, Reply, Said, TextFailure, TextFault};
+use super::error::{TextFailure, TextFault};
+use super::order::{Numbered, Order, Reply, Said};
 
 /// Templates nest, and so does the parser.
 const STACK_BYTES: usize = 64 << 20;

@@ -1,0 +1,238 @@
+//! Tensors: plain and quantized, in memory and as files store them; and why one cannot be had.
+
+use std::borrow::Cow;
+use std::path::PathBuf;
+
+/// The number format of a tensor that is not quantized.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Float {
+    /// IEEE single.
+    F32,
+    /// IEEE half.
+    F16,
+    /// bfloat16.
+    Bf16,
+}
+
+impl Float {
+    /// Bytes per number.
+    pub fn bytes(self) -> usize {
+        if self == Self::F32 { 4 } else { 2 }
+    }
+}
+
+/// A tensor's values in memory, row-major.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FloatTensor {
+    /// Number format.
+    pub float: Float,
+    /// Outermost first.
+    pub shape: Vec<usize>,
+    /// Little-endian values.
+    pub bytes: Vec<u8>,
+}
+
+impl FloatTensor {
+    /// The values as single precision.
+    pub fn to_f32(&self) -> Vec<f32> {
+        to_f32(self.float, &self.bytes)
+    }
+}
+
+/// An affine-quantized matrix as MLX packs it: `w = scale · q + bias` per group of columns.
+#[derive(Debug, Clone, PartialEq)]
+pub struct QuantizedMatrix {
+    /// Output rows.
+    pub rows: usize,
+    /// Input columns.
+    pub columns: usize,
+    /// Bits per weight.
+    pub bits: usize,
+    /// Columns per scale.
+    pub group: usize,
+    /// Little-endian 32-bit words, weights from the low bits up.
+    pub words: Vec<u8>,
+    /// Number format of scales and biases.
+    pub float: Float,
+    /// `rows × columns / group` scales.
+    pub scales: Vec<u8>,
+    /// As many biases.
+    pub biases: Biases,
+}
+
+/// A weight matrix `[rows, columns]`, quantized or not.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Matrix {
+    /// Affine-quantized.
+    Quantized(QuantizedMatrix),
+    /// Plain numbers; the shape has two dimensions.
+    Float(FloatTensor),
+}
+
+impl Matrix {
+    /// Output rows.
+    pub fn rows(&self) -> usize {
+        match self {
+            Self::Quantized(matrix) => matrix.rows,
+            Self::Float(tensor) => tensor.shape[0],
+        }
+    }
+
+    /// Input columns.
+    pub fn columns(&self) -> usize {
+        match self {
+            Self::Quantized(matrix) => matrix.columns,
+            Self::Float(tensor) => tensor.shape[1],
+        }
+    }
+
+    /// The number format its products take: that of the scales, or of the weights.
+    pub fn float(&self) -> Float {
+        match self {
+            Self::Quantized(matrix) => matrix.float,
+            Self::Float(tensor) => tensor.float,
+        }
+    }
+
+    /// Bytes of memory that it takes.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Quantized(m) => m.words.len() + m.scales.len() + m.biases.bytes(),
+            Self::Float(tensor) => tensor.bytes.len(),
+        }
+    }
+}
+
+/// Why a tensor cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum TensorError {
+    /// The file has no such tensor.
+    #[error("{file} has no tensor {name}; the file is incomplete or of another architecture")]
+    Missing {
+        /// The file or folder.
+        file: PathBuf,
+        /// The tensor, as the file would name it.
+        name: String,
+    },
+    /// A shape other than the configuration asks for.
+    #[error("tensor {name} has shape {found:?}, expected {expected:?}")]
+    Shape {
+        /// The tensor.
+        name: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// The configuration's shape.
+        expected: Vec<usize>,
+    },
+    /// A number format that is not read here.
+    #[error("tensor {name} has type {found}, which is not supported; supported are {supported}")]
+    Type {
+        /// The tensor.
+        name: String,
+        /// Its type.
+        found: String,
+        /// What could be read.
+        supported: &'static str,
+    },
+    /// The file could not be read.
+    #[error("cannot read tensor {name} from {file}: {source}")]
+    Read {
+        /// The tensor.
+        name: String,
+        /// The file.
+        file: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+}
+
+/// A tensor as it lies in a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StoredTensor {
+    /// By its Hugging Face name.
+    pub(crate) name: String,
+    /// Its type, as its format calls it.
+    pub(crate) kind: String,
+    /// Outermost first.
+    pub(crate) shape: Vec<usize>,
+    pub(crate) bytes: u64,
+}
+
+/// How a matrix is stored.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum MatrixFormat {
+    /// Plain numbers.
+    Float(Float),
+    /// Affine-quantized.
+    Quantized {
+        /// Bits per weight.
+        bits: usize,
+        /// Columns per scale.
+        group: usize,
+        /// Number format of scales and biases.
+        float: Float,
+        /// Where biases are not stored: each is so many times its scale.
+        multiple: Option<f32>,
+    },
+}
+
+impl MatrixFormat {
+    /// Bytes of a row: of its weights, of its scales, and of its biases.
+    pub(crate) fn row_bytes(self, columns: usize) -> [usize; 3] {
+        match self {
+            Self::Float(float) => [columns * float.bytes(), 0, 0],
+            Self::Quantized { bits, group, float, multiple } => {
+                let scales = columns / group * float.bytes();
+                [columns * bits / 8, scales, if multiple.is_some() { 0 } else { scales }]
+            }
+        }
+    }
+}
+
+/// The biases of a quantized matrix.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Biases {
+    /// As many as there are scales, in the same number format.
+    Stored(Vec<u8>),
+    /// Each is so many times its scale, a power of two.
+    Multiple(f32),
+}
+
+impl Biases {
+    /// Bytes of memory that they take.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Stored(bytes) => bytes.len(),
+            Self::Multiple(_) => 0,
+        }
+    }
+
+    /// Those of some scales in the number format given; `stored` picks them from the bytes where they are stored.
+    pub(crate) fn of<'a>(
+        &'a self,
+        scales: &[u8],
+        float: Float,
+        stored: impl FnOnce(&'a [u8]) -> Cow<'a, [u8]>,
+    ) -> Cow<'a, [u8]> {
+        let multiple = match self {
+            Self::Stored(bytes) => return stored(bytes),
+            Self::Multiple(multiple) => *multiple,
+        };
+        let products = to_f32(float, scales).into_iter().map(|scale| scale * multiple);
+        Cow::Owned(match float {
+            Float::F32 => products.flat_map(f32::to_le_bytes).collect(),
+            Float::F16 => products.flat_map(|product| half::f16::from_f32(product).to_le_bytes()).collect(),
+            Float::Bf16 => products.flat_map(|product| half::bf16::from_f32(product).to_le_bytes()).collect(),
+        })
+    }
+}
+
+/// Little-endian numbers of a format as single precision.
+pub fn to_f32(float: Float, bytes: &[u8]) -> Vec<f32> {
+    let pairs = || bytes.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]]));
+    match float {
+        Float::F32 => bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect(),
+        Float::F16 => pairs().map(|bits| half::f16::from_bits(bits).to_f32()).collect(),
+        Float::Bf16 => pairs().map(|bits| half::bf16::from_bits(bits).to_f32()).collect(),
+    }
+}

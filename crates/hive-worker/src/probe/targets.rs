@@ -1,0 +1,14 @@
+//! What a probe is pointed at.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// What a probe tries its hand at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Targets {
+    /// A file or folder that it was not given.
+    pub secret: PathBuf,
+    /// A folder that anyone may write to.
+    pub folder: PathBuf,
+}
