@@ -15,6 +15,8 @@ use tauri::{AppHandle, Manager, State, WebviewWindow};
 use tauri_plugin_autostart::ManagerExt;
 
 use crate::chat::{self, Ask, News};
+use crate::end::end;
+use crate::folder::data_folder;
 use crate::problem::Problem;
 use crate::shell::Shell;
 use crate::windows;
@@ -298,7 +300,7 @@ pub(crate) async fn programs(shell: State<'_, Shell>) -> Result<Option<Problem>>
 #[tauri::command]
 #[specta::specta]
 pub(crate) async fn show_folder() -> Result<()> {
-    let folder = crate::data_folder()?;
+    let folder = data_folder()?;
     open::that_detached(folder).map_err(Problem::of("not_shown"))
 }
 
@@ -346,7 +348,7 @@ pub(crate) async fn update(app: AppHandle) {
 #[tauri::command]
 #[specta::specta]
 pub(crate) async fn restart(app: AppHandle) {
-    crate::end(&app, true);
+    end(&app, true);
 }
 
 /// Shows the main window.
@@ -374,5 +376,5 @@ pub(crate) async fn hide(window: WebviewWindow) {
 #[tauri::command]
 #[specta::specta]
 pub(crate) async fn quit(app: AppHandle) {
-    crate::end(&app, false);
+    end(&app, false);
 }

@@ -1,9 +1,12 @@
 //! The app: a tray icon, a popover and a window around a node. It has no behaviour of its own.
 
 mod chat;
+mod end;
+mod folder;
 mod ipc;
 #[cfg(target_os = "macos")]
 mod mac;
+mod menu;
 mod notify;
 mod problem;
 mod shell;
@@ -11,14 +14,12 @@ mod tray;
 mod update;
 mod windows;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use tauri::tray::{MouseButton, MouseButtonState, TrayIconEvent};
-use tauri::{AppHandle, Manager, RunEvent};
+use tauri::{Manager, RunEvent};
 use tauri_plugin_autostart::MacosLauncher;
 
-use hive_node::data::DataError;
 use shell::Shell;
 use tray::Tray;
 
@@ -96,17 +97,12 @@ fn commands() -> tauri_specta::Builder<tauri::Wry> {
     )
 }
 
-fn data_folder() -> Result<PathBuf, DataError> {
-    std::env::var_os("HIVEMIND_DATA_DIR")
-        .map_or_else(hive_node::data::default_folder, |folder| Ok(PathBuf::from(folder)))
-}
-
 fn start() -> Result<(), Box<dyn std::error::Error>> {
     let display = ["DISPLAY", "WAYLAND_DISPLAY"].into_iter().any(|name| std::env::var_os(name).is_some());
     if cfg!(target_os = "linux") && !display {
         return Err("there is no display; `hivemind node` runs without one".into());
     }
-    let folder = data_folder()?;
+    let folder = folder::data_folder()?;
     let runtime = hive_node::runtime()?;
     tauri::async_runtime::set(runtime.handle().clone());
     let commands = commands();
@@ -177,22 +173,6 @@ fn start() -> Result<(), Box<dyn std::error::Error>> {
 fn remembered() -> tauri_plugin_window_state::StateFlags {
     use tauri_plugin_window_state::StateFlags;
     StateFlags::POSITION | StateFlags::SIZE | StateFlags::MAXIMIZED
-}
-
-/// Ends the app, once other machines have what they need of this one; and starts it again, if it is to.
-fn end(app: &AppHandle, again: bool) {
-    let app = app.clone();
-    tauri::async_runtime::spawn(async move {
-        // Where nothing could be started, nothing is to be ended.
-        if let Some(shell) = app.try_state::<Shell>() {
-            shell.node.leave().await;
-            shell.node.stop().await;
-        }
-        if again {
-            app.restart();
-        }
-        app.exit(0);
-    });
 }
 
 #[cfg(test)]

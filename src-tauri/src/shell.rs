@@ -10,13 +10,13 @@ use hive_mind::conversations::Conversations;
 use hive_node::data::DataFolder;
 use hive_node::settings::Settings;
 use hive_node::{Code, Node, PeerId};
-use hive_view::{Choice, Snapshot, State, Update, menu, snapshot};
+use hive_view::{Snapshot, State, Update, menu, snapshot};
 use tauri::AppHandle;
 use tokio::sync::{oneshot, watch};
 
 use crate::problem::Problem;
 use crate::tray::Tray;
-use crate::{notify, update, windows};
+use crate::{notify, windows};
 
 /// Changes that come together are shown together.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -143,46 +143,6 @@ impl Shell {
         settings.write(&self.folder)?;
         self.settings.send_replace(settings.clone());
         Ok(())
-    }
-
-    /// Does what was chosen in the tray's menu.
-    pub(crate) fn choose(&self, app: &AppHandle, choice: Choice) {
-        let done = match choice {
-            Choice::Share => self.node.share(!self.shown.borrow().share).map_err(Problem::from),
-            Choice::Pause => self.node.pause(Some(Duration::from_hours(1))).map_err(Problem::from),
-            Choice::Resume => self.node.pause(None).map_err(Problem::from),
-            Choice::Approve { id, code } => self.approve(&id, &code),
-            Choice::Deny(id) => self.deny(&id),
-            Choice::Overview => {
-                windows::show_popover(app, None);
-                Ok(())
-            }
-            Choice::Chat => {
-                windows::show_page(app, "chat");
-                Ok(())
-            }
-            Choice::Settings => {
-                windows::show_page(app, "settings");
-                Ok(())
-            }
-            Choice::NewChat => {
-                windows::show_page(app, "new-chat");
-                Ok(())
-            }
-            Choice::Update => {
-                windows::show_page(app, "settings");
-                let app = app.clone();
-                tauri::async_runtime::spawn(async move { update::go_on(&app).await });
-                Ok(())
-            }
-            Choice::Quit => {
-                crate::end(app, false);
-                Ok(())
-            }
-        };
-        if let Err(problem) = done {
-            tracing::warn!("{}", problem.message);
-        }
     }
 
     /// The machine of a key.

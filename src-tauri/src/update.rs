@@ -10,6 +10,7 @@ use hive_view::{Next, Update};
 use tauri::{AppHandle, Manager, Url};
 use tauri_plugin_updater::UpdaterExt;
 
+use crate::end::end;
 use crate::problem::Problem;
 use crate::shell::Shell;
 
@@ -31,7 +32,7 @@ pub(crate) async fn go_on(app: &AppHandle) {
             shell.set_update(Update::Fetching { version: version.clone(), percent: 0 });
             shell.set_update(fetch(app, version).await.unwrap_or_else(failed));
         }
-        (Next::Restart, _) => crate::end(app, true),
+        (Next::Restart, _) => end(app, true),
         _ => {}
     }
 }
