@@ -8,6 +8,8 @@
 //! - A shard reads only the bytes of its own layers.
 //! - No number from a file sizes an allocation before it has been checked against the file's length.
 //! - One thread owns a shard; MLX's streams are thread-local.
+//!
+//! `examples/split.rs` computes a token with a model that is cut in two.
 
 pub mod config;
 pub mod detokenizer;

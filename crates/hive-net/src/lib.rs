@@ -8,6 +8,8 @@
 //! What holds: a peer that has not been approved can pair and nothing else, whichever side dials ([`admission`]);
 //! without a relay, nothing is sent to anyone but the peers that are dialled and the multicast group of this network,
 //! and peers are dialled on this machine's own networks or where a person or an earlier connection found them ([`near`]).
+//!
+//! `examples/pair_and_send.rs` is the shortest way through it: two endpoints pair, and one sends the other a frame.
 
 pub mod addr;
 pub mod admission;

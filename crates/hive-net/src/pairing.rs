@@ -17,9 +17,9 @@
 //!
 //! The connection's handshake has already proven who holds which key. Frames are small, and nobody waits for ever.
 
-use std::time::Duration;
+mod message;
+mod patience;
 
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -30,24 +30,13 @@ use crate::control::{self, ControlError};
 use crate::endpoint::{Channel, ConnectError, Endpoint};
 use crate::invite::InviteSecret;
 use crate::protocol::Protocol;
+use message::Message;
+use patience::{FAREWELL, MACHINE_PATIENCE};
+
+pub use patience::PEOPLE_PATIENCE;
 
 /// The longest message is a name and some digests.
 const MAX_MESSAGE_BYTES: u32 = 1024;
-/// A machine answers at once; people do not come into the first three messages.
-const MACHINE_PATIENCE: Duration = Duration::from_secs(10);
-/// Time for two people to compare a code.
-pub const PEOPLE_PATIENCE: Duration = Duration::from_mins(5);
-/// The last verdict is on its way this long at most.
-const FAREWELL: Duration = Duration::from_secs(2);
-
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-enum Message {
-    Hello { name: String, commitment: [u8; 32], invite: Option<InviteSecret> },
-    Welcome { name: String, nonce: [u8; 32] },
-    Reveal { nonce: [u8; 32] },
-    Verdict { approved: bool },
-    Refused { why: String },
-}
 
 /// Six digits that both machines show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -13,6 +13,8 @@
 //! - One owner of state: everything a node knows is behind [`Node`]; callers get snapshots and events.
 //! - MLX runs in workers only. A worker that dies takes no connection and no other stage with it.
 //! - Whatever waits, waits for something that can fail, and the failure reaches whoever asked.
+//!
+//! `examples/local_swarm.rs` starts three nodes that hold a model together, and asks them a question.
 
 pub mod audit;
 pub mod data;

@@ -3,6 +3,8 @@
 //! A [`Plan`] is a list of contiguous layer ranges, the stages, with their bytes and the reasons for them.
 //!
 //! What holds: every layer is placed exactly once, in order, and no stage is empty.
+//!
+//! `examples/choose.rs` plans a model over three machines, and prints the plan with its reasons.
 
 mod choose;
 mod handover;

@@ -8,6 +8,7 @@ mod control;
 
 mod copies;
 mod digest;
+mod greeting;
 mod profile;
 
 pub use control::{
@@ -16,4 +17,5 @@ pub use control::{
 };
 pub use copies::ModelCopy;
 pub use digest::{RowDigest, digests, token_digests};
+pub use greeting::{Beat, Greeting};
 pub use profile::{Profile, offered_bytes};

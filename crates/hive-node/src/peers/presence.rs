@@ -12,15 +12,13 @@ use hive_net::links::LinkKind;
 use hive_net::near::{NotDialled, ReachableFrom};
 use hive_net::pulse::{BEAT, Pulse, Verdict};
 use hive_net::{Channel, ConnectError, PeerAddr, PeerId, Protocol, fingerprint};
-use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
 use crate::audit::{AuditEvent, Machine};
 use crate::measure;
 use crate::node::Node;
 use crate::reach::{self, Absence, Observation};
-use hive_protocol::Profile;
-use hive_protocol::{Answer, Question};
+use hive_protocol::{Answer, Beat, Greeting, Profile, Question};
 
 /// A machine that is there answers a greeting in a few round trips.
 const GREETING_PATIENCE: Duration = Duration::from_secs(3);
@@ -28,26 +26,6 @@ const GREETING_PATIENCE: Duration = Duration::from_secs(3);
 const SECOND_CHANCE: Duration = Duration::from_millis(400);
 /// Between two dials to a machine that is away, at first and at most. An announcement cuts the wait short.
 const PAUSE: RangeInclusive<Duration> = Duration::from_millis(200)..=Duration::from_secs(2);
-
-/// First words between two approved machines.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Greeting {
-    /// Versions of the control protocol spoken, oldest and newest.
-    pub(crate) speaks: (u32, u32),
-    /// Tells one run of a node from the next.
-    #[serde(default)]
-    pub(crate) life: u64,
-    /// What the machine says of itself.
-    pub(crate) profile: Profile,
-}
-
-/// A heartbeat and its answer, with the profile where it has changed.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Beat {
-    number: u32,
-    /// JSON, see [`Profile`].
-    profile: Option<String>,
-}
 
 /// What the newest common version is, or a sentence that says which machine to update.
 pub(crate) fn agree(ours: (u32, u32), theirs: (u32, u32), name: &str) -> Result<u32, String> {

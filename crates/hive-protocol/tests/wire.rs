@@ -1,0 +1,289 @@
+//! Messages between nodes have the bytes that other versions know: one file for each in `wire/`.
+
+#![allow(clippy::unwrap_used)]
+
+#[path = "../../../tests/common/golden.rs"]
+mod golden;
+
+use std::path::Path;
+
+use golden::Golden;
+use hive_host::{Heat, Power};
+use hive_model::sampling::Sampling;
+use hive_model::shard::Input;
+use hive_model::{ActivationType, Compute, Hidden, SessionOptions};
+use hive_net::{Identity, PeerAddr, PeerId};
+use hive_protocol::{
+    Answer, Arithmetic, Beat, Continued, Greeting, HandOver, Hello, ModelCopy, ModelSource, Neighbours, Profile, Pulse,
+    Question, Recompute, Resend, RingId, Role, RowDigest, SPEAKS, SessionSpec, Span, StageId, StageReport, StageSpec,
+};
+
+fn peer(number: u8) -> PeerId {
+    Identity::from_text(&format!("1 - {}", format!("{number:02x}").repeat(32)), None).unwrap().id()
+}
+
+fn addr(number: u8) -> PeerAddr {
+    let sockets = [format!("192.168.1.{number}:7000"), format!("[fd00::{number:x}]:7001")];
+    PeerAddr::new(peer(number), sockets.map(|socket| socket.parse().unwrap()))
+}
+
+fn stage() -> StageId {
+    StageId { ring: RingId(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10), index: 3 }
+}
+
+fn stage_spec() -> StageSpec {
+    StageSpec {
+        source: ModelSource::Named(Some("owner/name".to_owned()), "d1635e".to_owned()),
+        layers: 5..19,
+        compute: Compute::Auto,
+        threads: 6,
+        bytes: 70_000,
+        standby: false,
+    }
+}
+
+fn neighbours() -> Neighbours {
+    Neighbours {
+        epoch: 2,
+        next: Some(addr(1)),
+        first: None,
+        previous: peer(2),
+        coordinator: addr(3).with_relay("https://relay.example"),
+    }
+}
+
+fn options() -> SessionOptions {
+    let sampling = Sampling {
+        temperature: 0.5,
+        top_k: 40,
+        top_p: 0.75,
+        min_p: 0.125,
+        repetition_penalty: 1.25,
+        presence_penalty: 1.5,
+        frequency_penalty: 1.75,
+        logit_bias: [(7, -2.0), (300, 4.0)].into(),
+        logprobs: Some(5),
+        seed: 99,
+    };
+    SessionOptions { sampling, prompt: vec![1, 200, 70_000], answer: vec![4, 5] }
+}
+
+fn session_spec() -> SessionSpec {
+    SessionSpec {
+        session: 0x1112,
+        answer: 8,
+        options: options(),
+        end_tokens: vec![2, 128_009],
+        last_position: 511,
+        continues: Some(Continued { session: 0x1314, position: 64 }),
+    }
+}
+
+fn hand_over() -> HandOver {
+    HandOver { to: addr(4), bytes_per_row: 9_000, rows_per_s: Some(250.5) }
+}
+
+fn span() -> Span {
+    Span { session: 0x1516, rows: 10..12 }
+}
+
+fn hidden() -> Hidden {
+    Hidden { activation: ActivationType::F16, rows: 2, width: 3, bytes: (1..=12).collect() }
+}
+
+fn recompute(input: Input) -> Recompute {
+    Recompute { session: 0x1718, options: SessionOptions::default(), position: 33, input, sample: true }
+}
+
+fn report() -> StageReport {
+    StageReport { peak_bytes: Some(600), kv_bytes: 700, decode_us: 800, decoded: 9, link_round_trip_us: Some(1_000) }
+}
+
+fn pulse() -> Pulse {
+    Pulse { passed: true, owed_rows: 4, quiet_ms: 5_000, held_up: false, arithmetic: Arithmetic::Exact }
+}
+
+fn digests() -> Vec<RowDigest> {
+    vec![RowDigest::of(b"one"), RowDigest::of(b"two")]
+}
+
+fn profile() -> Profile {
+    Profile {
+        name: "Studio".to_owned(),
+        version: "0.1.0".to_owned(),
+        chip: "Apple M4 Max".to_owned(),
+        os: "macos".to_owned(),
+        threads: 12,
+        memory_bytes: 64,
+        taken_bytes: 9,
+        offered_bytes: 40,
+        sharing: true,
+        not_sharing: Some("paused".to_owned()),
+        gpu: true,
+        decode_tokens_per_s: Some(312.5),
+        bytes_per_s: Some(4.5e11),
+        prefill_tokens_per_s: Some(8000.0),
+        cap_bytes: Some(48),
+        held_bytes: 20,
+        over_cap: false,
+        limit_bytes: Some(50),
+        sends_bits_per_s: Some(1_000_000),
+        models: vec!["owner/name".to_owned()],
+        copies: Some(vec![ModelCopy { name: Some("owner/name".to_owned()), digest: Some("d1635e".to_owned()) }]),
+        sessions: 2,
+        power: Power { on_battery: true, battery_percent: Some(80), low_power_mode: false },
+        heat: Heat::Fair,
+    }
+}
+
+/// The name of a question's file. A question that is new needs one, and an example below.
+fn question_name(question: &Question) -> &'static str {
+    match question {
+        Question::Greet(_) => "greet",
+        Question::Measure(_) => "measure",
+        Question::Load(..) => "load",
+        Question::Join(..) => "join",
+        Question::Open(..) => "open",
+        Question::Close(..) => "close",
+        Question::Report(_) => "report",
+        Question::Unload(_) => "unload",
+        Question::Retain(_) => "retain",
+        Question::Keep(..) => "keep",
+        Question::Check(_) => "check",
+        Question::Resend(..) => "resend",
+        Question::HandOver(..) => "hand-over",
+        Question::TakeOver(_) => "take-over",
+        Question::Lend(_) => "lend",
+        Question::Expect(..) => "expect",
+        Question::Digests(..) => "digests",
+        Question::Rows(..) => "rows",
+        Question::Recompute(..) => "recompute",
+    }
+}
+
+fn questions() -> Vec<(&'static str, Question)> {
+    let from_path = StageSpec { source: ModelSource::Path("/models/m.gguf".into()), standby: true, ..stage_spec() };
+    let starter = StageSpec { source: ModelSource::Named(None, "d1635e".to_owned()), ..stage_spec() };
+    let last = Neighbours { next: None, first: Some(addr(1)), ..neighbours() };
+    let afresh = SessionSpec { continues: None, options: SessionOptions::default(), ..session_spec() };
+    vec![
+        ("", Question::Greet("{}".to_owned())),
+        ("", Question::Measure(300)),
+        ("", Question::Load(stage(), stage_spec())),
+        ("-path", Question::Load(stage(), from_path)),
+        ("-starter", Question::Load(stage(), starter)),
+        ("", Question::Join(stage(), neighbours())),
+        ("-last", Question::Join(stage(), last)),
+        ("", Question::Open(stage(), session_spec())),
+        ("-afresh", Question::Open(stage(), afresh)),
+        ("", Question::Close(stage(), 0x1112)),
+        ("", Question::Report(stage())),
+        ("", Question::Unload(stage())),
+        ("", Question::Retain(vec![stage(), StageId { index: 4, ..stage() }])),
+        ("", Question::Keep(stage(), 0x1112)),
+        ("", Question::Check(stage())),
+        ("", Question::Resend(stage(), Resend { session: 0x1112, from: 20, sample_from: 30 })),
+        ("", Question::HandOver(stage(), hand_over())),
+        ("", Question::TakeOver(stage())),
+        ("", Question::Lend(peer(5))),
+        ("", Question::Expect(stage(), peer(6))),
+        ("", Question::Digests(stage(), span())),
+        ("", Question::Rows(stage(), span())),
+        ("", Question::Recompute(stage(), Box::new(recompute(Input::Tokens(vec![7, 300]))))),
+        ("-hidden", Question::Recompute(stage(), Box::new(recompute(Input::Hidden(hidden()))))),
+    ]
+}
+
+/// The name of an answer's file. An answer that is new needs one, and an example below.
+fn answer_name(answer: &Answer) -> &'static str {
+    match answer {
+        Answer::Greeting(_) => "greeting",
+        Answer::Progress(_) => "progress",
+        Answer::Loaded(_) => "loaded",
+        Answer::Done => "done",
+        Answer::Report(_) => "report",
+        Answer::Refused(_) => "refused",
+        Answer::Declined(_) => "declined",
+        Answer::At(_) => "at",
+        Answer::Taken(_) => "taken",
+        Answer::Full(_) => "full",
+        Answer::Pulse(_) => "pulse",
+        Answer::Digests(_) => "digests",
+        Answer::Rows(_) => "rows",
+        Answer::Recomputed { .. } => "recomputed",
+        Answer::Lacks => "lacks",
+        Answer::Unfit(_) => "unfit",
+    }
+}
+
+fn answers() -> Vec<(&'static str, Answer)> {
+    vec![
+        ("", Answer::Greeting("{}".to_owned())),
+        ("", Answer::Progress(300)),
+        ("", Answer::Loaded("CPU".to_owned())),
+        ("", Answer::Done),
+        ("", Answer::Report(report())),
+        ("-empty", Answer::Report(StageReport::default())),
+        ("", Answer::Refused("no".to_owned())),
+        ("", Answer::Declined("paused".to_owned())),
+        ("", Answer::At(70_000)),
+        ("", Answer::Taken(3)),
+        ("", Answer::Full("taken".to_owned())),
+        ("", Answer::Pulse(pulse())),
+        ("", Answer::Digests(digests())),
+        ("", Answer::Rows(hidden())),
+        ("", Answer::Recomputed { digests: digests(), token: None }),
+        ("-last", Answer::Recomputed { digests: Vec::new(), token: Some(300) }),
+        ("", Answer::Lacks),
+        ("", Answer::Unfit("damaged".to_owned())),
+    ]
+}
+
+#[test]
+fn control_messages_have_the_bytes_that_other_versions_know() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/wire").join(SPEAKS.1.to_string());
+    let mut golden = Golden::open(folder, "the newest version in `SPEAKS` (control.rs)");
+    let question =
+        |(suffix, question): (&str, Question)| (format!("question-{}{suffix}", question_name(&question)), question);
+    golden.postcard_enum(questions().into_iter().map(question));
+    let answer = |(suffix, answer): (&str, Answer)| (format!("answer-{}{suffix}", answer_name(&answer)), answer);
+    golden.postcard_enum(answers().into_iter().map(answer));
+    let hello = |to| Hello { ring: stage().ring, owner: peer(7), to };
+    golden.postcard("hello-stage", &hello(Role::Stage(3)));
+    golden.postcard("hello-coordinator", &hello(Role::Coordinator));
+    golden.postcard("hello-head", &hello(Role::Head));
+    // What messages are made of, so that a failure names it.
+    golden.postcard("part-stage-spec", &stage_spec());
+    golden.postcard("part-neighbours", &neighbours());
+    golden.postcard("part-session-spec", &session_spec());
+    golden.postcard("part-hand-over", &hand_over());
+    golden.postcard("part-recompute", &recompute(Input::Hidden(hidden())));
+    golden.postcard("part-stage-report", &report());
+    golden.postcard("part-pulse", &pulse());
+    let named = |names: &[&str], part: &str| names.iter().map(|name| format!("part-{part}-{name}")).collect::<Vec<_>>();
+    let sources = [ModelSource::Path("/m".into()), ModelSource::Named(None, "d1".to_owned())];
+    golden.postcard_enum(named(&["path", "named"], "source").into_iter().zip(sources));
+    let roles = [Role::Stage(3), Role::Coordinator, Role::Head];
+    golden.postcard_enum(named(&["stage", "coordinator", "head"], "role").into_iter().zip(roles));
+    let computes = [Compute::Plain, Compute::Fast, Compute::Auto];
+    golden.postcard_enum(named(&["plain", "fast", "auto"], "compute").into_iter().zip(computes));
+    let arithmetics = [Arithmetic::Exact, Arithmetic::ByShape, Arithmetic::Gpu];
+    golden.postcard_enum(named(&["exact", "by-shape", "gpu"], "arithmetic").into_iter().zip(arithmetics));
+    let types = [ActivationType::F32, ActivationType::F16, ActivationType::Bf16];
+    golden.postcard_enum(named(&["f32", "f16", "bf16"], "activation").into_iter().zip(types));
+    let inputs = [Input::Tokens(vec![7, 300]), Input::Hidden(hidden())];
+    golden.postcard_enum(named(&["tokens", "hidden"], "input").into_iter().zip(inputs));
+    // How machines keep in touch.
+    golden.postcard("beat", &Beat { number: 300, profile: Some("{}".to_owned()) });
+    golden.postcard("beat-without-news", &Beat { number: 301, profile: None });
+    let greeting = Greeting { speaks: (1, 2), life: 5, profile: profile() };
+    let reads = |text: &str| serde_json::from_str::<Greeting>(text).is_ok_and(|read| read == greeting);
+    golden.json("greeting", &serde_json::to_string(&greeting).unwrap(), reads);
+    let plain = Profile::default();
+    let reads = |text: &str| serde_json::from_str::<Profile>(text).is_ok_and(|read| read == plain);
+    golden.json("profile-default", &serde_json::to_string(&plain).unwrap(), reads);
+    let heats = [Heat::Nominal, Heat::Fair, Heat::Serious, Heat::Critical];
+    let reads = |text: &str| serde_json::from_str::<[Heat; 4]>(text).is_ok_and(|read| read == heats);
+    golden.json("part-heats", &serde_json::to_string(&heats).unwrap(), reads);
+    golden.finish();
+}
