@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::lab::{Host, Lab, pair};
@@ -89,6 +90,50 @@ fn models_are_listed_loaded_let_go_and_removed() {
     assert!(!downloaded.exists() && cache.path().exists());
     let (code, _, refusal) = ann.try_run(&lab, &["models", "remove", "someone/tiny"]);
     assert!(code == 1 && refusal.contains("no model \"someone/tiny\""), "{refusal}");
+}
+
+#[test]
+fn a_model_in_memory_answers_while_another_is_loaded_and_a_node_that_ends_waits_for_neither() {
+    let mut lab = Lab::new();
+    lab.network("switch", &["ann"], "10.77.0");
+    let mut ann = lab.host("ann", "");
+    ann.start(&lab);
+    ann.run(&lab, &["models", "load", STARTER]);
+    patiently("only its worker is there", || ann.workers().len() == 1);
+    let first = ann.workers();
+    // What answers is not freed for another.
+    let mut long =
+        ann.command(&lab, &["chat", "--prompt", "Count to one thousand.", "--max-tokens", "4000"]).spawn().unwrap();
+    patiently("it answers", || ann.json(&lab, &["status"])["profile"]["sessions"] == 1);
+    let another = ann.folder.join("another.gguf");
+    std::fs::copy(std::env::var_os("HIVEMIND_STARTER").unwrap(), &another).unwrap();
+    let mut load = ann.command(&lab, &["models", "load", another.to_str().unwrap()]).spawn().unwrap();
+    let second = || ann.workers().into_iter().find(|worker| !first.contains(worker));
+    patiently("another is loaded", || second().is_some());
+    let second = second().unwrap().to_string();
+    assert!(Command::new("kill").args(["-STOP", &second]).status().unwrap().success());
+    patiently("it is said", || ann.json(&lab, &["status"])["loading"]["name"] == "another");
+
+    let short = ann.json(&lab, &["chat", "--prompt", "What is the capital of France?", "--temperature", "0"]);
+    assert_eq!(short["text"], "The capital of France is Paris.");
+    let status = ann.json(&lab, &["status"]);
+    assert_eq!(status["loading"]["name"], "another", "the question has waited for it");
+    assert!(ann.run(&lab, &["models", "list"]).contains("in memory"));
+
+    // Nobody waits for it any more: it is no longer on its way.
+    load.kill().unwrap();
+    load.wait().unwrap();
+    patiently("it is given up", || ann.json(&lab, &["status"])["loading"].is_null());
+    patiently("its worker is gone", || ann.workers() == first);
+
+    let mut load = ann.command(&lab, &["models", "load", another.to_str().unwrap()]).spawn().unwrap();
+    let second = || ann.workers().into_iter().find(|worker| !first.contains(worker));
+    patiently("it is loaded once more", || second().is_some());
+    assert!(Command::new("kill").args(["-STOP", &second().unwrap().to_string()]).status().unwrap().success());
+    ann.signal("-TERM");
+    ann.wait();
+    load.wait().unwrap();
+    long.wait().unwrap();
 }
 
 #[test]

@@ -24,6 +24,7 @@ use hive_node::serving::ServeError;
 use hive_node::{
     AnswerError, Event, GenerateError, ModelOnDisk, PlacedStage, Reply, Ring, RingError, Summary, TextError,
 };
+use hive_types::{AnswerFigures, AnswerNews, ErrorDetails, ReadingProgress, StageLayers};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
@@ -85,6 +86,7 @@ pub(crate) fn serve_refusal(error: ServeError) -> Refusal {
         ServeError::Load(RingError::Stage { .. }) => {
             return Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "not_loaded", error);
         }
+        ServeError::Stopping => return Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", error),
     };
     Refusal::bad(code, error)
 }
@@ -158,18 +160,18 @@ impl Head {
     }
 
     /// HiveMind's own figures: who computed, how fast, the tokens themselves, and what of the request changed nothing.
-    fn figures(&self, summary: &Summary) -> Value {
-        let stage = |stage: &PlacedStage| json!({ "node": stage.placement.name, "layers": [stage.layers.start, stage.layers.end] });
-        let mut figures = json!({
-            "stages": summary.stages.iter().map(stage).collect::<Vec<_>>(),
-            "tokens": summary.tokens,
-            "ttft_ms": summary.time_to_first_token.as_secs_f64() * 1e3,
-            "decode_tokens_per_s": summary.decode_tokens_per_s(),
-        });
-        if !self.ignored.is_empty() {
-            figures["ignored"] = json!(self.ignored);
-        }
-        figures
+    fn figures(&self, summary: &Summary) -> AnswerNews {
+        let stage = |stage: &PlacedStage| StageLayers {
+            node: stage.placement.name.clone(),
+            layers: [stage.layers.start, stage.layers.end],
+        };
+        AnswerNews::Figures(AnswerFigures {
+            stages: summary.stages.iter().map(stage).collect(),
+            tokens: summary.tokens.clone(),
+            ttft_ms: summary.time_to_first_token.as_secs_f64() * 1e3,
+            decode_tokens_per_s: summary.decode_tokens_per_s(),
+            ignored: self.ignored.clone(),
+        })
     }
 
     fn chunk(&self, delta: &Value, finish_reason: Option<&str>) -> Value {
@@ -205,7 +207,7 @@ impl SoFar {
         let Self { text, tokens, seed } = self;
         Refusal::internal(format!("the answer broke off: {why}"))
             .hint("ask again with these tokens as hivemind.said, and this seed, to go on from here")
-            .more(json!({ "text": text, "tokens": tokens, "seed": seed }))
+            .more(ErrorDetails::BrokenAnswer { text, tokens, seed })
     }
 }
 
@@ -238,12 +240,12 @@ fn frames(events: mpsc::Receiver<Event>, head: Head, usage: bool, so_far: SoFar)
             }
             Some(Event::Recovering(status)) => {
                 let mut chunk = head.chunk(&json!({}), None);
-                chunk["hivemind"] = json!({ "status": status });
+                chunk["hivemind"] = json!(AnswerNews::Status { status });
                 (vec![data(&chunk)], Some((events, head, so_far)))
             }
             Some(Event::Reading { tokens, of }) => {
                 let mut chunk = head.chunk(&json!({}), None);
-                chunk["hivemind"] = json!({ "reading": { "tokens": tokens, "of": of } });
+                chunk["hivemind"] = json!(AnswerNews::Reading { reading: ReadingProgress { tokens, of } });
                 (vec![data(&chunk)], Some((events, head, so_far)))
             }
             Some(Event::Finished { text: piece, summary }) => {
@@ -252,7 +254,7 @@ fn frames(events: mpsc::Receiver<Event>, head: Head, usage: bool, so_far: SoFar)
                     last.push(text(&piece));
                 }
                 let mut end = head.chunk(&json!({}), Some(summary.finish_reason.as_str()));
-                end["hivemind"] = head.figures(&summary);
+                end["hivemind"] = json!(head.figures(&summary));
                 last.push(data(&end));
                 if usage {
                     let mut chunk = head.chunk(&json!({}), None);
@@ -263,8 +265,11 @@ fn frames(events: mpsc::Receiver<Event>, head: Head, usage: bool, so_far: SoFar)
                 last.push(done);
                 (last, None)
             }
-            Some(Event::Failed(why)) => (vec![data(&so_far.broken(&why).body()), done], None),
-            None => (vec![data(&so_far.broken("the node has stopped").body()), done], None),
+            Some(Event::Failed(why)) => (vec![SseEvent::default().data(so_far.broken(&why).into_json()), done], None),
+            None => {
+                let broken = so_far.broken("the node has stopped").into_json();
+                (vec![SseEvent::default().data(broken), done], None)
+            }
         })
     });
     futures_util::stream::once(async move { first }).chain(rest.flat_map(futures_util::stream::iter))

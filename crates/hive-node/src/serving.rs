@@ -9,12 +9,12 @@ mod place;
 pub(crate) mod placements;
 pub(crate) mod restore;
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hive_plan::{Plan, PlanError, Revision};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Mutex as AsyncMutex, Notify, watch};
+use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard, Notify, watch};
 
 use crate::models::{self, FindError};
 use crate::node::Node;
@@ -82,6 +82,9 @@ pub enum ServeError {
     /// It did not load.
     #[error(transparent)]
     Load(#[from] RingError),
+    /// Nothing is loaded any more.
+    #[error("HiveMind is about to end on this machine")]
+    Stopping,
 }
 
 fn not_counted(left_out: &[String]) -> String {
@@ -149,8 +152,11 @@ impl Loaded {
 
 /// What is loaded.
 pub struct Serving {
-    /// Held while loading, so that a model is loaded once for all who ask.
-    loaded: AsyncMutex<Vec<Loaded>>,
+    /// In the order in which they were loaded. Never locked over a wait.
+    loaded: Mutex<Vec<Loaded>>,
+    /// Held while models are placed and loaded, one after the other: each is planned with what the others leave, and is loaded
+    /// once for all who ask. Whoever asks for one that is in memory does not wait for it.
+    placing: AsyncMutex<()>,
     /// The one loaded last, for people.
     latest: Mutex<Option<Ring>>,
     /// The one on its way.
@@ -170,7 +176,8 @@ impl Serving {
     pub(crate) fn new(placements: Placements) -> Self {
         Self {
             on_disk: Mutex::new(placements.clone()),
-            loaded: AsyncMutex::default(),
+            loaded: Mutex::default(),
+            placing: AsyncMutex::default(),
             latest: Mutex::default(),
             loading: Mutex::default(),
             restoring: watch::channel(placements.in_memory).0,
@@ -191,37 +198,47 @@ impl Serving {
         *self.loading.lock().unwrap_or_else(PoisonError::into_inner) = loading;
     }
 
-    /// The names of what is loaded, as far as it can be told without waiting for one that is being loaded.
+    fn loaded(&self) -> MutexGuard<'_, Vec<Loaded>> {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The names of what is loaded.
     pub(crate) fn names(&self) -> Vec<String> {
-        let loaded = self.loaded.try_lock();
-        let names = loaded.iter().flat_map(|loaded| loaded.iter()).filter(|loaded| !loaded.ring.is_lost());
+        let loaded = self.loaded();
+        let names = loaded.iter().filter(|loaded| !loaded.ring.is_lost());
         names.map(|loaded| loaded.wish.model.as_deref().unwrap_or(models::starter_name()).to_owned()).collect()
     }
 
-    /// What would be freed before a wish is met, as far as it can be told without waiting for one that is being loaded.
+    /// The ring of a wish, if it is loaded.
+    fn ring_of(&self, wish: &Wish) -> Option<Ring> {
+        self.loaded().iter().find(|loaded| loaded.wish == *wish).map(Loaded::ring)
+    }
+
+    /// What would be freed before a wish is met.
     fn unused_beside(&self, wish: &Wish) -> Vec<Ring> {
-        let loaded = self.loaded.try_lock();
-        let unused = loaded.iter().flat_map(|loaded| loaded.iter()).filter(|loaded| loaded.makes_room_for(wish));
-        unused.map(Loaded::ring).collect()
+        self.loaded().iter().filter(|loaded| loaded.makes_room_for(wish)).map(Loaded::ring).collect()
     }
 
     /// Frees a model by name, or by another name of the same files: `None` where it is not loaded, `false` where it is
     /// answering.
     pub(crate) async fn let_go(&self, name: &str) -> Option<bool> {
-        let mut loaded = self.loaded.lock().await;
         let place = aside(|| models::place(name));
-        let is_it = |loaded: &Loaded| {
-            let name_of_it = loaded.wish.model.as_deref().unwrap_or(models::starter_name());
-            name_of_it == name || (place.is_some() && models::place(name_of_it) == place)
+        let is_its_name = |other: &str| other == name || (place.is_some() && models::place(other) == place);
+        let mut meant: Vec<Wish> = self.loaded().iter().map(|loaded| loaded.wish.clone()).collect();
+        aside(|| meant.retain(|wish| is_its_name(wish.model.as_deref().unwrap_or(models::starter_name()))));
+        let is_it = |loaded: &Loaded| meant.contains(&loaded.wish);
+        let gone: Vec<Loaded> = {
+            let mut loaded = self.loaded();
+            if !loaded.iter().any(is_it) {
+                return None;
+            }
+            if loaded.iter().any(|loaded| is_it(loaded) && loaded.ring.is_busy() && !loaded.ring.is_lost()) {
+                return Some(false);
+            }
+            let gone = loaded.extract_if(.., |loaded| is_it(loaded)).collect();
+            self.show(loaded.last().map(Loaded::ring));
+            gone
         };
-        if !loaded.iter().any(is_it) {
-            return None;
-        }
-        if loaded.iter().any(|loaded| is_it(loaded) && loaded.ring.is_busy() && !loaded.ring.is_lost()) {
-            return Some(false);
-        }
-        let gone: Vec<Loaded> = loaded.extract_if(.., |loaded| is_it(loaded)).collect();
-        self.show(loaded.last().map(|loaded| loaded.ring.clone()));
         for Loaded { ring, wish } in gone {
             ring.unload().await;
             self.make_by_hand(&Wish { stages: None, ..wish }, None);
@@ -234,10 +251,12 @@ impl Serving {
         *self.latest.lock().unwrap_or_else(PoisonError::into_inner) = ring;
     }
 
-    /// Frees what is loaded; it stays on the disk that it was placed by hand.
+    /// Frees what is loaded, once the node stops; it stays on the disk that it was placed by hand.
     pub(crate) async fn unload(&self) -> Placements {
         self.restoring.send_modify(Vec::clear);
-        let loaded = std::mem::take(&mut *self.loaded.lock().await);
+        // What is on its way ends by itself then.
+        let _placing = self.placing.lock().await;
+        let loaded = std::mem::take(&mut *self.loaded());
         self.show(None);
         for Loaded { ring, .. } in loaded {
             ring.unload().await;
@@ -271,29 +290,42 @@ impl Node {
     pub async fn model(&self, wish: &Wish) -> Result<Ring, ServeError> {
         let wish = &wish.usual();
         self.restored(wish).await;
-        let mut loaded = self.serving().loaded.lock().await;
-        if let Some(found) = loaded.iter().find(|loaded| loaded.wish == *wish)
-            && self.settles(&found.ring).await
-            // One that is in use moves only beside itself (`moving.rs`).
-            && (found.ring.is_busy() || self.revision(&found.ring, wish)? == Revision::Keep)
+        let known = self.serving().ring_of(wish);
+        if let Some(ring) = &known
+            && self.is_of_use(ring, wish).await?
         {
-            return Ok(found.ring.clone());
+            return Ok(ring.clone());
+        }
+        let placing = self.serving().placing.lock().await;
+        // Somebody else may have had it loaded meanwhile.
+        let now = self.serving().ring_of(wish).filter(|now| !known.is_some_and(|known| known.is(now)));
+        if let Some(ring) = now
+            && self.is_of_use(&ring, wish).await?
+        {
+            return Ok(ring);
         }
         let model = self.open_model(wish.model.as_deref()).await?;
-        let unused: Vec<Ring> = loaded.iter().filter(|loaded| loaded.makes_room_for(wish)).map(Loaded::ring).collect();
+        let unused = self.serving().unused_beside(wish);
         let (plan, placements) = self.place(&model, wish, &unused)?;
-        let unused: Vec<Loaded> = loaded.extract_if(.., |loaded| loaded.makes_room_for(wish)).collect();
+        let unused: Vec<Loaded> =
+            self.serving().loaded().extract_if(.., |loaded| loaded.makes_room_for(wish)).collect();
         for Loaded { ring, .. } in unused {
             self.serving().show(None);
             ring.unload().await;
         }
-        self.load_beside(&mut loaded, wish, model, &plan, &placements).await
+        self.load_beside(&placing, wish, model, &plan, &placements).await
     }
 
-    /// Loads a model beside what is loaded.
+    /// Whether a loaded model can be used as it is, once what is being mended is mended.
+    async fn is_of_use(&self, ring: &Ring, wish: &Wish) -> Result<bool, ServeError> {
+        // One that is in use moves only beside itself (`moving.rs`).
+        Ok(self.settles(ring).await && (ring.is_busy() || self.revision(ring, wish)? == Revision::Keep))
+    }
+
+    /// Loads a model beside what is loaded, while nothing else is placed.
     async fn load_beside(
         &self,
-        loaded: &mut Vec<Loaded>,
+        _placing: &AsyncMutexGuard<'_, ()>,
         wish: &Wish,
         model: Model,
         plan: &Plan,
@@ -306,14 +338,15 @@ impl Node {
             self.peers().touch();
         };
         progress(0);
-        let ring = Ring::load(self, model, plan, placements, RingOptions::new(source), progress).await;
-        self.serving().show_loading(None);
-        self.serving().placed_anew();
-        self.peers().touch();
-        let ring = ring?;
+        // Also where nobody waits for it any more.
+        let shown = Shown(self);
+        let ring = tokio::select! {
+            ring = Ring::load(self, model, plan, placements, RingOptions::new(source), progress) => ring?,
+            () = self.stopping() => return Err(ServeError::Stopping),
+        };
+        self.serving().loaded().push(Loaded { wish: wish.clone(), ring: ring.clone() });
         self.serving().show(Some(ring.clone()));
-        self.peers().touch();
-        loaded.push(Loaded { wish: wish.clone(), ring: ring.clone() });
+        drop(shown);
         Ok(ring)
     }
 
@@ -334,6 +367,17 @@ impl Node {
             }
         });
         settled.await.unwrap_or(false)
+    }
+}
+
+/// A model is shown as one that is being loaded until this is dropped.
+struct Shown<'a>(&'a Node);
+
+impl Drop for Shown<'_> {
+    fn drop(&mut self) {
+        self.0.serving().show_loading(None);
+        self.0.serving().placed_anew();
+        self.0.peers().touch();
     }
 }
 

@@ -62,9 +62,10 @@ impl Node {
     /// The models that are answering, and may be placed as the plan has it.
     fn in_use(&self) -> Vec<(Wish, Ring)> {
         // While a model is being loaded, none is moved.
-        let Ok(loaded) = self.serving().loaded.try_lock() else { return Vec::new() };
+        let Ok(_placing) = self.serving().placing.try_lock() else { return Vec::new() };
         let movable =
             |loaded: &&Loaded| loaded.wish.stages.is_none() && loaded.ring.is_busy() && loaded.ring.is_whole();
+        let loaded = self.serving().loaded();
         loaded.iter().filter(movable).map(|loaded| (loaded.wish.clone(), loaded.ring.clone())).collect()
     }
 
@@ -74,15 +75,14 @@ impl Node {
         let source = models::source(wish.model.as_deref(), &model);
         let loaded = Ring::load(self, model, &plan, &placements, RingOptions::new(source), |_| ()).await;
         let successor = loaded.map_err(|error| error.to_string())?;
-        {
-            let mut loaded = self.serving().loaded.lock().await;
+        let is_still_there = {
+            let mut loaded = self.serving().loaded();
             let place = loaded.iter_mut().find(|loaded| loaded.wish == *wish && loaded.ring.is(ring));
-            let Some(place) = place else {
-                drop(loaded);
-                successor.unload().await;
-                return Err("it was unloaded meanwhile".to_owned());
-            };
-            place.ring = successor.clone();
+            place.map(|place| place.ring = successor.clone()).is_some()
+        };
+        if !is_still_there {
+            successor.unload().await;
+            return Err("it was unloaded meanwhile".to_owned());
         }
         self.serving().show(Some(successor));
         self.serving().placed_anew();

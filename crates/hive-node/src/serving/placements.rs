@@ -69,11 +69,13 @@ impl Serving {
         self.placed_anew.notify_one();
     }
 
-    /// What the file is to say while these are loaded.
-    pub(super) fn placements(&self, loaded: &[Loaded]) -> Placements {
-        let whole = loaded.iter().filter(|loaded| !loaded.ring.is_lost());
+    /// What the file is to say.
+    pub(super) fn placements(&self) -> Placements {
         let placed = |Loaded { wish, ring }: &Loaded| PlacedModel { wish: wish.clone(), stages: stages(ring) };
-        let mut in_memory: Vec<_> = whole.map(placed).collect();
+        let mut in_memory: Vec<_> = {
+            let loaded = self.loaded();
+            loaded.iter().filter(|loaded| !loaded.ring.is_lost()).map(placed).collect()
+        };
         // Not put back yet; where a question has loaded it meanwhile, that counts.
         let waiting = self.restoring.borrow();
         let is_missing = |placed: &&PlacedModel| in_memory.iter().all(|other| other.wish != placed.wish);
@@ -108,8 +110,8 @@ pub(crate) async fn keep(node: Node) {
             () = node.stopping() => return,
         }
         // Not while a model is being loaded: what is tried now may be what ends this process.
-        let loaded = node.serving().loaded.lock().await;
-        node.write_placements(node.serving().placements(&loaded));
+        let _placing = node.serving().placing.lock().await;
+        node.write_placements(node.serving().placements());
     }
 }
 

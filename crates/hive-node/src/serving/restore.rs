@@ -56,15 +56,16 @@ impl Node {
     /// Whether it is in memory now. It is put beside the others that were, not beside or in place of what was asked for since.
     async fn put_back(&self, placed: &PlacedModel, all: &[PlacedModel]) -> Result<bool, ServeError> {
         let wish = &placed.wish;
-        let mut loaded = self.serving().loaded.lock().await;
-        if loaded.iter().any(|loaded| loaded.wish == *wish) {
+        let placing = self.serving().placing.lock().await;
+        let in_memory: Vec<Wish> = self.serving().loaded().iter().map(|loaded| loaded.wish.clone()).collect();
+        if in_memory.contains(wish) {
             return Ok(true);
         }
-        if loaded.iter().any(|loaded| all.iter().all(|placed| placed.wish != loaded.wish)) {
+        if in_memory.iter().any(|wish| all.iter().all(|placed| placed.wish != *wish)) {
             return Ok(false);
         }
         // Should loading it end this process, it is not to do so again and again.
-        let mut without = self.serving().placements(&loaded);
+        let mut without = self.serving().placements();
         without.in_memory.retain(|other| other != placed);
         self.write_placements(without);
         let model = self.open_model(wish.model.as_deref()).await?;
@@ -75,7 +76,7 @@ impl Node {
                 self.place(&model, wish, &[])?
             }
         };
-        self.load_beside(&mut loaded, wish, model, &plan, &placements).await?;
+        self.load_beside(&placing, wish, model, &plan, &placements).await?;
         Ok(true)
     }
 }
