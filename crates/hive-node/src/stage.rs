@@ -12,6 +12,8 @@ mod pulse;
 mod recompute;
 mod sent;
 mod transit;
+#[cfg(test)]
+mod wire;
 
 use std::path::Path;
 use std::sync::Arc;
