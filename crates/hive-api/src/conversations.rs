@@ -4,8 +4,7 @@ use axum::extract::{Path, Query, State};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use hive_mind::conversations::{Conversation, Entry};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use hive_types::{ConversationMarkdown, ConversationQuery, ConversationTitle, Done};
 
 use crate::Shared;
 use crate::error::Refusal;
@@ -18,16 +17,9 @@ pub(crate) fn routes() -> Router<Shared> {
         .route("/conversations/{id}/rename", post(rename))
 }
 
-#[derive(Deserialize)]
-struct Search {
-    /// Words of a title or a message; none is all.
-    #[serde(default)]
-    words: String,
-}
-
 async fn list(
     State(shared): State<Shared>,
-    Query(Search { words }): Query<Search>,
+    Query(ConversationQuery { words }): Query<ConversationQuery>,
 ) -> Result<Json<Vec<Entry>>, Refusal> {
     Ok(Json(shared.conversations.list(&words).map_err(Refusal::internal)?))
 }
@@ -41,32 +33,27 @@ async fn read(State(shared): State<Shared>, Path(id): Path<String>) -> Result<Js
     Ok(Json(find(&shared, &id)?))
 }
 
-async fn markdown(State(shared): State<Shared>, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
+async fn markdown(State(shared): State<Shared>, Path(id): Path<String>) -> Result<Json<ConversationMarkdown>, Refusal> {
     let conversation = find(&shared, &id)?;
-    Ok(Json(json!({ "file_name": conversation.file_name(), "markdown": conversation.to_markdown() })))
+    Ok(Json(ConversationMarkdown { file_name: conversation.file_name(), markdown: conversation.to_markdown() }))
 }
 
-async fn delete(State(shared): State<Shared>, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
+async fn delete(State(shared): State<Shared>, Path(id): Path<String>) -> Result<Json<Done>, Refusal> {
     find(&shared, &id)?;
     shared.conversations.delete(&id).map_err(Refusal::internal)?;
-    Ok(Json(json!({ "done": true })))
-}
-
-#[derive(Deserialize)]
-struct NewTitle {
-    title: String,
+    Ok(Json(Done::DONE))
 }
 
 async fn rename(
     State(shared): State<Shared>,
     Path(id): Path<String>,
-    Json(NewTitle { title }): Json<NewTitle>,
-) -> Result<Json<Value>, Refusal> {
+    Json(ConversationTitle { title }): Json<ConversationTitle>,
+) -> Result<Json<Done>, Refusal> {
     let title = title.trim();
     if title.is_empty() {
         return Err(Refusal::bad("invalid_value", "a conversation needs a title"));
     }
     let conversation = Conversation { title: title.to_owned(), ..find(&shared, &id)? };
     shared.conversations.put(&conversation).map_err(Refusal::internal)?;
-    Ok(Json(json!({ "done": true })))
+    Ok(Json(Done::DONE))
 }

@@ -5,7 +5,7 @@ use axum::body::to_bytes;
 use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use hive_node::border;
-use serde_json::json;
+use hive_types::{ErrorBody, ErrorDetails, ErrorKind, ErrorReply};
 
 /// More than any message of ours has, whatever it quotes.
 const LONGEST_MESSAGE_COLUMNS: usize = 2000;
@@ -22,7 +22,7 @@ pub(crate) struct Refusal {
     /// The field of the request that it is about.
     param: Option<Box<str>>,
     /// What HiveMind's own clients can use.
-    more: Option<Box<serde_json::Value>>,
+    more: Option<Box<ErrorDetails>>,
 }
 
 impl Refusal {
@@ -63,26 +63,34 @@ impl Refusal {
         self
     }
 
-    pub(crate) fn more(mut self, more: serde_json::Value) -> Self {
+    pub(crate) fn more(mut self, more: ErrorDetails) -> Self {
         self.more = Some(Box::new(more));
         self
     }
 
-    pub(crate) fn body(&self) -> serde_json::Value {
-        let kind = if self.status.is_client_error() { "invalid_request_error" } else { "server_error" };
-        let mut body = json!({ "error": {
-            "message": self.message, "type": kind, "code": self.code, "param": self.param, "hint": self.hint,
-        } });
-        if let Some(more) = &self.more {
-            body["error"]["hivemind"] = serde_json::Value::clone(more);
+    fn reply(self) -> ErrorReply {
+        let is_the_requests = self.status.is_client_error();
+        ErrorReply {
+            error: ErrorBody {
+                message: self.message,
+                kind: if is_the_requests { ErrorKind::InvalidRequestError } else { ErrorKind::ServerError },
+                code: self.code.to_owned(),
+                param: self.param.map(String::from),
+                hint: self.hint.map(String::from),
+                hivemind: self.more.map(|more| *more),
+            },
         }
-        body
+    }
+
+    /// The body, as an event of a stream has it.
+    pub(crate) fn into_json(self) -> String {
+        serde_json::to_string(&self.reply()).unwrap_or_default()
     }
 }
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        (self.status, Json(self.body())).into_response()
+        (self.status, Json(self.reply())).into_response()
     }
 }
 

@@ -151,7 +151,7 @@ async fn serve_while_granted(grant: Grant, request: Request, next: Next) -> Resp
     if response.headers().get(header::CONTENT_TYPE) != Some(&events) {
         return response;
     }
-    let last = format!("data: {}\n\ndata: [DONE]\n\n", tokens::revoked().body());
+    let last = format!("data: {}\n\ndata: [DONE]\n\n", tokens::revoked().into_json());
     response.map(|body| Body::from_stream(until_revoked(body.into_data_stream(), grant, last)))
 }
 

@@ -12,13 +12,16 @@ use futures_util::Stream;
 use hive_node::audit;
 use hive_node::data::NotKept;
 use hive_node::serving::Wish;
-use hive_node::{Code, DecideError, INVITE_VALID_FOR, Notice, PairError, PeerId, PeerView, Rights, Status, Ticket};
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use hive_node::{Code, DecideError, INVITE_VALID_FOR, PairError, PeerId, Rights, Ticket};
+use hive_types::{
+    Approval, Done, Invitation, InviteRequest, JoinRequest, PairingCode, PeerName, PeerView, PlanQuery, PlanView,
+    RightsChange, SharingChange, SharingReply, Status, Update,
+};
 
 use crate::Shared;
 use crate::error::Refusal;
 use crate::openai::serve_refusal;
+use crate::views;
 
 pub(crate) fn routes() -> Router<Shared> {
     Router::new()
@@ -41,18 +44,11 @@ pub(crate) fn routes() -> Router<Shared> {
 }
 
 async fn status(State(shared): State<Shared>) -> Json<Status> {
-    Json(shared.node.status())
+    Json(views::status(&shared.node))
 }
 
 async fn peers(State(shared): State<Shared>) -> Json<Vec<PeerView>> {
-    Json(shared.node.peer_views())
-}
-
-/// What a listener hears: the whole status whenever something in it changed, and notices as they come.
-#[derive(Serialize)]
-pub(crate) struct Update {
-    pub(crate) status: Status,
-    pub(crate) notices: Vec<Notice>,
+    Json(shared.node.peer_views().into_iter().map(views::peer).collect())
 }
 
 /// The least time between two updates: a heartbeat's news can wait this long, a person does not notice.
@@ -69,7 +65,8 @@ async fn events(State(shared): State<Shared>) -> Sse<impl Stream<Item = Result<E
         }
         let notices = node.notices(heard);
         let heard = notices.last().map_or(heard, |notice| notice.number);
-        let update = Update { status: node.status(), notices };
+        let notices = notices.into_iter().map(views::notice).collect();
+        let update = Update { status: views::status(&node), notices };
         let event = Event::default().event("update").json_data(&update).unwrap_or_default();
         tokio::time::sleep(UPDATE_PAUSE).await;
         Some((Ok(event), (node, changes, heard)))
@@ -77,36 +74,15 @@ async fn events(State(shared): State<Shared>) -> Sse<impl Stream<Item = Result<E
     Sse::new(stream).keep_alive(KeepAlive::default())
 }
 
-/// What the owner wants of sharing from now on.
-#[derive(Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-enum SharingWish {
-    /// On or off.
-    Share(bool),
-    /// Not for so many minutes; 0 ends a pause.
-    PauseMinutes(u32),
-    /// At most so much memory; null is as much as the settings say.
-    MemoryBytes(Option<u64>),
-}
-
-/// How it is now, and what of it will not survive a restart.
-#[derive(Serialize)]
-pub(crate) struct Switched {
-    #[serde(flatten)]
-    pub(crate) status: Status,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) not_kept: Option<String>,
-}
-
-async fn sharing(State(shared): State<Shared>, Json(wish): Json<SharingWish>) -> Json<Switched> {
-    let switched = match wish {
-        SharingWish::Share(on) => shared.node.share(on),
-        SharingWish::PauseMinutes(0) => shared.node.pause(None),
-        SharingWish::PauseMinutes(minutes) => shared.node.pause(Some(Duration::from_secs(u64::from(minutes) * 60))),
-        SharingWish::MemoryBytes(bytes) => shared.node.give_memory(bytes),
+async fn sharing(State(shared): State<Shared>, Json(change): Json<SharingChange>) -> Json<SharingReply> {
+    let changed = match change {
+        SharingChange::Share(on) => shared.node.share(on),
+        SharingChange::PauseMinutes(0) => shared.node.pause(None),
+        SharingChange::PauseMinutes(minutes) => shared.node.pause(Some(Duration::from_secs(u64::from(minutes) * 60))),
+        SharingChange::MemoryBytes(bytes) => shared.node.give_memory(bytes),
     };
-    let not_kept = switched.err().map(|error| format!("{error}; {}", error.hint()));
-    Json(Switched { status: shared.node.status(), not_kept })
+    let not_kept = changed.err().map(|error| format!("{error}; {}", error.hint()));
+    Json(SharingReply { status: views::status(&shared.node), not_kept })
 }
 
 fn find(shared: &Shared, who: &str) -> Result<PeerId, Refusal> {
@@ -122,41 +98,35 @@ fn pair_refusal(error: PairError) -> Refusal {
     Refusal::new(axum::http::StatusCode::BAD_GATEWAY, code, error)
 }
 
-async fn pair(State(shared): State<Shared>, Path(who): Path<String>) -> Result<Json<Value>, Refusal> {
+async fn pair(State(shared): State<Shared>, Path(who): Path<String>) -> Result<Json<PairingCode>, Refusal> {
     let peer = find(&shared, &who)?;
     let code = shared.node.pair(peer).await.map_err(pair_refusal)?;
-    Ok(Json(json!({ "id": peer.to_text(), "code": code.to_string() })))
-}
-
-#[derive(Deserialize)]
-struct Approval {
-    /// As both machines show it. Whoever approves has looked.
-    code: String,
+    Ok(Json(PairingCode { id: peer.to_text(), code: code.to_string() }))
 }
 
 async fn approve(
     State(shared): State<Shared>,
     Path(who): Path<String>,
     Json(Approval { code }): Json<Approval>,
-) -> Result<Json<Value>, Refusal> {
+) -> Result<Json<Done>, Refusal> {
     let peer = find(&shared, &who)?;
     let code = Code::parse(&code).ok_or_else(|| Refusal::bad("wrong_code", "a code is six digits"))?;
     shared.node.approve(peer, code).map_err(decide_refusal)?;
     Ok(done())
 }
 
-async fn deny(State(shared): State<Shared>, Path(who): Path<String>) -> Result<Json<Value>, Refusal> {
+async fn deny(State(shared): State<Shared>, Path(who): Path<String>) -> Result<Json<Done>, Refusal> {
     let peer = find(&shared, &who)?;
     shared.node.deny(peer).map_err(decide_refusal)?;
     Ok(done())
 }
 
-async fn remove(State(shared): State<Shared>, Path(who): Path<String>) -> Result<Json<Value>, Refusal> {
+async fn remove(State(shared): State<Shared>, Path(who): Path<String>) -> Result<Json<Done>, Refusal> {
     shared.node.remove(find(&shared, &who)?).map_err(not_kept)?;
     Ok(done())
 }
 
-async fn block(State(shared): State<Shared>, Path(who): Path<String>) -> Result<Json<Value>, Refusal> {
+async fn block(State(shared): State<Shared>, Path(who): Path<String>) -> Result<Json<Done>, Refusal> {
     shared.node.block(find(&shared, &who)?).map_err(not_kept)?;
     Ok(done())
 }
@@ -166,122 +136,69 @@ fn not_kept(error: NotKept) -> Refusal {
     Refusal::internal(&error).hint(error.hint())
 }
 
-#[derive(Deserialize)]
-struct NewName {
-    name: String,
-}
-
-/// What changes of a machine's rights; what is missing stays as it is. A limit of 0 ends the limit.
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct RightsWish {
-    memory: Option<bool>,
-    prompts: Option<bool>,
-    memory_limit_bytes: Option<u64>,
-    session_limit: Option<u32>,
-}
-
 async fn rights(
     State(shared): State<Shared>,
     Path(who): Path<String>,
-    Json(wish): Json<RightsWish>,
-) -> Result<Json<Value>, Refusal> {
+    Json(change): Json<RightsChange>,
+) -> Result<Json<hive_types::Rights>, Refusal> {
     let peer = find(&shared, &who)?;
     let before = shared.node.rights(peer);
     let before = before.ok_or_else(|| Refusal::bad("not_approved", "only an approved machine has rights"))?;
-    let limit =
-        |wish: Option<u64>, before: Option<u64>| wish.map_or(before, |limit| Some(limit).filter(|limit| *limit > 0));
-    let sessions = limit(wish.session_limit.map(u64::from), before.session_limit.map(u64::from));
+    let limit = |change: Option<u64>, before: Option<u64>| {
+        change.map_or(before, |limit| Some(limit).filter(|limit| *limit > 0))
+    };
+    let sessions = limit(change.session_limit.map(u64::from), before.session_limit.map(u64::from));
     let rights = Rights {
-        memory: wish.memory.unwrap_or(before.memory),
-        prompts: wish.prompts.unwrap_or(before.prompts),
-        memory_limit_bytes: limit(wish.memory_limit_bytes, before.memory_limit_bytes),
+        memory: change.memory.unwrap_or(before.memory),
+        prompts: change.prompts.unwrap_or(before.prompts),
+        memory_limit_bytes: limit(change.memory_limit_bytes, before.memory_limit_bytes),
         session_limit: sessions.and_then(|limit| u32::try_from(limit).ok()),
     };
     // Who only asks what a machine may do changes nothing.
     if rights != before {
         shared.node.set_rights(peer, rights).map_err(|error| Refusal::internal(&error).hint(error.hint()))?;
     }
-    Ok(Json(json!(rights)))
+    Ok(Json(views::rights(rights)))
 }
 
 async fn rename(
     State(shared): State<Shared>,
     Path(who): Path<String>,
-    Json(NewName { name }): Json<NewName>,
-) -> Result<Json<Value>, Refusal> {
+    Json(PeerName { name }): Json<PeerName>,
+) -> Result<Json<Done>, Refusal> {
     shared.node.rename(find(&shared, &who)?, &name).map_err(not_kept)?;
     Ok(done())
-}
-
-#[derive(Deserialize)]
-#[serde(default)]
-struct InviteWish {
-    valid_for_s: u64,
-}
-
-impl Default for InviteWish {
-    fn default() -> Self {
-        Self { valid_for_s: INVITE_VALID_FOR.as_secs() }
-    }
 }
 
 /// Nobody means an invitation to be good for longer than a month.
 const LONGEST_INVITE_S: u64 = 31 * 24 * 3600;
 
-async fn invite(State(shared): State<Shared>, Json(wish): Json<InviteWish>) -> Result<Json<Value>, Refusal> {
-    let seconds = wish.valid_for_s.clamp(1, LONGEST_INVITE_S);
+async fn invite(State(shared): State<Shared>, Json(request): Json<InviteRequest>) -> Result<Json<Invitation>, Refusal> {
+    let seconds = request.valid_for_s.unwrap_or(INVITE_VALID_FOR.as_secs()).clamp(1, LONGEST_INVITE_S);
     let ticket = shared.node.invite(Duration::from_secs(seconds)).map_err(Refusal::internal)?;
-    Ok(Json(json!({ "ticket": ticket.to_text(), "valid_for_s": seconds })))
+    Ok(Json(Invitation { ticket: ticket.to_text(), valid_for_s: seconds }))
 }
 
-#[derive(Deserialize)]
-struct JoinWish {
-    ticket: String,
-}
-
-async fn join(State(shared): State<Shared>, Json(JoinWish { ticket }): Json<JoinWish>) -> Result<Json<Value>, Refusal> {
+async fn join(
+    State(shared): State<Shared>,
+    Json(JoinRequest { ticket }): Json<JoinRequest>,
+) -> Result<Json<PairingCode>, Refusal> {
     let ticket = Ticket::parse(&ticket).map_err(|error| Refusal::bad("bad_ticket", error))?;
     let (peer, code) = shared.node.join_by(&ticket).await.map_err(pair_refusal)?;
-    Ok(Json(json!({ "id": peer.to_text(), "code": code.to_string() })))
+    Ok(Json(PairingCode { id: peer.to_text(), code: code.to_string() }))
 }
 
-#[derive(Deserialize)]
-struct PlanWish {
-    model: Option<String>,
-    stages: Option<usize>,
-}
-
-async fn plan(State(shared): State<Shared>, Query(wish): Query<PlanWish>) -> Result<Json<Value>, Refusal> {
-    let wish = Wish { model: wish.model, stages: wish.stages };
+async fn plan(State(shared): State<Shared>, Query(query): Query<PlanQuery>) -> Result<Json<PlanView>, Refusal> {
+    let wish = Wish { model: query.model, stages: query.stages };
     let layout = shared.node.lay_out(&wish).await.map_err(serve_refusal)?;
-    Ok(Json(described(&layout)))
-}
-
-pub(crate) fn described(layout: &hive_node::serving::Layout) -> Value {
-    let stages = layout.plan.stages.iter().map(|stage| {
-        json!({
-            "node": layout.placements[stage.machine].name,
-            "layers": [stage.layers.start, stage.layers.end],
-            "weight_bytes": stage.weight_bytes,
-            "kv_bytes": stage.kv_bytes,
-            "base_bytes": stage.base_bytes,
-        })
-    });
-    json!({
-        "model": layout.model,
-        "layers": layout.layers,
-        "stages": stages.collect::<Vec<_>>(),
-        "reasons": layout.plan.reasons,
-        "decode_tokens_per_s": layout.plan.decode_tokens_per_s,
-    })
+    Ok(Json(views::plan(layout)))
 }
 
 async fn log(State(shared): State<Shared>, Query(query): Query<audit::Query>) -> Result<Json<audit::Log>, Refusal> {
     Ok(Json(shared.node.audit_log(&query).map_err(Refusal::internal)?))
 }
 
-async fn quit(State(shared): State<Shared>) -> Json<Value> {
+async fn quit(State(shared): State<Shared>) -> Json<Done> {
     shared.quit.send_replace(true);
     done()
 }
@@ -294,6 +211,6 @@ fn decide_refusal(error: DecideError) -> Refusal {
     }
 }
 
-fn done() -> Json<Value> {
-    Json(json!({ "done": true }))
+fn done() -> Json<Done> {
+    Json(Done::DONE)
 }

@@ -1,8 +1,8 @@
 //! Serves other programs on this machine: HiveMind's own interface under `/hive/v1`, and OpenAI's under `/v1`.
 //!
-//! What holds: it listens on loopback only; every request but [`Hello`] carries a token, the owner's or one that the owner
-//! made for a program (`tokens.rs`), and that token has the right that the route needs (`rights.rs`); a request that a
-//! web page of another origin makes a browser send is refused, and so is one that came by a name that is not this
+//! What holds: it listens on loopback only; every request but [`Hello`](hive_types::Hello) carries a token, the owner's or
+//! one that the owner made for a program (`tokens.rs`), and that token has the right that the route needs (`rights.rs`); a
+//! request that a web page of another origin makes a browser send is refused, and so is one that came by a name that is not this
 //! machine's (`guard.rs`), unless the owner has named that origin or host (`allowed.rs`). Connections are few and none is
 //! idle for long (`server.rs`). Prompts and answers are in no log.
 
@@ -20,10 +20,12 @@ mod openai;
 mod paths;
 mod rights;
 mod server;
+mod shared;
 #[cfg(test)]
 mod tests;
 mod token;
 mod tokens;
+mod views;
 
 use std::io::{ErrorKind, Write};
 use std::net::SocketAddr;
@@ -39,11 +41,12 @@ use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
+use shared::Shared;
+
 pub use allowed::{AllowError, Allowed};
-pub use hello::Hello;
-pub use rights::Right;
 pub use token::{NONCE_BYTES, Token, nonce};
 pub use tokens::today;
+pub use views::status;
 
 /// Where the API listens unless somebody says otherwise.
 pub const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 4483);
@@ -89,18 +92,6 @@ impl ApiError {
             Self::Tokens(_) => Some("make the data folder writable, and free some space on its disk"),
         }
     }
-}
-
-/// What every request can reach.
-#[derive(Clone)]
-struct Shared {
-    node: Node,
-    conversations: Arc<Conversations>,
-    tokens: Arc<tokens::Tokens>,
-    /// Where the API listens.
-    address: SocketAddr,
-    /// Turns true when somebody asked this node to end.
-    quit: watch::Sender<bool>,
 }
 
 /// A running API. Dropping it stops the listening, as [`Api::stop`] does; what is being answered then may end within two

@@ -4,14 +4,13 @@ use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use hive_node::serving::StageByHand;
-use hive_node::{LetGoError, ModelOnDisk};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use hive_node::LetGoError;
+use hive_types::{Done, LoadRequest, ModelOnDisk, ModelRequest};
 
 use crate::Shared;
 use crate::error::Refusal;
 use crate::openai::serve_refusal;
+use crate::views;
 
 pub(crate) fn routes() -> Router<Shared> {
     Router::new()
@@ -20,44 +19,39 @@ pub(crate) fn routes() -> Router<Shared> {
         .route("/models/unload", post(unload))
 }
 
-/// Which model; names have slashes, so they do not stand in the path.
-#[derive(Deserialize)]
-struct Which {
-    model: String,
-}
-
-/// What to load, and where, if somebody wants that otherwise than the plan has it.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct LoadWish {
-    model: String,
-    stages: Option<Vec<StageByHand>>,
-}
-
 async fn list(State(shared): State<Shared>) -> Json<Vec<ModelOnDisk>> {
-    Json(shared.node.models().await)
+    Json(shared.node.models().await.into_iter().map(views::model_on_disk).collect())
 }
 
 async fn load(
     State(shared): State<Shared>,
-    Json(LoadWish { model, stages }): Json<LoadWish>,
-) -> Result<Json<Value>, Refusal> {
+    Json(LoadRequest { model, stages }): Json<LoadRequest>,
+) -> Result<Json<Done>, Refusal> {
     let loaded = match stages {
-        Some(stages) => shared.node.load_model_by_hand(&model, &stages).await,
+        Some(stages) => {
+            let stages: Vec<_> = stages.into_iter().map(views::stage_by_hand).collect();
+            shared.node.load_model_by_hand(&model, &stages).await
+        }
         None => shared.node.load_model(&model).await,
     };
     loaded.map_err(serve_refusal)?;
-    Ok(Json(json!({ "done": true })))
+    Ok(Json(Done::DONE))
 }
 
-async fn unload(State(shared): State<Shared>, Json(Which { model }): Json<Which>) -> Result<Json<Value>, Refusal> {
+async fn unload(
+    State(shared): State<Shared>,
+    Json(ModelRequest { model }): Json<ModelRequest>,
+) -> Result<Json<Done>, Refusal> {
     shared.node.unload_model(&model).await.map_err(let_go_refusal)?;
-    Ok(Json(json!({ "done": true })))
+    Ok(Json(Done::DONE))
 }
 
-async fn remove(State(shared): State<Shared>, Query(Which { model }): Query<Which>) -> Result<Json<Value>, Refusal> {
+async fn remove(
+    State(shared): State<Shared>,
+    Query(ModelRequest { model }): Query<ModelRequest>,
+) -> Result<Json<Done>, Refusal> {
     shared.node.remove_model(&model).await.map_err(let_go_refusal)?;
-    Ok(Json(json!({ "done": true })))
+    Ok(Json(Done::DONE))
 }
 
 fn let_go_refusal(error: LetGoError) -> Refusal {

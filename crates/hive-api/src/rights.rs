@@ -4,58 +4,7 @@
 //! route that is missing from the table needs [`Right::Admin`], so that forgetting a row opens nothing.
 
 use axum::http::Method;
-use serde::{Deserialize, Serialize};
-
-/// One thing that a program may be allowed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Right {
-    /// Ask models for answers.
-    Chat,
-    /// List, load, unload and remove models, and ask for plans.
-    Models,
-    /// See the machines and how this one is, decide on them, invite, and change what is shared.
-    Machines,
-    /// Read and change conversations, manage tokens, stop the node.
-    Admin,
-}
-
-impl Right {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Chat, Self::Models, Self::Machines, Self::Admin];
-
-    /// As it is written in commands and files.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Chat => "chat",
-            Self::Models => "models",
-            Self::Machines => "machines",
-            Self::Admin => "admin",
-        }
-    }
-}
-
-impl std::fmt::Display for Right {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl std::str::FromStr for Right {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Self::ALL
-            .into_iter()
-            .find(|right| right.as_str() == text)
-            .ok_or_else(|| format!("\"{text}\" is not a right; there are {}", list(&Self::ALL)))
-    }
-}
-
-/// Rights in words, separated by commas.
-pub(crate) fn list(rights: &[Right]) -> String {
-    rights.iter().map(|right| right.as_str()).collect::<Vec<_>>().join(", ")
-}
+use hive_types::Right;
 
 /// What a request has to show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,7 +100,7 @@ pub(crate) mod tests {
             include_str!("hello.rs"),
             include_str!("library.rs"),
             include_str!("conversations.rs"),
-            include_str!("tokens.rs"),
+            include_str!("tokens/routes.rs"),
         ];
         let mut served: BTreeSet<_> = own.iter().flat_map(|source| registered("/hive/v1", source)).collect();
         served.extend(registered("/v1", include_str!("openai.rs")));

@@ -4,6 +4,7 @@ mod wire;
 
 use std::time::Duration;
 
+use hive_types::{Hello, Right};
 use reqwest::{Method, StatusCode};
 
 use super::*;

@@ -5,28 +5,27 @@
 //! opens anything; a revoked one opens nothing from the moment of the call, and what runs in its name ends
 //! ([`Grant::revoked`]).
 
+mod routes;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use axum::extract::{Path as Named, State};
 use axum::http::StatusCode;
-use axum::routing::{delete, get, post};
-use axum::{Json, Router};
 use data_encoding::HEXLOWER;
 use hive_host::SecretError;
 use hive_node::border;
 use hive_node::data::{DataError, NotKept};
+use hive_types::{ErrorDetails, Right, TokenView};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use crate::Shared;
 use crate::error::Refusal;
-use crate::rights::{self, Right};
 use crate::token::{self, NONCE_BYTES, Token};
+
+pub(crate) use routes::routes;
 
 /// The file in the data folder.
 pub(crate) const FILE: &str = "tokens.json";
@@ -70,17 +69,6 @@ struct Kept {
     may: Vec<String>,
     /// Days since 1970 in UTC.
     made_day: u64,
-    last_used_day: Option<u64>,
-}
-
-/// A program's token, as it is listed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct TokenView {
-    name: String,
-    may: Vec<Right>,
-    /// Days since 1970 in UTC.
-    made_day: u64,
-    /// Not more exact than a day.
     last_used_day: Option<u64>,
 }
 
@@ -156,10 +144,10 @@ impl Grant {
         Refusal::new(
             StatusCode::FORBIDDEN,
             "missing_right",
-            format!("the token \"{name}\" lacks the right {names}; it has {}", rights::list(&self.may)),
+            format!("the token \"{name}\" lacks the right {names}; it has {}", Right::list(&self.may)),
         )
-        .hint(format!("make one that has it: hivemind tokens add NAME --may {}", rights::list(&one_of[..1])))
-        .more(json!({ "missing": one_of }))
+        .hint(format!("make one that has it: hivemind tokens add NAME --may {}", Right::list(&one_of[..1])))
+        .more(ErrorDetails::MissingRight { missing: one_of.to_vec() })
     }
 
     /// Ends when the token is revoked or renewed.
@@ -371,75 +359,10 @@ pub fn today() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() / (24 * 3600))
 }
 
-pub(crate) fn routes() -> Router<Shared> {
-    Router::new()
-        .route("/tokens", get(list).post(add))
-        .route("/tokens/{name}", delete(remove))
-        .route("/tokens/{name}/renew", post(renew))
-        .route("/owner-token/renew", post(renew_owner))
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct NewToken {
-    name: String,
-    may: Vec<Right>,
-}
-
-async fn list(State(shared): State<Shared>) -> Json<Value> {
-    Json(json!({ "tokens": shared.tokens.views() }))
-}
-
-async fn add(
-    State(shared): State<Shared>,
-    Json(NewToken { name, may }): Json<NewToken>,
-) -> Result<Json<Value>, Refusal> {
-    let (name, token) = aside(shared, move |tokens| tokens.add(&name, &may).map(|token| (name, token))).await?;
-    Ok(shown_once(&name, &token))
-}
-
-async fn remove(State(shared): State<Shared>, Named(name): Named<String>) -> Result<Json<Value>, Refusal> {
-    aside(shared, move |tokens| tokens.remove(&name)).await?;
-    Ok(Json(json!({ "done": true })))
-}
-
-async fn renew(State(shared): State<Shared>, Named(name): Named<String>) -> Result<Json<Value>, Refusal> {
-    let renewed = aside(shared, move |tokens| tokens.renew(&name).map(|renewed| (name, renewed))).await?;
-    let (name, (token, _revocation)) = renewed;
-    Ok(shown_once(&name, &token))
-}
-
-async fn renew_owner(State(shared): State<Shared>) -> Result<Json<Value>, Refusal> {
-    let _revocation = aside(shared, Tokens::renew_owner).await?;
-    Ok(Json(json!({ "done": true, "file": token::FILE })))
-}
-
-fn shown_once(name: &str, token: &Token) -> Json<Value> {
-    Json(json!({ "name": name, "token": token.as_str() }))
-}
-
-/// Changes tokens beside the runtime: a disk may be slow.
-async fn aside<T: Send + 'static>(
-    shared: Shared,
-    change: impl FnOnce(&Tokens) -> Result<T, TokenError> + Send + 'static,
-) -> Result<T, Refusal> {
-    let changed = tokio::task::spawn_blocking(move || change(&shared.tokens)).await.map_err(Refusal::internal)?;
-    changed.map_err(|error| match &error {
-        TokenError::BadName | TokenError::NoRights => Refusal::bad("invalid_value", error),
-        TokenError::Taken(_) | TokenError::TooMany => Refusal::new(StatusCode::CONFLICT, "taken", error)
-            .hint("`hivemind tokens` lists them; `hivemind tokens remove NAME` revokes one"),
-        TokenError::Unknown(_) => Refusal::missing("no_such_token", error).hint("`hivemind tokens` lists them"),
-        TokenError::NotKept(unkept) => Refusal::internal(unkept).hint(unkept.hint()),
-        TokenError::File { .. } | TokenError::Secret(_) => {
-            Refusal::internal(error).hint("make the data folder writable, and free some space on its disk")
-        }
-        TokenError::Damaged { .. } => Refusal::internal(error),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::{Value, json};
     use std::os::unix::fs::PermissionsExt;
 
     fn may(tokens: &Tokens, token: &Token) -> Option<Vec<Right>> {

@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
-use hive_api::Right;
 use hive_node::{Compute, Sampling};
+use hive_types::Right;
 
 use crate::output;
 

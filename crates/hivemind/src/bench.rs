@@ -130,9 +130,9 @@ fn show(swarms: &[LocalSwarm], options: &BenchOptions, runs: &[Vec<Run>]) {
 fn json(swarm: &LocalSwarm, options: &BenchOptions, runs: &[Run]) -> Value {
     let figures = Figures::of(swarm, runs);
     let stages = swarm.ring().stages();
-    let listed = swarm::stages_json(&stages);
+    let placed = swarm::stage_layers(&stages);
     let stage = |(index, report): (usize, &StageReport)| {
-        let mut stage = listed[index].clone();
+        let mut stage = json!(placed[index]);
         stage["computing_us"] = json!(median(runs, |run| run.computing_us[index]));
         stage["weight_bytes"] = json!(swarm.plan().stages[index].weight_bytes);
         stage["peak_bytes"] = json!(report.peak_bytes);
@@ -168,7 +168,7 @@ fn show_one(swarm: &LocalSwarm, options: &BenchOptions, runs: &[Run]) {
         let peak = report.peak_bytes.map_or("unknown".to_owned(), output::megabytes);
         output::line(format_args!(
             "memory   {} at most {peak} (weights {}, conversation {})",
-            swarm::who(&swarm::stages_json(std::slice::from_ref(stage))),
+            swarm::who(&swarm::stage_layers(std::slice::from_ref(stage))),
             output::megabytes(planned.weight_bytes),
             output::megabytes(report.kv_bytes)
         ));

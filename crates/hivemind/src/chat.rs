@@ -16,9 +16,10 @@ use jiff::civil::DateTime;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 
 use crate::arguments::ChatOptions;
+use crate::failure::{Broken, Failure, report};
 use crate::output::Progress;
 use crate::talk::{Answer, Figures, Piece, Talk};
-use crate::{Broken, Failure, output, swarm};
+use crate::{output, swarm};
 use prompt::{Line, Prompt};
 use typed::{Command, Typed};
 
@@ -160,7 +161,7 @@ impl Chat<'_> {
         match answered {
             Ok(End::Complete(figures)) => output::note(remark(&figures)),
             Ok(End::Stopped) => output::note("stopped"),
-            Err(failure) => drop(crate::report(&self.explain(failure))),
+            Err(failure) => drop(report(&self.explain(failure))),
         }
     }
 

@@ -10,12 +10,13 @@ use std::time::Duration;
 
 use data_encoding::HEXLOWER;
 use futures_util::StreamExt;
-use hive_api::{Hello, LOCATION_FILE, Location, Token};
+use hive_api::{LOCATION_FILE, Location, Token};
+use hive_types::{ErrorBody, ErrorDetails, ErrorReply, Hello};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::{Broken, Failure};
+use crate::failure::{Broken, Failure};
 
 /// A node answers a hello within milliseconds; one that takes this long hangs.
 const HELLO_PATIENCE: Duration = Duration::from_secs(5);
@@ -212,7 +213,11 @@ async fn read<T: DeserializeOwned>(response: reqwest::Result<reqwest::Response>)
     if !response.status().is_success() {
         return Err(refusal(response).await);
     }
-    response.json().await.map_err(|error| Failure::new(format_args!("the node's answer makes no sense: {error}")))
+    response.json().await.map_err(nonsense)
+}
+
+fn nonsense(error: impl std::fmt::Display) -> Failure {
+    Failure::new(format_args!("the node's answer makes no sense: {error}"))
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "it stands in map_err")]
@@ -222,28 +227,21 @@ fn broke_off(error: reqwest::Error) -> Failure {
 
 async fn refusal(response: reqwest::Response) -> Failure {
     let status = response.status();
-    let body: Value = response.json().await.unwrap_or_default();
-    explain(&body, &status.to_string())
-}
-
-/// The API's error, in the words it came with.
-fn explain(body: &Value, otherwise: &str) -> Failure {
-    let mut failure = Failure::new(body["error"]["message"].as_str().unwrap_or(otherwise));
-    failure.broken = broken(&body["error"]["hivemind"]).map(Box::new);
-    match body["error"]["hint"].as_str() {
-        Some(hint) => failure.hint(hint),
-        None => failure,
+    match response.json().await {
+        Ok(ErrorReply { error }) => explain(error, &status.to_string()),
+        Err(_) => Failure::new(status),
     }
 }
 
-/// What there is of an answer that broke off.
-fn broken(so_far: &Value) -> Option<Broken> {
-    let tokens = so_far["tokens"].as_array()?.iter();
-    Some(Broken {
-        text: so_far["text"].as_str()?.to_owned(),
-        tokens: tokens.map(|token| u32::try_from(token.as_u64()?).ok()).collect::<Option<_>>()?,
-        seed: so_far["seed"].as_u64()?,
-    })
+/// The API's error, in the words it came with.
+fn explain(error: ErrorBody, otherwise: &str) -> Failure {
+    let message = if error.message.is_empty() { otherwise } else { &error.message };
+    let mut failure = Failure::new(message).hinted(error.hint.as_deref());
+    failure.broken = match error.hivemind {
+        Some(ErrorDetails::BrokenAnswer { text, tokens, seed }) => Some(Box::new(Broken { text, tokens, seed })),
+        _ => None,
+    };
+    failure
 }
 
 /// Server-sent events.
@@ -255,7 +253,7 @@ pub(crate) struct Events {
 
 impl Events {
     /// The next event's data; `None` at the end.
-    pub(crate) async fn next(&mut self) -> Result<Option<Value>, Failure> {
+    pub(crate) async fn next<T: DeserializeOwned>(&mut self) -> Result<Option<T>, Failure> {
         loop {
             while let Some(end) = self.text.windows(2).position(|pair| pair == b"\n\n") {
                 let event: Vec<u8> = self.text.drain(..end + 2).collect();
@@ -264,12 +262,14 @@ impl Events {
                 if data == "[DONE]" {
                     return Ok(None);
                 }
-                if let Ok(value) = serde_json::from_str::<Value>(&data) {
-                    return if value["error"].is_object() {
-                        Err(explain(&value, "it failed"))
-                    } else {
-                        Ok(Some(value))
-                    };
+                if let Ok(ErrorReply { error }) = serde_json::from_str(&data) {
+                    return Err(explain(error, "it failed"));
+                }
+                match serde_json::from_str(&data) {
+                    Ok(value) => return Ok(Some(value)),
+                    Err(error) if error.is_data() => return Err(nonsense(error)),
+                    // Without data it only says that the stream is still there.
+                    Err(_) => {}
                 }
             }
             match self.more().await? {

@@ -4,7 +4,9 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use serde_json::{Value, json};
+use hive_mind::conversations::Entry;
+use hive_types::{ConversationMarkdown, ConversationTitle, Done};
+use serde_json::json;
 
 use crate::arguments::Conversations;
 use crate::client::Client;
@@ -15,19 +17,20 @@ pub(crate) async fn run(client: &Client, wish: Conversations) -> Result<(), Fail
         Conversations::List { words, json } => list(client, words, json).await,
         Conversations::Show { id } => {
             let document = document(client, &id).await?;
-            output::piece(document["markdown"].as_str().unwrap_or_default());
+            output::piece(&document.markdown);
             Ok(())
         }
         Conversations::Export { id, to } => export(client, &id, to).await,
         Conversations::Rename { id, title } => {
             let id = find(client, &id).await?;
-            client.post::<Value>(&format!("/hive/v1/conversations/{id}/rename"), &json!({ "title": title })).await?;
-            output::line(format_args!("It is called \"{title}\" now."));
+            let title = ConversationTitle { title };
+            let _: Done = client.post(&format!("/hive/v1/conversations/{id}/rename"), &title).await?;
+            output::line(format_args!("It is called \"{}\" now.", title.title));
             Ok(())
         }
         Conversations::Delete { id } => {
             let id = find(client, &id).await?;
-            client.delete::<Value>(&format!("/hive/v1/conversations/{id}"), &[]).await?;
+            let _: Done = client.delete(&format!("/hive/v1/conversations/{id}"), &[]).await?;
             output::line("It is deleted.");
             Ok(())
         }
@@ -37,7 +40,7 @@ pub(crate) async fn run(client: &Client, wish: Conversations) -> Result<(), Fail
 /// Letters of an id that are shown: enough to tell a few thousand apart.
 const SHOWN: usize = 8;
 
-async fn entries(client: &Client, words: String) -> Result<Vec<Value>, Failure> {
+async fn entries(client: &Client, words: String) -> Result<Vec<Entry>, Failure> {
     client.get("/hive/v1/conversations", &[("words", words)]).await
 }
 
@@ -51,8 +54,7 @@ async fn list(client: &Client, words: Option<String>, as_json: bool) -> Result<(
         output::line("No conversation.");
     }
     for entry in entries {
-        let text = |name: &str| entry[name].as_str().unwrap_or_default().to_owned();
-        output::line(format_args!("{}  {}", text("id").chars().take(SHOWN).collect::<String>(), text("title")));
+        output::line(format_args!("{}  {}", entry.id.chars().take(SHOWN).collect::<String>(), entry.title));
     }
     Ok(())
 }
@@ -60,7 +62,7 @@ async fn list(client: &Client, words: Option<String>, as_json: bool) -> Result<(
 /// The whole id of the conversation that somebody means by the beginning of it.
 async fn find(client: &Client, beginning: &str) -> Result<String, Failure> {
     let entries = entries(client, String::new()).await?;
-    let ids: Vec<&str> = entries.iter().filter_map(|entry| entry["id"].as_str()).collect();
+    let ids: Vec<&str> = entries.iter().map(|entry| entry.id.as_str()).collect();
     let meant: Vec<&&str> = ids.iter().filter(|id| id.starts_with(beginning)).collect();
     match meant[..] {
         [id] => Ok((*id).to_owned()),
@@ -71,15 +73,15 @@ async fn find(client: &Client, beginning: &str) -> Result<String, Failure> {
     }
 }
 
-async fn document(client: &Client, id: &str) -> Result<Value, Failure> {
+async fn document(client: &Client, id: &str) -> Result<ConversationMarkdown, Failure> {
     let id = find(client, id).await?;
     client.get(&format!("/hive/v1/conversations/{id}/markdown"), &[]).await
 }
 
 async fn export(client: &Client, id: &str, to: Option<PathBuf>) -> Result<(), Failure> {
-    let document = document(client, id).await?;
-    let file = to.unwrap_or_else(|| PathBuf::from(document["file_name"].as_str().unwrap_or("Conversation.md")));
-    write_new(&file, document["markdown"].as_str().unwrap_or_default()).map_err(|error| {
+    let ConversationMarkdown { file_name, markdown } = document(client, id).await?;
+    let file = to.unwrap_or_else(|| PathBuf::from(file_name));
+    write_new(&file, &markdown).map_err(|error| {
         Failure::new(format_args!("cannot write {}: {error}", file.display())).hint("name another file with --to")
     })?;
     output::line(file.display());

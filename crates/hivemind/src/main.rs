@@ -9,6 +9,7 @@ mod chat;
 mod client;
 mod conversations;
 mod doctor;
+mod failure;
 mod log;
 mod models;
 mod node;
@@ -24,55 +25,8 @@ use std::process::ExitCode;
 
 use arguments::{Arguments, Command};
 use client::Client;
-
-/// What went wrong, and what to do about it.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("{message}")]
-pub(crate) struct Failure {
-    message: String,
-    hint: Option<String>,
-    code: u8,
-    /// Of an answer that broke off: what there is of it.
-    broken: Option<Box<Broken>>,
-}
-
-/// The beginning of an answer, from which it can go on.
-#[derive(Debug, Clone)]
-pub(crate) struct Broken {
-    text: String,
-    tokens: Vec<u32>,
-    seed: u64,
-}
-
-impl Failure {
-    /// A failure of the work itself.
-    pub(crate) fn new(error: impl std::fmt::Display) -> Self {
-        Self { message: error.to_string(), hint: None, code: 1, broken: None }
-    }
-
-    /// A wish that cannot be.
-    pub(crate) fn usage(error: impl std::fmt::Display) -> Self {
-        Self { code: 2, ..Self::new(error) }
-    }
-
-    /// Somebody pressed Ctrl-C before there was a result.
-    pub(crate) fn interrupted() -> Self {
-        Self { code: 130, ..Self::new("stopped before the answer was whole") }
-    }
-
-    /// A hint, where there is one.
-    pub(crate) fn hinted(self, hint: Option<&str>) -> Self {
-        match hint {
-            Some(hint) => self.hint(hint),
-            None => self,
-        }
-    }
-
-    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
-        self
-    }
-}
+use failure::{Failure, report};
+use hive_types::SharingChange;
 
 fn main() -> ExitCode {
     let arguments = Arguments::read();
@@ -121,13 +75,11 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Rename { machine, name } => peers::rename(&node().await?, &machine, &name).await,
         Command::Allow(options) => peers::allow(&node().await?, options).await,
         Command::Share { on, memory } => {
-            let memory = memory.map(|bytes| serde_json::json!({ "memory_bytes": bytes }));
-            let on = on.map(|on| serde_json::json!({ "share": on }));
+            let memory = memory.map(|bytes| SharingChange::MemoryBytes(Some(bytes)));
+            let on = on.map(SharingChange::Share);
             peers::sharing(&node().await?, memory.into_iter().chain(on)).await
         }
-        Command::Pause { minutes } => {
-            peers::sharing(&node().await?, [serde_json::json!({ "pause_minutes": minutes })]).await
-        }
+        Command::Pause { minutes } => peers::sharing(&node().await?, [SharingChange::PauseMinutes(minutes)]).await,
         Command::Invite(options) => peers::invite(&node().await?, options).await,
         Command::Join(options) => peers::join(&node().await?, options).await,
         Command::Log(options) => log::run(options, &folder?).await,
@@ -136,12 +88,4 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Conversations(wish) => conversations::run(&node().await?, wish).await,
         Command::Worker => Ok(()),
     }
-}
-
-fn report(failure: &Failure) -> ExitCode {
-    output::error(&failure.message);
-    if let Some(hint) = &failure.hint {
-        output::hint(hint);
-    }
-    ExitCode::from(failure.code)
 }

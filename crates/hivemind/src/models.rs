@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use hive_node::serving::StageByHand;
+use hive_types::{Done, LoadRequest, ModelOnDisk, ModelRequest, StageLayers, Status};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -20,12 +20,13 @@ pub(crate) async fn run(client: &Client, wish: Models) -> Result<(), Failure> {
         Models::List { json } => list(client, json).await,
         Models::Load { model, plan } => load(client, &model, plan.as_deref()).await,
         Models::Unload { model } => {
-            client.post::<Value>("/hive/v1/models/unload", &json!({ "model": model })).await?;
-            output::line(format_args!("{model} is out of memory."));
+            let request = ModelRequest { model };
+            let _: Done = client.post("/hive/v1/models/unload", &request).await?;
+            output::line(format_args!("{} is out of memory.", request.model));
             Ok(())
         }
         Models::Remove { model } => {
-            client.delete::<Value>("/hive/v1/models", &[("model", model.clone())]).await?;
+            let _: Done = client.delete("/hive/v1/models", &[("model", model.clone())]).await?;
             output::line(format_args!("{model} is removed."));
             Ok(())
         }
@@ -33,32 +34,26 @@ pub(crate) async fn run(client: &Client, wish: Models) -> Result<(), Failure> {
 }
 
 async fn list(client: &Client, as_json: bool) -> Result<(), Failure> {
-    let models: Vec<Value> = client.get("/hive/v1/models", &[]).await?;
     if as_json {
+        let models: Value = client.get("/hive/v1/models", &[]).await?;
         output::line(json!({ "models": models }));
         return Ok(());
     }
+    let models: Vec<ModelOnDisk> = client.get("/hive/v1/models", &[]).await?;
     if models.is_empty() {
         output::line("No model is on this machine.");
     }
-    for model in models {
-        let names = |list: &Value| -> Vec<String> {
-            list.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
-        };
-        let mut line = vec![
-            model["name"].as_str().unwrap_or_default().to_owned(),
-            output::megabytes(model["bytes"].as_u64().unwrap_or_default()),
-        ];
-        if model["loaded"] == true {
+    for ModelOnDisk { name, bytes, loaded, also_on, lacking, unusable, .. } in models {
+        let mut line = vec![name, output::megabytes(bytes)];
+        if loaded {
             line.push("in memory".to_owned());
         }
-        let also_on = names(&model["also_on"]);
         if !also_on.is_empty() {
             line.push(format!("also on {}", also_on.join(", ")));
         }
         output::line(line.join(" · "));
-        let why_not = model["unusable"].as_str().map(|why| format!("cannot be loaded: {why}"));
-        for remark in why_not.into_iter().chain(names(&model["lacking"])) {
+        let why_not = unusable.map(|why| format!("cannot be loaded: {why}"));
+        for remark in why_not.into_iter().chain(lacking) {
             output::line(format_args!("    {remark}"));
         }
     }
@@ -68,10 +63,10 @@ async fn list(client: &Client, as_json: bool) -> Result<(), Failure> {
 /// What a plan file must say; `hivemind plan` writes more, for people.
 #[derive(Deserialize)]
 struct PlanFile {
-    stages: Vec<StageByHand>,
+    stages: Vec<StageLayers>,
 }
 
-fn read_plan(file: &Path) -> Result<Vec<StageByHand>, Failure> {
+fn read_plan(file: &Path) -> Result<Vec<StageLayers>, Failure> {
     let hint = "`hivemind plan MODEL --json` of a running node writes one";
     let text = std::fs::read_to_string(file)
         .map_err(|error| Failure::new(format!("cannot read {}: {error}", file.display())))?;
@@ -81,11 +76,8 @@ fn read_plan(file: &Path) -> Result<Vec<StageByHand>, Failure> {
 }
 
 async fn load(client: &Client, model: &str, plan: Option<&Path>) -> Result<(), Failure> {
-    let mut body = json!({ "model": model });
-    if let Some(file) = plan {
-        body["stages"] = json!(read_plan(file)?);
-    }
-    let loading = client.post_patiently::<Value>("/hive/v1/models/load", &body);
+    let request = LoadRequest { model: model.to_owned(), stages: plan.map(read_plan).transpose()? };
+    let loading = client.post_patiently::<Done>("/hive/v1/models/load", &request);
     tokio::pin!(loading);
     let mut progress: Option<Progress> = None;
     loop {
@@ -97,11 +89,10 @@ async fn load(client: &Client, model: &str, plan: Option<&Path>) -> Result<(), F
                 return Ok(());
             }
             () = tokio::time::sleep(LOOK) => {
-                let status: Value = client.get("/hive/v1/status", &[]).await?;
-                let (layers, of) = (status["loading"]["layers"].as_u64(), status["loading"]["of"].as_u64());
-                if let (Some(layers), Some(of)) = (layers, of) {
-                    let what = || Progress::new(format!("Loading {model}:"), of as usize, "layers");
-                    progress.get_or_insert_with(what).set(layers as usize);
+                let status: Status = client.get("/hive/v1/status", &[]).await?;
+                if let Some(loading) = status.loading {
+                    let what = || Progress::new(format!("Loading {model}:"), loading.of, "layers");
+                    progress.get_or_insert_with(what).set(loading.layers);
                 }
             }
         }

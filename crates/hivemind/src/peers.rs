@@ -4,73 +4,70 @@ use std::io::{IsTerminal, Read};
 use std::path::Path;
 
 use hive_node::border;
+use hive_types::{
+    Approval, Done, Invitation, InviteRequest, JoinRequest, Link, PairingCode, PeerName, PeerState, PeerView, Profile,
+    Rights, RightsChange, SharingChange, SharingReply, StageLayers, Status, Update,
+};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 use crate::arguments::{AllowOptions, ApproveOptions, InviteOptions, JoinOptions, PeerOption};
 use crate::client::Client;
-use crate::{Failure, output};
+use crate::{Failure, output, swarm};
 
 pub(crate) async fn status(client: &Client, as_json: bool) -> Result<(), Failure> {
-    let status: Value = client.get("/hive/v1/status", &[]).await?;
     if as_json {
-        output::line(status);
+        output::line(client.get::<Value>("/hive/v1/status", &[]).await?);
         return Ok(());
     }
-    let profile = &status["profile"];
-    let sharing = sharing_words(profile);
-    output::line(format_args!("{} · {}", text(&profile["name"]), text(&status["fingerprint"])));
-    let speed = profile["decode_tokens_per_s"].as_f64();
+    let status: Status = client.get("/hive/v1/status", &[]).await?;
+    let profile = &status.profile;
+    output::line(format_args!("{} · {}", profile.name, status.fingerprint));
+    let speed = profile.decode_tokens_per_s;
     let speed = speed.map_or(String::new(), |speed| format!(" · {speed:.0} tok/s with the starter model"));
-    output::line(format_args!("{} · {sharing}{speed}", text(&profile["chip"])));
-    if status["discovery"] != "on" && status["discovery"] != "off" {
-        output::line(text(&status["discovery"]));
+    output::line(format_args!("{} · {}{speed}", profile.chip, sharing_words(profile)));
+    if status.discovery != "on" && status.discovery != "off" {
+        output::line(&status.discovery);
     }
-    if status["model"].is_object() {
-        let stages = status["model"]["stages"].as_array().map(Vec::as_slice).unwrap_or_default();
-        let stage = |stage: &Value| format!("{} (layers {})", text(&stage["node"]), layers(&stage["layers"]));
-        let stages: Vec<_> = stages.iter().map(stage).collect();
-        output::line(format_args!("{} on {}", text(&status["model"]["name"]), stages.join(" + ")));
+    if let Some(model) = status.model {
+        let stages = model.stages.into_iter().map(|stage| StageLayers { node: stage.node, layers: stage.layers });
+        output::line(format_args!("{} on {}", model.name, swarm::who(&stages.collect::<Vec<_>>())));
     }
-    list(status["peers"].as_array().map(Vec::as_slice).unwrap_or_default());
+    list(&status.peers);
     Ok(())
 }
 
-fn sharing_words(profile: &Value) -> String {
-    if profile["sharing"] == true {
-        let offered = profile["offered_bytes"].as_u64().unwrap_or_default();
-        format!("sharing up to {}", output::megabytes(offered))
+fn sharing_words(profile: &Profile) -> String {
+    if profile.sharing {
+        format!("sharing up to {}", output::megabytes(profile.offered_bytes))
     } else {
-        profile["not_sharing"].as_str().unwrap_or("not sharing").to_owned()
+        profile.not_sharing.clone().unwrap_or_else(|| "not sharing".to_owned())
     }
 }
 
 /// Switches or pauses sharing or changes what is given, and says how it is now.
-pub(crate) async fn sharing(client: &Client, wishes: impl IntoIterator<Item = Value>) -> Result<(), Failure> {
-    let mut status = Value::Null;
-    for wish in wishes {
-        status = client.post("/hive/v1/sharing", &wish).await?;
-        if let Some(why) = status["not_kept"].as_str() {
+pub(crate) async fn sharing(client: &Client, changes: impl IntoIterator<Item = SharingChange>) -> Result<(), Failure> {
+    let mut reply = SharingReply::default();
+    for change in changes {
+        reply = client.post("/hive/v1/sharing", &change).await?;
+        if let Some(why) = &reply.not_kept {
             output::warning(why);
         }
     }
-    output::line(sharing_words(&status["profile"]));
+    output::line(sharing_words(&reply.status.profile));
     Ok(())
 }
 
 pub(crate) async fn peers(client: &Client, as_json: bool) -> Result<(), Failure> {
-    let status: Value = client.get("/hive/v1/status", &[]).await?;
-    let (peers, left_out) = (&status["peers"], status["left_out"].as_u64().unwrap_or_default());
+    let Status { peers, left_out, .. } = client.get("/hive/v1/status", &[]).await?;
     if as_json {
         output::line(json!({ "peers": peers, "left_out": left_out }));
         return Ok(());
     }
-    match peers.as_array().map(Vec::as_slice) {
-        None | Some([]) => {
-            output::line("No other machine yet. Start HiveMind on one, or `hivemind invite` one that is elsewhere.");
-        }
-        Some(peers) => list(peers),
+    if peers.is_empty() {
+        output::line("No other machine yet. Start HiveMind on one, or `hivemind invite` one that is elsewhere.");
     }
+    list(&peers);
     if left_out > 0 {
         output::line(format_args!(
             "{left_out} announcements of unknown machines were ignored: more than a home network has. Somebody may be \
@@ -80,20 +77,19 @@ pub(crate) async fn peers(client: &Client, as_json: bool) -> Result<(), Failure>
     Ok(())
 }
 
-fn list(peers: &[Value]) {
+fn list(peers: &[PeerView]) {
     for peer in peers {
-        let state = match text(&peer["state"]) {
-            "found" => "found; `hivemind approve` lets it in".to_owned(),
-            "pending" => format!(
-                "code {}{}",
-                text(&peer["code"]),
-                if peer["approved_here"] == true { ", approved here" } else { "" }
-            ),
-            "approved" => format!("here{}", link(peer)),
-            "unreachable" => format!("away: {}", text(&peer["why"])),
-            state => state.to_owned(),
+        let state = match &peer.state {
+            PeerState::Found => "found; `hivemind approve` lets it in".to_owned(),
+            PeerState::Pending { code, approved_here, .. } => {
+                format!("code {code}{}", if *approved_here { ", approved here" } else { "" })
+            }
+            PeerState::Approved => format!("here{}", link(peer)),
+            PeerState::Unreachable { why, .. } => format!("away: {why}"),
+            PeerState::Blocked => "blocked".to_owned(),
+            PeerState::Unknown => "unknown".to_owned(),
         } + &restrictions(peer);
-        output::line(row(text(&peer["fingerprint"]), text(&peer["name"]), &state));
+        output::line(row(&peer.fingerprint, &peer.name, &state));
     }
 }
 
@@ -104,31 +100,28 @@ fn row(fingerprint: &str, name: &str, state: &str) -> String {
     format!("{fingerprint:<28} {name} {state}").trim_end().to_owned()
 }
 
-fn link(peer: &Value) -> String {
-    let link = &peer["link"];
-    let Some(round_trip) = link["round_trip_us"].as_f64() else { return String::new() };
-    let others = peer["other_paths"].as_array().into_iter().flatten();
-    let others =
-        others.filter_map(|path| Some(path_in_words(path, path["round_trip_us"].as_f64()?, &path["bits_per_s"])));
-    let ways = std::iter::once(path_in_words(link, round_trip, &peer["bits_per_s"])).chain(others);
+fn link(peer: &PeerView) -> String {
+    let Some(link) = &peer.link else { return String::new() };
+    let others = peer.other_paths.iter().map(|path| path_in_words(&path.link, Some(path.bits_per_s)));
+    let ways = std::iter::once(path_in_words(link, peer.bits_per_s)).chain(others);
     format!(", {}", ways.collect::<Vec<_>>().join("; also "))
 }
 
-fn path_in_words(link: &Value, round_trip_us: f64, bits_per_s: &Value) -> String {
-    let rate = bits_per_s.as_f64().map_or(String::new(), |rate| format!(", {:.0} Mbit/s", rate / 1e6));
-    format!("{} {:.1} ms{rate}", text(&link["kind"]), round_trip_us / 1e3)
+fn path_in_words(link: &Link, bits_per_s: Option<u64>) -> String {
+    let rate = bits_per_s.map_or(String::new(), |rate| format!(", {:.0} Mbit/s", rate as f64 / 1e6));
+    format!("{} {:.1} ms{rate}", link.kind.as_str(), link.round_trip_us as f64 / 1e3)
 }
 
 pub(crate) async fn approve(client: &Client, options: ApproveOptions) -> Result<(), Failure> {
     let machine = percent(&options.machine);
-    let asked: Value = client.post(&format!("/hive/v1/peers/{machine}/pair"), &Value::Null).await?;
-    decide(client, &asked, options.code, options.json).await
+    let asked = client.post(&format!("/hive/v1/peers/{machine}/pair"), &()).await?;
+    decide(client, asked, options.code, options.json).await
 }
 
 pub(crate) async fn join(client: &Client, options: JoinOptions) -> Result<(), Failure> {
     let ticket = read_invitation(options.invitation.as_deref())?;
-    let asked: Value = client.post("/hive/v1/join", &json!({ "ticket": ticket })).await?;
-    decide(client, &asked, options.code, options.json).await
+    let asked = client.post("/hive/v1/join", &JoinRequest { ticket }).await?;
+    decide(client, asked, options.code, options.json).await
 }
 
 fn read_invitation(given: Option<&str>) -> Result<String, Failure> {
@@ -146,15 +139,15 @@ fn read_invitation(given: Option<&str>) -> Result<String, Failure> {
 }
 
 /// Shows the code, asks whether the other machine shows it too, and waits for both owners.
-async fn decide(client: &Client, asked: &Value, given: Option<String>, as_json: bool) -> Result<(), Failure> {
-    let (id, code) = (text(&asked["id"]).to_owned(), text(&asked["code"]).to_owned());
+async fn decide(client: &Client, asked: PairingCode, given: Option<String>, as_json: bool) -> Result<(), Failure> {
+    let PairingCode { id, code } = asked;
     let given = match given {
         Some(given) => given,
         None if std::io::stdin().is_terminal() => {
             output::piece(&format!("This machine shows {code}. Does the other one show the same? [y/N] "));
             let answer = BufReader::new(tokio::io::stdin()).lines().next_line().await.map_err(Failure::new)?;
             if !answer.is_some_and(|answer| matches!(answer.trim(), "y" | "Y" | "yes")) {
-                let _: Value = client.post(&format!("/hive/v1/peers/{id}/deny"), &Value::Null).await?;
+                let _: Done = client.post(&format!("/hive/v1/peers/{id}/deny"), &()).await?;
                 return Err(Failure::new("denied; nothing was approved"));
             }
             code
@@ -174,14 +167,20 @@ async fn decide(client: &Client, asked: &Value, given: Option<String>, as_json: 
             return Ok(());
         }
     };
-    let _: Value = client.post(&format!("/hive/v1/peers/{id}/approve"), &json!({ "code": given })).await?;
+    let _: Done = client.post(&format!("/hive/v1/peers/{id}/approve"), &Approval { code: given }).await?;
     let peer = settled(client, &id).await?;
     if as_json {
-        output::line(&peer);
-    } else if peer["state"] == "pending" {
-        output::line(format_args!("Approved here. {} is in once it is approved there too.", text(&peer["name"])));
-    } else {
-        output::line(format_args!("{} is in.", text(&peer["name"])));
+        output::line(json!(peer));
+        return Ok(());
+    }
+    match peer {
+        Some(PeerView { name, state: PeerState::Approved | PeerState::Unreachable { .. }, .. }) => {
+            output::line(format_args!("{name} is in."));
+        }
+        Some(PeerView { name, .. }) => {
+            output::line(format_args!("Approved here. {name} is in once it is approved there too."));
+        }
+        None => output::line("Approved here. It is in once it is approved there too."),
     }
     Ok(())
 }
@@ -190,24 +189,23 @@ async fn decide(client: &Client, asked: &Value, given: Option<String>, as_json: 
 const OTHER_OWNER: std::time::Duration = std::time::Duration::from_secs(20);
 
 /// Follows a machine until it is decided on, or still open after a while.
-async fn settled(client: &Client, id: &str) -> Result<Value, Failure> {
+async fn settled(client: &Client, id: &str) -> Result<Option<PeerView>, Failure> {
     let mut events = client.stream(reqwest::Method::GET, "/hive/v1/events", &Value::Null).await?;
     let until = tokio::time::Instant::now() + OTHER_OWNER;
-    let mut latest = Value::Null;
+    let mut latest = None;
     loop {
         let update = match tokio::time::timeout_at(until, events.next()).await {
             Ok(update) => update?,
             Err(_) => return Ok(latest),
         };
-        let update = update.ok_or_else(|| Failure::new("the node has stopped"))?;
-        let peer = update["status"]["peers"].as_array().and_then(|peers| peers.iter().find(|peer| peer["id"] == id));
-        match peer.map(|peer| text(&peer["state"])) {
-            Some("pending") => latest = peer.cloned().unwrap_or_default(),
-            Some("approved" | "unreachable") => return Ok(peer.cloned().unwrap_or_default()),
+        let Update { status, notices } = update.ok_or_else(|| Failure::new("the node has stopped"))?;
+        let peer = status.peers.into_iter().find(|peer| peer.id == id);
+        match peer.as_ref().map(|peer| &peer.state) {
+            Some(PeerState::Pending { .. }) => latest = peer,
+            Some(PeerState::Approved | PeerState::Unreachable { .. }) => return Ok(peer),
             _ => {
-                let notices = update["notices"].as_array().map(Vec::as_slice).unwrap_or_default();
-                let said = notices.iter().rev().find(|notice| notice["peer"] == id);
-                let why = said.map_or("it was not approved", |notice| text(&notice["text"])).trim_end_matches('.');
+                let said = notices.iter().rev().find(|notice| notice.peer == id);
+                let why = said.map_or("it was not approved", |notice| notice.text.trim_end_matches('.'));
                 return Err(Failure::new(format_args!("{why}; nothing was approved")));
             }
         }
@@ -217,9 +215,9 @@ async fn settled(client: &Client, id: &str) -> Result<Value, Failure> {
 /// A decision that needs nothing but a machine.
 pub(crate) async fn act(client: &Client, options: PeerOption, action: &str, done: &str) -> Result<(), Failure> {
     let machine = percent(&options.machine);
-    let _: Value = client.post(&format!("/hive/v1/peers/{machine}/{action}"), &Value::Null).await?;
+    let _: Done = client.post(&format!("/hive/v1/peers/{machine}/{action}"), &()).await?;
     if options.json {
-        output::line(json!({ "done": true }));
+        output::line(json!(Done::DONE));
     } else {
         output::line(format_args!("{} {done}.", options.machine));
     }
@@ -229,15 +227,10 @@ pub(crate) async fn act(client: &Client, options: PeerOption, action: &str, done
 /// Changes what a machine may do, and says what it may do now.
 pub(crate) async fn allow(client: &Client, options: AllowOptions) -> Result<(), Failure> {
     let AllowOptions { machine, memory, prompts, memory_limit, session_limit, json } = options;
-    let wish = json!({
-        "memory": memory,
-        "prompts": prompts,
-        "memory_limit_bytes": memory_limit,
-        "session_limit": session_limit,
-    });
-    let rights: Value = client.post(&format!("/hive/v1/peers/{}/rights", percent(&machine)), &wish).await?;
+    let change = RightsChange { memory, prompts, memory_limit_bytes: memory_limit, session_limit };
+    let rights: Rights = client.post(&format!("/hive/v1/peers/{}/rights", percent(&machine)), &change).await?;
     if json {
-        output::line(rights);
+        output::line(json!(rights));
     } else {
         output::line(format_args!("{machine}: {}", rights_in_words(&rights)));
     }
@@ -245,29 +238,27 @@ pub(crate) async fn allow(client: &Client, options: AllowOptions) -> Result<(), 
 }
 
 /// What a machine may do, and how much of it.
-fn rights_in_words(rights: &Value) -> String {
+fn rights_in_words(rights: &Rights) -> String {
     let mut words = vec![
-        if rights["memory"] == false { "may not use memory here" } else { "may use memory here" }.to_owned(),
-        if rights["prompts"] == false { "may not see prompts" } else { "may see prompts" }.to_owned(),
+        if rights.memory { "may use memory here" } else { "may not use memory here" }.to_owned(),
+        if rights.prompts { "may see prompts" } else { "may not see prompts" }.to_owned(),
     ];
-    words.extend(rights["memory_limit_bytes"].as_u64().map(|bytes| format!("at most {}", output::megabytes(bytes))));
-    words.extend(rights["session_limit"].as_u64().map(|limit| format!("at most {limit} answers at a time")));
+    words.extend(rights.memory_limit_bytes.map(|bytes| format!("at most {}", output::megabytes(bytes))));
+    words.extend(rights.session_limit.map(|limit| format!("at most {limit} answers at a time")));
     words.join(", ")
 }
 
 /// What there is to say of an approved machine's rights: those that every machine has at first go without saying.
-fn restrictions(peer: &Value) -> String {
-    let rights = &peer["rights"];
-    let is_usual = rights["memory"] != false
-        && rights["prompts"] != false
-        && rights["memory_limit_bytes"].is_null()
-        && rights["session_limit"].is_null();
-    if is_usual { String::new() } else { format!(" ({})", rights_in_words(rights)) }
+fn restrictions(peer: &PeerView) -> String {
+    match &peer.rights {
+        Some(rights) if *rights != Rights::default() => format!(" ({})", rights_in_words(rights)),
+        _ => String::new(),
+    }
 }
 
 pub(crate) async fn rename(client: &Client, machine: &str, name: &str) -> Result<(), Failure> {
     let path = format!("/hive/v1/peers/{}/rename", percent(machine));
-    let _: Value = client.post(&path, &json!({ "name": name })).await?;
+    let _: Done = client.post(&path, &PeerName { name: name.to_owned() }).await?;
     output::line(format_args!("{machine} is called {name} here."));
     Ok(())
 }
@@ -277,12 +268,12 @@ pub(crate) async fn invite(client: &Client, options: InviteOptions) -> Result<()
         return Err(Failure::usage(format_args!("an invitation cannot be good for {} hours", options.hours))
             .hint("choose more than 0 and at most 744, which is a month"));
     }
-    let wish = json!({ "valid_for_s": (options.hours * 3600.0).ceil() as u64 });
-    let invitation: Value = client.post("/hive/v1/invites", &wish).await?;
+    let request = InviteRequest { valid_for_s: Some((options.hours * 3600.0).ceil() as u64) };
+    let invitation: Invitation = client.post("/hive/v1/invites", &request).await?;
     if options.json {
-        output::line(invitation);
+        output::line(json!(invitation));
     } else {
-        output::line(text(&invitation["ticket"]));
+        output::line(invitation.ticket);
         output::note(format_args!(
             "Give this to the other machine's `hivemind join`, in a way that others do not read. It works once, within {} h; \
              then both machines show a code.",
@@ -290,16 +281,6 @@ pub(crate) async fn invite(client: &Client, options: InviteOptions) -> Result<()
         ));
     }
     Ok(())
-}
-
-fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_default()
-}
-
-/// "1–18", counted from 1 as people do.
-fn layers(range: &Value) -> String {
-    let bound = |index: usize| range[index].as_u64().unwrap_or_default();
-    format!("{}–{}", bound(0) + 1, bound(1))
 }
 
 /// A name as a part of an address.

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use hive_node::models;
+use hive_types::{PlanView, StageLayers};
 use serde_json::{Value, json};
 
 use crate::arguments::PlanOptions;
@@ -53,15 +54,15 @@ pub(crate) async fn run(options: &PlanOptions, folder: &Path) -> Result<(), Fail
 async fn of_the_swarm(client: &Client, options: &PlanOptions) -> Result<(), Failure> {
     let model = options.model.iter().map(|model| ("model", model.clone()));
     let stages = options.stages.iter().map(|stages| ("stages", stages.to_string()));
-    let plan: Value = client.get("/hive/v1/plan", &model.chain(stages).collect::<Vec<_>>()).await?;
+    let query: Vec<_> = model.chain(stages).collect();
     if options.json {
-        output::line(plan);
+        output::line(client.get::<Value>("/hive/v1/plan", &query).await?);
         return Ok(());
     }
-    output::line(format_args!("{}: {} layers", plan["model"].as_str().unwrap_or_default(), plan["layers"]));
-    output::line(swarm::who(&plan["stages"]));
-    for reason in plan["reasons"].as_array().into_iter().flatten() {
-        output::line(reason.as_str().unwrap_or_default());
-    }
+    let PlanView { model, layers, stages, reasons, .. } = client.get("/hive/v1/plan", &query).await?;
+    output::line(format_args!("{model}: {layers} layers"));
+    let placed = stages.into_iter().map(|stage| StageLayers { node: stage.node, layers: stage.layers });
+    output::line(swarm::who(&placed.collect::<Vec<_>>()));
+    reasons.iter().for_each(output::line);
     Ok(())
 }

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use hive_node::{LocalSwarm, ModelSource, PlacedStage, PlanError, RingOptions, SwarmError, SwarmOptions, models};
-use serde_json::{Value, json};
+use hive_types::StageLayers;
 
 use crate::Failure;
 use crate::arguments::RunOptions;
@@ -37,17 +37,21 @@ pub(crate) fn explain_plan(error: PlanError) -> Failure {
 }
 
 /// "machine 1 (layers 1–18) + machine 2 (layers 19–30)", layers counted from 1 as people do.
-pub(crate) fn who(stages: &Value) -> String {
-    let bound = |stage: &Value, index: usize| stage["layers"][index].as_u64().unwrap_or_default();
-    let one = |stage: &Value| {
-        format!("{} (layers {}–{})", stage["node"].as_str().unwrap_or_default(), bound(stage, 0) + 1, bound(stage, 1))
-    };
-    stages.as_array().map(Vec::as_slice).unwrap_or_default().iter().map(one).collect::<Vec<_>>().join(" + ")
+pub(crate) fn who(stages: &[StageLayers]) -> String {
+    let one = |StageLayers { node, layers }: &StageLayers| format!("{node} (layers {})", layers_in_words(*layers));
+    stages.iter().map(one).collect::<Vec<_>>().join(" + ")
 }
 
-/// The stages as `--json` gives them: layers `[start, end)`, counted from 0.
-pub(crate) fn stages_json(stages: &[PlacedStage]) -> Value {
-    let one =
-        |stage: &PlacedStage| json!({ "node": stage.placement.name, "layers": [stage.layers.start, stage.layers.end] });
+/// "1–18", counted from 1 as people do.
+pub(crate) fn layers_in_words([start, end]: [usize; 2]) -> String {
+    format!("{}–{end}", start + 1)
+}
+
+/// The stages as `--json` gives them.
+pub(crate) fn stage_layers(stages: &[PlacedStage]) -> Vec<StageLayers> {
+    let one = |stage: &PlacedStage| StageLayers {
+        node: stage.placement.name.clone(),
+        layers: [stage.layers.start, stage.layers.end],
+    };
     stages.iter().map(one).collect()
 }

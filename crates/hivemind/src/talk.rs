@@ -3,6 +3,8 @@
 use std::path::Path;
 
 use hive_node::{Event, LocalSwarm, Request, models};
+use hive_types::{AnswerFigures, AnswerNews, ReadingProgress, StageLayers};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::arguments::RunOptions;
@@ -32,14 +34,14 @@ pub(crate) enum Piece {
 /// An answer in numbers, as `--json` gives them.
 #[derive(Debug, Clone)]
 pub(crate) struct Figures {
-    pub(crate) tokens: Value,
+    pub(crate) tokens: Vec<u32>,
     pub(crate) prompt_tokens: u64,
     pub(crate) cached_tokens: u64,
     pub(crate) completion_tokens: u64,
     pub(crate) finish_reason: String,
     pub(crate) ttft_ms: f64,
     pub(crate) decode_tokens_per_s: f64,
-    pub(crate) stages: Value,
+    pub(crate) stages: Vec<StageLayers>,
     /// Options that the model's chat template does not look at.
     pub(crate) unknown_options: Vec<String>,
 }
@@ -50,7 +52,7 @@ const OPTIONS: &str = "chat_template_kwargs";
 /// An answer on its way. Dropping it cancels the answer.
 pub(crate) enum Answer {
     Here { events: tokio::sync::mpsc::Receiver<Event>, unknown_options: Vec<String> },
-    There { events: Box<Events>, last: Option<Value> },
+    There { events: Box<Events>, last: Option<Box<Figures>> },
 }
 
 impl Talk {
@@ -71,7 +73,7 @@ impl Talk {
                 format!(
                     "{} on {}",
                     swarm.ring().model().name(),
-                    swarm::who(&swarm::stages_json(&swarm.ring().stages()))
+                    swarm::who(&swarm::stage_layers(&swarm.ring().stages()))
                 )
             }
             Self::There { model, .. } => {
@@ -121,66 +123,107 @@ impl Answer {
                     Ok(Piece::Text(text))
                 }
                 Some(Event::Finished { summary, .. }) => Ok(Piece::End(Box::new(Figures {
-                    tokens: json!(summary.tokens),
+                    tokens: summary.tokens.clone(),
                     prompt_tokens: summary.prompt_tokens as u64,
                     cached_tokens: summary.cached_tokens as u64,
                     completion_tokens: summary.tokens.len() as u64,
                     finish_reason: summary.finish_reason.as_str().to_owned(),
                     ttft_ms: summary.time_to_first_token.as_secs_f64() * 1e3,
                     decode_tokens_per_s: summary.decode_tokens_per_s(),
-                    stages: swarm::stages_json(&summary.stages),
+                    stages: swarm::stage_layers(&summary.stages),
                     unknown_options: std::mem::take(unknown_options),
                 }))),
                 Some(Event::Failed(why)) => Err(Failure::new(format_args!("the answer broke off: {why}"))),
                 None => Err(broke_off()),
             },
             Self::There { events, last } => loop {
-                let Some(chunk) = events.next().await? else {
-                    return last.take().map(|last| Piece::End(Box::new(figures(&last)))).ok_or_else(broke_off);
+                let Some(chunk) = events.next::<Chunk>().await? else {
+                    return last.take().map(Piece::End).ok_or_else(broke_off);
                 };
-                if let Some(usage) = chunk.get("usage").filter(|usage| usage.is_object()) {
+                if let Some(usage) = chunk.usage {
                     if let Some(last) = last {
-                        last["usage"] = usage.clone();
+                        last.prompt_tokens = usage.prompt_tokens;
+                        last.cached_tokens = usage.prompt_tokens_details.cached_tokens;
+                        last.completion_tokens = usage.completion_tokens;
                     }
                     continue;
                 }
-                if let Some(status) = chunk["hivemind"]["status"].as_str() {
-                    return Ok(Piece::Note(status.to_owned()));
-                }
-                let reading = &chunk["hivemind"]["reading"];
-                if let (Some(tokens), Some(of)) = (reading["tokens"].as_u64(), reading["of"].as_u64()) {
-                    return Ok(Piece::Reading { tokens: tokens as usize, of: of as usize });
-                }
-                let choice = &chunk["choices"][0];
-                if choice["finish_reason"].is_string() {
-                    *last = Some(chunk);
-                } else if let Some(text) = choice["delta"]["content"].as_str() {
-                    return Ok(Piece::Text(text.to_owned()));
+                let figures = match chunk.hivemind {
+                    Some(AnswerNews::Status { status }) => return Ok(Piece::Note(status)),
+                    Some(AnswerNews::Reading { reading: ReadingProgress { tokens, of } }) => {
+                        return Ok(Piece::Reading { tokens, of });
+                    }
+                    Some(AnswerNews::Figures(figures)) => figures,
+                    None => AnswerFigures::default(),
+                };
+                let Some(choice) = chunk.choices.into_iter().next() else { continue };
+                if let Some(reason) = choice.finish_reason {
+                    *last = Some(Box::new(Figures::of(figures, reason)));
+                } else if let Some(text) = choice.delta.content {
+                    return Ok(Piece::Text(text));
                 }
             },
         }
     }
 }
 
-fn figures(last: &Value) -> Figures {
-    let hive = &last["hivemind"];
-    Figures {
-        tokens: hive["tokens"].clone(),
-        prompt_tokens: last["usage"]["prompt_tokens"].as_u64().unwrap_or_default(),
-        cached_tokens: last["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64().unwrap_or_default(),
-        completion_tokens: last["usage"]["completion_tokens"].as_u64().unwrap_or_default(),
-        finish_reason: last["choices"][0]["finish_reason"].as_str().unwrap_or_default().to_owned(),
-        ttft_ms: hive["ttft_ms"].as_f64().unwrap_or_default(),
-        decode_tokens_per_s: hive["decode_tokens_per_s"].as_f64().unwrap_or_default(),
-        stages: hive["stages"].clone(),
-        unknown_options: unknown_options(&hive["ignored"]),
+impl Figures {
+    /// Those of an answer that another node gave; what its usage says comes after them.
+    fn of(figures: AnswerFigures, finish_reason: String) -> Self {
+        let AnswerFigures { stages, tokens, ttft_ms, decode_tokens_per_s, ignored } = figures;
+        Self {
+            tokens,
+            prompt_tokens: 0,
+            cached_tokens: 0,
+            completion_tokens: 0,
+            finish_reason,
+            ttft_ms,
+            decode_tokens_per_s,
+            stages,
+            unknown_options: unknown_options(&ignored),
+        }
     }
 }
 
 /// Of the fields that changed nothing, those that are options.
-fn unknown_options(ignored: &Value) -> Vec<String> {
-    let name = |field: &Value| Some(field.as_str()?.strip_prefix(OPTIONS)?.strip_prefix('.')?.to_owned());
-    ignored.as_array().into_iter().flatten().filter_map(name).collect()
+fn unknown_options(ignored: &[String]) -> Vec<String> {
+    let name = |field: &String| Some(field.strip_prefix(OPTIONS)?.strip_prefix('.')?.to_owned());
+    ignored.iter().filter_map(name).collect()
+}
+
+/// A part of an answer, as far as it is read here.
+#[derive(Deserialize)]
+struct Chunk {
+    #[serde(default)]
+    choices: Vec<Choice>,
+    usage: Option<Usage>,
+    hivemind: Option<AnswerNews>,
+}
+
+#[derive(Deserialize)]
+struct Choice {
+    #[serde(default)]
+    delta: Delta,
+    finish_reason: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+struct Delta {
+    content: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Usage {
+    prompt_tokens: u64,
+    completion_tokens: u64,
+    prompt_tokens_details: PromptTokens,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct PromptTokens {
+    cached_tokens: u64,
 }
 
 fn body(request: &Request, model: Option<&str>, stages: Option<usize>) -> Value {

@@ -1,7 +1,7 @@
 //! `hivemind tokens`: which programs may ask this node, and for what.
 
-use hive_api::Right;
 use hive_node::border;
+use hive_types::{Done, IssuedToken, NewToken, OwnerTokenRenewal, Right, TokenList};
 use serde_json::{Value, json};
 
 use crate::arguments::Tokens;
@@ -12,20 +12,22 @@ use crate::{Failure, output};
 pub(crate) async fn run(client: &Client, wish: Option<Tokens>, as_json: bool) -> Result<(), Failure> {
     match wish.unwrap_or(Tokens::List) {
         Tokens::List => list(client, as_json).await,
-        Tokens::Add { name, may } => add(client, &name, &may, as_json).await,
+        Tokens::Add { name, may } => {
+            show(&client.post("/hive/v1/tokens", &NewToken { name, may }).await?, as_json);
+            Ok(())
+        }
         Tokens::Remove { name } => {
-            client.delete::<Value>(&format!("/hive/v1/tokens/{}", percent(&name)), &[]).await?;
+            let _: Done = client.delete(&format!("/hive/v1/tokens/{}", percent(&name)), &[]).await?;
             done(as_json, &format!("{name} is revoked."));
             Ok(())
         }
         Tokens::Renew { name: Some(name) } => {
             let path = format!("/hive/v1/tokens/{}/renew", percent(&name));
-            show(&client.post(&path, &Value::Null).await?, as_json);
+            show(&client.post(&path, &()).await?, as_json);
             Ok(())
         }
         Tokens::Renew { name: None } => {
-            let renewed: Value = client.post("/hive/v1/owner-token/renew", &Value::Null).await?;
-            let file = renewed["file"].as_str().unwrap_or_default();
+            let OwnerTokenRenewal { file, .. } = client.post("/hive/v1/owner-token/renew", &()).await?;
             done(as_json, &format!("Your own token is renewed; the new one is in the file {file} of the data folder."));
             Ok(())
         }
@@ -33,39 +35,32 @@ pub(crate) async fn run(client: &Client, wish: Option<Tokens>, as_json: bool) ->
 }
 
 async fn list(client: &Client, as_json: bool) -> Result<(), Failure> {
-    let found: Value = client.get("/hive/v1/tokens", &[]).await?;
     if as_json {
-        output::line(found);
+        output::line(client.get::<Value>("/hive/v1/tokens", &[]).await?);
         return Ok(());
     }
-    let tokens = found["tokens"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let TokenList { tokens } = client.get("/hive/v1/tokens", &[]).await?;
     if tokens.is_empty() {
         output::line("No program has a token of its own. `hivemind tokens add NAME --may chat,models` makes one.");
     }
     let today = hive_api::today();
     for token in tokens {
-        let name = border::cell(token["name"].as_str().unwrap_or_default(), border::NAME_COLUMNS);
-        let may: Vec<_> = token["may"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
-        let used = match token["last_used_day"].as_u64() {
+        let name = border::cell(&token.name, border::NAME_COLUMNS);
+        let used = match token.last_used_day {
             Some(day) => format!("last used {}", days_ago(today.saturating_sub(day))),
             None => "never used".to_owned(),
         };
-        output::line(format_args!("{name} {:<30} {used}", may.join(", ")));
+        output::line(format_args!("{name} {:<30} {used}", Right::list(&token.may)));
     }
     Ok(())
 }
 
-async fn add(client: &Client, name: &str, may: &[Right], as_json: bool) -> Result<(), Failure> {
-    show(&client.post("/hive/v1/tokens", &json!({ "name": name, "may": may })).await?, as_json);
-    Ok(())
-}
-
 /// The only time that a token is shown.
-fn show(made: &Value, as_json: bool) {
+fn show(made: &IssuedToken, as_json: bool) {
     if as_json {
-        output::line(made);
+        output::line(json!(made));
     } else {
-        output::line(made["token"].as_str().unwrap_or_default());
+        output::line(&made.token);
         output::note(
             "Give this to the program as its API key. It is not shown again, and HiveMind keeps only a digest of it.",
         );
@@ -74,7 +69,7 @@ fn show(made: &Value, as_json: bool) {
 
 fn done(as_json: bool, words: &str) {
     if as_json {
-        output::line(json!({ "done": true }));
+        output::line(json!(Done::DONE));
     } else {
         output::line(words);
     }

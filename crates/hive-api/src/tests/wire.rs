@@ -13,6 +13,9 @@ use hive_node::{
 use serde_json::{Value, json};
 
 use super::*;
+use crate::views;
+
+const DONE: &str = r#"{"done":true}"#;
 
 /// Compares a reply with the file of its name.
 #[track_caller]
@@ -146,13 +149,14 @@ fn status() -> Status {
 fn what_the_node_says_of_itself_and_the_machines_is_written_as_ever() {
     let alone = Status { peers: Vec::new(), model: None, loading: None, profile: Profile::default(), ..status() };
     let notice = Notice { number: 5, peer: "k1".to_owned(), text: "Mini is in.".to_owned() };
-    assert_golden("status", &status());
+    assert_golden("status", &views::status_view(status()));
+    let alone = views::status_view(alone);
     assert_golden("status-alone", &alone);
-    assert_golden("peers", &peers());
-    assert_golden("update", &crate::hive::Update { status: alone.clone(), notices: vec![notice] });
+    assert_golden("peers", &peers().into_iter().map(views::peer).collect::<Vec<_>>());
+    assert_golden("update", &hive_types::Update { status: alone.clone(), notices: vec![views::notice(notice)] });
     let not_kept = Some("the disk is full; free some space".to_owned());
-    assert_golden("sharing", &crate::hive::Switched { status: alone.clone(), not_kept });
-    assert_golden("sharing-kept", &crate::hive::Switched { status: alone, not_kept: None });
+    assert_golden("sharing", &hive_types::SharingReply { status: alone.clone(), not_kept });
+    assert_golden("sharing-kept", &hive_types::SharingReply { status: alone, not_kept: None });
 }
 
 #[test]
@@ -174,7 +178,7 @@ fn models_are_written_as_ever() {
         unusable: Some("its header is cut".to_owned()),
         ..usable.clone()
     };
-    assert_golden("models", &[usable, unusable]);
+    assert_golden("models", &[usable, unusable].map(views::model_on_disk));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -187,7 +191,6 @@ async fn replies_are_written_as_ever() {
     };
     let text =
         |reply: &str, field: &str| serde_json::from_str::<Value>(reply).unwrap()[field].as_str().unwrap().to_owned();
-    const DONE: &str = r#"{"done":true}"#;
 
     // Where the layers of a model would go.
     let stage = PlannedStage { machine: 0, layers: 0..30, weight_bytes: 5, kv_bytes: 6, base_bytes: 7 };
@@ -199,7 +202,7 @@ async fn replies_are_written_as_ever() {
     };
     let placements = vec![hive_node::Placement { name: "Studio".to_owned(), addr: running.node.addr() }];
     let layout = Layout { model: "owner/name".to_owned(), layers: 30, plan, placements };
-    assert_golden("plan", &crate::hive::described(&layout));
+    assert_golden("plan", &views::plan(layout));
 
     // Another machine: invited, let in, renamed, limited and removed.
     let options = hive_node::NodeOptions::new("mini".to_owned(), ([127, 0, 0, 1], 0).into());
