@@ -8,6 +8,7 @@ mod ipc;
 mod mac;
 mod menu;
 mod notify;
+mod preferences;
 mod problem;
 mod shell;
 mod tray;

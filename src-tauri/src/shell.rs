@@ -82,7 +82,7 @@ impl Shell {
             }
         }
         let update = Update::default();
-        let shown = watch::channel(snapshot(&node.status(), &kept, update.clone())).0;
+        let shown = watch::channel(shown_of(&node, &kept, update.clone())).0;
         let (settings, update) = (watch::channel(kept).0, watch::channel(update).0);
         let (folder, offer, answers) = (folder.to_owned(), Mutex::default(), Mutex::default());
         Ok(Self { node, conversations, folder, shown, update, settings, offer, answers, api })
@@ -130,7 +130,7 @@ impl Shell {
     }
 
     fn now(&self) -> Snapshot {
-        snapshot(&self.node.status(), &self.settings.borrow(), self.update.borrow().clone())
+        shown_of(&self.node, &self.settings.borrow(), self.update.borrow().clone())
     }
 
     /// Says how far an update has come.
@@ -170,4 +170,9 @@ impl Shell {
     pub(crate) fn answers(&self) -> MutexGuard<'_, HashMap<String, oneshot::Sender<()>>> {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What is shown of a node, to an owner with these settings.
+fn shown_of(node: &Node, settings: &Settings, update: Update) -> Snapshot {
+    snapshot(&hive_api::status(node), settings.notify, settings.accent.unwrap_or_default(), update)
 }

@@ -2,11 +2,11 @@
 //!
 //! Each conversion names every field, so that one that the node gains is missing from no reply unnoticed.
 
+use hive_node::Node;
 use hive_node::serving::{self, Layout, StageByHand};
-use hive_node::{Node, reach};
 use hive_types::{
-    Condition, Heat, Link, LinkKind, LoadingView, MeasuredPath, ModelCopy, ModelOnDisk, ModelView, Notice, Paired,
-    PeerState, PeerView, PlanView, PlannedStage, Power, Profile, Rights, StageLayers, StageView, Status,
+    Heat, Link, LinkKind, LoadingView, MeasuredPath, ModelCopy, ModelOnDisk, ModelView, Notice, Paired, PeerState,
+    PeerView, PlanView, PlannedStage, Power, Profile, Rights, StageLayers, StageView, Status,
 };
 
 /// How a node is, at this moment.
@@ -136,7 +136,7 @@ pub(crate) fn peer(view: hive_node::PeerView) -> PeerView {
         state: peer_state(state),
         paired: paired.map(|hive_node::Paired { code, at_s }| Paired { code, at_s }),
         link: link.map(self::link),
-        condition: condition.map(self::condition),
+        condition,
         bits_per_s,
         other_paths: other_paths.into_iter().map(path).collect(),
         profile: profile.map(self::profile),
@@ -176,14 +176,6 @@ fn link_kind(kind: hive_node::LinkKind) -> LinkKind {
 fn path(path: hive_node::MeasuredPath) -> MeasuredPath {
     let hive_node::MeasuredPath { link, bits_per_s } = path;
     MeasuredPath { link: self::link(link), bits_per_s }
-}
-
-fn condition(condition: reach::Condition) -> Condition {
-    match condition {
-        reach::Condition::LocalNetworkDenied => Condition::LocalNetworkDenied,
-        reach::Condition::Firewalled => Condition::Firewalled,
-        reach::Condition::RelayedNearby => Condition::RelayedNearby,
-    }
 }
 
 pub(crate) fn rights(rights: hive_node::Rights) -> Rights {

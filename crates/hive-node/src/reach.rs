@@ -2,39 +2,7 @@
 
 use std::net::{SocketAddr, UdpSocket};
 
-use serde::{Deserialize, Serialize};
-
-/// Something that keeps machines apart, with a name that programs can rely on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Condition {
-    /// macOS has not been told that this program may talk to the local network.
-    LocalNetworkDenied,
-    /// The machine is on this network and announces itself, but nothing else comes through.
-    Firewalled,
-    /// The two machines are on one network but talk through a relay.
-    RelayedNearby,
-}
-
-impl Condition {
-    /// What it is and what to do, in a sentence or two.
-    pub fn explain(self) -> &'static str {
-        match self {
-            Self::LocalNetworkDenied => {
-                "macOS keeps HiveMind from the local network. Open System Settings, Privacy & Security, Local Network, \
-                 and switch HiveMind on"
-            }
-            Self::Firewalled => {
-                "it announces itself but does not answer: a firewall on one of the two machines stops UDP, or the Wi-Fi \
-                 keeps its guests apart"
-            }
-            Self::RelayedNearby => {
-                "both machines are on this network but can only talk through a relay: a firewall on one of them stops \
-                 UDP"
-            }
-        }
-    }
-}
+pub use hive_types::Condition;
 
 /// Why a machine is away.
 #[derive(Debug, Clone, PartialEq, Eq)]

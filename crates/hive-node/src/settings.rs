@@ -9,6 +9,8 @@ use hive_net::Relay;
 use hive_net::border::NAME_COLUMNS;
 use serde::{Deserialize, Serialize};
 
+pub use hive_types::Accent;
+
 use crate::data::{DataError, DataFolder};
 use crate::node::NodeOptions;
 use crate::sharing::Policy;
@@ -48,22 +50,6 @@ pub struct Settings {
     pub bind: Option<SocketAddr>,
     /// `none`, `public`, or the URL of a relay of one's own.
     pub relay: Option<String>,
-}
-
-/// An accent colour; each is shown in a light and a dark shade that can be read.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "specta", derive(specta::Type))]
-#[serde(rename_all = "snake_case")]
-#[allow(missing_docs, reason = "they are colours")]
-pub enum Accent {
-    #[default]
-    Honey,
-    Blue,
-    Purple,
-    Pink,
-    Red,
-    Green,
-    Graphite,
 }
 
 const FILE: &str = "config.toml";

@@ -13,6 +13,7 @@ mod machines;
 mod models;
 mod pairing;
 mod profile;
+mod settings;
 mod sharing;
 mod status;
 mod tokens;
@@ -30,6 +31,7 @@ pub use models::{
 };
 pub use pairing::{Approval, Invitation, InviteRequest, JoinRequest, PairingCode};
 pub use profile::{Heat, ModelCopy, Power, Profile};
+pub use settings::Accent;
 pub use sharing::{SharingChange, SharingReply};
 pub use status::{Done, Notice, Status, Update};
 pub use tokens::{IssuedToken, NewToken, OwnerTokenRenewal, Right, TokenList, TokenView};

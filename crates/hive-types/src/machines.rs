@@ -153,6 +153,27 @@ pub enum Condition {
     Unknown,
 }
 
+impl Condition {
+    /// What it is and what to do, in a sentence or two.
+    pub fn explain(self) -> &'static str {
+        match self {
+            Self::LocalNetworkDenied => {
+                "macOS keeps HiveMind from the local network. Open System Settings, Privacy & Security, Local Network, \
+                 and switch HiveMind on"
+            }
+            Self::Firewalled => {
+                "it announces itself but does not answer: a firewall on one of the two machines stops UDP, or the Wi-Fi \
+                 keeps its guests apart"
+            }
+            Self::RelayedNearby => {
+                "both machines are on this network but can only talk through a relay: a firewall on one of them stops \
+                 UDP"
+            }
+            Self::Unknown => "something keeps it away that only a newer version knows",
+        }
+    }
+}
+
 /// What an approved machine may do, and how much of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

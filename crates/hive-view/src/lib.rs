@@ -3,13 +3,11 @@
 mod machines;
 mod menu;
 mod placed;
-mod preferences;
 mod snapshot;
 mod update;
 
 pub use machines::{Found, LinkView, Machine, Request, RightsView};
 pub use menu::{Choice, Entry, choice, menu};
 pub use placed::placed;
-pub use preferences::Preferences;
 pub use snapshot::{Snapshot, State, snapshot};
 pub use update::{Next, Update};

@@ -1,7 +1,6 @@
 //! Machines as people see them: those that are in, those that ask, those nearby.
 
-use hive_node::serving::StageView;
-use hive_node::{Link, LinkKind, PeerState, PeerView, Profile, Rights, Status};
+use hive_types::{Link, LinkKind, PeerState, PeerView, Profile, Rights, StageView, Status};
 use serde::Serialize;
 use specta::Type;
 
@@ -179,7 +178,7 @@ fn other(peer: &PeerView, stages: &[StageView], copies: &[StageView]) -> Option<
             let why = peer.condition.map_or(why.as_str(), |condition| condition.explain());
             Some(Machine { sharing: false, why: Some(why.to_owned()), ..machine })
         }
-        PeerState::Found | PeerState::Pending { .. } | PeerState::Blocked => None,
+        PeerState::Found | PeerState::Pending { .. } | PeerState::Blocked | PeerState::Unknown => None,
     }
 }
 

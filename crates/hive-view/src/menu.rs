@@ -163,7 +163,7 @@ mod tests {
     use super::*;
     use crate::snapshot::{Memory, State};
     use crate::update::Update;
-    use hive_node::settings::Accent;
+    use hive_types::Accent;
 
     fn shown() -> Snapshot {
         Snapshot {

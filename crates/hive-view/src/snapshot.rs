@@ -1,7 +1,6 @@
 //! What the app shows, made from what the node says. Pure: the tray, the popover and the windows all show this.
 
-use hive_node::settings::{Accent, Settings};
-use hive_node::{Profile, Status};
+use hive_types::{Accent, Profile, Status};
 use serde::Serialize;
 use specta::Type;
 
@@ -123,8 +122,9 @@ pub struct Stage {
     pub layers: [u32; 2],
 }
 
-/// What the app shows of a status, of what its owner has set, and of an update.
-pub fn snapshot(status: &Status, settings: &Settings, update: Update) -> Snapshot {
+/// What the app shows of a status and of an update, to an owner who has decided about notifications (or has not been asked)
+/// and chosen a colour.
+pub fn snapshot(status: &Status, notify: Option<bool>, accent: Accent, update: Update) -> Snapshot {
     let profile = &status.profile;
     let machines = machines(status);
     let requests: Vec<_> = status.peers.iter().filter_map(request).collect();
@@ -166,8 +166,8 @@ pub fn snapshot(status: &Status, settings: &Settings, update: Update) -> Snapsho
         answered_tokens: status.answered_tokens as f64,
         discovery: Some(status.discovery.clone()).filter(|discovery| discovery != "on" && discovery != "off"),
         update,
-        notify: settings.notify,
-        accent: settings.accent.unwrap_or_default(),
+        notify,
+        accent,
     }
 }
 
@@ -204,8 +204,7 @@ fn line(profile: &Profile, together: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hive_node::serving::StageView;
-    use hive_node::{PeerState, PeerView};
+    use hive_types::{ModelView, Paired, PeerState, PeerView, StageView};
 
     fn profile() -> Profile {
         Profile { name: "Studio".to_owned(), sharing: true, offered_bytes: 10, memory_bytes: 100, ..Profile::default() }
@@ -214,7 +213,7 @@ mod tests {
     fn status(profile: Profile, peers: Vec<PeerView>) -> Status {
         let stage =
             |node: &str, from, to| StageView { node: node.to_owned(), layers: [from, to], device: "cpu".to_owned() };
-        let model = hive_node::serving::ModelView {
+        let model = ModelView {
             name: "Llama".to_owned(),
             stages: vec![stage("Studio", 0, 20), stage("Mini", 20, 30)],
             copies: vec![stage("Studio", 20, 30)],
@@ -237,7 +236,7 @@ mod tests {
     }
 
     fn seen(status: &Status) -> Snapshot {
-        snapshot(status, &Settings::default(), Update::default())
+        snapshot(status, None, Accent::default(), Update::default())
     }
 
     fn peer(state: PeerState) -> PeerView {
@@ -246,7 +245,7 @@ mod tests {
             name: "Mini".to_owned(),
             fingerprint: "a b c".to_owned(),
             state,
-            paired: Some(hive_node::Paired { code: Some("482 915".to_owned()), at_s: 7 }),
+            paired: Some(Paired { code: Some("482 915".to_owned()), at_s: 7 }),
             link: None,
             condition: None,
             bits_per_s: None,

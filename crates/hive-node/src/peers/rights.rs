@@ -6,7 +6,6 @@ use crate::data::{DataError, NotKept};
 
 /// What an approved machine may do, and how much of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "specta", derive(specta::Type))]
 #[serde(default)]
 pub struct Rights {
     /// It may use this machine's memory: have layers of its models here.

@@ -9,36 +9,36 @@ use specta::Type;
 /// What the owner has set; what is empty is as usual.
 #[allow(clippy::struct_excessive_bools, reason = "they are switches on a page, each of its own")]
 #[derive(Debug, Clone, Serialize, Deserialize, Type)]
-pub struct Preferences {
+pub(crate) struct Preferences {
     /// The name other machines show.
-    pub name: Option<String>,
+    pub(crate) name: Option<String>,
     /// The most memory ever given, like "8GiB".
-    pub memory: Option<String>,
+    pub(crate) memory: Option<String>,
     /// Share only while on mains power.
-    pub only_on_power: bool,
+    pub(crate) only_on_power: bool,
     /// Share only when nobody has touched the machine for so many minutes.
-    pub only_when_idle_minutes: Option<u32>,
+    pub(crate) only_when_idle_minutes: Option<u32>,
     /// The most that is sent to other machines, in megabits per second.
-    pub bandwidth_mbit_per_s: Option<u32>,
+    pub(crate) bandwidth_mbit_per_s: Option<u32>,
     /// Whether everything stays on the local network.
-    pub lan_only: bool,
+    pub(crate) lan_only: bool,
     /// `none`, `public`, or the URL of a relay of one's own.
-    pub relay: Option<String>,
+    pub(crate) relay: Option<String>,
     /// Where programs on this machine reach it.
-    pub api: Option<String>,
+    pub(crate) api: Option<String>,
     /// Where other machines reach it.
-    pub bind: Option<String>,
+    pub(crate) bind: Option<String>,
     /// Whether a machine that wants to join is told of.
-    pub notify: bool,
+    pub(crate) notify: bool,
     /// The colour of switches, buttons and lights.
-    pub accent: Accent,
+    pub(crate) accent: Accent,
     /// Whether the app opens when its owner logs in.
-    pub open_at_login: bool,
+    pub(crate) open_at_login: bool,
 }
 
 impl Preferences {
     /// What is set, beside what the system says of opening at login.
-    pub fn of(settings: Settings, open_at_login: bool) -> Self {
+    pub(crate) fn of(settings: Settings, open_at_login: bool) -> Self {
         let text = |address: Option<SocketAddr>| address.map(|address| address.to_string());
         let small = |number: Option<u64>| number.map(|number| u32::try_from(number).unwrap_or(u32::MAX));
         Self {
@@ -58,7 +58,7 @@ impl Preferences {
     }
 
     /// The settings that follow from these, where they were `before`.
-    pub fn over(self, before: &Settings) -> Result<Settings, SettingError> {
+    pub(crate) fn over(self, before: &Settings) -> Result<Settings, SettingError> {
         let given = |text: Option<String>| text.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
         let address = |text: Option<String>| {
             given(text).map(|text| text.parse().map_err(|_| SettingError::Address(text))).transpose()
