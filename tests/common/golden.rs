@@ -62,7 +62,7 @@ impl Golden {
 
     /// Compares bytes; `reads` says whether bytes are read as the message they stand for.
     pub(crate) fn bytes(&mut self, name: &str, bytes: &[u8], reads: impl FnOnce(&[u8]) -> bool) {
-        let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let digits = bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
         let lines: Vec<&str> =
             (0..digits.len()).step_by(LINE).map(|at| &digits[at..(at + LINE).min(digits.len())]).collect();
         self.file(&format!("{name}.hex"), &lines.join("\n"), |text| {
