@@ -177,7 +177,8 @@ impl Answer {
             answer.watch(&piece);
         }
         let (events, receiver) = mpsc::channel(EVENT_QUEUE);
-        tokio::spawn(answer.run(events));
+        let node = answer.ring.node().clone();
+        node.spawn(answer.run(events));
         Ok(receiver)
     }
 
@@ -325,7 +326,8 @@ impl Answer {
         if let (true, Some(Source { node, .. }), Some(first)) = (alone, &self.source, self.first) {
             let (node, ring) = (node.clone(), self.ring.clone());
             let (tokens, time) = (self.tokens.len().saturating_sub(self.said_tokens + 1), self.latest - first);
-            tokio::spawn(async move { node.judge(&ring, tokens, time).await });
+            let here = node.clone();
+            here.spawn(async move { node.judge(&ring, tokens, time).await });
         }
     }
 

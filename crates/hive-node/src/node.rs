@@ -15,7 +15,7 @@ use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hive_net::discovery::{Discovery, Sighting};
 use hive_net::links::{LinkKind, Networks};
@@ -24,6 +24,8 @@ use hive_net::{
 };
 use serde::Serialize;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio_util::task::TaskTracker;
 
 use crate::audit::{Audit, AuditEvent, Log, Machine, Query, Visit};
 use crate::catalogue::{self, Catalogue};
@@ -130,7 +132,12 @@ struct Inner {
     /// Whether answers to people and programs here end with what there is of them.
     ending: watch::Sender<bool>,
     stopped: watch::Sender<bool>,
+    /// What runs for this node.
+    tasks: TaskTracker,
 }
+
+/// How long a node that stops waits for its tasks. They end at once: whatever they wait for has ended before.
+const TASKS_END_WITHIN: Duration = Duration::from_secs(5);
 
 /// What the owner of the machine has set.
 struct Owner {
@@ -244,21 +251,22 @@ impl Node {
             answered_tokens: AtomicU64::new(0),
             ending: watch::channel(false).0,
             stopped: watch::channel(false).0,
+            tasks: TaskTracker::new(),
         };
         let node = Self { inner: Arc::new(inner) };
         node.look();
-        tokio::spawn(serve::serve(node.clone(), incoming));
-        tokio::spawn(presence::attend(node.clone()));
-        tokio::spawn(presence::tidy_up_here(node.clone()));
-        tokio::spawn(watch_machine(node.clone()));
-        tokio::spawn(moving::attend(node.clone()));
-        tokio::spawn(placements::keep(node.clone()));
-        tokio::spawn(restore::restore(node.clone()));
+        node.spawn(serve::serve(node.clone(), incoming));
+        node.spawn(presence::attend(node.clone()));
+        node.spawn(presence::tidy_up_here(node.clone()));
+        node.spawn(watch_machine(node.clone()));
+        node.spawn(moving::attend(node.clone()));
+        node.spawn(placements::keep(node.clone()));
+        node.spawn(restore::restore(node.clone()));
         if find_out {
-            tokio::spawn(speed::find_out(node.clone()));
+            node.spawn(speed::find_out(node.clone()));
         }
         if knows_its_disk {
-            tokio::spawn(catalogue::attend(node.clone()));
+            node.spawn(catalogue::attend(node.clone()));
         }
         if discover {
             node.discover();
@@ -275,7 +283,7 @@ impl Node {
         match started {
             Ok((found, sightings)) => {
                 *discovery = (Some(found), "on".to_owned());
-                tokio::spawn(follow_sightings(self.clone(), sightings));
+                self.spawn(follow_sightings(self.clone(), sightings));
             }
             Err(error) => {
                 tracing::warn!("{error}");
@@ -410,6 +418,20 @@ impl Node {
         self.inner.audit.note(None, AuditEvent::Stopped);
         self.inner.audit.close().await;
         self.inner.endpoint.close().await;
+        self.inner.tasks.close();
+        if tokio::time::timeout(TASKS_END_WITHIN, self.inner.tasks.wait()).await.is_err() {
+            tracing::warn!("{} tasks of the node had not ended when it stopped", self.tasks());
+        }
+    }
+
+    /// How many tasks run for this node.
+    pub fn tasks(&self) -> usize {
+        self.inner.tasks.len()
+    }
+
+    /// Runs a task that ends with the node, at the latest when it has stopped.
+    pub(crate) fn spawn<T: Send + 'static>(&self, task: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
+        self.inner.tasks.spawn(task)
     }
 
     /// Ends when the node stops.

@@ -233,7 +233,7 @@ impl Ring {
         let kept_tokens = (all_tokens / 2).min(PLANNED_CONTEXT as usize);
         let room_tokens = all_tokens - kept_tokens;
         let (troubles, waiting) = mpsc::channel(TROUBLES);
-        watch_prompts(&prompts, 0, &troubles);
+        watch_prompts(node, &prompts, 0, &troubles);
         let inner = Arc::new(Inner {
             id,
             node: node.clone(),
@@ -259,15 +259,20 @@ impl Ring {
             room: Arc::new(Semaphore::new(room_tokens)),
             room_tokens,
         });
-        tokio::spawn(dispatch(queue, Arc::downgrade(&inner)));
-        tokio::spawn(standby::keep(Arc::downgrade(&inner), node.clone()));
-        tokio::spawn(mend::attend(Arc::downgrade(&inner), waiting, node.clone()));
+        node.spawn(dispatch(queue, Arc::downgrade(&inner)));
+        node.spawn(standby::keep(Arc::downgrade(&inner), node.clone()));
+        node.spawn(mend::attend(Arc::downgrade(&inner), waiting, node.clone()));
         Ok(Self { inner })
     }
 
     /// The stages, in the order a token passes them, and who holds them now.
     pub fn stages(&self) -> Vec<PlacedStage> {
         self.inner.stages().clone()
+    }
+
+    /// Whose ring it is.
+    pub(crate) fn node(&self) -> &Node {
+        &self.inner.node
     }
 
     /// The model.
@@ -440,7 +445,7 @@ impl Ring {
         self.inner.tainted_epochs.fetch_max(epoch + 1, Ordering::Relaxed);
         let forgotten = self.kept().clear();
         let ring = self.clone();
-        tokio::spawn(async move {
+        self.inner.node.spawn(async move {
             for session in forgotten {
                 ring.close(session).await;
             }

@@ -43,11 +43,12 @@ pub(crate) async fn serve(node: Node, mut incoming: mpsc::Receiver<Incoming>) {
             },
             () = node.stopping() => return,
         };
-        let node = node.clone();
+        let own = node.clone();
         // Of strangers, nothing is held but their pairing.
         held.retain(|peer, _| node.endpoint().admission().is_approved(*peer));
         let held = held.entry(peer).or_default().clone();
-        tokio::spawn(async move {
+        node.spawn(async move {
+            let node = own;
             match protocol {
                 Protocol::Pair => node.answer_pairing(peer, origin, channel).await,
                 Protocol::Control => serve_control(&node, peer, channel, held.questions).await,

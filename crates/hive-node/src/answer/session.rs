@@ -154,7 +154,7 @@ impl Answer {
     /// Forgets the session everywhere, without waiting for machines that may be gone.
     pub(super) fn leave(&self) {
         let (ring, session) = (self.ring.clone(), self.session);
-        tokio::spawn(async move { ring.close(session).await });
+        self.ring.node().spawn(async move { ring.close(session).await });
     }
 
     /// Waits for room, opens a session, and sends what is known.

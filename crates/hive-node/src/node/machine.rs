@@ -123,7 +123,7 @@ impl Node {
             let mut evicted = lock(&self.inner.evicted);
             evicted.truncate(REMEMBERED_EVICTIONS - 1);
             evicted.push_front((id, claims.owner, why));
-            tokio::spawn(stage.end(why.to_string()));
+            self.spawn(stage.end(why.to_string()));
         }
     }
 

@@ -290,7 +290,7 @@ impl Node {
             self.note_about(machine.clone(), AuditEvent::NameTaken { approved: fingerprint(approved) });
         }
         let node = self.clone();
-        tokio::spawn(async move {
+        self.spawn(async move {
             let outcome = pairing.settle(decided).await;
             if let Some(event) = node.peers().settled(peer, &name, code, outcome, addr.as_ref()) {
                 node.note_about(machine, event);

@@ -47,7 +47,7 @@ pub(crate) async fn attend(node: Node) {
     loop {
         tasks.retain(|_, task| !task.is_finished());
         for peer in node.peers().approved() {
-            tasks.entry(peer).or_insert_with(|| tokio::spawn(keep_in_touch(node.clone(), peer)));
+            tasks.entry(peer).or_insert_with(|| node.spawn(keep_in_touch(node.clone(), peer)));
         }
         tokio::select! {
             changed = changes.changed() => if changed.is_err() { return },
@@ -71,8 +71,8 @@ async fn keep_in_touch(node: Node, peer: PeerId) {
             Ok(Ok((channel, name, life))) => {
                 pause = *PAUSE.start();
                 note_arrival(&node, peer, &name, life);
-                let tidying = tokio::spawn(tidy_up(node.clone(), peer));
-                let measuring = tokio::spawn(measure::attend(node.clone(), peer));
+                let tidying = node.spawn(tidy_up(node.clone(), peer));
+                let measuring = node.spawn(measure::attend(node.clone(), peer));
                 let (why, heard) = feel_pulse(&node, peer, channel).await;
                 last_heard = heard;
                 tidying.abort();
@@ -178,7 +178,7 @@ async fn feel_pulse(node: &Node, peer: PeerId, channel: Channel) -> (Option<Stri
     profiles.mark_changed();
     let mut pulse = Pulse::new(Instant::now());
     let (heard, mut answers) = tokio::sync::mpsc::channel(16);
-    let listening = tokio::spawn({
+    let listening = node.spawn({
         let node = node.clone();
         async move {
             loop {
@@ -342,8 +342,11 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(10)).await;
         };
         let states = [state(&older).await, state(&newer).await];
-        older.stop().await;
-        newer.stop().await;
+        for node in [older, newer] {
+            assert!(node.tasks() > 0);
+            node.stop().await;
+            assert_eq!(node.tasks(), 0, "a task has outlived its node");
+        }
         states
     }
 

@@ -132,10 +132,10 @@ pub(super) async fn connect(
 }
 
 /// Hears when the way to the first stage breaks for good while nothing is being sent on it.
-pub(super) fn watch_prompts(prompts: &Destination, epoch: u32, troubles: &mpsc::Sender<Trouble>) {
+pub(super) fn watch_prompts(node: &Node, prompts: &Destination, epoch: u32, troubles: &mpsc::Sender<Trouble>) {
     if let Destination::Remote(outlet) = prompts {
         let (ended, troubles) = (outlet.ended(), troubles.downgrade());
-        tokio::spawn(async move {
+        node.spawn(async move {
             let why = format!("the first machine cannot be reached: {}", ended.await);
             if let Some(troubles) = troubles.upgrade() {
                 let _ = troubles.try_send(Trouble { epoch, cause: Cause::Fault(Fault::Link), why });
@@ -147,11 +147,11 @@ pub(super) fn watch_prompts(prompts: &Destination, epoch: u32, troubles: &mpsc::
 /// Machines that are here free their memory before this returns; the others are told when they can be.
 pub(super) async fn unload(node: &Node, id: RingId, stages: impl Iterator<Item = (usize, PeerAddr)>) {
     for (index, addr) in stages {
-        let node = node.clone();
         let here = addr.id() == node.id() || node.is_connected(addr.id());
         let question = Question::Unload(StageId { ring: id, index: index as u32 });
-        let telling = tokio::spawn(async move {
-            let _ = node.ask(&addr, question, |_| ()).await;
+        let asker = node.clone();
+        let telling = node.spawn(async move {
+            let _ = asker.ask(&addr, question, |_| ()).await;
         });
         if here {
             let _ = tokio::time::timeout(UNLOAD_PATIENCE, telling).await;

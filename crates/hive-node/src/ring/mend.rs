@@ -292,13 +292,13 @@ impl Ring {
         let epoch = self.inner.state.borrow().epoch + 1;
         let prompts = connect(node, *id, epoch, &stages).await;
         let prompts = prompts.map_err(|(index, error)| Hitch::Stage(index, error.to_string()))?;
-        watch_prompts(&prompts, epoch, &self.inner.troubles);
+        watch_prompts(node, &prompts, epoch, &self.inner.troubles);
         *self.inner.prompts.lock().await = prompts;
         self.want_current();
         for (index, holder) in asked.drain(..) {
             if holder.id() != stages[index].placement.addr.id() {
                 let (node, question) = (node.clone(), Question::Unload(self.inner.stage_id(index)));
-                tokio::spawn(async move { drop(node.ask(&holder, question, |_| ()).await) });
+                self.inner.node.spawn(async move { drop(node.ask(&holder, question, |_| ()).await) });
             }
         }
         let is_mending = |health: &Health| matches!(health, Health::Mending(_));

@@ -164,7 +164,7 @@ impl Drop for Borrowed {
     fn drop(&mut self) {
         self.node.retire(self.stage.ring);
         let (node, ring, on) = (self.node.clone(), self.stage.ring, (self.stage.index as usize, self.on.clone()));
-        tokio::spawn(async move { unload(&node, ring, std::iter::once(on)).await });
+        self.node.spawn(async move { unload(&node, ring, std::iter::once(on)).await });
     }
 }
 
@@ -536,7 +536,7 @@ impl Spot {
     fn forget(&mut self, index: usize) {
         if let Some(reader) = self.readers.remove(&index) {
             let node = self.node().clone();
-            tokio::spawn(async move {
+            self.node().spawn(async move {
                 let question = Question::Close(reader.stage, reader.session);
                 let asked = node.ask(&reader.on.placement.addr, question, |_| ());
                 let _ = tokio::time::timeout(PIECE_PATIENCE, asked).await;

@@ -109,7 +109,7 @@ impl Ring {
     fn dismiss(&self, standby: &Standby) {
         let (node, addr) = (self.inner.node.clone(), standby.stage.placement.addr.clone());
         let question = Question::Unload(self.inner.stage_id(standby.index));
-        tokio::spawn(async move { drop(node.ask(&addr, question, |_| ()).await) });
+        self.inner.node.spawn(async move { drop(node.ask(&addr, question, |_| ()).await) });
     }
 
     /// Has machines with room load what has no copy yet.

@@ -89,7 +89,7 @@ impl Node {
         self.peers().touch();
         ring.supersede();
         let old = ring.clone();
-        tokio::spawn(async move {
+        self.spawn(async move {
             let _ = tokio::time::timeout(LEAVING_PATIENCE, async {
                 while old.is_busy() {
                     tokio::time::sleep(LEAVING_PAUSE).await;
