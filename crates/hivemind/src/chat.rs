@@ -84,8 +84,9 @@ impl Chat<'_> {
             return Err(Failure::usage("nothing was asked").hint("give --prompt, or pipe a question in"));
         }
         match self.ask(question).await? {
-            End::Complete(_) => Ok(()),
-            End::Stopped => Err(Failure::interrupted()),
+            End::Stopped if !self.has_answer() => Err(Failure::interrupted()),
+            // What came of it counts.
+            End::Stopped | End::Complete(_) => Ok(()),
         }
     }
 
@@ -170,6 +171,11 @@ impl Chat<'_> {
         self.broken = None;
         self.began = now();
         self.messages.truncate(usize::from(self.options.system.is_some()));
+    }
+
+    /// Whether the last question has an answer, or the beginning of one.
+    fn has_answer(&self) -> bool {
+        self.messages.last().is_some_and(|message| message.role == "assistant")
     }
 
     async fn ask(&mut self, prompt: String) -> Result<End, Failure> {
