@@ -39,12 +39,14 @@ const SETTINGS: [&str; 19] = [
     "RUST_LOG",
 ];
 
-/// Takes this machine's settings and its downloaded models from a command.
+/// Takes this machine's settings from a command, and its downloaded models, unless it has a model cache of its own.
 pub(crate) fn of_nobody(command: &mut Command) {
     for setting in SETTINGS {
         command.env_remove(setting);
     }
-    command.env("HF_HUB_CACHE", "/nonexistent/models");
+    if command.get_envs().all(|(name, _)| name != "HF_HUB_CACHE") {
+        command.env("HF_HUB_CACHE", "/nonexistent/models");
+    }
 }
 
 /// The command with the arguments given, without anything of this machine's settings, and without its node.
