@@ -43,7 +43,7 @@ pub enum Step {
     /// As far as this system can.
     Done(Confinement),
     /// Libraries have started threads before it was its turn, and those can still reach files. The process must execute
-    /// itself again; threads of its next life are born confined, and [`confine_again`] does the rest.
+    /// itself again; threads of its next life are born confined, and [`confine_again`](crate::sandbox::confine_again) does the rest.
     Restart,
 }
 
