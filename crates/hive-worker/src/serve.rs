@@ -23,8 +23,11 @@ use hive_protocol::Arithmetic;
 /// Read at a time; a prompt chunk's hidden states come in a few.
 const READ_BYTES: usize = 256 << 10;
 
-/// MLX keeps freed buffers for reuse without end; on a CPU a small stock serves as well, and memory stays flat.
+/// MLX keeps freed buffers for reuse without end, and every prompt of a new length leaves some. A small stock serves as well, and
+/// memory stays flat. Measured, see docs/performance.md.
 const CPU_CACHE_BYTES: usize = 32 << 20;
+/// On a GPU, freeing a buffer waits for what is being computed, so more of them are kept.
+const GPU_CACHE_BYTES: usize = 256 << 20;
 
 /// Serves until the node goes away. Never returns to do anything else: the process is this.
 ///
@@ -196,9 +199,8 @@ impl Computer {
 
     fn load(&mut self, order: &LoadOrder) -> std::io::Result<()> {
         hive_model::device::set_threads(order.threads);
-        if !hive_model::device::is_gpu() {
-            hive_model::device::limit_buffer_cache(CPU_CACHE_BYTES);
-        }
+        let on_gpu = hive_model::device::is_gpu();
+        hive_model::device::limit_buffer_cache(if on_gpu { GPU_CACHE_BYTES } else { CPU_CACHE_BYTES });
         let files = match ModelFiles::open(&order.path) {
             Ok(files) => files,
             Err(error) => return self.say(&FromWorker::LoadFailed(error.to_string())),

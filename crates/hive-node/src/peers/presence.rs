@@ -13,6 +13,7 @@ use hive_net::near::{NotDialled, ReachableFrom};
 use hive_net::pulse::{BEAT, Pulse, Verdict};
 use hive_net::{Channel, ConnectError, PeerAddr, PeerId, Protocol, fingerprint};
 use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::audit::{AuditEvent, Machine};
 use crate::measure;
@@ -43,18 +44,15 @@ pub(crate) fn agree(ours: (u32, u32), theirs: (u32, u32), name: &str) -> Result<
 /// Looks after every approved machine, as long as the node lives.
 pub(crate) async fn attend(node: Node) {
     let mut changes = node.peers().changes();
-    let mut tasks: HashMap<PeerId, tokio::task::JoinHandle<()>> = HashMap::new();
+    let mut tasks: HashMap<PeerId, AbortOnDropHandle<()>> = HashMap::new();
     loop {
         tasks.retain(|_, task| !task.is_finished());
         for peer in node.peers().approved() {
-            tasks.entry(peer).or_insert_with(|| node.spawn(keep_in_touch(node.clone(), peer)));
+            tasks.entry(peer).or_insert_with(|| AbortOnDropHandle::new(node.spawn(keep_in_touch(node.clone(), peer))));
         }
         tokio::select! {
             changed = changes.changed() => if changed.is_err() { return },
-            () = node.stopping() => {
-                tasks.values().for_each(tokio::task::JoinHandle::abort);
-                return;
-            }
+            () = node.stopping() => return,
         }
     }
 }
@@ -71,12 +69,11 @@ async fn keep_in_touch(node: Node, peer: PeerId) {
             Ok(Ok((channel, name, life))) => {
                 pause = *PAUSE.start();
                 note_arrival(&node, peer, &name, life);
-                let tidying = node.spawn(tidy_up(node.clone(), peer));
-                let measuring = node.spawn(measure::attend(node.clone(), peer));
+                let tidying = AbortOnDropHandle::new(node.spawn(tidy_up(node.clone(), peer)));
+                let measuring = AbortOnDropHandle::new(node.spawn(measure::attend(node.clone(), peer)));
                 let (why, heard) = feel_pulse(&node, peer, channel).await;
                 last_heard = heard;
-                tidying.abort();
-                measuring.abort();
+                drop((tidying, measuring));
                 node.endpoint().admission().hang_up(peer, last_heard);
                 if why.is_none() && node.peers().is_approved(peer) {
                     tracing::info!("{} fell silent or broke off; it is asked once more", node.peers().name(peer));
@@ -178,7 +175,7 @@ async fn feel_pulse(node: &Node, peer: PeerId, channel: Channel) -> (Option<Stri
     profiles.mark_changed();
     let mut pulse = Pulse::new(Instant::now());
     let (heard, mut answers) = tokio::sync::mpsc::channel(16);
-    let listening = node.spawn({
+    let listening = AbortOnDropHandle::new(node.spawn({
         let node = node.clone();
         async move {
             loop {
@@ -195,7 +192,7 @@ async fn feel_pulse(node: &Node, peer: PeerId, channel: Channel) -> (Option<Stri
                 }
             }
         }
-    });
+    }));
     let mut timer = tokio::time::interval(BEAT);
     timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut number = 0;
@@ -223,7 +220,7 @@ async fn feel_pulse(node: &Node, peer: PeerId, channel: Channel) -> (Option<Stri
             }
         }
     };
-    listening.abort();
+    drop(listening);
     (end, pulse.last_answer())
 }
 

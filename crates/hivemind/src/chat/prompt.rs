@@ -24,6 +24,7 @@ use rustyline::{
 };
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
+use tokio::task::unconstrained;
 
 use super::history::History;
 use super::typed;
@@ -108,8 +109,9 @@ impl Prompt {
 
     /// The next line.
     pub(super) async fn ask(&mut self) -> Line {
-        // What was pressed while an answer came was for that.
-        while self.interrupts.recv().now_or_never().flatten().is_some() {}
+        // What was pressed while an answer came was for that. Looked at also where the runtime wants this task to make room for
+        // others, which would read as if nothing had been pressed.
+        while unconstrained(self.interrupts.recv()).now_or_never().flatten().is_some() {}
         let mut waiting = self.waiting.take().unwrap_or_else(|| {
             let (reply, waiting) = oneshot::channel();
             // Where nobody takes it any more, nothing comes back.
