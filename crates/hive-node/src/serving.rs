@@ -300,11 +300,11 @@ impl Node {
         // Somebody else may have had it loaded meanwhile.
         let now = self.serving().ring_of(wish).filter(|now| !known.is_some_and(|known| known.is(now)));
         if let Some(ring) = now
-            && self.is_of_use(&ring, wish).await?
+            && self.unless_stopping(self.is_of_use(&ring, wish)).await?
         {
             return Ok(ring);
         }
-        let model = self.open_model(wish.model.as_deref()).await?;
+        let model = self.unless_stopping(self.open_model(wish.model.as_deref())).await?;
         let unused = self.serving().unused_beside(wish);
         let (plan, placements) = self.place(&model, wish, &unused)?;
         let unused: Vec<Loaded> =
@@ -314,6 +314,18 @@ impl Node {
             ring.unload().await;
         }
         self.load_beside(&placing, wish, model, &plan, &placements).await
+    }
+
+    /// Does a part of the work of placing a model, which a node that stops does not wait for.
+    async fn unless_stopping<T, E: Into<ServeError>>(
+        &self,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, ServeError> {
+        tokio::select! {
+            biased;
+            () = self.stopping() => Err(ServeError::Stopping),
+            done = work => done.map_err(Into::into),
+        }
     }
 
     /// Whether a loaded model can be used as it is, once what is being mended is mended.
@@ -340,10 +352,8 @@ impl Node {
         progress(0);
         // Also where nobody waits for it any more.
         let shown = Shown(self);
-        let ring = tokio::select! {
-            ring = Ring::load(self, model, plan, placements, RingOptions::new(source), progress) => ring?,
-            () = self.stopping() => return Err(ServeError::Stopping),
-        };
+        let load = Box::pin(Ring::load(self, model, plan, placements, RingOptions::new(source), progress));
+        let ring = self.unless_stopping(load).await?;
         self.serving().loaded().push(Loaded { wish: wish.clone(), ring: ring.clone() });
         self.serving().show(Some(ring.clone()));
         drop(shown);
