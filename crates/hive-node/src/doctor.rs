@@ -2,7 +2,10 @@
 
 use std::net::SocketAddr;
 
-use crate::{Compute, models};
+use crate::node::Node;
+use crate::node::options::NodeOptions;
+use hive_model::Compute;
+use hive_stage::models;
 use hive_worker::mlx_library::{self, MlxChoice};
 use hive_worker::{FromWorker, LoadOrder, Targets, ToWorker, Worker, WorkerEvent, probe};
 
@@ -136,7 +139,7 @@ async fn starter() -> Check {
 
 async fn network() -> Check {
     let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
-    let (finding, health) = match crate::Node::start(crate::NodeOptions::new("doctor".to_owned(), loopback)).await {
+    let (finding, health) = match Node::start(NodeOptions::new("doctor".to_owned(), loopback)).await {
         Ok(node) => {
             node.stop().await;
             ("this machine can listen and connect".to_owned(), Health::Good)

@@ -1,4 +1,4 @@
-//! Runs: worker processes, the ring of stages, sessions; in short, the [`Node`].
+//! The node: this machine in the swarm, put together from its parts.
 //!
 //! A node hosts **stages** (each a worker process with a range of layers) and coordinates **sessions** (conversations
 //! that travel the ring). The way of a token:
@@ -14,50 +14,53 @@
 //! - MLX runs in workers only. A worker that dies takes no connection and no other stage with it.
 //! - Whatever waits, waits for something that can fail, and the failure reaches whoever asked.
 //!
+//! The parts are crates of their own: `hive-peers`, `hive-stage`, `hive-ring` and `hive-serving`, each knowing only those before
+//! it. What callers need of them is named here.
+//!
 //! `examples/local_swarm.rs` starts three nodes that hold a model together, and asks them a question.
 
-pub mod audit;
-pub mod data;
 pub mod doctor;
-#[doc(hidden)]
-pub mod fuzzing;
-pub mod generate;
-pub mod models;
-pub mod reach;
-pub mod serving;
 pub mod settings;
 pub mod sharing;
 
-mod answer;
-mod catalogue;
-mod find;
-mod having;
-mod identity;
-mod kept;
-mod library;
 mod local_swarm;
-mod measure;
 mod node;
 mod open_files;
-mod openings;
-mod peers;
-mod planning;
-mod ring;
-mod runtime;
-mod serve;
 mod speed;
-mod stage;
-mod trust;
-mod words;
+
+/// What other machines asked for, used and were refused here.
+pub mod audit {
+    pub use hive_audit::*;
+}
+
+/// The data folder.
+pub mod data {
+    pub use hive_peers::data::*;
+}
+
+/// What can be asked of a model, and what comes back.
+pub mod generate {
+    pub use hive_ring::{Event, FinishReason, GenerateError, Reply, Request, Summary};
+    pub use hive_serving::AnswerError;
+}
+
+/// Models in memory.
+pub mod serving {
+    pub use hive_serving::{
+        ByHandError, Layout, LoadingView, ModelView, ServeError, Serving, StageByHand, StageView, Wish,
+    };
+}
+
+pub use hive_peers::reach;
+#[doc(hidden)]
+pub use hive_stage::fuzzing;
+pub use hive_stage::models;
 
 /// The computer's name as its owner knows it.
 pub fn machine_name() -> String {
     hive_host::name()
 }
 
-pub use find::FindPeerError;
-pub use generate::{AnswerError, Event, FinishReason, GenerateError, Reply, Request, Summary};
-pub use having::Lacking;
 pub use hive_host::{colours_on_stderr, outlives_its_terminal};
 pub use hive_model::template::{Conversation, Message, RESERVED_VARIABLES, VariableError, variable};
 pub use hive_model::{Compute, Sampling};
@@ -67,15 +70,19 @@ pub use hive_net::invite::{Ticket, TicketError};
 pub use hive_net::links::LinkKind;
 pub use hive_net::pairing::{Code, PairError};
 pub use hive_net::{Link, PeerId, Relay};
+pub use hive_peers::{
+    DecideError, FindPeerError, INVITE_VALID_FOR, Lacking, MeasuredPath, Notice, Paired, PeerState, PeerView,
+    Placement, Rights, RightsError, StartError,
+};
 pub use hive_plan::{Plan, PlanError, PlannedStage};
 pub use hive_protocol::{ModelCopy, ModelSource, Profile, StageReport, StageSpec};
+pub use hive_ring::{
+    Event, FinishReason, GenerateError, PlacedStage, Reply, Request, Ring, RingError, RingOptions, Summary,
+};
+pub use hive_serving::{AnswerError, LetGoError, ModelOnDisk, local_time};
+pub use hive_stage::runtime;
 pub use hive_worker::text::{Model, ModelCard, TextError, TextFault};
 pub use hive_worker::{self as worker, mlx_library};
-pub use library::{LetGoError, ModelOnDisk};
 pub use local_swarm::{LocalSwarm, SwarmError, SwarmOptions, plan};
-pub use node::{Node, NodeOptions, StartError, Status};
-pub use openings::local_time;
-pub use peers::pairings::{DecideError, INVITE_VALID_FOR};
-pub use peers::{MeasuredPath, Notice, Paired, PeerState, PeerView, Rights, RightsError};
-pub use ring::{PlacedStage, Placement, Ring, RingError, RingOptions};
-pub use runtime::runtime;
+pub use node::options::NodeOptions;
+pub use node::{Node, Status};

@@ -5,11 +5,14 @@ use std::net::SocketAddr;
 use hive_model::Compute;
 use hive_plan::{Machine, Plan, PlanError};
 
-use crate::node::{Node, NodeOptions, StartError};
-use crate::planning::{self, plan_over};
-use crate::ring::{Placement, Ring, RingError, RingOptions};
+use hive_peers::{Placement, StartError};
+use hive_ring::{Ring, RingError, RingOptions};
+use hive_stage::planning::{self, plan_over};
 use hive_worker::mlx_library;
 use hive_worker::text::{Model, ModelCard};
+
+use crate::node::Node;
+use crate::node::options::NodeOptions;
 
 /// What to start.
 #[derive(Debug, Clone)]
@@ -70,7 +73,7 @@ impl LocalSwarm {
         }
         let place = |node: &Node| Placement { name: node.name().to_owned(), addr: node.addr() };
         let placements: Vec<_> = nodes.iter().map(place).collect();
-        match Ring::load(&nodes[0], model, &plan, &placements, options.ring, progress).await {
+        match Ring::load(nodes[0].as_ref(), model, &plan, &placements, options.ring, progress).await {
             Ok(ring) => Ok(Self { nodes, ring, plan }),
             Err(error) => {
                 stop(&nodes).await;

@@ -11,8 +11,9 @@ use serde::{Deserialize, Serialize};
 
 pub use hive_types::Accent;
 
-use crate::data::{DataError, DataFolder};
-use crate::node::NodeOptions;
+use hive_peers::data::{DataError, DataFolder};
+
+use crate::node::options::NodeOptions;
 use crate::sharing::Policy;
 
 /// The file. Everything is optional, and what is not known is refused by name: a typo must not pass for a setting.
@@ -189,7 +190,7 @@ impl Settings {
             share: self.share.unwrap_or(true),
             memory_cap,
             policy,
-            ..NodeOptions::new(self.name.unwrap_or_else(crate::machine_name), bind)
+            ..NodeOptions::new(self.name.unwrap_or_else(hive_host::name), bind)
         })
     }
 }

@@ -5,11 +5,9 @@ use std::time::{Duration, Instant};
 
 use hive_model::shard::{Input, Output};
 use hive_model::{Compute, SessionId, SessionOptions};
-use serde::{Deserialize, Serialize};
 
-use crate::data::DataFolder;
-use crate::node::Node;
-use crate::{models, planning};
+use hive_peers::Speed;
+use hive_stage::{StageHost, models, planning};
 use hive_worker::mlx_library;
 use hive_worker::{FromWorker, LoadOrder, ToWorker, Work, Worker, WorkerEvent};
 
@@ -21,62 +19,22 @@ const PATIENCE: Duration = Duration::from_mins(1);
 /// The start of a node has better things to do.
 const SETTLED: Duration = Duration::from_secs(3);
 
-/// Figures for one machine and one version of HiveMind.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Speed {
-    /// What it was measured with: the chip, the threads, the version.
-    machine: String,
-    pub(crate) decode_tokens_per_s: f64,
-    pub(crate) bytes_per_s: f64,
-    pub(crate) prefill_tokens_per_s: f64,
-}
-
-pub(crate) const FILE: &str = "speed.json";
-
-/// What a measurement is good for.
-pub(crate) fn machine() -> String {
-    let chip = hive_host::this().chip();
-    format!("{chip}, {} threads, HiveMind {}", hive_host::threads(), env!("CARGO_PKG_VERSION"))
-}
-
-impl Speed {
-    /// Figures for this machine as it is.
-    pub(crate) fn here(decode_tokens_per_s: f64, bytes_per_s: f64, prefill_tokens_per_s: f64) -> Self {
-        Self { machine: machine(), decode_tokens_per_s, bytes_per_s, prefill_tokens_per_s }
-    }
-
-    pub(crate) fn is_of_this_machine(&self) -> bool {
-        self.machine == machine()
-    }
-}
-
-/// What was measured before, on this machine and with this version. Anything else is measured again: a file that cannot be
-/// read is no reason not to start.
-pub(crate) fn kept(data: &DataFolder) -> Option<Speed> {
-    let kept: Result<Option<Speed>, _> = data.read(FILE);
-    let read = kept.inspect_err(|error| tracing::warn!("the speed of this machine is measured again: {error}"));
-    read.ok().flatten().filter(Speed::is_of_this_machine)
-}
-
 /// Measures when the node has settled and nothing else computes, and keeps the figures.
-pub(crate) async fn find_out(node: Node) {
+pub(crate) async fn find_out(host: StageHost) {
     tokio::select! {
         () = tokio::time::sleep(SETTLED) => {}
-        () = node.stopping() => return,
+        () = host.membership().stopping() => return,
     }
-    while node.is_busy() {
+    while host.is_busy() {
         tokio::time::sleep(SETTLED).await;
     }
-    let Some(path) = crate::models::starter().filter(|path| path.is_file()) else { return };
+    let Some(path) = models::starter().filter(|path| path.is_file()) else { return };
     let measured = tokio::select! {
         measured = tokio::time::timeout(PATIENCE, measure(path)) => measured.ok().flatten(),
-        () = node.stopping() => return,
+        () = host.membership().stopping() => return,
     };
     if let Some(speed) = measured {
-        if let Err(error) = node.save(FILE, &speed) {
-            tracing::debug!("the measured speed was not kept: {error}");
-        }
-        node.computes_at(&speed);
+        host.membership().computes_at(&speed);
     }
 }
 
@@ -123,25 +81,4 @@ async fn measure(path: std::path::PathBuf) -> Option<Speed> {
     let decode_tokens_per_s = f64::from(ANSWER) / decode.as_secs_f64();
     let bytes_per_s = decode_tokens_per_s * bytes_per_token as f64;
     Some(Speed::here(decode_tokens_per_s, bytes_per_s, PROMPT as f64 / prefill.as_secs_f64()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_damaged_or_of_another_version_is_measured_again() {
-        let folder = tempfile::tempdir().unwrap();
-        let data = DataFolder::open(folder.path()).unwrap();
-        let kept_of = |text: &str| {
-            std::fs::write(folder.path().join(FILE), text).unwrap();
-            kept(&data)
-        };
-        let here = Speed::here(1.0, 2.0, 3.0);
-        let text = serde_json::to_string(&here).unwrap();
-        assert_eq!(kept_of(&text), Some(here));
-        for other in ["[]", "", "{\"machine\": 7}", &text[..text.len() / 2]] {
-            assert_eq!(kept_of(other), None, "{other}");
-        }
-    }
 }

@@ -9,7 +9,9 @@ mod control;
 mod copies;
 mod digest;
 mod greeting;
+mod names;
 mod profile;
+mod refusal;
 
 pub use control::{
     Answer, Arithmetic, Continued, HandOver, Hello, ModelSource, Neighbours, Pulse, Question, Recompute, Resend,
@@ -18,4 +20,6 @@ pub use control::{
 pub use copies::ModelCopy;
 pub use digest::{RowDigest, digests, token_digests};
 pub use greeting::{Beat, Greeting};
+pub use names::{STARTER_FILE, starter_name};
 pub use profile::{Profile, offered_bytes};
+pub use refusal::{NONSENSE, UNUSABLE, refusal};

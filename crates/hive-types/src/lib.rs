@@ -17,6 +17,7 @@ mod settings;
 mod sharing;
 mod status;
 mod tokens;
+mod words;
 
 pub use answers::{AnswerFigures, AnswerNews, ReadingProgress};
 pub use conversations::{ConversationMarkdown, ConversationQuery, ConversationTitle};
@@ -35,3 +36,4 @@ pub use settings::Accent;
 pub use sharing::{SharingChange, SharingReply};
 pub use status::{Done, Notice, Status, Update};
 pub use tokens::{IssuedToken, NewToken, OwnerTokenRenewal, Right, TokenList, TokenView};
+pub use words::{grouped, megabytes};

@@ -2,36 +2,11 @@
 
 use std::net::SocketAddr;
 
-use hive_net::{BindError, Relay};
-
-use crate::data::{DataError, DataFolder};
-use crate::sharing::Policy;
+use hive_net::Relay;
+use hive_peers::data::DataFolder;
 use hive_protocol::SPEAKS;
 
-/// Why a node could not be started.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The address is taken or not this machine's.
-    #[error(transparent)]
-    Bind(#[from] BindError),
-    /// The data folder.
-    #[error(transparent)]
-    Data(#[from] DataError),
-    /// The identity.
-    #[error(transparent)]
-    Identity(#[from] crate::identity::OpenError),
-}
-
-impl StartError {
-    /// What to do about it, where the error does not say so itself.
-    pub fn hint(&self) -> Option<&'static str> {
-        match self {
-            Self::Bind(_) => Some("choose another --bind, or leave it out for a free port on every interface"),
-            Self::Data(error) => error.hint(),
-            Self::Identity(error) => error.hint(),
-        }
-    }
-}
+use crate::sharing::Policy;
 
 /// How to start a node.
 #[allow(clippy::struct_excessive_bools, reason = "each is a wish of its own")]

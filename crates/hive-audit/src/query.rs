@@ -1,0 +1,76 @@
+//! Questions to the log.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::entry::{Entry, Kind};
+
+/// Which entries are wanted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Query {
+    /// Only those from then on.
+    pub since: Option<Timestamp>,
+    /// Only those about the machine of this name, key (or the beginning of it), or three words.
+    pub machine: Option<String>,
+}
+
+/// An entry, and it in words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Line {
+    /// The entry.
+    #[serde(flatten)]
+    pub entry: Entry,
+    /// It in words, without the time.
+    pub text: String,
+}
+
+/// What was found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Log {
+    /// Oldest first.
+    pub entries: Vec<Line>,
+    /// Whether there were older ones that are not here, because they were too many.
+    pub cut: bool,
+    /// Lines that could not be read: damaged, or of a newer version.
+    pub unreadable: u64,
+    /// Entries that could not be written to the disk so far.
+    pub lost: u64,
+}
+
+/// Entries that are given at a time, the newest.
+const MOST_ENTRIES: usize = 10_000;
+
+impl Query {
+    pub(super) fn answer(&self, mut entries: Vec<Entry>, unreadable: u64, lost: u64) -> Log {
+        let wanted = |entry: &Entry| {
+            let about = |who: &String| entry.machine.as_ref().is_some_and(|machine| machine.is_called(who));
+            self.since.is_none_or(|since| entry.at >= since) && self.machine.as_ref().is_none_or(about)
+        };
+        entries.retain(wanted);
+        entries.sort_by_key(|entry| entry.at);
+        let mut entries = by_the_hour(entries);
+        let cut = entries.len() > MOST_ENTRIES;
+        entries.drain(..entries.len().saturating_sub(MOST_ENTRIES));
+        let entries = entries.into_iter().map(|entry| Line { text: entry.words(), entry }).collect();
+        Log { entries, cut, unreadable, lost }
+    }
+}
+
+/// Puts counts of one kind together that fall into one hour.
+fn by_the_hour(entries: Vec<Entry>) -> Vec<Entry> {
+    let mut first: HashMap<(Kind, i64), usize> = HashMap::new();
+    let mut together: Vec<Entry> = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let key = Kind::of(&entry).map(|kind| (kind, entry.at.as_second().div_euclid(3600)));
+        if let Some(index) = key.as_ref().and_then(|key| first.get(key)) {
+            together[*index].add(&entry);
+        } else {
+            first.extend(key.map(|key| (key, together.len())));
+            together.push(entry);
+        }
+    }
+    together
+}

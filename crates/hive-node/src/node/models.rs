@@ -1,0 +1,61 @@
+//! The node and its models.
+
+use hive_ring::{Reply, Request, Ring};
+use hive_serving::{AnswerError, Layout, LetGoError, ModelOnDisk, ServeError, Serving, StageByHand, Wish};
+use hive_stage::StageHost;
+
+use super::Node;
+
+impl AsRef<StageHost> for Node {
+    /// The stages of this machine, over which a model is loaded without anybody's asking.
+    fn as_ref(&self) -> &StageHost {
+        self.host()
+    }
+}
+
+impl Node {
+    /// The models that this node has in memory for its own people and programs.
+    pub fn serving(&self) -> &Serving {
+        &self.inner.serving
+    }
+
+    /// How a wish would be met now.
+    pub async fn lay_out(&self, wish: &Wish) -> Result<Layout, ServeError> {
+        self.serving().lay_out(wish).await
+    }
+
+    /// The model that was wished for, loaded if it is not.
+    pub async fn model(&self, wish: &Wish) -> Result<Ring, ServeError> {
+        self.serving().model(wish).await
+    }
+
+    /// Starts an answer by the swarm. It goes on over other machines when one leaves in the middle of it.
+    pub async fn generate(&self, wish: &Wish, request: &Request) -> Result<Reply, AnswerError> {
+        self.serving().generate(wish, request).await
+    }
+
+    /// The models on this machine's disk.
+    pub async fn models(&self) -> Vec<ModelOnDisk> {
+        self.serving().models().await
+    }
+
+    /// Puts a model in memory, so that the first answer need not wait for it.
+    pub async fn load_model(&self, name: &str) -> Result<(), ServeError> {
+        self.serving().load_model(name).await
+    }
+
+    /// Puts a model in memory as somebody wants it placed, and keeps to that.
+    pub async fn load_model_by_hand(&self, name: &str, stages: &[StageByHand]) -> Result<(), ServeError> {
+        self.serving().load_model_by_hand(name, stages).await
+    }
+
+    /// Frees the memory that a model takes, on every machine.
+    pub async fn unload_model(&self, name: &str) -> Result<(), LetGoError> {
+        self.serving().unload_model(name).await
+    }
+
+    /// Removes a downloaded model from this machine's disk, and from memory first.
+    pub async fn remove_model(&self, name: &str) -> Result<(), LetGoError> {
+        self.serving().remove_model(name).await
+    }
+}

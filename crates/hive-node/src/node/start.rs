@@ -1,0 +1,124 @@
+//! How a node starts.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
+
+use hive_peers::{Membership, MembershipOptions, Speed, StartError};
+use hive_protocol::Profile;
+use hive_serving::{PLACEMENTS_FILE, Placements, Serving};
+use hive_stage::{HostOptions, StageHost};
+use hive_worker::mlx_library;
+use tokio::sync::watch;
+
+use super::machine::{own_networks, watch_machine};
+use super::options::NodeOptions;
+use super::{Inner, Node, Owner};
+use crate::sharing::{self, Switches};
+use crate::speed;
+
+impl Node {
+    /// Starts a node.
+    pub async fn start(options: NodeOptions) -> Result<Self, StartError> {
+        prepare_process();
+        let NodeOptions {
+            name,
+            bind,
+            data,
+            discover,
+            relay,
+            lan_only,
+            share,
+            memory_cap,
+            policy,
+            keep_prompts_here,
+            trust_paths,
+            speaks,
+        } = options;
+        let data = data.map(Arc::new);
+        let switches: Option<Switches> = data.as_deref().map(|data| data.read(sharing::FILE)).transpose()?.flatten();
+        let switches = switches.unwrap_or_default().at_start(share);
+        let placed: Option<Placements> = data.as_deref().map(|data| data.read(PLACEMENTS_FILE)).transpose()?.flatten();
+        // Measured before, on this machine and with this version.
+        let speed = data.as_deref().and_then(Speed::kept);
+        let is_unmeasured = data.is_some() && share && speed.is_none();
+        let profile = first_profile(&name, speed.as_ref());
+        let networks = own_networks();
+        let knows_its_disk = data.is_some();
+        let membership = MembershipOptions { name, bind, data, relay, lan_only, networks, speaks, profile };
+        let (member, incoming) = Membership::open(membership).await?;
+        let limits =
+            HostOptions { memory_cap: switches.memory_cap(memory_cap), bits_per_s: policy.bits_per_s, trust_paths };
+        let host = StageHost::new(member.clone(), limits);
+        let keeps_prompts_here = keep_prompts_here || policy.keep_prompts_here;
+        let serving = Serving::new(host.clone(), placed.unwrap_or_default(), keeps_prompts_here);
+        let inner = Inner {
+            member,
+            host,
+            serving,
+            owner: Owner { share, memory_cap, keep_prompts_here, policy: Mutex::new(policy) },
+            switches: watch::channel(switches).0,
+            leaving: AtomicBool::new(false),
+        };
+        let node = Self { inner: Arc::new(inner) };
+        node.look();
+        node.member().run(&node.host().local(), incoming);
+        node.run(is_unmeasured, knows_its_disk);
+        if discover {
+            node.member().discover();
+        }
+        Ok(node)
+    }
+
+    /// Starts what a node does by itself, until it stops.
+    fn run(&self, is_unmeasured: bool, knows_its_disk: bool) {
+        let (member, host, serving) = (self.member(), self.host(), self.serving());
+        member.spawn(watch_machine(self.clone()));
+        member.spawn({
+            let host = host.clone();
+            async move { host.tidy_up_here().await }
+        });
+        member.spawn({
+            let serving = serving.clone();
+            async move { serving.move_to_better_plans().await }
+        });
+        member.spawn({
+            let serving = serving.clone();
+            async move { serving.keep_placements().await }
+        });
+        member.spawn({
+            let serving = serving.clone();
+            async move { serving.restore().await }
+        });
+        if is_unmeasured {
+            member.spawn(speed::find_out(host.clone()));
+        }
+        if knows_its_disk {
+            let host = host.clone();
+            member.spawn(async move { host.catalogue().run(host.membership()).await });
+        }
+    }
+}
+
+/// What a node wants of the process it lives in, before it opens or starts anything.
+fn prepare_process() {
+    crate::open_files::allow_many();
+    hive_worker::prepare();
+}
+
+/// What this machine says of itself before its first look around.
+fn first_profile(name: &str, speed: Option<&Speed>) -> Profile {
+    Profile {
+        name: name.to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        chip: hive_host::this().chip(),
+        gpu: mlx_library::computes_on_gpu(),
+        os: std::env::consts::OS.to_owned(),
+        threads: hive_host::threads(),
+        // Decided at the first look.
+        sharing: false,
+        decode_tokens_per_s: speed.map(|speed| speed.decode_tokens_per_s),
+        bytes_per_s: speed.map(|speed| speed.bytes_per_s),
+        prefill_tokens_per_s: speed.map(|speed| speed.prefill_tokens_per_s),
+        ..Profile::default()
+    }
+}

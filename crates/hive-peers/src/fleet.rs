@@ -1,0 +1,273 @@
+//! The machines that may hold parts of a model: who is here, shares and is trusted, and what is known of each.
+
+use std::time::Duration;
+
+use hive_net::PeerId;
+use hive_plan::{Form, LinkProfile, NodeProfile};
+use hive_protocol::{ModelSource, Profile};
+
+use crate::lacks::{Lack, Lacking};
+use crate::membership::Membership;
+use crate::placement::Placement;
+use crate::trust::ASSUMED_BYTES_PER_S;
+
+/// Which machines count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// Those that have not failed of late.
+    Healthy,
+    /// Those, too, that have only not loaded what they were to.
+    WithLoadFailures,
+}
+
+/// Why a machine is not used for a plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum WhyNot {
+    /// It is not here, for this reason if that is known.
+    Away(Option<String>),
+    /// Its owner does not share it now or not with this machine, for this reason.
+    NotSharing(Option<String>),
+    /// This owner does not let it see prompts.
+    NoPrompts,
+    /// It does not have the model.
+    Lacks(Lack),
+    /// Its stages failed: for how much longer it is left out.
+    Failed(Duration),
+    /// It computed wrong numbers: the same.
+    WrongNumbers(Duration),
+}
+
+impl WhyNot {
+    fn words(&self, name: &str, source: Option<&ModelSource>) -> String {
+        let because = |what: &str, why: &Option<String>| match why {
+            Some(why) => format!("{name} {what}: {why}"),
+            None => format!("{name} {what}"),
+        };
+        match self {
+            Self::Away(why) => because("is not here", why),
+            Self::NotSharing(why) => because("does not share", why),
+            Self::NoPrompts => format!("{name} left out: it may not see prompts of this machine"),
+            Self::Lacks(lack) => match source {
+                Some(source) => Lacking::new(name.to_owned(), source, *lack).to_string(),
+                None => format!("{name} does not have the model"),
+            },
+            Self::Failed(rest) => {
+                format!("{name} left out for {} min: its stages failed", rest.as_secs().div_ceil(60))
+            }
+            Self::WrongNumbers(rest) => {
+                format!("{name} left out for {} h: it computed wrong numbers", rest.as_secs().div_ceil(3600))
+            }
+        }
+    }
+}
+
+/// What is assumed of links until they are measured: Wi-Fi.
+const ASSUMED_ROUND_TRIP_US: f64 = 4000.0;
+const ASSUMED_BITS_PER_S: f64 = 100e6;
+
+/// What is nearer to what a machine says is not worth a remark.
+const NOTABLY_SLOWER: f64 = 0.7;
+const NOTABLY_MORE: f64 = 1.5;
+
+/// This machine's place among the candidates.
+pub const HERE: usize = 0;
+
+/// A machine that a plan may use.
+pub struct Candidate {
+    /// Which, and where.
+    pub placement: Placement,
+    /// What it is planned with.
+    pub profile: NodeProfile,
+    /// Memory that it gives beside what it holds.
+    room_bytes: u64,
+    /// Round trip in microseconds and bits per second from here; `None` for this machine itself.
+    link: Option<(f64, f64)>,
+    /// The part of the speed it claims that it is planned with.
+    pub pace: f64,
+    /// How many times as fast it says it is as the most that counts of that.
+    claims_times: f64,
+}
+
+/// The way between two machines. Those that are not this one are taken to be as far from each other as the farther of them
+/// is from here.
+pub fn between(a: &Candidate, b: &Candidate) -> LinkProfile {
+    let (near, far) = (a.link.unwrap_or((0.0, f64::INFINITY)), b.link.unwrap_or((0.0, f64::INFINITY)));
+    LinkProfile { round_trip_us: near.0.max(far.0), bits_per_s: near.1.min(far.1) }
+}
+
+impl Membership {
+    /// Whether a machine has left, or has started anew since it was met in this life.
+    pub fn has_left(&self, machine: PeerId, life: u64) -> bool {
+        // A machine that is not followed, as those of one process are not, has no life that could have ended.
+        machine != self.id() && life != 0 && self.peers().life(machine) != Some(life)
+    }
+
+    /// Whether a machine has said that it does not share any more.
+    pub fn is_leaving(&self, machine: PeerId) -> bool {
+        self.peers().present().iter().any(|(peer, profile)| *peer == machine && !profile.sharing)
+    }
+
+    /// Whether a machine holds more than its owner lets it give by now.
+    pub fn is_over_cap(&self, machine: PeerId) -> bool {
+        let over = |(peer, profile): &(PeerId, Profile)| *peer == machine && profile.over_cap;
+        (machine == self.id() && self.profile().over_cap) || self.peers().present().iter().any(over)
+    }
+
+    /// Whether a machine claims to have room for so many bytes.
+    pub fn says_it_has_room(&self, machine: PeerId, bytes: u64) -> bool {
+        let enough = |(peer, profile): &(PeerId, Profile)| *peer == machine && profile.room_bytes() >= bytes;
+        self.sharing_others().iter().any(enough)
+    }
+
+    /// The machines that may take a stage of a model beside what they hold, and what is known of them.
+    pub fn machines(&self, source: &ModelSource) -> Vec<(Placement, NodeProfile)> {
+        let candidates = self.candidates(Some(source), &[], Scope::Healthy).into_iter();
+        let within_cap = candidates.filter(|machine| !self.is_over_cap(machine.placement.addr.id()));
+        let beside = |machine: Candidate| NodeProfile { memory_bytes: machine.room_bytes, ..machine.profile };
+        within_cap.map(|machine| (machine.placement.clone(), beside(machine))).collect()
+    }
+
+    /// What was seen of machines that counts against what they say, and which of them are not asked.
+    pub fn remarks(&self, machines: &[Candidate], source: Option<&ModelSource>) -> Vec<String> {
+        let slower = machines.iter().filter(|machine| machine.pace < NOTABLY_SLOWER).map(|machine| {
+            let (name, percent) = (&machine.placement.name, machine.pace * 100.0);
+            format!("{name} counts as slower than it says: it was seen at {percent:.0} % of that")
+        });
+        let unproven = machines.iter().filter(|machine| machine.claims_times > NOTABLY_MORE).map(|machine| {
+            let (name, times) = (&machine.placement.name, machine.claims_times);
+            format!("{name} says it is {times:.0} times as fast as it counts here, until an answer has shown that")
+        });
+        let full = machines.iter().filter(|machine| self.trust().room_bytes(machine.placement.addr.id()) < u64::MAX);
+        let full = full.map(|machine| {
+            let name = &machine.placement.name;
+            format!("{name} counts with less memory than it says: it had no room for a part of a model a moment ago")
+        });
+        let is_used = |peer: PeerId| machines.iter().any(|machine| machine.placement.addr.id() == peer);
+        let others = self.sharing_others().into_iter().filter(|(peer, _)| !is_used(*peer));
+        let left_out = others.filter_map(|(peer, profile)| {
+            let why = self.why_not(peer, Some(&profile), source, Scope::Healthy)?;
+            Some(why.words(&self.peers().name(peer), source))
+        });
+        slower.chain(unproven).chain(full).chain(left_out).collect()
+    }
+
+    /// The other approved machines that take no part in a model, and why, in words.
+    pub fn left_out(&self, source: &ModelSource) -> Vec<String> {
+        self.peers().approved().into_iter().filter_map(|peer| self.why_left_out(peer, source)).collect()
+    }
+
+    /// Why an approved machine takes no part in a model, in words; nothing where it could.
+    pub fn why_left_out(&self, machine: PeerId, source: &ModelSource) -> Option<String> {
+        let profile = self.peers().profile_of_present(machine);
+        let why = self.why_not(machine, profile.as_ref(), Some(source), Scope::Healthy)?;
+        Some(why.words(&self.peers().name(machine), Some(source)))
+    }
+
+    /// Why a machine is not used for a plan; nothing where it may be. `profile` is what it says of itself, while it is here.
+    fn why_not(
+        &self,
+        machine: PeerId,
+        profile: Option<&Profile>,
+        source: Option<&ModelSource>,
+        scope: Scope,
+    ) -> Option<WhyNot> {
+        let Some(profile) = profile else { return Some(WhyNot::Away(self.peers().why_away(machine))) };
+        if !profile.sharing {
+            return Some(WhyNot::NotSharing(profile.not_sharing.clone()));
+        }
+        if !self.may_see_prompts(machine) {
+            return Some(WhyNot::NoPrompts);
+        }
+        if let Some(lack) = source.and_then(|source| self.lacks().of(machine, profile, source)) {
+            return Some(WhyNot::Lacks(lack));
+        }
+        let rests = self.trust().rests(machine)?;
+        if scope == Scope::WithLoadFailures && self.trust().may_be_asked_again(machine) {
+            return None;
+        }
+        Some(if self.trust().is_quarantined(machine) { WhyNot::WrongNumbers(rests) } else { WhyNot::Failed(rests) })
+    }
+
+    /// Tells the owner that a machine computed wrong numbers, and leaves it out.
+    pub fn quarantine(&self, machine: PeerId, name: &str) {
+        if !self.trust().is_quarantined(machine) {
+            self.trust().caught(machine);
+            self.peers().notice(machine, format!("{name} computed wrong numbers and is left out."));
+        }
+    }
+
+    /// Tells the owner that two machines do not agree, where nobody can say which of them is wrong. Neither is left out.
+    pub fn report_disagreement(&self, machine: PeerId, text: String) {
+        if self.trust().note_doubt(machine) {
+            tracing::warn!("{text}");
+            self.peers().notice(machine, text);
+        }
+    }
+
+    /// What a machine lacks that was to load a part of a model and said that it does not have it.
+    pub fn lacking(&self, machine: PeerId, name: &str, source: &ModelSource) -> Lacking {
+        let profile = self.peers().profile_of_present(machine).unwrap_or_default();
+        let lack = self.lacks().of(machine, &profile, source);
+        Lacking::new(name.to_owned(), source, lack.unwrap_or(Lack::Missing))
+    }
+
+    /// Whether a machine may be used for a plan now.
+    pub fn is_candidate(&self, machine: PeerId) -> bool {
+        let shares = || self.sharing_others().iter().any(|(peer, _)| *peer == machine);
+        machine == self.id() || (shares() && self.may_see_prompts(machine) && self.trust().rests(machine).is_none())
+    }
+
+    /// The other machines that are here and share.
+    pub fn sharing_others(&self) -> Vec<(PeerId, Profile)> {
+        let mut others = self.peers().present();
+        others.retain(|(_, profile)| profile.sharing);
+        others
+    }
+
+    /// This machine, then those that are here, share, have the model and have not failed lately, the most memory first; with
+    /// what they offer once so many bytes are freed on these machines.
+    pub fn candidates(&self, source: Option<&ModelSource>, freed: &[(PeerId, u64)], scope: Scope) -> Vec<Candidate> {
+        let own = self.profile();
+        let mut others = self.sharing_others();
+        others.retain(|(peer, profile)| self.why_not(*peer, Some(profile), source, scope).is_none());
+        others.sort_by_key(|(_, profile)| std::cmp::Reverse(profile.offered_bytes));
+        // One that has not been measured yet counts as no faster than the slowest that has.
+        let credible = |id: PeerId, profile: &Profile| {
+            let claimed = profile.bytes_per_s?;
+            let is_own = id == self.id();
+            Some(if is_own { claimed } else { self.trust().credible(id, claimed, own.bytes_per_s) })
+        };
+        let known = others.iter().filter_map(|(peer, profile)| credible(*peer, profile)).chain(own.bytes_per_s);
+        let slowest = known.min_by(f64::total_cmp).unwrap_or(ASSUMED_BYTES_PER_S);
+        let candidate = |placement: Placement, profile: &Profile, link: Option<(f64, f64)>| {
+            let id = placement.addr.id();
+            let pace = self.trust().pace(id);
+            let freed_bytes = freed.iter().filter(|(machine, _)| *machine == id).map(|(_, bytes)| *bytes).sum();
+            Candidate {
+                profile: NodeProfile {
+                    name: placement.name.clone(),
+                    memory_bytes: profile.offered_after(freed_bytes).min(self.trust().room_bytes(id)),
+                    bytes_per_s: credible(id, profile).unwrap_or(slowest) * pace,
+                    form: if profile.gpu { Form::Mlx } else { Form::Packed },
+                },
+                claims_times: profile.bytes_per_s.zip(credible(id, profile)).map_or(1.0, |(all, part)| all / part),
+                room_bytes: profile.room_bytes().min(self.trust().room_bytes(id)),
+                placement,
+                link,
+                pace,
+            }
+        };
+        let here = Placement { name: self.name().to_owned(), addr: self.addr() };
+        let mut machines = vec![candidate(here, &own, None)];
+        for (peer, profile) in others {
+            let placement = Placement { name: self.peers().name(peer), addr: self.peers().addr(peer) };
+            let round_trip = self.endpoint().link(peer).map_or(ASSUMED_ROUND_TRIP_US, |link| link.round_trip_us as f64);
+            let rate = self.rate(peer).map_or(ASSUMED_BITS_PER_S, |rate| rate as f64);
+            // What owners let their machines send counts on both sides.
+            let limits = [own.sends_bits_per_s, profile.sends_bits_per_s].into_iter().flatten();
+            let rate = limits.fold(rate, |rate, limit| rate.min(limit as f64));
+            machines.push(candidate(placement, &profile, Some((round_trip, rate))));
+        }
+        machines
+    }
+}

@@ -1,0 +1,195 @@
+//! Whether another machine has a model: by what it says of its disk, and by what it said when it was to load a part.
+//!
+//! A model is the same where its digest is, whatever it is called there. That a machine does not have one is nothing that
+//! counts against it.
+
+use std::collections::HashMap;
+use std::fmt::{Display, Formatter};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use hive_net::PeerId;
+use hive_protocol::{ModelCopy, ModelSource, Profile, starter_name};
+
+/// What keeps a machine from taking a part of a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lack {
+    /// It does not have it.
+    Missing,
+    /// It has another one of that name.
+    Differs,
+    /// It has one of that name that it cannot use.
+    Unusable,
+}
+
+/// What a machine lacks of a model, as far as it says; nothing also where it does not say.
+pub(crate) fn lack(profile: &Profile, source: &ModelSource) -> Option<Lack> {
+    let (ModelSource::Named(name, digest), Some(copies)) = (source, &profile.copies) else { return None };
+    if copies.iter().any(|copy| copy.digest.as_ref() == Some(digest)) {
+        return None;
+    }
+    let name = name.as_deref().unwrap_or(starter_name());
+    let namesake = copies.iter().find(|copy| copy.name.as_deref() == Some(name));
+    Some(match namesake {
+        Some(ModelCopy { digest: Some(_), .. }) => Lack::Differs,
+        Some(ModelCopy { digest: None, .. }) => Lack::Unusable,
+        None => Lack::Missing,
+    })
+}
+
+/// For how long the word of a machine counts that was asked for a part, against what it says of its disk: that may be a
+/// moment old, or from a version that says nothing.
+const TOLD: Duration = Duration::from_secs(20);
+
+/// Models that machines have said they do not have, when they were to load a part.
+#[derive(Debug, Default)]
+pub struct Lacks(Mutex<HashMap<(PeerId, String), Instant>>);
+
+impl Lacks {
+    /// A machine has said so.
+    pub fn note(&self, machine: PeerId, source: &ModelSource) {
+        let ModelSource::Named(_, digest) = source else { return };
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        told.retain(|_, at| at.elapsed() < TOLD);
+        told.insert((machine, digest.clone()), Instant::now());
+    }
+
+    /// What a machine lacks of a model, by all that is known.
+    pub fn of(&self, machine: PeerId, profile: &Profile, source: &ModelSource) -> Option<Lack> {
+        let told = || {
+            let ModelSource::Named(_, digest) = source else { return false };
+            let told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            told.get(&(machine, digest.clone())).is_some_and(|at| at.elapsed() < TOLD)
+        };
+        lack(profile, source).or_else(|| told().then_some(Lack::Missing))
+    }
+}
+
+/// A machine, what it lacks, and what to do about it, in words.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Lacking {
+    machine: String,
+    model: ModelSource,
+    lack: Lack,
+}
+
+impl Lacking {
+    /// What a machine of this name lacks of a model.
+    pub fn new(machine: String, model: &ModelSource, lack: Lack) -> Self {
+        Self { machine, model: model.clone(), lack }
+    }
+}
+
+impl Display for Lacking {
+    fn fmt(&self, f: &mut Formatter<'_>) -> std::fmt::Result {
+        let Self { machine, model, lack } = self;
+        let name = model.name();
+        let is_starter = name == starter_name();
+        let is_repository = name.contains('/');
+        match lack {
+            Lack::Missing if is_starter => {
+                write!(f, "{machine} does not have {name}, which comes with HiveMind: update HiveMind there")
+            }
+            Lack::Missing if is_repository => {
+                let Download { folder, command } = download(&name);
+                write!(
+                    f,
+                    "{machine} does not have {name}: copy {folder} into the model cache there, or run `{command}` there"
+                )
+            }
+            Lack::Missing => write!(
+                f,
+                "{machine} does not have {name}: copy it there, and run `hivemind models load PATH` there once, so that it is known"
+            ),
+            Lack::Differs if is_starter => {
+                write!(f, "{machine}'s copy of {name} differs from yours: update HiveMind on both machines")
+            }
+            Lack::Differs => {
+                write!(
+                    f,
+                    "{machine}'s copy of {name} differs from yours: bring both to the same version, or copy yours there"
+                )
+            }
+            Lack::Unusable => write!(
+                f,
+                "{machine}'s copy of {name} cannot be used: `hivemind models list` there says why; copy yours there"
+            ),
+        }
+    }
+}
+
+/// How a model of the cache comes to a machine.
+struct Download {
+    /// Its repository's folder in the cache.
+    folder: String,
+    /// What downloads it.
+    command: String,
+}
+
+/// Of `owner/name`, with `@revision` or `/file` behind it where that is needed.
+fn download(model: &str) -> Download {
+    let (owner, rest) = model.split_once('/').unwrap_or(("", model));
+    let (base, file) = rest.split_once('/').map_or((rest, None), |(base, file)| (base, Some(file)));
+    let (name, revision) = base.split_once('@').map_or((base, None), |(name, revision)| (name, Some(revision)));
+    let file = file.map(|file| format!(" {file}")).unwrap_or_default();
+    let revision = revision.map(|revision| format!(" --revision {revision}")).unwrap_or_default();
+    Download {
+        folder: format!("models--{owner}--{name}"),
+        command: format!("hf download {owner}/{name}{file}{revision}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(name: &str, digest: &str) -> ModelSource {
+        ModelSource::Named(Some(name.to_owned()), digest.to_owned())
+    }
+
+    fn profile(copies: &[(Option<&str>, Option<&str>)]) -> Profile {
+        let owned = |text: Option<&str>| text.map(str::to_owned);
+        let copies = copies.iter().map(|&(name, digest)| ModelCopy { name: owned(name), digest: owned(digest) });
+        Profile { copies: Some(copies.collect()), ..Profile::default() }
+    }
+
+    #[test]
+    fn a_model_is_known_by_its_digest_and_not_by_its_name() {
+        let there = profile(&[(Some("a/b"), Some("11")), (None, Some("22")), (Some("a/broken"), None)]);
+        assert_eq!(lack(&there, &named("a/b", "11")), None);
+        assert_eq!(lack(&there, &named("x/y", "11")), None, "it has another name there");
+        assert_eq!(lack(&there, &named("file", "22")), None, "it has no name there");
+        assert_eq!(lack(&there, &named("a/b", "33")), Some(Lack::Differs));
+        assert_eq!(lack(&there, &named("a/c", "33")), Some(Lack::Missing));
+        assert_eq!(lack(&there, &named("a/broken", "33")), Some(Lack::Unusable));
+        assert_eq!(lack(&there, &ModelSource::Named(None, "33".to_owned())), Some(Lack::Missing));
+        assert_eq!(lack(&Profile::default(), &named("a/b", "33")), None, "it does not say what it has");
+    }
+
+    #[test]
+    fn what_a_machine_said_counts_for_a_while_where_its_disk_is_not_known() {
+        let (lacks, machine) = (Lacks::default(), hive_net::Identity::generate().id());
+        let silent = Profile::default();
+        assert_eq!(lacks.of(machine, &silent, &named("a/b", "11")), None);
+        lacks.note(machine, &named("a/b", "11"));
+        assert_eq!(lacks.of(machine, &silent, &named("a/b", "11")), Some(Lack::Missing));
+        assert_eq!(lacks.of(machine, &silent, &named("a/b", "22")), None);
+        assert_eq!(lacks.of(machine, &profile(&[(Some("a/b"), Some("22"))]), &named("a/b", "11")), Some(Lack::Differs));
+    }
+
+    #[test]
+    fn what_is_missing_is_said_with_what_to_do() {
+        let words = |model: &ModelSource, lack| Lacking::new("beta".to_owned(), model, lack).to_string();
+        let missing = words(&named("owner/name", "1"), Lack::Missing);
+        assert!(missing.starts_with("beta does not have owner/name: copy models--owner--name into"), "{missing}");
+        assert!(missing.contains("`hf download owner/name` there"), "{missing}");
+        let exact = words(&named("owner/name@4bit/model-Q4_0.gguf", "1"), Lack::Missing);
+        assert!(exact.contains("`hf download owner/name model-Q4_0.gguf --revision 4bit` there"), "{exact}");
+        let differs = words(&named("owner/name", "1"), Lack::Differs);
+        assert!(differs.starts_with("beta's copy of owner/name differs from yours: "), "{differs}");
+        let file = words(&named("tuned", "1"), Lack::Missing);
+        assert!(file.contains("copy it there") && file.contains("models load PATH"), "{file}");
+        let starter = words(&ModelSource::Named(None, "1".to_owned()), Lack::Differs);
+        assert!(starter.ends_with("update HiveMind on both machines"), "{starter}");
+    }
+}

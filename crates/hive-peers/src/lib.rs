@@ -1,0 +1,43 @@
+//! The other machines: who they are, who may what, where they are, whether they are here, and what was seen of them.
+//!
+//! [`Membership`] is this machine among them: its identity, its network, what it says of itself. [`Peers`] is what is known of
+//! the others; `presence` keeps in touch with approved ones, `pairing` brings strangers to the point where two people can
+//! decide, and `fleet` says which machines may hold parts of a model.
+//!
+//! What holds: nothing here knows what a machine computes. What keeping in touch needs of that, it asks for by [`Local`].
+
+mod changes;
+pub mod data;
+mod discovery;
+mod find;
+mod fleet;
+pub mod identity;
+mod lacks;
+mod line;
+mod local;
+mod measure;
+mod membership;
+mod pairing;
+mod pairings;
+mod peers;
+mod placement;
+pub mod reach;
+mod serve;
+mod speed;
+mod tasks;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+mod trust;
+
+pub use changes::Changes;
+pub use find::{Called, FindPeerError, find};
+pub use fleet::{Candidate, HERE, Scope, between};
+pub use lacks::{Lack, Lacking, Lacks};
+pub use local::{Local, Opened, Work};
+pub use membership::{Membership, MembershipOptions, StartError};
+pub use pairing::INVITE_VALID_FOR;
+pub use peers::{DecideError, MeasuredPath, Notice, Paired, PeerState, PeerView, Peers, Rights, RightsError};
+pub use placement::Placement;
+pub use speed::Speed;
+pub use tasks::Tasks;
+pub use trust::{Failing, Trust};

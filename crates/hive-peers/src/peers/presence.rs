@@ -1,0 +1,367 @@
+//! Keeps in touch with approved machines: greets them, feels their pulse, hears what they say of themselves.
+//!
+//! One task per machine. A machine that falls silent is dialled anew at once over every address known, so that one whose
+//! cable was pulled is back before anybody is told; only then is it away.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use hive_net::links::LinkKind;
+use hive_net::near::{NotDialled, ReachableFrom};
+use hive_net::pulse::{BEAT, Pulse, Verdict};
+use hive_net::{Channel, ConnectError, PeerAddr, PeerId, Protocol, fingerprint};
+use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::local::Local;
+use crate::measure;
+use crate::membership::Membership;
+use crate::reach::{self, Absence};
+use hive_audit::{AuditEvent, Machine};
+use hive_protocol::{Answer, Beat, Greeting, NONSENSE, Profile, Question};
+
+/// A machine that is there answers a greeting in a few round trips.
+const GREETING_PATIENCE: Duration = Duration::from_secs(3);
+/// A machine whose link died answers this soon over another one; one that is dead does not.
+const SECOND_CHANCE: Duration = Duration::from_millis(400);
+/// Between two dials to a machine that is away, at first and at most. An announcement cuts the wait short.
+const PAUSE: RangeInclusive<Duration> = Duration::from_millis(200)..=Duration::from_secs(2);
+
+/// What the newest common version is, or a sentence that says which machine to update.
+pub(crate) fn agree(ours: (u32, u32), theirs: (u32, u32), name: &str) -> Result<u32, String> {
+    let newest = ours.1.min(theirs.1);
+    if newest >= ours.0.max(theirs.0) {
+        return Ok(newest);
+    }
+    Err(if theirs.1 < ours.0 {
+        format!("{name} runs an older HiveMind that this one does not understand; update {name}")
+    } else {
+        format!("{name} runs a newer HiveMind that this one does not understand; update this machine")
+    })
+}
+
+/// Looks after every approved machine, as long as the member lives.
+pub(crate) async fn run(member: Membership, local: Arc<dyn Local>) {
+    let mut changes = member.peers().changes();
+    let mut tasks: HashMap<PeerId, AbortOnDropHandle<()>> = HashMap::new();
+    loop {
+        tasks.retain(|_, task| !task.is_finished());
+        for peer in member.peers().approved() {
+            tasks.entry(peer).or_insert_with(|| {
+                AbortOnDropHandle::new(member.spawn(keep_in_touch(member.clone(), local.clone(), peer)))
+            });
+        }
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() { return },
+            () = member.stopping() => return,
+        }
+    }
+}
+
+async fn keep_in_touch(member: Membership, local: Arc<dyn Local>, peer: PeerId) {
+    let mut pause = *PAUSE.start();
+    let mut patience = GREETING_PATIENCE;
+    let mut last_heard = Instant::now();
+    while member.peers().is_approved(peer) {
+        // Before dialling, so that an announcement during the dial is not missed.
+        let dial = member.peers().dial_bell(peer);
+        let announced = dial.notified();
+        let absence = match timeout(patience, greet(&member, &*local, peer)).await {
+            Ok(Ok((channel, name, life))) => {
+                pause = *PAUSE.start();
+                note_arrival(&member, peer, &name, life);
+                let working = AbortOnDropHandle::new(member.spawn(local.while_present(peer)));
+                let measuring = AbortOnDropHandle::new(member.spawn(measure::run(member.clone(), local.clone(), peer)));
+                let (why, heard) = feel_pulse(&member, &*local, peer, channel).await;
+                last_heard = heard;
+                drop((working, measuring));
+                member.endpoint().admission().hang_up(peer, last_heard);
+                if why.is_none() && member.peers().is_approved(peer) {
+                    tracing::info!("{} fell silent or broke off; it is asked once more", member.peers().name(peer));
+                    patience = SECOND_CHANCE;
+                    continue;
+                }
+                why.unwrap_or_else(|| REMOVED.to_owned()).into()
+            }
+            Ok(Err(absence)) => absence,
+            Err(_) => silent(&member, peer),
+        };
+        patience = GREETING_PATIENCE;
+        // What is left of a connection knows only the dead path; the next dial tries them all.
+        member.endpoint().admission().hang_up(peer, last_heard);
+        tracing::info!("{} is away: {}", member.peers().name(peer), absence.why);
+        member.peers().left(peer, absence);
+        tokio::select! {
+            () = announced => {}
+            () = tokio::time::sleep(pause) => pause = (pause * 2).min(*PAUSE.end()),
+        }
+    }
+}
+
+/// A machine answers: where it does is kept, since that address has proven itself.
+fn note_arrival(member: &Membership, peer: PeerId, name: &str, life: u64) {
+    let link = member.endpoint().link(peer);
+    let socket = link.as_ref().and_then(|link| link.remote.parse::<SocketAddr>().ok());
+    let is_near = socket.is_some_and(|socket| member.endpoint().networks().is_near(socket.ip()));
+    let reached = if is_near { ReachableFrom::OnLink } else { ReachableFrom::Anywhere };
+    let addr = PeerAddr::new(peer, socket);
+    let relay = link.as_ref().filter(|link| link.kind == LinkKind::Relay);
+    let addr = match relay {
+        Some(link) => addr.with_relay(&link.remote),
+        None => addr,
+    };
+    member.endpoint().vouch(&addr, reached);
+    if let Some(approved) = member.peers().arrived(peer, name, life, link.as_ref().map(|link| (link, reached))) {
+        member.note_about(Machine::new(peer, name), AuditEvent::NameTaken { approved: fingerprint(approved) });
+    }
+}
+
+/// Opens the channel for heartbeats and exchanges first words.
+async fn greet(member: &Membership, local: &dyn Local, peer: PeerId) -> Result<(Channel, String, u64), Absence> {
+    let addr = member.peers().addr(peer);
+    let opened = member.endpoint().open(&addr, Protocol::Control).await;
+    let mut channel = opened.map_err(|error| explain(member, peer, &error))?;
+    let greeting =
+        serde_json::to_string(&member.greeting(local.profile_for(peer))).map_err(|error| error.to_string())?;
+    let exchange = async {
+        channel.write_message(&Question::Greet(greeting)).await?;
+        channel.read_message::<Answer>().await
+    };
+    let answer = match exchange.await {
+        Ok(Some(Answer::Greeting(theirs))) => theirs,
+        Ok(Some(Answer::Refused(why))) => return Err(hive_net::border::reason(&why).into()),
+        Ok(_) => return Err(NONSENSE.into()),
+        // The reason of a refused connection shows when the first stream is used.
+        Err(_) => match member.endpoint().open(&addr, Protocol::Control).await {
+            Err(error) => return Err(explain(member, peer, &error)),
+            Ok(_) => return Err("it has not approved this machine, or broke off".into()),
+        },
+    };
+    let theirs: Greeting =
+        serde_json::from_str(&answer).map_err(|_| "it runs another version of HiveMind".to_owned())?;
+    let name = hive_net::border::name(&theirs.profile.name);
+    agree(member.speaks(), theirs.speaks, &name)?;
+    member.peers().described(peer, theirs.profile);
+    Ok((channel, name, theirs.life))
+}
+
+/// Beats until the machine is removed (`Some`), or falls silent or breaks off (`None`); and when it was last heard.
+async fn feel_pulse(
+    member: &Membership,
+    local: &dyn Local,
+    peer: PeerId,
+    channel: Channel,
+) -> (Option<String>, Instant) {
+    let (mut writer, mut reader) = channel.split();
+    let mut profiles = member.profiles();
+    profiles.mark_changed();
+    let mut pulse = Pulse::new(Instant::now());
+    let (heard, mut answers) = tokio::sync::mpsc::channel(16);
+    let listening = AbortOnDropHandle::new(member.spawn({
+        let member = member.clone();
+        async move {
+            loop {
+                match reader.read::<Beat>().await {
+                    Ok(Some(beat)) => hear(&member, peer, &beat),
+                    Ok(None) => return,
+                    Err(error) => {
+                        tracing::debug!("no more heartbeats come: {error}");
+                        return;
+                    }
+                }
+                if heard.send(()).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }));
+    let mut timer = tokio::time::interval(BEAT);
+    timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut number = 0;
+    let end = loop {
+        tokio::select! {
+            biased;
+            answer = answers.recv() => match answer {
+                Some(()) => pulse.answered(Instant::now()),
+                None => break None,
+            },
+            _ = timer.tick() => {
+                if !member.peers().is_approved(peer) {
+                    break Some(REMOVED.to_owned());
+                }
+                if pulse.look(Instant::now()) == Verdict::Silent {
+                    tracing::debug!("no heartbeat was answered in time");
+                    break None;
+                }
+                number += 1;
+                let profile = news(local, peer, &mut profiles);
+                if let Err(error) = writer.write(&Beat { number, profile }).await {
+                    tracing::debug!("a heartbeat could not be sent: {error}");
+                    break None;
+                }
+            }
+        }
+    };
+    drop(listening);
+    (end, pulse.last_answer())
+}
+
+/// What this machine says of itself, where that has changed since it was last said.
+fn news(local: &dyn Local, to: PeerId, profiles: &mut tokio::sync::watch::Receiver<Profile>) -> Option<String> {
+    profiles.has_changed().unwrap_or(false).then(|| {
+        profiles.mark_unchanged();
+        serde_json::to_string(&local.profile_for(to)).unwrap_or_default()
+    })
+}
+
+fn hear(member: &Membership, peer: PeerId, beat: &Beat) {
+    if let Some(profile) = beat.profile.as_deref().and_then(|text| serde_json::from_str(text).ok()) {
+        member.peers().described(peer, profile);
+    }
+}
+
+/// The other side: answers a greeting, then every heartbeat.
+pub(crate) async fn answer(member: &Membership, local: &dyn Local, peer: PeerId, mut channel: Channel, greeting: &str) {
+    let refuse = |why: String| Answer::Refused(why);
+    let ours = member.greeting(local.profile_for(peer));
+    let name = member.peers().name(peer);
+    let answer = match serde_json::from_str::<Greeting>(greeting) {
+        // Seen from there, this machine is the one to name.
+        Ok(theirs) => match agree(theirs.speaks, ours.speaks, &ours.profile.name) {
+            Ok(_) => {
+                member.peers().described(peer, theirs.profile);
+                Answer::Greeting(serde_json::to_string(&ours).unwrap_or_default())
+            }
+            Err(why) => refuse(why),
+        },
+        Err(error) => {
+            tracing::debug!("{name} greeted in words that are not understood: {error}");
+            refuse(format!("{} does not understand the greeting; update the older HiveMind", ours.profile.name))
+        }
+    };
+    let accepted = matches!(answer, Answer::Greeting(_));
+    if channel.write_message(&answer).await.is_err() || !accepted {
+        channel.finish();
+        return;
+    }
+    // They are here: whoever waits to dial them need not wait longer.
+    member.peers().dial(peer);
+    let (mut writer, mut reader) = channel.split();
+    let mut profiles = member.profiles();
+    while let Ok(Some(beat)) = reader.read::<Beat>().await {
+        hear(member, peer, &beat);
+        let profile = news(local, peer, &mut profiles);
+        if writer.write(&Beat { number: beat.number, profile }).await.is_err() {
+            return;
+        }
+    }
+}
+
+fn explain(member: &Membership, peer: PeerId, error: &ConnectError) -> Absence {
+    match error {
+        ConnectError::Refused(_) => {
+            format!("{} has not approved this machine; pair them again", member.peers().name(peer)).into()
+        }
+        ConnectError::OtherVersion(_) => {
+            format!("{} runs another version of HiveMind; update the older of the two", member.peers().name(peer))
+                .into()
+        }
+        ConnectError::NotAllowed(_) => REMOVED.into(),
+        ConnectError::NotDialled { why, .. } if *why != NotDialled::Unknown => why.to_string().into(),
+        ConnectError::NotDialled { .. } | ConnectError::Unreachable { .. } => silent(member, peer),
+    }
+}
+
+const REMOVED: &str = "it was removed";
+
+/// Why a machine does not answer, where that can be told.
+fn silent(member: &Membership, peer: PeerId) -> Absence {
+    match reach::diagnose(member.observe(peer, false)) {
+        Some(condition) => condition.into(),
+        None => "it does not answer".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peers::PeerState;
+    use crate::testing::Machine as Node;
+
+    async fn node(name: &str, speaks: (u32, u32)) -> Node {
+        Node::speaking(name, speaks).await
+    }
+
+    /// How two approved machines of these versions see each other, once they have met.
+    async fn meet(older: (u32, u32), newer: (u32, u32)) -> [PeerState; 2] {
+        let (older, newer) = (node("older", older).await, node("newer", newer).await);
+        older.peers().admit(newer.id(), "newer", Some(&newer.addr())).unwrap();
+        newer.peers().admit(older.id(), "older", Some(&older.addr())).unwrap();
+        let state = async |node: &Node| loop {
+            let state = node.peer_views()[0].state.clone();
+            match &state {
+                PeerState::Unreachable { why, .. } if !why.contains("update") => {}
+                PeerState::Approved | PeerState::Unreachable { .. } => return state,
+                other => panic!("{other:?}"),
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        };
+        let states = [state(&older).await, state(&newer).await];
+        for node in [older, newer] {
+            assert!(node.tasks().count() > 0);
+            node.stop().await;
+            assert_eq!(node.tasks().count(), 0, "a task has outlived its node");
+        }
+        states
+    }
+
+    #[tokio::test]
+    async fn older_and_newer_machines_talk_or_say_which_to_update() {
+        assert_eq!(meet((1, 1), (1, 3)).await, [PeerState::Approved, PeerState::Approved]);
+        let [older, newer] = meet((1, 1), (2, 3)).await;
+        let why = |state: PeerState| match state {
+            PeerState::Unreachable { why, .. } => why,
+            other => panic!("{other:?}"),
+        };
+        assert!(why(older).contains("newer HiveMind that this one does not understand; update this machine"));
+        assert!(why(newer).contains("older HiveMind that this one does not understand; update older"));
+    }
+
+    #[tokio::test]
+    async fn a_refused_greeting_writes_to_no_terminal() {
+        use hive_net::{Endpoint, EndpointOptions, Identity, Incoming};
+        let ann = node("ann", (1, 1)).await;
+        let loopback = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+        let bound = Endpoint::bind(EndpointOptions::new(Identity::generate(), loopback)).await;
+        let (mallory, mut incoming) = bound.unwrap();
+        mallory.admission().approve(ann.id());
+        tokio::spawn(async move {
+            while let Some(Incoming { mut channel, .. }) = incoming.recv().await {
+                let _ = channel.read_message::<Question>().await;
+                let why = "no\u{1b}]52;c;cm0=\u{7}\u{202e}\nerror: update needed".to_owned();
+                let _ = channel.write_message(&Answer::Refused(why)).await;
+                channel.finish();
+            }
+        });
+        ann.peers().admit(mallory.id(), "mallory", Some(&mallory.addr())).unwrap();
+        let why = loop {
+            match ann.peer_views()[0].state.clone() {
+                PeerState::Unreachable { why, .. } if why.starts_with("no") => break why,
+                _ => tokio::time::sleep(Duration::from_millis(10)).await,
+            }
+        };
+        assert_eq!(why, "no]52;c;cm0= error: update needed");
+        ann.stop().await;
+    }
+
+    #[test]
+    fn versions_that_overlap_agree_and_others_say_who_is_old() {
+        assert_eq!(agree((1, 3), (2, 5), "Attic"), Ok(3));
+        assert_eq!(agree((1, 1), (1, 1), "Attic"), Ok(1));
+        assert!(agree((3, 4), (1, 2), "Attic").unwrap_err().ends_with("update Attic"));
+        assert!(agree((1, 2), (3, 4), "Attic").unwrap_err().ends_with("update this machine"));
+    }
+}

@@ -1,0 +1,54 @@
+//! What is known of a machine, as people and programs see it.
+
+use hive_net::{Link, PeerId, fingerprint};
+
+use super::book::Standing;
+use super::state::{Contact, State, now_s, seconds};
+use super::view::{MeasuredPath, Paired, PeerState, PeerView};
+
+impl State {
+    pub(super) fn view(&self, peer: PeerId, link: &impl Fn(PeerId) -> Option<Link>) -> PeerView {
+        let contact = self.contact.get(&peer);
+        let state = match (self.pending.get(&peer), self.book.get(peer).map(|entry| entry.standing)) {
+            (_, Some(Standing::Blocked)) => PeerState::Blocked,
+            (Some(pending), _) => PeerState::Pending {
+                code: pending.code.to_string(),
+                asked_by_them: pending.asked_by_them,
+                approved_here: pending.approved_here,
+            },
+            (None, Some(Standing::Approved)) => match contact {
+                Some(Contact::Present { .. }) => PeerState::Approved,
+                Some(Contact::Away { absence, since }) => {
+                    PeerState::Unreachable { why: absence.why.clone(), since: seconds(*since) }
+                }
+                None => PeerState::Unreachable { why: "it has not been heard yet".to_owned(), since: now_s() },
+            },
+            (None, None) => PeerState::Found,
+        };
+        let present = matches!(contact, Some(Contact::Present { .. }));
+        let link = present.then(|| link(peer)).flatten();
+        let is_in_use = |path: &MeasuredPath| link.as_ref().is_some_and(|link| link.remote == path.link.remote);
+        let paths = self.paths.get(&peer).into_iter().flatten();
+        let (in_use, other_paths): (Vec<_>, Vec<_>) = paths.cloned().partition(is_in_use);
+        PeerView {
+            id: peer.to_text(),
+            name: self.name(peer),
+            fingerprint: fingerprint(peer),
+            state,
+            paired: self
+                .book
+                .get(peer)
+                .filter(|entry| entry.standing == Standing::Approved)
+                .map(|entry| Paired { code: entry.code().map(str::to_owned), at_s: entry.since_s() }),
+            bits_per_s: in_use.first().map(|path| path.bits_per_s),
+            other_paths,
+            condition: match contact {
+                Some(Contact::Away { absence, .. }) => absence.condition,
+                _ => None,
+            },
+            link,
+            profile: present.then(|| self.profiles.get(&peer).cloned()).flatten(),
+            rights: self.book.get(peer).filter(|entry| entry.standing == Standing::Approved).map(|entry| entry.rights),
+        }
+    }
+}

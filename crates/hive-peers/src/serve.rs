@@ -1,0 +1,69 @@
+//! Serves what peers open: pairings and what keeps machines in touch here, everything else by the rest of the node.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use hive_net::{Channel, Incoming, PeerId, Protocol};
+use hive_protocol::Question;
+use tokio::sync::{Semaphore, mpsc};
+
+use crate::local::{Local, Opened};
+use crate::measure;
+use crate::membership::Membership;
+use crate::peers::presence;
+
+/// Questions of a machine that are being read at a time. Each takes memory until it is whole.
+const QUESTIONS: usize = 16;
+
+impl Membership {
+    /// Serves what others open and keeps in touch with approved machines, until the node stops.
+    pub fn run(&self, local: &Arc<dyn Local>, incoming: mpsc::Receiver<Incoming>) {
+        self.spawn(serve(self.clone(), local.clone(), incoming));
+        self.spawn(presence::run(self.clone(), local.clone()));
+    }
+}
+
+async fn serve(member: Membership, local: Arc<dyn Local>, mut incoming: mpsc::Receiver<Incoming>) {
+    let mut reading: HashMap<PeerId, Arc<Semaphore>> = HashMap::new();
+    loop {
+        let Incoming { peer, protocol, origin, channel } = tokio::select! {
+            opened = incoming.recv() => match opened {
+                Some(opened) => opened,
+                None => return,
+            },
+            () = member.stopping() => return,
+        };
+        // Of strangers, nothing is held but their pairing.
+        reading.retain(|peer, _| member.endpoint().admission().is_approved(*peer));
+        let reading = reading.entry(peer).or_insert_with(|| Arc::new(Semaphore::new(QUESTIONS))).clone();
+        let (own, local) = (member.clone(), local.clone());
+        member.spawn(async move {
+            match protocol {
+                Protocol::Pair => own.answer_pairing(peer, origin, channel).await,
+                Protocol::Control => serve_control(&own, &*local, peer, channel, reading).await,
+                Protocol::Stage => local.serve(peer, Opened::Frames(channel)).await,
+                Protocol::Gauge => measure::serve(channel).await,
+            }
+        });
+    }
+}
+
+async fn serve_control(
+    member: &Membership,
+    local: &dyn Local,
+    peer: PeerId,
+    mut channel: Channel,
+    reading: Arc<Semaphore>,
+) {
+    let read = {
+        let Ok(_one) = reading.acquire().await else { return };
+        channel.read_first().await
+    };
+    match read {
+        Ok(Some(Question::Greet(greeting))) => presence::answer(member, local, peer, channel, &greeting).await,
+        Ok(Some(Question::Measure(messages))) => measure::answer(channel, messages).await,
+        Ok(Some(question)) => local.serve(peer, Opened::Question(Box::new(question), channel)).await,
+        Ok(None) => {}
+        Err(error) => tracing::debug!("a question could not be read: {error}"),
+    }
+}

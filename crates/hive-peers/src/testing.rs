@@ -1,0 +1,80 @@
+//! A machine that knows others and computes nothing, for tests.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::Deref;
+use std::sync::Arc;
+
+use hive_net::{PeerId, Relay};
+use hive_protocol::{Profile, SPEAKS};
+
+use crate::local::{Local, Opened, Work};
+use crate::membership::{Membership, MembershipOptions};
+
+/// A machine on the loopback network that shares nothing.
+pub struct Machine(Membership);
+
+impl Deref for Machine {
+    type Target = Membership;
+
+    fn deref(&self) -> &Membership {
+        &self.0
+    }
+}
+
+/// How a test starts a machine of this name, on the loopback network and without a data folder.
+pub fn options(name: &str) -> MembershipOptions {
+    MembershipOptions {
+        name: name.to_owned(),
+        bind: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+        data: None,
+        relay: Relay::None,
+        lan_only: false,
+        networks: Vec::new(),
+        speaks: SPEAKS,
+        profile: Profile { name: name.to_owned(), ..Profile::default() },
+    }
+}
+
+impl Machine {
+    /// Starts one.
+    pub async fn start(name: &str) -> Self {
+        Self::speaking(name, SPEAKS).await
+    }
+
+    /// Starts one that speaks these versions of the protocol.
+    #[allow(clippy::missing_panics_doc, clippy::unwrap_used, reason = "a test ends where this cannot be")]
+    pub async fn speaking(name: &str, speaks: (u32, u32)) -> Self {
+        let (member, incoming) = Membership::open(MembershipOptions { speaks, ..options(name) }).await.unwrap();
+        let local: Arc<dyn Local> = Arc::new(Nothing(member.profile()));
+        member.run(&local, incoming);
+        Self(member)
+    }
+
+    /// Ends it.
+    pub async fn stop(&self) {
+        self.tasks().stop();
+        self.close().await;
+        self.tasks().ended().await;
+    }
+}
+
+/// A machine that does nothing for others.
+struct Nothing(Profile);
+
+impl Local for Nothing {
+    fn profile_for(&self, _: PeerId) -> Profile {
+        self.0.clone()
+    }
+
+    fn is_busy(&self) -> bool {
+        false
+    }
+
+    fn while_present(&self, _: PeerId) -> Work {
+        Box::pin(std::future::pending())
+    }
+
+    fn serve(&self, _: PeerId, _: Opened) -> Work {
+        Box::pin(std::future::ready(()))
+    }
+}

@@ -1,0 +1,293 @@
+//! What this machine has seen of the others, against what they say of themselves.
+//!
+//! A machine says how fast it is and what memory it has. What is seen counts more: one whose stages turn out slower than
+//! promised is planned with at the speed that was seen, and one whose stages fail is left out for a while, longer each time.
+//! Both wear off, since machines are repaired and owners close their games. And a machine that turns out faster than it once
+//! measured itself says so from then on.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use hive_net::PeerId;
+
+/// A machine that failed is left out for so long, and twice as long each further time.
+const FIRST_REST: Duration = Duration::from_secs(30);
+const LONGEST_REST: Duration = Duration::from_mins(30);
+/// Failures longer ago than this count no more.
+const FORGOTTEN: Duration = Duration::from_hours(1);
+
+/// Half of what was seen too slow is forgiven after this time, and after twice as long each further time.
+const FORGIVEN: Duration = Duration::from_mins(5);
+const MOST_DOUBLINGS: u32 = 8;
+
+/// What is assumed of a machine until it is measured: an old laptop.
+pub(crate) const ASSUMED_BYTES_PER_S: f64 = 10e9;
+/// A machine counts as at most so many times as fast as this one, or as it was seen to be, whatever it claims. One that is
+/// faster still shows it with its first answers.
+const UNPROVEN_TIMES: f64 = 2.0;
+
+/// A machine that computed wrong numbers is left out for so long: that does not happen to a machine that is well.
+const QUARANTINE: Duration = Duration::from_hours(24);
+
+/// A machine that had no room for what it said it has room for is planned with for less, for so long.
+const ROOM_DOUBTED: Duration = Duration::from_mins(1);
+
+/// How a machine failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Failing {
+    /// It did not load a stage, which may be over.
+    Loading,
+    /// It computed what cannot be.
+    Computing,
+}
+
+/// What was seen of one machine.
+#[derive(Debug, Default)]
+struct Seen {
+    failures: Vec<(Instant, Failing)>,
+    /// Bytes that it had no room for although it said so, and when.
+    no_room_for: Option<(u64, Instant)>,
+    /// The part of the speed it claims that was seen, when, and how often it was too slow.
+    slow: Option<(f64, Instant)>,
+    times_slow: u32,
+    /// The most bytes of weights that it was seen to read in a second.
+    shown_bytes_per_s: Option<f64>,
+    /// When it was found to compute wrong numbers.
+    caught: Option<Instant>,
+    /// Whether its owner's word was asked for already, because another machine does not agree with it.
+    doubted: bool,
+}
+
+impl Seen {
+    fn failed(&mut self, how: Failing, now: Instant) {
+        self.failures.retain(|(at, _)| now - *at < FORGOTTEN);
+        self.failures.push((now, how));
+    }
+
+    /// Whether it is left out only for what may be over: then it is asked again where nobody else can help.
+    fn may_be_asked_again(&self, now: Instant) -> bool {
+        let is_caught = self.caught.is_some_and(|at| now - at < QUARANTINE);
+        let mut recent = self.failures.iter().filter(|(at, _)| now - *at < FORGOTTEN);
+        !is_caught && recent.all(|(_, how)| *how == Failing::Loading)
+    }
+
+    /// The most bytes that it is planned with, whatever it says.
+    fn room_bytes(&self, now: Instant) -> u64 {
+        let doubted = self.no_room_for.filter(|(_, at)| now - *at < ROOM_DOUBTED);
+        doubted.map_or(u64::MAX, |(bytes, _)| bytes.saturating_sub(1))
+    }
+
+    /// The smallest load that it had no room for counts, as long as that is doubted.
+    fn had_no_room(&mut self, bytes: u64, now: Instant) {
+        let doubted = self.no_room_for.filter(|(_, at)| now - *at < ROOM_DOUBTED);
+        let smallest = doubted.map_or(bytes, |(before, _)| before.min(bytes));
+        self.no_room_for = Some((smallest, now));
+    }
+
+    /// How much longer it is left out.
+    fn rests(&self, now: Instant) -> Option<Duration> {
+        let until =
+            |since: Instant, rest: Duration| (since + rest).checked_duration_since(now).filter(|rest| !rest.is_zero());
+        let quarantined = self.caught.and_then(|at| until(at, QUARANTINE));
+        quarantined.max(self.rests_for_failures(now))
+    }
+
+    fn rests_for_failures(&self, now: Instant) -> Option<Duration> {
+        let recent = || self.failures.iter().map(|(at, _)| *at).filter(|at| now - *at < FORGOTTEN);
+        let latest = recent().next_back()?;
+        let doubled = FIRST_REST * (1 << (recent().count() - 1).min(16));
+        (latest + doubled.min(LONGEST_REST)).checked_duration_since(now).filter(|rest| !rest.is_zero())
+    }
+
+    fn saw(&mut self, pace: f64, now: Instant) {
+        if pace < 1.0 {
+            self.times_slow += 1;
+            self.slow = Some((pace, now));
+        } else {
+            // As fast as it says: whatever slowed it down is over.
+            (self.slow, self.times_slow) = (None, 0);
+        }
+    }
+
+    fn has_shown(&mut self, bytes_per_s: f64) {
+        self.shown_bytes_per_s = Some(self.shown_bytes_per_s.map_or(bytes_per_s, |before| before.max(bytes_per_s)));
+    }
+
+    /// The part of the speed it claims that it is planned with.
+    fn pace(&self, now: Instant) -> f64 {
+        let Some((pace, at)) = self.slow else { return 1.0 };
+        let half_life = FORGIVEN * (1 << self.times_slow.saturating_sub(1).min(MOST_DOUBLINGS));
+        let halvings = (now - at).as_secs_f64() / half_life.as_secs_f64();
+        1.0 - (1.0 - pace) * 0.5f64.powf(halvings)
+    }
+}
+
+/// What was seen of all of them.
+#[derive(Debug, Default)]
+pub struct Trust(Mutex<HashMap<PeerId, Seen>>);
+
+impl Trust {
+    fn seen(&self) -> MutexGuard<'_, HashMap<PeerId, Seen>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A stage on this machine did not load, or computed what cannot be.
+    pub fn failed(&self, machine: PeerId, how: Failing) {
+        self.seen().entry(machine).or_default().failed(how, Instant::now());
+    }
+
+    /// A machine had no room for so many bytes, although it said so. That is no failure: it is planned with for less.
+    pub fn had_no_room(&self, machine: PeerId, bytes: u64) {
+        self.seen().entry(machine).or_default().had_no_room(bytes, Instant::now());
+    }
+
+    /// The most bytes that a machine is planned with, whatever it says.
+    pub fn room_bytes(&self, machine: PeerId) -> u64 {
+        self.seen().get(&machine).map_or(u64::MAX, |seen| seen.room_bytes(Instant::now()))
+    }
+
+    /// Whether a machine is left out only for what may be over.
+    pub fn may_be_asked_again(&self, machine: PeerId) -> bool {
+        self.seen().get(&machine).is_none_or(|seen| seen.may_be_asked_again(Instant::now()))
+    }
+
+    /// How much longer a machine is left out, if it is.
+    pub fn rests(&self, machine: PeerId) -> Option<Duration> {
+        self.seen().get(&machine)?.rests(Instant::now())
+    }
+
+    /// The part of the speed it claims that a machine is planned with.
+    pub fn pace(&self, machine: PeerId) -> f64 {
+        self.seen().get(&machine).map_or(1.0, |seen| seen.pace(Instant::now()))
+    }
+
+    /// A machine computed at this part of the speed it claims.
+    pub fn saw(&self, machine: PeerId, pace: f64) {
+        self.seen().entry(machine).or_default().saw(pace, Instant::now());
+    }
+
+    /// A machine has shown that it reads so many bytes in a second.
+    pub fn has_shown(&self, machine: PeerId, bytes_per_s: f64) {
+        self.seen().entry(machine).or_default().has_shown(bytes_per_s);
+    }
+
+    /// Of the bytes per second that a machine claims, those that count beside this machine's own.
+    pub fn credible(&self, machine: PeerId, claimed: f64, own: Option<f64>) -> f64 {
+        let shown = self.seen().get(&machine).and_then(|seen| seen.shown_bytes_per_s);
+        credible(claimed, shown, Some(own.unwrap_or(ASSUMED_BYTES_PER_S)))
+    }
+
+    /// A machine was found to compute wrong numbers.
+    pub fn caught(&self, machine: PeerId) {
+        self.seen().entry(machine).or_default().caught = Some(Instant::now());
+    }
+
+    /// Whether a machine has not been in doubt before; it has from now on.
+    pub(crate) fn note_doubt(&self, machine: PeerId) -> bool {
+        !std::mem::replace(&mut self.seen().entry(machine).or_default().doubted, true)
+    }
+
+    /// Whether a machine was found to compute wrong numbers, and is left out for that.
+    pub fn is_quarantined(&self, machine: PeerId) -> bool {
+        let at = self.seen().get(&machine).and_then(|seen| seen.caught);
+        at.is_some_and(|at| at.elapsed() < QUARANTINE)
+    }
+}
+
+/// The bytes per second that count of those that a machine claims: not more than twice those of this machine, or than twice
+/// those that it was seen to read. What is no speed counts as none.
+fn credible(claimed: f64, shown: Option<f64>, own: Option<f64>) -> f64 {
+    let proven = shown.into_iter().chain(own).fold(0.0, f64::max);
+    let claimed = if claimed.is_finite() { claimed.max(1.0) } else { 1.0 };
+    if proven > 0.0 { claimed.min(proven * UNPROVEN_TIMES) } else { claimed }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_that_fails_is_left_out_longer_each_time_and_not_for_ever() {
+        let (mut seen, start) = (Seen::default(), Instant::now());
+        assert_eq!(seen.rests(start), None);
+        seen.failed(Failing::Loading, start);
+        assert_eq!(seen.rests(start), Some(FIRST_REST));
+        assert_eq!(seen.rests(start + FIRST_REST), None);
+        let again = start + Duration::from_mins(1);
+        seen.failed(Failing::Loading, again);
+        assert_eq!(seen.rests(again), Some(FIRST_REST * 2));
+        (0..20).for_each(|_| seen.failed(Failing::Loading, again));
+        assert_eq!(seen.rests(again), Some(LONGEST_REST));
+        let later = again + FORGOTTEN;
+        seen.failed(Failing::Loading, later);
+        assert_eq!(seen.rests(later), Some(FIRST_REST));
+    }
+
+    #[test]
+    fn what_did_not_load_may_be_asked_again_and_what_computed_nonsense_may_not() {
+        let (mut seen, start) = (Seen::default(), Instant::now());
+        seen.failed(Failing::Loading, start);
+        assert!(seen.may_be_asked_again(start));
+        seen.failed(Failing::Computing, start);
+        assert!(!seen.may_be_asked_again(start));
+        assert!(seen.may_be_asked_again(start + FORGOTTEN));
+        seen.caught = Some(start);
+        assert!(!seen.may_be_asked_again(start + FORGOTTEN));
+    }
+
+    #[test]
+    fn a_machine_without_the_room_it_says_is_planned_with_for_less_and_not_left_out() {
+        let (mut seen, start) = (Seen::default(), Instant::now());
+        seen.had_no_room(100, start);
+        assert_eq!((seen.room_bytes(start), seen.rests(start)), (99, None));
+        assert_eq!(seen.room_bytes(start + ROOM_DOUBTED), u64::MAX);
+        seen.had_no_room(200, start);
+        assert_eq!(seen.room_bytes(start), 99, "it has not grown by that");
+        seen.had_no_room(200, start + ROOM_DOUBTED);
+        assert_eq!(seen.room_bytes(start + ROOM_DOUBTED), 199);
+    }
+
+    #[test]
+    fn a_claim_counts_as_far_as_this_machine_or_what_was_seen_makes_it_credible() {
+        assert_eq!(credible(15e9, None, Some(10e9)), 15e9);
+        assert_eq!(credible(500e9, None, Some(10e9)), 20e9, "not yet seen");
+        assert_eq!(credible(500e9, Some(20e9), Some(10e9)), 40e9, "what was seen makes more of it credible");
+        assert_eq!(credible(500e9, Some(400e9), Some(10e9)), 500e9);
+        assert_eq!(credible(5e9, Some(400e9), Some(10e9)), 5e9, "a machine that says it is slow is believed");
+        assert_eq!(credible(500e9, None, None), 500e9, "nothing to go by");
+        for nonsense in [f64::NAN, f64::INFINITY, -3.0, 0.0] {
+            assert_eq!(credible(nonsense, None, Some(10e9)), 1.0);
+        }
+    }
+
+    #[test]
+    fn a_machine_shows_what_it_can_and_being_slow_later_does_not_take_that_back() {
+        let mut seen = Seen::default();
+        seen.has_shown(20e9);
+        seen.has_shown(15e9);
+        seen.saw(1.0, Instant::now());
+        assert_eq!(seen.shown_bytes_per_s, Some(20e9));
+    }
+
+    #[test]
+    fn a_machine_that_computed_wrong_numbers_is_left_out_for_a_day() {
+        let (mut seen, start) = (Seen::default(), Instant::now());
+        seen.caught = Some(start);
+        seen.failed(Failing::Computing, start);
+        assert_eq!(seen.rests(start), Some(QUARANTINE));
+        assert_eq!(seen.rests(start + QUARANTINE), None);
+    }
+
+    #[test]
+    fn what_was_too_slow_is_forgiven_slowly_and_more_slowly_each_time() {
+        let (mut seen, start) = (Seen::default(), Instant::now());
+        seen.saw(0.2, start);
+        assert!((seen.pace(start) - 0.2).abs() < 1e-9);
+        assert!((seen.pace(start + FORGIVEN) - 0.6).abs() < 1e-9);
+        seen.saw(0.2, start + FORGIVEN);
+        assert!((seen.pace(start + FORGIVEN * 2) - 0.434).abs() < 0.01);
+        seen.saw(1.0, start + FORGIVEN * 2);
+        assert!((seen.pace(start + FORGIVEN * 2) - 1.0).abs() < 1e-9);
+    }
+}

@@ -1,0 +1,330 @@
+//! Answers by a machine that is approved and speaks the stage protocol as it likes.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use hive_net::stage::{Budget, Dial, Inlet, Outlet, Received};
+use hive_net::{
+    Channel, Element, Endpoint, EndpointOptions, Frame, Identity, Incoming, Kind, Pace, PeerAddr, Protocol,
+};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::Answer;
+use crate::events::{Event, FinishReason, Summary};
+use crate::request::Request;
+use crate::ring::spot::{Found, Spot, Subject};
+use crate::ring::{Ring, RingOptions};
+use hive_model::Compute;
+use hive_peers::{Placement, Rights};
+use hive_plan::Plan;
+use hive_protocol::{self as control, Arithmetic, Hello, ModelSource, Pulse, Question, RingId, Role, token_digests};
+use hive_stage::planning;
+use hive_stage::testing::Machine;
+use hive_worker::text::ModelCard;
+
+const PROMPT: [u32; 3] = [1, 2, 3];
+/// What the machine chooses, unless it lies about that.
+const TOKEN: u32 = 5;
+
+/// What the machine does when it is to choose tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lie {
+    /// One token after the other, and none of them is the last.
+    Endless,
+    /// A token that the model does not have.
+    Beyond,
+    /// A token that ends the answer, it says.
+    Ends,
+    /// One token, and nothing more; it is well and has nothing to do, it says.
+    Silent,
+}
+
+/// A machine that has all of the model, it says.
+#[derive(Clone)]
+struct Mallory {
+    endpoint: Endpoint,
+    lie: Lie,
+    coordinator: Arc<Mutex<Option<(RingId, PeerAddr)>>>,
+    taken: Arc<Mutex<u32>>,
+    /// Pieces that it was asked to compute once more.
+    once_more: Arc<AtomicU32>,
+}
+
+fn loopback() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
+}
+
+impl Mallory {
+    async fn start(lie: Lie) -> (Self, mpsc::Receiver<Incoming>) {
+        let options = EndpointOptions::new(Identity::generate(), loopback());
+        let (endpoint, incoming) = Endpoint::bind(options).await.unwrap();
+        (
+            Self { endpoint, lie, coordinator: Arc::default(), taken: Arc::default(), once_more: Arc::default() },
+            incoming,
+        )
+    }
+
+    async fn serve(self, mut incoming: mpsc::Receiver<Incoming>) {
+        while let Some(Incoming { protocol, channel, .. }) = incoming.recv().await {
+            let mallory = self.clone();
+            match protocol {
+                Protocol::Control => drop(tokio::spawn(async move { mallory.answer(channel).await })),
+                Protocol::Stage => drop(tokio::spawn(async move { mallory.take(channel).await })),
+                Protocol::Pair | Protocol::Gauge => {}
+            }
+        }
+    }
+
+    async fn answer(self, mut channel: Channel) {
+        let Ok(Some(question)) = channel.read_message().await else { return };
+        let answer = match question {
+            Question::Load(..) => control::Answer::Loaded("a machine like any other".to_owned()),
+            Question::Join(id, neighbours) => {
+                *self.coordinator.lock().unwrap() = Some((id.ring, neighbours.coordinator));
+                control::Answer::Done
+            }
+            Question::Open(..) => control::Answer::At(*self.taken.lock().unwrap()),
+            Question::Check(_) => {
+                let arithmetic = Arithmetic::Exact;
+                control::Answer::Pulse(Pulse { passed: true, arithmetic, ..Pulse::default() })
+            }
+            Question::Digests(_, span) => control::Answer::Digests(token_digests(&vec![TOKEN; span.rows.len()])),
+            Question::Recompute(..) => {
+                self.once_more.fetch_add(1, Ordering::Relaxed);
+                control::Answer::Recomputed { digests: Vec::new(), token: Some(TOKEN) }
+            }
+            _ => control::Answer::Done,
+        };
+        let _ = channel.write_message(&answer).await;
+        channel.finish();
+    }
+
+    async fn take(self, mut channel: Channel) {
+        let Ok(Some(Hello { .. })) = channel.read_message().await else { return };
+        let mut inlet = Inlet::new(channel, Budget::new(64 << 20));
+        while let Ok(Some(frame)) = inlet.recv().await {
+            *self.taken.lock().unwrap() = frame.position + frame.rows;
+            if frame.sample {
+                let mallory = self.clone();
+                let (session, position) = (frame.session, frame.position + frame.rows);
+                tokio::spawn(async move { mallory.choose(session, position).await });
+            }
+            if inlet.acknowledge(Received::of(&frame)).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn choose(self, session: u128, first: u32) {
+        let (ring, coordinator) = self.coordinator.lock().unwrap().clone().unwrap();
+        let endpoint = self.endpoint.clone();
+        let dial: Dial = Box::new(move || {
+            let (endpoint, coordinator) = (endpoint.clone(), coordinator.clone());
+            Box::pin(async move {
+                let mut channel = endpoint.open(&coordinator, Protocol::Stage).await?;
+                channel.write_message(&Hello { ring, owner: coordinator.id(), to: Role::Coordinator }).await?;
+                Ok(channel)
+            })
+        });
+        let mut outlet = Outlet::open(dial, Pace::default()).await.unwrap();
+        let many = if self.lie == Lie::Endless { 2000 } else { u32::from(first == PROMPT.len() as u32) };
+        for position in first..first + many {
+            let token: u32 = if self.lie == Lie::Beyond { u32::MAX } else { TOKEN };
+            let frame = Frame {
+                kind: Kind::Token,
+                element: Element::Byte,
+                sample: false,
+                last: self.lie == Lie::Ends,
+                session,
+                epoch: 0,
+                position,
+                rows: 1,
+                width: 4,
+                payload: Bytes::copy_from_slice(&token.to_le_bytes()),
+            };
+            if outlet.send(frame).await.is_err() {
+                return;
+            }
+        }
+        // What was sent arrives as long as somebody holds its end.
+        std::future::pending::<()>().await;
+    }
+}
+
+/// How an answer of at most five tokens ended.
+struct Ended {
+    tokens: Vec<u32>,
+    last: Result<Summary, String>,
+    /// Whether it counts against the machine.
+    held_against: bool,
+}
+
+/// The plan that has all of a model on one machine.
+fn one_stage(model: &ModelCard) -> Plan {
+    let form = planning::form(Compute::Auto, false);
+    let machine = hive_plan::Machine { name: "mallory".to_owned(), memory_bytes: u64::MAX, form };
+    planning::plan_over(model, &[machine]).unwrap()
+}
+
+/// A node, the machine, what serves it, and a model that the node has loaded there.
+async fn loaded(lie: Lie) -> (Machine, Mallory, JoinHandle<()>, Ring) {
+    let ann = Machine::start("ann").await;
+    let (mallory, incoming) = Mallory::start(lie).await;
+    ann.membership().allow(&mallory.endpoint.addr());
+    mallory.endpoint.admission().approve(ann.membership().id());
+    let placement = Placement { name: "mallory".to_owned(), addr: mallory.endpoint.addr() };
+    let serving = tokio::spawn(mallory.clone().serve(incoming));
+    let starter = PathBuf::from(std::env::var_os("HIVEMIND_STARTER").expect("`./dev test` says where the starter is"));
+    let model = hive_stage::models::open_at(&starter).await.unwrap();
+    let plan = one_stage(model.card());
+    let options = RingOptions::new(ModelSource::Named(Some("no/such-model".to_owned()), String::new()));
+    let ring = Ring::load(&ann, model, &plan, &[placement], options, |_| ()).await.unwrap();
+    (ann, mallory, serving, ring)
+}
+
+fn request() -> Request {
+    Request { max_tokens: Some(5), ignore_end: true, reuse: false, ..Request::new(Vec::new()) }
+}
+
+async fn ended(lie: Lie) -> Ended {
+    let (ann, mallory, serving, ring) = loaded(lie).await;
+    let (machine, request) = (mallory.endpoint.id(), request());
+    let mut events = ring.generate_tokens(PROMPT.to_vec(), &request).await.unwrap();
+    let mut tokens = Vec::new();
+    let last = loop {
+        match tokio::time::timeout(Duration::from_mins(1), events.recv()).await.expect("it does not hang") {
+            Some(Event::Token { sampled, .. }) => tokens.push(sampled.token),
+            Some(Event::Finished { summary, .. }) => break Ok(summary),
+            Some(Event::Failed(why)) => break Err(why),
+            Some(Event::Reading { .. } | Event::Recovering(_)) => {}
+            None => panic!("an answer ends with a last word"),
+        }
+    };
+    let mut held_against = false;
+    for _ in 0..100 {
+        held_against = ann.membership().trust().rests(machine).is_some();
+        if held_against || last.is_err() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    serving.abort();
+    ann.stop().await;
+    mallory.endpoint.close().await;
+    Ended { tokens, last, held_against }
+}
+
+#[tokio::test]
+async fn an_answer_ends_at_its_length_though_the_stage_goes_on_for_ever() {
+    let ended = ended(Lie::Endless).await;
+    let summary = ended.last.unwrap();
+    assert_eq!((summary.tokens.len(), summary.finish_reason), (5, FinishReason::Length));
+    assert!(ended.held_against);
+}
+
+#[tokio::test]
+async fn a_token_that_the_model_does_not_have_counts_as_unsaid_and_against_the_machine() {
+    let ended = ended(Lie::Beyond).await;
+    assert_eq!((ended.tokens, ended.held_against), (Vec::new(), true));
+    assert!(ended.last.is_err(), "nobody else has the model");
+}
+
+#[tokio::test]
+async fn an_answer_does_not_end_because_the_stage_says_so() {
+    let ended = ended(Lie::Ends).await;
+    assert_eq!((ended.tokens, ended.held_against), (Vec::new(), true));
+    assert!(ended.last.is_err(), "nobody else has the model");
+}
+
+#[tokio::test]
+async fn a_machine_that_is_well_and_says_nothing_more_is_replaced() {
+    let ended = ended(Lie::Silent).await;
+    let why = ended.last.unwrap_err();
+    assert!(why.contains("mallory passes nothing on"), "{why}");
+    assert_eq!((ended.tokens, ended.held_against), (vec![5], false), "it may be the network");
+}
+
+#[tokio::test]
+async fn a_look_at_machines_that_have_gone_is_not_held_against_those_that_came() {
+    let (ann, mallory, serving, ring) = loaded(Lie::Silent).await;
+    let mut answer = Answer::new(1, ring, None, PROMPT.to_vec(), &request(), 5, Instant::now());
+    let _frames = answer.open_with(None).await;
+    answer.looks.under_way.spawn(std::future::pending());
+    answer.catch_up().await.unwrap();
+    assert!(answer.looks.under_way.is_empty(), "of the machines before");
+    answer.looks.under_way.spawn(std::future::pending());
+    let _frames = answer.open_with(None).await;
+    assert!(answer.looks.under_way.is_empty(), "of the session before");
+    serving.abort();
+    ann.stop().await;
+    mallory.endpoint.close().await;
+}
+
+#[tokio::test]
+async fn a_copy_is_sent_no_more_of_a_conversation_than_its_machine_may_see() {
+    let (ann, mallory, serving, ring) = loaded(Lie::Silent).await;
+    let machine = mallory.endpoint.id();
+    ann.membership().peers().admit(machine, "mallory", Some(&mallory.endpoint.addr())).unwrap();
+    // It holds the stage as well, and says the same of both.
+    ring.copy_of_first(ring.stages().remove(0));
+    let known = vec![TOKEN; 500];
+    let looks = async |from: usize| {
+        let subject = Subject {
+            session: 1,
+            known: known[..from].to_vec(),
+            prompt: 3,
+            sampling: hive_model::Sampling::default(),
+            rows_from: 0,
+            tokens_from: 3,
+        };
+        Spot::new(ring.clone()).look(subject).await.1
+    };
+    let sent = || mallory.once_more.load(Ordering::Relaxed);
+    assert_eq!((looks(100).await, sent()), (Found::Nothing, 4), "98 rows, 32 at a time");
+    // Its right is taken away in the middle of the next look.
+    let revoke = async {
+        while sent() < 6 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        ann.membership().set_rights(machine, Rights { prompts: false, ..Rights::default() }).unwrap();
+    };
+    let (found, ()) = tokio::join!(looks(500), revoke);
+    assert_eq!(found, Found::Unfinished);
+    assert!(sent() < 4 + 16, "all of it was sent");
+    serving.abort();
+    ann.stop().await;
+    mallory.endpoint.close().await;
+}
+
+#[tokio::test]
+async fn the_owner_hears_of_machines_that_differ_though_nobody_can_decide() {
+    let cases = [
+        // The token after the first piece is not what the copy chooses, and there is no third machine that could be asked.
+        (32, "mallory and mallory do not compute the same numbers"),
+        // It says that it was given another token.
+        (5, "mallory says that it was given something else"),
+    ];
+    for (at, told) in cases {
+        let (ann, mallory, serving, ring) = loaded(Lie::Silent).await;
+        ann.membership().peers().admit(mallory.endpoint.id(), "mallory", Some(&mallory.endpoint.addr())).unwrap();
+        ring.copy_of_first(ring.stages().remove(0));
+        let mut known = vec![TOKEN; 34];
+        known[at] = TOKEN + 1;
+        let sampling = hive_model::Sampling::default();
+        let subject = Subject { session: 1, known, prompt: 3, sampling, rows_from: 0, tokens_from: 3 };
+        assert_eq!(Spot::new(ring.clone()).look(subject).await.1, Found::Unfinished);
+        assert!(
+            ann.membership().notices(0).iter().any(|notice| notice.text.starts_with(told)),
+            "{:?}",
+            ann.membership().notices(0)
+        );
+        serving.abort();
+        ann.stop().await;
+        mallory.endpoint.close().await;
+    }
+}

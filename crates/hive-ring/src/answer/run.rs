@@ -1,0 +1,251 @@
+//! An answer from its first event to its last.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use hive_net::{Frame, Kind};
+use hive_protocol::logged;
+use hive_worker::text::TextError;
+use tokio::sync::mpsc;
+
+use super::Answer;
+use super::end::{End, broken_off, unless_over};
+use super::silence::Silence;
+use super::tokens::Step;
+use crate::events::Event;
+use crate::request::Request;
+use crate::ring::{Health, Ring};
+use crate::source::Source;
+
+/// Losses in a row without one token between them: then it is not the machines, but what they are asked. Stages that are
+/// well and pass nothing on are joined anew and then replaced one by one, see [`Stuck`].
+const FRUITLESS: usize = 5;
+
+/// Events on their way to whoever asked.
+const EVENT_QUEUE: usize = 256;
+
+/// Whether an answer had its first ring to itself from its first to its last token, by the ring's traffic (sessions ever
+/// opened, and open) at either end; then its speed is the ring's. A ring that was mended had pauses.
+fn was_alone(at_first: Option<(u64, usize)>, at_last: (u64, usize), epoch: u32) -> bool {
+    let (opened, open) = at_last;
+    at_first.is_some_and(|(opened_before, open_before)| opened_before == opened && open_before == 1 && open <= 1)
+        && epoch == 0
+}
+
+/// Lets an answer run, as soon as the stages have room for it; its events arrive on the receiver.
+pub(crate) async fn start(
+    id: u64,
+    ring: Ring,
+    source: Option<Arc<dyn Source>>,
+    prompt: Vec<u32>,
+    request: &Request,
+    max_tokens: usize,
+    started: Instant,
+) -> Result<mpsc::Receiver<Event>, TextError> {
+    let mut answer = Answer::new(id, ring, source, prompt, request, max_tokens, started);
+    // Its text was shown before; only what was held back is still to come.
+    for token in &request.said {
+        let piece = answer.ring.model().push(&mut answer.detokenizer, *token).await?;
+        answer.watch(&piece);
+    }
+    let (events, receiver) = mpsc::channel(EVENT_QUEUE);
+    let tasks = answer.ring.host().membership().tasks().clone();
+    tasks.spawn(answer.run(events));
+    Ok(receiver)
+}
+
+impl Answer {
+    async fn run(mut self, events: mpsc::Sender<Event>) {
+        tracing::info!(answer = self.id, prompt_tokens = self.prompt.len(), "an answer was asked for");
+        let bound = self.bound.clone();
+        let mut frames = match unless_over(&events, &bound, self.begin()).await {
+            Ok(frames) => frames,
+            Err(end) => {
+                // Some of the stages may have opened it by now. Whoever waits for it hears why that is in vain.
+                self.leave();
+                let _ = events.send(Event::Failed(broken_off(&end).to_owned())).await;
+                return;
+            }
+        };
+        // Only here: one that goes on elsewhere has been silent between, and says nothing of anybody's speed.
+        self.traffic = Some(self.ring.traffic()).filter(|_| self.epoch == 0);
+        let (mut fruitless, mut over) = (0, None);
+        let last = loop {
+            let had = self.tokens.len();
+            let end = match over.take() {
+                Some(end) => end,
+                None => self.follow(&mut frames, &events).await,
+            };
+            fruitless = if self.tokens.len() > had { 0 } else { fruitless + 1 };
+            match end {
+                End::Over(event) => {
+                    self.tell_speed();
+                    if let Some(words) = self.last_look().await {
+                        let _ = events.send(Event::Recovering(words)).await;
+                        self.complete = false;
+                    }
+                    self.end().await;
+                    break Some(event);
+                }
+                End::Cancelled => {
+                    self.ring.close(self.session).await;
+                    break None;
+                }
+                end @ (End::TooLate | End::Stopped) => {
+                    // Whoever waits has waited long enough, and a machine that is silent may be the reason.
+                    self.leave();
+                    break Some(Event::Failed(broken_off(&end).to_owned()));
+                }
+                End::Moved if fruitless < FRUITLESS => {
+                    over = unless_over(&events, &bound, self.moved(&mut frames)).await.err();
+                }
+                End::Moved => {
+                    self.leave();
+                    break Some(Event::Failed("its stages were lost again and again".to_owned()));
+                }
+                End::Superseded => {
+                    self.leave();
+                    match self.go_on_elsewhere(&events).await {
+                        Ok(Ok(again)) => frames = again,
+                        Ok(Err(why)) => break Some(Event::Failed(why)),
+                        Err(end) => over = Some(end),
+                    }
+                }
+                End::Lost(why) => {
+                    self.leave();
+                    if self.source.is_none() || fruitless >= FRUITLESS {
+                        break Some(Event::Failed(why));
+                    }
+                    tracing::info!(
+                        answer = self.id,
+                        session = logged(self.session),
+                        tokens = self.tokens.len(),
+                        "an answer goes on elsewhere: {why}"
+                    );
+                    match self.go_on_elsewhere(&events).await {
+                        Ok(Ok(again)) => frames = again,
+                        Ok(Err(cause)) => {
+                            break Some(Event::Failed(format!("{why}, and it could not go on: {cause}")));
+                        }
+                        Err(end) => over = Some(end),
+                    }
+                }
+            }
+        };
+        tracing::info!(
+            answer = self.id,
+            session = logged(self.session),
+            tokens = self.tokens.len(),
+            "the answer has ended"
+        );
+        if let Some(event) = last {
+            let _ = events.send(event).await;
+        }
+    }
+
+    /// Goes on with the stages as they are now.
+    async fn moved(&mut self, frames: &mut mpsc::Receiver<Frame>) {
+        if self.ring.is_tainted(self.epoch) {
+            *frames = self.read_anew().await;
+        } else if let Err(why) = self.catch_up().await {
+            self.ring.complain(self.epoch, why);
+        }
+    }
+
+    /// Has the node learn from an answer that was alone from its first to its last token.
+    fn tell_speed(&self) {
+        let alone = was_alone(self.traffic, self.ring.traffic(), self.ring.state().borrow().epoch);
+        if let (true, Some(source), Some(first)) = (alone, &self.source, self.first) {
+            let tokens = self.tokens.len().saturating_sub(self.said_tokens + 1);
+            source.finished(self.ring.clone(), tokens, self.latest - first);
+        }
+    }
+
+    /// One life: until the answer ends, nobody listens, or a stage is lost.
+    async fn follow(&mut self, frames: &mut mpsc::Receiver<Frame>, events: &mpsc::Sender<Event>) -> End {
+        let mut state = self.ring.state();
+        state.mark_changed();
+        let mut read = self.cached;
+        let times = self.ring.expected();
+        let mut expected = self.awaited(read, &times);
+        let mut silence = Silence::new(expected);
+        let mut is_whole = true;
+        let bound = self.bound.clone();
+        let reached = bound.reached();
+        tokio::pin!(reached);
+        loop {
+            let frame = tokio::select! {
+                // What has come counts, also from a machine that has left since.
+                biased;
+                frame = frames.recv() => frame,
+                () = events.closed() => return End::Cancelled,
+                end = &mut reached => return end,
+                changed = state.changed() => {
+                    if changed.is_err() {
+                        return End::Lost("the model was unloaded".to_owned());
+                    }
+                    let now = state.borrow_and_update().clone();
+                    is_whole = now.health == Health::Whole;
+                    match now.health {
+                        Health::Lost(why) => return End::Lost(why),
+                        Health::Superseded => return End::Superseded,
+                        Health::Whole if now.epoch != self.epoch => return End::Moved,
+                        Health::Whole => {}
+                        Health::Mending(why) => {
+                            if events.send(Event::Recovering(format!("{why}; going on without it"))).await.is_err() {
+                                return End::Cancelled;
+                            }
+                        }
+                    }
+                    continue;
+                }
+                Some(looked) = self.looks.under_way.join_next(), if is_whole => {
+                    if let Some(words) = self.looked(looked)
+                        && events.send(Event::Recovering(words)).await.is_err()
+                    {
+                        return End::Cancelled;
+                    }
+                    continue;
+                }
+                news = silence.next(), if is_whole => {
+                    let looking = self.look_into(&mut silence, news, expected);
+                    let words = match unless_over(events, &bound, looking).await {
+                        Ok(words) => words,
+                        Err(over) => return over,
+                    };
+                    if let Some(words) = words
+                        && events.send(Event::Recovering(words)).await.is_err()
+                    {
+                        return End::Cancelled;
+                    }
+                    continue;
+                }
+            };
+            let Some(frame) = frame else { return End::Lost("the model was unloaded".to_owned()) };
+            let known = self.next_position();
+            let step = match frame.kind {
+                // A token that was sent again after a link was mended, or that comes again after those before it.
+                Kind::Token if frame.position != known => Step::None,
+                // The same of a piece of the prompt.
+                Kind::Read if frame.position as usize <= read || frame.position > known => Step::None,
+                _ => self.take(&frame).await,
+            };
+            if !matches!(step, Step::None) {
+                // Only what brings the answer on ends the silence: a stage that repeats itself might as well say nothing.
+                read = read.max(frame.position as usize);
+                expected = self.awaited(read, &times);
+                silence = Silence::new(expected);
+            }
+            match step {
+                Step::None => {}
+                Step::More(event) => {
+                    self.look_if_due();
+                    if events.send(event).await.is_err() {
+                        return End::Cancelled;
+                    }
+                }
+                Step::End(event) => return End::Over(event),
+            }
+        }
+    }
+}

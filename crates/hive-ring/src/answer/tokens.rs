@@ -1,0 +1,112 @@
+//! What frames bring: tokens, text, and the end.
+
+use std::time::Instant;
+
+use hive_model::sampling::Sampled;
+use hive_model::stop::Stop;
+use hive_net::{Frame, Kind};
+use hive_stage::{failure_of, sampled_of};
+use hive_worker::text::TextError;
+
+use super::Answer;
+use super::verify::Bounds;
+use crate::events::{Event, FinishReason, Summary};
+
+/// What a frame led to.
+pub(super) enum Step {
+    More(Event),
+    End(Event),
+    /// Nothing: it tells what was known already, or what cannot be.
+    None,
+}
+
+impl Answer {
+    fn bounds(&self) -> Bounds<'_> {
+        Bounds {
+            vocabulary: self.ring.model().card().vocabulary,
+            end_tokens: &self.end_tokens,
+            last_position: self.last_position,
+            sampling: &self.sampling,
+        }
+    }
+
+    pub(super) async fn take(&mut self, frame: &Frame) -> Step {
+        match frame.kind {
+            Kind::Token => {
+                let sampled = sampled_of(frame);
+                let bounds = self.bounds();
+                let is_last = bounds.ends_with(sampled.token, frame.position);
+                let possible = bounds.check(&sampled);
+                let ends = bounds.check_end(sampled.token, frame.position, frame.last);
+                if let Err(why) = possible.and(ends) {
+                    // The word of the last stage alone: whatever it was given, this it cannot have computed.
+                    self.ring.complain_of_last(self.epoch, why.to_string());
+                }
+                if possible.is_err() || (ends.is_err() && !is_last) {
+                    return Step::None;
+                }
+                self.token(sampled, is_last).await.unwrap_or_else(|error| Step::End(Event::Failed(error.to_string())))
+            }
+            Kind::Failed => Step::End(Event::Failed(failure_of(frame).why)),
+            Kind::Read => {
+                let of = self.prompt.len() + self.tokens.len();
+                Step::More(Event::Reading { tokens: (frame.position as usize).min(of), of })
+            }
+            Kind::Tokens | Kind::Hidden => {
+                Step::End(Event::Failed("a stage sent the coordinator what belongs to a stage".to_owned()))
+            }
+        }
+    }
+
+    async fn token(&mut self, sampled: Sampled, last: bool) -> Result<Step, TextError> {
+        self.latest = Instant::now();
+        self.first.get_or_insert(self.latest);
+        self.tokens.push(sampled.token);
+        self.ring.count_token();
+        self.ring.warmed_up(self.epoch);
+        self.complete = last;
+        let is_end = self.end_tokens.contains(&sampled.token);
+        let mut text = String::new();
+        let mut stopped = false;
+        if !is_end {
+            let piece = self.ring.model().push(&mut self.detokenizer, sampled.token).await?;
+            (text, stopped) = self.watch(&piece);
+        }
+        if !stopped && last {
+            let rest = self.ring.model().finish(&mut self.detokenizer).await?;
+            let (more, late) = self.watch(&rest);
+            text += &more;
+            stopped = late;
+            if !stopped {
+                text += &self.stops.finish();
+            }
+        }
+        if stopped || last {
+            let finish_reason = if stopped || is_end { FinishReason::Stop } else { FinishReason::Length };
+            return Ok(Step::End(Event::Finished { text, summary: self.summary(finish_reason) }));
+        }
+        Ok(Step::More(Event::Token { sampled, text }))
+    }
+
+    /// The text that may be shown, and whether a stop text ended the answer.
+    pub(super) fn watch(&mut self, piece: &str) -> (String, bool) {
+        match self.stops.push(piece) {
+            Stop::Continue(text) => (text, false),
+            Stop::Stopped(text) => (text, true),
+        }
+    }
+
+    fn summary(&self, finish_reason: FinishReason) -> Summary {
+        let first = self.first.unwrap_or(self.latest);
+        Summary {
+            finish_reason,
+            tokens: self.tokens.clone(),
+            said_tokens: self.said_tokens,
+            prompt_tokens: self.prompt.len(),
+            cached_tokens: self.cached_at_first.min(self.prompt.len()),
+            time_to_first_token: first - self.started,
+            decode_time: self.latest - first,
+            stages: self.ring.stages(),
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! How an answer begins.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use jiff::civil::DateTime;
+use tokio::sync::mpsc;
+
+use crate::answer::run::start;
+use crate::events::Event;
+use crate::request::{GenerateError, Request};
+use crate::ring::Ring;
+use crate::source::Source;
+
+/// An answer that has begun.
+pub struct Reply {
+    /// Names it in every log line, from here to the stages.
+    pub id: u64,
+    /// The model that answers.
+    pub ring: Ring,
+    /// What happens; dropping it cancels the answer.
+    pub events: mpsc::Receiver<Event>,
+}
+
+/// The local time.
+fn now() -> DateTime {
+    jiff::ZonedDateTime::now().datetime()
+}
+
+impl Ring {
+    /// Starts an answer by these very stages. Its events arrive on the receiver; dropping it cancels the answer.
+    pub async fn generate(&self, request: &Request) -> Result<mpsc::Receiver<Event>, GenerateError> {
+        let prompt = self.prompt(request, now()).await?;
+        Ok(self.start(prompt, request, None).await?.events)
+    }
+
+    /// Starts an answer to a prompt that is tokens already; the request's messages are ignored.
+    pub async fn generate_tokens(
+        &self,
+        prompt: Vec<u32>,
+        request: &Request,
+    ) -> Result<mpsc::Receiver<Event>, GenerateError> {
+        Ok(self.start(prompt, request, None).await?.events)
+    }
+
+    /// The tokens of a conversation that began then.
+    pub async fn prompt(&self, request: &Request, began: DateTime) -> Result<Vec<u32>, GenerateError> {
+        request.sampling.check()?;
+        Ok(self.model().prompt(&request.conversation, began).await?)
+    }
+
+    /// Starts an answer to a prompt. It goes on where `source` loads the model again, should its stages be lost for good.
+    pub async fn start(
+        &self,
+        prompt: Vec<u32>,
+        request: &Request,
+        source: Option<Arc<dyn Source>>,
+    ) -> Result<Reply, GenerateError> {
+        let started = Instant::now();
+        request.sampling.check()?;
+        let card = self.model().card();
+        self.check_said(&request.said)?;
+        let (limit, known) = (card.max_context, prompt.len() + request.said.len());
+        if prompt.is_empty() || known >= limit {
+            return Err(GenerateError::TooLong { tokens: known, limit });
+        }
+        // The token at the last position is not read any more, so the answer may reach one past the context.
+        let room = limit - known + 1;
+        let max_tokens = request.max_tokens.unwrap_or(room).min(room);
+        if max_tokens == 0 {
+            return Err(GenerateError::NoTokens);
+        }
+        let (tokens, room) = (known + max_tokens, self.room_tokens());
+        // Where no length was asked for, it is as long as there is room.
+        let max_tokens =
+            if request.max_tokens.is_none() { max_tokens.min(room.saturating_sub(known)) } else { max_tokens };
+        if max_tokens == 0 || known + max_tokens > room {
+            return Err(GenerateError::NoRoom { tokens, room });
+        }
+        let id = self.new_id();
+        let events = start(id, self.clone(), source, prompt, request, max_tokens, started)
+            .await
+            .map_err(|error| GenerateError::Said(error.to_string()))?;
+        Ok(Reply { id, ring: self.clone(), events })
+    }
+
+    fn check_said(&self, said: &[u32]) -> Result<(), GenerateError> {
+        let card = self.model().card();
+        if let Some(token) = said.iter().find(|token| **token as usize >= card.vocabulary) {
+            return Err(GenerateError::Said(format!("the model has no token {token}")));
+        }
+        if said.iter().any(|token| card.end_tokens.contains(token)) {
+            return Err(GenerateError::Said("it had come to its end".to_owned()));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,71 @@
+//! When what machines compute is compared next.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Tokens from one check to the next.
+const EVERY: u32 = 128;
+
+/// Tokens since what machines compute was compared last.
+#[derive(Debug)]
+pub(super) struct Due {
+    tokens: AtomicU32,
+    /// How many there were when a check last came to nothing: the next one waits as long as after any other.
+    tokens_at_last_try: AtomicU32,
+}
+
+impl Default for Due {
+    fn default() -> Self {
+        // The first check comes sooner.
+        Self { tokens: AtomicU32::new(EVERY / 2), tokens_at_last_try: AtomicU32::new(0) }
+    }
+}
+
+impl Due {
+    pub(super) fn count_token(&self) {
+        self.tokens.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether it is time for a check.
+    pub(super) fn is_due(&self) -> bool {
+        self.tokens.load(Ordering::Relaxed).saturating_sub(self.tokens_at_last_try.load(Ordering::Relaxed)) >= EVERY
+    }
+
+    /// Whether so many tokens were not compared that a check is worth waiting for.
+    pub(super) fn is_overdue(&self) -> bool {
+        self.tokens.load(Ordering::Relaxed) >= 3 * EVERY
+    }
+
+    /// A check has ended; `compared` unless it could not be finished.
+    pub(super) fn checked(&self, compared: bool) {
+        if compared {
+            self.tokens.store(0, Ordering::Relaxed);
+        }
+        self.tokens_at_last_try.store(self.tokens.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_check_that_comes_to_nothing_does_not_count_as_one() {
+        let due = Due::default();
+        let count = |tokens: u32| (0..tokens).for_each(|_| due.count_token());
+        count(EVERY / 2 - 1);
+        assert!(!due.is_due());
+        count(1);
+        assert!(due.is_due());
+        due.checked(false);
+        assert!(!due.is_due(), "it is not tried again at every token");
+        count(EVERY);
+        assert!(due.is_due());
+        due.checked(false);
+        count(EVERY);
+        assert!(due.is_due() && due.is_overdue());
+        due.checked(true);
+        assert!(!due.is_due() && !due.is_overdue());
+        count(EVERY);
+        assert!(due.is_due());
+    }
+}

@@ -1,0 +1,34 @@
+//! What the stages of a ring say of themselves.
+
+use hive_protocol::{Answer, Question, StageReport};
+
+use super::Ring;
+use super::placed::{RingError, failed};
+
+impl Ring {
+    /// How every stage is.
+    pub async fn report(&self) -> Result<Vec<StageReport>, RingError> {
+        let mut reports = Vec::new();
+        for (index, stage) in self.stages().into_iter().enumerate() {
+            let question = Question::Report(self.inner.stage_id(index));
+            match self.inner.host.ask(&stage.placement.addr, question, |_| ()).await {
+                Ok(Answer::Report(report)) => reports.push(report),
+                Ok(_) => reports.push(StageReport::default()),
+                Err(why) => return Err(failed(&stage.placement, &stage.layers, why)),
+            }
+        }
+        Ok(reports)
+    }
+
+    /// What a token took in the stages of this machine since they were asked last, in microseconds.
+    pub async fn own_token_us(&self, is_own: &[bool]) -> f64 {
+        let mut sum = 0.0;
+        for (index, stage) in self.stages().iter().enumerate().filter(|(index, _)| is_own[*index]) {
+            let question = Question::Report(self.inner.stage_id(index));
+            if let Ok(Answer::Report(report)) = self.inner.host.ask(&stage.placement.addr, question, |_| ()).await {
+                sum += report.decode_us as f64 / report.decoded.max(1) as f64;
+            }
+        }
+        sum
+    }
+}

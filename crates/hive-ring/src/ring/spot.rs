@@ -1,0 +1,567 @@
+//! Spot checks: what a stage on another machine computed is computed once more by the machine that keeps a copy of it, and
+//! compared bit for bit.
+//!
+//! The copy reads along: it is given the rows that the stage was given, out of the log of the stage before, in pieces as
+//! large as a prompt's, now and then and with pauses, so that tokens are not held up. What it computes is compared with
+//! what arrived at the next stage, and of the last stage with the tokens that arrived here. Only kernels that give the same bits
+//! everywhere are compared; where there is no copy, nothing is.
+
+mod verdict;
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use hive_model::shard::Input;
+use hive_model::{Sampling, SessionOptions};
+use hive_net::{PeerAddr, PeerId};
+use tokio::sync::mpsc;
+
+use hive_protocol::{
+    Answer, Arithmetic, Question, Recompute, RingId, RowDigest, Span, StageId, StageSpec, digests, random_id,
+    token_digests,
+};
+use hive_stage::StageHost;
+
+use super::Ring;
+use super::assembly::{load_stage, spec, unload};
+use super::checkup::{Checked, check};
+use super::placed::{PlacedStage, Standby};
+use verdict::{Evidence, Verdict};
+
+/// Bytes of hidden states that are asked for, and computed once more, at a time.
+const PIECE_BYTES: usize = 512 << 10;
+/// And rows; of the last stage fewer, since the token after each piece is what is compared.
+const PIECE_ROWS: u32 = 128;
+const LAST_PIECE_ROWS: u32 = 32;
+
+/// After each piece the machines are left alone for so many times as long as it took.
+const PAUSE_TIMES: u32 = 4;
+
+/// A piece that is not there by then is not waited for: the check is a favour.
+const PIECE_PATIENCE: Duration = Duration::from_secs(20);
+
+/// An answer as far as it is known, whose stages are looked at.
+#[derive(Debug, Clone)]
+pub(crate) struct Subject {
+    pub(crate) session: u128,
+    /// Prompt and answer so far.
+    pub(crate) known: Vec<u32>,
+    /// How many of these tokens are the prompt's.
+    pub(crate) prompt: u32,
+    pub(crate) sampling: Sampling,
+    /// The first position that the machines that hold the stages now have computed: what came before is not theirs.
+    pub(crate) rows_from: u32,
+    /// The first token that they have chosen.
+    pub(crate) tokens_from: u32,
+}
+
+/// What a look has found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// Nothing that is worth a word.
+    Nothing,
+    /// Too little: a machine has left, or does not say what it is asked.
+    Unfinished,
+    /// A stage computed wrong numbers.
+    Wrong {
+        /// Which.
+        index: usize,
+        /// On this machine.
+        machine: PeerId,
+        /// Its name.
+        name: String,
+        /// From this position on.
+        position: u32,
+    },
+}
+
+/// How far the copies have read along in one answer.
+pub(crate) struct Spot {
+    ring: Ring,
+    readers: HashMap<usize, Reader>,
+}
+
+/// The session in which a copy reads along.
+#[derive(Clone)]
+struct Reader {
+    on: PlacedStage,
+    stage: StageId,
+    session: u128,
+    next: u32,
+}
+
+impl Reader {
+    /// Whether it is in this very copy.
+    fn reads_on(&self, copy: &PlacedStage) -> bool {
+        self.on.placement.addr.id() == copy.placement.addr.id() && self.on.life == copy.life
+    }
+}
+
+/// A stage that a third machine loads to decide. Dropped, it is freed, however the check ended.
+///
+/// It is in a ring of its own: the stage of which it is a copy may come to the same machine meanwhile, and stays there.
+struct Borrowed {
+    host: StageHost,
+    stage: StageId,
+    on: PeerAddr,
+}
+
+impl Borrowed {
+    /// To be called before it is loaded: what was asked of a machine may be done although no answer came.
+    fn begin(host: &StageHost, index: usize, on: &PeerAddr) -> Self {
+        let stage = StageId { ring: RingId(random_id()), index: index as u32 };
+        // Nothing comes back on it, as it is not joined.
+        let (frames, _) = mpsc::channel(1);
+        host.coordinate(stage.ring, frames);
+        Self { host: host.clone(), stage, on: on.clone() }
+    }
+}
+
+impl Drop for Borrowed {
+    fn drop(&mut self) {
+        self.host.retire(self.stage.ring);
+        let (host, ring, on) = (self.host.clone(), self.stage.ring, (self.stage.index as usize, self.on.clone()));
+        self.host.membership().spawn(async move { unload(&host, ring, std::iter::once(on)).await });
+    }
+}
+
+/// Why nothing was found out: a machine has left, or knows no more of what it is asked. No fault of anybody's.
+struct Unknown;
+
+impl Spot {
+    pub(crate) fn new(ring: Ring) -> Self {
+        Self { ring, readers: HashMap::new() }
+    }
+
+    fn host(&self) -> &StageHost {
+        &self.ring.inner.host
+    }
+
+    /// Has what came since the last look computed once more, stage by stage.
+    pub(crate) async fn look(mut self, subject: Subject) -> (Self, Found) {
+        let (stages, mut found) = (self.ring.stages(), Found::Nothing);
+        for standby in self.ring.standbys() {
+            let Some(stage) = stages.get(standby.index) else { continue };
+            // This machine trusts itself.
+            if stage.placement.addr.id() == self.host().membership().id() {
+                continue;
+            }
+            match self.look_at(&standby, &stages, &subject).await {
+                Ok(wrong @ Found::Wrong { .. }) => return (self, wrong),
+                Ok(_) => {}
+                Err(Unknown) => found = Found::Unfinished,
+            }
+        }
+        (self, found)
+    }
+
+    async fn look_at(
+        &mut self,
+        standby: &Standby,
+        stages: &[PlacedStage],
+        subject: &Subject,
+    ) -> Result<Found, Unknown> {
+        let (index, copy) = (standby.index, &standby.stage);
+        let id = self.ring.inner.stage_id(index);
+        let is_last = index + 1 == stages.len();
+        if is_last && has_penalties(&subject.sampling) {
+            return Ok(Found::Nothing);
+        }
+        for holder in [&stages[index], copy] {
+            let Checked::Pulse(pulse) = check(self.host(), holder, Question::Check(id)).await else {
+                return Err(Unknown);
+            };
+            if pulse.arithmetic != Arithmetic::Exact {
+                return Ok(Found::Nothing);
+            }
+        }
+        // The newest may not have passed all stages.
+        let end = (subject.known.len() as u32).saturating_sub(2);
+        let most = if is_last { LAST_PIECE_ROWS } else { PIECE_ROWS };
+        loop {
+            let reader = self.reader(index, id, copy);
+            let start = reader.next;
+            if start >= end {
+                let (name, other) = (&stages[index].placement.name, &copy.placement.name);
+                tracing::info!("{other} has computed {end} positions of {name} once more: they are the same");
+                return Ok(Found::Nothing);
+            }
+            let started = Instant::now();
+            let rows = start..end.min(start + self.piece_rows(most));
+            let Ok(found) = self.piece(&reader, stages, subject, rows.clone()).await else {
+                // It begins anew, should there be a next time.
+                self.forget(index);
+                return Err(Unknown);
+            };
+            if found != Found::Nothing {
+                return Ok(found);
+            }
+            if let Some(reader) = self.readers.get_mut(&index) {
+                reader.next = rows.end;
+            }
+            tokio::time::sleep(started.elapsed() * PAUSE_TIMES).await;
+        }
+    }
+
+    /// Compares one piece.
+    async fn piece(
+        &self,
+        reader: &Reader,
+        stages: &[PlacedStage],
+        subject: &Subject,
+        rows: Range<u32>,
+    ) -> Result<Found, Unknown> {
+        let index = reader.stage.index as usize;
+        let own = self.host().membership().id();
+        let input = self.undisputed_input(index, stages, subject, rows.clone()).await?;
+        let is_last = index + 1 == stages.len();
+        let copy_here = reader.on.placement.addr.id() == own;
+        // Of the rows, so many are other machines'.
+        let skipped = subject.rows_from.saturating_sub(rows.start).min(rows.len() as u32);
+        let is_theirs = if is_last { rows.end >= subject.tokens_from } else { (skipped as usize) < rows.len() };
+        let verdict = if !is_theirs {
+            self.recompute(reader, subject, rows.clone(), input).await?;
+            Verdict::Agree
+        } else if is_last {
+            let (_, token) = self.recompute(reader, subject, rows.clone(), input.clone()).await?;
+            let (used, copy) = ([subject.known[rows.end as usize]], [token.ok_or(Unknown)?]);
+            let seen = Evidence { used: &used, claimed: None, copy: &copy, third: None, used_here: true, copy_here };
+            match seen.judge() {
+                Verdict::AskThird => {
+                    let third = self.by_a_third(index, stages, &reader.on, subject, rows.clone()).await.ok();
+                    let token = third.and_then(|(_, token)| token).map(|token| [token]);
+                    Evidence { third: token.as_ref().map(<[u32; 1]>::as_slice), ..seen }.judge()
+                }
+                verdict => verdict,
+            }
+        } else {
+            let (copy, _) = self.recompute(reader, subject, rows.clone(), input).await?;
+            let used = self.received(index + 1, stages, subject.session, rows.clone()).await?;
+            let used_here = stages[index + 1].placement.addr.id() == own;
+            let claimed =
+                if used == copy { None } else { self.sent(index, stages, subject.session, rows.clone()).await.ok() };
+            let claimed = claimed.map(|input| input_digests(&input));
+            let theirs = |digests: &[RowDigest]| digests.get(skipped as usize..).unwrap_or_default().to_vec();
+            let (used, copy, claimed) = (theirs(&used), theirs(&copy), claimed.as_deref().map(theirs));
+            let seen =
+                Evidence { used: &used, claimed: claimed.as_deref(), copy: &copy, third: None, used_here, copy_here };
+            match seen.judge() {
+                Verdict::AskThird => {
+                    let third = self.by_a_third(index, stages, &reader.on, subject, rows.clone()).await.ok();
+                    let third = third.map(|(third, _)| theirs(&third));
+                    Evidence { third: third.as_deref(), ..seen }.judge()
+                }
+                verdict => verdict,
+            }
+        };
+        let rows = rows.start + skipped..rows.end;
+        self.act_on(verdict, index, stages, reader, &rows)
+    }
+
+    /// Does to the machines what a verdict means for them.
+    fn act_on(
+        &self,
+        verdict: Verdict,
+        index: usize,
+        stages: &[PlacedStage],
+        reader: &Reader,
+        rows: &Range<u32>,
+    ) -> Result<Found, Unknown> {
+        let (host, stage, next) = (self.host(), &stages[index], stages.get(index + 1));
+        let name = stage.placement.name.clone();
+        match verdict {
+            Verdict::Agree => Ok(Found::Nothing),
+            Verdict::Stage(row) => {
+                // Of the last stage a token was compared, and any of the rows before it may be wrong.
+                let position = if next.is_none() { rows.start } else { rows.start + row as u32 };
+                Ok(Found::Wrong { index, machine: stage.placement.addr.id(), name, position })
+            }
+            Verdict::Copy(_) => {
+                let (machine, name) = (reader.on.placement.addr.id(), &reader.on.placement.name);
+                tracing::warn!("{name} computed wrong numbers with its copy of layers {:?}", stage.layers);
+                host.membership().quarantine(machine, name);
+                self.ring.forget_copy(index);
+                Err(Unknown)
+            }
+            Verdict::AskThird | Verdict::Contradiction | Verdict::Unclear => {
+                let text = match (verdict, next) {
+                    (Verdict::Contradiction, Some(next)) => {
+                        format!(
+                            "{name} and {} contradict each other about what passed between them.",
+                            next.placement.name
+                        )
+                    }
+                    _ => format!(
+                        "{name} and {} do not compute the same numbers, and no third machine can decide.",
+                        reader.on.placement.name
+                    ),
+                };
+                host.membership().report_disagreement(stage.placement.addr.id(), text);
+                Err(Unknown)
+            }
+        }
+    }
+
+    /// What a stage was given. One that says it was given something else does not agree with whoever sent it that: where this
+    /// machine did, its word counts; else nobody can say which of the two is wrong, and the owner hears of it.
+    async fn undisputed_input(
+        &self,
+        index: usize,
+        stages: &[PlacedStage],
+        subject: &Subject,
+        rows: Range<u32>,
+    ) -> Result<Input, Unknown> {
+        let input = self.input(index, stages, subject, rows.clone()).await?;
+        let given = self.received(index, stages, subject.session, rows.clone()).await?;
+        let sent = input_digests(&input);
+        if given == sent {
+            return Ok(input);
+        }
+        // The first row that differs, or that one of them lacks.
+        let row = given.iter().zip(&sent).position(|(given, sent)| given != sent);
+        let position = rows.start + row.unwrap_or(given.len().min(sent.len())) as u32;
+        let sender = index.checked_sub(1).unwrap_or(stages.len() - 1);
+        let [stage, sender] = [index, sender].map(|at| &stages[at].placement);
+        // What it computed since the ring was joined was computed, and sent, once.
+        let sent_here = sender.addr.id() == self.host().membership().id() && position >= subject.rows_from;
+        let is_prompt = index == 0 && position < subject.prompt;
+        let sender = if is_prompt { self.host().membership().name() } else { &sender.name };
+        let text = format!("{} says that it was given something else than {sender} says it sent.", stage.name);
+        self.host().membership().report_disagreement(stage.addr.id(), text);
+        if sent_here || is_prompt { Ok(input) } else { Err(Unknown) }
+    }
+
+    /// What a stage was given, as its sender says: tokens, or what the stage before says it has sent.
+    async fn input(
+        &self,
+        index: usize,
+        stages: &[PlacedStage],
+        subject: &Subject,
+        rows: Range<u32>,
+    ) -> Result<Input, Unknown> {
+        match index.checked_sub(1) {
+            None => {
+                let known = subject.known.get(rows.start as usize..rows.end as usize).ok_or(Unknown)?;
+                Ok(Input::Tokens(known.to_vec()))
+            }
+            Some(before) => self.sent(before, stages, subject.session, rows).await,
+        }
+    }
+
+    async fn sent(
+        &self,
+        index: usize,
+        stages: &[PlacedStage],
+        session: u128,
+        rows: Range<u32>,
+    ) -> Result<Input, Unknown> {
+        let question = Question::Rows(self.ring.inner.stage_id(index), Span { session, rows });
+        match self.ask(&stages[index], question).await? {
+            Answer::Rows(hidden) if hidden.is_consistent() => Ok(Input::Hidden(hidden)),
+            _ => Err(Unknown),
+        }
+    }
+
+    async fn received(
+        &self,
+        index: usize,
+        stages: &[PlacedStage],
+        session: u128,
+        rows: Range<u32>,
+    ) -> Result<Vec<RowDigest>, Unknown> {
+        let question = Question::Digests(self.ring.inner.stage_id(index), Span { session, rows });
+        match self.ask(&stages[index], question).await? {
+            Answer::Digests(digests) => Ok(digests),
+            _ => Err(Unknown),
+        }
+    }
+
+    async fn recompute(
+        &self,
+        reader: &Reader,
+        subject: &Subject,
+        rows: Range<u32>,
+        input: Input,
+    ) -> Result<(Vec<RowDigest>, Option<u32>), Unknown> {
+        if !self.may_read(reader) {
+            return Err(Unknown);
+        }
+        let options = SessionOptions {
+            sampling: Sampling { logprobs: None, ..subject.sampling.clone() },
+            ..SessionOptions::default()
+        };
+        let wanted = Recompute { session: reader.session, options, position: rows.start, input, sample: true };
+        match self.ask(&reader.on, Question::Recompute(reader.stage, Box::new(wanted))).await? {
+            Answer::Recomputed { digests, token } => Ok((digests, token)),
+            _ => Err(Unknown),
+        }
+    }
+
+    /// Has a machine that holds neither the stage nor its copy compute all rows up to the end of a piece; this one, if it has
+    /// room. Gives what belongs to the piece.
+    async fn by_a_third(
+        &self,
+        index: usize,
+        stages: &[PlacedStage],
+        copy: &PlacedStage,
+        subject: &Subject,
+        rows: Range<u32>,
+    ) -> Result<(Vec<RowDigest>, Option<u32>), Unknown> {
+        let (inner, host) = (&self.ring.inner, self.host());
+        let suspects = [stages[index].placement.addr.id(), copy.placement.addr.id()];
+        let planned = inner.plan.stages.get(index).ok_or(Unknown)?;
+        let needed = planned.bytes();
+        let mut machines = host.membership().machines(&inner.options.source);
+        machines
+            .retain(|(placement, profile)| !suspects.contains(&placement.addr.id()) && profile.memory_bytes >= needed);
+        let own = machines.iter().position(|(placement, _)| placement.addr.id() == host.membership().id());
+        let Some((placement, _)) = machines.get(own.unwrap_or(0)) else { return Err(Unknown) };
+        let borrowed = Borrowed::begin(host, index, &placement.addr);
+        let id = borrowed.stage;
+        let spec = StageSpec { standby: true, ..spec(planned, &inner.options) };
+        let on = load_stage(host, id, placement, spec, |_| ()).await.map_err(|_| Unknown)?;
+        match check(host, &on, Question::Check(id)).await {
+            Checked::Pulse(pulse) if pulse.arithmetic == Arithmetic::Exact => {}
+            _ => return Err(Unknown),
+        }
+        tracing::info!(
+            "{} decides between {} and {}",
+            placement.name,
+            stages[index].placement.name,
+            copy.placement.name
+        );
+        let reader = Reader { on, stage: id, session: random_id(), next: 0 };
+        self.computed_anew(&reader, stages, subject, rows).await
+    }
+
+    /// Whether a machine may be sent the next piece: it tells of prompts, and a copy may have been freed, or have taken over.
+    fn may_read(&self, reader: &Reader) -> bool {
+        let is_it = |copy: &Standby| copy.index == reader.stage.index as usize && reader.reads_on(&copy.stage);
+        let is_third = reader.stage.ring != self.ring.inner.id;
+        let stands = is_third || self.ring.standbys().iter().any(is_it);
+        stands && self.host().membership().may_see_prompts(reader.on.placement.addr.id())
+    }
+
+    async fn computed_anew(
+        &self,
+        reader: &Reader,
+        stages: &[PlacedStage],
+        subject: &Subject,
+        rows: Range<u32>,
+    ) -> Result<(Vec<RowDigest>, Option<u32>), Unknown> {
+        let index = reader.stage.index as usize;
+        let mut at = 0;
+        while at < rows.start {
+            let until = rows.start.min(at + self.piece_rows(PIECE_ROWS));
+            let input = self.undisputed_input(index, stages, subject, at..until).await?;
+            self.recompute(reader, subject, at..until, input).await?;
+            at = until;
+        }
+        let input = self.input(index, stages, subject, rows.clone()).await?;
+        self.recompute(reader, subject, rows, input).await
+    }
+
+    /// The session in which a copy reads along, a new one where the copy is on another machine now.
+    fn reader(&mut self, index: usize, stage: StageId, copy: &PlacedStage) -> Reader {
+        if let Some(reader) = self.readers.get(&index).filter(|reader| reader.reads_on(copy)) {
+            return reader.clone();
+        }
+        self.forget(index);
+        let reader = Reader { on: copy.clone(), stage, session: random_id(), next: 0 };
+        self.readers.insert(index, reader.clone());
+        reader
+    }
+
+    fn piece_rows(&self, most: u32) -> u32 {
+        // Hidden states travel in single precision at most.
+        let row_bytes = self.ring.inner.model.card().hidden_bytes as usize * 2;
+        most.min((PIECE_BYTES / row_bytes.max(1)).max(1) as u32)
+    }
+
+    async fn ask(&self, holder: &PlacedStage, question: Question) -> Result<Answer, Unknown> {
+        let asked = self.host().ask(&holder.placement.addr, question, |_| ());
+        match tokio::time::timeout(PIECE_PATIENCE, asked).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(why)) => {
+                tracing::debug!("{} was not looked at: {why}", holder.placement.name);
+                Err(Unknown)
+            }
+            Err(_) => Err(Unknown),
+        }
+    }
+
+    fn forget(&mut self, index: usize) {
+        if let Some(reader) = self.readers.remove(&index) {
+            let host = self.host().clone();
+            self.host().membership().spawn(async move {
+                let question = Question::Close(reader.stage, reader.session);
+                let asked = host.ask(&reader.on.placement.addr, question, |_| ());
+                let _ = tokio::time::timeout(PIECE_PATIENCE, asked).await;
+            });
+        }
+    }
+}
+
+impl Drop for Spot {
+    fn drop(&mut self) {
+        for index in self.readers.keys().copied().collect::<Vec<_>>() {
+            self.forget(index);
+        }
+    }
+}
+
+fn input_digests(input: &Input) -> Vec<RowDigest> {
+    match input {
+        Input::Tokens(tokens) => token_digests(tokens),
+        Input::Hidden(hidden) => digests(&hidden.bytes, hidden.rows),
+    }
+}
+
+/// Whether the choice of a token depends on what was chosen before, which a copy that reads along has not heard of.
+fn has_penalties(sampling: &Sampling) -> bool {
+    sampling.repetition_penalty != 1.0 || sampling.presence_penalty != 0.0 || sampling.frequency_penalty != 0.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hive_peers::Placement;
+    use hive_protocol::ModelSource;
+    use hive_stage::testing::Machine;
+
+    #[tokio::test]
+    async fn what_a_third_machine_was_asked_to_load_is_wanted_no_longer_than_the_check_takes() {
+        let host = Machine::start("ann").await;
+        let (frames, _queue) = mpsc::channel(1);
+        let other = StageId { ring: RingId(7), index: 1 };
+        host.coordinate(other.ring, frames);
+        host.want(other, host.membership().id());
+        {
+            let borrowed = Borrowed::begin(&host, 1, &host.membership().addr());
+            let spec = StageSpec {
+                source: ModelSource::Named(Some("no/such-model".to_owned()), String::new()),
+                layers: 0..1,
+                compute: hive_model::Compute::Auto,
+                threads: 0,
+                bytes: 0,
+                standby: true,
+            };
+            let placement = Placement { name: "ann".to_owned(), addr: host.membership().addr() };
+            assert!(load_stage(&host, borrowed.stage, &placement, spec, |_| ()).await.is_err());
+            assert!(host.wanted_from(host.membership().id()).contains(&borrowed.stage));
+            let _orders = host.host_idle(borrowed.stage, host.membership().id());
+            host.host_idle(other, host.membership().id());
+            assert_eq!(host.hosted().len(), 2);
+        }
+        assert_eq!(host.wanted_from(host.membership().id()), [other]);
+        let freed = async {
+            while host.hosted().len() > 1 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(5), freed).await.expect("it is freed");
+        assert_eq!(host.hosted(), [other], "and nothing else");
+        host.stop().await;
+    }
+}

@@ -1,0 +1,186 @@
+//! The models that this machine has on its disk: what they take, where else they are, and letting go of them.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use hive_peers::Lacking;
+use hive_protocol::ModelSource;
+use hive_stage::models::{self, FindError};
+use hive_stage::{Place, aside};
+use serde::Serialize;
+
+use crate::error::ServeError;
+use crate::serving::Serving;
+use crate::wish::Wish;
+
+/// How long a list waits for models that nobody has looked at yet.
+const READING_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A model on this machine's disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ModelOnDisk {
+    /// Its name, as it is asked for.
+    pub name: String,
+    /// What it takes on the disk, in bytes.
+    pub bytes: u64,
+    /// Whether it is in memory, for people and programs here.
+    pub loaded: bool,
+    /// Whether it can be removed: the starter model stays, so that HiveMind always works.
+    pub removable: bool,
+    /// Other machines that are here and have it too.
+    pub also_on: Vec<String>,
+    /// Other machines that are here and do not have it, or have another one by that name: in words, with what to do about it.
+    pub lacking: Vec<String>,
+    /// Why it cannot be asked, if it cannot.
+    pub unusable: Option<String>,
+}
+
+/// Why a model was not let go.
+#[derive(Debug, thiserror::Error)]
+pub enum LetGoError {
+    /// There is none of that name.
+    #[error(transparent)]
+    Find(#[from] FindError),
+    /// It is answering.
+    #[error("{0} is answering; stop the answer or wait for its end")]
+    Busy(String),
+    /// It is not in memory.
+    #[error("{0} is not in memory")]
+    NotLoaded(String),
+    /// It comes with HiveMind.
+    #[error("{0} comes with HiveMind and stays, so that there is always a model")]
+    Starter(String),
+    /// It is not where downloaded models are.
+    #[error("{0} was not downloaded by HiveMind; remove its files where they are")]
+    Foreign(String),
+    /// The disk said no.
+    #[error("cannot remove {name}: {why}")]
+    Disk {
+        /// Which.
+        name: String,
+        /// What the system said.
+        why: std::io::Error,
+    },
+}
+
+impl Serving {
+    /// The models on this machine's disk.
+    pub async fn models(&self) -> Vec<ModelOnDisk> {
+        let until = Instant::now() + READING_PATIENCE;
+        let loaded = self.names();
+        let mut models = Vec::new();
+        for place in aside(|| self.host().catalogue().places()) {
+            // What takes longer goes on in `catalogue::attend`.
+            let nature = tokio::time::timeout_at(until.into(), self.host().catalogue().nature(&place.path)).await;
+            let (digest, unusable) = match nature {
+                Ok(Ok(nature)) => (nature.digest().cloned(), nature.fault().map(ToString::to_string)),
+                Ok(Err(why)) => (None, Some(why.to_string())),
+                Err(_) => (None, Some("it is still being read; ask again in a moment".to_owned())),
+            };
+            models.push(self.on_disk(&place, digest, unusable, &loaded));
+        }
+        models
+    }
+
+    fn on_disk(
+        &self,
+        place: &Place,
+        digest: Option<String>,
+        unusable: Option<String>,
+        loaded: &[String],
+    ) -> ModelOnDisk {
+        let Place { name, path } = place;
+        let shown = name.clone().unwrap_or_else(|| path.display().to_string());
+        let (mut also_on, mut lacking) = (Vec::new(), Vec::new());
+        if let Some(digest) = digest.filter(|_| unusable.is_none()) {
+            let called =
+                aside(|| models::exact_name(path)).or_else(|| name.clone()).or_else(|| models::file_name(path));
+            let source = ModelSource::Named(called, digest);
+            for (peer, profile) in self.member().peers().present() {
+                let machine = self.member().peers().name(peer);
+                match self.member().lacks().of(peer, &profile, &source) {
+                    Some(lack) => lacking.push(Lacking::new(machine, &source, lack).to_string()),
+                    None if profile.copies.is_some() || profile.models.contains(&shown) => also_on.push(machine),
+                    // It does not say yet.
+                    None => {}
+                }
+            }
+        }
+        ModelOnDisk {
+            bytes: aside(|| bytes_in(path)),
+            loaded: loaded.contains(&shown),
+            removable: name.as_ref().is_some_and(|name| name != models::starter_name()),
+            name: shown,
+            also_on,
+            lacking,
+            unusable,
+        }
+    }
+
+    /// Puts a model in memory, so that the first answer need not wait for it.
+    pub async fn load_model(&self, name: &str) -> Result<(), ServeError> {
+        self.model(&Wish::named(name)).await.map(|_| ())
+    }
+
+    /// Frees the memory that a model takes, on every machine.
+    pub async fn unload_model(&self, name: &str) -> Result<(), LetGoError> {
+        match self.let_go(name).await {
+            Some(true) => {
+                self.member().view().notify();
+                Ok(())
+            }
+            Some(false) => Err(LetGoError::Busy(name.to_owned())),
+            None => Err(LetGoError::NotLoaded(name.to_owned())),
+        }
+    }
+
+    /// Removes a downloaded model from this machine's disk, and from memory first.
+    pub async fn remove_model(&self, name: &str) -> Result<(), LetGoError> {
+        if name == models::starter_name() {
+            return Err(LetGoError::Starter(name.to_owned()));
+        }
+        let files = aside(|| models::path(name).map(|path| models::files_of(&path)))?;
+        let files = files.ok_or_else(|| LetGoError::Foreign(name.to_owned()))?;
+        match self.unload_model(name).await {
+            Ok(()) | Err(LetGoError::NotLoaded(_)) => {}
+            Err(error) => return Err(error),
+        }
+        let removed = tokio::task::spawn_blocking(move || files.iter().try_for_each(|path| remove(path))).await;
+        let removed = removed.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+        removed.map_err(|why| LetGoError::Disk { name: name.to_owned(), why })
+    }
+}
+
+/// Removes a file, a link, or a folder with all that is in it.
+fn remove(path: &Path) -> std::io::Result<()> {
+    let is_folder = std::fs::symlink_metadata(path).is_ok_and(|about| about.is_dir());
+    if is_folder { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) }
+}
+
+/// Bytes of a file, or of the files in a folder; links count as what they point to.
+fn bytes_in(path: &Path) -> u64 {
+    let Ok(about) = std::fs::metadata(path) else { return 0 };
+    if about.is_file() {
+        return about.len();
+    }
+    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+    entries.map(|entry| bytes_in(&entry.path())).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_takes_what_its_files_take_links_included() {
+        let folder = tempfile::tempdir().unwrap();
+        let (blobs, snapshot) = (folder.path().join("blobs"), folder.path().join("snapshot"));
+        std::fs::create_dir_all(&blobs).unwrap();
+        std::fs::create_dir_all(snapshot.join("more")).unwrap();
+        std::fs::write(blobs.join("a"), [0; 1000]).unwrap();
+        std::fs::write(snapshot.join("more/config.json"), [0; 24]).unwrap();
+        std::os::unix::fs::symlink(blobs.join("a"), snapshot.join("model.safetensors")).unwrap();
+        assert_eq!(bytes_in(&snapshot), 1024);
+        assert_eq!(bytes_in(&folder.path().join("nothing")), 0);
+    }
+}

@@ -1,0 +1,203 @@
+//! The models that a node has in memory for its own people and programs, each loaded when it is first asked for.
+//!
+//! One that nobody uses makes room for the next; one that is in use stays beside it. A model whose machine has left is
+//! loaded anew on those that are there. Where they are is kept on disk (`placements.rs`).
+
+mod answering;
+mod by_hand;
+mod judge;
+mod loading;
+mod moving;
+mod place;
+mod placements;
+mod restore;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use hive_net::PeerId;
+use hive_peers::Membership;
+use hive_ring::Ring;
+use hive_stage::{StageHost, aside, models};
+use tokio::sync::{Mutex as AsyncMutex, watch};
+
+use crate::openings::Openings;
+use crate::placed::{PlacedModel, Placements};
+use crate::views::{LoadingView, ModelView, view};
+use crate::wish::Wish;
+pub use by_hand::StageByHand;
+pub use loading::Layout;
+
+struct Loaded {
+    wish: Wish,
+    ring: Ring,
+}
+
+impl Loaded {
+    /// Whether it is freed before a wish is met: one that answers stays beside it.
+    fn makes_room_for(&self, wish: &Wish) -> bool {
+        self.wish == *wish || !self.ring.is_busy() || self.ring.is_lost()
+    }
+
+    fn ring(&self) -> Ring {
+        self.ring.clone()
+    }
+}
+
+/// The models in memory here. Clones share them.
+#[derive(Clone)]
+pub struct Serving {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    host: StageHost,
+    /// Whether models that fit on this machine stay on it.
+    keeps_prompts_here: AtomicBool,
+    openings: Openings,
+    /// In the order in which they were loaded. Never locked over a wait.
+    loaded: Mutex<Vec<Loaded>>,
+    /// Held while models are placed and loaded, one after the other: each is planned with what the others leave, and is loaded
+    /// once for all who ask. Whoever asks for one that is in memory does not wait for it.
+    placing: AsyncMutex<()>,
+    /// The one loaded last, for people.
+    latest: Mutex<Option<Ring>>,
+    /// The one on its way.
+    loading: Mutex<Option<LoadingView>>,
+    /// What was in memory when the node was killed, and is not yet again.
+    restoring: watch::Sender<Vec<PlacedModel>>,
+    /// What somebody has placed.
+    by_hand: Mutex<Vec<PlacedModel>>,
+    /// What `placements.json` says.
+    on_disk: Mutex<Placements>,
+}
+
+impl Serving {
+    /// Nothing yet; `placements` is to be put back.
+    pub fn new(host: StageHost, placements: Placements, keeps_prompts_here: bool) -> Self {
+        let inner = Inner {
+            host,
+            keeps_prompts_here: AtomicBool::new(keeps_prompts_here),
+            openings: Openings::default(),
+            on_disk: Mutex::new(placements.clone()),
+            loaded: Mutex::default(),
+            placing: AsyncMutex::default(),
+            latest: Mutex::default(),
+            loading: Mutex::default(),
+            restoring: watch::channel(placements.in_memory).0,
+            by_hand: Mutex::new(placements.by_hand),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// The stages of this machine, and its way to those of others.
+    pub(crate) fn host(&self) -> &StageHost {
+        &self.inner.host
+    }
+
+    /// This machine among the others.
+    pub(crate) fn member(&self) -> &Membership {
+        self.inner.host.membership()
+    }
+
+    /// Whether models that fit on this machine stay on it, from now on.
+    pub fn keep_prompts_here(&self, keeps: bool) {
+        self.inner.keeps_prompts_here.store(keeps, Ordering::Relaxed);
+    }
+
+    /// Whether models that fit on this machine stay on it.
+    pub(crate) fn keeps_prompts_here(&self) -> bool {
+        self.inner.keeps_prompts_here.load(Ordering::Relaxed)
+    }
+
+    /// The model in memory, if there is one.
+    pub fn view(&self) -> Option<ModelView> {
+        self.inner
+            .latest
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .as_ref()
+            .filter(|ring| !ring.is_lost())
+            .map(view)
+    }
+
+    /// The model on its way into memory, if there is one.
+    pub fn loading(&self) -> Option<LoadingView> {
+        self.inner.loading.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn show_loading(&self, loading: Option<LoadingView>) {
+        *self.inner.loading.lock().unwrap_or_else(PoisonError::into_inner) = loading;
+    }
+
+    fn loaded(&self) -> MutexGuard<'_, Vec<Loaded>> {
+        self.inner.loaded.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The names of what is loaded.
+    pub(crate) fn names(&self) -> Vec<String> {
+        let loaded = self.loaded();
+        let names = loaded.iter().filter(|loaded| !loaded.ring.is_lost());
+        names.map(|loaded| loaded.wish.model.as_deref().unwrap_or(models::starter_name()).to_owned()).collect()
+    }
+
+    /// The ring of a wish, if it is loaded.
+    fn ring_of(&self, wish: &Wish) -> Option<Ring> {
+        self.loaded().iter().find(|loaded| loaded.wish == *wish).map(Loaded::ring)
+    }
+
+    /// What would be freed before a wish is met.
+    fn unused_beside(&self, wish: &Wish) -> Vec<Ring> {
+        self.loaded().iter().filter(|loaded| loaded.makes_room_for(wish)).map(Loaded::ring).collect()
+    }
+
+    /// Frees a model by name, or by another name of the same files: `None` where it is not loaded, `false` where it is
+    /// answering.
+    pub(crate) async fn let_go(&self, name: &str) -> Option<bool> {
+        let place = aside(|| models::place(name));
+        let is_its_name = |other: &str| other == name || (place.is_some() && models::place(other) == place);
+        let mut meant: Vec<Wish> = self.loaded().iter().map(|loaded| loaded.wish.clone()).collect();
+        aside(|| meant.retain(|wish| is_its_name(wish.model.as_deref().unwrap_or(models::starter_name()))));
+        let is_it = |loaded: &Loaded| meant.contains(&loaded.wish);
+        let gone: Vec<Loaded> = {
+            let mut loaded = self.loaded();
+            if !loaded.iter().any(is_it) {
+                return None;
+            }
+            if loaded.iter().any(|loaded| is_it(loaded) && loaded.ring.is_busy() && !loaded.ring.is_lost()) {
+                return Some(false);
+            }
+            let gone = loaded.extract_if(.., |loaded| is_it(loaded)).collect();
+            self.show(loaded.last().map(Loaded::ring));
+            gone
+        };
+        for Loaded { ring, wish } in gone {
+            ring.unload().await;
+            self.make_by_hand(&Wish { stages: None, ..wish }, None);
+        }
+        self.make_by_hand(&Wish::named(name), None);
+        Some(true)
+    }
+
+    fn show(&self, ring: Option<Ring>) {
+        *self.inner.latest.lock().unwrap_or_else(PoisonError::into_inner) = ring;
+    }
+
+    /// Frees what is loaded, once the node stops; it stays on the disk that it was placed by hand.
+    pub async fn unload(&self) -> Placements {
+        self.inner.restoring.send_modify(Vec::clear);
+        // What is on its way ends by itself then.
+        let _placing = self.inner.placing.lock().await;
+        let loaded = std::mem::take(&mut *self.loaded());
+        self.show(None);
+        for Loaded { ring, .. } in loaded {
+            ring.unload().await;
+        }
+        Placements { in_memory: Vec::new(), by_hand: self.by_hand().clone() }
+    }
+}
+
+/// Bytes that these models hold, machine by machine.
+fn held_by(rings: &[Ring]) -> Vec<(PeerId, u64)> {
+    rings.iter().filter(|ring| !ring.is_lost()).flat_map(Ring::holdings).collect()
+}

@@ -1,0 +1,102 @@
+//! Plans that somebody makes by hand: which layers go to which machine.
+//!
+//! They are checked in full before anything is loaded, and stay in force until the model is unloaded. While one cannot be
+//! followed, because a machine is away or gives too little, the model is placed as any other.
+
+use std::ops::Range;
+
+use hive_peers::{Called, Candidate, Placement, Scope, between, find};
+use hive_plan::{LinkProfile, NodeProfile, Plan};
+use hive_ring::Ring;
+use hive_stage::{models, planning};
+use hive_worker::text::{Model, ModelCard};
+use serde::{Deserialize, Serialize};
+
+use super::{Serving, held_by};
+use crate::error::{ByHandError, ServeError};
+use crate::placed::PlacedLayers;
+use crate::wish::Wish;
+
+/// A stage as a person writes it; what else a plan file says is left aside.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StageByHand {
+    /// The machine: its name, the beginning of its id, or its three words.
+    pub node: String,
+    /// Layers `[first, end)`, counted from 0.
+    pub layers: [usize; 2],
+}
+
+impl Serving {
+    /// Puts a model in memory as somebody wants it placed, and keeps to that.
+    pub async fn load_model_by_hand(&self, name: &str, stages: &[StageByHand]) -> Result<(), ServeError> {
+        let wish = Wish::named(name);
+        let model = self.host().catalogue().open_model(wish.model.as_deref()).await?;
+        let placed = self.resolve(stages)?;
+        let unused = self.unused_beside(&wish);
+        self.as_written(&model, &wish, &placed, &unused)?;
+        let before = self.make_by_hand(&wish, Some(placed));
+        let loaded = self.model(&wish).await;
+        if loaded.is_err() {
+            self.make_by_hand(&wish, before);
+        }
+        loaded.map(|_| ())
+    }
+
+    /// The machines that are meant.
+    fn resolve(&self, stages: &[StageByHand]) -> Result<Vec<PlacedLayers>, ByHandError> {
+        let mut machines = self.member().peers().called();
+        machines.push(Called::new(self.member().id(), self.member().name().to_owned()));
+        let placed = |stage: &StageByHand| {
+            let machine = find(&machines, &stage.node)?;
+            let name = if machine == self.member().id() {
+                self.member().name().to_owned()
+            } else {
+                self.member().peers().name(machine)
+            };
+            Ok(PlacedLayers { machine, name, layers: stage.layers })
+        };
+        stages.iter().map(placed).collect()
+    }
+
+    /// The plan that has a model where it was written to be, if that can be once what these models hold is free.
+    pub(super) fn as_written(
+        &self,
+        model: &Model,
+        wish: &Wish,
+        written: &[PlacedLayers],
+        freed: &[Ring],
+    ) -> Result<(Plan, Vec<Placement>), ByHandError> {
+        let source = models::source(wish.model.as_deref(), model);
+        // Somebody wants these very machines.
+        let machines = self.member().candidates(Some(&source), &held_by(freed), Scope::WithLoadFailures);
+        let nodes: Vec<_> = machines.iter().map(|machine| machine.profile.clone()).collect();
+        let is_used = |placed: &PlacedLayers| machines.iter().any(|one| one.placement.addr.id() == placed.machine);
+        if let Some(missing) = written.iter().find(|placed| !is_used(placed)) {
+            let why = self.member().why_left_out(missing.machine, &source);
+            return Err(ByHandError::LeftOut(why.unwrap_or_else(|| not_here(&missing.name))));
+        }
+        let plan = arrange(model.card(), &machines, &nodes, written)?;
+        Ok((plan, machines.into_iter().map(|machine| machine.placement).collect()))
+    }
+}
+
+fn not_here(machine: &str) -> String {
+    format!("{machine} is not here or does not share")
+}
+
+/// As [`Serving::as_written`], with what the machines have for it.
+pub(super) fn arrange(
+    model: &ModelCard,
+    machines: &[Candidate],
+    nodes: &[NodeProfile],
+    written: &[PlacedLayers],
+) -> Result<Plan, ByHandError> {
+    let stage = |placed: &PlacedLayers| -> Result<(usize, Range<usize>), ByHandError> {
+        let place = machines.iter().position(|machine| machine.placement.addr.id() == placed.machine);
+        let [first, end] = placed.layers;
+        Ok((place.ok_or_else(|| ByHandError::LeftOut(not_here(&placed.name)))?, first..end))
+    };
+    let stages = written.iter().map(stage).collect::<Result<Vec<_>, _>>()?;
+    let link = |a: usize, b: usize| -> LinkProfile { between(&machines[a], &machines[b]) };
+    Ok(planning::arrange(model, nodes, &link, &stages)?)
+}

@@ -1,0 +1,124 @@
+//! Moving a model that is in use to a better plan, between two tokens.
+//!
+//! When a machine joins or a link gets better, the model is loaded beside itself by the new plan; its answers, told that their
+//! ring has a successor, go on there from their very next token, and the old one is freed when the last has gone.
+
+use std::time::Duration;
+
+use hive_plan::Revision;
+
+use hive_ring::{Ring, RingOptions};
+use hive_stage::models;
+
+use super::{Loaded, Serving};
+use crate::wish::Wish;
+
+/// Between two looks.
+const LOOK: Duration = Duration::from_secs(2);
+/// A plan must stay the better one for so many looks.
+const STEADY: usize = 2;
+/// A move that failed is not tried again at once.
+const AFTER_FAILURE: Duration = Duration::from_secs(30);
+/// The last answer leaves the old ring at its next token.
+const LEAVING_PATIENCE: Duration = Duration::from_mins(1);
+/// Between two looks whether it has.
+const LEAVING_PAUSE: Duration = Duration::from_millis(100);
+
+/// What would be better elsewhere now, with how many looks in a row have said so.
+fn counted<T>(before: &[(T, usize)], now: Vec<T>, is_same: impl Fn(&T, &T) -> bool) -> Vec<(T, usize)> {
+    let looks = |model: &T| before.iter().find(|(known, _)| is_same(known, model)).map_or(0, |(_, looks)| *looks);
+    now.into_iter().map(|model| (looks(&model) + 1, model)).map(|(looks, model)| (model, looks)).collect()
+}
+
+impl Serving {
+    /// Looks for better plans for as long as the node runs.
+    pub async fn move_to_better_plans(&self) {
+        let mut better: Vec<((Wish, Ring), usize)> = Vec::new();
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(LOOK) => {}
+                () = self.member().stopping() => return,
+            }
+            let mut now = self.in_use();
+            now.retain(|(wish, ring)| matches!(self.revision(ring, wish), Ok(Revision::Move)));
+            better = counted(&better, now, |(_, known), (_, ring)| known.is(ring));
+            // One at a time: where it is then changes what is best for the others.
+            let steady = better.iter().position(|(_, looks)| *looks >= STEADY);
+            if let Some(((wish, ring), _)) = steady.map(|place| better.swap_remove(place)) {
+                better.clear();
+                match self.move_beside(&wish, &ring).await {
+                    Ok(()) => tracing::info!("a model moved to a better plan, with its answers"),
+                    Err(why) => {
+                        tracing::info!("a model stays where it is: {why}");
+                        tokio::select! {
+                            () = tokio::time::sleep(AFTER_FAILURE) => {}
+                            () = self.member().stopping() => return,
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// The models that are answering, and may be placed as the plan has it.
+    fn in_use(&self) -> Vec<(Wish, Ring)> {
+        // While a model is being loaded, none is moved.
+        let Ok(_placing) = self.inner.placing.try_lock() else { return Vec::new() };
+        let movable =
+            |loaded: &&Loaded| loaded.wish.stages.is_none() && loaded.ring.is_busy() && loaded.ring.is_whole();
+        let loaded = self.loaded();
+        loaded.iter().filter(movable).map(|loaded| (loaded.wish.clone(), loaded.ring.clone())).collect()
+    }
+
+    async fn move_beside(&self, wish: &Wish, ring: &Ring) -> Result<(), String> {
+        let model =
+            self.host().catalogue().open_model(wish.model.as_deref()).await.map_err(|error| error.to_string())?;
+        let (plan, placements) = self.place(&model, wish, &[]).map_err(|error| error.to_string())?;
+        let source = models::source(wish.model.as_deref(), &model);
+        let loaded = Ring::load(self.host(), model, &plan, &placements, RingOptions::new(source), |_| ()).await;
+        let successor = loaded.map_err(|error| error.to_string())?;
+        let is_still_there = {
+            let mut loaded = self.loaded();
+            let place = loaded.iter_mut().find(|loaded| loaded.wish == *wish && loaded.ring.is(ring));
+            place.map(|place| place.ring = successor.clone()).is_some()
+        };
+        if !is_still_there {
+            successor.unload().await;
+            return Err("it was unloaded meanwhile".to_owned());
+        }
+        self.show(Some(successor));
+        self.host().placements().notify();
+        self.member().view().notify();
+        ring.supersede();
+        let old = ring.clone();
+        self.member().spawn(async move {
+            let _ = tokio::time::timeout(LEAVING_PATIENCE, async {
+                while old.is_busy() {
+                    tokio::time::sleep(LEAVING_PAUSE).await;
+                }
+            })
+            .await;
+            old.unload().await;
+        });
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plan_counts_for_each_model_by_itself_and_anew_after_a_look_without_it() {
+        let mut looks = Vec::new();
+        for (now, counts) in [
+            (vec!["large"], vec![("large", 1)]),
+            (vec!["small", "large"], vec![("small", 1), ("large", 2)]),
+            (vec!["small"], vec![("small", 2)]),
+            (vec!["large", "small"], vec![("large", 1), ("small", 3)]),
+        ] {
+            looks = counted(&looks, now, |known, model| known == model);
+            assert_eq!(looks, counts);
+        }
+    }
+}

@@ -1,0 +1,347 @@
+//! Where a model goes.
+
+use std::collections::BTreeSet;
+
+use hive_peers::{Candidate, HERE, Placement, Scope, between};
+use hive_plan::{Machine, Plan, PlanError, Revision};
+use hive_protocol::ModelSource;
+use hive_ring::{PlacedStage, Ring};
+use hive_stage::models;
+use hive_stage::planning::{self, plan_best, plan_over};
+use hive_worker::text::{Model, ModelCard};
+
+use super::{Serving, by_hand, held_by, placements};
+use crate::error::ServeError;
+use crate::wish::Wish;
+
+impl Serving {
+    /// Whether a loaded model should move, now that there may be other machines, or better links. One that is in use is
+    /// loaded beside itself, which takes memory of its own and is worth it for more.
+    pub(super) fn revision(&self, ring: &Ring, wish: &Wish) -> Result<Revision, ServeError> {
+        let busy = ring.is_busy();
+        // Moving frees what the model holds now, unless it is loaded beside itself.
+        let freed = if busy { Vec::new() } else { held_by(std::slice::from_ref(ring)) };
+        let machines = self.member().candidates(Some(ring.source()), &freed, Scope::Healthy);
+        let place = |stage: &PlacedStage, machines: &[Candidate]| {
+            let id = stage.placement.addr.id();
+            machines.iter().position(|machine| machine.placement.addr.id() == id)
+        };
+        let stages = ring.stages();
+        let places = stages.iter().map(|stage| place(stage, &machines)).collect::<Option<Vec<_>>>();
+        let Some(places) = places else {
+            // What is loaded is loaded, also where its file has gone since.
+            let all = self.member().candidates(None, &freed, Scope::Healthy);
+            let are_here = stages.iter().all(|stage| place(stage, &all).is_some());
+            return Ok(if are_here { Revision::Keep } else { Revision::Move });
+        };
+        let by_hand = self.made_by_hand(wish);
+        if by_hand.is_none() && self.plan_here(ring.model().card(), &machines).is_some() {
+            let is_here = places.iter().all(|place| *place == HERE);
+            return Ok(if is_here { Revision::Keep } else { Revision::Move });
+        }
+        if let Some(wanted) = wish.stages {
+            // Mended onto fewer machines, it is not what was wished for.
+            let used = places.iter().collect::<BTreeSet<_>>().len();
+            return Ok(if used < wanted { Revision::Move } else { Revision::Keep });
+        }
+        if by_hand.as_ref().is_some_and(|written| placements::is_where(ring, written)) {
+            return Ok(Revision::Keep);
+        }
+        let nodes: Vec<_> = machines.iter().map(|machine| machine.profile.clone()).collect();
+        let link = |a: usize, b: usize| between(&machines[a], &machines[b]);
+        let now: Vec<_> = places.into_iter().zip(stages.iter().map(|stage| stage.layers.clone())).collect();
+        let now_tokens_per_s = planning::predict(ring.model().card(), &nodes, &link, &now).tokens_per_s();
+        if by_hand.is_some_and(|written| by_hand::arrange(ring.model().card(), &machines, &nodes, &written).is_ok()) {
+            return Ok(Revision::Move);
+        }
+        let best = match plan_best(ring.model().card(), &nodes, &link) {
+            // There is no room beside itself.
+            Err(_) if busy => return Ok(Revision::Keep),
+            best => best.map_err(|error| self.no_plan(error, ring.source()))?,
+        };
+        let best_tokens_per_s = best.decode_tokens_per_s.unwrap_or(0.0);
+        let revision = hive_plan::revise(now_tokens_per_s, best_tokens_per_s, busy || ring.may_be_gone_on_with());
+        if revision == Revision::Move {
+            tracing::info!("another place is worth moving to: {best_tokens_per_s:.1} tok/s, {now_tokens_per_s:.1} now");
+        }
+        Ok(revision)
+    }
+
+    /// Where a wish goes, once what these models hold is free.
+    pub(super) fn place(
+        &self,
+        model: &Model,
+        wish: &Wish,
+        freed: &[Ring],
+    ) -> Result<(Plan, Vec<Placement>), ServeError> {
+        let source = models::source(wish.model.as_deref(), model);
+        let held = held_by(freed);
+        let mut hindrance = None;
+        if let Some(written) = self.made_by_hand(wish) {
+            match self.as_written(model, wish, &written, freed) {
+                Ok((mut plan, placements)) => {
+                    plan.reasons.push("It was placed by hand, and stays so until it is unloaded.".to_owned());
+                    return Ok((plan, placements));
+                }
+                Err(why) => hindrance = Some(format!("The plan made by hand cannot be followed now: {why}.")),
+            }
+        }
+        let mut machines = self.member().candidates(Some(&source), &held, Scope::Healthy);
+        let mut plan = self.place_on(&machines, model.card(), wish);
+        let mut asked_again = None;
+        if plan.is_err() {
+            // Better a machine that did not load something a moment ago than none.
+            let more = self.member().candidates(Some(&source), &held, Scope::WithLoadFailures);
+            if more.len() > machines.len()
+                && let Ok(found) = self.place_on(&more, model.card(), wish)
+            {
+                let is_new = |machine: &&Candidate| self.member().trust().rests(machine.placement.addr.id()).is_some();
+                let names: Vec<_> = more.iter().filter(is_new).map(|machine| machine.placement.name.as_str()).collect();
+                let asked = are(&names);
+                asked_again =
+                    Some(format!("{asked} asked again, although stages failed there: without, there is no plan."));
+                (plan, machines) = (Ok(found), more);
+            }
+        }
+        let mut plan = plan.map_err(|unplaced| match unplaced {
+            Unplaced::TooFew { wanted } => ServeError::TooFew {
+                wanted,
+                usable: machines.iter().map(|machine| machine.placement.name.clone()).collect(),
+                left_out: self.member().left_out(&source),
+            },
+            Unplaced::Plan(error) => self.no_plan(error, &source),
+        })?;
+        plan.reasons.extend(hindrance);
+        plan.reasons.extend(self.member().remarks(&machines, Some(&source)));
+        plan.reasons.extend(asked_again);
+        Ok((plan, machines.into_iter().map(|machine| machine.placement).collect()))
+    }
+
+    /// Where a wish goes on these machines.
+    fn place_on(&self, machines: &[Candidate], model: &ModelCard, wish: &Wish) -> Result<Plan, Unplaced> {
+        let here = self.plan_here(model, machines);
+        let nodes: Vec<_> = machines.iter().map(|machine| machine.profile.clone()).collect();
+        let link = |a: usize, b: usize| between(&machines[a], &machines[b]);
+        match wish.stages.filter(|wanted| here.is_none() || *wanted == 0) {
+            Some(0) => Err(PlanError::NoStages.into()),
+            Some(wanted) if wanted > machines.len() => Err(Unplaced::TooFew { wanted }),
+            Some(wanted) => {
+                let machine = |machine: &Candidate| Machine {
+                    name: machine.placement.name.clone(),
+                    memory_bytes: machine.profile.memory_bytes,
+                    form: machine.profile.form,
+                };
+                let mut plan = plan_over(model, &machines[..wanted].iter().map(machine).collect::<Vec<_>>())?;
+                let stages: Vec<_> = plan.stages.iter().map(|stage| (stage.machine, stage.layers.clone())).collect();
+                plan.decode_tokens_per_s = Some(planning::predict(model, &nodes, &link, &stages).tokens_per_s());
+                Ok(plan)
+            }
+            None => Ok(here.map_or_else(|| plan_best(model, &nodes, &link), Ok)?),
+        }
+    }
+
+    /// That there is no plan, with those who take no part, and why.
+    fn no_plan(&self, error: PlanError, source: &ModelSource) -> ServeError {
+        ServeError::Plan { error, left_out: self.member().left_out(source) }
+    }
+
+    /// The plan that has all of a model on this machine, where its owner wants that and it fits.
+    fn plan_here(&self, model: &ModelCard, machines: &[Candidate]) -> Option<Plan> {
+        if !self.keeps_prompts_here() {
+            return None;
+        }
+        let here = &machines[HERE];
+        let mut plan = plan_best(model, std::slice::from_ref(&here.profile), &|_, _| between(here, here)).ok()?;
+        plan.reasons.push("It stays on this machine, as its owner wants of models that fit here.".to_owned());
+        Some(plan)
+    }
+}
+
+/// Why a wish goes nowhere.
+enum Unplaced {
+    /// There are fewer machines than were asked for.
+    TooFew { wanted: usize },
+    /// There is no plan.
+    Plan(PlanError),
+}
+
+impl From<PlanError> for Unplaced {
+    fn from(error: PlanError) -> Self {
+        Self::Plan(error)
+    }
+}
+
+/// "bob is", "bob and cat are".
+fn are(names: &[&str]) -> String {
+    match names {
+        [] => "nobody is".to_owned(),
+        [name] => format!("{name} is"),
+        [first @ .., last] => format!("{} and {last} are", first.join(", ")),
+    }
+}
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use hive_model::Compute;
+    use hive_peers::{Failing, Membership, Rights};
+    use hive_protocol::{Answer, ModelCopy, Profile, Question, RingId, StageId, StageSpec};
+    use hive_stage::testing::{Machine, admit};
+
+    use crate::placed::Placements;
+
+    /// A machine with what it serves.
+    struct Node {
+        machine: Machine,
+        serving: Serving,
+    }
+
+    impl Node {
+        async fn start(name: &str, keeps_prompts_here: bool) -> Self {
+            let machine = Machine::start(name).await;
+            let serving = Serving::new((*machine).clone(), Placements::default(), keeps_prompts_here);
+            Self { machine, serving }
+        }
+
+        fn member(&self) -> &Membership {
+            self.machine.membership()
+        }
+
+        async fn stop(&self) {
+            self.machine.stop().await;
+        }
+    }
+
+    /// Two machines that have approved each other and met.
+    async fn approved() -> (Node, Node) {
+        let (ann, bob) = (Node::start("ann", false).await, Node::start("bob", false).await);
+        admit(&ann.machine, &bob.machine);
+        becomes(&ann, || ann.member().is_candidate(bob.member().id())).await;
+        becomes(&bob, || bob.member().is_candidate(ann.member().id())).await;
+        (ann, bob)
+    }
+
+    async fn becomes(node: &Node, so: impl Fn() -> bool) {
+        let mut changes = node.member().peers().changes();
+        let waiting = async {
+            while !so() {
+                changes.changed().await.unwrap();
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), waiting).await.expect("it becomes so");
+    }
+
+    #[tokio::test]
+    async fn prompts_that_stay_here_stay_here_whatever_number_of_machines_is_wished_for() {
+        hive_worker::read_texts_here();
+        let model = models::open(None).await.unwrap();
+        let wish = |stages| Wish { model: None, stages: Some(stages) };
+        for (keeps, places) in [(true, Some(vec![HERE])), (false, None)] {
+            let ann = Node::start("ann", keeps).await;
+            let placed = ann.serving.place(&model, &wish(2), &[]).ok();
+            let stages = placed.map(|(plan, _)| plan.stages.iter().map(|stage| stage.machine).collect::<Vec<_>>());
+            assert_eq!(stages, places, "there is no second machine");
+            assert!(ann.serving.place(&model, &wish(0), &[]).is_err());
+            ann.stop().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_machine_that_may_not_see_prompts_gets_no_layers_and_the_plan_says_so() {
+        let (ann, bob) = approved().await;
+        let starter = ModelSource::Named(None, "1".to_owned());
+        let holds = |node: &Node| {
+            node.member().machines(&starter).iter().any(|(place, _)| place.addr.id() == bob.member().id())
+        };
+        let candidates = || ann.member().candidates(None, &[], Scope::WithLoadFailures);
+        assert!(holds(&ann));
+        ann.member().set_rights(bob.member().id(), Rights { prompts: false, ..Rights::default() }).unwrap();
+        assert!(!holds(&ann) && !ann.member().is_candidate(bob.member().id()));
+        assert!(candidates().iter().all(|machine| machine.placement.addr.id() != bob.member().id()));
+        let remarks = ann.member().remarks(&candidates(), None);
+        assert_eq!(remarks, ["bob left out: it may not see prompts of this machine"]);
+        // The other right is another: bob's own models may have layers here.
+        assert!(bob.member().is_candidate(ann.member().id()));
+        ann.member().set_rights(bob.member().id(), Rights::default()).unwrap();
+        assert!(holds(&ann) && ann.member().remarks(&candidates(), None).is_empty());
+        ann.stop().await;
+        bob.stop().await;
+    }
+
+    #[tokio::test]
+    async fn whoever_takes_no_part_is_named_with_the_reason_and_what_to_do() {
+        let (ann, bob) = approved().await;
+        let model = models::open(None).await.unwrap();
+        let two = Wish { model: None, stages: Some(2) };
+        let place = |node: &Node| node.serving.place(&model, &two, &[]).map(|(plan, _)| plan);
+        let refused = |node: &Node| place(node).unwrap_err().to_string();
+        assert!(place(&ann).is_ok());
+        let says = |copies: Option<Vec<ModelCopy>>| {
+            ann.member()
+                .peers()
+                .described(bob.member().id(), Profile { copies, ..bob.machine.profile_for(ann.member().id()) });
+        };
+        says(Some(Vec::new()));
+        let why = refused(&ann);
+        let words = "2 machines were asked for, but only ann can take a part: bob does not have SmolLM2";
+        assert!(why.starts_with(words) && why.contains("update HiveMind there"), "{why}");
+        let other = ModelCopy { name: Some(models::starter_name().to_owned()), digest: Some("1f".to_owned()) };
+        says(Some(vec![other]));
+        assert!(refused(&ann).contains("bob's copy of SmolLM2"), "{}", refused(&ann));
+        let plan = ann.serving.place(&model, &Wish::default(), &[]).unwrap().0;
+        assert!(plan.reasons.iter().any(|reason| reason.contains("differs from yours")), "{:?}", plan.reasons);
+        let same = ModelCopy { name: None, digest: Some(model.card().digest.clone()) };
+        says(Some(vec![same]));
+        assert!(place(&ann).is_ok(), "it has the model by another name");
+
+        // What it did not load may be over; what it computed wrongly is not.
+        ann.member().trust().failed(bob.member().id(), Failing::Loading);
+        let again = place(&ann).unwrap();
+        assert!(again.reasons.iter().any(|reason| reason.contains("bob is asked again")), "{:?}", again.reasons);
+        ann.member().trust().failed(bob.member().id(), Failing::Computing);
+        assert!(refused(&ann).contains("bob left out for 1 min: its stages failed"), "{}", refused(&ann));
+        ann.member().trust().caught(bob.member().id());
+        assert!(refused(&ann).contains("bob left out for 24 h: it computed wrong numbers"), "{}", refused(&ann));
+        bob.member().describe(|profile| {
+            profile.sharing = false;
+            profile.not_sharing = Some("sharing is switched off".to_owned());
+            true
+        });
+        becomes(&ann, || !ann.member().sharing_others().iter().any(|(peer, _)| *peer == bob.member().id())).await;
+        assert!(refused(&ann).contains("bob does not share: "), "{}", refused(&ann));
+        bob.stop().await;
+        becomes(&ann, || ann.member().peers().present().is_empty()).await;
+        assert!(refused(&ann).contains("bob is not here"), "{}", refused(&ann));
+        ann.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_machine_that_may_not_use_the_memory_is_told_so_and_loads_nothing() {
+        let (ann, bob) = approved().await;
+        ann.member().set_rights(bob.member().id(), Rights { memory: false, ..Rights::default() }).unwrap();
+        becomes(&bob, || !bob.member().is_candidate(ann.member().id())).await;
+        let spec = StageSpec {
+            source: ModelSource::Named(None, String::new()),
+            layers: 0..1,
+            compute: Compute::Auto,
+            threads: 0,
+            bytes: 0,
+            standby: false,
+        };
+        let load = || Question::Load(StageId { ring: RingId(1), index: 0 }, spec.clone());
+        let asked = bob.member().ask_other(&ann.member().addr(), load(), |_| ()).await.unwrap();
+        assert!(matches!(&asked, Answer::Declined(why) if why.contains("does not share it")), "{asked:?}");
+        // What ann asks is placed on bob as before.
+        assert!(ann.member().is_candidate(bob.member().id()));
+        ann.member()
+            .set_rights(bob.member().id(), Rights { memory_limit_bytes: Some(5), ..Rights::default() })
+            .unwrap();
+        becomes(&bob, || bob.member().is_candidate(ann.member().id())).await;
+        let large = Question::Load(StageId { ring: RingId(1), index: 0 }, StageSpec { bytes: 6, ..spec.clone() });
+        let asked = bob.member().ask_other(&ann.member().addr(), large, |_| ()).await.unwrap();
+        assert!(matches!(&asked, Answer::Full(_)), "its own limit holds: {asked:?}");
+        ann.stop().await;
+        bob.stop().await;
+    }
+}

@@ -1,0 +1,113 @@
+//! Where models were placed, kept on disk: those in memory, and the plans that somebody made by hand.
+//!
+//! A node that was killed puts back what it had in memory (`restore.rs`). One that was stopped has freed it, and its owner
+//! has the memory; what was placed by hand is remembered then, too.
+
+use std::sync::{MutexGuard, PoisonError};
+
+use hive_ring::Ring;
+
+use super::{Loaded, Serving};
+use crate::placed::{FILE, PlacedLayers, PlacedModel, Placements};
+use crate::wish::Wish;
+
+impl Serving {
+    /// The stages that somebody made by hand for a wish.
+    pub(super) fn made_by_hand(&self, wish: &Wish) -> Option<Vec<PlacedLayers>> {
+        self.by_hand().iter().find(|placed| placed.wish == *wish).map(|placed| placed.stages.clone())
+    }
+
+    /// Has a wish met by these stages from now on, or by the plan; gives what was in force before.
+    pub(super) fn make_by_hand(&self, wish: &Wish, stages: Option<Vec<PlacedLayers>>) -> Option<Vec<PlacedLayers>> {
+        let before = self.made_by_hand(wish);
+        {
+            let mut by_hand = self.by_hand();
+            by_hand.retain(|placed| placed.wish != *wish);
+            by_hand.extend(stages.map(|stages| PlacedModel { wish: wish.clone(), stages }));
+        }
+        self.host().placements().notify();
+        before
+    }
+
+    pub(super) fn by_hand(&self) -> MutexGuard<'_, Vec<PlacedModel>> {
+        self.inner.by_hand.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What the file is to say.
+    pub(super) fn placements(&self) -> Placements {
+        let placed = |Loaded { wish, ring }: &Loaded| PlacedModel { wish: wish.clone(), stages: stages(ring) };
+        let mut in_memory: Vec<_> = {
+            let loaded = self.loaded();
+            loaded.iter().filter(|loaded| !loaded.ring.is_lost()).map(placed).collect()
+        };
+        // Not put back yet; where a question has loaded it meanwhile, that counts.
+        let waiting = self.inner.restoring.borrow();
+        let is_missing = |placed: &&PlacedModel| in_memory.iter().all(|other| other.wish != placed.wish);
+        let missing: Vec<_> = waiting.iter().filter(is_missing).cloned().collect();
+        in_memory.extend(missing);
+        Placements { in_memory, by_hand: self.by_hand().clone() }
+    }
+}
+
+/// Who holds what of a loaded model.
+pub(super) fn stages(ring: &Ring) -> Vec<PlacedLayers> {
+    let placed = ring.stages().into_iter().map(|stage| PlacedLayers {
+        machine: stage.placement.addr.id(),
+        name: stage.placement.name,
+        layers: [stage.layers.start, stage.layers.end],
+    });
+    placed.collect()
+}
+
+/// Whether a loaded model is where it was written to be.
+pub(super) fn is_where(ring: &Ring, written: &[PlacedLayers]) -> bool {
+    // Machines are renamed; that moves nothing.
+    let place = |placed: &PlacedLayers| (placed.machine, placed.layers);
+    stages(ring).iter().map(place).eq(written.iter().map(place))
+}
+
+impl Serving {
+    /// Keeps the file as things are, for as long as the node runs.
+    pub async fn keep_placements(&self) {
+        let mut changes = self.host().placements().subscribe();
+        loop {
+            tokio::select! {
+                changed = changes.changed() => if changed.is_err() { return },
+                () = self.member().stopping() => return,
+            }
+            // Not while a model is being loaded: what is tried now may be what ends this process.
+            let _placing = self.inner.placing.lock().await;
+            self.write_placements(self.placements());
+        }
+    }
+
+    /// Writes the file, if it says something else.
+    pub fn write_placements(&self, placements: Placements) {
+        let mut on_disk = self.inner.on_disk.lock().unwrap_or_else(PoisonError::into_inner);
+        if *on_disk == placements {
+            return;
+        }
+        match self.member().save(FILE, &placements) {
+            Ok(()) => *on_disk = placements,
+            Err(error) => tracing::warn!("where models are placed was not kept: {error}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_newer_version_has_written_is_read_as_far_as_it_is_known() {
+        let layers =
+            PlacedLayers { machine: hive_net::Identity::generate().id(), name: "ann".to_owned(), layers: [0, 30] };
+        let placed = PlacedModel { wish: Wish { model: None, stages: Some(1) }, stages: vec![layers] };
+        let placements = Placements { in_memory: vec![placed.clone()], by_hand: vec![placed] };
+        let mut written = serde_json::to_value(&placements).unwrap();
+        for place in ["", "/in_memory/0", "/in_memory/0/wish", "/by_hand/0/stages/0"] {
+            written.pointer_mut(place).unwrap()["of_tomorrow"] = serde_json::json!({ "x": [1] });
+        }
+        assert_eq!(serde_json::from_value::<Placements>(written).unwrap(), placements);
+    }
+}

@@ -1,0 +1,84 @@
+//! Putting back what was in memory when the node was killed, on the machines that held it.
+//!
+//! Its machines get a while to come. Where they do not, or what was written down cannot be any more, the model is placed by
+//! the plan for the machines that are here. What people ask for meanwhile comes first.
+
+use std::time::Duration;
+
+use hive_stage::models;
+
+use super::Serving;
+use crate::error::ServeError;
+use crate::placed::PlacedModel;
+use crate::wish::Wish;
+
+/// Machines find each other again within a second or two; one that starts anew itself takes longer.
+const MACHINES_COME_WITHIN: Duration = Duration::from_secs(20);
+
+/// How long a question for a model that is being put back waits before it is placed with the machines that are here.
+const QUESTION_WAITS: Duration = Duration::from_secs(3);
+
+impl Serving {
+    /// Puts back all of it, one model after the other.
+    pub async fn restore(&self) {
+        let waiting: Vec<PlacedModel> = self.inner.restoring.borrow().clone();
+        for placed in &waiting {
+            let name = placed.wish.model.clone().unwrap_or_else(|| models::starter_name().to_owned());
+            tokio::select! {
+                _ = tokio::time::timeout(MACHINES_COME_WITHIN, self.all_come(placed)) => {}
+                () = self.member().stopping() => return,
+            }
+            match self.put_back(placed, &waiting).await {
+                Ok(true) => tracing::info!("{name} is in memory again"),
+                Ok(false) => tracing::info!("{name} is not put back: another model was asked for"),
+                Err(why) => tracing::warn!("{name}, which was in memory, is not put back: {why}"),
+            }
+            self.inner.restoring.send_modify(|waiting| waiting.retain(|other| other != placed));
+            self.host().placements().notify();
+        }
+    }
+
+    /// Gives a model that is being put back the time for it, so that a question does not place it elsewhere.
+    pub(super) async fn restored(&self, wish: &Wish) {
+        let mut restoring = self.inner.restoring.subscribe();
+        let settled = restoring.wait_for(|waiting| waiting.iter().all(|placed| placed.wish != *wish));
+        let _ = tokio::time::timeout(QUESTION_WAITS, settled).await;
+    }
+
+    /// Ends when all machines of a model are here and share.
+    async fn all_come(&self, placed: &PlacedModel) {
+        let mut changes = self.member().peers().changes();
+        while !placed.stages.iter().all(|stage| self.member().is_candidate(stage.machine)) {
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Whether it is in memory now. It is put beside the others that were, not beside or in place of what was asked for since.
+    async fn put_back(&self, placed: &PlacedModel, all: &[PlacedModel]) -> Result<bool, ServeError> {
+        let wish = &placed.wish;
+        let placing = self.inner.placing.lock().await;
+        let in_memory: Vec<Wish> = self.loaded().iter().map(|loaded| loaded.wish.clone()).collect();
+        if in_memory.contains(wish) {
+            return Ok(true);
+        }
+        if in_memory.iter().any(|wish| all.iter().all(|placed| placed.wish != *wish)) {
+            return Ok(false);
+        }
+        // Should loading it end this process, it is not to do so again and again.
+        let mut without = self.placements();
+        without.in_memory.retain(|other| other != placed);
+        self.write_placements(without);
+        let model = self.host().catalogue().open_model(wish.model.as_deref()).await?;
+        let (plan, placements) = match self.as_written(&model, wish, &placed.stages, &[]) {
+            Ok(again) => again,
+            Err(why) => {
+                tracing::warn!("a model cannot be put back where it was, and is placed by the plan: {why}");
+                self.place(&model, wish, &[])?
+            }
+        };
+        self.load_beside(&placing, wish, model, &plan, &placements).await?;
+        Ok(true)
+    }
+}

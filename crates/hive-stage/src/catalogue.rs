@@ -1,0 +1,469 @@
+//! What the models on this machine's disk are.
+//!
+//! A name in a cache says little: there may be no weights, or those of a model that cannot be asked. So each model is opened
+//! once, by a process of its own (`worker/text.rs`), and again when its files change. What was found out decides what is
+//! listed, what is planned, and what other machines are told; and by its digest a model is found that another machine knows
+//! by another name. A file that somebody here has opened by its path is one of them from then on.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use data_encoding::HEXLOWER;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tokio::sync::{Mutex as AsyncMutex, Notify};
+
+use crate::models::{self, FindError};
+use crate::runtime::aside;
+use hive_peers::Membership;
+use hive_peers::data::DataFolder;
+use hive_protocol::ModelCopy;
+use hive_worker::text::{Model, TextError};
+
+const FILE: &str = "models.json";
+
+/// Between two looks at the disk.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// How long it counts that the process which reads a model has died or hung.
+const UNSETTLED_FOR: Duration = Duration::from_mins(1);
+
+/// Files that were opened by their paths, the latest ones.
+const MOST_OPENED: usize = 64;
+
+/// What a model is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Nature {
+    /// It can be asked.
+    Usable(String),
+    /// Its layers can be computed, but nobody can talk to it.
+    Mute(String, TextError),
+    /// It cannot be loaded.
+    Unusable(TextError),
+}
+
+impl Nature {
+    /// Tells whether it is the same elsewhere; nothing where it cannot be loaded.
+    pub fn digest(&self) -> Option<&String> {
+        match self {
+            Self::Usable(digest) | Self::Mute(digest, _) => Some(digest),
+            Self::Unusable(_) => None,
+        }
+    }
+
+    /// Whether the files say so, and not what happened to the process that read them, which memory may have run short for.
+    fn is_settled(&self) -> bool {
+        !matches!(self.fault(), Some(TextError::Died(_) | TextError::Late(_)))
+    }
+
+    /// Why it cannot be asked, if it cannot.
+    pub fn fault(&self) -> Option<&TextError> {
+        match self {
+            Self::Usable(_) => None,
+            Self::Mute(_, why) | Self::Unusable(why) => Some(why),
+        }
+    }
+}
+
+/// Tells files from what they were before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Stamp(String);
+
+impl Stamp {
+    /// Of a file, or of all files of a folder; nothing where there is none.
+    fn of(path: &Path) -> Option<Self> {
+        let about = std::fs::metadata(path).ok()?;
+        let mut names: Vec<OsString> = Vec::new();
+        if about.is_dir() {
+            names.extend(std::fs::read_dir(path).ok()?.flatten().map(|entry| entry.file_name()));
+            names.sort();
+        }
+        let mut hasher = Sha256::new();
+        for file in names.iter().map(|name| path.join(name)).chain([path.to_owned()]) {
+            // A link counts as what it leads to.
+            let Ok(about) = std::fs::metadata(&file) else { continue };
+            hasher.update(file.as_os_str().as_encoded_bytes());
+            let (size, times) = (if about.is_dir() { 0 } else { about.len() }, (about.mtime(), about.mtime_nsec()));
+            hasher.update(format!(" {} {} {size} {times:?} ", about.dev(), about.ino()));
+        }
+        Some(Self(HEXLOWER.encode(&hasher.finalize()[..16])))
+    }
+}
+
+/// What was found out about a model, of which files, and when.
+#[derive(Debug, Clone)]
+struct Entry {
+    stamp: Stamp,
+    nature: Nature,
+    at: Instant,
+}
+
+impl Entry {
+    fn new(stamp: Stamp, nature: Nature) -> Self {
+        Self { stamp, nature, at: Instant::now() }
+    }
+
+    /// Whether it still counts, by the time. Memory that ran short may be there again.
+    fn counts(&self, now: Instant) -> bool {
+        self.nature.is_settled() || now.duration_since(self.at) < UNSETTLED_FOR
+    }
+}
+
+/// A model on the disk: what it is called, and where it lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Nothing for a file that was opened by its path.
+    pub name: Option<String>,
+    /// Where it lies.
+    pub path: PathBuf,
+}
+
+/// What others are told of the models here.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Told {
+    /// What those are called that can be asked.
+    pub names: Vec<String>,
+    pub copies: Vec<ModelCopy>,
+}
+
+/// What is kept on disk of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+struct Kept {
+    /// The version of HiveMind that has computed the digests.
+    version: String,
+    /// Opened by their paths, the latest last.
+    opened: Vec<PathBuf>,
+    usable: BTreeMap<PathBuf, KeptEntry>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct KeptEntry {
+    stamp: Stamp,
+    digest: String,
+}
+
+/// What is known of the models on this machine's disk.
+#[derive(Debug, Default)]
+pub struct Catalogue {
+    entries: Mutex<BTreeMap<PathBuf, Entry>>,
+    by_path: Mutex<Vec<PathBuf>>,
+    /// By digest, what somebody here has opened last.
+    latest: Mutex<BTreeMap<String, PathBuf>>,
+    /// What others are told, once all has been looked at.
+    told: Mutex<Option<Told>>,
+    /// One is opened at a time: that is work for people who wait for nothing.
+    opening: AsyncMutex<()>,
+    on_disk: Mutex<Kept>,
+    /// Rings when there is something new to look at.
+    news: Notify,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Catalogue {
+    /// With what was found out before, by this version. A file that cannot be read is no reason not to start.
+    pub fn kept(data: &DataFolder) -> Self {
+        let read = data.read::<Kept>(FILE);
+        let read = read.inspect_err(|error| tracing::warn!("the models on this disk are looked at again: {error}"));
+        let kept = read.ok().flatten().unwrap_or_default();
+        let is_current = kept.version == env!("CARGO_PKG_VERSION");
+        let entry = |(path, KeptEntry { stamp, digest }): (PathBuf, KeptEntry)| {
+            (path, Entry::new(stamp, Nature::Usable(digest)))
+        };
+        let entries = kept.usable.clone().into_iter().filter(|_| is_current).map(entry).collect();
+        Self {
+            entries: Mutex::new(entries),
+            by_path: Mutex::new(kept.opened.clone()),
+            on_disk: Mutex::new(kept),
+            ..Self::default()
+        }
+    }
+
+    /// Every model on the disk.
+    pub fn places(&self) -> Vec<Place> {
+        let named = models::names().into_iter().filter_map(|name| {
+            let path = models::path(&name).ok()?;
+            Some(Place { name: Some(name), path: std::path::absolute(&path).unwrap_or(path) })
+        });
+        let mut places: Vec<Place> = named.collect();
+        let opened = lock(&self.by_path).clone();
+        let is_there = |path: &PathBuf| path.exists() && places.iter().all(|place| place.path != *path);
+        let opened: Vec<_> = opened.into_iter().filter(is_there).collect();
+        places.extend(opened.into_iter().map(|path| Place { name: None, path }));
+        places
+    }
+
+    /// The very files of a digest that somebody here has opened last, if they still are that model.
+    pub fn opened_as(&self, digest: &str) -> Option<PathBuf> {
+        let path = lock(&self.latest).get(digest).cloned()?;
+        let is_it = |nature: Nature| nature.digest().is_some_and(|known| known == digest);
+        self.known(&path).is_some_and(is_it).then_some(path)
+    }
+
+    /// Somebody here has opened these files, of this digest.
+    pub fn opened(&self, path: &Path, digest: &str) {
+        lock(&self.latest).insert(digest.to_owned(), path.to_owned());
+    }
+
+    /// Whether a model may be that of a digest, by what is known of it.
+    pub fn may_be(&self, path: &Path, digest: &str) -> bool {
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+        // What happened to the process that read it says nothing of the model.
+        self.known(&path)
+            .filter(Nature::is_settled)
+            .is_none_or(|nature| nature.digest().is_some_and(|known| known == digest))
+    }
+
+    /// What a model is, where that is known of the files as they are now.
+    fn known(&self, path: &Path) -> Option<Nature> {
+        let entry = lock(&self.entries).get(path).filter(|entry| entry.counts(Instant::now())).cloned()?;
+        (Stamp::of(path)? == entry.stamp).then_some(entry.nature)
+    }
+
+    fn note(&self, path: &Path, stamp: Option<Stamp>, nature: Nature) {
+        if let Some(stamp) = stamp {
+            lock(&self.entries).insert(path.to_owned(), Entry::new(stamp, nature));
+        }
+    }
+
+    /// A model was opened by its path, by somebody here.
+    fn opened_by_path(&self, path: &Path) {
+        let mut opened = lock(&self.by_path);
+        if opened.last().is_some_and(|last| last == path) {
+            return;
+        }
+        opened.retain(|other| other != path);
+        opened.push(path.to_owned());
+        let too_many = opened.len().saturating_sub(MOST_OPENED);
+        opened.drain(..too_many);
+        drop(opened);
+        self.news.notify_one();
+    }
+
+    /// Where the model of a digest lies, if it is on this disk.
+    pub fn path_of(&self, digest: &str) -> Option<PathBuf> {
+        let entries = lock(&self.entries).clone();
+        let is_it = |entry: &Entry| entry.nature.digest().is_some_and(|known| known == digest);
+        let found =
+            entries.into_iter().find(|(path, entry)| is_it(entry) && Stamp::of(path).as_ref() == Some(&entry.stamp));
+        found.map(|(path, _)| path)
+    }
+
+    /// What a model is; opens it where that is not known. An error says that no process could be started for that.
+    pub async fn nature(&self, path: &Path) -> Result<Nature, TextError> {
+        if let Some(nature) = aside(|| self.known(path)) {
+            return Ok(nature);
+        }
+        let _one_at_a_time = self.opening.lock().await;
+        if let Some(nature) = aside(|| self.known(path)) {
+            return Ok(nature);
+        }
+        self.open(path).await.map(|(nature, _)| nature)
+    }
+
+    /// Opens a model, and notes what it is.
+    async fn open(&self, path: &Path) -> Result<(Nature, Option<Model>), TextError> {
+        // Before it is read: what changes meanwhile is looked at again.
+        let stamp = aside(|| Stamp::of(path));
+        let (nature, model) = match models::open_at(path).await {
+            Err(TextError::Start(why)) => return Err(TextError::Start(why)),
+            Err(why) => (Nature::Unusable(why), None),
+            Ok(model) => {
+                let digest = model.card().digest.clone();
+                match model.can_converse().await {
+                    Err(TextError::Start(why)) => return Err(TextError::Start(why)),
+                    Err(why) => (Nature::Mute(digest, why), None),
+                    Ok(()) => (Nature::Usable(digest), Some(model)),
+                }
+            }
+        };
+        self.note(path, stamp, nature.clone());
+        Ok((nature, model))
+    }
+
+    /// What others are told of the models here; nothing until all have been looked at.
+    pub fn told(&self) -> Option<Told> {
+        lock(&self.told).clone()
+    }
+
+    /// What is to be kept on disk, if that is something else than what is.
+    fn to_keep(&self) -> Option<Kept> {
+        let entries = lock(&self.entries).clone();
+        let usable = entries.into_iter().filter_map(|(path, Entry { stamp, nature, .. })| match nature {
+            Nature::Usable(digest) if path.exists() => Some((path, KeptEntry { stamp, digest })),
+            _ => None,
+        });
+        let (version, opened) = (env!("CARGO_PKG_VERSION").to_owned(), lock(&self.by_path).clone());
+        let kept = Kept { version, opened, usable: usable.collect() };
+        (*lock(&self.on_disk) != kept).then_some(kept)
+    }
+}
+
+impl Catalogue {
+    /// Opens a model for people and programs here, by a name or a path; one that cannot be asked is refused by its fault.
+    pub async fn open_model(&self, name: Option<&str>) -> Result<Model, FindError> {
+        let name = name.unwrap_or(models::starter_name());
+        let (path, known) = aside(|| {
+            let path = models::path(name)?;
+            let path = std::path::absolute(&path).unwrap_or(path);
+            let known = self.known(&path);
+            Ok::<_, FindError>((path, known))
+        })?;
+        let model = match known.filter(Nature::is_settled) {
+            Some(nature) if nature.fault().is_none() => models::open_at(&path).await?,
+            Some(Nature::Mute(_, why) | Nature::Unusable(why)) => return Err(why.into()),
+            _ => {
+                let (nature, model) = self.open(&path).await?;
+                match (model, nature) {
+                    (Some(model), _) => model,
+                    (None, Nature::Mute(_, why) | Nature::Unusable(why)) => return Err(why.into()),
+                    (None, Nature::Usable(_)) => models::open_at(&path).await?,
+                }
+            }
+        };
+        self.opened(&path, &model.card().digest);
+        if models::is_path(name) && aside(|| models::exact_name(&path)).is_none() {
+            self.opened_by_path(&path);
+        }
+        Ok(model)
+    }
+
+    /// Looks at every model that is new, and says what there is.
+    async fn take_stock(&self, member: &Membership) {
+        let (mut told, mut is_all) = (Told::default(), true);
+        for Place { name, path } in aside(|| self.places()) {
+            match self.nature(&path).await {
+                Ok(nature) => {
+                    told.names.extend(name.clone().filter(|_| nature.fault().is_none()));
+                    let exact = |name| aside(|| models::exact_name(&path)).unwrap_or(name);
+                    told.copies.push(ModelCopy { name: name.map(exact), digest: nature.digest().cloned() });
+                }
+                Err(why) => {
+                    tracing::debug!("a model could not be looked at: {why}");
+                    is_all = false;
+                }
+            }
+        }
+        if is_all {
+            *lock(&self.told) = Some(told);
+        }
+        if let Some(kept) = aside(|| self.to_keep()) {
+            match member.save(FILE, &kept) {
+                Ok(()) => *lock(&self.on_disk) = kept,
+                Err(error) => tracing::debug!("what is known of the models here was not kept: {error}"),
+            }
+        }
+    }
+
+    /// Looks at the models on the disk for as long as the node runs.
+    pub async fn run(&self, member: &Membership) {
+        loop {
+            tokio::select! {
+                () = self.take_stock(member) => {}
+                () = member.stopping() => return,
+            }
+            tokio::select! {
+                () = tokio::time::sleep(LOOK) => {}
+                () = self.news.notified() => {}
+                () = member.stopping() => return,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hive_worker::text::TextFault;
+
+    #[test]
+    fn files_that_change_are_looked_at_again_and_others_are_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let model = folder.path().join("model");
+        std::fs::create_dir(&model).unwrap();
+        std::fs::write(model.join("config.json"), "{}").unwrap();
+        let catalogue = Catalogue::default();
+        let nature = Nature::Usable("11".to_owned());
+        catalogue.note(&model, Stamp::of(&model), nature.clone());
+        assert_eq!(catalogue.known(&model), Some(nature));
+        assert_eq!(catalogue.path_of("11"), Some(model.clone()));
+        assert_eq!(catalogue.path_of("22"), None);
+        std::fs::write(model.join("config.json"), "{ }").unwrap();
+        assert_eq!((catalogue.known(&model), catalogue.path_of("11")), (None, None));
+        catalogue.note(&model, Stamp::of(&model), Nature::Usable("22".to_owned()));
+        std::fs::write(model.join("model.safetensors"), "").unwrap();
+        assert_eq!(catalogue.known(&model), None, "a file came");
+        std::fs::remove_dir_all(&model).unwrap();
+        assert_eq!(catalogue.known(&model), None);
+    }
+
+    #[test]
+    fn what_happened_to_the_process_that_reads_a_model_counts_for_a_minute() {
+        let stamp = || Stamp(String::new());
+        let short_of_memory = Entry::new(stamp(), Nature::Unusable(TextError::Died("killed".to_owned())));
+        let (soon, later) = (short_of_memory.at + UNSETTLED_FOR / 2, short_of_memory.at + UNSETTLED_FOR);
+        assert!(short_of_memory.counts(soon) && !short_of_memory.counts(later));
+        let damaged = TextError::Fault(TextFault::File, "damaged".to_owned());
+        assert!(Entry { nature: Nature::Unusable(damaged), ..short_of_memory }.counts(later));
+    }
+
+    #[test]
+    fn files_that_became_another_model_are_not_taken_for_what_was_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("model.gguf");
+        std::fs::write(&file, "GGUF").unwrap();
+        let catalogue = Catalogue::default();
+        catalogue.note(&file, Stamp::of(&file), Nature::Usable("11".to_owned()));
+        catalogue.opened(&file, "11");
+        assert_eq!(catalogue.opened_as("11"), Some(file.clone()));
+        std::fs::write(&file, "GGUF of another model").unwrap();
+        assert_eq!(catalogue.opened_as("11"), None);
+    }
+
+    #[test]
+    fn what_was_found_out_is_kept_and_what_another_version_found_out_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("model.gguf");
+        std::fs::write(&file, "GGUF").unwrap();
+        let data = DataFolder::open(folder.path()).unwrap();
+        let catalogue = Catalogue::default();
+        catalogue.note(&file, Stamp::of(&file), Nature::Usable("11".to_owned()));
+        catalogue.opened_by_path(&file);
+        catalogue.opened_by_path(&file);
+        let kept = catalogue.to_keep().unwrap();
+        data.write(FILE, &kept).unwrap();
+        let again = Catalogue::kept(&data);
+        assert_eq!(again.path_of("11"), Some(file.clone()));
+        assert_eq!(again.to_keep(), None, "there is nothing new to keep");
+        assert!(again.places().contains(&Place { name: None, path: file.clone() }));
+        data.write(FILE, &Kept { version: "0.0.0".to_owned(), ..kept }).unwrap();
+        let newer = Catalogue::kept(&data);
+        assert_eq!(newer.path_of("11"), None);
+        assert!(newer.places().iter().any(|place| place.path == file), "it is looked at again");
+        std::fs::write(folder.path().join(FILE), "[").unwrap();
+        assert_eq!(Catalogue::kept(&data).path_of("11"), None);
+    }
+
+    #[tokio::test]
+    async fn a_model_without_weights_and_one_that_cannot_be_asked_say_why() {
+        let folder = tempfile::tempdir().unwrap();
+        let embedding = folder.path().join("embedding");
+        std::fs::create_dir(&embedding).unwrap();
+        std::fs::write(embedding.join("config.json"), r#"{"model_type": "bert"}"#).unwrap();
+        let catalogue = Catalogue::default();
+        let nature = catalogue.nature(&embedding).await.unwrap();
+        let Nature::Unusable(TextError::Fault(TextFault::File, why)) = &nature else { panic!("{nature:?}") };
+        assert!(why.contains("\"bert\" is not supported"), "{why}");
+        assert_eq!(nature.digest(), None);
+        assert_eq!(catalogue.known(&embedding), Some(nature));
+        let starter = models::starter().unwrap();
+        assert!(matches!(catalogue.nature(&starter).await.unwrap(), Nature::Usable(_)));
+    }
+}

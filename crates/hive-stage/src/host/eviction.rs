@@ -1,0 +1,91 @@
+//! The end of stages that may not stay.
+
+use std::time::Instant;
+
+use hive_net::PeerId;
+use hive_protocol::StageId;
+
+use super::guests::{Rules, Tenant};
+use super::{Hosted, StageHost, lock};
+
+/// Stages whose end is remembered, for their owners to hear why.
+const REMEMBERED_EVICTIONS: usize = 64;
+
+/// Memory that the stages here take, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// What stages that compute take.
+    pub stage_bytes: u64,
+    /// What was planned for them.
+    pub planned_bytes: u64,
+}
+
+impl StageHost {
+    /// Measures what the stages here take.
+    pub fn measure(&self) -> Held {
+        self.measure_stages();
+        Held { stage_bytes: self.taken().stages, planned_bytes: self.planned_bytes(|_| true) }
+    }
+
+    /// Ends the stages that may not stay: copies at once, other machines' stages when their notice is over.
+    pub fn settle(&self, shares: bool, is_short_of_memory: bool, now: Instant) {
+        let cap_bytes = *lock(&self.inner.memory_cap);
+        if is_short_of_memory || cap_bytes.is_some_and(|cap| self.taken().all() > cap) {
+            self.drop_copies(|_| true);
+        } else if !shares {
+            // Those of this machine's own models are its owner's, shared or not.
+            let own = self.membership().id();
+            self.drop_copies(|owner| owner != own);
+        }
+        self.drop_copies_past_their_owners_limits();
+        self.evict(shares, cap_bytes, now);
+    }
+
+    /// Sees what the stages here take.
+    fn measure_stages(&self) {
+        let stages: Vec<_> = self.stages().iter().map(|(id, hosted)| (*id, hosted.stage.clone())).collect();
+        for (id, stage) in stages {
+            let used_bytes = stage.used_bytes();
+            if let Some(hosted) = self.stages().get_mut(&id) {
+                hosted.used_bytes = used_bytes;
+            }
+        }
+    }
+
+    /// Ends the stages of other machines that may not stay.
+    pub(super) fn evict(&self, shares: bool, cap_bytes: Option<u64>, now: Instant) {
+        let tenants: Vec<Tenant> = self.stages().iter().map(|(id, hosted)| self.tenant(*id, hosted)).collect();
+        let shares_with = |owner| shares && self.membership().peers().rights(owner).memory;
+        let rules = Rules { shares_with: &shares_with, cap_bytes, cap_of: &|owner| self.cap_of(owner) };
+        let evictions = lock(&self.inner.guests).evictions(&tenants, &rules, now);
+        for (id, why) in evictions {
+            let Some(Hosted { claims, stage, .. }) = self.stages().remove(&id) else { continue };
+            let name = self.membership().peers().name(claims.owner);
+            tracing::warn!("stage {} of {name} is ended: {why}", id.index);
+            let mut evicted = lock(&self.inner.evicted);
+            evicted.truncate(REMEMBERED_EVICTIONS - 1);
+            evicted.push_front((id, claims.owner, why));
+            self.membership().spawn(stage.end(why.to_string()));
+        }
+    }
+
+    fn tenant(&self, id: StageId, hosted: &Hosted) -> Tenant {
+        let owner = hosted.claims.owner;
+        Tenant {
+            id,
+            owner,
+            // Nodes of one process are one machine.
+            is_guest: owner != self.membership().id() && !self.inner.trust_paths,
+            // One that does not answer greetings may still be connected.
+            owner_is_here: self.membership().peers().life(owner).is_some() || self.membership().is_connected(owner),
+            planned_bytes: hosted.bytes,
+            used_bytes: hosted.used_bytes,
+        }
+    }
+
+    /// Why this machine has ended a stage of `owner`, if it has.
+    pub(super) fn evicted(&self, owner: PeerId, id: StageId) -> Option<String> {
+        let evicted = lock(&self.inner.evicted);
+        evicted.iter().find(|(stage, whose, _)| (*stage, *whose) == (id, owner)).map(|(_, _, why)| why.to_string())
+    }
+}

@@ -1,0 +1,319 @@
+//! What is asked of the stages here.
+
+use std::sync::Arc;
+
+use hive_audit::{self as audit, Asked, AuditEvent, Machine, Refusal, Visit};
+use hive_net::{PeerAddr, PeerId};
+use hive_protocol::{Answer, Neighbours, Profile, Question, Role, StageId, StageSpec};
+
+use super::orders::{Claims, Denied, Order, may, order};
+use super::{Hosted, StageHost};
+use crate::locate::{NotLocated, locate};
+use crate::planning;
+use crate::stage::{NotLoaded, Routes, Stage, Tenancy};
+
+/// What another machine is told of layers that could not be loaded: the reason may name files of this one.
+const NOT_LOADED: &str = "it could not load these layers; the log there says why";
+
+impl StageHost {
+    /// The stage that a machine commands.
+    fn commanded(&self, asker: PeerId, id: StageId) -> Result<Stage, Denied> {
+        self.with_claims(asker, Order::Command, id, |hosted| hosted.stage.clone())
+    }
+
+    /// The stage that a machine hands its sessions over to, which it does once, and the bytes planned for it.
+    pub(super) fn taking_over(&self, asker: PeerId, id: StageId) -> Result<(Stage, u64), Denied> {
+        self.with_claims(asker, Order::TakeOver, id, |hosted| {
+            hosted.claims.hands_over = None;
+            (hosted.stage.clone(), hosted.bytes)
+        })
+    }
+
+    /// Does something with a stage that is here, if `asker` may order it.
+    fn with_claims<T>(
+        &self,
+        asker: PeerId,
+        order: Order,
+        id: StageId,
+        act: impl FnOnce(&mut Hosted) -> T,
+    ) -> Result<T, Denied> {
+        let mut stages = self.stages();
+        may(asker, order, stages.get(&id).map(|hosted| &hosted.claims))?;
+        stages.get_mut(&id).map(act).ok_or(Denied::NoSuchStage)
+    }
+
+    /// Does what a node asks, this one included.
+    pub(crate) async fn answer(&self, asker: PeerId, question: Question, progress: &mut impl FnMut(usize)) -> Answer {
+        // Before anything is looked at: whose stage is it?
+        let commanded = match order(&question) {
+            Some((id, Order::Command)) => self.commanded(asker, id).map(Some),
+            Some((id, order @ Order::Load)) => {
+                may(asker, order, self.stages().get(&id).map(|hosted| &hosted.claims)).map(|()| None)
+            }
+            Some((_, Order::Frames | Order::TakeOver)) | None => Ok(None),
+        };
+        let stage = match commanded {
+            Ok(stage) => stage,
+            Err(denied) => {
+                if let Some(why) = order(&question).and_then(|(id, _)| self.evicted(asker, id)) {
+                    return Answer::Refused(why);
+                }
+                if denied != Denied::NoSuchStage {
+                    tracing::info!(
+                        "{} gave an order that is not its to give: {denied:?}",
+                        self.membership().peers().name(asker)
+                    );
+                    if asker != self.membership().id() {
+                        let refused = AuditEvent::Refused { asked: audit::asked(&question), why: Refusal::NotAllowed };
+                        self.membership().audit(Some(asker), refused);
+                    }
+                }
+                return Answer::Refused(denied.to_string());
+            }
+        };
+        let result = match (question, stage) {
+            (Question::Load(id, spec), _) => {
+                return self.load(asker, id, spec, progress).await.unwrap_or_else(|refusal| refusal);
+            }
+            (Question::Join(id, neighbours), Some(stage)) => {
+                self.join(asker, &stage, id, neighbours).await.map(|()| Answer::Done)
+            }
+            (Question::Unload(id), Some(_)) => {
+                self.stages().remove(&id);
+                Ok(Answer::Done)
+            }
+            (Question::Expect(id, from), Some(_)) => {
+                let named = self.with_claims(asker, Order::Command, id, |hosted| hosted.claims.hands_over = Some(from));
+                named.map(|()| Answer::Done).map_err(|denied| denied.to_string())
+            }
+            (
+                question @ (Question::Open(..)
+                | Question::Close(..)
+                | Question::Report(_)
+                | Question::Keep(..)
+                | Question::Check(_)
+                | Question::Resend(..)
+                | Question::Digests(..)
+                | Question::Rows(..)
+                | Question::Recompute(..)),
+                Some(stage),
+            ) => match self.has_session_for(asker, &stage, &question).await {
+                Ok(()) => stage.answer(question).await,
+                Err(full) => return full,
+            },
+            (Question::HandOver(id, order), Some(stage)) => self.hand_over(&stage, id, &order).await,
+            (Question::Retain(wanted), _) => {
+                self.stages().retain(|id, hosted| hosted.claims.owner != asker || wanted.contains(id));
+                Ok(Answer::Done)
+            }
+            (Question::Lend(key), _) => {
+                self.membership().endpoint().admission().lend(key, asker);
+                Ok(Answer::Done)
+            }
+            // The first three take their stream over, see `serve`; the others have been refused above.
+            _ => Err("this is asked on a stream of its own".to_owned()),
+        };
+        result.unwrap_or_else(Answer::Refused)
+    }
+
+    /// Whether a machine may have another session computed here, within the limit that it was given; else what it is told.
+    async fn has_session_for(&self, asker: PeerId, stage: &Stage, question: &Question) -> Result<(), Answer> {
+        let Some(limit) = self.membership().peers().rights(asker).session_limit else { return Ok(()) };
+        let session = match question {
+            Question::Open(_, spec) => spec.session,
+            Question::Recompute(_, wanted) if wanted.position == 0 => wanted.session,
+            _ => return Ok(()),
+        };
+        // Each answer has a session on every stage that it passes here.
+        let busiest = {
+            let stages = self.stages();
+            let own = stages.values().filter(|hosted| hosted.claims.owner == asker);
+            own.map(|hosted| hosted.stage.sessions()).max().unwrap_or(0)
+        };
+        let is_open = async || stage.open_sessions().await.iter().any(|(open, _)| *open == session);
+        // It may wait for a place and ask again and again: that is no refusal to be noted.
+        if busiest < limit as usize || is_open().await {
+            Ok(())
+        } else {
+            Err(Answer::Full(format!("it computes at most {limit} answers of this machine at a time")))
+        }
+    }
+
+    async fn load(
+        &self,
+        asker: PeerId,
+        id: StageId,
+        spec: StageSpec,
+        progress: &mut impl FnMut(usize),
+    ) -> Result<Answer, Answer> {
+        let Profile { sharing, not_sharing, .. } = self.profile_for(asker);
+        if asker != self.membership().id() && !sharing {
+            return Err(Answer::Declined(not_sharing.unwrap_or_else(|| "it does not share".to_owned())));
+        }
+        let promised = self.reserve(asker, spec.bytes, spec.standby).map_err(Answer::Full)?;
+        let is_own = asker == self.membership().id() || self.inner.trust_paths;
+        let model = locate(&spec.source, is_own, self.catalogue()).await.map_err(|why| {
+            tracing::info!("a model that was asked for cannot be used: {}", why.told(true));
+            match why {
+                NotLocated::Unusable(_) if is_own => Answer::Unfit(why.told(true)),
+                NotLocated::Path => Answer::Refused(why.told(is_own)),
+                _ if is_own => Answer::Refused(why.told(true)),
+                NotLocated::Missing | NotLocated::Unusable(_) | NotLocated::AnotherVersion => Answer::Lacks,
+            }
+        })?;
+        // What it is said to take is the asker's word; what its layers weigh is not.
+        let form = planning::form(spec.compute, self.membership().profile().gpu);
+        let bytes = planning::stage_bytes(model.card(), &spec.layers, form);
+        let bytes = bytes.map_err(|why| Answer::Refused(why.to_string()))?;
+        let bytes = bytes.max(spec.bytes);
+        drop(promised);
+        let reserved = self.reserve(asker, bytes, spec.standby).map_err(Answer::Full)?;
+        let tenancy = Tenancy { is_guest: !is_own, context: model.card().max_context };
+        let loaded = Stage::load(model.path(), id.index, &spec, tenancy, self.membership().tasks(), progress).await;
+        let (stage, device) = loaded.map_err(|not_loaded| {
+            let told = |why: String| {
+                tracing::warn!("layers {:?} could not be loaded: {why}", spec.layers);
+                if is_own { why } else { NOT_LOADED.to_owned() }
+            };
+            match not_loaded {
+                NotLoaded::Failed(why) => Answer::Refused(told(why)),
+                NotLoaded::Unfit(why) => Answer::Unfit(told(why)),
+            }
+        })?;
+        let audited = (asker != self.membership().id()).then(|| self.membership().as_audited(asker));
+        let mut stages = self.stages();
+        // Another machine's may have come while this one was being loaded.
+        may(asker, Order::Load, stages.get(&id).map(|hosted| &hosted.claims))
+            .map_err(|denied| Answer::Refused(denied.to_string()))?;
+        if spec.standby && stages.get(&id).is_some_and(|hosted| !hosted.standby) {
+            return Err(Answer::Declined("it holds the stage itself by now".to_owned()));
+        }
+        drop(reserved);
+        let visit = audited.map(|machine| self.note_visit(machine, &spec, bytes, &stage));
+        let claims = Claims::of(asker);
+        stages.insert(id, Hosted { claims, bytes, used_bytes: 0, standby: spec.standby, stage, _visit: visit });
+        Ok(Answer::Loaded(device))
+    }
+
+    /// Notes that another machine has layers here, and what it uses of them.
+    fn note_visit(&self, machine: Machine, spec: &StageSpec, bytes: u64, stage: &Stage) -> Arc<Visit> {
+        let (model, layers) = (spec.source.name(), [spec.layers.start, spec.layers.end]);
+        let loaded = AuditEvent::Loaded { model: model.clone(), layers, bytes, standby: spec.standby };
+        self.membership().note_about(machine.clone(), loaded);
+        self.membership().audit_log().visit(machine, &model, layers, stage.usage())
+    }
+
+    /// Notes that another machine may not load layers. What else goes wrong is left out, unless it had no right to it:
+    /// machines that mend a ring ask for what is gone, and mean no harm.
+    pub(super) fn note_refusal(&self, asker: PeerId, asked: Asked, answer: &Answer) {
+        let why = match answer {
+            Answer::Declined(_) => Refusal::NotSharing,
+            Answer::Full(_) => Refusal::NoRoom,
+            Answer::Refused(_) | Answer::Lacks | Answer::Unfit(_) => Refusal::NotPossible,
+            _ => return,
+        };
+        if asked == Asked::Load {
+            self.membership().audit(Some(asker), AuditEvent::Refused { asked, why });
+        }
+    }
+
+    async fn join(&self, asker: PeerId, stage: &Stage, id: StageId, neighbours: Neighbours) -> Result<(), String> {
+        let Neighbours { epoch, next, first, previous, coordinator } = neighbours;
+        // This node sends in its own name: what a machine asked for goes back to that machine, and to no ring of others.
+        if coordinator.id() != asker {
+            return Err("a ring's tokens go to its owner".to_owned());
+        }
+        let named = self.with_claims(asker, Order::Command, id, |hosted| {
+            hosted.claims = Claims { owner: asker, previous: Some(previous), hands_over: None };
+            // Whoever is joined computes, copy or not.
+            hosted.standby = false;
+        });
+        named.map_err(|denied| denied.to_string())?;
+        self.joined();
+        let StageId { ring, index } = id;
+        let to_stage = async |whom: Option<PeerAddr>, index: Option<u32>| match (whom, index) {
+            (Some(whom), Some(index)) => self.route(&whom, ring, asker, Role::Stage(index)).await.map(Some),
+            _ => Ok(None),
+        };
+        let next = to_stage(next, index.checked_add(1)).await?;
+        // Where the first stage is at the coordinator, and not here, one frame serves both.
+        let is_head =
+            first.as_ref().is_some_and(|first| first.id() == coordinator.id() && first.id() != self.membership().id());
+        let (first, role) = if is_head { (None, Role::Head) } else { (first, Role::Coordinator) };
+        let first = to_stage(first, Some(0)).await?;
+        let coordinator = self.route(&coordinator, ring, asker, role).await?;
+        stage.join(Routes { epoch, next, first, coordinator }).await;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use hive_peers::MembershipOptions;
+    use hive_peers::data::DataFolder;
+    use hive_protocol::{ModelSource, RingId};
+
+    use super::*;
+    use crate::host::HostOptions;
+    use crate::testing::{self, Machine};
+
+    fn spec(source: ModelSource) -> StageSpec {
+        let compute = hive_model::Compute::Auto;
+        StageSpec { source, layers: 0..1, compute, threads: 0, bytes: 11, standby: false }
+    }
+
+    async fn asked_to_load(host: &Machine, by_itself: bool) -> Answer {
+        let asker = if by_itself { host.membership().id() } else { hive_net::Identity::generate().id() };
+        let load = Question::Load(StageId { ring: RingId(1), index: 0 }, spec(ModelSource::Named(None, String::new())));
+        host.answer(asker, load, &mut |_| ()).await
+    }
+
+    fn switch_off(host: &Machine) {
+        host.membership().describe(|profile| {
+            profile.sharing = false;
+            profile.not_sharing = Some("sharing is switched off".to_owned());
+            true
+        });
+    }
+
+    #[tokio::test]
+    async fn what_an_owner_does_not_want_is_no_fault_and_a_broken_promise_is() {
+        let ann = Machine::start("ann").await;
+        switch_off(&ann);
+        let declined = asked_to_load(&ann, false).await;
+        assert!(matches!(&declined, Answer::Declined(why) if why.contains("switched off")), "{declined:?}");
+        ann.stop().await;
+        let ann = Machine::start_with("ann", HostOptions { memory_cap: Some(10), ..HostOptions::default() }).await;
+        let refused = asked_to_load(&ann, true).await;
+        assert!(matches!(&refused, Answer::Full(why) if why.contains("given are in use")), "{refused:?}");
+        ann.stop().await;
+    }
+
+    #[tokio::test]
+    async fn what_another_machine_is_refused_stands_in_the_log_once_with_its_number() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = Some(Arc::new(DataFolder::open(folder.path()).unwrap()));
+        let options = MembershipOptions { data, ..testing::options("host") };
+        let host = Machine::open(options, HostOptions::default()).await;
+        switch_off(&host);
+        let mallory = Machine::start("mallory").await;
+        testing::admit(&host, &mallory);
+        let source = ModelSource::Path("/home/owner/secret.gguf".into());
+        for ring in 0..50 {
+            let load = Question::Load(StageId { ring: RingId(ring), index: 0 }, spec(source.clone()));
+            let answer = mallory.membership().ask_other(&host.membership().addr(), load, |_| ()).await.unwrap();
+            assert!(matches!(answer, Answer::Declined(_)), "{answer:?}");
+        }
+        let log = host.membership().audit_log().read(&hive_audit::Query::default()).unwrap();
+        let refused: Vec<_> = log.entries.iter().filter(|line| line.entry.machine.is_some()).collect();
+        // Two, where an hour has just begun.
+        assert!((1..=2).contains(&refused.len()), "{refused:?}");
+        assert_eq!(refused.iter().map(|line| line.entry.count).sum::<u64>(), 50);
+        let words = "mallory was refused to load layers: this machine was not sharing, ";
+        assert!(refused[0].text.starts_with(words), "{refused:?}");
+        mallory.stop().await;
+        host.stop().await;
+    }
+}

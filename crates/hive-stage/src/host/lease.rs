@@ -1,0 +1,80 @@
+//! Stages are held for as long as their owner wants them: machines are told again and again which of theirs that is.
+
+use std::time::Duration;
+
+use hive_net::PeerId;
+use hive_peers::{Local, Opened, Work};
+use hive_protocol::{Profile, Question, StageId};
+
+use super::{StageHost, lock};
+
+/// How often a machine is told which of its stages are still wanted. One that was stopped in the middle of loading has,
+/// when it goes on, a stage that nobody waits for any more; so has this one when a ring is given up while it is mended.
+const TIDY_UP: Duration = Duration::from_secs(6);
+
+impl Local for StageHost {
+    fn profile_for(&self, peer: PeerId) -> Profile {
+        self.profile_for(peer)
+    }
+
+    fn is_busy(&self) -> bool {
+        self.is_busy()
+    }
+
+    fn while_present(&self, peer: PeerId) -> Work {
+        let host = self.clone();
+        Box::pin(async move { host.tidy_up(peer).await })
+    }
+
+    fn serve(&self, peer: PeerId, opened: Opened) -> Work {
+        let host = self.clone();
+        Box::pin(async move { host.serve(peer, opened).await })
+    }
+}
+
+impl StageHost {
+    /// What this machine says of itself to another one: whether it shares, and how much, depends on who asks.
+    pub fn profile_for(&self, peer: PeerId) -> Profile {
+        let member = self.membership();
+        let mut profile = member.profile();
+        profile.over_cap |= self.cap_of(peer).is_some_and(|cap| self.planned_bytes(|owner| owner == peer) > cap);
+        if profile.sharing && !member.peers().rights(peer).memory {
+            profile.sharing = false;
+            profile.not_sharing = Some("its owner does not share it with this machine".to_owned());
+        }
+        profile
+    }
+
+    /// Whether answers are being computed here, or for people here.
+    pub fn is_busy(&self) -> bool {
+        self.membership().profile().sessions > 0 || self.sessions() > 0
+    }
+
+    /// The stages that this node wants a machine to hold.
+    pub fn wanted_from(&self, machine: PeerId) -> Vec<StageId> {
+        let coordinated = lock(&self.inner.coordinated);
+        let wanted = coordinated.values().flat_map(|ring| &ring.wanted);
+        wanted.filter(|(_, holder)| *holder == machine).map(|(id, _)| *id).collect()
+    }
+
+    /// Frees what this machine holds for itself and does not want any more, until the node stops.
+    pub async fn tidy_up_here(&self) {
+        let (own, here) = (self.membership().id(), self.membership().addr());
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(TIDY_UP) => {}
+                () = self.membership().stopping() => return,
+            }
+            let _ = self.ask(&here, Question::Retain(self.wanted_from(own)), |_| ()).await;
+        }
+    }
+
+    /// Tells a machine which of its stages are still wanted from here: when it has come, and from time to time.
+    async fn tidy_up(&self, peer: PeerId) {
+        loop {
+            let question = Question::Retain(self.wanted_from(peer));
+            let _ = self.ask(&self.membership().peers().addr(peer), question, |_| ()).await;
+            tokio::time::sleep(TIDY_UP).await;
+        }
+    }
+}

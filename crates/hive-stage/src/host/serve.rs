@@ -1,0 +1,108 @@
+//! Serves what approved machines open: questions about stages, and streams of frames.
+
+use hive_audit::{self as audit, Asked, AuditEvent, Refusal};
+use hive_net::stage::{Budget, Inlet, Received};
+use hive_net::{Channel, PeerId};
+use hive_peers::Opened;
+use hive_protocol::{Answer, Hello, Question, Role};
+use tokio::sync::mpsc;
+
+use super::StageHost;
+use super::orders::Denied;
+use crate::stage::turns;
+
+impl StageHost {
+    /// Serves what a machine has opened.
+    pub(super) async fn serve(&self, peer: PeerId, opened: Opened) {
+        match opened {
+            Opened::Question(question, channel) => match *question {
+                Question::TakeOver(id) => self.take_over(peer, id, channel).await,
+                question => answer(self, peer, channel, question).await,
+            },
+            Opened::Frames(channel) => {
+                let is_approved = |peer| self.membership().endpoint().admission().is_approved(peer);
+                let returns = self.inner.streams.returns(peer, is_approved);
+                serve_stage(self, peer, channel, returns).await;
+            }
+        }
+    }
+}
+
+async fn answer(host: &StageHost, peer: PeerId, mut channel: Channel, question: Question) {
+    // What nobody waits for any more need not be loaded; other work goes on, as others count on it.
+    let asked = audit::asked(&question);
+    let (may_end, hung_up) = (matches!(question, Question::Load(..)), channel.hung_up());
+    tokio::pin!(hung_up);
+    let (progress, mut heard) = mpsc::unbounded_channel();
+    let answering = async {
+        let answer = host
+            .answer(peer, question, &mut |layers| {
+                // The asker may have gone.
+                let _ = progress.send(layers);
+            })
+            .await;
+        drop(progress);
+        answer
+    };
+    tokio::pin!(answering);
+    let answer = loop {
+        tokio::select! {
+            Some(layers) = heard.recv() => drop(channel.write_message(&Answer::Progress(layers)).await),
+            answer = &mut answering => break answer,
+            () = &mut hung_up, if may_end => return,
+        }
+    };
+    host.note_refusal(peer, asked, &answer);
+    if channel.write_message(&answer).await.is_ok() {
+        channel.finish();
+    }
+}
+
+async fn serve_stage(host: &StageHost, peer: PeerId, mut channel: Channel, returns: Budget) {
+    let Ok(Some(hello)) = channel.read_first::<Hello>().await else { return };
+    if let Err(denied) = host.neighbour(peer, hello).await {
+        tracing::info!("a stage stream of {} was refused: {denied:?}", host.membership().peers().name(peer));
+        if denied != Denied::NoSuchStage {
+            host.membership()
+                .audit(Some(peer), AuditEvent::Refused { asked: Asked::Connect, why: Refusal::NotAllowed });
+        }
+        return;
+    }
+    let Hello { ring, owner, to } = hello;
+    let mut inlet = Inlet::new(channel, host.frame_budget(hello).unwrap_or(returns));
+    loop {
+        let frame = match inlet.recv().await {
+            Ok(Some(frame)) => frame,
+            Ok(None) => return,
+            Err(error) => {
+                tracing::debug!("a stage stream ended: {error}");
+                return;
+            }
+        };
+        // Asked for every frame: who the neighbours are changes when a ring is mended.
+        let Ok(queue) = host.inlet(peer, hello) else { return };
+        let received = Received::of(&frame);
+        if to == Role::Head
+            && turns(&frame)
+            && let Some(first) = host.queue(ring, owner, Role::Stage(0))
+        {
+            // A stage that has ended meanwhile is being replaced; then the token comes again.
+            let _ = first.send(frame.clone()).await;
+        }
+        if matches!(to, Role::Coordinator | Role::Head) {
+            // Showing a token can wait until the next one is being computed.
+            tokio::task::yield_now().await;
+        }
+        if queue.send(frame).await.is_err() {
+            return;
+        }
+        if received.is_prompt() {
+            // The stage takes the frame first.
+            tokio::task::yield_now().await;
+        }
+        if let Err(error) = inlet.acknowledge(received).await {
+            tracing::debug!("a stage stream ended: {error}");
+            return;
+        }
+    }
+}

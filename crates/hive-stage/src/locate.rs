@@ -1,0 +1,141 @@
+//! Where the files of a model lie that a machine asks to load a part of.
+
+use std::path::PathBuf;
+
+use hive_protocol::{ModelSource, UNUSABLE};
+use hive_worker::text::{Model, TextError};
+
+use crate::catalogue::Catalogue;
+use crate::models::{named, open_at};
+use crate::runtime::aside;
+
+/// Why a part of a model is not loaded. Another machine hears one sentence for a model that is not here and for one that cannot
+/// be used: it does not learn what else is on this disk, or where.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotLocated {
+    /// Named by its path.
+    #[error("a model that is split over machines is named, as owner/name; a path means nothing elsewhere")]
+    Path,
+    /// Not here.
+    #[error("{UNUSABLE}")]
+    Missing,
+    /// Its files cannot be used, for a reason that only this machine's owner hears: it may name paths.
+    #[error("{UNUSABLE}")]
+    Unusable(#[source] TextError),
+    /// Its files are others than those that were meant.
+    #[error("{UNUSABLE}")]
+    AnotherVersion,
+}
+
+impl NotLocated {
+    /// What whoever asked is told; this machine's own people hear the true cause.
+    pub(crate) fn told(&self, is_own: bool) -> String {
+        match self {
+            Self::Unusable(cause) if is_own => cause.to_string(),
+            Self::AnotherVersion if is_own => {
+                "the model's files have changed since it was opened; ask again".to_owned()
+            }
+            _ => self.to_string(),
+        }
+    }
+}
+
+/// The files of a model that a machine asks to load a part of. This machine's own people mean the very files that they have
+/// opened; for others it is found by name in the model cache or as the starter model, or by its digest among the models that are
+/// known here, never by path: only nodes of one process trust each other's paths.
+pub(crate) async fn locate(
+    source: &ModelSource,
+    trusts_paths: bool,
+    catalogue: &Catalogue,
+) -> Result<Model, NotLocated> {
+    let cache = hive_host::folders::hugging_face_cache();
+    match source {
+        ModelSource::Path(path) if trusts_paths => usable(Some(path.clone()), None).await,
+        ModelSource::Path(_) => Err(NotLocated::Path),
+        ModelSource::Named(name, digest) => {
+            let path = aside(|| {
+                let opened = || trusts_paths.then(|| catalogue.opened_as(digest)).flatten();
+                let by_name = || named(name.as_deref(), cache.as_deref()).filter(|path| catalogue.may_be(path, digest));
+                opened().or_else(by_name).or_else(|| catalogue.path_of(digest))
+            });
+            usable(path, Some(digest)).await
+        }
+    }
+}
+
+async fn usable(path: Option<PathBuf>, digest: Option<&String>) -> Result<Model, NotLocated> {
+    let path = path.ok_or(NotLocated::Missing)?;
+    let model = open_at(&path).await.map_err(NotLocated::Unusable)?;
+    match digest {
+        Some(wanted) if model.card().digest != *wanted => Err(NotLocated::AnotherVersion),
+        _ => Ok(model),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::models::{source, starter};
+
+    /// Files that a name could lead to.
+    fn disk() -> tempfile::TempDir {
+        let disk = tempfile::tempdir().unwrap();
+        let model = disk.path().join("cache/models--some--model");
+        std::fs::create_dir_all(model.join("snapshots/r1")).unwrap();
+        std::fs::create_dir_all(model.join("refs")).unwrap();
+        std::fs::write(model.join("refs/main"), "r1").unwrap();
+        std::fs::create_dir_all(disk.path().join("some")).unwrap();
+        std::fs::write(disk.path().join("some/secret.gguf"), "GGUF").unwrap();
+        disk
+    }
+
+    #[tokio::test]
+    async fn what_is_in_the_working_directory_is_no_model_for_others() {
+        // Tests run in the crate's folder.
+        assert!(Path::new("src/models.rs").is_file());
+        for name in ["src/models.rs", "src/nothing.rs"] {
+            let source = ModelSource::Named(Some(name.to_owned()), String::new());
+            assert!(matches!(locate(&source, false, &Catalogue::default()).await, Err(NotLocated::Missing)));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_model_is_found_by_its_digest_whatever_it_is_called_and_its_path_goes_nowhere() {
+        let (disk, starter) = (disk(), starter().unwrap());
+        let elsewhere = disk.path().join("some/other.gguf");
+        std::fs::copy(&starter, &elsewhere).unwrap();
+        let model = open_at(&elsewhere).await.unwrap();
+        let by_path = source(elsewhere.to_str(), &model);
+        assert_eq!(by_path, ModelSource::Named(Some("other".to_owned()), model.card().digest.clone()));
+        // Of the same model, this machine has the starter.
+        let catalogue = Catalogue::default();
+        assert!(matches!(locate(&by_path, false, &catalogue).await, Err(NotLocated::Missing)));
+        catalogue.nature(&starter).await.unwrap();
+        assert_eq!(locate(&by_path, false, &catalogue).await.unwrap().path(), starter);
+        // Whoever has opened a file means that very file; others mean what they name.
+        catalogue.nature(&elsewhere).await.unwrap();
+        catalogue.opened(&elsewhere, &model.card().digest);
+        assert_eq!(locate(&by_path, true, &catalogue).await.unwrap().path(), elsewhere);
+        let named = ModelSource::Named(None, model.card().digest.clone());
+        assert_eq!(locate(&named, false, &catalogue).await.unwrap().path(), starter);
+    }
+
+    #[tokio::test]
+    async fn what_is_not_here_and_what_cannot_be_used_are_told_in_the_same_words() {
+        let disk = disk();
+        let broken = disk.path().join("some/secret.gguf");
+        for path in [Some(broken.clone()), Some(disk.path().join("missing")), None] {
+            let why = usable(path, Some(&String::new())).await.unwrap_err();
+            assert_eq!(why.told(false), UNUSABLE);
+        }
+        assert_eq!(NotLocated::AnotherVersion.told(false), UNUSABLE);
+        assert!(!UNUSABLE.contains(['/', '\\']));
+        let path = ModelSource::Path(disk.path().to_owned());
+        assert!(matches!(locate(&path, false, &Catalogue::default()).await, Err(NotLocated::Path)));
+        // Whose model it is hears what is wrong with it.
+        let cause = open_at(&broken).await.unwrap_err().to_string();
+        assert_eq!(usable(Some(broken), None).await.unwrap_err().told(true), cause);
+    }
+}

@@ -1,0 +1,192 @@
+//! From a model's card to the numbers that `hive-plan` decides by.
+//!
+//! What counts is what machines will hold, in the form in which they hold it. Where some compute on a CPU and others on a GPU, a
+//! plan counts whatever is larger, so that it fits wherever a stage goes; the machine itself counts what it will hold.
+
+use std::borrow::Cow;
+
+use hive_model::{Compute, Footprint};
+use hive_plan::{ArrangeError, Costs, Form, LinkProfile, Machine, ModelProfile, NodeProfile, Plan, PlanError, Use};
+
+use hive_worker::text::ModelCard;
+
+/// The conversation length a plan leaves room for.
+pub const PLANNED_CONTEXT: u64 = 4096;
+
+/// Tokens of a prompt that pass the stages together.
+pub const PROMPT_CHUNK: usize = 256;
+
+/// Splits a model over all the machines given.
+pub fn plan_over(model: &ModelCard, machines: &[Machine]) -> Result<Plan, PlanError> {
+    let context = (model.max_context as u64).min(PLANNED_CONTEXT);
+    hive_plan::split(&profile(model, machines.iter().map(|machine| machine.form)), machines, context)
+}
+
+/// The plan with the least time per token, over the machines it takes.
+pub fn plan_best(
+    model: &ModelCard,
+    machines: &[NodeProfile],
+    link: &dyn Fn(usize, usize) -> LinkProfile,
+) -> Result<Plan, PlanError> {
+    hive_plan::choose(&profile(model, forms(machines)), machines, link, wanted(model))
+}
+
+/// The plan that has the stages given, on the machines of these places.
+pub fn arrange(
+    model: &ModelCard,
+    machines: &[NodeProfile],
+    link: &dyn Fn(usize, usize) -> LinkProfile,
+    stages: &[(usize, std::ops::Range<usize>)],
+) -> Result<Plan, ArrangeError> {
+    hive_plan::arrange(&profile(model, forms(machines)), machines, link, wanted(model), stages)
+}
+
+/// What a token takes over stages that are placed already.
+pub fn predict(
+    model: &ModelCard,
+    machines: &[NodeProfile],
+    link: &dyn Fn(usize, usize) -> LinkProfile,
+    stages: &[(usize, std::ops::Range<usize>)],
+) -> Costs {
+    hive_plan::predict(&profile(model, forms(machines)), machines, link, wanted(model), stages)
+}
+
+fn wanted(model: &ModelCard) -> Use {
+    Use {
+        context_tokens: (model.max_context as u64).min(PLANNED_CONTEXT),
+        conversations: 1,
+        hidden_bytes: model.hidden_bytes,
+    }
+}
+
+/// There are no such layers in a model of so many.
+#[derive(Debug, thiserror::Error)]
+#[error("the model has {0} layers, and not those")]
+pub struct NoSuchLayers(usize);
+
+/// Bytes that a stage takes by the model's own files: its weights, the caches of the planned context, and its process.
+pub fn stage_bytes(model: &ModelCard, layers: &std::ops::Range<usize>, form: Form) -> Result<u64, NoSuchLayers> {
+    if layers.is_empty() || layers.end > model.layers() {
+        return Err(NoSuchLayers(model.layers()));
+    }
+    let context = (model.max_context as u64).min(PLANNED_CONTEXT);
+    let footprint = footprint(model, form);
+    let caches = footprint.kv_bytes_per_token.saturating_mul(context).saturating_mul(layers.len() as u64);
+    Ok(footprint.weight_bytes(layers.clone()).saturating_add(caches).saturating_add(base_bytes(footprint, form)))
+}
+
+/// Bytes of weights that a token reads on its way through all of a model, on a machine that holds it in this form.
+pub fn read_bytes(model: &ModelCard, form: Form) -> u64 {
+    let Footprint { layer_bytes, head_bytes, .. } = footprint(model, form);
+    layer_bytes.iter().sum::<u64>() + head_bytes
+}
+
+/// The form in which a machine holds what it computes with these kernels.
+pub fn form(compute: Compute, on_gpu: bool) -> Form {
+    if on_gpu || compute == Compute::Plain { Form::Mlx } else { Form::Packed }
+}
+
+/// What a stage's process takes beside weights and caches: itself, buffers that are kept for reuse, and what the allocator cannot
+/// give back. Measured, see docs/performance.md.
+const PROCESS_BYTES: u64 = 64_000_000;
+/// With MLX on a GPU: the driver's part of it, too.
+const GPU_PROCESS_BYTES: u64 = 400_000_000;
+
+/// What a stage takes besides: its process, and what a chunk of a prompt is computed in.
+fn base_bytes(footprint: &Footprint, form: Form) -> u64 {
+    let process_bytes = match form {
+        Form::Packed => PROCESS_BYTES,
+        Form::Mlx => GPU_PROCESS_BYTES,
+    };
+    footprint.work_bytes_per_token.saturating_mul(PROMPT_CHUNK as u64).saturating_add(process_bytes)
+}
+
+fn footprint(model: &ModelCard, form: Form) -> &Footprint {
+    match form {
+        Form::Packed => &model.packed,
+        Form::Mlx => &model.mlx,
+    }
+}
+
+fn forms(machines: &[NodeProfile]) -> impl Iterator<Item = Form> {
+    machines.iter().map(|machine| machine.form)
+}
+
+fn larger(a: &Footprint, b: &Footprint) -> Footprint {
+    let layers = a.layer_bytes.iter().zip(&b.layer_bytes);
+    Footprint {
+        layer_bytes: layers.map(|(a, b)| *a.max(b)).collect(),
+        embedding_bytes: a.embedding_bytes.max(b.embedding_bytes),
+        head_bytes: a.head_bytes.max(b.head_bytes),
+        kv_bytes_per_token: a.kv_bytes_per_token.max(b.kv_bytes_per_token),
+        work_bytes_per_token: a.work_bytes_per_token.max(b.work_bytes_per_token),
+    }
+}
+
+/// What the model weighs on any of some machines.
+fn profile(model: &ModelCard, mut forms: impl Iterator<Item = Form>) -> ModelProfile {
+    let first = forms.next().unwrap_or_default();
+    let other = forms.find(|form| *form != first);
+    let held = match other {
+        None => Cow::Borrowed(footprint(model, first)),
+        Some(other) => Cow::Owned(larger(footprint(model, first), footprint(model, other))),
+    };
+    ModelProfile {
+        layer_bytes: held.layer_bytes.clone(),
+        embedding_bytes: held.embedding_bytes,
+        head_bytes: held.head_bytes,
+        kv_bytes_per_token: held.kv_bytes_per_token,
+        base_bytes: base_bytes(&held, first).max(other.map_or(0, |other| base_bytes(&held, other))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn card() -> ModelCard {
+        let packed = Footprint {
+            layer_bytes: vec![10, 20],
+            embedding_bytes: 5,
+            head_bytes: 7,
+            kv_bytes_per_token: 4,
+            work_bytes_per_token: 3,
+        };
+        let mlx = Footprint { layer_bytes: vec![15, 19], head_bytes: 9, kv_bytes_per_token: 2, ..packed.clone() };
+        ModelCard { packed, mlx, max_context: 100, ..ModelCard::default() }
+    }
+
+    #[test]
+    fn a_plan_counts_what_its_machines_hold_and_the_larger_where_they_differ() {
+        let held = |forms: &[Form]| {
+            let held = profile(&card(), forms.iter().copied());
+            (held.layer_bytes, held.head_bytes, held.kv_bytes_per_token, held.base_bytes)
+        };
+        assert_eq!(held(&[]), held(&[Form::Packed]));
+        assert_eq!(held(&[Form::Packed; 2]), (vec![10, 20], 7, 4, PROCESS_BYTES + 3 * 256));
+        assert_eq!(held(&[Form::Mlx; 2]), (vec![15, 19], 9, 2, GPU_PROCESS_BYTES + 3 * 256));
+        let mixed = (vec![15, 20], 9, 4, GPU_PROCESS_BYTES + 3 * 256);
+        assert_eq!(held(&[Form::Packed, Form::Mlx, Form::Packed]), mixed);
+        assert_eq!(held(&[Form::Mlx, Form::Packed]), mixed);
+    }
+
+    #[test]
+    fn a_stage_is_planned_by_every_machine_as_the_plan_counts_it() {
+        for form in [Form::Packed, Form::Mlx] {
+            let machine = |name: &str| Machine { name: name.to_owned(), memory_bytes: u64::MAX, form };
+            let plan = plan_over(&card(), &[machine("a"), machine("b")]).unwrap();
+            for stage in &plan.stages {
+                assert_eq!(stage_bytes(&card(), &stage.layers, form).unwrap(), stage.bytes());
+            }
+        }
+        assert!(stage_bytes(&card(), &(0..3), Form::Packed).is_err());
+        assert_eq!([read_bytes(&card(), Form::Packed), read_bytes(&card(), Form::Mlx)], [37, 43]);
+    }
+
+    #[test]
+    fn kernels_decide_the_form() {
+        assert_eq!(form(Compute::Auto, false), Form::Packed);
+        assert_eq!(form(Compute::Fast, true), Form::Mlx, "a GPU is faster still");
+        assert_eq!(form(Compute::Plain, false), Form::Mlx);
+    }
+}

@@ -1,0 +1,237 @@
+//! What becomes of sessions that end while they are carried.
+
+use hive_model::{KvLayout, SessionOptions};
+
+use super::*;
+use hive_protocol::{Arithmetic, RingId, StageId};
+
+const SESSION: u128 = 7;
+
+fn actor() -> (Actor, std::io::PipeReader) {
+    let (worker, orders) = Worker::that_only_listens();
+    let (commands, _) = mpsc::channel(1);
+    let tenancy = Tenancy { is_guest: true, context: 64 };
+    (Actor::new(worker, 0, tenancy, Activity::new(Arithmetic::Exact), commands.downgrade(), Tasks::default()), orders)
+}
+
+fn spec() -> SessionSpec {
+    SessionSpec {
+        session: SESSION,
+        answer: 1,
+        options: SessionOptions::default(),
+        end_tokens: vec![2],
+        last_position: 10,
+        continues: None,
+    }
+}
+
+/// A session comes; gives what is said of it in the end.
+fn comes(actor: &mut Actor) -> oneshot::Receiver<Result<(), String>> {
+    let state = CarriedSession { position: 3, answer: Vec::new(), layout: KvLayout::Fast };
+    let (answer, answered) = oneshot::channel();
+    actor.take_in(Transit::new(spec(), false, state), answer);
+    answered
+}
+
+async fn is_asked(actor: &mut Actor, question: fn(StageId, u128) -> Question) {
+    let stage = StageId { ring: RingId(1), index: 0 };
+    actor.asked(question(stage, SESSION)).await.unwrap();
+}
+
+async fn is_here(actor: &mut Actor) {
+    actor.said(FromWorker::Imported(SessionId(SESSION), Ok(()))).await;
+}
+
+fn is_kept(actor: &Actor) -> Option<bool> {
+    actor.sessions.get(&SESSION).map(|open| open.kept)
+}
+
+#[tokio::test]
+async fn a_session_that_comes_goes_on() {
+    let (mut actor, _orders) = actor();
+    let answered = comes(&mut actor);
+    is_here(&mut actor).await;
+    assert_eq!((answered.await.unwrap(), is_kept(&actor)), (Ok(()), Some(false)));
+    is_asked(&mut actor, Question::Keep).await;
+    assert_eq!(is_kept(&actor), Some(true));
+    is_asked(&mut actor, Question::Close).await;
+    assert_eq!(is_kept(&actor), None);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_done_before_its_session_comes_is_not_waited_for() {
+    let (mut actor, _orders) = actor();
+    is_asked(&mut actor, Question::Keep).await;
+    let answered = comes(&mut actor);
+    is_here(&mut actor).await;
+    assert_eq!((answered.await.unwrap(), is_kept(&actor)), (Ok(()), Some(true)));
+}
+
+#[tokio::test]
+async fn an_answer_that_is_done_while_its_session_comes_is_not_waited_for() {
+    let (mut actor, _orders) = actor();
+    let answered = comes(&mut actor);
+    is_asked(&mut actor, Question::Keep).await;
+    is_here(&mut actor).await;
+    assert_eq!((answered.await.unwrap(), is_kept(&actor)), (Ok(()), Some(true)));
+}
+
+#[tokio::test]
+async fn a_session_that_was_closed_before_it_came_does_not_come_and_is_not_opened() {
+    let (mut actor, _orders) = actor();
+    is_asked(&mut actor, Question::Keep).await;
+    is_asked(&mut actor, Question::Close).await;
+    let answered = comes(&mut actor);
+    assert_eq!(answered.await.unwrap(), Err("it was closed on the way".to_owned()));
+    assert!(actor.open(spec()).is_err());
+    is_here(&mut actor).await;
+    assert_eq!(is_kept(&actor), None);
+}
+
+#[tokio::test]
+async fn a_session_that_is_closed_while_it_comes_is_gone() {
+    let (mut actor, _orders) = actor();
+    let answered = comes(&mut actor);
+    is_asked(&mut actor, Question::Close).await;
+    is_here(&mut actor).await;
+    assert!(answered.await.is_err());
+    assert_eq!(is_kept(&actor), None);
+}
+
+/// An actor with an open session, the frames its coordinator would see, and its orders.
+fn with_session(index: u32) -> (Actor, mpsc::Receiver<Frame>, std::io::PipeReader) {
+    let (mut actor, orders) = actor();
+    actor.index = index;
+    let (coordinator, frames) = mpsc::channel(8);
+    let coordinator = Destination::Local(coordinator);
+    actor.routes = Some(Routes { epoch: 0, next: None, first: None, coordinator });
+    actor.open(spec()).unwrap();
+    (actor, frames, orders)
+}
+
+fn rows(position: u32, rows: u32) -> Frame {
+    let payload = vec![0; rows as usize * 4].into();
+    Frame { rows, payload, ..crate::stage::prompt_frame(SESSION, position, &[0], false) }
+}
+
+#[tokio::test]
+async fn rows_past_the_last_position_are_the_senders_fault() {
+    for (index, kind, fault) in
+        [(2, Kind::Tokens, Fault::Stage(1)), (0, Kind::Token, Fault::LastStage), (0, Kind::Tokens, Fault::Request)]
+    {
+        let (mut actor, mut frames, _orders) = with_session(index);
+        actor.sessions.get_mut(&SESSION).unwrap().next = u32::MAX - 1;
+        actor.frame(Frame { kind, ..rows(u32::MAX - 1, 2) }).await;
+        let failure = super::super::frames::failure_of(&frames.try_recv().unwrap());
+        assert_eq!(failure.fault, fault);
+        assert_eq!(actor.sessions[&SESSION].next, u32::MAX - 1);
+        actor.frame(rows(u32::MAX - 1, 1)).await;
+        assert_eq!(actor.sessions[&SESSION].next, u32::MAX);
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_failed_waits_for_the_same_position_again() {
+    let (mut actor, mut frames, _orders) = with_session(1);
+    for position in 0..3 {
+        actor.frame(rows(position, 1)).await;
+    }
+    assert_eq!(actor.sessions[&SESSION].next, 3);
+    let (session, why) = (SessionId(SESSION), "not finite".to_owned());
+    actor.said(FromWorker::Failed { session, position: Some(1), why, blame: Blame::Previous }).await;
+    let failure = super::super::frames::failure_of(&frames.try_recv().unwrap());
+    assert_eq!((failure.fault, actor.sessions[&SESSION].next), (Fault::Stage(0), 1));
+}
+
+#[tokio::test]
+async fn what_the_coordinator_asked_is_not_held_against_the_last_stage() {
+    let (mut actor, mut frames, _orders) = with_session(0);
+    actor.frame(rows(0, 2)).await;
+    actor.frame(Frame { kind: Kind::Token, ..rows(2, 1) }).await;
+    for (position, fault) in [(2, Fault::LastStage), (1, Fault::Request)] {
+        let (session, why) = (SessionId(SESSION), "no such token".to_owned());
+        actor.said(FromWorker::Failed { session, position: Some(position), why, blame: Blame::Previous }).await;
+        let failure = super::super::frames::failure_of(&frames.try_recv().unwrap());
+        assert_eq!(failure.fault, fault, "at {position}");
+    }
+}
+
+#[tokio::test]
+async fn rows_that_come_again_after_a_failure_are_compared_as_they_came_last() {
+    let (mut actor, _frames, _orders) = with_session(1);
+    actor.frame(crate::stage::prompt_frame(SESSION, 0, &[5, 6, 7], false)).await;
+    let (session, why) = (SessionId(SESSION), "not finite".to_owned());
+    actor.said(FromWorker::Failed { session, position: Some(1), why, blame: Blame::Previous }).await;
+    actor.frame(crate::stage::prompt_frame(SESSION, 1, &[8, 9], false)).await;
+    let stage = StageId { ring: RingId(1), index: 1 };
+    let digests = actor.asked(Question::Digests(stage, Span { session: SESSION, rows: 0..3 })).await;
+    assert_eq!(digests, Ok(Answer::Digests(hive_protocol::token_digests(&[5, 8, 9]))));
+}
+
+#[tokio::test]
+async fn a_session_that_nobody_waits_for_is_owed_nothing() {
+    let (mut actor, frames, _orders) = with_session(1);
+    drop(frames);
+    actor.frame(rows(0, 2)).await;
+    let sampled = hive_model::sampling::Sampled { token: 3, logprob: None, top: Vec::new() };
+    let output = Output::Token(sampled);
+    actor.said(FromWorker::Output { session: SessionId(SESSION), position: 0, rows: 1, sample: true, output }).await;
+    assert_eq!(is_kept(&actor), None);
+    actor.said(FromWorker::Checked).await;
+    assert_eq!(actor.activity.pulse(true, Instant::now()).owed_rows, 0);
+}
+
+#[tokio::test]
+async fn what_a_stage_was_given_can_be_compared() {
+    let (mut actor, _orders) = actor();
+    actor.open(spec()).unwrap();
+    let stage = StageId { ring: RingId(1), index: 0 };
+    let asked = |rows| Question::Digests(stage, Span { session: SESSION, rows });
+    actor.frame(crate::stage::prompt_frame(SESSION, 0, &[5, 6], false)).await;
+    // It comes again, with one more.
+    actor.frame(crate::stage::prompt_frame(SESSION, 0, &[5, 6, 7], true)).await;
+    let expected = hive_protocol::token_digests(&[5, 6, 7]);
+    assert_eq!(actor.asked(asked(0..3)).await, Ok(Answer::Digests(expected)));
+    assert!(actor.asked(asked(0..4)).await.is_err());
+}
+
+#[tokio::test]
+async fn rows_that_are_computed_once_more_go_to_whoever_asked() {
+    let (mut actor, _orders) = actor();
+    let (answer, mut answered) = oneshot::channel();
+    let input = hive_model::shard::Input::Tokens(vec![5, 6]);
+    let wanted = Recompute { session: 9, options: SessionOptions::default(), position: 0, input, sample: true };
+    actor.recompute(wanted.clone(), answer);
+    let token = hive_model::sampling::Sampled { token: 3, logprob: None, top: Vec::new() };
+    let output = Output::Token(token);
+    actor.said(FromWorker::Output { session: SessionId(9), position: 0, rows: 2, sample: true, output }).await;
+    assert_eq!(answered.try_recv().unwrap(), Ok(Answer::Recomputed { digests: Vec::new(), token: Some(3) }));
+    assert_eq!(actor.usage.tokens.load(Ordering::Relaxed), 2, "they count as work of this machine");
+    // A conversation's session is not meddled with.
+    actor.open(spec()).unwrap();
+    let (answer, mut answered) = oneshot::channel();
+    actor.recompute(Recompute { session: SESSION, ..wanted }, answer);
+    assert!(answered.try_recv().unwrap().is_err());
+}
+
+#[tokio::test]
+async fn what_is_computed_once_more_keeps_to_the_limits_of_a_session() {
+    let (mut actor, _orders) = actor();
+    let wanted = |prompt: usize, position: u32, rows: usize, temperature: f32| {
+        let options = SessionOptions {
+            prompt: vec![1; prompt],
+            sampling: hive_model::Sampling { temperature, ..hive_model::Sampling::default() },
+            ..SessionOptions::default()
+        };
+        let input = hive_model::shard::Input::Tokens(vec![5; rows]);
+        Recompute { session: 9, options, position, input, sample: true }
+    };
+    for beyond in [wanted(65, 0, 1, 0.0), wanted(0, 0, 65, 0.0), wanted(0, 0, 1, -1.0)] {
+        let (answer, mut answered) = oneshot::channel();
+        actor.recompute(beyond, answer);
+        assert!(answered.try_recv().unwrap().is_err());
+    }
+    let (answer, mut answered) = oneshot::channel();
+    actor.recompute(wanted(0, 0, 64, 0.0), answer);
+    assert!(answered.try_recv().is_err(), "it is being computed");
+}

@@ -1,0 +1,16 @@
+//! What is kept of what sessions were opened with.
+
+use hive_model::SessionOptions;
+use hive_protocol::SessionSpec;
+
+/// Bytes of what a session is opened with.
+pub(super) fn bytes_of(spec: &SessionSpec) -> usize {
+    bytes_of_options(&spec.options, &spec.end_tokens)
+}
+
+/// The same, by its parts.
+pub(super) fn bytes_of_options(options: &SessionOptions, end_tokens: &[u32]) -> usize {
+    let SessionOptions { sampling, prompt, answer } = options;
+    let tokens = prompt.len() + answer.len() + end_tokens.len();
+    tokens * size_of::<u32>() + sampling.logit_bias.len() * 2 * size_of::<u64>()
+}

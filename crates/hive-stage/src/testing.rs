@@ -1,0 +1,69 @@
+//! A machine that holds stages and knows others, for tests.
+
+use std::ops::Deref;
+
+use hive_peers::{Membership, MembershipOptions};
+use hive_protocol::offered_bytes;
+
+pub use hive_peers::testing::options;
+
+use crate::host::{HostOptions, StageHost};
+
+/// A machine on the loopback network that shares all it has.
+pub struct Machine(StageHost);
+
+impl Deref for Machine {
+    type Target = StageHost;
+
+    fn deref(&self) -> &StageHost {
+        &self.0
+    }
+}
+
+impl Machine {
+    /// Starts one.
+    pub async fn start(name: &str) -> Self {
+        Self::start_with(name, HostOptions::default()).await
+    }
+
+    /// Starts one with these limits.
+    pub async fn start_with(name: &str, limits: HostOptions) -> Self {
+        Self::open(options(name), limits).await
+    }
+
+    /// Starts one that is as it is said.
+    #[allow(clippy::missing_panics_doc, clippy::unwrap_used, reason = "a test ends where this cannot be")]
+    pub async fn open(options: MembershipOptions, limits: HostOptions) -> Self {
+        // The executable of a test is no worker.
+        hive_worker::read_texts_here();
+        let (member, incoming) = Membership::open(options).await.unwrap();
+        let memory = hive_host::Memory::now().unwrap();
+        member.describe(|profile| {
+            profile.sharing = true;
+            profile.memory_bytes = memory.total_bytes;
+            profile.offered_bytes = offered_bytes(memory.available_bytes, limits.memory_cap);
+            true
+        });
+        let host = StageHost::new(member.clone(), limits);
+        member.run(&host.local(), incoming);
+        Self(host)
+    }
+
+    /// Ends it.
+    pub async fn stop(&self) {
+        let member = self.membership();
+        member.tasks().end_answers();
+        member.tasks().stop();
+        self.clear();
+        member.close().await;
+        member.tasks().ended().await;
+    }
+}
+
+/// Two machines that have approved each other.
+#[allow(clippy::missing_panics_doc, clippy::unwrap_used, reason = "a test ends where this cannot be")]
+pub fn admit(one: &StageHost, other: &StageHost) {
+    for (here, there) in [(one.membership(), other.membership()), (other.membership(), one.membership())] {
+        here.peers().admit(there.id(), there.name(), Some(&there.addr())).unwrap();
+    }
+}
