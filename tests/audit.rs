@@ -88,7 +88,7 @@ fn a_time_that_is_none_is_refused() {
     command.env("HIVEMIND_DATA_DIR", folder.path());
     let output = finish(command, None);
     let stderr = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.code() == Some(2) && stderr.contains("write it like 30m, 12h, 2d"), "{stderr}");
+    assert!(output.status.code() == Some(2) && stderr.contains("try 30m, 12h, 2d"), "{stderr}");
     assert_eq!(without_a_node(folder.path(), &["--since", "2026-11-27"]), "");
 }
 

@@ -146,7 +146,7 @@ fn whoever_takes_the_port_of_a_killed_node_is_told_nothing() {
     let at = address(folder.path());
     node.kill();
     let impostor = Impostor::listen(TcpListener::bind(at).unwrap(), |_| ok("{}"));
-    node.refused(&["peers"], "no node runs with");
+    node.refused(&["peers"], "HiveMind is not running");
     assert_eq!(impostor.heard(), "", "the lock told that there is no node");
 }
 
@@ -174,7 +174,7 @@ fn an_impostor_beside_a_living_node_is_not_told_the_token() {
         let impostor = Impostor::listen(listener, answer);
         std::fs::write(folder.path().join("api.json"), format!("{{\"address\":\"{at}\"}}")).unwrap();
         for command in [&["status"][..], &["chat", "--prompt", "x"], &["share", "off"]] {
-            node.refused(command, &format!("another program listens at {at}"));
+            node.refused(command, &format!("another program is listening at {at}"));
         }
         let heard = impostor.heard();
         assert!(heard.contains("/hive/v1/hello") && !heard.contains(&token), "{heard}");
@@ -226,7 +226,7 @@ fn a_question_that_was_stopped_before_there_was_an_answer_ends_with_the_code_of_
     assert!(Command::new("kill").args(["-INT", &chat.id().to_string()]).status().unwrap().success());
     let output = chat.wait_with_output().unwrap();
     let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.code() == Some(130) && stderr.contains("stopped before there was an answer"), "{stderr}");
+    assert!(output.status.code() == Some(130) && stderr.contains("stopped before the answer began"), "{stderr}");
 }
 
 #[test]

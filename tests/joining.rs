@@ -215,5 +215,8 @@ fn a_node_says_why_it_cannot_start_and_loses_nothing() {
 
     let output = finish(hivemind(&["peers"]), None);
     let stderr = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.code() == Some(1) && stderr.contains("no node runs") && stderr.contains("hint"), "{stderr}");
+    assert!(
+        output.status.code() == Some(1) && stderr.contains("HiveMind is not running") && stderr.contains("hint"),
+        "{stderr}"
+    );
 }

@@ -63,10 +63,10 @@ fn models_are_listed_loaded_let_go_and_removed() {
 
     let listed = ann.run(&lab, &["models", "list"]);
     assert!(listed.contains(STARTER) && listed.contains("98.4 MB") && listed.contains("someone/tiny"), "{listed}");
-    assert!(!listed.contains("in memory"));
+    assert!(!listed.contains(" · loaded"));
     let loaded = ann.run(&lab, &["models", "load", STARTER]);
-    assert!(loaded.contains("is in memory"), "{loaded}");
-    assert!(ann.run(&lab, &["models", "list"]).contains("in memory"));
+    assert!(loaded.starts_with("Loaded "), "{loaded}");
+    assert!(ann.run(&lab, &["models", "list"]).contains(" · loaded"));
     // Beside it, the machine may be finding out how fast it is.
     patiently("only its worker is there", || common::children(ann.process()).len() == 1);
 
@@ -118,7 +118,7 @@ fn a_model_in_memory_answers_while_another_is_loaded_and_a_node_that_ends_waits_
     assert_eq!(short["text"], "The capital of France is Paris.");
     let status = ann.json(&lab, &["status"]);
     assert_eq!(status["loading"]["name"], "another", "the question has waited for it");
-    assert!(ann.run(&lab, &["models", "list"]).contains("in memory"));
+    assert!(ann.run(&lab, &["models", "list"]).contains(" · loaded"));
 
     // Nobody waits for it any more: it is no longer on its way.
     load.kill().unwrap();
@@ -168,8 +168,8 @@ fn conversations_are_listed_shown_exported_renamed_and_deleted() {
         assert!(code == 1 && refusal.contains(why), "{refusal}");
     };
     refused(&["export", "3f2a", "--to", to], "cannot write");
-    refused(&["show", "3f2"], "could be 2 conversations");
-    refused(&["show", "9"], "there is no conversation");
+    refused(&["show", "3f2"], "matches 2 conversations");
+    refused(&["show", "9"], "no conversation matches");
     run(&["rename", "3f2a", "Porto"]);
     assert!(run(&["list"]).contains("Porto"));
     run(&["delete", "3f2a"]);

@@ -213,7 +213,7 @@ fn a_plan_that_cannot_be_is_refused_before_anything_is_loaded() {
     }
     ann.run(&lab, &["share", "off"]);
     std::fs::write(&text, "layers 1 to 10 on ann").unwrap();
-    refused(&text, "text.json is no plan");
+    refused(&text, "text.json is not a plan");
     std::fs::write(&text, r#"{ "stages": [{ "layers": [0, 30] }] }"#).unwrap();
     refused(&text, "missing field `node`");
     refused(&scratch.join("nowhere.json"), "cannot read");

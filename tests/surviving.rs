@@ -438,7 +438,7 @@ fn an_answer_that_broke_off_is_gone_on_with_when_the_machine_is_back() {
     bob.kill();
     // It waits a minute for machines to come back.
     let patience = Instant::now();
-    while !shown.has("/continue goes on from here") {
+    while !shown.has("/continue picks up where it stopped") {
         assert!(patience.elapsed() < Duration::from_mins(3), "{}", shown.text());
         std::thread::sleep(Duration::from_millis(200));
     }

@@ -105,7 +105,7 @@ fn what_is_piped_in_is_one_question_with_the_prompt_before_it() {
     let output = child.wait_with_output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "The capital of France is Paris.\n");
     let (code, _, stderr) = run(&["chat"], Some(b" \n"));
-    assert!(code == 2 && stderr.contains("nothing was asked"), "{code} {stderr}");
+    assert!(code == 2 && stderr.contains("no question was given"), "{code} {stderr}");
 }
 
 #[test]

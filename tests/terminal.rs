@@ -58,7 +58,7 @@ impl Terminal {
             }
         });
         let terminal = Self { keys, shown, child };
-        terminal.shows("/help says what else there is");
+        terminal.shows("Type /help for more");
         terminal.prompts(1);
         terminal
     }
@@ -117,7 +117,7 @@ fn a_line_is_edited_and_comes_back_also_in_the_next_chat() {
     chat.shows(ANSWER);
     chat.prompts(2);
     chat.press(&["/clear", ENTER]);
-    chat.shows("A new conversation begins");
+    chat.shows("Started a new conversation");
     chat.prompts(3);
     chat.press(&[UP, UP, ENTER]);
     chat.shows_times(ANSWER, 2);
@@ -164,7 +164,7 @@ fn a_paste_of_several_lines_is_one_message_and_so_is_what_is_typed_as_one() {
         assert_eq!(chat.count(ANSWER), at + 1, "{keys:?}: {:?}", chat.text());
         chat.prompts(2 * at + 2);
         chat.press(&["/clear", ENTER]);
-        chat.shows_times("A new conversation begins", at + 1);
+        chat.shows_times("Started a new conversation", at + 1);
         chat.prompts(2 * at + 3);
     }
     // While an answer comes, too.
@@ -173,7 +173,7 @@ fn a_paste_of_several_lines_is_one_message_and_so_is_what_is_typed_as_one() {
     chat.prompts(11);
     // What is typed ahead, all at once, is not lost.
     chat.press(&["/hepl", ENTER, "/?", ENTER, "exit", ENTER]);
-    chat.shows("there is no command /hepl");
+    chat.shows("unknown command /hepl");
     chat.shows("Alt-Enter");
     assert_eq!(chat.count("tok/s"), 6, "the paste was more than one message");
     assert_eq!(chat.end(), Some(0));
@@ -224,7 +224,7 @@ fn answers_that_go_to_a_file_have_no_prompt_among_them() {
 fn the_help_of_the_command_says_what_can_be_typed() {
     let (code, stdout, _) = common::run(&["chat", "--help"], None);
     assert_eq!(code, 0);
-    for words in ["Alt-Enter", "\"\"\"", "/clear", "/bye", "Ctrl-R", "pasted is one message", "--lines", "pipe"] {
+    for words in ["Alt-Enter", "\"\"\"", "/clear", "/bye", "Ctrl-R", "a paste is one message", "--lines", "pipe"] {
         assert!(stdout.contains(words), "{words} is missing in {stdout}");
     }
 }

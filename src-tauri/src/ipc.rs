@@ -113,7 +113,7 @@ pub(crate) async fn rename(shell: State<'_, Shell>, machine: String, name: Strin
 pub(crate) async fn allow(shell: State<'_, Shell>, machine: String, memory: bool, prompts: bool) -> Result<()> {
     let peer = shell.peer(&machine)?;
     let before =
-        shell.node.rights(peer).ok_or_else(|| Problem::new("not_approved", "only an approved machine has rights"))?;
+        shell.node.rights(peer).ok_or_else(|| Problem::new("not_approved", "only approved machines have rights"))?;
     Ok(shell.node.set_rights(peer, Rights { memory, prompts, ..before })?)
 }
 
@@ -284,7 +284,7 @@ pub(crate) async fn delete_conversation(shell: State<'_, Shell>, id: String) -> 
 pub(crate) async fn export_conversation(app: AppHandle, shell: State<'_, Shell>, id: String) -> Result<String> {
     let found = shell.conversations.get(&id).map_err(Problem::of("conversations"))?;
     let conversation =
-        found.ok_or_else(|| Problem::new("no_such_conversation", "this conversation is not kept yet"))?;
+        found.ok_or_else(|| Problem::new("no_such_conversation", "this conversation is not saved yet"))?;
     let folder = app.path().download_dir().or_else(|_| app.path().home_dir()).map_err(Problem::of("not_exported"))?;
     let written = conversation.write_to(&folder).map_err(Problem::of("not_exported"))?;
     Ok(written.display().to_string())

@@ -101,7 +101,7 @@ fn commands() -> tauri_specta::Builder<tauri::Wry> {
 fn start() -> Result<(), Box<dyn std::error::Error>> {
     let display = ["DISPLAY", "WAYLAND_DISPLAY"].into_iter().any(|name| std::env::var_os(name).is_some());
     if cfg!(target_os = "linux") && !display {
-        return Err("there is no display; `hivemind node` runs without one".into());
+        return Err("no display found; run `hivemind node` instead".into());
     }
     let folder = folder::data_folder()?;
     let runtime = hive_node::runtime()?;

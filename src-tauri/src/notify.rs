@@ -20,7 +20,7 @@ pub(crate) fn tell(app: &AppHandle, request: &Request) {
         notification
             .appname("HiveMind")
             .summary(&format!("{name} wants to join"))
-            .body(&format!("Both machines show {code}. Approve it only if they agree."))
+            .body(&format!("Approve only if the other machine also shows {code}."))
             .action("default", "Show");
         let shown = notification.show();
         let waited = shown.and_then(|shown| {

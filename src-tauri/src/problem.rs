@@ -35,8 +35,8 @@ impl From<hive_node::data::DataError> for Problem {
     fn from(error: hive_node::data::DataError) -> Self {
         match &error {
             hive_node::data::DataError::InUse { by, .. } => {
-                Self::new("data_folder", format!("HiveMind already runs on this machine ({by})"))
-                    .hinted(Some("End the other one, then try again."))
+                Self::new("data_folder", format!("HiveMind is already running on this machine ({by})"))
+                    .hinted(Some("Quit it, then try again."))
             }
             _ => Self::new("data_folder", &error).hinted(error.hint()),
         }
@@ -65,7 +65,7 @@ mod tests {
     fn whoever_starts_a_second_one_or_has_a_full_disk_is_told_what_to_do() {
         let path = || "/data".into();
         let second = Problem::from(DataError::InUse { path: path(), by: "process 7".to_owned() });
-        assert_eq!(second.message, "HiveMind already runs on this machine (process 7)");
+        assert_eq!(second.message, "HiveMind is already running on this machine (process 7)");
         assert!(second.hint.is_some_and(|hint| hint.contains("try again")));
         let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
         assert!(Problem::from(DataError::Unusable { path: path(), error: full }).hint.is_some());

@@ -68,7 +68,7 @@ impl Shell {
             tracing::warn!("{error}");
             let hint = match &error {
                 ApiError::Tokens(_) => error.hint(),
-                _ => Some("Save another address for programs below, then restart."),
+                _ => Some("Save another API address below, then restart."),
             };
             Problem::new("api", &error).hinted(hint)
         });

@@ -46,7 +46,7 @@ fn updater(app: &AppHandle) -> Result<tauri_plugin_updater::Updater, Problem> {
     let (Some(place), Some(key)) = (place, key) else {
         return Err(Problem::new(
             "update",
-            "this build does not know where newer ones are; get it where you got this one",
+            "Updates are not set up in this build. Download new versions from where you got it.",
         ));
     };
     let place = Url::parse(&place).map_err(Problem::of("update"))?;
@@ -59,8 +59,7 @@ fn updater(app: &AppHandle) -> Result<tauri_plugin_updater::Updater, Problem> {
 
 async fn look(app: &AppHandle) -> Result<Update, Problem> {
     let found = updater(app)?.check().await;
-    let found =
-        found.map_err(|error| Problem::new("update", format!("no newer version could be looked for: {error}")))?;
+    let found = found.map_err(|error| Problem::new("update", format!("Could not check for updates: {error}")))?;
     let shown = found.as_ref().map_or(Update::Current, |update| Update::Found {
         version: update.version.clone(),
         notes: update.body.clone().unwrap_or_default(),
@@ -70,11 +69,11 @@ async fn look(app: &AppHandle) -> Result<Update, Problem> {
 }
 
 async fn fetch(app: &AppHandle, version: &str) -> Result<Update, Problem> {
-    let failed = |error| Problem::new("update", format!("{version} was not installed: {error}"));
+    let failed = |error| Problem::new("update", format!("Could not install {version}: {error}"));
     let (shell, mut here) = (app.state::<Shell>(), 0);
     let offer = shell.offer().take().filter(|update| update.version == version);
     let Some(update) = offer else {
-        return Err(Problem::new("update", format!("{version} is not on offer any more; look for updates again")));
+        return Err(Problem::new("update", format!("{version} is no longer available. Check for updates again.")));
     };
     let progress = |bytes: usize, all: Option<u64>| {
         here += bytes as u64;

@@ -57,7 +57,7 @@ fn a_person_asks_stops_goes_on_and_finds_everything_again() {
         field.value = arguments[0];
         field.dispatchEvent(new Event('input', { bubbles: true }));";
     app.script_with(search, &json!(["zebra"]));
-    patiently("nothing fits", || app.text(".list").contains("No conversation"));
+    patiently("nothing fits", || app.text(".list").contains("No matches"));
     app.script_with(search, &json!(["paris"]));
     patiently("it is found", || app.text(".list").contains(QUESTION));
     app.click(QUESTION);

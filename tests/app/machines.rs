@@ -101,7 +101,7 @@ fn the_tray_the_window_and_the_command_line_have_one_switch() {
     patiently("paused", || {
         app.status()["profile"]["not_sharing"].as_str().is_some_and(|why| why.starts_with("paused for"))
     });
-    tray.click("End the Pause");
+    tray.click("Resume Sharing");
     patiently("it shares", || app.status()["profile"]["sharing"] == true);
     app.quit();
 }

@@ -29,7 +29,7 @@ fn a_taken_port_keeps_programs_out_and_not_the_owner() {
     app.tray().click("Settings…");
     let (said, taken) = (|| app.text(".settings"), format!("cannot listen on {address}"));
     patiently_or(said, || said().contains(&taken));
-    assert!(app.text(".settings").contains("Save another address for programs below, then restart."));
+    assert!(app.text(".settings").contains("Save another API address below, then restart."));
     app.picture("port-taken");
     // And the rest is there.
     app.click("Chat");
@@ -58,41 +58,41 @@ fn a_newer_version_is_found_checked_and_installed() {
     tray.click("Settings…");
     // Nothing is there.
     tray.click("Check for Updates…");
-    patiently("why it did not work", || said().contains("no newer version could be looked for"));
+    patiently("why it did not work", || said().contains("Could not check for updates"));
     // The version that runs is the newest.
     releases.offer("0.0.1", b"", ("0.0.1", b""));
     app.click("Check for Updates");
-    patiently("it is the newest", || said().contains("This is the newest version."));
+    patiently("it is the newest", || said().contains("HiveMind is up to date."));
     // One that somebody else has tampered with is not installed.
     releases.offer("9.9.9", &evil, ("9.9.9", &new));
     tray.click("Check for Updates…");
-    patiently("it is found", || said().contains("Version 9.9.9 is there.") && said().contains("Faster."));
+    patiently("it is found", || said().contains("Version 9.9.9 is available.") && said().contains("Faster."));
     app.picture("update");
     tray.click("Update to 9.9.9…");
-    patiently("it is refused", || said().contains("9.9.9 was not installed"));
+    patiently("it is refused", || said().contains("Could not install 9.9.9"));
     assert_eq!(std::fs::read(&installed).unwrap(), b"\x7fELF old");
     // Nor is an old build of the publisher's that somebody offers as a newer one, nor one whose signature names no version.
     for signed_as in ["0.0.1", ""] {
         releases.offer("9.9.9", &evil, (signed_as, &evil));
         app.click("Check for Updates");
-        patiently("it is found", || said().contains("Version 9.9.9 is there."));
+        patiently("it is found", || said().contains("Version 9.9.9 is available."));
         app.click("Install");
-        patiently("it is refused", || said().contains("9.9.9 was not installed"));
+        patiently("it is refused", || said().contains("Could not install 9.9.9"));
         assert_eq!(std::fs::read(&installed).unwrap(), b"\x7fELF old");
     }
     // The publisher's is: the one that was shown, whatever is offered meanwhile.
     releases.offer("9.9.9", &new, ("9.9.9", &new));
     app.click("Check for Updates");
-    patiently("it is found", || said().contains("Version 9.9.9 is there."));
+    patiently("it is found", || said().contains("Version 9.9.9 is available."));
     releases.offer("9.9.10", &evil, ("9.9.10", &evil));
     app.click("Install");
-    patiently("it runs after a restart", || said().contains("runs after a restart"));
+    patiently("it runs after a restart", || said().contains("Version 9.9.9 is ready."));
     assert_eq!(std::fs::read(&installed).unwrap(), new);
     releases.offer("9.9.9", &new, ("9.9.9", &new));
     // The one that runs is still the old one, and finds it again after a restart.
     let app = App::start_with(app.quit().looking(Look::Dark), home.path(), &environment);
     app.tray().click("Check for Updates…");
-    patiently("it is found", || app.text("[aria-label=Updates]").contains("Version 9.9.9 is there."));
+    patiently("it is found", || app.text("[aria-label=Updates]").contains("Version 9.9.9 is available."));
     app.picture("update");
     app.quit();
 }

@@ -48,7 +48,7 @@ fn says(id: impl Into<String>, text: impl Into<String>) -> Entry {
 
 /// The whole menu.
 pub fn menu(shown: &Snapshot) -> Vec<Entry> {
-    let pause = if shown.paused { text("resume", "End the Pause") } else { text("pause", "Pause for an Hour") };
+    let pause = if shown.paused { text("resume", "Resume Sharing") } else { text("pause", "Pause for an Hour") };
     let requests = if shown.requests.is_empty() {
         vec![says("no-requests", "No requests")]
     } else {
@@ -89,7 +89,7 @@ fn machine(machine: &Machine) -> Entry {
     let details = if machine.here && machine.sharing {
         format!("{:.1} GB{}{}", machine.offered / 1e9, link.unwrap_or_default(), speed.unwrap_or_default())
     } else {
-        machine.why.clone().unwrap_or_else(|| "gives nothing now".to_owned())
+        machine.why.clone().unwrap_or_else(|| "not sharing".to_owned())
     };
     says(format!("machine {}", machine.id), format!("{name} · {details}"))
 }
@@ -172,7 +172,7 @@ mod tests {
             state: State::Sharing,
             share: true,
             paused: false,
-            line: "Sharing · no other machine yet".to_owned(),
+            line: "Sharing · no other machines yet".to_owned(),
             memory: Memory { total: 0.0, taken: 0.0, offered: 0.0, held: 0.0, cap: None, recommended: 0.0 },
             pool_bytes: 0.0,
             machines: Vec::new(),

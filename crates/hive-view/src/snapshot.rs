@@ -196,7 +196,7 @@ fn line(profile: &Profile, together: usize) -> String {
         return letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect());
     }
     match together {
-        0 | 1 => "Sharing · no other machine yet".to_owned(),
+        0 | 1 => "Sharing · no other machines yet".to_owned(),
         several => format!("Sharing · {several} machines"),
     }
 }

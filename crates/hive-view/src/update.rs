@@ -70,9 +70,9 @@ impl Update {
             Self::Unknown | Self::Current => "Check for Updates…".to_owned(),
             Self::Looking => "Checking for Updates…".to_owned(),
             Self::Found { version, .. } => format!("Update to {version}…"),
-            Self::Fetching { version, percent } => format!("Fetching {version}: {percent} %"),
-            Self::Ready { version } => format!("Restart into {version}"),
-            Self::Failed { .. } => "Update Failed; Try Again…".to_owned(),
+            Self::Fetching { version, percent } => format!("Downloading {version}: {percent}%"),
+            Self::Ready { version } => format!("Restart to Update to {version}"),
+            Self::Failed { .. } => "Update Failed. Try Again…".to_owned(),
         }
     }
 }
@@ -89,8 +89,8 @@ mod tests {
         let next = |update: &Update| (update.next(), update.words());
         assert_eq!(next(&Update::Unknown), (Next::Look, "Check for Updates…".to_owned()));
         assert_eq!(next(&found), (Next::Fetch, "Update to 9.9.9…".to_owned()));
-        assert_eq!(next(&fetching), (Next::Wait, "Fetching 9.9.9: 40 %".to_owned()));
-        assert_eq!(next(&Update::Ready { version }), (Next::Restart, "Restart into 9.9.9".to_owned()));
+        assert_eq!(next(&fetching), (Next::Wait, "Downloading 9.9.9: 40%".to_owned()));
+        assert_eq!(next(&Update::Ready { version }), (Next::Restart, "Restart to Update to 9.9.9".to_owned()));
         assert_eq!(Update::Failed { why: String::new() }.next(), Next::Look);
     }
 }

@@ -15,7 +15,7 @@ use crate::output;
 #[derive(Debug, Parser)]
 #[command(name = "hivemind", version, arg_required_else_help = true)]
 pub(crate) struct Arguments {
-    /// Where HiveMind keeps its data; by default the platform's place for it
+    /// Folder for HiveMind's data; defaults to the platform's standard location
     #[arg(long, global = true, env = "HIVEMIND_DATA_DIR", value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
     #[command(subcommand)]
@@ -50,60 +50,60 @@ fn without_empty(command: clap::Command) -> clap::Command {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Be a part of the swarm, without a window
+    /// Run a node without the app
     Node(NodeArguments),
-    /// Talk with a model
+    /// Chat with a model
     #[command(after_help = crate::chat::HELP)]
     Chat(ChatOptions),
-    /// Show how this machine and the swarm are
+    /// Show the status of this machine and its swarm
     Status(JsonOption),
-    /// List the other machines
+    /// List other machines
     Peers(JsonOption),
-    /// Let a machine in, once both machines show the same code
+    /// Approve a machine once both machines show the same code
     Approve(ApproveOptions),
-    /// Say no to a machine that asks to join
+    /// Deny a machine's request to join
     Deny(PeerOption),
-    /// Take a machine out of the swarm
+    /// Remove a machine from the swarm
     Remove(PeerOption),
-    /// Refuse a machine everything, asking included
+    /// Block a machine, including its requests to join
     Block(PeerOption),
-    /// Call a machine otherwise
+    /// Rename a machine
     Rename {
-        /// Its name, the beginning of its id, or its three words
+        /// Machine name, ID prefix, or three-word fingerprint
         machine: String,
-        /// The new name
+        /// New name
         name: String,
     },
-    /// Change what an approved machine may do; without options, show it
+    /// Show or change what an approved machine may do
     Allow(AllowOptions),
-    /// Switch sharing on or off, or change how much memory is given
+    /// Turn sharing on or off, or change how much memory to share
     Share {
-        /// On or off
+        /// Turn sharing on or off
         #[arg(value_parser = parse_switch, action = clap::ArgAction::Set, required_unless_present = "memory")]
         on: Option<bool>,
-        /// The most memory to give, for example 8GiB; layers that do not fit any more move to other machines
+        /// Maximum memory to share, such as 8GiB; layers that no longer fit move to other machines
         #[arg(long, value_parser = parse_memory, value_name = "SIZE")]
         memory: Option<u64>,
     },
-    /// Share nothing for a while; with 0, share again
+    /// Pause sharing, or resume it with 0
     Pause {
-        /// For how long
+        /// Length of the pause, in minutes
         #[arg(default_value_t = 60, value_name = "MINUTES")]
         minutes: u32,
     },
-    /// Invite a machine that is not on this network
+    /// Invite a machine that is on another network
     Invite(InviteOptions),
-    /// Join the machine that an invitation names
+    /// Join a swarm with an invitation
     Join(JoinOptions),
-    /// Show what other machines and programs did here
+    /// Show what other machines and programs have done on this machine
     Log(LogOptions),
-    /// The models on this machine: list, load, unload, remove
+    /// Manage the models on this machine: list, load, unload, remove
     #[command(subcommand)]
     Models(Models),
-    /// What was said in the app: list, show, export, rename, delete
+    /// Manage the app's conversations: list, show, export, rename, delete
     #[command(subcommand)]
     Conversations(Conversations),
-    /// The tokens of your programs: list, add, remove, renew
+    /// Manage API tokens for programs: list, add, remove, renew
     Tokens {
         #[command(subcommand)]
         wish: Option<Tokens>,
@@ -111,108 +111,108 @@ pub(crate) enum Command {
         #[arg(long, global = true)]
         json: bool,
     },
-    /// Measure how fast a model runs here
+    /// Measure how fast a model runs on this machine
     Bench(BenchOptions),
-    /// Show which layers would go where
+    /// Show which machines would hold which layers of a model
     Plan(PlanOptions),
-    /// Say what this machine can do, and what is wrong with it
+    /// Check this machine for problems
     Doctor {
         /// Print one JSON object
         #[arg(long)]
         json: bool,
     },
-    /// Hold a part of a model; started by a node
+    /// Run part of a model; started by a node
     #[command(name = hive_node::worker::SUBCOMMAND, hide = true)]
     Worker,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Models {
-    /// List them, with their sizes
+    /// List models and their sizes
     List {
         /// Print one JSON object
         #[arg(long)]
         json: bool,
     },
-    /// Put one in memory, so that the first answer need not wait
+    /// Load a model into memory, so that the first answer starts sooner
     Load {
-        /// Its name, or a .gguf file or folder
+        /// Model name, .gguf file, or folder
         #[arg(value_parser = parse_model)]
         model: String,
-        /// Place it as this file says, until it is unloaded; `hivemind plan MODEL --json` writes one to begin from
+        /// Place layers as this plan file says until the model is unloaded; create one with `hivemind plan MODEL --json`
         #[arg(long, value_name = "FILE")]
         plan: Option<PathBuf>,
     },
-    /// Free the memory that one takes, on every machine
+    /// Unload a model and free its memory on every machine
     Unload {
-        /// Its name, or its file or folder
+        /// Model name, file, or folder
         #[arg(value_parser = parse_model)]
         model: String,
     },
-    /// Remove a downloaded one from this machine's disk
+    /// Remove a downloaded model from this machine's disk
     Remove {
-        /// Its name
+        /// Model name
         model: String,
     },
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Conversations {
-    /// List them, newest first
+    /// List conversations, newest first
     List {
-        /// Only those with these words
+        /// Only list conversations that contain these words
         words: Option<String>,
         /// Print one JSON object
         #[arg(long)]
         json: bool,
     },
-    /// Print one as Markdown
+    /// Print a conversation as Markdown
     Show {
-        /// Its id, or the beginning of it
+        /// Conversation ID or prefix
         id: String,
     },
-    /// Write one to a file, as Markdown
+    /// Export a conversation to a Markdown file
     Export {
-        /// Its id, or the beginning of it
+        /// Conversation ID or prefix
         id: String,
-        /// The file; by default named after the conversation, here
+        /// Output file; by default, named after the conversation in the current directory
         #[arg(long, value_name = "FILE")]
         to: Option<PathBuf>,
     },
-    /// Call one otherwise
+    /// Rename a conversation
     Rename {
-        /// Its id, or the beginning of it
+        /// Conversation ID or prefix
         id: String,
-        /// The new title
+        /// New title
         title: String,
     },
-    /// Forget one
+    /// Delete a conversation
     Delete {
-        /// Its id, or the beginning of it
+        /// Conversation ID or prefix
         id: String,
     },
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Tokens {
-    /// List them: what each may do, and when it was last used
+    /// List tokens, what each may do, and when it was last used
     List,
-    /// Make one for a program; it is shown once
+    /// Create a token for a program; it is shown only once
     Add {
-        /// What to call it; usually the program's name
+        /// Token name, usually the program's
         name: String,
-        /// What the program may do: chat, models, machines, admin; several with commas
+        /// What the program may do: chat, models, machines, admin (comma-separated)
         #[arg(long, value_name = "RIGHTS", value_delimiter = ',', required = true, num_args = 1..)]
         may: Vec<Right>,
     },
-    /// Revoke one; what its program has running ends at once
+    /// Revoke a token, and stop whatever its program is running
     Remove {
-        /// Its name
+        /// Token name
         name: String,
     },
-    /// Replace one by another with the same rights; without a name, your own in the data folder
+    /// Replace a token with a new one that has the same rights; by default, your own in the data folder
     Renew {
-        /// Its name
+        /// Token name
         name: Option<String>,
     },
 }
@@ -225,24 +225,23 @@ fn parse_model(text: &str) -> Result<String, std::convert::Infallible> {
 }
 
 /// What models can be called.
-const MODEL: &str = "A .gguf file, a folder, or owner/name from the Hugging Face cache, with :Q4_0 or @revision behind it \
-                     where it has several; by default the starter model";
+const MODEL: &str = "A .gguf file, a folder, or owner/name from the Hugging Face cache; append :Q4_0 or @revision to choose \
+                     one of several. Defaults to the starter model";
 
 /// What a template may be told.
-const TEMPLATE_OPTION: &str = "An option of the model's chat template, as in enable_thinking=false or reasoning_effort=high; \
-                               may be given several times";
+const TEMPLATE_OPTION: &str = "Option of the model's chat template, such as enable_thinking=false or reasoning_effort=high; \
+                               can be repeated";
 
 fn parse_switch(text: &str) -> Result<bool, String> {
     match text {
         "on" => Ok(true),
         "off" => Ok(false),
-        other => Err(format!("\"{other}\" is neither on nor off")),
+        other => Err(format!("expected on or off, not \"{other}\"")),
     }
 }
 
 fn parse_memory(text: &str) -> Result<u64, String> {
-    hive_node::settings::parse_bytes(text)
-        .ok_or_else(|| "not an amount of memory; give it with a unit, as in 8GiB".to_owned())
+    hive_node::settings::parse_bytes(text).ok_or_else(|| "not a memory size; include a unit, as in 8GiB".to_owned())
 }
 
 #[derive(Debug, Clone, Copy, Args)]
@@ -254,7 +253,7 @@ pub(crate) struct JsonOption {
 
 #[derive(Debug, Args)]
 pub(crate) struct PeerOption {
-    /// Its name, the beginning of its id, or its three words
+    /// Machine name, ID prefix, or three-word fingerprint
     pub(crate) machine: String,
     /// Print one JSON object
     #[arg(long)]
@@ -263,52 +262,52 @@ pub(crate) struct PeerOption {
 
 #[derive(Debug, Args)]
 pub(crate) struct NodeArguments {
-    /// The name other machines show; by default the computer's
+    /// Name shown to other machines; defaults to the computer's name
     #[arg(long, env = "HIVEMIND_NAME", value_name = "N")]
     pub(crate) name: Option<String>,
-    /// The most memory to give, for example 8GiB
+    /// Maximum memory to share, such as 8GiB
     #[arg(long, env = "HIVEMIND_MEMORY", value_name = "BYTES")]
     pub(crate) memory: Option<String>,
-    /// Give no memory; only use that of others
+    /// Share no memory; only use memory that other machines share
     #[arg(long, env = "HIVEMIND_NO_SHARE")]
     pub(crate) no_share: bool,
-    /// Keep models that fit on this machine to it, so that no other one sees prompts
+    /// Run models that fit on this machine here only, so that no other machine sees the prompts
     #[arg(long, env = "HIVEMIND_KEEP_PROMPTS_HERE")]
     pub(crate) keep_prompts_here: bool,
-    /// Stay on the local network: no relay, no lookup outside
+    /// Stay on the local network: no relays, no outside lookups
     #[arg(long, env = "HIVEMIND_LAN_ONLY")]
     pub(crate) lan_only: bool,
-    /// Where programs of this machine reach it; by default 127.0.0.1:4483
+    /// API address for programs on this machine; defaults to 127.0.0.1:4483
     #[arg(long, env = "HIVEMIND_API", value_name = "ADDR")]
     pub(crate) api: Option<SocketAddr>,
-    /// Let web pages of this origin use the API, with a token; may be given several times
+    /// Let web pages from this origin use the API, with a token; can be repeated
     #[arg(long, env = "HIVEMIND_ALLOW_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     pub(crate) allow_origin: Vec<String>,
-    /// Let the API be asked by this name, too, such as host.docker.internal; may be given several times
+    /// Also accept API requests for this host name, such as host.docker.internal; can be repeated
     #[arg(long, env = "HIVEMIND_ALLOW_HOST", value_name = "HOST", value_delimiter = ',')]
     pub(crate) allow_host: Vec<String>,
-    /// Where other machines reach it; by default a free port on every interface
+    /// Address for other machines; defaults to a free port on every interface
     #[arg(long, env = "HIVEMIND_BIND", value_name = "ADDR")]
     pub(crate) bind: Option<SocketAddr>,
-    /// For machines on other networks: none, public, or the URL of a relay of your own
+    /// Relay for machines on other networks: none, public, or the URL of your own
     #[arg(long, env = "HIVEMIND_RELAY", value_name = "RELAY")]
     pub(crate) relay: Option<String>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct AllowOptions {
-    /// Its name, the beginning of its id, or its three words
+    /// Machine name, ID prefix, or three-word fingerprint
     pub(crate) machine: String,
-    /// Whether it may use this machine's memory for its models
+    /// Whether its models may use this machine's memory
     #[arg(long, value_parser = parse_switch, action = clap::ArgAction::Set, value_name = "on|off")]
     pub(crate) memory: Option<bool>,
-    /// Whether models that answer here may be placed on it, so that it sees prompts
+    /// Whether models that answer here may be placed on it, which lets it see your prompts
     #[arg(long, value_parser = parse_switch, action = clap::ArgAction::Set, value_name = "on|off")]
     pub(crate) prompts: Option<bool>,
-    /// The most memory that its models may take here, for example 4GiB; 0 lifts the limit
+    /// Maximum memory its models may use here, such as 4GiB; 0 removes the limit
     #[arg(long, value_parser = parse_memory, value_name = "SIZE")]
     pub(crate) memory_limit: Option<u64>,
-    /// How many of its answers are computed here at a time, at most; 0 lifts the limit
+    /// Maximum number of its answers to compute here at a time; 0 removes the limit
     #[arg(long, value_name = "N")]
     pub(crate) session_limit: Option<u32>,
     /// Print one JSON object
@@ -318,9 +317,9 @@ pub(crate) struct AllowOptions {
 
 #[derive(Debug, Args)]
 pub(crate) struct ApproveOptions {
-    /// Its name, the beginning of its id, or its three words
+    /// Machine name, ID prefix, or three-word fingerprint
     pub(crate) machine: String,
-    /// The code that the other machine shows; without it, you are asked
+    /// Code shown on the other machine; if omitted, you are asked to compare
     #[arg(long, value_name = "CODE")]
     pub(crate) code: Option<String>,
     /// Print one JSON object
@@ -330,10 +329,10 @@ pub(crate) struct ApproveOptions {
 
 #[derive(Debug, Args)]
 pub(crate) struct LogOptions {
-    /// Show entries since: 30m, 12h, 2d ago, or a date like 2026-11-27
+    /// Show entries since this time: 30m, 12h, or 2d ago, or a date such as 2026-11-27
     #[arg(long, default_value = "7d", value_name = "TIME", value_parser = parse_since)]
     pub(crate) since: jiff::Timestamp,
-    /// Only what a machine did: its name, the beginning of its id, or its three words
+    /// Only show this machine: name, ID prefix, or three-word fingerprint
     #[arg(long, value_name = "NAME")]
     pub(crate) machine: Option<String>,
     /// Print one JSON object
@@ -343,7 +342,7 @@ pub(crate) struct LogOptions {
 
 /// A time that long ago, or a day or time of the calendar, in the time of the place.
 fn parse_since(text: &str) -> Result<jiff::Timestamp, String> {
-    let wrong = || format!("\"{text}\" is no time; write it like 30m, 12h, 2d or 2026-11-27");
+    let wrong = || format!("\"{text}\" is not a valid time; try 30m, 12h, 2d, or 2026-11-27");
     if let Ok(at) = text.parse::<jiff::Timestamp>() {
         return Ok(at);
     }
@@ -364,7 +363,7 @@ fn parse_since(text: &str) -> Result<jiff::Timestamp, String> {
 
 #[derive(Debug, Args)]
 pub(crate) struct InviteOptions {
-    /// How long the invitation is good for, in hours
+    /// How long the invitation is valid, in hours
     #[arg(long, default_value_t = 24.0, value_name = "H")]
     pub(crate) hours: f64,
     /// Print one JSON object
@@ -374,9 +373,9 @@ pub(crate) struct InviteOptions {
 
 #[derive(Debug, Args)]
 pub(crate) struct JoinOptions {
-    /// The invitation, or a file with it; by default, or for "-", it is read from standard input, where others cannot see it
+    /// Invitation, or a file that contains it; if omitted or "-", read from standard input, where others cannot see it
     pub(crate) invitation: Option<String>,
-    /// The code that the other machine shows; without it, you are asked
+    /// Code shown on the other machine; if omitted, you are asked to compare
     #[arg(long, value_name = "CODE")]
     pub(crate) code: Option<String>,
     /// Print one JSON object
@@ -389,16 +388,16 @@ pub(crate) struct JoinOptions {
 pub(crate) struct RunOptions {
     #[arg(value_parser = parse_model, help = MODEL)]
     pub(crate) model: Option<String>,
-    /// Split the model over this many machines; without a running node, over as many nodes on this machine
+    /// Split the model across this many machines, or this many local nodes if no node is running
     #[arg(long, value_name = "N")]
     pub(crate) stages: Option<usize>,
-    /// Kernels: plain (MLX's own), fast (ours, on the CPU), or auto
+    /// Kernels to use: plain (MLX's own), fast (HiveMind's own, on the CPU), or auto
     #[arg(long, env = "HIVEMIND_COMPUTE")]
     pub(crate) compute: Option<Compute>,
-    /// Threads of each stage on the CPU; by default one per core
+    /// CPU threads per stage; defaults to one per core
     #[arg(long, env = "HIVEMIND_THREADS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
-    /// Address the first node listens on; with a port, further nodes take the ports after it
+    /// Listening address of the first node; with a port, further nodes use the ports after it
     #[arg(long, value_name = "ADDR")]
     pub(crate) bind: Option<SocketAddr>,
 }
@@ -414,24 +413,24 @@ impl RunOptions {
 pub(crate) struct ChatOptions {
     #[command(flatten)]
     pub(crate) run: RunOptions,
-    /// Answer this and end; what comes through a pipe is asked with it
+    /// Answer this prompt and exit; piped input is appended to it
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) prompt: Option<String>,
-    /// Answer each line of a pipe, as turns of one conversation; without it, all of it is one question
+    /// Answer piped input line by line, as one conversation; by default, all of it is one question
     #[arg(long, conflicts_with = "prompt")]
     pub(crate) lines: bool,
-    /// Do not keep what is typed for the arrow keys of later chats
+    /// Do not save what you type for later chats
     #[arg(long, env = "HIVEMIND_NO_HISTORY")]
     pub(crate) no_history: bool,
-    /// Instructions that stand before the conversation
+    /// System prompt: instructions placed before the conversation
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) system: Option<String>,
     #[arg(long = "set", value_name = "NAME=VALUE", value_parser = hive_node::variable, help = TEMPLATE_OPTION)]
     pub(crate) variables: Vec<(String, serde_json::Value)>,
-    /// Longest answer, in tokens
+    /// Maximum length of the answer, in tokens
     #[arg(long, value_name = "N")]
     pub(crate) max_tokens: Option<usize>,
-    /// End the answer at this text; may be given several times
+    /// Stop the answer at this text; can be repeated
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     pub(crate) stop: Vec<String>,
     #[command(flatten)]
@@ -445,22 +444,22 @@ pub(crate) struct ChatOptions {
 #[derive(Debug, Clone, Args)]
 #[allow(clippy::struct_field_names)]
 pub(crate) struct SamplingOptions {
-    /// 0 always takes the likeliest token; higher is more random
+    /// Randomness: 0 always picks the likeliest token, higher is more random
     #[arg(long, default_value_t = 0.0, value_name = "T", allow_negative_numbers = true)]
     temperature: f32,
-    /// Only the K likeliest tokens
+    /// Sample only from the K likeliest tokens
     #[arg(long, default_value_t = 0, value_name = "K")]
     top_k: u32,
-    /// Only the likeliest tokens that together have this probability
+    /// Sample only from the likeliest tokens that together have this probability
     #[arg(long, default_value_t = 1.0, value_name = "P", allow_negative_numbers = true)]
     top_p: f32,
-    /// Only tokens at least this likely relative to the likeliest
+    /// Sample only from tokens at least this likely relative to the likeliest
     #[arg(long, default_value_t = 0.0, value_name = "P", allow_negative_numbers = true)]
     min_p: f32,
-    /// Makes tokens that came before less likely; 1 is off
+    /// Make tokens that have already appeared less likely; 1 is off
     #[arg(long, default_value_t = 1.0, value_name = "X", allow_negative_numbers = true)]
     repetition_penalty: f32,
-    /// The same seed gives the same answer; by default a new one each time
+    /// Sampling seed: the same seed gives the same answer; by default, a new one each time
     #[arg(long, value_name = "S")]
     seed: Option<u64>,
 }
@@ -486,16 +485,16 @@ impl SamplingOptions {
 pub(crate) struct BenchOptions {
     #[command(flatten)]
     pub(crate) run: RunOptions,
-    /// Length of the prompt, in tokens
+    /// Prompt length, in tokens
     #[arg(long, default_value_t = 512, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) prompt_tokens: u32,
-    /// Length of the answer, in tokens
+    /// Answer length, in tokens
     #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
     pub(crate) tokens: u32,
-    /// In turn with it, the same split over this many nodes on this machine; tells how much slower or faster the split is
+    /// Alternate with runs of the model split across this many local nodes, and report how the speeds compare
     #[arg(long, value_name = "N")]
     pub(crate) beside: Option<usize>,
-    /// How often; the median counts
+    /// Number of runs; the median is reported
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) repeat: u32,
     /// Print one JSON object
@@ -507,7 +506,7 @@ pub(crate) struct BenchOptions {
 pub(crate) struct PlanOptions {
     #[arg(value_parser = parse_model, help = MODEL)]
     pub(crate) model: Option<String>,
-    /// Split the model over this many machines; without a running node, over as many nodes on this machine
+    /// Split the model across this many machines, or this many local nodes if no node is running
     #[arg(long, value_name = "N")]
     pub(crate) stages: Option<usize>,
     /// Print one JSON object

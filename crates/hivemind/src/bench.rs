@@ -94,7 +94,7 @@ async fn once(swarm: &LocalSwarm, prompt_tokens: u32, tokens: u32) -> Result<Sum
             Some(Event::Finished { summary, .. }) => return Ok(summary),
             Some(Event::Token { .. } | Event::Reading { .. } | Event::Recovering(_)) => {}
             Some(Event::Failed(why)) => return Err(Failure::new(why)),
-            None => return Err(Failure::new("the answer broke off")),
+            None => return Err(Failure::new("the answer was interrupted")),
         }
     }
 }
@@ -122,7 +122,7 @@ fn show(swarms: &[LocalSwarm], options: &BenchOptions, runs: &[Vec<Run>]) {
     if let (Some(prefill), Some(decode)) = (prefill, decode) {
         let [stages, beside] = [0, 1].map(|index| swarms[index].ring().stages().len());
         output::line(format_args!(
-            "beside   {decode:8.3} ×       the answer's speed on {beside} beside {stages}; the prompt's {prefill:.3} ×"
+            "beside   {decode:8.3} ×       answer speed with {beside} stages relative to {stages}; prompt {prefill:.3} ×"
         ));
     }
 }
@@ -160,14 +160,14 @@ fn show_one(swarm: &LocalSwarm, options: &BenchOptions, runs: &[Run]) {
     output::line(format_args!("{} on {}", swarm.ring().model().name(), stages[0].device));
     output::line(format_args!("prompt   {prefill:8.1} tok/s   {ttft_ms:.0} ms for {} tokens", options.prompt_tokens));
     output::line(format_args!("answer   {decode:8.1} tok/s"));
-    output::line(format_args!("hop      {hop_us:8.0} µs      per stage and token, outside of computing"));
+    output::line(format_args!("hop      {hop_us:8.0} µs      per stage and token, excluding computation"));
     if let Some(link) = link_us {
-        output::line(format_args!("link     {link:8} µs      there and back"));
+        output::line(format_args!("link     {link:8} µs      round trip"));
     }
     for ((stage, report), planned) in stages.iter().zip(&runs[runs.len() - 1].reports).zip(&swarm.plan().stages) {
         let peak = report.peak_bytes.map_or("unknown".to_owned(), output::megabytes);
         output::line(format_args!(
-            "memory   {} at most {peak} (weights {}, conversation {})",
+            "memory   {} peak {peak} (weights {}, conversation {})",
             swarm::who(&swarm::stage_layers(std::slice::from_ref(stage))),
             output::megabytes(planned.weight_bytes),
             output::megabytes(report.kv_bytes)

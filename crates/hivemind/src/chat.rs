@@ -30,7 +30,7 @@ pub(crate) async fn run(options: ChatOptions, folder: &Path) -> Result<(), Failu
     // A wrong setting is told before a model is loaded for it.
     sampling.check().map_err(Failure::usage)?;
     if options.max_tokens == Some(0) {
-        return Err(Failure::usage("an answer of 0 tokens was asked for").hint("ask for at least 1"));
+        return Err(Failure::usage("cannot answer in 0 tokens").hint("set --max-tokens to at least 1"));
     }
     let talk = Talk::open(&options.run, folder).await?;
     let mut chat = Chat { talk: &talk, sampling, began: now(), messages: Vec::new(), broken: None, options: &options };
@@ -81,7 +81,7 @@ impl Chat<'_> {
         let parts = [self.options.prompt.as_deref().unwrap_or_default(), piped.trim_end()];
         let question = parts.into_iter().filter(|part| !part.trim().is_empty()).collect::<Vec<_>>().join("\n\n");
         if question.is_empty() {
-            return Err(Failure::usage("nothing was asked").hint("give --prompt, or pipe a question in"));
+            return Err(Failure::usage("no question was given").hint("use --prompt, or pipe a question in"));
         }
         match self.ask(question).await? {
             End::Stopped if !self.has_answer() => Err(Failure::interrupted()),
@@ -108,7 +108,7 @@ impl Chat<'_> {
     /// Turn after turn on a terminal, until somebody has enough.
     async fn converse(&mut self, folder: &Path) -> Result<(), Failure> {
         output::note(self.talk.describe());
-        output::note("Ctrl-C stops an answer, Ctrl-D ends. /help says what else there is.");
+        output::note("Ctrl-C stops an answer, Ctrl-D ends the chat. Type /help for more.");
         let mut prompt = Prompt::open(Some(folder).filter(|_| !self.options.no_history))?;
         loop {
             output::space();
@@ -121,7 +121,7 @@ impl Chat<'_> {
                 Line::End => return Ok(()),
                 Line::Interrupted { was_empty: true } => output::note("Ctrl-D or /bye ends the chat."),
                 Line::Interrupted { was_empty: false } => {}
-                Line::Unreadable => output::note("That was not UTF-8 text; look at the terminal's settings."),
+                Line::Unreadable => output::note("That was not UTF-8 text; check the terminal's settings."),
             }
         }
     }
@@ -135,14 +135,14 @@ impl Chat<'_> {
             Typed::Command(Command::Help) => output::note(HELP),
             Typed::Command(Command::Clear) => {
                 self.begin_anew();
-                output::note("A new conversation begins.");
+                output::note("Started a new conversation.");
             }
             Typed::Command(Command::Continue) => {
                 if let Some(broken) = self.broken.take() {
                     let answered = self.answer(Some(broken)).await;
                     self.tell(answered);
                 } else {
-                    output::note("No answer broke off; ask something.");
+                    output::note("Nothing to continue.");
                 }
             }
             Typed::Message(message) => {
@@ -246,7 +246,7 @@ impl Chat<'_> {
     /// In a conversation, what is left of a broken answer is not lost.
     fn explain(&self, failure: Failure) -> Failure {
         match &self.broken {
-            Some(_) => failure.hint(format!("{} goes on from here; another question begins anew", typed::CONTINUE)),
+            Some(_) => failure.hint(format!("{} picks up where it stopped; or ask something else", typed::CONTINUE)),
             None => failure,
         }
     }
@@ -280,7 +280,7 @@ impl Chat<'_> {
                 Ok(Piece::End(figures)) => {
                     for name in &figures.unknown_options {
                         output::note(format_args!(
-                            "\n--set {name}: the model's chat template has no option \"{name}\", so it changed nothing."
+                            "\n--set {name} had no effect: the model's chat template has no option \"{name}\"."
                         ));
                     }
                     break End::Complete(figures);
@@ -343,11 +343,11 @@ async fn piped_soon() -> Result<String, Failure> {
     let read = if let Ok(read) = tokio::time::timeout(PIPE_SILENCE, &mut read).await {
         read
     } else {
-        output::note("Waiting for what comes through the pipe; without input, end it with </dev/null.");
+        output::note("Waiting for piped input; if there is none, add </dev/null to the command.");
         read.await
     };
     let Ok(read) = read else {
-        output::note("Nothing came through the pipe; the prompt is answered without it.");
+        output::note("No piped input arrived; answering the prompt without it.");
         return Ok(String::new());
     };
     bytes.truncate(read.map_err(unread)?);

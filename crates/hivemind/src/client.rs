@@ -79,8 +79,8 @@ impl Client {
     /// The node, or a failure that says how to start one.
     pub(crate) async fn need(folder: &Path) -> Result<Self, Failure> {
         Self::find(folder).await?.ok_or_else(|| {
-            Failure::new(format_args!("no node runs with {}", folder.display()))
-                .hint("start one with `hivemind node`, or name its folder with --data-dir")
+            Failure::new(format_args!("HiveMind is not running (data folder: {})", folder.display()))
+                .hint("start it with `hivemind node`, or choose another data folder with --data-dir")
         })
     }
 
@@ -119,13 +119,13 @@ impl Client {
                 "the node at {address} did not answer within {} seconds",
                 HELLO_PATIENCE.as_secs()
             ))
-            .hint("look at what it says where it runs; if it hangs, end its process and start it again"),
-            Listener::Node(_) | Listener::Nobody => Failure::new(format_args!("the node at {address} has ended"))
+            .hint("check its output; if it hangs, stop the process and start it again"),
+            Listener::Node(_) | Listener::Nobody => Failure::new(format_args!("the node at {address} has stopped"))
                 .hint("start it again with `hivemind node`"),
             Listener::Other => Failure::new(format_args!(
-                "another program listens at {address}, not the node of {folder}; it was not sent the API token"
+                "another program is listening at {address}, not the node for {folder}; it was not sent the API token"
             ))
-            .hint("if HiveMind was updated while it ran, restart it; else see which program has that port"),
+            .hint("if HiveMind was updated while running, restart it; otherwise, check which program uses that port"),
         }
     }
 
@@ -205,7 +205,7 @@ impl Client {
 }
 
 fn silent() -> Failure {
-    Failure::new("the node stopped answering").hint("look at what it says where it runs, or restart it")
+    Failure::new("the node stopped responding").hint("check its output, or restart it")
 }
 
 async fn read<T: DeserializeOwned>(response: reqwest::Result<reqwest::Response>) -> Result<T, Failure> {
@@ -217,12 +217,12 @@ async fn read<T: DeserializeOwned>(response: reqwest::Result<reqwest::Response>)
 }
 
 fn nonsense(error: impl std::fmt::Display) -> Failure {
-    Failure::new(format_args!("the node's answer makes no sense: {error}"))
+    Failure::new(format_args!("unexpected reply from the node: {error}"))
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "it stands in map_err")]
 fn broke_off(error: reqwest::Error) -> Failure {
-    if error.is_timeout() { silent() } else { Failure::new(format_args!("the connection to the node broke: {error}")) }
+    if error.is_timeout() { silent() } else { Failure::new(format_args!("lost the connection to the node: {error}")) }
 }
 
 async fn refusal(response: reqwest::Response) -> Failure {
@@ -263,7 +263,7 @@ impl Events {
                     return Ok(None);
                 }
                 if let Ok(ErrorReply { error }) = serde_json::from_str(&data) {
-                    return Err(explain(error, "it failed"));
+                    return Err(explain(error, "the request failed"));
                 }
                 match serde_json::from_str(&data) {
                     Ok(value) => return Ok(Some(value)),

@@ -25,13 +25,13 @@ pub(crate) async fn run(client: &Client, wish: Conversations) -> Result<(), Fail
             let id = find(client, &id).await?;
             let title = ConversationTitle { title };
             let _: Done = client.post(&format!("/hive/v1/conversations/{id}/rename"), &title).await?;
-            output::line(format_args!("It is called \"{}\" now.", title.title));
+            output::line(format_args!("Renamed to \"{}\".", title.title));
             Ok(())
         }
         Conversations::Delete { id } => {
             let id = find(client, &id).await?;
             let _: Done = client.delete(&format!("/hive/v1/conversations/{id}"), &[]).await?;
-            output::line("It is deleted.");
+            output::line("Deleted.");
             Ok(())
         }
     }
@@ -51,7 +51,7 @@ async fn list(client: &Client, words: Option<String>, as_json: bool) -> Result<(
         return Ok(());
     }
     if entries.is_empty() {
-        output::line("No conversation.");
+        output::line("No conversations.");
     }
     for entry in entries {
         output::line(format_args!("{}  {}", entry.id.chars().take(SHOWN).collect::<String>(), entry.title));
@@ -66,10 +66,10 @@ async fn find(client: &Client, beginning: &str) -> Result<String, Failure> {
     let meant: Vec<&&str> = ids.iter().filter(|id| id.starts_with(beginning)).collect();
     match meant[..] {
         [id] => Ok((*id).to_owned()),
-        [] => Err(Failure::new(format_args!("there is no conversation \"{beginning}\""))
-            .hint("`hivemind conversations list` shows them")),
-        _ => Err(Failure::new(format_args!("\"{beginning}\" could be {} conversations", meant.len()))
-            .hint("write more of its id")),
+        [] => Err(Failure::new(format_args!("no conversation matches \"{beginning}\""))
+            .hint("run `hivemind conversations list` to see them")),
+        _ => Err(Failure::new(format_args!("\"{beginning}\" matches {} conversations", meant.len()))
+            .hint("type more of the ID")),
     }
 }
 
@@ -82,7 +82,7 @@ async fn export(client: &Client, id: &str, to: Option<PathBuf>) -> Result<(), Fa
     let ConversationMarkdown { file_name, markdown } = document(client, id).await?;
     let file = to.unwrap_or_else(|| PathBuf::from(file_name));
     write_new(&file, &markdown).map_err(|error| {
-        Failure::new(format_args!("cannot write {}: {error}", file.display())).hint("name another file with --to")
+        Failure::new(format_args!("cannot write {}: {error}", file.display())).hint("choose another file with --to")
     })?;
     output::line(file.display());
     Ok(())

@@ -36,7 +36,7 @@ impl Failure {
 
     /// Somebody pressed Ctrl-C before there was a result.
     pub(crate) fn interrupted() -> Self {
-        Self { code: 130, ..Self::new("stopped before there was an answer") }
+        Self { code: 130, ..Self::new("stopped before the answer began") }
     }
 
     /// A hint, where there is one.

@@ -32,17 +32,17 @@ pub(crate) async fn run(options: LogOptions, folder: &Path) -> Result<(), Failur
 fn show(log: &Log, machine: Option<&str>, zone: &TimeZone) {
     let Log { entries, cut, unreadable, lost } = log;
     if *cut {
-        output::note("There are older entries; name a machine, or a later time with --since.");
+        output::note("Older entries are not shown; choose a machine with --machine, or a later --since.");
     }
     lines(entries, zone).iter().for_each(output::line);
     if entries.is_empty() {
         match machine {
-            Some(machine) => output::note(format_args!("Nothing about \"{machine}\" in this time.")),
-            None => output::note("Nothing happened in this time."),
+            Some(machine) => output::note(format_args!("No entries about \"{machine}\" in this period.")),
+            None => output::note("No entries in this period."),
         }
     }
     if *unreadable > 0 {
-        output::note(format_args!("{unreadable} lines could not be read: damaged, or of a newer version."));
+        output::note(format_args!("{unreadable} lines could not be read: damaged, or written by a newer version."));
     }
     if *lost > 0 {
         output::note(format_args!("{lost} entries could not be written so far: is the disk full?"));

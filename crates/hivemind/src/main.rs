@@ -70,8 +70,8 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Peers(options) => peers::peers(&node().await?, options.json).await,
         Command::Approve(options) => peers::approve(&node().await?, options).await,
         Command::Deny(options) => peers::act(&node().await?, options, "deny", "was denied").await,
-        Command::Remove(options) => peers::act(&node().await?, options, "remove", "is out").await,
-        Command::Block(options) => peers::act(&node().await?, options, "block", "is blocked").await,
+        Command::Remove(options) => peers::act(&node().await?, options, "remove", "was removed").await,
+        Command::Block(options) => peers::act(&node().await?, options, "block", "was blocked").await,
         Command::Rename { machine, name } => peers::rename(&node().await?, &machine, &name).await,
         Command::Allow(options) => peers::allow(&node().await?, options).await,
         Command::Share { on, memory } => {

@@ -22,12 +22,12 @@ pub(crate) async fn run(client: &Client, wish: Models) -> Result<(), Failure> {
         Models::Unload { model } => {
             let request = ModelRequest { model };
             let _: Done = client.post("/hive/v1/models/unload", &request).await?;
-            output::line(format_args!("{} is out of memory.", request.model));
+            output::line(format_args!("Unloaded {}.", request.model));
             Ok(())
         }
         Models::Remove { model } => {
             let _: Done = client.delete("/hive/v1/models", &[("model", model.clone())]).await?;
-            output::line(format_args!("{model} is removed."));
+            output::line(format_args!("Removed {model}."));
             Ok(())
         }
     }
@@ -41,12 +41,12 @@ async fn list(client: &Client, as_json: bool) -> Result<(), Failure> {
     }
     let models: Vec<ModelOnDisk> = client.get("/hive/v1/models", &[]).await?;
     if models.is_empty() {
-        output::line("No model is on this machine.");
+        output::line("No models on this machine.");
     }
     for ModelOnDisk { name, bytes, loaded, also_on, lacking, unusable, .. } in models {
         let mut line = vec![name, output::megabytes(bytes)];
         if loaded {
-            line.push("in memory".to_owned());
+            line.push("loaded".to_owned());
         }
         if !also_on.is_empty() {
             line.push(format!("also on {}", also_on.join(", ")));
@@ -67,11 +67,11 @@ struct PlanFile {
 }
 
 fn read_plan(file: &Path) -> Result<Vec<StageLayers>, Failure> {
-    let hint = "`hivemind plan MODEL --json` of a running node writes one";
+    let hint = "create one with `hivemind plan MODEL --json` while a node is running";
     let text = std::fs::read_to_string(file)
         .map_err(|error| Failure::new(format!("cannot read {}: {error}", file.display())))?;
     let plan: PlanFile = serde_json::from_str(&text)
-        .map_err(|error| Failure::new(format!("{} is no plan: {error}", file.display())).hint(hint))?;
+        .map_err(|error| Failure::new(format!("{} is not a plan: {error}", file.display())).hint(hint))?;
     Ok(plan.stages)
 }
 
@@ -85,7 +85,7 @@ async fn load(client: &Client, model: &str, plan: Option<&Path>) -> Result<(), F
             done = &mut loading => {
                 drop(progress);
                 done?;
-                output::line(format_args!("{model} is in memory."));
+                output::line(format_args!("Loaded {model}."));
                 return Ok(());
             }
             () = tokio::time::sleep(LOOK) => {

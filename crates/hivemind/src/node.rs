@@ -46,13 +46,13 @@ pub(crate) async fn run(arguments: NodeArguments, folder: &Path) -> Result<(), F
     let status = node.status();
     output::line(format_args!("{} · {}", status.profile.name, status.fingerprint));
     let addresses: Vec<_> = status.addresses.iter().map(SocketAddr::to_string).collect();
-    output::line(format_args!("other machines reach it at {}", addresses.join(", ")));
-    output::line(format_args!("programs reach it at http://{}", api.address()));
+    output::line(format_args!("listening for other machines on {}", addresses.join(", ")));
+    output::line(format_args!("serving the API at http://{}", api.address()));
     if lan_only {
         output::line("nothing leaves the local network");
     }
     tell(&node).await;
-    output::line("leaving");
+    output::line("shutting down");
     // Asked again, it goes at once.
     tokio::select! {
         () = node.leave() => {}
@@ -106,7 +106,7 @@ async fn tell(node: &Node) {
                 && let PeerState::Pending { code, asked_by_them: true, .. } = peer.state
             {
                 output::line(format_args!(
-                    "  both machines show {code}: `hivemind approve {} --code {}` lets it in, `hivemind deny {}` does not",
+                    "  if both machines show {code}, run `hivemind approve {} --code {}`; if not, `hivemind deny {}`",
                     peer.fingerprint,
                     code.replace(' ', ""),
                     peer.fingerprint

@@ -63,7 +63,7 @@ pub(crate) fn lost() -> Option<std::io::Error> {
 
 /// That results were lost, in words.
 pub(crate) fn is_lost(error: &std::io::Error) -> String {
-    format!("the output is lost: {error}")
+    format!("cannot write the output: {error}")
 }
 
 /// A remark beside the result.

@@ -65,12 +65,14 @@ pub(crate) async fn peers(client: &Client, as_json: bool) -> Result<(), Failure>
         return Ok(());
     }
     if peers.is_empty() {
-        output::line("No other machine yet. Start HiveMind on one, or `hivemind invite` one that is elsewhere.");
+        output::line(
+            "No other machines yet. Start HiveMind on one, or run `hivemind invite` to add one on another network.",
+        );
     }
     list(&peers);
     if left_out > 0 {
         output::line(format_args!(
-            "{left_out} announcements of unknown machines were ignored: more than a home network has. Somebody may be \
+            "{left_out} announcements from unknown machines were ignored: more than a home network has. Someone may be \
              flooding it; your own machines are not affected."
         ));
     }
@@ -80,11 +82,11 @@ pub(crate) async fn peers(client: &Client, as_json: bool) -> Result<(), Failure>
 fn list(peers: &[PeerView]) {
     for peer in peers {
         let state = match &peer.state {
-            PeerState::Found => "found; `hivemind approve` lets it in".to_owned(),
+            PeerState::Found => "found; run `hivemind approve` to add it".to_owned(),
             PeerState::Pending { code, approved_here, .. } => {
                 format!("code {code}{}", if *approved_here { ", approved here" } else { "" })
             }
-            PeerState::Approved => format!("here{}", link(peer)),
+            PeerState::Approved => format!("connected{}", link(peer)),
             PeerState::Unreachable { why, .. } => format!("away: {why}"),
             PeerState::Blocked => "blocked".to_owned(),
             PeerState::Unknown => "unknown".to_owned(),
@@ -144,7 +146,7 @@ async fn decide(client: &Client, asked: PairingCode, given: Option<String>, as_j
     let given = match given {
         Some(given) => given,
         None if std::io::stdin().is_terminal() => {
-            output::piece(&format!("This machine shows {code}. Does the other one show the same? [y/N] "));
+            output::piece(&format!("This machine shows {code}. Does the other machine show the same code? [y/N] "));
             let answer = BufReader::new(tokio::io::stdin()).lines().next_line().await.map_err(Failure::new)?;
             if !answer.is_some_and(|answer| matches!(answer.trim(), "y" | "Y" | "yes")) {
                 let _: Done = client.post(&format!("/hive/v1/peers/{id}/deny"), &()).await?;
@@ -158,7 +160,7 @@ async fn decide(client: &Client, asked: PairingCode, given: Option<String>, as_j
             } else {
                 output::line(format_args!("This machine shows {code}."));
                 output::note(format_args!(
-                    "If the other one shows the same, run `hivemind approve {} --code {}`; if not, `hivemind deny {}`.",
+                    "If the other machine shows the same code, run `hivemind approve {} --code {}`; if not, `hivemind deny {}`.",
                     &id[..10],
                     code.replace(' ', ""),
                     &id[..10]
@@ -175,12 +177,12 @@ async fn decide(client: &Client, asked: PairingCode, given: Option<String>, as_j
     }
     match peer {
         Some(PeerView { name, state: PeerState::Approved | PeerState::Unreachable { .. }, .. }) => {
-            output::line(format_args!("{name} is in."));
+            output::line(format_args!("{name} has joined."));
         }
         Some(PeerView { name, .. }) => {
-            output::line(format_args!("Approved here. {name} is in once it is approved there too."));
+            output::line(format_args!("Approved here. Now approve this machine on {name}."));
         }
-        None => output::line("Approved here. It is in once it is approved there too."),
+        None => output::line("Approved here. Now approve this machine on the other one."),
     }
     Ok(())
 }
@@ -259,14 +261,14 @@ fn restrictions(peer: &PeerView) -> String {
 pub(crate) async fn rename(client: &Client, machine: &str, name: &str) -> Result<(), Failure> {
     let path = format!("/hive/v1/peers/{}/rename", percent(machine));
     let _: Done = client.post(&path, &PeerName { name: name.to_owned() }).await?;
-    output::line(format_args!("{machine} is called {name} here."));
+    output::line(format_args!("Renamed {machine} to {name} on this machine."));
     Ok(())
 }
 
 pub(crate) async fn invite(client: &Client, options: InviteOptions) -> Result<(), Failure> {
     if !(options.hours > 0.0 && options.hours <= 744.0) {
-        return Err(Failure::usage(format_args!("an invitation cannot be good for {} hours", options.hours))
-            .hint("choose more than 0 and at most 744, which is a month"));
+        return Err(Failure::usage(format_args!("an invitation cannot be valid for {} hours", options.hours))
+            .hint("choose more than 0 and at most 744 (one month)"));
     }
     let request = InviteRequest { valid_for_s: Some((options.hours * 3600.0).ceil() as u64) };
     let invitation: Invitation = client.post("/hive/v1/invites", &request).await?;
@@ -275,7 +277,7 @@ pub(crate) async fn invite(client: &Client, options: InviteOptions) -> Result<()
     } else {
         output::line(invitation.ticket);
         output::note(format_args!(
-            "Give this to the other machine's `hivemind join`, in a way that others do not read. It works once, within {} h; \
+            "Pass this to `hivemind join` on the other machine, in a way that others cannot read. It works once, within {} h; \
              then both machines show a code.",
             options.hours
         ));

@@ -35,7 +35,7 @@ pub(crate) async fn run(options: &PlanOptions, folder: &Path) -> Result<(), Fail
     output::line(format_args!("{}: {} layers", model.name(), model.card().layers()));
     for (index, stage) in plan.stages.iter().enumerate() {
         output::line(format_args!(
-            "stage {}   layers {}–{}   weights {}, conversation {}, besides {}",
+            "stage {}   layers {}–{}   weights {}, conversation {}, other {}",
             index + 1,
             stage.layers.start + 1,
             stage.layers.end,

@@ -32,7 +32,7 @@ pub(crate) fn explain(error: SwarmError) -> Failure {
 pub(crate) fn explain_plan(error: PlanError) -> Failure {
     match &error {
         PlanError::NoStages | PlanError::TooManyStages { .. } => Failure::usage(error),
-        _ => Failure::new(error).hint("use a smaller model, or more machines"),
+        _ => Failure::new(error).hint("use a smaller model or more machines"),
     }
 }
 

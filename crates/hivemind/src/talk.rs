@@ -109,7 +109,7 @@ impl Talk {
 impl Answer {
     /// The next piece; the last is always [`Piece::End`].
     pub(crate) async fn next(&mut self) -> Result<Piece, Failure> {
-        let broke_off = || Failure::new("the answer broke off");
+        let broke_off = || Failure::new("the answer was interrupted");
         match self {
             Self::Here { events, unknown_options } => match events.recv().await {
                 Some(Event::Token { text, .. }) => Ok(Piece::Text(text)),
@@ -133,7 +133,7 @@ impl Answer {
                     stages: swarm::stage_layers(&summary.stages),
                     unknown_options: std::mem::take(unknown_options),
                 }))),
-                Some(Event::Failed(why)) => Err(Failure::new(format_args!("the answer broke off: {why}"))),
+                Some(Event::Failed(why)) => Err(Failure::new(format_args!("the answer was interrupted: {why}"))),
                 None => Err(broke_off()),
             },
             Self::There { events, last } => loop {

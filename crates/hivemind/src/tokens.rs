@@ -18,7 +18,7 @@ pub(crate) async fn run(client: &Client, wish: Option<Tokens>, as_json: bool) ->
         }
         Tokens::Remove { name } => {
             let _: Done = client.delete(&format!("/hive/v1/tokens/{}", percent(&name)), &[]).await?;
-            done(as_json, &format!("{name} is revoked."));
+            done(as_json, &format!("Revoked {name}."));
             Ok(())
         }
         Tokens::Renew { name: Some(name) } => {
@@ -28,7 +28,7 @@ pub(crate) async fn run(client: &Client, wish: Option<Tokens>, as_json: bool) ->
         }
         Tokens::Renew { name: None } => {
             let OwnerTokenRenewal { file, .. } = client.post("/hive/v1/owner-token/renew", &()).await?;
-            done(as_json, &format!("Your own token is renewed; the new one is in the file {file} of the data folder."));
+            done(as_json, &format!("Renewed your own token; the new one is in {file} in the data folder."));
             Ok(())
         }
     }
@@ -41,7 +41,7 @@ async fn list(client: &Client, as_json: bool) -> Result<(), Failure> {
     }
     let TokenList { tokens } = client.get("/hive/v1/tokens", &[]).await?;
     if tokens.is_empty() {
-        output::line("No program has a token of its own. `hivemind tokens add NAME --may chat,models` makes one.");
+        output::line("No tokens for programs yet. Create one with `hivemind tokens add NAME --may chat,models`.");
     }
     let today = hive_api::today();
     for token in tokens {
@@ -61,9 +61,7 @@ fn show(made: &IssuedToken, as_json: bool) {
         output::line(json!(made));
     } else {
         output::line(&made.token);
-        output::note(
-            "Give this to the program as its API key. It is not shown again, and HiveMind keeps only a digest of it.",
-        );
+        output::note("Use this as the program's API key. It is not shown again; HiveMind keeps only a digest of it.");
     }
 }
 

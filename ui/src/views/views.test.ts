@@ -130,12 +130,12 @@ async function barriers(): Promise<string[]> {
 
 describe("a node that did not start", () => {
   it("says why, what to do, and leaves nobody without a button", async () => {
-    answers.trouble = () => ({ code: "data_folder", message: "HiveMind already runs on this machine (process 7)", hint: "End the other one, then try again." });
+    answers.trouble = () => ({ code: "data_folder", message: "HiveMind is already running on this machine (process 7)", hint: "Quit it, then try again." });
     answers.show_folder = () => {
       throw { code: "folder", message: "there is no file manager", hint: null };
     };
     render(App);
-    const said = await screen.findByText("HiveMind already runs on this machine (process 7). End the other one, then try again.");
+    const said = await screen.findByText("HiveMind is already running on this machine (process 7). Quit it, then try again.");
     expect(said).toBeTruthy();
     expect(await barriers()).toEqual([]);
     for (const [button, command] of [["Try Again", "restart"], ["Open Folder", "show_folder"], ["Quit", "quit"]] as const) {
@@ -180,7 +180,7 @@ describe("the popover", () => {
 
   it("says what the model takes, and what there is", async () => {
     const { rerender } = render(Popover, { shown });
-    expect(screen.getByText("Takes 6.0 GB; the swarm has 28.0 GB on 2 machines")).toBeTruthy();
+    expect(screen.getByText("Uses 6.0 GB; 28.0 GB available on 2 machines")).toBeTruthy();
     await rerender({ shown: { ...shown, model: null, loading: { name: "Llama", layers: 3, of: 30 } } });
     expect(screen.getByText(/3 of 30 layers/)).toBeTruthy();
   });
@@ -267,20 +267,20 @@ describe("machines", () => {
     Object.defineProperty(navigator, "clipboard", { value: { write }, configurable: true });
     render(Main, { shown });
     await fireEvent.keyDown(window, { key: "2", ctrlKey: true });
-    screen.getByRole("button", { name: "Copy an invitation" }).click();
+    screen.getByRole("button", { name: "Copy invitation" }).click();
     // Within the click, before the invitation is there: later a browser refuses.
     expect(begun).toBe(1);
     await fireEvent.click(await screen.findByRole("button", { name: "Copied" }));
     await waitFor(() => expect(written).toEqual(["hivemind-invitation-1", "hivemind-invitation-1"]));
-    expect(screen.queryByLabelText("Your invitation, to be copied")).toBeNull();
+    expect(screen.queryByLabelText("Your invitation, ready to copy")).toBeNull();
   });
 
   it("are invited also where the clipboard is closed", async () => {
     answers.invite = () => "hivemind-invitation";
     render(Main, { shown });
     await fireEvent.keyDown(window, { key: "2", ctrlKey: true });
-    await fireEvent.click(screen.getByRole("button", { name: "Copy an invitation" }));
-    const field = await screen.findByLabelText("Your invitation, to be copied");
+    await fireEvent.click(screen.getByRole("button", { name: "Copy invitation" }));
+    const field = await screen.findByLabelText("Your invitation, ready to copy");
     expect((field as HTMLTextAreaElement).value).toBe("hivemind-invitation");
   });
 
@@ -379,9 +379,9 @@ describe("models", () => {
     expect(remove.length).toBe(1);
     await fireEvent.click(remove[0]!);
     expect(asked.map(([command]) => command)).not.toContain("remove_model");
-    await fireEvent.click(screen.getByRole("button", { name: "Keep" }));
+    await fireEvent.click(screen.getByRole("button", { name: "Cancel" }));
     await fireEvent.click(screen.getByRole("button", { name: "Remove…" }));
-    await fireEvent.click(screen.getByRole("button", { name: "Remove…" }));
+    await fireEvent.click(screen.getByRole("button", { name: "Remove" }));
     expect(asked).toContainEqual(["remove_model", { model: "Qwen" }]);
   });
 });
@@ -405,7 +405,7 @@ describe("settings", () => {
     await fireEvent.input(await screen.findByPlaceholderText("Studio"), { target: { value: "Attic" } });
     unmount();
     const again = render(Settings, { shown });
-    await waitFor(() => expect(said()).toBe("Not saved yet."));
+    await waitFor(() => expect(said()).toBe("You have unsaved changes."));
     expect(screen.getByPlaceholderText<HTMLInputElement>("Studio").value).toBe("Attic");
     await fireEvent.click(screen.getByRole("button", { name: "Save" }));
     await waitFor(() => expect(said()).toBe("Saved."));
@@ -436,7 +436,7 @@ describe("settings", () => {
     await fireEvent.click(screen.getByRole("button", { name: "Install" }));
     expect(asked.map(([command]) => command)).toContain("update");
     await rerender({ shown: { ...shown, update: { kind: "fetching", version: "9.9.9", percent: 40 } } });
-    expect(screen.getByText("Fetching version 9.9.9: 40 %")).toBeTruthy();
+    expect(screen.getByText("Downloading version 9.9.9: 40%")).toBeTruthy();
   });
 });
 
@@ -693,6 +693,6 @@ describe("a conversation", () => {
     Object.assign(paste, { clipboardData: { getData: () => "x".repeat(1_000_000) } });
     await fireEvent(screen.getByLabelText("Message…"), paste);
     expect(paste.defaultPrevented).toBe(true);
-    expect(screen.getByRole("alert").textContent).toContain("more than a model can read");
+    expect(screen.getByRole("alert").textContent).toContain("Too long for any model");
   });
 });

@@ -186,7 +186,7 @@ impl Keeper {
             && !self.has_complained
         {
             self.has_complained = true;
-            output::note(format_args!("What you type is not kept for the next chat: {error}"));
+            output::note(format_args!("Cannot save what you type for later chats: {error}"));
         }
     }
 }

@@ -44,15 +44,15 @@ const QUOTES: &str = "\"\"\"";
 /// All that can be typed, for people.
 pub(crate) const HELP: &str = "\
 On a terminal:
-  Enter          sends the message; what is pasted is one message, however many lines it has
-  Alt-Enter      begins another line; so does Enter after \"\"\", until \"\"\" ends the message
-  arrow keys     bring back and change what was typed, also in earlier chats; Ctrl-R finds it
-  Ctrl-C         stops the answer and keeps what came of it; at the prompt it clears the line
-  Ctrl-D         ends the chat, as do /bye, /exit, /quit, exit and quit
-  /clear, /new   begins a new conversation
-  /continue      goes on with an answer that broke off
-  /help, /?      shows this
-A message may begin with a path, as in \"/etc/hosts is empty\". If a word with a slash is all it begins with, put a space before it.";
+  Enter          sends the message; a paste is one message, however many lines it has
+  Alt-Enter      starts a new line; so does Enter after \"\"\", until \"\"\" ends the message
+  arrow keys     recall and edit earlier messages, also from earlier chats; Ctrl-R searches them
+  Ctrl-C         stops the answer and keeps what has arrived; at the prompt, clears the line
+  Ctrl-D         ends the chat; so do /bye, /exit, /quit, exit and quit
+  /clear, /new   starts a new conversation
+  /continue      continues an interrupted answer
+  /help, /?      shows this help
+A message can start with a path, as in \"/etc/hosts is empty\". If it starts with a slash and a single word, type a space first.";
 
 /// Reads what was typed.
 pub(super) fn read(text: &str) -> Typed {
@@ -102,10 +102,10 @@ fn command(word: &str, rest: &str) -> Typed {
         Some((_, Command::Help)) => Typed::Command(Command::Help),
         Some((_, command)) if rest.is_empty() => Typed::Command(*command),
         Some(_) => Typed::Unknown(format!(
-            "{word} takes nothing after it; to send this to the model, put a space before the slash"
+            "{word} takes no arguments; to send this to the model, put a space before the slash"
         )),
         None => Typed::Unknown(format!(
-            "there is no command {word}; /help lists them, and with a space before the slash it is sent to the model"
+            "unknown command {word}; type /help for a list, or put a space before the slash to send it to the model"
         )),
     }
 }
