@@ -19,7 +19,7 @@ use serde_json::Value;
 /// Runs of the quick form: each kind of trouble once.
 const RUNS: usize = 10;
 /// An answer takes seconds, mending some more.
-const PATIENCE: Duration = Duration::from_secs(150);
+const TEST_TIMEOUT: Duration = Duration::from_secs(150);
 
 /// A sequence that its seed determines: `SplitMix64`.
 struct Chance(u64);
@@ -100,7 +100,7 @@ fn ask(lab: &Lab, host: &Host, number: usize, stages: usize) -> Child {
 fn tokens(mut child: Child) -> Result<Value, String> {
     let started = Instant::now();
     while child.try_wait().unwrap().is_none() {
-        if started.elapsed() > PATIENCE {
+        if started.elapsed() > TEST_TIMEOUT {
             let _ = child.kill();
             return Err("it hangs".to_owned());
         }
@@ -204,7 +204,7 @@ fn settle(lab: &Lab, ann: &Host, others: &[Host]) {
         if left.is_empty() {
             return;
         }
-        assert!(started.elapsed() < PATIENCE, "left over: {left:#?}");
+        assert!(started.elapsed() < TEST_TIMEOUT, "left over: {left:#?}");
         std::thread::sleep(Duration::from_millis(100));
     }
 }

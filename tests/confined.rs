@@ -154,7 +154,7 @@ fn the_node_itself_parses_no_file_of_strangers() {
                 let names = source.split(|c: char| !c.is_alphanumeric() && c != '_');
                 let parsers = names.filter(|name| ["ModelFiles", "ChatTemplate", "Tokenizer"].contains(name));
                 found.extend(parsers.map(|name| format!("{name} in {entry:?}")));
-                let modules = ["hive_model::tokenizer", "hive_model::weights"].into_iter();
+                let modules = ["hive_text::tokenizer", "hive_model::weights"].into_iter();
                 found.extend(modules.filter(|name| source.contains(name)).map(|name| format!("{name} in {entry:?}")));
             }
         }

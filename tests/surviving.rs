@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use common::lab::{Host, Lab, pair};
-use common::patience::patiently_or;
+use common::timeout::patiently_or;
 use common::{patiently, wait};
 
 const LONG: &str = "Write a very long story about bees.";

@@ -80,7 +80,7 @@ impl Terminal {
     fn shows_times(&self, words: &str, times: usize) {
         let started = std::time::Instant::now();
         while self.text().matches(words).count() < times {
-            assert!(started.elapsed() < common::patience::PATIENCE, "{words:?} is missing in {:?}", self.text());
+            assert!(started.elapsed() < common::timeout::TEST_TIMEOUT, "{words:?} is missing in {:?}", self.text());
             std::thread::sleep(std::time::Duration::from_millis(10));
         }
     }

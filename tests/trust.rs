@@ -10,8 +10,8 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use common::lab::{Host, Lab, pair};
-use common::patience::patiently_or;
 use common::patiently;
+use common::timeout::patiently_or;
 
 const LONG: &str = "Write a very long story about bees.";
 

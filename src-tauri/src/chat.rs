@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hive_node::serving::Wish;
+use hive_node::serving::ModelRequest;
 use hive_node::{Conversation, Event, FinishReason, Message, Reply, Request, Sampling, Summary};
 use serde::{Deserialize, Serialize};
 use specta::Type;
@@ -126,8 +126,8 @@ impl Ask {
         Ok(Request { conversation, said: self.said.clone(), sampling, max_tokens, ..Request::new(Vec::new()) })
     }
 
-    fn wish(&self) -> Wish {
-        self.model.as_deref().map_or_else(Wish::default, Wish::named)
+    fn wanted(&self) -> ModelRequest {
+        self.model.as_deref().map_or_else(ModelRequest::default, ModelRequest::named)
     }
 }
 
@@ -145,7 +145,7 @@ pub(crate) async fn answer(shell: &Shell, ask: &Ask, news: &Channel<News>) -> Re
 
 async fn tell(shell: &Shell, ask: &Ask, news: &Channel<News>) -> Result<(), Problem> {
     let request = ask.request()?;
-    let asked = shell.node.generate(&ask.wish(), &request).await;
+    let asked = shell.node.generate(&ask.wanted(), &request).await;
     let Reply { mut events, ring, .. } = asked.map_err(Problem::of("not_answered"))?;
     let unknown_options = ring.model().unknown_options(&request.conversation).await.unwrap_or_default();
     let (mut text, mut tokens) = (String::new(), Vec::new());

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hive_mind::conversations::{Conversation, Entry};
 use hive_node::audit::{Line, Query};
-use hive_node::serving::Wish;
+use hive_node::serving::ModelRequest;
 use hive_node::settings::Settings;
 use hive_node::{INVITE_VALID_FOR, ModelOnDisk, Rights, Ticket};
 use hive_view::Snapshot;
@@ -222,8 +222,8 @@ pub(crate) struct PlanView {
 #[tauri::command]
 #[specta::specta]
 pub(crate) async fn plan(shell: State<'_, Shell>, model: Option<String>) -> Result<PlanView> {
-    let wish = model.as_deref().map_or_else(Wish::default, Wish::named);
-    let layout = shell.node.lay_out(&wish).await.map_err(Problem::of("no_plan"))?;
+    let wanted = model.as_deref().map_or_else(ModelRequest::default, ModelRequest::named);
+    let layout = shell.node.lay_out(&wanted).await.map_err(Problem::of("no_plan"))?;
     let stage = |stage: &hive_node::PlannedStage| {
         hive_view::placed(&layout.placements[stage.machine].name, &stage.layers, stage.bytes())
     };

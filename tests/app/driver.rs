@@ -12,11 +12,11 @@ use serde_json::{Value, json};
 use zbus::blocking::{Connection, connection::Builder};
 use zbus::zvariant::OwnedValue;
 
-#[path = "../common/patience.rs"]
-mod patience;
+#[path = "../common/timeout.rs"]
+mod timeout;
 
-use patience::PATIENCE;
-pub(crate) use patience::{patiently, patiently_or};
+use timeout::TEST_TIMEOUT;
+pub(crate) use timeout::{patiently, patiently_or};
 
 /// A program on the bus that does not answer is not the one that is looked for.
 const ANSWER: Duration = Duration::from_secs(3);
@@ -136,7 +136,7 @@ impl App {
         let silent = || if log { Stdio::inherit() } else { Stdio::null() };
         let driver = Ends(driver.stdout(silent()).stderr(silent()).spawn().expect("webkit2gtk-driver is installed"));
         let url = format!("http://127.0.0.1:{port}");
-        let client = reqwest::blocking::Client::builder().timeout(PATIENCE).build().unwrap();
+        let client = reqwest::blocking::Client::builder().timeout(TEST_TIMEOUT).build().unwrap();
         patiently("the driver answers", || client.get(format!("{url}/status")).send().is_ok());
         let binary = env!("CARGO_BIN_EXE_hivemind-app");
         let wanted =

@@ -20,7 +20,7 @@ pub(crate) fn ask(folder: &Path, method: &str, path: &str, body: &Value) -> Aske
     let address = location["address"].as_str().unwrap();
     let body = if body.is_null() { String::new() } else { body.to_string() };
     let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(super::patience::PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(super::timeout::TEST_TIMEOUT)).unwrap();
     let head = format!(
         "{method} {path} HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {}\r\nconnection: close\r\n\
          content-type: application/json\r\ncontent-length: {}\r\n\r\n",

@@ -293,7 +293,7 @@ impl Host {
             command.env("RUST_LOG", level);
         }
         if let Some(log) = &self.log {
-            command.env("RUST_LOG", "hive_node=info").stderr(std::fs::File::create(log).unwrap());
+            command.env("RUST_LOG", "hive_=info").stderr(std::fs::File::create(log).unwrap());
         }
         // The machine's own location, in case a node of before left one.
         let _ = std::fs::remove_file(self.folder.join("api.json"));

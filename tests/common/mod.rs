@@ -6,15 +6,15 @@ pub(crate) mod gguf;
 pub(crate) mod http;
 pub(crate) mod lab;
 pub(crate) mod loopback;
-pub(crate) mod patience;
+pub(crate) mod timeout;
 
 use std::io::{Read, Write};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use patience::PATIENCE;
-pub(crate) use patience::patiently;
+use timeout::TEST_TIMEOUT;
+pub(crate) use timeout::patiently;
 
 /// What a developer's environment may hold and a test must not see.
 const SETTINGS: [&str; 19] = [
@@ -105,7 +105,7 @@ fn read(output: Option<impl Read + Send + 'static>) -> JoinHandle<Vec<u8>> {
 pub(crate) fn wait(child: &mut Child) {
     let started = Instant::now();
     while child.try_wait().expect("its state is known").is_none() {
-        if started.elapsed() > PATIENCE {
+        if started.elapsed() > TEST_TIMEOUT {
             let _ = child.kill();
             panic!("it hangs");
         }

@@ -31,6 +31,10 @@ pub(crate) struct Sources {
     pub(crate) files: Vec<String>,
     /// From a file to another, by their places in the list, with a path that was written.
     pub(crate) arrows: BTreeMap<(usize, usize), String>,
+    /// Names in the code, and the file that each stands in first; names in tests are none.
+    pub(crate) names: BTreeMap<String, usize>,
+    /// Names that are defined in the crate.
+    pub(crate) items: BTreeSet<String>,
 }
 
 impl Sources {
@@ -43,6 +47,8 @@ impl Sources {
                 let mut tree = Tree { folder, files: std::mem::take(&mut sources.files), modules: Vec::new() };
                 tree.read_file(&root, root.parent().unwrap(), None);
                 tree.draw(&mut sources.arrows);
+                tree.name(&mut sources.names);
+                sources.items.extend(tree.modules.iter().flat_map(|module| module.items.iter().cloned()));
                 sources.files = tree.files;
             }
         }
@@ -182,6 +188,15 @@ impl Tree<'_> {
             if let [word] = path.as_slice() { _ = words.insert(word.clone()) } else { _ = paths.insert(path) }
         }
         at
+    }
+
+    fn name(&self, names: &mut BTreeMap<String, usize>) {
+        for module in &self.modules {
+            let used = module.uses.iter().flat_map(|used| &used.path);
+            for name in module.words.iter().chain(module.paths.iter().flatten()).chain(used).chain(&module.items) {
+                names.entry(name.clone()).or_insert(module.file);
+            }
+        }
     }
 
     fn draw(&self, arrows: &mut BTreeMap<(usize, usize), String>) {

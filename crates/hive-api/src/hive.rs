@@ -11,7 +11,7 @@ use axum::{Json, Router};
 use futures_util::Stream;
 use hive_node::audit;
 use hive_node::data::NotKept;
-use hive_node::serving::Wish;
+use hive_node::serving::ModelRequest;
 use hive_node::{Code, DecideError, INVITE_VALID_FOR, PairError, PeerId, Rights, Ticket};
 use hive_types::{
     Approval, Done, Invitation, InviteRequest, JoinRequest, PairingCode, PeerName, PeerView, PlanQuery, PlanView,
@@ -65,7 +65,6 @@ async fn events(State(shared): State<Shared>) -> Sse<impl Stream<Item = Result<E
         }
         let notices = node.notices(heard);
         let heard = notices.last().map_or(heard, |notice| notice.number);
-        let notices = notices.into_iter().map(views::notice).collect();
         let update = Update { status: views::status(&node), notices };
         let event = Event::default().event("update").json_data(&update).unwrap_or_default();
         tokio::time::sleep(UPDATE_PAUSE).await;
@@ -189,8 +188,8 @@ async fn join(
 }
 
 async fn plan(State(shared): State<Shared>, Query(query): Query<PlanQuery>) -> Result<Json<PlanView>, Refusal> {
-    let wish = Wish { model: query.model, stages: query.stages };
-    let layout = shared.node.lay_out(&wish).await.map_err(serve_refusal)?;
+    let wanted = ModelRequest { model: query.model, stages: query.stages };
+    let layout = shared.node.lay_out(&wanted).await.map_err(serve_refusal)?;
     Ok(Json(views::plan(layout)))
 }
 

@@ -145,6 +145,7 @@ impl Api {
             .layer(axum::middleware::from_fn_with_state(guard, guard::check))
             .with_state(shared);
         let (stop, stopped) = oneshot::channel();
+        #[allow(clippy::disallowed_methods, reason = "whoever stops the interface waits for it")]
         let served = tokio::spawn(server::serve(listener, app, server::Limits::default(), stopped));
         Ok(Self { address, warning, stop, served })
     }

@@ -5,12 +5,11 @@ use axum::http::StatusCode;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use hive_node::LetGoError;
-use hive_types::{Done, LoadRequest, ModelOnDisk, ModelRequest};
+use hive_types::{Done, LoadRequest, ModelName, ModelOnDisk};
 
 use crate::Shared;
 use crate::error::Refusal;
 use crate::openai::serve_refusal;
-use crate::views;
 
 pub(crate) fn routes() -> Router<Shared> {
     Router::new()
@@ -20,7 +19,7 @@ pub(crate) fn routes() -> Router<Shared> {
 }
 
 async fn list(State(shared): State<Shared>) -> Json<Vec<ModelOnDisk>> {
-    Json(shared.node.models().await.into_iter().map(views::model_on_disk).collect())
+    Json(shared.node.models().await)
 }
 
 async fn load(
@@ -28,10 +27,7 @@ async fn load(
     Json(LoadRequest { model, stages }): Json<LoadRequest>,
 ) -> Result<Json<Done>, Refusal> {
     let loaded = match stages {
-        Some(stages) => {
-            let stages: Vec<_> = stages.into_iter().map(views::stage_by_hand).collect();
-            shared.node.load_model_by_hand(&model, &stages).await
-        }
+        Some(stages) => shared.node.load_model_by_hand(&model, &stages).await,
         None => shared.node.load_model(&model).await,
     };
     loaded.map_err(serve_refusal)?;
@@ -40,7 +36,7 @@ async fn load(
 
 async fn unload(
     State(shared): State<Shared>,
-    Json(ModelRequest { model }): Json<ModelRequest>,
+    Json(ModelName { model }): Json<ModelName>,
 ) -> Result<Json<Done>, Refusal> {
     shared.node.unload_model(&model).await.map_err(let_go_refusal)?;
     Ok(Json(Done::DONE))
@@ -48,7 +44,7 @@ async fn unload(
 
 async fn remove(
     State(shared): State<Shared>,
-    Query(ModelRequest { model }): Query<ModelRequest>,
+    Query(ModelName { model }): Query<ModelName>,
 ) -> Result<Json<Done>, Refusal> {
     shared.node.remove_model(&model).await.map_err(let_go_refusal)?;
     Ok(Json(Done::DONE))

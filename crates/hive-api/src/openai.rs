@@ -65,7 +65,7 @@ fn listed(model: &ModelOnDisk) -> Value {
     })
 }
 
-/// A fault of the model or of the wish is the asker's, who does not ask again; that of a machine may be over.
+/// A fault of the model or of the request is the asker's, who does not ask again; that of a machine may be over.
 pub(crate) fn serve_refusal(error: ServeError) -> Refusal {
     let code = match &error {
         ServeError::Find(FindError::NoStarter | FindError::Unknown { .. } | FindError::Other { .. }) => {
@@ -100,9 +100,9 @@ fn generate_refusal(error: GenerateError) -> Refusal {
 }
 
 async fn chat(State(shared): State<Shared>, body: Result<Bytes, BytesRejection>) -> Result<Response, Refusal> {
-    let Asked { wish, request, stream, usage, options, mut ignored } = ask::read(&body.map_err(too_long)?)?;
+    let Asked { wanted, request, stream, usage, options, mut ignored } = ask::read(&body.map_err(too_long)?)?;
     let so_far = SoFar { text: String::new(), tokens: request.said.clone(), seed: request.sampling.seed };
-    let answer = shared.node.generate(&wish, &request).await;
+    let answer = shared.node.generate(&wanted, &request).await;
     let Reply { id, ring, events } = answer.map_err(|error| match error {
         AnswerError::Serve(error) => serve_refusal(error),
         AnswerError::Generate(error) => generate_refusal(error),

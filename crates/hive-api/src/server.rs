@@ -258,6 +258,7 @@ impl Drop for Busy {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a test ends with its runtime")]
 mod tests {
     use super::*;
     use axum::routing::get;
@@ -265,7 +266,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     /// Long enough that nothing here takes it; it ends what hangs.
-    const PATIENCE: Duration = Duration::from_mins(1);
+    const TEST_TIMEOUT: Duration = Duration::from_mins(1);
 
     type Server = (oneshot::Sender<()>, tokio::task::JoinHandle<()>);
 
@@ -285,7 +286,7 @@ mod tests {
         let mut text = Vec::new();
         let mut piece = [0; 256];
         while !text.ends_with(b"served") {
-            match tokio::time::timeout(PATIENCE, stream.read(&mut piece)).await.expect("it hangs") {
+            match tokio::time::timeout(TEST_TIMEOUT, stream.read(&mut piece)).await.expect("it hangs") {
                 Ok(0) | Err(_) => break,
                 Ok(read) => text.extend(&piece[..read]),
             }
@@ -297,7 +298,7 @@ mod tests {
     async fn closed(stream: &mut TcpStream) -> Vec<u8> {
         let mut said = Vec::new();
         // Closed with data unread is closed, too.
-        let _ = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut said)).await.expect("it is not closed");
+        let _ = tokio::time::timeout(TEST_TIMEOUT, stream.read_to_end(&mut said)).await.expect("it is not closed");
         said
     }
 
@@ -336,7 +337,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_longest_idle_makes_room_and_one_that_is_being_answered_never_does() {
-        let (address, (_stop, server)) = serving(Limits { connections: 2, header: PATIENCE }).await;
+        let (address, (_stop, server)) = serving(Limits { connections: 2, header: TEST_TIMEOUT }).await;
         let mut answered = TcpStream::connect(address).await.unwrap();
         answered.write_all(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
         let mut idle = TcpStream::connect(address).await.unwrap();
@@ -352,7 +353,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_server_that_stops_closes_the_idle_and_lets_answers_end() {
-        let (address, (stop, server)) = serving(Limits { header: PATIENCE, ..Limits::default() }).await;
+        let (address, (stop, server)) = serving(Limits { header: TEST_TIMEOUT, ..Limits::default() }).await;
         let mut idle = TcpStream::connect(address).await.unwrap();
         assert!(ask(&mut idle, "/").await.ends_with("served"));
         let mut answered = TcpStream::connect(address).await.unwrap();
@@ -415,7 +416,7 @@ mod tests {
         let (stop, stopped) = oneshot::channel();
         tokio::spawn(async move {
             let _stop = stop;
-            serve(listener, app, Limits { header: PATIENCE, ..Limits::default() }, stopped).await;
+            serve(listener, app, Limits { header: TEST_TIMEOUT, ..Limits::default() }, stopped).await;
         });
         (address, gone, go_on)
     }
@@ -455,7 +456,7 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(500)).await;
             let left = Instant::now();
             drop(stream);
-            tokio::time::timeout(PATIENCE, gone.notified()).await.expect("nobody misses it");
+            tokio::time::timeout(TEST_TIMEOUT, gone.notified()).await.expect("nobody misses it");
             assert!(left.elapsed() < Duration::from_millis(900), "{path}: {:?}", left.elapsed());
         }
     }

@@ -11,7 +11,7 @@ use super::*;
 use crate::rights::{Needs, tests::routes};
 
 /// Long enough that nothing here takes it; it ends what hangs.
-const PATIENCE: Duration = Duration::from_mins(1);
+const TEST_TIMEOUT: Duration = Duration::from_mins(1);
 
 struct Running {
     folder: tempfile::TempDir,
@@ -36,7 +36,7 @@ impl Running {
         let node = Node::start(hive_node::NodeOptions { data, share: false, ..options }).await.unwrap();
         let conversations = Arc::new(Conversations::open(folder.path()).unwrap());
         let api = Api::start(node.clone(), conversations, loopback, allowed, folder.path()).await.unwrap();
-        let http = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
+        let http = reqwest::Client::builder().no_proxy().timeout(TEST_TIMEOUT).build().unwrap();
         Self { folder, node, api, http }
     }
 
@@ -54,8 +54,8 @@ impl Running {
     }
 
     async fn add(&self, name: &str, may: &[Right]) -> String {
-        let wish = serde_json::json!({ "name": name, "may": may });
-        let made = self.ask(Some(&self.owner()), "POST", "/hive/v1/tokens").json(&wish).send().await.unwrap();
+        let wanted = serde_json::json!({ "name": name, "may": may });
+        let made = self.ask(Some(&self.owner()), "POST", "/hive/v1/tokens").json(&wanted).send().await.unwrap();
         assert_eq!(made.status(), StatusCode::OK);
         let made: serde_json::Value = made.json().await.unwrap();
         made["token"].as_str().unwrap().to_owned()
@@ -143,7 +143,7 @@ async fn a_revoked_token_opens_nothing_and_its_stream_ends_at_once() {
         let done = running.ask(Some(&running.owner()), method, path).send().await.unwrap();
         assert_eq!(done.status(), StatusCode::OK);
         let mut rest = Vec::new();
-        while let Some(piece) = tokio::time::timeout(PATIENCE, stream.chunk()).await.expect("it goes on").unwrap() {
+        while let Some(piece) = tokio::time::timeout(TEST_TIMEOUT, stream.chunk()).await.expect("it goes on").unwrap() {
             rest.extend(piece);
         }
         let rest = String::from_utf8(rest).unwrap();
@@ -162,7 +162,7 @@ async fn the_owners_token_is_renewed_for_whoever_asks_with_it() {
     let renewed = running.ask(Some(&before), "POST", "/hive/v1/owner-token/renew").send().await.unwrap();
     assert_eq!(renewed.status(), StatusCode::OK, "the request that renews it is answered");
     assert!(!renewed.text().await.unwrap().contains("hive-"), "the new one is in the file, not in the answer");
-    while tokio::time::timeout(PATIENCE, stream.chunk()).await.expect("it goes on").unwrap().is_some() {}
+    while tokio::time::timeout(TEST_TIMEOUT, stream.chunk()).await.expect("it goes on").unwrap().is_some() {}
     let status = async |token: &str| running.ask(Some(token), "GET", "/hive/v1/status").send().await.unwrap().status();
     assert_eq!(status(&before).await, StatusCode::UNAUTHORIZED);
     assert_eq!(status(&running.owner()).await, StatusCode::OK);

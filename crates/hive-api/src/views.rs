@@ -3,10 +3,9 @@
 //! Each conversion names every field, so that one that the node gains is missing from no reply unnoticed.
 
 use hive_node::Node;
-use hive_node::serving::{self, Layout, StageByHand};
+use hive_node::serving::Layout;
 use hive_types::{
-    Heat, Link, LinkKind, LoadingView, MeasuredPath, ModelCopy, ModelOnDisk, ModelView, Notice, Paired, PeerState,
-    PeerView, PlanView, PlannedStage, Power, Profile, Rights, StageLayers, StageView, Status,
+    Heat, Link, LinkKind, MeasuredPath, ModelCopy, PeerView, PlanView, PlannedStage, Power, Profile, Rights, Status,
 };
 
 /// How a node is, at this moment.
@@ -40,8 +39,8 @@ pub(crate) fn status_view(status: hive_node::Status) -> Status {
         peers: peers.into_iter().map(peer).collect(),
         left_out,
         answered_tokens,
-        model: model.map(self::model),
-        loading: loading.map(self::loading),
+        model,
+        loading,
     }
 }
 
@@ -133,26 +132,14 @@ pub(crate) fn peer(view: hive_node::PeerView) -> PeerView {
         id,
         name,
         fingerprint,
-        state: peer_state(state),
-        paired: paired.map(|hive_node::Paired { code, at_s }| Paired { code, at_s }),
+        state,
+        paired,
         link: link.map(self::link),
         condition,
         bits_per_s,
         other_paths: other_paths.into_iter().map(path).collect(),
         profile: profile.map(self::profile),
         rights: rights.map(self::rights),
-    }
-}
-
-fn peer_state(state: hive_node::PeerState) -> PeerState {
-    match state {
-        hive_node::PeerState::Found => PeerState::Found,
-        hive_node::PeerState::Pending { code, asked_by_them, approved_here } => {
-            PeerState::Pending { code, asked_by_them, approved_here }
-        }
-        hive_node::PeerState::Approved => PeerState::Approved,
-        hive_node::PeerState::Unreachable { why, since } => PeerState::Unreachable { why, since },
-        hive_node::PeerState::Blocked => PeerState::Blocked,
     }
 }
 
@@ -181,36 +168,6 @@ fn path(path: hive_node::MeasuredPath) -> MeasuredPath {
 pub(crate) fn rights(rights: hive_node::Rights) -> Rights {
     let hive_node::Rights { memory, prompts, memory_limit_bytes, session_limit } = rights;
     Rights { memory, prompts, memory_limit_bytes, session_limit }
-}
-
-pub(crate) fn notice(notice: hive_node::Notice) -> Notice {
-    let hive_node::Notice { number, peer, text } = notice;
-    Notice { number, peer, text }
-}
-
-fn model(view: serving::ModelView) -> ModelView {
-    let serving::ModelView { name, stages, copies, bytes } = view;
-    let stage = |serving::StageView { node, layers, device }| StageView { node, layers, device };
-    ModelView {
-        name,
-        stages: stages.into_iter().map(stage).collect(),
-        copies: copies.into_iter().map(stage).collect(),
-        bytes,
-    }
-}
-
-fn loading(view: serving::LoadingView) -> LoadingView {
-    let serving::LoadingView { name, layers, of } = view;
-    LoadingView { name, layers, of }
-}
-
-pub(crate) fn model_on_disk(model: hive_node::ModelOnDisk) -> ModelOnDisk {
-    let hive_node::ModelOnDisk { name, bytes, loaded, removable, also_on, lacking, unusable } = model;
-    ModelOnDisk { name, bytes, loaded, removable, also_on, lacking, unusable }
-}
-
-pub(crate) fn stage_by_hand(StageLayers { node, layers }: StageLayers) -> StageByHand {
-    StageByHand { node, layers }
 }
 
 pub(crate) fn plan(layout: Layout) -> PlanView {

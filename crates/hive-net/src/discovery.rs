@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use mdns_sd::{DaemonEvent, IfKind, ResolvedService, ScopedIp, ServiceDaemon, ServiceEvent, ServiceInfo};
 use tokio::sync::{Notify, mpsc};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::addr::PeerId;
 use crate::border;
@@ -74,6 +75,7 @@ pub struct Discovery {
     daemon: ServiceDaemon,
     full_name: String,
     repeat: Arc<Notify>,
+    _tasks: [AbortOnDropHandle<()>; 2],
 }
 
 impl Discovery {
@@ -102,11 +104,13 @@ impl Discovery {
         let monitor = daemon.monitor()?;
         daemon.register(service)?;
         let (sightings, receiver) = mpsc::channel(WAITING_FINDS);
-        tokio::spawn(watch(monitor, sightings.clone()));
+        let watching = watch(monitor, sightings.clone());
         let repeat = Arc::new(Notify::new());
         let follower = Follower { here, networks, repeat: repeat.clone(), sightings };
-        tokio::spawn(follower.follow(daemon.clone(), events));
-        Ok((Self { daemon, full_name, repeat }, receiver))
+        let following = follower.follow(daemon.clone(), events);
+        #[allow(clippy::disallowed_methods, reason = "they end with the search")]
+        let tasks = [tokio::spawn(watching), tokio::spawn(following)].map(AbortOnDropHandle::new);
+        Ok((Self { daemon, full_name, repeat, _tasks: tasks }, receiver))
     }
 
     /// Has every record that is known told once more: this machine's networks have changed, and what was on none of them
@@ -349,6 +353,7 @@ fn socket(ip: &ScopedIp, port: u16) -> Option<(SocketAddr, Vec<String>)> {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a test ends with its runtime")]
 mod tests {
     use super::*;
     use crate::links::{LinkKind, Network};

@@ -13,6 +13,7 @@ use iroh::endpoint::{Connection, PortmapperConfig, QuicTransportConfig, RecvStre
 use iroh::{EndpointAddr, RelayMode, RelayUrl, TransportAddr};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, mpsc};
+use tokio_util::task::TaskTracker;
 
 use crate::addr::{PeerAddr, PeerId};
 use crate::admission::Admission;
@@ -44,10 +45,12 @@ const STRANGER_STREAMS_IN_ALL: usize = 16;
 const WAITING_STREAMS: usize = 256;
 
 /// A handshake that takes longer is no peer of ours.
-const HANDSHAKE_PATIENCE: Duration = Duration::from_secs(10);
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// How long an endpoint that closes waits for what serves its connections: they are closed, so it ends at once.
+const TASKS_END_WITHIN: Duration = Duration::from_secs(2);
 /// A dial is answered in one round trip, or a few where packets get lost.
-const DIAL_PATIENCE: Duration = Duration::from_secs(8);
+const DIAL_TIMEOUT: Duration = Duration::from_secs(8);
 /// The round trip that is reckoned with before one was seen: a dial waits three of these before it sends its first packet
 /// again, then twice as long each time. Packets are lost where strangers flood a machine, and a second each would be long.
 const FIRST_RTT: Duration = Duration::from_millis(100);
@@ -130,6 +133,8 @@ pub struct Endpoint {
     connections: Arc<Mutex<HashMap<(PeerId, Protocol), Connection>>>,
     /// Where what peers open goes.
     incoming: mpsc::Sender<Incoming>,
+    /// What accepts and serves connections. All of it ends when the endpoint closes.
+    tasks: TaskTracker,
 }
 
 impl Endpoint {
@@ -182,8 +187,9 @@ impl Endpoint {
             door: Arc::default(),
             connections: Arc::default(),
             incoming,
+            tasks: TaskTracker::new(),
         };
-        tokio::spawn(accept_connections(endpoint.clone()));
+        endpoint.tasks.spawn(accept_connections(endpoint.clone()));
         Ok((endpoint, receiver))
     }
 
@@ -316,7 +322,7 @@ impl Endpoint {
             return Ok(theirs);
         }
         // Not under the lock: a peer that does not answer must not keep others waiting.
-        let dial = tokio::time::timeout(DIAL_PATIENCE, self.dial(self.dialled(to)?, protocol));
+        let dial = tokio::time::timeout(DIAL_TIMEOUT, self.dial(self.dialled(to)?, protocol));
         let unreachable = |why: String| ConnectError::unreachable(peer, &why);
         let connection = match dial.await {
             Ok(Ok(connection)) => connection,
@@ -325,7 +331,7 @@ impl Endpoint {
                 // TLS alert 120: no application protocol in common.
                 return Err(if why.contains("120") { ConnectError::OtherVersion(peer) } else { unreachable(why) });
             }
-            Err(_) => return Err(unreachable(format!("no answer for {} seconds", DIAL_PATIENCE.as_secs()))),
+            Err(_) => return Err(unreachable(format!("no answer for {} seconds", DIAL_TIMEOUT.as_secs()))),
         };
         let mut connections = self.connections.lock().await;
         if let Some(known) = alive(&connections) {
@@ -333,7 +339,7 @@ impl Endpoint {
         }
         connections.insert((peer, protocol), connection.clone());
         let origin = connection.paths().iter().next().map_or(Origin::RELAYED, |path| path.remote_addr().into());
-        tokio::spawn(serve_streams(self.clone(), connection.clone(), origin, None));
+        self.tasks.spawn(serve_streams(self.clone(), connection.clone(), origin, None));
         Ok(connection)
     }
 
@@ -351,6 +357,10 @@ impl Endpoint {
     pub async fn close(&self) {
         self.connections.lock().await.clear();
         self.inner.close().await;
+        self.tasks.close();
+        if tokio::time::timeout(TASKS_END_WITHIN, self.tasks.wait()).await.is_err() {
+            tracing::warn!("{} connections were still being served when the endpoint had closed", self.tasks.len());
+        }
     }
 }
 
@@ -423,9 +433,9 @@ async fn accept_connections(endpoint: Endpoint) {
             continue;
         };
         let endpoint = endpoint.clone();
-        tokio::spawn(async move {
+        endpoint.tasks.clone().spawn(async move {
             let connection = tokio::select! {
-                connected = tokio::time::timeout(HANDSHAKE_PATIENCE, incoming) => match connected {
+                connected = tokio::time::timeout(HANDSHAKE_TIMEOUT, incoming) => match connected {
                     Ok(Ok(connection)) => connection,
                     Ok(Err(error)) => {
                         tracing::debug!("a handshake failed: {error}");
@@ -481,6 +491,7 @@ async fn serve_streams(endpoint: Endpoint, connection: Connection, origin: Origi
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a test ends with its runtime")]
 mod tests {
     use super::*;
     use crate::identity::Identity;

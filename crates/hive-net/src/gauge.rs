@@ -18,7 +18,7 @@ use crate::links::Way;
 use crate::protocol::Protocol;
 
 /// A machine at the other end of a cable answers in a few round trips.
-const DIAL_PATIENCE: Duration = Duration::from_secs(3);
+const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// An endpoint for one path.
 #[derive(Debug)]
@@ -55,11 +55,11 @@ impl Gauge {
     pub async fn reach(&self, peer: PeerId) -> Result<Reached, ConnectError> {
         let to = PeerAddr::new(peer, [self.way.to]).0;
         let unreachable = |why: String| ConnectError::unreachable(peer, &why);
-        let dial = tokio::time::timeout(DIAL_PATIENCE, self.inner.connect(to, Protocol::Gauge.alpn()));
+        let dial = tokio::time::timeout(DIAL_TIMEOUT, self.inner.connect(to, Protocol::Gauge.alpn()));
         match dial.await {
             Ok(Ok(connection)) => Ok(Reached { connection, peer }),
             Ok(Err(error)) => Err(unreachable(format!("{error:#}"))),
-            Err(_) => Err(unreachable(format!("no answer for {} seconds", DIAL_PATIENCE.as_secs()))),
+            Err(_) => Err(unreachable(format!("no answer for {} seconds", DIAL_TIMEOUT.as_secs()))),
         }
     }
 

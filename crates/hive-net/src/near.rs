@@ -32,7 +32,7 @@ const DIALLED_ON_FOR: Duration = Duration::from_mins(5);
 const VOUCHED: usize = 16;
 
 /// How long a machine is expected that this owner pairs with.
-const EXPECTED_FOR: Duration = crate::pairing::PEOPLE_PATIENCE;
+const EXPECTED_FOR: Duration = crate::pairing::DECISION_TIMEOUT;
 
 /// Who comes, as far as the address tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -18,7 +18,7 @@
 //! The connection's handshake has already proven who holds which key. Frames are small, and nobody waits for ever.
 
 mod message;
-mod patience;
+mod timeouts;
 
 use sha2::{Digest, Sha256};
 use tokio::sync::oneshot;
@@ -31,9 +31,9 @@ use crate::endpoint::{Channel, ConnectError, Endpoint};
 use crate::invite::InviteSecret;
 use crate::protocol::Protocol;
 use message::Message;
-use patience::{FAREWELL, MACHINE_PATIENCE};
+use timeouts::{FAREWELL, MACHINE_TIMEOUT};
 
-pub use patience::PEOPLE_PATIENCE;
+pub use timeouts::DECISION_TIMEOUT;
 
 /// The longest message is a name and some digests.
 const MAX_MESSAGE_BYTES: u32 = 1024;
@@ -145,13 +145,13 @@ pub async fn ask(
         write(&mut channel, &Message::Reveal { nonce }).await?;
         Ok((name, Code::new(endpoint.id(), whom.id(), &nonce, &answer)))
     };
-    let (name, code) = timeout(MACHINE_PATIENCE, exchange).await.map_err(|_| PairError::BrokeOff)??;
+    let (name, code) = timeout(MACHINE_TIMEOUT, exchange).await.map_err(|_| PairError::BrokeOff)??;
     Ok(Pairing { channel, peer: whom.id(), name, code })
 }
 
 /// Reads what a machine that opened a pairing channel wants.
 pub async fn receive(peer: PeerId, mut channel: Channel) -> Result<Knock, PairError> {
-    match timeout(MACHINE_PATIENCE, read(&mut channel)).await.map_err(|_| PairError::BrokeOff)?? {
+    match timeout(MACHINE_TIMEOUT, read(&mut channel)).await.map_err(|_| PairError::BrokeOff)?? {
         Message::Hello { name, commitment, invite } => {
             channel.heard();
             Ok(Knock { channel, peer, name: border::name(&name), commitment, invite })
@@ -185,7 +185,7 @@ impl Knock {
             }
             Ok(Code::new(self.peer, here, &revealed, &nonce))
         };
-        let code = timeout(MACHINE_PATIENCE, exchange).await.map_err(|_| PairError::BrokeOff)??;
+        let code = timeout(MACHINE_TIMEOUT, exchange).await.map_err(|_| PairError::BrokeOff)??;
         Ok(Pairing { channel: self.channel, peer: self.peer, name: self.name, code })
     }
 }
@@ -208,7 +208,7 @@ impl Pairing {
 
     /// Waits until both owners have decided; `ours` brings this one's decision, its sender's end is a no.
     pub async fn settle(mut self, ours: oneshot::Receiver<bool>) -> Outcome {
-        timeout(PEOPLE_PATIENCE, self.exchange(ours)).await.unwrap_or(Outcome::TimedOut)
+        timeout(DECISION_TIMEOUT, self.exchange(ours)).await.unwrap_or(Outcome::TimedOut)
     }
 
     async fn exchange(&mut self, mut ours: oneshot::Receiver<bool>) -> Outcome {

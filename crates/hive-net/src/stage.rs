@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use iroh::endpoint::{ReadExactError, RecvStream, SendStream};
 use tokio::sync::{Mutex as AsyncMutex, OwnedSemaphorePermit, Semaphore, watch};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::control::ControlError;
 use crate::endpoint::{Channel, ConnectError};
@@ -34,7 +35,7 @@ const RECEIPT_DELAY: Duration = Duration::from_millis(100);
 
 /// How long a broken stream is dialled again before it is given up: a cable that is moved, a machine that changes
 /// networks.
-const REPAIR_PATIENCE: Duration = Duration::from_secs(10);
+const REPAIR_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two such dials.
 const REPAIR_PAUSE: Duration = Duration::from_millis(100);
 
@@ -81,6 +82,8 @@ struct Flight {
 pub struct Outlet {
     shared: Arc<Shared>,
     ended: watch::Receiver<Option<String>>,
+    /// Hears receipts, and opens the stream again.
+    _keeper: AbortOnDropHandle<()>,
 }
 
 struct Shared {
@@ -105,8 +108,9 @@ impl Outlet {
         let (sender, ended) = watch::channel(None);
         let shared =
             Arc::new(Shared { stream: AsyncMutex::new(Some(send)), flight: Arc::default(), dial, pace, ended: sender });
-        tokio::spawn(keep(Arc::downgrade(&shared), recv));
-        Ok(Self { shared, ended })
+        #[allow(clippy::disallowed_methods, reason = "it ends with the outlet")]
+        let keeper = tokio::spawn(keep(Arc::downgrade(&shared), recv));
+        Ok(Self { shared, ended, _keeper: AbortOnDropHandle::new(keeper) })
     }
 
     /// Sends a frame. Returns once it is on its way or waits for the connection to be made again.
@@ -185,7 +189,7 @@ async fn keep(outlet: Weak<Shared>, mut recv: RecvStream) {
 
 async fn mend(shared: &Shared) -> Result<RecvStream, String> {
     *shared.stream.lock().await = None;
-    let until = Instant::now() + REPAIR_PATIENCE;
+    let until = Instant::now() + REPAIR_TIMEOUT;
     loop {
         match (shared.dial)().await {
             Ok(Channel { mut send, recv, .. }) => {
@@ -370,6 +374,7 @@ impl Inlet {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a test ends with its runtime")]
 mod tests {
     use super::*;
     use crate::endpoint::{Endpoint, EndpointOptions, Incoming};
@@ -495,7 +500,7 @@ mod tests {
         let outlet = Outlet::open(dial(&here, &there), Pace::default()).await.unwrap();
         let _first = inlet(&mut incoming).await;
         here.admission().revoke(there.id());
-        let why = tokio::time::timeout(REPAIR_PATIENCE / 2, outlet.ended()).await.expect("no use in waiting");
+        let why = tokio::time::timeout(REPAIR_TIMEOUT / 2, outlet.ended()).await.expect("no use in waiting");
         assert!(why.contains("not approved"), "{why}");
     }
 }

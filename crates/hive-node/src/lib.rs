@@ -46,9 +46,8 @@ pub mod generate {
 
 /// Models in memory.
 pub mod serving {
-    pub use hive_serving::{
-        ByHandError, Layout, LoadingView, ModelView, ServeError, Serving, StageByHand, StageView, Wish,
-    };
+    pub use hive_serving::{ByHandError, Layout, ModelRequest, ServeError, Serving};
+    pub use hive_types::{LoadingView, ModelView, StageLayers, StageView};
 }
 
 pub use hive_peers::reach;
@@ -62,7 +61,6 @@ pub fn machine_name() -> String {
 }
 
 pub use hive_host::{colours_on_stderr, outlives_its_terminal};
-pub use hive_model::template::{Conversation, Message, RESERVED_VARIABLES, VariableError, variable};
 pub use hive_model::{Compute, Sampling};
 pub use hive_net::border;
 pub use hive_net::discovery::SERVICE;
@@ -79,8 +77,10 @@ pub use hive_protocol::{ModelCopy, ModelSource, Profile, StageReport, StageSpec}
 pub use hive_ring::{
     Event, FinishReason, GenerateError, PlacedStage, Reply, Request, Ring, RingError, RingOptions, Summary,
 };
-pub use hive_serving::{AnswerError, LetGoError, ModelOnDisk, local_time};
+pub use hive_serving::{AnswerError, LetGoError, local_time};
 pub use hive_stage::runtime;
+pub use hive_text::template::{Conversation, Message, RESERVED_VARIABLES, VariableError, variable};
+pub use hive_types::ModelOnDisk;
 pub use hive_worker::text::{Model, ModelCard, TextError, TextFault};
 pub use hive_worker::{self as worker, mlx_library};
 pub use local_swarm::{LocalSwarm, SwarmError, SwarmOptions, plan};

@@ -28,7 +28,7 @@ pub struct SwarmOptions {
 /// Why a swarm did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum SwarmError {
-    /// The wish cannot be planned.
+    /// The request cannot be planned.
     #[error(transparent)]
     Plan(#[from] PlanError),
     /// A node did not start.

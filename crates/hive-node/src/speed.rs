@@ -15,7 +15,7 @@ use hive_worker::{FromWorker, LoadOrder, ToWorker, Work, Worker, WorkerEvent};
 const PROMPT: usize = 128;
 const ANSWER: u32 = 24;
 /// A machine on which this takes longer has other troubles.
-const PATIENCE: Duration = Duration::from_mins(1);
+const MEASURING_TIMEOUT: Duration = Duration::from_mins(1);
 /// The start of a node has better things to do.
 const SETTLED: Duration = Duration::from_secs(3);
 
@@ -30,7 +30,7 @@ pub(crate) async fn find_out(host: StageHost) {
     }
     let Some(path) = models::starter().filter(|path| path.is_file()) else { return };
     let measured = tokio::select! {
-        measured = tokio::time::timeout(PATIENCE, measure(path)) => measured.ok().flatten(),
+        measured = tokio::time::timeout(MEASURING_TIMEOUT, measure(path)) => measured.ok().flatten(),
         () = host.membership().stopping() => return,
     };
     if let Some(speed) = measured {

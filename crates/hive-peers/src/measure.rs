@@ -26,7 +26,7 @@ const MOST_MESSAGES: u32 = 256;
 /// A burst that took this long has outlived the slow start of the connection.
 const LONG_ENOUGH: Duration = Duration::from_millis(80);
 /// No message takes this long on a path that is worth having.
-const PATIENCE: Duration = Duration::from_secs(10);
+const BURST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Exchanges of nothing, of which the shortest tells a path's round trip.
 const ECHOES: u32 = 3;
 
@@ -85,7 +85,7 @@ async fn of_way(member: &Membership, peer: PeerId, way: Way) -> Option<MeasuredP
     let measuring = async {
         member.ask_other(&member.peers().addr(peer), Question::Lend(gauge.id()), |_| ()).await.ok()?;
         let reached = gauge.reach(peer).await.ok()?;
-        let mut round_trip = PATIENCE;
+        let mut round_trip = BURST_TIMEOUT;
         for _ in 0..ECHOES {
             round_trip = round_trip.min(burst(&Over::One(&reached), 0).await?);
         }
@@ -145,7 +145,7 @@ async fn burst(over: &Over<'_>, messages: u32) -> Option<Duration> {
             _ => None,
         }
     };
-    tokio::time::timeout(PATIENCE, exchange).await.ok()?
+    tokio::time::timeout(BURST_TIMEOUT, exchange).await.ok()?
 }
 
 /// The other side of a path that is measured by itself.

@@ -309,7 +309,7 @@ impl Membership {
     }
 
     /// Follows what this machine says of itself.
-    pub fn profiles(&self) -> watch::Receiver<Profile> {
+    pub(crate) fn profiles(&self) -> watch::Receiver<Profile> {
         self.inner.profile.subscribe()
     }
 

@@ -35,7 +35,7 @@ use state::{Contact, State, now_s};
 pub use view::{MeasuredPath, Notice, Paired, PeerState, PeerView};
 
 /// A machine that this owner has asked or approved has its place for so long: people go from one machine to the other.
-const WANTED: Duration = hive_net::pairing::PEOPLE_PATIENCE;
+const WANTED: Duration = hive_net::pairing::DECISION_TIMEOUT;
 
 /// The machines this one knows. Clones share them.
 #[derive(Clone)]
@@ -126,14 +126,14 @@ impl Peers {
     }
 
     /// What a machine that is in and answers says of itself.
-    pub fn profile_of_present(&self, peer: PeerId) -> Option<Profile> {
+    pub(crate) fn profile_of_present(&self, peer: PeerId) -> Option<Profile> {
         let state = self.lock();
         let is_present = matches!(state.contact.get(&peer), Some(Contact::Present { .. }));
         is_present.then(|| state.profiles.get(&peer).cloned().unwrap_or_default())
     }
 
     /// Why a machine does not answer, as far as one can tell.
-    pub fn why_away(&self, peer: PeerId) -> Option<String> {
+    pub(crate) fn why_away(&self, peer: PeerId) -> Option<String> {
         match self.lock().contact.get(&peer) {
             Some(Contact::Away { absence, .. }) => Some(absence.why.clone()),
             _ => None,

@@ -6,7 +6,7 @@ pub use hive_types::Condition;
 
 /// Why a machine is away.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Absence {
+pub(crate) struct Absence {
     /// In words.
     pub why: String,
     /// The named condition behind it, where one could be told.
@@ -34,7 +34,7 @@ impl From<Condition> for Absence {
 /// What was seen of a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools, reason = "five answers to five questions")]
-pub struct Observation {
+pub(crate) struct Observation {
     /// Its announcements are heard.
     pub announced: bool,
     /// It has answered before, since this node started. Announcements outlive a machine that died.
@@ -50,7 +50,7 @@ pub struct Observation {
 }
 
 /// What it means; `None` where nothing can be concluded.
-pub fn diagnose(seen: Observation) -> Option<Condition> {
+pub(crate) fn diagnose(seen: Observation) -> Option<Condition> {
     match seen {
         Observation { announced: true, near: true, no_route: true, macos: true, .. } => {
             Some(Condition::LocalNetworkDenied)

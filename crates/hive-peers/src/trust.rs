@@ -148,7 +148,7 @@ impl Trust {
     }
 
     /// Whether a machine is left out only for what may be over.
-    pub fn may_be_asked_again(&self, machine: PeerId) -> bool {
+    pub(crate) fn may_be_asked_again(&self, machine: PeerId) -> bool {
         self.seen().get(&machine).is_none_or(|seen| seen.may_be_asked_again(Instant::now()))
     }
 
@@ -189,7 +189,7 @@ impl Trust {
     }
 
     /// Whether a machine was found to compute wrong numbers, and is left out for that.
-    pub fn is_quarantined(&self, machine: PeerId) -> bool {
+    pub(crate) fn is_quarantined(&self, machine: PeerId) -> bool {
         let at = self.seen().get(&machine).and_then(|seen| seen.caught);
         at.is_some_and(|at| at.elapsed() < QUARANTINE)
     }

@@ -5,7 +5,7 @@ use hive_plan::{ArrangeError, PlanError};
 use hive_ring::{GenerateError, RingError};
 use hive_stage::models::FindError;
 
-/// Why a wish could not be met.
+/// Why a request could not be met.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// The model.

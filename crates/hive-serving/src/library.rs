@@ -7,33 +7,14 @@ use hive_peers::Lacking;
 use hive_protocol::ModelSource;
 use hive_stage::models::{self, FindError};
 use hive_stage::{Place, aside};
-use serde::Serialize;
+use hive_types::ModelOnDisk;
 
 use crate::error::ServeError;
+use crate::model_request::ModelRequest;
 use crate::serving::Serving;
-use crate::wish::Wish;
 
 /// How long a list waits for models that nobody has looked at yet.
-const READING_PATIENCE: Duration = Duration::from_secs(10);
-
-/// A model on this machine's disk.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct ModelOnDisk {
-    /// Its name, as it is asked for.
-    pub name: String,
-    /// What it takes on the disk, in bytes.
-    pub bytes: u64,
-    /// Whether it is in memory, for people and programs here.
-    pub loaded: bool,
-    /// Whether it can be removed: the starter model stays, so that HiveMind always works.
-    pub removable: bool,
-    /// Other machines that are here and have it too.
-    pub also_on: Vec<String>,
-    /// Other machines that are here and do not have it, or have another one by that name: in words, with what to do about it.
-    pub lacking: Vec<String>,
-    /// Why it cannot be asked, if it cannot.
-    pub unusable: Option<String>,
-}
+const READING_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why a model was not let go.
 #[derive(Debug, thiserror::Error)]
@@ -66,7 +47,7 @@ pub enum LetGoError {
 impl Serving {
     /// The models on this machine's disk.
     pub async fn models(&self) -> Vec<ModelOnDisk> {
-        let until = Instant::now() + READING_PATIENCE;
+        let until = Instant::now() + READING_TIMEOUT;
         let loaded = self.names();
         let mut models = Vec::new();
         for place in aside(|| self.host().catalogue().places()) {
@@ -119,7 +100,7 @@ impl Serving {
 
     /// Puts a model in memory, so that the first answer need not wait for it.
     pub async fn load_model(&self, name: &str) -> Result<(), ServeError> {
-        self.model(&Wish::named(name)).await.map(|_| ())
+        self.model(&ModelRequest::named(name)).await.map(|_| ())
     }
 
     /// Frees the memory that a model takes, on every machine.

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::sync::{Mutex, PoisonError};
 
-use hive_model::template::{Conversation, Message};
+use hive_text::template::{Conversation, Message};
 use jiff::civil::DateTime;
 
 /// Conversations that are remembered, the latest ones.

@@ -3,7 +3,7 @@
 use hive_net::PeerId;
 use serde::{Deserialize, Serialize};
 
-use crate::wish::Wish;
+use crate::model_request::ModelRequest;
 
 /// Where it is kept in the data folder.
 pub const FILE: &str = "placements.json";
@@ -23,7 +23,8 @@ pub(crate) struct PlacedLayers {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PlacedModel {
     /// What was asked for.
-    pub(crate) wish: Wish,
+    #[serde(rename = "wish")]
+    pub(crate) wanted: ModelRequest,
     /// Where it is.
     pub(crate) stages: Vec<PlacedLayers>,
 }

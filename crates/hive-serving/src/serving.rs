@@ -19,24 +19,24 @@ use hive_net::PeerId;
 use hive_peers::Membership;
 use hive_ring::Ring;
 use hive_stage::{StageHost, aside, models};
+use hive_types::{LoadingView, ModelView};
 use tokio::sync::{Mutex as AsyncMutex, watch};
 
+use crate::model_request::ModelRequest;
 use crate::openings::Openings;
 use crate::placed::{PlacedModel, Placements};
-use crate::views::{LoadingView, ModelView, view};
-use crate::wish::Wish;
-pub use by_hand::StageByHand;
+use crate::views::view;
 pub use loading::Layout;
 
 struct Loaded {
-    wish: Wish,
+    wanted: ModelRequest,
     ring: Ring,
 }
 
 impl Loaded {
-    /// Whether it is freed before a wish is met: one that answers stays beside it.
-    fn makes_room_for(&self, wish: &Wish) -> bool {
-        self.wish == *wish || !self.ring.is_busy() || self.ring.is_lost()
+    /// Whether it is freed before a request is met: one that answers stays beside it.
+    fn makes_room_for(&self, wanted: &ModelRequest) -> bool {
+        self.wanted == *wanted || !self.ring.is_busy() || self.ring.is_abandoned()
     }
 
     fn ring(&self) -> Ring {
@@ -117,7 +117,7 @@ impl Serving {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .as_ref()
-            .filter(|ring| !ring.is_lost())
+            .filter(|ring| !ring.is_abandoned())
             .map(view)
     }
 
@@ -137,18 +137,18 @@ impl Serving {
     /// The names of what is loaded.
     pub(crate) fn names(&self) -> Vec<String> {
         let loaded = self.loaded();
-        let names = loaded.iter().filter(|loaded| !loaded.ring.is_lost());
-        names.map(|loaded| loaded.wish.model.as_deref().unwrap_or(models::starter_name()).to_owned()).collect()
+        let names = loaded.iter().filter(|loaded| !loaded.ring.is_abandoned());
+        names.map(|loaded| loaded.wanted.model.as_deref().unwrap_or(models::starter_name()).to_owned()).collect()
     }
 
-    /// The ring of a wish, if it is loaded.
-    fn ring_of(&self, wish: &Wish) -> Option<Ring> {
-        self.loaded().iter().find(|loaded| loaded.wish == *wish).map(Loaded::ring)
+    /// The ring of a request, if it is loaded.
+    fn ring_of(&self, wanted: &ModelRequest) -> Option<Ring> {
+        self.loaded().iter().find(|loaded| loaded.wanted == *wanted).map(Loaded::ring)
     }
 
-    /// What would be freed before a wish is met.
-    fn unused_beside(&self, wish: &Wish) -> Vec<Ring> {
-        self.loaded().iter().filter(|loaded| loaded.makes_room_for(wish)).map(Loaded::ring).collect()
+    /// What would be freed before a request is met.
+    fn unused_beside(&self, wanted: &ModelRequest) -> Vec<Ring> {
+        self.loaded().iter().filter(|loaded| loaded.makes_room_for(wanted)).map(Loaded::ring).collect()
     }
 
     /// Frees a model by name, or by another name of the same files: `None` where it is not loaded, `false` where it is
@@ -156,26 +156,26 @@ impl Serving {
     pub(crate) async fn let_go(&self, name: &str) -> Option<bool> {
         let place = aside(|| models::place(name));
         let is_its_name = |other: &str| other == name || (place.is_some() && models::place(other) == place);
-        let mut meant: Vec<Wish> = self.loaded().iter().map(|loaded| loaded.wish.clone()).collect();
-        aside(|| meant.retain(|wish| is_its_name(wish.model.as_deref().unwrap_or(models::starter_name()))));
-        let is_it = |loaded: &Loaded| meant.contains(&loaded.wish);
+        let mut meant: Vec<ModelRequest> = self.loaded().iter().map(|loaded| loaded.wanted.clone()).collect();
+        aside(|| meant.retain(|wanted| is_its_name(wanted.model.as_deref().unwrap_or(models::starter_name()))));
+        let is_it = |loaded: &Loaded| meant.contains(&loaded.wanted);
         let gone: Vec<Loaded> = {
             let mut loaded = self.loaded();
             if !loaded.iter().any(is_it) {
                 return None;
             }
-            if loaded.iter().any(|loaded| is_it(loaded) && loaded.ring.is_busy() && !loaded.ring.is_lost()) {
+            if loaded.iter().any(|loaded| is_it(loaded) && loaded.ring.is_busy() && !loaded.ring.is_abandoned()) {
                 return Some(false);
             }
             let gone = loaded.extract_if(.., |loaded| is_it(loaded)).collect();
             self.show(loaded.last().map(Loaded::ring));
             gone
         };
-        for Loaded { ring, wish } in gone {
+        for Loaded { ring, wanted } in gone {
             ring.unload().await;
-            self.make_by_hand(&Wish { stages: None, ..wish }, None);
+            self.make_by_hand(&ModelRequest { stages: None, ..wanted }, None);
         }
-        self.make_by_hand(&Wish::named(name), None);
+        self.make_by_hand(&ModelRequest::named(name), None);
         Some(true)
     }
 
@@ -199,5 +199,5 @@ impl Serving {
 
 /// Bytes that these models hold, machine by machine.
 fn held_by(rings: &[Ring]) -> Vec<(PeerId, u64)> {
-    rings.iter().filter(|ring| !ring.is_lost()).flat_map(Ring::holdings).collect()
+    rings.iter().filter(|ring| !ring.is_abandoned()).flat_map(Ring::holdings).collect()
 }

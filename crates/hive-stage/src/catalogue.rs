@@ -201,19 +201,19 @@ impl Catalogue {
     }
 
     /// The very files of a digest that somebody here has opened last, if they still are that model.
-    pub fn opened_as(&self, digest: &str) -> Option<PathBuf> {
+    pub(crate) fn opened_as(&self, digest: &str) -> Option<PathBuf> {
         let path = lock(&self.latest).get(digest).cloned()?;
         let is_it = |nature: Nature| nature.digest().is_some_and(|known| known == digest);
         self.known(&path).is_some_and(is_it).then_some(path)
     }
 
     /// Somebody here has opened these files, of this digest.
-    pub fn opened(&self, path: &Path, digest: &str) {
+    pub(crate) fn opened(&self, path: &Path, digest: &str) {
         lock(&self.latest).insert(digest.to_owned(), path.to_owned());
     }
 
     /// Whether a model may be that of a digest, by what is known of it.
-    pub fn may_be(&self, path: &Path, digest: &str) -> bool {
+    pub(crate) fn may_be(&self, path: &Path, digest: &str) -> bool {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         // What happened to the process that read it says nothing of the model.
         self.known(&path)
@@ -248,7 +248,7 @@ impl Catalogue {
     }
 
     /// Where the model of a digest lies, if it is on this disk.
-    pub fn path_of(&self, digest: &str) -> Option<PathBuf> {
+    pub(crate) fn path_of(&self, digest: &str) -> Option<PathBuf> {
         let entries = lock(&self.entries).clone();
         let is_it = |entry: &Entry| entry.nature.digest().is_some_and(|known| known == digest);
         let found =

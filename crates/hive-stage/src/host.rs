@@ -1,6 +1,7 @@
 //! The stages that this machine holds, its own and those of others, and the rings that it coordinates.
 
 mod asking;
+mod budget;
 mod eviction;
 pub(crate) mod guests;
 mod handover;
@@ -10,7 +11,6 @@ mod hosting;
 mod lease;
 pub(crate) mod orders;
 mod reserving;
-mod room;
 mod routing;
 mod serve;
 mod streams;
@@ -27,10 +27,10 @@ use tokio::sync::{mpsc, watch};
 
 use crate::catalogue::Catalogue;
 use crate::stage::Stage;
+use budget::Grant;
 pub use eviction::Held;
 use guests::Eviction;
 use orders::Claims;
-use room::Promise;
 use streams::Streams;
 
 /// How stages are held here.
@@ -54,7 +54,7 @@ struct Inner {
     member: Membership,
     stages: Mutex<HashMap<StageId, Hosted>>,
     /// Memory of stages that are being loaded.
-    loading: Mutex<Vec<Promise>>,
+    loading: Mutex<Vec<Grant>>,
     reserving: Mutex<()>,
     memory_cap: Mutex<Option<u64>>,
     guests: Mutex<guests::Watch>,
@@ -82,7 +82,7 @@ struct Hosted {
     bytes: u64,
     /// Memory it was last seen to take.
     used_bytes: u64,
-    /// Whether it is a copy, which yields.
+    /// Whether it is a standby replica, which yields.
     standby: bool,
     stage: Stage,
     /// What another machine uses of it, for the audit log.

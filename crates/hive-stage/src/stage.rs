@@ -5,7 +5,6 @@
 
 mod actor;
 mod digest;
-mod ended;
 mod frames;
 pub(crate) mod fuzzing;
 mod pulse;
@@ -13,6 +12,7 @@ mod recompute;
 mod routes;
 mod sent;
 mod spec_bytes;
+mod tombstones;
 mod transit;
 #[cfg(test)]
 mod wire;
@@ -52,14 +52,14 @@ const STARTS: usize = 3;
 const FRAME_BYTES: usize = 32 << 20;
 
 /// A worker that computes a large batch cannot report; that is no reason to wait for ever.
-const REPORT_PATIENCE: Duration = Duration::from_secs(30);
+const REPORT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What a worker that is asked for signs of life has to get around to it. One in the middle of a batch does not, and then
 /// what it owes is told.
-const CHECK_PATIENCE: Duration = Duration::from_millis(1500);
+const CHECK_TIMEOUT: Duration = Duration::from_millis(1500);
 
 /// A stage that ends has its sessions told; one that waits for another machine does not get around to it.
-const END_PATIENCE: Duration = Duration::from_secs(2);
+const END_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A handle to a running stage; the last one dropped ends it, and its worker.
 #[derive(Clone)]
@@ -154,7 +154,7 @@ impl Stage {
             let _ = self.commands.send(Command::End(why, ended)).await;
             let _ = has_ended.await;
         };
-        let _ = tokio::time::timeout(END_PATIENCE, ending).await;
+        let _ = tokio::time::timeout(END_TIMEOUT, ending).await;
         self.running.0.abort();
     }
 
@@ -187,7 +187,7 @@ impl Stage {
         if matches!(question, Question::Check(_)) {
             return self.check(question).await;
         }
-        match tokio::time::timeout(REPORT_PATIENCE, self.put(question)).await {
+        match tokio::time::timeout(REPORT_TIMEOUT, self.put(question)).await {
             Ok(Some(answer)) => answer,
             _ => Err("the stage does not answer".to_owned()),
         }
@@ -203,7 +203,7 @@ impl Stage {
     /// Signs of life: out of the worker's own loop, or what it owes if it does not get around to answering.
     async fn check(&self, question: Question) -> Result<Answer, String> {
         let asked = Instant::now();
-        let passed = match tokio::time::timeout(CHECK_PATIENCE, self.put(question)).await {
+        let passed = match tokio::time::timeout(CHECK_TIMEOUT, self.put(question)).await {
             Ok(Some(answer)) => answer.map(|_| true)?,
             Ok(None) => return Err("the stage has ended".to_owned()),
             Err(_) => false,
@@ -289,7 +289,7 @@ mod tests {
     #[tokio::test]
     async fn ending_a_stage_that_does_not_end_takes_two_seconds() {
         let (stage, _orders) = Stage::idle();
-        tokio::time::timeout(END_PATIENCE * 2, stage.end("it is over".to_owned())).await.expect("it is not waited for");
+        tokio::time::timeout(END_TIMEOUT * 2, stage.end("it is over".to_owned())).await.expect("it is not waited for");
     }
 
     #[tokio::test]

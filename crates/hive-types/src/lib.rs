@@ -27,7 +27,7 @@ pub use machines::{
     Condition, Link, LinkKind, MeasuredPath, Paired, PeerName, PeerState, PeerView, Rights, RightsChange,
 };
 pub use models::{
-    LoadRequest, LoadingView, ModelOnDisk, ModelRequest, ModelView, PlanQuery, PlanView, PlannedStage, StageLayers,
+    LoadRequest, LoadingView, ModelName, ModelOnDisk, ModelView, PlanQuery, PlanView, PlannedStage, StageLayers,
     StageView,
 };
 pub use pairing::{Approval, Invitation, InviteRequest, JoinRequest, PairingCode};

@@ -71,7 +71,7 @@ pub struct StageLayers {
 
 /// Which model: `POST /hive/v1/models/unload`, `DELETE /hive/v1/models`. Names have slashes, so they are not in the path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ModelRequest {
+pub struct ModelName {
     /// Its name.
     pub model: String,
 }

@@ -106,7 +106,7 @@ pub(crate) enum Command {
     /// Manage API tokens for programs: list, add, remove, renew
     Tokens {
         #[command(subcommand)]
-        wish: Option<Tokens>,
+        wanted: Option<Tokens>,
         /// Print one JSON object
         #[arg(long, global = true)]
         json: bool,

@@ -332,14 +332,14 @@ fn is_piped() -> bool {
 
 /// How long a pipe may be silent that comes with a prompt: programs leave theirs open and write nothing. After a while it is
 /// said what is waited for; a command that is slow to begin has the rest.
-const PIPE_PATIENCE: Duration = Duration::from_secs(15);
+const PIPE_TIMEOUT: Duration = Duration::from_secs(15);
 const PIPE_SILENCE: Duration = Duration::from_secs(2);
 
 /// All that comes through a pipe, if something does.
 async fn piped_soon() -> Result<String, Failure> {
     let mut input = tokio::io::stdin();
     let mut bytes = vec![0; 4096];
-    let mut read = std::pin::pin!(tokio::time::timeout(PIPE_PATIENCE, input.read(&mut bytes)));
+    let mut read = std::pin::pin!(tokio::time::timeout(PIPE_TIMEOUT, input.read(&mut bytes)));
     let read = if let Ok(read) = tokio::time::timeout(PIPE_SILENCE, &mut read).await {
         read
     } else {

@@ -19,18 +19,18 @@ use serde_json::Value;
 use crate::failure::{Broken, Failure};
 
 /// A node answers a hello within milliseconds; one that takes this long hangs.
-const HELLO_PATIENCE: Duration = Duration::from_secs(5);
+const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 /// A proof is shorter; another program may send anything.
 const LONGEST_HELLO_BYTES: usize = 1024;
 /// A node that has just said hello and does not answer for so long hangs. Pairing waits for another machine, and takes
 /// longer.
-const PATIENCE: Duration = Duration::from_mins(1);
+const REPLY_TIMEOUT: Duration = Duration::from_mins(1);
 /// While an answer is waited for, so often it is seen whether the node still says hello: one that hangs is not waited for.
 const LOOK: Duration = Duration::from_secs(5);
 /// A stream brings something every 15 seconds, if only that it is still there.
 const STREAM_LOOK: Duration = Duration::from_secs(20);
 /// One that brings nothing for so long has broken, though the node is there.
-const STREAM_PATIENCE: Duration = Duration::from_secs(45);
+const STREAM_TIMEOUT: Duration = Duration::from_secs(45);
 
 /// A running node.
 #[derive(Debug, Clone)]
@@ -103,7 +103,7 @@ impl Client {
             let hello = serde_json::from_slice::<Hello>(said);
             hello.is_ok_and(|Hello { proof }| token.is_proven(&nonce, self.address, &proof))
         };
-        Ok(match tokio::time::timeout(HELLO_PATIENCE, said).await {
+        Ok(match tokio::time::timeout(HELLO_TIMEOUT, said).await {
             Ok(Ok(said)) if proves(&said) => Listener::Node(token),
             Ok(Err(error)) if error.is_connect() && !error.is_timeout() => Listener::Nobody,
             Ok(Err(error)) if error.is_timeout() => Listener::Silent,
@@ -117,7 +117,7 @@ impl Client {
         match listener {
             Listener::Silent => Failure::new(format_args!(
                 "the node at {address} did not answer within {} seconds",
-                HELLO_PATIENCE.as_secs()
+                HELLO_TIMEOUT.as_secs()
             ))
             .hint("check its output; if it hangs, stop the process and start it again"),
             Listener::Node(_) | Listener::Nobody => Failure::new(format_args!("the node at {address} has stopped"))
@@ -170,11 +170,11 @@ impl Client {
     }
 
     pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str, query: &[(&str, String)]) -> Result<T, Failure> {
-        self.send(self.request(reqwest::Method::GET, path).await?.query(query).timeout(PATIENCE)).await
+        self.send(self.request(reqwest::Method::GET, path).await?.query(query).timeout(REPLY_TIMEOUT)).await
     }
 
     pub(crate) async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Failure> {
-        self.send(self.request(reqwest::Method::POST, path).await?.json(body).timeout(PATIENCE)).await
+        self.send(self.request(reqwest::Method::POST, path).await?.json(body).timeout(REPLY_TIMEOUT)).await
     }
 
     /// Asks for what may take long, such as loading a model.
@@ -187,7 +187,7 @@ impl Client {
     }
 
     pub(crate) async fn delete<T: DeserializeOwned>(&self, path: &str, query: &[(&str, String)]) -> Result<T, Failure> {
-        self.send(self.request(reqwest::Method::DELETE, path).await?.query(query).timeout(PATIENCE)).await
+        self.send(self.request(reqwest::Method::DELETE, path).await?.query(query).timeout(REPLY_TIMEOUT)).await
     }
 
     /// The events of a stream, as JSON; `[DONE]` ends it.
@@ -286,14 +286,14 @@ impl Events {
             return Ok(more);
         }
         self.client.look().await?;
-        let more = tokio::time::timeout(STREAM_PATIENCE.saturating_sub(STREAM_LOOK), self.bytes.next()).await;
+        let more = tokio::time::timeout(STREAM_TIMEOUT.saturating_sub(STREAM_LOOK), self.bytes.next()).await;
         more.map_err(|_| silent())
     }
 }
 
 /// The data folder in use.
-pub(crate) fn folder(wish: Option<&Path>) -> Result<PathBuf, Failure> {
-    match wish {
+pub(crate) fn folder(wanted: Option<&Path>) -> Result<PathBuf, Failure> {
+    match wanted {
         Some(path) => Ok(path.to_owned()),
         None => hive_node::data::default_folder().map_err(Failure::new),
     }

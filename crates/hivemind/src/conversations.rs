@@ -12,8 +12,8 @@ use crate::arguments::Conversations;
 use crate::client::Client;
 use crate::{Failure, output};
 
-pub(crate) async fn run(client: &Client, wish: Conversations) -> Result<(), Failure> {
-    match wish {
+pub(crate) async fn run(client: &Client, wanted: Conversations) -> Result<(), Failure> {
+    match wanted {
         Conversations::List { words, json } => list(client, words, json).await,
         Conversations::Show { id } => {
             let document = document(client, &id).await?;

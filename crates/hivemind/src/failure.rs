@@ -29,7 +29,7 @@ impl Failure {
         Self { message: error.to_string(), hint: None, code: 1, broken: None }
     }
 
-    /// A wish that cannot be.
+    /// A request that cannot be.
     pub(crate) fn usage(error: impl std::fmt::Display) -> Self {
         Self { code: 2, ..Self::new(error) }
     }

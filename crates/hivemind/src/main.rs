@@ -83,9 +83,9 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Invite(options) => peers::invite(&node().await?, options).await,
         Command::Join(options) => peers::join(&node().await?, options).await,
         Command::Log(options) => log::run(options, &folder?).await,
-        Command::Models(wish) => models::run(&node().await?, wish).await,
-        Command::Tokens { wish, json } => tokens::run(&node().await?, wish, json).await,
-        Command::Conversations(wish) => conversations::run(&node().await?, wish).await,
+        Command::Models(wanted) => models::run(&node().await?, wanted).await,
+        Command::Tokens { wanted, json } => tokens::run(&node().await?, wanted, json).await,
+        Command::Conversations(wanted) => conversations::run(&node().await?, wanted).await,
         Command::Worker => Ok(()),
     }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use hive_types::{Done, LoadRequest, ModelOnDisk, ModelRequest, StageLayers, Status};
+use hive_types::{Done, LoadRequest, ModelName, ModelOnDisk, StageLayers, Status};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -15,12 +15,12 @@ use crate::{Failure, output};
 /// Between two looks at how far a model is loaded.
 const LOOK: Duration = Duration::from_millis(300);
 
-pub(crate) async fn run(client: &Client, wish: Models) -> Result<(), Failure> {
-    match wish {
+pub(crate) async fn run(client: &Client, wanted: Models) -> Result<(), Failure> {
+    match wanted {
         Models::List { json } => list(client, json).await,
         Models::Load { model, plan } => load(client, &model, plan.as_deref()).await,
         Models::Unload { model } => {
-            let request = ModelRequest { model };
+            let request = ModelName { model };
             let _: Done = client.post("/hive/v1/models/unload", &request).await?;
             output::line(format_args!("Unloaded {}.", request.model));
             Ok(())

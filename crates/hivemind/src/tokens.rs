@@ -9,8 +9,8 @@ use crate::client::Client;
 use crate::peers::percent;
 use crate::{Failure, output};
 
-pub(crate) async fn run(client: &Client, wish: Option<Tokens>, as_json: bool) -> Result<(), Failure> {
-    match wish.unwrap_or(Tokens::List) {
+pub(crate) async fn run(client: &Client, wanted: Option<Tokens>, as_json: bool) -> Result<(), Failure> {
+    match wanted.unwrap_or(Tokens::List) {
         Tokens::List => list(client, as_json).await,
         Tokens::Add { name, may } => {
             show(&client.post("/hive/v1/tokens", &NewToken { name, may }).await?, as_json);

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use hive_node::serving::Wish;
+use hive_node::serving::ModelRequest;
 use hive_node::{Conversation, Message, RESERVED_VARIABLES, Request, Sampling, models};
 use jiff::civil::DateTime;
 use serde_json::{Map, Value};
@@ -18,7 +18,7 @@ use crate::error::Refusal;
 /// A chat request, read.
 #[derive(Debug)]
 pub(super) struct Asked {
-    pub(super) wish: Wish,
+    pub(super) wanted: ModelRequest,
     pub(super) request: Request,
     pub(super) stream: bool,
     /// Whether a stream ends with what it took.
@@ -118,9 +118,9 @@ pub(super) fn read(body: &[u8]) -> Result<Asked, AskError> {
         deadline: own.deadline,
         ..Request::new(Vec::new())
     };
-    let wish = Wish { model, stages: own.stages };
+    let wanted = ModelRequest { model, stages: own.stages };
     Ok(Asked {
-        wish,
+        wanted,
         request,
         stream,
         usage,
@@ -360,7 +360,7 @@ mod tests {
             "function_call": null, "response_format": null, "modalities": null, "audio": null, "user": null, "hivemind": null,
         });
         let asked = asked(all).unwrap();
-        assert_eq!((asked.wish.model, asked.request.max_tokens, asked.stream), (None, None, false));
+        assert_eq!((asked.wanted.model, asked.request.max_tokens, asked.stream), (None, None, false));
         assert_eq!((asked.request.sampling.temperature, asked.ignored), (1.0, vec![]));
     }
 

@@ -153,7 +153,7 @@ fn what_the_node_says_of_itself_and_the_machines_is_written_as_ever() {
     let alone = views::status_view(alone);
     assert_golden("status-alone", &alone);
     assert_golden("peers", &peers().into_iter().map(views::peer).collect::<Vec<_>>());
-    assert_golden("update", &hive_types::Update { status: alone.clone(), notices: vec![views::notice(notice)] });
+    assert_golden("update", &hive_types::Update { status: alone.clone(), notices: vec![notice] });
     let not_kept = Some("the disk is full; free some space".to_owned());
     assert_golden("sharing", &hive_types::SharingReply { status: alone.clone(), not_kept });
     assert_golden("sharing-kept", &hive_types::SharingReply { status: alone, not_kept: None });
@@ -178,7 +178,7 @@ fn models_are_written_as_ever() {
         unusable: Some("its header is cut".to_owned()),
         ..usable.clone()
     };
-    assert_golden("models", &[usable, unusable].map(views::model_on_disk));
+    assert_golden("models", &[usable, unusable]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -210,7 +210,7 @@ async fn replies_are_written_as_ever() {
     let invited = ask("POST", "/invites", json!({ "valid_for_s": 90 })).await;
     assert_eq!(invited, format!(r#"{{"ticket":"{}","valid_for_s":90}}"#, text(&invited, "ticket")));
     assert!(ask("POST", "/invites", json!({})).await.ends_with(r#","valid_for_s":86400}"#));
-    let ticket = mini.invite(PATIENCE).unwrap().to_text();
+    let ticket = mini.invite(TEST_TIMEOUT).unwrap().to_text();
     let asked = ask("POST", "/join", json!({ "ticket": ticket })).await;
     let (id, code) = (mini.id().to_text(), text(&asked, "code"));
     assert_eq!(asked, format!(r#"{{"id":"{id}","code":"{code}"}}"#));
@@ -221,13 +221,13 @@ async fn replies_are_written_as_ever() {
     }
     let rights = format!("/peers/{id}/rights");
     assert_eq!(ask("POST", &rights, json!({})).await, r#"{"memory":true,"prompts":true}"#);
-    let wish = json!({ "memory": null, "prompts": false, "memory_limit_bytes": 1000, "session_limit": 2 });
+    let wanted = json!({ "memory": null, "prompts": false, "memory_limit_bytes": 1000, "session_limit": 2 });
     assert_eq!(
-        ask("POST", &rights, wish).await,
+        ask("POST", &rights, wanted).await,
         r#"{"memory":true,"prompts":false,"memory_limit_bytes":1000,"session_limit":2}"#
     );
-    let wish = json!({ "memory_limit_bytes": 0, "session_limit": 0 });
-    assert_eq!(ask("POST", &rights, wish).await, r#"{"memory":true,"prompts":false}"#);
+    let wanted = json!({ "memory_limit_bytes": 0, "session_limit": 0 });
+    assert_eq!(ask("POST", &rights, wanted).await, r#"{"memory":true,"prompts":false}"#);
     assert_eq!(ask("POST", &format!("/peers/{id}/rename"), json!({ "name": "Attic" })).await, DONE);
     assert_eq!(ask("POST", &format!("/peers/{id}/block"), json!(null)).await, DONE);
     assert_eq!(ask("POST", &format!("/peers/{id}/remove"), json!(null)).await, DONE);
@@ -237,8 +237,8 @@ async fn replies_are_written_as_ever() {
         r#"{"error":{"message":"no machine \"nobody\"; `hivemind peers` lists them","type":"invalid_request_error","code":"no_such_peer","param":null,"hint":null}}"#
     );
 
-    for wish in [json!({ "share": true }), json!({ "pause_minutes": 0 }), json!({ "memory_bytes": null })] {
-        let reply: Value = serde_json::from_str(&ask("POST", "/sharing", wish).await).unwrap();
+    for wanted in [json!({ "share": true }), json!({ "pause_minutes": 0 }), json!({ "memory_bytes": null })] {
+        let reply: Value = serde_json::from_str(&ask("POST", "/sharing", wanted).await).unwrap();
         assert!(reply["profile"].is_object() && reply.get("not_kept").is_none(), "{reply}");
     }
 

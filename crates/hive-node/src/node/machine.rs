@@ -20,9 +20,9 @@ const OFFER_STEP_BYTES: u64 = 256 << 20;
 const OFFER_PART: u64 = 16;
 
 /// How long a node that is quit waits for others to take over what it computes for them.
-const LEAVING_PATIENCE: Duration = Duration::from_secs(10);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two looks whether they have.
-const LEAVING_PAUSE: Duration = Duration::from_millis(50);
+const DRAIN_PAUSE: Duration = Duration::from_millis(50);
 
 impl Node {
     /// Switches sharing on or off; remembered.
@@ -57,9 +57,9 @@ impl Node {
     pub async fn leave(&self) {
         self.inner.leaving.store(true, Ordering::Relaxed);
         self.look();
-        let until = Instant::now() + LEAVING_PATIENCE;
+        let until = Instant::now() + DRAIN_TIMEOUT;
         while self.host().has_guests_present() && Instant::now() < until {
-            tokio::time::sleep(LEAVING_PAUSE).await;
+            tokio::time::sleep(DRAIN_PAUSE).await;
         }
     }
 
@@ -167,12 +167,12 @@ struct Awake {
 }
 
 impl Awake {
-    fn hold(&mut self, wish: bool) {
-        if wish == self.wished {
+    fn hold(&mut self, wanted: bool) {
+        if wanted == self.wished {
             return;
         }
-        self.wished = wish;
-        self.held = if wish {
+        self.wished = wanted;
+        self.held = if wanted {
             let asked = hive_host::this().keep_awake("sharing compute with your other machines");
             // A server without a desktop does not fall asleep, and has nobody to ask.
             asked.inspect_err(|error| tracing::debug!("{error}")).ok()

@@ -1,8 +1,9 @@
 //! The node and its models.
 
 use hive_ring::{Reply, Request, Ring};
-use hive_serving::{AnswerError, Layout, LetGoError, ModelOnDisk, ServeError, Serving, StageByHand, Wish};
+use hive_serving::{AnswerError, Layout, LetGoError, ModelRequest, ServeError, Serving};
 use hive_stage::StageHost;
+use hive_types::{ModelOnDisk, StageLayers};
 
 use super::Node;
 
@@ -19,19 +20,19 @@ impl Node {
         &self.inner.serving
     }
 
-    /// How a wish would be met now.
-    pub async fn lay_out(&self, wish: &Wish) -> Result<Layout, ServeError> {
-        self.serving().lay_out(wish).await
+    /// How a request would be met now.
+    pub async fn lay_out(&self, wanted: &ModelRequest) -> Result<Layout, ServeError> {
+        self.serving().lay_out(wanted).await
     }
 
     /// The model that was wished for, loaded if it is not.
-    pub async fn model(&self, wish: &Wish) -> Result<Ring, ServeError> {
-        self.serving().model(wish).await
+    pub async fn model(&self, wanted: &ModelRequest) -> Result<Ring, ServeError> {
+        self.serving().model(wanted).await
     }
 
     /// Starts an answer by the swarm. It goes on over other machines when one leaves in the middle of it.
-    pub async fn generate(&self, wish: &Wish, request: &Request) -> Result<Reply, AnswerError> {
-        self.serving().generate(wish, request).await
+    pub async fn generate(&self, wanted: &ModelRequest, request: &Request) -> Result<Reply, AnswerError> {
+        self.serving().generate(wanted, request).await
     }
 
     /// The models on this machine's disk.
@@ -45,7 +46,7 @@ impl Node {
     }
 
     /// Puts a model in memory as somebody wants it placed, and keeps to that.
-    pub async fn load_model_by_hand(&self, name: &str, stages: &[StageByHand]) -> Result<(), ServeError> {
+    pub async fn load_model_by_hand(&self, name: &str, stages: &[StageLayers]) -> Result<(), ServeError> {
         self.serving().load_model_by_hand(name, stages).await
     }
 

@@ -9,7 +9,7 @@ use hive_protocol::SPEAKS;
 use crate::sharing::Policy;
 
 /// How to start a node.
-#[allow(clippy::struct_excessive_bools, reason = "each is a wish of its own")]
+#[allow(clippy::struct_excessive_bools, reason = "each is a request of its own")]
 pub struct NodeOptions {
     /// The name people see.
     pub name: String,

@@ -75,7 +75,7 @@ impl Node {
         member.spawn(watch_machine(self.clone()));
         member.spawn({
             let host = host.clone();
-            async move { host.tidy_up_here().await }
+            async move { host.renew_own_leases().await }
         });
         member.spawn({
             let serving = serving.clone();

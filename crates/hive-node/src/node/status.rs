@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use hive_net::fingerprint;
 use hive_peers::PeerView;
 use hive_protocol::Profile;
-use hive_serving::{LoadingView, ModelView};
+use hive_types::{LoadingView, ModelView};
 use serde::Serialize;
 
 use super::Node;

@@ -1,7 +1,7 @@
 //! Codes on two screens: what is shown, and what two people decide.
 
 use hive_audit::{AuditEvent, PairingEnd};
-use hive_net::pairing::{Code, Outcome, PEOPLE_PATIENCE};
+use hive_net::pairing::{Code, DECISION_TIMEOUT, Outcome};
 use hive_net::{PeerAddr, PeerId};
 
 use super::Peers;
@@ -48,7 +48,7 @@ impl Peers {
         let namesake = state.note_namesake(peer, &pending.name);
         state.pending.insert(peer, pending);
         drop(state);
-        self.admission.expect(peer, PEOPLE_PATIENCE);
+        self.admission.expect(peer, DECISION_TIMEOUT);
         self.touch();
         Ok(namesake)
     }

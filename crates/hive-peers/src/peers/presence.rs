@@ -1,4 +1,4 @@
-//! Keeps in touch with approved machines: greets them, feels their pulse, hears what they say of themselves.
+//! Keeps in touch with approved machines: greets them, feels their detector, hears what they say of themselves.
 //!
 //! One task per machine. A machine that falls silent is dialled anew at once over every address known, so that one whose
 //! cable was pulled is back before anybody is told; only then is it away.
@@ -9,9 +9,9 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use hive_net::heartbeat::{FailureDetector, INTERVAL, Verdict};
 use hive_net::links::LinkKind;
 use hive_net::near::{NotDialled, ReachableFrom};
-use hive_net::pulse::{BEAT, Pulse, Verdict};
 use hive_net::{Channel, ConnectError, PeerAddr, PeerId, Protocol, fingerprint};
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
@@ -24,7 +24,7 @@ use hive_audit::{AuditEvent, Machine};
 use hive_protocol::{Answer, Beat, Greeting, NONSENSE, Profile, Question};
 
 /// A machine that is there answers a greeting in a few round trips.
-const GREETING_PATIENCE: Duration = Duration::from_secs(3);
+const GREETING_TIMEOUT: Duration = Duration::from_secs(3);
 /// A machine whose link died answers this soon over another one; one that is dead does not.
 const SECOND_CHANCE: Duration = Duration::from_millis(400);
 /// Between two dials to a machine that is away, at first and at most. An announcement cuts the wait short.
@@ -63,25 +63,25 @@ pub(crate) async fn run(member: Membership, local: Arc<dyn Local>) {
 
 async fn keep_in_touch(member: Membership, local: Arc<dyn Local>, peer: PeerId) {
     let mut pause = *PAUSE.start();
-    let mut patience = GREETING_PATIENCE;
+    let mut wait = GREETING_TIMEOUT;
     let mut last_heard = Instant::now();
     while member.peers().is_approved(peer) {
         // Before dialling, so that an announcement during the dial is not missed.
         let dial = member.peers().dial_bell(peer);
         let announced = dial.notified();
-        let absence = match timeout(patience, greet(&member, &*local, peer)).await {
+        let absence = match timeout(wait, greet(&member, &*local, peer)).await {
             Ok(Ok((channel, name, life))) => {
                 pause = *PAUSE.start();
                 note_arrival(&member, peer, &name, life);
                 let working = AbortOnDropHandle::new(member.spawn(local.while_present(peer)));
                 let measuring = AbortOnDropHandle::new(member.spawn(measure::run(member.clone(), local.clone(), peer)));
-                let (why, heard) = feel_pulse(&member, &*local, peer, channel).await;
+                let (why, heard) = exchange_heartbeats(&member, &*local, peer, channel).await;
                 last_heard = heard;
                 drop((working, measuring));
                 member.endpoint().admission().hang_up(peer, last_heard);
                 if why.is_none() && member.peers().is_approved(peer) {
                     tracing::info!("{} fell silent or broke off; it is asked once more", member.peers().name(peer));
-                    patience = SECOND_CHANCE;
+                    wait = SECOND_CHANCE;
                     continue;
                 }
                 why.unwrap_or_else(|| REMOVED.to_owned()).into()
@@ -89,7 +89,7 @@ async fn keep_in_touch(member: Membership, local: Arc<dyn Local>, peer: PeerId) 
             Ok(Err(absence)) => absence,
             Err(_) => silent(&member, peer),
         };
-        patience = GREETING_PATIENCE;
+        wait = GREETING_TIMEOUT;
         // What is left of a connection knows only the dead path; the next dial tries them all.
         member.endpoint().admission().hang_up(peer, last_heard);
         tracing::info!("{} is away: {}", member.peers().name(peer), absence.why);
@@ -149,7 +149,7 @@ async fn greet(member: &Membership, local: &dyn Local, peer: PeerId) -> Result<(
 }
 
 /// Beats until the machine is removed (`Some`), or falls silent or breaks off (`None`); and when it was last heard.
-async fn feel_pulse(
+async fn exchange_heartbeats(
     member: &Membership,
     local: &dyn Local,
     peer: PeerId,
@@ -158,7 +158,7 @@ async fn feel_pulse(
     let (mut writer, mut reader) = channel.split();
     let mut profiles = member.profiles();
     profiles.mark_changed();
-    let mut pulse = Pulse::new(Instant::now());
+    let mut detector = FailureDetector::new(Instant::now());
     let (heard, mut answers) = tokio::sync::mpsc::channel(16);
     let listening = AbortOnDropHandle::new(member.spawn({
         let member = member.clone();
@@ -178,21 +178,21 @@ async fn feel_pulse(
             }
         }
     }));
-    let mut timer = tokio::time::interval(BEAT);
+    let mut timer = tokio::time::interval(INTERVAL);
     timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut number = 0;
     let end = loop {
         tokio::select! {
             biased;
             answer = answers.recv() => match answer {
-                Some(()) => pulse.answered(Instant::now()),
+                Some(()) => detector.answered(Instant::now()),
                 None => break None,
             },
             _ = timer.tick() => {
                 if !member.peers().is_approved(peer) {
                     break Some(REMOVED.to_owned());
                 }
-                if pulse.look(Instant::now()) == Verdict::Silent {
+                if detector.judge(Instant::now()) == Verdict::Silent {
                     tracing::debug!("no heartbeat was answered in time");
                     break None;
                 }
@@ -206,7 +206,7 @@ async fn feel_pulse(
         }
     };
     drop(listening);
-    (end, pulse.last_answer())
+    (end, detector.last_answer())
 }
 
 /// What this machine says of itself, where that has changed since it was last said.
@@ -286,6 +286,7 @@ fn silent(member: &Membership, peer: PeerId) -> Absence {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a test ends with its runtime")]
 mod tests {
     use super::*;
     use crate::peers::PeerState;

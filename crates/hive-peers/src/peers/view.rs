@@ -3,37 +3,11 @@
 use hive_net::Link;
 use serde::{Deserialize, Serialize};
 
+pub use hive_types::{Notice, Paired, PeerState};
+
 use super::rights::Rights;
 use crate::reach::Condition;
 use hive_protocol::Profile;
-
-/// How a machine stands to this one.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "state")]
-pub enum PeerState {
-    /// It announces itself; nothing has been asked yet.
-    Found,
-    /// A code is shown on both machines, and the owners decide.
-    Pending {
-        /// The six digits, as "482 915".
-        code: String,
-        /// Whether the other machine asked first.
-        asked_by_them: bool,
-        /// Whether this owner has approved and the other's decision is awaited.
-        approved_here: bool,
-    },
-    /// It is in, and answers.
-    Approved,
-    /// It is in, and does not answer.
-    Unreachable {
-        /// Why, as far as one can tell.
-        why: String,
-        /// Since when, in seconds since 1970.
-        since: u64,
-    },
-    /// It is refused everything.
-    Blocked,
-}
 
 /// A machine, as people and programs see it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -64,15 +38,6 @@ pub struct PeerView {
     pub rights: Option<Rights>,
 }
 
-/// How a machine was approved, to be compared again later.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Paired {
-    /// The six digits that both owners compared, as "482 915"; `None` where it was approved before they were remembered.
-    pub code: Option<String>,
-    /// When, in seconds since 1970.
-    pub at_s: u64,
-}
-
 /// A path to a machine, as it was measured.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MeasuredPath {
@@ -81,15 +46,4 @@ pub struct MeasuredPath {
     pub link: Link,
     /// What it carries, in bits per second.
     pub bits_per_s: u64,
-}
-
-/// Something about machines that an owner should hear of.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Notice {
-    /// Counts up, so that a listener can tell what is new.
-    pub number: u64,
-    /// The machine concerned, as text.
-    pub peer: String,
-    /// What happened, in words.
-    pub text: String,
 }

@@ -8,7 +8,7 @@ use jiff::civil::DateTime;
 
 use super::Serving;
 use crate::error::{AnswerError, ServeError};
-use crate::wish::Wish;
+use crate::model_request::ModelRequest;
 
 /// A machine may leave while a model is loaded; then it is loaded on the others.
 const ATTEMPTS: usize = 3;
@@ -23,15 +23,17 @@ fn now() -> DateTime {
 /// Whoever asked for a model, for as long as its answer takes.
 struct Asker {
     serving: Serving,
-    wish: Wish,
+    wanted: ModelRequest,
 }
 
 impl Source for Asker {
     /// The model on the machines that are there: as many as were wished for, else as many as it takes.
     fn ring(&self) -> Loading<'_> {
         Box::pin(async {
-            let ring = match self.serving.model(&self.wish).await {
-                Err(ServeError::TooFew { .. }) => self.serving.model(&Wish { stages: None, ..self.wish.clone() }).await,
+            let ring = match self.serving.model(&self.wanted).await {
+                Err(ServeError::TooFew { .. }) => {
+                    self.serving.model(&ModelRequest { stages: None, ..self.wanted.clone() }).await
+                }
                 result => result,
             };
             ring.map_err(|error| SourceError(error.to_string()))
@@ -46,10 +48,10 @@ impl Source for Asker {
 
 impl Serving {
     /// Starts an answer by the swarm. It goes on over other machines when one leaves in the middle of it.
-    pub async fn generate(&self, wish: &Wish, request: &Request) -> Result<Reply, AnswerError> {
+    pub async fn generate(&self, wanted: &ModelRequest, request: &Request) -> Result<Reply, AnswerError> {
         let mut attempt = 1;
         loop {
-            let ring = match self.model(wish).await {
+            let ring = match self.model(wanted).await {
                 Err(ServeError::Load(error)) if attempt < ATTEMPTS && !error.is_the_models() => {
                     tracing::info!("the model is loaded anew: {error}");
                     attempt += 1;
@@ -60,7 +62,7 @@ impl Serving {
                 ring => ring?,
             };
             let prompt = ring.prompt(request, self.inner.openings.began(&request.conversation, now())).await?;
-            let source = Arc::new(Asker { serving: self.clone(), wish: wish.clone() });
+            let source = Arc::new(Asker { serving: self.clone(), wanted: wanted.clone() });
             return Ok(ring.start(prompt, request, Some(source)).await?);
         }
     }

@@ -9,44 +9,35 @@ use hive_peers::{Called, Candidate, Placement, Scope, between, find};
 use hive_plan::{LinkProfile, NodeProfile, Plan};
 use hive_ring::Ring;
 use hive_stage::{models, planning};
+use hive_types::StageLayers;
 use hive_worker::text::{Model, ModelCard};
-use serde::{Deserialize, Serialize};
 
 use super::{Serving, held_by};
 use crate::error::{ByHandError, ServeError};
+use crate::model_request::ModelRequest;
 use crate::placed::PlacedLayers;
-use crate::wish::Wish;
-
-/// A stage as a person writes it; what else a plan file says is left aside.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StageByHand {
-    /// The machine: its name, the beginning of its id, or its three words.
-    pub node: String,
-    /// Layers `[first, end)`, counted from 0.
-    pub layers: [usize; 2],
-}
 
 impl Serving {
     /// Puts a model in memory as somebody wants it placed, and keeps to that.
-    pub async fn load_model_by_hand(&self, name: &str, stages: &[StageByHand]) -> Result<(), ServeError> {
-        let wish = Wish::named(name);
-        let model = self.host().catalogue().open_model(wish.model.as_deref()).await?;
+    pub async fn load_model_by_hand(&self, name: &str, stages: &[StageLayers]) -> Result<(), ServeError> {
+        let wanted = ModelRequest::named(name);
+        let model = self.host().catalogue().open_model(wanted.model.as_deref()).await?;
         let placed = self.resolve(stages)?;
-        let unused = self.unused_beside(&wish);
-        self.as_written(&model, &wish, &placed, &unused)?;
-        let before = self.make_by_hand(&wish, Some(placed));
-        let loaded = self.model(&wish).await;
+        let unused = self.unused_beside(&wanted);
+        self.as_written(&model, &wanted, &placed, &unused)?;
+        let before = self.make_by_hand(&wanted, Some(placed));
+        let loaded = self.model(&wanted).await;
         if loaded.is_err() {
-            self.make_by_hand(&wish, before);
+            self.make_by_hand(&wanted, before);
         }
         loaded.map(|_| ())
     }
 
     /// The machines that are meant.
-    fn resolve(&self, stages: &[StageByHand]) -> Result<Vec<PlacedLayers>, ByHandError> {
+    fn resolve(&self, stages: &[StageLayers]) -> Result<Vec<PlacedLayers>, ByHandError> {
         let mut machines = self.member().peers().called();
         machines.push(Called::new(self.member().id(), self.member().name().to_owned()));
-        let placed = |stage: &StageByHand| {
+        let placed = |stage: &StageLayers| {
             let machine = find(&machines, &stage.node)?;
             let name = if machine == self.member().id() {
                 self.member().name().to_owned()
@@ -62,11 +53,11 @@ impl Serving {
     pub(super) fn as_written(
         &self,
         model: &Model,
-        wish: &Wish,
+        wanted: &ModelRequest,
         written: &[PlacedLayers],
         freed: &[Ring],
     ) -> Result<(Plan, Vec<Placement>), ByHandError> {
-        let source = models::source(wish.model.as_deref(), model);
+        let source = models::source(wanted.model.as_deref(), model);
         // Somebody wants these very machines.
         let machines = self.member().candidates(Some(&source), &held_by(freed), Scope::WithLoadFailures);
         let nodes: Vec<_> = machines.iter().map(|machine| machine.profile.clone()).collect();

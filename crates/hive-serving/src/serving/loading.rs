@@ -1,4 +1,4 @@
-//! From a wish to a loaded model.
+//! From a request to a loaded model.
 
 use std::time::Duration;
 
@@ -6,16 +6,16 @@ use hive_peers::Placement;
 use hive_plan::{Plan, Revision};
 use hive_ring::{Health, Ring, RingOptions};
 use hive_stage::models;
+use hive_types::LoadingView;
 use hive_worker::text::Model;
 use tokio::sync::MutexGuard as AsyncMutexGuard;
 
 use super::{Loaded, Serving};
 use crate::error::ServeError;
-use crate::views::LoadingView;
-use crate::wish::Wish;
+use crate::model_request::ModelRequest;
 
-/// How long a question waits for a model that is being mended.
-const MENDING_PATIENCE: Duration = Duration::from_secs(30);
+/// How long a question waits for a failover of its model.
+const FAILOVER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A way to place a model, before anything is loaded.
 pub struct Layout {
@@ -30,41 +30,41 @@ pub struct Layout {
 }
 
 impl Serving {
-    /// How a wish would be met now.
-    pub async fn lay_out(&self, wish: &Wish) -> Result<Layout, ServeError> {
-        let wish = &wish.usual();
-        let model = self.host().catalogue().open_model(wish.model.as_deref()).await?;
-        let (plan, placements) = self.place(&model, wish, &self.unused_beside(wish))?;
+    /// How a request would be met now.
+    pub async fn lay_out(&self, wanted: &ModelRequest) -> Result<Layout, ServeError> {
+        let wanted = &wanted.usual();
+        let model = self.host().catalogue().open_model(wanted.model.as_deref()).await?;
+        let (plan, placements) = self.place(&model, wanted, &self.unused_beside(wanted))?;
         Ok(Layout { model: model.name(), layers: model.card().layers(), plan, placements })
     }
 
     /// The model that was wished for, loaded if it is not.
-    pub async fn model(&self, wish: &Wish) -> Result<Ring, ServeError> {
-        let wish = &wish.usual();
-        self.restored(wish).await;
-        let known = self.ring_of(wish);
+    pub async fn model(&self, wanted: &ModelRequest) -> Result<Ring, ServeError> {
+        let wanted = &wanted.usual();
+        self.restored(wanted).await;
+        let known = self.ring_of(wanted);
         if let Some(ring) = &known
-            && self.is_of_use(ring, wish).await?
+            && self.is_of_use(ring, wanted).await?
         {
             return Ok(ring.clone());
         }
         let placing = self.inner.placing.lock().await;
         // Somebody else may have had it loaded meanwhile.
-        let now = self.ring_of(wish).filter(|now| !known.is_some_and(|known| known.is(now)));
+        let now = self.ring_of(wanted).filter(|now| !known.is_some_and(|known| known.is(now)));
         if let Some(ring) = now
-            && self.unless_stopping(self.is_of_use(&ring, wish)).await?
+            && self.unless_stopping(self.is_of_use(&ring, wanted)).await?
         {
             return Ok(ring);
         }
-        let model = self.unless_stopping(self.host().catalogue().open_model(wish.model.as_deref())).await?;
-        let unused = self.unused_beside(wish);
-        let (plan, placements) = self.place(&model, wish, &unused)?;
-        let unused: Vec<Loaded> = self.loaded().extract_if(.., |loaded| loaded.makes_room_for(wish)).collect();
+        let model = self.unless_stopping(self.host().catalogue().open_model(wanted.model.as_deref())).await?;
+        let unused = self.unused_beside(wanted);
+        let (plan, placements) = self.place(&model, wanted, &unused)?;
+        let unused: Vec<Loaded> = self.loaded().extract_if(.., |loaded| loaded.makes_room_for(wanted)).collect();
         for Loaded { ring, .. } in unused {
             self.show(None);
             ring.unload().await;
         }
-        self.load_beside(&placing, wish, model, &plan, &placements).await
+        self.load_beside(&placing, wanted, model, &plan, &placements).await
     }
 
     /// Does a part of the work of placing a model, which a node that stops does not wait for.
@@ -79,22 +79,22 @@ impl Serving {
         }
     }
 
-    /// Whether a loaded model can be used as it is, once what is being mended is mended.
-    async fn is_of_use(&self, ring: &Ring, wish: &Wish) -> Result<bool, ServeError> {
+    /// Whether a loaded model can be used as it is, once a failover has ended.
+    async fn is_of_use(&self, ring: &Ring, wanted: &ModelRequest) -> Result<bool, ServeError> {
         // One that is in use moves only beside itself (`moving.rs`).
-        Ok(self.settles(ring).await && (ring.is_busy() || self.revision(ring, wish)? == Revision::Keep))
+        Ok(self.settles(ring).await && (ring.is_busy() || self.revision(ring, wanted)? == Revision::Keep))
     }
 
     /// Loads a model beside what is loaded, while nothing else is placed.
     pub(super) async fn load_beside(
         &self,
         _placing: &AsyncMutexGuard<'_, ()>,
-        wish: &Wish,
+        wanted: &ModelRequest,
         model: Model,
         plan: &Plan,
         placements: &[Placement],
     ) -> Result<Ring, ServeError> {
-        let source = models::source(wish.model.as_deref(), &model);
+        let source = models::source(wanted.model.as_deref(), &model);
         let (name, of) = (model.name(), model.card().layers());
         let progress = |layers| {
             self.show_loading(Some(LoadingView { name: name.clone(), layers, of }));
@@ -105,22 +105,22 @@ impl Serving {
         let shown = Shown(self);
         let load = Box::pin(Ring::load(self.host(), model, plan, placements, RingOptions::new(source), progress));
         let ring = self.unless_stopping(load).await?;
-        self.loaded().push(Loaded { wish: wish.clone(), ring: ring.clone() });
+        self.loaded().push(Loaded { wanted: wanted.clone(), ring: ring.clone() });
         self.show(Some(ring.clone()));
         drop(shown);
         Ok(ring)
     }
 
-    /// Whether a loaded model can be used, once what is being mended is mended.
+    /// Whether a loaded model can be used, once a failover has ended.
     async fn settles(&self, ring: &Ring) -> bool {
         let mut state = ring.state();
-        let settled = tokio::time::timeout(MENDING_PATIENCE, async {
+        let settled = tokio::time::timeout(FAILOVER_TIMEOUT, async {
             loop {
                 match &state.borrow_and_update().health {
                     Health::Whole if !ring.has_lost_a_machine() => return true,
-                    Health::Lost(_) | Health::Superseded => return false,
+                    Health::Abandoned(_) | Health::Superseded => return false,
                     // Noticed, or just about to be.
-                    Health::Whole | Health::Mending(_) => {}
+                    Health::Whole | Health::FailingOver(_) => {}
                 }
                 if state.changed().await.is_err() {
                     return false;

@@ -11,7 +11,7 @@ use hive_ring::{Ring, RingOptions};
 use hive_stage::models;
 
 use super::{Loaded, Serving};
-use crate::wish::Wish;
+use crate::model_request::ModelRequest;
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_secs(2);
@@ -20,9 +20,9 @@ const STEADY: usize = 2;
 /// A move that failed is not tried again at once.
 const AFTER_FAILURE: Duration = Duration::from_secs(30);
 /// The last answer leaves the old ring at its next token.
-const LEAVING_PATIENCE: Duration = Duration::from_mins(1);
+const DRAIN_TIMEOUT: Duration = Duration::from_mins(1);
 /// Between two looks whether it has.
-const LEAVING_PAUSE: Duration = Duration::from_millis(100);
+const DRAIN_PAUSE: Duration = Duration::from_millis(100);
 
 /// What would be better elsewhere now, with how many looks in a row have said so.
 fn counted<T>(before: &[(T, usize)], now: Vec<T>, is_same: impl Fn(&T, &T) -> bool) -> Vec<(T, usize)> {
@@ -33,20 +33,20 @@ fn counted<T>(before: &[(T, usize)], now: Vec<T>, is_same: impl Fn(&T, &T) -> bo
 impl Serving {
     /// Looks for better plans for as long as the node runs.
     pub async fn move_to_better_plans(&self) {
-        let mut better: Vec<((Wish, Ring), usize)> = Vec::new();
+        let mut better: Vec<((ModelRequest, Ring), usize)> = Vec::new();
         loop {
             tokio::select! {
                 () = tokio::time::sleep(LOOK) => {}
                 () = self.member().stopping() => return,
             }
             let mut now = self.in_use();
-            now.retain(|(wish, ring)| matches!(self.revision(ring, wish), Ok(Revision::Move)));
+            now.retain(|(wanted, ring)| matches!(self.revision(ring, wanted), Ok(Revision::Move)));
             better = counted(&better, now, |(_, known), (_, ring)| known.is(ring));
             // One at a time: where it is then changes what is best for the others.
             let steady = better.iter().position(|(_, looks)| *looks >= STEADY);
-            if let Some(((wish, ring), _)) = steady.map(|place| better.swap_remove(place)) {
+            if let Some(((wanted, ring), _)) = steady.map(|place| better.swap_remove(place)) {
                 better.clear();
-                match self.move_beside(&wish, &ring).await {
+                match self.move_beside(&wanted, &ring).await {
                     Ok(()) => tracing::info!("a model moved to a better plan, with its answers"),
                     Err(why) => {
                         tracing::info!("a model stays where it is: {why}");
@@ -61,25 +61,25 @@ impl Serving {
     }
 
     /// The models that are answering, and may be placed as the plan has it.
-    fn in_use(&self) -> Vec<(Wish, Ring)> {
+    fn in_use(&self) -> Vec<(ModelRequest, Ring)> {
         // While a model is being loaded, none is moved.
         let Ok(_placing) = self.inner.placing.try_lock() else { return Vec::new() };
         let movable =
-            |loaded: &&Loaded| loaded.wish.stages.is_none() && loaded.ring.is_busy() && loaded.ring.is_whole();
+            |loaded: &&Loaded| loaded.wanted.stages.is_none() && loaded.ring.is_busy() && loaded.ring.is_whole();
         let loaded = self.loaded();
-        loaded.iter().filter(movable).map(|loaded| (loaded.wish.clone(), loaded.ring.clone())).collect()
+        loaded.iter().filter(movable).map(|loaded| (loaded.wanted.clone(), loaded.ring.clone())).collect()
     }
 
-    async fn move_beside(&self, wish: &Wish, ring: &Ring) -> Result<(), String> {
+    async fn move_beside(&self, wanted: &ModelRequest, ring: &Ring) -> Result<(), String> {
         let model =
-            self.host().catalogue().open_model(wish.model.as_deref()).await.map_err(|error| error.to_string())?;
-        let (plan, placements) = self.place(&model, wish, &[]).map_err(|error| error.to_string())?;
-        let source = models::source(wish.model.as_deref(), &model);
+            self.host().catalogue().open_model(wanted.model.as_deref()).await.map_err(|error| error.to_string())?;
+        let (plan, placements) = self.place(&model, wanted, &[]).map_err(|error| error.to_string())?;
+        let source = models::source(wanted.model.as_deref(), &model);
         let loaded = Ring::load(self.host(), model, &plan, &placements, RingOptions::new(source), |_| ()).await;
         let successor = loaded.map_err(|error| error.to_string())?;
         let is_still_there = {
             let mut loaded = self.loaded();
-            let place = loaded.iter_mut().find(|loaded| loaded.wish == *wish && loaded.ring.is(ring));
+            let place = loaded.iter_mut().find(|loaded| loaded.wanted == *wanted && loaded.ring.is(ring));
             place.map(|place| place.ring = successor.clone()).is_some()
         };
         if !is_still_there {
@@ -92,9 +92,9 @@ impl Serving {
         ring.supersede();
         let old = ring.clone();
         self.member().spawn(async move {
-            let _ = tokio::time::timeout(LEAVING_PATIENCE, async {
+            let _ = tokio::time::timeout(DRAIN_TIMEOUT, async {
                 while old.is_busy() {
-                    tokio::time::sleep(LEAVING_PAUSE).await;
+                    tokio::time::sleep(DRAIN_PAUSE).await;
                 }
             })
             .await;

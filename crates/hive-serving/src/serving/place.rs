@@ -12,12 +12,12 @@ use hive_worker::text::{Model, ModelCard};
 
 use super::{Serving, by_hand, held_by, placements};
 use crate::error::ServeError;
-use crate::wish::Wish;
+use crate::model_request::ModelRequest;
 
 impl Serving {
     /// Whether a loaded model should move, now that there may be other machines, or better links. One that is in use is
     /// loaded beside itself, which takes memory of its own and is worth it for more.
-    pub(super) fn revision(&self, ring: &Ring, wish: &Wish) -> Result<Revision, ServeError> {
+    pub(super) fn revision(&self, ring: &Ring, wanted: &ModelRequest) -> Result<Revision, ServeError> {
         let busy = ring.is_busy();
         // Moving frees what the model holds now, unless it is loaded beside itself.
         let freed = if busy { Vec::new() } else { held_by(std::slice::from_ref(ring)) };
@@ -34,12 +34,12 @@ impl Serving {
             let are_here = stages.iter().all(|stage| place(stage, &all).is_some());
             return Ok(if are_here { Revision::Keep } else { Revision::Move });
         };
-        let by_hand = self.made_by_hand(wish);
+        let by_hand = self.made_by_hand(wanted);
         if by_hand.is_none() && self.plan_here(ring.model().card(), &machines).is_some() {
             let is_here = places.iter().all(|place| *place == HERE);
             return Ok(if is_here { Revision::Keep } else { Revision::Move });
         }
-        if let Some(wanted) = wish.stages {
+        if let Some(wanted) = wanted.stages {
             // Mended onto fewer machines, it is not what was wished for.
             let used = places.iter().collect::<BTreeSet<_>>().len();
             return Ok(if used < wanted { Revision::Move } else { Revision::Keep });
@@ -60,25 +60,25 @@ impl Serving {
             best => best.map_err(|error| self.no_plan(error, ring.source()))?,
         };
         let best_tokens_per_s = best.decode_tokens_per_s.unwrap_or(0.0);
-        let revision = hive_plan::revise(now_tokens_per_s, best_tokens_per_s, busy || ring.may_be_gone_on_with());
+        let revision = hive_plan::revise(now_tokens_per_s, best_tokens_per_s, busy || ring.is_prefix_warm());
         if revision == Revision::Move {
             tracing::info!("another place is worth moving to: {best_tokens_per_s:.1} tok/s, {now_tokens_per_s:.1} now");
         }
         Ok(revision)
     }
 
-    /// Where a wish goes, once what these models hold is free.
+    /// Where a request goes, once what these models hold is free.
     pub(super) fn place(
         &self,
         model: &Model,
-        wish: &Wish,
+        wanted: &ModelRequest,
         freed: &[Ring],
     ) -> Result<(Plan, Vec<Placement>), ServeError> {
-        let source = models::source(wish.model.as_deref(), model);
+        let source = models::source(wanted.model.as_deref(), model);
         let held = held_by(freed);
         let mut hindrance = None;
-        if let Some(written) = self.made_by_hand(wish) {
-            match self.as_written(model, wish, &written, freed) {
+        if let Some(written) = self.made_by_hand(wanted) {
+            match self.as_written(model, wanted, &written, freed) {
                 Ok((mut plan, placements)) => {
                     plan.reasons.push("It was placed by hand, and stays so until it is unloaded.".to_owned());
                     return Ok((plan, placements));
@@ -87,13 +87,13 @@ impl Serving {
             }
         }
         let mut machines = self.member().candidates(Some(&source), &held, Scope::Healthy);
-        let mut plan = self.place_on(&machines, model.card(), wish);
+        let mut plan = self.place_on(&machines, model.card(), wanted);
         let mut asked_again = None;
         if plan.is_err() {
             // Better a machine that did not load something a moment ago than none.
             let more = self.member().candidates(Some(&source), &held, Scope::WithLoadFailures);
             if more.len() > machines.len()
-                && let Ok(found) = self.place_on(&more, model.card(), wish)
+                && let Ok(found) = self.place_on(&more, model.card(), wanted)
             {
                 let is_new = |machine: &&Candidate| self.member().trust().rests(machine.placement.addr.id()).is_some();
                 let names: Vec<_> = more.iter().filter(is_new).map(|machine| machine.placement.name.as_str()).collect();
@@ -117,12 +117,12 @@ impl Serving {
         Ok((plan, machines.into_iter().map(|machine| machine.placement).collect()))
     }
 
-    /// Where a wish goes on these machines.
-    fn place_on(&self, machines: &[Candidate], model: &ModelCard, wish: &Wish) -> Result<Plan, Unplaced> {
+    /// Where a request goes on these machines.
+    fn place_on(&self, machines: &[Candidate], model: &ModelCard, wanted: &ModelRequest) -> Result<Plan, Unplaced> {
         let here = self.plan_here(model, machines);
         let nodes: Vec<_> = machines.iter().map(|machine| machine.profile.clone()).collect();
         let link = |a: usize, b: usize| between(&machines[a], &machines[b]);
-        match wish.stages.filter(|wanted| here.is_none() || *wanted == 0) {
+        match wanted.stages.filter(|wanted| here.is_none() || *wanted == 0) {
             Some(0) => Err(PlanError::NoStages.into()),
             Some(wanted) if wanted > machines.len() => Err(Unplaced::TooFew { wanted }),
             Some(wanted) => {
@@ -157,7 +157,7 @@ impl Serving {
     }
 }
 
-/// Why a wish goes nowhere.
+/// Why a request goes nowhere.
 enum Unplaced {
     /// There are fewer machines than were asked for.
     TooFew { wanted: usize },
@@ -236,13 +236,13 @@ mod tests {
     async fn prompts_that_stay_here_stay_here_whatever_number_of_machines_is_wished_for() {
         hive_worker::read_texts_here();
         let model = models::open(None).await.unwrap();
-        let wish = |stages| Wish { model: None, stages: Some(stages) };
+        let wanted = |stages| ModelRequest { model: None, stages: Some(stages) };
         for (keeps, places) in [(true, Some(vec![HERE])), (false, None)] {
             let ann = Node::start("ann", keeps).await;
-            let placed = ann.serving.place(&model, &wish(2), &[]).ok();
+            let placed = ann.serving.place(&model, &wanted(2), &[]).ok();
             let stages = placed.map(|(plan, _)| plan.stages.iter().map(|stage| stage.machine).collect::<Vec<_>>());
             assert_eq!(stages, places, "there is no second machine");
-            assert!(ann.serving.place(&model, &wish(0), &[]).is_err());
+            assert!(ann.serving.place(&model, &wanted(0), &[]).is_err());
             ann.stop().await;
         }
     }
@@ -273,7 +273,7 @@ mod tests {
     async fn whoever_takes_no_part_is_named_with_the_reason_and_what_to_do() {
         let (ann, bob) = approved().await;
         let model = models::open(None).await.unwrap();
-        let two = Wish { model: None, stages: Some(2) };
+        let two = ModelRequest { model: None, stages: Some(2) };
         let place = |node: &Node| node.serving.place(&model, &two, &[]).map(|(plan, _)| plan);
         let refused = |node: &Node| place(node).unwrap_err().to_string();
         assert!(place(&ann).is_ok());
@@ -289,7 +289,7 @@ mod tests {
         let other = ModelCopy { name: Some(models::starter_name().to_owned()), digest: Some("1f".to_owned()) };
         says(Some(vec![other]));
         assert!(refused(&ann).contains("bob's copy of SmolLM2"), "{}", refused(&ann));
-        let plan = ann.serving.place(&model, &Wish::default(), &[]).unwrap().0;
+        let plan = ann.serving.place(&model, &ModelRequest::default(), &[]).unwrap().0;
         assert!(plan.reasons.iter().any(|reason| reason.contains("differs from yours")), "{:?}", plan.reasons);
         let same = ModelCopy { name: None, digest: Some(model.card().digest.clone()) };
         says(Some(vec![same]));

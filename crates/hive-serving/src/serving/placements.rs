@@ -8,22 +8,26 @@ use std::sync::{MutexGuard, PoisonError};
 use hive_ring::Ring;
 
 use super::{Loaded, Serving};
+use crate::model_request::ModelRequest;
 use crate::placed::{FILE, PlacedLayers, PlacedModel, Placements};
-use crate::wish::Wish;
 
 impl Serving {
-    /// The stages that somebody made by hand for a wish.
-    pub(super) fn made_by_hand(&self, wish: &Wish) -> Option<Vec<PlacedLayers>> {
-        self.by_hand().iter().find(|placed| placed.wish == *wish).map(|placed| placed.stages.clone())
+    /// The stages that somebody made by hand for a request.
+    pub(super) fn made_by_hand(&self, wanted: &ModelRequest) -> Option<Vec<PlacedLayers>> {
+        self.by_hand().iter().find(|placed| placed.wanted == *wanted).map(|placed| placed.stages.clone())
     }
 
-    /// Has a wish met by these stages from now on, or by the plan; gives what was in force before.
-    pub(super) fn make_by_hand(&self, wish: &Wish, stages: Option<Vec<PlacedLayers>>) -> Option<Vec<PlacedLayers>> {
-        let before = self.made_by_hand(wish);
+    /// Has a request met by these stages from now on, or by the plan; gives what was in force before.
+    pub(super) fn make_by_hand(
+        &self,
+        wanted: &ModelRequest,
+        stages: Option<Vec<PlacedLayers>>,
+    ) -> Option<Vec<PlacedLayers>> {
+        let before = self.made_by_hand(wanted);
         {
             let mut by_hand = self.by_hand();
-            by_hand.retain(|placed| placed.wish != *wish);
-            by_hand.extend(stages.map(|stages| PlacedModel { wish: wish.clone(), stages }));
+            by_hand.retain(|placed| placed.wanted != *wanted);
+            by_hand.extend(stages.map(|stages| PlacedModel { wanted: wanted.clone(), stages }));
         }
         self.host().placements().notify();
         before
@@ -35,14 +39,14 @@ impl Serving {
 
     /// What the file is to say.
     pub(super) fn placements(&self) -> Placements {
-        let placed = |Loaded { wish, ring }: &Loaded| PlacedModel { wish: wish.clone(), stages: stages(ring) };
+        let placed = |Loaded { wanted, ring }: &Loaded| PlacedModel { wanted: wanted.clone(), stages: stages(ring) };
         let mut in_memory: Vec<_> = {
             let loaded = self.loaded();
-            loaded.iter().filter(|loaded| !loaded.ring.is_lost()).map(placed).collect()
+            loaded.iter().filter(|loaded| !loaded.ring.is_abandoned()).map(placed).collect()
         };
         // Not put back yet; where a question has loaded it meanwhile, that counts.
         let waiting = self.inner.restoring.borrow();
-        let is_missing = |placed: &&PlacedModel| in_memory.iter().all(|other| other.wish != placed.wish);
+        let is_missing = |placed: &&PlacedModel| in_memory.iter().all(|other| other.wanted != placed.wanted);
         let missing: Vec<_> = waiting.iter().filter(is_missing).cloned().collect();
         in_memory.extend(missing);
         Placements { in_memory, by_hand: self.by_hand().clone() }
@@ -102,7 +106,7 @@ mod tests {
     fn what_a_newer_version_has_written_is_read_as_far_as_it_is_known() {
         let layers =
             PlacedLayers { machine: hive_net::Identity::generate().id(), name: "ann".to_owned(), layers: [0, 30] };
-        let placed = PlacedModel { wish: Wish { model: None, stages: Some(1) }, stages: vec![layers] };
+        let placed = PlacedModel { wanted: ModelRequest { model: None, stages: Some(1) }, stages: vec![layers] };
         let placements = Placements { in_memory: vec![placed.clone()], by_hand: vec![placed] };
         let mut written = serde_json::to_value(&placements).unwrap();
         for place in ["", "/in_memory/0", "/in_memory/0/wish", "/by_hand/0/stages/0"] {

@@ -9,8 +9,8 @@ use hive_stage::models;
 
 use super::Serving;
 use crate::error::ServeError;
+use crate::model_request::ModelRequest;
 use crate::placed::PlacedModel;
-use crate::wish::Wish;
 
 /// Machines find each other again within a second or two; one that starts anew itself takes longer.
 const MACHINES_COME_WITHIN: Duration = Duration::from_secs(20);
@@ -23,7 +23,7 @@ impl Serving {
     pub async fn restore(&self) {
         let waiting: Vec<PlacedModel> = self.inner.restoring.borrow().clone();
         for placed in &waiting {
-            let name = placed.wish.model.clone().unwrap_or_else(|| models::starter_name().to_owned());
+            let name = placed.wanted.model.clone().unwrap_or_else(|| models::starter_name().to_owned());
             tokio::select! {
                 _ = tokio::time::timeout(MACHINES_COME_WITHIN, self.all_come(placed)) => {}
                 () = self.member().stopping() => return,
@@ -39,9 +39,9 @@ impl Serving {
     }
 
     /// Gives a model that is being put back the time for it, so that a question does not place it elsewhere.
-    pub(super) async fn restored(&self, wish: &Wish) {
+    pub(super) async fn restored(&self, wanted: &ModelRequest) {
         let mut restoring = self.inner.restoring.subscribe();
-        let settled = restoring.wait_for(|waiting| waiting.iter().all(|placed| placed.wish != *wish));
+        let settled = restoring.wait_for(|waiting| waiting.iter().all(|placed| placed.wanted != *wanted));
         let _ = tokio::time::timeout(QUESTION_WAITS, settled).await;
     }
 
@@ -57,28 +57,28 @@ impl Serving {
 
     /// Whether it is in memory now. It is put beside the others that were, not beside or in place of what was asked for since.
     async fn put_back(&self, placed: &PlacedModel, all: &[PlacedModel]) -> Result<bool, ServeError> {
-        let wish = &placed.wish;
+        let wanted = &placed.wanted;
         let placing = self.inner.placing.lock().await;
-        let in_memory: Vec<Wish> = self.loaded().iter().map(|loaded| loaded.wish.clone()).collect();
-        if in_memory.contains(wish) {
+        let in_memory: Vec<ModelRequest> = self.loaded().iter().map(|loaded| loaded.wanted.clone()).collect();
+        if in_memory.contains(wanted) {
             return Ok(true);
         }
-        if in_memory.iter().any(|wish| all.iter().all(|placed| placed.wish != *wish)) {
+        if in_memory.iter().any(|wanted| all.iter().all(|placed| placed.wanted != *wanted)) {
             return Ok(false);
         }
         // Should loading it end this process, it is not to do so again and again.
         let mut without = self.placements();
         without.in_memory.retain(|other| other != placed);
         self.write_placements(without);
-        let model = self.host().catalogue().open_model(wish.model.as_deref()).await?;
-        let (plan, placements) = match self.as_written(&model, wish, &placed.stages, &[]) {
+        let model = self.host().catalogue().open_model(wanted.model.as_deref()).await?;
+        let (plan, placements) = match self.as_written(&model, wanted, &placed.stages, &[]) {
             Ok(again) => again,
             Err(why) => {
                 tracing::warn!("a model cannot be put back where it was, and is placed by the plan: {why}");
-                self.place(&model, wish, &[])?
+                self.place(&model, wanted, &[])?
             }
         };
-        self.load_beside(&placing, wish, model, &plan, &placements).await?;
+        self.load_beside(&placing, wanted, model, &plan, &placements).await?;
         Ok(true)
     }
 }

@@ -24,20 +24,20 @@ impl StageHost {
     /// Measures what the stages here take.
     pub fn measure(&self) -> Held {
         self.measure_stages();
-        Held { stage_bytes: self.taken().stages, planned_bytes: self.planned_bytes(|_| true) }
+        Held { stage_bytes: self.memory_use().stages, planned_bytes: self.planned_bytes(|_| true) }
     }
 
-    /// Ends the stages that may not stay: copies at once, other machines' stages when their notice is over.
+    /// Ends the stages that may not stay: standbys at once, other machines' stages when their notice is over.
     pub fn settle(&self, shares: bool, is_short_of_memory: bool, now: Instant) {
         let cap_bytes = *lock(&self.inner.memory_cap);
-        if is_short_of_memory || cap_bytes.is_some_and(|cap| self.taken().all() > cap) {
-            self.drop_copies(|_| true);
+        if is_short_of_memory || cap_bytes.is_some_and(|cap| self.memory_use().all() > cap) {
+            self.drop_standbys(|_| true);
         } else if !shares {
             // Those of this machine's own models are its owner's, shared or not.
             let own = self.membership().id();
-            self.drop_copies(|owner| owner != own);
+            self.drop_standbys(|owner| owner != own);
         }
-        self.drop_copies_past_their_owners_limits();
+        self.drop_standbys_over_their_owners_limits();
         self.evict(shares, cap_bytes, now);
     }
 

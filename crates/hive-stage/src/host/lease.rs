@@ -10,7 +10,7 @@ use super::{StageHost, lock};
 
 /// How often a machine is told which of its stages are still wanted. One that was stopped in the middle of loading has,
 /// when it goes on, a stage that nobody waits for any more; so has this one when a ring is given up while it is mended.
-const TIDY_UP: Duration = Duration::from_secs(6);
+const LEASE_RENEWAL: Duration = Duration::from_secs(6);
 
 impl Local for StageHost {
     fn profile_for(&self, peer: PeerId) -> Profile {
@@ -23,7 +23,7 @@ impl Local for StageHost {
 
     fn while_present(&self, peer: PeerId) -> Work {
         let host = self.clone();
-        Box::pin(async move { host.tidy_up(peer).await })
+        Box::pin(async move { host.renew_leases(peer).await })
     }
 
     fn serve(&self, peer: PeerId, opened: Opened) -> Work {
@@ -58,11 +58,11 @@ impl StageHost {
     }
 
     /// Frees what this machine holds for itself and does not want any more, until the node stops.
-    pub async fn tidy_up_here(&self) {
+    pub async fn renew_own_leases(&self) {
         let (own, here) = (self.membership().id(), self.membership().addr());
         loop {
             tokio::select! {
-                () = tokio::time::sleep(TIDY_UP) => {}
+                () = tokio::time::sleep(LEASE_RENEWAL) => {}
                 () = self.membership().stopping() => return,
             }
             let _ = self.ask(&here, Question::Retain(self.wanted_from(own)), |_| ()).await;
@@ -70,11 +70,11 @@ impl StageHost {
     }
 
     /// Tells a machine which of its stages are still wanted from here: when it has come, and from time to time.
-    async fn tidy_up(&self, peer: PeerId) {
+    async fn renew_leases(&self, peer: PeerId) {
         loop {
             let question = Question::Retain(self.wanted_from(peer));
             let _ = self.ask(&self.membership().peers().addr(peer), question, |_| ()).await;
-            tokio::time::sleep(TIDY_UP).await;
+            tokio::time::sleep(LEASE_RENEWAL).await;
         }
     }
 }

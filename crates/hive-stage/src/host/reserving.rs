@@ -5,42 +5,42 @@ use std::collections::BTreeSet;
 use hive_net::PeerId;
 use hive_types::megabytes;
 
-use super::room::{Promise, Room, Taken, room};
+use super::budget::{Fit, Grant, MemoryUse, fit};
 use super::{Hosted, StageHost, lock};
 
-/// Such a promise. Dropped when the stage is there, or is not to be.
-pub(super) struct Reserved {
+/// Such a grant. Dropped when the stage is there, or is not to be.
+pub(super) struct Reservation {
     host: StageHost,
-    promise: Promise,
+    grant: Grant,
 }
 
-impl Drop for Reserved {
+impl Drop for Reservation {
     fn drop(&mut self) {
         let mut loading = lock(&self.host.inner.loading);
-        if let Some(at) = loading.iter().position(|promise| *promise == self.promise) {
+        if let Some(at) = loading.iter().position(|grant| *grant == self.grant) {
             loading.swap_remove(at);
         }
     }
 }
 
 impl StageHost {
-    pub(super) fn taken(&self) -> Taken {
-        self.taken_by(|_| true)
+    pub(super) fn memory_use(&self) -> MemoryUse {
+        self.memory_use_of(|_| true)
     }
 
     /// What the stages of some machines take.
-    pub(super) fn taken_by(&self, counts: impl Fn(PeerId) -> bool) -> Taken {
+    pub(super) fn memory_use_of(&self, counts: impl Fn(PeerId) -> bool) -> MemoryUse {
         self.measured(counts, |hosted| hosted.bytes.max(hosted.used_bytes))
     }
 
-    /// What was planned for the stages of some machines; copies do not count.
+    /// What was planned for the stages of some machines; standbys do not count.
     pub(super) fn planned_bytes(&self, counts: impl Fn(PeerId) -> bool) -> u64 {
         self.measured(counts, |hosted| hosted.bytes).stages
     }
 
     /// What is here of some machines, by some measure, and what is being loaded for them.
-    fn measured(&self, counts: impl Fn(PeerId) -> bool, measure: impl Fn(&Hosted) -> u64) -> Taken {
-        let mut taken = Taken::default();
+    fn measured(&self, counts: impl Fn(PeerId) -> bool, measure: impl Fn(&Hosted) -> u64) -> MemoryUse {
+        let mut taken = MemoryUse::default();
         let mut add = |bytes: u64, standby| {
             let sum = taken.of(standby);
             *sum = sum.saturating_add(bytes);
@@ -49,8 +49,8 @@ impl StageHost {
         for hosted in stages.values().filter(|hosted| counts(hosted.claims.owner)) {
             add(measure(hosted), hosted.standby);
         }
-        for promise in lock(&self.inner.loading).iter().filter(|promise| counts(promise.owner)) {
-            add(promise.bytes, promise.standby);
+        for grant in lock(&self.inner.loading).iter().filter(|grant| counts(grant.owner)) {
+            add(grant.bytes, grant.standby);
         }
         taken
     }
@@ -61,7 +61,7 @@ impl StageHost {
     }
 
     /// Keeps memory for a stage, within the caps of this machine and of the stage's owner; the error says what there is.
-    pub(super) fn reserve(&self, owner: PeerId, bytes: u64, standby: bool) -> Result<Reserved, String> {
+    pub(super) fn reserve(&self, owner: PeerId, bytes: u64, standby: bool) -> Result<Reservation, String> {
         let cap = lock(&self.inner.memory_cap).unwrap_or(u64::MAX);
         // Two that come at once do not both get what is left.
         let _one_at_a_time = lock(&self.inner.reserving);
@@ -70,37 +70,37 @@ impl StageHost {
             format!("it takes {bytes} MB, but {taken} MB of the {cap} MB given are in use")
         };
         if let Some(cap) = self.cap_of(owner) {
-            let taken = self.taken_by(|other| other == owner).all();
+            let taken = self.memory_use_of(|other| other == owner).all();
             if taken.saturating_add(bytes) > cap {
                 return Err(full(taken, cap));
             }
         }
-        match room(bytes, standby, self.taken(), cap) {
-            Room::Free => {}
-            Room::AfterCopies => self.drop_copies(|_| true),
-            Room::None(firm) => return Err(full(firm, cap)),
+        match fit(bytes, standby, self.memory_use(), cap) {
+            Fit::Free => {}
+            Fit::AfterStandbys => self.drop_standbys(|_| true),
+            Fit::OverBudget(firm) => return Err(full(firm, cap)),
         }
-        let promise = Promise { owner, bytes, standby };
-        lock(&self.inner.loading).push(promise);
-        Ok(Reserved { host: self.clone(), promise })
+        let grant = Grant { owner, bytes, standby };
+        lock(&self.inner.loading).push(grant);
+        Ok(Reservation { host: self.clone(), grant })
     }
 
-    /// Copies yield to the limit of the machine that they are for, as they do to that of all, before any of its stages ends.
-    pub(super) fn drop_copies_past_their_owners_limits(&self) {
+    /// Standbys yield to the limit of the machine that they are for, as they do to that of all, before any of its stages ends.
+    pub(super) fn drop_standbys_over_their_owners_limits(&self) {
         let owners: BTreeSet<PeerId> = {
             let stages = self.stages();
             stages.values().filter(|hosted| hosted.standby).map(|hosted| hosted.claims.owner).collect()
         };
         let is_past =
-            |owner: &PeerId| self.cap_of(*owner).is_some_and(|cap| self.taken_by(|of| of == *owner).all() > cap);
+            |owner: &PeerId| self.cap_of(*owner).is_some_and(|cap| self.memory_use_of(|of| of == *owner).all() > cap);
         let past: Vec<PeerId> = owners.into_iter().filter(is_past).collect();
         if !past.is_empty() {
-            self.drop_copies(|owner| past.contains(&owner));
+            self.drop_standbys(|owner| past.contains(&owner));
         }
     }
 
-    /// Frees the copies kept for the nodes that are meant.
-    pub(super) fn drop_copies(&self, of: impl Fn(PeerId) -> bool) {
+    /// Frees the standbys kept for the nodes that are meant.
+    pub(super) fn drop_standbys(&self, of: impl Fn(PeerId) -> bool) {
         self.stages().retain(|_, hosted| !(hosted.standby && of(hosted.claims.owner)));
     }
 }
@@ -116,7 +116,7 @@ mod tests {
         let options = HostOptions { memory_cap: Some(100), ..HostOptions::default() };
         let node = Machine::start_with("ann", options).await;
         let first = node.reserve(node.membership().id(), 60, false).unwrap_or_else(|why| panic!("{why}"));
-        assert_eq!(node.taken(), Taken { stages: 60, copies: 0 });
+        assert_eq!(node.memory_use(), MemoryUse { stages: 60, standbys: 0 });
         assert_eq!(
             (node.planned_bytes(|_| true), node.planned_bytes(|owner| owner != node.membership().id())),
             (60, 0)
@@ -125,7 +125,7 @@ mod tests {
         assert!(why.contains("in use"), "{why}");
         drop(first);
         assert!(node.reserve(node.membership().id(), 60, false).is_ok());
-        assert_eq!(node.taken(), Taken::default());
+        assert_eq!(node.memory_use(), MemoryUse::default());
         node.stop().await;
     }
 }

@@ -13,7 +13,7 @@ use crate::stage::Destination;
 
 /// How long a stage stream may wait for the order that connects its stage: the stages of a ring are joined one after the
 /// other, and the first one sends before the next has heard of it.
-const JOIN_PATIENCE: Duration = Duration::from_secs(10);
+const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl StageHost {
     /// Where frames for a ring's stage go, by order of the ring's owner, at a node which may be this one.
@@ -80,7 +80,7 @@ impl StageHost {
     /// Waits until a machine is a neighbour of what its frames are for. An error says why it is not to be.
     pub(super) async fn neighbour(&self, from: PeerId, hello: Hello) -> Result<(), Denied> {
         let mut joins = self.inner.joins.subscribe();
-        let until = tokio::time::Instant::now() + JOIN_PATIENCE;
+        let until = tokio::time::Instant::now() + JOIN_TIMEOUT;
         loop {
             joins.mark_unchanged();
             match self.inlet(from, hello) {

@@ -12,13 +12,13 @@ use hive_net::{Frame, Kind};
 use tokio::sync::{mpsc, oneshot};
 
 use super::digest::Received;
-use super::ended::{End, Ended};
 use super::frames::{Fault, failed_frame, hidden_frame, input_of, read_frame, token_frame, turns};
 use super::pulse::Activity;
 use super::recompute::Recomputing;
 use super::routes::{Command, Destination, Routes, Tenancy};
 use super::sent::{Arrival, Sent, arrival, without};
 use super::spec_bytes::{bytes_of, bytes_of_options};
+use super::tombstones::{End, Tombstones};
 use super::transit::{Part, Transit};
 use hive_audit::Usage;
 use hive_peers::Tasks;
@@ -87,7 +87,7 @@ pub(super) struct Actor {
     /// Sessions that the worker is taking in.
     arrivals: HashMap<u128, (Open, oneshot::Sender<Result<(), String>>)>,
     /// Sessions that ended and were not here.
-    ended: Ended,
+    ended: Tombstones,
     link: Option<RoundTrips>,
     /// To itself; weak, so that the actor ends with its last handle.
     commands: mpsc::WeakSender<Command>,
@@ -121,7 +121,7 @@ impl Actor {
             recomputing: Recomputing::default(),
             departures: HashMap::new(),
             arrivals: HashMap::new(),
-            ended: Ended::default(),
+            ended: Tombstones::default(),
             link: None,
             commands,
             tasks,

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 /// Longer than anything here takes by far; it ends what hangs, it measures nothing.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(100);
+pub(crate) const TEST_TIMEOUT: Duration = Duration::from_secs(100);
 
 /// Waits until something holds.
 #[track_caller]
@@ -16,7 +16,7 @@ pub(crate) fn patiently(what: &str, holds: impl FnMut() -> bool) {
 pub(crate) fn patiently_or(instead: impl Fn() -> String, mut holds: impl FnMut() -> bool) {
     let started = Instant::now();
     while !holds() {
-        assert!(started.elapsed() < PATIENCE, "in vain: {}", instead());
+        assert!(started.elapsed() < TEST_TIMEOUT, "in vain: {}", instead());
         std::thread::sleep(Duration::from_millis(30));
     }
 }

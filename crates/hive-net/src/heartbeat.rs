@@ -6,7 +6,7 @@
 use std::time::{Duration, Instant};
 
 /// Between two beats.
-pub const BEAT: Duration = Duration::from_millis(250);
+pub const INTERVAL: Duration = Duration::from_millis(250);
 
 /// Silence after which a peer is gone: five beats, long enough for a machine whose cores are all busy.
 const SILENCE: Duration = Duration::from_millis(1250);
@@ -14,7 +14,7 @@ const SILENCE: Duration = Duration::from_millis(1250);
 /// When this side itself did not get to run for so long, silence says nothing about the other.
 const OWN_LAG: Duration = Duration::from_millis(500);
 
-/// What the pulse says.
+/// What the detector says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// It answers.
@@ -23,9 +23,9 @@ pub enum Verdict {
     Silent,
 }
 
-/// The pulse of one peer.
+/// The detector of one peer.
 #[derive(Debug, Clone)]
-pub struct Pulse {
+pub struct FailureDetector {
     /// The latest answer.
     answered: Instant,
     /// From when on silence counts.
@@ -33,7 +33,7 @@ pub struct Pulse {
     looked: Instant,
 }
 
-impl Pulse {
+impl FailureDetector {
     /// Begins with an answer.
     pub fn new(now: Instant) -> Self {
         Self { answered: now, heard: now, looked: now }
@@ -50,9 +50,9 @@ impl Pulse {
         self.answered
     }
 
-    /// Asked once every [`BEAT`].
-    pub fn look(&mut self, now: Instant) -> Verdict {
-        let lag = now.saturating_duration_since(self.looked).saturating_sub(BEAT);
+    /// Asked once every [`INTERVAL`].
+    pub fn judge(&mut self, now: Instant) -> Verdict {
+        let lag = now.saturating_duration_since(self.looked).saturating_sub(INTERVAL);
         self.looked = now;
         if lag > OWN_LAG {
             // This machine slept, or its cores were all taken: answers may be waiting to be read.
@@ -69,33 +69,34 @@ mod tests {
     #[test]
     fn a_peer_that_stops_answering_is_noticed_within_two_seconds() {
         let start = Instant::now();
-        let mut pulse = Pulse::new(start);
-        let noticed = (1..100).map(|n| start + BEAT * n).find(|&now| pulse.look(now) == Verdict::Silent).unwrap();
+        let mut detector = FailureDetector::new(start);
+        let noticed =
+            (1..100).map(|n| start + INTERVAL * n).find(|&now| detector.judge(now) == Verdict::Silent).unwrap();
         assert!(noticed - start <= Duration::from_millis(1750), "{:?}", noticed - start);
     }
 
     #[test]
     fn late_answers_are_answers() {
         let start = Instant::now();
-        let mut pulse = Pulse::new(start);
+        let mut detector = FailureDetector::new(start);
         for n in 1..1000 {
-            let now = start + BEAT * n;
+            let now = start + INTERVAL * n;
             if n % 4 == 0 {
-                pulse.answered(now);
+                detector.answered(now);
             }
-            assert_eq!(pulse.look(now), Verdict::Alive, "beat {n}");
+            assert_eq!(detector.judge(now), Verdict::Alive, "beat {n}");
         }
     }
 
     #[test]
     fn a_machine_that_wakes_up_does_not_blame_the_others() {
         let start = Instant::now();
-        let mut pulse = Pulse::new(start);
+        let mut detector = FailureDetector::new(start);
         let woken = start + Duration::from_hours(1);
-        assert_eq!(pulse.look(woken), Verdict::Alive);
+        assert_eq!(detector.judge(woken), Verdict::Alive);
         let mut noticed = woken;
-        while pulse.look(noticed) == Verdict::Alive {
-            noticed += BEAT;
+        while detector.judge(noticed) == Verdict::Alive {
+            noticed += INTERVAL;
         }
         assert!(noticed - woken <= SILENCE, "and still notices the dead");
     }

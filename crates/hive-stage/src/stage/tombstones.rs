@@ -19,9 +19,9 @@ pub(super) enum End {
 
 /// The latest of them.
 #[derive(Debug, Default)]
-pub(super) struct Ended(VecDeque<(u128, End)>);
+pub(super) struct Tombstones(VecDeque<(u128, End)>);
 
-impl Ended {
+impl Tombstones {
     pub(super) fn note(&mut self, session: u128, end: End) {
         self.0.truncate(REMEMBERED - 1);
         self.0.push_front((session, end));
@@ -39,7 +39,7 @@ mod tests {
 
     #[test]
     fn the_last_word_counts() {
-        let mut ended = Ended::default();
+        let mut ended = Tombstones::default();
         assert_eq!(ended.of(7), None);
         ended.note(7, End::Kept);
         ended.note(8, End::Closed);
@@ -50,7 +50,7 @@ mod tests {
 
     #[test]
     fn the_oldest_are_forgotten() {
-        let mut ended = Ended::default();
+        let mut ended = Tombstones::default();
         for session in 0..=REMEMBERED as u128 {
             ended.note(session, End::Closed);
         }
