@@ -1,44 +1,45 @@
-//! Which web origins and host names may ask beside this machine's own: those that its owner has named.
+//! Origins and host names that the owner lets use the API, in addition to this machine's own.
 //!
-//! A page in a browser has an **origin**, `https://chat.example.org` or `app://obsidian.md`; a program reaches the API by a
-//! **host**, such as `host.docker.internal` from within a container. Either is compared as a whole. There are no patterns:
-//! one letter too many in a pattern lets all the web in. Whoever is let in here needs a token all the same.
+//! A browser page has an **origin**, such as `https://chat.example.org` or `app://obsidian.md`. A program reaches the
+//! API through a **host**, such as `host.docker.internal` from inside a container. Both are compared in full: there are
+//! no patterns, because one wrong character in a pattern opens the API to the whole web. A client admitted here still
+//! needs a token.
 
-/// The origins and hosts that an owner has named.
+/// Origins and hosts that the owner allows.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Allowed {
     origins: Vec<String>,
     hosts: Vec<Host>,
 }
 
-/// A host; without a port, at the API's own or at none.
+/// An allowed host. Without a port, it matches requests with the API's port or with none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Host {
     name: String,
     port: Option<u16>,
 }
 
-/// The origin of pages without one: files that were opened, and frames that are shut in.
+/// The origin of pages that have none: local files and sandboxed frames.
 const NO_ORIGIN: &str = "null";
 
-/// Characters that no origin has: those of paths, lists and patterns.
+/// Characters that never occur in an origin, only in paths, lists and patterns.
 const NOT_IN_ORIGINS: [char; 8] = ['/', '?', '#', '@', '*', ',', '\\', '"'];
 
-/// Why something cannot be allowed.
+/// Why an origin or host is rejected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AllowError {
-    /// Everybody.
+    /// A wildcard.
     #[error(
         "\"{0}\" would let every page that a browser here opens use this API, once it learns a token; name the origins or \
          hosts one by one"
     )]
     Everybody(String),
-    /// No origin.
+    /// Not an origin.
     #[error(
         "\"{0}\" is no origin; write it as browsers send it, like https://chat.example.org or app://obsidian.md, without a path"
     )]
     Origin(String),
-    /// No host.
+    /// Not a host.
     #[error(
         "\"{0}\" is no host; write its name, like host.docker.internal, and a port behind it where that is another one"
     )]
@@ -46,7 +47,7 @@ pub enum AllowError {
 }
 
 impl Allowed {
-    /// What these lists name.
+    /// Parses the owner's lists.
     pub fn new(origins: &[String], hosts: &[String]) -> Result<Self, AllowError> {
         Ok(Self {
             origins: origins.iter().map(|text| origin(text)).collect::<Result<_, _>>()?,
@@ -54,7 +55,7 @@ impl Allowed {
         })
     }
 
-    /// What an owner should know who has named these.
+    /// A warning to the owner about a risky entry.
     pub fn warning(&self) -> Option<&'static str> {
         self.origins.iter().any(|origin| origin == NO_ORIGIN).then_some(
             "the origin \"null\" is that of every page that is opened from a file, and of any website's shut-in frames: all of \
@@ -62,12 +63,12 @@ impl Allowed {
         )
     }
 
-    /// Whether a page of this origin may ask.
+    /// Whether pages of this origin may use the API.
     pub(crate) fn has_origin(&self, origin: &[u8]) -> bool {
         self.origins.iter().any(|known| known.as_bytes() == origin)
     }
 
-    /// Whether the API, which listens at a port, may be asked by this host.
+    /// Whether requests for this host are accepted by an API that listens on `api_port`.
     pub(crate) fn has_host(&self, asked: &str, api_port: u16) -> bool {
         let Some((name, port)) = parts(asked) else { return false };
         let fits = |known: &Host| match known.port {
@@ -78,7 +79,7 @@ impl Allowed {
     }
 }
 
-/// An origin as browsers send it.
+/// Normalizes an origin to the form that browsers send.
 fn origin(text: &str) -> Result<String, AllowError> {
     let text = text.trim();
     if text == NO_ORIGIN {
@@ -96,7 +97,7 @@ fn origin(text: &str) -> Result<String, AllowError> {
         return Err(refused());
     }
     let scheme = scheme.to_ascii_lowercase();
-    // Of the web's own schemes browsers write small letters, and no port that goes without saying. Others' hosts are left alone.
+    // For http and https, browsers send lower case and omit the default port. Other schemes' hosts stay as written.
     let usual_port = match scheme.as_str() {
         "http" => ":80",
         "https" => ":443",
@@ -121,15 +122,15 @@ fn host(text: &str) -> Result<Host, AllowError> {
     if is_name { Ok(Host { name: name.to_owned(), port }) } else { Err(refused()) }
 }
 
-/// A star alone, or one in the place of a host.
+/// Whether the text is `*`, or has `*` as its host.
 fn is_everybody(text: &str) -> bool {
     text == "*" || text.split_once("://").is_some_and(|(_, host)| host == "*")
 }
 
-/// A host's name and port; `None` where what stands behind the colon is no port.
+/// Splits a host into name and port; `None` if the text after the colon is not a port.
 fn parts(host: &str) -> Option<(&str, Option<u16>)> {
     match host.rsplit_once(':') {
-        // The colons of an IPv6 address stand in brackets.
+        // An IPv6 address has its colons inside brackets.
         Some((name, port)) if !port.ends_with(']') => Some((name, Some(port.parse().ok()?))),
         _ => Some((host, None)),
     }

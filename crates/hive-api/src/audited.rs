@@ -1,5 +1,5 @@
-//! Notes in the audit log what programs with tokens of their own change. What the owner's token does is the owner's: the node
-//! notes that itself, where it matters.
+//! Records in the audit log what programs with their own tokens change. Requests with the owner's token are not
+//! recorded here; the node itself records the ones that matter.
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::Method;
@@ -8,11 +8,11 @@ use axum::response::Response;
 use hive_node::audit::AuditEvent;
 use hive_node::{Node, border};
 
-/// The program that asks, by the name of its token; [`crate::guard`] says so.
+/// The requesting program, named after its token; set by [`crate::guard`].
 #[derive(Clone)]
 pub(crate) struct Program(pub(crate) String);
 
-/// Of what a program did.
+/// Maximum width of a recorded action, in columns.
 const COLUMNS: usize = 120;
 
 pub(crate) async fn note(State(node): State<Node>, request: Request, next: Next) -> Response {
@@ -29,7 +29,7 @@ pub(crate) async fn note(State(node): State<Node>, request: Request, next: Next)
     response
 }
 
-/// Whether a request changes something; asking a model does not.
+/// Whether a request changes state; asking a model does not.
 fn changes(method: &Method, route: &str) -> bool {
     !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) && route.starts_with("/hive/")
 }

@@ -1,4 +1,5 @@
-//! What was said, for the owner's other programs: list, read, rename, delete. The command line exports through here.
+//! Conversations for the owner's other programs: list, read, rename, delete. The command line exports through these
+//! routes.
 
 use axum::extract::{Path, Query, State};
 use axum::routing::{get, post};

@@ -1,33 +1,34 @@
-//! What a browser needs to hear before it lets a page of another origin read an answer (CORS, in the Fetch standard).
+//! The headers that a browser requires before it lets a page of another origin read a response (CORS, in the Fetch
+//! standard).
 //!
-//! Only pages whose origin the guard lets in get that far. A browser asks before it sends a token: such a **preflight** has
-//! none, and is answered without looking further.
+//! Only pages whose origin the guard allows get this far. Before it sends a token, a browser sends a **preflight**
+//! request, which carries none and is answered without further checks.
 
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::Response;
 
-/// What pages may do; what a token may, is decided with the request itself.
+/// Methods open to pages; each request's token decides what it may actually do.
 const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, DELETE");
-/// What clients send, where a browser does not say which headers it asks for.
+/// Headers that clients send, used if the preflight does not list any.
 const HEADERS: HeaderValue = HeaderValue::from_static("authorization, content-type");
-/// How long a browser may keep the answer to a preflight, in seconds. Chromium keeps none longer than two hours.
+/// How long a browser may cache a preflight's response, in seconds. Chromium caps it at two hours.
 const KEPT_S: HeaderValue = HeaderValue::from_static("600");
-/// Chromium asks by this whether a page of the web may reach a private network.
+/// Chromium's request header that asks whether a public page may reach a private network.
 const ASKS_PRIVATE: &str = "access-control-request-private-network";
 
-/// Whether a browser asks if it may ask.
+/// Whether the request is a CORS preflight.
 pub(crate) fn is_preflight(request: &Request) -> bool {
     request.method() == Method::OPTIONS && request.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
 }
 
-/// Yes, for a page of this origin.
+/// Accepts a preflight from this origin.
 pub(crate) fn answer(request: &HeaderMap, origin: HeaderValue) -> Response {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
     let headers = response.headers_mut();
-    // Clients send headers of their own, which are nothing to be afraid of: the token is among them.
+    // Clients send headers of their own, among them the token; none of them is dangerous.
     let asked = request.get(header::ACCESS_CONTROL_REQUEST_HEADERS).cloned();
     headers.insert(header::ACCESS_CONTROL_ALLOW_HEADERS, asked.unwrap_or(HEADERS));
     headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, METHODS);
@@ -38,7 +39,7 @@ pub(crate) fn answer(request: &HeaderMap, origin: HeaderValue) -> Response {
     readable(response, origin)
 }
 
-/// The response, as a page of this origin may read it; refusals included, so that it can say what is wrong.
+/// Lets a page of this origin read the response. Refusals are included, so that the page can say what is wrong.
 pub(crate) fn readable(mut response: Response, origin: HeaderValue) -> Response {
     let headers = response.headers_mut();
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, origin);

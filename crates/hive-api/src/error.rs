@@ -1,4 +1,4 @@
-//! Refusals, as programs read them: a status, a code that stays, a message and a hint for people.
+//! Error responses: a status, a stable code, a message and a hint.
 
 use axum::Json;
 use axum::body::to_bytes;
@@ -7,27 +7,27 @@ use axum::response::{IntoResponse, Response};
 use hive_node::border;
 use hive_types::{ErrorBody, ErrorDetails, ErrorKind, ErrorReply};
 
-/// More than any message of ours has, whatever it quotes.
+/// Maximum width of a message, in columns; longer than any of ours, whatever it quotes.
 const LONGEST_MESSAGE_COLUMNS: usize = 2000;
 
-/// Why a request was not served.
+/// Why a request was refused.
 ///
-/// The body suits both of our kinds of callers: OpenAI's clients read `error.message`, `error.type` and `error.code`.
+/// The body suits both kinds of clients: OpenAI clients read `error.message`, `error.type` and `error.code`.
 #[derive(Debug)]
 pub(crate) struct Refusal {
     status: StatusCode,
     pub(crate) code: &'static str,
     message: String,
     hint: Option<Box<str>>,
-    /// The field of the request that it is about.
+    /// The request field at fault.
     param: Option<Box<str>>,
-    /// What HiveMind's own clients can use.
+    /// Details for HiveMind's own clients.
     more: Option<Box<ErrorDetails>>,
 }
 
 impl Refusal {
     pub(crate) fn new(status: StatusCode, code: &'static str, message: impl std::fmt::Display) -> Self {
-        // A message may quote a stranger's file, or another machine.
+        // A message may quote an untrusted file or another machine.
         let message = border::line(&message.to_string(), LONGEST_MESSAGE_COLUMNS);
         Self { status, code, message, hint: None, param: None, more: None }
     }
@@ -57,7 +57,7 @@ impl Refusal {
         self
     }
 
-    /// Names the field of the request that it is about.
+    /// Names the request field at fault.
     pub(crate) fn param(mut self, field: impl Into<Box<str>>) -> Self {
         self.param = Some(field.into());
         self
@@ -82,7 +82,7 @@ impl Refusal {
         }
     }
 
-    /// The body, as an event of a stream has it.
+    /// The body as JSON, for a stream event.
     pub(crate) fn into_json(self) -> String {
         serde_json::to_string(&self.reply()).unwrap_or_default()
     }
@@ -94,7 +94,7 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// What other servers have and this one has not.
+/// Endpoints that other servers have and this one does not.
 const ELSEWHERE: [&str; 9] =
     ["completions", "embeddings", "responses", "audio", "images", "moderations", "files", "messages", "rerank"];
 
@@ -109,10 +109,11 @@ pub(crate) async fn not_found(at: Uri) -> Refusal {
         .hint("OpenAI clients take http://127.0.0.1:PORT/v1 as their base URL")
 }
 
-/// The words of a refusal that a library made.
+/// Maximum size of a library's error text, in bytes.
 const LONGEST_REFUSAL_BYTES: usize = 4096;
 
-/// Puts what a library refuses in its own words (another method, a body that is not JSON) into the form that programs read.
+/// Converts an error that a library answered in plain text (wrong method, body that is not JSON) to this API's JSON
+/// form.
 pub(crate) async fn in_json(response: Response) -> Response {
     let status = response.status();
     let is_json = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/json");

@@ -1,4 +1,4 @@
-//! Requests that a node which stops cannot serve any more: they hear so while there is time.
+//! Answers requests that a stopping node can no longer serve, while their connections are still open.
 
 use std::time::Duration;
 
@@ -10,10 +10,11 @@ use hive_node::Node;
 
 use crate::error::Refusal;
 
-/// An answer that ends with its node says what there is of it within this time; what waits for something else does not.
+/// Time for an answer to report what it has when the node stops. Requests that wait for anything else are refused after
+/// it.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// Answers a request, or says in time that the node stops.
+/// Serves a request, or refuses it in time if the node stops.
 pub(crate) async fn in_time(State(node): State<Node>, request: Request, next: Next) -> Response {
     let too_late = async {
         node.ending().await;

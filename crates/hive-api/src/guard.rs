@@ -1,8 +1,8 @@
-//! Who may ask: programs of this machine that can read the token.
+//! Decides who may use the API: programs on this machine that can read the token.
 //!
-//! Loopback alone is no protection: any web page can make a browser send requests to it, and a name that resolves to
-//! 127.0.0.1 makes the page's own origin reach it (DNS rebinding). So the Host must be this machine's and an Origin local,
-//! or the owner has named them ([`Allowed`]), and the token is needed by everyone.
+//! Binding to loopback is not enough: any web page can make a browser send requests to it, and a host name that
+//! resolves to 127.0.0.1 makes the API same-origin for such a page (DNS rebinding). So the Host must be this machine's
+//! and the Origin local, unless the owner has allowed others ([`Allowed`]), and every request needs a token.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -32,10 +32,11 @@ pub(crate) struct Guard {
     allowed: Allowed,
 }
 
-/// The most that is said of an origin or host that is refused.
+/// Maximum width of a refused origin or host in an error message, in columns.
 const SHOWN_COLUMNS: usize = 80;
 
-/// Headers by which a request is judged. Of two, this guard and a program behind it might believe different ones.
+/// Headers that decide about a request. If one is repeated, this guard and a program behind it might read different
+/// values.
 const ONCE: [header::HeaderName; 3] = [header::HOST, header::ORIGIN, header::AUTHORIZATION];
 
 impl Guard {
@@ -51,7 +52,8 @@ impl Guard {
         }
     }
 
-    /// Whether a request was meant for this machine, and no web page had it sent that its owner has not let in.
+    /// Checks that a request was meant for this machine and does not come from a web page that the owner has not
+    /// allowed.
     fn judge_origin(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
         if let Some(name) = ONCE.into_iter().find(|name| headers.get_all(name).iter().count() > 1) {
             return Err(Refusal::bad("repeated_header", format!("the request has more than one \"{name}\" header"))
@@ -60,7 +62,7 @@ impl Guard {
         let is_known = |host: &str| {
             self.hosts.iter().any(|known| known.eq_ignore_ascii_case(host)) || self.allowed.has_host(host, self.port)
         };
-        // A request line with a whole address overrules the header.
+        // An absolute URI in the request line overrides the Host header.
         let named = uri.authority().map(axum::http::uri::Authority::as_str);
         let host = headers.get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or_default();
         if let Some(foreign) = [Some(host), named].into_iter().flatten().find(|host| !is_known(host)) {
@@ -82,7 +84,7 @@ impl Guard {
         Ok(())
     }
 
-    /// What the token of a request allows.
+    /// What the request's token allows.
     fn judge_token(&self, headers: &HeaderMap) -> Result<Grant, Refusal> {
         let recognised = bearer(headers).and_then(|shown| self.tokens.recognise(shown, tokens::today()));
         let (grant, to_write) = recognised.ok_or_else(|| {
@@ -100,7 +102,7 @@ impl Guard {
     }
 }
 
-/// The token of an `Authorization` header. The scheme's name is in any case, as RFC 9110 has it.
+/// The token of an `Authorization` header. The scheme's name is case-insensitive (RFC 9110).
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let text = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = text.trim().split_once([' ', '\t'])?;
@@ -118,7 +120,7 @@ pub(crate) async fn check(State(guard): State<Arc<Guard>>, request: Request, nex
     }
 }
 
-/// Serves a request whose token has the right that its route needs.
+/// Serves a request if its token has the right that the route requires.
 async fn serve_whoever_may(guard: &Guard, mut request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>();
     let needs = route.map(|route| rights::needs(request.method(), route.as_str()));
@@ -134,15 +136,15 @@ async fn serve_whoever_may(guard: &Guard, mut request: Request, next: Next) -> R
     }
     match needs {
         Some(Needs::OneOf(rights)) if !grant.allows(rights) => grant.refusal(rights).into_response(),
-        // Where no route is, there is nothing to be kept from anybody.
+        // Nothing is behind an unknown route, so any valid token may see the 404.
         _ => serve_while_granted(grant, request, next).await,
     }
 }
 
-/// Serves a request, and breaks off when its token is revoked: work that runs is dropped, a stream says so and ends.
+/// Serves a request until its token is revoked: then running work is dropped, and a stream sends an error and ends.
 async fn serve_while_granted(grant: Grant, request: Request, next: Next) -> Response {
     let response = tokio::select! {
-        // The request that renews the owner's token is answered.
+        // Biased, so that the request that renews the owner's token is answered.
         biased;
         response = next.run(request) => response,
         () = grant.clone().revoked() => return tokens::revoked().into_response(),
@@ -155,14 +157,14 @@ async fn serve_while_granted(grant: Grant, request: Request, next: Next) -> Resp
     response.map(|body| Body::from_stream(until_revoked(body.into_data_stream(), grant, last)))
 }
 
-/// What a stream brings, until the token is revoked; then `last`, and nothing more.
+/// Passes the body on until the token is revoked, then sends `last` and ends.
 fn until_revoked(body: BodyDataStream, grant: Grant, last: String) -> impl Stream<Item = Result<Bytes, axum::Error>> {
     let revoked: BoxFuture<'static, ()> = Box::pin(grant.revoked());
     futures_util::stream::unfold(Some((body, revoked, last)), |state| async move {
         let (mut body, mut revoked, last) = state?;
         tokio::select! {
             biased;
-            // The body is dropped here, and with it the work behind it.
+            // Dropping the body here also drops the work behind it.
             () = &mut revoked => Some((Ok(Bytes::from(last)), None)),
             piece = body.next() => piece.map(|piece| (piece, Some((body, revoked, last)))),
         }
@@ -174,7 +176,7 @@ mod tests {
     use super::*;
     use crate::token::Token;
 
-    /// A request's headers, with "TOKEN" for the owner's token, as the guard judges them.
+    /// Judges these request headers, with "TOKEN" standing in for the owner's token.
     fn judged(pairs: &[(&'static str, &str)]) -> Option<&'static str> {
         judged_at("/hive/v1/status", pairs)
     }
@@ -205,7 +207,7 @@ mod tests {
         assert_eq!(judged(&[HOST, ("authorization", "Bearer wrong")]), Some("unauthorized"));
         assert_eq!(judged(&[HOST, ("authorization", "Basic TOKEN")]), Some("unauthorized"));
         assert_eq!(judged(&[HOST, ("authorization", "TOKEN")]), Some("unauthorized"));
-        // A name that was made to point here.
+        // DNS rebinding: a host name that resolves to this machine.
         assert_eq!(judged(&[("host", "evil.example:4483"), TOKEN]), Some("host"));
         assert_eq!(judged(&[("host", "127.0.0.1:9999"), TOKEN]), Some("host"));
         assert_eq!(judged(&[TOKEN]), Some("host"));

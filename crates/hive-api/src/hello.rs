@@ -1,7 +1,7 @@
-//! Who listens here: a node proves that it knows the data folder's token, before anybody sends it that token.
+//! Proof of identity: a node proves that it knows the data folder's token before a client sends it that token.
 //!
-//! `api.json` outlives a node that was killed, and another program may listen on its port by then. So the command line
-//! asks this first, with a random number, and looks at the proof ([`Token::is_proven`](crate::Token::is_proven)).
+//! `api.json` outlives a killed node, and by then another program may listen on its port. So the command line first
+//! sends a random nonce here and checks the proof ([`Token::is_proven`](crate::Token::is_proven)).
 
 use axum::extract::{Query, State};
 use axum::routing::get;

@@ -1,4 +1,4 @@
-//! HiveMind's own interface: the machines, and what the node is doing. The command line speaks nothing else.
+//! HiveMind's own API: the machines and the state of the node. The command line uses nothing else.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -51,7 +51,7 @@ async fn peers(State(shared): State<Shared>) -> Json<Vec<PeerView>> {
     Json(shared.node.peer_views().into_iter().map(views::peer).collect())
 }
 
-/// The least time between two updates: a heartbeat's news can wait this long, a person does not notice.
+/// Minimum interval between two updates: short enough not to be noticed, long enough to batch heartbeats' changes.
 const UPDATE_PAUSE: Duration = Duration::from_millis(100);
 
 async fn events(State(shared): State<Shared>) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
@@ -130,7 +130,7 @@ async fn block(State(shared): State<Shared>, Path(who): Path<String>) -> Result<
     Ok(done())
 }
 
-#[allow(clippy::needless_pass_by_value, reason = "it stands in map_err")]
+#[allow(clippy::needless_pass_by_value, reason = "map_err passes it by value")]
 fn not_kept(error: NotKept) -> Refusal {
     Refusal::internal(&error).hint(error.hint())
 }
@@ -153,7 +153,7 @@ async fn rights(
         memory_limit_bytes: limit(change.memory_limit_bytes, before.memory_limit_bytes),
         session_limit: sessions.and_then(|limit| u32::try_from(limit).ok()),
     };
-    // Who only asks what a machine may do changes nothing.
+    // A request that only reads a machine's rights changes nothing.
     if rights != before {
         shared.node.set_rights(peer, rights).map_err(|error| Refusal::internal(&error).hint(error.hint()))?;
     }
@@ -169,7 +169,7 @@ async fn rename(
     Ok(done())
 }
 
-/// Nobody means an invitation to be good for longer than a month.
+/// Maximum lifetime of an invitation, in seconds: 31 days.
 const LONGEST_INVITE_S: u64 = 31 * 24 * 3600;
 
 async fn invite(State(shared): State<Shared>, Json(request): Json<InviteRequest>) -> Result<Json<Invitation>, Refusal> {

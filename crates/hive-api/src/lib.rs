@@ -1,10 +1,10 @@
-//! Serves other programs on this machine: HiveMind's own interface under `/hive/v1`, and OpenAI's under `/v1`.
+//! The local API for other programs: HiveMind's own under `/hive/v1`, and OpenAI's under `/v1`.
 //!
-//! What holds: it listens on loopback only; every request but [`Hello`](hive_types::Hello) carries a token, the owner's or
-//! one that the owner made for a program (`tokens.rs`), and that token has the right that the route needs (`rights.rs`); a
-//! request that a web page of another origin makes a browser send is refused, and so is one that came by a name that is not this
-//! machine's (`guard.rs`), unless the owner has named that origin or host (`allowed.rs`). Connections are few and none is
-//! idle for long (`server.rs`). Prompts and answers are in no log.
+//! Invariants: the API listens on loopback only. Every request but [`Hello`](hive_types::Hello) carries a token, either
+//! the owner's or one that the owner created for a program (`tokens.rs`), and that token has the right that the route
+//! requires (`rights.rs`). Requests from web pages of other origins, or for host names other than this machine's, are
+//! refused (`guard.rs`) unless the owner has allowed that origin or host (`allowed.rs`). The number of connections is
+//! bounded and idle ones are closed (`server.rs`). Prompts and answers never appear in logs.
 
 mod allowed;
 mod audited;
@@ -48,40 +48,40 @@ pub use token::{NONCE_BYTES, Token, nonce};
 pub use tokens::today;
 pub use views::status;
 
-/// Where the API listens unless somebody says otherwise.
+/// Default listening address.
 pub const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 4483);
 
-/// Where a running node's API is, for programs of this machine: `api.json` in the data folder.
+/// The address of a running node's API, published as `api.json` in the data folder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Location {
-    /// Where it listens.
+    /// The listening address.
     pub address: SocketAddr,
 }
 
-/// The file of [`Location`].
+/// File name of [`Location`].
 pub const LOCATION_FILE: &str = "api.json";
 
-/// Why the API does not serve.
+/// Why the API could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
-    /// An address that others could reach.
+    /// The address is reachable from other machines.
     #[error("the API listens on this machine only; {0} can be reached by others")]
     NotLoopback(SocketAddr),
-    /// Taken, most likely.
+    /// Binding failed; usually the address is in use.
     #[error("the API cannot listen on {address}: {why}")]
     Bind {
-        /// Where.
+        /// The address.
         address: SocketAddr,
-        /// What the system said.
+        /// The operating system's error.
         why: std::io::Error,
     },
-    /// The tokens cannot be read or made.
+    /// The tokens could not be read or created.
     #[error("the API's tokens cannot be used: {0}")]
     Tokens(String),
 }
 
 impl ApiError {
-    /// What to do about it, where the error does not say so itself.
+    /// How to fix the error, if its message does not say so.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::NotLoopback(_) => Some("leave --api out, or give an address like 127.0.0.1:4483"),
@@ -94,21 +94,20 @@ impl ApiError {
     }
 }
 
-/// A running API. Dropping it stops the listening, as [`Api::stop`] does; what is being answered then may end within two
-/// seconds.
+/// A running API. Dropping it stops listening, as [`Api::stop`] does; responses in progress have two seconds to finish.
 #[derive(Debug)]
 pub struct Api {
     address: SocketAddr,
     warning: Option<DataWarning>,
-    /// Dropping it tells the server to stop.
+    /// Dropping it stops the server.
     stop: oneshot::Sender<()>,
-    /// Ends when the last connection has ended.
+    /// Completes when the last connection has closed.
     served: JoinHandle<()>,
 }
 
 impl Api {
-    /// Serves `node` and its owner's conversations at `address`, to programs of this machine and whom its owner has
-    /// `allowed`; the token and the location go to `folder`.
+    /// Serves `node` and its owner's conversations on `address`, to programs on this machine and to the `allowed`
+    /// origins and hosts. Writes the token and the location to `folder`.
     pub async fn start(
         node: Node,
         conversations: Arc<Conversations>,
@@ -145,32 +144,32 @@ impl Api {
             .layer(axum::middleware::from_fn_with_state(guard, guard::check))
             .with_state(shared);
         let (stop, stopped) = oneshot::channel();
-        #[allow(clippy::disallowed_methods, reason = "whoever stops the interface waits for it")]
+        #[allow(clippy::disallowed_methods, reason = "Api::stop waits for it")]
         let served = tokio::spawn(server::serve(listener, app, server::Limits::default(), stopped));
         Ok(Self { address, warning, stop, served })
     }
 
-    /// Takes no request any more, and waits until what is being answered has ended, for two seconds at most. Those who wait
-    /// for an answer hear what there is of it once the node's answers have ended ([`Node::end_answers`]).
+    /// Stops accepting requests and waits up to two seconds for responses in progress. Pending answers return what they
+    /// have once the node ends them ([`Node::end_answers`]).
     pub async fn stop(self) {
         drop(self.stop);
-        // Where it has panicked, nothing is left to wait for.
+        // If the server panicked, there is nothing left to wait for.
         let _ = self.served.await;
     }
 
-    /// What its owner should know: that programs may not find it, where its location could not be written.
+    /// Set if the location could not be written, so that programs may not find the API.
     pub fn warning(&self) -> Option<&DataWarning> {
         self.warning.as_ref()
     }
 
-    /// Where it listens.
+    /// The listening address.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 }
 
-/// Writes the location for programs of this machine, unless it stands there already. On a full disk it takes the place of the
-/// one before, which needs no more room than that had.
+/// Publishes the API's address to programs on this machine, unless it is already there. Replacing the file works on a
+/// full disk too, since the new one is no larger.
 fn say_where(address: SocketAddr, folder: &Path) -> Result<(), DataWarning> {
     let path = folder.join(LOCATION_FILE);
     let location = serde_json::to_vec(&Location { address }).unwrap_or_default();

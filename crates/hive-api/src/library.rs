@@ -1,4 +1,4 @@
-//! The models on this machine: what there is, loading, and letting go.
+//! The models on this machine: list, load, unload.
 
 use axum::extract::{Query, State};
 use axum::http::StatusCode;

@@ -1,7 +1,7 @@
-//! OpenAI's interface: the models, and conversations with them, streamed or whole.
+//! OpenAI's API: list models and chat with them, streamed or whole.
 //!
-//! What is not served (several choices, log probabilities, tools) is refused by name rather than ignored: an answer
-//! that quietly lacks what was asked for is worse than none.
+//! Unsupported features (several choices, log probabilities, tools) are refused by name rather than ignored: an answer
+//! that silently lacks what was requested is worse than none.
 
 mod ask;
 mod fields;
@@ -40,14 +40,14 @@ pub(crate) fn routes() -> Router<Shared> {
         .layer(DefaultBodyLimit::max(LONGEST_BODY_BYTES))
 }
 
-/// The models that can be asked. What else lies on the disk, and why it cannot be loaded, `/hive/v1/models` says.
+/// Usable models only. `/hive/v1/models` also lists those that cannot be loaded, and why.
 async fn list(State(shared): State<Shared>) -> Json<Value> {
     let models = shared.node.models().await;
     let usable = models.iter().filter(|model| model.unusable.is_none());
     Json(json!({ "object": "list", "data": usable.map(listed).collect::<Vec<_>>() }))
 }
 
-/// One of them. Names have slashes in them.
+/// One model. Names contain slashes.
 async fn one(State(shared): State<Shared>, Path(id): Path<String>) -> Result<Json<Value>, Refusal> {
     let models = shared.node.models().await;
     match models.iter().find(|model| model.name == id) {
@@ -65,7 +65,8 @@ fn listed(model: &ModelOnDisk) -> Value {
     })
 }
 
-/// A fault of the model or of the request is the asker's, who does not ask again; that of a machine may be over.
+/// Maps a fault of the model or the request to a client error, which is not retried, and a fault of a machine to a
+/// server error, which may be.
 pub(crate) fn serve_refusal(error: ServeError) -> Refusal {
     let code = match &error {
         ServeError::Find(FindError::NoStarter | FindError::Unknown { .. } | FindError::Other { .. }) => {
@@ -107,7 +108,7 @@ async fn chat(State(shared): State<Shared>, body: Result<Bytes, BytesRejection>)
         AnswerError::Serve(error) => serve_refusal(error),
         AnswerError::Generate(error) => generate_refusal(error),
     })?;
-    // The answer is on its way: that its options cannot be looked at now does not end it.
+    // The answer has begun; failing to check its template options does not end it.
     let unknown = ring.model().unknown_options(&request.conversation).await.unwrap_or_default();
     ignored.extend(unknown.into_iter().filter_map(|name| options.get(&name).cloned()));
     let head = Head::new(id, &ring, ignored);
@@ -130,10 +131,10 @@ async fn chat(State(shared): State<Shared>, body: Result<Bytes, BytesRejection>)
     .into_response())
 }
 
-/// The longest conversation with everything around it; a long context in a language of many bytes takes some of that.
+/// Maximum request body, in bytes: the longest conversation with all its JSON, at several bytes per character.
 pub(crate) const LONGEST_BODY_BYTES: usize = 64 << 20;
 
-#[allow(clippy::needless_pass_by_value, reason = "it stands in map_err")]
+#[allow(clippy::needless_pass_by_value, reason = "map_err passes it by value")]
 fn too_long(rejection: BytesRejection) -> Refusal {
     match rejection.status() {
         StatusCode::PAYLOAD_TOO_LARGE => {
@@ -144,12 +145,12 @@ fn too_long(rejection: BytesRejection) -> Refusal {
     }
 }
 
-/// What every part of an answer begins with.
+/// Fields common to every chunk of an answer.
 struct Head {
     id: String,
     created: u64,
     model: String,
-    /// Fields of the request that changed nothing.
+    /// Request fields that had no effect.
     ignored: Vec<String>,
 }
 
@@ -159,7 +160,7 @@ impl Head {
         Self { id: format!("chatcmpl-{id}"), created: now.as_secs(), model: ring.model().name(), ignored }
     }
 
-    /// HiveMind's own figures: who computed, how fast, the tokens themselves, and what of the request changed nothing.
+    /// HiveMind's own figures: stages, speed, tokens, and request fields that had no effect.
     fn figures(&self, summary: &Summary) -> AnswerNews {
         let stage = |stage: &PlacedStage| StageLayers {
             node: stage.placement.name.clone(),
@@ -190,7 +191,7 @@ fn usage_of(summary: &Summary) -> Value {
     })
 }
 
-/// What there is of an answer. If it breaks off, this is what it can be gone on with.
+/// The answer so far; if it is interrupted, the client can resume from this.
 struct SoFar {
     text: String,
     tokens: Vec<u32>,
@@ -223,7 +224,7 @@ async fn whole(mut events: mpsc::Receiver<Event>, mut so_far: SoFar) -> Result<(
     }
 }
 
-/// An answer as server-sent events. A reader that goes away drops the stream, and with it the answer.
+/// Streams an answer as server-sent events. A client that disconnects drops the stream, which cancels the answer.
 fn frames(events: mpsc::Receiver<Event>, head: Head, usage: bool, so_far: SoFar) -> impl Stream<Item = SseEvent> {
     let data = |value: &Value| SseEvent::default().data(value.to_string());
     let first = data(&head.chunk(&json!({ "role": "assistant", "content": "" }), None));
@@ -234,7 +235,7 @@ fn frames(events: mpsc::Receiver<Event>, head: Head, usage: bool, so_far: SoFar)
         Some(match events.recv().await {
             Some(Event::Token { sampled, text: piece }) => {
                 so_far.add(sampled.token, &piece);
-                // Text that is not certain yet is no event.
+                // Text that may still change is held back and sends no event.
                 let news = if piece.is_empty() { Vec::new() } else { vec![text(&piece)] };
                 (news, Some((events, head, so_far)))
             }

@@ -1,9 +1,9 @@
-//! Addresses as programs put them together: with a slash too many between a base URL and a path, or after it.
+//! Normalizes paths: clients often join a base URL and a path with a doubled or trailing slash.
 
 use axum::http::Uri;
 use axum::http::uri::PathAndQuery;
 
-/// The same address with single slashes and none at its end.
+/// The same URI with single slashes and no trailing slash.
 pub(crate) fn tidied(uri: &Uri) -> Uri {
     let path = uri.path();
     let parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();

@@ -1,15 +1,15 @@
-//! What a program's token may do: a few rights, and one table of what each route needs.
+//! Rights of a program's token, and the table of which route requires which.
 //!
-//! The owner's own token has every right. A right includes no other: a program that chats and lists models has both. A
-//! route that is missing from the table needs [`Right::Admin`], so that forgetting a row opens nothing.
+//! The owner's own token has every right. Rights do not imply each other: a program that chats and lists models has
+//! both. A route missing from the table requires [`Right::Admin`], so that a forgotten row opens nothing.
 
 use axum::http::Method;
 use hive_types::Right;
 
-/// What a request has to show.
+/// What a route requires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Needs {
-    /// Nothing: no token is asked for.
+    /// No token.
     Nothing,
     /// A token with at least one of these rights.
     OneOf(&'static [Right]),
@@ -20,7 +20,7 @@ const MODELS: Needs = Needs::OneOf(&[Right::Models]);
 const MACHINES: Needs = Needs::OneOf(&[Right::Machines]);
 const ADMIN: Needs = Needs::OneOf(&[Right::Admin]);
 
-/// Every route, with what it needs.
+/// Every route and what it requires.
 const ROUTES: &[(&str, &str, Needs)] = &[
     ("GET", "/hive/v1/hello", Needs::Nothing),
     ("GET", "/hive/v1/status", MACHINES),
@@ -53,15 +53,15 @@ const ROUTES: &[(&str, &str, Needs)] = &[
     ("DELETE", "/hive/v1/tokens/{name}", ADMIN),
     ("POST", "/hive/v1/tokens/{name}/renew", ADMIN),
     ("POST", "/hive/v1/owner-token/renew", ADMIN),
-    // Chat programs fill their list of models from here.
+    // Chat programs fill their model pickers from here.
     ("GET", "/v1/models", Needs::OneOf(&[Right::Chat, Right::Models])),
     ("GET", "/v1/models/{*id}", Needs::OneOf(&[Right::Chat, Right::Models])),
     ("POST", "/v1/chat/completions", CHAT),
 ];
 
-/// What a route needs, by the pattern it was registered with.
+/// What a route requires, by the pattern it is registered under.
 pub(crate) fn needs(method: &Method, route: &str) -> Needs {
-    // What answers GET answers HEAD.
+    // A GET handler also answers HEAD.
     let method = if method == Method::HEAD { "GET" } else { method.as_str() };
     let row = ROUTES.iter().find(|(known, path, _)| *known == method && *path == route);
     row.map_or(ADMIN, |(_, _, needs)| *needs)
@@ -76,12 +76,12 @@ pub(crate) mod tests {
         ROUTES
     }
 
-    /// The routes of a file of this crate: `.route("/path", get(one).post(other))`.
+    /// The routes that a file of this crate registers with `.route("/path", get(one).post(other))`.
     fn registered(prefix: &str, source: &str) -> BTreeSet<(String, String)> {
         let calls = source.split(".route(\"").skip(1);
         let one = |call: &str| {
             let (path, rest) = call.split_once('"').unwrap();
-            // The handlers end where the next route begins, or the statement.
+            // The handlers end at the next route or at the end of the statement.
             let handlers = rest.split(['\n', ';', '}']).next().unwrap().to_owned();
             let methods = ["get", "post", "put", "patch", "delete"];
             let served = methods
@@ -108,7 +108,7 @@ pub(crate) mod tests {
             ROUTES.iter().map(|(method, path, _)| ((*method).to_owned(), (*path).to_owned())).collect();
         assert_eq!(table.len(), ROUTES.len(), "a route stands there twice");
         assert_eq!(served, table);
-        // A further file with routes must be named above.
+        // If this fails, another file registers routes: add it above.
         let nested = include_str!("lib.rs").matches("::routes()").count();
         assert_eq!(nested, own.len() + 1);
     }

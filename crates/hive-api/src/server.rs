@@ -1,9 +1,10 @@
-//! The listener: a bounded number of connections, none of which may be idle for long.
+//! The listener: a bounded number of connections, none of which stays idle for long.
 //!
-//! Anybody on this machine can connect, and each connection costs a file descriptor, so none is free: one that sends no
-//! whole request header within [`Limits::header`] is closed, and so is one that is kept alive and asks nothing more for
-//! as long. A client that closes its direction when it has asked gets its answer ([`listening`]). Where all places are taken, the connection that has been idle longest makes room for the newest. One that is
-//! being answered is never closed for that; while all of them are, further ones wait in the system's queue.
+//! Any program on this machine can connect, and each connection uses a file descriptor. So a connection is closed if it
+//! sends no complete request header within [`Limits::header`], or if it is kept alive for that long without another
+//! request. A client that closes its sending side after a request still gets its response ([`listening`]). When all
+//! slots are taken, the connection that has been idle longest is closed. One that is being answered is never closed for
+//! a new one; if all are, new connections wait in the system's accept queue.
 
 mod listening;
 
@@ -29,12 +30,12 @@ use tokio::task::JoinSet;
 use crate::paths;
 use listening::{Exchange, Listening};
 
-/// How many connections there may be, and how patient they are met.
+/// Connection limits.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
-    /// Connections at a time. A browser opens six, a client library as many as it asks questions at once.
+    /// Maximum number of connections. A browser opens six, a client library as many as it has concurrent requests.
     pub(crate) connections: usize,
-    /// Time for a whole request header, and between two requests of one connection.
+    /// Time to receive a request header, and to keep an idle connection open between requests.
     pub(crate) header: Duration,
 }
 
@@ -44,17 +45,17 @@ impl Default for Limits {
     }
 }
 
-/// After the system had no file descriptor left for a connection.
+/// Pause before accepting again after the system ran out of file descriptors.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// What is being answered when the server stops may come to its end within this time.
+/// Time for responses in progress to finish when the server stops.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// A connection that is to leave is not being answered, and has sent what it had to within this time.
+/// Time for a connection that is told to close to send what it has buffered.
 const LEAVING: Duration = Duration::from_millis(500);
 
-/// Serves until `stop` says so, or its sender is gone; then no connection is taken any more, idle ones are closed, and the
-/// others have [`FAREWELL`]. Where the future is dropped, all end at once.
+/// Serves until `stop` fires or its sender is dropped. Then it accepts no more connections, closes idle ones, and gives
+/// the others [`FAREWELL`]. Dropping the future closes all connections at once.
 pub(crate) async fn serve(listener: TcpListener, app: Router, limits: Limits, mut stop: oneshot::Receiver<()>) {
     let places = Arc::new(Places::new(limits.connections));
     let mut connections = JoinSet::new();
@@ -81,7 +82,7 @@ pub(crate) async fn serve(listener: TcpListener, app: Router, limits: Limits, mu
     let ended = async {
         loop {
             let changed = places.changed.notified();
-            // Those whose answer has ended meanwhile, too.
+            // Also closes connections whose response has finished since.
             places.lock().close_idle();
             tokio::select! {
                 ended = connections.join_next() => if ended.is_none() { return },
@@ -92,7 +93,7 @@ pub(crate) async fn serve(listener: TcpListener, app: Router, limits: Limits, mu
     let _ = tokio::time::timeout(FAREWELL, ended).await;
 }
 
-/// Answers what comes over one connection, until it ends or has to make room.
+/// Serves one connection until it ends or is told to make room.
 async fn attend(stream: TcpStream, app: Router, header: Duration, place: Place, leave: oneshot::Receiver<()>) {
     let app = TowerToHyperService::new(app);
     let exchange = Exchange::default();
@@ -111,17 +112,17 @@ async fn attend(stream: TcpStream, app: Router, header: Duration, place: Place, 
         .serve_connection(TokioIo::new(stream), service);
     tokio::pin!(connection);
     tokio::select! {
-        // A client that breaks off is no news.
+        // A client that disconnects is not an error.
         _ = connection.as_mut() => {}
         _ = leave => {
-            // The end of its last answer may still be on its way out.
+            // The end of its last response may still be in flight.
             connection.as_mut().graceful_shutdown();
             let _ = tokio::time::timeout(LEAVING, connection).await;
         }
     }
 }
 
-/// The body of a response. While there is one, the connection is not idle.
+/// A response body. While it exists, the connection is not idle.
 struct Answering {
     body: Body,
     _busy: Busy,
@@ -147,11 +148,11 @@ impl HttpBody for Answering {
     }
 }
 
-/// The places for connections.
+/// The connection slots.
 struct Places {
     most: usize,
     taken: Mutex<Taken>,
-    /// Rings when one was left, or its connection has become idle.
+    /// Notified when a slot is freed or its connection becomes idle.
     changed: Notify,
 }
 
@@ -173,7 +174,7 @@ impl Places {
         Self { most, taken: Mutex::default(), changed: Notify::new() }
     }
 
-    /// A place for a connection, and what tells it to leave. Waits while every connection is being answered.
+    /// Takes a slot, with the signal to leave it. Waits while every connection is being answered.
     async fn take(self: &Arc<Self>) -> (Place, oneshot::Receiver<()>) {
         loop {
             let changed = self.changed.notified();
@@ -194,7 +195,7 @@ impl Taken {
         if self.seats.len() >= most {
             let idle = self.seats.iter().enumerate().filter(|(_, seat)| seat.answering == 0);
             let (longest, _) = idle.min_by_key(|(_, seat)| seat.idle_since)?;
-            // Its connection may have ended by itself.
+            // The connection may have ended on its own.
             let _ = self.seats.swap_remove(longest).leave.send(());
         }
         let (sender, leave) = oneshot::channel();
@@ -203,13 +204,13 @@ impl Taken {
         Some((self.last, leave))
     }
 
-    /// Has every connection leave that is not being answered.
+    /// Closes every connection that is not being answered.
     fn close_idle(&mut self) {
         let (answering, idle) = std::mem::take(&mut self.seats).into_iter().partition(|seat| seat.answering > 0);
         self.seats = answering;
         let idle: Vec<Seat> = idle;
         for seat in idle {
-            // Its connection may have ended by itself.
+            // The connection may have ended on its own.
             let _ = seat.leave.send(());
         }
     }
@@ -222,7 +223,7 @@ impl Taken {
     }
 }
 
-/// A connection's place; given back when it is dropped.
+/// A connection's slot; dropping it frees the slot.
 struct Place {
     places: Arc<Places>,
     number: u64,
@@ -242,7 +243,7 @@ impl Drop for Place {
     }
 }
 
-/// A request that is being answered.
+/// A request in progress.
 struct Busy {
     places: Arc<Places>,
     number: u64,
@@ -258,14 +259,14 @@ impl Drop for Busy {
 }
 
 #[cfg(test)]
-#[allow(clippy::disallowed_methods, reason = "a test ends with its runtime")]
+#[allow(clippy::disallowed_methods, reason = "the test runtime drops its tasks")]
 mod tests {
     use super::*;
     use axum::routing::get;
     use std::net::SocketAddr;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    /// Long enough that nothing here takes it; it ends what hangs.
+    /// Upper bound that ends a hanging test; nothing here takes this long.
     const TEST_TIMEOUT: Duration = Duration::from_mins(1);
 
     type Server = (oneshot::Sender<()>, tokio::task::JoinHandle<()>);
@@ -279,7 +280,8 @@ mod tests {
         (address, (stop, tokio::spawn(serve(listener, app, limits, stopped))))
     }
 
-    /// Asks over a connection that is open already; what is answered before the other side closes, or says it is done.
+    /// Sends a request over an open connection, and returns what arrives until the response ends or the connection
+    /// closes.
     async fn ask(stream: &mut TcpStream, path: &str) -> String {
         let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
@@ -294,10 +296,10 @@ mod tests {
         String::from_utf8(text).unwrap()
     }
 
-    /// Until the other side closes; what it said before.
+    /// Waits until the server closes the connection; returns what it sent before.
     async fn closed(stream: &mut TcpStream) -> Vec<u8> {
         let mut said = Vec::new();
-        // Closed with data unread is closed, too.
+        // A connection that is reset because of unread data counts as closed too.
         let _ = tokio::time::timeout(TEST_TIMEOUT, stream.read_to_end(&mut said)).await.expect("it is not closed");
         said
     }
@@ -308,7 +310,7 @@ mod tests {
         let mut idle = Vec::new();
         for at in 0..231 {
             let mut stream = TcpStream::connect(address).await.unwrap();
-            // Some say nothing, some never come to the end of their header.
+            // Half of them send nothing, half an incomplete header.
             if at % 2 == 0 {
                 stream.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nx: ").await.unwrap();
             }
@@ -358,7 +360,7 @@ mod tests {
         assert!(ask(&mut idle, "/").await.ends_with("served"));
         let mut answered = TcpStream::connect(address).await.unwrap();
         answered.write_all(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
-        // The request is on its way before the server is told to stop: another that was sent later is answered.
+        // The first request reaches the server before it is told to stop: a later one is answered already.
         let mut later = TcpStream::connect(address).await.unwrap();
         assert!(ask(&mut later, "/").await.ends_with("served"));
         let stopped = Instant::now();
@@ -371,7 +373,7 @@ mod tests {
         assert!(TcpStream::connect(address).await.is_err());
     }
 
-    /// Tells when it is dropped.
+    /// Notifies when it is dropped.
     struct Gone(Arc<Notify>);
 
     impl Drop for Gone {
@@ -380,8 +382,8 @@ mod tests {
         }
     }
 
-    /// A server that takes its time: `/in-one` sends nothing before the end, `/stream` a word at once, and then words. What it
-    /// gives tells when an answer was not waited for any more, and lets answers go on.
+    /// A slow server: `/in-one` sends nothing before the end, `/stream` one word at once and then more. Returns what
+    /// notifies when an answer is cancelled, and what lets answers continue.
     async fn slow() -> (SocketAddr, Arc<Notify>, Arc<Notify>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -407,7 +409,7 @@ mod tests {
             }))
         };
         let in_one = axum::routing::post(in_one);
-        // Whoever answers does not get around to reading what has come at once.
+        // The handler does not read the request body right away.
         let late = axum::middleware::from_fn(|request: axum::extract::Request, next: axum::middleware::Next| async {
             tokio::time::sleep(Duration::from_millis(300)).await;
             next.run(request).await
@@ -452,7 +454,7 @@ mod tests {
         for path in ["/in-one", "/stream"] {
             let (address, gone, _go_on) = slow().await;
             let stream = asked(address, path, "1.1").await;
-            // It is being answered before anything else happens.
+            // Let the request reach the handler first.
             tokio::time::sleep(Duration::from_millis(500)).await;
             let left = Instant::now();
             drop(stream);

@@ -1,4 +1,4 @@
-//! What the routes share.
+//! State shared by all routes.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,14 +9,14 @@ use tokio::sync::watch;
 
 use crate::tokens::Tokens;
 
-/// What every request can reach.
+/// The state available to every request.
 #[derive(Clone)]
 pub(crate) struct Shared {
     pub(crate) node: Node,
     pub(crate) conversations: Arc<Conversations>,
     pub(crate) tokens: Arc<Tokens>,
-    /// Where the API listens.
+    /// The API's listening address.
     pub(crate) address: SocketAddr,
-    /// Turns true when somebody asked this node to end.
+    /// Becomes true when a client asks this node to stop.
     pub(crate) quit: watch::Sender<bool>,
 }

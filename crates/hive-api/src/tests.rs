@@ -1,4 +1,4 @@
-//! The API as programs meet it: a real one, on a port of its own, asked over HTTP.
+//! The API as a client sees it: a real server on its own port, over HTTP.
 
 mod wire;
 
@@ -10,7 +10,7 @@ use reqwest::{Method, StatusCode};
 use super::*;
 use crate::rights::{Needs, tests::routes};
 
-/// Long enough that nothing here takes it; it ends what hangs.
+/// Upper bound that ends a hanging test; nothing here takes this long.
 const TEST_TIMEOUT: Duration = Duration::from_mins(1);
 
 struct Running {
@@ -26,13 +26,13 @@ impl Running {
     }
 
     async fn start_for(allowed: Allowed) -> Self {
-        // The HTTP client wants a TLS library to be chosen even for plain HTTP; installing it twice does no harm.
+        // reqwest needs a TLS provider even for plain HTTP; installing it twice is harmless.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let folder = tempfile::tempdir().unwrap();
         let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
         let options = hive_node::NodeOptions::new("test".to_owned(), loopback);
         let data = Some(hive_node::data::DataFolder::open(folder.path()).unwrap());
-        // One that does not share measures nothing at its start.
+        // Without sharing, the node skips its measurements at startup.
         let node = Node::start(hive_node::NodeOptions { data, share: false, ..options }).await.unwrap();
         let conversations = Arc::new(Conversations::open(folder.path()).unwrap());
         let api = Api::start(node.clone(), conversations, loopback, allowed, folder.path()).await.unwrap();
@@ -215,7 +215,7 @@ async fn whatever_is_refused_is_refused_in_json_with_what_is_wrong() {
             "invalid_value",
             Some("messages[0].content"),
         ),
-        // Three megabytes arrive, and are looked at.
+        // Three megabytes arrive and are parsed.
         (
             "POST",
             chat,
@@ -239,7 +239,7 @@ async fn whatever_is_refused_is_refused_in_json_with_what_is_wrong() {
         assert_eq!((found.as_u16(), &error["code"]), (status, &code.into()), "{method} {path} {shown}: {error}");
         assert_eq!(error["param"], serde_json::json!(field), "{method} {path} {shown}: {error}");
         assert!(error["message"].as_str().is_some_and(|message| !message.is_empty()), "{error}");
-        // What to do: how an address begins, or what is answered.
+        // Expected advice: the beginning of a base URL, or of the hint.
         let advice = match code {
             "not_found" => "/v1 as their base URL",
             "not_served" => "POST /v1/chat/completions",
@@ -256,7 +256,7 @@ async fn slashes_too_many_in_an_address_change_nothing() {
     for path in ["/v1/models", "/v1/models/", "//v1//models", "/v1//models//"] {
         let listed = running.ask(Some(&running.owner()), "GET", path).send().await.unwrap();
         assert_eq!(listed.status(), StatusCode::OK, "{path}");
-        // And no token is asked for less.
+        // A token is required all the same.
         let refused = running.ask(None, "GET", path).send().await.unwrap();
         assert_eq!(refused.status(), StatusCode::UNAUTHORIZED, "{path}");
     }
@@ -274,7 +274,7 @@ async fn a_page_that_the_owner_has_named_is_asked_and_served_as_browsers_want_it
         let asked = asked.header("access-control-request-method", "POST");
         asked.header("access-control-request-headers", "authorization,content-type,x-stainless-os").send()
     };
-    // Before it sends a token, a browser asks whether it may.
+    // A browser sends a preflight before the token.
     let may = preflight(PAGE).await.unwrap();
     assert_eq!(may.status(), StatusCode::NO_CONTENT);
     let said = |response: &reqwest::Response, name: &str| {
@@ -292,7 +292,7 @@ async fn a_page_that_the_owner_has_named_is_asked_and_served_as_browsers_want_it
 
     let ask =
         |origin: &str, token: Option<&str>| running.ask(token, "GET", "/v1/models").header("origin", origin).send();
-    // A page may read what it is told, also what is wrong.
+    // The page may read responses, errors included.
     for (token, status) in [(Some(owner.as_str()), StatusCode::OK), (None, StatusCode::UNAUTHORIZED)] {
         let answer = ask(PAGE, token).await.unwrap();
         assert_eq!(answer.status(), status);

@@ -1,4 +1,4 @@
-//! A token: what a program shows to be served, and what a node proves itself by before it is shown one.
+//! API tokens: a client's credential, and the key with which a node proves its identity before it receives one.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -9,13 +9,13 @@ use hive_host::secret::{FileSecrets, SecretStore};
 use ring::hmac;
 use sha2::{Digest, Sha256};
 
-/// The file of the owner's token in the data folder.
+/// File name of the owner's token in the data folder.
 pub(crate) const FILE: &str = "api-token";
 
-/// Bytes of the number that a node is asked to prove itself with.
+/// Size of a nonce, in bytes.
 pub const NONCE_BYTES: usize = 32;
 
-/// What a program shows to be served.
+/// A client's credential.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token(String);
 
@@ -26,14 +26,14 @@ impl std::fmt::Debug for Token {
 }
 
 impl Token {
-    /// A new one: 256 random bits.
+    /// Creates a token of 256 random bits.
     pub(crate) fn generate() -> std::io::Result<Self> {
         let mut bytes = [0; 32];
         getrandom::fill(&mut bytes).map_err(|error| std::io::Error::other(error.to_string()))?;
         Ok(Self(format!("hive-{}", BASE32_NOPAD.encode(&bytes).to_lowercase())))
     }
 
-    /// The token of a data folder, made at the first start.
+    /// Reads the data folder's token, or creates it on first start.
     pub(crate) fn keep(folder: &Path) -> Result<Self, SecretError> {
         match Self::read(folder)? {
             Some(token) if !token.0.is_empty() => Ok(token),
@@ -41,20 +41,20 @@ impl Token {
         }
     }
 
-    /// A new token for a data folder, in place of the one it has.
+    /// Replaces the data folder's token with a new one.
     pub(crate) fn renew(folder: &Path) -> Result<Self, SecretError> {
         let token = Self::generate().map_err(|error| SecretError::File { path: folder.join(FILE), error })?;
-        // A file on every platform: other programs read it, and the Keychain would ask the owner about each.
+        // A file on every platform: other programs read it, and the Keychain would prompt the owner for each of them.
         FileSecrets::new(folder).write(FILE, &token.0)?;
         Ok(token)
     }
 
-    /// Reads the token of a data folder, to ask a running node.
+    /// Reads the data folder's token, to authenticate with a running node.
     pub fn read(folder: &Path) -> Result<Option<Self>, SecretError> {
         Ok(FileSecrets::new(folder).read(FILE)?.map(|token| Self(token.trim().to_owned())))
     }
 
-    /// As it stands in a header.
+    /// The token as sent in a header.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -63,15 +63,15 @@ impl Token {
         digest(&self.0)
     }
 
-    /// Shows that whoever listens at `address` knows this token, without showing the token. `nonce` is the asker's.
+    /// Proves that the listener at `address` knows this token without revealing it. The client chooses `nonce`.
     ///
-    /// The address is part of it, so that a program at another address cannot pass the question on to the node and the
-    /// node's answer back.
+    /// The proof covers the address, so that a program at another address cannot relay the challenge to the node and
+    /// return its proof.
     pub(crate) fn prove(&self, nonce: &[u8; NONCE_BYTES], address: SocketAddr) -> String {
         HEXLOWER.encode(hmac::sign(&self.key(), &proven(nonce, address)).as_ref())
     }
 
-    /// Whether a proof from `address` is this token's.
+    /// Whether the proof was made with this token at `address`.
     pub fn is_proven(&self, nonce: &[u8; NONCE_BYTES], address: SocketAddr, proof: &str) -> bool {
         let Ok(proof) = HEXLOWER.decode(proof.as_bytes()) else { return false };
         hmac::verify(&self.key(), &proven(nonce, address), &proof).is_ok()
@@ -82,7 +82,7 @@ impl Token {
     }
 }
 
-/// Comparing digests tells nothing about a token by the time it takes.
+/// Digests are compared instead of tokens, so that timing reveals nothing about a token.
 pub(crate) fn digest(token: &str) -> [u8; 32] {
     Sha256::digest(token).into()
 }
@@ -91,7 +91,7 @@ fn proven(nonce: &[u8; NONCE_BYTES], address: SocketAddr) -> Vec<u8> {
     [b"HiveMind API ", address.to_string().as_bytes(), b" ", &nonce[..]].concat()
 }
 
-/// A number that nobody has been asked with before.
+/// A random nonce.
 pub fn nonce() -> std::io::Result<[u8; NONCE_BYTES]> {
     let mut nonce = [0; NONCE_BYTES];
     getrandom::fill(&mut nonce).map_err(|error| std::io::Error::other(error.to_string()))?;

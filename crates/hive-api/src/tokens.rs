@@ -1,8 +1,8 @@
-//! The tokens of the owner's programs: named, each with its own rights, renewed and revoked one by one.
+//! API tokens for the owner's programs: named, each with its own rights, renewed and revoked individually.
 //!
-//! `tokens.json` holds a digest of each token, never the token: it is shown once, when it is made. The owner's own token
-//! is a file of its own (`api-token`), has every right, and can be renewed. What holds: a new token is on disk before it
-//! opens anything; a revoked one opens nothing from the moment of the call, and what runs in its name ends
+//! `tokens.json` holds a digest of each token; the token itself is shown once, when it is created. The owner's own
+//! token is a separate file (`api-token`), has every right, and can be renewed. Invariants: a new token is on disk
+//! before it is accepted; a revoked one is rejected from the moment of the call, and the work it authorized ends
 //! ([`Grant::revoked`]).
 
 mod routes;
@@ -27,10 +27,10 @@ use crate::token::{self, NONCE_BYTES, Token};
 
 pub(crate) use routes::routes;
 
-/// The file in the data folder.
+/// File name in the data folder.
 pub(crate) const FILE: &str = "tokens.json";
 
-/// Nobody has more programs; a caller that makes tokens in a loop ends here.
+/// More than anyone has programs; stops a caller that creates tokens in a loop.
 const MOST_TOKENS: usize = 100;
 
 /// Why tokens could not be read or changed.
@@ -59,24 +59,24 @@ pub(crate) enum TokenError {
     TooMany,
 }
 
-/// A program's token, as the file has it.
+/// A program's token as stored in the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Kept {
     name: String,
-    /// SHA-256 of the token, as hexadecimal digits.
+    /// SHA-256 of the token, in hexadecimal.
     digest: String,
-    /// Names of rights; a newer version may have others.
+    /// Names of rights; a newer version may have added some.
     may: Vec<String>,
-    /// Days since 1970 in UTC.
+    /// Days since 1970-01-01 UTC.
     made_day: u64,
     last_used_day: Option<u64>,
 }
 
-/// A token that opens something.
+/// A valid token.
 #[derive(Debug)]
 struct Live {
     digest: [u8; 32],
-    /// Turns true when it is revoked.
+    /// Becomes true when the token is revoked.
     revoked: watch::Sender<bool>,
 }
 
@@ -90,7 +90,8 @@ impl Live {
     }
 }
 
-/// Ends what runs in the name of a token, when it is dropped. Until then, who had the token renewed is answered.
+/// Ends the work that a token authorized when it is dropped. It is kept until the client that renewed the token has its
+/// reply.
 #[derive(Debug)]
 struct Revocation(watch::Sender<bool>);
 
@@ -104,10 +105,10 @@ impl Drop for Revocation {
 struct Program {
     name: String,
     may: Vec<Right>,
-    /// Names of rights that only a newer version has. They allow nothing here, and are there again after an update.
+    /// Rights that only a newer version knows. They allow nothing here, and are kept for the next update.
     newer: Vec<String>,
     made_day: u64,
-    /// 0 is never; nobody used it in 1970.
+    /// Days since 1970-01-01 UTC; 0 means never.
     last_used_day: AtomicU64,
     live: Live,
 }
@@ -118,10 +119,10 @@ impl Program {
     }
 }
 
-/// What somebody who showed a token may do, until it is revoked.
+/// What a token's bearer may do until the token is revoked.
 #[derive(Debug, Clone)]
 pub(crate) struct Grant {
-    /// The program's name; `None` is the owner.
+    /// The program's name; `None` for the owner.
     name: Option<String>,
     may: Vec<Right>,
     revoked: watch::Receiver<bool>,
@@ -132,12 +133,12 @@ impl Grant {
         one_of.iter().any(|right| self.may.contains(right))
     }
 
-    /// The program's name, unless it is the owner's own token.
+    /// The program's name; `None` for the owner's own token.
     pub(crate) fn program(&self) -> Option<&str> {
         self.name.as_deref()
     }
 
-    /// What is said to a program that lacks all of these.
+    /// The refusal for a token that has none of these rights.
     pub(crate) fn refusal(&self, one_of: &'static [Right]) -> Refusal {
         let name = self.name.as_deref().unwrap_or("owner");
         let names = one_of.iter().map(|right| format!("\"{right}\"")).collect::<Vec<_>>().join(" or ");
@@ -150,14 +151,14 @@ impl Grant {
         .more(ErrorDetails::MissingRight { missing: one_of.to_vec() })
     }
 
-    /// Ends when the token is revoked or renewed.
+    /// Completes when the token is revoked or renewed.
     pub(crate) async fn revoked(mut self) {
-        // An error means that the token is gone altogether.
+        // An error means that the token no longer exists.
         let _ = self.revoked.wait_for(|revoked| *revoked).await;
     }
 }
 
-/// What a program is told whose token was revoked while it was served.
+/// The refusal for a program whose token was revoked during its request.
 pub(crate) fn revoked() -> Refusal {
     Refusal::new(StatusCode::UNAUTHORIZED, "revoked", "the API token was revoked or renewed meanwhile")
         .hint("ask the owner of this machine for a new one")
@@ -169,12 +170,12 @@ pub(crate) struct Tokens {
     folder: PathBuf,
     owner: RwLock<(Token, Arc<Live>)>,
     programs: RwLock<Vec<Arc<Program>>>,
-    /// Held over a change and its way to the disk, so that changes arrive there in their order. Requests do not wait for it.
+    /// Held over a change and its write, so that changes reach the disk in order. Requests never wait for it.
     changing: Mutex<()>,
 }
 
 impl Tokens {
-    /// The tokens of a data folder; the owner's is made at the first start.
+    /// Opens the data folder's tokens; creates the owner's on first start.
     pub(crate) fn open(folder: &Path) -> Result<Self, TokenError> {
         let owner = Token::keep(folder)?;
         let live = Arc::new(Live::new(owner.digest()));
@@ -187,7 +188,7 @@ impl Tokens {
         })
     }
 
-    /// What somebody who shows this token may do. Notes the day; says whether that is to be written.
+    /// The grant for a token, and whether its last-used day changed and must be written.
     pub(crate) fn recognise(&self, shown: &str, today: u64) -> Option<(Grant, bool)> {
         let digest = token::digest(shown);
         let owner = self.owner.read().unwrap_or_else(PoisonError::into_inner).1.clone();
@@ -203,7 +204,7 @@ impl Tokens {
         self.owner.read().unwrap_or_else(PoisonError::into_inner).0.prove(nonce, address)
     }
 
-    /// Makes a token; it is in what is returned and nowhere else.
+    /// Creates a token. Only the returned value contains it; only its digest is stored.
     fn add(&self, name: &str, may: &[Right]) -> Result<Token, TokenError> {
         let _changing = self.changing();
         if border::name(name) != name || !border::is_plain(name) {
@@ -232,8 +233,8 @@ impl Tokens {
         Ok(token)
     }
 
-    /// Revokes a token: at once, and then on disk. What an earlier call could not write is written by the next one, so
-    /// that nobody is told that a token is gone which would be back after a restart.
+    /// Revokes a token in memory, then on disk. Also writes what an earlier call failed to write, so that success means
+    /// that no revoked token returns after a restart.
     fn remove(&self, name: &str) -> Result<(), TokenError> {
         let _changing = self.changing();
         let mut programs = self.programs();
@@ -249,7 +250,7 @@ impl Tokens {
         gone.map(drop).ok_or_else(|| TokenError::Unknown(name.to_owned()))
     }
 
-    /// Gives a program another token, with the same rights; the one it had opens nothing more.
+    /// Replaces a program's token, keeping its rights; the old one is rejected from now on.
     fn renew(&self, name: &str) -> Result<(Token, Revocation), TokenError> {
         let _changing = self.changing();
         let mut programs = self.programs();
@@ -270,7 +271,7 @@ impl Tokens {
         Ok((token, Revocation(before.live.revoked.clone())))
     }
 
-    /// Writes another token for the owner's own programs to the data folder; the one before opens nothing more.
+    /// Replaces the owner's token in the data folder; the old one is rejected from now on.
     fn renew_owner(&self) -> Result<Revocation, TokenError> {
         let _changing = self.changing();
         let token = Token::renew(&self.folder)?;
@@ -280,7 +281,7 @@ impl Tokens {
         Ok(Revocation(before.revoked.clone()))
     }
 
-    /// Writes down when tokens were last used.
+    /// Writes the days of last use to disk.
     pub(crate) fn note_use(&self) {
         let _changing = self.changing();
         if let Err(error) = self.write(&self.programs()) {
@@ -354,7 +355,7 @@ fn read(path: &Path) -> Result<Vec<Arc<Program>>, TokenError> {
     kept.into_iter().map(program).collect()
 }
 
-/// Days since 1970 in UTC: how tokens' days are counted.
+/// Today, in days since 1970-01-01 UTC; the unit of all days in this file.
 pub fn today() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() / (24 * 3600))
 }
@@ -379,7 +380,7 @@ mod tests {
         let (two, revocation) = tokens.renew("editor").unwrap();
         drop(revocation);
         assert_eq!((may(&tokens, &one), may(&tokens, &two)), (None, Some(vec![Right::Chat, Right::Models])));
-        // After a restart as before it.
+        // The same after a restart.
         let again = Tokens::open(folder.path()).unwrap();
         assert_eq!((may(&again, &one), may(&again, &two)), (None, Some(vec![Right::Chat, Right::Models])));
         again.remove("editor").unwrap();
@@ -393,7 +394,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let tokens = Tokens::open(folder.path()).unwrap();
         let token = tokens.add("editor", &[Right::Chat]).unwrap();
-        // A folder in the way of the file stands for a disk that takes nothing.
+        // A directory in the file's place simulates a disk that rejects writes.
         let (file, aside) = (folder.path().join(FILE), folder.path().join("aside"));
         std::fs::rename(&file, &aside).unwrap();
         std::fs::create_dir_all(file.join("in the way")).unwrap();

@@ -1,6 +1,6 @@
-//! What the node says, as the values that the API, the command line and the app share.
+//! Converts the node's state to the types that the API, the command line and the app share.
 //!
-//! Each conversion names every field, so that one that the node gains is missing from no reply unnoticed.
+//! Each conversion destructures every field, so that a field added to the node cannot be forgotten in a reply.
 
 use hive_node::Node;
 use hive_node::serving::Layout;
@@ -8,7 +8,7 @@ use hive_types::{
     Heat, Link, LinkKind, MeasuredPath, ModelCopy, PeerView, PlanView, PlannedStage, Power, Profile, Rights, Status,
 };
 
-/// How a node is, at this moment.
+/// The node's current status.
 pub fn status(node: &Node) -> Status {
     status_view(node.status())
 }

@@ -1,7 +1,7 @@
-//! What a program asks in a chat request.
+//! Parses a chat request.
 //!
-//! Clients are read leniently ([`fields`]), and strictly where leniency would change an answer: what is not served is refused
-//! by name, and a field that is not known is named in the answer.
+//! Parsing is lenient ([`fields`]), but strict where leniency would change an answer: unsupported features are refused
+//! by name, and unknown fields are listed in the answer.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -15,21 +15,21 @@ use super::fields::{self, FieldError, Fields};
 use super::json;
 use crate::error::Refusal;
 
-/// A chat request, read.
+/// A parsed chat request.
 #[derive(Debug)]
 pub(super) struct Asked {
     pub(super) wanted: ModelRequest,
     pub(super) request: Request,
     pub(super) stream: bool,
-    /// Whether a stream ends with what it took.
+    /// Whether a stream ends with its token usage.
     pub(super) usage: bool,
     /// Options of the model's chat template.
     pub(super) options: Options,
-    /// Fields that change nothing here.
+    /// Fields that have no effect here.
     pub(super) ignored: Vec<String>,
 }
 
-/// The field in which each option of a chat template was given.
+/// The request field that set each chat template option.
 pub(super) type Options = BTreeMap<String, String>;
 
 /// Why a request is refused.
@@ -39,7 +39,7 @@ pub(super) enum AskError {
     Json(#[from] json::JsonError),
     #[error(transparent)]
     Field(#[from] FieldError),
-    /// What it is, and the field.
+    /// The feature, and the field that requested it.
     #[error("{what} not served yet (\"{field}\")")]
     Unserved { what: &'static str, field: String },
     #[error("parts of type \"{kind}\" are not served yet (\"{field}\")")]
@@ -84,7 +84,7 @@ impl From<AskError> for Refusal {
     }
 }
 
-/// Reads the body of a chat request.
+/// Parses the body of a chat request.
 pub(super) fn read(body: &[u8]) -> Result<Asked, AskError> {
     let mut fields = Fields::new("", json::read(body)?)?;
     refuse_unserved(&mut fields)?;
@@ -97,7 +97,7 @@ pub(super) fn read(body: &[u8]) -> Result<Asked, AskError> {
     let messages: Vec<Message> =
         messages.into_iter().enumerate().map(|(at, value)| message(at, value)).collect::<Result<_, _>>()?;
     let sampling = sampling(&mut fields)?;
-    // Some clients say "no limit" as -1.
+    // Some clients send -1 for "no limit".
     let unlimited = |limit: Option<i64>| limit.and_then(|limit| usize::try_from(limit).ok());
     let whole = unlimited(fields.whole("max_tokens")?);
     let max_tokens = unlimited(fields.whole("max_completion_tokens")?).or(whole);
@@ -129,7 +129,7 @@ pub(super) fn read(body: &[u8]) -> Result<Asked, AskError> {
     })
 }
 
-/// Refuses what would be missing from the answer.
+/// Refuses features that would be missing from the answer.
 fn refuse_unserved(fields: &mut Fields) -> Result<(), AskError> {
     let unserved = |what, field: &str| Err(AskError::Unserved { what, field: field.to_owned() });
     let is_on = |value: &Value| match value {
@@ -170,10 +170,10 @@ fn refuse_unserved(fields: &mut Fields) -> Result<(), AskError> {
 fn sampling(fields: &mut Fields) -> Result<Sampling, AskError> {
     let arbitrary = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64);
     let defaults = Sampling::default();
-    // Some clients switch it off with -1; 0 is off anyway.
+    // Some clients disable it with -1; 0 disables it as well.
     let top_k = fields.whole("top_k")?.map(|k| u32::try_from(k.max(0)).unwrap_or(u32::MAX));
     Ok(Sampling {
-        // OpenAI's default; greedy is asked for with 0.
+        // OpenAI's default; 0 selects greedy decoding.
         temperature: fields.number("temperature")?.unwrap_or(1.0),
         top_p: fields.number("top_p")?.unwrap_or(defaults.top_p),
         top_k: top_k.unwrap_or(defaults.top_k),
@@ -197,7 +197,7 @@ fn logit_bias(fields: &mut Fields) -> Result<BTreeMap<u32, f32>, AskError> {
     bias.rest().into_iter().map(entry).collect()
 }
 
-/// Texts that end the answer. An empty one would end every answer at once, and is none.
+/// Stop sequences. Empty ones are ignored, since they would end every answer at once.
 fn stop(fields: &mut Fields) -> Result<Vec<String>, FieldError> {
     let texts = match fields.take("stop") {
         None => Vec::new(),
@@ -213,8 +213,8 @@ fn stop(fields: &mut Fields) -> Result<Vec<String>, FieldError> {
     Ok(texts.into_iter().filter(|text| !text.is_empty()).collect())
 }
 
-/// Options of the model's own chat template. `chat_template_kwargs` is what vLLM, `SGLang` and llama.cpp call them; the two that
-/// clients send by themselves stand beside it.
+/// Options of the model's chat template. vLLM, `SGLang` and llama.cpp call them `chat_template_kwargs`; two that
+/// clients send on their own are top-level fields.
 fn variables(fields: &mut Fields) -> Result<(Map<String, Value>, Options), AskError> {
     let (mut variables, mut options) = (Map::new(), Options::new());
     let mut add = |name: String, field: String, value: Value| {
@@ -246,7 +246,7 @@ fn message(at: usize, value: Value) -> Result<Message, AskError> {
     }
     let calls = called_functions(fields.list("tool_calls")?);
     let content = match fields.take("content") {
-        // Templates look for what is none where a message only calls functions.
+        // Templates expect `null` content in a message that only calls functions.
         None if calls.is_some() => return Ok(Message { role, content: Value::Null, more: with_calls(fields, calls) }),
         None => String::new(),
         Some(Value::String(text)) => text,
@@ -264,7 +264,7 @@ fn message(at: usize, value: Value) -> Result<Message, AskError> {
     Ok(Message { role, content: content.into(), more: with_calls(fields, calls) })
 }
 
-/// The calls, their arguments as values. The API writes arguments as JSON in a text; templates are written for the values.
+/// Tool calls with their arguments parsed. The API sends arguments as a JSON string; templates expect objects.
 fn called_functions(calls: Option<Vec<Value>>) -> Option<Value> {
     let mut calls = calls.filter(|calls| !calls.is_empty())?;
     for arguments in calls.iter_mut().filter_map(|call| call.get_mut("function")?.get_mut("arguments")) {
@@ -283,7 +283,7 @@ fn with_calls(fields: Fields, calls: Option<Value>) -> Map<String, Value> {
     more
 }
 
-/// Whether a role is a word. A template writes it between its markers, so nothing else may come with it.
+/// Whether a role is a plain word. Templates write it between their markers, so it must contain nothing else.
 fn is_role(role: &str) -> bool {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     (1..=32).contains(&role.len()) && role.chars().all(is_plain)
@@ -301,16 +301,16 @@ fn part(place: &str, value: Value) -> Result<String, AskError> {
     Ok(fields.text("text")?.ok_or_else(|| fields::missing(fields.place("text"), "text"))?)
 }
 
-/// HiveMind's own wishes.
+/// HiveMind's own request fields.
 #[derive(Debug, Default)]
 struct Own {
-    /// Over exactly so many machines.
+    /// Exact number of stages.
     stages: Option<usize>,
-    /// The answer ends then, done or not.
+    /// Ends the answer after this time, finished or not.
     deadline: Option<Duration>,
-    /// Tokens of an answer that broke off, as its failure gave them: only what is missing is answered.
+    /// Tokens of an interrupted answer, as its error returned them; only the rest is generated.
     said: Vec<u32>,
-    /// When the conversation began, for models whose prompt says the day.
+    /// When the conversation began, for chat templates that include the date.
     date: Option<DateTime>,
 }
 

@@ -1,18 +1,18 @@
-//! The fields of a request, read the way clients write them.
+//! Reads request fields the way clients send them.
 //!
-//! `null` is a field that is missing, `100.0` is a whole number, and `"0.7"` is a number: clients in the wild send all of
-//! these. What cannot be read is refused by the field's name, with what it may be and what it is.
+//! `null` counts as a missing field, `100.0` as a whole number and `"0.7"` as a number: clients in the wild send all of
+//! these. An unreadable field is refused by name, with the expected and the actual value.
 
 use serde_json::{Map, Value};
 
-/// Largest whole number that a JSON number written with a point can hold exactly.
+/// 2^53: up to here, an `f64` represents every whole number exactly.
 const EXACT: f64 = 9_007_199_254_740_992.0;
 
-/// A field that cannot be read.
+/// An unreadable field.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{} must be {wanted}; it is {found}", quoted(field))]
 pub(crate) struct FieldError {
-    /// Where it stands: `messages[2].content`; empty for the request itself.
+    /// Its path, such as `messages[2].content`; empty for the request itself.
     pub(crate) field: String,
     wanted: &'static str,
     found: String,
@@ -22,10 +22,10 @@ fn quoted(field: &str) -> String {
     if field.is_empty() { "the request".to_owned() } else { format!("\"{field}\"") }
 }
 
-/// An object whose fields are taken one by one; what is left was not understood.
+/// An object whose fields are taken one by one; whatever remains was not understood.
 #[derive(Debug)]
 pub(crate) struct Fields {
-    /// Where the object stands; empty for the request itself.
+    /// The object's path; empty for the request itself.
     path: String,
     map: Map<String, Value>,
 }
@@ -39,12 +39,12 @@ impl Fields {
         }
     }
 
-    /// Where a field of this object stands.
+    /// The path of a field of this object.
     pub(crate) fn place(&self, name: &str) -> String {
         if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
     }
 
-    /// A field as it is.
+    /// Takes a field as it is; `null` counts as missing.
     pub(crate) fn take(&mut self, name: &str) -> Option<Value> {
         self.map.shift_remove(name).filter(|value| !value.is_null())
     }
@@ -98,19 +98,19 @@ impl Fields {
         self.take(name).map(|value| Self::new(place, value)).transpose()
     }
 
-    /// What was not taken, `null` aside.
+    /// The fields not taken, except those that are `null`.
     pub(crate) fn rest(mut self) -> Map<String, Value> {
         self.map.retain(|_, value| !value.is_null());
         self.map
     }
 }
 
-/// A field that must be there.
+/// The error for a required field that is missing.
 pub(crate) fn missing(field: String, wanted: &'static str) -> FieldError {
     FieldError { field, wanted, found: "missing".to_owned() }
 }
 
-/// A field that is something else than what is wanted.
+/// The error for a field of the wrong type or value.
 pub(crate) fn error(field: String, wanted: &'static str, value: &Value) -> FieldError {
     let found = match value {
         Value::Null => "null".to_owned(),
@@ -124,7 +124,7 @@ pub(crate) fn error(field: String, wanted: &'static str, value: &Value) -> Field
     FieldError { field, wanted, found }
 }
 
-/// A number, also one that is written as text.
+/// A number, or a string that contains one.
 pub(crate) fn number(value: &Value) -> Option<f64> {
     let number = match value {
         Value::Number(number) => number.as_f64()?,
@@ -134,7 +134,7 @@ pub(crate) fn number(value: &Value) -> Option<f64> {
     number.is_finite().then_some(number)
 }
 
-/// A whole number, also one that is written with a point or as text. The largest seeds keep their bits.
+/// A whole number, also if written as `100.0` or as a string. Large seeds keep every bit.
 pub(crate) fn whole(value: &Value) -> Option<i64> {
     match value {
         Value::Number(number) if !number.is_f64() => number.as_i64().or_else(|| Some(number.as_u64()? as i64)),

@@ -1,4 +1,4 @@
-//! JSON as it arrives: with a mark at its beginning, with half a character, or not at all.
+//! Parses JSON as clients send it: with a byte order mark, with half a surrogate pair, or missing.
 
 use std::borrow::Cow;
 
@@ -15,9 +15,9 @@ pub(crate) enum JsonError {
     Syntax(String),
 }
 
-/// Reads a body.
+/// Parses a request body.
 pub(crate) fn read(body: &[u8]) -> Result<Value, JsonError> {
-    // Some editors and clients begin a text with a mark of its encoding.
+    // Some editors and clients prepend a UTF-8 byte order mark.
     let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
     if body.trim_ascii().is_empty() {
         return Err(JsonError::Empty);
@@ -29,8 +29,8 @@ pub(crate) fn read(body: &[u8]) -> Result<Value, JsonError> {
     serde_json::from_slice(&whole_characters(body)).map_err(|error| JsonError::Syntax(error.to_string()))
 }
 
-/// Puts the replacement character where an escape names half a character. A client that cuts its text anywhere may cut an
-/// emoji in two, and could else never send that conversation again.
+/// Replaces unpaired surrogate escapes with the replacement character. A client that truncates text may split an emoji,
+/// and could otherwise never send that conversation again.
 fn whole_characters(body: &[u8]) -> Cow<'_, [u8]> {
     let unit = |at: usize| {
         let digits = body.get(at..at + 6)?.strip_prefix(b"\\u")?;
@@ -53,7 +53,7 @@ fn whole_characters(body: &[u8]) -> Cow<'_, [u8]> {
             at += 6;
             copied = at;
         } else {
-            // The character after a backslash is no backslash of its own.
+            // Skips an escaped character, which may itself be a backslash.
             at = (at + 2).min(body.len());
         }
     }

@@ -1,11 +1,11 @@
-//! A connection whose client has closed its direction, and may still listen.
+//! A connection whose client has closed its sending side but may still be reading.
 //!
-//! Some clients close their direction when they have asked (`nc`, `shutdown(SHUT_WR)`) and wait for the answer. Seen from here
-//! that is the end of input, as it is when a client has gone, and hyper takes both for gone. What tells them apart is what
-//! happens to bytes that are sent to them: the system of a client that has gone refuses these, and says so. So while a request
-//! is being answered, the end of input is kept from hyper, and the client is sent something: the answer, where that has begun, or
-//! else `100 Continue`, which may come before any answer in HTTP/1.1. Only a client that speaks HTTP/1.0, has closed its
-//! direction and gets its answer in one piece is not missed before that is sent.
+//! Some clients close their sending side after a request (`nc`, `shutdown(SHUT_WR)`) and wait for the response. To the
+//! server this looks like a client that has disconnected: end of input, which hyper treats as a disconnect. Only a
+//! write tells the two apart, because the peer's system rejects data for a closed socket. So while a request is being
+//! answered, end of input is hidden from hyper and the client is sent something: the response if it has begun,
+//! otherwise `100 Continue`, which HTTP/1.1 allows before any response. The one disconnect that goes undetected is that
+//! of an HTTP/1.0 client that closed its sending side and waits for a response sent in one piece.
 
 use std::io::{Error, ErrorKind, IoSlice};
 use std::pin::Pin;
@@ -21,55 +21,55 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
-/// Between two looks whether a client that says nothing more has gone.
+/// Interval between probes of a client that has closed its sending side.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// A request that has come whole is read by whoever answers it within this time; one that is not by then has broken off.
+/// Time for the handler to read a request that has fully arrived; one not read by then was cut off.
 const READING: Duration = Duration::from_secs(2);
 
-/// What a client is sent to see whether it is there. It waits for the answer after this as before.
+/// Probe sent to a client. Clients keep waiting for the response after it.
 const ARE_YOU_THERE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// What a connection is in the middle of.
+/// The exchange in progress on a connection.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Exchange(Arc<Mutex<State>>);
 
-/// How far the request of a connection is.
+/// Progress of the connection's request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Phase {
-    /// No request is being answered.
+    /// No request in progress.
     #[default]
     Idle,
-    /// One is, and has not come to its end.
+    /// A request is in progress and has not fully arrived.
     Asking,
-    /// One is, of which no more comes.
+    /// A request is in progress and no more of it will arrive.
     Asked,
 }
 
 #[derive(Debug, Default)]
 struct State {
     phase: Phase,
-    /// The client takes `100 Continue`.
+    /// Whether the client understands `100 Continue`.
     takes_continue: bool,
-    /// Something of the answer, or `100 Continue`, was sent.
+    /// Whether part of the response, or `100 Continue`, was sent.
     begun: bool,
-    /// What was sent last has not all gone out.
+    /// Whether the last write was incomplete.
     stuck: bool,
 }
 
-/// What to do when a client says nothing more.
+/// What to do at end of input.
 #[derive(Debug, PartialEq, Eq)]
 enum AtEnd {
-    /// It is the end of the connection.
+    /// Close the connection.
     End,
-    /// Wait for the answer.
+    /// Wait for the response.
     Wait,
-    /// The same, and see whether the client is there.
+    /// Wait, and probe the client.
     Probe,
 }
 
 impl State {
-    /// What to do about a client that has said nothing more for so long.
+    /// What to do about a client whose input ended this long ago.
     fn at_end(&self, silent: Duration) -> AtEnd {
         match self.phase {
             Phase::Asking if silent < READING => AtEnd::Wait,
@@ -79,7 +79,7 @@ impl State {
         }
     }
 
-    /// No more of the request comes, or is wanted.
+    /// No more of the request will arrive, or is needed.
     fn is_asked(&mut self) {
         if self.phase == Phase::Asking {
             self.phase = Phase::Asked;
@@ -89,7 +89,7 @@ impl State {
     fn sent(&mut self, sent: &Poll<std::io::Result<usize>>, offered: usize) {
         match sent {
             Poll::Ready(Ok(bytes)) => {
-                // Before the request is whole, only "100 Continue" is sent.
+                // Before the request is complete, only "100 Continue" is sent.
                 self.begun |= *bytes > 0 && self.phase == Phase::Asked;
                 self.stuck = *bytes < offered;
             }
@@ -104,7 +104,7 @@ impl Exchange {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A request has come, with its header; what it says more is followed.
+    /// Marks a request as begun once its header has arrived, and tracks its body.
     pub(super) fn begins(&self, request: Request<Incoming>) -> Request<Body> {
         {
             let mut state = self.lock();
@@ -115,19 +115,19 @@ impl Exchange {
         request.map(|body| Body::new(Asking { body, exchange: self.clone() }))
     }
 
-    /// It has been answered.
+    /// Marks the request as answered.
     pub(super) fn ends(&self) {
         self.lock().phase = Phase::Idle;
     }
 }
 
-/// The body of a request, which tells when it has come to its end.
+/// A request body that records when it has fully arrived.
 struct Asking {
     body: Incoming,
     exchange: Exchange,
 }
 
-/// Nobody reads the rest of it.
+/// A dropped body is not read any further.
 impl Drop for Asking {
     fn drop(&mut self) {
         self.exchange.lock().is_asked();
@@ -155,15 +155,15 @@ impl HttpBody for Asking {
     }
 }
 
-/// The connection, as hyper sees it.
+/// The connection as hyper sees it.
 pub(super) struct Listening {
     stream: TcpStream,
     exchange: Exchange,
-    /// Since the client has nothing more to say.
+    /// Set once the client's input has ended.
     silent: Option<Silence>,
 }
 
-/// A client that has nothing more to say.
+/// A client whose input has ended.
 struct Silence {
     since: Instant,
     look: Interval,
@@ -174,11 +174,11 @@ impl Listening {
         Self { stream, exchange, silent: None }
     }
 
-    /// Sees whether the client is there; an error says that it has gone.
+    /// Probes the client; an error means that it has disconnected.
     fn probe(&mut self, cx: &mut Context<'_>) -> std::io::Result<()> {
         match Pin::new(&mut self.stream).poll_write(cx, ARE_YOU_THERE) {
             Poll::Ready(Ok(sent)) if sent == ARE_YOU_THERE.len() => self.exchange.lock().begun = true,
-            // A part of it would spoil the answer.
+            // A partially sent probe would corrupt the response.
             Poll::Ready(Ok(_)) => return Err(Error::from(ErrorKind::BrokenPipe)),
             Poll::Ready(Err(error)) => return Err(error),
             Poll::Pending => {}

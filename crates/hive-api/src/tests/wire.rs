@@ -1,7 +1,7 @@
-//! The JSON that programs read, byte for byte: what a reply is called and looks like stays as it is.
+//! Golden tests of the JSON that programs read: replies keep their names and shapes.
 //!
-//! Replies with many fields are compared with the files in `hive-types/golden`, which `hive-types` reads back; the others
-//! are asked for over HTTP.
+//! Replies with many fields are compared with the files in `hive-types/golden`, which `hive-types` parses back; the
+//! others are requested over HTTP.
 
 use hive_mind::conversations::{Conversation, Said};
 use hive_node::reach::Condition;
@@ -17,7 +17,7 @@ use crate::views;
 
 const DONE: &str = r#"{"done":true}"#;
 
-/// Compares a reply with the file of its name.
+/// Compares a reply with its golden file.
 #[track_caller]
 fn assert_golden(name: &str, reply: &impl Serialize) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../hive-types/golden").join(name).with_extension("json");
@@ -61,7 +61,7 @@ fn link(kind: LinkKind) -> Link {
     Link { kind, remote: "10.0.0.7:4433".to_owned(), round_trip_us: 310 }
 }
 
-/// A machine nearby that nobody has asked.
+/// A machine nearby that has not been paired.
 fn found() -> PeerView {
     PeerView {
         id: "k1".to_owned(),
@@ -78,7 +78,7 @@ fn found() -> PeerView {
     }
 }
 
-/// A machine in every state.
+/// One machine in every state.
 fn peers() -> Vec<PeerView> {
     let pending = PeerState::Pending { code: "482 915".to_owned(), asked_by_them: true, approved_here: false };
     let away = |condition| PeerView {
@@ -192,7 +192,7 @@ async fn replies_are_written_as_ever() {
     let text =
         |reply: &str, field: &str| serde_json::from_str::<Value>(reply).unwrap()[field].as_str().unwrap().to_owned();
 
-    // Where the layers of a model would go.
+    // The plan of a model.
     let stage = PlannedStage { machine: 0, layers: 0..30, weight_bytes: 5, kv_bytes: 6, base_bytes: 7 };
     let plan = Plan {
         stages: vec![stage],
@@ -204,7 +204,7 @@ async fn replies_are_written_as_ever() {
     let layout = Layout { model: "owner/name".to_owned(), layers: 30, plan, placements };
     assert_golden("plan", &views::plan(layout));
 
-    // Another machine: invited, let in, renamed, limited and removed.
+    // A second machine: invited, approved, renamed, limited and removed.
     let options = hive_node::NodeOptions::new("mini".to_owned(), ([127, 0, 0, 1], 0).into());
     let mini = Node::start(hive_node::NodeOptions { share: false, ..options }).await.unwrap();
     let invited = ask("POST", "/invites", json!({ "valid_for_s": 90 })).await;
@@ -242,7 +242,7 @@ async fn replies_are_written_as_ever() {
         assert!(reply["profile"].is_object() && reply.get("not_kept").is_none(), "{reply}");
     }
 
-    // Programs' tokens.
+    // API tokens.
     let made = ask("POST", "/tokens", json!({ "name": "editor", "may": ["models", "chat"] })).await;
     let token = text(&made, "token");
     assert_eq!(made, format!(r#"{{"name":"editor","token":"{token}"}}"#));

@@ -1,4 +1,4 @@
-//! The routes of the owner's programs' tokens.
+//! The routes that manage programs' tokens.
 
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -51,7 +51,7 @@ fn shown_once(name: String, token: &Token) -> Json<IssuedToken> {
     Json(IssuedToken { name, token: token.as_str().to_owned() })
 }
 
-/// Changes tokens beside the runtime: a disk may be slow.
+/// Changes tokens off the async runtime, since a disk may be slow.
 async fn aside<T: Send + 'static>(
     shared: Shared,
     change: impl FnOnce(&Tokens) -> Result<T, TokenError> + Send + 'static,
