@@ -1,7 +1,7 @@
 //! Whether this machine computes for others at this moment, and why not: the owner comes first.
 //!
 //! The owner's wishes and what can be seen of the machine go in, a named choice comes out (`decide`). A machine that stops
-//! sharing says so to the others, who move its layers elsewhere before they let it go (`ring/mend.rs`). What the owner
+//! sharing says so to the others, who move its layers elsewhere before they let it go (`ring/failover.rs`). What the owner
 //! of this machine asks is computed here in any case.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -1,21 +1,22 @@
-//! An answer on its way: frames in, events out, and going on when a machine leaves.
+//! An answer on its way: frames in, events out, and resuming after a machine is lost.
 //!
-//! When a stage is lost, another machine takes it over (`ring/mend.rs`). The coordinator then asks every stage which position
-//! comes next there, and has the stage before it send on what is missing; to the first stage it sends the tokens itself. So
-//! only what the new stage does not have is computed again, at the speed of a prompt, and the answer goes on from the very
-//! next token. When no machine can take the stage over, the model is loaded anew wherever it fits, and prompt and answer go
-//! through it again. Sampling is keyed by position and the kernels give the same bits in any chunk, so the words are
+//! When a stage is lost, another machine takes over (`ring/failover.rs`). The answer then asks every stage which
+//! position it expects next, and has the stage before it replay what is missing; the first stage gets the tokens from
+//! here. So only what the new stage does not have is recomputed, at prefill speed, and the answer resumes at the very
+//! next token. If no machine can take over, the model is loaded again wherever it fits, and prompt and answer are
+//! replayed. Sampling depends on the position and the kernels give the same bits for any chunking, so the words are
 //! those of an undisturbed run.
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a test ends with its runtime")]
 mod against_liars;
 mod end;
-mod look_into;
-mod looks;
 pub(crate) mod run;
 mod session;
 mod silence;
-mod spot;
+mod spot_checking;
+mod spot_checks;
+mod stalled;
 mod tokens;
 mod verify;
 
@@ -31,18 +32,18 @@ use crate::request::Request;
 use crate::ring::Ring;
 use crate::source::Source;
 use end::Bound;
-use looks::Looks;
 use silence::Stuck;
+use spot_checks::SpotChecks;
 
 /// An answer on its way.
 pub(crate) struct Answer {
     id: u64,
-    /// Its part of the stages' caches.
+    /// Its share of the room in the stages' KV caches.
     room: Option<OwnedSemaphorePermit>,
     bound: Bound,
     source: Option<Arc<dyn Source>>,
     ring: Ring,
-    /// The state of the ring that the session has been brought to.
+    /// The epoch of the ring in which the session was opened or replayed last.
     epoch: u32,
     session: u128,
     prompt: Vec<u32>,
@@ -50,23 +51,24 @@ pub(crate) struct Answer {
     end_tokens: Vec<u32>,
     last_position: u32,
     reuse: bool,
-    /// How much of what is known the stages have in their caches already.
+    /// How many of the known tokens the stages have in their KV caches already.
     cached: usize,
-    /// And how much that was when the answer began.
+    /// The same when the answer began.
     cached_at_first: usize,
     /// The first ring's traffic when the answer began there.
     traffic: Option<(u64, usize)>,
-    /// Whether the ring has come to its end by itself: then the stages' caches are the conversation, and can be kept.
+    /// Whether the stages have ended the answer themselves: their KV caches then hold the conversation, and can be
+    /// retained.
     complete: bool,
     stops: StopStrings,
     detokenizer: Detokenizer,
     tokens: Vec<u32>,
-    said_tokens: usize,
+    resumed_tokens: usize,
     stuck: Stuck,
-    looks: Looks,
-    /// The first position that the machines that hold the stages now have computed of it.
+    spot_checks: SpotChecks,
+    /// The first position that the current holders of the stages computed.
     rows_from: u32,
-    /// And the first token that they have chosen.
+    /// The first token that they sampled.
     tokens_from: u32,
     started: Instant,
     first: Option<Instant>,
@@ -106,9 +108,9 @@ impl Answer {
             prompt,
             detokenizer: Detokenizer::new(),
             tokens: request.said.clone(),
-            said_tokens: request.said.len(),
+            resumed_tokens: request.said.len(),
             stuck: Stuck::default(),
-            looks: Looks::default(),
+            spot_checks: SpotChecks::default(),
             rows_from: 0,
             tokens_from: 0,
             started,
@@ -118,7 +120,7 @@ impl Answer {
         }
     }
 
-    /// Where the next token stands.
+    /// The position of the next token.
     pub(super) fn next_position(&self) -> u32 {
         (self.prompt.len() + self.tokens.len()) as u32
     }

@@ -1,4 +1,4 @@
-//! What happens while an answer grows, and how it ended.
+//! What happens while an answer is generated, and how it ended.
 
 use std::time::Duration;
 
@@ -9,9 +9,9 @@ use crate::ring::PlacedStage;
 /// Why an answer ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FinishReason {
-    /// The model ended it, or a stop text came.
+    /// The model ended it, or a stop text appeared.
     Stop,
-    /// It reached its longest length or the end of the context.
+    /// It reached its maximum length or the end of the context.
     Length,
 }
 
@@ -30,19 +30,19 @@ impl FinishReason {
 pub struct Summary {
     /// Why it ended.
     pub finish_reason: FinishReason,
-    /// The tokens of the answer, those it went on from and an end token included.
+    /// The tokens of the answer, including the resume tokens and an end token.
     pub tokens: Vec<u32>,
-    /// How many of them it went on from.
+    /// How many of them are resume tokens.
     pub said_tokens: usize,
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
-    /// How many of them the stages had in their caches already.
+    /// How many of them were already in the stages' KV caches.
     pub cached_tokens: usize,
     /// From the request to the first token.
     pub time_to_first_token: Duration,
     /// From the first token to the last.
     pub decode_time: Duration,
-    /// Who computed it, at its end.
+    /// The stages that computed it, as they were at its end.
     pub stages: Vec<PlacedStage>,
 }
 
@@ -54,32 +54,32 @@ impl Summary {
     }
 }
 
-/// What happens while an answer grows.
+/// Something that happens while an answer is generated.
 #[derive(Debug, Clone)]
 pub enum Event {
-    /// The prompt, or what a new machine has to catch up with, is read so far.
+    /// Progress on the prompt, or on what is replayed to a new stage.
     Reading {
-        /// Tokens that are read.
+        /// Tokens computed so far.
         tokens: usize,
-        /// Of so many.
+        /// All tokens to compute.
         of: usize,
     },
-    /// A token came, and with it this much text, which may be none.
+    /// A token arrived.
     Token {
-        /// The token and, where asked for, its probabilities.
+        /// The token and, if requested, its probabilities.
         sampled: Sampled,
-        /// Text that has become certain.
+        /// Text that is now certain; may be empty.
         text: String,
     },
-    /// A machine left, in words; the answer goes on without it as soon as the others have caught up.
+    /// A machine was lost, or a stage is being checked, in words for people. The answer resumes as soon as it can.
     Recovering(String),
-    /// The answer is complete; the text is what was still held back.
+    /// The answer is complete.
     Finished {
-        /// The last text.
+        /// Text that was held back until now.
         text: String,
         /// The answer in numbers.
         summary: Summary,
     },
-    /// The answer ended before its time; what came stands.
+    /// The answer broke off, for this reason. What arrived before stands.
     Failed(String),
 }

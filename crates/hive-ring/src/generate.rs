@@ -1,4 +1,4 @@
-//! How an answer begins.
+//! Starting an answer.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -14,27 +14,28 @@ use crate::source::Source;
 
 /// An answer that has begun.
 pub struct Reply {
-    /// Names it in every log line, from here to the stages.
+    /// Identifies it in every log line, from here to the stages.
     pub id: u64,
-    /// The model that answers.
+    /// The ring that answers.
     pub ring: Ring,
-    /// What happens; dropping it cancels the answer.
+    /// Its events; dropping the receiver cancels the answer.
     pub events: mpsc::Receiver<Event>,
 }
 
-/// The local time.
+/// The local time now.
 fn now() -> DateTime {
     jiff::ZonedDateTime::now().datetime()
 }
 
 impl Ring {
-    /// Starts an answer by these very stages. Its events arrive on the receiver; dropping it cancels the answer.
+    /// Starts an answer by these very stages, which ends if the ring is abandoned. Its events arrive on the receiver;
+    /// dropping it cancels the answer.
     pub async fn generate(&self, request: &Request) -> Result<mpsc::Receiver<Event>, GenerateError> {
         let prompt = self.prompt(request, now()).await?;
         Ok(self.start(prompt, request, None).await?.events)
     }
 
-    /// Starts an answer to a prompt that is tokens already; the request's messages are ignored.
+    /// The same, for a prompt that is tokenized already; the request's messages are ignored.
     pub async fn generate_tokens(
         &self,
         prompt: Vec<u32>,
@@ -43,13 +44,14 @@ impl Ring {
         Ok(self.start(prompt, request, None).await?.events)
     }
 
-    /// The tokens of a conversation that began then.
+    /// The tokens of a conversation; its chat template may show the time at which it `began`.
     pub async fn prompt(&self, request: &Request, began: DateTime) -> Result<Vec<u32>, GenerateError> {
         request.sampling.check()?;
         Ok(self.model().prompt(&request.conversation, began).await?)
     }
 
-    /// Starts an answer to a prompt. It goes on where `source` loads the model again, should its stages be lost for good.
+    /// Starts an answer to a prompt. If the ring is abandoned or superseded, the answer resumes on the ring that
+    /// `source` provides.
     pub async fn start(
         &self,
         prompt: Vec<u32>,
@@ -59,19 +61,19 @@ impl Ring {
         let started = Instant::now();
         request.sampling.check()?;
         let card = self.model().card();
-        self.check_said(&request.said)?;
+        self.check_resume_tokens(&request.said)?;
         let (limit, known) = (card.max_context, prompt.len() + request.said.len());
         if prompt.is_empty() || known >= limit {
             return Err(GenerateError::TooLong { tokens: known, limit });
         }
-        // The token at the last position is not read any more, so the answer may reach one past the context.
+        // The token at the last position is never an input, so the answer may reach one past the context.
         let room = limit - known + 1;
         let max_tokens = request.max_tokens.unwrap_or(room).min(room);
         if max_tokens == 0 {
             return Err(GenerateError::NoTokens);
         }
         let (tokens, room) = (known + max_tokens, self.room_tokens());
-        // Where no length was asked for, it is as long as there is room.
+        // If no length was requested, it is as long as there is room.
         let max_tokens =
             if request.max_tokens.is_none() { max_tokens.min(room.saturating_sub(known)) } else { max_tokens };
         if max_tokens == 0 || known + max_tokens > room {
@@ -80,17 +82,17 @@ impl Ring {
         let id = self.new_id();
         let events = start(id, self.clone(), source, prompt, request, max_tokens, started)
             .await
-            .map_err(|error| GenerateError::Said(error.to_string()))?;
+            .map_err(|error| GenerateError::Resume(error.to_string()))?;
         Ok(Reply { id, ring: self.clone(), events })
     }
 
-    fn check_said(&self, said: &[u32]) -> Result<(), GenerateError> {
+    fn check_resume_tokens(&self, tokens: &[u32]) -> Result<(), GenerateError> {
         let card = self.model().card();
-        if let Some(token) = said.iter().find(|token| **token as usize >= card.vocabulary) {
-            return Err(GenerateError::Said(format!("the model has no token {token}")));
+        if let Some(token) = tokens.iter().find(|token| **token as usize >= card.vocabulary) {
+            return Err(GenerateError::Resume(format!("the model has no token {token}")));
         }
-        if said.iter().any(|token| card.end_tokens.contains(token)) {
-            return Err(GenerateError::Said("it had come to its end".to_owned()));
+        if tokens.iter().any(|token| card.end_tokens.contains(token)) {
+            return Err(GenerateError::Resume("it was complete".to_owned()));
         }
         Ok(())
     }

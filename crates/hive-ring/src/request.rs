@@ -1,4 +1,4 @@
-//! What can be asked of a model.
+//! A request for an answer, and why it is refused.
 
 use std::time::Duration;
 
@@ -8,24 +8,24 @@ use hive_model::template::{Conversation, Message};
 use hive_types::grouped;
 use hive_worker::text::TextError;
 
-/// What is asked.
+/// A request for an answer.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// The conversation so far. One that does not say when it began is known by its first messages.
+    /// The conversation so far. If it does not say when it began, its first messages tell.
     pub conversation: Conversation,
-    /// Tokens of an answer that broke off, which is gone on with; no others come twice.
+    /// Resume tokens: those of an answer that broke off. The answer resumes after them, and none of them is sent again.
     pub said: Vec<u32>,
-    /// How tokens are chosen.
+    /// How tokens are sampled.
     pub sampling: Sampling,
-    /// Longest answer, in tokens; `None` is as long as the context allows.
+    /// Maximum length of the answer, in tokens; `None` is as long as the context allows.
     pub max_tokens: Option<usize>,
     /// Texts that end the answer.
     pub stop: Vec<String>,
-    /// Whether the model's own end tokens are ignored, to measure answers of a set length.
+    /// Whether the model's end tokens are ignored, to measure answers of a set length.
     pub ignore_end: bool,
-    /// Whether what earlier turns have computed may be used; measurements want all of the work.
+    /// Whether the prefix cache may be used; measurements want all of the work.
     pub reuse: bool,
-    /// When the answer ends, done or not, after the request.
+    /// The time after which the answer ends, complete or not.
     pub deadline: Option<Duration>,
 }
 
@@ -45,13 +45,13 @@ impl Request {
     }
 }
 
-/// Why a request was not taken.
+/// Why a request is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum GenerateError {
-    /// A setting out of range.
+    /// A sampling setting is out of range.
     #[error(transparent)]
     Sampling(#[from] SamplingError),
-    /// The model cannot converse, or its template or tokenizer failed on this conversation.
+    /// The model has no chat template, or its template or tokenizer failed on this conversation.
     #[error(transparent)]
     Prompt(#[from] TextError),
     /// The conversation is longer than the model can read.
@@ -63,10 +63,10 @@ pub enum GenerateError {
     TooLong {
         /// Its tokens.
         tokens: usize,
-        /// The model's positions.
+        /// The most that the model can read.
         limit: usize,
     },
-    /// Longer than the machines have memory for.
+    /// The conversation and its answer are longer than the machines have memory for.
     #[error(
         "the conversation and its answer take {} tokens, but the machines have memory for {}; ask for a shorter answer, or let \
          more machines share",
@@ -74,15 +74,15 @@ pub enum GenerateError {
         grouped(*room as u64)
     )]
     NoRoom {
-        /// Its tokens, with those of the answer.
+        /// Tokens of both.
         tokens: usize,
         /// Tokens there is memory for.
         room: usize,
     },
-    /// The answer to go on with has a token that the model does not know, or its end.
+    /// The answer cannot be resumed: the model does not know a resume token, or one of them ends the answer.
     #[error("the answer cannot be gone on with: {0}")]
-    Said(String),
-    /// No room for an answer was asked for.
+    Resume(String),
+    /// An answer without tokens was requested.
     #[error("an answer of 0 tokens was asked for; ask for at least 1")]
     NoTokens,
 }

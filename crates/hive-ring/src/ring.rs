@@ -3,11 +3,11 @@
 mod assembly;
 pub(crate) mod checkup;
 mod costs;
+mod draining;
+mod driver;
 mod due;
-mod handover;
-mod life;
-mod mend;
-pub(crate) mod patience;
+mod failover;
+mod lifecycle;
 mod placed;
 mod quarantine;
 mod report;
@@ -15,6 +15,7 @@ pub(crate) mod sessions;
 pub(crate) mod spot;
 mod standby;
 mod state;
+pub(crate) mod timing;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -24,15 +25,15 @@ use std::time::{Duration, Instant};
 use hive_net::{Frame, PeerId};
 use hive_plan::{Plan, PlannedStage};
 use hive_protocol::{ModelSource, RingId, StageId};
-use hive_stage::{Destination, Fault, StageHost};
+use hive_stage::{Destination, StageHost};
 use hive_worker::text::Model;
 use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
-use crate::kept::Kept;
+use crate::prefix_cache::PrefixCache;
 use due::Due;
-use placed::{Standby, has_left};
+use failover::{FaultOrigin, FaultReport};
 pub use placed::{PlacedStage, RingError, RingOptions};
-use state::{Cause, Trouble};
+use placed::{Standby, has_left};
 pub use state::{Health, State};
 
 /// Queues of what comes back, by session.
@@ -50,34 +51,34 @@ struct Inner {
     plan: Plan,
     /// Who holds the stages now.
     stages: Mutex<Vec<PlacedStage>>,
-    /// Copies of them, ready to take over.
+    /// Standby replicas of them.
     standbys: Mutex<Vec<Standby>>,
     state: watch::Sender<State>,
-    /// Held while it is mended.
-    mending: tokio::sync::Mutex<()>,
+    /// Held during a failover.
+    failing_over: Arc<tokio::sync::Mutex<()>>,
     /// Held while the stages are checked.
     checking: Arc<tokio::sync::Mutex<()>>,
-    /// When a token or a piece of a prompt came last, in whatever session.
+    /// When a token, or progress on a prompt, last arrived in any session.
     heard: Mutex<Instant>,
     /// One more than the latest epoch in which the stages have computed a token together.
     warm_epochs: AtomicU32,
-    /// When what machines compute is compared next.
+    /// When the next spot check is due.
     spot_check: Due,
-    /// Held while that is done.
+    /// Held during a spot check.
     spot_checking: Arc<tokio::sync::Mutex<()>>,
     /// One more than the latest epoch in which a stage was found to compute wrong numbers.
     tainted_epochs: AtomicU32,
-    troubles: mpsc::Sender<Trouble>,
+    fault_reports: mpsc::Sender<FaultReport>,
     model: Model,
     options: RingOptions,
     prompts: tokio::sync::Mutex<Destination>,
     sessions: Sessions,
-    /// Answers that were begun here: they are numbered.
+    /// Numbers the answers.
     answers: AtomicU64,
-    /// Sessions that were ever opened.
+    /// Sessions opened so far.
     opened: AtomicU64,
-    kept: Mutex<Kept>,
-    /// Tokens that the answers under way may have in the caches together.
+    prefix_cache: Mutex<PrefixCache>,
+    /// Tokens that the answers under way may have in the KV caches together.
     room: Arc<Semaphore>,
     room_tokens: usize,
 }
@@ -88,7 +89,7 @@ impl Ring {
         self.inner.stages().clone()
     }
 
-    /// The stages of this machine, and its way to those of others.
+    /// The stages on this machine, and the connections to those on others.
     pub(crate) fn host(&self) -> &StageHost {
         &self.inner.host
     }
@@ -98,8 +99,8 @@ impl Ring {
         &self.inner.model
     }
 
-    /// The copies of stages that are ready to take over.
-    pub fn copies(&self) -> Vec<PlacedStage> {
+    /// The standby replicas, each ready to take over its stage.
+    pub fn standby_replicas(&self) -> Vec<PlacedStage> {
         self.standbys().into_iter().map(|standby| standby.stage).collect()
     }
 
@@ -118,15 +119,15 @@ impl Ring {
         self.inner.plan.stages.iter().map(|stage| stage.weight_bytes)
     }
 
-    /// Bytes that its stages and copies take, machine by machine.
+    /// Bytes that its stages and standby replicas take, machine by machine.
     pub fn holdings(&self) -> Vec<(PeerId, u64)> {
         let bytes: Vec<u64> = self.stage_bytes().collect();
         let stages = self.stages().into_iter().enumerate();
-        let copies = self.standbys().into_iter().map(|standby| (standby.index, standby.stage));
-        stages.chain(copies).map(|(index, stage)| (stage.placement.addr.id(), bytes[index])).collect()
+        let standbys = self.standbys().into_iter().map(|standby| (standby.index, standby.stage));
+        stages.chain(standbys).map(|(index, stage)| (stage.placement.addr.id(), bytes[index])).collect()
     }
 
-    /// Whether all of it computes.
+    /// Whether every stage computes.
     pub fn is_whole(&self) -> bool {
         self.inner.state.borrow().health == Health::Whole
     }
@@ -136,93 +137,85 @@ impl Ring {
         Arc::ptr_eq(&self.inner, &other.inner)
     }
 
-    /// Sends its answers on to the model's better place.
+    /// The model has migrated: its answers move to the new ring.
     pub fn supersede(&self) {
         self.inner.state.send_modify(|state| state.health = Health::Superseded);
     }
 
-    /// How many sessions were ever opened, and how many are open: what tells an answer whether it has the ring to itself.
+    /// How many sessions have been opened so far, and how many are open now: shows an answer whether it has the ring to
+    /// itself.
     pub fn traffic(&self) -> (u64, usize) {
         (self.inner.opened.load(Ordering::Relaxed), self.sessions().len())
     }
 
-    /// How it is, and a notice of every change.
+    /// The ring's state, with a notification of every change.
     pub fn state(&self) -> watch::Receiver<State> {
         self.inner.state.subscribe()
     }
 
-    /// Whether a machine of its stages has left, which is noticed or just about to be.
+    /// Whether the machine of a stage has left. The failover may not have begun yet.
     pub fn has_lost_a_machine(&self) -> bool {
         self.inner.stages().iter().any(|stage| has_left(self.host(), stage))
     }
 
-    /// Whether it has been given up.
-    pub fn is_lost(&self) -> bool {
-        matches!(self.inner.state.borrow().health, Health::Lost(_))
+    /// Whether it was abandoned: the model must be loaded again.
+    pub fn is_abandoned(&self) -> bool {
+        matches!(self.inner.state.borrow().health, Health::Abandoned(_))
     }
 
-    /// Gives it up: whoever needs it loads the model anew.
-    pub(crate) fn fail(&self, why: &str) {
-        self.inner.fail(why);
-    }
-
-    /// Where the machines find it.
+    /// Where the machines find the model.
     pub fn source(&self) -> &ModelSource {
         &self.inner.options.source
     }
 
-    /// Says that something does not work, so that it is looked after.
-    pub(crate) fn complain(&self, epoch: u32, why: String) {
-        // Where one waits already, the ring is looked after anyway.
-        self.report_trouble(epoch, Cause::Fault(Fault::Link), why);
+    /// Reports that something does not work; it is not known where.
+    pub(crate) fn report_fault(&self, epoch: u32, why: String) {
+        self.inner.report_fault(epoch, FaultOrigin::Link, why);
     }
 
-    /// Says that a stage does not go on.
-    pub(crate) fn complain_of_hung(&self, epoch: u32, index: usize, why: String) {
-        self.report_trouble(epoch, Cause::Hung(index), why);
+    /// Reports that a stage was checked and makes no progress.
+    pub(crate) fn report_no_progress(&self, epoch: u32, index: usize, why: String) {
+        self.inner.report_fault(epoch, FaultOrigin::Progress(index), why);
     }
 
-    /// Says that the last stage chose a token that cannot be right.
-    pub(crate) fn complain_of_last(&self, epoch: u32, why: String) {
-        self.report_trouble(epoch, Cause::Fault(Fault::LastStage), why);
+    /// Reports that the last stage chose a token that cannot be right.
+    pub(crate) fn report_wrong_token(&self, epoch: u32, why: String) {
+        let last = self.inner.stages().len() - 1;
+        self.inner.report_fault(epoch, FaultOrigin::Output(last), why);
     }
 
-    fn report_trouble(&self, epoch: u32, cause: Cause, why: String) {
-        let _ = self.inner.troubles.try_send(Trouble { epoch, cause, why });
-    }
-
-    /// The right to compare what the machines compute, when that is due.
+    /// The right to run a spot check, if one is due and nobody else is running one.
     pub(crate) fn claim_spot_check(&self) -> Option<OwnedMutexGuard<()>> {
         let is_due = self.inner.spot_check.is_due() && !lock(&self.inner.standbys).is_empty();
         if is_due { self.inner.spot_checking.clone().try_lock_owned().ok() } else { None }
     }
 
-    /// A spot check has ended; `compared` unless it could not be finished.
+    /// Notes that a spot check has ended; `compared` is false if it could not be completed.
     pub(crate) fn spot_check_done(&self, compared: bool) {
         self.inner.spot_check.checked(compared);
     }
 
-    /// Whether so many tokens were not compared that a spot check is worth waiting for.
+    /// Whether enough tokens went unchecked that a spot check is worth waiting for.
     pub(crate) fn spot_check_is_overdue(&self) -> bool {
         self.inner.spot_check.is_overdue()
     }
 
-    /// Whether what was computed up to this epoch may come from wrong numbers.
+    /// Whether anything computed up to this epoch may be based on wrong numbers.
     pub(crate) fn is_tainted(&self, epoch: u32) -> bool {
         self.inner.tainted_epochs.load(Ordering::Relaxed) > epoch
     }
 
-    /// For how long nothing has come back, in any session.
+    /// How long nothing has arrived in any session.
     pub(crate) fn quiet(&self) -> Duration {
         lock(&self.inner.heard).elapsed()
     }
 
-    /// Whether the stages have not computed a token together since the ring was joined.
+    /// Whether the stages have not computed a token together since they were joined.
     fn is_cold(&self, epoch: u32) -> bool {
         self.inner.warm_epochs.load(Ordering::Relaxed) <= epoch
     }
 
-    /// The stages have computed a token together.
+    /// Notes that the stages have computed a token together.
     pub(crate) fn warmed_up(&self, epoch: u32) {
         self.inner.warm_epochs.fetch_max(epoch + 1, Ordering::Relaxed);
     }
@@ -232,7 +225,7 @@ impl Ring {
         self.inner.room_tokens
     }
 
-    /// Waits, in turn, until the caches have room for so many tokens.
+    /// Waits, in turn, until the KV caches have room for this many tokens.
     pub(crate) async fn admit(&self, tokens: usize) -> Option<OwnedSemaphorePermit> {
         let tokens = u32::try_from(tokens.min(self.inner.room_tokens)).unwrap_or(u32::MAX);
         self.inner.room.clone().acquire_many_owned(tokens).await.ok()
@@ -243,20 +236,20 @@ impl Ring {
         self.inner.host.count_token();
     }
 
-    /// A number for an answer.
+    /// A new number for an answer.
     pub(crate) fn new_id(&self) -> u64 {
         self.inner.answers.fetch_add(1, Ordering::Relaxed)
     }
 
-    fn kept(&self) -> MutexGuard<'_, Kept> {
-        lock(&self.inner.kept)
+    fn prefix_cache(&self) -> MutexGuard<'_, PrefixCache> {
+        lock(&self.inner.prefix_cache)
     }
 
     fn sessions(&self) -> MutexGuard<'_, HashMap<u128, mpsc::Sender<Frame>>> {
         lock(&self.inner.sessions)
     }
 
-    /// The copies there are.
+    /// The standby replicas.
     fn standbys(&self) -> Vec<Standby> {
         lock(&self.inner.standbys).clone()
     }
@@ -268,8 +261,8 @@ impl Ring {
 
 #[cfg(test)]
 impl Ring {
-    /// Takes a stage for a copy of the first one.
-    pub(crate) fn copy_of_first(&self, stage: PlacedStage) {
+    /// Takes a stage for a standby replica of the first one.
+    pub(crate) fn add_standby_of_first(&self, stage: PlacedStage) {
         lock(&self.inner.standbys).push(Standby { index: 0, stage });
     }
 }
@@ -283,14 +276,20 @@ impl Inner {
         StageId { ring: self.id, index: index as u32 }
     }
 
-    fn fail(&self, why: &str) {
+    /// Abandons the ring, unless it was abandoned before.
+    fn abandon(&self, why: &str) {
         self.state.send_if_modified(|state| {
-            let news = !matches!(state.health, Health::Lost(_));
-            if news {
-                state.health = Health::Lost(why.to_owned());
+            let is_new = !matches!(state.health, Health::Abandoned(_));
+            if is_new {
+                state.health = Health::Abandoned(why.to_owned());
             }
-            news
+            is_new
         });
+    }
+
+    /// Reports a fault to the failover. Where the queue is full, the stages are about to be checked anyway.
+    fn report_fault(&self, epoch: u32, origin: FaultOrigin, why: String) {
+        let _ = self.fault_reports.try_send(FaultReport { epoch, origin, why });
     }
 }
 

@@ -1,23 +1,24 @@
-//! Where an answer gets its model from again, when the stages it had are lost for good.
+//! Where an answer gets its model from again, when its ring was abandoned or has migrated.
 
 use std::pin::Pin;
 use std::time::Duration;
 
 use crate::ring::Ring;
 
-/// Why there is no model again, in words.
+/// Why the model could not be loaded again, for people.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct SourceError(pub String);
 
-/// A future of a source.
+/// The future that a source returns.
 pub type Loading<'a> = Pin<Box<dyn Future<Output = Result<Ring, SourceError>> + Send + 'a>>;
 
-/// Whoever had the model loaded that an answer comes from.
+/// Whoever had the model loaded for an answer.
 pub trait Source: Send + Sync {
-    /// The model on the machines that are there, loaded again where it is not.
+    /// The ring of the model on the machines that are here; loads it if necessary.
     fn ring(&self) -> Loading<'_>;
 
-    /// Hears of an answer that had its stages to itself: so many tokens after the first, in so much time.
+    /// Called after an answer that had its ring to itself, with the number of tokens after the first and the time they
+    /// took.
     fn finished(&self, ring: Ring, tokens: usize, time: Duration);
 }

@@ -1,37 +1,30 @@
 //! Answers by a machine that is approved and speaks the stage protocol as it likes.
 
-use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hive_net::stage::{Budget, Dial, Inlet, Outlet, Received};
-use hive_net::{
-    Channel, Element, Endpoint, EndpointOptions, Frame, Identity, Incoming, Kind, Pace, PeerAddr, Protocol,
-};
+use hive_net::{Channel, Element, Endpoint, Frame, Incoming, Kind, Pace, PeerAddr, Protocol};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::Answer;
 use crate::events::{Event, FinishReason, Summary};
 use crate::request::Request;
+use crate::ring::Ring;
 use crate::ring::spot::{Found, Spot, Subject};
-use crate::ring::{Ring, RingOptions};
-use hive_model::Compute;
-use hive_peers::{Placement, Rights};
-use hive_plan::Plan;
-use hive_protocol::{self as control, Arithmetic, Hello, ModelSource, Pulse, Question, RingId, Role, token_digests};
-use hive_stage::planning;
+use crate::testing;
+use hive_peers::Rights;
+use hive_protocol::{self as control, Arithmetic, Hello, Pulse, Question, RingId, Role, token_digests};
 use hive_stage::testing::Machine;
-use hive_worker::text::ModelCard;
 
 const PROMPT: [u32; 3] = [1, 2, 3];
-/// What the machine chooses, unless it lies about that.
+/// What the machine samples, unless it lies about that.
 const TOKEN: u32 = 5;
 
-/// What the machine does when it is to choose tokens.
+/// What the machine does when it is to sample tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Lie {
     /// One token after the other, and none of them is the last.
@@ -40,7 +33,7 @@ enum Lie {
     Beyond,
     /// A token that ends the answer, it says.
     Ends,
-    /// One token, and nothing more; it is well and has nothing to do, it says.
+    /// One token, and nothing more; it is well and idle, it says.
     Silent,
 }
 
@@ -51,20 +44,15 @@ struct Mallory {
     lie: Lie,
     coordinator: Arc<Mutex<Option<(RingId, PeerAddr)>>>,
     taken: Arc<Mutex<u32>>,
-    /// Pieces that it was asked to compute once more.
-    once_more: Arc<AtomicU32>,
-}
-
-fn loopback() -> SocketAddr {
-    SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
+    /// Pieces that it was asked to recompute.
+    recomputed: Arc<AtomicU32>,
 }
 
 impl Mallory {
     async fn start(lie: Lie) -> (Self, mpsc::Receiver<Incoming>) {
-        let options = EndpointOptions::new(Identity::generate(), loopback());
-        let (endpoint, incoming) = Endpoint::bind(options).await.unwrap();
+        let (endpoint, incoming) = testing::endpoint().await;
         (
-            Self { endpoint, lie, coordinator: Arc::default(), taken: Arc::default(), once_more: Arc::default() },
+            Self { endpoint, lie, coordinator: Arc::default(), taken: Arc::default(), recomputed: Arc::default() },
             incoming,
         )
     }
@@ -95,7 +83,7 @@ impl Mallory {
             }
             Question::Digests(_, span) => control::Answer::Digests(token_digests(&vec![TOKEN; span.rows.len()])),
             Question::Recompute(..) => {
-                self.once_more.fetch_add(1, Ordering::Relaxed);
+                self.recomputed.fetch_add(1, Ordering::Relaxed);
                 control::Answer::Recomputed { digests: Vec::new(), token: Some(TOKEN) }
             }
             _ => control::Answer::Done,
@@ -151,7 +139,7 @@ impl Mallory {
                 return;
             }
         }
-        // What was sent arrives as long as somebody holds its end.
+        // What was sent arrives as long as its end is open.
         std::future::pending::<()>().await;
     }
 }
@@ -164,26 +152,12 @@ struct Ended {
     held_against: bool,
 }
 
-/// The plan that has all of a model on one machine.
-fn one_stage(model: &ModelCard) -> Plan {
-    let form = planning::form(Compute::Auto, false);
-    let machine = hive_plan::Machine { name: "mallory".to_owned(), memory_bytes: u64::MAX, form };
-    planning::plan_over(model, &[machine]).unwrap()
-}
-
 /// A node, the machine, what serves it, and a model that the node has loaded there.
 async fn loaded(lie: Lie) -> (Machine, Mallory, JoinHandle<()>, Ring) {
     let ann = Machine::start("ann").await;
     let (mallory, incoming) = Mallory::start(lie).await;
-    ann.membership().allow(&mallory.endpoint.addr());
-    mallory.endpoint.admission().approve(ann.membership().id());
-    let placement = Placement { name: "mallory".to_owned(), addr: mallory.endpoint.addr() };
     let serving = tokio::spawn(mallory.clone().serve(incoming));
-    let starter = PathBuf::from(std::env::var_os("HIVEMIND_STARTER").expect("`./dev test` says where the starter is"));
-    let model = hive_stage::models::open_at(&starter).await.unwrap();
-    let plan = one_stage(model.card());
-    let options = RingOptions::new(ModelSource::Named(Some("no/such-model".to_owned()), String::new()));
-    let ring = Ring::load(&ann, model, &plan, &[placement], options, |_| ()).await.unwrap();
+    let ring = testing::ring_on(&ann, "mallory", &mallory.endpoint).await;
     (ann, mallory, serving, ring)
 }
 
@@ -202,7 +176,7 @@ async fn ended(lie: Lie) -> Ended {
             Some(Event::Finished { summary, .. }) => break Ok(summary),
             Some(Event::Failed(why)) => break Err(why),
             Some(Event::Reading { .. } | Event::Recovering(_)) => {}
-            None => panic!("an answer ends with a last word"),
+            None => panic!("an answer ends with a last event"),
         }
     };
     let mut held_against = false;
@@ -220,7 +194,7 @@ async fn ended(lie: Lie) -> Ended {
 }
 
 #[tokio::test]
-async fn an_answer_ends_at_its_length_though_the_stage_goes_on_for_ever() {
+async fn an_answer_ends_at_its_length_though_the_stage_continues_for_ever() {
     let ended = ended(Lie::Endless).await;
     let summary = ended.last.unwrap();
     assert_eq!((summary.tokens.len(), summary.finish_reason), (5, FinishReason::Length));
@@ -228,7 +202,7 @@ async fn an_answer_ends_at_its_length_though_the_stage_goes_on_for_ever() {
 }
 
 #[tokio::test]
-async fn a_token_that_the_model_does_not_have_counts_as_unsaid_and_against_the_machine() {
+async fn a_token_that_the_model_does_not_have_is_dropped_and_counts_against_the_machine() {
     let ended = ended(Lie::Beyond).await;
     assert_eq!((ended.tokens, ended.held_against), (Vec::new(), true));
     assert!(ended.last.is_err(), "nobody else has the model");
@@ -250,30 +224,30 @@ async fn a_machine_that_is_well_and_says_nothing_more_is_replaced() {
 }
 
 #[tokio::test]
-async fn a_look_at_machines_that_have_gone_is_not_held_against_those_that_came() {
+async fn a_spot_check_of_machines_that_left_is_not_held_against_those_that_took_over() {
     let (ann, mallory, serving, ring) = loaded(Lie::Silent).await;
     let mut answer = Answer::new(1, ring, None, PROMPT.to_vec(), &request(), 5, Instant::now());
     let _frames = answer.open_with(None).await;
-    answer.looks.under_way.spawn(std::future::pending());
-    answer.catch_up().await.unwrap();
-    assert!(answer.looks.under_way.is_empty(), "of the machines before");
-    answer.looks.under_way.spawn(std::future::pending());
+    answer.spot_checks.under_way.spawn(std::future::pending());
+    answer.replay().await.unwrap();
+    assert!(answer.spot_checks.under_way.is_empty(), "of the machines before");
+    answer.spot_checks.under_way.spawn(std::future::pending());
     let _frames = answer.open_with(None).await;
-    assert!(answer.looks.under_way.is_empty(), "of the session before");
+    assert!(answer.spot_checks.under_way.is_empty(), "of the session before");
     serving.abort();
     ann.stop().await;
     mallory.endpoint.close().await;
 }
 
 #[tokio::test]
-async fn a_copy_is_sent_no_more_of_a_conversation_than_its_machine_may_see() {
+async fn a_standby_replica_is_sent_no_more_of_a_conversation_than_its_machine_may_see() {
     let (ann, mallory, serving, ring) = loaded(Lie::Silent).await;
     let machine = mallory.endpoint.id();
     ann.membership().peers().admit(machine, "mallory", Some(&mallory.endpoint.addr())).unwrap();
     // It holds the stage as well, and says the same of both.
-    ring.copy_of_first(ring.stages().remove(0));
+    ring.add_standby_of_first(ring.stages().remove(0));
     let known = vec![TOKEN; 500];
-    let looks = async |from: usize| {
+    let check = async |from: usize| {
         let subject = Subject {
             session: 1,
             known: known[..from].to_vec(),
@@ -282,18 +256,18 @@ async fn a_copy_is_sent_no_more_of_a_conversation_than_its_machine_may_see() {
             rows_from: 0,
             tokens_from: 3,
         };
-        Spot::new(ring.clone()).look(subject).await.1
+        Spot::new(ring.clone()).check(subject).await.1
     };
-    let sent = || mallory.once_more.load(Ordering::Relaxed);
-    assert_eq!((looks(100).await, sent()), (Found::Nothing, 4), "98 rows, 32 at a time");
-    // Its right is taken away in the middle of the next look.
+    let sent = || mallory.recomputed.load(Ordering::Relaxed);
+    assert_eq!((check(100).await, sent()), (Found::Nothing, 4), "98 rows, 32 at a time");
+    // Its right is taken away in the middle of the next check.
     let revoke = async {
         while sent() < 6 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         ann.membership().set_rights(machine, Rights { prompts: false, ..Rights::default() }).unwrap();
     };
-    let (found, ()) = tokio::join!(looks(500), revoke);
+    let (found, ()) = tokio::join!(check(500), revoke);
     assert_eq!(found, Found::Unfinished);
     assert!(sent() < 4 + 16, "all of it was sent");
     serving.abort();
@@ -304,7 +278,8 @@ async fn a_copy_is_sent_no_more_of_a_conversation_than_its_machine_may_see() {
 #[tokio::test]
 async fn the_owner_hears_of_machines_that_differ_though_nobody_can_decide() {
     let cases = [
-        // The token after the first piece is not what the copy chooses, and there is no third machine that could be asked.
+        // The token after the first piece is not what the replica samples, and there is no third machine that could be
+        // asked.
         (32, "mallory and mallory do not compute the same numbers"),
         // It says that it was given another token.
         (5, "mallory says that it was given something else"),
@@ -312,12 +287,12 @@ async fn the_owner_hears_of_machines_that_differ_though_nobody_can_decide() {
     for (at, told) in cases {
         let (ann, mallory, serving, ring) = loaded(Lie::Silent).await;
         ann.membership().peers().admit(mallory.endpoint.id(), "mallory", Some(&mallory.endpoint.addr())).unwrap();
-        ring.copy_of_first(ring.stages().remove(0));
+        ring.add_standby_of_first(ring.stages().remove(0));
         let mut known = vec![TOKEN; 34];
         known[at] = TOKEN + 1;
         let sampling = hive_model::Sampling::default();
         let subject = Subject { session: 1, known, prompt: 3, sampling, rows_from: 0, tokens_from: 3 };
-        assert_eq!(Spot::new(ring.clone()).look(subject).await.1, Found::Unfinished);
+        assert_eq!(Spot::new(ring.clone()).check(subject).await.1, Found::Unfinished);
         assert!(
             ann.membership().notices(0).iter().any(|notice| notice.text.starts_with(told)),
             "{:?}",

@@ -1,4 +1,4 @@
-//! How one life of an answer ends.
+//! How an answer ends, or has to leave the stages it is on.
 
 use std::time::Instant;
 
@@ -7,27 +7,27 @@ use tokio::sync::mpsc;
 
 use crate::events::Event;
 
-/// What is said of an answer that was not done in the time it had.
+/// Shown if the answer did not complete in time.
 const TOO_LATE: &str = "the answer was not done in the time it was given";
-/// And of one whose node is stopped.
+/// Shown if the node stops.
 const STOPPED: &str = "HiveMind is being stopped on this machine";
 
-/// How one life of an answer ended.
+/// Why an answer cannot be followed any longer on the stages it is on.
 #[derive(Debug)]
 pub(super) enum End {
-    /// With its last event.
+    /// It ended, with this last event.
     Over(Event),
-    /// Nobody listens any more.
+    /// The receiver of its events was dropped.
     Cancelled,
-    /// Its time is over.
+    /// Its deadline has passed.
     TooLate,
     /// Its node stops.
     Stopped,
-    /// A stage is on another machine now, which has to catch up.
+    /// A stage was taken over by another machine, which needs a replay.
     Moved,
-    /// The model has a better place, where it goes on.
+    /// The model has migrated: the answer resumes on the new ring.
     Superseded,
-    /// The stages cannot go on, for this reason.
+    /// The ring was abandoned, for this reason.
     Lost(String),
 }
 
@@ -35,7 +35,7 @@ pub(super) enum End {
 #[derive(Debug, Clone)]
 pub(super) struct Bound {
     pub(super) deadline: Option<Instant>,
-    /// Tells when its node ends its answers.
+    /// Announces that the node ends its answers.
     pub(super) tasks: Tasks,
 }
 
@@ -49,7 +49,7 @@ impl Bound {
     }
 }
 
-/// Does something for an answer, unless nobody listens any more, its time is over or its node stops.
+/// Does something for an answer, unless it is cancelled, its deadline passes or its node stops meanwhile.
 pub(super) async fn unless_over<T>(
     events: &mpsc::Sender<Event>,
     bound: &Bound,
@@ -62,7 +62,7 @@ pub(super) async fn unless_over<T>(
     }
 }
 
-/// What is said of an answer that ends for this before it is complete.
+/// Shown if an answer ends like this before it is complete.
 pub(super) fn broken_off(end: &End) -> &'static str {
     if matches!(end, End::Stopped) { STOPPED } else { TOO_LATE }
 }

@@ -17,22 +17,22 @@ use crate::request::Request;
 use crate::ring::{Health, Ring};
 use crate::source::Source;
 
-/// Losses in a row without one token between them: then it is not the machines, but what they are asked. Stages that are
-/// well and pass nothing on are joined anew and then replaced one by one, see [`Stuck`].
-const FRUITLESS: usize = 5;
+/// Failovers in a row without a token between them after which the answer itself must be the cause. Stages that are
+/// well and pass nothing on are joined again and then replaced one by one, see [`Stuck`].
+const MOST_FRUITLESS: usize = 5;
 
-/// Events on their way to whoever asked.
+/// Events on their way to the receiver.
 const EVENT_QUEUE: usize = 256;
 
-/// Whether an answer had its first ring to itself from its first to its last token, by the ring's traffic (sessions ever
-/// opened, and open) at either end; then its speed is the ring's. A ring that was mended had pauses.
+/// Whether an answer had its first ring to itself from its first to its last token, so that its speed is the ring's:
+/// from the ring's traffic (sessions opened so far, and open) at either end. A ring that has failed over had pauses.
 fn was_alone(at_first: Option<(u64, usize)>, at_last: (u64, usize), epoch: u32) -> bool {
     let (opened, open) = at_last;
     at_first.is_some_and(|(opened_before, open_before)| opened_before == opened && open_before == 1 && open <= 1)
         && epoch == 0
 }
 
-/// Lets an answer run, as soon as the stages have room for it; its events arrive on the receiver.
+/// Starts an answer, which runs as soon as the stages have room for it. Its events arrive on the receiver.
 pub(crate) async fn start(
     id: u64,
     ring: Ring,
@@ -43,7 +43,7 @@ pub(crate) async fn start(
     started: Instant,
 ) -> Result<mpsc::Receiver<Event>, TextError> {
     let mut answer = Answer::new(id, ring, source, prompt, request, max_tokens, started);
-    // Its text was shown before; only what was held back is still to come.
+    // The text of the resume tokens was shown before, except for what was held back.
     for token in &request.said {
         let piece = answer.ring.model().push(&mut answer.detokenizer, *token).await?;
         answer.watch(&piece);
@@ -61,13 +61,13 @@ impl Answer {
         let mut frames = match unless_over(&events, &bound, self.begin()).await {
             Ok(frames) => frames,
             Err(end) => {
-                // Some of the stages may have opened it by now. Whoever waits for it hears why that is in vain.
+                // Some stages may have opened it by now. Whoever waits is told why it ends.
                 self.leave();
                 let _ = events.send(Event::Failed(broken_off(&end).to_owned())).await;
                 return;
             }
         };
-        // Only here: one that goes on elsewhere has been silent between, and says nothing of anybody's speed.
+        // Only here: the speed of an answer that resumes elsewhere includes a pause.
         self.traffic = Some(self.ring.traffic()).filter(|_| self.epoch == 0);
         let (mut fruitless, mut over) = (0, None);
         let last = loop {
@@ -79,8 +79,8 @@ impl Answer {
             fruitless = if self.tokens.len() > had { 0 } else { fruitless + 1 };
             match end {
                 End::Over(event) => {
-                    self.tell_speed();
-                    if let Some(words) = self.last_look().await {
+                    self.report_speed();
+                    if let Some(words) = self.last_spot_check().await {
                         let _ = events.send(Event::Recovering(words)).await;
                         self.complete = false;
                     }
@@ -92,12 +92,12 @@ impl Answer {
                     break None;
                 }
                 end @ (End::TooLate | End::Stopped) => {
-                    // Whoever waits has waited long enough, and a machine that is silent may be the reason.
+                    // Not waited for: a machine that does not answer may be the reason.
                     self.leave();
                     break Some(Event::Failed(broken_off(&end).to_owned()));
                 }
-                End::Moved if fruitless < FRUITLESS => {
-                    over = unless_over(&events, &bound, self.moved(&mut frames)).await.err();
+                End::Moved if fruitless < MOST_FRUITLESS => {
+                    over = unless_over(&events, &bound, self.resume(&mut frames)).await.err();
                 }
                 End::Moved => {
                     self.leave();
@@ -105,27 +105,27 @@ impl Answer {
                 }
                 End::Superseded => {
                     self.leave();
-                    match self.go_on_elsewhere(&events).await {
-                        Ok(Ok(again)) => frames = again,
+                    match self.resume_elsewhere(&events).await {
+                        Ok(Ok(resumed)) => frames = resumed,
                         Ok(Err(why)) => break Some(Event::Failed(why)),
                         Err(end) => over = Some(end),
                     }
                 }
                 End::Lost(why) => {
                     self.leave();
-                    if self.source.is_none() || fruitless >= FRUITLESS {
+                    if self.source.is_none() || fruitless >= MOST_FRUITLESS {
                         break Some(Event::Failed(why));
                     }
                     tracing::info!(
                         answer = self.id,
                         session = logged(self.session),
                         tokens = self.tokens.len(),
-                        "an answer goes on elsewhere: {why}"
+                        "an answer resumes elsewhere: {why}"
                     );
-                    match self.go_on_elsewhere(&events).await {
-                        Ok(Ok(again)) => frames = again,
+                    match self.resume_elsewhere(&events).await {
+                        Ok(Ok(resumed)) => frames = resumed,
                         Ok(Err(cause)) => {
-                            break Some(Event::Failed(format!("{why}, and it could not go on: {cause}")));
+                            break Some(Event::Failed(format!("{why}, and it could not resume: {cause}")));
                         }
                         Err(end) => over = Some(end),
                     }
@@ -143,25 +143,25 @@ impl Answer {
         }
     }
 
-    /// Goes on with the stages as they are now.
-    async fn moved(&mut self, frames: &mut mpsc::Receiver<Frame>) {
+    /// Resumes on the stages as they are now.
+    async fn resume(&mut self, frames: &mut mpsc::Receiver<Frame>) {
         if self.ring.is_tainted(self.epoch) {
-            *frames = self.read_anew().await;
-        } else if let Err(why) = self.catch_up().await {
-            self.ring.complain(self.epoch, why);
+            *frames = self.start_over().await;
+        } else if let Err(why) = self.replay().await {
+            self.ring.report_fault(self.epoch, why);
         }
     }
 
-    /// Has the node learn from an answer that was alone from its first to its last token.
-    fn tell_speed(&self) {
+    /// Reports the speed of an answer that had the ring to itself from its first to its last token.
+    fn report_speed(&self) {
         let alone = was_alone(self.traffic, self.ring.traffic(), self.ring.state().borrow().epoch);
         if let (true, Some(source), Some(first)) = (alone, &self.source, self.first) {
-            let tokens = self.tokens.len().saturating_sub(self.said_tokens + 1);
+            let tokens = self.tokens.len().saturating_sub(self.resumed_tokens + 1);
             source.finished(self.ring.clone(), tokens, self.latest - first);
         }
     }
 
-    /// One life: until the answer ends, nobody listens, or a stage is lost.
+    /// Follows the answer until it ends, or has to leave the stages as they are.
     async fn follow(&mut self, frames: &mut mpsc::Receiver<Frame>, events: &mpsc::Sender<Event>) -> End {
         let mut state = self.ring.state();
         state.mark_changed();
@@ -175,7 +175,7 @@ impl Answer {
         tokio::pin!(reached);
         loop {
             let frame = tokio::select! {
-                // What has come counts, also from a machine that has left since.
+                // What has arrived counts, also from a machine that has left since.
                 biased;
                 frame = frames.recv() => frame,
                 () = events.closed() => return End::Cancelled,
@@ -187,11 +187,11 @@ impl Answer {
                     let now = state.borrow_and_update().clone();
                     is_whole = now.health == Health::Whole;
                     match now.health {
-                        Health::Lost(why) => return End::Lost(why),
+                        Health::Abandoned(why) => return End::Lost(why),
                         Health::Superseded => return End::Superseded,
                         Health::Whole if now.epoch != self.epoch => return End::Moved,
                         Health::Whole => {}
-                        Health::Mending(why) => {
+                        Health::FailingOver(why) => {
                             if events.send(Event::Recovering(format!("{why}; going on without it"))).await.is_err() {
                                 return End::Cancelled;
                             }
@@ -199,8 +199,8 @@ impl Answer {
                     }
                     continue;
                 }
-                Some(looked) = self.looks.under_way.join_next(), if is_whole => {
-                    if let Some(words) = self.looked(looked)
+                Some(checked) = self.spot_checks.under_way.join_next(), if is_whole => {
+                    if let Some(words) = self.spot_checked(checked)
                         && events.send(Event::Recovering(words)).await.is_err()
                     {
                         return End::Cancelled;
@@ -208,8 +208,8 @@ impl Answer {
                     continue;
                 }
                 news = silence.next(), if is_whole => {
-                    let looking = self.look_into(&mut silence, news, expected);
-                    let words = match unless_over(events, &bound, looking).await {
+                    let investigating = self.investigate(&mut silence, news, expected);
+                    let words = match unless_over(events, &bound, investigating).await {
                         Ok(words) => words,
                         Err(over) => return over,
                     };
@@ -224,14 +224,14 @@ impl Answer {
             let Some(frame) = frame else { return End::Lost("the model was unloaded".to_owned()) };
             let known = self.next_position();
             let step = match frame.kind {
-                // A token that was sent again after a link was mended, or that comes again after those before it.
+                // A token that was sent again over a new connection, or was replayed.
                 Kind::Token if frame.position != known => Step::None,
-                // The same of a piece of the prompt.
+                // The same for progress on the prompt.
                 Kind::Read if frame.position as usize <= read || frame.position > known => Step::None,
                 _ => self.take(&frame).await,
             };
             if !matches!(step, Step::None) {
-                // Only what brings the answer on ends the silence: a stage that repeats itself might as well say nothing.
+                // Only progress ends the silence: a stage that repeats itself might as well be silent.
                 read = read.max(frame.position as usize);
                 expected = self.awaited(read, &times);
                 silence = Silence::new(expected);
@@ -239,7 +239,7 @@ impl Answer {
             match step {
                 Step::None => {}
                 Step::More(event) => {
-                    self.look_if_due();
+                    self.spot_check_if_due();
                     if events.send(event).await.is_err() {
                         return End::Cancelled;
                     }

@@ -1,4 +1,5 @@
-//! An answer's session on the stages: opened, brought to where the answer is, and opened elsewhere when it is lost.
+//! The session of an answer: opened on every stage, replayed after a failover, and opened elsewhere if the ring is
+//! abandoned.
 
 use std::time::{Duration, Instant};
 
@@ -11,40 +12,41 @@ use hive_stage::prompt_frame;
 
 use super::Answer;
 use super::end::{End, unless_over};
-use super::looks::Looks;
+use super::spot_checks::SpotChecks;
 use crate::events::Event;
 use crate::ring::sessions::NotOpen;
 
-/// How long an answer waits for machines to hold its model again.
-const RECOVERY_PATIENCE: Duration = Duration::from_mins(1);
-/// Between two looks for them.
+/// How long an answer waits for its model to be loaded again. A machine that restarts is back within a minute; after
+/// that, whoever waits is better served by an error.
+const RECOVERY_TIMEOUT: Duration = Duration::from_mins(1);
+/// Between two attempts to load it.
 const RECOVERY_PAUSE: Duration = Duration::from_millis(300);
 
-/// How soon a machine that computes all the answers it may is asked again.
+/// How soon a machine that computes as many answers as it may is asked again.
 const FULL_PAUSE: Duration = Duration::from_millis(500);
 
 impl Answer {
-    /// Opens a session for what is left of the answer on every stage; one that was kept with its beginning serves, and a stage
-    /// that has taken over since is given what it lacks of it. A stage that cannot be reached is the ring's trouble, and
-    /// catches up when it is mended.
+    /// Opens a session for the rest of the answer on every stage. A retained session with a common prefix is reused,
+    /// and a stage that has been taken over since gets a replay of it. A stage that cannot be reached is reported, and
+    /// gets its replay after the failover.
     pub(super) async fn open(&mut self) -> mpsc::Receiver<Frame> {
-        if let Some(continued) = self.reuse.then(|| self.ring.take_kept(&self.known())).flatten() {
+        if let Some(continued) = self.reuse.then(|| self.ring.reuse_prefix(&self.known())).flatten() {
             let (frames, opened) = self.open_with(Some(continued)).await;
             if let Ok(positions) = opened {
                 if positions.iter().any(|position| *position < continued.position)
-                    && let Err(why) = self.refill(&positions).await
+                    && let Err(why) = self.replay_missing(&positions).await
                 {
-                    self.ring.complain(self.epoch, why);
+                    self.ring.report_fault(self.epoch, why);
                 }
                 return frames;
             }
-            // A stage is giving it away just now, or cannot be reached: the others shall forget it, too.
+            // A stage is handing it over, or cannot be reached: the others close it, too.
             self.leave();
             self.ring.close(continued.session).await;
         }
         let (frames, opened) = self.open_with(None).await;
         if let Err(why) = opened {
-            self.ring.complain(self.epoch, why);
+            self.ring.report_fault(self.epoch, why);
         }
         frames
     }
@@ -59,12 +61,12 @@ impl Answer {
             self.epoch = self.ring.state().borrow().epoch;
             self.cached = continues.map_or(0, |continued| continued.position as usize);
             (self.rows_from, self.tokens_from) = (self.cached as u32, self.next_position());
-            // What was looked at was another session's.
-            self.looks = Looks::default();
+            // Spot checks were of another session.
+            self.spot_checks = SpotChecks::default();
             match self.ring.open(&self.spec(continues)).await {
                 Err(NotOpen::Full(why)) if continues.is_none() => {
                     tracing::debug!(answer = self.id, "an answer waits for others: {why}");
-                    // It holds nobody else up while it waits.
+                    // It holds up no other answer while it waits.
                     self.ring.close(session).await;
                     tokio::time::sleep(FULL_PAUSE).await;
                 }
@@ -88,24 +90,24 @@ impl Answer {
         }
     }
 
-    /// Brings the stages to where the answer is, after one of them has moved.
-    pub(super) async fn catch_up(&mut self) -> Result<(), String> {
+    /// Replays what stages are missing after a failover.
+    pub(super) async fn replay(&mut self) -> Result<(), String> {
         self.epoch = self.ring.state().borrow().epoch;
         (self.rows_from, self.tokens_from) = (self.next_position(), self.next_position());
-        // A look under way is at machines that may have gone, and what it finds is not these machines' fault.
-        self.looks = Looks::default();
+        // A spot check under way is of machines that may have left. These machines are not to blame for what it finds.
+        self.spot_checks = SpotChecks::default();
         let positions = loop {
             match self.ring.open(&self.spec(None)).await {
                 Err(NotOpen::Full(_)) => tokio::time::sleep(FULL_PAUSE).await,
                 opened => break opened.map_err(NotOpen::why)?,
             }
         };
-        self.refill(&positions).await?;
+        self.replay_missing(&positions).await?;
         self.send_prompt().await
     }
 
-    /// Opens the answer anew on the same stages, none of which keeps anything of it: what they had may come from wrong numbers.
-    pub(super) async fn read_anew(&mut self) -> mpsc::Receiver<Frame> {
+    /// Starts over in a new session on the same stages: what they have of the answer may be based on wrong numbers.
+    pub(super) async fn start_over(&mut self) -> mpsc::Receiver<Frame> {
         self.leave();
         self.traffic = None;
         let (frames, opened) = self.open_with(None).await;
@@ -114,16 +116,16 @@ impl Answer {
             Err(why) => Err(why),
         };
         if let Err(why) = sent {
-            self.ring.complain(self.epoch, why);
+            self.ring.report_fault(self.epoch, why);
         }
         frames
     }
 
-    /// Has each stage send on what the next one lacks by its position; what the first one lacks comes from here.
-    async fn refill(&mut self, positions: &[u32]) -> Result<(), String> {
+    /// Has each stage replay what the next one is missing. What the first is missing is sent from here.
+    async fn replay_missing(&mut self, positions: &[u32]) -> Result<(), String> {
         let known = self.prompt.len() + self.tokens.len();
         self.cached = positions[0] as usize;
-        self.ring.resend(self.session, positions, known as u32 - 1).await
+        self.ring.replay(self.session, positions, known as u32 - 1).await
     }
 
     /// Prompt and answer so far.
@@ -131,40 +133,40 @@ impl Answer {
         self.prompt.iter().chain(&self.tokens).copied().collect()
     }
 
-    /// Forgets the session everywhere, without waiting for machines that may be gone.
+    /// Closes the session everywhere, without waiting for machines that may have left.
     pub(super) fn leave(&self) {
         let (ring, session) = (self.ring.clone(), self.session);
         self.ring.host().membership().spawn(async move { ring.close(session).await });
     }
 
-    /// Waits for room, opens a session, and sends what is known.
+    /// Waits for room, opens a session, and sends the known tokens.
     pub(super) async fn begin(&mut self) -> mpsc::Receiver<Frame> {
         self.room = self.ring.admit(self.last_position as usize + 1).await;
         let frames = self.open().await;
         if self.first.is_none() {
             self.cached_at_first = self.cached;
         }
-        tracing::info!(answer = self.id, session = logged(self.session), kept = self.cached, "a session is open");
+        tracing::info!(answer = self.id, session = logged(self.session), cached = self.cached, "a session is open");
         if let Err(why) = self.send_prompt().await {
-            self.ring.complain(self.epoch, why);
+            self.ring.report_fault(self.epoch, why);
         }
         frames
     }
 
-    /// Keeps what the stages have computed for the conversation's next turn, or forgets it.
+    /// Retains the session for the conversation's next turn, or closes it.
     pub(super) async fn end(&self) {
         if self.reuse && self.complete {
             let mut known = self.known();
-            // The last token was chosen, not read.
+            // The last token was sampled, and never an input.
             known.pop();
-            self.ring.keep(self.session, known).await;
+            self.ring.retain(self.session, known).await;
         } else {
             self.ring.close(self.session).await;
         }
     }
 
-    /// Recovers, unless nobody listens any more or its time is over.
-    pub(super) async fn go_on_elsewhere(
+    /// Resumes on another ring, unless the answer is cancelled, its deadline passes or its node stops meanwhile.
+    pub(super) async fn resume_elsewhere(
         &mut self,
         events: &mpsc::Sender<Event>,
     ) -> Result<Result<mpsc::Receiver<Frame>, String>, End> {
@@ -173,9 +175,9 @@ impl Answer {
         unless_over(events, &bound, self.recover()).await
     }
 
-    /// Opens the answer on a model that is whole, as soon as there is one.
+    /// Opens the answer on the ring that its source provides, as soon as there is one.
     pub(super) async fn recover(&mut self) -> Result<mpsc::Receiver<Frame>, String> {
-        let until = Instant::now() + RECOVERY_PATIENCE;
+        let until = Instant::now() + RECOVERY_TIMEOUT;
         loop {
             let Some(source) = &self.source else { return Err("nobody can load the model again".to_owned()) };
             let cause = match source.ring().await {
@@ -192,7 +194,7 @@ impl Answer {
         }
     }
 
-    /// The prompt, and what there is of the answer, goes out in chunks, all at once: while a stage computes one, the stage
+    /// Sends the prompt and the answer so far, in chunks and without waiting: while a stage computes one, the stage
     /// before it computes the next.
     pub(super) async fn send_prompt(&self) -> Result<(), String> {
         let known = self.known();

@@ -1,45 +1,45 @@
-//! An answer that hears nothing: since when, and what it has done about it.
+//! How long an answer has received nothing, and what it has done about that.
 
 use std::time::{Duration, Instant};
 
 use crate::ring::checkup::{Checkup, News};
-use crate::ring::patience::patience;
+use crate::ring::timing::silence_limit;
 
-/// The silence since something last came that brings the answer on.
+/// The time since the answer last made progress.
 pub(super) struct Silence {
     pub(super) since: Instant,
-    /// When the stages are looked at next.
+    /// When the stages are checked next.
     pub(super) due: Instant,
     pub(super) checkup: Option<Checkup>,
-    pub(super) idle_looks: u32,
-    /// Whether whoever waits was told; once is enough.
-    pub(super) was_told: bool,
+    pub(super) idle_checks: u32,
+    /// Whether whoever waits was notified; once is enough.
+    pub(super) was_notified: bool,
 }
 
-/// What has been done to get an answer going whose stages all say that they have nothing to do.
+/// What was done about an answer whose stages all say that they are idle.
 #[derive(Debug, Default)]
 pub(super) struct Stuck {
-    /// Its tokens then; with the next one all is well.
+    /// How many tokens it had then. With the next one, all is well.
     pub(super) tokens: usize,
-    /// Whether the stages were joined anew, and have sent on what was missing.
+    /// Whether the stages were joined again, and what was missing was replayed.
     pub(super) rejoined: bool,
-    /// The stages that were replaced for it.
+    /// The stages that were replaced because of it.
     pub(super) suspected: Vec<usize>,
 }
 
 impl Silence {
     pub(super) fn new(expected: Duration) -> Self {
         let now = Instant::now();
-        Self { since: now, due: now + patience(expected), checkup: None, idle_looks: 0, was_told: false }
+        Self { since: now, due: now + silence_limit(expected), checkup: None, idle_checks: 0, was_notified: false }
     }
 
-    /// Ends a look; the next one is due after this time.
-    pub(super) fn look_in(&mut self, time: Duration) {
+    /// Ends a checkup; the next one is due after this time.
+    pub(super) fn check_in(&mut self, time: Duration) {
         self.checkup = None;
         self.due = Instant::now() + time;
     }
 
-    /// When it is time to look, or what a look has found.
+    /// Waits until a checkup is due (`None`) or has found something.
     pub(super) async fn next(&mut self) -> Option<News> {
         if let Some(checkup) = &mut self.checkup {
             return Some(checkup.next().await);

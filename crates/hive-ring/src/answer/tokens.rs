@@ -1,4 +1,4 @@
-//! What frames bring: tokens, text, and the end.
+//! From frames to events: tokens, text, and the end of the answer.
 
 use std::time::Instant;
 
@@ -16,7 +16,7 @@ use crate::events::{Event, FinishReason, Summary};
 pub(super) enum Step {
     More(Event),
     End(Event),
-    /// Nothing: it tells what was known already, or what cannot be.
+    /// Nothing: it says what was known already, or what cannot be right.
     None,
 }
 
@@ -39,8 +39,8 @@ impl Answer {
                 let possible = bounds.check(&sampled);
                 let ends = bounds.check_end(sampled.token, frame.position, frame.last);
                 if let Err(why) = possible.and(ends) {
-                    // The word of the last stage alone: whatever it was given, this it cannot have computed.
-                    self.ring.complain_of_last(self.epoch, why.to_string());
+                    // The last stage alone is to blame: whatever its input was, it cannot have computed this.
+                    self.ring.report_wrong_token(self.epoch, why.to_string());
                 }
                 if possible.is_err() || (ends.is_err() && !is_last) {
                     return Step::None;
@@ -101,7 +101,7 @@ impl Answer {
         Summary {
             finish_reason,
             tokens: self.tokens.clone(),
-            said_tokens: self.said_tokens,
+            said_tokens: self.resumed_tokens,
             prompt_tokens: self.prompt.len(),
             cached_tokens: self.cached_at_first.min(self.prompt.len()),
             time_to_first_token: first - self.started,

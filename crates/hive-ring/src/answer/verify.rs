@@ -1,15 +1,15 @@
-//! What the coordinator checks of every token itself, whatever the last stage says of it. Pure.
+//! What the coordinator verifies about every token, whatever the last stage says. Pure.
 
 use hive_model::sampling::{Sampled, Sampling};
 
-/// Ends of an answer, as its stages were told.
+/// What a token may be, and where the answer ends, as its stages were told.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds<'a> {
     /// Tokens of the model.
     pub(super) vocabulary: usize,
     /// Tokens that end the answer.
     pub(super) end_tokens: &'a [u32],
-    /// The answer ends with the token that stands here.
+    /// The answer ends with the token at this position.
     pub(super) last_position: u32,
     pub(super) sampling: &'a Sampling,
 }
@@ -23,8 +23,8 @@ pub(super) enum Impossible {
     Probabilities,
     #[error("it ended an answer that does not end there")]
     Ends,
-    #[error("it goes on with an answer that has ended")]
-    GoesOn,
+    #[error("it continues an answer that has ended")]
+    Continues,
 }
 
 impl Bounds<'_> {
@@ -42,7 +42,7 @@ impl Bounds<'_> {
             return Err(Impossible::Token { token, vocabulary });
         }
         let (wanted, most) = (self.sampling.logprobs.is_some(), usize::from(self.sampling.logprobs.unwrap_or(0)));
-        // A log probability is at most zero, but for rounding; what cannot be chosen has minus infinity.
+        // A log probability is at most zero, except for rounding. A token that is ruled out has minus infinity.
         let possible = |logprob: &f32| !logprob.is_nan() && *logprob <= 1e-3;
         let is_consistent = sampled.logprob.is_some() == wanted
             && sampled.top.len() <= most
@@ -55,7 +55,7 @@ impl Bounds<'_> {
     pub(super) fn check_end(&self, token: u32, position: u32, last: bool) -> Result<(), Impossible> {
         match (last, self.ends_with(token, position)) {
             (true, false) => Err(Impossible::Ends),
-            (false, true) => Err(Impossible::GoesOn),
+            (false, true) => Err(Impossible::Continues),
             _ => Ok(()),
         }
     }
@@ -90,25 +90,25 @@ mod tests {
         assert!(!bounds.ends_with(5, 9));
         assert_eq!(bounds.check_end(5, 9, false), Ok(()));
         assert_eq!(bounds.check_end(5, 10, true), Ok(()));
-        assert_eq!(bounds.check_end(5, 10, false), Err(Impossible::GoesOn));
-        assert_eq!(bounds.check_end(2, 3, false), Err(Impossible::GoesOn));
+        assert_eq!(bounds.check_end(5, 10, false), Err(Impossible::Continues));
+        assert_eq!(bounds.check_end(2, 3, false), Err(Impossible::Continues));
         assert_eq!(bounds.check_end(5, 9, true), Err(Impossible::Ends));
     }
 
     #[test]
-    fn probabilities_are_there_when_they_were_asked_for_and_are_numbers() {
+    fn probabilities_are_there_if_they_were_requested_and_are_numbers() {
         let (without, with) = (Sampling::default(), Sampling { logprobs: Some(1), ..Sampling::default() });
-        let said = |logprob: f32, top: Vec<(u32, f32)>| Sampled { token: 5, logprob: Some(logprob), top };
-        let good = said(-0.5, vec![(5, -0.5)]);
+        let with_logprob = |logprob: f32, top: Vec<(u32, f32)>| Sampled { token: 5, logprob: Some(logprob), top };
+        let good = with_logprob(-0.5, vec![(5, -0.5)]);
         assert_eq!(bounds(&with).check(&good), Ok(()));
-        assert_eq!(bounds(&with).check(&said(-0.5, vec![(7, f32::NEG_INFINITY)])), Ok(()), "a token ruled out");
+        assert_eq!(bounds(&with).check(&with_logprob(-0.5, vec![(7, f32::NEG_INFINITY)])), Ok(()), "a token ruled out");
         assert_eq!(bounds(&without).check(&good), Err(Impossible::Probabilities));
         assert_eq!(bounds(&with).check(&bare(5)), Err(Impossible::Probabilities));
         for wrong in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 3.0] {
-            assert_eq!(bounds(&with).check(&said(wrong, vec![])), Err(Impossible::Probabilities), "{wrong}");
+            assert_eq!(bounds(&with).check(&with_logprob(wrong, vec![])), Err(Impossible::Probabilities), "{wrong}");
         }
-        assert_eq!(bounds(&with).check(&said(-0.5, vec![(7, f32::NAN)])), Err(Impossible::Probabilities));
-        assert_eq!(bounds(&with).check(&said(-0.5, vec![(7, -1.0); 2])), Err(Impossible::Probabilities));
-        assert!(matches!(bounds(&with).check(&said(-0.5, vec![(100, -1.0)])), Err(Impossible::Token { .. })));
+        assert_eq!(bounds(&with).check(&with_logprob(-0.5, vec![(7, f32::NAN)])), Err(Impossible::Probabilities));
+        assert_eq!(bounds(&with).check(&with_logprob(-0.5, vec![(7, -1.0); 2])), Err(Impossible::Probabilities));
+        assert!(matches!(bounds(&with).check(&with_logprob(-0.5, vec![(100, -1.0)])), Err(Impossible::Token { .. })));
     }
 }

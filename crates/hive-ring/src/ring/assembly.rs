@@ -1,4 +1,4 @@
-//! Stages onto their machines, joined in a circle, and off them again.
+//! Loads the stages of a ring, joins them in a circle, and unloads them.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -9,18 +9,18 @@ use tokio::sync::{mpsc, watch};
 
 use hive_peers::{Failing, Placement};
 use hive_protocol::{Answer, NONSENSE, Neighbours, Question, RingId, Role, StageId, StageSpec};
-use hive_stage::{Destination, Fault, StageHost};
+use hive_stage::{Destination, StageHost};
 
+use super::failover::{FaultOrigin, FaultReport};
 use super::placed::{PlacedStage, RingError, RingOptions, failed};
-use super::state::{Cause, Trouble};
 
-/// A stage is joined as soon as its neighbours are reached.
-const JOIN_PATIENCE: Duration = Duration::from_secs(20);
-/// A machine that loads says so with every layer; the largest take seconds, from a slow disk a minute.
-const LOAD_PATIENCE: Duration = Duration::from_mins(2);
-/// A machine that is here frees a stage at once.
-const UNLOAD_PATIENCE: Duration = Duration::from_secs(1);
-/// What a machine's owner has just changed is known to the others after this time.
+/// Joining takes one connection to a neighbour. On a bad network, connecting takes a few attempts, but not this long.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(20);
+/// A machine reports each layer that it has loaded. The largest take seconds, and a minute from a slow disk.
+const LOAD_TIMEOUT: Duration = Duration::from_mins(2);
+/// A machine that is here unloads at once. Whoever waits is about to use the memory.
+const UNLOAD_TIMEOUT: Duration = Duration::from_secs(1);
+/// What a machine says of itself reaches the others with the next heartbeat, four times a second.
 const NEWS_DELAY: Duration = Duration::from_millis(500);
 
 /// A planned stage, as its machine is asked to load it.
@@ -31,8 +31,8 @@ pub(super) fn spec(planned: &PlannedStage, options: &RingOptions) -> StageSpec {
 
 /// Has a machine load a stage.
 ///
-/// One that is full although it says it has room is asked once more when its news is here: what takes the room may be on its
-/// way out, as the stages of a ring are that was given up a moment ago.
+/// A machine that is full although it advertised room is asked again after its next heartbeat: the memory may be about
+/// to be freed, as when the ring that uses it has just been abandoned.
 pub(super) async fn load_stage(
     host: &StageHost,
     id: StageId,
@@ -42,13 +42,13 @@ pub(super) async fn load_stage(
 ) -> Result<PlacedStage, RingError> {
     let (machine, layers) = (placement.addr.id(), spec.layers.clone());
     host.want(id, machine);
-    let life = host.membership().peers().life(machine).unwrap_or_default();
+    let incarnation = host.membership().peers().life(machine).unwrap_or_default();
     let mut ask = async || {
         let question = Question::Load(id, spec.clone());
-        let (told, mut heard) = watch::channel(());
+        let (reported, mut heard) = watch::channel(());
         let asking = async {
             let progress = |layers| {
-                told.send_replace(());
+                reported.send_replace(());
                 progress(layers);
             };
             if machine == host.membership().id() {
@@ -57,33 +57,32 @@ pub(super) async fn load_stage(
                 host.membership().ask_other(&placement.addr, question, progress).await
             }
         };
-        let silent =
-            async { while matches!(tokio::time::timeout(LOAD_PATIENCE, heard.changed()).await, Ok(Ok(()))) {} };
+        let silent = async { while matches!(tokio::time::timeout(LOAD_TIMEOUT, heard.changed()).await, Ok(Ok(()))) {} };
         tokio::select! {
             asked = asking => asked,
-            () = silent => Err(format!("it said nothing for {} s while loading", LOAD_PATIENCE.as_secs())),
+            () = silent => Err(format!("it said nothing for {} s while loading", LOAD_TIMEOUT.as_secs())),
         }
     };
-    let says_it_has_room = async || {
+    let advertises_room = async || {
         tokio::time::sleep(NEWS_DELAY).await;
-        // A copy is a favour.
+        // A standby replica is a favour.
         !spec.standby && host.membership().says_it_has_room(machine, spec.bytes)
     };
     let mut asked = ask().await;
-    if matches!(asked, Ok(Answer::Full(_))) && says_it_has_room().await {
+    if matches!(asked, Ok(Answer::Full(_))) && advertises_room().await {
         asked = ask().await;
     }
     match asked {
-        Ok(Answer::Loaded(device)) => Ok(PlacedStage { placement: placement.clone(), layers, device, life }),
+        Ok(Answer::Loaded(device)) => Ok(PlacedStage { placement: placement.clone(), layers, device, incarnation }),
         Ok(Answer::Refused(why)) => {
-            if says_it_has_room().await {
-                // It goes on saying so, and was here to say no: that counts against it.
+            if advertises_room().await {
+                // It refused, and advertises room all the same.
                 host.membership().trust().failed(machine, Failing::Loading);
             }
             Err(failed(placement, &layers, why))
         }
         Ok(Answer::Full(why)) => {
-            if says_it_has_room().await {
+            if advertises_room().await {
                 host.membership().trust().had_no_room(machine, spec.bytes);
             }
             Err(failed(placement, &layers, why))
@@ -107,7 +106,8 @@ pub(super) async fn load_stage(
     }
 }
 
-/// Joins the stages in a circle and gives the way to the first. An error names the stage that could not be joined.
+/// Joins the stages in a circle and returns the connection to the first. An error has the index of the stage that could
+/// not be joined.
 pub(super) async fn connect(
     host: &StageHost,
     id: RingId,
@@ -120,10 +120,10 @@ pub(super) async fn connect(
         let previous = stages[(index + stages.len() - 1) % stages.len()].placement.addr.id();
         let neighbours = Neighbours { epoch, next, first, previous, coordinator: host.membership().addr() };
         let stage_id = StageId { ring: id, index: index as u32 };
-        // It may have been a copy until now; from here on this host takes its frames.
+        // It may have been a standby replica until now. From here on, this machine takes its frames.
         host.want(stage_id, stage.placement.addr.id());
         let joining = host.ask(&stage.placement.addr, Question::Join(stage_id, neighbours), |_| ());
-        let joined = tokio::time::timeout(JOIN_PATIENCE, joining).await;
+        let joined = tokio::time::timeout(JOIN_TIMEOUT, joining).await;
         let joined = joined.unwrap_or_else(|_| Err("it does not answer".to_owned()));
         joined.map_err(|why| (index, failed(&stage.placement, &stage.layers, why)))?;
     }
@@ -132,30 +132,31 @@ pub(super) async fn connect(
     prompts.map_err(|why| (0, failed(&first.placement, &first.layers, why)))
 }
 
-/// Hears when the way to the first stage breaks for good while nothing is being sent on it.
-pub(super) fn watch_prompts(host: &StageHost, prompts: &Destination, epoch: u32, troubles: &mpsc::Sender<Trouble>) {
+/// Reports when the connection to the first stage breaks for good, also while nothing is being sent on it.
+pub(super) fn watch_prompts(host: &StageHost, prompts: &Destination, epoch: u32, reports: &mpsc::Sender<FaultReport>) {
     if let Destination::Remote(outlet) = prompts {
-        let (ended, troubles) = (outlet.ended(), troubles.downgrade());
+        let (ended, reports) = (outlet.ended(), reports.downgrade());
         host.membership().spawn(async move {
             let why = format!("the first machine cannot be reached: {}", ended.await);
-            if let Some(troubles) = troubles.upgrade() {
-                let _ = troubles.try_send(Trouble { epoch, cause: Cause::Fault(Fault::Link), why });
+            if let Some(reports) = reports.upgrade() {
+                let _ = reports.try_send(FaultReport { epoch, origin: FaultOrigin::Link, why });
             }
         });
     }
 }
 
-/// Machines that are here free their memory before this returns; the others are told when they can be.
+/// Unloads stages. Machines that are here have freed the memory when this returns; the others are asked in the
+/// background.
 pub(super) async fn unload(host: &StageHost, id: RingId, stages: impl Iterator<Item = (usize, PeerAddr)>) {
     for (index, addr) in stages {
         let here = addr.id() == host.membership().id() || host.membership().is_connected(addr.id());
         let question = Question::Unload(StageId { ring: id, index: index as u32 });
         let asker = host.clone();
-        let telling = host.membership().spawn(async move {
+        let asking = host.membership().spawn(async move {
             let _ = asker.ask(&addr, question, |_| ()).await;
         });
         if here {
-            let _ = tokio::time::timeout(UNLOAD_PATIENCE, telling).await;
+            let _ = tokio::time::timeout(UNLOAD_TIMEOUT, asking).await;
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Looks at the pulse of every stage, when an answer has heard nothing for longer than the plan lets it expect.
+//! Checks every stage when an answer has received nothing for longer than its plan explains.
 
 use std::time::{Duration, Instant};
 
@@ -9,18 +9,19 @@ use hive_protocol::{Answer, NONSENSE, Pulse, Question};
 use hive_stage::StageHost;
 
 use super::Ring;
-use super::patience::{Expected, Finding};
 use super::placed::PlacedStage;
+use super::timing::{Expected, Finding};
 
-/// A machine that is here answers within this time, whatever its worker does.
-const CHECK_PATIENCE: Duration = Duration::from_secs(3);
+/// The node answers, not the worker, so a machine that is here answers at once. This leaves time for a lost packet or
+/// two.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Stages that have not answered after this time are named to whoever waits.
-const WORTH_A_WORD: Duration = Duration::from_millis(500);
+/// Machines that have not answered after this time are named to whoever waits: a pause of less is not noticed.
+const ANNOUNCE_AFTER: Duration = Duration::from_millis(500);
 
-/// How a machine answered.
+/// How a machine answered a check.
 pub(super) enum Checked {
-    /// With signs of life.
+    /// With the pulse of its stage.
     Pulse(Pulse),
     /// It has no such stage, or cannot be reached, for this reason.
     Gone(String),
@@ -28,10 +29,10 @@ pub(super) enum Checked {
     Silent,
 }
 
-/// Asks the holder of a stage for signs of life.
+/// Asks the machine of a stage for a pulse.
 pub(super) async fn check(host: &StageHost, stage: &PlacedStage, question: Question) -> Checked {
     let asked = host.ask(&stage.placement.addr, question, |_| ());
-    match tokio::time::timeout(CHECK_PATIENCE, asked).await {
+    match tokio::time::timeout(CHECK_TIMEOUT, asked).await {
         Ok(Ok(Answer::Pulse(pulse))) => Checked::Pulse(pulse),
         Ok(Ok(_)) => Checked::Gone(NONSENSE.to_owned()),
         Ok(Err(why)) => Checked::Gone(why),
@@ -39,26 +40,26 @@ pub(super) async fn check(host: &StageHost, stage: &PlacedStage, question: Quest
     }
 }
 
-/// What has become known.
+/// What a checkup has found so far.
 pub(crate) enum News {
     /// Machines that have not answered yet, by name.
     Waiting(Vec<String>),
-    /// How it ended.
+    /// The result.
     Verdict(Verdict),
 }
 
-/// What the pulses say together.
+/// What the pulses mean together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// Somebody is at work: it is worth waiting.
+    /// A stage is at work: it is worth waiting.
     Wait,
-    /// Everybody is well, and has nothing to do.
-    NobodyHasIt,
-    /// A stage does not go on, and why.
+    /// Every stage is well and idle: what the answer waits for was lost on the way.
+    AllIdle,
+    /// The stage of this index makes no progress, for this reason.
     Hung(usize, String),
 }
 
-/// A look at all stages that is under way. Only one at a time is, for all answers.
+/// A check of all stages. One at a time serves all answers.
 pub(crate) struct Checkup {
     stages: Vec<PlacedStage>,
     expected: Expected,
@@ -67,12 +68,12 @@ pub(crate) struct Checkup {
     findings: Vec<Option<Finding>>,
     hung: Option<(usize, String)>,
     since: Instant,
-    was_said: bool,
+    was_announced: bool,
     _alone: OwnedMutexGuard<()>,
 }
 
 impl Ring {
-    /// Begins to look at all stages, unless somebody does already.
+    /// Begins to check all stages, unless a checkup is under way.
     pub(crate) fn check_up(&self, epoch: u32) -> Option<Checkup> {
         let alone = self.inner.checking.clone().try_lock_owned().ok()?;
         let (stages, mut checks) = (self.stages(), JoinSet::new());
@@ -88,26 +89,26 @@ impl Ring {
             checks,
             hung: None,
             since: Instant::now(),
-            was_said: false,
+            was_announced: false,
             _alone: alone,
         })
     }
 }
 
 impl Checkup {
-    /// What becomes known next; not to be asked again after the verdict. Losing the future loses nothing.
+    /// Waits for the next finding; not to be called again after the verdict. Cancel safe.
     pub(crate) async fn next(&mut self) -> News {
         loop {
-            let due = self.since + WORTH_A_WORD;
+            let due = self.since + ANNOUNCE_AFTER;
             tokio::select! {
                 checked = self.checks.join_next() => match checked {
                     Some(Ok((index, checked))) => self.take(index, checked),
-                    // A task of ours that ended otherwise says nothing of the stage.
+                    // A check that panicked says nothing about the stage.
                     Some(Err(_)) => {}
                     None => return News::Verdict(self.verdict()),
                 },
-                () = tokio::time::sleep_until(due.into()), if !self.was_said => {
-                    self.was_said = true;
+                () = tokio::time::sleep_until(due.into()), if !self.was_announced => {
+                    self.was_announced = true;
                     let stages = self.stages.iter().zip(&self.findings).filter(|(_, finding)| finding.is_none());
                     return News::Waiting(stages.map(|(stage, _)| stage.placement.name.clone()).collect());
                 }
@@ -128,7 +129,7 @@ impl Checkup {
             Checked::Gone(why) => format!("{name}: {why}"),
             Checked::Silent => format!("{name} does not answer"),
         };
-        // The one furthest on: those before it may be waiting for it.
+        // The last of them in the ring: those before it may be waiting for it.
         if self.hung.as_ref().is_none_or(|(other, _)| *other < index) {
             self.hung = Some((index, hung));
         }
@@ -142,13 +143,13 @@ impl Checkup {
     }
 }
 
-/// What the findings say where nobody hangs.
+/// What the findings mean where no stage hangs.
 fn together(findings: &[Option<Finding>]) -> Verdict {
     let held_up = findings.iter().rposition(|finding| *finding == Some(Finding::HeldUp));
     match held_up.and_then(|index| Some((index + 1, findings.get(index + 1)?))) {
-        // It waits for one that has nothing to do and takes nothing all the same.
+        // It waits for a stage that is idle and takes nothing all the same.
         Some((next, Some(Finding::Idle))) => Verdict::Hung(next, "the machine before it waits for it".to_owned()),
-        _ if findings.iter().all(|finding| *finding == Some(Finding::Idle)) => Verdict::NobodyHasIt,
+        _ if findings.iter().all(|finding| *finding == Some(Finding::Idle)) => Verdict::AllIdle,
         _ => Verdict::Wait,
     }
 }
@@ -159,15 +160,15 @@ mod tests {
     use Finding::{HeldUp, Idle, Working};
 
     #[test]
-    fn as_long_as_somebody_works_it_is_worth_waiting() {
+    fn as_long_as_a_stage_works_it_is_worth_waiting() {
         assert_eq!(together(&[Some(Idle), Some(Working)]), Verdict::Wait);
         assert_eq!(together(&[Some(Idle), None]), Verdict::Wait);
         assert_eq!(together(&[Some(HeldUp), Some(Working)]), Verdict::Wait);
-        assert_eq!(together(&[Some(Idle), Some(Idle)]), Verdict::NobodyHasIt);
+        assert_eq!(together(&[Some(Idle), Some(Idle)]), Verdict::AllIdle);
     }
 
     #[test]
-    fn one_that_takes_nothing_and_has_nothing_to_do_holds_the_others_up() {
+    fn a_stage_that_is_idle_and_takes_nothing_holds_the_others_up() {
         assert!(matches!(together(&[Some(HeldUp), Some(HeldUp), Some(Idle)]), Verdict::Hung(2, _)));
     }
 }

@@ -1,4 +1,4 @@
-//! What a token of a loaded model takes, as planned and as its machines claim.
+//! The time that a token of a loaded model takes, as planned and as its machines claim.
 
 use hive_peers::{Candidate, Scope, between};
 use hive_plan::{Costs, NodeProfile};
@@ -6,28 +6,28 @@ use hive_protocol::Profile;
 use hive_stage::planning;
 
 use super::Ring;
-use super::patience::Expected;
 use super::placed::PlacedStage;
+use super::timing::Expected;
 
-/// Tokens of a prompt that a machine passes through so many bytes of weights in a second: time goes with the weights, and
-/// how many the starter model has, with which it was measured, follows from the speed of its answers.
+/// Tokens of a prompt that a machine passes through `weight_bytes` of weights per second. Time is proportional to the
+/// weights; how many the starter model has, with which the machine was measured, follows from the speed of its answers.
 pub(crate) fn reading_rows_per_s(machine: &Profile, weight_bytes: u64) -> Option<f64> {
     let measured_bytes = machine.bytes_per_s? / machine.decode_tokens_per_s?;
     Some(machine.prefill_tokens_per_s? * measured_bytes / weight_bytes.max(1) as f64)
 }
 
 impl Ring {
-    /// What a token would take if every machine were as fast as it says; nothing where one has left.
+    /// What a token would take if every machine were as fast as it claims; `None` if one has left.
     pub fn claimed_costs(&self) -> Option<Costs> {
         self.costs(|machine| machine.profile.bytes_per_s / machine.pace)
     }
 
-    /// What a token, and a row of a prompt, are expected to take where the stages are now.
+    /// The time that a token, and a row of a prompt, should take on the machines that hold the stages now.
     pub(crate) fn expected(&self) -> Expected {
         self.expected_of_machines().unwrap_or_else(|| Expected::unknown(self.stages().len()))
     }
 
-    /// The same by what is known of the machines; nothing where one has left.
+    /// The same, from what is known about the machines; `None` if one has left.
     fn expected_of_machines(&self) -> Option<Expected> {
         let costs = self.costs(|machine| machine.profile.bytes_per_s)?;
         let member = self.host().membership();
@@ -42,7 +42,7 @@ impl Ring {
         Some(Expected::new(&costs, &rows_per_s))
     }
 
-    /// What a token takes where machines read so many bytes per second.
+    /// What a token takes on machines that read this many bytes per second; `None` if one has left.
     fn costs(&self, bytes_per_s: impl Fn(&Candidate) -> f64) -> Option<Costs> {
         let machines = self.host().membership().candidates(None, &[], Scope::Healthy);
         let node = |machine: &Candidate| NodeProfile { bytes_per_s: bytes_per_s(machine), ..machine.profile.clone() };

@@ -1,15 +1,15 @@
-//! When what machines compute is compared next.
+//! When the next spot check is due.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Tokens from one check to the next.
 const EVERY: u32 = 128;
 
-/// Tokens since what machines compute was compared last.
+/// Counts the tokens since the last spot check.
 #[derive(Debug)]
 pub(super) struct Due {
     tokens: AtomicU32,
-    /// How many there were when a check last came to nothing: the next one waits as long as after any other.
+    /// The count at the last check that could not be completed: the next one waits as long as after any other.
     tokens_at_last_try: AtomicU32,
 }
 
@@ -25,17 +25,17 @@ impl Due {
         self.tokens.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Whether it is time for a check.
+    /// Whether a check is due.
     pub(super) fn is_due(&self) -> bool {
         self.tokens.load(Ordering::Relaxed).saturating_sub(self.tokens_at_last_try.load(Ordering::Relaxed)) >= EVERY
     }
 
-    /// Whether so many tokens were not compared that a check is worth waiting for.
+    /// Whether enough tokens went unchecked that a check is worth waiting for.
     pub(super) fn is_overdue(&self) -> bool {
         self.tokens.load(Ordering::Relaxed) >= 3 * EVERY
     }
 
-    /// A check has ended; `compared` unless it could not be finished.
+    /// Notes that a check has ended; `compared` is false if it could not be completed.
     pub(super) fn checked(&self, compared: bool) {
         if compared {
             self.tokens.store(0, Ordering::Relaxed);
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_check_that_comes_to_nothing_does_not_count_as_one() {
+    fn a_check_that_could_not_be_completed_does_not_count_as_one() {
         let due = Due::default();
         let count = |tokens: u32| (0..tokens).for_each(|_| due.count_token());
         count(EVERY / 2 - 1);

@@ -1,4 +1,4 @@
-//! A model over several machines: how it is loaded, where its stages are, and why that did not work.
+//! Where the stages of a ring are, how they are loaded, and why that failed.
 
 use std::ops::Range;
 
@@ -19,12 +19,12 @@ pub struct RingOptions {
     pub compute: Compute,
     /// Threads of each stage; 0 is as many as its machine has.
     pub threads: usize,
-    /// Tokens of a prompt that travel together. Smaller chunks overlap better over stages, larger ones compute better.
+    /// Tokens per chunk of a prompt. Smaller chunks overlap better across stages, larger ones compute faster.
     pub prompt_chunk: usize,
 }
 
 impl RingOptions {
-    /// The usual way.
+    /// With the defaults.
     pub fn new(source: ModelSource) -> Self {
         Self { source, compute: Compute::Auto, threads: 0, prompt_chunk: PROMPT_CHUNK }
     }
@@ -55,7 +55,7 @@ pub enum RingError {
 }
 
 impl RingError {
-    /// Whether it is the model's fault, and the same on other machines and later.
+    /// Whether the model is at fault, so that neither another machine nor another attempt helps.
     pub fn is_the_models(&self) -> bool {
         match self {
             Self::Text(error) => !matches!(error, TextError::Start(_)),
@@ -74,30 +74,30 @@ pub struct PlacedStage {
     pub layers: Range<usize>,
     /// What computes there, for people.
     pub device: String,
-    /// Which life of its node holds it: a node that started anew has forgotten its stages.
-    pub life: u64,
+    /// The incarnation of the node that holds it: a node that restarted has no stages.
+    pub incarnation: u64,
 }
 
-/// A copy of a stage.
+/// A standby replica of a stage: the stage is loaded on another machine, without sessions.
 #[derive(Debug, Clone)]
 pub(crate) struct Standby {
     pub(crate) index: usize,
     pub(crate) stage: PlacedStage,
 }
 
-/// Where stages are, by their places in the ring.
+/// The machines that hold stages, by the index of the stage.
 pub(super) fn holders<'a>(
     stages: impl Iterator<Item = (usize, &'a PlacedStage)>,
 ) -> impl Iterator<Item = (usize, PeerAddr)> {
     stages.map(|(index, stage)| (index, stage.placement.addr.clone()))
 }
 
-/// A machine that could not take its layers.
+/// The error of a machine that could not take its layers.
 pub(super) fn failed(placement: &Placement, layers: &Range<usize>, why: String) -> RingError {
     RingError::Stage { machine: placement.name.clone(), layers: layers.clone(), why }
 }
 
-/// Whether the machine of a stage has left, or has started anew and forgotten its stage.
+/// Whether the machine of a stage has left, or has restarted without it.
 pub(super) fn has_left(host: &StageHost, stage: &PlacedStage) -> bool {
-    host.membership().has_left(stage.placement.addr.id(), stage.life)
+    host.membership().has_left(stage.placement.addr.id(), stage.incarnation)
 }

@@ -3,24 +3,24 @@
 use std::sync::atomic::Ordering;
 
 use hive_net::PeerId;
-use hive_stage::Fault;
 
 use super::Ring;
-use super::state::Cause;
+use super::failover::FaultOrigin;
 
 impl Ring {
-    /// A stage was found to compute wrong numbers: its machine is left out, and what was computed from them counts no more.
-    pub(crate) fn caught(&self, epoch: u32, index: usize, machine: PeerId, name: &str) {
+    /// A stage was found to compute wrong numbers: its machine is quarantined, and nothing that was computed from them
+    /// is used again.
+    pub(crate) fn quarantine(&self, epoch: u32, index: usize, machine: PeerId, name: &str) {
         tracing::warn!("{name} computed wrong numbers");
         self.inner.host.membership().quarantine(machine, name);
         self.inner.tainted_epochs.fetch_max(epoch + 1, Ordering::Relaxed);
-        let forgotten = self.kept().clear();
+        let dropped = self.prefix_cache().clear();
         let ring = self.clone();
         self.inner.host.membership().spawn(async move {
-            for session in forgotten {
+            for session in dropped {
                 ring.close(session).await;
             }
         });
-        self.report_trouble(epoch, Cause::Fault(Fault::Stage(index as u32)), format!("{name} computed wrong numbers"));
+        self.inner.report_fault(epoch, FaultOrigin::Output(index), format!("{name} computed wrong numbers"));
     }
 }

@@ -1,4 +1,4 @@
-//! What the stages of a ring say of themselves.
+//! What the stages of a ring report about themselves.
 
 use hive_protocol::{Answer, Question, StageReport};
 
@@ -6,7 +6,7 @@ use super::Ring;
 use super::placed::{RingError, failed};
 
 impl Ring {
-    /// How every stage is.
+    /// A report from every stage.
     pub async fn report(&self) -> Result<Vec<StageReport>, RingError> {
         let mut reports = Vec::new();
         for (index, stage) in self.stages().into_iter().enumerate() {
@@ -20,7 +20,7 @@ impl Ring {
         Ok(reports)
     }
 
-    /// What a token took in the stages of this machine since they were asked last, in microseconds.
+    /// The time that a token took in the stages of this machine since the last report, in microseconds.
     pub async fn own_token_us(&self, is_own: &[bool]) -> f64 {
         let mut sum = 0.0;
         for (index, stage) in self.stages().iter().enumerate().filter(|(index, _)| is_own[*index]) {

@@ -1,4 +1,5 @@
-//! The sessions of a ring: opened, sent to, kept and closed on every stage, and what comes back for them.
+//! The sessions of a ring: opening, replaying, retaining and closing them on every stage, and the frames that come
+//! back.
 
 use std::sync::Weak;
 use std::sync::atomic::Ordering;
@@ -10,25 +11,26 @@ use tokio::sync::mpsc;
 use hive_protocol::{Answer, Continued, NONSENSE, Question, Resend, SessionSpec, StageId, random_id, refusal};
 use hive_stage::{Fault, failure_of};
 
-use super::state::{Cause, Trouble};
+use super::failover::FaultOrigin;
 use super::{Inner, Ring, lock};
 
-/// Frames on their way to a session. An answer is read faster than it is computed.
+/// Frames on their way to a session. An answer reads them faster than they are computed.
 pub(super) const SESSION_QUEUE: usize = 64;
-/// A session is opened, and what is missing sent on, without any computing; a machine that is here does it at once.
-const OPEN_PATIENCE: Duration = Duration::from_secs(20);
+/// A stage opens a session, and replays what it sent, without computing anything. A machine that is here does it at
+/// once; on a bad network, connecting takes a few attempts.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Why a session is not open on all stages.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum NotOpen {
-    /// A machine computes as many answers at a time as its owner lets it: it opens one when another has ended.
+    /// A machine computes as many answers as its owner allows at a time. It opens another session when one has ended.
     Full(String),
     /// A machine refuses it or cannot be reached.
     Failed(String),
 }
 
 impl NotOpen {
-    /// In words.
+    /// The reason, for people.
     pub(crate) fn why(self) -> String {
         match self {
             Self::Full(why) | Self::Failed(why) => why,
@@ -37,7 +39,7 @@ impl NotOpen {
 }
 
 impl Ring {
-    /// The id of a new session, and the queue of what comes back for it.
+    /// The id of a new session, and the queue of frames that come back for it.
     pub(crate) fn new_session(&self) -> (u128, mpsc::Receiver<Frame>) {
         self.inner.opened.fetch_add(1, Ordering::Relaxed);
         let session = random_id();
@@ -46,19 +48,19 @@ impl Ring {
         (session, queue)
     }
 
-    /// Opens the session on every stage, or finds it open; gives the position that comes next on each.
+    /// Opens the session on every stage where it is not open yet; returns the position that each expects next.
     pub(crate) async fn open(&self, spec: &SessionSpec) -> Result<Vec<u32>, NotOpen> {
         let stages = self.stages();
         let mut positions = Vec::with_capacity(stages.len());
         for (index, stage) in stages.iter().enumerate() {
             let mut spec = spec.clone();
             if index + 1 != stages.len() {
-                // Only the last stage chooses tokens; the others have no use for what was said.
+                // Only the last stage samples; the others have no use for the tokens before.
                 spec.options = hive_model::SessionOptions::default();
             }
             let question = Question::Open(self.inner.stage_id(index), spec);
             let opened = self.inner.host.ask_any(&stage.placement.addr, question, |_| ());
-            let opened = tokio::time::timeout(OPEN_PATIENCE, opened).await;
+            let opened = tokio::time::timeout(OPEN_TIMEOUT, opened).await;
             let name = &stage.placement.name;
             let why = match opened.unwrap_or_else(|_| Err("it does not answer".to_owned())) {
                 Ok(Answer::At(position)) => {
@@ -74,53 +76,54 @@ impl Ring {
         Ok(positions)
     }
 
-    /// Has every stage send on what the next one, by its position, does not have.
-    pub(crate) async fn resend(&self, session: u128, positions: &[u32], sample_from: u32) -> Result<(), String> {
+    /// Has every stage replay what the next one, by the position that it expects, is missing.
+    pub(crate) async fn replay(&self, session: u128, positions: &[u32], sample_from: u32) -> Result<(), String> {
         for (index, stage) in self.stages().iter().enumerate() {
             let from = positions[(index + 1) % positions.len()];
             let question = Question::Resend(self.inner.stage_id(index), Resend { session, from, sample_from });
             let sent = self.inner.host.ask(&stage.placement.addr, question, |_| ());
-            let sent = tokio::time::timeout(OPEN_PATIENCE, sent).await;
+            let sent = tokio::time::timeout(OPEN_TIMEOUT, sent).await;
             let sent = sent.unwrap_or_else(|_| Err("it does not answer".to_owned()));
             sent.map_err(|why| format!("{}: {why}", stage.placement.name))?;
         }
         Ok(())
     }
 
-    /// Sends a part of the prompt to the first stage.
+    /// Sends a chunk of the prompt to the first stage.
     pub(crate) async fn send_prompt(&self, frame: Frame) -> Result<(), String> {
         self.inner.prompts.lock().await.send(frame).await
     }
 
-    /// Keeps a session that has ended, with the tokens that are in the stages' caches: the conversation may go on. The
-    /// ones unused for longest make room.
-    pub(crate) async fn keep(&self, session: u128, tokens: Vec<u32>) {
+    /// Retains a session that has ended, with the tokens that are in the stages' KV caches, for the next turn of the
+    /// conversation. The least recently used sessions make room.
+    pub(crate) async fn retain(&self, session: u128, tokens: Vec<u32>) {
         self.sessions().remove(&session);
-        let forgotten = self.kept().add(session, tokens);
+        let dropped = self.prefix_cache().retain(session, tokens);
         self.ask_holders(|id| Question::Keep(id, session)).await;
-        for session in forgotten {
+        for session in dropped {
             self.close(session).await;
         }
     }
 
-    /// The kept session that has the longest beginning of a conversation, and how long that is. It is not kept any more.
-    pub(crate) fn take_kept(&self, tokens: &[u32]) -> Option<Continued> {
-        self.kept().take(tokens)
+    /// Takes the session with the longest common prefix out of the prefix cache; returns it with the length of the
+    /// prefix.
+    pub(crate) fn reuse_prefix(&self, tokens: &[u32]) -> Option<Continued> {
+        self.prefix_cache().reuse(tokens)
     }
 
-    /// Whether somebody is likely to go on with a conversation that the stages have computed.
-    pub fn may_be_gone_on_with(&self) -> bool {
-        self.kept().is_warm(Instant::now())
+    /// Whether the next turn of a conversation is likely to reuse a retained session.
+    pub fn is_prefix_warm(&self) -> bool {
+        self.prefix_cache().is_warm(Instant::now())
     }
 
-    /// Forgets the session everywhere.
+    /// Closes the session on every stage.
     pub(crate) async fn close(&self, session: u128) {
         self.sessions().remove(&session);
         self.ask_holders(|id| Question::Close(id, session)).await;
     }
 
-    /// Asks something of every stage, and of the machine that takes one over meanwhile: what the question is about may have
-    /// left the former one before it came. A stage that cannot be reached has nothing left to keep or to forget.
+    /// Asks the holder of every stage, and the machine that takes a stage over meanwhile, as the session may have been
+    /// handed over before the question came. A stage that cannot be reached has nothing left to retain or to close.
     async fn ask_holders(&self, question: impl Fn(StageId) -> Question) {
         for index in 0..self.stages().len() {
             let mut asked = None;
@@ -136,16 +139,17 @@ impl Ring {
     }
 }
 
-/// Hands every frame that comes back to its session; frames of closed sessions are nobody's. A failure that is not the
-/// session's own is the ring's trouble.
+/// Delivers every frame that comes back to its session; frames of closed sessions are dropped. A failure that is not
+/// the session's own is reported to the failover.
 pub(super) async fn dispatch(mut queue: mpsc::Receiver<Frame>, ring: Weak<Inner>) {
     while let Some(frame) = queue.recv().await {
         let Some(ring) = ring.upgrade() else { return };
         if frame.kind == Kind::Failed {
             let failure = failure_of(&frame);
             if failure.fault != Fault::Request {
-                let trouble = Trouble { epoch: frame.epoch, cause: Cause::Fault(failure.fault), why: failure.why };
-                let _ = ring.troubles.try_send(trouble);
+                let stage = failure.fault.stage(ring.stages().len());
+                let origin = stage.map_or(FaultOrigin::Link, FaultOrigin::Output);
+                ring.report_fault(frame.epoch, origin, failure.why);
                 continue;
             }
         }

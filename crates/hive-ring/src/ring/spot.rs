@@ -1,10 +1,10 @@
-//! Spot checks: what a stage on another machine computed is computed once more by the machine that keeps a copy of it, and
-//! compared bit for bit.
+//! Spot checks: the standby replica of a stage on another machine recomputes what the stage computed, and the results
+//! are compared bit for bit.
 //!
-//! The copy reads along: it is given the rows that the stage was given, out of the log of the stage before, in pieces as
-//! large as a prompt's, now and then and with pauses, so that tokens are not held up. What it computes is compared with
-//! what arrived at the next stage, and of the last stage with the tokens that arrived here. Only kernels that give the same bits
-//! everywhere are compared; where there is no copy, nothing is.
+//! The standby replica follows the answer: it gets the rows that the stage got, from the log of the stage before, in
+//! pieces as large as a chunk of a prompt, with pauses, so that tokens are not held up. Its output is compared with
+//! what arrived at the next stage; for the last stage, with the tokens that arrived here. Only kernels that give the
+//! same bits everywhere are compared, and only stages that have a standby replica.
 
 mod verdict;
 
@@ -29,19 +29,19 @@ use super::checkup::{Checked, check};
 use super::placed::{PlacedStage, Standby};
 use verdict::{Evidence, Verdict};
 
-/// Bytes of hidden states that are asked for, and computed once more, at a time.
+/// Bytes of hidden states that are fetched and recomputed at a time.
 const PIECE_BYTES: usize = 512 << 10;
-/// And rows; of the last stage fewer, since the token after each piece is what is compared.
+/// And rows; fewer for the last stage, of which only the token after each piece is compared.
 const PIECE_ROWS: u32 = 128;
 const LAST_PIECE_ROWS: u32 = 32;
 
-/// After each piece the machines are left alone for so many times as long as it took.
+/// After each piece, the machines get a pause this many times as long as it took.
 const PAUSE_TIMES: u32 = 4;
 
-/// A piece that is not there by then is not waited for: the check is a favour.
-const PIECE_PATIENCE: Duration = Duration::from_secs(20);
+/// A piece takes well under a second. A machine that takes longer than this is too busy for a spot check.
+const PIECE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// An answer as far as it is known, whose stages are looked at.
+/// An answer whose stages are checked, as far as it is known.
 #[derive(Debug, Clone)]
 pub(crate) struct Subject {
     pub(crate) session: u128,
@@ -50,39 +50,39 @@ pub(crate) struct Subject {
     /// How many of these tokens are the prompt's.
     pub(crate) prompt: u32,
     pub(crate) sampling: Sampling,
-    /// The first position that the machines that hold the stages now have computed: what came before is not theirs.
+    /// The first position that the current holders of the stages computed; earlier ones are not theirs.
     pub(crate) rows_from: u32,
-    /// The first token that they have chosen.
+    /// The first token that they sampled.
     pub(crate) tokens_from: u32,
 }
 
-/// What a look has found.
+/// What a spot check has found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Found {
-    /// Nothing that is worth a word.
+    /// All results are the same, or nothing could be compared.
     Nothing,
-    /// Too little: a machine has left, or does not say what it is asked.
+    /// It could not be completed: a machine has left, or does not answer.
     Unfinished,
     /// A stage computed wrong numbers.
     Wrong {
-        /// Which.
+        /// The stage.
         index: usize,
-        /// On this machine.
+        /// Its machine.
         machine: PeerId,
-        /// Its name.
+        /// The machine's name.
         name: String,
-        /// From this position on.
+        /// The first position that is wrong.
         position: u32,
     },
 }
 
-/// How far the copies have read along in one answer.
+/// The spot checks of one answer: how far each standby replica has followed it.
 pub(crate) struct Spot {
     ring: Ring,
     readers: HashMap<usize, Reader>,
 }
 
-/// The session in which a copy reads along.
+/// The session in which a standby replica follows the answer.
 #[derive(Clone)]
 struct Reader {
     on: PlacedStage,
@@ -92,15 +92,15 @@ struct Reader {
 }
 
 impl Reader {
-    /// Whether it is in this very copy.
-    fn reads_on(&self, copy: &PlacedStage) -> bool {
-        self.on.placement.addr.id() == copy.placement.addr.id() && self.on.life == copy.life
+    /// Whether it is on this very standby replica.
+    fn is_on(&self, replica: &PlacedStage) -> bool {
+        self.on.placement.addr.id() == replica.placement.addr.id() && self.on.incarnation == replica.incarnation
     }
 }
 
-/// A stage that a third machine loads to decide. Dropped, it is freed, however the check ended.
+/// A stage that a third machine loads to decide. It is unloaded when this is dropped, however the check ended.
 ///
-/// It is in a ring of its own: the stage of which it is a copy may come to the same machine meanwhile, and stays there.
+/// It is in a ring of its own: the same machine may take over the stage itself meanwhile, and keeps that.
 struct Borrowed {
     host: StageHost,
     stage: StageId,
@@ -108,10 +108,10 @@ struct Borrowed {
 }
 
 impl Borrowed {
-    /// To be called before it is loaded: what was asked of a machine may be done although no answer came.
+    /// To be called before it is loaded: a machine may have loaded it although no answer came.
     fn begin(host: &StageHost, index: usize, on: &PeerAddr) -> Self {
         let stage = StageId { ring: RingId(random_id()), index: index as u32 };
-        // Nothing comes back on it, as it is not joined.
+        // Nothing comes back, as it is not joined.
         let (frames, _) = mpsc::channel(1);
         host.coordinate(stage.ring, frames);
         Self { host: host.clone(), stage, on: on.clone() }
@@ -126,7 +126,7 @@ impl Drop for Borrowed {
     }
 }
 
-/// Why nothing was found out: a machine has left, or knows no more of what it is asked. No fault of anybody's.
+/// Nothing was found out: a machine has left, or has forgotten what it is asked about. Nobody is at fault.
 struct Unknown;
 
 impl Spot {
@@ -138,8 +138,8 @@ impl Spot {
         &self.ring.inner.host
     }
 
-    /// Has what came since the last look computed once more, stage by stage.
-    pub(crate) async fn look(mut self, subject: Subject) -> (Self, Found) {
+    /// Has everything since the last check recomputed, stage by stage.
+    pub(crate) async fn check(mut self, subject: Subject) -> (Self, Found) {
         let (stages, mut found) = (self.ring.stages(), Found::Nothing);
         for standby in self.ring.standbys() {
             let Some(stage) = stages.get(standby.index) else { continue };
@@ -147,7 +147,7 @@ impl Spot {
             if stage.placement.addr.id() == self.host().membership().id() {
                 continue;
             }
-            match self.look_at(&standby, &stages, &subject).await {
+            match self.check_stage(&standby, &stages, &subject).await {
                 Ok(wrong @ Found::Wrong { .. }) => return (self, wrong),
                 Ok(_) => {}
                 Err(Unknown) => found = Found::Unfinished,
@@ -156,19 +156,19 @@ impl Spot {
         (self, found)
     }
 
-    async fn look_at(
+    async fn check_stage(
         &mut self,
         standby: &Standby,
         stages: &[PlacedStage],
         subject: &Subject,
     ) -> Result<Found, Unknown> {
-        let (index, copy) = (standby.index, &standby.stage);
+        let (index, replica) = (standby.index, &standby.stage);
         let id = self.ring.inner.stage_id(index);
         let is_last = index + 1 == stages.len();
         if is_last && has_penalties(&subject.sampling) {
             return Ok(Found::Nothing);
         }
-        for holder in [&stages[index], copy] {
+        for holder in [&stages[index], replica] {
             let Checked::Pulse(pulse) = check(self.host(), holder, Question::Check(id)).await else {
                 return Err(Unknown);
             };
@@ -176,22 +176,22 @@ impl Spot {
                 return Ok(Found::Nothing);
             }
         }
-        // The newest may not have passed all stages.
+        // The newest positions may not have passed all stages.
         let end = (subject.known.len() as u32).saturating_sub(2);
         let most = if is_last { LAST_PIECE_ROWS } else { PIECE_ROWS };
         loop {
-            let reader = self.reader(index, id, copy);
+            let reader = self.reader(index, id, replica);
             let start = reader.next;
             if start >= end {
-                let (name, other) = (&stages[index].placement.name, &copy.placement.name);
+                let (name, other) = (&stages[index].placement.name, &replica.placement.name);
                 tracing::info!("{other} has computed {end} positions of {name} once more: they are the same");
                 return Ok(Found::Nothing);
             }
             let started = Instant::now();
             let rows = start..end.min(start + self.piece_rows(most));
             let Ok(found) = self.piece(&reader, stages, subject, rows.clone()).await else {
-                // It begins anew, should there be a next time.
-                self.forget(index);
+                // The next check, if there is one, begins at the first position.
+                self.close_reader(index);
                 return Err(Unknown);
             };
             if found != Found::Nothing {
@@ -204,7 +204,7 @@ impl Spot {
         }
     }
 
-    /// Compares one piece.
+    /// Checks one piece.
     async fn piece(
         &self,
         reader: &Reader,
@@ -216,8 +216,8 @@ impl Spot {
         let own = self.host().membership().id();
         let input = self.undisputed_input(index, stages, subject, rows.clone()).await?;
         let is_last = index + 1 == stages.len();
-        let copy_here = reader.on.placement.addr.id() == own;
-        // Of the rows, so many are other machines'.
+        let replica_here = reader.on.placement.addr.id() == own;
+        // Rows that former holders computed.
         let skipped = subject.rows_from.saturating_sub(rows.start).min(rows.len() as u32);
         let is_theirs = if is_last { rows.end >= subject.tokens_from } else { (skipped as usize) < rows.len() };
         let verdict = if !is_theirs {
@@ -225,8 +225,9 @@ impl Spot {
             Verdict::Agree
         } else if is_last {
             let (_, token) = self.recompute(reader, subject, rows.clone(), input.clone()).await?;
-            let (used, copy) = ([subject.known[rows.end as usize]], [token.ok_or(Unknown)?]);
-            let seen = Evidence { used: &used, claimed: None, copy: &copy, third: None, used_here: true, copy_here };
+            let (used, replica) = ([subject.known[rows.end as usize]], [token.ok_or(Unknown)?]);
+            let seen =
+                Evidence { used: &used, claimed: None, replica: &replica, third: None, used_here: true, replica_here };
             match seen.judge() {
                 Verdict::AskThird => {
                     let third = self.by_a_third(index, stages, &reader.on, subject, rows.clone()).await.ok();
@@ -236,16 +237,22 @@ impl Spot {
                 verdict => verdict,
             }
         } else {
-            let (copy, _) = self.recompute(reader, subject, rows.clone(), input).await?;
+            let (replica, _) = self.recompute(reader, subject, rows.clone(), input).await?;
             let used = self.received(index + 1, stages, subject.session, rows.clone()).await?;
             let used_here = stages[index + 1].placement.addr.id() == own;
             let claimed =
-                if used == copy { None } else { self.sent(index, stages, subject.session, rows.clone()).await.ok() };
+                if used == replica { None } else { self.sent(index, stages, subject.session, rows.clone()).await.ok() };
             let claimed = claimed.map(|input| input_digests(&input));
             let theirs = |digests: &[RowDigest]| digests.get(skipped as usize..).unwrap_or_default().to_vec();
-            let (used, copy, claimed) = (theirs(&used), theirs(&copy), claimed.as_deref().map(theirs));
-            let seen =
-                Evidence { used: &used, claimed: claimed.as_deref(), copy: &copy, third: None, used_here, copy_here };
+            let (used, replica, claimed) = (theirs(&used), theirs(&replica), claimed.as_deref().map(theirs));
+            let seen = Evidence {
+                used: &used,
+                claimed: claimed.as_deref(),
+                replica: &replica,
+                third: None,
+                used_here,
+                replica_here,
+            };
             match seen.judge() {
                 Verdict::AskThird => {
                     let third = self.by_a_third(index, stages, &reader.on, subject, rows.clone()).await.ok();
@@ -259,7 +266,7 @@ impl Spot {
         self.act_on(verdict, index, stages, reader, &rows)
     }
 
-    /// Does to the machines what a verdict means for them.
+    /// Acts on a verdict.
     fn act_on(
         &self,
         verdict: Verdict,
@@ -273,15 +280,15 @@ impl Spot {
         match verdict {
             Verdict::Agree => Ok(Found::Nothing),
             Verdict::Stage(row) => {
-                // Of the last stage a token was compared, and any of the rows before it may be wrong.
+                // For the last stage, a token was compared, and any row before it may be wrong.
                 let position = if next.is_none() { rows.start } else { rows.start + row as u32 };
                 Ok(Found::Wrong { index, machine: stage.placement.addr.id(), name, position })
             }
-            Verdict::Copy(_) => {
+            Verdict::Standby(_) => {
                 let (machine, name) = (reader.on.placement.addr.id(), &reader.on.placement.name);
-                tracing::warn!("{name} computed wrong numbers with its copy of layers {:?}", stage.layers);
+                tracing::warn!("{name} computed wrong numbers with its standby replica of layers {:?}", stage.layers);
                 host.membership().quarantine(machine, name);
-                self.ring.forget_copy(index);
+                self.ring.dismiss_standby_of(index);
                 Err(Unknown)
             }
             Verdict::AskThird | Verdict::Contradiction | Verdict::Unclear => {
@@ -303,8 +310,8 @@ impl Spot {
         }
     }
 
-    /// What a stage was given. One that says it was given something else does not agree with whoever sent it that: where this
-    /// machine did, its word counts; else nobody can say which of the two is wrong, and the owner hears of it.
+    /// The input of a stage. If the stage says it was given something else, it contradicts the sender: if this machine
+    /// is the sender, it is right; otherwise it is not known which of the two is wrong, and the owner is notified.
     async fn undisputed_input(
         &self,
         index: usize,
@@ -318,12 +325,12 @@ impl Spot {
         if given == sent {
             return Ok(input);
         }
-        // The first row that differs, or that one of them lacks.
+        // The first row that differs, or that one of them is missing.
         let row = given.iter().zip(&sent).position(|(given, sent)| given != sent);
         let position = rows.start + row.unwrap_or(given.len().min(sent.len())) as u32;
         let sender = index.checked_sub(1).unwrap_or(stages.len() - 1);
         let [stage, sender] = [index, sender].map(|at| &stages[at].placement);
-        // What it computed since the ring was joined was computed, and sent, once.
+        // Whatever was computed since the ring was joined was sent once only.
         let sent_here = sender.addr.id() == self.host().membership().id() && position >= subject.rows_from;
         let is_prompt = index == 0 && position < subject.prompt;
         let sender = if is_prompt { self.host().membership().name() } else { &sender.name };
@@ -332,7 +339,7 @@ impl Spot {
         if sent_here || is_prompt { Ok(input) } else { Err(Unknown) }
     }
 
-    /// What a stage was given, as its sender says: tokens, or what the stage before says it has sent.
+    /// The input of a stage, as its sender says: tokens, or what the stage before says it sent.
     async fn input(
         &self,
         index: usize,
@@ -398,18 +405,18 @@ impl Spot {
         }
     }
 
-    /// Has a machine that holds neither the stage nor its copy compute all rows up to the end of a piece; this one, if it has
-    /// room. Gives what belongs to the piece.
+    /// Has a machine that holds neither the stage nor its standby replica compute all rows up to the end of a piece;
+    /// this machine, if it has room. Returns the piece.
     async fn by_a_third(
         &self,
         index: usize,
         stages: &[PlacedStage],
-        copy: &PlacedStage,
+        replica: &PlacedStage,
         subject: &Subject,
         rows: Range<u32>,
     ) -> Result<(Vec<RowDigest>, Option<u32>), Unknown> {
         let (inner, host) = (&self.ring.inner, self.host());
-        let suspects = [stages[index].placement.addr.id(), copy.placement.addr.id()];
+        let suspects = [stages[index].placement.addr.id(), replica.placement.addr.id()];
         let planned = inner.plan.stages.get(index).ok_or(Unknown)?;
         let needed = planned.bytes();
         let mut machines = host.membership().machines(&inner.options.source);
@@ -429,21 +436,22 @@ impl Spot {
             "{} decides between {} and {}",
             placement.name,
             stages[index].placement.name,
-            copy.placement.name
+            replica.placement.name
         );
         let reader = Reader { on, stage: id, session: random_id(), next: 0 };
-        self.computed_anew(&reader, stages, subject, rows).await
+        self.recompute_from_start(&reader, stages, subject, rows).await
     }
 
-    /// Whether a machine may be sent the next piece: it tells of prompts, and a copy may have been freed, or have taken over.
+    /// Whether a machine may be sent the next piece, which reveals the prompt: a standby replica may have been
+    /// unloaded, or have taken over.
     fn may_read(&self, reader: &Reader) -> bool {
-        let is_it = |copy: &Standby| copy.index == reader.stage.index as usize && reader.reads_on(&copy.stage);
+        let is_it = |standby: &Standby| standby.index == reader.stage.index as usize && reader.is_on(&standby.stage);
         let is_third = reader.stage.ring != self.ring.inner.id;
-        let stands = is_third || self.ring.standbys().iter().any(is_it);
-        stands && self.host().membership().may_see_prompts(reader.on.placement.addr.id())
+        let is_current = is_third || self.ring.standbys().iter().any(is_it);
+        is_current && self.host().membership().may_see_prompts(reader.on.placement.addr.id())
     }
 
-    async fn computed_anew(
+    async fn recompute_from_start(
         &self,
         reader: &Reader,
         stages: &[PlacedStage],
@@ -462,13 +470,13 @@ impl Spot {
         self.recompute(reader, subject, rows, input).await
     }
 
-    /// The session in which a copy reads along, a new one where the copy is on another machine now.
-    fn reader(&mut self, index: usize, stage: StageId, copy: &PlacedStage) -> Reader {
-        if let Some(reader) = self.readers.get(&index).filter(|reader| reader.reads_on(copy)) {
+    /// The session in which a standby replica follows the answer; a new one if it is on another machine now.
+    fn reader(&mut self, index: usize, stage: StageId, replica: &PlacedStage) -> Reader {
+        if let Some(reader) = self.readers.get(&index).filter(|reader| reader.is_on(replica)) {
             return reader.clone();
         }
-        self.forget(index);
-        let reader = Reader { on: copy.clone(), stage, session: random_id(), next: 0 };
+        self.close_reader(index);
+        let reader = Reader { on: replica.clone(), stage, session: random_id(), next: 0 };
         self.readers.insert(index, reader.clone());
         reader
     }
@@ -481,23 +489,23 @@ impl Spot {
 
     async fn ask(&self, holder: &PlacedStage, question: Question) -> Result<Answer, Unknown> {
         let asked = self.host().ask(&holder.placement.addr, question, |_| ());
-        match tokio::time::timeout(PIECE_PATIENCE, asked).await {
+        match tokio::time::timeout(PIECE_TIMEOUT, asked).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(why)) => {
-                tracing::debug!("{} was not looked at: {why}", holder.placement.name);
+                tracing::debug!("{} was not checked: {why}", holder.placement.name);
                 Err(Unknown)
             }
             Err(_) => Err(Unknown),
         }
     }
 
-    fn forget(&mut self, index: usize) {
+    fn close_reader(&mut self, index: usize) {
         if let Some(reader) = self.readers.remove(&index) {
             let host = self.host().clone();
             self.host().membership().spawn(async move {
                 let question = Question::Close(reader.stage, reader.session);
                 let asked = host.ask(&reader.on.placement.addr, question, |_| ());
-                let _ = tokio::time::timeout(PIECE_PATIENCE, asked).await;
+                let _ = tokio::time::timeout(PIECE_TIMEOUT, asked).await;
             });
         }
     }
@@ -506,7 +514,7 @@ impl Spot {
 impl Drop for Spot {
     fn drop(&mut self) {
         for index in self.readers.keys().copied().collect::<Vec<_>>() {
-            self.forget(index);
+            self.close_reader(index);
         }
     }
 }
@@ -518,7 +526,7 @@ fn input_digests(input: &Input) -> Vec<RowDigest> {
     }
 }
 
-/// Whether the choice of a token depends on what was chosen before, which a copy that reads along has not heard of.
+/// Whether a token depends on the tokens sampled before, which a standby replica does not know.
 fn has_penalties(sampling: &Sampling) -> bool {
     sampling.repetition_penalty != 1.0 || sampling.presence_penalty != 0.0 || sampling.frequency_penalty != 0.0
 }

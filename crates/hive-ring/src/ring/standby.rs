@@ -1,8 +1,8 @@
-//! Second copies of stages, ready on other machines, in memory that nobody else needs.
+//! Standby replicas: stages that are loaded a second time on other machines, in memory that nobody else needs.
 //!
-//! A copy has the stage's layers loaded and no conversations; when the stage is lost, it takes its place without loading
-//! (`mend.rs`) and catches up as any replacement does. Copies come when the ring is quiet, and yield: their machine drops
-//! them for anything that needs the memory.
+//! A standby replica has the stage's layers and no sessions. When the stage is lost, it takes over without loading, and
+//! what it is missing is replayed as to any new stage. Standby replicas are loaded while the ring is idle, and they
+//! yield: their machine drops them for anything that needs the memory.
 
 use std::collections::HashMap;
 use std::sync::Weak;
@@ -18,32 +18,32 @@ use super::assembly::{load_stage, spec};
 use super::checkup::{Checked, check};
 use super::placed::{PlacedStage, Standby, has_left};
 use super::state::Health;
-use super::{Inner, Ring};
+use super::{Inner, Ring, lock};
 
-/// Between two looks at what is missing.
-const LOOK: Duration = Duration::from_secs(2);
+/// Between two checks of which standby replicas are missing.
+const CHECK_EVERY: Duration = Duration::from_secs(2);
 
-/// Rounds that answers under way are left alone before copies are loaded beside them.
+/// Checks during which answers are under way before standby replicas are loaded beside them.
 const POLITE_ROUNDS: u32 = 5;
 
-/// How soon a machine that could not take a copy is asked again.
+/// How soon a machine that could not load a standby replica is asked again. By then its memory may have been freed.
 const ASK_AGAIN: Duration = Duration::from_mins(2);
 
-/// A copy that computes something once more is as good as one that waits, unless it has been at it for this long.
+/// A standby replica that is recomputing rows for a spot check is ready, unless they take longer than this.
 const BUSY_AT_MOST: Duration = Duration::from_secs(10);
 
-/// Whether a copy that shows these signs of life can take over.
+/// Whether a standby replica with this pulse can take over.
 fn is_ready(pulse: &Pulse) -> bool {
     pulse.passed || (pulse.owed_rows > 0 && u128::from(pulse.quiet_ms) < BUSY_AT_MOST.as_millis())
 }
 
-/// Keeps copies for as long as the ring is loaded.
-pub(super) async fn keep(ring: Weak<Inner>, host: StageHost) {
+/// Sees to the standby replicas for as long as the ring is loaded.
+pub(super) async fn run(ring: Weak<Inner>, host: StageHost) {
     let mut refused = HashMap::new();
     let mut busy_rounds = 0;
     loop {
         tokio::select! {
-            () = tokio::time::sleep(LOOK) => {}
+            () = tokio::time::sleep(CHECK_EVERY) => {}
             () = host.membership().stopping() => return,
         }
         let Some(inner) = ring.upgrade() else { return };
@@ -51,8 +51,8 @@ pub(super) async fn keep(ring: Weak<Inner>, host: StageHost) {
         let health = ring.inner.state.borrow().health.clone();
         match health {
             Health::Whole => {}
-            Health::Mending(_) => continue,
-            Health::Lost(_) | Health::Superseded => return,
+            Health::FailingOver(_) => continue,
+            Health::Abandoned(_) | Health::Superseded => return,
         }
         ring.drop_unusable().await;
         busy_rounds = if ring.is_busy() { busy_rounds + 1 } else { POLITE_ROUNDS };
@@ -63,29 +63,29 @@ pub(super) async fn keep(ring: Weak<Inner>, host: StageHost) {
 }
 
 impl Ring {
-    /// Forgets copies whose machine has left, has dropped them, or holds the stage itself by now.
+    /// Drops standby replicas whose machine has left, has unloaded them, or holds the stage itself by now.
     async fn drop_unusable(&self) {
         for standby in self.standbys() {
             let id = standby.stage.placement.addr.id();
             let holds_it = self.stages()[standby.index].placement.addr.id() == id;
             if holds_it || !self.can_take_over(&standby).await {
-                super::lock(&self.inner.standbys).retain(|other| other.index != standby.index);
+                lock(&self.inner.standbys).retain(|other| other.index != standby.index);
                 self.want_current();
                 if !holds_it {
-                    self.dismiss(&standby);
+                    self.unload_standby(&standby);
                 }
             }
         }
     }
 
-    /// Frees the copy of a stage, whose machine is not to take over.
-    pub(super) fn forget_copy(&self, index: usize) {
-        let mut standbys = super::lock(&self.inner.standbys);
+    /// Unloads the standby replica of a stage, whose machine is not to take over.
+    pub(super) fn dismiss_standby_of(&self, index: usize) {
+        let mut standbys = lock(&self.inner.standbys);
         let Some(at) = standbys.iter().position(|standby| standby.index == index) else { return };
         let standby = standbys.swap_remove(at);
         drop(standbys);
         self.want_current();
-        self.dismiss(&standby);
+        self.unload_standby(&standby);
     }
 
     async fn can_take_over(&self, standby: &Standby) -> bool {
@@ -102,23 +102,23 @@ impl Ring {
         matches!(check(host, stage, question).await, Checked::Pulse(pulse) if is_ready(&pulse))
     }
 
-    fn dismiss(&self, standby: &Standby) {
+    fn unload_standby(&self, standby: &Standby) {
         let (host, addr) = (self.inner.host.clone(), standby.stage.placement.addr.clone());
         let question = Question::Unload(self.inner.stage_id(standby.index));
         self.inner.host.membership().spawn(async move { drop(host.ask(&addr, question, |_| ()).await) });
     }
 
-    /// Has machines with room load what has no copy yet.
+    /// Has machines with room load standby replicas of the stages that have none.
     async fn add_missing(&self, refused: &mut HashMap<(usize, PeerId), Instant>) {
         refused.retain(|_, at| at.elapsed() < ASK_AGAIN);
         let Inner { id, host, plan, options, .. } = &*self.inner;
         let machines = host.membership().machines(&options.source);
         let (epoch, stages, standbys) = (self.inner.state.borrow().epoch, self.stages(), self.standbys());
-        // A machine that is not in the list, as those of one process are not, keeps no copies and needs none.
+        // A machine that is not listed, such as another node of this process, holds no standby replicas and needs none.
         let place = |peer: PeerId| machines.iter().position(|(placement, _)| placement.addr.id() == peer);
         let missing: Vec<_> = (0..stages.len())
             .filter(|index| standbys.iter().all(|standby| standby.index != *index))
-            // When this machine is gone, its answers are, too.
+            // When this machine is lost, so are its answers.
             .filter(|index| stages[*index].placement.addr.id() != host.membership().id())
             .filter_map(|index| Some((index, place(stages[index].placement.addr.id())?)))
             .collect();
@@ -140,21 +140,26 @@ impl Ring {
             let stage_id = self.inner.stage_id(index);
             let spec = StageSpec { standby: true, ..spec(&plan.stages[index], options) };
             match load_stage(host, stage_id, placement, spec, |_| ()).await {
-                Ok(stage) if self.inner.state.borrow().epoch == epoch && !self.is_lost() => {
-                    tracing::info!(ring = logged(id.0), "{} keeps a copy of layers {:?}", placement.name, stage.layers);
-                    super::lock(&self.inner.standbys).push(Standby { index, stage });
+                Ok(stage) if self.inner.state.borrow().epoch == epoch && !self.is_abandoned() => {
+                    tracing::info!(
+                        ring = logged(id.0),
+                        "{} holds a standby replica of layers {:?}",
+                        placement.name,
+                        stage.layers
+                    );
+                    lock(&self.inner.standbys).push(Standby { index, stage });
                     host.membership().view().notify();
                 }
-                // The stages have moved meanwhile; the next look sees to it.
+                // The ring failed over meanwhile; the next check sees to it.
                 Ok(stage) => {
-                    let held = self.stages()[index].placement.addr.id() == machine;
-                    if self.is_lost() || !held {
-                        self.dismiss(&Standby { index, stage });
+                    let holds_it = self.stages()[index].placement.addr.id() == machine;
+                    if self.is_abandoned() || !holds_it {
+                        self.unload_standby(&Standby { index, stage });
                     }
                     return;
                 }
                 Err(error) => {
-                    tracing::debug!("no copy: {error}");
+                    tracing::debug!("no standby replica: {error}");
                     refused.insert((index, machine), Instant::now());
                 }
             }
@@ -162,27 +167,27 @@ impl Ring {
         }
     }
 
-    /// Takes the copy of a stage that is lost, if there is one that can compute.
+    /// Takes the standby replica of a lost stage out of the list, if there is one that can compute.
     pub(super) async fn take_standby(&self, index: usize) -> Option<PlacedStage> {
         let standby = {
-            let mut standbys = super::lock(&self.inner.standbys);
+            let mut standbys = lock(&self.inner.standbys);
             let at = standbys.iter().position(|standby| standby.index == index)?;
             standbys.swap_remove(at)
         };
         if self.can_take_over(&standby).await {
             return Some(standby.stage);
         }
-        self.dismiss(&standby);
+        self.unload_standby(&standby);
         None
     }
 
-    /// Says who holds the stages and their copies now; nobody else is to.
+    /// Notes who holds the stages and their standby replicas now. Everybody else unloads them.
     pub(super) fn want_current(&self) {
         let place = |(index, stage): (usize, &PlacedStage)| (index as u32, stage.placement.addr.id());
         let stages = self.stages();
         let standbys = self.standbys();
-        let copies = standbys.iter().map(|standby| place((standby.index, &standby.stage)));
-        self.inner.host.want_only(self.inner.id, stages.iter().enumerate().map(place).chain(copies));
+        let replicas = standbys.iter().map(|standby| place((standby.index, &standby.stage)));
+        self.inner.host.want_only(self.inner.id, stages.iter().enumerate().map(place).chain(replicas));
     }
 }
 
@@ -191,11 +196,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_copy_that_hangs_does_not_take_over_and_one_that_computes_does() {
+    fn a_standby_replica_that_hangs_does_not_take_over_and_one_that_computes_does() {
         let pulse = |passed, owed_rows, quiet_ms| Pulse { passed, owed_rows, quiet_ms, ..Pulse::default() };
         assert!(is_ready(&pulse(true, 0, 0)));
-        assert!(is_ready(&pulse(false, 128, 2000)), "it computes something once more");
+        assert!(is_ready(&pulse(false, 128, 2000)), "it recomputes rows");
         assert!(!is_ready(&pulse(false, 128, 20_000)));
-        assert!(!is_ready(&pulse(false, 0, 1500)), "it has nothing to do and does not answer");
+        assert!(!is_ready(&pulse(false, 0, 1500)), "it is idle and does not answer");
     }
 }

@@ -1,43 +1,23 @@
-//! How a ring is, and what can be wrong with it.
+//! The condition of a ring, as its answers and whoever placed the model follow it.
 
-use hive_stage::Fault;
-
-/// How a ring is.
+/// Whether a ring computes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Health {
     /// It computes.
     Whole,
-    /// A stage is missing, for this reason, and being replaced.
-    Mending(String),
-    /// It could not be mended, for this reason: the model must be loaded anew.
-    Lost(String),
-    /// The model is loaded by a better plan, and its answers go on there.
+    /// A stage was lost, for this reason, and another machine is taking it over.
+    FailingOver(String),
+    /// No machine could take over, for this reason: the model must be loaded again.
+    Abandoned(String),
+    /// The model has migrated, and its answers move to the new ring.
     Superseded,
 }
 
-/// How a ring is, and how often it has been mended.
+/// The health of a ring, and how often it has failed over.
 #[derive(Debug, Clone)]
 pub struct State {
-    /// How often it has been mended.
+    /// Failovers that succeeded. What was seen in an earlier epoch is stale.
     pub epoch: u32,
-    /// How it is.
+    /// Whether it computes.
     pub health: Health,
-}
-
-/// Something that does not work.
-#[derive(Debug)]
-pub(crate) struct Trouble {
-    /// The state of the ring it was seen in.
-    pub(crate) epoch: u32,
-    pub(crate) cause: Cause,
-    pub(crate) why: String,
-}
-
-/// What does not work.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Cause {
-    /// What a stage or this node has seen go wrong.
-    Fault(Fault),
-    /// The stage of this index does not go on with what it owes.
-    Hung(usize),
 }

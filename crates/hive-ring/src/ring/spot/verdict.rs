@@ -1,53 +1,55 @@
-//! Who computed wrong, where two machines do not agree on what a stage computes. Pure.
+//! Which machine computed wrong numbers, if two disagree about the output of a stage. Pure.
 //!
-//! The kernels give the same bits on every machine, so equality is exact, and a difference is a wrong number or a false
-//! word. Nobody is blamed without a witness: this machine, which trusts itself, or a third that computes the same rows.
+//! The kernels give the same bits on every machine, so the comparison is exact, and a difference is a wrong number or a
+//! lie. No machine is blamed without a witness: this machine, which trusts itself, or a third that computes the same
+//! rows.
 
-/// What is known of some rows of a stage's output, in the order in which it is found out. `T` is a row's digest, or a token.
+/// What is known about some rows of a stage's output, in the order in which it is found out. `T` is a row's digest, or
+/// a token.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Evidence<'a, T> {
-    /// What came to the machine that uses them.
+    /// What the machine that uses them received.
     pub(crate) used: &'a [T],
-    /// What the stage says that it sent.
+    /// What the stage says it sent.
     pub(crate) claimed: Option<&'a [T]>,
-    /// What the copy of the stage computed from the same input.
-    pub(crate) copy: &'a [T],
+    /// What the standby replica computed from the same input.
+    pub(crate) replica: &'a [T],
     /// What a third machine computed, once there was a reason to ask it.
     pub(crate) third: Option<&'a [T]>,
     /// Whether the machine that uses the rows is this one.
     pub(crate) used_here: bool,
-    /// Whether the copy is on this machine.
-    pub(crate) copy_here: bool,
+    /// Whether the standby replica is on this machine.
+    pub(crate) replica_here: bool,
 }
 
 /// What follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// All is well.
+    /// They agree.
     Agree,
-    /// The stage computed wrong from this row on, counted from the first.
+    /// The stage computed wrong numbers from this row on, counted from 0.
     Stage(usize),
-    /// The copy did.
-    Copy(usize),
-    /// A third machine has to decide.
+    /// The standby replica did.
+    Standby(usize),
+    /// A third machine must decide.
     AskThird,
-    /// The stage and the machine that uses its rows contradict each other: one of them lies, and nobody knows which.
+    /// The stage and the machine that uses its rows contradict each other: one of them lies, and it is not known which.
     Contradiction,
     /// No two agree.
     Unclear,
 }
 
 impl<T: PartialEq> Evidence<'_, T> {
-    /// Judges what is known.
+    /// Judges the evidence.
     pub(crate) fn judge(&self) -> Verdict {
-        if self.used.len() != self.copy.len() {
+        if self.used.len() != self.replica.len() {
             return Verdict::Unclear;
         }
-        let Some(row) = self.used.iter().zip(self.copy).position(|(used, copy)| used != copy) else {
+        let Some(row) = self.used.iter().zip(self.replica).position(|(used, replica)| used != replica) else {
             return Verdict::Agree;
         };
-        if self.copy_here {
-            // The same input, computed here, unless the machine that uses the rows says what did not come.
+        if self.replica_here {
+            // The same input, computed here, unless the machine that uses the rows lies about what it received.
             return if self.used_here || self.claimed == Some(self.used) {
                 Verdict::Stage(row)
             } else {
@@ -59,8 +61,8 @@ impl<T: PartialEq> Evidence<'_, T> {
         }
         match self.third {
             None => Verdict::AskThird,
-            Some(third) if third == self.copy => Verdict::Stage(row),
-            Some(third) if third == self.used => Verdict::Copy(row),
+            Some(third) if third == self.replica => Verdict::Stage(row),
+            Some(third) if third == self.used => Verdict::Standby(row),
             Some(_) => Verdict::Unclear,
         }
     }
@@ -75,19 +77,19 @@ mod tests {
     const OTHER: &[u32] = &[1, 2, 8];
 
     fn evidence() -> Evidence<'static, u32> {
-        Evidence { used: RIGHT, claimed: None, copy: RIGHT, third: None, used_here: false, copy_here: false }
+        Evidence { used: RIGHT, claimed: None, replica: RIGHT, third: None, used_here: false, replica_here: false }
     }
 
     #[test]
-    fn those_that_agree_are_well() {
+    fn machines_that_agree_are_well() {
         assert_eq!(evidence().judge(), Verdict::Agree);
     }
 
     #[test]
     fn a_stage_that_differs_is_named_by_this_machine() {
-        let seen = Evidence { used: WRONG, claimed: Some(WRONG), copy_here: true, ..evidence() };
+        let seen = Evidence { used: WRONG, claimed: Some(WRONG), replica_here: true, ..evidence() };
         assert_eq!(seen.judge(), Verdict::Stage(1));
-        // What came here needs nobody's word.
+        // What arrived here needs no witness.
         assert_eq!(Evidence { claimed: None, used_here: true, ..seen }.judge(), Verdict::Stage(1));
     }
 
@@ -96,16 +98,16 @@ mod tests {
         let seen = Evidence { used: WRONG, claimed: Some(WRONG), ..evidence() };
         assert_eq!(seen.judge(), Verdict::AskThird);
         assert_eq!(Evidence { third: Some(RIGHT), ..seen }.judge(), Verdict::Stage(1));
-        assert_eq!(Evidence { third: Some(WRONG), ..seen }.judge(), Verdict::Copy(1), "the copy lies");
+        assert_eq!(Evidence { third: Some(WRONG), ..seen }.judge(), Verdict::Standby(1), "the replica lies");
         assert_eq!(Evidence { third: Some(OTHER), ..seen }.judge(), Verdict::Unclear);
     }
 
     #[test]
-    fn one_that_says_it_was_given_something_else_gets_nobody_blamed() {
+    fn a_machine_that_says_it_was_given_something_else_gets_nobody_blamed() {
         // The stage sent what is right, and the machine after it says otherwise.
         let seen = Evidence { used: WRONG, claimed: Some(RIGHT), third: Some(RIGHT), ..evidence() };
         assert_eq!(seen.judge(), Verdict::Contradiction);
-        assert_eq!(Evidence { copy_here: true, ..seen }.judge(), Verdict::Contradiction);
+        assert_eq!(Evidence { replica_here: true, ..seen }.judge(), Verdict::Contradiction);
         assert_eq!(Evidence { claimed: None, ..seen }.judge(), Verdict::Contradiction, "it does not say what it sent");
     }
 

@@ -1,4 +1,4 @@
-//! How a ring begins and how it ends.
+//! The first and last acts of a ring: it is loaded, and it is unloaded.
 
 use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex};
@@ -13,18 +13,19 @@ use hive_worker::text::Model;
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::assembly::{connect, load_stage, spec, unload, watch_prompts};
+use super::driver::Driver;
 use super::due::Due;
 use super::placed::{RingError, RingOptions, holders};
 use super::sessions::{SESSION_QUEUE, dispatch};
 use super::state::{Health, State};
-use super::{Inner, Ring, lock, mend, standby};
-use crate::kept::Kept;
+use super::{Inner, Ring, lock, standby};
+use crate::prefix_cache::PrefixCache;
 
-/// Troubles on their way to be mended; one is enough.
-const TROUBLES: usize = 8;
+/// Fault reports on their way to the failover. One is enough to have every stage checked.
+const REPORT_QUEUE: usize = 8;
 
 impl Ring {
-    /// Loads a model as the plan says, over `placements`; `progress` hears how many layers are loaded in all.
+    /// Loads a model over `placements`, as the plan says; `progress` is given the number of layers loaded so far.
     pub async fn load(
         host: &StageHost,
         model: Model,
@@ -35,7 +36,7 @@ impl Ring {
     ) -> Result<Self, RingError> {
         model.prepare().await?;
         let id = RingId(random_id());
-        // Known as wanted before the first stage is there, see `Question::Retain`.
+        // The stages are known as wanted before the first is loaded, see `Question::Retain`.
         let (frames, queue) = mpsc::channel(SESSION_QUEUE);
         host.coordinate(id, frames);
         let mut stages = Vec::with_capacity(plan.stages.len());
@@ -48,7 +49,7 @@ impl Ring {
                 Ok(stage) => stages.push(stage),
                 Err(error) => {
                     host.retire(id);
-                    // The one that failed as well: its connection may have broken when it had loaded.
+                    // The one that failed, too: its connection may have broken after it had loaded.
                     let failed = placement.addr.clone();
                     let holders = stages.iter().map(|stage| stage.placement.addr.clone()).chain([failed]);
                     unload(host, id, holders.enumerate()).await;
@@ -66,10 +67,10 @@ impl Ring {
             }
         };
         let all_tokens = (plan.room_tokens as usize).min(Semaphore::MAX_PERMITS / 2);
-        let kept_tokens = (all_tokens / 2).min(PLANNED_CONTEXT as usize);
-        let room_tokens = all_tokens - kept_tokens;
-        let (troubles, waiting) = mpsc::channel(TROUBLES);
-        watch_prompts(host, &prompts, 0, &troubles);
+        let prefix_tokens = (all_tokens / 2).min(PLANNED_CONTEXT as usize);
+        let room_tokens = all_tokens - prefix_tokens;
+        let (fault_reports, reported) = mpsc::channel(REPORT_QUEUE);
+        watch_prompts(host, &prompts, 0, &fault_reports);
         let inner = Arc::new(Inner {
             id,
             host: host.clone(),
@@ -77,50 +78,47 @@ impl Ring {
             stages: Mutex::new(stages),
             standbys: Mutex::default(),
             state: watch::channel(State { epoch: 0, health: Health::Whole }).0,
-            mending: tokio::sync::Mutex::default(),
+            failing_over: Arc::default(),
             checking: Arc::default(),
             heard: Mutex::new(Instant::now()),
             warm_epochs: AtomicU32::new(0),
             spot_check: Due::default(),
             spot_checking: Arc::default(),
             tainted_epochs: AtomicU32::new(0),
-            troubles,
+            fault_reports,
             model,
             options,
             prompts: tokio::sync::Mutex::new(prompts),
             sessions: Mutex::default(),
             answers: AtomicU64::new(u64::from(random_id() as u32)),
             opened: AtomicU64::default(),
-            kept: Mutex::new(Kept::new(kept_tokens)),
+            prefix_cache: Mutex::new(PrefixCache::new(prefix_tokens)),
             room: Arc::new(Semaphore::new(room_tokens)),
             room_tokens,
         });
-        host.membership().spawn(dispatch(queue, Arc::downgrade(&inner)));
-        host.membership().spawn(standby::keep(Arc::downgrade(&inner), host.clone()));
-        host.membership().spawn(mend::run(Arc::downgrade(&inner), waiting, host.clone()));
-        Ok(Self { inner })
+        let ring = Self { inner };
+        let weak = Arc::downgrade(&ring.inner);
+        host.membership().spawn(dispatch(queue, weak.clone()));
+        host.membership().spawn(standby::run(weak, host.clone()));
+        host.membership().spawn(Driver::new(&ring, reported).run());
+        Ok(ring)
     }
 
     /// Frees the model everywhere.
     pub async fn unload(&self) {
-        self.fail("the model was unloaded");
+        self.inner.abandon("the model was unloaded");
         self.inner.host.retire(self.inner.id);
-        // Whoever mends it sees this and frees what was loaded for that.
-        drop(self.inner.mending.lock().await);
+        // A failover that is under way notices, and has unloaded what was on its way once it releases this.
+        drop(self.inner.failing_over.lock().await);
         self.unload_all().await;
     }
 
     pub(super) async fn unload_all(&self) {
         let stages = self.stages();
-        let standbys = std::mem::take(&mut *lock(&self.inner.standbys));
-        let copies = standbys.iter().map(|standby| (standby.index, &standby.stage));
-        // A copy that is still being loaded goes with the next look for such.
+        let replicas = std::mem::take(&mut *lock(&self.inner.standbys));
+        let replicas = replicas.iter().map(|standby| (standby.index, &standby.stage));
+        // A standby replica that is still being loaded is unloaded by the next garbage collection.
         self.inner.host.want_only(self.inner.id, std::iter::empty());
-        unload(&self.inner.host, self.inner.id, holders(stages.iter().enumerate().chain(copies))).await;
-    }
-
-    /// Waits until it has been given up.
-    pub(super) async fn given_up(&self) {
-        let _ = self.state().wait_for(|state| matches!(state.health, Health::Lost(_))).await;
+        unload(&self.inner.host, self.inner.id, holders(stages.iter().enumerate().chain(replicas))).await;
     }
 }

@@ -1,8 +1,7 @@
-//! How long a silence may last before it means something: from what a step is expected to take.
+//! How long a silence may last before the stages are checked, from what a step is expected to take. Pure.
 //!
-//! Pure. Silence is a reason to check the stages, not to blame one: what is judged then is the pulse of each. A stage may
-//! be quiet for a multiple of what the rows that it owes should take, so that a machine under load, or one whose owner
-//! works on it, is waited for.
+//! Silence alone is no reason to replace a stage: the pulse of each is judged then. A stage may be quiet for a multiple
+//! of what the rows that it owes should take, because a machine may be under load, or its owner may be working on it.
 
 use std::time::Duration;
 
@@ -10,26 +9,27 @@ use hive_plan::Costs;
 
 use hive_protocol::{Arithmetic, Pulse};
 
-/// A machine may take so many times as long as planned: load, heat, a link that is shared.
+/// A machine may take this many times as long as planned: load, heat, a shared link.
 const TIMES_EXPECTED: u32 = 8;
-/// Shorter silences are the noise of machines that people work on.
+/// Shorter silences are normal on machines that people work on.
 const LEAST: Duration = Duration::from_secs(3);
-/// On a GPU each new shape of a batch may wait for a kernel to be compiled.
+/// On a GPU, a batch of a new shape may wait until a kernel is compiled.
 const LEAST_GPU: Duration = Duration::from_secs(10);
-/// The first batches of a stage wait for its weights to be paged in, and on a GPU for most of its kernels.
+/// The first batches of a stage wait until its weights are paged in, and on a GPU until most of its kernels are
+/// compiled.
 const LEAST_COLD: Duration = Duration::from_secs(15);
 const LEAST_COLD_GPU: Duration = Duration::from_mins(1);
-/// Whatever a plan says, nobody waits longer without looking.
+/// Whatever the plan says, the stages are checked after this time.
 const MOST: Duration = Duration::from_mins(10);
 
-/// What is assumed of a stage of which nothing is known.
+/// Assumed of a stage about which nothing is known.
 const ASSUMED_TOKEN_S: f64 = 0.25;
 const ASSUMED_ROW_S: f64 = 0.01;
-/// Rows of a prompt that take as long as a token, where no machine said.
+/// Rows of a prompt that take as long as a token, on a machine that has not measured it.
 const ROWS_A_TOKEN: f64 = 2.0;
 
-/// How long a silence may last where something is expected to take so long.
-pub(crate) fn patience(expected: Duration) -> Duration {
+/// How long a silence may last while something is awaited that should take `expected`.
+pub(crate) fn silence_limit(expected: Duration) -> Duration {
     within(expected, LEAST)
 }
 
@@ -37,11 +37,11 @@ fn within(expected: Duration, least: Duration) -> Duration {
     expected.saturating_mul(TIMES_EXPECTED).clamp(least, MOST)
 }
 
-/// What the stages are expected to take, as planned.
+/// The time that stages should take, as planned.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Expected {
     stages: Vec<StageTimes>,
-    /// What a token takes besides, once around.
+    /// The rest of a token's way round the ring.
     rest_s: f64,
 }
 
@@ -52,12 +52,13 @@ struct StageTimes {
 }
 
 impl Expected {
-    /// Of stages of which nothing is known.
+    /// Of stages about which nothing is known.
     pub(crate) fn unknown(stages: usize) -> Self {
         Self { stages: vec![StageTimes { token_s: ASSUMED_TOKEN_S, row_s: ASSUMED_ROW_S }; stages], rest_s: 0.0 }
     }
 
-    /// From the plan's costs, and the rows of a prompt that each stage takes in a second, where its machine has said.
+    /// From the plan's costs, and the rows of a prompt that each stage computes per second, where its machine has
+    /// measured it.
     pub(crate) fn new(costs: &Costs, rows_per_s: &[Option<f64>]) -> Self {
         let stage = |(reading_us, rows_per_s): (&f64, &Option<f64>)| {
             let token_s = reading_us / 1e6;
@@ -71,18 +72,18 @@ impl Expected {
         seconds(self.stages.iter().map(|stage| stage.token_s).sum::<f64>() + self.rest_s)
     }
 
-    /// Until something is heard of a chunk of a prompt, which passes all stages.
+    /// Until a chunk of a prompt has passed all stages.
     pub(crate) fn chunk(&self, rows: usize) -> Duration {
         let sum: f64 = self.stages.iter().map(|stage| stage.row_s).sum();
         seconds(rows as f64 * sum) + self.token()
     }
 
-    /// Until a stage has computed so many rows.
+    /// Until a stage has computed this many rows.
     fn stage(&self, index: usize, rows: u32) -> Duration {
         self.stages.get(index).map_or(Duration::ZERO, |stage| seconds(stage.token_s + f64::from(rows) * stage.row_s))
     }
 
-    /// How a stage stands that shows these signs of life; `is_cold` until the stages have computed a token together.
+    /// Judges the pulse of a stage; `is_cold` until the stages have computed a token together.
     pub(crate) fn judge(&self, index: usize, pulse: &Pulse, is_cold: bool) -> Finding {
         if pulse.held_up {
             return Finding::HeldUp;
@@ -108,22 +109,22 @@ fn seconds(seconds: f64) -> Duration {
     Duration::try_from_secs_f64(seconds).unwrap_or(MOST)
 }
 
-/// How a stage stands.
+/// What the pulse of a stage shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Finding {
-    /// It computes what it was given, or will.
+    /// It computes what it was given, or is about to.
     Working,
-    /// It has done all that it was given.
+    /// It has computed all that it was given.
     Idle,
-    /// It waits for the next machine to take something.
+    /// It waits until the next machine takes its output.
     HeldUp,
-    /// It has owed something for this long, which is too long.
+    /// It has owed output for this long, which is too long.
     Hung(Duration),
 }
 
-/// Which stage keeps a session from going on, where all of them are well and say that they have nothing to do. `next` is the
-/// position that each stage says it wants; prompt and answer have `known` tokens. The one that has it all passes nothing
-/// on, or the one after it does not say that it was given it; `suspected` are those that were replaced for that already.
+/// Which stage holds a session up, where all of them are well and idle. `next` is the position that each stage says it
+/// expects next; prompt and answer have `known` tokens. Either the last stage that has them all passes nothing on, or
+/// the one after it denies what it was given. `suspected` are the stages that were replaced for this already.
 pub(crate) fn suspect(next: &[u32], known: u32, suspected: &[usize]) -> usize {
     let lacks = next.iter().position(|next| *next < known).unwrap_or(next.len());
     let holds = lacks.saturating_sub(1);
@@ -144,10 +145,10 @@ mod tests {
     }
 
     #[test]
-    fn patience_is_a_few_times_what_is_expected_and_never_short() {
-        assert_eq!(patience(Duration::from_millis(10)), Duration::from_secs(3));
-        assert_eq!(patience(Duration::from_secs(1)), Duration::from_secs(8));
-        assert_eq!(patience(Duration::from_hours(9)), Duration::from_mins(10));
+    fn a_silence_may_last_a_few_times_what_is_expected_and_never_little() {
+        assert_eq!(silence_limit(Duration::from_millis(10)), Duration::from_secs(3));
+        assert_eq!(silence_limit(Duration::from_secs(1)), Duration::from_secs(8));
+        assert_eq!(silence_limit(Duration::from_hours(9)), Duration::from_mins(10));
     }
 
     #[test]
@@ -184,13 +185,13 @@ mod tests {
     }
 
     #[test]
-    fn one_that_waits_for_another_is_not_the_one_that_hangs() {
+    fn a_stage_that_waits_for_another_is_not_the_one_that_hangs() {
         let held_up = Pulse { held_up: true, ..pulse(false, 1, 500) };
         assert_eq!(expected().judge(0, &held_up, false), Finding::HeldUp);
     }
 
     #[test]
-    fn where_nobody_has_anything_to_do_the_one_that_has_it_all_is_suspected() {
+    fn where_every_stage_is_idle_the_last_that_has_everything_is_suspected() {
         assert_eq!(suspect(&[30, 30], 30, &[]), 1, "the last one, whose token does not come");
         assert_eq!(suspect(&[30, 29], 30, &[]), 0, "the first one passes nothing on");
         assert_eq!(suspect(&[30, 29], 30, &[0]), 1, "or the second lies about what it was given");

@@ -1,0 +1,145 @@
+//! The prefix cache: which sessions the stages retain after their answers, and which of them shares a prefix with a new
+//! prompt.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use hive_protocol::Continued;
+
+/// Sessions retained at a time.
+const MOST_SESSIONS: usize = 8;
+/// A shorter common prefix is most likely the chat template's own text, and not worth a session.
+const SHORTEST: usize = 16;
+/// A person who has not written the next turn by then most likely does something else.
+const WARM_FOR: Duration = Duration::from_mins(10);
+
+/// The retained sessions and their tokens, the most recent last.
+#[derive(Debug)]
+pub(crate) struct PrefixCache {
+    sessions: VecDeque<(u128, Vec<u32>)>,
+    most_tokens: usize,
+    /// When the most recent one was retained.
+    latest: Option<Instant>,
+}
+
+impl PrefixCache {
+    /// Retains at most this many tokens in all.
+    pub(crate) fn new(most_tokens: usize) -> Self {
+        Self { sessions: VecDeque::new(), most_tokens, latest: None }
+    }
+
+    /// Retains a session; returns those that have to make room for it.
+    pub(crate) fn retain(&mut self, session: u128, tokens: Vec<u32>) -> Vec<u128> {
+        self.sessions.push_back((session, tokens));
+        self.latest = Some(Instant::now());
+        let mut dropped = Vec::new();
+        let total =
+            |sessions: &VecDeque<(u128, Vec<u32>)>| sessions.iter().map(|(_, tokens)| tokens.len()).sum::<usize>();
+        while self.sessions.len() > MOST_SESSIONS || total(&self.sessions) > self.most_tokens {
+            dropped.extend(self.sessions.pop_front().map(|(session, _)| session));
+        }
+        dropped
+    }
+
+    /// Drops all sessions and returns them.
+    pub(crate) fn clear(&mut self) -> Vec<u128> {
+        self.sessions.drain(..).map(|(session, _)| session).collect()
+    }
+
+    /// Whether no session is retained.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.sessions.is_empty()
+    }
+
+    /// Whether a session was retained so recently that its next turn is likely.
+    pub(crate) fn is_warm(&self, now: Instant) -> bool {
+        !self.is_empty() && self.latest.is_some_and(|latest| now < latest + WARM_FOR)
+    }
+
+    /// Takes out the session that has the longest common prefix with `tokens`. At least one token is left to compute,
+    /// from which the next is sampled.
+    pub(crate) fn reuse(&mut self, tokens: &[u32]) -> Option<Continued> {
+        let common = |retained: &[u32]| {
+            let equal = retained.iter().zip(tokens).take_while(|(a, b)| a == b).count();
+            equal.min(tokens.len().saturating_sub(1))
+        };
+        let (index, position) = self
+            .sessions
+            .iter()
+            .enumerate()
+            .map(|(index, (_, retained))| (index, common(retained)))
+            .max_by_key(|(_, position)| *position)
+            .filter(|(_, position)| *position >= SHORTEST)?;
+        let (session, _) = self.sessions.remove(index)?;
+        Some(Continued { session, position: position as u32 })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MOST_TOKENS: usize = 4096;
+
+    fn tokens(range: std::ops::Range<u32>) -> Vec<u32> {
+        range.collect()
+    }
+
+    #[test]
+    fn the_longest_prefix_is_reused_once() {
+        let mut cache = PrefixCache::new(MOST_TOKENS);
+        assert!(cache.retain(1, tokens(0..30)).is_empty());
+        assert!(cache.retain(2, tokens(0..60)).is_empty());
+        assert_eq!(cache.reuse(&tokens(0..100)), Some(Continued { session: 2, position: 60 }));
+        assert_eq!(cache.reuse(&tokens(0..100)), Some(Continued { session: 1, position: 30 }));
+        assert_eq!(cache.reuse(&tokens(0..100)), None);
+    }
+
+    #[test]
+    fn a_session_that_was_left_long_ago_is_not_waited_for() {
+        let mut cache = PrefixCache::new(MOST_TOKENS);
+        let soon = Instant::now() + WARM_FOR / 2;
+        assert!(!cache.is_warm(soon));
+        cache.retain(1, tokens(0..30));
+        assert!(cache.is_warm(soon) && !cache.is_warm(soon + WARM_FOR));
+        cache.reuse(&tokens(0..30));
+        assert!(!cache.is_warm(soon));
+    }
+
+    #[test]
+    fn all_sessions_that_are_dropped_are_named() {
+        let mut cache = PrefixCache::new(MOST_TOKENS);
+        cache.retain(1, tokens(0..30));
+        cache.retain(2, tokens(0..60));
+        assert_eq!(cache.clear(), [1, 2]);
+        assert!(cache.is_empty() && cache.reuse(&tokens(0..100)).is_none());
+    }
+
+    #[test]
+    fn the_same_prompt_again_leaves_one_token_to_compute() {
+        let mut cache = PrefixCache::new(MOST_TOKENS);
+        cache.retain(1, tokens(0..50));
+        assert_eq!(cache.reuse(&tokens(0..40)), Some(Continued { session: 1, position: 39 }));
+    }
+
+    #[test]
+    fn another_conversation_reuses_nothing() {
+        let mut cache = PrefixCache::new(MOST_TOKENS);
+        cache.retain(1, tokens(0..50));
+        let other: Vec<u32> = tokens(0..10).into_iter().chain(tokens(70..120)).collect();
+        assert_eq!(cache.reuse(&other), None);
+        assert_eq!(cache.reuse(&tokens(0..51)), Some(Continued { session: 1, position: 50 }));
+    }
+
+    #[test]
+    fn the_cache_stays_within_bounds_and_the_oldest_session_goes() {
+        let mut cache = PrefixCache::new(MOST_TOKENS);
+        for session in 0..MOST_SESSIONS as u128 {
+            assert!(cache.retain(session, tokens(0..20)).is_empty());
+        }
+        assert_eq!(cache.retain(99, tokens(0..20)), [0]);
+        let dropped = cache.retain(100, tokens(0..MOST_TOKENS as u32));
+        assert_eq!(dropped.len(), MOST_SESSIONS);
+        assert_eq!(cache.retain(101, tokens(0..MOST_TOKENS as u32 + 1)), [100, 101]);
+    }
+}

@@ -1,0 +1,60 @@
+//! Before a stage moves off a machine that is still here: the machine hands its sessions over to the new one.
+
+use std::time::Duration;
+
+use hive_net::PeerId;
+use hive_protocol::{HandOver, Profile, Question};
+use hive_stage::planning::PLANNED_CONTEXT;
+
+use super::Ring;
+use super::costs::reading_rows_per_s;
+use super::placed::{PlacedStage, has_left};
+
+/// The answers wait for this. Within a minute, most of what is left would have been recomputed.
+const HAND_OVER_TIMEOUT: Duration = Duration::from_mins(1);
+
+impl Ring {
+    /// Has the sessions of the stage `index` handed over. Whatever does not arrive is recomputed.
+    pub(super) async fn hand_over(&self, index: usize, from: &PlacedStage, to: &PlacedStage) {
+        let host = &self.inner.host;
+        if has_left(host, from) {
+            return;
+        }
+        let planned = &self.inner.plan.stages[index];
+        let planned_rows = PLANNED_CONTEXT.min(self.inner.model.card().max_context as u64);
+        let profile = self.profile_of(to.placement.addr.id());
+        let order = HandOver {
+            to: to.placement.addr.clone(),
+            bytes_per_row: planned.kv_bytes / planned_rows.max(1),
+            rows_per_s: profile.and_then(|profile| reading_rows_per_s(&profile, planned.weight_bytes)),
+        };
+        let (before, after) = (&from.placement.name, &to.placement.name);
+        let id = self.inner.stage_id(index);
+        let named = host.ask(&to.placement.addr, Question::Expect(id, from.placement.addr.id()), |_| ()).await;
+        if let Err(why) = named {
+            tracing::info!("{after} recomputes what {before} had: {why}");
+            return;
+        }
+        let left = async {
+            let mut changes = host.membership().peers().changes();
+            while !has_left(host, from) && changes.changed().await.is_ok() {}
+        };
+        tokio::select! {
+            answer = host.ask(&from.placement.addr, Question::HandOver(id, order), |_| ()) => match answer {
+                Ok(_) => tracing::info!("{before} has carried its sessions to {after}"),
+                Err(why) => tracing::info!("{after} recomputes what {before} had: {why}"),
+            },
+            () = left => {}
+            () = tokio::time::sleep(HAND_OVER_TIMEOUT) => {}
+        }
+    }
+
+    /// What a machine that is here says of itself.
+    fn profile_of(&self, machine: PeerId) -> Option<Profile> {
+        let member = self.host().membership();
+        if machine == member.id() {
+            return Some(member.profile());
+        }
+        member.peers().present().into_iter().find(|(peer, _)| *peer == machine).map(|(_, profile)| profile)
+    }
+}

@@ -1,0 +1,122 @@
+//! What a failover is told, and what it wants done.
+
+use super::loss::{Check, Departure, FaultReport, Holder, StageLoss};
+use super::takeover::{NoRoom, Offer};
+
+/// Tells the tasks of a ring apart; none is used twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct Ticket(pub(super) u64);
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Event<M> {
+    /// Something was found broken.
+    Reported(FaultReport),
+    /// Machines came, went, or changed what they give.
+    FleetChanged,
+    /// The ring was abandoned or superseded by somebody else.
+    Withdrawn,
+    /// A task has finished.
+    Finished(Ticket, Outcome<M>),
+}
+
+/// Something to be done, in the order given. Only [`Action::Start`] leads to an event.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Action<M> {
+    /// Start a task.
+    Start(Ticket, Task<M>),
+    /// Stop a task; how it would have finished does not matter any more.
+    Cancel(Ticket),
+    /// Count wrong output against a machine, in other plans too.
+    HoldAgainst(M),
+    /// Announce that the ring fails over. If it was abandoned or superseded already, that is an [`Event::Withdrawn`].
+    Begin(Cause<M>),
+    /// Note who holds a stage from now on, as the task that just finished has placed it.
+    Place(Holder<M>),
+    /// Have a machine unload a stage.
+    Unload(Holder<M>),
+    /// Announce that the ring is whole, in this epoch, as the task that just finished has joined it.
+    Whole(u32),
+    /// Announce that the model must be loaded again; unload what the ring holds, unless answers under way will.
+    Abandon(Abandonment<M>),
+}
+
+/// Something that takes time, or depends on the facts of the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Task<M> {
+    /// Observe, for every stage, whether its machine is still to hold it: [`Outcome::Observed`].
+    Observe,
+    /// Ask the machine of a stage for a pulse: [`Outcome::Checked`].
+    Check(Holder<M>),
+    /// Find out whether answers are under way or prefixes are retained: [`Outcome::Use`].
+    CheckUse,
+    /// Take the standby replica of a stage, if one can compute: [`Outcome::StandbyTaken`]. Never cancelled.
+    TakeStandby(usize),
+    /// End the hung worker of a stage on this machine: [`Outcome::WorkerEnded`].
+    EndWorker(Holder<M>),
+    /// List the machines that may take a stage: [`Outcome::Offered`].
+    ListOffers(usize),
+    /// Have a machine load a stage: [`Outcome::Loaded`] or [`Outcome::LoadFailed`].
+    Load(Holder<M>),
+    /// Have the sessions of a stage handed over to its new machine: [`Outcome::HandedOver`], however much arrived.
+    HandOver {
+        /// The stage and who held it.
+        from: Holder<M>,
+        /// Who holds it now.
+        to: M,
+    },
+    /// Join the stages in this epoch: [`Outcome::Joined`] or [`Outcome::NotJoined`].
+    Join(u32),
+}
+
+/// How a task finished.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Outcome<M> {
+    /// Why each machine, stage by stage, is not to hold its stage any longer; `None` if it is.
+    Observed(Vec<Option<Departure>>),
+    /// How a machine answered.
+    Checked(Check),
+    /// Whether answers are under way or prefixes are retained.
+    Use(bool),
+    /// The standby replica that takes over; `None` if there was none, or none that can.
+    StandbyTaken(Option<Holder<M>>),
+    /// The hung worker has ended, or nothing more can be done about it.
+    WorkerEnded,
+    /// The machines that may take a stage.
+    Offered {
+        /// Those that share, may see prompts, and are within their cap.
+        offers: Vec<Offer<M>>,
+        /// Whether the machine that held the stage may see prompts.
+        holder_may_see_prompts: bool,
+    },
+    /// The machine has loaded the stage.
+    Loaded(Holder<M>),
+    /// The machine has not loaded the stage, for this reason.
+    LoadFailed(Holder<M>, String),
+    /// Whatever could be handed over has been.
+    HandedOver,
+    /// All stages are joined.
+    Joined,
+    /// The stage of this index could not be joined, for this reason.
+    NotJoined(usize, String),
+}
+
+/// Why a ring fails over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Cause<M> {
+    /// A stage is lost: the first of them.
+    Loss(StageLoss<M>),
+    /// A report, in these words, though every stage is well: they are joined again.
+    Report(String),
+}
+
+/// Why a ring is abandoned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Abandonment<M> {
+    /// Nobody uses it, and more than workers died. It was not announced that it fails over.
+    Unused(Cause<M>),
+    /// No machine has room for a stage.
+    NoRoom(NoRoom),
+    /// Every attempt failed.
+    AttemptsExhausted,
+}
