@@ -1,5 +1,4 @@
-//! Two machines get to know each other over loopback, and one sends the other a frame:
-//! `cargo run -p hive-net --example pair_and_send`.
+//! Two machines pair over loopback, and one sends the other a frame: `cargo run -p hive-net --example pair_and_send`.
 
 #![allow(clippy::print_stdout)]
 
@@ -11,7 +10,7 @@ use hive_net::stage::{Budget, Dial, Inlet, Outlet, Received};
 use hive_net::{Element, Endpoint, EndpointOptions, Frame, Identity, Incoming, Kind, Pace, Protocol};
 use tokio::sync::oneshot;
 
-/// The first message of a stage stream says what its frames are for; here, a number will do.
+/// The first message of a stage stream says what its frames are for; in this example, any number will do.
 const HELLO: u8 = 7;
 
 #[tokio::main]
@@ -21,7 +20,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let (bob, mut channels) = Endpoint::bind(options()).await?;
     let bobs_address = bob.addr();
 
-    // Strangers may do one thing with each other: pair. Both owners see the same code, compare it and approve.
+    // Strangers can only pair. Both owners see the same code, compare it and approve.
     let asks = pairing::ask(&ann, &bobs_address, "Ann's Mac", None);
     let answers = async {
         let Incoming { peer, channel, .. } = channels.recv().await.ok_or("the endpoint is closed")?;
@@ -38,7 +37,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     ann.admission().approve(bob.id());
     bob.admission().approve(ann.id());
 
-    // An outlet dials by itself whenever the connection breaks, and sends again what has no receipt.
+    // An outlet redials whenever the connection breaks, and resends every frame without a receipt.
     let (from, to) = (ann.clone(), bobs_address);
     let dial: Dial = Box::new(move || {
         let (from, to) = (from.clone(), to.clone());

@@ -1,4 +1,4 @@
-//! Who a machine is, and where.
+//! Machine ids and addresses.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -8,12 +8,11 @@ use std::str::FromStr;
 use iroh::{EndpointAddr, EndpointId, RelayUrl, TransportAddr};
 use serde::{Deserialize, Serialize};
 
-/// Names a machine: its public key.
+/// A machine's id: its public key.
 #[derive(Debug, Clone, Copy, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PeerId(pub(crate) EndpointId);
 
-/// By the bytes. Keys themselves are compared in constant time, as if they were secret, which a crowd of machines makes
-/// slow.
+/// Compares bytes. Keys themselves compare in constant time, as secrets do, which is slow with many machines.
 impl PartialEq for PeerId {
     fn eq(&self, other: &Self) -> bool {
         self.as_bytes() == other.as_bytes()
@@ -36,13 +35,13 @@ impl PeerId {
         self.0.as_bytes()
     }
 
-    /// The whole key, as text that [`FromStr`] reads.
+    /// The whole key as text, which [`FromStr`] parses.
     pub fn to_text(self) -> String {
         self.0.to_string()
     }
 }
 
-/// The beginning of the key: enough to tell machines apart in a list or a log.
+/// The first characters of the key: enough to tell machines apart in a list or a log.
 impl fmt::Display for PeerId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0.fmt_short())
@@ -57,12 +56,12 @@ impl FromStr for PeerId {
     }
 }
 
-/// Text that names no machine.
+/// Text that is not a machine id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("this is not a machine's id")]
 pub struct NotAnId;
 
-/// A machine and where to reach it.
+/// A machine and the addresses to reach it at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerAddr(pub(crate) EndpointAddr);
 
@@ -72,22 +71,22 @@ impl PeerAddr {
         Self(EndpointAddr::from_parts(peer.0, sockets.into_iter().map(TransportAddr::Ip)))
     }
 
-    /// Whose address it is.
+    /// The machine's id.
     pub fn id(&self) -> PeerId {
         PeerId(self.0.id)
     }
 
-    /// The socket addresses in it.
+    /// Its socket addresses.
     pub fn sockets(&self) -> Vec<SocketAddr> {
         self.0.ip_addrs().copied().collect()
     }
 
-    /// The relay in it, as text.
+    /// Its relay, as text.
     pub fn relay(&self) -> Option<String> {
         self.0.relay_urls().next().map(ToString::to_string)
     }
 
-    /// The same machine, reached through a relay as well.
+    /// The same machine, reachable through a relay as well.
     #[must_use]
     pub fn with_relay(self, relay: &str) -> Self {
         match RelayUrl::from_str(relay) {

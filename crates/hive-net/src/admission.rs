@@ -1,8 +1,8 @@
-//! Who may come in: the allow-list, asked after every handshake.
+//! The allow-list, checked after every handshake.
 //!
-//! What holds: a peer that is not approved gets a pairing stream and nothing else; a blocked one not even that; a
-//! revoked one loses its live connections together with its right to new ones, under one lock, so that no handshake
-//! slips through between.
+//! Invariants: a peer that is not approved gets a pairing stream and nothing else; a blocked peer not even that.
+//! Revoking a peer closes its live connections and removes its right to new ones under one lock, so no handshake slips
+//! through.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -17,27 +17,27 @@ use crate::addr::PeerId;
 use crate::lock::lock;
 use crate::protocol::Protocol;
 
-/// Close code for a peer that is not allowed in.
+/// Close code for a peer that is not approved.
 const REFUSED: u32 = 1;
-/// Close code for a peer that was allowed in and is not any more.
+/// Close code for a peer whose approval was revoked.
 const REVOKED: u32 = 2;
 
-/// Close code for a connection that has made room for a newer one.
+/// Close code for a connection evicted by a newer one.
 const TOO_MANY: u32 = 3;
 
-/// Bytes an approved peer may have in flight on a connection: as many as eight streams take.
+/// Bytes an approved peer may have in flight on a connection: enough for eight streams.
 const APPROVED_WINDOW: u32 = 16 << 20;
 /// Streams an approved peer may have open on a connection.
 const APPROVED_STREAMS: u32 = 64;
-/// Connections of a protocol that a peer may have at a time. One is in use; another may be made before it is known that the
-/// former is dead. The oldest makes room.
+/// Connections per peer and protocol. One is in use; a second may be made before the first is known to be dead. The
+/// oldest is evicted.
 const CONNECTIONS: usize = 4;
 
-/// How long a key that was lent is good for, and how many a peer has at a time: it measures one path after the other.
+/// Lifetime of an ephemeral key, and how many a peer has at a time: it measures paths one after the other.
 const LENT_FOR: Duration = Duration::from_secs(30);
 const LENT_KEYS: usize = 8;
 
-/// The list and what is connected. Clones share it.
+/// The allow-list and the live connections. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct Admission {
     inner: Arc<Mutex<Lists>>,
@@ -47,30 +47,30 @@ pub struct Admission {
 struct Lists {
     approved: BTreeSet<PeerId>,
     blocked: BTreeSet<PeerId>,
-    /// Machines whose pairing this owner has begun or is being shown, and until when.
+    /// Machines that this owner is pairing with, and until when.
     expected: BTreeMap<PeerId, Instant>,
-    /// Keys that approved peers measure paths with: whose, and until when.
+    /// Ephemeral keys of approved peers, for measuring paths: whose, and until when.
     lent: BTreeMap<PeerId, (PeerId, Instant)>,
-    /// Connections, with when each was made.
+    /// Live connections, with the time each was made.
     live: BTreeMap<PeerId, Vec<(WeakConnectionHandle, Instant)>>,
 }
 
 impl Admission {
-    /// Lets a peer in.
+    /// Approves a peer.
     pub fn approve(&self, peer: PeerId) {
         let mut lists = self.lock();
         lists.blocked.remove(&peer);
         lists.approved.insert(peer);
     }
 
-    /// Refuses a peer from now on and closes what it has open. It may ask to pair again.
+    /// Revokes a peer's approval and closes its connections. It may ask to pair again.
     pub fn revoke(&self, peer: PeerId) {
         let mut lists = self.lock();
         lists.approved.remove(&peer);
         lists.close(peer);
     }
 
-    /// Refuses a peer everything, pairing included.
+    /// Refuses a peer everything, including pairing.
     pub fn block(&self, peer: PeerId) {
         let mut lists = self.lock();
         lists.approved.remove(&peer);
@@ -78,19 +78,19 @@ impl Admission {
         lists.close(peer);
     }
 
-    /// Lets a peer measure paths with another key than its own, for a short while.
+    /// Grants a peer an ephemeral key for measuring paths, valid for 30 seconds.
     pub fn lend(&self, key: PeerId, to: PeerId) {
         let mut lists = self.lock();
         let now = Instant::now();
         lists.lent.retain(|_, (_, until)| *until > now);
         let held = lists.lent.values().filter(|(holder, _)| *holder == to).count();
-        // A machine's own key is not another's to take away with its approval.
+        // An approved machine's own key cannot be claimed by another: it would disappear with that one's approval.
         if lists.approved.contains(&to) && !lists.approved.contains(&key) && held < LENT_KEYS {
             lists.lent.insert(key, (to, now + LENT_FOR));
         }
     }
 
-    /// A machine pairs with this one as its owner wishes: for so long, strangers take no place from it.
+    /// This owner is pairing with a machine: for `time`, strangers cannot take its place.
     pub fn expect(&self, peer: PeerId, time: Duration) {
         let mut lists = self.lock();
         let now = Instant::now();
@@ -98,7 +98,7 @@ impl Admission {
         lists.expected.insert(peer, now + time);
     }
 
-    /// The pairing of a machine has ended.
+    /// Ends [`Self::expect`]: the pairing is over.
     pub fn expect_no_more(&self, peer: PeerId) {
         self.lock().expected.remove(&peer);
     }
@@ -107,30 +107,30 @@ impl Admission {
         self.lock().expected.get(&peer).is_some_and(|until| Instant::now() < *until)
     }
 
-    /// Takes a block back.
+    /// Undoes [`Self::block`].
     pub fn unblock(&self, peer: PeerId) {
         self.lock().blocked.remove(&peer);
     }
 
-    /// Whether a peer is in.
+    /// Whether a peer is approved.
     pub fn is_approved(&self, peer: PeerId) -> bool {
         self.lock().approved.contains(&peer)
     }
 
-    /// Closes the connections with a peer that were made before it was last heard, without changing its rights, so that
-    /// the next one finds its way anew. One that the peer has made since has found it already.
+    /// Closes the connections to a peer that were made before `last_heard`, without changing its rights, so that the
+    /// next dial finds a new path. A newer connection has found one already and stays.
     pub fn hang_up(&self, peer: PeerId, last_heard: Instant) {
         self.lock().close_older(peer, last_heard);
     }
 
-    /// Whether a connection is alive. Closed ones are forgotten on the way.
+    /// Whether a peer has a live connection. Forgets closed ones.
     pub fn is_connected(&self, peer: PeerId) -> bool {
         let mut lists = self.lock();
         lists.prune();
         lists.live.contains_key(&peer)
     }
 
-    /// Every living connection of a peer.
+    /// Every live connection of a peer.
     pub(crate) fn connections(&self, peer: PeerId) -> Vec<Connection> {
         let lists = self.lock();
         let handles = lists.live.get(&peer).into_iter().flatten();
@@ -141,7 +141,7 @@ impl Admission {
         Protocol::from_alpn(alpn).is_some_and(|protocol| self.lock().permits(peer, protocol))
     }
 
-    /// Whether a peer may have a stream of this protocol now.
+    /// Whether a peer may open a stream of this protocol now.
     pub(crate) fn still_permits(&self, peer: PeerId, protocol: Protocol) -> bool {
         self.lock().permits(peer, protocol)
     }
@@ -160,7 +160,7 @@ impl Lists {
         }
     }
 
-    /// Closes what a peer has open, with its own key and with those it was lent.
+    /// Closes all connections of a peer, those of its ephemeral keys included.
     fn close(&mut self, peer: PeerId) {
         let lent: Vec<PeerId> =
             self.lent.iter().filter(|(_, (holder, _))| *holder == peer).map(|(key, _)| *key).collect();
@@ -173,8 +173,8 @@ impl Lists {
 
     fn close_older(&mut self, peer: PeerId, than: Instant) {
         let handles = self.live.remove(&peer).unwrap_or_default();
-        // A fresh one helps only if its path has become the one in use. iroh chooses anew only when a path opens, so
-        // one that came while a dead path still looked good would leave that chosen for every dial to come.
+        // A newer connection helps only once its path is selected. iroh selects again only when a path opens, so a
+        // connection made while a dead path still looked good would keep that one selected for every later dial.
         let in_use = |handle: &WeakConnectionHandle| {
             handle.upgrade().is_some_and(|c| c.paths().iter().any(|path| path.is_selected()))
         };
@@ -189,7 +189,7 @@ impl Lists {
         }
     }
 
-    /// Closes the oldest connections of a peer where there is no room for another one of this protocol.
+    /// Closes a peer's oldest connections when it has reached the limit for this protocol.
     fn make_room(&mut self, peer: PeerId, protocol: Protocol) {
         let handles = self.live.get(&peer).into_iter().flatten();
         let open = handles.filter_map(|(handle, made)| Some((handle.upgrade()?, *made)));
@@ -235,11 +235,11 @@ impl EndpointHooks for Admission {
         lists.prune();
         let protocol = Protocol::from_alpn(connection.alpn());
         if lists.approved.contains(&peer) || protocol == Some(Protocol::Gauge) && lists.permits(peer, Protocol::Gauge) {
-            // Strangers keep the small windows that every connection begins with.
+            // Strangers keep the small initial windows.
             connection.set_receive_window(VarInt::from_u32(APPROVED_WINDOW));
             connection.set_max_concurrent_bi_streams(VarInt::from_u32(APPROVED_STREAMS));
         } else if protocol != Some(Protocol::Pair) {
-            // Revoked since the question above.
+            // Revoked since the check above.
             return AfterHandshakeOutcome::Reject {
                 error_code: VarInt::from_u32(REFUSED),
                 reason: b"not approved".to_vec(),

@@ -1,41 +1,41 @@
-//! The border for text that others wrote: every string of another machine passes here once, where it enters.
+//! Sanitizes text from other machines: every foreign string passes through here once, where it enters.
 //!
-//! Names, refusals and reasons of other machines end up in terminals, windows and logs. Text that comes out of here is
-//! one line that moves no cursor, reverses nothing, hides nothing, and ends within a known number of columns:
+//! Names, refusals and reasons of other machines end up in terminals, windows and logs. Sanitized text is one line that
+//! moves no cursor, reverses nothing, hides nothing, and fits a known number of columns:
 //!
 //! - control, format, line-separator, private-use and unassigned characters are dropped, zero-width ones and tags among
 //!   them; line breaks and characters that only look blank become spaces, and a run of spaces becomes one;
-//! - at most four marks stand on one character: combining marks, and letters that take no column of their own, such as the
-//!   vowels of a Korean syllable that is spelt out;
-//! - what does not fit is cut, and ends in "…";
+//! - a character carries at most four marks: combining marks, and letters that take no column of their own, such as the
+//!   vowels of a decomposed Korean syllable;
+//! - text that does not fit is cut, and ends in "…";
 //! - text with a word that mixes alphabets, such as Latin with a Cyrillic "о", begins with [`MIXED`]. Latin beside
-//!   Chinese, Japanese or Korean is how people there write, and is not marked.
+//!   Chinese, Japanese or Korean is normal there, and is not marked.
 //!
-//! What holds: each function gives the same result when its result is passed through it again.
+//! Invariant: every function is idempotent.
 
 use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
 use unicode_security::mixed_script::AugmentedScriptSet;
 use unicode_width::UnicodeWidthChar;
 
-/// Columns of a name in a list.
+/// Width of a name in a list, in columns.
 pub const NAME_COLUMNS: usize = 32;
 
-/// Columns of a refusal or a reason: a few sentences.
+/// Maximum width of a refusal or a reason, in columns: a few sentences.
 pub const REASON_COLUMNS: usize = 400;
 
-/// Stands before text in which a word mixes alphabets, and may pass for another word.
+/// Prefix of text in which a word mixes alphabets and may imitate another word.
 pub const MIXED: char = '⚠';
 
-/// Stands where text was cut.
+/// Replaces text that was cut.
 const CUT: char = '…';
 
-/// Combining marks on one character. Vietnamese needs two, pointed Hebrew three.
+/// Combining marks per character. Vietnamese needs two, pointed Hebrew three.
 const STACKED_MARKS: usize = 4;
 
-/// What a machine is called that gives no name, or none that can be shown.
+/// Shown for a machine without a name, or with one that cannot be shown.
 const NO_NAME: &str = "a machine without a name";
 
-/// The name of a machine, as it may be shown.
+/// A machine's name, safe to show.
 pub fn name(foreign: &str) -> String {
     let shown = marked(foreign, NAME_COLUMNS);
     if shown.is_empty() { NO_NAME.to_owned() } else { shown }
@@ -46,24 +46,24 @@ pub fn label(foreign: &str) -> String {
     marked(foreign, NAME_COLUMNS)
 }
 
-/// Why another machine, or a process that read a stranger's file, did not do something.
+/// Why another machine, or a process that parsed a stranger's file, failed or refused.
 pub fn reason(foreign: &str) -> String {
     let shown = marked(foreign, REASON_COLUMNS);
     if shown.is_empty() { "it gave no reason".to_owned() } else { shown }
 }
 
-/// Text of any origin as one line of at most `columns`, without a mark: for messages that quote what others wrote.
+/// Any text as one line of at most `columns`, without a mark: for messages that quote foreign text.
 pub fn line(text: &str, columns: usize) -> String {
     cut(&one_line(text), columns)
 }
 
-/// Whether a name can be shown as it is. Names that programs look things up by, such as a model's, are taken whole or
-/// not at all.
+/// Whether a name is safe to show unchanged. Names that programs look up, such as a model's, are accepted whole or
+/// rejected.
 pub fn is_plain(name: &str) -> bool {
     !name.is_empty() && one_line(name) == name && !mixes_scripts(name)
 }
 
-/// Text cut and filled with spaces to exactly so many columns: a cell of a table.
+/// Text cut and padded with spaces to exactly `columns`: a cell of a table.
 pub fn cell(text: &str, columns: usize) -> String {
     let text = cut(&one_line(text), columns);
     let blank = " ".repeat(columns.saturating_sub(width(&text)));
@@ -71,7 +71,7 @@ pub fn cell(text: &str, columns: usize) -> String {
 }
 
 fn marked(foreign: &str, columns: usize) -> String {
-    // A mark that came with the text counts as one: whoever wrote it warns of himself.
+    // A leading mark in the text counts as our own, so that marking is idempotent.
     let came_marked = one_line(foreign).starts_with(MIXED);
     let text = one_line(&foreign.replace(MIXED, " "));
     if text.is_empty() || !(came_marked || mixes_scripts(&text)) {
@@ -82,10 +82,10 @@ fn marked(foreign: &str, columns: usize) -> String {
     mark + &cut(&text, left)
 }
 
-/// Drops what cannot be seen or moves what is around it, and makes every run of blanks one space.
+/// Drops characters that are invisible or affect their surroundings, and collapses every run of blanks into one space.
 fn one_line(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
-    // A mark at the very beginning would stand on whatever is shown before this text.
+    // A mark at the beginning would attach to whatever is shown before this text.
     let mut marks = STACKED_MARKS;
     for c in text.chars() {
         match kind(c) {
@@ -115,7 +115,7 @@ fn one_line(text: &str) -> String {
 #[derive(PartialEq)]
 enum Kind {
     Shown,
-    /// Stands on the character before it.
+    /// Attaches to the character before it.
     Mark,
     Blank,
     Dropped,
@@ -123,12 +123,12 @@ enum Kind {
 
 fn kind(c: char) -> Kind {
     match c {
-        // Among them letters and symbols that have no ink: Hangul fillers, the empty Braille pattern, the null notehead.
+        // Includes letters and symbols without ink: Hangul fillers, the empty Braille pattern, the null notehead.
         '\n' | '\r' | '\t' | '\u{b}' | '\u{c}' | '\u{85}' | '\u{115f}' | '\u{1160}' | '\u{3164}' | '\u{ffa0}'
         | '\u{2800}' | '\u{1d159}' => {
             return Kind::Blank;
         }
-        // Marks that have none, or only choose among glyphs: the grapheme joiner, Khmer's inherent vowels, variation
+        // Marks without ink, or that only select glyphs: the grapheme joiner, Khmer's inherent vowels, variation
         // selectors.
         '\u{34f}'
         | '\u{17b4}'
@@ -148,14 +148,14 @@ fn kind(c: char) -> Kind {
             Kind::Blank
         }
         GeneralCategory::NonspacingMark | GeneralCategory::EnclosingMark => Kind::Mark,
-        // What takes no column could go on without end.
+        // Characters without a column could be stacked without limit.
         _ if c.width() == Some(0) => Kind::Mark,
         _ => Kind::Shown,
     }
 }
 
-/// The columns of text that came out of [`one_line`], in a terminal that is not set up for East Asia: there some characters
-/// of other scripts take two.
+/// Width of sanitized text, in columns of a terminal that is not configured for East Asia, where some characters of
+/// other scripts take two.
 fn width(text: &str) -> usize {
     text.chars().map(|c| c.width().unwrap_or(0)).sum()
 }
@@ -217,7 +217,7 @@ mod tests {
         assert_eq!(forged, "mac-mini sister-return-cause co…");
         assert_eq!(width(&forged), NAME_COLUMNS);
         assert_eq!(name(&"é".repeat(500)), "é".repeat(31) + "…");
-        // Two columns each; the last one that would stick out by one is left away.
+        // Two columns each; one that would exceed the limit by a column is dropped.
         assert_eq!(name(&"語".repeat(500)), "語".repeat(15) + "…");
         assert_eq!(cell("語語", 6), "語語  ");
         assert_eq!(cell("abcdef", 4), "abc…");
@@ -233,7 +233,7 @@ mod tests {
 
     #[test]
     fn a_name_ends_also_where_its_letters_take_no_column() {
-        // A Korean syllable that is spelt out.
+        // A decomposed Korean syllable.
         let spelt = "\u{1112}\u{1161}\u{11ab}";
         assert_eq!((name(spelt), width(spelt)), (spelt.to_owned(), 2));
         for joined in ["\u{1161}", "\u{11a8}", "\u{d7b0}", "\u{d7cb}", "\u{9be}", "\u{1d165}"] {
@@ -264,7 +264,7 @@ mod tests {
         ] {
             assert_eq!(name(honest), honest);
         }
-        // Each word is of one alphabet.
+        // Each word uses one alphabet.
         assert_eq!(name("Mac Анны"), "Mac Анны");
         assert_eq!(reason("the \u{430}pp is old"), "⚠ the \u{430}pp is old");
         let long = name(&("studi\u{43e} ".to_owned() + &"x".repeat(99)));

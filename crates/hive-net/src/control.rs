@@ -1,7 +1,6 @@
-//! Questions and answers: length-prefixed postcard messages on a stream of their own.
+//! Requests and replies: length-prefixed postcard messages, one stream per exchange.
 //!
-//! One stream is one exchange. The asker writes a question and reads answers until the stream ends, so that long work
-//! can report its progress.
+//! The client writes a request and reads replies until the stream ends, so that long work can report its progress.
 
 use std::time::Duration;
 
@@ -12,31 +11,31 @@ use serde::de::DeserializeOwned;
 use crate::border;
 use crate::endpoint::Channel;
 
-/// Messages carry settings and prompts, never weights or activations: 300,000 tokens of a conversation at most.
+/// Messages carry settings and prompts, never weights or activations: at most 300,000 tokens of a conversation.
 const MAX_MESSAGE_BYTES: u32 = 1 << 20;
 
-/// Parts of what is carried from one machine to another, for which the receiver counts the bytes.
+/// Parts of a migration, whose bytes the receiver counts.
 const MAX_PART_BYTES: u32 = 4 << 20;
 
-/// A message that has begun arrives within this time, or the stream ends: what has come of it takes memory.
+/// A message must arrive within this time of its first byte, or the stream ends: a partial message takes memory.
 const WHOLE_WITHIN: Duration = Duration::from_secs(10);
 
-/// Messages are read in pieces of this size.
+/// Read size of a message.
 const PIECE_BYTES: usize = 64 << 10;
 
 /// Why a message could not be exchanged.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlError {
-    /// The stream broke or ended early.
+    /// The stream broke, or ended early.
     #[error("the connection broke: {0}")]
     Broken(String),
-    /// A length beyond what messages have.
+    /// The announced length exceeds the limit.
     #[error("a message of {0} bytes was announced; that is too long")]
     TooLarge(u32),
-    /// A message that did not arrive in time.
+    /// The message did not arrive in time.
     #[error("a message did not arrive within {} s", WHOLE_WITHIN.as_secs())]
     TooLate,
-    /// Bytes that are no message of the kind expected.
+    /// The bytes do not decode as the expected message.
     #[error("a message could not be read; the other machine may run another version: {0}")]
     Malformed(postcard::Error),
 }
@@ -44,7 +43,7 @@ pub enum ControlError {
 /// The whole chain of causes: the first, "connection lost", says nothing.
 fn broken(error: &dyn std::error::Error) -> ControlError {
     let causes = std::iter::successors(Some(error), |error| error.source());
-    // The reason of a closed connection is in the other machine's words.
+    // The reason of a closed connection is written by the other machine.
     ControlError::Broken(border::reason(&causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")))
 }
 
@@ -54,33 +53,33 @@ impl Channel {
         write_to(&mut self.send, message).await
     }
 
-    /// Writes one part of what is carried over.
+    /// Writes one part of a migration.
     pub async fn write_part(&mut self, part: &impl Serialize) -> Result<(), ControlError> {
         write_within(&mut self.send, part, MAX_PART_BYTES).await
     }
 
-    /// Writes bytes that need not be a message. For tests of what the other side makes of them.
+    /// Writes raw bytes. For tests of malformed input.
     pub async fn write_raw(&mut self, bytes: &[u8]) -> Result<(), ControlError> {
         self.send.write_all(bytes).await.map_err(|error| broken(&error))
     }
 
-    /// Reads one message; `None` where the other side has said all it had to say.
+    /// Reads one message; `None` once the other side has finished.
     pub async fn read_message<T: DeserializeOwned>(&mut self) -> Result<Option<T>, ControlError> {
         read_from(&mut self.recv, MAX_MESSAGE_BYTES).await
     }
 
-    /// Reads the first message, which the opener writes at once.
+    /// Reads the first message, which the opener writes immediately.
     pub async fn read_first<T: DeserializeOwned>(&mut self) -> Result<Option<T>, ControlError> {
         let read = tokio::time::timeout(WHOLE_WITHIN, self.read_message()).await;
         read.unwrap_or(Err(ControlError::TooLate))
     }
 
-    /// Reads one part of what is carried over; `None` where the other side has said all it had to say.
+    /// Reads one part of a migration; `None` once the other side has finished.
     pub async fn read_part<T: DeserializeOwned>(&mut self) -> Result<Option<T>, ControlError> {
         read_from(&mut self.recv, MAX_PART_BYTES).await
     }
 
-    /// Both directions on their own, for exchanges that do not take turns.
+    /// Splits the channel into its two directions, for full-duplex exchanges.
     pub fn split(self) -> (Writer, Reader) {
         (Writer { send: self.send }, Reader { recv: self.recv })
     }
@@ -106,7 +105,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// Reads one message; `None` where the other side has said all it had to say.
+    /// Reads one message; `None` once the other side has finished.
     pub async fn read<T: DeserializeOwned>(&mut self) -> Result<Option<T>, ControlError> {
         read_from(&mut self.recv, MAX_MESSAGE_BYTES).await
     }
@@ -141,7 +140,7 @@ pub(crate) async fn read_from<T: DeserializeOwned>(
         return Err(ControlError::TooLarge(length));
     }
     let rest = async {
-        // Grows with what arrives, so that a length that was only claimed costs nothing.
+        // Grows with the bytes received, so that a large announced length costs nothing.
         let mut bytes = Vec::new();
         while bytes.len() < length as usize {
             let start = bytes.len();

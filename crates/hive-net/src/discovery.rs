@@ -1,8 +1,8 @@
-//! Finding machines on this network, by multicast DNS.
+//! Discovery of machines on this network, by multicast DNS.
 //!
-//! A record carries a machine's key, its protocol version and its name; none of it is secret, and none of it is
-//! trusted: records outlive crashes and anyone can send them, so a machine is *present* only once it answers. They say
-//! where to knock, and only on the link that they came by (`Networks::accepts_announced`).
+//! A record carries a machine's key, protocol version and name. None of it is secret and none of it is trusted: records
+//! outlive crashes and anyone can send them, so a machine is *present* only once it answers. A record says where to
+//! dial, and only on the link it was heard on (`Networks::accepts_announced`).
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -20,57 +20,57 @@ use crate::border;
 use crate::links::Networks;
 use crate::lock::lock;
 
-/// What HiveMind is announced as.
+/// The announced service type.
 pub const SERVICE: &str = "_hivemind._udp.local.";
 
-/// How often the system is asked for new addresses. A machine that changes networks is found again within this.
+/// Interval between checks for new addresses, in seconds. A machine that changes networks is found again within it.
 const ADDRESS_CHECK_S: u32 = 1;
 
-/// Found machines on their way to the node.
+/// Capacity of the channel of sightings to the node.
 const WAITING_FINDS: usize = 64;
 
-/// Records that were heard and not read yet. When more announce themselves at once, everything is heard once more.
+/// Records heard but not read yet. When more arrive at once, everything is browsed again.
 const WAITING_RECORDS: usize = 4096;
 
-/// Between two times that everything is heard once more.
+/// Minimum time between two repeats of the browse.
 const REPEAT_PAUSE: Duration = Duration::from_secs(1);
 
-/// Addresses of one record that are handed on; whoever keeps them keeps far fewer.
+/// Addresses reported per record; receivers keep far fewer.
 const NAMED_SOCKETS: usize = 1024;
 
-/// The longest name of a record that is kept.
+/// Longest record name that is kept.
 const MAX_RECORD_CHARS: usize = 255;
 
-/// A record, or its end.
+/// A record that appeared or disappeared.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Sighting {
     /// A machine announces itself.
     Found {
-        /// The record's name: another may name the same machine.
+        /// The record's name; several records may name the same machine.
         record: String,
         /// The machine.
         peer: PeerId,
-        /// Where, on the link that the record came by. Without addresses there, it named only others.
+        /// Its addresses on the link that the record was heard on; empty if the record names only others.
         sockets: Vec<SocketAddr>,
-        /// What it calls itself.
+        /// The machine's name, as it announces it.
         name: String,
         /// The protocol version it speaks.
         version: u32,
     },
-    /// The record of this name was taken back, or ran out.
+    /// The record of this name was withdrawn, or expired.
     Gone(String),
-    /// The search itself has trouble, in words, and goes on.
+    /// The search reports a problem, in words, and continues.
     Trouble(String),
-    /// The search has ended, and why. Also sent after the search was stopped.
+    /// The search has ended, with the reason. Also sent after the search was stopped.
     Ended(String),
 }
 
-/// Why the search for machines cannot start.
+/// Why discovery cannot start.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot search this network for machines: {0}")]
 pub struct DiscoveryError(#[from] mdns_sd::Error);
 
-/// Announces this machine and looks for others while it lives.
+/// Announces this machine and searches for others until it is dropped.
 pub struct Discovery {
     daemon: ServiceDaemon,
     full_name: String,
@@ -79,8 +79,8 @@ pub struct Discovery {
 }
 
 impl Discovery {
-    /// Starts on every interface but loopback. `port` is the UDP port the endpoint listens on, and `networks` are the
-    /// ones that others are looked for in.
+    /// Starts on every interface but loopback. `port` is the UDP port the endpoint listens on; `networks` are the
+    /// networks to search.
     pub fn start(
         here: PeerId,
         name: &str,
@@ -92,7 +92,7 @@ impl Discovery {
         daemon.disable_interface(vec![IfKind::LoopbackV4, IfKind::LoopbackV6])?;
         daemon.set_ip_check_interval(ADDRESS_CHECK_S)?;
         let id = here.to_text();
-        // Names of instances and hosts are ours to choose; people's names for machines collide.
+        // Instance and host names are derived from the id; people's names for machines collide.
         let instance = &id[..16];
         let name = border::name(name);
         let version = version.to_string();
@@ -113,13 +113,13 @@ impl Discovery {
         Ok((Self { daemon, full_name, repeat, _tasks: tasks }, receiver))
     }
 
-    /// Has every record that is known told once more: this machine's networks have changed, and what was on none of them
+    /// Reports every known record again: this machine's networks have changed, and a record that was on none of them
     /// may be on one now.
     pub fn repeat(&self) {
         self.repeat.notify_one();
     }
 
-    /// Takes the record back, so that others see at once that this machine has gone.
+    /// Withdraws the record, so that others see immediately that this machine has left.
     pub async fn stop(self) {
         if let Ok(done) = self.daemon.unregister(&self.full_name) {
             let _ = done.recv_async().await;
@@ -130,24 +130,24 @@ impl Discovery {
     }
 }
 
-/// Records, each once. One that was taken back has nothing behind its name.
+/// Records, each once. A withdrawn one has no service.
 #[derive(Default)]
 struct Waiting {
     records: HashMap<String, Option<Box<ResolvedService>>>,
     order: VecDeque<String>,
 }
 
-/// What the daemon has told and nobody has read yet: of each record the latest, in the order they came. The daemon drops a
-/// listener that falls a thousand events behind, without a word, so whatever it says is put here at once.
+/// Events from the daemon that nobody has read yet: the latest of each record, in order of arrival. The daemon silently
+/// drops a listener that falls a thousand events behind, so every event is stored here immediately.
 #[derive(Default)]
 struct Heard {
     waiting: Mutex<Waiting>,
     news: Notify,
-    /// The latest listener that something is missing from: there was too much of it, or the daemon tells it no more.
+    /// Number of the latest listener with missing events: the buffer overflowed, or the daemon dropped it.
     incomplete: AtomicU64,
 }
 
-/// Takes down what the daemon says, on a thread of its own, until it says no more.
+/// Receives the daemon's events on a thread of its own, until the daemon ends them.
 struct Listener {
     /// Counts up from 1.
     number: u64,
@@ -155,7 +155,7 @@ struct Listener {
 }
 
 impl Listener {
-    /// One that takes over from a `former` one, to whom the daemon tells nothing any more.
+    /// Replaces a `former` listener that the daemon no longer serves.
     fn start(
         heard: &Arc<Heard>,
         events: mdns_sd::Receiver<ServiceEvent>,
@@ -164,7 +164,7 @@ impl Listener {
         let number = former.as_ref().map_or(1, |former| former.number + 1);
         let writer = heard.clone();
         let thread = std::thread::Builder::new().name("discovery".to_owned()).spawn(move || {
-            // What it was told last comes first.
+            // The former listener's remaining events come first.
             if let Some(former) = former {
                 let _ = former.thread.join();
             }
@@ -187,7 +187,7 @@ impl Heard {
     fn note(&self, listener: u64, record: String, service: Option<Box<ResolvedService>>) {
         let mut waiting = lock(&self.waiting);
         let is_known = waiting.records.contains_key(&record);
-        // What there is can be heard once more. What has gone is told once.
+        // A present record can be heard again. A withdrawal is reported once.
         let most = if service.is_some() { WAITING_RECORDS } else { 2 * WAITING_RECORDS };
         if !is_known && waiting.records.len() >= most {
             drop(waiting);
@@ -210,7 +210,7 @@ impl Heard {
         self.incomplete.load(Ordering::Relaxed) >= listener
     }
 
-    /// The one that has waited longest.
+    /// The record that has waited longest.
     fn next(&self) -> Option<(String, Option<Box<ResolvedService>>)> {
         let mut waiting = lock(&self.waiting);
         let record = waiting.order.pop_front()?;
@@ -219,18 +219,18 @@ impl Heard {
     }
 }
 
-/// Why everything is to be heard once more, or nothing any more.
+/// Why every record is to be reported again, or none any more.
 #[derive(Debug, PartialEq, Eq)]
 enum Pause {
-    /// Somebody asked for it.
+    /// [`Discovery::repeat`] was called.
     Asked,
-    /// Something is missing.
+    /// Events are missing.
     Incomplete,
-    /// Nobody listens.
+    /// The receiver was dropped.
     Unheard,
 }
 
-/// Hands on what is heard.
+/// Reports what the listener hears.
 struct Follower {
     here: PeerId,
     networks: Networks,
@@ -246,7 +246,7 @@ impl Follower {
         }
     }
 
-    /// Until nobody wants to know, or the daemon has ended.
+    /// Runs until the receiver is dropped or the daemon ends.
     async fn listen_on(
         &self,
         daemon: ServiceDaemon,
@@ -266,7 +266,7 @@ impl Follower {
             events = loop {
                 match daemon.browse(SERVICE) {
                     Ok(again) => break again,
-                    // It is busy.
+                    // The daemon's queue is full.
                     Err(mdns_sd::Error::Again) => tokio::time::sleep(REPEAT_PAUSE).await,
                     Err(ended) => return Err(ended.into()),
                 }
@@ -277,7 +277,7 @@ impl Follower {
 
     async fn hand_on(&self, heard: &Heard, listener: u64) -> Pause {
         loop {
-            // Nothing else is given up half way: what was taken out of there is handed on.
+            // Only waiting is cancelled: a record that was taken out of the buffer is always reported.
             tokio::select! {
                 () = heard.news.notified() => {}
                 () = self.repeat.notified() => return Pause::Asked,
@@ -309,7 +309,7 @@ async fn watch(monitor: mdns_sd::Receiver<DaemonEvent>, sightings: mpsc::Sender<
     }
 }
 
-/// A record in our terms; `None` for records that are not ours to read.
+/// A record as a [`Sighting`]; `None` for foreign records.
 fn parse(service: &ResolvedService, networks: &Networks) -> Option<Sighting> {
     let text = |key: &str| service.get_property_val_str(key);
     let record = service.get_fullname();
@@ -326,7 +326,7 @@ fn parse(service: &ResolvedService, networks: &Networks) -> Option<Sighting> {
     })
 }
 
-/// Those of the sockets in a record that are on the links it came by.
+/// The sockets of a record that are on the links it was heard on.
 fn on_link(named: impl Iterator<Item = (SocketAddr, Vec<String>)>, networks: &Networks) -> Vec<SocketAddr> {
     let near = named.filter(|(socket, interfaces)| networks.accepts_announced(*socket, interfaces));
     let mut near: Vec<SocketAddr> = near.map(|(socket, _)| socket).collect();
@@ -336,9 +336,9 @@ fn on_link(named: impl Iterator<Item = (SocketAddr, Vec<String>)>, networks: &Ne
     near
 }
 
-/// A socket, and the interfaces by which its address was heard. A link-local IPv6 address means nothing without the
-/// interface it was heard on, and iroh does not keep that: the other machine would be reached there, and its answer would
-/// not, and the connection would come to nothing.
+/// A socket, and the interfaces its address was heard on. Link-local IPv6 addresses are skipped: they mean nothing
+/// without an interface, which iroh does not keep, so the other machine would be reached and its answer would not
+/// arrive.
 fn socket(ip: &ScopedIp, port: u16) -> Option<(SocketAddr, Vec<String>)> {
     match ip {
         ScopedIp::V4(v4) => {
@@ -375,7 +375,7 @@ mod tests {
         for record in ["one", "two", "three", "four"] {
             again.note(1, record.to_owned(), None);
         }
-        // Asked for in the middle of it: there is room for one at a time.
+        // Requested in the middle of a repeat: the channel has room for one.
         while told.capacity() > 0 {
             tokio::task::yield_now().await;
         }

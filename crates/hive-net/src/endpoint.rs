@@ -1,4 +1,4 @@
-//! This machine's address in the swarm, and the peers it talks to.
+//! This machine's address in the swarm, and its connections to peers.
 
 mod door;
 mod options;
@@ -26,44 +26,44 @@ use crate::strangers::Origin;
 use door::{Door, Visit};
 pub use options::{BindError, ConnectError, EndpointOptions, Relay};
 
-/// Bytes in flight on one stream. A prompt chunk of a large model is tens of megabytes, so more would save it round trips.
-/// But a stream with more than [`MOST_GAPS`] in what has come ends the whole connection, and a busy machine drops packets by
-/// the hundred.
+/// Flow-control window of one stream, in bytes. A prompt chunk of a large model is tens of megabytes, so a larger
+/// window would save round trips. But a stream with more than [`MOST_GAPS`] gaps in its received data ends the whole
+/// connection, and a busy machine drops packets by the hundred.
 const STREAM_WINDOW_BYTES: u32 = 2 << 20;
 const MOST_GAPS: u32 = 1024;
 const SMALLEST_PACKET_BYTES: u32 = 1200;
 const _: () =
     assert!(STREAM_WINDOW_BYTES / (2 * SMALLEST_PACKET_BYTES) < MOST_GAPS, "every second packet may be missing");
 
-/// What a stranger may have in flight: a pairing is a few hundred bytes. Approved peers get more once they are known.
+/// Flow-control window of a stranger, in bytes: a pairing is a few hundred bytes. Approved peers get more.
 const STRANGER_WINDOW_BYTES: u32 = 16 << 10;
-/// Streams a stranger may open at a time: one pairing, and one more while it ends. And over one connection.
+/// Streams a stranger may have open at a time (a pairing, and one that is ending), and per connection in all.
 const STRANGER_STREAMS: u32 = 2;
 const STRANGER_STREAMS_IN_ALL: usize = 16;
 
 /// Streams accepted but not yet taken by the node. More than a swarm ever opens at once.
 const WAITING_STREAMS: usize = 256;
 
-/// A handshake that takes longer is no peer of ours.
+/// No peer's handshake takes longer.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long an endpoint that closes waits for what serves its connections: they are closed, so it ends at once.
+/// How long a closing endpoint waits for its tasks: their connections are closed, so they end at once.
 const TASKS_END_WITHIN: Duration = Duration::from_secs(2);
-/// A dial is answered in one round trip, or a few where packets get lost.
+/// A dial is answered in one round trip, or a few with packet loss.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(8);
-/// The round trip that is reckoned with before one was seen: a dial waits three of these before it sends its first packet
-/// again, then twice as long each time. Packets are lost where strangers flood a machine, and a second each would be long.
+/// Assumed round trip before the first sample: a dial waits three of these before it retransmits, then twice as long
+/// each time. Strangers who flood a machine cause packet loss, and QUIC's default of a second each would be too long.
 const FIRST_RTT: Duration = Duration::from_millis(100);
 
-/// How often a dial begins anew because the proof of an address was lost ([`lost_proof`]).
+/// How often a dial is retried because its address proof was lost ([`lost_proof`]).
 const LOST_PROOFS: usize = 8;
 
-/// Two directions of bytes to one peer.
+/// A bidirectional stream to one peer.
 #[derive(Debug)]
 pub struct Channel {
     pub(crate) send: SendStream,
     pub(crate) recv: RecvStream,
-    /// The connection of a stranger, which stays for as long as one of its channels does.
+    /// A stranger's visit, which lasts as long as any of its channels.
     visit: Option<Arc<Visit>>,
 }
 
@@ -72,33 +72,33 @@ impl Channel {
         Self { send, recv, visit: None }
     }
 
-    /// Whoever opened this has said what it wants.
+    /// Marks that the opener has said what it wants.
     pub(crate) fn heard(&self) {
         if let Some(visit) = &self.visit {
             visit.heard();
         }
     }
 
-    /// Says that nothing more comes from this side.
+    /// Ends this side's direction of the stream.
     pub fn finish(&mut self) {
         let _ = self.send.finish();
     }
 
-    /// Ends when the other side takes nothing more: it has dropped the channel, or is gone.
+    /// Resolves when the other side stops reading: it has dropped the channel, or is gone.
     pub fn hung_up(&self) -> impl Future<Output = ()> + Send + use<> {
         let stopped = self.send.stopped();
         async move { drop(stopped.await) }
     }
 }
 
-/// A channel that a peer has opened.
+/// A channel opened by a peer.
 #[derive(Debug)]
 pub struct Incoming {
     /// Who opened it.
     pub peer: PeerId,
-    /// What for.
+    /// Its protocol.
     pub protocol: Protocol,
-    /// Where from.
+    /// Where the peer connected from.
     pub origin: Origin,
     /// The channel.
     pub channel: Channel,
@@ -107,7 +107,7 @@ pub struct Incoming {
 /// The path that carries the traffic to a peer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Link {
-    /// What it is made of.
+    /// Its kind.
     pub kind: LinkKind,
     /// The other end: a socket address, or a relay.
     pub remote: String,
@@ -115,31 +115,31 @@ pub struct Link {
     pub round_trip_us: u64,
 }
 
-/// This machine in the swarm. Clones share it.
+/// This machine's endpoint. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Endpoint {
     inner: iroh::Endpoint,
     admission: Admission,
     networks: Networks,
     rates: Rates,
-    /// The relay of one's own, named in addresses also while it cannot be reached.
+    /// The owner's own relay, included in addresses even while it is unreachable.
     own_relay: Option<String>,
     /// The relays that this machine's owner chose.
     relays: Vec<RelayUrl>,
-    /// Which addresses of the others may be dialled.
+    /// Which addresses of other machines may be dialled.
     range: Range,
     addresses: Arc<StdMutex<AddressBook>>,
     door: Arc<Door>,
     connections: Arc<Mutex<HashMap<(PeerId, Protocol), Connection>>>,
-    /// Where what peers open goes.
+    /// Receives the channels that peers open.
     incoming: mpsc::Sender<Incoming>,
-    /// What accepts and serves connections. All of it ends when the endpoint closes.
+    /// Tasks that accept and serve connections. All of them end when the endpoint closes.
     tasks: TaskTracker,
 }
 
 impl Endpoint {
-    /// Listens. Without a relay there is no lookup service and no port mapping either: nothing leaves for anywhere but
-    /// the peers that are dialled. What peers open arrives on the receiver.
+    /// Binds and listens. Without a relay there is no lookup service and no port mapping either: packets go only to
+    /// dialled peers. Channels opened by peers arrive on the receiver.
     pub async fn bind(options: EndpointOptions) -> Result<(Self, mpsc::Receiver<Incoming>), BindError> {
         let EndpointOptions { identity, bind, relay, admission, networks, range } = options;
         let refuse = |why: String| BindError::new(bind, why);
@@ -193,12 +193,12 @@ impl Endpoint {
         Ok((endpoint, receiver))
     }
 
-    /// Who this machine is.
+    /// This machine's id.
     pub fn id(&self) -> PeerId {
         PeerId(self.inner.id())
     }
 
-    /// Where this machine can be reached: every address it knows of itself, and its relay.
+    /// This machine's address: every socket address it knows of itself, and its relay.
     pub fn addr(&self) -> PeerAddr {
         let bound = self.inner.bound_sockets();
         let usable = |socket: &SocketAddr| !socket.ip().is_unspecified();
@@ -217,7 +217,7 @@ impl Endpoint {
         self.inner.bound_sockets().first().map_or(0, SocketAddr::port)
     }
 
-    /// Who may come in.
+    /// The allow-list.
     pub fn admission(&self) -> &Admission {
         &self.admission
     }
@@ -227,12 +227,12 @@ impl Endpoint {
         &self.networks
     }
 
-    /// What paths were measured to carry: the choice between them goes by it.
+    /// Measured rates of paths, used to choose between them.
     pub fn rates(&self) -> &Rates {
         &self.rates
     }
 
-    /// A person said that a machine is there, or a connection to it was made over these addresses.
+    /// Records that a person named these addresses, or that a connection was made over them.
     pub fn vouch(&self, addr: &PeerAddr, from: ReachableFrom) {
         let mut addresses = lock(&self.addresses);
         for socket in addr.sockets() {
@@ -243,17 +243,17 @@ impl Endpoint {
         }
     }
 
-    /// This owner pairs with a machine that may come from these addresses: it does not wait among strangers.
+    /// This owner is pairing with a machine that may connect from these addresses: it does not queue among strangers.
     pub fn expect_from(&self, addr: &PeerAddr) {
         lock(&self.addresses).expect(addr.id(), &addr.sockets(), Instant::now());
     }
 
-    /// This owner wants nothing of a machine any more: who comes from where it was is a stranger.
+    /// Forgets a peer's addresses: connections from there are a stranger's again.
     pub fn forget(&self, peer: PeerId) {
         lock(&self.addresses).forget(peer);
     }
 
-    /// Tells iroh that the machine's interfaces changed, where the system's own notice may be slow.
+    /// Tells iroh that the machine's interfaces changed, in case the system's notification is slow.
     pub async fn network_changed(&self) {
         self.inner.network_change().await;
     }
@@ -274,7 +274,7 @@ impl Endpoint {
         links.min_by_key(|link| link.round_trip_us)
     }
 
-    /// Opens a channel; a living connection to the peer is used again. The opener must write first.
+    /// Opens a channel, over a live connection to the peer if there is one. The opener must write first.
     pub async fn open(&self, to: &PeerAddr, protocol: Protocol) -> Result<Channel, ConnectError> {
         let peer = to.id();
         if protocol != Protocol::Pair && !self.admission.is_approved(peer) {
@@ -286,7 +286,7 @@ impl Endpoint {
         Ok(Channel::new(send, recv))
     }
 
-    /// The addresses of a machine that are dialled, of those that were named for it.
+    /// The subset of a machine's named addresses that may be dialled.
     fn dialled(&self, to: &PeerAddr) -> Result<EndpointAddr, ConnectError> {
         let peer = to.id();
         let rules = Rules {
@@ -296,7 +296,7 @@ impl Endpoint {
             connected: !self.admission.connections(peer).is_empty(),
         };
         let mut addresses = lock(&self.addresses);
-        // Relays are a choice of this owner, or of the one who invited, and not of whoever else named the machine.
+        // Relays are chosen by this owner or by the inviter, not by whoever else named the machine.
         let relays = to.0.relay_urls().filter(|url| self.relays.contains(url) || addresses.is_relay_of(peer, url));
         let relayed: Vec<TransportAddr> = relays.cloned().map(TransportAddr::Relay).collect();
         let chosen = match addresses.choose(peer, &to.sockets(), &rules, Instant::now()) {
@@ -316,12 +316,12 @@ impl Endpoint {
         if let Some(known) = alive(&*self.connections.lock().await) {
             return Ok(known);
         }
-        // One that the peer has opened serves as well, and may be the only way to a machine behind a router.
+        // A connection opened by the peer serves as well, and may be the only way to a machine behind a router.
         let theirs = self.admission.connections(peer).into_iter().find(|c| c.alpn() == protocol.alpn());
         if let Some(theirs) = theirs.filter(|_| protocol != Protocol::Pair) {
             return Ok(theirs);
         }
-        // Not under the lock: a peer that does not answer must not keep others waiting.
+        // Not under the lock: a peer that does not answer must not block others.
         let dial = tokio::time::timeout(DIAL_TIMEOUT, self.dial(self.dialled(to)?, protocol));
         let unreachable = |why: String| ConnectError::unreachable(peer, &why);
         let connection = match dial.await {
@@ -364,7 +364,7 @@ impl Endpoint {
     }
 }
 
-/// The error of a connection that closed under a stream.
+/// The error for a connection that closed under a stream.
 fn explain(peer: PeerId, connection: &Connection, why: &str) -> ConnectError {
     match connection.close_reason() {
         Some(iroh::endpoint::ConnectionError::ApplicationClosed(close))
@@ -376,8 +376,8 @@ fn explain(peer: PeerId, connection: &Connection, why: &str) -> ConnectError {
     }
 }
 
-/// Whether a proof of one address was sent from another. Until a handshake has come so far that the peer is known, it goes on
-/// by the address that the peer answered from last, and a peer that is dialled at several may answer from each.
+/// Whether an address proof was sent from another address. Until the peer is authenticated, a handshake continues over
+/// the address that answered last, and a peer dialled at several addresses may answer from each.
 fn lost_proof(error: &iroh::endpoint::ConnectError) -> bool {
     use iroh::endpoint::{ConnectError, ConnectingError, ConnectionError, TransportErrorCode};
     let (ConnectError::Connecting { source: ConnectingError::ConnectionError { source, .. }, .. }
@@ -388,10 +388,10 @@ fn lost_proof(error: &iroh::endpoint::ConnectError) -> bool {
     matches!(source, ConnectionError::ConnectionClosed(close) if close.error_code == TransportErrorCode::INVALID_TOKEN)
 }
 
-/// How connections are, whoever makes them: small until their maker is known.
+/// Transport settings for every connection: small windows until the peer is known.
 ///
-/// Acknowledgements are left at QUIC's own pace: noq 1.4 writes a request for fewer of them into packets that have no room
-/// left, and panics.
+/// The acknowledgement frequency stays at QUIC's default: noq 1.4 writes the request to change it into packets that
+/// have no room left, and panics.
 pub(crate) fn transport() -> QuicTransportConfig {
     QuicTransportConfig::builder()
         .initial_rtt(FIRST_RTT)
@@ -403,7 +403,7 @@ pub(crate) fn transport() -> QuicTransportConfig {
         .build()
 }
 
-/// An unspecified address stands for every interface, and that includes those of the other family.
+/// An unspecified address covers every interface, those of the other family included.
 fn addresses(bind: SocketAddr) -> Vec<SocketAddr> {
     if bind.ip().is_unspecified() {
         let any = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
@@ -413,10 +413,10 @@ fn addresses(bind: SocketAddr) -> Vec<SocketAddr> {
     }
 }
 
-/// The address with a port: one that is free for both families where any will do, for a record has one port for both. One
-/// that was asked for must be free, since iroh would fall back to another, and leave peers with a wrong address.
+/// The address with its port resolved. Port 0 becomes one that is free in both families, since a record has one port
+/// for both. A requested port must be free: iroh would fall back to another, and leave peers with a wrong address.
 fn one_port(bind: SocketAddr) -> std::io::Result<SocketAddr> {
-    // One socket for both families takes a port that is free in both; a system without IPv6 has one family only.
+    // A dual-stack socket takes a port that is free in both families; a system without IPv6 has one family only.
     let both = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
     let free = match bind.port() {
         0 if bind.ip().is_unspecified() => UdpSocket::bind(both).or_else(|_| UdpSocket::bind(bind))?,
@@ -451,11 +451,11 @@ async fn accept_connections(endpoint: Endpoint) {
     }
 }
 
-/// Serves a connection that a peer has made, for as long as it may stay.
+/// Serves a connection opened by a peer, for as long as it may stay.
 async fn receive(endpoint: Endpoint, connection: Connection, origin: Origin) {
     let peer = PeerId(connection.remote_id());
     if connection.alpn() != Protocol::Pair.alpn() || endpoint.admission.is_approved(peer) {
-        // The hook has let nobody else in.
+        // The admission hook lets nobody else in.
         return serve_streams(endpoint, connection, origin, None).await;
     }
     let visit = Arc::new(Visit::default());
@@ -464,21 +464,21 @@ async fn receive(endpoint: Endpoint, connection: Connection, origin: Origin) {
         () = serve_streams(endpoint, connection.clone(), origin, Some(visit.clone())) => {}
         () = door.should_close(origin, peer, &admission, &visit) => {}
     }
-    // A stranger's connection is of no use without the one who serves it.
+    // A stranger's connection does not outlive its task.
     if !admission.is_approved(peer) {
         door::evict(&connection);
     }
 }
 
-/// Hands on what the peer opens on a connection, whichever side made it.
+/// Passes on the streams that a peer opens on a connection, whichever side made it.
 async fn serve_streams(endpoint: Endpoint, connection: Connection, origin: Origin, visit: Option<Arc<Visit>>) {
     let peer = PeerId(connection.remote_id());
-    // The hook has decided; a protocol it does not know never gets here.
+    // The admission hook has checked the ALPN; unknown protocols never get here.
     let Some(protocol) = Protocol::from_alpn(connection.alpn()) else { return };
     let mut opened = 0;
     while let Ok((send, recv)) = connection.accept_bi().await {
         opened += 1;
-        // A revoke closes the connection; a stream that was under way at that moment must not slip through.
+        // A revoke closes the connection; a stream opened at that moment must not slip through.
         let permitted = endpoint.admission.still_permits(peer, protocol);
         if !permitted || visit.is_some() && opened > STRANGER_STREAMS_IN_ALL {
             return;
@@ -556,7 +556,7 @@ mod tests {
     async fn a_stranger_can_pair_but_not_fill_memory() {
         let ((host, mut incoming), (stranger, _)) = (bound().await, bound().await);
         let mut channel = stranger.open(&host.addr(), Protocol::Pair).await.unwrap();
-        // Nobody reads on the other side, so the window fills and the writer is left waiting.
+        // The other side does not read, so the window fills and the writer blocks.
         let flood = vec![0; 1 << 20];
         let written = tokio::time::timeout(Duration::from_millis(500), channel.send.write_all(&flood)).await;
         assert!(written.is_err(), "a megabyte went out to a machine that has not approved us");
@@ -597,7 +597,7 @@ mod tests {
         here.close().await;
     }
 
-    /// Another address of a host: passes packets on, each as much later as is said by its number, or not at all.
+    /// A proxy for a host: forwards each packet after the delay that `delay` gives for its number, or drops it.
     async fn passage(host: SocketAddr, delay: fn(usize) -> Option<Duration>) -> SocketAddr {
         let [front, back] =
             [tokio::net::UdpSocket::bind(loopback()).await, tokio::net::UdpSocket::bind(loopback()).await];
@@ -630,7 +630,7 @@ mod tests {
     async fn a_proof_that_arrives_from_another_address_is_made_anew() {
         let ((host, mut incoming), (stranger, _)) = (bound().await, bound().await);
         let at = SocketAddr::new(loopback().ip(), host.port());
-        // Both ask for a proof. What is sent by the first is lost, and comes again by the second.
+        // Both ask for a proof. The first path loses it; the retry over the second arrives.
         let first = passage(at, |count| (count != 2).then_some(Duration::ZERO)).await;
         let second = passage(at, |count| Some(Duration::from_millis(if count == 1 { 50 } else { 0 }))).await;
         let mut channel = stranger.open(&PeerAddr::new(host.id(), [first, second]), Protocol::Pair).await.unwrap();

@@ -1,4 +1,4 @@
-//! Three words that stand for a machine's key, to tell machines of one name apart: "otter lamp river".
+//! Three words that identify a machine's key, to tell machines of the same name apart: "otter lamp river".
 //!
 //! 33 bits: enough to recognise a machine, not to authenticate one. That is what pairing codes are for.
 
@@ -7,10 +7,10 @@ use sha2::{Digest, Sha256};
 
 use crate::addr::PeerId;
 
-/// Bits that choose one of the list's 2,048 words.
+/// Bits per word: the list has 2,048 words.
 const BITS: u32 = 11;
 
-/// The words of a machine, with hyphens between them.
+/// A machine's three words, separated by hyphens.
 pub fn fingerprint(peer: PeerId) -> String {
     let digest = Sha256::digest([b"HiveMind fingerprint ", &peer.as_bytes()[..]].concat());
     let bits = u64::from_be_bytes([digest[0], digest[1], digest[2], digest[3], digest[4], 0, 0, 0]);

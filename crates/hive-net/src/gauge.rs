@@ -1,8 +1,8 @@
-//! Measuring one path to a machine by itself, whichever path is in use.
+//! Measures one path to a machine, whichever path is in use.
 //!
-//! All connections between two machines go over the path that was chosen, and iroh keeps no other open. So a path is
-//! measured by an endpoint of its own: at one address of this machine, with a key made for the occasion that the other
-//! machine was asked to let in ([`crate::Admission::lend`]), and with nothing on its mind but the one path.
+//! All connections between two machines use the selected path, and iroh keeps no other open. So each path is measured
+//! by a separate endpoint, bound to one address of this machine, with an ephemeral key that the other machine was asked
+//! to admit ([`crate::Admission::lend`]).
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,10 +17,10 @@ use crate::endpoint::{BindError, Channel, ConnectError, transport};
 use crate::links::Way;
 use crate::protocol::Protocol;
 
-/// A machine at the other end of a cable answers in a few round trips.
+/// A machine on a local network answers in a few round trips.
 const DIAL_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// An endpoint for one path.
+/// An endpoint bound to one path.
 #[derive(Debug)]
 pub struct Gauge {
     inner: iroh::Endpoint,
@@ -46,12 +46,12 @@ impl Gauge {
         Ok(Self { inner, way })
     }
 
-    /// The key that the other machine is to let in.
+    /// The key that the other machine must admit.
     pub fn id(&self) -> PeerId {
         PeerId(self.inner.id())
     }
 
-    /// Reaches the machine at the other end.
+    /// Connects to the machine at the other end.
     pub async fn reach(&self, peer: PeerId) -> Result<Reached, ConnectError> {
         let to = PeerAddr::new(peer, [self.way.to]).0;
         let unreachable = |why: String| ConnectError::unreachable(peer, &why);
@@ -63,7 +63,7 @@ impl Gauge {
         }
     }
 
-    /// Lets go of the path.
+    /// Releases the path.
     pub async fn close(self) {
         self.inner.close().await;
     }
@@ -85,7 +85,7 @@ impl Reached {
     }
 }
 
-/// The path to this socket and no other, should the other machine know of more.
+/// Selects the path to this socket and no other, even if the peer offers more.
 #[derive(Debug)]
 struct Only(SocketAddr);
 

@@ -1,20 +1,20 @@
-//! Whether a peer is alive, from the answers to a heartbeat. Pure: whoever drives it says what time it is.
+//! A failure detector, fed by answers to heartbeats. Pure: the caller passes the time.
 //!
-//! A dead peer shows to QUIC after 15 to 30 seconds; people see it after two. A stopped process keeps its machine
-//! answering at every layer below, so only an answer from the process itself counts.
+//! QUIC notices a dead peer after 15 to 30 seconds; people notice after two. A stopped process's machine still answers
+//! at every layer below, so only an answer from the process itself counts.
 
 use std::time::{Duration, Instant};
 
-/// Between two beats.
+/// Interval between heartbeats.
 pub const INTERVAL: Duration = Duration::from_millis(250);
 
-/// Silence after which a peer is gone: five beats, long enough for a machine whose cores are all busy.
+/// Silence after which a peer is considered gone: five heartbeats, enough for a machine whose cores are all busy.
 const SILENCE: Duration = Duration::from_millis(1250);
 
-/// When this side itself did not get to run for so long, silence says nothing about the other.
+/// If this side did not run for this long, silence says nothing about the peer.
 const OWN_LAG: Duration = Duration::from_millis(500);
 
-/// What the detector says.
+/// A verdict of the failure detector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// It answers.
@@ -23,23 +23,23 @@ pub enum Verdict {
     Silent,
 }
 
-/// The detector of one peer.
+/// The failure detector of one peer.
 #[derive(Debug, Clone)]
 pub struct FailureDetector {
-    /// The latest answer.
+    /// When the latest answer came.
     answered: Instant,
-    /// From when on silence counts.
+    /// Start of the silence that counts.
     heard: Instant,
     looked: Instant,
 }
 
 impl FailureDetector {
-    /// Begins with an answer.
+    /// Starts as if an answer had just come.
     pub fn new(now: Instant) -> Self {
         Self { answered: now, heard: now, looked: now }
     }
 
-    /// An answer came.
+    /// Records an answer.
     pub fn answered(&mut self, now: Instant) {
         self.answered = now;
         self.heard = now;
@@ -50,12 +50,12 @@ impl FailureDetector {
         self.answered
     }
 
-    /// Asked once every [`INTERVAL`].
+    /// Judges the peer; call it once every [`INTERVAL`].
     pub fn judge(&mut self, now: Instant) -> Verdict {
         let lag = now.saturating_duration_since(self.looked).saturating_sub(INTERVAL);
         self.looked = now;
         if lag > OWN_LAG {
-            // This machine slept, or its cores were all taken: answers may be waiting to be read.
+            // This machine slept, or its cores were all busy: answers may be waiting to be read.
             self.heard = self.heard.max(now.checked_sub(SILENCE / 2).unwrap_or(now));
         }
         if now.saturating_duration_since(self.heard) > SILENCE { Verdict::Silent } else { Verdict::Alive }

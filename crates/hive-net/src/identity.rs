@@ -1,8 +1,8 @@
-//! Who this machine is: an Ed25519 key made once and bound to the machine.
+//! This machine's identity: an Ed25519 key, generated once and bound to the machine.
 //!
-//! The key is kept as one line of text, `1 MACHINE KEY`, in whatever store the platform has. MACHINE is a digest of the
-//! machine's own id, so that a home folder copied to another machine is noticed there: two machines with one key would
-//! push each other out of every connection.
+//! The key is stored as one line of text, `1 MACHINE KEY`, in the platform's secret store. MACHINE is a digest of the
+//! machine's own id, which detects a home folder copied to another machine: two machines with one key would keep
+//! replacing each other's connections.
 
 use data_encoding::HEXLOWER;
 use iroh::SecretKey;
@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::addr::PeerId;
 
-/// A machine's key.
+/// A machine's key pair.
 #[derive(Debug, Clone)]
 pub struct Identity {
     secret: SecretKey,
@@ -19,7 +19,7 @@ pub struct Identity {
 /// Why a stored identity cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdentityError {
-    /// It is not what was written.
+    /// The text is not in the stored format.
     #[error(
         "the stored identity is damaged; remove it to get a new one, and approve this machine again from the others"
     )]
@@ -30,12 +30,12 @@ pub enum IdentityError {
 }
 
 impl Identity {
-    /// A new one.
+    /// Generates a new key.
     pub fn generate() -> Self {
         Self { secret: SecretKey::generate() }
     }
 
-    /// Reads what [`Identity::to_text`] wrote, if it was written on this machine. A machine without an id takes any.
+    /// Parses the text of [`Identity::to_text`], if it was written here. A machine without an id accepts any.
     pub fn from_text(text: &str, machine_id: Option<&str>) -> Result<Self, IdentityError> {
         let mut parts = text.split_whitespace();
         let (Some("1"), Some(machine), Some(key), None) = (parts.next(), parts.next(), parts.next(), parts.next())
@@ -50,12 +50,12 @@ impl Identity {
         Ok(Self { secret: SecretKey::from_bytes(&bytes) })
     }
 
-    /// As text, for a secret store.
+    /// The text for a secret store.
     pub fn to_text(&self, machine_id: Option<&str>) -> String {
         format!("1 {} {}", machine_id.map_or_else(|| "-".to_owned(), digest), HEXLOWER.encode(&self.secret.to_bytes()))
     }
 
-    /// The public half.
+    /// The public key.
     pub fn id(&self) -> PeerId {
         PeerId::new(self.secret.public())
     }
@@ -65,7 +65,7 @@ impl Identity {
     }
 }
 
-/// The machine's id itself stays out of files: other programs use it, too.
+/// Only a digest of the machine's id is stored: other programs use the id, too.
 fn digest(machine_id: &str) -> String {
     HEXLOWER.encode(&Sha256::digest(format!("HiveMind machine {}", machine_id.trim()))[..16])
 }

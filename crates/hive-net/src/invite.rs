@@ -1,5 +1,5 @@
-//! Invitations for machines that are not on this network: a ticket that says where this machine is and lets its bearer
-//! knock, once and for a while. It opens nothing by itself; both owners still compare a code and approve.
+//! Invitations for machines outside this network: a ticket has this machine's address and a one-time secret that
+//! expires. It only allows its bearer to ask; both owners still compare a code and approve.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -10,31 +10,31 @@ use sha2::{Digest, Sha256};
 
 use crate::addr::PeerAddr;
 
-/// What the bearer of a ticket shows.
+/// The secret in a ticket.
 pub type InviteSecret = [u8; 16];
 
-/// Tickets of this version.
+/// The ticket version.
 const VERSION: u8 = 1;
 
-/// Where to knock, and with what.
+/// An invitation: an address and a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ticket {
-    /// The machine that invites.
+    /// The inviting machine.
     pub addr: PeerAddr,
-    /// What to show it.
+    /// The secret to present to it.
     pub secret: InviteSecret,
 }
 
-/// Text that is no ticket.
+/// Why text is not a ticket.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TicketError {
-    /// It begins otherwise.
+    /// It does not begin like a ticket.
     #[error("this is not a HiveMind invitation; those begin with \"hivemind\"")]
     Foreign,
-    /// It begins rightly and does not go on so.
+    /// It begins like a ticket but does not decode.
     #[error("the invitation is incomplete or has a mistake in it; copy all of it, from \"hivemind\" to its end")]
     Cut,
-    /// Of another version.
+    /// It has another version.
     #[error("the invitation is of version {0}, this HiveMind reads version {VERSION}; update the older of the two")]
     Version(u8),
 }
@@ -43,7 +43,7 @@ pub enum TicketError {
 struct Wire {
     addr: PeerAddr,
     secret: InviteSecret,
-    /// So that a slip in copying is noticed here and not as a machine that does not answer.
+    /// Detects a copying mistake here, instead of as a machine that does not answer.
     check: [u8; 4],
 }
 
@@ -72,12 +72,12 @@ fn check(addr: &PeerAddr, secret: &InviteSecret) -> [u8; 4] {
 }
 
 impl Ticket {
-    /// As text, without spaces.
+    /// The ticket as text, without spaces.
     pub fn to_text(&self) -> String {
         self.encode_string()
     }
 
-    /// Reads a ticket; spaces and line breaks from copying are forgiven.
+    /// Parses a ticket; ignores spaces and line breaks from copying.
     pub fn parse(text: &str) -> Result<Self, TicketError> {
         let text: String = text.split_whitespace().collect();
         let Some(rest) = text.strip_prefix("hivemind") else { return Err(TicketError::Foreign) };
@@ -91,26 +91,26 @@ impl Ticket {
     }
 }
 
-/// Why a secret opens nothing.
+/// Why a secret is rejected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InviteError {
-    /// Nobody here gave it out, or it was used.
+    /// It was never issued here, or was used.
     #[error("this invitation is not known here, or was used before; ask for a new one")]
     Unknown,
-    /// It was given out too long ago.
+    /// It has expired.
     #[error("this invitation has expired; ask for a new one")]
     Expired,
 }
 
-/// Invitations given out and not used yet. Kept on disk, so that they survive a restart.
+/// Issued and unused invitations. Kept on disk, so that they survive a restart.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Invites {
-    /// When each ends, in seconds since 1970 by this machine's clock, by a digest of its secret.
+    /// Expiry of each, in seconds since 1970 by this machine's clock, by a digest of its secret.
     open: BTreeMap<String, u64>,
 }
 
 impl Invites {
-    /// Makes a new one.
+    /// Issues an invitation.
     pub fn give_out(&mut self, valid_for: Duration, now: SystemTime) -> InviteSecret {
         self.open.retain(|_, until| *until >= seconds(now));
         let mut secret = InviteSecret::default();
@@ -119,7 +119,7 @@ impl Invites {
         secret
     }
 
-    /// Takes one back in; it opens nothing any more. Only the clock of the machine that gave it out counts.
+    /// Redeems an invitation, which can be used once. Only the clock of the issuing machine counts.
     pub fn redeem(&mut self, secret: &InviteSecret, now: SystemTime) -> Result<(), InviteError> {
         match self.open.remove(&digest(secret)) {
             None => Err(InviteError::Unknown),

@@ -1,15 +1,15 @@
-//! Connects: identity, discovery, pairing, links, and the protocols between machines.
+//! The network layer: identity, discovery, pairing, links, and the protocols between machines.
 //!
-//! iroh and mdns-sd live here and nowhere else. An [`Endpoint`] is this machine's address in the swarm; a [`Channel`]
-//! is one stream to a peer, of one [`Protocol`]: *pair* makes strangers known to each other ([`pairing`]), *control*
-//! carries heartbeats, questions and answers ([`control`]), *stage* carries the frames of the ring ([`stage`],
+//! iroh and mdns-sd are used here and nowhere else. An [`Endpoint`] is this machine's address in the swarm; a
+//! [`Channel`] is one stream to a peer, of one [`Protocol`]: *pair* introduces strangers ([`pairing`]), *control*
+//! carries heartbeats, requests and replies ([`control`]), *stage* carries the frames of the ring ([`stage`],
 //! [`wire`]), *gauge* measures paths ([`gauge`]).
 //!
-//! What holds: a peer that has not been approved can pair and nothing else, whichever side dials ([`admission`]);
-//! without a relay, nothing is sent to anyone but the peers that are dialled and the multicast group of this network,
-//! and peers are dialled on this machine's own networks or where a person or an earlier connection found them ([`near`]).
+//! Invariants: a peer that is not approved can pair and nothing else, whichever side dials ([`admission`]). Without a
+//! relay, packets go only to dialled peers and to this network's multicast group; peers are dialled only on this
+//! machine's own networks, or where a person or an earlier connection found them ([`near`]).
 //!
-//! `examples/pair_and_send.rs` is the shortest way through it: two endpoints pair, and one sends the other a frame.
+//! Start with `examples/pair_and_send.rs`: two endpoints pair, and one sends the other a frame.
 
 pub mod addr;
 pub mod admission;

@@ -1,8 +1,8 @@
-//! Which of the paths to a peer carries the traffic.
+//! Chooses which path to a peer carries the traffic.
 //!
-//! Left alone, iroh stays on a path of up to 10 ms once it has one, and moves for a gain of 5 ms: it would never leave
+//! By default, iroh stays on a path of up to 10 ms once it has one, and moves for a gain of 5 ms: it would never leave
 //! 4 ms of Wi-Fi for 0.3 ms of Thunderbolt. Here the choice is [`choose`], a pure function over what is known of each
-//! path; `Preference` hands it to iroh, which asks whenever a path opens or closes.
+//! path; `Preference` connects it to iroh, which asks whenever a path opens or closes.
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -12,7 +12,7 @@ use std::time::Duration;
 use iroh::endpoint::transports::{Addr, FourTuple, PathSelection, PathSelectionContext, PathSelector};
 use serde::{Deserialize, Serialize};
 
-/// What a path is made of, as far as this end can tell.
+/// The kind of a path, as far as this end can tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LinkKind {
@@ -24,17 +24,17 @@ pub enum LinkKind {
     Ethernet,
     /// Wi-Fi.
     Wifi,
-    /// A tunnel of another program.
+    /// Another program's tunnel.
     Vpn,
     /// A relay server.
     Relay,
-    /// Through a router, or an interface of no known kind.
+    /// Through a router, or an interface of unknown kind.
     Other,
 }
 
 impl LinkKind {
-    /// What a measured round trip is worth on this kind. A path's first round trip is one sample; radio and tunnels are
-    /// worse under load than it says, a cable between two machines is better.
+    /// Factor for a measured round trip on this kind. A path's first round trip is one sample; radio and tunnels get
+    /// worse under load, a cable between two machines gets better.
     fn weight(self) -> f64 {
         match self {
             Self::Loopback => 0.5,
@@ -46,20 +46,20 @@ impl LinkKind {
     }
 }
 
-/// A path that is open.
+/// An open path.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Candidate {
-    /// What it is made of.
+    /// Its kind.
     pub kind: LinkKind,
     /// Its round trip.
     pub round_trip: Duration,
-    /// What it carries, once measured.
+    /// Its measured rate, if known.
     pub bits_per_s: Option<u64>,
 }
 
 impl Candidate {
-    /// Microseconds that a token's hidden states take there, as far as is known: what has not been measured yet is taken for
-    /// as good as it can be, and is measured once it is in use.
+    /// Microseconds that a token's hidden states take on this path. An unknown rate counts as infinite; the path is
+    /// measured once it is in use.
     fn cost_us(&self) -> f64 {
         let sending_s = self.bits_per_s.map_or(0.0, |rate| TOKEN_BITS / rate.max(1) as f64);
         (self.round_trip.as_secs_f64() * self.kind.weight() + sending_s) * 1e6
@@ -69,21 +69,21 @@ impl Candidate {
 /// A token's hidden states in a large model: 8,192 numbers of two bytes.
 const TOKEN_BITS: f64 = 8192.0 * 2.0 * 8.0;
 
-/// What to do.
+/// Which path to use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Choice {
     /// Stay on the current path.
     Keep,
-    /// Go over to the candidate of this number.
+    /// Move to the candidate at this index.
     Move(usize),
 }
 
-/// A move has to bring this much: round trips of one path differ by as much from sample to sample.
+/// The new cost must be below this fraction of the current one: samples of one path vary by as much.
 const GAIN: f64 = 0.75;
-/// And at least this much, which a token feels.
+/// Minimum gain in microseconds: less makes no difference to a token.
 const GAIN_US: f64 = 50.0;
 
-/// The best path: direct before relayed, then the one that has a token across soonest, with hysteresis around `current`.
+/// The best path: direct before relayed, then the one that delivers a token soonest, with hysteresis around `current`.
 pub fn choose(current: Option<usize>, candidates: &[Candidate]) -> Choice {
     let cost = Candidate::cost_us;
     let relayed = |c: &Candidate| c.kind == LinkKind::Relay;
@@ -97,27 +97,27 @@ pub fn choose(current: Option<usize>, candidates: &[Candidate]) -> Choice {
     if worth_it && current != Some(best) { Choice::Move(best) } else { Choice::Keep }
 }
 
-/// A network of this machine, and what it is made of.
+/// A network of this machine, and its kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Network {
     /// The interface's name.
     pub interface: String,
     /// This machine's address in it.
     pub address: IpAddr,
-    /// How many of its bits name the network.
+    /// Prefix length in bits.
     pub prefix: u8,
     /// The interface's kind.
     pub kind: LinkKind,
 }
 
-/// What is known of this machine's networks. Clones share it; the node keeps it up to date.
+/// This machine's networks. Clones share them; the node keeps them up to date.
 #[derive(Debug, Clone, Default)]
 pub struct Networks {
     known: Arc<RwLock<Vec<Network>>>,
 }
 
 impl Networks {
-    /// Replaces what is known; says whether it changed.
+    /// Replaces the networks; returns whether they changed.
     pub fn set(&self, networks: Vec<Network>) -> bool {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         let changed = *known != networks;
@@ -125,7 +125,7 @@ impl Networks {
         changed
     }
 
-    /// What a path to `remote` is made of: the kind of the narrowest network that holds it.
+    /// The kind of a path to `remote`: that of the narrowest network that contains it.
     pub fn kind(&self, remote: IpAddr) -> LinkKind {
         let remote = remote.to_canonical();
         if remote.is_loopback() {
@@ -136,26 +136,27 @@ impl Networks {
         holding.max_by_key(|network| network.prefix).map_or(LinkKind::Other, |network| network.kind)
     }
 
-    /// Whether this holds for one of this machine's networks.
+    /// Whether any of this machine's networks satisfies the predicate.
     pub(crate) fn any(&self, holds: impl Fn(&Network) -> bool) -> bool {
         self.known.read().unwrap_or_else(PoisonError::into_inner).iter().any(holds)
     }
 }
 
-/// A path to a machine that is in one of this machine's networks.
+/// A path to a machine in one of this machine's networks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Way {
-    /// This machine's address there.
+    /// This machine's address in that network.
     pub from: IpAddr,
-    /// The other machine's.
+    /// The other machine's socket.
     pub to: SocketAddr,
-    /// What it is made of.
+    /// The path's kind.
     pub kind: LinkKind,
 }
 
 impl Networks {
-    /// The ways to a machine that says it is at these sockets, one for each network that both are in. Where an interface has one
-    /// by IPv4, those of IPv6 are the same cable once more; addresses that hold for one cable only are ambiguous.
+    /// The paths to a machine at these sockets, one for each network that both are in. IPv6 paths are skipped where the
+    /// interface has an IPv4 one, which is the same cable, and so are ambiguous addresses: loopback and link-local
+    /// IPv6.
     pub fn ways(&self, sockets: &[SocketAddr]) -> Vec<Way> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         let of = |to: &SocketAddr| {
@@ -174,14 +175,14 @@ impl Networks {
     }
 }
 
-/// What paths were measured to carry, by their other ends. Clones share it.
+/// Measured rates of paths, by their other ends. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct Rates {
     known: Arc<RwLock<HashMap<String, u64>>>,
 }
 
 impl Rates {
-    /// Notes a measurement, in bits per second.
+    /// Records a measurement, in bits per second.
     pub fn set(&self, remote: &str, bits_per_s: u64) {
         self.known.write().unwrap_or_else(PoisonError::into_inner).insert(remote.to_owned(), bits_per_s);
     }
@@ -195,7 +196,7 @@ impl Rates {
 pub(crate) fn holds(network: &Network, remote: IpAddr) -> bool {
     let same = |a: u128, b: u128, bits: u32| {
         let shift = bits.saturating_sub(u32::from(network.prefix));
-        // Shifting everything out leaves networks that hold every address: those say nothing.
+        // A shift of all bits means a network that contains every address: it says nothing.
         shift < bits && a >> shift == b >> shift
     };
     match (network.address, remote) {
@@ -205,7 +206,7 @@ pub(crate) fn holds(network: &Network, remote: IpAddr) -> bool {
     }
 }
 
-/// [`choose`], as iroh asks for it.
+/// Connects [`choose`] to iroh.
 #[derive(Debug)]
 pub(crate) struct Preference {
     pub(crate) networks: Networks,
@@ -228,7 +229,7 @@ impl PathSelector for Preference {
         let open: Vec<_> = context.paths().filter_map(|path| path.stats().map(|stats| (path, stats.rtt))).collect();
         let candidates: Vec<_> =
             open.iter().map(|(path, round_trip)| self.candidate(path.network_path(), *round_trip)).collect();
-        // The same path stands here once per connection; the quickest sample counts.
+        // The same path is listed once per connection; the fastest sample counts.
         let current = open
             .iter()
             .enumerate()
@@ -287,7 +288,7 @@ mod tests {
             [("192.168.1.2".to_owned(), LinkKind::Wifi), ("169.254.1.2".to_owned(), LinkKind::Thunderbolt)]
         );
         assert_eq!(ways(&["[fd00::3]:9", "[fe80::3]:9"]), [("fd00::2".to_owned(), LinkKind::Wifi)]);
-        // A cable that has IPv6 only is a way of its own.
+        // An IPv6-only cable is a path of its own.
         assert_eq!(
             ways(&["169.254.7.7:9", "[fd00::3]:9"]),
             [("169.254.1.2".to_owned(), LinkKind::Thunderbolt), ("fd00::2".to_owned(), LinkKind::Wifi)]
@@ -308,7 +309,7 @@ mod tests {
         let paths = [path(LinkKind::Ethernet, 310), path(LinkKind::Ethernet, 290)];
         assert_eq!(choose(Some(0), &paths), Choice::Keep);
         assert_eq!(choose(Some(1), &paths), Choice::Keep);
-        // Far apart in proportion, but nothing a token feels.
+        // A large ratio, but too small a gain for a token.
         let paths = [path(LinkKind::Ethernet, 90), path(LinkKind::Ethernet, 50)];
         assert_eq!(choose(Some(0), &paths), Choice::Keep);
     }

@@ -1,4 +1,4 @@
-//! A lock that a panic does not take away: what is changed under it is whole after every step.
+//! Locks a mutex and ignores poisoning: every change under these locks is complete after each step.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

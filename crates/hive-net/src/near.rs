@@ -1,11 +1,11 @@
-//! Which addresses packets may go to.
+//! Decides which addresses packets may go to.
 //!
-//! Where a machine is, others say: an announcement is anybody's, and an approved machine names the addresses of a third.
-//! A QUIC handshake begins with 1,200 bytes to each address, so whoever is believed without a check can point this
-//! machine at others. What holds: an announced address is on the link it was announced on (`Networks::accepts_announced`);
-//! without a relay, nothing is dialled but addresses of this machine's own networks and those elsewhere that a person gave
-//! or that a connection has reached before ([`Range`]); and however fast the claims change, a machine is dialled at a
-//! bounded number of addresses (`AddressBook`).
+//! Other machines say where a machine is: anyone can announce one, and an approved machine names the addresses of a
+//! third. A QUIC handshake begins with 1,200 bytes to each address, so an unchecked claim could point this machine at a
+//! victim. Invariants: an announced address is on the link it was announced on (`Networks::accepts_announced`); without
+//! a relay, only addresses on this machine's own networks are dialled, and those elsewhere that a person gave or that a
+//! connection reached before ([`Range`]); and however fast the claims change, a machine is dialled at a bounded number
+//! of addresses (`AddressBook`).
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -16,48 +16,48 @@ use iroh::RelayUrl;
 use crate::addr::PeerId;
 use crate::links::{LinkKind, Network, Networks, holds};
 
-/// Ports below this belong to services such as DNS; no HiveMind listens there unless its owner says so.
+/// Ports below this belong to services such as DNS; no HiveMind listens there unless its owner configures it.
 const FIRST_PORT: u16 = 1024;
 /// Addresses dialled at once.
 const DIALLED_AT_ONCE: usize = 16;
-/// Different addresses of a machine that are tried because somebody announced them.
+/// Announced addresses of a machine that are dialled, at most.
 const TRIED: usize = 32;
 /// iroh sends a handshake to every address of a machine that it was ever given, and forgets them after a minute without
 /// a connection or a dial.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(61);
-/// With [`TRIED`] addresses a machine is dialled for so long where it was vouched for, and then left alone for
+/// With [`TRIED`] addresses in use, a machine with vouched ones is dialled for this long, then not at all for
 /// [`FORGOTTEN_AFTER`], so that others can be tried.
 const DIALLED_ON_FOR: Duration = Duration::from_mins(5);
-/// Addresses of one machine that were vouched for, newest first.
+/// Vouched addresses kept per machine, newest first.
 const VOUCHED: usize = 16;
 
-/// How long a machine is expected that this owner pairs with.
+/// How long a machine that this owner is pairing with is expected.
 const EXPECTED_FOR: Duration = crate::pairing::DECISION_TIMEOUT;
 
-/// Who comes, as far as the address tells.
+/// Who connects, as far as the address tells.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Comer {
-    /// From where a machine was that is in, or that a person named.
+    /// From an address of an approved machine, or of one that a person named.
     Known,
-    /// From where a machine announces itself that this owner pairs with.
+    /// From the announced address of a machine that this owner is pairing with.
     Expected,
-    /// Somebody else.
+    /// Anyone else.
     Stranger,
 }
 
 /// How far packets may go.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Range {
-    /// To this machine's own networks and nowhere else.
+    /// Only to this machine's own networks.
     Link,
     /// Also to addresses elsewhere that a person gave, or that a connection has reached there.
     Given,
-    /// Anywhere: whoever dials knows what they do, or a relay was chosen.
+    /// Anywhere: the caller is responsible, or a relay was chosen.
     #[default]
     Anywhere,
 }
 
-/// Whether an address belongs to one machine: neither unspecified, nor multicast, nor the broadcast address.
+/// Whether an address belongs to one machine: not unspecified, multicast or broadcast.
 fn is_unicast(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(v4) => v4.octets()[0] != 0 && !v4.is_multicast() && v4 != Ipv4Addr::BROADCAST,
@@ -66,29 +66,28 @@ fn is_unicast(ip: IpAddr) -> bool {
 }
 
 impl Network {
-    /// Whether a packet to `ip` goes to one machine of this network.
+    /// Whether a packet to `ip` goes to a single machine of this network.
     pub(crate) fn delivers(&self, ip: IpAddr) -> bool {
         holds(self, ip) && is_unicast(ip) && !self.is_broadcast(ip)
     }
 
-    /// Whether `ip` stands for every machine of this network, or for the network.
+    /// Whether `ip` is the broadcast or the network address of this network.
     fn is_broadcast(&self, ip: IpAddr) -> bool {
         let IpAddr::V4(v4) = ip else { return false };
         let host = u32::MAX.checked_shr(u32::from(self.prefix)).unwrap_or(0);
-        // Networks of one or two addresses have none to spare.
+        // Networks of one or two addresses have neither.
         host > 1 && (v4.to_bits() & host == host || v4.to_bits() & host == 0)
     }
 }
 
 impl Networks {
-    /// Whether a packet to `remote` goes to one machine on one of this machine's networks, and through no router.
+    /// Whether a packet to `remote` goes to a single machine on one of this machine's networks, without a router.
     pub fn is_near(&self, remote: IpAddr) -> bool {
         self.any(|network| network.delivers(remote.to_canonical()))
     }
 
-    /// Whether an announcement that came by these interfaces may name this socket: on the link it was heard on, and no
-    /// system service. Where none of the interfaces is known by name, any network of this machine will do, but its
-    /// loopback.
+    /// Whether an announcement heard on these interfaces may name this socket: it must be on that link, and not on a
+    /// system port. If none of the interfaces is known by name, any network of this machine but loopback will do.
     pub(crate) fn accepts_announced(&self, socket: SocketAddr, interfaces: &[String]) -> bool {
         let ip = socket.ip().to_canonical();
         let named = |network: &Network| interfaces.contains(&network.interface);
@@ -99,7 +98,7 @@ impl Networks {
 }
 
 impl Range {
-    /// Whether a socket may be dialled. `loopback` says whether the dialler listens on loopback itself: then that is its
+    /// Whether a socket may be dialled. `loopback`: whether the dialler listens on loopback itself, so that this is its
     /// network.
     fn allows(self, socket: SocketAddr, networks: &Networks, loopback: bool, vouched: Option<ReachableFrom>) -> bool {
         let ip = socket.ip().to_canonical();
@@ -115,33 +114,33 @@ impl Range {
     }
 }
 
-/// Where an address that was vouched for may be dialled from.
+/// Where a vouched address may be dialled from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReachableFrom {
     /// On its own network: a connection was made over it there.
     OnLink,
-    /// From anywhere: a person gave it, or a connection was made over it through a router.
+    /// Anywhere: a person gave it, or a connection was made over it through a router.
     Anywhere,
 }
 
-/// What decides, beside the addresses themselves.
+/// What decides besides the addresses themselves.
 #[derive(Debug)]
 pub(crate) struct Rules<'a> {
     pub(crate) range: Range,
     pub(crate) networks: &'a Networks,
     /// Whether this machine listens on loopback.
     pub(crate) loopback: bool,
-    /// Whether a connection to the machine is alive: then iroh goes on over that, whatever else it is given.
+    /// Whether there is a live connection to the machine: iroh then uses that, whatever addresses it is given.
     pub(crate) connected: bool,
 }
 
 /// Why a machine is not dialled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotDialled {
-    /// There is nowhere to look for it.
+    /// No address is known.
     #[error("it has no known address")]
     Unknown,
-    /// What is known is off this machine's networks.
+    /// All known addresses are off this machine's networks.
     #[error("it is on none of this machine's networks")]
     Far,
     /// Its addresses changed too often.
@@ -149,17 +148,17 @@ pub enum NotDialled {
     TooMany,
 }
 
-/// What is known of other machines' addresses: who vouched for them, and where they were looked for.
+/// Other machines' addresses: who vouched for them, and which ones were dialled.
 #[derive(Debug, Default)]
 pub(crate) struct AddressBook {
     vouched: HashMap<PeerId, Vec<(SocketAddr, ReachableFrom)>>,
     relays: HashMap<PeerId, RelayUrl>,
-    /// Where a machine that this owner pairs with may come from, and until when.
+    /// Where a machine that this owner is pairing with may connect from, and until when.
     expected: HashMap<IpAddr, (PeerId, Instant)>,
     tried: HashMap<PeerId, Tried>,
 }
 
-/// Announced addresses of a machine that iroh has been given, and dials again with every other.
+/// Announced addresses of a machine that iroh was given, and dials again together with every new one.
 #[derive(Debug)]
 struct Tried {
     sockets: BTreeSet<SocketAddr>,
@@ -179,31 +178,31 @@ impl AddressBook {
         known.truncate(VOUCHED);
     }
 
-    /// A person named this relay of a machine, or a connection was made through it.
+    /// A person named this relay for a machine, or a connection was made through it.
     pub(crate) fn vouch_relay(&mut self, peer: PeerId, relay: RelayUrl) {
         self.relays.insert(peer, relay);
     }
 
-    /// Whether a machine is looked for through this relay.
+    /// Whether a machine is reached through this relay.
     pub(crate) fn is_relay_of(&self, peer: PeerId, relay: &RelayUrl) -> bool {
         self.relays.get(&peer) == Some(relay)
     }
 
-    /// A machine that this owner pairs with may come from these addresses.
+    /// A machine that this owner is pairing with may connect from these addresses.
     pub(crate) fn expect(&mut self, peer: PeerId, sockets: &[SocketAddr], now: Instant) {
         self.expected.retain(|_, (_, until)| *until > now);
         let addresses = sockets.iter().take(DIALLED_AT_ONCE).map(|socket| socket.ip().to_canonical());
         self.expected.extend(addresses.map(|address| (address, (peer, now + EXPECTED_FOR))));
     }
 
-    /// This owner wants nothing of a machine any more: where it was is no better than anywhere else.
+    /// Forgets a machine's addresses: they are like any other again.
     pub(crate) fn forget(&mut self, peer: PeerId) {
         self.vouched.remove(&peer);
         self.relays.remove(&peer);
         self.expected.retain(|_, (expected, _)| *expected != peer);
     }
 
-    /// What is known of somebody who comes from an address.
+    /// Classifies a connection by its address.
     pub(crate) fn comer(&self, ip: IpAddr, now: Instant) -> Comer {
         let ip = ip.to_canonical();
         if self.vouched.values().flatten().any(|(socket, _)| socket.ip().to_canonical() == ip) {
@@ -215,7 +214,7 @@ impl AddressBook {
         }
     }
 
-    /// Which of the addresses named for a machine are dialled now.
+    /// Selects the addresses to dial now from those named for a machine.
     pub(crate) fn choose(
         &mut self,
         peer: PeerId,
@@ -319,7 +318,7 @@ mod tests {
         assert!(hears("192.168.2.255:4000", "wifi"), "within a /22 this is a machine like any other");
         assert!(hears("172.16.0.0:4000", "point"), "a cable of two addresses has no broadcast");
         assert!(hears("127.0.0.1:4000", "lo"));
-        // An interface that is not known by name: any of ours, but loopback.
+        // An interface not known by name: any of our networks but loopback.
         assert!(hears("10.77.0.2:4000", "alias") && !hears("8.8.8.8:4000", "alias"));
         assert!(!hears("127.0.0.1:4000", "alias"));
         assert!(networks.accepts_announced(socket("10.77.0.2:4000"), &[]));
@@ -340,11 +339,11 @@ mod tests {
         for far in ["8.8.8.8:4000", "[2001:db8::1]:4000", "10.1.0.1:4000", "[fd00::1]:4000", "[::ffff:8.8.8.8]:4000"] {
             assert!([claimed, on_link, given].iter().all(|vouched| !allows(Range::Link, far, *vouched)), "{far}");
             assert!(!allows(Range::Given, far, claimed) && allows(Range::Given, far, given), "{far}");
-            // It worked at home, and this machine is elsewhere now.
+            // It worked at home, but this machine is elsewhere now.
             assert!(!allows(Range::Given, far, on_link), "{far}");
             assert!(allows(Range::Anywhere, far, claimed), "{far}");
         }
-        // What listens on this machine's loopback is nobody else's to reach through it.
+        // Other machines must not reach what listens on this machine's loopback.
         assert!(!allows(Range::Link, "127.0.0.1:4000", claimed) && !allows(Range::Given, "127.0.0.1:4000", claimed));
         assert!(Range::Link.allows(socket("127.0.0.1:4000"), &networks, true, claimed));
     }
@@ -379,7 +378,7 @@ mod tests {
         assert!(book.choose(peer, &claim(0), &rules, start).is_ok(), "what was tried before may be tried again");
         let later = start + FORGOTTEN_AFTER;
         assert_eq!(book.choose(peer, &claim(600), &rules, later).unwrap().len(), 8);
-        // Where it was vouched for it is dialled whatever is claimed, for minutes on end, and first of all after a pause.
+        // A vouched address is dialled whatever is announced, for minutes, and first after a pause.
         let home = socket("10.77.0.2:4000");
         book.vouch(peer, home, ReachableFrom::OnLink);
         let mut dialled_at = Vec::new();
@@ -395,7 +394,7 @@ mod tests {
         assert!(pauses.len() <= 2 && pauses.iter().all(|pause| *pause <= 62), "{pauses:?}");
         let later = later + Duration::from_secs(1000);
         book.forget(peer);
-        // A machine that is connected is dialled where it is, whatever is claimed.
+        // A connected machine is dialled where it is, whatever is announced.
         let connected = Rules { connected: true, ..rules };
         for n in 700..720 {
             assert!(book.choose(peer, &claim(n), &connected, later).is_ok());

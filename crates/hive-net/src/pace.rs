@@ -1,27 +1,27 @@
-//! How fast a machine may send, where its owner has set a limit: what is over it waits its turn.
+//! A limit on a machine's sending rate, set by its owner: sends above it wait.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::lock::lock;
 
-/// What may go at once after a silence: a token's few kilobytes never wait, a prompt's megabytes do.
+/// Allowed burst after a pause: a token's few kilobytes never wait, a prompt's megabytes do.
 const BURST: Duration = Duration::from_millis(50);
 
-/// A limit that all streams of a machine share. Clones share it.
+/// A rate limit shared by all streams of a machine. Clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct Pace(Arc<Mutex<Line>>);
 
-/// The line that bytes wait in.
+/// The queue of bytes to send.
 #[derive(Debug, Default)]
 struct Line {
     bytes_per_s: Option<f64>,
-    /// When everything let through so far will have gone, at that speed.
+    /// When all bytes admitted so far will have been sent at that rate.
     gone_at: Option<Instant>,
 }
 
 impl Line {
-    /// How long so many bytes wait from `now` on.
+    /// How long `bytes` must wait from `now` on.
     fn wait(&mut self, bytes: usize, now: Instant) -> Duration {
         let Some(bytes_per_s) = self.bytes_per_s else { return Duration::ZERO };
         let earliest = now.checked_sub(BURST).unwrap_or(now);
@@ -32,7 +32,7 @@ impl Line {
 }
 
 impl Pace {
-    /// Limits what is sent to so many bits per second, or not at all.
+    /// Sets the limit in bits per second; `None` removes it.
     pub fn limit(&self, bits_per_s: Option<u64>) {
         let bytes_per_s = bits_per_s.map(|bits| (bits.max(1) as f64) / 8.0);
         let mut line = lock(&self.0);
@@ -41,7 +41,7 @@ impl Pace {
         }
     }
 
-    /// Waits until so many bytes may go.
+    /// Waits until this many bytes may be sent.
     pub async fn pass(&self, bytes: usize) {
         let wait = lock(&self.0).wait(bytes, Instant::now());
         if !wait.is_zero() {
@@ -65,7 +65,7 @@ mod tests {
         assert_eq!(line.wait(300_000, now), Duration::ZERO);
         assert_eq!(line.wait(1000, now), Duration::from_millis(250));
         assert_eq!(line.wait(1000, now), Duration::from_millis(251));
-        // After a silence a token goes at once.
+        // After a pause a token is sent immediately.
         let later = now + Duration::from_secs(1);
         assert_eq!(line.wait(1000, later), Duration::ZERO);
         assert_eq!(line.wait(1000, later), Duration::ZERO);

@@ -1,21 +1,21 @@
-//! Two machines get to know each other: both show one code, and both owners approve.
+//! Pairing: both machines show the same code, and both owners approve.
 //!
 //! ```text
-//!  asker                                        answerer
-//!    │  Hello    name, commitment = H(nonce a)     │
-//!    │ ───────────────────────────────────────────▶│
-//!    │  Welcome  name, nonce b                     │
-//!    │◀─────────────────────────────────────────── │
-//!    │  Reveal   nonce a                           │   both: code = H(ids, nonces) mod 1,000,000
-//!    │ ───────────────────────────────────────────▶│
-//!    │  Verdict ◀──────────────────────▶ Verdict   │   when each owner has compared the codes
+//!   asker                                        answerer
+//!     │  Hello    name, commitment = H(nonce a)     │
+//!     │ ───────────────────────────────────────────▶│
+//!     │  Welcome  name, nonce b                     │
+//!     │◀─────────────────────────────────────────── │
+//!     │  Reveal   nonce a                           │   both: code = H(ids, nonces) mod 1,000,000
+//!     │ ───────────────────────────────────────────▶│
+//!     │  Verdict ◀──────────────────────▶ Verdict   │   when each owner has compared the codes
 //! ```
 //!
 //! A man in the middle runs two pairings with different keys, so the codes depend on nonces he does not choose: the
-//! asker's is fixed before the answerer's is known, and the answerer's before the asker's is shown. He cannot try out
-//! nonces until the codes agree; he has one guess in a million per pairing that an owner starts.
+//! asker's is fixed before the answerer's is known, and the answerer's before the asker's is revealed. He cannot search
+//! for nonces that make the codes agree; he has one guess in a million per pairing that an owner starts.
 //!
-//! The connection's handshake has already proven who holds which key. Frames are small, and nobody waits for ever.
+//! The connection's handshake has already proven who holds which key. Messages are small, and every wait has a timeout.
 
 mod message;
 mod timeouts;
@@ -35,10 +35,10 @@ use timeouts::{FAREWELL, MACHINE_TIMEOUT};
 
 pub use timeouts::DECISION_TIMEOUT;
 
-/// The longest message is a name and some digests.
+/// Limit of a message: the longest has a name and some digests.
 const MAX_MESSAGE_BYTES: u32 = 1024;
 
-/// Six digits that both machines show.
+/// The six-digit code that both machines show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Code(u32);
 
@@ -51,7 +51,7 @@ impl Code {
         Self((number % 1_000_000) as u32)
     }
 
-    /// Reads a code as people write it: "482 915", "482915", "482-915".
+    /// Parses a code as people write it: "482 915", "482915", "482-915".
     pub fn parse(text: &str) -> Option<Self> {
         let digits: String = text.chars().filter(|c| !matches!(c, ' ' | '-')).collect();
         (digits.len() == 6 && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok().map(Self))?
@@ -64,19 +64,19 @@ impl std::fmt::Display for Code {
     }
 }
 
-/// Why two machines did not get as far as a code.
+/// Why a pairing failed before a code was shown.
 #[derive(Debug, thiserror::Error)]
 pub enum PairError {
-    /// It could not be reached.
+    /// The other machine could not be reached.
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    /// It said no before any code was shown.
+    /// It refused before a code was shown.
     #[error("the other machine refused: {0}")]
     Refused(String),
-    /// It broke off or kept silent.
+    /// It closed the connection, or did not answer in time.
     #[error("the other machine broke off")]
     BrokeOff,
-    /// It does not keep to the protocol: an error, or somebody in between.
+    /// It violated the protocol: a bug, or a man in the middle.
     #[error("the other machine did not keep to the protocol ({0}); nothing was approved")]
     Protocol(&'static str),
 }
@@ -96,17 +96,17 @@ impl From<ControlError> for PairError {
 pub enum Outcome {
     /// Both owners approved.
     Approved,
-    /// This machine's owner said no.
+    /// This machine's owner denied.
     DeniedHere,
-    /// The other's did.
+    /// The other owner denied.
     DeniedThere,
-    /// Somebody did not decide in time.
+    /// An owner did not decide in time.
     TimedOut,
     /// The connection broke before both had decided.
     BrokeOff,
 }
 
-/// A pairing that has come as far as a code.
+/// A pairing with a code to compare.
 #[derive(Debug)]
 pub struct Pairing {
     channel: Channel,
@@ -115,14 +115,14 @@ pub struct Pairing {
     code: Code,
 }
 
-/// What a stranger says first.
+/// A stranger's opening message.
 #[derive(Debug)]
 pub struct Knock {
     channel: Channel,
     peer: PeerId,
     name: String,
     commitment: [u8; 32],
-    /// The invitation it came with.
+    /// The invitation it presents.
     pub invite: Option<InviteSecret>,
 }
 
@@ -149,7 +149,7 @@ pub async fn ask(
     Ok(Pairing { channel, peer: whom.id(), name, code })
 }
 
-/// Reads what a machine that opened a pairing channel wants.
+/// Reads the opening message of a pairing channel.
 pub async fn receive(peer: PeerId, mut channel: Channel) -> Result<Knock, PairError> {
     match timeout(MACHINE_TIMEOUT, read(&mut channel)).await.map_err(|_| PairError::BrokeOff)?? {
         Message::Hello { name, commitment, invite } => {
@@ -161,7 +161,7 @@ pub async fn receive(peer: PeerId, mut channel: Channel) -> Result<Knock, PairEr
 }
 
 impl Knock {
-    /// Says no, and why, before any code is shown.
+    /// Refuses with a reason, before a code is shown.
     pub async fn refuse(mut self, why: &str) {
         let refusal = async {
             write(&mut self.channel, &Message::Refused { why: why.to_owned() }).await?;
@@ -172,7 +172,7 @@ impl Knock {
         let _ = timeout(FAREWELL, refusal).await;
     }
 
-    /// Goes on to the code.
+    /// Continues to the code.
     pub async fn welcome(mut self, here: PeerId, name: &str) -> Result<Pairing, PairError> {
         let nonce = random();
         let exchange = async {
@@ -196,24 +196,24 @@ impl Pairing {
         self.peer
     }
 
-    /// What it calls itself. A stranger's word: shown beside the fingerprint, trusted for nothing.
+    /// Its own name for itself: untrusted, shown beside the fingerprint only.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// What both machines show.
+    /// The code that both machines show.
     pub fn code(&self) -> Code {
         self.code
     }
 
-    /// Waits until both owners have decided; `ours` brings this one's decision, its sender's end is a no.
+    /// Waits until both owners have decided. `ours` receives this owner's decision; dropping its sender denies.
     pub async fn settle(mut self, ours: oneshot::Receiver<bool>) -> Outcome {
         timeout(DECISION_TIMEOUT, self.exchange(ours)).await.unwrap_or(Outcome::TimedOut)
     }
 
     async fn exchange(&mut self, mut ours: oneshot::Receiver<bool>) -> Outcome {
         let Channel { send, recv, .. } = &mut self.channel;
-        // One future for all turns of the loop: a read that is dropped half way would lose what it has.
+        // One future for all iterations: dropping a half-finished read would lose its bytes.
         let theirs = control::read_from::<Message>(recv, MAX_MESSAGE_BYTES);
         tokio::pin!(theirs);
         let (mut here, mut there) = (None, None);
@@ -235,7 +235,7 @@ impl Pairing {
                 break;
             }
         }
-        // The other side must have this verdict before the channel goes.
+        // The other side must receive this verdict before the channel closes.
         let _ = send.finish();
         let _ = timeout(FAREWELL, send.stopped()).await;
         match (here, there) {
@@ -247,7 +247,7 @@ impl Pairing {
 }
 
 fn random() -> [u8; 32] {
-    // The key generator's source of randomness, which is the system's.
+    // The key generator uses the system's randomness.
     iroh::SecretKey::generate().to_bytes()
 }
 
@@ -315,7 +315,7 @@ mod tests {
         assert_eq!(answered.unwrap().settle(verdict(true)).await, Outcome::BrokeOff);
     }
 
-    /// Somebody in between pairs with each side under his own key, and passes names and verdicts on.
+    /// A man in the middle pairs with each side under his own key, and forwards names and verdicts.
     #[tokio::test]
     async fn a_man_in_the_middle_makes_the_codes_differ() {
         let ((asker, _), (answerer, mut incoming), (middle, mut caught)) =
@@ -365,7 +365,7 @@ mod tests {
         assert_eq!(Code::parse("+12345"), None);
     }
 
-    /// What a terminal obeys: a title, a cleared screen, the clipboard; and a name that would be a row of a list.
+    /// Terminal escapes that set the title, clear the screen and write the clipboard; a name that fakes a list row.
     const HOSTILE: &str =
         "\u{1b}]0;owned\u{7}\u{1b}[2J\u{202e}mac-mini sister-return-cause          code 482 915\u{1b}]52;c;cm0=\u{7}";
 

@@ -1,15 +1,15 @@
-//! What machines speak with each other, by the names that their handshakes carry.
+//! The protocols between machines, and their ALPN names.
 
 /// What a channel is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Protocol {
-    /// Getting to know each other; open to strangers.
+    /// Pairing; open to strangers.
     Pair,
-    /// Heartbeats, questions and answers.
+    /// Heartbeats, requests and replies.
     Control,
     /// Frames of the ring.
     Stage,
-    /// Bytes that measure a path, see [`crate::gauge`].
+    /// Measures a path, see [`crate::gauge`].
     Gauge,
 }
 

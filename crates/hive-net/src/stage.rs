@@ -1,8 +1,8 @@
 //! Both ends of a stage stream: frames one way, receipts the other.
 //!
-//! What holds: a frame that was sent arrives, over whatever connection, as long as one can be made. The sending end keeps
-//! every frame until its receipt has come; when the connection breaks it dials again and sends those once more, in
-//! their order. So the receiving side may see a frame twice, and drops what it has had.
+//! Invariant: a sent frame arrives, over whatever connection, as long as one can be made. The sender keeps every frame
+//! until its receipt arrives; when the connection breaks, it redials and resends those frames in order. So the receiver
+//! may see a frame twice, and drops duplicates.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -20,32 +20,31 @@ use crate::lock::lock;
 use crate::pace::Pace;
 use crate::wire::{Frame, HEADER_BYTES, Header, RECEIPT_BYTES, Receipt, WireError};
 
-/// Round trips that a link remembers.
+/// Round trips remembered per link.
 const REMEMBERED: usize = 512;
 
-/// Payload is read in pieces of this size, so that a peer that announces much and sends nothing costs nothing.
+/// Read size of a payload, so that a peer that announces much and sends nothing costs nothing.
 const PIECE_BYTES: usize = 1 << 20;
 
-/// A frame at a multiple of this position, and one of many bytes, gets its receipt at once: these tell the round trip, and
-/// free what the sender keeps. The receipts of the others wait for that, since each costs as much as a token's frame.
+/// A frame at a multiple of this position, or with a large payload, is acknowledged at once, which measures the round
+/// trip and frees the sender's buffer. Other receipts wait for that: each costs as much as a token's frame.
 const PROMPT_RECEIPTS: u32 = 8;
 const MANY_BYTES: usize = 64 << 10;
-/// But no longer than this.
+/// Maximum delay of a receipt.
 const RECEIPT_DELAY: Duration = Duration::from_millis(100);
 
-/// How long a broken stream is dialled again before it is given up: a cable that is moved, a machine that changes
-/// networks.
+/// How long a broken stream is redialled before it is abandoned: enough to replug a cable or change networks.
 const REPAIR_TIMEOUT: Duration = Duration::from_secs(10);
-/// Between two such dials.
+/// Pause between two redials.
 const REPAIR_PAUSE: Duration = Duration::from_millis(100);
 
 /// Why a stage stream ended.
 #[derive(Debug, thiserror::Error)]
 pub enum StageError {
-    /// The connection broke, and could not be made again.
+    /// The connection broke and could not be re-established.
     #[error("the connection broke: {0}")]
     Broken(String),
-    /// The other side sent no frame.
+    /// The other side sent an invalid frame.
     #[error(transparent)]
     Wire(#[from] WireError),
 }
@@ -53,25 +52,25 @@ pub enum StageError {
 /// Why a stage stream could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {
-    /// The peer.
+    /// The peer could not be reached.
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    /// The first message.
+    /// The first message could not be sent.
     #[error(transparent)]
     Greeting(#[from] ControlError),
 }
 
 impl DialError {
-    /// Whether another try may go better. A machine that is not approved will not be approved by asking again.
+    /// Whether a retry is pointless. Asking again does not get a machine approved.
     fn is_final(&self) -> bool {
         matches!(self, Self::Connect(ConnectError::NotAllowed(_) | ConnectError::Refused(_)))
     }
 }
 
-/// Opens the stream anew, its first message already written.
+/// Opens the stream again, with its first message already written.
 pub type Dial = Box<dyn Fn() -> Pin<Box<dyn Future<Output = Result<Channel, DialError>> + Send>> + Send + Sync>;
 
-/// Frames without a receipt, and times from sending a frame to its receipt.
+/// Unacknowledged frames, and recent times from sending a frame to its receipt.
 #[derive(Debug, Default)]
 struct Flight {
     waiting: VecDeque<(Frame, Instant)>,
@@ -82,12 +81,12 @@ struct Flight {
 pub struct Outlet {
     shared: Arc<Shared>,
     ended: watch::Receiver<Option<String>>,
-    /// Hears receipts, and opens the stream again.
+    /// Reads receipts, and reopens the stream.
     _keeper: AbortOnDropHandle<()>,
 }
 
 struct Shared {
-    /// Absent while the connection is being made again.
+    /// `None` while reconnecting.
     stream: AsyncMutex<Option<SendStream>>,
     flight: Arc<Mutex<Flight>>,
     dial: Dial,
@@ -102,7 +101,7 @@ impl std::fmt::Debug for Outlet {
 }
 
 impl Outlet {
-    /// Opens a stream, and opens it again whenever it breaks. What it sends keeps to the pace.
+    /// Opens a stream and reopens it whenever it breaks. Sends observe the rate limit.
     pub async fn open(dial: Dial, pace: Pace) -> Result<Self, DialError> {
         let Channel { send, recv, .. } = dial().await?;
         let (sender, ended) = watch::channel(None);
@@ -113,7 +112,7 @@ impl Outlet {
         Ok(Self { shared, ended, _keeper: AbortOnDropHandle::new(keeper) })
     }
 
-    /// Sends a frame. Returns once it is on its way or waits for the connection to be made again.
+    /// Sends a frame. Returns once it is on its way, or queued until the stream is reconnected.
     pub async fn send(&mut self, frame: Frame) -> Result<(), StageError> {
         self.shared.pace.pass(HEADER_BYTES + frame.payload.len()).await;
         let mut stream = self.shared.stream.lock().await;
@@ -124,26 +123,26 @@ impl Outlet {
         if let Some(open) = &mut *stream
             && write(open, frame).await.is_err()
         {
-            // The keeper sees the break as well and mends it; this frame is among those it sends again.
+            // The keeper notices the break as well and reconnects; this frame is among those it resends.
             *stream = None;
         }
         Ok(())
     }
 
-    /// Ends when the stream has broken for good, with the reason.
+    /// Resolves when the stream has broken for good, with the reason.
     pub fn ended(&self) -> impl Future<Output = String> + Send + 'static {
         let mut ended = self.ended.clone();
         async move {
             let why = ended.wait_for(Option::is_some).await.ok().and_then(|why| why.clone());
             match why {
                 Some(why) => why,
-                // Dropped by its owner, who knows.
+                // The owner dropped the outlet.
                 None => std::future::pending().await,
             }
         }
     }
 
-    /// The round trips observed, for whoever wants to report them.
+    /// The observed round trips, for reports.
     pub fn round_trips(&self) -> RoundTrips {
         RoundTrips(self.shared.flight.clone())
     }
@@ -154,12 +153,12 @@ async fn write(stream: &mut SendStream, frame: Frame) -> Result<(), iroh::endpoi
     stream.write_all_chunks(&mut parts).await
 }
 
-/// A view of a link's round trips that outlives the borrow of the link.
+/// A handle to a link's round trips that does not borrow the link.
 #[derive(Debug, Clone)]
 pub struct RoundTrips(Arc<Mutex<Flight>>);
 
 impl RoundTrips {
-    /// The median of the latest ones, if there were any.
+    /// The median of the latest round trips, if there are any.
     pub fn median(&self) -> Option<Duration> {
         let mut sorted: Vec<_> = lock(&self.0).round_trips.iter().copied().collect();
         sorted.sort_unstable();
@@ -167,12 +166,12 @@ impl RoundTrips {
     }
 }
 
-/// Reads receipts, and mends the stream when it breaks.
+/// Reads receipts, and reconnects the stream when it breaks.
 async fn keep(outlet: Weak<Shared>, mut recv: RecvStream) {
     loop {
         if let Some(shared) = outlet.upgrade() {
             let flight = shared.flight.clone();
-            // While reading, only the owner keeps the outlet alive.
+            // Only the owner keeps the outlet alive while this reads.
             drop(shared);
             read_receipts(&mut recv, &flight).await;
         }
@@ -216,7 +215,7 @@ async fn read_receipts(recv: &mut RecvStream, flight: &Mutex<Flight>) {
     while recv.read_exact(&mut bytes).await.is_ok() {
         let receipt = Receipt::decode(bytes);
         let mut flight = lock(flight);
-        // Frames arrive in order, so a receipt is for those before as well; one for a frame sent twice may come twice.
+        // Frames arrive in order, so a receipt covers earlier ones too; a resent frame may get two receipts.
         if flight.waiting.iter().any(|(frame, _)| frame.receipt() == receipt) {
             while let Some((frame, sent)) = flight.waiting.pop_front() {
                 if frame.receipt() == receipt {
@@ -233,7 +232,7 @@ async fn read_receipts(recv: &mut RecvStream, flight: &Mutex<Flight>) {
     }
 }
 
-/// What is to be acknowledged of a frame when it has been passed on.
+/// The receipt of a frame, to be acknowledged once the frame has been passed on.
 #[derive(Debug, Clone, Copy)]
 pub struct Received {
     receipt: Receipt,
@@ -241,26 +240,26 @@ pub struct Received {
 }
 
 impl Received {
-    /// Of this frame.
+    /// The receipt of this frame.
     pub fn of(frame: &Frame) -> Self {
         Self { receipt: frame.receipt(), is_prompt: is_prompt(frame) }
     }
 
-    /// Whether the sender is told at once.
+    /// Whether the receipt is sent at once.
     pub fn is_prompt(&self) -> bool {
         self.is_prompt
     }
 }
 
-/// Whether a frame's receipt is sent at once. Both ends know by this rule which receipts tell a round trip.
+/// Whether a frame's receipt is sent at once. Both ends use this rule to tell which receipts measure a round trip.
 fn is_prompt(frame: &Frame) -> bool {
     frame.position.is_multiple_of(PROMPT_RECEIPTS) || frame.payload.len() >= MANY_BYTES
 }
 
-/// Frames that are not larger need no room: the queues that they wait in are bounded.
+/// Payloads up to this size take no budget: their queues are bounded.
 const SMALL_BYTES: usize = 4 << 10;
 
-/// The memory that frames of one machine may take here until they are computed. Clones share it.
+/// Memory that one machine's frames may take here until they are computed. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Budget {
     /// In KiB.
@@ -269,13 +268,13 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// So many bytes.
+    /// A budget of this many bytes.
     pub fn new(bytes: usize) -> Self {
         let most = u32::try_from(bytes >> 10).unwrap_or(u32::MAX);
         Self { room: Arc::new(Semaphore::new(most as usize)), most }
     }
 
-    /// Waits for room for a payload. One that is larger than all of it waits until it is alone.
+    /// Waits for room for a payload. A payload larger than the budget waits until it is alone.
     async fn room_for(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
         if bytes <= SMALL_BYTES {
             return None;
@@ -285,7 +284,7 @@ impl Budget {
     }
 }
 
-/// A payload with its room, which is free again when the last part of it has been dropped.
+/// A payload and its share of the budget, released when the last slice is dropped.
 struct Held {
     bytes: Vec<u8>,
     _room: Option<OwnedSemaphorePermit>,
@@ -302,21 +301,21 @@ impl AsRef<[u8]> for Held {
 pub struct Inlet {
     channel: Channel,
     budget: Budget,
-    /// The next frame's header, as far as it has come.
+    /// The part of the next frame's header received so far.
     header: [u8; HEADER_BYTES],
     header_bytes: usize,
-    /// The latest frame's receipt, and since when one has been due.
+    /// The latest receipt, and since when it has been due.
     due: Option<(Receipt, Instant)>,
 }
 
 impl Inlet {
-    /// Takes over a channel that the other side opened. Its frames take their room from the budget.
+    /// Takes a channel opened by the other side. Its frames use the budget.
     pub fn new(channel: Channel, budget: Budget) -> Self {
         Self { channel, budget, header: [0; HEADER_BYTES], header_bytes: 0, due: None }
     }
 
-    /// The next frame; `None` when the sender has finished. The caller passes it on and then acknowledges it: the
-    /// receipt is for the sender's peace of mind, the frame is on the way of a token.
+    /// Receives the next frame; `None` when the sender has finished. Pass the frame on before acknowledging it: the
+    /// frame is on a token's critical path, the receipt is not.
     pub async fn recv(&mut self) -> Result<Option<Frame>, StageError> {
         let broken = |error: ReadExactError| StageError::Broken(error.to_string());
         while self.header_bytes < HEADER_BYTES {
@@ -329,7 +328,7 @@ impl Inlet {
             };
             let read = tokio::select! {
                 biased;
-                // Losing this future loses no bytes.
+                // Cancel-safe: no bytes are lost.
                 read = self.channel.recv.read(&mut self.header[self.header_bytes..]) => Some(read),
                 () = overdue => None,
             };
@@ -358,7 +357,7 @@ impl Inlet {
         Ok(Some(header.with_payload(payload)))
     }
 
-    /// Tells the sender that a frame has come, now or together with the next ones.
+    /// Acknowledges a frame, now or together with the next ones.
     pub async fn acknowledge(&mut self, receipt: Received) -> Result<(), StageError> {
         let Received { receipt, is_prompt } = receipt;
         let since = self.due.map_or_else(Instant::now, |(_, since)| since);
@@ -450,7 +449,7 @@ mod tests {
         let mut first = inlet(&mut incoming).await;
         let got = first.recv().await.unwrap().unwrap();
         first.acknowledge(Received::of(&got)).await.unwrap();
-        // Until the receipt is here, the frame counts as lost.
+        // Until its receipt arrives, a frame counts as lost.
         while lock(&outlet.shared.flight).waiting.len() == 3 {
             tokio::task::yield_now().await;
         }
@@ -484,7 +483,7 @@ mod tests {
         outlet.send(frame(9)).await.unwrap();
         let got = inlet.recv().await.unwrap().unwrap();
         inlet.acknowledge(Received::of(&got)).await.unwrap();
-        // Nothing more comes; whoever waits for the next frame sends it when it is due.
+        // No more frames come; the pending `recv` sends the receipt when it is due.
         let idle = tokio::spawn(async move { inlet.recv().await });
         while waiting() > 0 {
             tokio::time::sleep(Duration::from_millis(1)).await;

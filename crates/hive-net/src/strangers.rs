@@ -1,8 +1,8 @@
-//! What those who were not approved may take of this machine: counted by where they are, so that one of them takes
-//! nothing from the others, and nothing from an approved machine.
+//! Limits for strangers, counted by origin, so that one stranger takes nothing from the others, and none takes anything
+//! from an approved machine.
 //!
-//! `PerOrigin` decides, as a value: whoever comes is let in, and where that is one too many, the oldest of the origin
-//! that has most is evicted. So a flood from one address costs that address, and a flood from many passes through quickly.
+//! `PerOrigin` is the policy: every newcomer is let in, and above the limit the oldest entry of the most crowded origin
+//! is evicted. So a flood from one address costs that address, and a flood from many passes through quickly.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
@@ -11,21 +11,21 @@ use std::time::{Duration, Instant};
 use iroh::TransportAddr;
 use iroh::endpoint::IncomingAddr;
 
-/// Handshakes one address may begin at once. A swarm of dozens of machines behind one address stays below it.
+/// Handshakes one address may begin in a burst. A swarm of dozens of machines behind one address stays below it.
 const BURST: f64 = 60.0;
-/// Handshakes per second one address regains.
+/// Handshakes one address regains per second.
 const REGAINED_PER_S: f64 = 4.0;
-/// Handshakes that all strangers together may begin at once, and regain per second. iroh keeps what it knows of each for a
-/// minute after it has gone, some tens of kilobytes.
+/// Handshakes that all strangers together may begin in a burst, and regain per second. iroh keeps tens of kilobytes of
+/// state for each until a minute after it has gone.
 const BURST_OF_ALL: f64 = 128.0;
 const ALL_REGAIN_PER_S: f64 = 2.0;
-/// Addresses remembered; beyond that, the ones that have regained everything are forgotten, and nobody new comes in
-/// until some have.
+/// Tracked addresses. At the limit, those with full buckets are forgotten, and no new address is admitted until some
+/// are.
 const REMEMBERED_ADDRESSES: usize = 4096;
-/// Between two searches for addresses to forget: each looks at all of them.
+/// Minimum time between two scans for addresses to forget, each of which visits all of them.
 const FORGET_PAUSE: Duration = Duration::from_secs(1);
 
-/// Where somebody comes from, as far as they cannot choose it: an IPv4 address, the /64 of an IPv6 address, or behind a relay.
+/// A connection's origin, as far as its maker cannot choose it: an IPv4 address, an IPv6 /64, or a relay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Origin(Option<IpAddr>);
 
@@ -39,7 +39,7 @@ impl Origin {
         Self(Some(origin))
     }
 
-    /// Everything that comes through relays.
+    /// Everything that arrives through relays.
     pub const RELAYED: Self = Self(None);
 }
 
@@ -61,7 +61,7 @@ impl From<&TransportAddr> for Origin {
     }
 }
 
-/// A bounded number of things that strangers hold, oldest first.
+/// A bounded number of entries held by strangers, oldest first.
 #[derive(Debug)]
 pub(crate) struct PerOrigin<T> {
     most: usize,
@@ -70,12 +70,12 @@ pub(crate) struct PerOrigin<T> {
 }
 
 impl<T: PartialEq> PerOrigin<T> {
-    /// At most so many in all, and of one origin.
+    /// At most `most` entries in all, and `most_each` per origin.
     pub(crate) fn new(most: usize, most_each: usize) -> Self {
         Self { most, most_each, held: VecDeque::new() }
     }
 
-    /// Adds one, and gives the one that was evicted for it.
+    /// Adds an entry; returns the one evicted for it.
     pub(crate) fn insert(&mut self, origin: Origin, item: T) -> Option<T> {
         let mut counts: HashMap<Origin, usize> = HashMap::new();
         for (origin, _) in &self.held {
@@ -85,10 +85,10 @@ impl<T: PartialEq> PerOrigin<T> {
         let from = if here >= self.most_each {
             Some(origin)
         } else if self.held.len() >= self.most {
-            // Of origins with equally many, the one whose oldest is oldest.
+            // Ties are broken by the oldest entry.
             let most = counts.values().copied().max().unwrap_or_default();
             let crowded = |(origin, _): &&(Origin, T)| counts[origin] == most;
-            // Whoever has as many already as the most crowded origin pays itself.
+            // An origin that holds as many as the most crowded one evicts its own.
             if here == most { Some(origin) } else { self.held.iter().find(crowded).map(|(origin, _)| *origin) }
         } else {
             None
@@ -99,19 +99,19 @@ impl<T: PartialEq> PerOrigin<T> {
         evicted
     }
 
-    /// Removes one.
+    /// Removes an entry.
     pub(crate) fn remove(&mut self, item: &T) {
         self.held.retain(|(_, other)| other != item);
     }
 
-    /// How many are held.
+    /// The number of entries.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.held.len()
     }
 }
 
-/// How often something may still be done, which is regained with time.
+/// A token bucket.
 #[derive(Debug)]
 pub struct TokenBucket {
     most: f64,
@@ -121,7 +121,7 @@ pub struct TokenBucket {
 }
 
 impl TokenBucket {
-    /// A full one.
+    /// A full bucket.
     pub fn new(most: f64, regained_per_s: f64, now: Instant) -> Self {
         Self { most, regained_per_s, left: most, since: now }
     }
@@ -132,19 +132,19 @@ impl TokenBucket {
         self.since = now;
     }
 
-    /// Whether it may be done now.
+    /// Whether a token is available.
     pub fn has_one(&mut self, now: Instant) -> bool {
         self.refill(now);
         self.left >= 1.0
     }
 
-    /// Whether all of it has been regained.
+    /// Whether the bucket is full.
     pub fn is_full(&mut self, now: Instant) -> bool {
         self.refill(now);
         self.left >= self.most
     }
 
-    /// Does it once, if it may be done now.
+    /// Takes a token if one is available.
     pub fn take(&mut self, now: Instant) -> bool {
         let has_one = self.has_one(now);
         if has_one {
@@ -154,7 +154,7 @@ impl TokenBucket {
     }
 }
 
-/// How many handshakes strangers may begin, of each origin and all together.
+/// Token buckets for strangers' handshakes: one per origin, and one for all together.
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
     origins: HashMap<Origin, TokenBucket>,
@@ -163,7 +163,7 @@ pub(crate) struct Gate {
 }
 
 impl Gate {
-    /// Whether a handshake may go on. One that is expected does not wait for the other strangers.
+    /// Whether a handshake may continue. An expected one is not counted against all strangers together.
     pub(crate) fn admits(&mut self, origin: Origin, is_expected: bool, now: Instant) -> bool {
         if self.origins.len() >= REMEMBERED_ADDRESSES && !self.origins.contains_key(&origin) {
             if self.forgot.is_some_and(|forgot| now.saturating_duration_since(forgot) < FORGET_PAUSE) {
@@ -206,7 +206,7 @@ mod tests {
         assert!(gate.admits(origin("10.0.0.1"), false, now));
         assert!(!gate.admits(origin("10.0.0.9"), false, now));
         assert!(gate.admits(origin("10.0.0.9"), false, now + Duration::from_secs(1)));
-        // Every address of an IPv6 network is its owner's to choose.
+        // An IPv6 network's owner can use any address in it.
         let admitted = (0..1000u32).filter(|n| gate.admits(origin(&format!("fd77::{n:x}")), false, now)).count();
         assert_eq!(admitted, BURST as usize);
     }

@@ -24,13 +24,13 @@ use bytes::Bytes;
 /// Bytes of a header.
 pub const HEADER_BYTES: usize = 44;
 
-/// No payload is larger: a prompt chunk of 4,096 rows at hidden size 16,384 in single precision.
+/// Largest payload, in bytes: a prompt chunk of 4,096 rows at hidden size 16,384 in single precision.
 const MAX_PAYLOAD_BYTES: u32 = 256 << 20;
 
-/// A reason for a failure is a sentence.
+/// Largest reason for a failure, in bytes: a few sentences.
 const MAX_REASON_BYTES: u32 = 16 << 10;
 
-/// A token with its alternatives and their probabilities.
+/// Largest token payload, in bytes: a token with its alternatives and their probabilities.
 const MAX_TOKEN_BYTES: u32 = 4 << 10;
 
 const MAGIC: [u8; 2] = *b"HM";
@@ -41,28 +41,28 @@ const FLAG_LAST: u8 = 2;
 /// What a frame carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Tokens of a prompt, for the first stage.
+    /// Prompt tokens, for the first stage.
     Tokens,
     /// Hidden states, for the next stage.
     Hidden,
-    /// A chosen token, for the first stage and the coordinator.
+    /// A sampled token, for the first stage and the coordinator.
     Token,
-    /// The session failed, and why; for the coordinator.
+    /// A session failed, with the reason; for the coordinator.
     Failed,
-    /// Everything before this position is read by the last stage; for the coordinator.
+    /// The last stage has read everything before this position; for the coordinator.
     Read,
 }
 
-/// The number format of a payload.
+/// The element type of a payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Element {
-    /// Bytes without further meaning here.
+    /// Opaque bytes.
     Byte,
-    /// 32-bit whole numbers.
+    /// 32-bit unsigned integers.
     U32,
-    /// IEEE single.
+    /// IEEE single precision.
     F32,
-    /// IEEE half.
+    /// IEEE half precision.
     F16,
     /// bfloat16.
     Bf16,
@@ -83,47 +83,47 @@ impl Element {
 pub struct Frame {
     /// What it carries.
     pub kind: Kind,
-    /// The payload's number format.
+    /// The payload's element type.
     pub element: Element,
-    /// Whether the last stage is to choose the token that follows the last row.
+    /// Whether the last stage samples the token after the last row.
     pub sample: bool,
-    /// Whether a token is the answer's last.
+    /// Whether this token is the answer's last.
     pub last: bool,
     /// The session.
     pub session: u128,
-    /// Which life of the session: a receiver drops frames of an earlier one.
+    /// The session's incarnation: a receiver drops frames of an earlier one.
     pub epoch: u32,
     /// Position of the first row.
     pub position: u32,
-    /// Rows.
+    /// Number of rows.
     pub rows: u32,
-    /// Numbers per row.
+    /// Elements per row.
     pub width: u32,
-    /// The numbers.
+    /// The elements.
     pub payload: Bytes,
 }
 
-/// Why bytes are no frame.
+/// Why bytes are not a frame.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
-    /// Another protocol.
+    /// The magic does not match.
     #[error("this is not a HiveMind frame")]
     Magic,
-    /// Another version.
+    /// The version is not supported.
     #[error("frame version {0} is not understood; this machine speaks version {VERSION}")]
     Version(u8),
-    /// A field without meaning.
+    /// A field has an invalid value.
     #[error("the frame's {field} is {value}, which means nothing")]
     Field {
-        /// Which.
+        /// The field.
         field: &'static str,
         /// Its value.
         value: u8,
     },
-    /// Lengths that contradict each other or the limit.
+    /// The lengths contradict each other, or exceed the limit.
     #[error("the frame claims {payload} bytes for {rows} rows of {width}")]
     Length {
-        /// Announced bytes.
+        /// Announced payload in bytes.
         payload: u32,
         /// Announced rows.
         rows: u32,
@@ -132,16 +132,16 @@ pub enum WireError {
     },
 }
 
-/// A decoded header: a frame whose payload is still to come.
+/// A decoded header; its payload is still to come.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Header {
     frame: Frame,
-    /// Bytes of payload that follow.
+    /// Payload bytes that follow.
     pub payload_bytes: u32,
 }
 
 impl Header {
-    /// Checks and decodes a header.
+    /// Decodes and validates a header.
     pub fn decode(bytes: &[u8; HEADER_BYTES]) -> Result<Self, WireError> {
         let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         if bytes[..2] != MAGIC {
@@ -199,14 +199,14 @@ impl Header {
         Ok(Self { frame, payload_bytes: payload })
     }
 
-    /// The frame, now that its payload is here.
+    /// The frame with its payload.
     pub fn with_payload(self, payload: Bytes) -> Frame {
         Frame { payload, ..self.frame }
     }
 }
 
 impl Frame {
-    /// The header of this frame.
+    /// Encodes the header of this frame.
     pub fn header(&self) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
         bytes[..2].copy_from_slice(&MAGIC);
@@ -234,7 +234,7 @@ impl Frame {
         bytes
     }
 
-    /// What the receiver says on receipt.
+    /// The receipt for this frame.
     pub fn receipt(&self) -> Receipt {
         Receipt { session: self.session, epoch: self.epoch, position: self.position }
     }
@@ -243,7 +243,7 @@ impl Frame {
 /// Bytes of a receipt.
 pub const RECEIPT_BYTES: usize = 24;
 
-/// An acknowledgement of one frame, sent on receipt and not on completion, so that a dead peer differs from a slow one.
+/// Acknowledges one frame, on receipt and not on completion, so that a dead peer differs from a slow one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Receipt {
     /// The frame's session.
@@ -255,7 +255,7 @@ pub struct Receipt {
 }
 
 impl Receipt {
-    /// As bytes.
+    /// Encodes the receipt.
     pub fn encode(self) -> [u8; RECEIPT_BYTES] {
         let mut bytes = [0; RECEIPT_BYTES];
         bytes[..16].copy_from_slice(&self.session.to_le_bytes());
@@ -264,7 +264,7 @@ impl Receipt {
         bytes
     }
 
-    /// From bytes; any are a receipt.
+    /// Decodes a receipt; all bytes are valid.
     pub fn decode(bytes: [u8; RECEIPT_BYTES]) -> Self {
         let (mut session, mut epoch, mut position) = ([0; 16], [0; 4], [0; 4]);
         session.copy_from_slice(&bytes[..16]);

@@ -1,4 +1,4 @@
-//! Frames, receipts and invitations have the bytes that other versions know: one file for each in `wire/`.
+//! Frames, receipts and invitations keep the bytes that other versions know: one file for each in `wire/`.
 
 #![allow(clippy::unwrap_used)]
 
@@ -28,7 +28,7 @@ fn frame(kind: Kind, element: Element, rows: u32, width: u32, payload: &'static 
     }
 }
 
-/// The name of a frame's file. A kind or an element that is new needs one, and an example below.
+/// The name of a frame's file. A new kind or element needs one, and an example below.
 fn name(frame: &Frame) -> String {
     let kind = match frame.kind {
         Kind::Tokens => "tokens",

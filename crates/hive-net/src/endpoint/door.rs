@@ -1,10 +1,9 @@
-//! The door: whose handshakes are answered, and how long a stranger's connection stays.
+//! Handshake admission, and how long a stranger's connection stays.
 //!
-//! What holds: strangers have so many handshakes and connections between them and no more, shared out by where they
-//! come from ([`PerOrigin`]); an approved machine that comes from where it has been before does not wait among them; an address
-//! that anybody can forge counts for nothing until whoever comes from it has proven to receive what is sent there
-//! ([`choose`]); a stranger that says nothing is sent away, and one that has said what it wants stays no longer than that
-//! takes.
+//! Invariants: strangers share a bounded number of handshakes and connections, divided by origin ([`PerOrigin`]). An
+//! approved machine that connects from a known address does not queue among them. A forgeable address counts for
+//! nothing until its sender proves that it receives packets there ([`choose`]). A silent stranger is evicted; one that
+//! has said what it wants stays only as long as that takes.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -21,29 +20,29 @@ use crate::lock::lock;
 use crate::near::Comer;
 use crate::strangers::{Gate, Origin, PerOrigin};
 
-/// Handshakes of strangers under way at a time, in all and of one origin. Each costs some cryptography.
+/// Concurrent handshakes of strangers, in all and per origin. Each costs some cryptography.
 const HANDSHAKES: usize = 32;
 const HANDSHAKES_EACH: usize = 8;
-/// Handshakes under way of machines that come from where an approved one has been.
+/// Concurrent handshakes from addresses of approved machines.
 const KNOWN_HANDSHAKES: usize = 32;
-/// From so many on, those prove their address as well: some of them only say that they come from there.
+/// From this many on, these must prove their address as well: some may be forged.
 const KNOWN_PROVE_FROM: usize = KNOWN_HANDSHAKES / 2;
 
-/// Connections of strangers, in all and of one origin.
+/// Connections of strangers, in all and per origin.
 const STRANGERS: usize = 64;
 const STRANGERS_EACH: usize = 8;
 /// Connections of machines whose pairing is shown to this owner.
 const EXPECTED: usize = 32;
 const EXPECTED_EACH: usize = 4;
-/// How soon a stranger says what it wants.
+/// How soon a stranger must say what it wants.
 const FIRST_WORDS: Duration = Duration::from_secs(15);
-/// How often it is looked whether a stranger still wants anything.
+/// Interval between checks whether a stranger still wants anything.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Close code for a stranger that says nothing, or whose seat another needs.
+/// Close code for a silent stranger, or one whose seat was taken.
 const EVICTED: u32 = 4;
 
-/// A bounded number of seats; whoever has one holds a [`Seat`]. Clones share them.
+/// A bounded number of seats; each holder has a [`Seat`]. Clones share them.
 #[derive(Debug, Clone)]
 struct Seats(Arc<Mutex<Seated>>);
 
@@ -51,11 +50,11 @@ struct Seats(Arc<Mutex<Seated>>);
 struct Seated {
     taken: PerOrigin<u64>,
     next: u64,
-    /// Whoever sits there hears of it when the sender goes.
+    /// Dropping the sender evicts the holder.
     ends: HashMap<u64, oneshot::Sender<()>>,
 }
 
-/// A seat, until it is dropped or taken away.
+/// A seat, held until it is dropped or evicted.
 #[derive(Debug)]
 struct Seat {
     seats: Seats,
@@ -69,7 +68,7 @@ impl Seats {
         Self(Arc::new(Mutex::new(Seated { taken, next: 0, ends: HashMap::new() })))
     }
 
-    /// Sits somebody down, in the seat of another if need be.
+    /// Takes a seat, evicting another holder if all are taken.
     fn take(&self, origin: Origin) -> Seat {
         let (sender, end) = oneshot::channel();
         let mut seated = lock(&self.0);
@@ -89,7 +88,7 @@ impl Seats {
 }
 
 impl Seat {
-    /// Ends when another needs the seat.
+    /// Resolves when the seat was taken by another.
     async fn is_evicted(&mut self) {
         let _ = (&mut self.end).await;
     }
@@ -103,12 +102,12 @@ impl Drop for Seat {
     }
 }
 
-/// A stranger's connection, as its channels know it: whether it has said what it wants.
+/// A stranger's connection, shared by its channels: whether it has said what it wants.
 #[derive(Debug, Default)]
 pub(crate) struct Visit(AtomicBool);
 
 impl Visit {
-    /// It has said what it wants.
+    /// The stranger has said what it wants.
     pub(crate) fn heard(&self) {
         self.0.store(true, Ordering::Relaxed);
     }
@@ -118,7 +117,7 @@ impl Visit {
     }
 }
 
-/// What is counted of those who come.
+/// Counters for handshakes and connections.
 #[derive(Debug)]
 pub(super) struct Door {
     gate: Mutex<Gate>,
@@ -128,18 +127,18 @@ pub(super) struct Door {
     expected: Seats,
 }
 
-/// What becomes of somebody who begins a handshake.
+/// What to do with a new handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Choice {
-    /// It goes on, beside those of strangers.
+    /// Continues, outside the strangers' limits.
     Known,
-    /// It goes on among those of strangers, if there is room.
+    /// Continues within the strangers' limits, if there is room.
     Stranger,
-    /// It is asked to prove its address, and comes again with the proof. This costs one packet, and is forgotten at once.
+    /// Must prove its address and retry with the proof. This costs one packet and keeps no state.
     Prove,
 }
 
-/// Decides about a handshake, while so many of known machines are under way.
+/// Decides about a handshake, given how many known machines' handshakes are under way.
 fn choose(comer: Comer, is_proven: bool, known_under_way: usize) -> Choice {
     let has_room = known_under_way < if is_proven { KNOWN_HANDSHAKES } else { KNOWN_PROVE_FROM };
     match comer {
@@ -149,7 +148,7 @@ fn choose(comer: Comer, is_proven: bool, known_under_way: usize) -> Choice {
     }
 }
 
-/// A handshake that may go on; it ends when it is dropped.
+/// An admitted handshake, counted until it is dropped.
 #[derive(Debug)]
 pub(super) enum Handshake {
     Known { _permit: OwnedSemaphorePermit },
@@ -161,7 +160,7 @@ pub(super) enum Handshake {
 pub(super) struct SeatOfHandshake(Seat);
 
 impl Handshake {
-    /// Ends when others need its place.
+    /// Resolves when another handshake needs the seat.
     pub(super) async fn is_evicted(&mut self) {
         match self {
             Self::Known { .. } => std::future::pending().await,
@@ -183,8 +182,8 @@ impl Default for Door {
 }
 
 impl Door {
-    /// Whether a handshake may go on, and with what it holds its place. Others are ignored, or asked to prove their
-    /// address first. `comer` tells who comes from an address.
+    /// Admits a handshake, with the place it holds; others are ignored, or asked to prove their address first. `comer`
+    /// classifies an address.
     pub(super) fn answer(
         &self,
         incoming: Incoming,
@@ -194,7 +193,7 @@ impl Door {
         let from = incoming.remote_addr();
         let comer = match &from {
             IncomingAddr::Ip(socket) => comer(socket.ip()),
-            // The relay has made sure of the key.
+            // The relay has verified the key.
             IncomingAddr::Relay { endpoint_id, .. } if admission.is_approved(PeerId::new(*endpoint_id)) => Comer::Known,
             _ => Comer::Stranger,
         };
@@ -221,8 +220,8 @@ impl Door {
         Some((incoming, Handshake::Stranger(SeatOfHandshake(self.handshakes.take(origin)))))
     }
 
-    /// Ends when a connection should be closed: one of a machine that was not approved, and that says nothing, wants nothing
-    /// any more, or is evicted.
+    /// Resolves when an unapproved machine's connection should be closed: it is silent, wants nothing any more, or is
+    /// evicted.
     pub(super) async fn should_close(&self, origin: Origin, peer: PeerId, admission: &Admission, visit: &Arc<Visit>) {
         let since = Instant::now();
         let mut is_expected = admission.is_expected(peer);
@@ -238,7 +237,7 @@ impl Door {
                 drop(seat);
                 return std::future::pending().await;
             }
-            // One whose code is shown by now sits elsewhere.
+            // Since then its pairing was shown, or ended: it moves to the other seats.
             if is_evicted && admission.is_expected(peer) == is_expected {
                 break;
             }
@@ -246,7 +245,7 @@ impl Door {
                 is_expected = !is_expected;
                 seat = seats(is_expected).take(origin);
             }
-            // Besides this one, each channel holds the visit, and whoever accepts them.
+            // Each channel holds the visit, as do this task and the accepting one.
             let wants_something = Arc::strong_count(visit) > 2;
             if since.elapsed() >= FIRST_WORDS && !(visit.is_heard() && wants_something) {
                 break;
@@ -255,7 +254,7 @@ impl Door {
     }
 }
 
-/// Closes the connection of a stranger.
+/// Closes a stranger's connection.
 pub(super) fn evict(connection: &Connection) {
     connection.close(VarInt::from_u32(EVICTED), b"not approved, and others wait");
 }
@@ -280,7 +279,7 @@ mod tests {
         }
         assert_eq!((under_way, choose(Comer::Known, false, under_way)), (KNOWN_PROVE_FROM, Choice::Prove));
         assert_eq!(choose(Comer::Known, true, under_way), Choice::Known);
-        // However many there are, they wait among strangers at worst.
+        // However many there are, at worst they queue among strangers.
         assert_eq!(choose(Comer::Known, true, KNOWN_HANDSHAKES), Choice::Stranger);
     }
 

@@ -1,4 +1,4 @@
-//! How a machine listens, and what keeps it from that, or from reaching another.
+//! Options of an endpoint, and the errors of binding and connecting.
 
 use std::net::SocketAddr;
 
@@ -9,37 +9,37 @@ use crate::identity::Identity;
 use crate::links::Networks;
 use crate::near::{NotDialled, Range};
 
-/// Whether, and through whom, machines beyond this network are reached.
+/// Whether and through which relay machines beyond this network are reached.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Relay {
-    /// Not at all: no packet goes anywhere but to the peers that are dialled.
+    /// No relay: packets go only to dialled peers.
     #[default]
     None,
-    /// Through the public relays of iroh's makers.
+    /// The public relays run by iroh's makers.
     Public,
-    /// Through one's own.
+    /// The owner's own relay.
     Own(String),
 }
 
-/// How to listen.
+/// Options of an endpoint.
 #[derive(Debug, Clone)]
 pub struct EndpointOptions {
-    /// Who this machine is.
+    /// This machine's key.
     pub identity: Identity,
-    /// Where it listens; an unspecified address means every interface, IPv6 included. Port 0 takes a free one.
+    /// Listening address; an unspecified one means every interface, IPv6 included. Port 0 picks a free port.
     pub bind: SocketAddr,
-    /// Reaching machines elsewhere.
+    /// The relay for machines elsewhere.
     pub relay: Relay,
-    /// Who may come in.
+    /// The allow-list.
     pub admission: Admission,
-    /// This machine's networks, to choose links by, and to stay on.
+    /// This machine's networks, for choosing links and for limiting dials.
     pub networks: Networks,
-    /// How far machines are dialled.
+    /// How far dials may go.
     pub range: Range,
 }
 
 impl EndpointOptions {
-    /// A machine of its own making that listens on `bind` and lets nobody in yet. It dials whatever it is told to.
+    /// Defaults for a machine that listens on `bind`, has approved nobody yet, and dials any address.
     pub fn new(identity: Identity, bind: SocketAddr) -> Self {
         Self {
             identity,
@@ -52,7 +52,7 @@ impl EndpointOptions {
     }
 }
 
-/// Why a machine cannot listen.
+/// Why an endpoint cannot listen.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address}: {why}")]
 pub struct BindError {
@@ -69,19 +69,19 @@ impl BindError {
 /// Why a channel was not opened.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ConnectError {
-    /// This side does not let the peer in.
+    /// This machine has not approved the peer.
     #[error("machine {0} is not approved")]
     NotAllowed(PeerId),
-    /// The other side does not let this machine in.
+    /// The peer has not approved this machine.
     #[error("machine {0} has not approved this one")]
     Refused(PeerId),
-    /// The other side speaks no common version of the protocol.
+    /// The peer speaks no common version of the protocol.
     #[error("machine {0} runs another version of HiveMind; update the older of the two")]
     OtherVersion(PeerId),
     /// None of its addresses may be dialled.
     #[error("machine {peer} is not dialled: {why}")]
     NotDialled {
-        /// Who.
+        /// The peer.
         peer: PeerId,
         /// The cause.
         why: NotDialled,
@@ -89,7 +89,7 @@ pub enum ConnectError {
     /// It could not be reached.
     #[error("machine {peer} cannot be reached: {why}")]
     Unreachable {
-        /// Who.
+        /// The peer.
         peer: PeerId,
         /// The cause.
         why: String,
@@ -97,7 +97,7 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
-    /// The cause may hold the words with which the other machine closed the connection.
+    /// The cause may quote the other machine's reason for closing.
     pub(crate) fn unreachable(peer: PeerId, why: &str) -> Self {
         Self::Unreachable { peer, why: border::reason(why) }
     }

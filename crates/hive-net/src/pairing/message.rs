@@ -1,4 +1,4 @@
-//! What two machines say to each other while they pair. New messages go to the end.
+//! The messages of a pairing. New ones are appended.
 
 use serde::{Deserialize, Serialize};
 
@@ -25,7 +25,7 @@ mod tests {
     use super::*;
     use crate::protocol::Protocol;
 
-    /// The name of a message's file. A message that is new needs one, and an example below.
+    /// The file name of a message. A new message needs one, and an example below.
     fn name(message: &Message) -> &'static str {
         match message {
             Message::Hello { .. } => "hello",
