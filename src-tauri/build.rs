@@ -1,4 +1,4 @@
-//! Tauri's own build step, and where the executable finds MLX.
+//! Tauri's build step, and the run path to MLX.
 
 #[path = "../crates/mlx-sys/rpath.rs"]
 mod rpath;

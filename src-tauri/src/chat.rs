@@ -1,4 +1,4 @@
-//! An answer, from the node to a window: text by the frame, not by the token.
+//! Sends an answer from the node to a window, batched per screen frame instead of per token.
 
 use std::time::Duration;
 
@@ -12,30 +12,30 @@ use tokio::sync::oneshot;
 use crate::problem::Problem;
 use crate::shell::Shell;
 
-/// A frame of a screen.
+/// One frame at 60 Hz.
 const FRAME: Duration = Duration::from_millis(16);
 
-/// Without it the starter model answers one question in four by saying the same words for ever.
+/// Without it, the starter model repeats itself forever on one question in four.
 const REPETITION_PENALTY: f32 = 1.1;
 
-/// A question.
+/// A chat request.
 #[derive(Debug, Clone, Deserialize, Type)]
 pub(crate) struct Ask {
-    /// Names the answer, so that it can be stopped.
+    /// ID of the answer, by which it can be stopped.
     pub(crate) id: String,
-    /// The model; none is the starter model.
+    /// The model; none selects the starter model.
     pub(crate) model: Option<String>,
     /// The conversation so far.
     pub(crate) messages: Vec<Turn>,
-    /// Tokens of an answer that broke off, to go on from.
+    /// Tokens of an interrupted answer, to resume from.
     pub(crate) said: Vec<u32>,
-    /// How free the choice of words is; 0 is not at all.
+    /// Sampling temperature; 0 is greedy.
     pub(crate) temperature: f32,
-    /// The part of all probability that words are chosen from.
+    /// Nucleus sampling: the share of probability to sample from.
     pub(crate) top_p: f32,
-    /// Longest answer, in tokens.
+    /// Maximum length of the answer, in tokens.
     pub(crate) max_tokens: Option<u32>,
-    /// Fixes the choice of words.
+    /// Sampling seed.
     pub(crate) seed: u32,
     /// Options of the model's chat template, each as `NAME=VALUE`.
     pub(crate) options: Vec<String>,
@@ -53,49 +53,49 @@ pub(crate) struct Turn {
     pub(crate) text: String,
 }
 
-/// What happens to an answer.
+/// An event of an answer.
 #[derive(Debug, Clone, Serialize, Type)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub(crate) enum News {
-    /// More of it.
+    /// More text.
     Text {
         /// The text.
         text: String,
         /// Its tokens.
         tokens: Vec<u32>,
     },
-    /// So many tokens of the question are read.
+    /// Progress of reading the prompt.
     Reading {
-        /// Tokens.
+        /// Tokens read so far.
         tokens: u32,
-        /// Of so many.
+        /// Tokens in total.
         of: u32,
     },
-    /// A machine left; it goes on.
+    /// A machine left; the answer continues.
     Status {
-        /// In words.
+        /// What happened, in words.
         text: String,
     },
-    /// It is whole.
+    /// The answer is complete.
     Done {
-        /// The last text.
+        /// The last piece of text.
         text: String,
-        /// All its tokens.
+        /// All tokens of the answer.
         tokens: Vec<u32>,
-        /// Tokens per second.
+        /// Speed in tokens per second.
         #[specta(type = i32)]
         tokens_per_s: f64,
-        /// Until the first word, in seconds.
+        /// Time to first token, in seconds.
         #[specta(type = i32)]
         first_s: f64,
         /// The machines that computed it.
         machines: Vec<String>,
-        /// Whether it was cut for its length, and could be gone on with.
+        /// Whether it reached its maximum length and can be continued.
         cut: bool,
-        /// Options that the model's chat template does not look at.
+        /// Options that the model's chat template does not use.
         unknown_options: Vec<String>,
     },
-    /// It broke off; what came stands.
+    /// The answer was interrupted; its text so far is kept.
     Failed {
         /// Why.
         why: String,
@@ -131,7 +131,7 @@ impl Ask {
     }
 }
 
-/// Answers a question, until it is whole or stopped.
+/// Answers a question until the answer is complete or stopped.
 pub(crate) async fn answer(shell: &Shell, ask: &Ask, news: &Channel<News>) -> Result<(), Problem> {
     let (stop, stopped) = oneshot::channel();
     shell.answers().insert(ask.id.clone(), stop);
@@ -155,7 +155,7 @@ async fn tell(shell: &Shell, ask: &Ask, news: &Channel<News>) -> Result<(), Prob
             event = events.recv() => event,
             _ = frame.tick(), if !tokens.is_empty() => {
                 let more = News::Text { text: std::mem::take(&mut text), tokens: std::mem::take(&mut tokens) };
-                // A window that has gone hears nothing more, and the answer ends with this function.
+                // The window is closed; returning here cancels the answer.
                 if news.send(more).is_err() {
                     return Ok(());
                 }

@@ -1,14 +1,14 @@
-//! The end of the app.
+//! Quits the app.
 
 use tauri::{AppHandle, Manager};
 
 use crate::shell::Shell;
 
-/// Ends the app, once other machines have what they need of this one; and starts it again, if it is to.
+/// Quits the app after draining the node; restarts it if `again` is set.
 pub(crate) fn end(app: &AppHandle, again: bool) {
     let app = app.clone();
     tauri::async_runtime::spawn(async move {
-        // Where nothing could be started, nothing is to be ended.
+        // Without a shell the node never started, so there is nothing to stop.
         if let Some(shell) = app.try_state::<Shell>() {
             shell.node.leave().await;
             shell.node.stop().await;

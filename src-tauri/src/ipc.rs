@@ -1,4 +1,4 @@
-//! What the windows can ask for. Every command is a line or two: the node does the work.
+//! Commands of the windows. Each is a line or two: the node does the work.
 
 use std::time::Duration;
 
@@ -24,14 +24,14 @@ use crate::windows;
 
 type Result<T> = std::result::Result<T, Problem>;
 
-/// Why there is no node, if there is none; then nothing else can be asked for.
+/// The error that kept the node from starting, if any; every other command then fails.
 #[tauri::command]
 #[specta::specta]
 pub(crate) async fn trouble(app: AppHandle) -> Option<Problem> {
     app.try_state::<Problem>().map(|problem| problem.inner().clone())
 }
 
-/// Sends what is shown, now and whenever it changes.
+/// Sends the snapshot now and after every change.
 #[tauri::command]
 #[specta::specta]
 pub(crate) async fn watch(shell: State<'_, Shell>, snapshots: Channel<Snapshot>) -> Result<()> {
@@ -48,14 +48,14 @@ pub(crate) async fn watch(shell: State<'_, Shell>, snapshots: Channel<Snapshot>)
     Ok(())
 }
 
-/// Switches sharing on or off.
+/// Turns sharing on or off.
 #[tauri::command]
 #[specta::specta]
 pub(crate) async fn share(shell: State<'_, Shell>, on: bool) -> Result<()> {
     Ok(shell.node.share(on)?)
 }
 
-/// Shares nothing for so many minutes; 0 ends a pause.
+/// Pauses sharing for this many minutes; 0 ends the pause.
 #[tauri::command]
 #[specta::specta]
 pub(crate) async fn pause(shell: State<'_, Shell>, minutes: u32) -> Result<()> {
@@ -63,14 +63,14 @@ pub(crate) async fn pause(shell: State<'_, Shell>, minutes: u32) -> Result<()> {
     Ok(shell.node.pause(Some(time).filter(|time| !time.is_zero()))?)
 }
 
-/// Gives at most so many bytes; nothing is as much as the settings say.
+/// Limits the shared memory to this many bytes; null restores the limit from the settings.
 #[tauri::command]
 #[specta::specta]
 pub(crate) async fn give_memory(shell: State<'_, Shell>, bytes: Option<u64>) -> Result<()> {
     Ok(shell.node.give_memory(bytes)?)
 }
 
-/// Asks a machine to pair; gives the code that both show.
+/// Asks a machine to pair; returns the code that both machines show.
 #[tauri::command]
 #[specta::specta]
 pub(crate) async fn pair(shell: State<'_, Shell>, machine: String) -> Result<String> {
@@ -79,35 +79,35 @@ pub(crate) async fn pair(shell: State<'_, Shell>, machine: String) -> Result<Str
     Ok(code.to_string())
 }
 
-/// Lets a machine in, by the code that both show.
+/// Approves a machine, given the code that both machines show.
 #[tauri::command]
 #[specta::specta]
 pub(crate) async fn approve(shell: State<'_, Shell>, machine: String, code: String) -> Result<()> {
     shell.approve(&machine, &code)
 }
 
-/// Turns a machine away.
+/// Denies a machine's request.
 #[tauri::command]
 #[specta::specta]
 pub(crate) async fn deny(shell: State<'_, Shell>, machine: String) -> Result<()> {
     shell.deny(&machine)
 }
 
-/// Takes a machine out.
+/// Removes a machine from the swarm.
 #[tauri::command]
 #[specta::specta]
 pub(crate) async fn remove(shell: State<'_, Shell>, machine: String) -> Result<()> {
     Ok(shell.node.remove(shell.peer(&machine)?)?)
 }
 
-/// Calls a machine something else.
+/// Renames a machine.
 #[tauri::command]
 #[specta::specta]
 pub(crate) async fn rename(shell: State<'_, Shell>, machine: String, name: String) -> Result<()> {
     Ok(shell.node.rename(shell.peer(&machine)?, &name)?)
 }
 
-/// Says what a machine may do: use this machine's memory, and see this owner's prompts. Its limits stay as they are.
+/// Sets a machine's rights: to use this machine's memory, and to see this owner's prompts. Its limits do not change.
 #[tauri::command]
 #[specta::specta]
 pub(crate) async fn allow(shell: State<'_, Shell>, machine: String, memory: bool, prompts: bool) -> Result<()> {
@@ -117,14 +117,14 @@ pub(crate) async fn allow(shell: State<'_, Shell>, machine: String, memory: bool
     Ok(shell.node.set_rights(peer, Rights { memory, prompts, ..before })?)
 }
 
-/// An invitation for a machine that is not on this network.
+/// Creates an invitation for a machine on another network.
 #[tauri::command]
 #[specta::specta]
 pub(crate) async fn invite(shell: State<'_, Shell>) -> Result<String> {
     Ok(shell.node.invite(INVITE_VALID_FOR)?.to_text())
 }
 
-/// Joins the machine of an invitation; gives the code that both show.
+/// Joins a swarm by invitation; returns the code that both machines show.
 #[tauri::command]
 #[specta::specta]
 pub(crate) async fn join(shell: State<'_, Shell>, invitation: String) -> Result<String> {
@@ -136,16 +136,16 @@ pub(crate) async fn join(shell: State<'_, Shell>, invitation: String) -> Result<
 /// A line of the audit log.
 #[derive(Debug, Serialize, Type)]
 pub(crate) struct LogLine {
-    /// When, in UTC, as RFC 3339 has it.
+    /// Time in UTC, in RFC 3339 format.
     at: String,
     /// What happened, in words.
     text: String,
 }
 
-/// Lines that a window shows; the command line has them all.
+/// Maximum number of lines shown; `hivemind log` shows all.
 const SHOWN_LINES: usize = 200;
 
-/// What a machine did here, or, with none, everything: the newest lines first.
+/// What one machine, or with null every machine, did here; newest lines first.
 #[tauri::command]
 #[specta::specta]
 pub(crate) async fn log(shell: State<'_, Shell>, machine: Option<String>) -> Result<Vec<LogLine>> {
@@ -159,7 +159,7 @@ pub(crate) async fn log(shell: State<'_, Shell>, machine: Option<String>) -> Res
 pub(crate) struct OnDisk {
     /// Its name.
     name: String,
-    /// What it takes there, in bytes.
+    /// Its size on disk, in bytes.
     #[specta(type = i32)]
     bytes: f64,
     /// Whether it is in memory.
@@ -178,19 +178,19 @@ pub(crate) async fn list_models(shell: State<'_, Shell>) -> Result<Vec<OnDisk>> 
         let ModelOnDisk { name, bytes, loaded, removable, also_on, .. } = model;
         OnDisk { name, bytes: bytes as f64, loaded, removable, also_on }
     };
-    // What cannot be asked is not offered; `hivemind models list` says why.
+    // Models that cannot be used are not offered; `hivemind models list` says why.
     let models = shell.node.models().await.into_iter().filter(|model| model.unusable.is_none());
     Ok(models.map(on_disk).collect())
 }
 
-/// Puts a model in memory.
+/// Loads a model into memory.
 #[tauri::command]
 #[specta::specta]
 pub(crate) async fn load_model(shell: State<'_, Shell>, model: String) -> Result<()> {
     shell.node.load_model(&model).await.map_err(Problem::of("not_loaded"))
 }
 
-/// Frees the memory that a model takes.
+/// Unloads a model and frees its memory.
 #[tauri::command]
 #[specta::specta]
 pub(crate) async fn unload_model(shell: State<'_, Shell>, model: String) -> Result<()> {
@@ -204,21 +204,21 @@ pub(crate) async fn remove_model(shell: State<'_, Shell>, model: String) -> Resu
     shell.node.remove_model(&model).await.map_err(Problem::of("not_removed"))
 }
 
-/// Where a model would go, and why.
+/// Where a model would be placed, and why.
 #[derive(Debug, Serialize, Type)]
 pub(crate) struct PlanView {
     /// The model.
     model: String,
-    /// "Studio: layers 1 to 18, 4.1 GB", in order.
+    /// Its stages in order, such as "Studio: layers 1 to 18, 4.1 GB".
     stages: Vec<String>,
-    /// Why this plan.
+    /// Why this plan was chosen.
     reasons: Vec<String>,
-    /// What it is predicted to answer with.
+    /// Predicted speed, in tokens per second.
     #[specta(type = Option<i32>)]
     tokens_per_s: Option<f64>,
 }
 
-/// How a model would be placed now.
+/// Plans a model's placement without loading it.
 #[tauri::command]
 #[specta::specta]
 pub(crate) async fn plan(shell: State<'_, Shell>, model: Option<String>) -> Result<PlanView> {
@@ -235,14 +235,14 @@ pub(crate) async fn plan(shell: State<'_, Shell>, model: Option<String>) -> Resu
     })
 }
 
-/// Answers a question; the news of it arrive on the channel.
+/// Answers a question; events arrive on the channel.
 #[tauri::command]
 #[specta::specta]
 pub(crate) async fn ask(shell: State<'_, Shell>, question: Ask, news: Channel<News>) -> Result<()> {
     chat::answer(&shell, &question, &news).await
 }
 
-/// Stops an answer; what came stands.
+/// Stops an answer; its text so far is kept.
 #[tauri::command]
 #[specta::specta]
 pub(crate) async fn stop(shell: State<'_, Shell>, id: String) -> Result<()> {
@@ -250,35 +250,35 @@ pub(crate) async fn stop(shell: State<'_, Shell>, id: String) -> Result<()> {
     Ok(())
 }
 
-/// The conversations whose title or messages have the words.
+/// Lists the conversations whose title or messages contain the words.
 #[tauri::command]
 #[specta::specta]
 pub(crate) async fn list_conversations(shell: State<'_, Shell>, words: String) -> Result<Vec<Entry>> {
     shell.conversations.list(&words).map_err(Problem::of("conversations"))
 }
 
-/// A conversation.
+/// Reads a conversation.
 #[tauri::command]
 #[specta::specta]
 pub(crate) async fn open_conversation(shell: State<'_, Shell>, id: String) -> Result<Option<Conversation>> {
     shell.conversations.get(&id).map_err(Problem::of("conversations"))
 }
 
-/// Keeps a conversation.
+/// Saves a conversation.
 #[tauri::command]
 #[specta::specta]
 pub(crate) async fn keep_conversation(shell: State<'_, Shell>, conversation: Conversation) -> Result<()> {
     shell.conversations.put(&conversation).map_err(Problem::of("conversations"))
 }
 
-/// Forgets a conversation.
+/// Deletes a conversation.
 #[tauri::command]
 #[specta::specta]
 pub(crate) async fn delete_conversation(shell: State<'_, Shell>, id: String) -> Result<()> {
     shell.conversations.delete(&id).map_err(Problem::of("conversations"))
 }
 
-/// Writes a conversation to a file in the owner's folder of downloads, and says which.
+/// Exports a conversation to a file in the owner's Downloads folder; returns its path.
 #[tauri::command]
 #[specta::specta]
 pub(crate) async fn export_conversation(app: AppHandle, shell: State<'_, Shell>, id: String) -> Result<String> {
@@ -290,14 +290,14 @@ pub(crate) async fn export_conversation(app: AppHandle, shell: State<'_, Shell>,
     Ok(written.display().to_string())
 }
 
-/// Why programs on this machine cannot reach the node, if they cannot.
+/// Why the API for programs on this machine is off, if it is.
 #[tauri::command]
 #[specta::specta]
 pub(crate) async fn programs(shell: State<'_, Shell>) -> Result<Option<Problem>> {
     Ok(shell.unreachable_for_programs().cloned())
 }
 
-/// Shows the data folder in the system's file manager, also where nothing could be started.
+/// Shows the data folder in the system's file manager, also if the node could not start.
 #[tauri::command]
 #[specta::specta]
 pub(crate) async fn show_folder() -> Result<()> {
@@ -305,7 +305,7 @@ pub(crate) async fn show_folder() -> Result<()> {
     open::that_detached(folder).map_err(Problem::of("not_shown"))
 }
 
-/// What the owner has set.
+/// The owner's settings.
 #[tauri::command]
 #[specta::specta]
 pub(crate) async fn preferences(app: AppHandle, shell: State<'_, Shell>) -> Result<Preferences> {
@@ -313,7 +313,7 @@ pub(crate) async fn preferences(app: AppHandle, shell: State<'_, Shell>) -> Resu
     Ok(Preferences::of(Settings::read(&shell.folder)?, open_at_login))
 }
 
-/// Sets what the owner wants; says whether some of it counts only after a restart.
+/// Changes the settings; returns whether some take effect only after a restart.
 #[tauri::command]
 #[specta::specta]
 pub(crate) async fn prefer(app: AppHandle, shell: State<'_, Shell>, wanted: Preferences) -> Result<bool> {
@@ -325,7 +325,7 @@ pub(crate) async fn prefer(app: AppHandle, shell: State<'_, Shell>, wanted: Pref
     let launch = app.autolaunch();
     let switched = if open_at_login { launch.enable() } else { launch.disable() };
     match switched {
-        // What was not there cannot be taken away.
+        // Disabling an entry that does not exist is not an error.
         Err(error) if open_at_login => Err(Problem::new("open_at_login", error)),
         _ => Ok(settings.needs_restart(&before)),
     }
@@ -338,14 +338,14 @@ pub(crate) async fn notify(shell: State<'_, Shell>, wanted: bool) -> Result<()> 
     shell.set(&Settings { notify: Some(wanted), ..Settings::read(&shell.folder)? })
 }
 
-/// Takes an update one step on: looks for it, fetches it, or restarts into it.
+/// Takes an update's next step: checks for it, downloads it, or restarts into it.
 #[tauri::command]
 #[specta::specta]
 pub(crate) async fn update(app: AppHandle) {
     crate::update::go_on(&app).await;
 }
 
-/// Ends the app, once others have what they need of it, and starts it again.
+/// Restarts the app after draining the node.
 #[tauri::command]
 #[specta::specta]
 pub(crate) async fn restart(app: AppHandle) {
@@ -359,21 +359,21 @@ pub(crate) async fn show_main(app: AppHandle) {
     windows::show_main(&app);
 }
 
-/// Shows the settings, in the main window.
+/// Shows the settings in the main window.
 #[tauri::command]
 #[specta::specta]
 pub(crate) async fn show_settings(app: AppHandle) {
     windows::show_page(&app, "settings");
 }
 
-/// Hides the window that asks.
+/// Hides the calling window.
 #[tauri::command]
 #[specta::specta]
 pub(crate) async fn hide(window: WebviewWindow) {
     let _ = window.hide();
 }
 
-/// Ends the app, once others have what they need of it.
+/// Quits the app after draining the node.
 #[tauri::command]
 #[specta::specta]
 pub(crate) async fn quit(app: AppHandle) {

@@ -1,11 +1,11 @@
-//! What only a Mac has: the menu bar of the app with its usual shortcuts, the material behind the windows, and App Nap.
+//! macOS specifics: the menu bar with its standard shortcuts, the window material, and App Nap.
 
 use objc2_foundation::{NSActivityOptions, NSProcessInfo, NSString};
 use tauri::menu::{AboutMetadata, Menu, MenuItem, PredefinedMenuItem, Submenu};
 use tauri::window::{Effect, EffectState, EffectsBuilder};
 use tauri::{AppHandle, WebviewWindow, Wry};
 
-/// The menu bar, while a window is open. Its own entries have the ids of the tray's (`hive_view::menu`).
+/// The menu bar while a window is open. Its own entries use the IDs of the tray menu (`hive_view::menu`).
 pub(crate) fn menu_bar(app: &AppHandle) -> tauri::Result<Menu<Wry>> {
     let item = |id: &str, text: &str, keys: &str| MenuItem::with_id(app, id, text, true, Some(keys));
     let about = AboutMetadata { copyright: Some("The HiveMind authors".to_owned()), ..AboutMetadata::default() };
@@ -22,7 +22,7 @@ pub(crate) fn menu_bar(app: &AppHandle) -> tauri::Result<Menu<Wry>> {
             &PredefinedMenuItem::hide(app, None)?,
             &PredefinedMenuItem::hide_others(app, None)?,
             &PredefinedMenuItem::separator(app)?,
-            // The app's own quitting, which lets other machines take over first.
+            // The app's own Quit, which lets other machines take over first.
             &item("quit", "Quit HiveMind", "Cmd+Q")?,
         ],
     )?;
@@ -32,7 +32,7 @@ pub(crate) fn menu_bar(app: &AppHandle) -> tauri::Result<Menu<Wry>> {
         true,
         &[&item("new-chat", "New Chat", "Cmd+N")?, &PredefinedMenuItem::close_window(app, None)?],
     )?;
-    // Without these, a Mac does not copy and paste in the windows.
+    // macOS needs these entries for copy and paste to work in the windows.
     let edit = Submenu::with_items(
         app,
         "Edit",
@@ -56,14 +56,14 @@ pub(crate) fn menu_bar(app: &AppHandle) -> tauri::Result<Menu<Wry>> {
     Menu::with_items(app, &[&hivemind, &chat, &edit, &window])
 }
 
-/// The material of popovers behind a window. Where the owner has reduced transparency the system draws it plain.
+/// Puts the system's popover material behind a window. If the owner has reduced transparency, macOS draws it opaque.
 pub(crate) fn frost(window: &WebviewWindow) {
     let effects = EffectsBuilder::new().effect(Effect::Popover).state(EffectState::Active).radius(14.0).build();
     let _ = window.set_effects(effects);
 }
 
-/// Keeps the system from slowing this process down for having no window in front ("App Nap"): other machines wait for what it
-/// says, all the time that the app runs. It may fall asleep with the machine, which `hive-host` prevents where it should.
+/// Keeps App Nap from throttling the process when it has no window in front: other machines wait for its messages for
+/// as long as the app runs. The process may still sleep with the machine, which `hive-host` prevents when needed.
 pub(crate) fn stay_awake() {
     let options = NSActivityOptions::UserInitiatedAllowingIdleSystemSleep;
     let reason = NSString::from_str("in touch with your other machines");

@@ -1,4 +1,4 @@
-//! The app: a tray icon, a popover and a window around a node. It has no behaviour of its own.
+//! The app: a tray icon, a popover and a window around a node. It adds no behaviour of its own.
 
 mod chat;
 mod end;
@@ -27,12 +27,12 @@ use tray::Tray;
 /// The first argument of a worker process.
 const WORKER: &str = "worker";
 
-/// Started by the system at login: nobody asked for a window.
+/// Passed when the system starts the app at login: no window is shown.
 const HIDDEN: &str = "--hidden";
 
 fn main() -> ExitCode {
     if std::env::args().nth(1).as_deref() == Some(WORKER) {
-        // No window, no runtime: a worker is its MLX thread and its pipes.
+        // A worker needs no window and no runtime, only its MLX thread and its pipes.
         return match hive_node::worker::serve() {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => failed(error),
@@ -47,13 +47,13 @@ fn main() -> ExitCode {
     }
 }
 
-#[allow(clippy::print_stderr, reason = "nothing else hears a program that could not start")]
+#[allow(clippy::print_stderr, reason = "the app could not start, so there is no other place to report to")]
 fn failed(error: impl std::fmt::Display) -> ExitCode {
     eprintln!("error: {error}");
     ExitCode::FAILURE
 }
 
-/// The commands of the windows, and their types.
+/// The commands of the windows and their types.
 fn commands() -> tauri_specta::Builder<tauri::Wry> {
     tauri_specta::Builder::new().disable_serde_phases().dangerously_cast_bigints_to_number().commands(
         tauri_specta::collect_commands![
@@ -108,7 +108,7 @@ fn start() -> Result<(), Box<dyn std::error::Error>> {
     tauri::async_runtime::set(runtime.handle().clone());
     let commands = commands();
     let app = tauri::Builder::default()
-        // A second start shows the window of the first.
+        // Starting the app again shows the running app's window.
         .plugin(tauri_plugin_single_instance::init(|app, _, _| windows::show_main(app)))
         .plugin(tauri_plugin_updater::Builder::new().build())
         .plugin(tauri_plugin_autostart::init(MacosLauncher::LaunchAgent, Some(vec![HIDDEN])))
@@ -159,7 +159,7 @@ fn start() -> Result<(), Box<dyn std::error::Error>> {
         })
         .build(tauri::generate_context!())?;
     app.run(|app, event| match event {
-        // Without a window the app is still in the tray.
+        // Without a window, the app stays in the tray.
         RunEvent::ExitRequested { api, code: None, .. } => api.prevent_exit(),
         #[cfg(target_os = "macos")]
         RunEvent::Reopen { .. } => windows::show_main(app),
@@ -170,7 +170,7 @@ fn start() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// What is remembered of windows: where they are and how large, not whether they are open.
+/// What is restored of a window: its position and size, not whether it is open.
 fn remembered() -> tauri_plugin_window_state::StateFlags {
     use tauri_plugin_window_state::StateFlags;
     StateFlags::POSITION | StateFlags::SIZE | StateFlags::MAXIMIZED

@@ -1,4 +1,4 @@
-//! What the tray's menu does.
+//! The actions of the tray menu.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::shell::Shell;
 use crate::{update, windows};
 
 impl Shell {
-    /// Does what was chosen in the tray's menu.
+    /// Performs the action chosen in the tray menu.
     pub(crate) fn choose(&self, app: &AppHandle, choice: Choice) {
         let done = match choice {
             Choice::Share => self.node.share(!self.shown().borrow().share).map_err(Problem::from),

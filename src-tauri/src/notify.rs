@@ -1,4 +1,4 @@
-//! A word to an owner who looks elsewhere: a machine wants to join. A click on it shows the popover.
+//! Desktop notifications for pairing requests. A click shows the popover.
 
 use hive_view::Request;
 use notify_rust::{Notification, NotificationResponse};
@@ -6,13 +6,13 @@ use tauri::AppHandle;
 
 use crate::windows;
 
-/// Those of `now` that nobody has been told of yet: machines that asked, and that were not waiting `before`.
+/// Requests in `now` that need a notification: made by the other machine and not in `before`.
 pub(crate) fn news<'a>(before: &[Request], now: &'a [Request]) -> Vec<&'a Request> {
     let new = |request: &&Request| request.asked_by_them && !before.iter().any(|known| known.id == request.id);
     now.iter().filter(new).collect()
 }
 
-/// Tells the owner of a request. Waiting for the click takes a thread, which ends with the notification.
+/// Notifies the owner of a request. Waiting for the click occupies a thread until the notification closes.
 pub(crate) fn tell(app: &AppHandle, request: &Request) {
     let (app, name, code) = (app.clone(), request.name.clone(), request.code.clone());
     std::thread::spawn(move || {
@@ -31,7 +31,7 @@ pub(crate) fn tell(app: &AppHandle, request: &Request) {
                 }
             })
         });
-        // A desktop without notifications still has the tray icon, which asks for attention by its shape.
+        // On a desktop without notifications, the shape of the tray icon still shows the request.
         if let Err(error) = waited {
             tracing::debug!("no notification: {error}");
         }
@@ -62,7 +62,7 @@ mod tests {
         };
         assert_eq!(told(&[], std::slice::from_ref(&mini)), ["mini"]);
         assert_eq!(told(std::slice::from_ref(&mini), &[mini.clone(), attic]), ["attic"]);
-        // What this owner asked for is no news.
+        // The owner's own requests need no notification.
         assert!(told(&[], &[request("own", false)]).is_empty());
     }
 }

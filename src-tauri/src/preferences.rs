@@ -1,4 +1,4 @@
-//! The settings as a page shows them, and what of `config.toml` follows from the page.
+//! The settings as the settings page shows them, and their mapping to `config.toml`.
 
 use std::net::SocketAddr;
 
@@ -6,38 +6,38 @@ use hive_node::settings::{Accent, SettingError, Settings};
 use serde::{Deserialize, Serialize};
 use specta::Type;
 
-/// What the owner has set; what is empty is as usual.
-#[allow(clippy::struct_excessive_bools, reason = "they are switches on a page, each of its own")]
+/// The owner's settings; null means the default.
+#[allow(clippy::struct_excessive_bools, reason = "independent switches on the settings page")]
 #[derive(Debug, Clone, Serialize, Deserialize, Type)]
 pub(crate) struct Preferences {
-    /// The name other machines show.
+    /// The name shown to other machines.
     pub(crate) name: Option<String>,
-    /// The most memory ever given, like "8GiB".
+    /// Maximum memory to share, such as "8GiB".
     pub(crate) memory: Option<String>,
-    /// Share only while on mains power.
+    /// Share only on mains power.
     pub(crate) only_on_power: bool,
-    /// Share only when nobody has touched the machine for so many minutes.
+    /// Share only after this many minutes without input.
     pub(crate) only_when_idle_minutes: Option<u32>,
-    /// The most that is sent to other machines, in megabits per second.
+    /// Maximum upload to other machines, in megabits per second.
     pub(crate) bandwidth_mbit_per_s: Option<u32>,
-    /// Whether everything stays on the local network.
+    /// Whether all traffic stays on the local network.
     pub(crate) lan_only: bool,
-    /// `none`, `public`, or the URL of a relay of one's own.
+    /// `none`, `public`, or the URL of the owner's own relay.
     pub(crate) relay: Option<String>,
-    /// Where programs on this machine reach it.
+    /// API address for programs on this machine.
     pub(crate) api: Option<String>,
-    /// Where other machines reach it.
+    /// Listening address for other machines.
     pub(crate) bind: Option<String>,
-    /// Whether a machine that wants to join is told of.
+    /// Whether to notify the owner of pairing requests.
     pub(crate) notify: bool,
-    /// The colour of switches, buttons and lights.
+    /// Accent colour of switches, buttons and lights.
     pub(crate) accent: Accent,
-    /// Whether the app opens when its owner logs in.
+    /// Whether the app opens at login.
     pub(crate) open_at_login: bool,
 }
 
 impl Preferences {
-    /// What is set, beside what the system says of opening at login.
+    /// The current settings, with the system's own state for opening at login.
     pub(crate) fn of(settings: Settings, open_at_login: bool) -> Self {
         let text = |address: Option<SocketAddr>| address.map(|address| address.to_string());
         let small = |number: Option<u64>| number.map(|number| u32::try_from(number).unwrap_or(u32::MAX));
@@ -57,7 +57,7 @@ impl Preferences {
         }
     }
 
-    /// The settings that follow from these, where they were `before`.
+    /// The settings after applying these to `before`.
     pub(crate) fn over(self, before: &Settings) -> Result<Settings, SettingError> {
         let given = |text: Option<String>| text.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
         let address = |text: Option<String>| {
@@ -78,7 +78,7 @@ impl Preferences {
             allow_origins: before.allow_origins.clone(),
             allow_hosts: before.allow_hosts.clone(),
             accent: Some(self.accent).filter(|accent| *accent != Accent::default()),
-            // As long as it is off, its owner may still be asked when it is first useful.
+            // While notifications are off, the owner may still be asked when they first become useful.
             notify: if self.notify { Some(true) } else { before.notify.map(|_| false) },
         };
         settings.check()?;

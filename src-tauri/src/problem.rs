@@ -1,31 +1,31 @@
-//! What went wrong, as the windows show it: what happened, and what to do.
+//! Errors as the windows show them: what happened, and what to do.
 
 use serde::Serialize;
 use specta::Type;
 
-/// A problem.
+/// An error shown to the owner.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Type)]
 pub(crate) struct Problem {
-    /// A name that the windows can rely on.
+    /// A stable code.
     pub(crate) code: String,
-    /// What happened and why, in words.
+    /// What happened and why.
     pub(crate) message: String,
     /// What to do about it.
     pub(crate) hint: Option<String>,
 }
 
 impl Problem {
-    /// A problem by name.
+    /// A problem with this code and message.
     pub(crate) fn new(code: &str, message: impl std::fmt::Display) -> Self {
         Self { code: code.to_owned(), message: message.to_string(), hint: None }
     }
 
-    /// The same problem, with what to do about it.
+    /// Adds a hint, if there is one.
     pub(crate) fn hinted(self, hint: Option<&str>) -> Self {
         Self { hint: hint.map(str::to_owned), ..self }
     }
 
-    /// Makes problems of errors.
+    /// Converts errors to problems with this code.
     pub(crate) fn of<E: std::fmt::Display>(code: &str) -> impl Fn(E) -> Self {
         move |error| Self::new(code, error)
     }
@@ -69,7 +69,7 @@ mod tests {
         assert!(second.hint.is_some_and(|hint| hint.contains("try again")));
         let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
         assert!(Problem::from(DataError::Unusable { path: path(), error: full }).hint.is_some());
-        // A person at a window has no command line.
+        // Windows must not show hints for the command line.
         let closed = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
         for error in [
             DataError::InUse { path: path(), by: "process 7".to_owned() },

@@ -1,4 +1,4 @@
-//! The shell around the node: what every command and the tray can reach, and what keeps them up to date.
+//! The shell around the node: the state that commands and the tray share, and the task that keeps them up to date.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -18,29 +18,29 @@ use crate::problem::Problem;
 use crate::tray::Tray;
 use crate::{notify, windows};
 
-/// Changes that come together are shown together.
+/// Changes within this time are shown together.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// While something is computed, its speed is shown anew so often.
+/// Refresh interval of the speed while the node computes.
 const TICK: Duration = Duration::from_secs(1);
 
-/// What the app is around.
+/// The app's state.
 pub(crate) struct Shell {
     /// The node.
     pub(crate) node: Node,
-    /// What was said.
+    /// The owner's conversations.
     pub(crate) conversations: Arc<Conversations>,
     /// The data folder.
     pub(crate) folder: PathBuf,
     shown: watch::Sender<Snapshot>,
     update: watch::Sender<Update>,
-    /// What the owner has set, of which some is shown.
+    /// The owner's settings; some are part of the snapshot.
     settings: watch::Sender<Settings>,
-    /// The newer version that was shown, and none that was found since.
+    /// The version last offered; cleared by a check that finds none.
     offer: Mutex<Option<tauri_plugin_updater::Update>>,
-    /// Answers under way, by the name that the window gave them; dropping an end stops the answer.
+    /// Answers in progress, by the ID from the window; dropping the sender stops the answer.
     answers: Mutex<HashMap<String, oneshot::Sender<()>>>,
-    /// Programs on this machine talk to the same node; or why they cannot.
+    /// The API for programs on this machine, or why it is off.
     api: Result<Api, Problem>,
 }
 
@@ -62,7 +62,7 @@ impl Shell {
         let node = Node::start(settings.options(data).map_err(Problem::of("settings"))?)
             .await
             .map_err(|error| Problem::new("not_started", &error).hinted(error.hint()))?;
-        // Whoever looks at the window needs no API; the settings say why programs cannot reach it.
+        // The windows work without the API; the settings page says why it is off.
         let api = Api::start(node.clone(), conversations.clone(), api_address, allowed, folder).await;
         let api = api.map_err(|error| {
             tracing::warn!("{error}");
@@ -76,7 +76,7 @@ impl Shell {
             tracing::warn!("{warning}");
         }
         if first {
-            // Nothing is given away before its owner says so.
+            // Nothing is shared before the owner agrees.
             if let Err(error) = node.share(false) {
                 tracing::warn!("{error}");
             }
@@ -88,17 +88,17 @@ impl Shell {
         Ok(Self { node, conversations, folder, shown, update, settings, offer, answers, api })
     }
 
-    /// Why programs on this machine cannot reach the node, if they cannot.
+    /// Why the API for programs on this machine is off, if it is.
     pub(crate) fn unreachable_for_programs(&self) -> Option<&Problem> {
         self.api.as_ref().err()
     }
 
-    /// What is shown, and every change of it.
+    /// The snapshot, and every change of it.
     pub(crate) fn shown(&self) -> watch::Receiver<Snapshot> {
         self.shown.subscribe()
     }
 
-    /// Keeps the tray and the windows up to date for as long as the app runs.
+    /// Keeps the tray and the windows up to date while the app runs.
     pub(crate) async fn follow(&self, app: AppHandle, mut tray: Tray) {
         let mut changes = self.node.changes();
         changes.mark_changed();
@@ -133,46 +133,46 @@ impl Shell {
         shown_of(&self.node, &self.settings.borrow(), self.update.borrow().clone())
     }
 
-    /// Says how far an update has come.
+    /// Sets the progress of an update.
     pub(crate) fn set_update(&self, update: Update) {
         self.update.send_replace(update);
     }
 
-    /// Writes what the owner has set, and goes by it from now on.
+    /// Writes the settings and applies them.
     pub(crate) fn set(&self, settings: &Settings) -> Result<(), Problem> {
         settings.write(&self.folder)?;
         self.settings.send_replace(settings.clone());
         Ok(())
     }
 
-    /// The machine of a key.
+    /// Finds a machine.
     pub(crate) fn peer(&self, id: &str) -> Result<PeerId, Problem> {
         self.node.find(id).map_err(Problem::of("no_such_machine"))
     }
 
-    /// Lets a machine in, by the code that both show.
+    /// Approves a machine, given the code that both machines show.
     pub(crate) fn approve(&self, id: &str, code: &str) -> Result<(), Problem> {
         let code = Code::parse(code).ok_or_else(|| Problem::new("wrong_code", "a code is six digits"))?;
         self.node.approve(self.peer(id)?, code).map_err(Problem::of("not_approved"))
     }
 
-    /// Turns a machine away.
+    /// Denies a machine's request.
     pub(crate) fn deny(&self, id: &str) -> Result<(), Problem> {
         self.node.deny(self.peer(id)?).map_err(Problem::of("not_denied"))
     }
 
-    /// The newer version that is shown.
+    /// The version last offered.
     pub(crate) fn offer(&self) -> MutexGuard<'_, Option<tauri_plugin_updater::Update>> {
         self.offer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Answers under way.
+    /// Answers in progress.
     pub(crate) fn answers(&self) -> MutexGuard<'_, HashMap<String, oneshot::Sender<()>>> {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What is shown of a node, to an owner with these settings.
+/// The snapshot of a node for an owner with these settings.
 fn shown_of(node: &Node, settings: &Settings, update: Update) -> Snapshot {
     snapshot(&hive_api::status(node), settings.notify, settings.accent.unwrap_or_default(), update)
 }

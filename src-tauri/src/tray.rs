@@ -1,6 +1,7 @@
-//! The tray icon and its menu: a driver that makes them look like the model (`hive_view::menu`).
+//! The tray icon and its menu: a driver that renders the model (`hive_view::menu`).
 //!
-//! A change of words is made in place, so that an open menu stays open; only another set of entries is a new menu.
+//! Label changes are applied in place, so that an open menu stays open; the menu is rebuilt only if its set of entries
+//! changes.
 
 use std::collections::HashMap;
 
@@ -10,17 +11,17 @@ use tauri::menu::{CheckMenuItem, IsMenuItem, Menu, MenuItem, PredefinedMenuItem,
 use tauri::tray::{TrayIcon, TrayIconBuilder};
 use tauri::{AppHandle, Wry, include_image};
 
-/// The tray's name, which is also its place on the session bus of a Linux desktop.
+/// The tray's ID, which is also its name on the session bus of a Linux desktop.
 pub(crate) const ID: &str = "hivemind";
 
-/// A handle to an entry on the screen.
+/// A handle to a menu entry on screen.
 enum Shown {
     Text(MenuItem<Wry>),
     Check(CheckMenuItem<Wry>),
     Within(Submenu<Wry>),
 }
 
-/// The tray as it is.
+/// The tray.
 pub(crate) struct Tray {
     icon: TrayIcon<Wry>,
     state: Option<State>,
@@ -29,19 +30,19 @@ pub(crate) struct Tray {
 }
 
 impl Tray {
-    /// Puts an icon into the tray.
+    /// Adds the tray icon.
     pub(crate) fn new(app: &AppHandle) -> tauri::Result<Self> {
         let icon = TrayIconBuilder::with_id(ID)
             .tooltip("HiveMind")
             .icon(image(State::Idle))
             .icon_as_template(true)
-            // On a Mac, a click opens the popover; the menu is for the other button.
+            // On macOS, a left click opens the popover and a right click the menu.
             .show_menu_on_left_click(false)
             .build(app)?;
         Ok(Self { icon, state: None, entries: Vec::new(), shown: HashMap::new() })
     }
 
-    /// Makes icon and menu say this.
+    /// Updates the icon and the menu.
     pub(crate) fn show(&mut self, app: &AppHandle, state: State, entries: Vec<Entry>) -> tauri::Result<()> {
         if self.state != Some(state) {
             self.icon.set_icon_with_as_template(Some(image(state)), true)?;
@@ -87,7 +88,7 @@ impl Tray {
     }
 }
 
-/// What must be alike for a menu to be the same menu.
+/// The IDs of all entries; menus with equal IDs differ only in labels.
 fn shape(entries: &[Entry]) -> Vec<&str> {
     entries.iter().flat_map(ids).collect()
 }

@@ -1,10 +1,10 @@
-//! A newer version: looked for when somebody asks, fetched, checked against the publisher's key, and run after a restart.
-//! Nothing is asked of the network before that.
+//! App updates: checked for on request, downloaded, verified against the publisher's key, and run after a restart.
+//! Without a request, the network is not used.
 //!
-//! What is installed is what was shown: the offer that a look has found is kept, and no other is fetched. Its version stands in
-//! the part of the signature that the publisher's key covers, beside the file (`requireSignedVersion` in `tauri.conf.json`), so
-//! that nobody who serves the index can offer an old build as a newer one. `tauri build` writes it there; who signs by hand
-//! gives `tauri signer sign --app-version`.
+//! The version installed is the version shown: the offer found by a check is kept, and nothing else is downloaded. The
+//! publisher's key signs the version along with the file (`requireSignedVersion` in `tauri.conf.json`), so that the
+//! host of the index cannot offer an old build as a newer one. `tauri build` does so by itself; for manual signing, use
+//! `tauri signer sign --app-version`.
 
 use hive_view::{Next, Update};
 use tauri::{AppHandle, Manager, Url};
@@ -14,11 +14,11 @@ use crate::end::end;
 use crate::problem::Problem;
 use crate::shell::Shell;
 
-/// Where newer versions are, and the publisher's key: set when a release is built.
+/// URL of the update index, and the publisher's key; set when a release is built.
 const PLACE: Option<&str> = option_env!("HIVEMIND_UPDATE_URL");
 const KEY: Option<&str> = option_env!("HIVEMIND_UPDATE_KEY");
 
-/// Takes the update one step on.
+/// Takes the update's next step.
 pub(crate) async fn go_on(app: &AppHandle) {
     let shell = app.state::<Shell>();
     let now = shell.shown().borrow().update.clone();
@@ -39,7 +39,7 @@ pub(crate) async fn go_on(app: &AppHandle) {
 
 fn updater(app: &AppHandle) -> Result<tauri_plugin_updater::Updater, Problem> {
     let problem = |error: tauri_plugin_updater::Error| Problem::new("update", error);
-    // A release asks nobody else; a build for tests asks the test.
+    // Release builds use only the built-in values; debug builds let tests override them.
     let for_tests = |name| std::env::var(name).ok().filter(|_| cfg!(debug_assertions));
     let place = for_tests("HIVEMIND_UPDATE_URL").or(PLACE.map(str::to_owned));
     let key = for_tests("HIVEMIND_UPDATE_KEY").or(KEY.map(str::to_owned));
@@ -80,7 +80,7 @@ async fn fetch(app: &AppHandle, version: &str) -> Result<Update, Problem> {
         let percent = all.filter(|all| *all > 0).map_or(0, |all| (here * 100 / all).min(100) as u32);
         shell.set_update(Update::Fetching { version: version.to_owned(), percent });
     };
-    // What is not signed by the publisher, as this version, ends here.
+    // Fails unless the publisher signed the file as this version.
     let bytes = update.download(progress, || ()).await.map_err(failed)?;
     update.install(bytes).map_err(failed)?;
     Ok(Update::Ready { version: version.to_owned() })

@@ -1,5 +1,5 @@
-//! The two windows: the popover under the tray icon, and the main window. Both are made at the start, hidden, so that they
-//! are there at once.
+//! The app's two windows: the popover under the tray icon, and the main window. Both are created hidden at startup, so
+//! that they open instantly.
 
 use tauri::webview::NewWindowResponse;
 use tauri::{
@@ -8,22 +8,22 @@ use tauri::{
 
 /// The main window.
 pub(crate) const MAIN: &str = "main";
-/// What hangs under the tray icon.
+/// The popover under the tray icon.
 pub(crate) const POPOVER: &str = "popover";
 
-/// What says why there is no node.
+/// The window that says why the node could not start.
 pub(crate) const TROUBLE: &str = "trouble";
 
 /// The popover's size, in points.
 const POPOVER_SIZE: (f64, f64) = (340.0, 580.0);
 
-/// Whether a window may show a page: its own only. What a model wrote may hold links, and a window that followed one would be
-/// that page's from then on.
+/// Whether a window may open a URL: only the app's own pages. Model output may contain links, and following one would
+/// turn the window over to that page.
 fn is_own(url: &Url) -> bool {
     url.scheme() == "tauri" && url.host_str() == Some("localhost")
 }
 
-/// A window to be, from which nothing leads elsewhere: no link, no script, no new window, no download.
+/// Builds a window that cannot lead anywhere else: no links, no `javascript:` URLs, no new windows, no downloads.
 fn window<'a>(app: &'a AppHandle, name: &str, page: &str) -> WebviewWindowBuilder<'a, Wry, AppHandle> {
     WebviewWindowBuilder::new(app, name, WebviewUrl::App(page.into()))
         .title("HiveMind")
@@ -32,7 +32,7 @@ fn window<'a>(app: &'a AppHandle, name: &str, page: &str) -> WebviewWindowBuilde
         .on_download(|_, _| false)
 }
 
-/// Makes both.
+/// Creates both windows.
 pub(crate) fn make(app: &AppHandle) -> tauri::Result<()> {
     let main = window(app, MAIN, "index.html")
         .inner_size(1000.0, 700.0)
@@ -41,7 +41,7 @@ pub(crate) fn make(app: &AppHandle) -> tauri::Result<()> {
         .build()?;
     let kept = main.clone();
     main.on_window_event(move |event| {
-        // The app lives in the tray; a closed window is a hidden one.
+        // The app lives in the tray; closing a window hides it.
         if let WindowEvent::CloseRequested { api, .. } = event {
             api.prevent_close();
             let _ = kept.hide();
@@ -69,7 +69,7 @@ pub(crate) fn make(app: &AppHandle) -> tauri::Result<()> {
     Ok(())
 }
 
-/// Shows the main window, in front.
+/// Shows the main window and focuses it.
 pub(crate) fn show_main(app: &AppHandle) {
     if let Some(main) = app.get_webview_window(MAIN) {
         present(&main);
@@ -77,7 +77,7 @@ pub(crate) fn show_main(app: &AppHandle) {
     }
 }
 
-/// Shows a page of the main window, which follows the part of its address after the "#".
+/// Shows a page of the main window, by setting the fragment of its URL.
 pub(crate) fn show_page(app: &AppHandle, page: &str) {
     if let Some(main) = app.get_webview_window(MAIN) {
         let _ = main.eval(format!("location.hash = '{page}'"));
@@ -85,7 +85,7 @@ pub(crate) fn show_page(app: &AppHandle, page: &str) {
     show_main(app);
 }
 
-/// Shows why there is no node, in a window whose end is the app's.
+/// Shows why the node could not start; closing this window quits the app.
 pub(crate) fn show_trouble(app: &AppHandle) -> tauri::Result<()> {
     let window = window(app, TROUBLE, "index.html").inner_size(520.0, 300.0).build()?;
     let app = app.clone();
@@ -97,7 +97,7 @@ pub(crate) fn show_trouble(app: &AppHandle) -> tauri::Result<()> {
     Ok(())
 }
 
-/// Shows the popover: under the tray icon where its place is known, else where the system puts windows.
+/// Shows the popover under the tray icon if its position is known, otherwise where the system places it.
 pub(crate) fn show_popover(app: &AppHandle, icon: Option<Rect>) {
     let Some(popover) = app.get_webview_window(POPOVER) else { return };
     if let Some(icon) = icon {
@@ -109,7 +109,7 @@ pub(crate) fn show_popover(app: &AppHandle, icon: Option<Rect>) {
     present(&popover);
 }
 
-/// Hides the popover, or shows it.
+/// Toggles the popover.
 pub(crate) fn toggle_popover(app: &AppHandle, icon: Rect) {
     match app.get_webview_window(POPOVER) {
         Some(popover) if popover.is_visible().unwrap_or(false) => drop(popover.hide()),
@@ -117,7 +117,7 @@ pub(crate) fn toggle_popover(app: &AppHandle, icon: Rect) {
     }
 }
 
-/// Whether the owner looks at one of the windows.
+/// Whether a window is visible and focused.
 pub(crate) fn any_is_seen(app: &AppHandle) -> bool {
     [MAIN, POPOVER]
         .into_iter()
@@ -131,7 +131,7 @@ fn present(window: &WebviewWindow) {
     let _ = window.set_focus();
 }
 
-/// On a Mac, in the Dock while a window is open, and only then.
+/// Shows the Dock icon only while a window is open.
 #[cfg(target_os = "macos")]
 fn settle(app: &AppHandle) {
     let open = app.get_webview_window(MAIN).is_some_and(|main| main.is_visible().unwrap_or(false));
@@ -150,7 +150,7 @@ mod tests {
     fn a_window_shows_the_apps_own_pages_and_no_others() {
         for (url, own) in [
             ("tauri://localhost/index.html#chat", true),
-            // Any program of this machine may be behind these.
+            // Any program on this machine may serve these URLs.
             ("http://tauri.localhost/", false),
             ("http://tauri.localhost:8080/?q=1", false),
             ("tauri://evil.example/", false),

@@ -1,6 +1,7 @@
-//! Conversations, kept on this machine: list, search, write, rename, delete.
+//! Stores conversations on this machine: list, search, write, rename, delete.
 //!
-//! A conversation is written as a whole, in one transaction; `kill -9` at any instant leaves the one before or the one after.
+//! A conversation is written as a whole in one transaction, so `kill -9` at any moment leaves either the old or the new
+//! version.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,51 +9,51 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Deserialize, Serialize};
 
-/// The file in the data folder.
+/// File name in the data folder.
 pub const FILE: &str = "conversations.sqlite";
 
-/// The layout that this version writes; an older one is brought up to it when it is opened.
+/// The schema version written here; older files are migrated when opened.
 const LAYOUT: i64 = 1;
 
-/// Conversations that a list shows at most.
+/// Maximum number of conversations in a list.
 const LISTED: u32 = 2000;
 
-/// Why conversations cannot be kept.
+/// Why conversations cannot be stored or read.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The file.
+    /// The database failed.
     #[error("the conversations in {path} cannot be used: {error}")]
     Database {
-        /// Which.
+        /// The database file.
         path: PathBuf,
-        /// What `SQLite` said.
+        /// `SQLite`'s error.
         error: rusqlite::Error,
     },
-    /// Its folder.
+    /// The file could not be created.
     #[error("cannot write {path}: {error}")]
     Folder {
-        /// Which.
+        /// The database file.
         path: PathBuf,
-        /// What the system said.
+        /// The operating system's error.
         error: std::io::Error,
     },
-    /// Written by a newer version.
+    /// A newer version wrote the file.
     #[error("{path} was written by a newer HiveMind; update this one, or move the file away")]
     Newer {
-        /// Which.
+        /// The database file.
         path: PathBuf,
     },
 }
 
-/// A conversation in a list.
+/// A conversation's entry in a list.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "specta", derive(specta::Type))]
 pub struct Entry {
-    /// Names it.
+    /// Its ID.
     pub id: String,
-    /// What it is called.
+    /// Its title.
     pub title: String,
-    /// When it was last written to, in seconds since 1970.
+    /// When it last changed, in seconds since 1970.
     #[cfg_attr(feature = "specta", specta(type = i32))]
     pub updated_s: f64,
 }
@@ -65,14 +66,14 @@ pub struct Said {
     pub role: String,
     /// Its text.
     pub text: String,
-    /// An answer's tokens, so that one that broke off can be gone on with.
+    /// An answer's tokens, from which an interrupted answer is resumed.
     pub tokens: Vec<u32>,
-    /// What fixed an answer's choice of words, so that it goes on as it would have.
+    /// An answer's sampling seed, so that a resumed answer continues exactly as it would have.
     #[serde(default)]
     pub seed: u32,
-    /// How an answer came about, in words; none while it is one's own.
+    /// How an answer was computed, in words; none for the owner's messages.
     pub note: Option<String>,
-    /// Whether the answer is whole.
+    /// Whether the answer is complete.
     pub complete: bool,
 }
 
@@ -80,26 +81,26 @@ pub struct Said {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "specta", derive(specta::Type))]
 pub struct Conversation {
-    /// Names it; whoever begins one chooses.
+    /// Its ID, chosen by the client that begins it.
     pub id: String,
-    /// What it is called.
+    /// Its title.
     pub title: String,
-    /// What the model is told before the first message.
+    /// Its system prompt.
     pub system: String,
-    /// What is written but not sent.
+    /// Text typed but not yet sent.
     pub draft: String,
     /// The messages, oldest first.
     pub messages: Vec<Said>,
-    /// When it was last written to, in seconds since 1970.
+    /// When it last changed, in seconds since 1970.
     #[cfg_attr(feature = "specta", specta(type = i32))]
     pub updated_s: f64,
-    /// When it was begun, in seconds since 1970; not known of older ones.
+    /// When it began, in seconds since 1970; unknown for conversations of older versions.
     #[serde(default)]
     #[cfg_attr(feature = "specta", specta(type = Option<i32>))]
     pub began_s: Option<f64>,
 }
 
-/// The conversations of a data folder.
+/// The conversations stored in a data folder.
 #[derive(Debug)]
 pub struct Conversations {
     path: PathBuf,
@@ -107,11 +108,11 @@ pub struct Conversations {
 }
 
 impl Conversations {
-    /// Opens those of a folder, or begins with none.
+    /// Opens a folder's conversations; creates the file if there is none.
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
         let path = folder.join(FILE);
         if !path.exists() {
-            // Made before `SQLite` does, so that nobody else can ever read it.
+            // Created before `SQLite` opens it, so that it is private from the start.
             hive_host::folders::write_private(&path, b"")
                 .map_err(|error| StoreError::Folder { path: path.clone(), error })?;
         }
@@ -145,7 +146,7 @@ impl Conversations {
         StoreError::Database { path: self.path.clone(), error }
     }
 
-    /// Those whose title or messages have the words, newest first; all, where there are none.
+    /// Conversations whose title or messages contain the words, newest first; all if `words` is empty.
     pub fn list(&self, words: &str) -> Result<Vec<Entry>, StoreError> {
         let connection = self.connection();
         let listed = || -> rusqlite::Result<Vec<Entry>> {
@@ -164,7 +165,7 @@ impl Conversations {
         listed().map_err(|error| self.failed(error))
     }
 
-    /// One of them, if it is there.
+    /// Reads a conversation, if it exists.
     pub fn get(&self, id: &str) -> Result<Option<Conversation>, StoreError> {
         let connection = self.connection();
         let found: Result<Option<String>, _> =
@@ -173,7 +174,7 @@ impl Conversations {
         found.and_then(|body| body.map(parse).transpose()).map_err(|error| self.failed(error))
     }
 
-    /// Writes one, in place of what it was.
+    /// Writes a conversation, replacing the stored one.
     pub fn put(&self, conversation: &Conversation) -> Result<(), StoreError> {
         let Conversation { id, title, updated_s, .. } = conversation;
         let body = serde_json::to_string(conversation).map_err(|error| self.failed(not_json(error)))?;
@@ -185,7 +186,7 @@ impl Conversations {
         written.map(|_| ()).map_err(|error| self.failed(error))
     }
 
-    /// Forgets one.
+    /// Deletes a conversation.
     pub fn delete(&self, id: &str) -> Result<(), StoreError> {
         let deleted = self.connection().execute("DELETE FROM conversation WHERE id = ?1", [id]);
         deleted.map(|_| ()).map_err(|error| self.failed(error))

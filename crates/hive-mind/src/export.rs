@@ -1,4 +1,4 @@
-//! A conversation as a document that every editor opens.
+//! Exports a conversation as Markdown.
 
 use std::fmt::Write;
 use std::fs::OpenOptions;
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::conversations::Conversation;
 
 impl Conversation {
-    /// As Markdown: who said what, and how answers came about.
+    /// The conversation as Markdown: who said what, and how answers were computed.
     pub fn to_markdown(&self) -> String {
         let mut text = format!("# {}\n", if self.title.is_empty() { "Conversation" } else { &self.title });
         if !self.system.trim().is_empty() {
@@ -26,7 +26,7 @@ impl Conversation {
         text
     }
 
-    /// Writes it to a new file of a folder, and says which; nothing that is there is written over.
+    /// Writes it to a new file in a folder and returns the path; never overwrites a file.
     ///
     /// # Errors
     /// The folder cannot be written to.
@@ -48,7 +48,7 @@ impl Conversation {
         Err(io::Error::other("no free name"))
     }
 
-    /// A name for its file, without what file systems or shells stumble over.
+    /// A file name for it, without characters that trouble file systems or shells.
     pub fn file_name(&self) -> String {
         let plain = |letter: char| if letter.is_alphanumeric() || " -_.,()".contains(letter) { letter } else { ' ' };
         let name: String = self.title.chars().map(plain).take(80).collect();

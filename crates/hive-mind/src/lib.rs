@@ -1,6 +1,6 @@
-//! Remembers: the conversations of this machine's owner.
+//! Storage for the conversations of this machine's owner.
 //!
-//! Everything stays in one `SQLite` file of the data folder, readable by its owner only.
+//! Everything is in one `SQLite` file in the data folder, readable only by its owner.
 
 pub mod conversations;
 mod export;

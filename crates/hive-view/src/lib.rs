@@ -1,4 +1,5 @@
-//! What a person is shown of a node, as values: everything in the windows, and the tray's menu. Pure, and free of any toolkit.
+//! The app's view model: everything the windows and the tray menu show of a node, as values. Pure, and independent of
+//! any toolkit.
 
 mod machines;
 mod menu;

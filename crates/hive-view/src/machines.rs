@@ -1,63 +1,63 @@
-//! Machines as people see them: those that are in, those that ask, those nearby.
+//! Machines as the app shows them: approved, waiting for a decision, and nearby.
 
 use hive_types::{Link, LinkKind, PeerState, PeerView, Profile, Rights, StageView, Status};
 use serde::Serialize;
 use specta::Type;
 
-/// A machine that is in.
+/// An approved machine.
 #[derive(Debug, Clone, PartialEq, Serialize, Type)]
 pub struct Machine {
-    /// Its key.
+    /// Its node ID.
     pub id: String,
-    /// What it is called.
+    /// Its name.
     pub name: String,
-    /// Three words of its key.
+    /// Three-word fingerprint of its ID.
     pub fingerprint: String,
-    /// The six digits that both owners compared when it was approved, as far as they are known.
+    /// The six-digit code that both owners compared when it was approved, if known.
     pub code: Option<String>,
-    /// Whether it is this one.
+    /// Whether it is this machine.
     pub own: bool,
-    /// Whether it answers.
+    /// Whether it is online.
     pub here: bool,
-    /// Whether it gives memory now.
+    /// Whether it shares memory now.
     pub sharing: bool,
-    /// What keeps it away or from sharing, in words.
+    /// Why it is offline or not sharing, in words.
     pub why: Option<String>,
-    /// What computes there.
+    /// Its processor.
     pub chip: String,
-    /// Memory it gives, in bytes.
+    /// Memory it shares, in bytes.
     #[specta(type = i32)]
     pub offered: f64,
-    /// Layers it holds, `[start, end)`; neighbours are one range.
+    /// Layers it holds, `[start, end)`; adjacent ranges are merged.
     pub layers: Vec<[u32; 2]>,
-    /// Layers it keeps copies of.
+    /// Layers it holds as a standby replica.
     pub copies: Vec<[u32; 2]>,
-    /// How fast it alone answers with the starter model.
+    /// How fast it answers alone with the starter model, in tokens per second.
     #[specta(type = Option<i32>)]
     pub tokens_per_s: Option<f64>,
-    /// The way to it.
+    /// The link to it.
     pub link: Option<LinkView>,
-    /// Other ways to it that were measured.
+    /// Other links to it that were measured.
     pub other_links: Vec<LinkView>,
-    /// What it may do; this machine may do everything.
+    /// Its rights; this machine has all of them.
     pub rights: Option<RightsView>,
 }
 
-/// What a machine may do.
+/// A machine's rights.
 #[derive(Debug, Clone, PartialEq, Serialize, Type)]
 pub struct RightsView {
     /// Whether it may use this machine's memory.
     pub memory: bool,
     /// Whether it may see this owner's prompts.
     pub prompts: bool,
-    /// The most memory it may use here, in bytes.
+    /// Maximum memory it may use here, in bytes.
     #[specta(type = Option<i32>)]
     pub memory_limit: Option<f64>,
-    /// The most of its answers that are computed here at a time.
+    /// Maximum number of its answers computed here at a time.
     pub session_limit: Option<u32>,
 }
 
-/// The way to a machine.
+/// A link to a machine.
 #[derive(Debug, Clone, PartialEq, Serialize, Type)]
 pub struct LinkView {
     /// "Thunderbolt", "Wi-Fi", …
@@ -65,40 +65,40 @@ pub struct LinkView {
     /// Round trip in milliseconds.
     #[specta(type = i32)]
     pub round_trip_ms: f64,
-    /// What it carries, in bits per second, once measured.
+    /// Bandwidth in bits per second, once measured.
     #[specta(type = Option<i32>)]
     pub bits_per_s: Option<f64>,
 }
 
-/// Somebody waits for a decision.
+/// A pairing request that waits for a decision.
 #[derive(Debug, Clone, PartialEq, Serialize, Type)]
 pub struct Request {
-    /// The machine.
+    /// The machine's node ID.
     pub id: String,
     /// Its name.
     pub name: String,
-    /// Three words of its key.
+    /// Three-word fingerprint of its ID.
     pub fingerprint: String,
-    /// The six digits that both machines show.
+    /// The six-digit code that both machines show.
     pub code: String,
-    /// Whether this owner has approved, and the other's decision is awaited.
+    /// Whether this owner has approved and the other owner's decision is pending.
     pub approved_here: bool,
     /// Whether the other machine asked first.
     pub asked_by_them: bool,
 }
 
-/// A machine nearby.
+/// A machine nearby that is not paired.
 #[derive(Debug, Clone, PartialEq, Serialize, Type)]
 pub struct Found {
-    /// Its key.
+    /// Its node ID.
     pub id: String,
     /// Its name.
     pub name: String,
-    /// Three words of its key.
+    /// Three-word fingerprint of its ID.
     pub fingerprint: String,
 }
 
-/// This machine first, then the others that are in.
+/// This machine first, then the other approved ones.
 pub(crate) fn machines(status: &Status) -> Vec<Machine> {
     let stages = status.model.as_ref().map_or(&[][..], |model| &model.stages);
     let copies = status.model.as_ref().map_or(&[][..], |model| &model.copies);
@@ -112,7 +112,7 @@ pub(crate) fn layers(stage: &StageView) -> [u32; 2] {
     stage.layers.map(|layer| layer as u32)
 }
 
-/// Ranges in their order, those that touch as one.
+/// Sorts ranges and merges adjacent ones.
 fn joined(mut ranges: Vec<[u32; 2]>) -> Vec<[u32; 2]> {
     ranges.sort_unstable();
     ranges.dedup_by(|next, last| {
@@ -187,7 +187,7 @@ fn rights_view(rights: Rights) -> RightsView {
     RightsView { memory, prompts, memory_limit: memory_limit_bytes.map(|bytes| bytes as f64), session_limit }
 }
 
-/// As people call it.
+/// The link's name for people.
 fn kind_name(kind: LinkKind) -> &'static str {
     match kind {
         LinkKind::Loopback => "Loopback",

@@ -1,40 +1,40 @@
-//! The tray's menu as a value: what a person can read and do there, made from the snapshot alone.
+//! The tray menu as a value, derived from the snapshot alone.
 
 use crate::machines::{Machine, Request};
 use crate::snapshot::Snapshot;
 use crate::update::Next;
 
-/// An entry of the menu. Ids are what clicks are told apart by.
+/// A menu entry. Clicks are identified by the entry's ID.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Entry {
-    /// Text that does something, or only says something where it is not enabled.
+    /// Text; an action if enabled, information otherwise.
     Text {
-        /// Names it.
+        /// Its ID.
         id: String,
-        /// What is read.
+        /// Its label.
         text: String,
-        /// Whether it does something.
+        /// Whether it can be clicked.
         enabled: bool,
     },
-    /// Something that is on or off.
+    /// A check box.
     Check {
-        /// Names it.
+        /// Its ID.
         id: String,
-        /// What is read.
+        /// Its label.
         text: String,
-        /// Whether it is on.
+        /// Whether it is checked.
         on: bool,
     },
-    /// A menu within the menu.
+    /// A submenu.
     Within {
-        /// Names it.
+        /// Its ID.
         id: String,
-        /// What is read.
+        /// Its label.
         text: String,
-        /// What it holds.
+        /// Its entries.
         entries: Vec<Entry>,
     },
-    /// A line.
+    /// A separator.
     Line,
 }
 
@@ -100,30 +100,30 @@ fn request(request: &Request) -> Vec<Entry> {
     if *approved_here {
         entries.push(says(format!("awaited {id}"), "Approved here; waiting for the other machine"));
     } else {
-        // The code is in the id, so that a click approves what was read and nothing that came after.
+        // The code is part of the ID, so that a click approves the code that was shown and no later one.
         entries.push(text(format!("approve {id} {code}"), format!("Approve: both show {code}")));
     }
     entries.push(text(format!("deny {id}"), "Deny"));
     entries
 }
 
-/// What a click on an entry means.
+/// The action of a menu entry.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Choice {
-    /// Switch sharing on or off.
+    /// Turn sharing on or off.
     Share,
     /// Pause sharing for an hour.
     Pause,
     /// End the pause.
     Resume,
-    /// Let a machine in.
+    /// Approve a machine.
     Approve {
-        /// Its key.
+        /// Its node ID.
         id: String,
-        /// The code that was read.
+        /// The code that was shown.
         code: String,
     },
-    /// Turn a machine away, by its key.
+    /// Deny a machine, by its node ID.
     Deny(String),
     /// Show the popover.
     Overview,
@@ -131,15 +131,15 @@ pub enum Choice {
     Chat,
     /// Show the settings.
     Settings,
-    /// Begin a conversation.
+    /// Start a conversation.
     NewChat,
-    /// Take an update one step on.
+    /// Take the update's next step.
     Update,
-    /// End the app.
+    /// Quit the app.
     Quit,
 }
 
-/// The meaning of an entry's id; none for text that only says something.
+/// The action of an entry's ID; `None` for information.
 pub fn choice(id: &str) -> Option<Choice> {
     let mut words = id.splitn(3, ' ');
     Some(match (words.next()?, words.next(), words.next()) {

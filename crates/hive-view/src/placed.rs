@@ -1,8 +1,8 @@
-//! Where layers go, in words.
+//! Describes in words which layers go where.
 
 use std::ops::Range;
 
-/// "Studio: layers 1 to 18, 4.1 GB"; layers counted from 1, as people do.
+/// "Studio: layers 1 to 18, 4.1 GB"; layers are counted from 1.
 pub fn placed(machine: &str, layers: &Range<usize>, bytes: u64) -> String {
     let which = match layers.len() {
         1 => format!("layer {}", layers.end),

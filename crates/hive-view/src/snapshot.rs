@@ -1,4 +1,4 @@
-//! What the app shows, made from what the node says. Pure: the tray, the popover and the windows all show this.
+//! The snapshot that the tray, the popover and the windows show, derived from the node's status. Pure.
 
 use hive_types::{Accent, Profile, Status};
 use serde::Serialize;
@@ -7,96 +7,96 @@ use specta::Type;
 use crate::machines::{Found, Machine, Request, found, layers, machines, request};
 use crate::update::Update;
 
-/// How the machine is; the tray icon's shape says it.
+/// The machine's state, shown by the shape of the tray icon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Type)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     /// Sharing is off.
     Idle,
-    /// Sharing, and nothing to do.
+    /// Sharing, with nothing to compute.
     Sharing,
     /// Computing.
     Busy,
-    /// Somebody waits for the owner.
+    /// Something waits for the owner's decision.
     Attention,
-    /// It would share, but something is in the way.
+    /// Sharing is on, but something prevents it.
     Paused,
 }
 
-/// Everything the app shows of this machine and its swarm. Its numbers are finite, which their TypeScript says by
-/// way of an integer's type: specta takes a float for one that may be missing.
+/// Everything the app shows about this machine and its swarm. All numbers are finite; they are exported with an
+/// integer type because specta would declare a float nullable.
 #[derive(Debug, Clone, PartialEq, Serialize, Type)]
 pub struct Snapshot {
     /// This machine's name.
     pub name: String,
-    /// Three words of its key.
+    /// Three-word fingerprint of its node ID.
     pub fingerprint: String,
-    /// How it is.
+    /// Its state.
     pub state: State,
-    /// Whether the switch is on.
+    /// Whether sharing is switched on.
     pub share: bool,
-    /// Whether the owner has paused it for now.
+    /// Whether the owner has paused sharing.
     pub paused: bool,
-    /// The state in words, with the reason.
+    /// The state and its reason, in words.
     pub line: String,
     /// This machine's memory.
     pub memory: Memory,
-    /// What all machines give together, in bytes.
+    /// Memory that all machines share together, in bytes.
     #[specta(type = i32)]
     pub pool_bytes: f64,
-    /// This machine first, then the others that are in.
+    /// This machine first, then the other approved ones.
     pub machines: Vec<Machine>,
-    /// Machines that want in, or are asked to let this one in.
+    /// Pairing requests, from or to other machines.
     pub requests: Vec<Request>,
-    /// Machines nearby that nobody has asked yet.
+    /// Machines nearby that are not paired.
     pub found: Vec<Found>,
     /// The model in memory.
     pub model: Option<Model>,
-    /// The model on its way into memory.
+    /// The model being loaded.
     pub loading: Option<Loading>,
-    /// Tokens of answers given here since the start.
+    /// Tokens generated for answers given here since the start.
     #[specta(type = i32)]
     pub answered_tokens: f64,
-    /// Why other machines are not searched for, if they are not.
+    /// Why discovery of other machines is off, if it is.
     pub discovery: Option<String>,
-    /// How far an update has come.
+    /// Progress of an update.
     pub update: Update,
-    /// Whether the owner wants notifications; nothing until they have been asked.
+    /// Whether the owner wants notifications; none until asked.
     pub notify: Option<bool>,
-    /// The colour of switches, buttons and lights.
+    /// Accent colour of switches, buttons and lights.
     pub accent: Accent,
 }
 
-/// A model on its way into memory.
+/// A model being loaded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Type)]
 pub struct Loading {
     /// Its name.
     pub name: String,
-    /// Layers that are there.
+    /// Layers loaded so far.
     pub layers: u32,
-    /// Of so many.
+    /// Layers in total.
     pub of: u32,
 }
 
 /// This machine's memory, in bytes.
 #[derive(Debug, Clone, PartialEq, Serialize, Type)]
 pub struct Memory {
-    /// Installed.
+    /// Installed memory.
     #[specta(type = i32)]
     pub total: f64,
-    /// In use by everything else.
+    /// Memory used by everything else.
     #[specta(type = i32)]
     pub taken: f64,
-    /// Given at most now.
+    /// Maximum shared now.
     #[specta(type = i32)]
     pub offered: f64,
-    /// Taken by the layers held here.
+    /// Memory used by the layers held here.
     #[specta(type = i32)]
     pub held: f64,
-    /// The owner's cap, if there is one.
+    /// The owner's limit, if set.
     #[specta(type = Option<i32>)]
     pub cap: Option<f64>,
-    /// A cap that leaves the owner's programs room.
+    /// Recommended limit, which leaves room for the owner's programs.
     #[specta(type = i32)]
     pub recommended: f64,
 }
@@ -106,24 +106,23 @@ pub struct Memory {
 pub struct Model {
     /// Its name.
     pub name: String,
-    /// What it takes on all machines, in bytes.
+    /// Memory it uses on all machines, in bytes.
     #[specta(type = i32)]
     pub bytes: f64,
-    /// Who holds which layers, in the order a token passes them.
+    /// Which machine holds which layers, in pipeline order.
     pub stages: Vec<Stage>,
 }
 
 /// A stage.
 #[derive(Debug, Clone, PartialEq, Serialize, Type)]
 pub struct Stage {
-    /// The machine.
+    /// The machine's name.
     pub machine: String,
     /// Layers `[start, end)`.
     pub layers: [u32; 2],
 }
 
-/// What the app shows of a status and of an update, to an owner who has decided about notifications (or has not been asked)
-/// and chosen a colour.
+/// Builds the snapshot. `notify` is `None` until the owner has decided about notifications.
 pub fn snapshot(status: &Status, notify: Option<bool>, accent: Accent, update: Update) -> Snapshot {
     let profile = &status.profile;
     let machines = machines(status);
@@ -171,10 +170,10 @@ pub fn snapshot(status: &Status, notify: Option<bool>, accent: Accent, update: U
     }
 }
 
-/// The part of a machine's memory that can be given without its owner noticing.
+/// Fraction of a machine's memory that can be shared without its owner noticing.
 const RECOMMENDED: f64 = 0.75;
 
-/// What the owner has switched off is idle; anything else that keeps it from sharing is a pause.
+/// Sharing switched off by the owner is idle; anything else that prevents it is a pause.
 fn state(status: &Status, somebody_waits: bool) -> State {
     if somebody_waits {
         State::Attention

@@ -1,60 +1,60 @@
-//! How far an update of the app has come, and what the next click leads to.
+//! Progress of an app update, and what the next click does.
 
 use serde::Serialize;
 use specta::Type;
 
-/// How far an update has come.
+/// Progress of an app update.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Type)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Update {
-    /// Nobody has asked.
+    /// Not checked.
     #[default]
     Unknown,
-    /// Being looked for.
+    /// Checking for a newer version.
     Looking,
-    /// There is none.
+    /// Up to date.
     Current,
-    /// There is one.
+    /// A newer version is available.
     Found {
         /// Its version.
         version: String,
-        /// What is new in it.
+        /// Its release notes.
         notes: String,
     },
-    /// On its way.
+    /// Downloading.
     Fetching {
         /// Its version.
         version: String,
-        /// How much is here.
+        /// Progress in percent.
         percent: u32,
     },
-    /// Here; it runs after a restart.
+    /// Installed; it runs after a restart.
     Ready {
         /// Its version.
         version: String,
     },
-    /// It did not work.
+    /// The update failed.
     Failed {
         /// Why.
         why: String,
     },
 }
 
-/// What a click leads to.
+/// What a click does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
-    /// Look for a newer version.
+    /// Check for a newer version.
     Look,
-    /// Fetch and install it.
+    /// Download and install it.
     Fetch,
-    /// Restart into it.
+    /// Restart to run it.
     Restart,
-    /// It is busy already.
+    /// Nothing; a step is in progress.
     Wait,
 }
 
 impl Update {
-    /// What comes next, if somebody wants it to.
+    /// The next step.
     pub fn next(&self) -> Next {
         match self {
             Self::Unknown | Self::Current | Self::Failed { .. } => Next::Look,
@@ -64,7 +64,7 @@ impl Update {
         }
     }
 
-    /// The words of the menu's entry.
+    /// The label of the menu entry.
     pub fn words(&self) -> String {
         match self {
             Self::Unknown | Self::Current => "Check for Updates…".to_owned(),

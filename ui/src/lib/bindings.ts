@@ -4,103 +4,103 @@ import { invoke as __TAURI_INVOKE, Channel } from "@tauri-apps/api/core";
 
 /** Commands */
 export const commands = {
-	/**  Why there is no node, if there is none; then nothing else can be asked for. */
+	/**  The error that kept the node from starting, if any; every other command then fails. */
 	trouble: () => __TAURI_INVOKE<Problem | null>("trouble"),
-	/**  Sends what is shown, now and whenever it changes. */
+	/**  Sends the snapshot now and after every change. */
 	watch: (snapshots: Channel<Snapshot>) => typedError<null, Problem>(__TAURI_INVOKE("watch", { snapshots })),
-	/**  Switches sharing on or off. */
+	/**  Turns sharing on or off. */
 	share: (on: boolean) => typedError<null, Problem>(__TAURI_INVOKE("share", { on })),
-	/**  Shares nothing for so many minutes; 0 ends a pause. */
+	/**  Pauses sharing for this many minutes; 0 ends the pause. */
 	pause: (minutes: number) => typedError<null, Problem>(__TAURI_INVOKE("pause", { minutes })),
-	/**  Gives at most so many bytes; nothing is as much as the settings say. */
+	/**  Limits the shared memory to this many bytes; null restores the limit from the settings. */
 	giveMemory: (bytes: number | null) => typedError<null, Problem>(__TAURI_INVOKE("give_memory", { bytes })),
-	/**  Asks a machine to pair; gives the code that both show. */
+	/**  Asks a machine to pair; returns the code that both machines show. */
 	pair: (machine: string) => typedError<string, Problem>(__TAURI_INVOKE("pair", { machine })),
-	/**  Lets a machine in, by the code that both show. */
+	/**  Approves a machine, given the code that both machines show. */
 	approve: (machine: string, code: string) => typedError<null, Problem>(__TAURI_INVOKE("approve", { machine, code })),
-	/**  Turns a machine away. */
+	/**  Denies a machine's request. */
 	deny: (machine: string) => typedError<null, Problem>(__TAURI_INVOKE("deny", { machine })),
-	/**  Takes a machine out. */
+	/**  Removes a machine from the swarm. */
 	remove: (machine: string) => typedError<null, Problem>(__TAURI_INVOKE("remove", { machine })),
-	/**  Calls a machine something else. */
+	/**  Renames a machine. */
 	rename: (machine: string, name: string) => typedError<null, Problem>(__TAURI_INVOKE("rename", { machine, name })),
-	/**  Says what a machine may do: use this machine's memory, and see this owner's prompts. Its limits stay as they are. */
+	/**  Sets a machine's rights: to use this machine's memory, and to see this owner's prompts. Its limits do not change. */
 	allow: (machine: string, memory: boolean, prompts: boolean) => typedError<null, Problem>(__TAURI_INVOKE("allow", { machine, memory, prompts })),
-	/**  An invitation for a machine that is not on this network. */
+	/**  Creates an invitation for a machine on another network. */
 	invite: () => typedError<string, Problem>(__TAURI_INVOKE("invite")),
-	/**  Joins the machine of an invitation; gives the code that both show. */
+	/**  Joins a swarm by invitation; returns the code that both machines show. */
 	join: (invitation: string) => typedError<string, Problem>(__TAURI_INVOKE("join", { invitation })),
-	/**  What a machine did here, or, with none, everything: the newest lines first. */
+	/**  What one machine, or with null every machine, did here; newest lines first. */
 	log: (machine: string | null) => typedError<LogLine[], Problem>(__TAURI_INVOKE("log", { machine })),
 	/**  The models on this machine. */
 	listModels: () => typedError<OnDisk[], Problem>(__TAURI_INVOKE("list_models")),
-	/**  Puts a model in memory. */
+	/**  Loads a model into memory. */
 	loadModel: (model: string) => typedError<null, Problem>(__TAURI_INVOKE("load_model", { model })),
-	/**  Frees the memory that a model takes. */
+	/**  Unloads a model and frees its memory. */
 	unloadModel: (model: string) => typedError<null, Problem>(__TAURI_INVOKE("unload_model", { model })),
 	/**  Removes a model from this machine's disk. */
 	removeModel: (model: string) => typedError<null, Problem>(__TAURI_INVOKE("remove_model", { model })),
-	/**  How a model would be placed now. */
+	/**  Plans a model's placement without loading it. */
 	plan: (model: string | null) => typedError<PlanView, Problem>(__TAURI_INVOKE("plan", { model })),
-	/**  Answers a question; the news of it arrive on the channel. */
+	/**  Answers a question; events arrive on the channel. */
 	ask: (question: Ask, news: Channel<News>) => typedError<null, Problem>(__TAURI_INVOKE("ask", { question, news })),
-	/**  Stops an answer; what came stands. */
+	/**  Stops an answer; its text so far is kept. */
 	stop: (id: string) => typedError<null, Problem>(__TAURI_INVOKE("stop", { id })),
-	/**  The conversations whose title or messages have the words. */
+	/**  Lists the conversations whose title or messages contain the words. */
 	listConversations: (words: string) => typedError<Entry[], Problem>(__TAURI_INVOKE("list_conversations", { words })),
-	/**  A conversation. */
+	/**  Reads a conversation. */
 	openConversation: (id: string) => typedError<Conversation | null, Problem>(__TAURI_INVOKE("open_conversation", { id })),
-	/**  Keeps a conversation. */
+	/**  Saves a conversation. */
 	keepConversation: (conversation: Conversation) => typedError<null, Problem>(__TAURI_INVOKE("keep_conversation", { conversation })),
-	/**  Forgets a conversation. */
+	/**  Deletes a conversation. */
 	deleteConversation: (id: string) => typedError<null, Problem>(__TAURI_INVOKE("delete_conversation", { id })),
-	/**  Writes a conversation to a file in the owner's folder of downloads, and says which. */
+	/**  Exports a conversation to a file in the owner's Downloads folder; returns its path. */
 	exportConversation: (id: string) => typedError<string, Problem>(__TAURI_INVOKE("export_conversation", { id })),
-	/**  Why programs on this machine cannot reach the node, if they cannot. */
+	/**  Why the API for programs on this machine is off, if it is. */
 	programs: () => typedError<Problem | null, Problem>(__TAURI_INVOKE("programs")),
-	/**  Shows the data folder in the system's file manager, also where nothing could be started. */
+	/**  Shows the data folder in the system's file manager, also if the node could not start. */
 	showFolder: () => typedError<null, Problem>(__TAURI_INVOKE("show_folder")),
-	/**  What the owner has set. */
+	/**  The owner's settings. */
 	preferences: () => typedError<Preferences, Problem>(__TAURI_INVOKE("preferences")),
-	/**  Sets what the owner wants; says whether some of it counts only after a restart. */
+	/**  Changes the settings; returns whether some take effect only after a restart. */
 	prefer: (wanted: Preferences) => typedError<boolean, Problem>(__TAURI_INVOKE("prefer", { wanted })),
 	/**  Remembers whether the owner wants notifications. */
 	notify: (wanted: boolean) => typedError<null, Problem>(__TAURI_INVOKE("notify", { wanted })),
-	/**  Takes an update one step on: looks for it, fetches it, or restarts into it. */
+	/**  Takes an update's next step: checks for it, downloads it, or restarts into it. */
 	update: () => __TAURI_INVOKE<void>("update"),
-	/**  Ends the app, once others have what they need of it, and starts it again. */
+	/**  Restarts the app after draining the node. */
 	restart: () => __TAURI_INVOKE<void>("restart"),
 	/**  Shows the main window. */
 	showMain: () => __TAURI_INVOKE<void>("show_main"),
-	/**  Shows the settings, in the main window. */
+	/**  Shows the settings in the main window. */
 	showSettings: () => __TAURI_INVOKE<void>("show_settings"),
-	/**  Hides the window that asks. */
+	/**  Hides the calling window. */
 	hide: () => __TAURI_INVOKE<void>("hide"),
-	/**  Ends the app, once others have what they need of it. */
+	/**  Quits the app after draining the node. */
 	quit: () => __TAURI_INVOKE<void>("quit"),
 };
 
 /* Types */
-/**  An accent colour; each is shown in a light and a dark shade that can be read. */
+/**  An accent colour; each has a light and a dark shade with enough contrast. */
 export type Accent = "honey" | "blue" | "purple" | "pink" | "red" | "green" | "graphite";
 
-/**  A question. */
+/**  A chat request. */
 export type Ask = {
-	/**  Names the answer, so that it can be stopped. */
+	/**  ID of the answer, by which it can be stopped. */
 	id: string,
-	/**  The model; none is the starter model. */
+	/**  The model; none selects the starter model. */
 	model: string | null,
 	/**  The conversation so far. */
 	messages: Turn[],
-	/**  Tokens of an answer that broke off, to go on from. */
+	/**  Tokens of an interrupted answer, to resume from. */
 	said: number[],
-	/**  How free the choice of words is; 0 is not at all. */
+	/**  Sampling temperature; 0 is greedy. */
 	temperature: number | null,
-	/**  The part of all probability that words are chosen from. */
+	/**  Nucleus sampling: the share of probability to sample from. */
 	top_p: number | null,
-	/**  Longest answer, in tokens. */
+	/**  Maximum length of the answer, in tokens. */
 	max_tokens: number | null,
-	/**  Fixes the choice of words. */
+	/**  Sampling seed. */
 	seed: number,
 	/**  Options of the model's chat template, each as `NAME=VALUE`. */
 	options: string[],
@@ -110,119 +110,119 @@ export type Ask = {
 
 /**  A conversation. */
 export type Conversation = {
-	/**  Names it; whoever begins one chooses. */
+	/**  Its ID, chosen by the client that begins it. */
 	id: string,
-	/**  What it is called. */
+	/**  Its title. */
 	title: string,
-	/**  What the model is told before the first message. */
+	/**  Its system prompt. */
 	system: string,
-	/**  What is written but not sent. */
+	/**  Text typed but not yet sent. */
 	draft: string,
 	/**  The messages, oldest first. */
 	messages: Said[],
-	/**  When it was last written to, in seconds since 1970. */
+	/**  When it last changed, in seconds since 1970. */
 	updated_s: number,
-	/**  When it was begun, in seconds since 1970; not known of older ones. */
+	/**  When it began, in seconds since 1970; unknown for conversations of older versions. */
 	began_s?: number | null,
 };
 
-/**  A conversation in a list. */
+/**  A conversation's entry in a list. */
 export type Entry = {
-	/**  Names it. */
+	/**  Its ID. */
 	id: string,
-	/**  What it is called. */
+	/**  Its title. */
 	title: string,
-	/**  When it was last written to, in seconds since 1970. */
+	/**  When it last changed, in seconds since 1970. */
 	updated_s: number,
 };
 
-/**  A machine nearby. */
+/**  A machine nearby that is not paired. */
 export type Found = {
-	/**  Its key. */
+	/**  Its node ID. */
 	id: string,
 	/**  Its name. */
 	name: string,
-	/**  Three words of its key. */
+	/**  Three-word fingerprint of its ID. */
 	fingerprint: string,
 };
 
-/**  The way to a machine. */
+/**  A link to a machine. */
 export type LinkView = {
 	/**  "Thunderbolt", "Wi-Fi", … */
 	kind: string,
 	/**  Round trip in milliseconds. */
 	round_trip_ms: number,
-	/**  What it carries, in bits per second, once measured. */
+	/**  Bandwidth in bits per second, once measured. */
 	bits_per_s: number | null,
 };
 
-/**  A model on its way into memory. */
+/**  A model being loaded. */
 export type Loading = {
 	/**  Its name. */
 	name: string,
-	/**  Layers that are there. */
+	/**  Layers loaded so far. */
 	layers: number,
-	/**  Of so many. */
+	/**  Layers in total. */
 	of: number,
 };
 
 /**  A line of the audit log. */
 export type LogLine = {
-	/**  When, in UTC, as RFC 3339 has it. */
+	/**  Time in UTC, in RFC 3339 format. */
 	at: string,
 	/**  What happened, in words. */
 	text: string,
 };
 
-/**  A machine that is in. */
+/**  An approved machine. */
 export type Machine = {
-	/**  Its key. */
+	/**  Its node ID. */
 	id: string,
-	/**  What it is called. */
+	/**  Its name. */
 	name: string,
-	/**  Three words of its key. */
+	/**  Three-word fingerprint of its ID. */
 	fingerprint: string,
-	/**  The six digits that both owners compared when it was approved, as far as they are known. */
+	/**  The six-digit code that both owners compared when it was approved, if known. */
 	code: string | null,
-	/**  Whether it is this one. */
+	/**  Whether it is this machine. */
 	own: boolean,
-	/**  Whether it answers. */
+	/**  Whether it is online. */
 	here: boolean,
-	/**  Whether it gives memory now. */
+	/**  Whether it shares memory now. */
 	sharing: boolean,
-	/**  What keeps it away or from sharing, in words. */
+	/**  Why it is offline or not sharing, in words. */
 	why: string | null,
-	/**  What computes there. */
+	/**  Its processor. */
 	chip: string,
-	/**  Memory it gives, in bytes. */
+	/**  Memory it shares, in bytes. */
 	offered: number,
-	/**  Layers it holds, `[start, end)`; neighbours are one range. */
+	/**  Layers it holds, `[start, end)`; adjacent ranges are merged. */
 	layers: ([number, number])[],
-	/**  Layers it keeps copies of. */
+	/**  Layers it holds as a standby replica. */
 	copies: ([number, number])[],
-	/**  How fast it alone answers with the starter model. */
+	/**  How fast it answers alone with the starter model, in tokens per second. */
 	tokens_per_s: number | null,
-	/**  The way to it. */
+	/**  The link to it. */
 	link: LinkView | null,
-	/**  Other ways to it that were measured. */
+	/**  Other links to it that were measured. */
 	other_links: LinkView[],
-	/**  What it may do; this machine may do everything. */
+	/**  Its rights; this machine has all of them. */
 	rights: RightsView | null,
 };
 
 /**  This machine's memory, in bytes. */
 export type Memory = {
-	/**  Installed. */
+	/**  Installed memory. */
 	total: number,
-	/**  In use by everything else. */
+	/**  Memory used by everything else. */
 	taken: number,
-	/**  Given at most now. */
+	/**  Maximum shared now. */
 	offered: number,
-	/**  Taken by the layers held here. */
+	/**  Memory used by the layers held here. */
 	held: number,
-	/**  The owner's cap, if there is one. */
+	/**  The owner's limit, if set. */
 	cap: number | null,
-	/**  A cap that leaves the owner's programs room. */
+	/**  Recommended limit, which leaves room for the owner's programs. */
 	recommended: number,
 };
 
@@ -230,47 +230,47 @@ export type Memory = {
 export type Model = {
 	/**  Its name. */
 	name: string,
-	/**  What it takes on all machines, in bytes. */
+	/**  Memory it uses on all machines, in bytes. */
 	bytes: number,
-	/**  Who holds which layers, in the order a token passes them. */
+	/**  Which machine holds which layers, in pipeline order. */
 	stages: Stage[],
 };
 
-/**  What happens to an answer. */
+/**  An event of an answer. */
 export type News = 
-/**  More of it. */
+/**  More text. */
 { kind: "text"; 
 /**  The text. */
 text: string; 
 /**  Its tokens. */
 tokens: number[] } | 
-/**  So many tokens of the question are read. */
+/**  Progress of reading the prompt. */
 { kind: "reading"; 
-/**  Tokens. */
+/**  Tokens read so far. */
 tokens: number; 
-/**  Of so many. */
+/**  Tokens in total. */
 of: number } | 
-/**  A machine left; it goes on. */
+/**  A machine left; the answer continues. */
 { kind: "status"; 
-/**  In words. */
+/**  What happened, in words. */
 text: string } | 
-/**  It is whole. */
+/**  The answer is complete. */
 { kind: "done"; 
-/**  The last text. */
+/**  The last piece of text. */
 text: string; 
-/**  All its tokens. */
+/**  All tokens of the answer. */
 tokens: number[]; 
-/**  Tokens per second. */
+/**  Speed in tokens per second. */
 tokens_per_s: number; 
-/**  Until the first word, in seconds. */
+/**  Time to first token, in seconds. */
 first_s: number; 
 /**  The machines that computed it. */
 machines: string[]; 
-/**  Whether it was cut for its length, and could be gone on with. */
+/**  Whether it reached its maximum length and can be continued. */
 cut: boolean; 
-/**  Options that the model's chat template does not look at. */
+/**  Options that the model's chat template does not use. */
 unknown_options: string[] } | 
-/**  It broke off; what came stands. */
+/**  The answer was interrupted; its text so far is kept. */
 { kind: "failed"; 
 /**  Why. */
 why: string };
@@ -279,7 +279,7 @@ why: string };
 export type OnDisk = {
 	/**  Its name. */
 	name: string,
-	/**  What it takes there, in bytes. */
+	/**  Its size on disk, in bytes. */
 	bytes: number,
 	/**  Whether it is in memory. */
 	loaded: boolean,
@@ -289,81 +289,81 @@ export type OnDisk = {
 	also_on: string[],
 };
 
-/**  Where a model would go, and why. */
+/**  Where a model would be placed, and why. */
 export type PlanView = {
 	/**  The model. */
 	model: string,
-	/**  "Studio: layers 1 to 18, 4.1 GB", in order. */
+	/**  Its stages in order, such as "Studio: layers 1 to 18, 4.1 GB". */
 	stages: string[],
-	/**  Why this plan. */
+	/**  Why this plan was chosen. */
 	reasons: string[],
-	/**  What it is predicted to answer with. */
+	/**  Predicted speed, in tokens per second. */
 	tokens_per_s: number | null,
 };
 
-/**  What the owner has set; what is empty is as usual. */
+/**  The owner's settings; null means the default. */
 export type Preferences = {
-	/**  The name other machines show. */
+	/**  The name shown to other machines. */
 	name: string | null,
-	/**  The most memory ever given, like "8GiB". */
+	/**  Maximum memory to share, such as "8GiB". */
 	memory: string | null,
-	/**  Share only while on mains power. */
+	/**  Share only on mains power. */
 	only_on_power: boolean,
-	/**  Share only when nobody has touched the machine for so many minutes. */
+	/**  Share only after this many minutes without input. */
 	only_when_idle_minutes: number | null,
-	/**  The most that is sent to other machines, in megabits per second. */
+	/**  Maximum upload to other machines, in megabits per second. */
 	bandwidth_mbit_per_s: number | null,
-	/**  Whether everything stays on the local network. */
+	/**  Whether all traffic stays on the local network. */
 	lan_only: boolean,
-	/**  `none`, `public`, or the URL of a relay of one's own. */
+	/**  `none`, `public`, or the URL of the owner's own relay. */
 	relay: string | null,
-	/**  Where programs on this machine reach it. */
+	/**  API address for programs on this machine. */
 	api: string | null,
-	/**  Where other machines reach it. */
+	/**  Listening address for other machines. */
 	bind: string | null,
-	/**  Whether a machine that wants to join is told of. */
+	/**  Whether to notify the owner of pairing requests. */
 	notify: boolean,
-	/**  The colour of switches, buttons and lights. */
+	/**  Accent colour of switches, buttons and lights. */
 	accent: Accent,
-	/**  Whether the app opens when its owner logs in. */
+	/**  Whether the app opens at login. */
 	open_at_login: boolean,
 };
 
-/**  A problem. */
+/**  An error shown to the owner. */
 export type Problem = {
-	/**  A name that the windows can rely on. */
+	/**  A stable code. */
 	code: string,
-	/**  What happened and why, in words. */
+	/**  What happened and why. */
 	message: string,
 	/**  What to do about it. */
 	hint: string | null,
 };
 
-/**  Somebody waits for a decision. */
+/**  A pairing request that waits for a decision. */
 export type Request = {
-	/**  The machine. */
+	/**  The machine's node ID. */
 	id: string,
 	/**  Its name. */
 	name: string,
-	/**  Three words of its key. */
+	/**  Three-word fingerprint of its ID. */
 	fingerprint: string,
-	/**  The six digits that both machines show. */
+	/**  The six-digit code that both machines show. */
 	code: string,
-	/**  Whether this owner has approved, and the other's decision is awaited. */
+	/**  Whether this owner has approved and the other owner's decision is pending. */
 	approved_here: boolean,
 	/**  Whether the other machine asked first. */
 	asked_by_them: boolean,
 };
 
-/**  What a machine may do. */
+/**  A machine's rights. */
 export type RightsView = {
 	/**  Whether it may use this machine's memory. */
 	memory: boolean,
 	/**  Whether it may see this owner's prompts. */
 	prompts: boolean,
-	/**  The most memory it may use here, in bytes. */
+	/**  Maximum memory it may use here, in bytes. */
 	memory_limit: number | null,
-	/**  The most of its answers that are computed here at a time. */
+	/**  Maximum number of its answers computed here at a time. */
 	session_limit: number | null,
 };
 
@@ -373,78 +373,78 @@ export type Said = {
 	role: string,
 	/**  Its text. */
 	text: string,
-	/**  An answer's tokens, so that one that broke off can be gone on with. */
+	/**  An answer's tokens, from which an interrupted answer is resumed. */
 	tokens: number[],
-	/**  What fixed an answer's choice of words, so that it goes on as it would have. */
+	/**  An answer's sampling seed, so that a resumed answer continues exactly as it would have. */
 	seed?: number,
-	/**  How an answer came about, in words; none while it is one's own. */
+	/**  How an answer was computed, in words; none for the owner's messages. */
 	note: string | null,
-	/**  Whether the answer is whole. */
+	/**  Whether the answer is complete. */
 	complete: boolean,
 };
 
 /**
- *  Everything the app shows of this machine and its swarm. Its numbers are finite, which their TypeScript says by
- *  way of an integer's type: specta takes a float for one that may be missing.
+ *  Everything the app shows about this machine and its swarm. All numbers are finite; they are exported with an
+ *  integer type because specta would declare a float nullable.
  */
 export type Snapshot = {
 	/**  This machine's name. */
 	name: string,
-	/**  Three words of its key. */
+	/**  Three-word fingerprint of its node ID. */
 	fingerprint: string,
-	/**  How it is. */
+	/**  Its state. */
 	state: State,
-	/**  Whether the switch is on. */
+	/**  Whether sharing is switched on. */
 	share: boolean,
-	/**  Whether the owner has paused it for now. */
+	/**  Whether the owner has paused sharing. */
 	paused: boolean,
-	/**  The state in words, with the reason. */
+	/**  The state and its reason, in words. */
 	line: string,
 	/**  This machine's memory. */
 	memory: Memory,
-	/**  What all machines give together, in bytes. */
+	/**  Memory that all machines share together, in bytes. */
 	pool_bytes: number,
-	/**  This machine first, then the others that are in. */
+	/**  This machine first, then the other approved ones. */
 	machines: Machine[],
-	/**  Machines that want in, or are asked to let this one in. */
+	/**  Pairing requests, from or to other machines. */
 	requests: Request[],
-	/**  Machines nearby that nobody has asked yet. */
+	/**  Machines nearby that are not paired. */
 	found: Found[],
 	/**  The model in memory. */
 	model: Model | null,
-	/**  The model on its way into memory. */
+	/**  The model being loaded. */
 	loading: Loading | null,
-	/**  Tokens of answers given here since the start. */
+	/**  Tokens generated for answers given here since the start. */
 	answered_tokens: number,
-	/**  Why other machines are not searched for, if they are not. */
+	/**  Why discovery of other machines is off, if it is. */
 	discovery: string | null,
-	/**  How far an update has come. */
+	/**  Progress of an update. */
 	update: Update,
-	/**  Whether the owner wants notifications; nothing until they have been asked. */
+	/**  Whether the owner wants notifications; none until asked. */
 	notify: boolean | null,
-	/**  The colour of switches, buttons and lights. */
+	/**  Accent colour of switches, buttons and lights. */
 	accent: Accent,
 };
 
 /**  A stage. */
 export type Stage = {
-	/**  The machine. */
+	/**  The machine's name. */
 	machine: string,
 	/**  Layers `[start, end)`. */
 	layers: [number, number],
 };
 
-/**  How the machine is; the tray icon's shape says it. */
+/**  The machine's state, shown by the shape of the tray icon. */
 export type State = 
 /**  Sharing is off. */
 "idle" | 
-/**  Sharing, and nothing to do. */
+/**  Sharing, with nothing to compute. */
 "sharing" | 
 /**  Computing. */
 "busy" | 
-/**  Somebody waits for the owner. */
+/**  Something waits for the owner's decision. */
 "attention" | 
-/**  It would share, but something is in the way. */
+/**  Sharing is on, but something prevents it. */
 "paused";
 
 /**  A message. */
@@ -455,31 +455,31 @@ export type Turn = {
 	text: string,
 };
 
-/**  How far an update has come. */
+/**  Progress of an app update. */
 export type Update = 
-/**  Nobody has asked. */
+/**  Not checked. */
 { kind: "unknown" } | 
-/**  Being looked for. */
+/**  Checking for a newer version. */
 { kind: "looking" } | 
-/**  There is none. */
+/**  Up to date. */
 { kind: "current" } | 
-/**  There is one. */
+/**  A newer version is available. */
 { kind: "found"; 
 /**  Its version. */
 version: string; 
-/**  What is new in it. */
+/**  Its release notes. */
 notes: string } | 
-/**  On its way. */
+/**  Downloading. */
 { kind: "fetching"; 
 /**  Its version. */
 version: string; 
-/**  How much is here. */
+/**  Progress in percent. */
 percent: number } | 
-/**  Here; it runs after a restart. */
+/**  Installed; it runs after a restart. */
 { kind: "ready"; 
 /**  Its version. */
 version: string } | 
-/**  It did not work. */
+/**  The update failed. */
 { kind: "failed"; 
 /**  Why. */
 why: string };
