@@ -1,6 +1,6 @@
-//! Keeps a machine from falling asleep.
+//! Keeps the machine awake.
 
-/// The machine stays awake as long as this lives.
+/// Prevents sleep until dropped.
 pub struct KeepAwake {
     _awake: keepawake::KeepAwake,
 }

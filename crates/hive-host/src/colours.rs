@@ -1,17 +1,17 @@
-//! Whether lines have colours: on a terminal they may, in a file or a pipe they are noise.
+//! Whether output is coloured: on a terminal yes, in a file or a pipe no.
 //!
-//! The variables by which people say otherwise are those of <https://no-color.org> and <https://bixense.com/clicolors>.
+//! The environment variables that override this follow <https://no-color.org> and <https://bixense.com/clicolors>.
 
 use std::env;
 use std::ffi::OsString;
 use std::io::IsTerminal;
 
-/// Whether what goes to standard error may have colours.
+/// Whether output to standard error is coloured.
 pub fn are_wanted_on_stderr() -> bool {
     are_wanted(&|name| env::var_os(name), std::io::stderr().is_terminal())
 }
 
-/// The decision for a stream in this environment. `NO_COLOR` comes before all, and an empty variable is one that is not set.
+/// The decision for a stream in this environment. `NO_COLOR` comes first; an empty variable counts as unset.
 fn are_wanted(variable: &dyn Fn(&str) -> Option<OsString>, is_terminal: bool) -> bool {
     let set = |name: &str| variable(name).filter(|value| !value.is_empty());
     if set("NO_COLOR").is_some() {

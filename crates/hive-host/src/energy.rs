@@ -1,11 +1,11 @@
-//! A machine's power and heat.
+//! Power and thermal state.
 
 use serde::{Deserialize, Serialize};
 
-/// Where the power comes from.
+/// The power source.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Power {
-    /// Whether it is the battery.
+    /// Whether it runs on battery.
     pub on_battery: bool,
     /// Charge of the battery, where there is one.
     pub battery_percent: Option<u8>,
@@ -13,17 +13,17 @@ pub struct Power {
     pub low_power_mode: bool,
 }
 
-/// How hot the machine is, as macOS grades it.
+/// Thermal state, as macOS grades it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Heat {
-    /// As it should be.
+    /// Normal.
     #[default]
     Nominal,
     /// Warm; fans may be heard.
     Fair,
     /// Hot: the system slows down.
     Serious,
-    /// Too hot to go on.
+    /// Too hot to continue.
     Critical,
 }

@@ -1,4 +1,4 @@
-//! Where HiveMind keeps its files, and how it writes them so that a crash leaves the old or the new, never half.
+//! HiveMind's folders, and crash-safe file writes: after a crash, a file has its old or its new contents, never half.
 
 use std::env;
 use std::ffi::OsString;
@@ -7,9 +7,9 @@ use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-/// Downloads that can be made again: MLX for other devices, the starter model of a development build.
+/// Cached downloads: MLX for other devices, the starter model of a development build.
 ///
-/// `HIVEMIND_CACHE_DIR` overrides; otherwise the platform's cache folder.
+/// `HIVEMIND_CACHE_DIR` overrides the platform's cache folder.
 pub fn cache() -> Option<PathBuf> {
     if let Some(path) = set("HIVEMIND_CACHE_DIR") {
         return Some(path);
@@ -21,7 +21,7 @@ pub fn cache() -> Option<PathBuf> {
     Some(home.join(if cfg!(target_os = "macos") { "Library/Caches/hivemind" } else { ".cache/hivemind" }))
 }
 
-/// What must not be lost: identity, approved machines, settings. The platform's place for it.
+/// The platform's folder for data that must not be lost: identity, approved machines, settings.
 pub fn data() -> Option<PathBuf> {
     if cfg!(target_os = "macos") {
         return Some(set("HOME")?.join("Library/Application Support/HiveMind"));
@@ -30,9 +30,9 @@ pub fn data() -> Option<PathBuf> {
     Some(set("XDG_DATA_HOME").or_else(usual)?.join("hivemind"))
 }
 
-/// The Hugging Face cache, shared with other programs, where Python's `huggingface_hub` has it: `HF_HUB_CACHE`, else
-/// `HUGGINGFACE_HUB_CACHE`, else `HF_HOME/hub`, else `huggingface/hub` in `XDG_CACHE_HOME` or `~/.cache`. A `~` and
-/// variables in them are what a shell makes of them, and an empty one is one that is not set.
+/// The Hugging Face cache, shared with other programs and located as Python's `huggingface_hub` does: `HF_HUB_CACHE`,
+/// else `HUGGINGFACE_HUB_CACHE`, else `HF_HOME/hub`, else `huggingface/hub` in `XDG_CACHE_HOME` or `~/.cache`. `~` and
+/// variables in them are expanded as in a shell; an empty variable counts as unset.
 pub fn hugging_face_cache() -> Option<PathBuf> {
     hub_cache(&|name| env::var_os(name))
 }
@@ -48,7 +48,7 @@ fn hub_cache(variable: &dyn Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
     set("HF_HUB_CACHE").or_else(|| set("HUGGINGFACE_HUB_CACHE")).or_else(|| Some(home()?.join("hub")))
 }
 
-/// A path with its `~`, `$NAME` and `${NAME}` replaced, each once; what is not set stays as it is written.
+/// Expands `~`, `$NAME` and `${NAME}` in a path, each once; unset variables stay as written.
 fn expanded(path: &str, variable: &dyn Fn(&str) -> Option<OsString>) -> OsString {
     let mut made = OsString::new();
     let mut rest = path;
@@ -70,7 +70,7 @@ fn expanded(path: &str, variable: &dyn Fn(&str) -> Option<OsString>) -> OsString
     made
 }
 
-/// The variable that a text begins with, as it is written and by its name; the name is empty where a `$` is just that.
+/// The variable at the start of a text, as written and by name; the name is empty for a literal `$`.
 fn named(text: &str) -> (&str, &str) {
     let braced = text.strip_prefix("${").and_then(|after| after.find('}').map(|end| &after[..end]));
     if let Some(name) = braced {
@@ -81,13 +81,12 @@ fn named(text: &str) -> (&str, &str) {
     (&text[..end + "$".len()], &after[..end])
 }
 
-/// Makes a folder, and those above it, that only its owner can look into.
+/// Creates a folder and its parents, accessible by the owner only.
 pub fn create_private(folder: &Path) -> std::io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
-/// Takes from others on this machine what they may do with a folder or file of its owner's. A folder that belongs to all, as
-/// `/tmp` does, stays as it is.
+/// Removes other users' permissions from a file or folder. A shared folder such as `/tmp` stays as it is.
 pub fn make_private(path: &Path) -> std::io::Result<()> {
     let permissions = fs::metadata(path)?.permissions();
     let mode = permissions.mode() & 0o7777;
@@ -100,12 +99,12 @@ pub fn make_private(path: &Path) -> std::io::Result<()> {
     fs::set_permissions(path, fs::Permissions::from_mode(mode & !OTHERS))
 }
 
-/// What others than the owner may do.
+/// Permission bits of everyone but the owner.
 const OTHERS: u32 = 0o077;
-/// What marks a folder as one for everybody's files.
+/// The sticky bit, which marks a folder shared by all users.
 const STICKY: u32 = 0o1000;
 
-/// Removes what [`write_private`] left in a folder when its process was killed. Nobody else may be writing there.
+/// Removes files that [`write_private`] left behind when its process was killed. Nobody else may be writing there.
 pub fn remove_half_written(folder: &Path) -> std::io::Result<()> {
     for entry in fs::read_dir(folder)?.flatten() {
         let name = entry.file_name();
@@ -118,10 +117,10 @@ pub fn remove_half_written(folder: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// How names of files end that are being written, after the process's number.
+/// Suffix of files that are being written, after the process id.
 const HALF_WRITTEN: &str = ".new";
 
-/// Replaces a file at once, readable by its owner only: whoever reads sees the old or the new, also after a crash.
+/// Replaces a file atomically, readable by its owner only: readers see the old or the new contents, even after a crash.
 pub fn write_private(path: &Path, contents: &[u8]) -> std::io::Result<()> {
     let mut staging = path.as_os_str().to_owned();
     staging.push(format!(".{}{HALF_WRITTEN}", std::process::id()));
@@ -131,7 +130,7 @@ pub fn write_private(path: &Path, contents: &[u8]) -> std::io::Result<()> {
         file.write_all(contents)?;
         file.sync_all()?;
         fs::rename(&staging, path)?;
-        // The rename itself must reach the disk, too.
+        // Persists the rename itself.
         path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
     };
     let result = write();
@@ -195,17 +194,17 @@ mod tests {
             (&[("HF_HOME", "/models"), ("XDG_CACHE_HOME", "/fast")], "/models/hub"),
             (&[("HUGGINGFACE_HUB_CACHE", "/old"), ("HF_HOME", "/models")], "/old"),
             (&[("HF_HUB_CACHE", "/new"), ("HUGGINGFACE_HUB_CACHE", "/old")], "/new"),
-            // One that is empty is not set.
+            // Empty variables count as unset.
             (&[("HF_HUB_CACHE", ""), ("HUGGINGFACE_HUB_CACHE", "/old")], "/old"),
             (&[("HF_HUB_CACHE", ""), ("HF_HOME", ""), ("XDG_CACHE_HOME", "")], "/home/ann/.cache/huggingface/hub"),
-            // As a shell has them.
+            // Expanded as in a shell.
             (&[("HF_HOME", "~/models")], "/home/ann/models/hub"),
             (&[("HF_HOME", "~")], "/home/ann/hub"),
             (&[("HF_HUB_CACHE", "$DISK/hub"), ("DISK", "/mnt/ssd")], "/mnt/ssd/hub"),
             (&[("HF_HUB_CACHE", "/mnt/${USER}s/hub"), ("USER", "ann")], "/mnt/anns/hub"),
             (&[("XDG_CACHE_HOME", "~/.fast")], "/home/ann/.fast/huggingface/hub"),
             (&[("HUGGINGFACE_HUB_CACHE", "${HOME}/old")], "/home/ann/old"),
-            // What is not set, and a dollar that is one, stay as they are written; a value is not looked at again.
+            // Unset variables and literal dollars stay as written; values are not expanded again.
             (&[("HF_HUB_CACHE", "/a$NOBODY/${NOBODY}/$/b${")], "/a$NOBODY/${NOBODY}/$/b${"),
             (&[("HF_HUB_CACHE", "$A/hub"), ("A", "/x$B"), ("B", "never")], "/x$B/hub"),
             (&[("HF_HUB_CACHE", "/a~/b")], "/a~/b"),

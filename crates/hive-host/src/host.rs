@@ -1,4 +1,4 @@
-//! What a machine tells about itself, whatever its system.
+//! The system-independent interface to the machine.
 
 use std::path::Path;
 use std::time::Duration;
@@ -8,32 +8,32 @@ use crate::energy::{Heat, Power};
 use crate::interfaces::Interface;
 use crate::secret::SecretStore;
 
-/// What this machine tells about itself. Every answer is a snapshot; `None` is "the system does not say".
+/// The machine as its system reports it. Every result is a snapshot; `None` means that the system does not say.
 pub trait Host: Send + Sync {
-    /// Identifies the hardware or installation, and survives restarts; a copy of the disk has another one.
+    /// Identifies the hardware or installation. Survives restarts; differs on a cloned disk.
     fn machine_id(&self) -> Option<String>;
 
-    /// The processor as its maker calls it: "Apple M4 Pro", "AMD EPYC 9B14".
+    /// The processor's product name: "Apple M4 Pro", "AMD EPYC 9B14".
     fn chip(&self) -> String;
 
     /// Interfaces that are up and have an address.
     fn interfaces(&self) -> Vec<Interface>;
 
-    /// The most memory the GPU may hold at a time, where it shares the machine's.
+    /// The GPU's memory limit in bytes, if it shares the machine's memory.
     fn gpu_working_set_bytes(&self) -> Option<u64>;
 
-    /// Where the power comes from.
+    /// The power source.
     fn power(&self) -> Power;
 
-    /// How hot the machine is.
+    /// The thermal state.
     fn heat(&self) -> Heat;
 
-    /// How long nobody has touched keyboard, mouse or screen.
+    /// Time since the last keyboard, mouse or touch input.
     fn idle(&self) -> Option<Duration>;
 
-    /// Keeps the machine from falling asleep while the result lives; the display may still turn off.
+    /// Keeps the machine awake until the result is dropped; the display may still turn off.
     fn keep_awake(&self, reason: &str) -> Result<KeepAwake, KeepAwakeError>;
 
-    /// Where secrets are kept: the Keychain, or files that only the owner reads in `folder`.
+    /// The secret store: the Keychain, or private files in `folder`.
     fn secrets(&self, folder: &Path) -> Box<dyn SecretStore>;
 }

@@ -1,17 +1,17 @@
-//! Network interfaces, and what kind of cable or radio each one is.
+//! Network interfaces and their kinds.
 //!
-//! The kind decides which link carries the swarm's traffic, so it is never guessed from a name: on a Mac from the
-//! hardware ports and the bridge's members, on Linux from what the kernel knows of the device.
+//! The kind decides which link carries the swarm's traffic, so it is never guessed from a name: macOS provides the
+//! hardware ports and the bridge's members, Linux the kernel's device attributes.
 
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-/// What an interface is made of.
+/// The kind of an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum InterfaceKind {
-    /// The machine itself.
+    /// Within this machine.
     Loopback,
     /// A Thunderbolt or USB4 cable between two machines.
     Thunderbolt,
@@ -19,7 +19,7 @@ pub enum InterfaceKind {
     Ethernet,
     /// Wi-Fi.
     Wifi,
-    /// A tunnel: VPN, overlay network.
+    /// A tunnel: VPN or overlay network.
     Vpn,
     /// Anything else: containers, virtual machines, phones.
     Other,
@@ -30,16 +30,16 @@ pub enum InterfaceKind {
 pub struct Interface {
     /// The system's name for it.
     pub name: String,
-    /// What it is.
+    /// Its kind.
     pub kind: InterfaceKind,
     /// Its addresses with their prefix lengths.
     pub addresses: Vec<(IpAddr, u8)>,
-    /// What the link says it can carry, in bits per second.
+    /// The link's reported rate, in bits per second.
     pub speed_bits_per_s: Option<u64>,
 }
 
 impl Interface {
-    /// Whether an address belongs to a network of this interface.
+    /// Whether an address is in a network of this interface.
     pub fn reaches(&self, address: IpAddr) -> bool {
         self.addresses.iter().any(|&(own, prefix)| same_network(own, address, prefix))
     }
@@ -59,7 +59,7 @@ fn same_network(a: IpAddr, b: IpAddr, prefix: u8) -> bool {
     }
 }
 
-/// Every interface that is up and has an address, with the kind that `kind` names for it.
+/// Every interface that is up and has an address, with the kind returned by `kind`.
 pub(crate) fn list(kind: impl Fn(&netdev::Interface) -> InterfaceKind) -> Vec<Interface> {
     netdev::get_interfaces()
         .into_iter()

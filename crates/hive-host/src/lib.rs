@@ -1,8 +1,8 @@
-//! Knows this machine: its name, memory and processors, its interfaces, power, heat and owner, and where HiveMind keeps
+//! The host machine: its name, memory and processors, interfaces, power, heat and activity, and where HiveMind keeps
 //! its files and its secret on it.
 //!
-//! What differs between systems stands behind one trait, [`Host`], with a small file per system. What those systems
-//! print is read by pure functions ([`parse`]) that are tested on recordings, so that the Mac's half is tested anywhere.
+//! Differences between systems are behind one trait, [`Host`], with a small file per system. Pure functions ([`parse`])
+//! read what those systems print and are tested on recordings, so the macOS half is tested on any system.
 
 pub mod folders;
 pub mod interfaces;
@@ -32,7 +32,7 @@ pub use interfaces::{Interface, InterfaceKind};
 pub use memory::Memory;
 pub use secret::{SecretError, SecretStore};
 
-/// Whether this process was started to outlive its terminal, as `nohup` does: then a closed terminal is no reason to end.
+/// Whether this process was started to outlive its terminal, as `nohup` does. Then a closed terminal does not end it.
 pub fn outlives_its_terminal() -> bool {
     #[cfg(target_os = "linux")]
     return parse::linux_ignores_hang_ups(&std::fs::read_to_string("/proc/self/status").unwrap_or_default());
@@ -40,7 +40,7 @@ pub fn outlives_its_terminal() -> bool {
     return macos::ignores_hang_ups();
 }
 
-/// This machine.
+/// The host this process runs on.
 pub fn this() -> &'static dyn Host {
     #[cfg(target_os = "linux")]
     return &linux::Linux;
@@ -48,17 +48,17 @@ pub fn this() -> &'static dyn Host {
     return &macos::Mac;
 }
 
-/// The computer's name as its owner knows it, or a plain word where it has none.
+/// The computer's name, or "this machine" if it has none.
 pub fn name() -> String {
     sysinfo::System::host_name().ok().filter(|name| !name.is_empty()).unwrap_or_else(|| "this machine".to_owned())
 }
 
-/// Threads that can compute at the same time.
+/// Hardware threads.
 pub fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, NonZero::get)
 }
 
-/// Whether the machine has an NVIDIA card whose driver is loaded.
+/// Whether the machine has an NVIDIA GPU whose driver is loaded.
 pub fn has_nvidia_card() -> bool {
     cfg!(target_os = "linux") && std::path::Path::new("/dev/nvidiactl").exists()
 }

@@ -27,7 +27,7 @@ impl Host for Linux {
     }
 
     fn gpu_working_set_bytes(&self) -> Option<u64> {
-        // Cards beside the processor have memory of their own.
+        // Discrete GPUs have memory of their own.
         None
     }
 

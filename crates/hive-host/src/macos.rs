@@ -1,6 +1,6 @@
-//! macOS: Apple's frameworks where they answer without ceremony, its own commands where they do not.
+//! macOS: Apple's frameworks where they are simple to call, command-line tools elsewhere.
 //!
-//! CI compiles and links this file but cannot run it; `docs/mac-checklist.md` says what to look at on a Mac.
+//! CI compiles and links this file but cannot run it; `docs/mac-checklist.md` lists what to check on a Mac.
 
 #![allow(unsafe_code)]
 
@@ -83,7 +83,7 @@ pub(crate) fn ignores_hang_ups() -> bool {
     told == 0 && present.sa_sigaction == libc::SIG_IGN
 }
 
-// libsystem's, as Apple's own daemons and every browser on the Mac use it.
+// From libsystem, as used by Apple's own daemons and every browser on the Mac.
 unsafe extern "C" {
     fn sandbox_init(profile: *const c_char, flags: u64, error: *mut *mut c_char) -> c_int;
     fn sandbox_free_error(error: *mut c_char);
@@ -91,8 +91,8 @@ unsafe extern "C" {
     fn _dyld_get_image_name(index: u32) -> *const c_char;
 }
 
-/// Confines this process by a profile of its own. A system that refuses the whole of it, for a rule that it does not know,
-/// is given the part that every macOS has known.
+/// Confines this process with its own sandbox profile. If the system rejects the full profile because of an unknown
+/// rule, applies the part that every macOS version supports.
 pub(crate) fn confine(wish: &Confine) -> Result<Confinement, ConfineError> {
     let executable = std::env::current_exe().and_then(std::fs::canonicalize).unwrap_or_default();
     let searched = std::env::var_os("DYLD_LIBRARY_PATH").unwrap_or_default();
@@ -106,7 +106,7 @@ pub(crate) fn confine(wish: &Confine) -> Result<Confinement, ConfineError> {
     }
 }
 
-/// Libraries of this process that are not the system's. Kernels for the GPU lie beside MLX's, wherever that is.
+/// The non-system libraries of this process. GPU kernels are beside MLX's library, wherever that is.
 fn loaded_libraries() -> impl Iterator<Item = PathBuf> {
     // SAFETY: both only read the loader's list; a name stays valid while its image is loaded, and none is unloaded here.
     let name = |index| unsafe {
@@ -121,14 +121,14 @@ fn loaded_libraries() -> impl Iterator<Item = PathBuf> {
 fn apply(rules: &str) -> Result<(), ConfineError> {
     let rules = CString::new(rules).map_err(|_| ConfineError("a path with a NUL".into()))?;
     let mut error = std::ptr::null_mut();
-    // SAFETY: the profile is a C string that outlives the call, and `error` is a place for one pointer.
+    // SAFETY: the profile is a C string that outlives the call, and `error` has room for one pointer.
     if unsafe { sandbox_init(rules.as_ptr(), 0, &raw mut error) } == 0 {
         return Ok(());
     }
     if error.is_null() {
         return Err(ConfineError("the sandbox was refused".into()));
     }
-    // SAFETY: a C string of the system's, which is given back once and not used after.
+    // SAFETY: the system's C string, freed once and not used after.
     let why = unsafe { CStr::from_ptr(error) }.to_string_lossy().into_owned();
     unsafe { sandbox_free_error(error) };
     Err(ConfineError(why))

@@ -2,17 +2,17 @@
 
 use sysinfo::{MemoryRefreshKind, RefreshKind, System};
 
-/// What the machine has, in bytes.
+/// The machine's memory, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Memory {
     /// Installed.
     pub total_bytes: u64,
-    /// Free to use without pushing anything out: what may be offered to a swarm.
+    /// Available without evicting anything: what can be offered to a swarm.
     pub available_bytes: u64,
 }
 
 impl Memory {
-    /// Asks the system; `None` where it does not answer.
+    /// Queries the system; `None` if it does not answer.
     pub fn now() -> Option<Self> {
         let what = RefreshKind::nothing().with_memory(MemoryRefreshKind::nothing().with_ram());
         let system = System::new_with_specifics(what).ok()?;
@@ -20,19 +20,18 @@ impl Memory {
     }
 }
 
-/// The most memory this process has had resident so far, in bytes; `None` where the system does not tell.
+/// This process's peak resident memory in bytes; `None` if the system does not say.
 pub fn own_peak_bytes() -> Option<u64> {
     if cfg!(target_os = "linux") {
         parse_peak(&std::fs::read_to_string("/proc/self/status").ok()?)
     } else {
-        // macOS keeps no such figure in a file; what is resident now is the nearest that needs no system call.
+        // macOS keeps no such figure in a file; current resident memory is the closest without a system call.
         resident_bytes(std::process::id())
     }
 }
 
-/// The memory that a process has resident now and that nobody else could use, in bytes; `None` where there is no such
-/// process. On Linux without the pages of files, which the system takes back when it needs them. Memory of a graphics card
-/// does not count.
+/// A process's private resident memory in bytes; `None` if there is no such process. On Linux this excludes file-backed
+/// pages, which the system reclaims when needed. GPU memory does not count.
 pub fn resident_bytes(process_id: u32) -> Option<u64> {
     if cfg!(target_os = "linux") {
         parse_resident(&std::fs::read_to_string(format!("/proc/{process_id}/status")).ok()?)
@@ -54,7 +53,7 @@ fn parse_resident(status: &str) -> Option<u64> {
     Some(parse_kib(status, "RssAnon:")? + parse_kib(status, "RssShmem:")?)
 }
 
-/// A line of kibibytes, in bytes.
+/// A value in kibibytes, converted to bytes.
 fn parse_kib(status: &str, name: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;

@@ -1,14 +1,14 @@
-//! Reads what systems print about themselves. Pure functions, tested on `tests/fixtures`; those of macOS were written by hand in
-//! its commands' formats, until somebody with a Mac replaces them by what one prints.
+//! Parsers for what systems print about themselves. Pure functions, tested on `tests/fixtures`. The macOS fixtures are
+//! handwritten in its commands' formats, until somebody with a Mac records real ones.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::{Heat, InterfaceKind, Power};
 
-/// Devices and what they are, from `networksetup -listallhardwareports` (macOS).
+/// Devices and their kinds, from `networksetup -listallhardwareports` (macOS).
 ///
-/// A Thunderbolt *port* (`Thunderbolt 1`, en1) is no interface people use; it becomes one as a member of a bridge.
+/// A Thunderbolt *port* (`Thunderbolt 1`, en1) is not used as an interface itself, only as a member of a bridge.
 pub fn mac_hardware_ports(text: &str) -> BTreeMap<String, InterfaceKind> {
     let mut ports = BTreeMap::new();
     let mut port = "";
@@ -46,7 +46,7 @@ pub fn mac_bridge_members(text: &str) -> BTreeMap<String, Vec<String>> {
     bridges
 }
 
-/// What a Mac's interface is: a bridge is Thunderbolt if all its members are Thunderbolt ports, whatever its name.
+/// The kind of a Mac's interface. A bridge is Thunderbolt if all its members are Thunderbolt ports, whatever its name.
 pub fn mac_kind(
     name: &str,
     ports: &BTreeMap<String, InterfaceKind>,
@@ -58,7 +58,7 @@ pub fn mac_kind(
     }
     match ports.get(name) {
         Some(kind) => *kind,
-        // Tunnels have no hardware port; utun is the kernel's own kind of device, not a name somebody chose.
+        // Tunnels have no hardware port; utun is the kernel's own device type, not a user-chosen name.
         None if ["utun", "ipsec", "ppp"].iter().any(|tunnel| name.starts_with(tunnel)) => InterfaceKind::Vpn,
         None => InterfaceKind::Other,
     }
@@ -70,26 +70,26 @@ pub fn mac_power(text: &str) -> Power {
     Power { on_battery: text.contains("'Battery Power'"), battery_percent: percent, low_power_mode: false }
 }
 
-/// Time since the last touch, from `ioreg -c IOHIDSystem -d 4` (macOS), which counts nanoseconds.
+/// Time since the last input, from `ioreg -c IOHIDSystem -d 4` (macOS), which counts nanoseconds.
 pub fn mac_idle(text: &str) -> Option<Duration> {
     let line = text.lines().find(|line| line.contains("\"HIDIdleTime\""))?;
     line.rsplit('=').next()?.trim().parse().ok().map(Duration::from_nanos)
 }
 
-/// What the kernel knows of a Linux interface, from `/sys/class/net/NAME`.
+/// Attributes of a Linux interface, from `/sys/class/net/NAME`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LinuxDevice<'a> {
     /// `DEVTYPE` of `uevent`, for example `wlan` or `bridge`.
     pub devtype: Option<&'a str>,
-    /// The name of the driver behind `device`, if there is a device.
+    /// The driver of `device`, if there is a device.
     pub driver: Option<&'a str>,
     /// The hardware type in `type`: 1 is Ethernet, 65534 is none.
     pub hardware: u32,
-    /// Whether it is a tunnel (`tun_flags` is there).
+    /// Whether it is a tunnel (`tun_flags` exists).
     pub tunnel: bool,
 }
 
-/// What a Linux interface is. A pair of virtual Ethernet ends counts as Ethernet: that is what it does.
+/// The kind of a Linux interface. A virtual Ethernet pair counts as Ethernet, since it behaves like it.
 pub fn linux_kind(device: LinuxDevice<'_>) -> InterfaceKind {
     const ETHERNET: u32 = 1;
     match device {
@@ -105,12 +105,12 @@ pub fn linux_kind(device: LinuxDevice<'_>) -> InterfaceKind {
 /// One supply of `/sys/class/power_supply`: its files by name.
 pub type Supply = BTreeMap<String, String>;
 
-/// Power from every supply of a Linux machine. A machine that says nothing of a battery has none.
+/// Power from all supplies of a Linux machine. Without a reported battery, it has none.
 pub fn linux_power(supplies: &[Supply]) -> Power {
     let is = |supply: &Supply, key: &str, value: &str| supply.get(key).is_some_and(|found| found.trim() == value);
     let batteries: Vec<_> = supplies
         .iter()
-        // A mouse has a battery too.
+        // Mice have batteries, too.
         .filter(|supply| is(supply, "type", "Battery") && !is(supply, "scope", "Device"))
         .collect();
     let mains = supplies.iter().any(|supply| !is(supply, "type", "Battery") && is(supply, "online", "1"));
@@ -119,7 +119,7 @@ pub fn linux_power(supplies: &[Supply]) -> Power {
     Power { on_battery: discharging && !mains, battery_percent: percent, low_power_mode: false }
 }
 
-/// Heat from a zone of `/sys/class/thermal` in thousandths of a degree: its temperature and its critical point.
+/// Thermal state from a zone of `/sys/class/thermal`: temperature and critical point, in millidegrees Celsius.
 pub fn linux_heat(temperature: i64, critical: i64) -> Heat {
     match critical - temperature {
         ..=4_999 => Heat::Critical,
@@ -129,7 +129,7 @@ pub fn linux_heat(temperature: i64, critical: i64) -> Heat {
     }
 }
 
-/// Time since the last touch, from `loginctl show-session -p IdleHint -p IdleSinceHint` and now, in microseconds since
+/// Time since the last input, from `loginctl show-session -p IdleHint -p IdleSinceHint` and now, in microseconds since
 /// 1970.
 pub fn linux_idle(text: &str, now_us: u64) -> Option<Duration> {
     let value = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
@@ -140,7 +140,7 @@ pub fn linux_idle(text: &str, now_us: u64) -> Option<Duration> {
     Some(Duration::from_micros(now_us.saturating_sub(since)))
 }
 
-/// Whether a Linux `status` file says that SIGHUP, the first signal, is ignored.
+/// Whether a Linux `status` file reports SIGHUP (signal 1) as ignored.
 pub fn linux_ignores_hang_ups(status: &str) -> bool {
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
@@ -167,7 +167,7 @@ mod tests {
         assert_eq!(kind("en0"), InterfaceKind::Wifi);
         assert_eq!(kind("en4"), InterfaceKind::Ethernet);
         assert_eq!(kind("bridge0"), InterfaceKind::Thunderbolt);
-        // A virtual machine's bridge is a bridge too.
+        // A virtual machine's bridge is not Thunderbolt.
         assert_eq!(kind("bridge100"), InterfaceKind::Other);
         assert_eq!(kind("utun3"), InterfaceKind::Vpn);
         assert_eq!(kind("awdl0"), InterfaceKind::Other);

@@ -1,11 +1,12 @@
-//! Confinement of the processes that read what strangers wrote: weight files, tokenizers, chat templates.
+//! Confinement for processes that parse strangers' files: weights, tokenizers, chat templates.
 //!
-//! A confined process computes, reads the files it was given and speaks over the pipes it was started with. It cannot open a
-//! socket, write or create a file, start a program, look into another process, or leave a core dump. On Linux that is
-//! landlock for files and seccomp for system calls, on macOS a sandbox profile. A confinement can only be
-//! tightened, and ends with the process.
+//! A confined process computes, reads the files it was given and uses the pipes it was started with. It cannot open a
+//! socket, write or create a file, start a program, inspect another process, or leave a core dump. Linux uses landlock
+//! for files and seccomp for system calls, macOS a sandbox profile. A confinement can only be tightened, and ends with
+//! the process.
 //!
-//! What a GPU's driver needs (its devices, a folder for compiled kernels) is granted by name, and only where one is used.
+//! Access for a GPU driver (its devices, a folder for compiled kernels) is granted by name, and only where a GPU is
+//! used.
 
 mod confinement;
 #[cfg(target_os = "linux")]
@@ -18,10 +19,10 @@ use std::path::{Path, PathBuf};
 pub(crate) use confinement::search_path;
 pub use confinement::{Confine, ConfineError, Confinement, Step};
 
-/// Confines this process, for good. Called before it starts a thread or reads a foreign byte.
+/// Confines this process permanently. Call it before starting a thread or reading untrusted bytes.
 ///
-/// A system that knows no confinement (Linux before 5.13, or with landlock switched off) is no error: the result says
-/// what is in force.
+/// A system without confinement (Linux before 5.13, or with landlock disabled) is not an error: the result says what is
+/// in force.
 pub fn confine(wish: &Confine) -> Result<Step, ConfineError> {
     forbid_core_dumps()?;
     #[cfg(target_os = "linux")]
@@ -30,7 +31,7 @@ pub fn confine(wish: &Confine) -> Result<Step, ConfineError> {
     return crate::macos::confine(wish).map(Step::Done);
 }
 
-/// Finishes what [`confine`] has begun in this process's life before a [`Step::Restart`].
+/// Completes [`confine`] after a [`Step::Restart`].
 pub fn confine_again(wish: &Confine) -> Result<Confinement, ConfineError> {
     forbid_core_dumps()?;
     #[cfg(target_os = "linux")]
@@ -40,19 +41,19 @@ pub fn confine_again(wish: &Confine) -> Result<Confinement, ConfineError> {
 }
 
 fn forbid_core_dumps() -> Result<(), ConfineError> {
-    // A core dump holds prompts and weights.
+    // A core dump contains prompts and weights.
     let no_core = rustix::process::Rlimit { current: Some(0), maximum: Some(0) };
     let refused = |error: rustix::io::Errno| ConfineError(error.to_string());
     rustix::process::setrlimit(rustix::process::Resource::Core, no_core).map_err(refused)
 }
 
-/// Keeps what is open now, files and sockets that this process was started with among it, from the programs that it starts
-/// itself. What Rust opens later is kept from them anyway.
+/// Marks all open descriptors close-on-exec, so that child processes inherit none of the files and sockets this process
+/// was started with. Rust sets the flag on those it opens later.
 pub fn keep_descriptors() {
     close_fds::set_fds_cloexec(3, &[]);
 }
 
-/// What a model's file or folder needs read: itself, and what the links in it lead to. A downloaded model's folder holds
+/// The paths to read for a model: its file or folder, and the targets of links in it. A downloaded model's folder has
 /// links to files beside it.
 pub fn paths_of(model: &Path) -> Vec<PathBuf> {
     let real = |path: &Path| std::fs::canonicalize(path).ok();
@@ -82,7 +83,7 @@ mod tests {
         std::fs::write(blobs.join("weights"), "w").unwrap();
         std::fs::write(snapshot.join("config.json"), "{}").unwrap();
         std::os::unix::fs::symlink("../../blobs/weights", snapshot.join("model.safetensors")).unwrap();
-        // A link to a folder opens nothing: a model's files lie side by side.
+        // A link to a folder grants nothing: a model's files are all in one folder.
         std::os::unix::fs::symlink("/etc", snapshot.join("etc")).unwrap();
         let real = |path: PathBuf| std::fs::canonicalize(path).unwrap();
         assert_eq!(paths_of(&snapshot), [real(snapshot.clone()), real(blobs.join("weights"))]);

@@ -1,32 +1,32 @@
-//! Where this machine's secrets are kept: the Keychain on a Mac, files that only their owner can read elsewhere.
+//! Secret storage: the Keychain on macOS, private files elsewhere.
 
 use std::path::{Path, PathBuf};
 
-/// Why a secret could not be read or kept.
+/// Why a secret could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
-    /// The file system.
+    /// The file system failed.
     #[error("{path}: {error}")]
     File {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         error: std::io::Error,
     },
-    /// Others on this machine can read it, so it is no secret any more.
+    /// Other users can read it, so it is no longer secret.
     #[error("{0} can be read by others on this machine; if only you have used it, run `chmod 600` on it")]
     Exposed(PathBuf),
-    /// The Keychain.
+    /// The Keychain refused.
     #[error("the Keychain refused: {0}")]
     Keychain(String),
 }
 
-/// Keeps named secrets.
+/// A store of named secrets.
 pub trait SecretStore: Send + Sync {
-    /// A secret, or `None` where it has never been kept.
+    /// Reads a secret; `None` if it was never written.
     fn read(&self, name: &str) -> Result<Option<String>, SecretError>;
 
-    /// Keeps a secret, in place of an older one.
+    /// Writes a secret, replacing an older one.
     fn write(&self, name: &str, secret: &str) -> Result<(), SecretError>;
 }
 
@@ -37,7 +37,7 @@ pub struct FileSecrets {
 }
 
 impl FileSecrets {
-    /// Secrets in `folder`, which exists.
+    /// Secrets in `folder`, which must exist.
     pub fn new(folder: &Path) -> Self {
         Self { folder: folder.to_owned() }
     }
@@ -63,7 +63,7 @@ impl SecretStore for FileSecrets {
     }
 }
 
-/// The owner's Keychain; one entry per data folder, so that several can live side by side.
+/// The owner's Keychain, with one entry per data folder, so that several nodes can share it.
 #[cfg(target_os = "macos")]
 #[derive(Debug)]
 pub struct Keychain {
@@ -72,7 +72,7 @@ pub struct Keychain {
 
 #[cfg(target_os = "macos")]
 impl Keychain {
-    /// Secrets of the node whose data is in `folder`.
+    /// Secrets of the node with this data folder.
     pub fn new(folder: &Path) -> Self {
         Self { folder: folder.to_owned() }
     }

@@ -1,11 +1,11 @@
-//! How long a plan takes: `cargo bench -p hive-plan`.
+//! Benchmarks the planner: `cargo bench -p hive-plan`.
 #![allow(clippy::print_stdout)]
 
 use std::time::{Duration, Instant};
 
 use hive_plan::{Form, LinkProfile, ModelProfile, NodeProfile, Use, choose};
 
-/// A model of 128 layers over 64 machines of all sizes, none of which holds more than a few layers.
+/// A model of 128 layers over 64 machines of different sizes, none of which holds more than a few layers.
 fn main() {
     let model = ModelProfile {
         layer_bytes: vec![900 << 20; 128],

@@ -1,4 +1,4 @@
-//! Which of three machines hold a model of 40 GB, and why: `cargo run -p hive-plan --example choose`.
+//! Chooses which of three machines hold a model of 40 GB, and prints why: `cargo run -p hive-plan --example choose`.
 
 #![allow(clippy::print_stdout)]
 
@@ -23,7 +23,7 @@ fn main() -> Result<(), PlanError> {
     };
     let machines =
         [machine("MacBook", 24 * GB, 100e9), machine("Studio", 32 * GB, 400e9), machine("old Mini", 12 * GB, 50e9)];
-    // Two of them are joined by Thunderbolt, and everything else goes over Wi-Fi.
+    // Two machines are connected by Thunderbolt, all others by Wi-Fi.
     let link = |from: usize, to: usize| match (from, to) {
         (0, 1) | (1, 0) => LinkProfile { round_trip_us: 300.0, bits_per_s: 20e9 },
         _ => LinkProfile { round_trip_us: 4000.0, bits_per_s: 0.3e9 },

@@ -1,12 +1,12 @@
-//! Which machines hold a model, in which order, with which layers, so that a token takes the least time.
+//! Chooses the machines for a model, their order and their layers, to minimize the time per token.
 //!
-//! A token passes the stages one after the other, so its time is the sum of what each stage reads at its machine's speed
-//! and of the hops between them. One machine that holds everything beats any split unless others are so much faster
-//! that they make up for the hops; machines that would slow the swarm down are left out. Several conversations at a
-//! time fill the stages side by side, and then the slowest stage counts as well.
+//! A token passes the stages one after the other, so its time is the sum of each stage's weight reads and of the hops
+//! between them. One machine that holds everything beats any split, unless others are fast enough to make up for the
+//! hops; machines that would slow the swarm down are excluded. Concurrent conversations keep the stages busy in
+//! parallel, and then the slowest stage counts as well.
 //!
-//! With few machines every order is tried; with many the search grows from the best single machines, one at a time. The
-//! layers of the order that wins are placed exactly, by dynamic programming.
+//! With few machines every order is tried; with many the search grows from the best single machines, one at a time.
+//! Dynamic programming places the layers of the winning order exactly.
 
 mod arrange;
 mod reasons;
@@ -20,52 +20,52 @@ use crate::{Form, ModelProfile, Plan, PlanError, PlannedStage, assert_each_layer
 
 pub use arrange::{ArrangeError, arrange};
 
-/// A machine that may hold a stage, and how fast it is.
+/// A machine that may hold a stage, and its speed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NodeProfile {
     /// Its name, for people.
     pub name: String,
-    /// Bytes of memory it gives; its owner's cap is in this number.
+    /// Bytes of memory it offers, within its owner's limit.
     pub memory_bytes: u64,
-    /// Bytes of weights it reads per second while it computes single tokens.
+    /// Bytes of weights it reads per second during decode.
     pub bytes_per_s: f64,
-    /// How it holds models.
+    /// The form in which it stores models.
     pub form: Form,
 }
 
-/// The way between two machines.
+/// The link between two machines.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct LinkProfile {
-    /// There and back, in microseconds.
+    /// Round trip in microseconds.
     pub round_trip_us: f64,
-    /// What it carries, in bits per second.
+    /// Rate in bits per second.
     pub bits_per_s: f64,
 }
 
-/// What the model is to be used for.
+/// The intended use of the model.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Use {
-    /// Tokens of each conversation that memory is kept for.
+    /// Context of each conversation in tokens, for which memory is reserved.
     pub context_tokens: u64,
-    /// Conversations at a time.
+    /// Concurrent conversations.
     pub conversations: u32,
-    /// Bytes of one token's hidden state.
+    /// Bytes of one token's hidden states.
     pub hidden_bytes: u64,
 }
 
-/// A stage's own cost per token besides reading its weights: from worker to node, and out to the next. Measured, see
-/// docs/performance.md.
+/// A stage's fixed cost per token besides reading weights, in microseconds: from worker to node, and out to the next.
+/// Measured, see docs/performance.md.
 pub const STAGE_US: f64 = 380.0;
 
-/// Up to this many machines, every choice and order is tried.
+/// Up to this many machines, every selection and order is tried.
 const EXHAUSTIVE: usize = 4;
-/// The best limit on the slowest stage is looked for to this part of it.
+/// Relative precision of the search for the best limit on the slowest stage.
 const CLOSE_ENOUGH: f64 = 1e-6;
-/// Beyond, the search begins from so many single machines.
+/// Beyond that, the search starts from this many single machines.
 const SEEDS: usize = 8;
-/// Machines left out that the reasons name.
+/// Excluded machines that the reasons name.
 const EXPLAINED: usize = 3;
-/// Of the orders found, so many are placed exactly.
+/// Orders found by the search that are placed exactly.
 const PLACED: usize = 4;
 
 /// The plan with the least time per token.
@@ -88,12 +88,12 @@ pub fn choose(
     Ok(Plan { stages, reasons, decode_tokens_per_s: Some(1e6 / split.token_us), room_tokens })
 }
 
-/// What one token of a conversation takes, in microseconds.
+/// Time per token of one conversation, in microseconds.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Costs {
-    /// Reading the weights, in each stage: what a machine's speed decides.
+    /// Reading the weights, per stage: depends on the machines' speeds.
     pub reading_us: Vec<f64>,
-    /// Everything else, once around: links, and what each stage takes besides.
+    /// Everything else for one round: links, and each stage's fixed cost.
     pub rest_us: f64,
 }
 
@@ -104,7 +104,7 @@ impl Costs {
     }
 }
 
-/// What a token takes over stages that are placed already.
+/// Predicts the costs of stages that are already placed.
 pub fn predict(
     model: &ModelProfile,
     nodes: &[NodeProfile],
@@ -121,21 +121,21 @@ pub fn predict(
 struct Problem<'a> {
     model: &'a ModelProfile,
     nodes: &'a [NodeProfile],
-    /// One way from each machine to each, for one token's hidden state, in microseconds.
+    /// Time of one hop from each machine to each other, for one token's hidden states, in microseconds.
     hop_us: Vec<Vec<f64>>,
-    /// Bytes of all layers before each one.
+    /// Bytes of all layers before each layer.
     before: Vec<u64>,
     kv_per_layer: u64,
     wanted: Use,
 }
 
-/// Layers for an order of machines.
+/// The layers for an order of machines.
 #[derive(Debug, Clone)]
 struct Split {
     ranges: Vec<Range<usize>>,
-    /// One conversation's time per token.
+    /// Time per token of one conversation, in microseconds.
     token_us: f64,
-    /// What counts: the time per token of all conversations together.
+    /// The minimized cost: time per token of all conversations together, in microseconds.
     cost_us: f64,
 }
 
@@ -167,7 +167,7 @@ impl<'a> Problem<'a> {
         self.model.layer_bytes.len()
     }
 
-    /// Bytes that a stage holds.
+    /// Bytes of a stage's weights.
     fn weight_bytes(&self, layers: &Range<usize>) -> u64 {
         let mut bytes = self.before[layers.end] - self.before[layers.start];
         if layers.start == 0 {
@@ -179,7 +179,7 @@ impl<'a> Problem<'a> {
         bytes
     }
 
-    /// Time a stage takes for a token. The embedding is looked up, not read.
+    /// A stage's time per token, in microseconds. The embedding is looked up, not read.
     fn stage_us(&self, node: usize, layers: &Range<usize>) -> f64 {
         STAGE_US + self.reading_us(node, layers)
     }
@@ -192,7 +192,7 @@ impl<'a> Problem<'a> {
         bytes as f64 * 1e6 / self.nodes[node].bytes_per_s.max(1.0)
     }
 
-    /// The hops of one token around the ring.
+    /// Time of one token's hops around the ring, in microseconds.
     fn ring_us(&self, order: &[usize]) -> f64 {
         let there: f64 = order.windows(2).map(|pair| self.hop_us[pair[0]][pair[1]]).sum();
         there + self.hop_us[order[order.len() - 1]][order[0]]
@@ -202,13 +202,13 @@ impl<'a> Problem<'a> {
         (token_us / f64::from(self.wanted.conversations.max(1))).max(slowest_us)
     }
 
-    /// The best layers for an order of machines, exactly; `None` if they do not fit.
+    /// The optimal layers for an order of machines; `None` if they do not fit.
     fn place(&self, order: &[usize]) -> Option<Split> {
         let unlimited = self.place_within(order, f64::INFINITY)?;
         if self.wanted.conversations <= 1 || order.len() == 1 {
             return Some(unlimited);
         }
-        // A lower limit on the slowest stage lengthens the sum; the best cost is where the two meet.
+        // A lower limit on the slowest stage increases the sum; the best cost is where the two meet.
         let (mut low, mut high) = (0.0, self.slowest_us(order, &unlimited.ranges));
         let mut best = unlimited;
         while high - low > high * CLOSE_ENOUGH {
@@ -231,13 +231,13 @@ impl<'a> Problem<'a> {
         order.iter().zip(ranges).map(|(node, range)| self.stage_us(*node, range)).fold(0.0, f64::max)
     }
 
-    /// The least sum of stage times with no stage above `limit_us`.
+    /// Minimizes the sum of stage times with no stage above `limit_us`.
     fn place_within(&self, order: &[usize], limit_us: f64) -> Option<Split> {
         let (layers, stages) = (self.layers(), order.len());
         if stages > layers {
             return None;
         }
-        // least[s][l]: the first s stages hold the first l layers; from[s][l]: where the s-th began.
+        // least[s][l]: the first s stages hold the first l layers; from[s][l]: where the s-th begins.
         let mut least = vec![vec![f64::INFINITY; layers + 1]; stages + 1];
         let mut from = vec![vec![0; layers + 1]; stages + 1];
         least[0][0] = 0.0;
@@ -246,7 +246,7 @@ impl<'a> Problem<'a> {
             let NodeProfile { memory_bytes, bytes_per_s, .. } = self.nodes[node];
             let us_per_byte = 1e6 / bytes_per_s.max(1.0);
             for end in stage + 1..=layers - left {
-                // Only the last stage may end the model, and it must.
+                // The last stage, and no other, must end at the last layer.
                 if (left == 0) != (end == layers) {
                     continue;
                 }
@@ -258,7 +258,7 @@ impl<'a> Problem<'a> {
                     let kv_bytes = self.kv_per_layer.saturating_mul((end - start) as u64);
                     let fixed_bytes = embedding_bytes.saturating_add(self.model.base_bytes);
                     let held_bytes = layer_bytes.saturating_add(fixed_bytes).saturating_add(kv_bytes);
-                    // With more layers it would only be larger and slower.
+                    // More layers only make it larger and slower.
                     if held_bytes > memory_bytes || us > limit_us {
                         break;
                     }
@@ -337,7 +337,7 @@ mod tests {
 
     #[test]
     fn a_much_faster_machine_takes_what_it_holds() {
-        // Ten times as fast, with room for six of ten layers.
+        // Ten times as fast, with memory for six of ten layers.
         let nodes = [node("Old", 1000, 1e2), node("New", 60, 1e3)];
         let plan = choose(&model(10, 10, 0), &nodes, &lan, ONE).unwrap();
         let new = plan.stages.iter().find(|stage| stage.machine == 1).unwrap();
@@ -364,7 +364,7 @@ mod tests {
 
     #[test]
     fn the_slow_link_is_avoided() {
-        // Three machines needed; A and C are far from each other.
+        // Three machines are needed; A and C have a slow link.
         let nodes = [node("A", 40, 1e3), node("B", 40, 1e3), node("C", 40, 1e3), node("D", 40, 1e3)];
         let link = |a: usize, b: usize| LinkProfile {
             round_trip_us: if a == 3 || b == 3 { 1e6 } else { 100.0 },
@@ -434,7 +434,7 @@ mod tests {
             let mut best = f64::INFINITY;
             brute_force(&problem, &mut Vec::new(), &mut best);
             match problem.try_all() {
-                // The limit on the slowest stage is found by halving, to a part in a million.
+                // Bisection finds the limit on the slowest stage to one part in a million.
                 Some((_, split)) => prop_assert!(split.cost_us <= best * (1.0 + 1e-6), "{} > {best}", split.cost_us),
                 None => prop_assert!(best.is_infinite()),
             }

@@ -1,25 +1,26 @@
-//! Whether the sessions of a stage that moves are carried to its new machine, or computed there once more.
+//! Chooses how the sessions of a stage move to its new machine: transfer their caches, or recompute them.
 
-/// What a stage has of its sessions.
+/// The sessions of a stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Load {
-    /// Tokens that it has read, over all sessions.
+    /// Tokens read, over all sessions.
     pub rows: u64,
-    /// Bytes of their caches, and of what it keeps to send once more.
+    /// Bytes of their caches and of the frames kept for replay.
     pub bytes: u64,
 }
 
-/// How a new machine gets what a stage has.
+/// How a new machine gets a stage's sessions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Handover {
-    /// From the one that had the stage.
+    /// The old machine transfers them.
     Carry,
-    /// By computing it.
+    /// The new machine recomputes them.
     ReadAgain,
 }
 
-/// Whatever is done sooner, over a path of `bits_per_s` or at `rows_per_s` of the new machine. Where a speed is not known the
-/// caches are carried: a path is slow for a while, a computation takes the machine from its other conversations as well.
+/// Chooses the faster: a transfer at `bits_per_s`, or recomputing at the new machine's `rows_per_s`. If a speed is
+/// unknown, the caches are transferred: that only keeps a path busy, while recomputing slows the machine's other
+/// conversations as well.
 pub fn handover(load: Load, bits_per_s: Option<u64>, rows_per_s: Option<f64>) -> Handover {
     let (Some(bits_per_s), Some(rows_per_s)) = (bits_per_s, rows_per_s) else { return Handover::Carry };
     let carrying_s = load.bytes as f64 * 8.0 / bits_per_s.max(1) as f64;

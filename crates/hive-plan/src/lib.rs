@@ -1,8 +1,8 @@
-//! Decides which layers go to which machine. Pure functions over plain numbers, no I/O.
+//! The planner: decides which layers go to which machine. Pure functions over plain numbers, no I/O.
 //!
 //! A [`Plan`] is a list of contiguous layer ranges, the stages, with their bytes and the reasons for them.
 //!
-//! What holds: every layer is placed exactly once, in order, and no stage is empty.
+//! Invariants: every layer is placed exactly once, in order, and no stage is empty.
 //!
 //! `examples/choose.rs` plans a model over three machines, and prints the plan with its reasons.
 
@@ -23,7 +23,7 @@ pub use replace::{Candidate, Replacement, replace};
 pub use revise::{Revision, revise};
 pub use standby::{Spare, standby};
 
-/// What a model weighs in memory.
+/// A model's memory requirements.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelProfile {
     /// Bytes of weights of each layer.
@@ -34,17 +34,17 @@ pub struct ModelProfile {
     pub head_bytes: u64,
     /// Bytes of KV cache per token and layer.
     pub kv_bytes_per_token: u64,
-    /// Bytes that a stage takes besides, however little it holds: its process, and what it computes in.
+    /// Fixed overhead of a stage in bytes, whatever it holds: its process and its working memory.
     pub base_bytes: u64,
 }
 
-/// The form in which a machine holds a model: weights take more memory in one, caches in the other.
+/// How a machine stores a model: weights take more memory in one form, caches in the other.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Form {
-    /// As the fast kernels of a CPU have it.
+    /// Packed for the fast CPU kernels.
     #[default]
     Packed,
-    /// As MLX has it, on a GPU.
+    /// As MLX stores it, on a GPU.
     Mlx,
 }
 
@@ -53,62 +53,62 @@ pub enum Form {
 pub struct Machine {
     /// Its name, for people.
     pub name: String,
-    /// Bytes of memory it gives.
+    /// Bytes of memory it offers.
     pub memory_bytes: u64,
-    /// How it holds models.
+    /// The form in which it stores models.
     pub form: Form,
 }
 
 /// One stage.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlannedStage {
-    /// The machine's place in the list given.
+    /// The machine's index in the given list.
     pub machine: usize,
     /// Layers `[start, end)`.
     pub layers: Range<usize>,
     /// Bytes of weights.
     pub weight_bytes: u64,
-    /// Bytes of KV cache for one conversation of the context asked for.
+    /// Bytes of KV cache for one conversation of the requested context.
     pub kv_bytes: u64,
-    /// Bytes that it takes besides.
+    /// Fixed overhead in bytes.
     pub base_bytes: u64,
 }
 
 impl PlannedStage {
-    /// Bytes of memory that it needs in all.
+    /// Bytes of memory it needs in all.
     pub fn bytes(&self) -> u64 {
         self.weight_bytes.saturating_add(self.kv_bytes).saturating_add(self.base_bytes)
     }
 }
 
-/// Where every layer goes.
+/// A placement of every layer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
     /// In the order a token passes them.
     pub stages: Vec<PlannedStage>,
-    /// Why, in sentences.
+    /// The reasons, in sentences.
     pub reasons: Vec<String>,
-    /// One conversation's speed as predicted, where the machines' speeds are known.
+    /// Predicted speed of one conversation, if the machines' speeds are known.
     pub decode_tokens_per_s: Option<f64>,
-    /// Tokens of all conversations together that the machines have memory for.
+    /// Tokens of all conversations together that fit into the machines' memory.
     pub room_tokens: u64,
 }
 
 /// Why there is no plan.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
-    /// No machine at all.
+    /// No stages were requested.
     #[error("a model needs at least one stage; 0 were asked for")]
     NoStages,
-    /// Less layers than stages.
+    /// More stages than layers.
     #[error("{stages} stages were asked for, but the model has {layers} layers: at most {layers} stages are possible")]
     TooManyStages {
-        /// Stages asked for.
+        /// Requested stages.
         stages: usize,
-        /// Layers there are.
+        /// Layers of the model.
         layers: usize,
     },
-    /// More than all machines hold together.
+    /// More memory than all machines offer together.
     #[error(
         "it needs {} MB with one conversation, but {} MB are given by {machines} machine{}; add a machine or raise a memory \
          limit",
@@ -117,25 +117,25 @@ pub enum PlanError {
     TooLarge {
         /// Bytes of the model and its conversations.
         needed_bytes: u64,
-        /// Bytes all machines give.
+        /// Bytes all machines offer.
         given_bytes: u64,
-        /// How many there are.
+        /// The number of machines.
         machines: usize,
     },
-    /// A stage larger than its machine.
+    /// A stage is larger than its machine.
     #[error("{machine} would need {needed_bytes} bytes but gives {given_bytes}")]
     DoesNotFit {
         /// The machine.
         machine: String,
         /// Bytes of its stage.
         needed_bytes: u64,
-        /// Bytes it gives.
+        /// Bytes it offers.
         given_bytes: u64,
     },
 }
 
-/// Splits a model over all the machines given, in their order, so that the largest share of work per token is as small
-/// as it can be. Decoding reads every weight once a token, so bytes stand for time; the embedding is looked up, not read.
+/// Splits a model over all given machines, in their order, and minimizes the largest share of work per token. Decoding
+/// reads every weight once per token, so bytes measure time; the embedding is looked up, not read.
 pub fn split(model: &ModelProfile, machines: &[Machine], context: u64) -> Result<Plan, PlanError> {
     let layers = model.layer_bytes.len();
     if machines.is_empty() {
@@ -171,10 +171,10 @@ pub fn split(model: &ModelProfile, machines: &[Machine], context: u64) -> Result
     Ok(Plan { reasons: reasons(model, &stages), stages, decode_tokens_per_s: None, room_tokens })
 }
 
-/// What a machine has of a plan; it may have several stages.
+/// A machine's share of a plan, which may be several stages.
 #[derive(Debug, Default)]
 struct Held {
-    /// Of the stages, without their caches.
+    /// Bytes of its stages, without their caches.
     fixed_bytes: u64,
     kv_bytes: u64,
     layers: u64,
@@ -191,7 +191,7 @@ fn held(stages: &[PlannedStage]) -> BTreeMap<usize, Held> {
     held
 }
 
-/// Tokens whose KV cache fits beside everything else on every machine.
+/// Tokens whose KV cache fits on every machine beside everything else.
 fn room_tokens(model: &ModelProfile, stages: &[PlannedStage], memory_bytes: impl Fn(usize) -> u64) -> u64 {
     let room = |(machine, held): (usize, Held)| {
         let per_token = model.kv_bytes_per_token.saturating_mul(held.layers);
@@ -216,9 +216,9 @@ fn reasons(model: &ModelProfile, stages: &[PlannedStage]) -> Vec<String> {
     reasons
 }
 
-/// Contiguous ranges whose heaviest is as light as possible; `tail` weighs on the last.
+/// Contiguous ranges whose heaviest is as light as possible; `tail` is added to the last.
 fn balance(weights: &[u64], tail: u64, parts: usize) -> Vec<Range<usize>> {
-    // The answer is some stage's weight, so a binary search over the limit finds it.
+    // The optimum is some stage's weight, so a binary search over the limit finds it.
     let total = weights.iter().sum::<u64>().saturating_add(tail);
     let (mut low, mut high) = (0, total);
     while low < high {
@@ -228,7 +228,7 @@ fn balance(weights: &[u64], tail: u64, parts: usize) -> Vec<Range<usize>> {
     fill(weights, tail, parts, low).unwrap_or_default()
 }
 
-/// Fills stages from the front up to `limit`, keeping a layer back for each stage that follows.
+/// Fills stages from the front up to `limit`, reserving a layer for each stage that follows.
 fn fill(weights: &[u64], tail: u64, parts: usize, limit: u64) -> Option<Vec<Range<usize>>> {
     let mut ranges = Vec::with_capacity(parts);
     let mut start = 0;
@@ -250,7 +250,7 @@ fn fill(weights: &[u64], tail: u64, parts: usize, limit: u64) -> Option<Vec<Rang
     (start == weights.len()).then_some(ranges)
 }
 
-/// A layer lost or doubled gives fluent nonsense, so this is checked in every build.
+/// A lost or duplicated layer produces fluent nonsense, so every build checks this.
 fn assert_each_layer_once(stages: &[PlannedStage], layers: usize) {
     let mut next = 0;
     for stage in stages {
@@ -303,7 +303,7 @@ mod tests {
         assert_eq!(plan.room_tokens, 1);
     }
 
-    /// The lightest possible heaviest stage, by trying every split.
+    /// The smallest possible heaviest stage, by trying every split.
     fn brute_force(weights: &[u64], tail: u64, parts: usize) -> u64 {
         if parts == 1 {
             return weights.iter().sum::<u64>() + tail;

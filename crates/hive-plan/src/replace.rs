@@ -1,37 +1,37 @@
-//! Which machine takes over a stage that is lost.
+//! Chooses a replacement machine for a lost stage.
 
-/// A machine that could.
+/// A candidate machine.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Candidate {
-    /// Bytes of memory it gives.
+    /// Bytes of memory it offers.
     pub memory_bytes: u64,
     /// Bytes of weights it reads per second.
     pub bytes_per_s: f64,
-    /// Whether the stage was there, and only its worker died.
+    /// Whether the stage was on it, and only its worker died.
     pub holds_it_now: bool,
     /// Whether it holds another stage of the same model.
     pub holds_another: bool,
-    /// Whether stages keep dying there.
+    /// Whether stages keep failing there.
     pub failed: bool,
 }
 
-/// What is to be done.
+/// The choice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Replacement {
-    /// The machine of this place in the list takes the stage.
+    /// The machine at this index takes the stage.
     By(usize),
-    /// None has room.
+    /// No machine has room.
     NoRoom {
-        /// Bytes that the roomiest machine gives.
+        /// Bytes that the machine with the most memory offers.
         most_bytes: u64,
     },
 }
 
-/// Speeds that differ by less than this are alike.
+/// Speeds within this ratio count as equal.
 const ALIKE: f64 = 0.8;
 
-/// The machine where the stage was, if only its worker died; else the fastest that has room, and of those alike, one that
-/// holds no other stage. One where stages keep dying is the last choice.
+/// Prefers the stage's own machine if only its worker died; then the fastest with room, and among equals one without
+/// another stage. A machine where stages keep failing comes last.
 pub fn replace(needed_bytes: u64, candidates: &[Candidate]) -> Replacement {
     let fits = |candidate: &&(usize, &Candidate)| candidate.1.memory_bytes >= needed_bytes;
     let fitting: Vec<_> = candidates.iter().enumerate().collect::<Vec<_>>().iter().filter(fits).copied().collect();
@@ -42,7 +42,7 @@ pub fn replace(needed_bytes: u64, candidates: &[Candidate]) -> Replacement {
     };
     let best = fitting.iter().max_by(|(at, a), (bt, b)| {
         let speeds = || a.bytes_per_s.total_cmp(&b.bytes_per_s);
-        // Of equals, the one listed first.
+        // The first of equals wins.
         rank(a).cmp(&rank(b)).then_with(speeds).then_with(|| bt.cmp(at))
     });
     match best {

@@ -1,6 +1,6 @@
 //! Whether a loaded model moves to a better plan.
 
-/// Whether a model that is loaded moves to another plan.
+/// Whether a loaded model moves to a better plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Revision {
     /// It stays.
@@ -9,13 +9,13 @@ pub enum Revision {
     Move,
 }
 
-/// A model moves for a gain of this much. Speeds are measured, and measured speeds waver; loading takes its time.
+/// Minimum speed-up for a move: measured speeds vary, and loading takes time.
 const WORTH_MOVING: f64 = 1.25;
 
-/// Where conversations are under way or may go on, all that was read for them is read anew.
+/// The same with conversations under way or resumable, whose prompts must be read again.
 const WORTH_READING_ANEW: f64 = 1.5;
 
-/// Compares the speed of a model where it is with that of the best plan.
+/// Compares a model's current speed with that of the best plan.
 pub fn revise(now_tokens_per_s: f64, best_tokens_per_s: f64, has_conversations: bool) -> Revision {
     let worth = if has_conversations { WORTH_READING_ANEW } else { WORTH_MOVING };
     if best_tokens_per_s > now_tokens_per_s * worth { Revision::Move } else { Revision::Keep }

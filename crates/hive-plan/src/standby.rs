@@ -1,11 +1,11 @@
-//! Which machines keep a second copy of a stage ready, in memory that nobody else needs.
+//! Chooses machines for standby replicas of stages, in memory that nothing else needs.
 
 use std::cmp::Reverse;
 
-/// A machine that may keep copies.
+/// A machine that may hold replicas.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Spare {
-    /// Bytes of memory it gives beyond what it holds.
+    /// Bytes of memory it offers beyond what it holds.
     pub memory_bytes: u64,
     /// Bytes of weights it reads per second.
     pub bytes_per_s: f64,
@@ -13,10 +13,11 @@ pub struct Spare {
     pub holds_one: bool,
 }
 
-/// For each stage (bytes, and the machine that holds it, by its place), the machine that keeps a copy.
+/// For each stage (bytes, and the index of its machine), the machine for its replica.
 ///
-/// A copy is on another machine than the stage; the largest stages, which take longest to load, come first; copies are
-/// spread over the machines, those without a stage first, so that no machine has to compute most of the model when several leave.
+/// A replica is on another machine than its stage. The largest stages, which take longest to load, come first; replicas
+/// are spread over the machines, those without a stage first, so that no machine has to compute most of the model when
+/// several leave.
 pub fn standby(stages: &[(u64, usize)], machines: &[Spare]) -> Vec<Option<usize>> {
     let mut copies = vec![None; stages.len()];
     let mut left: Vec<_> = machines.iter().map(|machine| machine.memory_bytes).collect();

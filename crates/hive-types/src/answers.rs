@@ -1,21 +1,21 @@
-//! What HiveMind adds to OpenAI's answers, under `hivemind`.
+//! HiveMind's additions to OpenAI's responses, under `hivemind`.
 
 use serde::{Deserialize, Serialize};
 
 use crate::StageLayers;
 
-/// What a part of an answer says beside the text.
+/// What a chunk of an answer says besides its text.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum AnswerNews {
-    /// Something happened on the way; the answer continues.
+    /// Something happened; the answer continues.
     Status {
-        /// In words.
+        /// A sentence for people.
         status: String,
     },
     /// The prompt is being read.
     Reading {
-        /// How far it is.
+        /// The progress.
         reading: ReadingProgress,
     },
     /// The answer is complete.
@@ -25,17 +25,17 @@ pub enum AnswerNews {
 /// How much of a prompt has been read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReadingProgress {
-    /// Tokens that have been read.
+    /// Tokens read so far.
     pub tokens: usize,
-    /// All tokens to be read.
+    /// Tokens to read in all.
     pub of: usize,
 }
 
-/// An answer in numbers.
+/// The figures of an answer.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct AnswerFigures {
-    /// Who computed it, in the order a token passes them.
+    /// The stages that computed it, in the order a token passes them.
     pub stages: Vec<StageLayers>,
     /// Its tokens.
     pub tokens: Vec<u32>,
@@ -43,7 +43,7 @@ pub struct AnswerFigures {
     pub ttft_ms: f64,
     /// Tokens of the answer per second.
     pub decode_tokens_per_s: f64,
-    /// Fields of the request that changed nothing.
+    /// Fields of the request that had no effect.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ignored: Vec<String>,
 }

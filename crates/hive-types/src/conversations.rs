@@ -1,25 +1,25 @@
-//! Conversations, as far as they are not `hive-mind`'s own values.
+//! Requests and replies about conversations that `hive-mind` has no types for.
 
 use serde::{Deserialize, Serialize};
 
-/// Which conversations are listed: `GET /hive/v1/conversations`.
+/// Filter for a list of conversations: `GET /hive/v1/conversations`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConversationQuery {
-    /// Words of a title or a message; none is all.
+    /// Words in a title or a message; empty matches all.
     #[serde(default)]
     pub words: String,
 }
 
-/// A conversation as a document.
+/// A conversation as a Markdown document.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConversationMarkdown {
-    /// What its file is called.
+    /// Suggested file name.
     pub file_name: String,
-    /// Its text.
+    /// The document.
     pub markdown: String,
 }
 
-/// Another title: `POST /hive/v1/conversations/{id}/rename`.
+/// A new title: `POST /hive/v1/conversations/{id}/rename`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConversationTitle {
     /// The title.

@@ -1,9 +1,9 @@
-//! Values that the API, the command line and the app share: the requests and replies of `/hive/v1`, and what they consist
-//! of. Plain data, without the node, MLX or the network.
+//! Types shared by the API, the command line and the app: the requests and replies of `/hive/v1`. Plain data, without
+//! the node, MLX or the network.
 //!
-//! What holds: the JSON stays as it is (`golden/`), and what another version writes can be read. A field that is missing
-//! has its default, one that is not known is skipped, and a name that is not known becomes the `Unknown` or `Other` of its
-//! enum. Requests are stricter where a typo would pass for a wish.
+//! Invariants: the JSON is stable (`golden/`), and what another version writes can be read. A missing field takes its
+//! default, an unknown field is skipped, and an unknown name becomes its enum's `Unknown` or `Other`. Requests are
+//! stricter where a typo would otherwise be taken for valid input.
 
 mod answers;
 mod conversations;

@@ -1,78 +1,78 @@
-//! The machines, as people and programs see them.
+//! Other machines, and the requests about them.
 
 use serde::{Deserialize, Serialize};
 
 use crate::Profile;
 
-/// A machine, as people and programs see it.
+/// Another machine.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PeerView {
     /// Its key, as text.
     pub id: String,
-    /// What this owner calls it, else what it calls itself.
+    /// This owner's name for it, else its own.
     pub name: String,
-    /// Three words of its key.
+    /// Its fingerprint: three words.
     pub fingerprint: String,
-    /// How it stands to this one.
+    /// Its state, as seen from this machine.
     #[serde(flatten)]
     pub state: PeerState,
     /// How it was approved, if it was.
     pub paired: Option<Paired>,
     /// The path in use, while it is connected.
     pub link: Option<Link>,
-    /// What keeps it away or on a detour.
+    /// A problem with its connection.
     pub condition: Option<Condition>,
-    /// What the path in use carries, in bits per second, once measured.
+    /// Measured rate of the path in use, in bits per second.
     pub bits_per_s: Option<u64>,
-    /// The other paths to it that were measured.
+    /// Its other measured paths.
     pub other_paths: Vec<MeasuredPath>,
-    /// What it says of itself, once approved and heard.
+    /// Its profile, once approved and received.
     pub profile: Option<Profile>,
-    /// What it may do here, and see, once approved.
+    /// Its rights on this machine, once approved.
     pub rights: Option<Rights>,
 }
 
-/// How a machine stands to this one.
+/// A machine's state, as seen from this one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "state")]
 pub enum PeerState {
-    /// It announces itself; nothing has been asked yet.
+    /// It announces itself; no pairing has begun.
     #[default]
     Found,
-    /// A code is shown on both machines, and the owners decide.
+    /// Both machines show a code, and the owners decide.
     Pending {
         /// The six digits, as "482 915".
         code: String,
         /// Whether the other machine asked first.
         #[serde(default)]
         asked_by_them: bool,
-        /// Whether this owner has approved and the other's decision is awaited.
+        /// Whether this owner has approved; the other's decision is pending.
         #[serde(default)]
         approved_here: bool,
     },
-    /// It is in, and answers.
+    /// Approved and online.
     Approved,
-    /// It is in, and does not answer.
+    /// Approved, but it does not answer.
     Unreachable {
-        /// Why, as far as one can tell.
+        /// The likely reason.
         why: String,
         /// Since when, in seconds since 1970.
         #[serde(default)]
         since: u64,
     },
-    /// It is refused everything.
+    /// It may not even pair.
     Blocked,
-    /// Something that only a newer version knows.
+    /// Added by a newer version.
     #[serde(other)]
     Unknown,
 }
 
-/// How a machine was approved, to be compared again later.
+/// How a machine was approved, for comparing the code again later.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Paired {
-    /// The six digits that both owners compared, as "482 915"; `None` where it was approved before they were remembered.
+    /// The six digits that both owners compared, as "482 915"; `None` if approved by a version that did not keep them.
     pub code: Option<String>,
     /// When, in seconds since 1970.
     pub at_s: u64,
@@ -82,7 +82,7 @@ pub struct Paired {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Link {
-    /// What it is made of.
+    /// Its kind.
     pub kind: LinkKind,
     /// The other end: a socket address, or a relay.
     pub remote: String,
@@ -90,7 +90,7 @@ pub struct Link {
     pub round_trip_us: u64,
 }
 
-/// What a path is made of.
+/// The kind of a path.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LinkKind {
@@ -102,11 +102,11 @@ pub enum LinkKind {
     Ethernet,
     /// Wi-Fi.
     Wifi,
-    /// A tunnel of another program.
+    /// Another program's tunnel.
     Vpn,
     /// A relay server.
     Relay,
-    /// Through a router, or an interface of no known kind.
+    /// Through a router, or an interface of unknown kind.
     #[default]
     #[serde(other)]
     Other,
@@ -127,34 +127,34 @@ impl LinkKind {
     }
 }
 
-/// A path to a machine, as it was measured.
+/// A measured path to a machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct MeasuredPath {
     /// The path.
     #[serde(flatten)]
     pub link: Link,
-    /// What it carries, in bits per second.
+    /// Its rate in bits per second.
     pub bits_per_s: u64,
 }
 
-/// Something that keeps machines apart.
+/// A problem with a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Condition {
-    /// macOS has not been told that this program may talk to the local network.
+    /// macOS has not granted this program access to the local network.
     LocalNetworkDenied,
-    /// The machine is on this network and announces itself, but nothing else comes through.
+    /// The machine announces itself on this network, but nothing else gets through.
     Firewalled,
-    /// The two machines are on one network but talk through a relay.
+    /// Both machines are on one network but talk through a relay.
     RelayedNearby,
-    /// Something that only a newer version knows.
+    /// Added by a newer version.
     #[serde(other)]
     Unknown,
 }
 
 impl Condition {
-    /// What it is and what to do, in a sentence or two.
+    /// The problem and its remedy, in a sentence or two.
     pub fn explain(self) -> &'static str {
         match self {
             Self::LocalNetworkDenied => {
@@ -174,18 +174,18 @@ impl Condition {
     }
 }
 
-/// What an approved machine may do, and how much of it.
+/// The rights and limits of an approved machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Rights {
-    /// It may use this machine's memory: have layers of its models here.
+    /// It may use this machine's memory for layers of its models.
     pub memory: bool,
-    /// It may see this machine's prompts: hold layers of the models that answer here.
+    /// It may see this machine's prompts: it may hold layers of the models that answer here.
     pub prompts: bool,
-    /// The most memory that its layers may take here, in bytes.
+    /// Memory limit for its layers here, in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_limit_bytes: Option<u64>,
-    /// The most answers of its that are computed here at a time.
+    /// Limit of its concurrent answers here.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session_limit: Option<u32>,
 }
@@ -196,8 +196,8 @@ impl Default for Rights {
     }
 }
 
-/// What changes of a machine's rights: `POST /hive/v1/peers/{who}/rights`. What is missing stays as it is; a limit of 0
-/// ends the limit.
+/// Changes to a machine's rights: `POST /hive/v1/peers/{who}/rights`. Missing fields stay unchanged; a limit of 0
+/// removes the limit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RightsChange {
@@ -205,13 +205,13 @@ pub struct RightsChange {
     pub memory: Option<bool>,
     /// Whether it may see this owner's prompts.
     pub prompts: Option<bool>,
-    /// The most memory that its layers may take here, in bytes.
+    /// Memory limit for its layers here, in bytes.
     pub memory_limit_bytes: Option<u64>,
-    /// The most answers of its that are computed here at a time.
+    /// Limit of its concurrent answers here.
     pub session_limit: Option<u32>,
 }
 
-/// What a machine is called from now on: `POST /hive/v1/peers/{who}/rename`.
+/// A new name for a machine: `POST /hive/v1/peers/{who}/rename`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PeerName {
     /// The name.

@@ -1,4 +1,4 @@
-//! Models: in memory, on the disk, and where their layers go.
+//! Models: in memory, on disk, and planned.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,9 +10,9 @@ pub struct ModelView {
     pub name: String,
     /// Its stages, in the order a token passes them.
     pub stages: Vec<StageView>,
-    /// Standby replicas of stages.
+    /// Standby replicas of its stages.
     pub copies: Vec<StageView>,
-    /// What its stages take on all machines, as planned, in bytes; replicas do not count.
+    /// Planned memory of its stages on all machines, in bytes, without replicas.
     pub bytes: u64,
 }
 
@@ -24,19 +24,19 @@ pub struct StageView {
     pub node: String,
     /// Layers `[start, end)`, counted from 0.
     pub layers: [usize; 2],
-    /// What computes there.
+    /// The device that computes it.
     pub device: String,
 }
 
-/// A model on its way into memory.
+/// A model that is being loaded.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LoadingView {
     /// Its name.
     pub name: String,
-    /// Layers that are there.
+    /// Layers loaded so far.
     pub layers: usize,
-    /// All its layers.
+    /// Layers in all.
     pub of: usize,
 }
 
@@ -44,71 +44,71 @@ pub struct LoadingView {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ModelOnDisk {
-    /// Its name, as it is asked for.
+    /// Its name in requests.
     pub name: String,
-    /// What it takes on the disk, in bytes.
+    /// Its size on disk, in bytes.
     pub bytes: u64,
     /// Whether it is in memory.
     pub loaded: bool,
-    /// Whether it can be removed: the starter model stays.
+    /// Whether it can be removed; the starter model cannot.
     pub removable: bool,
-    /// Other machines that are here and have it too.
+    /// Other online machines that have it too.
     pub also_on: Vec<String>,
-    /// Other machines that are here and do not have it, or have another one by that name: in words, with what to do about it.
+    /// Other online machines that lack it, or have a different model of that name: in words, with what to do about it.
     pub lacking: Vec<String>,
-    /// Why it cannot be asked, if it cannot.
+    /// Why it cannot be used, if it cannot.
     pub unusable: Option<String>,
 }
 
-/// Layers and the machine that has them.
+/// A range of layers and its machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StageLayers {
-    /// The machine: its name; in a request also the beginning of its id, or its three words.
+    /// The machine's name; in a request also a prefix of its id, or its fingerprint.
     pub node: String,
     /// Layers `[start, end)`, counted from 0.
     pub layers: [usize; 2],
 }
 
-/// Which model: `POST /hive/v1/models/unload`, `DELETE /hive/v1/models`. Names have slashes, so they are not in the path.
+/// A model by name: `POST /hive/v1/models/unload`, `DELETE /hive/v1/models`. Names contain slashes: no path parameter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelName {
     /// Its name.
     pub model: String,
 }
 
-/// What to load, and where, if somebody wants that otherwise than the plan has it: `POST /hive/v1/models/load`.
+/// What to load, and where to override the plan: `POST /hive/v1/models/load`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LoadRequest {
     /// Its name.
     pub model: String,
-    /// Its stages, placed by hand.
+    /// Manual placement of its stages.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stages: Option<Vec<StageLayers>>,
 }
 
-/// What to plan for: `GET /hive/v1/plan`.
+/// What to plan: `GET /hive/v1/plan`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlanQuery {
     /// The model's name; `None` is the starter model.
     pub model: Option<String>,
-    /// Over exactly this number of machines; `None` leaves it to the plan.
+    /// The exact number of machines; `None` leaves it to the planner.
     pub stages: Option<usize>,
 }
 
-/// Where the layers of a model would go.
+/// A placement of a model's layers.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PlanView {
     /// The model's name.
     pub model: String,
-    /// Its layers.
+    /// Its number of layers.
     pub layers: usize,
     /// Its stages, in the order a token passes them.
     pub stages: Vec<PlannedStage>,
-    /// Why, in sentences.
+    /// The reasons, in sentences.
     pub reasons: Vec<String>,
-    /// One conversation's speed as predicted, where the machines' speeds are known.
+    /// Predicted speed of one conversation, if the machines' speeds are known.
     pub decode_tokens_per_s: Option<f64>,
 }
 
@@ -124,6 +124,6 @@ pub struct PlannedStage {
     pub weight_bytes: u64,
     /// Bytes of KV cache.
     pub kv_bytes: u64,
-    /// Bytes that it takes besides.
+    /// Fixed overhead in bytes.
     pub base_bytes: u64,
 }

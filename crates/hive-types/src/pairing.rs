@@ -1,8 +1,8 @@
-//! How machines get to know each other.
+//! Pairing and invitations.
 
 use serde::{Deserialize, Serialize};
 
-/// A code is shown on both machines.
+/// The code that both machines show.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PairingCode {
     /// The other machine's key, as text.
@@ -11,17 +11,17 @@ pub struct PairingCode {
     pub code: String,
 }
 
-/// The owner lets a machine in: `POST /hive/v1/peers/{who}/approve`.
+/// This owner's approval: `POST /hive/v1/peers/{who}/approve`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Approval {
-    /// As both machines show it. Whoever approves has looked.
+    /// The code that both machines show, which the owner has compared.
     pub code: String,
 }
 
-/// An invitation is wanted: `POST /hive/v1/invites`.
+/// Requests an invitation: `POST /hive/v1/invites`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InviteRequest {
-    /// How long it is valid, in seconds; `None` is as long as is usual.
+    /// Validity in seconds; `None` is the default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub valid_for_s: Option<u64>,
 }
@@ -29,15 +29,15 @@ pub struct InviteRequest {
 /// An invitation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Invitation {
-    /// What the other machine's owner needs.
+    /// The ticket for the other machine's owner.
     pub ticket: String,
-    /// How long it is valid, in seconds.
+    /// Validity in seconds.
     pub valid_for_s: u64,
 }
 
-/// An invitation is accepted: `POST /hive/v1/join`.
+/// Accepts an invitation: `POST /hive/v1/join`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JoinRequest {
-    /// The invitation.
+    /// The ticket.
     pub ticket: String,
 }

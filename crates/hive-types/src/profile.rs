@@ -1,12 +1,12 @@
-//! What a machine says of itself.
+//! What a machine reports about itself.
 
 use serde::{Deserialize, Serialize};
 
-/// A machine in its own words.
+/// A machine's report about itself.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Profile {
-    /// What it calls itself.
+    /// Its own name for itself.
     pub name: String,
     /// The version of HiveMind it runs.
     pub version: String,
@@ -14,39 +14,39 @@ pub struct Profile {
     pub chip: String,
     /// `macos` or `linux`.
     pub os: String,
-    /// Threads that compute at the same time.
+    /// Hardware threads.
     pub threads: usize,
     /// Installed memory, in bytes.
     pub memory_bytes: u64,
-    /// What its owner's programs and the system use of that, in bytes.
+    /// Memory used by its owner's programs and the system, in bytes.
     pub taken_bytes: u64,
-    /// What it offers the swarm at this moment, in bytes.
+    /// Memory it offers the swarm now, in bytes.
     pub offered_bytes: u64,
-    /// Whether it computes for others now.
+    /// Whether it shares now.
     pub sharing: bool,
-    /// Why it does not, in words.
+    /// Why it does not share, in words.
     pub not_sharing: Option<String>,
     /// Whether it computes on a GPU.
     pub gpu: bool,
-    /// How fast it computes the starter model: tokens of an answer per second.
+    /// Decode speed with the starter model, in tokens per second.
     pub decode_tokens_per_s: Option<f64>,
-    /// Bytes of weights it reads per second on the way.
+    /// Weight bytes read per second while decoding.
     pub bytes_per_s: Option<f64>,
-    /// Tokens of a prompt per second.
+    /// Prefill speed, in tokens per second.
     pub prefill_tokens_per_s: Option<f64>,
-    /// The most memory its owner lets it give, in bytes, if that is set.
+    /// Its owner's memory limit, in bytes, if set.
     pub cap_bytes: Option<u64>,
-    /// What the layers it holds take of that, in bytes.
+    /// Memory used by the layers it holds, in bytes.
     pub held_bytes: u64,
-    /// Whether that is more than its owner lets it give by now.
+    /// Whether that exceeds its owner's limit.
     pub over_cap: bool,
-    /// The most it could offer with nothing else in memory, in bytes.
+    /// The most memory it could offer if nothing else were in memory, in bytes.
     pub limit_bytes: Option<u64>,
-    /// The most it sends, in bits per second, if its owner has set that.
+    /// Its owner's limit on sending, in bits per second, if set.
     pub sends_bits_per_s: Option<u64>,
-    /// Models on its disk that can be asked.
+    /// Usable models on its disk.
     pub models: Vec<String>,
-    /// What each model on its disk is; nothing until it has looked at all of them.
+    /// Every model on its disk; `None` until all have been examined.
     pub copies: Option<Vec<ModelCopy>>,
     /// Answers it is computing a part of.
     pub sessions: usize,
@@ -56,13 +56,13 @@ pub struct Profile {
     pub heat: Heat,
 }
 
-/// A model on a machine's disk, as it tells others.
+/// A model on a machine's disk, as reported to others.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ModelCopy {
-    /// What it is called there; nothing for a file that has no name but its path.
+    /// Its name there; `None` for a file known only by its path.
     pub name: Option<String>,
-    /// Tells whether it is the same elsewhere; nothing where it cannot be used.
+    /// Identifies its contents across machines; `None` if it cannot be used.
     pub digest: Option<String>,
 }
 
@@ -70,7 +70,7 @@ pub struct ModelCopy {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Power {
-    /// Whether it is the battery.
+    /// Whether it runs on battery.
     pub on_battery: bool,
     /// Charge of the battery, where there is one.
     pub battery_percent: Option<u8>,
@@ -78,20 +78,20 @@ pub struct Power {
     pub low_power_mode: bool,
 }
 
-/// How hot the machine is, as macOS grades it.
+/// Thermal state, as macOS grades it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Heat {
-    /// As it should be.
+    /// Normal.
     #[default]
     Nominal,
     /// Warm; fans may be heard.
     Fair,
     /// Hot: the system slows down.
     Serious,
-    /// Too hot to go on.
+    /// Too hot to continue.
     Critical,
-    /// Something that only a newer version knows.
+    /// Added by a newer version.
     #[serde(other)]
     Unknown,
 }

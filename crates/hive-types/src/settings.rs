@@ -1,12 +1,12 @@
-//! What of the owner's settings is shown.
+//! The settings that clients show.
 
 use serde::{Deserialize, Serialize};
 
-/// An accent colour; each is shown in a light and a dark shade that can be read.
+/// An accent colour; each has a light and a dark shade with enough contrast.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "specta", derive(specta::Type))]
 #[serde(rename_all = "snake_case")]
-#[allow(missing_docs, reason = "they are colours")]
+#[allow(missing_docs, reason = "the names say it")]
 pub enum Accent {
     #[default]
     Honey,

@@ -1,4 +1,4 @@
-//! How a node is, and what happens to it.
+//! A node's status and its notices.
 
 use std::net::SocketAddr;
 
@@ -6,41 +6,41 @@ use serde::{Deserialize, Serialize};
 
 use crate::{LoadingView, ModelView, PeerView, Profile};
 
-/// How a node is, at one moment: `GET /hive/v1/status`.
+/// A snapshot of a node: `GET /hive/v1/status`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Status {
     /// This machine's key, as text.
     pub id: String,
-    /// Three words of it.
+    /// Its fingerprint: three words.
     pub fingerprint: String,
-    /// What it says of itself.
+    /// Its report about itself.
     pub profile: Profile,
-    /// Whether its owner wants it to share; what keeps it from that is in the profile.
+    /// Whether its owner turned sharing on; the profile says what prevents it.
     pub share: bool,
-    /// Whether its owner has paused sharing for now.
+    /// Whether its owner has paused sharing.
     pub paused: bool,
-    /// Where it listens.
+    /// The addresses it listens on.
     pub addresses: Vec<SocketAddr>,
-    /// Whether machines on this network are searched for, or why not.
+    /// Whether discovery on this network runs, or why not.
     pub discovery: String,
     /// The other machines.
     pub peers: Vec<PeerView>,
-    /// Announcements that are not among them: too many machines announce themselves, or from where none can be.
+    /// Announcements excluded from `peers`: too many machines announce themselves, or their addresses are impossible.
     pub left_out: u64,
-    /// Tokens of answers to people and programs here, since the node started.
+    /// Tokens generated for people and programs on this machine since the node started.
     pub answered_tokens: u64,
     /// The model in memory, if there is one.
     pub model: Option<ModelView>,
-    /// The model on its way into memory, if there is one.
+    /// The model that is being loaded, if there is one.
     pub loading: Option<LoadingView>,
 }
 
-/// Something about machines that an owner should hear of.
+/// A notice about machines for the owner.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Notice {
-    /// Counts up, so that a listener can tell what is new.
+    /// Increases with each notice, so that a listener can tell which are new.
     pub number: u64,
     /// The machine concerned, as text.
     pub peer: String,
@@ -48,18 +48,17 @@ pub struct Notice {
     pub text: String,
 }
 
-/// What a listener of `GET /hive/v1/events` hears: the whole status whenever something in it has changed, and notices as
-/// they come.
+/// An event of `GET /hive/v1/events`: the whole status whenever it has changed, and new notices.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Update {
-    /// How the node is now.
+    /// The node's status.
     pub status: Status,
-    /// What has happened since the last update.
+    /// Notices since the last update.
     pub notices: Vec<Notice>,
 }
 
-/// It is done, and there is nothing else to say.
+/// The reply to a request that returns nothing else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Done {
     /// Always true.
@@ -67,6 +66,6 @@ pub struct Done {
 }
 
 impl Done {
-    /// It is.
+    /// The only value.
     pub const DONE: Self = Self { done: true };
 }

@@ -1,8 +1,8 @@
-//! What programs may do, and the tokens that say so.
+//! Rights of programs, and the tokens that carry them.
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// One thing that a program may be allowed.
+/// A right that a token can grant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Right {
@@ -10,17 +10,17 @@ pub enum Right {
     Chat,
     /// List, load, unload and remove models, and ask for plans.
     Models,
-    /// See the machines and how this one is, decide on them, invite, and change what is shared.
+    /// See the status and the machines, approve or remove machines, invite, and change what is shared.
     Machines,
     /// Read and change conversations, manage tokens, stop the node.
     Admin,
 }
 
 impl Right {
-    /// All of them.
+    /// All rights.
     pub const ALL: [Self; 4] = [Self::Chat, Self::Models, Self::Machines, Self::Admin];
 
-    /// As it is written in commands and files.
+    /// The name used in commands and files.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Chat => "chat",
@@ -30,7 +30,7 @@ impl Right {
         }
     }
 
-    /// Rights in words, separated by commas.
+    /// Names of rights, separated by commas.
     pub fn list(rights: &[Self]) -> String {
         rights.iter().map(|right| right.as_str()).collect::<Vec<_>>().join(", ")
     }
@@ -53,24 +53,24 @@ impl std::str::FromStr for Right {
     }
 }
 
-/// The tokens of programs: `GET /hive/v1/tokens`.
+/// All tokens of programs: `GET /hive/v1/tokens`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TokenList {
-    /// They.
+    /// The tokens.
     pub tokens: Vec<TokenView>,
 }
 
-/// A program's token, as it is listed.
+/// A listed token, without its secret.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TokenView {
     /// Its name.
     pub name: String,
-    /// What it allows; rights of a newer version are left out.
+    /// Its rights; those of a newer version are skipped.
     #[serde(deserialize_with = "known_rights")]
     pub may: Vec<Right>,
-    /// When it was made, in days since 1970 in UTC.
+    /// When it was created, in days since 1970 in UTC.
     pub made_day: u64,
     /// When it was last used, in days since 1970 in UTC.
     pub last_used_day: Option<u64>,
@@ -81,22 +81,22 @@ fn known_rights<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Right>
     Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
 }
 
-/// A token for a program: `POST /hive/v1/tokens`.
+/// Creates a token for a program: `POST /hive/v1/tokens`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewToken {
-    /// The name of the program.
+    /// The program's name.
     pub name: String,
-    /// What it may do.
+    /// Its rights.
     pub may: Vec<Right>,
 }
 
-/// A token that was made: the only time that it is shown.
+/// A newly created token; its secret is shown only once.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IssuedToken {
     /// Its name.
     pub name: String,
-    /// The token.
+    /// The secret.
     pub token: String,
 }
 
@@ -106,11 +106,11 @@ impl std::fmt::Debug for IssuedToken {
     }
 }
 
-/// The owner's token was renewed.
+/// The reply after the owner's token was renewed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OwnerTokenRenewal {
     /// Always true.
     pub done: bool,
-    /// The file in the data folder that has it.
+    /// The file in the data folder that contains it.
     pub file: String,
 }

@@ -1,13 +1,13 @@
-//! Numbers as people write them.
+//! Numbers formatted for people.
 
-/// With a comma between thousands: "12,030".
+/// Adds a comma between thousands: "12,030".
 pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let groups: Vec<_> = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy).collect();
     groups.join(",")
 }
 
-/// Bytes in MB; what is begun counts as a whole one.
+/// Bytes in MB, rounded up.
 pub fn megabytes(bytes: u64) -> u64 {
     bytes.div_ceil(1_000_000)
 }

@@ -1,4 +1,4 @@
-//! What nodes write can be read, and is written again as it was.
+//! Every JSON file in `golden/` can be read, and is written again unchanged.
 
 #![allow(clippy::unwrap_used)]
 
@@ -36,7 +36,7 @@ fn every_reply_is_read_and_written_again_as_it_was() {
     assert_read_and_written::<PlanView>("plan");
 }
 
-/// Every way to leave out one field of an object, at any depth.
+/// Every way to remove one field of an object, at any depth.
 fn each_without_one_field(whole: &Value) -> Vec<(String, Value)> {
     let mut found = Vec::new();
     let within: Vec<(String, &Value)> = match whole {
@@ -65,7 +65,7 @@ fn each_without_one_field(whole: &Value) -> Vec<(String, Value)> {
 
 #[test]
 fn a_field_that_another_version_lacks_keeps_nothing_from_being_read() {
-    // How a machine stands, and the words that belong to it, have always been there.
+    // A machine's state and its fields have always been required.
     let needed = ["state", "code", "why"];
     let status: Value = serde_json::from_str(&golden("status")).unwrap();
     let less = each_without_one_field(&status);

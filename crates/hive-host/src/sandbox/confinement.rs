@@ -1,32 +1,32 @@
-//! What is asked of a confinement, and what has come of it.
+//! The request for a confinement, and its result.
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// What a process may still do once it is confined.
+/// What a confined process may still do.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Confine {
-    /// Files, and folders with everything below, that it may read.
+    /// Files and folder trees it may read.
     pub read: Vec<PathBuf>,
-    /// Where a GPU's driver may keep kernels it has compiled; `None` where no GPU is used.
+    /// Where a GPU driver may cache compiled kernels; `None` without a GPU.
     pub gpu_cache: Option<PathBuf>,
-    /// The most private memory it may have, in bytes. Linux only: macOS does not enforce such a limit.
+    /// Limit on private memory, in bytes. Linux only: macOS does not enforce one.
     pub memory_bytes: Option<u64>,
 }
 
-/// What has come of it on this system.
+/// What is in force on this system.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Confinement {
-    /// Other files can neither be read nor written.
+    /// All other files can be neither read nor written.
     pub files: bool,
-    /// Sockets, programs and other processes are out of reach.
+    /// Sockets, programs and other processes are unreachable.
     pub calls: bool,
 }
 
 impl Confinement {
-    /// Whether everything asked for is in force.
+    /// Whether every part is in force.
     pub fn is_whole(self) -> bool {
         self.files && self.calls
     }
@@ -37,17 +37,17 @@ impl Confinement {
 #[error("cannot confine this process: {0}")]
 pub struct ConfineError(pub(crate) String);
 
-/// How far a process has been confined.
+/// The progress of a confinement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
-    /// As far as this system can.
+    /// Confined as far as this system can.
     Done(Confinement),
-    /// Libraries have started threads before it was its turn, and those can still reach files. The process must execute
-    /// itself again; threads of its next life are born confined, and [`confine_again`](crate::sandbox::confine_again) does the rest.
+    /// Libraries have already started threads, which can still reach files. The process must execute itself again; its
+    /// new threads start confined, and [`confine_again`](crate::sandbox::confine_again) completes the rest.
     Restart,
 }
 
-/// The folders that the loader searches for libraries, as the environment names them.
+/// Absolute folders in the loader's library search path.
 pub(crate) fn search_path(variable: &OsStr) -> impl Iterator<Item = PathBuf> {
     std::env::split_paths(variable).filter(|folder| folder.is_absolute() && folder.parent().is_some())
 }

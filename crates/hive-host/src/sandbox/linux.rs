@@ -1,4 +1,4 @@
-//! Linux: landlock decides over files, seccomp over system calls.
+//! Linux: landlock restricts files, seccomp system calls.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use seccompiler::{
 
 use super::{Confine, ConfineError, Confinement, Step, search_path};
 
-/// What the C library and MLX read while they run: their own libraries, and how many processors there are.
+/// Read at run time by the C library and MLX: their libraries, and the number of processors.
 const ALWAYS_READ: [&str; 16] = [
     "/lib",
     "/lib64",
@@ -33,7 +33,7 @@ const ALWAYS_READ: [&str; 16] = [
     "/sys/fs/cgroup",
 ];
 
-/// What NVIDIA's driver and compiler read besides.
+/// Read in addition by NVIDIA's driver and compiler.
 const GPU_READ: [&str; 12] = [
     "/usr",
     "/etc/ld.so.conf.d",
@@ -49,15 +49,15 @@ const GPU_READ: [&str; 12] = [
     "/etc/alternatives",
 ];
 
-// Calls that libc has no names for yet. New ones have the same number on every processor.
+// Calls that libc has no names for yet. New calls have the same number on every architecture.
 const FCHMODAT2: libc::c_long = 452;
 const SETXATTRAT: libc::c_long = 463;
 const REMOVEXATTRAT: libc::c_long = 466;
 
-/// An ordinary program's system calls that a worker has no use for: whatever reaches other processes, the network or the
-/// kernel's rarer corners.
+/// System calls that a worker does not need: those that reach other processes, the network, or rarely used parts of the
+/// kernel.
 const REFUSED: &[libc::c_long] = &[
-    // The network. Sockets themselves, see `filters`.
+    // The network. For sockets themselves, see `filters`.
     libc::SYS_socketpair,
     libc::SYS_connect,
     libc::SYS_accept,
@@ -121,7 +121,7 @@ const REFUSED: &[libc::c_long] = &[
     libc::SYS_open_by_handle_at,
     libc::SYS_fanotify_init,
     libc::SYS_personality,
-    // Files: what landlock does not cover, or not in older kernels.
+    // Files: what landlock, or an older version of it, does not cover.
     libc::SYS_mknodat,
     libc::SYS_truncate,
     libc::SYS_fchmod,
@@ -140,7 +140,7 @@ const REFUSED: &[libc::c_long] = &[
     REMOVEXATTRAT,
 ];
 
-/// Those of them that only older processor families have.
+/// More of them, which exist only on older architectures.
 #[cfg(target_arch = "x86_64")]
 const REFUSED_HERE: &[libc::c_long] = &[
     libc::SYS_fork,
@@ -160,14 +160,14 @@ const REFUSED_HERE: &[libc::c_long] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const REFUSED_HERE: &[libc::c_long] = &[];
 
-/// On x86-64 the same calls can be made by a second set of numbers, which nobody has used in earnest. Some calls have
-/// numbers of their own there ([`OWN_NUMBERS`]).
+/// x86-64 has a second numbering of the same calls (x32), which is practically unused. Some calls have numbers only
+/// there ([`OWN_NUMBERS`]).
 #[cfg(target_arch = "x86_64")]
 const SECOND_NUMBERS: Option<i64> = Some(0x4000_0000);
 #[cfg(not(target_arch = "x86_64"))]
 const SECOND_NUMBERS: Option<i64> = None;
 
-/// Numbers that only the second set has.
+/// Numbers that only the second numbering has.
 const OWN_NUMBERS: std::ops::Range<i64> = 512..548;
 
 pub(super) fn confine(wish: &Confine) -> Result<Step, ConfineError> {
@@ -175,20 +175,20 @@ pub(super) fn confine(wish: &Confine) -> Result<Step, ConfineError> {
     let life = if threads > 1 { Life::Before } else { Life::Only };
     let files = confine_files(wish, life).map_err(refused)?;
     match life {
-        // A kernel without landlock gains nothing by another life.
+        // Without landlock, a restart gains nothing.
         Life::Before if files => Ok(Step::Restart),
         _ => Ok(Step::Done(Confinement { files, calls: confine_calls(wish)? })),
     }
 }
 
-/// Whether a process is confined in this life of it, or executes itself once more.
+/// Whether this process is confined as it is, or will execute itself again.
 #[derive(Clone, Copy)]
 enum Life {
     Only,
     Before,
 }
 
-/// Limits memory, and refuses system calls to every thread there is.
+/// Limits memory, and filters the system calls of all threads.
 pub(super) fn confine_calls(wish: &Confine) -> Result<bool, ConfineError> {
     if let Some(bytes) = wish.memory_bytes {
         let present = rustix::process::getrlimit(rustix::process::Resource::Data).maximum;
@@ -196,10 +196,10 @@ pub(super) fn confine_calls(wish: &Confine) -> Result<bool, ConfineError> {
         let limit = rustix::process::Rlimit { current: most, maximum: most };
         rustix::process::setrlimit(rustix::process::Resource::Data, limit).map_err(refused)?;
     }
-    // Not even the owner's other programs look into it.
+    // Not even the owner's other programs may inspect it.
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable).map_err(refused)?;
     let filters = filters(wish.gpu_cache.is_some()).map_err(refused)?;
-    // Where one is refused, the other is applied all the same.
+    // If one filter is rejected, the other is still applied.
     let mut all = true;
     for filter in &filters {
         all &= seccompiler::apply_filter_all_threads(filter).is_ok();
@@ -211,9 +211,9 @@ fn refused(error: impl std::fmt::Display) -> ConfineError {
     ConfineError(error.to_string())
 }
 
-/// Lets files be read that are named, and nothing else happen to any file.
+/// Allows reading the named files, and nothing else on any file.
 fn confine_files(wish: &Confine, life: Life) -> Result<bool, landlock::RulesetError> {
-    // The newest rules that landlock had when this was written; an older kernel enforces those it knows.
+    // The newest landlock version at the time of writing; older kernels enforce the rules they know.
     let abi = ABI::V6;
     let ruleset = Ruleset::default()
         .handle_access(AccessFs::from_all(abi))?
@@ -224,12 +224,12 @@ fn confine_files(wish: &Confine, life: Life) -> Result<bool, landlock::RulesetEr
     let mut libraries = library_folders(&maps);
     libraries.extend(search_path(&std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default()));
     let read = AccessFs::ReadFile | AccessFs::ReadDir;
-    // Kernels for a GPU are compiled while a model runs, from headers that lie beside the libraries.
+    // GPU kernels are compiled while a model runs, from headers beside the libraries.
     let headers: Vec<_> = libraries.iter().filter_map(|folder| Some(folder.parent()?.join("include"))).collect();
     let named = ALWAYS_READ.iter().map(PathBuf::from).chain(libraries).chain(wish.read.iter().cloned());
     let mut ruleset = allow(ruleset, named, read)?;
     if matches!(life, Life::Before) {
-        // Itself, once, and the loader: the next life refuses the system call.
+        // Executing itself once, and the loader: afterwards the system call is refused.
         let again = std::iter::once(PathBuf::from("/proc/self/exe")).chain(loader(&maps));
         ruleset = allow(ruleset, again, AccessFs::Execute | AccessFs::ReadFile)?;
     }
@@ -237,7 +237,7 @@ fn confine_files(wish: &Confine, life: Life) -> Result<bool, landlock::RulesetEr
         ruleset = allow(ruleset, headers.into_iter(), read)?;
         ruleset = allow(ruleset, GPU_READ.iter().map(PathBuf::from), read)?;
         ruleset = allow(ruleset, gpu_devices(), read | AccessFs::WriteFile | AccessFs::IoctlDev)?;
-        // It gives its threads names.
+        // The process names its threads.
         let name = read | AccessFs::WriteFile | AccessFs::Truncate;
         ruleset = allow(ruleset, std::iter::once(PathBuf::from("/proc/self/task")), name)?;
         let keep = AccessFs::from_all(abi) & !AccessFs::Execute;
@@ -246,20 +246,20 @@ fn confine_files(wish: &Confine, life: Life) -> Result<bool, landlock::RulesetEr
     Ok(ruleset.restrict_self()?.ruleset != RulesetStatus::NotEnforced)
 }
 
-/// Grants what there is of these paths; one that this system does not have needs no right.
+/// Grants rights on those of the paths that exist.
 fn allow(
     ruleset: RulesetCreated,
     paths: impl Iterator<Item = PathBuf>,
     rights: BitFlags<AccessFs>,
 ) -> Result<RulesetCreated, landlock::RulesetError> {
     let opened = paths.filter_map(|path| Some((path.is_dir(), PathFd::new(path).ok()?)));
-    // A file has no entries to list.
+    // Files have no entries to list.
     let for_file = rights & AccessFs::from_file(ABI::V6);
     let rules = opened.map(|(is_folder, fd)| Ok(PathBeneath::new(fd, if is_folder { rights } else { for_file })));
     ruleset.add_rules(rules)
 }
 
-/// Folders of the libraries that are mapped into this process already: more of them may be loaded from there.
+/// Folders of the libraries mapped into this process: more may be loaded from there.
 fn library_folders(maps: &str) -> BTreeSet<PathBuf> {
     let files = maps.lines().filter_map(|line| line.find('/').map(|at| Path::new(&line[at..])));
     let is_library = |file: &&Path| file.file_name().is_some_and(|name| name.to_string_lossy().contains(".so"));
@@ -279,8 +279,8 @@ fn gpu_devices() -> impl Iterator<Item = PathBuf> {
     entries.filter(is_nvidia).map(|entry| entry.path())
 }
 
-/// NVIDIA's driver opens a socket by a name of its own (`cuda-uvmfd-…`) and computes nothing without. With no way to connect,
-/// accept or send, that reaches nobody.
+/// The system call filters. NVIDIA's driver needs a socket with a name of its own (`cuda-uvmfd-…`); without connect,
+/// accept or send, it reaches nobody.
 fn filters(gpu: bool) -> Result<Vec<BpfProgram>, seccompiler::BackendError> {
     let here = TargetArch::try_from(std::env::consts::ARCH)?;
     let filter = |rules: BTreeMap<i64, Vec<SeccompRule>>, errno: libc::c_int| {
@@ -300,7 +300,7 @@ fn filters(gpu: bool) -> Result<Vec<BpfProgram>, seccompiler::BackendError> {
     let thread = libc::CLONE_THREAD as u64;
     let no_thread = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::MaskedEq(thread), 0)
         .map(|condition| vec![condition])?;
-    // A thread is cloned; a process is not.
+    // Threads are allowed, processes are not.
     refused.insert(libc::SYS_clone, vec![SeccompRule::new(no_thread)?]);
     // Another process's limits.
     let another = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, 0)?;
@@ -309,7 +309,7 @@ fn filters(gpu: bool) -> Result<Vec<BpfProgram>, seccompiler::BackendError> {
     let own = u64::from(std::process::id());
     let another = SeccompCondition::new(0, SeccompCmpArgLen::Dword, SeccompCmpOp::Ne, own)?;
     refused.insert(libc::SYS_tgkill, vec![SeccompRule::new(vec![another])?]);
-    // Its flags lie in memory, where a filter cannot see them; on "unknown" the C library takes the older call.
+    // A filter cannot see its flags, which are in memory; on ENOSYS the C library falls back to the older call.
     let mut unknown = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
     if let Some(offset) = SECOND_NUMBERS {
         refused.extend(OWN_NUMBERS.map(|call| (call, Vec::new())));

@@ -1,34 +1,34 @@
-//! The sandbox profile of macOS, in the language that `sandbox_init` takes.
+//! The macOS sandbox profile, in the language of `sandbox_init`.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use super::Confine;
 
-/// Where macOS keeps what belongs to persons: closed, but for what is named.
+/// Personal folders: denied, except for the named paths.
 const PERSONAL: [&str; 6] =
     ["/Users", "/Volumes", "/private/tmp", "/private/var/folders", "/private/var/root", "/Applications"];
 
-/// How much of the language a profile uses.
+/// Which rules of the language a profile uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rules {
     All,
-    /// Only operations that every macOS has known. One unknown operation and the system refuses the whole profile.
+    /// Only operations that every macOS version knows: the system rejects a profile with an unknown one.
     Oldest,
 }
 
 const OLDEST: &str = "(deny network*)\n(deny file-write*)\n(deny process-exec*)\n(deny process-fork)\n";
 
-/// Other processes, what starts programs for a process, and the keychain.
+/// Rules on other processes, on services that start programs, and on the keychain.
 const NEWER: &str = "(deny signal)\n(allow signal (target self))\n\
     (deny process-info*)\n(allow process-info* (target self))\n\
     (deny mach-task-name)\n(deny mach-priv-task-port)\n(deny mach-priv-host-port)\n\
     (deny appleevent-send)\n(deny lsopen)\n(deny job-creation)\n\
     (deny mach-lookup (global-name \"com.apple.SecurityServer\") (global-name \"com.apple.securityd.xpc\"))\n";
 
-/// The rules for a worker. Of several that match, the last one counts.
+/// The rules for a worker. The last matching rule wins.
 ///
-/// `libraries` are folders that its libraries are loaded from.
+/// `libraries` are the folders its libraries are loaded from.
 pub(crate) fn profile(wish: &Confine, libraries: &[PathBuf], rules: Rules) -> String {
     let mut text = format!("(version 1)\n(allow default)\n{OLDEST}");
     if rules == Rules::All {
@@ -48,18 +48,18 @@ pub(crate) fn profile(wish: &Confine, libraries: &[PathBuf], rules: Rules) -> St
     if let Some(cache) = &wish.gpu_cache {
         rule("allow file-read* file-write*", cache);
     }
-    // Paths are looked up by their parts, also of what may be read.
+    // Path lookup needs the metadata of every parent folder.
     text.push_str("(allow file-read-metadata)\n(allow file-write-data (literal \"/dev/null\"))\n");
     text
 }
 
-/// The folder with an executable's libraries and the kernels of its GPU: the app it belongs to, or else the folder it lies in.
+/// The folder with an executable's libraries and GPU kernels: its app bundle, or else the folder it is in.
 pub(crate) fn home(executable: &Path) -> Option<&Path> {
     let is_app = |folder: &&Path| folder.extension().is_some_and(|extension| extension == "app");
     executable.ancestors().find(is_app).or_else(|| executable.parent())
 }
 
-/// A path as a string of the profile's language; `None` for one that it cannot say, or that would open more than itself.
+/// A path as a quoted string; `None` if it cannot be expressed, or would allow more than itself.
 fn quoted(path: &Path) -> Option<String> {
     let text = path
         .to_str()

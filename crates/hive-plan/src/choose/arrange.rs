@@ -1,51 +1,51 @@
-//! A plan that somebody wrote by hand, or that was followed before: checked in full before anything is loaded.
+//! Checks a manual or an earlier placement in full before anything is loaded.
 
 use std::ops::Range;
 
 use super::{LinkProfile, NodeProfile, Problem, Use, predict};
 use crate::{Held, ModelProfile, Plan, assert_each_layer_once, held, room_tokens};
 
-/// Why stages are no plan. Layers are counted from 0 and named as a plan file has them, `[first, end)`.
+/// Why stages are not a valid plan. Layers are counted from 0 and written as in a plan file, `[first, end)`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ArrangeError {
-    /// There are none.
+    /// There are no stages.
     #[error("it has no stages")]
     NoStages,
-    /// One holds nothing.
+    /// A stage is empty.
     #[error("stage {stage} has no layers: [{}, {}]; write [first, end], with the end one after the last", layers.start, layers.end)]
     Empty {
-        /// Which, counted from 1.
+        /// The stage, counted from 1.
         stage: usize,
-        /// As it was written.
+        /// Its layers, as written.
         layers: Range<usize>,
     },
-    /// One begins later than the one before it ends.
+    /// A gap between a stage and the one before it.
     #[error("stage {stage} begins at layer {}, but layers [{}, {}] are in no stage before it", missing.end, missing.start, missing.end)]
     Missing {
-        /// Which, counted from 1.
+        /// The stage, counted from 1.
         stage: usize,
-        /// What is placed nowhere.
+        /// The layers in no stage.
         missing: Range<usize>,
     },
-    /// One begins before the one before it ends.
+    /// A stage overlaps the one before it.
     #[error("stage {stage} begins at layer {begins}, but the stages before it hold all layers up to {held}")]
     Twice {
-        /// Which, counted from 1.
+        /// The stage, counted from 1.
         stage: usize,
-        /// Where it begins.
+        /// Its first layer.
         begins: usize,
-        /// Where the one before it ends.
+        /// The end of the one before it.
         held: usize,
     },
-    /// The last one does not end where the model does.
+    /// The last stage does not end at the model's last layer.
     #[error("the last stage ends at layer {end}, but the model has {layers} layers")]
     End {
-        /// Where it ends.
+        /// Its end.
         end: usize,
-        /// Layers there are.
+        /// Layers of the model.
         layers: usize,
     },
-    /// More than a machine gives.
+    /// A machine's stages need more memory than it offers.
     #[error(
         "{machine} would need {} MB with one conversation, but gives {} MB", needed_bytes.div_ceil(1_000_000),
         given_bytes / 1_000_000
@@ -55,12 +55,12 @@ pub enum ArrangeError {
         machine: String,
         /// Bytes of its stages.
         needed_bytes: u64,
-        /// Bytes it gives.
+        /// Bytes it offers.
         given_bytes: u64,
     },
 }
 
-/// The plan that has these stages, each on the machine of that place in `nodes`. A machine may have several.
+/// Builds the plan with these stages, each on the machine at that index in `nodes`. A machine may have several.
 pub fn arrange(
     model: &ModelProfile,
     nodes: &[NodeProfile],
@@ -85,7 +85,7 @@ pub fn arrange(
     Ok(Plan { stages: placed, reasons: Vec::new(), decode_tokens_per_s, room_tokens })
 }
 
-/// Whether every layer is in exactly one of the stages, in order.
+/// Checks that the stages cover every layer exactly once, in order.
 fn check<'a>(stages: impl Iterator<Item = &'a Range<usize>>, layers: usize) -> Result<(), ArrangeError> {
     let (mut held, mut count) = (0, 0);
     for range in stages {
@@ -167,12 +167,12 @@ mod tests {
 
     #[test]
     fn stages_of_one_machine_share_its_memory() {
-        // All weights are 125 bytes, and a token of conversation 10.
+        // All weights are 125 bytes, and a token of a conversation 10.
         let twice = [(0, 0..3), (1, 3..6), (0, 6..10)];
         assert_eq!(try_all(&twice, 109).unwrap().room_tokens, (109 - 95) / 7);
         let message = try_all(&twice, 108).unwrap_err();
         assert_eq!(message, "machine 0 would need 1 MB with one conversation, but gives 0 MB");
-        // And each of them has a process.
+        // Each stage has a process.
         let with_base = ModelProfile { base_bytes: 50, ..model(10) };
         let of =
             |memory_bytes| arrange(&with_base, &nodes(2, memory_bytes), &lan, ONE, &twice).map(|plan| plan.room_tokens);

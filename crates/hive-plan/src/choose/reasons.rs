@@ -1,4 +1,4 @@
-//! Why a plan is what it is, in sentences.
+//! Explains a plan in sentences.
 
 use super::{EXPLAINED, Problem, STAGE_US, Split};
 use crate::PlanError;
@@ -37,7 +37,7 @@ impl Problem<'_> {
                 None => "No machine holds it alone.".to_owned(),
             });
         }
-        // Machines by what they would cost; people ask about the ones nearest to being used first.
+        // Excluded machines by cost: people ask first about the ones that were nearly used.
         let mut near: Vec<(usize, Vec<usize>)> = (0..self.nodes.len())
             .filter(|node| !order.contains(node))
             .map(|node| (node, self.with_one_more(order, node)))

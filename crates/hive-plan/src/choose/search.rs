@@ -1,14 +1,15 @@
-//! Looks for the machines and their order: all of them where they are few, else growing from the best single ones.
+//! Searches for the machines and their order: exhaustively if they are few, otherwise growing from the best single
+//! ones.
 
 use std::collections::VecDeque;
 
 use super::{PLACED, Problem, SEEDS, STAGE_US, Split};
 
 impl Problem<'_> {
-    /// Every choice and order of machines.
+    /// Tries every selection and order of machines.
     pub(super) fn try_all(&self) -> Option<(Vec<usize>, Split)> {
         let mut best: Option<(Vec<usize>, Split)> = None;
-        // Fewer machines first, and the ones listed first: of equals, the first found stays.
+        // Fewer machines first, then in list order: the first of equals wins.
         let mut waiting: VecDeque<Vec<usize>> = (0..self.nodes.len()).map(|node| vec![node]).collect();
         while let Some(order) = waiting.pop_front() {
             if let Some(split) = self.place(&order)
@@ -25,7 +26,7 @@ impl Problem<'_> {
         best
     }
 
-    /// Grows from the best single machines, one at a time, and places exactly what looked best.
+    /// Grows from the best single machines, one at a time, and places the most promising orders exactly.
     pub(super) fn search(&self) -> Option<(Vec<usize>, Split)> {
         let mut seeds: Vec<usize> = (0..self.nodes.len()).collect();
         seeds.sort_by(|a, b| self.estimate(&[*a]).total_cmp(&self.estimate(&[*b])));
@@ -35,7 +36,7 @@ impl Problem<'_> {
             let mut cost = self.estimate(&order);
             found.push(order.clone());
             while let Some((next, next_cost)) = self.grown(&order) {
-                // Machines that do not hold the model yet go on growing; others only for a gain.
+                // Grow until the model fits; after that, only for a gain.
                 if next_cost >= cost {
                     break;
                 }
@@ -63,7 +64,7 @@ impl Problem<'_> {
         with.min_by(|(_, a), (_, b)| a.total_cmp(b))
     }
 
-    /// The order with one more machine, where the way around grows least.
+    /// Inserts a machine where it lengthens the round least.
     pub(super) fn with_one_more(&self, order: &[usize], node: usize) -> Vec<usize> {
         let detour = |at: usize| {
             let (before, after) = (order[at - 1], order[at % order.len()]);
@@ -75,8 +76,8 @@ impl Problem<'_> {
         order
     }
 
-    /// The cost of an order as if all layers were alike: the fastest machines are filled first. What does not fit counts as
-    /// a cost beyond all others, the more the worse.
+    /// Estimates the cost of an order as if all layers were alike: the fastest machines are filled first. What does not
+    /// fit costs more than anything else, in proportion.
     pub(super) fn estimate(&self, order: &[usize]) -> f64 {
         const DOES_NOT_FIT_US: f64 = 1e12;
         let layers = self.layers();
