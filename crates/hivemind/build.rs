@@ -1,4 +1,4 @@
-//! Tells the executable where MLX is.
+//! Sets the run path to MLX in the executable.
 
 #[path = "../mlx-sys/rpath.rs"]
 mod rpath;

@@ -1,4 +1,4 @@
-//! What can be asked on the command line.
+//! The command line's arguments.
 
 use std::ffi::OsStr;
 use std::io::ErrorKind;
@@ -23,14 +23,14 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
-    /// Those of this process, and the environment's.
+    /// Parses this process's arguments and environment.
     pub(crate) fn read() -> Self {
         let matches = without_empty(Self::command()).try_get_matches().unwrap_or_else(|instead| end(&instead));
         Self::from_arg_matches(&matches).unwrap_or_else(|instead| end(&instead))
     }
 }
 
-/// Shows what there is to show instead, help or what is wrong with the arguments, and ends. Help that is lost is a failure.
+/// Prints help or the usage error, and exits. Help that cannot be written is a failure.
 fn end(instead: &clap::Error) -> ! {
     let lost = instead.print().err().filter(|error| !instead.use_stderr() && error.kind() != ErrorKind::BrokenPipe);
     if let Some(error) = &lost {
@@ -39,7 +39,7 @@ fn end(instead: &clap::Error) -> ! {
     std::process::exit(if lost.is_some() { 1 } else { instead.exit_code() })
 }
 
-/// A variable of the environment that is empty is one that is not set, as it is for everybody else.
+/// Treats an empty environment variable as unset, as other programs do.
 fn without_empty(command: clap::Command) -> clap::Command {
     let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
     let command = command.mut_args(|argument| {
@@ -217,18 +217,18 @@ pub(crate) enum Tokens {
     },
 }
 
-/// A file or folder as the node finds it too, which has another working directory; else a name.
-#[allow(clippy::unnecessary_wraps, reason = "clap wants it")]
+/// Makes the path of a file or folder absolute, since the node has another working directory. Anything else is a name.
+#[allow(clippy::unnecessary_wraps, reason = "clap requires a Result")]
 fn parse_model(text: &str) -> Result<String, std::convert::Infallible> {
     let found = Path::new(text).exists().then(|| std::path::absolute(text).ok()).flatten();
     Ok(found.and_then(|path| path.to_str().map(str::to_owned)).unwrap_or_else(|| text.to_owned()))
 }
 
-/// What models can be called.
+/// Help text of the model argument.
 const MODEL: &str = "A .gguf file, a folder, or owner/name from the Hugging Face cache; append :Q4_0 or @revision to choose \
                      one of several. Defaults to the starter model";
 
-/// What a template may be told.
+/// Help text of the chat template option.
 const TEMPLATE_OPTION: &str = "Option of the model's chat template, such as enable_thinking=false or reasoning_effort=high; \
                                can be repeated";
 
@@ -340,7 +340,7 @@ pub(crate) struct LogOptions {
     pub(crate) json: bool,
 }
 
-/// A time that long ago, or a day or time of the calendar, in the time of the place.
+/// Parses an age such as 12h, or a date or time in the local time zone.
 fn parse_since(text: &str) -> Result<jiff::Timestamp, String> {
     let wrong = || format!("\"{text}\" is not a valid time; try 30m, 12h, 2d, or 2026-11-27");
     if let Ok(at) = text.parse::<jiff::Timestamp>() {
@@ -403,7 +403,7 @@ pub(crate) struct RunOptions {
 }
 
 impl RunOptions {
-    /// Whether the options only make sense for nodes that the command starts itself.
+    /// Whether any option applies only to nodes that the command starts itself.
     pub(crate) fn describes_own_nodes(&self) -> bool {
         self.compute.is_some() || self.threads.is_some() || self.bind.is_some()
     }
@@ -465,7 +465,7 @@ pub(crate) struct SamplingOptions {
 }
 
 impl SamplingOptions {
-    /// As the model wants them; an answer without a seed gets one of its own.
+    /// The sampling settings; without `--seed`, the seed is taken from the clock.
     pub(crate) fn sampling(&self) -> Sampling {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         let arbitrary = now.map_or(0, |time| time.as_nanos() as u64);

@@ -1,4 +1,4 @@
-//! `hivemind bench`: how fast a model runs here, and what a hop between stages costs.
+//! `hivemind bench`: measures a model's speed on this machine and the cost of a hop between stages.
 
 use std::time::Duration;
 
@@ -8,23 +8,23 @@ use serde_json::{Value, json};
 use crate::arguments::{BenchOptions, RunOptions};
 use crate::{Failure, output, swarm};
 
-/// One run, in numbers.
+/// The figures of one run.
 struct Run {
     prefill_tokens_per_s: f64,
     decode_tokens_per_s: f64,
     ttft_ms: f64,
-    /// Time per token that no stage spent computing, in microseconds.
+    /// Time per token during which no stage computed, in microseconds.
     overhead_us: f64,
-    /// Time per token that each stage spent computing, in microseconds.
+    /// Compute time per token of each stage, in microseconds.
     computing_us: Vec<f64>,
-    /// How each stage was at the end.
+    /// Each stage's report at the end of the run.
     reports: Vec<StageReport>,
 }
 
 pub(crate) async fn run(options: BenchOptions) -> Result<(), Failure> {
     let mut swarms = vec![swarm::start(&options.run).await?];
     if let Some(stages) = options.beside {
-        // A port that was asked for is taken by then.
+        // The first swarm already uses the requested port.
         match swarm::start(&RunOptions { stages: Some(stages), bind: None, ..options.run.clone() }).await {
             Ok(swarm) => swarms.push(swarm),
             Err(failure) => {
@@ -47,16 +47,16 @@ async fn stop(swarms: Vec<LocalSwarm>) {
     }
 }
 
-/// The runs of each swarm. They take turns, since a machine is not as fast in one minute as in the next.
+/// Runs of each swarm. Swarms alternate, because a machine's speed drifts from minute to minute.
 async fn measure(swarms: &[LocalSwarm], options: &BenchOptions) -> Result<Vec<Vec<Run>>, Failure> {
-    // Once to warm up: first use of the memory, the links and the kernels.
+    // Warm up memory, links and kernels.
     for swarm in swarms {
         once(swarm, 16, 4).await?;
     }
     let mut runs: Vec<Vec<Run>> = swarms.iter().map(|_| Vec::new()).collect();
     for repeat in 0..options.repeat as usize {
         for turn in 0..swarms.len() {
-            // Whoever comes second in one round comes first in the next.
+            // Rotate the order each round.
             let index = (repeat + turn) % swarms.len();
             runs[index].push(one_run(&swarms[index], options).await?);
         }
@@ -80,11 +80,11 @@ async fn one_run(swarm: &LocalSwarm, options: &BenchOptions) -> Result<Run, Fail
     })
 }
 
-/// A prompt of a set length, and an answer of a set length.
+/// Generates an answer of fixed length to a prompt of fixed length.
 async fn once(swarm: &LocalSwarm, prompt_tokens: u32, tokens: u32) -> Result<Summary, Failure> {
     let ring = swarm.ring();
     let vocabulary = ring.model().card().vocabulary as u32;
-    // Any tokens do: the work does not depend on what they say.
+    // Any tokens will do: the amount of work does not depend on them.
     let prompt: Vec<u32> = (0..prompt_tokens).map(|i| 100 + i * 37 % 1000).map(|token| token % vocabulary).collect();
     let request =
         Request { max_tokens: Some(tokens as usize), ignore_end: true, reuse: false, ..Request::new(Vec::new()) };
@@ -175,7 +175,7 @@ fn show_one(swarm: &LocalSwarm, options: &BenchOptions, runs: &[Run]) {
     }
 }
 
-/// The medians over all runs.
+/// The medians of all runs.
 struct Figures {
     prefill: f64,
     decode: f64,

@@ -1,4 +1,4 @@
-//! `hivemind chat`: one answer, to what is given or piped in, or a conversation, in the terminal or line by line.
+//! `hivemind chat`: answers one prompt or piped input, or holds a conversation on the terminal or line by line.
 
 mod history;
 mod prompt;
@@ -27,7 +27,7 @@ pub(crate) use typed::HELP;
 
 pub(crate) async fn run(options: ChatOptions, folder: &Path) -> Result<(), Failure> {
     let sampling = options.sampling.sampling();
-    // A wrong setting is told before a model is loaded for it.
+    // Report a wrong setting before loading a model.
     sampling.check().map_err(Failure::usage)?;
     if options.max_tokens == Some(0) {
         return Err(Failure::usage("cannot answer in 0 tokens").hint("set --max-tokens to at least 1"));
@@ -45,10 +45,10 @@ pub(crate) async fn run(options: ChatOptions, folder: &Path) -> Result<(), Failu
 struct Chat<'a> {
     talk: &'a Talk,
     sampling: Sampling,
-    /// For models whose prompt says the day.
+    /// When the conversation began, for chat templates that include the date.
     began: DateTime,
     messages: Vec<Message>,
-    /// The answer to the last message, if it broke off.
+    /// The answer to the last message, if it was interrupted.
     broken: Option<Box<Broken>>,
     options: &'a ChatOptions,
 }
@@ -58,10 +58,10 @@ fn now() -> DateTime {
     jiff::ZonedDateTime::now().datetime()
 }
 
-/// How an answer came to its end.
+/// How an answer ended.
 enum End {
     Complete(Box<Figures>),
-    /// Ctrl-C: the part that came stands.
+    /// Stopped with Ctrl-C; the text so far is kept.
     Stopped,
 }
 
@@ -85,19 +85,19 @@ impl Chat<'_> {
         }
         match self.ask(question).await? {
             End::Stopped if !self.has_answer() => Err(Failure::interrupted()),
-            // What came of it counts.
+            // The text so far counts as a result.
             End::Stopped | End::Complete(_) => Ok(()),
         }
     }
 
-    /// Line after line, each a turn of one conversation.
+    /// Answers each input line as one turn of a single conversation.
     async fn answer_lines(&mut self) -> Result<(), Failure> {
         let mut lines = BufReader::new(tokio::io::stdin()).lines();
         while let Some(line) = lines.next_line().await.map_err(unreadable)? {
             if line.trim().is_empty() {
                 continue;
             }
-            // A turn that fails is the end: in a pipe nobody would notice it.
+            // A failed turn ends the run: in a pipe, nobody would notice it.
             if let End::Stopped = self.ask(line).await? {
                 output::note("stopped");
             }
@@ -105,7 +105,7 @@ impl Chat<'_> {
         Ok(())
     }
 
-    /// Turn after turn on a terminal, until somebody has enough.
+    /// Answers turn after turn on a terminal, until the user quits.
     async fn converse(&mut self, folder: &Path) -> Result<(), Failure> {
         output::note(self.talk.describe());
         output::note("Ctrl-C stops an answer, Ctrl-D ends the chat. Type /help for more.");
@@ -126,7 +126,7 @@ impl Chat<'_> {
         }
     }
 
-    /// Does what was typed, or has it answered.
+    /// Runs the typed command, or answers the typed message.
     async fn turn(&mut self, text: &str) -> ControlFlow<()> {
         match typed::read(text) {
             Typed::Nothing => {}
@@ -147,7 +147,7 @@ impl Chat<'_> {
             }
             Typed::Message(message) => {
                 if self.broken.take().is_some() {
-                    // Another question: the one that was not answered does not burden it.
+                    // Drop the question that was not answered, so that it is not sent with the next one.
                     self.messages.pop();
                 }
                 let answered = self.ask(message).await;
@@ -157,7 +157,7 @@ impl Chat<'_> {
         ControlFlow::Continue(())
     }
 
-    /// Says how an answer ended. A failed turn is not the end of a conversation.
+    /// Reports how an answer ended. A failed turn does not end the conversation.
     fn tell(&self, answered: Result<End, Failure>) {
         match answered {
             Ok(End::Complete(figures)) => output::note(remark(&figures)),
@@ -166,14 +166,14 @@ impl Chat<'_> {
         }
     }
 
-    /// Forgets all that was said; what stands before a conversation stays.
+    /// Forgets the messages; the system prompt stays.
     fn begin_anew(&mut self) {
         self.broken = None;
         self.began = now();
         self.messages.truncate(usize::from(self.options.system.is_some()));
     }
 
-    /// Whether the last question has an answer, or the beginning of one.
+    /// Whether the last question has a complete or partial answer.
     fn has_answer(&self) -> bool {
         self.messages.last().is_some_and(|message| message.role == "assistant")
     }
@@ -183,7 +183,7 @@ impl Chat<'_> {
         self.answer(None).await
     }
 
-    /// Answers the last message, from where a broken answer ended, and keeps both in the conversation.
+    /// Answers the last message, resuming `broken` if there is one, and keeps both in the conversation.
     async fn answer(&mut self, broken: Option<Box<Broken>>) -> Result<End, Failure> {
         let conversation = Conversation {
             variables: self.options.variables.iter().cloned().collect(),
@@ -206,7 +206,7 @@ impl Chat<'_> {
         }
         let asked = tokio::select! {
             asked = self.talk.ask(request) => asked.map(Some),
-            // The model may still be loading.
+            // Also covers the time while the model loads.
             Ok(()) = tokio::signal::ctrl_c() => Ok(None),
         };
         let outcome = match asked {
@@ -221,7 +221,7 @@ impl Chat<'_> {
                 }
                 let whole = before + &text;
                 if whole.is_empty() && matches!(end, End::Stopped) {
-                    // A question that was taken back does not burden the next.
+                    // Drop the withdrawn question, so that it is not sent with the next one.
                     self.messages.pop();
                 } else {
                     self.messages.push(Message::new("assistant", whole));
@@ -231,11 +231,11 @@ impl Chat<'_> {
             Err(mut failure) => {
                 self.broken = match failure.broken.take() {
                     Some(again) => Some(Box::new(Broken { text: before + &again.text, ..*again })),
-                    // It did not even begin again: what there was is still there.
+                    // The resumed answer produced nothing; keep what there was.
                     None => broken,
                 };
                 if self.broken.is_none() {
-                    // The question was not answered, so it does not burden the next.
+                    // Drop the question that was not answered, so that it is not sent with the next one.
                     self.messages.pop();
                 }
                 Err(failure)
@@ -243,7 +243,7 @@ impl Chat<'_> {
         }
     }
 
-    /// In a conversation, what is left of a broken answer is not lost.
+    /// In a conversation, adds a hint how to resume the interrupted answer.
     fn explain(&self, failure: Failure) -> Failure {
         match &self.broken {
             Some(_) => failure.hint(format!("{} picks up where it stopped; or ask something else", typed::CONTINUE)),
@@ -251,7 +251,7 @@ impl Chat<'_> {
         }
     }
 
-    /// Shows an answer while it grows.
+    /// Shows an answer as it streams in.
     async fn follow(&self, mut pieces: Answer) -> Result<(String, End), Failure> {
         let mut answer = String::new();
         let show = |text: &str| {
@@ -259,12 +259,12 @@ impl Chat<'_> {
                 output::piece(text);
             }
         };
-        // Reading a long question takes a while; the first word ends it.
+        // Shows progress while a long prompt is read, until the first token.
         let mut reading: Option<Progress> = None;
         let end = loop {
             let piece = tokio::select! {
                 piece = pieces.next() => piece,
-                // Dropping the answer, on return, cancels it everywhere.
+                // Returning drops the answer, which cancels it on every machine.
                 Ok(()) = tokio::signal::ctrl_c() => break End::Stopped,
             };
             match piece {
@@ -296,7 +296,7 @@ impl Chat<'_> {
     }
 }
 
-/// Who computed, and how fast.
+/// Who computed the answer, and how fast.
 fn remark(figures: &Figures) -> String {
     format!(
         "{:.1} tok/s · {} · {:.1} s to first word",
@@ -324,18 +324,18 @@ fn json(text: &str, end: &End) -> serde_json::Value {
     }
 }
 
-/// Whether something may come through a pipe or out of a file. Nothing does from where a service or a test has its input.
+/// Whether standard input is a pipe or a file. Under a service or a test it is neither, and there is nothing to read.
 fn is_piped() -> bool {
     let kind = std::io::stdin().as_fd().try_clone_to_owned().and_then(|fd| std::fs::File::from(fd).metadata());
     kind.is_ok_and(|kind| kind.file_type().is_fifo() || kind.file_type().is_file())
 }
 
-/// How long a pipe may be silent that comes with a prompt: programs leave theirs open and write nothing. After a while it is
-/// said what is waited for; a command that is slow to begin has the rest.
+/// How long `--prompt` waits for piped input: many programs leave the pipe open and never write. After `PIPE_SILENCE` a
+/// note says what is being waited for; a slow command has the rest of `PIPE_TIMEOUT`.
 const PIPE_TIMEOUT: Duration = Duration::from_secs(15);
 const PIPE_SILENCE: Duration = Duration::from_secs(2);
 
-/// All that comes through a pipe, if something does.
+/// Reads all piped input, if any arrives in time.
 async fn piped_soon() -> Result<String, Failure> {
     let mut input = tokio::io::stdin();
     let mut bytes = vec![0; 4096];
@@ -355,19 +355,19 @@ async fn piped_soon() -> Result<String, Failure> {
     String::from_utf8(bytes).map_err(|_| not_utf_8())
 }
 
-/// All that comes.
+/// Reads all piped input.
 async fn piped() -> Result<String, Failure> {
     let mut bytes = Vec::new();
     tokio::io::stdin().read_to_end(&mut bytes).await.map_err(unread)?;
     String::from_utf8(bytes).map_err(|_| not_utf_8())
 }
 
-/// Of lines, where bytes that are no text are an error of reading.
+/// An error while reading lines, where invalid UTF-8 is an I/O error.
 fn unreadable(error: std::io::Error) -> Failure {
     if error.kind() == std::io::ErrorKind::InvalidData { not_utf_8() } else { unread(error) }
 }
 
-#[allow(clippy::needless_pass_by_value, reason = "it stands in map_err")]
+#[allow(clippy::needless_pass_by_value, reason = "map_err passes it by value")]
 fn unread(error: std::io::Error) -> Failure {
     Failure::new(format_args!("cannot read the input: {error}"))
 }

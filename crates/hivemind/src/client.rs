@@ -1,8 +1,8 @@
-//! Asks a running node, through its API and nothing else.
+//! Client of a running node, through its API only.
 //!
-//! `api.json` outlives a node that was killed, and by then another program, of another user even, may listen on its port.
-//! So whoever listens there has to prove that it is the node of this data folder before it is sent the token, and before
-//! every single request: a conversation can outlive the node that it began with.
+//! `api.json` outlives a killed node, and by then another program, even another user's, may listen on its port. So the
+//! listener must prove that it is the node of this data folder before it receives the token. This is repeated before
+//! every request, because a conversation can outlive the node that it began with.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -18,18 +18,18 @@ use serde_json::Value;
 
 use crate::failure::{Broken, Failure};
 
-/// A node answers a hello within milliseconds; one that takes this long hangs.
+/// A node answers a hello within milliseconds; after this long it is hung.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
-/// A proof is shorter; another program may send anything.
+/// Maximum size of a hello's reply, in bytes. A proof is shorter; another program may send anything.
 const LONGEST_HELLO_BYTES: usize = 1024;
-/// A node that has just said hello and does not answer for so long hangs. Pairing waits for another machine, and takes
-/// longer.
+/// A node that answered the hello and takes longer than this to reply is hung. Pairing waits for another machine and
+/// may take longer.
 const REPLY_TIMEOUT: Duration = Duration::from_mins(1);
-/// While an answer is waited for, so often it is seen whether the node still says hello: one that hangs is not waited for.
+/// Interval of hello checks during a request, so that a hung node is not waited for.
 const LOOK: Duration = Duration::from_secs(5);
-/// A stream brings something every 15 seconds, if only that it is still there.
+/// A stream sends something at least every 15 seconds, if only a keep-alive; after this long, the node is checked.
 const STREAM_LOOK: Duration = Duration::from_secs(20);
-/// One that brings nothing for so long has broken, though the node is there.
+/// A stream that is silent for this long is broken, even if the node answers.
 const STREAM_TIMEOUT: Duration = Duration::from_secs(45);
 
 /// A running node.
@@ -42,27 +42,27 @@ pub(crate) struct Client {
 
 /// What listens at the node's address.
 enum Listener {
-    /// The node of this data folder, and the token that it takes.
+    /// The node of this data folder, with its token.
     Node(Token),
     /// Nothing.
     Nobody,
-    /// Something that does not answer.
+    /// A listener that does not answer.
     Silent,
     /// Another program.
     Other,
 }
 
 impl Client {
-    /// The node that runs with this data folder; `None` where none does.
+    /// Finds the node that runs with this data folder; `None` if none does.
     pub(crate) async fn find(folder: &Path) -> Result<Option<Self>, Failure> {
         if hive_node::data::is_held(folder) == Some(false) {
             return Ok(None);
         }
         let Ok(location) = std::fs::read(folder.join(LOCATION_FILE)) else { return Ok(None) };
         let Ok(Location { address }) = serde_json::from_slice(&location) else { return Ok(None) };
-        // The HTTP client wants a TLS library to be chosen even for plain HTTP; installing it twice does no harm.
+        // reqwest needs a TLS provider even for plain HTTP; installing it twice is harmless.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        // Never through a proxy, and never on to somewhere else: the token is for this machine.
+        // No proxy and no redirects: the token must not leave this machine.
         let http = reqwest::Client::builder()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
@@ -76,7 +76,7 @@ impl Client {
         }
     }
 
-    /// The node, or a failure that says how to start one.
+    /// Like [`Client::find`], but fails with a hint how to start a node if none runs.
     pub(crate) async fn need(folder: &Path) -> Result<Self, Failure> {
         Self::find(folder).await?.ok_or_else(|| {
             Failure::new(format_args!("HiveMind is not running (data folder: {})", folder.display()))
@@ -84,9 +84,9 @@ impl Client {
         })
     }
 
-    /// Finds out who listens, without telling anything.
+    /// Identifies the listener without revealing the token.
     async fn hello(&self) -> Result<Listener, Failure> {
-        // The owner may have renewed it since the last request.
+        // Read again each time, since the owner may have renewed the token.
         let Some(token) = Token::read(&self.folder).map_err(Failure::new)? else { return Ok(Listener::Nobody) };
         let nonce = hive_api::nonce().map_err(Failure::new)?;
         let asked = self.http.get(self.url("/hive/v1/hello")).query(&[("nonce", HEXLOWER.encode(&nonce))]);
@@ -133,7 +133,7 @@ impl Client {
         format!("http://{}{path}", self.address)
     }
 
-    /// A request with the token, now that the node has proven itself.
+    /// Builds a request with the token, after the node has proven its identity.
     async fn request(&self, method: reqwest::Method, path: &str) -> Result<reqwest::RequestBuilder, Failure> {
         match self.hello().await? {
             Listener::Node(token) => Ok(self.http.request(method, self.url(path)).bearer_auth(token.as_str())),
@@ -141,7 +141,7 @@ impl Client {
         }
     }
 
-    /// What comes of a request, unless the node hangs meanwhile.
+    /// Waits for a request, unless the node hangs in the meantime.
     async fn watched<T>(&self, work: impl Future<Output = T>) -> Result<T, Failure> {
         tokio::pin!(work);
         loop {
@@ -152,7 +152,7 @@ impl Client {
         }
     }
 
-    /// Whether the node still is there. It is asked twice: one that has much to do may miss a hello.
+    /// Checks that the node is alive. Tries twice, because a busy node may miss one hello.
     async fn look(&self) -> Result<(), Failure> {
         let listener = match self.hello().await? {
             Listener::Silent => self.hello().await?,
@@ -160,7 +160,7 @@ impl Client {
         };
         match listener {
             Listener::Silent => Err(self.not_the_node(&listener)),
-            // What has ended breaks the connection, which says more; so does a node that is about to end.
+            // If the node has stopped or is stopping, the broken connection reports it better.
             Listener::Node(_) | Listener::Nobody | Listener::Other => Ok(()),
         }
     }
@@ -177,7 +177,7 @@ impl Client {
         self.send(self.request(reqwest::Method::POST, path).await?.json(body).timeout(REPLY_TIMEOUT)).await
     }
 
-    /// Asks for what may take long, such as loading a model.
+    /// Posts a request that may take long, such as loading a model.
     pub(crate) async fn post_patiently<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -190,7 +190,7 @@ impl Client {
         self.send(self.request(reqwest::Method::DELETE, path).await?.query(query).timeout(REPLY_TIMEOUT)).await
     }
 
-    /// The events of a stream, as JSON; `[DONE]` ends it.
+    /// Opens a stream of JSON events; `[DONE]` ends it.
     pub(crate) async fn stream(&self, method: reqwest::Method, path: &str, body: &Value) -> Result<Events, Failure> {
         let mut request = self.request(method, path).await?;
         if !body.is_null() {
@@ -220,7 +220,7 @@ fn nonsense(error: impl std::fmt::Display) -> Failure {
     Failure::new(format_args!("unexpected reply from the node: {error}"))
 }
 
-#[allow(clippy::needless_pass_by_value, reason = "it stands in map_err")]
+#[allow(clippy::needless_pass_by_value, reason = "map_err passes it by value")]
 fn broke_off(error: reqwest::Error) -> Failure {
     if error.is_timeout() { silent() } else { Failure::new(format_args!("lost the connection to the node: {error}")) }
 }
@@ -233,7 +233,7 @@ async fn refusal(response: reqwest::Response) -> Failure {
     }
 }
 
-/// The API's error, in the words it came with.
+/// Converts the API's error to a failure.
 fn explain(error: ErrorBody, otherwise: &str) -> Failure {
     let message = if error.message.is_empty() { otherwise } else { &error.message };
     let mut failure = Failure::new(message).hinted(error.hint.as_deref());
@@ -268,7 +268,7 @@ impl Events {
                 match serde_json::from_str(&data) {
                     Ok(value) => return Ok(Some(value)),
                     Err(error) if error.is_data() => return Err(nonsense(error)),
-                    // Without data it only says that the stream is still there.
+                    // An event without data is a keep-alive.
                     Err(_) => {}
                 }
             }
@@ -280,7 +280,7 @@ impl Events {
         }
     }
 
-    /// The next bytes, unless the node hangs, or the connection to it.
+    /// The next bytes, unless the node or the connection hangs.
     async fn more(&mut self) -> Result<Option<reqwest::Result<bytes::Bytes>>, Failure> {
         if let Ok(more) = tokio::time::timeout(STREAM_LOOK, self.bytes.next()).await {
             return Ok(more);

@@ -1,4 +1,4 @@
-//! `hivemind conversations`: what was said in the app's window, for the terminal.
+//! `hivemind conversations`: the app's conversations on the command line.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -37,7 +37,7 @@ pub(crate) async fn run(client: &Client, wanted: Conversations) -> Result<(), Fa
     }
 }
 
-/// Letters of an id that are shown: enough to tell a few thousand apart.
+/// Characters of an ID that are shown: enough to tell thousands apart.
 const SHOWN: usize = 8;
 
 async fn entries(client: &Client, words: String) -> Result<Vec<Entry>, Failure> {
@@ -59,7 +59,7 @@ async fn list(client: &Client, words: Option<String>, as_json: bool) -> Result<(
     Ok(())
 }
 
-/// The whole id of the conversation that somebody means by the beginning of it.
+/// The ID of the one conversation whose ID begins with this text.
 async fn find(client: &Client, beginning: &str) -> Result<String, Failure> {
     let entries = entries(client, String::new()).await?;
     let ids: Vec<&str> = entries.iter().map(|entry| entry.id.as_str()).collect();
@@ -88,7 +88,7 @@ async fn export(client: &Client, id: &str, to: Option<PathBuf>) -> Result<(), Fa
     Ok(())
 }
 
-/// Nothing that is there already is written over.
+/// Never overwrites a file.
 fn write_new(path: &Path, text: &str) -> std::io::Result<()> {
     OpenOptions::new().write(true).create_new(true).open(path)?.write_all(text.as_bytes())
 }

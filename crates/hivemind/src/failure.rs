@@ -1,21 +1,21 @@
-//! What commands fail with.
+//! The error type of all commands.
 
 use std::process::ExitCode;
 
 use crate::output;
 
-/// What went wrong, and what to do about it.
+/// What went wrong, and how to fix it.
 #[derive(Debug, Clone, thiserror::Error)]
 #[error("{message}")]
 pub(crate) struct Failure {
     message: String,
     hint: Option<String>,
     code: u8,
-    /// Of an answer that broke off: what there is of it.
+    /// The partial answer, if an answer was interrupted.
     pub(crate) broken: Option<Box<Broken>>,
 }
 
-/// The beginning of an answer, from which it can go on.
+/// A partial answer, from which it can be resumed.
 #[derive(Debug, Clone)]
 pub(crate) struct Broken {
     pub(crate) text: String,
@@ -24,22 +24,22 @@ pub(crate) struct Broken {
 }
 
 impl Failure {
-    /// A failure of the work itself.
+    /// A failure of the work itself; exit code 1.
     pub(crate) fn new(error: impl std::fmt::Display) -> Self {
         Self { message: error.to_string(), hint: None, code: 1, broken: None }
     }
 
-    /// A request that cannot be.
+    /// An invalid request; exit code 2.
     pub(crate) fn usage(error: impl std::fmt::Display) -> Self {
         Self { code: 2, ..Self::new(error) }
     }
 
-    /// Somebody pressed Ctrl-C before there was a result.
+    /// Ctrl-C before there was a result; exit code 130.
     pub(crate) fn interrupted() -> Self {
         Self { code: 130, ..Self::new("stopped before the answer began") }
     }
 
-    /// A hint, where there is one.
+    /// Adds a hint, if there is one.
     pub(crate) fn hinted(self, hint: Option<&str>) -> Self {
         match hint {
             Some(hint) => self.hint(hint),
@@ -53,7 +53,7 @@ impl Failure {
     }
 }
 
-/// Says it, and gives the exit code for it.
+/// Prints a failure, and returns its exit code.
 pub(crate) fn report(failure: &Failure) -> ExitCode {
     output::error(&failure.message);
     if let Some(hint) = &failure.hint {

@@ -1,4 +1,4 @@
-//! `hivemind log`: what other machines and programs did here. Without a running node, the files are read.
+//! `hivemind log`: what other machines and programs did here. If no node is running, it reads the log files directly.
 
 use std::path::Path;
 
@@ -49,7 +49,7 @@ fn show(log: &Log, machine: Option<&str>, zone: &TimeZone) {
     }
 }
 
-/// "14:02  mallory loaded …", under the day that it was.
+/// Lines such as "14:02  mallory loaded …", grouped under their day.
 fn lines(entries: &[Line], zone: &TimeZone) -> Vec<String> {
     let (mut lines, mut day) = (Vec::new(), None);
     for line in entries {

@@ -1,7 +1,7 @@
 //! The `hivemind` command.
 //!
-//! Exit codes: 0 done, 1 failed, 2 wrong usage, 130 stopped with Ctrl-C. Results go to standard output, everything else to standard error; with
-//! `--json`, standard output holds JSON and nothing else.
+//! Exit codes: 0 success, 1 failure, 2 wrong usage, 130 stopped with Ctrl-C. Results go to standard output, everything
+//! else to standard error; with `--json`, standard output holds only JSON.
 
 mod arguments;
 mod bench;
@@ -31,7 +31,7 @@ use hive_types::SharingChange;
 fn main() -> ExitCode {
     let arguments = Arguments::read();
     if matches!(arguments.command, Command::Worker) {
-        // No runtime and no log: a worker is its MLX thread and its pipes.
+        // A worker needs no runtime and no log, only its MLX thread and its pipes.
         return match hive_node::worker::serve() {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => report(&Failure::usage(error)),

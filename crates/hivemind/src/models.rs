@@ -1,4 +1,4 @@
-//! `hivemind models`: what is on the disk, in memory, and letting go of it.
+//! `hivemind models`: lists, loads, unloads and removes models.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::client::Client;
 use crate::output::Progress;
 use crate::{Failure, output};
 
-/// Between two looks at how far a model is loaded.
+/// Polling interval of the loading progress.
 const LOOK: Duration = Duration::from_millis(300);
 
 pub(crate) async fn run(client: &Client, wanted: Models) -> Result<(), Failure> {
@@ -60,7 +60,7 @@ async fn list(client: &Client, as_json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What a plan file must say; `hivemind plan` writes more, for people.
+/// The required part of a plan file; `hivemind plan` writes more, for people.
 #[derive(Deserialize)]
 struct PlanFile {
     stages: Vec<StageLayers>,

@@ -1,4 +1,4 @@
-//! `hivemind node`: be a part of the swarm, without a window.
+//! `hivemind node`: runs a node without the app.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -53,19 +53,19 @@ pub(crate) async fn run(arguments: NodeArguments, folder: &Path) -> Result<(), F
     }
     tell(&node).await;
     output::line("shutting down");
-    // Asked again, it goes at once.
+    // A second request to stop skips the draining.
     tokio::select! {
         () = node.leave() => {}
         () = asked_to_end() => {}
     }
-    // Whoever waits for an answer is told what there is of it.
+    // Pending answers return what they have.
     node.end_answers();
     api.stop().await;
     node.stop().await;
     Ok(())
 }
 
-/// Until the process is asked to end.
+/// Completes when the process is asked to stop.
 async fn asked_to_end() {
     let Ok(mut terminate) = signal(SignalKind::terminate()) else { return std::future::pending().await };
     tokio::select! {
@@ -75,7 +75,7 @@ async fn asked_to_end() {
     }
 }
 
-/// Until the terminal is closed, or the ssh session ends; never for a process that `nohup` has started.
+/// Completes when the terminal or the ssh session closes; never for a process started by `nohup`.
 async fn hung_up() {
     if hive_node::outlives_its_terminal() {
         return std::future::pending().await;
@@ -86,7 +86,7 @@ async fn hung_up() {
     }
 }
 
-/// Says what happens with machines, until the process is asked to end.
+/// Prints events about other machines until the process is asked to stop.
 async fn tell(node: &Node) {
     let end = asked_to_end();
     tokio::pin!(end);
@@ -116,7 +116,7 @@ async fn tell(node: &Node) {
     }
 }
 
-/// Flags (and environment variables) come before the file.
+/// Flags and environment variables take precedence over the file.
 fn merged(arguments: NodeArguments, file: Settings) -> Settings {
     Settings {
         name: arguments.name.or(file.name),

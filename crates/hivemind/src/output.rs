@@ -1,17 +1,17 @@
-//! The only place that prints.
+//! All output of the command goes through this module.
 //!
-//! A reader that goes away (`hivemind … | head`) is no failure, so nothing here panics on a closed pipe. Results that are lost
-//! otherwise, on a full disk, are one: [`lost`] tells at the end.
+//! A reader that closes the pipe (`hivemind … | head`) is not an error, so nothing here panics on a closed pipe.
+//! Results lost for another reason, such as a full disk, are an error: [`lost`] reports it at the end.
 //!
-//! What goes to a terminal loses its control characters and escape sequences ([`terminal`](crate::terminal)), answers
-//! included. What goes to a file or a program is passed on as it is: a program may want exactly what the model wrote.
+//! On a terminal, control characters and escape sequences are removed ([`terminal`](crate::terminal)), also from
+//! answers. Files and programs receive the text unchanged, since a program may want exactly what the model wrote.
 
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
 
 use crate::terminal::Plain;
 
-/// A line of result.
+/// Prints a line of the result.
 pub(crate) fn line(text: impl std::fmt::Display) {
     let stdout = std::io::stdout();
     let written = if stdout.is_terminal() {
@@ -22,10 +22,10 @@ pub(crate) fn line(text: impl std::fmt::Display) {
     keep(written);
 }
 
-/// Where the last piece left off: an escape sequence may go on in the next.
+/// Filter state of the last piece: an escape sequence may continue in the next.
 static PIECES: Mutex<Plain> = Mutex::new(Plain::new());
 
-/// A piece of an answer, shown at once.
+/// Prints a piece of an answer at once.
 pub(crate) fn piece(text: &str) {
     let mut stdout = std::io::stdout();
     let written = if stdout.is_terminal() {
@@ -37,14 +37,14 @@ pub(crate) fn piece(text: &str) {
     keep(written.and_then(|()| stdout.flush()));
 }
 
-/// An empty line between two turns on a terminal. A file gets answers only.
+/// Prints an empty line between two turns on a terminal; a file contains answers only.
 pub(crate) fn space() {
     if std::io::stdout().is_terminal() {
         piece("\n");
     }
 }
 
-/// Why results were lost, if some were.
+/// Why results were lost, if any were.
 static LOST: Mutex<Option<std::io::Error>> = Mutex::new(None);
 
 fn keep(written: std::io::Result<()>) {
@@ -55,18 +55,18 @@ fn keep(written: std::io::Result<()>) {
     }
 }
 
-/// Writes what is left, and says why results were lost, if some were.
+/// Flushes the output; returns why results were lost, if any were.
 pub(crate) fn lost() -> Option<std::io::Error> {
     keep(std::io::stdout().flush());
     LOST.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
-/// That results were lost, in words.
+/// The message for lost results.
 pub(crate) fn is_lost(error: &std::io::Error) -> String {
     format!("cannot write the output: {error}")
 }
 
-/// A remark beside the result.
+/// Prints a remark to standard error.
 pub(crate) fn note(text: impl std::fmt::Display) {
     let stderr = std::io::stderr();
     let _ = if stderr.is_terminal() {
@@ -76,22 +76,22 @@ pub(crate) fn note(text: impl std::fmt::Display) {
     };
 }
 
-/// What went wrong.
+/// Prints an error.
 pub(crate) fn error(text: impl std::fmt::Display) {
     note(format_args!("error: {text}"));
 }
 
-/// What its owner should know, though it works.
+/// Prints a warning about something that works but needs attention.
 pub(crate) fn warning(text: impl std::fmt::Display) {
     note(format_args!("warning: {text}"));
 }
 
-/// What to do about it.
+/// Prints how to fix an error.
 pub(crate) fn hint(text: impl std::fmt::Display) {
     note(format_args!("hint: {text}"));
 }
 
-/// Progress of something long, on one line of a terminal; nothing where there is no terminal.
+/// Progress of a long operation, on one line of a terminal; prints nothing without a terminal.
 #[derive(Debug)]
 pub(crate) struct Progress {
     what: String,
@@ -121,7 +121,7 @@ impl Drop for Progress {
     }
 }
 
-/// Bytes for people.
+/// A size in bytes, formatted for people.
 pub(crate) fn megabytes(bytes: u64) -> String {
     if bytes >= 1_000_000_000 {
         format!("{:.1} GB", bytes as f64 / 1e9)

@@ -1,4 +1,4 @@
-//! `hivemind status`, `peers`, and the decisions about machines.
+//! `hivemind status`, `peers`, and decisions about machines.
 
 use std::io::{IsTerminal, Read};
 use std::path::Path;
@@ -45,7 +45,7 @@ fn sharing_words(profile: &Profile) -> String {
     }
 }
 
-/// Switches or pauses sharing or changes what is given, and says how it is now.
+/// Turns sharing on or off, pauses it, or changes the shared memory; prints the resulting state.
 pub(crate) async fn sharing(client: &Client, changes: impl IntoIterator<Item = SharingChange>) -> Result<(), Failure> {
     let mut reply = SharingReply::default();
     for change in changes {
@@ -95,8 +95,8 @@ fn list(peers: &[PeerView]) {
     }
 }
 
-/// A machine in a list. Its fingerprint comes first, which nobody chooses: what a machine calls itself begins no row, and
-/// keeps to its column.
+/// A row of the machine list. The fingerprint comes first, because a machine cannot choose it: the name that it chose
+/// neither begins a row nor leaves its column.
 fn row(fingerprint: &str, name: &str, state: &str) -> String {
     let name = border::cell(name, border::NAME_COLUMNS);
     format!("{fingerprint:<28} {name} {state}").trim_end().to_owned()
@@ -140,7 +140,7 @@ fn read_invitation(given: Option<&str>) -> Result<String, Failure> {
     }
 }
 
-/// Shows the code, asks whether the other machine shows it too, and waits for both owners.
+/// Shows the code, asks whether the other machine shows the same one, and waits for both owners.
 async fn decide(client: &Client, asked: PairingCode, given: Option<String>, as_json: bool) -> Result<(), Failure> {
     let PairingCode { id, code } = asked;
     let given = match given {
@@ -187,10 +187,10 @@ async fn decide(client: &Client, asked: PairingCode, given: Option<String>, as_j
     Ok(())
 }
 
-/// How long the other owner is waited for here; the approval stands longer than that.
+/// How long to wait for the other owner here; the approval stays valid afterwards.
 const OTHER_OWNER: std::time::Duration = std::time::Duration::from_secs(20);
 
-/// Follows a machine until it is decided on, or still open after a while.
+/// Follows a pairing until it is decided, or returns it undecided after [`OTHER_OWNER`].
 async fn settled(client: &Client, id: &str) -> Result<Option<PeerView>, Failure> {
     let mut events = client.stream(reqwest::Method::GET, "/hive/v1/events", &Value::Null).await?;
     let until = tokio::time::Instant::now() + OTHER_OWNER;
@@ -214,7 +214,7 @@ async fn settled(client: &Client, id: &str) -> Result<Option<PeerView>, Failure>
     }
 }
 
-/// A decision that needs nothing but a machine.
+/// Applies a decision that takes only a machine.
 pub(crate) async fn act(client: &Client, options: PeerOption, action: &str, done: &str) -> Result<(), Failure> {
     let machine = percent(&options.machine);
     let _: Done = client.post(&format!("/hive/v1/peers/{machine}/{action}"), &()).await?;
@@ -226,7 +226,7 @@ pub(crate) async fn act(client: &Client, options: PeerOption, action: &str, done
     Ok(())
 }
 
-/// Changes what a machine may do, and says what it may do now.
+/// Changes a machine's rights and prints the resulting ones.
 pub(crate) async fn allow(client: &Client, options: AllowOptions) -> Result<(), Failure> {
     let AllowOptions { machine, memory, prompts, memory_limit, session_limit, json } = options;
     let change = RightsChange { memory, prompts, memory_limit_bytes: memory_limit, session_limit };
@@ -239,7 +239,7 @@ pub(crate) async fn allow(client: &Client, options: AllowOptions) -> Result<(), 
     Ok(())
 }
 
-/// What a machine may do, and how much of it.
+/// A machine's rights and limits in words.
 fn rights_in_words(rights: &Rights) -> String {
     let mut words = vec![
         if rights.memory { "may use memory here" } else { "may not use memory here" }.to_owned(),
@@ -250,7 +250,7 @@ fn rights_in_words(rights: &Rights) -> String {
     words.join(", ")
 }
 
-/// What there is to say of an approved machine's rights: those that every machine has at first go without saying.
+/// How an approved machine's rights differ from the default; empty if they do not.
 fn restrictions(peer: &PeerView) -> String {
     match &peer.rights {
         Some(rights) if *rights != Rights::default() => format!(" ({})", rights_in_words(rights)),
@@ -285,7 +285,7 @@ pub(crate) async fn invite(client: &Client, options: InviteOptions) -> Result<()
     Ok(())
 }
 
-/// A name as a part of an address.
+/// Percent-encodes a name for a URL.
 pub(crate) fn percent(text: &str) -> String {
     text.bytes()
         .map(|byte| match byte {

@@ -1,4 +1,4 @@
-//! `hivemind plan`: which layers would go where, without loading anything.
+//! `hivemind plan`: shows which layers would go where, without loading anything.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ pub(crate) async fn run(options: &PlanOptions, folder: &Path) -> Result<(), Fail
         return of_the_swarm(&client, options).await;
     }
     let model = models::open(options.model.as_deref()).await.map_err(Failure::new)?;
-    // What nobody can talk to is not planned for, as it is not loaded.
+    // A model that cannot chat is not loaded, so it is not planned either.
     model.can_converse().await.map_err(Failure::new)?;
     let plan = hive_node::plan(model.card(), options.stages.unwrap_or(1)).map_err(swarm::explain_plan)?;
     if options.json {

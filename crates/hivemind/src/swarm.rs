@@ -1,4 +1,4 @@
-//! Starts the nodes that a command needs, and names who computes.
+//! Starts the nodes that a command needs, and names the machines that compute.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -9,7 +9,7 @@ use crate::Failure;
 use crate::arguments::RunOptions;
 use crate::output::Progress;
 
-/// Opens the model and loads it over the nodes asked for.
+/// Opens the model and loads it over the requested nodes.
 pub(crate) async fn start(run: &RunOptions) -> Result<LocalSwarm, Failure> {
     let model = models::open(run.model.as_deref()).await.map_err(Failure::new)?;
     let mut progress = Progress::new(format!("Loading {}:", model.name()), model.card().layers(), "layers");
@@ -36,18 +36,18 @@ pub(crate) fn explain_plan(error: PlanError) -> Failure {
     }
 }
 
-/// "machine 1 (layers 1–18) + machine 2 (layers 19–30)", layers counted from 1 as people do.
+/// "machine 1 (layers 1–18) + machine 2 (layers 19–30)"; layers are counted from 1.
 pub(crate) fn who(stages: &[StageLayers]) -> String {
     let one = |StageLayers { node, layers }: &StageLayers| format!("{node} (layers {})", layers_in_words(*layers));
     stages.iter().map(one).collect::<Vec<_>>().join(" + ")
 }
 
-/// "1–18", counted from 1 as people do.
+/// "1–18"; layers are counted from 1.
 pub(crate) fn layers_in_words([start, end]: [usize; 2]) -> String {
     format!("{}–{end}", start + 1)
 }
 
-/// The stages as `--json` gives them.
+/// The stages in the form used by `--json`.
 pub(crate) fn stage_layers(stages: &[PlacedStage]) -> Vec<StageLayers> {
     let one = |stage: &PlacedStage| StageLayers {
         node: stage.placement.name.clone(),

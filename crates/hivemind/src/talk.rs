@@ -1,4 +1,4 @@
-//! Whom a chat talks with: nodes started in this process, or the node that runs already.
+//! The model behind a chat: on nodes started in this process, or on a node that is already running.
 
 use std::path::Path;
 
@@ -11,27 +11,27 @@ use crate::arguments::RunOptions;
 use crate::client::{Client, Events};
 use crate::{Failure, swarm};
 
-/// The model, wherever it is.
+/// Where the model runs.
 pub(crate) enum Talk {
     Here(LocalSwarm),
     There { client: Client, model: Option<String>, stages: Option<usize> },
 }
 
-/// What an answer brings.
+/// An event of an answer.
 pub(crate) enum Piece {
     Text(String),
-    /// Something happened on the way, in words; the answer goes on.
+    /// An event on the way, in words; the answer continues.
     Note(String),
-    /// So many tokens of what there is to read are read.
+    /// Progress of reading the prompt.
     Reading {
         tokens: usize,
         of: usize,
     },
-    /// It is complete.
+    /// The answer is complete.
     End(Box<Figures>),
 }
 
-/// An answer in numbers, as `--json` gives them.
+/// Figures of an answer, as printed by `--json`.
 #[derive(Debug, Clone)]
 pub(crate) struct Figures {
     pub(crate) tokens: Vec<u32>,
@@ -42,21 +42,21 @@ pub(crate) struct Figures {
     pub(crate) ttft_ms: f64,
     pub(crate) decode_tokens_per_s: f64,
     pub(crate) stages: Vec<StageLayers>,
-    /// Options that the model's chat template does not look at.
+    /// Options that the model's chat template does not use.
     pub(crate) unknown_options: Vec<String>,
 }
 
-/// Where a request has the options of the model's chat template.
+/// The request field with the options of the chat template.
 const OPTIONS: &str = "chat_template_kwargs";
 
-/// An answer on its way. Dropping it cancels the answer.
+/// An answer in progress. Dropping it cancels the answer.
 pub(crate) enum Answer {
     Here { events: tokio::sync::mpsc::Receiver<Event>, unknown_options: Vec<String> },
     There { events: Box<Events>, last: Option<Box<Figures>> },
 }
 
 impl Talk {
-    /// A running node is asked, unless the options describe nodes of this command's own.
+    /// Uses a running node, unless the options describe nodes that the command starts itself.
     pub(crate) async fn open(run: &RunOptions, folder: &Path) -> Result<Self, Failure> {
         if !run.describes_own_nodes()
             && let Some(client) = Client::find(folder).await?
@@ -66,7 +66,7 @@ impl Talk {
         Ok(Self::Here(swarm::start(run).await?))
     }
 
-    /// The model's name and who computes, where that is known before anything was asked.
+    /// The model's name and its machines, if known before the first request.
     pub(crate) fn describe(&self) -> String {
         match self {
             Self::Here(swarm) => {
@@ -82,7 +82,7 @@ impl Talk {
         }
     }
 
-    /// Asks for an answer to a conversation.
+    /// Requests an answer to a conversation.
     pub(crate) async fn ask(&self, request: Request) -> Result<Answer, Failure> {
         match self {
             Self::Here(swarm) => {
@@ -98,7 +98,7 @@ impl Talk {
         }
     }
 
-    /// Ends what was started for this chat.
+    /// Stops what was started for this chat.
     pub(crate) async fn close(self) {
         if let Self::Here(swarm) = self {
             swarm.stop().await;
@@ -116,7 +116,7 @@ impl Answer {
                 Some(Event::Recovering(status)) => Ok(Piece::Note(status)),
                 Some(Event::Reading { tokens, of }) => Ok(Piece::Reading { tokens, of }),
                 Some(Event::Finished { text, summary }) if !text.is_empty() => {
-                    // The last text first; the summary stays behind it.
+                    // Return the last text first; the summary follows on the channel.
                     let (sender, rest) = tokio::sync::mpsc::channel(1);
                     let _ = sender.try_send(Event::Finished { text: String::new(), summary });
                     *events = rest;
@@ -168,7 +168,7 @@ impl Answer {
 }
 
 impl Figures {
-    /// Those of an answer that another node gave; what its usage says comes after them.
+    /// Figures of an answer from another node; its usage follows separately.
     fn of(figures: AnswerFigures, finish_reason: String) -> Self {
         let AnswerFigures { stages, tokens, ttft_ms, decode_tokens_per_s, ignored } = figures;
         Self {
@@ -185,13 +185,13 @@ impl Figures {
     }
 }
 
-/// Of the fields that changed nothing, those that are options.
+/// The ignored fields that are options of the chat template.
 fn unknown_options(ignored: &[String]) -> Vec<String> {
     let name = |field: &String| Some(field.strip_prefix(OPTIONS)?.strip_prefix('.')?.to_owned());
     ignored.iter().filter_map(name).collect()
 }
 
-/// A part of an answer, as far as it is read here.
+/// The parts of a streamed chunk that are used here.
 #[derive(Deserialize)]
 struct Chunk {
     #[serde(default)]

@@ -1,16 +1,17 @@
-//! What a terminal must not be told by others: text without control characters and escape sequences.
+//! Filters control characters and escape sequences from untrusted text before it reaches a terminal.
 //!
-//! A model, a file or another machine wrote the text, and a terminal obeys it: sets its title, clears the screen, fills
-//! the clipboard, reports itself as if typed. Here all of that is dropped but line breaks and tabs. Text comes in pieces,
-//! and a sequence may begin in one and end in another, so there is a state between them.
+//! The text comes from a model, a file or another machine, and a terminal obeys its escape sequences: they set the
+//! title, clear the screen, fill the clipboard, or make the terminal report itself as if typed. Everything but line
+//! breaks and tabs is removed. A sequence may begin in one piece of text and end in another, so the filter keeps state
+//! between pieces.
 
-/// Drops what a terminal would obey, over the pieces of one text.
+/// The filter for the pieces of one text.
 #[derive(Debug, Default)]
 pub(crate) struct Plain {
     state: State,
 }
 
-/// Where in an escape sequence (ECMA-48) the text stands.
+/// Position within an escape sequence (ECMA-48).
 #[derive(Debug, Default, Clone, Copy)]
 enum State {
     #[default]
@@ -19,20 +20,20 @@ enum State {
     Escape,
     /// After ESC [ or its C1 form.
     Control,
-    /// In a string: a title, the clipboard, a device's. A line break ends it, so that one without an end hides no more than
-    /// its line.
+    /// In a string: a title, the clipboard, a device command. A line break ends it, so that an unterminated string
+    /// hides no more than its line.
     String,
     /// After ESC in a string.
     StringEscape,
 }
 
 impl Plain {
-    /// A state for a text that begins.
+    /// The state at the start of a text.
     pub(crate) const fn new() -> Self {
         Self { state: State::Text }
     }
 
-    /// What may be shown of the next piece.
+    /// Returns the printable part of the next piece.
     pub(crate) fn pass(&mut self, piece: &str) -> String {
         piece.chars().filter(|c| self.shows(*c)).collect()
     }
@@ -49,7 +50,7 @@ impl Plain {
             (State::String, '\u{1b}') => (State::StringEscape, false),
             (State::String, '\n') => (State::Text, true),
             (State::String, _) => (State::String, false),
-            // A string that is broken off by another sequence.
+            // Another sequence interrupts the string.
             (State::StringEscape, _) => {
                 self.state = State::Escape;
                 return self.shows(c);

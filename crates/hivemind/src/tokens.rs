@@ -1,4 +1,4 @@
-//! `hivemind tokens`: which programs may ask this node, and for what.
+//! `hivemind tokens`: manages which programs may use this node's API, and what each may do.
 
 use hive_node::border;
 use hive_types::{Done, IssuedToken, NewToken, OwnerTokenRenewal, Right, TokenList};
@@ -55,7 +55,7 @@ async fn list(client: &Client, as_json: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The only time that a token is shown.
+/// Prints a new token, the only time that it is shown.
 fn show(made: &IssuedToken, as_json: bool) {
     if as_json {
         output::line(json!(made));
@@ -73,7 +73,7 @@ fn done(as_json: bool, words: &str) {
     }
 }
 
-/// Days in UTC, as the node counts them.
+/// Formats an age in days; days are in UTC, as the node counts them.
 fn days_ago(days: u64) -> String {
     match days {
         0 => "today".to_owned(),

@@ -1,7 +1,9 @@
-//! What was typed in earlier chats: a file in the data folder that only its owner can read, with a JSON text in each line.
+//! Input history of earlier chats: a file in the data folder, readable only by its owner, with one JSON string per
+//! line.
 //!
-//! Several chats may write it at once, so a line is added in one piece and nothing is rewritten but at the start, when it has
-//! grown long. What cannot be read is left out, and what cannot be written is not kept; the chat goes on either way.
+//! Several chats may append at once, so each line is written in one piece. The file is rewritten only at startup, when
+//! it has grown too long. Unreadable lines are skipped, and a message that cannot be written is not kept; neither ends
+//! the chat.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -12,14 +14,14 @@ use hive_host::folders;
 
 const FILE: &str = "chat-history.jsonl";
 
-/// What the arrow keys reach back to.
+/// Maximum number of entries that the arrow keys reach.
 const MOST: usize = 1000;
-/// The file may have so many lines before it is cut.
+/// Number of lines at which the file is truncated.
 const MOST_LINES: usize = 2 * MOST;
-/// The longest message that is kept; whoever pastes a book has it elsewhere.
+/// Maximum length of a stored message, in bytes; longer text was pasted from somewhere.
 const LONGEST_BYTES: usize = 64 << 10;
 
-/// The file, and what was typed last.
+/// The history file, and the last entry.
 #[derive(Debug)]
 pub(super) struct History {
     path: PathBuf,
@@ -27,7 +29,7 @@ pub(super) struct History {
 }
 
 impl History {
-    /// The history of a data folder, and what is in it, the oldest first.
+    /// Opens a data folder's history; returns it with its entries, oldest first.
     pub(super) fn open(folder: &Path) -> (Self, Vec<String>) {
         let path = folder.join(FILE);
         let text = std::fs::read(&path).unwrap_or_default();
@@ -35,7 +37,7 @@ impl History {
         let newest = &lines[lines.len().saturating_sub(MOST)..];
         let entries: Vec<String> = newest.iter().filter_map(|line| serde_json::from_slice(line).ok()).collect();
         if lines.len() > MOST_LINES {
-            // Where it cannot be cut, it is cut another time.
+            // If truncating fails, the next start tries again.
             let _ = folders::write_private(
                 &path,
                 &newest.iter().flat_map(|line| [line, &b"\n"[..]].concat()).collect::<Vec<u8>>(),
@@ -44,7 +46,7 @@ impl History {
         (Self { path, last: entries.last().cloned() }, entries)
     }
 
-    /// Keeps a message, unless it is the last one again or very long.
+    /// Appends a message, unless it repeats the last one or is too long.
     pub(super) fn add(&mut self, message: &str) -> std::io::Result<()> {
         if message.len() > LONGEST_BYTES || self.last.as_deref() == Some(message) {
             return Ok(());
@@ -78,7 +80,7 @@ mod tests {
             history.add(message).unwrap();
         }
         history.add(&"x".repeat(LONGEST_BYTES + 1)).unwrap();
-        // Another chat meanwhile.
+        // Another chat appends in the meantime.
         History::open(&folder).0.add("elsewhere").unwrap();
         history.add("last").unwrap();
         let kept = ["one", "two\nlines, \"quoted\"", "Ärger 🐝", "elsewhere", "last"];

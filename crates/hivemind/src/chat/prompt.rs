@@ -1,7 +1,7 @@
-//! The line that is typed on a terminal: with editing, history, and a paste of several lines in one piece.
+//! The input line on a terminal, with editing, history, and multi-line paste.
 //!
-//! Whoever types takes their time, so the editor has a thread of its own, which also keeps the history. It shows the prompt
-//! where the answers are shown, and on the terminal itself where these go to a file.
+//! The editor blocks while the user types, so it runs on its own thread, which also writes the history. The prompt
+//! appears on standard output, or on the terminal itself if standard output goes to a file.
 
 use std::fs::File;
 use std::io::{ErrorKind, IsTerminal, Write};
@@ -30,49 +30,49 @@ use super::history::History;
 use super::typed;
 use crate::{Failure, output};
 
-/// What stands before the line.
+/// Shown before the input line.
 const PROMPT: &str = "› ";
-/// What the arrow keys reach back to within one chat.
+/// Maximum number of entries that the arrow keys reach within one chat.
 const MOST: usize = 1000;
 
-/// Has the terminal mark what is pasted. It stays so while an answer comes: what is pasted meanwhile is one message, too.
+/// Turns bracketed paste on. It stays on during an answer, so that text pasted meanwhile arrives as one message.
 const MARK_PASTES: &str = "\x1b[?2004h";
 const LEAVE_PASTES: &str = "\x1b[?2004l";
 
-/// Terminals that are sent no sequences, as the editor has them.
+/// Terminals that are sent no escape sequences; the same list as the editor's.
 const PLAIN_TERMINALS: [&str; 3] = ["dumb", "cons25", "emacs"];
 
-/// What came of a prompt.
+/// The result of a prompt.
 #[derive(Debug)]
 pub(super) enum Line {
-    /// This was sent.
+    /// A submitted line.
     Typed(String),
     /// Ctrl-C.
     Interrupted {
-        /// Whether nothing stood on the line.
+        /// Whether the line was empty.
         was_empty: bool,
     },
-    /// Bytes that are no text.
+    /// Invalid UTF-8.
     Unreadable,
-    /// Ctrl-D, or the terminal is gone.
+    /// Ctrl-D, or the terminal was closed.
     End,
 }
 
-/// Asks for a line and waits for it.
+/// Reads lines from the terminal.
 pub(super) struct Prompt {
     asks: mpsc::Sender<oneshot::Sender<Line>>,
-    /// A line that is being typed.
+    /// The pending reply for a line that is still being typed.
     waiting: Option<oneshot::Receiver<Line>>,
     interrupts: Signal,
 }
 
-/// Whether a line can be edited here: what is typed comes from a terminal, and there is one to show it on.
+/// Whether a line can be edited: input comes from a terminal, and there is one to show it on.
 pub(super) fn is_possible() -> bool {
     std::io::stdin().is_terminal() && (std::io::stdout().is_terminal() || File::open("/dev/tty").is_ok())
 }
 
 impl Prompt {
-    /// Opens the terminal; with a data folder, the history in it is known and kept.
+    /// Opens the terminal; with a data folder, loads and writes the history there.
     pub(super) fn open(folder: Option<&Path>) -> Result<Self, Failure> {
         let (history, before) = folder.map(History::open).unzip();
         let mut editor = editor(before.unwrap_or_default())
@@ -91,7 +91,7 @@ impl Prompt {
                 if let Line::Typed(text) = &line
                     && !text.trim().is_empty()
                 {
-                    // Kept in memory in any case.
+                    // An in-memory history does not fail.
                     let _ = editor.add_history_entry(text.trim_end());
                     keeper.keep(text.trim_end());
                 }
@@ -107,20 +107,20 @@ impl Prompt {
         Ok(Self { asks, waiting: None, interrupts })
     }
 
-    /// The next line.
+    /// Waits for the next line.
     pub(super) async fn ask(&mut self) -> Line {
-        // What was pressed while an answer came was for that. Looked at also where the runtime wants this task to make room for
-        // others, which would read as if nothing had been pressed.
+        // Drop interrupts pressed during the last answer. `unconstrained`, since an exhausted task budget would make
+        // the channel look empty.
         while unconstrained(self.interrupts.recv()).now_or_never().flatten().is_some() {}
         let mut waiting = self.waiting.take().unwrap_or_else(|| {
             let (reply, waiting) = oneshot::channel();
-            // Where nobody takes it any more, nothing comes back.
+            // If the editor's thread has ended, no reply arrives.
             let _ = self.asks.send(reply);
             waiting
         });
         tokio::select! {
             line = &mut waiting => line.unwrap_or(Line::End),
-            // From a terminal that knows no editing, or from another process.
+            // From a terminal without line editing, or from another process.
             _ = self.interrupts.recv() => {
                 self.waiting = Some(waiting);
                 Line::Interrupted { was_empty: true }
@@ -135,13 +135,13 @@ impl Drop for Prompt {
     }
 }
 
-/// Sends the terminal a sequence, if it knows any.
+/// Sends the terminal an escape sequence, if it supports any.
 fn tell_terminal(sequence: &str) {
     let kind = std::env::var("TERM").unwrap_or_default();
     if PLAIN_TERMINALS.iter().any(|plain| plain.eq_ignore_ascii_case(&kind)) {
         return;
     }
-    // A terminal that is gone needs to hear nothing.
+    // Errors mean that the terminal is gone.
     let _ = if std::io::stdout().is_terminal() {
         let mut stdout = std::io::stdout();
         stdout.write_all(sequence.as_bytes()).and_then(|()| stdout.flush())
@@ -150,7 +150,7 @@ fn tell_terminal(sequence: &str) {
     };
 }
 
-/// What the editor says, in our words.
+/// Converts the editor's result.
 fn line(read: rustyline::Result<String>, is_empty: bool) -> Line {
     match read {
         Ok(text) => Line::Typed(text),
@@ -161,7 +161,7 @@ fn line(read: rustyline::Result<String>, is_empty: bool) -> Line {
 }
 
 fn editor(history: Vec<String>) -> rustyline::Result<Editor<Keys, MemHistory>> {
-    // Answers that go to a file are not to have the prompt among them.
+    // Keep the prompt out of answers that go to a file.
     let behavior = if std::io::stdout().is_terminal() { Behavior::Stdio } else { Behavior::PreferTerm };
     let config = Config::builder().max_history_size(MOST)?.behavior(behavior).bracketed_paste(false).build();
     let mut editor = Editor::with_history(config.clone(), MemHistory::with_config(&config))?;
@@ -173,7 +173,7 @@ fn editor(history: Vec<String>) -> rustyline::Result<Editor<Keys, MemHistory>> {
     Ok(editor)
 }
 
-/// Keeps what is typed, and says once that it cannot.
+/// Writes the history, and reports a failure only once.
 struct Keeper {
     history: Option<History>,
     has_complained: bool,
@@ -191,7 +191,7 @@ impl Keeper {
     }
 }
 
-/// Remembers whether something stood on the line when it was interrupted.
+/// Records whether the line was empty when it was interrupted.
 struct NoteEmpty(Arc<AtomicBool>);
 
 impl ConditionalEventHandler for NoteEmpty {
@@ -201,7 +201,7 @@ impl ConditionalEventHandler for NoteEmpty {
     }
 }
 
-/// What the editor asks about the line.
+/// Validation and completion of the input line.
 struct Keys;
 
 impl Validator for Keys {

@@ -1,21 +1,21 @@
-//! What somebody has typed: a message, or one of a few commands.
+//! Parses typed input: a message or one of a few commands.
 //!
-//! A command is one line of a slash and a word of letters. So a path, a comment or a text of several lines that begins with a
-//! slash is a message, and a space in front makes a message of anything.
+//! A command is a single line of a slash and a word of letters. Paths, comments and multi-line text that begin with a
+//! slash are therefore messages, and a leading space makes any input a message.
 
-/// A line, or several, that were typed.
+/// Parsed input, of one or more lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Typed {
-    /// Blanks.
+    /// Only white space.
     Nothing,
-    /// Something for the model.
+    /// A message for the model.
     Message(String),
     Command(Command),
-    /// Most likely meant as a command, in words what is wrong with it.
+    /// Probably a mistyped command; says what is wrong with it.
     Unknown(String),
 }
 
-/// What is done without the model.
+/// A command handled without the model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Command {
     Help,
@@ -24,10 +24,10 @@ pub(super) enum Command {
     Leave,
 }
 
-/// What goes on with an answer that broke off.
+/// Resumes an interrupted answer.
 pub(super) const CONTINUE: &str = "/continue";
 
-/// Commands by all their names, the usual one first.
+/// Commands with all their names; the canonical name comes first.
 const COMMANDS: [(&[&str], Command); 4] = [
     (&["/help", "/?"], Command::Help),
     (&["/clear", "/new"], Command::Clear),
@@ -35,13 +35,13 @@ const COMMANDS: [(&[&str], Command); 4] = [
     (&["/bye", "/exit", "/quit"], Command::Leave),
 ];
 
-/// What ends a conversation as well: no question has a single word of these.
+/// Words that also end a conversation; no question consists of one of them alone.
 const ALONE: [&str; 2] = ["exit", "quit"];
 
-/// What stands around a message of several lines.
+/// Delimits a multi-line message.
 const QUOTES: &str = "\"\"\"";
 
-/// All that can be typed, for people.
+/// The help text: everything that can be typed.
 pub(crate) const HELP: &str = "\
 On a terminal:
   Enter          sends the message; a paste is one message, however many lines it has
@@ -54,7 +54,7 @@ On a terminal:
   /help, /?      shows this help
 A message can start with a path, as in \"/etc/hosts is empty\". If it starts with a slash and a single word, type a space first.";
 
-/// Reads what was typed.
+/// Parses typed input.
 pub(super) fn read(text: &str) -> Typed {
     let text = text.trim_end();
     let plain = text.trim_start();
@@ -69,17 +69,18 @@ pub(super) fn read(text: &str) -> Typed {
     }
     match as_command(text) {
         Some((word, rest)) => command(word, rest),
-        // The space in front of a slash has done its work.
+        // Drop the leading space that escaped the slash.
         None => Typed::Message(if plain.starts_with('/') { plain } else { text }.to_owned()),
     }
 }
 
-/// Whether Enter sends it: quotes that were opened have to be closed.
+/// Whether Enter submits the input: opened quotes must be closed.
 pub(super) fn is_complete(text: &str) -> bool {
     !text.trim_start().starts_with(QUOTES) || text.matches(QUOTES).count().is_multiple_of(2)
 }
 
-/// What stands between quotes, if they are all around it. A program that begins with a documentation string has more of them.
+/// The text between quotes that enclose all of it. A program that begins with a docstring contains further quotes and
+/// is left as it is.
 fn quoted(text: &str) -> Option<&str> {
     let inner = text.strip_prefix(QUOTES)?.strip_suffix(QUOTES)?;
     let inner = (!inner.contains(QUOTES)).then_some(inner)?;
@@ -87,7 +88,7 @@ fn quoted(text: &str) -> Option<&str> {
     Some(inner.strip_suffix('\n').unwrap_or(inner))
 }
 
-/// The first word of a text that looks like a command, and the rest.
+/// Splits input that looks like a command into its first word and the rest.
 fn as_command(text: &str) -> Option<(&str, &str)> {
     let is_one_line = !text.contains('\n');
     let (word, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
@@ -110,7 +111,7 @@ fn command(word: &str, rest: &str) -> Typed {
     }
 }
 
-/// The usual names of the commands that begin like this.
+/// The canonical command names that begin with this text.
 pub(super) fn completions(beginning: &str) -> Vec<&'static str> {
     let names = COMMANDS.iter().map(|(names, _)| names[0]);
     names.filter(|name| !beginning.is_empty() && name.starts_with(beginning)).collect()
@@ -193,7 +194,7 @@ mod tests {
             assert!(is_complete(text));
             assert_eq!(read(text), message(inner));
         }
-        // A program that was pasted is sent as it is.
+        // Pasted code is sent unchanged.
         for program in ["\"\"\"What it does.\"\"\"\nimport os", "\"\"\"A\"\"\"\nb = \"\"\"c\"\"\"", "x = \"\"\""] {
             assert!(is_complete(program));
             assert_eq!(read(program), message(program));
