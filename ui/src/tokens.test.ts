@@ -7,7 +7,7 @@ const accents = Object.keys(words.accents);
 
 const [light = "", dark = ""] = css.split("@media (prefers-color-scheme: dark)");
 
-/** What an accent sets, in a look. */
+/** The declarations of an accent in light or dark mode. */
 function accent(name: string, look: string): string {
   const found = new RegExp(`\\[data-accent="${name}"\\] {([^}]*)}`).exec(look);
   if (!found?.[1]) throw new Error(`no accent ${name}`);

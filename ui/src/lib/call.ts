@@ -1,4 +1,4 @@
-/** Calls a command and gives what it gives, or throws its problem. */
+/** Calls a command and returns its result, or throws its problem. */
 
 import type { Problem } from "./bindings";
 
@@ -10,7 +10,7 @@ export async function call<T>(outcome: Promise<Outcome<T>>): Promise<T> {
   throw ended.error;
 }
 
-/** What a thrown thing says, in words. */
+/** The message of a thrown value. */
 export function why(problem: unknown): string {
   if (typeof problem === "object" && problem !== null && "message" in problem) {
     const { message, hint } = problem as { message: string; hint?: string | null };

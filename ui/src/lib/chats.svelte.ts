@@ -1,4 +1,4 @@
-/** The conversations: the list, the open one, and the answer under way. */
+/** The conversations: the list, the open one, and the answer in progress. */
 
 import { Channel } from "@tauri-apps/api/core";
 
@@ -6,19 +6,19 @@ import { type Conversation, type Entry, type News, type Said, commands } from ".
 import { call, why } from "./call";
 import { title, words } from "./words";
 
-/** A draft is kept when its writer pauses. */
+/** A draft is saved after this pause in typing. */
 const DRAFT_PAUSE_MS = 400;
 
-/** An answer under way is kept so often: what came stays, whatever happens to the app. */
+/** How often an answer in progress is saved, so that a crash loses little of it. */
 const ANSWER_PAUSE_MS = 1000;
 
-/** Where the draft of a conversation is kept that has not begun. */
+/** Local storage key of the draft of a new conversation. */
 const UNSENT = "unsent";
 
-/** Where its instructions are. */
+/** Local storage key of its instructions. */
 const UNSENT_INSTRUCTIONS = "unsent-instructions";
 
-/** More than any model here reads. */
+/** Maximum length in characters; longer than any supported model's context. */
 export const LONGEST_MESSAGE = 400_000;
 
 function now(): number {
@@ -38,26 +38,26 @@ class Chats {
   model = $state<string | null>(null);
   temperature = $state(0.3);
   top_p = $state(0.95);
-  /** Whether a model that can think does; null leaves it to the model. */
+  /** Whether a reasoning model thinks; null leaves it to the model. */
   thinking = $state<boolean | null>(null);
-  /** How hard it thinks; null leaves it to the model. */
+  /** Reasoning effort; null leaves it to the model. */
   effort = $state<string | null>(null);
-  /** Other options of the model's chat template, as `NAME=VALUE` with commas between. */
+  /** Other options of the model's chat template, as comma-separated `NAME=VALUE` pairs. */
   options = $state("");
-  /** The conversation whose answer is under way, and what is said of it. */
+  /** The conversation with an answer in progress, and that answer's status. */
   busy = $state<{ conversation: string; answer: string; status: string } | undefined>();
   problem = $state("");
-  /** What was done, and what takes it back. */
+  /** The last action, and the conversation that undoing it restores. */
   news = $state<{ text: string; undo?: Conversation } | undefined>();
 
   #pause: ReturnType<typeof setTimeout> | undefined;
-  /** The conversation in which was written what is not kept yet. */
+  /** The conversation with unsaved text. */
   #written: Conversation | undefined;
-  /** The conversation whose answer grows: nobody else may have a copy of it. */
+  /** The conversation with an answer in progress; it must exist only once in memory. */
   #growing: Conversation | undefined;
-  /** Ends with what is being saved. */
+  /** Resolves when the pending save is done. */
   #saved = Promise.resolve();
-  /** Ends with the answer under way, once it is kept. */
+  /** Resolves when the answer in progress has ended and is saved. */
   #ended = Promise.resolve();
 
   get answering(): boolean {
@@ -86,7 +86,7 @@ class Chats {
     this.problem = "";
   }
 
-  /** The conversation of an id, with what has just been said in it. */
+  /** Finds a conversation by ID; one in memory is newer than the one on disk. */
   async #find(id: string): Promise<Conversation | null> {
     const here = [this.open, this.#growing].find((conversation) => conversation?.id === id);
     return here ?? (await call(commands.openConversation(id)));
@@ -104,7 +104,7 @@ class Chats {
       await this.stop();
       await this.#ended;
     }
-    // What is still on its way to the disk would bring it back.
+    // A pending save would restore it.
     await this.#keepWritten();
     await this.#saved;
     const kept = await call(commands.openConversation(id));
@@ -114,7 +114,7 @@ class Chats {
     await this.refresh();
   }
 
-  /** Puts back what was deleted last. */
+  /** Restores the conversation deleted last. */
   async undo(): Promise<void> {
     const deleted = this.news?.undo;
     this.news = undefined;
@@ -140,10 +140,10 @@ class Chats {
     this.#write(UNSENT_INSTRUCTIONS, text);
   }
 
-  /** Keeps what was written in the open conversation, once its writer pauses. */
+  /** Saves the text typed in the open conversation after a pause. */
   #write(unsent: string, text: string): void {
     clearTimeout(this.#pause);
-    // A conversation begins with its first question, not with a draft of it.
+    // A conversation without a question is not stored; its text goes to local storage.
     if (this.open.messages.length === 0) {
       localStorage.setItem(unsent, text);
     } else {
@@ -152,7 +152,7 @@ class Chats {
     }
   }
 
-  /** Keeps at once what was written: whoever looks elsewhere pauses no more. */
+  /** Saves typed text at once, for use before switching conversations. */
   async #keepWritten(): Promise<void> {
     clearTimeout(this.#pause);
     const conversation = this.#written;
@@ -175,7 +175,7 @@ class Chats {
     await this.#answer(conversation, said("assistant", ""));
   }
 
-  /** Answers the last question anew. */
+  /** Answers the last question again. */
   async again(): Promise<void> {
     const conversation = this.open;
     if (this.busy) return;
@@ -183,7 +183,7 @@ class Chats {
     await this.#answer(conversation, said("assistant", ""));
   }
 
-  /** Goes on with an answer that was stopped or broke off, from its very token. */
+  /** Resumes a stopped or interrupted answer from its last token. */
   async goOn(): Promise<void> {
     const conversation = this.open;
     const answer = conversation.messages.at(-1);
@@ -192,7 +192,7 @@ class Chats {
     await this.#answer(conversation, answer);
   }
 
-  /** Takes a question back into the field; what came after it goes. */
+  /** Moves a question back into the input field; removes it and everything after it. */
   edit(index: number): string {
     const text = this.open.messages[index]?.text ?? "";
     this.open.messages.splice(index);
@@ -203,7 +203,7 @@ class Chats {
     if (this.busy) await call(commands.stop(this.busy.answer));
   }
 
-  /** One after the other: what is saved last is what was said last. */
+  /** Saves one at a time, so that the newest version is written last. */
   #save(conversation: Conversation): Promise<void> {
     this.#saved = this.#saved.then(async () => {
       try {
@@ -215,7 +215,7 @@ class Chats {
     return this.#saved;
   }
 
-  /** Saves it, and shows the list with it. */
+  /** Saves a conversation and refreshes the list. */
   async #keep(conversation: Conversation): Promise<void> {
     await this.#save(conversation);
     await this.refresh();
@@ -232,7 +232,7 @@ class Chats {
     const system = conversation.system.trim();
     if (system) turns.unshift({ role: "system", text: system });
     conversation.messages.push({ ...begun, complete: false, note: null });
-    // The one in the list is what the window watches.
+    // Take the reactive proxy from the list; the window does not observe the original.
     const answer = conversation.messages.at(-1);
     if (!answer) return;
     conversation.updated_s = now();
@@ -267,12 +267,12 @@ class Chats {
     clearInterval(keeping);
     this.busy = undefined;
     conversation.updated_s = now();
-    // An answer of which nothing came is no answer.
+    // Drop an answer without any text.
     if (!answer.text && !answer.complete) conversation.messages.pop();
     await this.#keep(conversation);
   }
 
-  /** What the model's chat template is told. */
+  /** Options for the model's chat template. */
   #options(): string[] {
     const others = this.options.split(",").map((option) => option.trim());
     const thinking = this.thinking === null ? "" : `enable_thinking=${this.thinking}`;
@@ -310,7 +310,7 @@ class Chats {
 }
 
 function said(role: string, text: string): Said {
-  // An answer that is gone on with keeps its seed, and so its words.
+  // A resumed answer keeps its seed, so that it continues as it would have.
   return { role, text, tokens: [], seed: Math.floor(Math.random() * 2 ** 31), note: null, complete: role === "user" };
 }
 

@@ -1,4 +1,4 @@
-/** Colours for code, fetched when the first block of it is shown. */
+/** Syntax highlighting, loaded when the first code block is shown. */
 
 import hljs from "highlight.js/lib/core";
 import bash from "highlight.js/lib/languages/bash";
@@ -28,7 +28,7 @@ for (const [name, language] of Object.entries({ ...languages, swift, typescript,
   hljs.registerLanguage(name, language);
 }
 
-/** The code as HTML, its text escaped; nothing where the language is not known. */
+/** Highlights code as escaped HTML; undefined if the language is unknown. */
 export function highlight(code: string, language: string): string | undefined {
   return hljs.getLanguage(language) && hljs.highlight(code, { language, ignoreIllegals: true }).value;
 }

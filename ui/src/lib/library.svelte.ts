@@ -1,11 +1,11 @@
-/** The models on this machine, for the picker and the page of models. */
+/** The models on this machine, for the model picker and the Models page. */
 
 import { type OnDisk, commands } from "./bindings";
 import { call, why } from "./call";
 
 class Library {
   models = $state<OnDisk[]>([]);
-  /** What is being done to a model, by its name. */
+  /** The operation in progress on each model, by name. */
   busy = $state<Record<string, "load" | "unload" | "remove" | undefined>>({});
   problem = $state("");
 

@@ -3,7 +3,7 @@ import { describe, expect, it } from "vitest";
 import { highlight } from "./highlight";
 import { blocks, render } from "./markdown";
 
-/** What a browser makes of it. */
+/** Renders the text and parses the result as a page. */
 function page(text: string): HTMLElement {
   const body = document.createElement("div");
   body.innerHTML = render(text);

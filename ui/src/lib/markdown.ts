@@ -1,12 +1,12 @@
 /**
- * Markdown to HTML that can do nothing: a model's output is a stranger's text. No scripts, no styles, no images, and links
- * that only a click follows.
+ * Converts Markdown to inert HTML, since a model's output is untrusted: no scripts, no styles, no images, and no links
+ * that load anything without a click.
  */
 
 import DOMPurify from "dompurify";
 import { Marked } from "marked";
 
-/** Deeper nesting than anybody writes would take the parser for ever. */
+/** Maximum nesting of quotes and lists; deeper nesting would hang the parser. */
 const DEEPEST = 40;
 
 const marked = new Marked({
@@ -31,8 +31,8 @@ function escape(text: string): string {
 }
 
 /**
- * The top-level blocks of a text, so that of a growing one only its last block is drawn anew. `before` are the blocks of
- * the same text when it was shorter; only what followed all but the last of them is parsed.
+ * Splits a text into its top-level blocks, so that only the last block of a growing text is rendered again. `before` are
+ * the blocks of the same text when it was shorter; all but the last of them are reused without parsing.
  */
 export function blocks(written: string, before: string[] = []): string[] {
   const text = written.replaceAll("\r\n", "\n");
@@ -42,24 +42,24 @@ export function blocks(written: string, before: string[] = []): string[] {
   const rest = text.slice(start);
   const fresh: string[] = [];
   for (const { type, raw } of marked.lexer(flatten(rest))) {
-    // Space belongs to what it follows.
+    // White space belongs to the block before it.
     if (type === "space" && fresh.length > 0) fresh[fresh.length - 1] += raw;
     else fresh.push(raw);
   }
-  // The parser may have read some letters as others of its own; then the rest is one block.
+  // The parser may have normalized some characters; then lengths differ and the rest is one block.
   if (fresh.reduce((length, block) => length + block.length, 0) !== rest.length) return [...settled, rest];
   let at = start;
   return [...settled, ...fresh.map((block) => text.slice(at, (at += block.length)))];
 }
 
-/** A quote in a quote in a quote, or a list as deep, is text. */
+/** Turns the markers of quotes and lists nested deeper than `DEEPEST` into plain text. */
 function flatten(text: string): string {
   return text.replace(/^([ \t]*(?:[>*+-][ \t]*)+)/gm, (marks) =>
     (marks.match(/[>*+-]/g)?.length ?? 0) > DEEPEST ? marks.replace(/[>*+-]/g, "·") : marks,
   );
 }
 
-/** One block, or a whole text, as HTML. */
+/** Renders one block, or a whole text, as HTML. */
 export function render(text: string): string {
   return DOMPurify.sanitize(marked.parse(flatten(text), { async: false }), {
     ALLOWED_TAGS: [

@@ -1,12 +1,12 @@
-/** What people read stands in words.ts, and nowhere else. */
+/** All user-visible text is in words.ts and nowhere else. */
 import { describe, expect, it } from "vitest";
 
 const sources = import.meta.glob<string>(["../**/*.svelte", "./*.svelte.ts"], { query: "?raw", import: "default", eager: true });
 
-/** Names that are the same in every language, and what is typed, not read. */
+/** Names that are the same in every language, and values that are typed. */
 const names = /^(HiveMind|Macintosh|Escape|Enter|127\.0\.0\.1:4483)$/;
 
-/** What of a component a person might read. */
+/** The parts of a component that may be user-visible text. */
 function readable(source: string): string[] {
   const code = source
     .replace(/<style>[^]*<\/style>/, "")

@@ -1,4 +1,4 @@
-/** What the node says of itself and the swarm, and how fast answers came in the last minute. */
+/** The node's latest snapshot, and the generation speed over the last minute. */
 
 import { Channel } from "@tauri-apps/api/core";
 
@@ -9,7 +9,7 @@ const MINUTE = 60;
 
 class Swarm {
   shown = $state<Snapshot>();
-  /** Tokens in each of the last sixty seconds, the newest last. */
+  /** Tokens generated in each of the last 60 seconds, newest last. */
   speeds = $state<number[]>(Array.from({ length: MINUTE }, () => 0));
 
   #counted: { at: number; tokens: number } | undefined;

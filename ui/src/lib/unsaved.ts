@@ -1,4 +1,4 @@
-/** What was changed and not saved when a page was left. */
+/** Unsaved changes of pages that were left. */
 
 import type { Preferences } from "./bindings";
 

@@ -1,4 +1,4 @@
-/** Everything that people read, in one place, and how numbers are written. */
+/** All user-visible text, and the formatting of numbers. */
 
 import type { Accent } from "./bindings";
 
@@ -18,7 +18,7 @@ export function speed(tokens: number): string {
   return `${tokens < 10 ? tokens.toFixed(1) : Math.round(tokens)} tok/s`;
 }
 
-/** Layers as people count them, from 1: `[0, 18)` is "layers 1–18"; of several ranges, "layers 1–4, 10". */
+/** Layers counted from 1: `[0, 18)` is "layers 1–18"; several ranges are "layers 1–4, 10". */
 export function layers(ranges: [number, number][]): string {
   const range = ([start, end]: [number, number]) => (end - start === 1 ? `${end}` : `${start + 1}–${end}`);
   const count = ranges.reduce((sum, [start, end]) => sum + end - start, 0);
@@ -33,14 +33,14 @@ export function together(names: string[]): string {
   return names.join(" + ");
 }
 
-/** Which part of the list a conversation belongs to. */
+/** The section of the list that a conversation belongs to. */
 export function age(updated_s: number, now_s: number): "Today" | "This week" | "Older" {
   const midnight = new Date(now_s * 1000).setHours(0, 0, 0, 0) / 1000;
   if (updated_s >= midnight) return "Today";
   return updated_s >= midnight - 6 * 86_400 ? "This week" : "Older";
 }
 
-/** What a conversation is called until somebody names it: the beginning of its first question. */
+/** The default title of a conversation: the beginning of its first question. */
 export function title(question: string): string {
   const line = question.trim().split("\n")[0] ?? "";
   if (line.length <= 48) return line || "New chat";
@@ -48,12 +48,12 @@ export function title(question: string): string {
   return `${cut.slice(0, Math.max(cut.lastIndexOf(" "), 24))}…`;
 }
 
-/** "Friday, 27 November 2026": the day of a time, here. */
+/** "Friday, 27 November 2026": the date of a timestamp, in local time. */
 export function day(at: string): string {
   return new Date(at).toLocaleDateString("en-GB", { weekday: "long", day: "numeric", month: "long", year: "numeric" });
 }
 
-/** "14:02": the time of day, here. */
+/** "14:02": the time of day of a timestamp, in local time. */
 export function time(at: string): string {
   return new Date(at).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" });
 }

@@ -77,7 +77,7 @@ const onDisk = (name: string, more: Partial<OnDisk> = {}): OnDisk => ({
   ...more,
 });
 
-/** What was asked of the app, and what it answers. */
+/** Commands sent to the app, and its stubbed replies. */
 let asked: [string, Record<string, unknown>][] = [];
 let answers: Record<string, (given: Record<string, unknown>) => unknown> = {};
 
@@ -122,7 +122,7 @@ afterEach(() => {
   vi.unstubAllGlobals();
 });
 
-/** What keeps people from using it. Contrast is checked where there are colours: in tokens.test.ts. */
+/** Accessibility violations. Contrast is tested in tokens.test.ts, which has the colours. */
 async function barriers(): Promise<string[]> {
   const found = await axe.run(document.body, { rules: { "color-contrast": { enabled: false }, region: { enabled: false } } });
   return found.violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html).join(" ")}`);
@@ -143,7 +143,7 @@ describe("a node that did not start", () => {
       expect(asked.map(([command]) => command)).toContain(command);
     }
     await screen.findByText("There is no file manager");
-    // Of a node that is not there nothing is watched.
+    // Without a node, nothing is watched.
     expect(asked.map(([command]) => command)).not.toContain("watch");
   });
 });
@@ -205,7 +205,7 @@ describe("the popover", () => {
   it("divides this machine's memory into the model, what is given, what is free, and the rest", () => {
     render(Popover, { shown });
     const parts = [...document.querySelectorAll<HTMLElement>(".track span")];
-    // Of 24 GB: 4 for the model, 12 more given, 5 used by the system; 3 are free.
+    // Of 24 GB, the model uses 4, another 12 are shared, the system uses 5, and 3 are free.
     expect(parts.map((part) => parseFloat(part.style.width))).toEqual([16.67, 50, 20.83]);
     expect(document.querySelector(".key")?.textContent).toContain("system 5.0 GB");
   });
@@ -268,7 +268,7 @@ describe("machines", () => {
     render(Main, { shown });
     await fireEvent.keyDown(window, { key: "2", ctrlKey: true });
     screen.getByRole("button", { name: "Copy invitation" }).click();
-    // Within the click, before the invitation is there: later a browser refuses.
+    // The write begins within the click, before the invitation arrives; later, browsers refuse it.
     expect(begun).toBe(1);
     await fireEvent.click(await screen.findByRole("button", { name: "Copied" }));
     await waitFor(() => expect(written).toEqual(["hivemind-invitation-1", "hivemind-invitation-1"]));
@@ -395,7 +395,7 @@ describe("settings", () => {
     await fireEvent.click(screen.getByRole("button", { name: "Save" }));
     expect(asked.find(([command]) => command === "prefer")?.[1]).toMatchObject({ wanted: { accent: "blue" } });
     unmount();
-    // Until the app says that it is kept.
+    // The preview ends until the app reports the saved accent.
     expect(document.documentElement.dataset.accent).toBe("honey");
   });
 
@@ -409,7 +409,7 @@ describe("settings", () => {
     expect(screen.getByPlaceholderText<HTMLInputElement>("Studio").value).toBe("Attic");
     await fireEvent.click(screen.getByRole("button", { name: "Save" }));
     await waitFor(() => expect(said()).toBe("Saved."));
-    // An old word does not stand beside a new wish.
+    // A new change clears the message about the previous one.
     await fireEvent.input(screen.getByPlaceholderText("Studio"), { target: { value: "Cellar" } });
     expect(said()).toBe("");
     await fireEvent.input(screen.getByPlaceholderText("Studio"), { target: { value: "Attic" } });
@@ -441,7 +441,7 @@ describe("settings", () => {
 });
 
 describe("a conversation", () => {
-  /** Answers every question with what is given. */
+  /** Answers every question with these events. */
   function answerWith(...news: News[]): void {
     answers.ask = (given) => {
       const channel = given.news as { onmessage: (news: News) => void };
@@ -490,7 +490,7 @@ describe("a conversation", () => {
 
   type Kept = { id: string; title: string; draft: string; messages: { text: string }[] };
 
-  /** A disk: what was kept last of each conversation. */
+  /** A fake disk with the last saved version of each conversation. */
   function disk(): Map<string, Kept> {
     const kept = new Map<string, Kept>();
     answers.keep_conversation = (given) => {
@@ -504,7 +504,7 @@ describe("a conversation", () => {
     return kept;
   }
 
-  /** An answer that grows and ends as the test says. */
+  /** An answer that the test grows and ends. */
   function answering(): { grow: (text: string) => void; end: () => void } {
     let channel: { onmessage: (news: News) => void } | undefined;
     let done: (nothing: null) => void;
@@ -516,7 +516,7 @@ describe("a conversation", () => {
     return { grow: (text) => channel?.onmessage({ kind: "text", text, tokens: [1] }), end: () => done(null) };
   }
 
-  /** A conversation that was asked "Tell me", and begins to be answered. */
+  /** Starts a conversation with the question "Tell me" and an answer in progress. */
   async function begun(): Promise<{ kept: Map<string, Kept>; grow: (text: string) => void; end: () => void }> {
     const kept = disk();
     const answer = answering();
@@ -536,7 +536,7 @@ describe("a conversation", () => {
     await waitFor(() => expect(screen.getByText("First. Second. Third.", { selector: ".body p" })).toBeTruthy());
     end();
     await waitFor(() => expect([...kept.values()][0]?.messages[1]?.text).toBe("First. Second. Third."));
-    // A draft of the next question keeps the whole answer.
+    // Saving a draft of the next question keeps the whole answer.
     await fireEvent.input(screen.getByLabelText("Message…"), { target: { value: "And" } });
     await waitFor(() => expect([...kept.values()][0]).toMatchObject({ draft: "And", messages: [{}, { text: "First. Second. Third." }] }));
   });
@@ -544,7 +544,7 @@ describe("a conversation", () => {
   it("is kept while its answer grows, and whole at its end", async () => {
     const { kept, grow, end } = await begun();
     const keep = answers.keep_conversation!;
-    // A disk that takes longer over the half than over the whole.
+    // Saving the half answer takes longer than saving the whole one.
     let halves = 0;
     answers.keep_conversation = async (given) => {
       const isHalf = (given.conversation as Kept).messages[1]?.text === "Half an answer";
@@ -568,7 +568,7 @@ describe("a conversation", () => {
     await fireEvent.input(field, { target: { value: "Bees" } });
     await fireEvent.blur(field);
     await screen.findByRole("button", { name: "Bees" });
-    // Escape ends a renaming, and no answer.
+    // Escape cancels renaming, not the answer.
     await fireEvent.click(screen.getByRole("button", { name: "Rename Bees" }));
     await fireEvent.input(screen.getByLabelText("Rename"), { target: { value: "Wasps" } });
     await fireEvent.keyDown(screen.getByLabelText("Rename"), { key: "Escape" });
@@ -583,7 +583,7 @@ describe("a conversation", () => {
     grow("Half an answer");
     await fireEvent.click(await screen.findByRole("button", { name: "Delete Tell me" }));
     const undo = await screen.findByRole("button", { name: "Undo" });
-    // The end of the answer must not bring it back by itself.
+    // The end of the answer must not restore it.
     await new Promise((resolve) => setTimeout(resolve, 100));
     expect(kept.size).toBe(0);
     await fireEvent.click(undo);
@@ -625,7 +625,7 @@ describe("a conversation", () => {
     await fireEvent.input(instructions(), { target: { value: "Rhyme." } });
     await look("Porto");
     expect([field().value, instructions().value]).toEqual(["How far", "Be brief."]);
-    // A draft is there also when another conversation is deleted while it is written.
+    // A draft survives the deletion of another conversation.
     await fireEvent.input(field(), { target: { value: "How far is it" } });
     await fireEvent.click(screen.getByRole("button", { name: "Delete Lisbon" }));
     await waitFor(() => expect([...kept.values()].map(({ title, draft }) => [title, draft])).toEqual([["Porto", "How far is it"]]));
