@@ -1,12 +1,12 @@
-//! Workers: this executable started again, for what may fail without taking the node along.
+//! Worker processes: this executable started again, to isolate work that may crash.
 //!
-//! A **shard worker** holds layers and computes; a **text worker** ([`text`]) reads a model's headers, tokenizer and chat template.
-//! Both read what strangers wrote, so both are confined: no network, no file but the model and libraries, no program
-//! ([`hive_host::sandbox`]).
+//! A **shard worker** holds layers and computes; a **text worker** ([`text`]) reads a model's headers, tokenizer and
+//! chat template. Both parse strangers' files, so both are confined: no network, no files but the model and libraries,
+//! no programs ([`hive_host::sandbox`]).
 //!
-//! A worker takes orders from its standard input and answers on its standard output, a pipe each: on a socket for both, each end
-//! is woken whenever the other reads. One thread owns MLX and the pipes. When the node goes away the orders end, and so does
-//! the worker.
+//! A worker reads orders from its standard input and replies on its standard output, each a pipe: with one socket for
+//! both, each end would be woken whenever the other reads. One thread owns MLX and the pipes. When the node exits, the
+//! orders end, and so does the worker.
 
 pub mod mlx_library;
 pub mod text;
@@ -28,5 +28,5 @@ pub use serve::serve;
 pub use spawn::here::read_texts_here;
 pub use spawn::{Death, SpawnError, prepare};
 
-/// The hidden subcommand that makes an executable a worker.
+/// The hidden subcommand that runs an executable as a worker.
 pub const SUBCOMMAND: &str = "worker";

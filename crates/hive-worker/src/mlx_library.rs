@@ -1,32 +1,33 @@
-//! Which MLX a worker loads: one executable serves CPU and CUDA, and the choice is made when a worker starts.
+//! Selects the MLX library of a worker: one executable serves CPU and CUDA, and the choice is made when a worker
+//! starts.
 
 use std::path::{Path, PathBuf};
 
-/// MLX for a kind of device.
+/// The MLX library to load.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MlxChoice {
-    /// The library the executable was linked against: Metal on a Mac, the CPU on Linux.
+    /// The one the executable was linked against: Metal on a Mac, the CPU on Linux.
     Linked,
     /// CUDA, from a folder.
     Cuda(PathBuf),
-    /// A folder the owner named.
+    /// A folder that the owner named.
     Folder(PathBuf),
-    /// CUDA was wished for but is not there.
+    /// CUDA was requested but is not available.
     MissingCuda,
 }
 
-/// What `HIVEMIND_MLX` and the machine say: `cpu`, `cuda`, `metal` or a folder; CUDA where there is a card and a
-/// library for it; else what was linked.
+/// Chooses by `HIVEMIND_MLX` (`cpu`, `cuda`, `metal` or a folder) and the machine: CUDA if there is a GPU and a library
+/// for it, else the linked library.
 pub fn choose() -> MlxChoice {
     decide(std::env::var("HIVEMIND_MLX").ok().as_deref(), hive_host::has_nvidia_card(), cuda_folder())
 }
 
-/// Whether what is chosen computes on a GPU.
+/// Whether the chosen library computes on a GPU.
 pub fn computes_on_gpu() -> bool {
     match choose() {
         MlxChoice::Cuda(_) => true,
         MlxChoice::Linked | MlxChoice::MissingCuda => hive_host::this().gpu_working_set_bytes().is_some(),
-        // Whatever it is: a library is named where the usual one is of no use.
+        // An explicit folder is assumed to use the machine's GPU, if there is one.
         MlxChoice::Folder(_) => cfg!(target_os = "macos") || hive_host::has_nvidia_card(),
     }
 }
@@ -42,7 +43,7 @@ fn decide(wish: Option<&str>, has_card: bool, cuda: Option<PathBuf>) -> MlxChoic
     }
 }
 
-/// The environment variable that makes a new process load the chosen library, if it is not the linked one.
+/// The environment variable that makes a new process load the chosen library, unless it is the linked one.
 pub fn environment() -> Option<(&'static str, std::ffi::OsString)> {
     let folder = match choose() {
         MlxChoice::Cuda(folder) | MlxChoice::Folder(folder) => folder,

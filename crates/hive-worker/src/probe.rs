@@ -1,4 +1,4 @@
-//! A worker that tries to break out of its confinement, for `hivemind doctor` and for tests.
+//! A worker that tries to escape its confinement, for `hivemind doctor` and for tests.
 
 mod targets;
 
@@ -19,7 +19,7 @@ use super::{process, text};
 
 pub use targets::Targets;
 
-/// A way out that a probe found.
+/// An escape that a probe found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Escape {
     /// It can open a TCP or UDP socket.
@@ -34,7 +34,7 @@ pub enum Escape {
     Signal,
     /// It sees the node's environment.
     Environment,
-    /// It holds a file or socket of the node's.
+    /// It holds a file or socket of the node.
     Descriptor,
 }
 
@@ -53,11 +53,11 @@ impl Escape {
     }
 }
 
-/// Starts confined workers that try to break out, one for each way in which this machine's workers are confined; gives what
-/// holds for all of them, and every way out that one of them found.
+/// Starts confined workers that try to escape, one for each confinement used on this machine. Returns the confinement
+/// in force for all of them, and every escape that one of them found.
 pub async fn probe(targets: Targets) -> Result<(Confinement, Vec<Escape>), SpawnError> {
     let (mut together, mut escapes) = attempts(targets.clone(), text::confine(Vec::new())).await?;
-    // Without a GPU, those that compute are confined as those that read.
+    // Without a GPU, shard and text workers have the same confinement.
     let computes = process::confine(Vec::new());
     if computes.gpu_cache.is_some() {
         let (confinement, found) = attempts(targets, computes).await?;
@@ -70,7 +70,7 @@ pub async fn probe(targets: Targets) -> Result<(Confinement, Vec<Escape>), Spawn
     Ok((together, escapes))
 }
 
-/// What one of them reaches.
+/// Runs one probe.
 async fn attempts(targets: Targets, confine: Confine) -> Result<(Confinement, Vec<Escape>), SpawnError> {
     let mut spawned = spawn(Role::Probe(targets), confine)?;
     let mut said = Vec::new();
@@ -93,7 +93,7 @@ fn attempt(Targets { secret, folder }: &Targets) -> Vec<Escape> {
     let new = folder.join(format!("hivemind-probe-{}", std::process::id()));
     let created = OpenOptions::new().write(true).create(true).truncate(true).open(&new).is_ok();
     let _ = std::fs::remove_file(&new);
-    // As it is already: should that work, nothing has changed.
+    // Sets the permissions it already has: even if that works, nothing changes.
     let changed = std::fs::metadata(secret).and_then(|about| std::fs::set_permissions(secret, about.permissions()));
     let found = [
         (Escape::Network, TcpListener::bind(any).is_ok() || UdpSocket::bind(any).is_ok()),
@@ -102,13 +102,13 @@ fn attempt(Targets { secret, folder }: &Targets) -> Vec<Escape> {
         (Escape::Program, Command::new("/bin/true").status().is_ok()),
         (Escape::Signal, getppid().is_some_and(|node| test_kill_process(node).is_ok())),
         (Escape::Environment, ["HOME", "PATH", "HF_TOKEN"].iter().any(|name| std::env::var_os(name).is_some())),
-        // This process has made a pair of its own pipes; all else was open in the node when it started this one.
+        // This process opened two descriptors itself, a pair of pipes; any other was inherited from the node.
         (Escape::Descriptor, (3..256).filter(|number| is_open(*number)).count() > 2),
     ];
     found.into_iter().filter(|(_, got_out)| *got_out).map(|(escape, _)| escape).collect()
 }
 
-/// Whether a descriptor of this number is open.
+/// Whether this descriptor is open.
 fn is_open(number: u32) -> bool {
     std::path::Path::new("/dev/fd").join(number.to_string()).symlink_metadata().is_ok()
 }

@@ -1,4 +1,4 @@
-//! The node's side of a worker: start it, talk to it, notice its end.
+//! The node's side of a worker: starts it, sends orders, and detects its end.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -15,13 +15,13 @@ use super::protocol::{FromWorker, ToWorker, encode, next_whole};
 use super::spawn::{Death, End, SpawnError, Spawned, spawn};
 use super::start::Role;
 
-/// Orders that may wait for a worker before its node should take no more work for it.
+/// Queued orders above which the node should take no more work for a worker.
 const WAITING_ORDERS: usize = 64;
 
-/// Read at a time; a prompt chunk's hidden states come in a few.
+/// Read size; a prompt chunk's hidden states take a few reads.
 const READ_BYTES: usize = 256 << 10;
 
-/// What a worker says, and its end.
+/// A message from a worker, or its end.
 #[derive(Debug)]
 pub enum WorkerEvent {
     /// A message.
@@ -30,20 +30,20 @@ pub enum WorkerEvent {
     Died(Death),
 }
 
-/// A running worker. Dropping it ends the process.
+/// A running worker. Dropping it kills the process.
 #[derive(Debug)]
 pub struct Worker {
     orders: Arc<Sender>,
-    /// Orders that the pipe had no room for. Unbounded, because a node that waited here would not hear the worker,
-    /// and a worker that is not heard takes no orders; [`Worker::has_room`] is the bound.
+    /// Orders that did not fit into the pipe. Unbounded, because a node that blocked here would not read the worker's
+    /// messages, and a worker that cannot write reads no orders; [`Worker::has_room`] is the bound.
     late: mpsc::UnboundedSender<Vec<u8>>,
-    /// How many of them wait; while there are any, no order may overtake them.
+    /// Length of that queue; while it is not empty, every order goes through it.
     waiting: Arc<AtomicUsize>,
     process_id: Option<u32>,
 }
 
 impl Worker {
-    /// Starts a worker that may read a model, and gives what it says.
+    /// Starts a worker that may read a model; returns it with its events.
     pub fn spawn(model: &Path) -> Result<(Self, Events), SpawnError> {
         let Spawned { orders, answers, end } = spawn(Role::Shard, confine(paths_of(model)))?;
         let process_id = end.process_id();
@@ -54,8 +54,7 @@ impl Worker {
         Ok((Self { orders, late, waiting, process_id }, events))
     }
 
-    /// One that does nothing; its orders can be read.
-    /// One whose orders go nowhere but to a test.
+    /// A worker without a process, and the pipe with its orders, for tests.
     #[cfg(feature = "testing")]
     #[doc(hidden)]
     pub fn that_only_listens() -> (Self, std::io::PipeReader) {
@@ -65,10 +64,10 @@ impl Worker {
         (Self { orders, late, waiting: Arc::default(), process_id: None }, theirs)
     }
 
-    /// Sends an order. A worker that has died takes none; its death is told by [`Events`].
+    /// Sends an order. A dead worker ignores it; [`Events`] reports the death.
     ///
-    /// Written from here where the pipe has room, which it has while tokens go through: handing every order to a task
-    /// would cost a wake-up per token.
+    /// Writes directly if the pipe has room, as it has while decoding: passing every order to a task would cost a
+    /// wake-up per token.
     pub fn order(&self, order: &ToWorker) {
         let Ok(mut bytes) = encode(order) else { return };
         if self.waiting.load(Ordering::Acquire) == 0 {
@@ -83,33 +82,32 @@ impl Worker {
         let _ = self.late.send(bytes);
     }
 
-    /// Whether the worker keeps up. One that does not will say something before it does.
+    /// Whether the worker keeps up. If not, it sends a message before it does again.
     pub fn has_room(&self) -> bool {
         self.waiting.load(Ordering::Acquire) < WAITING_ORDERS
     }
 
-    /// The process, while it runs.
+    /// The process id, while it runs.
     pub fn process_id(&self) -> Option<u32> {
         self.process_id
     }
 }
 
-/// What a worker says, in order, its death last. Read by whoever acts on it: a task in between would cost a wake-up per
-/// token.
+/// A worker's messages in order, its death last. Read directly by the task that acts on them: a task in between would
+/// cost a wake-up per token.
 #[derive(Debug)]
 pub struct Events {
     answers: Receiver,
-    /// Whether it has said what keeps it from reaching more than it should, which comes first.
+    /// Whether the first message, the confinement in force, has arrived.
     has_begun: bool,
-    /// Read but not yet a whole message.
+    /// Bytes of an incomplete message.
     bytes: BytesMut,
-    /// Taken when the death has been told.
+    /// Taken once the death has been reported.
     end: Option<End>,
 }
 
 impl Events {
-    /// Those of a worker that says nothing.
-    /// No events, ever.
+    /// Events of a worker without a process: none, ever.
     #[cfg(feature = "testing")]
     #[doc(hidden)]
     pub fn none() -> Self {
@@ -119,7 +117,7 @@ impl Events {
         Self { answers, has_begun: true, bytes: BytesMut::new(), end: None }
     }
 
-    /// The next one; `None` after the worker's death. Losing the future loses nothing.
+    /// The next event; `None` after the worker's death. Cancel-safe.
     pub async fn next(&mut self) -> Option<WorkerEvent> {
         loop {
             match self.next_whole() {
@@ -150,7 +148,7 @@ impl Events {
         next_whole(&mut self.bytes)
     }
 
-    /// Ends the process; its death is told as any other.
+    /// Kills the process; its death is reported as any other.
     pub fn kill(&mut self) {
         if let Some(end) = &mut self.end {
             end.kill();
@@ -158,21 +156,21 @@ impl Events {
     }
 }
 
-/// What a worker may do that holds layers and reads these files.
+/// The confinement of a shard worker that reads these files.
 pub(super) fn confine(read: Vec<PathBuf>) -> Confine {
     let uses_gpu = cfg!(target_os = "macos") || hive_host::has_nvidia_card();
     Confine { read, gpu_cache: gpu_cache().filter(|_| uses_gpu), memory_bytes: None }
 }
 
-/// Where a GPU's driver keeps the kernels it has compiled.
+/// The folder where a GPU driver caches compiled kernels.
 fn gpu_cache() -> Option<PathBuf> {
     let folder = hive_host::folders::cache()?.join("gpu");
     hive_host::folders::create_private(&folder).ok()?;
     Some(folder)
 }
 
-/// Writes what the pipe had no room for. Ends when the [`Worker`] is dropped; with both of them the pipe closes, and that
-/// ends the process.
+/// Writes orders that did not fit into the pipe. Ends when the [`Worker`] is dropped; then the pipe closes, which ends
+/// the process.
 async fn write_late(pipe: Arc<Sender>, mut late: mpsc::UnboundedReceiver<Vec<u8>>, waiting: Arc<AtomicUsize>) {
     while let Some(bytes) = late.recv().await {
         let mut rest = bytes.as_slice();

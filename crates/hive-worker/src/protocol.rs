@@ -1,7 +1,7 @@
-//! What node and worker say to each other: length-prefixed postcard messages.
+//! Messages between node and worker: length-prefixed postcard.
 //!
-//! Both ends are the same executable, which the first message makes sure of ([`super::start`]); a length is still checked,
-//! because a broken worker must not take its node down.
+//! Both ends are the same executable, which the first message verifies ([`super::start`]). Lengths are still checked,
+//! because a broken worker must not crash its node.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -16,14 +16,14 @@ use serde::{Deserialize, Serialize};
 
 use hive_protocol::Arithmetic;
 
-/// A prompt chunk of the largest models, and then some.
+/// Above a prompt chunk of the largest models.
 pub(super) const MAX_MESSAGE_BYTES: usize = 512 << 20;
 
-/// Numbers as they lie in memory, which postcard would otherwise take one by one.
+/// Raw bytes of numbers as in memory, which postcard would otherwise encode one by one.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct Raw(#[serde(with = "serde_bytes")] pub Vec<u8>);
 
-/// The size only: what a person wrote could be read back.
+/// Prints the size only: the bytes may reveal a prompt.
 impl std::fmt::Debug for Raw {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} bytes", self.0.len())
@@ -37,9 +37,9 @@ pub struct LoadOrder {
     pub path: PathBuf,
     /// Layers `[start, end)`.
     pub layers: Range<usize>,
-    /// Kernels.
+    /// The kernels to use.
     pub compute: Compute,
-    /// Threads of the fast kernels.
+    /// Threads of the CPU kernels.
     pub threads: usize,
 }
 
@@ -50,64 +50,64 @@ pub struct Work {
     pub session: SessionId,
     /// Position of the first row.
     pub position: u32,
-    /// Whether the last stage is to choose a token.
+    /// Whether the last stage samples a token.
     pub sample: bool,
     /// Tokens or hidden states.
     pub input: Input,
 }
 
-/// From node to worker.
+/// A message from node to worker.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum ToWorker {
-    /// Load a shard; the first message.
+    /// Loads a shard; the first message.
     Load(LoadOrder),
-    /// Open a session.
+    /// Opens a session.
     Open(SessionId, SessionOptions),
-    /// Go on with the cache of a session under another name, from a position on.
+    /// Reuses a session's cache under another id, from a position on.
     Adopt {
         /// The session that has the cache.
         from: SessionId,
-        /// Its new name.
+        /// Its new id.
         session: SessionId,
-        /// Where it goes on.
+        /// The position it continues at.
         position: u32,
-        /// As for a new session.
+        /// Options, as for a new session.
         options: SessionOptions,
     },
-    /// Say what a session is, and then the cache of each layer.
+    /// Exports a session's state, and then the cache of each layer.
     Export(SessionId),
-    /// Of a session that is about to be imported: the cache of the next layer.
+    /// The next layer's cache of a session to be imported.
     Cache(SessionId, Raw),
-    /// Open a session with the caches that came before this.
+    /// Opens a session with the caches sent before.
     Import(SessionId, SessionOptions, CarriedSession),
-    /// Compute.
+    /// Computes.
     Forward(Work),
-    /// The session's answer is done, and its cache stays for the conversation's next turn.
+    /// The session's answer is done; its cache is retained for the conversation's next turn.
     Rest(SessionId),
-    /// Forget a session.
+    /// Closes a session.
     Close(SessionId),
-    /// Say how you are.
+    /// Requests a report.
     Report,
-    /// Say anything: whether you get around to it is what matters.
+    /// Requests any reply, to check that the worker is responsive.
     Check,
 }
 
-/// How a worker is.
+/// A worker's statistics.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct WorkerReport {
-    /// Most memory resident so far.
+    /// Peak resident memory in bytes.
     pub peak_bytes: Option<u64>,
-    /// Most KV cache held since the last report.
+    /// Peak bytes of KV cache since the last report.
     pub kv_bytes: u64,
-    /// Microseconds spent computing tokens, one alone at a time, since the last report.
+    /// Microseconds of decoding tokens that were alone in their batch, since the last report.
     pub decode_us: u64,
-    /// How many.
+    /// The number of those tokens.
     pub decoded: u64,
 }
 
 impl WorkerReport {
-    /// Notes what a batch took. Several conversations share the reading of the weights: what a token of one costs is seen
-    /// when it is alone.
+    /// Records the time of a batch. Concurrent conversations share the reading of the weights, so only a token alone
+    /// shows its cost.
     pub(super) fn computed(&mut self, tokens: usize, prompt_rows: usize, took: Duration) {
         if (tokens, prompt_rows) == (1, 0) {
             self.decode_us += took.as_micros() as u64;
@@ -119,27 +119,28 @@ impl WorkerReport {
 /// Who is at fault when work fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Blame {
-    /// What was asked cannot be done.
+    /// The request is invalid.
     Request,
-    /// This stage computes nonsense or nothing.
+    /// This stage computed an invalid result, or none.
     Own,
-    /// Whoever sent the input, sent what no stage may: a stage, or, to the first one, whoever chose the token.
+    /// The sender of the input, which is invalid: the previous stage, or for the first stage, whoever sampled the
+    /// token.
     Previous,
 }
 
-/// From worker to node.
+/// A message from worker to node.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum FromWorker {
-    /// So many layers are loaded.
+    /// Number of layers loaded so far.
     Progress(usize),
     /// The shard is ready.
     Loaded {
-        /// What computes, for people.
+        /// The device, for people.
         device: String,
-        /// And for the decision whether its results can be compared with another's.
+        /// Its arithmetic, to decide whether its results are comparable with another's.
         arithmetic: Arithmetic,
     },
-    /// It could not be loaded.
+    /// Loading failed.
     LoadFailed(String),
     /// The output for a [`Work`] of the same session.
     Output {
@@ -149,39 +150,39 @@ pub enum FromWorker {
         position: u32,
         /// The work's rows.
         rows: u32,
-        /// The work's wish.
+        /// Whether a token was to be sampled.
         sample: bool,
         /// The result.
         output: Output,
     },
-    /// A session's work failed.
+    /// Work of a session failed.
     Failed {
         /// The session.
         session: SessionId,
-        /// Where the work began, which is where the session still is; `None` where it was not opened at all.
+        /// Where the work began, which is where the session still is; `None` if it was never opened.
         position: Option<u32>,
         /// The cause.
         why: String,
-        /// What would have to change.
+        /// Who is at fault.
         blame: Blame,
     },
-    /// The answer to [`ToWorker::Report`].
+    /// The reply to [`ToWorker::Report`].
     Report(WorkerReport),
-    /// The answer to [`ToWorker::Export`]: the session, and how many layers' caches follow; or nothing, where it is not
-    /// open.
+    /// The reply to [`ToWorker::Export`]: the session's state and the number of layer caches that follow; `None` if it
+    /// is not open.
     Exported(SessionId, Option<(CarriedSession, usize)>),
-    /// One of them.
+    /// One of those caches.
     Cache(SessionId, Raw),
-    /// The answer to [`ToWorker::Import`].
+    /// The reply to [`ToWorker::Import`].
     Imported(SessionId, Result<(), String>),
-    /// The answer to [`ToWorker::Check`].
+    /// The reply to [`ToWorker::Check`].
     Checked,
-    /// It could not be loaded for a fault of the model's files, which every machine would find.
+    /// Loading failed because of the model's files: every machine would fail.
     Unfit(String),
 }
 
 impl FromWorker {
-    /// What a worker says, with its words as they may be shown: they may quote a stranger's file.
+    /// Sanitizes the texts in a message: they may quote a stranger's file.
     pub(super) fn at_the_border(self) -> Self {
         match self {
             Self::Loaded { device, arithmetic } => Self::Loaded { device: border::label(&device), arithmetic },
@@ -196,7 +197,7 @@ impl FromWorker {
     }
 }
 
-/// A message with its length before it.
+/// Encodes a message with a length prefix.
 pub(super) fn encode(message: &impl Serialize) -> Result<Vec<u8>, postcard::Error> {
     let mut bytes = postcard::to_extend(message, vec![0; 4])?;
     let length = (bytes.len() - 4) as u32;
@@ -204,7 +205,7 @@ pub(super) fn encode(message: &impl Serialize) -> Result<Vec<u8>, postcard::Erro
     Ok(bytes)
 }
 
-/// Takes a message from the front of what was read, if one is whole.
+/// Takes the first complete message from the bytes read.
 pub(super) fn next_whole<T: DeserializeOwned>(bytes: &mut BytesMut) -> Result<Option<T>, postcard::Error> {
     let Some(prefix) = bytes.first_chunk::<4>() else { return Ok(None) };
     let length = u32::from_le_bytes(*prefix) as usize;

@@ -1,9 +1,9 @@
-//! What a worker computes next: single tokens of every conversation first, then a piece of a prompt.
+//! Schedules a worker's batches: single tokens of every conversation first, then a piece of a prompt.
 //!
-//! A long prompt must not stop the conversations beside it. While others are in the middle of answers, prompts are cut
-//! into pieces that take little more than one token, and pieces and tokens take turns: a token waits for one piece at most,
-//! and is not held back by a piece in its own batch. Alone, prompts are computed in the chunks they came in. Results do
-//! not depend on the cuts.
+//! A long prompt must not stall other conversations. While others are mid-answer, prompts are cut into pieces that take
+//! little longer than one token, and pieces and tokens alternate: a token waits for one piece at most, and is not
+//! delayed by a piece in its own batch. Alone, a prompt is computed in the chunks it arrived in. Results do not depend
+//! on the cuts.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -13,32 +13,31 @@ use hive_model::{Hidden, SessionId};
 
 use super::protocol::Work;
 
-/// Rows in one batch: enough to fill the kernels, little enough that nobody waits long for the next batch.
+/// Rows per batch: enough to use the kernels well, few enough that nobody waits long for the next batch.
 const MAX_BATCH_ROWS: usize = 1024;
-/// The smallest piece of a prompt: below it, reading the weights costs more than computing with them.
+/// Smallest piece of a prompt: below it, reading the weights costs more than computing with them.
 const MIN_PIECE_ROWS: usize = 4;
-/// The largest piece while others wait, however fast they turn out to be.
+/// Largest piece while others wait, however fast pieces are.
 const MAX_PIECE_ROWS: usize = 256;
-/// A piece may take as long as so many tokens. It is waited for by half on the average.
+/// Time limit of a piece, in tokens. A token waits half of it on average.
 const PIECE_TOKENS: f64 = 1.5;
-/// A conversation that had a token this recently is in the middle of an answer, although its next token may just be at
-/// another stage.
+/// A conversation with a token this recently is mid-answer, even if its next token is still at another stage.
 const IN_THE_MIDDLE: Duration = Duration::from_millis(250);
 
-/// Work that waits, in the order in which each session's came.
+/// Queued work, in order of arrival within each session.
 #[derive(Debug)]
 pub(super) struct Schedule {
-    /// Single tokens, at most one a session.
+    /// Single tokens, at most one per session.
     tokens: VecDeque<Work>,
-    /// Prompts, and whatever came behind them in their sessions.
+    /// Prompts, and whatever arrived after them in their sessions.
     prompts: VecDeque<Work>,
-    /// When each session last had a token; not those that have ended.
+    /// When each running session last had a token.
     latest_tokens: BTreeMap<SessionId, Instant>,
-    /// Whether the batch before this one was of tokens, so that it is a waiting prompt's turn.
+    /// Whether the previous batch was of tokens, so that a waiting prompt is next.
     tokens_had_their_turn: bool,
-    /// Time of a batch of tokens, in seconds; a running average that follows within a few values.
+    /// Seconds per batch of tokens: a running average that adapts within a few values.
     token_s: Option<f64>,
-    /// Rows that have turned out to take as long as a piece may.
+    /// Rows that take as long as a piece may.
     piece_rows: f64,
 }
 
@@ -66,7 +65,7 @@ impl Schedule {
         }
     }
 
-    /// Forgets what a session still wanted: its answer is done, or nobody wants it any more.
+    /// Drops a session's queued work: its answer is done or cancelled.
     pub(super) fn cancel(&mut self, session: SessionId) {
         self.latest_tokens.remove(&session);
         self.tokens.retain(|work| work.session != session);
@@ -77,7 +76,7 @@ impl Schedule {
         self.tokens.is_empty() && self.prompts.is_empty()
     }
 
-    /// The next batch: at most one piece of work a session.
+    /// The next batch: at most one item per session.
     pub(super) fn next(&mut self, now: Instant) -> Vec<Work> {
         self.latest_tokens.retain(|_, at| now.saturating_duration_since(*at) < IN_THE_MIDDLE);
         self.latest_tokens.extend(self.tokens.iter().map(|token| (token.session, now)));
@@ -120,8 +119,8 @@ impl Schedule {
         batch
     }
 
-    /// The prompt that came first, of those whose sessions have no token waiting from before: what is read again after a
-    /// machine was lost comes as single rows, too.
+    /// The first prompt whose session has no earlier token queued: replay after a lost machine arrives as single rows,
+    /// too.
     fn first_ready(&self) -> Option<usize> {
         self.prompts.iter().position(|prompt| self.tokens.iter().all(|token| token.session != prompt.session))
     }
@@ -137,7 +136,7 @@ impl Schedule {
         Some(piece)
     }
 
-    /// Learns how long things take.
+    /// Updates the timing estimates.
     pub(super) fn took(&mut self, tokens: usize, prompt_rows: usize, time: Duration) {
         let seconds = time.as_secs_f64();
         if prompt_rows == 0 {
@@ -146,14 +145,14 @@ impl Schedule {
             && let Some(token_s) = self.token_s
             && seconds > 0.0
         {
-            // Small pieces take longer a row, so the size is approached in steps.
+            // Small pieces take longer per row, so the size is approached in steps.
             let wanted = prompt_rows as f64 * token_s * PIECE_TOKENS / seconds;
             let near = wanted.clamp(self.piece_rows / 2.0, self.piece_rows * 2.0);
             self.piece_rows = near.clamp(MIN_PIECE_ROWS as f64, MAX_PIECE_ROWS as f64);
         }
     }
 
-    /// Whether conversations other than this prompt's are in the middle of an answer.
+    /// Whether other conversations are mid-answer.
     fn others_wait(&self, prompt: &Work, now: Instant) -> bool {
         let here = self.tokens.iter().any(|token| token.session != prompt.session);
         let lately = |(session, at): (&SessionId, &Instant)| {
@@ -163,7 +162,7 @@ impl Schedule {
     }
 }
 
-/// The first `rows` of a piece of work, and the rest. Only the last piece asks for a token.
+/// The first `rows` of an item, and the rest. Only the last piece samples a token.
 fn cut(work: Work, rows: usize) -> (Work, Option<Work>) {
     if work.input.rows() <= rows {
         return (work, None);
@@ -208,14 +207,14 @@ mod tests {
         schedule.push(work(2, 50, 1));
         schedule.push(work(3, 70, 1));
         assert_eq!(shape(&schedule.next(now)), [(2, 50, 1), (3, 70, 1)]);
-        // More tokens do not push the prompt out.
+        // More tokens do not displace the prompt.
         schedule.push(work(2, 51, 1));
         assert_eq!(shape(&schedule.next(now)), [(1, 0, 4)]);
         assert_eq!(shape(&schedule.next(now)), [(2, 51, 1)]);
-        // The next tokens are at another stage; the prompt still goes in pieces.
+        // The next tokens are at another stage; the prompt is still cut.
         assert_eq!(shape(&schedule.next(now)), [(1, 4, 4)]);
         assert_eq!(shape(&schedule.next(now)), [(1, 8, 4)]);
-        // Nobody is in the middle of anything any more.
+        // No conversation is mid-answer any more.
         let later = now + IN_THE_MIDDLE * 2;
         let rest = schedule.next(later);
         assert_eq!(shape(&rest), [(1, 12, 88)]);
@@ -244,7 +243,7 @@ mod tests {
         let mut schedule = Schedule::default();
         schedule.took(1, 0, Duration::from_millis(10));
         for _ in 0..10 {
-            // Two milliseconds for the weights, one for each row.
+            // Two milliseconds for the weights, and one per row.
             let rows = schedule.piece_rows as usize;
             schedule.took(0, rows, Duration::from_millis(2 + rows as u64));
         }
@@ -266,10 +265,10 @@ mod tests {
     #[test]
     fn rows_that_come_one_by_one_keep_their_order_when_it_is_the_prompts_turn() {
         let (mut schedule, now) = (Schedule::default(), Instant::now());
-        // Another conversation is in the middle of its answer, and had its turn.
+        // Another conversation is mid-answer, and had its turn.
         schedule.push(work(2, 50, 1));
         assert_eq!(shape(&schedule.next(now)), [(2, 50, 1)]);
-        // The second row waits as a prompt does, since a session has one token at a time.
+        // The second row is queued as a prompt, since a session has one token at a time.
         schedule.push(work(1, 23, 1));
         schedule.push(work(1, 24, 1));
         schedule.push(work(3, 0, 30));

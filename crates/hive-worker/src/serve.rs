@@ -1,4 +1,4 @@
-//! The worker's side: one thread that owns MLX, reads orders, computes and answers.
+//! The worker's side: one thread that owns MLX, reads orders, computes and replies.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::File;
@@ -20,19 +20,19 @@ use super::start::{Role, Start};
 use super::{probe, text};
 use hive_protocol::Arithmetic;
 
-/// Read at a time; a prompt chunk's hidden states come in a few.
+/// Read size; a prompt chunk's hidden states take a few reads.
 const READ_BYTES: usize = 256 << 10;
 
-/// MLX keeps freed buffers for reuse without end, and every prompt of a new length leaves some. A small stock serves as well, and
-/// memory stays flat. Measured, see docs/performance.md.
+/// MLX's buffer cache is unbounded, and every new prompt length adds buffers. A small limit is as fast, and keeps
+/// memory flat. Measured, see docs/performance.md.
 const CPU_CACHE_BYTES: usize = 32 << 20;
-/// On a GPU, freeing a buffer waits for what is being computed, so more of them are kept.
+/// On a GPU, freeing a buffer waits for running computations, so more are kept.
 const GPU_CACHE_BYTES: usize = 256 << 20;
 
-/// Serves until the node goes away. Never returns to do anything else: the process is this.
+/// Serves until the node exits. The process does nothing else.
 ///
 /// # Errors
-/// Standard input or output is no pipe: somebody started the subcommand by hand.
+/// Standard input or output is not a pipe: somebody ran the subcommand manually.
 pub fn serve() -> std::io::Result<()> {
     let mut orders = File::from(std::io::stdin().as_fd().try_clone_to_owned()?);
     let mut answers = File::from(std::io::stdout().as_fd().try_clone_to_owned()?);
@@ -41,9 +41,9 @@ pub fn serve() -> std::io::Result<()> {
             return Err(std::io::Error::other("a worker is started by its node, not by hand"));
         }
     }
-    // Before a byte of a stranger's is read, and before there is a second thread.
+    // Before any untrusted byte is read, and before a second thread starts.
     let (role, confinement) = Start::take(&mut orders)?;
-    // What a library prints must not come between the answers.
+    // What a library prints must not mix with the replies.
     rustix::stdio::dup2_stdout(std::io::stderr())?;
     match role {
         Role::Probe(targets) => return probe::serve(&targets, confinement, &mut answers),
@@ -55,18 +55,19 @@ pub fn serve() -> std::io::Result<()> {
     Computer { answers, orders, schedule, shard: None, report, imports: HashMap::new(), stalled: HashSet::new() }.run()
 }
 
-/// Reads orders on the thread that computes: handing them over from a thread of their own would cost a wake-up per
-/// token. While it computes, orders wait in the pipe; the node writes from a task of its own, so it waits for nobody.
+/// Reads orders on the computing thread: a separate reader would cost a wake-up per token. During a computation, orders
+/// wait in the pipe; the node writes them from a task of its own, so nothing blocks there.
 struct Orders {
     pipe: File,
-    /// Room to read into, kept from one read to the next: clearing so much takes longer than reading a token's order.
+    /// The read buffer, kept between reads: clearing it takes longer than reading a token's order.
     bytes: Vec<u8>,
-    /// What of it has been read and is not yet a whole order.
+    /// The part that was read and is not yet a complete order.
     unread: Range<usize>,
 }
 
 impl Orders {
-    /// Moves every order that is here to `to`; waits for one if it may and `to` is empty. `false` when the node has gone.
+    /// Moves every available order to `to`; waits for one if `may_wait` and `to` is empty. Returns `false` once the
+    /// node has exited.
     fn take(&mut self, to: &mut VecDeque<ToWorker>, may_wait: bool) -> std::io::Result<bool> {
         let mut drained = false;
         loop {
@@ -91,7 +92,7 @@ impl Orders {
         }
     }
 
-    /// Whether there is something to read, or the end of it.
+    /// Whether the pipe is readable, or at its end.
     fn has_more(&self) -> std::io::Result<bool> {
         let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
         Ok(poll(&mut [PollFd::new(&self.pipe, PollFlags::IN)], Some(&at_once))? > 0)
@@ -110,7 +111,7 @@ impl Orders {
         Ok(Some(order))
     }
 
-    /// Brings what is unread to the front, with room behind it.
+    /// Moves unread bytes to the front, to make room behind them.
     fn make_room(&mut self) {
         self.bytes.copy_within(self.unread.clone(), 0);
         self.unread = 0..self.unread.len();
@@ -121,7 +122,7 @@ impl Orders {
     }
 }
 
-/// A layer's cache that is larger is not carried but computed again.
+/// A larger layer cache is recomputed instead of transferred.
 const MAX_CACHE_BYTES: usize = MAX_MESSAGE_BYTES - (1 << 10);
 
 struct Computer {
@@ -130,15 +131,15 @@ struct Computer {
     schedule: Schedule,
     shard: Option<Shard>,
     report: WorkerReport,
-    /// Caches that have come for sessions that are still to be opened.
+    /// Received caches of sessions that are not open yet.
     imports: HashMap<SessionId, Vec<Vec<u8>>>,
-    /// Sessions whose latest work failed. What was on its way behind that work is not worth a second complaint.
+    /// Sessions whose latest work failed. Work queued behind it fails silently.
     stalled: HashSet<SessionId>,
 }
 
 impl Computer {
     fn run(mut self) -> std::io::Result<()> {
-        // Whatever came while computing joins the next batch. When the node goes away there is nobody to compute for.
+        // Orders that arrive during a computation join the next batch. When the node exits, the worker ends.
         let mut orders = VecDeque::new();
         while self.orders.take(&mut orders, self.schedule.is_empty())? {
             for order in orders.drain(..) {
@@ -208,7 +209,7 @@ impl Computer {
         let options = ShardOptions { layers: order.layers.clone(), compute: order.compute };
         let answers = &mut self.answers;
         let loaded = Shard::load(&files, &options, |layers| {
-            // Only news; if it cannot be told, the node is gone and the reader ends the process.
+            // Progress only; if it cannot be sent, the node has exited and the reader ends the process.
             let _ = say(answers, &FromWorker::Progress(layers));
         });
         match loaded {
@@ -230,7 +231,7 @@ impl Computer {
         }
     }
 
-    /// Says what a session is, one layer at a time: a long conversation's caches are not held twice.
+    /// Exports a session one layer at a time, so that a long conversation's caches are not held twice.
     fn export(&mut self, session: SessionId) -> std::io::Result<()> {
         let Some(shard) = &self.shard else { return Ok(()) };
         let layers = shard.layers().len();
@@ -238,7 +239,7 @@ impl Computer {
         let is_open = exported.is_some();
         say(&mut self.answers, &FromWorker::Exported(session, exported))?;
         for layer in (0..layers).filter(|_| is_open) {
-            // Where one cannot be read, the others are of no use, and the one who takes them sees that by its size.
+            // If one cannot be read, the others are useless; the receiver detects that by its size.
             let cache = shard.export_kv(session, layer).unwrap_or_default();
             let cache = if cache.len() < MAX_CACHE_BYTES { cache } else { Vec::new() };
             say(&mut self.answers, &FromWorker::Cache(session, Raw(cache)))?;

@@ -1,4 +1,4 @@
-//! Starting a worker process: this very executable again, with two pipes, a cleared environment and its first message.
+//! Starts a worker process: this executable, with two pipes, a cleared environment and a first message.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -19,15 +19,15 @@ use super::protocol::encode;
 use super::start::{Role, Start};
 use crate::mlx_library;
 
-/// Room in a pipe where the system lets one choose: a prompt chunk then takes fewer turns of writing and reading.
+/// Pipe capacity, where the system allows choosing it: a prompt chunk then takes fewer reads and writes.
 #[cfg(target_os = "linux")]
 const PIPE_BYTES: usize = 1 << 20;
 
-/// A token reads all weights from one end to the other, and in pages of 4 kB finding them takes a tenth of the time. This asks
-/// glibc to ask the kernel for pages of 2 MB; others know no such setting.
+/// A token reads all weights from one end to the other; with 4 kB pages, address translation takes a tenth of the time.
+/// This tells glibc to request 2 MB pages; other C libraries ignore it.
 const LARGE_PAGES: (&str, &str) = ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1");
 
-/// What a worker is told of the node's environment; everything else, tokens and keys among it, stays here.
+/// The environment variables that a worker inherits; all others, such as tokens and keys, are removed.
 const PASSED_ON: [&str; 13] = [
     "GLIBC_TUNABLES",
     "LD_LIBRARY_PATH",
@@ -44,24 +44,24 @@ const PASSED_ON: [&str; 13] = [
     "NVIDIA_VISIBLE_DEVICES",
 ];
 
-/// Words a dying worker leaves that are worth repeating.
+/// Lines of a dying worker's standard error to keep.
 const LAST_WORDS: usize = 4;
 
 /// Why a worker could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum SpawnError {
-    /// The system refused.
+    /// The system failed.
     #[error("cannot start a worker process: {why}{remedy}", why = .0, remedy = remedy(.0))]
     System(#[from] std::io::Error),
-    /// The executable is another one by now. Where a running program cannot be started again from its old file, a
-    /// worker of the new version would not understand the node.
+    /// The executable on disk has changed. Where a running program cannot be started from its old file, a worker of the
+    /// new version would not understand the node.
     #[error("HiveMind was updated while it ran; restart it")]
     Replaced,
 }
 
-/// What to do where too much is open.
+/// The remedy for too many open files.
 fn remedy(error: &std::io::Error) -> &'static str {
-    // EMFILE and ENFILE, the same on every system that HiveMind runs on.
+    // EMFILE and ENFILE, the same on every supported system.
     match error.raw_os_error() {
         Some(23 | 24) => "; close other programs, or start HiveMind where more is allowed (`ulimit -n 1024`)",
         _ => "",
@@ -73,7 +73,7 @@ fn remedy(error: &std::io::Error) -> &'static str {
 pub struct Death {
     /// Its exit status or signal.
     pub status: String,
-    /// The end of what it wrote to its standard error: for this machine only, as it may name files.
+    /// The last lines of its standard error; they may name files, so they stay on this machine.
     pub last_words: String,
 }
 
@@ -86,14 +86,14 @@ impl std::fmt::Display for Death {
     }
 }
 
-/// A process that has been started, and both ends of its pipes.
+/// A started process, and both ends of its pipes.
 pub(crate) struct Spawned {
     pub(crate) orders: Sender,
     pub(crate) answers: Receiver,
     pub(crate) end: End,
 }
 
-/// What is left to learn of a process once it has ended.
+/// Collects the exit status and last words of a process.
 #[derive(Debug)]
 pub(crate) struct End {
     child: Child,
@@ -105,12 +105,12 @@ impl End {
         self.child.id()
     }
 
-    /// Ends the process.
+    /// Kills the process.
     pub(crate) fn kill(&mut self) {
         let _ = self.child.start_kill();
     }
 
-    /// Ends the process if it still runs; says how it ended, and its last words.
+    /// Kills the process if it still runs; returns how it ended, and its last words.
     pub(crate) async fn learn(&mut self) -> Death {
         self.kill();
         let status = match self.child.wait().await {
@@ -121,7 +121,7 @@ impl End {
     }
 }
 
-/// Starts a worker for a role. Dropping the result ends it.
+/// Starts a worker for a role. Dropping the result kills it.
 pub(crate) fn spawn(role: Role, confine: Confine) -> Result<Spawned, SpawnError> {
     prepare();
     #[cfg(any(test, feature = "testing"))]
@@ -142,19 +142,19 @@ pub(crate) fn spawn(role: Role, confine: Confine) -> Result<Spawned, SpawnError>
         .stdin(theirs_in)
         .stdout(theirs_out)
         .stderr(Stdio::piped())
-        // Ctrl-C in a terminal goes to the whole group; only the node decides what it means.
+        // Ctrl-C in a terminal signals the whole process group; the node decides what it means.
         .process_group(0)
         .kill_on_drop(true);
     let mut child = command.spawn()?;
     let words = tokio::spawn(last_words(child.stderr.take()));
     let start = encode(&Start::new(role, confine)).map_err(std::io::Error::other)?;
-    // A pipe has room for some paths. A process that is gone already is noticed, and named, by whoever listens to it.
+    // The message fits into the pipe. If the process has already died, the reader of its messages reports that.
     let _ = ours_out.write_all(&start);
     let orders = Sender::from_owned_fd(ours_out.into())?;
     Ok(Spawned { orders, answers: Receiver::from_owned_fd(ours_in.into())?, end: End { child, words } })
 }
 
-/// A unit test's executable is no worker: there, a model's text is read by a thread.
+/// A unit test's executable is not a worker: there, a thread reads a model's text.
 #[cfg(any(test, feature = "testing"))]
 pub(crate) mod here {
     use std::sync::atomic::{AtomicBool, Ordering};
@@ -163,12 +163,12 @@ pub(crate) mod here {
 
     static WANTED: AtomicBool = AtomicBool::new(cfg!(test));
 
-    /// From now on, text workers are threads of this process. Only tests call this.
+    /// Runs text workers as threads of this process from now on. For tests only.
     pub fn read_texts_here() {
         WANTED.store(true, Ordering::Relaxed);
     }
 
-    /// The model of a text worker that is to be a thread.
+    /// The model of a text worker that is to run as a thread.
     pub(super) fn model(role: &Role) -> Option<PathBuf> {
         match role {
             Role::Text(model) if WANTED.load(Ordering::Relaxed) => Some(model.clone()),
@@ -193,7 +193,7 @@ pub(crate) mod here {
 #[cfg(target_os = "linux")]
 #[expect(clippy::unnecessary_wraps, reason = "elsewhere it may have been replaced")]
 fn executable() -> Result<PathBuf, SpawnError> {
-    // The running program itself, also when its file has been replaced or removed.
+    // The running program itself, even if its file was replaced or removed.
     Ok(PathBuf::from("/proc/self/exe"))
 }
 
@@ -211,8 +211,8 @@ fn executable() -> Result<PathBuf, SpawnError> {
     if now == *at_first { Ok(path.clone()) } else { Err(SpawnError::Replaced) }
 }
 
-/// Notes which executable runs, so that one that replaces it is told apart, and what is open that is no worker's business.
-/// Called when a node starts, and before a process starts its first worker.
+/// Records which executable runs, to detect a replaced one, and marks open descriptors as not inheritable. Called when
+/// a node starts, and before a process starts its first worker.
 pub fn prepare() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -223,7 +223,7 @@ pub fn prepare() {
 
 fn environment(gpu_cache: Option<&Path>) -> Vec<(&'static str, OsString)> {
     let mut passed: Vec<_> = PASSED_ON.iter().filter_map(|name| Some((*name, std::env::var_os(name)?))).collect();
-    // Whoever has chosen settings of glibc's keeps them.
+    // The user's own glibc settings take precedence.
     if cfg!(target_os = "linux") && std::env::var_os(LARGE_PAGES.0).is_none() {
         passed.push((LARGE_PAGES.0, LARGE_PAGES.1.into()));
     }
@@ -232,7 +232,7 @@ fn environment(gpu_cache: Option<&Path>) -> Vec<(&'static str, OsString)> {
         passed.push((variable, value));
     }
     if let Some(cache) = gpu_cache {
-        // Compiled kernels, by the names that CUDA and MLX know, and what they need on the way.
+        // The variables of CUDA and MLX for compiled kernels, and for temporary files while compiling.
         for variable in ["CUDA_CACHE_PATH", "MLX_PTX_CACHE_DIR", "TMPDIR"] {
             passed.push((variable, cache.into()));
         }
@@ -240,7 +240,7 @@ fn environment(gpu_cache: Option<&Path>) -> Vec<(&'static str, OsString)> {
     passed
 }
 
-/// Makes room in a pipe. One who has many pipes may have no more wide ones; narrow ones serve as well.
+/// Enlarges a pipe. The system limits the total, and small pipes work as well.
 fn widen(pipe: BorrowedFd) {
     #[cfg(target_os = "linux")]
     let _ = rustix::pipe::fcntl_setpipe_size(pipe, PIPE_BYTES);

@@ -1,4 +1,4 @@
-//! A worker's first message: which version of HiveMind speaks, what the worker is for, and what it may touch.
+//! A worker's first message: the version of HiveMind, the worker's role, and its confinement.
 
 use std::io::{Error, Read};
 use std::os::unix::process::CommandExt;
@@ -9,25 +9,25 @@ use data_encoding::HEXLOWER;
 use hive_host::sandbox::{Confine, Confinement, Step, confine, confine_again};
 use serde::{Deserialize, Serialize};
 
-/// A start names some paths; more is nobody's start.
+/// Limit of a start message, which has only some paths.
 const MAX_START_BYTES: usize = 1 << 20;
 
-/// Where a worker that executes itself again finds the message that it has read already.
+/// Passes the start message to a worker that executes itself again.
 const AGAIN: &str = "HIVEMIND_WORKER_AGAIN";
 
-/// What a worker is for.
+/// The role of a worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Role {
     /// Holds layers and computes.
     Shard,
     /// Reads a model's headers, tokenizer and chat template.
     Text(PathBuf),
-    /// Tries to break out, and says what it could do.
+    /// Tries to escape, and reports what it could do.
     Probe(super::probe::Targets),
 }
 
 impl Role {
-    /// What lists of processes call it.
+    /// The process name in process lists.
     pub(super) fn process_name(&self) -> &'static str {
         match self {
             Self::Shard => "hivemind-shard",
@@ -40,7 +40,7 @@ impl Role {
 /// The first message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Start {
-    /// First, so that it can be read whatever else has changed.
+    /// First, so that any version can read it.
     version: String,
     role: Role,
     confine: Confine,
@@ -51,7 +51,7 @@ impl Start {
         Self { version: env!("CARGO_PKG_VERSION").to_owned(), role, confine }
     }
 
-    /// Reads the first message and gives up everything that the role has no use for, for good.
+    /// Reads the first message, and permanently drops every privilege that the role does not need.
     pub(super) fn take(orders: &mut impl Read) -> std::io::Result<(Role, Confinement)> {
         if let Some(read_before) = std::env::var_os(AGAIN) {
             let message = HEXLOWER.decode(read_before.as_encoded_bytes()).map_err(Error::other)?;
@@ -66,7 +66,7 @@ impl Start {
         }
     }
 
-    /// Executes this program again; gives the error if that cannot be done.
+    /// Executes this program again; returns only on error.
     fn restart(&self) -> Error {
         let message = match postcard::to_allocvec(self) {
             Ok(message) => HEXLOWER.encode(&message),
@@ -76,7 +76,7 @@ impl Start {
         again.arg0(self.role.process_name()).arg(super::SUBCOMMAND).env(AGAIN, message).exec()
     }
 
-    /// Reads the first message, and not a byte beyond it.
+    /// Reads the first message, and no byte beyond it.
     fn read(orders: &mut impl Read) -> std::io::Result<Self> {
         let mut length = [0; 4];
         orders.read_exact(&mut length)?;
@@ -116,7 +116,7 @@ mod tests {
         let start = Start { version: "9.9.9".to_owned(), ..Start::new(Role::Shard, Confine::default()) };
         let why = Start::read(&mut encode(&start).unwrap().as_slice()).unwrap_err().to_string();
         assert!(why.contains("9.9.9") && why.contains("restart"), "{why}");
-        // Whatever a later version adds behind it.
+        // Whatever a later version appends.
         let mut bytes = postcard::to_allocvec(&"9.9.9").unwrap();
         bytes.extend([255; 9]);
         let message: Vec<u8> = (bytes.len() as u32).to_le_bytes().into_iter().chain(bytes).collect();

@@ -1,9 +1,9 @@
-//! A model's text: its headers, tokenizer and chat template, read in a process of its own.
+//! A model's text: its headers, tokenizer and chat template, read in a separate process.
 //!
-//! All of that is written by strangers, and some of it is a program. So the node never parses it: a **text worker** does, one
-//! for each model that is open, confined to that model's files, with a limit on its memory and on the time that each order may
-//! take. A file that brings its worker down costs one clear error; the node, its other models and their answers go on.
-//! Orders carry everything they need, so a worker that was replaced goes on where the one before it died.
+//! Strangers write all of these, and a chat template is a program. So the node never parses them: a **text worker**
+//! does, one per open model, confined to that model's files, with a memory limit and a timeout per order. A file that
+//! crashes its worker costs one clear error; the node, its other models and their answers continue. Orders carry all
+//! their state, so a restarted worker resumes where the last one died.
 
 mod actor;
 mod card;
@@ -29,19 +29,19 @@ pub use card::ModelCard;
 pub use error::{TextError, TextFault};
 pub(crate) use serve::serve;
 
-/// Reading the headers and the norms of a large model from a slow disk; parsing the largest vocabularies.
+/// Reading the headers and norms of a large model from a slow disk; parsing the largest vocabularies.
 const OPEN_PATIENCE: Duration = Duration::from_mins(1);
 /// A conversation of a few thousand tokens takes milliseconds.
 const PROMPT_PATIENCE: Duration = Duration::from_secs(10);
-/// And a very long one this much more for each of so many bytes.
+/// A long conversation adds a second per this many bytes.
 const PROMPT_BYTES_PER_S: u64 = 100_000;
-/// A token's text takes microseconds, and a worker that is started again for it reads the vocabulary first.
+/// Decoding a token takes microseconds, but a restarted worker reads the vocabulary first.
 const TEXT_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Orders on their way to a text worker.
+/// Capacity of the queue of orders to a text worker.
 const QUEUE: usize = 64;
 
-/// A model whose text side is open. Clones share the process, which ends with the last of them.
+/// An open model's text. Clones share the process, which ends with the last of them.
 #[derive(Debug, Clone)]
 pub struct Model {
     inner: Arc<Inner>,
@@ -56,7 +56,7 @@ struct Inner {
 }
 
 impl Model {
-    /// Opens a `.gguf` file or a model's folder, under a name for people.
+    /// Opens a `.gguf` file or a model's folder. `name` is shown to people.
     pub async fn open(path: &Path, name: &str) -> Result<Self, TextError> {
         let (asks, queue) = mpsc::channel(QUEUE);
         tokio::spawn(Actor::new(path.to_owned()).run(queue));
@@ -73,18 +73,18 @@ impl Model {
         &self.inner.path
     }
 
-    /// What people call it.
+    /// Its name for people.
     pub fn name(&self) -> String {
         self.inner.name.clone()
     }
 
-    /// The model in numbers.
+    /// The model's figures.
     pub fn card(&self) -> &ModelCard {
         &self.inner.card
     }
 
-    /// Loads tokenizer and chat template, so that the first conversation need not wait for them. A model without a chat
-    /// template is none for conversations, and no error here.
+    /// Loads tokenizer and chat template, so that the first conversation need not wait for them. A missing chat
+    /// template is not an error here.
     pub async fn prepare(&self) -> Result<(), TextError> {
         match self.ask(Order::Prepare, OPEN_PATIENCE).await? {
             Reply::Prepared => Ok(()),
@@ -92,7 +92,7 @@ impl Model {
         }
     }
 
-    /// Whether people can talk to it: with a tokenizer and a chat template that can be used.
+    /// Checks that the model can hold conversations: that it has a usable tokenizer and chat template.
     pub async fn can_converse(&self) -> Result<(), TextError> {
         match self.ask(Order::Converse, OPEN_PATIENCE).await? {
             Reply::Prepared => Ok(()),
@@ -100,7 +100,7 @@ impl Model {
         }
     }
 
-    /// Options of a conversation that the model's chat template does not look at, so that they change nothing.
+    /// Options of a conversation that the chat template does not use.
     pub async fn unknown_options(&self, conversation: &Conversation) -> Result<Vec<String>, TextError> {
         if conversation.variables.is_empty() {
             return Ok(Vec::new());
@@ -114,7 +114,8 @@ impl Model {
         }
     }
 
-    /// The tokens of a conversation, ready for the assistant's answer. It began then, if it does not say so itself.
+    /// The tokens of a conversation, ready for the assistant's answer. `began` is its start time, unless it has one
+    /// itself.
     pub async fn prompt(&self, conversation: &Conversation, began: DateTime) -> Result<Vec<u32>, TextError> {
         let json = serde_json::to_vec(conversation).map_err(|error| TextError::Died(error.to_string()))?;
         let patience = PROMPT_PATIENCE + Duration::from_secs(json.len() as u64 / PROMPT_BYTES_PER_S);
@@ -124,13 +125,13 @@ impl Model {
         }
     }
 
-    /// Takes the next token of an answer; gives the text that has become certain, which may be empty.
+    /// Appends the next token of an answer; returns the text that is now final, which may be empty.
     pub async fn push(&self, answer: &mut Detokenizer, token: u32) -> Result<String, TextError> {
         let (given, all) = self.texts(answer.window_with(token)).await?;
         Ok(answer.take(&given, &all))
     }
 
-    /// The text of an answer that is still held back.
+    /// The remaining text of an answer.
     pub async fn finish(&self, answer: &mut Detokenizer) -> Result<String, TextError> {
         let (given, all) = self.texts(answer.window()).await?;
         Ok(answer.take_all(&given, &all))
@@ -142,7 +143,7 @@ impl Model {
         }
         let order = Order::Texts { tokens: all.to_vec(), given: given.len() as u32 };
         let reply = match self.ask(order.clone(), TEXT_PATIENCE).await {
-            // An answer need not end because a process hung.
+            // An answer must not end because a process hung: retry once.
             Err(TextError::Late(_)) => self.ask(order, TEXT_PATIENCE).await,
             reply => reply,
         };
@@ -168,7 +169,7 @@ async fn ask(asks: &mpsc::Sender<Ask>, order: Order, patience: Duration) -> Resu
     if let Ok(reply) = tokio::time::timeout(patience, replied).await {
         return reply.unwrap_or_else(|_| Err(ended()));
     }
-    // Whatever it is busy with, it will not end.
+    // The worker hangs: restart it.
     let _ = asks.send(Ask::Restart).await;
     Err(TextError::Late(patience.as_secs()))
 }

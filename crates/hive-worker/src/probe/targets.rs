@@ -1,10 +1,10 @@
-//! What a probe is pointed at.
+//! The targets of a probe.
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-/// What a probe tries its hand at.
+/// What a probe tries to access.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Targets {
     /// A file or folder that it was not given.

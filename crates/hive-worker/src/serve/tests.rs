@@ -1,4 +1,4 @@
-//! Bad work among good, as the node hears of it.
+//! Failing work in a batch, as the node sees it.
 
 use std::io::pipe;
 
@@ -12,7 +12,7 @@ mod common;
 
 use common::{HIDDEN, LAYERS, write_tiny_model};
 
-/// A computer with a tiny model and sessions 0, 1 and 2, and the pipe on which it answers.
+/// A computer with a tiny model and sessions 0, 1 and 2, and the pipe with its replies.
 fn computer(layers: Range<usize>, change: impl FnMut(&str, &mut [f32])) -> (Computer, std::io::PipeReader) {
     let folder = tempfile::tempdir().unwrap();
     write_tiny_model(folder.path(), change);
@@ -47,10 +47,10 @@ fn work(session: u128, position: u32, input: Input) -> Work {
     Work { session: SessionId(session), position, sample: true, input }
 }
 
-/// What is said of each session in a batch.
+/// The replies to a batch.
 fn said(computer: &mut Computer, theirs: &mut std::io::PipeReader, batch: Vec<Work>) -> Vec<FromWorker> {
     computer.forward(batch).unwrap();
-    // The end of what was said: one more message that is known.
+    // Ends the replies with a known message.
     computer.take(ToWorker::Report).unwrap();
     let mut all = Vec::new();
     loop {
@@ -65,7 +65,7 @@ fn said(computer: &mut Computer, theirs: &mut std::io::PipeReader, batch: Vec<Wo
     }
 }
 
-/// The session, and how its work ended: with a token, or whose fault it was and where the session stands.
+/// The session and its result: a token, or who is at fault and where the session is.
 fn in_short(message: &FromWorker) -> (u128, Result<u32, (Blame, Option<u32>)>) {
     match message {
         FromWorker::Output { session, position, output: Output::Token(_), .. } => (session.0, Ok(*position)),
@@ -115,10 +115,10 @@ fn what_was_on_its_way_behind_a_failure_is_no_second_complaint() {
     assert_eq!(step(1, f32::NAN), [(0, Err((Blame::Previous, Some(1))))]);
     assert_eq!(step(2, 0.5), []);
     assert_eq!(step(3, f32::NAN), []);
-    // It comes again once the ring is mended, and goes on.
+    // It is resent after the ring has failed over, and continues.
     assert_eq!(step(1, 0.5), [(0, Ok(1))]);
     assert_eq!(step(2, 0.5), [(0, Ok(2))]);
-    // A gap where nothing had failed is a mistake of whoever asked.
+    // A gap without an earlier failure is the requester's mistake.
     assert_eq!(step(9, 0.5), [(0, Err((Blame::Request, Some(9))))]);
 }
 

@@ -1,4 +1,4 @@
-//! The node's end of a text worker: hands orders on, matches replies, and replaces a process that died.
+//! The node's end of a text worker: forwards orders, matches replies, and restarts a process that died.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,27 +16,27 @@ use super::super::start::Role;
 use super::error::{StartFailure, TextError};
 use super::order::{Numbered, Order, Reply, Said};
 
-/// The private memory that reading a model's text may take: the largest vocabularies need a quarter of it.
+/// Memory limit for reading a model's text: the largest vocabularies need a quarter of it.
 const MEMORY_BYTES: u64 = 2 << 30;
 
-/// What a worker may do that reads these files of a model's text.
+/// The confinement of a text worker that reads these files.
 pub(crate) fn confine(read: Vec<PathBuf>) -> Confine {
     Confine { read, gpu_cache: None, memory_bytes: Some(MEMORY_BYTES) }
 }
 
-/// Read at a time.
+/// Read size.
 const READ_BYTES: usize = 64 << 10;
 
-/// Processes that an order may bring down, or be there for: the second one shows that it was this order.
+/// Attempts per order: a second crash shows that this order causes it.
 const TRIES: u32 = 2;
 
 pub(super) enum Ask {
     Order(Order, oneshot::Sender<Result<Reply, TextError>>),
-    /// Start the process anew: it does not get on.
+    /// Restart the process, which hangs.
     Restart,
 }
 
-/// An order that has no reply yet.
+/// An order without a reply yet.
 struct Pending {
     order: Order,
     reply: oneshot::Sender<Result<Reply, TextError>>,
@@ -62,14 +62,14 @@ impl Actor {
         Self { model, running: None, pending: BTreeMap::new(), next: 0 }
     }
 
-    /// Serves until nobody asks any more; that ends the process.
+    /// Serves until all senders are dropped; that ends the process.
     pub(super) async fn run(mut self, mut asks: mpsc::Receiver<Ask>) {
         loop {
             tokio::select! {
                 ask = asks.recv() => match ask {
                     None => return,
                     Some(Ask::Order(order, reply)) => self.take(order, reply),
-                    // Whoever gave an order up together with others finds the process replaced already.
+                    // If several orders timed out together, the first has already restarted the process.
                     Some(Ask::Restart) if self.pending.values().any(|pending| pending.reply.is_closed()) => {
                         self.restart().await;
                     }
@@ -102,7 +102,7 @@ impl Actor {
         }
     }
 
-    /// What was under way is tried once more; what has had its tries is answered.
+    /// Retries pending orders once; fails those that have used their attempts.
     async fn restart(&mut self) {
         let how = match self.running.take() {
             Some(mut running) => running.end.learn().await,
@@ -124,7 +124,7 @@ impl Actor {
         }
     }
 
-    /// Starts the process and hands it all that waits.
+    /// Starts the process and sends it all pending orders.
     fn start(&mut self) {
         match spawn(Role::Text(self.model.clone()), confine(paths_of(&self.model))) {
             Ok(Spawned { orders, answers, end }) => {
@@ -148,13 +148,13 @@ impl Actor {
     fn send(&self, number: u64) {
         let (Some(running), Some(pending)) = (&self.running, self.pending.get(&number)) else { return };
         if let Ok(bytes) = encode(&Numbered { number, what: &pending.order }) {
-            // A process that has gone is noticed by its silence.
+            // A dead process is detected by its reader.
             let _ = running.orders.send(bytes);
         }
     }
 }
 
-/// The next thing a process says; `None` once it has ended or makes no sense. Waits for ever where none runs.
+/// The next message of the process; `None` once it has ended or violates the protocol. Pending while none runs.
 async fn next(running: &mut Option<Running>) -> Option<Said> {
     let Some(running) = running else { return std::future::pending().await };
     loop {
@@ -171,7 +171,7 @@ async fn next(running: &mut Option<Running>) -> Option<Said> {
     }
 }
 
-/// Writes orders in turn. Ends with the process, or when it is given up.
+/// Writes orders in sequence. Ends with the process, or when it is abandoned.
 async fn write(mut pipe: Sender, mut orders: mpsc::UnboundedReceiver<Vec<u8>>) {
     while let Some(order) = orders.recv().await {
         if pipe.write_all(&order).await.is_err() {

@@ -1,4 +1,4 @@
-//! A model in numbers: all that a node knows of one without reading its files.
+//! A model's figures: all that a node knows of one without reading its files.
 
 use hive_model::weights::TensorError;
 use hive_model::{ActivationType, Compute, Footprint, ModelFiles};
@@ -6,36 +6,36 @@ use serde::{Deserialize, Serialize};
 
 use super::TextError;
 
-/// More layers than any model has.
+/// Above any model's number of layers.
 const MAX_LAYERS: usize = 10_000;
-/// More end tokens than any model has.
+/// Above any model's number of end tokens.
 const MAX_END_TOKENS: usize = 1_000;
-/// More tokens than any vocabulary or context has; what is computed with stays far below `u64`.
+/// Above any vocabulary or context; sums stay far below `u64::MAX`.
 const MAX_TOKENS: usize = 1 << 30;
-/// More bytes than any model has: 1 PiB.
+/// Above any model's size: 1 PiB.
 const MAX_BYTES: u64 = 1 << 50;
 
-/// A model in numbers.
+/// A model's figures.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelCard {
-    /// What it takes in memory with the fast kernels, on a CPU.
+    /// Memory with the fast kernels, on a CPU.
     pub packed: Footprint,
-    /// What it takes in memory with MLX's kernels, on a GPU.
+    /// Memory with MLX's kernels, on a GPU.
     pub mlx: Footprint,
-    /// Bytes of a token's hidden state.
+    /// Bytes of a token's hidden states.
     pub hidden_bytes: u64,
     /// Tokens in the vocabulary.
     pub vocabulary: usize,
-    /// Most tokens of a conversation.
+    /// Maximum context in tokens.
     pub max_context: usize,
     /// Tokens that end an answer.
     pub end_tokens: Vec<u32>,
-    /// Tells whether two machines have the same model.
+    /// Identifies the model: two machines with the same model have the same digest.
     pub digest: String,
 }
 
 impl ModelCard {
-    /// Reads it off a model's files.
+    /// Computes it from a model's files.
     pub(super) fn of(files: &ModelFiles) -> Result<Self, TensorError> {
         let config = files.config();
         let activation = ActivationType::from(files.natural_activation()?);
@@ -50,7 +50,7 @@ impl ModelCard {
         })
     }
 
-    /// The card, unless a number in it is out of all proportion.
+    /// The card, unless a figure is implausible.
     pub(super) fn checked(self: Box<Self>) -> Result<Box<Self>, TextError> {
         let layers = self.layers();
         let is_sane = |footprint: &Footprint| {
@@ -70,7 +70,7 @@ impl ModelCard {
         if sane { Ok(self) } else { Err(TextError::nonsense()) }
     }
 
-    /// Layers.
+    /// Number of layers.
     pub fn layers(&self) -> usize {
         self.packed.layer_bytes.len()
     }

@@ -1,4 +1,4 @@
-//! What is wrong with a model's text, as node and text worker say it.
+//! Errors of a model's text.
 
 use hive_model::template::TemplateError;
 use serde::{Deserialize, Serialize};
@@ -6,19 +6,19 @@ use serde::{Deserialize, Serialize};
 /// What is wrong with a model's text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TextFault {
-    /// There is no such file.
+    /// The file does not exist.
     Missing,
-    /// A file cannot be read or is not of a kind that is known.
+    /// A file cannot be read, or has an unknown format.
     File,
-    /// The tokenizer cannot be used.
+    /// The tokenizer is unusable.
     Tokens,
-    /// There is no chat template, or none that can be used.
+    /// The chat template is missing or unusable.
     Template,
-    /// The chat template refuses this conversation, or fails on it.
+    /// The chat template rejects this conversation, or fails on it.
     Conversation,
 }
 
-/// A fault with what is to be said of it.
+/// A fault and its message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct TextFailure {
     pub(super) fault: TextFault,
@@ -28,15 +28,15 @@ pub(super) struct TextFailure {
 /// Why a model's text could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TextError {
-    /// The files are at fault.
+    /// The files are faulty.
     #[error("{1}")]
     Fault(TextFault, String),
-    /// The files brought down the process that read them.
+    /// The files crashed the process that read them.
     #[error(
         "the model's files brought down the process that reads them ({0}); they are damaged or hostile: download them anew"
     )]
     Died(String),
-    /// The process did not come to an end.
+    /// The process did not finish in time.
     #[error(
         "the model's files kept the process that reads them busy for {0} seconds; they are damaged or hostile: download them anew"
     )]
@@ -52,7 +52,7 @@ pub enum TextError {
 pub struct StartFailure(pub(super) String);
 
 impl TextError {
-    /// What a whole worker does not say.
+    /// A reply that no working worker sends.
     pub(super) fn nonsense() -> Self {
         Self::Died("it said what makes no sense".to_owned())
     }

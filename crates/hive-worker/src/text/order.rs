@@ -1,4 +1,4 @@
-//! What node and text worker say to each other.
+//! Messages between node and text worker.
 
 use hive_host::sandbox::Confinement;
 use jiff::civil::DateTime;
@@ -7,29 +7,29 @@ use serde::{Deserialize, Serialize};
 use super::ModelCard;
 use super::error::TextFailure;
 
-/// From node to worker. An order carries all that it needs.
+/// From node to worker. An order carries all its state.
 #[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub(super) enum Order {
-    /// Say what the model is.
+    /// Return the model's card.
     Card,
     /// Load tokenizer and chat template.
     Prepare,
-    /// The same; that there is no template that can be used is an error.
+    /// The same, but a missing or unusable template is an error.
     Converse,
-    /// The names of the chat template's options.
+    /// Return the names of the chat template's options.
     Options,
-    /// The tokens of a conversation.
+    /// Return the tokens of a conversation.
     Prompt {
         /// A [`hive_model::template::Conversation`].
         json: Vec<u8>,
-        /// When it began, if it does not say so itself.
+        /// Its start time, unless it has one itself.
         began: DateTime,
     },
-    /// The text of the first `given` tokens, and of all.
+    /// Return the text of the first `given` tokens, and of all.
     Texts { tokens: Vec<u32>, given: u32 },
 }
 
-/// An order with the number that its reply will have.
+/// An order or reply with its number.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Numbered<T> {
     pub(super) number: u64,
@@ -39,7 +39,7 @@ pub(super) struct Numbered<T> {
 /// From worker to node.
 #[derive(Serialize, Deserialize)]
 pub(super) enum Said {
-    /// The first words: it is confined so far.
+    /// The first message: the confinement in force.
     Confined(Confinement),
     /// The reply to an order.
     Reply(Numbered<Result<Reply, TextFailure>>),

@@ -1,4 +1,4 @@
-//! The text worker's side: one thread reads orders and decodes tokens, one does what takes long.
+//! The text worker's side: one thread reads orders and decodes tokens, another does slow work.
 
 use std::fs::File;
 use std::io::{Error, Read, Write};
@@ -16,13 +16,13 @@ use super::ModelCard;
 use super::error::{TextFailure, TextFault};
 use super::order::{Numbered, Order, Reply, Said};
 
-/// Templates nest, and so does the parser.
+/// Templates nest, and the parser recurses.
 const STACK_BYTES: usize = 64 << 20;
 
-/// Read at a time.
+/// Read size.
 const READ_BYTES: usize = 256 << 10;
 
-/// Serves until the node goes away.
+/// Serves until the node exits.
 pub(in super::super) fn serve(
     model: &Path,
     confinement: Confinement,
@@ -36,7 +36,7 @@ pub(in super::super) fn serve(
     let (slow_text, slow_say) = (text.clone(), say.clone());
     std::thread::Builder::new().name("slow".to_owned()).stack_size(STACK_BYTES).spawn(move || {
         for Numbered { number, what } in queue {
-            // If it cannot be said, the node has gone, and the other thread ends the process.
+            // If sending fails, the node has exited, and the other thread ends the process.
             let _ = slow_say.reply(number, slow_text.obey(what));
         }
     })?;
@@ -45,7 +45,7 @@ pub(in super::super) fn serve(
     let mut room = vec![0; READ_BYTES];
     loop {
         while let Some(Numbered { number, what }) = next_whole(&mut bytes).map_err(Error::other)? {
-            // What is being shown does not wait for a long conversation that is being read.
+            // Decoding an answer does not wait for a long prompt.
             if matches!(what, Order::Texts { .. }) && text.tokenizer.get().is_some() {
                 say.reply(number, text.obey(what))?;
             } else if later.send(Numbered { number, what }).is_err() {
@@ -73,7 +73,7 @@ impl Say {
     }
 }
 
-/// A model's text, read as it is needed.
+/// A model's text, read on demand.
 struct Text {
     path: PathBuf,
     files: OnceLock<Result<ModelFiles, TextFailure>>,
@@ -86,7 +86,7 @@ impl Text {
         Self { path: path.to_owned(), files: OnceLock::new(), tokenizer: OnceLock::new(), template: OnceLock::new() }
     }
 
-    /// A library that panics on a file says that the file is damaged; what it had in hand is not used again.
+    /// A library that panics on a file means that the file is damaged; its state is not used again.
     fn obey(&self, order: Order) -> Result<Reply, TextFailure> {
         let damaged =
             TextFailure::new(TextFault::File, "the model's tokenizer or chat template is damaged; download it anew");
@@ -101,7 +101,7 @@ impl Text {
             }
             Order::Prepare => {
                 self.tokenizer()?;
-                // Whoever converses hears of it.
+                // The first conversation reports a failure.
                 let _ = self.template();
                 Ok(Reply::Prepared)
             }
