@@ -1,7 +1,6 @@
 //! The tray icon and its menu: a driver that renders the model (`hive_view::menu`).
 //!
-//! Label changes are applied in place, so that an open menu stays open; the menu is rebuilt only if its set of entries
-//! changes.
+//! Label changes are applied in place, so that an open menu stays open; only a change of its entries rebuilds the menu.
 
 use std::collections::HashMap;
 

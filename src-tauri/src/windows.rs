@@ -1,5 +1,4 @@
-//! The app's two windows: the popover under the tray icon, and the main window. Both are created hidden at startup, so
-//! that they open instantly.
+//! The app's two windows: the popover under the tray icon, and the main window. Both are created hidden at startup.
 
 use tauri::webview::NewWindowResponse;
 use tauri::{

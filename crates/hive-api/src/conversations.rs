@@ -1,5 +1,4 @@
-//! Conversations for the owner's other programs: list, read, rename, delete. The command line exports through these
-//! routes.
+//! Conversations for the owner's other programs: list, read, rename, delete. Also used by the command's export.
 
 use axum::extract::{Path, Query, State};
 use axum::routing::{get, post};

@@ -1,5 +1,4 @@
-//! The headers that a browser requires before it lets a page of another origin read a response (CORS, in the Fetch
-//! standard).
+//! The headers that a browser requires before a page of another origin may read a response (CORS, Fetch standard).
 //!
 //! Only pages whose origin the guard allows get this far. Before it sends a token, a browser sends a **preflight**
 //! request, which carries none and is answered without further checks.

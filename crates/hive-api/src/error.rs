@@ -112,8 +112,7 @@ pub(crate) async fn not_found(at: Uri) -> Refusal {
 /// Maximum size of a library's error text, in bytes.
 const LONGEST_REFUSAL_BYTES: usize = 4096;
 
-/// Converts an error that a library answered in plain text (wrong method, body that is not JSON) to this API's JSON
-/// form.
+/// Converts a library's plain-text error (wrong method, body that is not JSON) to this API's JSON form.
 pub(crate) async fn in_json(response: Response) -> Response {
     let status = response.status();
     let is_json = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind == "application/json");

@@ -35,8 +35,7 @@ pub(crate) struct Guard {
 /// Maximum width of a refused origin or host in an error message, in columns.
 const SHOWN_COLUMNS: usize = 80;
 
-/// Headers that decide about a request. If one is repeated, this guard and a program behind it might read different
-/// values.
+/// Headers that decide about a request. If repeated, this guard and a program behind it might read different ones.
 const ONCE: [header::HeaderName; 3] = [header::HOST, header::ORIGIN, header::AUTHORIZATION];
 
 impl Guard {
@@ -52,8 +51,7 @@ impl Guard {
         }
     }
 
-    /// Checks that a request was meant for this machine and does not come from a web page that the owner has not
-    /// allowed.
+    /// Checks that a request was meant for this machine and comes from no web page that the owner has not allowed.
     fn judge_origin(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Refusal> {
         if let Some(name) = ONCE.into_iter().find(|name| headers.get_all(name).iter().count() > 1) {
             return Err(Refusal::bad("repeated_header", format!("the request has more than one \"{name}\" header"))

@@ -51,7 +51,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Time for responses in progress to finish when the server stops.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// Time for a connection that is told to close to send what it has buffered.
+/// Time for a closing connection to send its buffered data.
 const LEAVING: Duration = Duration::from_millis(500);
 
 /// Serves until `stop` fires or its sender is dropped. Then it accepts no more connections, closes idle ones, and gives
@@ -93,7 +93,7 @@ pub(crate) async fn serve(listener: TcpListener, app: Router, limits: Limits, mu
     let _ = tokio::time::timeout(FAREWELL, ended).await;
 }
 
-/// Serves one connection until it ends or is told to make room.
+/// Serves one connection until it ends or must make room.
 async fn attend(stream: TcpStream, app: Router, header: Duration, place: Place, leave: oneshot::Receiver<()>) {
     let app = TowerToHyperService::new(app);
     let exchange = Exchange::default();
@@ -280,8 +280,7 @@ mod tests {
         (address, (stop, tokio::spawn(serve(listener, app, limits, stopped))))
     }
 
-    /// Sends a request over an open connection, and returns what arrives until the response ends or the connection
-    /// closes.
+    /// Sends a request over an open connection; returns what arrives until the response or the connection ends.
     async fn ask(stream: &mut TcpStream, path: &str) -> String {
         let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
@@ -360,7 +359,7 @@ mod tests {
         assert!(ask(&mut idle, "/").await.ends_with("served"));
         let mut answered = TcpStream::connect(address).await.unwrap();
         answered.write_all(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
-        // The first request reaches the server before it is told to stop: a later one is answered already.
+        // Answering a later request shows that the first one has reached the server.
         let mut later = TcpStream::connect(address).await.unwrap();
         assert!(ask(&mut later, "/").await.ends_with("served"));
         let stopped = Instant::now();

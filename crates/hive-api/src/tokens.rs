@@ -90,8 +90,7 @@ impl Live {
     }
 }
 
-/// Ends the work that a token authorized when it is dropped. It is kept until the client that renewed the token has its
-/// reply.
+/// Dropping it ends the work that a token authorized. Kept until the client that renewed the token has its reply.
 #[derive(Debug)]
 struct Revocation(watch::Sender<bool>);
 

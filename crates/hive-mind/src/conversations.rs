@@ -1,7 +1,6 @@
 //! Stores conversations on this machine: list, search, write, rename, delete.
 //!
-//! A conversation is written as a whole in one transaction, so `kill -9` at any moment leaves either the old or the new
-//! version.
+//! A conversation is written in one transaction, so `kill -9` at any moment leaves either the old or the new version.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -1,5 +1,4 @@
-//! The app's view model: everything the windows and the tray menu show of a node, as values. Pure, and independent of
-//! any toolkit.
+//! The app's view model: everything that the windows and the tray menu show, as values. Pure, and free of any toolkit.
 
 mod machines;
 mod menu;

@@ -22,8 +22,7 @@ use crate::failure::{Broken, Failure};
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum size of a hello's reply, in bytes. A proof is shorter; another program may send anything.
 const LONGEST_HELLO_BYTES: usize = 1024;
-/// A node that answered the hello and takes longer than this to reply is hung. Pairing waits for another machine and
-/// may take longer.
+/// Maximum time for a reply after a hello; then the node is hung. Leaves time for pairing with another machine.
 const REPLY_TIMEOUT: Duration = Duration::from_mins(1);
 /// Interval of hello checks during a request, so that a hung node is not waited for.
 const LOOK: Duration = Duration::from_secs(5);

@@ -1,5 +1,4 @@
-//! Input history of earlier chats: a file in the data folder, readable only by its owner, with one JSON string per
-//! line.
+//! Input history of earlier chats: a file in the data folder that only its owner can read, one JSON string per line.
 //!
 //! Several chats may append at once, so each line is written in one piece. The file is rewritten only at startup, when
 //! it has grown too long. Unreadable lines are skipped, and a message that cannot be written is not kept; neither ends

@@ -79,8 +79,7 @@ pub(super) fn is_complete(text: &str) -> bool {
     !text.trim_start().starts_with(QUOTES) || text.matches(QUOTES).count().is_multiple_of(2)
 }
 
-/// The text between quotes that enclose all of it. A program that begins with a docstring contains further quotes and
-/// is left as it is.
+/// The text between quotes that enclose all of it; a program that begins with a docstring has further quotes.
 fn quoted(text: &str) -> Option<&str> {
     let inner = text.strip_prefix(QUOTES)?.strip_suffix(QUOTES)?;
     let inner = (!inner.contains(QUOTES)).then_some(inner)?;
