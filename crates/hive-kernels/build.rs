@@ -1,4 +1,4 @@
-//! Compiles the kernels once per instruction set, and what calls them.
+//! Compiles the kernels once per instruction set, and the code that dispatches to them.
 
 use std::env;
 use std::path::Path;
@@ -6,8 +6,8 @@ use std::path::Path;
 fn main() {
     println!("cargo::rerun-if-changed=cpp");
     let arch = env::var("CARGO_CFG_TARGET_ARCH").expect("cargo sets the target");
-    // The same source with other flags: the vector types in it lower to whatever the flags allow. Contraction must be
-    // on everywhere: each multiply-add rounds once, so every instruction set gives the same bits.
+    // One source, compiled with different flags: its vector types lower to whatever the flags allow. Contraction must
+    // be on everywhere: each multiply-add rounds once, so that every instruction set gives the same bits.
     let isas: &[(&str, &[&str])] = match arch.as_str() {
         "x86_64" => &[
             ("avx512", &["-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx2", "-mfma", "-mf16c"]),

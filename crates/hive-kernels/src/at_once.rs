@@ -1,47 +1,47 @@
-//! A few tokens through a whole layer, or through the end of the model, computed when the function returns.
+//! A few tokens through a whole layer, or through the model's head, computed before the function returns.
 //!
-//! Bit for bit what the single operations give, without building an operation for MLX and waking its thread for each.
+//! Gives the same bits as the single operations, without building an MLX operation and waking MLX's thread for each.
 
 use mlx_rs::Array;
 
 use crate::{AttentionShape, KernelError, KvBuffers, LANES, PackedMatrix, check_attention, ffi, receive, require};
 
-/// What a layer is made of: norm, attention, norm, and a gated network, each onto what came before.
+/// The weights of a layer: norm, attention, norm and a gated network, with residual connections.
 #[derive(Debug, Clone, Copy)]
 pub struct LayerWeights<'a> {
-    /// Of the norm before attention, `[hidden]`.
+    /// Weights of the norm before attention, `[hidden]`.
     pub attention_norm: &'a Array,
-    /// Queries, keys and values side by side.
+    /// Queries, keys and values, concatenated.
     pub qkv: &'a PackedMatrix,
     /// Rotation periods, `[head_dim / 2]`.
     pub periods: &'a Array,
-    /// Back to the hidden width.
+    /// Projects attention back to the hidden width.
     pub output: &'a PackedMatrix,
-    /// Of the norm before the network, `[hidden]`.
+    /// Weights of the norm before the network, `[hidden]`.
     pub mlp_norm: &'a Array,
-    /// Gate and up side by side.
+    /// Gate and up, concatenated.
     pub gate_up: &'a PackedMatrix,
-    /// Back to the hidden width.
+    /// Projects the network back to the hidden width.
     pub down: &'a PackedMatrix,
-    /// Of both norms.
+    /// Epsilon of both norms.
     pub eps: f32,
 }
 
-/// One session's part of the tokens.
+/// One session's share of the tokens.
 #[derive(Debug)]
 pub struct SessionRows<'a> {
-    /// Its cache, with room for them.
+    /// Its cache, with room reserved for them.
     pub cache: &'a KvBuffers,
-    /// Position of the first.
+    /// Position of the first token.
     pub offset: usize,
-    /// How many.
+    /// Number of tokens.
     pub tokens: usize,
 }
 
-/// `x [n, hidden] -> [n, hidden]`: the sessions' tokens in a row, their caches extended.
+/// `x [n, hidden] -> [n, hidden]`: the sessions' tokens, concatenated. Extends their caches.
 ///
 /// # Errors
-/// Shapes that do not fit together.
+/// The shapes do not match.
 pub fn layer(
     x: &Array,
     weights: &LayerWeights<'_>,
@@ -87,14 +87,14 @@ pub fn layer(
     };
     let sessions: Vec<_> = sessions.iter().map(handles).collect();
     let (first, count) = (sessions.as_ptr(), sessions.len() as i32);
-    // SAFETY: valid handles that outlive the call; shapes checked above, types and contiguity in the C++.
+    // SAFETY: valid handles that outlive the call; shapes are checked above, types and contiguity in the C++.
     receive(|out| unsafe { ffi::hive_layer(out, x.as_ptr(), &raw const layer, first, count) })
 }
 
 /// Norm and projection of some rows of `x [n, hidden]`: `[rows, matrix.rows()]`.
 ///
 /// # Errors
-/// A row that `x` does not have; shapes that do not fit together.
+/// `x` has no such row, or the shapes do not match.
 pub fn head(x: &Array, rows: &[usize], norm: &Array, eps: f32, matrix: &PackedMatrix) -> Result<Array, KernelError> {
     require(x.ndim() == 2 && rows.iter().all(|&row| row < x.dim(0) as usize), "head: rows of x")?;
     let hidden = x.dim(1) as usize;
@@ -102,6 +102,6 @@ pub fn head(x: &Array, rows: &[usize], norm: &Array, eps: f32, matrix: &PackedMa
     let rows: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
     let (first, count) = (rows.as_ptr(), rows.len() as i32);
     let (x, norm, matrix) = (x.as_ptr(), norm.as_ptr(), matrix.handles());
-    // SAFETY: valid handles that outlive the call; shapes checked above, types and contiguity in the C++.
+    // SAFETY: valid handles that outlive the call; shapes are checked above, types and contiguity in the C++.
     receive(|out| unsafe { ffi::hive_head(out, x, first, count, norm, eps, &raw const matrix) })
 }

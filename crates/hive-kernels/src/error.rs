@@ -1,4 +1,4 @@
-//! Why an operation could not be built.
+//! The error of building an operation.
 
 /// Why an operation could not be built.
 #[derive(Debug, thiserror::Error)]

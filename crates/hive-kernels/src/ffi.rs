@@ -1,4 +1,4 @@
-//! The C functions in `cpp/`. `mlx_array` and `mlx_stream` are one pointer each, as `Handle` is in `cpp/handles.h`.
+//! The C functions in `cpp/`. `mlx_array` and `mlx_stream` are one pointer each, like `Handle` in `cpp/handles.h`.
 
 use std::ffi::{c_char, c_int};
 

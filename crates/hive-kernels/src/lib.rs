@@ -1,14 +1,14 @@
-//! Fast CPU kernels for quantized models over `mlx-rs` arrays: as MLX extension primitives, and, for a few tokens, as calls that
-//! compute a whole layer before they return.
+//! Fast CPU kernels for quantized models on `mlx-rs` arrays: MLX extension primitives, and, for a few tokens, calls
+//! that compute a whole layer before they return.
 //!
 //! MLX's own CPU kernels are plain loops; these use the processor's vectors (AVX-512, AVX2 or NEON, chosen at run time)
-//! and several threads. What holds: **an output row depends on its own input row only, in one fixed order of
+//! and several threads. Invariant: **an output row depends on its own input row only, in one fixed order of
 //! additions**. So a token's result has the same bits alone or in a batch, in any prompt chunk, on any number of
 //! threads. Recovery relies on it: a recomputed cache equals the lost one.
 //!
-//! Everything is float32. Weights stay quantized; their rows are interleaved by 16 when a matrix is packed
-//! ([`PackedMatrix`]), so that one vector lane is one output row. This is the only crate besides `mlx-sys` that calls
-//! C, and the safe surface checks what the C++ assumes: shapes, types and alignment.
+//! All arithmetic is float32. Weights stay quantized; packing interleaves their rows by 16 ([`PackedMatrix`]), so that
+//! one vector lane is one output row. Besides `mlx-sys`, this is the only crate that calls C; its safe API checks what
+//! the C++ assumes: shapes, types and alignment.
 
 #![allow(unsafe_code)]
 
@@ -29,25 +29,25 @@ use error::from_mlx;
 pub use matrix::{Affine, Format, Layout, PackError, PackedMatrix, Packing, Scaling};
 use room::Room;
 
-/// Output rows that are stored side by side.
+/// Output rows that are interleaved.
 pub const LANES: usize = 16;
 
-/// Sets how many threads compute, the calling one included; at least one.
+/// Sets the number of compute threads, the calling one included; at least one.
 pub fn set_threads(count: usize) {
     // SAFETY: stores one integer.
     unsafe { ffi::hive_set_threads(i32::try_from(count).unwrap_or(i32::MAX)) }
 }
 
-/// The instruction set in use: `avx512`, `avx2` or `baseline` (which is NEON on Arm).
+/// The active instruction set: `avx512`, `avx2` or `baseline` (NEON on Arm).
 pub fn instruction_set() -> String {
     // SAFETY: the function returns a string literal.
     unsafe { CStr::from_ptr(ffi::hive_kernels_name()) }.to_string_lossy().into_owned()
 }
 
-/// Uses the named instruction set from now on. For tests and measurements.
+/// Switches to the named instruction set. For tests and measurements.
 ///
 /// # Errors
-/// The processor does not have it.
+/// The processor does not support it.
 pub fn force_instruction_set(name: &str) -> Result<(), KernelError> {
     let refused = || KernelError(format!("this processor has no {name}"));
     let name = CString::new(name).map_err(|_| refused())?;
@@ -59,19 +59,19 @@ pub fn force_instruction_set(name: &str) -> Result<(), KernelError> {
 pub fn rms_norm(x: &Array, weight: &Array, eps: f32) -> Result<Array, KernelError> {
     require(x.ndim() > 0 && weight.ndim() == 1 && x.dim(-1) == weight.dim(0), "rms_norm: widths differ")?;
     require(weight.dim(0) > 0, "rms_norm: no width")?;
-    // SAFETY: valid handles; the shapes agree.
+    // SAFETY: valid handles; the shapes match.
     build(|out, stream| unsafe { ffi::hive_rms_norm(out, x.as_ptr(), weight.as_ptr(), eps, stream) })
 }
 
-/// `silu(gate) * up` for rows that are gate, then up: `[n, 2w] -> [n, w]`, w a multiple of 16.
+/// `silu(gate) * up` for rows of gate followed by up: `[n, 2w] -> [n, w]`, with w a multiple of 16.
 pub fn swiglu(gate_up: &Array) -> Result<Array, KernelError> {
     require(gate_up.ndim() > 0 && gate_up.dim(-1) % (2 * LANES as i32) == 0, "swiglu: width is no multiple of 32")?;
     require(gate_up.dim(-1) > 0, "swiglu: no width")?;
-    // SAFETY: a valid handle, of a width the kernel can take.
+    // SAFETY: a valid handle, with a width the kernel accepts.
     build(|out, stream| unsafe { ffi::hive_swiglu(out, gate_up.as_ptr(), stream) })
 }
 
-/// The fixed part of an attention layer.
+/// The constants of an attention layer.
 #[derive(Debug, Clone, Copy)]
 pub struct AttentionShape {
     /// Query heads.
@@ -80,13 +80,13 @@ pub struct AttentionShape {
     pub kv_heads: usize,
     /// Width of a head, a multiple of 16 up to 1024.
     pub head_dim: usize,
-    /// Multiplies the scores.
+    /// Factor on the scores.
     pub scale: f32,
-    /// Multiplies positions before rotation.
+    /// Factor on positions before rotation.
     pub rope_scale: f32,
 }
 
-/// The keys and values of one session in one layer, float32, grown in blocks.
+/// The keys and values of one session in one layer: float32, growing in blocks.
 ///
 /// Attention writes into the buffers in place; positions at and past the session's length are undefined.
 #[derive(Debug)]
@@ -95,17 +95,17 @@ pub struct KvBuffers {
     values: Array,
 }
 
-/// Positions by which [`KvBuffers`] grow.
+/// Growth of [`KvBuffers`], in positions.
 pub const KV_BLOCK: usize = 256;
 
 impl KvBuffers {
-    /// Empty buffers with room for one block.
+    /// Empty buffers with capacity for one block.
     pub fn new(shape: &AttentionShape) -> Result<Self, KernelError> {
         shape.check()?;
         Ok(Self { keys: Self::zeros_keys(shape, KV_BLOCK)?, values: Self::zeros_values(shape, KV_BLOCK)? })
     }
 
-    /// Positions there is room for.
+    /// Capacity in positions.
     pub fn capacity(&self) -> usize {
         self.values.dim(1) as usize
     }
@@ -115,10 +115,10 @@ impl KvBuffers {
         [&self.keys, &self.values]
     }
 
-    /// Buffers out of what [`Self::arrays`] gave elsewhere. Nobody else may hold the arrays: they are written in place.
+    /// Buffers from the arrays of [`Self::arrays`]. Nobody else may hold the arrays, which are written in place.
     ///
     /// # Errors
-    /// They are not of the layer's shape.
+    /// The arrays do not match the layer's shape.
     pub fn from_arrays(shape: &AttentionShape, [keys, values]: [Array; 2]) -> Result<Self, KernelError> {
         shape.check()?;
         let capacity = if values.ndim() == 3 { values.dim(1) as usize } else { 0 };
@@ -130,7 +130,7 @@ impl KvBuffers {
         Ok(Self { keys, values })
     }
 
-    /// The shapes of both arrays for so many positions, a multiple of 16.
+    /// The shapes of both arrays for this many positions, a multiple of 16.
     pub fn shapes(shape: &AttentionShape, positions: usize) -> [Vec<i32>; 2] {
         [Self::keys_shape(shape, positions).to_vec(), Self::values_shape(shape, positions).to_vec()]
     }
@@ -140,7 +140,7 @@ impl KvBuffers {
         self.keys.nbytes() + self.values.nbytes()
     }
 
-    /// Makes room for `positions` in all.
+    /// Ensures capacity for `positions` in total.
     pub fn reserve(&mut self, shape: &AttentionShape, positions: usize) -> Result<(), KernelError> {
         shape.check()?;
         require(positions <= MAX_POSITIONS, "reserve: more positions than there can be")?;
@@ -174,11 +174,11 @@ impl KvBuffers {
     }
 }
 
-/// Positions the C++ can count.
+/// Most positions the C++ can count.
 const MAX_POSITIONS: usize = 1 << 30;
 
 impl AttentionShape {
-    /// Whether the kernels can count in it: each width fits 32 bits, and the heads divide.
+    /// Checks that each width fits into 32 bits, and that `kv_heads` divides `heads`.
     fn check(&self) -> Result<(), KernelError> {
         let Self { heads, kv_heads, head_dim, .. } = *self;
         require(
@@ -189,13 +189,13 @@ impl AttentionShape {
         require(heads <= 1 << 16 && kv_heads <= 1 << 16, "attention: number of heads")
     }
 
-    /// Columns of queries, keys and values side by side.
+    /// Width of queries, keys and values, concatenated.
     pub(crate) fn qkv_width(&self) -> usize {
         (self.heads + 2 * self.kv_heads) * self.head_dim
     }
 }
 
-/// What attention needs of its cache and periods, with so many positions in all; `None` are too many.
+/// Checks cache and periods for attention over this many positions in total; `None` means an overflow.
 pub(crate) fn check_attention(
     cache: &KvBuffers,
     periods: &Array,
@@ -208,10 +208,11 @@ pub(crate) fn check_attention(
     require(positions.is_some_and(|positions| positions <= cache.capacity()), "attention: no room in the cache")
 }
 
-/// Causal attention with rotary positions for one session: `qkv [n, (heads + 2 kv_heads) head_dim] -> [n, heads head_dim]`.
+/// Causal attention with rotary positions for one session:
+/// `qkv [n, (heads + 2 kv_heads) head_dim] -> [n, heads head_dim]`.
 ///
-/// Rotates queries and keys, appends keys and values to `cache` at `offset`, and attends to everything up to each
-/// token's own position. `periods [head_dim / 2]` are the rotation periods. The caller has reserved `offset + n`.
+/// Rotates queries and keys, appends keys and values to `cache` at `offset`, and attends to every position up to each
+/// token's own. `periods [head_dim / 2]` are the rotation periods. The caller has reserved `offset + n`.
 pub fn attention(
     qkv: &Array,
     cache: &KvBuffers,
@@ -223,7 +224,7 @@ pub fn attention(
     shape.check()?;
     require(qkv.ndim() == 2 && qkv.dim(1) as usize == shape.qkv_width(), "attention: width of qkv")?;
     check_attention(cache, periods, shape, offset.checked_add(qkv.dim(0) as usize))?;
-    // SAFETY: valid handles; shapes checked above, and the C++ checks type and contiguity when it evaluates.
+    // SAFETY: valid handles; shapes are checked above, and the C++ checks type and contiguity when it evaluates.
     build(|out, stream| unsafe {
         ffi::hive_attention(
             out,
@@ -245,7 +246,7 @@ pub fn attention(
 /// A new array from raw little-endian bytes.
 ///
 /// # Errors
-/// The bytes are not as many as the shape and type say.
+/// The number of bytes does not match the shape and type.
 pub fn array_from_bytes(bytes: &[u8], shape: &[i32], dtype: Dtype) -> Result<Array, KernelError> {
     let item_bytes = match dtype {
         Dtype::Bool | Dtype::Uint8 | Dtype::Int8 => 1,
@@ -275,14 +276,14 @@ fn build(call: impl FnOnce(*mut mlx_array, mlx_sys::mlx_stream) -> i32) -> Resul
     receive(|out| call(out, stream.as_ptr()))
 }
 
-/// Calls a function that gives an array.
+/// Calls a function that returns an array.
 fn receive(call: impl FnOnce(*mut mlx_array) -> i32) -> Result<Array, KernelError> {
     let mut out = mlx_array { ctx: std::ptr::null_mut() };
     if call(&raw mut out) == 0 {
-        // SAFETY: on success the function stored a new array that nobody else owns.
+        // SAFETY: on success the function stored a new array that has no other owner.
         return Ok(unsafe { Array::from_ptr(out) });
     }
-    // SAFETY: the message lives in the thread's storage until the next call.
+    // SAFETY: the message is in thread-local storage until the next call.
     let message = unsafe { CStr::from_ptr(ffi::hive_last_error()) };
     Err(KernelError(message.to_string_lossy().into_owned()))
 }
@@ -299,7 +300,7 @@ pub fn array_bytes(array: &Array) -> Result<Vec<u8>, KernelError> {
         unsafe { std::slice::from_raw_parts(pointer, bytes) }.to_vec()
     };
     let slice_error = |error: mlx_rs::error::AsSliceError| KernelError(error.to_string());
-    // `try_as_slice` checks contiguity; the element type only has to match the array's.
+    // `try_as_slice` checks contiguity; its element type only has to match the array's.
     Ok(match array.dtype() {
         Dtype::Float32 => copy(array.try_as_slice::<f32>().map_err(slice_error)?.as_ptr().cast()),
         Dtype::Float16 => copy(array.try_as_slice::<half::f16>().map_err(slice_error)?.as_ptr().cast()),

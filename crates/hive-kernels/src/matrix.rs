@@ -1,8 +1,8 @@
-//! Weight matrices in the layout of the kernels: rows interleaved by 16.
+//! Weight matrices in the kernels' layout: rows interleaved by 16.
 //!
-//! A matrix holds what its file holds, in as many bytes: weights stay quantized, scales and biases stay in 16 bits where they are
-//! stored so, and biases that are a multiple of the scales take no memory at all. It is filled a few rows at a time, so that no
-//! second copy of it is ever in memory.
+//! A packed matrix is as large as its file: weights stay quantized, scales and biases stay in 16 bits if stored so, and
+//! biases that are a multiple of the scales take no memory. It is filled a few rows at a time, so memory never holds a
+//! second copy.
 
 use mlx_rs::{Array, Dtype};
 use mlx_sys::mlx_array;
@@ -12,15 +12,15 @@ use crate::{KernelError, LANES, Room, build, ffi, require};
 /// How a matrix stores its weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// 4-bit affine: eight weights a word, low bits first.
+    /// 4-bit affine: eight weights per word, low bits first.
     Q4,
-    /// 8-bit affine: four weights a word, low bits first.
+    /// 8-bit affine: four weights per word, low bits first.
     Q8,
-    /// IEEE single.
+    /// IEEE single precision.
     F32,
-    /// IEEE half.
+    /// IEEE half precision.
     F16,
-    /// The upper half of an IEEE single.
+    /// bfloat16: the upper half of an IEEE single.
     Bf16,
 }
 
@@ -46,18 +46,18 @@ impl Format {
 /// How a quantized matrix stores its scales and biases.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Scaling {
-    /// IEEE single.
+    /// IEEE single precision.
     F32,
-    /// IEEE half.
+    /// IEEE half precision.
     F16,
-    /// The upper half of an IEEE single.
+    /// bfloat16: the upper half of an IEEE single.
     Bf16,
-    /// Scales as IEEE half; each bias is so many times its scale. A power of two, so that the product is exact.
+    /// Scales in half precision; each bias is its scale times this factor, a power of two, so the product is exact.
     F16Multiple(f32),
 }
 
 impl Scaling {
-    /// Bytes of a scale, and of a bias.
+    /// Bytes of a scale and of a bias.
     fn bytes(self) -> [usize; 2] {
         match self {
             Self::F32 => [4, 4],
@@ -66,7 +66,7 @@ impl Scaling {
         }
     }
 
-    /// As the C++ counts them, and the multiple.
+    /// The C++ code, and the factor.
     fn code(self) -> (i32, f32) {
         match self {
             Self::F32 => (0, 0.0),
@@ -97,7 +97,7 @@ pub enum PackError {
         /// Bytes given.
         bytes: usize,
     },
-    /// Columns or group are no multiple of what the kernels take at a time.
+    /// The kernels do not support this number of columns, or this group.
     #[error("{columns} columns in groups of {group} do not suit the kernels")]
     Columns {
         /// Input columns.
@@ -105,7 +105,7 @@ pub enum PackError {
         /// Columns per scale.
         group: usize,
     },
-    /// There is no memory for it.
+    /// The allocation failed.
     #[error("there is no memory for a {rows} × {columns} matrix")]
     Memory {
         /// Output rows.
@@ -115,7 +115,7 @@ pub enum PackError {
     },
 }
 
-/// What a matrix looks like, before there is one.
+/// The layout of a matrix.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Layout {
     format: Format,
@@ -126,11 +126,11 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// A matrix `[rows, columns]`. Quantized formats have a scale for every `group` columns, a multiple of 16; the others have
+    /// A matrix `[rows, columns]`. Quantized formats have a scale per `group` columns, a multiple of 16; others have
     /// none.
     ///
     /// # Errors
-    /// Columns that do not suit the kernels; more than can be counted.
+    /// The kernels do not support the columns, or a size overflows.
     pub fn new(
         format: Format,
         rows: usize,
@@ -158,7 +158,7 @@ impl Layout {
         if counts { Ok(layout) } else { Err(PackError::Size { rows, columns, bytes: 0 }) }
     }
 
-    /// Bytes that a matrix of it holds.
+    /// Bytes of a matrix in this layout.
     pub fn bytes(&self) -> usize {
         let [scale, bias] = self.scaling.map_or([0, 0], Scaling::bytes);
         self.padded_rows() * (self.weights_width() + self.groups() * (scale + bias))
@@ -168,12 +168,12 @@ impl Layout {
         self.rows.next_multiple_of(LANES)
     }
 
-    /// Stored elements of a row.
+    /// Stored elements per row.
     fn elements(&self) -> usize {
         self.columns / self.format.per_element()
     }
 
-    /// Bytes of a row's weights.
+    /// Bytes of weights per row.
     fn weights_width(&self) -> usize {
         self.elements() * self.format.element_bytes()
     }
@@ -183,20 +183,20 @@ impl Layout {
     }
 }
 
-/// Scales and biases of a quantized matrix, `[rows, columns / group]` each, as their little-endian bytes.
+/// Scales and biases of a quantized matrix, `[rows, columns / group]` each, as little-endian bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct Affine<'a> {
     /// Columns per scale: a multiple of 16.
     pub group: usize,
-    /// How both are stored.
+    /// The format of both.
     pub scaling: Scaling,
     /// One per group.
     pub scales: &'a [u8],
-    /// One per group; none where they are multiples of the scales.
+    /// One per group; empty if they are multiples of the scales.
     pub biases: &'a [u8],
 }
 
-/// A matrix that is being filled, from its first row to its last.
+/// A matrix being filled, from its first row to its last.
 #[derive(Debug)]
 pub struct Packing {
     layout: Layout,
@@ -207,10 +207,10 @@ pub struct Packing {
 }
 
 impl Packing {
-    /// Room for a matrix.
+    /// Allocates a matrix.
     ///
     /// # Errors
-    /// There is no memory for it.
+    /// The allocation failed.
     pub fn new(layout: Layout) -> Result<Self, PackError> {
         let Layout { rows, columns, scaling, .. } = layout;
         let room = |width: usize, bytes: usize| {
@@ -229,10 +229,10 @@ impl Packing {
         })
     }
 
-    /// Takes the next rows: the stored elements' little-endian bytes, row by row, with their scales and biases.
+    /// Appends rows: the stored elements' little-endian bytes, row by row, with their scales and biases.
     ///
     /// # Errors
-    /// Bytes of no whole number of rows, or of more rows than are left.
+    /// The bytes are not a whole number of rows, or more rows than remain.
     pub fn push(&mut self, weights: &[u8], scales: &[u8], biases: &[u8]) -> Result<(), PackError> {
         let Layout { rows, columns, format, scaling, .. } = self.layout;
         let count = weights.len() / self.layout.weights_width();
@@ -257,7 +257,7 @@ impl Packing {
         Ok(())
     }
 
-    /// The matrix, once all its rows are there.
+    /// The matrix, once all its rows are filled.
     ///
     /// # Errors
     /// Rows are missing.
@@ -282,10 +282,10 @@ pub struct PackedMatrix {
 }
 
 impl PackedMatrix {
-    /// Packs a row-major matrix. `weights` are the stored elements' little-endian bytes.
+    /// Packs a row-major matrix. `weights` are the stored elements' little-endian bytes. Pads rows to a multiple of 16.
     ///
     /// # Errors
-    /// Sizes that do not fit together; rows that are no multiple of 16 are padded.
+    /// The sizes do not match.
     pub fn pack(
         format: Format,
         rows: usize,
@@ -295,7 +295,7 @@ impl PackedMatrix {
     ) -> Result<Self, PackError> {
         let layout = Layout::new(format, rows, columns, affine.map(|affine| (affine.group, affine.scaling)))?;
         let (scales, biases) = affine.map_or((&[][..], &[][..]), |affine| (affine.scales, affine.biases));
-        // Before room is made for what is not there.
+        // Checked before allocating.
         if rows.checked_mul(layout.weights_width()) != Some(weights.len()) {
             return Err(PackError::Size { rows, columns, bytes: weights.len() });
         }
@@ -315,7 +315,7 @@ impl PackedMatrix {
         self.weights.nbytes() + rest.sum::<usize>()
     }
 
-    /// `x [n, columns] -> [n, rows]`, plus `residual [n, rows]` where given; all contiguous float32.
+    /// `x [n, columns] -> [n, rows]`, plus `residual [n, rows]` if given; all contiguous float32.
     pub fn matmul(&self, x: &Array, residual: Option<&Array>) -> Result<Array, KernelError> {
         require(x.ndim() == 2 && x.dim(1) as usize == self.layout.columns, "matmul: width of x")?;
         let padded = self.layout.padded_rows();
@@ -323,7 +323,7 @@ impl PackedMatrix {
         let none = mlx_array { ctx: std::ptr::null_mut() };
         let matrix = ffi::MatrixHandles { rows: padded as i32, ..self.handles() };
         let residual = residual.map_or(none, Array::as_ptr);
-        // SAFETY: valid handles or null; the packed arrays have the sizes their constructor gave them.
+        // SAFETY: valid handles or null; the packed arrays have the sizes that their constructor checked.
         let y = build(|out, stream| unsafe { ffi::hive_matmul(out, x.as_ptr(), &raw const matrix, residual, stream) })?;
         if padded == self.rows() {
             return Ok(y);
@@ -332,7 +332,7 @@ impl PackedMatrix {
         Ok(y.index((.., ..self.rows() as i32)))
     }
 
-    /// As the C++ takes it.
+    /// Handles for the C++.
     pub(crate) fn handles(&self) -> ffi::MatrixHandles {
         let none = mlx_array { ctx: std::ptr::null_mut() };
         let Layout { format, rows, columns, group, scaling } = self.layout;
@@ -350,13 +350,13 @@ impl PackedMatrix {
         }
     }
 
-    /// Whether it takes rows of this many columns to rows of that many, without padding.
+    /// Whether it maps this many columns to this many rows, without padding.
     pub(crate) fn maps(&self, columns: usize, rows: usize) -> bool {
         self.layout.columns == columns && self.rows() == rows && rows.is_multiple_of(LANES)
     }
 }
 
-/// Rows `[first, …)` of `width` elements of `size` bytes each, into `[rows / 16][width][16]`.
+/// Interleaves rows `[first, …)` of `width` elements of `size` bytes each into `[rows / 16][width][16]`.
 fn interleave(rows: &[u8], into: &mut [u8], first: usize, width: usize, size: usize) {
     match size {
         2 => interleave_sized::<2>(rows, into, first, width),

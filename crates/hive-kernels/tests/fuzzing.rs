@@ -1,4 +1,4 @@
-//! A short run of the kernels' fuzz target: shapes that do not fit are errors.
+//! A short run of the kernels' fuzz target: mismatched shapes are errors.
 
 #[path = "../../../fuzz/src/kernels.rs"]
 mod kernels;

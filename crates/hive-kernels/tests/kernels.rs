@@ -1,4 +1,4 @@
-//! The kernels against MLX's own, and against themselves: same bits in any batch, on any instruction set and threads.
+//! Tests the kernels against MLX's own, and for the same bits in any batch, on any instruction set and thread count.
 
 use std::sync::{Mutex, MutexGuard};
 
@@ -8,7 +8,7 @@ use hive_kernels::{
 use mlx_rs::ops::indexing::IndexOp;
 use mlx_rs::{Array, Device, Dtype};
 
-/// The instruction set and thread count are settings of the process.
+/// Instruction set and thread count are process-wide.
 static SETTINGS: Mutex<()> = Mutex::new(());
 
 fn alone() -> MutexGuard<'static, ()> {
@@ -16,7 +16,7 @@ fn alone() -> MutexGuard<'static, ()> {
     SETTINGS.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// A small generator, so that a failure repeats.
+/// A small generator, so that failures are reproducible.
 struct Numbers(u64);
 
 impl Numbers {
@@ -153,7 +153,7 @@ fn threads_and_instruction_sets_give_the_same_bits() {
             hive_kernels::set_threads(threads);
             assert_eq!(values(&s.packed.matmul(&x, None).unwrap()), expected, "{threads} threads");
         }
-        // The x86 baseline has no fused multiply-add, so it is left out: it rounds twice.
+        // The x86 baseline is excluded: without fused multiply-add it rounds twice.
         if hive_kernels::force_instruction_set("avx2").is_ok() {
             assert_eq!(values(&s.packed.matmul(&x, None).unwrap()), expected, "avx2 against {best}");
             hive_kernels::force_instruction_set(&best).unwrap();
@@ -258,7 +258,7 @@ fn scales_of_16_bits_give_the_bits_of_the_same_scales_in_32() {
         let mut numbers = Numbers(bits as u64);
         let format = if bits == 4 { Format::Q4 } else { Format::Q8 };
         let weights: Vec<u8> = (0..rows * columns * bits / 8).map(|_| numbers.next() as u8).collect();
-        // From the smallest number there is to large ones, of both signs, and zero.
+        // From the smallest number to large ones, of both signs, and zero.
         let halves: Vec<half::f16> = (0..groups)
             .map(|n| if n == 0 { half::f16::ZERO } else { half::f16::from_bits(numbers.next() as u16 & 0x93ff) })
             .collect();
@@ -380,7 +380,7 @@ fn a_layer_at_once_has_the_bits_of_its_operations() {
         assert_eq!(at_once, expected, "{tokens} tokens at {offset}");
         offset += tokens;
     }
-    // Another session beside it changes nothing.
+    // Another session in the batch changes nothing.
     let (beside, x) = (KvBuffers::new(&shape).unwrap(), Numbers(40).floats(3 * hidden));
     let rows = |range: std::ops::Range<usize>| {
         Array::from_slice(&x[range.start * hidden..range.end * hidden], &[range.len() as i32, hidden as i32])

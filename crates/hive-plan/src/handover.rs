@@ -18,9 +18,8 @@ pub enum Handover {
     ReadAgain,
 }
 
-/// Chooses the faster: a transfer at `bits_per_s`, or recomputing at the new machine's `rows_per_s`. If a speed is
-/// unknown, the caches are transferred: that only keeps a path busy, while recomputing slows the machine's other
-/// conversations as well.
+/// Chooses the faster: a transfer at `bits_per_s`, or recomputing at `rows_per_s`. Transfers if a speed is unknown:
+/// that only keeps a path busy, while recomputing slows the new machine's other conversations as well.
 pub fn handover(load: Load, bits_per_s: Option<u64>, rows_per_s: Option<f64>) -> Handover {
     let (Some(bits_per_s), Some(rows_per_s)) = (bits_per_s, rows_per_s) else { return Handover::Carry };
     let carrying_s = load.bytes as f64 * 8.0 / bits_per_s.max(1) as f64;

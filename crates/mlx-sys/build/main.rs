@@ -1,10 +1,10 @@
 //! Finds MLX, compiles mlx-c against it, and generates the bindings.
 //!
-//! Three pieces come from three places, none of them in this repository:
+//! Three parts come from three places, none of them in this repository:
 //! 1. MLX itself, prebuilt by Apple, from a Python wheel of a pinned version and checksum (`wheel.rs`).
 //! 2. mlx-c's source, from the published `mlx-sys`, which cargo has fetched and verified (`mlx_c.rs`).
-//! 3. The bindings, from mlx-c's headers by bindgen. One set, made for the host, serves every target: the functions
-//!    take pointers and fixed-width numbers only.
+//! 3. The bindings, from mlx-c's headers by bindgen. One set, generated for the host, serves every target: the functions
+//!    take only pointers and fixed-width numbers.
 
 mod mlx_c;
 mod wheel;
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 fn main() {
     if let Err(message) = build() {
-        // Cargo prints a build script's panic with a backtrace around it; a plain message is easier to act on.
+        // Cargo surrounds a build script's panic with a backtrace; a plain message is easier to act on.
         eprintln!("\nerror: {message}\n");
         std::process::exit(1);
     }
@@ -30,7 +30,7 @@ fn build() -> Result<(), String> {
     let target = wheel::Target::from_cargo()?;
     let mlx = wheel::linked(target)?;
     if env::var("HIVEMIND_MLX").as_deref() == Ok("cuda") {
-        // Not linked, only cached: the executable chooses its MLX when it starts a worker.
+        // Cached, not linked: the executable chooses its MLX when it starts a worker.
         wheel::fetch(wheel::cuda(target)?)?;
     }
     let source = mlx_c::locate()?;
@@ -68,7 +68,7 @@ fn bind(source: &Path, out: &Path) -> Result<(), String> {
     let mut builder = bindgen::Builder::default()
         .clang_arg(format!("--target={host}"))
         .clang_arg(format!("-I{}", source.display()))
-        // The types that `half.h` only has on aarch64, where mlx-rs needs them everywhere.
+        // `half.h` defines these types only on aarch64, but mlx-rs needs them everywhere.
         .clang_arg("-DHAS_FLOAT16")
         .clang_arg("-DHAS_BFLOAT16")
         .clang_arg("-Ishims")
@@ -87,8 +87,8 @@ fn bind(source: &Path, out: &Path) -> Result<(), String> {
 }
 
 fn link(mlx: &Path, out: &Path, target: wheel::Target) -> Result<(), String> {
-    // Cargo puts native search paths below its own target folder on the library path of tests and `cargo run`; a link
-    // in OUT_DIR therefore makes every test find MLX without an rpath of its own.
+    // Cargo adds native search paths below its target folder to the library path of tests and `cargo run`; with a link
+    // in OUT_DIR, every test finds MLX without an rpath.
     let link = out.join("mlx");
     let _ = std::fs::remove_file(&link);
     std::os::unix::fs::symlink(mlx, &link).map_err(|error| format!("cannot link {}: {error}", link.display()))?;
@@ -102,7 +102,7 @@ fn link(mlx: &Path, out: &Path, target: wheel::Target) -> Result<(), String> {
     }
     println!("cargo::rustc-env=MLX_LINKED_DIR={}", mlx.join("lib").display());
     println!("cargo::rustc-env=MLX_WHEEL_VERSION={}", wheel::VERSION);
-    // For dependents' build scripts, as DEP_MLX_INCLUDE and DEP_MLX_LIB.
+    // Passed to dependents' build scripts as DEP_MLX_INCLUDE and DEP_MLX_LIB.
     println!("cargo::metadata=include={}", mlx.join("include").display());
     println!("cargo::metadata=lib={}", mlx.join("lib").display());
     println!("cargo::metadata=shims={}", std::path::absolute("shims").map_err(|e| e.to_string())?.display());

@@ -1,5 +1,5 @@
-//! Where cargo keeps the source of mlx-c: inside the published `mlx-sys`, which this crate replaces in the build but
-//! not in the registry.
+//! Locates mlx-c's source: inside the published `mlx-sys`, which this crate replaces in the build but not in the
+//! registry.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use std::process::Command;
 pub fn locate() -> Result<PathBuf, String> {
     let manifest = Path::new("mlx-c-source/Cargo.toml");
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    // Offline first: once fetched, nothing asks the network again.
+    // Offline first: once fetched, the network is not used again.
     let metadata = run(&cargo, manifest, true).or_else(|_| run(&cargo, manifest, false))?;
     let metadata: serde_json::Value =
         serde_json::from_slice(&metadata).map_err(|error| format!("cargo metadata answered nonsense: {error}"))?;

@@ -1,7 +1,7 @@
-//! MLX as Apple publishes it: pinned Python wheels, checked and unpacked once into a cache.
+//! MLX as published by Apple: pinned Python wheels, verified and unpacked once into a cache.
 //!
-//! A cached wheel is used without any network. The cache is `HIVEMIND_CACHE_DIR`, else the platform's cache folder;
-//! a folder in it is either complete or absent, since it is renamed into place at the end.
+//! A cached wheel needs no network. The cache is `HIVEMIND_CACHE_DIR`, else the platform's cache folder; a folder in it
+//! is either complete or absent, since it is renamed into place at the end.
 
 use std::env;
 use std::fs;
@@ -10,13 +10,13 @@ use std::process::Command;
 
 use sha2::{Digest, Sha256};
 
-/// The MLX version that mlx-rs 0.33 speaks to.
+/// The MLX version that mlx-rs 0.33 supports.
 pub const VERSION: &str = "0.32.2";
 
-/// One published wheel.
+/// A published wheel.
 pub struct Wheel {
     name: &'static str,
-    /// pip's platform tag; also names the folder in the cache.
+    /// pip's platform tag, which also names the folder in the cache.
     platform: &'static str,
     sha256: &'static str,
 }
@@ -47,7 +47,7 @@ const CUDA_AARCH64: Wheel = Wheel {
     sha256: "49b1a25df9021f3b519a534fd39a32a5cdbf93a1b265a31e59671c2d9fc9f4a2",
 };
 
-/// A platform MLX is published for.
+/// A platform with published MLX wheels.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Target {
     MacArm64,
@@ -77,8 +77,8 @@ impl Target {
 
 /// The folder (with `include` and `lib`) of the MLX to link against.
 ///
-/// `HIVEMIND_MLX` may name such a folder; `cpu`, `cuda` and `metal` are choices for run time, and the library linked
-/// is then the platform's own: they all export the same symbols.
+/// `HIVEMIND_MLX` may name such a folder. `cpu`, `cuda` and `metal` select a library at run time and do not affect
+/// linking, which uses the platform's own: all of them export the same symbols.
 pub fn linked(target: Target) -> Result<PathBuf, String> {
     if let Some(path) = env::var_os("HIVEMIND_MLX").map(PathBuf::from).filter(|path| path.is_absolute()) {
         if !path.join("include/mlx/mlx.h").is_file() {
@@ -102,14 +102,14 @@ pub fn cuda(target: Target) -> Result<&'static Wheel, String> {
     }
 }
 
-/// The unpacked wheel's `mlx` folder, fetched if it is not cached yet.
+/// The unpacked wheel's `mlx` folder, fetched if not cached.
 pub fn fetch(wheel: &Wheel) -> Result<PathBuf, String> {
     let home = cache_dir()?.join("mlx");
     let folder = home.join(format!("{}-{VERSION}-{}", wheel.name, wheel.platform));
     if !folder.is_dir() {
         let staging = home.join(format!(".{}-{}-{}", wheel.name, wheel.platform, std::process::id()));
         let done = unpack_into(wheel, &staging).and_then(|()| match fs::rename(&staging, &folder) {
-            // Two builds may race; whoever comes second finds the folder in place.
+            // Two builds may race; the second finds the folder in place.
             Err(error) if !folder.is_dir() => Err(format!("cannot create {}: {error}", folder.display())),
             _ => Ok(()),
         });
@@ -162,7 +162,7 @@ fn python(arguments: &[&str], paths: &[&std::ffi::OsStr]) -> Result<(), String> 
     if output.status.success() {
         return Ok(());
     }
-    // The end of pip's output says why; its beginning is retries.
+    // The end of pip's output has the reason; its beginning is retries.
     let stderr = String::from_utf8_lossy(&output.stderr);
     let lines: Vec<_> = stderr.lines().filter(|line| !line.trim().is_empty()).collect();
     Err(lines[lines.len().saturating_sub(3)..].join("\n"))

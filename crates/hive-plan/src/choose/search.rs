@@ -1,5 +1,4 @@
-//! Searches for the machines and their order: exhaustively if they are few, otherwise growing from the best single
-//! ones.
+//! Searches for the machines and their order: every order of few machines, else growing from the best single ones.
 
 use std::collections::VecDeque;
 
