@@ -1,5 +1,4 @@
-//! Selects the MLX library of a worker: one executable serves CPU and CUDA, and the choice is made when a worker
-//! starts.
+//! Selects a worker's MLX library: one executable serves CPU and CUDA, and the choice is made at the worker's start.
 
 use std::path::{Path, PathBuf};
 

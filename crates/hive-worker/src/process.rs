@@ -82,7 +82,7 @@ impl Worker {
         let _ = self.late.send(bytes);
     }
 
-    /// Whether the worker keeps up. If not, it sends a message before it does again.
+    /// Whether the worker keeps up. One that falls behind sends a message before it catches up.
     pub fn has_room(&self) -> bool {
         self.waiting.load(Ordering::Acquire) < WAITING_ORDERS
     }

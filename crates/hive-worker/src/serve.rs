@@ -66,8 +66,7 @@ struct Orders {
 }
 
 impl Orders {
-    /// Moves every available order to `to`; waits for one if `may_wait` and `to` is empty. Returns `false` once the
-    /// node has exited.
+    /// Moves every available order to `to`; waits for one if `may_wait` and `to` is empty. `false` if the node is gone.
     fn take(&mut self, to: &mut VecDeque<ToWorker>, may_wait: bool) -> std::io::Result<bool> {
         let mut drained = false;
         loop {

@@ -29,7 +29,7 @@ pub use card::ModelCard;
 pub use error::{TextError, TextFault};
 pub(crate) use serve::serve;
 
-/// Reading the headers and norms of a large model from a slow disk; parsing the largest vocabularies.
+/// Covers the headers and norms of a large model on a slow disk, and the parsing of the largest vocabularies.
 const OPEN_PATIENCE: Duration = Duration::from_mins(1);
 /// A conversation of a few thousand tokens takes milliseconds.
 const PROMPT_PATIENCE: Duration = Duration::from_secs(10);

@@ -86,7 +86,7 @@ impl Text {
         Self { path: path.to_owned(), files: OnceLock::new(), tokenizer: OnceLock::new(), template: OnceLock::new() }
     }
 
-    /// A library that panics on a file means that the file is damaged; its state is not used again.
+    /// If a library panics on a file, the file is damaged; the library's state is not used again.
     fn obey(&self, order: Order) -> Result<Reply, TextFailure> {
         let damaged =
             TextFailure::new(TextFault::File, "the model's tokenizer or chat template is damaged; download it anew");
