@@ -106,7 +106,7 @@ pub(crate) fn confine(wish: &Confine) -> Result<Confinement, ConfineError> {
     }
 }
 
-/// The non-system libraries of this process. GPU kernels are beside MLX's library, wherever that is.
+/// The non-system libraries of this process. GPU kernels are in the folder of MLX's library, wherever that is.
 fn loaded_libraries() -> impl Iterator<Item = PathBuf> {
     // SAFETY: both only read the loader's list; a name stays valid while its image is loaded, and none is unloaded here.
     let name = |index| unsafe {

@@ -219,7 +219,7 @@ impl Heard {
     }
 }
 
-/// Why every record is to be reported again, or none any more.
+/// Why all records are reported again, or reporting ends.
 #[derive(Debug, PartialEq, Eq)]
 enum Pause {
     /// [`Discovery::repeat`] was called.

@@ -123,7 +123,7 @@ pub enum ReachableFrom {
     Anywhere,
 }
 
-/// What decides besides the addresses themselves.
+/// Inputs of the decision besides the addresses.
 #[derive(Debug)]
 pub(crate) struct Rules<'a> {
     pub(crate) range: Range,

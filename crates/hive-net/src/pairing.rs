@@ -196,7 +196,7 @@ impl Pairing {
         self.peer
     }
 
-    /// Its own name for itself: untrusted, shown beside the fingerprint only.
+    /// The name it gives itself: untrusted, shown beside the fingerprint only.
     pub fn name(&self) -> &str {
         &self.name
     }

@@ -10,7 +10,7 @@ use crate::Profile;
 pub struct PeerView {
     /// Its key, as text.
     pub id: String,
-    /// This owner's name for it, else its own.
+    /// This owner's name for it, else the name it gives itself.
     pub name: String,
     /// Its fingerprint: three words.
     pub fingerprint: String,

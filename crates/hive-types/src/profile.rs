@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Profile {
-    /// Its own name for itself.
+    /// The name it gives itself.
     pub name: String,
     /// The version of HiveMind it runs.
     pub version: String,

@@ -220,7 +220,7 @@ impl Door {
         Some((incoming, Handshake::Stranger(SeatOfHandshake(self.handshakes.take(origin)))))
     }
 
-    /// Resolves when an unapproved machine's connection should be closed: it is silent, wants nothing any more, or is
+    /// Resolves when an unapproved machine's connection should be closed: it is silent, has no open channel, or is
     /// evicted.
     pub(super) async fn should_close(&self, origin: Origin, peer: PeerId, admission: &Admission, visit: &Arc<Visit>) {
         let since = Instant::now();
