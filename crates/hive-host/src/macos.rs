@@ -108,7 +108,7 @@ pub(crate) fn confine(wish: &Confine) -> Result<Confinement, ConfineError> {
 
 /// The non-system libraries of this process. GPU kernels are in the folder of MLX's library, wherever that is.
 fn loaded_libraries() -> impl Iterator<Item = PathBuf> {
-    // SAFETY: both only read the loader's list; a name stays valid while its image is loaded, and none is unloaded here.
+    // SAFETY: both only read the loader's list; a name is valid while its image is loaded, and none is unloaded here.
     let name = |index| unsafe {
         let name = _dyld_get_image_name(index);
         (!name.is_null()).then(|| PathBuf::from(OsStr::from_bytes(CStr::from_ptr(name).to_bytes())))

@@ -3,7 +3,7 @@
 //! Three parts come from three places, none of them in this repository:
 //! 1. MLX itself, prebuilt by Apple, from a Python wheel of a pinned version and checksum (`wheel.rs`).
 //! 2. mlx-c's source, from the published `mlx-sys`, which cargo has fetched and verified (`mlx_c.rs`).
-//! 3. The bindings, from mlx-c's headers by bindgen. One set, generated for the host, serves every target: the functions
+//! 3. The bindings, from mlx-c's headers by bindgen. One set, made for the host, serves every target: the functions
 //!    take only pointers and fixed-width numbers.
 
 mod mlx_c;
