@@ -1,5 +1,10 @@
 //! A short, deterministic run of a target: its seeds, and mutations of them.
 
+use std::time::{Duration, Instant};
+
+/// What any of them may take, in debug builds on a busy machine.
+const LONGEST: Duration = Duration::from_secs(10);
+
 /// A generator of its own, so that a failure repeats.
 struct Numbers(u64);
 
@@ -29,6 +34,13 @@ const TELLING: [&[u8]; 12] = [
 /// Gives the target its seeds, which it has to accept, and so many mutations; `HIVEMIND_FUZZ_ROUNDS` times as many, each
 /// round others. A seed that is refused at its first byte leads nowhere.
 pub fn short_run(seeds: &[Vec<u8>], mutations: usize, run: impl Fn(&[u8]) -> bool) {
+    let run = |data: &[u8]| {
+        let started = Instant::now();
+        let is_accepted = run(data);
+        let took = started.elapsed();
+        assert!(took < LONGEST, "{took:?} for {:?}", data.escape_ascii().to_string());
+        is_accepted
+    };
     for seed in seeds {
         assert!(run(seed), "this seed is refused: {}", seed.escape_ascii());
     }

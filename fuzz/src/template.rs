@@ -1,13 +1,14 @@
 //! Chat templates, rendered with a fixed conversation.
 
-use hive_model::template::{ChatTemplate, Conversation, Message};
+use hive_text::template::{ChatTemplate, Conversation, Message};
 
 /// Parses and renders a template. Whether it could be rendered.
 pub fn run(data: &[u8]) -> bool {
     let Ok(source) = std::str::from_utf8(data) else { return false };
     let Ok(template) = ChatTemplate::new(source, [("bos_token".to_owned(), "<s>".to_owned())]) else { return false };
     let mut call = Message::new("assistant", "");
-    call.more.insert("tool_calls".to_owned(), serde_json::json!([{ "function": { "name": "f", "arguments": {"a": [1]} } }]));
+    call.more
+        .insert("tool_calls".to_owned(), serde_json::json!([{ "function": { "name": "f", "arguments": {"a": [1]} } }]));
     let messages = [Message::new("system", "Be brief."), Message::new("user", "Hi <s> ü\n"), call];
     let tools = serde_json::json!([{ "type": "function", "function": { "name": "f", "parameters": {} } }]);
     template.render(&Conversation { tools: Some(tools), ..Conversation::new(messages) }).is_ok()

@@ -1,6 +1,6 @@
 //! Tokenizers: a `tokenizer.json`, and what text becomes with it.
 
-use hive_model::Tokenizer;
+use hive_text::Tokenizer;
 
 /// Builds a tokenizer, encodes a text and decodes what came out. Whether it could be built.
 pub fn run(data: &[u8]) -> bool {

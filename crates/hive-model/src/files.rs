@@ -4,14 +4,13 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use hive_text::template::{ChatTemplate, TemplateError};
+use hive_text::tokenizer::{Tokenizer, TokenizerError};
+use hive_text::{ends, regular};
 use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
 
 use crate::config::{ConfigError, ModelConfig, RopeScaling, token_ids};
-use crate::ends;
-use crate::regular;
-use crate::template::{ChatTemplate, TemplateError};
-use crate::tokenizer::{Tokenizer, TokenizerError};
 use crate::weights::gguf::{Gguf, HeaderError};
 use crate::weights::safetensors::{FolderError, QuantizationTable, SafetensorsFolder};
 use crate::weights::{Float, Matrix, TensorError, Weights};

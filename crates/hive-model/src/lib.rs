@@ -1,8 +1,8 @@
-//! Computes: weight files, tokenizer, model families, KV cache and sampling, up to a [`Shard`].
+//! Computes: weight files, model families, KV cache and sampling, up to a [`Shard`].
 //!
-//! A [`ModelFiles`] is a model on disk, opened but not loaded: its configuration, tokenizer and a table of tensors.
-//! A [`Shard`] is a contiguous range of its layers in memory, with the sessions that run through it. Nothing here
-//! knows of networks, processes or other machines.
+//! A [`ModelFiles`] is a model on disk, opened but not loaded: its configuration and a table of tensors, and on request its
+//! tokenizer and chat template, which are `hive-text`'s. A [`Shard`] is a contiguous range of its layers in memory, with the
+//! sessions that run through it. Nothing here knows of networks, processes or other machines.
 //!
 //! What holds:
 //! - A shard reads only the bytes of its own layers.
@@ -12,26 +12,19 @@
 //! `examples/split.rs` computes a token with a model that is cut in two.
 
 pub mod config;
-pub mod detokenizer;
 pub mod device;
 pub mod files;
 pub mod hidden;
 pub mod sampling;
 pub mod shard;
-pub mod stop;
-pub mod template;
-pub mod tokenizer;
 pub mod weights;
 
-mod deep;
 mod embedding;
-mod ends;
 mod error;
 mod footprint;
 mod kv;
 mod linear;
 mod llama;
-mod regular;
 
 pub use config::ModelConfig;
 pub use device::Compute;
@@ -43,4 +36,3 @@ pub use sampling::Sampling;
 pub use shard::{
     CarriedSession, ForwardError, LoadError, Output, SessionId, SessionOptions, Shard, ShardOptions, Slot,
 };
-pub use tokenizer::Tokenizer;

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use common::{HIDDEN, VOCABULARY, write_tiny_model};
 use hive_model::ModelFiles;
-use hive_model::template::{Conversation, Message};
+use hive_text::template::{Conversation, Message};
 use serde_json::{Value, json};
 
 /// Writes one more file with an output matrix.

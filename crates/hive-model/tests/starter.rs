@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use hive_model::shard::{ForwardError, Input, Output};
-use hive_model::template::{Conversation, Message};
 use hive_model::{Compute, ModelFiles, Sampling, SessionId, SessionOptions, Shard, ShardOptions, Slot};
+use hive_text::template::{Conversation, Message};
 use serde_json::Value;
 
 /// One at a time: each loads the model, and threads are a setting of the process.
@@ -340,7 +340,7 @@ fn streamed_text_is_whole_characters_and_adds_up() {
     let tokenizer = files.tokenizer().unwrap();
     for case in reference()["encode"].as_array().unwrap() {
         let text = case["text"].as_str().unwrap();
-        let mut detokenizer = hive_model::detokenizer::Detokenizer::new();
+        let mut detokenizer = hive_text::detokenizer::Detokenizer::new();
         let mut streamed = String::new();
         for token in tokenizer.encode(text).unwrap() {
             let piece = detokenizer.push(&tokenizer, token).unwrap();

@@ -24,8 +24,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use hive_model::Sampling;
-use hive_model::detokenizer::Detokenizer;
-use hive_model::stop::StopStrings;
+use hive_text::detokenizer::Detokenizer;
+use hive_text::stop::StopStrings;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::request::Request;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hive_model::Sampling;
 use hive_model::sampling::SamplingError;
-use hive_model::template::{Conversation, Message};
+use hive_text::template::{Conversation, Message};
 use hive_types::grouped;
 use hive_worker::text::TextError;
 

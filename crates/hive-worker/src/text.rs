@@ -15,9 +15,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hive_model::detokenizer::Detokenizer;
-use hive_model::template::Conversation;
 use hive_net::border;
+use hive_text::detokenizer::Detokenizer;
+use hive_text::template::Conversation;
 use jiff::civil::DateTime;
 use tokio::sync::{mpsc, oneshot};
 

@@ -6,6 +6,7 @@
 
 mod blocks;
 mod header;
+mod metadata;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -13,9 +14,10 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use hive_text::regular;
+
 pub use header::{HeaderError, Items, Numbers, Strings, Value};
 
-use crate::regular;
 use crate::weights::family;
 
 use super::{FloatTensor, Matrix, MatrixFormat, StoredTensor, TensorError};

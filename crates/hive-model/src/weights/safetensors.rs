@@ -10,12 +10,12 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use hive_text::regular;
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 use serde::Deserialize;
 
 use super::{Biases, Float, FloatTensor, Matrix, MatrixFormat, QuantizedMatrix, StoredTensor, TensorError};
-use crate::regular;
 use crate::weights::family;
 
 /// On the header of a file; the format allows 100 MB, and the largest real ones have ten.

@@ -3,9 +3,9 @@
 use std::time::Instant;
 
 use hive_model::sampling::Sampled;
-use hive_model::stop::Stop;
 use hive_net::{Frame, Kind};
 use hive_stage::{failure_of, sampled_of};
+use hive_text::stop::Stop;
 use hive_worker::text::TextError;
 
 use super::Answer;

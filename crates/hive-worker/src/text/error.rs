@@ -1,6 +1,6 @@
 //! Errors of a model's text.
 
-use hive_model::template::TemplateError;
+use hive_text::template::TemplateError;
 use serde::{Deserialize, Serialize};
 
 /// What is wrong with a model's text.

@@ -20,7 +20,7 @@ pub(super) enum Order {
     Options,
     /// Return the tokens of a conversation.
     Prompt {
-        /// A [`hive_model::template::Conversation`].
+        /// A [`hive_text::template::Conversation`].
         json: Vec<u8>,
         /// Its start time, unless it has one itself.
         began: DateTime,

@@ -8,8 +8,7 @@ use serde_json::{Value as Json, json};
 use super::cuts::Cut;
 use super::is_marker;
 use super::limits::{MAX_MERGES, MAX_TOKEN_BYTES, MAX_TOKENS};
-use crate::weights::Gguf;
-use crate::weights::gguf::{Numbers, Value};
+use crate::Metadata;
 
 /// Bytes looked at while all tokens are cut in two at each character: real vocabularies take some ten million.
 const MAX_CUT_BYTES: usize = 1 << 29;
@@ -20,13 +19,13 @@ const UNKNOWN: i64 = 2;
 const CONTROL: i64 = 3;
 const USER_DEFINED: i64 = 4;
 
-pub(super) fn tokenizer_json(gguf: &Gguf) -> Result<Json, String> {
+pub(super) fn tokenizer_json(gguf: &dyn Metadata) -> Result<Json, String> {
     let tokens = strings(gguf, "tokenizer.ggml.tokens").ok_or("it has no tokenizer.ggml.tokens")?;
     let merges = strings(gguf, "tokenizer.ggml.merges");
     if tokens.len() > MAX_TOKENS || merges.as_ref().is_some_and(|merges| merges.len() > MAX_MERGES) {
         return Err(format!("it has more than {MAX_TOKENS} tokens, or {MAX_MERGES} merges"));
     }
-    let types: Vec<i64> = gguf.numbers("tokenizer.ggml.token_type").into_iter().flat_map(Numbers::integers).collect();
+    let types: Vec<i64> = gguf.integers("tokenizer.ggml.token_type").into_iter().flatten().collect();
     // Converters have written markers as ordinary tokens, which a person's text could become. `<s>` and `</s>` may be ordinary
     // ones for HTML.
     let type_of = |id: usize| match types.get(id).copied().unwrap_or(NORMAL) {
@@ -63,12 +62,9 @@ pub(super) fn tokenizer_json(gguf: &Gguf) -> Result<Json, String> {
             }))
         }
         Some("llama") => {
-            let scores = gguf
-                .numbers("tokenizer.ggml.scores")
-                .and_then(Numbers::reals)
-                .ok_or("it has no tokenizer.ggml.scores")?;
+            let scores = gguf.reals("tokenizer.ggml.scores").ok_or("it has no tokenizer.ggml.scores")?;
             let unknown = (0..tokens.len()).find(|&id| type_of(id) == UNKNOWN).map_or("<unk>", |id| tokens[id]);
-            let prefix = !matches!(gguf.value("tokenizer.ggml.add_space_prefix"), Some(Value::Bool(false)));
+            let prefix = gguf.flag("tokenizer.ggml.add_space_prefix").unwrap_or(true);
             let mut normalizers = vec![json!({ "type": "Replace", "pattern": { "String": " " }, "content": "▁" })];
             let mut decoders = vec![
                 json!({ "type": "Replace", "pattern": { "String": "▁" }, "content": " " }),
@@ -105,21 +101,19 @@ fn takes_blanks_behind(model: &str) -> impl Fn(&str) -> bool {
     move |token| is_phi3 && !matches!(token, "<unk>" | "<s>" | "<|endoftext|>")
 }
 
-fn cut(gguf: &Gguf) -> Result<Cut, String> {
+fn cut(gguf: &dyn Metadata) -> Result<Cut, String> {
     let name = gguf.string("tokenizer.ggml.pre");
     Cut::of(name).ok_or_else(|| format!("its pre-tokenizer \"{}\" is not supported", name.unwrap_or_default()))
 }
 
 /// The token that a prompt begins with, whether its chat template writes it or not: llama.cpp's rule, by which the files are
 /// made.
-pub(super) fn leading(gguf: &Gguf) -> Option<u32> {
+pub(super) fn leading(gguf: &dyn Metadata) -> Option<u32> {
     let is_sentencepiece = gguf.string("tokenizer.ggml.model") == Some("llama");
-    let is_added = match gguf.value("tokenizer.ggml.add_bos_token") {
-        Some(Value::Bool(is_added)) => *is_added,
-        _ => is_sentencepiece || cut(gguf).is_ok_and(|cut| cut.adds_bos),
-    };
+    let usual = || is_sentencepiece || cut(gguf).is_ok_and(|cut| cut.adds_bos);
+    let is_added = gguf.flag("tokenizer.ggml.add_bos_token").unwrap_or_else(usual);
     let bos = gguf.number("tokenizer.ggml.bos_token_id").or(is_sentencepiece.then_some(1))?;
-    let exists = gguf.strings("tokenizer.ggml.tokens")?.get(usize::try_from(bos).ok()?).is_some();
+    let exists = gguf.strings("tokenizer.ggml.tokens")?.nth(usize::try_from(bos).ok()?).is_some();
     (is_added && exists).then(|| u32::try_from(bos).ok()).flatten()
 }
 
@@ -147,8 +141,8 @@ fn merges_by_score<'a>(tokens: &[&'a str], scores: &[f64]) -> Result<Vec<(&'a st
     Ok(merges.into_iter().map(|(.., left, right)| (left, right)).collect())
 }
 
-fn strings<'a>(gguf: &'a Gguf, key: &str) -> Option<Vec<&'a str>> {
-    Some(gguf.strings(key)?.iter().collect())
+fn strings<'a>(gguf: &'a dyn Metadata, key: &str) -> Option<Vec<&'a str>> {
+    Some(gguf.strings(key)?.collect())
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 /// Opens a regular file, and gives its length.
-pub(crate) fn open(path: &Path) -> std::io::Result<(File, u64)> {
+pub fn open(path: &Path) -> std::io::Result<(File, u64)> {
     // A pipe without a writer would wait for one.
     let without_waiting = rustix::fs::OFlags::NONBLOCK.bits() as i32;
     let file = OpenOptions::new().read(true).custom_flags(without_waiting).open(path)?;
@@ -21,7 +21,7 @@ pub(crate) fn open(path: &Path) -> std::io::Result<(File, u64)> {
 }
 
 /// Reads a regular file of at most so many bytes. What the system makes up (`/proc`) says that it has none, and is empty here.
-pub(crate) fn read(path: &Path, limit_bytes: u64) -> std::io::Result<Vec<u8>> {
+pub fn read(path: &Path, limit_bytes: u64) -> std::io::Result<Vec<u8>> {
     let (file, length) = open(path)?;
     if length > limit_bytes {
         let why = format!("it has {length} bytes; more than {limit_bytes} are not accepted");
@@ -33,12 +33,12 @@ pub(crate) fn read(path: &Path, limit_bytes: u64) -> std::io::Result<Vec<u8>> {
 }
 
 /// Whether it is what `git` leaves where a large file should be.
-pub(crate) fn is_lfs_pointer(path: &Path) -> bool {
+pub fn is_lfs_pointer(path: &Path) -> bool {
     read(path, 1024).is_ok_and(|text| text.starts_with(LFS_POINTER))
 }
 
 /// What to say of one.
-pub(crate) const IS_LFS_POINTER: &str = "it is a Git LFS pointer, not the file itself; run `git lfs pull`";
+pub const IS_LFS_POINTER: &str = "it is a Git LFS pointer, not the file itself; run `git lfs pull`";
 
 /// How a pointer of Git LFS begins.
 const LFS_POINTER: &[u8] = b"version https://git-lfs";

@@ -19,8 +19,7 @@ use tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::metaspace::PrependScheme;
 
 use crate::deep::{on_deep_stack, quietly};
-use crate::regular;
-use crate::weights::Gguf;
+use crate::{Metadata, regular};
 pub(crate) use limits::MAX_FILE_BYTES;
 pub(crate) use markers::is_marker;
 use special::SpecialTokens;
@@ -78,7 +77,7 @@ impl Tokenizer {
     }
 
     /// Builds the tokenizer that a GGUF's metadata describes.
-    pub fn from_gguf(gguf: &Gguf) -> Result<Self, TokenizerError> {
+    pub fn from_gguf(gguf: &dyn Metadata) -> Result<Self, TokenizerError> {
         let json = from_gguf::tokenizer_json(gguf).map_err(TokenizerError::Gguf)?;
         let tokenizer = Self::from_json(json.to_string().as_bytes()).map_err(TokenizerError::Gguf)?;
         Ok(Self { leading: from_gguf::leading(gguf), ..tokenizer })

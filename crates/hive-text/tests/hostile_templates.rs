@@ -9,7 +9,7 @@
 
 use std::time::{Duration, Instant};
 
-use hive_model::template::{ChatTemplate, Conversation, Message, TemplateError};
+use hive_text::template::{ChatTemplate, Conversation, Message, TemplateError};
 use serde_json::{Value, json};
 
 /// Debug builds of the interpreter are some ten times slower.

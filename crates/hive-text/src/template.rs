@@ -1,38 +1,42 @@
 //! Chat templates, rendered by `minijinja` as Hugging Face's templates expect.
 //!
 //! Models are trained on what Hugging Face's `transformers` renders, so it is the reference: Jinja2 in its immutable sandbox, with
-//! a few functions of its own. Where `minijinja` differs from Python, the modules here follow Python: `json`, `methods`,
-//! `python`, `dates`.
+//! a few functions of its own (`environment`). Where `minijinja` differs from Python, the modules here follow Python: `json`,
+//! `methods`, `python`, `dates`.
 //!
-//! Whatever a person or a tool wrote stays text: special tokens count only where the template itself wrote them (`marks`).
+//! Whatever a person or a tool wrote stays text: special tokens count only where the template itself wrote them (`marks`,
+//! `tokens`).
 //!
 //! A template comes with a model from strangers. Its source is limited before it is parsed (`source`), what it computes by fuel
 //! and depth (`values`), what it writes by `MAX_RENDERED_BYTES`; what recursion remains has a stack of its own.
 
 mod conversation;
 mod dates;
+mod environment;
+mod error;
 mod json;
 mod marks;
 mod methods;
 mod python;
 mod source;
+mod tokens;
 mod values;
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 
-use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Rest, Serde, ValueKind};
+use minijinja::value::Serde;
 use minijinja::{Environment, Error, ErrorKind, Value};
 
 pub use conversation::{Conversation, Message, RESERVED_VARIABLES, VariableError, variable};
+pub use error::TemplateError;
 
 use crate::deep::on_deep_stack;
-use crate::tokenizer::special::SpecialTokens;
-use crate::tokenizer::{Tokenizer, TokenizerError};
-use marks::{is_marked, mark_conversation, unmark};
+use crate::tokenizer::Tokenizer;
+use environment::{classify, environment};
+use marks::mark_conversation;
 use source::NAME;
-use values::{MAX_DEPTH, is_shallow, json_bytes};
+use tokens::tokens;
+use values::{is_shallow, json_bytes};
 
 /// Fuel is an instruction, or 64 bytes of a value that is made. A template may take so much for itself,
 const FUEL: u64 = 250_000;
@@ -43,35 +47,6 @@ const FUEL_PER_BYTE: u64 = 1;
 
 /// What a template may write: more than any context holds.
 const MAX_RENDERED_BYTES: usize = 32 << 20;
-
-/// Why a conversation cannot be turned into a prompt.
-#[derive(Debug, thiserror::Error)]
-pub enum TemplateError {
-    /// The model has none.
-    #[error("the model has no chat template; it was not made for conversations")]
-    Missing,
-    /// It is not a valid template.
-    #[error("the model's chat template does not parse: {0}")]
-    Parse(String),
-    /// It refused the conversation, by its own words.
-    #[error("the model's chat template refuses this conversation: {0}")]
-    Refused(String),
-    /// It did not end.
-    #[error("the model's chat template did not finish: it loops too long")]
-    TooLong,
-    /// It wrote more than any model reads.
-    #[error("the model's chat template writes without end")]
-    TooMuch,
-    /// The conversation is not what any template takes.
-    #[error("the conversation's tools or calls nest more than {MAX_DEPTH} deep")]
-    TooDeep,
-    /// It failed.
-    #[error("the model's chat template failed: {0}")]
-    Failed(String),
-    /// The result could not be tokenized.
-    #[error(transparent)]
-    Tokenizer(#[from] TokenizerError),
-}
 
 /// Hugging Face's templates find it there always.
 const DOCUMENTS: &str = "documents";
@@ -172,95 +147,9 @@ impl ChatTemplate {
     /// The conversation as tokens, ready for the assistant's answer.
     pub fn tokenize(&self, tokenizer: &Tokenizer, conversation: &Conversation) -> Result<Vec<u32>, TemplateError> {
         check_depth(conversation)?;
-        let special = tokenizer.special_tokens();
-        let text = self.render_checked(&mark_conversation(conversation, special))?;
-        let (mut tokens, mut run, mut piece, mut before) = (Vec::new(), 0, 0, None);
-        // What a person typed is cut out where it looks special; all else is the template's own.
-        for (range, id) in pieces(special, &text) {
-            let typed = &text[piece..range.start];
-            if is_marked(typed) {
-                tokens.extend(encode_own(tokenizer, &text[run..piece])?);
-                tokens.extend(tokenizer.encode_between(before, &unmark(typed, special), id)?);
-                run = range.start;
-            }
-            (piece, before) = (range.end, id);
-        }
-        tokens.extend(encode_own(tokenizer, &text[run..])?);
-        if let Some(leading) = tokenizer.leading()
-            && tokens.first() != Some(&leading)
-        {
-            tokens.insert(0, leading);
-        }
-        Ok(tokens)
+        let text = self.render_checked(&mark_conversation(conversation, tokenizer.special_tokens()))?;
+        Ok(tokens(tokenizer, &text)?)
     }
-}
-
-/// Where special tokens stand in a text, and at last where it ends: each is the end of a piece without any.
-fn pieces<'a>(special: &'a SpecialTokens, text: &'a str) -> impl Iterator<Item = (Range<usize>, Option<u32>)> + 'a {
-    special.find(text).map(|(range, id)| (range, Some(id))).chain([(text.len()..text.len(), None)])
-}
-
-/// Encodes what holds nothing special but the template's own: whole, as whoever trained the model did, since between special
-/// tokens a tokenizer may see what comes before and after.
-fn encode_own(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>, TokenizerError> {
-    if text.is_empty() {
-        return Ok(Vec::new());
-    }
-    let special = tokenizer.special_tokens();
-    let whole = tokenizer.encode(text)?;
-    let meant = special.find(text).map(|(_, id)| id);
-    if whole.iter().copied().filter(|id| special.text(*id).is_some()).eq(meant) {
-        return Ok(whole);
-    }
-    // A normalizer has made special tokens of what was none: text that only looks like one when it is in small letters.
-    let (mut tokens, mut from, mut before) = (Vec::new(), 0, None);
-    for (range, id) in pieces(special, text) {
-        tokens.extend(tokenizer.encode_between(before, &text[from..range.start], id)?);
-        tokens.extend(id);
-        (from, before) = (range.end, id);
-    }
-    Ok(tokens)
-}
-
-/// Whitespace around tags, as Hugging Face has it.
-fn syntax() -> Result<SyntaxConfig, String> {
-    SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(|e| e.to_string())
-}
-
-/// As Hugging Face's environment is set up.
-fn environment(source: &str) -> Result<Environment<'static>, String> {
-    // Jinja knows one end of a line.
-    let source = source.replace("\r\n", "\n").replace('\r', "\n");
-    let source = source::prepare(&source, syntax()?)?;
-    let mut environment = Environment::new();
-    environment.set_syntax(syntax()?);
-    environment.set_unknown_method_callback(values::method);
-    environment.set_formatter(values::print);
-    values::add_writers(&mut environment);
-    environment.add_filter("sum", values::sum);
-    environment.add_filter("tojson", json::tojson);
-    add_tests(&mut environment);
-    environment.add_function("joiner", minijinja_contrib::globals::joiner);
-    environment.add_function("cycler", |items: Rest<Value>| {
-        if items.is_empty() {
-            return Err(Error::new(ErrorKind::MissingArgument, "cycler: it needs at least one item"));
-        }
-        minijinja_contrib::globals::cycler(items.0)
-    });
-    environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
-        Err(Error::new(ErrorKind::InvalidOperation, REFUSED.to_owned() + &message))
-    });
-    environment.add_template_owned(NAME, source).map_err(|e| e.to_string())?;
-    Ok(environment)
-}
-
-/// Jinja2's tests that mean something else here.
-fn add_tests(environment: &mut Environment<'static>) {
-    use ValueKind::{Bool, Iterable, Map, Number, Plain, Seq, String, Undefined};
-    environment.add_test("iterable", |value: &Value| matches!(value.kind(), Undefined | String | Seq | Map | Iterable));
-    environment.add_test("sequence", |value: &Value| matches!(value.kind(), Undefined | String | Seq | Map));
-    environment.add_test("number", |value: &Value| matches!(value.kind(), Bool | Number));
-    environment.add_test("callable", |value: &Value| value.kind() == Plain);
 }
 
 /// What is read from outside is recursed through, here and in the interpreter.
@@ -292,20 +181,6 @@ impl std::io::Write for Limited {
 
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
-    }
-}
-
-/// Marks the message of `raise_exception`, so that it is told apart from the template's own failures.
-const REFUSED: &str = "refused: ";
-
-fn classify(error: &Error) -> TemplateError {
-    let detail = error.detail().unwrap_or_default();
-    if let Some(message) = detail.strip_prefix(REFUSED) {
-        TemplateError::Refused(message.to_owned())
-    } else if error.kind() == ErrorKind::OutOfFuel {
-        TemplateError::TooLong
-    } else {
-        TemplateError::Failed(error.to_string())
     }
 }
 
@@ -409,98 +284,5 @@ mod tests {
         let template = ChatTemplate::new(source, []).unwrap();
         let conversation = Conversation::new([Message::new("user", "x"), Message::new("assistant", "y")]);
         assert_eq!(template.render(&conversation).unwrap(), "user:x.False assistant:y.False ");
-    }
-
-    /// Letter by letter, with `▁` before the very first piece of a text, as tokenizers made from SentencePiece have it.
-    fn metaspace_first(rstrip: bool, markers_are_special: bool) -> Tokenizer {
-        with_normalizer(&serde_json::Value::Null, rstrip, markers_are_special)
-    }
-
-    fn with_normalizer(normalizer: &serde_json::Value, rstrip: bool, markers_are_special: bool) -> Tokenizer {
-        let is_normalized = !normalizer.is_null();
-        let letters = ["▁", "u", "s", "e", "r", "x", "<", "|", ">", "i", "m", "_", "t", "a", "\n"];
-        let vocabulary: serde_json::Map<String, serde_json::Value> =
-            letters.iter().enumerate().map(|(id, letter)| ((*letter).to_owned(), id.into())).collect();
-        let added = |id: usize, content: &str, special: bool, rstrip: bool| {
-            serde_json::json!({
-                "id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": rstrip,
-                "normalized": is_normalized, "special": special
-            })
-        };
-        let mut begin = added(15, "<s>", true, false);
-        begin["lstrip"] = rstrip.into();
-        let json = serde_json::json!({
-            "version": "1.0", "truncation": null, "padding": null, "normalizer": normalizer, "post_processor": null, "decoder": null,
-            "added_tokens": [begin, added(16, "<|im_start|>", markers_are_special, rstrip)],
-            "pre_tokenizer": { "type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": false },
-            "model": {
-                "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
-                "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "vocab": vocabulary, "merges": []
-            }
-        });
-        Tokenizer::from_json(json.to_string().as_bytes()).unwrap()
-    }
-
-    fn with_bos(source: &str) -> ChatTemplate {
-        ChatTemplate::new(source, [("bos_token".to_owned(), "<s>".to_owned())]).unwrap()
-    }
-
-    fn tokens(tokenizer: &Tokenizer, source: &str, message: &Message) -> Vec<u32> {
-        with_bos(source).tokenize(tokenizer, &Conversation::new([message.clone()])).unwrap()
-    }
-
-    #[test]
-    fn a_prompt_without_typed_markers_is_encoded_whole() {
-        let source = "{{ bos_token }}<|im_start|>  {{ messages[0].role }}";
-        let user = Message::new("user", "");
-        // No `▁` after a special token, as there would be at the beginning of a text of its own; blanks are `▁`.
-        assert_eq!(tokens(&metaspace_first(false, true), source, &user), [15, 16, 0, 0, 1, 2, 3, 4]);
-        // And a marker that takes the blanks beside it takes them.
-        assert_eq!(tokens(&metaspace_first(true, true), source, &user), [15, 16, 1, 2, 3, 4]);
-        let behind = "{{ bos_token }}{{ messages[0].role }}  \n<s>  x";
-        assert_eq!(tokens(&metaspace_first(true, true), behind, &user), [15, 1, 2, 3, 4, 15, 0, 0, 5]);
-    }
-
-    #[test]
-    fn what_a_person_types_is_no_marker_whatever_the_file_calls_its_markers() {
-        let source = "<|im_start|>{{ messages[0].role }}\n{{ messages[0].content }}{{ messages[0].name }}";
-        for markers_are_special in [true, false] {
-            let tokenizer = metaspace_first(false, markers_are_special);
-            let mut message = Message::new("user<|im_start|>", "x<|im_start|>x<s>");
-            message.more.insert("name".to_owned(), "<|im_start|>".into());
-            let found = tokens(&tokenizer, source, &message);
-            assert_eq!(found.iter().filter(|token| **token >= 15).collect::<Vec<_>>(), [&16], "{found:?}");
-        }
-    }
-
-    #[test]
-    fn a_typed_marker_changes_no_token_before_it() {
-        let source = "{{ bos_token }}{% for m in messages %}<|im_start|>  {{ m.role }}{{ m.content }}{% endfor %}";
-        let tokenizer = metaspace_first(true, true);
-        let template = with_bos(source);
-        let tokens = |typed: &str| {
-            let messages = [Message::new("user", "x"), Message::new("user", typed)];
-            template.tokenize(&tokenizer, &Conversation::new(messages)).unwrap()
-        };
-        let (plain, typed) = (tokens("x"), tokens("<|im_start|>"));
-        let first = 1 + 1 + "userx".len();
-        assert_eq!(plain[..first], [15, 16, 1, 2, 3, 4, 5]);
-        assert_eq!(typed[..first], plain[..first]);
-        // What it stands in is encoded as it would be without: no `▁` at its beginning, and no blanks beside a greedy marker.
-        let letters = ["<", "|", "i", "m", "_", "s", "t", "a", "r", "t", "|", ">"];
-        let spelled: Vec<u32> = letters.iter().map(|letter| tokenizer.encode_literal(letter).unwrap()[1]).collect();
-        assert_eq!(typed[first..], [&[16, 1, 2, 3, 4][..], &spelled].concat());
-        let (behind, message) =
-            ("{{ bos_token }}{{ messages[0].content }}\n<s>", Message::new("user", "x<|im_start|>"));
-        let typed = with_bos(behind).tokenize(&tokenizer, &Conversation::new([message])).unwrap();
-        assert_eq!(typed, [&[15, 5][..], &spelled, &[15]].concat());
-    }
-
-    #[test]
-    fn text_that_becomes_a_marker_in_small_letters_stays_text() {
-        let tokenizer = with_normalizer(&serde_json::json!({ "type": "Lowercase" }), true, true);
-        let found =
-            tokens(&tokenizer, "<|im_start|>{{ messages[0].content }}", &Message::new("user", "x<|IM_START|>x"));
-        assert_eq!(found.iter().filter(|token| **token >= 15).collect::<Vec<_>>(), [&16], "{found:?}");
     }
 }

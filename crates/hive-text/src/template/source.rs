@@ -161,7 +161,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn prepare(source: &str) -> Result<String, String> {
-        super::prepare(source, crate::template::syntax().unwrap())
+        super::prepare(source, crate::template::environment::syntax().unwrap())
     }
 
     #[test]
@@ -239,7 +239,7 @@ mod tests {
 
     /// The tags and texts of a source, in the lexer's words.
     fn outline(source: &str) -> Vec<String> {
-        let mut tokens = Tokenizer::new(source, "", false, crate::template::syntax().unwrap());
+        let mut tokens = Tokenizer::new(source, "", false, crate::template::environment::syntax().unwrap());
         let all = std::iter::from_fn(|| tokens.next_token().unwrap());
         let is_outside = |token: &Token<'_>| {
             let tag = [Token::BlockStart, Token::BlockEnd, Token::VariableStart, Token::VariableEnd];

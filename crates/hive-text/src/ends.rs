@@ -1,4 +1,4 @@
-//! Which tokens end an answer, beside those that the configuration names.
+//! Which tokens end an answer, beside those that the model's configuration names.
 //!
 //! A fine-tuned model's `config.json` often keeps the end of its base model. What its conversations end with stands in the
 //! tokenizer's `eos_token`, in GGUF's `eot` and `eom`, or only among the special tokens, under a name that is known.
@@ -8,9 +8,8 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::Value as Json;
 
-use crate::regular;
 use crate::tokenizer::{MAX_FILE_BYTES, is_marker};
-use crate::weights::Gguf;
+use crate::{Metadata, regular};
 
 /// What ends a turn in well-known conversations. Each of them is a special token where it is one at all.
 const TURN_ENDS: [&str; 14] = [
@@ -30,8 +29,8 @@ const TURN_ENDS: [&str; 14] = [
     "<|return|>",
 ];
 
-/// Ends that a folder's tokenizer knows of.
-pub(crate) fn of_folder(path: &Path, tokenizer_config: &Json) -> Vec<u32> {
+/// Ends that a folder's tokenizer knows of: `tokenizer_config.json` as it was read, and `tokenizer.json` beside it.
+pub fn of_folder(path: &Path, tokenizer_config: &Json) -> Vec<u32> {
     let listed = listed_tokens(tokenizer_config);
     let eos = &tokenizer_config["eos_token"];
     let eos = eos.as_str().or_else(|| eos["content"].as_str());
@@ -45,13 +44,13 @@ pub(crate) fn of_folder(path: &Path, tokenizer_config: &Json) -> Vec<u32> {
 }
 
 /// Ends that a GGUF's vocabulary knows of.
-pub(crate) fn of_gguf(gguf: &Gguf) -> impl Iterator<Item = u32> {
+pub fn of_gguf(gguf: &dyn Metadata) -> impl Iterator<Item = u32> {
     let id = |name: &str| gguf.number(&format!("tokenizer.ggml.{name}_token_id"));
     // SentencePiece's own, where the file names none.
     let usual = (gguf.string("tokenizer.ggml.model") == Some("llama")).then_some(2);
     let named = [id("eos").or(usual), id("eot"), id("eom")];
     let named = named.into_iter().flatten().filter_map(|id| u32::try_from(id).ok());
-    let tokens = gguf.strings("tokenizer.ggml.tokens").into_iter().flat_map(|tokens| tokens.iter().enumerate());
+    let tokens = gguf.strings("tokenizer.ggml.tokens").into_iter().flat_map(Iterator::enumerate);
     let known = tokens.filter(|(_, text)| TURN_ENDS.contains(text)).filter_map(|(id, _)| u32::try_from(id).ok());
     named.chain(known)
 }
