@@ -1,0 +1,91 @@
+//! What can be wrong with a folder, in words for whoever put it there.
+
+use std::path::PathBuf;
+
+/// Why a folder is no usable model.
+#[derive(Debug, thiserror::Error)]
+pub enum FolderError {
+    /// Listing or reading failed.
+    #[error("cannot read {file}: {source}")]
+    Io {
+        /// The file.
+        file: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// No weights at all.
+    #[error("{0} holds no .safetensors file")]
+    Empty(PathBuf),
+    /// Weights in another format.
+    #[error(
+        "{folder} has its weights in {file}; HiveMind reads .safetensors and .gguf files, so take a model that has these"
+    )]
+    Foreign {
+        /// The model.
+        folder: PathBuf,
+        /// One of the files.
+        file: String,
+    },
+    /// A link to nothing: a cache whose downloads were deleted, or a folder copied without them.
+    #[error("{file} is a link to a file that is not there; download the model again")]
+    Dangling {
+        /// The link.
+        file: PathBuf,
+    },
+    /// The header's length cannot be true.
+    #[error("{file}: the header claims {claimed} bytes, more than the file holds or the format allows")]
+    HeaderLength {
+        /// The file.
+        file: PathBuf,
+        /// The claim.
+        claimed: u64,
+    },
+    /// The header is not what the format asks for.
+    #[error("{file}: the header is corrupt: {why}")]
+    Header {
+        /// The file.
+        file: PathBuf,
+        /// The parser's words.
+        why: String,
+    },
+    /// A file that the index names is missing.
+    #[error("{file} is missing, but the index lists it; download the model again")]
+    NoShard {
+        /// The file.
+        file: PathBuf,
+    },
+    /// The index is not what it should be.
+    #[error("{file}: the index is corrupt: {why}")]
+    Index {
+        /// The file.
+        file: PathBuf,
+        /// The cause.
+        why: String,
+    },
+    /// Two files hold a tensor of one name.
+    #[error("{file} and {other} both hold \"{name}\"; remove the one that does not belong to the model")]
+    Twice {
+        /// The tensor.
+        name: String,
+        /// A file.
+        file: PathBuf,
+        /// The other.
+        other: PathBuf,
+    },
+    /// What `git` left where a large file should be.
+    #[error("{file} is a Git LFS pointer, not the file itself; run `git lfs pull`")]
+    Pointer {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Less or more data than the header describes.
+    #[error("{file} has {found} bytes of tensors where its header describes {expected}: it is truncated or corrupt")]
+    DataLength {
+        /// The file.
+        file: PathBuf,
+        /// Bytes after the header.
+        found: u64,
+        /// Bytes the header describes.
+        expected: u64,
+    },
+}

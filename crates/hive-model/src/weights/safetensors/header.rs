@@ -1,0 +1,68 @@
+//! The header of one file: which tensors it holds, and where.
+//!
+//! It is parsed and validated by the `safetensors` crate (no gaps, no overlaps, sizes that match); here is only what that
+//! leaves open: the header's length against the file's, and the data's length against the header's.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use hive_text::regular;
+use safetensors::Dtype;
+use safetensors::tensor::Metadata;
+
+use super::error::FolderError;
+
+/// On the header of a file; the format allows 100 MB, and the largest real ones have ten.
+const MAX_HEADER_BYTES: u64 = 64 << 20;
+
+/// Where a tensor lies, and what it is.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) file: Arc<(PathBuf, File)>,
+    pub(super) dtype: Dtype,
+    pub(super) shape: Vec<usize>,
+    pub(super) start: u64,
+    pub(super) bytes: u64,
+}
+
+/// Reads a header of at most `left` bytes, which are fewer then.
+pub(super) fn read_header(path: PathBuf, left: &mut u64) -> Result<BTreeMap<String, Entry>, FolderError> {
+    let io = |source| FolderError::Io { file: path.clone(), source };
+    let (file, length) = regular::open(&path).map_err(io)?;
+    let mut prefix = [0; 8];
+    file.read_exact_at(&mut prefix, 0).map_err(io)?;
+    let claimed = u64::from_le_bytes(prefix);
+    if claimed > MAX_HEADER_BYTES.min(*left) || claimed > length - 8 {
+        if regular::is_lfs_pointer(&path) {
+            return Err(FolderError::Pointer { file: path });
+        }
+        return Err(FolderError::HeaderLength { file: path, claimed });
+    }
+    *left -= claimed;
+    let mut header = vec![0; claimed as usize];
+    file.read_exact_at(&mut header, 8).map_err(io)?;
+    let metadata: Metadata = serde_json::from_slice(&header)
+        .map_err(|error| FolderError::Header { file: path.clone(), why: error.to_string() })?;
+    // Deserializing has validated offsets, sizes and order.
+    let expected = metadata.data_len() as u64;
+    let found = length - 8 - claimed;
+    if expected != found {
+        return Err(FolderError::DataLength { file: path, found, expected });
+    }
+    let file = Arc::new((path, file));
+    let entries = metadata.tensors().into_iter().map(|(name, info)| {
+        let (start, end) = info.data_offsets;
+        let entry = Entry {
+            file: file.clone(),
+            dtype: info.dtype,
+            shape: info.shape.clone(),
+            start: 8 + claimed + start as u64,
+            bytes: (end - start) as u64,
+        };
+        (name, entry)
+    });
+    Ok(entries.collect())
+}

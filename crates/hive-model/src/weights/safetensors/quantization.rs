@@ -1,0 +1,44 @@
+//! How the matrices of an MLX folder are quantized, as its `config.json` says.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+/// How one matrix is quantized.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub struct Quantization {
+    /// Columns per scale.
+    pub group_size: usize,
+    /// Bits per weight.
+    pub bits: usize,
+}
+
+/// The `quantization` of an MLX `config.json`: a default, and what differs by name.
+#[derive(Debug, Clone, Default)]
+pub struct QuantizationTable {
+    default: Option<Quantization>,
+    /// `None` where a matrix is left unquantized.
+    overrides: BTreeMap<String, Option<Quantization>>,
+}
+
+impl QuantizationTable {
+    /// Reads the value of `quantization`; entries that are neither an override nor a known setting are ignored.
+    ///
+    /// # Errors
+    /// A quantization mode other than `affine`, by name.
+    pub fn from_json(value: &serde_json::Value) -> Result<Self, String> {
+        if let Some(mode) = value.get("mode").and_then(serde_json::Value::as_str).filter(|&mode| mode != "affine") {
+            return Err(mode.to_owned());
+        }
+        let overrides = value.as_object().into_iter().flatten().filter_map(|(name, entry)| match entry {
+            serde_json::Value::Bool(false) => Some((name.clone(), None)),
+            serde_json::Value::Object(_) => Some((name.clone(), serde_json::from_value(entry.clone()).ok())),
+            _ => None,
+        });
+        Ok(Self { default: serde_json::from_value(value.clone()).ok(), overrides: overrides.collect() })
+    }
+
+    pub(super) fn of(&self, name: &str) -> Option<Quantization> {
+        self.overrides.get(name).copied().unwrap_or(self.default)
+    }
+}
