@@ -1,5 +1,5 @@
-//! A model cut in two computes a token: `cargo run -p hive-model --example split -- MODEL.gguf`, or without a path the starter
-//! model that `HIVEMIND_STARTER` names.
+//! A model cut in two computes a token: `cargo run -p hive-model --example split -- MODEL.gguf`, or without a path the
+//! starter model that `HIVEMIND_STARTER` names.
 
 #![allow(clippy::print_stdout)]
 

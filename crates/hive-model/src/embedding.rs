@@ -1,7 +1,7 @@
 //! From tokens to hidden states.
 //!
-//! The table stays as it is stored, whichever kernels compute, and rows are picked on the host. MLX dequantizes them, except
-//! for the fast kernels: there it takes a score of small operations, and a plain loop gives the same numbers.
+//! The table stays as it is stored, whichever kernels compute, and rows are picked on the host. MLX dequantizes them,
+//! except for the fast kernels: there it takes a score of small operations, and a plain loop gives the same numbers.
 
 use hive_kernels::array_from_bytes;
 use mlx_rs::{Array, Dtype};

@@ -216,9 +216,9 @@ impl ModelFiles {
         Ok(if norm == matrix.float() { norm } else { Float::F32 })
     }
 
-    /// Tells whether two machines have the same model: a digest of its configuration, and of name, type, shape and samples
-    /// of every tensor that is computed with. How the tensors are spread over files, and what else lies beside them, makes no
-    /// difference.
+    /// Tells whether two machines have the same model: a digest of its configuration, and of name, type, shape and
+    /// samples of every tensor that is computed with. How the tensors are spread over files, and what else lies beside
+    /// them, makes no difference.
     pub fn digest(&self) -> Result<String, TensorError> {
         let mut hasher = Sha256::new();
         // Where an answer ends also stands in files that are not the model's own.
@@ -300,7 +300,8 @@ impl ModelFiles {
 
 /// A sample of a tensor. It is read from a cold disk in one go.
 const SAMPLE_BYTES: u64 = 1024;
-/// A tensor that is no longer than this is read whole: norms and biases, by which models that were tuned from one differ.
+/// A tensor that is no longer than this is read whole: norms and biases, by which models that were tuned from one
+/// differ.
 const WHOLE_BYTES: u64 = 64 << 10;
 
 /// The parts of a tensor that tell it from others: its beginning, its middle and its end.

@@ -1,7 +1,7 @@
 //! What a model will take in memory, known from its headers: planned is what is held, not what the file has.
 //!
-//! The fast kernels hold matrices as they are stored; MLX wants scales and plain weights in the type it computes in, and both
-//! keep their caches in that type. Weights and caches are exact to the byte (the tests load models and count);
+//! The fast kernels hold matrices as they are stored; MLX wants scales and plain weights in the type it computes in,
+//! and both keep their caches in that type. Weights and caches are exact to the byte (the tests load models and count);
 //! `work_bytes_per_token` is an estimate.
 
 use std::ops::Range;
@@ -15,7 +15,8 @@ pub struct Footprint {
     pub layer_bytes: Vec<u64>,
     /// Of the embedding, which the first stage holds.
     pub embedding_bytes: u64,
-    /// Of the output matrix and the norm before it, which the last stage holds; if it is the embedding, in a form of its own.
+    /// Of the output matrix and the norm before it, which the last stage holds; if it is the embedding, in a form of
+    /// its own.
     pub head_bytes: u64,
     /// Of one layer's cache, for one token.
     pub kv_bytes_per_token: u64,

@@ -48,8 +48,8 @@ impl LayerCache {
         }
     }
 
-    /// The first positions as they lie in memory: of the keys and then of the values, those of every head. In whole groups
-    /// of [`LANES`] positions, because the fast kernels' keys lie so.
+    /// The first positions as they lie in memory: of the keys and then of the values, those of every head. In whole
+    /// groups of [`LANES`] positions, because the fast kernels' keys lie so.
     pub(crate) fn export(&self, positions: usize) -> Result<Vec<u8>, ComputeError> {
         let (arrays, heads, capacity) = match self {
             Self::Plain(cache) => ([&cache.keys, &cache.values], cache.keys.dim(1), cache.keys.dim(2) as usize),

@@ -1,8 +1,8 @@
 //! Computes: weight files, model families, KV cache and sampling, up to a [`Shard`].
 //!
-//! A [`ModelFiles`] is a model on disk, opened but not loaded: its configuration and a table of tensors, and on request its
-//! tokenizer and chat template, which are `hive-text`'s. A [`Shard`] is a contiguous range of its layers in memory, with the
-//! sessions that run through it. Nothing here knows of networks, processes or other machines.
+//! A [`ModelFiles`] is a model on disk, opened but not loaded: its configuration and a table of tensors, and on request
+//! its tokenizer and chat template, which are `hive-text`'s. A [`Shard`] is a contiguous range of its layers in memory,
+//! with the sessions that run through it. Nothing here knows of networks, processes or other machines.
 //!
 //! What holds:
 //! - A shard reads only the bytes of its own layers.

@@ -25,14 +25,14 @@ use crate::weights::{FileMatrix, TensorError, Weights};
 /// built so far begin, so that building goes on beside them.
 const LAYERS_AHEAD: usize = 4;
 
-/// What is between the operations of a layer has its memory from when it is begun. With many tokens that is tens of megabytes, so
-/// beyond this much no more than one half of a layer is begun while another computes.
+/// What is between the operations of a layer has its memory from when it is begun. With many tokens that is tens of
+/// megabytes, so beyond this much no more than one half of a layer is begun while another computes.
 const BETWEEN_BYTES: usize = 1 << 20;
 /// And beyond this much none is: it computes so long that waiting for it takes no time beside that.
 const BETWEEN_BYTES_ALONE: usize = 16 << 20;
 
-/// Up to so many tokens pass a layer in one call. With more, building seven operations takes no time beside them, and what is in
-/// between takes memory.
+/// Up to so many tokens pass a layer in one call. With more, building seven operations takes no time beside them, and
+/// what is in between takes memory.
 const ROWS_AT_ONCE: usize = 8;
 
 /// One session's part of a batch.

@@ -18,7 +18,8 @@ const LAYERS: usize = 2;
 /// No multiple of the kernels' lanes.
 const VOCABULARY: usize = 50;
 
-/// Matrices by their names in both formats, with rows and columns; the output matrix only where it is not the embedding.
+/// Matrices by their names in both formats, with rows and columns; the output matrix only where it is not the
+/// embedding.
 fn matrices(tied: bool) -> Vec<(String, String, usize, usize)> {
     let mut all = Vec::new();
     for layer in 0..LAYERS {

@@ -1,4 +1,5 @@
-//! Weight files made to harm, and vocabularies in them: refused in a moment, with no more memory than they take on disk.
+//! Weight files made to harm, and vocabularies in them: refused in a moment, with no more memory than they take on
+//! disk.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,14 +1,14 @@
 //! A place for code that recurses on what a file says: a thread with a large stack, whose panics are errors.
 //!
-//! Templates and tokenizers are parsed, compiled and dropped by recursive code of other people. How deep a file may nest is
-//! limited before; this is the room that the allowed depth takes.
+//! Templates and tokenizers are parsed, compiled and dropped by recursive code of other people. How deep a file may
+//! nest is limited before; this is the room that the allowed depth takes.
 
 use std::cell::Cell;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Once;
 
-/// Measured on debug builds: the deepest template that passes the limits takes less than a quarter of it. Memory that is not
-/// touched costs nothing.
+/// Measured on debug builds: the deepest template that passes the limits takes less than a quarter of it. Memory that
+/// is not touched costs nothing.
 const STACK_BYTES: usize = 64 << 20;
 
 /// The code panicked, or no thread could be started.
@@ -36,7 +36,8 @@ pub(crate) fn quietly<T>(work: impl FnOnce() -> T) -> Result<T, Failed> {
         }));
     });
     let before = QUIET.replace(true);
-    // What `work` leaves half done is thrown away by those who ask, or is the library's cache, which is guarded by a lock.
+    // What `work` leaves half done is thrown away by those who ask, or is the library's cache, which is guarded by a
+    // lock.
     let result = panic::catch_unwind(AssertUnwindSafe(work));
     QUIET.set(before);
     result.map_err(|_| Failed)

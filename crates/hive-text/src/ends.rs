@@ -1,7 +1,8 @@
 //! Which tokens end an answer, beside those that the model's configuration names.
 //!
-//! A fine-tuned model's `config.json` often keeps the end of its base model. What its conversations end with stands in the
-//! tokenizer's `eos_token`, in GGUF's `eot` and `eom`, or only among the special tokens, under a name that is known.
+//! A fine-tuned model's `config.json` often keeps the end of its base model. What its conversations end with stands in
+//! the tokenizer's `eos_token`, in GGUF's `eot` and `eom`, or only among the special tokens, under a name that is
+//! known.
 
 use std::path::Path;
 
@@ -73,7 +74,8 @@ fn listed_tokens(tokenizer_config: &Json) -> Vec<Added> {
     listed.collect()
 }
 
-/// The same, with those that `tokenizer.json` lists; and the token whose text is `eos`, where it is one of the vocabulary.
+/// The same, with those that `tokenizer.json` lists; and the token whose text is `eos`, where it is one of the
+/// vocabulary.
 fn added_tokens(path: &Path, mut listed: Vec<Added>, eos: Option<&str>) -> (Vec<Added>, Option<u32>) {
     #[derive(Deserialize)]
     struct File {

@@ -1,7 +1,7 @@
 //! Opening a model's files: regular ones only.
 //!
-//! A folder may hold a pipe that never opens, a device that never ends, or a link to one. A link to a regular file is fine:
-//! the cache of downloads is made of them.
+//! A folder may hold a pipe that never opens, a device that never ends, or a link to one. A link to a regular file is
+//! fine: the cache of downloads is made of them.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Error, ErrorKind, Read};
@@ -20,7 +20,8 @@ pub fn open(path: &Path) -> std::io::Result<(File, u64)> {
     Ok((file, metadata.len()))
 }
 
-/// Reads a regular file of at most so many bytes. What the system makes up (`/proc`) says that it has none, and is empty here.
+/// Reads a regular file of at most so many bytes. What the system makes up (`/proc`) says that it has none, and is
+/// empty here.
 pub fn read(path: &Path, limit_bytes: u64) -> std::io::Result<Vec<u8>> {
     let (file, length) = open(path)?;
     if length > limit_bytes {

@@ -1,14 +1,14 @@
 //! Chat templates, rendered by `minijinja` as Hugging Face's templates expect.
 //!
-//! Models are trained on what Hugging Face's `transformers` renders, so it is the reference: Jinja2 in its immutable sandbox, with
-//! a few functions of its own (`environment`). Where `minijinja` differs from Python, the modules here follow Python: `json`,
-//! `methods`, `python`, `dates`.
+//! Models are trained on what Hugging Face's `transformers` renders, so it is the reference: Jinja2 in its immutable
+//! sandbox, with a few functions of its own (`environment`). Where `minijinja` differs from Python, the modules here
+//! follow Python: `json`, `methods`, `python`, `dates`.
 //!
-//! Whatever a person or a tool wrote stays text: special tokens count only where the template itself wrote them (`marks`,
-//! `tokens`).
+//! Whatever a person or a tool wrote stays text: special tokens count only where the template itself wrote them
+//! (`marks`, `tokens`).
 //!
-//! A template comes with a model from strangers. Its source is limited before it is parsed (`source`), what it computes by fuel
-//! and depth (`values`), what it writes by `MAX_RENDERED_BYTES`; what recursion remains has a stack of its own.
+//! A template comes with a model from strangers. Its source is limited before it is parsed (`source`), what it computes
+//! by fuel and depth (`values`), what it writes by `MAX_RENDERED_BYTES`; what recursion remains has a stack of its own.
 
 mod conversation;
 mod dates;
@@ -92,7 +92,8 @@ impl ChatTemplate {
         self.render_checked(conversation)
     }
 
-    /// Some templates were written before messages without content were: they add what is null to a text. Those get an empty text.
+    /// Some templates were written before messages without content were: they add what is null to a text. Those get an
+    /// empty text.
     fn render_checked(&self, conversation: &Conversation) -> Result<String, TemplateError> {
         let rendered = self.render_as_it_is(conversation);
         let is_null = |message: &Message| message.content.is_null();

@@ -3,8 +3,8 @@
 //! A GGUF carries vocabulary and merges but no `tokenizer.json`; one is written from its metadata, so that both kinds
 //! of model go through the same code.
 //!
-//! The file comes with a model from strangers, and the library was written for files of friends: sizes are limited before it
-//! reads one (`limits`), and its panics are errors.
+//! The file comes with a model from strangers, and the library was written for files of friends: sizes are limited
+//! before it reads one (`limits`), and its panics are errors.
 
 mod cuts;
 mod from_gguf;
@@ -125,8 +125,8 @@ impl Tokenizer {
         self.encode_by(&self.literal, text)
     }
 
-    /// Encodes text of a prompt in which nothing is special, between two special tokens. `None` is the beginning of the prompt,
-    /// or its end.
+    /// Encodes text of a prompt in which nothing is special, between two special tokens. `None` is the beginning of the
+    /// prompt, or its end.
     pub fn encode_between(
         &self,
         before: Option<u32>,

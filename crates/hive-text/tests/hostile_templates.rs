@@ -1,8 +1,8 @@
 //! Templates made to harm: each is refused or rendered within a second and a gigabyte, and none ends the process.
 //!
-//! A stack that overflows ends the whole test, which is what it shows. One kind is left to the time limit of the process that
-//! renders: as a key, a list that holds one list a thousand times over, and that again, is hashed item by item, and the
-//! interpreter's fuel does not count that.
+//! A stack that overflows ends the whole test, which is what it shows. One kind is left to the time limit of the
+//! process that renders: as a key, a list that holds one list a thousand times over, and that again, is hashed item by
+//! item, and the interpreter's fuel does not count that.
 
 // The table of templates is long, and its names are printed so that a death names its template.
 #![allow(clippy::unwrap_used, clippy::too_many_lines, clippy::print_stdout)]

@@ -1,7 +1,7 @@
 //! Which tensors a model of the Llama family has.
 //!
-//! A tensor that is not computed with changes what a model says, so a file with one that is not known is refused rather than
-//! read without it: norms of queries and keys, a second norm, scales of a foreign quantization.
+//! A tensor that is not computed with changes what a model says, so a file with one that is not known is refused rather
+//! than read without it: norms of queries and keys, a second norm, scales of a foreign quantization.
 
 /// Matrices of a layer.
 const MATRICES: [&str; 7] = [

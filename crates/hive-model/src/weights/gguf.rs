@@ -150,7 +150,8 @@ impl Gguf {
         Ok((format, self.permuted_rows(&stored, rows).unwrap_or(1)))
     }
 
-    /// Some rows of a matrix, in Hugging Face's order: whole heads where that differs from the file's, of `together` rows.
+    /// Some rows of a matrix, in Hugging Face's order: whole heads where that differs from the file's, of `together`
+    /// rows.
     pub(super) fn matrix_rows(
         &self,
         name: &str,

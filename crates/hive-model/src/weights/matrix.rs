@@ -1,7 +1,7 @@
 //! A weight matrix in a file: its format is known before it is read, and it is read a few rows at a time.
 //!
-//! So what it will take in memory can be planned, and loading it takes no more than that: no second copy of a matrix is ever
-//! in memory.
+//! So what it will take in memory can be planned, and loading it takes no more than that: no second copy of a matrix is
+//! ever in memory.
 
 use std::ops::Range;
 

@@ -40,8 +40,8 @@ pub struct Conversation {
     /// What a model's template calls its options: `enable_thinking`, `reasoning_effort`, …
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub variables: Map<String, Value>,
-    /// When it began, in local time. Templates that write a date write this one, so that a conversation keeps its prompt
-    /// after midnight.
+    /// When it began, in local time. Templates that write a date write this one, so that a conversation keeps its
+    /// prompt after midnight.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub began: Option<DateTime>,
 }
@@ -60,8 +60,8 @@ pub enum VariableError {
     Reserved(String),
 }
 
-/// An option of a template as a person writes it, `NAME=VALUE`: a value that is JSON or one of Python's constants is that, and
-/// any other is text.
+/// An option of a template as a person writes it, `NAME=VALUE`: a value that is JSON or one of Python's constants is
+/// that, and any other is text.
 pub fn variable(written: &str) -> Result<(String, Value), VariableError> {
     let (name, value) = written.split_once('=').ok_or_else(|| VariableError::Form(written.to_owned()))?;
     let (name, value) = (name.trim(), value.trim());

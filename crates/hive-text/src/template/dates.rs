@@ -1,5 +1,5 @@
-//! `strftime_now`, as Hugging Face's templates call it: Python's `datetime.now().strftime`, at the time that the conversation
-//! began.
+//! `strftime_now`, as Hugging Face's templates call it: Python's `datetime.now().strftime`, at the time that the
+//! conversation began.
 
 use jiff::civil::DateTime;
 use jiff::fmt::strtime::{BrokenDownTime, Config};

@@ -1,7 +1,7 @@
 //! What a person or a tool wrote stays text, whatever it looks like.
 //!
-//! Whatever looks like a special token is swapped for its number between two private-use characters before a template sees it,
-//! and back after. So the special tokens in a rendered text are the template's own.
+//! Whatever looks like a special token is swapped for its number between two private-use characters before a template
+//! sees it, and back after. So the special tokens in a rendered text are the template's own.
 
 use std::fmt::Write as _;
 

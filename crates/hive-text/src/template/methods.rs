@@ -1,4 +1,5 @@
-//! Python's methods of texts, lists and dictionaries, those that templates call and `minijinja_contrib` lacks or has otherwise.
+//! Python's methods of texts, lists and dictionaries, those that templates call and `minijinja_contrib` lacks or has
+//! otherwise.
 
 use minijinja::value::{Kwargs, Tuple, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State, Value};

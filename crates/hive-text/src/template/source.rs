@@ -1,11 +1,11 @@
 //! What a template's source may be, looked at before anything parses it.
 //!
-//! The parser and the compiler recurse along operators and brackets, so these are counted first. What a template stores in
-//! a namespace outlives the loop that stored it and can nest without end; each such assignment is made to pass a filter that
-//! limits it ([`super::values::settled`]).
+//! The parser and the compiler recurse along operators and brackets, so these are counted first. What a template stores
+//! in a namespace outlives the loop that stored it and can nest without end; each such assignment is made to pass a
+//! filter that limits it ([`super::values::settled`]).
 //!
-//! What holds: the source is read by minijinja's own lexer. A reader of our own that took one comment, raw block or end of a
-//! tag for something else would count what the parser never sees, and not count what it does.
+//! What holds: the source is read by minijinja's own lexer. A reader of our own that took one comment, raw block or end
+//! of a tag for something else would count what the parser never sees, and not count what it does.
 
 use minijinja::machinery::{Span, Token, Tokenizer};
 use minijinja::syntax::SyntaxConfig;
@@ -103,8 +103,8 @@ impl Counts {
     }
 }
 
-/// What a tag of Hugging Face's is without its meaning: `generation` tells a trainer which text is the assistant's own, and is a
-/// scope otherwise.
+/// What a tag of Hugging Face's is without its meaning: `generation` tells a trainer which text is the assistant's own,
+/// and is a scope otherwise.
 fn plain_block(name: &Token<'_>) -> Option<&'static str> {
     match name {
         Token::Ident("generation") => Some("with"),

@@ -34,8 +34,8 @@ fn pieces<'a>(special: &'a SpecialTokens, text: &'a str) -> impl Iterator<Item =
     special.find(text).map(|(range, id)| (range, Some(id))).chain([(text.len()..text.len(), None)])
 }
 
-/// Encodes what holds nothing special but the template's own: whole, as whoever trained the model did, since between special
-/// tokens a tokenizer may see what comes before and after.
+/// Encodes what holds nothing special but the template's own: whole, as whoever trained the model did, since between
+/// special tokens a tokenizer may see what comes before and after.
 fn encode_own(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>, TokenizerError> {
     if text.is_empty() {
         return Ok(Vec::new());
@@ -136,7 +136,8 @@ mod tests {
         let first = 1 + 1 + "userx".len();
         assert_eq!(plain[..first], [15, 16, 1, 2, 3, 4, 5]);
         assert_eq!(typed[..first], plain[..first]);
-        // What it stands in is encoded as it would be without: no `▁` at its beginning, and no blanks beside a greedy marker.
+        // What it stands in is encoded as it would be without: no `▁` at its beginning, and no blanks beside a greedy
+        // marker.
         let letters = ["<", "|", "i", "m", "_", "s", "t", "a", "r", "t", "|", ">"];
         let spelled: Vec<u32> = letters.iter().map(|letter| tokenizer.encode_literal(letter).unwrap()[1]).collect();
         assert_eq!(typed[first..], [&[16, 1, 2, 3, 4][..], &spelled].concat());

@@ -10,7 +10,8 @@ use super::{methods, python};
 
 /// Lists in lists. Conversations and tools nest about ten deep.
 pub(super) const MAX_DEPTH: usize = 100;
-/// Values that may be looked at in all while namespaces are filled: some hundred messages in each of some hundred turns.
+/// Values that may be looked at in all while namespaces are filled: some hundred messages in each of some hundred
+/// turns.
 const MAX_LOOKED_AT: usize = 2_000_000;
 /// A width nobody formats to.
 const MAX_WIDTH_DIGITS: usize = 4;
@@ -28,8 +29,8 @@ fn refused(why: &'static str) -> Error {
     Error::new(ErrorKind::InvalidOperation, why)
 }
 
-/// A value as a namespace may hold it: data, with nothing computed later and nothing that could hold the namespace itself,
-/// and of limited depth.
+/// A value as a namespace may hold it: data, with nothing computed later and nothing that could hold the namespace
+/// itself, and of limited depth.
 pub(super) fn settled(looked: &Looked, value: &Value) -> Result<Value, Error> {
     Ok(settle(looked, value, 0)?.unwrap_or_else(|| value.clone()))
 }
@@ -78,8 +79,8 @@ fn settle(looked: &Looked, value: &Value, depth: usize) -> Result<Option<Value>,
     }
 }
 
-/// Items that are written as text at once, each as often as it is reached: a list can hold one list a thousand times over, and
-/// that again. Tools and conversations have some ten thousand.
+/// Items that are written as text at once, each as often as it is reached: a list can hold one list a thousand times
+/// over, and that again. Tools and conversations have some ten thousand.
 const MAX_WRITTEN: usize = 1_000_000;
 
 /// Whether a value can be written as text in reasonable time and memory.

@@ -1,7 +1,7 @@
 //! How a GGUF's text is cut before merging, by the name that llama.cpp gives to each way.
 //!
-//! The patterns are those of the tokenizers that these names stand for; where llama.cpp writes one otherwise for its own regex
-//! engine, it means the same. `default` is llama.cpp's own, for files that do not say how.
+//! The patterns are those of the tokenizers that these names stand for; where llama.cpp writes one otherwise for its
+//! own regex engine, it means the same. `default` is llama.cpp's own, for files that do not say how.
 
 use serde_json::{Value as Json, json};
 

@@ -26,8 +26,8 @@ pub(super) fn tokenizer_json(gguf: &dyn Metadata) -> Result<Json, String> {
         return Err(format!("it has more than {MAX_TOKENS} tokens, or {MAX_MERGES} merges"));
     }
     let types: Vec<i64> = gguf.integers("tokenizer.ggml.token_type").into_iter().flatten().collect();
-    // Converters have written markers as ordinary tokens, which a person's text could become. `<s>` and `</s>` may be ordinary
-    // ones for HTML.
+    // Converters have written markers as ordinary tokens, which a person's text could become. `<s>` and `</s>` may be
+    // ordinary ones for HTML.
     let type_of = |id: usize| match types.get(id).copied().unwrap_or(NORMAL) {
         NORMAL if is_marker(tokens[id]) && !["<s>", "</s>"].contains(&tokens[id]) => CONTROL,
         USER_DEFINED if is_marker(tokens[id]) => CONTROL,
@@ -93,8 +93,8 @@ pub(super) fn tokenizer_json(gguf: &dyn Metadata) -> Result<Json, String> {
     }
 }
 
-/// Which added tokens take the blanks behind them. Those of Phi-3 do, and the format has no place to say so: llama.cpp goes by
-/// the model's name.
+/// Which added tokens take the blanks behind them. Those of Phi-3 do, and the format has no place to say so: llama.cpp
+/// goes by the model's name.
 fn takes_blanks_behind(model: &str) -> impl Fn(&str) -> bool {
     let name = model.to_lowercase();
     let is_phi3 = name.contains("phi-3") || name.contains("phi3");
@@ -106,8 +106,8 @@ fn cut(gguf: &dyn Metadata) -> Result<Cut, String> {
     Cut::of(name).ok_or_else(|| format!("its pre-tokenizer \"{}\" is not supported", name.unwrap_or_default()))
 }
 
-/// The token that a prompt begins with, whether its chat template writes it or not: llama.cpp's rule, by which the files are
-/// made.
+/// The token that a prompt begins with, whether its chat template writes it or not: llama.cpp's rule, by which the
+/// files are made.
 pub(super) fn leading(gguf: &dyn Metadata) -> Option<u32> {
     let is_sentencepiece = gguf.string("tokenizer.ggml.model") == Some("llama");
     let usual = || is_sentencepiece || cut(gguf).is_ok_and(|cut| cut.adds_bos);

@@ -1,7 +1,7 @@
 //! What a `tokenizer.json` may hold, looked at before the library reads it.
 //!
-//! The library builds tables from every entry, unrolls repetitions of regular expressions, and runs one normalizer after
-//! the other over every text, however much each makes of it.
+//! The library builds tables from every entry, unrolls repetitions of regular expressions, and runs one normalizer
+//! after the other over every text, however much each makes of it.
 
 use std::fmt;
 

@@ -1,6 +1,7 @@
 //! Tokens that mark places in a prompt, known by their looks.
 
-/// Whether a token is a marker by its looks, whatever its file calls it: `<|im_start|>`, `<start_of_turn>`, `[INST]`, `</s>`.
+/// Whether a token is a marker by its looks, whatever its file calls it: `<|im_start|>`, `<start_of_turn>`, `[INST]`,
+/// `</s>`.
 pub(crate) fn is_marker(token: &str) -> bool {
     const NAMED: [&str; 12] = [
         "<s>",

@@ -80,8 +80,8 @@ impl BlockType {
         if self == Self::Q8_0 { 8 } else { 4 }
     }
 
-    /// These count from the middle of their range, so the smallest weight is so many times the scale. A power of two keeps the
-    /// product exact.
+    /// These count from the middle of their range, so the smallest weight is so many times the scale. A power of two
+    /// keeps the product exact.
     fn multiple(self) -> Option<f32> {
         match self {
             Self::Q4_0 => Some(-8.0),

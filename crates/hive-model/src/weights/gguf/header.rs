@@ -216,7 +216,8 @@ pub(super) fn read(from: &mut impl Read, length: u64) -> Result<Header, HeaderEr
     for _ in 0..value_count {
         let key = reader.name("a metadata key")?;
         let kind = reader.u32()?;
-        // A label in another encoding is no reason to refuse a model: a name, or the path of a file it was made with. A token is.
+        // A label in another encoding is no reason to refuse a model: a name, or the path of a file it was made with. A
+        // token is.
         let text = if key.starts_with("tokenizer.") { Text::Exact } else { Text::Label };
         let value = reader.value(&format!("the metadata value {key}"), kind, text)?;
         metadata.insert(key, value);

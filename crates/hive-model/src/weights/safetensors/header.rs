@@ -1,7 +1,7 @@
 //! The header of one file: which tensors it holds, and where.
 //!
-//! It is parsed and validated by the `safetensors` crate (no gaps, no overlaps, sizes that match); here is only what that
-//! leaves open: the header's length against the file's, and the data's length against the header's.
+//! It is parsed and validated by the `safetensors` crate (no gaps, no overlaps, sizes that match); here is only what
+//! that leaves open: the header's length against the file's, and the data's length against the header's.
 
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -56,8 +56,9 @@ fn read_index(path: &Path) -> Result<BTreeSet<String>, FolderError> {
     }
 }
 
-/// The files that are a model's, of those in its folder: what the index names, or else `model*.safetensors`, or else every
-/// one that is not hidden. Others were left over, or belong to something else (`adapters.safetensors`, macOS's `._model…`).
+/// The files that are a model's, of those in its folder: what the index names, or else `model*.safetensors`, or else
+/// every one that is not hidden. Others were left over, or belong to something else (`adapters.safetensors`, macOS's
+/// `._model…`).
 ///
 /// # Errors
 /// A file that the index names and the folder lacks.
