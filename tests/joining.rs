@@ -80,8 +80,11 @@ fn a_node_whose_terminal_is_closed_ends_in_peace() {
     let mut command = Command::new("nohup");
     command.arg(env!("CARGO_BIN_EXE_hivemind"));
     let node = Node::start_by(command, home.path(), "bob", &[]);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", node.process.id())).unwrap();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).unwrap().trim();
+    let hang_up = u64::from_str_radix(ignored, 16).unwrap() & 1;
+    assert_eq!(hang_up, 1, "SIGHUP is not ignored");
     node.signal("-HUP");
-    std::thread::sleep(Duration::from_millis(500));
     assert_eq!(node.run(&["status"], None).0, 0, "it was to outlive its terminal");
 }
 

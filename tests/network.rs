@@ -198,8 +198,9 @@ fn traffic_moves_to_a_faster_cable_and_outlives_its_loss() {
         .command(&lab, &["chat", "--prompt", LONG, "--max-tokens", "300", "--stages", "2", "--json"])
         .spawn()
         .unwrap();
-    // The answer takes seconds; it is under way when the cable goes.
-    std::thread::sleep(Duration::from_millis(1500));
+    let answered = || ann.json(&lab, &["status"])["answered_tokens"].as_u64().unwrap();
+    let before = answered();
+    patiently("the answer is under way", || answered() >= before + 10);
     assert!(chat.try_wait().unwrap().is_none(), "the answer must still be under way");
     lab.unplug("ann", "fast");
     let output = chat.wait_with_output().unwrap();

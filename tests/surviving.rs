@@ -314,10 +314,12 @@ fn a_copy_of_a_stage_takes_over_without_loading() {
     patiently("there is a copy again", || ann.workers().len() == 2);
     // Its own model's copy stays, whether it shares or not.
     let kept = ann.workers();
-    ann.run(&lab, &["share", "off"]);
-    std::thread::sleep(Duration::from_secs(3));
+    for (switch, shares) in [("off", false), ("on", true)] {
+        ann.run(&lab, &["share", switch]);
+        patiently("it has looked", || ann.json(&lab, &["status"])["profile"]["sharing"] == shares);
+    }
+    // One that had been freed and loaded again would be another process.
     assert_eq!(ann.workers(), kept);
-    ann.run(&lab, &["share", "on"]);
     let held = ann.json(&lab, &["status"])["profile"]["held_bytes"].as_u64().unwrap();
     ann.run(&lab, &["share", "--memory", &(held + 1).to_string()]);
     patiently("the copy yields, and the stage stays", || ann.workers().len() == 1);

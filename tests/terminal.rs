@@ -157,10 +157,9 @@ fn a_paste_of_several_lines_is_one_message_and_so_is_what_is_typed_as_one() {
     for (at, keys) in ways.into_iter().enumerate() {
         let (sent, before) = keys.split_last().unwrap();
         chat.press(before);
-        std::thread::sleep(std::time::Duration::from_millis(500));
-        assert_eq!(chat.count("tok/s"), at, "{keys:?} was sent before its end: {:?}", chat.text());
         chat.press(&[sent]);
         chat.shows_times("tok/s", at + 1);
+        // What was sent before its end would have another answer.
         assert_eq!(chat.count(ANSWER), at + 1, "{keys:?}: {:?}", chat.text());
         chat.prompts(2 * at + 2);
         chat.press(&["/clear", ENTER]);

@@ -10,6 +10,7 @@ use hive_host::sandbox::{Confine, Confinement, paths_of};
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::protocol::{FromWorker, ToWorker, encode, next_whole};
 use super::spawn::{Death, End, SpawnError, Spawned, spawn};
@@ -40,6 +41,8 @@ pub struct Worker {
     /// Length of that queue; while it is not empty, every order goes through it.
     waiting: Arc<AtomicUsize>,
     process_id: Option<u32>,
+    /// Writes the queue.
+    _writer: Option<AbortOnDropHandle<()>>,
 }
 
 impl Worker {
@@ -49,9 +52,11 @@ impl Worker {
         let process_id = end.process_id();
         let (orders, waiting) = (Arc::new(orders), Arc::new(AtomicUsize::new(0)));
         let (late, late_orders) = mpsc::unbounded_channel();
-        tokio::spawn(write_late(orders.clone(), late_orders, waiting.clone()));
+        #[allow(clippy::disallowed_methods, reason = "it ends with the handle to the worker")]
+        let writer = tokio::spawn(write_late(orders.clone(), late_orders, waiting.clone()));
         let events = Events { answers, has_begun: false, bytes: BytesMut::new(), end: Some(end) };
-        Ok((Self { orders, late, waiting, process_id }, events))
+        let writer = Some(AbortOnDropHandle::new(writer));
+        Ok((Self { orders, late, waiting, process_id, _writer: writer }, events))
     }
 
     /// A worker without a process, and the pipe with its orders, for tests.
@@ -61,7 +66,7 @@ impl Worker {
         let (theirs, ours) = std::io::pipe().expect("a test may open a pipe");
         let (orders, (late, _)) =
             (Arc::new(Sender::from_owned_fd(ours.into()).expect("it is a pipe")), mpsc::unbounded_channel());
-        (Self { orders, late, waiting: Arc::default(), process_id: None }, theirs)
+        (Self { orders, late, waiting: Arc::default(), process_id: None, _writer: None }, theirs)
     }
 
     /// Sends an order. A dead worker ignores it; [`Events`] reports the death.

@@ -146,6 +146,10 @@ pub(crate) fn spawn(role: Role, confine: Confine) -> Result<Spawned, SpawnError>
         .process_group(0)
         .kill_on_drop(true);
     let mut child = command.spawn()?;
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "it ends with the process, and whoever hears of that end waits for it"
+    )]
     let words = tokio::spawn(last_words(child.stderr.take()));
     let start = encode(&Start::new(role, confine)).map_err(std::io::Error::other)?;
     // The message fits into the pipe. If the process has already died, the reader of its messages reports that.
@@ -183,6 +187,7 @@ pub(crate) mod here {
             crate::text::serve(&model, hive_host::sandbox::Confinement::default(), orders, answers)
         });
         let child = Command::new("true").kill_on_drop(true).spawn()?;
+        #[allow(clippy::disallowed_methods, reason = "it has ended")]
         let end = End { child, words: tokio::spawn(async { String::new() }) };
         let (orders, answers) = (Sender::from_owned_fd(ours_out.into())?, Receiver::from_owned_fd(ours_in.into())?);
         Ok(Spawned { orders, answers, end })

@@ -20,6 +20,7 @@ use hive_text::detokenizer::Detokenizer;
 use hive_text::template::Conversation;
 use jiff::civil::DateTime;
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::task::AbortOnDropHandle;
 
 use actor::{Actor, Ask};
 use order::{Order, Reply};
@@ -30,13 +31,13 @@ pub use error::{TextError, TextFault};
 pub(crate) use serve::serve;
 
 /// Covers the headers and norms of a large model on a slow disk, and the parsing of the largest vocabularies.
-const OPEN_PATIENCE: Duration = Duration::from_mins(1);
+const OPEN_TIMEOUT: Duration = Duration::from_mins(1);
 /// A conversation of a few thousand tokens takes milliseconds.
-const PROMPT_PATIENCE: Duration = Duration::from_secs(10);
+const PROMPT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A long conversation adds a second per this many bytes.
 const PROMPT_BYTES_PER_S: u64 = 100_000;
 /// Decoding a token takes microseconds, but a restarted worker reads the vocabulary first.
-const TEXT_PATIENCE: Duration = Duration::from_secs(5);
+const TEXT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Capacity of the queue of orders to a text worker.
 const QUEUE: usize = 64;
@@ -53,19 +54,21 @@ struct Inner {
     name: String,
     card: ModelCard,
     asks: mpsc::Sender<Ask>,
+    _actor: AbortOnDropHandle<()>,
 }
 
 impl Model {
     /// Opens a `.gguf` file or a model's folder. `name` is shown to people.
     pub async fn open(path: &Path, name: &str) -> Result<Self, TextError> {
         let (asks, queue) = mpsc::channel(QUEUE);
-        tokio::spawn(Actor::new(path.to_owned()).run(queue));
-        let card = match ask(&asks, Order::Card, OPEN_PATIENCE).await? {
+        #[allow(clippy::disallowed_methods, reason = "it ends with the last handle to the model")]
+        let actor = AbortOnDropHandle::new(tokio::spawn(Actor::new(path.to_owned()).run(queue)));
+        let card = match ask(&asks, Order::Card, OPEN_TIMEOUT).await? {
             Reply::Card(card) => card.checked()?,
             _ => return Err(TextError::nonsense()),
         };
         let name = border::line(name, border::REASON_COLUMNS);
-        Ok(Self { inner: Arc::new(Inner { path: path.to_owned(), name, card: *card, asks }) })
+        Ok(Self { inner: Arc::new(Inner { path: path.to_owned(), name, card: *card, asks, _actor: actor }) })
     }
 
     /// The file or folder.
@@ -86,7 +89,7 @@ impl Model {
     /// Loads tokenizer and chat template, so that the first conversation need not wait for them. A missing chat
     /// template is not an error here.
     pub async fn prepare(&self) -> Result<(), TextError> {
-        match self.ask(Order::Prepare, OPEN_PATIENCE).await? {
+        match self.ask(Order::Prepare, OPEN_TIMEOUT).await? {
             Reply::Prepared => Ok(()),
             _ => Err(TextError::nonsense()),
         }
@@ -94,7 +97,7 @@ impl Model {
 
     /// Checks that the model can hold conversations: that it has a usable tokenizer and chat template.
     pub async fn can_converse(&self) -> Result<(), TextError> {
-        match self.ask(Order::Converse, OPEN_PATIENCE).await? {
+        match self.ask(Order::Converse, OPEN_TIMEOUT).await? {
             Reply::Prepared => Ok(()),
             _ => Err(TextError::nonsense()),
         }
@@ -105,7 +108,7 @@ impl Model {
         if conversation.variables.is_empty() {
             return Ok(Vec::new());
         }
-        match self.ask(Order::Options, OPEN_PATIENCE).await? {
+        match self.ask(Order::Options, OPEN_TIMEOUT).await? {
             Reply::Options(known) => {
                 let unknown = conversation.variables.keys().filter(|name| !known.contains(name));
                 Ok(unknown.cloned().collect())
@@ -118,8 +121,8 @@ impl Model {
     /// itself.
     pub async fn prompt(&self, conversation: &Conversation, began: DateTime) -> Result<Vec<u32>, TextError> {
         let json = serde_json::to_vec(conversation).map_err(|error| TextError::Died(error.to_string()))?;
-        let patience = PROMPT_PATIENCE + Duration::from_secs(json.len() as u64 / PROMPT_BYTES_PER_S);
-        match self.ask(Order::Prompt { json, began }, patience).await? {
+        let timeout = PROMPT_TIMEOUT + Duration::from_secs(json.len() as u64 / PROMPT_BYTES_PER_S);
+        match self.ask(Order::Prompt { json, began }, timeout).await? {
             Reply::Tokens(tokens) if self.knows(&tokens) => Ok(tokens),
             _ => Err(TextError::nonsense()),
         }
@@ -142,9 +145,9 @@ impl Model {
             return Ok(Default::default());
         }
         let order = Order::Texts { tokens: all.to_vec(), given: given.len() as u32 };
-        let reply = match self.ask(order.clone(), TEXT_PATIENCE).await {
+        let reply = match self.ask(order.clone(), TEXT_TIMEOUT).await {
             // An answer must not end because a process hung: retry once.
-            Err(TextError::Late(_)) => self.ask(order, TEXT_PATIENCE).await,
+            Err(TextError::Late(_)) => self.ask(order, TEXT_TIMEOUT).await,
             reply => reply,
         };
         match reply? {
@@ -157,19 +160,19 @@ impl Model {
         tokens.iter().all(|token| (*token as usize) < self.inner.card.vocabulary)
     }
 
-    async fn ask(&self, order: Order, patience: Duration) -> Result<Reply, TextError> {
-        ask(&self.inner.asks, order, patience).await
+    async fn ask(&self, order: Order, timeout: Duration) -> Result<Reply, TextError> {
+        ask(&self.inner.asks, order, timeout).await
     }
 }
 
-async fn ask(asks: &mpsc::Sender<Ask>, order: Order, patience: Duration) -> Result<Reply, TextError> {
+async fn ask(asks: &mpsc::Sender<Ask>, order: Order, timeout: Duration) -> Result<Reply, TextError> {
     let ended = || TextError::Died("it has ended".to_owned());
     let (reply, replied) = oneshot::channel();
     asks.send(Ask::Order(order, reply)).await.map_err(|_| ended())?;
-    if let Ok(reply) = tokio::time::timeout(patience, replied).await {
+    if let Ok(reply) = tokio::time::timeout(timeout, replied).await {
         return reply.unwrap_or_else(|_| Err(ended()));
     }
     // The worker hangs: restart it.
     let _ = asks.send(Ask::Restart).await;
-    Err(TextError::Late(patience.as_secs()))
+    Err(TextError::Late(timeout.as_secs()))
 }

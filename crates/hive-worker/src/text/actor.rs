@@ -9,6 +9,7 @@ use hive_net::border;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::super::protocol::{encode, next_whole};
 use super::super::spawn::{End, SpawnError, Spawned, spawn};
@@ -48,6 +49,7 @@ struct Running {
     answers: Receiver,
     bytes: BytesMut,
     end: End,
+    _writer: AbortOnDropHandle<()>,
 }
 
 pub(super) struct Actor {
@@ -129,8 +131,9 @@ impl Actor {
         match spawn(Role::Text(self.model.clone()), confine(paths_of(&self.model))) {
             Ok(Spawned { orders, answers, end }) => {
                 let (sender, queue) = mpsc::unbounded_channel();
-                tokio::spawn(write(orders, queue));
-                self.running = Some(Running { orders: sender, answers, bytes: BytesMut::new(), end });
+                #[allow(clippy::disallowed_methods, reason = "it ends with the process it writes to")]
+                let writer = AbortOnDropHandle::new(tokio::spawn(write(orders, queue)));
+                self.running = Some(Running { orders: sender, answers, bytes: BytesMut::new(), end, _writer: writer });
                 for number in self.pending.keys().copied().collect::<Vec<_>>() {
                     self.send(number);
                 }
