@@ -6,7 +6,6 @@ mod common;
 
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::time::Duration;
 
 use common::lab::{Host, Lab, frames, pair, timed};
 use common::patiently;

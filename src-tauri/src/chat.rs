@@ -123,7 +123,7 @@ impl Ask {
             ..Conversation::new(self.messages.iter().map(message).collect::<Vec<_>>())
         };
         let max_tokens = self.max_tokens.map(|tokens| tokens as usize);
-        Ok(Request { conversation, said: self.said.clone(), sampling, max_tokens, ..Request::new(Vec::new()) })
+        Ok(Request { conversation, resume_tokens: self.said.clone(), sampling, max_tokens, ..Request::new(Vec::new()) })
     }
 
     fn wanted(&self) -> ModelRequest {

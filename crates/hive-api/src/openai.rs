@@ -102,7 +102,7 @@ fn generate_refusal(error: GenerateError) -> Refusal {
 
 async fn chat(State(shared): State<Shared>, body: Result<Bytes, BytesRejection>) -> Result<Response, Refusal> {
     let Asked { wanted, request, stream, usage, options, mut ignored } = ask::read(&body.map_err(too_long)?)?;
-    let so_far = SoFar { text: String::new(), tokens: request.said.clone(), seed: request.sampling.seed };
+    let so_far = SoFar { text: String::new(), tokens: request.resume_tokens.clone(), seed: request.sampling.seed };
     let answer = shared.node.generate(&wanted, &request).await;
     let Reply { id, ring, events } = answer.map_err(|error| match error {
         AnswerError::Serve(error) => serve_refusal(error),

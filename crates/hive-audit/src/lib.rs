@@ -22,7 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use hive_protocol::Question;
+use hive_protocol::Request;
 use jiff::Timestamp;
 
 pub use entry::{Asked, AuditEvent, Entry, Machine, PairingEnd, Refusal};
@@ -31,13 +31,13 @@ use ledger::Ledger;
 pub use query::{Line, Log, Query};
 pub use visit::{Usage, Visit};
 
-/// What a question asks for, as the log has it.
-pub fn asked(question: &Question) -> Asked {
-    match question {
-        Question::Load(..) => Asked::Load,
-        Question::Join(..) => Asked::Connect,
-        Question::HandOver(..) | Question::TakeOver(..) => Asked::HandOver,
-        Question::Open(..) | Question::Close(..) | Question::Keep(..) | Question::Resend(..) => Asked::Session,
+/// What a request asks for, as the log has it.
+pub fn asked(request: &Request) -> Asked {
+    match request {
+        Request::Load(..) => Asked::Load,
+        Request::Join(..) => Asked::Connect,
+        Request::Drain(..) | Request::ReceiveSessions(..) => Asked::HandOver,
+        Request::Open(..) | Request::Close(..) | Request::Retain(..) | Request::Replay(..) => Asked::Session,
         _ => Asked::Other,
     }
 }

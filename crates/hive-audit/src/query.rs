@@ -1,4 +1,4 @@
-//! Questions to the log.
+//! Requests to the log.
 
 use std::collections::HashMap;
 

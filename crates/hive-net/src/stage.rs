@@ -176,7 +176,7 @@ async fn keep(outlet: Weak<Shared>, mut recv: RecvStream) {
             read_receipts(&mut recv, &flight).await;
         }
         let Some(shared) = outlet.upgrade() else { return };
-        match mend(&shared).await {
+        match repair(&shared).await {
             Ok(again) => recv = again,
             Err(why) => {
                 shared.ended.send_replace(Some(why));
@@ -186,7 +186,7 @@ async fn keep(outlet: Weak<Shared>, mut recv: RecvStream) {
     }
 }
 
-async fn mend(shared: &Shared) -> Result<RecvStream, String> {
+async fn repair(shared: &Shared) -> Result<RecvStream, String> {
     *shared.stream.lock().await = None;
     let until = Instant::now() + REPAIR_TIMEOUT;
     loop {

@@ -97,9 +97,9 @@ pub fn between(a: &Candidate, b: &Candidate) -> LinkProfile {
 
 impl Membership {
     /// Whether a machine has left, or has started anew since it was met in this life.
-    pub fn has_left(&self, machine: PeerId, life: u64) -> bool {
+    pub fn has_left(&self, machine: PeerId, incarnation: u64) -> bool {
         // A machine that is not followed, as those of one process are not, has no life that could have ended.
-        machine != self.id() && life != 0 && self.peers().life(machine) != Some(life)
+        machine != self.id() && incarnation != 0 && self.peers().incarnation(machine) != Some(incarnation)
     }
 
     /// Whether a machine has said that it does not share any more.

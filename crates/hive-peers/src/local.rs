@@ -3,7 +3,7 @@
 use std::pin::Pin;
 
 use hive_net::{Channel, PeerId};
-use hive_protocol::{Profile, Question};
+use hive_protocol::{Profile, Request};
 
 /// A future that may go to another thread.
 pub type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -11,7 +11,7 @@ pub type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// What an approved machine has opened here, beside what keeps it in touch.
 pub enum Opened {
     /// It asks something, and waits for the answer.
-    Question(Box<Question>, Channel),
+    Request(Box<Request>, Channel),
     /// It sends frames, or is about to.
     Frames(Channel),
 }

@@ -14,7 +14,7 @@ use hive_net::{Channel, Link, PeerId, Protocol};
 use crate::local::Local;
 use crate::membership::Membership;
 use crate::peers::MeasuredPath;
-use hive_protocol::{Answer, Question};
+use hive_protocol::{Reply, Request};
 
 /// One message of the burst.
 const MESSAGE_BYTES: usize = 256 << 10;
@@ -83,7 +83,7 @@ fn is_better_elsewhere(in_use: &Link, paths: &[MeasuredPath]) -> bool {
 async fn of_way(member: &Membership, peer: PeerId, way: Way) -> Option<MeasuredPath> {
     let gauge = Gauge::bind(way).await.ok()?;
     let measuring = async {
-        member.ask_other(&member.peers().addr(peer), Question::Lend(gauge.id()), |_| ()).await.ok()?;
+        member.ask_other(&member.peers().addr(peer), Request::GrantKey(gauge.id()), |_| ()).await.ok()?;
         let reached = gauge.reach(peer).await.ok()?;
         let mut round_trip = BURST_TIMEOUT;
         for _ in 0..ECHOES {
@@ -136,12 +136,12 @@ async fn burst(over: &Over<'_>, messages: u32) -> Option<Duration> {
         let mut channel = over.open().await?;
         let message = vec![0u8; MESSAGE_BYTES];
         let started = Instant::now();
-        channel.write_message(&Question::Measure(messages)).await.ok()?;
+        channel.write_message(&Request::Measure(messages)).await.ok()?;
         for _ in 0..messages {
             channel.write_message(&message).await.ok()?;
         }
         match channel.read_message().await.ok()?? {
-            Answer::Done => Some(started.elapsed()),
+            Reply::Done => Some(started.elapsed()),
             _ => None,
         }
     };
@@ -150,7 +150,7 @@ async fn burst(over: &Over<'_>, messages: u32) -> Option<Duration> {
 
 /// The other side of a path that is measured by itself.
 pub(crate) async fn serve(mut channel: Channel) {
-    if let Ok(Some(Question::Measure(messages))) = channel.read_message().await {
+    if let Ok(Some(Request::Measure(messages))) = channel.read_message().await {
         answer(channel, messages).await;
     }
 }
@@ -162,7 +162,7 @@ pub(crate) async fn answer(mut channel: Channel, messages: u32) {
             return;
         }
     }
-    if channel.write_message(&Answer::Done).await.is_ok() {
+    if channel.write_message(&Reply::Done).await.is_ok() {
         channel.finish();
     }
 }

@@ -9,7 +9,7 @@ use hive_net::links::{LinkKind, Network, Networks};
 use hive_net::{
     Admission, BindError, Endpoint, EndpointOptions, Identity, Incoming, PeerAddr, PeerId, Protocol, Range, Relay,
 };
-use hive_protocol::{Answer, Greeting, Profile, Question};
+use hive_protocol::{Greeting, Profile, Reply, Request};
 use serde::Serialize;
 use tokio::sync::{mpsc, watch};
 
@@ -326,7 +326,7 @@ impl Membership {
     }
 
     pub(crate) fn greeting(&self, profile: Profile) -> Greeting {
-        Greeting { speaks: self.inner.speaks, life: self.inner.incarnation, profile }
+        Greeting { speaks: self.inner.speaks, incarnation: self.inner.incarnation, profile }
     }
 
     /// What a machine may do; `None` unless it is approved.
@@ -379,15 +379,15 @@ impl Membership {
     pub async fn ask_other(
         &self,
         whom: &PeerAddr,
-        question: Question,
+        request: Request,
         mut progress: impl FnMut(usize),
-    ) -> Result<Answer, String> {
+    ) -> Result<Reply, String> {
         let whom = self.latest_addr(whom);
         let mut channel = self.endpoint().open(&whom, Protocol::Control).await.map_err(|error| error.to_string())?;
-        channel.write_message(&question).await.map_err(|error| error.to_string())?;
+        channel.write_message(&request).await.map_err(|error| error.to_string())?;
         loop {
             match channel.read_message().await {
-                Ok(Some(Answer::Progress(layers))) => progress(layers),
+                Ok(Some(Reply::Progress(layers))) => progress(layers),
                 Ok(Some(answer)) => return Ok(answer.at_the_border()),
                 Ok(None) => return Err("it broke off".to_owned()),
                 Err(error) => return Err(error.to_string()),

@@ -95,9 +95,9 @@ impl Peers {
     }
 
     /// Which life of a machine answers; `None` where none does.
-    pub fn life(&self, peer: PeerId) -> Option<u64> {
+    pub fn incarnation(&self, peer: PeerId) -> Option<u64> {
         match self.lock().contact.get(&peer) {
-            Some(Contact::Present { life }) => Some(*life),
+            Some(Contact::Present { incarnation }) => Some(*incarnation),
             _ => None,
         }
     }
@@ -273,13 +273,13 @@ impl Peers {
         &self,
         peer: PeerId,
         name: &str,
-        life: u64,
+        incarnation: u64,
         link: Option<(&Link, ReachableFrom)>,
     ) -> Option<PeerId> {
         let mut state = self.lock();
         let is_new_name = state.book.get(peer).is_some_and(|entry| entry.own_name() != name);
         let namesake = if is_new_name { state.note_namesake(peer, name) } else { None };
-        let before = state.contact.insert(peer, Contact::Present { life });
+        let before = state.contact.insert(peer, Contact::Present { incarnation });
         let changed = state.book.remember(peer, name, link);
         if matches!(before, Some(Contact::Away { .. }) | None) {
             let text = format!("{} is here.", state.name(peer));

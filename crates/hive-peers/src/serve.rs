@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use hive_net::{Channel, Incoming, PeerId, Protocol};
-use hive_protocol::Question;
+use hive_protocol::Request;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::local::{Local, Opened};
@@ -12,8 +12,8 @@ use crate::measure;
 use crate::membership::Membership;
 use crate::peers::presence;
 
-/// Questions of a machine that are being read at a time. Each takes memory until it is whole.
-const QUESTIONS: usize = 16;
+/// Requests of a machine that are being read at a time. Each takes memory until it is whole.
+const REQUESTS: usize = 16;
 
 impl Membership {
     /// Serves what others open and keeps in touch with approved machines, until the node stops.
@@ -35,7 +35,7 @@ async fn serve(member: Membership, local: Arc<dyn Local>, mut incoming: mpsc::Re
         };
         // Of strangers, nothing is held but their pairing.
         reading.retain(|peer, _| member.endpoint().admission().is_approved(*peer));
-        let reading = reading.entry(peer).or_insert_with(|| Arc::new(Semaphore::new(QUESTIONS))).clone();
+        let reading = reading.entry(peer).or_insert_with(|| Arc::new(Semaphore::new(REQUESTS))).clone();
         let (own, local) = (member.clone(), local.clone());
         member.spawn(async move {
             match protocol {
@@ -60,10 +60,10 @@ async fn serve_control(
         channel.read_first().await
     };
     match read {
-        Ok(Some(Question::Greet(greeting))) => presence::answer(member, local, peer, channel, &greeting).await,
-        Ok(Some(Question::Measure(messages))) => measure::answer(channel, messages).await,
-        Ok(Some(question)) => local.serve(peer, Opened::Question(Box::new(question), channel)).await,
+        Ok(Some(Request::Greet(greeting))) => presence::answer(member, local, peer, channel, &greeting).await,
+        Ok(Some(Request::Measure(messages))) => measure::answer(channel, messages).await,
+        Ok(Some(request)) => local.serve(peer, Opened::Request(Box::new(request), channel)).await,
         Ok(None) => {}
-        Err(error) => tracing::debug!("a question could not be read: {error}"),
+        Err(error) => tracing::debug!("a request could not be read: {error}"),
     }
 }

@@ -107,7 +107,7 @@ pub struct Continued {
 
 /// What a stage is to send once more, because whoever had it is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Resend {
+pub struct Replay {
     /// The session.
     pub session: u128,
     /// The first position that is missing.
@@ -118,7 +118,7 @@ pub struct Resend {
 
 /// Where the sessions of a stage are to be carried, unless they are computed there sooner.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct HandOver {
+pub struct Drain {
     /// The machine that has loaded the same layers.
     pub to: PeerAddr,
     /// Bytes of the stage's cache for each token, as planned.
@@ -157,7 +157,7 @@ pub enum Arithmetic {
 /// Signs of life of a stage, when it was asked for them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pulse {
-    /// Whether the question went through the worker's own loop.
+    /// Whether the request went through the worker's own loop.
     pub passed: bool,
     /// Rows that the worker was given and has not said anything about.
     pub owed_rows: u32,
@@ -193,9 +193,9 @@ pub struct Recompute {
     pub sample: bool,
 }
 
-/// A question on a control stream. New ones go to the end: their places are what travels.
+/// A request on a control stream. New ones go to the end: their places are what travels.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub enum Question {
+pub enum Request {
     /// First words, as JSON; heartbeats follow on the same stream.
     Greet(String),
     /// Take so many messages of bytes, then say `Done`: how fast is the path?
@@ -213,21 +213,21 @@ pub enum Question {
     /// Forget the stage.
     Unload(StageId),
     /// Forget every stage I had you load but these: what was told while you were away did not arrive.
-    Retain(Vec<StageId>),
+    RenewLeases(Vec<StageId>),
     /// Keep a session that has ended: its conversation may go on.
-    Keep(StageId, u128),
+    Retain(StageId, u128),
     /// Show signs of life, out of the worker's own loop.
     Check(StageId),
     /// Send on once more what is missing.
-    Resend(StageId, Resend),
+    Replay(StageId, Replay),
     /// Carry the stage's sessions to the machine that takes it over.
-    HandOver(StageId, HandOver),
+    Drain(StageId, Drain),
     /// Take the sessions of a stage that I had; they follow on the same stream.
-    TakeOver(StageId),
+    ReceiveSessions(StageId),
     /// Let me measure a path with this key.
-    Lend(PeerId),
+    GrantKey(PeerId),
     /// Take the sessions of the stage that this machine hands over.
-    Expect(StageId, PeerId),
+    ExpectSessions(StageId, PeerId),
     /// Give the digests of rows that the stage was given.
     Digests(StageId, Span),
     /// Give rows that the stage has sent on.
@@ -238,7 +238,7 @@ pub enum Question {
 
 /// An answer on a control stream. New ones go to the end.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub enum Answer {
+pub enum Reply {
     /// First words, as JSON.
     Greeting(String),
     /// So many layers are loaded.
@@ -256,7 +256,7 @@ pub enum Answer {
     /// The session is open, and this position comes next.
     At(u32),
     /// So many sessions were taken over.
-    Taken(u32),
+    SessionsReceived(u32),
     /// There is no room for the stage at this moment, and what takes it.
     Full(String),
     /// Signs of life.
@@ -278,7 +278,7 @@ pub enum Answer {
     Unfit(String),
 }
 
-impl Answer {
+impl Reply {
     /// An answer of another machine, with its words as they may be shown.
     #[must_use]
     pub fn at_the_border(self) -> Self {
@@ -294,7 +294,7 @@ impl Answer {
             | Self::Done
             | Self::Report(_)
             | Self::At(_)
-            | Self::Taken(_)
+            | Self::SessionsReceived(_)
             | Self::Pulse(_)
             | Self::Digests(_)
             | Self::Rows(_)
@@ -334,13 +334,13 @@ mod tests {
     fn words_of_another_machine_write_to_no_terminal() {
         let hostile = || "full\u{1b}]52;c;cm0=\u{7}\u{202e}\nerror: run this".to_owned();
         let clean = "full]52;c;cm0= error: run this";
-        for answer in [Answer::Refused(hostile()), Answer::Declined(hostile()), Answer::Full(hostile())] {
+        for answer in [Reply::Refused(hostile()), Reply::Declined(hostile()), Reply::Full(hostile())] {
             match answer.at_the_border() {
-                Answer::Refused(why) | Answer::Declined(why) | Answer::Full(why) => assert_eq!(why, clean),
+                Reply::Refused(why) | Reply::Declined(why) | Reply::Full(why) => assert_eq!(why, clean),
                 other => panic!("{other:?}"),
             }
         }
-        let Answer::Loaded(device) = Answer::Loaded("\u{9b}2JCPU".to_owned()).at_the_border() else { panic!() };
+        let Reply::Loaded(device) = Reply::Loaded("\u{9b}2JCPU".to_owned()).at_the_border() else { panic!() };
         assert_eq!(device, "2JCPU");
     }
 }

@@ -11,7 +11,8 @@ pub struct Greeting {
     pub speaks: (u32, u32),
     /// Tells one run of a node from the next.
     #[serde(default)]
-    pub life: u64,
+    #[serde(rename = "life")]
+    pub incarnation: u64,
     /// What the machine says of itself.
     pub profile: Profile,
 }

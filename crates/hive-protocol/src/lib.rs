@@ -14,8 +14,8 @@ mod profile;
 mod refusal;
 
 pub use control::{
-    Answer, Arithmetic, Continued, HandOver, Hello, ModelSource, Neighbours, Pulse, Question, Recompute, Resend,
-    RingId, Role, SPEAKS, SessionSpec, Span, StageId, StageReport, StageSpec, logged, random_id,
+    Arithmetic, Continued, Drain, Hello, ModelSource, Neighbours, Pulse, Recompute, Replay, Reply, Request, RingId,
+    Role, SPEAKS, SessionSpec, Span, StageId, StageReport, StageSpec, logged, random_id,
 };
 pub use copies::ModelCopy;
 pub use digest::{RowDigest, digests, token_digests};

@@ -1,6 +1,6 @@
 //! What a machine says no to, in words.
 
-use crate::Answer;
+use crate::Reply;
 
 /// What is said of a machine that replies with something else than was asked for.
 pub const NONSENSE: &str = "it sent a reply that makes no sense";
@@ -10,10 +10,10 @@ pub const UNUSABLE: &str = "it has no model of this name and version that it can
      update it there";
 
 /// What a machine refuses, as an error.
-pub fn refusal(answer: Answer) -> Result<Answer, String> {
+pub fn refusal(answer: Reply) -> Result<Reply, String> {
     match answer {
-        Answer::Refused(why) | Answer::Declined(why) | Answer::Full(why) | Answer::Unfit(why) => Err(why),
-        Answer::Lacks => Err(UNUSABLE.to_owned()),
+        Reply::Refused(why) | Reply::Declined(why) | Reply::Full(why) | Reply::Unfit(why) => Err(why),
+        Reply::Lacks => Err(UNUSABLE.to_owned()),
         answer => Ok(answer),
     }
 }

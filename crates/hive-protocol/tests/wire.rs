@@ -14,8 +14,8 @@ use hive_model::shard::Input;
 use hive_model::{ActivationType, Compute, Hidden, SessionOptions};
 use hive_net::{Identity, PeerAddr, PeerId};
 use hive_protocol::{
-    Answer, Arithmetic, Beat, Continued, Greeting, HandOver, Hello, ModelCopy, ModelSource, Neighbours, Profile, Pulse,
-    Question, Recompute, Resend, RingId, Role, RowDigest, SPEAKS, SessionSpec, Span, StageId, StageReport, StageSpec,
+    Arithmetic, Beat, Continued, Drain, Greeting, Hello, ModelCopy, ModelSource, Neighbours, Profile, Pulse, Recompute,
+    Replay, Reply, Request, RingId, Role, RowDigest, SPEAKS, SessionSpec, Span, StageId, StageReport, StageSpec,
 };
 
 fn peer(number: u8) -> PeerId {
@@ -79,8 +79,8 @@ fn session_spec() -> SessionSpec {
     }
 }
 
-fn hand_over() -> HandOver {
-    HandOver { to: addr(4), bytes_per_row: 9_000, rows_per_s: Some(250.5) }
+fn hand_over() -> Drain {
+    Drain { to: addr(4), bytes_per_row: 9_000, rows_per_s: Some(250.5) }
 }
 
 fn span() -> Span {
@@ -136,106 +136,106 @@ fn profile() -> Profile {
     }
 }
 
-/// The name of a question's file. A question that is new needs one, and an example below.
-fn question_name(question: &Question) -> &'static str {
-    match question {
-        Question::Greet(_) => "greet",
-        Question::Measure(_) => "measure",
-        Question::Load(..) => "load",
-        Question::Join(..) => "join",
-        Question::Open(..) => "open",
-        Question::Close(..) => "close",
-        Question::Report(_) => "report",
-        Question::Unload(_) => "unload",
-        Question::Retain(_) => "retain",
-        Question::Keep(..) => "keep",
-        Question::Check(_) => "check",
-        Question::Resend(..) => "resend",
-        Question::HandOver(..) => "hand-over",
-        Question::TakeOver(_) => "take-over",
-        Question::Lend(_) => "lend",
-        Question::Expect(..) => "expect",
-        Question::Digests(..) => "digests",
-        Question::Rows(..) => "rows",
-        Question::Recompute(..) => "recompute",
+/// The name of a request's file. A request that is new needs one, and an example below.
+fn question_name(request: &Request) -> &'static str {
+    match request {
+        Request::Greet(_) => "greet",
+        Request::Measure(_) => "measure",
+        Request::Load(..) => "load",
+        Request::Join(..) => "join",
+        Request::Open(..) => "open",
+        Request::Close(..) => "close",
+        Request::Report(_) => "report",
+        Request::Unload(_) => "unload",
+        Request::RenewLeases(_) => "retain",
+        Request::Retain(..) => "keep",
+        Request::Check(_) => "check",
+        Request::Replay(..) => "resend",
+        Request::Drain(..) => "hand-over",
+        Request::ReceiveSessions(_) => "take-over",
+        Request::GrantKey(_) => "lend",
+        Request::ExpectSessions(..) => "expect",
+        Request::Digests(..) => "digests",
+        Request::Rows(..) => "rows",
+        Request::Recompute(..) => "recompute",
     }
 }
 
-fn questions() -> Vec<(&'static str, Question)> {
+fn requests() -> Vec<(&'static str, Request)> {
     let from_path = StageSpec { source: ModelSource::Path("/models/m.gguf".into()), standby: true, ..stage_spec() };
     let starter = StageSpec { source: ModelSource::Named(None, "d1635e".to_owned()), ..stage_spec() };
     let last = Neighbours { next: None, first: Some(addr(1)), ..neighbours() };
     let afresh = SessionSpec { continues: None, options: SessionOptions::default(), ..session_spec() };
     vec![
-        ("", Question::Greet("{}".to_owned())),
-        ("", Question::Measure(300)),
-        ("", Question::Load(stage(), stage_spec())),
-        ("-path", Question::Load(stage(), from_path)),
-        ("-starter", Question::Load(stage(), starter)),
-        ("", Question::Join(stage(), neighbours())),
-        ("-last", Question::Join(stage(), last)),
-        ("", Question::Open(stage(), session_spec())),
-        ("-afresh", Question::Open(stage(), afresh)),
-        ("", Question::Close(stage(), 0x1112)),
-        ("", Question::Report(stage())),
-        ("", Question::Unload(stage())),
-        ("", Question::Retain(vec![stage(), StageId { index: 4, ..stage() }])),
-        ("", Question::Keep(stage(), 0x1112)),
-        ("", Question::Check(stage())),
-        ("", Question::Resend(stage(), Resend { session: 0x1112, from: 20, sample_from: 30 })),
-        ("", Question::HandOver(stage(), hand_over())),
-        ("", Question::TakeOver(stage())),
-        ("", Question::Lend(peer(5))),
-        ("", Question::Expect(stage(), peer(6))),
-        ("", Question::Digests(stage(), span())),
-        ("", Question::Rows(stage(), span())),
-        ("", Question::Recompute(stage(), Box::new(recompute(Input::Tokens(vec![7, 300]))))),
-        ("-hidden", Question::Recompute(stage(), Box::new(recompute(Input::Hidden(hidden()))))),
+        ("", Request::Greet("{}".to_owned())),
+        ("", Request::Measure(300)),
+        ("", Request::Load(stage(), stage_spec())),
+        ("-path", Request::Load(stage(), from_path)),
+        ("-starter", Request::Load(stage(), starter)),
+        ("", Request::Join(stage(), neighbours())),
+        ("-last", Request::Join(stage(), last)),
+        ("", Request::Open(stage(), session_spec())),
+        ("-afresh", Request::Open(stage(), afresh)),
+        ("", Request::Close(stage(), 0x1112)),
+        ("", Request::Report(stage())),
+        ("", Request::Unload(stage())),
+        ("", Request::RenewLeases(vec![stage(), StageId { index: 4, ..stage() }])),
+        ("", Request::Retain(stage(), 0x1112)),
+        ("", Request::Check(stage())),
+        ("", Request::Replay(stage(), Replay { session: 0x1112, from: 20, sample_from: 30 })),
+        ("", Request::Drain(stage(), hand_over())),
+        ("", Request::ReceiveSessions(stage())),
+        ("", Request::GrantKey(peer(5))),
+        ("", Request::ExpectSessions(stage(), peer(6))),
+        ("", Request::Digests(stage(), span())),
+        ("", Request::Rows(stage(), span())),
+        ("", Request::Recompute(stage(), Box::new(recompute(Input::Tokens(vec![7, 300]))))),
+        ("-hidden", Request::Recompute(stage(), Box::new(recompute(Input::Hidden(hidden()))))),
     ]
 }
 
 /// The name of an answer's file. An answer that is new needs one, and an example below.
-fn answer_name(answer: &Answer) -> &'static str {
+fn answer_name(answer: &Reply) -> &'static str {
     match answer {
-        Answer::Greeting(_) => "greeting",
-        Answer::Progress(_) => "progress",
-        Answer::Loaded(_) => "loaded",
-        Answer::Done => "done",
-        Answer::Report(_) => "report",
-        Answer::Refused(_) => "refused",
-        Answer::Declined(_) => "declined",
-        Answer::At(_) => "at",
-        Answer::Taken(_) => "taken",
-        Answer::Full(_) => "full",
-        Answer::Pulse(_) => "pulse",
-        Answer::Digests(_) => "digests",
-        Answer::Rows(_) => "rows",
-        Answer::Recomputed { .. } => "recomputed",
-        Answer::Lacks => "lacks",
-        Answer::Unfit(_) => "unfit",
+        Reply::Greeting(_) => "greeting",
+        Reply::Progress(_) => "progress",
+        Reply::Loaded(_) => "loaded",
+        Reply::Done => "done",
+        Reply::Report(_) => "report",
+        Reply::Refused(_) => "refused",
+        Reply::Declined(_) => "declined",
+        Reply::At(_) => "at",
+        Reply::SessionsReceived(_) => "taken",
+        Reply::Full(_) => "full",
+        Reply::Pulse(_) => "pulse",
+        Reply::Digests(_) => "digests",
+        Reply::Rows(_) => "rows",
+        Reply::Recomputed { .. } => "recomputed",
+        Reply::Lacks => "lacks",
+        Reply::Unfit(_) => "unfit",
     }
 }
 
-fn answers() -> Vec<(&'static str, Answer)> {
+fn answers() -> Vec<(&'static str, Reply)> {
     vec![
-        ("", Answer::Greeting("{}".to_owned())),
-        ("", Answer::Progress(300)),
-        ("", Answer::Loaded("CPU".to_owned())),
-        ("", Answer::Done),
-        ("", Answer::Report(report())),
-        ("-empty", Answer::Report(StageReport::default())),
-        ("", Answer::Refused("no".to_owned())),
-        ("", Answer::Declined("paused".to_owned())),
-        ("", Answer::At(70_000)),
-        ("", Answer::Taken(3)),
-        ("", Answer::Full("taken".to_owned())),
-        ("", Answer::Pulse(pulse())),
-        ("", Answer::Digests(digests())),
-        ("", Answer::Rows(hidden())),
-        ("", Answer::Recomputed { digests: digests(), token: None }),
-        ("-last", Answer::Recomputed { digests: Vec::new(), token: Some(300) }),
-        ("", Answer::Lacks),
-        ("", Answer::Unfit("damaged".to_owned())),
+        ("", Reply::Greeting("{}".to_owned())),
+        ("", Reply::Progress(300)),
+        ("", Reply::Loaded("CPU".to_owned())),
+        ("", Reply::Done),
+        ("", Reply::Report(report())),
+        ("-empty", Reply::Report(StageReport::default())),
+        ("", Reply::Refused("no".to_owned())),
+        ("", Reply::Declined("paused".to_owned())),
+        ("", Reply::At(70_000)),
+        ("", Reply::SessionsReceived(3)),
+        ("", Reply::Full("taken".to_owned())),
+        ("", Reply::Pulse(pulse())),
+        ("", Reply::Digests(digests())),
+        ("", Reply::Rows(hidden())),
+        ("", Reply::Recomputed { digests: digests(), token: None }),
+        ("-last", Reply::Recomputed { digests: Vec::new(), token: Some(300) }),
+        ("", Reply::Lacks),
+        ("", Reply::Unfit("damaged".to_owned())),
     ]
 }
 
@@ -243,10 +243,10 @@ fn answers() -> Vec<(&'static str, Answer)> {
 fn control_messages_have_the_bytes_that_other_versions_know() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/wire").join(SPEAKS.1.to_string());
     let mut golden = Golden::open(folder, "the newest version in `SPEAKS` (control.rs)");
-    let question =
-        |(suffix, question): (&str, Question)| (format!("question-{}{suffix}", question_name(&question)), question);
-    golden.postcard_enum(questions().into_iter().map(question));
-    let answer = |(suffix, answer): (&str, Answer)| (format!("answer-{}{suffix}", answer_name(&answer)), answer);
+    let request =
+        |(suffix, request): (&str, Request)| (format!("request-{}{suffix}", question_name(&request)), request);
+    golden.postcard_enum(requests().into_iter().map(request));
+    let answer = |(suffix, answer): (&str, Reply)| (format!("answer-{}{suffix}", answer_name(&answer)), answer);
     golden.postcard_enum(answers().into_iter().map(answer));
     let hello = |to| Hello { ring: stage().ring, owner: peer(7), to };
     golden.postcard("hello-stage", &hello(Role::Stage(3)));
@@ -276,7 +276,7 @@ fn control_messages_have_the_bytes_that_other_versions_know() {
     // How machines keep in touch.
     golden.postcard("beat", &Beat { number: 300, profile: Some("{}".to_owned()) });
     golden.postcard("beat-without-news", &Beat { number: 301, profile: None });
-    let greeting = Greeting { speaks: (1, 2), life: 5, profile: profile() };
+    let greeting = Greeting { speaks: (1, 2), incarnation: 5, profile: profile() };
     let reads = |text: &str| serde_json::from_str::<Greeting>(text).is_ok_and(|read| read == greeting);
     golden.json("greeting", &serde_json::to_string(&greeting).unwrap(), reads);
     let plain = Profile::default();

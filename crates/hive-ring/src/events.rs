@@ -33,7 +33,7 @@ pub struct Summary {
     /// The tokens of the answer, including the resume tokens and an end token.
     pub tokens: Vec<u32>,
     /// How many of them are resume tokens.
-    pub said_tokens: usize,
+    pub resumed_tokens: usize,
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
     /// How many of them were already in the stages' KV caches.
@@ -49,7 +49,7 @@ pub struct Summary {
 impl Summary {
     /// Tokens per second after the first.
     pub fn decode_tokens_per_s(&self) -> f64 {
-        let after_first = self.tokens.len().saturating_sub(self.said_tokens + 1) as f64;
+        let after_first = self.tokens.len().saturating_sub(self.resumed_tokens + 1) as f64;
         if self.decode_time.is_zero() { 0.0 } else { after_first / self.decode_time.as_secs_f64() }
     }
 }

@@ -61,8 +61,8 @@ impl Ring {
         let started = Instant::now();
         request.sampling.check()?;
         let card = self.model().card();
-        self.check_resume_tokens(&request.said)?;
-        let (limit, known) = (card.max_context, prompt.len() + request.said.len());
+        self.check_resume_tokens(&request.resume_tokens)?;
+        let (limit, known) = (card.max_context, prompt.len() + request.resume_tokens.len());
         if prompt.is_empty() || known >= limit {
             return Err(GenerateError::TooLong { tokens: known, limit });
         }

@@ -14,7 +14,7 @@ pub struct Request {
     /// The conversation so far. If it does not say when it began, its first messages tell.
     pub conversation: Conversation,
     /// Resume tokens: those of an answer that broke off. The answer resumes after them, and none of them is sent again.
-    pub said: Vec<u32>,
+    pub resume_tokens: Vec<u32>,
     /// How tokens are sampled.
     pub sampling: Sampling,
     /// Maximum length of the answer, in tokens; `None` is as long as the context allows.
@@ -34,7 +34,7 @@ impl Request {
     pub fn new(messages: Vec<Message>) -> Self {
         Self {
             conversation: Conversation::new(messages),
-            said: Vec::new(),
+            resume_tokens: Vec::new(),
             sampling: Sampling::default(),
             max_tokens: None,
             stop: Vec::new(),

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 
 use crate::stage::{Part, Transit, fuzzing as stage};
 use hive_protocol::Profile;
-use hive_protocol::{Answer, Hello, Question, RingId, SessionSpec, StageId};
+use hive_protocol::{Hello, Reply, Request, RingId, SessionSpec, StageId};
 use hive_worker::{FromWorker, ToWorker, Work};
 
 /// A frame on its way into a stage, and into the log of what was sent.
@@ -21,14 +21,14 @@ pub fn frame(frame: Frame) {
 
 /// A message of a control stream, of a transfer or of the beginning of a stage stream. Whether it is one.
 pub fn control(bytes: &[u8]) -> bool {
-    let (question, answer) = (read::<Question>(bytes), read::<Answer>(bytes));
-    if let Some(Question::Greet(words)) = &question {
+    let (request, answer) = (read::<Request>(bytes), read::<Reply>(bytes));
+    if let Some(Request::Greet(words)) = &request {
         let _ = black_box(serde_json::from_str::<Profile>(words));
     }
-    if let Some(Answer::Greeting(words)) = &answer {
+    if let Some(Reply::Greeting(words)) = &answer {
         let _ = black_box(serde_json::from_str::<Profile>(words));
     }
-    let is_message = question.is_some() || answer.is_some() || read::<Hello>(bytes).is_some();
+    let is_message = request.is_some() || answer.is_some() || read::<Hello>(bytes).is_some();
     let mut transit: Option<Transit> = None;
     let mut rest = bytes;
     while let Ok((part, after)) = postcard::take_from_bytes::<Part>(rest) {
@@ -73,11 +73,11 @@ pub fn control_seeds() -> Vec<Vec<u8>> {
         Part::Whole,
     ];
     let seeds = [
-        postcard::to_stdvec(&Question::Greet("{\"name\":\"a\"}".to_owned())),
-        postcard::to_stdvec(&Question::Open(stage, spec())),
-        postcard::to_stdvec(&Question::Retain(vec![stage, stage])),
-        postcard::to_stdvec(&Answer::Greeting("{\"name\":\"a\"}".to_owned())),
-        postcard::to_stdvec(&Answer::Refused("no".to_owned())),
+        postcard::to_stdvec(&Request::Greet("{\"name\":\"a\"}".to_owned())),
+        postcard::to_stdvec(&Request::Open(stage, spec())),
+        postcard::to_stdvec(&Request::RenewLeases(vec![stage, stage])),
+        postcard::to_stdvec(&Reply::Greeting("{\"name\":\"a\"}".to_owned())),
+        postcard::to_stdvec(&Reply::Refused("no".to_owned())),
         Ok(parts.iter().filter_map(|part| postcard::to_stdvec(part).ok()).collect::<Vec<_>>().concat()),
     ];
     seeds.into_iter().flatten().collect()

@@ -2,9 +2,9 @@
 
 mod asking;
 mod budget;
+mod drain;
 mod eviction;
 pub(crate) mod guests;
-mod handover;
 #[cfg(test)]
 mod hostile;
 mod hosting;
@@ -94,7 +94,7 @@ struct Coordinated {
     /// What comes back.
     frames: mpsc::Sender<Frame>,
     /// Who holds which stage of it, or is about to.
-    wanted: Vec<(StageId, PeerId)>,
+    leased: Vec<(StageId, PeerId)>,
 }
 
 impl StageHost {
@@ -177,7 +177,7 @@ impl StageHost {
     /// Whether other machines that are here still have stages on this one.
     pub fn has_guests_present(&self) -> bool {
         let member = &self.inner.member;
-        let is_present = |owner: PeerId| owner != member.id() && member.peers().life(owner).is_some();
+        let is_present = |owner: PeerId| owner != member.id() && member.peers().incarnation(owner).is_some();
         self.stages().values().any(|hosted| is_present(hosted.claims.owner))
     }
 

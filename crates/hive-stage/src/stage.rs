@@ -29,7 +29,7 @@ use tokio::task::AbortHandle;
 
 use hive_audit::Usage;
 use hive_peers::Tasks;
-use hive_protocol::{Answer, Arithmetic, Question, StageSpec};
+use hive_protocol::{Arithmetic, Reply, Request, StageSpec};
 use hive_worker::{Death, Events, FromWorker, LoadOrder, ToWorker, Worker, WorkerEvent};
 
 use actor::Actor;
@@ -182,33 +182,33 @@ impl Stage {
         let _ = self.commands.send(Command::Join(routes)).await;
     }
 
-    /// Answers a question about the stage or its sessions.
-    pub(crate) async fn answer(&self, question: Question) -> Result<Answer, String> {
-        if matches!(question, Question::Check(_)) {
-            return self.check(question).await;
+    /// Answers a request about the stage or its sessions.
+    pub(crate) async fn answer(&self, request: Request) -> Result<Reply, String> {
+        if matches!(request, Request::Check(_)) {
+            return self.check(request).await;
         }
-        match tokio::time::timeout(REPORT_TIMEOUT, self.put(question)).await {
+        match tokio::time::timeout(REPORT_TIMEOUT, self.put(request)).await {
             Ok(Some(answer)) => answer,
             _ => Err("the stage does not answer".to_owned()),
         }
     }
 
-    /// Puts a question to the actor, which takes none while it waits for another machine; `None` where it has ended.
-    async fn put(&self, question: Question) -> Option<Result<Answer, String>> {
+    /// Puts a request to the actor, which takes none while it waits for another machine; `None` where it has ended.
+    async fn put(&self, request: Request) -> Option<Result<Reply, String>> {
         let (answer, answered) = oneshot::channel();
-        let _ = self.commands.send(Command::Ask(question, answer)).await;
+        let _ = self.commands.send(Command::Ask(request, answer)).await;
         answered.await.ok()
     }
 
     /// Signs of life: out of the worker's own loop, or what it owes if it does not get around to answering.
-    async fn check(&self, question: Question) -> Result<Answer, String> {
+    async fn check(&self, request: Request) -> Result<Reply, String> {
         let asked = Instant::now();
-        let passed = match tokio::time::timeout(CHECK_TIMEOUT, self.put(question)).await {
+        let passed = match tokio::time::timeout(CHECK_TIMEOUT, self.put(request)).await {
             Ok(Some(answer)) => answer.map(|_| true)?,
             Ok(None) => return Err("the stage has ended".to_owned()),
             Err(_) => false,
         };
-        Ok(Answer::Pulse(self.activity.pulse(passed, asked)))
+        Ok(Reply::Pulse(self.activity.pulse(passed, asked)))
     }
 
     /// The sessions, and how many tokens each has.
@@ -302,7 +302,7 @@ mod tests {
             let options = hive_model::SessionOptions::default();
             let spec =
                 SessionSpec { session, answer: 1, options, end_tokens: vec![], last_position: 9, continues: None };
-            stage.answer(Question::Open(StageId { ring: RingId(1), index: 0 }, spec)).await.unwrap();
+            stage.answer(Request::Open(StageId { ring: RingId(1), index: 0 }, spec)).await.unwrap();
         }
         // There is room for what is said of one of them.
         let _ = stage.commands.send(Command::Lost("the next machine", "it left".to_owned())).await;

@@ -201,7 +201,7 @@ impl Chat<'_> {
         if let Some(broken) = &broken {
             before.clone_from(&broken.text);
             request.max_tokens = request.max_tokens.map(|most| most.saturating_sub(broken.tokens.len()).max(1));
-            request.said.clone_from(&broken.tokens);
+            request.resume_tokens.clone_from(&broken.tokens);
             request.sampling.seed = broken.seed;
         }
         let asked = tokio::select! {

@@ -246,6 +246,6 @@ fn body(request: &Request, model: Option<&str>, stages: Option<usize>) -> Value 
     if let Some(max_tokens) = request.max_tokens {
         body["max_tokens"] = json!(max_tokens);
     }
-    body["hivemind"] = json!({ "stages": stages, "said": request.said, "date": conversation.began });
+    body["hivemind"] = json!({ "stages": stages, "said": request.resume_tokens, "date": conversation.began });
     body
 }

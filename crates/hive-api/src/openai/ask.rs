@@ -111,7 +111,7 @@ pub(super) fn read(body: &[u8]) -> Result<Asked, AskError> {
     let own = own_wishes(&mut fields)?;
     let request = Request {
         conversation: Conversation { variables, began: own.date, ..Conversation::new(messages) },
-        said: own.said,
+        resume_tokens: own.said,
         sampling,
         max_tokens,
         stop,

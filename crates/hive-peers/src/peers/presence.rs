@@ -21,7 +21,7 @@ use crate::measure;
 use crate::membership::Membership;
 use crate::reach::{self, Absence};
 use hive_audit::{AuditEvent, Machine};
-use hive_protocol::{Answer, Beat, Greeting, NONSENSE, Profile, Question};
+use hive_protocol::{Beat, Greeting, NONSENSE, Profile, Reply, Request};
 
 /// A machine that is there answers a greeting in a few round trips.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(3);
@@ -70,9 +70,9 @@ async fn keep_in_touch(member: Membership, local: Arc<dyn Local>, peer: PeerId) 
         let dial = member.peers().dial_bell(peer);
         let announced = dial.notified();
         let absence = match timeout(wait, greet(&member, &*local, peer)).await {
-            Ok(Ok((channel, name, life))) => {
+            Ok(Ok((channel, name, incarnation))) => {
                 pause = *PAUSE.start();
-                note_arrival(&member, peer, &name, life);
+                note_arrival(&member, peer, &name, incarnation);
                 let working = AbortOnDropHandle::new(member.spawn(local.while_present(peer)));
                 let measuring = AbortOnDropHandle::new(member.spawn(measure::run(member.clone(), local.clone(), peer)));
                 let (why, heard) = exchange_heartbeats(&member, &*local, peer, channel).await;
@@ -102,7 +102,7 @@ async fn keep_in_touch(member: Membership, local: Arc<dyn Local>, peer: PeerId) 
 }
 
 /// A machine answers: where it does is kept, since that address has proven itself.
-fn note_arrival(member: &Membership, peer: PeerId, name: &str, life: u64) {
+fn note_arrival(member: &Membership, peer: PeerId, name: &str, incarnation: u64) {
     let link = member.endpoint().link(peer);
     let socket = link.as_ref().and_then(|link| link.remote.parse::<SocketAddr>().ok());
     let is_near = socket.is_some_and(|socket| member.endpoint().networks().is_near(socket.ip()));
@@ -114,7 +114,7 @@ fn note_arrival(member: &Membership, peer: PeerId, name: &str, life: u64) {
         None => addr,
     };
     member.endpoint().vouch(&addr, reached);
-    if let Some(approved) = member.peers().arrived(peer, name, life, link.as_ref().map(|link| (link, reached))) {
+    if let Some(approved) = member.peers().arrived(peer, name, incarnation, link.as_ref().map(|link| (link, reached))) {
         member.note_about(Machine::new(peer, name), AuditEvent::NameTaken { approved: fingerprint(approved) });
     }
 }
@@ -127,12 +127,12 @@ async fn greet(member: &Membership, local: &dyn Local, peer: PeerId) -> Result<(
     let greeting =
         serde_json::to_string(&member.greeting(local.profile_for(peer))).map_err(|error| error.to_string())?;
     let exchange = async {
-        channel.write_message(&Question::Greet(greeting)).await?;
-        channel.read_message::<Answer>().await
+        channel.write_message(&Request::Greet(greeting)).await?;
+        channel.read_message::<Reply>().await
     };
     let answer = match exchange.await {
-        Ok(Some(Answer::Greeting(theirs))) => theirs,
-        Ok(Some(Answer::Refused(why))) => return Err(hive_net::border::reason(&why).into()),
+        Ok(Some(Reply::Greeting(theirs))) => theirs,
+        Ok(Some(Reply::Refused(why))) => return Err(hive_net::border::reason(&why).into()),
         Ok(_) => return Err(NONSENSE.into()),
         // The reason of a refused connection shows when the first stream is used.
         Err(_) => match member.endpoint().open(&addr, Protocol::Control).await {
@@ -145,7 +145,7 @@ async fn greet(member: &Membership, local: &dyn Local, peer: PeerId) -> Result<(
     let name = hive_net::border::name(&theirs.profile.name);
     agree(member.speaks(), theirs.speaks, &name)?;
     member.peers().described(peer, theirs.profile);
-    Ok((channel, name, theirs.life))
+    Ok((channel, name, theirs.incarnation))
 }
 
 /// Beats until the machine is removed (`Some`), or falls silent or breaks off (`None`); and when it was last heard.
@@ -225,7 +225,7 @@ fn hear(member: &Membership, peer: PeerId, beat: &Beat) {
 
 /// The other side: answers a greeting, then every heartbeat.
 pub(crate) async fn answer(member: &Membership, local: &dyn Local, peer: PeerId, mut channel: Channel, greeting: &str) {
-    let refuse = |why: String| Answer::Refused(why);
+    let refuse = |why: String| Reply::Refused(why);
     let ours = member.greeting(local.profile_for(peer));
     let name = member.peers().name(peer);
     let answer = match serde_json::from_str::<Greeting>(greeting) {
@@ -233,7 +233,7 @@ pub(crate) async fn answer(member: &Membership, local: &dyn Local, peer: PeerId,
         Ok(theirs) => match agree(theirs.speaks, ours.speaks, &ours.profile.name) {
             Ok(_) => {
                 member.peers().described(peer, theirs.profile);
-                Answer::Greeting(serde_json::to_string(&ours).unwrap_or_default())
+                Reply::Greeting(serde_json::to_string(&ours).unwrap_or_default())
             }
             Err(why) => refuse(why),
         },
@@ -242,7 +242,7 @@ pub(crate) async fn answer(member: &Membership, local: &dyn Local, peer: PeerId,
             refuse(format!("{} does not understand the greeting; update the older HiveMind", ours.profile.name))
         }
     };
-    let accepted = matches!(answer, Answer::Greeting(_));
+    let accepted = matches!(answer, Reply::Greeting(_));
     if channel.write_message(&answer).await.is_err() || !accepted {
         channel.finish();
         return;
@@ -341,9 +341,9 @@ mod tests {
         mallory.admission().approve(ann.id());
         tokio::spawn(async move {
             while let Some(Incoming { mut channel, .. }) = incoming.recv().await {
-                let _ = channel.read_message::<Question>().await;
+                let _ = channel.read_message::<Request>().await;
                 let why = "no\u{1b}]52;c;cm0=\u{7}\u{202e}\nerror: update needed".to_owned();
-                let _ = channel.write_message(&Answer::Refused(why)).await;
+                let _ = channel.write_message(&Reply::Refused(why)).await;
                 channel.finish();
             }
         });

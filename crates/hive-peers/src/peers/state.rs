@@ -27,7 +27,7 @@ pub(crate) struct Pending {
 /// Whether an approved machine answers.
 #[derive(Debug, Clone)]
 pub(super) enum Contact {
-    Present { life: u64 },
+    Present { incarnation: u64 },
     Away { absence: Absence, since: SystemTime },
 }
 

@@ -17,7 +17,7 @@ use crate::ring::Ring;
 use crate::ring::spot::{Found, Spot, Subject};
 use crate::testing;
 use hive_peers::Rights;
-use hive_protocol::{self as control, Arithmetic, Hello, Pulse, Question, RingId, Role, token_digests};
+use hive_protocol::{self as control, Arithmetic, Hello, Pulse, RingId, Role, token_digests};
 use hive_stage::testing::Machine;
 
 const PROMPT: [u32; 3] = [1, 2, 3];
@@ -71,22 +71,22 @@ impl Mallory {
     async fn answer(self, mut channel: Channel) {
         let Ok(Some(question)) = channel.read_message().await else { return };
         let answer = match question {
-            Question::Load(..) => control::Answer::Loaded("a machine like any other".to_owned()),
-            Question::Join(id, neighbours) => {
+            control::Request::Load(..) => control::Reply::Loaded("a machine like any other".to_owned()),
+            control::Request::Join(id, neighbours) => {
                 *self.coordinator.lock().unwrap() = Some((id.ring, neighbours.coordinator));
-                control::Answer::Done
+                control::Reply::Done
             }
-            Question::Open(..) => control::Answer::At(*self.taken.lock().unwrap()),
-            Question::Check(_) => {
+            control::Request::Open(..) => control::Reply::At(*self.taken.lock().unwrap()),
+            control::Request::Check(_) => {
                 let arithmetic = Arithmetic::Exact;
-                control::Answer::Pulse(Pulse { passed: true, arithmetic, ..Pulse::default() })
+                control::Reply::Pulse(Pulse { passed: true, arithmetic, ..Pulse::default() })
             }
-            Question::Digests(_, span) => control::Answer::Digests(token_digests(&vec![TOKEN; span.rows.len()])),
-            Question::Recompute(..) => {
+            control::Request::Digests(_, span) => control::Reply::Digests(token_digests(&vec![TOKEN; span.rows.len()])),
+            control::Request::Recompute(..) => {
                 self.recomputed.fetch_add(1, Ordering::Relaxed);
-                control::Answer::Recomputed { digests: Vec::new(), token: Some(TOKEN) }
+                control::Reply::Recomputed { digests: Vec::new(), token: Some(TOKEN) }
             }
-            _ => control::Answer::Done,
+            _ => control::Reply::Done,
         };
         let _ = channel.write_message(&answer).await;
         channel.finish();

@@ -44,7 +44,7 @@ pub(crate) async fn start(
 ) -> Result<mpsc::Receiver<Event>, TextError> {
     let mut answer = Answer::new(id, ring, source, prompt, request, max_tokens, started);
     // The text of the resume tokens was shown before, except for what was held back.
-    for token in &request.said {
+    for token in &request.resume_tokens {
         let piece = answer.ring.model().push(&mut answer.detokenizer, *token).await?;
         answer.watch(&piece);
     }

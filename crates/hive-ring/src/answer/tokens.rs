@@ -101,7 +101,7 @@ impl Answer {
         Summary {
             finish_reason,
             tokens: self.tokens.clone(),
-            said_tokens: self.resumed_tokens,
+            resumed_tokens: self.resumed_tokens,
             prompt_tokens: self.prompt.len(),
             cached_tokens: self.cached_at_first.min(self.prompt.len()),
             time_to_first_token: first - self.started,

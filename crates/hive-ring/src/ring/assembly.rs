@@ -8,7 +8,7 @@ use hive_plan::PlannedStage;
 use tokio::sync::{mpsc, watch};
 
 use hive_peers::{Failing, Placement};
-use hive_protocol::{Answer, NONSENSE, Neighbours, Question, RingId, Role, StageId, StageSpec};
+use hive_protocol::{NONSENSE, Neighbours, Reply, Request, RingId, Role, StageId, StageSpec};
 use hive_stage::{Destination, StageHost};
 
 use super::failover::{FaultOrigin, FaultReport};
@@ -41,10 +41,10 @@ pub(super) async fn load_stage(
     mut progress: impl FnMut(usize),
 ) -> Result<PlacedStage, RingError> {
     let (machine, layers) = (placement.addr.id(), spec.layers.clone());
-    host.want(id, machine);
-    let incarnation = host.membership().peers().life(machine).unwrap_or_default();
+    host.lease(id, machine);
+    let incarnation = host.membership().peers().incarnation(machine).unwrap_or_default();
     let mut ask = async || {
-        let question = Question::Load(id, spec.clone());
+        let request = Request::Load(id, spec.clone());
         let (reported, mut heard) = watch::channel(());
         let asking = async {
             let progress = |layers| {
@@ -52,9 +52,9 @@ pub(super) async fn load_stage(
                 progress(layers);
             };
             if machine == host.membership().id() {
-                host.ask(&placement.addr, question, progress).await
+                host.ask(&placement.addr, request, progress).await
             } else {
-                host.membership().ask_other(&placement.addr, question, progress).await
+                host.membership().ask_other(&placement.addr, request, progress).await
             }
         };
         let silent = async { while matches!(tokio::time::timeout(LOAD_TIMEOUT, heard.changed()).await, Ok(Ok(()))) {} };
@@ -69,36 +69,36 @@ pub(super) async fn load_stage(
         !spec.standby && host.membership().says_it_has_room(machine, spec.bytes)
     };
     let mut asked = ask().await;
-    if matches!(asked, Ok(Answer::Full(_))) && advertises_room().await {
+    if matches!(asked, Ok(Reply::Full(_))) && advertises_room().await {
         asked = ask().await;
     }
     match asked {
-        Ok(Answer::Loaded(device)) => Ok(PlacedStage { placement: placement.clone(), layers, device, incarnation }),
-        Ok(Answer::Refused(why)) => {
+        Ok(Reply::Loaded(device)) => Ok(PlacedStage { placement: placement.clone(), layers, device, incarnation }),
+        Ok(Reply::Refused(why)) => {
             if advertises_room().await {
                 // It refused, and advertises room all the same.
                 host.membership().trust().failed(machine, Failing::Loading);
             }
             Err(failed(placement, &layers, why))
         }
-        Ok(Answer::Full(why)) => {
+        Ok(Reply::Full(why)) => {
             if advertises_room().await {
                 host.membership().trust().had_no_room(machine, spec.bytes);
             }
             Err(failed(placement, &layers, why))
         }
-        Ok(Answer::Lacks) => {
+        Ok(Reply::Lacks) => {
             host.membership().lacks().note(machine, &spec.source);
             Err(RingError::Lacking(host.membership().lacking(machine, &placement.name, &spec.source)))
         }
-        Ok(Answer::Unfit(why)) if machine == host.membership().id() => Err(RingError::Unfit(why)),
-        Ok(Answer::Unfit(_)) => {
+        Ok(Reply::Unfit(why)) if machine == host.membership().id() => Err(RingError::Unfit(why)),
+        Ok(Reply::Unfit(_)) => {
             let (name, Range { start, end }) = (&placement.name, layers);
             let why =
                 format!("its files are at fault in layers {start} to {end}, as {name} found; the log there says how");
             Err(RingError::Unfit(why))
         }
-        Ok(Answer::Declined(why)) => Err(failed(placement, &layers, why)),
+        Ok(Reply::Declined(why)) => Err(failed(placement, &layers, why)),
         other => {
             let why = other.err().unwrap_or_else(|| NONSENSE.to_owned());
             Err(failed(placement, &layers, why))
@@ -121,8 +121,8 @@ pub(super) async fn connect(
         let neighbours = Neighbours { epoch, next, first, previous, coordinator: host.membership().addr() };
         let stage_id = StageId { ring: id, index: index as u32 };
         // It may have been a standby replica until now. From here on, this machine takes its frames.
-        host.want(stage_id, stage.placement.addr.id());
-        let joining = host.ask(&stage.placement.addr, Question::Join(stage_id, neighbours), |_| ());
+        host.lease(stage_id, stage.placement.addr.id());
+        let joining = host.ask(&stage.placement.addr, Request::Join(stage_id, neighbours), |_| ());
         let joined = tokio::time::timeout(JOIN_TIMEOUT, joining).await;
         let joined = joined.unwrap_or_else(|_| Err("it does not answer".to_owned()));
         joined.map_err(|why| (index, failed(&stage.placement, &stage.layers, why)))?;
@@ -150,10 +150,10 @@ pub(super) fn watch_prompts(host: &StageHost, prompts: &Destination, epoch: u32,
 pub(super) async fn unload(host: &StageHost, id: RingId, stages: impl Iterator<Item = (usize, PeerAddr)>) {
     for (index, addr) in stages {
         let here = addr.id() == host.membership().id() || host.membership().is_connected(addr.id());
-        let question = Question::Unload(StageId { ring: id, index: index as u32 });
+        let request = Request::Unload(StageId { ring: id, index: index as u32 });
         let asker = host.clone();
         let asking = host.membership().spawn(async move {
-            let _ = asker.ask(&addr, question, |_| ()).await;
+            let _ = asker.ask(&addr, request, |_| ()).await;
         });
         if here {
             let _ = tokio::time::timeout(UNLOAD_TIMEOUT, asking).await;

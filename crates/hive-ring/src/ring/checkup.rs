@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::OwnedMutexGuard;
 use tokio::task::JoinSet;
 
-use hive_protocol::{Answer, NONSENSE, Pulse, Question};
+use hive_protocol::{NONSENSE, Pulse, Reply, Request};
 use hive_stage::StageHost;
 
 use super::Ring;
@@ -30,10 +30,10 @@ pub(super) enum Checked {
 }
 
 /// Asks the machine of a stage for a pulse.
-pub(super) async fn check(host: &StageHost, stage: &PlacedStage, question: Question) -> Checked {
-    let asked = host.ask(&stage.placement.addr, question, |_| ());
+pub(super) async fn check(host: &StageHost, stage: &PlacedStage, request: Request) -> Checked {
+    let asked = host.ask(&stage.placement.addr, request, |_| ());
     match tokio::time::timeout(CHECK_TIMEOUT, asked).await {
-        Ok(Ok(Answer::Pulse(pulse))) => Checked::Pulse(pulse),
+        Ok(Ok(Reply::Pulse(pulse))) => Checked::Pulse(pulse),
         Ok(Ok(_)) => Checked::Gone(NONSENSE.to_owned()),
         Ok(Err(why)) => Checked::Gone(why),
         Err(_) => Checked::Silent,
@@ -78,8 +78,8 @@ impl Ring {
         let alone = self.inner.checking.clone().try_lock_owned().ok()?;
         let (stages, mut checks) = (self.stages(), JoinSet::new());
         for (index, stage) in stages.iter().cloned().enumerate() {
-            let (host, question) = (self.inner.host.clone(), Question::Check(self.inner.stage_id(index)));
-            checks.spawn(async move { (index, check(&host, &stage, question).await) });
+            let (host, request) = (self.inner.host.clone(), Request::Check(self.inner.stage_id(index)));
+            checks.spawn(async move { (index, check(&host, &stage, request).await) });
         }
         Some(Checkup {
             findings: vec![None; stages.len()],

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hive_net::PeerId;
-use hive_protocol::{HandOver, Profile, Question};
+use hive_protocol::{Drain, Profile, Request};
 use hive_stage::planning::PLANNED_CONTEXT;
 
 use super::Ring;
@@ -23,14 +23,14 @@ impl Ring {
         let planned = &self.inner.plan.stages[index];
         let planned_rows = PLANNED_CONTEXT.min(self.inner.model.card().max_context as u64);
         let profile = self.profile_of(to.placement.addr.id());
-        let order = HandOver {
+        let order = Drain {
             to: to.placement.addr.clone(),
             bytes_per_row: planned.kv_bytes / planned_rows.max(1),
             rows_per_s: profile.and_then(|profile| reading_rows_per_s(&profile, planned.weight_bytes)),
         };
         let (before, after) = (&from.placement.name, &to.placement.name);
         let id = self.inner.stage_id(index);
-        let named = host.ask(&to.placement.addr, Question::Expect(id, from.placement.addr.id()), |_| ()).await;
+        let named = host.ask(&to.placement.addr, Request::ExpectSessions(id, from.placement.addr.id()), |_| ()).await;
         if let Err(why) = named {
             tracing::info!("{after} recomputes what {before} had: {why}");
             return;
@@ -40,7 +40,7 @@ impl Ring {
             while !has_left(host, from) && changes.changed().await.is_ok() {}
         };
         tokio::select! {
-            answer = host.ask(&from.placement.addr, Question::HandOver(id, order), |_| ()) => match answer {
+            answer = host.ask(&from.placement.addr, Request::Drain(id, order), |_| ()) => match answer {
                 Ok(_) => tracing::info!("{before} has carried its sessions to {after}"),
                 Err(why) => tracing::info!("{after} recomputes what {before} had: {why}"),
             },

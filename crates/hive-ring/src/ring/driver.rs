@@ -21,7 +21,7 @@ use std::time::Instant;
 
 use hive_net::{PeerAddr, PeerId};
 use hive_peers::{Failing, Placement};
-use hive_protocol::Question;
+use hive_protocol::Request;
 use hive_stage::Destination;
 use tokio::sync::{OwnedMutexGuard, mpsc, watch};
 use tokio::task::{AbortHandle, JoinHandle, JoinSet};
@@ -210,7 +210,7 @@ impl Driver {
                 }
                 None => Outcome::LoadFailed(holder, "it is not known".to_owned()),
             },
-            Task::HandOver { from, .. } => match self.former.remove(&from) {
+            Task::Drain { from, .. } => match self.former.remove(&from) {
                 Some(before) => return self.spawn(ticket, tasks::hand_over(ring.clone(), from.stage, before)),
                 None => Outcome::HandedOver,
             },
@@ -266,8 +266,8 @@ impl Driver {
 
     fn unload(&mut self, ring: &Ring, holder: Holder<PeerId>) {
         let Some(addr) = self.addr(holder.machine) else { return };
-        let (host, question) = (ring.host().clone(), Question::Unload(ring.inner.stage_id(holder.stage)));
-        let unloading = ring.host().membership().spawn(async move { drop(host.ask(&addr, question, |_| ()).await) });
+        let (host, request) = (ring.host().clone(), Request::Unload(ring.inner.stage_id(holder.stage)));
+        let unloading = ring.host().membership().spawn(async move { drop(host.ask(&addr, request, |_| ()).await) });
         self.unloading.retain(|_, other| !other.is_finished());
         self.unloading.insert(holder, unloading);
     }
@@ -283,7 +283,7 @@ impl Driver {
                 () = withdrawn(&mut self.state) => return false,
             }
         }
-        ring.want_current();
+        ring.renew_lease();
         let is_failing_over = |health: &Health| matches!(health, Health::FailingOver(_));
         let is_whole = change_state(ring, is_failing_over, |state| *state = State { epoch, health: Health::Whole });
         host.placements().notify();

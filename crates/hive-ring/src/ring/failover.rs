@@ -153,7 +153,7 @@ impl<M: Copy + Eq + Ord + Hash + Debug> Failover<M> {
                 self.deaths.add(by.machine, deaths::TOO_MANY, takeover.since);
                 self.retry(run, takeover.from.stage, why);
             }
-            (Awaited::HandOver, Outcome::HandedOver) => self.take_over_next(run, now),
+            (Awaited::Drain, Outcome::HandedOver) => self.take_over_next(run, now),
             (Awaited::Join, Outcome::Joined) => self.joined(&run),
             (Awaited::Join, Outcome::NotJoined(stage, why)) => self.retry(run, stage, why),
             // No driver answers anything but what it was asked.
@@ -261,7 +261,7 @@ impl<M: Copy + Eq + Ord + Hash + Debug> Failover<M> {
         self.stages[by.stage].machine = by.machine;
         self.actions.push(Action::Place(by));
         if takeover.kind == LossKind::MachineLeft {
-            self.wait(run, Awaited::HandOver, Task::HandOver { from: takeover.from, to: by.machine });
+            self.wait(run, Awaited::Drain, Task::Drain { from: takeover.from, to: by.machine });
         } else {
             self.take_over_next(run, now);
         }
@@ -343,7 +343,7 @@ enum Awaited<M> {
     WorkerEnd(Takeover<M>),
     Offers(Takeover<M>),
     Load(Takeover<M>),
-    HandOver,
+    Drain,
     Join,
 }
 

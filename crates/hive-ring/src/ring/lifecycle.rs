@@ -36,7 +36,7 @@ impl Ring {
     ) -> Result<Self, RingError> {
         model.prepare().await?;
         let id = RingId(random_id());
-        // The stages are known as wanted before the first is loaded, see `Question::Retain`.
+        // The stages are known as wanted before the first is loaded, see `Request::RenewLeases`.
         let (frames, queue) = mpsc::channel(SESSION_QUEUE);
         host.coordinate(id, frames);
         let mut stages = Vec::with_capacity(plan.stages.len());
@@ -118,7 +118,7 @@ impl Ring {
         let replicas = std::mem::take(&mut *lock(&self.inner.standbys));
         let replicas = replicas.iter().map(|standby| (standby.index, &standby.stage));
         // A standby replica that is still being loaded is unloaded by the next garbage collection.
-        self.inner.host.want_only(self.inner.id, std::iter::empty());
+        self.inner.host.lease_only(self.inner.id, std::iter::empty());
         unload(&self.inner.host, self.inner.id, holders(stages.iter().enumerate().chain(replicas))).await;
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use hive_net::{Frame, Kind};
 use tokio::sync::mpsc;
 
-use hive_protocol::{Answer, Continued, NONSENSE, Question, Resend, SessionSpec, StageId, random_id, refusal};
+use hive_protocol::{Continued, NONSENSE, Replay, Reply, Request, SessionSpec, StageId, random_id, refusal};
 use hive_stage::{Fault, failure_of};
 
 use super::failover::FaultOrigin;
@@ -58,16 +58,16 @@ impl Ring {
                 // Only the last stage samples; the others have no use for the tokens before.
                 spec.options = hive_model::SessionOptions::default();
             }
-            let question = Question::Open(self.inner.stage_id(index), spec);
-            let opened = self.inner.host.ask_any(&stage.placement.addr, question, |_| ());
+            let request = Request::Open(self.inner.stage_id(index), spec);
+            let opened = self.inner.host.ask_any(&stage.placement.addr, request, |_| ());
             let opened = tokio::time::timeout(OPEN_TIMEOUT, opened).await;
             let name = &stage.placement.name;
             let why = match opened.unwrap_or_else(|_| Err("it does not answer".to_owned())) {
-                Ok(Answer::At(position)) => {
+                Ok(Reply::At(position)) => {
                     positions.push(position);
                     continue;
                 }
-                Ok(Answer::Full(why)) => return Err(NotOpen::Full(format!("{name}: {why}"))),
+                Ok(Reply::Full(why)) => return Err(NotOpen::Full(format!("{name}: {why}"))),
                 Ok(answer) => refusal(answer).err().unwrap_or_else(|| NONSENSE.to_owned()),
                 Err(why) => why,
             };
@@ -80,8 +80,8 @@ impl Ring {
     pub(crate) async fn replay(&self, session: u128, positions: &[u32], sample_from: u32) -> Result<(), String> {
         for (index, stage) in self.stages().iter().enumerate() {
             let from = positions[(index + 1) % positions.len()];
-            let question = Question::Resend(self.inner.stage_id(index), Resend { session, from, sample_from });
-            let sent = self.inner.host.ask(&stage.placement.addr, question, |_| ());
+            let request = Request::Replay(self.inner.stage_id(index), Replay { session, from, sample_from });
+            let sent = self.inner.host.ask(&stage.placement.addr, request, |_| ());
             let sent = tokio::time::timeout(OPEN_TIMEOUT, sent).await;
             let sent = sent.unwrap_or_else(|_| Err("it does not answer".to_owned()));
             sent.map_err(|why| format!("{}: {why}", stage.placement.name))?;
@@ -99,7 +99,7 @@ impl Ring {
     pub(crate) async fn retain(&self, session: u128, tokens: Vec<u32>) {
         self.sessions().remove(&session);
         let dropped = self.prefix_cache().retain(session, tokens);
-        self.ask_holders(|id| Question::Keep(id, session)).await;
+        self.ask_holders(|id| Request::Retain(id, session)).await;
         for session in dropped {
             self.close(session).await;
         }
@@ -119,12 +119,12 @@ impl Ring {
     /// Closes the session on every stage.
     pub(crate) async fn close(&self, session: u128) {
         self.sessions().remove(&session);
-        self.ask_holders(|id| Question::Close(id, session)).await;
+        self.ask_holders(|id| Request::Close(id, session)).await;
     }
 
     /// Asks the holder of every stage, and the machine that takes a stage over meanwhile, as the session may have been
-    /// handed over before the question came. A stage that cannot be reached has nothing left to retain or to close.
-    async fn ask_holders(&self, question: impl Fn(StageId) -> Question) {
+    /// handed over before the request came. A stage that cannot be reached has nothing left to retain or to close.
+    async fn ask_holders(&self, request: impl Fn(StageId) -> Request) {
         for index in 0..self.stages().len() {
             let mut asked = None;
             loop {
@@ -133,7 +133,7 @@ impl Ring {
                     break;
                 }
                 asked = Some(holder.id());
-                let _ = self.inner.host.ask(&holder, question(self.inner.stage_id(index)), |_| ()).await;
+                let _ = self.inner.host.ask(&holder, request(self.inner.stage_id(index)), |_| ()).await;
             }
         }
     }

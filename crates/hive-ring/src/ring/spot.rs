@@ -18,7 +18,7 @@ use hive_net::{PeerAddr, PeerId};
 use tokio::sync::mpsc;
 
 use hive_protocol::{
-    Answer, Arithmetic, Question, Recompute, RingId, RowDigest, Span, StageId, StageSpec, digests, random_id,
+    Arithmetic, Recompute, Reply, Request, RingId, RowDigest, Span, StageId, StageSpec, digests, random_id,
     token_digests,
 };
 use hive_stage::StageHost;
@@ -169,7 +169,7 @@ impl Spot {
             return Ok(Found::Nothing);
         }
         for holder in [&stages[index], replica] {
-            let Checked::Pulse(pulse) = check(self.host(), holder, Question::Check(id)).await else {
+            let Checked::Pulse(pulse) = check(self.host(), holder, Request::Check(id)).await else {
                 return Err(Unknown);
             };
             if pulse.arithmetic != Arithmetic::Exact {
@@ -363,9 +363,9 @@ impl Spot {
         session: u128,
         rows: Range<u32>,
     ) -> Result<Input, Unknown> {
-        let question = Question::Rows(self.ring.inner.stage_id(index), Span { session, rows });
-        match self.ask(&stages[index], question).await? {
-            Answer::Rows(hidden) if hidden.is_consistent() => Ok(Input::Hidden(hidden)),
+        let request = Request::Rows(self.ring.inner.stage_id(index), Span { session, rows });
+        match self.ask(&stages[index], request).await? {
+            Reply::Rows(hidden) if hidden.is_consistent() => Ok(Input::Hidden(hidden)),
             _ => Err(Unknown),
         }
     }
@@ -377,9 +377,9 @@ impl Spot {
         session: u128,
         rows: Range<u32>,
     ) -> Result<Vec<RowDigest>, Unknown> {
-        let question = Question::Digests(self.ring.inner.stage_id(index), Span { session, rows });
-        match self.ask(&stages[index], question).await? {
-            Answer::Digests(digests) => Ok(digests),
+        let request = Request::Digests(self.ring.inner.stage_id(index), Span { session, rows });
+        match self.ask(&stages[index], request).await? {
+            Reply::Digests(digests) => Ok(digests),
             _ => Err(Unknown),
         }
     }
@@ -399,8 +399,8 @@ impl Spot {
             ..SessionOptions::default()
         };
         let wanted = Recompute { session: reader.session, options, position: rows.start, input, sample: true };
-        match self.ask(&reader.on, Question::Recompute(reader.stage, Box::new(wanted))).await? {
-            Answer::Recomputed { digests, token } => Ok((digests, token)),
+        match self.ask(&reader.on, Request::Recompute(reader.stage, Box::new(wanted))).await? {
+            Reply::Recomputed { digests, token } => Ok((digests, token)),
             _ => Err(Unknown),
         }
     }
@@ -428,7 +428,7 @@ impl Spot {
         let id = borrowed.stage;
         let spec = StageSpec { standby: true, ..spec(planned, &inner.options) };
         let on = load_stage(host, id, placement, spec, |_| ()).await.map_err(|_| Unknown)?;
-        match check(host, &on, Question::Check(id)).await {
+        match check(host, &on, Request::Check(id)).await {
             Checked::Pulse(pulse) if pulse.arithmetic == Arithmetic::Exact => {}
             _ => return Err(Unknown),
         }
@@ -487,8 +487,8 @@ impl Spot {
         most.min((PIECE_BYTES / row_bytes.max(1)).max(1) as u32)
     }
 
-    async fn ask(&self, holder: &PlacedStage, question: Question) -> Result<Answer, Unknown> {
-        let asked = self.host().ask(&holder.placement.addr, question, |_| ());
+    async fn ask(&self, holder: &PlacedStage, request: Request) -> Result<Reply, Unknown> {
+        let asked = self.host().ask(&holder.placement.addr, request, |_| ());
         match tokio::time::timeout(PIECE_TIMEOUT, asked).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(why)) => {
@@ -503,8 +503,8 @@ impl Spot {
         if let Some(reader) = self.readers.remove(&index) {
             let host = self.host().clone();
             self.host().membership().spawn(async move {
-                let question = Question::Close(reader.stage, reader.session);
-                let asked = host.ask(&reader.on.placement.addr, question, |_| ());
+                let request = Request::Close(reader.stage, reader.session);
+                let asked = host.ask(&reader.on.placement.addr, request, |_| ());
                 let _ = tokio::time::timeout(PIECE_TIMEOUT, asked).await;
             });
         }
@@ -544,7 +544,7 @@ mod tests {
         let (frames, _queue) = mpsc::channel(1);
         let other = StageId { ring: RingId(7), index: 1 };
         host.coordinate(other.ring, frames);
-        host.want(other, host.membership().id());
+        host.lease(other, host.membership().id());
         {
             let borrowed = Borrowed::begin(&host, 1, &host.membership().addr());
             let spec = StageSpec {
@@ -557,12 +557,12 @@ mod tests {
             };
             let placement = Placement { name: "ann".to_owned(), addr: host.membership().addr() };
             assert!(load_stage(&host, borrowed.stage, &placement, spec, |_| ()).await.is_err());
-            assert!(host.wanted_from(host.membership().id()).contains(&borrowed.stage));
+            assert!(host.leased_on(host.membership().id()).contains(&borrowed.stage));
             let _orders = host.host_idle(borrowed.stage, host.membership().id());
             host.host_idle(other, host.membership().id());
             assert_eq!(host.hosted().len(), 2);
         }
-        assert_eq!(host.wanted_from(host.membership().id()), [other]);
+        assert_eq!(host.leased_on(host.membership().id()), [other]);
         let freed = async {
             while host.hosted().len() > 1 {
                 tokio::time::sleep(Duration::from_millis(10)).await;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use hive_net::PeerId;
 use hive_plan::Spare;
 
-use hive_protocol::{Pulse, Question, StageSpec, logged};
+use hive_protocol::{Pulse, Request, StageSpec, logged};
 use hive_stage::StageHost;
 
 use super::assembly::{load_stage, spec};
@@ -70,7 +70,7 @@ impl Ring {
             let holds_it = self.stages()[standby.index].placement.addr.id() == id;
             if holds_it || !self.can_take_over(&standby).await {
                 lock(&self.inner.standbys).retain(|other| other.index != standby.index);
-                self.want_current();
+                self.renew_lease();
                 if !holds_it {
                     self.unload_standby(&standby);
                 }
@@ -84,7 +84,7 @@ impl Ring {
         let Some(at) = standbys.iter().position(|standby| standby.index == index) else { return };
         let standby = standbys.swap_remove(at);
         drop(standbys);
-        self.want_current();
+        self.renew_lease();
         self.unload_standby(&standby);
     }
 
@@ -98,14 +98,14 @@ impl Ring {
         {
             return false;
         }
-        let question = Question::Check(self.inner.stage_id(standby.index));
-        matches!(check(host, stage, question).await, Checked::Pulse(pulse) if is_ready(&pulse))
+        let request = Request::Check(self.inner.stage_id(standby.index));
+        matches!(check(host, stage, request).await, Checked::Pulse(pulse) if is_ready(&pulse))
     }
 
     fn unload_standby(&self, standby: &Standby) {
         let (host, addr) = (self.inner.host.clone(), standby.stage.placement.addr.clone());
-        let question = Question::Unload(self.inner.stage_id(standby.index));
-        self.inner.host.membership().spawn(async move { drop(host.ask(&addr, question, |_| ()).await) });
+        let request = Request::Unload(self.inner.stage_id(standby.index));
+        self.inner.host.membership().spawn(async move { drop(host.ask(&addr, request, |_| ()).await) });
     }
 
     /// Has machines with room load standby replicas of the stages that have none.
@@ -163,7 +163,7 @@ impl Ring {
                     refused.insert((index, machine), Instant::now());
                 }
             }
-            self.want_current();
+            self.renew_lease();
         }
     }
 
@@ -182,12 +182,12 @@ impl Ring {
     }
 
     /// Notes who holds the stages and their standby replicas now. Everybody else unloads them.
-    pub(super) fn want_current(&self) {
+    pub(super) fn renew_lease(&self) {
         let place = |(index, stage): (usize, &PlacedStage)| (index as u32, stage.placement.addr.id());
         let stages = self.stages();
         let standbys = self.standbys();
         let replicas = standbys.iter().map(|standby| place((standby.index, &standby.stage)));
-        self.inner.host.want_only(self.inner.id, stages.iter().enumerate().map(place).chain(replicas));
+        self.inner.host.lease_only(self.inner.id, stages.iter().enumerate().map(place).chain(replicas));
     }
 }
 

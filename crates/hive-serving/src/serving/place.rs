@@ -186,7 +186,7 @@ mod tests {
     use super::*;
     use hive_model::Compute;
     use hive_peers::{Failing, Membership, Rights};
-    use hive_protocol::{Answer, ModelCopy, Profile, Question, RingId, StageId, StageSpec};
+    use hive_protocol::{ModelCopy, Profile, Reply, Request, RingId, StageId, StageSpec};
     use hive_stage::testing::{Machine, admit};
 
     use crate::placed::Placements;
@@ -329,18 +329,18 @@ mod tests {
             bytes: 0,
             standby: false,
         };
-        let load = || Question::Load(StageId { ring: RingId(1), index: 0 }, spec.clone());
+        let load = || Request::Load(StageId { ring: RingId(1), index: 0 }, spec.clone());
         let asked = bob.member().ask_other(&ann.member().addr(), load(), |_| ()).await.unwrap();
-        assert!(matches!(&asked, Answer::Declined(why) if why.contains("does not share it")), "{asked:?}");
+        assert!(matches!(&asked, Reply::Declined(why) if why.contains("does not share it")), "{asked:?}");
         // What ann asks is placed on bob as before.
         assert!(ann.member().is_candidate(bob.member().id()));
         ann.member()
             .set_rights(bob.member().id(), Rights { memory_limit_bytes: Some(5), ..Rights::default() })
             .unwrap();
         becomes(&bob, || bob.member().is_candidate(ann.member().id())).await;
-        let large = Question::Load(StageId { ring: RingId(1), index: 0 }, StageSpec { bytes: 6, ..spec.clone() });
+        let large = Request::Load(StageId { ring: RingId(1), index: 0 }, StageSpec { bytes: 6, ..spec.clone() });
         let asked = bob.member().ask_other(&ann.member().addr(), large, |_| ()).await.unwrap();
-        assert!(matches!(&asked, Answer::Full(_)), "its own limit holds: {asked:?}");
+        assert!(matches!(&asked, Reply::Full(_)), "its own limit holds: {asked:?}");
         ann.stop().await;
         bob.stop().await;
     }

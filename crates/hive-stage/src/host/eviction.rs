@@ -77,7 +77,8 @@ impl StageHost {
             // Nodes of one process are one machine.
             is_guest: owner != self.membership().id() && !self.inner.trust_paths,
             // One that does not answer greetings may still be connected.
-            owner_is_here: self.membership().peers().life(owner).is_some() || self.membership().is_connected(owner),
+            owner_is_here: self.membership().peers().incarnation(owner).is_some()
+                || self.membership().is_connected(owner),
             planned_bytes: hosted.bytes,
             used_bytes: hosted.used_bytes,
         }

@@ -14,8 +14,8 @@ use crate::testing::Machine;
 use hive_model::Compute;
 use hive_peers::Rights;
 use hive_protocol::{
-    Answer, HandOver, Hello, ModelSource, Neighbours, Question, Recompute, Resend, RingId, Role, SessionSpec, Span,
-    StageId, StageSpec,
+    Drain, Hello, ModelSource, Neighbours, Recompute, Replay, Reply, Request, RingId, Role, SessionSpec, Span, StageId,
+    StageSpec,
 };
 
 /// Known to the hostile one, as it may be to a machine that was in the ring before.
@@ -48,21 +48,21 @@ impl Peer {
         self.endpoint.id()
     }
 
-    async fn asks(&self, question: Question) -> Answer {
+    async fn asks(&self, request: Request) -> Reply {
         let mut channel = self.endpoint.open(&self.of.membership().addr(), Protocol::Control).await.unwrap();
-        channel.write_message(&question).await.unwrap();
+        channel.write_message(&request).await.unwrap();
         loop {
             match channel.read_message().await.unwrap() {
-                Some(Answer::Progress(_)) => {}
+                Some(Reply::Progress(_)) => {}
                 Some(answer) => return answer,
                 None => panic!("it broke off"),
             }
         }
     }
 
-    async fn is_denied(&self, question: Question) {
-        let told = format!("{question:?}");
-        assert_eq!(self.asks(question).await, Answer::Refused(Denied::NoSuchStage.to_string()), "{told}");
+    async fn is_denied(&self, request: Request) {
+        let told = format!("{request:?}");
+        assert_eq!(self.asks(request).await, Reply::Refused(Denied::NoSuchStage.to_string()), "{told}");
     }
 
     /// Sends a frame of this session in a stage stream; the stream must be kept as long as it is to live.
@@ -129,26 +129,26 @@ fn neighbours(coordinator: &Endpoint, previous: PeerId) -> Neighbours {
 }
 
 /// Every order there is about a stage.
-fn orders(to: &Endpoint) -> Vec<Question> {
-    let order = HandOver { to: to.addr(), bytes_per_row: 1, rows_per_s: None };
+fn orders(to: &Endpoint) -> Vec<Request> {
+    let order = Drain { to: to.addr(), bytes_per_row: 1, rows_per_s: None };
     let (options, input) = (hive_model::SessionOptions::default(), hive_model::shard::Input::Tokens(vec![1]));
     let once_more = Recompute { session: SESSION, options, position: 0, input, sample: true };
     vec![
-        Question::Load(STAGE, stage_spec(None)),
-        Question::Join(STAGE, neighbours(to, to.id())),
-        Question::Open(STAGE, session(1, 1)),
-        Question::Close(STAGE, SESSION),
-        Question::Report(STAGE),
-        Question::Unload(STAGE),
-        Question::Keep(STAGE, SESSION),
-        Question::Check(STAGE),
-        Question::Resend(STAGE, Resend { session: SESSION, from: 0, sample_from: 0 }),
-        Question::HandOver(STAGE, order),
-        Question::TakeOver(STAGE),
-        Question::Expect(STAGE, to.id()),
-        Question::Digests(STAGE, Span { session: SESSION, rows: 0..1 }),
-        Question::Rows(STAGE, Span { session: SESSION, rows: 0..1 }),
-        Question::Recompute(STAGE, Box::new(once_more)),
+        Request::Load(STAGE, stage_spec(None)),
+        Request::Join(STAGE, neighbours(to, to.id())),
+        Request::Open(STAGE, session(1, 1)),
+        Request::Close(STAGE, SESSION),
+        Request::Report(STAGE),
+        Request::Unload(STAGE),
+        Request::Retain(STAGE, SESSION),
+        Request::Check(STAGE),
+        Request::Replay(STAGE, Replay { session: SESSION, from: 0, sample_from: 0 }),
+        Request::Drain(STAGE, order),
+        Request::ReceiveSessions(STAGE),
+        Request::ExpectSessions(STAGE, to.id()),
+        Request::Digests(STAGE, Span { session: SESSION, rows: 0..1 }),
+        Request::Rows(STAGE, Span { session: SESSION, rows: 0..1 }),
+        Request::Recompute(STAGE, Box::new(once_more)),
     ]
 }
 
@@ -157,20 +157,20 @@ async fn who_knows_the_ids_of_anothers_stage_commands_nothing_and_learns_nothing
     let ann = node("ann").await;
     let (bob, mallory) = (Peer::approved_by(&ann).await, Peer::approved_by(&ann).await);
     let _orders = ann.host_idle(STAGE, bob.id());
-    let opened = bob.asks(Question::Open(STAGE, session(1, 1))).await;
-    assert_eq!(opened, Answer::At(0));
-    for question in orders(&mallory.endpoint) {
-        mallory.is_denied(question).await;
+    let opened = bob.asks(Request::Open(STAGE, session(1, 1))).await;
+    assert_eq!(opened, Reply::At(0));
+    for request in orders(&mallory.endpoint) {
+        mallory.is_denied(request).await;
     }
     // Of what is not here, the same is said.
-    mallory.is_denied(Question::Check(StageId { ring: RingId(1), index: 1 })).await;
+    mallory.is_denied(Request::Check(StageId { ring: RingId(1), index: 1 })).await;
     // All of it is as it was: the stage is bob's, its session open, and nobody is named.
     let claims = ann.stages().get(&STAGE).map(|hosted| hosted.claims);
     assert_eq!(claims, Some(Claims::of(bob.id())));
-    assert!(matches!(bob.asks(Question::Check(STAGE)).await, Answer::Pulse(_)));
-    let again = Resend { session: SESSION, from: 0, sample_from: 0 };
-    assert_eq!(bob.asks(Question::Resend(STAGE, again)).await, Answer::Done, "the session is still open");
-    assert_eq!(mallory.asks(Question::Retain(Vec::new())).await, Answer::Done, "it has nothing here");
+    assert!(matches!(bob.asks(Request::Check(STAGE)).await, Reply::Pulse(_)));
+    let again = Replay { session: SESSION, from: 0, sample_from: 0 };
+    assert_eq!(bob.asks(Request::Replay(STAGE, again)).await, Reply::Done, "the session is still open");
+    assert_eq!(mallory.asks(Request::RenewLeases(Vec::new())).await, Reply::Done, "it has nothing here");
     assert!(holds(&ann, STAGE));
     ann.stop().await;
 }
@@ -182,7 +182,7 @@ async fn frames_come_from_neighbours_only_and_wait_for_the_order_that_makes_them
     // Ann coordinates a ring in which bob holds a stage.
     let (frames, mut queue) = mpsc::channel(8);
     ann.coordinate(STAGE.ring, frames);
-    ann.want(STAGE, bob.id());
+    ann.lease(STAGE, bob.id());
     let hello = Hello { ring: STAGE.ring, owner: ann.membership().id(), to: Role::Coordinator };
     let _of_mallory = mallory.sends(hello, 666).await;
     let _of_bob = bob.sends(hello, SESSION).await;
@@ -190,10 +190,10 @@ async fn frames_come_from_neighbours_only_and_wait_for_the_order_that_makes_them
     assert!(queue.try_recv().is_err(), "a frame of a machine that is not in the ring came through");
     assert_eq!(ann.inlet(mallory.id(), hello).err(), Some(Denied::NotItsNeighbour));
     // Only now, and only because ann wants it.
-    ann.want(StageId { index: 2, ..STAGE }, mallory.id());
+    ann.lease(StageId { index: 2, ..STAGE }, mallory.id());
     assert_eq!(queue.recv().await.unwrap().session, 666);
     // A ring that is mended without it takes no more of it, on the stream that is open.
-    ann.want_only(STAGE.ring, [(STAGE.index, bob.id())].into_iter());
+    ann.lease_only(STAGE.ring, [(STAGE.index, bob.id())].into_iter());
     assert_eq!(ann.inlet(mallory.id(), hello).err(), Some(Denied::NotItsNeighbour));
     // Whose ring it is, the one who sends says; it is looked at.
     let lied = Hello { owner: mallory.id(), ..hello };
@@ -211,13 +211,13 @@ async fn a_stage_takes_frames_from_those_that_its_owner_has_joined_it_to() {
     let may = |peer: &Peer| ann.inlet(peer.id(), hello).is_ok();
     assert_eq!((may(&bob), may(&cat), may(&mallory)), (true, false, false));
     // A ring's tokens go to its owner: nobody has this machine speak to a ring of others.
-    let elsewhere = bob.asks(Question::Join(STAGE, neighbours(&cat.endpoint, cat.id()))).await;
-    assert!(matches!(elsewhere, Answer::Refused(_)), "{elsewhere:?}");
+    let elsewhere = bob.asks(Request::Join(STAGE, neighbours(&cat.endpoint, cat.id()))).await;
+    assert!(matches!(elsewhere, Reply::Refused(_)), "{elsewhere:?}");
     assert!(!may(&cat));
-    let joined = bob.asks(Question::Join(STAGE, neighbours(&bob.endpoint, cat.id()))).await;
-    assert_eq!((joined, may(&cat), may(&mallory)), (Answer::Done, true, false));
-    let joined = bob.asks(Question::Join(STAGE, neighbours(&bob.endpoint, mallory.id()))).await;
-    assert_eq!((joined, may(&cat), may(&mallory)), (Answer::Done, false, true), "the neighbours have changed");
+    let joined = bob.asks(Request::Join(STAGE, neighbours(&bob.endpoint, cat.id()))).await;
+    assert_eq!((joined, may(&cat), may(&mallory)), (Reply::Done, true, false));
+    let joined = bob.asks(Request::Join(STAGE, neighbours(&bob.endpoint, mallory.id()))).await;
+    assert_eq!((joined, may(&cat), may(&mallory)), (Reply::Done, false, true), "the neighbours have changed");
     ann.stop().await;
 }
 
@@ -241,7 +241,7 @@ async fn a_stage_that_takes_nothing_keeps_no_frames_from_another_one() {
     };
     let mut streams = Vec::new();
     for id in [STAGE, other] {
-        assert_eq!(bob.asks(Question::Open(id, session(1, 1))).await, Answer::At(0));
+        assert_eq!(bob.asks(Request::Open(id, session(1, 1))).await, Reply::At(0));
         streams.push(bob.stream(Hello { ring: id.ring, owner: bob.id(), to: Role::Stage(id.index) }).await);
     }
     let (mut second, mut first) = (streams.pop().unwrap(), streams.pop().unwrap());
@@ -254,8 +254,8 @@ async fn a_stage_that_takes_nothing_keeps_no_frames_from_another_one() {
     assert!(tokio::time::timeout(Duration::from_secs(5), filling).await.is_err());
     second.send(large(0)).await.unwrap();
     let taken = async {
-        let rows = Question::Digests(other, Span { session: SESSION, rows: 0..1 });
-        while !matches!(bob.asks(rows.clone()).await, Answer::Digests(_)) {
+        let rows = Request::Digests(other, Span { session: SESSION, rows: 0..1 });
+        while !matches!(bob.asks(rows.clone()).await, Reply::Digests(_)) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
@@ -271,15 +271,15 @@ async fn sessions_are_taken_over_once_from_the_machine_that_the_owner_has_named(
     let _orders = ann.host_idle(STAGE, bob.id());
     let carries = async |peer: &Peer| {
         let mut channel = peer.endpoint.open(&ann.membership().addr(), Protocol::Control).await.unwrap();
-        channel.write_message(&Question::TakeOver(STAGE)).await.unwrap();
+        channel.write_message(&Request::ReceiveSessions(STAGE)).await.unwrap();
         channel.finish();
-        channel.read_message::<Answer>().await.unwrap().unwrap()
+        channel.read_message::<Reply>().await.unwrap().unwrap()
     };
-    let denied = || Answer::Refused(Denied::NoSuchStage.to_string());
+    let denied = || Reply::Refused(Denied::NoSuchStage.to_string());
     assert_eq!((carries(&cat).await, carries(&bob).await), (denied(), denied()), "nobody is named");
-    assert_eq!(bob.asks(Question::Expect(STAGE, cat.id())).await, Answer::Done);
+    assert_eq!(bob.asks(Request::ExpectSessions(STAGE, cat.id())).await, Reply::Done);
     assert_eq!(carries(&mallory).await, denied());
-    assert_eq!(carries(&cat).await, Answer::Taken(0));
+    assert_eq!(carries(&cat).await, Reply::SessionsReceived(0));
     assert_eq!(carries(&cat).await, denied(), "once");
     ann.stop().await;
 }
@@ -304,12 +304,12 @@ async fn no_path_leads_to_a_model_and_no_answer_tells_of_the_disk() {
         "owner/model/../../..",
     ];
     for name in names {
-        let answer = mallory.asks(Question::Load(STAGE, stage_spec(Some(name)))).await;
-        assert_eq!(answer, Answer::Lacks, "what is there and what is not are told apart: {name:?}");
+        let answer = mallory.asks(Request::Load(STAGE, stage_spec(Some(name)))).await;
+        assert_eq!(answer, Reply::Lacks, "what is there and what is not are told apart: {name:?}");
     }
     let path = StageSpec { source: ModelSource::Path(absolute), ..stage_spec(None) };
-    let answer = mallory.asks(Question::Load(STAGE, path)).await;
-    assert!(matches!(&answer, Answer::Refused(why) if why.contains("named")), "{answer:?}");
+    let answer = mallory.asks(Request::Load(STAGE, path)).await;
+    assert!(matches!(&answer, Reply::Refused(why) if why.contains("named")), "{answer:?}");
     ann.stop().await;
 }
 
@@ -318,16 +318,16 @@ async fn sessions_are_bounded_in_number_and_in_what_they_bring() {
     let ann = node("ann").await;
     let mallory = Peer::approved_by(&ann).await;
     let _orders = ann.host_idle(STAGE, mallory.id());
-    let opens = async |spec: SessionSpec| mallory.asks(Question::Open(STAGE, spec)).await;
-    let refused = |answer: Answer| matches!(answer, Answer::Refused(_));
+    let opens = async |spec: SessionSpec| mallory.asks(Request::Open(STAGE, spec)).await;
+    let refused = |answer: Reply| matches!(answer, Reply::Refused(_));
     assert!(refused(opens(session(1, 65)).await), "tokens that end an answer");
     assert!(refused(opens(session(65, 1)).await), "a prompt longer than the model's context");
     for number in 0..256 {
-        assert_eq!(opens(SessionSpec { session: number, ..session(64, 64) }).await, Answer::At(0));
+        assert_eq!(opens(SessionSpec { session: number, ..session(64, 64) }).await, Reply::At(0));
     }
     assert!(refused(opens(SessionSpec { session: 999, ..session(1, 1) }).await), "sessions without end");
     // What is open stays so.
-    assert_eq!(opens(session(1, 1)).await, Answer::At(0));
+    assert_eq!(opens(session(1, 1)).await, Reply::At(0));
     ann.stop().await;
 }
 
@@ -340,19 +340,19 @@ async fn who_may_have_one_answer_at_a_time_is_told_so_of_the_next_and_computes_n
     let _orders = ann.host_idle(STAGE, mallory.id());
     let opens = async |session_id: u128| {
         let spec = SessionSpec { session: session_id, ..session(1, 1) };
-        let answer = mallory.asks(Question::Open(STAGE, spec)).await;
-        // With the next question, the stage has counted it.
-        mallory.asks(Question::Digests(STAGE, Span { session: session_id, rows: 0..0 })).await;
+        let answer = mallory.asks(Request::Open(STAGE, spec)).await;
+        // With the next request, the stage has counted it.
+        mallory.asks(Request::Digests(STAGE, Span { session: session_id, rows: 0..0 })).await;
         answer
     };
-    assert_eq!(opens(1).await, Answer::At(0));
-    assert!(matches!(opens(2).await, Answer::Full(_)), "there is room when another has ended");
-    assert_eq!(opens(1).await, Answer::At(0));
+    assert_eq!(opens(1).await, Reply::At(0));
+    assert!(matches!(opens(2).await, Reply::Full(_)), "there is room when another has ended");
+    assert_eq!(opens(1).await, Reply::At(0));
     let (options, input) = (hive_model::SessionOptions::default(), hive_model::shard::Input::Tokens(vec![1]));
     let once_more = Recompute { session: 3, options, position: 0, input, sample: true };
-    assert!(matches!(mallory.asks(Question::Recompute(STAGE, Box::new(once_more))).await, Answer::Full(_)));
-    assert_eq!(mallory.asks(Question::Close(STAGE, 1)).await, Answer::Done);
-    assert_eq!(opens(2).await, Answer::At(0));
+    assert!(matches!(mallory.asks(Request::Recompute(STAGE, Box::new(once_more))).await, Reply::Full(_)));
+    assert_eq!(mallory.asks(Request::Close(STAGE, 1)).await, Reply::Done);
+    assert_eq!(opens(2).await, Reply::At(0));
     ann.stop().await;
 }
 
@@ -360,7 +360,7 @@ async fn who_may_have_one_answer_at_a_time_is_told_so_of_the_next_and_computes_n
 async fn a_question_is_small_and_arrives_whole_or_not_at_all() {
     let ann = node("ann").await;
     let (mallory, bob) = (Peer::approved_by(&ann).await, Peer::approved_by(&ann).await);
-    // Announced to be larger than any question: nothing more is read.
+    // Announced to be larger than any request: nothing more is read.
     let mut large = mallory.endpoint.open(&ann.membership().addr(), Protocol::Control).await.unwrap();
     large.write_raw(&(2u32 << 20).to_le_bytes()).await.unwrap();
     tokio::time::timeout(Duration::from_secs(5), large.hung_up()).await.expect("it is refused at once");
@@ -372,10 +372,10 @@ async fn a_question_is_small_and_arrives_whole_or_not_at_all() {
         half.write_raw(&[0; 1000]).await.unwrap();
         halves.push(half);
     }
-    assert_eq!(bob.asks(Question::Retain(Vec::new())).await, Answer::Done);
+    assert_eq!(bob.asks(Request::RenewLeases(Vec::new())).await, Reply::Done);
     let first = halves.remove(0);
-    tokio::time::timeout(Duration::from_secs(20), first.hung_up()).await.expect("half a question is waited for");
-    assert_eq!(bob.asks(Question::Retain(Vec::new())).await, Answer::Done);
+    tokio::time::timeout(Duration::from_secs(20), first.hung_up()).await.expect("half a request is waited for");
+    assert_eq!(bob.asks(Request::RenewLeases(Vec::new())).await, Reply::Done);
     ann.stop().await;
 }
 
@@ -391,16 +391,16 @@ async fn a_machine_has_four_connections_of_a_protocol_at_most() {
         ann.membership().allow(&endpoint.addr());
         let peer = Peer { endpoint, of: ann.clone() };
         let mut channel = peer.endpoint.open(&ann.membership().addr(), Protocol::Control).await.unwrap();
-        channel.write_message(&Question::Retain(Vec::new())).await.unwrap();
-        assert_eq!(channel.read_message::<Answer>().await.unwrap(), Some(Answer::Done));
+        channel.write_message(&Request::RenewLeases(Vec::new())).await.unwrap();
+        assert_eq!(channel.read_message::<Reply>().await.unwrap(), Some(Reply::Done));
         streams.push(peer.endpoint.open(&ann.membership().addr(), Protocol::Control).await.unwrap());
         peers.push(peer);
     }
     let mut open = Vec::new();
     for stream in &mut streams {
         stream.write_raw(&[1]).await.ok();
-        // A connection that is closed says so; one that lives waits for the rest of the question.
-        let closed = tokio::time::timeout(Duration::from_millis(200), stream.read_message::<Answer>()).await.is_ok();
+        // A connection that is closed says so; one that lives waits for the rest of the request.
+        let closed = tokio::time::timeout(Duration::from_millis(200), stream.read_message::<Reply>()).await.is_ok();
         open.push(!closed);
     }
     assert_eq!(open, [false, false, true, true, true, true]);
@@ -418,7 +418,7 @@ async fn guests_end_when_their_owner_stays_away_when_sharing_ends_and_when_memor
         StageId { ring: RingId(4), index: 0 },
     );
     // It is here: it has said something.
-    assert_eq!(mallory.asks(Question::Retain(Vec::new())).await, Answer::Done);
+    assert_eq!(mallory.asks(Request::RenewLeases(Vec::new())).await, Reply::Done);
     let _orders = [
         ann.host_idle(of_gone, gone),
         ann.host_idle(of_mallory, mallory.id()),
@@ -437,8 +437,8 @@ async fn guests_end_when_their_owner_stays_away_when_sharing_ends_and_when_memor
     assert!(holds(&ann, of_mallory));
     ann.evict(false, None, later + NOTICE);
     assert!(!holds(&ann, of_mallory) && holds(&ann, own));
-    let told = mallory.asks(Question::Check(of_mallory)).await;
-    assert_eq!(told, Answer::Refused(Eviction::NotSharing.to_string()), "its owner is told why");
+    let told = mallory.asks(Request::Check(of_mallory)).await;
+    assert_eq!(told, Reply::Refused(Eviction::NotSharing.to_string()), "its owner is told why");
 
     let _orders = ann.host_idle(of_mallory, mallory.id());
     let (cap_bytes, much_later) = (Some(1_500_000), later + LEASE);
@@ -456,11 +456,11 @@ async fn what_a_stage_takes_is_read_from_the_model_and_not_from_the_claim() {
     let ann = Machine::start_with("ann", options).await;
     let mallory = Peer::approved_by(&ann).await;
     let spec = |layers| StageSpec { source: ModelSource::Named(None, digest.clone()), layers, ..stage_spec(None) };
-    let whole = mallory.asks(Question::Load(STAGE, spec(0..30))).await;
-    assert!(matches!(&whole, Answer::Full(why) if why.contains("120 MB given")), "{whole:?}");
+    let whole = mallory.asks(Request::Load(STAGE, spec(0..30))).await;
+    assert!(matches!(&whole, Reply::Full(why) if why.contains("120 MB given")), "{whole:?}");
     for none in [5..5, 29..31, 30..31, usize::MAX - 1..usize::MAX, std::ops::Range { start: 7, end: 3 }] {
-        let answer = mallory.asks(Question::Load(STAGE, spec(none.clone()))).await;
-        assert!(matches!(&answer, Answer::Refused(why) if why.contains("30 layers")), "{none:?}: {answer:?}");
+        let answer = mallory.asks(Request::Load(STAGE, spec(none.clone()))).await;
+        assert!(matches!(&answer, Reply::Refused(why) if why.contains("30 layers")), "{none:?}: {answer:?}");
     }
     assert!(!holds(&ann, STAGE));
     ann.stop().await;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hive_audit::{self as audit, Asked, AuditEvent, Machine, Refusal, Visit};
 use hive_net::{PeerAddr, PeerId};
-use hive_protocol::{Answer, Neighbours, Profile, Question, Role, StageId, StageSpec};
+use hive_protocol::{Neighbours, Profile, Reply, Request, Role, StageId, StageSpec};
 
 use super::orders::{Claims, Denied, Order, may, order};
 use super::{Hosted, StageHost};
@@ -22,9 +22,9 @@ impl StageHost {
     }
 
     /// The stage that a machine hands its sessions over to, which it does once, and the bytes planned for it.
-    pub(super) fn taking_over(&self, asker: PeerId, id: StageId) -> Result<(Stage, u64), Denied> {
-        self.with_claims(asker, Order::TakeOver, id, |hosted| {
-            hosted.claims.hands_over = None;
+    pub(super) fn receiving(&self, asker: PeerId, id: StageId) -> Result<(Stage, u64), Denied> {
+        self.with_claims(asker, Order::ReceiveSessions, id, |hosted| {
+            hosted.claims.draining_from = None;
             (hosted.stage.clone(), hosted.bytes)
         })
     }
@@ -43,20 +43,20 @@ impl StageHost {
     }
 
     /// Does what a node asks, this one included.
-    pub(crate) async fn answer(&self, asker: PeerId, question: Question, progress: &mut impl FnMut(usize)) -> Answer {
+    pub(crate) async fn answer(&self, asker: PeerId, request: Request, progress: &mut impl FnMut(usize)) -> Reply {
         // Before anything is looked at: whose stage is it?
-        let commanded = match order(&question) {
+        let commanded = match order(&request) {
             Some((id, Order::Command)) => self.commanded(asker, id).map(Some),
             Some((id, order @ Order::Load)) => {
                 may(asker, order, self.stages().get(&id).map(|hosted| &hosted.claims)).map(|()| None)
             }
-            Some((_, Order::Frames | Order::TakeOver)) | None => Ok(None),
+            Some((_, Order::Frames | Order::ReceiveSessions)) | None => Ok(None),
         };
         let stage = match commanded {
             Ok(stage) => stage,
             Err(denied) => {
-                if let Some(why) = order(&question).and_then(|(id, _)| self.evicted(asker, id)) {
-                    return Answer::Refused(why);
+                if let Some(why) = order(&request).and_then(|(id, _)| self.evicted(asker, id)) {
+                    return Reply::Refused(why);
                 }
                 if denied != Denied::NoSuchStage {
                     tracing::info!(
@@ -64,64 +64,65 @@ impl StageHost {
                         self.membership().peers().name(asker)
                     );
                     if asker != self.membership().id() {
-                        let refused = AuditEvent::Refused { asked: audit::asked(&question), why: Refusal::NotAllowed };
+                        let refused = AuditEvent::Refused { asked: audit::asked(&request), why: Refusal::NotAllowed };
                         self.membership().audit(Some(asker), refused);
                     }
                 }
-                return Answer::Refused(denied.to_string());
+                return Reply::Refused(denied.to_string());
             }
         };
-        let result = match (question, stage) {
-            (Question::Load(id, spec), _) => {
+        let result = match (request, stage) {
+            (Request::Load(id, spec), _) => {
                 return self.load(asker, id, spec, progress).await.unwrap_or_else(|refusal| refusal);
             }
-            (Question::Join(id, neighbours), Some(stage)) => {
-                self.join(asker, &stage, id, neighbours).await.map(|()| Answer::Done)
+            (Request::Join(id, neighbours), Some(stage)) => {
+                self.join(asker, &stage, id, neighbours).await.map(|()| Reply::Done)
             }
-            (Question::Unload(id), Some(_)) => {
+            (Request::Unload(id), Some(_)) => {
                 self.stages().remove(&id);
-                Ok(Answer::Done)
+                Ok(Reply::Done)
             }
-            (Question::Expect(id, from), Some(_)) => {
-                let named = self.with_claims(asker, Order::Command, id, |hosted| hosted.claims.hands_over = Some(from));
-                named.map(|()| Answer::Done).map_err(|denied| denied.to_string())
+            (Request::ExpectSessions(id, from), Some(_)) => {
+                let named =
+                    self.with_claims(asker, Order::Command, id, |hosted| hosted.claims.draining_from = Some(from));
+                named.map(|()| Reply::Done).map_err(|denied| denied.to_string())
             }
             (
-                question @ (Question::Open(..)
-                | Question::Close(..)
-                | Question::Report(_)
-                | Question::Keep(..)
-                | Question::Check(_)
-                | Question::Resend(..)
-                | Question::Digests(..)
-                | Question::Rows(..)
-                | Question::Recompute(..)),
+                request @ (Request::Open(..)
+                | Request::Close(..)
+                | Request::Report(_)
+                | Request::Retain(..)
+                | Request::Check(_)
+                | Request::Replay(..)
+                | Request::Digests(..)
+                | Request::Rows(..)
+                | Request::Recompute(..)),
                 Some(stage),
-            ) => match self.has_session_for(asker, &stage, &question).await {
-                Ok(()) => stage.answer(question).await,
+            ) => match self.has_session_for(asker, &stage, &request).await {
+                Ok(()) => stage.answer(request).await,
                 Err(full) => return full,
             },
-            (Question::HandOver(id, order), Some(stage)) => self.hand_over(&stage, id, &order).await,
-            (Question::Retain(wanted), _) => {
+            (Request::Drain(id, order), Some(stage)) => self.drain(&stage, id, &order).await,
+            (Request::RenewLeases(wanted), _) => {
                 self.stages().retain(|id, hosted| hosted.claims.owner != asker || wanted.contains(id));
-                Ok(Answer::Done)
+                Ok(Reply::Done)
             }
-            (Question::Lend(key), _) => {
+            (Request::GrantKey(key), _) => {
                 self.membership().endpoint().admission().lend(key, asker);
-                Ok(Answer::Done)
+                Ok(Reply::Done)
             }
             // The first three take their stream over, see `serve`; the others have been refused above.
             _ => Err("this is asked on a stream of its own".to_owned()),
         };
-        result.unwrap_or_else(Answer::Refused)
+        result.unwrap_or_else(Reply::Refused)
     }
 
     /// Whether a machine may have another session computed here, within the limit that it was given; else what it is told.
-    async fn has_session_for(&self, asker: PeerId, stage: &Stage, question: &Question) -> Result<(), Answer> {
+    async fn has_session_for(&self, asker: PeerId, stage: &Stage, request: &Request) -> Result<(), Reply> {
         let Some(limit) = self.membership().peers().rights(asker).session_limit else { return Ok(()) };
-        let session = match question {
-            Question::Open(_, spec) => spec.session,
-            Question::Recompute(_, wanted) if wanted.position == 0 => wanted.session,
+        let session = match request {
+            Request::Open(_, spec) => spec.session,
+            Request::Recompute(_, wanted) if wanted.position == 0 => wanted.session,
             _ => return Ok(()),
         };
         // Each answer has a session on every stage that it passes here.
@@ -135,7 +136,7 @@ impl StageHost {
         if busiest < limit as usize || is_open().await {
             Ok(())
         } else {
-            Err(Answer::Full(format!("it computes at most {limit} answers of this machine at a time")))
+            Err(Reply::Full(format!("it computes at most {limit} answers of this machine at a time")))
         }
     }
 
@@ -145,29 +146,29 @@ impl StageHost {
         id: StageId,
         spec: StageSpec,
         progress: &mut impl FnMut(usize),
-    ) -> Result<Answer, Answer> {
+    ) -> Result<Reply, Reply> {
         let Profile { sharing, not_sharing, .. } = self.profile_for(asker);
         if asker != self.membership().id() && !sharing {
-            return Err(Answer::Declined(not_sharing.unwrap_or_else(|| "it does not share".to_owned())));
+            return Err(Reply::Declined(not_sharing.unwrap_or_else(|| "it does not share".to_owned())));
         }
-        let promised = self.reserve(asker, spec.bytes, spec.standby).map_err(Answer::Full)?;
+        let promised = self.reserve(asker, spec.bytes, spec.standby).map_err(Reply::Full)?;
         let is_own = asker == self.membership().id() || self.inner.trust_paths;
         let model = locate(&spec.source, is_own, self.catalogue()).await.map_err(|why| {
             tracing::info!("a model that was asked for cannot be used: {}", why.told(true));
             match why {
-                NotLocated::Unusable(_) if is_own => Answer::Unfit(why.told(true)),
-                NotLocated::Path => Answer::Refused(why.told(is_own)),
-                _ if is_own => Answer::Refused(why.told(true)),
-                NotLocated::Missing | NotLocated::Unusable(_) | NotLocated::AnotherVersion => Answer::Lacks,
+                NotLocated::Unusable(_) if is_own => Reply::Unfit(why.told(true)),
+                NotLocated::Path => Reply::Refused(why.told(is_own)),
+                _ if is_own => Reply::Refused(why.told(true)),
+                NotLocated::Missing | NotLocated::Unusable(_) | NotLocated::AnotherVersion => Reply::Lacks,
             }
         })?;
         // What it is said to take is the asker's word; what its layers weigh is not.
         let form = planning::form(spec.compute, self.membership().profile().gpu);
         let bytes = planning::stage_bytes(model.card(), &spec.layers, form);
-        let bytes = bytes.map_err(|why| Answer::Refused(why.to_string()))?;
+        let bytes = bytes.map_err(|why| Reply::Refused(why.to_string()))?;
         let bytes = bytes.max(spec.bytes);
         drop(promised);
-        let reserved = self.reserve(asker, bytes, spec.standby).map_err(Answer::Full)?;
+        let reserved = self.reserve(asker, bytes, spec.standby).map_err(Reply::Full)?;
         let tenancy = Tenancy { is_guest: !is_own, context: model.card().max_context };
         let loaded = Stage::load(model.path(), id.index, &spec, tenancy, self.membership().tasks(), progress).await;
         let (stage, device) = loaded.map_err(|not_loaded| {
@@ -176,23 +177,23 @@ impl StageHost {
                 if is_own { why } else { NOT_LOADED.to_owned() }
             };
             match not_loaded {
-                NotLoaded::Failed(why) => Answer::Refused(told(why)),
-                NotLoaded::Unfit(why) => Answer::Unfit(told(why)),
+                NotLoaded::Failed(why) => Reply::Refused(told(why)),
+                NotLoaded::Unfit(why) => Reply::Unfit(told(why)),
             }
         })?;
         let audited = (asker != self.membership().id()).then(|| self.membership().as_audited(asker));
         let mut stages = self.stages();
         // Another machine's may have come while this one was being loaded.
         may(asker, Order::Load, stages.get(&id).map(|hosted| &hosted.claims))
-            .map_err(|denied| Answer::Refused(denied.to_string()))?;
+            .map_err(|denied| Reply::Refused(denied.to_string()))?;
         if spec.standby && stages.get(&id).is_some_and(|hosted| !hosted.standby) {
-            return Err(Answer::Declined("it holds the stage itself by now".to_owned()));
+            return Err(Reply::Declined("it holds the stage itself by now".to_owned()));
         }
         drop(reserved);
         let visit = audited.map(|machine| self.note_visit(machine, &spec, bytes, &stage));
         let claims = Claims::of(asker);
         stages.insert(id, Hosted { claims, bytes, used_bytes: 0, standby: spec.standby, stage, _visit: visit });
-        Ok(Answer::Loaded(device))
+        Ok(Reply::Loaded(device))
     }
 
     /// Notes that another machine has layers here, and what it uses of them.
@@ -205,11 +206,11 @@ impl StageHost {
 
     /// Notes that another machine may not load layers. What else goes wrong is left out, unless it had no right to it:
     /// machines that mend a ring ask for what is gone, and mean no harm.
-    pub(super) fn note_refusal(&self, asker: PeerId, asked: Asked, answer: &Answer) {
+    pub(super) fn note_refusal(&self, asker: PeerId, asked: Asked, answer: &Reply) {
         let why = match answer {
-            Answer::Declined(_) => Refusal::NotSharing,
-            Answer::Full(_) => Refusal::NoRoom,
-            Answer::Refused(_) | Answer::Lacks | Answer::Unfit(_) => Refusal::NotPossible,
+            Reply::Declined(_) => Refusal::NotSharing,
+            Reply::Full(_) => Refusal::NoRoom,
+            Reply::Refused(_) | Reply::Lacks | Reply::Unfit(_) => Refusal::NotPossible,
             _ => return,
         };
         if asked == Asked::Load {
@@ -224,7 +225,7 @@ impl StageHost {
             return Err("a ring's tokens go to its owner".to_owned());
         }
         let named = self.with_claims(asker, Order::Command, id, |hosted| {
-            hosted.claims = Claims { owner: asker, previous: Some(previous), hands_over: None };
+            hosted.claims = Claims { owner: asker, previous: Some(previous), draining_from: None };
             // Whoever is joined computes, copy or not.
             hosted.standby = false;
         });
@@ -264,9 +265,9 @@ mod tests {
         StageSpec { source, layers: 0..1, compute, threads: 0, bytes: 11, standby: false }
     }
 
-    async fn asked_to_load(host: &Machine, by_itself: bool) -> Answer {
+    async fn asked_to_load(host: &Machine, by_itself: bool) -> Reply {
         let asker = if by_itself { host.membership().id() } else { hive_net::Identity::generate().id() };
-        let load = Question::Load(StageId { ring: RingId(1), index: 0 }, spec(ModelSource::Named(None, String::new())));
+        let load = Request::Load(StageId { ring: RingId(1), index: 0 }, spec(ModelSource::Named(None, String::new())));
         host.answer(asker, load, &mut |_| ()).await
     }
 
@@ -283,11 +284,11 @@ mod tests {
         let ann = Machine::start("ann").await;
         switch_off(&ann);
         let declined = asked_to_load(&ann, false).await;
-        assert!(matches!(&declined, Answer::Declined(why) if why.contains("switched off")), "{declined:?}");
+        assert!(matches!(&declined, Reply::Declined(why) if why.contains("switched off")), "{declined:?}");
         ann.stop().await;
         let ann = Machine::start_with("ann", HostOptions { memory_cap: Some(10), ..HostOptions::default() }).await;
         let refused = asked_to_load(&ann, true).await;
-        assert!(matches!(&refused, Answer::Full(why) if why.contains("given are in use")), "{refused:?}");
+        assert!(matches!(&refused, Reply::Full(why) if why.contains("given are in use")), "{refused:?}");
         ann.stop().await;
     }
 
@@ -302,9 +303,9 @@ mod tests {
         testing::admit(&host, &mallory);
         let source = ModelSource::Path("/home/owner/secret.gguf".into());
         for ring in 0..50 {
-            let load = Question::Load(StageId { ring: RingId(ring), index: 0 }, spec(source.clone()));
+            let load = Request::Load(StageId { ring: RingId(ring), index: 0 }, spec(source.clone()));
             let answer = mallory.membership().ask_other(&host.membership().addr(), load, |_| ()).await.unwrap();
-            assert!(matches!(answer, Answer::Declined(_)), "{answer:?}");
+            assert!(matches!(answer, Reply::Declined(_)), "{answer:?}");
         }
         let log = host.membership().audit_log().read(&hive_audit::Query::default()).unwrap();
         let refused: Vec<_> = log.entries.iter().filter(|line| line.entry.machine.is_some()).collect();

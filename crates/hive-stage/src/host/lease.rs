@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hive_net::PeerId;
 use hive_peers::{Local, Opened, Work};
-use hive_protocol::{Profile, Question, StageId};
+use hive_protocol::{Profile, Request, StageId};
 
 use super::{StageHost, lock};
 
@@ -51,10 +51,10 @@ impl StageHost {
     }
 
     /// The stages that this node wants a machine to hold.
-    pub fn wanted_from(&self, machine: PeerId) -> Vec<StageId> {
+    pub fn leased_on(&self, machine: PeerId) -> Vec<StageId> {
         let coordinated = lock(&self.inner.coordinated);
-        let wanted = coordinated.values().flat_map(|ring| &ring.wanted);
-        wanted.filter(|(_, holder)| *holder == machine).map(|(id, _)| *id).collect()
+        let leased = coordinated.values().flat_map(|ring| &ring.leased);
+        leased.filter(|(_, holder)| *holder == machine).map(|(id, _)| *id).collect()
     }
 
     /// Frees what this machine holds for itself and does not want any more, until the node stops.
@@ -65,15 +65,15 @@ impl StageHost {
                 () = tokio::time::sleep(LEASE_RENEWAL) => {}
                 () = self.membership().stopping() => return,
             }
-            let _ = self.ask(&here, Question::Retain(self.wanted_from(own)), |_| ()).await;
+            let _ = self.ask(&here, Request::RenewLeases(self.leased_on(own)), |_| ()).await;
         }
     }
 
     /// Tells a machine which of its stages are still wanted from here: when it has come, and from time to time.
     async fn renew_leases(&self, peer: PeerId) {
         loop {
-            let question = Question::Retain(self.wanted_from(peer));
-            let _ = self.ask(&self.membership().peers().addr(peer), question, |_| ()).await;
+            let request = Request::RenewLeases(self.leased_on(peer));
+            let _ = self.ask(&self.membership().peers().addr(peer), request, |_| ()).await;
             tokio::time::sleep(LEASE_RENEWAL).await;
         }
     }

@@ -5,7 +5,7 @@
 
 use hive_net::PeerId;
 
-use hive_protocol::{Question, StageId};
+use hive_protocol::{Request, StageId};
 
 /// What is asked of a stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub(crate) enum Order {
     /// To take frames.
     Frames,
     /// To take over sessions.
-    TakeOver,
+    ReceiveSessions,
 }
 
 /// Why an order is not followed.
@@ -49,13 +49,13 @@ pub(crate) struct Claims {
     /// until it is joined.
     pub(crate) previous: Option<PeerId>,
     /// The one that is to hand its sessions over.
-    pub(crate) hands_over: Option<PeerId>,
+    pub(crate) draining_from: Option<PeerId>,
 }
 
 impl Claims {
     /// Those of a stage that has just been loaded.
     pub(crate) fn of(owner: PeerId) -> Self {
-        Self { owner, previous: None, hands_over: None }
+        Self { owner, previous: None, draining_from: None }
     }
 }
 
@@ -69,32 +69,32 @@ pub(crate) fn may(asker: PeerId, order: Order, claims: Option<&Claims>) -> Resul
         Order::Load | Order::Command => Err(Denied::NotItsOwner),
         Order::Frames if claims.owner == asker || claims.previous == Some(asker) => Ok(()),
         Order::Frames => Err(Denied::NotItsNeighbour),
-        Order::TakeOver if claims.hands_over == Some(asker) => Ok(()),
-        Order::TakeOver => Err(Denied::NotNamed),
+        Order::ReceiveSessions if claims.draining_from == Some(asker) => Ok(()),
+        Order::ReceiveSessions => Err(Denied::NotNamed),
     }
 }
 
-/// The order that a question is, and of which stage; `None` for one that is about no stage.
-pub(crate) fn order(question: &Question) -> Option<(StageId, Order)> {
-    // Without a wildcard: whoever adds a question says who may ask it.
-    match question {
-        Question::Load(id, _) => Some((*id, Order::Load)),
-        Question::Join(id, _)
-        | Question::Open(id, _)
-        | Question::Close(id, _)
-        | Question::Report(id)
-        | Question::Unload(id)
-        | Question::Keep(id, _)
-        | Question::Check(id)
-        | Question::Resend(id, _)
-        | Question::HandOver(id, _)
-        | Question::Expect(id, _)
-        | Question::Digests(id, _)
-        | Question::Rows(id, _)
-        | Question::Recompute(id, _) => Some((*id, Order::Command)),
-        Question::TakeOver(id) => Some((*id, Order::TakeOver)),
+/// The order that a request is, and of which stage; `None` for one that is about no stage.
+pub(crate) fn order(request: &Request) -> Option<(StageId, Order)> {
+    // Without a wildcard: whoever adds a request says who may ask it.
+    match request {
+        Request::Load(id, _) => Some((*id, Order::Load)),
+        Request::Join(id, _)
+        | Request::Open(id, _)
+        | Request::Close(id, _)
+        | Request::Report(id)
+        | Request::Unload(id)
+        | Request::Retain(id, _)
+        | Request::Check(id)
+        | Request::Replay(id, _)
+        | Request::Drain(id, _)
+        | Request::ExpectSessions(id, _)
+        | Request::Digests(id, _)
+        | Request::Rows(id, _)
+        | Request::Recompute(id, _) => Some((*id, Order::Command)),
+        Request::ReceiveSessions(id) => Some((*id, Order::ReceiveSessions)),
         // About the asker, or about all that the asker owns.
-        Question::Greet(_) | Question::Measure(_) | Question::Retain(_) | Question::Lend(_) => None,
+        Request::Greet(_) | Request::Measure(_) | Request::RenewLeases(_) | Request::GrantKey(_) => None,
     }
 }
 
@@ -105,13 +105,13 @@ mod tests {
     #[test]
     fn a_stage_obeys_its_owner_and_nobody_else() {
         let [owner, previous, leaving, stranger] = [(); 4].map(|()| hive_net::Identity::generate().id());
-        let claims = Claims { owner, previous: Some(previous), hands_over: Some(leaving) };
+        let claims = Claims { owner, previous: Some(previous), draining_from: Some(leaving) };
         let allowed =
             |order| [owner, previous, leaving, stranger].map(|asker| may(asker, order, Some(&claims)).is_ok());
         assert_eq!(allowed(Order::Load), [true, false, false, false]);
         assert_eq!(allowed(Order::Command), [true, false, false, false]);
         assert_eq!(allowed(Order::Frames), [true, true, false, false]);
-        assert_eq!(allowed(Order::TakeOver), [false, false, true, false]);
+        assert_eq!(allowed(Order::ReceiveSessions), [false, false, true, false]);
     }
 
     #[test]
@@ -120,14 +120,14 @@ mod tests {
         let claims = Claims::of(owner);
         assert_eq!(may(owner, Order::Frames, Some(&claims)), Ok(()));
         assert_eq!(may(stranger, Order::Frames, Some(&claims)), Err(Denied::NotItsNeighbour));
-        assert_eq!(may(owner, Order::TakeOver, Some(&claims)), Err(Denied::NotNamed));
+        assert_eq!(may(owner, Order::ReceiveSessions, Some(&claims)), Err(Denied::NotNamed));
     }
 
     #[test]
     fn what_is_not_here_can_be_loaded_and_nothing_else() {
         let asker = hive_net::Identity::generate().id();
         assert_eq!(may(asker, Order::Load, None), Ok(()));
-        for order in [Order::Command, Order::Frames, Order::TakeOver] {
+        for order in [Order::Command, Order::Frames, Order::ReceiveSessions] {
             assert_eq!(may(asker, order, None), Err(Denied::NoSuchStage));
         }
     }

@@ -61,7 +61,7 @@ impl StageHost {
             }
             Role::Coordinator | Role::Head => match lock(&self.inner.coordinated).get(&ring) {
                 Some(ring)
-                    if owner == self.membership().id() && ring.wanted.iter().any(|(_, machine)| *machine == from) =>
+                    if owner == self.membership().id() && ring.leased.iter().any(|(_, machine)| *machine == from) =>
                 {
                     Ok(ring.frames.clone())
                 }
@@ -100,21 +100,21 @@ impl StageHost {
 
     /// Takes the frames that come back to this node as the coordinator of a ring.
     pub fn coordinate(&self, ring: RingId, frames: mpsc::Sender<Frame>) {
-        lock(&self.inner.coordinated).insert(ring, Coordinated { frames, wanted: Vec::new() });
+        lock(&self.inner.coordinated).insert(ring, Coordinated { frames, leased: Vec::new() });
     }
 
     /// Notes that a machine is to hold a stage, before it is asked to.
-    pub fn want(&self, id: StageId, machine: PeerId) {
+    pub fn lease(&self, id: StageId, machine: PeerId) {
         if let Some(ring) = lock(&self.inner.coordinated).get_mut(&id.ring) {
-            ring.wanted.push((id, machine));
+            ring.leased.push((id, machine));
         }
         self.joined();
     }
 
     /// Notes who holds the stages of a ring, and copies of them; nobody else is to.
-    pub fn want_only(&self, ring: RingId, holders: impl Iterator<Item = (u32, PeerId)>) {
+    pub fn lease_only(&self, ring: RingId, holders: impl Iterator<Item = (u32, PeerId)>) {
         if let Some(coordinated) = lock(&self.inner.coordinated).get_mut(&ring) {
-            coordinated.wanted = holders.map(|(index, machine)| (StageId { ring, index }, machine)).collect();
+            coordinated.leased = holders.map(|(index, machine)| (StageId { ring, index }, machine)).collect();
         }
         self.joined();
     }

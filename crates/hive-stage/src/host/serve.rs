@@ -1,10 +1,10 @@
-//! Serves what approved machines open: questions about stages, and streams of frames.
+//! Serves what approved machines open: requests about stages, and streams of frames.
 
 use hive_audit::{self as audit, Asked, AuditEvent, Refusal};
 use hive_net::stage::{Budget, Inlet, Received};
 use hive_net::{Channel, PeerId};
 use hive_peers::Opened;
-use hive_protocol::{Answer, Hello, Question, Role};
+use hive_protocol::{Hello, Reply, Request, Role};
 use tokio::sync::mpsc;
 
 use super::StageHost;
@@ -15,9 +15,9 @@ impl StageHost {
     /// Serves what a machine has opened.
     pub(super) async fn serve(&self, peer: PeerId, opened: Opened) {
         match opened {
-            Opened::Question(question, channel) => match *question {
-                Question::TakeOver(id) => self.take_over(peer, id, channel).await,
-                question => answer(self, peer, channel, question).await,
+            Opened::Request(request, channel) => match *request {
+                Request::ReceiveSessions(id) => self.receive_sessions(peer, id, channel).await,
+                request => answer(self, peer, channel, request).await,
             },
             Opened::Frames(channel) => {
                 let is_approved = |peer| self.membership().endpoint().admission().is_approved(peer);
@@ -28,15 +28,15 @@ impl StageHost {
     }
 }
 
-async fn answer(host: &StageHost, peer: PeerId, mut channel: Channel, question: Question) {
+async fn answer(host: &StageHost, peer: PeerId, mut channel: Channel, request: Request) {
     // What nobody waits for any more need not be loaded; other work goes on, as others count on it.
-    let asked = audit::asked(&question);
-    let (may_end, hung_up) = (matches!(question, Question::Load(..)), channel.hung_up());
+    let asked = audit::asked(&request);
+    let (may_end, hung_up) = (matches!(request, Request::Load(..)), channel.hung_up());
     tokio::pin!(hung_up);
     let (progress, mut heard) = mpsc::unbounded_channel();
     let answering = async {
         let answer = host
-            .answer(peer, question, &mut |layers| {
+            .answer(peer, request, &mut |layers| {
                 // The asker may have gone.
                 let _ = progress.send(layers);
             })
@@ -47,7 +47,7 @@ async fn answer(host: &StageHost, peer: PeerId, mut channel: Channel, question: 
     tokio::pin!(answering);
     let answer = loop {
         tokio::select! {
-            Some(layers) = heard.recv() => drop(channel.write_message(&Answer::Progress(layers)).await),
+            Some(layers) = heard.recv() => drop(channel.write_message(&Reply::Progress(layers)).await),
             answer = &mut answering => break answer,
             () = &mut hung_up, if may_end => return,
         }

@@ -22,7 +22,7 @@ use super::tombstones::{End, Tombstones};
 use super::transit::{Part, Transit};
 use hive_audit::Usage;
 use hive_peers::Tasks;
-use hive_protocol::{Answer, Continued, Question, Recompute, SessionSpec, Span, StageReport, logged};
+use hive_protocol::{Continued, Recompute, Reply, Request, SessionSpec, Span, StageReport, logged};
 use hive_worker::{Blame, Death, Events, FromWorker, Raw, ToWorker, Work, Worker, WorkerEvent, WorkerReport};
 
 /// A session on this stage.
@@ -33,7 +33,7 @@ struct Open {
     /// The first stage's rows before this position came from the coordinator; a token that follows was chosen by the last.
     asked: u32,
     /// Whether its answer is done and only its cache is kept.
-    kept: bool,
+    retained: bool,
     sent: Sent,
     received: Received,
 }
@@ -78,9 +78,9 @@ pub(super) struct Actor {
     routes: Option<Routes>,
     /// Why the worker is gone, once it is.
     dead: Option<String>,
-    reports: Vec<oneshot::Sender<Result<Answer, String>>>,
+    reports: Vec<oneshot::Sender<Result<Reply, String>>>,
     /// Who waits for the worker to say anything.
-    checks: Vec<oneshot::Sender<Result<Answer, String>>>,
+    checks: Vec<oneshot::Sender<Result<Reply, String>>>,
     activity: Activity,
     recomputing: Recomputing,
     departures: HashMap<u128, Departure>,
@@ -165,7 +165,7 @@ impl Actor {
                 },
                 Some(frame) = frames.recv(), if self.worker.has_room() => self.frame(frame).await,
             }
-            let busy = self.sessions.values().filter(|open| !open.kept).count();
+            let busy = self.sessions.values().filter(|open| !open.retained).count();
             let was_busy = self.busy.swap(busy, Ordering::Relaxed) > 0;
             let passed_ms = looked.elapsed().as_millis() as u64;
             if !was_busy {
@@ -201,58 +201,54 @@ impl Actor {
             Command::TakeIn(transit, answer) => self.take_in(*transit, answer),
             // Needs the worker's events, see `run`.
             Command::End(..) => {}
-            Command::Ask(question, answer) => {
+            Command::Ask(request, answer) => {
                 if let Some(why) = &self.dead {
                     let _ = answer.send(Err(why.clone()));
-                } else if matches!(question, Question::Report(_)) {
+                } else if matches!(request, Request::Report(_)) {
                     self.reports.push(answer);
                     self.worker.order(&ToWorker::Report);
-                } else if matches!(question, Question::Check(_)) {
+                } else if matches!(request, Request::Check(_)) {
                     self.checks.push(answer);
                     self.worker.order(&ToWorker::Check);
-                } else if let Question::Recompute(_, wanted) = question {
+                } else if let Request::Recompute(_, wanted) = request {
                     self.recompute(*wanted, answer);
                 } else {
-                    let _ = answer.send(self.asked(question).await);
+                    let _ = answer.send(self.asked(request).await);
                 }
             }
         }
     }
 
-    async fn asked(&mut self, question: Question) -> Result<Answer, String> {
-        match question {
-            Question::Open(_, spec) => return self.open(spec).map(Answer::At),
-            Question::Keep(_, session) => self.keep(session),
-            Question::Close(_, session) => self.close(session),
-            Question::Resend(_, wanted) => {
+    async fn asked(&mut self, request: Request) -> Result<Reply, String> {
+        match request {
+            Request::Open(_, spec) => return self.open(spec).map(Reply::At),
+            Request::Retain(_, session) => self.keep(session),
+            Request::Close(_, session) => self.close(session),
+            Request::Replay(_, wanted) => {
                 let open = self.sessions.get(&wanted.session).ok_or("it does not know the session")?;
-                for frame in open.sent.again(wanted) {
+                for frame in open.sent.replay(wanted) {
                     self.send(frame).await;
                 }
             }
-            Question::Digests(_, Span { session, rows }) => {
+            Request::Digests(_, Span { session, rows }) => {
                 let open = self.sessions.get(&session).ok_or("it does not know the session")?;
                 return open
                     .received
                     .rows(&rows)
-                    .map(Answer::Digests)
+                    .map(Reply::Digests)
                     .ok_or_else(|| "it does not know these rows".to_owned());
             }
-            Question::Rows(_, Span { session, rows }) => {
+            Request::Rows(_, Span { session, rows }) => {
                 let open = self.sessions.get(&session).ok_or("it does not know the session")?;
-                return open
-                    .sent
-                    .hidden(&rows)
-                    .map(Answer::Rows)
-                    .ok_or_else(|| "it did not send these rows".to_owned());
+                return open.sent.hidden(&rows).map(Reply::Rows).ok_or_else(|| "it did not send these rows".to_owned());
             }
             _ => {}
         }
-        Ok(Answer::Done)
+        Ok(Reply::Done)
     }
 
     /// Computes rows once more, in a session that nobody else has to do with.
-    fn recompute(&mut self, wanted: Recompute, answer: oneshot::Sender<Result<Answer, String>>) {
+    fn recompute(&mut self, wanted: Recompute, answer: oneshot::Sender<Result<Reply, String>>) {
         if self.sessions.contains_key(&wanted.session) {
             let _ = answer.send(Err("a conversation has this session".to_owned()));
             return;
@@ -284,11 +280,11 @@ impl Actor {
     /// them, and hears so by that.
     fn depart(&mut self, session: u128, exported: Option<(CarriedSession, usize)>) {
         let (open, departure) = (self.sessions.remove(&session), self.departures.get_mut(&session));
-        if let (Some(Open { spec, kept, sent, .. }), Some((state, layers)), Some(departure)) =
+        if let (Some(Open { spec, retained, sent, .. }), Some((state, layers)), Some(departure)) =
             (open, exported, departure)
         {
             departure.layers = layers;
-            let _ = departure.to.send(Part::Session(Box::new(spec), kept, state));
+            let _ = departure.to.send(Part::Session(Box::new(spec), retained, state));
             for frame in sent.all(session) {
                 let _ = departure.to.send(Part::sent(&frame));
             }
@@ -310,10 +306,10 @@ impl Actor {
     }
 
     fn take_in(&mut self, transit: Transit, answer: oneshot::Sender<Result<(), String>>) {
-        let Transit { spec, kept, state, sent, layers, .. } = transit;
+        let Transit { spec, retained, state, sent, layers, .. } = transit;
         let (id, next) = (SessionId(spec.session), state.position as u32);
         let end = self.ended.of(id.0);
-        let kept = kept || end == Some(End::Kept);
+        let retained = retained || end == Some(End::Kept);
         let refusal = match &self.dead {
             Some(why) => Some(why.clone()),
             None if end == Some(End::Closed) => Some("it was closed on the way".to_owned()),
@@ -329,7 +325,7 @@ impl Actor {
         }
         self.worker.order(&ToWorker::Import(id, spec.options.clone(), state));
         let received = Received::starting_at(next);
-        self.arrivals.insert(id.0, (Open { spec, next, asked: 0, kept, sent, received }, answer));
+        self.arrivals.insert(id.0, (Open { spec, next, asked: 0, retained, sent, received }, answer));
     }
 
     fn arrive(&mut self, session: u128, imported: Result<(), String>) {
@@ -337,7 +333,7 @@ impl Actor {
         if imported.is_ok() {
             let (answer, next) = (open.spec.answer, open.next);
             tracing::debug!(answer, session = logged(session), stage = self.index, next, "a session was carried here");
-            if open.kept {
+            if open.retained {
                 self.worker.order(&ToWorker::Rest(SessionId(session)));
             }
             self.sessions.insert(session, open);
@@ -348,11 +344,11 @@ impl Actor {
     /// The answer is done; the cache stays for the conversation's next turn.
     fn keep(&mut self, session: u128) {
         if let Some(open) = self.sessions.get_mut(&session) {
-            open.kept = true;
+            open.retained = true;
             self.activity.ended(session);
             self.worker.order(&ToWorker::Rest(SessionId(session)));
         } else if let Some((open, _)) = self.arrivals.get_mut(&session) {
-            open.kept = true;
+            open.retained = true;
         } else {
             self.ended.note(session, End::Kept);
         }
@@ -400,7 +396,7 @@ impl Actor {
             return Err("it is on its way to another machine".to_owned());
         }
         if self.ended.of(spec.session) == Some(End::Closed) {
-            // The question was overtaken.
+            // The request was overtaken.
             return Err("it was closed already".to_owned());
         }
         if let Some(open) = self.sessions.get(&spec.session) {
@@ -426,7 +422,7 @@ impl Actor {
             next,
             "a session is open"
         );
-        self.sessions.insert(spec.session, Open { spec, next, asked: 0, kept: false, sent, received });
+        self.sessions.insert(spec.session, Open { spec, next, asked: 0, retained: false, sent, received });
         self.usage.sessions.fetch_add(1, Ordering::Relaxed);
         Ok(next)
     }
@@ -530,12 +526,12 @@ impl Actor {
                     let round_trip = self.link.as_ref().and_then(RoundTrips::median);
                     let link_round_trip_us = round_trip.map(|time| time.as_micros() as u64);
                     let report = StageReport { peak_bytes, kv_bytes, decode_us, decoded, link_round_trip_us };
-                    let _ = self.reports.remove(0).send(Ok(Answer::Report(report)));
+                    let _ = self.reports.remove(0).send(Ok(Reply::Report(report)));
                 }
             }
             FromWorker::Checked => {
                 if !self.checks.is_empty() {
-                    let _ = self.checks.remove(0).send(Ok(Answer::Done));
+                    let _ = self.checks.remove(0).send(Ok(Reply::Done));
                 }
             }
             FromWorker::Exported(session, exported) => self.depart(session.0, exported),

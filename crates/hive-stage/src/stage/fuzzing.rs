@@ -6,7 +6,7 @@ use hive_net::{Frame, Kind};
 
 use super::frames::{failure_of, input_of, sampled_of, turns};
 use super::sent::{Arrival, Sent, arrival, without};
-use hive_protocol::Resend;
+use hive_protocol::Replay;
 
 pub(crate) fn frame(frame: Frame) {
     let mut sent = Sent::default();
@@ -16,7 +16,7 @@ pub(crate) fn frame(frame: Frame) {
         if let Arrival::PartlyKnown(known) = arrival(next, position, rows) {
             black_box(without(&frame, known));
         }
-        black_box(sent.again(Resend { session, from: next, sample_from: position }));
+        black_box(sent.replay(Replay { session, from: next, sample_from: position }));
     }
     black_box(turns(&frame));
     match frame.kind {

@@ -77,7 +77,7 @@ impl Activity {
         self.lock().is_sending = is_sending;
     }
 
-    /// Signs of life for one who asked at `asked`, and whose question has passed the worker or not.
+    /// Signs of life for one who asked at `asked`, and whose request has passed the worker or not.
     pub(super) fn pulse(&self, passed: bool, asked: Instant) -> Pulse {
         let state = self.lock();
         let since = state.since.map_or(asked, |since| since.min(asked));

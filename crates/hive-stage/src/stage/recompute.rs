@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use hive_model::shard::Output;
 use tokio::sync::oneshot;
 
-use hive_protocol::{Answer, Recompute};
+use hive_protocol::{Recompute, Reply};
 use hive_protocol::{RowDigest, digests};
 
 /// Such sessions on one stage; each takes the memory of a conversation.
@@ -16,7 +16,7 @@ const MOST: usize = 4;
 struct Piece {
     left: u32,
     digests: Vec<RowDigest>,
-    to: oneshot::Sender<Result<Answer, String>>,
+    to: oneshot::Sender<Result<Reply, String>>,
 }
 
 /// The sessions there are.
@@ -32,11 +32,7 @@ impl Recomputing {
     ///
     /// # Errors
     /// The piece does not fit, and whoever asks is told.
-    pub(super) fn begin(
-        &mut self,
-        wanted: &Recompute,
-        to: oneshot::Sender<Result<Answer, String>>,
-    ) -> Result<bool, ()> {
+    pub(super) fn begin(&mut self, wanted: &Recompute, to: oneshot::Sender<Result<Reply, String>>) -> Result<bool, ()> {
         let (session, rows) = (wanted.session, wanted.input.rows() as u32);
         let is_new = !self.next.contains_key(&session);
         let next = self.next.get(&session).copied().unwrap_or_default();
@@ -76,7 +72,7 @@ impl Recomputing {
             Output::Nothing => None,
         };
         if piece.left == 0 {
-            let _ = piece.to.send(Ok(Answer::Recomputed { digests: piece.digests, token }));
+            let _ = piece.to.send(Ok(Reply::Recomputed { digests: piece.digests, token }));
         } else {
             self.pieces.insert(session, piece);
         }
@@ -124,7 +120,7 @@ mod tests {
         recomputing.computed(1, 2, hidden(2));
         assert!(answer.try_recv().is_err());
         recomputing.computed(1, 1, hidden(1));
-        let expected = Answer::Recomputed { digests: digests(&[7; 12], 3), token: None };
+        let expected = Reply::Recomputed { digests: digests(&[7; 12], 3), token: None };
         assert_eq!(answer.try_recv().unwrap(), Ok(expected));
         let (to, _answer) = oneshot::channel();
         assert_eq!(recomputing.begin(&wanted(1, 3, 2), to), Ok(false), "it goes on");

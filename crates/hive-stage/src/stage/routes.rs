@@ -2,7 +2,7 @@
 
 use hive_net::Frame;
 use hive_net::stage::Outlet;
-use hive_protocol::{Answer, Question};
+use hive_protocol::{Reply, Request};
 use tokio::sync::{mpsc, oneshot};
 
 use super::transit::{Part, Transit};
@@ -43,7 +43,7 @@ pub(super) enum Command {
     /// A stream to a neighbour broke for good.
     Lost(&'static str, String),
     /// Answers what is asked of a stage.
-    Ask(Question, oneshot::Sender<Result<Answer, String>>),
+    Ask(Request, oneshot::Sender<Result<Reply, String>>),
     /// Says which sessions there are, and how many tokens each has.
     List(oneshot::Sender<Vec<(u128, u32)>>),
     /// Gives a session away, in parts.

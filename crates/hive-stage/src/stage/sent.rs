@@ -10,7 +10,7 @@ use hive_model::Hidden;
 use hive_net::{Frame, Kind};
 
 use super::frames::activation;
-use hive_protocol::Resend;
+use hive_protocol::Replay;
 
 /// Rows of hidden states sent together once more: as many as a prompt's chunk has.
 const ROWS: usize = 256;
@@ -102,7 +102,7 @@ impl Sent {
 
     /// The frames that are missing. Rows whose tokens are known travel together; from there on each row is asked for its
     /// token.
-    pub(super) fn again(&self, wanted: Resend) -> Vec<Frame> {
+    pub(super) fn replay(&self, wanted: Replay) -> Vec<Frame> {
         // Tokens go to the coordinator as well, which wants those that it does not know.
         let from = wanted.from.min(wanted.sample_from.saturating_add(1));
         let mut frames: Vec<Frame> = self.tokens.iter().filter(|token| token.position >= from).cloned().collect();
@@ -178,8 +178,8 @@ mod tests {
         frames.iter().map(|frame| (frame.position, frame.rows, frame.sample)).collect()
     }
 
-    fn resend(from: u32, sample_from: u32) -> Resend {
-        Resend { session: 7, from, sample_from }
+    fn replay(from: u32, sample_from: u32) -> Replay {
+        Replay { session: 7, from, sample_from }
     }
 
     #[test]
@@ -188,11 +188,11 @@ mod tests {
         for frame in [hidden(0, 300), hidden(300, 1), hidden(301, 1)] {
             sent.note(&frame);
         }
-        let again = sent.again(resend(0, 300));
-        assert_eq!(shape(&again), [(0, 256, false), (256, 44, false), (300, 1, true), (301, 1, true)]);
-        assert_eq!(again[2].payload, hidden(300, 1).payload);
-        assert_eq!(shape(&sent.again(resend(301, 300))), [(301, 1, true)]);
-        assert!(sent.again(resend(302, 301)).is_empty());
+        let frames = sent.replay(replay(0, 300));
+        assert_eq!(shape(&frames), [(0, 256, false), (256, 44, false), (300, 1, true), (301, 1, true)]);
+        assert_eq!(frames[2].payload, hidden(300, 1).payload);
+        assert_eq!(shape(&sent.replay(replay(301, 300))), [(301, 1, true)]);
+        assert!(sent.replay(replay(302, 301)).is_empty());
     }
 
     #[test]
@@ -201,10 +201,10 @@ mod tests {
         for position in 7..10 {
             sent.note(&Frame { kind: Kind::Token, ..hidden(position, 1) });
         }
-        assert_eq!(shape(&sent.again(resend(9, 8))), [(9, 1, false)]);
-        assert_eq!(shape(&sent.again(resend(10, 7))), [(8, 1, false), (9, 1, false)]);
-        assert!(sent.again(resend(10, 9)).is_empty());
-        assert!(sent.again(resend(u32::MAX, u32::MAX)).is_empty());
+        assert_eq!(shape(&sent.replay(replay(9, 8))), [(9, 1, false)]);
+        assert_eq!(shape(&sent.replay(replay(10, 7))), [(8, 1, false), (9, 1, false)]);
+        assert!(sent.replay(replay(10, 9)).is_empty());
+        assert!(sent.replay(replay(u32::MAX, u32::MAX)).is_empty());
     }
 
     #[test]
@@ -235,7 +235,7 @@ mod tests {
         sent.note(&hidden(0, 10));
         let mut sent = sent.continued(4);
         sent.note(&hidden(4, 2));
-        assert_eq!(shape(&sent.again(resend(0, 5))), [(0, 5, false), (5, 1, true)]);
+        assert_eq!(shape(&sent.replay(replay(0, 5))), [(0, 5, false), (5, 1, true)]);
     }
 
     #[test]

@@ -56,7 +56,7 @@ impl Part {
 #[derive(Debug)]
 pub(crate) struct Transit {
     pub(super) spec: SessionSpec,
-    pub(super) kept: bool,
+    pub(super) retained: bool,
     pub(super) state: CarriedSession,
     pub(super) sent: Sent,
     /// The caches of the layers that are complete.
@@ -65,8 +65,8 @@ pub(crate) struct Transit {
 }
 
 impl Transit {
-    pub(crate) fn new(spec: SessionSpec, kept: bool, state: CarriedSession) -> Self {
-        Self { spec, kept, state, sent: Sent::default(), layers: Vec::new(), layer: Vec::new() }
+    pub(crate) fn new(spec: SessionSpec, retained: bool, state: CarriedSession) -> Self {
+        Self { spec, retained, state, sent: Sent::default(), layers: Vec::new(), layer: Vec::new() }
     }
 
     /// Takes the next part of it.

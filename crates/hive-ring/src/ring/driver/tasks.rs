@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hive_net::PeerId;
 use hive_peers::Placement;
-use hive_protocol::Question;
+use hive_protocol::Request;
 use hive_stage::Destination;
 use tokio::task::JoinHandle;
 
@@ -67,7 +67,7 @@ pub(super) fn check_use(ring: &Ring) -> Outcome<PeerId> {
 /// Asks the machine of a stage for a pulse, and judges it.
 pub(super) async fn check_stage(ring: Ring, holder: Holder<PeerId>) -> Finished {
     let stage = ring.inner.stages()[holder.stage].clone();
-    let answer = match check(ring.host(), &stage, Question::Check(ring.inner.stage_id(holder.stage))).await {
+    let answer = match check(ring.host(), &stage, Request::Check(ring.inner.stage_id(holder.stage))).await {
         Checked::Pulse(pulse) => {
             let is_cold = ring.is_cold(ring.inner.state.borrow().epoch);
             match ring.expected().judge(holder.stage, &pulse, is_cold) {
@@ -92,8 +92,8 @@ pub(super) async fn take_standby(ring: Ring, stage: usize) -> Finished {
 /// Ends the hung worker of a stage on this machine.
 pub(super) async fn end_worker(ring: Ring, holder: Holder<PeerId>) -> Finished {
     let addr = ring.inner.stages()[holder.stage].placement.addr.clone();
-    let question = Question::Unload(ring.inner.stage_id(holder.stage));
-    let _ = tokio::time::timeout(END_WORKER_TIMEOUT, ring.host().ask(&addr, question, |_| ())).await;
+    let request = Request::Unload(ring.inner.stage_id(holder.stage));
+    let _ = tokio::time::timeout(END_WORKER_TIMEOUT, ring.host().ask(&addr, request, |_| ())).await;
     (Outcome::WorkerEnded, None)
 }
 

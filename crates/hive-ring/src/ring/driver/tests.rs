@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hive_net::{Channel, Endpoint, Incoming, Protocol};
-use hive_protocol::{Answer, Pulse, Question};
+use hive_protocol::{Pulse, Reply, Request};
 use hive_stage::testing::Machine;
 use tokio::sync::mpsc;
 
@@ -37,23 +37,23 @@ impl Bob {
     }
 
     async fn answer(self, mut channel: Channel) {
-        let Ok(Some(question)) = channel.read_message().await else { return };
-        let answer = match question {
-            Question::Load(..) => {
+        let Ok(Some(request)) = channel.read_message().await else { return };
+        let answer = match request {
+            Request::Load(..) => {
                 let loads = self.loads.fetch_add(1, Ordering::Relaxed) + 1;
                 if self.is_slow.load(Ordering::Relaxed) {
                     return std::future::pending().await;
                 }
                 self.is_dead.store(false, Ordering::Relaxed);
-                Answer::Loaded(format!("worker {loads}"))
+                Reply::Loaded(format!("worker {loads}"))
             }
-            Question::Unload(_) => {
+            Request::Unload(_) => {
                 self.unloads.fetch_add(1, Ordering::Relaxed);
-                Answer::Done
+                Reply::Done
             }
-            Question::Check(_) if self.is_dead.load(Ordering::Relaxed) => Answer::Refused("no such stage".to_owned()),
-            Question::Check(_) => Answer::Pulse(Pulse { passed: true, ..Pulse::default() }),
-            _ => Answer::Done,
+            Request::Check(_) if self.is_dead.load(Ordering::Relaxed) => Reply::Refused("no such stage".to_owned()),
+            Request::Check(_) => Reply::Pulse(Pulse { passed: true, ..Pulse::default() }),
+            _ => Reply::Done,
         };
         let _ = channel.write_message(&answer).await;
         channel.finish();

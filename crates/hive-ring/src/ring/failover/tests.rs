@@ -73,8 +73,8 @@ fn a_machine_that_stops_sharing_hands_its_sessions_over_before_the_ring_is_joine
     let mut fleet = Fleet::new(3, &[0, 1], 1);
     fleet.machines[1].departure = Some(Departure::StoppedSharing);
     fleet.fleet_changed();
-    let ticket = fleet.settle_until(|task| matches!(task, Task::HandOver { .. }));
-    assert_eq!(fleet.tasks[&ticket], Task::HandOver { from: holder(1, 1), to: 2 });
+    let ticket = fleet.settle_until(|task| matches!(task, Task::Drain { .. }));
+    assert_eq!(fleet.tasks[&ticket], Task::Drain { from: holder(1, 1), to: 2 });
     assert_eq!(fleet.ring, [0, 2]);
     assert!(!fleet.did(|action| matches!(action, Action::Unload(_))));
     fleet.settle();

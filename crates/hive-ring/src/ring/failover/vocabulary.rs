@@ -59,7 +59,7 @@ pub(crate) enum Task<M> {
     /// Have a machine load a stage: [`Outcome::Loaded`] or [`Outcome::LoadFailed`].
     Load(Holder<M>),
     /// Have the sessions of a stage handed over to its new machine: [`Outcome::HandedOver`], however much arrived.
-    HandOver {
+    Drain {
         /// The stage and who held it.
         from: Holder<M>,
         /// Who holds it now.

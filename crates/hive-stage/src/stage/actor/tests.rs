@@ -33,9 +33,9 @@ fn comes(actor: &mut Actor) -> oneshot::Receiver<Result<(), String>> {
     answered
 }
 
-async fn is_asked(actor: &mut Actor, question: fn(StageId, u128) -> Question) {
+async fn is_asked(actor: &mut Actor, request: fn(StageId, u128) -> Request) {
     let stage = StageId { ring: RingId(1), index: 0 };
-    actor.asked(question(stage, SESSION)).await.unwrap();
+    actor.asked(request(stage, SESSION)).await.unwrap();
 }
 
 async fn is_here(actor: &mut Actor) {
@@ -43,7 +43,7 @@ async fn is_here(actor: &mut Actor) {
 }
 
 fn is_kept(actor: &Actor) -> Option<bool> {
-    actor.sessions.get(&SESSION).map(|open| open.kept)
+    actor.sessions.get(&SESSION).map(|open| open.retained)
 }
 
 #[tokio::test]
@@ -52,16 +52,16 @@ async fn a_session_that_comes_goes_on() {
     let answered = comes(&mut actor);
     is_here(&mut actor).await;
     assert_eq!((answered.await.unwrap(), is_kept(&actor)), (Ok(()), Some(false)));
-    is_asked(&mut actor, Question::Keep).await;
+    is_asked(&mut actor, Request::Retain).await;
     assert_eq!(is_kept(&actor), Some(true));
-    is_asked(&mut actor, Question::Close).await;
+    is_asked(&mut actor, Request::Close).await;
     assert_eq!(is_kept(&actor), None);
 }
 
 #[tokio::test]
 async fn an_answer_that_is_done_before_its_session_comes_is_not_waited_for() {
     let (mut actor, _orders) = actor();
-    is_asked(&mut actor, Question::Keep).await;
+    is_asked(&mut actor, Request::Retain).await;
     let answered = comes(&mut actor);
     is_here(&mut actor).await;
     assert_eq!((answered.await.unwrap(), is_kept(&actor)), (Ok(()), Some(true)));
@@ -71,7 +71,7 @@ async fn an_answer_that_is_done_before_its_session_comes_is_not_waited_for() {
 async fn an_answer_that_is_done_while_its_session_comes_is_not_waited_for() {
     let (mut actor, _orders) = actor();
     let answered = comes(&mut actor);
-    is_asked(&mut actor, Question::Keep).await;
+    is_asked(&mut actor, Request::Retain).await;
     is_here(&mut actor).await;
     assert_eq!((answered.await.unwrap(), is_kept(&actor)), (Ok(()), Some(true)));
 }
@@ -79,8 +79,8 @@ async fn an_answer_that_is_done_while_its_session_comes_is_not_waited_for() {
 #[tokio::test]
 async fn a_session_that_was_closed_before_it_came_does_not_come_and_is_not_opened() {
     let (mut actor, _orders) = actor();
-    is_asked(&mut actor, Question::Keep).await;
-    is_asked(&mut actor, Question::Close).await;
+    is_asked(&mut actor, Request::Retain).await;
+    is_asked(&mut actor, Request::Close).await;
     let answered = comes(&mut actor);
     assert_eq!(answered.await.unwrap(), Err("it was closed on the way".to_owned()));
     assert!(actor.open(spec()).is_err());
@@ -92,7 +92,7 @@ async fn a_session_that_was_closed_before_it_came_does_not_come_and_is_not_opene
 async fn a_session_that_is_closed_while_it_comes_is_gone() {
     let (mut actor, _orders) = actor();
     let answered = comes(&mut actor);
-    is_asked(&mut actor, Question::Close).await;
+    is_asked(&mut actor, Request::Close).await;
     is_here(&mut actor).await;
     assert!(answered.await.is_err());
     assert_eq!(is_kept(&actor), None);
@@ -164,8 +164,8 @@ async fn rows_that_come_again_after_a_failure_are_compared_as_they_came_last() {
     actor.said(FromWorker::Failed { session, position: Some(1), why, blame: Blame::Previous }).await;
     actor.frame(crate::stage::prompt_frame(SESSION, 1, &[8, 9], false)).await;
     let stage = StageId { ring: RingId(1), index: 1 };
-    let digests = actor.asked(Question::Digests(stage, Span { session: SESSION, rows: 0..3 })).await;
-    assert_eq!(digests, Ok(Answer::Digests(hive_protocol::token_digests(&[5, 8, 9]))));
+    let digests = actor.asked(Request::Digests(stage, Span { session: SESSION, rows: 0..3 })).await;
+    assert_eq!(digests, Ok(Reply::Digests(hive_protocol::token_digests(&[5, 8, 9]))));
 }
 
 #[tokio::test]
@@ -186,12 +186,12 @@ async fn what_a_stage_was_given_can_be_compared() {
     let (mut actor, _orders) = actor();
     actor.open(spec()).unwrap();
     let stage = StageId { ring: RingId(1), index: 0 };
-    let asked = |rows| Question::Digests(stage, Span { session: SESSION, rows });
+    let asked = |rows| Request::Digests(stage, Span { session: SESSION, rows });
     actor.frame(crate::stage::prompt_frame(SESSION, 0, &[5, 6], false)).await;
     // It comes again, with one more.
     actor.frame(crate::stage::prompt_frame(SESSION, 0, &[5, 6, 7], true)).await;
     let expected = hive_protocol::token_digests(&[5, 6, 7]);
-    assert_eq!(actor.asked(asked(0..3)).await, Ok(Answer::Digests(expected)));
+    assert_eq!(actor.asked(asked(0..3)).await, Ok(Reply::Digests(expected)));
     assert!(actor.asked(asked(0..4)).await.is_err());
 }
 
@@ -205,7 +205,7 @@ async fn rows_that_are_computed_once_more_go_to_whoever_asked() {
     let token = hive_model::sampling::Sampled { token: 3, logprob: None, top: Vec::new() };
     let output = Output::Token(token);
     actor.said(FromWorker::Output { session: SessionId(9), position: 0, rows: 2, sample: true, output }).await;
-    assert_eq!(answered.try_recv().unwrap(), Ok(Answer::Recomputed { digests: Vec::new(), token: Some(3) }));
+    assert_eq!(answered.try_recv().unwrap(), Ok(Reply::Recomputed { digests: Vec::new(), token: Some(3) }));
     assert_eq!(actor.usage.tokens.load(Ordering::Relaxed), 2, "they count as work of this machine");
     // A conversation's session is not meddled with.
     actor.open(spec()).unwrap();

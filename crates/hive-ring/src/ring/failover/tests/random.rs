@@ -81,7 +81,7 @@ fn kind(action: &Action<u8>) -> &'static str {
         Action::Cancel(_) => "cancel",
         Action::HoldAgainst(_) => "held against",
         Action::Start(_, Task::Load(_)) => "load",
-        Action::Start(_, Task::HandOver { .. }) => "hand over",
+        Action::Start(_, Task::Drain { .. }) => "hand over",
         Action::Start(_, Task::EndWorker(_)) => "end worker",
         Action::Start(..) => "other",
         Action::Begin(_) => "begin",

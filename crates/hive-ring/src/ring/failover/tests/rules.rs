@@ -85,7 +85,7 @@ impl Fleet {
             Action::Start(_, Task::EndWorker(holder)) => {
                 assert_eq!((holder.machine, self.ring[holder.stage]), (OWN, OWN));
             }
-            Action::Start(_, Task::HandOver { from, to }) => {
+            Action::Start(_, Task::Drain { from, to }) => {
                 assert_eq!(self.ring[from.stage], *to, "it is placed first");
             }
             Action::Begin(_) => {

@@ -1,7 +1,7 @@
 //! A stage that leaves in peace: its sessions are carried to the machine that takes it over, caches and all.
 //!
-//! The coordinator asks the machine that has the stage (`Question::HandOver`), which opens a stream to the new one
-//! (`Question::TakeOver`). A session leaves the old stage with its caches, so that it cannot go on in two places; one that is
+//! The coordinator asks the machine that has the stage (`Request::Drain`), which opens a stream to the new one
+//! (`Request::ReceiveSessions`). A session leaves the old stage with its caches, so that it cannot go on in two places; one that is
 //! lost on the way is computed again, as after a failure.
 
 use hive_net::{Channel, PeerId, Protocol, border};
@@ -9,11 +9,11 @@ use hive_plan::{Handover, Load, handover};
 
 use super::StageHost;
 use crate::stage::{Part, Stage, Transit};
-use hive_protocol::{Answer, HandOver, Question, StageId};
+use hive_protocol::{Drain, Reply, Request, StageId};
 
 impl StageHost {
     /// Carries the sessions of a stage to another machine, where that is worth it.
-    pub(super) async fn hand_over(&self, stage: &Stage, id: StageId, order: &HandOver) -> Result<Answer, String> {
+    pub(super) async fn drain(&self, stage: &Stage, id: StageId, order: &Drain) -> Result<Reply, String> {
         let sessions = stage.open_sessions().await;
         let rows = sessions.iter().map(|(_, rows)| u64::from(*rows)).sum::<u64>();
         let load = Load { rows, bytes: rows.saturating_mul(order.bytes_per_row) };
@@ -23,7 +23,7 @@ impl StageHost {
         let to = self.membership().latest_addr(&order.to);
         let mut channel =
             self.membership().endpoint().open(&to, Protocol::Control).await.map_err(|error| error.to_string())?;
-        channel.write_message(&Question::TakeOver(id)).await.map_err(|error| error.to_string())?;
+        channel.write_message(&Request::ReceiveSessions(id)).await.map_err(|error| error.to_string())?;
         for (session, _) in &sessions {
             let mut parts = stage.give_away(*session).await;
             while let Some(part) = parts.recv().await {
@@ -33,23 +33,23 @@ impl StageHost {
         }
         channel.finish();
         match channel.read_message().await.map_err(|error| error.to_string())? {
-            Some(Answer::Taken(taken)) if taken as usize == sessions.len() => {
+            Some(Reply::SessionsReceived(taken)) if taken as usize == sessions.len() => {
                 tracing::info!(sessions = taken, rows, "a stage was handed over with its caches");
-                Ok(Answer::Done)
+                Ok(Reply::Done)
             }
-            Some(Answer::Taken(taken)) => Err(format!("{taken} of {} sessions arrived", sessions.len())),
-            Some(Answer::Refused(why)) => Err(border::reason(&why)),
+            Some(Reply::SessionsReceived(taken)) => Err(format!("{taken} of {} sessions arrived", sessions.len())),
+            Some(Reply::Refused(why)) => Err(border::reason(&why)),
             _ => Err("it broke off".to_owned()),
         }
     }
 
     /// The other side: takes the sessions of a stage that it has just been asked to load, and says how many.
-    pub(super) async fn take_over(&self, from: PeerId, id: StageId, mut channel: Channel) {
-        let taken = match self.taking_over(from, id) {
+    pub(super) async fn receive_sessions(&self, from: PeerId, id: StageId, mut channel: Channel) {
+        let taken = match self.receiving(from, id) {
             Ok((stage, planned_bytes)) => take_sessions(&stage, planned_bytes, &mut channel).await,
             Err(denied) => Err(denied.to_string()),
         };
-        let answer = taken.map_or_else(Answer::Refused, Answer::Taken);
+        let answer = taken.map_or_else(Reply::Refused, Reply::SessionsReceived);
         if channel.write_message(&answer).await.is_ok() {
             channel.finish();
         }
