@@ -161,10 +161,13 @@ fn the_node_itself_parses_no_file_of_strangers() {
     }
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let mut found = Vec::new();
-    for folder in
-        ["hive-node", "hive-mind", "hive-api", "hive-view", "hivemind"].map(|name| format!("crates/{name}/src"))
-    {
-        look(&root.join(folder), &mut found);
+    // Every crate but those that workers are made of.
+    for entry in std::fs::read_dir(root.join("crates")).unwrap() {
+        let folder = entry.unwrap().path();
+        let reads = ["hive-model", "hive-text", "hive-worker", "hive-kernels", "mlx-sys"];
+        if !reads.iter().any(|name| folder.ends_with(name)) {
+            look(&folder.join("src"), &mut found);
+        }
     }
     assert!(found.is_empty(), "{found:#?}");
 }

@@ -33,7 +33,7 @@ impl From<Condition> for Absence {
 
 /// What was seen of a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(clippy::struct_excessive_bools, reason = "five answers to five requests")]
+#[allow(clippy::struct_excessive_bools, reason = "five answers to five questions")]
 pub(crate) struct Observation {
     /// Its announcements are heard.
     pub announced: bool,
