@@ -129,17 +129,10 @@ impl Outlet {
         Ok(())
     }
 
-    /// Resolves when the stream has broken for good, with the reason.
-    pub fn ended(&self) -> impl Future<Output = String> + Send + 'static {
+    /// Resolves when the stream has broken for good, with the reason; with `None` if its owner has dropped it.
+    pub fn ended(&self) -> impl Future<Output = Option<String>> + Send + 'static {
         let mut ended = self.ended.clone();
-        async move {
-            let why = ended.wait_for(Option::is_some).await.ok().and_then(|why| why.clone());
-            match why {
-                Some(why) => why,
-                // The owner dropped the outlet.
-                None => std::future::pending().await,
-            }
-        }
+        async move { ended.wait_for(Option::is_some).await.ok().and_then(|why| why.clone()) }
     }
 
     /// The observed round trips, for reports.
@@ -425,6 +418,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_waits_for_the_end_of_a_stream_hears_of_an_owner_that_drops_it() {
+        let (sender, ended) = watch::channel(None);
+        #[allow(clippy::disallowed_methods, reason = "it has ended")]
+        let keeper = AbortOnDropHandle::new(tokio::spawn(async {}));
+        let dial: Dial = Box::new(|| Box::pin(std::future::pending()));
+        let (stream, flight) = (AsyncMutex::new(None), Arc::default());
+        let shared = Arc::new(Shared { stream, flight, dial, pace: Pace::default(), ended: sender });
+        let outlet = Outlet { shared, ended, _keeper: keeper };
+        let waiting = outlet.ended();
+        drop(outlet);
+        let heard = tokio::time::timeout(Duration::from_secs(5), waiting).await;
+        assert_eq!(heard.expect("it is waited for ever"), None);
+    }
+
+    #[tokio::test]
     async fn large_frames_wait_until_there_is_room_for_them() {
         let budget = Budget::new(64 << 10);
         assert!(budget.room_for(SMALL_BYTES).await.is_none());
@@ -499,7 +507,7 @@ mod tests {
         let outlet = Outlet::open(dial(&here, &there), Pace::default()).await.unwrap();
         let _first = inlet(&mut incoming).await;
         here.admission().revoke(there.id());
-        let why = tokio::time::timeout(REPAIR_TIMEOUT / 2, outlet.ended()).await.expect("no use in waiting");
+        let why = tokio::time::timeout(REPAIR_TIMEOUT / 2, outlet.ended()).await.expect("no use in waiting").unwrap();
         assert!(why.contains("not approved"), "{why}");
     }
 }

@@ -55,6 +55,7 @@ impl Machine {
         self.tasks().stop();
         self.close().await;
         self.tasks().ended().await;
+        assert_eq!(self.tasks().count(), 0, "a task has outlived its node");
     }
 }
 

@@ -57,6 +57,7 @@ impl Machine {
         self.clear();
         member.close().await;
         member.tasks().ended().await;
+        assert_eq!(member.tasks().count(), 0, "a task has outlived its node");
     }
 }
 

@@ -136,8 +136,14 @@ pub(super) async fn connect(
 pub(super) fn watch_prompts(host: &StageHost, prompts: &Destination, epoch: u32, reports: &mpsc::Sender<FaultReport>) {
     if let Destination::Remote(outlet) = prompts {
         let (ended, reports) = (outlet.ended(), reports.downgrade());
+        let node = host.membership().tasks().clone();
         host.membership().spawn(async move {
-            let why = format!("the first machine cannot be reached: {}", ended.await);
+            let ended = tokio::select! {
+                ended = ended => ended,
+                () = node.stopping() => None,
+            };
+            let Some(why) = ended else { return };
+            let why = format!("the first machine cannot be reached: {why}");
             if let Some(reports) = reports.upgrade() {
                 let _ = reports.try_send(FaultReport { epoch, origin: FaultOrigin::Link, why });
             }

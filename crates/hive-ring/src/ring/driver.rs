@@ -20,7 +20,7 @@ use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use hive_net::{PeerAddr, PeerId};
-use hive_peers::{Failing, Placement};
+use hive_peers::{Failing, Placement, Tasks};
 use hive_protocol::Request;
 use hive_stage::Destination;
 use tokio::sync::{OwnedMutexGuard, mpsc, watch};
@@ -46,6 +46,7 @@ pub(super) struct Driver {
     state: watch::Receiver<State>,
     reports: mpsc::Receiver<FaultReport>,
     fleet: watch::Receiver<u64>,
+    node: Tasks,
     tasks: JoinSet<(Ticket, Finished)>,
     abort_handles: HashMap<Ticket, AbortHandle>,
     /// The name and the address of every machine that has come up.
@@ -78,6 +79,7 @@ impl Driver {
             state: ring.state(),
             reports,
             fleet: member.peers().changes(),
+            node: member.tasks().clone(),
             tasks: JoinSet::new(),
             abort_handles: HashMap::new(),
             placements: stages.into_iter().map(|stage| (stage.placement.addr.id(), stage.placement)).collect(),
@@ -132,6 +134,8 @@ impl Driver {
                     // Cancelled.
                     Err(_) => {}
                 },
+                // A failover under way is withdrawn with its ring.
+                () = self.node.stopping(), if self.tasks.is_empty() => return None,
                 report = self.reports.recv(), if !is_over => return report.map(Event::Reported),
                 changed = self.fleet.changed(), if !is_over => return changed.ok().map(|()| Event::FleetChanged),
             }

@@ -621,8 +621,7 @@ impl Actor {
             if let (Some(Destination::Remote(outlet)), commands) = (destination, self.commands.clone()) {
                 let ended = outlet.ended();
                 self.tasks.spawn(async move {
-                    let why = ended.await;
-                    if let Some(commands) = commands.upgrade() {
+                    if let (Some(why), Some(commands)) = (ended.await, commands.upgrade()) {
                         let _ = commands.send(Command::Lost(whom, why)).await;
                     }
                 });
