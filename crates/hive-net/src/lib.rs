@@ -30,6 +30,7 @@ pub mod pairing;
 pub mod protocol;
 pub mod stage;
 pub mod strangers;
+mod token_bucket;
 pub mod wire;
 
 pub use addr::{PeerAddr, PeerId};
@@ -41,4 +42,5 @@ pub use near::Range;
 pub use pace::Pace;
 pub use protocol::Protocol;
 pub use strangers::Origin;
+pub use token_bucket::TokenBucket;
 pub use wire::{Element, Frame, HEADER_BYTES, Header, Kind, WireError};

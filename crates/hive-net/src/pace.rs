@@ -4,30 +4,31 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::lock::lock;
+use crate::token_bucket::TokenBucket;
 
 /// Allowed burst after a pause: a token's few kilobytes never wait, a prompt's megabytes do.
 const BURST: Duration = Duration::from_millis(50);
 
 /// A rate limit shared by all streams of a machine. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub struct Pace(Arc<Mutex<Line>>);
+pub struct Pace(Arc<Mutex<Limit>>);
 
-/// The queue of bytes to send.
+/// The limit, and what is left of it at this moment; none where nothing is limited.
 #[derive(Debug, Default)]
-struct Line {
+struct Limit {
     bytes_per_s: Option<f64>,
-    /// When all bytes admitted so far will have been sent at that rate.
-    gone_at: Option<Instant>,
+    bytes: Option<TokenBucket>,
 }
 
-impl Line {
+impl Limit {
+    fn new(bytes_per_s: Option<f64>, now: Instant) -> Self {
+        let bucket = |bytes_per_s: f64| TokenBucket::new(bytes_per_s * BURST.as_secs_f64(), bytes_per_s, now);
+        Self { bytes_per_s, bytes: bytes_per_s.map(bucket) }
+    }
+
     /// How long `bytes` must wait from `now` on.
     fn wait(&mut self, bytes: usize, now: Instant) -> Duration {
-        let Some(bytes_per_s) = self.bytes_per_s else { return Duration::ZERO };
-        let earliest = now.checked_sub(BURST).unwrap_or(now);
-        let start = self.gone_at.map_or(earliest, |gone_at| gone_at.max(earliest));
-        self.gone_at = Some(start + Duration::from_secs_f64(bytes as f64 / bytes_per_s));
-        start.saturating_duration_since(now)
+        self.bytes.as_mut().map_or(Duration::ZERO, |bucket| bucket.borrow(bytes as f64, now))
     }
 }
 
@@ -35,9 +36,9 @@ impl Pace {
     /// Sets the limit in bits per second; `None` removes it.
     pub fn limit(&self, bits_per_s: Option<u64>) {
         let bytes_per_s = bits_per_s.map(|bits| (bits.max(1) as f64) / 8.0);
-        let mut line = lock(&self.0);
-        if line.bytes_per_s != bytes_per_s {
-            *line = Line { bytes_per_s, gone_at: None };
+        let mut limit = lock(&self.0);
+        if limit.bytes_per_s != bytes_per_s {
+            *limit = Limit::new(bytes_per_s, Instant::now());
         }
     }
 
@@ -56,12 +57,13 @@ mod tests {
 
     #[test]
     fn without_a_limit_nothing_waits() {
-        assert_eq!(Line::default().wait(1 << 30, Instant::now()), Duration::ZERO);
+        assert_eq!(Limit::default().wait(1 << 30, Instant::now()), Duration::ZERO);
     }
 
     #[test]
     fn bytes_over_the_limit_wait_for_those_before_them() {
-        let (mut line, now) = (Line { bytes_per_s: Some(1e6), gone_at: None }, Instant::now());
+        let now = Instant::now();
+        let mut line = Limit::new(Some(1e6), now);
         assert_eq!(line.wait(300_000, now), Duration::ZERO);
         assert_eq!(line.wait(1000, now), Duration::from_millis(250));
         assert_eq!(line.wait(1000, now), Duration::from_millis(251));

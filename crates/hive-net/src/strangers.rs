@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use iroh::TransportAddr;
 use iroh::endpoint::IncomingAddr;
 
+use crate::token_bucket::TokenBucket;
+
 /// Handshakes one address may begin in a burst. A swarm of dozens of machines behind one address stays below it.
 const BURST: f64 = 60.0;
 /// Handshakes one address regains per second.
@@ -111,49 +113,6 @@ impl<T: PartialEq> PerOrigin<T> {
     }
 }
 
-/// A token bucket.
-#[derive(Debug)]
-pub struct TokenBucket {
-    most: f64,
-    regained_per_s: f64,
-    left: f64,
-    since: Instant,
-}
-
-impl TokenBucket {
-    /// A full bucket.
-    pub fn new(most: f64, regained_per_s: f64, now: Instant) -> Self {
-        Self { most, regained_per_s, left: most, since: now }
-    }
-
-    fn refill(&mut self, now: Instant) {
-        let regained = now.saturating_duration_since(self.since).as_secs_f64() * self.regained_per_s;
-        self.left = (self.left + regained).min(self.most);
-        self.since = now;
-    }
-
-    /// Whether a token is available.
-    pub fn has_one(&mut self, now: Instant) -> bool {
-        self.refill(now);
-        self.left >= 1.0
-    }
-
-    /// Whether the bucket is full.
-    pub fn is_full(&mut self, now: Instant) -> bool {
-        self.refill(now);
-        self.left >= self.most
-    }
-
-    /// Takes a token if one is available.
-    pub fn take(&mut self, now: Instant) -> bool {
-        let has_one = self.has_one(now);
-        if has_one {
-            self.left -= 1.0;
-        }
-        has_one
-    }
-}
-
 /// Token buckets for strangers' handshakes: one per origin, and one for all together.
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
@@ -170,8 +129,7 @@ impl Gate {
                 return false;
             }
             self.forgot = Some(now);
-            let full = Duration::from_secs_f64(BURST / REGAINED_PER_S);
-            self.origins.retain(|_, bucket| now.saturating_duration_since(bucket.since) < full);
+            self.origins.retain(|_, bucket| !bucket.is_full(now));
             if self.origins.len() >= REMEMBERED_ADDRESSES {
                 return false;
             }

@@ -7,8 +7,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use hive_net::strangers::TokenBucket;
-use hive_net::{Origin, PeerId};
+use hive_net::{Origin, PeerId, TokenBucket};
 
 /// Codes shown at a time for machines that asked by themselves. Nobody compares more.
 const SHOWN: usize = 8;
