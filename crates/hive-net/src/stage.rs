@@ -1,8 +1,8 @@
 //! Both ends of a stage stream: frames one way, receipts the other.
 //!
-//! Invariant: a sent frame arrives, over whatever connection, as long as one can be made. The sender keeps every frame
-//! until its receipt arrives; when the connection breaks, it redials and resends those frames in order. So the receiver
-//! may see a frame twice, and drops duplicates.
+//! Invariant: every frame that is sent arrives, as long as some connection can be made. The sender keeps each frame
+//! until its receipt arrives. When the connection breaks, it redials and resends those frames in order, and the
+//! receiver drops duplicates.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -20,7 +20,8 @@ use crate::lock::lock;
 use crate::pace::Pace;
 use crate::wire::{Frame, HEADER_BYTES, Header, RECEIPT_BYTES, Receipt, WireError};
 
-/// Round trips remembered per link.
+/// Payloads are read in pieces of this size, so that a peer that announces a large payload and sends none costs no
+/// memory.
 const REMEMBERED: usize = 512;
 
 /// Read size of a payload, so that a peer that announces much and sends nothing costs nothing.

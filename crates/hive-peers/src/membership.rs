@@ -1,4 +1,4 @@
-//! This machine as a member of the swarm: who it is, how it reaches others, and what it says of itself.
+//! This machine as a member of the swarm: its identity, how it reaches other machines, and its profile.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,25 +25,25 @@ use crate::reach::{self, Observation};
 use crate::tasks::Tasks;
 use crate::trust::Trust;
 
-/// Addresses that another machine may add to those that are known of a machine.
+/// Maximum number of addresses of a machine that are taken from another machine's hints.
 const HINTED_SOCKETS: usize = 16;
 
 /// Why a node could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The address is taken or not this machine's.
+    /// The address is in use, or is not an address of this machine.
     #[error(transparent)]
     Bind(#[from] BindError),
-    /// The data folder.
+    /// The data folder cannot be used.
     #[error(transparent)]
     Data(#[from] DataError),
-    /// The identity.
+    /// The identity cannot be read or created.
     #[error(transparent)]
     Identity(#[from] OpenError),
 }
 
 impl StartError {
-    /// What to do about it, where the error does not say so itself.
+    /// How to fix it, unless the error says so itself.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Bind(_) => Some("choose another --bind, or leave it out for a free port on every interface"),
@@ -53,23 +53,23 @@ impl StartError {
     }
 }
 
-/// How to become a member.
+/// How this machine joins the swarm.
 pub struct MembershipOptions {
-    /// The name people see.
+    /// The machine's display name.
     pub name: String,
-    /// Where it listens; an unspecified address is every interface.
+    /// The address to listen on; an unspecified address means every interface.
     pub bind: SocketAddr,
-    /// What must survive a restart.
+    /// The data folder. Without one, nothing survives a restart.
     pub data: Option<Arc<DataFolder>>,
-    /// Reaching machines elsewhere.
+    /// The relay that reaches machines on other networks.
     pub relay: Relay,
-    /// Whether nothing may leave this machine's own networks.
+    /// Whether all traffic must stay on this machine's own networks.
     pub lan_only: bool,
-    /// The networks that this machine is in.
+    /// The networks that this machine is on.
     pub networks: Vec<Network>,
-    /// Versions of the control protocol spoken.
+    /// Versions of the control protocol that this machine speaks, oldest and newest.
     pub speaks: (u32, u32),
-    /// What the machine says of itself to begin with.
+    /// The machine's profile at start.
     pub profile: Profile,
 }
 
@@ -87,7 +87,7 @@ struct Inner {
     data: Option<Arc<DataFolder>>,
     audit: Audit,
     speaks: (u32, u32),
-    /// Tells this run of the node from those before.
+    /// Distinguishes this run of the node from earlier ones.
     incarnation: u64,
     profile: watch::Sender<Profile>,
     search: Search,
@@ -97,7 +97,7 @@ struct Inner {
 }
 
 impl Membership {
-    /// Opens the network; what others open arrives on the receiver.
+    /// Opens the network. Channels that other machines open arrive on the receiver.
     pub async fn open(options: MembershipOptions) -> Result<(Self, mpsc::Receiver<Incoming>), StartError> {
         let MembershipOptions { name, bind, data, relay, lan_only, networks: own, speaks, profile } = options;
         let identity = match &data {
@@ -115,7 +115,7 @@ impl Membership {
             Relay::Public | Relay::Own(_) => Range::Anywhere,
         };
         let endpoint_options = EndpointOptions { identity, bind, relay, admission, networks, range };
-        // From here on nothing fails: an endpoint that is dropped before it was closed leaves others waiting.
+        // Nothing may fail after this: an endpoint that is dropped without being closed leaves its peers waiting.
         let (endpoint, incoming) = Endpoint::bind(endpoint_options).await?;
         for (addr, reached) in peers.proven() {
             endpoint.vouch(&addr, reached);
@@ -138,7 +138,7 @@ impl Membership {
         Ok((Self { inner: Arc::new(inner) }, incoming))
     }
 
-    /// Announces this machine and looks for others.
+    /// Announces this machine and searches for others.
     pub fn discover(&self) {
         let Inner { search, endpoint, name, speaks, .. } = &*self.inner;
         if let Some(sightings) = search.start(endpoint, name, speaks.1) {
@@ -147,55 +147,55 @@ impl Membership {
         }
     }
 
-    /// "on", "off", or why no machines are searched for on this network.
+    /// "on", "off", or the reason why there is no search on this network.
     pub fn discovery(&self) -> String {
         self.inner.search.status()
     }
 
-    /// This machine's networks have changed: machines may be on them that were on none before.
+    /// Call when this machine's networks have changed: announces again and dials every absent machine.
     pub fn look_around(&self) {
         self.inner.search.repeat();
         self.peers().dial_all();
     }
 
-    /// Takes the announcement back.
+    /// Withdraws this machine's announcement.
     pub async fn stop_discovery(&self) {
         self.inner.search.stop().await;
     }
 
-    /// Leaves: the last entry of the audit log is written, and connections close.
+    /// Leaves the swarm: writes the last audit entry and closes all connections.
     pub async fn close(&self) {
         self.inner.audit.note(None, AuditEvent::Stopped);
         self.inner.audit.close().await;
         self.inner.endpoint.close().await;
     }
 
-    /// The name people see.
+    /// The machine's display name.
     pub fn name(&self) -> &str {
         &self.inner.name
     }
 
-    /// Where other nodes reach this one.
+    /// The address at which other nodes reach this one.
     pub fn addr(&self) -> PeerAddr {
         self.inner.endpoint.addr()
     }
 
-    /// Who this node is.
+    /// This node's id.
     pub fn id(&self) -> PeerId {
         self.inner.endpoint.id()
     }
 
-    /// Lets another node of this process ask this one for work, and be asked.
+    /// Admits another node of this process, in both directions, without an approval by people.
     pub fn allow(&self, peer: &PeerAddr) {
         self.inner.endpoint.admission().approve(peer.id());
     }
 
-    /// What runs for this node.
+    /// The node's tasks.
     pub fn tasks(&self) -> &Tasks {
         &self.inner.tasks
     }
 
-    /// Runs a task that ends with the node, at the latest when it has stopped.
+    /// Spawns a task of this node. The task must end by itself once the node is stopping ([`Self::stopping`]).
     pub fn spawn<T: Send + 'static>(
         &self,
         task: impl Future<Output = T> + Send + 'static,
@@ -203,12 +203,12 @@ impl Membership {
         self.inner.tasks.spawn(task)
     }
 
-    /// Ends when the node stops.
+    /// Resolves when the node stops.
     pub async fn stopping(&self) {
         self.inner.tasks.stopping().await;
     }
 
-    /// The network.
+    /// The network endpoint.
     pub fn endpoint(&self) -> &Endpoint {
         &self.inner.endpoint
     }
@@ -222,12 +222,12 @@ impl Membership {
         &self.inner.pairings
     }
 
-    /// What was seen of the other machines.
+    /// Observations of the other machines: speed, memory, failures.
     pub fn trust(&self) -> &Trust {
         &self.inner.trust
     }
 
-    /// Models that machines have said they do not have.
+    /// Models that other machines have reported as missing.
     pub fn lacks(&self) -> &Lacks {
         &self.inner.lacks
     }
@@ -237,27 +237,27 @@ impl Membership {
         &self.inner.audit
     }
 
-    /// Notes something about a machine, or about this one, in the audit log.
+    /// Logs an event about a machine, or about this one (`None`), in the audit log.
     pub fn audit(&self, machine: Option<PeerId>, event: AuditEvent) {
         self.inner.audit.note(machine.map(|peer| self.as_audited(peer)), event);
     }
 
-    /// Notes something about a machine, by the name it had when that happened.
+    /// Logs an event about a machine under the name it had at the time.
     pub fn note_about(&self, machine: Machine, event: AuditEvent) {
         self.inner.audit.note(Some(machine), event);
     }
 
-    /// A machine as the audit log names it now.
+    /// A machine as the audit log identifies it, under its current name.
     pub fn as_audited(&self, peer: PeerId) -> Machine {
         Machine::new(peer, &self.peers().name(peer))
     }
 
-    /// Writes a file of the data folder, if there is one.
+    /// Writes a file to the data folder; does nothing without one.
     pub fn save<T: Serialize>(&self, name: &str, value: &T) -> Result<(), DataError> {
         self.inner.data.as_ref().map_or(Ok(()), |data| data.write(name, value))
     }
 
-    /// What must survive a restart, where anything is to.
+    /// The data folder, if there is one.
     pub fn data(&self) -> Option<&DataFolder> {
         self.inner.data.as_deref()
     }
@@ -274,7 +274,7 @@ impl Membership {
         views
     }
 
-    /// What can be seen of a machine from here.
+    /// What this machine observes of another, to diagnose why it is unreachable.
     pub(crate) fn observe(&self, peer: PeerId, relayed: bool) -> Observation {
         let announced = self.peers().announced(peer);
         let near = announced.iter().flatten().copied().find(|socket| self.endpoint().networks().is_near(socket.ip()));
@@ -288,39 +288,40 @@ impl Membership {
         }
     }
 
-    /// The machine that a person means: by key or the beginning of it, name, or the three words.
+    /// The machine that a person means: by name, three words, key, or the beginning of its key.
     pub fn find(&self, who: &str) -> Result<PeerId, FindPeerError> {
         find(&self.peers().called(), who)
     }
 
-    /// What has happened with machines since the notice of this number.
+    /// Notices about machines, after the notice with this number.
     pub fn notices(&self, after: u64) -> Vec<Notice> {
         self.peers().notices(after)
     }
 
-    /// Counts up whenever something that people see has changed.
+    /// A counter that increases whenever something that people see has changed.
     pub fn view(&self) -> &Changes {
         self.peers().view_changes()
     }
 
-    /// What this machine says of itself now.
+    /// This machine's current profile.
     pub fn profile(&self) -> Profile {
         self.inner.profile.borrow().clone()
     }
 
-    /// Follows what this machine says of itself.
+    /// Subscribes to this machine's profile.
     pub(crate) fn profiles(&self) -> watch::Receiver<Profile> {
         self.inner.profile.subscribe()
     }
 
-    /// Changes what this machine says of itself; `change` tells whether there is anything to say.
+    /// Edits this machine's profile; `change` returns whether anything changed. If so, peers and listeners are
+    /// notified.
     pub fn describe(&self, change: impl FnOnce(&mut Profile) -> bool) {
         if self.inner.profile.send_if_modified(change) {
             self.peers().touch();
         }
     }
 
-    /// Versions of the control protocol that this machine speaks.
+    /// Versions of the control protocol that this machine speaks, oldest and newest.
     pub(crate) fn speaks(&self) -> (u32, u32) {
         self.inner.speaks
     }
@@ -329,25 +330,26 @@ impl Membership {
         Greeting { speaks: self.inner.speaks, incarnation: self.inner.incarnation, profile }
     }
 
-    /// What a machine may do; `None` unless it is approved.
+    /// An approved machine's rights; `None` unless it is approved.
     pub fn rights(&self, peer: PeerId) -> Option<Rights> {
         self.peers().is_approved(peer).then(|| self.peers().rights(peer))
     }
 
-    /// Changes what an approved machine may do, from now on; remembered. What it has here or holds for this machine moves.
+    /// Changes an approved machine's rights at once, and saves them. Layers that the new rights forbid are moved, both
+    /// its layers here and this machine's layers there.
     pub fn set_rights(&self, peer: PeerId, rights: Rights) -> Result<(), RightsError> {
         let before = self.rights(peer);
         let changed = self.peers().allow(peer, rights);
         if let Some(rights) = self.rights(peer).filter(|rights| before != Some(*rights)) {
             let Rights { memory, prompts, memory_limit_bytes, session_limit } = rights;
             self.audit(Some(peer), AuditEvent::RightsChanged { memory, prompts, memory_limit_bytes, session_limit });
-            // It is told with the next heartbeat.
+            // The next heartbeat tells the machine.
             self.inner.profile.send_modify(|_| ());
         }
         changed
     }
 
-    /// Whether a machine may hold layers of models that answer here.
+    /// Whether a machine may hold layers of models that this machine's owner uses.
     pub fn may_see_prompts(&self, peer: PeerId) -> bool {
         peer == self.id() || self.peers().rights(peer).prompts
     }
@@ -357,16 +359,16 @@ impl Membership {
         self.endpoint().admission().is_connected(peer)
     }
 
-    /// What the path in use to a machine carries, in bits per second, once measured.
+    /// The measured rate of the path in use to a machine, in bits per second.
     pub fn rate(&self, peer: PeerId) -> Option<u64> {
         let link = self.endpoint().link(peer)?;
         self.peers().paths(peer).into_iter().find(|path| path.link.remote == link.remote).map(|path| path.bits_per_s)
     }
 
-    /// What is known of a machine's addresses now, and what was said of them before.
+    /// A machine's address: what this node knows, plus some of the hints in `of`.
     pub fn latest_addr(&self, of: &PeerAddr) -> PeerAddr {
         let known = self.peers().addr(of.id());
-        // What others say of a machine's addresses is a hint, and each one more is a packet to somewhere.
+        // Hints come from other machines, and each address costs a packet, so only a few are taken.
         let sockets = known.sockets().into_iter().chain(of.sockets().into_iter().take(HINTED_SOCKETS));
         let addr = PeerAddr::new(of.id(), sockets);
         match known.relay().or_else(|| of.relay()) {
@@ -375,7 +377,8 @@ impl Membership {
         }
     }
 
-    /// Asks another node and gives its last answer; what it refuses is an answer, too. `progress` hears the ones before.
+    /// Sends a request to another node and returns its final reply, which may be a refusal. `progress` gets the layers
+    /// loaded so far.
     pub async fn ask_other(
         &self,
         whom: &PeerAddr,

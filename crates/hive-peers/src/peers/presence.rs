@@ -1,7 +1,7 @@
-//! Keeps in touch with approved machines: greets them, feels their detector, hears what they say of themselves.
+//! Keeps in touch with approved machines: greets them, exchanges heartbeats with them, and receives their profiles.
 //!
-//! One task per machine. A machine that falls silent is dialled anew at once over every address known, so that one whose
-//! cable was pulled is back before anybody is told; only then is it away.
+//! One task per machine. When a machine falls silent, its task redials every known address at once, so that a machine
+//! whose cable was pulled is usually back before anybody is told. Only if that fails is the machine reported absent.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -23,14 +23,14 @@ use crate::reach::{self, Absence};
 use hive_audit::{AuditEvent, Machine};
 use hive_protocol::{Beat, Greeting, NONSENSE, Profile, Reply, Request};
 
-/// A machine that is there answers a greeting in a few round trips.
+/// A machine that is present answers a greeting within a few round trips.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(3);
-/// A machine whose link died answers this soon over another one; one that is dead does not.
+/// A machine that lost one link answers within this time over another; a dead machine does not.
 const SECOND_CHANCE: Duration = Duration::from_millis(400);
-/// Between two dials to a machine that is away, at first and at most. An announcement cuts the wait short.
+/// Pause between two dials of an absent machine: the first, and the maximum. An announcement cuts it short.
 const PAUSE: RangeInclusive<Duration> = Duration::from_millis(200)..=Duration::from_secs(2);
 
-/// What the newest common version is, or a sentence that says which machine to update.
+/// The newest version that both sides speak, or an error that says which machine to update.
 pub(crate) fn agree(ours: (u32, u32), theirs: (u32, u32), name: &str) -> Result<u32, String> {
     let newest = ours.1.min(theirs.1);
     if newest >= ours.0.max(theirs.0) {
@@ -43,7 +43,7 @@ pub(crate) fn agree(ours: (u32, u32), theirs: (u32, u32), name: &str) -> Result<
     })
 }
 
-/// Looks after every approved machine, as long as the member lives.
+/// Keeps one task per approved machine until the node stops.
 pub(crate) async fn run(member: Membership, local: Arc<dyn Local>) {
     let mut changes = member.peers().changes();
     let mut tasks: HashMap<PeerId, AbortOnDropHandle<()>> = HashMap::new();
@@ -66,7 +66,7 @@ async fn keep_in_touch(member: Membership, local: Arc<dyn Local>, peer: PeerId) 
     let mut wait = GREETING_TIMEOUT;
     let mut last_heard = Instant::now();
     while member.peers().is_approved(peer) {
-        // Before dialling, so that an announcement during the dial is not missed.
+        // Registered before the dial, so that an announcement during the dial is not missed.
         let dial = member.peers().dial_bell(peer);
         let announced = dial.notified();
         let absence = match timeout(wait, greet(&member, &*local, peer)).await {
@@ -90,7 +90,7 @@ async fn keep_in_touch(member: Membership, local: Arc<dyn Local>, peer: PeerId) 
             Err(_) => silent(&member, peer),
         };
         wait = GREETING_TIMEOUT;
-        // What is left of a connection knows only the dead path; the next dial tries them all.
+        // The old connection knows only the dead path. Close it; the next dial tries all addresses.
         member.endpoint().admission().hang_up(peer, last_heard);
         tracing::info!("{} is away: {}", member.peers().name(peer), absence.why);
         member.peers().left(peer, absence);
@@ -101,7 +101,7 @@ async fn keep_in_touch(member: Membership, local: Arc<dyn Local>, peer: PeerId) 
     }
 }
 
-/// A machine answers: where it does is kept, since that address has proven itself.
+/// Records that a machine has answered, and at which address.
 fn note_arrival(member: &Membership, peer: PeerId, name: &str, incarnation: u64) {
     let link = member.endpoint().link(peer);
     let socket = link.as_ref().and_then(|link| link.remote.parse::<SocketAddr>().ok());
@@ -119,7 +119,7 @@ fn note_arrival(member: &Membership, peer: PeerId, name: &str, incarnation: u64)
     }
 }
 
-/// Opens the channel for heartbeats and exchanges first words.
+/// Opens the heartbeat channel and exchanges greetings. Returns the channel, the peer's name and its incarnation.
 async fn greet(member: &Membership, local: &dyn Local, peer: PeerId) -> Result<(Channel, String, u64), Absence> {
     let addr = member.peers().addr(peer);
     let opened = member.endpoint().open(&addr, Protocol::Control).await;
@@ -134,7 +134,7 @@ async fn greet(member: &Membership, local: &dyn Local, peer: PeerId) -> Result<(
         Ok(Some(Reply::Greeting(theirs))) => theirs,
         Ok(Some(Reply::Refused(why))) => return Err(hive_net::border::reason(&why).into()),
         Ok(_) => return Err(NONSENSE.into()),
-        // The reason of a refused connection shows when the first stream is used.
+        // The reason why a connection was refused shows only when its first stream is used.
         Err(_) => match member.endpoint().open(&addr, Protocol::Control).await {
             Err(error) => return Err(explain(member, peer, &error)),
             Ok(_) => return Err("it has not approved this machine, or broke off".into()),
@@ -148,7 +148,8 @@ async fn greet(member: &Membership, local: &dyn Local, peer: PeerId) -> Result<(
     Ok((channel, name, theirs.incarnation))
 }
 
-/// Beats until the machine is removed (`Some`), or falls silent or breaks off (`None`); and when it was last heard.
+/// Sends heartbeats until the machine is removed (`Some`), or falls silent or disconnects (`None`). Also returns when
+/// it was last heard.
 async fn exchange_heartbeats(
     member: &Membership,
     local: &dyn Local,
@@ -209,7 +210,7 @@ async fn exchange_heartbeats(
     (end, detector.last_answer())
 }
 
-/// What this machine says of itself, where that has changed since it was last said.
+/// This machine's profile as JSON, if it has changed since it was last sent.
 fn news(local: &dyn Local, to: PeerId, profiles: &mut tokio::sync::watch::Receiver<Profile>) -> Option<String> {
     profiles.has_changed().unwrap_or(false).then(|| {
         profiles.mark_unchanged();
@@ -223,13 +224,13 @@ fn hear(member: &Membership, peer: PeerId, beat: &Beat) {
     }
 }
 
-/// The other side: answers a greeting, then every heartbeat.
+/// The answering side: replies to a greeting, then to every heartbeat.
 pub(crate) async fn answer(member: &Membership, local: &dyn Local, peer: PeerId, mut channel: Channel, greeting: &str) {
     let refuse = |why: String| Reply::Refused(why);
     let ours = member.greeting(local.profile_for(peer));
     let name = member.peers().name(peer);
     let answer = match serde_json::from_str::<Greeting>(greeting) {
-        // Seen from there, this machine is the one to name.
+        // From the other machine's point of view, so the message names this machine.
         Ok(theirs) => match agree(theirs.speaks, ours.speaks, &ours.profile.name) {
             Ok(_) => {
                 member.peers().described(peer, theirs.profile);
@@ -247,7 +248,7 @@ pub(crate) async fn answer(member: &Membership, local: &dyn Local, peer: PeerId,
         channel.finish();
         return;
     }
-    // They are here: whoever waits to dial them need not wait longer.
+    // The other machine is present, so dial it now.
     member.peers().dial(peer);
     let (mut writer, mut reader) = channel.split();
     let mut profiles = member.profiles();
@@ -277,7 +278,7 @@ fn explain(member: &Membership, peer: PeerId, error: &ConnectError) -> Absence {
 
 const REMOVED: &str = "it was removed";
 
-/// Why a machine does not answer, where that can be told.
+/// Why a machine does not answer, if that can be told.
 fn silent(member: &Membership, peer: PeerId) -> Absence {
     match reach::diagnose(member.observe(peer, false)) {
         Some(condition) => condition.into(),
@@ -296,7 +297,7 @@ mod tests {
         Node::speaking(name, speaks).await
     }
 
-    /// How two approved machines of these versions see each other, once they have met.
+    /// Each machine's view of the other, once two approved machines of these versions have met.
     async fn meet(older: (u32, u32), newer: (u32, u32)) -> [PeerState; 2] {
         let (older, newer) = (node("older", older).await, node("newer", newer).await);
         older.peers().admit(newer.id(), "newer", Some(&newer.addr())).unwrap();

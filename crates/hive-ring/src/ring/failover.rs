@@ -1,15 +1,15 @@
 //! Failover of a ring: which stages are lost, which machine takes over each, and when the ring is abandoned.
 //!
-//! Pure. [`Failover::on`] takes an event and the time, and returns actions; whoever drives it carries them out and
-//! reports how they finished. Only the lost layers are loaded again: a standby replica takes over if there is one, else
-//! the machine that `hive_plan::replace` names. The healthy stages keep their caches, and the answers replay what a new
-//! stage is missing. A machine that leaves in good order hands its sessions over. A ring that nobody uses fails over
-//! only if nothing but workers died; otherwise the next request loads the model by a plan for the machines there are.
+//! Pure. [`Failover::on`] takes an event and the time, and returns actions. A driver carries them out and reports their
+//! outcomes as events. Only lost stages are replaced: by a standby replica if there is one, otherwise by loading them
+//! on the machine that `hive_plan::replace` names. Healthy stages keep their caches, and answers replay whatever a new
+//! stage is missing. A machine that leaves cleanly hands its sessions over. A ring that nobody uses fails over only if
+//! its losses are dead workers; otherwise it is abandoned, and the next request loads the model by a new plan.
 //!
-//! - Every task has a ticket and finishes once, with an outcome, unless it is cancelled; time-outs are the driver's.
-//!   What finishes under a ticket that nobody waits for changes nothing; a stage that was loaded in vain is unloaded.
-//! - The epoch grows by one with each successful failover. A fault report of an earlier epoch is stale.
-//! - Whoever was asked to load a stage, and does not hold it in the end, is told to unload it.
+//! - Every task has a ticket and finishes once, with an outcome, unless it is cancelled. The driver handles time-outs.
+//! - An outcome whose ticket is no longer awaited changes nothing; a stage that was loaded for it is unloaded.
+//! - The epoch grows by one with each successful failover. A fault report from an earlier epoch is stale.
+//! - A machine that was asked to load a stage, but does not hold it in the end, is told to unload it.
 
 mod deaths;
 mod loss;
@@ -30,20 +30,20 @@ pub(crate) use vocabulary::{Abandonment, Action, Cause, Event, Outcome, Task, Ti
 use deaths::Deaths;
 use takeover::Takeover;
 
-/// Attempts before a ring is abandoned. Machines that go while others take over are replaced as well; a fleet in which
-/// this happens in every attempt is not one to stay in.
+/// Attempts before a ring is abandoned. Machines lost during a failover are replaced as well, but a fleet that loses
+/// one in every attempt is too unstable for this ring.
 const ATTEMPTS: usize = 4;
 
 /// A stage of the ring.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Stage<M> {
-    /// Who holds it.
+    /// The machine that holds it.
     pub(crate) machine: M,
-    /// Bytes that it needs.
+    /// Memory that it needs, in bytes.
     pub(crate) bytes: u64,
 }
 
-/// The failover of one ring, for as long as it is loaded.
+/// The failover logic of one ring, for as long as the ring is loaded.
 #[derive(Debug)]
 pub(super) struct Failover<M> {
     own: M,
@@ -51,9 +51,9 @@ pub(super) struct Failover<M> {
     epoch: u32,
     deaths: Deaths<M>,
     run: Option<Run<M>>,
-    /// Abandoned or withdrawn.
+    /// The ring was abandoned or withdrawn.
     is_over: bool,
-    /// Came during a run; the first of the latest epoch.
+    /// A report that arrived during a run: the first of the latest epoch.
     next_report: Option<FaultReport>,
     /// The fleet changed during a run.
     has_fleet_changed: bool,
@@ -62,7 +62,7 @@ pub(super) struct Failover<M> {
 }
 
 impl<M: Copy + Eq + Ord + Hash + Debug> Failover<M> {
-    /// For a ring that has just been joined, in epoch 0; `own` is the machine that coordinates it.
+    /// Creates the state of a ring that has just been joined, in epoch 0; `own` is the machine that coordinates it.
     pub(super) fn new(own: M, stages: Vec<Stage<M>>) -> Self {
         Self {
             own,
@@ -78,17 +78,17 @@ impl<M: Copy + Eq + Ord + Hash + Debug> Failover<M> {
         }
     }
 
-    /// Whether it was abandoned or withdrawn: no event but the end of a task matters any more.
+    /// Whether the ring was abandoned or withdrawn. From then on, only outcomes of tasks matter.
     pub(super) fn is_over(&self) -> bool {
         self.is_over
     }
 
-    /// Takes an event and returns what is to be done about it.
+    /// Handles an event and returns the actions to carry out.
     pub(super) fn on(&mut self, event: Event<M>, now: Instant) -> Vec<Action<M>> {
         match event {
             Event::Finished(ticket, outcome) => self.finished(ticket, outcome, now),
             Event::Reported(report) if !self.is_over && report.epoch >= self.epoch => {
-                // One is enough: each leads to another epoch, in which the others are stale.
+                // One report is enough: handling it leads to a new epoch, in which the others are stale.
                 if self.next_report.as_ref().is_none_or(|other| other.epoch < report.epoch) {
                     self.next_report = Some(report);
                 }
@@ -104,7 +104,7 @@ impl<M: Copy + Eq + Ord + Hash + Debug> Failover<M> {
         std::mem::take(&mut self.actions)
     }
 
-    /// Begins with the next suspicion, unless one is being dealt with.
+    /// Starts a run if there is a report or a change of the fleet, unless one is in progress.
     fn observe_if_idle(&mut self) {
         if self.run.is_some() {
             return;
@@ -156,7 +156,7 @@ impl<M: Copy + Eq + Ord + Hash + Debug> Failover<M> {
             (Awaited::Drain, Outcome::HandedOver) => self.take_over_next(run, now),
             (Awaited::Join, Outcome::Joined) => self.joined(&run),
             (Awaited::Join, Outcome::NotJoined(stage, why)) => self.retry(run, stage, why),
-            // No driver answers anything but what it was asked.
+            // The driver replies to a task only with its own kind of outcome.
             (awaited, _) => {
                 run.waiting.insert(ticket, awaited);
                 self.run = Some(run);
@@ -169,7 +169,7 @@ impl<M: Copy + Eq + Ord + Hash + Debug> Failover<M> {
         Some((self.run.take()?, awaited))
     }
 
-    /// Nobody waits for this any more. A machine that was asked during this run is told at its end.
+    /// Handles an outcome that nobody awaits. Machines asked during the current run are told to unload at its end.
     fn finished_late(&mut self, outcome: &Outcome<M>) {
         let (Outcome::Loaded(holder) | Outcome::StandbyTaken(Some(holder))) = outcome else { return };
         let is_asked = self.run.as_ref().is_some_and(|run| run.asked.contains(holder));
@@ -178,7 +178,7 @@ impl<M: Copy + Eq + Ord + Hash + Debug> Failover<M> {
         }
     }
 
-    /// Sorts the stages by what is known of their machines. A report is a reason to check the others.
+    /// Finds the lost stages from what is known of their machines. If there is a report, the other stages are checked.
     fn observed(&mut self, mut run: Run<M>, departures: &[Option<Departure>], now: Instant) {
         for (stage, departure) in (0..self.stages.len()).zip(departures) {
             let holder = self.holder(stage);
@@ -204,7 +204,7 @@ impl<M: Copy + Eq + Ord + Hash + Debug> Failover<M> {
         }
     }
 
-    /// Whether to fail over, now that every stage has been observed for the first time.
+    /// Decides whether to fail over, after all stages have been observed for the first time.
     fn decide(&mut self, run: Run<M>, now: Instant) {
         let liars = run.losses.values().filter(|loss| loss.kind.is_held_against() && loss.holder.machine != self.own);
         self.actions.extend(liars.map(|loss| Action::HoldAgainst(loss.holder.machine)));
@@ -228,7 +228,7 @@ impl<M: Copy + Eq + Ord + Hash + Debug> Failover<M> {
         self.take_over_next(run, now);
     }
 
-    /// Goes to the next lost stage, in order, or joins the ring when there is none.
+    /// Replaces the next lost stage, in order, or joins the ring if none is left.
     fn take_over_next(&mut self, mut run: Run<M>, now: Instant) {
         let Some((stage, loss)) = run.losses.pop_first() else {
             let epoch = self.epoch + 1;
@@ -256,7 +256,7 @@ impl<M: Copy + Eq + Ord + Hash + Debug> Failover<M> {
         }
     }
 
-    /// A stage has its new machine. It is known at once: another attempt does not load it again.
+    /// Records the stage's new machine at once, so that another attempt does not load the stage again.
     fn placed(&mut self, run: Run<M>, takeover: Takeover<M>, by: Holder<M>, now: Instant) {
         self.stages[by.stage].machine = by.machine;
         self.actions.push(Action::Place(by));
@@ -267,7 +267,7 @@ impl<M: Copy + Eq + Ord + Hash + Debug> Failover<M> {
         }
     }
 
-    /// Observes all stages again after one was lost on the way, unless that has happened too often.
+    /// Observes all stages again after a stage was lost during the failover, unless the attempts are exhausted.
     fn retry(&mut self, mut run: Run<M>, stage: usize, why: String) {
         if run.attempt == ATTEMPTS {
             return self.abandon(&run, Abandonment::AttemptsExhausted);
@@ -299,12 +299,12 @@ impl<M: Copy + Eq + Ord + Hash + Debug> Failover<M> {
         }
     }
 
-    /// Stops where it is. Whoever withdrew the ring unloads what it holds, but knows nothing of what was on its way.
+    /// Ends any run. Whoever withdrew the ring unloads the stages it holds, but does not know of those still loading.
     fn withdraw(&mut self) {
         self.is_over = true;
         let Some(run) = self.run.take() else { return };
         for (ticket, awaited) in &run.waiting {
-            // A standby replica is nobody's while it is being taken: it is unloaded when its machine is known.
+            // A standby replica that is being taken belongs to nobody yet; it is unloaded once its machine is known.
             if !matches!(awaited, Awaited::Standby(_)) {
                 self.actions.push(Action::Cancel(*ticket));
             }
@@ -333,7 +333,7 @@ impl<M: Copy + Eq + Ord + Hash + Debug> Failover<M> {
     }
 }
 
-/// What a ticket waits for.
+/// What a ticket is for.
 #[derive(Debug)]
 enum Awaited<M> {
     Observation,
@@ -347,32 +347,33 @@ enum Awaited<M> {
     Join,
 }
 
-/// One failover, from the first suspicion to the end.
+/// One failover, from the first suspicion to its end.
 #[derive(Debug)]
 struct Run<M> {
     report: Option<FaultReport>,
-    /// The stage that the report is about, and its machine at the time: a machine that takes it over is not accused.
+    /// The stage that the report accuses, with its machine at that time. A machine that takes the stage over is not
+    /// accused.
     accused: Option<Holder<M>>,
-    /// 0 until it is certain that the ring fails over.
+    /// 0 until the ring is certain to fail over.
     attempt: usize,
-    /// What ended the latest attempt.
+    /// The loss that ended the previous attempt.
     failed: Option<StageLoss<M>>,
     losses: BTreeMap<usize, StageLoss<M>>,
-    /// Who held a lost stage or was asked to load one, over all attempts.
+    /// Machines that held a lost stage or were asked to load one, over all attempts.
     asked: BTreeSet<Holder<M>>,
     waiting: BTreeMap<Ticket, Awaited<M>>,
 }
 
 impl<M: Copy + Eq> Run<M> {
-    /// The report, if it accuses this machine of this stage.
+    /// The report, if it accuses this holder.
     fn accusation(&self, holder: Holder<M>) -> Option<&FaultReport> {
         self.report.as_ref().filter(|_| self.accused == Some(holder))
     }
 
-    /// Whether a stage is lost for what is known without a check.
+    /// The loss of a stage, if it is known without a check.
     fn known_loss(&self, holder: Holder<M>, is_own: bool, departure: Option<Departure>) -> Option<StageLoss<M>> {
         match departure {
-            // This machine does not leave itself, and may hold its own stages whether it shares or not.
+            // This machine does not leave its own ring, and may hold its own stages whether or not it shares.
             Some(Departure::Left | Departure::StoppedSharing) if is_own => None,
             departure => departure.map(|departure| StageLoss::departed(holder, departure)),
         }

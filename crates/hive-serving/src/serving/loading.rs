@@ -1,4 +1,4 @@
-//! From a request to a loaded model.
+//! Finds or loads the model for a request.
 
 use std::time::Duration;
 
@@ -14,23 +14,23 @@ use super::{Loaded, Serving};
 use crate::error::ServeError;
 use crate::model_request::ModelRequest;
 
-/// How long a question waits for a failover of its model.
+/// How long a request waits for a failover of its model.
 const FAILOVER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A way to place a model, before anything is loaded.
+/// A placement of a model, before anything is loaded.
 pub struct Layout {
     /// The model's name.
     pub model: String,
-    /// The model's layers.
+    /// The number of its layers.
     pub layers: usize,
-    /// Where they go.
+    /// Which layers go to which machine.
     pub plan: Plan,
-    /// The machines that the plan numbers.
+    /// The machines, in the order in which the plan numbers them.
     pub placements: Vec<Placement>,
 }
 
 impl Serving {
-    /// How a request would be met now.
+    /// The placement that this request would get now.
     pub async fn lay_out(&self, wanted: &ModelRequest) -> Result<Layout, ServeError> {
         let wanted = &wanted.usual();
         let model = self.host().catalogue().open_model(wanted.model.as_deref()).await?;
@@ -38,7 +38,7 @@ impl Serving {
         Ok(Layout { model: model.name(), layers: model.card().layers(), plan, placements })
     }
 
-    /// The model that was wished for, loaded if it is not.
+    /// The model of this request; loads it if necessary.
     pub async fn model(&self, wanted: &ModelRequest) -> Result<Ring, ServeError> {
         let wanted = &wanted.usual();
         self.restored(wanted).await;
@@ -49,7 +49,7 @@ impl Serving {
             return Ok(ring.clone());
         }
         let placing = self.inner.placing.lock().await;
-        // Somebody else may have had it loaded meanwhile.
+        // Another request may have loaded it meanwhile.
         let now = self.ring_of(wanted).filter(|now| !known.is_some_and(|known| known.is(now)));
         if let Some(ring) = now
             && self.unless_stopping(self.is_of_use(&ring, wanted)).await?
@@ -67,7 +67,7 @@ impl Serving {
         self.load_beside(&placing, wanted, model, &plan, &placements).await
     }
 
-    /// Does a part of the work of placing a model, which a node that stops does not wait for.
+    /// Runs one step of placing a model, unless the node stops first.
     async fn unless_stopping<T, E: Into<ServeError>>(
         &self,
         work: impl Future<Output = Result<T, E>>,
@@ -79,13 +79,13 @@ impl Serving {
         }
     }
 
-    /// Whether a loaded model can be used as it is, once a failover has ended.
+    /// Whether a loaded model can serve this request as it is. Waits for a failover in progress.
     async fn is_of_use(&self, ring: &Ring, wanted: &ModelRequest) -> Result<bool, ServeError> {
-        // One that is in use moves only beside itself (`moving.rs`).
+        // A model in use moves only by live migration (`moving.rs`).
         Ok(self.settles(ring).await && (ring.is_busy() || self.revision(ring, wanted)? == Revision::Keep))
     }
 
-    /// Loads a model beside what is loaded, while nothing else is placed.
+    /// Loads a model without freeing any other. The caller holds the placing lock.
     pub(super) async fn load_beside(
         &self,
         _placing: &AsyncMutexGuard<'_, ()>,
@@ -101,7 +101,7 @@ impl Serving {
             self.member().view().notify();
         };
         progress(0);
-        // Also where nobody waits for it any more.
+        // Clears the progress even if this future is dropped.
         let shown = Shown(self);
         let load = Box::pin(Ring::load(self.host(), model, plan, placements, RingOptions::new(source), progress));
         let ring = self.unless_stopping(load).await?;
@@ -111,7 +111,7 @@ impl Serving {
         Ok(ring)
     }
 
-    /// Whether a loaded model can be used, once a failover has ended.
+    /// Waits for a failover in progress and returns whether the model can be used.
     async fn settles(&self, ring: &Ring) -> bool {
         let mut state = ring.state();
         let settled = tokio::time::timeout(FAILOVER_TIMEOUT, async {
@@ -119,7 +119,7 @@ impl Serving {
                 match &state.borrow_and_update().health {
                     Health::Whole if !ring.has_lost_a_machine() => return true,
                     Health::Abandoned(_) | Health::Superseded => return false,
-                    // Noticed, or just about to be.
+                    // A failover is in progress, or is about to start.
                     Health::Whole | Health::FailingOver(_) => {}
                 }
                 if state.changed().await.is_err() {
@@ -131,7 +131,7 @@ impl Serving {
     }
 }
 
-/// A model is shown as one that is being loaded until this is dropped.
+/// Shows a model as loading until this is dropped.
 struct Shown<'a>(&'a Serving);
 
 impl Drop for Shown<'_> {
