@@ -20,15 +20,15 @@ use crate::lock::lock;
 use crate::pace::Pace;
 use crate::wire::{Frame, HEADER_BYTES, Header, RECEIPT_BYTES, Receipt, WireError};
 
-/// Payloads are read in pieces of this size, so that a peer that announces a large payload and sends none costs no
-/// memory.
+/// Round trips remembered per link.
 const REMEMBERED: usize = 512;
 
-/// Read size of a payload, so that a peer that announces much and sends nothing costs nothing.
+/// Payloads are read in pieces of this size, so that a peer that announces a large payload and sends none costs no
+/// memory.
 const PIECE_BYTES: usize = 1 << 20;
 
-/// A frame at a multiple of this position, or with a large payload, is acknowledged at once, which measures the round
-/// trip and frees the sender's buffer. Other receipts wait for that: each costs as much as a token's frame.
+/// Frames at multiples of this position, and large ones, are acknowledged at once, to measure the round trip and free
+/// the sender's buffer. The receipts of other frames are delayed: each would cost as much as a token's frame.
 const PROMPT_RECEIPTS: u32 = 8;
 const MANY_BYTES: usize = 64 << 10;
 /// Maximum delay of a receipt.
