@@ -1,5 +1,5 @@
-//! Three nodes on this machine hold the starter model together and answer a question:
-//! `cargo run -p hive-node --example local_swarm`. They talk over loopback as they would over a network.
+//! Runs the starter model on three nodes on this machine and asks it a question: `cargo run -p hive-node --example
+//! local_swarm`. The nodes talk over loopback as they would over a network.
 
 #![allow(clippy::print_stdout)]
 
@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use hive_node::{Event, LocalSwarm, Message, ModelSource, Request, RingOptions, SwarmOptions, models, worker};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    // A worker is the executable of its node, started again.
+    // A node starts its workers from its own executable.
     if std::env::args().nth(1).as_deref() == Some(worker::SUBCOMMAND) {
         return Ok(worker::serve()?);
     }
@@ -17,7 +17,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 async fn answer(question: &str) -> Result<(), Box<dyn Error>> {
-    // Without a name, the starter model: its headers, tokenizer and chat template, read in a worker of their own.
+    // No name means the starter model. A worker of its own reads its headers, tokenizer and chat template.
     let model = models::open(None).await?;
     let ring = RingOptions::new(ModelSource::Path(model.path().to_owned()));
     let options = SwarmOptions { stages: 3, bind: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), ring };

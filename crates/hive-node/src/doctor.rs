@@ -1,4 +1,4 @@
-//! What this machine can do, and what is wrong with it.
+//! Checks what this machine can do, and what is wrong with it.
 
 use std::net::SocketAddr;
 
@@ -12,26 +12,26 @@ use hive_worker::{FromWorker, LoadOrder, Targets, ToWorker, Worker, WorkerEvent,
 /// The outcome of one check.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Health {
-    /// As it should be.
+    /// Everything is fine.
     Good,
-    /// It works, but could be better; with what would help.
+    /// It works, but could be better; the text says how.
     Notice(String),
-    /// It does not work; with what to do.
+    /// It does not work; the text says what to do.
     Bad(String),
 }
 
-/// One thing looked at.
+/// One check.
 #[derive(Debug, Clone)]
 pub struct Check {
-    /// What was looked at, in a word.
+    /// The subject, in a word.
     pub subject: &'static str,
-    /// What was found.
+    /// The outcome.
     pub finding: String,
-    /// What it means.
+    /// The details.
     pub health: Health,
 }
 
-/// Looks at everything a node needs, by using it.
+/// Checks everything a node needs, by using it.
 pub async fn examine() -> Vec<Check> {
     vec![mlx(), compute().await, confinement().await, memory(), starter().await, network().await]
 }
@@ -55,7 +55,7 @@ fn mlx() -> Check {
     Check { subject: "MLX", finding: format!("{} ({finding})", hive_model::device::MLX_VERSION), health }
 }
 
-/// Loads one layer of the starter model in a worker: the process, the library and the device in one.
+/// Loads one layer of the starter model in a worker, which tests the process, the library and the device at once.
 async fn compute() -> Check {
     let subject = "compute";
     let bad = |finding: String, hint: &str| Check { subject, finding, health: Health::Bad(hint.to_owned()) };
@@ -89,10 +89,10 @@ async fn compute() -> Check {
     }
 }
 
-/// Has a worker try to break out: what reads strangers' files must not reach anything else.
+/// Starts a worker that tries to break out of its sandbox.
 async fn confinement() -> Check {
     let subject = "sandbox";
-    // No library or model needs the home folder to be open.
+    // No library or model needs access to the home folder.
     let secret = std::env::home_dir().unwrap_or_else(|| "/etc/passwd".into());
     let (finding, health) = match probe(Targets { secret, folder: std::env::temp_dir() }).await {
         Ok((confinement, escapes)) if confinement.is_whole() && escapes.is_empty() => {

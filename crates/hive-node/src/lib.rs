@@ -1,7 +1,7 @@
-//! The node: this machine in the swarm, put together from its parts.
+//! The node: this machine as a member of the swarm.
 //!
 //! A node hosts **stages** (each a worker process with a range of layers) and coordinates **sessions** (conversations
-//! that travel the ring). The way of a token:
+//! that travel the ring). The path of a token:
 //!
 //! ```text
 //!  coordinator ──tokens──▶ stage 0 ──hidden──▶ stage 1 ──hidden──▶ … ──▶ last stage
@@ -9,15 +9,15 @@
 //!       └─────── token ───────┴──────────────── token ────────────────────┘
 //! ```
 //!
-//! What holds:
+//! Invariants:
 //! - One owner of state: everything a node knows is behind [`Node`]; callers get snapshots and events.
 //! - MLX runs in workers only. A worker that dies takes no connection and no other stage with it.
-//! - Whatever waits, waits for something that can fail, and the failure reaches whoever asked.
+//! - Everything that waits waits for something that can fail, and the failure reaches the caller.
 //!
-//! The parts are crates of their own: `hive-peers`, `hive-stage`, `hive-ring` and `hive-serving`, each knowing only those before
-//! it. What callers need of them is named here.
+//! The parts are crates of their own: `hive-peers`, `hive-stage`, `hive-ring` and `hive-serving`, each depending only
+//! on those before it. This crate re-exports what callers need of them.
 //!
-//! `examples/local_swarm.rs` starts three nodes that hold a model together, and asks them a question.
+//! `examples/local_swarm.rs` starts three nodes that run one model together, and asks it a question.
 
 pub mod doctor;
 pub mod settings;
@@ -28,7 +28,7 @@ mod node;
 mod open_files;
 mod speed;
 
-/// What other machines asked for, used and were refused here.
+/// The audit log: what other machines asked for, used and were refused here.
 pub mod audit {
     pub use hive_audit::*;
 }
@@ -38,7 +38,7 @@ pub mod data {
     pub use hive_peers::data::*;
 }
 
-/// What can be asked of a model, and what comes back.
+/// Requests to a model, and its answers.
 pub mod generate {
     pub use hive_ring::{Event, FinishReason, GenerateError, Reply, Request, Summary};
     pub use hive_serving::AnswerError;
@@ -55,7 +55,7 @@ pub use hive_peers::reach;
 pub use hive_stage::fuzzing;
 pub use hive_stage::models;
 
-/// The computer's name as its owner knows it.
+/// The computer's name, as its owner knows it.
 pub fn machine_name() -> String {
     hive_host::name()
 }

@@ -1,4 +1,4 @@
-//! Several nodes on this machine that know each other: what `--stages N` starts.
+//! Several nodes on this machine that trust each other, as `--stages N` starts them.
 
 use std::net::SocketAddr;
 
@@ -17,9 +17,9 @@ use crate::node::options::NodeOptions;
 /// What to start.
 #[derive(Debug, Clone)]
 pub struct SwarmOptions {
-    /// Nodes, and stages.
+    /// Number of nodes, and of stages.
     pub stages: usize,
-    /// The first node's address; with a port other than 0, the others take the ports after it.
+    /// The first node's address. If its port is not 0, the others take the ports after it.
     pub bind: SocketAddr,
     /// How the model is loaded.
     pub ring: RingOptions,
@@ -49,7 +49,7 @@ pub struct LocalSwarm {
 impl LocalSwarm {
     /// Starts the nodes and loads the model; `progress` hears how many layers are loaded.
     pub async fn start(model: Model, options: SwarmOptions, progress: impl FnMut(usize)) -> Result<Self, SwarmError> {
-        // Planning comes first: it needs no process and says at once what cannot be.
+        // Planning comes first: it needs no process, so impossible requests fail immediately.
         let plan = plan_for(model.card(), options.stages, options.ring.compute)?;
         let mut nodes = Vec::with_capacity(options.stages);
         for index in 0..options.stages {
@@ -87,12 +87,12 @@ impl LocalSwarm {
         &self.ring
     }
 
-    /// How it was placed.
+    /// The plan by which it is loaded.
     pub fn plan(&self) -> &Plan {
         &self.plan
     }
 
-    /// Ends everything.
+    /// Stops all nodes.
     pub async fn stop(self) {
         self.ring.unload().await;
         stop(&self.nodes).await;
@@ -110,7 +110,7 @@ fn name(index: usize, of: usize) -> String {
     if of == 1 { machine } else { format!("{machine} {}", index + 1) }
 }
 
-/// Splits a model over equal nodes on this machine.
+/// Splits a model evenly over the nodes on this machine.
 pub fn plan(model: &ModelCard, stages: usize) -> Result<Plan, PlanError> {
     plan_for(model, stages, Compute::Auto)
 }

@@ -1,7 +1,7 @@
-//! The node: this machine in the swarm, as a handle.
+//! The node: a handle to this machine as a member of the swarm.
 //!
-//! Its parts do the work: [`Membership`] knows the other machines, [`StageHost`] holds stages, [`Serving`] has models in memory
-//! and asks them. The node starts and stops them together, and keeps to what the owner of the machine wants.
+//! Its parts do the work: [`Membership`] knows the other machines, [`StageHost`] holds stages, [`Serving`] loads models
+//! and asks them. The node starts and stops them together, and applies the owner's settings.
 
 mod machine;
 mod machines;
@@ -31,33 +31,33 @@ struct Inner {
     member: Membership,
     host: StageHost,
     serving: Serving,
-    /// What its owner wants of it.
+    /// The owner's settings.
     owner: Owner,
     switches: watch::Sender<Switches>,
     leaving: AtomicBool,
 }
 
-/// What the owner of the machine has set.
+/// The owner's settings.
 struct Owner {
     share: bool,
     memory_cap: Option<u64>,
     keep_prompts_here: bool,
-    /// Follows the settings' file.
+    /// Follows the settings file.
     policy: Mutex<Policy>,
 }
 
 impl Node {
-    /// Ends the answers to people and programs here, with what there is of them.
+    /// Ends the answers to people and programs here, each with the text it has so far.
     pub fn end_answers(&self) {
         self.member().tasks().end_answers();
     }
 
-    /// Ends when this node's answers are ended, because it stops.
+    /// Completes when this node ends its answers because it is stopping.
     pub async fn ending(&self) {
         self.member().tasks().answers_end().await;
     }
 
-    /// Leaves the swarm: stages end, connections close, the announcement is taken back.
+    /// Leaves the swarm: ends stages, closes connections, withdraws the announcement.
     pub async fn stop(&self) {
         self.end_answers();
         let (member, serving) = (self.member(), &self.inner.serving);
@@ -70,7 +70,7 @@ impl Node {
         member.tasks().ended().await;
     }
 
-    /// How many tasks run for this node.
+    /// The number of tasks that run for this node.
     pub fn tasks(&self) -> usize {
         self.member().tasks().count()
     }

@@ -1,15 +1,15 @@
-//! How many files and sockets this process may have open: as many as the system lets it.
+//! The limit on open files and sockets of this process: raised to what the system allows.
 //!
-//! A program that is started from a window begins with a soft limit of 256 on a Mac and 1024 on Linux, for the sake of
-//! programs from another time; the hard limit is a thousand times that. A node has sockets to every machine, pipes to
-//! every worker, and connections of programs.
+//! A program started from a window has a soft limit of 256 on a Mac and 1024 on Linux, for the sake of old programs;
+//! the hard limit is about a thousand times higher. A node needs sockets to every machine, pipes to every worker, and
+//! connections of programs.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// More than a node ever needs. macOS refuses more than its `OPEN_MAX`, whatever the hard limit says.
 const ENOUGH: u64 = if cfg!(target_os = "macos") { 10_240 } else { 65_536 };
 
-/// Raises the soft limit, where it is lower than what a node may need. Not being able to is no failure.
+/// Raises the soft limit if it is lower than what a node may need. A failure is ignored.
 pub(crate) fn allow_many() {
     let now = getrlimit(Resource::Nofile);
     let Some(raised) = raised(now) else { return };
@@ -18,7 +18,7 @@ pub(crate) fn allow_many() {
     }
 }
 
-/// The limit to ask for, where there is more to be had; `None` is no limit.
+/// The limit to ask for, if it can be raised. `None` in an argument means no limit.
 fn raised(now: Rlimit) -> Option<Rlimit> {
     let wanted = now.maximum.map_or(ENOUGH, |hard| hard.min(ENOUGH));
     now.current.is_some_and(|soft| soft < wanted).then_some(Rlimit { current: Some(wanted), maximum: now.maximum })

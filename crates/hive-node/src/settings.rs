@@ -1,5 +1,5 @@
-//! What the owner has set: `config.toml` in the data folder. A flag comes before an environment variable, that before
-//! the file, that before the default.
+//! The owner's settings: `config.toml` in the data folder. A flag overrides an environment variable, which overrides
+//! the file, which overrides the default.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
@@ -16,78 +16,78 @@ use hive_peers::data::{DataError, DataFolder};
 use crate::node::options::NodeOptions;
 use crate::sharing::Policy;
 
-/// The file. Everything is optional, and what is not known is refused by name: a typo must not pass for a setting.
+/// The file. Every field is optional. Unknown fields are refused by name, so that a typo does not pass for a setting.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
-    /// The name other machines show; by default the computer's.
+    /// The name that other machines show; the computer's by default.
     pub name: Option<String>,
-    /// The most memory given, as people write it: "8GiB".
+    /// The most memory to share, as people write it: "8GiB".
     pub memory: Option<String>,
-    /// Whether memory is given to the swarm at all.
+    /// Whether to share memory with the swarm at all.
     pub share: Option<bool>,
-    /// Share only while on mains power.
+    /// Share only on mains power.
     pub only_on_power: Option<bool>,
-    /// Share only when nobody has touched the machine for so many minutes.
+    /// Share only if nobody has used the machine for this many minutes.
     pub only_when_idle_minutes: Option<u64>,
-    /// The most that is sent to other machines for their answers, in megabits per second.
+    /// Limit on the rate of sending to other machines, in megabits per second.
     pub bandwidth_mbit_per_s: Option<u64>,
-    /// Whether models that fit on this machine stay on it, so that no other one sees what is asked, even where more machines
-    /// would be faster.
+    /// Whether models that fit on this machine stay on it, so that no other machine sees the prompts, even if more
+    /// machines would be faster.
     pub keep_prompts_here: Option<bool>,
-    /// Whether everything stays on the local network.
+    /// Whether all traffic stays on the local network.
     pub lan_only: Option<bool>,
-    /// Whether the app shows a notification when a machine wants to join; nobody has been asked where it is missing.
+    /// Whether the app shows a notification when a machine wants to join. Absent if the owner has not been asked yet.
     pub notify: Option<bool>,
     /// The colour of the app's switches, buttons and lights.
     pub accent: Option<Accent>,
-    /// Where the API listens; a loopback address.
+    /// The address of the API; must be loopback.
     pub api: Option<SocketAddr>,
-    /// Web pages that may use the API beside this machine's own, by their origins.
+    /// Origins of web pages that may use the API, in addition to this machine's own.
     pub allow_origins: Option<Vec<String>>,
-    /// Names by which the API may be asked beside this machine's own.
+    /// Host names under which the API may be requested, in addition to this machine's own.
     pub allow_hosts: Option<Vec<String>>,
-    /// Where other machines reach this one.
+    /// The address on which other machines reach this one.
     pub bind: Option<SocketAddr>,
-    /// `none`, `public`, or the URL of a relay of one's own.
+    /// `none`, `public`, or the URL of your own relay.
     pub relay: Option<String>,
 }
 
 const FILE: &str = "config.toml";
 
-/// A setting that cannot be.
+/// An invalid setting.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingError {
-    /// No amount of memory.
+    /// Not an amount of memory.
     #[error("\"{0}\" is not an amount of memory; give it with a unit, as in 8GiB")]
     Memory(String),
-    /// Nothing, where some of it is asked for.
+    /// Zero memory, where some is required.
     #[error("{0} is nothing at all; to give no memory, switch sharing off")]
     NoMemory(String),
-    /// More than there is.
+    /// More memory than the machine has.
     #[error("this machine has {:.1} GB of memory; {asked} is more", *there_bytes as f64 / 1e9)]
     MoreMemory {
-        /// As it was written.
+        /// The value as written.
         asked: String,
-        /// What there is.
+        /// The machine's memory, in bytes.
         there_bytes: u64,
     },
-    /// A name that no list has room for.
+    /// A name that is too long for lists.
     #[error("a name has at most {NAME_COLUMNS} letters, so that lists have room for it")]
     Name,
     /// An address that others could reach.
     #[error("the API listens on this machine only; {0} can be reached by others, say 127.0.0.1")]
     Api(SocketAddr),
-    /// No address.
+    /// Not an address.
     #[error("\"{0}\" is no address; write it like 127.0.0.1:4483")]
     Address(String),
-    /// No relay.
+    /// Not a relay.
     #[error("\"{0}\" is no relay; say none, public, or the URL of your own")]
     Relay(String),
 }
 
 impl Settings {
-    /// Reads the file of a data folder; none is the same as an empty one.
+    /// Reads the file in a data folder; a missing file counts as empty.
     pub fn read(folder: &Path) -> Result<Self, DataError> {
         let path = folder.join(FILE);
         match std::fs::read_to_string(&path) {
@@ -100,7 +100,7 @@ impl Settings {
 }
 
 impl Settings {
-    /// Writes the file of a data folder.
+    /// Writes the file in a data folder.
     pub fn write(&self, folder: &Path) -> Result<(), DataError> {
         let path = folder.join(FILE);
         let text = toml::to_string_pretty(self)
@@ -108,7 +108,7 @@ impl Settings {
         hive_host::folders::write_private(&path, text.as_bytes()).map_err(|error| DataError::Unusable { path, error })
     }
 
-    /// What the owner comes first with; it counts as soon as the file is written.
+    /// The owner's policy; it applies as soon as the file is written.
     pub fn policy(&self) -> Policy {
         Policy {
             only_on_power: self.only_on_power.unwrap_or(false),
@@ -118,8 +118,8 @@ impl Settings {
         }
     }
 
-    /// Whether some of these count only after a restart, where they were `before`: what is listened on, and what other
-    /// machines have been told.
+    /// Whether any of these settings, compared with `before`, takes effect only after a restart: addresses to listen
+    /// on, and what other machines have been told.
     pub fn needs_restart(&self, before: &Self) -> bool {
         let lasting = |settings: &Self| {
             let Self { name, memory, lan_only, api, allow_origins, allow_hosts, bind, relay, .. } = settings.clone();
@@ -128,12 +128,12 @@ impl Settings {
         lasting(self) != lasting(before)
     }
 
-    /// When the file of a data folder was last written; `None` where it never was.
+    /// When the file in a data folder was last written; `None` if it does not exist.
     pub(crate) fn written(folder: &Path) -> Option<SystemTime> {
         std::fs::metadata(folder.join(FILE)).and_then(|about| about.modified()).ok()
     }
 
-    /// What of these cannot be, before they are written.
+    /// Validates the settings before they are written.
     pub fn check(&self) -> Result<(), SettingError> {
         self.memory_cap()?;
         self.relay()?;
@@ -143,7 +143,7 @@ impl Settings {
         }
     }
 
-    /// Checks what its owner has just written: also what a file may say that came from another machine.
+    /// Validates what the owner has just written, including values that a file from another machine may have.
     pub fn check_as_new(&self) -> Result<(), SettingError> {
         self.check()?;
         if self.name.as_ref().is_some_and(|name| name.chars().count() > NAME_COLUMNS) {
@@ -152,7 +152,7 @@ impl Settings {
         self.check_memory(hive_host::Memory::now().map(|memory| memory.total_bytes))
     }
 
-    /// Whether the memory to give is some, and no more than there is.
+    /// Checks that the memory to share is not zero and no more than the machine has.
     fn check_memory(&self, there_bytes: Option<u64>) -> Result<(), SettingError> {
         let (Some(cap), Some(asked)) = (self.memory_cap()?, self.memory.clone()) else { return Ok(()) };
         match there_bytes {
@@ -177,13 +177,13 @@ impl Settings {
         }
     }
 
-    /// How a node with these settings starts.
+    /// The node options for these settings.
     pub fn options(self, data: DataFolder) -> Result<NodeOptions, SettingError> {
         let (policy, relay, memory_cap) = (self.policy(), self.relay()?, self.memory_cap()?);
         let bind = self.bind.unwrap_or(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
         Ok(NodeOptions {
             data: Some(data),
-            // On loopback there is nobody to find.
+            // On loopback there is nobody to discover.
             discover: !bind.ip().is_loopback(),
             relay,
             lan_only: self.lan_only.unwrap_or(false),
@@ -195,10 +195,10 @@ impl Settings {
     }
 }
 
-/// The least that a number without a unit can mean: who writes "8" means something else than eight bytes.
+/// The smallest number allowed without a unit: whoever writes "8" does not mean eight bytes.
 const LEAST_BARE_BYTES: f64 = 1e6;
 
-/// Bytes as people write them: "8GiB", "500 MB", "1073741824". 0 is nothing in any unit.
+/// Parses an amount of memory as people write it: "8GiB", "500 MB", "1073741824". 0 is zero in any unit.
 pub fn parse_bytes(text: &str) -> Option<u64> {
     let text = text.trim();
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());

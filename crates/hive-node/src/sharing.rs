@@ -1,64 +1,64 @@
-//! Whether this machine computes for others at this moment, and why not: the owner comes first.
+//! Decides whether this machine computes for others now, and why not: the owner comes first.
 //!
-//! The owner's wishes and what can be seen of the machine go in, a named choice comes out (`decide`). A machine that stops
-//! sharing says so to the others, who move its layers elsewhere before they let it go (`ring/failover.rs`). What the owner
-//! of this machine asks is computed here in any case.
+//! `decide` maps the owner's settings and the observed state of the machine to a named choice. A machine that stops
+//! sharing tells the others, which move its layers elsewhere before they release it (`ring/failover.rs`). This
+//! machine's own questions are computed here in any case.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hive_host::{Heat, Power};
 use serde::{Deserialize, Serialize};
 
-/// What the owner has set.
+/// The owner's settings.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Policy {
-    /// Only while on mains power.
+    /// Only on mains power.
     pub only_on_power: bool,
-    /// Only when nobody has touched the machine for this long.
+    /// Only if nobody has used the machine for this long.
     pub only_when_idle: Option<Duration>,
-    /// The most that is sent to other machines for their answers, in bits per second.
+    /// Limit on the rate of sending to other machines, in bits per second.
     pub bits_per_s: Option<u64>,
-    /// Models that fit on this machine stay on it.
+    /// Whether models that fit on this machine stay on it.
     pub keep_prompts_here: bool,
 }
 
-/// What the owner has switched while the node ran; kept over restarts.
+/// What the owner has switched at run time; kept over restarts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Switches {
-    /// On or off; `None` is as the settings say.
+    /// On or off; `None` follows the settings.
     pub share: Option<bool>,
-    /// Until when sharing is paused, in seconds since 1970.
+    /// When a pause ends, in seconds since 1970.
     pub paused_until_s: Option<u64>,
-    /// The most memory given, in bytes, within what the settings allow.
+    /// The most memory to share, in bytes, within the limit in the settings.
     pub memory_bytes: Option<u64>,
 }
 
-/// The file the switches are kept in; it is there once anything was switched.
+/// The file that stores the switches; it exists once anything was switched.
 pub const FILE: &str = "sharing.json";
 
 impl Switches {
-    /// As they count when a node starts: what was switched on before does not overrule settings that say no.
+    /// The switches that apply when a node starts: an earlier "on" does not override settings that say no.
     pub(crate) fn at_start(self, share: bool) -> Self {
         Self { share: self.share.filter(|on| share || !on), ..self }
     }
 
-    /// The most memory given, in bytes, where the settings allow `set`.
+    /// The most memory to share, in bytes, if the settings allow `set`.
     pub(crate) fn memory_cap(self, set: Option<u64>) -> Option<u64> {
         self.memory_bytes.into_iter().chain(set).min()
     }
 
-    /// On or off, where the settings say `set`.
+    /// Whether sharing is on, if the settings say `set`.
     pub(crate) fn wants_to_share(self, set: bool) -> bool {
         self.share.unwrap_or(set)
     }
 
-    /// Seconds that a pause still lasts.
+    /// Remaining seconds of a pause.
     pub(crate) fn paused_for_s(self, now: SystemTime) -> u64 {
         self.paused_until_s.unwrap_or(0).saturating_sub(seconds(now))
     }
 
-    /// Paused from now on for so long.
+    /// Pauses for this long from now on.
     pub(crate) fn paused(self, time: Duration, now: SystemTime) -> Self {
         Self { paused_until_s: Some(seconds(now + time)), ..self }
     }
@@ -68,13 +68,13 @@ fn seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
 }
 
-/// What can be seen of the machine.
+/// The observed state of the machine.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Observed {
     pub(crate) power: Power,
     pub(crate) heat: Heat,
     pub(crate) idle: Option<Duration>,
-    /// Memory that nobody uses, of all there is, in bytes.
+    /// Free memory and total memory, in bytes.
     pub(crate) free_bytes: u64,
     pub(crate) memory_bytes: u64,
 }
@@ -107,11 +107,11 @@ impl std::fmt::Display for Why {
     }
 }
 
-/// A part of all memory that the owner's programs need to go on; below, the machine is about to slow down.
+/// The fraction of all memory that the owner's programs need; with less, the machine is about to slow down.
 const SHORT: u64 = 32;
 
-/// Whether to share now. `sharing` is whether the machine does so far: what wavers must be clearly better before it starts
-/// again.
+/// Whether to share now. `sharing` is whether the machine shares already: to start again, a wavering value must be
+/// clearly better (hysteresis).
 pub(crate) fn decide(
     share: bool,
     leaving: bool,
@@ -191,7 +191,7 @@ mod tests {
         let used = Observed { idle: Some(Duration::from_mins(1)), ..calm() };
         assert_eq!(judge(&careful, none, used), Err(Why::InUse));
         assert_eq!(judge(&careful, none, Observed { idle: Some(Duration::from_mins(6)), ..calm() }), Ok(()));
-        // A server without a desktop has nobody at it.
+        // A server without a desktop has nobody using it.
         assert_eq!(judge(&careful, none, calm()), Ok(()));
     }
 

@@ -1,5 +1,5 @@
-//! How fast this machine computes, found out with the starter model once and remembered: what machines tell each other
-//! before any of them has carried a part of a large model.
+//! How fast this machine computes: measured once with the starter model and remembered, so that machines can report a
+//! speed before they have run part of a large model.
 
 use std::time::{Duration, Instant};
 
@@ -14,12 +14,12 @@ use hive_worker::{FromWorker, LoadOrder, ToWorker, Work, Worker, WorkerEvent};
 /// Tokens of the prompt, and of the answer, that are timed.
 const PROMPT: usize = 128;
 const ANSWER: u32 = 24;
-/// A machine on which this takes longer has other troubles.
+/// If the measurement takes longer than this, the machine has other problems.
 const MEASURING_TIMEOUT: Duration = Duration::from_mins(1);
-/// The start of a node has better things to do.
+/// Delay after the start of the node, which has better things to do.
 const SETTLED: Duration = Duration::from_secs(3);
 
-/// Measures when the node has settled and nothing else computes, and keeps the figures.
+/// Measures once the node has settled and nothing else computes, and stores the result.
 pub(crate) async fn find_out(host: StageHost) {
     tokio::select! {
         () = tokio::time::sleep(SETTLED) => {}
@@ -68,7 +68,7 @@ async fn measure(path: std::path::PathBuf) -> Option<Speed> {
             }
         }
     };
-    // Once before the clock runs: the first use of the memory and the kernels.
+    // A warm-up run: the first use of memory and kernels is slower.
     step(0, vec![1]).await?;
     let started = Instant::now();
     let mut token = step(1, (0..PROMPT as u32).map(|token| token + 100).collect()).await?;

@@ -1,4 +1,4 @@
-//! The node and its own machine: looking at it, sharing it as its owner wishes, keeping it awake.
+//! The node and its own machine: observing it, sharing it as its owner wishes, keeping it awake.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
@@ -12,48 +12,48 @@ use super::{Node, Owner, lock};
 use crate::settings::Settings;
 use crate::sharing::{self, Observed, Switches, Why};
 
-/// How often the node looks at its own machine.
+/// Interval between two observations of this machine.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// A change of what is offered that is worth telling; of a small offer, a part of it is.
+/// A change of the offered memory that is worth announcing; for a small offer, a fraction of it is.
 const OFFER_STEP_BYTES: u64 = 256 << 20;
 const OFFER_PART: u64 = 16;
 
-/// How long a node that is quit waits for others to take over what it computes for them.
+/// How long a node that quits waits for other machines to take over its stages.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
-/// Between two looks whether they have.
+/// Poll interval while it waits.
 const DRAIN_PAUSE: Duration = Duration::from_millis(50);
 
 impl Node {
-    /// Switches sharing on or off; remembered.
+    /// Switches sharing on or off, persistently.
     pub fn share(&self, on: bool) -> Result<(), NotKept> {
         let before = *self.inner.switches.borrow();
         self.switch(Switches { share: Some(on), paused_until_s: None, ..before })
     }
 
-    /// Pauses sharing for so long, or, with nothing, ends a pause; remembered.
+    /// Pauses sharing for this long; `None` ends a pause. Persistent.
     pub fn pause(&self, time: Option<Duration>) -> Result<(), NotKept> {
         let before = *self.inner.switches.borrow();
         let resumed = Switches { paused_until_s: None, ..before };
         self.switch(time.map_or(resumed, |time| resumed.paused(time, SystemTime::now())))
     }
 
-    /// Gives at most so many bytes of memory, or, with nothing, as many as the settings say; remembered. What is over it
-    /// moves to other machines.
+    /// Sets how many bytes of memory this machine gives; `None` restores the limit in the settings. Persistent. Stages
+    /// above the limit move to other machines.
     pub fn give_memory(&self, bytes: Option<u64>) -> Result<(), NotKept> {
         let before = *self.inner.switches.borrow();
         self.switch(Switches { memory_bytes: bytes, ..before })
     }
 
     fn switch(&self, switches: Switches) -> Result<(), NotKept> {
-        // First of all it counts: an owner who wants to stop must not have to make room on the disk before.
+        // Apply it before saving: an owner must be able to stop sharing even if the disk is full.
         self.inner.switches.send_replace(switches);
         self.look();
         Ok(self.member().save(sharing::FILE, &switches)?)
     }
 
-    /// Stops computing for others and waits until they have what they need from elsewhere, or for as long as a person who
-    /// quits waits.
+    /// Stops computing for others. Returns when they have moved their stages elsewhere, or after the longest time that
+    /// a person who quits should wait.
     pub async fn leave(&self) {
         self.inner.leaving.store(true, Ordering::Relaxed);
         self.look();
@@ -63,7 +63,7 @@ impl Node {
         }
     }
 
-    /// Reads the owner's settings anew when their file has been written since `read`. One that cannot be read changes
+    /// Rereads the owner's settings if their file has been written since `read`. A file that cannot be read changes
     /// nothing: the owner may be in the middle of writing it.
     fn follow_settings(&self, read: &mut Option<SystemTime>) {
         let Some(data) = self.member().data() else { return };
@@ -83,7 +83,7 @@ impl Node {
         }
     }
 
-    /// Looks at this machine, and says what has changed.
+    /// Observes this machine and announces what has changed.
     pub(super) fn look(&self) {
         let host = hive_host::this();
         let Owner { share, memory_cap, policy, .. } = &self.inner.owner;
@@ -106,7 +106,7 @@ impl Node {
             profile.memory_bytes = memory_bytes;
             profile.limit_bytes = memory_cap.into_iter().chain(host.gpu_working_set_bytes()).min();
             let offer = offered_bytes(free_bytes, profile.limit_bytes);
-            // Free memory changes with every breath; others hear of what matters to them.
+            // Free memory changes constantly; only changes that matter are announced.
             if profile.offered_bytes.abs_diff(offer) > OFFER_STEP_BYTES.min(offer / OFFER_PART) {
                 profile.offered_bytes = offer;
             }
@@ -142,7 +142,7 @@ pub(super) async fn watch_machine(node: Node) {
             () = node.member().stopping() => return,
         }
         let here = node.clone();
-        // Asking the system can take a while, on a Mac most of all.
+        // Asking the system can take a while, especially on a Mac.
         let looking = tokio::task::spawn_blocking(move || {
             here.follow_settings(&mut settings);
             here.look();
@@ -159,7 +159,7 @@ pub(super) async fn watch_machine(node: Node) {
     }
 }
 
-/// Keeps a machine that shares from falling asleep under the others' answers; on battery it may.
+/// Keeps a machine awake while it shares; on battery it may sleep.
 #[derive(Default)]
 struct Awake {
     wished: bool,
@@ -174,7 +174,7 @@ impl Awake {
         self.wished = wanted;
         self.held = if wanted {
             let asked = hive_host::this().keep_awake("sharing compute with your other machines");
-            // A server without a desktop does not fall asleep, and has nobody to ask.
+            // A server without a desktop does not sleep, and has nothing to ask.
             asked.inspect_err(|error| tracing::debug!("{error}")).ok()
         } else {
             None
@@ -182,7 +182,7 @@ impl Awake {
     }
 }
 
-/// This machine's networks, as the choice of links wants them.
+/// This machine's networks, for the choice of links.
 pub(super) fn own_networks() -> Vec<Network> {
     let kind = |kind| match kind {
         InterfaceKind::Loopback => LinkKind::Loopback,

@@ -15,27 +15,27 @@ use tokio::sync::watch;
 use super::Node;
 
 impl Node {
-    /// The name people see.
+    /// The display name.
     pub fn name(&self) -> &str {
         self.member().name()
     }
 
-    /// Where other nodes reach this one.
+    /// The address at which other nodes reach this one.
     pub fn addr(&self) -> PeerAddr {
         self.member().addr()
     }
 
-    /// Who this node is.
+    /// This node's id.
     pub fn id(&self) -> PeerId {
         self.member().id()
     }
 
-    /// Lets another node of this process ask this one for work, and be asked.
+    /// Introduces this node to another node of this process: each may send the other requests.
     pub fn allow(&self, peer: &PeerAddr) {
         self.member().allow(peer);
     }
 
-    /// What this machine says of itself now.
+    /// This machine's current profile.
     pub fn profile(&self) -> Profile {
         self.member().profile()
     }
@@ -45,22 +45,22 @@ impl Node {
         self.member().peer_views()
     }
 
-    /// The machine that a person means: by key or the beginning of it, name, or the three words.
+    /// Finds the machine that a person means: by key or its beginning, by name, or by its three words.
     pub fn find(&self, who: &str) -> Result<PeerId, FindPeerError> {
         self.member().find(who)
     }
 
-    /// Counts up whenever [`Node::status`] has something new.
+    /// A counter that changes whenever [`Node::status`] does.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.member().view().subscribe()
     }
 
-    /// What has happened with machines since the notice of this number.
+    /// The notices about machines after the one with this number.
     pub fn notices(&self, after: u64) -> Vec<Notice> {
         self.member().notices(after)
     }
 
-    /// Notes something about a machine, or about this one, in the audit log.
+    /// Records something about a machine, or about this one, in the audit log.
     pub fn audit(&self, machine: Option<PeerId>, event: AuditEvent) {
         self.member().audit(machine, event);
     }
@@ -70,56 +70,57 @@ impl Node {
         aside(|| self.member().audit_log().read(query))
     }
 
-    /// Asks a machine to pair; gives the code that both machines now show.
+    /// Asks a machine to pair; returns the code that both machines now show.
     pub async fn pair(&self, peer: PeerId) -> Result<Code, PairError> {
         self.member().pair(peer).await
     }
 
-    /// Asks the machine that an invitation names.
+    /// Asks the machine that issued an invitation to pair.
     pub async fn join_by(&self, ticket: &Ticket) -> Result<(PeerId, Code), PairError> {
         self.member().join_by(ticket).await
     }
 
-    /// The code of a machine matches: this owner approves.
+    /// Approves a machine: its code matches.
     pub fn approve(&self, peer: PeerId, code: Code) -> Result<(), DecideError> {
         self.member().approve(peer, code)
     }
 
-    /// This owner says no.
+    /// Denies a machine.
     pub fn deny(&self, peer: PeerId) -> Result<(), DecideError> {
         self.member().deny(peer)
     }
 
-    /// Takes a machine out.
+    /// Removes a machine.
     pub fn remove(&self, peer: PeerId) -> Result<(), NotKept> {
         let kept = self.member().remove(peer);
         self.host().drop_stages_of(peer);
         kept
     }
 
-    /// Refuses a machine everything, pairing included.
+    /// Blocks a machine: it may do nothing, not even pair.
     pub fn block(&self, peer: PeerId) -> Result<(), NotKept> {
         let kept = self.member().block(peer);
         self.host().drop_stages_of(peer);
         kept
     }
 
-    /// Calls a machine otherwise.
+    /// Renames a machine.
     pub fn rename(&self, peer: PeerId, name: &str) -> Result<(), NotKept> {
         self.member().rename(peer, name)
     }
 
-    /// A ticket that lets one machine knock within `valid_for`.
+    /// Creates a ticket with which one machine may ask to pair within `valid_for`.
     pub fn invite(&self, valid_for: Duration) -> Result<Ticket, DataError> {
         self.member().invite(valid_for)
     }
 
-    /// What a machine may do; `None` unless it is approved.
+    /// A machine's rights; `None` unless it is approved.
     pub fn rights(&self, peer: PeerId) -> Option<Rights> {
         self.member().rights(peer)
     }
 
-    /// Changes what an approved machine may do, from now on; remembered. What it has here or holds for this machine moves.
+    /// Changes an approved machine's rights, persistently and at once. Stages that are no longer allowed move
+    /// elsewhere.
     pub fn set_rights(&self, peer: PeerId, rights: Rights) -> Result<(), RightsError> {
         let changed = self.member().set_rights(peer, rights);
         self.look();

@@ -8,7 +8,7 @@ use hive_types::{ModelOnDisk, StageLayers};
 use super::Node;
 
 impl AsRef<StageHost> for Node {
-    /// The stages of this machine, over which a model is loaded without anybody's asking.
+    /// The stages on this machine, for loading a model without a request.
     fn as_ref(&self) -> &StageHost {
         self.host()
     }
@@ -20,17 +20,17 @@ impl Node {
         &self.inner.serving
     }
 
-    /// How a request would be met now.
+    /// How a request would be placed now.
     pub async fn lay_out(&self, wanted: &ModelRequest) -> Result<Layout, ServeError> {
         self.serving().lay_out(wanted).await
     }
 
-    /// The model that was wished for, loaded if it is not.
+    /// The requested model, loaded if necessary.
     pub async fn model(&self, wanted: &ModelRequest) -> Result<Ring, ServeError> {
         self.serving().model(wanted).await
     }
 
-    /// Starts an answer by the swarm. It goes on over other machines when one leaves in the middle of it.
+    /// Starts an answer. It continues on other machines if one leaves while it runs.
     pub async fn generate(&self, wanted: &ModelRequest, request: &Request) -> Result<Reply, AnswerError> {
         self.serving().generate(wanted, request).await
     }
@@ -40,12 +40,12 @@ impl Node {
         self.serving().models().await
     }
 
-    /// Puts a model in memory, so that the first answer need not wait for it.
+    /// Loads a model, so that the first answer need not wait for it.
     pub async fn load_model(&self, name: &str) -> Result<(), ServeError> {
         self.serving().load_model(name).await
     }
 
-    /// Puts a model in memory as somebody wants it placed, and keeps to that.
+    /// Loads a model by a manual plan, which stays in effect until the model is unloaded.
     pub async fn load_model_by_hand(&self, name: &str, stages: &[StageLayers]) -> Result<(), ServeError> {
         self.serving().load_model_by_hand(name, stages).await
     }
@@ -55,7 +55,7 @@ impl Node {
         self.serving().unload_model(name).await
     }
 
-    /// Removes a downloaded model from this machine's disk, and from memory first.
+    /// Unloads a downloaded model and removes it from this machine's disk.
     pub async fn remove_model(&self, name: &str) -> Result<(), LetGoError> {
         self.serving().remove_model(name).await
     }

@@ -1,4 +1,4 @@
-//! How a node is started.
+//! The options of a node.
 
 use std::net::SocketAddr;
 
@@ -8,37 +8,37 @@ use hive_protocol::SPEAKS;
 
 use crate::sharing::Policy;
 
-/// How to start a node.
+/// The options of a node.
 #[allow(clippy::struct_excessive_bools, reason = "each is a request of its own")]
 pub struct NodeOptions {
-    /// The name people see.
+    /// The display name.
     pub name: String,
-    /// Where it listens; an unspecified address is every interface.
+    /// The address to listen on; an unspecified address means every interface.
     pub bind: SocketAddr,
-    /// What must survive a restart; without it the node is nobody in particular, for as long as it runs.
+    /// The data folder. Without one, the node has a new identity, which lasts as long as it runs.
     pub data: Option<DataFolder>,
-    /// Whether it announces itself and looks for others on this network.
+    /// Whether it announces itself and discovers others on this network.
     pub discover: bool,
-    /// Reaching machines elsewhere.
+    /// How to reach machines on other networks.
     pub relay: Relay,
-    /// Whether nothing may leave this machine's own networks, whoever says where another machine is.
+    /// Whether nothing may leave this machine's own networks, whoever supplies an address.
     pub lan_only: bool,
-    /// Whether it gives memory to others.
+    /// Whether it shares memory with others.
     pub share: bool,
-    /// The most memory it gives, in bytes.
+    /// The most memory it shares, in bytes.
     pub memory_cap: Option<u64>,
-    /// When it gives memory to others.
+    /// When it shares.
     pub policy: Policy,
-    /// Whether models that fit on this machine stay on it, whatever the policy says later.
+    /// Whether models that fit on this machine stay on it, regardless of the policy.
     pub keep_prompts_here: bool,
-    /// Whether others may name models by path: only where all nodes are one process.
+    /// Whether others may name models by path: only if all nodes are one process.
     pub trust_paths: bool,
-    /// Versions of the control protocol spoken; tests start older and newer nodes.
+    /// Versions of the control protocol that it speaks; tests start older and newer nodes.
     pub speaks: (u32, u32),
 }
 
 impl NodeOptions {
-    /// A node that knows nobody and keeps nothing.
+    /// A node that knows no other machine and stores nothing.
     pub fn new(name: String, bind: SocketAddr) -> Self {
         Self {
             name,

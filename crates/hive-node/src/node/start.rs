@@ -1,4 +1,4 @@
-//! How a node starts.
+//! Starting a node.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
@@ -38,7 +38,7 @@ impl Node {
         let switches: Option<Switches> = data.as_deref().map(|data| data.read(sharing::FILE)).transpose()?.flatten();
         let switches = switches.unwrap_or_default().at_start(share);
         let placed: Option<Placements> = data.as_deref().map(|data| data.read(PLACEMENTS_FILE)).transpose()?.flatten();
-        // Measured before, on this machine and with this version.
+        // Measured earlier, on this machine and with this version.
         let speed = data.as_deref().and_then(Speed::kept);
         let is_unmeasured = data.is_some() && share && speed.is_none();
         let profile = first_profile(&name, speed.as_ref());
@@ -69,7 +69,7 @@ impl Node {
         Ok(node)
     }
 
-    /// Starts what a node does by itself, until it stops.
+    /// Starts the node's own tasks, which run until it stops.
     fn run(&self, is_unmeasured: bool, knows_its_disk: bool) {
         let (member, host, serving) = (self.member(), self.host(), self.serving());
         member.spawn(watch_machine(self.clone()));
@@ -99,13 +99,13 @@ impl Node {
     }
 }
 
-/// What a node wants of the process it lives in, before it opens or starts anything.
+/// Prepares the process, before the node opens or starts anything.
 fn prepare_process() {
     crate::open_files::allow_many();
     hive_worker::prepare();
 }
 
-/// What this machine says of itself before its first look around.
+/// This machine's profile before its first observation.
 fn first_profile(name: &str, speed: Option<&Speed>) -> Profile {
     Profile {
         name: name.to_owned(),
@@ -114,7 +114,7 @@ fn first_profile(name: &str, speed: Option<&Speed>) -> Profile {
         gpu: mlx_library::computes_on_gpu(),
         os: std::env::consts::OS.to_owned(),
         threads: hive_host::threads(),
-        // Decided at the first look.
+        // Decided by the first observation.
         sharing: false,
         decode_tokens_per_s: speed.map(|speed| speed.decode_tokens_per_s),
         bytes_per_s: speed.map(|speed| speed.bytes_per_s),

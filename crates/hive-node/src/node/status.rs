@@ -1,4 +1,4 @@
-//! How the node is, at one moment.
+//! The state of a node at one moment.
 
 use std::net::SocketAddr;
 use std::time::SystemTime;
@@ -11,37 +11,37 @@ use serde::Serialize;
 
 use super::Node;
 
-/// How the node is, at one moment.
+/// The state of a node at one moment.
 #[derive(Debug, Clone, Serialize)]
 pub struct Status {
     /// This machine's key, as text.
     pub id: String,
-    /// Three words of it.
+    /// Its three words.
     pub fingerprint: String,
-    /// What it says of itself.
+    /// Its profile.
     pub profile: Profile,
-    /// Whether its owner wants it to share; what keeps it from that is in the profile.
+    /// Whether its owner wants it to share; the profile says what prevents it.
     pub share: bool,
-    /// Whether its owner has paused sharing for now.
+    /// Whether its owner has paused sharing.
     pub paused: bool,
-    /// Where it listens.
+    /// The addresses it listens on.
     pub addresses: Vec<SocketAddr>,
-    /// Whether machines on this network are searched for, or why not.
+    /// Whether discovery runs on this network, or why not.
     pub discovery: String,
     /// The other machines.
     pub peers: Vec<PeerView>,
-    /// Announcements that are not among them: too many machines announce themselves, or from where none can be.
+    /// Announcements not listed there: too many machines announce themselves, or they come from an impossible address.
     pub left_out: u64,
-    /// Tokens of answers to people and programs here, since the node started.
+    /// Tokens of answers to people and programs here since the node started.
     pub answered_tokens: u64,
-    /// The model in memory, if there is one.
+    /// The loaded model, if any.
     pub model: Option<ModelView>,
-    /// The model on its way into memory, if there is one.
+    /// The model being loaded, if any.
     pub loading: Option<LoadingView>,
 }
 
 impl Node {
-    /// How the node is.
+    /// The node's current state.
     pub fn status(&self) -> Status {
         let (member, host, serving) = (self.member(), self.host(), &self.inner.serving);
         let mut addresses = member.addr().sockets();
