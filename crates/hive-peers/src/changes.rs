@@ -1,8 +1,8 @@
-//! Counters that wake whoever follows something.
+//! Counters that wake listeners.
 
 use tokio::sync::watch;
 
-/// Counts up whenever something has changed. Clones share it.
+/// A counter that increases with every change. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Changes(watch::Sender<u64>);
 
@@ -13,12 +13,12 @@ impl Default for Changes {
 }
 
 impl Changes {
-    /// Says that something has changed.
+    /// Reports a change.
     pub fn notify(&self) {
         self.0.send_modify(|count| *count += 1);
     }
 
-    /// Hears of every change from now on; several at once may count as one.
+    /// Subscribes to later changes; several in quick succession may arrive as one.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.0.subscribe()
     }

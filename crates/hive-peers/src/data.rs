@@ -1,4 +1,4 @@
-//! The data folder: what must not be lost, and one process at a time.
+//! The data folder: holds what must survive a restart, and is used by one process at a time.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read, Seek, Write};
@@ -13,37 +13,37 @@ use serde::de::DeserializeOwned;
 /// Why a data folder cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DataError {
-    /// The system does not say where it would be.
+    /// The system names no default location.
     #[error("there is no home folder to keep data in; name one with --data-dir")]
     NoHome,
-    /// It cannot be written.
+    /// A file or the folder cannot be read or written.
     #[error("cannot use {path} for HiveMind's data: {error}")]
     Unusable {
         /// The folder or file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         error: std::io::Error,
     },
-    /// Another process has it.
+    /// Another process is using it.
     #[error("HiveMind already runs with {path} ({by}); stop it first, or choose another --data-dir")]
     InUse {
         /// The folder.
         path: PathBuf,
-        /// Who.
+        /// The other process.
         by: String,
     },
-    /// A file is not what was written.
+    /// A file's content is damaged.
     #[error("{path} is damaged ({why}); put back a copy of it, or remove it to begin without what it held")]
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The parser's error.
         why: String,
     },
 }
 
 impl DataError {
-    /// What to do about it, where the error does not say so itself.
+    /// How to fix it, unless the error says so itself.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Unusable { error, .. } if is_full(error) => Some("free some space on that disk, then try again"),
@@ -56,50 +56,50 @@ fn is_full(error: &std::io::Error) -> bool {
     matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
 
-/// A wish that counts from now on, but could not be written down.
+/// A change that is in effect, but could not be saved.
 #[derive(Debug, thiserror::Error)]
 #[error("this counts now, but will not survive a restart, as it could not be saved: {0}")]
 pub struct NotKept(#[from] DataError);
 
 impl NotKept {
-    /// What to do about it.
+    /// How to fix it.
     pub fn hint(&self) -> &'static str {
         self.0.hint().unwrap_or("make the data folder writable, then do it again")
     }
 }
 
-/// Something about a data folder that its owner should know; it can be used all the same.
+/// A problem with a data folder that its owner should know of, although the folder works.
 #[derive(Debug, thiserror::Error)]
 pub enum DataWarning {
-    /// Others on this machine can look into it.
+    /// Other users of this machine can read it.
     #[error("others on this machine may look into {path}, and it cannot be closed to them: {error}")]
     Exposed {
         /// The folder or file.
         path: PathBuf,
-        /// Why not.
+        /// The system's error.
         error: std::io::Error,
     },
-    /// Something in it could not be written.
+    /// A file in it cannot be written.
     #[error("{path} cannot be written ({error}); free some space: until then, what changes will not survive a restart")]
     Unwritable {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         error: std::io::Error,
     },
 }
 
-/// A data folder, held by this process.
+/// A data folder that this process has locked.
 #[derive(Debug)]
 pub struct DataFolder {
     path: PathBuf,
     warnings: Vec<DataWarning>,
-    /// The lock lives as long as this.
+    /// Holds the lock.
     _lock: File,
 }
 
 impl DataFolder {
-    /// Takes the folder, and makes it where it is missing.
+    /// Locks the folder, and creates it if it is missing.
     pub fn open(path: &Path) -> Result<Self, DataError> {
         let unusable = |error| DataError::Unusable { path: path.to_owned(), error };
         folders::create_private(path).map_err(unusable)?;
@@ -129,14 +129,14 @@ impl DataFolder {
             tracing::warn!("files that were half written could not be removed: {error}");
         }
         let named = lock.set_len(0).and_then(|()| lock.rewind());
-        // On a full disk the lock holds all the same; it does not tell by whom.
+        // On a full disk the lock still works, but does not name its process.
         if let Err(error) = named.and_then(|()| writeln!(lock, "process {}, {name}", std::process::id())) {
             warnings.push(DataWarning::Unwritable { path: file, error });
         }
         Ok(Self { path: path.to_owned(), warnings, _lock: lock })
     }
 
-    /// What its owner should know of it.
+    /// Problems that its owner should know of.
     pub fn warnings(&self) -> &[DataWarning] {
         &self.warnings
     }
@@ -146,7 +146,7 @@ impl DataFolder {
         &self.path
     }
 
-    /// Reads a file of this folder; `None` where it has never been written.
+    /// Reads a file of this folder; `None` if it was never written.
     pub fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, DataError> {
         let path = self.path.join(name);
         match std::fs::read(&path) {
@@ -159,7 +159,7 @@ impl DataFolder {
         }
     }
 
-    /// Replaces a file of this folder, all at once.
+    /// Replaces a file of this folder atomically.
     pub fn write<T: Serialize>(&self, name: &str, value: &T) -> Result<(), DataError> {
         let path = self.path.join(name);
         let text = serde_json::to_vec_pretty(value).map_err(std::io::Error::other);
@@ -168,10 +168,10 @@ impl DataFolder {
     }
 }
 
-/// The file whose lock says that a process has the folder.
+/// The file whose lock marks the folder as in use.
 const LOCK: &str = "lock";
 
-/// [`is_held`] has the lock for an instant; that does not keep a node from starting.
+/// [`is_held`] takes the lock for an instant, so a starting node tries several times.
 const LOCK_TRIES: u32 = 10;
 const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
@@ -185,14 +185,14 @@ fn lock_in_time(lock: &File) -> Result<(), TryLockError> {
     lock.try_lock()
 }
 
-/// Whether a process holds the folder now; `None` where the file system does not tell.
+/// Whether a process is using the folder; `None` if the file system cannot tell.
 pub fn is_held(folder: &Path) -> Option<bool> {
     let lock = match File::open(folder.join(LOCK)) {
         Ok(lock) => lock,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Some(false),
         Err(_) => return None,
     };
-    // Shared, so that two who ask at once do not see each other.
+    // A shared lock, so that concurrent checks do not see each other.
     match lock.try_lock_shared() {
         Ok(()) => Some(false),
         Err(TryLockError::WouldBlock) => Some(true),
@@ -200,7 +200,7 @@ pub fn is_held(folder: &Path) -> Option<bool> {
     }
 }
 
-/// Where data is kept unless somebody says otherwise.
+/// The data folder's default location.
 pub fn default_folder() -> Result<PathBuf, DataError> {
     folders::data().ok_or(DataError::NoHome)
 }

@@ -1,4 +1,4 @@
-//! Announces this machine on its networks, and hears of others.
+//! Announces this machine on its networks and finds others.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -17,7 +17,7 @@ pub(crate) struct Search {
 
 struct State {
     running: Option<Discovery>,
-    /// "on", "off", or why there is no search.
+    /// "on", "off", or the reason why there is no search.
     status: String,
 }
 
@@ -28,7 +28,7 @@ impl Default for State {
 }
 
 impl Search {
-    /// Begins; gives what is heard. Without multicast the node works all the same, by invitation.
+    /// Starts the search and returns its sightings. Without multicast there is no search, but invitations still work.
     pub(crate) fn start(&self, endpoint: &Endpoint, name: &str, version: u32) -> Option<mpsc::Receiver<Sighting>> {
         let networks = endpoint.networks().clone();
         let started = Discovery::start(endpoint.id(), name, endpoint.port(), version, networks);
@@ -46,7 +46,7 @@ impl Search {
         }
     }
 
-    /// Tells the machines that are found, for as long as the search runs.
+    /// Passes sightings to `peers` until the search ends.
     pub(crate) async fn follow(&self, peers: &Peers, mut sightings: mpsc::Receiver<Sighting>) {
         while let Some(sighting) = sightings.recv().await {
             match sighting {
@@ -57,7 +57,7 @@ impl Search {
                 Sighting::Trouble(why) => tracing::debug!("searching for machines: {why}"),
                 Sighting::Ended(why) => {
                     let mut state = self.state();
-                    // Not where this node has stopped it.
+                    // Unless this node itself has stopped the search.
                     if state.running.take().is_some() {
                         tracing::warn!("{why}");
                         state.status = why;
@@ -67,19 +67,19 @@ impl Search {
         }
     }
 
-    /// Announces and asks once more: machines may be on networks that this one was not on before.
+    /// Announces and queries again, for networks that this machine has joined since.
     pub(crate) fn repeat(&self) {
         if let Some(running) = &self.state().running {
             running.repeat();
         }
     }
 
-    /// "on", "off", or why there is no search.
+    /// "on", "off", or the reason why there is no search.
     pub(crate) fn status(&self) -> String {
         self.state().status.clone()
     }
 
-    /// Takes the announcement back.
+    /// Withdraws the announcement.
     pub(crate) async fn stop(&self) {
         let running = self.state().running.take();
         if let Some(running) = running {

@@ -1,11 +1,11 @@
-//! The machine that a person means.
+//! Finds the machine that a person means.
 
 use hive_net::{PeerId, fingerprint};
 
-/// The shortest beginning of a key that counts; shorter ones fit by accident.
+/// Minimum length of a key's beginning; a shorter one could match by accident.
 const SHORTEST_PREFIX: usize = 4;
 
-/// No machine, or several, by what a person wrote.
+/// What a person wrote matches no machine, or several.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum FindPeerError {
     /// None.
@@ -14,32 +14,32 @@ pub enum FindPeerError {
     /// More than one.
     #[error("\"{who}\" could be any of {}; use the id or the three words", candidates.join(", "))]
     Several {
-        /// What was written.
+        /// What the person wrote.
         who: String,
-        /// Whom it fits.
+        /// The machines that match.
         candidates: Vec<String>,
     },
 }
 
-/// What a machine can be called by.
+/// The ways to name a machine.
 #[derive(Debug)]
 pub struct Called {
     /// Its key.
     pub id: PeerId,
-    /// Its name here.
+    /// Its display name here.
     pub name: String,
     /// Three words of its key.
     pub fingerprint: String,
 }
 
 impl Called {
-    /// A machine, by the name it has here.
+    /// A machine with its display name here.
     pub fn new(id: PeerId, name: String) -> Self {
         Self { id, name, fingerprint: fingerprint(id) }
     }
 }
 
-/// By key or its beginning, by the three words, or by name; names only where they are unique.
+/// Finds a machine by its key or the beginning of it, by its three words, or by a name that only it has.
 pub fn find(machines: &[Called], who: &str) -> Result<PeerId, FindPeerError> {
     let who = who.trim();
     let words = who.replace(' ', "-").to_lowercase();

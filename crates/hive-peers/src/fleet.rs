@@ -1,4 +1,4 @@
-//! The machines that may hold parts of a model: who is here, shares and is trusted, and what is known of each.
+//! The machines that may hold parts of a model: present, sharing and trusted, with what is known of each.
 
 use std::time::Duration;
 
@@ -11,29 +11,29 @@ use crate::membership::Membership;
 use crate::placement::Placement;
 use crate::trust::ASSUMED_BYTES_PER_S;
 
-/// Which machines count.
+/// Which machines are considered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
-    /// Those that have not failed of late.
+    /// Those that have not failed recently.
     Healthy,
-    /// Those, too, that have only not loaded what they were to.
+    /// Also those whose only recent failures were stages that did not load.
     WithLoadFailures,
 }
 
-/// Why a machine is not used for a plan.
+/// Why a plan does not use a machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum WhyNot {
-    /// It is not here, for this reason if that is known.
+    /// It is not present; the reason, if known.
     Away(Option<String>),
-    /// Its owner does not share it now or not with this machine, for this reason.
+    /// It does not share now, or not with this machine; the reason, if known.
     NotSharing(Option<String>),
-    /// This owner does not let it see prompts.
+    /// This machine's owner does not let it see prompts.
     NoPrompts,
     /// It does not have the model.
     Lacks(Lack),
-    /// Its stages failed: for how much longer it is left out.
+    /// Its stages failed; how much longer it is quarantined.
     Failed(Duration),
-    /// It computed wrong numbers: the same.
+    /// It computed wrong numbers; how much longer it is quarantined.
     WrongNumbers(Duration),
 }
 
@@ -61,65 +61,65 @@ impl WhyNot {
     }
 }
 
-/// What is assumed of links until they are measured: Wi-Fi.
+/// Links that have not been measured are assumed to be Wi-Fi.
 const ASSUMED_ROUND_TRIP_US: f64 = 4000.0;
 const ASSUMED_BITS_PER_S: f64 = 100e6;
 
-/// What is nearer to what a machine says is not worth a remark.
+/// Deviations from a machine's claims are reported only beyond these factors.
 const NOTABLY_SLOWER: f64 = 0.7;
 const NOTABLY_MORE: f64 = 1.5;
 
-/// This machine's place among the candidates.
+/// This machine's index among the candidates.
 pub const HERE: usize = 0;
 
 /// A machine that a plan may use.
 pub struct Candidate {
-    /// Which, and where.
+    /// Name and address.
     pub placement: Placement,
-    /// What it is planned with.
+    /// The figures that plans use.
     pub profile: NodeProfile,
-    /// Memory that it gives beside what it holds.
+    /// Memory that it offers in addition to what it holds, in bytes.
     room_bytes: u64,
-    /// Round trip in microseconds and bits per second from here; `None` for this machine itself.
+    /// Round trip in microseconds and bits per second from this machine; `None` for this machine itself.
     link: Option<(f64, f64)>,
-    /// The part of the speed it claims that it is planned with.
+    /// The fraction of its claimed speed that plans use.
     pub pace: f64,
-    /// How many times as fast it says it is as the most that counts of that.
+    /// Its claimed speed, divided by the most that is credited of it.
     claims_times: f64,
 }
 
-/// The way between two machines. Those that are not this one are taken to be as far from each other as the farther of them
-/// is from here.
+/// The link between two machines. If neither is this one, both the round trip and the rate are those of the worse of
+/// their links to this machine.
 pub fn between(a: &Candidate, b: &Candidate) -> LinkProfile {
     let (near, far) = (a.link.unwrap_or((0.0, f64::INFINITY)), b.link.unwrap_or((0.0, f64::INFINITY)));
     LinkProfile { round_trip_us: near.0.max(far.0), bits_per_s: near.1.min(far.1) }
 }
 
 impl Membership {
-    /// Whether a machine has left, or has started anew since it was met in this life.
+    /// Whether a machine has left, or has restarted since this incarnation of it was met.
     pub fn has_left(&self, machine: PeerId, incarnation: u64) -> bool {
-        // A machine that is not followed, as those of one process are not, has no life that could have ended.
+        // Nodes of one process are not tracked; their incarnation is 0 and never ends.
         machine != self.id() && incarnation != 0 && self.peers().incarnation(machine) != Some(incarnation)
     }
 
-    /// Whether a machine has said that it does not share any more.
+    /// Whether a machine has announced that it no longer shares.
     pub fn is_leaving(&self, machine: PeerId) -> bool {
         self.peers().present().iter().any(|(peer, profile)| *peer == machine && !profile.sharing)
     }
 
-    /// Whether a machine holds more than its owner lets it give by now.
+    /// Whether a machine holds more than its owner's cap allows.
     pub fn is_over_cap(&self, machine: PeerId) -> bool {
         let over = |(peer, profile): &(PeerId, Profile)| *peer == machine && profile.over_cap;
         (machine == self.id() && self.profile().over_cap) || self.peers().present().iter().any(over)
     }
 
-    /// Whether a machine claims to have room for so many bytes.
+    /// Whether a machine claims to have room for this many bytes.
     pub fn says_it_has_room(&self, machine: PeerId, bytes: u64) -> bool {
         let enough = |(peer, profile): &(PeerId, Profile)| *peer == machine && profile.room_bytes() >= bytes;
         self.sharing_others().iter().any(enough)
     }
 
-    /// The machines that may take a stage of a model beside what they hold, and what is known of them.
+    /// The machines that may load another stage of a model, with their free memory.
     pub fn machines(&self, source: &ModelSource) -> Vec<(Placement, NodeProfile)> {
         let candidates = self.candidates(Some(source), &[], Scope::Healthy).into_iter();
         let within_cap = candidates.filter(|machine| !self.is_over_cap(machine.placement.addr.id()));
@@ -127,7 +127,7 @@ impl Membership {
         within_cap.map(|machine| (machine.placement.clone(), beside(machine))).collect()
     }
 
-    /// What was seen of machines that counts against what they say, and which of them are not asked.
+    /// Reports for people: machines whose claims are not credited in full, and machines that plans exclude.
     pub fn remarks(&self, machines: &[Candidate], source: Option<&ModelSource>) -> Vec<String> {
         let slower = machines.iter().filter(|machine| machine.pace < NOTABLY_SLOWER).map(|machine| {
             let (name, percent) = (&machine.placement.name, machine.pace * 100.0);
@@ -151,19 +151,19 @@ impl Membership {
         slower.chain(unproven).chain(full).chain(left_out).collect()
     }
 
-    /// The other approved machines that take no part in a model, and why, in words.
+    /// The reasons why approved machines are excluded from a model's plans.
     pub fn left_out(&self, source: &ModelSource) -> Vec<String> {
         self.peers().approved().into_iter().filter_map(|peer| self.why_left_out(peer, source)).collect()
     }
 
-    /// Why an approved machine takes no part in a model, in words; nothing where it could.
+    /// Why an approved machine is excluded from a model's plans, if it is.
     pub fn why_left_out(&self, machine: PeerId, source: &ModelSource) -> Option<String> {
         let profile = self.peers().profile_of_present(machine);
         let why = self.why_not(machine, profile.as_ref(), Some(source), Scope::Healthy)?;
         Some(why.words(&self.peers().name(machine), Some(source)))
     }
 
-    /// Why a machine is not used for a plan; nothing where it may be. `profile` is what it says of itself, while it is here.
+    /// Why a plan may not use a machine, if so. `profile` is `None` if the machine is absent.
     fn why_not(
         &self,
         machine: PeerId,
@@ -188,7 +188,7 @@ impl Membership {
         Some(if self.trust().is_quarantined(machine) { WhyNot::WrongNumbers(rests) } else { WhyNot::Failed(rests) })
     }
 
-    /// Tells the owner that a machine computed wrong numbers, and leaves it out.
+    /// Quarantines a machine that computed wrong numbers, and notifies the owner.
     pub fn quarantine(&self, machine: PeerId, name: &str) {
         if !self.trust().is_quarantined(machine) {
             self.trust().caught(machine);
@@ -196,7 +196,7 @@ impl Membership {
         }
     }
 
-    /// Tells the owner that two machines do not agree, where nobody can say which of them is wrong. Neither is left out.
+    /// Notifies the owner that two machines disagree and nobody can say which one is wrong. Neither is quarantined.
     pub fn report_disagreement(&self, machine: PeerId, text: String) {
         if self.trust().note_doubt(machine) {
             tracing::warn!("{text}");
@@ -204,34 +204,34 @@ impl Membership {
         }
     }
 
-    /// What a machine lacks that was to load a part of a model and said that it does not have it.
+    /// For a machine that reported a model as missing when asked to load it: what it lacks.
     pub fn lacking(&self, machine: PeerId, name: &str, source: &ModelSource) -> Lacking {
         let profile = self.peers().profile_of_present(machine).unwrap_or_default();
         let lack = self.lacks().of(machine, &profile, source);
         Lacking::new(name.to_owned(), source, lack.unwrap_or(Lack::Missing))
     }
 
-    /// Whether a machine may be used for a plan now.
+    /// Whether plans may use a machine now.
     pub fn is_candidate(&self, machine: PeerId) -> bool {
         let shares = || self.sharing_others().iter().any(|(peer, _)| *peer == machine);
         machine == self.id() || (shares() && self.may_see_prompts(machine) && self.trust().rests(machine).is_none())
     }
 
-    /// The other machines that are here and share.
+    /// The other machines that are present and share.
     pub fn sharing_others(&self) -> Vec<(PeerId, Profile)> {
         let mut others = self.peers().present();
         others.retain(|(_, profile)| profile.sharing);
         others
     }
 
-    /// This machine, then those that are here, share, have the model and have not failed lately, the most memory first; with
-    /// what they offer once so many bytes are freed on these machines.
+    /// This machine, followed by the others that plans may use, largest offer first. Their memory is what they offer
+    /// once the bytes in `freed` are freed.
     pub fn candidates(&self, source: Option<&ModelSource>, freed: &[(PeerId, u64)], scope: Scope) -> Vec<Candidate> {
         let own = self.profile();
         let mut others = self.sharing_others();
         others.retain(|(peer, profile)| self.why_not(*peer, Some(profile), source, scope).is_none());
         others.sort_by_key(|(_, profile)| std::cmp::Reverse(profile.offered_bytes));
-        // One that has not been measured yet counts as no faster than the slowest that has.
+        // A machine that has not been measured is assumed to be as fast as the slowest measured one.
         let credible = |id: PeerId, profile: &Profile| {
             let claimed = profile.bytes_per_s?;
             let is_own = id == self.id();
@@ -263,7 +263,7 @@ impl Membership {
             let placement = Placement { name: self.peers().name(peer), addr: self.peers().addr(peer) };
             let round_trip = self.endpoint().link(peer).map_or(ASSUMED_ROUND_TRIP_US, |link| link.round_trip_us as f64);
             let rate = self.rate(peer).map_or(ASSUMED_BITS_PER_S, |rate| rate as f64);
-            // What owners let their machines send counts on both sides.
+            // The limits that both owners set on sending apply.
             let limits = [own.sends_bits_per_s, profile.sends_bits_per_s].into_iter().flatten();
             let rate = limits.fold(rate, |rate, limit| rate.min(limit as f64));
             machines.push(candidate(placement, &profile, Some((round_trip, rate))));

@@ -1,4 +1,4 @@
-//! This machine's identity: read from the platform's store, or made at the first start.
+//! This machine's identity: read from the platform's key store, or created at the first start.
 
 use hive_host::SecretError;
 use hive_net::Identity;
@@ -6,22 +6,22 @@ use hive_net::identity::IdentityError;
 
 use crate::data::DataFolder;
 
-/// Where the identity is kept in the store.
+/// Its name in the key store.
 const NAME: &str = "identity.key";
 
-/// Why there is no identity.
+/// Why the identity cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// The store.
+    /// The key store failed.
     #[error(transparent)]
     Store(#[from] SecretError),
-    /// What was kept.
+    /// The stored identity is invalid.
     #[error(transparent)]
     Kept(#[from] IdentityError),
 }
 
 impl OpenError {
-    /// What to do about it, where the error does not say so itself.
+    /// How to fix it, unless the error says so itself.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Store(SecretError::File { .. }) => {
@@ -33,10 +33,10 @@ impl OpenError {
     }
 }
 
-/// The identity of the node whose data is in `data`.
+/// Opens the identity of the node whose data folder is `data`.
 ///
-/// One that was made on another machine came with a copied folder. This machine gets its own: two machines with one key
-/// would push each other out of the swarm.
+/// If the identity was created on another machine, the folder was copied. This machine then gets a new identity: two
+/// machines with one key would keep disconnecting each other.
 pub(crate) fn open(data: &DataFolder) -> Result<Identity, OpenError> {
     let host = hive_host::this();
     let (store, machine) = (host.secrets(data.path()), host.machine_id());

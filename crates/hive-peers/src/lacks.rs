@@ -1,7 +1,6 @@
-//! Whether another machine has a model: by what it says of its disk, and by what it said when it was to load a part.
+//! Whether another machine has a model: by what it reports of its disk, and by its replies to requests to load one.
 //!
-//! A model is the same where its digest is, whatever it is called there. That a machine does not have one is nothing that
-//! counts against it.
+//! Models are the same if their digests are, whatever their names. Lacking a model is not held against a machine.
 
 use std::collections::HashMap;
 use std::fmt::{Display, Formatter};
@@ -11,18 +10,18 @@ use std::time::{Duration, Instant};
 use hive_net::PeerId;
 use hive_protocol::{ModelCopy, ModelSource, Profile, starter_name};
 
-/// What keeps a machine from taking a part of a model.
+/// What a machine lacks of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lack {
-    /// It does not have it.
+    /// It does not have the model.
     Missing,
-    /// It has another one of that name.
+    /// It has a different model of that name.
     Differs,
-    /// It has one of that name that it cannot use.
+    /// It has a model of that name that it cannot use.
     Unusable,
 }
 
-/// What a machine lacks of a model, as far as it says; nothing also where it does not say.
+/// What a machine's profile says it lacks of a model; `None` also if the profile does not say.
 pub(crate) fn lack(profile: &Profile, source: &ModelSource) -> Option<Lack> {
     let (ModelSource::Named(name, digest), Some(copies)) = (source, &profile.copies) else { return None };
     if copies.iter().any(|copy| copy.digest.as_ref() == Some(digest)) {
@@ -37,16 +36,16 @@ pub(crate) fn lack(profile: &Profile, source: &ModelSource) -> Option<Lack> {
     })
 }
 
-/// For how long the word of a machine counts that was asked for a part, against what it says of its disk: that may be a
-/// moment old, or from a version that says nothing.
+/// How long a machine's reply that a model is missing overrides its profile, which may be out of date, or from a
+/// version that lists no models.
 const TOLD: Duration = Duration::from_secs(20);
 
-/// Models that machines have said they do not have, when they were to load a part.
+/// Models that machines reported as missing when asked to load a part.
 #[derive(Debug, Default)]
 pub struct Lacks(Mutex<HashMap<(PeerId, String), Instant>>);
 
 impl Lacks {
-    /// A machine has said so.
+    /// Records that a machine reported the model as missing.
     pub fn note(&self, machine: PeerId, source: &ModelSource) {
         let ModelSource::Named(_, digest) = source else { return };
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -54,7 +53,7 @@ impl Lacks {
         told.insert((machine, digest.clone()), Instant::now());
     }
 
-    /// What a machine lacks of a model, by all that is known.
+    /// What a machine lacks of a model, by its profile and its replies.
     pub fn of(&self, machine: PeerId, profile: &Profile, source: &ModelSource) -> Option<Lack> {
         let told = || {
             let ModelSource::Named(_, digest) = source else { return false };
@@ -65,7 +64,7 @@ impl Lacks {
     }
 }
 
-/// A machine, what it lacks, and what to do about it, in words.
+/// What a machine lacks, displayed with what to do about it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Lacking {
     machine: String,
@@ -74,7 +73,7 @@ pub struct Lacking {
 }
 
 impl Lacking {
-    /// What a machine of this name lacks of a model.
+    /// What the machine of this name lacks of a model.
     pub fn new(machine: String, model: &ModelSource, lack: Lack) -> Self {
         Self { machine, model: model.clone(), lack }
     }
@@ -118,15 +117,15 @@ impl Display for Lacking {
     }
 }
 
-/// How a model of the cache comes to a machine.
+/// How to get a model into another machine's cache.
 struct Download {
-    /// Its repository's folder in the cache.
+    /// The repository's folder in the cache.
     folder: String,
-    /// What downloads it.
+    /// The command that downloads it.
     command: String,
 }
 
-/// Of `owner/name`, with `@revision` or `/file` behind it where that is needed.
+/// For `owner/name`, optionally followed by `@revision` or `/file`.
 fn download(model: &str) -> Download {
     let (owner, rest) = model.split_once('/').unwrap_or(("", model));
     let (base, file) = rest.split_once('/').map_or((rest, None), |(base, file)| (base, Some(file)));

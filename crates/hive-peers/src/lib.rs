@@ -1,10 +1,10 @@
-//! The other machines: who they are, who may what, where they are, whether they are here, and what was seen of them.
+//! The other machines: identity, approval, rights, addresses, presence, and what was observed of them.
 //!
-//! [`Membership`] is this machine among them: its identity, its network, what it says of itself. [`Peers`] is what is known of
-//! the others; `presence` keeps in touch with approved ones, `pairing` brings strangers to the point where two people can
-//! decide, and `fleet` says which machines may hold parts of a model.
+//! [`Membership`] is this machine among them: its identity, network and profile. [`Peers`] is what is known of the
+//! others; `presence` keeps in touch with approved machines, `pairing` lets two people decide about a stranger, and
+//! `fleet` says which machines may hold parts of a model.
 //!
-//! What holds: nothing here knows what a machine computes. What keeping in touch needs of that, it asks for by [`Local`].
+//! Invariant: nothing here knows what a machine computes. What presence needs of that comes through [`Local`].
 
 mod changes;
 pub mod data;

@@ -1,32 +1,33 @@
-//! What this machine does for others and says of itself, as far as keeping in touch needs to know.
+//! What presence needs of the rest of the node: the profile, and handlers of what other machines open.
 
 use std::pin::Pin;
 
 use hive_net::{Channel, PeerId};
 use hive_protocol::{Profile, Request};
 
-/// A future that may go to another thread.
+/// A boxed future that can move between threads.
 pub type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// What an approved machine has opened here, beside what keeps it in touch.
+/// A channel that an approved machine has opened, other than for presence.
 pub enum Opened {
-    /// It asks something, and waits for the answer.
+    /// A request; the machine waits for the reply.
     Request(Box<Request>, Channel),
-    /// It sends frames, or is about to.
+    /// A stream of frames.
     Frames(Channel),
 }
 
-/// The part of a node that computes, as the part that knows the other machines sees it.
+/// The part of a node that computes, as seen from here.
 pub trait Local: Send + Sync + 'static {
-    /// What this machine says of itself to another one: whether it shares, and how much, depends on who asks.
+    /// This machine's profile as another machine gets it: whether and how much this machine shares depends on the
+    /// other.
     fn profile_for(&self, peer: PeerId) -> Profile;
 
-    /// Whether answers are being computed here, or for people here.
+    /// Whether this machine is computing answers, or its owner is getting one.
     fn is_busy(&self) -> bool;
 
-    /// What is done for as long as a machine is in touch. It is dropped when that ends.
+    /// Work to run while a machine is present. Dropped when the machine leaves.
     fn while_present(&self, peer: PeerId) -> Work;
 
-    /// Serves what an approved machine has opened.
+    /// Serves a channel that an approved machine has opened.
     fn serve(&self, peer: PeerId, opened: Opened) -> Work;
 }

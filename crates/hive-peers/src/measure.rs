@@ -1,7 +1,7 @@
-//! How long a path to a machine is and how much it carries: a burst of bytes, timed until the other side has all of it.
+//! Measures a path's round trip and rate, with a burst of bytes that is timed until the other side has all of it.
 //!
-//! Each path is measured once for as long as two machines are in touch, and never while answers are computed: the one in use
-//! over the connection that there is, the others, through every network that both are in, by a [`Gauge`].
+//! Each path is measured once while a machine is present, and never while answers are computed. The path in use is
+//! measured over the open connection; a [`Gauge`] measures one other path per network that both machines share.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,27 +16,27 @@ use crate::membership::Membership;
 use crate::peers::MeasuredPath;
 use hive_protocol::{Reply, Request};
 
-/// One message of the burst.
+/// Size of a message in a burst.
 const MESSAGE_BYTES: usize = 256 << 10;
-/// The first burst, and how much longer each next one is.
+/// Messages of the first burst, and the factor by which each next burst grows.
 const FIRST_MESSAGES: u32 = 4;
 const GROWTH: u32 = 4;
-/// The longest: 64 MiB, a third of a second on a 1.6 Gbit/s path.
+/// Messages of the longest burst: 64 MiB, a third of a second at 1.6 Gbit/s.
 const MOST_MESSAGES: u32 = 256;
-/// A burst that took this long has outlived the slow start of the connection.
+/// A burst that takes this long has outlived the connection's slow start.
 const LONG_ENOUGH: Duration = Duration::from_millis(80);
-/// No message takes this long on a path that is worth having.
+/// Time-out of a burst; a path slower than that is not worth using.
 const BURST_TIMEOUT: Duration = Duration::from_secs(10);
-/// Exchanges of nothing, of which the shortest tells a path's round trip.
+/// Empty bursts; the shortest gives the round trip.
 const ECHOES: u32 = 3;
 
-/// Paths of one machine that are measured: it may name ever new ones.
+/// Maximum number of paths measured per machine, since a machine may name new ones forever.
 const MOST_PATHS: usize = 32;
 
-/// How soon after it has settled a path is measured.
+/// Pause before each measurement, so that a new path can settle.
 const SETTLED: Duration = Duration::from_secs(1);
 
-/// Measures the paths to a machine as they come.
+/// Measures a machine's paths as they appear.
 pub(crate) async fn run(member: Membership, local: Arc<dyn Local>, peer: PeerId) {
     let mut tried = BTreeSet::new();
     loop {
@@ -54,7 +54,7 @@ pub(crate) async fn run(member: Membership, local: Arc<dyn Local>, peer: PeerId)
                 note(&member, peer, path);
             }
             if is_better_elsewhere(&in_use, &member.peers().paths(peer)) {
-                // iroh opens the other paths, and the choice is made anew.
+                // Makes iroh open the other paths, so that the choice is made again.
                 member.endpoint().network_changed().await;
             }
         }
@@ -67,7 +67,7 @@ fn note(member: &Membership, peer: PeerId, path: MeasuredPath) {
     member.peers().measured(peer, path);
 }
 
-/// Whether another path than the one in use would be chosen, by what was measured.
+/// Whether the measurements favour another path over the one in use.
 fn is_better_elsewhere(in_use: &Link, paths: &[MeasuredPath]) -> bool {
     let candidate = |path: &MeasuredPath| Candidate {
         kind: path.link.kind,
@@ -79,7 +79,7 @@ fn is_better_elsewhere(in_use: &Link, paths: &[MeasuredPath]) -> bool {
     current.is_some() && choose(current, &candidates) != Choice::Keep
 }
 
-/// Measures one path by itself.
+/// Measures one path with an endpoint of its own.
 async fn of_way(member: &Membership, peer: PeerId, way: Way) -> Option<MeasuredPath> {
     let gauge = Gauge::bind(way).await.ok()?;
     let measuring = async {
@@ -98,11 +98,11 @@ async fn of_way(member: &Membership, peer: PeerId, way: Way) -> Option<MeasuredP
     measured
 }
 
-/// Which path a burst takes.
+/// The path that a burst takes.
 enum Over<'a> {
-    /// The one in use to this machine.
+    /// The path in use to this machine.
     Use(&'a Membership, PeerId),
-    /// One in particular.
+    /// A path of a [`Gauge`].
     One(&'a Reached),
 }
 
@@ -117,7 +117,7 @@ impl Over<'_> {
     }
 }
 
-/// What a path carries, in bits per second.
+/// A path's rate, in bits per second.
 async fn rate(over: &Over<'_>) -> Option<u64> {
     let mut messages = FIRST_MESSAGES;
     loop {
@@ -130,7 +130,7 @@ async fn rate(over: &Over<'_>) -> Option<u64> {
     }
 }
 
-/// How long so many messages take until the other side has them.
+/// The time until the other side has this many messages.
 async fn burst(over: &Over<'_>, messages: u32) -> Option<Duration> {
     let exchange = async {
         let mut channel = over.open().await?;
@@ -148,14 +148,14 @@ async fn burst(over: &Over<'_>, messages: u32) -> Option<Duration> {
     tokio::time::timeout(BURST_TIMEOUT, exchange).await.ok()?
 }
 
-/// The other side of a path that is measured by itself.
+/// Serves a channel that another machine's gauge has opened.
 pub(crate) async fn serve(mut channel: Channel) {
     if let Ok(Some(Request::Measure(messages))) = channel.read_message().await {
         answer(channel, messages).await;
     }
 }
 
-/// The other side: takes the bytes and says when it has them.
+/// The receiving side: reads the burst, then replies `Done`.
 pub(crate) async fn answer(mut channel: Channel, messages: u32) {
     for _ in 0..messages.min(MOST_MESSAGES) {
         if !matches!(channel.read_message::<Vec<u8>>().await, Ok(Some(_))) {

@@ -1,4 +1,4 @@
-//! Brings strangers to the point where two people can decide, and carries their decisions out.
+//! Lets two people decide about a stranger, and carries out their decisions.
 
 use std::time::{Duration, Instant};
 
@@ -15,14 +15,14 @@ use crate::membership::Membership;
 use crate::pairings::INVITES;
 use crate::peers::{DecideError, Pending};
 
-/// How long, and how often, a machine that has no time for this one is asked again: its owner may just be about to ask
-/// this one, and then it has.
+/// How long and how often to ask again after a machine refused for lack of time: its owner may be about to ask this
+/// machine, which settles it.
 const ASK_FOR: Duration = Duration::from_secs(6);
 const ASK_AGAIN: Duration = Duration::from_secs(1);
-/// How often a machine is asked anew because it has turned out to be elsewhere.
+/// How many new addresses of a machine are tried while asking it.
 const FOLLOWED: u32 = 3;
 
-/// How long an invitation is good for, unless its owner says otherwise.
+/// Default validity of an invitation.
 pub const INVITE_VALID_FOR: Duration = Duration::from_hours(24);
 
 /// How a pairing began.
@@ -32,13 +32,13 @@ struct Way {
     invited: bool,
 }
 
-/// Of two machines that ask each other at the same time, the one whose request counts.
+/// If two machines ask each other at the same time, whether this asker's request counts.
 fn counts(asker: PeerId, answerer: PeerId) -> bool {
     asker < answerer
 }
 
 impl Membership {
-    /// Asks a machine to pair; gives the code that both machines now show.
+    /// Asks a machine to pair; returns the code that both machines now show.
     pub async fn pair(&self, peer: PeerId) -> Result<Code, PairError> {
         self.peers().want(peer);
         let mut followed = 0;
@@ -46,14 +46,14 @@ impl Membership {
             let addr = self.peers().addr(peer);
             self.endpoint().expect_from(&addr);
             match self.pair_at(&addr, None).await {
-                // It has started anew meanwhile, and nobody answers where it was.
+                // The machine has restarted at another address; try that.
                 Err(PairError::Connect(_)) if self.peers().addr(peer) != addr && followed < FOLLOWED => followed += 1,
                 asked => return asked,
             }
         }
     }
 
-    /// Asks the machine that an invitation names.
+    /// Asks the machine that an invitation names to pair.
     pub async fn join_by(&self, ticket: &Ticket) -> Result<(PeerId, Code), PairError> {
         self.peers().want(ticket.addr.id());
         self.peers().invited(&ticket.addr);
@@ -72,13 +72,14 @@ impl Membership {
             let asked = pairing::ask(self.endpoint(), addr, self.name(), invite).await;
             drop(asking);
             match asked {
-                // What a person gave is kept with the machine; what was announced proves itself first.
+                // A person gave this address, so it is kept. Announced addresses are kept only once they have proven
+                // themselves.
                 Ok(pairing) => {
                     let way = Way { asked_by_them: false, invited: invite.is_some() };
                     return Ok(self.show(pairing, way, invite.map(|_| addr.clone())));
                 }
-                // An invitation is refused for good. Without one, the other machine is being asked by others, or is asking
-                // this one at the same moment.
+                // The refusal of an invitation is final. Without one, the machine may be busy with others, or may be
+                // asking this machine at the same moment.
                 Err(PairError::Refused(_)) if invite.is_none() && Instant::now() < until => {
                     let mut changes = self.peers().changes();
                     let shown =
@@ -90,7 +91,7 @@ impl Membership {
         }
     }
 
-    /// The code of a machine matches: this owner approves.
+    /// Records that the owner confirmed the code and approves the machine.
     pub fn approve(&self, peer: PeerId, code: Code) -> Result<(), DecideError> {
         self.peers().approve_pending(peer, code)?;
         self.peers().want(peer);
@@ -98,18 +99,18 @@ impl Membership {
         Ok(())
     }
 
-    /// This owner says no.
+    /// Records that the owner denies the machine.
     pub fn deny(&self, peer: PeerId) -> Result<(), DecideError> {
         self.peers().deny_pending(peer)?;
         self.peers().want_no_more(peer);
-        // One that is in may have been asked anew.
+        // An approved machine that was asked again stays approved.
         if !self.peers().is_approved(peer) {
             self.endpoint().forget(peer);
         }
         Ok(())
     }
 
-    /// Takes a machine out.
+    /// Removes a machine.
     pub fn remove(&self, peer: PeerId) -> Result<(), NotKept> {
         let machine = self.as_audited(peer);
         let kept = self.peers().remove(peer);
@@ -118,7 +119,7 @@ impl Membership {
         Ok(kept?)
     }
 
-    /// Refuses a machine everything, pairing included.
+    /// Blocks a machine: refuses it everything, pairing included.
     pub fn block(&self, peer: PeerId) -> Result<(), NotKept> {
         let machine = self.as_audited(peer);
         let kept = self.peers().block(peer);
@@ -127,20 +128,20 @@ impl Membership {
         Ok(kept?)
     }
 
-    /// Calls a machine otherwise.
+    /// Gives a machine another display name.
     pub fn rename(&self, peer: PeerId, name: &str) -> Result<(), NotKept> {
         self.audit(Some(peer), AuditEvent::Renamed { name: hive_net::border::name(name) });
         Ok(self.peers().rename(peer, name)?)
     }
 
-    /// A ticket that lets one machine knock within `valid_for`.
+    /// Creates a ticket with which one machine may ask to pair within `valid_for`.
     pub fn invite(&self, valid_for: Duration) -> Result<Ticket, DataError> {
         let secret = self.pairings().invite(valid_for, |invites| self.save(INVITES, invites))?;
         self.audit(None, AuditEvent::Invited { valid_for_s: valid_for.as_secs() });
         Ok(Ticket { addr: self.addr(), secret })
     }
 
-    /// A stranger knocks.
+    /// Answers a stranger's request to pair.
     pub(crate) async fn answer_pairing(&self, peer: PeerId, origin: Origin, channel: Channel) {
         let knock = match pairing::receive(peer, channel).await {
             Ok(knock) => knock,
@@ -171,7 +172,7 @@ impl Membership {
         };
         if let Err(why) = allowed {
             let because = if invited { Refusal::Invitation } else { Refusal::TooMany };
-            // Whoever has no code yet can be anybody: they are counted together.
+            // Without a code, the sender could be anybody, so all such refusals are counted together.
             self.audit(None, AuditEvent::Refused { asked: Asked::Pairing, why: because });
             return knock.refuse(&why).await;
         }
@@ -186,8 +187,8 @@ impl Membership {
         }
     }
 
-    /// Shows the code, and carries out what the owners decide. Where one is shown already, because both machines asked at
-    /// the same moment, the one that counts on both of them stays.
+    /// Shows the code and carries out the owners' decisions. If both machines asked at the same moment, the code that
+    /// counts stays, the same on both.
     fn show(&self, pairing: Pairing, Way { asked_by_them, invited }: Way, addr: Option<PeerAddr>) -> Code {
         let (peer, name, code) = (pairing.peer(), pairing.name().to_owned(), pairing.code());
         let (verdict, decided) = oneshot::channel();
@@ -226,13 +227,13 @@ mod tests {
         Node::start(name).await
     }
 
-    /// One machine knows where the other is, as from an invitation or an announcement.
+    /// Tells two machines each other's address, as an invitation or announcement would.
     fn introduce(one: &Node, other: &Node) {
         one.peers().invited(&other.addr());
         other.peers().invited(&one.addr());
     }
 
-    /// Requests of strangers, until no more codes come up for them.
+    /// Sends requests of many strangers and returns those for which a code came up.
     async fn flood(victim: &Node) -> Vec<(hive_net::Endpoint, Pairing)> {
         let mut shown = Vec::new();
         let loopback = std::net::SocketAddr::from(([127, 0, 0, 1], 0));

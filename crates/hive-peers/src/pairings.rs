@@ -1,4 +1,4 @@
-//! What a node keeps for pairings: the line of strangers, open invitations, and whom it is asking.
+//! A node's state for pairings: the queue of strangers, open invitations, and the machines it is asking.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,17 +12,17 @@ use crate::line::Line;
 
 pub(crate) const INVITES: &str = "invites.json";
 
-/// What the node keeps for pairings.
+/// A node's state for pairings.
 #[derive(Debug)]
 pub(crate) struct Pairings {
     line: Mutex<Line>,
     invites: Mutex<Invites>,
-    /// Machines that are being asked at this moment.
+    /// Machines that this node is asking right now.
     asking: Mutex<BTreeSet<PeerId>>,
 }
 
 impl Pairings {
-    /// Reads the invitations that are still open.
+    /// Reads the open invitations.
     pub(crate) fn open(data: Option<&DataFolder>) -> Result<Self, DataError> {
         let invites: Option<Invites> = data.map(|data| data.read(INVITES)).transpose()?.flatten();
         Ok(Self {
@@ -32,12 +32,12 @@ impl Pairings {
         })
     }
 
-    /// The strangers that ask to pair.
+    /// The queue of strangers that ask to pair.
     pub(crate) fn line(&self) -> MutexGuard<'_, Line> {
         lock(&self.line)
     }
 
-    /// Makes an invitation; `save` keeps it before anybody gets it.
+    /// Creates an invitation; `save` writes it to disk before it is returned.
     pub(crate) fn invite(
         &self,
         valid_for: Duration,
@@ -49,7 +49,7 @@ impl Pairings {
         Ok(secret)
     }
 
-    /// Takes an invitation in, which counts once; `save` keeps that it is spent.
+    /// Redeems an invitation, which works once; `save` writes to disk that it is spent.
     pub(crate) fn redeem(
         &self,
         secret: &InviteSecret,
@@ -58,26 +58,26 @@ impl Pairings {
         let mut invites = lock(&self.invites);
         let before = invites.clone();
         let redeemed = invites.redeem(secret, SystemTime::now());
-        // Spent on disk before anybody is let to the code. A wrong secret is not worth a write.
+        // Spent on disk before a code is shown. A wrong secret changes nothing and causes no write.
         if *invites != before {
             save(&invites).map_err(|_| "the other machine cannot write its disk".to_owned())?;
         }
         redeemed.map_err(|error| error.to_string())
     }
 
-    /// Whether a machine is being asked at this moment.
+    /// Whether this node is asking a machine right now.
     pub(crate) fn is_asking(&self, peer: PeerId) -> bool {
         lock(&self.asking).contains(&peer)
     }
 
-    /// Notes that a machine is being asked, for as long as what this gives lives: whoever waits for the answer may go.
+    /// Marks a machine as being asked until the guard is dropped, even if the asking future is cancelled.
     pub(crate) fn ask(&self, peer: PeerId) -> Asking<'_> {
         lock(&self.asking).insert(peer);
         Asking { pairings: self, peer }
     }
 }
 
-/// A machine is being asked.
+/// Marks a machine as being asked while it lives.
 pub(crate) struct Asking<'a> {
     pairings: &'a Pairings,
     peer: PeerId,

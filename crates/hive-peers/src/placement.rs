@@ -1,12 +1,12 @@
-//! A machine that may take a part of a model.
+//! A machine that may hold a part of a model.
 
 use hive_net::PeerAddr;
 
 /// A node that a plan may use.
 #[derive(Debug, Clone)]
 pub struct Placement {
-    /// The name people see.
+    /// Its display name.
     pub name: String,
-    /// Where it is.
+    /// Its address.
     pub addr: PeerAddr,
 }

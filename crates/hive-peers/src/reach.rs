@@ -1,15 +1,15 @@
-//! Why a machine that is seen cannot be reached: told apart, so that people hear what to do.
+//! Diagnoses why a machine that is seen cannot be reached, so that people are told what to do.
 
 use std::net::{SocketAddr, UdpSocket};
 
 pub use hive_types::Condition;
 
-/// Why a machine is away.
+/// Why a machine is absent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Absence {
-    /// In words.
+    /// The reason, for people.
     pub why: String,
-    /// The named condition behind it, where one could be told.
+    /// The condition behind it, if diagnosed.
     pub condition: Option<Condition>,
 }
 
@@ -31,25 +31,25 @@ impl From<Condition> for Absence {
     }
 }
 
-/// What was seen of a machine.
+/// What was observed of a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools, reason = "five answers to five questions")]
 pub(crate) struct Observation {
-    /// Its announcements are heard.
+    /// Its announcements arrive.
     pub announced: bool,
-    /// It has answered before, since this node started. Announcements outlive a machine that died.
+    /// It has answered since this node started. Announcements outlive a machine that died.
     pub met: bool,
     /// One of its addresses is in one of this machine's networks.
     pub near: bool,
     /// The system refuses to send there: no route to host.
     pub no_route: bool,
-    /// The only connection to it is a relay's.
+    /// Its only connection is through a relay.
     pub relayed: bool,
-    /// This is a Mac, where a refusal to send to a neighbour means a permission.
+    /// This is a Mac, where a refusal to send to a neighbour means a missing permission.
     pub macos: bool,
 }
 
-/// What it means; `None` where nothing can be concluded.
+/// The condition that explains the observation; `None` if it allows no conclusion.
 pub(crate) fn diagnose(seen: Observation) -> Option<Condition> {
     match seen {
         Observation { announced: true, near: true, no_route: true, macos: true, .. } => {
@@ -62,7 +62,7 @@ pub(crate) fn diagnose(seen: Observation) -> Option<Condition> {
     }
 }
 
-/// Whether the system refuses to send to an address of this network, by sending it one byte that means nothing.
+/// Whether the system refuses to send to an address on this network; tried with one meaningless byte.
 pub(crate) fn has_no_route(socket: SocketAddr) -> bool {
     let any: SocketAddr = if socket.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0u16; 8], 0).into() };
     let sent = UdpSocket::bind(any).and_then(|from| from.send_to(&[0], socket));
@@ -82,11 +82,11 @@ mod tests {
         assert_eq!(diagnose(denied), Some(Condition::LocalNetworkDenied));
         let relayed = Observation { relayed: true, macos: true, ..SEEN };
         assert_eq!(diagnose(relayed), Some(Condition::LocalNetworkDenied));
-        // The same on Linux is another matter.
+        // On Linux the same observation has another cause.
         assert_eq!(diagnose(Observation { no_route: true, ..SEEN }), Some(Condition::Firewalled));
         assert_eq!(diagnose(Observation { relayed: true, ..SEEN }), Some(Condition::RelayedNearby));
         assert_eq!(diagnose(SEEN), Some(Condition::Firewalled));
-        // One that was here a moment ago has most likely died.
+        // One that answered a moment ago has most likely died.
         assert_eq!(diagnose(Observation { met: true, ..SEEN }), None);
         assert_eq!(diagnose(Observation { announced: false, near: false, ..SEEN }), None);
         assert_eq!(diagnose(Observation { near: false, macos: true, no_route: true, ..SEEN }), None);

@@ -1,4 +1,4 @@
-//! Serves what peers open: pairings and what keeps machines in touch here, everything else by the rest of the node.
+//! Serves what peers open: pairing and presence here, everything else through [`Local`].
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,11 +12,11 @@ use crate::measure;
 use crate::membership::Membership;
 use crate::peers::presence;
 
-/// Requests of a machine that are being read at a time. Each takes memory until it is whole.
+/// Requests of one machine that are read at the same time. Each occupies memory until it is complete.
 const REQUESTS: usize = 16;
 
 impl Membership {
-    /// Serves what others open and keeps in touch with approved machines, until the node stops.
+    /// Serves incoming channels and keeps in touch with approved machines, until the node stops.
     pub fn run(&self, local: &Arc<dyn Local>, incoming: mpsc::Receiver<Incoming>) {
         self.spawn(serve(self.clone(), local.clone(), incoming));
         self.spawn(presence::run(self.clone(), local.clone()));
@@ -33,7 +33,7 @@ async fn serve(member: Membership, local: Arc<dyn Local>, mut incoming: mpsc::Re
             },
             () = member.stopping() => return,
         };
-        // Of strangers, nothing is held but their pairing.
+        // For strangers, nothing outlives their pairing.
         reading.retain(|peer, _| member.endpoint().admission().is_approved(*peer));
         let reading = reading.entry(peer).or_insert_with(|| Arc::new(Semaphore::new(REQUESTS))).clone();
         let (own, local) = (member.clone(), local.clone());

@@ -1,4 +1,4 @@
-//! How fast this machine computes: what machines tell each other before any of them has carried a part of a large model.
+//! How fast this machine computes. Plans use it before a machine has run a part of a large model.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,29 +6,29 @@ use crate::data::DataFolder;
 use crate::membership::Membership;
 use hive_protocol::Profile;
 
-/// Figures for one machine and one version of HiveMind.
+/// Measurements on one machine with one version of HiveMind.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Speed {
-    /// What it was measured with: the chip, the threads, the version.
+    /// The chip, threads and version they apply to.
     machine: String,
-    /// Tokens of an answer in a second, by the starter model.
+    /// Decode speed with the starter model, in tokens per second.
     pub decode_tokens_per_s: f64,
-    /// Bytes of weights that are read in a second meanwhile.
+    /// Weights read during that decode, in bytes per second.
     pub bytes_per_s: f64,
-    /// Tokens of a prompt in a second.
+    /// Prefill speed, in tokens per second.
     pub prefill_tokens_per_s: f64,
 }
 
 const FILE: &str = "speed.json";
 
-/// What a measurement is good for.
+/// The machine and version that a measurement applies to.
 fn machine() -> String {
     let chip = hive_host::this().chip();
     format!("{chip}, {} threads, HiveMind {}", hive_host::threads(), env!("CARGO_PKG_VERSION"))
 }
 
 impl Speed {
-    /// Figures for this machine as it is.
+    /// Measurements of this machine and version.
     pub fn here(decode_tokens_per_s: f64, bytes_per_s: f64, prefill_tokens_per_s: f64) -> Self {
         Self { machine: machine(), decode_tokens_per_s, bytes_per_s, prefill_tokens_per_s }
     }
@@ -37,8 +37,8 @@ impl Speed {
         self.machine == machine()
     }
 
-    /// What was measured before, on this machine and with this version. Anything else is measured again: a file that cannot
-    /// be read is no reason not to start.
+    /// The saved measurements, if they apply to this machine and version. Otherwise, or if the file cannot be read, the
+    /// caller measures again.
     pub fn kept(data: &DataFolder) -> Option<Self> {
         let kept: Result<Option<Self>, _> = data.read(FILE);
         let read = kept.inspect_err(|error| tracing::warn!("the speed of this machine is measured again: {error}"));
@@ -47,7 +47,7 @@ impl Speed {
 }
 
 impl Membership {
-    /// Says from now on how fast this machine has turned out to be; remembered.
+    /// Publishes this machine's measured speed and saves it.
     pub fn computes_at(&self, speed: &Speed) {
         if let Err(error) = self.save(FILE, speed) {
             tracing::debug!("the measured speed was not kept: {error}");
@@ -60,7 +60,7 @@ impl Membership {
         });
     }
 
-    /// Says from now on that this machine is so many times as fast as it said; remembered.
+    /// Publishes that this machine is `times` as fast as its profile says, and saves that.
     pub fn is_faster(&self, times: f64) {
         let Profile { decode_tokens_per_s, bytes_per_s, prefill_tokens_per_s, .. } = self.profile();
         if let (Some(decode), Some(bytes), Some(prefill)) = (decode_tokens_per_s, bytes_per_s, prefill_tokens_per_s) {

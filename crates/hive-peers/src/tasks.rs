@@ -1,4 +1,4 @@
-//! What runs for a node, and the end of it.
+//! A node's tasks, and how they end.
 
 use std::future::Future;
 use std::time::Duration;
@@ -7,51 +7,51 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// How long a node that stops waits for its tasks. They end at once: whatever they wait for has ended before.
+/// How long a stopping node waits for its tasks. They end at once: whatever they wait for has ended before.
 const TASKS_END_WITHIN: Duration = Duration::from_secs(5);
 
 /// The tasks of a node. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct Tasks {
     tracker: TaskTracker,
-    /// Cancelled when answers end with what there is of them.
+    /// Cancelled when answers are to end early.
     answers: CancellationToken,
     /// Cancelled when the node stops.
     node: CancellationToken,
 }
 
 impl Tasks {
-    /// Runs a task that ends with the node, at the latest when it has stopped.
+    /// Spawns a task. The task must end by itself once the node is stopping.
     pub fn spawn<T: Send + 'static>(&self, task: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
         self.tracker.spawn(task)
     }
 
-    /// How many run.
+    /// The number of running tasks.
     pub fn count(&self) -> usize {
         self.tracker.len()
     }
 
-    /// Ends the answers to people and programs here, with what there is of them.
+    /// Ends this machine's answers early; they keep what they have so far.
     pub fn end_answers(&self) {
         self.answers.cancel();
     }
 
-    /// Ends when this node's answers are ended.
+    /// Resolves when answers are to end early.
     pub async fn answers_end(&self) {
         self.answers.cancelled().await;
     }
 
-    /// Has everything that runs for the node end.
+    /// Tells all tasks to end.
     pub fn stop(&self) {
         self.node.cancel();
     }
 
-    /// Ends when the node stops.
+    /// Resolves when the node stops.
     pub async fn stopping(&self) {
         self.node.cancelled().await;
     }
 
-    /// Waits for the last task of a node that stops.
+    /// Waits until the last task has ended, up to the time-out.
     pub async fn ended(&self) {
         self.tracker.close();
         if tokio::time::timeout(TASKS_END_WITHIN, self.tracker.wait()).await.is_err() {

@@ -1,4 +1,4 @@
-//! A machine that knows others and computes nothing, for tests.
+//! For tests: a machine that knows others and computes nothing.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Deref;
@@ -21,7 +21,7 @@ impl Deref for Machine {
     }
 }
 
-/// How a test starts a machine of this name, on the loopback network and without a data folder.
+/// Options for a machine of this name, on the loopback network and without a data folder.
 pub fn options(name: &str) -> MembershipOptions {
     MembershipOptions {
         name: name.to_owned(),
@@ -36,12 +36,12 @@ pub fn options(name: &str) -> MembershipOptions {
 }
 
 impl Machine {
-    /// Starts one.
+    /// Starts a machine.
     pub async fn start(name: &str) -> Self {
         Self::speaking(name, SPEAKS).await
     }
 
-    /// Starts one that speaks these versions of the protocol.
+    /// Starts a machine that speaks these versions of the protocol.
     #[allow(clippy::missing_panics_doc, clippy::unwrap_used, reason = "a test ends where this cannot be")]
     pub async fn speaking(name: &str, speaks: (u32, u32)) -> Self {
         let (member, incoming) = Membership::open(MembershipOptions { speaks, ..options(name) }).await.unwrap();
@@ -50,7 +50,7 @@ impl Machine {
         Self(member)
     }
 
-    /// Ends it.
+    /// Stops the machine.
     pub async fn stop(&self) {
         self.tasks().stop();
         self.close().await;
@@ -59,7 +59,7 @@ impl Machine {
     }
 }
 
-/// A machine that does nothing for others.
+/// A [`Local`] that does nothing for others.
 struct Nothing(Profile);
 
 impl Local for Nothing {

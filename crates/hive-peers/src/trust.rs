@@ -1,9 +1,9 @@
-//! What this machine has seen of the others, against what they say of themselves.
+//! What this machine has observed of the others, weighed against their claims.
 //!
-//! A machine says how fast it is and what memory it has. What is seen counts more: one whose stages turn out slower than
-//! promised is planned with at the speed that was seen, and one whose stages fail is left out for a while, longer each time.
-//! Both wear off, since machines are repaired and owners close their games. And a machine that turns out faster than it once
-//! measured itself says so from then on.
+//! Machines report their speed and memory, but observations count more. A machine whose stages are slower than claimed
+//! is planned at the observed speed; one whose stages fail is quarantined, longer each time. Both penalties decay,
+//! since machines are repaired and owners close their games. A machine that turns out faster than it once measured
+//! corrects its own claim.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,51 +11,51 @@ use std::time::{Duration, Instant};
 
 use hive_net::PeerId;
 
-/// A machine that failed is left out for so long, and twice as long each further time.
+/// Quarantine after a failure; it doubles with each further one, up to the maximum.
 const FIRST_REST: Duration = Duration::from_secs(30);
 const LONGEST_REST: Duration = Duration::from_mins(30);
-/// Failures longer ago than this count no more.
+/// Older failures no longer count.
 const FORGOTTEN: Duration = Duration::from_hours(1);
 
-/// Half of what was seen too slow is forgiven after this time, and after twice as long each further time.
+/// Half-life of a speed penalty; it doubles each time the machine is too slow again.
 const FORGIVEN: Duration = Duration::from_mins(5);
 const MOST_DOUBLINGS: u32 = 8;
 
-/// What is assumed of a machine until it is measured: an old laptop.
+/// The speed assumed of a machine until it is measured: an old laptop.
 pub(crate) const ASSUMED_BYTES_PER_S: f64 = 10e9;
-/// A machine counts as at most so many times as fast as this one, or as it was seen to be, whatever it claims. One that is
-/// faster still shows it with its first answers.
+/// A claimed speed is credited up to this many times this machine's own speed or the machine's observed speed,
+/// whichever is higher. A machine that is faster still proves it with its first answers.
 const UNPROVEN_TIMES: f64 = 2.0;
 
-/// A machine that computed wrong numbers is left out for so long: that does not happen to a machine that is well.
+/// Quarantine of a machine that computed wrong numbers, which a healthy machine never does.
 const QUARANTINE: Duration = Duration::from_hours(24);
 
-/// A machine that had no room for what it said it has room for is planned with for less, for so long.
+/// How long a machine that lacked memory it had claimed is planned with less.
 const ROOM_DOUBTED: Duration = Duration::from_mins(1);
 
 /// How a machine failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failing {
-    /// It did not load a stage, which may be over.
+    /// It did not load a stage; a retry may succeed.
     Loading,
-    /// It computed what cannot be.
+    /// It computed impossible numbers.
     Computing,
 }
 
-/// What was seen of one machine.
+/// What was observed of one machine.
 #[derive(Debug, Default)]
 struct Seen {
     failures: Vec<(Instant, Failing)>,
-    /// Bytes that it had no room for although it said so, and when.
+    /// Bytes that it had no room for although it had claimed to, and when.
     no_room_for: Option<(u64, Instant)>,
-    /// The part of the speed it claims that was seen, when, and how often it was too slow.
+    /// The observed fraction of its claimed speed, and when.
     slow: Option<(f64, Instant)>,
     times_slow: u32,
-    /// The most bytes of weights that it was seen to read in a second.
+    /// The highest observed rate at which it reads weights, in bytes per second.
     shown_bytes_per_s: Option<f64>,
-    /// When it was found to compute wrong numbers.
+    /// When it was caught computing wrong numbers.
     caught: Option<Instant>,
-    /// Whether its owner's word was asked for already, because another machine does not agree with it.
+    /// Whether this owner was already notified that another machine disagrees with it.
     doubted: bool,
 }
 
@@ -65,27 +65,27 @@ impl Seen {
         self.failures.push((now, how));
     }
 
-    /// Whether it is left out only for what may be over: then it is asked again where nobody else can help.
+    /// Whether only load failures count against it. If so, it may be retried when there is no plan without it.
     fn may_be_asked_again(&self, now: Instant) -> bool {
         let is_caught = self.caught.is_some_and(|at| now - at < QUARANTINE);
         let mut recent = self.failures.iter().filter(|(at, _)| now - *at < FORGOTTEN);
         !is_caught && recent.all(|(_, how)| *how == Failing::Loading)
     }
 
-    /// The most bytes that it is planned with, whatever it says.
+    /// The most memory that plans may use of it, in bytes, whatever it claims.
     fn room_bytes(&self, now: Instant) -> u64 {
         let doubted = self.no_room_for.filter(|(_, at)| now - *at < ROOM_DOUBTED);
         doubted.map_or(u64::MAX, |(bytes, _)| bytes.saturating_sub(1))
     }
 
-    /// The smallest load that it had no room for counts, as long as that is doubted.
+    /// While its claim is doubted, the smallest load that it had no room for counts.
     fn had_no_room(&mut self, bytes: u64, now: Instant) {
         let doubted = self.no_room_for.filter(|(_, at)| now - *at < ROOM_DOUBTED);
         let smallest = doubted.map_or(bytes, |(before, _)| before.min(bytes));
         self.no_room_for = Some((smallest, now));
     }
 
-    /// How much longer it is left out.
+    /// How much longer it is quarantined, if it is.
     fn rests(&self, now: Instant) -> Option<Duration> {
         let until =
             |since: Instant, rest: Duration| (since + rest).checked_duration_since(now).filter(|rest| !rest.is_zero());
@@ -105,7 +105,7 @@ impl Seen {
             self.times_slow += 1;
             self.slow = Some((pace, now));
         } else {
-            // As fast as it says: whatever slowed it down is over.
+            // It is as fast as it claims again, so the slowdown is over.
             (self.slow, self.times_slow) = (None, 0);
         }
     }
@@ -114,7 +114,7 @@ impl Seen {
         self.shown_bytes_per_s = Some(self.shown_bytes_per_s.map_or(bytes_per_s, |before| before.max(bytes_per_s)));
     }
 
-    /// The part of the speed it claims that it is planned with.
+    /// The fraction of its claimed speed that plans use.
     fn pace(&self, now: Instant) -> f64 {
         let Some((pace, at)) = self.slow else { return 1.0 };
         let half_life = FORGIVEN * (1 << self.times_slow.saturating_sub(1).min(MOST_DOUBLINGS));
@@ -123,7 +123,7 @@ impl Seen {
     }
 }
 
-/// What was seen of all of them.
+/// What was observed of all other machines.
 #[derive(Debug, Default)]
 pub struct Trust(Mutex<HashMap<PeerId, Seen>>);
 
@@ -132,71 +132,71 @@ impl Trust {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A stage on this machine did not load, or computed what cannot be.
+    /// Records that a stage on this machine did not load, or computed impossible numbers.
     pub fn failed(&self, machine: PeerId, how: Failing) {
         self.seen().entry(machine).or_default().failed(how, Instant::now());
     }
 
-    /// A machine had no room for so many bytes, although it said so. That is no failure: it is planned with for less.
+    /// Records that a machine lacked memory it had claimed. That is not a failure; it is planned with less.
     pub fn had_no_room(&self, machine: PeerId, bytes: u64) {
         self.seen().entry(machine).or_default().had_no_room(bytes, Instant::now());
     }
 
-    /// The most bytes that a machine is planned with, whatever it says.
+    /// The most memory that plans may use of a machine, in bytes, whatever it claims.
     pub fn room_bytes(&self, machine: PeerId) -> u64 {
         self.seen().get(&machine).map_or(u64::MAX, |seen| seen.room_bytes(Instant::now()))
     }
 
-    /// Whether a machine is left out only for what may be over.
+    /// Whether only load failures count against a machine.
     pub(crate) fn may_be_asked_again(&self, machine: PeerId) -> bool {
         self.seen().get(&machine).is_none_or(|seen| seen.may_be_asked_again(Instant::now()))
     }
 
-    /// How much longer a machine is left out, if it is.
+    /// How much longer a machine is quarantined, if it is.
     pub fn rests(&self, machine: PeerId) -> Option<Duration> {
         self.seen().get(&machine)?.rests(Instant::now())
     }
 
-    /// The part of the speed it claims that a machine is planned with.
+    /// The fraction of its claimed speed at which a machine is planned.
     pub fn pace(&self, machine: PeerId) -> f64 {
         self.seen().get(&machine).map_or(1.0, |seen| seen.pace(Instant::now()))
     }
 
-    /// A machine computed at this part of the speed it claims.
+    /// Records the observed fraction of a machine's claimed speed.
     pub fn saw(&self, machine: PeerId, pace: f64) {
         self.seen().entry(machine).or_default().saw(pace, Instant::now());
     }
 
-    /// A machine has shown that it reads so many bytes in a second.
+    /// Records the observed rate at which a machine reads weights.
     pub fn has_shown(&self, machine: PeerId, bytes_per_s: f64) {
         self.seen().entry(machine).or_default().has_shown(bytes_per_s);
     }
 
-    /// Of the bytes per second that a machine claims, those that count beside this machine's own.
+    /// The credited part of a machine's claimed rate in bytes per second; `own` is this machine's rate.
     pub fn credible(&self, machine: PeerId, claimed: f64, own: Option<f64>) -> f64 {
         let shown = self.seen().get(&machine).and_then(|seen| seen.shown_bytes_per_s);
         credible(claimed, shown, Some(own.unwrap_or(ASSUMED_BYTES_PER_S)))
     }
 
-    /// A machine was found to compute wrong numbers.
+    /// Records that a machine was caught computing wrong numbers.
     pub fn caught(&self, machine: PeerId) {
         self.seen().entry(machine).or_default().caught = Some(Instant::now());
     }
 
-    /// Whether a machine has not been in doubt before; it has from now on.
+    /// Marks a machine as doubted; returns whether it was not before.
     pub(crate) fn note_doubt(&self, machine: PeerId) -> bool {
         !std::mem::replace(&mut self.seen().entry(machine).or_default().doubted, true)
     }
 
-    /// Whether a machine was found to compute wrong numbers, and is left out for that.
+    /// Whether a machine is quarantined for wrong numbers.
     pub(crate) fn is_quarantined(&self, machine: PeerId) -> bool {
         let at = self.seen().get(&machine).and_then(|seen| seen.caught);
         at.is_some_and(|at| at.elapsed() < QUARANTINE)
     }
 }
 
-/// The bytes per second that count of those that a machine claims: not more than twice those of this machine, or than twice
-/// those that it was seen to read. What is no speed counts as none.
+/// The credited part of a claimed rate: at most twice this machine's own rate or the observed one. A claim that is not
+/// a number counts as almost none.
 fn credible(claimed: f64, shown: Option<f64>, own: Option<f64>) -> f64 {
     let proven = shown.into_iter().chain(own).fold(0.0, f64::max);
     let claimed = if claimed.is_finite() { claimed.max(1.0) } else { 1.0 };
