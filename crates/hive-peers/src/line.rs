@@ -1,27 +1,27 @@
-//! The line of strangers that ask to pair: who gets a code shown, and who is told to wait.
+//! The queue of strangers that ask to pair: whose code is shown, and who is told to ask later.
 //!
-//! A code costs two people's attention, so few are shown at a time. What holds: one place has few of them, and its
-//! newest request takes the room of its oldest; a flood, from however many places, lets no more codes come up than
-//! people can look at. Machines that this owner has asked or approved do not stand in this line at all.
+//! A code costs two people's attention, so few are shown at a time. Invariants: one place (network address) has few
+//! codes, and its newest request replaces its oldest; a flood, from however many places, shows no more codes than
+//! people can look at. Machines that this owner has asked or approved skip the queue.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use hive_net::{Origin, PeerId, TokenBucket};
 
-/// Codes shown at a time for machines that asked by themselves. Nobody compares more.
+/// Maximum number of codes shown for machines that asked on their own. Nobody compares more.
 const SHOWN: usize = 8;
-/// Of one place.
+/// The same, per place.
 const SHOWN_AT_ONE_PLACE: usize = 2;
 
-/// Requests taken at once, and one more every so often: of one place, and of all together.
+/// Token buckets for requests: per place, and for all places together.
 const OF_ONE_PLACE: Refill = Refill { most: 10, regain: Duration::from_secs(6) };
 const OF_ALL: Refill = Refill { most: 30, regain: Duration::from_secs(2) };
 
-/// Places remembered; those that have regained everything are forgotten.
+/// Maximum number of places remembered; those with a full bucket are forgotten.
 const REMEMBERED_PLACES: usize = 1024;
 
-/// How a bucket refills.
+/// A token bucket's capacity, and the time in which it regains one token.
 #[derive(Debug, Clone, Copy)]
 struct Refill {
     most: u32,
@@ -34,21 +34,21 @@ impl Refill {
     }
 }
 
-/// What a request gets.
+/// The outcome of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Turn {
-    /// A code is shown, instead of the one of this machine where there is one.
+    /// Show a code, in place of another machine's if there is one.
     Now {
-        /// The machine at the same place that gives up its room.
+        /// The machine at the same place whose code is withdrawn.
         instead_of: Option<PeerId>,
     },
-    /// Too many ask.
+    /// Too many machines ask.
     Later,
 }
 
 #[derive(Debug)]
 pub(crate) struct Line {
-    /// Whose codes are shown, oldest first.
+    /// Machines whose codes are shown, oldest first.
     shown: Vec<(Origin, PeerId)>,
     places: HashMap<Origin, TokenBucket>,
     all: TokenBucket,
@@ -59,7 +59,7 @@ impl Line {
         Self { shown: Vec::new(), places: HashMap::new(), all: OF_ALL.bucket(now) }
     }
 
-    /// A machine asks, from a place.
+    /// Handles the request of a machine at a place.
     pub(crate) fn ask(&mut self, peer: PeerId, place: Origin, now: Instant) -> Turn {
         if self.places.len() >= REMEMBERED_PLACES {
             self.places.retain(|_, bucket| !bucket.is_full(now));
@@ -81,7 +81,7 @@ impl Line {
         Turn::Now { instead_of }
     }
 
-    /// The code of a machine is shown no more.
+    /// Removes a machine's code.
     pub(crate) fn leave(&mut self, peer: PeerId) {
         self.shown.retain(|(_, shown)| *shown != peer);
     }
@@ -140,7 +140,7 @@ mod tests {
         }
         assert_eq!((shown as usize, line.shown.len()), (SHOWN, SHOWN));
         assert!(line.places.len() <= REMEMBERED_PLACES);
-        // Those who ask again and again at fifty places show no more than people can look at.
+        // Repeated requests from fifty places show no more codes than people can look at.
         let mut line = Line::new(now);
         let later = |n: u32| now + Duration::from_millis(u64::from(n));
         let codes = (0..2000).filter(|n| is_now(line.ask(id(), place((n % 50) as u8), later(*n)))).count();

@@ -1,8 +1,8 @@
 //! The machines this one knows: found on the network, asked or asking to pair, approved, blocked.
 //!
-//! [`Peers`] is the state and the only place that changes it; [`book`] is the part of it that survives a restart;
-//! [`sightings`] is the part that anybody on this network can add to; [`presence`] keeps in touch with approved machines;
-//! [`pairings`] brings strangers to the point where two people can decide. What callers see is a [`PeerView`] ([`view`]).
+//! [`Peers`] holds the state and is the only place that changes it. [`book`] is the part that survives a restart,
+//! [`sightings`] the part that anybody on this network can add to. [`presence`] keeps in touch with approved machines;
+//! [`pending`] has the pairings in progress. Callers see a [`PeerView`] ([`view`]).
 
 mod book;
 mod pending;
@@ -34,7 +34,7 @@ pub(crate) use state::Pending;
 use state::{Contact, State, now_s};
 pub use view::{MeasuredPath, Notice, Paired, PeerState, PeerView};
 
-/// A machine that this owner has asked or approved has its place for so long: people go from one machine to the other.
+/// How long a machine that this owner has asked or approved skips the queue: people walk from one machine to the other.
 const WANTED: Duration = hive_net::pairing::DECISION_TIMEOUT;
 
 /// The machines this one knows. Clones share them.
@@ -43,16 +43,16 @@ pub struct Peers {
     state: Arc<Mutex<State>>,
     data: Option<Arc<DataFolder>>,
     admission: Admission,
-    /// What failover and whoever waits for a machine follow.
+    /// Followed by failover, and by tasks that wait for a machine.
     changed: Changes,
-    /// What people follow.
+    /// Followed by what people see.
     shown: Changes,
 }
 
 const BOOK: &str = "peers.json";
 
 impl Peers {
-    /// Reads who was approved before.
+    /// Reads the book of approved and blocked machines.
     pub(crate) fn open(data: Option<Arc<DataFolder>>, admission: Admission) -> Result<Self, DataError> {
         let book: Book = match &data {
             Some(data) => data.read::<Book>(BOOK)?.unwrap_or_default().at_the_border(),
@@ -68,33 +68,33 @@ impl Peers {
         Ok(Self { state, data, admission, changed: Changes::default(), shown: Changes::default() })
     }
 
-    /// Counts every change of the machines; listeners wake on it.
+    /// A counter that increases whenever a machine changes.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }
 
-    /// Counts whatever people see change, of machines or of anything else.
+    /// A counter that increases whenever anything that people see changes.
     pub(crate) fn view_changes(&self) -> &Changes {
         &self.shown
     }
 
-    /// Says that something about machines has changed, this one included.
+    /// Reports a change of a machine, possibly this one.
     pub fn touch(&self) {
         self.changed.notify();
         self.shown.notify();
     }
 
-    /// Machines that are in.
+    /// The approved machines.
     pub fn approved(&self) -> Vec<PeerId> {
         self.lock().book.entries().filter(|(_, e)| e.standing == Standing::Approved).map(|(peer, _)| peer).collect()
     }
 
-    /// Whether a machine is in.
+    /// Whether a machine is approved.
     pub fn is_approved(&self, peer: PeerId) -> bool {
         self.lock().book.get(peer).is_some_and(|entry| entry.standing == Standing::Approved)
     }
 
-    /// Which life of a machine answers; `None` where none does.
+    /// The incarnation of a machine that is present; `None` if it is absent.
     pub fn incarnation(&self, peer: PeerId) -> Option<u64> {
         match self.lock().contact.get(&peer) {
             Some(Contact::Present { incarnation }) => Some(*incarnation),
@@ -102,13 +102,13 @@ impl Peers {
         }
     }
 
-    /// The machines it knows, by what a person may call them.
+    /// The known machines with the names that people may call them by.
     pub fn called(&self) -> Vec<Called> {
         let state = self.lock();
         state.known().into_iter().map(|peer| Called::new(peer, state.name(peer))).collect()
     }
 
-    /// The paths to a machine that were measured.
+    /// The measured paths to a machine.
     pub(crate) fn paths(&self, peer: PeerId) -> Vec<MeasuredPath> {
         self.lock().paths.get(&peer).cloned().unwrap_or_default()
     }
@@ -118,21 +118,21 @@ impl Peers {
         self.lock().profiles.contains_key(&peer)
     }
 
-    /// Machines that are in and answer, with what they say of themselves.
+    /// The approved machines that are present, with their profiles.
     pub fn present(&self) -> Vec<(PeerId, Profile)> {
         let state = self.lock();
         let present = state.contact.iter().filter(|(_, contact)| matches!(contact, Contact::Present { .. }));
         present.map(|(peer, _)| (*peer, state.profiles.get(peer).cloned().unwrap_or_default())).collect()
     }
 
-    /// What a machine that is in and answers says of itself.
+    /// The profile of an approved machine that is present.
     pub(crate) fn profile_of_present(&self, peer: PeerId) -> Option<Profile> {
         let state = self.lock();
         let is_present = matches!(state.contact.get(&peer), Some(Contact::Present { .. }));
         is_present.then(|| state.profiles.get(&peer).cloned().unwrap_or_default())
     }
 
-    /// Why a machine does not answer, as far as one can tell.
+    /// Why a machine is absent, if known.
     pub(crate) fn why_away(&self, peer: PeerId) -> Option<String> {
         match self.lock().contact.get(&peer) {
             Some(Contact::Away { absence, .. }) => Some(absence.why.clone()),
@@ -140,8 +140,8 @@ impl Peers {
         }
     }
 
-    /// Everywhere a machine may be: where it was last, where a person said, and where it announces itself. The endpoint
-    /// decides which of these are dialled.
+    /// Every known address of a machine: where it was last reached, where a person said it is, and what it announces.
+    /// The endpoint decides which of these are dialled.
     pub fn addr(&self, peer: PeerId) -> PeerAddr {
         let state = self.lock();
         let (entry, invited) = (state.book.get(peer), state.invited.get(&peer));
@@ -156,7 +156,7 @@ impl Peers {
         }
     }
 
-    /// Where machines that are in were reached before: on this machine's networks, and elsewhere.
+    /// The addresses at which approved machines were reached: on this machine's networks, and elsewhere.
     pub(crate) fn proven(&self) -> Vec<(PeerAddr, ReachableFrom)> {
         let state = self.lock();
         let approved = state.book.entries().filter(|(_, entry)| entry.standing == Standing::Approved);
@@ -172,56 +172,56 @@ impl Peers {
         known.collect()
     }
 
-    /// The name people see.
+    /// A machine's display name.
     pub fn name(&self, peer: PeerId) -> String {
         self.lock().name(peer)
     }
 
-    /// Whether announcements name this machine, and where.
+    /// The addresses that a machine announces; `None` if it announces nothing.
     pub(crate) fn announced(&self, peer: PeerId) -> Option<Vec<SocketAddr>> {
         self.lock().sightings.get(peer).map(|sighted| sighted.sockets.clone())
     }
 
-    /// Announcements that were left out of late, because too many machines announce themselves.
+    /// The number of announcements dropped recently because too many machines announce themselves.
     pub fn left_out(&self) -> u64 {
         self.lock().sightings.left_out(Instant::now())
     }
 
-    /// Rings when a machine should be dialled at once.
+    /// The bell that rings when a machine should be dialled at once.
     pub(crate) fn dial_bell(&self, peer: PeerId) -> Arc<Notify> {
         self.lock().dial.entry(peer).or_default().clone()
     }
 
-    /// Has a machine dialled at once, if it is away.
+    /// Dials a machine at once, if it is absent.
     pub(crate) fn dial(&self, peer: PeerId) {
         if let Some(bell) = self.lock().dial.get(&peer) {
             bell.notify_waiters();
         }
     }
 
-    /// Has every machine that is away dialled at once.
+    /// Dials every absent machine at once.
     pub(crate) fn dial_all(&self) {
         self.lock().dial.values().for_each(|bell| bell.notify_waiters());
     }
 
-    /// Every machine, in a steady order; `link` tells the path in use.
+    /// All machines, in a stable order; `link` returns the path in use.
     pub(crate) fn views(&self, link: impl Fn(PeerId) -> Option<Link>) -> Vec<PeerView> {
         let state = self.lock();
         state.known().into_iter().map(|peer| state.view(peer, &link)).collect()
     }
 
-    /// What listeners have not seen yet.
+    /// The notices after the one with this number.
     pub fn notices(&self, after: u64) -> Vec<Notice> {
         self.lock().notices.iter().filter(|notice| notice.number > after).cloned().collect()
     }
 
-    /// Tells the owner something of a machine.
+    /// Notifies the owner about a machine.
     pub fn notice(&self, peer: PeerId, text: String) {
         self.lock().note(peer, text);
         self.touch();
     }
 
-    /// A machine announces itself.
+    /// Handles an announcement.
     pub(crate) fn sighted(&self, announcement: Announcement) {
         let (peer, now) = (announcement.peer, Instant::now());
         let mut state = self.lock();
@@ -244,7 +244,7 @@ impl Peers {
         }
     }
 
-    /// An announcement has ended. A hint like any other: the pulse decides whether the machine is there.
+    /// Handles the end of an announcement. It is only a hint: heartbeats decide whether the machine is present.
     pub(crate) fn vanished(&self, record: &str) {
         let gone = self.lock().sightings.gone(record);
         if gone {
@@ -252,7 +252,7 @@ impl Peers {
         }
     }
 
-    /// This owner asks or approves a machine.
+    /// Records that this owner asks or approves a machine.
     pub(crate) fn want(&self, peer: PeerId) {
         let now = Instant::now();
         let mut state = self.lock();
@@ -262,13 +262,13 @@ impl Peers {
         self.admission.expect(peer, WANTED);
     }
 
-    /// Whether this owner has asked or approved a machine of late.
+    /// Whether this owner has recently asked or approved a machine.
     pub(crate) fn is_wanted(&self, peer: PeerId) -> bool {
         self.lock().wanted.get(&peer).is_some_and(|since| since.elapsed() < WANTED)
     }
 
-    /// An approved machine answers; `link` is where, so that it is found again without announcements.
-    /// Gives the other approved machine of that name, if it calls itself so only now.
+    /// Records that an approved machine has answered. `link` is kept, so that the machine is found again without
+    /// announcements. Returns the other approved machine of that name, if this one has only now taken the name.
     pub(crate) fn arrived(
         &self,
         peer: PeerId,
@@ -287,14 +287,14 @@ impl Peers {
         }
         drop(state);
         if changed {
-            // Where a machine was last is a convenience; nothing is lost without it.
+            // A failure to save costs nothing but a faster reconnect.
             let _ = self.save();
         }
         self.touch();
         namesake
     }
 
-    /// An approved machine does not answer.
+    /// Records that an approved machine is absent.
     pub(crate) fn left(&self, peer: PeerId, absence: Absence) {
         let mut state = self.lock();
         if !state.book.get(peer).is_some_and(|entry| entry.standing == Standing::Approved) {
@@ -314,7 +314,7 @@ impl Peers {
         self.touch();
     }
 
-    /// What a machine says of itself.
+    /// Takes in a machine's profile.
     pub fn described(&self, peer: PeerId, profile: Profile) {
         let profile = profile.at_the_border();
         let changed = self.lock().profiles.get(&peer) != Some(&profile);
@@ -324,7 +324,7 @@ impl Peers {
         }
     }
 
-    /// A path to a machine was measured.
+    /// Takes in the measurement of a path.
     pub(crate) fn measured(&self, peer: PeerId, path: MeasuredPath) {
         let mut state = self.lock();
         let paths = state.paths.entry(peer).or_default();
@@ -334,21 +334,21 @@ impl Peers {
         self.touch();
     }
 
-    /// An invitation of a machine was taken up here.
+    /// Records the address from an invitation that was used here.
     pub(crate) fn invited(&self, addr: &PeerAddr) {
         self.lock().invited.insert(addr.id(), addr.clone());
     }
 
-    /// Approves a machine without its owners, for tests that begin after that.
+    /// For tests: approves a machine without asking its owners.
     #[cfg(any(test, feature = "testing"))]
     pub fn admit(&self, peer: PeerId, name: &str, addr: Option<&PeerAddr>) -> Result<(), DataError> {
         self.lock().enter(peer, name, addr);
         self.let_in(peer)
     }
 
-    /// Lets in a machine that stands in the book as approved, from now on and after a restart.
+    /// Admits a machine that the book lists as approved.
     fn let_in(&self, peer: PeerId) -> Result<(), DataError> {
-        // On disk before anything is let in: an approval that is forgotten is asked for again, and that is worse.
+        // Saved before it is admitted: a lost approval would have to be asked for again, which is worse.
         self.save()?;
         self.admission.approve(peer);
         self.dial(peer);
@@ -356,15 +356,15 @@ impl Peers {
         Ok(())
     }
 
-    /// Takes a machine out: its connections close, and it has to be approved anew.
+    /// Removes a machine: closes its connections; it must be approved again to return.
     pub(crate) fn remove(&self, peer: PeerId) -> Result<(), DataError> {
-        // Cut first; the disk may be slow or full.
+        // Cut off first; the disk may be slow or full.
         self.admission.revoke(peer);
         self.admission.unblock(peer);
         self.forget(peer, |book| book.remove(peer))
     }
 
-    /// Refuses a machine everything.
+    /// Blocks a machine.
     pub(crate) fn block(&self, peer: PeerId) -> Result<(), DataError> {
         self.admission.block(peer);
         let name = self.name(peer);
@@ -373,7 +373,7 @@ impl Peers {
 
     fn forget(&self, peer: PeerId, change: impl FnOnce(&mut Book)) -> Result<(), DataError> {
         let mut state = self.lock();
-        // Dropping the verdict's sender is a no to whoever waits.
+        // Dropping the verdict's sender tells whoever waits that the answer is no.
         state.pending.remove(&peer);
         state.contact.remove(&peer);
         state.profiles.remove(&peer);
@@ -388,20 +388,20 @@ impl Peers {
         self.save()
     }
 
-    /// Calls a machine otherwise.
+    /// Gives a machine another display name.
     pub(crate) fn rename(&self, peer: PeerId, name: &str) -> Result<(), DataError> {
         self.lock().book.rename(peer, name);
         self.touch();
         self.save()
     }
 
-    /// What a machine may do. One that is not in the book, as those of one process are not, has no limits.
+    /// A machine's rights. A machine that is not in the book, such as another node of this process, has no limits.
     pub fn rights(&self, peer: PeerId) -> Rights {
         self.lock().book.get(peer).map(|entry| entry.rights).unwrap_or_default()
     }
 
-    /// Changes what an approved machine may do; remembered. What is taken from the machine counts at once, what it is given
-    /// only once that is on the disk.
+    /// Changes an approved machine's rights and saves them. Rights that are withdrawn end at once; new ones apply once
+    /// they are on disk.
     pub(crate) fn allow(&self, peer: PeerId, rights: Rights) -> Result<(), RightsError> {
         let mut state = self.lock();
         let before = state.book.get(peer).map(|entry| entry.rights).unwrap_or_default();
@@ -424,7 +424,7 @@ impl Peers {
         self.write(&self.lock().book)
     }
 
-    /// To be called under the lock, so that two changes reach the disk in their order.
+    /// Callers hold the lock, so that changes reach the disk in order.
     fn write(&self, book: &Book) -> Result<(), DataError> {
         self.data.as_ref().map_or(Ok(()), |data| data.write(BOOK, book))
     }
@@ -447,7 +447,7 @@ mod tests {
         let (peers, peer) = (Peers::open(data, Admission::default()).unwrap(), Identity::generate().id());
         peers.lock().book.approve(peer, "bob", None, 0);
         peers.save().unwrap();
-        // A folder in the way of the file stands for a disk that takes nothing.
+        // A folder in the file's place makes writing fail, as a full disk would.
         let book = folder.path().join(BOOK);
         std::fs::remove_file(&book).unwrap();
         std::fs::create_dir_all(book.join("in the way")).unwrap();

@@ -1,4 +1,4 @@
-//! Who was approved and who was blocked: the part of [`super::Peers`] that survives a restart.
+//! The approved and blocked machines: the part of [`super::Peers`] that survives a restart.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use super::rights::Rights;
 
-/// Addresses remembered per machine, newest first.
+/// Maximum number of addresses remembered per machine, newest first.
 const KEPT_SOCKETS: usize = 8;
 
-/// What was decided.
+/// What the owner decided.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Standing {
@@ -22,40 +22,40 @@ pub(crate) enum Standing {
     Blocked,
 }
 
-/// A machine that was decided on.
+/// A machine that the owner decided about.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Entry {
     pub(crate) standing: Standing,
-    /// What it calls itself.
+    /// Its own name for itself.
     name: String,
-    /// What this owner calls it.
+    /// This owner's name for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     renamed: Option<String>,
-    /// When it was decided, in seconds since 1970.
+    /// When this was decided, in seconds since 1970.
     since: u64,
-    /// What it may do if it is approved.
+    /// Its rights, if it is approved.
     #[serde(default)]
     pub(crate) rights: Rights,
-    /// Where it was last, on a network of this machine.
+    /// Where it was last reached, on a network of this machine.
     #[serde(default)]
     pub(crate) sockets: Vec<SocketAddr>,
-    /// Where it was last elsewhere, or where a person said it is.
+    /// Where it was last reached elsewhere, or where a person said it is.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) given: Vec<SocketAddr>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) relay: Option<String>,
-    /// The code that both owners compared, as "482 915", so that it can be looked at again.
+    /// The code that both owners compared, as "482 915", so that it can be looked up later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     code: Option<String>,
 }
 
 impl Entry {
-    /// When it was decided, in seconds since 1970.
+    /// When this was decided, in seconds since 1970.
     pub(crate) fn since_s(&self) -> u64 {
         self.since
     }
 
-    /// What it calls itself.
+    /// Its own name for itself.
     pub(crate) fn own_name(&self) -> &str {
         &self.name
     }
@@ -77,7 +77,7 @@ pub(crate) struct Book {
 }
 
 impl Book {
-    /// A book that was read, with what machines call themselves as it may be shown: it may be an older version's.
+    /// Cleans the names in a book read from disk, which may be from an older version that did not.
     pub(crate) fn at_the_border(mut self) -> Self {
         for entry in self.peers.values_mut() {
             entry.name = border::name(&entry.name);
@@ -93,7 +93,7 @@ impl Book {
         self.peers.get(&peer)
     }
 
-    /// Lets a machine in; `addr` is where a person said it is.
+    /// Adds a machine as approved; `addr` is where a person said it is.
     pub(crate) fn approve(&mut self, peer: PeerId, name: &str, addr: Option<&PeerAddr>, now_s: u64) {
         let before = self.peers.get(&peer);
         let renamed = before.and_then(|entry| entry.renamed.clone());
@@ -107,14 +107,14 @@ impl Book {
         self.peers.insert(peer, entry);
     }
 
-    /// Remembers by which code a machine was approved.
+    /// Records the code with which a machine was approved.
     pub(crate) fn paired(&mut self, peer: PeerId, code: Code) {
         if let Some(entry) = self.peers.get_mut(&peer) {
             entry.code = Some(code.to_string());
         }
     }
 
-    /// The approved machine, other than this one, that is called so.
+    /// Another approved machine with this name.
     pub(crate) fn namesake(&self, peer: PeerId, name: &str) -> Option<(PeerId, &Entry)> {
         let plain = |name: &str| name.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase();
         let wanted = plain(name);
@@ -150,12 +150,12 @@ impl Book {
         }
     }
 
-    /// Changes what a machine may do; says whether it is in the book.
+    /// Changes a machine's rights; returns whether it is in the book.
     pub(crate) fn allow(&mut self, peer: PeerId, rights: Rights) -> bool {
         self.peers.get_mut(&peer).map(|entry| entry.rights = rights).is_some()
     }
 
-    /// Notes how an approved machine was reached and what it calls itself; says whether that was news.
+    /// Records a machine's name and how it was reached; returns whether anything changed.
     pub(crate) fn remember(&mut self, peer: PeerId, name: &str, link: Option<(&Link, ReachableFrom)>) -> bool {
         let Some(entry) = self.peers.get_mut(&peer) else { return false };
         let before = entry.clone();
@@ -164,7 +164,7 @@ impl Book {
             Some((link, _)) if link.kind == LinkKind::Relay => entry.relay = Some(link.remote.clone()),
             Some((link, reached)) => {
                 let socket = link.remote.parse().ok();
-                // A link-local address without its interface reaches nobody, and interfaces change numbers.
+                // A link-local address is useless without its interface, and interfaces change numbers.
                 let usable =
                     |socket: &SocketAddr| !matches!(socket, SocketAddr::V6(v6) if v6.ip().is_unicast_link_local());
                 if let Some(socket) = socket.filter(usable) {

@@ -1,4 +1,4 @@
-//! Codes on two screens: what is shown, and what two people decide.
+//! Pairings in progress: the codes shown, and what two people decide.
 
 use hive_audit::{AuditEvent, PairingEnd};
 use hive_net::pairing::{Code, DECISION_TIMEOUT, Outcome};
@@ -14,17 +14,17 @@ pub enum DecideError {
     /// No code is shown for this machine.
     #[error("{0} is not asking to join; pair with it first")]
     NotPending(String),
-    /// The code given is not the one shown: perhaps another machine's, perhaps somebody in between.
+    /// The given code is not the one shown: it may be another machine's, or somebody may be in between.
     #[error(
         "the code of {name} is not {given}; nothing was approved. If the other machine really shows {given}, deny: somebody may be in between"
     )]
     WrongCode {
-        /// Whose.
+        /// The machine.
         name: String,
-        /// What was given.
+        /// The code that was given.
         given: Code,
     },
-    /// It could not be kept.
+    /// The decision could not be saved.
     #[error(transparent)]
     Data(#[from] DataError),
 }
@@ -34,8 +34,8 @@ impl Peers {
         self.lock().pending.get(&peer).map(|pending| pending.code)
     }
 
-    /// Shows a code, and gives the approved machine that has the same name under another key, if there is one. Where a code
-    /// is shown that `stays`, gives that as the error.
+    /// Shows a code. Returns the approved machine that has the same name under another key, if there is one. If a code
+    /// is already shown and `stays` is true, returns that code as the error.
     pub(crate) fn show_pending(&self, peer: PeerId, pending: Pending, stays: bool) -> Result<Option<PeerId>, Code> {
         let mut state = self.lock();
         if let Some(shown) = state.pending.get(&peer).filter(|_| stays) {
@@ -53,15 +53,15 @@ impl Peers {
         Ok(namesake)
     }
 
-    /// Takes back the code of a machine that asked by itself: another at its place has asked since.
+    /// Withdraws the code of a machine that asked on its own, because another at its place has asked since.
     pub(crate) fn withdraw(&self, peer: PeerId) {
-        // Dropping the verdict's sender is a no to whoever waits.
+        // Dropping the verdict's sender tells whoever waits that the answer is no.
         self.lock().pending.remove(&peer);
         self.admission.expect_no_more(peer);
         self.touch();
     }
 
-    /// This owner wants nothing of a machine any more.
+    /// Records that this owner no longer asks for a machine.
     pub(crate) fn want_no_more(&self, peer: PeerId) {
         self.lock().wanted.remove(&peer);
         self.admission.expect_no_more(peer);
@@ -93,7 +93,8 @@ impl Peers {
         Ok(())
     }
 
-    /// Carries out what was decided; gives what the audit log is to say, unless the owner has decided otherwise meanwhile.
+    /// Carries out a decision. Returns the event for the audit log, unless the machine was removed or blocked
+    /// meanwhile.
     pub(crate) fn settled(
         &self,
         peer: PeerId,
@@ -103,7 +104,7 @@ impl Peers {
         addr: Option<&PeerAddr>,
     ) -> Option<AuditEvent> {
         let mut state = self.lock();
-        // Removed or blocked meanwhile: then its owner has decided otherwise.
+        // Removed or blocked meanwhile, so this pairing no longer counts.
         let ours = state.pending.get(&peer).is_some_and(|pending| pending.code == code);
         if !ours {
             return None;
@@ -112,7 +113,7 @@ impl Peers {
         if !state.wanted.contains_key(&peer) {
             self.admission.expect_no_more(peer);
         }
-        // Under one lock, so that nobody sees it neither pending nor approved.
+        // Under one lock, so that at no time is it neither pending nor approved.
         if outcome == Outcome::Approved {
             state.enter(peer, name, addr);
             state.book.paired(peer, code);

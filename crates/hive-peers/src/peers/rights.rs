@@ -1,27 +1,27 @@
-//! What an approved machine may do.
+//! An approved machine's rights.
 
 use serde::{Deserialize, Serialize};
 
 use crate::data::{DataError, NotKept};
 
-/// What an approved machine may do, and how much of it.
+/// What an approved machine may do, and its limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Rights {
-    /// It may use this machine's memory: have layers of its models here.
+    /// It may use this machine's memory, that is, place layers of its models here.
     pub memory: bool,
-    /// It may see this machine's prompts: hold layers of the models that answer here.
+    /// It may see this machine's prompts, that is, hold layers of models that this machine's owner uses.
     pub prompts: bool,
-    /// The most memory that its layers may take here, in bytes.
+    /// Maximum memory of its layers here, in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_limit_bytes: Option<u64>,
-    /// The most answers of its that are computed here at a time.
+    /// Maximum number of its answers computed here at the same time.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session_limit: Option<u32>,
 }
 
 impl Rights {
-    /// What both allow.
+    /// The rights that both grant.
     pub(super) fn common(self, other: Self) -> Self {
         Self {
             memory: self.memory && other.memory,
@@ -38,13 +38,13 @@ impl Default for Rights {
     }
 }
 
-/// Why rights are not as they were wished.
+/// Why rights could not be changed in full.
 #[derive(Debug, thiserror::Error)]
 pub enum RightsError {
-    /// They count, and will not survive a restart.
+    /// They are in effect, but will not survive a restart.
     #[error(transparent)]
     NotKept(#[from] NotKept),
-    /// What the machine would have been given more was not given, and what was taken from it counts until a restart.
+    /// Nothing more was granted. What was withdrawn is in effect only until a restart.
     #[error(
         "this could not be saved, so the machine was given nothing more, and what was taken from it comes back with a restart: {0}"
     )]
@@ -52,7 +52,7 @@ pub enum RightsError {
 }
 
 impl RightsError {
-    /// What to do about it.
+    /// How to fix it.
     pub fn hint(&self) -> &'static str {
         match self {
             Self::NotKept(error) => error.hint(),

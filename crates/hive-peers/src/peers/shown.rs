@@ -1,4 +1,4 @@
-//! What is known of a machine, as people and programs see it.
+//! Turns what is known of a machine into a [`PeerView`](super::PeerView).
 
 use hive_net::{Link, PeerId, fingerprint};
 

@@ -1,8 +1,8 @@
-//! Machines that announce themselves on this network: what is kept of announcements, which anybody can send.
+//! Machines that announce themselves on this network. Anybody can send announcements.
 //!
-//! What holds: a machine that was approved always has room; a stranger is forgotten when its announcement ends, and
-//! makes room, the oldest first, when too many announce themselves, in all or at one address; an announcement adds to
-//! where a machine is looked for, up to a few addresses, and leads to a dial only now and then.
+//! Invariants: an approved machine always has a place. A stranger is forgotten when its announcement ends; if too many
+//! announce themselves, in total or at one address, the oldest are evicted. An announcement adds a few addresses at
+//! most to those of a machine, and causes a dial only once in a while.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -10,19 +10,20 @@ use std::time::{Duration, Instant};
 
 use hive_net::PeerId;
 
-/// Addresses kept of one machine.
+/// Maximum number of addresses kept per machine.
 const SOCKETS: usize = 8;
-/// Records that may name one machine; it has one.
+/// Maximum number of records per machine; an honest one has one.
 const RECORDS: usize = 4;
-/// Strangers remembered; more is a flood.
+/// Maximum number of strangers; more is a flood.
 const STRANGERS: usize = 256;
-/// Strangers remembered that claim one address. Several nodes on one machine do.
+/// Maximum number of strangers at one address. Several nodes on one machine share an address.
 const STRANGERS_AT_ONE_ADDRESS: usize = 8;
-/// Strangers remembered that had to make room: while others need it, they get none again, or a crowd would go round.
+/// Maximum number of evicted strangers remembered. They are not let in again while others need the room; otherwise a
+/// crowd would take turns.
 const MADE_ROOM: usize = 4096;
-/// Between two dials that announcements lead to.
+/// Minimum time between two dials caused by a machine's announcements.
 const DIAL_PAUSE: Duration = Duration::from_secs(10);
-/// Announcements that were left out are told of for so long.
+/// How long dropped announcements are reported.
 const TOLD: Duration = Duration::from_mins(10);
 
 /// An announcement of a machine.
@@ -31,7 +32,7 @@ pub(crate) struct Announcement {
     /// The record's name.
     pub(crate) record: String,
     pub(crate) peer: PeerId,
-    /// Where it is on this network.
+    /// Its addresses on this network.
     pub(crate) sockets: Vec<SocketAddr>,
     pub(crate) name: String,
     pub(crate) version: u32,
@@ -44,38 +45,38 @@ pub(super) struct Sighted {
     pub(super) sockets: Vec<SocketAddr>,
     pub(super) name: String,
     pub(super) version: u32,
-    /// Counts up with every machine that is new.
+    /// Increases with every new machine.
     number: u64,
 }
 
-/// How a machine stands that is announced.
+/// How announcements of a machine are treated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Standing {
-    /// Nobody has decided.
+    /// Undecided.
     Stranger,
-    /// It is in, or on its way in: it keeps its room.
+    /// Approved, or about to be: never evicted.
     Kept,
-    /// It was blocked: where it is matters to nobody.
+    /// Blocked: its address matters to nobody.
     Ignored,
 }
 
-/// What an announcement leads to.
+/// The effect of an announcement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum News {
-    /// Nothing: it says what is known, or is left out.
+    /// None: it is known already, or was dropped.
     Nothing,
-    /// People see something else than before.
+    /// What people see has changed.
     Shown,
-    /// And the machine may be somewhere else than before.
+    /// That, and the machine may have a new address.
     Moved,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Sightings {
     machines: BTreeMap<PeerId, Sighted>,
-    /// When announcements last led to a dial.
+    /// When a machine's announcement last caused a dial.
     dialled: BTreeMap<PeerId, Instant>,
-    /// Strangers that had to make room, oldest first.
+    /// Evicted strangers, oldest first.
     made_room: VecDeque<PeerId>,
     number: u64,
     left_out: u64,
@@ -91,13 +92,13 @@ impl Sightings {
         self.machines.keys().copied()
     }
 
-    /// Announcements that were left out of late: of machines that had to make room, or had none.
+    /// The number of announcements dropped recently: of machines that were evicted or found no room.
     pub(super) fn left_out(&self, now: Instant) -> u64 {
         let recently = self.last_left_out.is_some_and(|last| now.saturating_duration_since(last) < TOLD);
         if recently { self.left_out } else { 0 }
     }
 
-    /// Takes an announcement in. `standing` tells how machines stand.
+    /// Handles an announcement. `standing` returns how a machine is treated.
     pub(super) fn found(
         &mut self,
         announced: Announcement,
@@ -105,7 +106,7 @@ impl Sightings {
         now: Instant,
     ) -> News {
         let Announcement { record, peer, sockets, name, version } = announced;
-        // A record that names another machine than before names that one no more.
+        // A record that now names another machine no longer names the earlier one.
         let stale = self.machines.iter().find(|(other, sighted)| sighted.records.contains(&record) && **other != peer);
         if let Some(stale) = stale.map(|(other, _)| *other) {
             self.drop_record(stale, &record);
@@ -115,7 +116,7 @@ impl Sightings {
             return News::Nothing;
         }
         if !self.machines.contains_key(&peer) {
-            // A stranger that is nowhere on this network cannot be asked.
+            // A stranger without an address on this network cannot be asked.
             if ours == Standing::Stranger && (sockets.is_empty() || self.has_made_room(peer, &sockets, &standing)) {
                 self.leave_out(now);
                 return News::Nothing;
@@ -139,13 +140,13 @@ impl Sightings {
         if changed { news.max(News::Shown) } else { news }
     }
 
-    /// A record was taken back or ran out; says whether a machine went with it.
+    /// Handles the withdrawal or expiry of a record; returns whether a machine went with it.
     pub(super) fn gone(&mut self, record: &str) -> bool {
         let named = self.machines.iter().find(|(_, sighted)| sighted.records.iter().any(|known| known == record));
         named.map(|(peer, _)| *peer).is_some_and(|peer| self.drop_record(peer, record))
     }
 
-    /// Whether an announcement of a machine that has moved is to lead to a dial now.
+    /// Whether the announcement of a machine that has moved may cause a dial now.
     pub(super) fn may_dial(&mut self, peer: PeerId, now: Instant) -> bool {
         let ready = self.dialled.get(&peer).is_none_or(|last| now.saturating_duration_since(*last) >= DIAL_PAUSE);
         if ready {
@@ -154,19 +155,19 @@ impl Sightings {
         ready
     }
 
-    /// Nothing is kept of a machine that is not known any more.
+    /// Forgets when a machine was dialled.
     pub(super) fn forget_dials(&mut self, peer: PeerId) {
         self.dialled.remove(&peer);
     }
 
-    /// Adds what a record says to what is known of a machine.
+    /// Merges a record into what is known of a machine.
     fn note(&mut self, peer: PeerId, record: String, named: Vec<SocketAddr>) -> News {
         let Some(sighted) = self.machines.get_mut(&peer) else { return News::Nothing };
         if !sighted.records.contains(&record) && sighted.records.len() < RECORDS {
             sighted.records.push(record);
         }
-        // What is still named stays, so that a false name among true ones pushes none of them out; then what is new; then
-        // what was named before.
+        // Addresses that are still announced come first, so that a false one among true ones evicts none of them; then
+        // new ones; then those announced before.
         let (still, before): (Vec<_>, Vec<_>) =
             sighted.sockets.iter().copied().partition(|known| named.contains(known));
         let fresh: Vec<SocketAddr> = named.into_iter().filter(|socket| !still.contains(socket)).collect();
@@ -189,7 +190,7 @@ impl Sightings {
         gone
     }
 
-    /// Lets the oldest strangers go where there are too many: beside the one that has come, at its addresses and in all.
+    /// Evicts the oldest strangers while there are too many at the newcomer's addresses or in total.
     fn make_room(&mut self, newcomer: PeerId, standing: impl Fn(PeerId) -> Standing, now: Instant) {
         if standing(newcomer) != Standing::Stranger {
             return;
@@ -216,7 +217,7 @@ impl Sightings {
         self.leave_out(now);
     }
 
-    /// Whether a stranger has made room for others, and there is still none to spare.
+    /// Whether a stranger was evicted, and there is still no room for it.
     fn has_made_room(&self, peer: PeerId, sockets: &[SocketAddr], standing: impl Fn(PeerId) -> Standing) -> bool {
         if !self.made_room.contains(&peer) {
             return false;
@@ -227,7 +228,7 @@ impl Sightings {
         is_crowded || strangers().count() >= STRANGERS
     }
 
-    /// The oldest of the strangers of some kind, if there are more than so many; not the newcomer.
+    /// The oldest stranger of a kind, other than the newcomer, if there are more than `most`.
     fn oldest(
         &self,
         most: usize,
@@ -315,7 +316,7 @@ mod tests {
         sightings.found(announcement(real, &[at(3, 4000)]), stranger, now);
         again(&mut sightings);
         assert!(sightings.get(real).is_some() && sightings.machines.len() == STRANGERS);
-        // Where there is room, they are let in as before.
+        // While there is room, they are let in as before.
         sightings.machines.clear();
         again(&mut sightings);
         assert_eq!(sightings.machines.len(), STRANGERS);
@@ -330,7 +331,7 @@ mod tests {
         }
         assert!(sightings.get(real).is_some());
         assert_eq!(sightings.machines.len(), 1 + STRANGERS_AT_ONE_ADDRESS);
-        // An address that is claimed later counts like one claimed at first.
+        // An address claimed later counts like one claimed at first.
         let peers: Vec<PeerId> = (0..20).map(|_| id()).collect();
         for (n, peer) in peers.iter().enumerate() {
             sightings.found(announcement(*peer, &[at(100 + n as u8, 4000)]), stranger, now);
@@ -350,12 +351,12 @@ mod tests {
         sightings.found(announcement(peer, &[at(3, 4000)]), stranger, now);
         assert!(!sightings.gone("another") && sightings.gone(&record));
         assert!(sightings.get(peer).is_none() && !sightings.gone(&record));
-        // Another record in its name, and the end of that, change nothing.
+        // Another record in its name comes and goes without effect.
         sightings.found(announcement(peer, &[at(3, 4000)]), stranger, now);
         let false_one = Announcement { record: "false".to_owned(), ..announcement(peer, &[at(66, 4000)]) };
         sightings.found(false_one, stranger, now);
         assert!(!sightings.gone("false") && sightings.get(peer).is_some());
-        // A record that names another machine from now on.
+        // A record that now names another machine.
         let other = id();
         sightings.found(Announcement { record, ..announcement(other, &[at(4, 4000)]) }, stranger, now);
         assert!(sightings.get(peer).is_none() && sightings.get(other).is_some());
@@ -371,7 +372,7 @@ mod tests {
         let sockets = sightings.get(peer).unwrap().sockets.clone();
         assert!(sockets.len() == SOCKETS && sockets[..2] == real, "{sockets:?}");
         assert_eq!(sightings.found(announcement(peer, &false_ones), stranger, now), News::Nothing);
-        // It has started anew, on another port.
+        // It has restarted on another port.
         assert_eq!(sightings.found(announcement(peer, &[at(3, 5000)]), stranger, now), News::Moved);
         assert_eq!(sightings.get(peer).unwrap().sockets[0], at(3, 5000));
     }

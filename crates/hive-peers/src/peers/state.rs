@@ -1,4 +1,4 @@
-//! What is known of the other machines.
+//! The state behind [`super::Peers`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use super::sightings::Sightings;
 use super::view::{MeasuredPath, Notice};
 use crate::reach::Absence;
 
-/// A code on two screens.
+/// A pairing whose code is shown on both machines.
 #[derive(Debug)]
 pub(crate) struct Pending {
     pub(crate) name: String,
@@ -24,7 +24,7 @@ pub(crate) struct Pending {
     pub(crate) verdict: Option<oneshot::Sender<bool>>,
 }
 
-/// Whether an approved machine answers.
+/// Whether an approved machine is present.
 #[derive(Debug, Clone)]
 pub(super) enum Contact {
     Present { incarnation: u64 },
@@ -35,7 +35,7 @@ pub(super) enum Contact {
 pub(super) struct State {
     pub(super) book: Book,
     pub(super) sightings: Sightings,
-    /// Machines whose invitation was taken up here, and where they are.
+    /// Machines whose invitations were used here, with their addresses.
     pub(super) invited: BTreeMap<PeerId, PeerAddr>,
     /// Machines that this owner has asked or approved, and when.
     pub(super) wanted: BTreeMap<PeerId, Instant>,
@@ -45,21 +45,21 @@ pub(super) struct State {
     pub(super) paths: BTreeMap<PeerId, Vec<MeasuredPath>>,
     pub(super) notices: Vec<Notice>,
     pub(super) noticed: u64,
-    /// Rings for a machine that should be dialled at once.
+    /// Bells that tell a machine's task to dial at once.
     pub(super) dial: BTreeMap<PeerId, Arc<Notify>>,
 }
 
-/// Notices kept for listeners that look late.
+/// Maximum number of notices kept for listeners that poll late.
 const KEPT_NOTICES: usize = 64;
 impl State {
-    /// Writes an approval into the book.
+    /// Records an approval in the book.
     pub(super) fn enter(&mut self, peer: PeerId, name: &str, addr: Option<&PeerAddr>) {
         self.book.approve(peer, name, addr, now_s());
         let text = format!("{} is approved.", self.name(peer));
         self.note(peer, text);
     }
 
-    /// Says so where a machine calls itself as one does that was approved under another key; gives that one.
+    /// Notifies the owner if an approved machine with another key has the same name; returns that machine.
     pub(super) fn note_namesake(&mut self, peer: PeerId, name: &str) -> Option<PeerId> {
         let (approved, entry) = self.book.namesake(peer, name)?;
         let on = jiff::Timestamp::from_second(entry.since_s() as i64)
@@ -74,7 +74,7 @@ impl State {
         Some(approved)
     }
 
-    /// Every machine, in a steady order.
+    /// All machines, in a stable order.
     pub(super) fn known(&self) -> Vec<PeerId> {
         let mut ids: Vec<PeerId> = self.book.entries().map(|(peer, _)| peer).collect();
         ids.extend(self.pending.keys().filter(|peer| self.book.get(**peer).is_none()));

@@ -14,36 +14,36 @@ use hive_protocol::Profile;
 pub struct PeerView {
     /// Its key, as text.
     pub id: String,
-    /// What this owner calls it, else what it calls itself.
+    /// This owner's name for it, or else its own.
     pub name: String,
     /// Three words of its key.
     pub fingerprint: String,
-    /// How it stands.
+    /// Its state.
     #[serde(flatten)]
     pub state: PeerState,
-    /// How it was approved, if it was.
+    /// How it was approved, if it is.
     pub paired: Option<Paired>,
-    /// The path in use, while it is connected.
+    /// The path in use, while connected.
     pub link: Option<Link>,
-    /// What keeps it away or on a detour, by a name that programs can rely on.
+    /// The condition that keeps it away or on a detour, under a name that programs can rely on.
     pub condition: Option<Condition>,
-    /// What the path in use carries, in bits per second, once measured.
+    /// The measured rate of the path in use, in bits per second.
     pub bits_per_s: Option<u64>,
-    /// The other paths to it that were measured.
+    /// The other measured paths to it.
     pub other_paths: Vec<MeasuredPath>,
-    /// What it says of itself, once approved and heard.
+    /// Its profile, once it is approved and was heard.
     pub profile: Option<Profile>,
-    /// What it may do here, and see, once approved.
+    /// Its rights, once it is approved.
     #[serde(default)]
     pub rights: Option<Rights>,
 }
 
-/// A path to a machine, as it was measured.
+/// A measured path to a machine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MeasuredPath {
     /// The path.
     #[serde(flatten)]
     pub link: Link,
-    /// What it carries, in bits per second.
+    /// Its rate, in bits per second.
     pub bits_per_s: u64,
 }
