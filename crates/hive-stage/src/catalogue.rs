@@ -1,9 +1,9 @@
-//! What the models on this machine's disk are.
+//! The catalogue of the models on this machine's disk.
 //!
-//! A name in a cache says little: there may be no weights, or those of a model that cannot be asked. So each model is opened
-//! once, by a process of its own (`worker/text.rs`), and again when its files change. What was found out decides what is
-//! listed, what is planned, and what other machines are told; and by its digest a model is found that another machine knows
-//! by another name. A file that somebody here has opened by its path is one of them from then on.
+//! A name in a cache says little: the weights may be missing, or the model may have no chat template. So a process of
+//! its own (`worker/text.rs`) opens each model once, and again when its files change. The result decides which models
+//! are listed, planned with and announced to other machines. Its digest finds a model that another machine knows by
+//! another name. A file that someone here has opened by path is listed from then on.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -26,28 +26,28 @@ use hive_worker::text::{Model, TextError};
 
 const FILE: &str = "models.json";
 
-/// Between two looks at the disk.
+/// Interval between two scans of the disk.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// How long it counts that the process which reads a model has died or hung.
+/// How long it counts that the process reading a model died or hung.
 const UNSETTLED_FOR: Duration = Duration::from_mins(1);
 
-/// Files that were opened by their paths, the latest ones.
+/// The number of files opened by path that are remembered, the latest ones.
 const MOST_OPENED: usize = 64;
 
-/// What a model is.
+/// What kind of model a path holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Nature {
-    /// It can be asked.
+    /// It can answer.
     Usable(String),
-    /// Its layers can be computed, but nobody can talk to it.
+    /// Its layers can be computed, but it cannot chat.
     Mute(String, TextError),
     /// It cannot be loaded.
     Unusable(TextError),
 }
 
 impl Nature {
-    /// Tells whether it is the same elsewhere; nothing where it cannot be loaded.
+    /// Identifies the model on every machine; `None` if it cannot be loaded.
     pub fn digest(&self) -> Option<&String> {
         match self {
             Self::Usable(digest) | Self::Mute(digest, _) => Some(digest),
@@ -55,12 +55,13 @@ impl Nature {
         }
     }
 
-    /// Whether the files say so, and not what happened to the process that read them, which memory may have run short for.
+    /// Whether the files themselves gave this result, and not the death of the process that read them, which may have
+    /// run short of memory.
     fn is_settled(&self) -> bool {
         !matches!(self.fault(), Some(TextError::Died(_) | TextError::Late(_)))
     }
 
-    /// Why it cannot be asked, if it cannot.
+    /// Why it cannot answer, if it cannot.
     pub fn fault(&self) -> Option<&TextError> {
         match self {
             Self::Usable(_) => None,
@@ -69,12 +70,12 @@ impl Nature {
     }
 }
 
-/// Tells files from what they were before.
+/// Changes whenever the files do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Stamp(String);
 
 impl Stamp {
-    /// Of a file, or of all files of a folder; nothing where there is none.
+    /// Of a file, or of all files in a folder; `None` if it does not exist.
     fn of(path: &Path) -> Option<Self> {
         let about = std::fs::metadata(path).ok()?;
         let mut names: Vec<OsString> = Vec::new();
@@ -84,7 +85,7 @@ impl Stamp {
         }
         let mut hasher = Sha256::new();
         for file in names.iter().map(|name| path.join(name)).chain([path.to_owned()]) {
-            // A link counts as what it leads to.
+            // A link counts as its target.
             let Ok(about) = std::fs::metadata(&file) else { continue };
             hasher.update(file.as_os_str().as_encoded_bytes());
             let (size, times) = (if about.is_dir() { 0 } else { about.len() }, (about.mtime(), about.mtime_nsec()));
@@ -94,7 +95,7 @@ impl Stamp {
     }
 }
 
-/// What was found out about a model, of which files, and when.
+/// The result for a model: for which files, and when.
 #[derive(Debug, Clone)]
 struct Entry {
     stamp: Stamp,
@@ -107,36 +108,36 @@ impl Entry {
         Self { stamp, nature, at: Instant::now() }
     }
 
-    /// Whether it still counts, by the time. Memory that ran short may be there again.
+    /// Whether the result is still recent enough. Memory that ran short may be available again.
     fn counts(&self, now: Instant) -> bool {
         self.nature.is_settled() || now.duration_since(self.at) < UNSETTLED_FOR
     }
 }
 
-/// A model on the disk: what it is called, and where it lies.
+/// A model on the disk: its name and path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
-    /// Nothing for a file that was opened by its path.
+    /// `None` for a file that was opened by path.
     pub name: Option<String>,
-    /// Where it lies.
+    /// Its path.
     pub path: PathBuf,
 }
 
-/// What others are told of the models here.
+/// The models announced to other machines.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Told {
-    /// What those are called that can be asked.
+    /// Names of the models that can answer.
     pub names: Vec<String>,
     pub copies: Vec<ModelCopy>,
 }
 
-/// What is kept on disk of it.
+/// What is saved of the catalogue.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 struct Kept {
-    /// The version of HiveMind that has computed the digests.
+    /// The version of HiveMind that computed the digests.
     version: String,
-    /// Opened by their paths, the latest last.
+    /// Paths that were opened directly, the latest last.
     opened: Vec<PathBuf>,
     usable: BTreeMap<PathBuf, KeptEntry>,
 }
@@ -147,19 +148,19 @@ struct KeptEntry {
     digest: String,
 }
 
-/// What is known of the models on this machine's disk.
+/// The catalogue of the models on this machine's disk.
 #[derive(Debug, Default)]
 pub struct Catalogue {
     entries: Mutex<BTreeMap<PathBuf, Entry>>,
     by_path: Mutex<Vec<PathBuf>>,
-    /// By digest, what somebody here has opened last.
+    /// By digest, the path that someone here opened last.
     latest: Mutex<BTreeMap<String, PathBuf>>,
-    /// What others are told, once all has been looked at.
+    /// The announcement, once every model has been opened.
     told: Mutex<Option<Told>>,
-    /// One is opened at a time: that is work for people who wait for nothing.
+    /// Models are opened one at a time: nobody waits for this.
     opening: AsyncMutex<()>,
     on_disk: Mutex<Kept>,
-    /// Rings when there is something new to look at.
+    /// Wakes `run` when there is something new to scan.
     news: Notify,
 }
 
@@ -168,7 +169,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Catalogue {
-    /// With what was found out before, by this version. A file that cannot be read is no reason not to start.
+    /// Starts from the saved results of this version. A file that cannot be read does not prevent the start.
     pub fn kept(data: &DataFolder) -> Self {
         let read = data.read::<Kept>(FILE);
         let read = read.inspect_err(|error| tracing::warn!("the models on this disk are looked at again: {error}"));
@@ -200,28 +201,28 @@ impl Catalogue {
         places
     }
 
-    /// The very files of a digest that somebody here has opened last, if they still are that model.
+    /// The path with this digest that someone here opened last, if it still holds that model.
     pub(crate) fn opened_as(&self, digest: &str) -> Option<PathBuf> {
         let path = lock(&self.latest).get(digest).cloned()?;
         let is_it = |nature: Nature| nature.digest().is_some_and(|known| known == digest);
         self.known(&path).is_some_and(is_it).then_some(path)
     }
 
-    /// Somebody here has opened these files, of this digest.
+    /// Records that someone here opened this path, which holds a model with this digest.
     pub(crate) fn opened(&self, path: &Path, digest: &str) {
         lock(&self.latest).insert(digest.to_owned(), path.to_owned());
     }
 
-    /// Whether a model may be that of a digest, by what is known of it.
+    /// Whether a path may hold the model with this digest, as far as the catalogue knows.
     pub(crate) fn may_be(&self, path: &Path, digest: &str) -> bool {
         let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-        // What happened to the process that read it says nothing of the model.
+        // The death of the process that read it says nothing about the model.
         self.known(&path)
             .filter(Nature::is_settled)
             .is_none_or(|nature| nature.digest().is_some_and(|known| known == digest))
     }
 
-    /// What a model is, where that is known of the files as they are now.
+    /// The result for a path, if it is known for the files as they are now.
     fn known(&self, path: &Path) -> Option<Nature> {
         let entry = lock(&self.entries).get(path).filter(|entry| entry.counts(Instant::now())).cloned()?;
         (Stamp::of(path)? == entry.stamp).then_some(entry.nature)
@@ -233,7 +234,7 @@ impl Catalogue {
         }
     }
 
-    /// A model was opened by its path, by somebody here.
+    /// Records that someone here opened a model by path.
     fn opened_by_path(&self, path: &Path) {
         let mut opened = lock(&self.by_path);
         if opened.last().is_some_and(|last| last == path) {
@@ -247,7 +248,7 @@ impl Catalogue {
         self.news.notify_one();
     }
 
-    /// Where the model of a digest lies, if it is on this disk.
+    /// The path of the model with this digest, if it is on this disk.
     pub(crate) fn path_of(&self, digest: &str) -> Option<PathBuf> {
         let entries = lock(&self.entries).clone();
         let is_it = |entry: &Entry| entry.nature.digest().is_some_and(|known| known == digest);
@@ -256,7 +257,8 @@ impl Catalogue {
         found.map(|(path, _)| path)
     }
 
-    /// What a model is; opens it where that is not known. An error says that no process could be started for that.
+    /// The result for a path; opens the model if it is unknown. An error means that no process could be started for
+    /// that.
     pub async fn nature(&self, path: &Path) -> Result<Nature, TextError> {
         if let Some(nature) = aside(|| self.known(path)) {
             return Ok(nature);
@@ -268,9 +270,9 @@ impl Catalogue {
         self.open(path).await.map(|(nature, _)| nature)
     }
 
-    /// Opens a model, and notes what it is.
+    /// Opens a model and records the result.
     async fn open(&self, path: &Path) -> Result<(Nature, Option<Model>), TextError> {
-        // Before it is read: what changes meanwhile is looked at again.
+        // Taken before reading, so that a change in the meantime is noticed.
         let stamp = aside(|| Stamp::of(path));
         let (nature, model) = match models::open_at(path).await {
             Err(TextError::Start(why)) => return Err(TextError::Start(why)),
@@ -288,12 +290,12 @@ impl Catalogue {
         Ok((nature, model))
     }
 
-    /// What others are told of the models here; nothing until all have been looked at.
+    /// The announcement to other machines; `None` until every model has been opened.
     pub fn told(&self) -> Option<Told> {
         lock(&self.told).clone()
     }
 
-    /// What is to be kept on disk, if that is something else than what is.
+    /// What to save, if it differs from what is saved.
     fn to_keep(&self) -> Option<Kept> {
         let entries = lock(&self.entries).clone();
         let usable = entries.into_iter().filter_map(|(path, Entry { stamp, nature, .. })| match nature {
@@ -307,7 +309,7 @@ impl Catalogue {
 }
 
 impl Catalogue {
-    /// Opens a model for people and programs here, by a name or a path; one that cannot be asked is refused by its fault.
+    /// Opens a model for people and programs here, by name or path. The error says why a model cannot answer.
     pub async fn open_model(&self, name: Option<&str>) -> Result<Model, FindError> {
         let name = name.unwrap_or(models::starter_name());
         let (path, known) = aside(|| {
@@ -335,7 +337,7 @@ impl Catalogue {
         Ok(model)
     }
 
-    /// Looks at every model that is new, and says what there is.
+    /// Opens every new model and updates the announcement.
     async fn take_stock(&self, member: &Membership) {
         let (mut told, mut is_all) = (Told::default(), true);
         for Place { name, path } in aside(|| self.places()) {
@@ -362,7 +364,7 @@ impl Catalogue {
         }
     }
 
-    /// Looks at the models on the disk for as long as the node runs.
+    /// Scans the models on the disk until the node stops.
     pub async fn run(&self, member: &Membership) {
         loop {
             tokio::select! {

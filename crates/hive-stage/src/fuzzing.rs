@@ -1,6 +1,6 @@
-//! Doors for the fuzzer: what reads bytes of another machine or of a worker, and bytes to begin with.
+//! Entry points for the fuzzer, for everything that reads bytes from another machine or a worker, and seeds.
 //!
-//! Everything here takes any bytes and neither panics nor takes more memory than a few times their length.
+//! Each takes any bytes, never panics, and takes no more memory than a few times their length.
 
 use std::hint::black_box;
 
@@ -14,12 +14,13 @@ use hive_protocol::Profile;
 use hive_protocol::{Hello, Reply, Request, RingId, SessionSpec, StageId};
 use hive_worker::{FromWorker, ToWorker, Work};
 
-/// A frame on its way into a stage, and into the log of what was sent.
+/// Feeds a frame to a stage, and to the log of what it sent.
 pub fn frame(frame: Frame) {
     stage::frame(frame);
 }
 
-/// A message of a control stream, of a transfer or of the beginning of a stage stream. Whether it is one.
+/// Decodes a message of a control stream, of a transfer or of the beginning of a stage stream. Returns whether it is
+/// one.
 pub fn control(bytes: &[u8]) -> bool {
     let (request, answer) = (read::<Request>(bytes), read::<Reply>(bytes));
     if let Some(Request::Greet(words)) = &request {
@@ -47,7 +48,7 @@ pub fn control(bytes: &[u8]) -> bool {
     is_message || rest.is_empty()
 }
 
-/// A message of a worker, or one that it is sent. Whether it is one.
+/// Decodes a message from or to a worker. Returns whether it is one.
 pub fn worker(bytes: &[u8]) -> bool {
     let (said, sent) = (read::<FromWorker>(bytes), read::<ToWorker>(bytes));
     said.is_some() || sent.is_some()
@@ -62,7 +63,7 @@ fn spec() -> SessionSpec {
     SessionSpec { session: 7, answer: 1, options, end_tokens: vec![2], last_position: 10, continues: None }
 }
 
-/// Some messages of each kind.
+/// Seeds: some messages of each kind.
 pub fn control_seeds() -> Vec<Vec<u8>> {
     let stage = StageId { ring: RingId(1), index: 0 };
     let state = CarriedSession { position: 3, answer: vec![(3, 5)], layout: KvLayout::Fast };
@@ -83,7 +84,7 @@ pub fn control_seeds() -> Vec<Vec<u8>> {
     seeds.into_iter().flatten().collect()
 }
 
-/// Some messages in either direction.
+/// Seeds: some messages in either direction.
 pub fn worker_seeds() -> Vec<Vec<u8>> {
     let work = Work { session: SessionId(1), position: 3, sample: true, input: Input::Tokens(vec![1, 2]) };
     let seeds = [

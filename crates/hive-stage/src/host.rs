@@ -1,4 +1,4 @@
-//! The stages that this machine holds, its own and those of others, and the rings that it coordinates.
+//! The stages on this machine, its own and other machines', and the rings that it coordinates.
 
 mod asking;
 mod budget;
@@ -33,14 +33,14 @@ use guests::Eviction;
 use orders::Claims;
 use streams::Streams;
 
-/// How stages are held here.
+/// The limits under which this machine holds stages.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct HostOptions {
-    /// The most memory that all stages take, in bytes.
+    /// The most memory for all stages, in bytes.
     pub memory_cap: Option<u64>,
-    /// The most that is sent to other machines, in bits per second.
+    /// The rate limit for sending to other machines, in bits per second.
     pub bits_per_s: Option<u64>,
-    /// Whether others may name models by path: only where all nodes are one process.
+    /// Whether others may name models by path: only if all nodes are one process.
     pub trust_paths: bool,
 }
 
@@ -53,52 +53,52 @@ pub struct StageHost {
 struct Inner {
     member: Membership,
     stages: Mutex<HashMap<StageId, Hosted>>,
-    /// Memory of stages that are being loaded.
+    /// Memory reserved for stages that are loading.
     loading: Mutex<Vec<Grant>>,
     reserving: Mutex<()>,
     memory_cap: Mutex<Option<u64>>,
     guests: Mutex<guests::Watch>,
-    /// Stages that this machine has ended, whose they were, and why: their owners ask.
+    /// Stages that this machine has evicted, with their owners and the reasons: the owners ask.
     evicted: Mutex<VecDeque<(StageId, PeerId, Eviction)>>,
-    /// Counts the joins of stages and the machines that are wanted: what a stage stream may be waiting for.
+    /// Counts joins of stages and changes of leases: a stage stream may be waiting for either.
     joins: watch::Sender<u64>,
     /// The rings that this node coordinates.
     coordinated: Mutex<HashMap<RingId, Coordinated>>,
-    /// Counts the changes of where models are.
+    /// Counts the changes of where models are placed.
     placements: Changes,
     answered_tokens: AtomicU64,
     catalogue: Catalogue,
     trust_paths: bool,
-    /// How fast frames go out.
+    /// The rate at which frames are sent.
     pace: Pace,
     streams: Streams,
 }
 
-/// A stage that this machine holds.
+/// A stage on this machine.
 struct Hosted {
-    /// Who has a say over it.
+    /// The machines that have a say over it.
     claims: Claims,
-    /// Memory it takes, as planned.
+    /// Its memory as planned.
     bytes: u64,
-    /// Memory it was last seen to take.
+    /// Its memory as last measured.
     used_bytes: u64,
     /// Whether it is a standby replica, which yields.
     standby: bool,
     stage: Stage,
-    /// What another machine uses of it, for the audit log.
+    /// Another machine's use of it, for the audit log.
     _visit: Option<Arc<Visit>>,
 }
 
 /// A ring that this node coordinates.
 struct Coordinated {
-    /// What comes back.
+    /// The queue for frames that come back.
     frames: mpsc::Sender<Frame>,
-    /// Who holds which stage of it, or is about to.
+    /// Which machine holds each stage, or is about to.
     leased: Vec<(StageId, PeerId)>,
 }
 
 impl StageHost {
-    /// Holds nothing yet.
+    /// A host without stages.
     pub fn new(member: Membership, options: HostOptions) -> Self {
         let HostOptions { memory_cap, bits_per_s, trust_paths } = options;
         let catalogue = member.data().map(Catalogue::kept).unwrap_or_default();
@@ -123,65 +123,65 @@ impl StageHost {
         Self { inner: Arc::new(inner) }
     }
 
-    /// As the part of the node that keeps in touch sees it.
+    /// The view of this host that `hive-peers` needs.
     pub fn local(&self) -> Arc<dyn Local> {
         Arc::new(self.clone())
     }
 
-    /// This machine among the others.
+    /// This machine as a member of the swarm.
     pub fn membership(&self) -> &Membership {
         &self.inner.member
     }
 
-    /// What the models on this machine's disk are.
+    /// The models on this machine's disk.
     pub fn catalogue(&self) -> &Catalogue {
         &self.inner.catalogue
     }
 
-    /// Counts the changes of where models are.
+    /// Counts the changes of where models are placed.
     pub fn placements(&self) -> &Changes {
         &self.inner.placements
     }
 
-    /// The most that is sent to other machines from now on, in bits per second.
+    /// Sets the rate limit for sending to other machines, in bits per second.
     pub fn limit_rate(&self, bits_per_s: Option<u64>) {
         self.inner.pace.limit(bits_per_s);
     }
 
-    /// The most memory for all stages from now on, in bytes. What is over it is ended by [`StageHost::settle`].
+    /// Sets the most memory for all stages, in bytes. [`StageHost::settle`] ends the stages above it.
     pub fn limit_memory(&self, bytes: Option<u64>) {
         *lock(&self.inner.memory_cap) = bytes;
     }
 
-    /// Answers that are being computed here now.
+    /// The number of answers being computed here now.
     pub fn sessions(&self) -> usize {
         self.stages().values().map(|hosted| hosted.stage.sessions()).sum()
     }
 
-    /// A token of an answer to people and programs here came.
+    /// Counts a token of an answer to people and programs here.
     pub fn count_token(&self) {
         self.inner.answered_tokens.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Tokens of answers to people and programs here, since the node started.
+    /// The number of tokens of answers to people and programs here since the node started.
     pub fn answered_tokens(&self) -> u64 {
         self.inner.answered_tokens.load(Ordering::Relaxed)
     }
 
-    /// Ends all stages here, and takes no more frames of any ring.
+    /// Ends all stages here and stops accepting frames.
     pub fn clear(&self) {
         self.stages().clear();
         lock(&self.inner.coordinated).clear();
     }
 
-    /// Whether other machines that are here still have stages on this one.
+    /// Whether other machines that are present still have stages here.
     pub fn has_guests_present(&self) -> bool {
         let member = &self.inner.member;
         let is_present = |owner: PeerId| owner != member.id() && member.peers().incarnation(owner).is_some();
         self.stages().values().any(|hosted| is_present(hosted.claims.owner))
     }
 
-    /// Stages that a machine had loaded here end with its approval.
+    /// Ends a machine's stages, as its approval has ended.
     pub fn drop_stages_of(&self, peer: PeerId) {
         self.stages().retain(|_, hosted| hosted.claims.owner != peer);
     }
@@ -193,7 +193,7 @@ impl StageHost {
 
 #[cfg(any(test, feature = "testing"))]
 impl StageHost {
-    /// Holds a stage that does nothing, of this owner. Its orders are read by nobody, but the pipe must live.
+    /// Hosts a stage of this owner that does nothing. Nobody reads its orders, but the pipe must stay open.
     pub fn host_idle(&self, id: StageId, owner: PeerId) -> std::io::PipeReader {
         let (stage, orders) = Stage::idle();
         let claims = Claims::of(owner);
@@ -202,7 +202,7 @@ impl StageHost {
         orders
     }
 
-    /// The stages that are here.
+    /// Locks the map of stages.
     pub fn hosted(&self) -> Vec<StageId> {
         self.stages().keys().copied().collect()
     }

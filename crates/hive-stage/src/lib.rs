@@ -1,11 +1,12 @@
-//! The stages that a machine holds, for itself and for others, and the models on its disk.
+//! The stages that a machine hosts, for itself and for others, and the models on its disk.
 //!
-//! A **stage** is a worker process with a range of a model's layers, and an actor that everything which happens to it passes.
-//! [`StageHost`] holds them: it checks who may order what, keeps to what the owner gives, and routes frames between stages here
-//! and elsewhere. `models` finds a model by what a person calls it, `catalogue` knows what the models on this disk are.
+//! A **stage** is a worker process with a range of a model's layers, and an actor that handles everything that happens
+//! to it. [`StageHost`] holds the stages: it checks who may give which order, enforces the owner's limits, and routes
+//! frames between stages here and elsewhere. `models` finds a model by what a person calls it; `catalogue` knows the
+//! models on this disk.
 //!
-//! What holds: ownership is looked at before anything else of an order; memory is counted by what is used, not by what is
-//! claimed; a stage knows its neighbours and its owner, and nothing of the ring that it is in.
+//! Invariants: ownership is checked before anything else in an order; memory is counted by use, not by claim; a stage
+//! knows its neighbours and its owner, and nothing of its ring.
 
 mod catalogue;
 #[doc(hidden)]

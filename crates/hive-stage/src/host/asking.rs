@@ -6,12 +6,12 @@ use hive_protocol::{Reply, Request, refusal};
 use super::StageHost;
 
 impl StageHost {
-    /// Asks a node, which may be this one, and gives its last answer; `progress` hears the ones before.
+    /// Sends a request to a node, which may be this one, and returns the last reply; `progress` gets the earlier ones.
     pub async fn ask(&self, whom: &PeerAddr, request: Request, progress: impl FnMut(usize)) -> Result<Reply, String> {
         refusal(self.ask_any(whom, request, progress).await?)
     }
 
-    /// The same; what it refuses is an answer, too.
+    /// The same, but a refusal is a reply, not an error.
     pub async fn ask_any(
         &self,
         whom: &PeerAddr,

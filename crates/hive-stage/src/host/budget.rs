@@ -1,13 +1,13 @@
-//! The memory that this machine's owner lets it give, and who has it.
+//! The memory that this machine's owner shares, and who has it.
 
 use hive_net::PeerId;
 
-/// Bytes of the stages here, as planned, those on their way into memory included.
+/// Planned bytes of the stages here, including those that are loading.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct MemoryUse {
     /// Of stages that compute.
     pub(super) stages: u64,
-    /// Of standbys, which yield to them.
+    /// Of standby replicas, which yield to them.
     pub(super) standbys: u64,
 }
 
@@ -25,13 +25,13 @@ impl MemoryUse {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Fit {
     Free,
-    /// Once the standbys are freed.
+    /// Once the standby replicas are freed.
     AfterStandbys,
-    /// So many bytes do not yield.
+    /// This many bytes do not yield.
     OverBudget(u64),
 }
 
-/// Standbys yield to stages, not to other standbys.
+/// Standby replicas yield to stages, but not to other standby replicas.
 pub(super) fn fit(bytes: u64, standby: bool, taken: MemoryUse, cap: u64) -> Fit {
     let firm = if standby { taken.all() } else { taken.stages };
     if taken.all().saturating_add(bytes) <= cap {
@@ -43,7 +43,7 @@ pub(super) fn fit(bytes: u64, standby: bool, taken: MemoryUse, cap: u64) -> Fit 
     }
 }
 
-/// Memory that was promised to a stage which is being loaded.
+/// Memory reserved for a stage that is loading.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Grant {
     pub(super) owner: PeerId,

@@ -1,8 +1,8 @@
-//! A stage that leaves in peace: its sessions are carried to the machine that takes it over, caches and all.
+//! Draining a stage: its sessions move to the machine that takes it over, with their caches.
 //!
 //! The coordinator asks the machine that has the stage (`Request::Drain`), which opens a stream to the new one
-//! (`Request::ReceiveSessions`). A session leaves the old stage with its caches, so that it cannot go on in two places; one that is
-//! lost on the way is computed again, as after a failure.
+//! (`Request::ReceiveSessions`). A session leaves the old stage together with its caches, so it cannot continue in two
+//! places. A session that is lost on the way is recomputed, as after a failure.
 
 use hive_net::{Channel, PeerId, Protocol, border};
 use hive_plan::{Handover, Load, handover};
@@ -12,7 +12,7 @@ use crate::stage::{Part, Stage, Transit};
 use hive_protocol::{Drain, Reply, Request, StageId};
 
 impl StageHost {
-    /// Carries the sessions of a stage to another machine, where that is worth it.
+    /// Sends the sessions of a stage to another machine, if that is faster than recomputing them.
     pub(super) async fn drain(&self, stage: &Stage, id: StageId, order: &Drain) -> Result<Reply, String> {
         let sessions = stage.open_sessions().await;
         let rows = sessions.iter().map(|(_, rows)| u64::from(*rows)).sum::<u64>();
@@ -43,7 +43,7 @@ impl StageHost {
         }
     }
 
-    /// The other side: takes the sessions of a stage that it has just been asked to load, and says how many.
+    /// The receiving side: takes in the sessions of a stage that was loaded for this, and replies with their number.
     pub(super) async fn receive_sessions(&self, from: PeerId, id: StageId, mut channel: Channel) {
         let taken = match self.receiving(from, id) {
             Ok((stage, planned_bytes)) => take_sessions(&stage, planned_bytes, &mut channel).await,
@@ -56,7 +56,7 @@ impl StageHost {
     }
 }
 
-/// Takes what is carried here, but no more than the stage was planned to hold: caches may have twice the planned precision.
+/// Receives sessions, up to the size planned for the stage: caches may have twice the planned precision.
 async fn take_sessions(stage: &Stage, planned_bytes: u64, channel: &mut Channel) -> Result<u32, String> {
     let most_bytes = planned_bytes.saturating_mul(2);
     let (mut bytes, mut taken) = (0, 0);

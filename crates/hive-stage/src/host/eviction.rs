@@ -1,4 +1,4 @@
-//! The end of stages that may not stay.
+//! Eviction: ending the stages that may not stay.
 
 use std::time::Instant;
 
@@ -8,32 +8,32 @@ use hive_protocol::StageId;
 use super::guests::{Rules, Tenant};
 use super::{Hosted, StageHost, lock};
 
-/// Stages whose end is remembered, for their owners to hear why.
+/// The number of evictions that are remembered, so that owners can ask why.
 const REMEMBERED_EVICTIONS: usize = 64;
 
-/// Memory that the stages here take, in bytes.
+/// Memory of the stages here, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Held {
-    /// What stages that compute take.
+    /// Used by stages that compute.
     pub stage_bytes: u64,
-    /// What was planned for them.
+    /// Planned for them.
     pub planned_bytes: u64,
 }
 
 impl StageHost {
-    /// Measures what the stages here take.
+    /// Measures the memory of the stages here.
     pub fn measure(&self) -> Held {
         self.measure_stages();
         Held { stage_bytes: self.memory_use().stages, planned_bytes: self.planned_bytes(|_| true) }
     }
 
-    /// Ends the stages that may not stay: standbys at once, other machines' stages when their notice is over.
+    /// Ends the stages that may not stay: standby replicas at once, other machines' stages after their notice.
     pub fn settle(&self, shares: bool, is_short_of_memory: bool, now: Instant) {
         let cap_bytes = *lock(&self.inner.memory_cap);
         if is_short_of_memory || cap_bytes.is_some_and(|cap| self.memory_use().all() > cap) {
             self.drop_standbys(|_| true);
         } else if !shares {
-            // Those of this machine's own models are its owner's, shared or not.
+            // The standby replicas of this machine's own models stay, whether it shares or not.
             let own = self.membership().id();
             self.drop_standbys(|owner| owner != own);
         }
@@ -41,7 +41,7 @@ impl StageHost {
         self.evict(shares, cap_bytes, now);
     }
 
-    /// Sees what the stages here take.
+    /// Measures the memory of each stage.
     fn measure_stages(&self) {
         let stages: Vec<_> = self.stages().iter().map(|(id, hosted)| (*id, hosted.stage.clone())).collect();
         for (id, stage) in stages {
@@ -52,7 +52,7 @@ impl StageHost {
         }
     }
 
-    /// Ends the stages of other machines that may not stay.
+    /// Ends other machines' stages that may not stay.
     pub(super) fn evict(&self, shares: bool, cap_bytes: Option<u64>, now: Instant) {
         let tenants: Vec<Tenant> = self.stages().iter().map(|(id, hosted)| self.tenant(*id, hosted)).collect();
         let shares_with = |owner| shares && self.membership().peers().rights(owner).memory;
@@ -76,7 +76,7 @@ impl StageHost {
             owner,
             // Nodes of one process are one machine.
             is_guest: owner != self.membership().id() && !self.inner.trust_paths,
-            // One that does not answer greetings may still be connected.
+            // A machine that does not answer greetings may still be connected.
             owner_is_here: self.membership().peers().incarnation(owner).is_some()
                 || self.membership().is_connected(owner),
             planned_bytes: hosted.bytes,
@@ -84,7 +84,7 @@ impl StageHost {
         }
     }
 
-    /// Why this machine has ended a stage of `owner`, if it has.
+    /// Why this machine evicted a stage of `owner`, if it did.
     pub(super) fn evicted(&self, owner: PeerId, id: StageId) -> Option<String> {
         let evicted = lock(&self.inner.evicted);
         evicted.iter().find(|(stage, whose, _)| (*stage, *whose) == (id, owner)).map(|(_, _, why)| why.to_string())

@@ -1,9 +1,9 @@
-//! How long other machines' stages stay here, and how much they may take. Measured on what they use, not on what they claim.
+//! How long other machines' stages may stay here, and how much memory they may take, by use and not by claim.
 //!
-//! A stage of another machine, a guest, holds a lease: it ends when its owner has been away for [`LEASE`]. When this machine
-//! stops sharing or gives less memory, its owners get [`NOTICE`] to move it. One that takes more memory than was planned for it
-//! ends at once where that exceeds a limit; one that keeps to its plan does not end for another's sake. This machine's own
-//! stages always stay.
+//! A guest, a stage of another machine, holds a lease, which ends when its owner has been away for [`LEASE`]. When this
+//! machine stops sharing or shares less memory, the owners get [`NOTICE`] to move their stages. A guest that uses more
+//! than was planned for it ends at once if that exceeds a limit; one that keeps to its plan never ends because of
+//! another. This machine's own stages always stay.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -14,35 +14,35 @@ use hive_net::PeerId;
 use hive_protocol::StageId;
 use hive_types::megabytes;
 
-/// How long a stage outlives the contact with its owner: a machine that restarts, or moves to another network, is back by then.
+/// How long a stage outlives contact with its owner: a machine that restarts or changes networks is back by then.
 pub(crate) const LEASE: Duration = Duration::from_mins(1);
-/// How long owners have to move their stages off a machine that stops sharing. They begin at once, and most are done after a
-/// second or two; the rest is computed again elsewhere.
+/// How long owners have to move their stages off a machine that stops sharing. They begin at once, and most are done
+/// within two seconds; what remains is recomputed elsewhere.
 pub(crate) const NOTICE: Duration = Duration::from_secs(10);
 
-/// What a limit may be exceeded by before a stage ends for it: memory is taken in pieces.
+/// Tolerance above a limit before a stage ends: memory is allocated in pieces.
 const TOLERANCE_PERCENT: u64 = 10;
-/// A stage that takes so many times what was planned for it, and this much besides, has run away, limit or not. Planned is one
-/// conversation; where there is memory, several have their caches at a time.
+/// A stage that takes this multiple of its planned memory, plus this many bytes, has run away, with or without a limit.
+/// The plan covers one conversation; if there is memory, several have their caches at a time.
 const RUNAWAY_FACTOR: u64 = 2;
 const RUNAWAY_BYTES: u64 = 512 << 20;
 
-/// A stage that is here, as it stands.
+/// The state of a stage here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Tenant {
     pub(crate) id: StageId,
     pub(crate) owner: PeerId,
-    /// Whether it is another machine's.
+    /// Whether it belongs to another machine.
     pub(crate) is_guest: bool,
     /// Whether its owner is in contact.
     pub(crate) owner_is_here: bool,
-    /// Memory that was planned for it, in bytes.
+    /// Its memory as planned, in bytes.
     pub(crate) planned_bytes: u64,
-    /// Memory that it takes, in bytes.
+    /// Its memory as measured, in bytes.
     pub(crate) used_bytes: u64,
 }
 
-/// What this machine's owner allows.
+/// The limits that this machine's owner has set.
 pub(crate) struct Rules<'a> {
     /// Whether it shares with a machine now.
     pub(crate) shares_with: &'a dyn Fn(PeerId) -> bool,
@@ -61,7 +61,7 @@ pub(crate) enum Eviction {
     NotSharing,
     /// This machine gives less memory, and the notice is over.
     LessMemory,
-    /// It has taken so much more than was planned that it must end.
+    /// It has taken far more memory than planned.
     RanAway { used_bytes: u64, planned_bytes: u64 },
     /// All stages, or those of its owner, take more than the limit.
     PastLimit { used_bytes: u64, limit_bytes: u64 },
@@ -85,7 +85,7 @@ impl fmt::Display for Eviction {
     }
 }
 
-/// A limit on memory. Where it is lowered, the one before counts until the notice is over.
+/// A limit on memory. When it is lowered, the old one applies until the notice is over.
 #[derive(Debug)]
 struct Limit {
     latest: Option<u64>,
@@ -98,7 +98,7 @@ impl Limit {
         Self { latest: bytes, counting: bytes, lowered: now }
     }
 
-    /// It is so many bytes now; gives those that count.
+    /// Updates the limit to `bytes`; returns the one that applies.
     fn follow(&mut self, bytes: Option<u64>, now: Instant) -> Option<u64> {
         let is_less =
             |bytes: Option<u64>, than: Option<u64>| bytes.is_some_and(|bytes| bytes < than.unwrap_or(u64::MAX));
@@ -113,7 +113,7 @@ impl Limit {
     }
 }
 
-/// Since when things have been as they are.
+/// When each of these conditions began.
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
     away: HashMap<PeerId, Instant>,
@@ -123,7 +123,7 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// The stages that end now. To be asked again and again.
+    /// The stages that end now. Call it regularly.
     pub(crate) fn evictions(
         &mut self,
         tenants: &[Tenant],
@@ -156,7 +156,7 @@ impl Watch {
                 ends.push((id, Eviction::RanAway { used_bytes, planned_bytes }));
             }
         }
-        // The limit of each machine, and then of all.
+        // First each machine's limit, then the limit for all.
         for owner in guests().map(|guest| guest.owner).collect::<HashSet<_>>() {
             let cap = (rules.cap_of)(owner);
             let cap = self.caps.entry(owner).or_insert_with(|| Limit::new(cap, now)).follow(cap, now);
@@ -167,8 +167,8 @@ impl Watch {
     }
 }
 
-/// Adds the guests that end because they and the others go beyond a limit: in what they use, where that is more than was
-/// planned for them, or in what was planned.
+/// Adds the guests that end because a limit is exceeded, by measured memory that is above the plan or by planned
+/// memory.
 fn beyond<'a>(
     ends: &mut Vec<(StageId, Eviction)>,
     tenants: impl Iterator<Item = &'a Tenant>,
@@ -183,8 +183,8 @@ fn beyond<'a>(
     ends.extend(freed.into_iter().map(|id| (id, Eviction::LessMemory)));
 }
 
-/// Takes out the guests that end because together with the others they use more than a limit allows: those first that are the
-/// most over what was planned for them.
+/// Removes and returns the guests that end because the stages together use more than a limit allows, beginning with
+/// those that exceed their plans the most.
 fn past_limit(tenants: &mut Vec<&Tenant>, limit_bytes: u64) -> Vec<(StageId, Eviction)> {
     let most_bytes = limit_bytes.saturating_add(limit_bytes / 100 * TOLERANCE_PERCENT);
     tenants.sort_by_key(|tenant| i128::from(tenant.used_bytes) - i128::from(tenant.planned_bytes));
@@ -201,7 +201,8 @@ fn past_limit(tenants: &mut Vec<&Tenant>, limit_bytes: u64) -> Vec<(StageId, Evi
     ends
 }
 
-/// The guests whose end frees so many planned bytes: the smallest one that does it alone, else the largest and what is then missing.
+/// Chooses guests to free this many planned bytes: the smallest that suffices alone; else the largest, and so on for
+/// the rest.
 fn fewest<'a>(guests: impl Iterator<Item = &'a Tenant>, excess_bytes: u64) -> Vec<StageId> {
     let mut guests: Vec<_> = guests.map(|guest| (guest.planned_bytes, guest.id)).collect();
     guests.sort_unstable_by_key(|(bytes, _)| *bytes);
@@ -279,7 +280,7 @@ mod tests {
         let stages = [guest(0, machine(), 5 * MB), guest(1, machine(), MB), guest(2, machine(), 2 * MB)];
         let own = Tenant { is_guest: false, ..guest(3, machine(), MB) };
         let tenants: Vec<_> = stages.into_iter().chain([own]).collect();
-        // What is used is less than what was planned: nobody is past the limit, but less is given than was promised.
+        // The used memory is less than planned: nobody exceeds the limit, but the limit is now less than was promised.
         let calm: Vec<_> = tenants.iter().map(|tenant| Tenant { used_bytes: 0, ..*tenant }).collect();
         assert_eq!(watch.evictions(&calm, &rules(true, None, UNLIMITED), start), []);
         let lowered = rules(true, Some(7 * MB + MB / 2), UNLIMITED);
@@ -300,7 +301,7 @@ mod tests {
         assert_eq!(watch.evictions(&[grown, within, own], &rules_of(99 * MB), start), [], "there is notice of less");
         let ends = watch.evictions(&[grown, within, own], &rules_of(99 * MB), start + NOTICE);
         assert_eq!(ends, [(id(0), Eviction::PastLimit { used_bytes: 110 * MB, limit_bytes: 99 * MB })]);
-        // This machine's own stages are not ended for the guests' sake, nor at all.
+        // This machine's own stages never end, not even for the guests' sake.
         let later = start + NOTICE * 2;
         assert_eq!(watch.evictions(&[own], &rules_of(1), later), []);
         assert_eq!(watch.evictions(&[own], &rules_of(1), later + NOTICE), []);
@@ -315,7 +316,7 @@ mod tests {
         for after in [Duration::ZERO, NOTICE] {
             assert_eq!(watch.evictions(&[within, own], &rules, start + after), []);
         }
-        // Another one that takes a little more than was planned, as all is planned within the limit, does no harm.
+        // Another stage slightly above its plan does no harm while all planned memory is within the limit.
         let grown = Tenant { planned_bytes: 39 * MB, used_bytes: 45 * MB, ..guest(2, machine(), 0) };
         for after in [NOTICE * 2, NOTICE * 3] {
             assert_eq!(watch.evictions(&[within, grown], &rules, start + after), []);

@@ -1,4 +1,4 @@
-//! What a machine that is approved and hostile tries, over the wire, with a client of its own; and what it gets.
+//! Attacks by an approved but hostile machine, over the wire with a client of its own, and their results.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -18,7 +18,7 @@ use hive_protocol::{
     StageSpec,
 };
 
-/// Known to the hostile one, as it may be to a machine that was in the ring before.
+/// The attacker knows these ids, as a machine that was in the ring earlier would.
 const STAGE: StageId = StageId { ring: RingId(0xdead_beef), index: 1 };
 const SESSION: u128 = 7;
 
@@ -30,7 +30,7 @@ async fn node(name: &str) -> Machine {
     Machine::start(name).await
 }
 
-/// A machine that a node has approved, and that says what it likes.
+/// A machine that a node has approved and that sends what it likes.
 struct Peer {
     endpoint: Endpoint,
     of: StageHost,
@@ -65,7 +65,7 @@ impl Peer {
         assert_eq!(self.asks(request).await, Reply::Refused(Denied::NoSuchStage.to_string()), "{told}");
     }
 
-    /// Sends a frame of this session in a stage stream; the stream must be kept as long as it is to live.
+    /// Sends a frame of this session in a stage stream, which lives as long as the returned value.
     async fn sends(&self, hello: Hello, session: u128) -> Outlet {
         let mut outlet = self.stream(hello).await;
         let frame = Frame {
@@ -128,7 +128,7 @@ fn neighbours(coordinator: &Endpoint, previous: PeerId) -> Neighbours {
     Neighbours { epoch: 1, next: None, first: None, previous, coordinator: coordinator.addr() }
 }
 
-/// Every order there is about a stage.
+/// Every order about a stage.
 fn orders(to: &Endpoint) -> Vec<Request> {
     let order = Drain { to: to.addr(), bytes_per_row: 1, rows_per_s: None };
     let (options, input) = (hive_model::SessionOptions::default(), hive_model::shard::Input::Tokens(vec![1]));
@@ -162,9 +162,9 @@ async fn who_knows_the_ids_of_anothers_stage_commands_nothing_and_learns_nothing
     for request in orders(&mallory.endpoint) {
         mallory.is_denied(request).await;
     }
-    // Of what is not here, the same is said.
+    // The same reply as for stages that do not exist.
     mallory.is_denied(Request::Check(StageId { ring: RingId(1), index: 1 })).await;
-    // All of it is as it was: the stage is bob's, its session open, and nobody is named.
+    // Nothing has changed: the stage is bob's, its session is open, and nobody is named.
     let claims = ann.stages().get(&STAGE).map(|hosted| hosted.claims);
     assert_eq!(claims, Some(Claims::of(bob.id())));
     assert!(matches!(bob.asks(Request::Check(STAGE)).await, Reply::Pulse(_)));
@@ -192,10 +192,10 @@ async fn frames_come_from_neighbours_only_and_wait_for_the_order_that_makes_them
     // Only now, and only because ann wants it.
     ann.lease(StageId { index: 2, ..STAGE }, mallory.id());
     assert_eq!(queue.recv().await.unwrap().session, 666);
-    // A ring that is mended without it takes no more of it, on the stream that is open.
+    // After a failover to other machines, the ring accepts no more of its frames, even on the open stream.
     ann.lease_only(STAGE.ring, [(STAGE.index, bob.id())].into_iter());
     assert_eq!(ann.inlet(mallory.id(), hello).err(), Some(Denied::NotItsNeighbour));
-    // Whose ring it is, the one who sends says; it is looked at.
+    // The sender says whose ring it is; that is checked.
     let lied = Hello { owner: mallory.id(), ..hello };
     assert!(ann.inlet(bob.id(), lied).is_err());
     ann.stop().await;
@@ -210,7 +210,7 @@ async fn a_stage_takes_frames_from_those_that_its_owner_has_joined_it_to() {
     let hello = Hello { ring: STAGE.ring, owner: bob.id(), to: Role::Stage(STAGE.index) };
     let may = |peer: &Peer| ann.inlet(peer.id(), hello).is_ok();
     assert_eq!((may(&bob), may(&cat), may(&mallory)), (true, false, false));
-    // A ring's tokens go to its owner: nobody has this machine speak to a ring of others.
+    // A ring's tokens go to its owner: nobody can make this machine send to another's ring.
     let elsewhere = bob.asks(Request::Join(STAGE, neighbours(&cat.endpoint, cat.id()))).await;
     assert!(matches!(elsewhere, Reply::Refused(_)), "{elsewhere:?}");
     assert!(!may(&cat));
@@ -245,7 +245,7 @@ async fn a_stage_that_takes_nothing_keeps_no_frames_from_another_one() {
         streams.push(bob.stream(Hello { ring: id.ring, owner: bob.id(), to: Role::Stage(id.index) }).await);
     }
     let (mut second, mut first) = (streams.pop().unwrap(), streams.pop().unwrap());
-    // Its worker takes no orders: they pile up, and then the frames do, until no more of them are taken in.
+    // Its worker takes no orders: they pile up, then the frames do, until no more are accepted.
     let filling = async {
         for position in 0.. {
             first.send(large(position)).await.unwrap();
@@ -326,7 +326,7 @@ async fn sessions_are_bounded_in_number_and_in_what_they_bring() {
         assert_eq!(opens(SessionSpec { session: number, ..session(64, 64) }).await, Reply::At(0));
     }
     assert!(refused(opens(SessionSpec { session: 999, ..session(1, 1) }).await), "sessions without end");
-    // What is open stays so.
+    // Open sessions stay open.
     assert_eq!(opens(session(1, 1)).await, Reply::At(0));
     ann.stop().await;
 }
@@ -341,7 +341,7 @@ async fn who_may_have_one_answer_at_a_time_is_told_so_of_the_next_and_computes_n
     let opens = async |session_id: u128| {
         let spec = SessionSpec { session: session_id, ..session(1, 1) };
         let answer = mallory.asks(Request::Open(STAGE, spec)).await;
-        // With the next request, the stage has counted it.
+        // By the next request, the stage has counted it.
         mallory.asks(Request::Digests(STAGE, Span { session: session_id, rows: 0..0 })).await;
         answer
     };
@@ -364,7 +364,7 @@ async fn a_question_is_small_and_arrives_whole_or_not_at_all() {
     let mut large = mallory.endpoint.open(&ann.membership().addr(), Protocol::Control).await.unwrap();
     large.write_raw(&(2u32 << 20).to_le_bytes()).await.unwrap();
     tokio::time::timeout(Duration::from_secs(5), large.hung_up()).await.expect("it is refused at once");
-    // Half of one, on more streams than are read at a time: they end by themselves, and others are served meanwhile.
+    // Half a message, on more streams than are read at a time: they time out, and others are served meanwhile.
     let mut halves = Vec::new();
     for _ in 0..40 {
         let mut half = mallory.endpoint.open(&ann.membership().addr(), Protocol::Control).await.unwrap();
@@ -385,7 +385,7 @@ async fn a_machine_has_four_connections_of_a_protocol_at_most() {
     let identity = Identity::generate();
     let (mut peers, mut streams) = (Vec::new(), Vec::new());
     for _ in 0..6 {
-        // Each endpoint of the same machine makes a connection of its own.
+        // Each endpoint of one machine makes a connection of its own.
         let (endpoint, _) = Endpoint::bind(EndpointOptions::new(identity.clone(), loopback())).await.unwrap();
         endpoint.admission().approve(ann.membership().id());
         ann.membership().allow(&endpoint.addr());
@@ -399,7 +399,7 @@ async fn a_machine_has_four_connections_of_a_protocol_at_most() {
     let mut open = Vec::new();
     for stream in &mut streams {
         stream.write_raw(&[1]).await.ok();
-        // A connection that is closed says so; one that lives waits for the rest of the request.
+        // A closed connection says so; a live one waits for the rest of the request.
         let closed = tokio::time::timeout(Duration::from_millis(200), stream.read_message::<Reply>()).await.is_ok();
         open.push(!closed);
     }
@@ -417,7 +417,7 @@ async fn guests_end_when_their_owner_stays_away_when_sharing_ends_and_when_memor
         StageId { ring: RingId(3), index: 0 },
         StageId { ring: RingId(4), index: 0 },
     );
-    // It is here: it has said something.
+    // It is present: it has sent something.
     assert_eq!(mallory.asks(Request::RenewLeases(Vec::new())).await, Reply::Done);
     let _orders = [
         ann.host_idle(of_gone, gone),

@@ -1,4 +1,4 @@
-//! What is asked of the stages here.
+//! Requests about the stages on this machine.
 
 use std::sync::Arc;
 
@@ -12,16 +12,16 @@ use crate::locate::{NotLocated, locate};
 use crate::planning;
 use crate::stage::{NotLoaded, Routes, Stage, Tenancy};
 
-/// What another machine is told of layers that could not be loaded: the reason may name files of this one.
+/// Another machine's error for layers that could not be loaded: the reason may name files of this machine.
 const NOT_LOADED: &str = "it could not load these layers; the log there says why";
 
 impl StageHost {
-    /// The stage that a machine commands.
+    /// The stage that `asker` commands.
     fn commanded(&self, asker: PeerId, id: StageId) -> Result<Stage, Denied> {
         self.with_claims(asker, Order::Command, id, |hosted| hosted.stage.clone())
     }
 
-    /// The stage that a machine hands its sessions over to, which it does once, and the bytes planned for it.
+    /// The stage that `asker` may hand its sessions over to, once, and the bytes planned for it.
     pub(super) fn receiving(&self, asker: PeerId, id: StageId) -> Result<(Stage, u64), Denied> {
         self.with_claims(asker, Order::ReceiveSessions, id, |hosted| {
             hosted.claims.draining_from = None;
@@ -29,7 +29,7 @@ impl StageHost {
         })
     }
 
-    /// Does something with a stage that is here, if `asker` may order it.
+    /// Applies `act` to a stage, if `asker` may give it this order.
     fn with_claims<T>(
         &self,
         asker: PeerId,
@@ -42,9 +42,9 @@ impl StageHost {
         stages.get_mut(&id).map(act).ok_or(Denied::NoSuchStage)
     }
 
-    /// Does what a node asks, this one included.
+    /// Answers a request of a node, which may be this one.
     pub(crate) async fn answer(&self, asker: PeerId, request: Request, progress: &mut impl FnMut(usize)) -> Reply {
-        // Before anything is looked at: whose stage is it?
+        // Checked before anything else: whose stage is it?
         let commanded = match order(&request) {
             Some((id, Order::Command)) => self.commanded(asker, id).map(Some),
             Some((id, order @ Order::Load)) => {
@@ -111,13 +111,13 @@ impl StageHost {
                 self.membership().endpoint().admission().lend(key, asker);
                 Ok(Reply::Done)
             }
-            // The first three take their stream over, see `serve`; the others have been refused above.
+            // Requests that take over their stream are handled elsewhere, see `serve`; others were refused above.
             _ => Err("this is asked on a stream of its own".to_owned()),
         };
         result.unwrap_or_else(Reply::Refused)
     }
 
-    /// Whether a machine may have another session computed here, within the limit that it was given; else what it is told.
+    /// Checks the asker's session limit. The error is the reply.
     async fn has_session_for(&self, asker: PeerId, stage: &Stage, request: &Request) -> Result<(), Reply> {
         let Some(limit) = self.membership().peers().rights(asker).session_limit else { return Ok(()) };
         let session = match request {
@@ -125,14 +125,14 @@ impl StageHost {
             Request::Recompute(_, wanted) if wanted.position == 0 => wanted.session,
             _ => return Ok(()),
         };
-        // Each answer has a session on every stage that it passes here.
+        // Each answer has one session on every stage here that it passes.
         let busiest = {
             let stages = self.stages();
             let own = stages.values().filter(|hosted| hosted.claims.owner == asker);
             own.map(|hosted| hosted.stage.sessions()).max().unwrap_or(0)
         };
         let is_open = async || stage.open_sessions().await.iter().any(|(open, _)| *open == session);
-        // It may wait for a place and ask again and again: that is no refusal to be noted.
+        // The asker may wait and ask again, so this is not logged as a refusal.
         if busiest < limit as usize || is_open().await {
             Ok(())
         } else {
@@ -162,7 +162,7 @@ impl StageHost {
                 NotLocated::Missing | NotLocated::Unusable(_) | NotLocated::AnotherVersion => Reply::Lacks,
             }
         })?;
-        // What it is said to take is the asker's word; what its layers weigh is not.
+        // The asker claims a size; the model's layers determine it.
         let form = planning::form(spec.compute, self.membership().profile().gpu);
         let bytes = planning::stage_bytes(model.card(), &spec.layers, form);
         let bytes = bytes.map_err(|why| Reply::Refused(why.to_string()))?;
@@ -183,7 +183,7 @@ impl StageHost {
         })?;
         let audited = (asker != self.membership().id()).then(|| self.membership().as_audited(asker));
         let mut stages = self.stages();
-        // Another machine's may have come while this one was being loaded.
+        // Another machine may have loaded a stage under this id meanwhile.
         may(asker, Order::Load, stages.get(&id).map(|hosted| &hosted.claims))
             .map_err(|denied| Reply::Refused(denied.to_string()))?;
         if spec.standby && stages.get(&id).is_some_and(|hosted| !hosted.standby) {
@@ -196,7 +196,7 @@ impl StageHost {
         Ok(Reply::Loaded(device))
     }
 
-    /// Notes that another machine has layers here, and what it uses of them.
+    /// Logs that another machine has loaded layers here, and starts to log its use of them.
     fn note_visit(&self, machine: Machine, spec: &StageSpec, bytes: u64, stage: &Stage) -> Arc<Visit> {
         let (model, layers) = (spec.source.name(), [spec.layers.start, spec.layers.end]);
         let loaded = AuditEvent::Loaded { model: model.clone(), layers, bytes, standby: spec.standby };
@@ -204,8 +204,8 @@ impl StageHost {
         self.membership().audit_log().visit(machine, &model, layers, stage.usage())
     }
 
-    /// Notes that another machine may not load layers. What else goes wrong is left out, unless it had no right to it:
-    /// machines that mend a ring ask for what is gone, and mean no harm.
+    /// Logs that another machine was refused to load layers. Other failures are not logged: machines that fail over ask
+    /// for what is gone, and mean no harm. Orders without a right to them are logged where they are denied.
     pub(super) fn note_refusal(&self, asker: PeerId, asked: Asked, answer: &Reply) {
         let why = match answer {
             Reply::Declined(_) => Refusal::NotSharing,
@@ -220,13 +220,13 @@ impl StageHost {
 
     async fn join(&self, asker: PeerId, stage: &Stage, id: StageId, neighbours: Neighbours) -> Result<(), String> {
         let Neighbours { epoch, next, first, previous, coordinator } = neighbours;
-        // This node sends in its own name: what a machine asked for goes back to that machine, and to no ring of others.
+        // This node sends in its own name, so a machine's frames go back to that machine and never to others' rings.
         if coordinator.id() != asker {
             return Err("a ring's tokens go to its owner".to_owned());
         }
         let named = self.with_claims(asker, Order::Command, id, |hosted| {
             hosted.claims = Claims { owner: asker, previous: Some(previous), draining_from: None };
-            // Whoever is joined computes, copy or not.
+            // A stage that is joined computes, even if it was a standby replica.
             hosted.standby = false;
         });
         named.map_err(|denied| denied.to_string())?;
@@ -237,7 +237,7 @@ impl StageHost {
             _ => Ok(None),
         };
         let next = to_stage(next, index.checked_add(1)).await?;
-        // Where the first stage is at the coordinator, and not here, one frame serves both.
+        // If the first stage is on the coordinator's machine, and not here, one frame serves both.
         let is_head =
             first.as_ref().is_some_and(|first| first.id() == coordinator.id() && first.id() != self.membership().id());
         let (first, role) = if is_head { (None, Role::Head) } else { (first, Role::Coordinator) };
@@ -309,7 +309,7 @@ mod tests {
         }
         let log = host.membership().audit_log().read(&hive_audit::Query::default()).unwrap();
         let refused: Vec<_> = log.entries.iter().filter(|line| line.entry.machine.is_some()).collect();
-        // Two, where an hour has just begun.
+        // Two if a new hour has just begun.
         assert!((1..=2).contains(&refused.len()), "{refused:?}");
         assert_eq!(refused.iter().map(|line| line.entry.count).sum::<u64>(), 50);
         let words = "mallory was refused to load layers: this machine was not sharing, ";

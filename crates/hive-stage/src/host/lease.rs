@@ -1,4 +1,4 @@
-//! Stages are held for as long as their owner wants them: machines are told again and again which of theirs that is.
+//! Leases: owners regularly tell each machine which of their stages they still want.
 
 use std::time::Duration;
 
@@ -8,8 +8,8 @@ use hive_protocol::{Profile, Request, StageId};
 
 use super::{StageHost, lock};
 
-/// How often a machine is told which of its stages are still wanted. One that was stopped in the middle of loading has,
-/// when it goes on, a stage that nobody waits for any more; so has this one when a ring is given up while it is mended.
+/// Interval of renewals. They free stages that nobody waits for any more: of a machine that was suspended while it
+/// loaded one, or of a ring that was abandoned during failover.
 const LEASE_RENEWAL: Duration = Duration::from_secs(6);
 
 impl Local for StageHost {
@@ -33,7 +33,7 @@ impl Local for StageHost {
 }
 
 impl StageHost {
-    /// What this machine says of itself to another one: whether it shares, and how much, depends on who asks.
+    /// This machine's profile for another one: whether it shares, and how much, depends on who asks.
     pub fn profile_for(&self, peer: PeerId) -> Profile {
         let member = self.membership();
         let mut profile = member.profile();
@@ -57,7 +57,7 @@ impl StageHost {
         leased.filter(|(_, holder)| *holder == machine).map(|(id, _)| *id).collect()
     }
 
-    /// Frees what this machine holds for itself and does not want any more, until the node stops.
+    /// Frees stages that this machine holds for itself and no longer wants, until the node stops.
     pub async fn renew_own_leases(&self) {
         let (own, here) = (self.membership().id(), self.membership().addr());
         loop {
@@ -69,7 +69,7 @@ impl StageHost {
         }
     }
 
-    /// Tells a machine which of its stages are still wanted from here: when it has come, and from time to time.
+    /// Tells a machine which of its stages are still wanted: when it appears, and regularly after that.
     async fn renew_leases(&self, peer: PeerId) {
         loop {
             let request = Request::RenewLeases(self.leased_on(peer));

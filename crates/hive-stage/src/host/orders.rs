@@ -1,29 +1,30 @@
-//! Who may order what of a stage. Asked once, before any order about a stage is looked at.
+//! Who may give which order about a stage. Checked first, before anything else in the order.
 //!
-//! A stage belongs to the machine that had it loaded, its owner. Nobody else commands it, whatever ids they know. It takes
-//! frames from its neighbours in the ring only, and sessions from the one machine that its owner has named.
+//! A stage belongs to the machine that had it loaded, its owner. Nobody else commands it, even with the right ids. It
+//! takes frames only from its owner and from the stage before it, and sessions only from the machine that its owner
+//! named.
 
 use hive_net::PeerId;
 
 use hive_protocol::{Request, StageId};
 
-/// What is asked of a stage.
+/// An order about a stage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Order {
-    /// To exist, in place of what stands under its id.
+    /// Load it, in place of any stage with the same id.
     Load,
-    /// To do as its owner says.
+    /// Any command of its owner.
     Command,
-    /// To take frames.
+    /// Take frames.
     Frames,
-    /// To take over sessions.
+    /// Take over sessions.
     ReceiveSessions,
 }
 
-/// Why an order is not followed.
+/// Why an order is denied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Denied {
-    /// There is no stage of this id.
+    /// There is no stage with this id.
     #[error("{NO_SUCH_STAGE}")]
     NoSuchStage,
     /// Another machine owns it.
@@ -37,7 +38,7 @@ pub(crate) enum Denied {
     NotNamed,
 }
 
-/// What is said in every case: a machine that has no say over a stage does not learn that it is here.
+/// The reply in every case, so that a machine without a say over a stage does not learn that it exists.
 const NO_SUCH_STAGE: &str = "it holds no such stage";
 
 /// The machines that have a say over a stage.
@@ -45,21 +46,21 @@ const NO_SUCH_STAGE: &str = "it holds no such stage";
 pub(crate) struct Claims {
     /// The one that had it loaded.
     pub(crate) owner: PeerId,
-    /// The one whose frames it takes besides the owner's: the stage before it, or, for the first stage, the last. `None`
+    /// The one whose frames it takes besides the owner's: the stage before it or, for the first stage, the last. `None`
     /// until it is joined.
     pub(crate) previous: Option<PeerId>,
-    /// The one that is to hand its sessions over.
+    /// The one that may hand its sessions over.
     pub(crate) draining_from: Option<PeerId>,
 }
 
 impl Claims {
-    /// Those of a stage that has just been loaded.
+    /// The claims on a stage that has just been loaded.
     pub(crate) fn of(owner: PeerId) -> Self {
         Self { owner, previous: None, draining_from: None }
     }
 }
 
-/// Whether `asker` may order this of a stage, by the claims on what stands under its id.
+/// Checks whether `asker` may give this order, by the claims on the stage with its id, if there is one.
 pub(crate) fn may(asker: PeerId, order: Order, claims: Option<&Claims>) -> Result<(), Denied> {
     let Some(claims) = claims else {
         return if order == Order::Load { Ok(()) } else { Err(Denied::NoSuchStage) };
@@ -74,9 +75,9 @@ pub(crate) fn may(asker: PeerId, order: Order, claims: Option<&Claims>) -> Resul
     }
 }
 
-/// The order that a request is, and of which stage; `None` for one that is about no stage.
+/// The kind of order that a request is, and its stage; `None` if it is not about a stage.
 pub(crate) fn order(request: &Request) -> Option<(StageId, Order)> {
-    // Without a wildcard: whoever adds a request says who may ask it.
+    // No wildcard: whoever adds a request must decide who may send it.
     match request {
         Request::Load(id, _) => Some((*id, Order::Load)),
         Request::Join(id, _)
@@ -93,7 +94,7 @@ pub(crate) fn order(request: &Request) -> Option<(StageId, Order)> {
         | Request::Rows(id, _)
         | Request::Recompute(id, _) => Some((*id, Order::Command)),
         Request::ReceiveSessions(id) => Some((*id, Order::ReceiveSessions)),
-        // About the asker, or about all that the asker owns.
+        // About the asker, or about everything that the asker owns.
         Request::Greet(_) | Request::Measure(_) | Request::RenewLeases(_) | Request::GrantKey(_) => None,
     }
 }

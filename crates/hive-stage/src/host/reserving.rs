@@ -1,4 +1,4 @@
-//! Memory that is promised to stages while they are loaded.
+//! Memory reserved for stages while they load.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use hive_types::megabytes;
 use super::budget::{Fit, Grant, MemoryUse, fit};
 use super::{Hosted, StageHost, lock};
 
-/// Such a grant. Dropped when the stage is there, or is not to be.
+/// A reservation. Dropped when the stage is loaded, or has failed to load.
 pub(super) struct Reservation {
     host: StageHost,
     grant: Grant,
@@ -28,17 +28,17 @@ impl StageHost {
         self.memory_use_of(|_| true)
     }
 
-    /// What the stages of some machines take.
+    /// Memory of the stages of the owners that `counts` selects.
     pub(super) fn memory_use_of(&self, counts: impl Fn(PeerId) -> bool) -> MemoryUse {
         self.measured(counts, |hosted| hosted.bytes.max(hosted.used_bytes))
     }
 
-    /// What was planned for the stages of some machines; standbys do not count.
+    /// Planned memory of the stages of the owners that `counts` selects, without standby replicas.
     pub(super) fn planned_bytes(&self, counts: impl Fn(PeerId) -> bool) -> u64 {
         self.measured(counts, |hosted| hosted.bytes).stages
     }
 
-    /// What is here of some machines, by some measure, and what is being loaded for them.
+    /// Memory of the stages of the owners that `counts` selects, by `measure`, including what is being loaded for them.
     fn measured(&self, counts: impl Fn(PeerId) -> bool, measure: impl Fn(&Hosted) -> u64) -> MemoryUse {
         let mut taken = MemoryUse::default();
         let mut add = |bytes: u64, standby| {
@@ -55,15 +55,16 @@ impl StageHost {
         taken
     }
 
-    /// The most memory for the stages of one machine, if its owner here has set that.
+    /// The most memory for one machine's stages, if this machine's owner has set a limit.
     pub(super) fn cap_of(&self, owner: PeerId) -> Option<u64> {
         if owner == self.membership().id() { None } else { self.membership().peers().rights(owner).memory_limit_bytes }
     }
 
-    /// Keeps memory for a stage, within the caps of this machine and of the stage's owner; the error says what there is.
+    /// Reserves memory for a stage, within the limits of this machine and of the stage's owner. The error says how much
+    /// is left.
     pub(super) fn reserve(&self, owner: PeerId, bytes: u64, standby: bool) -> Result<Reservation, String> {
         let cap = lock(&self.inner.memory_cap).unwrap_or(u64::MAX);
-        // Two that come at once do not both get what is left.
+        // Two requests at once must not both get the rest.
         let _one_at_a_time = lock(&self.inner.reserving);
         let full = |taken: u64, cap: u64| {
             let (bytes, taken, cap) = (megabytes(bytes), megabytes(taken), megabytes(cap));
@@ -85,7 +86,7 @@ impl StageHost {
         Ok(Reservation { host: self.clone(), grant })
     }
 
-    /// Standbys yield to the limit of the machine that they are for, as they do to that of all, before any of its stages ends.
+    /// Frees the standby replicas of machines that exceed their limits, before any of their stages ends.
     pub(super) fn drop_standbys_over_their_owners_limits(&self) {
         let owners: BTreeSet<PeerId> = {
             let stages = self.stages();
@@ -99,7 +100,7 @@ impl StageHost {
         }
     }
 
-    /// Frees the standbys kept for the nodes that are meant.
+    /// Frees the standby replicas of these owners.
     pub(super) fn drop_standbys(&self, of: impl Fn(PeerId) -> bool) {
         self.stages().retain(|_, hosted| !(hosted.standby && of(hosted.claims.owner)));
     }

@@ -1,4 +1,4 @@
-//! Where the frames of stages and rings go, and who may send them.
+//! Routes the frames of stages and rings, and decides who may send them.
 
 use std::time::Duration;
 
@@ -11,12 +11,12 @@ use super::orders::{Denied, Order, may};
 use super::{Coordinated, StageHost, lock};
 use crate::stage::Destination;
 
-/// How long a stage stream may wait for the order that connects its stage: the stages of a ring are joined one after the
-/// other, and the first one sends before the next has heard of it.
+/// How long a stage stream may wait for the order that joins its stage: the stages of a ring are joined one by one, and
+/// the first sends before the next is joined.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl StageHost {
-    /// Where frames for a ring's stage go, by order of the ring's owner, at a node which may be this one.
+    /// The destination of frames for a ring's stage, by order of the ring's owner, on a node that may be this one.
     pub async fn route(&self, whom: &PeerAddr, ring: RingId, owner: PeerId, to: Role) -> Result<Destination, String> {
         if whom.id() == self.membership().id() {
             let queue = self.queue(ring, owner, to).ok_or_else(|| Denied::NoSuchStage.to_string());
@@ -34,7 +34,7 @@ impl StageHost {
         Outlet::open(dial, self.inner.pace.clone()).await.map(Destination::Remote).map_err(|error| error.to_string())
     }
 
-    /// The queue that frames for a ring go to, on this node, if the ring is its owner's.
+    /// The local queue for frames of a ring, if the ring belongs to `owner`.
     pub(super) fn queue(&self, ring: RingId, owner: PeerId, to: Role) -> Option<mpsc::Sender<Frame>> {
         match to {
             Role::Stage(index) => {
@@ -49,7 +49,7 @@ impl StageHost {
         }
     }
 
-    /// The queue that a machine's frames go to, if it is a neighbour of what they are for.
+    /// The local queue for a machine's frames, if the machine is a neighbour of the destination.
     pub(super) fn inlet(&self, from: PeerId, hello: Hello) -> Result<mpsc::Sender<Frame>, Denied> {
         let Hello { ring, owner, to } = hello;
         match to {
@@ -71,13 +71,13 @@ impl StageHost {
         }
     }
 
-    /// Memory for the frames of a stage; `None` for what comes back to a coordinator.
+    /// Memory for the frames of a stage; `None` for frames that come back to a coordinator.
     pub(super) fn frame_budget(&self, hello: Hello) -> Option<Budget> {
         let Role::Stage(index) = hello.to else { return None };
         self.stages().get(&StageId { ring: hello.ring, index }).map(|hosted| hosted.stage.budget())
     }
 
-    /// Waits until a machine is a neighbour of what its frames are for. An error says why it is not to be.
+    /// Waits until a machine is a neighbour of its frames' destination. The error says why it does not become one.
     pub(super) async fn neighbour(&self, from: PeerId, hello: Hello) -> Result<(), Denied> {
         let mut joins = self.inner.joins.subscribe();
         let until = tokio::time::Instant::now() + JOIN_TIMEOUT;
@@ -98,12 +98,12 @@ impl StageHost {
         self.inner.joins.send_modify(|count| *count += 1);
     }
 
-    /// Takes the frames that come back to this node as the coordinator of a ring.
+    /// Registers the queue for frames that come back to this node as the coordinator of a ring.
     pub fn coordinate(&self, ring: RingId, frames: mpsc::Sender<Frame>) {
         lock(&self.inner.coordinated).insert(ring, Coordinated { frames, leased: Vec::new() });
     }
 
-    /// Notes that a machine is to hold a stage, before it is asked to.
+    /// Records that a machine will hold a stage, before it is asked to.
     pub fn lease(&self, id: StageId, machine: PeerId) {
         if let Some(ring) = lock(&self.inner.coordinated).get_mut(&id.ring) {
             ring.leased.push((id, machine));
@@ -111,7 +111,7 @@ impl StageHost {
         self.joined();
     }
 
-    /// Notes who holds the stages of a ring, and copies of them; nobody else is to.
+    /// Replaces the leases of a ring: who holds its stages and their standby replicas.
     pub fn lease_only(&self, ring: RingId, holders: impl Iterator<Item = (u32, PeerId)>) {
         if let Some(coordinated) = lock(&self.inner.coordinated).get_mut(&ring) {
             coordinated.leased = holders.map(|(index, machine)| (StageId { ring, index }, machine)).collect();
@@ -119,7 +119,7 @@ impl StageHost {
         self.joined();
     }
 
-    /// Stops taking them.
+    /// Ends the coordination of a ring.
     pub fn retire(&self, ring: RingId) {
         lock(&self.inner.coordinated).remove(&ring);
     }

@@ -1,4 +1,4 @@
-//! Serves what approved machines open: requests about stages, and streams of frames.
+//! Serves the channels that approved machines open: requests about stages, and streams of frames.
 
 use hive_audit::{self as audit, Asked, AuditEvent, Refusal};
 use hive_net::stage::{Budget, Inlet, Received};
@@ -12,7 +12,7 @@ use super::orders::Denied;
 use crate::stage::turns;
 
 impl StageHost {
-    /// Serves what a machine has opened.
+    /// Serves one channel.
     pub(super) async fn serve(&self, peer: PeerId, opened: Opened) {
         match opened {
             Opened::Request(request, channel) => match *request {
@@ -29,7 +29,7 @@ impl StageHost {
 }
 
 async fn answer(host: &StageHost, peer: PeerId, mut channel: Channel, request: Request) {
-    // What nobody waits for any more need not be loaded; other work goes on, as others count on it.
+    // A load ends when its asker hangs up. Other requests run to the end, because others count on them.
     let asked = audit::asked(&request);
     let (may_end, hung_up) = (matches!(request, Request::Load(..)), channel.hung_up());
     tokio::pin!(hung_up);
@@ -37,7 +37,7 @@ async fn answer(host: &StageHost, peer: PeerId, mut channel: Channel, request: R
     let answering = async {
         let answer = host
             .answer(peer, request, &mut |layers| {
-                // The asker may have gone.
+                // The asker may have hung up.
                 let _ = progress.send(layers);
             })
             .await;
@@ -79,25 +79,25 @@ async fn serve_stage(host: &StageHost, peer: PeerId, mut channel: Channel, retur
                 return;
             }
         };
-        // Asked for every frame: who the neighbours are changes when a ring is mended.
+        // Checked for every frame: the neighbours change when a ring fails over.
         let Ok(queue) = host.inlet(peer, hello) else { return };
         let received = Received::of(&frame);
         if to == Role::Head
             && turns(&frame)
             && let Some(first) = host.queue(ring, owner, Role::Stage(0))
         {
-            // A stage that has ended meanwhile is being replaced; then the token comes again.
+            // A stage that has ended is being replaced; the token is then replayed.
             let _ = first.send(frame.clone()).await;
         }
         if matches!(to, Role::Coordinator | Role::Head) {
-            // Showing a token can wait until the next one is being computed.
+            // Computing the next token comes before showing this one.
             tokio::task::yield_now().await;
         }
         if queue.send(frame).await.is_err() {
             return;
         }
         if received.is_prompt() {
-            // The stage takes the frame first.
+            // Lets the stage take the frame first.
             tokio::task::yield_now().await;
         }
         if let Err(error) = inlet.acknowledge(received).await {

@@ -1,4 +1,4 @@
-//! Memory for what comes back to this node as a coordinator, machine by machine.
+//! Memory for frames that come back to this node as a coordinator, per machine.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -6,15 +6,15 @@ use std::sync::{Mutex, PoisonError};
 use hive_net::PeerId;
 use hive_net::stage::Budget;
 
-/// Memory for what a machine's stages send back to this node as their coordinator: tokens and words. A stage has its own.
+/// Limit per machine: tokens and error messages. A stage has a budget of its own.
 const RETURN_BYTES: usize = 4 << 20;
 
-/// What is held of each machine until it is understood.
+/// The budgets of the machines.
 #[derive(Default)]
 pub(super) struct Streams(Mutex<HashMap<PeerId, Budget>>);
 
 impl Streams {
-    /// The memory of a machine. Nothing is held for machines that are not approved any more.
+    /// The budget of a machine. Drops those of machines that are no longer approved.
     pub(super) fn returns(&self, peer: PeerId, is_approved: impl Fn(PeerId) -> bool) -> Budget {
         let mut streams = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         streams.retain(|peer, _| is_approved(*peer));
