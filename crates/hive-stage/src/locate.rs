@@ -1,4 +1,4 @@
-//! Where the files of a model lie that a machine asks to load a part of.
+//! Locates the files of a model of which a machine asks to load a part.
 
 use std::path::PathBuf;
 
@@ -9,26 +9,26 @@ use crate::catalogue::Catalogue;
 use crate::models::{named, open_at};
 use crate::runtime::aside;
 
-/// Why a part of a model is not loaded. Another machine hears one sentence for a model that is not here and for one that cannot
-/// be used: it does not learn what else is on this disk, or where.
+/// Why a part of a model cannot be loaded. Another machine gets the same message for a missing model and an unusable
+/// one, so that it does not learn what else is on this disk, or where.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NotLocated {
-    /// Named by its path.
+    /// The model was named by path.
     #[error("a model that is split over machines is named, as owner/name; a path means nothing elsewhere")]
     Path,
-    /// Not here.
+    /// The model is not here.
     #[error("{UNUSABLE}")]
     Missing,
-    /// Its files cannot be used, for a reason that only this machine's owner hears: it may name paths.
+    /// Its files cannot be used. Only this machine's owner learns the reason, which may contain paths.
     #[error("{UNUSABLE}")]
     Unusable(#[source] TextError),
-    /// Its files are others than those that were meant.
+    /// Its files are not the ones that were meant.
     #[error("{UNUSABLE}")]
     AnotherVersion,
 }
 
 impl NotLocated {
-    /// What whoever asked is told; this machine's own people hear the true cause.
+    /// The message for the asker; only this machine's own people get the true cause.
     pub(crate) fn told(&self, is_own: bool) -> String {
         match self {
             Self::Unusable(cause) if is_own => cause.to_string(),
@@ -40,9 +40,9 @@ impl NotLocated {
     }
 }
 
-/// The files of a model that a machine asks to load a part of. This machine's own people mean the very files that they have
-/// opened; for others it is found by name in the model cache or as the starter model, or by its digest among the models that are
-/// known here, never by path: only nodes of one process trust each other's paths.
+/// Opens the model of which a machine asks to load a part. This machine's own people mean the very files that they have
+/// opened. For others, it is looked up by name in the model cache or as the starter model, or by its digest in the
+/// catalogue, but never by path: only nodes of one process trust each other's paths.
 pub(crate) async fn locate(
     source: &ModelSource,
     trusts_paths: bool,
@@ -109,12 +109,12 @@ mod tests {
         let model = open_at(&elsewhere).await.unwrap();
         let by_path = source(elsewhere.to_str(), &model);
         assert_eq!(by_path, ModelSource::Named(Some("other".to_owned()), model.card().digest.clone()));
-        // Of the same model, this machine has the starter.
+        // This machine has the starter model, which is the same.
         let catalogue = Catalogue::default();
         assert!(matches!(locate(&by_path, false, &catalogue).await, Err(NotLocated::Missing)));
         catalogue.nature(&starter).await.unwrap();
         assert_eq!(locate(&by_path, false, &catalogue).await.unwrap().path(), starter);
-        // Whoever has opened a file means that very file; others mean what they name.
+        // Whoever opened a file means that very file; others mean what they name.
         catalogue.nature(&elsewhere).await.unwrap();
         catalogue.opened(&elsewhere, &model.card().digest);
         assert_eq!(locate(&by_path, true, &catalogue).await.unwrap().path(), elsewhere);
@@ -134,7 +134,7 @@ mod tests {
         assert!(!UNUSABLE.contains(['/', '\\']));
         let path = ModelSource::Path(disk.path().to_owned());
         assert!(matches!(locate(&path, false, &Catalogue::default()).await, Err(NotLocated::Path)));
-        // Whose model it is hears what is wrong with it.
+        // The model's own machine learns what is wrong with it.
         let cause = open_at(&broken).await.unwrap_err().to_string();
         assert_eq!(usable(Some(broken), None).await.unwrap_err().told(true), cause);
     }

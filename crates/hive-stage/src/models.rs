@@ -1,4 +1,4 @@
-//! Finds a model on this machine by what a person calls it.
+//! Finds a model on this machine by the name that a person writes.
 
 mod cached;
 
@@ -19,60 +19,60 @@ use hive_worker::text::{Model, TextError};
 /// Why a model was not found or cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum FindError {
-    /// The starter model is not there.
+    /// The starter model is missing.
     #[error("the starter model is not on this machine; run `./dev setup`, or name a model")]
     NoStarter,
-    /// Nothing by that name.
+    /// There is nothing by that name.
     #[error("no model \"{name}\": it is neither a file nor a folder, nor a downloaded model in {}", cache.display())]
     Unknown {
-        /// What was asked for.
+        /// The name as written.
         name: String,
-        /// Where downloaded models are.
+        /// The folder of downloaded models.
         cache: PathBuf,
     },
-    /// It is there, but not what was named of it.
+    /// The repository is there, but not the named revision or file.
     #[error("no model \"{name}\" is downloaded, but there is {}", others.join(", "))]
     Other {
-        /// What was asked for.
+        /// The name as written.
         name: String,
         /// Names of what is there.
         others: Vec<String>,
     },
-    /// There are several by that name.
+    /// Several models match.
     #[error("\"{name}\" is several models; say which one: {}", choices.join(", "))]
     Several {
-        /// What was asked for.
+        /// The name as written.
         name: String,
         /// Their names.
         choices: Vec<String>,
     },
-    /// A folder with several models.
+    /// The folder holds several models.
     #[error("{} has no config.json, but several .gguf files; name one of them: {}", folder.display(), files.join(", "))]
     SeveralFiles {
-        /// What was asked for.
+        /// The folder.
         folder: PathBuf,
-        /// The files in it.
+        /// The model files in it.
         files: Vec<String>,
     },
-    /// It is there but cannot be used.
+    /// The model cannot be used.
     #[error(transparent)]
     Open(#[from] TextError),
 }
 
-/// Opens a model: a path, one of the Hugging Face cache by its name, such as `owner/name`, `owner/name@revision` or
-/// `owner/name:Q4_0`, or, with no name, the starter model.
+/// Opens a model: by path; by its name in the Hugging Face cache, such as `owner/name`, `owner/name@revision` or
+/// `owner/name:Q4_0`; or, without a name, the starter model.
 pub async fn open(name: Option<&str>) -> Result<Model, FindError> {
     Ok(open_at(&path(name.unwrap_or(starter_name()))?).await?)
 }
 
-/// Opens the model of a path.
+/// Opens the model at a path.
 pub async fn open_at(path: &Path) -> Result<Model, TextError> {
     #[cfg(test)]
     hive_worker::read_texts_here();
     Model::open(path, &aside(|| shown_name(path))).await
 }
 
-/// What people call the model of a path: by its name in the cache, or as its file or folder is called, without extension.
+/// The display name of the model at a path: its name in the cache, or the file's or folder's name without extension.
 fn shown_name(path: &Path) -> String {
     cached_name(path).unwrap_or_else(|| {
         let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
@@ -80,7 +80,7 @@ fn shown_name(path: &Path) -> String {
     })
 }
 
-/// The models on this machine, by the names that [`open`] takes: the starter model, then those of the Hugging Face
+/// The names of the models on this machine, as [`open`] takes them: the starter model, then those in the Hugging Face
 /// cache.
 pub fn names() -> Vec<String> {
     let starter = starter().filter(|path| path.is_file()).map(|_| starter_name().to_owned());
@@ -88,8 +88,8 @@ pub fn names() -> Vec<String> {
     starter.into_iter().chain(cached.into_iter().filter(|name| border::is_plain(name))).collect()
 }
 
-/// The one name of a model that has several: the starter's, or the one that [`names`] lists. A path stays as it is, and so does
-/// what is not here.
+/// The canonical name of a model: the starter's, or the one that [`names`] lists. Paths and unknown names are returned
+/// unchanged.
 pub fn usual_name(name: &str) -> String {
     let name = &*plain(name);
     let listed = || {
@@ -101,14 +101,14 @@ pub fn usual_name(name: &str) -> String {
     listed().unwrap_or_else(|| name.to_owned())
 }
 
-/// What people call the model at a place of the Hugging Face cache; `None` where the file's or folder's name says it.
+/// The name of the model at a path in the Hugging Face cache; `None` outside it.
 pub(crate) fn cached_name(path: &Path) -> Option<String> {
     cached::name_at(&hive_host::folders::hugging_face_cache()?, path)
 }
 
-/// How other machines find a model that was opened here by `name`: by its digest or, where they have not looked at theirs yet,
-/// by its exact name, for they may have others of the same repository. A path stays here; for people, the file's name stands
-/// for it.
+/// How other machines find a model that was opened here as `name`: by its digest or, before they have opened theirs, by
+/// its exact name, because they may have other models of the repository. A path stays on this machine; people there see
+/// the file's name.
 pub fn source(name: Option<&str>, model: &Model) -> ModelSource {
     let called = |name: &str| {
         let exact = || exact_name(model.path()).filter(|_| name != starter_name());
@@ -122,25 +122,25 @@ pub fn exact_name(path: &Path) -> Option<String> {
     cached::exact_name_at(&hive_host::folders::hugging_face_cache()?, path)
 }
 
-/// What stands for a path where people of other machines read it.
+/// The name that people at other machines see instead of a path.
 pub fn file_name(path: &Path) -> Option<String> {
     let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
     name.map(|name| border::line(&name.to_string_lossy(), border::REASON_COLUMNS))
 }
 
-/// Whether a name is a file or folder of this machine.
+/// Whether a name is a file or folder on this machine.
 pub(crate) fn is_path(name: &str) -> bool {
     let name = &*plain(name);
     name != starter_name() && file(name).is_some()
 }
 
-/// The file or folder that a name is. Only a whole path is one: another would lead on from wherever the node was started, which
-/// is not where whoever wrote it stands.
+/// The file or folder with this name. Only absolute paths count: a relative one would depend on the node's working
+/// directory, which is not that of the person who wrote it.
 fn file(name: &str) -> Option<&Path> {
     Some(Path::new(name)).filter(|path| path.is_absolute() && path.exists())
 }
 
-/// Where a model lies that another machine names.
+/// The path of a model that another machine names.
 pub(crate) fn named(name: Option<&str>, cache: Option<&Path>) -> Option<PathBuf> {
     match name {
         None => starter(),
@@ -149,7 +149,7 @@ pub(crate) fn named(name: Option<&str>, cache: Option<&Path>) -> Option<PathBuf>
     }
 }
 
-/// The starter model's file: named by `HIVEMIND_STARTER`, beside the executable, or in the cache.
+/// The starter model's file: `HIVEMIND_STARTER`, beside the executable, or in the cache.
 pub fn starter() -> Option<PathBuf> {
     if let Some(path) = std::env::var_os("HIVEMIND_STARTER") {
         return Some(path.into());
@@ -166,12 +166,13 @@ pub fn starter() -> Option<PathBuf> {
     beside.or_else(cached)
 }
 
-/// The file or folder of a model, by its name.
+/// The file or folder of a model, by name.
 pub fn path(name: &str) -> Result<PathBuf, FindError> {
     if name == starter_name() { starter().ok_or(FindError::NoStarter) } else { find(name) }
 }
 
-/// Where a model really lies. Two names can mean one place: `a--b/c` and `a/b--c`, on some disks `A/b` and `a/b`.
+/// The identity of a model's file or folder. Two names can mean one place: `a--b/c` and `a/b--c`, or on some disks
+/// `A/b` and `a/b`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
     disk: u64,
@@ -185,17 +186,18 @@ impl Place {
     }
 }
 
-/// The place of a model by its name; `None` where there is none.
+/// The place of a model, by name; `None` if there is none.
 pub fn place(name: &str) -> Option<Place> {
     path(name).ok().as_deref().and_then(Place::of)
 }
 
-/// What is removed with a downloaded model; `None` for one that is elsewhere.
+/// The files to delete with a downloaded model; `None` for a model outside the cache.
 pub fn files_of(path: &Path) -> Option<Vec<PathBuf>> {
     cached::files_of(&hive_host::folders::hugging_face_cache()?, path)
 }
 
-/// A name as it was copied from elsewhere: a link to a file or to the hub, a path beginning with `~` that no shell has expanded.
+/// Normalizes a name copied from elsewhere: a link to a file or to the hub, or a path with `~` that no shell has
+/// expanded.
 fn plain(name: &str) -> Cow<'_, str> {
     let name = name.trim();
     if let Some(path) = name.strip_prefix("file://") {
@@ -229,7 +231,7 @@ fn find(name: &str) -> Result<PathBuf, FindError> {
     })
 }
 
-/// A file, or a folder that is a model; a folder with one GGUF file and no other model is that file.
+/// A file, or a folder that is a model. A folder with one GGUF file and no other model means that file.
 fn in_folder(path: &Path) -> Result<PathBuf, FindError> {
     let contents = if path.is_dir() { Contents::of(path, 0) } else { Contents::default() };
     match contents.only_gguf() {
@@ -285,7 +287,7 @@ mod tests {
             std::fs::create_dir_all(cache.path().join(folder).join("refs")).unwrap();
             std::fs::write(cache.path().join(folder).join("refs/main"), "abc").unwrap();
         }
-        // As on a disk that does not tell capitals from small letters.
+        // As on a disk that ignores case.
         std::os::unix::fs::symlink(cache.path().join("models--a--b"), cache.path().join("models--A--B")).unwrap();
         let place = |name: &str| cached::find(cache.path(), name).ok().as_deref().and_then(Place::of);
         assert!(place("a/b--c").is_some() && place("a/b").is_some());
@@ -295,7 +297,7 @@ mod tests {
         assert_eq!(place("a/nothing"), None);
     }
 
-    /// A cache with one model, and files outside of it that a name could lead to.
+    /// A cache with one model, and files outside it that a name could lead to.
     fn disk() -> tempfile::TempDir {
         let disk = tempfile::tempdir().unwrap();
         let model = disk.path().join("cache/models--some--model");
@@ -350,7 +352,7 @@ mod tests {
             std::fs::write(&path, "GGUF").unwrap();
             path
         };
-        // What it lacks is told when it is opened.
+        // What is missing is reported when it is opened.
         assert_eq!(in_folder(folder.path()).unwrap(), folder.path());
         file("README.md");
         let first = file("a-Q4_0.gguf");
@@ -360,7 +362,7 @@ mod tests {
         let why = in_folder(folder.path()).unwrap_err().to_string();
         assert!(why.contains("name one of them") && why.contains(first.to_str().unwrap()), "{why}");
         assert!(why.contains(second.to_str().unwrap()), "{why}");
-        // Beside a model of the usual kind, they are something else.
+        // Beside a model in Hugging Face's format, GGUF files are something else.
         file("config.json");
         assert_eq!(in_folder(folder.path()).unwrap(), folder.path());
         std::fs::remove_file(&second).unwrap();

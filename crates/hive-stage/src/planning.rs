@@ -1,7 +1,7 @@
-//! From a model's card to the numbers that `hive-plan` decides by.
+//! Turns a model's card into the numbers that `hive-plan` needs.
 //!
-//! What counts is what machines will hold, in the form in which they hold it. Where some compute on a CPU and others on a GPU, a
-//! plan counts whatever is larger, so that it fits wherever a stage goes; the machine itself counts what it will hold.
+//! The numbers are of the form in which machines will hold the model. If some compute on a CPU and others on a GPU, a
+//! plan counts the larger form, so that it fits wherever a stage goes; each machine itself counts what it will hold.
 
 use std::borrow::Cow;
 
@@ -10,19 +10,19 @@ use hive_plan::{ArrangeError, Costs, Form, LinkProfile, Machine, ModelProfile, N
 
 use hive_worker::text::ModelCard;
 
-/// The conversation length a plan leaves room for.
+/// The conversation length for which a plan reserves memory, in tokens.
 pub const PLANNED_CONTEXT: u64 = 4096;
 
-/// Tokens of a prompt that pass the stages together.
+/// Tokens per chunk of a prompt.
 pub const PROMPT_CHUNK: usize = 256;
 
-/// Splits a model over all the machines given.
+/// Splits a model over all the given machines.
 pub fn plan_over(model: &ModelCard, machines: &[Machine]) -> Result<Plan, PlanError> {
     let context = (model.max_context as u64).min(PLANNED_CONTEXT);
     hive_plan::split(&profile(model, machines.iter().map(|machine| machine.form)), machines, context)
 }
 
-/// The plan with the least time per token, over the machines it takes.
+/// Plans for the least time per token, with the machines that this takes.
 pub fn plan_best(
     model: &ModelCard,
     machines: &[NodeProfile],
@@ -31,7 +31,7 @@ pub fn plan_best(
     hive_plan::choose(&profile(model, forms(machines)), machines, link, wanted(model))
 }
 
-/// The plan that has the stages given, on the machines of these places.
+/// Plans the given stages: pairs of a machine's index and its layers.
 pub fn arrange(
     model: &ModelCard,
     machines: &[NodeProfile],
@@ -41,7 +41,7 @@ pub fn arrange(
     hive_plan::arrange(&profile(model, forms(machines)), machines, link, wanted(model), stages)
 }
 
-/// What a token takes over stages that are placed already.
+/// Predicts the time of a token over stages that are already placed.
 pub fn predict(
     model: &ModelCard,
     machines: &[NodeProfile],
@@ -59,12 +59,13 @@ fn wanted(model: &ModelCard) -> Use {
     }
 }
 
-/// There are no such layers in a model of so many.
+/// The model does not have these layers.
 #[derive(Debug, thiserror::Error)]
 #[error("the model has {0} layers, and not those")]
 pub struct NoSuchLayers(usize);
 
-/// Bytes that a stage takes by the model's own files: its weights, the caches of the planned context, and its process.
+/// The memory of a stage, from the model's own files, in bytes: weights, caches for the planned context, and the
+/// process.
 pub fn stage_bytes(model: &ModelCard, layers: &std::ops::Range<usize>, form: Form) -> Result<u64, NoSuchLayers> {
     if layers.is_empty() || layers.end > model.layers() {
         return Err(NoSuchLayers(model.layers()));
@@ -75,24 +76,24 @@ pub fn stage_bytes(model: &ModelCard, layers: &std::ops::Range<usize>, form: For
     Ok(footprint.weight_bytes(layers.clone()).saturating_add(caches).saturating_add(base_bytes(footprint, form)))
 }
 
-/// Bytes of weights that a token reads on its way through all of a model, on a machine that holds it in this form.
+/// Bytes of weights that one token reads in the whole model, on a machine that holds it in this form.
 pub fn read_bytes(model: &ModelCard, form: Form) -> u64 {
     let Footprint { layer_bytes, head_bytes, .. } = footprint(model, form);
     layer_bytes.iter().sum::<u64>() + head_bytes
 }
 
-/// The form in which a machine holds what it computes with these kernels.
+/// The form in which a machine holds a model for these kernels.
 pub fn form(compute: Compute, on_gpu: bool) -> Form {
     if on_gpu || compute == Compute::Plain { Form::Mlx } else { Form::Packed }
 }
 
-/// What a stage's process takes beside weights and caches: itself, buffers that are kept for reuse, and what the allocator cannot
-/// give back. Measured, see docs/performance.md.
+/// A process without weights and caches, in bytes: the program, buffers kept for reuse, and memory that the allocator
+/// does not return. Measured, see docs/performance.md.
 const PROCESS_BYTES: u64 = 64_000_000;
-/// With MLX on a GPU: the driver's part of it, too.
+/// The same with MLX on a GPU, including the driver's memory.
 const GPU_PROCESS_BYTES: u64 = 400_000_000;
 
-/// What a stage takes besides: its process, and what a chunk of a prompt is computed in.
+/// The memory of a stage's process and of computing a chunk of a prompt, in bytes.
 fn base_bytes(footprint: &Footprint, form: Form) -> u64 {
     let process_bytes = match form {
         Form::Packed => PROCESS_BYTES,
@@ -123,7 +124,7 @@ fn larger(a: &Footprint, b: &Footprint) -> Footprint {
     }
 }
 
-/// What the model weighs on any of some machines.
+/// The model's size on any of these machines.
 fn profile(model: &ModelCard, mut forms: impl Iterator<Item = Form>) -> ModelProfile {
     let first = forms.next().unwrap_or_default();
     let other = forms.find(|form| *form != first);

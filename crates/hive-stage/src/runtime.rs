@@ -1,24 +1,24 @@
-//! The runtime that a node lives on.
+//! The tokio runtime of a node.
 //!
-//! A token passes a node in short steps, each of which wakes the next. Where tokio has threads to spare, most steps wake
-//! one that finds nothing to do and takes a core from what computes. So there are few of them, and what takes long is done
+//! A token passes a node in short steps, each of which wakes the next. With many tokio threads, most steps would wake a
+//! thread that finds nothing to do and takes a core from the computation. So there are few threads, and long work runs
 //! [`aside`].
 
 use tokio::runtime::{Builder, Handle, Runtime, RuntimeFlavor};
 
-/// The cores that compute for each thread of the node's own.
+/// Computing cores per thread of the runtime.
 const CORES_PER_THREAD: usize = 4;
 
-/// Makes one.
+/// Creates the runtime.
 pub fn runtime() -> std::io::Result<Runtime> {
     Builder::new_multi_thread().worker_threads(hive_host::threads().div_ceil(CORES_PER_THREAD)).enable_all().build()
 }
 
-/// Does what takes long without keeping the runtime from anything else meanwhile.
+/// Runs blocking work without holding up the runtime.
 pub fn aside<T>(work: impl FnOnce() -> T) -> T {
     match Handle::try_current().map(|handle| handle.runtime_flavor()) {
         Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
-        // Nothing else goes on here, or nothing else could.
+        // There is nothing to hold up, or no other thread for it.
         _ => work(),
     }
 }

@@ -1,7 +1,7 @@
-//! A stage that this node hosts: a worker, and where its outputs go.
+//! A stage on this node: a worker, and the routes of its outputs.
 //!
-//! An actor: everything that happens to a stage passes one queue, so its state needs no lock. Frames come from the
-//! previous stage (or the coordinator), results from the worker.
+//! It is an actor: everything that happens to a stage passes one queue, so its state needs no lock. Frames come from
+//! the previous stage (or the coordinator), results from the worker.
 
 mod actor;
 mod digest;
@@ -41,27 +41,27 @@ pub use routes::Destination;
 pub(crate) use routes::{Routes, Tenancy};
 pub(crate) use transit::{Part, Transit};
 
-/// Frames and commands on their way to a stage.
+/// Capacity of a stage's queues for frames and commands.
 const QUEUE: usize = 256;
 
-/// Times a worker is started to load a shard: what killed one, as memory that was short for a moment, may be over.
+/// How often a worker is started to load a shard: the cause of a death, such as a lack of memory, may be temporary.
 const STARTS: usize = 3;
 
-/// Memory for frames on their way to a stage; a chunk of the largest models' prompts is 16 MiB. Each stage has its own: one
-/// that waits for the next machine must not keep frames from the very stage that it waits for.
+/// Memory for queued frames; a chunk of a prompt takes up to 16 MiB in the largest models. Each stage has its own
+/// budget: one that waits for the next machine must not hold back frames from the stage that it waits for.
 const FRAME_BYTES: usize = 32 << 20;
 
-/// A worker that computes a large batch cannot report; that is no reason to wait for ever.
+/// Reports wait for the batch that a worker computes, but not for ever.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What a worker that is asked for signs of life has to get around to it. One in the middle of a batch does not, and then
-/// what it owes is told.
+/// How long a check waits for the worker. A worker in the middle of a large batch does not answer in time; then the
+/// reply says what it owes.
 const CHECK_TIMEOUT: Duration = Duration::from_millis(1500);
 
-/// A stage that ends has its sessions told; one that waits for another machine does not get around to it.
+/// How long a stage that ends may take to notify its sessions; one that waits for another machine cannot.
 const END_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A handle to a running stage; the last one dropped ends it, and its worker.
+/// A handle to a running stage. When the last one is dropped, the stage and its worker end.
 #[derive(Clone)]
 pub(crate) struct Stage {
     commands: mpsc::Sender<Command>,
@@ -75,7 +75,7 @@ pub(crate) struct Stage {
     running: Arc<Running>,
 }
 
-/// The actor's task. It ends with the last handle to the stage, whatever it waits for, and its worker with it.
+/// The actor's task. It ends with the last handle to the stage, whatever it waits for, and so does its worker.
 struct Running(AbortHandle);
 
 impl Drop for Running {
@@ -85,7 +85,7 @@ impl Drop for Running {
 }
 
 impl Stage {
-    /// Starts a worker and loads the shard; says on which device.
+    /// Starts a worker and loads the shard; also returns the name of the device.
     pub(crate) async fn load(
         path: &Path,
         index: u32,
@@ -133,7 +133,7 @@ impl Stage {
         Self { commands, frames, budget, sessions, usage, held_bytes, process_id, activity, running }
     }
 
-    /// One that does nothing and takes whatever is sent to it.
+    /// A stage that accepts everything and does nothing.
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn idle() -> (Self, std::io::PipeReader) {
         let (worker, orders) = Worker::that_only_listens();
@@ -141,13 +141,13 @@ impl Stage {
         (Self::run(worker, Events::none(), 0, tenancy, Arithmetic::Exact, &Tasks::default()), orders)
     }
 
-    /// Memory that it takes now, in bytes: its worker's, and what this node keeps for its sessions.
+    /// Memory in use, in bytes: the worker's, and what this node keeps for the stage's sessions.
     pub(crate) fn used_bytes(&self) -> u64 {
         let worker = self.process_id.and_then(hive_host::memory::resident_bytes).unwrap_or(0);
         worker.saturating_add(self.held_bytes.load(Ordering::Relaxed) as u64)
     }
 
-    /// Ends it, for a reason that its sessions are told if it gets around to that.
+    /// Ends the stage. Its sessions get the reason, if there is time.
     pub(crate) async fn end(self, why: String) {
         let (ended, has_ended) = oneshot::channel();
         let ending = async {
@@ -158,22 +158,22 @@ impl Stage {
         self.running.0.abort();
     }
 
-    /// Sessions that are being computed on this stage.
+    /// The number of sessions being computed on this stage.
     pub(crate) fn sessions(&self) -> usize {
         self.sessions.load(Ordering::Relaxed)
     }
 
-    /// Where frames for this stage go.
+    /// The queue for frames to this stage.
     pub(crate) fn frames(&self) -> mpsc::Sender<Frame> {
         self.frames.clone()
     }
 
-    /// Memory for them until they are computed.
+    /// The memory budget for frames that are not yet computed.
     pub(crate) fn budget(&self) -> Budget {
         self.budget.clone()
     }
 
-    /// What has been computed on this stage.
+    /// What this stage has computed, for the audit log.
     pub(crate) fn usage(&self) -> Arc<Usage> {
         self.usage.clone()
     }
@@ -193,14 +193,15 @@ impl Stage {
         }
     }
 
-    /// Puts a request to the actor, which takes none while it waits for another machine; `None` where it has ended.
+    /// Sends a request to the actor, which takes none while it waits for another machine; `None` if it has ended.
     async fn put(&self, request: Request) -> Option<Result<Reply, String>> {
         let (answer, answered) = oneshot::channel();
         let _ = self.commands.send(Command::Ask(request, answer)).await;
         answered.await.ok()
     }
 
-    /// Signs of life: out of the worker's own loop, or what it owes if it does not get around to answering.
+    /// Checks the stage: by a request through the worker's own loop, or, if that takes too long, by what the worker
+    /// owes.
     async fn check(&self, request: Request) -> Result<Reply, String> {
         let asked = Instant::now();
         let passed = match tokio::time::timeout(CHECK_TIMEOUT, self.put(request)).await {
@@ -211,21 +212,21 @@ impl Stage {
         Ok(Reply::Pulse(self.activity.pulse(passed, asked)))
     }
 
-    /// The sessions, and how many tokens each has.
+    /// The sessions and their lengths, in tokens.
     pub(crate) async fn open_sessions(&self) -> Vec<(u128, u32)> {
         let (answer, answered) = oneshot::channel();
         let _ = self.commands.send(Command::List(answer)).await;
         answered.await.unwrap_or_default()
     }
 
-    /// Gives a session away: from now on it is no more here. Its parts end without [`Part::Whole`] where something fails.
+    /// Hands a session over: it leaves this stage. If something fails, its parts end without [`Part::Whole`].
     pub(crate) async fn give_away(&self, session: u128) -> mpsc::UnboundedReceiver<Part> {
         let (parts, receiver) = mpsc::unbounded_channel();
         let _ = self.commands.send(Command::GiveAway(session, parts)).await;
         receiver
     }
 
-    /// Takes in a session from another machine that had the same layers.
+    /// Takes in a session from another machine with the same layers.
     pub(crate) async fn take_in(&self, session: Transit) -> Result<(), String> {
         let (answer, answered) = oneshot::channel();
         let _ = self.commands.send(Command::TakeIn(Box::new(session), answer)).await;
@@ -233,12 +234,12 @@ impl Stage {
     }
 }
 
-/// Why a stage was not loaded. The words are for this machine's log: they may name files.
+/// Why a stage was not loaded. The texts are for this machine's log, because they may name files.
 #[derive(Debug)]
 pub(crate) enum NotLoaded {
-    /// It did not work here.
+    /// It failed on this machine.
     Failed(String),
-    /// The model's files are at fault, wherever they are loaded.
+    /// The model's files are at fault, on any machine.
     Unfit(String),
 }
 
@@ -250,7 +251,7 @@ enum NotStarted {
     Died(Death),
 }
 
-/// Starts a worker that has the shard; says on which device.
+/// Starts a worker and loads its shard; also returns the name of the device.
 async fn start(
     path: &Path,
     spec: &StageSpec,
@@ -304,7 +305,7 @@ mod tests {
                 SessionSpec { session, answer: 1, options, end_tokens: vec![], last_position: 9, continues: None };
             stage.answer(Request::Open(StageId { ring: RingId(1), index: 0 }, spec)).await.unwrap();
         }
-        // There is room for what is said of one of them.
+        // There is room for one of the two notices.
         let _ = stage.commands.send(Command::Lost("the next machine", "it left".to_owned())).await;
         while frames.is_empty() {
             tokio::task::yield_now().await;

@@ -1,4 +1,4 @@
-//! A machine that holds stages and knows others, for tests.
+//! Machines that hold stages and know each other, for tests.
 
 use std::ops::Deref;
 
@@ -9,7 +9,7 @@ pub use hive_peers::testing::options;
 
 use crate::host::{HostOptions, StageHost};
 
-/// A machine on the loopback network that shares all it has.
+/// A machine on loopback that shares all its memory.
 pub struct Machine(StageHost);
 
 impl Deref for Machine {
@@ -31,10 +31,10 @@ impl Machine {
         Self::open(options(name), limits).await
     }
 
-    /// Starts one that is as it is said.
+    /// Starts one with these options.
     #[allow(clippy::missing_panics_doc, clippy::unwrap_used, reason = "a test ends where this cannot be")]
     pub async fn open(options: MembershipOptions, limits: HostOptions) -> Self {
-        // The executable of a test is no worker.
+        // A test's executable is not a worker.
         hive_worker::read_texts_here();
         let (member, incoming) = Membership::open(options).await.unwrap();
         let memory = hive_host::Memory::now().unwrap();
@@ -49,7 +49,7 @@ impl Machine {
         Self(host)
     }
 
-    /// Ends it.
+    /// Stops it.
     pub async fn stop(&self) {
         let member = self.membership();
         member.tasks().end_answers();
@@ -61,7 +61,7 @@ impl Machine {
     }
 }
 
-/// Two machines that have approved each other.
+/// Makes two machines approve each other.
 #[allow(clippy::missing_panics_doc, clippy::unwrap_used, reason = "a test ends where this cannot be")]
 pub fn admit(one: &StageHost, other: &StageHost) {
     for (here, there) in [(one.membership(), other.membership()), (other.membership(), one.membership())] {

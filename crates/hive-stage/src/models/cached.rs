@@ -1,39 +1,39 @@
-//! A model in a Hugging Face cache, by the name that people write.
+//! Finds models in a Hugging Face cache by the names that people write.
 //!
-//! Most are `owner/name`: the revision that was downloaded as `main`, and the only model in it. Where that does not tell which
-//! model is meant, more is written: `owner/name@revision` is a branch, a tag or the beginning of a commit; of several GGUF files
-//! `owner/name:Q4_0` is the one that is quantized so, as llama.cpp and Ollama write it, and `owner/name/file.gguf` is that file.
-//! A name is compared with what lies in the cache and never made into a path, so that none leads out of it.
+//! Most names are `owner/name`: the revision downloaded as `main`, and the only model in it. If that is ambiguous, more
+//! is needed: `owner/name@revision` names a branch, a tag or the beginning of a commit. Of several GGUF files,
+//! `owner/name:Q4_0` names the one with this quantization, as in llama.cpp and Ollama, and `owner/name/file.gguf` names
+//! a file. A name is compared with the entries of the cache and never used as a path, so no name leads out of it.
 
 use std::path::{Path, PathBuf};
 
-/// The hosts that some write before the owner.
+/// Hosts that may precede the owner.
 const HUBS: [&str; 2] = ["hf.co/", "huggingface.co/"];
-/// What the model cache calls a repository of models.
+/// The prefix of a model repository's folder in the cache.
 const PREFIX: &str = "models--";
-/// The revision that is meant when none is written.
+/// The default revision.
 const MAIN: &str = "main";
-/// The shortest beginning of a commit that counts.
+/// The shortest abbreviation of a commit.
 const SHORTEST_COMMIT: usize = 6;
-/// Letters of a commit that are shown.
+/// The number of a commit's letters that are shown.
 const SHOWN_COMMIT: usize = 12;
-/// How deep GGUF files may lie in a repository: some have a folder for each kind.
+/// The maximum depth of GGUF files in a repository: some have a folder per quantization.
 const DEPTH: usize = 2;
-/// Files of one repository that are looked at.
+/// The maximum number of files considered per repository.
 const MOST_FILES: usize = 1000;
 
-/// Why a name is no model.
+/// Why a name matches no model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Unfound {
     /// There is no such repository.
     Nothing,
-    /// It is there, and what was named of it is not; names of what is.
+    /// The repository is there, but not the named revision or file; holds the names of what is.
     Other(Vec<String>),
-    /// It has several models; their names.
+    /// The repository has several models; holds their names.
     Several(Vec<String>),
 }
 
-/// A name, taken apart.
+/// A parsed name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Written<'a> {
     owner: &'a str,
@@ -42,14 +42,14 @@ struct Written<'a> {
     part: Part<'a>,
 }
 
-/// Which model of a repository.
+/// The model within a repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Part<'a> {
     /// The only one.
     Only,
-    /// The GGUF file whose name says that it is quantized so.
+    /// The GGUF file with this quantization in its name.
     Label(&'a str),
-    /// This GGUF file.
+    /// The GGUF file with this name.
     File(&'a str),
 }
 
@@ -81,7 +81,7 @@ impl<'a> Written<'a> {
     }
 }
 
-/// Where a revision ends in a name: before a label, or before a file. Branches have slashes in their names, too.
+/// The end of a revision within a name: before a label or a file. Branches may contain slashes, too.
 fn end_of_revision(text: &str) -> usize {
     if let Some(colon) = text.find(':') {
         return colon;
@@ -89,12 +89,12 @@ fn end_of_revision(text: &str) -> usize {
     if !is_gguf(text) {
         return text.len();
     }
-    // Of pull requests: refs/pr/1.
+    // Pull requests have three parts: refs/pr/1.
     let slashes = if text.starts_with("refs/") { 3 } else { 1 };
     text.match_indices('/').nth(slashes - 1).map_or(text.len(), |(at, _)| at)
 }
 
-/// The characters that names have on the hub; none of them leads out of a folder.
+/// Whether a part has only characters that names on the hub have; none of them leads out of a folder.
 fn is_plain(part: &str) -> bool {
     part.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
         && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
@@ -104,7 +104,7 @@ fn is_gguf(file: &str) -> bool {
     file.len() > ".gguf".len() && file.to_ascii_lowercase().ends_with(".gguf")
 }
 
-/// The folder or file of a model in a cache, by its name.
+/// Finds the folder or file of a model in a cache, by name.
 pub(crate) fn find(cache: &Path, name: &str) -> Result<PathBuf, Unfound> {
     let written = Written::read(name).ok_or(Unfound::Nothing)?;
     let folder = written.folder(cache);
@@ -122,14 +122,14 @@ pub(crate) fn find(cache: &Path, name: &str) -> Result<PathBuf, Unfound> {
     contents.choose(written.part, &base).map(|file| file.map_or(snapshot.clone(), |file| snapshot.join(file)))
 }
 
-/// Repository and revision as they are shown: without the revision where it goes without saying.
+/// Repository and revision as displayed; the default revision is not shown.
 fn base(written: &Written, folder: &Path, snapshot: &Path) -> String {
     let name = format!("{}/{}", written.owner, written.name);
     let is_usual = self::snapshot(folder, None).is_ok_and(|usual| usual == snapshot);
     if is_usual { name } else { format!("{name}@{}", revision_of(folder, snapshot)) }
 }
 
-/// What a snapshot is called: by a branch or tag that is it, or by its commit.
+/// The display name of a snapshot: its branch or tag, or its commit.
 fn revision_of(folder: &Path, snapshot: &Path) -> String {
     let commit = snapshot.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let named =
@@ -137,7 +137,7 @@ fn revision_of(folder: &Path, snapshot: &Path) -> String {
     named.unwrap_or_else(|| commit.chars().take(SHOWN_COMMIT).collect())
 }
 
-/// Whether a branch or tag can be told from what stands behind it in a name.
+/// Whether a branch or tag remains unambiguous with a label or file after it.
 fn is_readable(revision: &str) -> bool {
     ["", ":Q4_0", "/a.gguf"].into_iter().all(|part| {
         let name = format!("owner/name@{revision}{part}");
@@ -145,7 +145,7 @@ fn is_readable(revision: &str) -> bool {
     })
 }
 
-/// The folder of a revision; without one, that of `main`, or the only one there is. Otherwise what the revisions are called.
+/// The folder of a revision; without one, that of `main`, or of the only one. The error holds the known revisions.
 fn snapshot(folder: &Path, revision: Option<&str>) -> Result<PathBuf, Vec<String>> {
     let snapshots = folder.join("snapshots");
     let commits: Vec<String> = entries(&snapshots, Path::is_dir);
@@ -169,32 +169,32 @@ fn snapshot(folder: &Path, revision: Option<&str>) -> Result<PathBuf, Vec<String
     }
 }
 
-/// Branches and tags that are here, with their commits.
+/// The branches and tags in the cache, with their commits.
 fn references(folder: &Path) -> Vec<(String, String)> {
     let root = folder.join("refs");
     files(&root, "", DEPTH)
         .into_iter()
         .filter_map(|name| {
             let commit = std::fs::read_to_string(root.join(&name)).ok()?.trim().to_owned();
-            // A commit is no path.
+            // A commit is never a path.
             is_plain(&commit).then_some((name, commit))
         })
         .collect()
 }
 
-/// What of a folder can be a model.
+/// The possible models in a folder.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Contents {
-    /// Whether the folder itself is one, as Hugging Face and MLX keep it.
+    /// Whether the folder itself is a model in the format of Hugging Face and MLX.
     folder: bool,
     /// Whether it has a `config.json`, with or without weights.
     config: bool,
-    /// GGUF files, each a model, by their way from the folder.
+    /// The GGUF files that are models, as paths relative to the folder.
     ggufs: Vec<String>,
 }
 
 impl Contents {
-    /// Looks into a folder, and into so many levels of folders within for GGUF files.
+    /// Scans a folder, and its subfolders to this depth, for models.
     pub(crate) fn of(folder: &Path, depth: usize) -> Self {
         let all = files(folder, "", depth);
         let config = all.iter().any(|file| file == "config.json");
@@ -203,7 +203,7 @@ impl Contents {
         Self { folder: config && has_weights, config, ggufs }
     }
 
-    /// The model that a part means, as a file; `None` is the folder itself, which tells what it lacks when it is opened.
+    /// The file of a part; `None` means the folder itself, which reports what it lacks when it is opened.
     fn choose(&self, part: Part, base: &str) -> Result<Option<&str>, Unfound> {
         let fitting: Vec<&str> = match part {
             Part::Only if self.folder || self.ggufs.is_empty() => return Ok(None),
@@ -218,7 +218,7 @@ impl Contents {
         }
     }
 
-    /// The GGUF file that a folder stands for which is no model otherwise; all of them, where it has several.
+    /// The only GGUF file of a folder that is not itself a model. The error holds the files if there are several.
     pub(crate) fn only_gguf(&self) -> Result<Option<&str>, &[String]> {
         match self.ggufs.as_slice() {
             [only] if !self.folder => Ok(Some(only)),
@@ -231,7 +231,7 @@ impl Contents {
         self.ggufs.iter().filter(|file| has_label(file, label)).map(String::as_str).collect()
     }
 
-    /// By its whole way, else by its name alone.
+    /// By relative path, else by file name.
     fn called(&self, wanted: &str) -> Vec<&str> {
         let by =
             |fits: &dyn Fn(&str) -> bool| self.ggufs.iter().map(String::as_str).filter(|file| fits(file)).collect();
@@ -239,14 +239,14 @@ impl Contents {
         if whole.is_empty() { by(&|file| file.rsplit('/').next() == Some(wanted)) } else { whole }
     }
 
-    /// The names of all that can be loaded.
+    /// The names of all models that can be loaded.
     fn names(&self, base: &str) -> Vec<String> {
-        // A folder without weights is listed, too, where there is nothing else: it is being downloaded.
+        // A folder without weights is listed if there is nothing else: it is being downloaded.
         let whole = (self.folder || (self.config && self.ggufs.is_empty())).then(|| base.to_owned());
         whole.into_iter().chain(self.ggufs.iter().map(|file| self.name(base, file))).collect()
     }
 
-    /// The shortest name that means a file and no other one.
+    /// The shortest unambiguous name of a file.
     fn name(&self, base: &str, file: &str) -> String {
         if self.ggufs.len() == 1 && !self.folder {
             return base.to_owned();
@@ -258,15 +258,15 @@ impl Contents {
     }
 }
 
-/// Whether a GGUF file is a model of its own: not what sees for one, not what was measured to make one, and of one in several
-/// parts only the first, which says so.
+/// Whether a GGUF file is a model of its own: neither a vision projector nor an importance matrix, and of a split model
+/// only the first part.
 fn is_model(file: &str) -> bool {
     let name = file.rsplit('/').next().unwrap_or(file).to_ascii_lowercase();
     let beside = name.starts_with("mmproj") || name.contains("imatrix");
     is_gguf(&name) && !beside && part_number(&name).is_none_or(|part| part == 1)
 }
 
-/// The number in `name-00002-of-00003.gguf`.
+/// The part number in `name-00002-of-00003.gguf`.
 fn part_number(name: &str) -> Option<u32> {
     let (before, of) = stem(name).rsplit_once("-of-")?;
     let (_, number) = before.rsplit_once('-')?;
@@ -278,14 +278,14 @@ fn stem(file: &str) -> &str {
     file.get(..file.len().saturating_sub(".gguf".len())).unwrap_or(file)
 }
 
-/// A file's way without its ending and the numbers of its parts, in capitals.
+/// A relative path without its extension and part numbers, in capitals.
 fn bare(file: &str) -> String {
     let stem = stem(file);
     let whole = part_number(file).and_then(|_| stem.rsplit_once("-of-")?.0.rsplit_once('-')).map(|(before, _)| before);
     whole.unwrap_or(stem).to_ascii_uppercase()
 }
 
-/// Whether a file's name says that it is quantized so.
+/// Whether a file's name contains this quantization.
 fn has_label(file: &str, label: &str) -> bool {
     let (file, label) = (bare(file), label.to_ascii_uppercase());
     let before = |c: Option<char>| c.is_none_or(|c| matches!(c, '-' | '.' | '/' | '_'));
@@ -294,7 +294,7 @@ fn has_label(file: &str, label: &str) -> bool {
         .any(|(at, _)| before(file[..at].chars().next_back()) && after(file[at + label.len()..].chars().next()))
 }
 
-/// How a file is quantized, by the last part of its name that says so.
+/// The quantization of a file: the last part of its name that is one.
 fn label(file: &str) -> Option<String> {
     let bare = bare(file);
     let says = |part: &&str| {
@@ -322,7 +322,7 @@ pub(crate) fn names(cache: &Path) -> Vec<String> {
     names
 }
 
-/// The usual snapshot, and those that branches and tags name; where none is the usual one, all.
+/// The default snapshot and those of branches and tags; all of them if there is no default.
 fn shown_snapshots(folder: &Path) -> Vec<PathBuf> {
     let snapshots = folder.join("snapshots");
     let others: Vec<String> = match snapshot(folder, None) {
@@ -336,7 +336,7 @@ fn shown_snapshots(folder: &Path) -> Vec<PathBuf> {
     shown
 }
 
-/// Owners and names of the repositories in a cache. What has no plain name was not downloaded from anywhere.
+/// Owners and names of the repositories in a cache. Other folders were not downloaded from the hub.
 fn repositories(cache: &Path) -> Vec<(String, String)> {
     let read = |folder: String| {
         let (owner, name) = folder.strip_prefix(PREFIX)?.split_once("--")?;
@@ -345,7 +345,7 @@ fn repositories(cache: &Path) -> Vec<(String, String)> {
     entries(cache, |_| true).into_iter().filter_map(read).collect()
 }
 
-/// The name of a model that lies at this place of a cache, in its shortest form; `None` for what is elsewhere.
+/// The shortest name of the model at a path in a cache; `None` outside the cache.
 pub(crate) fn name_at(cache: &Path, path: &Path) -> Option<String> {
     let (folder, snapshot, file) = taken_apart(cache, path)?;
     let (owner, name) = folder.file_name()?.to_str()?.strip_prefix(PREFIX)?.split_once("--")?;
@@ -357,7 +357,7 @@ pub(crate) fn name_at(cache: &Path, path: &Path) -> Option<String> {
     })
 }
 
-/// The name by which other machines find a model at this place of a cache, whatever else lies beside it there.
+/// The name by which other machines find the model at this path, whatever else their caches hold.
 pub(crate) fn exact_name_at(cache: &Path, path: &Path) -> Option<String> {
     let (folder, snapshot, file) = taken_apart(cache, path)?;
     let (owner, name) = folder.file_name()?.to_str()?.strip_prefix(PREFIX)?.split_once("--")?;
@@ -365,7 +365,7 @@ pub(crate) fn exact_name_at(cache: &Path, path: &Path) -> Option<String> {
     Some(file.map_or(base.clone(), |file| format!("{base}/{file}")))
 }
 
-/// A place in a cache as its repository, its snapshot, and the file in that.
+/// Splits a path in a cache into its repository, its snapshot, and the file within.
 fn taken_apart(cache: &Path, path: &Path) -> Option<(PathBuf, PathBuf, Option<String>)> {
     let inner = path.strip_prefix(cache).ok()?.to_str()?;
     let mut parts = inner.splitn(4, '/');
@@ -379,8 +379,8 @@ fn taken_apart(cache: &Path, path: &Path) -> Option<(PathBuf, PathBuf, Option<St
     (is_repository && is_within).then_some((folder, snapshot, file))
 }
 
-/// What is removed with a model at this place of a cache: the whole repository where nothing else is in it, and otherwise the
-/// model's own files and what of the downloads only they point to.
+/// The files to delete with the model at this path: the whole repository if there is nothing else in it, else the
+/// model's own files and the blobs that only they link to.
 pub(crate) fn files_of(cache: &Path, path: &Path) -> Option<Vec<PathBuf>> {
     let (folder, snapshot, file) = taken_apart(cache, path)?;
     if file.as_ref().is_some_and(|file| !is_model(file)) {
@@ -398,7 +398,7 @@ pub(crate) fn files_of(cache: &Path, path: &Path) -> Option<Vec<PathBuf>> {
         return Some(vec![folder]);
     }
     let is_own = |other: &String| match &file {
-        // A part of a model takes its other parts with it.
+        // All parts of a split model are deleted together.
         Some(file) => other == file || (part_number(file).is_some() && is_gguf(other) && bare(other) == bare(file)),
         None => is_alone || !is_gguf(other),
     };
@@ -408,7 +408,7 @@ pub(crate) fn files_of(cache: &Path, path: &Path) -> Option<Vec<PathBuf>> {
     let blob = |link: &PathBuf| std::fs::canonicalize(link).ok().filter(|blob| blob.starts_with(&blobs));
     let all = revisions.iter().flat_map(|(snapshot, files)| files.iter().map(|file| snapshot.join(file)));
     let shared: Vec<PathBuf> = all.filter(|link| !own.contains(link)).filter_map(|link| blob(&link)).collect();
-    // Where a list was cut short, who else points to a download is not known.
+    // If a list was truncated, other links to a blob may be unknown.
     let is_known = revisions.iter().all(|(_, files)| files.len() < MOST_FILES);
     let downloads = own.iter().filter(|_| is_known).filter_map(blob).filter(|blob| !shared.contains(blob));
     let mut gone: Vec<PathBuf> = downloads.collect();
@@ -423,7 +423,7 @@ pub(crate) fn files_of(cache: &Path, path: &Path) -> Option<Vec<PathBuf>> {
     Some(gone)
 }
 
-/// The names of the entries of a folder that are shown and of this kind, in order.
+/// The visible entries of a folder for which `is_wanted` holds, sorted.
 fn entries(folder: &Path, is_wanted: impl Fn(&Path) -> bool) -> Vec<String> {
     let listed = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let shown = listed.filter_map(|entry| entry.file_name().into_string().ok().filter(|name| !name.starts_with('.')));
@@ -432,7 +432,7 @@ fn entries(folder: &Path, is_wanted: impl Fn(&Path) -> bool) -> Vec<String> {
     wanted
 }
 
-/// The files of a folder by their way from it, and of so many levels of folders in it.
+/// The files of a folder and its subfolders to this depth, as relative paths.
 fn files(folder: &Path, way: &str, depth: usize) -> Vec<String> {
     let mut found = Vec::new();
     for name in entries(folder, |_| true) {
@@ -457,7 +457,7 @@ mod tests {
     const ABC: &str = "abc0123456789abc0123456789abc0123456789a";
     const DEF: &str = "def0123456789def0123456789def0123456789d";
 
-    /// A cache with the files of one repository, `someone/model`, as `huggingface_hub` keeps them.
+    /// A cache with the files of one repository, `someone/model`, laid out as by `huggingface_hub`.
     struct Cache(tempfile::TempDir);
 
     impl Cache {
@@ -468,7 +468,7 @@ mod tests {
             for (at, (commit, file)) in files.iter().enumerate() {
                 let link = cache.folder().join("snapshots").join(commit).join(file);
                 std::fs::create_dir_all(link.parent().unwrap()).unwrap();
-                // The same file of two commits is one download.
+                // A file that two commits share is one blob.
                 let blob = blobs.join(files.iter().position(|(_, other)| other == file).unwrap_or(at).to_string());
                 std::fs::write(&blob, "x").unwrap();
                 std::os::unix::fs::symlink(blob, link).unwrap();
@@ -497,7 +497,7 @@ mod tests {
             find(self.path(), name)
         }
 
-        /// Every name that is listed is found, and called so where it is found.
+        /// Every listed name is found, and what is found has that name.
         fn agrees(&self) -> Vec<String> {
             let listed = names(self.path());
             for name in &listed {
@@ -679,13 +679,13 @@ mod tests {
         assert_eq!(left(&cache, "someone/model"), (Vec::new(), 0));
         assert!(!cache.folder().exists(), "the last one takes the repository with it");
 
-        // A folder that is a model goes without the files beside it that are models of their own.
+        // A folder that is a model is deleted without the files beside it that are models of their own.
         let files = [(ABC, "config.json"), (ABC, "model.safetensors"), (ABC, "gguf/model-Q4_0.gguf")];
         let cache = Cache::of(&files, &[("main", ABC)]);
         assert_eq!(left(&cache, "someone/model"), (texts(&["someone/model"]), 1));
         assert_eq!(cache.find("someone/model"), Ok(cache.at(ABC).join("gguf/model-Q4_0.gguf")));
 
-        // Two revisions share what did not change.
+        // Two revisions share the files that did not change.
         let files = [(ABC, "config.json"), (ABC, "old.safetensors"), (DEF, "config.json"), (DEF, "new.safetensors")];
         let cache = Cache::of(&files, &[("main", ABC), ("4bit", DEF)]);
         assert_eq!(left(&cache, "someone/model@4bit"), (texts(&["someone/model"]), 2));

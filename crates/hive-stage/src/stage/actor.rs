@@ -1,4 +1,4 @@
-//! What happens to a stage, one thing after the other.
+//! The actor of a stage: handles its commands, frames and worker events one by one.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -28,9 +28,10 @@ use hive_worker::{Blame, Death, Events, FromWorker, Raw, ToWorker, Work, Worker,
 /// A session on this stage.
 struct Open {
     spec: SessionSpec,
-    /// Position of the next row: what lies before has been taken, and comes again only after a link was mended.
+    /// The next position. Rows before it are already taken; they arrive again only if they are resent or replayed.
     next: u32,
-    /// The first stage's rows before this position came from the coordinator; a token that follows was chosen by the last.
+    /// On the first stage, input before this position came from the coordinator; later tokens were sampled by the last
+    /// stage.
     asked: u32,
     /// Whether its answer is done and only its cache is kept.
     retained: bool,
@@ -39,57 +40,57 @@ struct Open {
 }
 
 impl Open {
-    /// Bytes that this node keeps for it, without the caches, which are the worker's.
+    /// Memory on this node for the session, in bytes, without the caches, which the worker holds.
     fn bytes(&self) -> usize {
         size_of::<Self>() + bytes_of(&self.spec) + self.sent.bytes()
     }
 }
 
-/// Tokens that end an answer: models have a handful.
+/// Maximum number of tokens that end an answer: models have a handful.
 const MOST_END_TOKENS: usize = 64;
-/// Sessions of a stage, those that are kept included. A machine computes far fewer at a time.
+/// Maximum number of sessions on a stage, including retained ones. A machine computes far fewer at a time.
 const MOST_SESSIONS: usize = 256;
-/// Bytes of what all sessions of a stage were opened with: prompts mostly, which only the last stage is told.
+/// Maximum size of the specs of all sessions, in bytes: mostly prompts, which only the last stage gets.
 const MOST_SPEC_BYTES: usize = 64 << 20;
 
-/// A session that is being given away.
+/// A session that is being handed over.
 struct Departure {
     to: mpsc::UnboundedSender<Part>,
-    /// Layers whose caches are still to come from the worker.
+    /// Layers whose caches the worker has yet to export.
     layers: usize,
 }
 
 pub(super) struct Actor {
     worker: Worker,
-    /// Its place in the ring.
+    /// Its index in the ring.
     index: u32,
-    /// How often the ring had been mended when this stage was connected.
+    /// The ring's epoch when this stage was joined.
     epoch: u32,
     sessions: HashMap<u128, Open>,
-    /// How many of them are being computed, for whoever asks from outside.
+    /// The number of sessions being computed, shared with the handles.
     busy: Arc<AtomicUsize>,
     /// What is computed here, for the audit log.
     usage: Arc<Usage>,
-    /// Bytes that this node keeps for all of them.
+    /// Memory on this node for all sessions, in bytes.
     held_bytes: Arc<AtomicUsize>,
     tenancy: Tenancy,
-    /// Why this machine ends the worker, once it does, and who waits for that.
+    /// Why this machine ends the worker, and whom to notify when it has ended.
     ending: Option<(String, oneshot::Sender<()>)>,
     routes: Option<Routes>,
-    /// Why the worker is gone, once it is.
+    /// Why the worker has ended, once it has.
     dead: Option<String>,
     reports: Vec<oneshot::Sender<Result<Reply, String>>>,
-    /// Who waits for the worker to say anything.
+    /// Checks that wait for the worker's reply.
     checks: Vec<oneshot::Sender<Result<Reply, String>>>,
     activity: Activity,
     recomputing: Recomputing,
     departures: HashMap<u128, Departure>,
-    /// Sessions that the worker is taking in.
+    /// Sessions that the worker is importing.
     arrivals: HashMap<u128, (Open, oneshot::Sender<Result<(), String>>)>,
-    /// Sessions that ended and were not here.
+    /// Sessions that ended before they arrived.
     ended: Tombstones,
     link: Option<RoundTrips>,
-    /// To itself; weak, so that the actor ends with its last handle.
+    /// The actor's own queue; weak, so that the actor ends with its last handle.
     commands: mpsc::WeakSender<Command>,
     tasks: Tasks,
 }
@@ -149,7 +150,7 @@ impl Actor {
         let mut looked = Instant::now();
         loop {
             tokio::select! {
-                // Commands first: a session is opened before its frames come, and closed before more do.
+                // Commands first: a session is opened before its frames are taken, and closed before more are.
                 biased;
                 command = commands.recv() => match command {
                     Some(Command::End(why, ended)) => {
@@ -199,7 +200,7 @@ impl Actor {
             }
             Command::GiveAway(session, to) => self.give_away(session, to),
             Command::TakeIn(transit, answer) => self.take_in(*transit, answer),
-            // Needs the worker's events, see `run`.
+            // Handled in `run`, which has the worker's events.
             Command::End(..) => {}
             Command::Ask(request, answer) => {
                 if let Some(why) = &self.dead {
@@ -247,7 +248,7 @@ impl Actor {
         Ok(Reply::Done)
     }
 
-    /// Computes rows once more, in a session that nobody else has to do with.
+    /// Recomputes rows in a session of their own.
     fn recompute(&mut self, wanted: Recompute, answer: oneshot::Sender<Result<Reply, String>>) {
         if self.sessions.contains_key(&wanted.session) {
             let _ = answer.send(Err("a conversation has this session".to_owned()));
@@ -276,8 +277,8 @@ impl Actor {
         }
     }
 
-    /// The worker has come to the end of what it was asked for in the session. Whoever should take its parts and has gone loses
-    /// them, and hears so by that.
+    /// The worker has done everything that was ordered in the session and has exported its state. If the receiver of
+    /// the parts is gone, they are dropped.
     fn depart(&mut self, session: u128, exported: Option<(CarriedSession, usize)>) {
         let (open, departure) = (self.sessions.remove(&session), self.departures.get_mut(&session));
         if let (Some(Open { spec, retained, sent, .. }), Some((state, layers)), Some(departure)) =
@@ -341,7 +342,7 @@ impl Actor {
         let _ = answer.send(imported);
     }
 
-    /// The answer is done; the cache stays for the conversation's next turn.
+    /// Retains a session: the answer is done, and the cache stays for the conversation's next turn.
     fn keep(&mut self, session: u128) {
         if let Some(open) = self.sessions.get_mut(&session) {
             open.retained = true;
@@ -365,7 +366,7 @@ impl Actor {
         self.worker.order(&ToWorker::Close(SessionId(session)));
     }
 
-    /// Whether a session may be opened here beside the others.
+    /// Checks the limits for one more session.
     fn fits(&self, options: &SessionOptions, end_tokens: &[u32]) -> Result<(), String> {
         let tokens = options.prompt.len() + options.answer.len();
         let held_bytes: usize = self.sessions.values().map(|open| bytes_of(&open.spec)).sum();
@@ -384,19 +385,19 @@ impl Actor {
         }
     }
 
-    /// Whether rows that are to be computed once more lie within the longest conversation.
+    /// Checks that the rows to recompute are within the model's context.
     fn within_context(&self, wanted: &Recompute) -> Result<(), String> {
         let (end, context) = (wanted.position as usize + wanted.input.rows(), self.tenancy.context);
         if end <= context { Ok(()) } else { Err(format!("position {end} is past the {context} that the model takes")) }
     }
 
-    /// Opens a session that is not open; says which position comes next.
+    /// Opens a session unless it is open already; returns the next position.
     fn open(&mut self, spec: SessionSpec) -> Result<u32, String> {
         if self.departures.contains_key(&spec.session) {
             return Err("it is on its way to another machine".to_owned());
         }
         if self.ended.of(spec.session) == Some(End::Closed) {
-            // The request was overtaken.
+            // A later close overtook this request.
             return Err("it was closed already".to_owned());
         }
         if let Some(open) = self.sessions.get(&spec.session) {
@@ -412,7 +413,7 @@ impl Actor {
             received = before.received.continued(position);
             self.worker.order(&ToWorker::Adopt { from: SessionId(from), session, position, options });
         } else {
-            // Where it took over after the beginning of the conversation, it is given that again.
+            // If it takes over in the middle of a conversation, the stage before it replays the beginning.
             self.worker.order(&ToWorker::Open(session, options));
         }
         tracing::debug!(
@@ -427,11 +428,11 @@ impl Actor {
         Ok(next)
     }
 
-    /// A frame from the previous stage, the coordinator, or, to the first stage, the last one.
+    /// Handles a frame from the previous stage, the coordinator or, on the first stage, the last one.
     async fn frame(&mut self, frame: Frame) {
         let Some(open) = self.sessions.get_mut(&frame.session) else { return };
         if self.departures.contains_key(&frame.session) {
-            // It is read, and goes on, where the session goes.
+            // The session is being handed over: the frame is replayed to the new stage.
             return;
         }
         let frame = match arrival(open.next, frame.position, frame.rows) {
@@ -462,7 +463,7 @@ impl Actor {
         let Some((input, sample)) = input_of(frame.clone()) else { return };
         self.activity.ordered(id, rows);
         self.worker.order(&ToWorker::Forward(Work { session, position, sample, input }));
-        // The worker has its order first.
+        // After the order, so that the worker starts first.
         if let Some(open) = self.sessions.get_mut(&id) {
             open.received.note(&frame);
         }
@@ -485,7 +486,8 @@ impl Actor {
                 let frame = match output {
                     Output::Hidden(hidden) => hidden_frame(session.0, position, sample, hidden),
                     Output::Token(sampled) => token_frame(&open.spec, position + rows, &sampled),
-                    // The last stage has read a piece of a prompt. Only news: whoever does not hear it waits for a token.
+                    // The last stage has read a chunk of a prompt. This is progress only: if it is lost, the reader
+                    // just waits.
                     Output::Nothing => {
                         if let Some(routes) = &mut self.routes {
                             let _ = routes.coordinator.send(read_frame(session.0, position + rows)).await;
@@ -494,7 +496,7 @@ impl Actor {
                     }
                 };
                 self.send(frame.clone()).await;
-                // Not before: the next stage waits for the frame, the log for whoever comes later.
+                // After sending: the next stage waits for the frame, while the log is needed only for a replay.
                 if let Some(open) = self.sessions.get_mut(&session.0) {
                     open.sent.note(&frame);
                 }
@@ -505,14 +507,14 @@ impl Actor {
             }
             FromWorker::Failed { session, position, why, blame } => {
                 let Some(open) = self.sessions.get_mut(&session.0) else { return };
-                // It comes again once the ring is mended.
+                // The rows are replayed after the failover.
                 open.next = open.next.min(position.unwrap_or(open.next));
                 let fault = match blame {
                     Blame::Request => Fault::Request,
                     Blame::Own => Fault::Stage(self.index),
                     Blame::Previous => Fault::of_sender(self.index, open.next, open.asked),
                 };
-                // What a library says may name files of this machine.
+                // Errors of libraries may contain paths on this machine.
                 if self.tenancy.is_guest && blame == Blame::Own {
                     tracing::warn!("layers failed for another machine: {why}");
                     self.fail(session.0, fault, "its layers could not be computed; the log there says why").await;
@@ -562,7 +564,7 @@ impl Actor {
         }
     }
 
-    /// A token goes to the first stage, so that the ring turns, and to the coordinator, who shows it; or to both in one.
+    /// Sends a token to the first stage, so that the ring continues, and to the coordinator, which shows it.
     async fn send_back(&mut self, frame: Frame) {
         let Some(routes) = &mut self.routes else { return };
         let mut failed = None;
@@ -596,7 +598,7 @@ impl Actor {
             why.clone()
         } else {
             tracing::warn!("the worker process ended ({how})");
-            // Its last words may name files of this machine.
+            // Its last output may contain paths on this machine.
             let how = if self.tenancy.is_guest { how.status.clone() } else { how.to_string() };
             format!("the worker process ended ({how})")
         };
@@ -614,7 +616,7 @@ impl Actor {
         }
     }
 
-    /// Hears of streams that break for good while nothing is being sent on them.
+    /// Watches the streams to the neighbours, so that a permanent break is noticed even while nothing is sent.
     fn watch(&self, routes: &Routes) {
         let neighbours = [("the next machine", &routes.next), ("the first machine", &routes.first)];
         for (whom, destination) in neighbours {

@@ -1,11 +1,11 @@
-//! Fingerprints of what a stage was given, row by row: what another machine computes once more is compared with these.
+//! Digests of a stage's inputs, row by row, for comparison with what another machine recomputes.
 
 use std::ops::Range;
 
 use hive_net::{Frame, Kind};
 use hive_protocol::{RowDigest, digests};
 
-/// What a session's rows were. Those from before it came to this machine are not known.
+/// The digests of a session's rows, from the position at which it arrived on this machine.
 #[derive(Debug, Default)]
 pub(super) struct Received {
     from: u32,
@@ -13,12 +13,12 @@ pub(super) struct Received {
 }
 
 impl Received {
-    /// Of a session whose next row is at `position`.
+    /// For a session whose next row is at `position`.
     pub(super) fn starting_at(position: u32) -> Self {
         Self { from: position, digests: Vec::new() }
     }
 
-    /// Notes rows. Those at positions that were here before, as where a session failed and goes on, take their place.
+    /// Records rows. After a failure, rows at known positions replace the earlier ones.
     pub(super) fn note(&mut self, frame: &Frame) {
         *self = std::mem::take(self).continued(frame.position);
         match frame.kind {
@@ -27,17 +27,17 @@ impl Received {
         }
     }
 
-    /// Those of a conversation that goes on from `position`.
+    /// The digests of a conversation that continues from `position`.
     pub(super) fn continued(mut self, position: u32) -> Self {
         if position < self.from {
             return Self::starting_at(position);
         }
         self.digests.truncate((position - self.from) as usize);
-        // Where some before it are missing, so are these.
+        // If rows before `position` are missing, none are kept.
         if self.from + self.digests.len() as u32 == position { self } else { Self::starting_at(position) }
     }
 
-    /// Those of some rows, if all of them are known.
+    /// The digests of these rows, if all of them are known.
     pub(super) fn rows(&self, rows: &Range<u32>) -> Option<Vec<RowDigest>> {
         let (start, end) = (rows.start.checked_sub(self.from)?, rows.end.checked_sub(self.from)?);
         self.digests.get(start as usize..end as usize).map(<[RowDigest]>::to_vec)

@@ -1,4 +1,4 @@
-//! The frames of a ring, from and to what a stage's worker understands.
+//! Conversion between the frames of a ring and the inputs and outputs of a worker.
 
 use bytes::Bytes;
 use hive_model::sampling::Sampled;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use hive_protocol::SessionSpec;
 
-/// What a frame means for the worker, and whether a token is wanted; `None` for frames that are not a stage's.
+/// The worker's input in a frame, and whether to sample a token; `None` for frames that are not for stages.
 pub(super) fn input_of(frame: Frame) -> Option<(Input, bool)> {
     match frame.kind {
         Kind::Tokens => {
@@ -55,7 +55,7 @@ pub(super) fn hidden_frame(session: u128, position: u32, sample: bool, hidden: H
     }
 }
 
-/// The frame that carries a chunk of the prompt.
+/// The frame for a chunk of a prompt.
 pub fn prompt_frame(session: u128, position: u32, tokens: &[u32], sample: bool) -> Frame {
     let payload: Vec<u8> = tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
     Frame {
@@ -72,7 +72,7 @@ pub fn prompt_frame(session: u128, position: u32, tokens: &[u32], sample: bool) 
     }
 }
 
-/// The token that stands at `position`: four bytes, and its probabilities where they were asked for.
+/// The frame for the token at `position`: four bytes, plus log probabilities if they were requested.
 pub(super) fn token_frame(spec: &SessionSpec, position: u32, sampled: &Sampled) -> Frame {
     let mut payload = sampled.token.to_le_bytes().to_vec();
     if let Some(logprob) = sampled.logprob {
@@ -86,22 +86,22 @@ pub(super) fn token_frame(spec: &SessionSpec, position: u32, sampled: &Sampled) 
     byte_frame(Kind::Token, last, spec.session, 0, position, payload)
 }
 
-/// Why a session cannot go on, and what would help.
+/// Why a session cannot continue, and whose fault it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Fault {
-    /// What was asked cannot be done; another machine could not, either.
+    /// The request is at fault; it would fail on any machine.
     Request,
-    /// The stage of this index computes nonsense, or nothing.
+    /// The stage with this index computes nonsense, or nothing.
     Stage(u32),
-    /// Something between the stages broke, or a stage has gone.
+    /// A link between stages broke, or a stage is gone.
     Link,
-    /// The last stage chose a token that cannot be.
+    /// The last stage sampled an impossible token.
     LastStage,
 }
 
 impl Fault {
-    /// The fault of whoever sent a stage its input for `position`. The first stage has no stage before it: what lies before
-    /// `asked` came from the coordinator, who asked for it, and what follows was chosen by the last stage.
+    /// The fault of whoever sent a stage its input for `position`. For the first stage, that is the coordinator before
+    /// `asked`, so the request is at fault, and the last stage after it.
     pub(super) fn of_sender(stage: u32, position: u32, asked: u32) -> Self {
         match stage.checked_sub(1) {
             Some(previous) => Self::Stage(previous),
@@ -110,7 +110,7 @@ impl Fault {
         }
     }
 
-    /// The stage at fault, of so many.
+    /// The index of the stage at fault, out of `stages`.
     pub fn stage(self, stages: usize) -> Option<usize> {
         match self {
             Self::Stage(index) => Some(index as usize),
@@ -120,19 +120,19 @@ impl Fault {
     }
 }
 
-/// What a failure frame says.
+/// The content of a failure frame.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// Whose fault it was.
     pub fault: Fault,
-    /// In words.
+    /// The reason, as text.
     pub why: String,
 }
 
-/// A reason is a sentence; a frame has room for a few.
+/// Maximum length of a reason, which is usually one sentence.
 const LONGEST_REASON_BYTES: usize = 8000;
 
-/// The frame that says why a session failed. `epoch` is the state of the ring it was seen in.
+/// The frame that says why a session failed, as seen in this epoch of the ring.
 pub(crate) fn failed_frame(session: u128, epoch: u32, fault: Fault, why: &str) -> Frame {
     let end = (0..=why.len().min(LONGEST_REASON_BYTES)).rev().find(|at| why.is_char_boundary(*at)).unwrap_or(0);
     let failure = Failure { fault, why: why[..end].to_owned() };
@@ -140,7 +140,7 @@ pub(crate) fn failed_frame(session: u128, epoch: u32, fault: Fault, why: &str) -
     byte_frame(Kind::Failed, true, session, epoch, 0, payload)
 }
 
-/// What a failure frame says; one that cannot be read blames the link it came by.
+/// Reads a failure frame; an unreadable one blames the link.
 pub fn failure_of(frame: &Frame) -> Failure {
     match postcard::from_bytes(&frame.payload) {
         Ok(Failure { fault, why }) => Failure { fault, why: border::reason(&why) },
@@ -148,7 +148,7 @@ pub fn failure_of(frame: &Frame) -> Failure {
     }
 }
 
-/// The frame that says how far a prompt is read.
+/// The frame that says how much of a prompt has been read.
 pub(super) fn read_frame(session: u128, position: u32) -> Frame {
     byte_frame(Kind::Read, false, session, 0, position, Vec::new())
 }
@@ -168,7 +168,7 @@ fn byte_frame(kind: Kind, last: bool, session: u128, epoch: u32, position: u32, 
     }
 }
 
-/// Whether the first stage goes on with this frame.
+/// Whether the first stage continues with this frame.
 pub(crate) fn turns(frame: &Frame) -> bool {
     frame.kind == Kind::Token && !frame.last
 }
@@ -178,7 +178,7 @@ pub(crate) fn token_of(frame: &Frame) -> u32 {
     sampled_of(frame).token
 }
 
-/// The token of a token frame with its probabilities. A frame's decoder has checked that there are four bytes.
+/// The token of a token frame with its log probabilities. The frame's decoder has checked that there are four bytes.
 pub fn sampled_of(frame: &Frame) -> Sampled {
     let word = |at: usize| -> Option<[u8; 4]> { frame.payload.get(at..at + 4)?.try_into().ok() };
     let token = word(0).map_or(0, u32::from_le_bytes);

@@ -1,4 +1,4 @@
-//! What a stage makes of a frame, for the fuzzer.
+//! What a stage does with a frame, for the fuzzer.
 
 use std::hint::black_box;
 

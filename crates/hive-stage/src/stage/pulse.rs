@@ -1,7 +1,8 @@
-//! Whether a stage is alive: what its worker owes, since when it has said nothing, and whether the next machine holds it up.
+//! Whether a stage is alive: what its worker owes, how long it has been silent, and whether the next machine holds it
+//! up.
 //!
-//! The actor keeps this up to date, and whoever asks reads it beside the actor: one that waits for a machine that takes
-//! nothing cannot answer, and is not the one that hangs.
+//! The actor updates this, and checks read it without the actor: while the actor waits for a machine that accepts
+//! nothing, it cannot answer, but it is not the one that hangs.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,18 +10,18 @@ use std::time::Instant;
 
 use hive_protocol::{Arithmetic, Pulse};
 
-/// What is known of a worker without asking it. Clones share it.
+/// What is known about a worker without asking it. Clones share it.
 #[derive(Debug, Clone)]
 pub(super) struct Activity(Arc<Mutex<State>>);
 
 #[derive(Debug)]
 struct State {
     arithmetic: Arithmetic,
-    /// Rows that each session was given and that did not come out yet.
+    /// Rows ordered in each session that are not done yet.
     owed: HashMap<u128, u32>,
-    /// Those of sessions that ended since the worker last spoke: it may be computing them all the same.
+    /// The same for sessions that ended since the worker last spoke: it may still be computing them.
     ended: u32,
-    /// Since when the worker has owed something without a word.
+    /// Since when the worker has owed rows and been silent.
     since: Option<Instant>,
     is_sending: bool,
 }
@@ -41,7 +42,7 @@ impl Activity {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The worker was given so many rows.
+    /// Records rows ordered from the worker.
     pub(super) fn ordered(&self, session: u128, rows: u32) {
         let mut state = self.lock();
         let owed = state.owed.entry(session).or_default();
@@ -49,7 +50,7 @@ impl Activity {
         state.since.get_or_insert_with(Instant::now);
     }
 
-    /// The worker said something, and with it so many rows of a session are done.
+    /// Records a message of the worker, and the rows of a session that are done with it.
     pub(super) fn spoke(&self, done: Option<(u128, u32)>) {
         let mut state = self.lock();
         state.ended = 0;
@@ -64,7 +65,7 @@ impl Activity {
         state.since = (!state.owed.is_empty()).then(Instant::now);
     }
 
-    /// Nothing more of a session is wanted.
+    /// Records that a session has ended.
     pub(super) fn ended(&self, session: u128) {
         let mut state = self.lock();
         if let Some(rows) = state.owed.remove(&session) {
@@ -72,12 +73,12 @@ impl Activity {
         }
     }
 
-    /// Something is on its way to the next machine, until it is taken.
+    /// Records whether a frame is waiting for the next machine to accept it.
     pub(super) fn sending(&self, is_sending: bool) {
         self.lock().is_sending = is_sending;
     }
 
-    /// Signs of life for one who asked at `asked`, and whose request has passed the worker or not.
+    /// The pulse for a check that began at `asked`; `passed` is whether its request has passed the worker.
     pub(super) fn pulse(&self, passed: bool, asked: Instant) -> Pulse {
         let state = self.lock();
         let since = state.since.map_or(asked, |since| since.min(asked));

@@ -1,4 +1,4 @@
-//! Rows that are computed once more, to compare them: sessions of their own, whose results go to whoever asked and no further.
+//! Rows that are recomputed for comparison, in sessions of their own. The results go only to whoever asked.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use hive_protocol::{Recompute, Reply};
 use hive_protocol::{RowDigest, digests};
 
-/// Such sessions on one stage; each takes the memory of a conversation.
+/// Maximum number of such sessions per stage; each takes the memory of a conversation.
 const MOST: usize = 4;
 
 /// A piece that is being computed.
@@ -19,19 +19,19 @@ struct Piece {
     to: oneshot::Sender<Result<Reply, String>>,
 }
 
-/// The sessions there are.
+/// The sessions for recomputing.
 #[derive(Debug, Default)]
 pub(super) struct Recomputing {
-    /// The position that comes next in each.
+    /// The next position of each.
     next: HashMap<u128, u32>,
     pieces: HashMap<u128, Piece>,
 }
 
 impl Recomputing {
-    /// Takes a piece that goes on where its session is. Says whether the session is a new one.
+    /// Begins a piece, which must continue its session. Returns whether the session is new.
     ///
     /// # Errors
-    /// The piece does not fit, and whoever asks is told.
+    /// The piece does not fit; the asker has been told.
     pub(super) fn begin(&mut self, wanted: &Recompute, to: oneshot::Sender<Result<Reply, String>>) -> Result<bool, ()> {
         let (session, rows) = (wanted.session, wanted.input.rows() as u32);
         let is_new = !self.next.contains_key(&session);
@@ -59,7 +59,7 @@ impl Recomputing {
         self.next.contains_key(&session)
     }
 
-    /// Takes what the worker computed, which may be a part of the piece.
+    /// Takes a result of the worker, which may be a part of the piece.
     pub(super) fn computed(&mut self, session: u128, rows: u32, output: Output) {
         let Some(mut piece) = self.pieces.remove(&session) else { return };
         piece.left = piece.left.saturating_sub(rows);
@@ -78,7 +78,7 @@ impl Recomputing {
         }
     }
 
-    /// A piece could not be computed.
+    /// Fails the piece of a session and forgets the session.
     pub(super) fn failed(&mut self, session: u128, why: String) {
         self.next.remove(&session);
         if let Some(piece) = self.pieces.remove(&session) {
@@ -86,12 +86,12 @@ impl Recomputing {
         }
     }
 
-    /// Forgets a session.
+    /// Closes a session.
     pub(super) fn close(&mut self, session: u128) {
         self.failed(session, "it was closed".to_owned());
     }
 
-    /// Forgets all of them.
+    /// Forgets all sessions.
     pub(super) fn clear(&mut self) {
         *self = Self::default();
     }

@@ -1,4 +1,4 @@
-//! Where a stage's frames go, and what it is told.
+//! A stage's routes, and the commands to its actor.
 
 use hive_net::Frame;
 use hive_net::stage::Outlet;
@@ -7,17 +7,17 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::transit::{Part, Transit};
 
-/// Where frames go: to this very node, or over a link.
+/// A destination for frames: this node, or another over a link.
 #[derive(Debug)]
 pub enum Destination {
-    /// Something on this node.
+    /// A queue on this node.
     Local(mpsc::Sender<Frame>),
-    /// Another node.
+    /// A stream to another node.
     Remote(Outlet),
 }
 
 impl Destination {
-    /// Sends a frame there. An error is final: the stream has broken for good.
+    /// Sends a frame. An error is final: the stream is broken for good.
     pub async fn send(&mut self, frame: Frame) -> Result<(), String> {
         match self {
             Self::Local(queue) => queue.send(frame).await.map_err(|_| "it has ended".to_owned()),
@@ -26,38 +26,39 @@ impl Destination {
     }
 }
 
-/// Destinations of one stage.
+/// The destinations of one stage.
 #[derive(Debug)]
 pub(crate) struct Routes {
-    /// How often the ring has been mended.
+    /// How often the ring has failed over.
     pub(crate) epoch: u32,
     pub(crate) next: Option<Destination>,
-    /// The first stage, from the last one; absent where the coordinator hands tokens on to it ([`hive_protocol::Role::Head`]).
+    /// On the last stage, the first one; `None` if the coordinator passes tokens on to it
+    /// ([`hive_protocol::Role::Head`]).
     pub(crate) first: Option<Destination>,
     pub(crate) coordinator: Destination,
 }
 
-/// What a stage is told.
+/// A command to the actor.
 pub(super) enum Command {
     Join(Routes),
     /// A stream to a neighbour broke for good.
     Lost(&'static str, String),
-    /// Answers what is asked of a stage.
+    /// Answer a request about the stage.
     Ask(Request, oneshot::Sender<Result<Reply, String>>),
-    /// Says which sessions there are, and how many tokens each has.
+    /// List the sessions and their lengths, in tokens.
     List(oneshot::Sender<Vec<(u128, u32)>>),
-    /// Gives a session away, in parts.
+    /// Hand a session over, in parts.
     GiveAway(u128, mpsc::UnboundedSender<Part>),
-    /// Takes one in.
+    /// Take a session in.
     TakeIn(Box<Transit>, oneshot::Sender<Result<(), String>>),
-    /// Ends the worker, for this reason; answered when its sessions have been told.
+    /// End the worker, for this reason; answered when the sessions have been notified.
     End(String, oneshot::Sender<()>),
 }
 
-/// Whose a stage is, and what it may hold in the node for that.
+/// Whose stage it is, and its limits.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Tenancy {
-    /// Whether it is another machine's: that hears nothing of what is on this disk.
+    /// Whether it belongs to another machine, which must not learn what is on this disk.
     pub(crate) is_guest: bool,
     /// The longest conversation of its model, in tokens.
     pub(crate) context: usize,

@@ -1,7 +1,7 @@
-//! What a stage has sent in a session, so that whoever takes over the next stage can be given it again.
+//! The log of what a stage has sent in a session, to replay it to whoever takes over the next stage.
 //!
-//! Hidden states of every position, in one piece; of the last stage, its tokens. What a receiver has already it
-//! drops, so sending too much once more is harmless, and sending from where it stands is enough.
+//! It holds the hidden states of every position, contiguously; for the last stage, its tokens. A receiver drops what it
+//! already has, so replaying too much is harmless, and replaying from its next position is enough.
 
 use std::ops::Range;
 
@@ -12,10 +12,10 @@ use hive_net::{Frame, Kind};
 use super::frames::activation;
 use hive_protocol::Replay;
 
-/// Rows of hidden states sent together once more: as many as a prompt's chunk has.
+/// Rows of hidden states per frame of a replay: as many as in a chunk of a prompt.
 const ROWS: usize = 256;
 
-/// Hidden states carried together to another machine.
+/// Bytes of hidden states per frame of a handover.
 const FRAME_BYTES: usize = 1 << 20;
 
 /// The log of one session.
@@ -23,11 +23,11 @@ const FRAME_BYTES: usize = 1 << 20;
 pub(super) struct Sent {
     /// Hidden states from position 0 on.
     hidden: Vec<u8>,
-    /// A frame of these states, without its payload: their type and width.
+    /// A frame of these states without its payload: their type and width.
     like: Option<Frame>,
     row_bytes: usize,
     tokens: Vec<Frame>,
-    /// Bytes that these take.
+    /// The size of `tokens`, in bytes.
     tokens_bytes: usize,
 }
 
@@ -36,7 +36,7 @@ fn bytes_of(token: &Frame) -> usize {
 }
 
 impl Sent {
-    /// Notes a frame on its way.
+    /// Records a frame that is being sent.
     pub(super) fn note(&mut self, frame: &Frame) {
         match frame.kind {
             Kind::Hidden => {
@@ -46,7 +46,7 @@ impl Sent {
                 self.like = Some(Frame { payload: Bytes::new(), ..frame.clone() });
             }
             Kind::Token => {
-                // One that is chosen again takes the place of the one before.
+                // A token that is sampled again replaces the earlier one, and all after it.
                 while let Some(later) = self.tokens.pop_if(|token| token.position >= frame.position) {
                     self.tokens_bytes -= bytes_of(&later);
                 }
@@ -57,7 +57,7 @@ impl Sent {
         }
     }
 
-    /// The log of a conversation that goes on from `position` under another name.
+    /// The log of a conversation that continues from `position` in another session.
     pub(super) fn continued(mut self, position: u32) -> Self {
         self.hidden.truncate(position as usize * self.row_bytes);
         self.tokens.clear();
@@ -65,7 +65,7 @@ impl Sent {
         self
     }
 
-    /// All of it, for whoever takes the stage over.
+    /// The whole log, for a handover.
     pub(super) fn all(&self, session: u128) -> Vec<Frame> {
         let mut frames = self.tokens.clone();
         if let Some(like) = &self.like {
@@ -76,17 +76,17 @@ impl Sent {
         frames
     }
 
-    /// Bytes that it takes.
+    /// Its size, in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.hidden.capacity() + self.tokens_bytes
     }
 
-    /// Rows of hidden states there are.
+    /// The number of rows of hidden states.
     fn rows(&self) -> usize {
         self.hidden.len() / self.row_bytes
     }
 
-    /// Some of the rows, if all of them were sent.
+    /// These rows, if all of them were sent.
     pub(super) fn hidden(&self, rows: &Range<u32>) -> Option<Hidden> {
         let like = self.like.as_ref()?;
         let (start, end) = (rows.start as usize * self.row_bytes, rows.end as usize * self.row_bytes);
@@ -94,16 +94,15 @@ impl Sent {
         Some(Hidden { activation: activation(like.element), rows: rows.len(), width: like.width as usize, bytes })
     }
 
-    /// Some of the rows as a frame.
+    /// These rows as a frame.
     fn piece(&self, like: &Frame, session: u128, rows: Range<usize>, sample: bool) -> Frame {
         let payload = Bytes::copy_from_slice(&self.hidden[rows.start * self.row_bytes..rows.end * self.row_bytes]);
         Frame { sample, session, position: rows.start as u32, rows: rows.len() as u32, payload, ..like.clone() }
     }
 
-    /// The frames that are missing. Rows whose tokens are known travel together; from there on each row is asked for its
-    /// token.
+    /// The frames that are missing. Rows before `sample_from` travel in chunks; after it, each row asks for its token.
     pub(super) fn replay(&self, wanted: Replay) -> Vec<Frame> {
-        // Tokens go to the coordinator as well, which wants those that it does not know.
+        // Tokens also go to the coordinator, which wants those that it does not know.
         let from = wanted.from.min(wanted.sample_from.saturating_add(1));
         let mut frames: Vec<Frame> = self.tokens.iter().filter(|token| token.position >= from).cloned().collect();
         let Some(like) = &self.like else { return frames };
@@ -120,20 +119,20 @@ impl Sent {
     }
 }
 
-/// How a frame stands to what a session has had.
+/// How a frame relates to the session's position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Arrival {
     /// It is next.
     Next,
-    /// It was here before, all of it.
+    /// All of it is known.
     Known,
-    /// So many of its rows were here before.
+    /// This many of its rows are known.
     PartlyKnown(u32),
-    /// Something is missing before it; it will come again after that.
+    /// Rows before it are missing; it will be replayed after them.
     Early,
 }
 
-/// Judges a frame of `rows` rows from `position` on, where `next` is the position that is wanted.
+/// Classifies a frame of `rows` rows at `position`, where `next` is the session's next position.
 pub(super) fn arrival(next: u32, position: u32, rows: u32) -> Arrival {
     if position > next {
         Arrival::Early

@@ -1,14 +1,14 @@
-//! What is kept of what sessions were opened with.
+//! The memory of session specs.
 
 use hive_model::SessionOptions;
 use hive_protocol::SessionSpec;
 
-/// Bytes of what a session is opened with.
+/// The size of a session spec, in bytes.
 pub(super) fn bytes_of(spec: &SessionSpec) -> usize {
     bytes_of_options(&spec.options, &spec.end_tokens)
 }
 
-/// The same, by its parts.
+/// The same, from its parts.
 pub(super) fn bytes_of_options(options: &SessionOptions, end_tokens: &[u32]) -> usize {
     let SessionOptions { sampling, prompt, answer } = options;
     let tokens = prompt.len() + answer.len() + end_tokens.len();

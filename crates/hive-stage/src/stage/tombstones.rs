@@ -1,23 +1,23 @@
-//! Sessions that ended before they were here.
+//! Tombstones: sessions that ended before they arrived.
 //!
-//! A session that is carried to another machine may end while it is on its way: whoever ends it asks the machine that is to
-//! have it. What was asked is remembered until it comes.
+//! A session may end while it is handed over to another machine. The request to end it goes to the new machine, which
+//! remembers it until the session arrives.
 
 use std::collections::VecDeque;
 
-/// Sessions that are remembered; a stage has fewer on their way to it at a time.
+/// Maximum number remembered; fewer are on their way to a stage at a time.
 const REMEMBERED: usize = 256;
 
 /// How a session ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
-    /// It must not come, or be opened, after that.
+    /// It is closed: it must not arrive or be opened any more.
     Closed,
     /// Its answer is done, and its cache is kept.
     Kept,
 }
 
-/// The latest of them.
+/// The latest tombstones.
 #[derive(Debug, Default)]
 pub(super) struct Tombstones(VecDeque<(u128, End)>);
 
@@ -27,7 +27,7 @@ impl Tombstones {
         self.0.push_front((session, end));
     }
 
-    /// What was asked for last.
+    /// The latest request to end a session.
     pub(super) fn of(&self, session: u128) -> Option<End> {
         self.0.iter().find(|(other, _)| *other == session).map(|(_, end)| *end)
     }

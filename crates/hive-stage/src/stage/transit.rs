@@ -1,4 +1,4 @@
-//! A session on its way from a stage that leaves to the one that takes over: in parts, and put together again.
+//! A session in transit, from the stage that leaves to the one that takes over: split into parts and reassembled.
 
 use bytes::Bytes;
 use hive_model::CarriedSession;
@@ -10,15 +10,15 @@ use super::spec_bytes::bytes_of;
 use hive_protocol::SessionSpec;
 use hive_worker::Raw;
 
-/// The largest part of a cache that travels in one message.
+/// Maximum size of a part of a cache, in bytes.
 const PART_BYTES: usize = 1 << 20;
 
-/// What travels, in this order, each session by itself.
+/// The parts, in this order, one session after the other.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Part {
-    /// A session begins; whether it is kept for a next turn, and what its worker knows of it.
+    /// A session begins: its spec, whether it is retained for a next turn, and its worker's state.
     Session(Box<SessionSpec>, bool, CarriedSession),
-    /// A frame that the stage has sent in it.
+    /// A frame of the log of what the stage has sent.
     Sent(Raw),
     /// The next part of a layer's cache.
     Cache(Raw),
@@ -38,7 +38,7 @@ impl Part {
         cache.chunks(PART_BYTES).map(|part| Self::Cache(Raw(part.to_vec()))).chain([Self::LayerEnds])
     }
 
-    /// The memory that it takes where it arrives, which is about what goes over the wire.
+    /// The memory that it takes at the receiver, in bytes; about the size of the message.
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::Sent(Raw(bytes)) => size_of::<Frame>() + bytes.len(),
@@ -52,14 +52,14 @@ impl Part {
     }
 }
 
-/// A session that is being put together.
+/// A session that is being reassembled.
 #[derive(Debug)]
 pub(crate) struct Transit {
     pub(super) spec: SessionSpec,
     pub(super) retained: bool,
     pub(super) state: CarriedSession,
     pub(super) sent: Sent,
-    /// The caches of the layers that are complete.
+    /// The caches of complete layers.
     pub(super) layers: Vec<Vec<u8>>,
     layer: Vec<u8>,
 }
@@ -69,10 +69,10 @@ impl Transit {
         Self { spec, retained, state, sent: Sent::default(), layers: Vec::new(), layer: Vec::new() }
     }
 
-    /// Takes the next part of it.
+    /// Adds the next part.
     ///
     /// # Errors
-    /// The part says what cannot be.
+    /// The part is invalid.
     pub(crate) fn add(&mut self, part: Part) -> Result<(), String> {
         match part {
             Part::Sent(Raw(bytes)) => self.sent.note(&frame_of(&bytes)?),
@@ -84,7 +84,7 @@ impl Transit {
     }
 }
 
-/// A frame out of its header and payload.
+/// Decodes a frame from its header and payload.
 fn frame_of(bytes: &[u8]) -> Result<Frame, String> {
     let (header, payload) = bytes.split_first_chunk::<HEADER_BYTES>().ok_or("a frame is cut")?;
     let header = Header::decode(header).map_err(|error| error.to_string())?;

@@ -1,5 +1,4 @@
-//! What stages tell each other beside numbers has the bytes that other versions know: why a session failed, and the parts of
-//! one that is carried over.
+//! Golden bytes of what stages send each other besides numbers: reasons of failures, and the parts of a handover.
 
 #[path = "../../../../tests/common/golden.rs"]
 mod golden;
@@ -14,7 +13,7 @@ use hive_worker::Raw;
 use super::frames::{Failure, Fault};
 use super::transit::Part;
 
-/// The name of a part's file. A part that is new needs one, and an example below.
+/// The name of a part's file. A new part needs one, and an example below.
 fn part_name(part: &Part) -> &'static str {
     match part {
         Part::Session(..) => "session",
@@ -25,7 +24,7 @@ fn part_name(part: &Part) -> &'static str {
     }
 }
 
-/// The name of a fault's file. A fault that is new needs one, and an example below.
+/// The name of a fault's file. A new fault needs one, and an example below.
 fn fault_name(fault: Fault) -> &'static str {
     match fault {
         Fault::Request => "request",

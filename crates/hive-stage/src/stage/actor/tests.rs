@@ -1,4 +1,4 @@
-//! What becomes of sessions that end while they are carried.
+//! Sessions that end while they are being handed over, and other cases of the actor.
 
 use hive_model::{KvLayout, SessionOptions};
 
@@ -25,7 +25,7 @@ fn spec() -> SessionSpec {
     }
 }
 
-/// A session comes; gives what is said of it in the end.
+/// A session arrives; returns the result of taking it in.
 fn comes(actor: &mut Actor) -> oneshot::Receiver<Result<(), String>> {
     let state = CarriedSession { position: 3, answer: Vec::new(), layout: KvLayout::Fast };
     let (answer, answered) = oneshot::channel();
@@ -188,7 +188,7 @@ async fn what_a_stage_was_given_can_be_compared() {
     let stage = StageId { ring: RingId(1), index: 0 };
     let asked = |rows| Request::Digests(stage, Span { session: SESSION, rows });
     actor.frame(crate::stage::prompt_frame(SESSION, 0, &[5, 6], false)).await;
-    // It comes again, with one more.
+    // The rows arrive again, with one more.
     actor.frame(crate::stage::prompt_frame(SESSION, 0, &[5, 6, 7], true)).await;
     let expected = hive_protocol::token_digests(&[5, 6, 7]);
     assert_eq!(actor.asked(asked(0..3)).await, Ok(Reply::Digests(expected)));
@@ -207,7 +207,7 @@ async fn rows_that_are_computed_once_more_go_to_whoever_asked() {
     actor.said(FromWorker::Output { session: SessionId(9), position: 0, rows: 2, sample: true, output }).await;
     assert_eq!(answered.try_recv().unwrap(), Ok(Reply::Recomputed { digests: Vec::new(), token: Some(3) }));
     assert_eq!(actor.usage.tokens.load(Ordering::Relaxed), 2, "they count as work of this machine");
-    // A conversation's session is not meddled with.
+    // A conversation's session cannot be recomputed in.
     actor.open(spec()).unwrap();
     let (answer, mut answered) = oneshot::channel();
     actor.recompute(Recompute { session: SESSION, ..wanted }, answer);
