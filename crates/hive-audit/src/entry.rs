@@ -1,10 +1,10 @@
-//! What the log holds: events, and the lines they become.
+//! The entries of the log, and the events they record.
 
 use hive_net::{PeerId, fingerprint};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// Something that an owner may want to read later.
+/// An event that an owner may want to read about later.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum AuditEvent {
@@ -13,56 +13,56 @@ pub enum AuditEvent {
         /// The version of HiveMind.
         version: String,
     },
-    /// The node stopped in peace. A start without a stop before it was a crash or a kill.
+    /// The node stopped cleanly. A start without a preceding stop means a crash or a kill.
     Stopped,
     /// A code was shown on both machines.
     PairingAsked {
         /// Whether the other machine asked.
         by_them: bool,
-        /// Whether it came with an invitation.
+        /// Whether it used an invitation.
         invited: bool,
-        /// The six digits, as "482 915".
+        /// The six-digit code, as "482 915".
         code: String,
     },
     /// Both owners approved.
     Approved {
-        /// The six digits that they compared.
+        /// The six-digit code that they compared.
         code: String,
     },
     /// A pairing ended without an approval.
     PairingEnded {
-        /// How.
+        /// How it ended.
         how: PairingEnd,
     },
-    /// The machine calls itself as one does that was approved under another key.
+    /// The machine uses the name of a machine that was approved under another key.
     NameTaken {
         /// Three words of the approved machine's key.
         approved: String,
     },
-    /// The owner took the machine out.
+    /// The owner removed the machine.
     Removed,
-    /// The owner refuses the machine everything from now on.
+    /// The owner blocked the machine.
     Blocked,
-    /// The owner calls the machine otherwise.
+    /// The owner renamed the machine.
     Renamed {
         /// The new name.
         name: String,
     },
-    /// An invitation was made.
+    /// An invitation was created.
     Invited {
-        /// How long it is valid, in seconds.
+        /// Its validity, in seconds.
         valid_for_s: u64,
     },
-    /// What a machine may do here was changed.
+    /// The machine's rights here were changed.
     RightsChanged {
         /// Whether it may use this machine's memory.
         memory: bool,
         /// Whether it may see the prompts of this machine's owner.
         prompts: bool,
-        /// The most memory it may use here, in bytes, if there is a limit.
+        /// Maximum memory it may use here, in bytes, if limited.
         #[serde(default)]
         memory_limit_bytes: Option<u64>,
-        /// The most of its answers that are computed here at a time, if there is a limit.
+        /// Maximum number of its answers computed here at the same time, if limited.
         #[serde(default)]
         session_limit: Option<u32>,
     },
@@ -70,49 +70,49 @@ pub enum AuditEvent {
     AdminAction {
         /// The name of the program's token.
         program: String,
-        /// What it did.
+        /// What the program did.
         action: String,
     },
-    /// Layers were loaded here for another machine.
+    /// Another machine loaded layers here.
     Loaded {
         /// The model.
         model: String,
         /// Layers `[start, end)`.
         layers: [usize; 2],
-        /// Memory set aside for them, in bytes.
+        /// Memory reserved for them, in bytes.
         bytes: u64,
-        /// Whether they stand by as a copy.
+        /// Whether they are a standby replica.
         standby: bool,
     },
-    /// They are out of memory again.
+    /// The layers were freed.
     Freed {
         /// The model.
         model: String,
         /// Layers `[start, end)`.
         layers: [usize; 2],
     },
-    /// What another machine's layers computed here, within ten minutes in the file, within an hour when it is read.
+    /// What another machine computed with its layers here: per ten minutes in the file, per hour when read.
     Used {
-        /// Conversations that were opened.
+        /// Sessions opened.
         sessions: u64,
-        /// Tokens that passed the layers.
+        /// Tokens that passed through the layers.
         tokens: u64,
-        /// Time with a conversation in progress, in seconds.
+        /// Time with a session in progress, in seconds.
         seconds: u64,
     },
-    /// Another machine was refused something; counted by the hour.
+    /// Another machine was refused something; counted per hour.
     Refused {
         /// What it asked for.
         asked: Asked,
         /// Why it was refused.
         why: Refusal,
     },
-    /// Entries were left out, because there had been too many of their kind that day.
+    /// Entries were dropped because there were too many of their kind that day.
     LeftOut {
         /// How many.
         entries: u64,
     },
-    /// Entries could not be written to the disk.
+    /// Entries could not be written to disk.
     Lost {
         /// How many.
         entries: u64,
@@ -123,15 +123,15 @@ pub enum AuditEvent {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PairingEnd {
-    /// This owner said no.
+    /// This owner denied it.
     DeniedHere,
-    /// The other owner said no.
+    /// The other owner denied it.
     DeniedThere,
-    /// Nobody decided in time.
+    /// It was not decided in time.
     TimedOut,
-    /// The other machine broke off.
+    /// The other machine disconnected.
     BrokeOff,
-    /// It was approved, but that could not be written to the disk, so it is not in.
+    /// Both owners approved, but the approval could not be saved, so the machine was not admitted.
     NotKept,
 }
 
@@ -143,31 +143,31 @@ pub enum Asked {
     Pairing,
     /// To load layers.
     Load,
-    /// To connect layers to other machines, or to change what they are connected to.
+    /// To connect layers to other machines, or to change those connections.
     Connect,
     /// To open, close or continue a conversation.
     Session,
-    /// To carry conversations from one machine to another.
+    /// To move conversations from one machine to another.
     HandOver,
     /// Something else.
     Other,
 }
 
-/// Why it was refused.
+/// Why a request was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Refusal {
-    /// This machine does not share at present.
+    /// This machine does not share now.
     NotSharing,
-    /// There is no room within what the owner gives.
+    /// It does not fit within the memory that the owner shares.
     NoRoom,
-    /// It has no right to it: it is another machine's, or its owner has not allowed it.
+    /// The machine has no right to it: it belongs to another machine, or the owner has not allowed it.
     NotAllowed,
     /// It cannot be done here.
     NotPossible,
-    /// Too many have asked.
+    /// Too many machines asked.
     TooMany,
-    /// The invitation is not valid (any more).
+    /// The invitation is invalid or has expired.
     Invitation,
 }
 
@@ -176,14 +176,14 @@ pub enum Refusal {
 pub struct Machine {
     /// Its key, as text.
     pub id: String,
-    /// What it was called at that time.
+    /// Its name at that time.
     pub name: String,
     /// Three words of its key.
     pub fingerprint: String,
 }
 
 impl Machine {
-    /// The machine of this key, by the name it has now.
+    /// The machine with this key, under its current name.
     pub fn new(peer: PeerId, name: &str) -> Self {
         Self { id: peer.to_text(), name: hive_net::border::name(name), fingerprint: fingerprint(peer) }
     }
@@ -195,21 +195,21 @@ impl Machine {
     }
 }
 
-/// Less of a key could be anybody's.
+/// Minimum length of a key's beginning; a shorter one could be anybody's.
 const SHORTEST_ID: usize = 4;
 
 /// A line of the log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// When, in UTC, to the second; of a count, when the first of it happened.
+    /// UTC, to the second. For a count, the time of its first event.
     pub at: Timestamp,
-    /// The machine it is about, unless it is this one.
+    /// The machine it is about; `None` for this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub machine: Option<Machine>,
     /// What happened.
     #[serde(flatten)]
     pub event: AuditEvent,
-    /// How often.
+    /// The number of events.
     #[serde(default = "once", skip_serializing_if = "is_once")]
     pub count: u64,
 }
@@ -233,7 +233,7 @@ impl Entry {
         Self { at, machine, event, count: 1 }
     }
 
-    /// Adds another entry of the same kind.
+    /// Adds an entry of the same kind to this one.
     pub(super) fn add(&mut self, other: &Self) {
         self.count += other.count;
         if let (
@@ -247,7 +247,7 @@ impl Entry {
     }
 }
 
-/// Entries that are counted together: those of one kind about one machine.
+/// The kinds of entries that are counted together, each per machine.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Kind {
     Used(Option<String>),

@@ -1,6 +1,7 @@
-//! The log on the disk: a file of JSON lines for each day (UTC), in a folder and files that only the owner can read.
+//! The log on disk: a file of JSON lines per day (UTC), in a folder that only the owner can read.
 //!
-//! A line is written whole or taken back; one that a crash tore apart is skipped by readers and costs no line after it.
+//! A line is written whole or removed again. Readers skip a line that a crash cut off, and the lines after it are
+//! unaffected.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
@@ -14,17 +15,17 @@ use jiff::{SignedDuration, Timestamp, ToSpan};
 
 use super::entry::Entry;
 
-/// In the data folder.
+/// The folder's name in the data folder.
 pub(super) const FOLDER: &str = "log";
 
-/// Days that are kept.
+/// Days for which a file is kept.
 const KEPT_DAYS: i32 = 90;
-/// Bytes of a file that are read: many times what the ledger lets a day have.
+/// Maximum number of bytes read of a file: many times what the ledger allows per day.
 const MOST_BYTES: u64 = 64 << 20;
 
-/// The clock must have gone right for so long before anything is deleted by it.
+/// How long the clock must have been steady before files are deleted by it.
 const PROVEN: Duration = Duration::from_mins(10);
-/// More than the clock and the time that passed may differ: summer time does not count, as it is UTC.
+/// Maximum drift between the clock and the elapsed time. The clock is UTC, so daylight saving does not count.
 const WRONG: SignedDuration = SignedDuration::from_mins(5);
 
 fn date(at: Timestamp) -> Date {
@@ -35,7 +36,7 @@ fn path(folder: &Path, date: Date) -> PathBuf {
     folder.join(format!("{date}.jsonl"))
 }
 
-/// The days that there are files of.
+/// The days for which there are files.
 fn days(folder: &Path) -> std::io::Result<Vec<Date>> {
     let entries = match fs::read_dir(folder) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -47,7 +48,7 @@ fn days(folder: &Path) -> std::io::Result<Vec<Date>> {
     Ok(days)
 }
 
-/// Adds lines, each to the file of its day.
+/// Appends lines, each to the file of its day.
 pub(super) fn append(folder: &Path, lines: &[Entry]) -> std::io::Result<()> {
     hive_host::folders::create_private(folder)?;
     lines.chunk_by(|a, b| date(a.at) == date(b.at)).try_for_each(|of_a_day| {
@@ -67,17 +68,17 @@ fn append_to(path: &Path, text: &[u8]) -> std::io::Result<()> {
     if before > 0 {
         file.read_exact_at(&mut last, before - 1)?;
     }
-    // A line that a crash tore apart ends here.
+    // Terminates a line that a crash cut off.
     let text = if last == [b'\n'] { text.to_vec() } else { [b"\n", text].concat() };
     let written = file.write_all(&text).and_then(|()| file.sync_data());
     if written.is_err() {
-        // Half a line would be counted as damage. Taking it back needs no space.
+        // Half a line would be counted as damage. Truncating needs no disk space.
         let _ = file.set_len(before);
     }
     written
 }
 
-/// The lines from a time on, in the order they were written, and how many could not be read.
+/// The lines since a time, in the order they were written, and the number of unreadable ones.
 pub(super) fn read(folder: &Path, since: Option<Timestamp>) -> std::io::Result<(Vec<Entry>, u64)> {
     let (mut entries, mut unreadable) = (Vec::new(), 0);
     for day in days(folder)?.into_iter().filter(|day| since.is_none_or(|since| *day >= date(since))) {
@@ -88,7 +89,7 @@ pub(super) fn read(folder: &Path, since: Option<Timestamp>) -> std::io::Result<(
     Ok((entries, unreadable))
 }
 
-/// The lines of a day that can be read.
+/// The readable lines of a day.
 pub(super) fn read_day(folder: &Path, day: Timestamp) -> Vec<Entry> {
     read_file(&path(folder, date(day))).unwrap_or_default().0
 }
@@ -111,7 +112,7 @@ fn read_file(path: &Path) -> std::io::Result<(Vec<Entry>, u64)> {
     Ok((entries, damaged))
 }
 
-/// Deletes the files of days that are not kept any more.
+/// Deletes files that have expired.
 pub(super) fn delete_expired(folder: &Path, now: Timestamp) {
     let Ok(oldest) = date(now).checked_sub(KEPT_DAYS.days()) else { return };
     for day in days(folder).unwrap_or_default().into_iter().filter(|day| *day < oldest) {
@@ -121,10 +122,10 @@ pub(super) fn delete_expired(folder: &Path, now: Timestamp) {
     }
 }
 
-/// Decides when files may be deleted by the clock: one that has just jumped ahead must not cost the log of three months.
+/// Decides when files may be deleted by the clock: a clock that jumps ahead must not delete three months of logs.
 #[derive(Debug)]
 pub(super) struct Keeper {
-    /// When the clock was last found wrong, by itself and by the time that has passed.
+    /// When the clock was last found wrong: its own time, and the monotonic time.
     since: (Timestamp, Instant),
 }
 

@@ -1,8 +1,9 @@
-//! What becomes a line of the log, and what is only counted. Pure: entries and the time go in, lines come out.
+//! Decides which entries become lines of the log and which are only counted. Pure: entries and the time go in, lines
+//! come out.
 //!
-//! An approved machine that loads and frees layers all day, or asks a thousand times a second for what it does not get,
-//! must not fill the disk, and not hide in the noise what matters. So refusals and use are counted, and what else another
-//! machine can cause has a number of lines a day, each machine its own. What the owner decides has the most.
+//! An approved machine that loads and frees layers all day, or sends a thousand forbidden requests a second, must
+//! neither fill the disk nor hide what matters. So refusals and usage are counted, and everything else that another
+//! machine can cause has a daily budget of lines, one per machine. The owner's actions have the largest budget.
 
 use std::collections::HashMap;
 
@@ -12,20 +13,20 @@ use jiff::tz::TimeZone;
 
 use super::entry::{Asked, AuditEvent, Entry, Kind, Machine, PairingEnd};
 
-/// Lines a day about layers that one machine loads and frees: ten model changes an hour.
+/// Lines per day about layers that one machine loads and frees: ten model changes an hour.
 const VISIT_LINES: u32 = 240;
-/// Lines a day about what one machine is refused.
+/// Lines per day about what one machine is refused.
 const REFUSAL_LINES: u32 = 100;
-/// Lines a day about all machines that ask to pair: they cost nothing but a new key each.
+/// Lines per day about all machines that ask to pair together, since each costs its sender only a new key.
 const STRANGER_LINES: u32 = 100;
-/// Lines a day about what the owner, or a program with a token, does.
+/// Lines per day about actions of the owner, or of a program with a token.
 const OWNER_LINES: u32 = 2000;
 
-/// Seconds that are counted together. Use is written more often: less of it is forgotten when the node is killed.
+/// Seconds per count. Usage is written more often, so that less is lost when the node is killed.
 const REFUSED_SLOT_S: i64 = 3600;
 const USED_SLOT_S: i64 = 600;
 
-/// Whose lines of the day an entry takes one of.
+/// The daily budget that an entry's line is taken from.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Budget {
     Owner,
@@ -35,7 +36,7 @@ enum Budget {
 }
 
 impl Budget {
-    /// `None` for what is rare by itself: what was used, once in ten minutes and machine.
+    /// `None` for entries that are rare by nature; usage is logged once per ten minutes and machine.
     fn of(entry: &Entry) -> Option<Self> {
         let machine = || entry.machine.as_ref().map(|machine| machine.id.clone()).unwrap_or_default();
         Some(match entry.event {
@@ -60,11 +61,11 @@ impl Budget {
     }
 }
 
-/// Entries that are being counted.
+/// Entries that are being counted together.
 #[derive(Debug, Clone)]
 struct Group {
     slot: i64,
-    /// What was counted and is in no line; its count is 0 where there is nothing.
+    /// The entries counted but not yet written, merged into one; its count is 0 if there are none.
     entry: Entry,
 }
 
@@ -74,13 +75,13 @@ impl Group {
         at.as_second().div_euclid(seconds)
     }
 
-    /// Whether its time is over. A clock that was put back ends it, too.
+    /// Whether its slot is over. A clock that is set back ends it, too.
     fn is_over(&self, now: Timestamp) -> bool {
         self.slot != Self::slot(&self.entry.event, now)
     }
 }
 
-/// The day's account.
+/// The lines and counts of one day.
 #[derive(Debug, Clone)]
 pub(super) struct Ledger {
     day: Date,
@@ -94,7 +95,7 @@ fn day(at: Timestamp) -> Date {
 }
 
 impl Ledger {
-    /// Goes on with a day whose lines so far are these: a node that is started anew has no new lines to give away.
+    /// Resumes a day after a restart. `today` has its lines so far, which count against the budgets.
     pub(super) fn resume(today: &[Entry], now: Timestamp) -> Self {
         let mut lines = HashMap::new();
         for budget in today.iter().filter_map(Budget::of) {
@@ -103,7 +104,7 @@ impl Ledger {
         Self { day: day(now), lines, groups: HashMap::new(), left_out: HashMap::new() }
     }
 
-    /// Takes an entry; gives the lines to write now.
+    /// Adds an entry; returns the lines to write now.
     pub(super) fn note(&mut self, entry: Entry) -> Vec<Entry> {
         let mut lines = self.turn(entry.at);
         let Some(kind) = Kind::of(&entry) else {
@@ -118,7 +119,7 @@ impl Ledger {
             }
             return lines;
         }
-        // The first refusal is news; what was used is told when there is some of it.
+        // The first refusal gets a line at once; usage gets one at the end of its slot.
         let is_news = matches!(entry.event, AuditEvent::Refused { .. });
         let count = if is_news { 0 } else { entry.count };
         self.groups
@@ -127,7 +128,7 @@ impl Ledger {
         lines
     }
 
-    /// Looks at the clock; gives the lines that are due.
+    /// Closes slots and days that are over; returns the lines that are due.
     pub(super) fn turn(&mut self, now: Timestamp) -> Vec<Entry> {
         let over = self.groups.extract_if(|_, group| group.is_over(now));
         let mut due: Vec<Entry> = over.map(|(_, group)| group.entry).filter(|entry| entry.count > 0).collect();
@@ -141,7 +142,7 @@ impl Ledger {
         lines
     }
 
-    /// Everything that is counted so far, as lines.
+    /// All counts so far, as lines.
     pub(super) fn flush(&mut self) -> Vec<Entry> {
         let counted: Vec<Entry> = self.groups.drain().map(|(_, group)| group.entry).collect();
         let counted = counted.into_iter().filter(|entry| entry.count > 0);
@@ -150,12 +151,12 @@ impl Ledger {
         lines
     }
 
-    /// What is counted and not written, for a reader.
+    /// Counts that are not written yet, for readers.
     pub(super) fn pending(&self) -> Vec<Entry> {
         self.clone().flush()
     }
 
-    /// Takes one of the day's lines for an entry, or counts that there was none left.
+    /// Takes a line from the entry's budget, or counts the entry as dropped.
     fn spend(&mut self, entry: Entry) -> Option<Entry> {
         let Some(budget) = Budget::of(&entry) else { return Some(entry) };
         let spent = self.lines.entry(budget.clone()).or_default();
@@ -222,7 +223,7 @@ mod tests {
         assert_eq!(ledger.note(Entry::at(at(10_001), Some(machine("mallory")), AuditEvent::Removed)).len(), 1);
         let AuditEvent::LeftOut { entries } = ledger.pending()[0].event else { panic!("{:?}", ledger.pending()) };
         assert_eq!(entries, 10_000 - u64::from(VISIT_LINES));
-        // The next day begins with what was left out, and with new lines.
+        // The next day starts with a report of what was dropped, and with new budgets.
         let morning = ledger.note(loaded("mallory", 86_400));
         assert!(matches!(morning[0].event, AuditEvent::LeftOut { .. }), "{morning:?}");
         assert_eq!(morning[0].machine, Some(machine("mallory")));

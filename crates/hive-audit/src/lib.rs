@@ -1,12 +1,12 @@
-//! The audit log: what the owner of this machine may want to read later. Who asked to pair and what was decided, what
-//! other machines loaded and used here, what they were refused, and who changed which rights.
+//! The audit log, for this machine's owner to read later: who asked to pair and what was decided, what other machines
+//! loaded, used and were refused here, and who changed which rights.
 //!
-//! [`AuditEvent`] is what can be noted, [`Entry`] a line of the log. `ledger` decides what becomes a line and what is only
-//! counted, so that a hostile machine can neither fill the disk nor push out what matters; `files` keeps one file of JSON
-//! lines a day, for 90 days. Nothing here holds a prompt, an answer, or a path of the owner's.
+//! [`AuditEvent`] lists the events, [`Entry`] is a line of the log. `ledger` decides which events get a line and which
+//! are only counted, so that a hostile machine can neither fill the disk nor push out what matters. `files` keeps one
+//! file of JSON lines per day, for 90 days. No entry contains a prompt, an answer or one of the owner's paths.
 //!
-//! Noting never waits for the disk and never fails: a thread of its own writes. Entries that could not be written are
-//! counted, and the log says how many once it can be written again.
+//! Logging never waits for the disk and never fails: a thread of its own writes. Entries that could not be written are
+//! counted, and the log reports their number once it can be written again.
 
 mod entry;
 mod files;
@@ -31,7 +31,7 @@ use ledger::Ledger;
 pub use query::{Line, Log, Query};
 pub use visit::{Usage, Visit};
 
-/// What a request asks for, as the log has it.
+/// What a request asks for, as the log classifies it.
 pub fn asked(request: &Request) -> Asked {
     match request {
         Request::Load(..) => Asked::Load,
@@ -42,13 +42,13 @@ pub fn asked(request: &Request) -> Asked {
     }
 }
 
-/// Entries on their way to the disk. More come only while it hangs.
+/// Queue between callers and the writing thread. It fills up only while the disk hangs.
 const QUEUE: usize = 1024;
-/// How often what other machines used is counted, and files that are too old are looked for.
+/// How often other machines' usage is counted and expired files are deleted.
 const LOOK: Duration = Duration::from_mins(1);
-/// How long a node that stops waits for the last entries to reach the disk.
+/// How long a stopping node waits for the last entries to reach the disk.
 const LAST_WORDS: Duration = Duration::from_secs(2);
-/// How long a reader waits for entries on their way to the disk.
+/// How long a reader waits for queued entries to reach the disk.
 const CATCH_UP: Duration = Duration::from_secs(1);
 
 /// The audit log of a node. Clones share it; a node without a data folder keeps none.
@@ -61,22 +61,22 @@ struct Shared {
     folder: PathBuf,
     ledger: Mutex<Ledger>,
     visits: Mutex<Vec<Weak<Visit>>>,
-    /// Entries that could not be written, and stand in no file yet.
+    /// Entries that could not be written and are not yet reported in a file.
     lost: Arc<AtomicU64>,
-    /// To the thread that writes; absent once the node has stopped.
+    /// Orders to the writing thread; `None` once the log is closed.
     orders: Mutex<Option<SyncSender<Order>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
 }
 
 enum Order {
     Write(Entry),
-    /// Everything before this is written.
+    /// Reply when everything before this is written.
     CaughtUp(SyncSender<()>),
 }
 
 impl Audit {
-    /// The log in a data folder. Where it cannot be read, it begins anew; where no thread can be started, nothing is
-    /// written.
+    /// Opens the log in a data folder. If today's file cannot be read, the day's line budgets start afresh; if no
+    /// thread can be spawned, nothing is written.
     pub fn open(data: &Path) -> Self {
         let folder = data.join(files::FOLDER);
         let today = files::read_day(&folder, Timestamp::now());
@@ -102,14 +102,14 @@ impl Audit {
         Self { shared: Some(shared) }
     }
 
-    /// The log of a node that starts, in its data folder, if it has one.
+    /// Opens a starting node's log in its data folder, if it has one, and logs the start.
     pub fn begin(data: Option<&Path>) -> Self {
         let audit = data.map_or_else(Self::default, Self::open);
         audit.note(None, AuditEvent::Started { version: env!("CARGO_PKG_VERSION").to_owned() });
         audit
     }
 
-    /// Notes something that happened now.
+    /// Logs an event that happened now.
     pub fn note(&self, machine: Option<Machine>, event: AuditEvent) {
         let Some(shared) = &self.shared else { return };
         let entry = Entry::now(machine, event);
@@ -117,7 +117,7 @@ impl Audit {
         shared.send(lines);
     }
 
-    /// Notes that a machine has loaded layers here, and keeps count of what it uses until the visit is dropped.
+    /// Logs that a machine has loaded layers here, and tracks their usage until the visit is dropped.
     pub fn visit(&self, machine: Machine, model: &str, layers: [usize; 2], usage: Arc<Usage>) -> Arc<Visit> {
         let audit = self.clone();
         let note = Box::new(move |event| audit.note(Some(machine.clone()), event));
@@ -130,7 +130,7 @@ impl Audit {
         visit
     }
 
-    /// Reads the log, what is not on the disk yet included.
+    /// Reads the log, including entries that are not on disk yet.
     pub fn read(&self, query: &Query) -> std::io::Result<Log> {
         let Some(shared) = &self.shared else { return Ok(Log::default()) };
         shared.count_usage();
@@ -140,7 +140,7 @@ impl Audit {
         Ok(query.answer(entries, unreadable, shared.lost.load(Ordering::Relaxed)))
     }
 
-    /// Writes what is left. Nothing is noted after this.
+    /// Writes what is left and closes the log. Later events are lost.
     pub async fn close(&self) {
         let Some(shared) = &self.shared else { return };
         shared.count_usage();
@@ -148,7 +148,7 @@ impl Audit {
         shared.send(lines);
         lock(&shared.orders).take();
         let Some(writer) = lock(&shared.writer).take() else { return };
-        // A disk that hangs keeps nobody from stopping.
+        // A hanging disk does not keep the node from stopping.
         let ended = tokio::task::spawn_blocking(move || writer.join());
         if tokio::time::timeout(LAST_WORDS, ended).await.is_err() {
             tracing::warn!("the last entries of the audit log may not be on the disk");
@@ -156,7 +156,7 @@ impl Audit {
     }
 }
 
-/// Reads the log of a data folder that no node runs with.
+/// Reads the log of a data folder that no node is using.
 pub fn read(data: &Path, query: &Query) -> std::io::Result<Log> {
     let (entries, unreadable) = files::read(&data.join(files::FOLDER), query.since)?;
     Ok(query.answer(entries, unreadable, 0))
@@ -173,7 +173,7 @@ impl Shared {
         }
     }
 
-    /// Adds what other machines have used since the last look.
+    /// Logs other machines' usage since the last count.
     fn count_usage(&self) {
         let visits: Vec<_> = lock(&self.visits).iter().filter_map(Weak::upgrade).collect();
         for visit in visits {
@@ -181,7 +181,7 @@ impl Shared {
         }
     }
 
-    /// Waits for what is on its way to the disk.
+    /// Waits until queued entries are on disk.
     fn catch_up(&self) {
         let (written, caught_up) = sync_channel(1);
         let asked = lock(&self.orders).as_ref().is_some_and(|it| it.try_send(Order::CaughtUp(written)).is_ok());
@@ -191,7 +191,7 @@ impl Shared {
     }
 }
 
-/// The thread that writes, until the log is closed.
+/// The writing thread. It runs until the log is closed.
 fn write(folder: &Path, orders: &Receiver<Order>, lost: &AtomicU64, shared: &Weak<Shared>) {
     let mut keeper = Keeper::new(Timestamp::now(), Instant::now());
     let mut look = Instant::now() + LOOK;
@@ -224,7 +224,7 @@ fn write(folder: &Path, orders: &Receiver<Order>, lost: &AtomicU64, shared: &Wea
     }
 }
 
-/// Writes lines, and how many could not be written before.
+/// Writes lines, and a report of those lost before.
 fn append(folder: &Path, mut lines: Vec<Entry>, lost: &AtomicU64) {
     if lines.is_empty() {
         return;
@@ -243,7 +243,7 @@ fn append(folder: &Path, mut lines: Vec<Entry>, lost: &AtomicU64) {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Every critical section leaves its value whole, whatever panics.
+    // Every critical section leaves its value consistent, even if it panics.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

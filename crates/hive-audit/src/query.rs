@@ -1,4 +1,4 @@
-//! Requests to the log.
+//! Queries on the log.
 
 use std::collections::HashMap;
 
@@ -7,40 +7,40 @@ use serde::{Deserialize, Serialize};
 
 use super::entry::{Entry, Kind};
 
-/// Which entries are wanted.
+/// Selects entries.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Query {
-    /// Only those from then on.
+    /// Only entries from this time on.
     pub since: Option<Timestamp>,
-    /// Only those about the machine of this name, key (or the beginning of it), or three words.
+    /// Only entries about this machine, given by its name, its three words, its key or the beginning of it.
     pub machine: Option<String>,
 }
 
-/// An entry, and it in words.
+/// An entry with its text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Line {
     /// The entry.
     #[serde(flatten)]
     pub entry: Entry,
-    /// It in words, without the time.
+    /// Its text, without the time.
     pub text: String,
 }
 
-/// What was found.
+/// The result of a query.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Log {
     /// Oldest first.
     pub entries: Vec<Line>,
-    /// Whether there were older ones that are not here, because they were too many.
+    /// Whether older entries were cut off because there are too many.
     pub cut: bool,
-    /// Lines that could not be read: damaged, or of a newer version.
+    /// Lines that could not be read: damaged, or from a newer version.
     pub unreadable: u64,
-    /// Entries that could not be written to the disk so far.
+    /// Entries that could not be written to disk so far.
     pub lost: u64,
 }
 
-/// Entries that are given at a time, the newest.
+/// Maximum number of entries returned; the newest are kept.
 const MOST_ENTRIES: usize = 10_000;
 
 impl Query {
@@ -59,7 +59,7 @@ impl Query {
     }
 }
 
-/// Puts counts of one kind together that fall into one hour.
+/// Merges counts of one kind and hour.
 fn by_the_hour(entries: Vec<Entry>) -> Vec<Entry> {
     let mut first: HashMap<(Kind, i64), usize> = HashMap::new();
     let mut together: Vec<Entry> = Vec::with_capacity(entries.len());

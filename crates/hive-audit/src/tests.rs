@@ -47,7 +47,7 @@ async fn what_is_noted_is_read_at_once_and_after_a_restart() {
 #[test]
 fn a_disk_that_cannot_be_written_stops_nobody_and_the_log_says_what_it_lacks() {
     let data = tempfile::tempdir().unwrap();
-    // A file where the folder should be: nothing can be written, whoever asks.
+    // A file in the folder's place: nothing can be written, not even by root.
     std::fs::write(data.path().join(files::FOLDER), "").unwrap();
     let audit = Audit::open(data.path());
     audit.note(None, started("1"));
@@ -66,7 +66,7 @@ fn a_disk_that_cannot_be_written_stops_nobody_and_the_log_says_what_it_lacks() {
 fn a_queue_that_is_full_makes_nobody_wait() {
     let data = tempfile::tempdir().unwrap();
     let audit = Audit::open(data.path());
-    // No one takes from this queue.
+    // Nothing reads from this queue.
     let (orders, _queue) = sync_channel(2);
     let shared = audit.shared.clone().unwrap();
     *lock(&shared.orders) = Some(orders);

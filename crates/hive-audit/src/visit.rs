@@ -1,4 +1,4 @@
-//! What another machine uses here: its layers, from when they are loaded until they are freed, however that happens.
+//! What another machine uses here: its layers, from loading until they are freed, however that happens.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,11 +8,11 @@ use super::entry::AuditEvent;
 /// What a stage has computed since it was loaded.
 #[derive(Debug, Default)]
 pub struct Usage {
-    /// Conversations that were opened.
+    /// Sessions opened.
     pub sessions: AtomicU64,
-    /// Tokens that passed its layers.
+    /// Tokens that passed through its layers.
     pub tokens: AtomicU64,
-    /// Time with a conversation in progress, in milliseconds.
+    /// Time with a session in progress, in milliseconds.
     pub busy_ms: AtomicU64,
 }
 
@@ -22,14 +22,14 @@ impl Usage {
     }
 }
 
-/// Layers that another machine has here. Dropping it notes that they are freed.
+/// Layers that another machine has here. Dropping it logs that they are freed.
 pub struct Visit {
-    /// Notes something about the machine.
+    /// Logs an event about the machine.
     note: Box<dyn Fn(AuditEvent) + Send + Sync>,
     model: String,
     layers: [usize; 2],
     usage: Arc<Usage>,
-    /// What of it has been noted.
+    /// The usage that is logged already.
     noted: Mutex<[u64; 3]>,
 }
 
@@ -43,7 +43,7 @@ impl Visit {
         Self { note, model: model.to_owned(), layers, usage, noted: Mutex::default() }
     }
 
-    /// Notes what was used since the last time; whole seconds only, the rest comes with the next.
+    /// Logs the usage since the last call, in whole seconds; the remainder is carried over.
     pub(super) fn count(&self) {
         let now = self.usage.now();
         let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,11 +1,11 @@
-//! Entries as people read them.
+//! The text of entries.
 
 use hive_types::grouped;
 
 use super::entry::{Asked, AuditEvent, Entry, PairingEnd, Refusal};
 
 impl Entry {
-    /// It in words, without the time: "mallory loaded layers 1–16 of SmolLM2 (204 MB)".
+    /// The entry's text, without the time: "mallory loaded layers 1–16 of SmolLM2 (204 MB)".
     pub fn words(&self) -> String {
         of(self)
     }

@@ -1,4 +1,4 @@
-//! What nodes ask each other: about themselves, about stages, about sessions.
+//! Control messages between nodes: about machines, stages and sessions.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::RowDigest;
 
-/// Versions of this protocol that are spoken here, oldest and newest.
+/// Versions of this protocol that this node speaks, oldest and newest.
 pub const SPEAKS: (u32, u32) = (2, 2);
 
-/// Names a loaded model across the nodes that hold its stages. Random, so that nobody guesses it.
+/// Identifies a loaded model across the nodes that hold its stages. Random, so that it cannot be guessed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct RingId(pub u128);
 
@@ -24,152 +24,152 @@ pub fn random_id() -> u128 {
     u128::from_le_bytes(bytes)
 }
 
-/// An id as logs name it: enough to tell it from others, too little to use it.
+/// An id as logs show it: long enough to tell it apart, too short to use it.
 pub fn logged(id: u128) -> String {
     format!("{:08x}", id as u32)
 }
 
-/// Names a stage: its place in a ring. Whoever holds it can change.
+/// Identifies a stage by its place in a ring. The machine that holds it can change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct StageId {
     /// The ring.
     pub ring: RingId,
-    /// Its place in it, from 0.
+    /// Its index in the ring, from 0.
     pub index: u32,
 }
 
-/// Where a node finds the model it is to load a part of.
+/// Where a node finds the model to load a part of.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum ModelSource {
-    /// A file or folder. Only nodes of one process take this from each other.
+    /// A file or folder. Nodes accept this only from nodes of the same process.
     Path(PathBuf),
-    /// A model known by name on every machine; `None` is the starter model. The digest must agree.
+    /// A model known by name on every machine; `None` is the starter model. The digest must match.
     Named(Option<String>, String),
 }
 
-/// One stage, as its node is asked to load it.
+/// A stage to load.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StageSpec {
     /// The model.
     pub source: ModelSource,
     /// Layers `[start, end)`.
     pub layers: Range<usize>,
-    /// Kernels.
+    /// The kernels to compute with.
     pub compute: Compute,
-    /// Threads; 0 is as many as the node has.
+    /// Number of threads; 0 means as many as the node has.
     pub threads: usize,
-    /// Memory it will take with its conversations, as planned.
+    /// Planned memory, including its sessions, in bytes.
     pub bytes: u64,
-    /// Whether it is a copy of a stage that another node holds, which yields to anything that needs the memory.
+    /// Whether it is a standby replica of another node's stage; it yields to anything that needs the memory.
     pub standby: bool,
 }
 
-/// Where a stage sends what it computes.
+/// The machines that a stage exchanges frames with.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Neighbours {
-    /// How often the ring has been mended: what is said of an earlier state counts no more.
+    /// The number of failovers of the ring. Reports from an earlier epoch are stale.
     pub epoch: u32,
     /// The next stage, unless this is the last.
     pub next: Option<PeerAddr>,
     /// The first stage, if this is the last.
     pub first: Option<PeerAddr>,
-    /// The machine of the stage before this one, or, for the first stage, of the last: whose frames it takes.
+    /// The machine whose frames this stage accepts: that of the previous stage or, for the first stage, of the last.
     pub previous: PeerId,
-    /// Where the owner of the ring is, who asked for the answer.
+    /// The ring's owner, which asked for the answer.
     pub coordinator: PeerAddr,
 }
 
-/// A session, as every stage hears of it.
+/// A session, as every stage opens it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SessionSpec {
     /// 128 random bits.
     pub session: u128,
-    /// The answer that it is for, as the coordinator's log names it.
+    /// The id of its answer in the coordinator's log.
     pub answer: u64,
     /// How tokens are sampled.
     pub options: SessionOptions,
     /// Tokens that end the answer.
     pub end_tokens: Vec<u32>,
-    /// The answer ends with the token that stands here, whatever it is.
+    /// The answer ends with the token at this position, whatever it is.
     pub last_position: u32,
-    /// Go on with what a session that is kept has computed, up to a position.
+    /// The retained session whose cache this one reuses.
     pub continues: Option<Continued>,
 }
 
-/// The beginning of a conversation that is in the stages' caches already.
+/// A prefix of a conversation that is already in the stages' caches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Continued {
-    /// The session that was kept.
+    /// The retained session.
     pub session: u128,
-    /// How much of it counts.
+    /// The number of its positions to reuse.
     pub position: u32,
 }
 
-/// What a stage is to send once more, because whoever had it is gone.
+/// What a stage sends again, because the machine that had it is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Replay {
     /// The session.
     pub session: u128,
-    /// The first position that is missing.
+    /// The first missing position.
     pub from: u32,
-    /// From this position on a token is wanted for every row; before it, all tokens are known.
+    /// From this position on, every row's token is sampled; earlier tokens are known.
     pub sample_from: u32,
 }
 
-/// Where the sessions of a stage are to be carried, unless they are computed there sooner.
+/// Where a stage's sessions are handed over to, unless recomputing them there is faster.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Drain {
     /// The machine that has loaded the same layers.
     pub to: PeerAddr,
-    /// Bytes of the stage's cache for each token, as planned.
+    /// Planned size of the stage's cache per token, in bytes.
     pub bytes_per_row: u64,
-    /// Tokens of a prompt that the new machine passes through these layers in a second.
+    /// Prefill speed of the new machine for these layers, in tokens per second.
     pub rows_per_s: Option<f64>,
 }
 
-/// How a stage is.
+/// Figures about a stage.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct StageReport {
-    /// Most memory its worker has had resident.
+    /// Peak resident memory of its worker, in bytes.
     pub peak_bytes: Option<u64>,
-    /// Most KV cache held since the last report.
+    /// Peak KV cache since the last report, in bytes.
     pub kv_bytes: u64,
-    /// Microseconds spent computing tokens, one alone at a time, since the last report.
+    /// Time spent computing tokens one at a time since the last report, in microseconds.
     pub decode_us: u64,
-    /// How many.
+    /// The number of those tokens.
     pub decoded: u64,
-    /// Median time from sending a frame to the next stage to its receipt, in microseconds.
+    /// Median time from sending a frame to the next stage until its receipt arrives, in microseconds.
     pub link_round_trip_us: Option<u64>,
 }
 
-/// What computes a stage, as far as it decides whether two machines agree bit for bit.
+/// A stage's arithmetic, which decides whether two machines agree bit for bit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Arithmetic {
-    /// `hive-kernels` on a CPU: the same bits in any batch, chunk, number of threads and instruction set.
+    /// `hive-kernels` on a CPU: the same bits for any batch, chunk, number of threads and instruction set.
     Exact,
-    /// MLX on a CPU: bits depend on the shapes that are computed together.
+    /// MLX on a CPU: the bits depend on the shapes that are computed together.
     #[default]
     ByShape,
-    /// A GPU: the same, and the first batches of each shape wait for kernels to be compiled.
+    /// A GPU: the same, and the first batches of each shape wait until their kernels are compiled.
     Gpu,
 }
 
-/// Signs of life of a stage, when it was asked for them.
+/// A stage's reply to a check.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pulse {
-    /// Whether the request went through the worker's own loop.
+    /// Whether the request passed through the worker's own loop.
     pub passed: bool,
-    /// Rows that the worker was given and has not said anything about.
+    /// Rows that the worker was given and has not reported on.
     pub owed_rows: u32,
-    /// For how long it has owed them without a word, in milliseconds.
+    /// How long it has been silent while it owes them, in milliseconds.
     pub quiet_ms: u64,
-    /// Whether the stage is held up by the next machine, which takes nothing.
+    /// Whether the stage is blocked because the next machine accepts nothing.
     pub held_up: bool,
     /// What computes the stage.
     pub arithmetic: Arithmetic,
 }
 
-/// Some rows of a session.
+/// A range of a session's rows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Span {
     /// The session.
@@ -178,108 +178,108 @@ pub struct Span {
     pub rows: Range<u32>,
 }
 
-/// Rows that are to be computed once more, to compare them with what another machine computed.
+/// Rows to recompute and compare with another machine's results.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Recompute {
-    /// A session for this alone; it is opened with its first rows.
+    /// A session for this purpose only, opened with its first rows.
     pub session: u128,
     /// How tokens are sampled.
     pub options: SessionOptions,
-    /// Position of the first row; what comes before was there before.
+    /// Position of the first row; earlier positions were sent before.
     pub position: u32,
     /// The rows.
     pub input: Input,
-    /// Whether the last stage is to choose the token after the last row.
+    /// Whether the last stage is to sample the token after the last row.
     pub sample: bool,
 }
 
-/// A request on a control stream. New ones go to the end: their places are what travels.
+/// A request on a control stream. Variants are encoded by position, so new ones go to the end.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Request {
-    /// First words, as JSON; heartbeats follow on the same stream.
+    /// A greeting, as JSON; heartbeats follow on the same stream.
     Greet(String),
-    /// Take so many messages of bytes, then say `Done`: how fast is the path?
+    /// Read this many messages of bytes, then reply `Done`; measures the path's rate.
     Measure(u32),
-    /// Load a stage. Answered by progress, then `Loaded` or `Refused`.
+    /// Load a stage. Answered with progress, then `Loaded` or `Refused`.
     Load(StageId, StageSpec),
     /// Connect the stage to its neighbours.
     Join(StageId, Neighbours),
-    /// Open a session, unless it is open; say which position comes next.
+    /// Open a session, unless it is open; reply with the position that it expects next.
     Open(StageId, SessionSpec),
-    /// Forget a session.
+    /// Close a session.
     Close(StageId, u128),
-    /// Say how the stage is.
+    /// Report figures about the stage.
     Report(StageId),
-    /// Forget the stage.
+    /// Unload the stage.
     Unload(StageId),
-    /// Forget every stage I had you load but these: what was told while you were away did not arrive.
+    /// Unload every stage that the sender had loaded except these: orders sent while the connection was down were lost.
     RenewLeases(Vec<StageId>),
-    /// Keep a session that has ended: its conversation may go on.
+    /// Retain the cache of a session that has ended, for the conversation's next turn.
     Retain(StageId, u128),
-    /// Show signs of life, out of the worker's own loop.
+    /// Reply to a check from the worker's own loop.
     Check(StageId),
-    /// Send on once more what is missing.
+    /// Send missing frames again.
     Replay(StageId, Replay),
-    /// Carry the stage's sessions to the machine that takes it over.
+    /// Hand the stage's sessions over to the machine that replaces it.
     Drain(StageId, Drain),
-    /// Take the sessions of a stage that I had; they follow on the same stream.
+    /// Receive the sessions of a stage of the sender; they follow on the same stream.
     ReceiveSessions(StageId),
-    /// Let me measure a path with this key.
+    /// Let the sender measure a path with this key.
     GrantKey(PeerId),
-    /// Take the sessions of the stage that this machine hands over.
+    /// Accept the stage's sessions from this machine.
     ExpectSessions(StageId, PeerId),
-    /// Give the digests of rows that the stage was given.
+    /// Reply with the digests of rows that the stage received.
     Digests(StageId, Span),
-    /// Give rows that the stage has sent on.
+    /// Reply with rows that the stage sent.
     Rows(StageId, Span),
-    /// Compute rows once more, and give their digests.
+    /// Recompute rows and reply with their digests.
     Recompute(StageId, Box<Recompute>),
 }
 
-/// An answer on a control stream. New ones go to the end.
+/// A reply on a control stream. New variants go to the end.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Reply {
-    /// First words, as JSON.
+    /// A greeting, as JSON.
     Greeting(String),
-    /// So many layers are loaded.
+    /// The number of layers loaded so far.
     Progress(usize),
-    /// The stage is ready, on this device.
+    /// The stage is loaded, on this device.
     Loaded(String),
-    /// It is done.
+    /// The order was carried out.
     Done,
-    /// The stage is so.
+    /// Figures about the stage.
     Report(StageReport),
-    /// It could not be done, and why.
+    /// The order cannot be carried out; the reason.
     Refused(String),
-    /// The machine's owner does not want it now, or nobody needs it any more: no fault of the machine.
+    /// The machine's owner does not want it now, or it is no longer needed. Not held against the machine.
     Declined(String),
-    /// The session is open, and this position comes next.
+    /// The session is open and expects this position next.
     At(u32),
-    /// So many sessions were taken over.
+    /// The number of sessions received.
     SessionsReceived(u32),
-    /// There is no room for the stage at this moment, and what takes it.
+    /// The stage does not fit in memory now; the reason names what takes the memory.
     Full(String),
-    /// Signs of life.
+    /// The reply to a check.
     Pulse(Pulse),
     /// Digests of rows.
     Digests(Vec<RowDigest>),
     /// Rows.
     Rows(Hidden),
-    /// What rows were when they were computed once more, and the token after them.
+    /// The digests of recomputed rows, or the token after them.
     Recomputed {
-        /// Of each row, but for the last stage.
+        /// One per row; empty from the last stage.
         digests: Vec<RowDigest>,
-        /// Of the last stage.
+        /// From the last stage only.
         token: Option<u32>,
     },
-    /// It does not have the model, or not one that it can use: no fault of the machine.
+    /// The machine lacks the model, or a version of it that it can use. Not held against the machine.
     Lacks,
-    /// The model's files are at fault, wherever they are loaded; why, where that may be told.
+    /// The model's files are at fault, wherever they are loaded; the reason, if it may be told.
     Unfit(String),
 }
 
 impl Reply {
-    /// An answer of another machine, with its words as they may be shown.
+    /// Cleans the texts in another machine's reply, so that they can be shown.
     #[must_use]
     pub fn at_the_border(self) -> Self {
         match self {
@@ -288,7 +288,7 @@ impl Reply {
             Self::Declined(why) => Self::Declined(border::reason(&why)),
             Self::Full(why) => Self::Full(border::reason(&why)),
             Self::Unfit(why) => Self::Unfit(border::reason(&why)),
-            // Its own reader looks at a greeting; the others have no words.
+            // The reader of a greeting cleans it; the other replies contain no text.
             Self::Greeting(_)
             | Self::Progress(_)
             | Self::Done
@@ -304,25 +304,25 @@ impl Reply {
     }
 }
 
-/// The first message on a stage stream: which ring, and whom the frames are for.
+/// The first message on a stage stream: the ring, and the receiver of the frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     /// The ring.
     pub ring: RingId,
-    /// The ring's owner, by whose order the frames are sent.
+    /// The ring's owner, on whose behalf the frames are sent.
     pub owner: PeerId,
-    /// Whom the frames are for.
+    /// The receiver of the frames.
     pub to: Role,
 }
 
-/// Who takes the frames of a stage stream.
+/// The receiver of a stage stream's frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Role {
-    /// The stage of this index that the node hosts.
+    /// The stage with this index on the node.
     Stage(u32),
     /// The node, as coordinator.
     Coordinator,
-    /// The node, as coordinator and as the first stage: a token is for both of them, the rest for the coordinator.
+    /// The node as coordinator and as first stage: tokens are for both, everything else is for the coordinator.
     Head,
 }
 

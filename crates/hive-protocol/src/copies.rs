@@ -1,12 +1,12 @@
-//! A model on a machine's disk, as it tells others.
+//! A model on a machine's disk, as the machine reports it.
 
 use serde::{Deserialize, Serialize};
 
-/// A model on a machine's disk, as it tells others.
+/// A model on a machine's disk, as the machine reports it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelCopy {
-    /// What it is called there; nothing for a file that has no name but its path, which is told to nobody.
+    /// Its name there; `None` for a file known only by its path, which is never sent.
     pub name: Option<String>,
-    /// Tells whether it is the same elsewhere; nothing where it cannot be used.
+    /// Identifies its content across machines; `None` if the machine cannot use it.
     pub digest: Option<String>,
 }

@@ -1,27 +1,27 @@
-//! How two approved machines keep in touch: first words, then heartbeats.
+//! The messages of presence: greetings, then heartbeats.
 
 use serde::{Deserialize, Serialize};
 
 use crate::Profile;
 
-/// First words between two approved machines. They travel as JSON.
+/// A greeting between two approved machines, sent as JSON.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Greeting {
-    /// Versions of the control protocol spoken, oldest and newest.
+    /// Versions of the control protocol that the sender speaks, oldest and newest.
     pub speaks: (u32, u32),
-    /// Tells one run of a node from the next.
+    /// Distinguishes one run of the node from the next.
     #[serde(default)]
     #[serde(rename = "life")]
     pub incarnation: u64,
-    /// What the machine says of itself.
+    /// The sender's profile.
     pub profile: Profile,
 }
 
-/// A heartbeat and its answer, with the profile where it has changed.
+/// A heartbeat or its reply, with the profile if it has changed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Beat {
-    /// The answer has its heartbeat's number.
+    /// A reply has the number of its heartbeat.
     pub number: u32,
-    /// JSON, see [`Profile`].
+    /// A [`Profile`] as JSON.
     pub profile: Option<String>,
 }

@@ -1,8 +1,8 @@
-//! What nodes say to each other, and what a machine tells of itself.
+//! The messages between nodes, and what a machine reports of itself.
 //!
-//! Control messages are postcard: a variant's place and a field's place are what travels, so new ones go to the
-//! end. A [`Profile`] is JSON, and whoever reads it skips what it does not know. Frames of hidden states and tokens
-//! are `hive-net`'s.
+//! Control messages are encoded with postcard, which encodes variants and fields by position, so new ones go to the
+//! end. A [`Profile`] is JSON, and readers skip fields that they do not know. Frames of hidden states and tokens belong
+//! to `hive-net`.
 
 mod control;
 

@@ -1,4 +1,4 @@
-//! What models are called between machines.
+//! Names of models between machines.
 
 use hive_net::border;
 
@@ -7,16 +7,17 @@ use crate::ModelSource;
 /// The model that comes with HiveMind.
 pub const STARTER_FILE: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 
-/// What programs call the starter model.
+/// The starter model's name for programs.
 pub fn starter_name() -> &'static str {
     STARTER_FILE.trim_end_matches(".gguf")
 }
 
-/// Of a name that another machine gives: those of Hugging Face have 96 at most, and a file's is behind it.
+/// Maximum width of a model name from another machine. A name on Hugging Face has 96 characters at most; a file's name
+/// may follow it.
 const MODEL_COLUMNS: usize = 160;
 
 impl ModelSource {
-    /// What people call a model that another machine asks for; never a path.
+    /// The name that people see for a model that another machine asks for; never a path.
     pub fn name(&self) -> String {
         match self {
             Self::Path(_) => "a file of its own".to_owned(),

@@ -1,6 +1,7 @@
-//! What a machine says of itself to the machines it has approved.
+//! A machine's profile: what it reports of itself to the machines it has approved.
 //!
-//! It travels as JSON, and what a reader does not know it skips: older and newer machines understand each other.
+//! The profile is sent as JSON, and readers skip fields that they do not know, so older and newer versions understand
+//! each other.
 
 use hive_host::{Heat, Power};
 use hive_net::border;
@@ -8,66 +9,66 @@ use serde::{Deserialize, Serialize};
 
 use crate::ModelCopy;
 
-/// A machine in its own words.
+/// What a machine reports of itself.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Profile {
-    /// What it calls itself.
+    /// Its name for itself.
     pub name: String,
-    /// The version of HiveMind it runs.
+    /// Its version of HiveMind.
     pub version: String,
     /// Its processor.
     pub chip: String,
     /// `macos` or `linux`.
     pub os: String,
-    /// Threads that compute at the same time.
+    /// Threads that can compute at the same time.
     pub threads: usize,
     /// Installed memory, in bytes.
     pub memory_bytes: u64,
-    /// What its owner's programs and the system use of that, in bytes.
+    /// Memory used by the system and the owner's programs, in bytes.
     pub taken_bytes: u64,
-    /// What it offers the swarm at this moment, in bytes.
+    /// Memory it offers the swarm now, in bytes.
     pub offered_bytes: u64,
-    /// Whether it computes for others now.
+    /// Whether it shares now.
     pub sharing: bool,
-    /// Why it does not, in words.
+    /// Why it does not share, for people.
     pub not_sharing: Option<String>,
-    /// Whether it computes on a GPU, where models take another form in memory.
+    /// Whether it computes on a GPU, where models have another form in memory.
     pub gpu: bool,
-    /// How fast it computes the starter model: tokens of an answer per second.
+    /// Decode speed with the starter model, in tokens per second.
     pub decode_tokens_per_s: Option<f64>,
-    /// Bytes of weights it reads per second on the way: what tells how fast it is with other models.
+    /// Weights read during that decode, in bytes per second; predicts the speed of other models.
     pub bytes_per_s: Option<f64>,
-    /// And tokens of a prompt per second.
+    /// Prefill speed with the starter model, in tokens per second.
     pub prefill_tokens_per_s: Option<f64>,
-    /// The most memory its owner lets it give, in bytes, if that is set.
+    /// The owner's cap on shared memory, in bytes, if set.
     pub cap_bytes: Option<u64>,
-    /// What the layers it holds take of that, in bytes.
+    /// Memory of the layers it holds for others, in bytes.
     pub held_bytes: u64,
-    /// Whether that is more than its owner lets it give by now: others are to take layers over.
+    /// Whether that exceeds the cap, so that other machines must take layers over.
     pub over_cap: bool,
-    /// The most it could offer with nothing else in memory, in bytes: its owner's cap, or what its GPU holds.
+    /// The most it could offer with nothing else in memory, in bytes: the owner's cap, or what its GPU holds.
     pub limit_bytes: Option<u64>,
-    /// The most it sends, in bits per second, if its owner has set that.
+    /// The owner's limit on sending, in bits per second, if set.
     pub sends_bits_per_s: Option<u64>,
-    /// Models on its disk that can be asked.
+    /// The models on its disk that can be used.
     pub models: Vec<String>,
-    /// What each model on its disk is; nothing until it has looked at all of them.
+    /// Every model on its disk; `None` until all of them have been read.
     pub copies: Option<Vec<ModelCopy>>,
     /// Answers it is computing a part of.
     pub sessions: usize,
-    /// Where its power comes from.
+    /// Its power source.
     pub power: Power,
-    /// How hot it is.
+    /// Its thermal state.
     pub heat: Heat,
 }
 
-/// Models of another machine that are listed; a cache has dozens.
+/// Maximum number of another machine's models that are listed; a real cache has dozens.
 const LISTED_MODELS: usize = 1024;
 
 impl Profile {
-    /// What another machine says of itself, with its words as they may be shown. A model whose name cannot be shown as it
-    /// is is left out: models are looked up by their names.
+    /// Cleans the texts in another machine's profile, so that they can be shown. Models whose names would need cleaning
+    /// are dropped, since models are looked up by name.
     #[must_use]
     pub fn at_the_border(self) -> Self {
         let models = self.models.into_iter().filter(|model| border::is_plain(model)).take(LISTED_MODELS);
@@ -89,23 +90,23 @@ impl Profile {
         }
     }
 
-    /// Bytes it offers once so many of what it holds are free.
+    /// Memory it offers once `freed_bytes` of what it holds are freed.
     pub fn offered_after(&self, freed_bytes: u64) -> u64 {
         let offered = self.offered_bytes.saturating_add(freed_bytes);
         offered.min(self.limit_bytes.unwrap_or(u64::MAX)).max(self.offered_bytes)
     }
 
-    /// Bytes of what it offers that are not taken by layers it holds already, within its owner's cap.
+    /// The part of the offered memory that the owner's cap leaves beside the layers already held.
     pub fn room_bytes(&self) -> u64 {
         let under_cap = self.cap_bytes.map_or(u64::MAX, |cap| cap.saturating_sub(self.held_bytes));
         self.offered_bytes.min(under_cap)
     }
 }
 
-/// Bytes left to the system and the owner's programs, whatever is free.
+/// Memory always left to the system and the owner's programs, in bytes.
 const HEADROOM_BYTES: u64 = 1 << 30;
 
-/// What a machine can offer: what is free beyond the headroom, within its limit.
+/// What a machine can offer: the available memory beyond the headroom, up to its limit.
 pub fn offered_bytes(available: u64, limit: Option<u64>) -> u64 {
     available.saturating_sub(HEADROOM_BYTES).min(limit.unwrap_or(u64::MAX))
 }
@@ -126,7 +127,7 @@ mod tests {
     fn what_is_held_takes_room_under_the_cap_only() {
         let capped = Profile { offered_bytes: 200, cap_bytes: Some(200), held_bytes: 120, ..Profile::default() };
         assert_eq!(capped.room_bytes(), 80);
-        // Without a cap, what is held is missing from what is free already.
+        // Without a cap, held layers are already missing from the available memory.
         assert_eq!(Profile { cap_bytes: None, ..capped.clone() }.room_bytes(), 200);
         assert_eq!(Profile { held_bytes: 300, ..capped }.room_bytes(), 0);
     }

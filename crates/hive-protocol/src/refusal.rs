@@ -1,15 +1,15 @@
-//! What a machine says no to, in words.
+//! Refusals by other machines, as texts and errors.
 
 use crate::Reply;
 
-/// What is said of a machine that replies with something else than was asked for.
+/// For a machine whose reply does not match the request.
 pub const NONSENSE: &str = "it sent a reply that makes no sense";
 
-/// What a machine says of a model that is not on its disk, and of one that it cannot use: it does not tell which.
+/// For a model that a machine lacks or cannot use; the reply does not say which.
 pub const UNUSABLE: &str = "it has no model of this name and version that it can use; download the same model on both machines, or \
      update it there";
 
-/// What a machine refuses, as an error.
+/// Turns a refusal into an error.
 pub fn refusal(answer: Reply) -> Result<Reply, String> {
     match answer {
         Reply::Refused(why) | Reply::Declined(why) | Reply::Full(why) | Reply::Unfit(why) => Err(why),
