@@ -1,41 +1,41 @@
-//! Why a model is not served.
+//! Errors of placing, loading and asking a model.
 
 use hive_peers::FindPeerError;
 use hive_plan::{ArrangeError, PlanError};
 use hive_ring::{GenerateError, RingError};
 use hive_stage::models::FindError;
 
-/// Why a request could not be met.
+/// Why a request cannot be served.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    /// The model.
+    /// The model was not found.
     #[error(transparent)]
     Find(#[from] FindError),
-    /// There is no plan.
+    /// No plan is possible.
     #[error("{error}{}", not_counted(left_out))]
     Plan {
         /// Why.
         error: PlanError,
-        /// The machines that take no part, and why, in words.
+        /// The excluded machines with the reasons, for people.
         left_out: Vec<String>,
     },
-    /// Fewer machines can take a part than were asked for.
+    /// Fewer machines are usable than were asked for.
     #[error("{wanted} machines were asked for, but only {} can take a part{}", usable.join(", "), who_cannot(left_out))]
     TooFew {
-        /// Machines asked for.
+        /// The number of machines asked for.
         wanted: usize,
-        /// The names of those that can.
+        /// The names of the usable machines.
         usable: Vec<String>,
-        /// Those that cannot, and why, in words.
+        /// The other machines with the reasons, for people.
         left_out: Vec<String>,
     },
-    /// A plan made by hand cannot be.
+    /// A manual plan cannot be followed.
     #[error("this plan cannot be followed: {0}")]
     ByHand(#[from] ByHandError),
-    /// It did not load.
+    /// The model did not load.
     #[error(transparent)]
     Load(#[from] RingError),
-    /// Nothing is loaded any more.
+    /// The node is stopping and loads nothing more.
     #[error("HiveMind is about to end on this machine")]
     Stopping,
 }
@@ -52,27 +52,27 @@ fn who_cannot(left_out: &[String]) -> String {
     }
 }
 
-/// Why a plan made by hand cannot be followed.
+/// Why a manual plan cannot be followed.
 #[derive(Debug, thiserror::Error)]
 pub enum ByHandError {
-    /// It names a machine that there is not.
+    /// It names an unknown machine, or one of several.
     #[error(transparent)]
     Machine(#[from] FindPeerError),
-    /// A machine takes no part, for a reason that is said with its name.
+    /// It uses an excluded machine; the text names the machine and the reason.
     #[error("{0}")]
     LeftOut(String),
-    /// Its layers are wrong.
+    /// Its layers are invalid.
     #[error(transparent)]
     Layers(#[from] ArrangeError),
 }
 
-/// Why an answer by the swarm did not begin.
+/// Why an answer did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum AnswerError {
-    /// There is no model to ask.
+    /// The model could not be loaded.
     #[error(transparent)]
     Serve(#[from] ServeError),
-    /// The request was not taken.
+    /// The request was refused.
     #[error(transparent)]
     Generate(#[from] GenerateError),
 }

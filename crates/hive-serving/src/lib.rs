@@ -1,9 +1,11 @@
-//! The models that a node has in memory for its own people and programs: placed over the machines that are here, loaded when they
-//! are first asked for, moved when there is a better plan, and asked.
+//! The models that a node has in memory for its own people and programs: it places them over the machines that are
+//! present, loads them when they are first asked for, migrates them when there is a better plan, and answers with them.
 //!
-//! [`Serving`] is the handle. `model_request` says what is asked for, `library` what lies on this machine's disk.
+//! [`Serving`] is the handle. `model_request` describes what is asked for; `library` lists the models on this machine's
+//! disk.
 //!
-//! What holds: a model is loaded once for all who ask; whoever asks for one that is in memory waits for no other.
+//! Invariants: a model is loaded once for everybody who asks for it; a request for a model in memory waits for no other
+//! model.
 
 mod error;
 mod library;

@@ -1,4 +1,4 @@
-//! The models that this machine has on its disk: what they take, where else they are, and letting go of them.
+//! The models on this machine's disk: their sizes, the other machines that have them, and unloading and removing them.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -13,13 +13,13 @@ use crate::error::ServeError;
 use crate::model_request::ModelRequest;
 use crate::serving::Serving;
 
-/// How long a list waits for models that nobody has looked at yet.
+/// How long a list waits for models that have not been read yet.
 const READING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Why a model was not let go.
+/// Why a model was not unloaded or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum LetGoError {
-    /// There is none of that name.
+    /// There is no model of that name.
     #[error(transparent)]
     Find(#[from] FindError),
     /// It is answering.
@@ -28,18 +28,18 @@ pub enum LetGoError {
     /// It is not in memory.
     #[error("{0} is not in memory")]
     NotLoaded(String),
-    /// It comes with HiveMind.
+    /// It comes with HiveMind and cannot be removed.
     #[error("{0} comes with HiveMind and stays, so that there is always a model")]
     Starter(String),
-    /// It is not where downloaded models are.
+    /// It is not where HiveMind keeps downloaded models.
     #[error("{0} was not downloaded by HiveMind; remove its files where they are")]
     Foreign(String),
-    /// The disk said no.
+    /// The file system refused.
     #[error("cannot remove {name}: {why}")]
     Disk {
-        /// Which.
+        /// The model.
         name: String,
-        /// What the system said.
+        /// The system's error.
         why: std::io::Error,
     },
 }
@@ -51,7 +51,7 @@ impl Serving {
         let loaded = self.names();
         let mut models = Vec::new();
         for place in aside(|| self.host().catalogue().places()) {
-            // What takes longer goes on in `catalogue::attend`.
+            // Reading continues in `catalogue::attend` after the time-out.
             let nature = tokio::time::timeout_at(until.into(), self.host().catalogue().nature(&place.path)).await;
             let (digest, unusable) = match nature {
                 Ok(Ok(nature)) => (nature.digest().cloned(), nature.fault().map(ToString::to_string)),
@@ -82,7 +82,7 @@ impl Serving {
                 match self.member().lacks().of(peer, &profile, &source) {
                     Some(lack) => lacking.push(Lacking::new(machine, &source, lack).to_string()),
                     None if profile.copies.is_some() || profile.models.contains(&shown) => also_on.push(machine),
-                    // It does not say yet.
+                    // The machine has not reported its models yet.
                     None => {}
                 }
             }
@@ -98,12 +98,12 @@ impl Serving {
         }
     }
 
-    /// Puts a model in memory, so that the first answer need not wait for it.
+    /// Loads a model ahead of the first question.
     pub async fn load_model(&self, name: &str) -> Result<(), ServeError> {
         self.model(&ModelRequest::named(name)).await.map(|_| ())
     }
 
-    /// Frees the memory that a model takes, on every machine.
+    /// Unloads a model on every machine.
     pub async fn unload_model(&self, name: &str) -> Result<(), LetGoError> {
         match self.let_go(name).await {
             Some(true) => {
@@ -115,7 +115,7 @@ impl Serving {
         }
     }
 
-    /// Removes a downloaded model from this machine's disk, and from memory first.
+    /// Unloads a downloaded model, then removes it from this machine's disk.
     pub async fn remove_model(&self, name: &str) -> Result<(), LetGoError> {
         if name == models::starter_name() {
             return Err(LetGoError::Starter(name.to_owned()));
@@ -132,13 +132,13 @@ impl Serving {
     }
 }
 
-/// Removes a file, a link, or a folder with all that is in it.
+/// Removes a file, a link, or a folder with its contents.
 fn remove(path: &Path) -> std::io::Result<()> {
     let is_folder = std::fs::symlink_metadata(path).is_ok_and(|about| about.is_dir());
     if is_folder { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) }
 }
 
-/// Bytes of a file, or of the files in a folder; links count as what they point to.
+/// Size of a file, or of all files in a folder; links count as their targets.
 fn bytes_in(path: &Path) -> u64 {
     let Ok(about) = std::fs::metadata(path) else { return 0 };
     if about.is_file() {

@@ -1,8 +1,8 @@
-//! When a conversation began, for those that do not say so.
+//! Remembers when a conversation began, for requests that do not state it.
 //!
-//! A program sends the whole conversation with every question. Models whose prompt names the day would get another prompt after
-//! midnight, and all that has been computed would be computed again. So a conversation is known by its messages before the
-//! first answer, and keeps the time at which these came alone.
+//! A program sends the whole conversation with every question. For models whose prompt states the day, the prompt would
+//! change at midnight, and the cached prefix would be lost. So a conversation is identified by its messages before the
+//! first answer, and keeps the date at which these were first sent.
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
@@ -11,10 +11,10 @@ use std::sync::{Mutex, PoisonError};
 use hive_text::template::{Conversation, Message};
 use jiff::civil::DateTime;
 
-/// Conversations that are remembered, the latest ones.
+/// Maximum number of conversations remembered; the latest are kept.
 const MOST: usize = 1000;
 
-/// The local time of a moment, in seconds since 1970; `None` if no clock shows that.
+/// A time in seconds since 1970 as local time; `None` if it is out of range.
 pub fn local_time(since_1970_s: f64) -> Option<DateTime> {
     let moment = jiff::Timestamp::from_second(since_1970_s as i64).ok()?;
     Some(jiff::tz::TimeZone::system().to_datetime(moment))
@@ -23,7 +23,7 @@ pub fn local_time(since_1970_s: f64) -> Option<DateTime> {
 #[derive(Debug, Default)]
 pub(crate) struct Openings {
     hasher: RandomState,
-    /// By the hash of what came before the first answer.
+    /// Start times by the hash of the messages before the first answer.
     known: Mutex<VecDeque<(u64, DateTime)>>,
 }
 
@@ -36,7 +36,7 @@ impl Openings {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let place = known.iter().position(|(other, _)| *other == opening);
         let before = place.and_then(|place| known.remove(place)).map(|(_, began)| began);
-        // Who asks the same again begins another conversation.
+        // Without an answer yet, the same messages start another conversation.
         let began = before.filter(|_| first_answer.is_some()).unwrap_or(now);
         known.push_back((opening, began));
         if known.len() > MOST {
@@ -74,7 +74,7 @@ mod tests {
         assert_eq!(openings.began(&conversation(&["hi"]), day(1)), day(1));
         assert_eq!(openings.began(&conversation(&["hi", "hello", "go on"]), day(2)), day(1));
         assert_eq!(openings.began(&conversation(&["hi", "hello", "go on", "well", "and?"]), day(3)), day(1));
-        // Another one, and one that began elsewhere.
+        // Another conversation, and one that began on another node.
         assert_eq!(openings.began(&conversation(&["you"]), day(3)), day(3));
         assert_eq!(openings.began(&conversation(&["who", "I", "go on"]), day(3)), day(3));
         assert_eq!(openings.began(&conversation(&["who", "I", "go on", "well", "and?"]), day(4)), day(3));

@@ -1,19 +1,19 @@
-//! Where models were placed, as it is kept on disk.
+//! The format of `placements.json`, which records where models are placed.
 
 use hive_net::PeerId;
 use serde::{Deserialize, Serialize};
 
 use crate::model_request::ModelRequest;
 
-/// Where it is kept in the data folder.
+/// The file's name in the data folder.
 pub const FILE: &str = "placements.json";
 
-/// Layers on a machine.
+/// A range of layers on a machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PlacedLayers {
     /// The machine.
     pub(crate) machine: PeerId,
-    /// What it was called then.
+    /// The machine's name at that time.
     pub(crate) name: String,
     /// Layers `[first, end)`.
     pub(crate) layers: [usize; 2],
@@ -22,14 +22,14 @@ pub(crate) struct PlacedLayers {
 /// A model's stages, in the order a token passes them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PlacedModel {
-    /// What was asked for.
+    /// The request that the model was loaded for.
     #[serde(rename = "wish")]
     pub(crate) wanted: ModelRequest,
-    /// Where it is.
+    /// Its stages.
     pub(crate) stages: Vec<PlacedLayers>,
 }
 
-/// The file. What a newer version has written beside this is passed over.
+/// The file. Fields from a newer version are ignored.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Placements {

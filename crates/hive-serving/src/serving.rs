@@ -1,7 +1,7 @@
 //! The models that a node has in memory for its own people and programs, each loaded when it is first asked for.
 //!
-//! One that nobody uses makes room for the next; one that is in use stays beside it. A model whose machine has left is
-//! loaded anew on those that are there. Where they are is kept on disk (`placements.rs`).
+//! An unused model makes room for the next; a model in use stays. A model whose machine has left is loaded again on the
+//! machines that are present. `placements.json` records where each is (`placements.rs`).
 
 mod answering;
 mod by_hand;
@@ -34,7 +34,8 @@ struct Loaded {
 }
 
 impl Loaded {
-    /// Whether it is freed before a request is met: one that answers stays beside it.
+    /// Whether it is unloaded to make room for a request. A model that is answering stays, unless it is the one asked
+    /// for.
     fn makes_room_for(&self, wanted: &ModelRequest) -> bool {
         self.wanted == *wanted || !self.ring.is_busy() || self.ring.is_abandoned()
     }
@@ -44,7 +45,7 @@ impl Loaded {
     }
 }
 
-/// The models in memory here. Clones share them.
+/// The models in memory. Clones share them.
 #[derive(Clone)]
 pub struct Serving {
     inner: Arc<Inner>,
@@ -52,28 +53,28 @@ pub struct Serving {
 
 struct Inner {
     host: StageHost,
-    /// Whether models that fit on this machine stay on it.
+    /// Whether models that fit on this machine run on it only.
     keeps_prompts_here: AtomicBool,
     openings: Openings,
-    /// In the order in which they were loaded. Never locked over a wait.
+    /// In the order in which they were loaded. Never locked across an await.
     loaded: Mutex<Vec<Loaded>>,
-    /// Held while models are placed and loaded, one after the other: each is planned with what the others leave, and is loaded
-    /// once for all who ask. Whoever asks for one that is in memory does not wait for it.
+    /// Held while a model is placed and loaded, so that each is planned with the memory that the others leave, and is
+    /// loaded once for everybody who asks. Requests for a model in memory do not wait for this.
     placing: AsyncMutex<()>,
-    /// The one loaded last, for people.
+    /// The model that people see: the one loaded last.
     latest: Mutex<Option<Ring>>,
-    /// The one on its way.
+    /// The model being loaded.
     loading: Mutex<Option<LoadingView>>,
-    /// What was in memory when the node was killed, and is not yet again.
+    /// Models that were in memory when the node was killed, and are not restored yet.
     restoring: watch::Sender<Vec<PlacedModel>>,
-    /// What somebody has placed.
+    /// Manual plans.
     by_hand: Mutex<Vec<PlacedModel>>,
-    /// What `placements.json` says.
+    /// The content of `placements.json`.
     on_disk: Mutex<Placements>,
 }
 
 impl Serving {
-    /// Nothing yet; `placements` is to be put back.
+    /// Starts with no model in memory; `placements` is restored later.
     pub fn new(host: StageHost, placements: Placements, keeps_prompts_here: bool) -> Self {
         let inner = Inner {
             host,
@@ -90,7 +91,7 @@ impl Serving {
         Self { inner: Arc::new(inner) }
     }
 
-    /// The stages of this machine, and its way to those of others.
+    /// The stages on this machine, and access to those on others.
     pub(crate) fn host(&self) -> &StageHost {
         &self.inner.host
     }
@@ -100,17 +101,17 @@ impl Serving {
         self.inner.host.membership()
     }
 
-    /// Whether models that fit on this machine stay on it, from now on.
+    /// Sets whether models that fit on this machine run on it only.
     pub fn keep_prompts_here(&self, keeps: bool) {
         self.inner.keeps_prompts_here.store(keeps, Ordering::Relaxed);
     }
 
-    /// Whether models that fit on this machine stay on it.
+    /// Whether models that fit on this machine run on it only.
     pub(crate) fn keeps_prompts_here(&self) -> bool {
         self.inner.keeps_prompts_here.load(Ordering::Relaxed)
     }
 
-    /// The model in memory, if there is one.
+    /// The model loaded last, if it is still in memory.
     pub fn view(&self) -> Option<ModelView> {
         self.inner
             .latest
@@ -121,7 +122,7 @@ impl Serving {
             .map(view)
     }
 
-    /// The model on its way into memory, if there is one.
+    /// The model being loaded, if any.
     pub fn loading(&self) -> Option<LoadingView> {
         self.inner.loading.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -134,25 +135,25 @@ impl Serving {
         self.inner.loaded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The names of what is loaded.
+    /// The names of the loaded models.
     pub(crate) fn names(&self) -> Vec<String> {
         let loaded = self.loaded();
         let names = loaded.iter().filter(|loaded| !loaded.ring.is_abandoned());
         names.map(|loaded| loaded.wanted.model.as_deref().unwrap_or(models::starter_name()).to_owned()).collect()
     }
 
-    /// The ring of a request, if it is loaded.
+    /// The ring that serves a request, if it is loaded.
     fn ring_of(&self, wanted: &ModelRequest) -> Option<Ring> {
         self.loaded().iter().find(|loaded| loaded.wanted == *wanted).map(Loaded::ring)
     }
 
-    /// What would be freed before a request is met.
+    /// The rings that are unloaded to make room for a request.
     fn unused_beside(&self, wanted: &ModelRequest) -> Vec<Ring> {
         self.loaded().iter().filter(|loaded| loaded.makes_room_for(wanted)).map(Loaded::ring).collect()
     }
 
-    /// Frees a model by name, or by another name of the same files: `None` where it is not loaded, `false` where it is
-    /// answering.
+    /// Unloads a model by its name, or by another name of the same files. Returns `None` if it is not loaded, `false`
+    /// if it is answering.
     pub(crate) async fn let_go(&self, name: &str) -> Option<bool> {
         let place = aside(|| models::place(name));
         let is_its_name = |other: &str| other == name || (place.is_some() && models::place(other) == place);
@@ -183,10 +184,10 @@ impl Serving {
         *self.inner.latest.lock().unwrap_or_else(PoisonError::into_inner) = ring;
     }
 
-    /// Frees what is loaded, once the node stops; it stays on the disk that it was placed by hand.
+    /// Unloads everything when the node stops. Returns the manual plans, which stay on disk.
     pub async fn unload(&self) -> Placements {
         self.inner.restoring.send_modify(Vec::clear);
-        // What is on its way ends by itself then.
+        // A load in progress ends by itself, since the node is stopping.
         let _placing = self.inner.placing.lock().await;
         let loaded = std::mem::take(&mut *self.loaded());
         self.show(None);
@@ -197,7 +198,7 @@ impl Serving {
     }
 }
 
-/// Bytes that these models hold, machine by machine.
+/// Bytes that these models hold, per machine.
 fn held_by(rings: &[Ring]) -> Vec<(PeerId, u64)> {
     rings.iter().filter(|ring| !ring.is_abandoned()).flat_map(Ring::holdings).collect()
 }

@@ -1,4 +1,4 @@
-//! Models in memory as people see them.
+//! Views of loaded models.
 
 use hive_ring::{PlacedStage, Ring};
 use hive_types::{ModelView, StageView};

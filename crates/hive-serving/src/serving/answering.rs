@@ -1,4 +1,4 @@
-//! Answers by the swarm.
+//! Starts answers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,9 +10,9 @@ use super::Serving;
 use crate::error::{AnswerError, ServeError};
 use crate::model_request::ModelRequest;
 
-/// A machine may leave while a model is loaded; then it is loaded on the others.
+/// Attempts to load a model when machines leave during loading.
 const ATTEMPTS: usize = 3;
-/// Between two of them.
+/// Pause between two attempts.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// The local time.
@@ -20,14 +20,14 @@ fn now() -> DateTime {
     jiff::ZonedDateTime::now().datetime()
 }
 
-/// Whoever asked for a model, for as long as its answer takes.
+/// The source of an answer's model: loads it again if the answer needs that.
 struct Asker {
     serving: Serving,
     wanted: ModelRequest,
 }
 
 impl Source for Asker {
-    /// The model on the machines that are there: as many as were wished for, else as many as it takes.
+    /// The model on the machines that are present: on as many as requested if possible, otherwise on as many as needed.
     fn ring(&self) -> Loading<'_> {
         Box::pin(async {
             let ring = match self.serving.model(&self.wanted).await {
@@ -47,7 +47,7 @@ impl Source for Asker {
 }
 
 impl Serving {
-    /// Starts an answer by the swarm. It goes on over other machines when one leaves in the middle of it.
+    /// Starts an answer. It continues on other machines if one leaves while it is in progress.
     pub async fn generate(&self, wanted: &ModelRequest, request: &Request) -> Result<Reply, AnswerError> {
         let mut attempt = 1;
         loop {
@@ -55,7 +55,7 @@ impl Serving {
                 Err(ServeError::Load(error)) if attempt < ATTEMPTS && !error.is_the_models() => {
                     tracing::info!("the model is loaded anew: {error}");
                     attempt += 1;
-                    // Long enough for a machine that has gone to be known as gone.
+                    // Long enough to detect that a machine has left.
                     tokio::time::sleep(PAUSE).await;
                     continue;
                 }

@@ -1,7 +1,8 @@
-//! Plans that somebody makes by hand: which layers go to which machine.
+//! Manual plans: which layers go to which machine.
 //!
-//! They are checked in full before anything is loaded, and stay in force until the model is unloaded. While one cannot be
-//! followed, because a machine is away or gives too little, the model is placed as any other.
+//! A manual plan is validated in full before anything is loaded, and stays in effect until the model is unloaded. While
+//! it cannot be followed, because a machine is absent or offers too little memory, the model is placed by a computed
+//! plan.
 
 use std::ops::Range;
 
@@ -18,7 +19,7 @@ use crate::model_request::ModelRequest;
 use crate::placed::PlacedLayers;
 
 impl Serving {
-    /// Puts a model in memory as somebody wants it placed, and keeps to that.
+    /// Loads a model by a manual plan, and keeps that plan in effect.
     pub async fn load_model_by_hand(&self, name: &str, stages: &[StageLayers]) -> Result<(), ServeError> {
         let wanted = ModelRequest::named(name);
         let model = self.host().catalogue().open_model(wanted.model.as_deref()).await?;
@@ -33,7 +34,7 @@ impl Serving {
         loaded.map(|_| ())
     }
 
-    /// The machines that are meant.
+    /// Resolves the names of the plan's machines.
     fn resolve(&self, stages: &[StageLayers]) -> Result<Vec<PlacedLayers>, ByHandError> {
         let mut machines = self.member().peers().called();
         machines.push(Called::new(self.member().id(), self.member().name().to_owned()));
@@ -49,7 +50,7 @@ impl Serving {
         stages.iter().map(placed).collect()
     }
 
-    /// The plan that has a model where it was written to be, if that can be once what these models hold is free.
+    /// The plan that puts a model where `written` says, if that is possible once the memory of `freed` is free.
     pub(super) fn as_written(
         &self,
         model: &Model,
@@ -58,7 +59,7 @@ impl Serving {
         freed: &[Ring],
     ) -> Result<(Plan, Vec<Placement>), ByHandError> {
         let source = models::source(wanted.model.as_deref(), model);
-        // Somebody wants these very machines.
+        // People chose these machines, so load failures do not exclude them.
         let machines = self.member().candidates(Some(&source), &held_by(freed), Scope::WithLoadFailures);
         let nodes: Vec<_> = machines.iter().map(|machine| machine.profile.clone()).collect();
         let is_used = |placed: &PlacedLayers| machines.iter().any(|one| one.placement.addr.id() == placed.machine);
@@ -75,7 +76,7 @@ fn not_here(machine: &str) -> String {
     format!("{machine} is not here or does not share")
 }
 
-/// As [`Serving::as_written`], with what the machines have for it.
+/// Like [`Serving::as_written`], for these machines.
 pub(super) fn arrange(
     model: &ModelCard,
     machines: &[Candidate],

@@ -1,4 +1,4 @@
-//! What answers show of the machines that computed them.
+//! Learns from answers how fast the machines are.
 
 use std::time::Duration;
 
@@ -7,32 +7,33 @@ use hive_ring::Ring;
 
 use super::Serving;
 
-/// A prediction this far off is the noise of machines that people work on.
+/// Up to this factor, a deviation from the prediction is noise: people work on these machines.
 const NOISE: f64 = 1.5;
-/// A machine that was this much faster than it says, says so from then on.
+/// This machine corrects its own claim if it is faster by more than this factor.
 const WORTH_LEARNING: f64 = 1.1;
-/// No machine is counted as slower than this part of what it says.
+/// Minimum fraction of its claimed speed that a machine is credited with.
 const SLOWEST: f64 = 1e-4;
-/// Answers of fewer tokens say little about speed.
+/// Minimum length of an answer to learn from, in tokens.
 const ENOUGH_TOKENS: usize = 16;
 
-/// The part of its claimed speed that the other machines have shown, where a token took `token_us`. What this machine's own
-/// stages took is known; the rest of what is too much is the others'.
+/// The fraction of their claimed speed at which the other machines computed, given the time per token. The time of this
+/// machine's own stages is measured; any unexplained rest is attributed to the others.
 fn others_pace(token_us: f64, own_us: f64, claimed: &Costs, is_own: &[bool]) -> f64 {
     let others_claim: f64 = claimed.reading_us.iter().zip(is_own).filter(|(_, own)| !**own).map(|(us, _)| us).sum();
     let theirs = token_us - own_us - claimed.rest_us;
     if others_claim <= 0.0 || theirs <= others_claim * NOISE { 1.0 } else { (others_claim / theirs).max(SLOWEST) }
 }
 
-/// How many times as fast this machine was as it says, where that is worth a word: it measured itself when something else
-/// was going on. That it was slower is no news: its owner works on it.
+/// How many times faster this machine was than it claims, if that is significant: it may have measured itself while
+/// busy. Being slower is ignored: its owner may be working on it.
 fn own_gain(own_us: f64, claimed: &Costs, is_own: &[bool]) -> Option<f64> {
     let own_claim: f64 = claimed.reading_us.iter().zip(is_own).filter(|(_, own)| **own).map(|(us, _)| us).sum();
     Some(own_claim / own_us).filter(|times| times.is_finite() && *times > WORTH_LEARNING)
 }
 
 impl Serving {
-    /// Learns from an answer that had its stages to itself: so many tokens after the first, in so much time.
+    /// Learns from an answer that had its ring to itself; `tokens` counts those after the first, `time` is what they
+    /// took.
     pub(crate) async fn judge(&self, ring: &Ring, tokens: usize, time: Duration) {
         let stages = ring.stages();
         let is_own: Vec<bool> = stages.iter().map(|stage| stage.placement.addr.id() == self.member().id()).collect();
@@ -79,9 +80,9 @@ mod tests {
         let own = [true, false];
         assert!((others_pace(6300.0, 5000.0, &claimed, &own) - 1.0).abs() < 1e-9);
         assert!((others_pace(6800.0, 5000.0, &claimed, &own) - 1.0).abs() < 1e-9);
-        // Ten times what it claims.
+        // Ten times slower than claimed.
         assert!((others_pace(15_300.0, 5000.0, &claimed, &own) - 0.1).abs() < 1e-9);
-        // This machine's own slowness is not theirs.
+        // This machine's own slowness is not attributed to the others.
         assert!((others_pace(15_300.0, 14_000.0, &claimed, &own) - 1.0).abs() < 1e-9);
         let alone = Costs { reading_us: vec![5000.0], rest_us: 0.0 };
         assert!((others_pace(9e9, 0.0, &alone, &[true]) - 1.0).abs() < 1e-9);

@@ -1,7 +1,7 @@
-//! Moving a model that is in use to a better plan, between two tokens.
+//! Live migration: moves a model in use to a better plan, between two tokens.
 //!
-//! When a machine joins or a link gets better, the model is loaded beside itself by the new plan; its answers, told that their
-//! ring has a successor, go on there from their very next token, and the old one is freed when the last has gone.
+//! When a machine joins or a link improves, the model is loaded a second time, by the new plan. The old ring is
+//! superseded: its answers switch to the new ring at their next token, and it is freed when the last one has left.
 
 use std::time::Duration;
 
@@ -13,25 +13,25 @@ use hive_stage::models;
 use super::{Loaded, Serving};
 use crate::model_request::ModelRequest;
 
-/// Between two looks.
+/// Pause between two checks for better plans.
 const LOOK: Duration = Duration::from_secs(2);
-/// A plan must stay the better one for so many looks.
+/// Number of consecutive checks in which a plan must be better.
 const STEADY: usize = 2;
-/// A move that failed is not tried again at once.
+/// Pause after a failed migration.
 const AFTER_FAILURE: Duration = Duration::from_secs(30);
-/// The last answer leaves the old ring at its next token.
+/// How long the old ring is kept for its answers, which leave it at their next token.
 const DRAIN_TIMEOUT: Duration = Duration::from_mins(1);
-/// Between two looks whether it has.
+/// Pause between two checks whether they have left.
 const DRAIN_PAUSE: Duration = Duration::from_millis(100);
 
-/// What would be better elsewhere now, with how many looks in a row have said so.
+/// Adds to each model that has a better plan now the number of consecutive checks in which it had one.
 fn counted<T>(before: &[(T, usize)], now: Vec<T>, is_same: impl Fn(&T, &T) -> bool) -> Vec<(T, usize)> {
     let looks = |model: &T| before.iter().find(|(known, _)| is_same(known, model)).map_or(0, |(_, looks)| *looks);
     now.into_iter().map(|model| (looks(&model) + 1, model)).map(|(looks, model)| (model, looks)).collect()
 }
 
 impl Serving {
-    /// Looks for better plans for as long as the node runs.
+    /// Checks for better plans until the node stops.
     pub async fn move_to_better_plans(&self) {
         let mut better: Vec<((ModelRequest, Ring), usize)> = Vec::new();
         loop {
@@ -42,7 +42,7 @@ impl Serving {
             let mut now = self.in_use();
             now.retain(|(wanted, ring)| matches!(self.revision(ring, wanted), Ok(Revision::Move)));
             better = counted(&better, now, |(_, known), (_, ring)| known.is(ring));
-            // One at a time: where it is then changes what is best for the others.
+            // One at a time: each migration changes what is best for the others.
             let steady = better.iter().position(|(_, looks)| *looks >= STEADY);
             if let Some(((wanted, ring), _)) = steady.map(|place| better.swap_remove(place)) {
                 better.clear();
@@ -60,9 +60,9 @@ impl Serving {
         }
     }
 
-    /// The models that are answering, and may be placed as the plan has it.
+    /// The models that are answering and whose placement is up to the plan.
     fn in_use(&self) -> Vec<(ModelRequest, Ring)> {
-        // While a model is being loaded, none is moved.
+        // While a model is being loaded, none is migrated.
         let Ok(_placing) = self.inner.placing.try_lock() else { return Vec::new() };
         let movable =
             |loaded: &&Loaded| loaded.wanted.stages.is_none() && loaded.ring.is_busy() && loaded.ring.is_whole();

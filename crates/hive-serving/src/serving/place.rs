@@ -1,4 +1,4 @@
-//! Where a model goes.
+//! Decides where a model goes.
 
 use std::collections::BTreeSet;
 
@@ -15,11 +15,11 @@ use crate::error::ServeError;
 use crate::model_request::ModelRequest;
 
 impl Serving {
-    /// Whether a loaded model should move, now that there may be other machines, or better links. One that is in use is
-    /// loaded beside itself, which takes memory of its own and is worth it for more.
+    /// Whether a loaded model should move, given the machines and links of now. A model in use moves by live migration,
+    /// which needs memory for a second copy, so the gain must be larger.
     pub(super) fn revision(&self, ring: &Ring, wanted: &ModelRequest) -> Result<Revision, ServeError> {
         let busy = ring.is_busy();
-        // Moving frees what the model holds now, unless it is loaded beside itself.
+        // Moving frees the memory that the model holds, except in a live migration.
         let freed = if busy { Vec::new() } else { held_by(std::slice::from_ref(ring)) };
         let machines = self.member().candidates(Some(ring.source()), &freed, Scope::Healthy);
         let place = |stage: &PlacedStage, machines: &[Candidate]| {
@@ -29,7 +29,7 @@ impl Serving {
         let stages = ring.stages();
         let places = stages.iter().map(|stage| place(stage, &machines)).collect::<Option<Vec<_>>>();
         let Some(places) = places else {
-            // What is loaded is loaded, also where its file has gone since.
+            // A loaded model stays even if its file has been removed from a machine since.
             let all = self.member().candidates(None, &freed, Scope::Healthy);
             let are_here = stages.iter().all(|stage| place(stage, &all).is_some());
             return Ok(if are_here { Revision::Keep } else { Revision::Move });
@@ -40,7 +40,7 @@ impl Serving {
             return Ok(if is_here { Revision::Keep } else { Revision::Move });
         }
         if let Some(wanted) = wanted.stages {
-            // Mended onto fewer machines, it is not what was wished for.
+            // A failover may have left it on fewer machines than requested.
             let used = places.iter().collect::<BTreeSet<_>>().len();
             return Ok(if used < wanted { Revision::Move } else { Revision::Keep });
         }
@@ -55,7 +55,7 @@ impl Serving {
             return Ok(Revision::Move);
         }
         let best = match plan_best(ring.model().card(), &nodes, &link) {
-            // There is no room beside itself.
+            // There is no room for a second copy.
             Err(_) if busy => return Ok(Revision::Keep),
             best => best.map_err(|error| self.no_plan(error, ring.source()))?,
         };
@@ -67,7 +67,7 @@ impl Serving {
         Ok(revision)
     }
 
-    /// Where a request goes, once what these models hold is free.
+    /// Plans a request, assuming that the memory of `freed` is free.
     pub(super) fn place(
         &self,
         model: &Model,
@@ -90,7 +90,7 @@ impl Serving {
         let mut plan = self.place_on(&machines, model.card(), wanted);
         let mut asked_again = None;
         if plan.is_err() {
-            // Better a machine that did not load something a moment ago than none.
+            // Rather use a machine where a stage recently did not load than have no plan.
             let more = self.member().candidates(Some(&source), &held, Scope::WithLoadFailures);
             if more.len() > machines.len()
                 && let Ok(found) = self.place_on(&more, model.card(), wanted)
@@ -117,7 +117,7 @@ impl Serving {
         Ok((plan, machines.into_iter().map(|machine| machine.placement).collect()))
     }
 
-    /// Where a request goes on these machines.
+    /// Plans a request on these machines.
     fn place_on(&self, machines: &[Candidate], model: &ModelCard, wanted: &ModelRequest) -> Result<Plan, Unplaced> {
         let here = self.plan_here(model, machines);
         let nodes: Vec<_> = machines.iter().map(|machine| machine.profile.clone()).collect();
@@ -140,12 +140,12 @@ impl Serving {
         }
     }
 
-    /// That there is no plan, with those who take no part, and why.
+    /// The error for a missing plan, with the excluded machines and the reasons.
     fn no_plan(&self, error: PlanError, source: &ModelSource) -> ServeError {
         ServeError::Plan { error, left_out: self.member().left_out(source) }
     }
 
-    /// The plan that has all of a model on this machine, where its owner wants that and it fits.
+    /// A plan with the whole model on this machine, if the owner prefers that and it fits.
     fn plan_here(&self, model: &ModelCard, machines: &[Candidate]) -> Option<Plan> {
         if !self.keeps_prompts_here() {
             return None;
@@ -157,11 +157,11 @@ impl Serving {
     }
 }
 
-/// Why a request goes nowhere.
+/// Why a request cannot be placed.
 enum Unplaced {
-    /// There are fewer machines than were asked for.
+    /// There are fewer machines than requested.
     TooFew { wanted: usize },
-    /// There is no plan.
+    /// No plan is possible.
     Plan(PlanError),
 }
 
@@ -191,7 +191,7 @@ mod tests {
 
     use crate::placed::Placements;
 
-    /// A machine with what it serves.
+    /// A machine with its `Serving`.
     struct Node {
         machine: Machine,
         serving: Serving,
@@ -213,7 +213,7 @@ mod tests {
         }
     }
 
-    /// Two machines that have approved each other and met.
+    /// Two machines that have approved each other and are connected.
     async fn approved() -> (Node, Node) {
         let (ann, bob) = (Node::start("ann", false).await, Node::start("bob", false).await);
         admit(&ann.machine, &bob.machine);
@@ -261,7 +261,7 @@ mod tests {
         assert!(candidates().iter().all(|machine| machine.placement.addr.id() != bob.member().id()));
         let remarks = ann.member().remarks(&candidates(), None);
         assert_eq!(remarks, ["bob left out: it may not see prompts of this machine"]);
-        // The other right is another: bob's own models may have layers here.
+        // The other right is separate: bob's own models may still have layers here.
         assert!(bob.member().is_candidate(ann.member().id()));
         ann.member().set_rights(bob.member().id(), Rights::default()).unwrap();
         assert!(holds(&ann) && ann.member().remarks(&candidates(), None).is_empty());
@@ -295,7 +295,7 @@ mod tests {
         says(Some(vec![same]));
         assert!(place(&ann).is_ok(), "it has the model by another name");
 
-        // What it did not load may be over; what it computed wrongly is not.
+        // A load failure may pass; wrong numbers do not.
         ann.member().trust().failed(bob.member().id(), Failing::Loading);
         let again = place(&ann).unwrap();
         assert!(again.reasons.iter().any(|reason| reason.contains("bob is asked again")), "{:?}", again.reasons);
@@ -332,7 +332,7 @@ mod tests {
         let load = || Request::Load(StageId { ring: RingId(1), index: 0 }, spec.clone());
         let asked = bob.member().ask_other(&ann.member().addr(), load(), |_| ()).await.unwrap();
         assert!(matches!(&asked, Reply::Declined(why) if why.contains("does not share it")), "{asked:?}");
-        // What ann asks is placed on bob as before.
+        // What ann asks for is still placed on bob.
         assert!(ann.member().is_candidate(bob.member().id()));
         ann.member()
             .set_rights(bob.member().id(), Rights { memory_limit_bytes: Some(5), ..Rights::default() })

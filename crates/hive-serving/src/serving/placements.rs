@@ -1,7 +1,7 @@
-//! Where models were placed, kept on disk: those in memory, and the plans that somebody made by hand.
+//! Writes `placements.json`: where the models in memory are, and the manual plans.
 //!
-//! A node that was killed puts back what it had in memory (`restore.rs`). One that was stopped has freed it, and its owner
-//! has the memory; what was placed by hand is remembered then, too.
+//! A node that was killed restores what it had in memory (`restore.rs`). A node that was stopped cleanly has freed its
+//! models, and keeps only the manual plans.
 
 use std::sync::{MutexGuard, PoisonError};
 
@@ -12,12 +12,12 @@ use crate::model_request::ModelRequest;
 use crate::placed::{FILE, PlacedLayers, PlacedModel, Placements};
 
 impl Serving {
-    /// The stages that somebody made by hand for a request.
+    /// The manual plan for a request.
     pub(super) fn made_by_hand(&self, wanted: &ModelRequest) -> Option<Vec<PlacedLayers>> {
         self.by_hand().iter().find(|placed| placed.wanted == *wanted).map(|placed| placed.stages.clone())
     }
 
-    /// Has a request met by these stages from now on, or by the plan; gives what was in force before.
+    /// Sets or clears the manual plan for a request; returns the previous one.
     pub(super) fn make_by_hand(
         &self,
         wanted: &ModelRequest,
@@ -37,14 +37,14 @@ impl Serving {
         self.inner.by_hand.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the file is to say.
+    /// What the file should contain now.
     pub(super) fn placements(&self) -> Placements {
         let placed = |Loaded { wanted, ring }: &Loaded| PlacedModel { wanted: wanted.clone(), stages: stages(ring) };
         let mut in_memory: Vec<_> = {
             let loaded = self.loaded();
             loaded.iter().filter(|loaded| !loaded.ring.is_abandoned()).map(placed).collect()
         };
-        // Not put back yet; where a question has loaded it meanwhile, that counts.
+        // Models that are still to be restored, unless a question has loaded them meanwhile.
         let waiting = self.inner.restoring.borrow();
         let is_missing = |placed: &&PlacedModel| in_memory.iter().all(|other| other.wanted != placed.wanted);
         let missing: Vec<_> = waiting.iter().filter(is_missing).cloned().collect();
@@ -53,7 +53,7 @@ impl Serving {
     }
 }
 
-/// Who holds what of a loaded model.
+/// The stages of a loaded model.
 pub(super) fn stages(ring: &Ring) -> Vec<PlacedLayers> {
     let placed = ring.stages().into_iter().map(|stage| PlacedLayers {
         machine: stage.placement.addr.id(),
@@ -63,15 +63,15 @@ pub(super) fn stages(ring: &Ring) -> Vec<PlacedLayers> {
     placed.collect()
 }
 
-/// Whether a loaded model is where it was written to be.
+/// Whether a loaded model is placed as written.
 pub(super) fn is_where(ring: &Ring, written: &[PlacedLayers]) -> bool {
-    // Machines are renamed; that moves nothing.
+    // Names are ignored, since machines can be renamed.
     let place = |placed: &PlacedLayers| (placed.machine, placed.layers);
     stages(ring).iter().map(place).eq(written.iter().map(place))
 }
 
 impl Serving {
-    /// Keeps the file as things are, for as long as the node runs.
+    /// Keeps the file up to date until the node stops.
     pub async fn keep_placements(&self) {
         let mut changes = self.host().placements().subscribe();
         loop {
@@ -79,13 +79,13 @@ impl Serving {
                 changed = changes.changed() => if changed.is_err() { return },
                 () = self.member().stopping() => return,
             }
-            // Not while a model is being loaded: what is tried now may be what ends this process.
+            // Not while a model is being loaded, since loading it may crash this process.
             let _placing = self.inner.placing.lock().await;
             self.write_placements(self.placements());
         }
     }
 
-    /// Writes the file, if it says something else.
+    /// Writes the file, if its content changes.
     pub fn write_placements(&self, placements: Placements) {
         let mut on_disk = self.inner.on_disk.lock().unwrap_or_else(PoisonError::into_inner);
         if *on_disk == placements {

@@ -1,7 +1,7 @@
-//! Putting back what was in memory when the node was killed, on the machines that held it.
+//! After a kill, restores the models that were in memory, on the machines that held them.
 //!
-//! Its machines get a while to come. Where they do not, or what was written down cannot be any more, the model is placed by
-//! the plan for the machines that are here. What people ask for meanwhile comes first.
+//! The machines get some time to appear. If they do not, or the old placement is no longer possible, the model is
+//! placed by a new plan. What people ask for meanwhile has priority.
 
 use std::time::Duration;
 
@@ -12,14 +12,15 @@ use crate::error::ServeError;
 use crate::model_request::ModelRequest;
 use crate::placed::PlacedModel;
 
-/// Machines find each other again within a second or two; one that starts anew itself takes longer.
+/// How long to wait for a model's machines. They find each other within a second or two, but one that restarts takes
+/// longer.
 const MACHINES_COME_WITHIN: Duration = Duration::from_secs(20);
 
-/// How long a question for a model that is being put back waits before it is placed with the machines that are here.
+/// How long a question for a model that is being restored waits before the model is placed on the machines present.
 const QUESTION_WAITS: Duration = Duration::from_secs(3);
 
 impl Serving {
-    /// Puts back all of it, one model after the other.
+    /// Restores all models, one after the other.
     pub async fn restore(&self) {
         let waiting: Vec<PlacedModel> = self.inner.restoring.borrow().clone();
         for placed in &waiting {
@@ -38,14 +39,14 @@ impl Serving {
         }
     }
 
-    /// Gives a model that is being put back the time for it, so that a question does not place it elsewhere.
+    /// Waits for a model that is being restored, so that a question does not place it elsewhere.
     pub(super) async fn restored(&self, wanted: &ModelRequest) {
         let mut restoring = self.inner.restoring.subscribe();
         let settled = restoring.wait_for(|waiting| waiting.iter().all(|placed| placed.wanted != *wanted));
         let _ = tokio::time::timeout(QUESTION_WAITS, settled).await;
     }
 
-    /// Ends when all machines of a model are here and share.
+    /// Resolves when all of a model's machines are present and share.
     async fn all_come(&self, placed: &PlacedModel) {
         let mut changes = self.member().peers().changes();
         while !placed.stages.iter().all(|stage| self.member().is_candidate(stage.machine)) {
@@ -55,7 +56,8 @@ impl Serving {
         }
     }
 
-    /// Whether it is in memory now. It is put beside the others that were, not beside or in place of what was asked for since.
+    /// Restores a model and returns whether it is in memory now. It may join other restored models, but gives way to
+    /// any model that was asked for since.
     async fn put_back(&self, placed: &PlacedModel, all: &[PlacedModel]) -> Result<bool, ServeError> {
         let wanted = &placed.wanted;
         let placing = self.inner.placing.lock().await;
@@ -66,7 +68,7 @@ impl Serving {
         if in_memory.iter().any(|wanted| all.iter().all(|placed| placed.wanted != *wanted)) {
             return Ok(false);
         }
-        // Should loading it end this process, it is not to do so again and again.
+        // Off the list while it loads, so that a model that crashes this process is not loaded again and again.
         let mut without = self.placements();
         without.in_memory.retain(|other| other != placed);
         self.write_placements(without);
