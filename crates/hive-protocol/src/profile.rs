@@ -43,7 +43,7 @@ pub struct Profile {
     pub prefill_tokens_per_s: Option<f64>,
     /// The owner's cap on shared memory, in bytes, if set.
     pub cap_bytes: Option<u64>,
-    /// Memory of the layers it holds for others, in bytes.
+    /// Memory of the layers it holds, in bytes.
     pub held_bytes: u64,
     /// Whether that exceeds the cap, so that other machines must take layers over.
     pub over_cap: bool,

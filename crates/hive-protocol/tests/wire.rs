@@ -1,4 +1,4 @@
-//! Messages between nodes have the bytes that other versions know: one file for each in `wire/`.
+//! Messages between nodes keep the bytes that other versions know: one file per message in `wire/`.
 
 #![allow(clippy::unwrap_used)]
 
@@ -136,7 +136,7 @@ fn profile() -> Profile {
     }
 }
 
-/// The name of a request's file. A request that is new needs one, and an example below.
+/// The name of a request's file. A new request needs a file, and an example below.
 fn question_name(request: &Request) -> &'static str {
     match request {
         Request::Greet(_) => "greet",
@@ -194,7 +194,7 @@ fn requests() -> Vec<(&'static str, Request)> {
     ]
 }
 
-/// The name of an answer's file. An answer that is new needs one, and an example below.
+/// The name of a reply's file. A new reply needs a file, and an example below.
 fn answer_name(answer: &Reply) -> &'static str {
     match answer {
         Reply::Greeting(_) => "greeting",
@@ -252,7 +252,7 @@ fn control_messages_have_the_bytes_that_other_versions_know() {
     golden.postcard("hello-stage", &hello(Role::Stage(3)));
     golden.postcard("hello-coordinator", &hello(Role::Coordinator));
     golden.postcard("hello-head", &hello(Role::Head));
-    // What messages are made of, so that a failure names it.
+    // The parts of messages, so that a failure names the part.
     golden.postcard("part-stage-spec", &stage_spec());
     golden.postcard("part-neighbours", &neighbours());
     golden.postcard("part-session-spec", &session_spec());
@@ -273,7 +273,7 @@ fn control_messages_have_the_bytes_that_other_versions_know() {
     golden.postcard_enum(named(&["f32", "f16", "bf16"], "activation").into_iter().zip(types));
     let inputs = [Input::Tokens(vec![7, 300]), Input::Hidden(hidden())];
     golden.postcard_enum(named(&["tokens", "hidden"], "input").into_iter().zip(inputs));
-    // How machines keep in touch.
+    // The messages of presence.
     golden.postcard("beat", &Beat { number: 300, profile: Some("{}".to_owned()) });
     golden.postcard("beat-without-news", &Beat { number: 301, profile: None });
     let greeting = Greeting { speaks: (1, 2), incarnation: 5, profile: profile() };
