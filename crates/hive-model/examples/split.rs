@@ -1,5 +1,5 @@
-//! A model cut in two computes a token: `cargo run -p hive-model --example split -- MODEL.gguf`, or without a path the
-//! starter model that `HIVEMIND_STARTER` names.
+//! Computes a token with a model that is split in two: `cargo run -p hive-model --example split -- MODEL.gguf`. Without
+//! a path, it uses the starter model in `HIVEMIND_STARTER`.
 
 #![allow(clippy::print_stdout)]
 
@@ -21,13 +21,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     let load = |layers| Shard::load(&files, &ShardOptions { layers, compute: Compute::Auto }, |_| ());
     let mut shards = [load(0..cut)?, load(cut..layers)?];
 
-    // A session has a cache in every shard, which holds as many positions as were computed.
+    // A session has a cache in every shard, with an entry for each position computed.
     let session = SessionId(1);
     for shard in &mut shards {
         shard.open(session, SessionOptions { prompt: prompt.clone(), ..SessionOptions::default() })?;
     }
 
-    // Tokens go in, hidden states go from shard to shard, and the last one chooses the token that follows.
+    // Tokens go in, hidden states go from shard to shard, and the last one samples the next token.
     let mut input = Input::Tokens(prompt.clone());
     for (number, shard) in shards.iter_mut().enumerate() {
         let slot = Slot { session, position: 0, input, sample: true };

@@ -5,14 +5,14 @@ use serde_json::Value as Json;
 use crate::weights::Gguf;
 use crate::weights::gguf::Value;
 
-/// Architectures that can be loaded, by their name in `config.json` or in GGUF.
+/// Supported architectures, by their names in `config.json` or in GGUF.
 const KNOWN_ARCHITECTURES: &[&str] = &["llama", "mistral"];
 
-/// No real model comes near these; larger numbers are corrupt and would size allocations.
+/// Limits that no real model comes near; larger numbers are corrupt and would size allocations.
 const MAX_LAYERS: usize = 4096;
 const MAX_WIDTH: usize = 1 << 20;
 
-/// What a Llama-family model looks like.
+/// The configuration of a Llama-family model.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelConfig {
     /// The name in the file.
@@ -31,13 +31,13 @@ pub struct ModelConfig {
     pub head_dim: usize,
     /// Tokens in the vocabulary.
     pub vocabulary: usize,
-    /// Added under the root of the RMS norm.
+    /// Epsilon under the root of the RMS norm.
     pub rms_eps: f32,
-    /// Rotary positions.
+    /// Rotary position embedding.
     pub rope: Rope,
-    /// Positions the model was trained for.
+    /// The context that the model was trained for, in tokens.
     pub max_context: usize,
-    /// Whether the output projection is the embedding.
+    /// Whether the output projection is the embedding matrix.
     pub tied_embeddings: bool,
     /// Tokens that end an answer.
     pub end_tokens: Vec<u32>,
@@ -48,32 +48,32 @@ pub struct ModelConfig {
 pub struct Rope {
     /// Base of the periods.
     pub theta: f32,
-    /// How positions or periods are stretched.
+    /// Scaling of positions or periods.
     pub scaling: RopeScaling,
 }
 
-/// How rotary positions are stretched beyond the trained context.
+/// Scaling of rotary positions beyond the trained context.
 #[derive(Debug, Clone, PartialEq)]
 pub enum RopeScaling {
-    /// Not at all.
+    /// None.
     None,
     /// Positions divided by a factor.
     Linear {
         /// The divisor.
         factor: f32,
     },
-    /// Llama 3: long periods stretched, short ones kept, a ramp in between.
+    /// Llama 3: long periods are stretched, short ones kept, with a ramp in between.
     Llama3 {
-        /// Stretch of the long periods.
+        /// The factor for long periods.
         factor: f32,
         /// Wavelengths above `original_context / low` are long.
         low: f32,
         /// Wavelengths below `original_context / high` are short.
         high: f32,
-        /// Context before stretching.
+        /// The context before scaling.
         original_context: f32,
     },
-    /// Each period multiplied by its own factor (GGUF stores Llama 3's this way).
+    /// Each period is multiplied by a factor of its own (GGUF stores Llama 3's scaling like this).
     Factors(Vec<f32>),
 }
 
@@ -90,7 +90,7 @@ impl RopeScaling {
 }
 
 impl Rope {
-    /// The period of each pair of dimensions, or `None` where plain powers of `theta` apply.
+    /// The period of each pair of dimensions; `None` for plain powers of `theta`.
     pub fn periods(&self, head_dim: usize) -> Option<Vec<f32>> {
         let plain = self.plain_periods(head_dim);
         match &self.scaling {
@@ -118,7 +118,7 @@ impl Rope {
         (0..head_dim / 2).map(|i| self.theta.powf(2.0 * i as f32 / head_dim as f32)).collect()
     }
 
-    /// What positions are multiplied by.
+    /// The factor by which positions are multiplied.
     pub(crate) fn position_scale(&self) -> f32 {
         match self.scaling {
             RopeScaling::Linear { factor } => 1.0 / factor,
@@ -130,13 +130,13 @@ impl Rope {
 /// Why a configuration cannot be used.
 #[derive(Debug, thiserror::Error, PartialEq)]
 pub enum ConfigError {
-    /// An architecture without an implementation.
+    /// The architecture is not implemented.
     #[error("the architecture \"{0}\" is not supported; supported are: {list}", list = KNOWN_ARCHITECTURES.join(", "))]
     Architecture(String),
-    /// A key is absent.
+    /// A key is missing.
     #[error("the configuration has no {0}")]
     Missing(&'static str),
-    /// A key has a value no model has.
+    /// A value is impossible.
     #[error("the configuration says {key} = {value}, which is not possible")]
     Value {
         /// The key.
@@ -144,7 +144,7 @@ pub enum ConfigError {
         /// Its value.
         value: String,
     },
-    /// A feature of the family that is not implemented.
+    /// A feature of the family is not implemented.
     #[error("the configuration asks for {0}, which is not supported")]
     Unsupported(String),
 }
@@ -169,7 +169,7 @@ impl ModelConfig {
             rms_eps: json["rms_norm_eps"].as_f64().ok_or(ConfigError::Missing("rms_norm_eps"))? as f32,
             rope: rope_from_json(json)?,
             max_context: number("max_position_embeddings").unwrap_or(2048),
-            // Transformers writes the key only where it differs from the family's default; mlx-lm reads true.
+            // Transformers writes the key only if it differs from the family's default; mlx-lm assumes true.
             tied_embeddings: json["tie_word_embeddings"].as_bool().unwrap_or(true),
             end_tokens: token_ids(&json["eos_token_id"]),
         };
@@ -183,7 +183,7 @@ impl ModelConfig {
         if let Some(rotated) = rotated.filter(|rotated| *rotated != 1.0) {
             return Err(ConfigError::Unsupported(format!("rotary embedding of only {rotated} of each head")));
         }
-        // MLX has its own key; what a plain model was fine-tuned with may have stayed behind.
+        // MLX has a key of its own; the original model's key may remain beside it.
         let foreign = json["quantization_config"]["quant_method"].as_str().filter(|_| json["quantization"].is_null());
         if let Some(method) = foreign.filter(|method| *method != "bitsandbytes") {
             return Err(ConfigError::Unsupported(format!("weights quantized by {method}")));
@@ -213,7 +213,7 @@ impl ModelConfig {
             Some(Value::Array(tokens)) => tokens.len(),
             _ => number("vocab_size")?,
         };
-        // Older files name a factor and no type, or have a key of their own for it.
+        // Older files have a factor without a type, or a key of their own for it.
         let factor = gguf.real(&key("rope.scaling.factor")).or_else(|| gguf.real(&key("rope.scale_linear")));
         let linear = |factor: f64| RopeScaling::Linear { factor: factor as f32 };
         let scaling = match gguf.string(&key("rope.scaling.type")) {
@@ -236,7 +236,7 @@ impl ModelConfig {
                 .ok_or(ConfigError::Missing("attention.layer_norm_rms_epsilon"))? as f32,
             rope: Rope { theta: gguf.real(&key("rope.freq_base")).unwrap_or(10_000.0) as f32, scaling },
             max_context: number("context_length").unwrap_or(2048),
-            // A GGUF without an output matrix uses the embedding; the caller, who knows the tensors, settles it.
+            // A GGUF without an output matrix uses the embedding; the caller, who knows the tensors, decides.
             tied_embeddings: true,
             // From the vocabulary; the caller adds them.
             end_tokens: Vec::new(),
@@ -256,7 +256,7 @@ impl ModelConfig {
         }
     }
 
-    /// Bytes a token takes in the KV cache of one layer.
+    /// Size of one token in the KV cache of one layer, in bytes.
     pub fn kv_bytes_per_token(&self, activation_bytes: usize) -> u64 {
         (2 * self.kv_heads * self.head_dim * activation_bytes) as u64
     }
@@ -306,7 +306,7 @@ fn check_architecture(name: &str) -> Result<(), ConfigError> {
 }
 
 fn rope_from_json(json: &Json) -> Result<Rope, ConfigError> {
-    // Newer files keep theta and scaling together in `rope_parameters`.
+    // Newer files have theta and scaling together in `rope_parameters`.
     let parameters = if json["rope_parameters"].is_object() { &json["rope_parameters"] } else { &json["rope_scaling"] };
     let real = |value: &Json, key: &'static str| value[key].as_f64().map(|n| n as f32).ok_or(ConfigError::Missing(key));
     let theta = real(json, "rope_theta").or_else(|_| real(parameters, "rope_theta")).unwrap_or(10_000.0);
@@ -329,7 +329,7 @@ fn rope_from_json(json: &Json) -> Result<Rope, ConfigError> {
     Ok(Rope { theta, scaling })
 }
 
-/// `eos_token_id` is a number or a list of them.
+/// `eos_token_id` is a number or a list of numbers.
 pub(crate) fn token_ids(value: &Json) -> Vec<u32> {
     let one = |value: &Json| value.as_u64().and_then(|id| u32::try_from(id).ok());
     match value {

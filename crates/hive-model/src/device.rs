@@ -1,23 +1,23 @@
-//! Where and how a shard computes.
+//! The device and the kernels with which a shard computes.
 
 use mlx_rs::{Device, DeviceType};
 use serde::{Deserialize, Serialize};
 
-/// Which kernels compute.
+/// The kernels to compute with.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Compute {
-    /// MLX's own.
+    /// MLX's own kernels.
     Plain,
     /// `hive-kernels`, on the CPU only.
     Fast,
-    /// Fast on a CPU, plain on a GPU.
+    /// Fast kernels on a CPU, plain ones on a GPU.
     #[default]
     Auto,
 }
 
 impl Compute {
-    /// What `auto` means here; `fast` stays plain where there is a GPU, which is faster still.
+    /// Resolves `Auto` on this machine. `Fast` becomes plain if there is a GPU, which is faster still.
     #[must_use]
     pub fn resolve(self) -> Self {
         match self {
@@ -46,7 +46,7 @@ pub fn is_gpu() -> bool {
     Device::try_default().and_then(|device| device.get_type()).is_ok_and(|kind| matches!(kind, DeviceType::Gpu))
 }
 
-/// The device and the kernels, for people: `cpu, avx512` or `gpu`.
+/// The device and the kernels, as shown to people: `cpu, avx512` or `gpu`.
 pub fn describe() -> String {
     if is_gpu() {
         return if cfg!(target_os = "macos") { "gpu (Metal)".to_owned() } else { "gpu (CUDA)".to_owned() };
@@ -59,7 +59,7 @@ pub fn describe() -> String {
     format!("cpu ({instructions})")
 }
 
-/// Sets how many threads the fast kernels use.
+/// Sets the number of threads for the fast kernels.
 pub fn set_threads(count: usize) {
     hive_kernels::set_threads(count);
 }
@@ -69,6 +69,6 @@ pub const MLX_VERSION: &str = mlx_sys::MLX_VERSION;
 
 /// Caps the freed buffers that MLX keeps for reuse.
 pub fn limit_buffer_cache(bytes: usize) {
-    // MLX answers with the limit before; there is nothing to do about a failure.
+    // MLX returns the previous limit; a failure can be ignored.
     let _ = mlx_rs::memory::set_cache_limit(bytes);
 }

@@ -1,7 +1,7 @@
-//! From tokens to hidden states.
+//! Embeds tokens: from token ids to hidden states.
 //!
-//! The table stays as it is stored, whichever kernels compute, and rows are picked on the host. MLX dequantizes them,
-//! except for the fast kernels: there it takes a score of small operations, and a plain loop gives the same numbers.
+//! The table stays as stored for all kernels, and rows are picked on the host. MLX dequantizes them, except for the
+//! fast kernels: there a plain loop gives the same numbers and avoids about twenty small operations.
 
 use hive_kernels::array_from_bytes;
 use mlx_rs::{Array, Dtype};
@@ -21,17 +21,17 @@ impl Embedding {
         Self { table }
     }
 
-    /// Bytes that such a table holds.
+    /// The size of such a table in memory, in bytes.
     pub(crate) fn bytes_of(format: MatrixFormat, rows: usize, columns: usize) -> u64 {
         (rows * format.row_bytes(columns).iter().sum::<usize>()) as u64
     }
 
-    /// Bytes that it holds.
+    /// Its size in memory, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.table.bytes()
     }
 
-    /// The hidden states of tokens, `[n, hidden]`. Every token is below the vocabulary's size; the caller has checked.
+    /// The hidden states of tokens, `[n, hidden]`. The caller has checked that every token is in the vocabulary.
     pub(crate) fn forward(&self, tokens: &[u32], arithmetic: Arithmetic) -> Result<Array, ComputeError> {
         let count = tokens.len() as i32;
         let rows = match &self.table {
@@ -61,7 +61,7 @@ fn by_mlx(m: &QuantizedMatrix, tokens: &[u32]) -> Result<Array, ComputeError> {
     Ok(mlx_rs::ops::dequantize(&words, &scales, &biases, m.group as i32, m.bits as i32)?)
 }
 
-/// One row of a matrix of 4 or 8 bits. MLX multiplies and adds in the type of the scales, so each step rounds to it.
+/// One row of a 4- or 8-bit matrix. MLX multiplies and adds in the type of the scales, so each step rounds to it.
 fn dequantized(m: &QuantizedMatrix, row: usize) -> impl Iterator<Item = f32> {
     let (bytes, groups) = (m.columns * m.bits / 8, m.columns / m.group);
     let width = groups * m.float.bytes();

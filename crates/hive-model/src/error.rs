@@ -1,4 +1,4 @@
-//! Why a model cannot be loaded, or not be computed with.
+//! Errors of loading a model and of computing with it.
 
 use hive_kernels::{KernelError, PackError};
 
@@ -10,10 +10,10 @@ pub enum ComputeError {
     /// MLX refused or failed.
     #[error("MLX failed: {0}")]
     Mlx(String),
-    /// A fast kernel refused.
+    /// A fast kernel refused its arguments.
     #[error("a kernel failed: {0}")]
     Kernel(#[from] KernelError),
-    /// A matrix could not be brought into the fast kernels' layout.
+    /// A matrix could not be converted to the fast kernels' layout.
     #[error(transparent)]
     Pack(#[from] PackError),
 }
@@ -27,23 +27,23 @@ impl From<mlx_rs::error::Exception> for ComputeError {
 /// Why a shard cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// No layer at all.
+    /// The range is empty.
     #[error("a shard needs at least one layer")]
     EmptyRange,
-    /// Layers the model does not have.
+    /// The model does not have these layers.
     #[error("layers {start} to {end} were asked for, but the model has {layers}")]
     OutOfRange {
-        /// First layer asked for.
+        /// The first layer requested.
         start: usize,
-        /// One past the last.
+        /// One past the last layer requested.
         end: usize,
-        /// The model's layers.
+        /// The number of the model's layers.
         layers: usize,
     },
-    /// A tensor is missing or not as it should be.
+    /// A tensor is missing or invalid.
     #[error(transparent)]
     Tensor(#[from] TensorError),
-    /// MLX failed, most likely for want of memory.
+    /// MLX failed, most likely because memory ran out.
     #[error(transparent)]
     Compute(#[from] ComputeError),
 }

@@ -1,4 +1,4 @@
-//! A model on disk: one GGUF file, or a folder as Hugging Face and MLX keep it.
+//! A model on disk: one GGUF file, or a folder in the format of Hugging Face and MLX.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -15,10 +15,10 @@ use crate::weights::gguf::{Gguf, HeaderError};
 use crate::weights::safetensors::{FolderError, QuantizationTable, SafetensorsFolder};
 use crate::weights::{Float, Matrix, TensorError, Weights};
 
-/// The largest `tokenizer_config.json` has a bit more than 1 MB.
+/// Limit on `tokenizer_config.json`; the largest real one has just over 1 MB.
 const MAX_JSON_BYTES: u64 = 8 << 20;
 
-/// More tokens than end an answer in any model.
+/// Limit on end tokens; no model has so many.
 const MAX_ENDS: usize = 64;
 
 /// A model opened for loading: configuration and table of tensors, no weights yet.
@@ -27,26 +27,26 @@ pub struct ModelFiles {
     path: PathBuf,
     config: ModelConfig,
     weights: Weights,
-    /// `tokenizer_config.json`, where there is one.
+    /// `tokenizer_config.json`, if there is one.
     tokenizer_config: Json,
 }
 
 /// Why a model cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Nothing is there.
+    /// The path does not exist.
     #[error("there is no model at {0}")]
     NotFound(PathBuf),
-    /// Neither a GGUF file nor a folder.
+    /// It is neither a GGUF file nor a folder.
     #[error("{0} is neither a .gguf file nor a folder with config.json")]
     Unknown(PathBuf),
-    /// Weights alone.
+    /// A file with weights only.
     #[error("{0} holds weights, but no config.json, which says what they are; download the whole model")]
     NoConfig(PathBuf),
     /// A model of another kind.
     #[error("{0} is a model that makes pictures or sounds; HiveMind runs models that write text")]
     Pipeline(PathBuf),
-    /// A GGUF that cannot be read.
+    /// The GGUF is not valid or not supported.
     #[error("{path}: {source}")]
     Gguf {
         /// The file.
@@ -54,10 +54,10 @@ pub enum OpenError {
         /// The cause.
         source: HeaderError,
     },
-    /// Weights that cannot be read.
+    /// The weights cannot be read.
     #[error(transparent)]
     Folder(#[from] FolderError),
-    /// A JSON file that cannot be read.
+    /// A JSON file cannot be read.
     #[error("{path}: {why}")]
     Json {
         /// The file.
@@ -65,18 +65,18 @@ pub enum OpenError {
         /// The cause.
         why: String,
     },
-    /// One of several files of a model.
+    /// The file is one part of a split model.
     #[error("{path} is one of {parts} parts of a model; join them first, with `llama-gguf-split --merge`")]
     Part {
         /// The file.
         path: PathBuf,
-        /// How many there are.
+        /// The number of parts.
         parts: u64,
     },
-    /// A tensor that cannot be read.
+    /// A tensor cannot be read.
     #[error(transparent)]
     Type(#[from] TensorError),
-    /// A tensor that nothing here computes with.
+    /// A tensor that the computation does not use.
     #[error(
         "{path} has a tensor \"{name}\" that Llama-family models do not have; the model is of another architecture, or \
          quantized in an unsupported way"
@@ -87,7 +87,7 @@ pub enum OpenError {
         /// Its name.
         name: String,
     },
-    /// A configuration that cannot be used.
+    /// The configuration cannot be used.
     #[error("{path}: {source}")]
     Config {
         /// The model.
@@ -129,7 +129,7 @@ impl ModelFiles {
         if weights.contains("rope_freqs.weight") {
             let factors = weights.vector("rope_freqs.weight", config.head_dim / 2);
             let factors = factors.map_err(|error| refuse(ConfigError::Unsupported(error.to_string())))?;
-            // Where positions are divided by a factor as well, that is the same as longer periods.
+            // Dividing positions by a factor as well is the same as longer periods.
             let linear = if let RopeScaling::Linear { factor } = config.rope.scaling { factor } else { 1.0 };
             let factors = factors.to_f32().into_iter().map(|factor| factor * linear).collect();
             config.rope.scaling = RopeScaling::Factors(factors);
@@ -145,7 +145,7 @@ impl ModelFiles {
             let has_weights =
                 || names().any(|name| Path::new(&name).extension().is_some_and(|kind| kind == "safetensors"));
             return Err(match path.to_owned() {
-                // As Diffusers keeps them.
+                // The format of Diffusers.
                 path if path.join("model_index.json").is_file() => OpenError::Pipeline(path),
                 path if has_weights() => OpenError::NoConfig(path),
                 path => OpenError::Unknown(path),
@@ -156,31 +156,31 @@ impl ModelFiles {
         let mut config = ModelConfig::from_json(&json).map_err(refuse)?;
         let table = QuantizationTable::from_json(&json["quantization"])
             .map_err(|mode| refuse(ConfigError::Unsupported(format!("{mode} quantization"))))?;
-        // generation_config.json knows about end-of-turn tokens that config.json often does not.
+        // generation_config.json has end-of-turn tokens that config.json often lacks.
         let optional = |name: &str| {
             let file = path.join(name);
             if file.is_file() { read_json(&file) } else { Ok(Json::Null) }
         };
         config.end_tokens.extend(token_ids(&optional("generation_config.json")?["eos_token_id"]));
         let mut tokenizer_config = optional("tokenizer_config.json")?;
-        // Where older tokenizers say what their special tokens are.
+        // Older tokenizers list their special tokens here.
         let older = read_json(&path.join("special_tokens_map.json")).unwrap_or_default();
         add_missing(&mut tokenizer_config, older);
         let weights = Weights::Safetensors(SafetensorsFolder::open(path, table)?);
         all_known(path, &weights, &config)?;
-        // Only a file that says so shares the embedding where it has an output matrix.
+        // With an output matrix, the embedding is shared only if the file says so.
         if json["tie_word_embeddings"] != true && weights.contains("lm_head.weight") {
             config.tied_embeddings = false;
         }
         Ok(Self { path: path.to_owned(), config, weights, tokenizer_config })
     }
 
-    /// The file or folder.
+    /// The path of the file or folder.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// A name for people: the file's or folder's, without extension.
+    /// The display name: the file's or folder's name without extension.
     pub fn name(&self) -> String {
         let name = if self.path.is_dir() { self.path.file_name() } else { self.path.file_stem() };
         name.unwrap_or_default().to_string_lossy().into_owned()
@@ -191,7 +191,7 @@ impl ModelFiles {
         &self.config
     }
 
-    /// Tokens that end an answer, from every place they stand in, each once. Reads the tokenizer's files.
+    /// Tokens that end an answer, from every file that names some, each once. Reads the tokenizer's files.
     pub fn end_tokens(&self) -> Vec<u32> {
         let beside: Box<dyn Iterator<Item = u32>> = match &self.weights {
             Weights::Gguf(gguf) => Box::new(ends::of_gguf(gguf)),
@@ -207,8 +207,8 @@ impl ModelFiles {
         &self.weights
     }
 
-    /// The number format that hidden states take when MLX's own rules are followed: that of the norms and the scales
-    /// of the first layer, or single precision where these differ.
+    /// The number format of hidden states by MLX's own rules: that of the first layer's norms and scales, or single
+    /// precision if these differ.
     pub fn natural_activation(&self) -> Result<Float, crate::weights::TensorError> {
         let norm = self.weights.vector("model.layers.0.input_layernorm.weight", self.config.hidden)?.float;
         let rows = self.config.kv_heads * self.config.head_dim;
@@ -216,12 +216,12 @@ impl ModelFiles {
         Ok(if norm == matrix.float() { norm } else { Float::F32 })
     }
 
-    /// Tells whether two machines have the same model: a digest of its configuration, and of name, type, shape and
-    /// samples of every tensor that is computed with. How the tensors are spread over files, and what else lies beside
-    /// them, makes no difference.
+    /// Identifies the model on every machine: a digest of its configuration, and of the name, type, shape and samples
+    /// of every tensor that is computed with. The distribution of tensors over files, and other files beside them, make
+    /// no difference.
     pub fn digest(&self) -> Result<String, TensorError> {
         let mut hasher = Sha256::new();
-        // Where an answer ends also stands in files that are not the model's own.
+        // End tokens also come from files that are not the model's own.
         let config = ModelConfig { end_tokens: Vec::new(), ..self.config.clone() };
         hasher.update(format!("{config:?}"));
         for tensor in self.weights.computed(self.config.layers) {
@@ -233,7 +233,7 @@ impl ModelFiles {
         Ok(data_encoding::HEXLOWER.encode(&hasher.finalize()[..16]))
     }
 
-    /// Bytes on disk of the layers given; embedding and output belong to the first and the last layer.
+    /// Bytes on disk of these layers. The embedding belongs to the first layer, the output to the last.
     pub fn stored_bytes(&self, layers: std::ops::Range<usize>) -> u64 {
         let last = layers.end == self.config.layers;
         self.weights.stored_bytes(|name| match name.strip_prefix("model.layers.") {
@@ -258,7 +258,7 @@ impl ModelFiles {
         match &self.weights {
             Weights::Gguf(gguf) => {
                 let source = gguf.string("tokenizer.chat_template").ok_or(TemplateError::Missing)?;
-                // What Hugging Face calls each, and what GGUF does.
+                // The names in Hugging Face's files and in GGUF.
                 let names = [
                     ("bos_token", "bos"),
                     ("eos_token", "eos"),
@@ -278,15 +278,15 @@ impl ModelFiles {
                 let config = &self.tokenizer_config;
                 let file = regular::read(&self.path.join("chat_template.jinja"), MAX_JSON_BYTES).ok();
                 let file = file.and_then(|bytes| String::from_utf8(bytes).ok());
-                // A list holds several named templates; the unnamed use is "default".
+                // A list holds several named templates; "default" is the one for ordinary chats.
                 let listed = config["chat_template"]
                     .as_array()
                     .and_then(|list| list.iter().find(|entry| entry["name"] == "default")?["template"].as_str());
-                // Where models for pictures, too, used to have it.
+                // Vision models used to keep it here.
                 let beside = read_json(&self.path.join("chat_template.json")).unwrap_or_default();
                 let source = file.as_deref().or(config["chat_template"].as_str()).or(listed);
                 let source = source.or(beside["chat_template"].as_str());
-                // A special token is a string, or an object with its content.
+                // A special token is a string, or an object with the string as its content.
                 let token = |(name, value): (&String, &Json)| {
                     let text = value.as_str().or_else(|| value["content"].as_str())?;
                     name.ends_with("_token").then(|| (name.clone(), text.to_owned()))
@@ -298,13 +298,12 @@ impl ModelFiles {
     }
 }
 
-/// A sample of a tensor. It is read from a cold disk in one go.
+/// Size of a sample of a tensor, which a cold disk reads in one go.
 const SAMPLE_BYTES: u64 = 1024;
-/// A tensor that is no longer than this is read whole: norms and biases, by which models that were tuned from one
-/// differ.
+/// Tensors up to this size are read whole: norms and biases, in which models tuned from the same base differ.
 const WHOLE_BYTES: u64 = 64 << 10;
 
-/// The parts of a tensor that tell it from others: its beginning, its middle and its end.
+/// The samples that identify a tensor: its beginning, its middle and its end.
 fn samples(bytes: u64) -> Vec<Range<u64>> {
     if bytes <= WHOLE_BYTES {
         return std::iter::once(0..bytes).collect();
@@ -317,7 +316,7 @@ fn all_known(path: &Path, weights: &Weights, config: &ModelConfig) -> Result<(),
     weights.unknown(config.layers).map_or(Ok(()), |name| Err(OpenError::Tensor { path: path.to_owned(), name }))
 }
 
-/// Adds the special tokens that `to` does not name.
+/// Adds the special tokens that `to` lacks.
 fn add_missing(to: &mut Json, from: Json) {
     if to.is_null() {
         *to = Json::Object(serde_json::Map::new());
@@ -334,7 +333,7 @@ fn add_missing(to: &mut Json, from: Json) {
 fn read_json(path: &Path) -> Result<Json, OpenError> {
     let refuse = |why: String| OpenError::Json { path: path.to_owned(), why };
     let text = regular::read(path, MAX_JSON_BYTES).map_err(|error| refuse(error.to_string()))?;
-    // Some editors put a mark before the text, or write it in 16 bits.
+    // Some editors write a byte order mark, or UTF-16.
     let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&text);
     if text.starts_with(b"\xff\xfe") || text.starts_with(b"\xfe\xff") {
         return Err(refuse("it is encoded as UTF-16; save it as UTF-8".to_owned()));

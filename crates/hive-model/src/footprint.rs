@@ -1,31 +1,31 @@
-//! What a model will take in memory, known from its headers: planned is what is held, not what the file has.
+//! A model's memory footprint, computed from its headers: the size that it will have in memory, not on disk.
 //!
-//! The fast kernels hold matrices as they are stored; MLX wants scales and plain weights in the type it computes in,
-//! and both keep their caches in that type. Weights and caches are exact to the byte (the tests load models and count);
-//! `work_bytes_per_token` is an estimate.
+//! The fast kernels hold matrices as stored. MLX converts scales and plain weights to the type in which it computes,
+//! and both keep their caches in that type. Weights and caches are exact to the byte (the tests load models and
+//! compare); `work_bytes_per_token` is an estimate.
 
 use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-/// Bytes of memory that each part of a model takes.
+/// The memory of each part of a model, in bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Footprint {
-    /// Of each layer's weights.
+    /// The weights of each layer.
     pub layer_bytes: Vec<u64>,
-    /// Of the embedding, which the first stage holds.
+    /// The embedding, on the first stage.
     pub embedding_bytes: u64,
-    /// Of the output matrix and the norm before it, which the last stage holds; if it is the embedding, in a form of
-    /// its own.
+    /// The output matrix and the norm before it, on the last stage. If the output matrix is the embedding, it takes a
+    /// form of its own.
     pub head_bytes: u64,
-    /// Of one layer's cache, for one token.
+    /// One layer's cache, per token.
     pub kv_bytes_per_token: u64,
-    /// Of what is between the operations of a layer while it computes, for one token.
+    /// The intermediate results of one layer, per token.
     pub work_bytes_per_token: u64,
 }
 
 impl Footprint {
-    /// Of the weights of some layers; embedding and output belong to the first and the last one.
+    /// The weights of these layers; the embedding belongs to the first layer, the output to the last.
     pub fn weight_bytes(&self, layers: Range<usize>) -> u64 {
         let own = self.layer_bytes.get(layers.clone()).unwrap_or_default();
         let embedding = if layers.start == 0 { self.embedding_bytes } else { 0 };

@@ -54,7 +54,7 @@ impl From<Float> for ActivationType {
 pub struct Hidden {
     /// Number format.
     pub activation: ActivationType,
-    /// Tokens.
+    /// The number of tokens.
     pub rows: usize,
     /// Width of a hidden state.
     pub width: usize,
@@ -63,7 +63,7 @@ pub struct Hidden {
     pub bytes: Vec<u8>,
 }
 
-/// Sizes only: what a person wrote can be read back from hidden states, so they belong in no log.
+/// Prints sizes only: prompts can be reconstructed from hidden states, so they must not be logged.
 impl std::fmt::Debug for Hidden {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Hidden({} × {} {:?})", self.rows, self.width, self.activation)
@@ -71,7 +71,7 @@ impl std::fmt::Debug for Hidden {
 }
 
 impl Hidden {
-    /// Whether the bytes are as many as rows, width and type say.
+    /// Whether the number of bytes matches rows, width and type.
     pub fn is_consistent(&self) -> bool {
         let expected = self.rows.checked_mul(self.width).and_then(|n| n.checked_mul(self.activation.bytes()));
         expected == Some(self.bytes.len())
@@ -82,7 +82,7 @@ impl Hidden {
         bytes_are_finite(self.activation, &self.bytes)
     }
 
-    /// Whether every number is finite, and still is as a number of another type.
+    /// Whether every number is finite and remains so in another type.
     pub(crate) fn is_finite_as(&self, activation: ActivationType) -> bool {
         self.is_finite() && (activation.largest() >= self.activation.largest() || self.is_within(activation.largest()))
     }
@@ -111,9 +111,9 @@ pub(crate) fn bytes_are_finite(activation: ActivationType, bytes: &[u8]) -> bool
     }
 }
 
-/// Whether no number, each of `N` bytes, is as asked.
+/// Whether `is` holds for none of the numbers, of `N` bytes each.
 fn none<const N: usize>(bytes: &[u8], is: impl Fn([u8; N]) -> bool) -> bool {
-    // Without an early end, so that the compiler uses vectors: this is done for every token.
+    // No early exit, so that the compiler vectorizes: this runs for every token.
     let (numbers, _) = bytes.as_chunks();
     !numbers.iter().fold(false, |found, &number| found | is(number))
 }

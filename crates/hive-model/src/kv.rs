@@ -1,7 +1,8 @@
-//! The KV cache of one session in one layer, grown in blocks, cut back by `rollback`.
+//! The KV cache of one session in one layer. It grows in blocks; `rollback` shortens it.
 //!
-//! Two layouts: MLX's own for the plain kernels, `[1, kv_heads, capacity, head_dim]` each, and that of the fast ones.
-//! Either way the buffers may hold more than the session has: what counts is the shard's position.
+//! There are two layouts: MLX's own for the plain kernels, `[1, kv_heads, capacity, head_dim]` for keys and values
+//! each, and that of the fast kernels. In both, the buffers may hold more than the session has; only rows before the
+//! shard's position count.
 
 use hive_kernels::{AttentionShape, KV_BLOCK, KvBuffers, LANES};
 use mlx_rs::ops::indexing::{IndexOp, TryIndexMutOp};
@@ -10,12 +11,12 @@ use mlx_rs::{Array, Dtype};
 use crate::error::ComputeError;
 use crate::hidden::{ActivationType, bytes_are_finite};
 
-/// How a cache lies in memory. One of another layout cannot be gone on with.
+/// The memory layout of a cache. Kernels cannot continue a cache of another layout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum KvLayout {
     /// MLX's own.
     Plain(ActivationType),
-    /// That of the fast kernels.
+    /// The fast kernels' own.
     Fast,
 }
 
@@ -48,8 +49,8 @@ impl LayerCache {
         }
     }
 
-    /// The first positions as they lie in memory: of the keys and then of the values, those of every head. In whole
-    /// groups of [`LANES`] positions, because the fast kernels' keys lie so.
+    /// The first positions as stored: the keys of every head, then the values. Rounded up to whole groups of [`LANES`]
+    /// positions, as the fast kernels store keys.
     pub(crate) fn export(&self, positions: usize) -> Result<Vec<u8>, ComputeError> {
         let (arrays, heads, capacity) = match self {
             Self::Plain(cache) => ([&cache.keys, &cache.values], cache.keys.dim(1), cache.keys.dim(2) as usize),
@@ -67,7 +68,7 @@ impl LayerCache {
         Ok(bytes)
     }
 
-    /// A cache out of what [`Self::export`] gave for so many positions.
+    /// Restores a cache of this many positions from the bytes of [`Self::export`].
     pub(crate) fn import(
         shape: &AttentionShape,
         layout: KvLayout,
@@ -112,7 +113,7 @@ impl LayerCache {
         })
     }
 
-    /// What has to be evaluated for the cache to be up to date.
+    /// The arrays to evaluate so that the cache is up to date.
     pub(crate) fn pending(&self) -> Vec<&Array> {
         match self {
             Self::Plain(cache) => vec![&cache.keys, &cache.values],
@@ -122,9 +123,9 @@ impl LayerCache {
     }
 }
 
-/// Whether the numbers of the first positions of one head are finite; what lies behind them may be anything.
+/// Whether the numbers of one head's first positions are finite; those after them may be anything.
 fn is_finite_up_to(positions: usize, head: &[u8], activation: ActivationType, head_dim: usize, in_lanes: bool) -> bool {
-    // Nearly always all of them are.
+    // Nearly always, all of them are.
     if bytes_are_finite(activation, head) {
         return true;
     }
@@ -140,7 +141,7 @@ impl PlainCache {
         Ok(zeros)
     }
 
-    /// Writes keys and values `[1, kv_heads, n, head_dim]` at `offset` and gives all up to there.
+    /// Writes keys and values `[1, kv_heads, n, head_dim]` at `offset`; returns everything up to their end.
     pub(crate) fn update(
         &mut self,
         keys: &Array,

@@ -1,15 +1,15 @@
-//! Computes: weight files, model families, KV cache and sampling, up to a [`Shard`].
+//! Model computation: weight files, model families, KV cache and sampling, up to a [`Shard`].
 //!
 //! A [`ModelFiles`] is a model on disk, opened but not loaded: its configuration and a table of tensors, and on request
-//! its tokenizer and chat template, which are `hive-text`'s. A [`Shard`] is a contiguous range of its layers in memory,
-//! with the sessions that run through it. Nothing here knows of networks, processes or other machines.
+//! its tokenizer and chat template, which come from `hive-text`. A [`Shard`] is a contiguous range of its layers in
+//! memory, with the sessions that run through it. This crate knows nothing of networks, processes or other machines.
 //!
-//! What holds:
+//! Invariants:
 //! - A shard reads only the bytes of its own layers.
 //! - No number from a file sizes an allocation before it has been checked against the file's length.
 //! - One thread owns a shard; MLX's streams are thread-local.
 //!
-//! `examples/split.rs` computes a token with a model that is cut in two.
+//! `examples/split.rs` computes a token with a model that is split in two.
 
 pub mod config;
 pub mod device;

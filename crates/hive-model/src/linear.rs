@@ -1,4 +1,4 @@
-//! Matrices that multiply hidden states, on MLX's kernels or on ours.
+//! Matrix products with hidden states, on MLX's kernels or on ours.
 
 use hive_kernels::{Format, Layout, PackedMatrix, Packing, Scaling};
 use mlx_rs::{Array, Dtype};
@@ -7,7 +7,7 @@ use crate::error::{ComputeError, LoadError};
 use crate::hidden::ActivationType;
 use crate::weights::{Biases, FileMatrix, Float, Matrix, MatrixFormat, QuantizedMatrix, matrix};
 
-/// Whose kernels multiply, and in which number format.
+/// The kernels that multiply, and the number format.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Arithmetic {
     /// The fast kernels; the activation type is then `F32`.
@@ -34,10 +34,10 @@ enum Weights {
 }
 
 impl Linear {
-    /// Several matrices with the same input as one, their outputs side by side, with their biases.
+    /// Loads several matrices with the same input as one, with their outputs side by side, and their biases.
     ///
-    /// Fewer, larger products are faster, and each output is the same number either way. Matrices stored in different
-    /// formats do not join. Rows go from the file into their place a few at a time, where they stay as they are.
+    /// Fewer, larger products are faster and give the same numbers. Matrices in different formats cannot be joined.
+    /// Rows are copied a few at a time from the file to their final place.
     pub(crate) fn load(matrices: &[FileMatrix<'_>], arithmetic: Arithmetic) -> Result<Self, LoadError> {
         let weights = match packed_layout(matrices).filter(|_| arithmetic.fast) {
             Some(layout) => Weights::Packed(pack(matrices, layout)?),
@@ -46,7 +46,7 @@ impl Linear {
         Ok(Self { weights, bias: biases(matrices, arithmetic)? })
     }
 
-    /// Bytes that such a matrix will hold.
+    /// The size of such a matrix in memory, in bytes.
     pub(crate) fn bytes_of(matrices: &[FileMatrix<'_>], arithmetic: Arithmetic) -> u64 {
         let (rows, columns) = (rows(matrices), matrices[0].columns());
         let activation = arithmetic.activation.bytes();
@@ -61,7 +61,7 @@ impl Linear {
         (weights + if has_bias { rows * activation } else { 0 }) as u64
     }
 
-    /// Bytes that it holds.
+    /// Its size in memory, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         let weights = match &self.weights {
             Weights::Quantized { words, scales, biases, .. } => words.nbytes() + scales.nbytes() + biases.nbytes(),
@@ -86,7 +86,7 @@ impl Linear {
         }
     }
 
-    /// The packed matrix, where that is all there is.
+    /// The packed matrix, if there is nothing else.
     pub(crate) fn packed(&self) -> Option<&PackedMatrix> {
         match (&self.weights, &self.bias) {
             (Weights::Packed(matrix), None) => Some(matrix),
@@ -107,7 +107,7 @@ impl Weights {
     fn for_mlx(matrix: Matrix, activation: Dtype) -> Result<Self, ComputeError> {
         match matrix {
             Matrix::Quantized(m) => {
-                // MLX would cast scales to the activation type on every product; once is enough, and rounds the same.
+                // MLX would cast scales to the activation type in every product; casting once rounds the same.
                 let affine = |bytes: &[u8]| -> Result<Array, ComputeError> {
                     let shape = [m.rows as i32, (m.columns / m.group) as i32];
                     Ok(evaluated(&hive_kernels::array_from_bytes(bytes, &shape, mlx_type(m.float))?, activation)?)
@@ -128,7 +128,7 @@ impl Weights {
     }
 }
 
-/// Whether several matrices can be one.
+/// Whether several matrices can be joined.
 fn joinable(matrices: &[FileMatrix<'_>]) -> bool {
     let format = |matrix: &FileMatrix<'_>| (matrix.format(), matrix.columns());
     matrices.windows(2).all(|pair| format(&pair[0]) == format(&pair[1]))
@@ -138,7 +138,7 @@ fn rows(matrices: &[FileMatrix<'_>]) -> usize {
     matrices.iter().map(FileMatrix::rows).sum()
 }
 
-/// The biases of all rows, where there are any.
+/// The biases of all rows, if there are any.
 fn biases(matrices: &[FileMatrix<'_>], arithmetic: Arithmetic) -> Result<Option<Array>, LoadError> {
     if !matrices.iter().any(FileMatrix::has_bias) {
         return Ok(None);
@@ -151,7 +151,7 @@ fn biases(matrices: &[FileMatrix<'_>], arithmetic: Arithmetic) -> Result<Option<
     Ok(Some(evaluated(&array, arithmetic.activation.mlx()).map_err(ComputeError::from)?))
 }
 
-/// How matrices lie one below the other in the kernels' layout, where they have one for the format.
+/// The kernels' layout for these matrices stacked; `None` if there is none for their format.
 fn packed_layout(matrices: &[FileMatrix<'_>]) -> Option<Layout> {
     let (format, scales) = match matrices[0].format() {
         MatrixFormat::Float(Float::F32) => (Format::F32, None),
@@ -191,14 +191,14 @@ fn pack(matrices: &[FileMatrix<'_>], layout: Layout) -> Result<PackedMatrix, Loa
     Ok(packing.finish().map_err(ComputeError::from)?)
 }
 
-/// The array in another type, computed now, so that what it came from can be freed.
+/// Converts an array to another type and evaluates it, so that the source can be freed.
 pub(crate) fn evaluated(array: &Array, dtype: Dtype) -> Result<Array, mlx_rs::error::Exception> {
     let array = if array.dtype() == dtype { array.clone() } else { array.as_dtype(dtype)? };
     array.eval()?;
     Ok(array)
 }
 
-/// One or several products of the same input, outputs side by side.
+/// One or several products of the same input, with their outputs side by side.
 #[derive(Debug)]
 pub(crate) struct Projection {
     parts: Vec<Linear>,
@@ -210,17 +210,17 @@ impl Projection {
         Ok(Self { parts: parts.collect::<Result<_, _>>()? })
     }
 
-    /// Bytes that such a projection will hold.
+    /// The size of such a projection in memory, in bytes.
     pub(crate) fn bytes_of(matrices: &[FileMatrix<'_>], arithmetic: Arithmetic) -> u64 {
         joined(matrices).map(|part| Linear::bytes_of(part, arithmetic)).sum()
     }
 
-    /// Bytes that it holds.
+    /// Its size in memory, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.parts.iter().map(Linear::bytes).sum()
     }
 
-    /// The packed matrix, where that is all there is.
+    /// The packed matrix, if there is nothing else.
     pub(crate) fn packed(&self) -> Option<&PackedMatrix> {
         match self.parts.as_slice() {
             [one] => one.packed(),
@@ -237,7 +237,7 @@ impl Projection {
     }
 }
 
-/// What is one matrix in memory: all of them, where they join, or each.
+/// The groups of matrices that are stored as one: all of them if they can be joined, otherwise each alone.
 fn joined<'a, 'f>(matrices: &'a [FileMatrix<'f>]) -> std::slice::Chunks<'a, FileMatrix<'f>> {
     matrices.chunks(if joinable(matrices) { matrices.len() } else { 1 })
 }

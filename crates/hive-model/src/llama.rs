@@ -1,8 +1,8 @@
 //! The Llama family: Llama 2 and 3, SmolLM2, Mistral. Read top to bottom: Attention → Mlp → Layer → Stage.
 //!
-//! Shapes: a batch is all its sessions' tokens in a row, `[tokens, hidden]`; only attention looks at sessions one by
-//! one. The same layers run on MLX's kernels (then the operations and their order are those of mlx-lm, and so are the
-//! tokens) or on the fast ones.
+//! A batch is the tokens of all its sessions in sequence, `[tokens, hidden]`; only attention handles sessions one by
+//! one. The same layers run on MLX's kernels (with the operations and order of mlx-lm, and thus the same tokens) or on
+//! the fast ones.
 
 use std::ops::Range;
 
@@ -21,25 +21,25 @@ use crate::kv::{KvLayout, LayerCache, PlainCache};
 use crate::linear::{Arithmetic, Linear, Projection, evaluated};
 use crate::weights::{FileMatrix, TensorError, Weights};
 
-/// On a CPU, building the operations of a layer takes a tenth as long as computing them; every so many layers the ones
-/// built so far begin, so that building goes on beside them.
+/// On a CPU, building a layer's operations takes a tenth as long as computing them. After this many layers, those built
+/// so far start to compute while building continues.
 const LAYERS_AHEAD: usize = 4;
 
-/// What is between the operations of a layer has its memory from when it is begun. With many tokens that is tens of
-/// megabytes, so beyond this much no more than one half of a layer is begun while another computes.
+/// Intermediate results take memory from the start of their computation. With many tokens that is tens of megabytes, so
+/// above this size at most half a layer is started while another computes.
 const BETWEEN_BYTES: usize = 1 << 20;
-/// And beyond this much none is: it computes so long that waiting for it takes no time beside that.
+/// Above this size, nothing is started ahead: the computation takes so long that the wait does not matter.
 const BETWEEN_BYTES_ALONE: usize = 16 << 20;
 
-/// Up to so many tokens pass a layer in one call. With more, building seven operations takes no time beside them, and
-/// what is in between takes memory.
+/// Up to this many tokens pass a layer in one call. With more, building seven operations takes negligible time, and the
+/// intermediate results of one call would take memory.
 const ROWS_AT_ONCE: usize = 8;
 
 /// One session's part of a batch.
 pub(crate) struct Span<'a> {
-    /// Its tokens' rows.
+    /// The rows of its tokens.
     pub(crate) rows: Range<usize>,
-    /// Position of the first, and tokens in the cache before it.
+    /// The position of its first token: the number of tokens already in the cache.
     pub(crate) offset: usize,
     /// One cache per layer of the stage.
     pub(crate) caches: &'a mut [LayerCache],
@@ -57,7 +57,7 @@ struct Attention {
 }
 
 impl Attention {
-    /// Queries, keys and values, and the output.
+    /// The projections: queries, keys and values; and the output.
     fn matrices<'a>(
         weights: &'a Weights,
         prefix: &str,
@@ -142,7 +142,7 @@ struct Mlp {
 }
 
 impl Mlp {
-    /// Gate and up, and down.
+    /// The projections: gate and up; and down.
     fn matrices<'a>(
         weights: &'a Weights,
         prefix: &str,
@@ -195,7 +195,7 @@ impl Norm {
         Ok(Self { weight, eps: config.rms_eps, fast: arithmetic.fast })
     }
 
-    /// Bytes that a norm holds.
+    /// The size of a norm in memory, in bytes.
     fn bytes_of(config: &ModelConfig, arithmetic: Arithmetic) -> u64 {
         (config.hidden * arithmetic.activation.bytes()) as u64
     }
@@ -226,7 +226,7 @@ impl Layer {
         })
     }
 
-    /// Bytes that a layer will hold.
+    /// The size of a layer in memory, in bytes.
     fn bytes_of(
         weights: &Weights,
         index: usize,
@@ -246,7 +246,7 @@ impl Layer {
             + periods as u64)
     }
 
-    /// Bytes that it holds.
+    /// Its size in memory, in bytes.
     fn bytes(&self) -> usize {
         let Self { attention_norm, attention, mlp_norm, mlp } = self;
         let norms = attention_norm.weight.nbytes() + mlp_norm.weight.nbytes();
@@ -255,7 +255,7 @@ impl Layer {
         norms + periods + matrices
     }
 
-    /// The layer for the kernel that computes all of it at once, where its matrices are in that kernel's formats.
+    /// The layer for the kernel that computes it in one call, if that kernel supports the formats of its matrices.
     fn whole(&self) -> Option<LayerWeights<'_>> {
         let Self { attention_norm, attention, mlp_norm, mlp } = self;
         let matrices = (attention.qkv.packed()?, attention.output.packed()?, mlp.gate_up.packed()?, mlp.down.packed()?);
@@ -274,7 +274,7 @@ impl Layer {
         })
     }
 
-    /// Bytes between its operations, for one token.
+    /// The size of its intermediate results, per token, in bytes.
     fn between_bytes(&self) -> usize {
         between_bytes(self.attention_norm.weight.size(), &self.attention.shape, self.mlp.intermediate)
     }
@@ -294,7 +294,7 @@ impl Layer {
     }
 }
 
-/// Bytes between the operations of a layer, for one token, in single precision.
+/// The size of a layer's intermediate results, per token, in single precision, in bytes.
 fn between_bytes(hidden: usize, shape: &AttentionShape, intermediate: usize) -> usize {
     let AttentionShape { heads, kv_heads, head_dim, .. } = *shape;
     (4 * hidden + 2 * (heads + kv_heads) * head_dim + 3 * intermediate) * size_of::<f32>()
@@ -302,18 +302,18 @@ fn between_bytes(hidden: usize, shape: &AttentionShape, intermediate: usize) -> 
 
 /// How far building runs ahead of computing.
 enum Ahead {
-    /// As far as it gets.
+    /// Without limit.
     Free,
-    /// Every so many layers what is built begins, and nothing waits.
+    /// After every few layers, what is built starts to compute; nothing waits.
     Layers,
-    /// Each half of a layer begins when the one before the last is done; this is the last.
+    /// Each half of a layer starts when the one before the last is done; holds the last.
     Halves(Option<Array>),
     /// Each half of a layer is done before the next is built.
     Nothing,
 }
 
 impl Ahead {
-    /// A half of a layer has been built.
+    /// Called when half a layer has been built.
     fn built_half(&mut self, x: &Array) -> Result<(), ComputeError> {
         match self {
             Self::Free | Self::Layers => {}
@@ -328,7 +328,7 @@ impl Ahead {
         Ok(())
     }
 
-    /// A layer has been built.
+    /// Called when a layer has been built.
     fn built_layer(&self, layer: usize, x: &Array) -> Result<(), ComputeError> {
         if matches!(self, Self::Layers) && layer.is_multiple_of(LAYERS_AHEAD) {
             mlx_rs::transforms::async_eval([x])?;
@@ -337,7 +337,7 @@ impl Ahead {
     }
 }
 
-/// The sessions' parts of a batch for that kernel, with room made in their caches.
+/// The sessions' parts of a batch for the one-call kernel, with room reserved in their caches.
 fn rows_at_once<'a>(
     shape: &AttentionShape,
     layer: usize,
@@ -379,7 +379,7 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    /// Loads the layers; `progress` hears how many of them are done.
+    /// Loads the layers; `progress` is called with the number loaded so far.
     pub(crate) fn load(
         files: &ModelFiles,
         range: Range<usize>,
@@ -403,7 +403,7 @@ impl Stage {
         Ok(Self { embedding, layers, head, arithmetic, shape })
     }
 
-    /// What each part of the model will hold.
+    /// The memory footprint of each part of the model.
     pub(crate) fn footprint(files: &ModelFiles, arithmetic: Arithmetic) -> Result<Footprint, TensorError> {
         let (config, weights) = (files.config(), files.weights());
         let table = table(weights, config)?;
@@ -420,7 +420,7 @@ impl Stage {
         })
     }
 
-    /// Bytes that it holds.
+    /// Its size in memory, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         let head = self.head.as_ref().map_or(0, |head| head.norm.weight.nbytes() + head.output.bytes());
         let embedding = self.embedding.as_ref().map_or(0, Embedding::bytes);
@@ -439,12 +439,12 @@ impl Stage {
         self.layers.iter().map(|_| one()).collect()
     }
 
-    /// How caches lie in memory here.
+    /// The layout of the caches.
     pub(crate) fn kv_layout(&self) -> KvLayout {
         if self.arithmetic.fast { KvLayout::Fast } else { KvLayout::Plain(self.arithmetic.activation) }
     }
 
-    /// Caches of so many positions that were exported from a stage of the same layers.
+    /// Restores caches of this many positions that a stage with the same layers exported.
     pub(crate) fn imported_caches(
         &self,
         positions: usize,
@@ -456,12 +456,12 @@ impl Stage {
         layers.iter().map(|bytes| LayerCache::import(&self.shape, self.kv_layout(), positions, bytes)).collect()
     }
 
-    /// Whether the stage begins with tokens.
+    /// Whether the stage takes tokens as its input.
     pub(crate) fn embeds(&self) -> bool {
         self.embedding.is_some()
     }
 
-    /// Whether the stage ends with logits.
+    /// Whether the stage computes logits.
     pub(crate) fn samples(&self) -> bool {
         self.head.is_some()
     }
@@ -473,7 +473,7 @@ impl Stage {
         }
     }
 
-    /// `[tokens, hidden] -> [tokens, hidden]`, caches extended.
+    /// `[tokens, hidden] -> [tokens, hidden]`; extends the caches.
     pub(crate) fn forward(&self, mut x: Array, spans: &mut [Span]) -> Result<Array, ComputeError> {
         let tokens = x.dim(0) as usize;
         let between_bytes = self.layers.first().map_or(0, Layer::between_bytes);
@@ -493,7 +493,7 @@ impl Stage {
         Ok(x)
     }
 
-    /// Logits of the rows given, single precision: `[rows, vocabulary]`.
+    /// The logits of these rows in single precision: `[rows, vocabulary]`.
     pub(crate) fn logits(&self, x: &Array, rows: &[usize]) -> Result<Array, ComputeError> {
         let Some(head) = &self.head else {
             return Err(ComputeError::Mlx("logits asked of a stage that does not sample".to_owned()));

@@ -1,33 +1,33 @@
-//! From logits to a token.
+//! Sampling: from logits to a token.
 //!
-//! Pure functions over plain numbers. Randomness is counter-based: the draw for a position depends on (seed, position)
-//! and on nothing that happened before, so a session moved to another machine continues with the very same tokens.
+//! Pure functions over plain numbers. Randomness is counter-based: the draw for a position depends only on (seed,
+//! position), so a session that moves to another machine continues with the same tokens.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-/// How tokens are chosen. The default is greedy.
+/// Sampling settings. The default is greedy.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Sampling {
     /// 0 is greedy; higher is more random.
     pub temperature: f32,
-    /// Only the k likeliest; 0 is off.
+    /// Top-k: only the k likeliest tokens; 0 is off.
     pub top_k: u32,
-    /// Only the likeliest that together have this probability; 1 is off.
+    /// Top-p: only the likeliest tokens that together have this probability; 1 is off.
     pub top_p: f32,
-    /// Only those at least this likely relative to the likeliest; 0 is off.
+    /// Min-p: only tokens at least this likely relative to the likeliest; 0 is off.
     pub min_p: f32,
-    /// Divides positive and multiplies negative logits of tokens seen before; 1 is off.
+    /// Repetition penalty: divides positive and multiplies negative logits of tokens seen before; 1 is off.
     pub repetition_penalty: f32,
-    /// Taken off the logits of tokens in the answer so far; 0 is off.
+    /// Presence penalty: subtracted from the logits of tokens in the answer so far; 0 is off.
     pub presence_penalty: f32,
-    /// Taken off once per occurrence in the answer so far; 0 is off.
+    /// Frequency penalty: subtracted once per occurrence in the answer so far; 0 is off.
     pub frequency_penalty: f32,
-    /// Added to the logits of single tokens.
+    /// Added to the logits of these tokens.
     pub logit_bias: BTreeMap<u32, f32>,
-    /// How many alternatives to report with their log probabilities; `None` reports none at all.
+    /// The number of alternatives to report with their log probabilities; `None` reports no probabilities at all.
     pub logprobs: Option<u8>,
     /// Seed of the randomness.
     pub seed: u64,
@@ -50,7 +50,7 @@ impl Default for Sampling {
     }
 }
 
-/// A setting out of its range.
+/// A setting that is out of range.
 #[derive(Debug, thiserror::Error, PartialEq)]
 #[error("{name} is {value}; it must be {range}")]
 pub struct SamplingError {
@@ -60,7 +60,7 @@ pub struct SamplingError {
 }
 
 impl Sampling {
-    /// Checks every setting's range.
+    /// Checks the range of every setting.
     pub fn check(&self) -> Result<(), SamplingError> {
         let checks: [(&'static str, f32, bool, &'static str); 7] = [
             ("temperature", self.temperature, (0.0..=100.0).contains(&self.temperature), "between 0 and 100"),
@@ -93,20 +93,20 @@ impl Sampling {
     }
 }
 
-/// A chosen token.
+/// A sampled token.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Sampled {
     /// The token.
     pub token: u32,
-    /// Its log probability under the model (after penalties, before temperature); `None` if not asked for.
+    /// Its log probability under the model (after penalties, before temperature); `None` if not requested.
     pub logprob: Option<f32>,
-    /// The likeliest tokens with theirs, likeliest first.
+    /// The likeliest tokens with their log probabilities, likeliest first.
     pub top: Vec<(u32, f32)>,
 }
 
-/// Chooses the token for `position` from `logits`.
+/// Samples the token for `position` from `logits`.
 ///
-/// `prompt` and `answer` are the tokens so far, for the penalties. The choice is a pure function of the arguments.
+/// `prompt` and `answer` are the tokens so far, for the penalties. The result is a pure function of the arguments.
 pub fn sample(mut logits: Vec<f32>, settings: &Sampling, prompt: &[u32], answer: &[u32], position: u64) -> Sampled {
     adjust(&mut logits, settings, prompt, answer);
     let token = if settings.temperature == 0.0 {
@@ -122,7 +122,7 @@ pub fn sample(mut logits: Vec<f32>, settings: &Sampling, prompt: &[u32], answer:
     Sampled { token, logprob: Some(logits[token as usize] - normalizer), top: top.collect() }
 }
 
-/// The likeliest token; of equals the first.
+/// The likeliest token; the first of equals.
 fn greedy(logits: &[f32]) -> u32 {
     let mut best = 0;
     for (id, &logit) in logits.iter().enumerate() {
@@ -133,7 +133,7 @@ fn greedy(logits: &[f32]) -> u32 {
     best as u32
 }
 
-/// Bias and penalties.
+/// Applies biases and penalties.
 fn adjust(logits: &mut [f32], settings: &Sampling, prompt: &[u32], answer: &[u32]) {
     for (&token, &bias) in &settings.logit_bias {
         if let Some(logit) = logits.get_mut(token as usize) {
@@ -141,7 +141,7 @@ fn adjust(logits: &mut [f32], settings: &Sampling, prompt: &[u32], answer: &[u32
         }
     }
     if settings.repetition_penalty != 1.0 {
-        // Each once, however often it came; a conversation is long, and this is done for every token.
+        // Once per distinct token: a conversation is long, and this runs for every token.
         let mut seen = vec![false; logits.len()];
         for &token in prompt.iter().chain(answer) {
             if let Some(seen) = seen.get_mut(token as usize) {
@@ -199,7 +199,7 @@ fn draw(logits: &[f32], settings: &Sampling, uniform: f64) -> u32 {
             return id;
         }
     }
-    // Rounding may leave a crumb; it belongs to the last that has any weight.
+    // Rounding may leave a remainder; it goes to the last token with any weight.
     candidates.last().copied().unwrap_or_else(|| greedy(logits))
 }
 
@@ -224,7 +224,7 @@ fn log_sum_exp(logits: &[f32]) -> f32 {
     best + sum.ln() as f32
 }
 
-/// A number in [0, 1) that depends on nothing but seed and position: two rounds of the `SplitMix64` finalizer.
+/// A number in [0, 1) that depends only on seed and position: two rounds of the `SplitMix64` finalizer.
 fn uniform(seed: u64, position: u64) -> f64 {
     let mix = |mut z: u64| {
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

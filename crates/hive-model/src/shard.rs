@@ -1,7 +1,7 @@
 //! A range of a model's layers in memory, and the sessions that run through it.
 //!
-//! Batch-first: one [`Shard::forward`] takes any mix of sessions, each with its own position. What a session has in the
-//! cache is its *position*; a slot must begin exactly there, and [`Shard::rollback`] takes a session back.
+//! Every call of [`Shard::forward`] takes a batch of any sessions, each at its own position. A session's *position* is
+//! the number of its tokens in the cache. A slot must begin exactly there; [`Shard::rollback`] moves a session back.
 
 mod carried;
 mod planned;
@@ -24,41 +24,41 @@ use crate::sampling::{Sampled, Sampling, sample};
 pub use crate::error::LoadError;
 pub use carried::CarriedSession;
 
-/// Names a session across all stages.
+/// Identifies a session on all stages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SessionId(pub u128);
 
-/// Which layers, and how they compute.
+/// Which layers to load, and with which kernels.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ShardOptions {
     /// Layers `[start, end)`.
     pub layers: Range<usize>,
-    /// Kernels.
+    /// The kernels.
     pub compute: Compute,
 }
 
-/// What a shard needs to know of a session.
+/// The options of a session.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct SessionOptions {
-    /// How the last stage chooses tokens.
+    /// The sampling settings, for the last stage.
     pub sampling: Sampling,
     /// The prompt, for the last stage's penalties.
     pub prompt: Vec<u32>,
-    /// Tokens of the answer that were chosen before this session was opened: it goes on from them after a failure.
+    /// Tokens of the answer that were sampled before this session was opened; the answer resumes after them.
     pub answer: Vec<u32>,
 }
 
-/// What goes into a stage for one session.
+/// The input of a stage for one session.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Input {
     /// Tokens, for the first stage.
     Tokens(Vec<u32>),
-    /// Hidden states, for every other.
+    /// Hidden states, for every other stage.
     Hidden(Hidden),
 }
 
 impl Input {
-    /// Tokens in it.
+    /// The number of tokens.
     pub fn rows(&self) -> usize {
         match self {
             Self::Tokens(tokens) => tokens.len(),
@@ -70,58 +70,58 @@ impl Input {
 /// One session's part of a batch.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Slot {
-    /// The session, opened before.
+    /// The session, which must be open.
     pub session: SessionId,
-    /// Position of the first token; the session's own.
+    /// The position of the first token; must equal the session's.
     pub position: usize,
     /// The tokens or their hidden states.
     pub input: Input,
-    /// Whether the last stage is to choose the token that follows.
+    /// Whether the last stage samples the next token.
     pub sample: bool,
 }
 
-/// What comes out of a stage for one slot.
+/// The output of a stage for one slot.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Output {
     /// Hidden states for the next stage.
     Hidden(Hidden),
     /// The next token, from the last stage.
     Token(Sampled),
-    /// Nothing: the last stage was not asked to choose.
+    /// The last stage was not asked to sample.
     Nothing,
 }
 
-/// Why a slot was not computed. Its session is where it was before.
+/// Why a slot was not computed. Its session stays at its position.
 #[derive(Debug, thiserror::Error)]
 pub enum ForwardError {
-    /// A session that is not open here.
+    /// The session is not open.
     #[error("session {0:?} is not open")]
     UnknownSession(SessionId),
-    /// A session twice in one batch.
+    /// The session is twice in one batch.
     #[error("session {0:?} is in one batch twice")]
     Twice(SessionId),
-    /// A slot that does not continue where its session is.
+    /// The slot does not begin at the session's position.
     #[error("session {session:?} is at position {at}, but the batch begins at {given}")]
     Position {
         /// The session.
         session: SessionId,
-        /// Where it is.
+        /// The session's position.
         at: usize,
-        /// Where the slot begins.
+        /// The slot's position.
         given: usize,
     },
-    /// More tokens than the model has positions for.
+    /// The model's context is too short.
     #[error("the conversation needs {needed} positions, but the model has {limit}")]
     Context {
         /// Positions needed.
         needed: usize,
-        /// Positions the model has.
+        /// Positions that the model has.
         limit: usize,
     },
-    /// Input that the stage cannot take.
+    /// The stage cannot take this input.
     #[error("the stage cannot take its input: {0}")]
     Input(String),
-    /// A failure while computing.
+    /// The computation failed.
     #[error(transparent)]
     Compute(#[from] ComputeError),
     /// The result holds NaN or infinity.
@@ -132,7 +132,7 @@ pub enum ForwardError {
 struct Session {
     options: SessionOptions,
     position: usize,
-    /// Tokens chosen here, with the position each stands at: the last stage's memory of the answer.
+    /// Tokens sampled here, with their positions; kept by the last stage for the penalties.
     answer: Vec<(usize, u32)>,
     caches: Vec<LayerCache>,
 }
@@ -149,7 +149,7 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// Loads the layers; `progress` hears how many of them are done.
+    /// Loads the layers; `progress` is called with the number loaded so far.
     pub fn load(
         files: &ModelFiles,
         options: &ShardOptions,
@@ -165,7 +165,7 @@ impl Shard {
         }
         let arithmetic = planned::arithmetic(files, options.compute.resolve() == Compute::Fast)?;
         let stage = Stage::load(files, options.layers.clone(), arithmetic, &mut progress)?;
-        // Loading passes every weight through buffers that MLX keeps for reuse; nothing of that size comes again.
+        // Loading passes every weight through buffers that MLX keeps for reuse; none of that size is needed again.
         mlx_rs::memory::clear_cache().map_err(ComputeError::from)?;
         Ok(Self {
             stage,
@@ -183,22 +183,22 @@ impl Shard {
         self.layers.clone()
     }
 
-    /// Bytes of weights held.
+    /// The size of the weights in memory, in bytes.
     pub fn weight_bytes(&self) -> usize {
         self.stage.bytes()
     }
 
-    /// Whether the fast kernels compute.
+    /// Whether the fast kernels are used.
     pub fn is_fast(&self) -> bool {
         self.arithmetic.fast
     }
 
-    /// The number format of what comes out.
+    /// The number format of the output.
     pub fn activation(&self) -> ActivationType {
         self.arithmetic.activation
     }
 
-    /// Opens a session at position 0; one that was open under this id is forgotten.
+    /// Opens a session at position 0, replacing any session with this id.
     pub fn open(&mut self, session: SessionId, options: SessionOptions) -> Result<(), ForwardError> {
         let caches = self.stage.caches()?;
         let answer = options.answer.iter().enumerate().map(|(n, token)| (options.prompt.len() + n, *token)).collect();
@@ -206,8 +206,8 @@ impl Shard {
         Ok(())
     }
 
-    /// Goes on with the cache of the session `from` under another name, from `position` on: a conversation's next turn
-    /// begins with what was computed for the one before. `from` is forgotten.
+    /// Continues the session `from` under a new id at `position`, with its cache: the next turn of a conversation
+    /// reuses what was computed for the previous one. `from` is closed.
     pub fn adopt(
         &mut self,
         from: SessionId,
@@ -224,7 +224,7 @@ impl Shard {
         Ok(())
     }
 
-    /// Forgets a session and frees its cache.
+    /// Closes a session and frees its cache.
     pub fn close(&mut self, session: SessionId) {
         self.sessions.remove(&session);
     }
@@ -234,14 +234,14 @@ impl Shard {
         self.sessions.get(&session).map(|session| session.position)
     }
 
-    /// Takes a session back to `position`: what came after never was.
+    /// Moves a session back to `position` and discards what came after.
     pub fn rollback(&mut self, session: SessionId, position: usize) -> Result<(), ForwardError> {
         let state = self.sessions.get_mut(&session).ok_or(ForwardError::UnknownSession(session))?;
         if position > state.position {
             return Err(ForwardError::Position { session, at: state.position, given: position });
         }
         state.position = position;
-        // A token chosen at the end of position p stands at p itself; it survives if it is to be fed again.
+        // The token sampled after position p - 1 is recorded at p; it is kept only if it has been fed back.
         state.answer.retain(|(at, _)| *at < position);
         Ok(())
     }
@@ -251,10 +251,10 @@ impl Shard {
         self.sessions.values().flat_map(|session| &session.caches).map(LayerCache::bytes).sum()
     }
 
-    /// Computes a batch of at most one slot a session; one result per slot, in order.
+    /// Computes a batch with at most one slot per session. Returns one result per slot, in order.
     ///
-    /// Each slot stands for itself: one that cannot be computed fails alone, and its session stays where it was. The
-    /// others have their output, and their sessions have moved past it.
+    /// Slots are independent: one that cannot be computed fails alone, and its session stays at its position. The
+    /// others have their output, and their sessions have advanced.
     pub fn forward(&mut self, batch: &[Slot]) -> Vec<Result<Output, ForwardError>> {
         let mut seen = BTreeSet::new();
         let problems: Vec<Option<ForwardError>> = batch.iter().map(|slot| self.check(slot, &mut seen).err()).collect();
@@ -268,7 +268,7 @@ impl Shard {
         problems.into_iter().filter_map(result).collect()
     }
 
-    /// Computes slots that have been checked: together, and each alone where that fails.
+    /// Computes slots that have been checked: all together or, if that fails, one by one.
     fn forward_sound(&mut self, batch: &[&Slot]) -> Vec<Result<Output, ForwardError>> {
         match self.forward_together(batch) {
             Ok(results) => results,
@@ -282,8 +282,8 @@ impl Shard {
             return Ok(Vec::new());
         }
         let x = self.input(batch)?;
-        // The sessions are taken out while their caches are written. What a cache holds past its session's position
-        // does not count, so a failure leaves them as they were.
+        // The sessions are taken out while their caches are written. Cache entries past a session's position do not
+        // count, so a failure leaves the sessions as they were.
         let mut taken: Vec<Session> = batch.iter().filter_map(|slot| self.sessions.remove(&slot.session)).collect();
         let results = self.compute(x, batch, &mut taken).and_then(|result| self.finish(batch, &result, &mut taken));
         for (slot, session) in batch.iter().zip(taken) {
@@ -327,7 +327,7 @@ impl Shard {
         problem.map_or(Ok(()), |problem| Err(ForwardError::Input(problem)))
     }
 
-    /// All slots' rows as one `[tokens, hidden]`.
+    /// The input of all slots as one `[tokens, hidden]` array.
     fn input(&self, batch: &[&Slot]) -> Result<Array, ComputeError> {
         if self.stage.embeds() {
             let tokens: Vec<u32> = batch
@@ -345,14 +345,14 @@ impl Shard {
             if let Input::Hidden(hidden) = &slot.input {
                 let shape = [hidden.rows as i32, hidden.width as i32];
                 let part = hive_kernels::array_from_bytes(&hidden.bytes, &shape, hidden.activation.mlx())?;
-                // Stages of different kinds may compute in different types.
+                // Stages with different kernels may compute in different types.
                 parts.push(part.as_dtype(self.arithmetic.activation.mlx())?);
             }
         }
         Ok(if parts.len() == 1 { parts.remove(0) } else { ops::concatenate(&parts, 0)? })
     }
 
-    /// Hidden states of the whole batch, or the logits of the slots that sample.
+    /// Returns the hidden states of the whole batch, or the logits of the slots that sample.
     fn compute(&self, x: Array, batch: &[&Slot], sessions: &mut [Session]) -> Result<Array, ComputeError> {
         let mut spans = Vec::with_capacity(batch.len());
         let mut start = 0;
@@ -371,7 +371,7 @@ impl Shard {
         Ok(result)
     }
 
-    /// One result per slot; sessions move past what has succeeded.
+    /// Returns one result per slot; sessions advance past slots that succeeded.
     fn finish(
         &self,
         batch: &[&Slot],
@@ -441,8 +441,8 @@ impl Shard {
         Ok(outputs.collect())
     }
 
-    /// Whose fault it is that a slot's result is not finite: numbers near the end of the range overflow in any layer,
-    /// so they are the sender's.
+    /// The error for a result that is not finite. Inputs near the end of the range overflow in any layer, so the sender
+    /// is at fault for those.
     fn not_finite(&self, slot: &Slot) -> ForwardError {
         match &slot.input {
             Input::Hidden(hidden) if !hidden.has_headroom_as(self.arithmetic.activation) => {
@@ -452,7 +452,7 @@ impl Shard {
         }
     }
 
-    /// The logits that follow `tokens` in a fresh session, for tests: this shard is the whole model.
+    /// The logits after `tokens` in a fresh session. For tests; this shard must be the whole model.
     #[doc(hidden)]
     pub fn logits_of(&mut self, tokens: &[u32]) -> Result<Vec<f32>, ForwardError> {
         let mut caches = self.stage.caches()?;

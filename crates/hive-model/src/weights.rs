@@ -1,8 +1,8 @@
 //! Weight files as tables of named tensors, read one tensor at a time.
 //!
-//! Two formats, one view: names and layouts are those of Hugging Face's Llama checkpoints, whatever the file calls
-//! them. Files are read by position rather than mapped, so that a file truncated under our feet is an error and not a
-//! signal, and pages of the file do not count as our memory.
+//! Both formats are presented alike: names and layouts are those of Hugging Face's Llama checkpoints, whatever the file
+//! uses. Files are read by position rather than mapped, so a file that is truncated meanwhile causes an error and not a
+//! signal, and pages of the file do not count as this process's memory.
 
 pub(crate) mod family;
 pub mod gguf;
@@ -16,7 +16,7 @@ pub use safetensors::SafetensorsFolder;
 pub(crate) use tensor::StoredTensor;
 pub use tensor::{Biases, Float, FloatTensor, Matrix, MatrixFormat, QuantizedMatrix, TensorError, to_f32};
 
-/// Where a model's tensors come from.
+/// The source of a model's tensors.
 #[derive(Debug)]
 pub enum Weights {
     /// One GGUF file.
@@ -26,7 +26,7 @@ pub enum Weights {
 }
 
 impl Weights {
-    /// The vector `name` (with `.weight` or `.bias`), of the length given.
+    /// Reads the vector `name` (with `.weight` or `.bias`), which must have this length.
     pub fn vector(&self, name: &str, length: usize) -> Result<FloatTensor, TensorError> {
         match self {
             Self::Gguf(file) => file.vector(name, length),
@@ -42,7 +42,8 @@ impl Weights {
         }
     }
 
-    /// A tensor that a model of this family with so many layers does not have, if there is one, as the file calls it.
+    /// A tensor that a model of this family with this many layers does not have, if there is one, by its name in the
+    /// file.
     pub(crate) fn unknown(&self, layers: usize) -> Option<String> {
         match self {
             Self::Gguf(file) => file.unknown(layers),
@@ -50,7 +51,7 @@ impl Weights {
         }
     }
 
-    /// The tensors that a model of this family with so many layers computes with, by their Hugging Face names.
+    /// The tensors that a model of this family with this many layers computes with, by their Hugging Face names.
     pub(crate) fn computed(&self, layers: usize) -> Vec<StoredTensor> {
         let all = match self {
             Self::Gguf(file) => file.stored(),
@@ -59,7 +60,7 @@ impl Weights {
         all.into_iter().filter(|tensor| family::is_computed(&tensor.name, layers)).collect()
     }
 
-    /// Bytes of a tensor as they are stored, from an offset on.
+    /// Reads bytes of a tensor as stored, from an offset on.
     pub(crate) fn read(&self, tensor: &StoredTensor, offset: u64, length: u64) -> Result<Vec<u8>, TensorError> {
         match self {
             Self::Gguf(file) => file.read_stored(&tensor.name, offset, length),

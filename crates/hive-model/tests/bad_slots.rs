@@ -1,4 +1,4 @@
-//! One bad slot in a batch: it fails alone, by the right fault, and leaves its session where it was.
+//! A bad slot in a batch fails alone, with the right fault, and leaves its session where it was.
 
 #![allow(clippy::unwrap_used)]
 
@@ -28,7 +28,7 @@ fn tiny(change: impl FnMut(&str, &mut [f32])) -> tempfile::TempDir {
     folder
 }
 
-/// Hidden states of so many rows, different for each session and position.
+/// This many rows of hidden states, different for each session and position.
 fn hidden(session: u128, position: usize, rows: usize) -> Hidden {
     let number = |at: usize| ((session as usize * 31 + (position * HIDDEN + at) * 7) % 64) as f32 / 32.0 - 1.0;
     let bytes = (0..rows * HIDDEN).flat_map(|at| number(at).to_le_bytes()).collect();
@@ -44,7 +44,7 @@ fn slot(session: u128, position: usize, input: Input) -> Slot {
     Slot { session: SessionId(session), position, input, sample: true }
 }
 
-/// What each session is given in turn by a shard that never sees a bad slot.
+/// The inputs of each session, in turn, to a shard that never sees a bad slot.
 fn undisturbed(shard: &mut Shard, steps: &[usize]) -> Vec<Vec<Output>> {
     (0..3)
         .map(|session| {
@@ -63,7 +63,7 @@ fn undisturbed(shard: &mut Shard, steps: &[usize]) -> Vec<Vec<Output>> {
 #[test]
 fn a_bad_slot_in_any_place_fails_alone_and_goes_on_from_where_it_was() {
     let folder = tiny(|_, _| ());
-    // Of one row and of many: the fast kernels take different ways.
+    // One row and many: the fast kernels take different paths.
     for (compute, rows) in BOTH.into_iter().flat_map(|compute| [1, 12].map(|rows| (compute, rows))) {
         let layers = 1..LAYERS;
         let steps = [5, rows, 1];
@@ -90,7 +90,7 @@ fn a_bad_slot_in_any_place_fails_alone_and_goes_on_from_where_it_was() {
                     assert_eq!(shard.position(id), Some(5 + rows));
                 }
             }
-            // The same again with sound numbers, and the next one: the same bits as if nothing had been.
+            // The same slot with valid numbers, and the next one: the same bits as if nothing had happened.
             let again = shard.forward(&batch(5, rows)[place..=place]).remove(0).unwrap();
             assert_eq!(again, expected[place][1], "{compute:?} {place}");
             let next = outputs(shard.forward(&batch(5 + rows, 1)));
@@ -99,7 +99,7 @@ fn a_bad_slot_in_any_place_fails_alone_and_goes_on_from_where_it_was() {
     }
 }
 
-/// Writes the model's numbers anew in half precision, whose range ends at 65,504.
+/// Rewrites the model's numbers in half precision, whose range ends at 65,504.
 fn in_half_precision(folder: &tempfile::TempDir) {
     let path = folder.path().join("model.safetensors");
     let file = std::fs::read(&path).unwrap();
@@ -137,12 +137,12 @@ fn numbers_that_overflow_in_any_layer_are_the_senders() {
         result
     };
     assert!(result(hidden(0, 0, 1)).is_ok());
-    // Finite here as there; what the layer adds to it makes some of them infinite.
+    // Finite on both sides; adding the layer's output makes some of them infinite.
     let near = (0..HIDDEN).flat_map(|at| [(at, 65_000.0), (at, -65_000.0)]);
     let near: Vec<_> = near.map(|(at, number)| result(with_number(hidden(0, 0, 1), at, number))).collect();
     assert!(near.iter().any(|result| matches!(result, Err(ForwardError::Input(_)))), "none overflowed: {near:?}");
     assert!(!near.iter().any(|result| matches!(result, Err(ForwardError::NotFinite(_)))), "{near:?}");
-    // What only the sender's type can hold.
+    // A number that only the sender's type can hold.
     assert!(matches!(result(with_number(hidden(0, 0, 1), 3, 1e6)), Err(ForwardError::Input(_))));
 }
 
@@ -156,7 +156,7 @@ fn a_slot_for_which_the_own_weights_are_bad_is_the_own_fault_and_the_others_go_o
     });
     for compute in BOTH {
         for place in 0..3u128 {
-            // Without the end of the model, whose matrix is the embedding once more.
+            // Without the end of the model, whose matrix is the embedding as well.
             let mut shard = load(&folder, 0..1, compute);
             let tokens = |session: u128| if session == place { vec![1, 7, 2] } else { vec![1, 2, 3] };
             let batch: Vec<Slot> = (0..3).map(|session| slot(session, 0, Input::Tokens(tokens(session)))).collect();
@@ -234,14 +234,14 @@ fn a_carried_cache_with_numbers_that_are_not_finite_is_refused() {
             let imported = shard.import_kv(SessionId(1), SessionOptions::default(), carried.clone(), &forged);
             refused += usize::from(imported.is_err());
             if imported.is_ok() {
-                // It lies behind the session's end and counts for nothing.
+                // It is past the session's end and does not count.
                 let next = |id| slot(id, 3, Input::Tokens(vec![4]));
                 let results = shard.forward(&[next(0), next(1)]);
                 assert_eq!(results[0].as_ref().unwrap(), results[1].as_ref().unwrap(), "{compute:?} {at}");
                 shard.rollback(SessionId(0), 3).unwrap();
             }
         }
-        // Three positions of the sixteen that travel, in keys and in values.
+        // Three of the sixteen exported positions, in keys and in values.
         assert_eq!(refused, numbers * 3 / 16, "{compute:?}");
     }
 }

@@ -1,4 +1,5 @@
-//! Weight readers on damaged files: whatever the bytes, an error and no panic, and no memory that was only claimed.
+//! Readers of weights on damaged files: whatever the bytes, an error, no panic, and no allocation of merely claimed
+//! sizes.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,4 +1,4 @@
-//! Folders as people have them: which output matrix is used, and where an answer ends.
+//! Folders as people have them: which output matrix is used, and which tokens end an answer.
 
 #![allow(clippy::unwrap_used)]
 
@@ -55,7 +55,7 @@ fn an_answer_ends_where_config_generation_and_tokenizer_say() {
     let tokenizer = json!({ "eos_token": "</s>", "added_tokens_decoder": decoder });
     std::fs::write(folder.path().join("tokenizer_config.json"), tokenizer.to_string()).unwrap();
     assert_eq!(ends(), [5, 6, 7, 8]);
-    // Where an answer ends makes no other model of it.
+    // Other end tokens do not make it another model.
     let digest = || ModelFiles::open(folder.path()).unwrap().digest().unwrap();
     let with_tokenizer = digest();
     std::fs::remove_file(folder.path().join("tokenizer_config.json")).unwrap();
@@ -75,7 +75,7 @@ fn special_tokens_may_be_named_in_a_file_of_their_own() {
     for (config, end, rendered) in [
         (json!({ "chat_template": template }), 7, "<s></s>"),
         (json!({ "chat_template": template, "eos_token": null }), 7, "<s></s>"),
-        // The newer file counts first.
+        // The newer file takes precedence.
         (json!({ "chat_template": template, "eos_token": "<e>" }), 8, "<s><e>"),
     ] {
         write("tokenizer_config.json", config);
@@ -136,7 +136,7 @@ fn what_lies_beside_a_model_and_how_it_is_spread_over_files_make_no_other_model_
     let digest = || ModelFiles::open(folder.path()).unwrap().digest().unwrap();
     let alone = digest();
     let all = tensors(&at("model.safetensors"));
-    // What fine-tuning, another format of the same weights, a download and a Mac leave.
+    // Left over from fine-tuning, another format of the same weights, a download and a Mac.
     write_tensors(&at("adapters.safetensors"), &all[..3]);
     write_tensors(&at("consolidated.safetensors"), &all);
     std::fs::write(at("._model.safetensors"), "Mac OS X").unwrap();
@@ -144,7 +144,7 @@ fn what_lies_beside_a_model_and_how_it_is_spread_over_files_make_no_other_model_
     std::fs::write(at("special_tokens_map.json"), "{}").unwrap();
     std::fs::create_dir(at("original")).unwrap();
     assert_eq!(digest(), alone);
-    // The same tensors in two files, in another order, with one that nothing is computed with.
+    // The same tensors in two files, in another order, with one that is not computed with.
     let frequencies = json!({ "dtype": "F32", "shape": [1], "data_offsets": [0, 4] });
     let mut first = all[2..].to_vec();
     first.reverse();
@@ -184,7 +184,7 @@ fn json_as_editors_leave_it_and_folders_that_lack_something_are_read_or_called_w
     let (config, refused) =
         (folder.path().join("config.json"), || ModelFiles::open(folder.path()).unwrap_err().to_string());
     let text = std::fs::read_to_string(&config).unwrap();
-    // A byte order mark is passed over; other encodings are named.
+    // A byte order mark is skipped; other encodings are named.
     std::fs::write(&config, "\u{feff}".to_owned() + &text).unwrap();
     assert!(ModelFiles::open(folder.path()).is_ok());
     let utf16: Vec<u8> = "\u{feff}".chars().chain(text.chars()).flat_map(|c| (c as u16).to_le_bytes()).collect();
@@ -206,7 +206,7 @@ fn a_chat_template_may_lie_in_a_json_file_of_its_own() {
         .unwrap();
     let two = Conversation::new([Message::new("user", "a"), Message::new("user", "b")]);
     assert_eq!(template().unwrap().render(&two).unwrap(), "2");
-    // The one beside it counts first.
+    // The separate file takes precedence.
     std::fs::write(folder.path().join("chat_template.jinja"), "own").unwrap();
     assert_eq!(template().unwrap().render(&two).unwrap(), "own");
 }

@@ -1,4 +1,4 @@
-//! What a model is said to take in memory, against what it takes: loaded in every format, with both kinds of kernels.
+//! The predicted memory of a model against the actual one, in every format and with both kinds of kernels.
 
 #![allow(clippy::unwrap_used)]
 
@@ -15,11 +15,10 @@ const HEADS: usize = 4;
 const KV_HEADS: usize = 2;
 const HEAD: usize = 16;
 const LAYERS: usize = 2;
-/// No multiple of the kernels' lanes.
+/// Not a multiple of the kernels' lanes.
 const VOCABULARY: usize = 50;
 
-/// Matrices by their names in both formats, with rows and columns; the output matrix only where it is not the
-/// embedding.
+/// Matrices by their names in both formats, with rows and columns; the output matrix only if it is not the embedding.
 fn matrices(tied: bool) -> Vec<(String, String, usize, usize)> {
     let mut all = Vec::new();
     for layer in 0..LAYERS {
@@ -51,7 +50,7 @@ fn norms() -> Vec<(String, String)> {
     (0..LAYERS).flat_map(of_layer).chain([last]).collect()
 }
 
-/// A type of ggml by number, with the elements and bytes of a block.
+/// A ggml type by number, with the elements and bytes of a block.
 type Block = (u32, usize, usize);
 
 fn write_gguf(to: &Path, (kind, elements, bytes): Block, tied: bool) {
@@ -82,7 +81,7 @@ fn write_gguf(to: &Path, (kind, elements, bytes): Block, tied: bool) {
         count += 1;
     };
     for (_, stored, rows, columns) in matrices(tied) {
-        // A small number, whichever of these formats it is read as.
+        // A small number in all of these formats.
         tensor(&stored, &[columns, rows], kind, vec![0x21; rows * columns / elements * bytes]);
     }
     for (_, stored) in norms() {

@@ -1,4 +1,4 @@
-//! What GGUF files say in older or unusual spellings: read as llama.cpp reads it, or refused by name.
+//! Older and unusual spellings in GGUF files: read as llama.cpp reads them, or refused by name.
 
 #![allow(clippy::unwrap_used)]
 
@@ -24,12 +24,12 @@ fn label(key: &str, value: &[u8]) -> Vec<u8> {
     [text(key.as_bytes()), 8u32.to_le_bytes().to_vec(), text(value)].concat()
 }
 
-/// The metadata of a small Llama, and more.
+/// The metadata of a small Llama, with additions.
 fn bytes(more: &[Vec<u8>]) -> Vec<u8> {
     with_tensors(more, &[])
 }
 
-/// A tensor's name, its type by ggml's number, its numbers, and their bytes.
+/// A tensor's name, ggml type number, values, and their bytes.
 type Tensor<'a> = (&'a str, u32, u64, &'a [u8]);
 
 fn with_tensors(more: &[Vec<u8>], tensors: &[Tensor<'_>]) -> Vec<u8> {
@@ -119,7 +119,7 @@ fn factors_of_single_periods_and_a_factor_of_all_positions_count_both() {
         plain.iter().zip(1..=8u8).map(|(period, factor)| period * (f32::from(factor) * linear)).collect()
     };
     assert_eq!(periods(&[]), expected(1.0));
-    // Positions over four are periods times four.
+    // Dividing positions by four multiplies periods by four.
     for spelling in ["llama.rope.scaling.factor", "llama.rope.scale_linear"] {
         assert_eq!(periods(&[real(spelling, 4.0)]), expected(4.0), "{spelling}");
     }
@@ -197,7 +197,7 @@ fn an_answer_ends_where_the_vocabulary_says() {
     let tokens: [&[u8]; 6] = [b"<|endoftext|>", b"a", b"<|im_end|>", b"<eom>", b"<|im_start|>", b"<turn>"];
     std::fs::write(&path, bytes(&[named, vec![vocabulary(&tokens)]].concat())).unwrap();
     assert_eq!(ModelFiles::open(&path).unwrap().end_tokens(), [0, 5, 3, 2]);
-    // What nothing names ends an answer by its text, whatever type it has; and SentencePiece has an end of its own.
+    // Unnamed end tokens are recognized by their text, whatever their type; SentencePiece has an end token of its own.
     for (kind, more, ends) in [
         (&b"gpt2"[..], vec![], vec![1, 3, 4, 5]),
         (b"llama", vec![], vec![2, 1, 3, 4, 5]),
@@ -211,7 +211,7 @@ fn an_answer_ends_where_the_vocabulary_says() {
 
 #[test]
 fn markers_that_are_typed_as_ordinary_tokens_are_special_and_ordinary_ones_are_not() {
-    // By their types ordinary ones, and ones that somebody has defined; the last has none.
+    // By type, ordinary and user-defined tokens; the last one has no type.
     let tokens: [&[u8]; 8] =
         [b"a", b"<|im_end|>", b"</s>", b"[INST]", b"<b>", b"<|im_start|>", b"<start_of_turn>", b"<end_of_turn>"];
     let types: Vec<u8> = [1u32, 1, 1, 1, 4, 4, 4].iter().flat_map(|kind| kind.to_le_bytes()).collect();
@@ -256,14 +256,14 @@ fn a_prompt_begins_as_the_file_wants_whether_its_template_writes_that_or_not() {
         template.tokenize(&tokenizer, &Conversation::new([Message::new("user", "aa")])).unwrap()
     };
     let (with, without) = ("{{ bos_token }}{{ messages[0].content }}", "{{ messages[0].content }}");
-    // By the key, by what is usual for its kind, and never twice.
+    // From the key, from the default of its kind, and never twice.
     assert_eq!(tokens(Some("gpt-2"), &[], without), [2]);
     assert_eq!(tokens(None, &[], without), [2]);
     assert_eq!(tokens(Some("gpt-2"), &[flag(true)], without), [1, 2]);
     assert_eq!(tokens(Some("llama-bpe"), &[], without), [1, 2]);
     assert_eq!(tokens(Some("llama-bpe"), &[flag(false)], without), [2]);
     assert_eq!(tokens(Some("llama-bpe"), &[flag(true)], with), [1, 2]);
-    // SentencePiece begins so where the file says nothing at all, with the token that always begins its texts.
+    // SentencePiece begins like this if the file says nothing: with its usual first token.
     let scores = [0f32, 0.0, -1.0].iter().flat_map(|score| score.to_le_bytes()).collect::<Vec<_>>();
     let scores = [&6u32.to_le_bytes()[..], &3u64.to_le_bytes(), &scores].concat();
     let scores = [text(b"tokenizer.ggml.scores"), 9u32.to_le_bytes().to_vec(), scores].concat();
@@ -301,7 +301,7 @@ fn one_part_of_several_and_a_pointer_are_called_what_they_are() {
     std::fs::write(&path, bytes(&[integer("split.count", 2)])).unwrap();
     let message = ModelFiles::open(&path).unwrap_err().to_string();
     assert!(message.contains("one of 2 parts"), "{message}");
-    // Only the first part says what the model is.
+    // Only the first part describes the model.
     std::fs::write(&path, file(&[integer("split.no", 1), integer("split.count", 2)], &[])).unwrap();
     let message = ModelFiles::open(&path).unwrap_err().to_string();
     assert!(message.contains("one of 2 parts") && !message.contains("general.architecture"), "{message}");

@@ -1,5 +1,4 @@
-//! Weight files made to harm, and vocabularies in them: refused in a moment, with no more memory than they take on
-//! disk.
+//! Malicious weight files and vocabularies: refused within moments, with no more memory than they take on disk.
 
 #![allow(clippy::unwrap_used)]
 
@@ -11,14 +10,14 @@ use hive_model::{ModelFiles, OpenError};
 use hive_text::Tokenizer;
 use serde_json::json;
 
-/// Debug builds on a busy machine.
+/// Enough for debug builds on a busy machine.
 const SOON: Duration = Duration::from_secs(20);
 
 fn text(text: &str) -> Vec<u8> {
     [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat()
 }
 
-/// A GGUF of metadata alone: keys, types and values.
+/// A GGUF with metadata only: keys, types and values.
 fn gguf(values: &[(&str, u32, Vec<u8>)]) -> Vec<u8> {
     let counts = [0u64.to_le_bytes(), (values.len() as u64).to_le_bytes()].concat();
     let values =
@@ -37,7 +36,7 @@ fn open(bytes: &[u8]) -> Result<Gguf, String> {
     Gguf::open(&path).map_err(|error| error.to_string())
 }
 
-/// Memory of this process now; known on Linux.
+/// This process's current memory; known on Linux only.
 fn resident_bytes() -> Option<usize> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
@@ -122,7 +121,7 @@ fn folder_with(name: &str, make: impl FnOnce(&Path)) -> tempfile::TempDir {
     folder
 }
 
-/// Opens everything of a model; on a thread, because one that waits for ever must not keep the test from failing.
+/// Opens everything of a model, on a thread, so that a hang cannot keep the test from failing.
 fn opened(folder: &tempfile::TempDir) -> Result<(), String> {
     let (path, (done, result)) = (folder.path().to_owned(), std::sync::mpsc::channel());
     std::thread::spawn(move || {
@@ -167,7 +166,7 @@ fn json_nested_without_end_and_files_of_gigabytes_are_refused() {
     let deep = format!("{{\"model_type\":{}", "[".repeat(1 << 20));
     for name in ["config.json", "generation_config.json", "tokenizer_config.json", "tokenizer.json"] {
         assert!(opened(&folder_with(name, |path| std::fs::write(path, &deep).unwrap())).is_err(), "{name}");
-        // Holes: nothing on the disk, and four gigabytes for whoever reads them.
+        // Sparse: nothing on disk, but four gigabytes for its reader.
         let hole = |path: &Path| std::fs::File::create(path).unwrap().set_len(4 << 30).unwrap();
         assert!(opened(&folder_with(name, hole)).unwrap_err().contains("not accepted"), "{name}");
     }

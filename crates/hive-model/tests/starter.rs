@@ -11,7 +11,7 @@ use hive_model::{Compute, ModelFiles, Sampling, SessionId, SessionOptions, Shard
 use hive_text::template::{Conversation, Message};
 use serde_json::Value;
 
-/// One at a time: each loads the model, and threads are a setting of the process.
+/// One test at a time: each loads the model, and the number of threads is global.
 static ALONE: Mutex<()> = Mutex::new(());
 
 fn alone() -> MutexGuard<'static, ()> {
@@ -92,7 +92,7 @@ fn plain_gives_mlx_lms_tokens_on_any_number_of_stages() {
     let mut rings: Vec<Ring> = SPLITS.iter().map(|splits| Ring::load(&files, splits, Compute::Plain)).collect();
     let cases = reference["greedy"].as_array().unwrap();
     assert!(cases.len() >= 10);
-    // Plain kernels are slow; the whole set runs on one stage, and each split takes its turn on the others.
+    // Plain kernels are slow: the whole set runs on one stage, and the others take turns at the splits.
     for (index, case) in cases.iter().enumerate() {
         let (prompt, expected) = (ids(&case["prompt_tokens"]), ids(&case["tokens"]));
         let all = index == 0 || std::env::var_os("HIVEMIND_TEST_LONG").is_some();
@@ -116,7 +116,7 @@ fn fast_gives_mlx_lms_tokens_too() {
         for case in reference["greedy"].as_array().unwrap() {
             let (prompt, expected) = (ids(&case["prompt_tokens"]), ids(&case["tokens"]));
             let tokens = ring.generate(&prompt, 64, 16, Sampling::default(), end);
-            // Rounding may decide between two tokens that are as good as equal; the reference knows how close it was.
+            // Rounding may decide between two nearly equal tokens; the reference knows how close they are.
             let margin = case["smallest_margin"].as_f64().unwrap();
             if tokens != expected {
                 println!("near tie ({margin}) in {}", case["prompt"]);
@@ -142,7 +142,7 @@ fn fast_logits_are_within_a_thousandth_of_plains() {
     assert!(worst < 1e-3, "{worst}");
 }
 
-/// The hidden states that leave stage after stage, then the logits' argmax: bits, not values.
+/// The hidden states after each stage, then the logits' argmax: bits, not values.
 fn trace(files: &ModelFiles, splits: &[Range<usize>], compute: Compute, tokens: &[u32]) -> Vec<u8> {
     let mut ring = Ring::load(files, splits, compute);
     let sampling = Sampling { logprobs: Some(20), ..Sampling::default() };
@@ -221,7 +221,7 @@ fn sessions_in_one_batch_do_not_disturb_each_other_and_rollback_forgets() {
     assert_eq!([token(&first[1]), token(&second[2])], expected(1)[..2]);
     assert_eq!(token(&second[1]), expected(2)[0]);
 
-    // A wrong token, taken back, leaves no trace.
+    // A wrong token that is rolled back leaves no trace.
     let at = prompts[2].len();
     assert!(shard.forward(&[slot(2, at, &[99])])[0].is_ok());
     shard.rollback(SessionId(2), at).unwrap();
@@ -267,7 +267,7 @@ fn a_session_that_is_adopted_goes_on_as_if_all_of_it_had_been_computed() {
     assert_eq!(shard.position(SessionId(2)), None);
     assert_eq!(token(3, prompt.len(), &next, &mut shard), whole);
 
-    // An answer that goes on knows what it has said: the penalty counts it.
+    // A resumed answer knows its earlier tokens: the penalty counts them.
     let followed = token(3, turns.len(), &[whole], &mut shard);
     shard.open(SessionId(4), SessionOptions { answer: vec![whole], ..options.clone() }).unwrap();
     let known: Vec<u32> = turns.iter().copied().chain([whole]).collect();

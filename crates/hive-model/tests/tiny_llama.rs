@@ -1,5 +1,5 @@
-//! A small made-up Llama 3 against mlx-lm: safetensors, a separate output matrix, rope scaling, biases, and layers
-//! quantized differently. `tests/oracle/tiny_llama.py` made the reference, from the same formulas.
+//! A small made-up Llama 3 against mlx-lm: safetensors, a separate output matrix, rope scaling, biases, and layers with
+//! different quantizations. `tests/oracle/tiny_llama.py` made the reference from the same formulas.
 
 #![allow(clippy::unwrap_used, clippy::similar_names)]
 
@@ -98,7 +98,7 @@ fn write(config: &Value, to: &Path) {
     folder.matrix(config, "model.embed_tokens", vocabulary, hidden, false);
     folder.matrix(config, "lm_head", vocabulary, hidden, false);
     folder.norm("model.norm", hidden);
-    // Over two files, as large models come.
+    // In two files, like large models.
     let views = folder
         .0
         .iter()
@@ -111,7 +111,7 @@ fn write(config: &Value, to: &Path) {
     std::fs::write(to.join("config.json"), config.to_string()).unwrap();
 }
 
-/// The reference, the model in a folder of its own, and the model opened.
+/// The reference, the folder of the model, and the opened model.
 fn tiny() -> (Value, tempfile::TempDir, ModelFiles) {
     let reference: Value = serde_json::from_str(include_str!("../../../tests/oracle/tiny_llama.json")).unwrap();
     let folder = tempfile::tempdir().unwrap();
@@ -152,7 +152,7 @@ fn a_shard_reads_its_own_layers_only() {
     assert!(message.contains("model.layers.1."), "{message}");
 }
 
-/// What a shard makes of the next tokens of a session.
+/// A shard's output for the next tokens of a session.
 fn step(shard: &mut Shard, session: SessionId, position: usize, input: Input) -> Output {
     shard.forward(&[Slot { session, position, input, sample: true }]).remove(0).unwrap()
 }
@@ -161,7 +161,7 @@ fn step(shard: &mut Shard, session: SessionId, position: usize, input: Input) ->
 fn a_session_that_was_carried_goes_on_with_the_same_bits() {
     let (_, _folder, files) = tiny();
     let session = SessionId(7);
-    // What was said counts for the next token, so it has to come along.
+    // Earlier tokens affect the next one, so they must be exported, too.
     let sampling = Sampling { temperature: 0.8, seed: 5, repetition_penalty: 1.5, ..Sampling::default() };
     for (compute, length) in [(Compute::Plain, 3), (Compute::Plain, 300), (Compute::Fast, 3), (Compute::Fast, 300)] {
         let load = |layers| Shard::load(&files, &ShardOptions { layers, compute }, |_| ()).unwrap();
@@ -195,7 +195,7 @@ fn a_session_that_was_carried_goes_on_with_the_same_bits() {
             assert_eq!(there.token, here, "{compute:?} at {position}");
             (token, position) = (here, position + 1);
         }
-        // The caches themselves, of all that was computed in both places.
+        // The caches themselves, for everything computed in both places.
         assert!(last.export_kv(session, 1).unwrap() == elsewhere.export_kv(session, 1).unwrap(), "{compute:?}");
     }
 }
@@ -219,7 +219,7 @@ fn caches_that_do_not_fit_are_refused() {
     let mut claims = carried.clone();
     claims.position = usize::MAX / 2;
     assert!(fast.import_kv(session, options.clone(), claims, &caches).is_err());
-    // A refusal leaves what is open as it was.
+    // A refusal leaves open sessions as they were.
     assert_eq!(fast.position(session), Some(3));
     fast.import_kv(session, options, carried, &caches).unwrap();
 }

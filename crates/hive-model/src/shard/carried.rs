@@ -1,4 +1,4 @@
-//! A session that is carried to another shard of the same layers, in place of being computed there once more.
+//! Export and import of sessions: a shard with the same layers continues a session without recomputing it.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,26 +6,26 @@ use super::{ForwardError, Session, SessionId, SessionOptions, Shard};
 use crate::error::ComputeError;
 use crate::kv::KvLayout;
 
-/// What a session is, without its caches.
+/// The state of a session without its caches.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CarriedSession {
-    /// The position that comes next.
+    /// The next position.
     pub position: usize,
-    /// Tokens chosen where it was, with the position each stands at.
+    /// Tokens sampled so far, with their positions.
     pub answer: Vec<(usize, u32)>,
-    /// How the caches lie in memory.
+    /// The memory layout of the caches.
     pub layout: KvLayout,
 }
 
 impl Shard {
-    /// What is carried of an open session beside its caches.
+    /// Exports the state of an open session without its caches.
     pub fn export(&self, session: SessionId) -> Result<CarriedSession, ForwardError> {
         let state = self.sessions.get(&session).ok_or(ForwardError::UnknownSession(session))?;
         let Session { position, answer, .. } = state;
         Ok(CarriedSession { position: *position, answer: answer.clone(), layout: self.stage.kv_layout() })
     }
 
-    /// The cache of a session in one layer, counted from the shard's first, up to the session's position.
+    /// Exports the session's cache in one layer, counted from the shard's first, up to the session's position.
     pub fn export_kv(&self, session: SessionId, layer: usize) -> Result<Vec<u8>, ForwardError> {
         let state = self.sessions.get(&session).ok_or(ForwardError::UnknownSession(session))?;
         let cache = state.caches.get(layer);
@@ -33,10 +33,10 @@ impl Shard {
         Ok(cache.export(state.position)?)
     }
 
-    /// Opens a session with what was exported elsewhere, the caches of all layers in their order.
+    /// Opens a session from an exported state and the caches of all layers, in order.
     ///
     /// # Errors
-    /// The shard there computes with other kernels, or has other layers.
+    /// The shard uses other kernels, or has other layers.
     pub fn import_kv(
         &mut self,
         session: SessionId,

@@ -1,4 +1,4 @@
-//! A shard before it is loaded: how it will be computed, and what that takes in memory.
+//! How a shard will compute, and how much memory it will take, before it is loaded.
 
 use crate::device::Compute;
 use crate::files::ModelFiles;
@@ -8,7 +8,7 @@ use crate::linear::Arithmetic;
 use crate::llama::Stage;
 use crate::weights::TensorError;
 
-/// How a model is computed, where the fast kernels are wished for or not.
+/// The arithmetic of a model, with or without the fast kernels.
 pub(super) fn arithmetic(files: &ModelFiles, wants_fast: bool) -> Result<Arithmetic, TensorError> {
     let head_dim = files.config().head_dim;
     let fast = wants_fast && head_dim.is_multiple_of(hive_kernels::LANES) && head_dim <= 1024;
@@ -17,10 +17,10 @@ pub(super) fn arithmetic(files: &ModelFiles, wants_fast: bool) -> Result<Arithme
 }
 
 impl Footprint {
-    /// Of a model with these kernels, which are plain or fast.
+    /// The footprint of a model with these kernels, plain or fast.
     ///
     /// # Errors
-    /// The model lacks a tensor, or has one that cannot be computed with.
+    /// The model lacks a tensor, or has an unsupported one.
     pub fn of(files: &ModelFiles, kernels: Compute) -> Result<Self, TensorError> {
         Stage::footprint(files, arithmetic(files, kernels == Compute::Fast)?)
     }

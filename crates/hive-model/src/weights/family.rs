@@ -1,7 +1,7 @@
-//! Which tensors a model of the Llama family has.
+//! The tensors of the Llama family.
 //!
-//! A tensor that is not computed with changes what a model says, so a file with one that is not known is refused rather
-//! than read without it: norms of queries and keys, a second norm, scales of a foreign quantization.
+//! A tensor that is not computed with changes the model's output. So a file with an unknown tensor is refused: norms of
+//! queries and keys, a second norm, scales of a foreign quantization.
 
 /// Matrices of a layer.
 const MATRICES: [&str; 7] = [
@@ -14,15 +14,15 @@ const MATRICES: [&str; 7] = [
     "mlp.down_proj",
 ];
 const NORMS: [&str; 2] = ["input_layernorm", "post_attention_layernorm"];
-/// What an affine-quantized matrix has beside its weights.
+/// Parts of an affine-quantized matrix beside its weights.
 const QUANTIZED: [&str; 2] = ["scales", "biases"];
 
-/// Whether a tensor is one that this family computes with, or one that can be left out without a difference.
+/// Whether a tensor is one that this family computes with, or one that makes no difference.
 pub(crate) fn is_known(name: &str, layers: usize) -> bool {
     is_computed(name, layers) || is_ignorable(name)
 }
 
-/// Whether a tensor is one that a model of this family with so many layers computes with.
+/// Whether a model of this family with this many layers computes with the tensor.
 pub(crate) fn is_computed(name: &str, layers: usize) -> bool {
     let of_layer = name.strip_prefix("model.layers.").and_then(|rest| rest.split_once('.'));
     let (part, is_layers) = match of_layer {
@@ -42,7 +42,7 @@ pub(crate) fn is_computed(name: &str, layers: usize) -> bool {
     }
 }
 
-/// What follows from the configuration, or predicts further tokens.
+/// Tensors that follow from the configuration, or that predict further tokens.
 fn is_ignorable(name: &str) -> bool {
     name.ends_with("rotary_emb.inv_freq") || name.starts_with("mtp.") || name.starts_with("model.mtp.")
 }

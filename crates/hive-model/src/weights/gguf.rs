@@ -1,8 +1,8 @@
 //! GGUF: llama.cpp's single-file format, metadata and quantized tensors in one.
 //!
 //! Layout: magic, version, counts; key-value metadata; tensor infos; tensor data at aligned offsets. Everything in the
-//! header is untrusted: each count and length is checked against what is left of the file before anything is
-//! allocated. Source: the format's specification in the ggml repository (docs/gguf.md).
+//! header is untrusted: each count and length is checked against the rest of the file before anything is allocated.
+//! Source: the format's specification in the ggml repository (docs/gguf.md).
 
 mod blocks;
 mod header;
@@ -31,7 +31,7 @@ pub struct Gguf {
     file: File,
     metadata: BTreeMap<String, Value>,
     tensors: BTreeMap<String, TensorInfo>,
-    /// Heads of q and k, whose rows llama.cpp's converter permutes for the `llama` architecture.
+    /// The numbers of query and key heads, whose rows llama.cpp's converter permutes for the `llama` architecture.
     permuted_heads: Option<(usize, usize)>,
 }
 
@@ -111,7 +111,7 @@ impl Gguf {
         self.tensors.values().filter(wanted).map(|info| info.bytes).sum()
     }
 
-    /// Every tensor, in the order of the names.
+    /// Every tensor, in order of name.
     pub(super) fn stored(&self) -> Vec<StoredTensor> {
         let stored = |info: &TensorInfo| StoredTensor {
             name: hugging_face_name(&info.name),
@@ -150,8 +150,8 @@ impl Gguf {
         Ok((format, self.permuted_rows(&stored, rows).unwrap_or(1)))
     }
 
-    /// Some rows of a matrix, in Hugging Face's order: whole heads where that differs from the file's, of `together`
-    /// rows.
+    /// Reads rows of a matrix in Hugging Face's order. If that differs from the file's, whole heads of `together` rows
+    /// are read.
     pub(super) fn matrix_rows(
         &self,
         name: &str,
@@ -179,7 +179,7 @@ impl Gguf {
         }
     }
 
-    /// How many rows of a stored tensor of so many make a head, if their order in it is another.
+    /// How many of a stored tensor's rows make up a head, if the rows are permuted.
     fn permuted_rows(&self, stored: &str, rows: usize) -> Option<usize> {
         let heads = self.heads_of(stored).filter(|&heads| heads > 0 && rows.is_multiple_of(2 * heads))?;
         Some(rows / heads)
@@ -191,13 +191,13 @@ impl Gguf {
         self.tensors.keys().find(|name| !is_known(name)).cloned()
     }
 
-    /// Whether every tensor is of a type that is read here; a model with one that is not would fail to load later.
+    /// Checks that every tensor has a supported type; otherwise the model would fail to load later.
     pub(crate) fn check_types(&self) -> Result<(), TensorError> {
         let foreign = self.tensors.values().find(|info| matches!(info.block, BlockType::Other(_)));
         foreign.map_or(Ok(()), |info| Err(unsupported(&info.name, info.block)))
     }
 
-    /// How many heads the rows of a stored tensor are permuted in, if they are.
+    /// The number of heads in which the rows of a stored tensor are permuted, if they are.
     fn heads_of(&self, stored: &str) -> Option<usize> {
         let (heads, kv_heads) = self.permuted_heads?;
         let name = stored.strip_suffix(".weight").or_else(|| stored.strip_suffix(".bias"))?;
@@ -236,7 +236,8 @@ fn unsupported(name: &str, block: BlockType) -> TensorError {
     TensorError::Type { name: name.to_owned(), found: block.to_string(), supported }
 }
 
-/// Undoes the converter's permutation: rows stand in interleaved pairs per head, Hugging Face keeps the halves apart.
+/// Undoes the converter's permutation: the file interleaves the rows of a head's halves, Hugging Face keeps the halves
+/// apart.
 fn unpermute(bytes: &[u8], rows: usize, heads: usize) -> Vec<u8> {
     let row_bytes = bytes.len() / rows;
     let half = rows / heads / 2;
@@ -321,7 +322,7 @@ mod tests {
             assert_eq!(order("attn_v"), eight, "{part}");
         }
         assert_eq!(gguf(None).in_order("blk.0.attn_q.bias", 8, eight.to_vec()), eight);
-        // And so it comes out of the file.
+        // The order in which it is read from the file.
         let mut stored = permuted;
         let bytes: Vec<u8> = eight.iter().flat_map(|number| f32::from(*number).to_le_bytes()).collect();
         stored.file.write_all_at(&bytes, 0).unwrap();

@@ -1,13 +1,13 @@
 //! A weight matrix in a file: its format is known before it is read, and it is read a few rows at a time.
 //!
-//! So what it will take in memory can be planned, and loading it takes no more than that: no second copy of a matrix is
-//! ever in memory.
+//! So its memory can be planned, and loading it takes no more than that: there is never a second copy of a matrix in
+//! memory.
 
 use std::ops::Range;
 
 use super::{Biases, FloatTensor, Matrix, MatrixFormat, QuantizedMatrix, TensorError, Weights};
 
-/// Read at a time. Less takes more calls; more is held beside what is filled with it.
+/// Bytes read at a time. Smaller reads need more calls; larger ones take more memory beside the destination.
 const PART_BYTES: usize = 1 << 20;
 
 /// A matrix `[rows, columns]` in a file.
@@ -18,20 +18,20 @@ pub struct FileMatrix<'a> {
     rows: usize,
     columns: usize,
     format: MatrixFormat,
-    /// Rows whose order in the file is another, which are read together.
+    /// If the file has another order: the number of rows that are read together.
     together: usize,
 }
 
 impl Weights {
-    /// The matrix `name` (without `.weight`) of the shape given.
+    /// Reads the matrix `name` (without `.weight`), which must have this shape.
     pub fn matrix(&self, name: &str, rows: usize, columns: usize) -> Result<Matrix, TensorError> {
         self.file_matrix(name, rows, columns)?.whole()
     }
 
-    /// The same, to be read later.
+    /// Finds a matrix, to be read later.
     ///
     /// # Errors
-    /// There is none, or it is of another shape, or stored in a way that is not read here.
+    /// It is missing, or has another shape or an unsupported format.
     pub fn file_matrix(&self, name: &str, rows: usize, columns: usize) -> Result<FileMatrix<'_>, TensorError> {
         FileMatrix::find(self, name, rows, columns)
     }
@@ -56,12 +56,12 @@ impl<'a> FileMatrix<'a> {
         self.columns
     }
 
-    /// How it is stored.
+    /// The storage format.
     pub fn format(&self) -> MatrixFormat {
         self.format
     }
 
-    /// The file's bias of its outputs, if it has one.
+    /// Whether the file has a bias for its outputs.
     pub(crate) fn has_bias(&self) -> bool {
         self.weights.contains(&self.bias_name())
     }
@@ -77,7 +77,7 @@ impl<'a> FileMatrix<'a> {
         format!("{}.bias", self.name)
     }
 
-    /// Its rows from first to last, in parts that are small beside any matrix of a large model.
+    /// Its rows in order, in parts that are small beside any matrix of a large model.
     pub(crate) fn parts(&self) -> impl Iterator<Item = Result<Matrix, TensorError>> {
         let row_bytes: usize = self.format.row_bytes(self.columns).iter().sum();
         let at_once = (PART_BYTES / row_bytes.max(1)).max(1).next_multiple_of(self.together);
@@ -91,7 +91,7 @@ impl<'a> FileMatrix<'a> {
         }
     }
 
-    /// All of it.
+    /// Reads the whole matrix.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -100,7 +100,7 @@ impl<'a> FileMatrix<'a> {
     }
 }
 
-/// Several matrices of one format and as many columns, one below the other.
+/// Several matrices with the same format and number of columns, stacked.
 pub(crate) fn whole(matrices: &[FileMatrix<'_>]) -> Result<Matrix, TensorError> {
     let rows = matrices.iter().map(FileMatrix::rows).sum();
     let mut all = Matrix::with_room(matrices[0].format, rows, matrices[0].columns);
@@ -111,7 +111,7 @@ pub(crate) fn whole(matrices: &[FileMatrix<'_>]) -> Result<Matrix, TensorError> 
 }
 
 impl Matrix {
-    /// One without rows, and room for so many.
+    /// An empty matrix with room for this many rows.
     fn with_room(format: MatrixFormat, rows: usize, columns: usize) -> Self {
         let [weights, scales, biases] = format.row_bytes(columns).map(|bytes| Vec::with_capacity(rows * bytes));
         match format {
@@ -129,7 +129,7 @@ impl Matrix {
         }
     }
 
-    /// Adds the rows of another of the same format.
+    /// Appends the rows of another matrix of the same format.
     fn append(&mut self, more: Self) {
         match (self, more) {
             (Self::Quantized(all), Self::Quantized(more)) => {

@@ -1,6 +1,6 @@
-//! A folder of safetensors files, as Hugging Face and MLX keep models.
+//! A folder of safetensors files, in the format of Hugging Face and MLX.
 //!
-//! `parts` finds the files that are the model's, and `header` reads where the tensors lie in one.
+//! `parts` finds the files that belong to the model, and `header` reads the positions of the tensors in one.
 
 mod error;
 mod header;
@@ -22,7 +22,7 @@ use crate::weights::family;
 use header::{Entry, read_header};
 use parts::parts;
 
-/// On the headers of all files.
+/// Limit on the headers of all files together.
 const MAX_HEADERS_BYTES: u64 = 128 << 20;
 
 /// An open folder.
@@ -60,7 +60,7 @@ impl SafetensorsFolder {
         self.tensors.iter().filter(|(name, _)| wanted(name)).map(|(_, entry)| entry.bytes).sum()
     }
 
-    /// Every tensor, in the order of the names.
+    /// Every tensor, in order of name.
     pub(super) fn stored(&self) -> Vec<StoredTensor> {
         let stored = |(name, entry): (&String, &Entry)| StoredTensor {
             name: name.clone(),
@@ -106,7 +106,7 @@ impl SafetensorsFolder {
         Ok(MatrixFormat::Quantized { bits, group: group_size, float, multiple: None })
     }
 
-    /// Some rows of a matrix whose format is known.
+    /// Reads rows of a matrix whose format is known.
     pub(super) fn matrix_rows(
         &self,
         name: &str,

@@ -1,4 +1,4 @@
-//! Tensors: plain and quantized, in memory and as files store them; and why one cannot be had.
+//! Tensors, plain and quantized, in memory and in files; and why one cannot be read.
 
 use std::borrow::Cow;
 use std::path::PathBuf;
@@ -26,14 +26,14 @@ impl Float {
 pub struct FloatTensor {
     /// Number format.
     pub float: Float,
-    /// Outermost first.
+    /// Outermost dimension first.
     pub shape: Vec<usize>,
     /// Little-endian values.
     pub bytes: Vec<u8>,
 }
 
 impl FloatTensor {
-    /// The values as single precision.
+    /// Converts the values to single precision.
     pub fn to_f32(&self) -> Vec<f32> {
         to_f32(self.float, &self.bytes)
     }
@@ -50,13 +50,13 @@ pub struct QuantizedMatrix {
     pub bits: usize,
     /// Columns per scale.
     pub group: usize,
-    /// Little-endian 32-bit words, weights from the low bits up.
+    /// Little-endian 32-bit words, with weights from the low bits up.
     pub words: Vec<u8>,
     /// Number format of scales and biases.
     pub float: Float,
     /// `rows × columns / group` scales.
     pub scales: Vec<u8>,
-    /// As many biases.
+    /// As many biases as scales.
     pub biases: Biases,
 }
 
@@ -86,7 +86,7 @@ impl Matrix {
         }
     }
 
-    /// The number format its products take: that of the scales, or of the weights.
+    /// The number format of its products: that of the scales, or of the weights.
     pub fn float(&self) -> Float {
         match self {
             Self::Quantized(matrix) => matrix.float,
@@ -94,7 +94,7 @@ impl Matrix {
         }
     }
 
-    /// Bytes of memory that it takes.
+    /// Its size in memory, in bytes.
     pub fn bytes(&self) -> usize {
         match self {
             Self::Quantized(m) => m.words.len() + m.scales.len() + m.biases.bytes(),
@@ -103,7 +103,7 @@ impl Matrix {
     }
 }
 
-/// Why a tensor cannot be had.
+/// Why a tensor cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum TensorError {
     /// The file has no such tensor.
@@ -111,27 +111,27 @@ pub enum TensorError {
     Missing {
         /// The file or folder.
         file: PathBuf,
-        /// The tensor, as the file would name it.
+        /// The tensor, by its name in the file.
         name: String,
     },
-    /// A shape other than the configuration asks for.
+    /// The shape differs from the configuration.
     #[error("tensor {name} has shape {found:?}, expected {expected:?}")]
     Shape {
         /// The tensor.
         name: String,
         /// Its shape.
         found: Vec<usize>,
-        /// The configuration's shape.
+        /// The shape by the configuration.
         expected: Vec<usize>,
     },
-    /// A number format that is not read here.
+    /// The number format is not supported.
     #[error("tensor {name} has type {found}, which is not supported; supported are {supported}")]
     Type {
         /// The tensor.
         name: String,
         /// Its type.
         found: String,
-        /// What could be read.
+        /// The supported formats.
         supported: &'static str,
     },
     /// The file could not be read.
@@ -146,19 +146,19 @@ pub enum TensorError {
     },
 }
 
-/// A tensor as it lies in a file.
+/// A tensor in a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct StoredTensor {
-    /// By its Hugging Face name.
+    /// Its Hugging Face name.
     pub(crate) name: String,
-    /// Its type, as its format calls it.
+    /// Its type, by the format's name for it.
     pub(crate) kind: String,
-    /// Outermost first.
+    /// Outermost dimension first.
     pub(crate) shape: Vec<usize>,
     pub(crate) bytes: u64,
 }
 
-/// How a matrix is stored.
+/// The storage format of a matrix.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum MatrixFormat {
     /// Plain numbers.
@@ -171,13 +171,13 @@ pub enum MatrixFormat {
         group: usize,
         /// Number format of scales and biases.
         float: Float,
-        /// Where biases are not stored: each is so many times its scale.
+        /// If biases are not stored: the multiple of its scale that each one is.
         multiple: Option<f32>,
     },
 }
 
 impl MatrixFormat {
-    /// Bytes of a row: of its weights, of its scales, and of its biases.
+    /// Bytes per row: of its weights, of its scales, and of its biases.
     pub(crate) fn row_bytes(self, columns: usize) -> [usize; 3] {
         match self {
             Self::Float(float) => [columns * float.bytes(), 0, 0],
@@ -194,12 +194,12 @@ impl MatrixFormat {
 pub enum Biases {
     /// As many as there are scales, in the same number format.
     Stored(Vec<u8>),
-    /// Each is so many times its scale, a power of two.
+    /// Each is this multiple of its scale, a power of two.
     Multiple(f32),
 }
 
 impl Biases {
-    /// Bytes of memory that they take.
+    /// Their size in memory, in bytes.
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Stored(bytes) => bytes.len(),
@@ -207,7 +207,7 @@ impl Biases {
         }
     }
 
-    /// Those of some scales in the number format given; `stored` picks them from the bytes where they are stored.
+    /// The biases for these scales in this number format; `stored` picks them from the stored bytes.
     pub(crate) fn of<'a>(
         &'a self,
         scales: &[u8],
@@ -227,7 +227,7 @@ impl Biases {
     }
 }
 
-/// Little-endian numbers of a format as single precision.
+/// Converts little-endian numbers of this format to single precision.
 pub fn to_f32(float: Float, bytes: &[u8]) -> Vec<f32> {
     let pairs = || bytes.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]]));
     match float {

@@ -1,4 +1,4 @@
-//! A made-up Llama of two layers that every kernel can compute, as a folder on disk.
+//! A made-up Llama with two layers that all kernels can compute, as a folder on disk.
 
 #![allow(unreachable_pub)]
 
@@ -12,7 +12,7 @@ pub const VOCABULARY: usize = 48;
 /// Layers.
 pub const LAYERS: usize = 2;
 
-/// Writes the model. `change` may touch the numbers of a tensor, by its name.
+/// Writes the model. `change` may modify the numbers of a tensor, by its name.
 pub fn write_tiny_model(to: &Path, mut change: impl FnMut(&str, &mut [f32])) {
     let mut tensors: BTreeMap<String, Vec<usize>> = BTreeMap::new();
     for layer in 0..LAYERS {

@@ -1,17 +1,17 @@
-//! ggml's block formats, and how they become MLX's affine quantization.
+//! ggml's block formats, and their conversion to MLX's affine quantization.
 //!
 //! ggml stores a group of 32 weights as one block: its scale (and minimum) as half floats, then the weights. A 4-bit
-//! block keeps element j in the low and element j + 16 in the high half of byte j; MLX packs consecutive elements from
-//! the low bits of 32-bit words. All three formats convert exactly.
+//! block stores element j in the low half of byte j and element j + 16 in the high half; MLX packs consecutive elements
+//! from the low bits of 32-bit words. All three formats convert exactly.
 
 use std::fmt;
 
 use crate::weights::{Biases, Float, MatrixFormat, QuantizedMatrix};
 
-/// Weights in a block of every quantized format read here.
+/// Weights per block, in every supported quantized format.
 const GROUP: usize = 32;
 
-/// How a tensor's elements are stored.
+/// The storage format of a tensor's elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BlockType {
     F32,
@@ -20,7 +20,7 @@ pub(super) enum BlockType {
     Q4_0,
     Q4_1,
     Q8_0,
-    /// A type whose size is not known here; such a tensor can be skipped but not loaded.
+    /// A type of unknown size; such a tensor can be skipped but not loaded.
     Other(u32),
 }
 
@@ -64,7 +64,7 @@ impl BlockType {
         }
     }
 
-    /// What a matrix of it becomes; `None` for one that is not read here.
+    /// The format that a matrix of it becomes; `None` if it is not supported.
     pub(super) fn format(self) -> Option<MatrixFormat> {
         let affine =
             |multiple| MatrixFormat::Quantized { bits: self.bits(), group: GROUP, float: Float::F16, multiple };
@@ -75,12 +75,12 @@ impl BlockType {
         }
     }
 
-    /// Of a quantized weight.
+    /// Bits of a quantized weight.
     fn bits(self) -> usize {
         if self == Self::Q8_0 { 8 } else { 4 }
     }
 
-    /// These count from the middle of their range, so the smallest weight is so many times the scale. A power of two
+    /// These count from the middle of their range, so the smallest weight is this multiple of the scale. A power of two
     /// keeps the product exact.
     fn multiple(self) -> Option<f32> {
         match self {
@@ -90,7 +90,7 @@ impl BlockType {
         }
     }
 
-    /// A matrix of `Q4_0`, `Q4_1` or `Q8_0` blocks as an affine one of groups of 32.
+    /// Converts a matrix of `Q4_0`, `Q4_1` or `Q8_0` blocks to an affine one with groups of 32.
     pub(super) fn to_affine(self, blocks: &[u8], rows: usize, columns: usize) -> QuantizedMatrix {
         let (bits, groups) = (self.bits(), rows * columns / GROUP);
         let mut words = Vec::with_capacity(groups * GROUP * bits / 8);
@@ -111,7 +111,7 @@ impl BlockType {
     }
 }
 
-/// From element j beside j + 16 to consecutive elements.
+/// Reorders elements j and j + 16 of each byte into consecutive elements.
 fn pack_nibbles(quants: &[u8], words: &mut Vec<u8>) {
     words.extend(quants.chunks_exact(2).map(|pair| (pair[0] & 15) | (pair[1] << 4)));
     words.extend(quants.chunks_exact(2).map(|pair| (pair[0] >> 4) | (pair[1] & 0xf0)));

@@ -5,15 +5,15 @@ use std::io::{ErrorKind, Read};
 
 use super::blocks::BlockType;
 
-/// Tensor names and dimensions beyond these are nobody's; the format itself allows four dimensions.
+/// Limits on names and dimensions of tensors that no real file exceeds; the format itself allows four dimensions.
 const MAX_DIMENSIONS: u32 = 4;
 /// The largest real headers, with a vocabulary of 262,144 tokens and its merges, take 20 MB.
 const MAX_HEADER_BYTES: u64 = 256 << 20;
-/// Models with each expert of each layer on its own have some ten thousand.
+/// Models with a tensor per expert and layer have about ten thousand.
 const MAX_TENSORS: u64 = 1 << 17;
 /// Real files have about fifty.
 const MAX_VALUES: u64 = 1 << 14;
-/// Of a key or a tensor; the longest real ones have about sixty.
+/// Limit on the length of a key or tensor name; the longest real ones have about sixty bytes.
 const MAX_NAME_BYTES: u64 = 1 << 10;
 
 /// A metadata value.
@@ -28,7 +28,7 @@ pub enum Value {
     Array(Items),
 }
 
-/// A metadata array, in as many bytes as the file takes for it.
+/// A metadata array, which takes as much memory as in the file.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Items {
     /// Texts.
@@ -38,7 +38,7 @@ pub enum Items {
 }
 
 impl Items {
-    /// How many.
+    /// The number of items.
     pub fn len(&self) -> usize {
         match self {
             Self::Strings(strings) => strings.len(),
@@ -52,16 +52,16 @@ impl Items {
     }
 }
 
-/// Texts, one behind the other.
+/// Strings, stored back to back.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Strings {
     text: String,
-    /// Where each ends.
+    /// The end of each string.
     ends: Vec<u32>,
 }
 
 impl Strings {
-    /// How many.
+    /// The number of strings.
     pub fn len(&self) -> usize {
         self.ends.len()
     }
@@ -71,7 +71,7 @@ impl Strings {
         self.ends.is_empty()
     }
 
-    /// One of them.
+    /// One of the strings.
     pub fn get(&self, index: usize) -> Option<&str> {
         let end = *self.ends.get(index)? as usize;
         let start = index.checked_sub(1).map_or(0, |before| self.ends[before] as usize);
@@ -84,7 +84,7 @@ impl Strings {
     }
 }
 
-/// Numbers as the file has them.
+/// Numbers as stored in the file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Numbers {
     kind: u32,
@@ -93,7 +93,7 @@ pub struct Numbers {
 }
 
 impl Numbers {
-    /// All of them; what is not a whole number is left out.
+    /// All of them, without those that are not whole numbers.
     pub fn integers(&self) -> impl Iterator<Item = i64> {
         self.values().filter_map(|value| match value {
             Value::Signed(number) => Some(number),
@@ -113,7 +113,7 @@ impl Numbers {
     }
 }
 
-/// Bytes of a number or truth value of a metadata type.
+/// The size of a number or truth value of this metadata type, in bytes.
 fn number_bytes(kind: u32) -> Option<usize> {
     match kind {
         0 | 1 | 7 => Some(1),
@@ -141,14 +141,14 @@ fn number(kind: u32, bytes: &[u8]) -> Option<Value> {
     })
 }
 
-/// One entry of the tensor table, checked to lie inside the file.
+/// An entry of the tensor table, checked to be inside the file.
 #[derive(Debug, Clone)]
 pub(super) struct TensorInfo {
     pub(super) name: String,
-    /// Outermost first, unlike in the file.
+    /// Outermost dimension first, unlike in the file.
     pub(super) shape: Vec<usize>,
     pub(super) block: BlockType,
-    /// From the beginning of the file.
+    /// The offset from the beginning of the file.
     pub(super) start: u64,
     pub(super) bytes: u64,
 }
@@ -159,13 +159,13 @@ pub(super) struct Header {
     pub(super) tensors: BTreeMap<String, TensorInfo>,
 }
 
-/// Why a file is no usable GGUF.
+/// Why a file is not a usable GGUF.
 #[derive(Debug, thiserror::Error)]
 pub enum HeaderError {
     /// Reading failed.
     #[error("cannot read the file: {0}")]
     Io(std::io::Error),
-    /// It does not begin as a GGUF does.
+    /// It does not begin like a GGUF.
     #[error("this is not a GGUF file")]
     Magic,
     /// A version with another layout.
@@ -174,10 +174,10 @@ pub enum HeaderError {
     /// The file ends before its header does.
     #[error("the file ends inside its header: it is truncated, or was downloaded only in part")]
     Truncated,
-    /// A length or count that cannot be true.
+    /// An impossible length or count.
     #[error("{what} claims {claimed} bytes or items, more than the file or a header holds: the file is corrupt")]
     TooLarge {
-        /// Which number.
+        /// What it counts.
         what: String,
         /// Its value.
         claimed: u64,
@@ -185,10 +185,10 @@ pub enum HeaderError {
     /// Any other contradiction.
     #[error("the file is corrupt: {0}")]
     Corrupt(String),
-    /// A tensor reaches past the end.
+    /// A tensor extends past the end of the file.
     #[error("tensor {0} reaches past the end of the file: it is truncated, or was downloaded only in part")]
     OutOfFile(String),
-    /// Two tensors share bytes.
+    /// Two tensors overlap.
     #[error("tensors {0} and {1} overlap: the file is corrupt")]
     Overlap(String, String),
 }
@@ -216,8 +216,8 @@ pub(super) fn read(from: &mut impl Read, length: u64) -> Result<Header, HeaderEr
     for _ in 0..value_count {
         let key = reader.name("a metadata key")?;
         let kind = reader.u32()?;
-        // A label in another encoding is no reason to refuse a model: a name, or the path of a file it was made with. A
-        // token is.
+        // Text in another encoding is no reason to refuse a model if it is a label, such as a name or a path; if it is
+        // a token, it is.
         let text = if key.starts_with("tokenizer.") { Text::Exact } else { Text::Label };
         let value = reader.value(&format!("the metadata value {key}"), kind, text)?;
         metadata.insert(key, value);
@@ -235,7 +235,7 @@ pub(super) fn read(from: &mut impl Read, length: u64) -> Result<Header, HeaderEr
     Ok(Header { metadata, tensors: place(tensors, data, length)? })
 }
 
-/// Turns offsets into file positions, and refuses tensors outside the file or on top of each other.
+/// Turns offsets into file positions, and refuses tensors that are outside the file or overlap.
 fn place(mut tensors: Vec<TensorInfo>, data: u64, length: u64) -> Result<BTreeMap<String, TensorInfo>, HeaderError> {
     for tensor in &mut tensors {
         let end = tensor.start.checked_add(data).and_then(|start| {
@@ -261,10 +261,10 @@ fn place(mut tensors: Vec<TensorInfo>, data: u64, length: u64) -> Result<BTreeMa
     Ok(table)
 }
 
-/// How exactly a text has to be read.
+/// How strictly a text is decoded.
 #[derive(Clone, Copy, PartialEq)]
 enum Text {
-    /// For people only.
+    /// Leniently: it is for people only.
     Label,
     Exact,
 }
@@ -278,7 +278,7 @@ impl Text {
     }
 }
 
-/// Reads numbers and never more than the file has left.
+/// Reads numbers, and never more than is left of the file.
 struct Reader<'a, R> {
     from: &'a mut R,
     left: u64,
@@ -316,7 +316,7 @@ impl<R: Read> Reader<'_, R> {
         Ok(u64::from_le_bytes(self.array()?))
     }
 
-    /// A count of items that take at least `item_bytes` each.
+    /// Reads a count of items that take at least `item_bytes` each.
     fn count(&mut self, what: &str, item_bytes: u64) -> Result<u64, HeaderError> {
         let count = self.u64()?;
         if count > self.left / item_bytes {
@@ -352,7 +352,7 @@ impl<R: Read> Reader<'_, R> {
                 if item_kind == 8 {
                     return Ok(Value::Array(Items::Strings(self.strings(what, text)?)));
                 }
-                // Arrays in arrays have no use in practice.
+                // Nested arrays are not used in practice.
                 let item_bytes = number_bytes(item_kind).ok_or_else(|| unknown(item_kind))?;
                 let count = self.count(what, item_bytes as u64)?;
                 let bytes = self.bytes(count * item_bytes as u64, what)?;
@@ -375,7 +375,7 @@ impl<R: Read> Reader<'_, R> {
             let start = bytes.len();
             bytes.resize(start + length as usize, 0);
             self.fill(&mut bytes[start..])?;
-            // The header's own limit is far below what fits.
+            // The header's own limit is far below that.
             ends.push(bytes.len() as u32);
         }
         if text == Text::Label && std::str::from_utf8(&bytes).is_err() {
@@ -406,7 +406,7 @@ impl<R: Read> Reader<'_, R> {
             .filter(|_| shape[0].is_multiple_of(block.elements()))
             .and_then(|elements| (elements / block.elements()).checked_mul(block.bytes()));
         let bytes = bytes.ok_or_else(|| HeaderError::Corrupt(format!("tensor {name} has shape {shape:?}")))?;
-        // The file has the innermost dimension first. Every dimension is now known to fit: their product does.
+        // The file lists the innermost dimension first. Every dimension is now known to fit, as their product does.
         let shape = shape.iter().rev().map(|&dimension| dimension as usize).collect();
         Ok(TensorInfo { name, shape, block, start, bytes })
     }

@@ -1,4 +1,4 @@
-//! What a GGUF says of its text, as `hive-text` asks for it.
+//! GGUF metadata, as `hive-text` reads it.
 
 use hive_text::metadata::{Items, Metadata};
 

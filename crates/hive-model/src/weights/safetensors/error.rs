@@ -1,8 +1,8 @@
-//! What can be wrong with a folder, in words for whoever put it there.
+//! Errors of a model folder, worded for the person who put it there.
 
 use std::path::PathBuf;
 
-/// Why a folder is no usable model.
+/// Why a folder is not a usable model.
 #[derive(Debug, thiserror::Error)]
 pub enum FolderError {
     /// Listing or reading failed.
@@ -13,10 +13,10 @@ pub enum FolderError {
         /// The cause.
         source: std::io::Error,
     },
-    /// No weights at all.
+    /// The folder has no weights.
     #[error("{0} holds no .safetensors file")]
     Empty(PathBuf),
-    /// Weights in another format.
+    /// The weights are in another format.
     #[error(
         "{folder} has its weights in {file}; HiveMind reads .safetensors and .gguf files, so take a model that has these"
     )]
@@ -26,35 +26,35 @@ pub enum FolderError {
         /// One of the files.
         file: String,
     },
-    /// A link to nothing: a cache whose downloads were deleted, or a folder copied without them.
+    /// A dangling link: a cache whose downloads were deleted, or a folder copied without them.
     #[error("{file} is a link to a file that is not there; download the model again")]
     Dangling {
         /// The link.
         file: PathBuf,
     },
-    /// The header's length cannot be true.
+    /// The header's length is impossible.
     #[error("{file}: the header claims {claimed} bytes, more than the file holds or the format allows")]
     HeaderLength {
         /// The file.
         file: PathBuf,
-        /// The claim.
+        /// The length it claims.
         claimed: u64,
     },
-    /// The header is not what the format asks for.
+    /// The header is not valid.
     #[error("{file}: the header is corrupt: {why}")]
     Header {
         /// The file.
         file: PathBuf,
-        /// The parser's words.
+        /// The parser's message.
         why: String,
     },
-    /// A file that the index names is missing.
+    /// A file named in the index is missing.
     #[error("{file} is missing, but the index lists it; download the model again")]
     NoShard {
         /// The file.
         file: PathBuf,
     },
-    /// The index is not what it should be.
+    /// The index is not valid.
     #[error("{file}: the index is corrupt: {why}")]
     Index {
         /// The file.
@@ -62,23 +62,23 @@ pub enum FolderError {
         /// The cause.
         why: String,
     },
-    /// Two files hold a tensor of one name.
+    /// Two files hold a tensor with the same name.
     #[error("{file} and {other} both hold \"{name}\"; remove the one that does not belong to the model")]
     Twice {
         /// The tensor.
         name: String,
         /// A file.
         file: PathBuf,
-        /// The other.
+        /// The other file.
         other: PathBuf,
     },
-    /// What `git` left where a large file should be.
+    /// A Git LFS pointer instead of the file.
     #[error("{file} is a Git LFS pointer, not the file itself; run `git lfs pull`")]
     Pointer {
         /// The file.
         file: PathBuf,
     },
-    /// Less or more data than the header describes.
+    /// There is less or more data than the header describes.
     #[error("{file} has {found} bytes of tensors where its header describes {expected}: it is truncated or corrupt")]
     DataLength {
         /// The file.

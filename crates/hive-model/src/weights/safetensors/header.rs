@@ -1,7 +1,7 @@
 //! The header of one file: which tensors it holds, and where.
 //!
-//! It is parsed and validated by the `safetensors` crate (no gaps, no overlaps, sizes that match); here is only what
-//! that leaves open: the header's length against the file's, and the data's length against the header's.
+//! The `safetensors` crate parses and validates it (no gaps, no overlaps, matching sizes). Checked here is the rest:
+//! the header's length against the file's, and the data's length against the header's.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -15,10 +15,10 @@ use safetensors::tensor::Metadata;
 
 use super::error::FolderError;
 
-/// On the header of a file; the format allows 100 MB, and the largest real ones have ten.
+/// Limit on the header of a file; the format allows 100 MB, and the largest real ones have ten.
 const MAX_HEADER_BYTES: u64 = 64 << 20;
 
-/// Where a tensor lies, and what it is.
+/// A tensor's position and type.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) file: Arc<(PathBuf, File)>,
@@ -28,7 +28,7 @@ pub(super) struct Entry {
     pub(super) bytes: u64,
 }
 
-/// Reads a header of at most `left` bytes, which are fewer then.
+/// Reads a header of at most `left` bytes, and subtracts its length from `left`.
 pub(super) fn read_header(path: PathBuf, left: &mut u64) -> Result<BTreeMap<String, Entry>, FolderError> {
     let io = |source| FolderError::Io { file: path.clone(), source };
     let (file, length) = regular::open(&path).map_err(io)?;

@@ -1,4 +1,4 @@
-//! Which files of a folder are the model's.
+//! Finds the files in a folder that belong to the model.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -8,12 +8,12 @@ use serde::Deserialize;
 
 use super::error::FolderError;
 
-/// Says which file holds each tensor of a model in several.
+/// The index of a model in several files: which file holds each tensor.
 const INDEX: &str = "model.safetensors.index.json";
-/// The largest real ones have some megabytes.
+/// Limit on the index; the largest real ones have a few megabytes.
 const MAX_INDEX_BYTES: u64 = 32 << 20;
 
-/// The files with the model's tensors, of which there is one at least.
+/// The files with the model's tensors; at least one.
 pub(super) fn parts(path: &Path) -> Result<Vec<PathBuf>, FolderError> {
     let io = |source| FolderError::Io { file: path.to_owned(), source };
     let mut names = Vec::new();
@@ -56,15 +56,14 @@ fn read_index(path: &Path) -> Result<BTreeSet<String>, FolderError> {
     }
 }
 
-/// The files that are a model's, of those in its folder: what the index names, or else `model*.safetensors`, or else
-/// every one that is not hidden. Others were left over, or belong to something else (`adapters.safetensors`, macOS's
-/// `._model…`).
+/// The model's files among those in its folder: the ones in the index, else `model*.safetensors`, else every file that
+/// is not hidden. Others are left over, or belong to something else (`adapters.safetensors`, macOS's `._model…`).
 ///
 /// # Errors
-/// A file that the index names and the folder lacks.
+/// The folder lacks a file that the index names.
 fn chosen(names: Vec<String>, index: Option<BTreeSet<String>>) -> Result<Vec<String>, String> {
     let is_here = |file: &String| names.contains(file);
-    // An index of which nothing is here was left over from the model that this one was made of.
+    // An index without any of its files was left over from the model that this one was derived from.
     if let Some(index) = index.filter(|index| index.iter().any(is_here)) {
         return match index.iter().find(|file| !is_here(file)) {
             Some(missing) => Err(missing.clone()),
@@ -78,7 +77,7 @@ fn chosen(names: Vec<String>, index: Option<BTreeSet<String>>) -> Result<Vec<Str
     Ok(if models.is_empty() { all } else { models })
 }
 
-/// Whether a file's name is that of weights in a format that is not read.
+/// Whether a file's name is that of weights in an unsupported format.
 fn is_foreign(name: &str) -> bool {
     let kind = Path::new(name).extension().and_then(|kind| kind.to_str()).unwrap_or_default();
     match kind {
@@ -122,7 +121,7 @@ mod tests {
         assert_eq!(of_names(&["._model.safetensors", "model.bin"], None).unwrap(), [""; 0]);
     }
 
-    /// A file with one tensor of one number.
+    /// A file with one tensor that holds one number.
     fn shard(to: &Path, tensor: &str, number: f32) {
         let header = format!("{{\"{tensor}\":{{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}}}");
         let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &number.to_le_bytes()].concat();

@@ -1,10 +1,10 @@
-//! How the matrices of an MLX folder are quantized, as its `config.json` says.
+//! The quantization of an MLX folder's matrices, from its `config.json`.
 
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-/// How one matrix is quantized.
+/// The quantization of one matrix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub struct Quantization {
     /// Columns per scale.
@@ -13,11 +13,11 @@ pub struct Quantization {
     pub bits: usize,
 }
 
-/// The `quantization` of an MLX `config.json`: a default, and what differs by name.
+/// The `quantization` of an MLX `config.json`: a default, and exceptions by name.
 #[derive(Debug, Clone, Default)]
 pub struct QuantizationTable {
     default: Option<Quantization>,
-    /// `None` where a matrix is left unquantized.
+    /// `None` for a matrix that is not quantized.
     overrides: BTreeMap<String, Option<Quantization>>,
 }
 
