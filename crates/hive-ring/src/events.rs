@@ -42,7 +42,7 @@ pub struct Summary {
     pub time_to_first_token: Duration,
     /// From the first token to the last.
     pub decode_time: Duration,
-    /// The stages that computed it, as they were at its end.
+    /// The stages that computed it, as they were when it ended.
     pub stages: Vec<PlacedStage>,
 }
 
@@ -80,6 +80,6 @@ pub enum Event {
         /// The answer in numbers.
         summary: Summary,
     },
-    /// The answer broke off, for this reason. What arrived before stands.
+    /// The answer broke off, for this reason. What arrived before remains valid.
     Failed(String),
 }

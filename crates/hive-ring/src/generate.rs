@@ -28,14 +28,14 @@ fn now() -> DateTime {
 }
 
 impl Ring {
-    /// Starts an answer by these very stages, which ends if the ring is abandoned. Its events arrive on the receiver;
-    /// dropping it cancels the answer.
+    /// Starts an answer on these stages only; it ends if the ring is abandoned. Its events arrive on the receiver;
+    /// dropping that cancels the answer.
     pub async fn generate(&self, request: &Request) -> Result<mpsc::Receiver<Event>, GenerateError> {
         let prompt = self.prompt(request, now()).await?;
         Ok(self.start(prompt, request, None).await?.events)
     }
 
-    /// The same, for a prompt that is tokenized already; the request's messages are ignored.
+    /// The same for a tokenized prompt; the request's messages are ignored.
     pub async fn generate_tokens(
         &self,
         prompt: Vec<u32>,

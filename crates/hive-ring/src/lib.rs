@@ -5,7 +5,7 @@
 //! (`ring/failover.rs` decides, `ring/driver.rs` acts), and the answer resumes at its next token. If no machine can,
 //! the answer asks its [`Source`] to load the model again.
 //!
-//! What holds: a ring knows the stages on this machine and reaches those on others ([`hive_stage::StageHost`]). It
+//! Invariants: a ring knows the stages on this machine and reaches those on others ([`hive_stage::StageHost`]). It
 //! knows nothing of who asked for the model, or why.
 
 mod answer;

@@ -1,16 +1,16 @@
-//! The prefix cache: which sessions the stages retain after their answers, and which of them shares a prefix with a new
-//! prompt.
+//! The prefix cache: the sessions that the stages retain after their answers, and the choice of one that shares a
+//! prefix with a new prompt.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use hive_protocol::Continued;
 
-/// Sessions retained at a time.
+/// Maximum number of retained sessions.
 const MOST_SESSIONS: usize = 8;
-/// A shorter common prefix is most likely the chat template's own text, and not worth a session.
+/// A shorter common prefix is most likely the chat template's own text and not worth a session.
 const SHORTEST: usize = 16;
-/// A person who has not written the next turn by then most likely does something else.
+/// A person who has not sent the next turn after this time is probably doing something else.
 const WARM_FOR: Duration = Duration::from_mins(10);
 
 /// The retained sessions and their tokens, the most recent last.

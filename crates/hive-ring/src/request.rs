@@ -11,19 +11,19 @@ use hive_worker::text::TextError;
 /// A request for an answer.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// The conversation so far. If it does not say when it began, its first messages tell.
+    /// The conversation so far. If it does not say when it began, its first messages identify it.
     pub conversation: Conversation,
-    /// Resume tokens: those of an answer that broke off. The answer resumes after them, and none of them is sent again.
+    /// Resume tokens: those of an answer that broke off. The answer resumes after them and does not repeat them.
     pub resume_tokens: Vec<u32>,
     /// How tokens are sampled.
     pub sampling: Sampling,
     /// Maximum length of the answer, in tokens; `None` is as long as the context allows.
     pub max_tokens: Option<usize>,
-    /// Texts that end the answer.
+    /// Stop texts, which end the answer.
     pub stop: Vec<String>,
     /// Whether the model's end tokens are ignored, to measure answers of a set length.
     pub ignore_end: bool,
-    /// Whether the prefix cache may be used; measurements want all of the work.
+    /// Whether the prefix cache may be used; measurements turn it off.
     pub reuse: bool,
     /// The time after which the answer ends, complete or not.
     pub deadline: Option<Duration>,

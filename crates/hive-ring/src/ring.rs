@@ -36,7 +36,7 @@ pub use placed::{PlacedStage, RingError, RingOptions};
 use placed::{Standby, has_left};
 pub use state::{Health, State};
 
-/// Queues of what comes back, by session.
+/// The queues for frames that come back, by session.
 type Sessions = Mutex<HashMap<u128, mpsc::Sender<Frame>>>;
 
 /// A loaded model. Clones share it; [`Ring::unload`] frees it.
@@ -49,9 +49,9 @@ struct Inner {
     id: RingId,
     host: StageHost,
     plan: Plan,
-    /// Who holds the stages now.
+    /// The current holders of the stages.
     stages: Mutex<Vec<PlacedStage>>,
-    /// Standby replicas of them.
+    /// Their standby replicas.
     standbys: Mutex<Vec<Standby>>,
     state: watch::Sender<State>,
     /// Held during a failover.
@@ -84,7 +84,7 @@ struct Inner {
 }
 
 impl Ring {
-    /// The stages, in the order a token passes them, and who holds them now.
+    /// The stages and their current holders, in the order in which a token passes them.
     pub fn stages(&self) -> Vec<PlacedStage> {
         self.inner.stages().clone()
     }
@@ -119,7 +119,7 @@ impl Ring {
         self.inner.plan.stages.iter().map(|stage| stage.weight_bytes)
     }
 
-    /// Bytes that its stages and standby replicas take, machine by machine.
+    /// Bytes that its stages and standby replicas take on each machine.
     pub fn holdings(&self) -> Vec<(PeerId, u64)> {
         let bytes: Vec<u64> = self.stage_bytes().collect();
         let stages = self.stages().into_iter().enumerate();
@@ -132,7 +132,7 @@ impl Ring {
         self.inner.state.borrow().health == Health::Whole
     }
 
-    /// Whether both are the same.
+    /// Whether two handles are of the same ring.
     pub fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.inner, &other.inner)
     }
@@ -142,8 +142,8 @@ impl Ring {
         self.inner.state.send_modify(|state| state.health = Health::Superseded);
     }
 
-    /// How many sessions have been opened so far, and how many are open now: shows an answer whether it has the ring to
-    /// itself.
+    /// The number of sessions opened so far, and of sessions open now, by which an answer sees whether it has the ring
+    /// to itself.
     pub fn traffic(&self) -> (u64, usize) {
         (self.inner.opened.load(Ordering::Relaxed), self.sessions().len())
     }
@@ -158,17 +158,17 @@ impl Ring {
         self.inner.stages().iter().any(|stage| has_left(self.host(), stage))
     }
 
-    /// Whether it was abandoned: the model must be loaded again.
+    /// Whether the ring was abandoned, so that the model must be loaded again.
     pub fn is_abandoned(&self) -> bool {
         matches!(self.inner.state.borrow().health, Health::Abandoned(_))
     }
 
-    /// Where the machines find the model.
+    /// Where machines find the model.
     pub fn source(&self) -> &ModelSource {
         &self.inner.options.source
     }
 
-    /// Reports that something does not work; it is not known where.
+    /// Reports that something does not work, without knowing where.
     pub(crate) fn report_fault(&self, epoch: u32, why: String) {
         self.inner.report_fault(epoch, FaultOrigin::Link, why);
     }
@@ -178,19 +178,19 @@ impl Ring {
         self.inner.report_fault(epoch, FaultOrigin::Progress(index), why);
     }
 
-    /// Reports that the last stage chose a token that cannot be right.
+    /// Reports that the last stage sampled an invalid token.
     pub(crate) fn report_wrong_token(&self, epoch: u32, why: String) {
         let last = self.inner.stages().len() - 1;
         self.inner.report_fault(epoch, FaultOrigin::Output(last), why);
     }
 
-    /// The right to run a spot check, if one is due and nobody else is running one.
+    /// The right to run a spot check, if one is due and none is running.
     pub(crate) fn claim_spot_check(&self) -> Option<OwnedMutexGuard<()>> {
         let is_due = self.inner.spot_check.is_due() && !lock(&self.inner.standbys).is_empty();
         if is_due { self.inner.spot_checking.clone().try_lock_owned().ok() } else { None }
     }
 
-    /// Notes that a spot check has ended; `compared` is false if it could not be completed.
+    /// Records that a spot check has ended; `compared` is false if it could not be completed.
     pub(crate) fn spot_check_done(&self, compared: bool) {
         self.inner.spot_check.checked(compared);
     }
@@ -215,7 +215,7 @@ impl Ring {
         self.inner.warm_epochs.load(Ordering::Relaxed) <= epoch
     }
 
-    /// Notes that the stages have computed a token together.
+    /// Records that the stages have computed a token together.
     pub(crate) fn warmed_up(&self, epoch: u32) {
         self.inner.warm_epochs.fetch_max(epoch + 1, Ordering::Relaxed);
     }
@@ -261,7 +261,7 @@ impl Ring {
 
 #[cfg(test)]
 impl Ring {
-    /// Takes a stage for a standby replica of the first one.
+    /// Turns a stage into a standby replica of the first one.
     pub(crate) fn add_standby_of_first(&self, stage: PlacedStage) {
         lock(&self.inner.standbys).push(Standby { index: 0, stage });
     }
@@ -287,7 +287,7 @@ impl Inner {
         });
     }
 
-    /// Reports a fault to the failover. Where the queue is full, the stages are about to be checked anyway.
+    /// Reports a fault to the failover. If the queue is full, the stages are about to be checked anyway.
     fn report_fault(&self, epoch: u32, origin: FaultOrigin, why: String) {
         let _ = self.fault_reports.try_send(FaultReport { epoch, origin, why });
     }

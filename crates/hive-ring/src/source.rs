@@ -1,4 +1,4 @@
-//! Where an answer gets its model from again, when its ring was abandoned or has migrated.
+//! Where an answer gets its model after its ring was abandoned or has migrated.
 
 use std::pin::Pin;
 use std::time::Duration;
@@ -15,7 +15,7 @@ pub type Loading<'a> = Pin<Box<dyn Future<Output = Result<Ring, SourceError>> + 
 
 /// Whoever had the model loaded for an answer.
 pub trait Source: Send + Sync {
-    /// The ring of the model on the machines that are here; loads it if necessary.
+    /// The ring of the model on the machines that are present; loads the model if necessary.
     fn ring(&self) -> Loading<'_>;
 
     /// Called after an answer that had its ring to itself, with the number of tokens after the first and the time they

@@ -1,4 +1,4 @@
-//! A ring whose only stage is on a machine that a test plays itself.
+//! A ring whose only stage is on a machine that the test simulates.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 use crate::ring::{Ring, RingOptions};
 
-/// The network of the machine that the test plays.
+/// The network of the simulated machine.
 pub(crate) async fn endpoint() -> (Endpoint, mpsc::Receiver<Incoming>) {
     let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     Endpoint::bind(EndpointOptions::new(Identity::generate(), loopback)).await.unwrap()
@@ -33,7 +33,7 @@ pub(crate) async fn ring_on(host: &Machine, name: &str, endpoint: &Endpoint) -> 
     Ring::load(host, model, &plan, &[placement], options, |_| ()).await.unwrap()
 }
 
-/// The plan that has all of a model on one machine.
+/// A plan with the whole model on one machine.
 fn one_stage(name: &str, model: &ModelCard) -> Plan {
     let form = planning::form(Compute::Auto, false);
     let machine = hive_plan::Machine { name: name.to_owned(), memory_bytes: u64::MAX, form };

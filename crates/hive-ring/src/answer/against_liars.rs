@@ -1,4 +1,4 @@
-//! Answers by a machine that is approved and speaks the stage protocol as it likes.
+//! Answers computed by a machine that is approved and violates the stage protocol as it likes.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -21,23 +21,23 @@ use hive_protocol::{self as control, Arithmetic, Hello, Pulse, RingId, Role, tok
 use hive_stage::testing::Machine;
 
 const PROMPT: [u32; 3] = [1, 2, 3];
-/// What the machine samples, unless it lies about that.
+/// The token that the machine samples, unless it lies about that.
 const TOKEN: u32 = 5;
 
-/// What the machine does when it is to sample tokens.
+/// What the machine does when it should sample tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Lie {
-    /// One token after the other, and none of them is the last.
+    /// Token after token, and none of them is the last.
     Endless,
     /// A token that the model does not have.
     Beyond,
-    /// A token that ends the answer, it says.
+    /// A token that it claims ends the answer.
     Ends,
-    /// One token, and nothing more; it is well and idle, it says.
+    /// One token and nothing more, while it claims to be well and idle.
     Silent,
 }
 
-/// A machine that has all of the model, it says.
+/// A machine that claims to have the whole model.
 #[derive(Clone)]
 struct Mallory {
     endpoint: Endpoint,
@@ -152,7 +152,7 @@ struct Ended {
     held_against: bool,
 }
 
-/// A node, the machine, what serves it, and a model that the node has loaded there.
+/// A node, the machine, its server, and a model that the node has loaded there.
 async fn loaded(lie: Lie) -> (Machine, Mallory, JoinHandle<()>, Ring) {
     let ann = Machine::start("ann").await;
     let (mallory, incoming) = Mallory::start(lie).await;
@@ -244,7 +244,7 @@ async fn a_standby_replica_is_sent_no_more_of_a_conversation_than_its_machine_ma
     let (ann, mallory, serving, ring) = loaded(Lie::Silent).await;
     let machine = mallory.endpoint.id();
     ann.membership().peers().admit(machine, "mallory", Some(&mallory.endpoint.addr())).unwrap();
-    // It holds the stage as well, and says the same of both.
+    // It holds the stage as well, and gives the same results for both.
     ring.add_standby_of_first(ring.stages().remove(0));
     let known = vec![TOKEN; 500];
     let check = async |from: usize| {
@@ -260,7 +260,7 @@ async fn a_standby_replica_is_sent_no_more_of_a_conversation_than_its_machine_ma
     };
     let sent = || mallory.recomputed.load(Ordering::Relaxed);
     assert_eq!((check(100).await, sent()), (Found::Nothing, 4), "98 rows, 32 at a time");
-    // Its right is taken away in the middle of the next check.
+    // Its right is revoked during the next check.
     let revoke = async {
         while sent() < 6 {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -278,10 +278,9 @@ async fn a_standby_replica_is_sent_no_more_of_a_conversation_than_its_machine_ma
 #[tokio::test]
 async fn the_owner_hears_of_machines_that_differ_though_nobody_can_decide() {
     let cases = [
-        // The token after the first piece is not what the replica samples, and there is no third machine that could be
-        // asked.
+        // The token after the first piece differs from what the replica samples, and there is no third machine to ask.
         (32, "mallory and mallory do not compute the same numbers"),
-        // It says that it was given another token.
+        // It claims that it was given another token.
         (5, "mallory says that it was given something else"),
     ];
     for (at, told) in cases {

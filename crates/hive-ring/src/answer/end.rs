@@ -12,7 +12,7 @@ const TOO_LATE: &str = "the answer was not done in the time it was given";
 /// Shown if the node stops.
 const STOPPED: &str = "HiveMind is being stopped on this machine";
 
-/// Why an answer cannot be followed any longer on the stages it is on.
+/// Why an answer cannot continue on its current stages.
 #[derive(Debug)]
 pub(super) enum End {
     /// It ended, with this last event.

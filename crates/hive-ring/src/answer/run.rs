@@ -24,8 +24,9 @@ const MOST_FRUITLESS: usize = 5;
 /// Events on their way to the receiver.
 const EVENT_QUEUE: usize = 256;
 
-/// Whether an answer had its first ring to itself from its first to its last token, so that its speed is the ring's:
-/// from the ring's traffic (sessions opened so far, and open) at either end. A ring that has failed over had pauses.
+/// Whether an answer had its first ring to itself from its first to its last token, so that its speed is the ring's.
+/// Compares the ring's traffic (sessions opened so far, and sessions open) at both ends. A ring that has failed over
+/// had pauses.
 fn was_alone(at_first: Option<(u64, usize)>, at_last: (u64, usize), epoch: u32) -> bool {
     let (opened, open) = at_last;
     at_first.is_some_and(|(opened_before, open_before)| opened_before == opened && open_before == 1 && open <= 1)
@@ -61,7 +62,7 @@ impl Answer {
         let mut frames = match unless_over(&events, &bound, self.begin()).await {
             Ok(frames) => frames,
             Err(end) => {
-                // Some stages may have opened it by now. Whoever waits is told why it ends.
+                // Some stages may already have opened it. The reader is told why it ends.
                 self.leave();
                 let _ = events.send(Event::Failed(broken_off(&end).to_owned())).await;
                 return;
@@ -175,7 +176,7 @@ impl Answer {
         tokio::pin!(reached);
         loop {
             let frame = tokio::select! {
-                // What has arrived counts, also from a machine that has left since.
+                // What has arrived counts, even from a machine that has left since.
                 biased;
                 frame = frames.recv() => frame,
                 () = events.closed() => return End::Cancelled,

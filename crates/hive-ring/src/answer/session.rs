@@ -40,7 +40,7 @@ impl Answer {
                 }
                 return frames;
             }
-            // A stage is handing it over, or cannot be reached: the others close it, too.
+            // A stage is handing it over, or cannot be reached: close it on the others, too.
             self.leave();
             self.ring.close(continued.session).await;
         }
@@ -61,7 +61,7 @@ impl Answer {
             self.epoch = self.ring.state().borrow().epoch;
             self.cached = continues.map_or(0, |continued| continued.position as usize);
             (self.rows_from, self.tokens_from) = (self.cached as u32, self.next_position());
-            // Spot checks were of another session.
+            // Earlier spot checks were of another session.
             self.spot_checks = SpotChecks::default();
             match self.ring.open(&self.spec(continues)).await {
                 Err(NotOpen::Full(why)) if continues.is_none() => {
@@ -94,7 +94,7 @@ impl Answer {
     pub(super) async fn replay(&mut self) -> Result<(), String> {
         self.epoch = self.ring.state().borrow().epoch;
         (self.rows_from, self.tokens_from) = (self.next_position(), self.next_position());
-        // A spot check under way is of machines that may have left. These machines are not to blame for what it finds.
+        // A spot check under way concerns machines that may have left; its result must not be held against these.
         self.spot_checks = SpotChecks::default();
         let positions = loop {
             match self.ring.open(&self.spec(None)).await {

@@ -12,14 +12,14 @@ pub(super) struct Silence {
     pub(super) due: Instant,
     pub(super) checkup: Option<Checkup>,
     pub(super) idle_checks: u32,
-    /// Whether whoever waits was notified; once is enough.
+    /// Whether the reader was notified; once is enough.
     pub(super) was_notified: bool,
 }
 
-/// What was done about an answer whose stages all say that they are idle.
+/// What was done about an answer whose stages all report that they are idle.
 #[derive(Debug, Default)]
 pub(super) struct Stuck {
-    /// How many tokens it had then. With the next one, all is well.
+    /// How many tokens it had then. The next token ends the investigation.
     pub(super) tokens: usize,
     /// Whether the stages were joined again, and what was missing was replayed.
     pub(super) rejoined: bool,

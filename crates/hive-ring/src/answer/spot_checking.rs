@@ -43,7 +43,7 @@ impl Answer {
         Some(format!("{name} computed wrong numbers and is left out; the text from token {token} on may be wrong"))
     }
 
-    /// Waits a moment for a spot check that short answers would put off for ever.
+    /// Waits a moment for a spot check that short answers would postpone for ever.
     pub(super) async fn last_spot_check(&mut self) -> Option<String> {
         if !self.ring.spot_check_is_overdue() {
             return None;

@@ -7,9 +7,9 @@ use super::silence::{Silence, Stuck};
 use crate::ring::checkup::{News, Verdict};
 use crate::ring::timing::{Expected, silence_limit, suspect};
 
-/// Between two checkups while a stage is at work.
+/// Interval between two checkups while a stage is at work.
 const CHECK_AGAIN: Duration = Duration::from_secs(1);
-/// A stage that is at work may serve other answers only. This is longer than any of their chunks should take.
+/// A stage that is at work may be serving other answers only. This is longer than any of their chunks should take.
 const PASSED_OVER_TIMEOUT: Duration = Duration::from_mins(2);
 /// Checkups in a row that must find all stages idle: what one stage has sent may be on its way to the next.
 const IDLE_CHECKS: u32 = 2;
@@ -23,7 +23,7 @@ impl Answer {
         }
     }
 
-    /// Investigates a silence; returns what whoever waits should know.
+    /// Investigates a silence; returns what the reader should know.
     pub(super) async fn investigate(
         &mut self,
         silence: &mut Silence,
@@ -75,8 +75,8 @@ impl Answer {
         }
     }
 
-    /// Every stage is well and nothing arrives: what was lost on the way is replayed when the stages are joined again.
-    /// If that did not help, the stage that holds it back is replaced.
+    /// Every stage is well and nothing arrives. Joins the stages again, which replays what was lost on the way. If that
+    /// has not helped, replaces the stage that holds the answer up.
     async fn unblock(&mut self) {
         if self.stuck.tokens != self.tokens.len() {
             self.stuck = Stuck { tokens: self.tokens.len(), ..Stuck::default() };

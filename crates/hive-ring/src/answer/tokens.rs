@@ -16,7 +16,7 @@ use crate::events::{Event, FinishReason, Summary};
 pub(super) enum Step {
     More(Event),
     End(Event),
-    /// Nothing: it says what was known already, or what cannot be right.
+    /// Nothing: it repeats what is known, or is impossible.
     None,
 }
 
@@ -39,7 +39,7 @@ impl Answer {
                 let possible = bounds.check(&sampled);
                 let ends = bounds.check_end(sampled.token, frame.position, frame.last);
                 if let Err(why) = possible.and(ends) {
-                    // The last stage alone is to blame: whatever its input was, it cannot have computed this.
+                    // The last stage alone is to blame: no input could lead to this.
                     self.ring.report_wrong_token(self.epoch, why.to_string());
                 }
                 if possible.is_err() || (ends.is_err() && !is_last) {

@@ -14,7 +14,7 @@ pub(super) struct Bounds<'a> {
     pub(super) sampling: &'a Sampling,
 }
 
-/// Why a token cannot be right.
+/// Why a token is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Impossible {
     #[error("it chose token {token} of a vocabulary of {vocabulary}")]

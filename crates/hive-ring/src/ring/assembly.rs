@@ -18,9 +18,9 @@ use super::placed::{PlacedStage, RingError, RingOptions, failed};
 const JOIN_TIMEOUT: Duration = Duration::from_secs(20);
 /// A machine reports each layer that it has loaded. The largest take seconds, and a minute from a slow disk.
 const LOAD_TIMEOUT: Duration = Duration::from_mins(2);
-/// A machine that is here unloads at once. Whoever waits is about to use the memory.
+/// A machine that is present unloads at once. The caller is about to use the memory.
 const UNLOAD_TIMEOUT: Duration = Duration::from_secs(1);
-/// What a machine says of itself reaches the others with the next heartbeat, four times a second.
+/// A machine's profile reaches the others with the next heartbeat, four times a second.
 const NEWS_DELAY: Duration = Duration::from_millis(500);
 
 /// A planned stage, as its machine is asked to load it.
@@ -65,7 +65,7 @@ pub(super) async fn load_stage(
     };
     let advertises_room = async || {
         tokio::time::sleep(NEWS_DELAY).await;
-        // A standby replica is a favour.
+        // A machine need not accept a standby replica.
         !spec.standby && host.membership().says_it_has_room(machine, spec.bytes)
     };
     let mut asked = ask().await;
@@ -76,7 +76,7 @@ pub(super) async fn load_stage(
         Ok(Reply::Loaded(device)) => Ok(PlacedStage { placement: placement.clone(), layers, device, incarnation }),
         Ok(Reply::Refused(why)) => {
             if advertises_room().await {
-                // It refused, and advertises room all the same.
+                // It refused although it advertises room.
                 host.membership().trust().failed(machine, Failing::Loading);
             }
             Err(failed(placement, &layers, why))
@@ -132,7 +132,7 @@ pub(super) async fn connect(
     prompts.map_err(|why| (0, failed(&first.placement, &first.layers, why)))
 }
 
-/// Reports when the connection to the first stage breaks for good, also while nothing is being sent on it.
+/// Reports when the connection to the first stage breaks for good, even while nothing is sent on it.
 pub(super) fn watch_prompts(host: &StageHost, prompts: &Destination, epoch: u32, reports: &mpsc::Sender<FaultReport>) {
     if let Destination::Remote(outlet) = prompts {
         let (ended, reports) = (outlet.ended(), reports.downgrade());
@@ -151,7 +151,7 @@ pub(super) fn watch_prompts(host: &StageHost, prompts: &Destination, epoch: u32,
     }
 }
 
-/// Unloads stages. Machines that are here have freed the memory when this returns; the others are asked in the
+/// Unloads stages. Machines that are present have freed the memory when this returns; the others are asked in the
 /// background.
 pub(super) async fn unload(host: &StageHost, id: RingId, stages: impl Iterator<Item = (usize, PeerAddr)>) {
     for (index, addr) in stages {

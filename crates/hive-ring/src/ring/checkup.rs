@@ -12,20 +12,20 @@ use super::Ring;
 use super::placed::PlacedStage;
 use super::timing::{Expected, Finding};
 
-/// The node answers, not the worker, so a machine that is here answers at once. This leaves time for a lost packet or
-/// two.
+/// The node answers, not the worker, so a machine that is present answers within two seconds. This allows for a lost
+/// packet or two.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Machines that have not answered after this time are named to whoever waits: a pause of less is not noticed.
+/// Machines that have not answered after this time are named to the reader; shorter pauses are not noticed.
 const ANNOUNCE_AFTER: Duration = Duration::from_millis(500);
 
 /// How a machine answered a check.
 pub(super) enum Checked {
-    /// With the pulse of its stage.
+    /// With its stage's pulse.
     Pulse(Pulse),
     /// It has no such stage, or cannot be reached, for this reason.
     Gone(String),
-    /// Not at all.
+    /// It did not answer.
     Silent,
 }
 
@@ -55,7 +55,7 @@ pub(crate) enum Verdict {
     Wait,
     /// Every stage is well and idle: what the answer waits for was lost on the way.
     AllIdle,
-    /// The stage of this index makes no progress, for this reason.
+    /// The stage with this index makes no progress, for this reason.
     Hung(usize, String),
 }
 
@@ -129,7 +129,7 @@ impl Checkup {
             Checked::Gone(why) => format!("{name}: {why}"),
             Checked::Silent => format!("{name} does not answer"),
         };
-        // The last of them in the ring: those before it may be waiting for it.
+        // The last one in the ring: those before it may be waiting for it.
         if self.hung.as_ref().is_none_or(|(other, _)| *other < index) {
             self.hung = Some((index, hung));
         }
@@ -143,11 +143,11 @@ impl Checkup {
     }
 }
 
-/// What the findings mean where no stage hangs.
+/// The verdict if no stage hangs.
 fn together(findings: &[Option<Finding>]) -> Verdict {
     let held_up = findings.iter().rposition(|finding| *finding == Some(Finding::HeldUp));
     match held_up.and_then(|index| Some((index + 1, findings.get(index + 1)?))) {
-        // It waits for a stage that is idle and takes nothing all the same.
+        // It waits for a stage that is idle but accepts nothing.
         Some((next, Some(Finding::Idle))) => Verdict::Hung(next, "the machine before it waits for it".to_owned()),
         _ if findings.iter().all(|finding| *finding == Some(Finding::Idle)) => Verdict::AllIdle,
         _ => Verdict::Wait,

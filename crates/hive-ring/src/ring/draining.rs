@@ -1,4 +1,4 @@
-//! Before a stage moves off a machine that is still here: the machine hands its sessions over to the new one.
+//! Handing sessions over before a stage moves off a machine that is still present.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::Ring;
 use super::costs::reading_rows_per_s;
 use super::placed::{PlacedStage, has_left};
 
-/// The answers wait for this. Within a minute, most of what is left would have been recomputed.
+/// The answers wait this long. In a minute, most of what remains could have been recomputed.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_mins(1);
 
 impl Ring {
@@ -49,7 +49,7 @@ impl Ring {
         }
     }
 
-    /// What a machine that is here says of itself.
+    /// The profile of a machine that is present.
     fn profile_of(&self, machine: PeerId) -> Option<Profile> {
         let member = self.host().membership();
         if machine == member.id() {

@@ -1,8 +1,8 @@
 //! Drives the failover of a ring: `failover` decides, and this carries its decisions out.
 //!
-//! One task per ring, for as long as the ring is loaded. It feeds the pure machine one event at a time and carries the
-//! actions out in order. What takes time runs as a task of its own (`tasks`) and comes back as an event, so that a ring
-//! that is withdrawn is noticed at once.
+//! There is one task per ring, for as long as the ring is loaded. It feeds the pure state machine one event at a time
+//! and carries out the actions in order. Slow actions run as tasks of their own (`tasks`) and finish with an event, so
+//! that the driver notices at once when the ring is withdrawn.
 //!
 //! - While a task is under way, the driver keeps the ring alive; while it waits for something to happen, it does not.
 //! - A task that panics abandons the ring. Otherwise nothing would ever finish under its ticket, and answers would wait
@@ -35,13 +35,13 @@ use super::state::{Health, State};
 use super::{Inner, Ring};
 use tasks::{Finished, Product};
 
-/// The failover of one ring, and what it has at hand.
+/// The failover of one ring, with what it needs.
 pub(super) struct Driver {
     ring: Weak<Inner>,
     /// The same, while a task is under way.
     in_use: Option<Ring>,
     failover: Failover<PeerId>,
-    /// Events that come before all others: what was known at once.
+    /// Events to handle before all others: outcomes known at once.
     events: VecDeque<Event<PeerId>>,
     state: watch::Receiver<State>,
     reports: mpsc::Receiver<FaultReport>,
@@ -57,7 +57,7 @@ pub(super) struct Driver {
     former: BTreeMap<Holder<PeerId>, PlacedStage>,
     /// The connection to the first stage, once the ring is joined.
     prompts: Option<Destination>,
-    /// Stages that machines were told to unload: one is not loaded there again before that.
+    /// Unloads that machines were told to do. A stage is not loaded on such a machine before that is done.
     unloading: BTreeMap<Holder<PeerId>, JoinHandle<()>>,
     /// Held during a failover.
     guard: Option<OwnedMutexGuard<()>>,
@@ -66,7 +66,7 @@ pub(super) struct Driver {
 }
 
 impl Driver {
-    /// For a ring that has just been joined.
+    /// Creates the driver of a ring that has just been joined.
     pub(super) fn new(ring: &Ring, reports: mpsc::Receiver<FaultReport>) -> Self {
         let (member, stages) = (ring.host().membership(), ring.stages());
         let machines = stages.iter().map(|stage| stage.placement.addr.id());
@@ -92,7 +92,7 @@ impl Driver {
         }
     }
 
-    /// Drives it to its end.
+    /// Runs until the driver ends.
     pub(super) async fn run(mut self) {
         while let Some(event) = self.next().await {
             let Some(ring) = self.in_use.take().or_else(|| self.ring.upgrade().map(|inner| Ring { inner })) else {
@@ -109,7 +109,7 @@ impl Driver {
         }
     }
 
-    /// What happens next; `None` if nothing can happen any more.
+    /// The next event; `None` if nothing can happen any more.
     async fn next(&mut self) -> Option<Event<PeerId>> {
         loop {
             if let Some(event) = self.events.pop_front() {
@@ -166,7 +166,7 @@ impl Driver {
                 Action::HoldAgainst(machine) => ring.host().membership().trust().failed(machine, Failing::Computing),
                 Action::Begin(cause) => {
                     if !self.begin(ring, &cause).await {
-                        // The rest was meant for a ring that fails over.
+                        // The remaining actions were for a ring that fails over.
                         return self.events.push_front(Event::Withdrawn);
                     }
                 }
@@ -182,14 +182,14 @@ impl Driver {
         }
     }
 
-    /// Stops where it is. Whoever unloads the ring waits until what was on its way is unloaded.
+    /// Stops the failover. Whoever unloads the ring waits until stages on their way are unloaded.
     async fn withdraw(&mut self, ring: &Ring, actions: Vec<Action<PeerId>>) {
         let mut unloads = Vec::new();
         for action in actions {
             match action {
                 Action::Cancel(ticket) => self.cancel(ticket),
                 Action::Unload(holder) => unloads.extend(self.addr(holder.machine).map(|addr| (holder.stage, addr))),
-                // Nothing else follows from a withdrawal.
+                // A withdrawal has no other effects.
                 _ => {}
             }
         }
@@ -283,7 +283,7 @@ impl Driver {
             watch_prompts(host, &joined, epoch, fault_reports);
             tokio::select! {
                 mut prompts = prompts.lock() => *prompts = joined,
-                // An answer may be sending to a machine that has gone.
+                // An answer may be sending to a machine that is gone.
                 () = withdrawn(&mut self.state) => return false,
             }
         }
@@ -315,7 +315,7 @@ impl Driver {
 /// Waits until the ring is abandoned or superseded.
 async fn withdrawn(state: &mut watch::Receiver<State>) {
     let is_withdrawn = |state: &State| matches!(state.health, Health::Abandoned(_) | Health::Superseded);
-    // An error says that the ring is dropped, and nobody wants it any more.
+    // An error means that the ring is dropped and no longer needed.
     let _ = state.wait_for(is_withdrawn).await;
 }
 
@@ -330,7 +330,8 @@ fn change_state(ring: &Ring, expected: impl Fn(&Health) -> bool, change: impl Fn
     })
 }
 
-/// Its answers have the model loaded again, which unloads this ring first. Without answers, it is unloaded at once.
+/// The ring's answers have the model loaded again, which unloads this ring first. Without answers, it is unloaded at
+/// once.
 async fn abandon(ring: &Ring, why: &str) {
     tracing::info!("a model is given up where it is: {why}");
     ring.inner.abandon(why);

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Tokens from one check to the next.
+/// Tokens between two checks.
 const EVERY: u32 = 128;
 
 /// Counts the tokens since the last spot check.
@@ -35,7 +35,7 @@ impl Due {
         self.tokens.load(Ordering::Relaxed) >= 3 * EVERY
     }
 
-    /// Notes that a check has ended; `compared` is false if it could not be completed.
+    /// Records that a check has ended; `compared` is false if it could not be completed.
     pub(super) fn checked(&self, compared: bool) {
         if compared {
             self.tokens.store(0, Ordering::Relaxed);

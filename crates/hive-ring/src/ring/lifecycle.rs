@@ -1,4 +1,4 @@
-//! The first and last acts of a ring: it is loaded, and it is unloaded.
+//! The beginning and the end of a ring: loading and unloading.
 
 use std::sync::atomic::{AtomicU32, AtomicU64};
 use std::sync::{Arc, Mutex};
@@ -21,7 +21,7 @@ use super::state::{Health, State};
 use super::{Inner, Ring, lock, standby};
 use crate::prefix_cache::PrefixCache;
 
-/// Fault reports on their way to the failover. One is enough to have every stage checked.
+/// Capacity for fault reports to the failover. One is enough to have every stage checked.
 const REPORT_QUEUE: usize = 8;
 
 impl Ring {
@@ -36,7 +36,7 @@ impl Ring {
     ) -> Result<Self, RingError> {
         model.prepare().await?;
         let id = RingId(random_id());
-        // The stages are known as wanted before the first is loaded, see `Request::RenewLeases`.
+        // The leases exist before the first stage is loaded, see `Request::RenewLeases`.
         let (frames, queue) = mpsc::channel(SESSION_QUEUE);
         host.coordinate(id, frames);
         let mut stages = Vec::with_capacity(plan.stages.len());
@@ -49,7 +49,7 @@ impl Ring {
                 Ok(stage) => stages.push(stage),
                 Err(error) => {
                     host.retire(id);
-                    // The one that failed, too: its connection may have broken after it had loaded.
+                    // Including the one that failed: its connection may have broken after it had loaded.
                     let failed = placement.addr.clone();
                     let holders = stages.iter().map(|stage| stage.placement.addr.clone()).chain([failed]);
                     unload(host, id, holders.enumerate()).await;
@@ -108,7 +108,7 @@ impl Ring {
     pub async fn unload(&self) {
         self.inner.abandon("the model was unloaded");
         self.inner.host.retire(self.inner.id);
-        // A failover that is under way notices, and has unloaded what was on its way once it releases this.
+        // A failover under way notices this, and has unloaded its stages when it releases the lock.
         drop(self.inner.failing_over.lock().await);
         self.unload_all().await;
     }
@@ -117,7 +117,7 @@ impl Ring {
         let stages = self.stages();
         let replicas = std::mem::take(&mut *lock(&self.inner.standbys));
         let replicas = replicas.iter().map(|standby| (standby.index, &standby.stage));
-        // A standby replica that is still being loaded is unloaded by the next garbage collection.
+        // A standby replica that is still loading is unloaded at the next lease renewal.
         self.inner.host.lease_only(self.inner.id, std::iter::empty());
         unload(&self.inner.host, self.inner.id, holders(stages.iter().enumerate().chain(replicas))).await;
     }

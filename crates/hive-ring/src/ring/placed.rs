@@ -1,4 +1,4 @@
-//! Where the stages of a ring are, how they are loaded, and why that failed.
+//! The placement of a ring's stages, the options of loading them, and the errors.
 
 use std::ops::Range;
 
@@ -13,9 +13,9 @@ use hive_worker::text::TextError;
 /// How a model is loaded.
 #[derive(Debug, Clone)]
 pub struct RingOptions {
-    /// Where the machines find it.
+    /// Where machines find the model.
     pub source: ModelSource,
-    /// Kernels.
+    /// The kernels.
     pub compute: Compute,
     /// Threads of each stage; 0 is as many as its machine has.
     pub threads: usize,
@@ -24,7 +24,7 @@ pub struct RingOptions {
 }
 
 impl RingOptions {
-    /// With the defaults.
+    /// The default options.
     pub fn new(source: ModelSource) -> Self {
         Self { source, compute: Compute::Auto, threads: 0, prompt_chunk: PROMPT_CHUNK }
     }
@@ -33,13 +33,13 @@ impl RingOptions {
 /// Why a model could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum RingError {
-    /// Its tokenizer or chat template.
+    /// The tokenizer or chat template failed.
     #[error(transparent)]
     Text(#[from] TextError),
-    /// A machine could not load its stage or connect it.
+    /// A machine could not load or join its stage.
     #[error("{machine} could not take layers {} to {}: {why}", layers.start, layers.end)]
     Stage {
-        /// Whose.
+        /// The machine's name.
         machine: String,
         /// Its layers.
         layers: std::ops::Range<usize>,
@@ -65,14 +65,14 @@ impl RingError {
     }
 }
 
-/// A stage as it was placed.
+/// A stage on its machine.
 #[derive(Debug, Clone)]
 pub struct PlacedStage {
-    /// Where.
+    /// The machine.
     pub placement: Placement,
     /// Layers `[start, end)`.
     pub layers: Range<usize>,
-    /// What computes there, for people.
+    /// The device, as shown to people.
     pub device: String,
     /// The incarnation of the node that holds it: a node that restarted has no stages.
     pub incarnation: u64,

@@ -1,4 +1,4 @@
-//! What follows when a machine was found to compute wrong numbers.
+//! What happens when a machine was found to compute wrong numbers.
 
 use std::sync::atomic::Ordering;
 
@@ -8,8 +8,7 @@ use super::Ring;
 use super::failover::FaultOrigin;
 
 impl Ring {
-    /// A stage was found to compute wrong numbers: its machine is quarantined, and nothing that was computed from them
-    /// is used again.
+    /// A stage was found to compute wrong numbers: quarantines its machine and discards everything computed from them.
     pub(crate) fn quarantine(&self, epoch: u32, index: usize, machine: PeerId, name: &str) {
         tracing::warn!("{name} computed wrong numbers");
         self.inner.host.membership().quarantine(machine, name);

@@ -14,10 +14,10 @@ use hive_stage::{Fault, failure_of};
 use super::failover::FaultOrigin;
 use super::{Inner, Ring, lock};
 
-/// Frames on their way to a session. An answer reads them faster than they are computed.
+/// Queue of frames for a session. An answer reads them faster than they are computed.
 pub(super) const SESSION_QUEUE: usize = 64;
-/// A stage opens a session, and replays what it sent, without computing anything. A machine that is here does it at
-/// once; on a bad network, connecting takes a few attempts.
+/// Opening and replaying need no computation, so a machine that is present does them at once; on a bad network,
+/// connecting takes a few attempts.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Why a session is not open on all stages.
@@ -55,7 +55,7 @@ impl Ring {
         for (index, stage) in stages.iter().enumerate() {
             let mut spec = spec.clone();
             if index + 1 != stages.len() {
-                // Only the last stage samples; the others have no use for the tokens before.
+                // Only the last stage samples; the others do not need the earlier tokens.
                 spec.options = hive_model::SessionOptions::default();
             }
             let request = Request::Open(self.inner.stage_id(index), spec);

@@ -31,7 +31,7 @@ use verdict::{Evidence, Verdict};
 
 /// Bytes of hidden states that are fetched and recomputed at a time.
 const PIECE_BYTES: usize = 512 << 10;
-/// And rows; fewer for the last stage, of which only the token after each piece is compared.
+/// And this many rows; fewer for the last stage, of which only the token after each piece is compared.
 const PIECE_ROWS: u32 = 128;
 const LAST_PIECE_ROWS: u32 = 32;
 
@@ -92,7 +92,7 @@ struct Reader {
 }
 
 impl Reader {
-    /// Whether it is on this very standby replica.
+    /// Whether it is on this standby replica.
     fn is_on(&self, replica: &PlacedStage) -> bool {
         self.on.placement.addr.id() == replica.placement.addr.id() && self.on.incarnation == replica.incarnation
     }
@@ -108,7 +108,7 @@ struct Borrowed {
 }
 
 impl Borrowed {
-    /// To be called before it is loaded: a machine may have loaded it although no answer came.
+    /// Call this before loading: the machine may have loaded the stage although no reply came.
     fn begin(host: &StageHost, index: usize, on: &PeerAddr) -> Self {
         let stage = StageId { ring: RingId(random_id()), index: index as u32 };
         // Nothing comes back, as it is not joined.
@@ -126,7 +126,7 @@ impl Drop for Borrowed {
     }
 }
 
-/// Nothing was found out: a machine has left, or has forgotten what it is asked about. Nobody is at fault.
+/// No result: a machine has left, or has forgotten the rows in question. Nobody is at fault.
 struct Unknown;
 
 impl Spot {
@@ -217,7 +217,7 @@ impl Spot {
         let input = self.undisputed_input(index, stages, subject, rows.clone()).await?;
         let is_last = index + 1 == stages.len();
         let replica_here = reader.on.placement.addr.id() == own;
-        // Rows that former holders computed.
+        // Rows computed by former holders.
         let skipped = subject.rows_from.saturating_sub(rows.start).min(rows.len() as u32);
         let is_theirs = if is_last { rows.end >= subject.tokens_from } else { (skipped as usize) < rows.len() };
         let verdict = if !is_theirs {
@@ -330,7 +330,7 @@ impl Spot {
         let position = rows.start + row.unwrap_or(given.len().min(sent.len())) as u32;
         let sender = index.checked_sub(1).unwrap_or(stages.len() - 1);
         let [stage, sender] = [index, sender].map(|at| &stages[at].placement);
-        // Whatever was computed since the ring was joined was sent once only.
+        // Everything computed since the ring was joined was sent once only.
         let sent_here = sender.addr.id() == self.host().membership().id() && position >= subject.rows_from;
         let is_prompt = index == 0 && position < subject.prompt;
         let sender = if is_prompt { self.host().membership().name() } else { &sender.name };

@@ -20,10 +20,10 @@ use super::placed::{PlacedStage, Standby, has_left};
 use super::state::Health;
 use super::{Inner, Ring, lock};
 
-/// Between two checks of which standby replicas are missing.
+/// Interval between two checks for missing standby replicas.
 const CHECK_EVERY: Duration = Duration::from_secs(2);
 
-/// Checks during which answers are under way before standby replicas are loaded beside them.
+/// Checks to skip while answers run. After that, standby replicas are loaded even though answers run.
 const POLITE_ROUNDS: u32 = 5;
 
 /// How soon a machine that could not load a standby replica is asked again. By then its memory may have been freed.
@@ -37,7 +37,7 @@ fn is_ready(pulse: &Pulse) -> bool {
     pulse.passed || (pulse.owed_rows > 0 && u128::from(pulse.quiet_ms) < BUSY_AT_MOST.as_millis())
 }
 
-/// Sees to the standby replicas for as long as the ring is loaded.
+/// Maintains the standby replicas for as long as the ring is loaded.
 pub(super) async fn run(ring: Weak<Inner>, host: StageHost) {
     let mut refused = HashMap::new();
     let mut busy_rounds = 0;
@@ -63,7 +63,7 @@ pub(super) async fn run(ring: Weak<Inner>, host: StageHost) {
 }
 
 impl Ring {
-    /// Drops standby replicas whose machine has left, has unloaded them, or holds the stage itself by now.
+    /// Drops standby replicas whose machine has left, has unloaded them, or has taken over the stage itself.
     async fn drop_unusable(&self) {
         for standby in self.standbys() {
             let id = standby.stage.placement.addr.id();
@@ -78,7 +78,7 @@ impl Ring {
         }
     }
 
-    /// Unloads the standby replica of a stage, whose machine is not to take over.
+    /// Unloads the standby replica of a stage whose machine must not take over.
     pub(super) fn dismiss_standby_of(&self, index: usize) {
         let mut standbys = lock(&self.inner.standbys);
         let Some(at) = standbys.iter().position(|standby| standby.index == index) else { return };
@@ -118,7 +118,7 @@ impl Ring {
         let place = |peer: PeerId| machines.iter().position(|(placement, _)| placement.addr.id() == peer);
         let missing: Vec<_> = (0..stages.len())
             .filter(|index| standbys.iter().all(|standby| standby.index != *index))
-            // When this machine is lost, so are its answers.
+            // If this machine is lost, so are its answers.
             .filter(|index| stages[*index].placement.addr.id() != host.membership().id())
             .filter_map(|index| Some((index, place(stages[index].placement.addr.id())?)))
             .collect();
@@ -150,7 +150,7 @@ impl Ring {
                     lock(&self.inner.standbys).push(Standby { index, stage });
                     host.membership().view().notify();
                 }
-                // The ring failed over meanwhile; the next check sees to it.
+                // The ring failed over meanwhile; the next check handles it.
                 Ok(stage) => {
                     let holds_it = self.stages()[index].placement.addr.id() == machine;
                     if self.is_abandoned() || !holds_it {
@@ -181,7 +181,7 @@ impl Ring {
         None
     }
 
-    /// Notes who holds the stages and their standby replicas now. Everybody else unloads them.
+    /// Records the current holders of the stages and their standby replicas. All others unload them.
     pub(super) fn renew_lease(&self) {
         let place = |(index, stage): (usize, &PlacedStage)| (index as u32, stage.placement.addr.id());
         let stages = self.stages();

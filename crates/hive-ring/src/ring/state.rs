@@ -1,4 +1,4 @@
-//! The condition of a ring, as its answers and whoever placed the model follow it.
+//! The state of a ring, for its answers and for whoever placed the model.
 
 /// Whether a ring computes.
 #[derive(Debug, Clone, PartialEq, Eq)]

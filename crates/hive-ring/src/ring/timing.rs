@@ -1,7 +1,7 @@
-//! How long a silence may last before the stages are checked, from what a step is expected to take. Pure.
+//! The silence limit: how long an answer may hear nothing before the stages are checked. Pure.
 //!
-//! Silence alone is no reason to replace a stage: the pulse of each is judged then. A stage may be quiet for a multiple
-//! of what the rows that it owes should take, because a machine may be under load, or its owner may be working on it.
+//! Silence alone is no reason to replace a stage; it only leads to a check of each stage's pulse. A stage may be silent
+//! for a multiple of the time that its owed rows should take, because the machine may be under load.
 
 use std::time::Duration;
 
@@ -22,10 +22,10 @@ const LEAST_COLD_GPU: Duration = Duration::from_mins(1);
 /// Whatever the plan says, the stages are checked after this time.
 const MOST: Duration = Duration::from_mins(10);
 
-/// Assumed of a stage about which nothing is known.
+/// Assumed for a stage about which nothing is known.
 const ASSUMED_TOKEN_S: f64 = 0.25;
 const ASSUMED_ROW_S: f64 = 0.01;
-/// Rows of a prompt that take as long as a token, on a machine that has not measured it.
+/// Rows of a prompt that take as long as a token, on a machine that has not measured them.
 const ROWS_A_TOKEN: f64 = 2.0;
 
 /// How long a silence may last while something is awaited that should take `expected`.
@@ -41,7 +41,7 @@ fn within(expected: Duration, least: Duration) -> Duration {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Expected {
     stages: Vec<StageTimes>,
-    /// The rest of a token's way round the ring.
+    /// The rest of a token's time around the ring.
     rest_s: f64,
 }
 
@@ -52,7 +52,7 @@ struct StageTimes {
 }
 
 impl Expected {
-    /// Of stages about which nothing is known.
+    /// For stages about which nothing is known.
     pub(crate) fn unknown(stages: usize) -> Self {
         Self { stages: vec![StageTimes { token_s: ASSUMED_TOKEN_S, row_s: ASSUMED_ROW_S }; stages], rest_s: 0.0 }
     }

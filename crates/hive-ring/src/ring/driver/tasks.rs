@@ -1,4 +1,4 @@
-//! The tasks of a failover: what takes time, or depends on the facts of the moment.
+//! The tasks of a failover: everything that takes time or depends on the current state of the fleet.
 
 use std::time::Duration;
 
@@ -15,17 +15,17 @@ use crate::ring::placed::{PlacedStage, has_left};
 use crate::ring::timing::Finding;
 use crate::ring::{Inner, Ring};
 
-/// A worker is killed at once, also one that hangs. A machine on which that takes longer restarts the stage beside it.
+/// Killing a worker is quick, even if it hangs. If it takes longer than this, the machine starts another worker beside
+/// it.
 const END_WORKER_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// A machine that is here unloads at once. One that comes back after this unloads what it holds when it is told which
-/// of its stages are still wanted.
+/// A machine that is present unloads at once. One that returns later unloads its stages at the next lease renewal.
 const UNLOADED_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How a task finished, and what it brought.
+/// How a task finished, and its result.
 pub(super) type Finished = (Outcome<PeerId>, Option<Product>);
 
-/// What a task brings that the failover decides about without knowing it.
+/// A result that the failover does not need to know.
 pub(super) enum Product {
     /// A stage that is loaded on a machine.
     Stage(Holder<PeerId>, Box<PlacedStage>),
@@ -39,7 +39,7 @@ impl Product {
     }
 }
 
-/// Why each machine is not to hold its stage any longer.
+/// For each machine, why it must not hold its stage any longer.
 pub(super) fn observe(ring: &Ring) -> Outcome<PeerId> {
     let member = ring.host().membership();
     let departure = |stage: &PlacedStage| {
@@ -97,8 +97,8 @@ pub(super) async fn end_worker(ring: Ring, holder: Holder<PeerId>) -> Finished {
     (Outcome::WorkerEnded, None)
 }
 
-/// Has a machine load a stage, once it has unloaded it where it was told to (`unloading`): the one order must not
-/// overtake the other.
+/// Has a machine load a stage, after any unloading of it (`unloading`) is done: the orders must not overtake each
+/// other.
 pub(super) async fn load(
     ring: Ring,
     holder: Holder<PeerId>,

@@ -1,10 +1,10 @@
-//! What failed on each machine lately, so that a stage is not restarted for ever where it keeps dying.
+//! Recent deaths per machine, so that a stage is not restarted for ever where it keeps dying.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::time::{Duration, Instant};
 
-/// Deaths within [`RECENT`] after which a machine is the last choice: one may be chance, and so may two.
+/// Deaths within [`RECENT`] after which a machine is the last choice; one or two may be chance.
 pub(crate) const TOO_MANY: usize = 3;
 
 /// How long a death counts. A worker that lives for longer than this is useful.

@@ -11,10 +11,10 @@ pub(crate) struct Holder<M> {
     pub(crate) machine: M,
 }
 
-/// Something that an answer, a stage or a connection found broken.
+/// A fault that an answer, a stage or a connection has found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FaultReport {
-    /// The epoch of the ring it was seen in.
+    /// The epoch of the ring in which it was seen.
     pub(crate) epoch: u32,
     /// Where.
     pub(crate) origin: FaultOrigin,
@@ -27,9 +27,9 @@ pub(crate) struct FaultReport {
 pub(crate) enum FaultOrigin {
     /// A connection, or nobody knows.
     Link,
-    /// The stage of this index computes what cannot be right.
+    /// The stage with this index computes impossible results.
     Output(usize),
-    /// The stage of this index was checked and makes no progress.
+    /// The stage with this index was checked and makes no progress.
     Progress(usize),
 }
 
@@ -43,16 +43,16 @@ impl FaultOrigin {
     }
 }
 
-/// Why a machine is not to hold its stage any longer, although nothing failed.
+/// Why a machine must not hold its stage any longer, although nothing failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Departure {
-    /// It quit, or is in another incarnation, which does not have the stage.
+    /// It quit, or runs in another incarnation, which does not have the stage.
     Left,
     /// Its owner stopped sharing it.
     StoppedSharing,
-    /// It may not see prompts any more.
+    /// It may no longer see prompts.
     MayNotSeePrompts,
-    /// It holds more memory than its owner gives now.
+    /// It holds more memory than its owner shares now.
     OverCap,
 }
 
@@ -65,7 +65,7 @@ pub(crate) enum Check {
     Hung,
     /// It has no such stage or cannot be reached, for this reason.
     Gone(String),
-    /// Not at all.
+    /// It did not answer.
     Silent,
 }
 
@@ -74,13 +74,13 @@ pub(crate) enum Check {
 pub(crate) enum LossKind {
     /// Its worker died. The machine may start another.
     WorkerDied,
-    /// Its machine is leaving or has left; it is as good as ever once it is back.
+    /// Its machine is leaving or has left; that does not count against it.
     MachineLeft,
     /// Its machine does not answer, or did not take part in a failover.
     Unreachable,
     /// It makes no progress, though its machine answers.
     Hung,
-    /// It computes what cannot be right.
+    /// It computes impossible results.
     WrongOutput,
 }
 
@@ -104,7 +104,7 @@ impl LossKind {
 /// Why a stage counts as lost, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum LossReason {
-    /// Its machine is not to hold it any longer.
+    /// Its machine must not hold it any longer.
     Departed(Departure),
     /// A fault report said so.
     Reported(String),
@@ -130,25 +130,25 @@ pub(crate) struct StageLoss<M> {
 }
 
 impl<M> StageLoss<M> {
-    /// Of a stage whose machine is not to hold it any longer.
+    /// The loss of a stage whose machine must not hold it any longer.
     pub(super) fn departed(holder: Holder<M>, departure: Departure) -> Self {
         Self { holder, kind: LossKind::MachineLeft, reason: LossReason::Departed(departure) }
     }
 
-    /// Of a stage that was reported to make no progress: it was checked for that.
+    /// The loss of a stage that was checked and reported to make no progress.
     pub(super) fn hung(holder: Holder<M>, report: &FaultReport) -> Self {
         Self { holder, kind: LossKind::Hung, reason: LossReason::Reported(report.why.clone()) }
     }
 
-    /// Of a stage that kept the ring from becoming whole.
+    /// The loss of a stage that kept the ring from being joined.
     pub(super) fn on_the_way(holder: Holder<M>, why: String) -> Self {
         Self { holder, kind: LossKind::Unreachable, reason: LossReason::FailedOnTheWay(why) }
     }
 
-    /// From a check, with the report that accuses the stage, if one does; `None` if all is well.
+    /// The loss that a check shows, given the report that accuses the stage, if there is one; `None` if all is well.
     pub(super) fn checked(holder: Holder<M>, check: Check, accusation: Option<&FaultReport>) -> Option<Self> {
         let (kind, reason) = match (check, accusation) {
-            // It is there, and what it computes was seen to be wrong.
+            // It is present, and its results were seen to be wrong.
             (Check::Working | Check::Hung, Some(report)) => {
                 (LossKind::WrongOutput, LossReason::Reported(report.why.clone()))
             }

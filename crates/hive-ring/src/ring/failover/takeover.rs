@@ -1,4 +1,4 @@
-//! The machine that takes over a lost stage: what is known of the candidates, for `hive_plan::replace`, which chooses.
+//! The candidates for taking over a lost stage. `hive_plan::replace` chooses among them.
 
 use std::time::Instant;
 
@@ -6,12 +6,12 @@ use hive_plan::{Candidate, Replacement, replace};
 
 use super::loss::{Holder, LossKind};
 
-/// A machine that may take a stage beside what it holds.
+/// A machine that may take a stage in addition to what it holds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Offer<M> {
     /// Which.
     pub(crate) machine: M,
-    /// Bytes of memory that it still gives.
+    /// Bytes of memory that it still shares.
     pub(crate) memory_bytes: u64,
     /// Bytes of weights that it reads per second.
     pub(crate) bytes_per_s: f64,
@@ -22,20 +22,20 @@ pub(crate) struct Offer<M> {
 pub(crate) struct NoRoom {
     /// Bytes that the stage needs.
     pub(crate) needed_bytes: u64,
-    /// Bytes that the roomiest machine gives.
+    /// Bytes that the roomiest machine shares.
     pub(crate) most_bytes: u64,
 }
 
-/// A lost stage on its way to another machine.
+/// A lost stage that is moving to another machine.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Takeover<M> {
-    /// The stage, and who holds it until now.
+    /// The stage and its holder so far.
     pub(super) from: Holder<M>,
     /// How it was lost.
     pub(super) kind: LossKind,
     /// Whether the machine is this one.
     pub(super) is_own: bool,
-    /// When it began; deaths are counted at this time.
+    /// When this began; deaths are counted at this time.
     pub(super) since: Instant,
 }
 
@@ -45,13 +45,13 @@ impl<M: Copy + Eq> Takeover<M> {
         self.kind == LossKind::Hung && self.is_own
     }
 
-    /// The deaths that count against the machine: a worker that is ended here is one that died.
+    /// The deaths that count against the machine. A worker that must be ended counts as dead.
     pub(super) fn deaths(&self) -> usize {
         if self.must_end_worker() { LossKind::WorkerDied.deaths() } else { self.kind.deaths() }
     }
 
-    /// Chooses the machine; `holds_one` and `has_failed` say of a machine whether it holds a stage of the ring, and
-    /// whether stages keep dying there.
+    /// Chooses the machine. `holds_one` says whether a machine holds a stage of the ring, and `has_failed` whether
+    /// stages keep dying there.
     pub(super) fn choose(
         &self,
         needed_bytes: u64,

@@ -1,4 +1,4 @@
-//! What a failover does, story by story, and that nothing breaks its rules in ten thousand random ones.
+//! Failovers, story by story, and ten thousand random ones that must keep all rules.
 
 mod fleet;
 mod random;

@@ -1,18 +1,18 @@
-//! What a failover is told, and what it wants done.
+//! The inputs and outputs of a failover.
 
 use super::loss::{Check, Departure, FaultReport, Holder, StageLoss};
 use super::takeover::{NoRoom, Offer};
 
-/// Tells the tasks of a ring apart; none is used twice.
+/// Identifies a task of a ring; never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Ticket(pub(super) u64);
 
-/// Something that happened.
+/// An event.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Event<M> {
-    /// Something was found broken.
+    /// A fault was found.
     Reported(FaultReport),
-    /// Machines came, went, or changed what they give.
+    /// Machines came, went, or changed what they share.
     FleetChanged,
     /// The ring was abandoned or superseded by somebody else.
     Withdrawn,
@@ -20,18 +20,18 @@ pub(crate) enum Event<M> {
     Finished(Ticket, Outcome<M>),
 }
 
-/// Something to be done, in the order given. Only [`Action::Start`] leads to an event.
+/// An action. Actions are carried out in order; only [`Action::Start`] leads to an event.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Action<M> {
     /// Start a task.
     Start(Ticket, Task<M>),
-    /// Stop a task; how it would have finished does not matter any more.
+    /// Cancel a task; its outcome does not matter any more.
     Cancel(Ticket),
     /// Count wrong output against a machine, in other plans too.
     HoldAgainst(M),
     /// Announce that the ring fails over. If it was abandoned or superseded already, that is an [`Event::Withdrawn`].
     Begin(Cause<M>),
-    /// Note who holds a stage from now on, as the task that just finished has placed it.
+    /// Record the new holder of a stage, as placed by the task that just finished.
     Place(Holder<M>),
     /// Have a machine unload a stage.
     Unload(Holder<M>),
@@ -41,10 +41,10 @@ pub(crate) enum Action<M> {
     Abandon(Abandonment<M>),
 }
 
-/// Something that takes time, or depends on the facts of the moment.
+/// A task: something that takes time or depends on the current state of the fleet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Task<M> {
-    /// Observe, for every stage, whether its machine is still to hold it: [`Outcome::Observed`].
+    /// Observe for every stage whether its machine may still hold it: [`Outcome::Observed`].
     Observe,
     /// Ask the machine of a stage for a pulse: [`Outcome::Checked`].
     Check(Holder<M>),
@@ -72,7 +72,7 @@ pub(crate) enum Task<M> {
 /// How a task finished.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Outcome<M> {
-    /// Why each machine, stage by stage, is not to hold its stage any longer; `None` if it is.
+    /// For each stage, why its machine must not hold it any longer; `None` if it may.
     Observed(Vec<Option<Departure>>),
     /// How a machine answered.
     Checked(Check),
@@ -84,7 +84,7 @@ pub(crate) enum Outcome<M> {
     WorkerEnded,
     /// The machines that may take a stage.
     Offered {
-        /// Those that share, may see prompts, and are within their cap.
+        /// Those that share, may see prompts, and are within their limits.
         offers: Vec<Offer<M>>,
         /// Whether the machine that held the stage may see prompts.
         holder_may_see_prompts: bool,
@@ -106,14 +106,14 @@ pub(crate) enum Outcome<M> {
 pub(crate) enum Cause<M> {
     /// A stage is lost: the first of them.
     Loss(StageLoss<M>),
-    /// A report, in these words, though every stage is well: they are joined again.
+    /// A report, in these words, although every stage is well: they are joined again.
     Report(String),
 }
 
 /// Why a ring is abandoned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Abandonment<M> {
-    /// Nobody uses it, and more than workers died. It was not announced that it fails over.
+    /// Nobody uses it, and more than workers died. No failover was announced.
     Unused(Cause<M>),
     /// No machine has room for a stage.
     NoRoom(NoRoom),

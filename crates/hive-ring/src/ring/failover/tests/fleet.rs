@@ -1,6 +1,6 @@
-//! A fleet that exists only in memory, and drives a failover on it.
+//! A fleet in memory that drives a failover.
 //!
-//! It knows what is true of every machine and finishes tasks by that; `rules.rs` checks every action.
+//! It knows the true state of every machine and finishes tasks accordingly; `rules.rs` checks every action.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -14,7 +14,7 @@ pub(super) const OWN: u8 = 0;
 /// Bytes that every stage needs.
 pub(super) const STAGE_BYTES: u64 = 10;
 
-/// What a machine does when it is asked to load a stage for which it has room.
+/// How a machine reacts when it is asked to load a stage for which it has room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Loading {
     Loads,
@@ -34,13 +34,13 @@ pub(super) struct Machine {
     pub(super) joins: bool,
 }
 
-/// How a stage is where it is loaded.
+/// The state of a stage on its machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Worker {
     Well,
     Dead,
     Hung,
-    /// It computes nonsense and does not know it.
+    /// It computes nonsense without noticing.
     Wrong,
 }
 
@@ -49,21 +49,21 @@ pub(super) struct Fleet {
     /// Every stage that is loaded somewhere, whoever wants it.
     pub(super) loaded: BTreeMap<Holder<u8>, Worker>,
     pub(super) standbys: BTreeMap<usize, u8>,
-    /// Who holds the stages, as the driver was told.
+    /// The holders of the stages, as the driver was told.
     pub(super) ring: Vec<u8>,
     pub(super) is_used: bool,
     pub(super) failover: Failover<u8>,
     pub(super) tasks: BTreeMap<Ticket, Task<u8>>,
     /// Standby replicas that are being taken.
     taking: BTreeMap<Ticket, Holder<u8>>,
-    /// Replies that may come when nobody waits for them any more.
+    /// Replies that may arrive after nobody waits for them.
     pub(super) late: Vec<(Ticket, Holder<u8>)>,
     /// Loads that were cancelled, and may still finish.
     pub(super) cancelled: Vec<(Ticket, Holder<u8>)>,
     pub(super) now: Instant,
     pub(super) epoch: u32,
     pub(super) is_over: bool,
-    /// Everything that was to be done, for tests of a single story.
+    /// Every action so far, for tests of a single story.
     pub(super) log: Vec<Action<u8>>,
     pub(super) deaths: Vec<(u8, Instant)>,
     pub(super) seen: Seen,
@@ -143,7 +143,7 @@ impl Fleet {
         self.on(Event::FleetChanged);
     }
 
-    /// Somebody else abandons the ring, and unloads what it holds once failover has stopped.
+    /// Someone else abandons the ring, and unloads its stages once the failover has stopped.
     pub(super) fn withdraw(&mut self) {
         self.is_over = true;
         self.on(Event::Withdrawn);
@@ -162,7 +162,7 @@ impl Fleet {
         panic!("it does not come to an end: {:?}", self.failover.run);
     }
 
-    /// Finishes a task by what is true now.
+    /// Finishes a task by the true state of the fleet.
     pub(super) fn finish(&mut self, ticket: Ticket) {
         let Some(task) = self.tasks.remove(&ticket) else { return };
         let outcome = self.outcome(ticket, task);
@@ -170,7 +170,7 @@ impl Fleet {
         self.on(Event::Finished(ticket, outcome));
     }
 
-    /// A reply comes when nobody waits for it, or for a second time.
+    /// A reply arrives when nobody waits for it, or a second time.
     pub(super) fn reply_late(&mut self, index: usize) {
         let (ticket, holder) = self.late.swap_remove(index);
         let actions = self.on(Event::Finished(ticket, Outcome::Loaded(holder)));
@@ -197,12 +197,12 @@ impl Fleet {
         self.log.iter().any(wanted)
     }
 
-    /// The ticket of the task under way that is as wanted.
+    /// The ticket of a task under way that `wanted` accepts.
     pub(super) fn ticket(&self, wanted: impl Fn(&Task<u8>) -> bool) -> Option<Ticket> {
         self.tasks.iter().find(|(_, task)| wanted(task)).map(|(ticket, _)| *ticket)
     }
 
-    /// Finishes tasks until one is under way that is as wanted.
+    /// Finishes tasks until one is under way that `wanted` accepts.
     pub(super) fn settle_until(&mut self, wanted: impl Fn(&Task<u8>) -> bool) -> Ticket {
         loop {
             if let Some(ticket) = self.ticket(&wanted) {
@@ -213,7 +213,7 @@ impl Fleet {
         }
     }
 
-    /// What is loaded without anybody wanting it.
+    /// Stages that are loaded although nobody wants them.
     pub(super) fn leaked(&self) -> Vec<Holder<u8>> {
         let is_wanted = |holder: &Holder<u8>| {
             let (ring, standby) = (self.ring[holder.stage], self.standbys.get(&holder.stage));
@@ -377,7 +377,7 @@ impl Fleet {
     }
 }
 
-/// Whether a machine that says this is not to hold its stage: the coordinator does not leave itself.
+/// Whether a machine that reports this must not hold its stage: the coordinator does not leave its own ring.
 pub(super) fn counts(machine: u8, departure: Departure) -> bool {
     machine != OWN || !matches!(departure, Departure::Left | Departure::StoppedSharing)
 }

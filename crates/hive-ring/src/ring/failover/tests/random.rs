@@ -56,7 +56,7 @@ fn ten_thousand_random_sequences_break_no_rule() {
     }
 }
 
-/// What the sequences must have led to, to have said something.
+/// What the sequences must cover to be meaningful.
 const KINDS: [&str; 11] = [
     "whole",
     "unused",
@@ -165,7 +165,7 @@ fn add_a_standby(fleet: &mut Fleet, random: &mut Random) {
     }
 }
 
-/// Nothing happens to the fleet any more: the ring becomes whole, or is abandoned, and nothing is left behind.
+/// Once nothing more happens to the fleet, the ring becomes whole or is abandoned, and nothing is left behind.
 fn quiet_down(fleet: &mut Fleet) {
     fleet.settle();
     // Each report reveals at least one stage that computes nonsense, and everything else that is broken.

@@ -1,4 +1,4 @@
-//! What must hold of every action of a failover, whatever happens to the fleet.
+//! Rules that every action of a failover must keep, whatever happens to the fleet.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -21,12 +21,12 @@ pub(super) struct Seen {
     pub(super) offers: Vec<Offer<u8>>,
     pub(super) holder_may_see_prompts: bool,
     pub(super) may_restart: bool,
-    /// The stage whose standby replica was asked for last, and when.
+    /// The stage whose standby replica was requested last, and when.
     pub(super) standby_tried: Option<(usize, Instant)>,
 }
 
 impl Fleet {
-    /// Notes what the failover learns.
+    /// Records what the failover learns.
     pub(super) fn witness(&mut self, task: Task<u8>, outcome: &Outcome<u8>) {
         let seen = &mut self.seen;
         match (task, outcome) {
@@ -66,7 +66,7 @@ impl Fleet {
         }
     }
 
-    /// What must hold of every action.
+    /// The rules for every action.
     pub(super) fn check(&mut self, action: &Action<u8>) {
         assert!(!self.is_over || matches!(action, Action::Unload(_) | Action::Cancel(_)), "it is over: {action:?}");
         match action {
