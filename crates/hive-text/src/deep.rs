@@ -1,21 +1,21 @@
-//! A place for code that recurses on what a file says: a thread with a large stack, whose panics are errors.
+//! Runs code that recurses over a file's contents on a thread with a large stack, and turns its panics into errors.
 //!
-//! Templates and tokenizers are parsed, compiled and dropped by recursive code of other people. How deep a file may
-//! nest is limited before; this is the room that the allowed depth takes.
+//! Recursive third-party code parses, compiles and drops templates and tokenizers. The nesting of files is limited
+//! beforehand; this stack has room for the depth that is allowed.
 
 use std::cell::Cell;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Once;
 
-/// Measured on debug builds: the deepest template that passes the limits takes less than a quarter of it. Memory that
-/// is not touched costs nothing.
+/// Measured on debug builds: the deepest template within the limits takes less than a quarter of it. Untouched memory
+/// costs nothing.
 const STACK_BYTES: usize = 64 << 20;
 
 /// The code panicked, or no thread could be started.
 #[derive(Debug)]
 pub(crate) struct Failed;
 
-/// Runs `work` there and waits for it.
+/// Runs `work` on such a thread and waits for it.
 pub(crate) fn on_deep_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, Failed> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().name("model-text".to_owned()).stack_size(STACK_BYTES);
@@ -24,7 +24,7 @@ pub(crate) fn on_deep_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result<
     })
 }
 
-/// Runs `work`; a panic is an error, and its message goes nowhere, because it may quote what a person wrote.
+/// Runs `work`. A panic becomes an error without its message, which may quote what a person wrote.
 pub(crate) fn quietly<T>(work: impl FnOnce() -> T) -> Result<T, Failed> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
@@ -36,8 +36,7 @@ pub(crate) fn quietly<T>(work: impl FnOnce() -> T) -> Result<T, Failed> {
         }));
     });
     let before = QUIET.replace(true);
-    // What `work` leaves half done is thrown away by those who ask, or is the library's cache, which is guarded by a
-    // lock.
+    // The callers discard what `work` leaves half done, or it is the library's cache, which has a lock.
     let result = panic::catch_unwind(AssertUnwindSafe(work));
     QUIET.set(before);
     result.map_err(|_| Failed)

@@ -1,8 +1,7 @@
-//! Which tokens end an answer, beside those that the model's configuration names.
+//! Finds tokens that end an answer, in addition to those in the model's configuration.
 //!
-//! A fine-tuned model's `config.json` often keeps the end of its base model. What its conversations end with stands in
-//! the tokenizer's `eos_token`, in GGUF's `eot` and `eom`, or only among the special tokens, under a name that is
-//! known.
+//! A fine-tuned model's `config.json` often keeps the end token of its base model. The token that ends its turns may be
+//! the tokenizer's `eos_token`, GGUF's `eot` or `eom`, or just a special token with a known name.
 
 use std::path::Path;
 
@@ -12,7 +11,7 @@ use serde_json::Value as Json;
 use crate::tokenizer::{MAX_FILE_BYTES, is_marker};
 use crate::{Metadata, regular};
 
-/// What ends a turn in well-known conversations. Each of them is a special token where it is one at all.
+/// Tokens that end a turn in well-known chat formats. In a vocabulary that has them, they are special tokens.
 const TURN_ENDS: [&str; 14] = [
     "<|im_end|>",
     "<|eot_id|>",
@@ -30,7 +29,7 @@ const TURN_ENDS: [&str; 14] = [
     "<|return|>",
 ];
 
-/// Ends that a folder's tokenizer knows of: `tokenizer_config.json` as it was read, and `tokenizer.json` beside it.
+/// End tokens from a folder's tokenizer: the parsed `tokenizer_config.json`, and `tokenizer.json` beside it.
 pub fn of_folder(path: &Path, tokenizer_config: &Json) -> Vec<u32> {
     let listed = listed_tokens(tokenizer_config);
     let eos = &tokenizer_config["eos_token"];
@@ -44,10 +43,10 @@ pub fn of_folder(path: &Path, tokenizer_config: &Json) -> Vec<u32> {
     named.chain(of_vocabulary).chain(known.map(|token| token.id)).collect()
 }
 
-/// Ends that a GGUF's vocabulary knows of.
+/// End tokens from a GGUF's vocabulary.
 pub fn of_gguf(gguf: &dyn Metadata) -> impl Iterator<Item = u32> {
     let id = |name: &str| gguf.number(&format!("tokenizer.ggml.{name}_token_id"));
-    // SentencePiece's own, where the file names none.
+    // SentencePiece's default, if the file names none.
     let usual = (gguf.string("tokenizer.ggml.model") == Some("llama")).then_some(2);
     let named = [id("eos").or(usual), id("eot"), id("eom")];
     let named = named.into_iter().flatten().filter_map(|id| u32::try_from(id).ok());
@@ -64,7 +63,7 @@ struct Added {
     special: bool,
 }
 
-/// The tokens beside the vocabulary that `tokenizer_config.json` lists, where it is new enough.
+/// The added tokens in `tokenizer_config.json`, in its newer format.
 fn listed_tokens(tokenizer_config: &Json) -> Vec<Added> {
     let listed = tokenizer_config["added_tokens_decoder"].as_object().into_iter().flatten();
     let listed = listed.filter_map(|(id, token)| {
@@ -74,8 +73,7 @@ fn listed_tokens(tokenizer_config: &Json) -> Vec<Added> {
     listed.collect()
 }
 
-/// The same, with those that `tokenizer.json` lists; and the token whose text is `eos`, where it is one of the
-/// vocabulary.
+/// The same, plus those in `tokenizer.json`, and the token whose text is `eos` if it is in the vocabulary.
 fn added_tokens(path: &Path, mut listed: Vec<Added>, eos: Option<&str>) -> (Vec<Added>, Option<u32>) {
     #[derive(Deserialize)]
     struct File {
@@ -95,7 +93,7 @@ fn added_tokens(path: &Path, mut listed: Vec<Added>, eos: Option<&str>) -> (Vec<
     listed.extend(added_tokens);
     let of_vocabulary = eos.and_then(|eos| match &vocab {
         Json::Object(ids) => ids.get(eos)?.as_u64(),
-        // A list of pairs, of which the first is the text.
+        // A list of pairs with the text first.
         Json::Array(pieces) => pieces.iter().position(|piece| piece[0] == eos).map(|id| id as u64),
         _ => None,
     });

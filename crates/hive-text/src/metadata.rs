@@ -1,23 +1,23 @@
-//! What a GGUF says of its text, asked for by the format's own keys.
+//! A GGUF's metadata about text, by the format's own keys.
 
-/// The items of a list, one after the other.
+/// The items of a list, in order.
 pub type Items<'a, T> = Box<dyn Iterator<Item = T> + 'a>;
 
-/// The metadata of an open GGUF. What is of another type than the one asked for is not there.
+/// The metadata of an open GGUF. A value of another type than requested counts as missing.
 pub trait Metadata {
-    /// A text.
+    /// A string.
     fn string(&self, key: &str) -> Option<&str>;
 
-    /// A whole number, not a negative one.
+    /// A non-negative integer.
     fn number(&self, key: &str) -> Option<u64>;
 
-    /// A truth value.
+    /// A boolean.
     fn flag(&self, key: &str) -> Option<bool>;
 
-    /// A list of texts.
+    /// A list of strings.
     fn strings(&self, key: &str) -> Option<Items<'_, &str>>;
 
-    /// The whole numbers of a list of numbers.
+    /// The integers of a list of numbers.
     fn integers(&self, key: &str) -> Option<Items<'_, i64>>;
 
     /// A list of real numbers.

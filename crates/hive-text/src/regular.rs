@@ -1,16 +1,16 @@
-//! Opening a model's files: regular ones only.
+//! Opens a model's files, and only regular ones.
 //!
-//! A folder may hold a pipe that never opens, a device that never ends, or a link to one. A link to a regular file is
-//! fine: the cache of downloads is made of them.
+//! A folder may hold a pipe that never opens, an endless device, or a link to one. Links to regular files are fine: the
+//! download cache consists of them.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Error, ErrorKind, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-/// Opens a regular file, and gives its length.
+/// Opens a regular file; also returns its length.
 pub fn open(path: &Path) -> std::io::Result<(File, u64)> {
-    // A pipe without a writer would wait for one.
+    // A pipe without a writer would block.
     let without_waiting = rustix::fs::OFlags::NONBLOCK.bits() as i32;
     let file = OpenOptions::new().read(true).custom_flags(without_waiting).open(path)?;
     let metadata = file.metadata()?;
@@ -20,8 +20,7 @@ pub fn open(path: &Path) -> std::io::Result<(File, u64)> {
     Ok((file, metadata.len()))
 }
 
-/// Reads a regular file of at most so many bytes. What the system makes up (`/proc`) says that it has none, and is
-/// empty here.
+/// Reads a regular file of at most this many bytes. Virtual files (`/proc`) report no length and count as empty.
 pub fn read(path: &Path, limit_bytes: u64) -> std::io::Result<Vec<u8>> {
     let (file, length) = open(path)?;
     if length > limit_bytes {
@@ -33,15 +32,15 @@ pub fn read(path: &Path, limit_bytes: u64) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Whether it is what `git` leaves where a large file should be.
+/// Whether a file is a Git LFS pointer instead of the large file itself.
 pub fn is_lfs_pointer(path: &Path) -> bool {
     read(path, 1024).is_ok_and(|text| text.starts_with(LFS_POINTER))
 }
 
-/// What to say of one.
+/// The error for a pointer.
 pub const IS_LFS_POINTER: &str = "it is a Git LFS pointer, not the file itself; run `git lfs pull`";
 
-/// How a pointer of Git LFS begins.
+/// The first bytes of a Git LFS pointer.
 const LFS_POINTER: &[u8] = b"version https://git-lfs";
 
 #[cfg(test)]

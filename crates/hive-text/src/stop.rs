@@ -1,28 +1,28 @@
-//! Stop strings that may straddle tokens: text is held back while it could be the beginning of one.
+//! Stop strings, which may span tokens: text is held back while it could be the beginning of one.
 
-/// Looks for stop strings in a stream of text.
+/// Searches a stream of text for stop strings.
 #[derive(Debug, Clone)]
 pub struct StopStrings {
     stops: Vec<String>,
     held: String,
 }
 
-/// What a piece of text led to.
+/// The result of adding a piece of text.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Stop {
-    /// Go on; this much is certain to be shown.
+    /// Continue; this text is certain to be shown.
     Continue(String),
-    /// A stop string came: this is the last text, without it.
+    /// A stop string was found; this is the last text before it.
     Stopped(String),
 }
 
 impl StopStrings {
-    /// Watches for `stops`; empty ones are ignored.
+    /// Searches for `stops`; empty ones are ignored.
     pub fn new(stops: impl IntoIterator<Item = String>) -> Self {
         Self { stops: stops.into_iter().filter(|stop| !stop.is_empty()).collect(), held: String::new() }
     }
 
-    /// Takes new text.
+    /// Adds text.
     pub fn push(&mut self, text: &str) -> Stop {
         self.held.push_str(text);
         let first = self.stops.iter().filter_map(|stop| self.held.find(stop.as_str())).min();
@@ -35,13 +35,13 @@ impl StopStrings {
         Stop::Continue(std::mem::replace(&mut self.held, rest))
     }
 
-    /// The answer has ended otherwise: what was held back is shown after all.
+    /// The answer has ended otherwise: returns the text that was held back.
     pub fn finish(&mut self) -> String {
         std::mem::take(&mut self.held)
     }
 }
 
-/// Length of the longest end of `text` that is a proper beginning of `stop`.
+/// Length of the longest suffix of `text` that is a proper prefix of `stop`.
 fn overlap(text: &str, stop: &str) -> usize {
     let beginnings = stop.char_indices().map(|(at, _)| at).skip(1);
     beginnings.filter(|&length| text.ends_with(&stop[..length])).max().unwrap_or(0)

@@ -1,14 +1,14 @@
 //! Chat templates, rendered by `minijinja` as Hugging Face's templates expect.
 //!
-//! Models are trained on what Hugging Face's `transformers` renders, so it is the reference: Jinja2 in its immutable
-//! sandbox, with a few functions of its own (`environment`). Where `minijinja` differs from Python, the modules here
-//! follow Python: `json`, `methods`, `python`, `dates`.
+//! Models are trained on prompts rendered by Hugging Face's `transformers`, so that is the reference: Jinja2 in its
+//! immutable sandbox, with a few additional functions (`environment`). Where `minijinja` differs from Python, the
+//! modules here follow Python: `json`, `methods`, `python`, `dates`.
 //!
-//! Whatever a person or a tool wrote stays text: special tokens count only where the template itself wrote them
-//! (`marks`, `tokens`).
+//! Whatever a person or a tool wrote stays text: only special tokens written by the template itself count (`marks`,
+//! `tokens`).
 //!
-//! A template comes with a model from strangers. Its source is limited before it is parsed (`source`), what it computes
-//! by fuel and depth (`values`), what it writes by `MAX_RENDERED_BYTES`; what recursion remains has a stack of its own.
+//! Templates are untrusted. Limits apply to the source before it is parsed (`source`), to the computation by fuel and
+//! depth (`values`), and to the output (`MAX_RENDERED_BYTES`); the remaining recursion has a stack of its own.
 
 mod conversation;
 mod dates;
@@ -38,36 +38,37 @@ use source::NAME;
 use tokens::tokens;
 use values::{is_shallow, json_bytes};
 
-/// Fuel is an instruction, or 64 bytes of a value that is made. A template may take so much for itself,
+/// One unit of fuel is an instruction, or 64 bytes of a new value. A template gets this much,
 const FUEL: u64 = 250_000;
-/// so much for each message, of which real ones need some thousands at most,
+/// this much per message, of which real templates need a few thousand at most,
 const FUEL_PER_MESSAGE: u64 = 10_000;
-/// and so much for each byte of the conversation, which is enough to write each some fifty times.
+/// and this much per byte of the conversation, enough to write each byte about fifty times.
 const FUEL_PER_BYTE: u64 = 1;
 
-/// What a template may write: more than any context holds.
+/// Maximum output, which is more than any context holds.
 const MAX_RENDERED_BYTES: usize = 32 << 20;
 
-/// Hugging Face's templates find it there always.
+/// Hugging Face's templates always find it there.
 const DOCUMENTS: &str = "documents";
 
 /// A parsed chat template.
 #[derive(Debug)]
 pub struct ChatTemplate {
     environment: Environment<'static>,
-    /// The tokens that the model names, as `bos_token`.
+    /// The tokens that the model names, such as `bos_token`.
     tokens: BTreeMap<String, String>,
 }
 
 impl ChatTemplate {
-    /// Parses a template; it gets the tokens by their names, as `bos_token`.
+    /// Parses a template. It can refer to `tokens` by name, such as `bos_token`.
     pub fn new(source: &str, tokens: impl IntoIterator<Item = (String, String)>) -> Result<Self, TemplateError> {
         let environment = on_deep_stack(|| environment(source));
         let environment = environment.unwrap_or_else(|_| Err("the parser failed".to_owned()));
         Ok(Self { environment: environment.map_err(TemplateError::Parse)?, tokens: tokens.into_iter().collect() })
     }
 
-    /// What the template asks for that is no part of a conversation: the names of its options, as `enable_thinking`.
+    /// The names of the template's options, such as `enable_thinking`: variables it uses that are no part of a
+    /// conversation.
     pub fn options(&self) -> Vec<String> {
         let names = on_deep_stack(|| {
             let template = self.environment.get_template(NAME).ok()?;
@@ -86,14 +87,13 @@ impl ChatTemplate {
         names
     }
 
-    /// The conversation as text, ready for the assistant's answer.
+    /// Renders the conversation as text, ready for the assistant's answer.
     pub fn render(&self, conversation: &Conversation) -> Result<String, TemplateError> {
         check_depth(conversation)?;
         self.render_checked(conversation)
     }
 
-    /// Some templates were written before messages without content were: they add what is null to a text. Those get an
-    /// empty text.
+    /// Some old templates add a message's content to a text even if it is null. Those get an empty text instead.
     fn render_checked(&self, conversation: &Conversation) -> Result<String, TemplateError> {
         let rendered = self.render_as_it_is(conversation);
         let is_null = |message: &Message| message.content.is_null();
@@ -131,7 +131,7 @@ impl ChatTemplate {
         rendered.unwrap_or_else(|_| Err(TemplateError::Failed("the interpreter failed".to_owned())))
     }
 
-    /// All that the template can see.
+    /// Everything that the template can see.
     fn context(&self, conversation: &Conversation) -> Value {
         let tokens = self.tokens.iter().map(|(name, token)| (name.as_str(), Value::from(token.as_str())));
         let variables = conversation.variables.iter().filter(|(name, _)| !RESERVED_VARIABLES.contains(&name.as_str()));
@@ -145,7 +145,7 @@ impl ChatTemplate {
         Value::from_pairs(documents.into_iter().chain(tokens).chain(variables).chain(own))
     }
 
-    /// The conversation as tokens, ready for the assistant's answer.
+    /// Renders the conversation as tokens, ready for the assistant's answer.
     pub fn tokenize(&self, tokenizer: &Tokenizer, conversation: &Conversation) -> Result<Vec<u32>, TemplateError> {
         check_depth(conversation)?;
         let text = self.render_checked(&mark_conversation(conversation, tokenizer.special_tokens()))?;
@@ -153,7 +153,7 @@ impl ChatTemplate {
     }
 }
 
-/// What is read from outside is recursed through, here and in the interpreter.
+/// Input from outside is traversed recursively, here and in the interpreter.
 fn check_depth(conversation: &Conversation) -> Result<(), TemplateError> {
     if conversation.values().all(is_shallow) { Ok(()) } else { Err(TemplateError::TooDeep) }
 }
@@ -163,7 +163,7 @@ fn fuel(conversation: &Conversation) -> u64 {
     FUEL + FUEL_PER_MESSAGE * conversation.messages.len() as u64 + FUEL_PER_BYTE * bytes as u64
 }
 
-/// What a template has written, up to the limit.
+/// The template's output, up to the limit.
 struct Limited {
     bytes: Vec<u8>,
 }
@@ -216,7 +216,7 @@ mod tests {
             let template = ChatTemplate::new(source, []).unwrap();
             assert_eq!(template.render(&conversation).unwrap(), expected);
         }
-        // What else is wrong is told as it was.
+        // Other errors are reported unchanged.
         let template = ChatTemplate::new("{{ messages[0].content + 1 }}", []).unwrap();
         assert!(matches!(template.render(&conversation), Err(TemplateError::Failed(_))));
     }

@@ -1,10 +1,10 @@
-//! From text to tokens and back, by Hugging Face's `tokenizers`.
+//! Encodes and decodes text with Hugging Face's `tokenizers`.
 //!
-//! A GGUF carries vocabulary and merges but no `tokenizer.json`; one is written from its metadata, so that both kinds
-//! of model go through the same code.
+//! A GGUF has a vocabulary and merges but no `tokenizer.json`. One is generated from its metadata, so that both kinds
+//! of model use the same code.
 //!
-//! The file comes with a model from strangers, and the library was written for files of friends: sizes are limited
-//! before it reads one (`limits`), and its panics are errors.
+//! Tokenizer files are untrusted, and the library was written for trusted ones. So sizes are limited before it reads a
+//! file (`limits`), and its panics are errors.
 
 mod cuts;
 mod from_gguf;
@@ -30,37 +30,37 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     /// The same, but text that looks like a special token stays text.
     literal: tokenizers::Tokenizer,
-    /// The same for text that does not begin a prompt, where that makes a difference.
+    /// The same for text that does not begin a prompt, if that makes a difference.
     inside: Option<tokenizers::Tokenizer>,
     special: SpecialTokens,
-    /// Special tokens that take the blanks before or behind them.
+    /// Special tokens that absorb the blanks before or after them.
     greedy: BTreeMap<u32, Greedy>,
-    /// What every prompt begins with.
+    /// The tokens at the beginning of every prompt.
     leading: Option<u32>,
 }
 
-/// Whether a special token takes the blanks before it, and those behind it.
+/// Whether a special token absorbs the blanks before it, and those after it.
 #[derive(Debug, Clone, Copy)]
 struct Greedy {
     left: bool,
     right: bool,
 }
 
-/// Why there is no tokenizer.
+/// Why a tokenizer cannot be loaded or used.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenizerError {
-    /// The file cannot be read or understood.
+    /// The file cannot be read or parsed.
     #[error("cannot load {path}: {why}")]
     File {
         /// The file.
         path: PathBuf,
-        /// The library's words.
+        /// The library's message.
         why: String,
     },
-    /// A GGUF without a vocabulary, or of a kind not known.
+    /// A GGUF without a vocabulary, or with one of an unknown kind.
     #[error("the file's tokenizer cannot be used: {0}")]
     Gguf(String),
-    /// Text that cannot be encoded, or tokens that cannot be decoded.
+    /// The text cannot be encoded, or the tokens cannot be decoded.
     #[error("the tokenizer failed: {0}")]
     Failed(String),
 }
@@ -76,14 +76,14 @@ impl Tokenizer {
         Self::from_json(&bytes).map_err(refuse)
     }
 
-    /// Builds the tokenizer that a GGUF's metadata describes.
+    /// Builds the tokenizer described by a GGUF's metadata.
     pub fn from_gguf(gguf: &dyn Metadata) -> Result<Self, TokenizerError> {
         let json = from_gguf::tokenizer_json(gguf).map_err(TokenizerError::Gguf)?;
         let tokenizer = Self::from_json(json.to_string().as_bytes()).map_err(TokenizerError::Gguf)?;
         Ok(Self { leading: from_gguf::leading(gguf), ..tokenizer })
     }
 
-    /// Builds a tokenizer from the bytes of a `tokenizer.json`; the error says what is wrong with them.
+    /// Builds a tokenizer from the bytes of a `tokenizer.json`. The error says what is wrong with them.
     pub fn from_json(json: &[u8]) -> Result<Self, String> {
         on_deep_stack(|| {
             limits::check(json)?;
@@ -94,10 +94,10 @@ impl Tokenizer {
 
     fn from_checked_json(json: &[u8]) -> Result<Self, String> {
         let mut inner = tokenizers::Tokenizer::from_bytes(json).map_err(|error| error.to_string())?;
-        // A file may carry the padding and truncation of whoever trained with it.
+        // Some files contain the padding and truncation of their training.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|error| error.to_string())?;
-        // Some files do not flag chat markers as special; typed text would then be encoded as one.
+        // Some files do not flag chat markers as special; typed text could then be encoded as one.
         let markers = inner.get_added_tokens_decoder().into_values();
         let markers = markers.filter(|token| !token.special && is_marker(&token.content));
         let markers: Vec<_> = markers.map(|token| tokenizers::AddedToken { special: true, ..token }).collect();
@@ -115,18 +115,18 @@ impl Tokenizer {
         Ok(Self { special: SpecialTokens::new(special)?, greedy, inner, literal, inside, leading: None })
     }
 
-    /// Encodes text in which special tokens are meant as such.
+    /// Encodes text whose special tokens count as such.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
         encode(&self.inner, text)
     }
 
-    /// Encodes text in which nothing is special.
+    /// Encodes text as plain text, without special tokens.
     pub fn encode_literal(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
         self.encode_by(&self.literal, text)
     }
 
-    /// Encodes text of a prompt in which nothing is special, between two special tokens. `None` is the beginning of the
-    /// prompt, or its end.
+    /// Encodes part of a prompt as plain text, between two special tokens. `None` is the beginning or the end of the
+    /// prompt.
     pub fn encode_between(
         &self,
         before: Option<u32>,
@@ -146,7 +146,8 @@ impl Tokenizer {
         for (&id, &(from, to)) in encoding.get_ids().iter().zip(encoding.get_offsets()) {
             let typed = text.get(from..to).unwrap_or_default();
             match typed.char_indices().nth(1) {
-                // Some vocabularies hold their special tokens among the pieces of ordinary text. In halves it is none.
+                // Some vocabularies have their special tokens among the pieces of ordinary text. Split in two, it is
+                // none.
                 Some((at, _)) if self.is_marker(id) => {
                     let inside = self.inside.as_ref().unwrap_or(tokenizer);
                     tokens.extend(self.encode_by(if from == 0 { tokenizer } else { inside }, &typed[..at])?);
@@ -158,12 +159,12 @@ impl Tokenizer {
         Ok(tokens)
     }
 
-    /// Whether a token would mark a place in a prompt. What stands for unknown text marks nothing.
+    /// Whether a token would mark a place in a prompt. The token for unknown text marks nothing.
     fn is_marker(&self, id: u32) -> bool {
         self.special.text(id).is_some_and(|text| !["<unk>", "[UNK]", "<|unk|>"].contains(&text))
     }
 
-    /// Text of tokens; special ones are left out.
+    /// Decodes tokens to text, without special tokens.
     pub fn decode(&self, tokens: &[u32]) -> Result<String, TokenizerError> {
         library(|| self.inner.decode(tokens, true))
     }
@@ -173,18 +174,19 @@ impl Tokenizer {
         &self.special
     }
 
-    /// The token that a prompt begins with even where its chat template does not write it. Only GGUF files say so.
+    /// The token at the beginning of every prompt, even if the chat template does not write it. Only GGUF files specify
+    /// it.
     pub fn leading(&self) -> Option<u32> {
         self.leading
     }
 
-    /// How many tokens there are.
+    /// The size of the vocabulary.
     pub fn size(&self) -> usize {
         self.inner.get_vocab_size(true)
     }
 }
 
-/// The same tokenizer for text in the middle of a prompt; `None` where that is encoded as the beginning is.
+/// The same tokenizer for text in the middle of a prompt; `None` if that is encoded like the beginning.
 fn without_beginning(tokenizer: &tokenizers::Tokenizer) -> Option<tokenizers::Tokenizer> {
     fn begins_nowhere(part: &mut PreTokenizerWrapper) -> bool {
         match part {
@@ -210,7 +212,7 @@ fn encode(tokenizer: &tokenizers::Tokenizer, text: &str) -> Result<Vec<u32>, Tok
     Ok(library(|| tokenizer.encode(text, false))?.get_ids().to_vec())
 }
 
-/// What the library does for a file that it could read but was not made for; a panic is its failure.
+/// Calls the library on a file that it may not be made for; a panic becomes an error.
 fn library<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, TokenizerError> {
     let done = quietly(work).map_err(|_| TokenizerError::Failed("tokenizer.json is damaged".to_owned()))?;
     done.map_err(|error| TokenizerError::Failed(error.to_string()))

@@ -1,4 +1,4 @@
-//! A short run of the fuzz targets of text: no panic, no abort, nothing that takes long.
+//! A short run of the fuzz targets for text: no panic, no abort, nothing slow.
 
 #![allow(unreachable_pub, reason = "the fuzzers' crate exports what this file only includes")]
 

@@ -1,10 +1,10 @@
-//! Templates made to harm: each is refused or rendered within a second and a gigabyte, and none ends the process.
+//! Malicious templates: each is refused or rendered within a second and a gigabyte, and none ends the process.
 //!
-//! A stack that overflows ends the whole test, which is what it shows. One kind is left to the time limit of the
-//! process that renders: as a key, a list that holds one list a thousand times over, and that again, is hashed item by
-//! item, and the interpreter's fuel does not count that.
+//! A stack overflow ends the whole test, which reveals it. One kind is left to the time-out of the process that
+//! renders: a key that is a list which contains another a thousand times, which contains another a thousand times, is
+//! hashed item by item, and the interpreter's fuel does not account for that.
 
-// The table of templates is long, and its names are printed so that a death names its template.
+// The table of templates is long, and their names are printed so that a crash names its template.
 #![allow(clippy::unwrap_used, clippy::too_many_lines, clippy::print_stdout)]
 
 use std::time::{Duration, Instant};
@@ -12,20 +12,20 @@ use std::time::{Duration, Instant};
 use hive_text::template::{ChatTemplate, Conversation, Message, TemplateError};
 use serde_json::{Value, json};
 
-/// Debug builds of the interpreter are some ten times slower.
+/// Debug builds of the interpreter are about ten times slower.
 const LONGEST: Duration = Duration::from_secs(if cfg!(debug_assertions) { 10 } else { 1 });
 const MOST_BYTES: u64 = 1 << 30;
 
-/// Time that this process has computed: others on the same machine do not count. Known on Linux, in steps of 10 ms.
+/// CPU time of this process, so that others on the machine do not count. Known on Linux, in steps of 10 ms.
 fn computed() -> Duration {
     static STARTED: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
     let Ok(stat) = std::fs::read_to_string("/proc/self/stat") else { return STARTED.elapsed() };
     let fields: Vec<i64> = stat.rsplit(')').next().unwrap().split_whitespace().filter_map(|f| f.parse().ok()).collect();
-    // User and system time stand eleventh and twelfth behind the state, which is no number.
+    // User and system time are fields 11 and 12 after the state, which is not a number.
     Duration::from_millis((fields[10] + fields[11]) as u64 * 10)
 }
 
-/// Most memory that this process has had; known on Linux.
+/// Peak memory of this process; known on Linux.
 fn peak_bytes() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
@@ -45,7 +45,7 @@ fn few(count: usize, before: &str, part: &str, middle: &str, after_part: &str, a
 /// Name and source.
 fn templates() -> Vec<(String, String)> {
     let mut all: Vec<(String, String)> = Vec::new();
-    // Operators, brackets and chains: as many as fit, and as many as pass the limits.
+    // Operators, brackets and chains: as many as fit, and as many as the limits allow.
     for (name, part, after) in [
         ("minus", "-", ""),
         ("minus with spaces", "- ", ""),
@@ -85,7 +85,7 @@ fn templates() -> Vec<(String, String)> {
         }
         all.push((name.to_owned(), fill("{{ ", part, "messages", after, " }}")));
     }
-    // Behind what a reader may take for a comment or a raw block where the parser does not, and the reverse.
+    // After something that a reader may take for a comment or a raw block but the parser does not, and the reverse.
     for disguise in [
         "{#}{% raw %}#}",
         "{#}#}{#-}#}",
@@ -102,7 +102,7 @@ fn templates() -> Vec<(String, String)> {
         let nests = "{% set ns = namespace(x=[]) %}{% for a in range(99999) %}{% set ns.x = [ns.x] %}{% endfor %}";
         all.push((format!("namespace behind {disguise}"), disguise.to_owned() + nests + "{{ ns.x | tojson }}"));
     }
-    // Blocks in blocks.
+    // Nested blocks.
     for (name, part, after) in [
         ("for", "{% for a in [1,2] %}", "{% endfor %}"),
         ("if", "{% if 1 %}", "{% endif %}"),
@@ -129,7 +129,7 @@ fn templates() -> Vec<(String, String)> {
         format!("{{% set ns = namespace(x=[], y={{}}, s='ab') %}}{{% for a in range(99999) %}}{body}{{% endfor %}}")
     };
     for (name, source) in [
-        // What calls itself.
+        // Recursion.
         ("macro", "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}"),
         (
             "two macros",
@@ -152,7 +152,7 @@ fn templates() -> Vec<(String, String)> {
         ("super", "{% block a %}{{ super() }}{% endblock %}"),
         ("recursive loop", "{% for a in [1] recursive %}{{ loop([a]) }}{% endfor %}"),
         ("recursive loop that doubles", "{% for a in [1] recursive %}{{ loop([a, a]) }}{% endfor %}"),
-        // What grows.
+        // Growth.
         ("width", "{{ '{:>2000000000}'.format(1) }}"),
         ("width with zeros", "{{ '{:02000000000d}'.format(1) }}"),
         ("precision", "{{ '{:.2000000000f}'.format(1.5) }}"),
@@ -267,7 +267,7 @@ fn templates() -> Vec<(String, String)> {
     ] {
         all.push((name.to_owned(), source.to_owned()));
     }
-    // What nests without end in a namespace, and what becomes of it.
+    // Endless nesting in a namespace, and its uses.
     for (name, body) in [
         ("list", "{% set ns.x = [ns.x] %}"),
         ("lists at once", "{% set ns.x = [[[[[[[[ns.x]]]]]]]] %}"),
@@ -319,7 +319,7 @@ fn no_template_ends_the_process_or_takes_long_or_much() {
     assert!(all.len() > 300, "{}", all.len());
     let mut failures = Vec::new();
     for (name, source) in all {
-        // The last line of a test that died names what killed it.
+        // The last line of a crashed test names its cause.
         println!("{name}");
         let (before, started) = (peak_bytes(), computed());
         let result = ChatTemplate::new(&source, []).and_then(|template| template.render(&conversation));
@@ -380,7 +380,7 @@ fn arguments_nested_too_deep_are_refused_before_anything_recurses() {
     assert!(too_deep(Conversation { variables, ..Conversation::new([message.clone()]) }));
     message.more.insert("tool_calls".to_owned(), deep(5000));
     assert!(matches!(template.render(&with(&message, None)), Err(TemplateError::TooDeep)));
-    // Dropping such JSON recurses in the library that made it: one level after the other.
+    // Dropping such JSON recurses in its library, one level after the other.
     let mut json = message.more.remove("tool_calls").unwrap();
     while let Value::Array(mut items) = json {
         json = items.pop().unwrap_or_default();

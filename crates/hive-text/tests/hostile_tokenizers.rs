@@ -1,4 +1,4 @@
-//! Tokenizers made to harm: refused in a moment, and none ends the process.
+//! Malicious tokenizers: refused within moments, and none ends the process.
 
 #![allow(clippy::unwrap_used)]
 
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use hive_text::Tokenizer;
 use serde_json::json;
 
-/// Debug builds on a busy machine.
+/// Enough for debug builds on a busy machine.
 const SOON: Duration = Duration::from_secs(20);
 
 fn bpe(change: impl FnOnce(&mut serde_json::Value)) -> Vec<u8> {

@@ -1,4 +1,4 @@
-//! What a chat template turns into a prompt.
+//! The input of a chat template.
 
 use jiff::civil::DateTime;
 use serde::{Deserialize, Serialize};
@@ -9,59 +9,59 @@ use serde_json::{Map, Value};
 pub struct Message {
     /// `system`, `user`, `assistant` or `tool`.
     pub role: String,
-    /// Text, or a list of parts; null where a message only calls tools.
+    /// Text, or a list of parts; null if a message only calls tools.
     #[serde(default)]
     pub content: Value,
-    /// Anything else a template may look at (`tool_calls`, `name`, …), in the order it came in.
+    /// Other fields that a template may use (`tool_calls`, `name`, …), in their original order.
     #[serde(flatten)]
     pub more: Map<String, Value>,
 }
 
 impl Message {
-    /// A message of a role.
+    /// A text message of a role.
     pub fn new(role: &str, content: impl Into<String>) -> Self {
         Self { role: role.to_owned(), content: Value::String(content.into()), more: Map::new() }
     }
 
-    /// The text, where the content is nothing else.
+    /// The text, if the content is just text.
     pub fn text(&self) -> Option<&str> {
         self.content.as_str()
     }
 }
 
-/// A conversation, and what else a template may be told about it.
+/// A conversation, and everything else that a template may use.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Conversation {
     /// The messages so far.
     pub messages: Vec<Message>,
-    /// Functions that the model may call, as the `OpenAI` API describes them.
+    /// Functions that the model may call, in the form of the `OpenAI` API.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tools: Option<Value>,
-    /// What a model's template calls its options: `enable_thinking`, `reasoning_effort`, …
+    /// The template's options by name: `enable_thinking`, `reasoning_effort`, …
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub variables: Map<String, Value>,
-    /// When it began, in local time. Templates that write a date write this one, so that a conversation keeps its
+    /// When it began, in local time. Templates that state the date state this one, so that a conversation keeps its
     /// prompt after midnight.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub began: Option<DateTime>,
 }
 
-/// What a template gets under these names is not a variable's to say.
+/// Names that are not options, because a template gets other values under them.
 pub const RESERVED_VARIABLES: [&str; 4] = ["messages", "tools", "add_generation_prompt", "strftime_now"];
 
-/// Why an option of a template is none.
+/// Why an option is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum VariableError {
     /// It is not `NAME=VALUE`.
     #[error("\"{0}\" is not an option of a chat template; write it as NAME=VALUE, as in enable_thinking=false")]
     Form(String),
-    /// The name stands for something else.
+    /// The name is reserved.
     #[error("\"{0}\" is not an option of a chat template: HiveMind says what that is")]
     Reserved(String),
 }
 
-/// An option of a template as a person writes it, `NAME=VALUE`: a value that is JSON or one of Python's constants is
-/// that, and any other is text.
+/// Parses an option as a person writes it, `NAME=VALUE`. A value that is JSON or a Python constant is parsed; any other
+/// is text.
 pub fn variable(written: &str) -> Result<(String, Value), VariableError> {
     let (name, value) = written.split_once('=').ok_or_else(|| VariableError::Form(written.to_owned()))?;
     let (name, value) = (name.trim(), value.trim());
@@ -82,12 +82,12 @@ pub fn variable(written: &str) -> Result<(String, Value), VariableError> {
 }
 
 impl Conversation {
-    /// A conversation without tools or options, at no particular time.
+    /// A conversation without tools, options or time.
     pub fn new(messages: impl Into<Vec<Message>>) -> Self {
         Self { messages: messages.into(), ..Self::default() }
     }
 
-    /// Every value that comes from outside.
+    /// Every value from outside.
     pub(super) fn values(&self) -> impl Iterator<Item = &Value> {
         let messages = self.messages.iter().flat_map(|message| message.more.values().chain([&message.content]));
         messages.chain(&self.tools).chain(self.variables.values())
@@ -119,7 +119,7 @@ mod tests {
         }
         assert_eq!(variable("messages=[]"), Err(VariableError::Reserved("messages".to_owned())));
     }
-    /// Read as a program sends it, and passed on to the process that renders.
+    /// Parsed from a program's request, and passed on to the process that renders.
     #[test]
     fn tools_and_calls_reach_a_template_in_the_order_they_were_written_in() {
         let parameters = r#"{"type": "object", "properties": {"z": {}, "a": {}}, "required": ["z"]}"#;

@@ -1,13 +1,13 @@
-//! `strftime_now`, as Hugging Face's templates call it: Python's `datetime.now().strftime`, at the time that the
+//! `strftime_now`, as in Hugging Face's templates: Python's `datetime.now().strftime`, at the time when the
 //! conversation began.
 
 use jiff::civil::DateTime;
 use jiff::fmt::strtime::{BrokenDownTime, Config};
 
-/// Longer than any date is written.
+/// Longer than any real date.
 const MAX_FORMAT_BYTES: usize = 1000;
 
-/// The time in Python's format; what is no directive stays as it is. `None` for a format that nobody writes.
+/// Formats the time by Python's rules; unknown directives stay as they are. `None` for an unreasonable format.
 pub(super) fn strftime(time: DateTime, format: &str) -> Option<String> {
     if format.len() > MAX_FORMAT_BYTES {
         return None;
@@ -19,7 +19,7 @@ pub(super) fn strftime(time: DateTime, format: &str) -> Option<String> {
     Some(text)
 }
 
-/// The directives that mean something else there: the C locale's own forms, and no time zone.
+/// Directives that differ in jiff: the C locale's forms, and no time zone.
 fn as_in_python(format: &str) -> String {
     let mut out = String::with_capacity(format.len());
     let mut rest = format.chars();
@@ -46,7 +46,7 @@ fn as_in_python(format: &str) -> String {
 mod tests {
     use super::*;
 
-    /// What `datetime(2026, 7, 5, 9, 8, 7).strftime(…)` gives in Python on Linux.
+    /// The results of `datetime(2026, 7, 5, 9, 8, 7).strftime(…)` in Python on Linux.
     #[test]
     fn dates_are_written_as_python_writes_them() {
         let time = jiff::civil::date(2026, 7, 5).at(9, 8, 7, 0);

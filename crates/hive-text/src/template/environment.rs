@@ -1,4 +1,4 @@
-//! The interpreter, set up as Hugging Face's is.
+//! The interpreter, set up like Hugging Face's.
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Rest, ValueKind};
@@ -8,14 +8,14 @@ use super::error::TemplateError;
 use super::source::NAME;
 use super::{json, source, values};
 
-/// Whitespace around tags, as Hugging Face has it.
+/// Whitespace control of tags, as in Hugging Face's setup.
 pub(super) fn syntax() -> Result<SyntaxConfig, String> {
     SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().map_err(|e| e.to_string())
 }
 
-/// A template's source, parsed, with everything around it that does not depend on a conversation.
+/// Parses a template's source, with everything around it that does not depend on a conversation.
 pub(super) fn environment(source: &str) -> Result<Environment<'static>, String> {
-    // Jinja knows one end of a line.
+    // Jinja knows only one line ending.
     let source = source.replace("\r\n", "\n").replace('\r', "\n");
     let source = source::prepare(&source, syntax()?)?;
     let mut environment = Environment::new();
@@ -40,7 +40,7 @@ pub(super) fn environment(source: &str) -> Result<Environment<'static>, String> 
     Ok(environment)
 }
 
-/// Jinja2's tests that mean something else here.
+/// Jinja2's tests that differ here.
 fn add_tests(environment: &mut Environment<'static>) {
     use ValueKind::{Bool, Iterable, Map, Number, Plain, Seq, String, Undefined};
     environment.add_test("iterable", |value: &Value| matches!(value.kind(), Undefined | String | Seq | Map | Iterable));
@@ -49,10 +49,10 @@ fn add_tests(environment: &mut Environment<'static>) {
     environment.add_test("callable", |value: &Value| value.kind() == Plain);
 }
 
-/// Marks the message of `raise_exception`, so that it is told apart from the template's own failures.
+/// Marks the message of `raise_exception`, to tell it from the template's own failures.
 const REFUSED: &str = "refused: ";
 
-/// What an error of the interpreter means.
+/// Converts an error of the interpreter.
 pub(super) fn classify(error: &Error) -> TemplateError {
     let detail = error.detail().unwrap_or_default();
     if let Some(message) = detail.strip_prefix(REFUSED) {

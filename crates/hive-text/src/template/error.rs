@@ -6,28 +6,28 @@ use crate::tokenizer::TokenizerError;
 /// Why a conversation cannot be turned into a prompt.
 #[derive(Debug, thiserror::Error)]
 pub enum TemplateError {
-    /// The model has none.
+    /// The model has no template.
     #[error("the model has no chat template; it was not made for conversations")]
     Missing,
-    /// It is not a valid template.
+    /// The template is invalid.
     #[error("the model's chat template does not parse: {0}")]
     Parse(String),
-    /// It refused the conversation, by its own words.
+    /// The template refused the conversation, with this message.
     #[error("the model's chat template refuses this conversation: {0}")]
     Refused(String),
-    /// It did not end.
+    /// The template did not finish.
     #[error("the model's chat template did not finish: it loops too long")]
     TooLong,
-    /// It wrote more than any model reads.
+    /// The output is longer than any model reads.
     #[error("the model's chat template writes without end")]
     TooMuch,
-    /// The conversation is not what any template takes.
+    /// The conversation is nested too deeply.
     #[error("the conversation's tools or calls nest more than {MAX_DEPTH} deep")]
     TooDeep,
-    /// It failed.
+    /// The template failed.
     #[error("the model's chat template failed: {0}")]
     Failed(String),
-    /// The result could not be tokenized.
+    /// The output could not be tokenized.
     #[error(transparent)]
     Tokenizer(#[from] TokenizerError),
 }

@@ -1,4 +1,5 @@
-//! The filter `tojson`, which is Python's `json.dumps` in Hugging Face's templates: models are trained on its spelling.
+//! The filter `tojson`: Python's `json.dumps`, as in Hugging Face's templates, because models are trained on its
+//! format.
 
 use std::fmt::Write as _;
 
@@ -8,16 +9,16 @@ use minijinja::{Error, ErrorKind, Value};
 use super::python;
 use super::values::is_writable;
 
-/// More than a conversation's tools take.
+/// More than a conversation's tools need.
 const MAX_BYTES: usize = 32 << 20;
-/// Characters a level is indented by.
+/// Maximum indentation per level, in characters.
 const MAX_INDENT: usize = 16;
 
-/// How it is spelled.
+/// Formatting options.
 struct Style {
-    /// Whether only ASCII is written.
+    /// Whether to write only ASCII.
     ascii: bool,
-    /// What a level is indented by; `None` keeps all on one line.
+    /// The indentation per level; `None` writes a single line.
     indent: Option<String>,
     item_separator: String,
     key_separator: String,
@@ -25,7 +26,7 @@ struct Style {
 }
 
 impl Style {
-    /// From the arguments after the value, by place or by name.
+    /// From the arguments after the value, positional or by keyword.
     fn read(arguments: Rest<ValueOrKwargs>) -> Result<Self, Error> {
         let mut arguments = arguments.into_values();
         let named = match arguments.pop_if(|last| last.is_kwargs()) {
@@ -163,7 +164,7 @@ fn write_number(out: &mut String, value: &Value) {
     }
 }
 
-/// A key as JSON has it: text.
+/// A key as in JSON: a string.
 fn name(key: &Value) -> Result<String, Error> {
     match key.kind() {
         ValueKind::String => Ok(key.as_str().unwrap_or_default().to_owned()),
@@ -204,7 +205,7 @@ fn write_text(out: &mut String, text: &str, ascii: bool) {
 mod tests {
     use crate::template::{ChatTemplate, Conversation};
 
-    /// What `json.dumps` with `ensure_ascii=False` gives in Python.
+    /// The results of `json.dumps` with `ensure_ascii=False` in Python.
     #[test]
     fn json_is_spelled_as_python_spells_it() {
         for (expression, expected) in [

@@ -1,7 +1,8 @@
-//! What a person or a tool wrote stays text, whatever it looks like.
+//! Keeps what a person or a tool wrote as text, whatever it looks like.
 //!
-//! Whatever looks like a special token is swapped for its number between two private-use characters before a template
-//! sees it, and back after. So the special tokens in a rendered text are the template's own.
+//! Before a template sees a text, everything that looks like a special token is replaced by the token's number between
+//! two private-use characters; afterwards it is restored. So all special tokens in the rendered text are the template's
+//! own.
 
 use std::fmt::Write as _;
 
@@ -10,16 +11,16 @@ use serde_json::Value;
 use super::conversation::{Conversation, Message};
 use crate::tokenizer::special::SpecialTokens;
 
-/// Characters nobody types, around the number of a special token that was written in a message.
+/// Characters that nobody types, placed around the number of a special token found in a message.
 const OPEN: char = '\u{10FFF0}';
 const CLOSE: char = '\u{10FFF1}';
 
-/// Whether a rendered text holds something that was swapped.
+/// Whether a rendered text contains a mark.
 pub(super) fn is_marked(text: &str) -> bool {
     text.contains(OPEN)
 }
 
-/// The conversation with everything swapped that looks special.
+/// Marks everything in the conversation that looks special.
 pub(super) fn mark_conversation(conversation: &Conversation, special: &SpecialTokens) -> Conversation {
     Conversation {
         messages: conversation.messages.iter().map(|message| mark_message(message, special)).collect(),
@@ -50,9 +51,9 @@ fn mark_json(value: &Value, special: &SpecialTokens) -> Value {
     }
 }
 
-/// Swaps what looks like a special token for its number between two marks.
+/// Replaces what looks like a special token by its number between two marks.
 pub(super) fn mark(text: &str, special: &SpecialTokens) -> String {
-    // The marks themselves mean nothing in a message.
+    // Mark characters in a message are removed.
     let text = text.replace([OPEN, CLOSE], "");
     let (mut marked, mut from) = (String::with_capacity(text.len()), 0);
     for (range, id) in special.find(&text) {
@@ -64,7 +65,7 @@ pub(super) fn mark(text: &str, special: &SpecialTokens) -> String {
     marked
 }
 
-/// The text as it was written.
+/// Restores the original text.
 pub(super) fn unmark(text: &str, special: &SpecialTokens) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;

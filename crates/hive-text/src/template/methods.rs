@@ -1,10 +1,10 @@
-//! Python's methods of texts, lists and dictionaries, those that templates call and `minijinja_contrib` lacks or has
-//! otherwise.
+//! Python's methods of strings, lists and dictionaries that templates call, where `minijinja_contrib` lacks them or
+//! differs.
 
 use minijinja::value::{Kwargs, Tuple, ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State, Value};
 
-/// Wider than anything is padded to.
+/// Wider than any real padding.
 const MAX_WIDTH: usize = 10_000;
 
 /// Calls a method of a value.
@@ -21,7 +21,7 @@ pub(super) fn call(state: &mut State, value: &Value, name: &str, arguments: &[Va
     }
 }
 
-/// What Python takes for blank: Unicode's white space, and the four separators of ASCII.
+/// Python's white space: Unicode's, and the four ASCII separators.
 pub(super) fn is_blank(c: char) -> bool {
     c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c)
 }
@@ -81,7 +81,7 @@ fn separator(by: &str) -> Result<&str, Error> {
     if by.is_empty() { Err(refused("empty separator")) } else { Ok(by) }
 }
 
-/// `split` and `rsplit`, by place or by name.
+/// `split` and `rsplit`, with positional or keyword arguments.
 fn split(text: &str, from_right: bool, arguments: &[Value]) -> Result<Value, Error> {
     let (by, at_most, named): (Option<Value>, Option<i64>, Kwargs) = from_args(arguments)?;
     let by = by.or(named.get::<Option<Value>>("sep")?).filter(|by| !by.is_none());
@@ -127,7 +127,7 @@ fn split(text: &str, from_right: bool, arguments: &[Value]) -> Result<Value, Err
     Ok(parts.into_iter().map(Value::from).collect())
 }
 
-/// Every end of a line that Python knows.
+/// All line endings that Python knows.
 fn splitlines(text: &str, arguments: &[Value]) -> Result<Value, Error> {
     let (keep, named): (Option<bool>, Kwargs) = from_args(arguments)?;
     let keep = keep.or(named.get::<Option<bool>>("keepends")?).unwrap_or(false);
@@ -203,7 +203,7 @@ fn of_map(map: &Value, name: &str, arguments: &[Value]) -> Result<Option<Value>,
 mod tests {
     use crate::template::{ChatTemplate, Conversation};
 
-    /// What Python gives.
+    /// The results in Python.
     #[test]
     fn methods_do_what_pythons_do() {
         for (expression, expected) in [

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use minijinja::Value;
 use minijinja::value::ValueKind;
 
-/// A float as `repr` writes it: the shortest digits that give it back, with an exponent from 1e16 up and below 1e-4.
+/// A float as in `repr`: the shortest digits that round-trip, with an exponent from 1e16 up and below 1e-4.
 pub(super) fn float(number: f64) -> String {
     if number.is_nan() {
         return "nan".to_owned();
@@ -24,7 +24,7 @@ pub(super) fn float(number: f64) -> String {
     format!("{digits}e{sign}{:02}", exponent.abs())
 }
 
-/// Whether a value holds a number that Python prints otherwise than the template engine.
+/// Whether a value contains a number that Python prints differently from the template engine.
 fn needs_python(value: &Value) -> bool {
     match value.kind() {
         ValueKind::Number => !value.is_integer(),
@@ -36,7 +36,7 @@ fn needs_python(value: &Value) -> bool {
     }
 }
 
-/// `str(value)`, where the engine's own form differs from it. The value is known to be writable.
+/// `str(value)`, where the engine's own form differs. The value has been checked to be writable.
 pub(super) fn text(value: &Value) -> Option<String> {
     needs_python(value).then(|| {
         let mut out = String::new();

@@ -1,36 +1,36 @@
-//! What a template's source may be, looked at before anything parses it.
+//! Limits on a template's source, checked before it is parsed.
 //!
-//! The parser and the compiler recurse along operators and brackets, so these are counted first. What a template stores
-//! in a namespace outlives the loop that stored it and can nest without end; each such assignment is made to pass a
+//! The parser and the compiler recurse over operators and brackets, so these are counted first. A value stored in a
+//! namespace outlives the loop that stored it and can nest without end. So each such assignment is rewritten to pass a
 //! filter that limits it ([`super::values::settled`]).
 //!
-//! What holds: the source is read by minijinja's own lexer. A reader of our own that took one comment, raw block or end
-//! of a tag for something else would count what the parser never sees, and not count what it does.
+//! Invariant: the source is read by minijinja's own lexer. A lexer of our own that disagreed about a comment, a raw
+//! block or the end of a tag would count what the parser never sees, and miss what it does.
 
 use minijinja::machinery::{Span, Token, Tokenizer};
 use minijinja::syntax::SyntaxConfig;
 
 /// Real templates reach about 30 KB.
 const MAX_SOURCE_BYTES: usize = 64 << 10;
-/// Brackets in each other; real templates have about five.
+/// Nested brackets; real templates have about five.
 const MAX_BRACKETS: usize = 100;
-/// `-` or `not`, one after the other.
+/// Consecutive `-` or `not`.
 const MAX_PREFIXES: usize = 50;
-/// Operators, names and constants of one tag. A chain of operators nests as deep as it is long.
+/// Operators, names and constants in one tag. A chain of operators nests as deep as it is long.
 const MAX_TAG_TOKENS: usize = 4096;
-/// Tags of a template: each `elif` nests in the one before.
+/// Tags in a template: each `elif` nests in the one before.
 const MAX_TAGS: usize = 4096;
 
-/// What the template is called in minijinja's own messages.
+/// The template's name in minijinja's messages.
 pub(super) const NAME: &str = "chat";
 
-/// The name of the filter that assignments to namespaces pass.
+/// The name of the filter for assignments to namespaces.
 pub(super) const SETTLED: &str = "__settled";
 
-/// Checks the source, and gives it with its assignments to namespaces limited.
+/// Checks the source; returns it with its assignments to namespaces limited.
 ///
 /// # Errors
-/// Which limit it passes, or what the lexer cannot read.
+/// The exceeded limit, or the lexer's error.
 pub(super) fn prepare(source: &str, syntax: SyntaxConfig) -> Result<String, String> {
     if source.len() > MAX_SOURCE_BYTES {
         return Err(format!("it has {} bytes; more than {MAX_SOURCE_BYTES} are not accepted", source.len()));
@@ -59,15 +59,15 @@ pub(super) fn prepare(source: &str, syntax: SyntaxConfig) -> Result<String, Stri
     Ok(prepared)
 }
 
-/// What is counted along the tokens.
+/// Counters along the tokens.
 #[derive(Default)]
 struct Counts {
     tags: usize,
-    /// Of the tag.
+    /// In the current tag.
     tokens: usize,
     /// In a row.
     prefixes: usize,
-    /// That are open. A tag ends only where none is.
+    /// Currently open. A tag ends only if there are none.
     brackets: usize,
 }
 
@@ -80,7 +80,7 @@ impl Counts {
             }
             Token::ParenOpen | Token::BracketOpen | Token::BraceOpen => self.brackets += 1,
             Token::ParenClose | Token::BracketClose | Token::BraceClose => {
-                // With one closed too early, brackets that are added would move the end of the tag.
+                // If one is closed too early, added brackets would move the end of the tag.
                 self.brackets = self.brackets.checked_sub(1).ok_or("it closes a bracket that is not open")?;
             }
             _ => {}
@@ -103,8 +103,8 @@ impl Counts {
     }
 }
 
-/// What a tag of Hugging Face's is without its meaning: `generation` tells a trainer which text is the assistant's own,
-/// and is a scope otherwise.
+/// Hugging Face's tag `generation` tells a trainer which text is the assistant's own. Otherwise it is just a scope, like
+/// `with`.
 fn plain_block(name: &Token<'_>) -> Option<&'static str> {
     match name {
         Token::Ident("generation") => Some("with"),
@@ -113,18 +113,18 @@ fn plain_block(name: &Token<'_>) -> Option<&'static str> {
     }
 }
 
-/// The part of an assignment that has been read.
+/// The part of an assignment read so far.
 #[derive(Clone, Copy, PartialEq)]
 enum Part {
     /// A tag has begun.
     Start,
-    /// What is assigned to; whether an attribute is among it, which only namespaces have.
+    /// The targets; whether an attribute is among them, which only namespaces have.
     Target { has_attribute: bool },
     /// The value for an attribute.
     Value,
     /// Filters of a block whose text is assigned to an attribute.
     Filters,
-    /// Nothing of an assignment to an attribute.
+    /// Not an assignment to an attribute.
     Other,
 }
 
@@ -144,8 +144,8 @@ impl Part {
     }
 }
 
-/// What is inserted, and where, when a token has led from one part to the next: brackets around a value, which may be
-/// several with commas between them, and the filter behind it.
+/// What to insert, and where, when a token leads from one part to the next: brackets around the value, which may be
+/// several separated by commas, and the filter after it.
 fn limited(part: Part, next: Part, span: Span) -> Option<(usize, [&'static str; 3])> {
     match (part, next) {
         (Part::Target { .. }, Part::Value) => Some((span.end_offset as usize, ["(", "", ""])),
@@ -196,7 +196,7 @@ mod tests {
         }
     }
 
-    /// What comes before a tag and may hide it from one who reads it otherwise than the parser does.
+    /// Texts before a tag that may hide it from a reader unlike the parser.
     const DISGUISES: [&str; 12] = [
         "{#}{% raw %}#}",
         "{#-#}{# {% raw %} #}",
@@ -228,7 +228,7 @@ mod tests {
             let assigned = disguise.to_owned() + "{% set ns.x = [ns.x] %}";
             assert!(prepare(&assigned).unwrap().ends_with("{% set ns.x =( [ns.x] )|__settled%}"), "{disguise}");
         }
-        // Here the brackets that the filter needs would end the tag before the parser's lexer ends it.
+        // Here the brackets for the filter would end the tag before the parser's lexer does.
         for closed in ["{% set ns.x = 1) %}{# ( %}", "{{ 1] }}{# [ }}", "{{ } }}{{ { }}"] {
             assert!(prepare(&(closed.to_owned() + &deep)).is_err(), "{closed}");
         }
@@ -237,7 +237,7 @@ mod tests {
         }
     }
 
-    /// The tags and texts of a source, in the lexer's words.
+    /// The tags and texts of a source, as the lexer sees them.
     fn outline(source: &str) -> Vec<String> {
         let mut tokens = Tokenizer::new(source, "", false, crate::template::environment::syntax().unwrap());
         let all = std::iter::from_fn(|| tokens.next_token().unwrap());

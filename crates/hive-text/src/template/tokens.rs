@@ -1,4 +1,4 @@
-//! A prompt as tokens: what the template wrote as the model was trained on it, what a person typed as nothing but text.
+//! Encodes a prompt: the template's text as the model was trained on it, typed text as plain text.
 
 use std::ops::Range;
 
@@ -6,11 +6,11 @@ use super::marks::{is_marked, unmark};
 use crate::tokenizer::special::SpecialTokens;
 use crate::tokenizer::{Tokenizer, TokenizerError};
 
-/// The tokens of a rendered text in which what looked special is marked.
+/// The tokens of a rendered text with marks.
 pub(super) fn tokens(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>, TokenizerError> {
     let special = tokenizer.special_tokens();
     let (mut tokens, mut run, mut piece, mut before) = (Vec::new(), 0, 0, None);
-    // What a person typed is cut out where it looks special; all else is the template's own.
+    // Typed text is cut out where it looks special; the rest is the template's own.
     for (range, id) in pieces(special, text) {
         let typed = &text[piece..range.start];
         if is_marked(typed) {
@@ -29,13 +29,13 @@ pub(super) fn tokens(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>, Toke
     Ok(tokens)
 }
 
-/// Where special tokens stand in a text, and at last where it ends: each is the end of a piece without any.
+/// The positions of special tokens in a text, and finally its end: each ends a piece without special tokens.
 fn pieces<'a>(special: &'a SpecialTokens, text: &'a str) -> impl Iterator<Item = (Range<usize>, Option<u32>)> + 'a {
     special.find(text).map(|(range, id)| (range, Some(id))).chain([(text.len()..text.len(), None)])
 }
 
-/// Encodes what holds nothing special but the template's own: whole, as whoever trained the model did, since between
-/// special tokens a tokenizer may see what comes before and after.
+/// Encodes a text whose only special tokens are the template's own. It is encoded in one piece, as in training, because
+/// a tokenizer may look across special tokens.
 fn encode_own(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>, TokenizerError> {
     if text.is_empty() {
         return Ok(Vec::new());
@@ -46,7 +46,7 @@ fn encode_own(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>, TokenizerEr
     if whole.iter().copied().filter(|id| special.text(*id).is_some()).eq(meant) {
         return Ok(whole);
     }
-    // A normalizer has made special tokens of what was none: text that only looks like one when it is in small letters.
+    // A normalizer has created special tokens: from text that looks like one only in lower case.
     let (mut tokens, mut from, mut before) = (Vec::new(), 0, None);
     for (range, id) in pieces(special, text) {
         tokens.extend(tokenizer.encode_between(before, &text[from..range.start], id)?);
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
     use crate::template::{ChatTemplate, Conversation, Message};
 
-    /// Letter by letter, with `▁` before the very first piece of a text, as tokenizers made from SentencePiece have it.
+    /// Encodes letter by letter, with `▁` before the first piece of a text, like tokenizers made from SentencePiece.
     fn metaspace_first(rstrip: bool, markers_are_special: bool) -> Tokenizer {
         with_normalizer(&serde_json::Value::Null, rstrip, markers_are_special)
     }
@@ -103,9 +103,9 @@ mod tests {
     fn a_prompt_without_typed_markers_is_encoded_whole() {
         let source = "{{ bos_token }}<|im_start|>  {{ messages[0].role }}";
         let user = Message::new("user", "");
-        // No `▁` after a special token, as there would be at the beginning of a text of its own; blanks are `▁`.
+        // No `▁` after a special token, unlike at the beginning of a text; blanks are `▁`.
         assert_eq!(tokens(&metaspace_first(false, true), source, &user), [15, 16, 0, 0, 1, 2, 3, 4]);
-        // And a marker that takes the blanks beside it takes them.
+        // A marker that takes the blanks beside it still does.
         assert_eq!(tokens(&metaspace_first(true, true), source, &user), [15, 16, 1, 2, 3, 4]);
         let behind = "{{ bos_token }}{{ messages[0].role }}  \n<s>  x";
         assert_eq!(tokens(&metaspace_first(true, true), behind, &user), [15, 1, 2, 3, 4, 15, 0, 0, 5]);
@@ -136,7 +136,7 @@ mod tests {
         let first = 1 + 1 + "userx".len();
         assert_eq!(plain[..first], [15, 16, 1, 2, 3, 4, 5]);
         assert_eq!(typed[..first], plain[..first]);
-        // What it stands in is encoded as it would be without: no `▁` at its beginning, and no blanks beside a greedy
+        // Text around it is encoded as it would be without it: no `▁` at its beginning, and no blanks beside a greedy
         // marker.
         let letters = ["<", "|", "i", "m", "_", "s", "t", "a", "r", "t", "|", ">"];
         let spelled: Vec<u32> = letters.iter().map(|letter| tokenizer.encode_literal(letter).unwrap()[1]).collect();

@@ -1,4 +1,4 @@
-//! What a template may compute: values of limited depth, and texts of limited size.
+//! Limits on what a template computes: the depth of values, and the size of texts.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -8,20 +8,20 @@ use minijinja::{Environment, Error, ErrorKind, Output, State, Value};
 
 use super::{methods, python};
 
-/// Lists in lists. Conversations and tools nest about ten deep.
+/// Maximum depth of lists in lists. Conversations and tools nest about ten deep.
 pub(super) const MAX_DEPTH: usize = 100;
-/// Values that may be looked at in all while namespaces are filled: some hundred messages in each of some hundred
-/// turns.
+/// Maximum number of values inspected in total while namespaces are filled: about a hundred messages in each of a
+/// hundred turns.
 const MAX_LOOKED_AT: usize = 2_000_000;
-/// A width nobody formats to.
+/// Wider than any real format.
 const MAX_WIDTH_DIGITS: usize = 4;
-/// Methods work on the whole text at once, before fuel counts what they made.
+/// Methods process the whole text at once, before fuel accounts for their results.
 const MAX_METHOD_TEXT_BYTES: usize = 8 << 20;
 
-/// Lists or texts that are added up.
+/// Maximum number of lists or texts that are added up.
 const MAX_SUMMED: usize = 1000;
 
-/// Counts over one rendering.
+/// Counters for one rendering.
 #[derive(Debug, Default)]
 pub(super) struct Looked(AtomicUsize);
 
@@ -29,13 +29,13 @@ fn refused(why: &'static str) -> Error {
     Error::new(ErrorKind::InvalidOperation, why)
 }
 
-/// A value as a namespace may hold it: data, with nothing computed later and nothing that could hold the namespace
-/// itself, and of limited depth.
+/// A value that a namespace may hold: plain data of limited depth, with nothing lazy and nothing that could contain the
+/// namespace itself.
 pub(super) fn settled(looked: &Looked, value: &Value) -> Result<Value, Error> {
     Ok(settle(looked, value, 0)?.unwrap_or_else(|| value.clone()))
 }
 
-/// The value where it has to be another.
+/// The replacement for a value, if it needs one.
 fn settle(looked: &Looked, value: &Value, depth: usize) -> Result<Option<Value>, Error> {
     if looked.0.fetch_add(1, Ordering::Relaxed) > MAX_LOOKED_AT {
         return Err(Error::from(ErrorKind::OutOfFuel));
@@ -79,8 +79,8 @@ fn settle(looked: &Looked, value: &Value, depth: usize) -> Result<Option<Value>,
     }
 }
 
-/// Items that are written as text at once, each as often as it is reached: a list can hold one list a thousand times
-/// over, and that again. Tools and conversations have some ten thousand.
+/// Maximum number of items written as text at once, each counted as often as it is reached: a list can contain another
+/// a thousand times, which contains another a thousand times. Tools and conversations have about ten thousand.
 const MAX_WRITTEN: usize = 1_000_000;
 
 /// Whether a value can be written as text in reasonable time and memory.
@@ -108,7 +108,7 @@ pub(super) fn is_writable(value: &Value) -> bool {
     within(value, &mut left, 2 * MAX_DEPTH)
 }
 
-/// What is printed, first looked at.
+/// Checks a value and prints it.
 pub(super) fn print(output: &mut Output, state: &mut State, value: &Value) -> Result<(), Error> {
     if !is_writable(value) {
         return Err(ErrorKind::OutOfFuel.into());
@@ -119,7 +119,7 @@ pub(super) fn print(output: &mut Output, state: &mut State, value: &Value) -> Re
     }
 }
 
-/// Adds filters that write whole values as text, with a look at the values first.
+/// Adds the filters that write whole values as text, with a check of the values first.
 pub(super) fn add_writers(environment: &mut Environment<'static>) {
     let filters = [
         ("string", Value::from_function(string)),
@@ -147,7 +147,7 @@ fn string(state: &State, value: &Value) -> Result<Value, Error> {
     }
 }
 
-/// The filter `sum`: what is not a number is copied for every item that is added to it, which fuel does not count.
+/// The filter `sum`. Anything but numbers is copied for every item added to it, which fuel does not account for.
 pub(super) fn sum(
     state: &State,
     values: Value,
@@ -163,7 +163,7 @@ pub(super) fn sum(
     minijinja::filters::sum(state, values, attribute, start, keywords)
 }
 
-/// Python's methods, where they cannot make more than there is.
+/// Python's methods, with a check that the result is not too large.
 pub(super) fn method(state: &mut State, value: &Value, name: &str, arguments: &[Value]) -> Result<Value, Error> {
     if let Some(text) = value.as_str() {
         if text.len() > MAX_METHOD_TEXT_BYTES {
@@ -179,7 +179,7 @@ pub(super) fn method(state: &mut State, value: &Value, name: &str, arguments: &[
     methods::call(state, value, name, arguments)
 }
 
-/// Whether a format string asks for a width of many digits, or for one that an argument says.
+/// Whether a format string has a width of many digits, or one given by an argument.
 fn formats_wide(text: &str) -> bool {
     let digits = text.as_bytes().split(|byte| !byte.is_ascii_digit()).map(<[u8]>::len).max();
     let mut depth = 0;
@@ -194,7 +194,7 @@ fn formats_wide(text: &str) -> bool {
     nests || digits > Some(MAX_WIDTH_DIGITS)
 }
 
-/// Whether JSON nests no deeper than a template can take.
+/// Whether JSON is nested no deeper than a template can handle.
 pub(super) fn is_shallow(json: &serde_json::Value) -> bool {
     fn within(json: &serde_json::Value, left: usize) -> bool {
         match json {
@@ -206,7 +206,7 @@ pub(super) fn is_shallow(json: &serde_json::Value) -> bool {
     within(json, MAX_DEPTH)
 }
 
-/// Bytes of JSON's texts and values, roughly.
+/// Approximate size of JSON's strings and values, in bytes.
 pub(super) fn json_bytes(json: &serde_json::Value) -> usize {
     match json {
         serde_json::Value::String(text) => text.len() + 2,

@@ -1,7 +1,7 @@
-//! How a GGUF's text is cut before merging, by the name that llama.cpp gives to each way.
+//! Pre-tokenization of GGUF files: how text is split before merging, by llama.cpp's names.
 //!
-//! The patterns are those of the tokenizers that these names stand for; where llama.cpp writes one otherwise for its
-//! own regex engine, it means the same. `default` is llama.cpp's own, for files that do not say how.
+//! The patterns are those of the original tokenizers; llama.cpp writes some differently for its own regex engine, with
+//! the same meaning. `default` is llama.cpp's own, for files that name none.
 
 use serde_json::{Value as Json, json};
 
@@ -16,20 +16,20 @@ const QWEN2: &str =
 const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 /// The same with contractions at the end of a word, and numbers of up to three digits.
 const GPT4O: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-/// Signs that begin a word belong to it.
+/// Signs at the beginning of a word belong to it.
 const DEEPSEEK3: &str = r##"[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"##;
 
-/// Words are cased letters, as far as the tokenizer's Unicode knew them.
+/// Words are cased letters, by the Unicode version of the original tokenizer.
 const DEEPSEEK1_WORDS: &str = r"\s?[\p{Lu}\p{Ll}\p{Lt}&&[^\x{560}-\x{588}\x{10C7}-\x{10FF}\x{1C80}-\x{1C88}\x{2D00}-\x{2D2D}\x{A790}-\x{A7FF}\x{AB30}-\x{AB68}\x{10570}-\x{105BB}\x{16E40}-\x{16E7F}\x{1D400}-\x{1D7CB}\x{1DF00}-\x{1DF1E}]]+";
-/// CJK characters, and what else stands between the first of them and the last.
+/// CJK characters, and everything else between the first and the last of them.
 const DEEPSEEK_CJK: &str = "[一-龥ࠀ-一가-퟿]+";
 
-/// One way to cut text.
+/// A way to split text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Cut {
-    /// Applied one after the other: what a pattern matches is a piece, and so is what lies between.
+    /// Applied in order: each match is a piece, and so is each text between matches.
     patterns: &'static [&'static str],
-    /// Whether a piece that is a token is that token, whatever the merges say.
+    /// Whether a piece that is a token stays that token, regardless of the merges.
     pub(super) ignores_merges: bool,
     /// Whether a text begins with BOS if the file does not say.
     pub(super) adds_bos: bool,
@@ -40,7 +40,7 @@ impl Cut {
         Self { patterns, ignores_merges: false, adds_bos: false }
     }
 
-    /// The way of a name; a file without one means `default`.
+    /// The way with this name; a file without one means `default`.
     pub(super) fn of(name: Option<&str>) -> Option<Self> {
         let llama3 = Self { ignores_merges: true, adds_bos: true, ..Self::new(&[LLAMA3]) };
         Some(match name.unwrap_or_default() {
@@ -69,7 +69,7 @@ impl Cut {
         })
     }
 
-    /// As `tokenizer.json` writes it.
+    /// In the format of `tokenizer.json`.
     pub(super) fn to_json(self) -> Json {
         let split = |pattern: &&str| json!({ "type": "Split", "pattern": { "Regex": pattern }, "behavior": "Isolated", "invert": false });
         let bytes = json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false });
@@ -82,7 +82,7 @@ impl Cut {
 mod tests {
     use super::*;
 
-    /// The pieces of a text.
+    /// Splits a text into pieces.
     fn cut(name: Option<&str>, text: &str) -> Vec<String> {
         use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer, PreTokenizerWrapper};
         let cut: PreTokenizerWrapper = serde_json::from_value(Cut::of(name).unwrap().to_json()).unwrap();
@@ -98,7 +98,7 @@ mod tests {
         let expected = ["don", "'", "t", " pay", " ", "$", "123", "4", ".", "5", " ", "(", "x", "<=", "y", ")"];
         assert_eq!(cut(None, text), expected);
         assert_eq!(cut(Some("default"), text), expected);
-        // Otherwise than GPT-2's own.
+        // Unlike GPT-2's own.
         assert_eq!(cut(Some("gpt-2"), text), ["don", "'t", " pay", " $", "1234", ".", "5", " (", "x", "<=", "y", ")"]);
     }
 

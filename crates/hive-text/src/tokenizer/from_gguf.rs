@@ -1,7 +1,7 @@
-//! A `tokenizer.json` from GGUF metadata.
+//! Generates a `tokenizer.json` from GGUF metadata.
 //!
-//! Two kinds exist in the family: byte-level BPE (`gpt2`: SmolLM, Llama 3) with its merges and the name of a
-//! pre-tokenizer, and SentencePiece BPE (`llama`: Llama 2, Mistral) with scores from which the merges follow.
+//! The family has two kinds: byte-level BPE (`gpt2`: SmolLM, Llama 3) with merges and the name of a pre-tokenizer, and
+//! SentencePiece BPE (`llama`: Llama 2, Mistral) with scores, from which the merges follow.
 
 use serde_json::{Value as Json, json};
 
@@ -10,7 +10,8 @@ use super::is_marker;
 use super::limits::{MAX_MERGES, MAX_TOKEN_BYTES, MAX_TOKENS};
 use crate::Metadata;
 
-/// Bytes looked at while all tokens are cut in two at each character: real vocabularies take some ten million.
+/// Maximum number of bytes inspected when all tokens are split in two at each character: real vocabularies take about
+/// ten million.
 const MAX_CUT_BYTES: usize = 1 << 29;
 
 /// Token types of the format.
@@ -26,8 +27,8 @@ pub(super) fn tokenizer_json(gguf: &dyn Metadata) -> Result<Json, String> {
         return Err(format!("it has more than {MAX_TOKENS} tokens, or {MAX_MERGES} merges"));
     }
     let types: Vec<i64> = gguf.integers("tokenizer.ggml.token_type").into_iter().flatten().collect();
-    // Converters have written markers as ordinary tokens, which a person's text could become. `<s>` and `</s>` may be
-    // ordinary ones for HTML.
+    // Some converters write markers as ordinary tokens, which a person's text could then become. `<s>` and `</s>` may
+    // be ordinary tokens for HTML.
     let type_of = |id: usize| match types.get(id).copied().unwrap_or(NORMAL) {
         NORMAL if is_marker(tokens[id]) && !["<s>", "</s>"].contains(&tokens[id]) => CONTROL,
         USER_DEFINED if is_marker(tokens[id]) => CONTROL,
@@ -93,7 +94,7 @@ pub(super) fn tokenizer_json(gguf: &dyn Metadata) -> Result<Json, String> {
     }
 }
 
-/// Which added tokens take the blanks behind them. Those of Phi-3 do, and the format has no place to say so: llama.cpp
+/// The added tokens that absorb the blanks after them. Those of Phi-3 do, and the format cannot express it; llama.cpp
 /// goes by the model's name.
 fn takes_blanks_behind(model: &str) -> impl Fn(&str) -> bool {
     let name = model.to_lowercase();
@@ -106,8 +107,8 @@ fn cut(gguf: &dyn Metadata) -> Result<Cut, String> {
     Cut::of(name).ok_or_else(|| format!("its pre-tokenizer \"{}\" is not supported", name.unwrap_or_default()))
 }
 
-/// The token that a prompt begins with, whether its chat template writes it or not: llama.cpp's rule, by which the
-/// files are made.
+/// The token at the beginning of every prompt, whether the chat template writes it or not, by llama.cpp's rule, for
+/// which the files are made.
 pub(super) fn leading(gguf: &dyn Metadata) -> Option<u32> {
     let is_sentencepiece = gguf.string("tokenizer.ggml.model") == Some("llama");
     let usual = || is_sentencepiece || cut(gguf).is_ok_and(|cut| cut.adds_bos);
@@ -117,7 +118,7 @@ pub(super) fn leading(gguf: &dyn Metadata) -> Option<u32> {
     (is_added && exists).then(|| u32::try_from(bos).ok()).flatten()
 }
 
-/// SentencePiece merges the pair whose result has the best score; a list in that order says the same.
+/// SentencePiece merges the pair whose result has the best score; a list of merges in that order is equivalent.
 fn merges_by_score<'a>(tokens: &[&'a str], scores: &[f64]) -> Result<Vec<(&'a str, &'a str)>, String> {
     if let Some(token) = tokens.iter().find(|token| token.len() > MAX_TOKEN_BYTES) {
         return Err(format!("a token has {} bytes; more than {MAX_TOKEN_BYTES} are not accepted", token.len()));
@@ -136,7 +137,7 @@ fn merges_by_score<'a>(tokens: &[&'a str], scores: &[f64]) -> Result<Vec<(&'a st
             }
         }
     }
-    // Runs of spaces have one score; of those, SentencePiece takes the piece that comes first.
+    // Runs of spaces have equal scores; among those, SentencePiece takes the piece that comes first.
     merges.sort_by(|a, b| b.0.total_cmp(&a.0).then((a.1, a.2, a.3).cmp(&(b.1, b.2, b.3))));
     Ok(merges.into_iter().map(|(.., left, right)| (left, right)).collect())
 }
@@ -153,7 +154,7 @@ mod tests {
     fn merges_come_in_the_order_of_their_scores() {
         let merges = merges_by_score(&["a", "b", "ab", "aba"], &[0.0, 0.0, -1.0, -0.5]).unwrap();
         assert_eq!(merges, [("ab", "a"), ("a", "b")]);
-        // Of one score: `___` (3) before `____` (4), whatever its halves are called.
+        // With equal scores: `___` (3) before `____` (4), whatever the names of its halves.
         let spaces = ["_", "__", "x", "___", "____"];
         let merges = merges_by_score(&spaces, &[0.0, -1.0, 0.0, -1.0, -1.0]).unwrap();
         assert_eq!(merges, [("_", "_"), ("_", "__"), ("__", "_"), ("_", "___"), ("__", "__"), ("___", "_")]);

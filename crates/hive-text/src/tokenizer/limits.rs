@@ -1,7 +1,7 @@
-//! What a `tokenizer.json` may hold, looked at before the library reads it.
+//! Limits on a `tokenizer.json`, checked before the library reads it.
 //!
 //! The library builds tables from every entry, unrolls repetitions of regular expressions, and runs one normalizer
-//! after the other over every text, however much each makes of it.
+//! after the other over every text, however much each expands it.
 
 use std::fmt;
 
@@ -11,21 +11,21 @@ use serde_json::Value as Json;
 
 /// The largest vocabularies (262,144 tokens with their merges) take 33 MB.
 pub(crate) const MAX_FILE_BYTES: u64 = 64 << 20;
-/// Numbers, texts and brackets in the file; the largest have two million.
+/// Numbers, strings and brackets in the file; the largest has two million.
 const MAX_VALUES: usize = 8_000_000;
-/// Of the vocabulary.
+/// Entries of the vocabulary.
 pub(super) const MAX_TOKENS: usize = 1 << 20;
 /// The largest vocabularies have half a million.
 pub(super) const MAX_MERGES: usize = 4 * MAX_TOKENS;
 /// The longest real ones are runs of 128 spaces or hyphens.
 pub(super) const MAX_TOKEN_BYTES: usize = 1 << 10;
-/// Tokens beside the vocabulary; the most have some thousands.
+/// Tokens added to the vocabulary; real files have a few thousand at most.
 const MAX_ADDED: usize = 1 << 16;
 /// The longest real one has 400.
 const MAX_PATTERN_BYTES: usize = 4 << 10;
-/// How often a part of a pattern may be repeated by number, inner repetitions counted for each of the outer.
+/// How often a part of a pattern may be repeated by number; nested repetitions multiply.
 const MAX_REPEATS: usize = 1000;
-/// Times by which all normalizers, or all decoders, may make a text longer.
+/// The factor by which all normalizers, or all decoders, may expand a text.
 const MAX_GROWTH: usize = 64;
 /// Steps of a normalizer, a pre-tokenizer or a decoder.
 const MAX_STEPS: usize = 64;
@@ -62,7 +62,7 @@ struct Added {
     content: String,
 }
 
-/// Checks a file; the error says what is wrong with it.
+/// Checks a file. The error says what is wrong with it.
 pub(super) fn check(json: &[u8]) -> Result<(), String> {
     if json.len() as u64 > MAX_FILE_BYTES {
         return Err(format!("it has {} bytes; more than {MAX_FILE_BYTES} are not accepted", json.len()));
@@ -75,7 +75,7 @@ pub(super) fn check(json: &[u8]) -> Result<(), String> {
     if let Some(kind @ ("WordPiece" | "WordLevel")) = kind {
         return Err(format!("its kind {kind} is not one of models that write"));
     }
-    // Only to be counted.
+    // Parsed only to be counted.
     let (_, _) = (file.model.vocab, file.model.merges);
     if file.added_tokens.len() > MAX_ADDED {
         return Err(format!("it adds {} tokens; more than {MAX_ADDED} are not accepted", file.added_tokens.len()));
@@ -101,7 +101,7 @@ pub(super) fn check(json: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-/// Steps, and how much longer all of them make a text.
+/// Counts steps, and how much they expand a text together.
 struct Steps {
     steps: usize,
     growth: usize,
@@ -122,7 +122,7 @@ impl Steps {
                 if let Some(pattern) = step.get("Regex").and_then(Json::as_str) {
                     check_pattern(pattern)?;
                 }
-                // A pattern may match nothing at all, between any two characters.
+                // A pattern may match the empty string between any two characters.
                 let content = ["content", "prepend", "replacement"].iter().find_map(|key| step.get(*key)?.as_str());
                 if let Some(content) = content.filter(|content| !content.is_empty()) {
                     let replaced = step.get("pattern").and_then(|pattern| pattern.get("String")?.as_str());
@@ -136,12 +136,12 @@ impl Steps {
     }
 }
 
-/// Refuses patterns whose repetitions by number unroll to more than anybody writes.
+/// Refuses patterns whose numbered repetitions unroll to more than any real one.
 fn check_pattern(pattern: &str) -> Result<(), String> {
     if pattern.len() > MAX_PATTERN_BYTES {
         return Err(format!("a pattern has {} bytes; more than {MAX_PATTERN_BYTES} are not accepted", pattern.len()));
     }
-    // Whatever stands in a class counts too: that is never more than what is meant.
+    // Repetitions inside a character class count too, which can only overestimate.
     let mut product = 1usize;
     let mut rest = pattern;
     while let Some(at) = rest.find(['\\', '{']) {
@@ -161,7 +161,7 @@ fn check_pattern(pattern: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// What follows a backslash's character, and its code if that is written in braces: `\x{3000}` repeats nothing.
+/// The rest of an escape: a character, and its code if that is in braces. `\x{3000}` repeats nothing.
 fn behind_escape(after: &str) -> &str {
     let mut characters = after.chars();
     let Some(escaped) = characters.next() else { return "" };
@@ -173,9 +173,9 @@ fn behind_escape(after: &str) -> &str {
     }
 }
 
-/// A vocabulary that was counted and not kept: texts with their numbers, or pairs of both.
+/// A vocabulary that is counted but not stored: strings with their numbers, or pairs of both.
 struct Vocabulary;
-/// Merges that were counted and not kept: pairs, or texts of two.
+/// Merges that are counted but not stored: pairs, or strings of two.
 struct Merges;
 
 impl<'de> Deserialize<'de> for Vocabulary {
@@ -190,7 +190,7 @@ impl<'de> Deserialize<'de> for Merges {
     }
 }
 
-/// Counts entries, and measures every text in them.
+/// Counts entries, and checks the length of every string in them.
 struct Counted {
     most: usize,
 }
@@ -232,7 +232,7 @@ impl Counted {
     }
 }
 
-/// A text of limited length, alone or in a short list with anything else.
+/// A string of limited length, alone or in a short list with anything else.
 struct Text;
 
 impl<'de> DeserializeSeed<'de> for Text {

@@ -1,6 +1,6 @@
-//! Tokens that mark places in a prompt, known by their looks.
+//! Recognizes tokens that mark places in a prompt by their form.
 
-/// Whether a token is a marker by its looks, whatever its file calls it: `<|im_start|>`, `<start_of_turn>`, `[INST]`,
+/// Whether a token has the form of a marker, whatever its file says: `<|im_start|>`, `<start_of_turn>`, `[INST]`,
 /// `</s>`.
 pub(crate) fn is_marker(token: &str) -> bool {
     const NAMED: [&str; 12] = [
@@ -20,7 +20,7 @@ pub(crate) fn is_marker(token: &str) -> bool {
     NAMED.contains(&token) || is_between_bars(token)
 }
 
-/// Whether a token has the form `<|name|>`, which no text has by itself.
+/// Whether a token has the form `<|name|>`, which does not occur in ordinary text.
 fn is_between_bars(token: &str) -> bool {
     let inside = |open, close| token.strip_prefix(open).and_then(|token: &str| token.strip_suffix(close));
     let between_bars = inside("<|", "|>").or_else(|| inside("<｜", "｜>"));

@@ -1,4 +1,4 @@
-//! The special tokens of a vocabulary, found in text in one pass however many there are.
+//! Finds all special tokens of a vocabulary in a text, in one pass.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -14,13 +14,13 @@ pub struct SpecialTokens {
     /// Longest first.
     tokens: Vec<(String, u32)>,
     texts: BTreeMap<u32, usize>,
-    /// Finds their texts.
+    /// Builds the search for their texts.
     matcher: AhoCorasick,
 }
 
 impl SpecialTokens {
     /// # Errors
-    /// They are larger in all than those of any vocabulary.
+    /// They are larger in total than those of any real vocabulary.
     pub(crate) fn new(mut tokens: Vec<(String, u32)>) -> Result<Self, String> {
         tokens.retain(|(text, _)| !text.is_empty());
         let bytes: usize = tokens.iter().map(|(text, _)| text.len()).sum();
@@ -46,7 +46,7 @@ impl SpecialTokens {
         self.texts.get(&id).map(|at| self.tokens[*at].0.as_str())
     }
 
-    /// Where they stand in a text: the earliest first, and of those the longest.
+    /// Their positions in a text: leftmost first, and the longest of those at one position.
     pub fn find<'a>(&'a self, text: &'a str) -> impl Iterator<Item = (Range<usize>, u32)> + 'a {
         self.matcher.find_iter(text).map(|found| (found.range(), self.tokens[found.pattern().as_usize()].1))
     }
