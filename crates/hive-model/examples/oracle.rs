@@ -1,9 +1,9 @@
 //! Renders chat templates and encodes texts as HiveMind does, for comparison with the libraries that models are trained
 //! with.
 //!
-//! Reads JSON lines and writes one line for each. `{"template": …, "messages": …}` gives `{"text": …}`, or `{"ids":
-//! […]}` if it also has `"tokenizer": PATH` (a `tokenizer.json` or a GGUF). `{"tokenizer": PATH, "text": …}` gives
-//! `{"ids": […]}`. Failures give `{"error": …}`. `benches/oracles` describes its use.
+//! Reads JSON lines and writes one line for each. `{"template": …, "messages": …}` gives `{"text": …}`, or
+//! `{"ids": […]}` if it also has `"tokenizer": PATH` (a `tokenizer.json` or a GGUF).
+//! `{"tokenizer": PATH, "text": …}` gives `{"ids": […]}`. Failures give `{"error": …}`. `benches/oracles` describes its use.
 
 use std::collections::HashMap;
 use std::error::Error;

@@ -1,5 +1,5 @@
-//! Runs the starter model on three nodes on this machine and asks it a question: `cargo run -p hive-node --example
-//! local_swarm`. The nodes talk over loopback as they would over a network.
+//! Runs the starter model on three nodes on this machine and asks it a question:
+//! `cargo run -p hive-node --example local_swarm`. The nodes talk over loopback as they would over a network.
 
 #![allow(clippy::print_stdout)]
 

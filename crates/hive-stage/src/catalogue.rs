@@ -29,7 +29,7 @@ const FILE: &str = "models.json";
 /// Interval between two scans of the disk.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// How long it counts that the process reading a model died or hung.
+/// How long a result counts if the process that read the model died or hung.
 const UNSETTLED_FOR: Duration = Duration::from_mins(1);
 
 /// The number of files opened by path that are remembered, the latest ones.
@@ -55,8 +55,8 @@ impl Nature {
         }
     }
 
-    /// Whether the files themselves gave this result, and not the death of the process that read them, which may have
-    /// run short of memory.
+    /// Whether the result comes from the files, and not from the death of the process that read them, which may have run
+    /// out of memory.
     fn is_settled(&self) -> bool {
         !matches!(self.fault(), Some(TextError::Died(_) | TextError::Late(_)))
     }

@@ -204,8 +204,8 @@ impl StageHost {
         self.membership().audit_log().visit(machine, &model, layers, stage.usage())
     }
 
-    /// Logs that another machine was refused to load layers. Other failures are not logged: machines that fail over ask
-    /// for what is gone, and mean no harm. Orders without a right to them are logged where they are denied.
+    /// Logs that this machine refused to load layers for another one. Other failures are not logged: machines that fail
+    /// over ask for what is gone, and mean no harm. An order without the right to it is logged where it is denied.
     pub(super) fn note_refusal(&self, asker: PeerId, asked: Asked, answer: &Reply) {
         let why = match answer {
             Reply::Declined(_) => Refusal::NotSharing,
