@@ -3,7 +3,8 @@
 //!
 //! Reads JSON lines and writes one line for each. `{"template": …, "messages": …}` gives `{"text": …}`, or
 //! `{"ids": […]}` if it also has `"tokenizer": PATH` (a `tokenizer.json` or a GGUF).
-//! `{"tokenizer": PATH, "text": …}` gives `{"ids": […]}`. Failures give `{"error": …}`. `benches/oracles` describes its use.
+//! `{"tokenizer": PATH, "text": …}` gives `{"ids": […]}`. Failures give `{"error": …}`. `benches/oracles` describes its
+//! use.
 
 use std::collections::HashMap;
 use std::error::Error;

@@ -25,9 +25,9 @@ pub enum Health {
 pub struct Check {
     /// The subject, in a word.
     pub subject: &'static str,
-    /// The outcome.
+    /// The finding, in words.
     pub finding: String,
-    /// The details.
+    /// The outcome.
     pub health: Health,
 }
 

@@ -31,13 +31,13 @@ struct Inner {
     member: Membership,
     host: StageHost,
     serving: Serving,
-    /// The owner's settings.
+    /// What the owner has set.
     owner: Owner,
     switches: watch::Sender<Switches>,
     leaving: AtomicBool,
 }
 
-/// The owner's settings.
+/// What the owner has set, at the start and in the settings file.
 struct Owner {
     share: bool,
     memory_cap: Option<u64>,

@@ -107,7 +107,7 @@ impl std::fmt::Display for Why {
     }
 }
 
-/// The fraction of all memory that the owner's programs need; with less, the machine is about to slow down.
+/// One part of all memory in this many must stay free for the owner's programs; with less, the machine slows down.
 const SHORT: u64 = 32;
 
 /// Whether to share now. `sharing` is whether the machine shares already: to start again, a wavering value must be

@@ -44,7 +44,7 @@ pub(crate) use transit::{Part, Transit};
 /// Capacity of a stage's queues for frames and commands.
 const QUEUE: usize = 256;
 
-/// How often a worker is started to load a shard: the cause of a death, such as a lack of memory, may be temporary.
+/// Attempts to load a shard in a worker: what killed one, such as a lack of memory, may be temporary.
 const STARTS: usize = 3;
 
 /// Memory for queued frames; a chunk of a prompt takes up to 16 MiB in the largest models. Each stage has its own

@@ -15,7 +15,7 @@ use crate::sharing::{self, Observed, Switches, Why};
 /// Interval between two observations of this machine.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// A change of the offered memory that is worth announcing; for a small offer, a fraction of it is.
+/// The smallest change of offered memory that is announced: this much or, if less, one `OFFER_PART`th of the offer.
 const OFFER_STEP_BYTES: u64 = 256 << 20;
 const OFFER_PART: u64 = 16;
 

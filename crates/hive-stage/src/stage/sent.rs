@@ -100,7 +100,7 @@ impl Sent {
         Frame { sample, session, position: rows.start as u32, rows: rows.len() as u32, payload, ..like.clone() }
     }
 
-    /// The frames that are missing. Rows before `sample_from` travel in chunks; after it, each row asks for its token.
+    /// The missing frames. Rows before `sample_from` travel in chunks; from there on, each row asks for its token.
     pub(super) fn replay(&self, wanted: Replay) -> Vec<Frame> {
         // Tokens also go to the coordinator, which wants those that it does not know.
         let from = wanted.from.min(wanted.sample_from.saturating_add(1));
