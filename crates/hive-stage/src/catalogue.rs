@@ -55,8 +55,8 @@ impl Nature {
         }
     }
 
-    /// Whether the result comes from the files, and not from the death of the process that read them, which may have run
-    /// out of memory.
+    /// Whether the result comes from the files, and not from the death of the process that read them, which may have
+    /// run out of memory.
     fn is_settled(&self) -> bool {
         !matches!(self.fault(), Some(TextError::Died(_) | TextError::Late(_)))
     }

@@ -9,8 +9,8 @@ use super::Ring;
 use super::placed::PlacedStage;
 use super::timing::Expected;
 
-/// Prefill speed of a machine with `weight_bytes` of weights, in tokens per second. Time is proportional to the weights.
-/// The machine was measured with the starter model, whose size follows from its decode speed.
+/// Prefill speed of a machine with `weight_bytes` of weights, in tokens per second. Time is proportional to
+/// the weights. The machine was measured with the starter model, whose size follows from its decode speed.
 pub(crate) fn reading_rows_per_s(machine: &Profile, weight_bytes: u64) -> Option<f64> {
     let measured_bytes = machine.bytes_per_s? / machine.decode_tokens_per_s?;
     Some(machine.prefill_tokens_per_s? * measured_bytes / weight_bytes.max(1) as f64)

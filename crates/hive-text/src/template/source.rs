@@ -103,7 +103,7 @@ impl Counts {
     }
 }
 
-/// Hugging Face's tag `generation` tells a trainer which text is the assistant's own. Otherwise it is just a scope, like
+/// Hugging Face's tag `generation` tells a trainer which text is the assistant's own. Otherwise it is a scope, as is
 /// `with`.
 fn plain_block(name: &Token<'_>) -> Option<&'static str> {
     match name {
