@@ -16,7 +16,12 @@ const STARTER: &str = "SmolLM2-135M-Instruct.Q4_1";
 fn two() -> (Lab, [Host; 2]) {
     let mut lab = Lab::new();
     lab.network("switch", &["ann", "bob"], "10.77.0");
-    let hosts = ["ann", "bob"].map(|name| lab.node(name, ""));
+    let hosts = ["ann", "bob"].map(|name| {
+        let mut host = lab.host(name, "");
+        host.log = Some(host.folder.with_extension("log"));
+        host.start(&lab);
+        host
+    });
     pair(&lab, &hosts[0], &hosts[1]);
     (lab, hosts)
 }

@@ -92,14 +92,21 @@ fn plain_gives_mlx_lms_tokens_on_any_number_of_stages() {
     let mut rings: Vec<Ring> = SPLITS.iter().map(|splits| Ring::load(&files, splits, Compute::Plain)).collect();
     let cases = reference["greedy"].as_array().unwrap();
     assert!(cases.len() >= 10);
-    // Plain kernels are slow: the whole set runs on one stage, and the others take turns at the splits.
+    // Plain kernels are slow: the first case runs in full on every split, the others take turns at the splits and end early.
     for (index, case) in cases.iter().enumerate() {
         let (prompt, expected) = (ids(&case["prompt_tokens"]), ids(&case["tokens"]));
         let all = index == 0 || std::env::var_os("HIVEMIND_TEST_LONG").is_some();
+        let most = if all { 64 } else { 24 };
         for (number, ring) in rings.iter_mut().enumerate() {
             if all || index % SPLITS.len() == number {
-                let tokens = ring.generate(&prompt, 64, 2048, Sampling::default(), end);
-                assert_eq!(tokens, expected, "{} on split {:?}", case["prompt"], SPLITS[number]);
+                let tokens = ring.generate(&prompt, most, 2048, Sampling::default(), end);
+                assert_eq!(
+                    tokens,
+                    expected[..expected.len().min(most)],
+                    "{} on split {:?}",
+                    case["prompt"],
+                    SPLITS[number]
+                );
             }
         }
     }

@@ -181,11 +181,11 @@ impl Membership {
         if let Some(lack) = source.and_then(|source| self.lacks().of(machine, profile, source)) {
             return Some(WhyNot::Lacks(lack));
         }
-        let rests = self.trust().rests(machine)?;
+        let left = self.trust().quarantined_for(machine)?;
         if scope == Scope::WithLoadFailures && self.trust().may_be_asked_again(machine) {
             return None;
         }
-        Some(if self.trust().is_quarantined(machine) { WhyNot::WrongNumbers(rests) } else { WhyNot::Failed(rests) })
+        Some(if self.trust().is_quarantined(machine) { WhyNot::WrongNumbers(left) } else { WhyNot::Failed(left) })
     }
 
     /// Quarantines a machine that computed wrong numbers, and notifies the owner.
@@ -214,7 +214,7 @@ impl Membership {
     /// Whether plans may use a machine now.
     pub fn is_candidate(&self, machine: PeerId) -> bool {
         let shares = || self.sharing_others().iter().any(|(peer, _)| *peer == machine);
-        machine == self.id() || (shares() && self.may_see_prompts(machine) && self.trust().rests(machine).is_none())
+        machine == self.id() || (shares() && self.may_see_prompts(machine) && self.trust().quarantined_for(machine).is_none())
     }
 
     /// The other machines that are present and share.

@@ -153,7 +153,7 @@ impl Membership {
     }
 
     /// Call when this machine's networks have changed: announces again and dials every absent machine.
-    pub fn look_around(&self) {
+    pub fn rediscover(&self) {
         self.inner.search.repeat();
         self.peers().dial_all();
     }

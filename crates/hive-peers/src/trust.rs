@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use hive_net::PeerId;
 
 /// Quarantine after a failure; it doubles with each further one, up to the maximum.
-const FIRST_REST: Duration = Duration::from_secs(30);
-const LONGEST_REST: Duration = Duration::from_mins(30);
+const FIRST_QUARANTINE: Duration = Duration::from_secs(30);
+const LONGEST_QUARANTINE: Duration = Duration::from_mins(30);
 /// Older failures no longer count.
 const FORGOTTEN: Duration = Duration::from_hours(1);
 
@@ -28,7 +28,7 @@ pub(crate) const ASSUMED_BYTES_PER_S: f64 = 10e9;
 const UNPROVEN_TIMES: f64 = 2.0;
 
 /// Quarantine of a machine that computed wrong numbers, which a healthy machine never does.
-const QUARANTINE: Duration = Duration::from_hours(24);
+const WRONG_NUMBERS_QUARANTINE: Duration = Duration::from_hours(24);
 
 /// How long a machine that lacked memory it had claimed is planned with less.
 const ROOM_DOUBTED: Duration = Duration::from_mins(1);
@@ -67,7 +67,7 @@ impl Seen {
 
     /// Whether only load failures count against it. If so, it may be retried when there is no plan without it.
     fn may_be_asked_again(&self, now: Instant) -> bool {
-        let is_caught = self.caught.is_some_and(|at| now - at < QUARANTINE);
+        let is_caught = self.caught.is_some_and(|at| now - at < WRONG_NUMBERS_QUARANTINE);
         let mut recent = self.failures.iter().filter(|(at, _)| now - *at < FORGOTTEN);
         !is_caught && recent.all(|(_, how)| *how == Failing::Loading)
     }
@@ -86,18 +86,18 @@ impl Seen {
     }
 
     /// How much longer it is quarantined, if it is.
-    fn rests(&self, now: Instant) -> Option<Duration> {
+    fn quarantined_for(&self, now: Instant) -> Option<Duration> {
         let until =
             |since: Instant, rest: Duration| (since + rest).checked_duration_since(now).filter(|rest| !rest.is_zero());
-        let quarantined = self.caught.and_then(|at| until(at, QUARANTINE));
-        quarantined.max(self.rests_for_failures(now))
+        let quarantined = self.caught.and_then(|at| until(at, WRONG_NUMBERS_QUARANTINE));
+        quarantined.max(self.quarantined_for_failures(now))
     }
 
-    fn rests_for_failures(&self, now: Instant) -> Option<Duration> {
+    fn quarantined_for_failures(&self, now: Instant) -> Option<Duration> {
         let recent = || self.failures.iter().map(|(at, _)| *at).filter(|at| now - *at < FORGOTTEN);
         let latest = recent().next_back()?;
-        let doubled = FIRST_REST * (1 << (recent().count() - 1).min(16));
-        (latest + doubled.min(LONGEST_REST)).checked_duration_since(now).filter(|rest| !rest.is_zero())
+        let doubled = FIRST_QUARANTINE * (1 << (recent().count() - 1).min(16));
+        (latest + doubled.min(LONGEST_QUARANTINE)).checked_duration_since(now).filter(|rest| !rest.is_zero())
     }
 
     fn saw(&mut self, pace: f64, now: Instant) {
@@ -153,8 +153,8 @@ impl Trust {
     }
 
     /// How much longer a machine is quarantined, if it is.
-    pub fn rests(&self, machine: PeerId) -> Option<Duration> {
-        self.seen().get(&machine)?.rests(Instant::now())
+    pub fn quarantined_for(&self, machine: PeerId) -> Option<Duration> {
+        self.seen().get(&machine)?.quarantined_for(Instant::now())
     }
 
     /// The fraction of its claimed speed at which a machine is planned.
@@ -191,7 +191,7 @@ impl Trust {
     /// Whether a machine is quarantined for wrong numbers.
     pub(crate) fn is_quarantined(&self, machine: PeerId) -> bool {
         let at = self.seen().get(&machine).and_then(|seen| seen.caught);
-        at.is_some_and(|at| at.elapsed() < QUARANTINE)
+        at.is_some_and(|at| at.elapsed() < WRONG_NUMBERS_QUARANTINE)
     }
 }
 
@@ -210,18 +210,18 @@ mod tests {
     #[test]
     fn a_machine_that_fails_is_left_out_longer_each_time_and_not_for_ever() {
         let (mut seen, start) = (Seen::default(), Instant::now());
-        assert_eq!(seen.rests(start), None);
+        assert_eq!(seen.quarantined_for(start), None);
         seen.failed(Failing::Loading, start);
-        assert_eq!(seen.rests(start), Some(FIRST_REST));
-        assert_eq!(seen.rests(start + FIRST_REST), None);
+        assert_eq!(seen.quarantined_for(start), Some(FIRST_QUARANTINE));
+        assert_eq!(seen.quarantined_for(start + FIRST_QUARANTINE), None);
         let again = start + Duration::from_mins(1);
         seen.failed(Failing::Loading, again);
-        assert_eq!(seen.rests(again), Some(FIRST_REST * 2));
+        assert_eq!(seen.quarantined_for(again), Some(FIRST_QUARANTINE * 2));
         (0..20).for_each(|_| seen.failed(Failing::Loading, again));
-        assert_eq!(seen.rests(again), Some(LONGEST_REST));
+        assert_eq!(seen.quarantined_for(again), Some(LONGEST_QUARANTINE));
         let later = again + FORGOTTEN;
         seen.failed(Failing::Loading, later);
-        assert_eq!(seen.rests(later), Some(FIRST_REST));
+        assert_eq!(seen.quarantined_for(later), Some(FIRST_QUARANTINE));
     }
 
     #[test]
@@ -240,7 +240,7 @@ mod tests {
     fn a_machine_without_the_room_it_says_is_planned_with_for_less_and_not_left_out() {
         let (mut seen, start) = (Seen::default(), Instant::now());
         seen.had_no_room(100, start);
-        assert_eq!((seen.room_bytes(start), seen.rests(start)), (99, None));
+        assert_eq!((seen.room_bytes(start), seen.quarantined_for(start)), (99, None));
         assert_eq!(seen.room_bytes(start + ROOM_DOUBTED), u64::MAX);
         seen.had_no_room(200, start);
         assert_eq!(seen.room_bytes(start), 99, "it has not grown by that");
@@ -275,8 +275,8 @@ mod tests {
         let (mut seen, start) = (Seen::default(), Instant::now());
         seen.caught = Some(start);
         seen.failed(Failing::Computing, start);
-        assert_eq!(seen.rests(start), Some(QUARANTINE));
-        assert_eq!(seen.rests(start + QUARANTINE), None);
+        assert_eq!(seen.quarantined_for(start), Some(WRONG_NUMBERS_QUARANTINE));
+        assert_eq!(seen.quarantined_for(start + WRONG_NUMBERS_QUARANTINE), None);
     }
 
     #[test]

@@ -7,9 +7,9 @@
 //!
 //! Invariants:
 //! - Templates and tokenizers are untrusted. Their costs are limited before third-party code reads them, and a panic of
-//! that code is an error.
+//!   that code is an error.
 //! - Prompts are what models were trained on: templates render as in Hugging Face's `transformers`, and tokens are
-//! those of its `tokenizers`.
+//!   those of its `tokenizers`.
 //! - What a person or a tool wrote is text, even if it looks like a special token.
 //! - Text of an answer never contains half a character.
 

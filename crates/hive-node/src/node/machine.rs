@@ -154,7 +154,7 @@ pub(super) async fn watch_machine(node: Node) {
         (awake, settings) = (held, read);
         if node.member().endpoint().networks().set(networks) {
             node.member().endpoint().network_changed().await;
-            node.member().look_around();
+            node.member().rediscover();
         }
     }
 }

@@ -181,7 +181,7 @@ async fn ended(lie: Lie) -> Ended {
     };
     let mut held_against = false;
     for _ in 0..100 {
-        held_against = ann.membership().trust().rests(machine).is_some();
+        held_against = ann.membership().trust().quarantined_for(machine).is_some();
         if held_against || last.is_err() {
             break;
         }

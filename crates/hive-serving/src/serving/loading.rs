@@ -41,10 +41,10 @@ impl Serving {
     /// The model of this request; loads it if necessary.
     pub async fn model(&self, wanted: &ModelRequest) -> Result<Ring, ServeError> {
         let wanted = &wanted.usual();
-        self.restored(wanted).await;
+        self.wait_for_restore(wanted).await;
         let known = self.ring_of(wanted);
         if let Some(ring) = &known
-            && self.is_of_use(ring, wanted).await?
+            && self.is_usable(ring, wanted).await?
         {
             return Ok(ring.clone());
         }
@@ -52,7 +52,7 @@ impl Serving {
         // Another request may have loaded it meanwhile.
         let now = self.ring_of(wanted).filter(|now| !known.is_some_and(|known| known.is(now)));
         if let Some(ring) = now
-            && self.unless_stopping(self.is_of_use(&ring, wanted)).await?
+            && self.unless_stopping(self.is_usable(&ring, wanted)).await?
         {
             return Ok(ring);
         }
@@ -80,9 +80,9 @@ impl Serving {
     }
 
     /// Whether a loaded model can serve this request as it is. Waits for a failover in progress.
-    async fn is_of_use(&self, ring: &Ring, wanted: &ModelRequest) -> Result<bool, ServeError> {
+    async fn is_usable(&self, ring: &Ring, wanted: &ModelRequest) -> Result<bool, ServeError> {
         // A model in use moves only by live migration (`moving.rs`).
-        Ok(self.settles(ring).await && (ring.is_busy() || self.revision(ring, wanted)? == Revision::Keep))
+        Ok(self.wait_until_settled(ring).await && (ring.is_busy() || self.revision(ring, wanted)? == Revision::Keep))
     }
 
     /// Loads a model without freeing any other. The caller holds the placing lock.
@@ -112,7 +112,7 @@ impl Serving {
     }
 
     /// Waits for a failover in progress and returns whether the model can be used.
-    async fn settles(&self, ring: &Ring) -> bool {
+    async fn wait_until_settled(&self, ring: &Ring) -> bool {
         let mut state = ring.state();
         let settled = tokio::time::timeout(FAILOVER_TIMEOUT, async {
             loop {

@@ -40,7 +40,7 @@ impl Serving {
     }
 
     /// Waits for a model that is being restored, so that a question does not place it elsewhere.
-    pub(super) async fn restored(&self, wanted: &ModelRequest) {
+    pub(super) async fn wait_for_restore(&self, wanted: &ModelRequest) {
         let mut restoring = self.inner.restoring.subscribe();
         let settled = restoring.wait_for(|waiting| waiting.iter().all(|placed| placed.wanted != *wanted));
         let _ = tokio::time::timeout(QUESTION_WAITS, settled).await;
