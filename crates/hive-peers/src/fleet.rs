@@ -214,7 +214,8 @@ impl Membership {
     /// Whether plans may use a machine now.
     pub fn is_candidate(&self, machine: PeerId) -> bool {
         let shares = || self.sharing_others().iter().any(|(peer, _)| *peer == machine);
-        machine == self.id() || (shares() && self.may_see_prompts(machine) && self.trust().quarantined_for(machine).is_none())
+        machine == self.id()
+            || (shares() && self.may_see_prompts(machine) && self.trust().quarantined_for(machine).is_none())
     }
 
     /// The other machines that are present and share.

@@ -95,7 +95,8 @@ impl Serving {
             if more.len() > machines.len()
                 && let Ok(found) = self.place_on(&more, model.card(), wanted)
             {
-                let is_new = |machine: &&Candidate| self.member().trust().quarantined_for(machine.placement.addr.id()).is_some();
+                let is_new =
+                    |machine: &&Candidate| self.member().trust().quarantined_for(machine.placement.addr.id()).is_some();
                 let names: Vec<_> = more.iter().filter(is_new).map(|machine| machine.placement.name.as_str()).collect();
                 let asked = are(&names);
                 asked_again =
