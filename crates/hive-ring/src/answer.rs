@@ -76,7 +76,7 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    pub(super) fn new(
+    pub(crate) fn new(
         id: u64,
         ring: Ring,
         source: Option<Arc<dyn Source>>,

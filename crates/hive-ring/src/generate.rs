@@ -6,6 +6,7 @@ use std::time::Instant;
 use jiff::civil::DateTime;
 use tokio::sync::mpsc;
 
+use crate::answer::Answer;
 use crate::answer::run::start;
 use crate::events::Event;
 use crate::request::{GenerateError, Request};
@@ -80,9 +81,8 @@ impl Ring {
             return Err(GenerateError::NoRoom { tokens, room });
         }
         let id = self.new_id();
-        let events = start(id, self.clone(), source, prompt, request, max_tokens, started)
-            .await
-            .map_err(|error| GenerateError::Resume(error.to_string()))?;
+        let answer = Answer::new(id, self.clone(), source, prompt, request, max_tokens, started);
+        let events = start(answer).await.map_err(|error| GenerateError::Resume(error.to_string()))?;
         Ok(Reply { id, ring: self.clone(), events })
     }
 

@@ -1,8 +1,5 @@
 //! An answer from its first event to its last.
 
-use std::sync::Arc;
-use std::time::Instant;
-
 use hive_net::{Frame, Kind};
 use hive_protocol::logged;
 use hive_worker::text::TextError;
@@ -13,9 +10,7 @@ use super::end::{End, broken_off, unless_over};
 use super::silence::Silence;
 use super::tokens::Step;
 use crate::events::Event;
-use crate::request::Request;
-use crate::ring::{Health, Ring};
-use crate::source::Source;
+use crate::ring::Health;
 
 /// Failovers in a row without a token between them after which the answer itself must be the cause. Stages that are
 /// well and pass nothing on are joined again and then replaced one by one, see [`Stuck`].
@@ -34,19 +29,10 @@ fn was_alone(at_first: Option<(u64, usize)>, at_last: (u64, usize), epoch: u32) 
 }
 
 /// Starts an answer, which runs as soon as the stages have room for it. Its events arrive on the receiver.
-pub(crate) async fn start(
-    id: u64,
-    ring: Ring,
-    source: Option<Arc<dyn Source>>,
-    prompt: Vec<u32>,
-    request: &Request,
-    max_tokens: usize,
-    started: Instant,
-) -> Result<mpsc::Receiver<Event>, TextError> {
-    let mut answer = Answer::new(id, ring, source, prompt, request, max_tokens, started);
+pub(crate) async fn start(mut answer: Answer) -> Result<mpsc::Receiver<Event>, TextError> {
     // The text of the resume tokens was shown before, except for what was held back.
-    for token in &request.resume_tokens {
-        let piece = answer.ring.model().push(&mut answer.detokenizer, *token).await?;
+    for token in answer.tokens.clone() {
+        let piece = answer.ring.model().push(&mut answer.detokenizer, token).await?;
         answer.watch(&piece);
     }
     let (events, receiver) = mpsc::channel(EVENT_QUEUE);
