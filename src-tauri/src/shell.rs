@@ -174,5 +174,6 @@ impl Shell {
 
 /// The snapshot of a node for an owner with these settings.
 fn shown_of(node: &Node, settings: &Settings, update: Update) -> Snapshot {
-    snapshot(&hive_api::status(node), settings.notify, settings.accent.unwrap_or_default(), update)
+    let colours = (settings.accent.unwrap_or_default(), settings.look.unwrap_or_default());
+    snapshot(&hive_api::status(node), settings.notify, colours, update)
 }

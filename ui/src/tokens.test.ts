@@ -5,7 +5,7 @@ import css from "./tokens.css?raw";
 
 const accents = Object.keys(words.accents);
 
-const [light = "", dark = ""] = css.split("@media (prefers-color-scheme: dark)");
+const [light = "", dark = ""] = css.split('[data-theme="dark"] {\n  color-scheme');
 
 /** The declarations of an accent in light or dark mode. */
 function accent(name: string, look: string): string {

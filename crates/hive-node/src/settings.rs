@@ -9,7 +9,7 @@ use hive_net::Relay;
 use hive_net::border::NAME_COLUMNS;
 use serde::{Deserialize, Serialize};
 
-pub use hive_types::Accent;
+pub use hive_types::{Accent, Look};
 
 use hive_peers::data::{DataError, DataFolder};
 
@@ -41,6 +41,10 @@ pub struct Settings {
     pub notify: Option<bool>,
     /// The colour of the app's switches, buttons and lights.
     pub accent: Option<Accent>,
+    /// Whether the app's pages are light or dark.
+    pub look: Option<Look>,
+    /// The model of new chats in the app; the starter model by default.
+    pub model: Option<String>,
     /// The address of the API; must be loopback.
     pub api: Option<SocketAddr>,
     /// Origins of web pages that may use the API, in addition to this machine's own.

@@ -32,7 +32,7 @@ pub use models::{
 };
 pub use pairing::{Approval, Invitation, InviteRequest, JoinRequest, PairingCode};
 pub use profile::{Heat, ModelCopy, Power, Profile};
-pub use settings::Accent;
+pub use settings::{Accent, Look};
 pub use sharing::{SharingChange, SharingReply};
 pub use status::{Done, Notice, Status, Update};
 pub use tokens::{IssuedToken, NewToken, OwnerTokenRenewal, Right, TokenList, TokenView};

@@ -17,3 +17,16 @@ pub enum Accent {
     Green,
     Graphite,
 }
+
+/// Light or dark pages.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "specta", derive(specta::Type))]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs, reason = "the names say it")]
+pub enum Look {
+    /// As the system.
+    #[default]
+    Automatic,
+    Light,
+    Dark,
+}

@@ -185,6 +185,7 @@ mod tests {
             update: Update::default(),
             notify: None,
             accent: Accent::default(),
+            look: hive_types::Look::default(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! The snapshot that the tray, the popover and the windows show, derived from the node's status. Pure.
 
-use hive_types::{Accent, Profile, Status};
+use hive_types::{Accent, Look, Profile, Status};
 use serde::Serialize;
 use specta::Type;
 
@@ -65,6 +65,8 @@ pub struct Snapshot {
     pub notify: Option<bool>,
     /// Accent colour of switches, buttons and lights.
     pub accent: Accent,
+    /// Light or dark.
+    pub look: Look,
 }
 
 /// A model being loaded.
@@ -123,7 +125,7 @@ pub struct Stage {
 }
 
 /// Builds the snapshot. `notify` is `None` until the owner has decided about notifications.
-pub fn snapshot(status: &Status, notify: Option<bool>, accent: Accent, update: Update) -> Snapshot {
+pub fn snapshot(status: &Status, notify: Option<bool>, (accent, look): (Accent, Look), update: Update) -> Snapshot {
     let profile = &status.profile;
     let machines = machines(status);
     let requests: Vec<_> = status.peers.iter().filter_map(request).collect();
@@ -167,6 +169,7 @@ pub fn snapshot(status: &Status, notify: Option<bool>, accent: Accent, update: U
         update,
         notify,
         accent,
+        look,
     }
 }
 
@@ -235,7 +238,7 @@ mod tests {
     }
 
     fn seen(status: &Status) -> Snapshot {
-        snapshot(status, None, Accent::default(), Update::default())
+        snapshot(status, None, (Accent::default(), Look::default()), Update::default())
     }
 
     fn peer(state: PeerState) -> PeerView {

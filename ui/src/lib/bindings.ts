@@ -78,6 +78,10 @@ export const commands = {
 	hide: () => __TAURI_INVOKE<void>("hide"),
 	/**  Quits the app after draining the node. */
 	quit: () => __TAURI_INVOKE<void>("quit"),
+	/**  Opens a web or mail link in the owner's browser or mail program. */
+	openLink: (url: string) => typedError<null, Problem>(__TAURI_INVOKE("open_link", { url })),
+	/**  Scales the text of all windows, in percent of its usual size. */
+	textSize: (percent: number) => __TAURI_INVOKE<void>("text_size", { percent }),
 };
 
 /* Types */
@@ -173,6 +177,11 @@ export type LogLine = {
 	/**  What happened, in words. */
 	text: string,
 };
+
+/**  Light or dark pages. */
+export type Look = 
+/**  As the system. */
+"automatic" | "light" | "dark";
 
 /**  An approved machine. */
 export type Machine = {
@@ -424,6 +433,8 @@ export type Snapshot = {
 	notify: boolean | null,
 	/**  Accent colour of switches, buttons and lights. */
 	accent: Accent,
+	/**  Light or dark. */
+	look: Look,
 };
 
 /**  A stage. */

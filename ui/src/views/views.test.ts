@@ -66,6 +66,7 @@ const shown: Snapshot = {
   update: { kind: "unknown" },
   notify: null,
   accent: "honey",
+  look: "automatic",
 };
 
 const onDisk = (name: string, more: Partial<OnDisk> = {}): OnDisk => ({
