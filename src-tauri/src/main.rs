@@ -4,6 +4,7 @@ mod chat;
 mod end;
 mod folder;
 mod ipc;
+mod links;
 #[cfg(target_os = "macos")]
 mod mac;
 mod menu;
@@ -11,6 +12,7 @@ mod notify;
 mod preferences;
 mod problem;
 mod shell;
+mod text_size;
 mod tray;
 mod update;
 mod windows;
@@ -94,6 +96,8 @@ fn commands() -> tauri_specta::Builder<tauri::Wry> {
             ipc::show_settings,
             ipc::hide,
             ipc::quit,
+            links::open_link,
+            text_size::text_size,
         ],
     )
 }

@@ -2,7 +2,8 @@
 
 use tauri::webview::NewWindowResponse;
 use tauri::{
-    AppHandle, Manager, PhysicalPosition, Rect, Url, WebviewUrl, WebviewWindow, WebviewWindowBuilder, WindowEvent, Wry,
+    AppHandle, LogicalSize, Manager, PhysicalPosition, Rect, Url, WebviewUrl, WebviewWindow, WebviewWindowBuilder,
+    WindowEvent, Wry,
 };
 
 /// The main window.
@@ -15,6 +16,9 @@ pub(crate) const TROUBLE: &str = "trouble";
 
 /// The popover's size, in points.
 const POPOVER_SIZE: (f64, f64) = (340.0, 580.0);
+
+/// The main window's smallest size, in points: a quarter of a small screen.
+const SMALLEST: (f64, f64) = (320.0, 480.0);
 
 /// Whether a window may open a URL: only the app's own pages. Model output may contain links, and following one would
 /// turn the window over to that page.
@@ -35,7 +39,7 @@ fn window<'a>(app: &'a AppHandle, name: &str, page: &str) -> WebviewWindowBuilde
 pub(crate) fn make(app: &AppHandle) -> tauri::Result<()> {
     let main = window(app, MAIN, "index.html")
         .inner_size(1000.0, 700.0)
-        .min_inner_size(720.0, 480.0)
+        .min_inner_size(SMALLEST.0, SMALLEST.1)
         .visible(false)
         .build()?;
     let kept = main.clone();
@@ -102,10 +106,25 @@ pub(crate) fn show_popover(app: &AppHandle, icon: Option<Rect>) {
     if let Some(icon) = icon {
         let scale = popover.scale_factor().unwrap_or(1.0);
         let (place, size) = (icon.position.to_physical::<f64>(scale), icon.size.to_physical::<f64>(scale));
-        let left = place.x + size.width / 2.0 - POPOVER_SIZE.0 * scale / 2.0;
+        let width = popover.outer_size().map_or(POPOVER_SIZE.0 * scale, |size| f64::from(size.width));
+        let left = place.x + size.width / 2.0 - width / 2.0;
         let _ = popover.set_position(PhysicalPosition::new(left.max(0.0), place.y + size.height));
     }
     present(&popover);
+}
+
+/// Makes the popover as large as its text needs, and no larger than the screen; what is below can be scrolled to.
+pub(crate) fn size_popover(app: &AppHandle, text: f64) {
+    let Some(popover) = app.get_webview_window(POPOVER) else { return };
+    let screen = popover.current_monitor().ok().flatten().map(|monitor| monitor.size().to_logical(monitor.scale_factor()));
+    let size = fitted((POPOVER_SIZE.0 * text, POPOVER_SIZE.1 * text), screen);
+    let _ = popover.set_size(size);
+}
+
+/// A size that leaves a tenth of the screen free.
+fn fitted((width, height): (f64, f64), screen: Option<LogicalSize<f64>>) -> LogicalSize<f64> {
+    let most = screen.map_or((width, height), |screen| (screen.width * 0.9, screen.height * 0.9));
+    LogicalSize::new(width.min(most.0), height.min(most.1))
 }
 
 /// Toggles the popover.
@@ -144,6 +163,14 @@ fn settle(_: &AppHandle) {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_popover_fits_the_screen_with_large_text() {
+        let screen = LogicalSize::new(1280.0, 800.0);
+        assert_eq!(fitted((340.0, 580.0), Some(screen)), LogicalSize::new(340.0, 580.0));
+        assert_eq!(fitted((680.0, 1160.0), Some(screen)), LogicalSize::new(680.0, 720.0));
+        assert_eq!(fitted((680.0, 1160.0), None), LogicalSize::new(680.0, 1160.0));
+    }
 
     #[test]
     fn a_window_shows_the_apps_own_pages_and_no_others() {

@@ -230,7 +230,6 @@ export const words = {
   recommended: (bytes: number) => `Recommended: ${gigabytes(bytes)}`,
   mostToGive: "Maximum memory to share",
   speedNow: (speed: string) => `Speed in the last minute: ${speed} now`,
-  byKey: (view: string, key: number) => `${view}  (⌘${key} or Ctrl+${key})`,
   waiting: (requests: number) => `${requests} waiting`,
   inMemory: "Loaded on:",
   onDisk: (bytes: number, others: string[]) =>
