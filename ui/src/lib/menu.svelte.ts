@@ -21,7 +21,8 @@ const isField = (element: Element): element is Field =>
 /** The text that is selected around a place. */
 function selectedAt(place: Element): string {
   const selection = getSelection();
-  return selection && !selection.isCollapsed && selection.containsNode(place, true) ? selection.toString() : "";
+  const chosen = selection !== null && !selection.isCollapsed && selection.getRangeAt(0).intersectsNode(place);
+  return chosen ? selection.toString() : "";
 }
 
 function ofField(field: HTMLElement, refused: () => void): Item[] {
