@@ -4,8 +4,10 @@ import { invoke as __TAURI_INVOKE, Channel } from "@tauri-apps/api/core";
 
 /** Commands */
 export const commands = {
-	/**  The error that kept the node from starting, if any; every other command then fails. */
-	trouble: () => __TAURI_INVOKE<Problem | null>("trouble"),
+	/**  What kept the node from starting, if anything did; every other command then fails. */
+	trouble: () => __TAURI_INVOKE<Trouble | null>("trouble"),
+	/**  Does one of the things that the trouble offers. */
+	mend: (remedy: Remedy) => typedError<null, Problem>(__TAURI_INVOKE("mend", { remedy })),
 	/**  Sends the snapshot now and after every change. */
 	watch: (snapshots: Channel<Snapshot>) => typedError<null, Problem>(__TAURI_INVOKE("watch", { snapshots })),
 	/**  Turns sharing on or off. */
@@ -22,6 +24,10 @@ export const commands = {
 	deny: (machine: string) => typedError<null, Problem>(__TAURI_INVOKE("deny", { machine })),
 	/**  Removes a machine from the swarm. */
 	remove: (machine: string) => typedError<null, Problem>(__TAURI_INVOKE("remove", { machine })),
+	/**  Undoes the removal of a machine: it is approved again, with its name and its rights. */
+	restore: (machine: string) => typedError<null, Problem>(__TAURI_INVOKE("restore", { machine })),
+	/**  Makes the popover as high as its content. Both lengths are in the page's pixels, which text size scales. */
+	fitPopover: (width: number, height: number) => __TAURI_INVOKE<void>("fit_popover", { width, height }),
 	/**  Renames a machine. */
 	rename: (machine: string, name: string) => typedError<null, Problem>(__TAURI_INVOKE("rename", { machine, name })),
 	/**  Sets a machine's rights: to use this machine's memory, and to see this owner's prompts. Its limits do not change. */
@@ -32,8 +38,10 @@ export const commands = {
 	join: (invitation: string) => typedError<string, Problem>(__TAURI_INVOKE("join", { invitation })),
 	/**  What one machine, or with null every machine, did here; newest lines first. */
 	log: (machine: string | null) => typedError<LogLine[], Problem>(__TAURI_INVOKE("log", { machine })),
-	/**  The models on this machine. */
+	/**  The models on this machine: the default one first, those that cannot be used last. */
 	listModels: () => typedError<OnDisk[], Problem>(__TAURI_INVOKE("list_models")),
+	/**  Shows the folder that models are downloaded to. */
+	showModels: () => typedError<null, Problem>(__TAURI_INVOKE("show_models")),
 	/**  Loads a model into memory. */
 	loadModel: (model: string) => typedError<null, Problem>(__TAURI_INVOKE("load_model", { model })),
 	/**  Unloads a model and frees its memory. */
@@ -56,14 +64,26 @@ export const commands = {
 	deleteConversation: (id: string) => typedError<null, Problem>(__TAURI_INVOKE("delete_conversation", { id })),
 	/**  Exports a conversation to a file in the owner's Downloads folder; returns its path. */
 	exportConversation: (id: string) => typedError<string, Problem>(__TAURI_INVOKE("export_conversation", { id })),
-	/**  Why the API for programs on this machine is off, if it is. */
-	programs: () => typedError<Problem | null, Problem>(__TAURI_INVOKE("programs")),
-	/**  Shows the data folder in the system's file manager, also if the node could not start. */
-	showFolder: () => typedError<null, Problem>(__TAURI_INVOKE("show_folder")),
+	/**  The API and the programs that may use it. */
+	programs: () => typedError<Programs, Problem>(__TAURI_INVOKE("programs")),
+	/**  Creates a token for a program, and returns it: the only time that it can be shown. */
+	addProgram: (name: string) => typedError<string, Problem>(__TAURI_INVOKE("add_program", { name })),
+	/**  Revokes a program's token. */
+	revokeProgram: (name: string) => typedError<null, Problem>(__TAURI_INVOKE("revoke_program", { name })),
+	/**  Moves the API to a port that is free now, and restarts the app. */
+	useAnotherPort: () => typedError<null, Problem>(__TAURI_INVOKE("use_another_port")),
 	/**  The owner's settings. */
 	preferences: () => typedError<Preferences, Problem>(__TAURI_INVOKE("preferences")),
-	/**  Changes the settings; returns whether some take effect only after a restart. */
-	prefer: (wanted: Preferences) => typedError<boolean, Problem>(__TAURI_INVOKE("prefer", { wanted })),
+	/**  Changes one setting, at once. */
+	change: (change: Change) => typedError<Changed, Problem>(__TAURI_INVOKE("change", { change })),
+	/**  Restores the default of every setting on the page. */
+	resetSettings: () => typedError<Preferences, Problem>(__TAURI_INVOKE("reset_settings")),
+	/**  What runs here, and where its data is. */
+	about: () => typedError<About, Problem>(__TAURI_INVOKE("about")),
+	/**  Shows the data folder in the system's file manager. */
+	showFolder: () => typedError<null, Problem>(__TAURI_INVOKE("show_folder")),
+	/**  Shows the folder of the audit log. */
+	showLog: () => typedError<null, Problem>(__TAURI_INVOKE("show_log")),
 	/**  Remembers whether the owner wants notifications. */
 	notify: (wanted: boolean) => typedError<null, Problem>(__TAURI_INVOKE("notify", { wanted })),
 	/**  Takes an update's next step: checks for it, downloads it, or restarts into it. */
@@ -85,6 +105,18 @@ export const commands = {
 };
 
 /* Types */
+/**  What runs here: for the settings page and for reports of faults. */
+export type About = {
+	/**  The app's version. */
+	version: string,
+	/**  The web view's version, if it says so. */
+	web_view: string | null,
+	/**  The operating system and the processor's kind. */
+	system: string,
+	/**  The data folder. */
+	folder: string,
+};
+
 /**  An accent colour; each has a light and a dark shade with enough contrast. */
 export type Accent = "honey" | "blue" | "purple" | "pink" | "red" | "green" | "graphite";
 
@@ -110,6 +142,26 @@ export type Ask = {
 	options: string[],
 	/**  When the conversation began, in seconds since 1970. */
 	began_s: number | null,
+};
+
+/**  Why the app could not start. */
+export type Cause = 
+/**  Another HiveMind uses the data folder. */
+{ kind: "in_use"; by: string; process: number | null } | 
+{ kind: "not_writable"; path: string; why: string } | 
+{ kind: "full"; path: string } | 
+{ kind: "damaged"; file: string; why: string } | 
+{ kind: "newer"; file: string } | 
+{ kind: "port"; why: string } | 
+{ kind: "other"; why: string; hint: string | null };
+
+/**  A change of one field. Texts are as typed; an empty one restores the default. */
+export type Change = { field: "name"; value: string } | { field: "memory"; value: string } | { field: "only_on_power"; value: boolean } | { field: "only_when_idle_minutes"; value: string } | { field: "bandwidth_mbit_per_s"; value: string } | { field: "lan_only"; value: boolean } | { field: "relay"; value: string } | { field: "api"; value: string } | { field: "bind"; value: string } | { field: "notify"; value: boolean } | { field: "accent"; value: Accent } | { field: "look"; value: Look } | { field: "model"; value: string | null } | { field: "open_at_login"; value: boolean };
+
+/**  The settings after a change, and why it was refused, if it was. */
+export type Changed = {
+	preferences: Preferences,
+	refused: Refused | null,
 };
 
 /**  A conversation. */
@@ -139,6 +191,9 @@ export type Entry = {
 	/**  When it last changed, in seconds since 1970. */
 	updated_s: number,
 };
+
+/**  A field whose value may take effect only after a restart. */
+export type Field = "name" | "memory" | "lan_only" | "relay" | "api" | "bind";
 
 /**  A machine nearby that is not paired. */
 export type Found = {
@@ -201,6 +256,10 @@ export type Machine = {
 	sharing: boolean,
 	/**  Why it is offline or not sharing, in words. */
 	why: string | null,
+	/**  Since when it is offline, in seconds since 1970, if that is known. */
+	away_since_s: number | null,
+	/**  What it did today for people and programs on this machine. */
+	today: Today,
 	/**  Its processor. */
 	chip: string,
 	/**  Memory it shares, in bytes. */
@@ -225,6 +284,8 @@ export type Memory = {
 	total: number,
 	/**  Memory used by everything else. */
 	taken: number,
+	/**  Whether it is shared now; otherwise `offered` is what would be. */
+	sharing: boolean,
 	/**  Maximum shared now. */
 	offered: number,
 	/**  Memory used by the layers held here. */
@@ -284,6 +345,11 @@ unknown_options: string[] } |
 /**  Why. */
 why: string };
 
+/**  Why the API is off. */
+export type Off = 
+{ kind: "port"; why: string } | 
+{ kind: "other"; why: string; hint: string | null };
+
 /**  A model on this machine's disk. */
 export type OnDisk = {
 	/**  Its name. */
@@ -296,6 +362,8 @@ export type OnDisk = {
 	removable: boolean,
 	/**  Other machines that have it. */
 	also_on: string[],
+	/**  Why it cannot be used, if it cannot. */
+	unusable: string | null,
 };
 
 /**  Where a model would be placed, and why. */
@@ -308,14 +376,16 @@ export type PlanView = {
 	reasons: string[],
 	/**  Predicted speed, in tokens per second. */
 	tokens_per_s: number | null,
+	/**  Memory it would use on all machines, in bytes. */
+	bytes: number,
 };
 
 /**  The owner's settings; null means the default. */
 export type Preferences = {
 	/**  The name shown to other machines. */
 	name: string | null,
-	/**  Maximum memory to share, such as "8GiB". */
-	memory: string | null,
+	/**  Maximum memory to share, in bytes. */
+	memory_bytes: number | null,
 	/**  Share only on mains power. */
 	only_on_power: boolean,
 	/**  Share only after this many minutes without input. */
@@ -334,8 +404,14 @@ export type Preferences = {
 	notify: boolean,
 	/**  Accent colour of switches, buttons and lights. */
 	accent: Accent,
+	/**  Light or dark. */
+	look: Look,
+	/**  The model of new chats. */
+	model: string | null,
 	/**  Whether the app opens at login. */
 	open_at_login: boolean,
+	/**  Fields whose value takes effect only after a restart. */
+	restart: Field[],
 };
 
 /**  An error shown to the owner. */
@@ -347,6 +423,30 @@ export type Problem = {
 	/**  What to do about it. */
 	hint: string | null,
 };
+
+/**  A program that has a token. */
+export type Program = {
+	name: string,
+	may: string[],
+	used_days_ago: number | null,
+};
+
+/**  The API and its programs. */
+export type Programs = {
+	url: string | null,
+	off: Off | null,
+	tokens: Program[],
+};
+
+/**  Why a field does not take a value: what it takes instead. */
+export type Refused = 
+{ kind: "whole"; least: number; most: number } | 
+{ kind: "memory"; least: number; most: number | null } | 
+{ kind: "name"; most: number } | 
+{ kind: "address" } | { kind: "loopback" } | { kind: "relay" };
+
+/**  Something that a click does about it. */
+export type Remedy = "try_again" | "stop_other" | "use_another_port" | "move_aside" | "open_folder" | "quit";
 
 /**  A pairing request that waits for a decision. */
 export type Request = {
@@ -458,12 +558,26 @@ export type State =
 /**  Sharing is on, but something prevents it. */
 "paused";
 
+/**  What a machine did today. */
+export type Today = {
+	/**  Answers that it took part in. */
+	answers: number,
+	/**  Tokens of these answers. */
+	tokens: number,
+};
+
 /**  A message. */
 export type Turn = {
 	/**  `system`, `user` or `assistant`. */
 	role: string,
 	/**  Its text. */
 	text: string,
+};
+
+/**  Why the app could not start, and what mends it. */
+export type Trouble = {
+	cause: Cause,
+	remedies: Remedy[],
 };
 
 /**  Progress of an app update. */

@@ -58,6 +58,21 @@ export function time(at: string): string {
   return new Date(at).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" });
 }
 
+/** "14:02", "yesterday 14:02", "26 November": a past moment, as near as it needs to be told. */
+export function moment(at_s: number, now_s: number = Date.now() / 1000): string {
+  const at = new Date(at_s * 1000);
+  const days = Math.round((new Date(now_s * 1000).setHours(0, 0, 0, 0) - new Date(at_s * 1000).setHours(0, 0, 0, 0)) / 86_400_000);
+  if (days <= 0) return time(at.toISOString());
+  if (days === 1) return `yesterday ${time(at.toISOString())}`;
+  const year = at.getFullYear() === new Date(now_s * 1000).getFullYear() ? undefined : "numeric";
+  return at.toLocaleDateString("en-GB", { day: "numeric", month: "long", year });
+}
+
+/** "away since 14:02", or "away" if it is not known since when. */
+export function away(since_s: number | null): string {
+  return since_s === null ? "away" : `away since ${moment(since_s)}`;
+}
+
 export const words = {
   share: "Share compute",
   machines: "Machines",
@@ -312,4 +327,17 @@ export const words = {
     hide: "Close window",
     quit: "Quit HiveMind",
   },
+  // Machines and the popover.
+  joined: (names: string[]) => `${names.join(" and ")} ${names.length === 1 ? "is" : "are"} in.`,
+  removeAsks: (name: string) =>
+    `Remove ${name}? It will no longer compute for you, and you have to pair again to undo this.`,
+  removeAsk: "Remove…",
+  removed: (name: string) => `Removed ${name}`,
+  didToday: (answers: number, tokens: number) => `${several(answers, "answer", "answers")}, ${tokens.toLocaleString("en")} tokens`,
+  today: "Today",
+  showCode: "Show QR code",
+  hideCode: "Hide QR code",
+  codeOf: "QR code of your invitation",
+  wouldShare: (bytes: number) => `Would share up to ${gigabytes(bytes)}`,
+  notShared: "not shared",
 };

@@ -5,6 +5,7 @@ import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 
 import type { Machine, News, OnDisk, Snapshot } from "../lib/bindings";
 import { chats } from "../lib/chats.svelte";
+import { invitation } from "../lib/invitation.svelte";
 import { swarm } from "../lib/swarm.svelte";
 import { unsaved } from "../lib/unsaved";
 import { day } from "../lib/words";
@@ -22,6 +23,8 @@ const machine = (more: Partial<Machine>): Machine => ({
   here: true,
   sharing: true,
   why: null,
+  away_since_s: null,
+  today: { answers: 0, tokens: 0 },
   chip: "Apple M3",
   offered: 12e9,
   layers: [],
@@ -40,7 +43,7 @@ const shown: Snapshot = {
   share: true,
   paused: false,
   line: "Sharing · 2 machines",
-  memory: { total: 24e9, taken: 5e9, offered: 12e9, held: 4e9, cap: 16e9, recommended: 18e9 },
+  memory: { total: 24e9, taken: 5e9, sharing: true, offered: 12e9, held: 4e9, cap: 16e9, recommended: 18e9 },
   pool_bytes: 28e9,
   machines: [
     machine({ own: true, layers: [[0, 18]] }),
@@ -115,6 +118,7 @@ beforeEach(() => {
   localStorage.clear();
   chats.begin();
   chats.busy = undefined;
+  invitation.forget();
 });
 
 afterEach(() => {
