@@ -25,6 +25,7 @@ pub(crate) fn status_view(status: hive_node::Status) -> Status {
         peers,
         left_out,
         answered_tokens,
+        today,
         model,
         loading,
     } = status;
@@ -39,6 +40,7 @@ pub(crate) fn status_view(status: hive_node::Status) -> Status {
         peers: peers.into_iter().map(peer).collect(),
         left_out,
         answered_tokens,
+        today,
         model,
         loading,
     }

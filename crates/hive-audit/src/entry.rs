@@ -41,6 +41,8 @@ pub enum AuditEvent {
     },
     /// The owner removed the machine.
     Removed,
+    /// The owner undid the machine's removal.
+    Restored,
     /// The owner blocked the machine.
     Blocked,
     /// The owner renamed the machine.

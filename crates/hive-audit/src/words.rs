@@ -37,6 +37,7 @@ fn of(entry: &Entry) -> String {
             format!("another machine ({key}) calls itself {name}, like the approved one ({approved})")
         }
         AuditEvent::Removed => format!("{name} ({key}) was removed"),
+        AuditEvent::Restored => format!("{name} ({key}) was put back"),
         AuditEvent::Blocked => format!("{name} ({key}) was blocked"),
         AuditEvent::Renamed { name: new } => format!("{name} ({key}) is called {new} from now on"),
         AuditEvent::Invited { valid_for_s } => {

@@ -60,6 +60,7 @@ pub fn machine_name() -> String {
     hive_host::name()
 }
 
+pub use hive_host::folders::hugging_face_cache;
 pub use hive_host::{colours_on_stderr, outlives_its_terminal};
 pub use hive_model::{Compute, Sampling};
 pub use hive_net::border;
@@ -70,7 +71,7 @@ pub use hive_net::pairing::{Code, PairError};
 pub use hive_net::{Link, PeerId, Relay};
 pub use hive_peers::{
     DecideError, FindPeerError, INVITE_VALID_FOR, Lacking, MeasuredPath, Notice, Paired, PeerState, PeerView,
-    Placement, Rights, RightsError, StartError,
+    Placement, RestoreError, Rights, RightsError, StartError,
 };
 pub use hive_plan::{Plan, PlanError, PlannedStage};
 pub use hive_protocol::{ModelCopy, ModelSource, Profile, StageReport, StageSpec};
@@ -80,7 +81,7 @@ pub use hive_ring::{
 pub use hive_serving::{AnswerError, LetGoError, local_time};
 pub use hive_stage::runtime;
 pub use hive_text::template::{Conversation, Message, RESERVED_VARIABLES, VariableError, variable};
-pub use hive_types::ModelOnDisk;
+pub use hive_types::{MachineWork, ModelOnDisk};
 pub use hive_worker::text::{Model, ModelCard, TextError, TextFault};
 pub use hive_worker::{self as worker, mlx_library};
 pub use local_swarm::{LocalSwarm, SwarmError, SwarmOptions, plan};

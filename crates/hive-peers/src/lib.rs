@@ -27,6 +27,7 @@ mod speed;
 mod tasks;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+mod today;
 mod trust;
 
 pub use changes::Changes;
@@ -36,8 +37,11 @@ pub use lacks::{Lack, Lacking, Lacks};
 pub use local::{Local, Opened, Work};
 pub use membership::{Membership, MembershipOptions, StartError};
 pub use pairing::INVITE_VALID_FOR;
-pub use peers::{DecideError, MeasuredPath, Notice, Paired, PeerState, PeerView, Peers, Rights, RightsError};
+pub use peers::{
+    DecideError, MeasuredPath, Notice, Paired, PeerState, PeerView, Peers, RestoreError, Rights, RightsError,
+};
 pub use placement::Placement;
 pub use speed::Speed;
 pub use tasks::Tasks;
+pub use today::DayWork;
 pub use trust::{Failing, Trust};

@@ -1,7 +1,7 @@
 //! This machine as a member of the swarm: its identity, how it reaches other machines, and its profile.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use hive_audit::{Audit, AuditEvent, Machine};
@@ -23,6 +23,7 @@ use crate::pairings::Pairings;
 use crate::peers::{Notice, PeerView, Peers, Rights, RightsError};
 use crate::reach::{self, Observation};
 use crate::tasks::Tasks;
+use crate::today::{self, Day, DayWork};
 use crate::trust::Trust;
 
 /// Maximum number of addresses of a machine that are taken from another machine's hints.
@@ -94,6 +95,7 @@ struct Inner {
     trust: Trust,
     lacks: Lacks,
     tasks: Tasks,
+    today: Mutex<Day>,
 }
 
 impl Membership {
@@ -109,6 +111,8 @@ impl Membership {
         let peers = Peers::open(data.clone(), admission.clone())?;
         let audit = Audit::begin(data.as_deref().map(DataFolder::path));
         let pairings = Pairings::open(data.as_deref())?;
+        // Damaged, it is not worth a refusal to start.
+        let today = data.as_deref().and_then(|data| data.read(today::FILE).ok().flatten());
         let range = match relay {
             Relay::None if lan_only => Range::Link,
             Relay::None => Range::Given,
@@ -134,6 +138,7 @@ impl Membership {
             trust: Trust::default(),
             lacks: Lacks::default(),
             tasks: Tasks::default(),
+            today: Mutex::new(today.unwrap_or_default()),
         };
         Ok((Self { inner: Arc::new(inner) }, incoming))
     }
@@ -230,6 +235,21 @@ impl Membership {
     /// Models that other machines have reported as missing.
     pub fn lacks(&self) -> &Lacks {
         &self.inner.lacks
+    }
+
+    /// Counts an answer to people and programs here for each machine that took part in it. Writes a file.
+    pub fn count_answer(&self, machines: impl IntoIterator<Item = PeerId>, tokens: u64) {
+        let mut day = self.inner.today.lock().unwrap_or_else(PoisonError::into_inner);
+        day.count(today::date(), machines, tokens);
+        // Under the lock, so that counts reach the disk in order. A failure to save costs nothing but these figures.
+        let _ = self.save(today::FILE, &*day);
+        drop(day);
+        self.view().notify();
+    }
+
+    /// What each machine did today for people and programs here.
+    pub fn today(&self) -> Vec<(PeerId, DayWork)> {
+        self.inner.today.lock().unwrap_or_else(PoisonError::into_inner).on(today::date())
     }
 
     /// The audit log.

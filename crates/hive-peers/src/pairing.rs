@@ -13,7 +13,7 @@ use crate::data::{DataError, NotKept};
 use crate::line::Turn;
 use crate::membership::Membership;
 use crate::pairings::INVITES;
-use crate::peers::{DecideError, Pending};
+use crate::peers::{DecideError, Pending, RestoreError};
 
 /// How long and how often to ask again after a machine refused for lack of time: its owner may be about to ask this
 /// machine, which settles it.
@@ -117,6 +117,16 @@ impl Membership {
         self.endpoint().forget(peer);
         self.note_about(machine, AuditEvent::Removed);
         Ok(kept?)
+    }
+
+    /// Undoes the removal of a machine.
+    pub fn restore(&self, peer: PeerId) -> Result<(), RestoreError> {
+        self.peers().restore(peer)?;
+        for (addr, reached) in self.peers().proven().into_iter().filter(|(addr, _)| addr.id() == peer) {
+            self.endpoint().vouch(&addr, reached);
+        }
+        self.audit(Some(peer), AuditEvent::Restored);
+        Ok(())
     }
 
     /// Blocks a machine: refuses it everything, pairing included.

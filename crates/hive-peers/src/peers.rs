@@ -7,6 +7,7 @@
 mod book;
 mod pending;
 pub(crate) mod presence;
+mod restored;
 mod rights;
 mod shown;
 pub(crate) mod sightings;
@@ -15,7 +16,7 @@ mod view;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use hive_net::near::ReachableFrom;
 use hive_net::{Admission, Link, PeerAddr, PeerId};
@@ -28,6 +29,7 @@ use crate::find::Called;
 use crate::reach::Absence;
 use book::{Book, Standing};
 pub use pending::DecideError;
+pub use restored::RestoreError;
 pub use rights::{Rights, RightsError};
 use sightings::{Announcement, News};
 pub(crate) use state::Pending;
@@ -135,7 +137,7 @@ impl Peers {
     /// Why a machine is absent, if known.
     pub(crate) fn why_away(&self, peer: PeerId) -> Option<String> {
         match self.lock().contact.get(&peer) {
-            Some(Contact::Away { absence, .. }) => Some(absence.why.clone()),
+            Some(Contact::Away { absence }) => Some(absence.why.clone()),
             _ => None,
         }
     }
@@ -300,18 +302,19 @@ impl Peers {
         if !state.book.get(peer).is_some_and(|entry| entry.standing == Standing::Approved) {
             return;
         }
-        let (since, was_present) = match state.contact.get(&peer) {
-            Some(Contact::Away { since, .. }) => (*since, false),
-            Some(Contact::Present { .. }) => (SystemTime::now(), true),
-            None => (SystemTime::now(), false),
-        };
-        state.contact.insert(peer, Contact::Away { absence, since });
+        let before = state.contact.insert(peer, Contact::Away { absence });
+        let was_present = matches!(before, Some(Contact::Present { .. }));
         if was_present {
+            state.book.went_away(peer, now_s());
             let text = format!("{} left.", state.name(peer));
             state.note(peer, text);
         }
         drop(state);
         self.touch();
+        if was_present {
+            // After everybody was told. A failure to save costs nothing but the time in the next run.
+            let _ = self.save();
+        }
     }
 
     /// Takes in a machine's profile.
@@ -356,22 +359,29 @@ impl Peers {
         Ok(())
     }
 
-    /// Removes a machine: closes its connections; it must be approved again to return.
+    /// Removes a machine: closes its connections; it must be approved again to return, unless this is undone soon.
     pub(crate) fn remove(&self, peer: PeerId) -> Result<(), DataError> {
         // Cut off first; the disk may be slow or full.
         self.admission.revoke(peer);
         self.admission.unblock(peer);
-        self.forget(peer, |book| book.remove(peer))
+        self.forget(peer, |state| {
+            if let Some(entry) = state.book.remove(peer) {
+                state.set_aside(peer, entry);
+            }
+        })
     }
 
     /// Blocks a machine.
     pub(crate) fn block(&self, peer: PeerId) -> Result<(), DataError> {
         self.admission.block(peer);
         let name = self.name(peer);
-        self.forget(peer, |book| book.block(peer, &name, now_s()))
+        self.forget(peer, |state| {
+            state.removed.remove(&peer);
+            state.book.block(peer, &name, now_s());
+        })
     }
 
-    fn forget(&self, peer: PeerId, change: impl FnOnce(&mut Book)) -> Result<(), DataError> {
+    fn forget(&self, peer: PeerId, change: impl FnOnce(&mut State)) -> Result<(), DataError> {
         let mut state = self.lock();
         // Dropping the verdict's sender tells whoever waits that the answer is no.
         state.pending.remove(&peer);
@@ -382,7 +392,7 @@ impl Peers {
         state.wanted.remove(&peer);
         state.dial.remove(&peer);
         state.sightings.forget_dials(peer);
-        change(&mut state.book);
+        change(&mut state);
         drop(state);
         self.touch();
         self.save()

@@ -34,6 +34,6 @@ pub use pairing::{Approval, Invitation, InviteRequest, JoinRequest, PairingCode}
 pub use profile::{Heat, ModelCopy, Power, Profile};
 pub use settings::{Accent, Look};
 pub use sharing::{SharingChange, SharingReply};
-pub use status::{Done, Notice, Status, Update};
+pub use status::{Done, MachineWork, Notice, Status, Update};
 pub use tokens::{IssuedToken, NewToken, OwnerTokenRenewal, Right, TokenList, TokenView};
 pub use words::{grouped, megabytes};

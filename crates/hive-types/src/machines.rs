@@ -57,7 +57,7 @@ pub enum PeerState {
     Unreachable {
         /// The likely reason.
         why: String,
-        /// Since when, in seconds since 1970.
+        /// Since when, in seconds since 1970; 0 if that is not known.
         #[serde(default)]
         since: u64,
     },

@@ -30,10 +30,24 @@ pub struct Status {
     pub left_out: u64,
     /// Tokens generated for people and programs on this machine since the node started.
     pub answered_tokens: u64,
+    /// What each machine did today for people and programs on this machine.
+    pub today: Vec<MachineWork>,
     /// The model in memory, if there is one.
     pub model: Option<ModelView>,
     /// The model that is being loaded, if there is one.
     pub loading: Option<LoadingView>,
+}
+
+/// What a machine did on one day.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MachineWork {
+    /// The machine's key, as text.
+    pub id: String,
+    /// Answers that it took part in.
+    pub answers: u64,
+    /// Tokens of these answers.
+    pub tokens: u64,
 }
 
 /// A notice about machines for the owner.

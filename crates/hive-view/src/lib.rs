@@ -6,7 +6,7 @@ mod placed;
 mod snapshot;
 mod update;
 
-pub use machines::{Found, LinkView, Machine, Request, RightsView};
+pub use machines::{Found, LinkView, Machine, Request, RightsView, Today};
 pub use menu::{Choice, Entry, choice, menu};
 pub use placed::placed;
 pub use snapshot::{Snapshot, State, snapshot};

@@ -1,6 +1,6 @@
 //! Machines as the app shows them: approved, waiting for a decision, and nearby.
 
-use hive_types::{Link, LinkKind, PeerState, PeerView, Profile, Rights, StageView, Status};
+use hive_types::{Link, LinkKind, MachineWork, PeerState, PeerView, Profile, Rights, StageView, Status};
 use serde::Serialize;
 use specta::Type;
 
@@ -23,6 +23,10 @@ pub struct Machine {
     pub sharing: bool,
     /// Why it is offline or not sharing, in words.
     pub why: Option<String>,
+    /// Since when it is offline, in seconds since 1970, if that is known.
+    pub away_since_s: Option<u64>,
+    /// What it did today for people and programs on this machine.
+    pub today: Today,
     /// Its processor.
     pub chip: String,
     /// Memory it shares, in bytes.
@@ -41,6 +45,15 @@ pub struct Machine {
     pub other_links: Vec<LinkView>,
     /// Its rights; this machine has all of them.
     pub rights: Option<RightsView>,
+}
+
+/// What a machine did today.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Type)]
+pub struct Today {
+    /// Answers that it took part in.
+    pub answers: u64,
+    /// Tokens of these answers.
+    pub tokens: u64,
 }
 
 /// A machine's rights.
@@ -105,7 +118,13 @@ pub(crate) fn machines(status: &Status) -> Vec<Machine> {
     let profile = &status.profile;
     let own = machine_of(&status.id, &profile.name, &status.fingerprint, Some(profile), stages, copies);
     let others = status.peers.iter().filter_map(|peer| other(peer, stages, copies));
-    std::iter::once(Machine { own: true, here: true, ..own }).chain(others).collect()
+    let all = std::iter::once(Machine { own: true, here: true, ..own }).chain(others);
+    all.map(|machine| Machine { today: today(&status.today, &machine.id), ..machine }).collect()
+}
+
+fn today(work: &[MachineWork], id: &str) -> Today {
+    let done = work.iter().find(|work| work.id == id);
+    done.map_or_else(Today::default, |work| Today { answers: work.answers, tokens: work.tokens })
 }
 
 pub(crate) fn layers(stage: &StageView) -> [u32; 2] {
@@ -143,6 +162,8 @@ fn machine_of(
         here: false,
         sharing: profile.is_some_and(|profile| profile.sharing),
         why: profile.and_then(|profile| profile.not_sharing.clone()),
+        away_since_s: None,
+        today: Today::default(),
         chip: profile.map(|profile| profile.chip.clone()).unwrap_or_default(),
         offered: profile.map_or(0.0, |profile| profile.offered_bytes as f64),
         layers: holds(stages),
@@ -174,9 +195,10 @@ fn other(peer: &PeerView, stages: &[StageView], copies: &[StageView]) -> Option<
             let why = peer.condition.map(|condition| condition.explain().to_owned()).or(machine.why);
             Some(Machine { here: true, link, other_links, why, ..machine })
         }
-        PeerState::Unreachable { why, .. } => {
+        PeerState::Unreachable { why, since } => {
             let why = peer.condition.map_or(why.as_str(), |condition| condition.explain());
-            Some(Machine { sharing: false, why: Some(why.to_owned()), ..machine })
+            let away_since_s = Some(*since).filter(|since| *since > 0);
+            Some(Machine { sharing: false, why: Some(why.to_owned()), away_since_s, ..machine })
         }
         PeerState::Found | PeerState::Pending { .. } | PeerState::Blocked | PeerState::Unknown => None,
     }
@@ -190,7 +212,7 @@ fn rights_view(rights: Rights) -> RightsView {
 /// The link's name for people.
 fn kind_name(kind: LinkKind) -> &'static str {
     match kind {
-        LinkKind::Loopback => "Loopback",
+        LinkKind::Loopback => "Same computer",
         LinkKind::Thunderbolt => "Thunderbolt",
         LinkKind::Ethernet => "Ethernet",
         LinkKind::Wifi => "Wi-Fi",

@@ -89,6 +89,8 @@ pub struct Memory {
     /// Memory used by everything else.
     #[specta(type = i32)]
     pub taken: f64,
+    /// Whether it is shared now; otherwise `offered` is what would be.
+    pub sharing: bool,
     /// Maximum shared now.
     #[specta(type = i32)]
     pub offered: f64,
@@ -130,17 +132,17 @@ pub fn snapshot(status: &Status, notify: Option<bool>, (accent, look): (Accent, 
     let machines = machines(status);
     let requests: Vec<_> = status.peers.iter().filter_map(request).collect();
     let state = state(status, !requests.is_empty());
-    let together = machines.iter().filter(|machine| machine.here && machine.sharing).count();
     Snapshot {
         name: profile.name.clone(),
         fingerprint: status.fingerprint.clone(),
         state,
         share: status.share,
         paused: status.paused,
-        line: line(profile, together),
+        line: line(profile, &machines),
         memory: Memory {
             total: profile.memory_bytes as f64,
             taken: profile.taken_bytes as f64,
+            sharing: profile.sharing,
             offered: profile.offered_bytes as f64,
             held: profile.held_bytes as f64,
             cap: profile.cap_bytes.map(|bytes| bytes as f64),
@@ -191,22 +193,29 @@ fn state(status: &Status, somebody_waits: bool) -> State {
     }
 }
 
-fn line(profile: &Profile, together: usize) -> String {
+fn line(profile: &Profile, machines: &[Machine]) -> String {
     if !profile.sharing {
         let why = profile.not_sharing.as_deref().unwrap_or("sharing is switched off");
         let mut letters = why.chars();
         return letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect());
     }
-    match together {
-        0 | 1 => "Sharing · no other machines yet".to_owned(),
-        several => format!("Sharing · {several} machines"),
+    let together = machines.iter().filter(|machine| machine.here && machine.sharing).count();
+    let others: Vec<_> = machines.iter().filter(|machine| !machine.own).collect();
+    let all_away = others.iter().all(|machine| !machine.here);
+    match (together, &others[..]) {
+        (2.., _) => format!("Sharing · {together} machines"),
+        (_, []) => "Sharing · no other machines yet".to_owned(),
+        (_, [one]) if all_away => format!("Sharing · {} is away", one.name),
+        (_, [one]) => format!("Sharing · {} is not sharing", one.name),
+        (_, several) if all_away => format!("Sharing · {} machines are away", several.len()),
+        _ => "Sharing · no other machine is sharing".to_owned(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hive_types::{ModelView, Paired, PeerState, PeerView, StageView};
+    use hive_types::{MachineWork, ModelView, Paired, PeerState, PeerView, StageView};
 
     fn profile() -> Profile {
         Profile { name: "Studio".to_owned(), sharing: true, offered_bytes: 10, memory_bytes: 100, ..Profile::default() }
@@ -232,6 +241,7 @@ mod tests {
             peers,
             left_out: 0,
             answered_tokens: 7,
+            today: vec![MachineWork { id: "other".to_owned(), answers: 2, tokens: 340 }],
             model: Some(model),
             loading: None,
         }
@@ -267,10 +277,19 @@ mod tests {
             (true, vec![[0, 20]], vec![[20, 30]])
         );
         assert_eq!((here.machines[1].here, here.machines[1].layers.clone()), (true, vec![[20, 30]]));
+        let today = |machine: &Machine| (machine.today.answers, machine.today.tokens);
+        assert_eq!((today(&here.machines[0]), today(&here.machines[1])), ((0, 0), (2, 340)));
         assert_eq!((here.pool_bytes, here.line.as_str(), here.state), (15.0, "Sharing · 2 machines", State::Sharing));
         let away = PeerState::Unreachable { why: "it does not answer".to_owned(), since: 1 };
-        let alone = seen(&status(profile(), vec![peer(away)]));
+        let alone = seen(&status(profile(), vec![peer(away.clone())]));
         assert_eq!((alone.pool_bytes, alone.machines[1].here), (10.0, false));
+        assert_eq!((alone.machines[1].away_since_s, alone.line.as_str()), (Some(1), "Sharing · Mini is away"));
+        let unknown = PeerState::Unreachable { why: "it has not been heard yet".to_owned(), since: 0 };
+        let both = seen(&status(profile(), vec![peer(away), peer(unknown)]));
+        assert_eq!((both.machines[2].away_since_s, both.line.as_str()), (None, "Sharing · 2 machines are away"));
+        let silent = PeerView { profile: Some(Profile::default()), ..peer(PeerState::Approved) };
+        assert_eq!(seen(&status(profile(), vec![silent])).line, "Sharing · Mini is not sharing");
+        assert_eq!(seen(&status(profile(), Vec::new())).line, "Sharing · no other machines yet");
         assert_eq!(alone.machines[1].why.as_deref(), Some("it does not answer"));
     }
 

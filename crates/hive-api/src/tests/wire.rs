@@ -7,8 +7,8 @@ use hive_mind::conversations::{Conversation, Said};
 use hive_node::reach::Condition;
 use hive_node::serving::{Layout, LoadingView, ModelView, StageView};
 use hive_node::{
-    Link, LinkKind, MeasuredPath, ModelCopy, ModelOnDisk, Notice, Paired, PeerState, PeerView, Plan, PlannedStage,
-    Profile, Rights, Status,
+    Link, LinkKind, MachineWork, MeasuredPath, ModelCopy, ModelOnDisk, Notice, Paired, PeerState, PeerView, Plan,
+    PlannedStage, Profile, Rights, Status,
 };
 use serde_json::{Value, json};
 
@@ -135,6 +135,7 @@ fn status() -> Status {
         peers: peers(),
         left_out: 3,
         answered_tokens: 7,
+        today: vec![MachineWork { id: "k0".to_owned(), answers: 2, tokens: 340 }],
         model: Some(ModelView {
             name: "owner/name".to_owned(),
             stages: vec![stage("Studio", 0, 20), stage("Mini", 20, 30)],

@@ -7,7 +7,7 @@ use hive_net::invite::Ticket;
 use hive_net::pairing::{Code, PairError};
 use hive_net::{PeerAddr, PeerId};
 use hive_peers::data::{DataError, NotKept};
-use hive_peers::{DecideError, FindPeerError, Notice, PeerView, Rights, RightsError};
+use hive_peers::{DecideError, FindPeerError, Notice, PeerView, RestoreError, Rights, RightsError};
 use hive_protocol::Profile;
 use hive_stage::aside;
 use tokio::sync::watch;
@@ -95,6 +95,11 @@ impl Node {
         let kept = self.member().remove(peer);
         self.host().drop_stages_of(peer);
         kept
+    }
+
+    /// Undoes the removal of a machine: it is approved again, with its name and its rights.
+    pub fn restore(&self, peer: PeerId) -> Result<(), RestoreError> {
+        self.member().restore(peer)
     }
 
     /// Blocks a machine: it may do nothing, not even pair.

@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 use std::time::SystemTime;
 
-use hive_net::fingerprint;
-use hive_peers::PeerView;
+use hive_net::{PeerId, fingerprint};
+use hive_peers::{DayWork, PeerView};
 use hive_protocol::Profile;
-use hive_types::{LoadingView, ModelView};
+use hive_types::{LoadingView, MachineWork, ModelView};
 use serde::Serialize;
 
 use super::Node;
@@ -34,6 +34,8 @@ pub struct Status {
     pub left_out: u64,
     /// Tokens of answers to people and programs here since the node started.
     pub answered_tokens: u64,
+    /// What each machine did today for people and programs here.
+    pub today: Vec<MachineWork>,
     /// The loaded model, if any.
     pub model: Option<ModelView>,
     /// The model being loaded, if any.
@@ -58,8 +60,13 @@ impl Node {
             peers: member.peer_views(),
             left_out: member.peers().left_out(),
             answered_tokens: host.answered_tokens(),
+            today: member.today().into_iter().map(work).collect(),
             model: serving.view(),
             loading: serving.loading(),
         }
     }
+}
+
+fn work((machine, DayWork { answers, tokens }): (PeerId, DayWork)) -> MachineWork {
+    MachineWork { id: machine.to_text(), answers, tokens }
 }

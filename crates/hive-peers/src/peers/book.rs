@@ -47,12 +47,20 @@ pub(crate) struct Entry {
     /// The code that both owners compared, as "482 915", so that it can be looked up later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     code: Option<String>,
+    /// When it left, in seconds since 1970; none while it is present, and if this node was not there to see it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    away_since: Option<u64>,
 }
 
 impl Entry {
     /// When this was decided, in seconds since 1970.
     pub(crate) fn since_s(&self) -> u64 {
         self.since
+    }
+
+    /// When it left, in seconds since 1970, if that is known.
+    pub(crate) fn away_since_s(&self) -> Option<u64> {
+        self.away_since
     }
 
     /// Its own name for itself.
@@ -103,7 +111,18 @@ impl Book {
         given.truncate(KEPT_SOCKETS);
         let relay = addr.and_then(PeerAddr::relay);
         let (standing, name, sockets) = (Standing::Approved, name.to_owned(), Vec::new());
-        let entry = Entry { standing, name, renamed, since: now_s, rights, sockets, given, relay, code: None };
+        let entry = Entry {
+            standing,
+            name,
+            renamed,
+            since: now_s,
+            rights,
+            sockets,
+            given,
+            relay,
+            code: None,
+            away_since: None,
+        };
         self.peers.insert(peer, entry);
     }
 
@@ -136,12 +155,25 @@ impl Book {
             given: Vec::new(),
             relay: None,
             code: None,
+            away_since: None,
         };
         self.peers.insert(peer, entry);
     }
 
-    pub(crate) fn remove(&mut self, peer: PeerId) {
-        self.peers.remove(&peer);
+    pub(crate) fn remove(&mut self, peer: PeerId) -> Option<Entry> {
+        self.peers.remove(&peer)
+    }
+
+    /// Puts a removed machine back as it was.
+    pub(crate) fn restore(&mut self, peer: PeerId, entry: Entry) {
+        self.peers.insert(peer, entry);
+    }
+
+    /// Records when a machine left.
+    pub(crate) fn went_away(&mut self, peer: PeerId, now_s: u64) {
+        if let Some(entry) = self.peers.get_mut(&peer) {
+            entry.away_since = Some(now_s);
+        }
     }
 
     pub(crate) fn rename(&mut self, peer: PeerId, name: &str) {
@@ -155,11 +187,12 @@ impl Book {
         self.peers.get_mut(&peer).map(|entry| entry.rights = rights).is_some()
     }
 
-    /// Records a machine's name and how it was reached; returns whether anything changed.
+    /// Records that a machine is present, its name, and how it was reached; returns whether anything changed.
     pub(crate) fn remember(&mut self, peer: PeerId, name: &str, link: Option<(&Link, ReachableFrom)>) -> bool {
         let Some(entry) = self.peers.get_mut(&peer) else { return false };
         let before = entry.clone();
         name.clone_into(&mut entry.name);
+        entry.away_since = None;
         match link {
             Some((link, _)) if link.kind == LinkKind::Relay => entry.relay = Some(link.remote.clone()),
             Some((link, reached)) => {

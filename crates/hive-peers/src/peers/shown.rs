@@ -2,11 +2,16 @@
 
 use hive_net::{Link, PeerId, fingerprint};
 
-use super::book::Standing;
-use super::state::{Contact, State, now_s, seconds};
+use super::book::{Entry, Standing};
+use super::state::{Contact, State};
 use super::view::{MeasuredPath, Paired, PeerState, PeerView};
 
 impl State {
+    /// Since when an approved machine is away, in seconds since 1970; 0 if unknown.
+    fn away_since_s(&self, peer: PeerId) -> u64 {
+        self.book.get(peer).and_then(Entry::away_since_s).unwrap_or_default()
+    }
+
     pub(super) fn view(&self, peer: PeerId, link: &impl Fn(PeerId) -> Option<Link>) -> PeerView {
         let contact = self.contact.get(&peer);
         let state = match (self.pending.get(&peer), self.book.get(peer).map(|entry| entry.standing)) {
@@ -18,10 +23,13 @@ impl State {
             },
             (None, Some(Standing::Approved)) => match contact {
                 Some(Contact::Present { .. }) => PeerState::Approved,
-                Some(Contact::Away { absence, since }) => {
-                    PeerState::Unreachable { why: absence.why.clone(), since: seconds(*since) }
+                Some(Contact::Away { absence }) => {
+                    PeerState::Unreachable { why: absence.why.clone(), since: self.away_since_s(peer) }
                 }
-                None => PeerState::Unreachable { why: "it has not been heard yet".to_owned(), since: now_s() },
+                None => PeerState::Unreachable {
+                    why: "it has not been heard yet".to_owned(),
+                    since: self.away_since_s(peer),
+                },
             },
             (None, None) => PeerState::Found,
         };
@@ -43,7 +51,7 @@ impl State {
             bits_per_s: in_use.first().map(|path| path.bits_per_s),
             other_paths,
             condition: match contact {
-                Some(Contact::Away { absence, .. }) => absence.condition,
+                Some(Contact::Away { absence }) => absence.condition,
                 _ => None,
             },
             link,

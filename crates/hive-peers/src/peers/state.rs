@@ -9,7 +9,7 @@ use hive_net::{PeerAddr, PeerId, fingerprint};
 use hive_protocol::Profile;
 use tokio::sync::{Notify, oneshot};
 
-use super::book::{self, Book};
+use super::book::{self, Book, Entry};
 use super::sightings::Sightings;
 use super::view::{MeasuredPath, Notice};
 use crate::reach::Absence;
@@ -28,12 +28,14 @@ pub(crate) struct Pending {
 #[derive(Debug, Clone)]
 pub(super) enum Contact {
     Present { incarnation: u64 },
-    Away { absence: Absence, since: SystemTime },
+    Away { absence: Absence },
 }
 
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) book: Book,
+    /// Approved machines that were removed, and when; their removal can be undone for a while.
+    pub(super) removed: BTreeMap<PeerId, (Entry, Instant)>,
     pub(super) sightings: Sightings,
     /// Machines whose invitations were used here, with their addresses.
     pub(super) invited: BTreeMap<PeerId, PeerAddr>,
@@ -101,9 +103,5 @@ impl State {
 }
 
 pub(super) fn now_s() -> u64 {
-    seconds(SystemTime::now())
-}
-
-pub(super) fn seconds(time: SystemTime) -> u64 {
-    time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

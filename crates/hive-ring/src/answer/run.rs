@@ -1,7 +1,10 @@
 //! An answer from its first event to its last.
 
+use std::collections::BTreeSet;
+
 use hive_net::{Frame, Kind};
 use hive_protocol::logged;
+use hive_stage::aside;
 use hive_worker::text::TextError;
 use tokio::sync::mpsc;
 
@@ -127,6 +130,16 @@ impl Answer {
         );
         if let Some(event) = last {
             let _ = events.send(event).await;
+        }
+        self.count();
+    }
+
+    /// Counts the answer for the machines that hold the stages at its end.
+    fn count(&self) {
+        let tokens = self.tokens.len().saturating_sub(self.resumed_tokens) as u64;
+        if tokens > 0 {
+            let machines: BTreeSet<_> = self.ring.stages().iter().map(|stage| stage.placement.addr.id()).collect();
+            aside(|| self.ring.host().membership().count_answer(machines, tokens));
         }
     }
 
