@@ -1,24 +1,56 @@
 /**
- * Converts Markdown to inert HTML, since a model's output is untrusted: no scripts, no styles, no images, and no links
- * that load anything without a click.
+ * Converts Markdown to inert HTML, since a model's output is untrusted: no scripts, no styles, no images, and no links that
+ * load anything without a click.
  */
 
-import DOMPurify from "dompurify";
-import { Marked } from "marked";
+import createPurifier from "dompurify";
+import { Marked, Renderer } from "marked";
+
+import { formulas } from "./formula";
+import { words } from "./words";
 
 /** Maximum nesting of quotes and lists; deeper nesting would hang the parser. */
 const DEEPEST = 40;
 
-const marked = new Marked({
+const defaults = new Renderer();
+
+/** Whether the parser is inside a link. */
+let linked = false;
+
+const marked = new Marked(formulas(escape), {
   gfm: true,
   breaks: false,
   renderer: {
     code({ text, lang }) {
       const name = (lang ?? "").split(/\s/)[0] ?? "";
-      return `<figure class="code"><figcaption><span>${escape(name)}</span></figcaption><pre><code>${escape(text)}</code></pre></figure>`;
+      const caption = `<figcaption><span>${escape(name)}</span></figcaption>`;
+      const kind = name ? "code" : "code nameless";
+      return `<figure class="${kind}">${caption}<pre tabindex="0"><code>${escape(text)}</code></pre></figure>`;
     },
+    /** A picture is a link to it. Inside a link it is its text, since links do not nest. */
     image({ href, text }) {
-      return `<a href="${escape(href)}">${escape(text || href)}</a>`;
+      const name = escape(text || href);
+      return linked ? name : `<a href="${escape(href)}">${name}</a>`;
+    },
+    link(token) {
+      linked = true;
+      try {
+        return defaults.link.call(this, token);
+      } finally {
+        linked = false;
+      }
+    },
+    table(token) {
+      const name = escape(words.table);
+      return `<div class="table" role="region" aria-label="${name}" tabindex="0">${defaults.table.call(this, token)}</div>`;
+    },
+    checkbox({ checked }) {
+      const name = escape(checked ? words.done : words.notDone);
+      return `<input type="checkbox" aria-label="${name}" disabled${checked ? " checked" : ""}> `;
+    },
+    /** Blocks are rendered one by one, so the links that use a definition do not find it: it stays readable. */
+    def({ raw }) {
+      return `<p>${escape(raw.trim())}</p>`;
     },
     html({ text }) {
       return escape(text);
@@ -54,19 +86,30 @@ export function blocks(written: string, before: string[] = []): string[] {
 
 /** Turns the markers of quotes and lists nested deeper than `DEEPEST` into plain text. */
 function flatten(text: string): string {
-  return text.replace(/^([ \t]*(?:[>*+-][ \t]*)+)/gm, (marks) =>
-    (marks.match(/[>*+-]/g)?.length ?? 0) > DEEPEST ? marks.replace(/[>*+-]/g, "·") : marks,
+  return text.replace(/^[ \t]*(?:>[ \t]*|[*+-][ \t]+|\d{1,9}[.)][ \t]+)+/gm, (marks) =>
+    (marks.match(/[>*+.)-]/g)?.length ?? 0) > DEEPEST ? marks.replace(/[>*+.)-]/g, "·") : marks,
   );
 }
 
+const purifier = createPurifier(window);
+
+// The address of a link shows before it is clicked.
+purifier.addHook("afterSanitizeAttributes", (element) => {
+  const to = element.getAttribute("href");
+  if (to) element.setAttribute("title", to);
+});
+
 /** Renders one block, or a whole text, as HTML. */
 export function render(text: string): string {
-  return DOMPurify.sanitize(marked.parse(flatten(text), { async: false }), {
+  return purifier.sanitize(marked.parse(flatten(text), { async: false }), {
     ALLOWED_TAGS: [
-      ...["p", "br", "hr", "em", "strong", "del", "code", "pre", "blockquote", "ul", "ol", "li", "a", "figure"],
+      ...["p", "br", "hr", "em", "strong", "del", "code", "pre", "blockquote", "ul", "ol", "li", "a", "figure", "div"],
       ...["figcaption", "span", "h1", "h2", "h3", "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td", "input"],
     ],
-    ALLOWED_ATTR: ["href", "class", "start", "align", "type", "checked", "disabled"],
+    ALLOWED_ATTR: ["href", "class", "start", "align", "type", "checked", "disabled", "role", "aria-label", "tabindex"],
+    // Values of attributes that hold no address, and so need not look like one.
+    ADD_URI_SAFE_ATTR: ["start", "align", "type", "checked", "disabled", "role", "aria-label", "tabindex"],
+    ALLOW_DATA_ATTR: false,
     ALLOWED_URI_REGEXP: /^(?:https?|mailto):/i,
   });
 }

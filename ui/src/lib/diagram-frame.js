@@ -1,0 +1,37 @@
+/** Draws diagrams: the script of the frame that `diagrams.ts` makes. */
+"use strict";
+
+addEventListener("message", async ({ data, source }) => {
+  if (source !== parent) return;
+  const { id, code, theme } = data;
+  try {
+    mermaid.initialize({
+      startOnLoad: false,
+      securityLevel: "strict",
+      suppressErrorRendering: true,
+      maxTextSize: 20000,
+      maxEdges: 300,
+      // Text of HTML would make the drawing more than a picture.
+      htmlLabels: false,
+      flowchart: { htmlLabels: false },
+      theme: "base",
+      themeVariables: theme,
+      fontFamily: theme.fontFamily,
+    });
+    const { svg, diagramType } = await mermaid.render(`diagram-${id}`, code);
+    const holder = document.createElement("div");
+    holder.innerHTML = svg;
+    const drawing = holder.firstElementChild;
+    const { width, height } = drawing.viewBox.baseVal;
+    drawing.removeAttribute("style");
+    drawing.setAttribute("width", width);
+    drawing.setAttribute("height", height);
+    // A picture of its own has to be well-formed XML.
+    const text = new XMLSerializer().serializeToString(drawing);
+    parent.postMessage({ id, svg: text, kind: diagramType, width, height }, "*");
+  } catch (error) {
+    parent.postMessage({ id, problem: String(error) }, "*");
+  }
+});
+
+parent.postMessage({ ready: true }, "*");
