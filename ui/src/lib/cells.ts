@@ -24,7 +24,7 @@ export function cells(radius: number, count: number, held: number): Cells {
     }
   }
   // The lowest fill first; of more cells than layers, the highest are left out.
-  const ordered = middles.sort(([x, y], [otherX, otherY]) => otherY - y || x - otherX).slice(0, count);
+  const ordered = middles.sort(([x, y], [otherX, otherY]) => otherY - y || Math.abs(x) - Math.abs(otherX)).slice(0, count);
   const drawn = size * (1 - GAP);
   const cell = ([x, y]: [number, number]): string => {
     const corners = Array.from({ length: 6 }, (_, corner) => {

@@ -28,11 +28,16 @@ export const MOST_LINES = 2;
 const WIDEST_LABEL = 220;
 /** The narrowest cell in which names are readable. */
 const NARROWEST = 92;
+/** How much of an edge is seen on either side of its label. */
+const SEEN = 6;
 /** Between a hexagon and its label, and between a block and the next. */
 const NEAR = 6;
 const FAR = 20;
 const SMALLEST = 24;
 const LARGEST = 180;
+/** The room that the label of an edge takes; hexagons grow beyond this radius only where it is left free. */
+const LINK = { width: 150, height: 56 };
+const WITH_LINKS = 64;
 /** Radius of machines outside the ring. */
 const RESTING = 22;
 
@@ -79,7 +84,11 @@ const rowsOf = ({ first, sides }: Rows): number => (first > 0 ? 1 : 0) + sides +
 function measures(pieces: Piece[], rows: Rows, width: number, height: number) {
   const cell = { width: width / columnsOf(rows), height: height / rowsOf(rows) };
   const label = Math.max(...pieces.map((piece) => labelHeight(piece, labelWidth(cell.width))));
-  const radius = Math.min((cell.width - FAR) / Math.sqrt(3), (cell.height - label - NEAR - FAR) / 2, LARGEST);
+  const within = (beside: number, below: number): number =>
+    Math.min((cell.width - beside) / Math.sqrt(3), (cell.height - label - NEAR - below) / 2, LARGEST);
+  const tight = within(FAR, FAR);
+  const free = within(columnsOf(rows) > 1 ? LINK.width : FAR, rowsOf(rows) > 1 ? LINK.height : FAR);
+  const radius = Math.max(free, Math.min(tight, WITH_LINKS));
   return { rows, cell, label, radius, least: rowsOf(rows) * (2 * SMALLEST + NEAR + FAR + label) };
 }
 
@@ -185,6 +194,9 @@ export function comb(ring: Piece[], rest: Piece[], width: number, height: number
 /** A box of this size in the middle of a line, if it is on nothing else there; `taken` are other such boxes. */
 export function roomOn({ from, to }: Line, size: { width: number; height: number }, placed: Placed[], taken: Box[], within: { width: number; height: number }): Box | undefined {
   const [x, y] = [(from.x + to.x) / 2, (from.y + to.y) / 2];
+  const [across, down] = [Math.abs(to.x - from.x), Math.abs(to.y - from.y)];
+  // The line is seen on both sides of its label.
+  if (across < size.width + 2 * SEEN && down < size.height + 2 * SEEN) return undefined;
   const box = { left: x - size.width / 2, top: y - size.height / 2, ...size };
   const hexagons = placed.map(({ x, y, radius }) => ({ left: x - radius, top: y - radius, width: 2 * radius, height: 2 * radius }));
   const inside = box.left >= 0 && box.top >= 0 && box.left + box.width <= within.width && box.top + box.height <= within.height;
@@ -200,6 +212,9 @@ export function meet(one: Box, other: Box): boolean {
     other.top < one.top + one.height
   );
 }
+
+/** Whether a text fits on one line of this width. */
+export const fits = (text: string, width: number): boolean => text.length * LETTER <= width;
 
 /** The size of a label on an edge. */
 export function textSize(texts: string[]): { width: number; height: number } {

@@ -113,7 +113,7 @@ describe("the comb", () => {
   it("shows what a machine holds and did, and that one gives nothing", async () => {
     const idle = machine({ id: "four", name: "Guest", offered: 0 });
     render(Machines, { shown: { ...shown, machines: [studio, mini, idle] } });
-    expect(hexagonOf("Mac mini").textContent).toContain("12.0 GB · layers 19–30");
+    expect(hexagonOf("Mac mini").textContent).toContain("layers\u00a019–30");
     expect(hexagonOf("Guest").textContent).toContain("not sharing");
     await fireEvent.click(hexagonOf("Mac mini"));
     expect(screen.getByText("3 answers, 1,240 tokens")).toBeTruthy();
