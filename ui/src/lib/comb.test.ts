@@ -68,6 +68,12 @@ describe("a comb", () => {
     expect(radius(560, 560)).toBeGreaterThan(radius(292, 330));
   });
 
+  it("has its labels outside the ring", () => {
+    const { ring } = comb(pieces(5), [], 900, 600);
+    const middle = ring.reduce((sum, { y }) => sum + y, 0) / ring.length;
+    for (const { y, label } of ring) expect(label.top < y).toBe(y < middle);
+  });
+
   it("shows memory as size", () => {
     const [small, large] = comb([{ weight: 0.25, texts: ["a"] }, { weight: 1, texts: ["b"] }], [], 500, 300).ring;
     expect(small!.radius / large!.radius).toBeCloseTo(0.8);
@@ -81,6 +87,9 @@ describe("a comb", () => {
     expect(roomOn(narrow.edges[1]!, label, narrow.ring, [], { width: 240, height: 300 })).toBeUndefined();
     const found = roomOn(wide.edges[0]!, label, wide.ring, [], { width: 900, height: 300 })!;
     expect(roomOn(wide.edges[0]!, label, wide.ring, [found], { width: 900, height: 300 })).toBeUndefined();
+    const beside = { from: { x: 20, y: 10 }, to: { x: 20, y: 290 } };
+    expect(roomOn(beside, label, [], [], { width: 240, height: 300 })).toBeUndefined();
+    expect(roomOn(beside, { width: 30, height: 18 }, [], [], { width: 240, height: 300 })).toBeTruthy();
   });
 });
 
