@@ -20,10 +20,10 @@ const POPOVER_SIZE: (f64, f64) = (340.0, 580.0);
 /// The main window's smallest size, in points: a quarter of a small screen.
 const SMALLEST: (f64, f64) = (320.0, 480.0);
 
-/// Whether a window may open a URL: only the app's own pages. Model output may contain links, and following one would
-/// turn the window over to that page.
+/// Whether a window may open a URL: only the app's own pages, and the frame that a page writes itself to draw diagrams
+/// in. Model output may contain links, and following one would turn the window over to that page.
 fn is_own(url: &Url) -> bool {
-    url.scheme() == "tauri" && url.host_str() == Some("localhost")
+    (url.scheme() == "tauri" && url.host_str() == Some("localhost")) || url.as_str() == "about:srcdoc"
 }
 
 /// Builds a window that cannot lead anywhere else: no links, no `javascript:` URLs, no new windows, no downloads.
@@ -33,6 +33,8 @@ fn window<'a>(app: &'a AppHandle, name: &str, page: &str) -> WebviewWindowBuilde
         .on_navigation(is_own)
         .on_new_window(|_, _| NewWindowResponse::Deny)
         .on_download(|_, _| false)
+        // For Paste in the app's own menus: on Linux, a page cannot paste otherwise.
+        .enable_clipboard_access()
 }
 
 /// Creates both windows.
@@ -176,6 +178,8 @@ mod tests {
     fn a_window_shows_the_apps_own_pages_and_no_others() {
         for (url, own) in [
             ("tauri://localhost/index.html#chat", true),
+            ("about:srcdoc", true),
+            ("about:blank", false),
             // Any program on this machine may serve these URLs.
             ("http://tauri.localhost/", false),
             ("http://tauri.localhost:8080/?q=1", false),

@@ -34,4 +34,5 @@ addEventListener("message", async ({ data, source }) => {
   }
 });
 
-parent.postMessage({ ready: true }, "*");
+// Not before the page's own policy holds.
+addEventListener("DOMContentLoaded", () => parent.postMessage({ ready: true }, "*"));

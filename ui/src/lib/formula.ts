@@ -97,11 +97,24 @@ function masked(text: string): string {
   return out;
 }
 
+/** Where in the first paragraph of a text a formula begins that has lines of its own; negative if none does. */
+function startInParagraph(text: string): number {
+  const paragraph = text.slice(0, LONGEST).split(/\n[ \t]*\n/, 1)[0] ?? "";
+  return paragraph.search(/\n {0,3}(?:\\\[|\$\$|\\begin\{)/);
+}
+
 export function formulas(escape: (text: string) => string): MarkedExtension {
   const shown = (token: Tokens.Generic, tag: string) =>
     `<${tag} class="math${token.display ? " display" : ""}">${escape(token.raw.trim())}</${tag}>`;
   return {
     hooks: { emStrongMask: masked },
+    tokenizer: {
+      /** A line of `=` in a formula makes no heading of what stands before it. */
+      lheading(text) {
+        const at = startInParagraph(text);
+        return at >= 0 && text.slice(0, LONGEST).search(/\n {0,3}(?:=+|-+)[ \t]*(?:\n|$)/) > at ? undefined : false;
+      },
+    },
     extensions: [
       {
         name: "formula",
@@ -119,8 +132,7 @@ export function formulas(escape: (text: string) => string): MarkedExtension {
         name: "standing",
         level: "block",
         start(text) {
-          const paragraph = text.slice(0, LONGEST).split(/\n[ \t]*\n/, 1)[0] ?? "";
-          const at = paragraph.search(/\n {0,3}(?:\\\[|\$\$|\\begin\{)/);
+          const at = startInParagraph(text);
           return at < 0 ? undefined : at + 1;
         },
         tokenizer(text) {
