@@ -5,17 +5,15 @@ import { words } from "./words";
 
 type Library = typeof import("./typeset");
 
-/** Asked for when the first formula is shown. */
-let loading: Promise<Library> | undefined;
-let library: Library | undefined;
+/** Loads when the first formula is shown. Once it is there, nobody sees a source first: no frame comes in between. */
+let library: Promise<Library> | undefined;
 
-/** `settled` says that the block grows no more. Once the library is there, nobody sees a source first. */
+/** `settled` says that the block grows no more. */
 export function addFormulas(body: HTMLElement, settled: boolean): void {
   const places = [...body.querySelectorAll<HTMLElement>(".math")];
   if (places.length === 0) return;
-  if (library) return show(places, library, settled);
-  loading ??= import("./typeset");
-  void loading.then((loaded) => show(places, (library = loaded), settled));
+  library ??= import("./typeset");
+  void library.then((loaded) => show(places, loaded, settled));
 }
 
 function show(places: HTMLElement[], { typeset }: Library, settled: boolean): void {

@@ -49,6 +49,7 @@ describe("the thoughts of an answer", () => {
     "The tag `<think>` begins a thought and `</think>` ends it.",
     "Write\n```xml\n<think>\nwhy\n</think>\n```\nso.",
     "analysis of the text, and assistantfinal",
+    "Write\n```xml\nwhy\n</think>\n```\nso.",
     "It says `</think>`\nand goes on",
   ])("are not what only speaks of them: %s", (text) => {
     expect(told(text)).toEqual([`said: ${text}`]);

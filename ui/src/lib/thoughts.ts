@@ -68,7 +68,7 @@ export function parts(text: string, growing: boolean): Part[] {
 function earlyEnd(text: string): string | undefined {
   const [end] = /<\/(?:think|thinking|seed:think)>(?=[ \t]*(?:\n|$))/.exec(text) ?? [];
   const at = end === undefined ? -1 : text.indexOf(end);
-  if (end === undefined || /<(?:think|thinking|seed:think)>/.test(text.slice(0, at)) || text[at - 1] === "`") return undefined;
+  if (end === undefined || /<(?:think|thinking|seed:think)>/.test(text.slice(0, at))) return undefined;
   const fences = text.slice(0, at).match(/^ {0,3}(?:```|~~~)/gm)?.length ?? 0;
   return fences % 2 === 0 ? end : undefined;
 }
