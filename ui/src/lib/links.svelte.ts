@@ -47,9 +47,10 @@ function promised(text: string, host: string): string {
 
 function trusted(): string[] {
   try {
-    const kept: unknown = JSON.parse(localStorage.getItem(TRUSTED) ?? "[]");
-    return Array.isArray(kept) ? kept.filter((site) => typeof site === "string") : [];
+    const kept = JSON.parse(localStorage.getItem(TRUSTED) ?? "[]") as unknown[];
+    return kept.filter((site) => typeof site === "string");
   } catch {
+    // Somebody else wrote it.
     return [];
   }
 }

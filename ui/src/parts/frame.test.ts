@@ -22,6 +22,8 @@ beforeEach(() => {
   // jsdom knows no modal dialogs and no clipboard.
   HTMLDialogElement.prototype.showModal = function () {
     this.open = true;
+    // A browser begins at the first that can have the focus.
+    this.querySelector<HTMLElement>("button, input, [tabindex]")?.focus();
   };
   HTMLDialogElement.prototype.close = function () {
     if (!this.open) return;
@@ -64,7 +66,7 @@ async function barriers(): Promise<string[]> {
 describe("a link", () => {
   it("asks, shows all of where it leads, and opens when its owner says so", async () => {
     await fireEvent.click(place("b"));
-    expect(screen.getByRole("heading").textContent).toBe("Open example.com in your browser?");
+    expect(screen.getByRole("dialog", { name: "Open example.com in your browser?" })).toBeTruthy();
     expect(screen.getByRole("group", { name: "Address" }).textContent?.trim()).toBe("https://example.com/map");
     expect(await barriers()).toEqual([]);
     expect(asked).toEqual([]);
