@@ -133,6 +133,7 @@ fn a_machine_is_let_in_by_its_code_takes_layers_and_leaves_without_a_word_lost()
     app.picture_of_popover("request");
     let mut approval = attic.approve(&who, &code);
     app.click("Approve");
+    patiently("it is said", || app.text("main").contains("Attic is in."));
     patiently("both are in", || app.text("main").contains("2 machines"));
     assert!(approval.wait().unwrap().success());
 
@@ -152,7 +153,7 @@ fn a_machine_is_let_in_by_its_code_takes_layers_and_leaves_without_a_word_lost()
     patiently("an answer by both", || note(&app, 0).contains("Studio") && note(&app, 0).contains("Attic"));
     assert!(app.text(".body").contains("Paris"), "{}", app.text(".body"));
     app.click("Machines");
-    let ring = "return document.querySelector('.picture svg').textContent.includes('Attic')";
+    let ring = "return document.querySelector('.comb').textContent.includes('Attic')";
     patiently("the ring", || app.text(".picture").contains("2 machines") && app.script(ring) == true);
     app.picture("machines");
     // What it may do, and what it did.
@@ -161,6 +162,17 @@ fn a_machine_is_let_in_by_its_code_takes_layers_and_leaves_without_a_word_lost()
     );
     patiently("its rights are shown", || app.text(".side").contains("May see your prompts"));
     patiently("what it did is shown", || app.text(".side").contains("was approved"));
+    assert!(app.text(".side").contains("Today\n1 answer, "), "{}", app.text(".side"));
+    // Nothing of the comb is cut, and it fills its room.
+    let cut = "return [...document.querySelectorAll('.label > span')]
+        .filter((text) => text.scrollWidth > text.clientWidth + 1 || text.scrollHeight > text.clientHeight + 1)
+        .map((text) => text.textContent)";
+    assert_eq!(app.script(cut), json!([]));
+    let filled = "const comb = document.querySelector('.comb').getBoundingClientRect();
+        const drawn = [...document.querySelectorAll('.comb button')].map((machine) => machine.getBoundingClientRect());
+        const height = Math.max(...drawn.map(({ bottom }) => bottom)) - Math.min(...drawn.map(({ top }) => top));
+        return comb.bottom > innerHeight - 40 && height > comb.height * 0.6";
+    assert_eq!(app.script(filled), true);
     app.picture("machine");
 
     // Quit and opened again, in the dark: both are here, and answer as before.
@@ -193,16 +205,28 @@ fn a_machine_is_let_in_by_its_code_takes_layers_and_leaves_without_a_word_lost()
     assert_eq!(app.text(".problem"), "");
 
     // It comes back by itself, and is out at once when its owner's approval is taken back.
-    attic.start_again();
     app.click("Machines");
+    patiently("since when it is away", || app.text(".comb").contains("away since "));
+    assert!(app.text(".picture").contains("Attic is away"), "{}", app.text(".picture"));
+    attic.start_again();
     patiently("it is back", || app.text(".picture").contains("2 machines"));
     app.script(
         "document.querySelector('[aria-label^=\"Attic\"]').dispatchEvent(new MouseEvent('click', { bubbles: true }))",
     );
-    app.click("Remove");
-    patiently("it is out here", || !app.text(".picture").contains("2 machines"));
     let peers = || String::from_utf8(attic.run(&["peers", "--json"]).stdout).unwrap();
-    patiently("it is out there", || peers().contains("has not approved this machine"));
+    let remove = || {
+        app.click("Remove…");
+        assert!(app.text("[role=alertdialog]").starts_with("Remove Attic?"), "{}", app.text("[role=alertdialog]"));
+        app.click("Remove");
+        patiently("it is out here", || !app.text(".comb").contains("Attic"));
+        patiently("it is out there", || peers().contains("has not approved this machine"));
+    };
+    remove();
+    // Undone, it is in again, and no code was compared.
+    app.click("Undo");
+    patiently("it is back", || app.text(".picture").contains("2 machines"));
+    patiently("it is back there", || !peers().contains("has not approved this machine"));
+    remove();
     app.quit();
 }
 

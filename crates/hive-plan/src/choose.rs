@@ -351,6 +351,11 @@ mod tests {
         assert_eq!(plan.stages.len(), 2, "two are enough");
         let error = choose(&model(30, 10, 0), &nodes, &lan, ONE).unwrap_err();
         assert_eq!(error, PlanError::TooLarge { needed_bytes: 300, given_bytes: 180, machines: 3 });
+        let large = |machines| PlanError::TooLarge { needed_bytes: 316_000_000, given_bytes: 268_900_000, machines };
+        let words = "this model needs 316 MB with one conversation, but 1 machine shares 268 MB; add a machine or raise a \
+                     memory limit";
+        assert_eq!(large(1).to_string(), words);
+        assert!(large(2).to_string().contains("but 2 machines share 268 MB;"));
     }
 
     #[test]

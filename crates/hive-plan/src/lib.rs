@@ -110,9 +110,10 @@ pub enum PlanError {
     },
     /// More memory than all machines offer together.
     #[error(
-        "it needs {} MB with one conversation, but {} MB are given by {machines} machine{}; add a machine or raise a memory \
-         limit",
-        needed_bytes.div_ceil(1_000_000), given_bytes / 1_000_000, if *machines == 1 { "" } else { "s" }
+        "this model needs {} MB with one conversation, but {} {} MB; add a machine or raise a memory limit",
+        needed_bytes.div_ceil(1_000_000),
+        if *machines == 1 { "1 machine shares".to_owned() } else { format!("{machines} machines share") },
+        given_bytes / 1_000_000
     )]
     TooLarge {
         /// Bytes of the model and its conversations.

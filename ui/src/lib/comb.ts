@@ -23,8 +23,8 @@ export type Comb = { height: number; ring: Placed[]; rest: Placed[]; edges: Edge
 /** Height of a line of text, and the width of an average letter, generously: text is 13 px at every size. */
 const LINE = 18;
 const LETTER = 7.4;
-/** Maximum lines of one text of a label; longer ones end with an ellipsis. */
-export const MOST_LINES = 2;
+/** Maximum lines of one text of a label; longer ones end with an ellipsis (`Comb.svelte`). */
+const MOST_LINES = 3;
 const WIDEST_LABEL = 220;
 /** The narrowest cell in which names are readable. */
 const NARROWEST = 92;
