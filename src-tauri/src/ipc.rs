@@ -6,30 +6,20 @@ use hive_mind::conversations::{Conversation, Entry};
 use hive_node::audit::{Line, Query};
 use hive_node::serving::ModelRequest;
 use hive_node::settings::Settings;
-use hive_node::{INVITE_VALID_FOR, ModelOnDisk, Rights, Ticket};
+use hive_node::{INVITE_VALID_FOR, PeerId, Rights, Ticket};
 use hive_view::Snapshot;
 use serde::Serialize;
 use specta::Type;
 use tauri::ipc::Channel;
 use tauri::{AppHandle, Manager, State, WebviewWindow};
-use tauri_plugin_autostart::ManagerExt;
 
 use crate::chat::{self, Ask, News};
 use crate::end::end;
-use crate::folder::data_folder;
-use crate::preferences::Preferences;
 use crate::problem::Problem;
 use crate::shell::Shell;
 use crate::windows;
 
 type Result<T> = std::result::Result<T, Problem>;
-
-/// The error that kept the node from starting, if any; every other command then fails.
-#[tauri::command]
-#[specta::specta]
-pub(crate) async fn trouble(app: AppHandle) -> Option<Problem> {
-    app.try_state::<Problem>().map(|problem| problem.inner().clone())
-}
 
 /// Sends the snapshot now and after every change.
 #[tauri::command]
@@ -100,6 +90,15 @@ pub(crate) async fn remove(shell: State<'_, Shell>, machine: String) -> Result<(
     Ok(shell.node.remove(shell.peer(&machine)?)?)
 }
 
+/// Undoes the removal of a machine: it is approved again, with its name and its rights.
+#[tauri::command]
+#[specta::specta]
+pub(crate) async fn restore(shell: State<'_, Shell>, machine: String) -> Result<()> {
+    // A removed machine has no name any more, so that only its whole ID leads to it.
+    let peer: PeerId = machine.parse().map_err(Problem::of("no_such_machine"))?;
+    shell.node.restore(peer).map_err(Problem::of("not_restored"))
+}
+
 /// Renames a machine.
 #[tauri::command]
 #[specta::specta]
@@ -154,35 +153,6 @@ pub(crate) async fn log(shell: State<'_, Shell>, machine: Option<String>) -> Res
     Ok(log.entries.into_iter().rev().take(SHOWN_LINES).map(line).collect())
 }
 
-/// A model on this machine's disk.
-#[derive(Debug, Serialize, Type)]
-pub(crate) struct OnDisk {
-    /// Its name.
-    name: String,
-    /// Its size on disk, in bytes.
-    #[specta(type = i32)]
-    bytes: f64,
-    /// Whether it is in memory.
-    loaded: bool,
-    /// Whether it can be removed.
-    removable: bool,
-    /// Other machines that have it.
-    also_on: Vec<String>,
-}
-
-/// The models on this machine.
-#[tauri::command]
-#[specta::specta]
-pub(crate) async fn list_models(shell: State<'_, Shell>) -> Result<Vec<OnDisk>> {
-    let on_disk = |model: ModelOnDisk| {
-        let ModelOnDisk { name, bytes, loaded, removable, also_on, .. } = model;
-        OnDisk { name, bytes: bytes as f64, loaded, removable, also_on }
-    };
-    // Models that cannot be used are not offered; `hivemind models list` says why.
-    let models = shell.node.models().await.into_iter().filter(|model| model.unusable.is_none());
-    Ok(models.map(on_disk).collect())
-}
-
 /// Loads a model into memory.
 #[tauri::command]
 #[specta::specta]
@@ -216,6 +186,9 @@ pub(crate) struct PlanView {
     /// Predicted speed, in tokens per second.
     #[specta(type = Option<i32>)]
     tokens_per_s: Option<f64>,
+    /// Memory it would use on all machines, in bytes.
+    #[specta(type = i32)]
+    bytes: f64,
 }
 
 /// Plans a model's placement without loading it.
@@ -231,6 +204,7 @@ pub(crate) async fn plan(shell: State<'_, Shell>, model: Option<String>) -> Resu
         stages: layout.plan.stages.iter().map(stage).collect(),
         reasons: layout.plan.reasons.clone(),
         tokens_per_s: layout.plan.decode_tokens_per_s,
+        bytes: layout.plan.stages.iter().map(hive_node::PlannedStage::bytes).sum::<u64>() as f64,
         model: layout.model,
     })
 }
@@ -288,47 +262,6 @@ pub(crate) async fn export_conversation(app: AppHandle, shell: State<'_, Shell>,
     let folder = app.path().download_dir().or_else(|_| app.path().home_dir()).map_err(Problem::of("not_exported"))?;
     let written = conversation.write_to(&folder).map_err(Problem::of("not_exported"))?;
     Ok(written.display().to_string())
-}
-
-/// Why the API for programs on this machine is off, if it is.
-#[tauri::command]
-#[specta::specta]
-pub(crate) async fn programs(shell: State<'_, Shell>) -> Result<Option<Problem>> {
-    Ok(shell.unreachable_for_programs().cloned())
-}
-
-/// Shows the data folder in the system's file manager, also if the node could not start.
-#[tauri::command]
-#[specta::specta]
-pub(crate) async fn show_folder() -> Result<()> {
-    let folder = data_folder()?;
-    open::that_detached(folder).map_err(Problem::of("not_shown"))
-}
-
-/// The owner's settings.
-#[tauri::command]
-#[specta::specta]
-pub(crate) async fn preferences(app: AppHandle, shell: State<'_, Shell>) -> Result<Preferences> {
-    let open_at_login = app.autolaunch().is_enabled().unwrap_or(false);
-    Ok(Preferences::of(Settings::read(&shell.folder)?, open_at_login))
-}
-
-/// Changes the settings; returns whether some take effect only after a restart.
-#[tauri::command]
-#[specta::specta]
-pub(crate) async fn prefer(app: AppHandle, shell: State<'_, Shell>, wanted: Preferences) -> Result<bool> {
-    let before = Settings::read(&shell.folder)?;
-    let open_at_login = wanted.open_at_login;
-    let settings = wanted.over(&before).map_err(Problem::of("settings"))?;
-    settings.check_as_new().map_err(Problem::of("settings"))?;
-    shell.set(&settings)?;
-    let launch = app.autolaunch();
-    let switched = if open_at_login { launch.enable() } else { launch.disable() };
-    match switched {
-        // Disabling an entry that does not exist is not an error.
-        Err(error) if open_at_login => Err(Problem::new("open_at_login", error)),
-        _ => Ok(settings.needs_restart(&before)),
-    }
 }
 
 /// Remembers whether the owner wants notifications.

@@ -4,16 +4,21 @@ mod chat;
 mod end;
 mod folder;
 mod ipc;
+mod library;
 mod links;
 #[cfg(target_os = "macos")]
 mod mac;
+mod mend;
 mod menu;
 mod notify;
+mod popover;
 mod preferences;
 mod problem;
+mod programs;
 mod shell;
 mod text_size;
 mod tray;
+mod trouble;
 mod update;
 mod windows;
 
@@ -25,6 +30,7 @@ use tauri_plugin_autostart::MacosLauncher;
 
 use shell::Shell;
 use tray::Tray;
+use trouble::Trouble;
 
 /// The first argument of a worker process.
 const WORKER: &str = "worker";
@@ -59,7 +65,8 @@ fn failed(error: impl std::fmt::Display) -> ExitCode {
 fn commands() -> tauri_specta::Builder<tauri::Wry> {
     tauri_specta::Builder::new().disable_serde_phases().dangerously_cast_bigints_to_number().commands(
         tauri_specta::collect_commands![
-            ipc::trouble,
+            mend::trouble,
+            mend::mend,
             ipc::watch,
             ipc::share,
             ipc::pause,
@@ -68,12 +75,15 @@ fn commands() -> tauri_specta::Builder<tauri::Wry> {
             ipc::approve,
             ipc::deny,
             ipc::remove,
+            ipc::restore,
+            popover::fit_popover,
             ipc::rename,
             ipc::allow,
             ipc::invite,
             ipc::join,
             ipc::log,
-            ipc::list_models,
+            library::list_models,
+            library::show_models,
             ipc::load_model,
             ipc::unload_model,
             ipc::remove_model,
@@ -85,10 +95,16 @@ fn commands() -> tauri_specta::Builder<tauri::Wry> {
             ipc::keep_conversation,
             ipc::delete_conversation,
             ipc::export_conversation,
-            ipc::programs,
-            ipc::show_folder,
-            ipc::preferences,
-            ipc::prefer,
+            programs::programs,
+            programs::add_program,
+            programs::revoke_program,
+            programs::use_another_port,
+            preferences::preferences,
+            preferences::change,
+            preferences::reset_settings,
+            preferences::about,
+            preferences::show_folder,
+            preferences::show_log,
             ipc::notify,
             ipc::update,
             ipc::restart,
@@ -138,13 +154,16 @@ fn start() -> Result<(), Box<dyn std::error::Error>> {
         })
         .setup(move |app| {
             match tauri::async_runtime::block_on(Shell::start(&folder)) {
-                Ok(shell) => app.manage(shell),
-                Err(problem) => {
-                    failed(&problem.message);
-                    app.manage(problem);
+                Ok(shell) => {
+                    preferences::frame(app.handle(), shell.started.look.unwrap_or_default());
+                    app.manage(shell);
+                }
+                Err(error) => {
+                    failed(&error);
+                    app.manage(Trouble::of(&error, mend::written));
                     return Ok(windows::show_trouble(app.handle())?);
                 }
-            };
+            }
             windows::make(app.handle())?;
             #[cfg(target_os = "macos")]
             {

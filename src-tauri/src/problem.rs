@@ -33,13 +33,7 @@ impl Problem {
 
 impl From<hive_node::data::DataError> for Problem {
     fn from(error: hive_node::data::DataError) -> Self {
-        match &error {
-            hive_node::data::DataError::InUse { by, .. } => {
-                Self::new("data_folder", format!("HiveMind is already running on this machine ({by})"))
-                    .hinted(Some("Quit it, then try again."))
-            }
-            _ => Self::new("data_folder", &error).hinted(error.hint()),
-        }
+        Self::new("data_folder", &error).hinted(error.hint())
     }
 }
 
@@ -62,17 +56,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_starts_a_second_one_or_has_a_full_disk_is_told_what_to_do() {
+    fn a_full_disk_has_a_hint_and_none_is_for_the_command_line() {
         let path = || "/data".into();
-        let second = Problem::from(DataError::InUse { path: path(), by: "process 7".to_owned() });
-        assert_eq!(second.message, "HiveMind is already running on this machine (process 7)");
-        assert!(second.hint.is_some_and(|hint| hint.contains("try again")));
         let full = std::io::Error::from(std::io::ErrorKind::StorageFull);
         assert!(Problem::from(DataError::Unusable { path: path(), error: full }).hint.is_some());
-        // Windows must not show hints for the command line.
         let closed = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
         for error in [
-            DataError::InUse { path: path(), by: "process 7".to_owned() },
             DataError::Unusable { path: path(), error: closed },
             DataError::Damaged { path: path(), why: "it is cut".to_owned() },
         ] {

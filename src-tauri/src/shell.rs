@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use hive_api::{Allowed, Api, ApiError};
+use hive_api::{Allowed, Api};
 use hive_mind::conversations::Conversations;
 use hive_node::data::DataFolder;
 use hive_node::settings::Settings;
@@ -15,7 +15,9 @@ use tauri::AppHandle;
 use tokio::sync::{oneshot, watch};
 
 use crate::problem::Problem;
+use crate::programs::{ApiState, Off};
 use crate::tray::Tray;
+use crate::trouble::NotStarted;
 use crate::{notify, windows};
 
 /// Changes within this time are shown together.
@@ -40,13 +42,14 @@ pub(crate) struct Shell {
     offer: Mutex<Option<tauri_plugin_updater::Update>>,
     /// Answers in progress, by the ID from the window; dropping the sender stops the answer.
     answers: Mutex<HashMap<String, oneshot::Sender<()>>>,
-    /// The API for programs on this machine, or why it is off.
-    api: Result<Api, Problem>,
+    /// The settings at the start; some changes wait for the next one.
+    pub(crate) started: Settings,
+    api: ApiState,
 }
 
 impl Shell {
     /// Starts the node of a data folder.
-    pub(crate) async fn start(folder: &Path) -> Result<Self, Problem> {
+    pub(crate) async fn start(folder: &Path) -> Result<Self, NotStarted> {
         let data = DataFolder::open(folder)?;
         for warning in data.warnings() {
             tracing::warn!("{warning}");
@@ -57,24 +60,19 @@ impl Shell {
         let api_address = settings.api.unwrap_or(hive_api::DEFAULT_ADDRESS);
         let lists = [&settings.allow_origins, &settings.allow_hosts];
         let [origins, hosts] = lists.map(|list| list.as_deref().unwrap_or_default());
-        let allowed = Allowed::new(origins, hosts).map_err(Problem::of("settings"))?;
-        let conversations = Arc::new(Conversations::open(folder).map_err(Problem::of("conversations"))?);
-        let node = Node::start(settings.options(data).map_err(Problem::of("settings"))?)
-            .await
-            .map_err(|error| Problem::new("not_started", &error).hinted(error.hint()))?;
+        let allowed = Allowed::new(origins, hosts)?;
+        let conversations = Arc::new(Conversations::open(folder)?);
+        let node = Node::start(settings.options(data)?).await?;
         // The windows work without the API; the settings page says why it is off.
         let api = Api::start(node.clone(), conversations.clone(), api_address, allowed, folder).await;
         let api = api.map_err(|error| {
             tracing::warn!("{error}");
-            let hint = match &error {
-                ApiError::Tokens(_) => error.hint(),
-                _ => Some("Save another API address below, then restart."),
-            };
-            Problem::new("api", &error).hinted(hint)
+            Off::from(&error)
         });
         if let Some(warning) = api.as_ref().ok().and_then(Api::warning) {
             tracing::warn!("{warning}");
         }
+        let api = api.map(Arc::new);
         if first {
             // Nothing is shared before the owner agrees.
             if let Err(error) = node.share(false) {
@@ -83,14 +81,15 @@ impl Shell {
         }
         let update = Update::default();
         let shown = watch::channel(shown_of(&node, &kept, update.clone())).0;
+        let started = kept.clone();
         let (settings, update) = (watch::channel(kept).0, watch::channel(update).0);
         let (folder, offer, answers) = (folder.to_owned(), Mutex::default(), Mutex::default());
-        Ok(Self { node, conversations, folder, shown, update, settings, offer, answers, api })
+        Ok(Self { node, conversations, folder, shown, update, settings, offer, answers, started, api })
     }
 
-    /// Why the API for programs on this machine is off, if it is.
-    pub(crate) fn unreachable_for_programs(&self) -> Option<&Problem> {
-        self.api.as_ref().err()
+    /// The API for programs on this machine, or why it is off.
+    pub(crate) fn api(&self) -> &ApiState {
+        &self.api
     }
 
     /// The snapshot, and every change of it.

@@ -46,7 +46,7 @@ fn updater(app: &AppHandle) -> Result<tauri_plugin_updater::Updater, Problem> {
     let (Some(place), Some(key)) = (place, key) else {
         return Err(Problem::new(
             "update",
-            "Updates are not set up in this build. Download new versions from where you got it.",
+            "Updates aren't set up in this build. Download new versions from where you got it.",
         ));
     };
     let place = Url::parse(&place).map_err(Problem::of("update"))?;

@@ -18,6 +18,7 @@ mod hive;
 mod library;
 mod openai;
 mod paths;
+mod programs;
 mod rights;
 mod server;
 mod shared;
@@ -43,9 +44,11 @@ use tokio::task::JoinHandle;
 
 use shared::Shared;
 
+pub use hive_types::{IssuedToken, Right, TokenView};
+
 pub use allowed::{AllowError, Allowed};
 pub use token::{NONCE_BYTES, Token, nonce};
-pub use tokens::today;
+pub use tokens::{TokenError, today};
 pub use views::status;
 
 /// Default listening address.
@@ -99,6 +102,7 @@ impl ApiError {
 pub struct Api {
     address: SocketAddr,
     warning: Option<DataWarning>,
+    tokens: Arc<tokens::Tokens>,
     /// Dropping it stops the server.
     stop: oneshot::Sender<()>,
     /// Completes when the last connection has closed.
@@ -126,7 +130,7 @@ impl Api {
         let guard = Arc::new(guard::Guard::new(tokens.clone(), address, allowed));
         let audited = axum::middleware::from_fn_with_state(node.clone(), audited::note);
         let farewell = axum::middleware::from_fn_with_state(node.clone(), farewell::in_time);
-        let shared = Shared { node, conversations, tokens, address, quit: watch::channel(false).0 };
+        let shared = Shared { node, conversations, tokens: tokens.clone(), address, quit: watch::channel(false).0 };
         let app = Router::new()
             .nest(
                 "/hive/v1",
@@ -146,7 +150,7 @@ impl Api {
         let (stop, stopped) = oneshot::channel();
         #[allow(clippy::disallowed_methods, reason = "Api::stop waits for it")]
         let served = tokio::spawn(server::serve(listener, app, server::Limits::default(), stopped));
-        Ok(Self { address, warning, stop, served })
+        Ok(Self { address, warning, tokens, stop, served })
     }
 
     /// Stops accepting requests and waits up to two seconds for responses in progress. Pending answers return what they

@@ -35,26 +35,45 @@ const MOST_TOKENS: usize = 100;
 
 /// Why tokens could not be read or changed.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum TokenError {
+pub enum TokenError {
+    /// The file is damaged.
     #[error(
         "{path} is damaged ({why}); put back a copy of it, or remove it, and every program needs a new token",
         path = path.display()
     )]
-    Damaged { path: PathBuf, why: String },
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The file cannot be read or written.
     #[error("cannot use {path}: {why}", path = path.display())]
-    File { path: PathBuf, why: std::io::Error },
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The system's error.
+        why: std::io::Error,
+    },
+    /// The owner's token cannot be read or written.
     #[error(transparent)]
     Secret(#[from] SecretError),
+    /// Not a name that can be shown.
     #[error("a token's name is one line of at most {} columns without control characters", border::NAME_COLUMNS)]
     BadName,
+    /// No rights.
     #[error("a token without any right is good for nothing")]
     NoRights,
+    /// The name is taken.
     #[error("there is a token named \"{0}\" already")]
     Taken(String),
+    /// There is no such token.
     #[error("there is no token named \"{0}\"")]
     Unknown(String),
+    /// A revocation is in effect, but not saved.
     #[error(transparent)]
     NotKept(#[from] NotKept),
+    /// Too many.
     #[error("there are {MOST_TOKENS} tokens already")]
     TooMany,
 }
@@ -204,7 +223,7 @@ impl Tokens {
     }
 
     /// Creates a token. Only the returned value contains it; only its digest is stored.
-    fn add(&self, name: &str, may: &[Right]) -> Result<Token, TokenError> {
+    pub(crate) fn add(&self, name: &str, may: &[Right]) -> Result<Token, TokenError> {
         let _changing = self.changing();
         if border::name(name) != name || !border::is_plain(name) {
             return Err(TokenError::BadName);
@@ -234,7 +253,7 @@ impl Tokens {
 
     /// Revokes a token in memory, then on disk. Also writes what an earlier call failed to write, so that success means
     /// that no revoked token returns after a restart.
-    fn remove(&self, name: &str) -> Result<(), TokenError> {
+    pub(crate) fn remove(&self, name: &str) -> Result<(), TokenError> {
         let _changing = self.changing();
         let mut programs = self.programs();
         let gone = programs.iter().position(|program| program.name == name).map(|at| programs.remove(at));
@@ -288,7 +307,7 @@ impl Tokens {
         }
     }
 
-    fn views(&self) -> Vec<TokenView> {
+    pub(crate) fn views(&self) -> Vec<TokenView> {
         let view = |program: Arc<Program>| TokenView {
             name: program.name.clone(),
             may: program.may.clone(),

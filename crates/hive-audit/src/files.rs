@@ -16,7 +16,7 @@ use jiff::{SignedDuration, Timestamp, ToSpan};
 use super::entry::Entry;
 
 /// The folder's name in the data folder.
-pub(super) const FOLDER: &str = "log";
+pub const FOLDER: &str = "log";
 
 /// Days for which a file is kept.
 const KEPT_DAYS: i32 = 90;

@@ -26,6 +26,7 @@ use hive_protocol::Request;
 use jiff::Timestamp;
 
 pub use entry::{Asked, AuditEvent, Entry, Machine, PairingEnd, Refusal};
+pub use files::FOLDER;
 use files::Keeper;
 use ledger::Ledger;
 pub use query::{Line, Log, Query};

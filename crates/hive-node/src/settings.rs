@@ -6,7 +6,6 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use hive_net::Relay;
-use hive_net::border::NAME_COLUMNS;
 use serde::{Deserialize, Serialize};
 
 pub use hive_types::{Accent, Look};
@@ -57,7 +56,8 @@ pub struct Settings {
     pub relay: Option<String>,
 }
 
-const FILE: &str = "config.toml";
+/// Its name in the data folder.
+pub const FILE: &str = "config.toml";
 
 /// An invalid setting.
 #[derive(Debug, thiserror::Error)]
@@ -65,28 +65,8 @@ pub enum SettingError {
     /// Not an amount of memory.
     #[error("\"{0}\" is not an amount of memory; give it with a unit, as in 8GiB")]
     Memory(String),
-    /// Zero memory, where some is required.
-    #[error("{0} is nothing at all; to give no memory, switch sharing off")]
-    NoMemory(String),
-    /// More memory than the machine has.
-    #[error("this machine has {:.1} GB of memory; {asked} is more", *there_bytes as f64 / 1e9)]
-    MoreMemory {
-        /// The value as written.
-        asked: String,
-        /// The machine's memory, in bytes.
-        there_bytes: u64,
-    },
-    /// A name that is too long for lists.
-    #[error("a name has at most {NAME_COLUMNS} letters, so that lists have room for it")]
-    Name,
-    /// An address that others could reach.
-    #[error("the API listens on this machine only; {0} can be reached by others, say 127.0.0.1")]
-    Api(SocketAddr),
-    /// Not an address.
-    #[error("\"{0}\" is no address; write it like 127.0.0.1:4483")]
-    Address(String),
     /// Not a relay.
-    #[error("\"{0}\" is no relay; say none, public, or the URL of your own")]
+    #[error("\"{0}\" is not a relay; use none, public, or a URL")]
     Relay(String),
 }
 
@@ -122,48 +102,9 @@ impl Settings {
         }
     }
 
-    /// Whether any of these settings, compared with `before`, takes effect only after a restart: addresses to listen
-    /// on, and what other machines have been told.
-    pub fn needs_restart(&self, before: &Self) -> bool {
-        let lasting = |settings: &Self| {
-            let Self { name, memory, lan_only, api, allow_origins, allow_hosts, bind, relay, .. } = settings.clone();
-            (name, memory, lan_only.unwrap_or(false), (api, allow_origins, allow_hosts), bind, relay)
-        };
-        lasting(self) != lasting(before)
-    }
-
     /// When the file in a data folder was last written; `None` if it does not exist.
     pub(crate) fn written(folder: &Path) -> Option<SystemTime> {
         std::fs::metadata(folder.join(FILE)).and_then(|about| about.modified()).ok()
-    }
-
-    /// Validates the settings before they are written.
-    pub fn check(&self) -> Result<(), SettingError> {
-        self.memory_cap()?;
-        self.relay()?;
-        match self.api {
-            Some(api) if !api.ip().is_loopback() => Err(SettingError::Api(api)),
-            _ => Ok(()),
-        }
-    }
-
-    /// Validates what the owner has just written, including values that a file from another machine may have.
-    pub fn check_as_new(&self) -> Result<(), SettingError> {
-        self.check()?;
-        if self.name.as_ref().is_some_and(|name| name.chars().count() > NAME_COLUMNS) {
-            return Err(SettingError::Name);
-        }
-        self.check_memory(hive_host::Memory::now().map(|memory| memory.total_bytes))
-    }
-
-    /// Checks that the memory to share is not zero and no more than the machine has.
-    fn check_memory(&self, there_bytes: Option<u64>) -> Result<(), SettingError> {
-        let (Some(cap), Some(asked)) = (self.memory_cap()?, self.memory.clone()) else { return Ok(()) };
-        match there_bytes {
-            _ if cap == 0 => Err(SettingError::NoMemory(asked)),
-            Some(there_bytes) if cap > there_bytes => Err(SettingError::MoreMemory { asked, there_bytes }),
-            _ => Ok(()),
-        }
     }
 
     fn memory_cap(&self) -> Result<Option<u64>, SettingError> {
@@ -226,19 +167,6 @@ pub fn parse_bytes(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_is_newly_written_must_suit_this_machine() {
-        let memory = |memory: &str| Settings { memory: Some(memory.to_owned()), ..Settings::default() };
-        let said = |settings: Settings| settings.check_memory(Some(25_300_000_000)).unwrap_err().to_string();
-        assert_eq!(said(memory("900GiB")), "this machine has 25.3 GB of memory; 900GiB is more");
-        assert!(said(memory("0 GB")).contains("switch sharing off"));
-        assert!(memory("900GiB").check().is_ok() && memory("900GiB").check_memory(None).is_ok());
-        assert!(memory("8GiB").check_memory(Some(25_300_000_000)).is_ok());
-        let named = |letters: usize| Settings { name: Some("ä".repeat(letters)), ..Settings::default() }.check_as_new();
-        assert!(named(NAME_COLUMNS).is_ok());
-        assert!(matches!(named(NAME_COLUMNS + 1), Err(SettingError::Name)));
-    }
 
     #[test]
     fn settings_are_read_and_typos_are_named() {
