@@ -4,14 +4,22 @@ import { type OnDisk, commands } from "./bindings";
 import { call, why } from "./call";
 
 class Library {
+  /** The models that can be used. */
   models = $state<OnDisk[]>([]);
+  /** The models that cannot. */
+  unusable = $state<OnDisk[]>([]);
+  /** Whether the list was read. */
+  read = $state(false);
   /** The operation in progress on each model, by name. */
   busy = $state<Record<string, "load" | "unload" | "remove" | undefined>>({});
   problem = $state("");
 
   async refresh(): Promise<void> {
     try {
-      this.models = await call(commands.listModels());
+      const all = await call(commands.listModels());
+      this.models = all.filter((model) => !model.unusable);
+      this.unusable = all.filter((model) => model.unusable);
+      this.read = true;
     } catch (thrown) {
       this.problem = why(thrown);
     }

@@ -1,9 +1,15 @@
 /** All user-visible text, and the formatting of numbers. */
 
-import type { Accent } from "./bindings";
+import type { Accent, Cause, Look, Refused, Remedy } from "./bindings";
 
 export function gigabytes(bytes: number): string {
   return bytes < 1e9 ? `${Math.round(bytes / 1e6)} MB` : `${(bytes / 1e9).toFixed(1)} GB`;
+}
+
+/** "8.6 GB" or "500 MB": an amount for a field and its unit; none is "". */
+export function amount(bytes: number | null | undefined): string {
+  if (bytes === null || bytes === undefined) return "";
+  return bytes < 1e9 ? `${Math.round(bytes / 1e6)} MB` : `${Number((bytes / 1e9).toFixed(1))} GB`;
 }
 
 export function milliseconds(ms: number): string {
@@ -103,10 +109,7 @@ export const words = {
   reading: (tokens: number, of: number) => `Reading: ${tokens.toLocaleString("en")} of ${of.toLocaleString("en")} tokens`,
   remove: "Delete",
   rename: "Rename",
-  notStarted: "HiveMind could not start",
-  tryAgain: "Try Again",
   openFolder: "Open Folder",
-  unsaved: "You have unsaved changes.",
   welcome: "Welcome to HiveMind",
   welcomeAsk: "Ask something below. A small model is built in, so you can start right away, even with one machine.",
   stepAsk: "1  Ask",
@@ -118,9 +121,8 @@ export const words = {
   load: "Load",
   loading: "Loading…",
   unload: "Unload",
-  removeModel: "Remove…",
-  removeFromDisk: "Remove it from this disk?",
-  removeNow: "Remove",
+  removeModel: "Delete…",
+  removeFromDisk: "Delete it from this disk?",
   cancel: "Cancel",
   layersLoaded: (layers: number, of: number) => `${layers} of ${of} layers`,
   swarmHas: (bytes: number, machines: number) =>
@@ -141,8 +143,7 @@ export const words = {
   askNotify: "Notify you when a machine wants to join, even when no window is open?",
   yes: "Yes",
   no: "No",
-  saved: "Saved.",
-  savedLater: "Saved. Name, memory and network changes take effect after a restart.",
+  saved: "Saved",
   restart: "Restart",
   updateCheck: "Check for Updates",
   updateInstall: "Install",
@@ -150,23 +151,22 @@ export const words = {
   updateCurrent: "HiveMind is up to date.",
   updateFound: (version: string) => `Version ${version} is available.`,
   updateFetching: (version: string, percent: number) => `Downloading version ${version}: ${percent}%`,
-  updateReady: (version: string) => `Version ${version} is ready. Restart to use it; your other machines take over first.`,
+  updateReady: (version: string) => `Version ${version} is ready. Restart to update; your other machines take over meanwhile.`,
   noMatch: "No matches",
   tooLong: "Too long for any model here. Paste a shorter part.",
   looksForAPlace: "Checking where it fits…",
-  noModels: "No models on this machine yet.",
+  noModels: "No models yet.",
   about: (speed: string) => `About ${speed}`,
   pauseSharing: "Pause sharing",
   forAnHour: "For an hour",
   endPause: "Resume sharing",
   whenToShare: "When to share",
   onlyOnPower: "Only on mains power",
-  onlyWhenIdle: "Only when idle for (minutes)",
-  always: "no minimum",
+  onlyWhenIdle: "Only when idle for",
+  always: "Any time",
   neverMore: "Memory limit",
-  whatIsFree: "all free memory, or 8GiB",
-  sendAtMost: "Upload limit to other machines (Mbit/s)",
-  noLimit: "no limit",
+  sendAtMost: "Upload limit to other machines",
+  noLimit: "No limit",
   thisApp: "This app",
   accent: "Accent colour",
   accents: {
@@ -182,12 +182,10 @@ export const words = {
   network: "Network",
   shownName: "Name on other machines",
   lanOnly: "Stay on the local network",
-  relay: "Relay for machines on other networks: none, public, or a URL",
-  noRelay: "none",
-  apiAddress: "API address for programs on this machine",
-  bindAddress: "Listening address for other machines",
-  anyAddress: "all networks, any free port",
-  save: "Save",
+  relay: "Relay",
+  apiAddress: "Local API address",
+  bindAddress: "Listening address",
+  anyAddress: "Automatic",
   model: "Model",
   starter: "Starter model",
   panel: "Instructions and sampling",
@@ -248,7 +246,7 @@ export const words = {
   waiting: (requests: number) => `${requests} waiting`,
   inMemory: "Loaded on:",
   onDisk: (bytes: number, others: string[]) =>
-    `${gigabytes(bytes)} on this machine${others.length ? `, also on ${together(others)}` : ""}`,
+    `${gigabytes(bytes)} on disk${others.length ? `, also on ${together(others)}` : ""}`,
   approvedWith: "Approved with code",
   happened: "Activity on this machine",
   did: (name: string) => `What ${name} did on this machine`,
@@ -340,4 +338,149 @@ export const words = {
   codeOf: "QR code of your invitation",
   wouldShare: (bytes: number) => `Would share up to ${gigabytes(bytes)}`,
   notShared: "not shared",
+  // Settings, start and trouble.
+  afterRestart: "Takes effect after a restart.",
+  minutes: "minutes",
+  megabits: "Mbit/s",
+  unitOf: (label: string) => `${label}: unit`,
+  percent: (percent: number) => `${percent}%`,
+  look: "Look",
+  theme: "Theme",
+  looks: { automatic: "Automatic", light: "Light", dark: "Dark" } satisfies Record<Look, string>,
+  textSize: "Text size",
+  defaultModel: "Model for new chats",
+  builtInModel: "Built-in model",
+  relays: { none: "None", public: "Public", own: "Your own" },
+  relayIs: "A relay connects machines on different networks. It can’t read what they send.",
+  noRelayOnLan: "Not used on the local network.",
+  relayUrl: "Relay URL",
+  webAddress: "https://",
+  data: "Data",
+  dataFolder: "Data folder",
+  logFolder: "Log of what other machines did here",
+  openLog: "Open Log",
+  resetSettings: "Reset settings",
+  resetDots: "Reset…",
+  resetAsk: "Reset all settings to their defaults? Chats, models and paired machines stay.",
+  resetNow: "Reset",
+  aboutApp: "About",
+  versions: (version: string, webView: string | null, system: string) =>
+    `HiveMind ${version} · ${webView ? `WebKit ${webView} · ` : ""}${system}`,
+  refused: (refused: Refused): string => {
+    switch (refused.kind) {
+      case "whole":
+        return `Enter a whole number from ${refused.least.toLocaleString("en")} to ${refused.most.toLocaleString("en")}.`;
+      case "memory":
+        return refused.most === null
+          ? `Enter ${gigabytes(refused.least)} or more.`
+          : `Enter ${gigabytes(refused.least)} to ${gigabytes(refused.most)}. To share nothing, turn sharing off.`;
+      case "name":
+        return `Use at most ${refused.most} characters.`;
+      case "address":
+        return "Enter an address with a port, such as 0.0.0.0:4484.";
+      case "loopback":
+        return "Enter an address of this machine with a port, such as 127.0.0.1:4483.";
+      case "relay":
+        return "Enter a URL, such as https://relay.example.org.";
+    }
+  },
+  api: "API for programs",
+  apiIs: "Programs on this machine can use your models as they use OpenAI’s. Each needs a key.",
+  apiOff: (why: string) => `Off: ${why}`,
+  useAnotherPortNow: "Use Another Port and Restart",
+  keys: "Keys",
+  newKey: "New key",
+  program: "Program’s name",
+  createKey: "Create",
+  keyOf: (name: string) => `key for ${name}`,
+  shownOnce: (name: string) => `Copy the key for ${name} now. It isn’t shown again.`,
+  yourKey: "YOUR_KEY",
+  example: "Example",
+  exampleQuestion: "Hello",
+  revoke: "Revoke",
+  revokeKeyOf: (name: string) => `Revoke the key for ${name}`,
+  revokeAsk: "The program loses access.",
+  revokeNow: "Revoke",
+  lastUsed: (daysAgo: number | null) =>
+    daysAgo === null ? "Never used" : daysAgo === 0 ? "Used today" : daysAgo === 1 ? "Used yesterday" : `Used ${daysAgo} days ago`,
+  copyThat: (what: string) => `Copy ${what.charAt(0).toLowerCase()}${what.slice(1)}`,
+  notCopied: "Can’t copy",
+  restartToUpdate: "Restart to Update",
+  openModels: "Open Models Folder",
+  getModels:
+    "HiveMind uses the models in this machine’s Hugging Face cache. Download one there, for example with Hugging Face’s “hf download” command, then look again.",
+  lookAgain: "Look Again",
+  needsMemory: (bytes: number) => `Needs ${gigabytes(bytes)} of memory`,
+  usesMemory: (bytes: number) => `Uses ${gigabytes(bytes)} of memory`,
+  takesDisk: (size: string) => `${size} on disk`,
+  unusableModels: "Can’t be used",
+  unusableBecause: (why: string) => `${why.charAt(0).toUpperCase()}${why.slice(1)}${/[.!?…]$/.test(why) ? "" : "."}`,
+  downloadAgain: "If it should work, delete it and download it again.",
+  trouble: (cause: Cause): { title: string; text: string; detail?: string } => {
+    switch (cause.kind) {
+      case "in_use":
+        return {
+          title: "HiveMind is already running",
+          text:
+            cause.process === null
+              ? `Another HiveMind is using this data (${cause.by}). Quit it, then try again.`
+              : `A HiveMind without a window is using this data (${cause.by}). Stop it to start the app, or leave it running and quit.`,
+        };
+      case "not_writable":
+        return {
+          title: "HiveMind can’t write its data",
+          text: `Make this writable for you, then try again: ${cause.path}`,
+          detail: cause.why,
+        };
+      case "full":
+        return { title: "The disk is full", text: `Free some space on the disk of ${cause.path}, then try again.` };
+      case "damaged":
+        return {
+          title: `HiveMind can’t read ${holds(cause.file).what}`,
+          text: `${cause.file} is damaged. You can move it aside and start without it: ${holds(cause.file).without} Nothing is deleted.`,
+          detail: cause.why,
+        };
+      case "newer":
+        return {
+          title: `A newer HiveMind wrote ${holds(cause.file).what}`,
+          text: `Update HiveMind, or move ${cause.file} aside and start without it: ${holds(cause.file).without} Nothing is deleted.`,
+        };
+      case "port":
+        return {
+          title: "The port for other machines is taken",
+          text: "HiveMind can use another port, which your other machines find by themselves.",
+          detail: cause.why,
+        };
+      case "other":
+        return { title: "HiveMind couldn’t start", text: sentence(cause.why, cause.hint) };
+    }
+  },
+  remedies: {
+    try_again: "Try Again",
+    stop_other: "Stop It and Start",
+    use_another_port: "Use Another Port",
+    move_aside: "Move It Aside and Start",
+    open_folder: "Open Folder",
+    quit: "Quit",
+  } satisfies Record<Remedy, string>,
+  stopping: "Stopping…",
 };
+
+/** What a file of the data folder holds, and what a start without it means. */
+function holds(file: string): { what: string; without: string } {
+  switch (file) {
+    case "config.toml":
+      return { what: "your settings", without: "Settings return to their defaults." };
+    case "conversations.sqlite":
+      return { what: "your chats", without: "The list of chats starts empty." };
+    case "peers.json":
+      return { what: "your machines", without: "You pair your machines again." };
+    default:
+      return { what: "its data", without: "What it held is missing." };
+  }
+}
+
+function sentence(why: string, hint: string | null): string {
+  const said = why.charAt(0).toUpperCase() + why.slice(1);
+  return hint ? `${said}. ${hint}` : said;
+}

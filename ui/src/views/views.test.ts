@@ -7,12 +7,9 @@ import type { Machine, News, OnDisk, Snapshot } from "../lib/bindings";
 import { chats } from "../lib/chats.svelte";
 import { invitation } from "../lib/invitation.svelte";
 import { swarm } from "../lib/swarm.svelte";
-import { unsaved } from "../lib/unsaved";
 import { day } from "../lib/words";
-import App from "../App.svelte";
 import Main from "./Main.svelte";
 import Popover from "./Popover.svelte";
-import Settings from "./Settings.svelte";
 
 const machine = (more: Partial<Machine>): Machine => ({
   id: "one",
@@ -78,6 +75,7 @@ const onDisk = (name: string, more: Partial<OnDisk> = {}): OnDisk => ({
   loaded: false,
   removable: true,
   also_on: [],
+  unusable: null,
   ...more,
 });
 
@@ -91,28 +89,12 @@ beforeEach(() => {
     list_conversations: () => [{ id: "c", title: "Lisbon", updated_s: Date.now() / 1000 }],
     list_models: () => [onDisk("Llama", { loaded: true, removable: false }), onDisk("Qwen", { also_on: ["Mac mini"] })],
     log: () => [],
-    plan: () => ({ model: "Llama", stages: ["Studio: layers 1 to 18, 4.1 GB"], reasons: ["It fits."], tokens_per_s: 20 }),
-    programs: () => null,
-    preferences: () => ({
-      name: null,
-      memory: null,
-      only_on_power: false,
-      only_when_idle_minutes: null,
-      bandwidth_mbit_per_s: null,
-      lan_only: false,
-      relay: null,
-      api: null,
-      bind: null,
-      notify: false,
-      accent: "honey",
-      open_at_login: false,
-    }),
+    plan: () => ({ model: "Llama", stages: ["Studio: layers 1 to 18, 4.1 GB"], reasons: ["It fits."], tokens_per_s: 20, bytes: 6e9 }),
   };
   mockIPC((command, given) => {
     asked.push([command, given as Record<string, unknown>]);
     return answers[command]?.(given as Record<string, unknown>) ?? null;
   });
-  delete unsaved.settings;
   Element.prototype.scrollTo ??= () => {};
   history.replaceState(null, "", "#");
   localStorage.clear();
@@ -132,26 +114,6 @@ async function barriers(): Promise<string[]> {
   const found = await axe.run(document.body, { rules: { "color-contrast": { enabled: false }, region: { enabled: false } } });
   return found.violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html).join(" ")}`);
 }
-
-describe("a node that did not start", () => {
-  it("says why, what to do, and leaves nobody without a button", async () => {
-    answers.trouble = () => ({ code: "data_folder", message: "HiveMind is already running on this machine (process 7)", hint: "Quit it, then try again." });
-    answers.show_folder = () => {
-      throw { code: "folder", message: "there is no file manager", hint: null };
-    };
-    render(App);
-    const said = await screen.findByText("HiveMind is already running on this machine (process 7). Quit it, then try again.");
-    expect(said).toBeTruthy();
-    expect(await barriers()).toEqual([]);
-    for (const [button, command] of [["Try Again", "restart"], ["Open Folder", "show_folder"], ["Quit", "quit"]] as const) {
-      await fireEvent.click(screen.getByRole("button", { name: button }));
-      expect(asked.map(([command]) => command)).toContain(command);
-    }
-    await screen.findByText("There is no file manager");
-    // Without a node, nothing is watched.
-    expect(asked.map(([command]) => command)).not.toContain("watch");
-  });
-});
 
 describe("the popover", () => {
   it("can be used by everybody", async () => {
@@ -239,7 +201,7 @@ describe("the main window", () => {
     await fireEvent.keyDown(window, { key: "2", ctrlKey: true });
     expect(screen.getByText("Why this plan")).toBeTruthy();
     await fireEvent.keyDown(window, { key: ",", ctrlKey: true });
-    expect(screen.getByText("Pause sharing")).toBeTruthy();
+    expect(screen.getByRole("heading", { name: "Settings" })).toBeTruthy();
   });
 });
 
@@ -357,91 +319,6 @@ describe("what a machine did", () => {
     await screen.findByText("Mac mini loaded layers");
     await fireEvent.click(document.querySelector('[aria-label^="This machine"]')!);
     expect(screen.queryByText("Mac mini loaded layers")).toBeNull();
-  });
-});
-
-describe("models", () => {
-  async function open(): Promise<void> {
-    render(Main, { shown });
-    await fireEvent.keyDown(window, { key: "3", ctrlKey: true });
-    await screen.findByRole("article", { name: "Qwen" });
-  }
-
-  it("are loaded and unloaded, and say what went wrong", async () => {
-    answers.unload_model = () => {
-      throw { code: "not_unloaded", message: "Llama is answering", hint: null };
-    };
-    await open();
-    await fireEvent.click(await screen.findByRole("button", { name: "Load" }));
-    expect(asked).toContainEqual(["load_model", { model: "Qwen" }]);
-    await fireEvent.click(screen.getByRole("button", { name: "Unload" }));
-    await waitFor(() => expect(screen.getByRole("alert").textContent).toBe("Llama is answering"));
-  });
-
-  it("are removed only when their owner says so twice, and the starter model never", async () => {
-    await open();
-    const remove = screen.getAllByRole("button", { name: "Remove…" });
-    expect(remove.length).toBe(1);
-    await fireEvent.click(remove[0]!);
-    expect(asked.map(([command]) => command)).not.toContain("remove_model");
-    await fireEvent.click(screen.getByRole("button", { name: "Cancel" }));
-    await fireEvent.click(screen.getByRole("button", { name: "Remove…" }));
-    await fireEvent.click(screen.getByRole("button", { name: "Remove" }));
-    expect(asked).toContainEqual(["remove_model", { model: "Qwen" }]);
-  });
-});
-
-describe("settings", () => {
-  it("shows an accent while it is chosen, and keeps it with the rest", async () => {
-    const { unmount } = render(Settings, { shown });
-    const blue = await screen.findByRole("radio", { name: "Blue" });
-    await fireEvent.click(blue);
-    await waitFor(() => expect(document.documentElement.dataset.accent).toBe("blue"));
-    await fireEvent.click(screen.getByRole("button", { name: "Save" }));
-    expect(asked.find(([command]) => command === "prefer")?.[1]).toMatchObject({ wanted: { accent: "blue" } });
-    unmount();
-    // The preview ends until the app reports the saved accent.
-    expect(document.documentElement.dataset.accent).toBe("honey");
-  });
-
-  it("keep what was not saved when one looks elsewhere", async () => {
-    const said = () => document.querySelector(".save [role=status]")?.textContent;
-    const { unmount } = render(Settings, { shown });
-    await fireEvent.input(await screen.findByPlaceholderText("Studio"), { target: { value: "Attic" } });
-    unmount();
-    const again = render(Settings, { shown });
-    await waitFor(() => expect(said()).toBe("You have unsaved changes."));
-    expect(screen.getByPlaceholderText<HTMLInputElement>("Studio").value).toBe("Attic");
-    await fireEvent.click(screen.getByRole("button", { name: "Save" }));
-    await waitFor(() => expect(said()).toBe("Saved."));
-    // A new change clears the message about the previous one.
-    await fireEvent.input(screen.getByPlaceholderText("Studio"), { target: { value: "Cellar" } });
-    expect(said()).toBe("");
-    await fireEvent.input(screen.getByPlaceholderText("Studio"), { target: { value: "Attic" } });
-    again.unmount();
-    render(Settings, { shown });
-    await screen.findByPlaceholderText("Studio");
-    expect(said()).toBe("");
-  });
-
-  it("say why programs cannot reach this machine", async () => {
-    answers.programs = () => ({ code: "api", message: "the API cannot listen on 127.0.0.1:4483", hint: "Save another address." });
-    render(Settings, { shown });
-    expect((await screen.findByRole("alert")).textContent).toBe("The API cannot listen on 127.0.0.1:4483. Save another address.");
-  });
-
-  it("say what counts only after a restart, and an update leads on by one button", async () => {
-    answers.prefer = () => true;
-    const { rerender } = render(Main, { shown });
-    await fireEvent.keyDown(window, { key: ",", ctrlKey: true });
-    await fireEvent.click(await screen.findByRole("button", { name: "Save" }));
-    await fireEvent.click(await screen.findByRole("button", { name: "Restart" }));
-    expect(asked.map(([command]) => command)).toContain("restart");
-    await rerender({ shown: { ...shown, update: { kind: "found", version: "9.9.9", notes: "Faster." } } });
-    await fireEvent.click(screen.getByRole("button", { name: "Install" }));
-    expect(asked.map(([command]) => command)).toContain("update");
-    await rerender({ shown: { ...shown, update: { kind: "fetching", version: "9.9.9", percent: 40 } } });
-    expect(screen.getByText("Downloading version 9.9.9: 40%")).toBeTruthy();
   });
 });
 

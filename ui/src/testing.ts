@@ -1,0 +1,90 @@
+/** What the tests of pages share: a snapshot, settings, and the app's stubbed replies. */
+import { mockIPC } from "@tauri-apps/api/mocks";
+import axe from "axe-core";
+
+import type { Changed, OnDisk, Preferences, Snapshot } from "./lib/bindings";
+
+export const shown: Snapshot = {
+  name: "Studio",
+  fingerprint: "otter lamp river",
+  state: "sharing",
+  share: true,
+  paused: false,
+  line: "Sharing · no other machines yet",
+  memory: { total: 24e9, taken: 5e9, sharing: true, offered: 12e9, held: 4e9, cap: null, recommended: 18e9 },
+  pool_bytes: 12e9,
+  machines: [],
+  requests: [],
+  found: [],
+  model: null,
+  answered_tokens: 0,
+  loading: null,
+  discovery: null,
+  update: { kind: "unknown" },
+  notify: null,
+  accent: "honey",
+  look: "automatic",
+};
+
+export const preferences: Preferences = {
+  name: null,
+  memory_bytes: null,
+  only_on_power: false,
+  only_when_idle_minutes: null,
+  bandwidth_mbit_per_s: null,
+  lan_only: false,
+  relay: null,
+  api: null,
+  bind: null,
+  notify: false,
+  accent: "honey",
+  look: "automatic",
+  model: null,
+  open_at_login: false,
+  restart: [],
+};
+
+export const onDisk = (name: string, more: Partial<OnDisk> = {}): OnDisk => ({
+  name,
+  bytes: 4e9,
+  loaded: false,
+  removable: true,
+  also_on: [],
+  unusable: null,
+  ...more,
+});
+
+export type Given = Record<string, unknown>;
+
+/** The app behind the pages. */
+export class Backend {
+  /** Commands sent to it. */
+  asked: [string, Given][] = [];
+  /** Its replies. */
+  answers: Record<string, (given: Given) => unknown> = {
+    preferences: () => preferences,
+    change: () => ({ preferences, refused: null }) satisfies Changed,
+    programs: () => ({ url: "http://127.0.0.1:4483", off: null, tokens: [] }),
+    about: () => ({ version: "0.1.0", web_view: "2.44", system: "linux x86_64", folder: "/home/me/.local/share/hivemind" }),
+    list_models: () => [onDisk("Llama"), onDisk("Qwen")],
+    plan: () => ({ model: "Llama", stages: ["Studio: layers 1 to 18, 4.1 GB"], reasons: [], tokens_per_s: 20, bytes: 6e9 }),
+  };
+
+  constructor() {
+    mockIPC((command, given) => {
+      this.asked.push([command, given as Given]);
+      return this.answers[command]?.(given as Given) ?? null;
+    });
+  }
+
+  /** What a command was given, each time. */
+  of(command: string): Given[] {
+    return this.asked.filter(([name]) => name === command).map(([, given]) => given);
+  }
+}
+
+/** Accessibility violations. Contrast is tested in tokens.test.ts, which has the colours. */
+export async function barriers(): Promise<string[]> {
+  const found = await axe.run(document.body, { rules: { "color-contrast": { enabled: false }, region: { enabled: false } } });
+  return found.violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html).join(" ")}`);
+}

@@ -1,0 +1,83 @@
+import { cleanup, fireEvent, render, screen, waitFor, within } from "@testing-library/svelte";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+
+import { library } from "../lib/library.svelte";
+import { Backend, barriers, onDisk, shown } from "../testing";
+import Models from "./Models.svelte";
+
+let backend: Backend;
+
+beforeEach(() => {
+  backend = new Backend();
+  Object.assign(library, { models: [], unusable: [], read: false, problem: "" });
+});
+
+afterEach(cleanup);
+
+describe("models", () => {
+  it("are loaded and unloaded, and say what went wrong", async () => {
+    backend.answers.list_models = () => [onDisk("Llama", { loaded: true, removable: false }), onDisk("Qwen")];
+    backend.answers.unload_model = () => {
+      throw { code: "not_unloaded", message: "Llama is answering", hint: null };
+    };
+    render(Models, { shown });
+    await fireEvent.click(await screen.findByRole("button", { name: "Load" }));
+    expect(backend.of("load_model")).toEqual([{ model: "Qwen" }]);
+    await fireEvent.click(screen.getByRole("button", { name: "Unload" }));
+    await waitFor(() => expect(screen.getByRole("alert").textContent).toBe("Llama is answering"));
+  });
+
+  it("are deleted only when their owner says so twice, and the built-in one never", async () => {
+    backend.answers.list_models = () => [onDisk("Llama", { removable: false }), onDisk("Qwen")];
+    render(Models, { shown });
+    await fireEvent.click(await screen.findByRole("button", { name: "Delete…" }));
+    expect(backend.of("remove_model")).toEqual([]);
+    await fireEvent.click(screen.getByRole("button", { name: "Cancel" }));
+    await fireEvent.click(screen.getByRole("button", { name: "Delete…" }));
+    await fireEvent.click(screen.getByRole("button", { name: "Delete" }));
+    expect(backend.of("remove_model")).toEqual([{ model: "Qwen" }]);
+  });
+
+  it("say which size is the disk's and which the memory's", async () => {
+    render(Models, { shown });
+    const llama = within(await screen.findByRole("article", { name: "Llama" }));
+    expect(llama.getByText("4.0 GB on disk")).toBeTruthy();
+    await llama.findByText("Needs 6.0 GB of memory");
+    cleanup();
+    render(Models, { shown: { ...shown, model: { name: "Llama", bytes: 7e9, stages: [{ machine: "Studio", layers: [0, 18] }] } } });
+    const loaded = within(await screen.findByRole("article", { name: "Llama" }));
+    expect(loaded.getByText("Uses 7.0 GB of memory")).toBeTruthy();
+    expect(loaded.queryByText(/Needs/)).toBeNull();
+  });
+
+  it("that cannot be used say why and are offered nowhere", async () => {
+    backend.answers.list_models = () => [
+      onDisk("Llama"),
+      onDisk("/home/me/models/broken", { bytes: 0, unusable: "config.json: EOF while parsing an object" }),
+    ];
+    render(Models, { shown });
+    const broken = await screen.findByRole("article", { name: "/home/me/models/broken" });
+    const said = within(broken);
+    expect(said.getByRole("heading").textContent).toBe("broken");
+    expect(said.getByText("Config.json: EOF while parsing an object.")).toBeTruthy();
+    expect(said.queryByRole("button", { name: "Load" })).toBeNull();
+    // A size of nothing is no size.
+    expect(broken.textContent).not.toContain("MB");
+    expect(broken.querySelector(".bad")).toBeNull();
+    expect(library.models.map(({ name }) => name)).toEqual(["Llama"]);
+    expect(backend.of("plan")).toEqual([{ model: "Llama" }]);
+    expect(await barriers()).toEqual([]);
+  });
+
+  it("of which there are none say how to get one", async () => {
+    backend.answers.list_models = () => [];
+    render(Models, { shown });
+    await screen.findByRole("heading", { name: "No models yet." });
+    await fireEvent.click(screen.getByRole("button", { name: "Open Models Folder" }));
+    expect(backend.of("show_models")).toHaveLength(1);
+    backend.answers.list_models = () => [onDisk("Qwen")];
+    await fireEvent.click(screen.getByRole("button", { name: "Look Again" }));
+    await screen.findByRole("article", { name: "Qwen" });
+    expect(screen.queryByText("No models yet.")).toBeNull();
+  });
+});
