@@ -450,6 +450,42 @@ mod tests {
 
     use super::*;
 
+    /// Since when the only machine is away, in seconds since 1970; 0 if unknown.
+    fn away_since(peers: &Peers) -> u64 {
+        match peers.views(|_| None).remove(0).state {
+            PeerState::Unreachable { since, .. } => since,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn since_when_a_machine_is_away_is_known_only_if_it_was_seen_to_leave_but_then_after_a_restart_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = || {
+            let data = Some(Arc::new(DataFolder::open(folder.path()).unwrap()));
+            Peers::open(data, Admission::default()).unwrap()
+        };
+        let attic = Identity::generate().id();
+        let peers = open();
+        peers.admit(attic, "Attic", None).unwrap();
+        peers.left(attic, "it does not answer".to_owned().into());
+        assert_eq!(away_since(&peers), 0, "it was not here in this run");
+        peers.arrived(attic, "Attic", 1, None);
+        peers.left(attic, "it does not answer".to_owned().into());
+        let since = away_since(&peers);
+        assert!(since > 0);
+        peers.lock().book.went_away(attic, since - 60);
+        peers.left(attic, "it does not answer".to_owned().into());
+        assert_eq!(away_since(&peers), since - 60, "it is away for as long as before");
+        peers.save().unwrap();
+        drop(peers);
+        let peers = open();
+        assert_eq!(away_since(&peers), since - 60);
+        peers.arrived(attic, "Attic", 2, None);
+        drop(peers);
+        assert_eq!(away_since(&open()), 0, "it was here when this node ended");
+    }
+
     #[test]
     fn a_full_disk_keeps_nobody_from_taking_rights_away_and_gives_nobody_more() {
         let folder = tempfile::tempdir().unwrap();

@@ -73,4 +73,16 @@ mod tests {
         day.count(saturday, [two], 5);
         assert_eq!(day.on(saturday), [(two, DayWork { answers: 1, tokens: 5 })]);
     }
+
+    #[tokio::test]
+    async fn an_answer_counts_for_each_machine_of_it_and_is_seen_at_once() {
+        let studio = crate::testing::Machine::start("Studio").await;
+        let (attic, seen) = (Identity::generate().id(), studio.view().subscribe());
+        studio.count_answer([studio.id(), attic], 42);
+        let mut done = studio.today();
+        done.retain(|(machine, _)| *machine == attic);
+        assert_eq!(done, [(attic, DayWork { answers: 1, tokens: 42 })]);
+        assert!(seen.has_changed().unwrap());
+        studio.stop().await;
+    }
 }

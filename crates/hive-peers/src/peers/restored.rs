@@ -60,11 +60,13 @@ impl Peers {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "a test ends with its runtime")]
 mod tests {
     use hive_net::{Admission, Identity};
 
     use super::*;
-    use crate::peers::Rights;
+    use crate::peers::{PeerState, Rights};
+    use crate::testing::Machine;
 
     fn peers() -> (Peers, Admission, PeerId) {
         let admission = Admission::default();
@@ -101,5 +103,32 @@ mod tests {
         peers.lock().removed.get_mut(&attic).unwrap().1 -= UNDO;
         assert!(matches!(peers.restore(attic), Err(RestoreError::TooLate)));
         assert!(!admission.is_approved(attic));
+    }
+
+    /// Waits until one machine's view of another is like this.
+    async fn until(machine: &Machine, is_so: impl Fn(&PeerState) -> bool) {
+        while !machine.peer_views().first().is_some_and(|view| is_so(&view.state)) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn both_machines_meet_again_without_a_code() {
+        let (studio, attic) = (Machine::start("Studio").await, Machine::start("Attic").await);
+        studio.peers().admit(attic.id(), "Attic", Some(&attic.addr())).unwrap();
+        attic.peers().admit(studio.id(), "Studio", Some(&studio.addr())).unwrap();
+        let is_here = |state: &PeerState| *state == PeerState::Approved;
+        until(&studio, is_here).await;
+        until(&attic, is_here).await;
+        studio.remove(attic.id()).unwrap();
+        assert!(!studio.is_connected(attic.id()));
+        let is_out =
+            |state: &PeerState| matches!(state, PeerState::Unreachable { why, .. } if why.contains("not approved"));
+        until(&attic, is_out).await;
+        studio.restore(attic.id()).unwrap();
+        until(&studio, is_here).await;
+        until(&attic, is_here).await;
+        studio.stop().await;
+        attic.stop().await;
     }
 }
