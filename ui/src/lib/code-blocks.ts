@@ -34,11 +34,12 @@ function toggle(name: string, on: boolean, set: (on: boolean) => void): HTMLButt
 }
 
 /**
- * Adds Wrap and Copy. `wrapped` are the places of the blocks whose lines wrap; it outlives the elements, which are made
- * anew while a text grows.
+ * Adds Wrap and Copy where they are not yet. `wrapped` are the places of the blocks whose lines wrap; it outlives the elements, some
+ * of which are made anew while a text grows.
  */
 export function addControls(body: HTMLElement, wrapped: Set<number>): void {
   for (const [place, figure] of figures(body).entries()) {
+    if (figure.querySelector("button")) continue;
     figure.classList.toggle("wrapped", wrapped.has(place));
     const wrap = toggle(words.wrap, wrapped.has(place), (on) => {
       figure.classList.toggle("wrapped", on);

@@ -4,9 +4,10 @@
  */
 
 import createPurifier from "dompurify";
-import { Marked, Renderer } from "marked";
+import { Marked, Renderer, type Token } from "marked";
 
 import { formulas } from "./formula";
+import { grownList } from "./long-list";
 import { words } from "./words";
 
 /** Maximum nesting of quotes and lists; deeper nesting would hang the parser. */
@@ -73,7 +74,7 @@ export function blocks(written: string, before: string[] = []): string[] {
   if (start > 0 && !text.startsWith(settled.join(""))) return blocks(written);
   const rest = text.slice(start);
   const fresh: string[] = [];
-  for (const { type, raw } of marked.lexer(flatten(rest))) {
+  for (const { type, raw } of lex(rest)) {
     // White space belongs to the block before it.
     if (type === "space" && fresh.length > 0) fresh[fresh.length - 1] += raw;
     else fresh.push(raw);
@@ -82,6 +83,23 @@ export function blocks(written: string, before: string[] = []): string[] {
   if (fresh.reduce((length, block) => length + block.length, 0) !== rest.length) return [...settled, rest];
   let at = start;
   return [...settled, ...fresh.map((block) => text.slice(at, (at += block.length)))];
+}
+
+/** The last texts that were lexed: one that grows is split into blocks first, and then shown. */
+const lexed = new Map<string, Token[]>();
+const MOST_LEXED = 8;
+
+/** The tokens of a text. Nobody changes them. */
+export function lex(text: string): Token[] {
+  const known = lexed.get(text);
+  if (known) return known;
+  const flat = flatten(text);
+  const all = (part: string): Token[] => marked.lexer(part);
+  const shorter = [...lexed.keys()].filter((earlier) => earlier && text.startsWith(earlier)).sort((one, other) => other.length - one.length)[0];
+  const tokens = (shorter && grownList(lexed.get(shorter)?.[0], flat, all)) || all(flat);
+  if (lexed.size >= MOST_LEXED) lexed.delete(lexed.keys().next().value ?? "");
+  lexed.set(text, tokens);
+  return tokens;
 }
 
 /** Turns the markers of quotes and lists nested deeper than `DEEPEST` into plain text. */
@@ -101,7 +119,12 @@ purifier.addHook("afterSanitizeAttributes", (element) => {
 
 /** Renders one block, or a whole text, as HTML. */
 export function render(text: string): string {
-  return purifier.sanitize(marked.parse(flatten(text), { async: false }), {
+  return parse(lex(text));
+}
+
+/** Renders tokens as HTML. */
+export function parse(tokens: Token[]): string {
+  return purifier.sanitize(marked.parser(tokens), {
     ALLOWED_TAGS: [
       ...["p", "br", "hr", "em", "strong", "del", "code", "pre", "blockquote", "ul", "ol", "li", "a", "figure", "div"],
       ...["figcaption", "span", "h1", "h2", "h3", "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td", "input"],
