@@ -8,6 +8,8 @@ addEventListener("message", async ({ data, source }) => {
     mermaid.initialize({
       startOnLoad: false,
       securityLevel: "strict",
+      // What a diagram cannot set for itself, besides what Mermaid forbids anyway.
+      secure: ["secure", "securityLevel", "startOnLoad", "suppressErrorRendering", "maxTextSize", "maxEdges", "htmlLabels", "themeCSS"],
       suppressErrorRendering: true,
       maxTextSize: 20000,
       maxEdges: 300,

@@ -89,6 +89,13 @@ function theme(): Record<string, string | boolean> {
     tertiaryColor: token("paper-3"),
     lineColor: token("ink-2"),
     textColor: token("ink"),
+    noteBkgColor: token("honey-soft"),
+    noteTextColor: token("ink"),
+    noteBorderColor: token("edge"),
+    pieStrokeColor: token("edge"),
+    pieOuterStrokeColor: token("edge"),
+    useGradient: false,
+    dropShadow: "none",
     fontFamily: getComputedStyle(document.body).fontFamily,
     fontSize: "13px",
   };

@@ -28,6 +28,11 @@ describe("an answer", () => {
     expect(numbers("7) a\n   1. b")).toEqual([7, 1]);
   });
 
+  it("makes room for long numbers", () => {
+    const classes = ["9. a", "98. a\n99. b", "98. a\n99. b\n100. c", "123456789. a", "- a"].map((text) => page(text).firstElementChild?.className);
+    expect(classes).toEqual(["", "", "wide", "wider", ""]);
+  });
+
   it.each(["- [x] a\n- [ ] b", "- [x] a\n\n- [ ] b"])("has boxes for tasks, with names, that nobody can tick: %j", (text) => {
     const boxes = [...page(text).querySelectorAll("input")];
     expect(boxes.map((box) => [box.type, box.checked, box.disabled, box.ariaLabel ?? box.getAttribute("aria-label")])).toEqual([
@@ -75,7 +80,7 @@ describe("an answer", () => {
   /** What an answer may consist of. Nothing else is ever made. */
   const TAGS = /^(?:P|BR|HR|EM|STRONG|DEL|CODE|PRE|BLOCKQUOTE|UL|OL|LI|A|FIGURE|FIGCAPTION|SPAN|DIV|H[1-6]|TABLE|THEAD|TBODY|TR|TH|TD|INPUT)$/;
   const ATTRIBUTES = /^(?:href|title|class|start|align|type|checked|disabled|role|aria-label|tabindex)$/;
-  const CLASSES = /^(?:|code|code nameless|math|math display|begun)$/;
+  const CLASSES = /^(?:|code|code nameless|math|math display|begun|wide|wider)$/;
 
   it.each([
     "<script>alert(1)</script>",

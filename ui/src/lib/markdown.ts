@@ -4,7 +4,7 @@
  */
 
 import createPurifier from "dompurify";
-import { Marked, Renderer, type Token } from "marked";
+import { Marked, Renderer, type Token, type Tokens } from "marked";
 
 import { formulas } from "./formula";
 import { grownList } from "./long-list";
@@ -17,6 +17,13 @@ const defaults = new Renderer();
 
 /** Whether the parser is inside a link. */
 let linked = false;
+
+/** The class of a list whose numbers need more room than usual. */
+export function room(list: Tokens.List): "" | "wide" | "wider" {
+  const digits = list.ordered ? String(Number(list.start) + list.items.length - 1).length : 1;
+  if (digits < 3) return "";
+  return digits < 6 ? "wide" : "wider";
+}
 
 const marked = new Marked(formulas(escape), {
   gfm: true,
@@ -40,6 +47,10 @@ const marked = new Marked(formulas(escape), {
       } finally {
         linked = false;
       }
+    },
+    list(token) {
+      const width = room(token);
+      return defaults.list.call(this, token).replace(/^<ol/, width ? `<ol class="${width}"` : "<ol");
     },
     table(token) {
       const name = escape(words.table);

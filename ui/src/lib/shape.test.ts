@@ -10,6 +10,7 @@ function bare(html: string): string {
 
 const long = {
   "a list": "3. one **bold\n   more**\n4. two\n   - a\n   - b\n     1. c\n\n5. three\n\n   ```js\n   let x;\n   ```\n6. four\n",
+  "a list of many": "98. a\n99. b\n100. c\n101. d",
   "a list of tasks": "- [x] one\n- [ ] two $x_1$\n- three",
   "a list that ends": "- one\n- two\nthree\n\n- four\n* other",
   "a table": "| a | b |\n|:-:|---|\n| `x` | 2 |\n| $y|$ | **4** |\n| 5 |\n| 6 | 7 | 8 |",

@@ -5,7 +5,7 @@
 
 import type { Token, Tokens } from "marked";
 
-import { lex, parse, render } from "./markdown";
+import { lex, parse, render, room } from "./markdown";
 
 /** A block that grows at its end. */
 interface Shape {
@@ -27,7 +27,7 @@ function parsed(token: Token): HTMLElement {
 
 function list(token: Tokens.List): Shape {
   return {
-    shell: `list ${token.ordered} ${token.start} ${token.loose}`,
+    shell: `list ${token.ordered} ${token.start} ${token.loose} ${room(token)}`,
     parts: token.items.map((item) => item.raw),
     place: (body) => body.firstElementChild,
     make: (index) => parsed({ ...token, items: token.items.slice(index, index + 1) }).querySelector("li"),
