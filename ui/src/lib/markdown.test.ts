@@ -194,6 +194,11 @@ describe("an answer", () => {
     expect(highlight(code, "no language")).toBeUndefined();
   });
 
+  it.each(["js", "tsx", "py", "sh", "console", "yml", "toml", "rs", "c++", "cs", "html", "md", "docker", "ps1", "objc"])(
+    "has colours in code that calls itself %s",
+    (name) => expect(highlight("x", name)).toBeDefined(),
+  );
+
   it.each([
     ["quotes", ">".repeat(20_000)],
     ["lists", "- ".repeat(20_000)],

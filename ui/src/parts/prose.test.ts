@@ -1,4 +1,5 @@
 import { cleanup, fireEvent, render as draw, screen } from "@testing-library/svelte";
+import axe from "axe-core";
 import { tick } from "svelte";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 
@@ -30,6 +31,19 @@ afterEach(() => {
 function body(): HTMLElement {
   return document.querySelector<HTMLElement>(".body")!;
 }
+
+it("an answer can be read by everybody", async () => {
+  const text = [
+    "<think>why</think>\n\n# One\n\n## Two\n\nA [link](https://example.com/), ![a picture](https://example.com/x.png), $a^2$.",
+    "- [x] done\n- [ ] not done\n\n| a | b |\n|--:|---|\n| 1 | 2 |\n\n---\n\n> quoted\n\n$$\nb\n$$",
+    "```js\nlet x;\n```\n\n```\nplain\n```\n\n```mermaid\ngraph LR\n```\n\n100. many",
+  ].join("\n\n");
+  draw(Prose, { text, growing: false });
+  await screen.findByRole("img");
+  await vi.waitFor(() => expect(body().querySelectorAll(".katex").length).toBe(2));
+  const found = await axe.run(document.body, { rules: { "color-contrast": { enabled: false }, region: { enabled: false } } });
+  expect(found.violations.map(({ id, nodes }) => `${id}: ${nodes[0]?.html}`)).toEqual([]);
+});
 
 describe("an answer that grows", () => {
   it("renders only its last block again", async () => {
