@@ -108,4 +108,5 @@ function show(figure: HTMLElement, drawing: import("./diagrams").Drawing): void 
   image.width = Math.ceil(drawing.width);
   image.height = Math.ceil(drawing.height);
   image.alt = words.diagramOf(drawing.kind);
+  image.draggable = false;
 }
