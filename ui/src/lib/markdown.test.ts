@@ -73,16 +73,25 @@ describe("an answer", () => {
     expect(links("![a cat](data:image/png;base64,AAAA)")).toEqual([["a cat", null]]);
   });
 
+  it("breaks lines and raises letters by the plain tags for that, and shows all others as text", () => {
+    const body = page("| a |\n|---|\n| x<br>y<BR/>z H<sub>2</sub>O x<sup>2</sup> <kbd>Esc</kbd> <b>b</b> |");
+    expect(body.querySelector("td")?.innerHTML).toBe(
+      "x<br>y<br>z H<sub>2</sub>O x<sup>2</sup> <kbd>Esc</kbd> &lt;b&gt;b&lt;/b&gt;",
+    );
+    expect(page("<sub>never closed\n\nnext").querySelector("p:last-child sub")).toBeNull();
+  });
+
   it("says where a link leads before it is clicked", () => {
     expect(page('[x](https://example.com/a "https://bank.example")').querySelector("a")?.title).toBe("https://example.com/a");
   });
 
   /** What an answer may consist of. Nothing else is ever made. */
-  const TAGS = /^(?:P|BR|HR|EM|STRONG|DEL|CODE|PRE|BLOCKQUOTE|UL|OL|LI|A|FIGURE|FIGCAPTION|SPAN|DIV|H[1-6]|TABLE|THEAD|TBODY|TR|TH|TD|INPUT)$/;
+  const TAGS = /^(?:P|BR|HR|EM|STRONG|DEL|CODE|PRE|BLOCKQUOTE|UL|OL|LI|A|FIGURE|FIGCAPTION|SPAN|DIV|H[1-6]|TABLE|THEAD|TBODY|TR|TH|TD|INPUT|KBD|MARK|SUB|SUP)$/;
   const ATTRIBUTES = /^(?:href|title|class|start|align|type|checked|disabled|role|aria-label|tabindex)$/;
   const CLASSES = /^(?:|code|code nameless|math|math display|begun|wide|wider)$/;
 
   it.each([
+    "<br onclick=alert(1)> <sub style='position:fixed'>x</sub> <kbd id=app>x</kbd> <mark/onclick=alert(1)>x",
     "<script>alert(1)</script>",
     "<img src=x onerror=alert(1)>",
     "<IMG SRC=x OnErRoR=alert(1)>",

@@ -15,6 +15,9 @@ const DEEPEST = 40;
 
 const defaults = new Renderer();
 
+/** The only tags that are not shown as text: what models write in tables and between words, without attributes. */
+const PLAIN_TAG = /^<(?:br ?\/?|\/?(?:kbd|mark|sub|sup))>$/i;
+
 /** Whether the parser is inside a link. */
 let linked = false;
 
@@ -65,7 +68,7 @@ const marked = new Marked(formulas(escape), {
       return `<p>${escape(raw.trim())}</p>`;
     },
     html({ text }) {
-      return escape(text);
+      return PLAIN_TAG.test(text) ? text : escape(text);
     },
   },
 });
@@ -139,6 +142,7 @@ export function parse(tokens: Token[]): string {
     ALLOWED_TAGS: [
       ...["p", "br", "hr", "em", "strong", "del", "code", "pre", "blockquote", "ul", "ol", "li", "a", "figure", "div"],
       ...["figcaption", "span", "h1", "h2", "h3", "h4", "h5", "h6", "table", "thead", "tbody", "tr", "th", "td", "input"],
+      ...["kbd", "mark", "sub", "sup"],
     ],
     ALLOWED_ATTR: ["href", "class", "start", "align", "type", "checked", "disabled", "role", "aria-label", "tabindex"],
     // Values of attributes that hold no address, and so need not look like one.

@@ -225,7 +225,7 @@ describe("a diagram in an answer", () => {
     await rerender({ text, growing: false });
     const picture = await screen.findByRole("img");
     expect(picture.getAttribute("alt")).toBe(words.diagramOf("flowchart"));
-    expect(picture.getAttribute("src")).toBe(drawing.src);
+    expect([picture.getAttribute("src"), picture.draggable]).toEqual([drawing.src, false]);
     const source = document.querySelector<HTMLElement>("pre")!;
     expect(source.hidden).toBe(true);
     await fireEvent.click(screen.getByRole("button", { name: words.code }));
