@@ -336,6 +336,7 @@ export const words = {
   showCode: "Show QR code",
   hideCode: "Hide QR code",
   codeOf: "QR code of your invitation",
+  worksOnce: "Works once, within 24 hours.",
   wouldShare: (bytes: number) => `Would share up to ${gigabytes(bytes)}`,
   notShared: "not shared",
   // Settings, start and trouble.
