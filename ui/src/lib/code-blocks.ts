@@ -6,6 +6,9 @@ import { words } from "./words";
 /** Longer code is not highlighted, since that would block the window. */
 const LONGEST_COLOURED = 50_000;
 
+/** A diagram that is too wide becomes smaller, as long as its words can be read; then it scrolls. */
+const SMALLEST_SCALE = 0.6;
+
 function figures(body: HTMLElement): HTMLElement[] {
   return [...body.querySelectorAll<HTMLElement>("figure.code")];
 }
@@ -95,6 +98,9 @@ function show(figure: HTMLElement, drawing: import("./diagrams").Drawing): void 
     image = document.createElement("img");
     const box = document.createElement("div");
     box.className = "drawing";
+    box.role = "group";
+    box.ariaLabel = words.diagram;
+    box.tabIndex = 0;
     box.append(image);
     code?.before(box);
     const shows = (source: boolean) => {
@@ -107,6 +113,7 @@ function show(figure: HTMLElement, drawing: import("./diagrams").Drawing): void 
   image.src = drawing.src;
   image.width = Math.ceil(drawing.width);
   image.height = Math.ceil(drawing.height);
+  image.style.maxWidth = `max(100%, ${Math.round(drawing.width * SMALLEST_SCALE)}px)`;
   image.alt = words.diagramOf(drawing.kind);
   image.draggable = false;
 }

@@ -18,6 +18,8 @@ addEventListener("message", async ({ data, source }) => {
       flowchart: { htmlLabels: false },
       theme: "base",
       themeVariables: theme,
+      // Lines end where their words begin.
+      themeCSS: ".edgeLabel rect, .edgeLabel .background, .labelBkg { opacity: 1 }",
       fontFamily: theme.fontFamily,
     });
     const { svg, diagramType } = await mermaid.render(`diagram-${id}`, code);

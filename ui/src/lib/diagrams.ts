@@ -89,6 +89,7 @@ function theme(): Record<string, string | boolean> {
     tertiaryColor: token("paper-3"),
     lineColor: token("ink-2"),
     textColor: token("ink"),
+    edgeLabelBackground: token("paper"),
     noteBkgColor: token("honey-soft"),
     noteTextColor: token("ink"),
     noteBorderColor: token("edge"),
