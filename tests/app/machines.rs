@@ -1,6 +1,6 @@
 //! Machines that join, share, compute and leave.
 
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use serde_json::json;
 
@@ -203,6 +203,11 @@ fn a_machine_is_let_in_by_its_code_takes_layers_and_leaves_without_a_word_lost()
     app.click("Stop");
     patiently("nothing broke off", || app.text(".field button") == "Send");
     assert_eq!(app.text(".problem"), "");
+    // The line under the answer says who left where, and that nothing is missing.
+    let line = "return document.querySelector('.line .notch')?.parentElement.title ?? ''";
+    let line = app.script(line).as_str().unwrap_or_default().to_owned();
+    assert!(line.contains("Attic") && line.contains("no word lost"), "{line:?}");
+    app.picture("took-over");
 
     // It comes back by itself, and is out at once when its owner's approval is taken back.
     app.click("Machines");
@@ -227,6 +232,27 @@ fn a_machine_is_let_in_by_its_code_takes_layers_and_leaves_without_a_word_lost()
     patiently("it is back", || app.text(".picture").contains("2 machines"));
     patiently("it is back there", || !peers().contains("has not approved this machine"));
     remove();
+    app.quit();
+}
+
+/// The height of the only visible window, in pixels.
+fn height(app: &App) -> Option<u32> {
+    let mut search = Command::new("xdotool");
+    search.args(["search", "--onlyvisible", "--name", "^HiveMind$", "getwindowgeometry", "--shell"]);
+    let found = search.env("DISPLAY", &app.desktop.display).stderr(Stdio::null()).output().unwrap();
+    String::from_utf8(found.stdout).unwrap().lines().find_map(|line| line.strip_prefix("HEIGHT=")?.parse().ok())
+}
+
+#[test]
+fn the_popover_is_as_high_as_its_content() {
+    let home = tempfile::tempdir().unwrap();
+    settle(home.path(), "Studio");
+    let app = App::start(Desktop::new(Look::Light), home.path());
+    app.hide();
+    app.tray().click("Show Overview…");
+    patiently("the popover", || app.windows_seen() == 1);
+    // One machine and no model: with room for more, most of it would be empty.
+    patiently("it has no hole", || height(&app).is_some_and(|height| (200..460).contains(&height)));
     app.quit();
 }
 
