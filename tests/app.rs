@@ -15,6 +15,8 @@ mod figures;
 mod machines;
 #[path = "app/notices.rs"]
 mod notices;
+#[path = "app/pages.rs"]
+mod pages;
 #[path = "app/releases.rs"]
 mod releases;
 #[path = "app/starting.rs"]

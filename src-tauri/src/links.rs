@@ -100,7 +100,11 @@ mod tests {
 
     #[test]
     fn a_link_carries_no_control_character_and_is_no_option() {
-        for link in ["https://example.com/\n--help\r\t\u{7}", " \u{1}https://example.com/", "mailto:a\n@example.com?body=b\u{0}"] {
+        for link in [
+            "https://example.com/\n--help\r\t\u{7}",
+            " \u{1}https://example.com/",
+            "mailto:a\n@example.com?body=b\u{0}",
+        ] {
             let url = checked(link).unwrap();
             assert!(!url.as_str().contains(char::is_control), "{url}");
             assert!(!url.as_str().starts_with('-'), "{url}");

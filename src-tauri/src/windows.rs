@@ -20,17 +20,27 @@ const POPOVER_SIZE: (f64, f64) = (340.0, 580.0);
 /// The main window's smallest size, in points: a quarter of a small screen.
 const SMALLEST: (f64, f64) = (320.0, 480.0);
 
-/// Whether a window may open a URL: only the app's own pages, and the frame that a page writes itself to draw diagrams
-/// in. Model output may contain links, and following one would turn the window over to that page.
+/// The frame that a page writes itself to draw diagrams in.
+const FRAME: &str = "about:srcdoc";
+
+/// Whether a window may open a URL: only the app's own pages, and the frame of a diagram. Model output may contain links,
+/// and following one would turn the window over to that page.
 fn is_own(url: &Url) -> bool {
-    (url.scheme() == "tauri" && url.host_str() == Some("localhost")) || url.as_str() == "about:srcdoc"
+    (url.scheme() == "tauri" && url.host_str() == Some("localhost")) || url.as_str() == FRAME
 }
 
 /// Builds a window that cannot lead anywhere else: no links, no `javascript:` URLs, no new windows, no downloads.
 fn window<'a>(app: &'a AppHandle, name: &str, page: &str) -> WebviewWindowBuilder<'a, Wry, AppHandle> {
+    let own = Url::parse(&format!("tauri://localhost/{page}"));
     WebviewWindowBuilder::new(app, name, WebviewUrl::App(page.into()))
         .title("HiveMind")
         .on_navigation(is_own)
+        // What asks for a URL does not say for which frame; a whole window at a frame's URL would be empty.
+        .on_page_load(move |window, load| {
+            if let (FRAME, Ok(own)) = (load.url().as_str(), &own) {
+                let _ = window.navigate(own.clone());
+            }
+        })
         .on_new_window(|_, _| NewWindowResponse::Deny)
         .on_download(|_, _| false)
         // For Paste in the app's own menus: on Linux, a page cannot paste otherwise.
@@ -118,7 +128,8 @@ pub(crate) fn show_popover(app: &AppHandle, icon: Option<Rect>) {
 /// Makes the popover as large as its text needs, and no larger than the screen; what is below can be scrolled to.
 pub(crate) fn size_popover(app: &AppHandle, text: f64) {
     let Some(popover) = app.get_webview_window(POPOVER) else { return };
-    let screen = popover.current_monitor().ok().flatten().map(|monitor| monitor.size().to_logical(monitor.scale_factor()));
+    let screen =
+        popover.current_monitor().ok().flatten().map(|monitor| monitor.size().to_logical(monitor.scale_factor()));
     let size = fitted((POPOVER_SIZE.0 * text, POPOVER_SIZE.1 * text), screen);
     let _ = popover.set_size(size);
 }

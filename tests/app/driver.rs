@@ -43,7 +43,7 @@ pub(crate) enum Look {
 
 /// A desktop: a display and a session bus.
 pub(crate) struct Desktop {
-    display: String,
+    pub(crate) display: String,
     pub(crate) bus: String,
     look: Look,
     _processes: [Ends; 2],
