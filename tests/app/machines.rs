@@ -82,7 +82,6 @@ fn the_tray_the_window_and_the_command_line_have_one_switch() {
         const honey = getComputedStyle(document.documentElement).getPropertyValue('--honey');
         return choice !== null && honey.trim() === '#1f6feb'";
     patiently("blue", || app.script(blue) == true);
-    app.click("Save");
     patiently("it is kept", || {
         std::fs::read_to_string(home.path().join("config.toml")).unwrap().contains("accent = \"blue\"")
     });
