@@ -13,12 +13,16 @@ mod driver;
 mod figures;
 #[path = "app/machines.rs"]
 mod machines;
+#[path = "app/nothing_lost.rs"]
+mod nothing_lost;
 #[path = "app/notices.rs"]
 mod notices;
 #[path = "app/pages.rs"]
 mod pages;
 #[path = "app/releases.rs"]
 mod releases;
+#[path = "app/settings.rs"]
+mod settings;
 #[path = "app/starting.rs"]
 mod starting;
 #[path = "app/steps.rs"]

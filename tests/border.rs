@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use common::{finish, hivemind, of_nobody, patiently};
-use hive_mind::conversations::{Conversation, Conversations, Said};
+use hive_mind::{Conversation, Message, Role, Store};
 use serde_json::Value;
 
 /// A node on loopback.
@@ -370,17 +370,10 @@ fn on_a_terminal(folder: &Path, arguments: &[&str]) -> String {
 #[test]
 fn what_a_model_wrote_reaches_a_terminal_without_its_sequences_and_a_file_as_it_is() {
     let folder = tempfile::tempdir().unwrap();
-    let said = Said { role: "assistant".to_owned(), text: HOSTILE.to_owned(), complete: true, ..Said::default() };
-    let conversation = Conversation {
-        id: "one".to_owned(),
-        title: HOSTILE.to_owned(),
-        system: String::new(),
-        draft: String::new(),
-        messages: vec![said],
-        updated_s: 1.0,
-        began_s: None,
-    };
-    Conversations::open(folder.path()).unwrap().put(&conversation).unwrap();
+    let said = Message { role: Role::Assistant, text: HOSTILE.to_owned(), complete: true, ..Message::default() };
+    let (id, title) = ("one".to_owned(), HOSTILE.to_owned());
+    let conversation = Conversation { id, title, messages: vec![said], ..Conversation::default() };
+    Store::open(folder.path()).unwrap().import(&conversation).unwrap();
     let _node = Node::start(folder.path());
     for command in [&["conversations", "show", "one"][..], &["conversations", "list"]] {
         let written = on_a_terminal(folder.path(), command);

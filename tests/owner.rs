@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use common::lab::{Host, Lab, pair};
 use common::patiently;
-use hive_mind::conversations::{Conversation, Conversations, Said};
+use hive_mind::{Conversation, Message, Role, Store};
 
 const STARTER: &str = "SmolLM2-135M-Instruct.Q4_1";
 
@@ -147,13 +147,11 @@ fn conversations_are_listed_shown_exported_renamed_and_deleted() {
     lab.network("switch", &["ann"], "10.77.0");
     let ann = lab.host("ann", "");
     std::fs::create_dir_all(&ann.folder).unwrap();
-    let kept = Conversations::open(&ann.folder).unwrap();
+    let kept = Store::open(&ann.folder).unwrap();
     for (id, title, text) in [("3f2a-1", "Lisbon", "Plan a week"), ("3f2b-2", "Dates", "A regex for dates")] {
-        let said = Said { role: "user".to_owned(), text: text.to_owned(), complete: true, ..Said::default() };
+        let said = Message { role: Role::User, text: text.to_owned(), complete: true, ..Message::default() };
         let (id, title) = (id.to_owned(), title.to_owned());
-        let (system, draft) = (String::new(), String::new());
-        kept.put(&Conversation { id, title, system, draft, messages: vec![said], updated_s: 1.0, began_s: None })
-            .unwrap();
+        kept.import(&Conversation { id, title, messages: vec![said], ..Conversation::default() }).unwrap();
     }
     drop(kept);
     let mut ann = ann;

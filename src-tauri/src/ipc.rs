@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use hive_mind::conversations::{Conversation, Entry};
 use hive_node::audit::{Line, Query};
 use hive_node::serving::ModelRequest;
 use hive_node::settings::Settings;
@@ -13,7 +12,6 @@ use specta::Type;
 use tauri::ipc::Channel;
 use tauri::{AppHandle, Manager, State, WebviewWindow};
 
-use crate::chat::{self, Ask, News};
 use crate::end::end;
 use crate::problem::Problem;
 use crate::shell::Shell;
@@ -209,56 +207,11 @@ pub(crate) async fn plan(shell: State<'_, Shell>, model: Option<String>) -> Resu
     })
 }
 
-/// Answers a question; events arrive on the channel.
-#[tauri::command]
-#[specta::specta]
-pub(crate) async fn ask(shell: State<'_, Shell>, question: Ask, news: Channel<News>) -> Result<()> {
-    chat::answer(&shell, &question, &news).await
-}
-
-/// Stops an answer; its text so far is kept.
-#[tauri::command]
-#[specta::specta]
-pub(crate) async fn stop(shell: State<'_, Shell>, id: String) -> Result<()> {
-    shell.answers().remove(&id);
-    Ok(())
-}
-
-/// Lists the conversations whose title or messages contain the words.
-#[tauri::command]
-#[specta::specta]
-pub(crate) async fn list_conversations(shell: State<'_, Shell>, words: String) -> Result<Vec<Entry>> {
-    shell.conversations.list(&words).map_err(Problem::of("conversations"))
-}
-
-/// Reads a conversation.
-#[tauri::command]
-#[specta::specta]
-pub(crate) async fn open_conversation(shell: State<'_, Shell>, id: String) -> Result<Option<Conversation>> {
-    shell.conversations.get(&id).map_err(Problem::of("conversations"))
-}
-
-/// Saves a conversation.
-#[tauri::command]
-#[specta::specta]
-pub(crate) async fn keep_conversation(shell: State<'_, Shell>, conversation: Conversation) -> Result<()> {
-    shell.conversations.put(&conversation).map_err(Problem::of("conversations"))
-}
-
-/// Deletes a conversation.
-#[tauri::command]
-#[specta::specta]
-pub(crate) async fn delete_conversation(shell: State<'_, Shell>, id: String) -> Result<()> {
-    shell.conversations.delete(&id).map_err(Problem::of("conversations"))
-}
-
 /// Exports a conversation to a file in the owner's Downloads folder; returns its path.
 #[tauri::command]
 #[specta::specta]
 pub(crate) async fn export_conversation(app: AppHandle, shell: State<'_, Shell>, id: String) -> Result<String> {
-    let found = shell.conversations.get(&id).map_err(Problem::of("conversations"))?;
-    let conversation =
-        found.ok_or_else(|| Problem::new("no_such_conversation", "this conversation is not saved yet"))?;
+    let conversation = shell.chats.get(&id).await.map_err(Problem::of("conversations"))?;
     let folder = app.path().download_dir().or_else(|_| app.path().home_dir()).map_err(Problem::of("not_exported"))?;
     let written = conversation.write_to(&folder).map_err(Problem::of("not_exported"))?;
     Ok(written.display().to_string())
@@ -297,6 +250,16 @@ pub(crate) async fn show_main(app: AppHandle) {
 #[specta::specta]
 pub(crate) async fn show_settings(app: AppHandle) {
     windows::show_page(&app, "settings");
+}
+
+/// Shows a conversation in the main window.
+#[tauri::command]
+#[specta::specta]
+pub(crate) async fn show_conversation(app: AppHandle, id: String) {
+    // It becomes part of a script; an ID has no other characters.
+    if id.chars().all(|letter| letter.is_ascii_alphanumeric() || letter == '-') {
+        windows::show_page(&app, &format!("chat={id}"));
+    }
 }
 
 /// Hides the calling window.

@@ -1,6 +1,5 @@
 //! The app: a tray icon, a popover and a window around a node. It adds no behaviour of its own.
 
-mod chat;
 mod end;
 mod folder;
 mod ipc;
@@ -11,6 +10,7 @@ mod mac;
 mod mend;
 mod menu;
 mod notify;
+mod pages;
 mod popover;
 mod preferences;
 mod problem;
@@ -63,59 +63,56 @@ fn failed(error: impl std::fmt::Display) -> ExitCode {
 
 /// The commands of the windows and their types.
 fn commands() -> tauri_specta::Builder<tauri::Wry> {
-    tauri_specta::Builder::new().disable_serde_phases().dangerously_cast_bigints_to_number().commands(
-        tauri_specta::collect_commands![
-            mend::trouble,
-            mend::mend,
-            ipc::watch,
-            ipc::share,
-            ipc::pause,
-            ipc::give_memory,
-            ipc::pair,
-            ipc::approve,
-            ipc::deny,
-            ipc::remove,
-            ipc::restore,
-            popover::fit_popover,
-            ipc::rename,
-            ipc::allow,
-            ipc::invite,
-            ipc::join,
-            ipc::log,
-            library::list_models,
-            library::show_models,
-            ipc::load_model,
-            ipc::unload_model,
-            ipc::remove_model,
-            ipc::plan,
-            ipc::ask,
-            ipc::stop,
-            ipc::list_conversations,
-            ipc::open_conversation,
-            ipc::keep_conversation,
-            ipc::delete_conversation,
-            ipc::export_conversation,
-            programs::programs,
-            programs::add_program,
-            programs::revoke_program,
-            programs::use_another_port,
-            preferences::preferences,
-            preferences::change,
-            preferences::reset_settings,
-            preferences::about,
-            preferences::show_folder,
-            preferences::show_log,
-            ipc::notify,
-            ipc::update,
-            ipc::restart,
-            ipc::show_main,
-            ipc::show_settings,
-            ipc::hide,
-            ipc::quit,
-            links::open_link,
-            text_size::text_size,
-        ],
-    )
+    // The pages read these as JSON, from the node's own interface.
+    let read = tauri_specta::Builder::new().typ::<hive_mind::Entry>().typ::<hive_mind::ChatEvent>();
+    read.disable_serde_phases().dangerously_cast_bigints_to_number().commands(tauri_specta::collect_commands![
+        mend::trouble,
+        mend::mend,
+        ipc::watch,
+        ipc::share,
+        ipc::pause,
+        ipc::give_memory,
+        ipc::pair,
+        ipc::approve,
+        ipc::deny,
+        ipc::remove,
+        ipc::restore,
+        popover::fit_popover,
+        ipc::rename,
+        ipc::allow,
+        ipc::invite,
+        ipc::join,
+        ipc::log,
+        library::list_models,
+        library::show_models,
+        ipc::load_model,
+        ipc::unload_model,
+        ipc::remove_model,
+        ipc::plan,
+        pages::request,
+        pages::follow,
+        ipc::export_conversation,
+        programs::programs,
+        programs::add_program,
+        programs::revoke_program,
+        programs::use_another_port,
+        preferences::preferences,
+        preferences::change,
+        preferences::reset_settings,
+        preferences::about,
+        preferences::show_folder,
+        preferences::show_log,
+        ipc::notify,
+        ipc::update,
+        ipc::restart,
+        ipc::show_main,
+        ipc::show_settings,
+        ipc::show_conversation,
+        ipc::hide,
+        ipc::quit,
+        links::open_link,
+        text_size::text_size,
+    ])
 }
 
 fn start() -> Result<(), Box<dyn std::error::Error>> {

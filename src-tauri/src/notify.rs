@@ -1,5 +1,6 @@
-//! Desktop notifications for pairing requests. A click shows the popover.
+//! Desktop notifications: for pairing requests, and for long answers that are done. A click shows where they are.
 
+use hive_mind::Ended;
 use hive_view::Request;
 use notify_rust::{Notification, NotificationResponse};
 use tauri::AppHandle;
@@ -12,26 +13,43 @@ pub(crate) fn news<'a>(before: &[Request], now: &'a [Request]) -> Vec<&'a Reques
     now.iter().filter(new).collect()
 }
 
-/// Notifies the owner of a request. Waiting for the click occupies a thread until the notification closes.
+/// An answer that took less is done before its owner looks away.
+const LONG_ANSWER_S: f64 = 10.0;
+
+/// Whether the end of an answer needs a notification, if no window is seen.
+pub(crate) fn is_news(ended: &Ended) -> bool {
+    ended.complete && ended.took_s >= LONG_ANSWER_S
+}
+
+/// Notifies the owner of a request.
 pub(crate) fn tell(app: &AppHandle, request: &Request) {
-    let (app, name, code) = (app.clone(), request.name.clone(), request.code.clone());
+    let title = format!("{} wants to join", request.name);
+    let text = format!("Approve only if the other machine also shows {}.", request.code);
+    show(app, title, text, |app| windows::show_popover(app, None));
+}
+
+/// Notifies the owner that an answer is done.
+pub(crate) fn tell_of_answer(app: &AppHandle, ended: &Ended) {
+    let title = if ended.title.is_empty() { "Answer done".to_owned() } else { ended.title.clone() };
+    show(app, title, "The answer is done.".to_owned(), windows::show_main);
+}
+
+/// Shows a notification; `open` follows a click on it. Waiting for the click occupies a thread until it closes.
+fn show(app: &AppHandle, title: String, text: String, open: fn(&AppHandle)) {
+    let app = app.clone();
     std::thread::spawn(move || {
         let mut notification = Notification::new();
-        notification
-            .appname("HiveMind")
-            .summary(&format!("{name} wants to join"))
-            .body(&format!("Approve only if the other machine also shows {code}."))
-            .action("default", "Show");
+        notification.appname("HiveMind").summary(&title).body(&text).action("default", "Show");
         let shown = notification.show();
         let waited = shown.and_then(|shown| {
             shown.wait_for_response(move |response: &NotificationResponse| {
                 if matches!(response, NotificationResponse::Default | NotificationResponse::Action(_)) {
                     let handle = app.clone();
-                    let _ = app.run_on_main_thread(move || windows::show_popover(&handle, None));
+                    let _ = app.run_on_main_thread(move || open(&handle));
                 }
             })
         });
-        // On a desktop without notifications, the shape of the tray icon still shows the request.
+        // On a desktop without notifications, the shape of the tray icon still shows a request.
         if let Err(error) = waited {
             tracing::debug!("no notification: {error}");
         }
@@ -64,5 +82,12 @@ mod tests {
         assert_eq!(told(std::slice::from_ref(&mini), &[mini.clone(), attic]), ["attic"]);
         // The owner's own requests need no notification.
         assert!(told(&[], &[request("own", false)]).is_empty());
+    }
+
+    #[test]
+    fn a_long_answer_that_is_done_is_told_of() {
+        let ended = |took_s, complete| Ended { id: String::new(), title: String::new(), complete, took_s };
+        assert!(is_news(&ended(12.0, true)));
+        assert!(!is_news(&ended(3.0, true)) && !is_news(&ended(12.0, false)));
     }
 }

@@ -5,14 +5,15 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use hive_api::{Allowed, Api};
-use hive_mind::conversations::Conversations;
+use hive_api::{Allowed, Api, Direct};
+use hive_mind::{Chats, Store};
 use hive_node::data::DataFolder;
 use hive_node::settings::Settings;
 use hive_node::{Code, Node, PeerId};
 use hive_view::{Snapshot, State, Update, menu, snapshot};
 use tauri::AppHandle;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::problem::Problem;
 use crate::programs::{ApiState, Off};
@@ -31,7 +32,9 @@ pub(crate) struct Shell {
     /// The node.
     pub(crate) node: Node,
     /// The owner's conversations.
-    pub(crate) conversations: Arc<Conversations>,
+    pub(crate) chats: Chats,
+    /// The interface to them that the pages call.
+    pub(crate) direct: Direct,
     /// The data folder.
     pub(crate) folder: PathBuf,
     shown: watch::Sender<Snapshot>,
@@ -40,8 +43,8 @@ pub(crate) struct Shell {
     settings: watch::Sender<Settings>,
     /// The version last offered; cleared by a check that finds none.
     offer: Mutex<Option<tauri_plugin_updater::Update>>,
-    /// Answers in progress, by the ID from the window; dropping the sender stops the answer.
-    answers: Mutex<HashMap<String, oneshot::Sender<()>>>,
+    /// What the windows follow, by window and topic.
+    subscriptions: Mutex<HashMap<(String, String), AbortOnDropHandle<()>>>,
     /// The settings at the start; some changes wait for the next one.
     pub(crate) started: Settings,
     api: ApiState,
@@ -61,10 +64,11 @@ impl Shell {
         let lists = [&settings.allow_origins, &settings.allow_hosts];
         let [origins, hosts] = lists.map(|list| list.as_deref().unwrap_or_default());
         let allowed = Allowed::new(origins, hosts)?;
-        let conversations = Arc::new(Conversations::open(folder)?);
+        let store = Store::open(folder)?;
         let node = Node::start(settings.options(data)?).await?;
         // The windows work without the API; the settings page says why it is off.
-        let api = Api::start(node.clone(), conversations.clone(), api_address, allowed, folder).await;
+        let chats = hive_api::chats(store, node.clone());
+        let api = Api::start(node.clone(), chats.clone(), api_address, allowed, folder).await;
         let api = api.map_err(|error| {
             tracing::warn!("{error}");
             Off::from(&error)
@@ -83,8 +87,9 @@ impl Shell {
         let shown = watch::channel(shown_of(&node, &kept, update.clone())).0;
         let started = kept.clone();
         let (settings, update) = (watch::channel(kept).0, watch::channel(update).0);
-        let (folder, offer, answers) = (folder.to_owned(), Mutex::default(), Mutex::default());
-        Ok(Self { node, conversations, folder, shown, update, settings, offer, answers, started, api })
+        let (folder, offer, subscriptions) = (folder.to_owned(), Mutex::default(), Mutex::default());
+        let direct = Direct::new(chats.clone());
+        Ok(Self { node, chats, direct, folder, shown, update, settings, offer, subscriptions, started, api })
     }
 
     /// The API for programs on this machine, or why it is off.
@@ -102,12 +107,19 @@ impl Shell {
         let mut changes = self.node.changes();
         changes.mark_changed();
         let (mut update, mut settings) = (self.update.subscribe(), self.settings.subscribe());
+        let mut ended = self.chats.ended();
         loop {
-            let busy = self.shown.borrow().state == State::Busy || !self.answers().is_empty();
+            let busy = self.shown.borrow().state == State::Busy || self.chats.answering() > 0;
             tokio::select! {
                 changed = changes.changed() => if changed.is_err() { return },
                 _ = update.changed() => {}
                 _ = settings.changed() => {}
+                ended = ended.recv() => {
+                    let wanted = self.settings.borrow().notify == Some(true) && !windows::any_is_seen(&app);
+                    if let Some(ended) = ended.ok().filter(notify::is_news).filter(|_| wanted) {
+                        notify::tell_of_answer(&app, &ended);
+                    }
+                }
                 () = tokio::time::sleep(TICK), if busy => {}
             }
             tokio::time::sleep(PAUSE).await;
@@ -165,9 +177,9 @@ impl Shell {
         self.offer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Answers in progress.
-    pub(crate) fn answers(&self) -> MutexGuard<'_, HashMap<String, oneshot::Sender<()>>> {
-        self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    /// What the windows follow.
+    pub(crate) fn subscriptions(&self) -> MutexGuard<'_, HashMap<(String, String), AbortOnDropHandle<()>>> {
+        self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

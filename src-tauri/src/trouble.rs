@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use hive_api::AllowError;
-use hive_mind::conversations::StoreError;
+use hive_mind::StoreError;
 use hive_node::StartError;
 use hive_node::data::DataError;
 use hive_node::settings::SettingError;
@@ -198,7 +198,7 @@ pub(crate) fn aside(file: &Path, taken: impl Fn(&Path) -> bool) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use hive_mind::conversations::{Conversations, FILE};
+    use hive_mind::{FILE, Store};
 
     use super::*;
 
@@ -262,7 +262,7 @@ mod tests {
     fn conversations_on_a_full_disk_are_not_damaged() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join(FILE), "no database").unwrap();
-        let error = NotStarted::from(Conversations::open(folder.path()).unwrap_err());
+        let error = NotStarted::from(Store::open(folder.path()).unwrap_err());
         let cause = |written: std::io::Result<()>| Trouble::of(&error, |_| written).cause;
         assert!(matches!(cause(Ok(())), Cause::Damaged { file, .. } if file == FILE));
         assert!(matches!(cause(Err(failed(ErrorKind::StorageFull))), Cause::Full { .. }));

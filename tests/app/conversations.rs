@@ -146,10 +146,7 @@ fn what_a_model_says_does_nothing() {
     let app = App::start(Desktop::new(Look::Light), home.path());
     let evil = "<script>window.evil = 1</script><img src=x onerror='window.evil = 1'> [link](javascript:window.evil=1) \
                 ![picture](https://example.invalid/x.png) <svg onload='window.evil=1'></svg>";
-    let keep = "const conversation = { id: 'evil', title: 'Evil', system: '', draft: '', updated_s: Date.now() / 1000,
-            messages: [{ role: 'assistant', text: arguments[0], tokens: [], seed: 1, note: null, complete: true }] };
-        window.__TAURI_INTERNALS__.invoke('keep_conversation', { conversation });";
-    app.script_with(keep, &json!([evil]));
+    keep(&app, "evil", "Evil", &json!([said("assistant", evil)]));
     app.show_main();
     app.click("Evil");
     patiently("it is shown", || app.text(".body").contains("picture"));

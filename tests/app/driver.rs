@@ -298,6 +298,28 @@ impl App {
         self.desktop
     }
 
+    /// Ends the app as a crash does, and gives the desktop back.
+    pub(crate) fn kill(self) -> Desktop {
+        let of_this = format!("HIVEMIND_DATA_DIR={}", self.folder.display()).into_bytes();
+        let binary = Path::new(env!("CARGO_BIN_EXE_hivemind-app"));
+        let processes = || {
+            let all = std::fs::read_dir("/proc").unwrap().filter_map(|entry| Some(entry.ok()?.path()));
+            all.filter(|process| {
+                let environment = std::fs::read(process.join("environ")).unwrap_or_default();
+                std::fs::read_link(process.join("exe")).is_ok_and(|exe| exe == binary)
+                    && environment.split(|byte| *byte == 0).any(|variable| variable == of_this)
+            })
+            .collect::<Vec<_>>()
+        };
+        let ids: Vec<String> =
+            processes().iter().map(|process| process.file_name().unwrap().to_string_lossy().into_owned()).collect();
+        assert!(!ids.is_empty(), "the app does not run");
+        // Its workers as well: they would notice, but not at once.
+        assert!(Command::new("kill").arg("-9").args(&ids).status().unwrap().success());
+        patiently("the app is gone", || processes().is_empty());
+        self.desktop
+    }
+
     /// The tray, on the session bus.
     pub(crate) fn tray(&self) -> Tray {
         let bus = Builder::address(self.desktop.bus.as_str()).unwrap().method_timeout(ANSWER).build().unwrap();

@@ -23,17 +23,22 @@ pub(crate) fn surely(app: &App) {
     app.click("Instructions and sampling");
 }
 
-/// Keeps a conversation as the app does.
+/// Puts a conversation among the others.
 pub(crate) fn keep(app: &App, id: &str, title: &str, messages: &serde_json::Value) {
-    let keep = "const conversation = { id: arguments[0], title: arguments[1], system: '', draft: '',
-            updated_s: Date.now() / 1000, messages: arguments[2] };
-        window.__TAURI_INTERNALS__.invoke('keep_conversation', { conversation });";
+    let keep = "const conversation = { id: arguments[0], title: arguments[1], messages: arguments[2], updated_s: Date.now() / 1000 };
+        window.__TAURI_INTERNALS__.invoke('request',
+            { method: 'PUT', path: `/hive/v1/conversations/${arguments[0]}`, body: JSON.stringify(conversation) });";
     app.script_with(keep, &json!([id, title, messages]));
+    let listed = format!(
+        "return [...document.querySelectorAll('.list .title')].some((entry) => entry.title === {})",
+        json!(title)
+    );
+    patiently("it is listed", || app.script(&listed) == true);
 }
 
-/// A message of a kept conversation.
+/// A message of such a conversation.
 pub(crate) fn said(role: &str, text: &str) -> serde_json::Value {
-    json!({ "role": role, "text": text, "tokens": [], "seed": 1, "note": null, "complete": true })
+    json!({ "role": role, "text": text, "complete": true })
 }
 
 /// A machine beside the app's: a node without a window, asked by the command line.

@@ -1,51 +1,152 @@
-//! Conversations for the owner's other programs: list, read, rename, delete. Also used by the command's export.
+//! Conversations for the owner's windows and programs: read, watch, ask, change, delete.
 
-use axum::extract::{Path, Query, State};
+use axum::extract::{FromRef, Path, Query, State};
+use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use hive_mind::conversations::{Conversation, Entry};
-use hive_types::{ConversationMarkdown, ConversationQuery, ConversationTitle, Done};
+use futures_util::{Stream, stream};
+use hive_mind::{ChatError, Chats, Choices, Conversation, Entry, StoreError};
+use hive_types::{
+    AskInConversation, ConversationDraft, ConversationInstructions, ConversationMarkdown, ConversationMessage,
+    ConversationQuery, ConversationSwitch, ConversationTitle, Done, NewConversation,
+};
+use serde::Serialize;
 
-use crate::Shared;
 use crate::error::Refusal;
 
-pub(crate) fn routes() -> Router<Shared> {
+pub(crate) fn routes<S>() -> Router<S>
+where
+    S: Clone + Send + Sync + 'static,
+    Chats: FromRef<S>,
+{
     Router::new()
-        .route("/conversations", get(list))
-        .route("/conversations/{id}", get(read).delete(delete))
-        .route("/conversations/{id}/markdown", get(markdown))
+        .route("/conversations", get(list).post(begin))
+        .route("/conversations/changes", get(changes))
+        .route("/conversations/{id}", get(read).put(import).delete(delete))
+        .route("/conversations/{id}/events", get(events))
+        .route("/conversations/{id}/ask", post(ask))
+        .route("/conversations/{id}/again", post(answer_again))
+        .route("/conversations/{id}/resume", post(resume))
+        .route("/conversations/{id}/stop", post(stop))
+        .route("/conversations/{id}/choose", post(choose))
         .route("/conversations/{id}/rename", post(rename))
+        .route("/conversations/{id}/draft", post(draft))
+        .route("/conversations/{id}/instructions", post(instruct))
+        .route("/conversations/{id}/choices", post(set_choices))
+        .route("/conversations/{id}/pin", post(pin))
+        .route("/conversations/{id}/archive", post(archive))
+        .route("/conversations/{id}/restore", post(restore))
+        .route("/conversations/{id}/markdown", get(markdown))
+}
+
+fn refused(error: ChatError) -> Refusal {
+    match error {
+        ChatError::Store(StoreError::NoConversation(_)) => Refusal::missing("no_such_conversation", error),
+        ChatError::Store(StoreError::NoMessage(_)) => Refusal::missing("no_such_message", error),
+        ChatError::Store(_) => Refusal::internal(error),
+        ChatError::Answering => Refusal::conflict("answering", error),
+        ChatError::NothingToContinue => Refusal::conflict("nothing_to_continue", error),
+        ChatError::NoQuestion => Refusal::bad("no_question", error),
+        ChatError::Stopping => Refusal::unavailable("stopping", error),
+    }
+}
+
+fn done(changed: Result<(), ChatError>) -> Result<Json<Done>, Refusal> {
+    changed.map(|()| Json(Done::DONE)).map_err(refused)
 }
 
 async fn list(
-    State(shared): State<Shared>,
+    State(chats): State<Chats>,
     Query(ConversationQuery { words }): Query<ConversationQuery>,
 ) -> Result<Json<Vec<Entry>>, Refusal> {
-    Ok(Json(shared.conversations.list(&words).map_err(Refusal::internal)?))
+    Ok(Json(chats.list(&words).await.map_err(refused)?))
 }
 
-fn find(shared: &Shared, id: &str) -> Result<Conversation, Refusal> {
-    let found = shared.conversations.get(id).map_err(Refusal::internal)?;
-    found.ok_or_else(|| Refusal::missing("no_such_conversation", format!("there is no conversation \"{id}\"")))
+async fn begin(
+    State(chats): State<Chats>,
+    Query(NewConversation { fresh }): Query<NewConversation>,
+) -> Result<Json<Conversation>, Refusal> {
+    let begun = if fresh { chats.create().await } else { chats.begin().await };
+    Ok(Json(begun.map_err(refused)?))
 }
 
-async fn read(State(shared): State<Shared>, Path(id): Path<String>) -> Result<Json<Conversation>, Refusal> {
-    Ok(Json(find(&shared, &id)?))
+async fn read(State(chats): State<Chats>, Path(id): Path<String>) -> Result<Json<Conversation>, Refusal> {
+    Ok(Json(chats.get(&id).await.map_err(refused)?))
 }
 
-async fn markdown(State(shared): State<Shared>, Path(id): Path<String>) -> Result<Json<ConversationMarkdown>, Refusal> {
-    let conversation = find(&shared, &id)?;
-    Ok(Json(ConversationMarkdown { file_name: conversation.file_name(), markdown: conversation.to_markdown() }))
+/// Writes a whole conversation, such as one that was read from another machine.
+async fn import(
+    State(chats): State<Chats>,
+    Path(id): Path<String>,
+    Json(conversation): Json<Conversation>,
+) -> Result<Json<Done>, Refusal> {
+    done(chats.import(Conversation { id, ..conversation }).await)
 }
 
-async fn delete(State(shared): State<Shared>, Path(id): Path<String>) -> Result<Json<Done>, Refusal> {
-    find(&shared, &id)?;
-    shared.conversations.delete(&id).map_err(Refusal::internal)?;
-    Ok(Json(Done::DONE))
+fn frame(event: &impl Serialize) -> Result<Event, axum::Error> {
+    Event::default().json_data(event)
+}
+
+/// Sends the number of changes of the list, now and after each.
+async fn changes(State(chats): State<Chats>) -> Sse<impl Stream<Item = Result<Event, axum::Error>>> {
+    let mut changes = chats.changes();
+    changes.mark_changed();
+    let frames = stream::unfold(changes, |mut changes| async {
+        changes.changed().await.ok()?;
+        let count = *changes.borrow_and_update();
+        Some((frame(&count), changes))
+    });
+    Sse::new(frames).keep_alive(KeepAlive::default())
+}
+
+/// Sends the conversation, then what changes in it.
+async fn events(
+    State(chats): State<Chats>,
+    Path(id): Path<String>,
+) -> Result<Sse<impl Stream<Item = Result<Event, axum::Error>>>, Refusal> {
+    let watch = chats.watch(&id).await.map_err(refused)?;
+    let frames = stream::unfold(watch, |mut watch| async {
+        let event = watch.next().await?;
+        Some((frame(&event), watch))
+    });
+    Ok(Sse::new(frames).keep_alive(KeepAlive::default()))
+}
+
+async fn ask(
+    State(chats): State<Chats>,
+    Path(id): Path<String>,
+    Json(AskInConversation { text, edited }): Json<AskInConversation>,
+) -> Result<Json<Done>, Refusal> {
+    done(chats.ask(&id, &text, edited.as_deref()).await)
+}
+
+async fn answer_again(
+    State(chats): State<Chats>,
+    Path(id): Path<String>,
+    Json(ConversationMessage { message }): Json<ConversationMessage>,
+) -> Result<Json<Done>, Refusal> {
+    done(chats.answer_again(&id, &message).await)
+}
+
+async fn resume(State(chats): State<Chats>, Path(id): Path<String>) -> Result<Json<Done>, Refusal> {
+    done(chats.resume(&id).await)
+}
+
+async fn stop(State(chats): State<Chats>, Path(id): Path<String>) -> Json<Done> {
+    chats.stop(&id).await;
+    Json(Done::DONE)
+}
+
+async fn choose(
+    State(chats): State<Chats>,
+    Path(id): Path<String>,
+    Json(ConversationMessage { message }): Json<ConversationMessage>,
+) -> Result<Json<Done>, Refusal> {
+    done(chats.choose(&id, &message).await)
 }
 
 async fn rename(
-    State(shared): State<Shared>,
+    State(chats): State<Chats>,
     Path(id): Path<String>,
     Json(ConversationTitle { title }): Json<ConversationTitle>,
 ) -> Result<Json<Done>, Refusal> {
@@ -53,7 +154,58 @@ async fn rename(
     if title.is_empty() {
         return Err(Refusal::bad("invalid_value", "a conversation needs a title"));
     }
-    let conversation = Conversation { title: title.to_owned(), ..find(&shared, &id)? };
-    shared.conversations.put(&conversation).map_err(Refusal::internal)?;
-    Ok(Json(Done::DONE))
+    done(chats.rename(&id, title).await)
+}
+
+async fn draft(
+    State(chats): State<Chats>,
+    Path(id): Path<String>,
+    Json(ConversationDraft { draft }): Json<ConversationDraft>,
+) -> Result<Json<Done>, Refusal> {
+    done(chats.draft(&id, &draft).await)
+}
+
+async fn instruct(
+    State(chats): State<Chats>,
+    Path(id): Path<String>,
+    Json(ConversationInstructions { instructions }): Json<ConversationInstructions>,
+) -> Result<Json<Done>, Refusal> {
+    done(chats.instruct(&id, &instructions).await)
+}
+
+async fn set_choices(
+    State(chats): State<Chats>,
+    Path(id): Path<String>,
+    Json(choices): Json<Choices>,
+) -> Result<Json<Done>, Refusal> {
+    done(chats.set_choices(&id, choices).await)
+}
+
+async fn pin(
+    State(chats): State<Chats>,
+    Path(id): Path<String>,
+    Json(ConversationSwitch { on }): Json<ConversationSwitch>,
+) -> Result<Json<Done>, Refusal> {
+    done(chats.pin(&id, on).await)
+}
+
+async fn archive(
+    State(chats): State<Chats>,
+    Path(id): Path<String>,
+    Json(ConversationSwitch { on }): Json<ConversationSwitch>,
+) -> Result<Json<Done>, Refusal> {
+    done(chats.archive(&id, on).await)
+}
+
+async fn delete(State(chats): State<Chats>, Path(id): Path<String>) -> Result<Json<Done>, Refusal> {
+    done(chats.delete(&id).await)
+}
+
+async fn restore(State(chats): State<Chats>, Path(id): Path<String>) -> Result<Json<Done>, Refusal> {
+    done(chats.restore(&id).await)
+}
+
+async fn markdown(State(chats): State<Chats>, Path(id): Path<String>) -> Result<Json<ConversationMarkdown>, Refusal> {
+    let conversation = chats.get(&id).await.map_err(refused)?;
+    Ok(Json(ConversationMarkdown { file_name: conversation.file_name(), markdown: conversation.to_markdown() }))
 }

@@ -40,6 +40,14 @@ impl Refusal {
         Self::new(StatusCode::NOT_FOUND, code, message)
     }
 
+    pub(crate) fn conflict(code: &'static str, message: impl std::fmt::Display) -> Self {
+        Self::new(StatusCode::CONFLICT, code, message)
+    }
+
+    pub(crate) fn unavailable(code: &'static str, message: impl std::fmt::Display) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message)
+    }
+
     pub(crate) fn forbidden(code: &'static str, message: &str, hint: &str) -> Self {
         Self::new(StatusCode::FORBIDDEN, code, message).hint(hint)
     }

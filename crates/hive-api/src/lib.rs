@@ -7,9 +7,11 @@
 //! bounded and idle ones are closed (`server.rs`). Prompts and answers never appear in logs.
 
 mod allowed;
+mod answers;
 mod audited;
 mod conversations;
 mod cors;
+mod direct;
 mod error;
 mod farewell;
 mod guard;
@@ -34,7 +36,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use axum::Router;
-use hive_mind::conversations::Conversations;
+use hive_mind::Chats;
 use hive_node::Node;
 use hive_node::data::DataWarning;
 use serde::{Deserialize, Serialize};
@@ -47,6 +49,8 @@ use shared::Shared;
 pub use hive_types::{IssuedToken, Right, TokenView};
 
 pub use allowed::{AllowError, Allowed};
+pub use answers::chats;
+pub use direct::{CallError, Direct};
 pub use token::{NONCE_BYTES, Token, nonce};
 pub use tokens::{TokenError, today};
 pub use views::status;
@@ -114,7 +118,7 @@ impl Api {
     /// origins and hosts. Writes the token and the location to `folder`.
     pub async fn start(
         node: Node,
-        conversations: Arc<Conversations>,
+        chats: Chats,
         address: SocketAddr,
         allowed: Allowed,
         folder: &Path,
@@ -130,7 +134,7 @@ impl Api {
         let guard = Arc::new(guard::Guard::new(tokens.clone(), address, allowed));
         let audited = axum::middleware::from_fn_with_state(node.clone(), audited::note);
         let farewell = axum::middleware::from_fn_with_state(node.clone(), farewell::in_time);
-        let shared = Shared { node, conversations, tokens: tokens.clone(), address, quit: watch::channel(false).0 };
+        let shared = Shared { node, chats, tokens: tokens.clone(), address, quit: watch::channel(false).0 };
         let app = Router::new()
             .nest(
                 "/hive/v1",

@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use hive_mind::conversations::Conversations;
+use axum::extract::FromRef;
+use hive_mind::Chats;
 use hive_node::Node;
 use tokio::sync::watch;
 
@@ -13,10 +14,16 @@ use crate::tokens::Tokens;
 #[derive(Clone)]
 pub(crate) struct Shared {
     pub(crate) node: Node,
-    pub(crate) conversations: Arc<Conversations>,
+    pub(crate) chats: Chats,
     pub(crate) tokens: Arc<Tokens>,
     /// The API's listening address.
     pub(crate) address: SocketAddr,
     /// Becomes true when a client asks this node to stop.
     pub(crate) quit: watch::Sender<bool>,
+}
+
+impl FromRef<Shared> for Chats {
+    fn from_ref(shared: &Shared) -> Self {
+        shared.chats.clone()
+    }
 }

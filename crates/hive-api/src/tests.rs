@@ -4,6 +4,7 @@ mod wire;
 
 use std::time::Duration;
 
+use hive_mind::Store;
 use hive_types::{Hello, Right};
 use reqwest::{Method, StatusCode};
 
@@ -34,8 +35,8 @@ impl Running {
         let data = Some(hive_node::data::DataFolder::open(folder.path()).unwrap());
         // Without sharing, the node skips its measurements at startup.
         let node = Node::start(hive_node::NodeOptions { data, share: false, ..options }).await.unwrap();
-        let conversations = Arc::new(Conversations::open(folder.path()).unwrap());
-        let api = Api::start(node.clone(), conversations, loopback, allowed, folder.path()).await.unwrap();
+        let chats = chats(Store::open(folder.path()).unwrap(), node.clone());
+        let api = Api::start(node.clone(), chats, loopback, allowed, folder.path()).await.unwrap();
         let http = reqwest::Client::builder().no_proxy().timeout(TEST_TIMEOUT).build().unwrap();
         Self { folder, node, api, http }
     }

@@ -5,7 +5,7 @@ use std::fs::OpenOptions;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use crate::conversations::Conversation;
+use crate::conversation::{Conversation, Role};
 
 impl Conversation {
     /// The conversation as Markdown: who said what, and how answers were computed.
@@ -14,11 +14,11 @@ impl Conversation {
         if !self.system.trim().is_empty() {
             let _ = write!(text, "\n> {}\n", self.system.trim().replace('\n', "\n> "));
         }
-        for said in &self.messages {
-            let who = if said.role == "user" { "You" } else { "Answer" };
-            let _ = write!(text, "\n## {who}\n\n{}\n", said.text.trim_end());
-            let broke_off = (!said.complete).then_some("not complete");
-            let notes: Vec<&str> = said.note.as_deref().into_iter().chain(broke_off).collect();
+        for message in &self.messages {
+            let who = if message.role == Role::User { "You" } else { "Answer" };
+            let _ = write!(text, "\n## {who}\n\n{}\n", message.text.trim_end());
+            let broke_off = (!message.complete).then_some("not complete");
+            let notes: Vec<&str> = message.note.as_deref().into_iter().chain(broke_off).collect();
             if !notes.is_empty() {
                 let _ = write!(text, "\n_{}_\n", notes.join(" · "));
             }
@@ -61,29 +61,26 @@ impl Conversation {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::conversations::Said;
+    use crate::conversation::Message;
 
     fn conversation(title: &str) -> Conversation {
-        let said = |role: &str, text: &str, complete, note: Option<&str>| Said {
-            role: role.to_owned(),
+        let message = |role, text: &str, complete, note: Option<&str>| Message {
+            role,
             text: text.to_owned(),
             complete,
             note: note.map(str::to_owned),
-            ..Said::default()
+            ..Message::default()
         };
         Conversation {
-            id: "a".to_owned(),
             title: title.to_owned(),
             system: "Be brief.\nBe kind.".to_owned(),
-            draft: String::new(),
             messages: vec![
-                said("user", "Hello", true, None),
-                said("assistant", "Good day\n", true, Some("20 tok/s")),
-                said("user", "And?", true, None),
-                said("assistant", "Well", false, None),
+                message(Role::User, "Hello", true, None),
+                message(Role::Assistant, "Good day\n", true, Some("20 tok/s")),
+                message(Role::User, "And?", true, None),
+                message(Role::Assistant, "Well", false, None),
             ],
-            updated_s: 0.0,
-            began_s: None,
+            ..Conversation::default()
         }
     }
 

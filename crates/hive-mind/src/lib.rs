@@ -1,6 +1,19 @@
-//! Storage for the conversations of this machine's owner.
+//! The conversations of this machine's owner: where they are stored, and the answers in progress in them.
 //!
-//! Everything is in one `SQLite` file in the data folder, readable only by its owner.
+//! A conversation belongs to the node and not to a window. Windows, the command line and the API change it through
+//! [`Chats`] and watch it; they may come and go while an answer grows. Everything is in one `SQLite` file in the data
+//! folder, readable only by its owner.
 
-pub mod conversations;
+mod answer;
+mod branches;
+mod chats;
+mod conversation;
 mod export;
+mod layout;
+mod model;
+mod store;
+
+pub use chats::{ChatError, ChatEvent, Chats, Ended, Status, Watch};
+pub use conversation::{Choices, Computed, Conversation, Entry, Interruption, Message, Part, Role};
+pub use model::{AnswerEvent, Asked, Model, Question, Turn};
+pub use store::{FILE, Store, StoreError};

@@ -20,7 +20,10 @@ mod tokens;
 mod words;
 
 pub use answers::{AnswerFigures, AnswerNews, ReadingProgress};
-pub use conversations::{ConversationMarkdown, ConversationQuery, ConversationTitle};
+pub use conversations::{
+    AskInConversation, ConversationDraft, ConversationInstructions, ConversationMarkdown, ConversationMessage,
+    ConversationQuery, ConversationSwitch, ConversationTitle, NewConversation,
+};
 pub use errors::{ErrorBody, ErrorDetails, ErrorKind, ErrorReply};
 pub use hello::{Hello, HelloQuery};
 pub use machines::{

@@ -4,7 +4,7 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use hive_mind::conversations::Entry;
+use hive_mind::Entry;
 use hive_types::{ConversationMarkdown, ConversationTitle, Done};
 use serde_json::json;
 

@@ -2,10 +2,9 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
 
 use hive_api::{Allowed, Api};
-use hive_mind::conversations::Conversations;
+use hive_mind::Store;
 use hive_node::data::{DataError, DataFolder};
 use hive_node::settings::Settings;
 use hive_node::{Node, NodeOptions, PeerState};
@@ -20,7 +19,7 @@ pub(crate) async fn run(arguments: NodeArguments, folder: &Path) -> Result<(), F
     for warning in data.warnings() {
         output::warning(warning);
     }
-    let conversations = Arc::new(Conversations::open(folder).map_err(Failure::new)?);
+    let store = Store::open(folder).map_err(Failure::new)?;
     let keep_prompts_here = arguments.keep_prompts_here;
     let settings = merged(arguments, Settings::read(folder).map_err(explain)?);
     let api_address = settings.api.unwrap_or(hive_api::DEFAULT_ADDRESS);
@@ -33,7 +32,8 @@ pub(crate) async fn run(arguments: NodeArguments, folder: &Path) -> Result<(), F
     let options = NodeOptions { keep_prompts_here, ..settings.options(data).map_err(Failure::usage)? };
     let lan_only = options.lan_only;
     let node = Node::start(options).await.map_err(|error| Failure::new(&error).hinted(error.hint()))?;
-    let api = match Api::start(node.clone(), conversations, api_address, allowed, folder).await {
+    let chats = hive_api::chats(store, node.clone());
+    let api = match Api::start(node.clone(), chats.clone(), api_address, allowed, folder).await {
         Ok(api) => api,
         Err(error) => {
             node.stop().await;
@@ -53,6 +53,8 @@ pub(crate) async fn run(arguments: NodeArguments, folder: &Path) -> Result<(), F
     }
     tell(&node).await;
     output::line("shutting down");
+    // What is being written stays, and can be continued.
+    chats.close().await;
     // A second request to stop skips the draining.
     tokio::select! {
         () = node.leave() => {}

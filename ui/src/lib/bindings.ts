@@ -50,18 +50,10 @@ export const commands = {
 	removeModel: (model: string) => typedError<null, Problem>(__TAURI_INVOKE("remove_model", { model })),
 	/**  Plans a model's placement without loading it. */
 	plan: (model: string | null) => typedError<PlanView, Problem>(__TAURI_INVOKE("plan", { model })),
-	/**  Answers a question; events arrive on the channel. */
-	ask: (question: Ask, news: Channel<News>) => typedError<null, Problem>(__TAURI_INVOKE("ask", { question, news })),
-	/**  Stops an answer; its text so far is kept. */
-	stop: (id: string) => typedError<null, Problem>(__TAURI_INVOKE("stop", { id })),
-	/**  Lists the conversations whose title or messages contain the words. */
-	listConversations: (words: string) => typedError<Entry[], Problem>(__TAURI_INVOKE("list_conversations", { words })),
-	/**  Reads a conversation. */
-	openConversation: (id: string) => typedError<Conversation | null, Problem>(__TAURI_INVOKE("open_conversation", { id })),
-	/**  Saves a conversation. */
-	keepConversation: (conversation: Conversation) => typedError<null, Problem>(__TAURI_INVOKE("keep_conversation", { conversation })),
-	/**  Deletes a conversation. */
-	deleteConversation: (id: string) => typedError<null, Problem>(__TAURI_INVOKE("delete_conversation", { id })),
+	/**  Calls a route of the node's own interface, such as `POST` on `/hive/v1/conversations`. Bodies are JSON. */
+	request: (method: string, path: string, body: string | null) => typedError<string, Problem>(__TAURI_INVOKE("request", { method, path, body })),
+	/**  Follows a route that sends events, in place of what this window followed on the topic before. */
+	follow: (topic: string, path: string, events: Channel<string>) => typedError<null, Problem>(__TAURI_INVOKE("follow", { topic, path, events })),
 	/**  Exports a conversation to a file in the owner's Downloads folder; returns its path. */
 	exportConversation: (id: string) => typedError<string, Problem>(__TAURI_INVOKE("export_conversation", { id })),
 	/**  The API and the programs that may use it. */
@@ -94,6 +86,8 @@ export const commands = {
 	showMain: () => __TAURI_INVOKE<void>("show_main"),
 	/**  Shows the settings in the main window. */
 	showSettings: () => __TAURI_INVOKE<void>("show_settings"),
+	/**  Shows a conversation in the main window. */
+	showConversation: (id: string) => __TAURI_INVOKE<void>("show_conversation", { id }),
 	/**  Hides the calling window. */
 	hide: () => __TAURI_INVOKE<void>("hide"),
 	/**  Quits the app after draining the node. */
@@ -120,66 +114,155 @@ export type About = {
 /**  An accent colour; each has a light and a dark shade with enough contrast. */
 export type Accent = "honey" | "blue" | "purple" | "pink" | "red" | "green" | "graphite";
 
-/**  A chat request. */
-export type Ask = {
-	/**  ID of the answer, by which it can be stopped. */
-	id: string,
-	/**  The model; none selects the starter model. */
-	model: string | null,
-	/**  The conversation so far. */
-	messages: Turn[],
-	/**  Tokens of an interrupted answer, to resume from. */
-	said: number[],
-	/**  Sampling temperature; 0 is greedy. */
-	temperature: number | null,
-	/**  Nucleus sampling: the share of probability to sample from. */
-	top_p: number | null,
-	/**  Maximum length of the answer, in tokens. */
-	max_tokens: number | null,
-	/**  Sampling seed. */
-	seed: number,
-	/**  Options of the model's chat template, each as `NAME=VALUE`. */
-	options: string[],
-	/**  When the conversation began, in seconds since 1970. */
-	began_s: number | null,
-};
-
 /**  Why the app could not start. */
 export type Cause = 
 /**  Another HiveMind uses the data folder. */
-{ kind: "in_use"; by: string; process: number | null } | 
-{ kind: "not_writable"; path: string; why: string } | 
-{ kind: "full"; path: string } | 
-{ kind: "damaged"; file: string; why: string } | 
-{ kind: "newer"; file: string } | 
-{ kind: "port"; why: string } | 
-{ kind: "other"; why: string; hint: string | null };
+{ kind: "in_use"; 
+/**  The process, as the folder names it. */
+by: string; 
+/**  Its ID, if it is a node without an app, which this app may stop. */
+process: number | null } | 
+/**  A file or folder cannot be written. */
+{ kind: "not_writable"; 
+/**  The file or folder. */
+path: string; 
+/**  The system's error. */
+why: string } | 
+/**  The disk is full. */
+{ kind: "full"; 
+/**  A file or folder on it. */
+path: string } | 
+/**  A file cannot be read. */
+{ kind: "damaged"; 
+/**  Its name. */
+file: string; 
+/**  What is wrong with it. */
+why: string } | 
+/**  A newer version wrote a file. */
+{ kind: "newer"; 
+/**  Its name. */
+file: string } | 
+/**  The port for other machines is taken. */
+{ kind: "port"; 
+/**  What the system said. */
+why: string } | 
+/**  Anything else. */
+{ kind: "other"; 
+/**  What happened. */
+why: string; 
+/**  What to do about it. */
+hint: string | null };
 
 /**  A change of one field. Texts are as typed; an empty one restores the default. */
-export type Change = { field: "name"; value: string } | { field: "memory"; value: string } | { field: "only_on_power"; value: boolean } | { field: "only_when_idle_minutes"; value: string } | { field: "bandwidth_mbit_per_s"; value: string } | { field: "lan_only"; value: boolean } | { field: "relay"; value: string } | { field: "api"; value: string } | { field: "bind"; value: string } | { field: "notify"; value: boolean } | { field: "accent"; value: Accent } | { field: "look"; value: Look } | { field: "model"; value: string | null } | { field: "open_at_login"; value: boolean };
+export type Change = 
+/**  The name shown to other machines. */
+{ field: "name"; value: string } | 
+/**  Maximum memory to share, with its unit: "8 GB". */
+{ field: "memory"; value: string } | 
+/**  Share only on mains power. */
+{ field: "only_on_power"; value: boolean } | 
+/**  Share only after this many minutes without input. */
+{ field: "only_when_idle_minutes"; value: string } | 
+/**  Maximum upload to other machines, in megabits per second. */
+{ field: "bandwidth_mbit_per_s"; value: string } | 
+/**  Whether all traffic stays on the local network. */
+{ field: "lan_only"; value: boolean } | 
+/**  `none`, `public`, or the URL of the owner's own relay. */
+{ field: "relay"; value: string } | 
+/**  API address for programs on this machine. */
+{ field: "api"; value: string } | 
+/**  Listening address for other machines. */
+{ field: "bind"; value: string } | 
+/**  Whether to notify the owner of pairing requests. */
+{ field: "notify"; value: boolean } | 
+/**  Accent colour. */
+{ field: "accent"; value: Accent } | 
+/**  Light or dark. */
+{ field: "look"; value: Look } | 
+/**  The model of new chats. */
+{ field: "model"; value?: string | null } | 
+/**  Whether the app opens at login. */
+{ field: "open_at_login"; value: boolean };
 
 /**  The settings after a change, and why it was refused, if it was. */
 export type Changed = {
+	/**  The settings now. */
 	preferences: Preferences,
+	/**  Why the change was refused; then nothing was saved. */
 	refused: Refused | null,
 };
 
-/**  A conversation. */
+/**  What a watcher of a conversation is sent. */
+export type ChatEvent = 
+/**  The conversation as it is now: first, and after every change but those below. */
+{ kind: "whole"; 
+/**  The conversation. */
+conversation: Conversation; 
+/**  The message that is being written. */
+answering: string | null; 
+/**  What it is doing. */
+status: Status; 
+/**  Why the last answer was interrupted. */
+problem: string | null } | 
+/**  More text of the message that is being written. */
+{ kind: "text"; 
+/**  The text. */
+text: string } | 
+/**  The answer in progress does something else. */
+{ kind: "status"; 
+/**  What it is doing. */
+status: Status } | 
+/**  The conversation was deleted. */
+{ kind: "deleted" };
+
+/**  A conversation's settings for sampling and for the model. */
+export type Choices = {
+	/**  The model; none selects the default. */
+	model?: string | null,
+	/**  Sampling temperature; 0 is greedy. */
+	temperature?: number,
+	/**  Nucleus sampling: the share of probability to sample from. */
+	top_p?: number,
+	/**  Maximum length of an answer, in tokens. */
+	max_tokens?: number | null,
+	/**  Options of the model's chat template, each as `NAME=VALUE`. */
+	options?: string[],
+};
+
+/**  How an answer was computed. */
+export type Computed = {
+	/**  Speed after the first token, in tokens per second; none if it was stopped or interrupted. */
+	tokens_per_s?: number | null,
+	/**  Time to first token, in seconds. */
+	first_s?: number | null,
+	/**  Which machines computed which part of it, in order. */
+	parts?: Part[],
+	/**  Options that the model's chat template does not use. */
+	unknown_options?: string[],
+};
+
+/**  A conversation, as its owner sees it now: the messages of the chosen branch. */
 export type Conversation = {
-	/**  Its ID, chosen by the client that begins it. */
-	id: string,
+	/**  Its ID. */
+	id?: string,
 	/**  Its title. */
-	title: string,
+	title?: string,
 	/**  Its system prompt. */
-	system: string,
+	system?: string,
 	/**  Text typed but not yet sent. */
-	draft: string,
-	/**  The messages, oldest first. */
-	messages: Said[],
+	draft?: string,
+	/**  Model and sampling. */
+	choices?: Choices,
+	/**  The messages of the chosen branch, oldest first. */
+	messages?: Message[],
 	/**  When it last changed, in seconds since 1970. */
-	updated_s: number,
+	updated_s?: number,
 	/**  When it began, in seconds since 1970; unknown for conversations of older versions. */
 	began_s?: number | null,
+	/**  Whether it stays at the top of the list. */
+	pinned?: boolean,
+	/**  Whether it is kept out of the list. */
+	archived?: boolean,
 };
 
 /**  A conversation's entry in a list. */
@@ -190,10 +273,32 @@ export type Entry = {
 	title: string,
 	/**  When it last changed, in seconds since 1970. */
 	updated_s: number,
+	/**  The passage that matched the search, or the start of the last message. */
+	snippet?: string,
+	/**  The message that matched the search. */
+	found?: string | null,
+	/**  Whether it stays at the top of the list. */
+	pinned?: boolean,
+	/**  Whether it is kept out of the list. */
+	archived?: boolean,
+	/**  Whether an answer is in progress. */
+	answering?: boolean,
 };
 
 /**  A field whose value may take effect only after a restart. */
-export type Field = "name" | "memory" | "lan_only" | "relay" | "api" | "bind";
+export type Field = 
+/**  The name. */
+"name" | 
+/**  The memory limit. */
+"memory" | 
+/**  Local network only. */
+"lan_only" | 
+/**  The relay. */
+"relay" | 
+/**  The API's address. */
+"api" | 
+/**  The listening address. */
+"bind";
 
 /**  A machine nearby that is not paired. */
 export type Found = {
@@ -203,6 +308,14 @@ export type Found = {
 	name: string,
 	/**  Three-word fingerprint of its ID. */
 	fingerprint: string,
+};
+
+/**  What interrupted the computation of an answer, without a loss of words. */
+export type Interruption = {
+	/**  What happened, in words. */
+	why: string,
+	/**  How long no token came, in seconds. */
+	pause_s: number,
 };
 
 /**  A link to a machine. */
@@ -296,6 +409,28 @@ export type Memory = {
 	recommended: number,
 };
 
+/**  A message. */
+export type Message = {
+	/**  Its ID. */
+	id?: string,
+	/**  Who wrote it. */
+	role?: Role,
+	/**  Its text. */
+	text?: string,
+	/**  An answer's tokens, from which an interrupted answer is resumed. */
+	tokens?: number[],
+	/**  An answer's sampling seed, so that a resumed answer continues exactly as it would have. */
+	seed?: number,
+	/**  Whether it is complete; a stopped or interrupted answer can be resumed. */
+	complete?: boolean,
+	/**  How an answer was computed, in words. */
+	note?: string | null,
+	/**  How an answer was computed; none for messages of older versions. */
+	computed?: Computed | null,
+	/**  All versions of this message, oldest first, this one among them: an edited question or another answer is a branch. */
+	branches?: string[],
+};
+
 /**  The model in memory. */
 export type Model = {
 	/**  Its name. */
@@ -306,49 +441,18 @@ export type Model = {
 	stages: Stage[],
 };
 
-/**  An event of an answer. */
-export type News = 
-/**  More text. */
-{ kind: "text"; 
-/**  The text. */
-text: string; 
-/**  Its tokens. */
-tokens: number[] } | 
-/**  Progress of reading the prompt. */
-{ kind: "reading"; 
-/**  Tokens read so far. */
-tokens: number; 
-/**  Tokens in total. */
-of: number } | 
-/**  A machine left; the answer continues. */
-{ kind: "status"; 
-/**  What happened, in words. */
-text: string } | 
-/**  The answer is complete. */
-{ kind: "done"; 
-/**  The last piece of text. */
-text: string; 
-/**  All tokens of the answer. */
-tokens: number[]; 
-/**  Speed in tokens per second. */
-tokens_per_s: number; 
-/**  Time to first token, in seconds. */
-first_s: number; 
-/**  The machines that computed it. */
-machines: string[]; 
-/**  Whether it reached its maximum length and can be continued. */
-cut: boolean; 
-/**  Options that the model's chat template does not use. */
-unknown_options: string[] } | 
-/**  The answer was interrupted; its text so far is kept. */
-{ kind: "failed"; 
-/**  Why. */
-why: string };
-
 /**  Why the API is off. */
 export type Off = 
-{ kind: "port"; why: string } | 
-{ kind: "other"; why: string; hint: string | null };
+/**  Its address is taken or not this machine's; another port may be free. */
+{ kind: "port"; 
+/**  What the system said. */
+why: string } | 
+/**  Anything else. */
+{ kind: "other"; 
+/**  What happened. */
+why: string; 
+/**  What to do about it. */
+hint: string | null };
 
 /**  A model on this machine's disk. */
 export type OnDisk = {
@@ -364,6 +468,16 @@ export type OnDisk = {
 	also_on: string[],
 	/**  Why it cannot be used, if it cannot. */
 	unusable: string | null,
+};
+
+/**  A part of an answer that one set of machines computed. */
+export type Part = {
+	/**  The number of its tokens. */
+	tokens: number,
+	/**  The machines, in the order of their layers. */
+	machines: string[],
+	/**  Why the part before it ended, such as a machine that left; none for the first. */
+	after: Interruption | null,
 };
 
 /**  Where a model would be placed, and why. */
@@ -426,27 +540,63 @@ export type Problem = {
 
 /**  A program that has a token. */
 export type Program = {
+	/**  Its name. */
 	name: string,
+	/**  What it may do. */
 	may: string[],
+	/**  How many days ago it last used its token; null if it never did. */
 	used_days_ago: number | null,
 };
 
 /**  The API and its programs. */
 export type Programs = {
+	/**  Its URL, without a path, if it is on. */
 	url: string | null,
+	/**  Why it is off, if it is. */
 	off: Off | null,
+	/**  The programs that have a token. */
 	tokens: Program[],
 };
 
 /**  Why a field does not take a value: what it takes instead. */
 export type Refused = 
-{ kind: "whole"; least: number; most: number } | 
-{ kind: "memory"; least: number; most: number | null } | 
-{ kind: "name"; most: number } | 
-{ kind: "address" } | { kind: "loopback" } | { kind: "relay" };
+/**  A whole number in this range. */
+{ kind: "whole"; 
+/**  The least. */
+least: number; 
+/**  The most. */
+most: number } | 
+/**  An amount of memory in this range, in bytes. */
+{ kind: "memory"; 
+/**  The least. */
+least: number; 
+/**  The most: what the machine has. */
+most: number | null } | 
+/**  One line of at most this many letters. */
+{ kind: "name"; 
+/**  The most. */
+most: number } | 
+/**  An address with a port. */
+{ kind: "address" } | 
+/**  An address of this machine only, with a port. */
+{ kind: "loopback" } | 
+/**  The URL of a relay. */
+{ kind: "relay" };
 
 /**  Something that a click does about it. */
-export type Remedy = "try_again" | "stop_other" | "use_another_port" | "move_aside" | "open_folder" | "quit";
+export type Remedy = 
+/**  Start again. */
+"try_again" | 
+/**  End the other process, then start. */
+"stop_other" | 
+/**  Listen on a free port, then start. */
+"use_another_port" | 
+/**  Rename the file, then start without it. */
+"move_aside" | 
+/**  Show the data folder. */
+"open_folder" | 
+/**  Quit. */
+"quit";
 
 /**  A pairing request that waits for a decision. */
 export type Request = {
@@ -476,21 +626,12 @@ export type RightsView = {
 	session_limit: number | null,
 };
 
-/**  A message. */
-export type Said = {
-	/**  `user` or `assistant`. */
-	role: string,
-	/**  Its text. */
-	text: string,
-	/**  An answer's tokens, from which an interrupted answer is resumed. */
-	tokens: number[],
-	/**  An answer's sampling seed, so that a resumed answer continues exactly as it would have. */
-	seed?: number,
-	/**  How an answer was computed, in words; none for the owner's messages. */
-	note: string | null,
-	/**  Whether the answer is complete. */
-	complete: boolean,
-};
+/**  Who wrote a message. */
+export type Role = 
+/**  The owner. */
+"user" | 
+/**  The model. */
+"assistant";
 
 /**
  *  Everything the app shows about this machine and its swarm. All numbers are finite; they are exported with an
@@ -558,6 +699,25 @@ export type State =
 /**  Sharing is on, but something prevents it. */
 "paused";
 
+/**  What an answer in progress is doing. */
+export type Status = 
+/**  Nothing to report: it waits for its turn, or words are coming. */
+{ kind: "answering" } | 
+/**  Reading the prompt. */
+{ kind: "reading"; 
+/**  Tokens read so far. */
+tokens: number; 
+/**  Tokens in total. */
+of: number } | 
+/**  A machine left, in words; the answer continues. */
+{ kind: "recovering"; 
+/**  What happened. */
+why: string } | 
+/**  The answer is complete, but could not be saved yet. */
+{ kind: "unsaved"; 
+/**  Why not. */
+why: string };
+
 /**  What a machine did today. */
 export type Today = {
 	/**  Answers that it took part in. */
@@ -566,17 +726,11 @@ export type Today = {
 	tokens: number,
 };
 
-/**  A message. */
-export type Turn = {
-	/**  `system`, `user` or `assistant`. */
-	role: string,
-	/**  Its text. */
-	text: string,
-};
-
 /**  Why the app could not start, and what mends it. */
 export type Trouble = {
+	/**  What is wrong. */
 	cause: Cause,
+	/**  What can be done, the best first. */
 	remedies: Remedy[],
 };
 

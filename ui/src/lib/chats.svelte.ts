@@ -1,317 +1,297 @@
-/** The conversations: the list, the open one, and the answer in progress. */
+/** The conversations, as the node keeps them: the list, and the one that is open. */
 
-import { Channel } from "@tauri-apps/api/core";
-
-import { type Conversation, type Entry, type News, type Said, commands } from "./bindings";
+import { api } from "./api";
+import { commands } from "./bindings";
 import { call, why } from "./call";
-import { title, words } from "./words";
+import type { ChatEvent, Choices, Conversation, Entry, Status } from "./conversation";
+import { words } from "./words";
 
-/** A draft is saved after this pause in typing. */
-const DRAFT_PAUSE_MS = 400;
+/** What is typed is saved after this pause. */
+const TYPING_PAUSE_MS = 400;
 
-/** How often an answer in progress is saved, so that a crash loses little of it. */
-const ANSWER_PAUSE_MS = 1000;
+/** The list is read again this long after a change, so that many changes are one. */
+const LIST_PAUSE_MS = 50;
 
-/** Local storage key of the draft of a new conversation. */
-const UNSENT = "unsent";
-
-/** Local storage key of its instructions. */
-const UNSENT_INSTRUCTIONS = "unsent-instructions";
+/** A machine that left is told of for at least this long. */
+const RECOVERING_MS = 2000;
 
 /** Maximum length in characters; longer than any supported model's context. */
 export const LONGEST_MESSAGE = 400_000;
 
-function now(): number {
-  return Date.now() / 1000;
-}
-
-function fresh(): Conversation {
-  const draft = localStorage.getItem(UNSENT) ?? "";
-  const system = localStorage.getItem(UNSENT_INSTRUCTIONS) ?? "";
-  return { id: crypto.randomUUID(), title: "", system, draft, messages: [], updated_s: now(), began_s: now() };
-}
+const NONE: Conversation = {
+  id: "",
+  title: "",
+  system: "",
+  draft: "",
+  choices: { model: null, temperature: 0.3, top_p: 0.95, max_tokens: null, options: [] },
+  messages: [],
+  updated_s: 0,
+  began_s: null,
+  pinned: false,
+  archived: false,
+};
 
 class Chats {
-  list = $state<Entry[]>([]);
+  list = $state.raw<Entry[]>([]);
+  /** Whether the list has been read. */
+  listed = $state(false);
   words = $state("");
-  open = $state<Conversation>(fresh());
-  model = $state<string | null>(null);
-  temperature = $state(0.3);
-  top_p = $state(0.95);
-  /** Whether a reasoning model thinks; null leaves it to the model. */
-  thinking = $state<boolean | null>(null);
-  /** Reasoning effort; null leaves it to the model. */
-  effort = $state<string | null>(null);
-  /** Other options of the model's chat template, as comma-separated `NAME=VALUE` pairs. */
-  options = $state("");
-  /** The conversation with an answer in progress, and that answer's status. */
-  busy = $state<{ conversation: string; answer: string; status: string } | undefined>();
+  /** Whether the archive is listed. */
+  archive = $state(false);
+  /** The open conversation, as the node sent it last. */
+  open = $state.raw<Conversation>(NONE);
+  /** Text that the answer in progress has beyond that. */
+  grown = $state("");
+  /** The message that is being written. */
+  answering = $state<string | null>(null);
+  status = $state.raw<Status>({ kind: "answering" });
+  draft = $state("");
+  system = $state("");
+  choices = $state<Choices>(NONE.choices);
   problem = $state("");
   /** The last action, and the conversation that undoing it restores. */
-  news = $state<{ text: string; undo?: Conversation } | undefined>();
+  news = $state<{ text: string; undo?: string } | undefined>();
+  /** The message to scroll to: the passage that a search found. */
+  sought = $state<string | null>(null);
 
+  #started = false;
+  /** Writes of what is typed, one after the other, so that the newest is last. */
+  #writes: Promise<unknown> = Promise.resolve();
+  /** What is typed and not written yet, by route. */
+  #typed = new Map<string, unknown>();
   #pause: ReturnType<typeof setTimeout> | undefined;
-  /** The conversation with unsaved text. */
-  #written: Conversation | undefined;
-  /** The conversation with an answer in progress; it must exist only once in memory. */
-  #growing: Conversation | undefined;
-  /** Resolves when the pending save is done. */
-  #saved = Promise.resolve();
-  /** Resolves when the answer in progress has ended and is saved. */
-  #ended = Promise.resolve();
+  #listing: ReturnType<typeof setTimeout> | undefined;
+  #recovering = 0;
+  #later: ReturnType<typeof setTimeout> | undefined;
 
-  get answering(): boolean {
-    return this.busy?.conversation === this.open.id;
+  /** Follows the list, and opens a new conversation. Once, however often the page is shown. */
+  async start(): Promise<void> {
+    if (this.#started) return;
+    this.#started = true;
+    const changed = (): void => {
+      clearTimeout(this.#listing);
+      this.#listing = setTimeout(() => void this.refresh(), LIST_PAUSE_MS);
+    };
+    await this.#attempt(() => api.follow<number>("conversations", "/conversations/changes", changed));
+    if (!this.open.id) await this.begin();
+  }
+
+  /** Forgets everything, as a reload does. */
+  reset(): void {
+    clearTimeout(this.#pause);
+    clearTimeout(this.#listing);
+    clearTimeout(this.#later);
+    Object.assign(this, { list: [], listed: false, words: "", archive: false, open: NONE, problem: "", news: undefined, sought: null });
+    Object.assign(this, { grown: "", answering: null, draft: "", system: "", choices: NONE.choices });
+    this.#typed.clear();
+    this.#started = false;
   }
 
   async refresh(): Promise<void> {
-    try {
-      this.list = await call(commands.listConversations(this.words));
-    } catch (problem) {
-      this.problem = why(problem);
+    await this.#attempt(async () => {
+      this.list = await api.get<Entry[]>(`/conversations?words=${encodeURIComponent(this.words)}`);
+      this.listed = true;
+    });
+  }
+
+  /** Opens the conversation that has no message yet, with its draft. */
+  async begin(): Promise<void> {
+    await this.#attempt(async () => {
+      await this.#settle();
+      const begun = await api.post<Conversation>("/conversations");
+      await this.#open(begun.id);
+    });
+  }
+
+  /** Opens a conversation; with `message`, at that message. */
+  async show(id: string, message: string | null = null): Promise<void> {
+    await this.#attempt(async () => {
+      await this.#settle();
+      await this.#open(id);
+      if (message && !this.open.messages.some(({ id }) => id === message)) await this.choose(message);
+      this.sought = message;
+    });
+  }
+
+  async #open(id: string): Promise<void> {
+    if (id === this.open.id) return;
+    let opened: () => void = () => {};
+    const whole = new Promise<void>((done) => (opened = done));
+    this.problem = "";
+    await api.follow<ChatEvent>("conversation", `/conversations/${id}/events`, (event) => {
+      // What was followed before may still send something.
+      if (event.kind === "whole" ? event.conversation.id !== id : this.open.id !== id) return;
+      this.#take(event);
+      opened();
+    });
+    await whole;
+  }
+
+  #take(event: ChatEvent): void {
+    switch (event.kind) {
+      case "whole": {
+        const { conversation } = event;
+        const [before, typed] = [this.open.id, this.draft];
+        this.open = conversation;
+        if (conversation.id !== before) {
+          ({ draft: this.draft, system: this.system } = conversation);
+          this.choices = conversation.choices;
+          // Typed before anything was open.
+          if (!before && typed) this.drafted(typed);
+        }
+        this.grown = "";
+        this.answering = event.answering;
+        this.#show(event.status);
+        if (event.problem) this.problem = this.#broken(event.problem);
+        break;
+      }
+      case "text":
+        this.grown += event.text;
+        break;
+      case "status":
+        this.#show(event.status);
+        break;
+      case "deleted":
+        if (!this.news?.undo) void this.begin();
+        break;
     }
   }
 
-  begin(): void {
-    void this.#keepWritten();
-    this.open = fresh();
-    this.problem = "";
-    this.news = undefined;
+  #broken(problem: string): string {
+    const last = this.open.messages.at(-1);
+    return last?.role === "assistant" ? words.brokeOff(problem) : why({ message: problem });
   }
 
-  async show(id: string): Promise<void> {
-    await this.#keepWritten();
-    const found = await this.#find(id);
-    if (found) this.open = found;
-    this.problem = "";
-  }
-
-  /** Finds a conversation by ID; one in memory is newer than the one on disk. */
-  async #find(id: string): Promise<Conversation | null> {
-    const here = [this.open, this.#growing].find((conversation) => conversation?.id === id);
-    return here ?? (await call(commands.openConversation(id)));
-  }
-
-  async rename(id: string, name: string): Promise<void> {
-    const found = await this.#find(id);
-    if (!found || !name.trim()) return;
-    found.title = name.trim();
-    await this.#keep(found);
-  }
-
-  async remove(id: string): Promise<void> {
-    if (this.busy?.conversation === id) {
-      await this.stop();
-      await this.#ended;
+  /** Shows what the answer does; what happened to a machine stays long enough to be read. */
+  #show(status: Status): void {
+    clearTimeout(this.#later);
+    const now = performance.now();
+    if (status.kind === "recovering") this.#recovering = now + RECOVERING_MS;
+    if (status.kind !== "answering" || now >= this.#recovering) {
+      this.status = status;
+    } else {
+      this.#later = setTimeout(() => (this.status = status), this.#recovering - now);
     }
-    // A pending save would restore it.
-    await this.#keepWritten();
-    await this.#saved;
-    const kept = await call(commands.openConversation(id));
-    await call(commands.deleteConversation(id));
-    if (id === this.open.id) this.begin();
-    if (kept) this.news = { text: words.deleted(kept.title), undo: kept };
-    await this.refresh();
+  }
+
+  async rename(id: string, title: string): Promise<void> {
+    if (title.trim()) await this.#attempt(() => api.post(`/conversations/${id}/rename`, { title }));
+  }
+
+  async pin(id: string, on: boolean): Promise<void> {
+    await this.#attempt(() => api.post(`/conversations/${id}/pin`, { on }));
+  }
+
+  async keepAway(id: string, on: boolean): Promise<void> {
+    await this.#attempt(() => api.post(`/conversations/${id}/archive`, { on }));
+  }
+
+  async remove(id: string, title: string): Promise<void> {
+    await this.#attempt(async () => {
+      await this.#settle();
+      this.news = { text: words.deleted(title), undo: id };
+      await api.delete(`/conversations/${id}`);
+      if (id === this.open.id) await this.begin();
+    });
   }
 
   /** Restores the conversation deleted last. */
   async undo(): Promise<void> {
-    const deleted = this.news?.undo;
+    const id = this.news?.undo;
     this.news = undefined;
-    if (deleted) await this.#keep($state.snapshot(deleted));
+    if (id) await this.#attempt(() => api.post(`/conversations/${id}/restore`));
   }
 
   async export(): Promise<void> {
     this.news = undefined;
-    try {
+    await this.#attempt(async () => {
       this.news = { text: words.exported(await call(commands.exportConversation(this.open.id))) };
-    } catch (problem) {
-      this.problem = why(problem);
-    }
+    });
   }
 
   drafted(text: string): void {
-    this.open.draft = text;
-    this.#write(UNSENT, text);
+    this.draft = text;
+    this.#write("draft", { draft: text });
   }
 
   instructed(text: string): void {
-    this.open.system = text;
-    this.#write(UNSENT_INSTRUCTIONS, text);
+    this.system = text;
+    this.#write("instructions", { instructions: text });
   }
 
-  /** Saves the text typed in the open conversation after a pause. */
-  #write(unsent: string, text: string): void {
+  /** Changes model or sampling of the open conversation. */
+  prefer(change: Partial<Choices>): void {
+    this.choices = { ...this.choices, ...change };
+    this.#write("choices", $state.snapshot(this.choices));
+  }
+
+  /** Writes what is typed in the open conversation after a pause. */
+  #write(what: string, body: unknown): void {
+    if (!this.open.id) return;
+    this.#typed.set(`/conversations/${this.open.id}/${what}`, body);
     clearTimeout(this.#pause);
-    // A conversation without a question is not stored; its text goes to local storage.
-    if (this.open.messages.length === 0) {
-      localStorage.setItem(unsent, text);
-    } else {
-      this.#written = this.open;
-      this.#pause = setTimeout(() => void this.#keepWritten(), DRAFT_PAUSE_MS);
+    this.#pause = setTimeout(() => void this.#settle(), TYPING_PAUSE_MS);
+  }
+
+  /** Writes what was typed at once. */
+  #settle(): Promise<unknown> {
+    clearTimeout(this.#pause);
+    for (const [route, body] of this.#typed) {
+      this.#writes = this.#writes.then(() => this.#attempt(() => api.post(route, body)));
     }
+    this.#typed.clear();
+    return this.#writes;
   }
 
-  /** Saves typed text at once, for use before switching conversations. */
-  async #keepWritten(): Promise<void> {
-    clearTimeout(this.#pause);
-    const conversation = this.#written;
-    this.#written = undefined;
-    if (conversation) await this.#keep(conversation);
+  async send(): Promise<void> {
+    const text = this.draft.trim();
+    if (!text || this.answering || !this.open.id) return;
+    this.problem = "";
+    await this.#settle();
+    this.draft = "";
+    if (!(await this.#attempt(() => api.post(`/conversations/${this.open.id}/ask`, { text })))) this.draft = text;
   }
 
-  async send(text: string): Promise<void> {
-    const conversation = this.open;
-    if (!text.trim() || this.busy) return;
-    clearTimeout(this.#pause);
-    this.#written = undefined;
-    if (conversation.messages.length === 0) {
-      localStorage.removeItem(UNSENT);
-      localStorage.removeItem(UNSENT_INSTRUCTIONS);
-    }
-    conversation.draft = "";
-    conversation.messages.push(said("user", text.trim()));
-    if (!conversation.title) conversation.title = title(text);
-    await this.#answer(conversation, said("assistant", ""));
+  /** Asks another version of a question; the one before stays as a branch. */
+  async edit(message: string, text: string): Promise<boolean> {
+    this.problem = "";
+    await this.#settle();
+    return this.#attempt(() => api.post(`/conversations/${this.open.id}/ask`, { text, edited: message }));
   }
 
-  /** Answers the last question again. */
-  async again(): Promise<void> {
-    const conversation = this.open;
-    if (this.busy) return;
-    if (conversation.messages.at(-1)?.role === "assistant") conversation.messages.pop();
-    await this.#answer(conversation, said("assistant", ""));
+  /** Gives another answer to a question; `message` is the question or its answer. */
+  async again(message: string): Promise<void> {
+    this.problem = "";
+    await this.#settle();
+    await this.#attempt(() => api.post(`/conversations/${this.open.id}/again`, { message }));
   }
 
   /** Resumes a stopped or interrupted answer from its last token. */
   async goOn(): Promise<void> {
-    const conversation = this.open;
-    const answer = conversation.messages.at(-1);
-    if (this.busy || answer?.role !== "assistant") return;
-    conversation.messages.pop();
-    await this.#answer(conversation, answer);
-  }
-
-  /** Moves a question back into the input field; removes it and everything after it. */
-  edit(index: number): string {
-    const text = this.open.messages[index]?.text ?? "";
-    this.open.messages.splice(index);
-    return text;
+    this.problem = "";
+    await this.#settle();
+    await this.#attempt(() => api.post(`/conversations/${this.open.id}/resume`));
   }
 
   async stop(): Promise<void> {
-    if (this.busy) await call(commands.stop(this.busy.answer));
+    await this.#attempt(() => api.post(`/conversations/${this.open.id}/stop`));
   }
 
-  /** Saves one at a time, so that the newest version is written last. */
-  #save(conversation: Conversation): Promise<void> {
-    this.#saved = this.#saved.then(async () => {
-      try {
-        await call(commands.keepConversation($state.snapshot(conversation) as Conversation));
-      } catch (problem) {
-        this.problem = why(problem);
-      }
-    });
-    return this.#saved;
+  /** Shows the branch of a version of a message. */
+  async choose(message: string): Promise<void> {
+    await this.#attempt(() => api.post(`/conversations/${this.open.id}/choose`, { message }));
   }
 
-  /** Saves a conversation and refreshes the list. */
-  async #keep(conversation: Conversation): Promise<void> {
-    await this.#save(conversation);
-    await this.refresh();
-  }
-
-  #answer(conversation: Conversation, begun: Said): Promise<void> {
-    this.#growing = conversation;
-    this.#ended = this.#grow(conversation, begun).finally(() => (this.#growing = undefined));
-    return this.#ended;
-  }
-
-  async #grow(conversation: Conversation, begun: Said): Promise<void> {
-    const turns = conversation.messages.map(({ role, text }) => ({ role, text }));
-    const system = conversation.system.trim();
-    if (system) turns.unshift({ role: "system", text: system });
-    conversation.messages.push({ ...begun, complete: false, note: null });
-    // Take the reactive proxy from the list; the window does not observe the original.
-    const answer = conversation.messages.at(-1);
-    if (!answer) return;
-    conversation.updated_s = now();
-    const id = crypto.randomUUID();
-    this.busy = { conversation: conversation.id, answer: id, status: "" };
-    this.problem = "";
-    await this.#keep(conversation);
-    const news = new Channel<News>();
-    news.onmessage = (event) => this.#take(answer, event);
-    const question = {
-      id,
-      model: this.model,
-      messages: turns,
-      said: [...answer.tokens],
-      temperature: this.temperature,
-      top_p: this.top_p,
-      max_tokens: null,
-      seed: answer.seed ?? 0,
-      options: this.#options(),
-      began_s: conversation.began_s ?? null,
-    };
-    let kept = answer.text.length;
-    const keeping = setInterval(() => {
-      if (answer.text.length !== kept) void this.#save(conversation);
-      kept = answer.text.length;
-    }, ANSWER_PAUSE_MS);
+  /** Tries something; says why it failed. */
+  async #attempt(action: () => Promise<unknown>): Promise<boolean> {
     try {
-      await call(commands.ask(question, news));
-    } catch (problem) {
-      this.problem = why(problem);
-    }
-    clearInterval(keeping);
-    this.busy = undefined;
-    conversation.updated_s = now();
-    // Drop an answer without any text.
-    if (!answer.text && !answer.complete) conversation.messages.pop();
-    await this.#keep(conversation);
-  }
-
-  /** Options for the model's chat template. */
-  #options(): string[] {
-    const others = this.options.split(",").map((option) => option.trim());
-    const thinking = this.thinking === null ? "" : `enable_thinking=${this.thinking}`;
-    const effort = this.effort === null ? "" : `reasoning_effort=${this.effort}`;
-    return [thinking, effort, ...others].filter((option) => option);
-  }
-
-  #take(answer: Said, news: News): void {
-    switch (news.kind) {
-      case "text":
-        answer.text += news.text;
-        answer.tokens.push(...news.tokens);
-        if (this.busy) this.busy.status = "";
-        break;
-      case "reading":
-        if (this.busy) this.busy.status = words.reading(news.tokens, news.of);
-        break;
-      case "status":
-        if (this.busy) this.busy.status = news.text;
-        break;
-      case "done":
-        answer.text += news.text;
-        answer.tokens = news.tokens;
-        answer.complete = !news.cut;
-        answer.note = [
-          words.answeredBy(news.tokens_per_s, news.machines, news.first_s),
-          ...news.unknown_options.map(words.noSuchOption),
-        ].join(" · ");
-        break;
-      case "failed":
-        this.problem = words.brokeOff(news.why);
-        break;
+      await action();
+      return true;
+    } catch (thrown) {
+      this.problem = why(thrown);
+      return false;
     }
   }
-}
-
-function said(role: string, text: string): Said {
-  // A resumed answer keeps its seed, so that it continues as it would have.
-  return { role, text, tokens: [], seed: Math.floor(Math.random() * 2 ** 31), note: null, complete: role === "user" };
 }
 
 export const chats = new Chats();

@@ -31,6 +31,7 @@ export const shortcuts = [
   { name: "settings", group: "pages", keys: [com("4"), com(",")] },
   { name: "newChat", group: "chats", keys: [com("n")] },
   { name: "search", group: "chats", keys: [com("f")] },
+  { name: "jump", group: "chats", keys: [com("k")] },
   { name: "send", group: "message", keys: [{ key: "Enter" }], own: true },
   { name: "line", group: "message", keys: [{ key: "Enter", shift: true }], own: true },
   { name: "stop", group: "message", keys: [{ key: "Escape" }], own: true },

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 
-import { age, gigabytes, layers, milliseconds, rate, title } from "./words";
+import { age, gigabytes, layers, milliseconds, rate } from "./words";
 
 describe("numbers as people read them", () => {
   it("have one decimal and a unit", () => {
@@ -16,13 +16,6 @@ describe("numbers as people read them", () => {
 });
 
 describe("a conversation", () => {
-  it("is called by the beginning of its first question, cut between words", () => {
-    expect(title("Plan a week in Lisbon\nwith children")).toBe("Plan a week in Lisbon");
-    expect(title("Write down all the numbers from one to one thousand, please")).toBe(
-      "Write down all the numbers from one to one…",
-    );
-    expect(title("   ")).toBe("New chat");
-  });
 
   it("is of today, this week or older", () => {
     const noon = new Date(2026, 10, 24, 12).getTime() / 1000;

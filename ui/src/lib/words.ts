@@ -46,14 +46,6 @@ export function age(updated_s: number, now_s: number): "Today" | "This week" | "
   return updated_s >= midnight - 6 * 86_400 ? "This week" : "Older";
 }
 
-/** The default title of a conversation: the beginning of its first question. */
-export function title(question: string): string {
-  const line = question.trim().split("\n")[0] ?? "";
-  if (line.length <= 48) return line || "New chat";
-  const cut = line.slice(0, 48);
-  return `${cut.slice(0, Math.max(cut.lastIndexOf(" "), 24))}…`;
-}
-
 /** "Friday, 27 November 2026": the date of a timestamp, in local time. */
 export function day(at: string): string {
   return new Date(at).toLocaleDateString("en-GB", { weekday: "long", day: "numeric", month: "long", year: "numeric" });
@@ -104,7 +96,7 @@ export const words = {
   copy: "Copy",
   copied: "Copied",
   again: "Answer again",
-  edit: "Edit and resend",
+  edit: "Edit",
   goOn: "Continue",
   reading: (tokens: number, of: number) => `Reading: ${tokens.toLocaleString("en")} of ${of.toLocaleString("en")} tokens`,
   remove: "Delete",
@@ -261,8 +253,35 @@ export const words = {
   stopKey: "Esc",
   givesNothing: "not sharing",
   approvedHere: "Approved here. Now approve it on the other machine.",
-  answeredBy: (tokens_per_s: number, machines: string[], first_s: number) =>
-    `${speed(tokens_per_s)} · ${together(machines)} · ${first_s.toFixed(1)} s to first word`,
+  answeredBy: (tokens_per_s: number | null, machines: string[], first_s: number | null) =>
+    [
+      tokens_per_s ? speed(tokens_per_s) : "",
+      together(machines),
+      first_s === null ? "" : `${first_s.toFixed(1)} s to first word`,
+    ]
+      .filter((part) => part)
+      .join(" · "),
+  computed: (machines: string[], tokens: number) => `${together(machines)}: ${several(tokens, "token", "tokens")}.`,
+  tookOver: (why: string, pause_s: number) => `${why.replace(/[.…]+$/, "")}; ${pause_s.toFixed(1)} s, no word lost.`,
+  tryAgain: "Try again",
+  jump: "Jump to",
+  jumpTo: "Chat, page or words",
+  contextUsed: (percent: number) => `${percent}% of what this model can read`,
+  contextFull: (percent: number) => `This chat fills ${percent}% of what the model can read. Start a new chat before it is full.`,
+  quickAsk: "Ask something…",
+  newQuestion: "New question",
+  openInChat: "Open in Chat",
+  versionBefore: "Previous version",
+  versionAfter: "Next version",
+  notSaved: (why: string) => `The answer is not saved yet: ${why}. Trying again…`,
+  newestBelow: "↓ Newest",
+  pin: "Pin",
+  unpin: "Unpin",
+  archive: "Archive",
+  unarchive: "Move out of the archive",
+  archived: "Archived",
+  pinned: "Pinned",
+  answeringNow: "Answering…",
   // What an answer holds.
   thinkingNow: "Thinking…",
   thoughts: "Thoughts",
@@ -314,6 +333,7 @@ export const words = {
     settings: "Settings",
     newChat: "New chat",
     search: "Search chats",
+    jump: "Jump to a chat or a page",
     send: "Send",
     line: "New line",
     stop: "Stop the answer",

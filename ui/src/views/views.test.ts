@@ -3,10 +3,11 @@ import { cleanup, fireEvent, render, screen, waitFor } from "@testing-library/sv
 import axe from "axe-core";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 
-import type { Machine, News, OnDisk, Snapshot } from "../lib/bindings";
+import type { Machine, OnDisk, Snapshot } from "../lib/bindings";
 import { chats } from "../lib/chats.svelte";
 import { invitation } from "../lib/invitation.svelte";
 import { swarm } from "../lib/swarm.svelte";
+import { FakeNode, message } from "../testing/node";
 import { day } from "../lib/words";
 import Main from "./Main.svelte";
 import Popover from "./Popover.svelte";
@@ -83,10 +84,15 @@ const onDisk = (name: string, more: Partial<OnDisk> = {}): OnDisk => ({
 let asked: [string, Record<string, unknown>][] = [];
 let answers: Record<string, (given: Record<string, unknown>) => unknown> = {};
 
+let node = new FakeNode();
+
 beforeEach(() => {
+  node = new FakeNode();
+  node.add("c", "Lisbon", [message({ id: "q", role: "user", text: "Where?" })]);
   asked = [];
   answers = {
-    list_conversations: () => [{ id: "c", title: "Lisbon", updated_s: Date.now() / 1000 }],
+    request: (given) => node.request(given as never),
+    follow: (given) => node.follow(given as never),
     list_models: () => [onDisk("Llama", { loaded: true, removable: false }), onDisk("Qwen", { also_on: ["Mac mini"] })],
     log: () => [],
     plan: () => ({ model: "Llama", stages: ["Studio: layers 1 to 18, 4.1 GB"], reasons: ["It fits."], tokens_per_s: 20, bytes: 6e9 }),
@@ -98,8 +104,7 @@ beforeEach(() => {
   Element.prototype.scrollTo ??= () => {};
   history.replaceState(null, "", "#");
   localStorage.clear();
-  chats.begin();
-  chats.busy = undefined;
+  chats.reset();
   invitation.forget();
 });
 
@@ -319,262 +324,5 @@ describe("what a machine did", () => {
     await screen.findByText("Mac mini loaded layers");
     await fireEvent.click(document.querySelector('[aria-label^="This machine"]')!);
     expect(screen.queryByText("Mac mini loaded layers")).toBeNull();
-  });
-});
-
-describe("a conversation", () => {
-  /** Answers every question with these events. */
-  function answerWith(...news: News[]): void {
-    answers.ask = (given) => {
-      const channel = given.news as { onmessage: (news: News) => void };
-      for (const event of news) channel.onmessage(event);
-      return null;
-    };
-  }
-
-  async function ask(text: string): Promise<void> {
-    const field = screen.getByLabelText("Message…");
-    await fireEvent.input(field, { target: { value: text } });
-    await fireEvent.keyDown(field, { key: "Enter" });
-  }
-
-  it("tells the model's chat template what was chosen, and when the conversation began", async () => {
-    answerWith({ kind: "done", text: "Yes.", tokens: [5], tokens_per_s: 9, first_s: 0.1, machines: ["Studio"], cut: false, unknown_options: ["style"] });
-    render(Main, { shown });
-    await fireEvent.click(screen.getByRole("button", { name: "Instructions and sampling" }));
-    await fireEvent.change(screen.getByLabelText("Thinking"), { target: { value: screen.getByRole<HTMLOptionElement>("option", { name: "Off" }).value } });
-    await fireEvent.change(screen.getByLabelText("Effort"), { target: { value: "high" } });
-    await fireEvent.input(screen.getByLabelText("Other options"), { target: { value: "budget=5, style=dry" } });
-    await ask("Are you there?");
-    await waitFor(() => expect(screen.getByText("Yes.", { selector: ".body p" })).toBeTruthy());
-    const question = asked.find(([command]) => command === "ask")?.[1].question as { options: string[]; began_s: number };
-    expect(question.options).toEqual(["enable_thinking=false", "reasoning_effort=high", "budget=5", "style=dry"]);
-    expect(question.began_s).toBeGreaterThan(0);
-    await waitFor(() => expect(screen.getByText(/this model has no option “style”$/)).toBeTruthy());
-  });
-
-  it("keeps what came when an answer breaks off, and goes on from its very tokens", async () => {
-    answerWith({ kind: "text", text: "Half an ans", tokens: [5, 6] }, { kind: "failed", why: "nobody is left" });
-    render(Main, { shown });
-    await ask("Tell me");
-    await waitFor(() => expect(screen.getByRole("alert").textContent).toContain("nobody is left"));
-    answerWith({ kind: "done", text: "wer.", tokens: [5, 6, 7], tokens_per_s: 9, first_s: 0.1, machines: ["Studio"], cut: false, unknown_options: [] });
-    await fireEvent.click(await screen.findByRole("button", { name: "Continue" }));
-    await waitFor(() => expect(screen.getByText("Half an answer.", { selector: ".body p" })).toBeTruthy());
-    const [, again] = asked.filter(([command]) => command === "ask");
-    expect((again?.[1].question as { said: number[] }).said).toEqual([5, 6]);
-    expect(screen.queryByRole("button", { name: "Continue" })).toBeNull();
-    await waitFor(() => {
-      const kept = asked.filter(([command]) => command === "keep_conversation").at(-1)?.[1].conversation;
-      expect(kept).toMatchObject({ title: "Tell me", messages: [{ text: "Tell me" }, { text: "Half an answer.", complete: true }] });
-    });
-  });
-
-  type Kept = { id: string; title: string; draft: string; messages: { text: string }[] };
-
-  /** A fake disk with the last saved version of each conversation. */
-  function disk(): Map<string, Kept> {
-    const kept = new Map<string, Kept>();
-    answers.keep_conversation = (given) => {
-      const conversation = structuredClone(given.conversation) as Kept;
-      kept.set(conversation.id, conversation);
-      return null;
-    };
-    answers.open_conversation = ({ id }) => structuredClone(kept.get(id as string)) ?? null;
-    answers.delete_conversation = ({ id }) => (kept.delete(id as string), null);
-    answers.list_conversations = () => [...kept.values()].map(({ id, title }) => ({ id, title, updated_s: Date.now() / 1000 }));
-    return kept;
-  }
-
-  /** An answer that the test grows and ends. */
-  function answering(): { grow: (text: string) => void; end: () => void } {
-    let channel: { onmessage: (news: News) => void } | undefined;
-    let done: (nothing: null) => void;
-    answers.ask = (given) => {
-      channel = given.news as typeof channel;
-      return new Promise((resolve) => (done = resolve));
-    };
-    answers.stop = () => (setTimeout(() => done(null), 30), null);
-    return { grow: (text) => channel?.onmessage({ kind: "text", text, tokens: [1] }), end: () => done(null) };
-  }
-
-  /** Starts a conversation with the question "Tell me" and an answer in progress. */
-  async function begun(): Promise<{ kept: Map<string, Kept>; grow: (text: string) => void; end: () => void }> {
-    const kept = disk();
-    const answer = answering();
-    render(Main, { shown });
-    await ask("Tell me");
-    await waitFor(() => expect(asked.map(([command]) => command)).toContain("ask"));
-    return { kept, ...answer };
-  }
-
-  it("that one leaves and returns to while it answers has lost nothing", async () => {
-    const { kept, grow, end } = await begun();
-    grow("First. ");
-    await fireEvent.click(screen.getByRole("button", { name: "New chat" }));
-    grow("Second. ");
-    await fireEvent.click(await screen.findByRole("button", { name: "Tell me" }));
-    grow("Third.");
-    await waitFor(() => expect(screen.getByText("First. Second. Third.", { selector: ".body p" })).toBeTruthy());
-    end();
-    await waitFor(() => expect([...kept.values()][0]?.messages[1]?.text).toBe("First. Second. Third."));
-    // Saving a draft of the next question keeps the whole answer.
-    await fireEvent.input(screen.getByLabelText("Message…"), { target: { value: "And" } });
-    await waitFor(() => expect([...kept.values()][0]).toMatchObject({ draft: "And", messages: [{}, { text: "First. Second. Third." }] }));
-  });
-
-  it("is kept while its answer grows, and whole at its end", async () => {
-    const { kept, grow, end } = await begun();
-    const keep = answers.keep_conversation!;
-    // Saving the half answer takes longer than saving the whole one.
-    let halves = 0;
-    answers.keep_conversation = async (given) => {
-      const isHalf = (given.conversation as Kept).messages[1]?.text === "Half an answer";
-      if (isHalf) halves += 1;
-      await new Promise((resolve) => setTimeout(resolve, isHalf ? 300 : 0));
-      return keep(given);
-    };
-    grow("Half an answer");
-    await waitFor(() => expect(halves).toBe(1), { timeout: 3000 });
-    grow(", and the other half");
-    end();
-    await waitFor(() => expect([...kept.values()][0]?.messages[1]?.text).toBe("Half an answer, and the other half"));
-    await new Promise((resolve) => setTimeout(resolve, 400));
-    expect([...kept.values()][0]?.messages[1]?.text).toBe("Half an answer, and the other half");
-  });
-
-  it("keeps the name that it is given while it answers, also by a click elsewhere", async () => {
-    const { kept, grow, end } = await begun();
-    await fireEvent.click(await screen.findByRole("button", { name: "Rename Tell me" }));
-    const field = screen.getByLabelText("Rename");
-    await fireEvent.input(field, { target: { value: "Bees" } });
-    await fireEvent.blur(field);
-    await screen.findByRole("button", { name: "Bees" });
-    // Escape cancels renaming, not the answer.
-    await fireEvent.click(screen.getByRole("button", { name: "Rename Bees" }));
-    await fireEvent.input(screen.getByLabelText("Rename"), { target: { value: "Wasps" } });
-    await fireEvent.keyDown(screen.getByLabelText("Rename"), { key: "Escape" });
-    expect(asked.map(([command]) => command)).not.toContain("stop");
-    grow("So it is.");
-    end();
-    await waitFor(() => expect([...kept.values()][0]).toMatchObject({ title: "Bees", messages: [{}, { text: "So it is." }] }));
-  });
-
-  it("that is deleted while it answers comes back with what was said", async () => {
-    const { kept, grow } = await begun();
-    grow("Half an answer");
-    await fireEvent.click(await screen.findByRole("button", { name: "Delete Tell me" }));
-    const undo = await screen.findByRole("button", { name: "Undo" });
-    // The end of the answer must not restore it.
-    await new Promise((resolve) => setTimeout(resolve, 100));
-    expect(kept.size).toBe(0);
-    await fireEvent.click(undo);
-    await waitFor(() => expect([...kept.values()][0]?.messages[1]?.text).toBe("Half an answer"));
-  });
-
-  it("that has not begun keeps its draft while another is looked at", async () => {
-    disk().set("c", { id: "c", title: "Lisbon", draft: "", messages: [{ text: "Where?" }] });
-    render(Main, { shown });
-    await fireEvent.input(screen.getByLabelText("Message…"), { target: { value: "What about" } });
-    await fireEvent.click(await screen.findByRole("button", { name: "Lisbon" }));
-    await waitFor(() => expect((screen.getByLabelText("Message…") as HTMLTextAreaElement).value).toBe(""));
-    await fireEvent.click(screen.getByRole("button", { name: "New chat" }));
-    await waitFor(() => expect((screen.getByLabelText("Message…") as HTMLTextAreaElement).value).toBe("What about"));
-  });
-
-  it("keeps what is written in it, however soon another is looked at", async () => {
-    const kept = disk();
-    for (const title of ["Lisbon", "Porto"]) {
-      kept.set(title, { id: title, title, system: "", draft: "", messages: [{ text: "Where?" }] } as Kept);
-    }
-    const field = () => screen.getByLabelText("Message…") as HTMLTextAreaElement;
-    render(Main, { shown });
-    await fireEvent.click(screen.getByRole("button", { name: "Instructions and sampling" }));
-    const instructions = () => screen.getByLabelText<HTMLTextAreaElement>("Instructions for this conversation");
-    const look = async (title: string) => {
-      await fireEvent.click(await screen.findByRole("button", { name: title }));
-      await screen.findByRole("heading", { name: title });
-    };
-    await screen.findByRole("button", { name: "Porto" });
-    await look("Lisbon");
-    await fireEvent.input(field(), { target: { value: "And then" } });
-    await look("Porto");
-    await fireEvent.input(field(), { target: { value: "How far" } });
-    await fireEvent.input(instructions(), { target: { value: "Be brief." } });
-    await look("Lisbon");
-    expect(field().value).toBe("And then");
-    await fireEvent.click(screen.getByRole("button", { name: "New chat" }));
-    await fireEvent.input(instructions(), { target: { value: "Rhyme." } });
-    await look("Porto");
-    expect([field().value, instructions().value]).toEqual(["How far", "Be brief."]);
-    // A draft survives the deletion of another conversation.
-    await fireEvent.input(field(), { target: { value: "How far is it" } });
-    await fireEvent.click(screen.getByRole("button", { name: "Delete Lisbon" }));
-    await waitFor(() => expect([...kept.values()].map(({ title, draft }) => [title, draft])).toEqual([["Porto", "How far is it"]]));
-    await fireEvent.click(screen.getByRole("button", { name: "New chat" }));
-    expect(instructions().value).toBe("Rhyme.");
-  });
-
-  it("that was deleted comes back whole", async () => {
-    const kept = { id: "c", title: "Lisbon", system: "", draft: "", messages: [], updated_s: 1, began_s: null };
-    answers.open_conversation = () => kept;
-    render(Main, { shown });
-    await fireEvent.click(await screen.findByRole("button", { name: "Delete Lisbon" }));
-    await fireEvent.click(await screen.findByRole("button", { name: "Undo" }));
-    await waitFor(() => expect(asked).toContainEqual(["keep_conversation", { conversation: kept }]));
-  });
-
-  it("has links that lead nowhere, whichever button is pressed", async () => {
-    answerWith({ kind: "done", text: "See [there](https://evil.example/?q=1).", tokens: [5], tokens_per_s: 9, first_s: 0.1, machines: ["Studio"], cut: false, unknown_options: [] });
-    render(Main, { shown });
-    await ask("Where?");
-    const link = await screen.findByText("there");
-    for (const [kind, button] of [["click", 0], ["auxclick", 1], ["contextmenu", 2]] as const) {
-      const press = new MouseEvent(kind, { button, bubbles: true, cancelable: true });
-      link.dispatchEvent(press);
-      expect(press.defaultPrevented, kind).toBe(true);
-    }
-  });
-
-  it("says how far a long question is read", async () => {
-    let channel: { onmessage: (news: News) => void } | undefined;
-    answers.ask = (given) => new Promise(() => (channel = given.news as typeof channel));
-    render(Main, { shown });
-    await ask("Tell me");
-    await waitFor(() => expect(channel).toBeTruthy());
-    channel?.onmessage({ kind: "reading", tokens: 512, of: 2000 });
-    await waitFor(() => expect(screen.getByText("Reading: 512 of 2,000 tokens")).toBeTruthy());
-  });
-
-  it("says quietly that a machine left, until text flows again", async () => {
-    let channel: { onmessage: (news: News) => void } | undefined;
-    answers.ask = (given) => new Promise(() => (channel = given.news as typeof channel));
-    render(Main, { shown });
-    await ask("Tell me");
-    await waitFor(() => expect(channel).toBeTruthy());
-    channel?.onmessage({ kind: "status", text: "Mac mini left; going on without it" });
-    await waitFor(() => expect(screen.getByText("Mac mini left; going on without it")).toBeTruthy());
-    expect(screen.queryByRole("alert")).toBeNull();
-    channel?.onmessage({ kind: "text", text: "Here", tokens: [1] });
-    await waitFor(() => expect(screen.queryByText("Mac mini left; going on without it")).toBeNull());
-  });
-
-  it("stops with Escape", async () => {
-    answers.ask = () => new Promise(() => {});
-    render(Main, { shown });
-    await ask("Tell me");
-    await waitFor(() => expect(screen.getByRole("button", { name: "Stop" })).toBeTruthy());
-    await fireEvent.keyDown(window, { key: "Escape" });
-    expect(asked.map(([command]) => command)).toContain("stop");
-  });
-
-  it("refuses a paste that no model could read, and says so", async () => {
-    vi.stubGlobal("ClipboardEvent", Event);
-    render(Main, { shown });
-    const paste = new Event("paste", { bubbles: true, cancelable: true });
-    Object.assign(paste, { clipboardData: { getData: () => "x".repeat(1_000_000) } });
-    await fireEvent(screen.getByLabelText("Message…"), paste);
-    expect(paste.defaultPrevented).toBe(true);
-    expect(screen.getByRole("alert").textContent).toContain("Too long for any model");
   });
 });

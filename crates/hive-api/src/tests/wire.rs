@@ -3,7 +3,7 @@
 //! Replies with many fields are compared with the files in `hive-types/golden`, which `hive-types` parses back; the
 //! others are requested over HTTP.
 
-use hive_mind::conversations::{Conversation, Said};
+use hive_mind::{Conversation, Message, Role, Store};
 use hive_node::reach::Condition;
 use hive_node::serving::{Layout, LoadingView, ModelView, StageView};
 use hive_node::{
@@ -261,33 +261,64 @@ async fn replies_are_written_as_ever() {
     assert_eq!(renewed, format!(r#"{{"name":"editor","token":"{}"}}"#, text(&renewed, "token")));
     assert_eq!(ask("DELETE", "/tokens/editor", json!(null)).await, DONE);
 
-    // Conversations.
-    let said = Said { role: "user".to_owned(), text: "Hello".to_owned(), complete: true, ..Said::default() };
-    let conversation = Conversation {
-        id: "c1".to_owned(),
-        title: "A talk".to_owned(),
-        system: String::new(),
-        draft: String::new(),
-        messages: vec![said],
-        updated_s: 5.5,
-        began_s: None,
-    };
-    Conversations::open(running.folder.path()).unwrap().put(&conversation).unwrap();
-    let listed = ask("GET", "/conversations?words=talk", json!(null)).await;
-    assert_eq!(listed, r#"[{"id":"c1","title":"A talk","updated_s":5.5}]"#);
-    assert_eq!(
-        ask("GET", "/conversations/c1", json!(null)).await,
-        r#"{"id":"c1","title":"A talk","system":"","draft":"","messages":[{"role":"user","text":"Hello","tokens":[],"seed":0,"note":null,"complete":true}],"updated_s":5.5,"began_s":null}"#
-    );
-    let markdown = ask("GET", "/conversations/c1/markdown", json!(null)).await;
-    assert!(markdown.starts_with(r##"{"file_name":"A talk.md","markdown":"# A talk"##), "{markdown}");
-    assert_eq!(ask("POST", "/conversations/c1/rename", json!({ "title": "Ours" })).await, DONE);
-    assert_eq!(ask("DELETE", "/conversations/c1", json!(null)).await, DONE);
-
     let log = ask("GET", "/log", json!(null)).await;
     assert!(log.starts_with(r#"{"entries":[{"at":""#), "{log}");
     assert!(log.ends_with(r#"],"cut":false,"unreadable":0,"lost":0}"#), "{log}");
     assert_eq!(ask("POST", "/quit", json!(null)).await, DONE);
     assert_eq!(ask("POST", "/owner-token/renew", json!(null)).await, r#"{"done":true,"file":"api-token"}"#);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn replies_about_conversations_are_written_as_ever() {
+    let running = Running::start().await;
+    let token = running.owner();
+    let ask = async |method: &str, path: &str, body: serde_json::Value| {
+        let path = format!("/hive/v1{path}");
+        running.ask(Some(&token), method, &path).json(&body).send().await.unwrap().text().await.unwrap()
+    };
+    let said = Message {
+        id: "m1".to_owned(),
+        role: Role::User,
+        text: "Hello".to_owned(),
+        complete: true,
+        ..Message::default()
+    };
+    let (id, title) = ("c1".to_owned(), "A talk".to_owned());
+    let conversation = Conversation { id, title, messages: vec![said], updated_s: 5.5, ..Conversation::default() };
+    Store::open(running.folder.path()).unwrap().import(&conversation).unwrap();
+    let listed = ask("GET", "/conversations?words=talk", json!(null)).await;
+    assert_eq!(
+        listed,
+        r#"[{"id":"c1","title":"A talk","updated_s":5.5,"snippet":"Hello","found":null,"pinned":false,"archived":false,"answering":false}]"#
+    );
+    assert_eq!(
+        ask("GET", "/conversations/c1", json!(null)).await,
+        r#"{"id":"c1","title":"A talk","system":"","draft":"","choices":{"model":null,"temperature":0.3,"top_p":0.95,"max_tokens":null,"options":[]},"messages":[{"id":"m1","role":"user","text":"Hello","tokens":[],"seed":0,"complete":true,"note":null,"computed":null,"branches":["m1"]}],"updated_s":5.5,"began_s":null,"pinned":false,"archived":false}"#
+    );
+    let markdown = ask("GET", "/conversations/c1/markdown", json!(null)).await;
+    assert!(markdown.starts_with(r##"{"file_name":"A talk.md","markdown":"# A talk"##), "{markdown}");
+    assert_eq!(ask("POST", "/conversations/c1/rename", json!({ "title": "Ours" })).await, DONE);
+    for (call, body) in [
+        ("draft", json!({ "draft": "half" })),
+        ("instructions", json!({ "instructions": "Be brief" })),
+        ("choices", json!({ "model": "big", "temperature": 0.5 })),
+        ("pin", json!({ "on": true })),
+        ("archive", json!({ "on": true })),
+        ("choose", json!({ "message": "m1" })),
+        ("stop", json!(null)),
+    ] {
+        assert_eq!(ask("POST", &format!("/conversations/c1/{call}"), body).await, DONE, "{call}");
+    }
+    let read = ask("GET", "/conversations/c1", json!(null)).await;
+    let kept =
+        r#""title":"Ours","system":"Be brief","draft":"half","choices":{"model":"big","temperature":0.5,"top_p":0.95,"#;
+    assert!(read.contains(kept) && read.ends_with(r#""pinned":true,"archived":true}"#), "{read}");
+    assert_eq!(ask("DELETE", "/conversations/c1", json!(null)).await, DONE);
+    assert!(ask("GET", "/conversations/c1", json!(null)).await.contains("no_such_conversation"));
+    assert_eq!(ask("POST", "/conversations/c1/restore", json!(null)).await, DONE);
+    assert!(ask("POST", "/conversations/c1/resume", json!(null)).await.contains("nothing_to_continue"));
+    assert!(ask("POST", "/conversations/c1/ask", json!({ "text": " " })).await.contains("no_question"));
+    assert!(ask("POST", "/conversations/c1/choose", json!({ "message": "m9" })).await.contains("no_such_message"));
     running.stop().await;
 }

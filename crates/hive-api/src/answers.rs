@@ -1,0 +1,115 @@
+//! Answers of the swarm, for conversations.
+
+use std::future::Future;
+use std::pin::Pin;
+
+use futures_util::{StreamExt, stream};
+use hive_mind::{AnswerEvent, Asked, Chats, Model, Question, Store};
+use hive_node::serving::ModelRequest;
+use hive_node::{Conversation, Event, FinishReason, Message, Node, Reply, Request, Ring, Sampling};
+use tokio::sync::mpsc;
+
+/// Without it, the starter model repeats itself forever on one question in four.
+const REPETITION_PENALTY: f32 = 1.1;
+
+/// The owner's conversations; `node` answers in them.
+pub fn chats(store: Store, node: Node) -> Chats {
+    Chats::new(store, Swarm { node })
+}
+
+/// The node's swarm.
+struct Swarm {
+    node: Node,
+}
+
+impl Model for Swarm {
+    fn answer(&self, question: Question) -> Pin<Box<dyn Future<Output = Result<Asked, String>> + Send>> {
+        let node = self.node.clone();
+        Box::pin(async move {
+            let request = request(&question)?;
+            let wanted = question.choices.model.as_deref().map_or_else(|| node.default_model(), ModelRequest::named);
+            let Reply { events, ring, .. } =
+                node.generate(&wanted, &request).await.map_err(|error| error.to_string())?;
+            let unknown_options = ring.model().unknown_options(&request.conversation).await.unwrap_or_default();
+            let (machines, context_limit) = (machines(&ring), ring.model().card().max_context as u32);
+            let progress = Progress { events, ring, has_recovered: false, waiting: None };
+            let events = stream::unfold(progress, |mut progress| async { Some((progress.next().await?, progress)) });
+            Ok(Asked { machines, context_limit, unknown_options, events: events.boxed() })
+        })
+    }
+}
+
+fn request(question: &Question) -> Result<Request, String> {
+    let message = |turn: &hive_mind::Turn| Message {
+        role: turn.role.to_owned(),
+        content: turn.text.clone().into(),
+        more: serde_json::Map::default(),
+    };
+    let choices = &question.choices;
+    let sampling = Sampling {
+        temperature: choices.temperature,
+        top_p: choices.top_p,
+        repetition_penalty: REPETITION_PENALTY,
+        seed: u64::from(question.seed),
+        ..Sampling::default()
+    };
+    let variables = choices.options.iter().map(|option| hive_node::variable(option)).collect::<Result<_, _>>();
+    let conversation = Conversation {
+        variables: variables.map_err(|error| error.to_string())?,
+        began: question.began_s.and_then(hive_node::local_time),
+        ..Conversation::new(question.turns.iter().map(message).collect::<Vec<_>>())
+    };
+    let max_tokens = choices.max_tokens.map(|tokens| tokens as usize);
+    let resume_tokens = question.resume_tokens.clone();
+    Ok(Request { conversation, resume_tokens, sampling, max_tokens, ..Request::new(Vec::new()) })
+}
+
+/// The machines of a ring, in the order of their layers.
+fn machines(ring: &Ring) -> Vec<String> {
+    let mut machines: Vec<String> = ring.stages().into_iter().map(|stage| stage.placement.name).collect();
+    machines.dedup();
+    machines
+}
+
+/// An answer in progress.
+struct Progress {
+    events: mpsc::Receiver<Event>,
+    ring: Ring,
+    /// Whether a machine was lost since the last token.
+    has_recovered: bool,
+    /// The event that comes next.
+    waiting: Option<AnswerEvent>,
+}
+
+impl Progress {
+    async fn next(&mut self) -> Option<AnswerEvent> {
+        if let Some(waiting) = self.waiting.take() {
+            return Some(waiting);
+        }
+        Some(match self.events.recv().await? {
+            Event::Reading { tokens, of } => AnswerEvent::Reading { tokens: tokens as u32, of: of as u32 },
+            Event::Recovering(why) => {
+                self.has_recovered = true;
+                AnswerEvent::Recovering(why)
+            }
+            Event::Token { sampled, text } => {
+                let token = AnswerEvent::Token { token: sampled.token, text };
+                if std::mem::take(&mut self.has_recovered) {
+                    self.waiting = Some(token);
+                    AnswerEvent::Machines(machines(&self.ring))
+                } else {
+                    token
+                }
+            }
+            Event::Finished { text, summary } => AnswerEvent::Finished {
+                text,
+                prompt_tokens: summary.prompt_tokens as u32,
+                tokens_per_s: summary.decode_tokens_per_s(),
+                first_s: summary.time_to_first_token.as_secs_f64(),
+                cut: summary.finish_reason == FinishReason::Length,
+                tokens: summary.tokens,
+            },
+            Event::Failed(why) => AnswerEvent::Failed(why),
+        })
+    }
+}

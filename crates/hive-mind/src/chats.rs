@@ -1,0 +1,629 @@
+//! The conversations with the answers in progress in them, for everyone who changes or watches them.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{broadcast, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::answer;
+use crate::conversation::{Choices, Conversation, Entry, Message, Role};
+use crate::model::{Model, Question, Turn};
+use crate::store::{Store, StoreError};
+
+/// Events kept for a watcher that is slow; one that misses some is sent the whole conversation.
+const KEPT_EVENTS: usize = 256;
+
+/// Why something could not be done to a conversation.
+#[derive(Debug, thiserror::Error)]
+pub enum ChatError {
+    /// It cannot be stored or read, or does not exist.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An answer is in progress in this conversation.
+    #[error("an answer is in progress in this conversation; stop it first")]
+    Answering,
+    /// There is nothing to answer.
+    #[error("there is no question to answer")]
+    NoQuestion,
+    /// The answer is complete.
+    #[error("this answer is complete; there is nothing to continue")]
+    NothingToContinue,
+    /// The node is stopping.
+    #[error("HiveMind is stopping")]
+    Stopping,
+}
+
+/// What an answer in progress is doing.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "specta", derive(specta::Type))]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Status {
+    /// Nothing to report: it waits for its turn, or words are coming.
+    #[default]
+    Answering,
+    /// Reading the prompt.
+    Reading {
+        /// Tokens read so far.
+        tokens: u32,
+        /// Tokens in total.
+        of: u32,
+    },
+    /// A machine left, in words; the answer continues.
+    Recovering {
+        /// What happened.
+        why: String,
+    },
+    /// The answer is complete, but could not be saved yet.
+    Unsaved {
+        /// Why not.
+        why: String,
+    },
+}
+
+/// What a watcher of a conversation is sent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "specta", derive(specta::Type))]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum ChatEvent {
+    /// The conversation as it is now: first, and after every change but those below.
+    Whole {
+        /// The conversation.
+        conversation: Box<Conversation>,
+        /// The message that is being written.
+        answering: Option<String>,
+        /// What it is doing.
+        status: Status,
+        /// Why the last answer was interrupted.
+        problem: Option<String>,
+    },
+    /// More text of the message that is being written.
+    Text {
+        /// The text.
+        text: String,
+    },
+    /// The answer in progress does something else.
+    Status {
+        /// What it is doing.
+        status: Status,
+    },
+    /// The conversation was deleted.
+    Deleted,
+}
+
+/// An answer that has ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Ended {
+    /// The conversation.
+    pub id: String,
+    /// Its title.
+    pub title: String,
+    /// Whether the answer is complete.
+    pub complete: bool,
+    /// How long it took, in seconds.
+    pub took_s: f64,
+}
+
+/// An answer in progress.
+#[derive(Debug)]
+struct Live {
+    message: Message,
+    status: Status,
+    stop: CancellationToken,
+    /// Cancelled when the answer is saved.
+    ended: CancellationToken,
+    began: std::time::Instant,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Answers in progress, by conversation.
+    live: HashMap<String, Live>,
+    /// Why the last answer of a conversation was interrupted.
+    problems: HashMap<String, String>,
+    watchers: HashMap<String, broadcast::Sender<ChatEvent>>,
+}
+
+pub(crate) struct Inner {
+    store: Store,
+    model: Box<dyn Model>,
+    state: Mutex<State>,
+    /// Counts the changes of the list.
+    list: watch::Sender<u64>,
+    ended: broadcast::Sender<Ended>,
+    tasks: TaskTracker,
+    closing: CancellationToken,
+}
+
+/// The conversations of this machine's owner. Clones share them.
+#[derive(Clone)]
+pub struct Chats {
+    inner: Arc<Inner>,
+}
+
+impl std::fmt::Debug for Chats {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Chats").field("state", &self.inner.state).finish_non_exhaustive()
+    }
+}
+
+type Result<T> = std::result::Result<T, ChatError>;
+
+impl Chats {
+    /// The conversations in `store`, answered by `model`.
+    pub fn new(store: Store, model: impl Model) -> Self {
+        let inner = Inner {
+            store,
+            model: Box::new(model),
+            state: Mutex::default(),
+            list: watch::Sender::new(0),
+            ended: broadcast::Sender::new(KEPT_EVENTS),
+            tasks: TaskTracker::new(),
+            closing: CancellationToken::new(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// Stops all answers in progress and waits until they are saved.
+    pub async fn close(&self) {
+        self.inner.closing.cancel();
+        self.inner.tasks.close();
+        self.inner.tasks.wait().await;
+    }
+
+    /// Changes when the list does.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.inner.list.subscribe()
+    }
+
+    /// Answers, as they end.
+    pub fn ended(&self) -> broadcast::Receiver<Ended> {
+        self.inner.ended.subscribe()
+    }
+
+    /// How many answers are in progress.
+    pub fn answering(&self) -> usize {
+        self.inner.state().live.len()
+    }
+
+    /// Conversations whose title or messages contain the words; see [`Store::list`].
+    pub async fn list(&self, words: &str) -> Result<Vec<Entry>> {
+        let words = words.to_owned();
+        let mut list = self.inner.store(move |store| store.list(&words)).await?;
+        let state = self.inner.state();
+        for entry in &mut list {
+            entry.answering = state.live.contains_key(&entry.id);
+        }
+        drop(state);
+        Ok(list)
+    }
+
+    /// Reads a conversation, with what an answer in progress has so far.
+    pub async fn get(&self, id: &str) -> Result<Conversation> {
+        let inner = self.inner.clone();
+        let id = id.to_owned();
+        blocking(move || inner.conversation(&inner.state(), &id)).await
+    }
+
+    /// The conversation that was begun and has no message yet, with its draft; a new one if there is none.
+    pub async fn begin(&self) -> Result<Conversation> {
+        Ok(self.inner.store(Store::begin).await?)
+    }
+
+    /// A new conversation, whatever else was begun.
+    pub async fn create(&self) -> Result<Conversation> {
+        Ok(self.inner.store(Store::create).await?)
+    }
+
+    /// Asks a question and begins its answer. With `edited`, the question is another version of that message; otherwise
+    /// it follows the last message shown.
+    pub async fn ask(&self, id: &str, text: &str, edited: Option<&str>) -> Result<()> {
+        let text = text.trim().to_owned();
+        if text.is_empty() {
+            return Err(ChatError::NoQuestion);
+        }
+        let (of, edited) = (id.to_owned(), edited.map(str::to_owned));
+        self.start(id, move |store| store.ask(&of, edited.as_deref(), &text, new_seed())?.ok_or(ChatError::NoQuestion))
+            .await
+    }
+
+    /// Begins another answer to a question; `message` is the question or one of its answers.
+    pub async fn answer_again(&self, id: &str, message: &str) -> Result<()> {
+        let (of, message) = (id.to_owned(), message.to_owned());
+        self.start(id, move |store| store.answer_again(&of, &message, new_seed())?.ok_or(ChatError::NoQuestion)).await
+    }
+
+    /// Resumes a stopped or interrupted answer, the last message shown, from its last token.
+    pub async fn resume(&self, id: &str) -> Result<()> {
+        let of = id.to_owned();
+        self.start(id, move |store| {
+            let conversation = store.get(&of)?.ok_or(StoreError::NoConversation(of))?;
+            let last = conversation.messages.into_iter().next_back();
+            last.filter(|last| last.role == Role::Assistant && !last.complete).ok_or(ChatError::NothingToContinue)
+        })
+        .await
+    }
+
+    /// Begins the answer that `begin` writes to the store.
+    async fn start(&self, id: &str, begin: impl FnOnce(&Store) -> Result<Message> + Send + 'static) -> Result<()> {
+        let (inner, id) = (self.inner.clone(), id.to_owned());
+        let (stop, ended) = (inner.closing.child_token(), CancellationToken::new());
+        {
+            // Claimed before anything is written, so that two questions at once do not both begin.
+            let mut state = inner.state();
+            if inner.closing.is_cancelled() {
+                return Err(ChatError::Stopping);
+            }
+            if state.live.contains_key(&id) {
+                return Err(ChatError::Answering);
+            }
+            let live = Live {
+                message: Message::default(),
+                status: Status::default(),
+                stop: stop.clone(),
+                ended,
+                began: std::time::Instant::now(),
+            };
+            state.live.insert(id.clone(), live);
+            state.problems.remove(&id);
+        }
+        let mut claim = Claim { inner: inner.clone(), id: id.clone(), kept: false };
+        let (of, writer) = (id.clone(), inner.clone());
+        let (message, question) = blocking(move || {
+            let message = begin(&writer.store)?;
+            let conversation = writer.store.get(&of)?.ok_or(StoreError::NoConversation(of))?;
+            let question = question(&conversation, &message);
+            Ok::<_, ChatError>((message, question))
+        })
+        .await?;
+        {
+            let mut state = inner.state();
+            if let Some(live) = state.live.get_mut(&id) {
+                live.message = message.clone();
+            }
+            inner.show_whole(&state, &id);
+        }
+        inner.listed();
+        claim.kept = true;
+        inner.tasks.spawn(answer::run(inner.clone(), id, question, message, stop));
+        Ok(())
+    }
+
+    /// Stops the answer in progress, if there is one, and waits until it is saved.
+    pub async fn stop(&self, id: &str) {
+        let ended = {
+            let state = self.inner.state();
+            state.live.get(id).map(|live| {
+                live.stop.cancel();
+                live.ended.clone()
+            })
+        };
+        if let Some(ended) = ended {
+            ended.cancelled().await;
+        }
+    }
+
+    /// Shows the branch of a version of a message.
+    pub async fn choose(&self, id: &str, message: &str) -> Result<()> {
+        if self.inner.state().live.contains_key(id) {
+            return Err(ChatError::Answering);
+        }
+        let message = message.to_owned();
+        self.change(id, move |store, id| store.choose(id, &message)).await
+    }
+
+    /// Renames a conversation.
+    pub async fn rename(&self, id: &str, title: &str) -> Result<()> {
+        let title = title.to_owned();
+        self.change(id, move |store, id| store.rename(id, &title)).await
+    }
+
+    /// Sets the system prompt.
+    pub async fn instruct(&self, id: &str, system: &str) -> Result<()> {
+        let system = system.to_owned();
+        Ok(self.on(id, move |store, id| store.instruct(id, &system)).await?)
+    }
+
+    /// Keeps text that was typed but not sent.
+    pub async fn draft(&self, id: &str, draft: &str) -> Result<()> {
+        let draft = draft.to_owned();
+        Ok(self.on(id, move |store, id| store.draft(id, &draft)).await?)
+    }
+
+    /// Sets model and sampling.
+    pub async fn set_choices(&self, id: &str, choices: Choices) -> Result<()> {
+        Ok(self.on(id, move |store, id| store.set_choices(id, &choices)).await?)
+    }
+
+    /// Pins a conversation to the top of the list, or unpins it.
+    pub async fn pin(&self, id: &str, pinned: bool) -> Result<()> {
+        self.change(id, move |store, id| store.pin(id, pinned)).await
+    }
+
+    /// Archives a conversation, or takes it back from the archive.
+    pub async fn archive(&self, id: &str, archived: bool) -> Result<()> {
+        self.change(id, move |store, id| store.archive(id, archived)).await
+    }
+
+    /// Stops an answer in progress and deletes the conversation; [`Chats::restore`] brings it back until the next start.
+    pub async fn delete(&self, id: &str) -> Result<()> {
+        self.stop(id).await;
+        self.on(id, Store::delete).await?;
+        let mut state = self.inner.state();
+        if let Some(watchers) = state.watchers.remove(id) {
+            let _ = watchers.send(ChatEvent::Deleted);
+        }
+        drop(state);
+        self.inner.listed();
+        Ok(())
+    }
+
+    /// Brings a deleted conversation back.
+    pub async fn restore(&self, id: &str) -> Result<()> {
+        self.change(id, Store::restore).await
+    }
+
+    /// Writes a whole conversation in place of one with the same ID, such as one that was read from another machine.
+    pub async fn import(&self, conversation: Conversation) -> Result<()> {
+        let id = conversation.id.clone();
+        self.stop(&id).await;
+        self.change(&id, move |store, _| store.import(&conversation)).await
+    }
+
+    /// Watches a conversation.
+    pub async fn watch(&self, id: &str) -> Result<Watch> {
+        let (inner, id) = (self.inner.clone(), id.to_owned());
+        blocking(move || {
+            let mut state = inner.state();
+            let whole = inner.whole(&state, &id)?;
+            state.watchers.retain(|_, watchers| watchers.receiver_count() > 0);
+            let sender = state.watchers.entry(id.clone()).or_insert_with(|| broadcast::Sender::new(KEPT_EVENTS));
+            let events = sender.subscribe();
+            drop(state);
+            Ok(Watch { id, first: Some(whole), events, inner })
+        })
+        .await
+    }
+
+    async fn on(
+        &self,
+        id: &str,
+        change: impl FnOnce(&Store, &str) -> std::result::Result<(), StoreError> + Send + 'static,
+    ) -> std::result::Result<(), StoreError> {
+        let id = id.to_owned();
+        self.inner.store(move |store| change(store, &id)).await
+    }
+
+    /// Changes something that the list and the watchers show.
+    async fn change(
+        &self,
+        id: &str,
+        change: impl FnOnce(&Store, &str) -> std::result::Result<(), StoreError> + Send + 'static,
+    ) -> Result<()> {
+        self.on(id, change).await?;
+        let (inner, id) = (self.inner.clone(), id.to_owned());
+        blocking(move || inner.show_whole(&inner.state(), &id)).await;
+        self.inner.listed();
+        Ok(())
+    }
+}
+
+/// Gives a claimed conversation back if its answer does not begin.
+struct Claim {
+    inner: Arc<Inner>,
+    id: String,
+    kept: bool,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        if self.kept {
+            return;
+        }
+        if let Some(live) = self.inner.state().live.remove(&self.id) {
+            live.ended.cancel();
+        }
+    }
+}
+
+fn new_seed() -> u32 {
+    // 31 bits, which JavaScript and `SQLite` hold exactly.
+    getrandom::u32().unwrap_or_default() >> 1
+}
+
+/// What the model is asked for the answer `message`: the messages before it, and its own tokens.
+fn question(conversation: &Conversation, message: &Message) -> Question {
+    let system = conversation.system.trim();
+    let system = (!system.is_empty()).then(|| Turn { role: "system", text: system.to_owned() });
+    let before = conversation.messages.iter().take_while(|before| before.id != message.id);
+    let turn = |message: &Message| Turn { role: message.role.name(), text: message.text.clone() };
+    Question {
+        turns: system.into_iter().chain(before.map(turn)).collect(),
+        choices: conversation.choices.clone(),
+        seed: message.seed,
+        resume_tokens: message.tokens.clone(),
+        began_s: conversation.began_s,
+    }
+}
+
+/// Runs a use of the store, which waits for the disk, where that holds nobody up.
+async fn blocking<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(run).await {
+        Ok(made) => made,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+impl Inner {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn model(&self) -> &dyn Model {
+        &*self.model
+    }
+
+    pub(crate) async fn closing(&self) {
+        self.closing.cancelled().await;
+    }
+
+    /// Tells watchers of the list that it has changed.
+    fn listed(&self) {
+        self.list.send_modify(|count| *count += 1);
+    }
+
+    async fn store<T: Send + 'static>(
+        self: &Arc<Self>,
+        run: impl FnOnce(&Store) -> std::result::Result<T, StoreError> + Send + 'static,
+    ) -> std::result::Result<T, StoreError> {
+        let inner = self.clone();
+        blocking(move || run(&inner.store)).await
+    }
+
+    /// A conversation with what its answer in progress has so far.
+    fn conversation(&self, state: &State, id: &str) -> Result<Conversation> {
+        let found = self.store.get(id)?;
+        let mut conversation = found.ok_or_else(|| StoreError::NoConversation(id.to_owned()))?;
+        if let Some(live) = state.live.get(id) {
+            for message in conversation.messages.iter_mut().filter(|message| message.id == live.message.id) {
+                let branches = std::mem::take(&mut message.branches);
+                *message = Message { branches, ..live.message.clone() };
+            }
+        }
+        Ok(conversation)
+    }
+
+    fn whole(&self, state: &State, id: &str) -> Result<ChatEvent> {
+        let live = state.live.get(id);
+        Ok(ChatEvent::Whole {
+            conversation: Box::new(self.conversation(state, id)?),
+            answering: live.map(|live| live.message.id.clone()),
+            status: live.map(|live| live.status.clone()).unwrap_or_default(),
+            problem: state.problems.get(id).cloned(),
+        })
+    }
+
+    fn show(state: &State, id: &str, event: ChatEvent) {
+        if let Some(watchers) = state.watchers.get(id) {
+            // Nobody may be watching any more.
+            let _ = watchers.send(event);
+        }
+    }
+
+    fn show_whole(&self, state: &State, id: &str) {
+        if state.watchers.get(id).is_some_and(|watchers| watchers.receiver_count() > 0) {
+            match self.whole(state, id) {
+                Ok(whole) => Self::show(state, id, whole),
+                Err(error) => tracing::warn!("a conversation cannot be shown: {error}"),
+            }
+        }
+    }
+
+    /// Sets what an answer in progress is doing.
+    pub(crate) fn set_status(&self, id: &str, status: Status) {
+        let mut state = self.state();
+        let Some(live) = state.live.get_mut(id) else { return };
+        if live.status != status {
+            live.status = status.clone();
+            Self::show(&state, id, ChatEvent::Status { status });
+        }
+    }
+
+    /// Shows more text of an answer in progress.
+    pub(crate) fn grown(&self, id: &str, message: &Message, text: String) {
+        let mut state = self.state();
+        let Some(live) = state.live.get_mut(id) else { return };
+        live.message.clone_from(message);
+        if text.is_empty() {
+            return;
+        }
+        if live.status != Status::default() {
+            live.status = Status::default();
+            Self::show(&state, id, ChatEvent::Status { status: Status::default() });
+        }
+        Self::show(&state, id, ChatEvent::Text { text });
+    }
+
+    /// Saves how far an answer has come.
+    pub(crate) async fn save(self: &Arc<Self>, id: &str, message: &Message) -> std::result::Result<(), StoreError> {
+        let (id, message) = (id.to_owned(), message.clone());
+        self.store(move |store| {
+            // An answer without a word is not kept, unless that is what the model said.
+            let nothing = message.text.is_empty() && !message.complete;
+            if nothing { Ok(()) } else { store.write(&id, &message) }
+        })
+        .await
+    }
+
+    /// Ends an answer that is saved.
+    pub(crate) async fn ended(self: &Arc<Self>, id: &str, message: &Message, problem: Option<String>) {
+        let (inner, id, message) = (self.clone(), id.to_owned(), message.clone());
+        blocking(move || {
+            let nothing = message.text.is_empty() && !message.complete;
+            if nothing && let Err(error) = inner.store.drop_answer(&id, &message.id) {
+                tracing::warn!("an empty answer stays: {error}");
+            }
+            let mut state = inner.state();
+            let live = state.live.remove(&id);
+            if let Some(problem) = problem {
+                state.problems.insert(id.clone(), problem);
+            }
+            inner.show_whole(&state, &id);
+            drop(state);
+            if let Some(live) = live {
+                let title = inner.store.get(&id).ok().flatten().map(|found| found.title).unwrap_or_default();
+                let took_s = live.began.elapsed().as_secs_f64();
+                let _ = inner.ended.send(Ended { id, title, complete: message.complete, took_s });
+                live.ended.cancel();
+            }
+            inner.listed();
+        })
+        .await;
+    }
+}
+
+/// A watched conversation.
+#[derive(Debug)]
+pub struct Watch {
+    id: String,
+    first: Option<ChatEvent>,
+    events: broadcast::Receiver<ChatEvent>,
+    inner: Arc<Inner>,
+}
+
+impl std::fmt::Debug for Inner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inner").field("store", &self.store).finish_non_exhaustive()
+    }
+}
+
+impl Watch {
+    /// The next event; none after the conversation was deleted.
+    pub async fn next(&mut self) -> Option<ChatEvent> {
+        if let Some(first) = self.first.take() {
+            return Some(first);
+        }
+        match self.events.recv().await {
+            Ok(event) => Some(event),
+            Err(broadcast::error::RecvError::Closed) => None,
+            Err(broadcast::error::RecvError::Lagged(_)) => {
+                let (inner, id) = (self.inner.clone(), self.id.clone());
+                let caught_up = blocking(move || {
+                    let state = inner.state();
+                    // What is sent from here on comes after this.
+                    let events = state.watchers.get(&id)?.subscribe();
+                    Some((inner.whole(&state, &id).ok()?, events))
+                });
+                let (whole, events) = caught_up.await?;
+                self.events = events;
+                Some(whole)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "chats_tests.rs"]
+mod tests;
