@@ -4,8 +4,7 @@ use std::io::Read;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -16,29 +15,32 @@ use crate::steps::{keep, said};
 /// How long a page needs to be left, if it can be.
 const LEAVING: Duration = Duration::from_millis(400);
 
-/// A site that counts who asks it for something.
+/// A site that writes down what it is asked for.
 struct Site {
     url: String,
-    asked: Arc<AtomicUsize>,
+    asked: Arc<Mutex<Vec<String>>>,
 }
 
 impl Site {
     fn new() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}/", listener.local_addr().unwrap());
-        let asked = Arc::new(AtomicUsize::new(0));
-        let count = Arc::clone(&asked);
+        // Another program of this machine may ask at this port as well, but for nothing of this name.
+        let url = format!("http://{}/evil-site/", listener.local_addr().unwrap());
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let written = Arc::clone(&asked);
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                count.fetch_add(1, Ordering::SeqCst);
-                let _ = stream.unwrap().read(&mut [0; 1024]);
+                let mut request = [0; 1024];
+                let length = stream.unwrap().read(&mut request).unwrap_or_default();
+                let request = String::from_utf8_lossy(&request[..length]).into_owned();
+                written.lock().unwrap().extend(request.contains("evil-site").then_some(request));
             }
         });
         Self { url, asked }
     }
 
-    fn asked(&self) -> usize {
-        self.asked.load(Ordering::SeqCst)
+    fn asked(&self) -> Vec<String> {
+        self.asked.lock().unwrap().clone()
     }
 }
 
@@ -111,7 +113,7 @@ fn mark(app: &App) {
 fn has_stayed(app: &App, site: &Site, windows: usize, what: &str) {
     std::thread::sleep(LEAVING);
     assert_eq!(stays(app), json!([true, "tauri:", "localhost", null]), "{what}");
-    assert_eq!(site.asked(), 0, "{what}");
+    assert_eq!(site.asked(), Vec::<String>::new(), "{what}");
     assert_eq!(app.windows_seen(), windows, "{what}");
 }
 
@@ -273,6 +275,9 @@ fn no_script_leads_out_of_any_window() {
     let app = App::open(desktop, home.path(), &[]);
     patiently("it says why", || app.text("main").contains("unknown field `shaer`"));
     leaves_nowhere(&app, &site);
+    // The site would have noticed.
+    let _ = reqwest::blocking::get(&site.url);
+    patiently("the site is asked", || site.asked().len() == 1);
 }
 
 /// What a page could do if it were taken over, and what the window then still refuses.
