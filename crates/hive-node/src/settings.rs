@@ -102,6 +102,11 @@ impl Settings {
         }
     }
 
+    /// The owner's model for new chats, if it is `there`; a model may be removed after it was chosen.
+    pub(crate) fn model_if(&self, there: impl FnOnce(&str) -> bool) -> Option<&str> {
+        self.model.as_deref().filter(|name| there(name))
+    }
+
     /// When the file in a data folder was last written; `None` if it does not exist.
     pub(crate) fn written(folder: &Path) -> Option<SystemTime> {
         std::fs::metadata(folder.join(FILE)).and_then(|about| about.modified()).ok()
@@ -167,6 +172,13 @@ pub fn parse_bytes(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_chosen_model_that_is_gone_is_not_asked_for() {
+        let settings = Settings { model: Some("a/b".to_owned()), ..Settings::default() };
+        assert_eq!((settings.model_if(|name| name == "a/b"), settings.model_if(|_| false)), (Some("a/b"), None));
+        assert_eq!(Settings::default().model_if(|_| true), None);
+    }
 
     #[test]
     fn settings_are_read_and_typos_are_named() {

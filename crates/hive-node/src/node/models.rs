@@ -2,10 +2,11 @@
 
 use hive_ring::{Reply, Request, Ring};
 use hive_serving::{AnswerError, Layout, LetGoError, ModelRequest, ServeError, Serving};
-use hive_stage::StageHost;
+use hive_stage::{StageHost, aside, models};
 use hive_types::{ModelOnDisk, StageLayers};
 
 use super::Node;
+use crate::settings::Settings;
 
 impl AsRef<StageHost> for Node {
     /// The stages on this machine, for loading a model without a request.
@@ -18,6 +19,13 @@ impl Node {
     /// The models that this node has in memory for its own people and programs.
     pub fn serving(&self) -> &Serving {
         &self.inner.serving
+    }
+
+    /// The model of a chat that names none: the owner's choice as long as it is there, else the starter model.
+    pub fn default_model(&self) -> ModelRequest {
+        let settings = aside(|| Settings::read(self.member().data()?.path()).ok()).unwrap_or_default();
+        let chosen = settings.model_if(|name| aside(|| models::path(name)).is_ok());
+        chosen.map_or_else(ModelRequest::default, ModelRequest::named)
     }
 
     /// How a request would be placed now.
