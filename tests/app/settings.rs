@@ -60,8 +60,8 @@ fn settings_act_at_once_and_wrong_ones_are_refused_beside_their_field() {
         field.dispatchEvent(new Event('input', { bubbles: true }));";
     app.script(body);
     app.click("Create");
-    patiently("it is shown", || app.text(".key").starts_with("hive-"));
-    let (key, url) = (app.text(".key"), app.text(".settings code"));
+    patiently("it is shown", || app.text(".fresh .key").starts_with("hive-"));
+    let (key, url) = (app.text(".fresh .key"), app.text(".settings code"));
     let models = reqwest::blocking::Client::new().get(format!("{url}/models")).bearer_auth(&key).send().unwrap();
     assert!(models.status().is_success(), "{models:?}");
     app.picture("settings-key");
