@@ -72,7 +72,7 @@ mod tests {
             ("https://аpple.com/", "https://xn--pple-43d.com/"),
             ("mailto:someone@example.com?subject=Hi&body=there", "mailto:someone@example.com?subject=Hi&body=there"),
         ] {
-            assert_eq!(checked(link).map(|url| url.to_string()).as_deref(), Ok(opened), "{link}");
+            assert_eq!(checked(link).map(String::from).as_deref(), Ok(opened), "{link}");
         }
     }
 

@@ -64,7 +64,7 @@ impl<'a> Hand<'a> {
         let mut window = String::new();
         patiently("the window is on the screen", || {
             let found = xdotool(app, &["search", "--onlyvisible", "--name", "^HiveMind$"]);
-            window = found.lines().next().unwrap_or_default().to_owned();
+            found.lines().next().unwrap_or_default().clone_into(&mut window);
             !window.is_empty()
         });
         Self { app, window }
@@ -117,6 +117,14 @@ fn has_stayed(app: &App, site: &Site, windows: usize, what: &str) {
     assert_eq!(app.windows_seen(), windows, "{what}");
 }
 
+/// Shows a conversation.
+fn turn_to(app: &App, title: &str) {
+    let body = "const entry = document.querySelector(`.list [title='${arguments[0]}']`);
+        entry?.click();
+        return entry !== null";
+    patiently(title, || app.script_with(body, &json!([title])) == true);
+}
+
 fn dialog(app: &App) -> String {
     app.text("dialog[open]")
 }
@@ -138,7 +146,7 @@ fn no_click_and_no_key_leads_out_of_the_app() {
     );
     keep(&app, "evil", "Evil", &json!([said("user", "Say something evil."), said("assistant", &evil)]));
     app.show_main();
-    app.click("Evil");
+    turn_to(&app, "Evil");
     patiently("it is shown", || app.text(".body").contains("a picture"));
     mark(&app);
     let hand = Hand::new(&app);
@@ -187,11 +195,22 @@ fn no_click_and_no_key_leads_out_of_the_app() {
             patiently("no question is left", || dialog(&app).is_empty());
         }
     }
-    // The side buttons of a mouse, keys of browsers, and a link dragged onto the page and into the field.
+    by_other_ways(&hand, &site, windows);
+    assert_eq!(app.script("return document.querySelector('.field textarea').value"), "");
+    assert!(!opened.exists(), "{:?}", std::fs::read_to_string(&opened));
+
+    when_its_owner_says_so(&hand, &site, windows, &opened);
+    app.quit();
+}
+
+/// The side buttons of a mouse, keys of browsers, and a link dragged onto the page and into the field.
+#[track_caller]
+fn by_other_ways(hand: &Hand, site: &Site, windows: usize) {
+    let app = hand.app;
     app.script("location.hash = '#machines'; history.replaceState(null, '', '#chat')");
     for button in ["8", "9"] {
         hand.click(".messages", button, None);
-        has_stayed(&app, &site, windows, &format!("button {button}"));
+        has_stayed(app, site, windows, &format!("button {button}"));
     }
     for keys in [
         "F5",
@@ -216,39 +235,40 @@ fn no_click_and_no_key_leads_out_of_the_app() {
     ] {
         app.script("document.activeElement?.blur()");
         hand.press(keys);
-        has_stayed(&app, &site, windows, keys);
+        has_stayed(app, site, windows, keys);
     }
     for to in [".messages", ".field textarea"] {
         hand.to(".body a");
-        xdotool(&app, &["mousedown", "1", "mousemove_relative", "6", "3", "mousemove_relative", "6", "3"]);
+        xdotool(app, &["mousedown", "1", "mousemove_relative", "6", "3", "mousemove_relative", "6", "3"]);
         hand.to(to);
-        xdotool(&app, &["mouseup", "1"]);
-        has_stayed(&app, &site, windows, &format!("a link dragged to {to}"));
+        xdotool(app, &["mouseup", "1"]);
+        has_stayed(app, site, windows, &format!("a link dragged to {to}"));
         hand.press("Escape");
     }
-    assert_eq!(app.script("return document.querySelector('.field textarea').value"), "");
-    assert!(!opened.exists(), "{:?}", std::fs::read_to_string(&opened));
+}
 
-    // Opened when its owner says so, and only then.
+/// A link is opened when its owner says so, and only then; a site that is allowed for good, without a question.
+#[track_caller]
+fn when_its_owner_says_so(hand: &Hand, site: &Site, windows: usize, opened: &Path) {
+    let app = hand.app;
     hand.click(".body a", "1", None);
-    patiently("it asks", || dialog(&app).contains("in your browser?"));
+    patiently("it asks", || dialog(app).contains("in your browser?"));
     app.picture("link");
     assert_eq!(app.script("return document.activeElement.innerText"), "Open");
     hand.press("Return");
     let url = format!("{}a\n", site.url);
-    patiently("it is opened", || std::fs::read_to_string(&opened).is_ok_and(|links| links == url));
-    has_stayed(&app, &site, windows, "opening it");
+    patiently("it is opened", || std::fs::read_to_string(opened).is_ok_and(|links| links == url));
+    has_stayed(app, site, windows, "opening it");
     // Allowed for good, the site opens without a question.
     hand.click(".body a", "1", None);
-    patiently("it asks again", || dialog(&app).contains("in your browser?"));
+    patiently("it asks again", || dialog(app).contains("in your browser?"));
     app.script("document.querySelector('dialog[open] input').click()");
     app.click("Open");
-    patiently("it is opened", || std::fs::read_to_string(&opened).is_ok_and(|links| links == url.repeat(2)));
+    patiently("it is opened", || std::fs::read_to_string(opened).is_ok_and(|links| links == url.repeat(2)));
     hand.click(".body a", "2", None);
-    patiently("it is opened at once", || std::fs::read_to_string(&opened).is_ok_and(|links| links == url.repeat(3)));
-    assert_eq!(dialog(&app), "");
-    has_stayed(&app, &site, windows, "opening it at once");
-    app.quit();
+    patiently("it is opened at once", || std::fs::read_to_string(opened).is_ok_and(|links| links == url.repeat(3)));
+    assert_eq!(dialog(app), "");
+    has_stayed(app, site, windows, "opening it at once");
 }
 
 #[test]
@@ -319,7 +339,7 @@ fn leaves_nowhere(app: &App, site: &Site) {
 }
 
 #[test]
-fn menus_and_shortcuts_are_the_apps_own() {
+fn menus_are_the_apps_own() {
     let home = tempfile::tempdir().unwrap();
     settle(home.path(), "Studio");
     let app = App::start(Desktop::new(Look::Light), home.path());
@@ -330,7 +350,7 @@ fn menus_and_shortcuts_are_the_apps_own() {
         &json!([said("user", "Where?"), said("assistant", "See [the map](https://example.com/map).")]),
     );
     app.show_main();
-    app.click("Lisbon");
+    turn_to(&app, "Lisbon");
     patiently("it is open", || app.text(".body").contains("the map"));
     let hand = Hand::new(&app);
     let windows = app.windows_seen();
@@ -345,7 +365,7 @@ fn menus_and_shortcuts_are_the_apps_own() {
     std::thread::sleep(LEAVING);
     assert_eq!((entries(), app.windows_seen()), (json!([]), windows));
     hand.click(".body a", "3", None);
-    patiently("a link has a menu", || entries() == json!(["Open Link…", "Copy Link"]));
+    patiently("a link has a menu", || entries()[0] == "Open Link…" && entries()[1] == "Copy Link");
     app.picture("menu");
     hand.press("Escape");
     patiently("it is closed", || entries() == json!([]));
@@ -359,9 +379,9 @@ fn menus_and_shortcuts_are_the_apps_own() {
         patiently(&format!("{what:?} is pasted"), || field() == what);
     };
     hand.click(".body a", "3", None);
-    patiently("a link has a menu", || entries() == json!(["Open Link…", "Copy Link"]));
+    patiently("a link has a menu", || entries()[0] == "Open Link…" && entries()[1] == "Copy Link");
     // A click by a script is no click of a person's, and reaches no clipboard.
-    hand.click("[role=menuitem]:last-child", "1", None);
+    hand.click("[role=menuitem]:nth-child(2)", "1", None);
     pasted("https://example.com/map");
     app.script("getSelection().selectAllChildren(document.querySelector('.messages p'))");
     hand.click(".messages p", "3", None);
@@ -387,8 +407,15 @@ fn menus_and_shortcuts_are_the_apps_own() {
     // Nothing is selected, so that the first that can be chosen is Paste.
     hand.press("Return");
     patiently("it is pasted", || field() == "hi");
+    app.quit();
+}
 
-    // Shortcuts, and the list of them.
+#[test]
+fn shortcuts_work_on_every_page_and_the_rail_in_every_window() {
+    let home = tempfile::tempdir().unwrap();
+    settle(home.path(), "Studio");
+    let app = App::start(Desktop::new(Look::Light), home.path());
+    let hand = Hand::new(&app);
     hand.press("ctrl+slash");
     patiently("the list", || dialog(&app).contains("Ctrl+N"));
     app.picture("shortcuts");
@@ -425,9 +452,9 @@ fn menus_and_shortcuts_are_the_apps_own() {
     assert_eq!(app.script("return document.activeElement.closest('nav') === null"), true);
 
     // However narrow the window, the rail shows all it has.
-    for (wide, high) in [("320", "480"), ("720", "480"), ("1000", "700")] {
-        xdotool(&app, &["windowsize", "--sync", &hand.window, wide, high]);
-        patiently(wide, || app.script("return innerWidth").to_string() == wide);
+    for (wide, high) in [(320_u64, 480_u64), (720, 480), (1000, 700)] {
+        xdotool(&app, &["windowsize", "--sync", &hand.window, &wide.to_string(), &high.to_string()]);
+        patiently("the window has its size", || app.script("return innerWidth") == wide);
         let cut = "return [...document.querySelectorAll('nav button, nav span')].filter((part) => {
             const box = part.getBoundingClientRect();
             return part.scrollWidth > part.clientWidth + 1 && part.tagName !== 'BUTTON'
@@ -436,8 +463,15 @@ fn menus_and_shortcuts_are_the_apps_own() {
         assert_eq!(app.script(cut), json!([]), "{wide} × {high}");
         app.picture(&format!("rail-{wide}"));
     }
+    app.quit();
+}
 
-    // Text grows, and is as large when the app is opened again.
+#[test]
+fn text_grows_and_is_as_large_when_the_app_is_opened_again() {
+    let home = tempfile::tempdir().unwrap();
+    settle(home.path(), "Studio");
+    let app = App::start(Desktop::new(Look::Light), home.path());
+    let hand = Hand::new(&app);
     let width = || app.script("return innerWidth").as_f64().unwrap();
     let usual = width();
     for _ in 0..3 {
