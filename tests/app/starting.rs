@@ -18,11 +18,14 @@ fn trouble(app: &App, title: &str) -> String {
 
 /// Clicks a button that restarts the app, waits until its node answers, then quits it.
 fn restart_by(app: App, button: &str) {
+    let holder = || std::fs::read_to_string(app.folder.join("lock")).unwrap_or_default();
+    let before = holder();
     // The window may be gone before the driver could tell about the click.
     let body = "const named = [...document.querySelectorAll('button')].find((button) => button.innerText.trim() === arguments[0]);
         setTimeout(() => named?.click(), 200);
         return named !== undefined";
     patiently(&format!("a button {button:?}"), || app.script_with(body, &json!([button])) == true);
+    patiently("another process holds the folder", || holder() != before);
     patiently("the node answers", || !app.status().is_null());
     app.quit();
 }
