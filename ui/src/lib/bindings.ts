@@ -235,6 +235,10 @@ export type Computed = {
 	tokens_per_s?: number | null,
 	/**  Time to first token, in seconds. */
 	first_s?: number | null,
+	/**  Tokens of the conversation up to its end. */
+	context_tokens?: number | null,
+	/**  Tokens that the model can read. */
+	context_limit?: number | null,
 	/**  Which machines computed which part of it, in order. */
 	parts?: Part[],
 	/**  Options that the model's chat template does not use. */
