@@ -145,7 +145,6 @@ export const words = {
   updateFetching: (version: string, percent: number) => `Downloading version ${version}: ${percent}%`,
   updateReady: (version: string) => `Version ${version} is ready. Restart to update; your other machines take over meanwhile.`,
   noMatch: "No matches",
-  tooLong: "Too long for any model here. Paste a shorter part.",
   looksForAPlace: "Checking where it fits…",
   noModels: "No models yet.",
   about: (speed: string) => `About ${speed}`,
@@ -345,6 +344,25 @@ export const words = {
     hide: "Close window",
     quit: "Quit HiveMind",
   },
+  // Files in a message.
+  attach: "Attach files",
+  attached: "Attached files",
+  attachedNow: (names: string[]) => `Attached: ${names.join(", ")}`,
+  detachedNow: (name: string) => `Removed ${name}`,
+  detach: (name: string) => `Remove ${name}`,
+  dropHere: "Drop files to attach them",
+  pastedText: "Pasted text",
+  insertAsText: "Insert as text",
+  fileSize: (bytes: number) => (bytes < 1000 ? several(bytes, "byte", "bytes") : `${(bytes / 1000).toLocaleString("en", { maximumFractionDigits: 1 })} kB`),
+  aboutTokens: (tokens: number) => `about ${tokens.toLocaleString("en")} ${tokens === 1 ? "token" : "tokens"}`,
+  tooLong: (over: number) => `Too long for any model here, by about ${over.toLocaleString("en")} characters. Paste a shorter part.`,
+  fileTooLong: (name: string, over: number) =>
+    `${name} doesn’t fit: this message would be too long by about ${over.toLocaleString("en")} characters.`,
+  isBinary: (name: string) => `${name} isn’t a text file, so it can’t be attached.`,
+  isPdf: (name: string) => `${name} is a PDF, which HiveMind can’t read yet. Copy its text and paste it here.`,
+  isUnreadable: (name: string) => `${name} can’t be read. If it’s a folder, attach its files instead.`,
+  leftBehind: (name: string) => `${name} wasn’t attached, because you switched to another chat.`,
+  cannotSee: "This model can’t see pictures. It isn’t sent.",
   // Machines and the popover.
   joined: (names: string[]) => `${names.join(" and ")} ${names.length === 1 ? "is" : "are"} in.`,
   removeAsks: (name: string) =>
