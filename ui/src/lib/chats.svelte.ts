@@ -59,6 +59,8 @@ class Chats {
   #writes: Promise<unknown> = Promise.resolve();
   /** What is typed and not written yet, by route. */
   #typed = new Map<string, unknown>();
+  /** What was typed and chosen for the conversation that is being opened. */
+  #early: { draft?: string; system?: string; choices?: Partial<Choices> } = {};
   #pause: ReturnType<typeof setTimeout> | undefined;
   #listing: ReturnType<typeof setTimeout> | undefined;
   #recovering = 0;
@@ -84,6 +86,7 @@ class Chats {
     Object.assign(this, { list: [], listed: false, words: "", archive: false, open: NONE, problem: "", news: undefined, sought: null });
     Object.assign(this, { grown: "", answering: null, draft: "", system: "", choices: NONE.choices });
     this.#typed.clear();
+    this.#early = {};
     this.#started = false;
   }
 
@@ -96,48 +99,55 @@ class Chats {
 
   /** Opens the conversation that has no message yet, with its draft. */
   async begin(): Promise<void> {
-    await this.#attempt(async () => {
-      await this.#settle();
-      const begun = await api.post<Conversation>("/conversations");
-      await this.#open(begun.id);
-    });
+    await this.#attempt(() => this.#open(async () => (await api.post<Conversation>("/conversations")).id));
   }
 
   /** Opens a conversation; with `message`, at that message. */
   async show(id: string, message: string | null = null): Promise<void> {
     await this.#attempt(async () => {
-      await this.#settle();
-      await this.#open(id);
+      if (id !== this.open.id) await this.#open(() => Promise.resolve(id));
       if (message && !this.open.messages.some(({ id }) => id === message)) await this.choose(message);
       this.sought = message;
     });
   }
 
-  async #open(id: string): Promise<void> {
-    if (id === this.open.id) return;
-    let opened: () => void = () => {};
-    const whole = new Promise<void>((done) => (opened = done));
-    this.problem = "";
-    await api.follow<ChatEvent>("conversation", `/conversations/${id}/events`, (event) => {
-      // What was followed before may still send something.
-      if (event.kind === "whole" ? event.conversation.id !== id : this.open.id !== id) return;
-      this.#take(event);
-      opened();
-    });
-    await whole;
+  async #open(which: () => Promise<string>): Promise<void> {
+    const settled = this.#settle();
+    const { open, draft, system, choices, grown, answering } = this;
+    // What is typed from here on is for the conversation that comes, however soon it is typed.
+    if (open.id) Object.assign(this, { open: NONE, draft: "", system: "", choices: NONE.choices, grown: "", answering: null, problem: "", sought: null });
+    try {
+      await settled;
+      const id = await which();
+      let opened: () => void = () => {};
+      const whole = new Promise<void>((done) => (opened = done));
+      await api.follow<ChatEvent>("conversation", `/conversations/${id}/events`, (event) => {
+        // What was followed before may still send something.
+        if (event.kind === "whole" ? event.conversation.id !== id : this.open.id !== id) return;
+        this.#take(event);
+        opened();
+      });
+      await whole;
+    } catch (thrown) {
+      Object.assign(this, { open, draft, system, choices, grown, answering });
+      throw thrown;
+    }
   }
 
   #take(event: ChatEvent): void {
     switch (event.kind) {
       case "whole": {
         const { conversation } = event;
-        const [before, typed] = [this.open.id, this.draft];
+        const before = this.open.id;
         this.open = conversation;
         if (conversation.id !== before) {
           ({ draft: this.draft, system: this.system } = conversation);
           this.choices = conversation.choices;
-          // Typed before anything was open.
-          if (!before && typed) this.drafted(typed);
+          const { draft, system, choices } = this.#early;
+          this.#early = {};
+          if (draft !== undefined) this.drafted(draft);
+          if (system !== undefined) this.instructed(system);
+          if (choices) this.prefer(choices);
         }
         this.grown = "";
         this.answering = event.answering;
@@ -211,17 +221,20 @@ class Chats {
 
   drafted(text: string): void {
     this.draft = text;
+    if (!this.open.id) this.#early.draft = text;
     this.#write("draft", { draft: text });
   }
 
   instructed(text: string): void {
     this.system = text;
+    if (!this.open.id) this.#early.system = text;
     this.#write("instructions", { instructions: text });
   }
 
   /** Changes model or sampling of the open conversation. */
   prefer(change: Partial<Choices>): void {
     this.choices = { ...this.choices, ...change };
+    if (!this.open.id) this.#early.choices = { ...this.#early.choices, ...change };
     this.#write("choices", $state.snapshot(this.choices));
   }
 

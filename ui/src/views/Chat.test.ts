@@ -247,6 +247,22 @@ describe("a conversation", () => {
     expect(chats.open.id).toBe(id);
   });
 
+  it("has what was typed right after it was begun, and the one before has not", async () => {
+    node.add("c", "Lisbon", [message({ id: "q1", role: "user", text: "One?" })]);
+    await open();
+    await fireEvent.click(await waitFor(() => listed("Lisbon")));
+    await waitFor(() => expect(chats.open.id).toBe("c"));
+    void chats.begin();
+    await Promise.resolve();
+    await type("quick");
+    chats.prefer({ temperature: 0 });
+    await waitFor(() => expect(chats.open.id).toMatch(/^new/));
+    expect([field().value, chats.choices.temperature]).toEqual(["quick", 0]);
+    await chats.begin();
+    const begun = [...node.conversations.values()].find(({ id }) => id.startsWith("new"));
+    expect([begun?.draft, begun?.choices.temperature, node.conversations.get("c")?.draft]).toEqual(["quick", 0, ""]);
+  });
+
   it("keeps what was typed before it was there", async () => {
     render(Chat, { shown, machines: () => {} });
     await type("quick");
