@@ -63,6 +63,7 @@ describe("tokens", () => {
   it("are about four Latin letters, or one and a half of others", () => {
     expect(estimateTokens("")).toBe(0);
     expect(estimateTokens("Naïve “quotes” – 40 letters in this line.")).toBe(11);
+    expect(estimateTokens("éü—ễ".repeat(15))).toBe(15);
     expect(estimateTokens("日本語")).toBe(2);
     expect(estimateTokens("x".repeat(49_380))).toBe(12_000);
   });
