@@ -90,7 +90,7 @@ fn models_are_listed_loaded_let_go_and_removed() {
     let (code, _, refusal) = ann.try_run(&lab, &["models", "load", "someone/tiny"]);
     assert!(code == 1 && refusal.contains("error: "), "{refusal}");
     let (code, _, refusal) = ann.try_run(&lab, &["models", "remove", STARTER]);
-    assert!(code == 1 && refusal.contains("comes with HiveMind"), "{refusal}");
+    assert!(code == 1 && refusal.contains("built in"), "{refusal}");
     ann.run(&lab, &["models", "remove", "someone/tiny"]);
     assert!(!downloaded.exists() && cache.path().exists());
     let (code, _, refusal) = ann.try_run(&lab, &["models", "remove", "someone/tiny"]);

@@ -147,7 +147,7 @@ fn prompts_that_cannot_be_read() {
     let long = "word ".repeat(9000);
     let (code, _, stderr) = run(&["chat"], Some(long.as_bytes()));
     assert_eq!(code, 1);
-    assert!(stderr.contains("reads at most 8,192"), "{stderr}");
+    assert!(stderr.contains("of 8,192 tokens"), "{stderr}");
 
     let (code, _, stderr) = run(&["chat"], Some(b"\xff\xfe\xfa\n"));
     assert_eq!(code, 1);

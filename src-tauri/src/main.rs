@@ -10,6 +10,7 @@ mod mac;
 mod mend;
 mod menu;
 mod notify;
+mod off;
 mod pages;
 mod popover;
 mod preferences;

@@ -4,49 +4,19 @@
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 
-use hive_api::{Api, ApiError, Right, TokenView, today};
+use hive_api::{Api, Right, TokenView, today};
 use hive_node::settings::Settings;
 use serde::Serialize;
 use specta::Type;
 use tauri::{AppHandle, State};
 
 use crate::end::end;
+use crate::off::Off;
 use crate::problem::Problem;
 use crate::shell::Shell;
 
 /// What a program that the owner adds here may do: answer and list models, as other local servers let it.
 const RIGHTS: [Right; 2] = [Right::Chat, Right::Models];
-
-/// The API, or why it is off.
-pub(crate) type ApiState = Result<Arc<Api>, Off>;
-
-/// Why the API is off.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Type)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub(crate) enum Off {
-    /// Its address is taken or not this machine's; another port may be free.
-    Port {
-        /// What the system said.
-        why: String,
-    },
-    /// Anything else.
-    Other {
-        /// What happened.
-        why: String,
-        /// What to do about it.
-        hint: Option<String>,
-    },
-}
-
-impl From<&ApiError> for Off {
-    fn from(error: &ApiError) -> Self {
-        let why = error.to_string();
-        match error {
-            ApiError::Bind { .. } | ApiError::NotLoopback(_) => Self::Port { why },
-            ApiError::Tokens(_) => Self::Other { why, hint: error.hint().map(str::to_owned) },
-        }
-    }
-}
 
 /// The API and its programs.
 #[derive(Debug, Serialize, Type)]
@@ -137,12 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn another_port_helps_where_one_is_taken_and_nowhere_else() {
-        let address = "127.0.0.1:4483".parse().unwrap();
-        let taken = ApiError::Bind { address, why: std::io::ErrorKind::AddrInUse.into() };
-        assert!(matches!(Off::from(&taken), Off::Port { why } if why.contains("127.0.0.1:4483")));
-        let damaged = ApiError::Tokens("tokens.json is damaged".to_owned());
-        assert!(matches!(Off::from(&damaged), Off::Other { .. }));
+    fn another_port_is_free_and_of_this_machine_only() {
         let free = free_address().unwrap();
         assert!(free.ip().is_loopback() && free.port() != 0);
         TcpListener::bind(free).unwrap();

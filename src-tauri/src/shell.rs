@@ -15,8 +15,8 @@ use tauri::AppHandle;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::off::{ApiState, Off};
 use crate::problem::Problem;
-use crate::programs::{ApiState, Off};
 use crate::tray::Tray;
 use crate::trouble::NotStarted;
 use crate::{notify, windows};

@@ -112,7 +112,7 @@ fn code_long_words_and_errors_are_shown_as_they_should_be() {
         // More than the model reads: what happened, and nothing is lost.
         app.click("New chat");
         app.ask(&"word ".repeat(12_000));
-        patiently("it says why", || app.text(".problem").contains("reads at most"));
+        patiently("it says why", || app.text(".problem").contains("too long"));
         app.picture("error");
         desktop = app.quit();
     }

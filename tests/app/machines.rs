@@ -105,6 +105,26 @@ fn the_tray_the_window_and_the_command_line_have_one_switch() {
     app.quit();
 }
 
+/// The line under an answer says who left where, and that nothing is missing.
+fn the_notch(app: &App) -> String {
+    let line = app.script("return document.querySelector('.line .notch')?.parentElement.title ?? ''").to_string();
+    assert!(line.contains("Attic"), "{line}");
+    line.matches("no word lost").collect()
+}
+
+/// Nothing of the comb is cut, and it fills its room.
+fn the_comb_fits(app: &App) {
+    let cut = "return [...document.querySelectorAll('.label > span')]
+        .filter((text) => text.scrollWidth > text.clientWidth + 1 || text.scrollHeight > text.clientHeight + 1)
+        .map((text) => text.textContent)";
+    assert_eq!(app.script(cut), json!([]));
+    let filled = "const comb = document.querySelector('.comb').getBoundingClientRect();
+        const drawn = [...document.querySelectorAll('.comb button')].map((machine) => machine.getBoundingClientRect());
+        const height = Math.max(...drawn.map(({ bottom }) => bottom)) - Math.min(...drawn.map(({ top }) => top));
+        return comb.bottom > innerHeight - 40 && height > comb.height * 0.6";
+    assert_eq!(app.script(filled), true);
+}
+
 #[test]
 fn a_machine_is_let_in_by_its_code_takes_layers_and_leaves_without_a_word_lost() {
     let home = tempfile::tempdir().unwrap();
@@ -162,16 +182,7 @@ fn a_machine_is_let_in_by_its_code_takes_layers_and_leaves_without_a_word_lost()
     patiently("its rights are shown", || app.text(".side").contains("May see your prompts"));
     patiently("what it did is shown", || app.text(".side").contains("was approved"));
     assert!(app.text(".side").contains("Today\n1 answer, "), "{}", app.text(".side"));
-    // Nothing of the comb is cut, and it fills its room.
-    let cut = "return [...document.querySelectorAll('.label > span')]
-        .filter((text) => text.scrollWidth > text.clientWidth + 1 || text.scrollHeight > text.clientHeight + 1)
-        .map((text) => text.textContent)";
-    assert_eq!(app.script(cut), json!([]));
-    let filled = "const comb = document.querySelector('.comb').getBoundingClientRect();
-        const drawn = [...document.querySelectorAll('.comb button')].map((machine) => machine.getBoundingClientRect());
-        const height = Math.max(...drawn.map(({ bottom }) => bottom)) - Math.min(...drawn.map(({ top }) => top));
-        return comb.bottom > innerHeight - 40 && height > comb.height * 0.6";
-    assert_eq!(app.script(filled), true);
+    the_comb_fits(&app);
     app.picture("machine");
 
     // Quit and opened again, in the dark: both are here, and answer as before.
@@ -202,10 +213,7 @@ fn a_machine_is_let_in_by_its_code_takes_layers_and_leaves_without_a_word_lost()
     app.click("Stop");
     patiently("nothing broke off", || app.text(".field button") == "Send");
     assert_eq!(app.text(".problem"), "");
-    // The line under the answer says who left where, and that nothing is missing.
-    let line = "return document.querySelector('.line .notch')?.parentElement.title ?? ''";
-    let line = app.script(line).as_str().unwrap_or_default().to_owned();
-    assert!(line.contains("Attic") && line.contains("no word lost"), "{line:?}");
+    assert_eq!(the_notch(&app), "no word lost");
     app.picture("took-over");
 
     // It comes back by itself, and is out at once when its owner's approval is taken back.

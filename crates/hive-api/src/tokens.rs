@@ -38,7 +38,7 @@ const MOST_TOKENS: usize = 100;
 pub enum TokenError {
     /// The file is damaged.
     #[error(
-        "{path} is damaged ({why}); put back a copy of it, or remove it, and every program needs a new token",
+        "{path} is damaged ({why}). Restore a backup, or delete it; every program then needs a new token",
         path = path.display()
     )]
     Damaged {

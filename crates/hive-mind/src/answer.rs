@@ -7,8 +7,8 @@ use futures_util::StreamExt;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::chats::{Inner, Status};
 use crate::conversation::{Computed, Interruption, Message, Part};
+use crate::live::{Inner, Status};
 use crate::model::{AnswerEvent, Asked, Question};
 
 /// One frame at 60 Hz.

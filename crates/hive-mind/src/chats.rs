@@ -1,141 +1,20 @@
 //! The conversations with the answers in progress in them, for everyone who changes or watches them.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
-use serde::{Deserialize, Serialize};
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::answer;
 use crate::conversation::{Choices, Conversation, Entry, Message, Role};
+use crate::error::ChatError;
+use crate::live::{ChatEvent, Ended, Inner, KEPT_EVENTS, Live, Status, Watch, blocking};
 use crate::model::{Model, Question, Turn};
 use crate::store::{Store, StoreError};
 
-/// Events kept for a watcher that is slow; one that misses some is sent the whole conversation.
-const KEPT_EVENTS: usize = 256;
-
-/// Why something could not be done to a conversation.
-#[derive(Debug, thiserror::Error)]
-pub enum ChatError {
-    /// It cannot be stored or read, or does not exist.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// An answer is in progress in this conversation.
-    #[error("an answer is in progress in this conversation; stop it first")]
-    Answering,
-    /// There is nothing to answer.
-    #[error("there is no question to answer")]
-    NoQuestion,
-    /// The answer is complete.
-    #[error("this answer is complete; there is nothing to continue")]
-    NothingToContinue,
-    /// The node is stopping.
-    #[error("HiveMind is stopping")]
-    Stopping,
-}
-
-/// What an answer in progress is doing.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "specta", derive(specta::Type))]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum Status {
-    /// Nothing to report: it waits for its turn, or words are coming.
-    #[default]
-    Answering,
-    /// Reading the prompt.
-    Reading {
-        /// Tokens read so far.
-        tokens: u32,
-        /// Tokens in total.
-        of: u32,
-    },
-    /// A machine left, in words; the answer continues.
-    Recovering {
-        /// What happened.
-        why: String,
-    },
-    /// The answer is complete, but could not be saved yet.
-    Unsaved {
-        /// Why not.
-        why: String,
-    },
-}
-
-/// What a watcher of a conversation is sent.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[cfg_attr(feature = "specta", derive(specta::Type))]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum ChatEvent {
-    /// The conversation as it is now: first, and after every change but those below.
-    Whole {
-        /// The conversation.
-        conversation: Box<Conversation>,
-        /// The message that is being written.
-        answering: Option<String>,
-        /// What it is doing.
-        status: Status,
-        /// Why the last answer was interrupted.
-        problem: Option<String>,
-    },
-    /// More text of the message that is being written.
-    Text {
-        /// The text.
-        text: String,
-    },
-    /// The answer in progress does something else.
-    Status {
-        /// What it is doing.
-        status: Status,
-    },
-    /// The conversation was deleted.
-    Deleted,
-}
-
-/// An answer that has ended.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Ended {
-    /// The conversation.
-    pub id: String,
-    /// Its title.
-    pub title: String,
-    /// Whether the answer is complete.
-    pub complete: bool,
-    /// How long it took, in seconds.
-    pub took_s: f64,
-}
-
-/// An answer in progress.
-#[derive(Debug)]
-struct Live {
-    message: Message,
-    status: Status,
-    stop: CancellationToken,
-    /// Cancelled when the answer is saved.
-    ended: CancellationToken,
-    began: std::time::Instant,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    /// Answers in progress, by conversation.
-    live: HashMap<String, Live>,
-    /// Why the last answer of a conversation was interrupted.
-    problems: HashMap<String, String>,
-    watchers: HashMap<String, broadcast::Sender<ChatEvent>>,
-}
-
-pub(crate) struct Inner {
-    store: Store,
-    model: Box<dyn Model>,
-    state: Mutex<State>,
-    /// Counts the changes of the list.
-    list: watch::Sender<u64>,
-    ended: broadcast::Sender<Ended>,
-    tasks: TaskTracker,
-    closing: CancellationToken,
-}
+type Result<T> = std::result::Result<T, ChatError>;
 
 /// The conversations of this machine's owner. Clones share them.
 #[derive(Clone)]
@@ -148,8 +27,6 @@ impl std::fmt::Debug for Chats {
         f.debug_struct("Chats").field("state", &self.inner.state).finish_non_exhaustive()
     }
 }
-
-type Result<T> = std::result::Result<T, ChatError>;
 
 impl Chats {
     /// The conversations in `store`, answered by `model`.
@@ -264,7 +141,7 @@ impl Chats {
                 status: Status::default(),
                 stop: stop.clone(),
                 ended,
-                began: std::time::Instant::now(),
+                began: Instant::now(),
             };
             state.live.insert(id.clone(), live);
             state.problems.remove(&id);
@@ -445,182 +322,6 @@ fn question(conversation: &Conversation, message: &Message) -> Question {
         seed: message.seed,
         resume_tokens: message.tokens.clone(),
         began_s: conversation.began_s,
-    }
-}
-
-/// Runs a use of the store, which waits for the disk, where that holds nobody up.
-async fn blocking<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(run).await {
-        Ok(made) => made,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
-}
-
-impl Inner {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn model(&self) -> &dyn Model {
-        &*self.model
-    }
-
-    pub(crate) async fn closing(&self) {
-        self.closing.cancelled().await;
-    }
-
-    /// Tells watchers of the list that it has changed.
-    fn listed(&self) {
-        self.list.send_modify(|count| *count += 1);
-    }
-
-    async fn store<T: Send + 'static>(
-        self: &Arc<Self>,
-        run: impl FnOnce(&Store) -> std::result::Result<T, StoreError> + Send + 'static,
-    ) -> std::result::Result<T, StoreError> {
-        let inner = self.clone();
-        blocking(move || run(&inner.store)).await
-    }
-
-    /// A conversation with what its answer in progress has so far.
-    fn conversation(&self, state: &State, id: &str) -> Result<Conversation> {
-        let found = self.store.get(id)?;
-        let mut conversation = found.ok_or_else(|| StoreError::NoConversation(id.to_owned()))?;
-        if let Some(live) = state.live.get(id) {
-            for message in conversation.messages.iter_mut().filter(|message| message.id == live.message.id) {
-                let branches = std::mem::take(&mut message.branches);
-                *message = Message { branches, ..live.message.clone() };
-            }
-        }
-        Ok(conversation)
-    }
-
-    fn whole(&self, state: &State, id: &str) -> Result<ChatEvent> {
-        let live = state.live.get(id);
-        Ok(ChatEvent::Whole {
-            conversation: Box::new(self.conversation(state, id)?),
-            answering: live.map(|live| live.message.id.clone()),
-            status: live.map(|live| live.status.clone()).unwrap_or_default(),
-            problem: state.problems.get(id).cloned(),
-        })
-    }
-
-    fn show(state: &State, id: &str, event: ChatEvent) {
-        if let Some(watchers) = state.watchers.get(id) {
-            // Nobody may be watching any more.
-            let _ = watchers.send(event);
-        }
-    }
-
-    fn show_whole(&self, state: &State, id: &str) {
-        if state.watchers.get(id).is_some_and(|watchers| watchers.receiver_count() > 0) {
-            match self.whole(state, id) {
-                Ok(whole) => Self::show(state, id, whole),
-                Err(error) => tracing::warn!("a conversation cannot be shown: {error}"),
-            }
-        }
-    }
-
-    /// Sets what an answer in progress is doing.
-    pub(crate) fn set_status(&self, id: &str, status: Status) {
-        let mut state = self.state();
-        let Some(live) = state.live.get_mut(id) else { return };
-        if live.status != status {
-            live.status = status.clone();
-            Self::show(&state, id, ChatEvent::Status { status });
-        }
-    }
-
-    /// Shows more text of an answer in progress.
-    pub(crate) fn grown(&self, id: &str, message: &Message, text: String) {
-        let mut state = self.state();
-        let Some(live) = state.live.get_mut(id) else { return };
-        live.message.clone_from(message);
-        if text.is_empty() {
-            return;
-        }
-        if live.status != Status::default() {
-            live.status = Status::default();
-            Self::show(&state, id, ChatEvent::Status { status: Status::default() });
-        }
-        Self::show(&state, id, ChatEvent::Text { text });
-    }
-
-    /// Saves how far an answer has come.
-    pub(crate) async fn save(self: &Arc<Self>, id: &str, message: &Message) -> std::result::Result<(), StoreError> {
-        let (id, message) = (id.to_owned(), message.clone());
-        self.store(move |store| {
-            // An answer without a word is not kept, unless that is what the model said.
-            let nothing = message.text.is_empty() && !message.complete;
-            if nothing { Ok(()) } else { store.write(&id, &message) }
-        })
-        .await
-    }
-
-    /// Ends an answer that is saved.
-    pub(crate) async fn ended(self: &Arc<Self>, id: &str, message: &Message, problem: Option<String>) {
-        let (inner, id, message) = (self.clone(), id.to_owned(), message.clone());
-        blocking(move || {
-            let nothing = message.text.is_empty() && !message.complete;
-            if nothing && let Err(error) = inner.store.drop_answer(&id, &message.id) {
-                tracing::warn!("an empty answer stays: {error}");
-            }
-            let mut state = inner.state();
-            let live = state.live.remove(&id);
-            if let Some(problem) = problem {
-                state.problems.insert(id.clone(), problem);
-            }
-            inner.show_whole(&state, &id);
-            drop(state);
-            if let Some(live) = live {
-                let title = inner.store.get(&id).ok().flatten().map(|found| found.title).unwrap_or_default();
-                let took_s = live.began.elapsed().as_secs_f64();
-                let _ = inner.ended.send(Ended { id, title, complete: message.complete, took_s });
-                live.ended.cancel();
-            }
-            inner.listed();
-        })
-        .await;
-    }
-}
-
-/// A watched conversation.
-#[derive(Debug)]
-pub struct Watch {
-    id: String,
-    first: Option<ChatEvent>,
-    events: broadcast::Receiver<ChatEvent>,
-    inner: Arc<Inner>,
-}
-
-impl std::fmt::Debug for Inner {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Inner").field("store", &self.store).finish_non_exhaustive()
-    }
-}
-
-impl Watch {
-    /// The next event; none after the conversation was deleted.
-    pub async fn next(&mut self) -> Option<ChatEvent> {
-        if let Some(first) = self.first.take() {
-            return Some(first);
-        }
-        match self.events.recv().await {
-            Ok(event) => Some(event),
-            Err(broadcast::error::RecvError::Closed) => None,
-            Err(broadcast::error::RecvError::Lagged(_)) => {
-                let (inner, id) = (self.inner.clone(), self.id.clone());
-                let caught_up = blocking(move || {
-                    let state = inner.state();
-                    // What is sent from here on comes after this.
-                    let events = state.watchers.get(&id)?.subscribe();
-                    Some((inner.whole(&state, &id).ok()?, events))
-                });
-                let (whole, events) = caught_up.await?;
-                self.events = events;
-                Some(whole)
-            }
-        }
     }
 }
 

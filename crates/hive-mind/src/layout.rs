@@ -4,7 +4,7 @@ use rusqlite::{Connection, Transaction};
 use serde::Deserialize;
 
 use crate::conversation::{Conversation, Message, Role};
-use crate::store;
+use crate::rows;
 
 /// The version of the tables written here.
 pub(crate) const VERSION: i64 = 2;
@@ -89,7 +89,7 @@ fn take_over(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
             Conversation { id, title, updated_s, messages: vec![message], ..Conversation::default() }
         };
         let conversation = serde_json::from_str(&body).map_or_else(unreadable, renewed);
-        store::import(transaction, &conversation)?;
+        rows::import(transaction, &conversation)?;
     }
     transaction.execute_batch("DROP TABLE old")
 }

@@ -8,12 +8,17 @@ mod answer;
 mod branches;
 mod chats;
 mod conversation;
+mod error;
 mod export;
 mod layout;
+mod live;
 mod model;
+mod rows;
 mod store;
 
-pub use chats::{ChatError, ChatEvent, Chats, Ended, Status, Watch};
+pub use chats::Chats;
 pub use conversation::{Choices, Computed, Conversation, Entry, Interruption, Message, Part, Role};
+pub use error::ChatError;
+pub use live::{ChatEvent, Ended, Status, Watch};
 pub use model::{AnswerEvent, Asked, Model, Question, Turn};
 pub use store::{FILE, Store, StoreError};

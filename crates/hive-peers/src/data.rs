@@ -33,7 +33,7 @@ pub enum DataError {
         by: String,
     },
     /// A file's content is damaged.
-    #[error("{path} is damaged ({why}); put back a copy of it, or remove it to begin without what it held")]
+    #[error("{path} is damaged ({why}). Restore a backup, or delete it to start fresh")]
     Damaged {
         /// The file.
         path: PathBuf,

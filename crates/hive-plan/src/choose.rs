@@ -332,7 +332,7 @@ mod tests {
         let nodes = [node("Studio", 1000, 1e4), node("Mac mini", 1000, 1e4)];
         let plan = choose(&model(10, 10, 0), &nodes, &lan, ONE).unwrap();
         assert_eq!(plan.stages.len(), 1);
-        assert!(plan.reasons[1].contains("Mac mini is left out: it would cost"), "{:?}", plan.reasons);
+        assert!(plan.reasons[1].contains("Mac mini isn't used: it would slow answers by"), "{:?}", plan.reasons);
     }
 
     #[test]

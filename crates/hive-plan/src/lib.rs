@@ -203,7 +203,7 @@ fn room_tokens(model: &ModelProfile, stages: &[PlannedStage], memory_bytes: impl
 
 fn reasons(model: &ModelProfile, stages: &[PlannedStage]) -> Vec<String> {
     if stages.len() == 1 {
-        return vec!["The model fits in one machine, which holds all of it.".to_owned()];
+        return vec!["The model fits on one machine.".to_owned()];
     }
     let mut reasons = vec!["Each stage reads about as many bytes per token as the others.".to_owned()];
     let average = model.layer_bytes.iter().sum::<u64>() / model.layer_bytes.len() as u64;

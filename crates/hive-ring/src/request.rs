@@ -56,7 +56,7 @@ pub enum GenerateError {
     Prompt(#[from] TextError),
     /// The conversation is longer than the model can read.
     #[error(
-        "the conversation has {} tokens, but the model reads at most {}; shorten it or begin a new one",
+        "this conversation is too long ({} of {} tokens); shorten it or start a new chat",
         grouped(*tokens as u64),
         grouped(*limit as u64)
     )]
@@ -68,8 +68,8 @@ pub enum GenerateError {
     },
     /// The conversation and its answer are longer than the machines have memory for.
     #[error(
-        "the conversation and its answer take {} tokens, but the machines have memory for {}; ask for a shorter answer, or let \
-         more machines share",
+        "the conversation and its answer take {} tokens, but the machines have memory for {}; ask for a shorter answer, or \
+         share more memory",
         grouped(*tokens as u64),
         grouped(*room as u64)
     )]
@@ -80,9 +80,9 @@ pub enum GenerateError {
         room: usize,
     },
     /// The answer cannot be resumed: the model does not know a resume token, or one of them ends the answer.
-    #[error("the answer cannot be gone on with: {0}")]
+    #[error("the answer can't be continued: {0}")]
     Resume(String),
     /// An answer without tokens was requested.
-    #[error("an answer of 0 tokens was asked for; ask for at least 1")]
+    #[error("an answer needs at least 1 token")]
     NoTokens,
 }

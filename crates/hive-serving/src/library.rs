@@ -29,7 +29,7 @@ pub enum LetGoError {
     #[error("{0} is not in memory")]
     NotLoaded(String),
     /// It comes with HiveMind and cannot be removed.
-    #[error("{0} comes with HiveMind and stays, so that there is always a model")]
+    #[error("{0} is built in and can't be removed")]
     Starter(String),
     /// It is not where HiveMind keeps downloaded models.
     #[error("{0} was not downloaded by HiveMind; remove its files where they are")]

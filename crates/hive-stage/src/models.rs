@@ -20,7 +20,7 @@ use hive_worker::text::{Model, TextError};
 #[derive(Debug, thiserror::Error)]
 pub enum FindError {
     /// The starter model is missing.
-    #[error("the starter model is not on this machine; run `./dev setup`, or name a model")]
+    #[error("the starter model is missing; choose another model, or run `./dev setup`")]
     NoStarter,
     /// There is nothing by that name.
     #[error("no model \"{name}\": it is neither a file nor a folder, nor a downloaded model in {}", cache.display())]

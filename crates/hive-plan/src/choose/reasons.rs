@@ -19,22 +19,22 @@ impl Problem<'_> {
         let mut reasons = Vec::new();
         if let [only] = order {
             reasons.push(format!(
-                "{} holds all of it, and a token takes no hop: about {:.0} tok/s.",
+                "Fits on {} alone, with no network hops: about {:.0} tok/s.",
                 name(*only),
                 speed(split.token_us)
             ));
         } else {
             let hops = self.ring_us(order) + STAGE_US * order.len() as f64;
             reasons.push(format!(
-                "{} machines hold it together: about {:.0} tok/s, of which hops take {:.0} %.",
+                "Split over {} machines: about {:.0} tok/s; the network takes {:.0}% of the time.",
                 order.len(),
                 speed(split.token_us),
                 100.0 * hops / split.token_us
             ));
             let alone = (0..self.nodes.len()).find(|&node| self.place(&[node]).is_some());
             reasons.push(match alone {
-                Some(node) => format!("{} alone would hold it, but more slowly.", name(node)),
-                None => "No machine holds it alone.".to_owned(),
+                Some(node) => format!("It would fit on {} alone, but more slowly.", name(node)),
+                None => "Too big for any one machine.".to_owned(),
             });
         }
         // Excluded machines by cost: people ask first about the ones that were nearly used.
@@ -51,7 +51,7 @@ impl Problem<'_> {
         let mut left_out: Vec<(usize, f64)> = near.into_iter().filter_map(cost).collect();
         left_out.sort_by(|(_, a), (_, b)| a.total_cmp(b));
         for (node, cost) in left_out.into_iter().filter(|(_, cost)| *cost > 0.0) {
-            reasons.push(format!("{} is left out: it would cost {cost:.1} tok/s.", name(node)));
+            reasons.push(format!("{} isn't used: it would slow answers by {cost:.1} tok/s.", name(node)));
         }
         reasons
     }

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use crate::events::Event;
 
 /// Shown if the answer did not complete in time.
-const TOO_LATE: &str = "the answer was not done in the time it was given";
+const TOO_LATE: &str = "the answer took too long";
 /// Shown if the node stops.
 const STOPPED: &str = "HiveMind is being stopped on this machine";
 

@@ -91,7 +91,7 @@ impl Answer {
                 }
                 End::Moved => {
                     self.leave();
-                    break Some(Event::Failed("its stages were lost again and again".to_owned()));
+                    break Some(Event::Failed("it kept losing the machines it was running on".to_owned()));
                 }
                 End::Superseded => {
                     self.leave();
