@@ -42,6 +42,8 @@ fn window<'a>(app: &'a AppHandle, name: &str, page: &str) -> WebviewWindowBuilde
             }
         })
         .on_new_window(|_, _| NewWindowResponse::Deny)
+        // The page takes files that are dropped; the web view's own handler would keep them from it.
+        .disable_drag_drop_handler()
         .on_download(|_, _| false)
         // For Paste in the app's own menus: on Linux, a page cannot paste otherwise.
         .enable_clipboard_access()
@@ -66,7 +68,8 @@ pub(crate) fn make(app: &AppHandle) -> tauri::Result<()> {
     let popover = window(app, POPOVER, "index.html#popover")
         .inner_size(POPOVER_SIZE.0, POPOVER_SIZE.1)
         .decorations(false)
-        .resizable(false)
+        // GTK gives a window that cannot be resized the size of its first content for good.
+        .resizable(cfg!(target_os = "linux"))
         .skip_taskbar(true)
         .always_on_top(true)
         .visible(false);

@@ -148,6 +148,9 @@ async fn an_answer_needs_no_window_and_every_window_sees_all_of_it() {
     // A window that is left in the middle, and another that comes in the middle.
     let left = watched(chats.watch(&id).await.unwrap(), |shown, _| shown.messages[1].text.len() > 5).await;
     assert!(answer_of("bees", 30).starts_with(&left.0.messages[1].text));
+    let all = |shown: &Conversation, _: Option<&str>| shown.messages[1].text == answer_of("bees", 10);
+    watched(chats.watch(&id).await.unwrap(), all).await;
+    assert_eq!(texts(&chats, &id).await[1], answer_of("bees", 10), "what is not saved yet is there, too");
     let late = tokio::spawn(watched(chats.watch(&id).await.unwrap(), is_done));
     assert!(matches!(chats.ask(&id, "more", None).await, Err(ChatError::Answering)));
     script.permits.add_permits(20);

@@ -417,16 +417,38 @@ fn read(connection: &Connection, id: &str) -> rusqlite::Result<Option<Conversati
     Ok(Some(conversation))
 }
 
-/// A conversation's title until it is renamed: the start of its first question.
+/// A conversation's title until it is renamed: the start of its first question, or the name of the first file with it.
 fn title(text: &str) -> String {
     /// In characters.
     const LONGEST: usize = 60;
-    let line = text.trim().lines().next().unwrap_or_default().trim();
+    let line = first_line(text);
     if line.chars().count() <= LONGEST {
         return line.to_owned();
     }
     let short: String = line.chars().take(LONGEST - 1).collect();
     format!("{}…", short.trim_end())
+}
+
+/// The first line of a question after the files that come with it, each a fenced block whose info string is `file=NAME`;
+/// the first file's name if there is nothing else.
+fn first_line(text: &str) -> &str {
+    let mut name = "";
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    while let Some(line) = lines.next() {
+        let info = line.trim_start_matches('`');
+        let fence = &line[..line.len() - info.len()];
+        match info.strip_prefix("file=") {
+            Some(file) if fence.len() >= 3 => {
+                if name.is_empty() {
+                    name = file;
+                }
+                // To its end, a fence of the same length.
+                lines.by_ref().find(|line| *line == fence);
+            }
+            _ => return line,
+        }
+    }
+    name
 }
 
 /// The passage of a text around the words, which are in lower case; its start if there are none.

@@ -197,6 +197,12 @@ fn only_its_owner_can_read_the_files_and_a_newer_one_is_left_alone() {
 #[test]
 fn a_title_is_the_start_of_the_first_question() {
     assert_eq!(title("\n  Hello there \nmore"), "Hello there");
+    let files = "````file=notes.md\n```\nfile\n```\n````\n\n```file=b.txt\nx\n```\n";
+    assert_eq!(
+        (title(&format!("{files}\nWhat is this?")), title(files)),
+        ("What is this?".to_owned(), "notes.md".to_owned())
+    );
+    assert_eq!(title("```rust\nfn main() {}\n```"), "```rust");
     let long = title(&"ä".repeat(100));
     assert_eq!((long.chars().count(), long.ends_with('…')), (60, true));
 }
