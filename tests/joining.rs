@@ -152,7 +152,7 @@ fn a_node_says_why_it_cannot_start_and_loses_nothing() {
     let (code, stderr) = start(other, &["--memory", "lots"]);
     assert!(code == 2 && stderr.contains("\"lots\" is not an amount of memory"), "{stderr}");
     let (code, stderr) = start(other, &["--relay", "ftp://x"]);
-    assert!(code == 2 && stderr.contains("no relay"), "{stderr}");
+    assert!(code == 2 && stderr.contains("not a relay"), "{stderr}");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let taken = taken.local_addr().unwrap().to_string();
     let output = finish(hivemind(&["node", "--bind", "127.0.0.1:0", "--api", &taken, "--data-dir", other]), None);

@@ -225,13 +225,20 @@ async fn a_crash_loses_at_most_a_second() {
         shown.messages.get(1).is_some_and(|answer| answer.text == answer_of("bees", 20))
     };
     watched(chats.watch(&id).await.unwrap(), all).await;
-    // Another connection sees only what is on the disk, as the next start would.
-    let disk = rusqlite::Connection::open(folder.path().join(crate::FILE)).unwrap();
+    // What a crash at this moment would leave, as the next start would find it.
+    let saved = || {
+        let crashed = tempfile::tempdir().unwrap();
+        for file in std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap()) {
+            std::fs::copy(file.path(), crashed.path().join(file.file_name())).unwrap();
+        }
+        let disk = rusqlite::Connection::open(crashed.path().join(crate::FILE)).unwrap();
+        let sql = "SELECT text FROM message WHERE role = 'assistant'";
+        disk.query_row(sql, [], |row| row.get::<_, String>(0)).unwrap()
+    };
     for words in [20, 40, 60] {
         let began = std::time::Instant::now();
         loop {
-            let sql = "SELECT text FROM message WHERE role = 'assistant'";
-            let saved: String = disk.query_row(sql, [], |row| row.get(0)).unwrap();
+            let saved = saved();
             if saved == answer_of("bees", words) {
                 break;
             }

@@ -83,9 +83,10 @@ impl Store {
             return Err(StoreError::Newer { path });
         }
         let prepare = |connection: &mut Connection| -> rusqlite::Result<()> {
+            // Locked by this process, the log needs no index in a file of its own, for which a full disk has no room.
             connection.execute_batch(
-                "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;
-                 PRAGMA secure_delete = ON;",
+                "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
+                 PRAGMA foreign_keys = ON; PRAGMA secure_delete = ON;",
             )?;
             let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
             // `SQLite`'s own lower() knows ASCII only.

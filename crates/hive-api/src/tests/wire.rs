@@ -3,7 +3,6 @@
 //! Replies with many fields are compared with the files in `hive-types/golden`, which `hive-types` parses back; the
 //! others are requested over HTTP.
 
-use hive_mind::{Conversation, Message, Role, Store};
 use hive_node::reach::Condition;
 use hive_node::serving::{Layout, LoadingView, ModelView, StageView};
 use hive_node::{
@@ -277,16 +276,9 @@ async fn replies_about_conversations_are_written_as_ever() {
         let path = format!("/hive/v1{path}");
         running.ask(Some(&token), method, &path).json(&body).send().await.unwrap().text().await.unwrap()
     };
-    let said = Message {
-        id: "m1".to_owned(),
-        role: Role::User,
-        text: "Hello".to_owned(),
-        complete: true,
-        ..Message::default()
-    };
-    let (id, title) = ("c1".to_owned(), "A talk".to_owned());
-    let conversation = Conversation { id, title, messages: vec![said], updated_s: 5.5, ..Conversation::default() };
-    Store::open(running.folder.path()).unwrap().import(&conversation).unwrap();
+    let said = json!({ "id": "m1", "role": "user", "text": "Hello", "complete": true });
+    let conversation = json!({ "title": "A talk", "messages": [said], "updated_s": 5.5 });
+    assert_eq!(ask("PUT", "/conversations/c1", conversation).await, DONE);
     let listed = ask("GET", "/conversations?words=talk", json!(null)).await;
     assert_eq!(
         listed,
