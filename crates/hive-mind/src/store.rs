@@ -79,14 +79,16 @@ impl Store {
         }
         let fail = |error| StoreError::Database { path: path.clone(), error };
         let mut connection = Connection::open(&path).map_err(fail)?;
+        // Before anything is read. Locked by this process, the log needs no index in a file of its own, for which a full disk
+        // has no room.
+        connection.pragma_update(None, "locking_mode", "EXCLUSIVE").map_err(fail)?;
         if layout::version(&connection).map_err(fail)? > layout::VERSION {
             return Err(StoreError::Newer { path });
         }
         let prepare = |connection: &mut Connection| -> rusqlite::Result<()> {
-            // Locked by this process, the log needs no index in a file of its own, for which a full disk has no room.
             connection.execute_batch(
-                "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
-                 PRAGMA foreign_keys = ON; PRAGMA secure_delete = ON;",
+                "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;
+                 PRAGMA secure_delete = ON;",
             )?;
             let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
             // `SQLite`'s own lower() knows ASCII only.

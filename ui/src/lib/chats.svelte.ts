@@ -246,7 +246,11 @@ class Chats {
     this.#pause = setTimeout(() => void this.#settle(), TYPING_PAUSE_MS);
   }
 
-  /** Writes what was typed at once. */
+  /** Writes what was typed at once, as before the page is left. */
+  leave(): void {
+    void this.#settle();
+  }
+
   #settle(): Promise<unknown> {
     clearTimeout(this.#pause);
     for (const [route, body] of this.#typed) {
@@ -287,6 +291,7 @@ class Chats {
   }
 
   async stop(): Promise<void> {
+    await this.#settle();
     await this.#attempt(() => api.post(`/conversations/${this.open.id}/stop`));
   }
 

@@ -263,6 +263,19 @@ describe("a conversation", () => {
     expect([begun?.draft, begun?.choices.temperature, node.conversations.get("c")?.draft]).toEqual(["quick", 0, ""]);
   });
 
+  it("keeps what was typed just before the page is left, or an answer is stopped", async () => {
+    const id = await open();
+    await type("half");
+    window.dispatchEvent(new Event("pagehide"));
+    await waitFor(() => expect(node.conversations.get(id)?.draft).toBe("half"));
+    await ask("Tell me");
+    node.write(id, "Well");
+    await type("next");
+    await fireEvent.click(screen.getByRole("button", { name: "Stop" }));
+    await waitFor(() => expect(chats.answering).toBeNull());
+    expect(node.conversations.get(id)?.draft).toBe("next");
+  });
+
   it("keeps what was typed before it was there", async () => {
     render(Chat, { shown, machines: () => {} });
     await type("quick");
