@@ -322,6 +322,13 @@ export type Interruption = {
 	pause_s: number,
 };
 
+/**  A language of the app. */
+export type Language = 
+/**  English. */
+"en" | 
+/**  German. */
+"de";
+
 /**  A link to a machine. */
 export type LinkView = {
 	/**  "Thunderbolt", "Wi-Fi", … */

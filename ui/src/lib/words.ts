@@ -1,77 +1,45 @@
-/** All user-visible text, and the formatting of numbers. */
+/** All user-visible text, in English. `words.de.ts` has it in German, and `words` is what the window speaks. */
 
-import type { Accent, Cause, Look, Refused, Remedy } from "./bindings";
+import type { Accent, Cause, Language, Look, Refused, Remedy } from "./bindings";
+import { amount, date, day, decimal, gigabytes, milliseconds, rate, several, speed, time, together, writeAs } from "./numbers";
 
-export function gigabytes(bytes: number): string {
-  return bytes < 1e9 ? `${Math.round(bytes / 1e6)} MB` : `${(bytes / 1e9).toFixed(1)} GB`;
-}
-
-/** "8.6 GB" or "500 MB": an amount for a field and its unit; none is "". */
-export function amount(bytes: number | null | undefined): string {
-  if (bytes === null || bytes === undefined) return "";
-  return bytes < 1e9 ? `${Math.round(bytes / 1e6)} MB` : `${Number((bytes / 1e9).toFixed(1))} GB`;
-}
-
-export function milliseconds(ms: number): string {
-  return `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`;
-}
-
-export function rate(bits: number): string {
-  return bits >= 1e9 ? `${(bits / 1e9).toFixed(1)} Gbit/s` : `${Math.max(1, Math.round(bits / 1e6))} Mbit/s`;
-}
-
-export function speed(tokens: number): string {
-  return `${tokens < 10 ? tokens.toFixed(1) : Math.round(tokens)} tok/s`;
-}
+export { amount, day, decimal, gigabytes, milliseconds, rate, speed, time };
 
 /** Layers counted from 1: `[0, 18)` is "layers 1–18"; several ranges are "layers 1–4, 10". */
 export function layers(ranges: [number, number][]): string {
   const range = ([start, end]: [number, number]) => (end - start === 1 ? `${end}` : `${start + 1}–${end}`);
   const count = ranges.reduce((sum, [start, end]) => sum + end - start, 0);
-  return `${count === 1 ? "layer" : "layers"} ${ranges.map(range).join(", ")}`;
-}
-
-export function several(count: number, one: string, more: string): string {
-  return `${count} ${count === 1 ? one : more}`;
-}
-
-export function together(names: string[]): string {
-  return names.join(" + ");
+  return words.layers(count, ranges.map(range).join(", "));
 }
 
 /** The section of the list that a conversation belongs to. */
-export function age(updated_s: number, now_s: number): "Today" | "This week" | "Older" {
+export function age(updated_s: number, now_s: number): string {
   const midnight = new Date(now_s * 1000).setHours(0, 0, 0, 0) / 1000;
-  if (updated_s >= midnight) return "Today";
-  return updated_s >= midnight - 6 * 86_400 ? "This week" : "Older";
-}
-
-/** "Friday, 27 November 2026": the date of a timestamp, in local time. */
-export function day(at: string): string {
-  return new Date(at).toLocaleDateString("en-GB", { weekday: "long", day: "numeric", month: "long", year: "numeric" });
-}
-
-/** "14:02": the time of day of a timestamp, in local time. */
-export function time(at: string): string {
-  return new Date(at).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit" });
+  if (updated_s >= midnight) return words.today;
+  return updated_s >= midnight - 6 * 86_400 ? words.thisWeek : words.older;
 }
 
 /** "14:02", "yesterday 14:02", "26 November": a past moment, as near as it needs to be told. */
 export function moment(at_s: number, now_s: number = Date.now() / 1000): string {
-  const at = new Date(at_s * 1000);
-  const days = Math.round((new Date(now_s * 1000).setHours(0, 0, 0, 0) - new Date(at_s * 1000).setHours(0, 0, 0, 0)) / 86_400_000);
-  if (days <= 0) return time(at.toISOString());
-  if (days === 1) return `yesterday ${time(at.toISOString())}`;
-  const year = at.getFullYear() === new Date(now_s * 1000).getFullYear() ? undefined : "numeric";
-  return at.toLocaleDateString("en-GB", { day: "numeric", month: "long", year });
+  const [at, now] = [new Date(at_s * 1000), new Date(now_s * 1000)];
+  const days = Math.round((new Date(now).setHours(0, 0, 0, 0) - new Date(at).setHours(0, 0, 0, 0)) / 86_400_000);
+  const clock = time(at.toISOString());
+  if (days <= 0) return clock;
+  return days === 1 ? words.yesterday(clock) : date(at, now);
 }
 
 /** "away since 14:02", or "away" if it is not known since when. */
 export function away(since_s: number | null): string {
-  return since_s === null ? "away" : `away since ${moment(since_s)}`;
+  return since_s === null ? words.away : words.awaySince(moment(since_s));
 }
 
-export const words = {
+export const english = {
+  layers: (count: number, which: string) => `${count === 1 ? "layer" : "layers"} ${which}`,
+  thisWeek: "This week",
+  older: "Older",
+  yesterday: (time: string) => `yesterday ${time}`,
+  away: "away",
+  awaySince: (moment: string) => `away since ${moment}`,
   share: "Share compute",
   machines: "Machines",
   models: "Models",
@@ -98,7 +66,7 @@ export const words = {
   again: "Answer again",
   edit: "Edit",
   goOn: "Continue",
-  reading: (tokens: number, of: number) => `Reading: ${tokens.toLocaleString("en")} of ${of.toLocaleString("en")} tokens`,
+  reading: (tokens: number, of: number) => `Reading: ${decimal(tokens)} of ${decimal(of)} tokens`,
   remove: "Delete",
   rename: "Rename",
   openFolder: "Open Folder",
@@ -256,12 +224,12 @@ export const words = {
     [
       tokens_per_s ? speed(tokens_per_s) : "",
       together(machines),
-      first_s === null ? "" : `${first_s.toFixed(1)} s to first word`,
+      first_s === null ? "" : `${decimal(first_s, 1)} s to first word`,
     ]
       .filter((part) => part)
       .join(" · "),
   computed: (machines: string[], tokens: number) => `${together(machines)}: ${several(tokens, "token", "tokens")}.`,
-  tookOver: (why: string, pause_s: number) => `${why.replace(/[.…]+$/, "")}; ${pause_s.toFixed(1)} s, no word lost.`,
+  tookOver: (why: string, pause_s: number) => `${why.replace(/[.…]+$/, "")}; ${decimal(pause_s, 1)} s, no word lost.`,
   tryAgain: "Try again",
   jump: "Jump to",
   jumpTo: "Chat, page or words",
@@ -353,11 +321,11 @@ export const words = {
   dropHere: "Drop files to attach them",
   pastedText: "Pasted text",
   insertAsText: "Insert as text",
-  fileSize: (bytes: number) => (bytes < 1000 ? several(bytes, "byte", "bytes") : `${(bytes / 1000).toLocaleString("en", { maximumFractionDigits: 1 })} kB`),
-  aboutTokens: (tokens: number) => `about ${tokens.toLocaleString("en")} ${tokens === 1 ? "token" : "tokens"}`,
-  tooLong: (over: number) => `Too long for any model here, by about ${over.toLocaleString("en")} characters. Paste a shorter part.`,
+  fileSize: (bytes: number) => (bytes < 1000 ? several(bytes, "byte", "bytes") : `${decimal(bytes / 1000, bytes < 10_000 ? 1 : 0)} kB`),
+  aboutTokens: (tokens: number) => `about ${decimal(tokens)} ${tokens === 1 ? "token" : "tokens"}`,
+  tooLong: (over: number) => `Too long for any model here, by about ${decimal(over)} characters. Paste a shorter part.`,
   fileTooLong: (name: string, over: number) =>
-    `${name} doesn’t fit: this message would be too long by about ${over.toLocaleString("en")} characters.`,
+    `${name} doesn’t fit: this message would be too long by about ${decimal(over)} characters.`,
   isBinary: (name: string) => `${name} isn’t a text file, so it can’t be attached.`,
   isPdf: (name: string) => `${name} is a PDF, which HiveMind can’t read yet. Copy its text and paste it here.`,
   isUnreadable: (name: string) => `${name} can’t be read. If it’s a folder, attach its files instead.`,
@@ -369,7 +337,7 @@ export const words = {
     `Remove ${name}? It will no longer compute for you, and you have to pair again to undo this.`,
   removeAsk: "Remove…",
   removed: (name: string) => `Removed ${name}`,
-  didToday: (answers: number, tokens: number) => `${several(answers, "answer", "answers")}, ${tokens.toLocaleString("en")} tokens`,
+  didToday: (answers: number, tokens: number) => `${several(answers, "answer", "answers")}, ${decimal(tokens)} tokens`,
   today: "Today",
   showCode: "Show QR code",
   hideCode: "Hide QR code",
@@ -408,7 +376,7 @@ export const words = {
   refused: (refused: Refused): string => {
     switch (refused.kind) {
       case "whole":
-        return `Enter a whole number from ${refused.least.toLocaleString("en")} to ${refused.most.toLocaleString("en")}.`;
+        return `Enter a whole number from ${decimal(refused.least)} to ${decimal(refused.most)}.`;
       case "memory":
         return refused.most === null
           ? `Enter ${gigabytes(refused.least)} or more.`
@@ -504,6 +472,28 @@ export const words = {
   } satisfies Record<Remedy, string>,
   stopping: "Stopping…",
 };
+
+/** What a language has to say. */
+export type Words = typeof english;
+
+/** The words of the window. */
+export let words: Words = english;
+
+/** The language that the window speaks. */
+export let spoken: Language = "en";
+
+/** Speaks a language from now on. What is on the screen has to be drawn again. */
+export function speak(language: Language): void {
+  spoken = language;
+  writeAs(language);
+  document.documentElement.lang = language;
+}
+
+/** The language that the person in front of the window reads, as far as the system tells. */
+export function preferred(): Language {
+  const known = navigator.languages.map((name) => name.slice(0, 2)).find((name) => name === "de" || name === "en");
+  return known === "de" ? "de" : "en";
+}
 
 /** What a file of the data folder holds, and what a start without it means. */
 function holds(file: string): { what: string; without: string } {
