@@ -88,7 +88,7 @@ impl Shell {
         let started = kept.clone();
         let (settings, update) = (watch::channel(kept).0, watch::channel(update).0);
         let (folder, offer, subscriptions) = (folder.to_owned(), Mutex::default(), Mutex::default());
-        let direct = Direct::new(chats.clone());
+        let direct = Direct::new(node.clone(), chats.clone());
         Ok(Self { node, chats, direct, folder, shown, update, settings, offer, subscriptions, started, api })
     }
 

@@ -1,9 +1,8 @@
 //! Conversations for the owner's windows and programs: read, watch, ask, change, delete.
 
-use axum::extract::{FromRef, Path, Query, State};
+use axum::Json;
+use axum::extract::{Path, Query, State};
 use axum::response::sse::{Event, KeepAlive, Sse};
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use futures_util::{Stream, stream};
 use hive_mind::{ChatError, Chats, Choices, Conversation, Entry, StoreError};
 use hive_types::{
@@ -13,30 +12,32 @@ use hive_types::{
 use serde::Serialize;
 
 use crate::error::Refusal;
+use crate::rights::CONVERSATIONS;
+use crate::routes::Routes;
+use crate::shared::Local;
 
-pub(crate) fn routes<S>() -> Router<S>
-where
-    S: Clone + Send + Sync + 'static,
-    Chats: FromRef<S>,
-{
-    Router::new()
-        .route("/conversations", get(list).post(begin))
-        .route("/conversations/changes", get(changes))
-        .route("/conversations/{id}", get(read).put(import).delete(delete))
-        .route("/conversations/{id}/events", get(events))
-        .route("/conversations/{id}/ask", post(ask))
-        .route("/conversations/{id}/again", post(answer_again))
-        .route("/conversations/{id}/resume", post(resume))
-        .route("/conversations/{id}/stop", post(stop))
-        .route("/conversations/{id}/choose", post(choose))
-        .route("/conversations/{id}/rename", post(rename))
-        .route("/conversations/{id}/draft", post(draft))
-        .route("/conversations/{id}/instructions", post(instruct))
-        .route("/conversations/{id}/choices", post(set_choices))
-        .route("/conversations/{id}/pin", post(pin))
-        .route("/conversations/{id}/archive", post(archive))
-        .route("/conversations/{id}/restore", post(restore))
-        .route("/conversations/{id}/markdown", get(markdown))
+pub(crate) fn routes() -> Routes<Local> {
+    Routes::new()
+        .get("/conversations", CONVERSATIONS, list)
+        .post("/conversations", CONVERSATIONS, begin)
+        .get("/conversations/changes", CONVERSATIONS, changes)
+        .get("/conversations/{id}", CONVERSATIONS, read)
+        .put("/conversations/{id}", CONVERSATIONS, import)
+        .delete("/conversations/{id}", CONVERSATIONS, delete)
+        .get("/conversations/{id}/events", CONVERSATIONS, events)
+        .post("/conversations/{id}/ask", CONVERSATIONS, ask)
+        .post("/conversations/{id}/again", CONVERSATIONS, answer_again)
+        .post("/conversations/{id}/resume", CONVERSATIONS, resume)
+        .post("/conversations/{id}/stop", CONVERSATIONS, stop)
+        .post("/conversations/{id}/choose", CONVERSATIONS, choose)
+        .post("/conversations/{id}/rename", CONVERSATIONS, rename)
+        .post("/conversations/{id}/draft", CONVERSATIONS, draft)
+        .post("/conversations/{id}/instructions", CONVERSATIONS, instruct)
+        .post("/conversations/{id}/choices", CONVERSATIONS, set_choices)
+        .post("/conversations/{id}/pin", CONVERSATIONS, pin)
+        .post("/conversations/{id}/archive", CONVERSATIONS, archive)
+        .post("/conversations/{id}/restore", CONVERSATIONS, restore)
+        .get("/conversations/{id}/markdown", CONVERSATIONS, markdown)
 }
 
 fn refused(error: ChatError) -> Refusal {

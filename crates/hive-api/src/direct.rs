@@ -1,4 +1,4 @@
-//! The conversations of HiveMind's own interface without a network: for the app, which shows the node it runs itself.
+//! HiveMind's own interface without a network: for the app, which shows the node it runs itself.
 
 use std::convert::Infallible;
 
@@ -7,8 +7,11 @@ use axum::body::{Body, Bytes, HttpBody};
 use axum::http::{Method, Request, Response, StatusCode, header};
 use futures_util::stream::{BoxStream, StreamExt};
 use hive_mind::Chats;
+use hive_node::Node;
 use hive_types::ErrorReply;
 use tower_service::Service;
+
+use crate::shared::Local;
 
 /// Calls routes of HiveMind's own interface in this process, with all rights of the owner.
 #[derive(Debug, Clone)]
@@ -26,13 +29,13 @@ pub enum CallError {
 }
 
 impl Direct {
-    /// The routes of these conversations.
-    pub fn new(chats: Chats) -> Self {
-        let router = Router::new()
-            .nest("/hive/v1", crate::conversations::routes())
+    /// The routes of this node and its owner's conversations.
+    pub fn new(node: Node, chats: Chats) -> Self {
+        let (router, _) = crate::local_routes().into_parts();
+        let router = router
             .fallback(crate::error::not_found)
             .layer(axum::middleware::map_response(crate::error::in_json))
-            .with_state(chats);
+            .with_state(Local { node, chats });
         Self { router }
     }
 

@@ -21,11 +21,13 @@ use crate::audited::Program;
 use crate::cors;
 use crate::error::Refusal;
 use crate::rights::{self, Needs};
+use crate::routes::Requirements;
 use crate::tokens::{self, Grant, Tokens};
 
 #[derive(Debug)]
 pub(crate) struct Guard {
     tokens: Arc<Tokens>,
+    requirements: Requirements,
     hosts: [String; 3],
     origins: [String; 3],
     port: u16,
@@ -39,11 +41,12 @@ const SHOWN_COLUMNS: usize = 80;
 const ONCE: [header::HeaderName; 3] = [header::HOST, header::ORIGIN, header::AUTHORIZATION];
 
 impl Guard {
-    pub(crate) fn new(tokens: Arc<Tokens>, address: SocketAddr, allowed: Allowed) -> Self {
+    pub(crate) fn new(tokens: Arc<Tokens>, requirements: Requirements, address: SocketAddr, allowed: Allowed) -> Self {
         let names = ["127.0.0.1", "localhost", "[::1]"];
         let port = address.port();
         Self {
             tokens,
+            requirements,
             hosts: names.map(|name| format!("{name}:{port}")),
             origins: names.map(|name| format!("http://{name}:{port}")),
             port,
@@ -121,7 +124,7 @@ pub(crate) async fn check(State(guard): State<Arc<Guard>>, request: Request, nex
 /// Serves a request if its token has the right that the route requires.
 async fn serve_whoever_may(guard: &Guard, mut request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>();
-    let needs = route.map(|route| rights::needs(request.method(), route.as_str()));
+    let needs = route.map(|route| rights::needs(&guard.requirements, request.method(), route.as_str()));
     if needs == Some(Needs::Nothing) {
         return next.run(request).await;
     }
@@ -185,7 +188,7 @@ mod tests {
         let token = Token::read(folder.path()).unwrap().unwrap();
         let named = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
         let allowed = Allowed::new(&named(&["app://obsidian.md"]), &named(&["host.docker.internal"])).unwrap();
-        let guard = Guard::new(tokens, "127.0.0.1:4483".parse().unwrap(), allowed);
+        let guard = Guard::new(tokens, Requirements::new(), "127.0.0.1:4483".parse().unwrap(), allowed);
         let mut headers = HeaderMap::new();
         for (name, value) in pairs {
             headers.append(*name, HeaderValue::from_str(&value.replace("TOKEN", token.as_str())).unwrap());

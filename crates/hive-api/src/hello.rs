@@ -3,17 +3,18 @@
 //! `api.json` outlives a killed node, and by then another program may listen on its port. So the command line first
 //! sends a random nonce here and checks the proof ([`Token::is_proven`](crate::Token::is_proven)).
 
+use axum::Json;
 use axum::extract::{Query, State};
-use axum::routing::get;
-use axum::{Json, Router};
 use data_encoding::HEXLOWER;
 use hive_types::{Hello, HelloQuery};
 
-use crate::Shared;
 use crate::error::Refusal;
+use crate::rights::Needs;
+use crate::routes::Routes;
+use crate::shared::Shared;
 
-pub(crate) fn routes() -> Router<Shared> {
-    Router::new().route("/hello", get(hello))
+pub(crate) fn routes() -> Routes<Shared> {
+    Routes::new().get("/hello", Needs::Nothing, hello)
 }
 
 async fn hello(

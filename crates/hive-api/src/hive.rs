@@ -3,61 +3,61 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
+use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::response::Sse;
 use axum::response::sse::{Event, KeepAlive};
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use futures_util::Stream;
 use hive_node::audit;
 use hive_node::data::NotKept;
 use hive_node::serving::ModelRequest;
-use hive_node::{Code, DecideError, INVITE_VALID_FOR, PairError, PeerId, Rights, Ticket};
+use hive_node::{Code, DecideError, INVITE_VALID_FOR, Node, PairError, PeerId, Rights, Ticket};
 use hive_types::{
     Approval, Done, Invitation, InviteRequest, JoinRequest, PairingCode, PeerName, PeerView, PlanQuery, PlanView,
     RightsChange, SharingChange, SharingReply, Status, Update,
 };
 
-use crate::Shared;
 use crate::error::Refusal;
 use crate::openai::serve_refusal;
+use crate::rights::{MACHINES, MODELS};
+use crate::routes::Routes;
+use crate::shared::Local;
 use crate::views;
 
-pub(crate) fn routes() -> Router<Shared> {
-    Router::new()
-        .route("/status", get(status))
-        .route("/events", get(events))
-        .route("/peers", get(peers))
-        .route("/peers/{who}/pair", post(pair))
-        .route("/peers/{who}/approve", post(approve))
-        .route("/peers/{who}/deny", post(deny))
-        .route("/peers/{who}/remove", post(remove))
-        .route("/peers/{who}/block", post(block))
-        .route("/peers/{who}/rename", post(rename))
-        .route("/peers/{who}/rights", post(rights))
-        .route("/sharing", post(sharing))
-        .route("/invites", post(invite))
-        .route("/join", post(join))
-        .route("/log", get(log))
-        .route("/plan", get(plan))
-        .route("/quit", post(quit))
+pub(crate) fn routes() -> Routes<Local> {
+    Routes::new()
+        .get("/status", MACHINES, status)
+        .get("/events", MACHINES, events)
+        .get("/peers", MACHINES, peers)
+        .post("/peers/{who}/pair", MACHINES, pair)
+        .post("/peers/{who}/approve", MACHINES, approve)
+        .post("/peers/{who}/deny", MACHINES, deny)
+        .post("/peers/{who}/remove", MACHINES, remove)
+        .post("/peers/{who}/block", MACHINES, block)
+        .post("/peers/{who}/rename", MACHINES, rename)
+        .post("/peers/{who}/rights", MACHINES, rights)
+        .post("/sharing", MACHINES, sharing)
+        .post("/invites", MACHINES, invite)
+        .post("/join", MACHINES, join)
+        .get("/log", MACHINES, log)
+        .get("/plan", MODELS, plan)
 }
 
-async fn status(State(shared): State<Shared>) -> Json<Status> {
-    Json(views::status(&shared.node))
+async fn status(State(node): State<Node>) -> Json<Status> {
+    Json(views::status(&node))
 }
 
-async fn peers(State(shared): State<Shared>) -> Json<Vec<PeerView>> {
-    Json(shared.node.peer_views().into_iter().map(views::peer).collect())
+async fn peers(State(node): State<Node>) -> Json<Vec<PeerView>> {
+    Json(node.peer_views().into_iter().map(views::peer).collect())
 }
 
 /// Minimum interval between two updates: short enough not to be noticed, long enough to batch heartbeats' changes.
 const UPDATE_PAUSE: Duration = Duration::from_millis(100);
 
-async fn events(State(shared): State<Shared>) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
-    let mut changes = shared.node.changes();
+async fn events(State(node): State<Node>) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+    let mut changes = node.changes();
     changes.mark_changed();
-    let start = (shared.node, changes, 0);
+    let start = (node, changes, 0);
     let stream = futures_util::stream::unfold(start, |(node, mut changes, heard)| async move {
         tokio::select! {
             changed = changes.changed() => changed.ok()?,
@@ -73,19 +73,19 @@ async fn events(State(shared): State<Shared>) -> Sse<impl Stream<Item = Result<E
     Sse::new(stream).keep_alive(KeepAlive::default())
 }
 
-async fn sharing(State(shared): State<Shared>, Json(change): Json<SharingChange>) -> Json<SharingReply> {
+async fn sharing(State(node): State<Node>, Json(change): Json<SharingChange>) -> Json<SharingReply> {
     let changed = match change {
-        SharingChange::Share(on) => shared.node.share(on),
-        SharingChange::PauseMinutes(0) => shared.node.pause(None),
-        SharingChange::PauseMinutes(minutes) => shared.node.pause(Some(Duration::from_secs(u64::from(minutes) * 60))),
-        SharingChange::MemoryBytes(bytes) => shared.node.give_memory(bytes),
+        SharingChange::Share(on) => node.share(on),
+        SharingChange::PauseMinutes(0) => node.pause(None),
+        SharingChange::PauseMinutes(minutes) => node.pause(Some(Duration::from_secs(u64::from(minutes) * 60))),
+        SharingChange::MemoryBytes(bytes) => node.give_memory(bytes),
     };
     let not_kept = changed.err().map(|error| format!("{error}; {}", error.hint()));
-    Json(SharingReply { status: views::status(&shared.node), not_kept })
+    Json(SharingReply { status: views::status(&node), not_kept })
 }
 
-fn find(shared: &Shared, who: &str) -> Result<PeerId, Refusal> {
-    shared.node.find(who).map_err(|error| Refusal::missing("no_such_peer", error))
+fn find(node: &Node, who: &str) -> Result<PeerId, Refusal> {
+    node.find(who).map_err(|error| Refusal::missing("no_such_peer", error))
 }
 
 fn pair_refusal(error: PairError) -> Refusal {
@@ -97,36 +97,36 @@ fn pair_refusal(error: PairError) -> Refusal {
     Refusal::new(axum::http::StatusCode::BAD_GATEWAY, code, error)
 }
 
-async fn pair(State(shared): State<Shared>, Path(who): Path<String>) -> Result<Json<PairingCode>, Refusal> {
-    let peer = find(&shared, &who)?;
-    let code = shared.node.pair(peer).await.map_err(pair_refusal)?;
+async fn pair(State(node): State<Node>, Path(who): Path<String>) -> Result<Json<PairingCode>, Refusal> {
+    let peer = find(&node, &who)?;
+    let code = node.pair(peer).await.map_err(pair_refusal)?;
     Ok(Json(PairingCode { id: peer.to_text(), code: code.to_string() }))
 }
 
 async fn approve(
-    State(shared): State<Shared>,
+    State(node): State<Node>,
     Path(who): Path<String>,
     Json(Approval { code }): Json<Approval>,
 ) -> Result<Json<Done>, Refusal> {
-    let peer = find(&shared, &who)?;
+    let peer = find(&node, &who)?;
     let code = Code::parse(&code).ok_or_else(|| Refusal::bad("wrong_code", "a code is six digits"))?;
-    shared.node.approve(peer, code).map_err(decide_refusal)?;
+    node.approve(peer, code).map_err(decide_refusal)?;
     Ok(done())
 }
 
-async fn deny(State(shared): State<Shared>, Path(who): Path<String>) -> Result<Json<Done>, Refusal> {
-    let peer = find(&shared, &who)?;
-    shared.node.deny(peer).map_err(decide_refusal)?;
+async fn deny(State(node): State<Node>, Path(who): Path<String>) -> Result<Json<Done>, Refusal> {
+    let peer = find(&node, &who)?;
+    node.deny(peer).map_err(decide_refusal)?;
     Ok(done())
 }
 
-async fn remove(State(shared): State<Shared>, Path(who): Path<String>) -> Result<Json<Done>, Refusal> {
-    shared.node.remove(find(&shared, &who)?).map_err(not_kept)?;
+async fn remove(State(node): State<Node>, Path(who): Path<String>) -> Result<Json<Done>, Refusal> {
+    node.remove(find(&node, &who)?).map_err(not_kept)?;
     Ok(done())
 }
 
-async fn block(State(shared): State<Shared>, Path(who): Path<String>) -> Result<Json<Done>, Refusal> {
-    shared.node.block(find(&shared, &who)?).map_err(not_kept)?;
+async fn block(State(node): State<Node>, Path(who): Path<String>) -> Result<Json<Done>, Refusal> {
+    node.block(find(&node, &who)?).map_err(not_kept)?;
     Ok(done())
 }
 
@@ -136,12 +136,12 @@ fn not_kept(error: NotKept) -> Refusal {
 }
 
 async fn rights(
-    State(shared): State<Shared>,
+    State(node): State<Node>,
     Path(who): Path<String>,
     Json(change): Json<RightsChange>,
 ) -> Result<Json<hive_types::Rights>, Refusal> {
-    let peer = find(&shared, &who)?;
-    let before = shared.node.rights(peer);
+    let peer = find(&node, &who)?;
+    let before = node.rights(peer);
     let before = before.ok_or_else(|| Refusal::bad("not_approved", "only an approved machine has rights"))?;
     let limit = |change: Option<u64>, before: Option<u64>| {
         change.map_or(before, |limit| Some(limit).filter(|limit| *limit > 0))
@@ -155,51 +155,46 @@ async fn rights(
     };
     // A request that only reads a machine's rights changes nothing.
     if rights != before {
-        shared.node.set_rights(peer, rights).map_err(|error| Refusal::internal(&error).hint(error.hint()))?;
+        node.set_rights(peer, rights).map_err(|error| Refusal::internal(&error).hint(error.hint()))?;
     }
     Ok(Json(views::rights(rights)))
 }
 
 async fn rename(
-    State(shared): State<Shared>,
+    State(node): State<Node>,
     Path(who): Path<String>,
     Json(PeerName { name }): Json<PeerName>,
 ) -> Result<Json<Done>, Refusal> {
-    shared.node.rename(find(&shared, &who)?, &name).map_err(not_kept)?;
+    node.rename(find(&node, &who)?, &name).map_err(not_kept)?;
     Ok(done())
 }
 
 /// Maximum lifetime of an invitation, in seconds: 31 days.
 const LONGEST_INVITE_S: u64 = 31 * 24 * 3600;
 
-async fn invite(State(shared): State<Shared>, Json(request): Json<InviteRequest>) -> Result<Json<Invitation>, Refusal> {
+async fn invite(State(node): State<Node>, Json(request): Json<InviteRequest>) -> Result<Json<Invitation>, Refusal> {
     let seconds = request.valid_for_s.unwrap_or(INVITE_VALID_FOR.as_secs()).clamp(1, LONGEST_INVITE_S);
-    let ticket = shared.node.invite(Duration::from_secs(seconds)).map_err(Refusal::internal)?;
+    let ticket = node.invite(Duration::from_secs(seconds)).map_err(Refusal::internal)?;
     Ok(Json(Invitation { ticket: ticket.to_text(), valid_for_s: seconds }))
 }
 
 async fn join(
-    State(shared): State<Shared>,
+    State(node): State<Node>,
     Json(JoinRequest { ticket }): Json<JoinRequest>,
 ) -> Result<Json<PairingCode>, Refusal> {
     let ticket = Ticket::parse(&ticket).map_err(|error| Refusal::bad("bad_ticket", error))?;
-    let (peer, code) = shared.node.join_by(&ticket).await.map_err(pair_refusal)?;
+    let (peer, code) = node.join_by(&ticket).await.map_err(pair_refusal)?;
     Ok(Json(PairingCode { id: peer.to_text(), code: code.to_string() }))
 }
 
-async fn plan(State(shared): State<Shared>, Query(query): Query<PlanQuery>) -> Result<Json<PlanView>, Refusal> {
+async fn plan(State(node): State<Node>, Query(query): Query<PlanQuery>) -> Result<Json<PlanView>, Refusal> {
     let wanted = ModelRequest { model: query.model, stages: query.stages };
-    let layout = shared.node.lay_out(&wanted).await.map_err(serve_refusal)?;
+    let layout = node.lay_out(&wanted).await.map_err(serve_refusal)?;
     Ok(Json(views::plan(layout)))
 }
 
-async fn log(State(shared): State<Shared>, Query(query): Query<audit::Query>) -> Result<Json<audit::Log>, Refusal> {
-    Ok(Json(shared.node.audit_log(&query).map_err(Refusal::internal)?))
-}
-
-async fn quit(State(shared): State<Shared>) -> Json<Done> {
-    shared.quit.send_replace(true);
-    done()
+async fn log(State(node): State<Node>, Query(query): Query<audit::Query>) -> Result<Json<audit::Log>, Refusal> {
+    Ok(Json(node.audit_log(&query).map_err(Refusal::internal)?))
 }
 
 fn decide_refusal(error: DecideError) -> Refusal {

@@ -21,7 +21,9 @@ mod library;
 mod openai;
 mod paths;
 mod programs;
+mod quit;
 mod rights;
+mod routes;
 mod server;
 mod shared;
 #[cfg(test)]
@@ -35,7 +37,6 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use axum::Router;
 use hive_mind::Chats;
 use hive_node::Node;
 use hive_node::data::DataWarning;
@@ -44,7 +45,8 @@ use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
-use shared::Shared;
+use routes::Routes;
+use shared::{Local, Shared};
 
 pub use hive_types::{IssuedToken, Right, TokenView};
 
@@ -101,6 +103,20 @@ impl ApiError {
     }
 }
 
+/// Prefix of HiveMind's own interface.
+const OWN: &str = "/hive/v1";
+
+/// The routes that need no network: what [`Direct`] calls.
+fn local_routes() -> Routes<Local> {
+    hive::routes().merge(library::routes()).merge(conversations::routes()).under(OWN)
+}
+
+/// The routes that belong to the server.
+fn server_routes() -> Routes<Shared> {
+    let own = hello::routes().merge(tokens::routes()).merge(quit::routes());
+    own.under(OWN).merge(openai::routes().under("/v1"))
+}
+
 /// A running API. Dropping it stops listening, as [`Api::stop`] does; responses in progress have two seconds to finish.
 #[derive(Debug)]
 pub struct Api {
@@ -131,20 +147,13 @@ impl Api {
         let listener = TcpListener::bind(address).await.map_err(|why| ApiError::Bind { address, why })?;
         let address = listener.local_addr().map_err(|why| ApiError::Bind { address, why })?;
         let warning = say_where(address, folder).err();
-        let guard = Arc::new(guard::Guard::new(tokens.clone(), address, allowed));
         let audited = axum::middleware::from_fn_with_state(node.clone(), audited::note);
         let farewell = axum::middleware::from_fn_with_state(node.clone(), farewell::in_time);
-        let shared = Shared { node, chats, tokens: tokens.clone(), address, quit: watch::channel(false).0 };
-        let app = Router::new()
-            .nest(
-                "/hive/v1",
-                hive::routes()
-                    .merge(hello::routes())
-                    .merge(library::routes())
-                    .merge(conversations::routes())
-                    .merge(tokens::routes()),
-            )
-            .nest("/v1", openai::routes())
+        let local = Local { node: node.clone(), chats };
+        let shared = Shared { node, tokens: tokens.clone(), address, quit: watch::channel(false).0 };
+        let (router, needs) = local_routes().with_state(local).merge(server_routes()).into_parts();
+        let guard = Arc::new(guard::Guard::new(tokens.clone(), needs, address, allowed));
+        let app = router
             .fallback(error::not_found)
             .layer(farewell)
             .layer(axum::middleware::map_response(error::in_json))

@@ -1,52 +1,48 @@
 //! The models on this machine: list, load, unload.
 
+use axum::Json;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
-use axum::routing::{get, post};
-use axum::{Json, Router};
-use hive_node::LetGoError;
+use hive_node::{LetGoError, Node};
 use hive_types::{Done, LoadRequest, ModelName, ModelOnDisk};
 
-use crate::Shared;
 use crate::error::Refusal;
 use crate::openai::serve_refusal;
+use crate::rights::MODELS;
+use crate::routes::Routes;
+use crate::shared::Local;
 
-pub(crate) fn routes() -> Router<Shared> {
-    Router::new()
-        .route("/models", get(list).delete(remove))
-        .route("/models/load", post(load))
-        .route("/models/unload", post(unload))
+pub(crate) fn routes() -> Routes<Local> {
+    Routes::new()
+        .get("/models", MODELS, list)
+        .delete("/models", MODELS, remove)
+        .post("/models/load", MODELS, load)
+        .post("/models/unload", MODELS, unload)
 }
 
-async fn list(State(shared): State<Shared>) -> Json<Vec<ModelOnDisk>> {
-    Json(shared.node.models().await)
+async fn list(State(node): State<Node>) -> Json<Vec<ModelOnDisk>> {
+    Json(node.models().await)
 }
 
 async fn load(
-    State(shared): State<Shared>,
+    State(node): State<Node>,
     Json(LoadRequest { model, stages }): Json<LoadRequest>,
 ) -> Result<Json<Done>, Refusal> {
     let loaded = match stages {
-        Some(stages) => shared.node.load_model_by_hand(&model, &stages).await,
-        None => shared.node.load_model(&model).await,
+        Some(stages) => node.load_model_by_hand(&model, &stages).await,
+        None => node.load_model(&model).await,
     };
     loaded.map_err(serve_refusal)?;
     Ok(Json(Done::DONE))
 }
 
-async fn unload(
-    State(shared): State<Shared>,
-    Json(ModelName { model }): Json<ModelName>,
-) -> Result<Json<Done>, Refusal> {
-    shared.node.unload_model(&model).await.map_err(let_go_refusal)?;
+async fn unload(State(node): State<Node>, Json(ModelName { model }): Json<ModelName>) -> Result<Json<Done>, Refusal> {
+    node.unload_model(&model).await.map_err(let_go_refusal)?;
     Ok(Json(Done::DONE))
 }
 
-async fn remove(
-    State(shared): State<Shared>,
-    Query(ModelName { model }): Query<ModelName>,
-) -> Result<Json<Done>, Refusal> {
-    shared.node.remove_model(&model).await.map_err(let_go_refusal)?;
+async fn remove(State(node): State<Node>, Query(ModelName { model }): Query<ModelName>) -> Result<Json<Done>, Refusal> {
+    node.remove_model(&model).await.map_err(let_go_refusal)?;
     Ok(Json(Done::DONE))
 }
 

@@ -10,14 +10,13 @@ mod json;
 use std::convert::Infallible;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::StatusCode;
 use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use axum::{Json, Router};
 use futures_util::{Stream, StreamExt};
 use hive_node::models::FindError;
 use hive_node::serving::ServeError;
@@ -28,16 +27,18 @@ use hive_types::{AnswerFigures, AnswerNews, ErrorDetails, ReadingProgress, Stage
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use crate::Shared;
 use crate::error::Refusal;
+use crate::rights::{CHAT, CHAT_OR_MODELS};
+use crate::routes::Routes;
+use crate::shared::Shared;
 use ask::Asked;
 
-pub(crate) fn routes() -> Router<Shared> {
-    Router::new()
-        .route("/models", get(list))
-        .route("/models/{*id}", get(one))
-        .route("/chat/completions", post(chat))
-        .layer(DefaultBodyLimit::max(LONGEST_BODY_BYTES))
+pub(crate) fn routes() -> Routes<Shared> {
+    Routes::new()
+        .get("/models", CHAT_OR_MODELS, list)
+        .get("/models/{*id}", CHAT_OR_MODELS, one)
+        .post("/chat/completions", CHAT, chat)
+        .map(|router| router.layer(DefaultBodyLimit::max(LONGEST_BODY_BYTES)))
 }
 
 /// Usable models only. `/hive/v1/models` also lists those that cannot be loaded, and why.

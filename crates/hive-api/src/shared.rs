@@ -1,4 +1,4 @@
-//! State shared by all routes.
+//! State of the routes.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,20 +10,32 @@ use tokio::sync::watch;
 
 use crate::tokens::Tokens;
 
-/// The state available to every request.
+/// What the owner's machine has: state of the routes that need no network ([`crate::Direct`]).
+#[derive(Clone)]
+pub(crate) struct Local {
+    pub(crate) node: Node,
+    pub(crate) chats: Chats,
+}
+
+impl FromRef<Local> for Node {
+    fn from_ref(local: &Local) -> Self {
+        local.node.clone()
+    }
+}
+
+impl FromRef<Local> for Chats {
+    fn from_ref(local: &Local) -> Self {
+        local.chats.clone()
+    }
+}
+
+/// State of the routes that belong to the server.
 #[derive(Clone)]
 pub(crate) struct Shared {
     pub(crate) node: Node,
-    pub(crate) chats: Chats,
     pub(crate) tokens: Arc<Tokens>,
     /// The API's listening address.
     pub(crate) address: SocketAddr,
     /// Becomes true when a client asks this node to stop.
     pub(crate) quit: watch::Sender<bool>,
-}
-
-impl FromRef<Shared> for Chats {
-    fn from_ref(shared: &Shared) -> Self {
-        shared.chats.clone()
-    }
 }

@@ -35,7 +35,7 @@ pub use models::{
 };
 pub use pairing::{Approval, Invitation, InviteRequest, JoinRequest, PairingCode};
 pub use profile::{Heat, ModelCopy, Power, Profile};
-pub use settings::{Accent, Look};
+pub use settings::{Accent, Language, Look};
 pub use sharing::{SharingChange, SharingReply};
 pub use status::{Done, MachineWork, Notice, Status, Update};
 pub use tokens::{IssuedToken, NewToken, OwnerTokenRenewal, Right, TokenList, TokenView};

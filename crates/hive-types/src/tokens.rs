@@ -12,13 +12,15 @@ pub enum Right {
     Models,
     /// See the status and the machines, approve or remove machines, invite, and change what is shared.
     Machines,
-    /// Read and change conversations, manage tokens, stop the node.
+    /// Read the owner's conversations, ask in them, and change them.
+    Conversations,
+    /// Everything about conversations, manage tokens, stop the node.
     Admin,
 }
 
 impl Right {
     /// All rights.
-    pub const ALL: [Self; 4] = [Self::Chat, Self::Models, Self::Machines, Self::Admin];
+    pub const ALL: [Self; 5] = [Self::Chat, Self::Models, Self::Machines, Self::Conversations, Self::Admin];
 
     /// The name used in commands and files.
     pub fn as_str(self) -> &'static str {
@@ -26,6 +28,7 @@ impl Right {
             Self::Chat => "chat",
             Self::Models => "models",
             Self::Machines => "machines",
+            Self::Conversations => "conversations",
             Self::Admin => "admin",
         }
     }

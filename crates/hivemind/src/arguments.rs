@@ -201,7 +201,7 @@ pub(crate) enum Tokens {
     Add {
         /// Token name, usually the program's
         name: String,
-        /// What the program may do: chat, models, machines, admin (comma-separated)
+        /// What the program may do: chat, models, machines, conversations, admin (comma-separated)
         #[arg(long, value_name = "RIGHTS", value_delimiter = ',', required = true, num_args = 1..)]
         may: Vec<Right>,
     },

@@ -1,22 +1,24 @@
 //! The routes that manage programs' tokens.
 
+use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::routing::{delete, get, post};
-use axum::{Json, Router};
 use hive_types::{Done, IssuedToken, NewToken, OwnerTokenRenewal, TokenList};
 
 use super::{TokenError, Tokens};
 use crate::error::Refusal;
+use crate::rights::ADMIN;
+use crate::routes::Routes;
 use crate::shared::Shared;
 use crate::token::{self, Token};
 
-pub(crate) fn routes() -> Router<Shared> {
-    Router::new()
-        .route("/tokens", get(list).post(add))
-        .route("/tokens/{name}", delete(remove))
-        .route("/tokens/{name}/renew", post(renew))
-        .route("/owner-token/renew", post(renew_owner))
+pub(crate) fn routes() -> Routes<Shared> {
+    Routes::new()
+        .get("/tokens", ADMIN, list)
+        .post("/tokens", ADMIN, add)
+        .delete("/tokens/{name}", ADMIN, remove)
+        .post("/tokens/{name}/renew", ADMIN, renew)
+        .post("/owner-token/renew", ADMIN, renew_owner)
 }
 
 async fn list(State(shared): State<Shared>) -> Json<TokenList> {
