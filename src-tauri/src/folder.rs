@@ -22,3 +22,12 @@ pub(crate) fn show(folder: &Path) -> Result<(), Problem> {
     };
     opened.map_err(Problem::of("not_shown"))
 }
+
+/// Shows the folder that models are downloaded to.
+#[tauri::command]
+#[specta::specta]
+pub(crate) async fn show_models() -> Result<(), Problem> {
+    let cache = hive_node::hugging_face_cache().ok_or_else(|| Problem::new("not_shown", "there is no home folder"))?;
+    std::fs::create_dir_all(&cache).map_err(Problem::of("not_shown"))?;
+    show(&cache)
+}

@@ -2,7 +2,8 @@
 import { mockIPC } from "@tauri-apps/api/mocks";
 import axe from "axe-core";
 
-import type { Changed, OnDisk, Preferences, Snapshot } from "./lib/bindings";
+import type { Changed, ModelOnDisk, PlanView, Preferences, Snapshot } from "./lib/bindings";
+import { type Given, named } from "./testing/requests";
 
 export const shown: Snapshot = {
   name: "Studio",
@@ -24,6 +25,7 @@ export const shown: Snapshot = {
   notify: null,
   accent: "honey",
   look: "automatic",
+  language: "en",
 };
 
 export const preferences: Preferences = {
@@ -39,26 +41,34 @@ export const preferences: Preferences = {
   notify: false,
   accent: "honey",
   look: "automatic",
+  language: null,
   model: null,
   open_at_login: false,
   restart: [],
 };
 
-export const onDisk = (name: string, more: Partial<OnDisk> = {}): OnDisk => ({
+export const planned: PlanView = {
+  model: "Llama",
+  layers: 18,
+  stages: [{ node: "Studio", layers: [0, 18], weight_bytes: 4e9, kv_bytes: 1e8, base_bytes: 0 }],
+  reasons: [],
+  decode_tokens_per_s: 20,
+};
+
+export const onDisk = (name: string, more: Partial<ModelOnDisk> = {}): ModelOnDisk => ({
   name,
   bytes: 4e9,
   loaded: false,
   removable: true,
   also_on: [],
+  lacking: [],
   unusable: null,
   ...more,
 });
 
-export type Given = Record<string, unknown>;
-
 /** The app behind the pages. */
 export class Backend {
-  /** Commands sent to it. */
+  /** Commands sent to it, and requests to its node. */
   asked: [string, Given][] = [];
   /** Its replies. */
   answers: Record<string, (given: Given) => unknown> = {
@@ -66,15 +76,20 @@ export class Backend {
     change: () => ({ preferences, refused: null }) satisfies Changed,
     programs: () => ({ url: "http://127.0.0.1:4483", off: null, tokens: [] }),
     about: () => ({ version: "0.1.0", web_view: "2.44", system: "linux x86_64", folder: "/home/me/.local/share/hivemind" }),
-    list_models: () => [onDisk("Llama"), onDisk("Qwen")],
-    plan: () => ({ model: "Llama", stages: ["Studio: layers 1 to 18, 4.1 GB"], reasons: [], tokens_per_s: 20, bytes: 6e9 }),
+    "GET /models": () => [onDisk("Llama"), onDisk("Qwen")],
+    "GET /plan": () => planned,
   };
 
   constructor() {
     mockIPC((command, given) => {
-      this.asked.push([command, given as Given]);
-      return this.answers[command]?.(given as Given) ?? null;
+      if (command !== "request") return this.#answer(command, given as Given) ?? null;
+      return JSON.stringify(this.#answer(...named(given as never)) ?? { done: true });
     });
+  }
+
+  #answer(command: string, given: Given): unknown {
+    this.asked.push([command, given]);
+    return this.answers[command]?.(given);
   }
 
   /** What a command was given, each time. */

@@ -33,6 +33,7 @@ pub(crate) fn routes() -> Routes<Local> {
         .post("/peers/{who}/approve", MACHINES, approve)
         .post("/peers/{who}/deny", MACHINES, deny)
         .post("/peers/{who}/remove", MACHINES, remove)
+        .post("/peers/{who}/restore", MACHINES, restore)
         .post("/peers/{who}/block", MACHINES, block)
         .post("/peers/{who}/rename", MACHINES, rename)
         .post("/peers/{who}/rights", MACHINES, rights)
@@ -122,6 +123,13 @@ async fn deny(State(node): State<Node>, Path(who): Path<String>) -> Result<Json<
 
 async fn remove(State(node): State<Node>, Path(who): Path<String>) -> Result<Json<Done>, Refusal> {
     node.remove(find(&node, &who)?).map_err(not_kept)?;
+    Ok(done())
+}
+
+/// Undoes a removal. A removed machine has no name any more, so that only its whole ID leads to it.
+async fn restore(State(node): State<Node>, Path(who): Path<String>) -> Result<Json<Done>, Refusal> {
+    let peer: PeerId = who.parse().map_err(|error| Refusal::missing("no_such_peer", error))?;
+    node.restore(peer).map_err(|error| Refusal::conflict("not_restored", error))?;
     Ok(done())
 }
 

@@ -48,7 +48,7 @@ use tokio::task::JoinHandle;
 use routes::Routes;
 use shared::{Local, Shared};
 
-pub use hive_types::{IssuedToken, Right, TokenView};
+pub use hive_types::{IssuedToken, PlanView, Right, TokenView};
 
 pub use allowed::{AllowError, Allowed};
 pub use answers::chats;

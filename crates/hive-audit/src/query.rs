@@ -15,6 +15,8 @@ pub struct Query {
     pub since: Option<Timestamp>,
     /// Only entries about this machine, given by its name, its three words, its key or the beginning of it.
     pub machine: Option<String>,
+    /// At most this many entries, the newest.
+    pub last: Option<usize>,
 }
 
 /// An entry with its text.
@@ -52,8 +54,9 @@ impl Query {
         entries.retain(wanted);
         entries.sort_by_key(|entry| entry.at);
         let mut entries = by_the_hour(entries);
-        let cut = entries.len() > MOST_ENTRIES;
-        entries.drain(..entries.len().saturating_sub(MOST_ENTRIES));
+        let most = self.last.map_or(MOST_ENTRIES, |last| last.min(MOST_ENTRIES));
+        let cut = entries.len() > most;
+        entries.drain(..entries.len().saturating_sub(most));
         let entries = entries.into_iter().map(|entry| Line { text: entry.words(), entry }).collect();
         Log { entries, cut, unreadable, lost }
     }

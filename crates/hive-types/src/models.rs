@@ -41,6 +41,7 @@ pub struct LoadingView {
 }
 
 /// A model on this machine's disk.
+#[cfg_attr(feature = "specta", derive(specta::Type))]
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ModelOnDisk {
@@ -97,6 +98,7 @@ pub struct PlanQuery {
 }
 
 /// A placement of a model's layers.
+#[cfg_attr(feature = "specta", derive(specta::Type))]
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PlanView {
@@ -113,6 +115,7 @@ pub struct PlanView {
 }
 
 /// A stage of a plan.
+#[cfg_attr(feature = "specta", derive(specta::Type))]
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PlannedStage {

@@ -18,7 +18,7 @@ pub(crate) async fn run(options: LogOptions, folder: &Path) -> Result<(), Failur
             let query: Vec<_> = std::iter::once(("since", since.to_string())).chain(machine).collect();
             client.get("/hive/v1/log", &query).await?
         }
-        None => audit::read(folder, &Query { since: Some(since), machine: machine.clone() })
+        None => audit::read(folder, &Query { since: Some(since), machine: machine.clone(), last: None })
             .map_err(|error| Failure::new(format_args!("cannot read the log in {}: {error}", folder.display())))?,
     };
     if json {

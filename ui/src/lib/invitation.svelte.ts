@@ -1,7 +1,6 @@
 /** The open invitation. It is made once and shown until a machine has joined or it is about to expire. */
 
-import { commands } from "./bindings";
-import { call } from "./call";
+import { node } from "./node";
 
 /** An hour less than the node accepts it. */
 const VALID_MS = 23 * 3_600_000;
@@ -20,7 +19,7 @@ class Invitation {
   /** The open invitation, or a new one. */
   text(machines: string[]): Promise<string> {
     if (this.#made && this.isOpen(machines)) return this.#made.text;
-    const text = call(commands.invite());
+    const text = node.invite();
     this.#made = { text, at: Date.now(), known: new Set(machines) };
     text.catch(() => this.forget());
     return text;

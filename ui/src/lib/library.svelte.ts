@@ -1,13 +1,19 @@
 /** The models on this machine, for the model picker and the Models page. */
 
-import { type OnDisk, commands } from "./bindings";
-import { call, why } from "./call";
+import type { ModelOnDisk } from "./bindings";
+import { why } from "./call";
+import { node } from "./node";
+
+/** A message with file names in place of absolute paths. A path may contain spaces: it ends at a colon, or with the message. */
+export function withoutFolders(message: string): string {
+  return message.replace(/(^|[\s"'(])\/(.*?)(?=: |$)/g, (_, before: string, path: string) => before + path.slice(path.lastIndexOf("/") + 1));
+}
 
 class Library {
   /** The models that can be used. */
-  models = $state<OnDisk[]>([]);
+  models = $state<ModelOnDisk[]>([]);
   /** The models that cannot. */
-  unusable = $state<OnDisk[]>([]);
+  unusable = $state<ModelOnDisk[]>([]);
   /** Whether the list was read. */
   read = $state(false);
   /** The operation in progress on each model, by name. */
@@ -16,7 +22,7 @@ class Library {
 
   async refresh(): Promise<void> {
     try {
-      const all = await call(commands.listModels());
+      const all = (await node.models()).map((model) => ({ ...model, unusable: model.unusable && withoutFolders(model.unusable) }));
       this.models = all.filter((model) => !model.unusable);
       this.unusable = all.filter((model) => model.unusable);
       this.read = true;
@@ -26,22 +32,22 @@ class Library {
   }
 
   load(name: string): Promise<void> {
-    return this.#change(name, "load", () => commands.loadModel(name));
+    return this.#change(name, "load", () => node.loadModel(name));
   }
 
   unload(name: string): Promise<void> {
-    return this.#change(name, "unload", () => commands.unloadModel(name));
+    return this.#change(name, "unload", () => node.unloadModel(name));
   }
 
   remove(name: string): Promise<void> {
-    return this.#change(name, "remove", () => commands.removeModel(name));
+    return this.#change(name, "remove", () => node.removeModel(name));
   }
 
-  async #change(name: string, what: "load" | "unload" | "remove", change: () => ReturnType<typeof commands.loadModel>): Promise<void> {
+  async #change(name: string, what: "load" | "unload" | "remove", change: () => Promise<unknown>): Promise<void> {
     this.problem = "";
     this.busy[name] = what;
     try {
-      await call(change());
+      await change();
     } catch (thrown) {
       this.problem = why(thrown);
     }

@@ -1,7 +1,6 @@
 /** The machine removed last, which can be put back for a while. */
 
-import { commands } from "./bindings";
-import { call } from "./call";
+import { node } from "./node";
 
 /** How long Undo is offered; the node would undo it for longer. */
 const OFFERED_MS = 30_000;
@@ -15,7 +14,7 @@ class Removed {
 
   /** Removes a machine. It is cut off at once. */
   async remove({ id, name }: Machine): Promise<void> {
-    await call(commands.remove(id));
+    await node.remove(id);
     this.machine = { id, name };
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => this.dismiss(), OFFERED_MS);
@@ -24,7 +23,7 @@ class Removed {
   async undo(): Promise<void> {
     const { machine } = this;
     this.dismiss();
-    if (machine) await call(commands.restore(machine.id));
+    if (machine) await node.restore(machine.id);
   }
 
   dismiss(): void {

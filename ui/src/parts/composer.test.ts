@@ -18,7 +18,7 @@ beforeEach(() => {
   mockIPC((command, given) => {
     if (command === "request") return node.request(given as never);
     if (command === "follow") return node.follow(given as never);
-    return command === "list_models" ? [] : null;
+    return null;
   });
   Element.prototype.scrollTo = () => {};
   Element.prototype.scrollIntoView = () => {};

@@ -92,6 +92,7 @@ export class FakeNode {
   }
 
   #answer(method: string, path: string, id: string, what: string, given: Record<string, unknown>): unknown {
+    if (path.startsWith("/hive/v1/models")) return [];
     if (method === "GET") return this.#list(new URLSearchParams(path.split("?")[1]).get("words") ?? "");
     if (method === "POST" && path.endsWith("/conversations")) {
       return [...this.conversations.values()].find(({ messages }) => messages.length === 0) ?? this.add(`new${++this.#number}`, "", []);

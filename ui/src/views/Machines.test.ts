@@ -8,6 +8,8 @@ import { invitation } from "../lib/invitation.svelte";
 import { removed } from "../lib/removed.svelte";
 import { swarm } from "../lib/swarm.svelte";
 import { away, moment } from "../lib/words";
+import { planned } from "../testing";
+import { type Given, named } from "../testing/requests";
 import Machines from "./Machines.svelte";
 import Popover from "./Popover.svelte";
 
@@ -64,10 +66,12 @@ let answers: Record<string, (given: Record<string, unknown>) => unknown> = {};
 
 beforeEach(() => {
   asked = [];
-  answers = { log: () => [], plan: () => ({ model: "Llama", stages: [], reasons: ["It fits."], tokens_per_s: 20 }) };
+  answers = { "GET /log": () => ({ entries: [] }), "GET /plan": () => ({ ...planned, stages: [], reasons: ["It fits."] }) };
   mockIPC((command, given) => {
-    asked.push([command, given as Record<string, unknown>]);
-    return answers[command]?.(given as Record<string, unknown>) ?? null;
+    const [what, values] = command === "request" ? named(given as never) : [command, given as Given];
+    asked.push([what, values]);
+    const reply = answers[what]?.(values);
+    return command === "request" ? JSON.stringify(reply ?? { done: true }) : (reply ?? null);
   });
   invitation.forget();
   removed.dismiss();
@@ -175,20 +179,20 @@ describe("removing a machine", () => {
     await ask();
     await fireEvent.click(hexagonOf("Attic"));
     expect(screen.queryByRole("alertdialog")).toBeNull();
-    expect(commandsAsked()).not.toContain("remove");
+    expect(commandsAsked()).not.toContain("POST /peers/two/remove");
   });
 
   it("can be undone for a while, also after a look elsewhere", async () => {
     const { rerender, unmount } = render(Machines, { shown });
     await ask();
     await fireEvent.click(screen.getByRole("button", { name: "Remove" }));
-    expect(asked).toContainEqual(["remove", { machine: "two" }]);
+    expect(asked).toContainEqual(["POST /peers/two/remove", {}]);
     await rerender({ shown: { ...shown, machines: [studio, attic] } });
     await waitFor(() => expect(screen.getByText("Removed Mac mini")).toBeTruthy());
     unmount();
     render(Machines, { shown: { ...shown, machines: [studio, attic] } });
     await fireEvent.click(screen.getByRole("button", { name: "Undo" }));
-    expect(asked).toContainEqual(["restore", { machine: "two" }]);
+    expect(asked).toContainEqual(["POST /peers/two/restore", {}]);
     expect(screen.queryByText("Removed Mac mini")).toBeNull();
   });
 
@@ -204,7 +208,7 @@ describe("removing a machine", () => {
   });
 
   it("says why it could not be undone", async () => {
-    answers.restore = () => {
+    answers["POST /peers/two/restore"] = () => {
       throw { code: "not_restored", message: "the removal can no longer be undone", hint: null };
     };
     render(Machines, { shown });
@@ -232,10 +236,10 @@ describe("a machine that joins", () => {
 describe("an invitation", () => {
   beforeEach(() => {
     let made = 0;
-    answers.invite = () => `hivemind-invitation-${++made}`;
+    answers["POST /invites"] = () => ({ ticket: `hivemind-invitation-${++made}` });
   });
 
-  const times = (): number => commandsAsked().filter((command) => command === "invite").length;
+  const times = (): number => commandsAsked().filter((command) => command === "POST /invites").length;
 
   it("is one until a machine has joined, whether as text or as a code, also after a look elsewhere", async () => {
     const { unmount } = render(Machines, { shown });
@@ -259,14 +263,14 @@ describe("an invitation", () => {
   });
 
   it("that could not be made is tried again", async () => {
-    const invite = answers.invite!;
-    answers.invite = () => {
+    const invite = answers["POST /invites"]!;
+    answers["POST /invites"] = () => {
       throw { code: "data", message: "the disk is full", hint: null };
     };
     render(Machines, { shown });
     await fireEvent.click(screen.getByRole("button", { name: "Show QR code" }));
     await waitFor(() => expect(screen.getByRole("alert").textContent).toBe("The disk is full"));
-    answers.invite = invite;
+    answers["POST /invites"] = invite;
     await fireEvent.click(screen.getByRole("button", { name: "Show QR code" }));
     await screen.findByRole("img", { name: "QR code of your invitation" });
     expect(screen.queryByRole("alert")).toBeNull();
@@ -321,7 +325,7 @@ describe("the popover", () => {
 });
 
 it("nothing keeps anybody out, with a question, a code and news on the page", async () => {
-  answers.invite = () => "hivemind-invitation";
+  answers["POST /invites"] = () => ({ ticket: "hivemind-invitation" });
   const { rerender } = render(Machines, { shown: { ...shown, machines: [studio, mini] } });
   await rerender({ shown });
   await fireEvent.click(hexagonOf("Mac mini"));

@@ -16,26 +16,26 @@ afterEach(cleanup);
 
 describe("models", () => {
   it("are loaded and unloaded, and say what went wrong", async () => {
-    backend.answers.list_models = () => [onDisk("Llama", { loaded: true, removable: false }), onDisk("Qwen")];
-    backend.answers.unload_model = () => {
+    backend.answers["GET /models"] = () => [onDisk("Llama", { loaded: true, removable: false }), onDisk("Qwen")];
+    backend.answers["POST /models/unload"] = () => {
       throw { code: "not_unloaded", message: "Llama is answering", hint: null };
     };
     render(Models, { shown });
     await fireEvent.click(await screen.findByRole("button", { name: "Load" }));
-    expect(backend.of("load_model")).toEqual([{ model: "Qwen" }]);
+    expect(backend.of("POST /models/load")).toEqual([{ model: "Qwen" }]);
     await fireEvent.click(screen.getByRole("button", { name: "Unload" }));
     await waitFor(() => expect(screen.getByRole("alert").textContent).toBe("Llama is answering"));
   });
 
   it("are deleted only when their owner says so twice, and the built-in one never", async () => {
-    backend.answers.list_models = () => [onDisk("Llama", { removable: false }), onDisk("Qwen")];
+    backend.answers["GET /models"] = () => [onDisk("Llama", { removable: false }), onDisk("Qwen")];
     render(Models, { shown });
     await fireEvent.click(await screen.findByRole("button", { name: "Delete…" }));
-    expect(backend.of("remove_model")).toEqual([]);
+    expect(backend.of("DELETE /models")).toEqual([]);
     await fireEvent.click(screen.getByRole("button", { name: "Cancel" }));
     await fireEvent.click(screen.getByRole("button", { name: "Delete…" }));
     await fireEvent.click(screen.getByRole("button", { name: "Delete" }));
-    expect(backend.of("remove_model")).toEqual([{ model: "Qwen" }]);
+    expect(backend.of("DELETE /models")).toEqual([{ model: "Qwen" }]);
   });
 
   it("say which size is the disk's and which the memory's", async () => {
@@ -51,7 +51,7 @@ describe("models", () => {
   });
 
   it("that cannot be used say why and are offered nowhere", async () => {
-    backend.answers.list_models = () => [
+    backend.answers["GET /models"] = () => [
       onDisk("Llama"),
       onDisk("/home/me/models/broken", { bytes: 0, unusable: "config.json: EOF while parsing an object" }),
     ];
@@ -65,17 +65,17 @@ describe("models", () => {
     expect(broken.textContent).not.toContain("MB");
     expect(broken.querySelector(".bad")).toBeNull();
     expect(library.models.map(({ name }) => name)).toEqual(["Llama"]);
-    expect(backend.of("plan")).toEqual([{ model: "Llama" }]);
+    expect(backend.of("GET /plan")).toEqual([{ model: "Llama" }]);
     expect(await barriers()).toEqual([]);
   });
 
   it("of which there are none say how to get one", async () => {
-    backend.answers.list_models = () => [];
+    backend.answers["GET /models"] = () => [];
     render(Models, { shown });
     await screen.findByRole("heading", { name: "No models yet." });
     await fireEvent.click(screen.getByRole("button", { name: "Open Models Folder" }));
     expect(backend.of("show_models")).toHaveLength(1);
-    backend.answers.list_models = () => [onDisk("Qwen")];
+    backend.answers["GET /models"] = () => [onDisk("Qwen")];
     await fireEvent.click(screen.getByRole("button", { name: "Look Again" }));
     await screen.findByRole("article", { name: "Qwen" });
     expect(screen.queryByText("No models yet.")).toBeNull();

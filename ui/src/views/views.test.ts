@@ -3,11 +3,14 @@ import { cleanup, fireEvent, render, screen, waitFor } from "@testing-library/sv
 import axe from "axe-core";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 
-import type { Machine, OnDisk, Snapshot } from "../lib/bindings";
+import type { Machine, Snapshot } from "../lib/bindings";
 import { chats } from "../lib/chats.svelte";
 import { invitation } from "../lib/invitation.svelte";
+import type { LogLine } from "../lib/node";
 import { swarm } from "../lib/swarm.svelte";
+import { onDisk, planned } from "../testing";
 import { FakeNode, message } from "../testing/node";
+import { type Given, named } from "../testing/requests";
 import { day } from "../lib/words";
 import Main from "./Main.svelte";
 import Popover from "./Popover.svelte";
@@ -70,17 +73,10 @@ const shown: Snapshot = {
   look: "automatic",
 };
 
-const onDisk = (name: string, more: Partial<OnDisk> = {}): OnDisk => ({
-  name,
-  bytes: 4e9,
-  loaded: false,
-  removable: true,
-  also_on: [],
-  unusable: null,
-  ...more,
-});
+/** A log with these lines, newest first. */
+const log = (lines: LogLine[]): unknown => ({ entries: [...lines].reverse() });
 
-/** Commands sent to the app, and its stubbed replies. */
+/** Commands sent to the app, requests to its node, and their stubbed replies. */
 let asked: [string, Record<string, unknown>][] = [];
 let answers: Record<string, (given: Record<string, unknown>) => unknown> = {};
 
@@ -91,15 +87,19 @@ beforeEach(() => {
   node.add("c", "Lisbon", [message({ id: "q", role: "user", text: "Where?" })]);
   asked = [];
   answers = {
-    request: (given) => node.request(given as never),
     follow: (given) => node.follow(given as never),
-    list_models: () => [onDisk("Llama", { loaded: true, removable: false }), onDisk("Qwen", { also_on: ["Mac mini"] })],
-    log: () => [],
-    plan: () => ({ model: "Llama", stages: ["Studio: layers 1 to 18, 4.1 GB"], reasons: ["It fits."], tokens_per_s: 20, bytes: 6e9 }),
+    "GET /models": () => [onDisk("Llama", { loaded: true, removable: false }), onDisk("Qwen", { also_on: ["Mac mini"] })],
+    "GET /log": () => ({ entries: [] }),
+    "GET /plan": () => ({ ...planned, reasons: ["It fits."] }),
   };
   mockIPC((command, given) => {
-    asked.push([command, given as Record<string, unknown>]);
-    return answers[command]?.(given as Record<string, unknown>) ?? null;
+    const asks = (command: string, given: Given): unknown => {
+      asked.push([command, given]);
+      return answers[command]?.(given);
+    };
+    if (command !== "request") return asks(command, given as Given) ?? null;
+    if ((given as { path: string }).path.includes("/conversations")) return node.request(given as never);
+    return Promise.resolve(asks(...named(given as never))).then((reply) => JSON.stringify(reply ?? { done: true }));
   });
   Element.prototype.scrollTo ??= () => {};
   history.replaceState(null, "", "#");
@@ -130,11 +130,11 @@ describe("the popover", () => {
     render(Popover, { shown });
     expect(screen.getByText("482 915")).toBeTruthy();
     await fireEvent.click(screen.getByRole("button", { name: "Approve" }));
-    expect(asked).toContainEqual(["approve", { machine: "four", code: "482 915" }]);
+    expect(asked).toContainEqual(["POST /peers/four/approve", { code: "482 915" }]);
   });
 
   it("says what went wrong with a request", async () => {
-    answers.deny = () => {
+    answers["POST /peers/four/deny"] = () => {
       throw { code: "not_denied", message: "Kitchen has gone", hint: null };
     };
     render(Popover, { shown });
@@ -170,7 +170,7 @@ describe("the popover", () => {
     render(Popover, { shown });
     await fireEvent.click(screen.getByRole("switch"));
     await fireEvent.keyDown(window, { key: "Escape" });
-    expect(asked).toContainEqual(["share", { on: false }]);
+    expect(asked).toContainEqual(["POST /sharing", { share: false }]);
     expect(asked.map(([command]) => command)).toContain("hide");
   });
 
@@ -187,7 +187,7 @@ describe("the popover", () => {
     const slider = screen.getByRole("slider");
     await fireEvent.change(slider, { target: { value: String(8 * 2 ** 30) } });
     await fireEvent.change(slider, { target: { value: String(24e9) } });
-    const given = asked.filter(([command]) => command === "give_memory").map(([, { bytes }]) => bytes);
+    const given = asked.filter(([command]) => command === "POST /sharing").map(([, { memory_bytes }]) => memory_bytes);
     expect(given[0]).toBeGreaterThan(7 * 2 ** 30);
     expect(given[1]).toBeNull();
   });
@@ -221,7 +221,7 @@ describe("machines", () => {
 
   it("are invited by one invitation, however often it is copied", async () => {
     let minted = 0;
-    answers.invite = () => `hivemind-invitation-${++minted}`;
+    answers["POST /invites"] = () => ({ ticket: `hivemind-invitation-${++minted}` });
     const written: string[] = [];
     vi.stubGlobal("ClipboardItem", class {
       constructor(public items: Record<string, Promise<Blob>>) {}
@@ -248,7 +248,7 @@ describe("machines", () => {
   });
 
   it("are invited also where the clipboard is closed", async () => {
-    answers.invite = () => "hivemind-invitation";
+    answers["POST /invites"] = () => ({ ticket: "hivemind-invitation" });
     render(Main, { shown });
     await fireEvent.keyDown(window, { key: "2", ctrlKey: true });
     await fireEvent.click(screen.getByRole("button", { name: "Copy invitation" }));
@@ -262,23 +262,23 @@ describe("machines", () => {
     await fireEvent.click(document.querySelector('[aria-label^="Mac mini"]')!);
     expect(screen.getByText("At most 4.0 GB here.")).toBeTruthy();
     await fireEvent.click(screen.getByRole("switch", { name: "May see your prompts" }));
-    expect(asked).toContainEqual(["allow", { machine: "two", memory: true, prompts: false }]);
+    expect(asked).toContainEqual(["POST /peers/two/rights", { memory: true, prompts: false }]);
     await fireEvent.click(screen.getByRole("switch", { name: "May use this machine's memory" }));
-    expect(asked).toContainEqual(["allow", { machine: "two", memory: false, prompts: true }]);
+    expect(asked).toContainEqual(["POST /peers/two/rights", { memory: false, prompts: true }]);
     await fireEvent.click(document.querySelector('[aria-label^="This machine"]')!);
     expect(screen.queryByRole("switch", { name: "May see your prompts" })).toBeNull();
   });
 
   it("show the code they were approved with, and what they did here", async () => {
     const at = (day: number, minute: number): string => new Date(2026, 10, day, 14, minute).toISOString();
-    answers.log = ({ machine }) =>
-      machine === "two"
+    answers["GET /log"] = ({ machine }) =>
+      log(machine === "two"
         ? [
             { at: at(27, 2), text: "Mac mini loaded layers 1–16 of SmolLM2 (204 MB)" },
             { at: at(27, 1), text: "Mac mini was refused to load layers: this machine was not sharing, 3 times" },
             { at: at(26, 0), text: "Mac mini (otter-lamp-river) was approved, code 482 915" },
           ]
-        : [{ at: at(27, 2), text: "HiveMind 0.1.0 started" }];
+        : [{ at: at(27, 2), text: "HiveMind 0.1.0 started" }]);
     render(Main, { shown });
     await fireEvent.keyDown(window, { key: "2", ctrlKey: true });
     await fireEvent.click(document.querySelector('[aria-label^="Mac mini"]')!);
@@ -299,12 +299,12 @@ describe("what a machine did", () => {
   const at = new Date(2026, 10, 27, 14, 2).toISOString();
 
   it("is asked for when something happens, and not with every look at the machines", async () => {
-    answers.log = () => [{ at, text: "HiveMind 0.1.0 started" }];
+    answers["GET /log"] = () => log([{ at, text: "HiveMind 0.1.0 started" }]);
     const { rerender } = render(Main, { shown });
     await fireEvent.keyDown(window, { key: "2", ctrlKey: true });
     await fireEvent.click(document.querySelector('[aria-label^="Mac mini"]')!);
     await screen.findByText("HiveMind 0.1.0 started");
-    const times = (): number => asked.filter(([what]) => what === "log").length;
+    const times = (): number => asked.filter(([what]) => what === "GET /log").length;
     expect(times()).toBe(1);
     await rerender({ shown: structuredClone(shown) });
     await rerender({ shown: structuredClone(shown) });
@@ -316,8 +316,8 @@ describe("what a machine did", () => {
   });
 
   it("is never shown under another machine's name", async () => {
-    answers.log = ({ machine }) =>
-      machine === "two" ? [{ at, text: "Mac mini loaded layers" }] : new Promise(() => undefined);
+    answers["GET /log"] = ({ machine }) =>
+      machine === "two" ? log([{ at, text: "Mac mini loaded layers" }]) : new Promise(() => undefined);
     render(Main, { shown });
     await fireEvent.keyDown(window, { key: "2", ctrlKey: true });
     await fireEvent.click(document.querySelector('[aria-label^="Mac mini"]')!);

@@ -43,9 +43,13 @@ impl Node {
         self.serving().generate(wanted, request).await
     }
 
-    /// The models on this machine's disk.
+    /// The models on this machine's disk: the one that the settings choose first.
     pub async fn models(&self) -> Vec<ModelOnDisk> {
-        self.serving().models().await
+        let chosen = self.default_model().model;
+        let mut models = self.serving().models().await;
+        // Stable, so that models keep their order otherwise.
+        models.sort_by_key(|model| Some(&model.name) != chosen.as_ref());
+        models
     }
 
     /// Loads a model, so that the first answer need not wait for it.

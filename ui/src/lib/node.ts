@@ -1,0 +1,64 @@
+/** What the pages ask of the node about machines, sharing and models. */
+
+import { api } from "./api";
+import type { ModelOnDisk, PlanView } from "./bindings";
+
+/** A line of the log. */
+export type LogLine = {
+  /** Time in UTC, in RFC 3339 format. */
+  at: string;
+  /** What happened, in words. */
+  text: string;
+};
+
+/** Maximum number of lines shown; `hivemind log` shows all. */
+const SHOWN_LINES = 200;
+
+const peer = (id: string, what: string): string => `/peers/${encodeURIComponent(id)}/${what}`;
+
+const query = (values: Record<string, string | null>): string => {
+  const given = Object.entries(values).filter((entry): entry is [string, string] => entry[1] !== null);
+  return given.length > 0 ? `?${new URLSearchParams(given).toString()}` : "";
+};
+
+/** Changes what is shared; throws if the change was not saved. */
+async function sharing(change: { share: boolean } | { pause_minutes: number } | { memory_bytes: number | null }): Promise<void> {
+  const { not_kept } = await api.post<{ not_kept?: string }>("/sharing", change);
+  // As a refusal is: an object, not an Error.
+  // eslint-disable-next-line @typescript-eslint/only-throw-error
+  if (not_kept) throw { code: "not_saved", message: not_kept, hint: null };
+}
+
+export const node = {
+  share: (on: boolean) => sharing({ share: on }),
+  /** Pauses sharing; 0 ends the pause. */
+  pause: (minutes: number) => sharing({ pause_minutes: minutes }),
+  /** Limits the shared memory; null restores the limit of the settings. */
+  giveMemory: (bytes: number | null) => sharing({ memory_bytes: bytes }),
+
+  /** Asks a machine to pair; returns the code that both machines show. */
+  pair: async (id: string) => (await api.post<{ code: string }>(peer(id, "pair"))).code,
+  approve: (id: string, code: string) => api.post(peer(id, "approve"), { code }),
+  deny: (id: string) => api.post(peer(id, "deny")),
+  remove: (id: string) => api.post(peer(id, "remove")),
+  /** Undoes a removal: the machine is approved again, with its name and its rights. */
+  restore: (id: string) => api.post(peer(id, "restore")),
+  rename: (id: string, name: string) => api.post(peer(id, "rename"), { name }),
+  allow: (id: string, memory: boolean, prompts: boolean) => api.post(peer(id, "rights"), { memory, prompts }),
+  /** Creates an invitation for a machine on another network. */
+  invite: async () => (await api.post<{ ticket: string }>("/invites", {})).ticket,
+  /** Joins a swarm by invitation; returns the code that both machines show. */
+  join: async (ticket: string) => (await api.post<{ code: string }>("/join", { ticket })).code,
+  /** What one machine, or with null every machine, did here; newest lines first. */
+  log: async (machine: string | null): Promise<LogLine[]> => {
+    const { entries } = await api.get<{ entries: LogLine[] }>(`/log${query({ machine, last: String(SHOWN_LINES) })}`);
+    return entries.reverse();
+  },
+
+  models: () => api.get<ModelOnDisk[]>("/models"),
+  loadModel: (model: string) => api.post("/models/load", { model }),
+  unloadModel: (model: string) => api.post("/models/unload", { model }),
+  removeModel: (model: string) => api.delete(`/models${query({ model })}`),
+  /** Plans a model's placement without loading it. */
+  plan: (model: string | null) => api.get<PlanView>(`/plan${query({ model })}`),
+};
