@@ -1,12 +1,21 @@
 //! macOS specifics: the menu bar with its standard shortcuts, the window material, and App Nap.
 
+use hive_node::settings::Language;
 use objc2_foundation::{NSActivityOptions, NSProcessInfo, NSString};
 use tauri::menu::{AboutMetadata, Menu, MenuItem, PredefinedMenuItem, Submenu};
 use tauri::window::{Effect, EffectState, EffectsBuilder};
 use tauri::{AppHandle, WebviewWindow, Wry};
 
-/// The menu bar while a window is open. Its own entries use the IDs of the tray menu (`hive_view::menu`).
-pub(crate) fn menu_bar(app: &AppHandle) -> tauri::Result<Menu<Wry>> {
+use crate::words::words;
+
+/// Sets the menu bar, which is there while a window is open.
+pub(crate) fn bar(app: &AppHandle, language: Language) -> tauri::Result<()> {
+    app.set_menu(menu_bar(app, language)?).map(drop)
+}
+
+/// Its own entries use the IDs of the tray menu (`hive_view::menu`).
+fn menu_bar(app: &AppHandle, language: Language) -> tauri::Result<Menu<Wry>> {
+    let words = &words(language).bar;
     let item = |id: &str, text: &str, keys: &str| MenuItem::with_id(app, id, text, true, Some(keys));
     let about = AboutMetadata { copyright: Some("The HiveMind authors".to_owned()), ..AboutMetadata::default() };
     let hivemind = Submenu::with_items(
@@ -14,44 +23,47 @@ pub(crate) fn menu_bar(app: &AppHandle) -> tauri::Result<Menu<Wry>> {
         "HiveMind",
         true,
         &[
-            &PredefinedMenuItem::about(app, None, Some(about))?,
-            &MenuItem::with_id(app, "update", "Check for Updates…", true, None::<&str>)?,
+            &PredefinedMenuItem::about(app, Some(words.about), Some(about))?,
+            &MenuItem::with_id(app, "update", words.updates, true, None::<&str>)?,
             &PredefinedMenuItem::separator(app)?,
-            &item("settings", "Settings…", "Cmd+,")?,
+            &item("settings", words.settings, "Cmd+,")?,
             &PredefinedMenuItem::separator(app)?,
-            &PredefinedMenuItem::hide(app, None)?,
-            &PredefinedMenuItem::hide_others(app, None)?,
+            &PredefinedMenuItem::hide(app, Some(words.hide))?,
+            &PredefinedMenuItem::hide_others(app, Some(words.hide_others))?,
             &PredefinedMenuItem::separator(app)?,
             // The app's own Quit, which lets other machines take over first.
-            &item("quit", "Quit HiveMind", "Cmd+Q")?,
+            &item("quit", words.quit, "Cmd+Q")?,
         ],
     )?;
     let chat = Submenu::with_items(
         app,
-        "Chat",
+        words.chat,
         true,
-        &[&item("new-chat", "New Chat", "Cmd+N")?, &PredefinedMenuItem::close_window(app, None)?],
+        &[&item("new-chat", words.new_chat, "Cmd+N")?, &PredefinedMenuItem::close_window(app, Some(words.close))?],
     )?;
     // macOS needs these entries for copy and paste to work in the windows.
     let edit = Submenu::with_items(
         app,
-        "Edit",
+        words.edit,
         true,
         &[
-            &PredefinedMenuItem::undo(app, None)?,
-            &PredefinedMenuItem::redo(app, None)?,
+            &PredefinedMenuItem::undo(app, Some(words.undo))?,
+            &PredefinedMenuItem::redo(app, Some(words.redo))?,
             &PredefinedMenuItem::separator(app)?,
-            &PredefinedMenuItem::cut(app, None)?,
-            &PredefinedMenuItem::copy(app, None)?,
-            &PredefinedMenuItem::paste(app, None)?,
-            &PredefinedMenuItem::select_all(app, None)?,
+            &PredefinedMenuItem::cut(app, Some(words.cut))?,
+            &PredefinedMenuItem::copy(app, Some(words.copy))?,
+            &PredefinedMenuItem::paste(app, Some(words.paste))?,
+            &PredefinedMenuItem::select_all(app, Some(words.select_all))?,
         ],
     )?;
     let window = Submenu::with_items(
         app,
-        "Window",
+        words.window,
         true,
-        &[&PredefinedMenuItem::minimize(app, None)?, &PredefinedMenuItem::fullscreen(app, None)?],
+        &[
+            &PredefinedMenuItem::minimize(app, Some(words.minimize))?,
+            &PredefinedMenuItem::fullscreen(app, Some(words.full_screen))?,
+        ],
     )?;
     Menu::with_items(app, &[&hivemind, &chat, &edit, &window])
 }

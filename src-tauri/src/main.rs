@@ -3,7 +3,6 @@
 mod end;
 mod folder;
 mod ipc;
-mod library;
 mod links;
 #[cfg(target_os = "macos")]
 mod mac;
@@ -22,9 +21,11 @@ mod tray;
 mod trouble;
 mod update;
 mod windows;
+mod words;
 
 use std::process::ExitCode;
 
+use hive_node::settings::Settings;
 use tauri::tray::{MouseButton, MouseButtonState, TrayIconEvent};
 use tauri::{Manager, RunEvent};
 use tauri_plugin_autostart::MacosLauncher;
@@ -65,31 +66,17 @@ fn failed(error: impl std::fmt::Display) -> ExitCode {
 /// The commands of the windows and their types.
 fn commands() -> tauri_specta::Builder<tauri::Wry> {
     // The pages read these as JSON, from the node's own interface.
-    let read = tauri_specta::Builder::new().typ::<hive_mind::Entry>().typ::<hive_mind::ChatEvent>();
+    let read = tauri_specta::Builder::new()
+        .typ::<hive_mind::Entry>()
+        .typ::<hive_mind::ChatEvent>()
+        .typ::<hive_node::ModelOnDisk>()
+        .typ::<hive_api::PlanView>();
     read.disable_serde_phases().dangerously_cast_bigints_to_number().commands(tauri_specta::collect_commands![
         mend::trouble,
         mend::mend,
         ipc::watch,
-        ipc::share,
-        ipc::pause,
-        ipc::give_memory,
-        ipc::pair,
-        ipc::approve,
-        ipc::deny,
-        ipc::remove,
-        ipc::restore,
         popover::fit_popover,
-        ipc::rename,
-        ipc::allow,
-        ipc::invite,
-        ipc::join,
-        ipc::log,
-        library::list_models,
-        library::show_models,
-        ipc::load_model,
-        ipc::unload_model,
-        ipc::remove_model,
-        ipc::plan,
+        folder::show_models,
         pages::request,
         pages::follow,
         ipc::export_conversation,
@@ -158,7 +145,9 @@ fn start() -> Result<(), Box<dyn std::error::Error>> {
                 }
                 Err(error) => {
                     failed(&error);
-                    app.manage(Trouble::of(&error, mend::written));
+                    // The settings may be what is wrong.
+                    let language = words::language(&Settings::read(&folder).unwrap_or_default());
+                    app.manage(Trouble::of(&error, language, mend::written));
                     return Ok(windows::show_trouble(app.handle())?);
                 }
             }
@@ -166,7 +155,7 @@ fn start() -> Result<(), Box<dyn std::error::Error>> {
             #[cfg(target_os = "macos")]
             {
                 mac::stay_awake();
-                app.set_menu(mac::menu_bar(app.handle())?)?;
+                mac::bar(app.handle(), words::language(&app.state::<Shell>().started))?;
             }
             let (handle, tray) = (app.handle().clone(), Tray::new(app.handle())?);
             tauri::async_runtime::spawn(async move {

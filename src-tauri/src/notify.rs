@@ -1,11 +1,13 @@
 //! Desktop notifications: for pairing requests, and for long answers that are done. A click shows where they are.
 
 use hive_mind::Ended;
+use hive_node::settings::Language;
 use hive_view::Request;
 use notify_rust::{Notification, NotificationResponse};
 use tauri::AppHandle;
 
 use crate::windows;
+use crate::words::{Words, words};
 
 /// Requests in `now` that need a notification: made by the other machine and not in `before`.
 pub(crate) fn news<'a>(before: &[Request], now: &'a [Request]) -> Vec<&'a Request> {
@@ -22,24 +24,25 @@ pub(crate) fn is_news(ended: &Ended) -> bool {
 }
 
 /// Notifies the owner of a request.
-pub(crate) fn tell(app: &AppHandle, request: &Request) {
-    let title = format!("{} wants to join", request.name);
-    let text = format!("Approve only if the other machine also shows {}.", request.code);
-    show(app, title, text, |app| windows::show_popover(app, None));
+pub(crate) fn tell(app: &AppHandle, language: Language, request: &Request) {
+    let words = words(language);
+    let (title, text) = ((words.wants_to_join)(&request.name), (words.approve_only)(&request.code));
+    show(app, words, title, text, |app| windows::show_popover(app, None));
 }
 
 /// Notifies the owner that an answer is done.
-pub(crate) fn tell_of_answer(app: &AppHandle, ended: &Ended) {
-    let title = if ended.title.is_empty() { "Answer done".to_owned() } else { ended.title.clone() };
-    show(app, title, "The answer is done.".to_owned(), windows::show_main);
+pub(crate) fn tell_of_answer(app: &AppHandle, language: Language, ended: &Ended) {
+    let words = words(language);
+    let title = if ended.title.is_empty() { words.answer.to_owned() } else { ended.title.clone() };
+    show(app, words, title, words.answer_done.to_owned(), windows::show_main);
 }
 
 /// Shows a notification; `open` follows a click on it. Waiting for the click occupies a thread until it closes.
-fn show(app: &AppHandle, title: String, text: String, open: fn(&AppHandle)) {
+fn show(app: &AppHandle, words: &'static Words, title: String, text: String, open: fn(&AppHandle)) {
     let app = app.clone();
     std::thread::spawn(move || {
         let mut notification = Notification::new();
-        notification.appname("HiveMind").summary(&title).body(&text).action("default", "Show");
+        notification.appname("HiveMind").summary(&title).body(&text).action("default", words.show);
         let shown = notification.show();
         let waited = shown.and_then(|shown| {
             shown.wait_for_response(move |response: &NotificationResponse| {

@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 
 use hive_node::border;
-use hive_node::settings::{Accent, Look, Settings, parse_bytes};
+use hive_node::settings::{Accent, Language, Look, Settings, parse_bytes};
 use serde::{Deserialize, Serialize};
 use specta::Type;
 use tauri::{AppHandle, State, Theme};
@@ -54,6 +54,8 @@ pub(crate) struct Preferences {
     accent: Accent,
     /// Light or dark.
     look: Look,
+    /// The language of the app; null is the system's.
+    language: Option<Language>,
     /// The model of new chats.
     model: Option<String>,
     /// Whether the app opens at login.
@@ -108,6 +110,8 @@ pub(crate) enum Change {
     Accent(Accent),
     /// Light or dark.
     Look(Look),
+    /// The language of the app; null is the system's.
+    Language(Option<Language>),
     /// The model of new chats.
     Model(Option<String>),
     /// Whether the app opens at login.
@@ -182,6 +186,7 @@ impl Change {
             Self::Notify(on) => settings.notify = if on { Some(true) } else { before.notify.map(|_| false) },
             Self::Accent(accent) => settings.accent = Some(accent).filter(|accent| *accent != Accent::default()),
             Self::Look(look) => settings.look = Some(look).filter(|look| *look != Look::default()),
+            Self::Language(language) => settings.language = language,
             Self::Model(model) => settings.model = model,
             Self::OpenAtLogin(_) => {}
         }
@@ -242,6 +247,7 @@ impl Preferences {
             notify: now.notify.unwrap_or(false),
             accent: now.accent.unwrap_or_default(),
             look: now.look.unwrap_or_default(),
+            language: now.language,
             model: now.model.clone(),
             open_at_login,
             restart: waiting(now, started),
@@ -304,6 +310,15 @@ pub(crate) fn frame(app: &AppHandle, look: Look) {
     });
 }
 
+/// Words that the windows and the tray do not draw themselves.
+fn speak(app: &AppHandle, settings: &Settings) {
+    #[cfg(target_os = "macos")]
+    if let Err(error) = crate::mac::bar(app, crate::words::language(settings)) {
+        tracing::warn!("the menu bar: {error}");
+    }
+    let _ = (app, settings);
+}
+
 /// The owner's settings.
 #[tauri::command]
 #[specta::specta]
@@ -328,6 +343,7 @@ pub(crate) async fn change(app: AppHandle, shell: State<'_, Shell>, change: Chan
         Change::OpenAtLogin(on) => open_at_login(&app, on)?,
         Change::Memory(_) => shell.node.give_memory(bytes(&settings))?,
         Change::Look(look) => frame(&app, look),
+        Change::Language(_) => speak(&app, &settings),
         _ => {}
     }
     Ok(Changed { preferences: shown(&app, &shell)?, refused: None })
@@ -341,6 +357,7 @@ pub(crate) async fn reset_settings(app: AppHandle, shell: State<'_, Shell>) -> R
     open_at_login(&app, false)?;
     shell.node.give_memory(None)?;
     frame(&app, Look::default());
+    speak(&app, &Settings::default());
     shown(&app, &shell)
 }
 

@@ -10,7 +10,7 @@ use hive_mind::{Chats, Store};
 use hive_node::data::DataFolder;
 use hive_node::settings::Settings;
 use hive_node::{Code, Node, PeerId};
-use hive_view::{Snapshot, State, Update, menu, snapshot};
+use hive_view::{Snapshot, State, Taste, Update, menu, snapshot};
 use tauri::AppHandle;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
@@ -19,7 +19,7 @@ use crate::off::{ApiState, Off};
 use crate::problem::Problem;
 use crate::tray::Tray;
 use crate::trouble::NotStarted;
-use crate::{notify, windows};
+use crate::{notify, windows, words};
 
 /// Changes within this time are shown together.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -117,7 +117,7 @@ impl Shell {
                 ended = ended.recv() => {
                     let wanted = self.settings.borrow().notify == Some(true) && !windows::any_is_seen(&app);
                     if let Some(ended) = ended.ok().filter(notify::is_news).filter(|_| wanted) {
-                        notify::tell_of_answer(&app, &ended);
+                        notify::tell_of_answer(&app, words::language(&self.settings.borrow()), &ended);
                     }
                 }
                 () = tokio::time::sleep(TICK), if busy => {}
@@ -126,7 +126,7 @@ impl Shell {
             let now = self.now();
             if now.notify == Some(true) && !windows::any_is_seen(&app) {
                 for request in notify::news(&self.shown.borrow().requests, &now.requests) {
-                    notify::tell(&app, request);
+                    notify::tell(&app, now.language, request);
                 }
             }
             if let Err(error) = tray.show(&app, now.state, menu(&now)) {
@@ -185,6 +185,11 @@ impl Shell {
 
 /// The snapshot of a node for an owner with these settings.
 fn shown_of(node: &Node, settings: &Settings, update: Update) -> Snapshot {
-    let colours = (settings.accent.unwrap_or_default(), settings.look.unwrap_or_default());
-    snapshot(&hive_api::status(node), settings.notify, colours, update)
+    let taste = Taste {
+        notify: settings.notify,
+        accent: settings.accent.unwrap_or_default(),
+        look: settings.look.unwrap_or_default(),
+        language: words::language(settings),
+    };
+    snapshot(&hive_api::status(node), taste, update)
 }

@@ -7,7 +7,7 @@ use hive_api::AllowError;
 use hive_mind::StoreError;
 use hive_node::StartError;
 use hive_node::data::DataError;
-use hive_node::settings::SettingError;
+use hive_node::settings::{Language, SettingError};
 use serde::{Deserialize, Serialize};
 use specta::Type;
 
@@ -100,11 +100,17 @@ pub(crate) struct Trouble {
     pub(crate) cause: Cause,
     /// What can be done, the best first.
     pub(crate) remedies: Vec<Remedy>,
+    /// The language to say it in.
+    pub(crate) language: Language,
 }
 
 impl Trouble {
     /// What to tell about an error. `written` tries to write a file, which a database's own error does not tell.
-    pub(crate) fn of(error: &NotStarted, written: impl FnOnce(&Path) -> std::io::Result<()>) -> Self {
+    pub(crate) fn of(
+        error: &NotStarted,
+        language: Language,
+        written: impl FnOnce(&Path) -> std::io::Result<()>,
+    ) -> Self {
         let cause = match error {
             NotStarted::Data(error) => of_data(error),
             NotStarted::Settings(error) => settings(error),
@@ -112,7 +118,7 @@ impl Trouble {
             NotStarted::Conversations(error) => of_conversations(error, written),
             NotStarted::Node(error) => of_node(error),
         };
-        Self { remedies: remedies(&cause), cause }
+        Self { remedies: remedies(&cause), cause, language }
     }
 }
 
@@ -207,7 +213,7 @@ mod tests {
     }
 
     fn of(error: impl Into<NotStarted>) -> (Cause, Vec<Remedy>) {
-        let Trouble { cause, remedies } = Trouble::of(&error.into(), |_| Ok(()));
+        let Trouble { cause, remedies, .. } = Trouble::of(&error.into(), Language::En, |_| Ok(()));
         (cause, remedies)
     }
 
@@ -263,7 +269,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join(FILE), "no database").unwrap();
         let error = NotStarted::from(Store::open(folder.path()).unwrap_err());
-        let cause = |written: std::io::Result<()>| Trouble::of(&error, |_| written).cause;
+        let cause = |written: std::io::Result<()>| Trouble::of(&error, Language::En, |_| written).cause;
         assert!(matches!(cause(Ok(())), Cause::Damaged { file, .. } if file == FILE));
         assert!(matches!(cause(Err(failed(ErrorKind::StorageFull))), Cause::Full { .. }));
         assert!(matches!(cause(Err(failed(ErrorKind::PermissionDenied))), Cause::NotWritable { .. }));

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use hive_net::Relay;
 use serde::{Deserialize, Serialize};
 
-pub use hive_types::{Accent, Look};
+pub use hive_types::{Accent, Language, Look};
 
 use hive_peers::data::{DataError, DataFolder};
 
@@ -42,6 +42,8 @@ pub struct Settings {
     pub accent: Option<Accent>,
     /// Whether the app's pages are light or dark.
     pub look: Option<Look>,
+    /// The language of the app; the system's by default.
+    pub language: Option<Language>,
     /// The model of new chats in the app; the starter model by default.
     pub model: Option<String>,
     /// The address of the API; must be loopback.
@@ -193,6 +195,8 @@ mod tests {
         std::fs::write(folder.path().join(FILE), "accent = \"honeydew\"\n").unwrap();
         let message = Settings::read(folder.path()).unwrap_err().to_string();
         assert!(message.contains("honeydew") && message.contains("graphite"), "{message}");
+        std::fs::write(folder.path().join(FILE), "language = \"de\"\n").unwrap();
+        assert_eq!(Settings::read(folder.path()).unwrap().language, Some(Language::De));
     }
 
     #[test]

@@ -2,12 +2,11 @@
 
 mod machines;
 mod menu;
-mod placed;
 mod snapshot;
 mod update;
+mod words;
 
 pub use machines::{Found, LinkView, Machine, Request, RightsView, Today};
 pub use menu::{Choice, Entry, choice, menu};
-pub use placed::placed;
-pub use snapshot::{Snapshot, State, snapshot};
+pub use snapshot::{Snapshot, State, Taste, snapshot};
 pub use update::{Next, Update};

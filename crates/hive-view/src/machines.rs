@@ -1,8 +1,10 @@
 //! Machines as the app shows them: approved, waiting for a decision, and nearby.
 
-use hive_types::{Link, LinkKind, MachineWork, PeerState, PeerView, Profile, Rights, StageView, Status};
+use hive_types::{Language, Link, MachineWork, PeerState, PeerView, Profile, Rights, StageView, Status};
 use serde::Serialize;
 use specta::Type;
+
+use crate::words::words;
 
 /// An approved machine.
 #[derive(Debug, Clone, PartialEq, Serialize, Type)]
@@ -112,14 +114,23 @@ pub struct Found {
 }
 
 /// This machine first, then the other approved ones.
-pub(crate) fn machines(status: &Status) -> Vec<Machine> {
+pub(crate) fn machines(status: &Status, language: Language) -> Vec<Machine> {
     let stages = status.model.as_ref().map_or(&[][..], |model| &model.stages);
     let copies = status.model.as_ref().map_or(&[][..], |model| &model.copies);
     let profile = &status.profile;
     let own = machine_of(&status.id, &profile.name, &status.fingerprint, Some(profile), stages, copies);
-    let others = status.peers.iter().filter_map(|peer| other(peer, stages, copies));
+    let others = status.peers.iter().filter_map(|peer| other(peer, stages, copies, language));
     let all = std::iter::once(Machine { own: true, here: true, ..own }).chain(others);
-    all.map(|machine| Machine { today: today(&status.today, &machine.id), ..machine }).collect()
+    all.map(|machine| {
+        let why = machine.why.map(|why| said(language, why));
+        Machine { today: today(&status.today, &machine.id), why, ..machine }
+    })
+    .collect()
+}
+
+/// What the node says about a machine, in the language if it is known there.
+pub(crate) fn said(language: Language, why: String) -> String {
+    (words(language).reason)(&why).unwrap_or(why)
 }
 
 fn today(work: &[MachineWork], id: &str) -> Today {
@@ -175,28 +186,29 @@ fn machine_of(
     }
 }
 
-fn link_view(link: &Link, bits_per_s: Option<u64>) -> LinkView {
+fn link_view(link: &Link, bits_per_s: Option<u64>, language: Language) -> LinkView {
     LinkView {
-        kind: kind_name(link.kind).to_owned(),
+        kind: (words(language).link)(link.kind).to_owned(),
         round_trip_ms: link.round_trip_us as f64 / 1e3,
         bits_per_s: bits_per_s.map(|bits| bits as f64),
     }
 }
 
-fn other(peer: &PeerView, stages: &[StageView], copies: &[StageView]) -> Option<Machine> {
+fn other(peer: &PeerView, stages: &[StageView], copies: &[StageView], language: Language) -> Option<Machine> {
     let machine = machine_of(&peer.id, &peer.name, &peer.fingerprint, peer.profile.as_ref(), stages, copies);
     let code = peer.paired.as_ref().and_then(|paired| paired.code.clone());
     let machine = Machine { code, rights: peer.rights.map(rights_view), ..machine };
+    let condition = peer.condition.map(words(language).condition);
     match &peer.state {
         PeerState::Approved => {
-            let link = peer.link.as_ref().map(|link| link_view(link, peer.bits_per_s));
+            let link = peer.link.as_ref().map(|link| link_view(link, peer.bits_per_s, language));
             let other_links =
-                peer.other_paths.iter().map(|path| link_view(&path.link, Some(path.bits_per_s))).collect();
-            let why = peer.condition.map(|condition| condition.explain().to_owned()).or(machine.why);
+                peer.other_paths.iter().map(|path| link_view(&path.link, Some(path.bits_per_s), language)).collect();
+            let why = condition.map(str::to_owned).or(machine.why);
             Some(Machine { here: true, link, other_links, why, ..machine })
         }
         PeerState::Unreachable { why, since } => {
-            let why = peer.condition.map_or(why.as_str(), |condition| condition.explain());
+            let why = condition.unwrap_or(why);
             let away_since_s = Some(*since).filter(|since| *since > 0);
             Some(Machine { sharing: false, why: Some(why.to_owned()), away_since_s, ..machine })
         }
@@ -207,19 +219,6 @@ fn other(peer: &PeerView, stages: &[StageView], copies: &[StageView]) -> Option<
 fn rights_view(rights: Rights) -> RightsView {
     let Rights { memory, prompts, memory_limit_bytes, session_limit } = rights;
     RightsView { memory, prompts, memory_limit: memory_limit_bytes.map(|bytes| bytes as f64), session_limit }
-}
-
-/// The link's name for people.
-fn kind_name(kind: LinkKind) -> &'static str {
-    match kind {
-        LinkKind::Loopback => "Same computer",
-        LinkKind::Thunderbolt => "Thunderbolt",
-        LinkKind::Ethernet => "Ethernet",
-        LinkKind::Wifi => "Wi-Fi",
-        LinkKind::Vpn => "VPN",
-        LinkKind::Relay => "Relay",
-        LinkKind::Other => "Network",
-    }
 }
 
 pub(crate) fn request(peer: &PeerView) -> Option<Request> {

@@ -1,8 +1,11 @@
 //! The tray menu as a value, derived from the snapshot alone.
 
+use hive_types::Language;
+
 use crate::machines::{Machine, Request};
 use crate::snapshot::Snapshot;
 use crate::update::Next;
+use crate::words::{unit, words};
 
 /// A menu entry. Clicks are identified by the entry's ID.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,62 +51,71 @@ fn says(id: impl Into<String>, text: impl Into<String>) -> Entry {
 
 /// The whole menu.
 pub fn menu(shown: &Snapshot) -> Vec<Entry> {
-    let pause = if shown.paused { text("resume", "Resume Sharing") } else { text("pause", "Pause for an Hour") };
+    let (language, words) = (shown.language, words(shown.language));
+    let pause = if shown.paused { text("resume", words.resume) } else { text("pause", words.pause) };
     let requests = if shown.requests.is_empty() {
-        vec![says("no-requests", "No requests")]
+        vec![says("no-requests", words.no_requests)]
     } else {
-        shown.requests.iter().flat_map(request).collect()
+        shown.requests.iter().flat_map(|asks| request(asks, language)).collect()
     };
     vec![
         says("status", &shown.line),
-        Entry::Check { id: "share".to_owned(), text: "Share Compute".to_owned(), on: shown.share },
+        Entry::Check { id: "share".to_owned(), text: words.share.to_owned(), on: shown.share },
         pause,
         Entry::Line,
         Entry::Within {
             id: "machines".to_owned(),
-            text: "Machines".to_owned(),
-            entries: shown.machines.iter().map(machine).collect(),
+            text: words.machines.to_owned(),
+            entries: shown.machines.iter().map(|shown| machine(shown, language)).collect(),
         },
         Entry::Within {
             id: "requests".to_owned(),
             text: match shown.requests.len() {
-                0 => "Requests".to_owned(),
-                waiting => format!("Requests ({waiting})"),
+                0 => words.requests.to_owned(),
+                waiting => format!("{} ({waiting})", words.requests),
             },
             entries: requests,
         },
         Entry::Line,
-        text("overview", "Show Overview…"),
-        text("chat", "Open Chat…"),
-        text("settings", "Settings…"),
-        Entry::Text { id: "update".to_owned(), text: shown.update.words(), enabled: shown.update.next() != Next::Wait },
+        text("overview", words.overview),
+        text("chat", words.chat),
+        text("settings", words.settings),
+        Entry::Text {
+            id: "update".to_owned(),
+            text: shown.update.words(language),
+            enabled: shown.update.next() != Next::Wait,
+        },
         Entry::Line,
-        text("quit", "Quit HiveMind"),
+        text("quit", words.quit),
     ]
 }
 
-fn machine(machine: &Machine) -> Entry {
-    let name = if machine.own { "This machine" } else { &machine.name };
-    let link = machine.link.as_ref().map(|link| format!(" · {} {:.1} ms", link.kind, link.round_trip_ms));
-    let speed = machine.tokens_per_s.map(|speed| format!(" · {speed:.0} tok/s"));
+fn machine(machine: &Machine, language: Language) -> Entry {
+    let words = words(language);
+    let name = if machine.own { words.this_machine } else { &machine.name };
+    let link = machine.link.as_ref();
+    let link = link.map(|link| format!(" · {} {}", link.kind, unit(language, link.round_trip_ms, 1, "ms")));
+    let speed = machine.tokens_per_s.map(|speed| format!(" · {}", unit(language, speed, 0, "tok/s")));
     let details = if machine.here && machine.sharing {
-        format!("{:.1} GB{}{}", machine.offered / 1e9, link.unwrap_or_default(), speed.unwrap_or_default())
+        let memory = unit(language, machine.offered / 1e9, 1, "GB");
+        format!("{memory}{}{}", link.unwrap_or_default(), speed.unwrap_or_default())
     } else {
-        machine.why.clone().unwrap_or_else(|| "not sharing".to_owned())
+        machine.why.clone().unwrap_or_else(|| words.not_sharing.to_owned())
     };
     says(format!("machine {}", machine.id), format!("{name} · {details}"))
 }
 
-fn request(request: &Request) -> Vec<Entry> {
+fn request(request: &Request, language: Language) -> Vec<Entry> {
+    let words = words(language);
     let Request { id, name, fingerprint, code, approved_here, .. } = request;
     let mut entries = vec![says(format!("request {id}"), format!("{name} · {fingerprint} · {code}"))];
     if *approved_here {
-        entries.push(says(format!("awaited {id}"), "Approved here; waiting for the other machine"));
+        entries.push(says(format!("awaited {id}"), words.awaited));
     } else {
         // The code is part of the ID, so that a click approves the code that was shown and no later one.
-        entries.push(text(format!("approve {id} {code}"), format!("Approve: both show {code}")));
+        entries.push(text(format!("approve {id} {code}"), (words.approve)(code)));
     }
-    entries.push(text(format!("deny {id}"), "Deny"));
+    entries.push(text(format!("deny {id}"), words.deny));
     entries
 }
 
@@ -194,6 +206,7 @@ mod tests {
             notify: None,
             accent: Accent::default(),
             look: hive_types::Look::default(),
+            language: Language::default(),
         }
     }
 
@@ -230,6 +243,25 @@ mod tests {
         assert!(choices.contains(&approve) && choices.contains(&Choice::Deny("abc".to_owned())), "{choices:?}");
         let waiting = menu(&Snapshot { requests: vec![Request { approved_here: true, ..asks }], ..shown() });
         assert!(!format!("{waiting:?}").contains("\"approve abc"));
+    }
+
+    /// Every label, and those within submenus.
+    fn labels(entries: &[Entry]) -> Vec<String> {
+        let label = |entry: &Entry| match entry {
+            Entry::Text { text, .. } | Entry::Check { text, .. } => vec![text.clone()],
+            Entry::Within { text, entries, .. } => [vec![text.clone()], labels(entries)].concat(),
+            Entry::Line => Vec::new(),
+        };
+        entries.iter().flat_map(label).collect()
+    }
+
+    #[test]
+    fn the_menu_is_in_the_language_of_the_app() {
+        let of = |language| labels(&menu(&Snapshot { language, line: String::new(), ..shown() }));
+        let (english, german) = (of(Language::En), of(Language::De));
+        assert_eq!(english.len(), german.len());
+        let same: Vec<_> = german.iter().filter(|label| !label.is_empty() && english.contains(label)).collect();
+        assert!(same.is_empty(), "{same:?}");
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! The snapshot that the tray, the popover and the windows show, derived from the node's status. Pure.
 
-use hive_types::{Accent, Look, Profile, Status};
+use hive_types::{Accent, Language, Look, Profile, Status};
 use serde::Serialize;
 use specta::Type;
 
-use crate::machines::{Found, Machine, Request, found, layers, machines, request};
+use crate::machines::{Found, Machine, Request, found, layers, machines, request, said};
 use crate::update::Update;
+use crate::words::words;
 
 /// The machine's state, shown by the shape of the tray icon.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Type)]
@@ -67,6 +68,21 @@ pub struct Snapshot {
     pub accent: Accent,
     /// Light or dark.
     pub look: Look,
+    /// The language of all words, here and in the windows.
+    pub language: Language,
+}
+
+/// What the owner has chosen about the app, or the default.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Taste {
+    /// Whether to show notifications; none until asked.
+    pub notify: Option<bool>,
+    /// Accent colour.
+    pub accent: Accent,
+    /// Light or dark.
+    pub look: Look,
+    /// The language.
+    pub language: Language,
 }
 
 /// A model being loaded.
@@ -126,10 +142,11 @@ pub struct Stage {
     pub layers: [u32; 2],
 }
 
-/// Builds the snapshot. `notify` is `None` until the owner has decided about notifications.
-pub fn snapshot(status: &Status, notify: Option<bool>, (accent, look): (Accent, Look), update: Update) -> Snapshot {
+/// Builds the snapshot.
+pub fn snapshot(status: &Status, taste: Taste, update: Update) -> Snapshot {
+    let Taste { notify, accent, look, language } = taste;
     let profile = &status.profile;
-    let machines = machines(status);
+    let machines = machines(status, language);
     let requests: Vec<_> = status.peers.iter().filter_map(request).collect();
     let state = state(status, !requests.is_empty());
     Snapshot {
@@ -138,7 +155,7 @@ pub fn snapshot(status: &Status, notify: Option<bool>, (accent, look): (Accent, 
         state,
         share: status.share,
         paused: status.paused,
-        line: line(profile, &machines),
+        line: line(profile, &machines, language),
         memory: Memory {
             total: profile.memory_bytes as f64,
             taken: profile.taken_bytes as f64,
@@ -172,6 +189,7 @@ pub fn snapshot(status: &Status, notify: Option<bool>, (accent, look): (Accent, 
         notify,
         accent,
         look,
+        language,
     }
 }
 
@@ -193,22 +211,24 @@ fn state(status: &Status, somebody_waits: bool) -> State {
     }
 }
 
-fn line(profile: &Profile, machines: &[Machine]) -> String {
+fn line(profile: &Profile, machines: &[Machine], language: Language) -> String {
     if !profile.sharing {
         let why = profile.not_sharing.as_deref().unwrap_or("sharing is switched off");
+        let why = said(language, why.to_owned());
         let mut letters = why.chars();
         return letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect());
     }
     let together = machines.iter().filter(|machine| machine.here && machine.sharing).count();
     let others: Vec<_> = machines.iter().filter(|machine| !machine.own).collect();
     let all_away = others.iter().all(|machine| !machine.here);
+    let words = &words(language).line;
     match (together, &others[..]) {
-        (2.., _) => format!("Sharing · {together} machines"),
-        (_, []) => "Sharing · no other machines yet".to_owned(),
-        (_, [one]) if all_away => format!("Sharing · {} is away", one.name),
-        (_, [one]) => format!("Sharing · {} is not sharing", one.name),
-        (_, several) if all_away => format!("Sharing · {} machines are away", several.len()),
-        _ => "Sharing · no other machine is sharing".to_owned(),
+        (2.., _) => (words.together)(together),
+        (_, []) => words.alone.to_owned(),
+        (_, [one]) if all_away => (words.one_away)(&one.name),
+        (_, [one]) => (words.one_not_sharing)(&one.name),
+        (_, several) if all_away => (words.all_away)(several.len()),
+        _ => words.nobody_sharing.to_owned(),
     }
 }
 
@@ -248,7 +268,7 @@ mod tests {
     }
 
     fn seen(status: &Status) -> Snapshot {
-        snapshot(status, None, (Accent::default(), Look::default()), Update::default())
+        snapshot(status, Taste::default(), Update::default())
     }
 
     fn peer(state: PeerState) -> PeerView {
@@ -305,8 +325,10 @@ mod tests {
         let paused = seen(&status(kept_from("paused: on battery"), Vec::new()));
         assert_eq!((paused.state, paused.share, paused.line.as_str()), (State::Paused, true, "Paused: on battery"));
         let off = Status { share: false, ..status(kept_from("sharing is switched off"), Vec::new()) };
+        let german = snapshot(&off, Taste { language: Language::De, ..Taste::default() }, Update::default());
         let off = seen(&off);
         assert_eq!((off.state, off.share, off.line.as_str()), (State::Idle, false, "Sharing is switched off"));
+        assert_eq!(german.line, "Nicht freigegeben");
         let busy = Profile { sessions: 1, ..profile() };
         assert_eq!(seen(&status(busy, Vec::new())).state, State::Busy);
     }

@@ -1,7 +1,10 @@
 //! Progress of an app update, and what the next click does.
 
+use hive_types::Language;
 use serde::Serialize;
 use specta::Type;
+
+use crate::words::words;
 
 /// Progress of an app update.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Type)]
@@ -65,14 +68,15 @@ impl Update {
     }
 
     /// The label of the menu entry.
-    pub fn words(&self) -> String {
+    pub fn words(&self, language: Language) -> String {
+        let words = &words(language).update;
         match self {
-            Self::Unknown | Self::Current => "Check for Updates…".to_owned(),
-            Self::Looking => "Checking for Updates…".to_owned(),
-            Self::Found { version, .. } => format!("Update to {version}…"),
-            Self::Fetching { version, percent } => format!("Downloading {version}: {percent}%"),
-            Self::Ready { version } => format!("Restart to Update to {version}"),
-            Self::Failed { .. } => "Update Failed. Try Again…".to_owned(),
+            Self::Unknown | Self::Current => words.check.to_owned(),
+            Self::Looking => words.checking.to_owned(),
+            Self::Found { version, .. } => (words.found)(version),
+            Self::Fetching { version, percent } => (words.fetching)(version, *percent),
+            Self::Ready { version } => (words.ready)(version),
+            Self::Failed { .. } => words.failed.to_owned(),
         }
     }
 }
@@ -86,11 +90,12 @@ mod tests {
         let (version, notes) = ("9.9.9".to_owned(), String::new());
         let found = Update::Found { version: version.clone(), notes };
         let fetching = Update::Fetching { version: version.clone(), percent: 40 };
-        let next = |update: &Update| (update.next(), update.words());
+        let next = |update: &Update| (update.next(), update.words(Language::En));
         assert_eq!(next(&Update::Unknown), (Next::Look, "Check for Updates…".to_owned()));
         assert_eq!(next(&found), (Next::Fetch, "Update to 9.9.9…".to_owned()));
         assert_eq!(next(&fetching), (Next::Wait, "Downloading 9.9.9: 40%".to_owned()));
         assert_eq!(next(&Update::Ready { version }), (Next::Restart, "Restart to Update to 9.9.9".to_owned()));
         assert_eq!(Update::Failed { why: String::new() }.next(), Next::Look);
+        assert_eq!(found.words(Language::De), "Auf 9.9.9 aktualisieren …");
     }
 }

@@ -10,46 +10,10 @@ export const commands = {
 	mend: (remedy: Remedy) => typedError<null, Problem>(__TAURI_INVOKE("mend", { remedy })),
 	/**  Sends the snapshot now and after every change. */
 	watch: (snapshots: Channel<Snapshot>) => typedError<null, Problem>(__TAURI_INVOKE("watch", { snapshots })),
-	/**  Turns sharing on or off. */
-	share: (on: boolean) => typedError<null, Problem>(__TAURI_INVOKE("share", { on })),
-	/**  Pauses sharing for this many minutes; 0 ends the pause. */
-	pause: (minutes: number) => typedError<null, Problem>(__TAURI_INVOKE("pause", { minutes })),
-	/**  Limits the shared memory to this many bytes; null restores the limit from the settings. */
-	giveMemory: (bytes: number | null) => typedError<null, Problem>(__TAURI_INVOKE("give_memory", { bytes })),
-	/**  Asks a machine to pair; returns the code that both machines show. */
-	pair: (machine: string) => typedError<string, Problem>(__TAURI_INVOKE("pair", { machine })),
-	/**  Approves a machine, given the code that both machines show. */
-	approve: (machine: string, code: string) => typedError<null, Problem>(__TAURI_INVOKE("approve", { machine, code })),
-	/**  Denies a machine's request. */
-	deny: (machine: string) => typedError<null, Problem>(__TAURI_INVOKE("deny", { machine })),
-	/**  Removes a machine from the swarm. */
-	remove: (machine: string) => typedError<null, Problem>(__TAURI_INVOKE("remove", { machine })),
-	/**  Undoes the removal of a machine: it is approved again, with its name and its rights. */
-	restore: (machine: string) => typedError<null, Problem>(__TAURI_INVOKE("restore", { machine })),
 	/**  Makes the popover as high as its content. Both lengths are in the page's pixels, which text size scales. */
 	fitPopover: (width: number, height: number) => __TAURI_INVOKE<void>("fit_popover", { width, height }),
-	/**  Renames a machine. */
-	rename: (machine: string, name: string) => typedError<null, Problem>(__TAURI_INVOKE("rename", { machine, name })),
-	/**  Sets a machine's rights: to use this machine's memory, and to see this owner's prompts. Its limits do not change. */
-	allow: (machine: string, memory: boolean, prompts: boolean) => typedError<null, Problem>(__TAURI_INVOKE("allow", { machine, memory, prompts })),
-	/**  Creates an invitation for a machine on another network. */
-	invite: () => typedError<string, Problem>(__TAURI_INVOKE("invite")),
-	/**  Joins a swarm by invitation; returns the code that both machines show. */
-	join: (invitation: string) => typedError<string, Problem>(__TAURI_INVOKE("join", { invitation })),
-	/**  What one machine, or with null every machine, did here; newest lines first. */
-	log: (machine: string | null) => typedError<LogLine[], Problem>(__TAURI_INVOKE("log", { machine })),
-	/**  The models on this machine: the default one first, those that cannot be used last. */
-	listModels: () => typedError<OnDisk[], Problem>(__TAURI_INVOKE("list_models")),
 	/**  Shows the folder that models are downloaded to. */
 	showModels: () => typedError<null, Problem>(__TAURI_INVOKE("show_models")),
-	/**  Loads a model into memory. */
-	loadModel: (model: string) => typedError<null, Problem>(__TAURI_INVOKE("load_model", { model })),
-	/**  Unloads a model and frees its memory. */
-	unloadModel: (model: string) => typedError<null, Problem>(__TAURI_INVOKE("unload_model", { model })),
-	/**  Removes a model from this machine's disk. */
-	removeModel: (model: string) => typedError<null, Problem>(__TAURI_INVOKE("remove_model", { model })),
-	/**  Plans a model's placement without loading it. */
-	plan: (model: string | null) => typedError<PlanView, Problem>(__TAURI_INVOKE("plan", { model })),
 	/**  Calls a route of the node's own interface, such as `POST` on `/hive/v1/conversations`. Bodies are JSON. */
 	request: (method: string, path: string, body: string | null) => typedError<string, Problem>(__TAURI_INVOKE("request", { method, path, body })),
 	/**  Follows a route that sends events, in place of what this window followed on the topic before. */
@@ -179,6 +143,8 @@ export type Change =
 { field: "accent"; value: Accent } | 
 /**  Light or dark. */
 { field: "look"; value: Look } | 
+/**  The language of the app; null is the system's. */
+{ field: "language"; value?: Language | null } | 
 /**  The model of new chats. */
 { field: "model"; value?: string | null } | 
 /**  Whether the app opens at login. */
@@ -349,14 +315,6 @@ export type Loading = {
 	of: number,
 };
 
-/**  A line of the audit log. */
-export type LogLine = {
-	/**  Time in UTC, in RFC 3339 format. */
-	at: string,
-	/**  What happened, in words. */
-	text: string,
-};
-
 /**  Light or dark pages. */
 export type Look = 
 /**  As the system. */
@@ -465,22 +423,6 @@ why: string;
 /**  What to do about it. */
 hint: string | null };
 
-/**  A model on this machine's disk. */
-export type OnDisk = {
-	/**  Its name. */
-	name: string,
-	/**  Its size on disk, in bytes. */
-	bytes: number,
-	/**  Whether it is in memory. */
-	loaded: boolean,
-	/**  Whether it can be removed. */
-	removable: boolean,
-	/**  Other machines that have it. */
-	also_on: string[],
-	/**  Why it cannot be used, if it cannot. */
-	unusable: string | null,
-};
-
 /**  A part of an answer that one set of machines computed. */
 export type Part = {
 	/**  The number of its tokens. */
@@ -489,20 +431,6 @@ export type Part = {
 	machines: string[],
 	/**  Why the part before it ended, such as a machine that left; none for the first. */
 	after: Interruption | null,
-};
-
-/**  Where a model would be placed, and why. */
-export type PlanView = {
-	/**  The model. */
-	model: string,
-	/**  Its stages in order, such as "Studio: layers 1 to 18, 4.1 GB". */
-	stages: string[],
-	/**  Why this plan was chosen. */
-	reasons: string[],
-	/**  Predicted speed, in tokens per second. */
-	tokens_per_s: number | null,
-	/**  Memory it would use on all machines, in bytes. */
-	bytes: number,
 };
 
 /**  The owner's settings; null means the default. */
@@ -531,6 +459,8 @@ export type Preferences = {
 	accent: Accent,
 	/**  Light or dark. */
 	look: Look,
+	/**  The language of the app; null is the system's. */
+	language: Language | null,
 	/**  The model of new chats. */
 	model: string | null,
 	/**  Whether the app opens at login. */
@@ -687,6 +617,8 @@ export type Snapshot = {
 	accent: Accent,
 	/**  Light or dark. */
 	look: Look,
+	/**  The language of all words, here and in the windows. */
+	language: Language,
 };
 
 /**  A stage. */
@@ -743,6 +675,8 @@ export type Trouble = {
 	cause: Cause,
 	/**  What can be done, the best first. */
 	remedies: Remedy[],
+	/**  The language to say it in. */
+	language: Language,
 };
 
 /**  Progress of an app update. */
@@ -784,3 +718,8 @@ async function typedError<T, E>(result: Promise<T>): Promise<{ status: "ok"; dat
     }
 }
 
+
+/** A model on this machine's disk. */
+export type ModelOnDisk = { name: string, bytes: number, loaded: boolean, removable: boolean, also_on: string[], lacking: string[], unusable: string | null };
+export type PlanView = { model: string, layers: number, stages: PlannedStage[], reasons: string[], decode_tokens_per_s: number | null };
+export type PlannedStage = { node: string, layers: [number, number], weight_bytes: number, kv_bytes: number, base_bytes: number };

@@ -353,6 +353,8 @@ export const english = {
   percent: (percent: number) => `${percent}%`,
   look: "Look",
   theme: "Theme",
+  language: "Language",
+  systemLanguage: "Automatic",
   looks: { automatic: "Automatic", light: "Light", dark: "Dark" } satisfies Record<Look, string>,
   textSize: "Text size",
   defaultModel: "Model for new chats",
@@ -479,20 +481,23 @@ export type Words = typeof english;
 /** The words of the window. */
 export let words: Words = english;
 
-/** The language that the window speaks. */
+/** The language that the window speaks, and the one that it is about to. */
 export let spoken: Language = "en";
+let wanted: Language = "en";
+
+/** Each language, in its own words. */
+export const LANGUAGES: Record<Language, string> = { en: "English", de: "Deutsch" };
 
 /** Speaks a language from now on. What is on the screen has to be drawn again. */
-export function speak(language: Language): void {
+export async function speak(language: Language): Promise<void> {
+  wanted = language;
+  const chosen = language === "de" ? (await import("./words.de")).german : english;
+  // Another language may have been chosen meanwhile.
+  if (wanted !== language) return;
+  words = chosen;
   spoken = language;
   writeAs(language);
   document.documentElement.lang = language;
-}
-
-/** The language that the person in front of the window reads, as far as the system tells. */
-export function preferred(): Language {
-  const known = navigator.languages.map((name) => name.slice(0, 2)).find((name) => name === "de" || name === "en");
-  return known === "de" ? "de" : "en";
 }
 
 /** What a file of the data folder holds, and what a start without it means. */

@@ -59,6 +59,7 @@ const shown: Snapshot = {
   notify: null,
   accent: "honey",
   look: "automatic",
+  language: "en",
 };
 
 let asked: [string, Record<string, unknown>][] = [];

@@ -15,7 +15,7 @@ beforeEach(() => {
 afterEach(cleanup);
 
 function open(cause: Cause, remedies: Remedy[]): void {
-  render(Trouble, { trouble: { cause, remedies } });
+  render(Trouble, { trouble: { cause, remedies, language: "en" } });
 }
 
 const buttons = () => screen.getAllByRole("button").map((button) => button.textContent?.trim());

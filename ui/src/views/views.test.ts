@@ -71,6 +71,7 @@ const shown: Snapshot = {
   notify: null,
   accent: "honey",
   look: "automatic",
+  language: "en",
 };
 
 /** A log with these lines, newest first. */

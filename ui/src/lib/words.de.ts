@@ -1,0 +1,473 @@
+/** All user-visible text in German, loaded when a window speaks it. A word that is missing is a type error. */
+
+import type { Cause, Refused } from "./bindings";
+import { decimal, gigabytes, several, speed, together, unit } from "./numbers";
+import type { Words } from "./words";
+
+const tokens = (count: number): string => `${decimal(count)} Token`;
+const percent = (value: number): string => unit(decimal(value), "%");
+/** "Rechner" is the same for one and for many. */
+const machines = (count: number): string => `${decimal(count)} Rechner`;
+const seconds = (value: number): string => unit(decimal(value, 1), "s");
+
+export const german: Words = {
+  layers: (count, which) => `${count === 1 ? "Schicht" : "Schichten"} ${which}`,
+  thisWeek: "Diese Woche",
+  older: "Älter",
+  yesterday: (time) => `gestern ${time}`,
+  away: "abwesend",
+  awaySince: (moment) => `abwesend seit ${moment}`,
+  share: "Rechenleistung freigeben",
+  machines: "Rechner",
+  models: "Modelle",
+  chat: "Chat",
+  settings: "Einstellungen",
+  openChat: "Chat öffnen",
+  quit: "Beenden",
+  memoryHere: "Speicher dieses Rechners",
+  swarmGives: (bytes) => (bytes > 0 ? `${gigabytes(bytes)} im Schwarm verfügbar` : "Kein Rechner gibt Speicher frei"),
+  wantsToJoin: (name) => `${name} möchte beitreten`,
+  waitsFor: (name) => `Warten auf ${name}`,
+  codeHint: "Nur zulassen, wenn der andere Rechner dieselben sechs Ziffern zeigt.",
+  approve: "Zulassen",
+  deny: "Ablehnen",
+  noModel: "Kein Modell geladen. Die nächste Frage lädt eines.",
+  lastMinute: "Tempo der letzten Minute",
+  newChat: "Neuer Chat",
+  search: "Suchen",
+  message: "Nachricht\u00a0…",
+  send: "Senden",
+  stop: "Stopp",
+  copy: "Kopieren",
+  copied: "Kopiert",
+  again: "Neu antworten",
+  edit: "Bearbeiten",
+  goOn: "Fortsetzen",
+  reading: (read, of) => `Liest: ${decimal(read)} von ${tokens(of)}`,
+  remove: "Löschen",
+  rename: "Umbenennen",
+  openFolder: "Ordner öffnen",
+  welcome: "Willkommen bei HiveMind",
+  welcomeAsk: "Stellen Sie unten eine Frage. Ein kleines Modell ist eingebaut: Es kann sofort losgehen, auch mit nur einem Rechner.",
+  stepAsk: "1  Fragen",
+  stepShare: "2  Freigeben",
+  stepAdd: "3  Rechner hinzufügen",
+  welcomeShare: "Leihen Sie freien Speicher Ihren anderen Rechnern. Ihre Apps gehen vor, und nur zugelassene Rechner können beitreten.",
+  welcomeMachines: "HiveMind auf einem anderen Rechner in diesem Netzwerk öffnen. Zeigen beide dieselben sechs Ziffern, den Rechner zulassen. Das ist nur einmal nötig.",
+  nothingYet: "Stellen Sie eine Frage. Alles bleibt auf Ihren Rechnern.",
+  load: "Laden",
+  loading: "Lädt\u00a0…",
+  unload: "Entladen",
+  removeModel: "Löschen\u00a0…",
+  removeFromDisk: "Von dieser Festplatte löschen?",
+  cancel: "Abbrechen",
+  layersLoaded: (layers, of) => `${layers} von ${of} Schichten`,
+  swarmHas: (bytes, count) =>
+    count === 0
+      ? "Kein Rechner gibt Speicher frei; Modelle laufen nur auf diesem."
+      : `${gigabytes(bytes)} auf ${machines(count)}${count === 1 ? "" : "n"} verfügbar. Jedes Modell zeigt, wo es laufen würde.`,
+  fits: (needs, has, count) =>
+    count === 0
+      ? `Belegt ${gigabytes(needs)} auf diesem Rechner`
+      : `Belegt ${gigabytes(needs)}; ${gigabytes(has)} auf ${machines(count)}${count === 1 ? "" : "n"} verfügbar`,
+  exported: (file) => `Gesichert als ${file}`,
+  export: "Exportieren",
+  deleted: (title) => `„${title}“ gelöscht`,
+  undo: "Widerrufen",
+  dismiss: "Ausblenden",
+  skip: "Überspringen",
+  openAtLogin: "Bei der Anmeldung öffnen",
+  askNotify: "Mitteilen, wenn ein Rechner beitreten möchte, auch ohne offenes Fenster?",
+  yes: "Ja",
+  no: "Nein",
+  saved: "Gesichert",
+  restart: "Neu starten",
+  updateCheck: "Nach Updates suchen",
+  updateInstall: "Installieren",
+  updateLooking: "Updates werden gesucht\u00a0…",
+  updateCurrent: "HiveMind ist aktuell.",
+  updateFound: (version) => `Version ${version} ist verfügbar.`,
+  updateFetching: (version, done) => `Version ${version} wird geladen: ${percent(done)}`,
+  updateReady: (version) => `Version ${version} ist bereit. Zum Aktualisieren neu starten; Ihre anderen Rechner übernehmen so lange.`,
+  noMatch: "Keine Treffer",
+  looksForAPlace: "Prüft, wohin es passt\u00a0…",
+  noModels: "Noch keine Modelle.",
+  about: (speed) => `Etwa ${speed}`,
+  pauseSharing: "Freigabe pausieren",
+  forAnHour: "Eine Stunde",
+  endPause: "Freigabe fortsetzen",
+  whenToShare: "Wann freigeben",
+  onlyOnPower: "Nur mit Netzteil",
+  onlyWhenIdle: "Nur, wenn unbenutzt seit",
+  always: "Jederzeit",
+  neverMore: "Höchstens freigeben",
+  sendAtMost: "Höchstens senden an andere",
+  noLimit: "Unbegrenzt",
+  thisApp: "Diese App",
+  accent: "Akzentfarbe",
+  accents: {
+    honey: "Honig",
+    blue: "Blau",
+    purple: "Violett",
+    pink: "Rosa",
+    red: "Rot",
+    green: "Grün",
+    graphite: "Graphit",
+  },
+  notify: "Mitteilen, wenn ein Rechner beitreten möchte",
+  network: "Netzwerk",
+  shownName: "Name auf anderen Rechnern",
+  lanOnly: "Im lokalen Netzwerk bleiben",
+  relay: "Relay",
+  apiAddress: "Lokale API-Adresse",
+  bindAddress: "Adresse für andere Rechner",
+  anyAddress: "Automatisch",
+  model: "Modell",
+  starter: "Startmodell",
+  panel: "Anweisungen und Sampling",
+  instructions: "Anweisungen für diesen Chat",
+  youAre: "Du bist\u00a0…",
+  temperature: "Temperatur",
+  topP: "Top-p",
+  thinking: "Denken",
+  effort: "Aufwand",
+  modelDecides: "Vorgabe des Modells",
+  on: "Ein",
+  off: "Aus",
+  efforts: { low: "Gering", medium: "Mittel", high: "Hoch" },
+  otherOptions: "Weitere Optionen",
+  likeOption: "Name=Wert,\u00a0…",
+  messages: "Nachrichten",
+  you: "Sie",
+  answer: "Antwort",
+  brokeOff: (why) => `Die Antwort wurde unterbrochen: ${why}. Nichts ist verloren; „Fortsetzen“ macht an dieser Stelle weiter.`,
+  conversations: "Chats",
+  searchConversations: "Chats durchsuchen",
+  standsBy: "Reserve für",
+  otherPaths: "Andere Wege",
+  thisMachine: "Dieser Rechner",
+  own: (name) => `${name} (dieser Rechner)`,
+  anotherName: "Anderer Name",
+  removeMachine: "Entfernen",
+  mayUseMemory: "Darf den Speicher dieses Rechners nutzen",
+  maySeePrompts: "Darf Ihre Fragen sehen",
+  limits: (bytes, answers) =>
+    [
+      bytes === null ? "" : `Hier höchstens ${gigabytes(bytes)}. `,
+      answers === null ? "" : `Höchstens ${several(answers, "Antwort", "Antworten")} gleichzeitig.`,
+    ].join(""),
+  whyThisPlan: "Warum dieser Plan",
+  nearby: "In der Nähe",
+  add: "Hinzufügen\u00a0…",
+  elsewhere: "Entfernten Rechner verbinden",
+  invitationFrom: "Dessen Einladung einsetzen",
+  invitation: "Einladung",
+  join: "Beitreten",
+  copiesInvitation: "Kopiert eine Einladung, die einmal und 24\u00a0Stunden lang gilt",
+  yourInvitation: "Ihre Einladung zum Kopieren",
+  copyInvitation: "Einladung kopieren",
+  ring: "Der Ring der Rechner",
+  noLayers: "keine Schichten",
+  holds: (who, layers, gives) => `${who}: ${layers}, gibt ${gives} frei`,
+  thereAndBack: (kind, time) => `${kind}, ${time} hin und zurück`,
+  updates: "Updates",
+  of: (part, whole) => `${part} von ${whole}`,
+  ofModel: (bytes) => `Modell ${gigabytes(bytes)}`,
+  given: "freigegeben",
+  free: "frei",
+  ofSystem: (bytes) => `System ${gigabytes(bytes)}`,
+  recommended: (bytes) => `Empfohlen: ${gigabytes(bytes)}`,
+  mostToGive: "Höchstens freigegebener Speicher",
+  speedNow: (speed) => `Tempo der letzten Minute: jetzt ${speed}`,
+  waiting: (requests) => `${requests} warten`,
+  inMemory: "Geladen auf:",
+  onDisk: (bytes, others) => `${gigabytes(bytes)} auf der Festplatte${others.length ? `, auch auf ${together(others)}` : ""}`,
+  approvedWith: "Zugelassen mit Code",
+  happened: "Aktivität auf diesem Rechner",
+  did: (name) => `Was ${name} auf diesem Rechner getan hat`,
+  nothingHappened: "Noch keine Aktivität.",
+  key: "Fingerabdruck",
+  chip: "Chip",
+  gives: "Gibt frei",
+  holdsLayers: "Hält",
+  alone: "Tempo allein (Startmodell)",
+  link: "Verbindung",
+  now: "Status",
+  stopKey: "Esc",
+  givesNothing: "nicht freigegeben",
+  approvedHere: "Hier zugelassen. Nun auf dem anderen Rechner zulassen.",
+  answeredBy: (tokens_per_s, names, first_s) =>
+    [
+      tokens_per_s ? speed(tokens_per_s) : "",
+      together(names),
+      first_s === null ? "" : `${seconds(first_s)} bis zum ersten Wort`,
+    ]
+      .filter((part) => part)
+      .join(" · "),
+  computed: (names, count) => `${together(names)}: ${tokens(count)}.`,
+  tookOver: (why, pause_s) => `${why.replace(/[.…]+$/, "")}; ${seconds(pause_s)}, kein Wort verloren.`,
+  tryAgain: "Erneut versuchen",
+  jump: "Springen",
+  jumpTo: "Chat, Seite oder Wörter",
+  contextUsed: (used) => `${percent(used)} dessen, was dieses Modell lesen kann`,
+  contextFull: (used) => `Dieser Chat füllt ${percent(used)} dessen, was das Modell lesen kann. Vorher einen neuen Chat beginnen.`,
+  quickAsk: "Frage stellen\u00a0…",
+  newQuestion: "Neue Frage",
+  openInChat: "Im Chat öffnen",
+  versionBefore: "Vorige Fassung",
+  versionAfter: "Nächste Fassung",
+  notSaved: (why) => `Die Antwort ist noch nicht gesichert: ${why}. Neuer Versuch\u00a0…`,
+  newestBelow: "↓ Neueste",
+  pin: "Anheften",
+  unpin: "Lösen",
+  archive: "Archivieren",
+  unarchive: "Aus dem Archiv holen",
+  archived: "Archiv",
+  pinned: "Angeheftet",
+  answeringNow: "Antwortet\u00a0…",
+  // What an answer holds.
+  thinkingNow: "Denkt nach\u00a0…",
+  thoughts: "Gedanken",
+  thoughtFor: (time) => {
+    const whole = Math.max(1, Math.round(time));
+    if (whole < 60) return `${unit(decimal(whole), "s")} nachgedacht`;
+    return `${unit(decimal(Math.floor(whole / 60)), "min")} ${unit(decimal(whole % 60), "s")} nachgedacht`;
+  },
+  table: "Tabelle",
+  formula: "Formel",
+  code: "Code",
+  wrap: "Umbrechen",
+  diagram: "Diagramm",
+  diagramOf: (kind) => `Diagramm (${kind})`,
+  done: "Erledigt",
+  notDone: "Nicht erledigt",
+  noSuchOption: (name) => `dieses Modell hat keine Option „${name}“`,
+  // Links, menus and shortcuts.
+  openSite: (site) => `${site} im Browser öffnen?`,
+  writeTo: (address) => `Im Mailprogramm an ${address} schreiben?`,
+  address: "Adresse",
+  open: "Öffnen",
+  close: "Schließen",
+  openLink: "Link öffnen\u00a0…",
+  copyLink: "Link kopieren",
+  copyAddress: "Adresse kopieren",
+  alwaysOpen: "Bei dieser Website nicht mehr fragen",
+  askAgain: "Bei dieser Website wieder fragen",
+  leadsElsewhere: (site) => `Der Text des Links nennt ${site}, er führt aber woandershin.`,
+  foreignLetters: "Der Name dieser Website hat Buchstaben, die mit anderen verwechselt werden können. Bitte prüfen, ob es die gemeinte Website ist.",
+  menu: "Menü",
+  cut: "Ausschneiden",
+  paste: "Einsetzen",
+  selectAll: "Alles auswählen",
+  useKeys: (mac) => `Das Menü erreicht hier die Zwischenablage nicht. Stattdessen ${mac ? "⌘" : "Strg+"}X, C oder V drücken.`,
+  skipToMessage: "Zur Nachricht springen",
+  skipToPage: "Zur Seite springen",
+  sharingNow: "Aktiv",
+  computingNow: "Rechnet",
+  pausedNow: "Pausiert",
+  notSharing: "Inaktiv",
+  shortcutList: "Tastaturkurzbefehle",
+  or: "oder",
+  textSizeNow: (size) => `Textgröße ${percent(size)}`,
+  shortcutGroups: { pages: "Seiten", chats: "Chats", message: "Nachricht", text: "Textgröße", window: "Fenster" },
+  shortcuts: {
+    chat: "Chat",
+    machines: "Rechner",
+    models: "Modelle",
+    settings: "Einstellungen",
+    newChat: "Neuer Chat",
+    search: "Chats durchsuchen",
+    jump: "Zu einem Chat oder einer Seite",
+    send: "Senden",
+    line: "Neue Zeile",
+    stop: "Antwort stoppen",
+    bigger: "Größer",
+    smaller: "Kleiner",
+    usual: "Standard",
+    menu: "Kontextmenü",
+    list: "Diese Liste",
+    hide: "Fenster schließen",
+    quit: "HiveMind beenden",
+  },
+  // Files in a message.
+  attach: "Dateien anhängen",
+  attached: "Angehängte Dateien",
+  attachedNow: (names) => `Angehängt: ${names.join(", ")}`,
+  detachedNow: (name) => `${name} entfernt`,
+  detach: (name) => `${name} entfernen`,
+  dropHere: "Dateien hier ablegen, um sie anzuhängen",
+  pastedText: "Eingesetzter Text",
+  insertAsText: "Als Text einfügen",
+  fileSize: (bytes) => (bytes < 1000 ? several(bytes, "Byte", "Byte") : unit(decimal(bytes / 1000, bytes < 10_000 ? 1 : 0), "kB")),
+  aboutTokens: (count) => `etwa ${tokens(count)}`,
+  tooLong: (over) => `Um etwa ${decimal(over)} Zeichen zu lang für jedes Modell hier. Bitte einen kürzeren Teil einsetzen.`,
+  fileTooLong: (name, over) => `${name} passt nicht: Die Nachricht würde um etwa ${decimal(over)} Zeichen zu lang.`,
+  isBinary: (name) => `${name} ist keine Textdatei und kann nicht angehängt werden.`,
+  isPdf: (name) => `${name} ist eine PDF-Datei, die HiveMind noch nicht lesen kann. Bitte ihren Text kopieren und hier einsetzen.`,
+  isUnreadable: (name) => `${name} kann nicht gelesen werden. Bei einem Ordner bitte dessen Dateien anhängen.`,
+  leftBehind: (name) => `${name} wurde nicht angehängt, weil ein anderer Chat geöffnet wurde.`,
+  cannotSee: "Dieses Modell kann keine Bilder sehen. Es wird nicht gesendet.",
+  // Machines and the popover.
+  joined: (names) => `${names.join(" und ")} ${names.length === 1 ? "ist" : "sind"} dabei.`,
+  removeAsks: (name) => `${name} entfernen? Der Rechner rechnet dann nicht mehr für Sie; zum Rückgängigmachen ist neu zu koppeln.`,
+  removeAsk: "Entfernen\u00a0…",
+  removed: (name) => `${name} entfernt`,
+  didToday: (answers, count) => `${several(answers, "Antwort", "Antworten")}, ${tokens(count)}`,
+  today: "Heute",
+  showCode: "QR-Code zeigen",
+  hideCode: "QR-Code ausblenden",
+  codeOf: "QR-Code Ihrer Einladung",
+  worksOnce: "Gilt einmal, 24\u00a0Stunden lang.",
+  wouldShare: (bytes) => `Würde bis zu ${gigabytes(bytes)} freigeben`,
+  notShared: "nicht freigegeben",
+  // Settings, start and trouble.
+  afterRestart: "Gilt nach einem Neustart.",
+  minutes: "Minuten",
+  megabits: "Mbit/s",
+  unitOf: (label) => `${label}: Einheit`,
+  percent,
+  look: "Erscheinungsbild",
+  theme: "Farbschema",
+  language: "Sprache",
+  systemLanguage: "Automatisch",
+  looks: { automatic: "Automatisch", light: "Hell", dark: "Dunkel" },
+  textSize: "Textgröße",
+  defaultModel: "Modell für neue Chats",
+  builtInModel: "Eingebautes Modell",
+  relays: { none: "Ohne", public: "Öffentlich", own: "Eigenes" },
+  relayIs: "Ein Relay verbindet Rechner in verschiedenen Netzwerken. Was sie senden, kann es nicht lesen.",
+  noRelayOnLan: "Im lokalen Netzwerk nicht verwendet.",
+  relayUrl: "URL des Relays",
+  webAddress: "https://",
+  data: "Daten",
+  dataFolder: "Datenordner",
+  logFolder: "Protokoll über andere Rechner",
+  openLog: "Protokoll öffnen",
+  resetSettings: "Einstellungen zurücksetzen",
+  resetDots: "Zurücksetzen\u00a0…",
+  resetAsk: "Alle Einstellungen auf ihre Standardwerte zurücksetzen? Chats, Modelle und gekoppelte Rechner bleiben.",
+  resetNow: "Zurücksetzen",
+  aboutApp: "Über",
+  versions: (version, webView, system) => `HiveMind ${version} · ${webView ? `WebKit ${webView} · ` : ""}${system}`,
+  refused: (refused: Refused): string => {
+    switch (refused.kind) {
+      case "whole":
+        return `Bitte eine ganze Zahl von ${decimal(refused.least)} bis ${decimal(refused.most)} eingeben.`;
+      case "memory":
+        return refused.most === null
+          ? `Bitte mindestens ${gigabytes(refused.least)} eingeben.`
+          : `Bitte ${gigabytes(refused.least)} bis ${gigabytes(refused.most)} eingeben. Um nichts freizugeben, die Freigabe ausschalten.`;
+      case "name":
+        return `Bitte höchstens ${refused.most} Zeichen verwenden.`;
+      case "address":
+        return "Bitte eine Adresse mit Port eingeben, etwa 0.0.0.0:4484.";
+      case "loopback":
+        return "Bitte eine Adresse dieses Rechners mit Port eingeben, etwa 127.0.0.1:4483.";
+      case "relay":
+        return "Bitte eine URL eingeben, etwa https://relay.example.org.";
+    }
+  },
+  api: "API für Programme",
+  apiIs: "Programme auf diesem Rechner können Ihre Modelle wie die von OpenAI verwenden. Jedes braucht einen Schlüssel.",
+  apiOff: (why) => `Aus: ${why}`,
+  useAnotherPortNow: "Anderen Port verwenden und neu starten",
+  keys: "Schlüssel",
+  newKey: "Neuer Schlüssel",
+  program: "Name des Programms",
+  createKey: "Erstellen",
+  keyOf: (name) => `Schlüssel für ${name}`,
+  shownOnce: (name) => `Den Schlüssel für ${name} jetzt kopieren. Er wird nicht noch einmal gezeigt.`,
+  yourKey: "IHR_SCHLUESSEL",
+  example: "Beispiel",
+  exampleQuestion: "Hallo",
+  revoke: "Entziehen",
+  revokeKeyOf: (name) => `Schlüssel für ${name} entziehen`,
+  revokeAsk: "Das Programm verliert den Zugriff.",
+  revokeNow: "Entziehen",
+  lastUsed: (daysAgo) =>
+    daysAgo === null ? "Nie benutzt" : daysAgo === 0 ? "Heute benutzt" : daysAgo === 1 ? "Gestern benutzt" : `Vor ${daysAgo} Tagen benutzt`,
+  copyThat: (what) => `${what} kopieren`,
+  notCopied: "Kopieren nicht möglich",
+  restartToUpdate: "Neustart für Update",
+  openModels: "Modellordner öffnen",
+  getModels:
+    "HiveMind verwendet die Modelle im Hugging-Face-Cache dieses Rechners. Laden Sie eines dorthin, etwa mit dem Befehl „hf download“ von Hugging Face, und suchen Sie dann erneut.",
+  lookAgain: "Erneut suchen",
+  needsMemory: (bytes) => `Braucht ${gigabytes(bytes)} Speicher`,
+  usesMemory: (bytes) => `Belegt ${gigabytes(bytes)} Speicher`,
+  takesDisk: (size) => `${size} auf der Festplatte`,
+  unusableModels: "Nicht verwendbar",
+  unusableBecause: (why) => `${why.charAt(0).toUpperCase()}${why.slice(1)}${/[.!?…]$/.test(why) ? "" : "."}`,
+  downloadAgain: "Falls es funktionieren sollte: löschen und noch einmal laden.",
+  trouble: (cause: Cause) => {
+    switch (cause.kind) {
+      case "in_use":
+        return {
+          title: "HiveMind läuft bereits",
+          text:
+            cause.process === null
+              ? `Ein anderes HiveMind benutzt diese Daten (${cause.by}). Bitte beenden, dann erneut versuchen.`
+              : `Ein HiveMind ohne Fenster benutzt diese Daten (${cause.by}). Zum Öffnen der App stoppen, oder laufen lassen und die App beenden.`,
+        };
+      case "not_writable":
+        return {
+          title: "HiveMind kann seine Daten nicht schreiben",
+          text: `Hierfür Schreibrechte einräumen, dann erneut versuchen: ${cause.path}`,
+          detail: cause.why,
+        };
+      case "full":
+        return { title: "Die Festplatte ist voll", text: `Auf der Festplatte von ${cause.path} Platz schaffen, dann erneut versuchen.` };
+      case "damaged": {
+        const { what, without } = holds(cause.file);
+        return {
+          title: `HiveMind kann ${what} nicht lesen`,
+          text: `${cause.file} ist beschädigt. Die Datei lässt sich beiseitelegen, um ohne sie zu starten: ${without} Gelöscht wird nichts.`,
+          detail: cause.why,
+        };
+      }
+      case "newer": {
+        const { what, without } = holds(cause.file);
+        return {
+          title: `Ein neueres HiveMind hat ${what} geschrieben`,
+          text: `HiveMind aktualisieren, oder ${cause.file} beiseitelegen und ohne diese Datei starten: ${without} Gelöscht wird nichts.`,
+        };
+      }
+      case "port":
+        return {
+          title: "Der Port für andere Rechner ist belegt",
+          text: "HiveMind kann einen anderen Port verwenden, den die anderen Rechner von selbst finden.",
+          detail: cause.why,
+        };
+      case "other":
+        return { title: "HiveMind konnte nicht starten", text: sentence(cause.why, cause.hint) };
+    }
+  },
+  remedies: {
+    try_again: "Erneut versuchen",
+    stop_other: "Stoppen und starten",
+    use_another_port: "Anderen Port verwenden",
+    move_aside: "Beiseitelegen und starten",
+    open_folder: "Ordner öffnen",
+    quit: "Beenden",
+  },
+  stopping: "Wird gestoppt\u00a0…",
+};
+
+/** What a file of the data folder holds, and what a start without it means. */
+function holds(file: string): { what: string; without: string } {
+  switch (file) {
+    case "config.toml":
+      return { what: "Ihre Einstellungen", without: "Alle Einstellungen haben dann ihre Standardwerte." };
+    case "conversations.sqlite":
+      return { what: "Ihre Chats", without: "Die Liste der Chats ist dann leer." };
+    case "peers.json":
+      return { what: "Ihre Rechner", without: "Die Rechner sind dann neu zu koppeln." };
+    default:
+      return { what: "die Daten", without: "Ihr Inhalt fehlt dann." };
+  }
+}
+
+function sentence(why: string, hint: string | null): string {
+  const said = why.charAt(0).toUpperCase() + why.slice(1);
+  return hint ? `${said}. ${hint}` : said;
+}
