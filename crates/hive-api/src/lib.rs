@@ -10,6 +10,7 @@ mod allowed;
 mod answers;
 mod audited;
 mod conversations;
+mod counting;
 mod cors;
 mod direct;
 mod error;
@@ -108,7 +109,7 @@ const OWN: &str = "/hive/v1";
 
 /// The routes that need no network: what [`Direct`] calls.
 fn local_routes() -> Routes<Local> {
-    hive::routes().merge(library::routes()).merge(conversations::routes()).under(OWN)
+    hive::routes().merge(library::routes()).merge(counting::routes()).merge(conversations::routes()).under(OWN)
 }
 
 /// The routes that belong to the server.

@@ -78,7 +78,7 @@ pub use hive_protocol::{ModelCopy, ModelSource, Profile, StageReport, StageSpec}
 pub use hive_ring::{
     Event, FinishReason, GenerateError, PlacedStage, Reply, Request, Ring, RingError, RingOptions, Summary,
 };
-pub use hive_serving::{AnswerError, LetGoError, local_time};
+pub use hive_serving::{AnswerError, CountError, LetGoError, local_time};
 pub use hive_stage::runtime;
 pub use hive_text::template::{Conversation, Message, RESERVED_VARIABLES, VariableError, variable};
 pub use hive_types::{MachineWork, ModelOnDisk};

@@ -4,6 +4,7 @@ use hive_peers::FindPeerError;
 use hive_plan::{ArrangeError, PlanError};
 use hive_ring::{GenerateError, RingError};
 use hive_stage::models::FindError;
+use hive_worker::text::TextError;
 
 /// Why a request cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -75,4 +76,18 @@ pub enum AnswerError {
     /// The request was refused.
     #[error(transparent)]
     Generate(#[from] GenerateError),
+}
+
+/// Why the tokens of a text were not counted.
+#[derive(Debug, thiserror::Error)]
+pub enum CountError {
+    /// The model was not found.
+    #[error(transparent)]
+    Find(#[from] FindError),
+    /// The tokenizer failed.
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// The tokenizer is not read yet.
+    #[error("the model's tokenizer is not read yet; ask again in a moment")]
+    NotRead,
 }

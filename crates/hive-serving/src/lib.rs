@@ -15,7 +15,7 @@ mod placed;
 mod serving;
 mod views;
 
-pub use error::{AnswerError, ByHandError, ServeError};
+pub use error::{AnswerError, ByHandError, CountError, ServeError};
 pub use library::LetGoError;
 pub use model_request::ModelRequest;
 pub use openings::local_time;

@@ -5,6 +5,7 @@
 
 mod answering;
 mod by_hand;
+mod counting;
 mod judge;
 mod loading;
 mod moving;
@@ -69,6 +70,8 @@ struct Inner {
     restoring: watch::Sender<Vec<PlacedModel>>,
     /// Manual plans.
     by_hand: Mutex<Vec<PlacedModel>>,
+    /// The tokenizer that was read for counting only.
+    tokenizer: AsyncMutex<Option<counting::Kept>>,
     /// The content of `placements.json`.
     on_disk: Mutex<Placements>,
 }
@@ -85,6 +88,7 @@ impl Serving {
             placing: AsyncMutex::default(),
             latest: Mutex::default(),
             loading: Mutex::default(),
+            tokenizer: AsyncMutex::default(),
             restoring: watch::channel(placements.in_memory).0,
             by_hand: Mutex::new(placements.by_hand),
         };

@@ -31,7 +31,7 @@ pub use machines::{
 };
 pub use models::{
     LoadRequest, LoadingView, ModelName, ModelOnDisk, ModelView, PlanQuery, PlanView, PlannedStage, StageLayers,
-    StageView,
+    StageView, TokenCount, TokenCountRequest,
 };
 pub use pairing::{Approval, Invitation, InviteRequest, JoinRequest, PairingCode};
 pub use profile::{Heat, ModelCopy, Power, Profile};

@@ -130,3 +130,24 @@ pub struct PlannedStage {
     /// Fixed overhead in bytes.
     pub base_bytes: u64,
 }
+
+/// A text whose tokens are to be counted: `POST /hive/v1/models/tokens`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenCountRequest {
+    /// The model's name; `None` is the model of new conversations.
+    #[serde(default)]
+    pub model: Option<String>,
+    /// The text, of at most 2 MB.
+    pub text: String,
+}
+
+/// The tokens of a text.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TokenCount {
+    /// The name of the model whose tokenizer counted.
+    pub model: String,
+    /// Their number.
+    pub tokens: u64,
+}

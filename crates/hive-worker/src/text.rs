@@ -121,9 +121,17 @@ impl Model {
     /// itself.
     pub async fn prompt(&self, conversation: &Conversation, began: DateTime) -> Result<Vec<u32>, TextError> {
         let json = serde_json::to_vec(conversation).map_err(|error| TextError::Died(error.to_string()))?;
-        let timeout = PROMPT_TIMEOUT + Duration::from_secs(json.len() as u64 / PROMPT_BYTES_PER_S);
+        let timeout = prompt_timeout(json.len());
         match self.ask(Order::Prompt { json, began }, timeout).await? {
             Reply::Tokens(tokens) if self.knows(&tokens) => Ok(tokens),
+            _ => Err(TextError::nonsense()),
+        }
+    }
+
+    /// The number of tokens of a text, in which nothing is a special token.
+    pub async fn count(&self, text: &str) -> Result<u64, TextError> {
+        match self.ask(Order::Count(text.to_owned()), prompt_timeout(text.len())).await? {
+            Reply::Counted(tokens) => Ok(tokens),
             _ => Err(TextError::nonsense()),
         }
     }
@@ -163,6 +171,10 @@ impl Model {
     async fn ask(&self, order: Order, timeout: Duration) -> Result<Reply, TextError> {
         ask(&self.inner.asks, order, timeout).await
     }
+}
+
+fn prompt_timeout(bytes: usize) -> Duration {
+    PROMPT_TIMEOUT + Duration::from_secs(bytes as u64 / PROMPT_BYTES_PER_S)
 }
 
 async fn ask(asks: &mpsc::Sender<Ask>, order: Order, timeout: Duration) -> Result<Reply, TextError> {

@@ -1,7 +1,7 @@
 //! The node and its models.
 
 use hive_ring::{Reply, Request, Ring};
-use hive_serving::{AnswerError, Layout, LetGoError, ModelRequest, ServeError, Serving};
+use hive_serving::{AnswerError, CountError, Layout, LetGoError, ModelRequest, ServeError, Serving};
 use hive_stage::{StageHost, aside, models};
 use hive_types::{ModelOnDisk, StageLayers};
 
@@ -41,6 +41,11 @@ impl Node {
     /// Starts an answer. It continues on other machines if one leaves while it runs.
     pub async fn generate(&self, wanted: &ModelRequest, request: &Request) -> Result<Reply, AnswerError> {
         self.serving().generate(wanted, request).await
+    }
+
+    /// The model's name and the number of tokens of a text, counted without loading the model.
+    pub async fn count_tokens(&self, wanted: &ModelRequest, text: &str) -> Result<(String, u64), CountError> {
+        self.serving().count_tokens(wanted, text).await
     }
 
     /// The models on this machine's disk: the one that the settings choose first.

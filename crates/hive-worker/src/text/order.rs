@@ -25,6 +25,8 @@ pub(super) enum Order {
         /// Its start time, unless it has one itself.
         began: DateTime,
     },
+    /// Return the number of tokens of a text.
+    Count(String),
     /// Return the text of the first `given` tokens, and of all.
     Texts { tokens: Vec<u32>, given: u32 },
 }
@@ -52,5 +54,6 @@ pub(super) enum Reply {
     Prepared,
     Options(Vec<String>),
     Tokens(Vec<u32>),
+    Counted(u64),
     Texts(String, String),
 }

@@ -119,6 +119,11 @@ impl Text {
                 let tokens = self.template()?.tokenize(self.tokenizer()?, &conversation);
                 tokens.map(Reply::Tokens).map_err(|error| TextFailure::of_template(&error))
             }
+            Order::Count(text) => {
+                let tokens = self.tokenizer()?.encode_literal(&text);
+                let tokens = tokens.map_err(|error| TextFailure::new(TextFault::Tokens, error))?;
+                Ok(Reply::Counted(tokens.len() as u64))
+            }
             Order::Texts { tokens, given } => {
                 let tokenizer = self.tokenizer()?;
                 let text = |tokens: &[u32]| {
