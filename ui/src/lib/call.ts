@@ -1,6 +1,7 @@
 /** Calls a command and returns its result, or throws its problem. */
 
 import type { Problem } from "./bindings";
+import { words } from "./words";
 
 type Outcome<T> = { status: "ok"; data: T } | { status: "error"; error: Problem };
 
@@ -10,10 +11,12 @@ export async function call<T>(outcome: Promise<Outcome<T>>): Promise<T> {
   throw ended.error;
 }
 
-/** The message of a thrown value. */
+/** What to say about a thrown value: the sentence for its code, or its own message. */
 export function why(problem: unknown): string {
   if (typeof problem === "object" && problem !== null && "message" in problem) {
-    const { message, hint } = problem as { message: string; hint?: string | null };
+    const { code, message, hint } = problem as { code?: string; message: string; hint?: string | null };
+    const known = words.problems[code ?? ""];
+    if (known) return known;
     const said = message.charAt(0).toUpperCase() + message.slice(1);
     return hint ? `${said}. ${hint}` : said;
   }

@@ -1,6 +1,7 @@
 /** All shortcuts: one table, from which the keys are handled and the list of them is drawn. */
 
 import { command, composing, mac } from "./keys";
+import { words } from "./words";
 
 type Key = {
   key: string;
@@ -80,7 +81,7 @@ const NAMES: Record<string, string> = { Enter: "↵", Escape: "Esc", "-": "−" 
 export function written({ key, command, shift }: Key): string {
   const cap = NAMES[key] ?? (key.length === 1 ? key.toUpperCase() : key);
   if (mac()) return `${shift ? "⇧" : ""}${command ? "⌘" : ""}${cap}`;
-  return `${command ? "Ctrl+" : ""}${shift ? "Shift+" : ""}${cap}`;
+  return `${command ? `${words.control}+` : ""}${shift ? `${words.shift}+` : ""}${cap}`;
 }
 
 /** A key as assistive technology names it. */

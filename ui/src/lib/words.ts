@@ -1,9 +1,9 @@
 /** All user-visible text, in English. `words.de.ts` has it in German, and `words` is what the window speaks. */
 
 import type { Accent, Cause, Language, Look, Refused, Remedy } from "./bindings";
-import { amount, date, day, decimal, gigabytes, milliseconds, rate, several, speed, time, together, writeAs } from "./numbers";
+import { amount, date, day, decimal, gigabytes, milliseconds, rate, several, speed, time, together, typed, untyped, writeAs } from "./numbers";
 
-export { amount, day, decimal, gigabytes, milliseconds, rate, speed, time };
+export { amount, day, decimal, gigabytes, milliseconds, rate, speed, time, typed, untyped };
 
 /** Layers counted from 1: `[0, 18)` is "layers 1–18"; several ranges are "layers 1–4, 10". */
 export function layers(ranges: [number, number][]): string {
@@ -191,7 +191,8 @@ export const english = {
   copyInvitation: "Copy invitation",
   ring: "The ring of machines",
   noLayers: "no layers",
-  holds: (who: string, layers: string, gives: string) => `${who}: ${layers}, shares ${gives}`,
+  holds: (who: string, layers: string, state: string) => `${who}: ${layers}, ${state}`,
+  shares: (bytes: number) => `shares ${gigabytes(bytes)}`,
   thereAndBack: (kind: string, time: string) => `${kind}, ${time} round trip`,
   updates: "Updates",
   of: (part: string, whole: string) => `${part} of ${whole}`,
@@ -242,6 +243,8 @@ export const english = {
   versionAfter: "Next version",
   notSaved: (why: string) => `The answer is not saved yet: ${why}. Trying again…`,
   newestBelow: "↓ Newest",
+  /** What a button does to a chat, such as "Pin". */
+  doTo: (does: string, title: string) => `${does} ${title}`,
   pin: "Pin",
   unpin: "Unpin",
   archive: "Archive",
@@ -292,6 +295,8 @@ export const english = {
   shortcutList: "Keyboard shortcuts",
   or: "or",
   textSizeNow: (percent: number) => `Text size ${percent}%`,
+  control: "Ctrl",
+  shift: "Shift",
   shortcutGroups: { pages: "Pages", chats: "Chats", message: "Message", text: "Text size", window: "Window" },
   shortcuts: {
     chat: "Chat",
@@ -473,6 +478,8 @@ export const english = {
     quit: "Quit",
   } satisfies Record<Remedy, string>,
   stopping: "Stopping…",
+  /** Sentences for errors with these codes. The app's own are English. */
+  problems: {} as Record<string, string>,
 };
 
 /** What a language has to say. */
