@@ -25,6 +25,7 @@ describe("a start that failed", () => {
     backend.answers.trouble = () => ({
       cause: { kind: "damaged", file: "config.toml", why: "unknown field `shaer`" },
       remedies: ["move_aside", "open_folder", "try_again", "quit"],
+      language: "en",
     });
     render(App);
     await screen.findByRole("heading", { name: "HiveMind can’t read your settings" });
