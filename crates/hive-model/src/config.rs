@@ -35,8 +35,11 @@ pub struct ModelConfig {
     pub rms_eps: f32,
     /// Rotary position embedding.
     pub rope: Rope,
-    /// The context that the model was trained for, in tokens.
+    /// The longest context in tokens: the one that the model was trained for, or its sliding window if that is shorter.
     pub max_context: usize,
+    /// The sliding window, if layers have one that is shorter than the trained context: how many tokens a token sees,
+    /// itself included. Attention is computed without it, which makes no difference up to this length.
+    pub sliding_window: Option<usize>,
     /// Whether the output projection is the embedding matrix.
     pub tied_embeddings: bool,
     /// Tokens that end an answer.
@@ -157,9 +160,10 @@ impl ModelConfig {
         let number = |key: &'static str| json[key].as_u64().map(|n| n as usize).ok_or(ConfigError::Missing(key));
         let heads = number("num_attention_heads")?;
         let hidden = number("hidden_size")?;
+        let layers = number("num_hidden_layers")?;
         let config = Self {
             architecture: architecture.to_owned(),
-            layers: number("num_hidden_layers")?,
+            layers,
             hidden,
             intermediate: number("intermediate_size")?,
             heads,
@@ -169,14 +173,11 @@ impl ModelConfig {
             rms_eps: json["rms_norm_eps"].as_f64().ok_or(ConfigError::Missing("rms_norm_eps"))? as f32,
             rope: rope_from_json(json)?,
             max_context: number("max_position_embeddings").unwrap_or(2048),
+            sliding_window: window_from_json(json, layers)?,
             // Transformers writes the key only if it differs from the family's default; mlx-lm assumes true.
             tied_embeddings: json["tie_word_embeddings"].as_bool().unwrap_or(true),
             end_tokens: token_ids(&json["eos_token_id"]),
         };
-        let slides = |kind: &Json| kind.as_str().is_some_and(|kind| kind != "full_attention");
-        if let Some(kind) = json["layer_types"].as_array().and_then(|kinds| kinds.iter().find(|kind| slides(kind))) {
-            return Err(ConfigError::Unsupported(format!("{} layers", kind.as_str().unwrap_or_default())));
-        }
         let rotated = json["partial_rotary_factor"]
             .as_f64()
             .or_else(|| json["rope_parameters"]["partial_rotary_factor"].as_f64());
@@ -197,7 +198,7 @@ impl ModelConfig {
                 _ => {}
             }
         }
-        config.checked()
+        config.within_window().checked()
     }
 
     /// Reads a GGUF's metadata.
@@ -236,6 +237,7 @@ impl ModelConfig {
                 .ok_or(ConfigError::Missing("attention.layer_norm_rms_epsilon"))? as f32,
             rope: Rope { theta: gguf.real(&key("rope.freq_base")).unwrap_or(10_000.0) as f32, scaling },
             max_context: number("context_length").unwrap_or(2048),
+            sliding_window: number("attention.sliding_window").ok().filter(|window| *window > 0),
             // A GGUF without an output matrix uses the embedding; the caller, who knows the tensors, decides.
             tied_embeddings: true,
             // From the vocabulary; the caller adds them.
@@ -252,13 +254,20 @@ impl ModelConfig {
                 let what = format!("rotary embedding of only {rotated} of a head's {} dimensions", config.head_dim);
                 Err(ConfigError::Unsupported(what))
             }
-            _ => config.checked(),
+            _ => config.within_window().checked(),
         }
     }
 
     /// Size of one token in the KV cache of one layer, in bytes.
     pub fn kv_bytes_per_token(&self, activation_bytes: usize) -> u64 {
         (2 * self.kv_heads * self.head_dim * activation_bytes) as u64
+    }
+
+    /// Ends the context at the sliding window.
+    fn within_window(mut self) -> Self {
+        self.sliding_window = self.sliding_window.filter(|window| *window < self.max_context);
+        self.max_context = self.sliding_window.unwrap_or(self.max_context);
+        self
     }
 
     pub(crate) fn checked(self) -> Result<Self, ConfigError> {
@@ -329,6 +338,38 @@ fn rope_from_json(json: &Json) -> Result<Rope, ConfigError> {
     Ok(Rope { theta, scaling })
 }
 
+/// The sliding window, if a layer has one.
+fn window_from_json(json: &Json, layers: usize) -> Result<Option<usize>, ConfigError> {
+    let kinds: Vec<&str> = json["layer_types"].as_array().into_iter().flatten().filter_map(Json::as_str).collect();
+    if let Some(kind) = kinds.iter().find(|kind| !matches!(**kind, "full_attention" | "sliding_attention")) {
+        return Err(ConfigError::Unsupported(format!("{kind} layers")));
+    }
+    let is_switched_off = match json["use_sliding_window"].as_bool() {
+        Some(uses) => !uses || json["max_window_layers"].as_u64().is_some_and(|full| full >= layers as u64),
+        None => false,
+    };
+    let slides = if kinds.is_empty() { !is_switched_off } else { kinds.contains(&"sliding_attention") };
+    if !slides {
+        return Ok(None);
+    }
+    let mut narrowest = None;
+    for key in ["sliding_window", "attention_window"] {
+        // One for all layers, or one for each.
+        let windows = json[key].as_array().map_or_else(|| std::slice::from_ref(&json[key]), Vec::as_slice);
+        for window in windows.iter().filter(|window| !window.is_null()) {
+            let unreadable = || ConfigError::Unsupported(format!("{key} = {window}"));
+            // 0 and less is none.
+            let window = window.as_i64().ok_or_else(unreadable)?;
+            let window = usize::try_from(window).ok().filter(|window| *window > 0);
+            narrowest = [narrowest, window].into_iter().flatten().min();
+        }
+    }
+    if narrowest.is_none() && !kinds.is_empty() {
+        return Err(ConfigError::Unsupported("sliding_attention layers without a window".to_owned()));
+    }
+    Ok(narrowest)
+}
+
 /// `eos_token_id` is a number or a list of numbers.
 pub(crate) fn token_ids(value: &Json) -> Vec<u32> {
     let one = |value: &Json| value.as_u64().and_then(|id| u32::try_from(id).ok());
@@ -355,6 +396,8 @@ mod tests {
     fn what_would_be_computed_otherwise_is_refused_by_name() {
         for (key, value, words) in [
             ("layer_types", json!(["full_attention", "sliding_attention"]), "sliding_attention layers"),
+            ("layer_types", json!(["full_attention", "chunked_attention"]), "chunked_attention layers"),
+            ("sliding_window", json!("wide"), "sliding_window = \"wide\""),
             ("partial_rotary_factor", json!(0.5), "rotary embedding of only 0.5"),
             (
                 "rope_parameters",
@@ -392,6 +435,39 @@ mod tests {
         converted["quantization_config"] = json!({ "quant_method": "gptq" });
         converted["quantization"] = json!({ "group_size": 64, "bits": 4 });
         assert!(ModelConfig::from_json(&converted).is_ok(), "MLX's own key decides");
+    }
+
+    #[test]
+    fn a_sliding_window_ends_the_context() {
+        let context = |changes: &[(&str, Json)]| {
+            let mut json = llama();
+            json["model_type"] = "mistral".into();
+            json["max_position_embeddings"] = 32_768.into();
+            for (key, value) in changes {
+                json[*key] = value.clone();
+            }
+            let config = ModelConfig::from_json(&json).unwrap();
+            assert_eq!(config.sliding_window.unwrap_or(32_768), config.max_context);
+            config.max_context
+        };
+        let kinds = |first: &str| ("layer_types", json!([first, "full_attention"]));
+        // Mistral 7B v0.1, and where a window is written otherwise.
+        assert_eq!(context(&[("sliding_window", json!(4096))]), 4096);
+        assert_eq!(context(&[("attention_window", json!([512, 256]))]), 256);
+        assert_eq!(context(&[("sliding_window", json!(4096)), kinds("sliding_attention")]), 4096);
+        let partly = [("use_sliding_window", json!(true)), ("max_window_layers", json!(1))];
+        assert_eq!(context(&[partly.as_slice(), &[("sliding_window", json!(4096))]].concat()), 4096);
+        // Wider than the context.
+        assert_eq!(context(&[("sliding_window", json!(131_072))]), 32_768);
+        // Mistral 7B v0.3, and where a window is written but no layer uses it.
+        for none in [json!(null), json!(0), json!(-1)] {
+            assert_eq!(context(&[("sliding_window", none)]), 32_768);
+        }
+        let unused = ("sliding_window", json!(4096));
+        assert_eq!(context(&[unused.clone(), ("use_sliding_window", json!(false))]), 32_768);
+        assert_eq!(context(&[unused.clone(), kinds("full_attention")]), 32_768);
+        let beyond = [("use_sliding_window", json!(true)), ("max_window_layers", json!(2))];
+        assert_eq!(context(&[beyond.as_slice(), &[unused]].concat()), 32_768);
     }
 
     #[test]

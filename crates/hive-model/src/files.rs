@@ -221,9 +221,7 @@ impl ModelFiles {
     /// no difference.
     pub fn digest(&self) -> Result<String, TensorError> {
         let mut hasher = Sha256::new();
-        // End tokens also come from files that are not the model's own.
-        let config = ModelConfig { end_tokens: Vec::new(), ..self.config.clone() };
-        hasher.update(format!("{config:?}"));
+        hasher.update(identity(&self.config));
         for tensor in self.weights.computed(self.config.layers) {
             hasher.update(format!("{} {} {:?} {}", tensor.name, tensor.kind, tensor.shape, tensor.bytes));
             for Range { start, end } in samples(tensor.bytes) {
@@ -231,18 +229,6 @@ impl ModelFiles {
             }
         }
         Ok(data_encoding::HEXLOWER.encode(&hasher.finalize()[..16]))
-    }
-
-    /// Bytes on disk of these layers. The embedding belongs to the first layer, the output to the last.
-    pub fn stored_bytes(&self, layers: std::ops::Range<usize>) -> u64 {
-        let last = layers.end == self.config.layers;
-        self.weights.stored_bytes(|name| match name.strip_prefix("model.layers.") {
-            Some(rest) => rest.split('.').next().and_then(|n| n.parse().ok()).is_some_and(|n| layers.contains(&n)),
-            None if name.starts_with("model.embed_tokens") => {
-                layers.start == 0 || (last && self.config.tied_embeddings)
-            }
-            None => last,
-        })
     }
 
     /// Loads the tokenizer.
@@ -298,6 +284,34 @@ impl ModelFiles {
     }
 }
 
+/// What of a configuration identifies the model, as text. A changed character makes every machine's models others than
+/// those of machines with an earlier version, so this does not follow from the configuration's fields by itself.
+fn identity(config: &ModelConfig) -> String {
+    let ModelConfig {
+        architecture,
+        layers,
+        hidden,
+        intermediate,
+        heads,
+        kv_heads,
+        head_dim,
+        vocabulary,
+        rms_eps,
+        rope,
+        max_context,
+        // It is in the context.
+        sliding_window: _,
+        tied_embeddings,
+        // They also come from files that are not the model's own.
+        end_tokens: _,
+    } = config;
+    format!(
+        "ModelConfig {{ architecture: {architecture:?}, layers: {layers}, hidden: {hidden}, intermediate: {intermediate}, \
+         heads: {heads}, kv_heads: {kv_heads}, head_dim: {head_dim}, vocabulary: {vocabulary}, rms_eps: {rms_eps:?}, \
+         rope: {rope:?}, max_context: {max_context}, tied_embeddings: {tied_embeddings}, end_tokens: [] }}"
+    )
+}
+
 /// Size of a sample of a tensor, which a cold disk reads in one go.
 const SAMPLE_BYTES: u64 = 1024;
 /// Tensors up to this size are read whole: norms and biases, in which models tuned from the same base differ.
@@ -344,6 +358,20 @@ fn read_json(path: &Path) -> Result<Json, OpenError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_model_keeps_its_identity_from_version_to_version() {
+        let config = serde_json::json!({
+            "model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 128,
+            "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 100, "rms_norm_eps": 1e-5,
+            "eos_token_id": [2, 3], "rope_scaling": { "type": "linear", "factor": 2.0 }
+        });
+        let config = ModelConfig::from_json(&config).unwrap();
+        let expected = "ModelConfig { architecture: \"llama\", layers: 2, hidden: 64, intermediate: 128, heads: 4, \
+                        kv_heads: 2, head_dim: 16, vocabulary: 100, rms_eps: 1e-5, rope: Rope { theta: 10000.0, scaling: \
+                        Linear { factor: 2.0 } }, max_context: 2048, tied_embeddings: true, end_tokens: [] }";
+        assert_eq!(identity(&config), expected);
+    }
 
     #[test]
     fn samples_of_a_tensor_reach_from_its_first_byte_to_its_last() {

@@ -7,7 +7,8 @@ mod common;
 use std::path::Path;
 
 use common::{HIDDEN, VOCABULARY, write_tiny_model};
-use hive_model::ModelFiles;
+use hive_model::shard::{ForwardError, Input};
+use hive_model::{Compute, ModelFiles, SessionId, SessionOptions, Shard, ShardOptions, Slot};
 use hive_text::template::{Conversation, Message};
 use serde_json::{Value, json};
 
@@ -209,4 +210,26 @@ fn a_chat_template_may_lie_in_a_json_file_of_its_own() {
     // The separate file takes precedence.
     std::fs::write(folder.path().join("chat_template.jinja"), "own").unwrap();
     assert_eq!(template().unwrap().render(&two).unwrap(), "own");
+}
+
+#[test]
+fn a_conversation_ends_where_a_token_would_no_longer_see_its_first() {
+    let folder = tempfile::tempdir().unwrap();
+    write_tiny_model(folder.path(), |_, _| {});
+    let digest = || ModelFiles::open(folder.path()).unwrap().digest().unwrap();
+    configure(folder.path(), |config| drop(config.insert("model_type".to_owned(), "mistral".into())));
+    let without = digest();
+    configure(folder.path(), |config| drop(config.insert("sliding_window".to_owned(), 16.into())));
+    // A version that computes it without the window must not take part.
+    assert_ne!(digest(), without);
+    let files = ModelFiles::open(folder.path()).unwrap();
+    let mut shard = Shard::load(&files, &ShardOptions { layers: 0..1, compute: Compute::Auto }, |_| ()).unwrap();
+    let session = SessionId(1);
+    shard.open(session, SessionOptions::default()).unwrap();
+    let mut forward = |position, rows| {
+        shard.forward(&[Slot { session, position, input: Input::Tokens(vec![1; rows]), sample: false }]).remove(0)
+    };
+    assert!(forward(0, 15).is_ok());
+    assert!(matches!(forward(15, 2), Err(ForwardError::Context { needed: 17, limit: 16 })));
+    assert!(forward(15, 1).is_ok());
 }

@@ -163,6 +163,20 @@ fn rotary_positions_on_a_part_of_each_head_are_refused_by_name() {
 }
 
 #[test]
+fn a_sliding_window_ends_the_context() {
+    let context = |more: &[Vec<u8>]| {
+        let config = config(&[&[integer("llama.context_length", 32_768)], more].concat()).unwrap();
+        (config.max_context, config.sliding_window)
+    };
+    let window = |tokens| [integer("llama.attention.sliding_window", tokens)];
+    assert_eq!(context(&window(4096)), (4096, Some(4096)));
+    for no_limit in [0, 32_768, 131_072] {
+        assert_eq!(context(&window(no_limit)), (32_768, None));
+    }
+    assert_eq!(context(&[]), (32_768, None));
+}
+
+#[test]
 fn attention_that_would_be_computed_otherwise_is_refused_by_name() {
     let causal = |on: bool| [text(b"llama.attention.causal"), 7u32.to_le_bytes().to_vec(), vec![on.into()]].concat();
     assert!(config(&[causal(true), real("llama.rope.scaling.attn_factor", 1.0)]).is_ok());
