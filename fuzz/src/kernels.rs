@@ -112,7 +112,7 @@ pub fn run(data: &[u8]) -> bool {
                 let _ = cache.reserve(&shape, positions);
             }
             let other = if bytes.byte().is_multiple_of(4) { bytes.shape() } else { shape };
-            evaluate(attention(&bytes.array(), &cache, &bytes.vector(), &other, bytes.size()))
+            evaluate(attention(&bytes.array(), &mut cache, &bytes.vector(), &other, bytes.size()))
         }
         4 => {
             let (x, norm) = (bytes.array(), bytes.vector());
@@ -128,7 +128,8 @@ pub fn run(data: &[u8]) -> bool {
             let width = [32, 16, 48][usize::from(bytes.byte() % 3)];
             let matrices = (float(64, width), float(width, 32), float(64, width), float(width, 32));
             let (Ok(qkv), Ok(output), Ok(gate_up), Ok(down)) = matrices else { return false };
-            let Ok(cache) = KvBuffers::new(&shape) else { return false };
+            let caches: Result<Vec<_>, _> = (0..4).map(|_| KvBuffers::new(&shape)).collect();
+            let Ok(mut caches) = caches else { return false };
             let (x, attention_norm, mlp_norm, periods) =
                 (bytes.array(), bytes.vector(), bytes.vector(), bytes.vector());
             let weights = LayerWeights {
@@ -141,11 +142,12 @@ pub fn run(data: &[u8]) -> bool {
                 down: &down,
                 eps: 1e-5,
             };
-            let sessions: Vec<_> = (0..bytes.small().min(4))
-                .map(|_| SessionRows { cache: &cache, offset: bytes.size(), tokens: bytes.size() })
-                .collect();
+            let count = bytes.small().min(4);
+            let sessions = caches.iter_mut().take(count);
+            let mut sessions: Vec<_> =
+                sessions.map(|cache| SessionRows { cache, offset: bytes.size(), tokens: bytes.size() }).collect();
             let shape = if bytes.byte().is_multiple_of(4) { bytes.shape() } else { shape };
-            evaluate(layer(&x, &weights, &shape, &sessions))
+            evaluate(layer(&x, &weights, &shape, &mut sessions))
         }
     }
 }

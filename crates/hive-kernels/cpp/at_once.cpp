@@ -37,6 +37,27 @@ struct SessionHandles {
   int tokens;
 };
 
+// As src/ffi.rs asserts on its side.
+static_assert(sizeof(LayerHandles) == 240 && std::is_standard_layout_v<LayerHandles>);
+static_assert(offsetof(LayerHandles, attention_norm) == 0);
+static_assert(offsetof(LayerHandles, mlp_norm) == 8);
+static_assert(offsetof(LayerHandles, periods) == 16);
+static_assert(offsetof(LayerHandles, qkv) == 24);
+static_assert(offsetof(LayerHandles, output) == 72);
+static_assert(offsetof(LayerHandles, gate_up) == 120);
+static_assert(offsetof(LayerHandles, down) == 168);
+static_assert(offsetof(LayerHandles, heads) == 216);
+static_assert(offsetof(LayerHandles, kv_heads) == 220);
+static_assert(offsetof(LayerHandles, head_dim) == 224);
+static_assert(offsetof(LayerHandles, scale) == 228);
+static_assert(offsetof(LayerHandles, rope_scale) == 232);
+static_assert(offsetof(LayerHandles, eps) == 236);
+static_assert(sizeof(SessionHandles) == 24 && std::is_standard_layout_v<SessionHandles>);
+static_assert(offsetof(SessionHandles, keys) == 0);
+static_assert(offsetof(SessionHandles, values) == 8);
+static_assert(offsetof(SessionHandles, offset) == 16);
+static_assert(offsetof(SessionHandles, tokens) == 20);
+
 const float* computed(Handle handle) {
   if (!get(handle).is_available()) get(handle).eval();
   return floats(get(handle));

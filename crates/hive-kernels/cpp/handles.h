@@ -1,7 +1,9 @@
 // Arrays as src/ffi.rs hands them over: a pointer each.
 #pragma once
+#include <cstddef>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 
 #include "kernels.h"
 
@@ -25,6 +27,19 @@ struct MatrixHandles {
   int group;
   float multiple;
 };
+
+// As src/ffi.rs asserts on its side.
+static_assert(sizeof(Handle) == 8 && sizeof(int) == 4 && sizeof(float) == 4);
+static_assert(sizeof(MatrixHandles) == 48 && std::is_standard_layout_v<MatrixHandles>);
+static_assert(offsetof(MatrixHandles, weights) == 0);
+static_assert(offsetof(MatrixHandles, scales) == 8);
+static_assert(offsetof(MatrixHandles, biases) == 16);
+static_assert(offsetof(MatrixHandles, format) == 24);
+static_assert(offsetof(MatrixHandles, scaling) == 28);
+static_assert(offsetof(MatrixHandles, rows) == 32);
+static_assert(offsetof(MatrixHandles, columns) == 36);
+static_assert(offsetof(MatrixHandles, group) == 40);
+static_assert(offsetof(MatrixHandles, multiple) == 44);
 
 inline mlx::core::array& get(Handle handle) { return *static_cast<mlx::core::array*>(handle.ctx); }
 

@@ -27,11 +27,20 @@ pub struct LayerWeights<'a> {
     pub eps: f32,
 }
 
-/// One session's share of the tokens.
+/// One session's share of the tokens. No two of them write into one cache:
+///
+/// ```compile_fail,E0499
+/// # fn shares(cache: &mut hive_kernels::KvBuffers) {
+/// use hive_kernels::SessionRows;
+/// let first = SessionRows { cache, offset: 0, tokens: 1 };
+/// let second = SessionRows { cache, offset: 0, tokens: 1 };
+/// drop([first, second]);
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct SessionRows<'a> {
-    /// Its cache, with room reserved for them.
-    pub cache: &'a KvBuffers,
+    /// Its cache, with room reserved for them; they are written into it.
+    pub cache: &'a mut KvBuffers,
     /// Position of the first token.
     pub offset: usize,
     /// Number of tokens.
@@ -46,7 +55,7 @@ pub fn layer(
     x: &Array,
     weights: &LayerWeights<'_>,
     shape: &AttentionShape,
-    sessions: &[SessionRows<'_>],
+    sessions: &mut [SessionRows<'_>],
 ) -> Result<Array, KernelError> {
     let LayerWeights { attention_norm, qkv, periods, output, mlp_norm, gate_up, down, eps } = *weights;
     require(x.ndim() == 2 && attention_norm.ndim() == 1, "layer: shape of x")?;
@@ -63,7 +72,7 @@ pub fn layer(
     require(fits, "layer: shapes of the matrices")?;
     let all = sessions.iter().try_fold(0usize, |all, session| all.checked_add(session.tokens));
     require(all == Some(tokens), "layer: tokens of the sessions")?;
-    for session in sessions {
+    for session in &*sessions {
         check_attention(session.cache, periods, shape, session.offset.checked_add(session.tokens))?;
     }
     let layer = ffi::LayerHandles {
@@ -81,11 +90,11 @@ pub fn layer(
         rope_scale: shape.rope_scale,
         eps,
     };
-    let handles = |session: &SessionRows| {
+    let handles = |session: &mut SessionRows| {
         let [keys, values] = session.cache.arrays().map(Array::as_ptr);
         ffi::SessionHandles { keys, values, offset: session.offset as i32, tokens: session.tokens as i32 }
     };
-    let sessions: Vec<_> = sessions.iter().map(handles).collect();
+    let sessions: Vec<_> = sessions.iter_mut().map(handles).collect();
     let (first, count) = (sessions.as_ptr(), sessions.len() as i32);
     // SAFETY: valid handles that outlive the call; shapes are checked above, types and contiguity in the C++.
     receive(|out| unsafe { ffi::hive_layer(out, x.as_ptr(), &raw const layer, first, count) })

@@ -1,6 +1,7 @@
 //! The C functions in `cpp/`. `mlx_array` and `mlx_stream` are one pointer each, like `Handle` in `cpp/handles.h`.
 
 use std::ffi::{c_char, c_int};
+use std::mem::offset_of;
 
 use mlx_sys::{mlx_array, mlx_stream};
 
@@ -41,6 +42,40 @@ pub(crate) struct SessionHandles {
     pub(crate) offset: c_int,
     pub(crate) tokens: c_int,
 }
+
+// The same numbers are asserted in `cpp/handles.h` and `cpp/at_once.cpp`: whoever changes one side has to change both.
+const _: () = {
+    assert!(size_of::<mlx_array>() == 8 && size_of::<mlx_stream>() == 8 && size_of::<c_int>() == 4);
+    assert!(size_of::<MatrixHandles>() == 48);
+    assert!(offset_of!(MatrixHandles, weights) == 0);
+    assert!(offset_of!(MatrixHandles, scales) == 8);
+    assert!(offset_of!(MatrixHandles, biases) == 16);
+    assert!(offset_of!(MatrixHandles, format) == 24);
+    assert!(offset_of!(MatrixHandles, scaling) == 28);
+    assert!(offset_of!(MatrixHandles, rows) == 32);
+    assert!(offset_of!(MatrixHandles, columns) == 36);
+    assert!(offset_of!(MatrixHandles, group) == 40);
+    assert!(offset_of!(MatrixHandles, multiple) == 44);
+    assert!(size_of::<LayerHandles>() == 240);
+    assert!(offset_of!(LayerHandles, attention_norm) == 0);
+    assert!(offset_of!(LayerHandles, mlp_norm) == 8);
+    assert!(offset_of!(LayerHandles, periods) == 16);
+    assert!(offset_of!(LayerHandles, qkv) == 24);
+    assert!(offset_of!(LayerHandles, output) == 72);
+    assert!(offset_of!(LayerHandles, gate_up) == 120);
+    assert!(offset_of!(LayerHandles, down) == 168);
+    assert!(offset_of!(LayerHandles, heads) == 216);
+    assert!(offset_of!(LayerHandles, kv_heads) == 220);
+    assert!(offset_of!(LayerHandles, head_dim) == 224);
+    assert!(offset_of!(LayerHandles, scale) == 228);
+    assert!(offset_of!(LayerHandles, rope_scale) == 232);
+    assert!(offset_of!(LayerHandles, eps) == 236);
+    assert!(size_of::<SessionHandles>() == 24);
+    assert!(offset_of!(SessionHandles, keys) == 0);
+    assert!(offset_of!(SessionHandles, values) == 8);
+    assert!(offset_of!(SessionHandles, offset) == 16);
+    assert!(offset_of!(SessionHandles, tokens) == 20);
+};
 
 unsafe extern "C" {
     pub(crate) fn hive_last_error() -> *const c_char;

@@ -212,10 +212,11 @@ pub(crate) fn check_attention(
 /// `qkv [n, (heads + 2 kv_heads) head_dim] -> [n, heads head_dim]`.
 ///
 /// Rotates queries and keys, appends keys and values to `cache` at `offset`, and attends to every position up to each
-/// token's own. `periods [head_dim / 2]` are the rotation periods. The caller has reserved `offset + n`.
+/// token's own. `periods [head_dim / 2]` are the rotation periods. The caller has reserved `offset + n`. The cache is
+/// written when the result is evaluated.
 pub fn attention(
     qkv: &Array,
-    cache: &KvBuffers,
+    cache: &mut KvBuffers,
     periods: &Array,
     shape: &AttentionShape,
     offset: usize,

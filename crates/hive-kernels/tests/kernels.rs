@@ -180,7 +180,7 @@ fn attention_agrees_with_mlx_and_does_not_depend_on_chunks() {
         for &chunk in chunks {
             cache.reserve(&shape, offset + chunk).unwrap();
             let part = qkv.index((offset as i32..(offset + chunk) as i32, ..));
-            out.extend(values(&hive_kernels::attention(&part, &cache, &periods, &shape, offset).unwrap()));
+            out.extend(values(&hive_kernels::attention(&part, &mut cache, &periods, &shape, offset).unwrap()));
             offset += chunk;
         }
         out
@@ -363,15 +363,15 @@ fn a_layer_at_once_has_the_bits_of_its_operations() {
         down: &down,
         eps: 1e-5,
     };
-    let (one, other) = (KvBuffers::new(&shape).unwrap(), KvBuffers::new(&shape).unwrap());
+    let (mut one, mut other) = (KvBuffers::new(&shape).unwrap(), KvBuffers::new(&shape).unwrap());
     let mut offset = 0;
     for tokens in [5, 1, 1, 8] {
         let x = Array::from_slice(&Numbers(offset as u64 + 9).floats(tokens * hidden), &[tokens as i32, hidden as i32]);
-        let at_once =
-            values(&hive_kernels::layer(&x, &weights, &shape, &[SessionRows { cache: &one, offset, tokens }]).unwrap());
+        let rows = SessionRows { cache: &mut one, offset, tokens };
+        let at_once = values(&hive_kernels::layer(&x, &weights, &shape, &mut [rows]).unwrap());
         let normed = hive_kernels::rms_norm(&x, &attention_norm, 1e-5).unwrap();
         let mixed = qkv.matmul(&normed, None).unwrap();
-        let attended = hive_kernels::attention(&mixed, &other, &periods, &shape, offset).unwrap();
+        let attended = hive_kernels::attention(&mixed, &mut other, &periods, &shape, offset).unwrap();
         let between = output.matmul(&attended, Some(&x)).unwrap();
         let normed = hive_kernels::rms_norm(&between, &mlp_norm, 1e-5).unwrap();
         let activated = hive_kernels::swiglu(&gate_up.matmul(&normed, None).unwrap()).unwrap();
@@ -381,26 +381,32 @@ fn a_layer_at_once_has_the_bits_of_its_operations() {
         offset += tokens;
     }
     // Another session in the batch changes nothing.
-    let (beside, x) = (KvBuffers::new(&shape).unwrap(), Numbers(40).floats(3 * hidden));
+    let (mut beside, x) = (KvBuffers::new(&shape).unwrap(), Numbers(40).floats(3 * hidden));
     let rows = |range: std::ops::Range<usize>| {
         Array::from_slice(&x[range.start * hidden..range.end * hidden], &[range.len() as i32, hidden as i32])
     };
-    let first = SessionRows { cache: &beside, offset: 0, tokens: 2 };
-    let second = SessionRows { cache: &one, offset, tokens: 1 };
-    let together = values(&hive_kernels::layer(&rows(0..3), &weights, &shape, &[first, second]).unwrap());
-    let alone = SessionRows { cache: &other, offset, tokens: 1 };
-    let alone = values(&hive_kernels::layer(&rows(2..3), &weights, &shape, &[alone]).unwrap());
+    let first = SessionRows { cache: &mut beside, offset: 0, tokens: 2 };
+    let second = SessionRows { cache: &mut one, offset, tokens: 1 };
+    let together = values(&hive_kernels::layer(&rows(0..3), &weights, &shape, &mut [first, second]).unwrap());
+    let alone = SessionRows { cache: &mut other, offset, tokens: 1 };
+    let alone = values(&hive_kernels::layer(&rows(2..3), &weights, &shape, &mut [alone]).unwrap());
     assert_eq!(together[2 * hidden..], alone);
-    let fresh = KvBuffers::new(&shape).unwrap();
-    let alone = SessionRows { cache: &fresh, offset: 0, tokens: 2 };
-    assert_eq!(together[..2 * hidden], values(&hive_kernels::layer(&rows(0..2), &weights, &shape, &[alone]).unwrap()));
+    let mut fresh = KvBuffers::new(&shape).unwrap();
+    let alone = SessionRows { cache: &mut fresh, offset: 0, tokens: 2 };
+    assert_eq!(
+        together[..2 * hidden],
+        values(&hive_kernels::layer(&rows(0..2), &weights, &shape, &mut [alone]).unwrap())
+    );
 
     let wrong = LayerWeights { down: &output, ..weights };
     let x = Array::from_slice(&Numbers(9).floats(hidden), &[1, hidden as i32]);
-    let at = |offset| [SessionRows { cache: &one, offset, tokens: 1 }];
-    assert!(hive_kernels::layer(&x, &wrong, &shape, &at(0)).is_err());
-    assert!(hive_kernels::layer(&x, &weights, &shape, &at(hive_kernels::KV_BLOCK)).is_err());
-    assert!(hive_kernels::layer(&x, &weights, &shape, &[]).is_err(), "whose token is it?");
+    let mut is_refused = |weights: &LayerWeights<'_>, offset| {
+        let rows = SessionRows { cache: &mut one, offset, tokens: 1 };
+        hive_kernels::layer(&x, weights, &shape, &mut [rows]).is_err()
+    };
+    assert!(is_refused(&wrong, 0));
+    assert!(is_refused(&weights, hive_kernels::KV_BLOCK));
+    assert!(hive_kernels::layer(&x, &weights, &shape, &mut []).is_err(), "whose token is it?");
 }
 
 #[test]

@@ -282,9 +282,9 @@ impl Layer {
     fn forward(&self, x: &Array, layer: usize, spans: &mut [Span], ahead: &mut Ahead) -> Result<Array, ComputeError> {
         if x.dim(0) as usize <= ROWS_AT_ONCE
             && let Some(whole) = self.whole()
-            && let Some(sessions) = rows_at_once(&self.attention.shape, layer, spans)?
+            && let Some(mut sessions) = rows_at_once(&self.attention.shape, layer, spans)?
         {
-            return Ok(hive_kernels::layer(x, &whole, &self.attention.shape, &sessions)?);
+            return Ok(hive_kernels::layer(x, &whole, &self.attention.shape, &mut sessions)?);
         }
         let x = self.attention.forward(x, &self.attention_norm.forward(x)?, layer, spans)?;
         ahead.built_half(&x)?;
