@@ -3,6 +3,7 @@
 //! Pure functions over plain numbers. Randomness is counter-based: the draw for a position depends only on (seed,
 //! position), so a session that moves to another machine continues with the same tokens.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -106,9 +107,16 @@ pub struct Sampled {
 
 /// Samples the token for `position` from `logits`.
 ///
-/// `prompt` and `answer` are the tokens so far, for the penalties. The result is a pure function of the arguments.
-pub fn sample(mut logits: Vec<f32>, settings: &Sampling, prompt: &[u32], answer: &[u32], position: u64) -> Sampled {
-    adjust(&mut logits, settings, prompt, answer);
+/// `prompt` and `answer` are the tokens so far, for the penalties; without these, neither is looked at. The result is a
+/// pure function of the arguments.
+pub fn sample(
+    logits: &[f32],
+    settings: &Sampling,
+    prompt: &[u32],
+    answer: impl Iterator<Item = u32> + Clone,
+    position: u64,
+) -> Sampled {
+    let logits = adjusted(logits, settings, prompt, answer);
     let token = if settings.temperature == 0.0 {
         greedy(&logits)
     } else {
@@ -133,8 +141,18 @@ fn greedy(logits: &[f32]) -> u32 {
     best as u32
 }
 
-/// Applies biases and penalties.
-fn adjust(logits: &mut [f32], settings: &Sampling, prompt: &[u32], answer: &[u32]) {
+/// Applies biases and penalties, if there are any; logits are many.
+fn adjusted<'a>(
+    logits: &'a [f32],
+    settings: &Sampling,
+    prompt: &[u32],
+    answer: impl Iterator<Item = u32> + Clone,
+) -> Cow<'a, [f32]> {
+    let counts_occurrences = settings.presence_penalty != 0.0 || settings.frequency_penalty != 0.0;
+    if settings.logit_bias.is_empty() && settings.repetition_penalty == 1.0 && !counts_occurrences {
+        return Cow::Borrowed(logits);
+    }
+    let mut logits = logits.to_vec();
     for (&token, &bias) in &settings.logit_bias {
         if let Some(logit) = logits.get_mut(token as usize) {
             *logit += bias;
@@ -143,7 +161,7 @@ fn adjust(logits: &mut [f32], settings: &Sampling, prompt: &[u32], answer: &[u32
     if settings.repetition_penalty != 1.0 {
         // Once per distinct token: a conversation is long, and this runs for every token.
         let mut seen = vec![false; logits.len()];
-        for &token in prompt.iter().chain(answer) {
+        for token in prompt.iter().copied().chain(answer.clone()) {
             if let Some(seen) = seen.get_mut(token as usize) {
                 *seen = true;
             }
@@ -153,9 +171,9 @@ fn adjust(logits: &mut [f32], settings: &Sampling, prompt: &[u32], answer: &[u32
             *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
         }
     }
-    if settings.presence_penalty != 0.0 || settings.frequency_penalty != 0.0 {
+    if counts_occurrences {
         let mut counts: BTreeMap<u32, f32> = BTreeMap::new();
-        for &token in answer {
+        for token in answer {
             *counts.entry(token).or_default() += 1.0;
         }
         for (token, count) in counts {
@@ -164,6 +182,7 @@ fn adjust(logits: &mut [f32], settings: &Sampling, prompt: &[u32], answer: &[u32
             }
         }
     }
+    Cow::Owned(logits)
 }
 
 /// Draws from the softmax at the temperature, cut by top-k, top-p and min-p in this order.
@@ -246,13 +265,17 @@ mod tests {
         settings
     }
 
+    fn sampled(logits: &[f32], settings: &Sampling, prompt: &[u32], answer: &[u32], position: u64) -> Sampled {
+        sample(logits, settings, prompt, answer.iter().copied(), position)
+    }
+
     fn drawn(logits: &[f32], settings: &Sampling) -> std::collections::BTreeSet<u32> {
-        (0..500).map(|position| sample(logits.to_vec(), settings, &[], &[], position).token).collect()
+        (0..500).map(|position| sampled(logits, settings, &[], &[], position).token).collect()
     }
 
     #[test]
     fn greedy_takes_the_first_of_equals() {
-        assert_eq!(sample(vec![1.0, 3.0, 3.0], &Sampling::default(), &[], &[], 0).token, 1);
+        assert_eq!(sampled(&[1.0, 3.0, 3.0], &Sampling::default(), &[], &[], 0).token, 1);
     }
 
     #[test]
@@ -268,7 +291,7 @@ mod tests {
     #[test]
     fn draws_follow_the_probabilities() {
         let settings = with(|_| ());
-        let ones = (0..20_000).filter(|&p| sample(vec![0.0, 1.0], &settings, &[], &[], p).token == 1).count();
+        let ones = (0..20_000).filter(|&p| sampled(&[0.0, 1.0], &settings, &[], &[], p).token == 1).count();
         let expected = 20_000.0 / (1.0 + (-1.0f64).exp());
         assert!((ones as f64 - expected).abs() < 300.0, "{ones} against {expected}");
     }
@@ -278,7 +301,7 @@ mod tests {
         let greedy = |change: &dyn Fn(&mut Sampling), prompt: &[u32], answer: &[u32]| {
             let mut settings = Sampling::default();
             change(&mut settings);
-            sample(vec![2.0, 1.9, -1.0], &settings, prompt, answer, 0).token
+            sampled(&[2.0, 1.9, -1.0], &settings, prompt, answer, 0).token
         };
         assert_eq!(greedy(&|s| s.repetition_penalty = 1.5, &[0], &[]), 1);
         assert_eq!(greedy(&|s| s.repetition_penalty = 1.03, &[0, 0, 0], &[0]), 0, "once, however often it came");
@@ -290,9 +313,29 @@ mod tests {
     }
 
     #[test]
+    fn without_penalties_neither_logits_nor_tokens_are_copied() {
+        let logits = [0.0, 2.0, 1.0];
+        let unread = || std::iter::repeat_with(|| -> u32 { panic!("the answer is not looked at") });
+        for settings in [Sampling::default(), with(|s| (s.top_k, s.top_p, s.min_p) = (2, 0.9, 0.1))] {
+            assert!(matches!(adjusted(&logits, &settings, &[1; 5], unread()), Cow::Borrowed(_)));
+            sample(&logits, &settings, &[1; 5], unread(), 9);
+        }
+        let penalties: [fn(&mut Sampling); 4] = [
+            |s| s.repetition_penalty = 1.1,
+            |s| s.presence_penalty = 0.1,
+            |s| s.frequency_penalty = 0.1,
+            |s| s.logit_bias.extend([(1, -5.0)]),
+        ];
+        for penalty in penalties {
+            let adjusted = adjusted(&logits, &with(penalty), &[1], [1].into_iter());
+            assert!(adjusted[1] < logits[1] && adjusted[0] == logits[0] && adjusted[2] == logits[2]);
+        }
+    }
+
+    #[test]
     fn logprobs_are_those_of_the_softmax() {
         let settings = Sampling { logprobs: Some(2), ..Sampling::default() };
-        let sampled = sample(vec![0.0, 1.0, 0.5], &settings, &[], &[], 0);
+        let sampled = sampled(&[0.0, 1.0, 0.5], &settings, &[], &[], 0);
         assert_eq!(sampled.top.iter().map(|(id, _)| *id).collect::<Vec<_>>(), [1, 2]);
         let expected = 1.0 - (1.0f32 + 1.0f32.exp() + 0.5f32.exp()).ln();
         assert!((sampled.logprob.unwrap() - expected).abs() < 1e-6);
@@ -314,9 +357,9 @@ mod tests {
             seed: u64, position: u64,
         ) {
             let settings = Sampling { temperature, top_k, top_p, min_p, seed, ..Sampling::default() };
-            let token = sample(logits.clone(), &settings, &[], &[], position).token;
+            let token = sampled(&logits, &settings, &[], &[], position).token;
             prop_assert!((token as usize) < logits.len());
-            prop_assert_eq!(sample(logits, &settings, &[], &[], position).token, token);
+            prop_assert_eq!(sampled(&logits, &settings, &[], &[], position).token, token);
         }
     }
 }

@@ -416,9 +416,9 @@ impl Shard {
                 return Err(self.not_finite(slot));
             }
             let position = slot.position + slot.input.rows();
-            let answer: Vec<u32> = session.answer.iter().map(|(_, token)| *token).collect();
-            let options = &session.options;
-            Ok(Output::Token(sample(row.to_vec(), &options.sampling, &options.prompt, &answer, position as u64)))
+            let answer = session.answer.iter().map(|(_, token)| *token);
+            let SessionOptions { sampling, prompt, .. } = &session.options;
+            Ok(Output::Token(sample(row, sampling, prompt, answer, position as u64)))
         });
         Ok(outputs.collect())
     }
@@ -430,13 +430,18 @@ impl Shard {
     ) -> Result<Vec<Result<Output, ForwardError>>, ComputeError> {
         let bytes = hive_kernels::array_bytes(result)?;
         let activation = self.arithmetic.activation;
+        let output = |slot: &Slot, bytes: Vec<u8>| {
+            let hidden = Hidden { activation, rows: slot.input.rows(), width: self.hidden, bytes };
+            if hidden.is_finite() { Ok(Output::Hidden(hidden)) } else { Err(self.not_finite(slot)) }
+        };
+        if let [slot] = batch {
+            return Ok(vec![output(slot, bytes)]);
+        }
         let mut rest = bytes.as_slice();
         let outputs = batch.iter().map(|slot| {
-            let rows = slot.input.rows();
-            let (mine, others) = rest.split_at(rows * self.hidden * activation.bytes());
+            let (mine, others) = rest.split_at(slot.input.rows() * self.hidden * activation.bytes());
             rest = others;
-            let hidden = Hidden { activation, rows, width: self.hidden, bytes: mine.to_vec() };
-            if hidden.is_finite() { Ok(Output::Hidden(hidden)) } else { Err(self.not_finite(slot)) }
+            output(slot, mine.to_vec())
         });
         Ok(outputs.collect())
     }
