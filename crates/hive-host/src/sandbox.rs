@@ -47,14 +47,14 @@ fn forbid_core_dumps() -> Result<(), ConfineError> {
     rustix::process::setrlimit(rustix::process::Resource::Core, no_core).map_err(refused)
 }
 
-/// Marks all open descriptors close-on-exec, so that child processes inherit none of the files and sockets this process
-/// was started with. Rust sets the flag on those it opens later.
+/// Marks all open descriptors from 3 up close-on-exec, so that child processes do not inherit the files and sockets
+/// that this process was started with. Rust sets the flag on those it opens later.
 pub fn keep_descriptors() {
     close_fds::set_fds_cloexec(3, &[]);
 }
 
-/// The paths to read for a model: its file or folder, and the targets of links in it. A downloaded model's folder has
-/// links to files beside it.
+/// The paths that a worker must read for a model: its file or folder, and the files that links in the folder point to.
+/// A downloaded model's folder can consist of links to files outside it.
 pub fn paths_of(model: &Path) -> Vec<PathBuf> {
     let real = |path: &Path| std::fs::canonicalize(path).ok();
     let links = std::fs::read_dir(model).into_iter().flatten().flatten();

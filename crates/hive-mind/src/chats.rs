@@ -1,4 +1,4 @@
-//! The conversations with the answers in progress in them, for everyone who changes or watches them.
+//! The conversations and their answers in progress, for everyone who changes or watches them.
 
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -50,12 +50,12 @@ impl Chats {
         self.inner.tasks.wait().await;
     }
 
-    /// Changes when the list does.
+    /// A counter that changes whenever the list of conversations does.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.inner.list.subscribe()
     }
 
-    /// Answers, as they end.
+    /// Receives each answer's end.
     pub fn ended(&self) -> broadcast::Receiver<Ended> {
         self.inner.ended.subscribe()
     }
@@ -84,12 +84,12 @@ impl Chats {
         blocking(move || inner.conversation(&inner.state(), &id)).await
     }
 
-    /// The conversation that was begun and has no message yet, with its draft; a new one if there is none.
+    /// Returns the latest conversation without messages, with its draft, or creates one if there is none.
     pub async fn begin(&self) -> Result<Conversation> {
         Ok(self.inner.store(Store::begin).await?)
     }
 
-    /// A new conversation, whatever else was begun.
+    /// Creates a conversation, even if there is one without messages.
     pub async fn create(&self) -> Result<Conversation> {
         Ok(self.inner.store(Store::create).await?)
     }
@@ -112,7 +112,7 @@ impl Chats {
         self.start(id, move |store| store.answer_again(&of, &message, new_seed())?.ok_or(ChatError::NoQuestion)).await
     }
 
-    /// Resumes a stopped or interrupted answer, the last message shown, from its last token.
+    /// Resumes the last message shown from its last token, if it is an answer that was stopped or interrupted.
     pub async fn resume(&self, id: &str) -> Result<()> {
         let of = id.to_owned();
         self.start(id, move |store| {
@@ -182,7 +182,7 @@ impl Chats {
         }
     }
 
-    /// Shows the branch of a version of a message.
+    /// Shows the branch that contains this version of a message.
     pub async fn choose(&self, id: &str, message: &str) -> Result<()> {
         if self.inner.state().live.contains_key(id) {
             return Err(ChatError::Answering);
@@ -203,7 +203,7 @@ impl Chats {
         Ok(self.on(id, move |store, id| store.instruct(id, &system)).await?)
     }
 
-    /// Keeps text that was typed but not sent.
+    /// Saves text that was typed but not sent.
     pub async fn draft(&self, id: &str, draft: &str) -> Result<()> {
         let draft = draft.to_owned();
         Ok(self.on(id, move |store, id| store.draft(id, &draft)).await?)
@@ -242,7 +242,7 @@ impl Chats {
         self.change(id, Store::restore).await
     }
 
-    /// Writes a whole conversation in place of one with the same ID, such as one that was read from another machine.
+    /// Writes a whole conversation, for example one from another machine. It replaces one with the same ID.
     pub async fn import(&self, conversation: Conversation) -> Result<()> {
         let id = conversation.id.clone();
         self.stop(&id).await;
@@ -287,7 +287,7 @@ impl Chats {
     }
 }
 
-/// Gives a claimed conversation back if its answer does not begin.
+/// Marks a conversation as being answered. Dropping it removes the mark, unless the answer has begun (`kept`).
 struct Claim {
     inner: Arc<Inner>,
     id: String,
@@ -310,7 +310,7 @@ fn new_seed() -> u32 {
     getrandom::u32().unwrap_or_default() >> 1
 }
 
-/// What the model is asked for the answer `message`: the messages before it, and its own tokens.
+/// The question to the model whose answer is `message`: the messages before it, and the answer's tokens so far.
 fn question(conversation: &Conversation, message: &Message) -> Question {
     let system = conversation.system.trim();
     let system = (!system.is_empty()).then(|| Turn { role: "system", text: system.to_owned() });

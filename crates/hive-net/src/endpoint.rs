@@ -243,12 +243,12 @@ impl Endpoint {
         }
     }
 
-    /// This owner is pairing with a machine that may connect from these addresses: it does not queue among strangers.
+    /// Lets a machine that this owner is pairing with connect from these addresses without queueing among strangers.
     pub fn expect_from(&self, addr: &PeerAddr) {
         lock(&self.addresses).expect(addr.id(), &addr.sockets(), Instant::now());
     }
 
-    /// Forgets a peer's addresses: connections from there are a stranger's again.
+    /// Forgets a peer's addresses: connections from there count as a stranger's again.
     pub fn forget(&self, peer: PeerId) {
         lock(&self.addresses).forget(peer);
     }

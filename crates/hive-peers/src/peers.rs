@@ -36,7 +36,7 @@ pub(crate) use state::Pending;
 use state::{Contact, State, now_s};
 pub use view::{MeasuredPath, Notice, Paired, PeerState, PeerView};
 
-/// How long a machine that this owner has asked or approved skips the queue: people walk from one machine to the other.
+/// How long a machine that this owner has asked or approved skips the queue: time to walk between the machines.
 const WANTED: Duration = hive_net::pairing::DECISION_TIMEOUT;
 
 /// The machines this one knows. Clones share them.
@@ -45,9 +45,9 @@ pub struct Peers {
     state: Arc<Mutex<State>>,
     data: Option<Arc<DataFolder>>,
     admission: Admission,
-    /// Followed by failover, and by tasks that wait for a machine.
+    /// Watched by failover, and by tasks that wait for a machine.
     changed: Changes,
-    /// Followed by what people see.
+    /// Watched by whatever shows machines to people.
     shown: Changes,
 }
 
@@ -80,7 +80,7 @@ impl Peers {
         &self.shown
     }
 
-    /// Reports a change of a machine, possibly this one.
+    /// Reports that a machine, possibly this one, has changed.
     pub fn touch(&self) {
         self.changed.notify();
         self.shown.notify();
@@ -254,7 +254,7 @@ impl Peers {
         }
     }
 
-    /// Records that this owner asks or approves a machine.
+    /// Records that this owner asks to pair with a machine, or approves it.
     pub(crate) fn want(&self, peer: PeerId) {
         let now = Instant::now();
         let mut state = self.lock();

@@ -5,7 +5,8 @@
 //! hops; machines that would slow the swarm down are excluded. Concurrent conversations keep the stages busy in
 //! parallel, and then the slowest stage counts as well.
 //!
-//! With few machines every order is tried; with many the search grows from the best single machines, one at a time.
+//! With few machines, every order is tried. With many, the search starts from the best single machines and adds one
+//! machine at a time.
 //! Dynamic programming places the layers of the winning order exactly.
 
 mod arrange;
@@ -63,9 +64,9 @@ const EXHAUSTIVE: usize = 4;
 const CLOSE_ENOUGH: f64 = 1e-6;
 /// Beyond that, the search starts from this many single machines.
 const SEEDS: usize = 8;
-/// Excluded machines that the reasons name.
+/// How many excluded machines the reasons name.
 const EXPLAINED: usize = 3;
-/// Orders found by the search that are placed exactly.
+/// How many of the orders found by the search are placed exactly.
 const PLACED: usize = 4;
 
 /// The plan with the least time per token.

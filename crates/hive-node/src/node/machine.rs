@@ -15,11 +15,12 @@ use crate::sharing::{self, Observed, Switches, Why};
 /// Interval between two observations of this machine.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// The smallest change of offered memory that is announced: this much or, if less, one `OFFER_PART`th of the offer.
+/// A change in offered memory is announced once it exceeds this many bytes, or one `OFFER_PART`th of the offer if
+/// that is less.
 const OFFER_STEP_BYTES: u64 = 256 << 20;
 const OFFER_PART: u64 = 16;
 
-/// How long a node that quits waits for other machines to take over its stages.
+/// How long a quitting node waits for other machines to take over its stages.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Poll interval while it waits.
 const DRAIN_PAUSE: Duration = Duration::from_millis(50);
@@ -38,7 +39,7 @@ impl Node {
         self.switch(time.map_or(resumed, |time| resumed.paused(time, SystemTime::now())))
     }
 
-    /// Sets how many bytes of memory this machine gives; `None` restores the limit in the settings. Persistent. Stages
+    /// Sets how many bytes of memory this machine shares; `None` restores the limit in the settings. Persistent. Stages
     /// above the limit move to other machines.
     pub fn give_memory(&self, bytes: Option<u64>) -> Result<(), NotKept> {
         let before = *self.inner.switches.borrow();
@@ -52,8 +53,7 @@ impl Node {
         Ok(self.member().save(sharing::FILE, &switches)?)
     }
 
-    /// Stops computing for others. Returns when they have moved their stages elsewhere, or after the longest time that
-    /// a person who quits should wait.
+    /// Stops computing for others. Returns when they have moved their stages elsewhere, or after `DRAIN_TIMEOUT`.
     pub async fn leave(&self) {
         self.inner.leaving.store(true, Ordering::Relaxed);
         self.look();
@@ -174,7 +174,7 @@ impl Awake {
         self.wished = wanted;
         self.held = if wanted {
             let asked = hive_host::this().keep_awake("sharing compute with your other machines");
-            // A server without a desktop does not sleep, and has nothing to ask.
+            // Expected on a server without a desktop, which does not sleep and has no service to ask.
             asked.inspect_err(|error| tracing::debug!("{error}")).ok()
         } else {
             None

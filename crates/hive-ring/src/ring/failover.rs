@@ -169,7 +169,8 @@ impl<M: Copy + Eq + Ord + Hash + Debug> Failover<M> {
         Some((self.run.take()?, awaited))
     }
 
-    /// Handles an outcome that nobody awaits. Machines asked during the current run are told to unload at its end.
+    /// Handles an outcome that is no longer awaited. What was loaded is unloaded, unless the ring uses it by now. For a
+    /// machine that the current run asked, that is decided at the end of the run.
     fn finished_late(&mut self, outcome: &Outcome<M>) {
         let (Outcome::Loaded(holder) | Outcome::StandbyTaken(Some(holder))) = outcome else { return };
         let is_asked = self.run.as_ref().is_some_and(|run| run.asked.contains(holder));
@@ -304,7 +305,7 @@ impl<M: Copy + Eq + Ord + Hash + Debug> Failover<M> {
         self.is_over = true;
         let Some(run) = self.run.take() else { return };
         for (ticket, awaited) in &run.waiting {
-            // A standby replica that is being taken belongs to nobody yet; it is unloaded once its machine is known.
+            // Not cancelled: only once the standby replica is taken is its machine known, so that it can be unloaded.
             if !matches!(awaited, Awaited::Standby(_)) {
                 self.actions.push(Action::Cancel(*ticket));
             }
@@ -351,8 +352,8 @@ enum Awaited<M> {
 #[derive(Debug)]
 struct Run<M> {
     report: Option<FaultReport>,
-    /// The stage that the report accuses, with its machine at that time. A machine that takes the stage over is not
-    /// accused.
+    /// The stage that the report accuses, with the machine that held it then. If another machine takes over the stage,
+    /// the accusation does not carry over.
     accused: Option<Holder<M>>,
     /// 0 until the ring is certain to fail over.
     attempt: usize,
