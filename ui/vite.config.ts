@@ -16,5 +16,7 @@ export default defineConfig(({ mode }) => ({
   resolve: mode === "test" ? { conditions: ["browser"] } : undefined,
   // The content security policy allows files of the app, and neither fonts nor scripts inside of others.
   build: { target: "safari16", outDir: "dist", emptyOutDir: true, assetsInlineLimit: 0 },
+  // Packages are beside this folder.
+  server: { fs: { allow: [".."] } },
   test: { environment: "jsdom", setupFiles: ["src/jsdom.ts"], include: ["src/**/*.test.ts"], css: { include: /tokens/ } },
 }));

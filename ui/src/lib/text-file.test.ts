@@ -1,6 +1,8 @@
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 
 import { decode, read } from "./text-file";
+
+vi.mock("./pdf", () => ({ readPdf: () => Promise.resolve({ kind: "damaged" }) }));
 
 const bytes = (...parts: (string | number[])[]): Uint8Array<ArrayBuffer> =>
   Uint8Array.from(parts.flatMap((part) => (typeof part === "string" ? [...new TextEncoder().encode(part)] : part)));
@@ -35,7 +37,8 @@ describe("a file", () => {
     expect(await kind("a", "", [0x89, 0x50, 0x4e, 0x47, 0])).toBe("picture");
     expect(await kind("a.webp", "image/webp", "RIFF")).toBe("picture");
     expect(await kind("a.svg", "image/svg+xml", "<svg/>")).toBe("text");
-    expect(await kind("a.txt", "text/plain", "%PDF-1.7\n")).toBe("pdf");
+    expect(await kind("a.txt", "text/plain", "%PDF-1.7\n")).toBe("damaged");
+    expect(await kind("a.pdf", "", "no PDF at all")).toBe("damaged");
     expect(await kind("a.zip", "application/zip", "PK", [3, 4, 0])).toBe("binary");
     expect(await kind("late", "", "x".repeat(5000), [0])).toBe("binary");
     expect(await kind("wide.txt", "", [0xff, 0xfe], wide("wide", true))).toBe("text");

@@ -1,12 +1,14 @@
 /** Reads a file as text, or says what it is instead. */
 
 import { LONGEST_MESSAGE } from "./chats.svelte";
+import type { PdfRead, Progress } from "./pdf";
 
 export type Read =
   | { kind: "text"; text: string }
   /** Too large for any message; `letters` is how many it has at least. */
   | { kind: "large"; letters: number }
-  | { kind: "picture" | "pdf" | "binary" | "unreadable" };
+  | { kind: "picture" | "binary" | "unreadable" }
+  | PdfRead;
 
 /** A character has at most this many bytes in UTF-8 for each of its UTF-16 units. */
 const BYTES_PER_LETTER = 3;
@@ -39,12 +41,16 @@ export const holdsFiles = (dragged: DataTransfer): boolean => dragged.types.incl
 const isPicture = (type: string, head: string): boolean =>
   (type.startsWith("image/") && !type.startsWith("image/svg")) || PICTURES.some((start) => head.startsWith(start));
 
-export async function read(file: File): Promise<Read> {
+/** Other bytes may stand before a PDF's first line. */
+const isPdf = ({ name, type }: File, head: string): boolean =>
+  head.startsWith("%PDF-") || type === "application/pdf" || /\.pdf$/i.test(name);
+
+export async function read(file: File, progress: Progress = () => {}, signal = new AbortController().signal): Promise<Read> {
   try {
     const bytes = new Uint8Array(await file.slice(0, HEAD_BYTES).arrayBuffer());
     const head = String.fromCharCode(...bytes);
     if (isPicture(file.type, head)) return { kind: "picture" };
-    if (head.startsWith("%PDF-")) return { kind: "pdf" };
+    if (isPdf(file, head)) return await (await import("./pdf")).readPdf(file, progress, signal);
     const wide = head.startsWith("\xff\xfe") || head.startsWith("\xfe\xff");
     if (!wide && head.includes("\0")) return { kind: "binary" };
     // What cannot fit is not read.

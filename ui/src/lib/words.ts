@@ -332,10 +332,32 @@ export const english = {
   fileTooLong: (name: string, over: number) =>
     `${name} doesn’t fit: this message would be too long by about ${decimal(over)} characters.`,
   isBinary: (name: string) => `${name} isn’t a text file, so it can’t be attached.`,
-  isPdf: (name: string) => `${name} is a PDF, which HiveMind can’t read yet. Copy its text and paste it here.`,
   isUnreadable: (name: string) => `${name} can’t be read. If it’s a folder, attach its files instead.`,
   leftBehind: (name: string) => `${name} wasn’t attached, because you switched to another chat.`,
   cannotSee: "This model can’t see pictures. It isn’t sent.",
+  exactTokens: (tokens: number) => several(tokens, "token", "tokens"),
+  pages: (pages: number) => several(pages, "page", "pages"),
+  readingFile: (name: string, page: number, pages: number) =>
+    pages > 0 ? `Reading ${name}: page ${decimal(page)} of ${decimal(pages)}` : `Reading ${name}…`,
+  stopReading: (name: string) => `Stop reading ${name}`,
+  isScan: (name: string) => `${name} has pictures of pages but no text. Run text recognition (OCR) on it, then attach the result.`,
+  isLocked: (name: string) => `${name} needs a password. Save a copy without one, and attach that.`,
+  isDamaged: (name: string) => `${name} is damaged or isn’t a PDF.`,
+  tooManyPages: (name: string, pages: number, most: number) =>
+    `${name} has ${decimal(pages)} pages; at most ${decimal(most)} can be read. Attach a part of it.`,
+  tooHeavy: (name: string, most: number) => `${name} is larger than ${gigabytes(most)}. Attach a part of it.`,
+  moreThanFits: (name: string, page: number, pages: number) =>
+    `${name} doesn’t fit: one message holds about the first ${decimal(page)} of its ${decimal(pages)} pages. Attach a part of it.`,
+  editText: (name: string) => `Text of ${name}`,
+  // A new chat that goes on from a full one.
+  newChatWithSummary: "New chat with a summary",
+  summaryOf: (title: string) => `Summary of “${title}”`,
+  summarising: (title: string) => `Summarising “${title}”…`,
+  summaryReady: "The summary goes with your next message. Open it to read or change it.",
+  summaryOfNewest: (used: number, of: number) =>
+    `The chat was too long to summarise at once. The summary covers ${used < 1 ? "the end of its last message" : `its last ${several(used, "message", "messages")} of ${decimal(of)}`}.`,
+  noSummary: (why: string) => `No summary was made: ${why.replace(/[.…]+$/, "")}. The chat itself is unchanged.`,
+  nothingSaid: "the model wrote nothing",
   // Machines and the popover.
   joined: (names: string[]) => `${names.join(" and ")} ${names.length === 1 ? "is" : "are"} in.`,
   removeAsks: (name: string) =>

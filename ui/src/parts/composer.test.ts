@@ -6,14 +6,20 @@ import { afterEach, beforeEach, expect, it, vi } from "vitest";
 import { compose } from "../lib/attachments";
 import type { Snapshot } from "../lib/bindings";
 import { chats } from "../lib/chats.svelte";
+import type { PdfRead, readPdf } from "../lib/pdf";
 import { FakeNode, message } from "../testing/node";
 import Chat from "../views/Chat.svelte";
+
+/** The pages of a PDF, as it is read; pdf.test.ts reads real ones. */
+vi.mock("../lib/pdf", () => ({ readPdf: (...given: Parameters<typeof readPdf>) => reader(...given) }));
+let reader: typeof readPdf;
 
 const shown = { machines: [] } as unknown as Snapshot;
 
 let node: FakeNode;
 
 beforeEach(() => {
+  reader = () => Promise.resolve({ kind: "damaged" });
   node = new FakeNode();
   mockIPC((command, given) => {
     if (command === "request") return node.request(given as never);
@@ -153,11 +159,67 @@ it("what cannot be attached is refused by name, and does not keep the rest out",
   await pick(file("a.zip", Uint8Array.of(80, 75, 0, 1)), file("b.pdf", "%PDF-1.7"), file("c.txt", "see"), png);
   await waitFor(() => expect(cards()).toEqual(["c.txt", "cat.png"]));
   expect(alert()).toContain("a.zip isn’t a text file");
-  expect(alert()).toContain("b.pdf is a PDF");
+  expect(alert()).toContain("b.pdf is damaged or isn’t a PDF.");
   expect(screen.getByText("This model can’t see pictures. It isn’t sent.")).toBeTruthy();
   await fireEvent.click(screen.getByRole("button", { name: "Send" }));
   await waitFor(() => expect(node.asked.at(-1)?.[2]).toEqual({ text: "```file=c.txt\nsee\n```" }));
   expect(screen.queryByText("cat.png")).toBeNull();
+});
+
+it("a PDF is a card with its pages and tokens, and is sent as its text", async () => {
+  await open();
+  node.count = (text) => text.length;
+  reader = () => Promise.resolve({ kind: "text", text: "[Page 1]\nBees\n\n[Page 2]\nWax" });
+  await pick(file("bees.pdf", "%PDF-1.7"));
+  await waitFor(() => expect(cards()).toEqual(["bees.pdf"]));
+  await waitFor(() => expect(screen.getByText("2 pages · 27 tokens")).toBeTruthy());
+  await fireEvent.click(screen.getByRole("button", { name: "Send" }));
+  await waitFor(() => expect(node.asked.at(-1)?.[2]).toEqual({ text: "```file=bees.pdf\n[Page 1]\nBees\n\n[Page 2]\nWax\n```" }));
+});
+
+it("each PDF that cannot be attached is told of, and what to do about it", async () => {
+  await open();
+  const reads: [PdfRead, string][] = [
+    [{ kind: "scan" }, "a.pdf has pictures of pages but no text. Run text recognition (OCR) on it, then attach the result."],
+    [{ kind: "locked" }, "a.pdf needs a password. Save a copy without one, and attach that."],
+    [{ kind: "damaged" }, "a.pdf is damaged or isn’t a PDF."],
+    [{ kind: "pages", pages: 2400 }, "a.pdf has 2,400 pages; at most 1,000 can be read. Attach a part of it."],
+    [{ kind: "heavy" }, "a.pdf is larger than 200 MB. Attach a part of it."],
+    [{ kind: "overlong", page: 212, pages: 900 }, "a.pdf doesn’t fit: one message holds about the first 212 of its 900 pages. Attach a part of it."],
+  ];
+  for (const [found, said] of reads) {
+    reader = () => Promise.resolve(found);
+    await pick(file("a.pdf", "%PDF-1.7"));
+    await waitFor(() => expect(alert()).toBe(said));
+  }
+  expect(cards()).toEqual([]);
+});
+
+it("a long PDF says how far it is, and can be given up", async () => {
+  await open();
+  await fireEvent.input(field(), { target: { value: "Why?" } });
+  let stopped = false;
+  reader = (_, progress, signal) => {
+    progress(12, 300);
+    return new Promise((done) => signal.addEventListener("abort", () => ((stopped = true), done({ kind: "cancelled" }))));
+  };
+  await pick(file("long.pdf", "%PDF-1.7"));
+  const bar = await screen.findByRole<HTMLProgressElement>("progressbar", { name: "Reading long.pdf: page 12 of 300" });
+  expect([bar.value, bar.max]).toEqual([12, 300]);
+  expect(screen.getByRole<HTMLButtonElement>("button", { name: "Send" }).disabled).toBe(true);
+  await fireEvent.click(screen.getByRole("button", { name: "Stop reading long.pdf" }));
+  await waitFor(() => expect(screen.queryByRole("progressbar")).toBeNull());
+  expect([stopped, cards(), screen.queryByRole("alert")]).toEqual([true, [], null]);
+  expect(screen.getByRole<HTMLButtonElement>("button", { name: "Send" }).disabled).toBe(false);
+});
+
+it("the text of a card can be changed before it is sent", async () => {
+  await open();
+  await pick(file("a.txt", "one"), file("b.txt", "two"));
+  await waitFor(() => expect(cards()).toEqual(["a.txt", "b.txt"]));
+  document.querySelectorAll("details")[1]!.open = true;
+  await fireEvent.input(await screen.findByRole("textbox", { name: "Text of b.txt" }), { target: { value: "three" } });
+  expect(chats.draft).toBe(compose("", [{ name: "a.txt", text: "one" }, { name: "b.txt", text: "three" }]));
 });
 
 it("more than fits is refused, and it is said by how much", async () => {
@@ -238,6 +300,21 @@ it("a draft of many tokens says about how many, and a short one does not", async
   expect(screen.getByText("about 1,200 tokens")).toBeTruthy();
 });
 
+it("the tokens of a draft are estimated while it is typed, and counted by the model after the last letter", async () => {
+  const asked: string[] = [];
+  node.count = (text) => (asked.push(text), 1234);
+  await open();
+  await fireEvent.input(field(), { target: { value: "x".repeat(4000) } });
+  await fireEvent.input(field(), { target: { value: "x".repeat(4900) } });
+  expect(screen.getByText("about 1,200 tokens")).toBeTruthy();
+  expect(asked).toEqual([]);
+  await waitFor(() => expect(screen.getByText("1,234 tokens")).toBeTruthy());
+  expect(asked).toEqual(["x".repeat(4900)]);
+  // Another letter: what was counted is of another text.
+  await fireEvent.input(field(), { target: { value: "x".repeat(5800) } });
+  expect(screen.getByText("about 1,500 tokens")).toBeTruthy();
+});
+
 it("everybody can use it", async () => {
   node.add("c", "Lisbon", [message({ id: "q1", role: "user", text: compose("", [{ name: "a.txt", text: "one" }]) })]);
   await open();
@@ -245,7 +322,8 @@ it("everybody can use it", async () => {
   await pick(file("b.txt", "two"), file("cat.png", "", "image/png"));
   await waitFor(() => expect(cards()).toEqual(["a.txt", "b.txt", "cat.png"]));
   for (const card of document.querySelectorAll("details")) card.open = true;
-  await waitFor(() => expect(screen.getAllByRole("region", { name: /txt/ }).length).toBe(2));
+  await screen.findByRole("region", { name: "a.txt" });
+  expect((await screen.findByRole<HTMLTextAreaElement>("textbox", { name: "Text of b.txt" })).value).toBe("two");
   const found = await axe.run(document.body, { rules: { "color-contrast": { enabled: false }, region: { enabled: false } } });
   expect(found.violations.map(({ id, nodes }) => `${id}: ${nodes.map((node) => node.html).join(" ")}`)).toEqual([]);
   // The field is the first stop of the composer.

@@ -26,7 +26,10 @@ export class FakeNode {
   asked: [string, string, unknown][] = [];
   /** What a request is refused with, by its end. */
   refused: Record<string, string> = {};
-  #watched: { id: string; send: (event: string) => void } | undefined;
+  /** Counts the tokens of a text; without it, the tokenizer is not read yet. */
+  count: ((text: string) => number) | undefined;
+  /** The conversation that is watched, by topic. */
+  #watched = new Map<string, { id: string; send: (event: string) => void }>();
   #number = 0;
 
   add(id: string, title: string, messages: Message[]): Conversation {
@@ -61,27 +64,35 @@ export class FakeNode {
   }
 
   whole(id: string, problem: string | null = null): void {
-    const conversation = structuredClone(this.conversations.get(id));
-    if (conversation) this.#send(id, { kind: "whole", conversation, answering: this.answering.get(id) ?? null, status: { kind: "answering" }, problem });
+    if (!this.conversations.has(id)) return;
+    for (const watched of this.#watched.values()) if (watched.id === id) watched.send(this.#whole(id, problem));
+  }
+
+  #whole(id: string, problem: string | null = null): string {
+    const event = { kind: "whole", conversation: this.conversations.get(id), answering: this.answering.get(id) ?? null, status: { kind: "answering" }, problem };
+    return JSON.stringify(event);
   }
 
   #send(id: string, event: ChatEvent): void {
-    if (this.#watched?.id === id) this.#watched.send(JSON.stringify(event));
+    for (const watched of this.#watched.values()) if (watched.id === id) watched.send(JSON.stringify(event));
   }
 
-  follow({ path, events }: { path: string; events: { onmessage: (text: string) => void } }): null {
+  follow({ topic, path, events }: { topic: string; path: string; events: { onmessage: (text: string) => void } }): null {
     if (path === "/hive/v1/conversations/changes") {
       events.onmessage("0");
       return null;
     }
     const id = path.split("/")[4] ?? "";
-    this.#watched = { id, send: (text) => events.onmessage(text) };
-    this.whole(id);
+    const send = (text: string): void => events.onmessage(text);
+    this.#watched.delete(topic);
+    send(this.#whole(id));
+    this.#watched.set(topic, { id, send });
     return null;
   }
 
   request({ method, path, body }: { method: string; path: string; body: string | null }): string {
     const given = body === null ? undefined : (JSON.parse(body) as Record<string, unknown>);
+    if (path === "/hive/v1/models/tokens") return this.#counted(given?.text as string);
     const [, , , , id = "", what = ""] = path.split(/[/?]/);
     if (method !== "GET") this.asked.push([method, path.replace("/hive/v1", ""), given]);
     const refusal = Object.entries(this.refused).find(([end]) => path.endsWith(end));
@@ -91,12 +102,20 @@ export class FakeNode {
     return JSON.stringify(this.#answer(method, path, id, what, given ?? {}) ?? { done: true });
   }
 
+  #counted(text: string): string {
+    // eslint-disable-next-line @typescript-eslint/only-throw-error
+    if (!this.count) throw { code: "tokenizer_not_loaded", message: "not yet", hint: null };
+    return JSON.stringify({ model: "starter", tokens: this.count(text) });
+  }
+
   #answer(method: string, path: string, id: string, what: string, given: Record<string, unknown>): unknown {
     if (path.startsWith("/hive/v1/models")) return [];
+    if (method === "GET" && id && !path.includes("?")) return this.conversations.get(id);
     if (method === "GET") return this.#list(new URLSearchParams(path.split("?")[1]).get("words") ?? "");
     if (method === "POST" && path.endsWith("/conversations")) {
       return [...this.conversations.values()].find(({ messages }) => messages.length === 0) ?? this.add(`new${++this.#number}`, "", []);
     }
+    if (path.endsWith("/conversations?fresh=true")) return this.add(`new${++this.#number}`, "", []);
     if (what === "restore") this.conversations.set(id, this.deleted.get(id)!);
     const found = this.conversations.get(id)!;
     if (method === "DELETE") {
@@ -114,6 +133,12 @@ export class FakeNode {
         return;
       case "choices":
         found.choices = given as unknown as typeof choices;
+        return;
+      case "archive":
+        found.archived = given.on as boolean;
+        break;
+      case "instructions":
+        found.system = given.instructions as string;
         return;
       case "rename":
         found.title = given.title as string;
