@@ -100,7 +100,7 @@ fn stop(process: u32, folder: &Path) -> Result<(), Problem> {
     let until = Instant::now() + ENDING;
     while data::is_held(folder) == Some(true) {
         if Instant::now() > until {
-            return Err(Problem::new("not_mended", "the other HiveMind has not stopped yet; try again in a moment"));
+            return Err(Problem::new("not_stopped", "the other HiveMind has not stopped yet; try again in a moment"));
         }
         std::thread::sleep(LOOK);
     }

@@ -13,6 +13,7 @@ use tauri_plugin_updater::UpdaterExt;
 use crate::end::end;
 use crate::problem::Problem;
 use crate::shell::Shell;
+use crate::words::{Words, words};
 
 /// URL of the update index, and the publisher's key; set when a release is built.
 const PLACE: Option<&str> = option_env!("HIVEMIND_UPDATE_URL");
@@ -37,6 +38,10 @@ pub(crate) async fn go_on(app: &AppHandle) {
     }
 }
 
+fn words_of(app: &AppHandle) -> &'static Words {
+    words(app.state::<Shell>().shown().borrow().language)
+}
+
 fn updater(app: &AppHandle) -> Result<tauri_plugin_updater::Updater, Problem> {
     let problem = |error: tauri_plugin_updater::Error| Problem::new("update", error);
     // Release builds use only the built-in values; debug builds let tests override them.
@@ -44,10 +49,7 @@ fn updater(app: &AppHandle) -> Result<tauri_plugin_updater::Updater, Problem> {
     let place = for_tests("HIVEMIND_UPDATE_URL").or(PLACE.map(str::to_owned));
     let key = for_tests("HIVEMIND_UPDATE_KEY").or(KEY.map(str::to_owned));
     let (Some(place), Some(key)) = (place, key) else {
-        return Err(Problem::new(
-            "update",
-            "Updates aren't set up in this build. Download new versions from where you got it.",
-        ));
+        return Err(Problem::new("update", words_of(app).no_updates));
     };
     let place = Url::parse(&place).map_err(Problem::of("update"))?;
     let mut builder = app.updater_builder().pubkey(key).endpoints(vec![place]).map_err(problem)?;
@@ -59,7 +61,7 @@ fn updater(app: &AppHandle) -> Result<tauri_plugin_updater::Updater, Problem> {
 
 async fn look(app: &AppHandle) -> Result<Update, Problem> {
     let found = updater(app)?.check().await;
-    let found = found.map_err(|error| Problem::new("update", format!("Could not check for updates: {error}")))?;
+    let found = found.map_err(|error| Problem::new("update", (words_of(app).not_checked)(&error.to_string())))?;
     let shown = found.as_ref().map_or(Update::Current, |update| Update::Found {
         version: update.version.clone(),
         notes: update.body.clone().unwrap_or_default(),
@@ -69,11 +71,13 @@ async fn look(app: &AppHandle) -> Result<Update, Problem> {
 }
 
 async fn fetch(app: &AppHandle, version: &str) -> Result<Update, Problem> {
-    let failed = |error| Problem::new("update", format!("Could not install {version}: {error}"));
+    let failed = |error: tauri_plugin_updater::Error| {
+        Problem::new("update", (words_of(app).not_installed)(version, &error.to_string()))
+    };
     let (shell, mut here) = (app.state::<Shell>(), 0);
     let offer = shell.offer().take().filter(|update| update.version == version);
     let Some(update) = offer else {
-        return Err(Problem::new("update", format!("{version} is no longer available. Check for updates again.")));
+        return Err(Problem::new("update", (words_of(app).not_offered)(version)));
     };
     let progress = |bytes: usize, all: Option<u64>| {
         here += bytes as u64;

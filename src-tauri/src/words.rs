@@ -1,4 +1,4 @@
-//! The words of the app's own notifications and of the menu bar, in each language. Both have the same entries, or this
+//! The words of the app's own notifications, updates and menu bar, in each language. Both have the same entries, or this
 //! does not compile.
 
 use std::sync::LazyLock;
@@ -12,6 +12,10 @@ pub(crate) struct Words {
     pub(crate) answer: &'static str,
     pub(crate) answer_done: &'static str,
     pub(crate) show: &'static str,
+    pub(crate) no_updates: &'static str,
+    pub(crate) not_checked: fn(&str) -> String,
+    pub(crate) not_installed: fn(&str, &str) -> String,
+    pub(crate) not_offered: fn(&str) -> String,
     #[cfg(target_os = "macos")]
     pub(crate) bar: Bar,
 }
@@ -61,6 +65,10 @@ static ENGLISH: Words = Words {
     answer: "Answer",
     answer_done: "The answer is done.",
     show: "Show",
+    no_updates: "Updates aren't set up in this build. Download new versions from where you got it.",
+    not_checked: |why| format!("Could not check for updates: {why}"),
+    not_installed: |version, why| format!("Could not install {version}: {why}"),
+    not_offered: |version| format!("{version} is no longer available. Check for updates again."),
     #[cfg(target_os = "macos")]
     bar: Bar {
         about: "About HiveMind",
@@ -91,6 +99,10 @@ static GERMAN: Words = Words {
     answer: "Antwort",
     answer_done: "Die Antwort ist fertig.",
     show: "Anzeigen",
+    no_updates: "Diese Version kennt keine Updates. Neue Versionen gibt es dort, woher diese kam.",
+    not_checked: |why| format!("Suche nach Updates fehlgeschlagen: {why}"),
+    not_installed: |version, why| format!("{version} ließ sich nicht installieren: {why}"),
+    not_offered: |version| format!("{version} ist nicht mehr verfügbar. Bitte erneut nach Updates suchen."),
     #[cfg(target_os = "macos")]
     bar: Bar {
         about: "Über HiveMind",
@@ -125,6 +137,10 @@ mod tests {
             let words = words(language);
             assert!((words.wants_to_join)("Mini").contains("Mini"));
             assert!((words.approve_only)("482 915").contains("482 915"));
+            assert!((words.not_checked)("no network").contains("no network"));
+            let not_installed = (words.not_installed)("9.9.9", "no room");
+            assert!(not_installed.contains("9.9.9") && not_installed.contains("no room"));
+            assert!((words.not_offered)("9.9.9").contains("9.9.9"));
         }
         assert_ne!(words(Language::En).answer_done, words(Language::De).answer_done);
     }
