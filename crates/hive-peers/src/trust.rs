@@ -65,6 +65,11 @@ impl Seen {
         self.failures.push((now, how));
     }
 
+    /// Forgets the impossible numbers since then: the machine was not to blame.
+    fn take_back(&mut self, since: Instant) {
+        self.failures.retain(|(at, how)| *at < since || *how != Failing::Computing);
+    }
+
     /// Whether only load failures count against it. If so, it may be retried when there is no plan without it.
     fn may_be_asked_again(&self, now: Instant) -> bool {
         let is_caught = self.caught.is_some_and(|at| now - at < WRONG_NUMBERS_QUARANTINE);
@@ -135,6 +140,13 @@ impl Trust {
     /// Records that a stage on this machine did not load, or computed impossible numbers.
     pub fn failed(&self, machine: PeerId, how: Failing) {
         self.seen().entry(machine).or_default().failed(how, Instant::now());
+    }
+
+    /// Records that a machine was not to blame for impossible numbers since then.
+    pub fn take_back(&self, machine: PeerId, since: Instant) {
+        if let Some(seen) = self.seen().get_mut(&machine) {
+            seen.take_back(since);
+        }
     }
 
     /// Records that a machine lacked memory it had claimed. That is not a failure; it is planned with less.
@@ -234,6 +246,20 @@ mod tests {
         assert!(seen.may_be_asked_again(start + FORGOTTEN));
         seen.caught = Some(start);
         assert!(!seen.may_be_asked_again(start + FORGOTTEN));
+    }
+
+    #[test]
+    fn a_machine_that_was_not_to_blame_for_impossible_numbers_is_not_left_out_for_them() {
+        let (mut seen, start) = (Seen::default(), Instant::now());
+        let later = start + Duration::from_secs(9);
+        seen.failed(Failing::Loading, later);
+        seen.failed(Failing::Computing, later);
+        seen.take_back(start + Duration::from_secs(5));
+        assert!(seen.may_be_asked_again(later));
+        assert_eq!(seen.quarantined_for(later), Some(FIRST_QUARANTINE));
+        seen.failed(Failing::Computing, start);
+        seen.take_back(later);
+        assert!(!seen.may_be_asked_again(later), "an earlier failure stays");
     }
 
     #[test]

@@ -24,12 +24,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use hive_model::Sampling;
+use hive_net::PeerId;
 use hive_text::detokenizer::Detokenizer;
 use hive_text::stop::StopStrings;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::request::Request;
-use crate::ring::Ring;
+use crate::ring::{Failed, Ring};
 use crate::source::Source;
 use end::Bound;
 use silence::Stuck;
@@ -65,6 +66,8 @@ pub(crate) struct Answer {
     tokens: Vec<u32>,
     resumed_tokens: usize,
     stuck: Stuck,
+    /// Its failure in an earlier ring, if no token has come since.
+    failed: Option<Failed<PeerId>>,
     spot_checks: SpotChecks,
     /// The first position that the current holders of the stages computed.
     rows_from: u32,
@@ -110,6 +113,7 @@ impl Answer {
             tokens: request.resume_tokens.clone(),
             resumed_tokens: request.resume_tokens.len(),
             stuck: Stuck::default(),
+            failed: None,
             spot_checks: SpotChecks::default(),
             rows_from: 0,
             tokens_from: 0,

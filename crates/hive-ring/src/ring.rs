@@ -1,6 +1,7 @@
 //! A model loaded over several nodes, as its coordinator sees it.
 
 mod assembly;
+mod attempts;
 pub(crate) mod checkup;
 mod costs;
 mod draining;
@@ -30,14 +31,23 @@ use hive_worker::text::Model;
 use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use crate::prefix_cache::PrefixCache;
+use attempts::Attempts;
+pub(crate) use attempts::Failed;
 use due::Due;
 use failover::{FaultOrigin, FaultReport};
 pub use placed::{PlacedStage, RingError, RingOptions};
 use placed::{Standby, has_left};
 pub use state::{Health, State};
 
-/// The queues for frames that come back, by session.
-type Sessions = Mutex<HashMap<u128, mpsc::Sender<Frame>>>;
+/// The open sessions.
+type Sessions = HashMap<u128, Session>;
+
+/// An open session.
+struct Session {
+    /// The queue for frames that come back.
+    frames: mpsc::Sender<Frame>,
+    attempts: Attempts<PeerId>,
+}
 
 /// A loaded model. Clones share it; [`Ring::unload`] frees it.
 #[derive(Clone)]
@@ -72,7 +82,7 @@ struct Inner {
     model: Model,
     options: RingOptions,
     prompts: tokio::sync::Mutex<Destination>,
-    sessions: Sessions,
+    sessions: Mutex<Sessions>,
     /// Numbers the answers.
     answers: AtomicU64,
     /// Sessions opened so far.
@@ -245,7 +255,7 @@ impl Ring {
         lock(&self.inner.prefix_cache)
     }
 
-    fn sessions(&self) -> MutexGuard<'_, HashMap<u128, mpsc::Sender<Frame>>> {
+    fn sessions(&self) -> MutexGuard<'_, Sessions> {
         lock(&self.inner.sessions)
     }
 

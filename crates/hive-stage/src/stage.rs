@@ -33,6 +33,8 @@ use hive_protocol::{Arithmetic, Reply, Request, StageSpec};
 use hive_worker::{Death, Events, FromWorker, LoadOrder, ToWorker, Worker, WorkerEvent};
 
 use actor::Actor;
+#[cfg(any(test, feature = "testing"))]
+pub(crate) use frames::failed_frame;
 pub(crate) use frames::turns;
 pub use frames::{Failure, Fault, failure_of, prompt_frame, sampled_of};
 use pulse::Activity;

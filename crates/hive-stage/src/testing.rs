@@ -8,6 +8,12 @@ use hive_protocol::offered_bytes;
 pub use hive_peers::testing::options;
 
 use crate::host::{HostOptions, StageHost};
+use crate::stage::Fault;
+
+/// The frame by which a stage tells the coordinator that a session failed.
+pub fn failed_frame(session: u128, epoch: u32, fault: Fault, why: &str) -> hive_net::Frame {
+    crate::stage::failed_frame(session, epoch, fault, why)
+}
 
 /// A machine on loopback that shares all its memory.
 pub struct Machine(StageHost);

@@ -94,6 +94,7 @@ impl Answer {
                     break Some(Event::Failed("it kept losing the machines it was running on".to_owned()));
                 }
                 End::Superseded => {
+                    self.failed = self.ring.failure(self.session).or(self.failed);
                     self.leave();
                     match self.resume_elsewhere(&events).await {
                         Ok(Ok(resumed)) => frames = resumed,
@@ -102,6 +103,7 @@ impl Answer {
                     }
                 }
                 End::Lost(why) => {
+                    self.failed = self.ring.failure(self.session).or(self.failed);
                     self.leave();
                     if self.source.is_none() || fruitless >= MOST_FRUITLESS {
                         break Some(Event::Failed(why));

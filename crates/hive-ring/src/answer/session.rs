@@ -56,7 +56,7 @@ impl Answer {
         continues: Option<Continued>,
     ) -> (mpsc::Receiver<Frame>, Result<Vec<u32>, String>) {
         loop {
-            let (session, frames) = self.ring.new_session();
+            let (session, frames) = self.ring.new_session(self.failed);
             self.session = session;
             self.epoch = self.ring.state().borrow().epoch;
             self.cached = continues.map_or(0, |continued| continued.position as usize);

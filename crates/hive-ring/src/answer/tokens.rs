@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use hive_model::sampling::Sampled;
 use hive_net::{Frame, Kind};
-use hive_stage::{failure_of, sampled_of};
+use hive_stage::{Failure, Fault, failure_of, sampled_of};
 use hive_text::stop::Stop;
 use hive_worker::text::TextError;
 
@@ -47,7 +47,7 @@ impl Answer {
                 }
                 self.token(sampled, is_last).await.unwrap_or_else(|error| Step::End(Event::Failed(error.to_string())))
             }
-            Kind::Failed => Step::End(Event::Failed(failure_of(frame).why)),
+            Kind::Failed => Step::End(Event::Failed(words(failure_of(frame)))),
             Kind::Read => {
                 let of = self.prompt.len() + self.tokens.len();
                 Step::More(Event::Reading { tokens: (frame.position as usize).min(of), of })
@@ -62,6 +62,7 @@ impl Answer {
         self.latest = Instant::now();
         self.first.get_or_insert(self.latest);
         self.tokens.push(sampled.token);
+        self.failed = None;
         self.ring.count_token();
         self.ring.warmed_up(self.epoch);
         self.complete = last;
@@ -108,5 +109,29 @@ impl Answer {
             decode_time: self.latest - first,
             stages: self.ring.stages(),
         }
+    }
+}
+
+/// Why an answer failed, for people. A failure that is not the request's ends an answer only if it was repeated.
+fn words(Failure { fault, why }: Failure) -> String {
+    match fault {
+        Fault::Request => why,
+        _ => format!(
+            "the model cannot compute this conversation: {why}, also after its layers were loaded again; its files may be \
+             damaged"
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_no_machine_can_compute_says_that_it_is_the_models_fault() {
+        let why = || "layers 0..4 computed numbers that are not finite".to_owned();
+        let repeated = words(Failure { fault: Fault::Stage(0), why: why() });
+        assert!(repeated.starts_with("the model cannot compute this conversation: layers 0..4"), "{repeated}");
+        assert_eq!(words(Failure { fault: Fault::Request, why: why() }), why());
     }
 }

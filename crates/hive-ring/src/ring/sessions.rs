@@ -5,14 +5,15 @@ use std::sync::Weak;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use hive_net::{Frame, Kind};
+use hive_net::{Frame, Kind, PeerId};
 use tokio::sync::mpsc;
 
 use hive_protocol::{Continued, NONSENSE, Replay, Reply, Request, SessionSpec, StageId, random_id, refusal};
 use hive_stage::{Fault, failure_of};
 
+use super::attempts::Attempts;
 use super::failover::FaultOrigin;
-use super::{Inner, Ring, lock};
+use super::{Failed, Inner, Ring, Session, lock};
 
 /// Queue of frames for a session. An answer reads them faster than they are computed.
 pub(super) const SESSION_QUEUE: usize = 64;
@@ -39,13 +40,19 @@ impl NotOpen {
 }
 
 impl Ring {
-    /// The id of a new session, and the queue of frames that come back for it.
-    pub(crate) fn new_session(&self) -> (u128, mpsc::Receiver<Frame>) {
+    /// The id of a new session, and the queue of frames that come back for it; `failed` if its answer failed in an earlier
+    /// ring.
+    pub(crate) fn new_session(&self, failed: Option<Failed<PeerId>>) -> (u128, mpsc::Receiver<Frame>) {
         self.inner.opened.fetch_add(1, Ordering::Relaxed);
         let session = random_id();
         let (frames, queue) = mpsc::channel(SESSION_QUEUE);
-        self.sessions().insert(session, frames);
+        self.sessions().insert(session, Session { frames, attempts: Attempts::new(failed) });
         (session, queue)
+    }
+
+    /// The failure of a session since its latest progress.
+    pub(crate) fn failure(&self, session: u128) -> Option<Failed<PeerId>> {
+        self.sessions().get(&session).and_then(|session| session.attempts.failed())
     }
 
     /// Opens the session on every stage where it is not open yet; returns the position that each expects next.
@@ -148,17 +155,37 @@ pub(super) async fn dispatch(mut queue: mpsc::Receiver<Frame>, ring: Weak<Inner>
             let failure = failure_of(&frame);
             if failure.fault != Fault::Request {
                 let stage = failure.fault.stage(ring.stages().len());
-                let origin = stage.map_or(FaultOrigin::Link, FaultOrigin::Output);
-                ring.report_fault(frame.epoch, origin, failure.why);
-                continue;
+                if !stage.is_some_and(|stage| ring.fails_again(&frame, stage)) {
+                    let origin = stage.map_or(FaultOrigin::Link, FaultOrigin::Output);
+                    ring.report_fault(frame.epoch, origin, failure.why);
+                    continue;
+                }
             }
         }
-        let session = lock(&ring.sessions).get(&frame.session).cloned();
-        if let Some(session) = session {
+        let frames = lock(&ring.sessions).get_mut(&frame.session).map(|session| {
+            if frame.kind != Kind::Failed {
+                session.attempts.reach(frame.position);
+            }
+            session.frames.clone()
+        });
+        if let Some(frames) = frames {
             if frame.kind != Kind::Failed {
                 *lock(&ring.heard) = Instant::now();
             }
-            let _ = session.send(frame).await;
+            let _ = frames.send(frame).await;
         }
+    }
+}
+
+impl Inner {
+    /// Whether a session, whose failure this stage is blamed for, failed before without progress since. Then no machine
+    /// is to blame, including the one that was blamed before.
+    fn fails_again(&self, frame: &Frame, stage: usize) -> bool {
+        let Some(blamed) = self.stages().get(stage).map(|stage| stage.placement.addr.id()) else { return false };
+        let mut sessions = lock(&self.sessions);
+        let Some(session) = sessions.get_mut(&frame.session) else { return false };
+        let Some(earlier) = session.attempts.fail(frame.epoch, blamed, Instant::now()) else { return false };
+        self.host.membership().trust().take_back(earlier.blamed, earlier.at);
+        true
     }
 }

@@ -5,11 +5,13 @@ use std::time::Duration;
 
 use hive_net::{Channel, Endpoint, Incoming, Protocol};
 use hive_protocol::{Pulse, Reply, Request};
-use hive_stage::testing::Machine;
+use hive_stage::testing::{Machine, failed_frame};
+use hive_stage::{Fault, failure_of};
 use tokio::sync::mpsc;
 
 use super::*;
 use crate::ring::failover::FaultOrigin;
+use crate::ring::sessions::dispatch;
 use crate::testing::{endpoint, ring_on};
 
 /// Longer than anything here takes, and shorter than a load that is not cancelled.
@@ -166,5 +168,30 @@ async fn a_stage_is_not_loaded_on_a_machine_before_it_is_unloaded_there() {
     unloaded.send(()).unwrap();
     let (outcome, _) = load.await.unwrap();
     assert_eq!((outcome, bob.loads.load(Ordering::Relaxed)), (Outcome::Loaded(holder), 2));
+    stop(&ann, &bob).await;
+}
+
+#[tokio::test]
+async fn a_conversation_that_fails_on_two_machines_is_told_so_and_none_is_left_out_for_it() {
+    let (ann, bob, ring) = start().await;
+    let left_out = || ann.membership().trust().quarantined_for(bob.endpoint.id()).is_some();
+    let (frames, queue) = mpsc::channel(8);
+    tokio::spawn(dispatch(queue, Arc::downgrade(&ring.inner)));
+    let ((session, mut own), (other, mut others)) = (ring.new_session(None), ring.new_session(None));
+    let failed = |session, epoch| failed_frame(session, epoch, Fault::Stage(0), "numbers that are not finite");
+    // At first, the machine is to blame.
+    frames.send(failed(session, 0)).await.unwrap();
+    let mut state = ring.state();
+    let abandoned = state.wait_for(|state| matches!(state.health, Health::Abandoned(_)));
+    tokio::time::timeout(SOON, abandoned).await.expect("nobody else has the model").unwrap();
+    assert!(left_out() && own.is_empty());
+    assert!(ring.failure(session).is_some() && ring.failure(other).is_none());
+    // Another machine fails as well, while it is only the first failure of the other conversation.
+    frames.send(failed(other, 1)).await.unwrap();
+    frames.send(failed(session, 1)).await.unwrap();
+    let frame = tokio::time::timeout(SOON, own.recv()).await.expect("it is told").unwrap();
+    assert_eq!(failure_of(&frame).fault, Fault::Stage(0));
+    assert!(!left_out());
+    assert!(others.try_recv().is_err());
     stop(&ann, &bob).await;
 }
