@@ -67,12 +67,4 @@ impl Weights {
             Self::Safetensors(folder) => folder.read_stored(&tensor.name, offset, length),
         }
     }
-
-    /// Bytes on disk of all tensors whose Hugging Face name satisfies `wanted`.
-    pub fn stored_bytes(&self, wanted: impl Fn(&str) -> bool) -> u64 {
-        match self {
-            Self::Gguf(file) => file.stored_bytes(wanted),
-            Self::Safetensors(folder) => folder.stored_bytes(wanted),
-        }
-    }
 }

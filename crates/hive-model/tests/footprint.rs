@@ -195,6 +195,68 @@ fn planned_is_what_is_held_in_every_format() {
 }
 
 #[test]
+fn a_part_that_is_not_found_by_its_name_weighs_nothing_in_no_plan() {
+    let folder = tempfile::tempdir().unwrap();
+    write_folder(folder.path(), Dtype::F16, None, false, false);
+    let path = folder.path().join("model.safetensors");
+    let original = std::fs::read(&path).unwrap();
+    // As many bytes as before, so that the rest stays where it is.
+    let renamed = |from: &str, to: &str| {
+        let text = String::from_utf8_lossy(&original[8..]).into_owned();
+        assert_eq!((from.len(), text.contains(from)), (to.len(), true));
+        let mut file = original.clone();
+        for at in (0..file.len() - from.len()).rev() {
+            if &file[at..at + from.len()] == from.as_bytes() {
+                file[at..at + to.len()].copy_from_slice(to.as_bytes());
+            }
+        }
+        std::fs::write(&path, file).unwrap();
+        ModelFiles::open(folder.path()).map_err(|error| error.to_string()).and_then(|files| {
+            let sizes = [Compute::Fast, Compute::Plain].map(|kernels| Footprint::of(&files, kernels));
+            sizes.into_iter().collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())
+        })
+    };
+    assert!(renamed("mlp.up_proj", "mlp.up_proj").is_ok());
+    for (from, to) in [
+        ("model.layers.1", "trans.blocks.1"),
+        ("mlp.up_proj", "mlp.up_conv"),
+        ("self_attn.q_proj", "attention.q_proj"),
+        ("model.embed_tokens", "model.token_lookup"),
+        ("lm_head.weight", "output.weights"),
+    ] {
+        let message = renamed(from, to).unwrap_err();
+        assert!(message.contains(to), "{message}");
+    }
+    // Not refused, as it is known, but needed.
+    let message = renamed("model.layers.1.mlp.up_proj", "model.mtp.aaaaa.mlp.up_pro").unwrap_err();
+    assert!(message.contains("no tensor model.layers.1.mlp.up_proj"), "{message}");
+}
+
+#[test]
+fn every_tensor_of_a_gguf_tells_a_model_from_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    // Nothing is padded in this format.
+    write_gguf(&path, (0, 1, 4), false);
+    let digest = || ModelFiles::open(&path).unwrap().digest().unwrap();
+    let (original, file) = (digest(), std::fs::read(&path).unwrap());
+    let sizes = matrices(false).into_iter().map(|(.., rows, columns)| rows * columns * 4);
+    let sizes: Vec<usize> = sizes.chain(norms().iter().map(|_| HIDDEN * 4)).collect();
+    let mut start = file.len() - sizes.iter().sum::<usize>();
+    for size in sizes {
+        for at in [start, start + size / 2, start + size - 1] {
+            let mut other = file.clone();
+            other[at] ^= 1;
+            std::fs::write(&path, other).unwrap();
+            assert_ne!(digest(), original, "byte {at}");
+        }
+        start += size;
+    }
+    std::fs::write(&path, file).unwrap();
+    assert_eq!(digest(), original);
+}
+
+#[test]
 fn the_fast_kernels_hold_no_more_than_the_file_has() {
     let folder = tempfile::tempdir().unwrap();
     for (block, name) in [((2, 32, 18), "q4_0"), ((3, 32, 20), "q4_1"), ((8, 32, 34), "q8_0"), ((1, 1, 2), "f16")] {

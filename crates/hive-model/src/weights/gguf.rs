@@ -106,11 +106,6 @@ impl Gguf {
         self.tensors.contains_key(&stored_name(name))
     }
 
-    pub(super) fn stored_bytes(&self, wanted: impl Fn(&str) -> bool) -> u64 {
-        let wanted = |info: &&TensorInfo| wanted(&hugging_face_name(&info.name));
-        self.tensors.values().filter(wanted).map(|info| info.bytes).sum()
-    }
-
     /// Every tensor, in order of name.
     pub(super) fn stored(&self) -> Vec<StoredTensor> {
         let stored = |info: &TensorInfo| StoredTensor {

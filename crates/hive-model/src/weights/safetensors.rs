@@ -56,10 +56,6 @@ impl SafetensorsFolder {
         self.tensors.keys().find(|name| !family::is_known(name, layers)).cloned()
     }
 
-    pub(super) fn stored_bytes(&self, wanted: impl Fn(&str) -> bool) -> u64 {
-        self.tensors.iter().filter(|(name, _)| wanted(name)).map(|(_, entry)| entry.bytes).sum()
-    }
-
     /// Every tensor, in order of name.
     pub(super) fn stored(&self) -> Vec<StoredTensor> {
         let stored = |(name, entry): (&String, &Entry)| StoredTensor {
