@@ -18,8 +18,8 @@ use sources::Sources;
 /// The floors of the house, from the top. A crate uses crates of lower floors only, and none of its own.
 const FLOORS: [&[&str]; 14] = [
     &["hivemind", "hivemind-app"],
-    &["hive-api", "hive-view"],
-    &["hive-mind"],
+    &["hive-api"],
+    &["hive-mind", "hive-view"],
     &["hive-node"],
     &["hive-serving"],
     &["hive-ring"],

@@ -16,6 +16,7 @@ mod preferences;
 mod problem;
 mod programs;
 mod shell;
+mod shortcut;
 mod text_size;
 mod tray;
 mod trouble;
@@ -84,6 +85,7 @@ fn commands() -> tauri_specta::Builder<tauri::Wry> {
         programs::add_program,
         programs::revoke_program,
         programs::use_another_port,
+        programs::browser_link,
         preferences::preferences,
         preferences::change,
         preferences::reset_settings,
@@ -156,6 +158,17 @@ fn start() -> Result<(), Box<dyn std::error::Error>> {
             {
                 mac::stay_awake();
                 mac::bar(app.handle(), words::language(&app.state::<Shell>().started))?;
+            }
+            let opening = app.handle().clone();
+            tauri::async_runtime::spawn(async move {
+                let shell = opening.state::<Shell>();
+                if let Err(problem) = shell.open_to_browsers(&opening, &shell.started).await {
+                    tracing::warn!("{problem:?}");
+                }
+            });
+            let chosen = app.state::<Shell>().started.quick_ask.clone();
+            if let Err(unusable) = shortcut::listen(app.handle(), None, chosen.as_deref()) {
+                tracing::warn!("the shortcut for a question is off: {unusable:?}");
             }
             let (handle, tray) = (app.handle().clone(), Tray::new(app.handle())?);
             tauri::async_runtime::spawn(async move {

@@ -6,7 +6,7 @@
 use std::net::SocketAddr;
 
 use hive_node::border;
-use hive_node::settings::{Accent, Language, Look, Settings, parse_bytes};
+use hive_node::settings::{Accent, BrowserAccess, Language, Look, Settings, parse_bytes};
 use serde::{Deserialize, Serialize};
 use specta::Type;
 use tauri::{AppHandle, State, Theme};
@@ -15,6 +15,7 @@ use tauri_plugin_autostart::ManagerExt;
 use crate::folder;
 use crate::problem::Problem;
 use crate::shell::Shell;
+use crate::shortcut::{self, Unusable};
 
 /// A day: a machine that must be idle for longer never shares.
 const MOST_IDLE_MINUTES: u64 = 24 * 60;
@@ -48,6 +49,8 @@ pub(crate) struct Preferences {
     api: Option<String>,
     /// Listening address for other machines.
     bind: Option<String>,
+    /// Where browsers may open HiveMind's pages.
+    browser: BrowserAccess,
     /// Whether to notify the owner of pairing requests.
     notify: bool,
     /// Accent colour of switches, buttons and lights.
@@ -58,6 +61,8 @@ pub(crate) struct Preferences {
     language: Option<Language>,
     /// The model of new chats.
     model: Option<String>,
+    /// The shortcut that asks a question from any program.
+    quick_ask: Option<String>,
     /// Whether the app opens at login.
     open_at_login: bool,
     /// Fields whose value takes effect only after a restart.
@@ -104,6 +109,8 @@ pub(crate) enum Change {
     Api(String),
     /// Listening address for other machines.
     Bind(String),
+    /// Where browsers may open HiveMind's pages.
+    Browser(BrowserAccess),
     /// Whether to notify the owner of pairing requests.
     Notify(bool),
     /// Accent colour.
@@ -114,6 +121,8 @@ pub(crate) enum Change {
     Language(Option<Language>),
     /// The model of new chats.
     Model(Option<String>),
+    /// The shortcut that asks a question from any program.
+    QuickAsk(String),
     /// Whether the app opens at login.
     OpenAtLogin(bool),
 }
@@ -149,6 +158,22 @@ pub(crate) enum Refused {
     Loopback,
     /// The URL of a relay.
     Relay,
+    /// A key with Ctrl, Alt, Super or ⌘.
+    Shortcut,
+    /// A shortcut that no other program has.
+    ShortcutTaken,
+    /// None: this desktop gives apps no shortcuts.
+    ShortcutNotHere,
+}
+
+impl From<Unusable> for Refused {
+    fn from(unusable: Unusable) -> Self {
+        match unusable {
+            Unusable::Invalid => Self::Shortcut,
+            Unusable::Taken => Self::ShortcutTaken,
+            Unusable::NotHere => Self::ShortcutNotHere,
+        }
+    }
 }
 
 /// The settings after a change, and why it was refused, if it was.
@@ -182,12 +207,17 @@ impl Change {
             Self::Relay(text) => settings.relay = filled(&text).map(relay).transpose()?,
             Self::Api(text) => settings.api = filled(&text).map(loopback).transpose()?,
             Self::Bind(text) => settings.bind = filled(&text).map(address).transpose()?,
+            Self::Browser(access) => settings.browser = Some(access).filter(|access| *access != BrowserAccess::Off),
             // While notifications are off, the owner may still be asked when they first become useful.
             Self::Notify(on) => settings.notify = if on { Some(true) } else { before.notify.map(|_| false) },
             Self::Accent(accent) => settings.accent = Some(accent).filter(|accent| *accent != Accent::default()),
             Self::Look(look) => settings.look = Some(look).filter(|look| *look != Look::default()),
             Self::Language(language) => settings.language = language,
             Self::Model(model) => settings.model = model,
+            Self::QuickAsk(text) => {
+                settings.quick_ask = filled(&text).map(str::to_owned);
+                settings.quick_ask.as_deref().map(shortcut::read).transpose()?;
+            }
             Self::OpenAtLogin(_) => {}
         }
         Ok(settings)
@@ -244,11 +274,13 @@ impl Preferences {
             relay: now.relay.clone(),
             api: text(now.api),
             bind: text(now.bind),
+            browser: now.browser.unwrap_or_default(),
             notify: now.notify.unwrap_or(false),
             accent: now.accent.unwrap_or_default(),
             look: now.look.unwrap_or_default(),
             language: now.language,
             model: now.model.clone(),
+            quick_ask: now.quick_ask.clone(),
             open_at_login,
             restart: waiting(now, started),
         }
@@ -336,6 +368,12 @@ pub(crate) async fn change(app: AppHandle, shell: State<'_, Shell>, change: Chan
         Ok(settings) => settings,
         Err(refused) => return Ok(Changed { preferences: shown(&app, &shell)?, refused: Some(refused) }),
     };
+    if let Change::Browser(_) = change {
+        shell.open_to_browsers(&app, &settings).await?;
+    }
+    if let Err(unusable) = shortcut::listen(&app, before.quick_ask.as_deref(), settings.quick_ask.as_deref()) {
+        return Ok(Changed { preferences: shown(&app, &shell)?, refused: Some(unusable.into()) });
+    }
     if settings != before {
         shell.set(&settings)?;
     }
@@ -353,7 +391,12 @@ pub(crate) async fn change(app: AppHandle, shell: State<'_, Shell>, change: Chan
 #[tauri::command]
 #[specta::specta]
 pub(crate) async fn reset_settings(app: AppHandle, shell: State<'_, Shell>) -> Result<Preferences, Problem> {
-    shell.set(&reset(&Settings::read(&shell.folder)?))?;
+    let before = Settings::read(&shell.folder)?;
+    let settings = reset(&before);
+    // Without a shortcut, nothing can be refused.
+    let _ = shortcut::listen(&app, before.quick_ask.as_deref(), None);
+    shell.open_to_browsers(&app, &settings).await?;
+    shell.set(&settings)?;
     open_at_login(&app, false)?;
     shell.node.give_memory(None)?;
     frame(&app, Look::default());

@@ -4,7 +4,7 @@
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 
-use hive_api::{Api, Right, TokenView, today};
+use hive_api::{Api, BrowserLink, Right, TokenView, today};
 use hive_node::settings::Settings;
 use serde::Serialize;
 use specta::Type;
@@ -81,6 +81,13 @@ pub(crate) async fn revoke_program(shell: State<'_, Shell>, name: String) -> Res
     let api = running(&shell)?;
     let revoked = tauri::async_runtime::spawn_blocking(move || api.revoke_token(&name)).await;
     revoked.map_err(Problem::of("token"))?.map_err(Problem::of("token"))
+}
+
+/// Makes a link that opens HiveMind in a browser; null if browsers may not.
+#[tauri::command]
+#[specta::specta]
+pub(crate) async fn browser_link(shell: State<'_, Shell>) -> Result<Option<BrowserLink>, Problem> {
+    Ok(running(&shell)?.browser_link())
 }
 
 /// Moves the API to a port that is free now, and restarts the app.

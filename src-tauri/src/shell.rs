@@ -1,11 +1,12 @@
 //! The shell around the node: the state that commands and the tray share, and the task that keeps them up to date.
 
 use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use hive_api::{Allowed, Api, Direct};
+use hive_api::{Allowed, Api, DEFAULT_BROWSER_ADDRESS, Direct, Page, Pages};
 use hive_mind::{Chats, Store};
 use hive_node::data::DataFolder;
 use hive_node::settings::Settings;
@@ -147,6 +148,20 @@ impl Shell {
     /// Sets the progress of an update.
     pub(crate) fn set_update(&self, update: Update) {
         self.update.send_replace(update);
+    }
+
+    /// Opens the pages to browsers as the settings say, or closes them.
+    pub(crate) async fn open_to_browsers(&self, app: &AppHandle, settings: &Settings) -> Result<(), Problem> {
+        let Ok(api) = &self.api else { return Ok(()) };
+        let assets = app.asset_resolver();
+        let pages: Pages = Arc::new(move |path| {
+            let found = assets.get(path.to_owned())?;
+            Some(Page { bytes: found.bytes.into() })
+        });
+        let addresses: Vec<IpAddr> = self.node.status().addresses.iter().map(SocketAddr::ip).collect();
+        let bind = settings.browser_bind.unwrap_or(DEFAULT_BROWSER_ADDRESS);
+        let opened = api.open_to_browsers(settings.browser.unwrap_or_default(), bind, pages, &addresses).await;
+        opened.map_err(|error| Problem::new("browsers", &error).hinted(error.hint()))
     }
 
     /// Writes the settings and applies them.

@@ -38,11 +38,13 @@ export const preferences: Preferences = {
   relay: null,
   api: null,
   bind: null,
+  browser: "off",
   notify: false,
   accent: "honey",
   look: "automatic",
   language: null,
   model: null,
+  quick_ask: null,
   open_at_login: false,
   restart: [],
 };

@@ -4,7 +4,7 @@
 //! resolves to 127.0.0.1 makes the API same-origin for such a page (DNS rebinding). So the Host must be this machine's
 //! and the Origin local, unless the owner has allowed others ([`Allowed`]), and every request needs a token.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::body::{Body, BodyDataStream, Bytes};
@@ -15,6 +15,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::future::BoxFuture;
 use futures_util::{Stream, StreamExt};
 use hive_node::border;
+use hive_types::Right;
 
 use crate::allowed::Allowed;
 use crate::audited::Program;
@@ -23,15 +24,23 @@ use crate::error::Refusal;
 use crate::rights::{self, Needs};
 use crate::routes::Requirements;
 use crate::tokens::{self, Grant, Tokens};
+use crate::web::Web;
 
 #[derive(Debug)]
 pub(crate) struct Guard {
     tokens: Arc<Tokens>,
-    requirements: Requirements,
-    hosts: [String; 3],
-    origins: [String; 3],
-    port: u16,
-    allowed: Allowed,
+    requirements: Arc<Requirements>,
+    web: Arc<Web>,
+    place: Place,
+}
+
+/// Where requests come from.
+#[derive(Debug)]
+enum Place {
+    /// This machine.
+    Here { hosts: [String; 3], origins: [String; 3], port: u16, allowed: Allowed },
+    /// Other devices, over TLS.
+    Network,
 }
 
 /// Maximum width of a refused origin or host in an error message, in columns.
@@ -41,16 +50,48 @@ const SHOWN_COLUMNS: usize = 80;
 const ONCE: [header::HeaderName; 3] = [header::HOST, header::ORIGIN, header::AUTHORIZATION];
 
 impl Guard {
-    pub(crate) fn new(tokens: Arc<Tokens>, requirements: Requirements, address: SocketAddr, allowed: Allowed) -> Self {
+    /// Guards the API on this machine.
+    pub(crate) fn here(
+        tokens: Arc<Tokens>,
+        requirements: Arc<Requirements>,
+        web: Arc<Web>,
+        address: SocketAddr,
+        allowed: Allowed,
+    ) -> Self {
         let names = ["127.0.0.1", "localhost", "[::1]"];
         let port = address.port();
-        Self {
-            tokens,
-            requirements,
+        let place = Place::Here {
             hosts: names.map(|name| format!("{name}:{port}")),
             origins: names.map(|name| format!("http://{name}:{port}")),
             port,
             allowed,
+        };
+        Self { tokens, requirements, web, place }
+    }
+
+    /// Guards the pages for other devices.
+    pub(crate) fn network(tokens: Arc<Tokens>, requirements: Arc<Requirements>, web: Arc<Web>) -> Self {
+        Self { tokens, requirements, web, place: Place::Network }
+    }
+
+    /// Whether this machine is asked by that name.
+    fn knows_host(&self, host: &str) -> bool {
+        match &self.place {
+            Place::Here { hosts, port, allowed, .. } => {
+                hosts.iter().any(|known| known.eq_ignore_ascii_case(host)) || allowed.has_host(host, *port)
+            }
+            // A foreign name can lead here (DNS rebinding), an address cannot.
+            Place::Network => host.parse::<SocketAddr>().is_ok() || host.parse::<IpAddr>().is_ok(),
+        }
+    }
+
+    /// Whether pages of that origin may ask.
+    fn knows_origin(&self, origin: &[u8], host: &str) -> bool {
+        match &self.place {
+            Place::Here { origins, allowed, .. } => {
+                origins.iter().any(|known| origin == known.as_bytes()) || allowed.has_origin(origin)
+            }
+            Place::Network => origin.strip_prefix(b"https://") == Some(host.as_bytes()),
         }
     }
 
@@ -60,13 +101,10 @@ impl Guard {
             return Err(Refusal::bad("repeated_header", format!("the request has more than one \"{name}\" header"))
                 .hint("send it once"));
         }
-        let is_known = |host: &str| {
-            self.hosts.iter().any(|known| known.eq_ignore_ascii_case(host)) || self.allowed.has_host(host, self.port)
-        };
         // An absolute URI in the request line overrides the Host header.
         let named = uri.authority().map(axum::http::uri::Authority::as_str);
         let host = headers.get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        if let Some(foreign) = [Some(host), named].into_iter().flatten().find(|host| !is_known(host)) {
+        if let Some(foreign) = [Some(host), named].into_iter().flatten().find(|host| !self.knows_host(host)) {
             let foreign = border::line(foreign, SHOWN_COLUMNS);
             let message = format!("this API is not asked as \"{foreign}\", but as 127.0.0.1 or localhost");
             let hint =
@@ -74,8 +112,7 @@ impl Guard {
             return Err(Refusal::forbidden("host", &message, hint));
         }
         if let Some(origin) = headers.get(header::ORIGIN)
-            && !self.origins.iter().any(|known| origin.as_bytes() == known.as_bytes())
-            && !self.allowed.has_origin(origin.as_bytes())
+            && !self.knows_origin(origin.as_bytes(), host)
         {
             let foreign = border::line(&String::from_utf8_lossy(origin.as_bytes()), SHOWN_COLUMNS);
             let message = format!("web pages of other origins may not use this API, and this one has \"{foreign}\"");
@@ -95,6 +132,15 @@ impl Guard {
                  is in the file api-token of HiveMind's data folder",
             )
         })?;
+        // Other devices are served as browsers only: what else there is stays on this machine.
+        let is_browser = grant.program().is_some() && grant.allows(&[Right::Browser]);
+        if matches!(self.place, Place::Network) && !is_browser {
+            return Err(Refusal::forbidden(
+                "not_a_browser",
+                "only a browser that was let in by a link is served at this address",
+                "make a link in Settings, or with `hivemind browser`",
+            ));
+        }
         if to_write {
             let tokens = self.tokens.clone();
             tokio::task::spawn_blocking(move || tokens.note_use());
@@ -113,6 +159,9 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 pub(crate) async fn check(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
     if let Err(refusal) = guard.judge_origin(request.uri(), request.headers()) {
         return refusal.into_response();
+    }
+    if let Some(page) = guard.web.page(&request) {
+        return page;
     }
     match request.headers().get(header::ORIGIN).cloned() {
         None => serve_whoever_may(&guard, request, next).await,
@@ -188,7 +237,9 @@ mod tests {
         let token = Token::read(folder.path()).unwrap().unwrap();
         let named = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
         let allowed = Allowed::new(&named(&["app://obsidian.md"]), &named(&["host.docker.internal"])).unwrap();
-        let guard = Guard::new(tokens, Requirements::new(), "127.0.0.1:4483".parse().unwrap(), allowed);
+        let address = "127.0.0.1:4483".parse().unwrap();
+        let web = Arc::new(Web::new(folder.path(), address, Arc::default()));
+        let guard = Guard::here(tokens, Arc::default(), web, address, allowed);
         let mut headers = HeaderMap::new();
         for (name, value) in pairs {
             headers.append(*name, HeaderValue::from_str(&value.replace("TOKEN", token.as_str())).unwrap());

@@ -14,8 +14,9 @@ use hive_node::serving::ModelRequest;
 use hive_node::{Code, DecideError, INVITE_VALID_FOR, Node, PairError, PeerId, Rights, Ticket};
 use hive_types::{
     Approval, Done, Invitation, InviteRequest, JoinRequest, PairingCode, PeerName, PeerView, PlanQuery, PlanView,
-    RightsChange, SharingChange, SharingReply, Status, Update,
+    RightsChange, SharingChange, SharingReply, Status, Update, ViewQuery,
 };
+use hive_view::Taste;
 
 use crate::error::Refusal;
 use crate::openai::serve_refusal;
@@ -28,6 +29,7 @@ pub(crate) fn routes() -> Routes<Local> {
     Routes::new()
         .get("/status", MACHINES, status)
         .get("/events", MACHINES, events)
+        .get("/view", MACHINES, view)
         .get("/peers", MACHINES, peers)
         .post("/peers/{who}/pair", MACHINES, pair)
         .post("/peers/{who}/approve", MACHINES, approve)
@@ -70,6 +72,28 @@ async fn events(State(node): State<Node>) -> Sse<impl Stream<Item = Result<Event
         let event = Event::default().event("update").json_data(&update).unwrap_or_default();
         tokio::time::sleep(UPDATE_PAUSE).await;
         Some((Ok(event), (node, changes, heard)))
+    });
+    Sse::new(stream).keep_alive(KeepAlive::default())
+}
+
+/// Sends what the pages show, now and after every change.
+async fn view(
+    State(node): State<Node>,
+    Query(ViewQuery { language }): Query<ViewQuery>,
+) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+    let mut changes = node.changes();
+    changes.mark_changed();
+    // Notifications, colours and updates are the app's own.
+    let taste = Taste { notify: Some(false), language, ..Taste::default() };
+    let stream = futures_util::stream::unfold((node, changes), move |(node, mut changes)| async move {
+        tokio::select! {
+            changed = changes.changed() => changed.ok()?,
+            () = node.ending() => return None,
+        }
+        let shown = hive_view::snapshot(&views::status(&node), taste, hive_view::Update::default());
+        let event = Event::default().json_data(&shown).unwrap_or_default();
+        tokio::time::sleep(UPDATE_PAUSE).await;
+        Some((Ok(event), (node, changes)))
     });
     Sse::new(stream).keep_alive(KeepAlive::default())
 }

@@ -1,17 +1,19 @@
 //! The local API for other programs: HiveMind's own under `/hive/v1`, and OpenAI's under `/v1`.
 //!
-//! Invariants: the API listens on loopback only. Every request but [`Hello`](hive_types::Hello) carries a token, either
+//! Invariants: the API listens on loopback only. Every request but [`Hello`](hive_types::Hello) and the exchange of a
+//! browser's link carries a token, either
 //! the owner's or one that the owner created for a program (`tokens.rs`), and that token has the right that the route
 //! requires (`rights.rs`). Requests from web pages of other origins, or for host names other than this machine's, are
-//! refused (`guard.rs`) unless the owner has allowed that origin or host (`allowed.rs`). The number of connections is
+//! refused (`guard.rs`) unless the owner has allowed that origin or host (`allowed.rs`). Browsers on other devices are
+//! served at an address of their own, over TLS, if the owner turns it on (`web.rs`). The number of connections is
 //! bounded and idle ones are closed (`server.rs`). Prompts and answers never appear in logs.
 
 mod allowed;
 mod answers;
 mod audited;
 mod conversations;
-mod counting;
 mod cors;
+mod counting;
 mod direct;
 mod error;
 mod farewell;
@@ -32,12 +34,14 @@ mod tests;
 mod token;
 mod tokens;
 mod views;
+mod web;
 
 use std::io::{ErrorKind, Write};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 
+use axum::Router;
 use hive_mind::Chats;
 use hive_node::Node;
 use hive_node::data::DataWarning;
@@ -49,7 +53,7 @@ use tokio::task::JoinHandle;
 use routes::Routes;
 use shared::{Local, Shared};
 
-pub use hive_types::{IssuedToken, PlanView, Right, TokenView};
+pub use hive_types::{BrowserAccess, BrowserLink, IssuedToken, PlanView, Right, TokenView};
 
 pub use allowed::{AllowError, Allowed};
 pub use answers::chats;
@@ -57,6 +61,7 @@ pub use direct::{CallError, Direct};
 pub use token::{NONCE_BYTES, Token, nonce};
 pub use tokens::{TokenError, today};
 pub use views::status;
+pub use web::{DEFAULT_BROWSER_ADDRESS, Page, Pages};
 
 /// Default listening address.
 pub const DEFAULT_ADDRESS: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 4483);
@@ -85,6 +90,9 @@ pub enum ApiError {
         /// The operating system's error.
         why: std::io::Error,
     },
+    /// The pages cannot be opened to other devices.
+    #[error("the pages cannot be opened to other devices: {0}")]
+    Browsers(String),
     /// The tokens could not be read or created.
     #[error("the API's tokens cannot be used: {0}")]
     Tokens(String),
@@ -99,7 +107,9 @@ impl ApiError {
                 Some("another HiveMind may run; choose another --api address")
             }
             Self::Bind { .. } => Some("choose another --api address, or leave it out for 127.0.0.1:4483"),
-            Self::Tokens(_) => Some("make the data folder writable, and free some space on its disk"),
+            Self::Tokens(_) | Self::Browsers(_) => {
+                Some("make the data folder writable, and free some space on its disk")
+            }
         }
     }
 }
@@ -114,7 +124,7 @@ fn local_routes() -> Routes<Local> {
 
 /// The routes that belong to the server.
 fn server_routes() -> Routes<Shared> {
-    let own = hello::routes().merge(tokens::routes()).merge(quit::routes());
+    let own = hello::routes().merge(tokens::routes()).merge(quit::routes()).merge(web::routes());
     own.under(OWN).merge(openai::routes().under("/v1"))
 }
 
@@ -124,6 +134,9 @@ pub struct Api {
     address: SocketAddr,
     warning: Option<DataWarning>,
     tokens: Arc<tokens::Tokens>,
+    web: Arc<web::Web>,
+    /// What other devices are served.
+    network: Router,
     /// Dropping it stops the server.
     stop: oneshot::Sender<()>,
     /// Completes when the last connection has closed.
@@ -150,29 +163,56 @@ impl Api {
         let warning = say_where(address, folder).err();
         let audited = axum::middleware::from_fn_with_state(node.clone(), audited::note);
         let farewell = axum::middleware::from_fn_with_state(node.clone(), farewell::in_time);
+        let links = Arc::new(web::Links::default());
+        let web = Arc::new(web::Web::new(folder, address, links.clone()));
         let local = Local { node: node.clone(), chats };
-        let shared = Shared { node, tokens: tokens.clone(), address, quit: watch::channel(false).0 };
+        let quit = watch::channel(false).0;
+        let shared = Shared { node, tokens: tokens.clone(), web: web.clone(), links, address, quit };
         let (router, needs) = local_routes().with_state(local).merge(server_routes()).into_parts();
-        let guard = Arc::new(guard::Guard::new(tokens.clone(), needs, address, allowed));
+        let needs = Arc::new(needs);
+        let here = guard::Guard::here(tokens.clone(), needs.clone(), web.clone(), address, allowed);
+        let network = guard::Guard::network(tokens.clone(), needs, web.clone());
         let app = router
             .fallback(error::not_found)
             .layer(farewell)
             .layer(axum::middleware::map_response(error::in_json))
             .layer(audited)
-            .layer(axum::middleware::from_fn_with_state(guard, guard::check))
             .with_state(shared);
+        let guarded = |guard| app.clone().layer(axum::middleware::from_fn_with_state(Arc::new(guard), guard::check));
+        let (app, network) = (guarded(here), guarded(network));
         let (stop, stopped) = oneshot::channel();
         #[allow(clippy::disallowed_methods, reason = "Api::stop waits for it")]
-        let served = tokio::spawn(server::serve(listener, app, server::Limits::default(), stopped));
-        Ok(Self { address, warning, tokens, stop, served })
+        let served = tokio::spawn(server::serve(listener, None, app, server::Limits::default(), stopped));
+        Ok(Self { address, warning, tokens, web, network, stop, served })
     }
 
     /// Stops accepting requests and waits up to two seconds for responses in progress. Pending answers return what they
     /// have once the node ends them ([`Node::end_answers`]).
     pub async fn stop(self) {
         drop(self.stop);
+        self.web.close().await;
         // If the server panicked, there is nothing left to wait for.
         let _ = self.served.await;
+    }
+
+    /// Opens HiveMind's pages to browsers, or closes them. `bind` is where other devices reach them, and `addresses` are
+    /// this machine's own.
+    ///
+    /// # Errors
+    /// The address for other devices cannot be used, or there is no certificate for it.
+    pub async fn open_to_browsers(
+        &self,
+        access: BrowserAccess,
+        bind: SocketAddr,
+        pages: Pages,
+        addresses: &[IpAddr],
+    ) -> Result<(), ApiError> {
+        self.web.open(access, bind, pages, addresses, self.network.clone()).await
+    }
+
+    /// Makes a link that lets one browser in; none if the pages are closed.
+    pub fn browser_link(&self) -> Option<BrowserLink> {
+        self.web.link()
     }
 
     /// Set if the location could not be written, so that programs may not find the API.

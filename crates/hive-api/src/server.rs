@@ -23,12 +23,13 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 
 use crate::paths;
-use listening::{Exchange, Listening};
+use listening::{Exchange, Listening, Stream};
 
 /// Connection limits.
 #[derive(Debug, Clone, Copy)]
@@ -54,9 +55,15 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// Time for a closing connection to send its buffered data.
 const LEAVING: Duration = Duration::from_millis(500);
 
-/// Serves until `stop` fires or its sender is dropped. Then it accepts no more connections, closes idle ones, and gives
+/// Serves, over TLS if there is an acceptor, until `stop` fires or its sender is dropped. Then it accepts no more connections, closes idle ones, and gives
 /// the others [`FAREWELL`]. Dropping the future closes all connections at once.
-pub(crate) async fn serve(listener: TcpListener, app: Router, limits: Limits, mut stop: oneshot::Receiver<()>) {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    app: Router,
+    limits: Limits,
+    mut stop: oneshot::Receiver<()>,
+) {
     let places = Arc::new(Places::new(limits.connections));
     let mut connections = JoinSet::new();
     loop {
@@ -76,7 +83,14 @@ pub(crate) async fn serve(listener: TcpListener, app: Router, limits: Limits, mu
             taken = places.take() => taken,
             _ = &mut stop => break,
         };
-        connections.spawn(attend(stream, app.clone(), limits.header, place, leave));
+        let (app, tls) = (app.clone(), tls.clone());
+        connections.spawn(async move {
+            let Some(tls) = tls else { return attend(stream, app, limits.header, place, leave).await };
+            // A client that does not greet in time is as idle as one that sends no header.
+            if let Ok(Ok(stream)) = tokio::time::timeout(limits.header, tls.accept(stream)).await {
+                attend(stream, app, limits.header, place, leave).await;
+            }
+        });
     }
     drop(listener);
     let ended = async {
@@ -94,7 +108,13 @@ pub(crate) async fn serve(listener: TcpListener, app: Router, limits: Limits, mu
 }
 
 /// Serves one connection until it ends or must make room.
-async fn attend(stream: TcpStream, app: Router, header: Duration, place: Place, leave: oneshot::Receiver<()>) {
+async fn attend<S: Stream + Send + 'static>(
+    stream: S,
+    app: Router,
+    header: Duration,
+    place: Place,
+    leave: oneshot::Receiver<()>,
+) {
     let app = TowerToHyperService::new(app);
     let exchange = Exchange::default();
     let stream = Listening::new(stream, exchange.clone());
@@ -265,6 +285,7 @@ mod tests {
     use axum::routing::get;
     use std::net::SocketAddr;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
 
     /// Upper bound that ends a hanging test; nothing here takes this long.
     const TEST_TIMEOUT: Duration = Duration::from_mins(1);
@@ -277,7 +298,7 @@ mod tests {
         let slow = get(|| async { std::future::pending::<()>().await });
         let app = Router::new().route("/", get(|| async { "served" })).route("/slow", slow);
         let (stop, stopped) = oneshot::channel();
-        (address, (stop, tokio::spawn(serve(listener, app, limits, stopped))))
+        (address, (stop, tokio::spawn(serve(listener, None, app, limits, stopped))))
     }
 
     /// Sends a request over an open connection; returns what arrives until the response or the connection ends.
@@ -417,7 +438,7 @@ mod tests {
         let (stop, stopped) = oneshot::channel();
         tokio::spawn(async move {
             let _stop = stop;
-            serve(listener, app, Limits { header: TEST_TIMEOUT, ..Limits::default() }, stopped).await;
+            serve(listener, None, app, Limits { header: TEST_TIMEOUT, ..Limits::default() }, stopped).await;
         });
         (address, gone, go_on)
     }

@@ -9,6 +9,7 @@ use hive_node::Node;
 use tokio::sync::watch;
 
 use crate::tokens::Tokens;
+use crate::web::{Links, Web};
 
 /// What the owner's machine has: state of the routes that need no network ([`crate::Direct`]).
 #[derive(Clone)]
@@ -34,6 +35,9 @@ impl FromRef<Local> for Chats {
 pub(crate) struct Shared {
     pub(crate) node: Node,
     pub(crate) tokens: Arc<Tokens>,
+    pub(crate) web: Arc<Web>,
+    /// The links that let browsers in.
+    pub(crate) links: Arc<Links>,
     /// The API's listening address.
     pub(crate) address: SocketAddr,
     /// Becomes true when a client asks this node to stop.

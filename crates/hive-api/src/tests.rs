@@ -1,5 +1,6 @@
 //! The API as a client sees it: a real server on its own port, over HTTP.
 
+mod browsers;
 mod wire;
 
 use std::time::Duration;

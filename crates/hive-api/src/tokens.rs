@@ -25,12 +25,12 @@ use tokio::sync::watch;
 use crate::error::Refusal;
 use crate::token::{self, NONCE_BYTES, Token};
 
-pub(crate) use routes::routes;
+pub(crate) use routes::{refusal, routes};
 
 /// File name in the data folder.
 pub(crate) const FILE: &str = "tokens.json";
 
-/// More than anyone has programs; stops a caller that creates tokens in a loop.
+/// More than anyone needs; stops a caller that creates tokens in a loop.
 const MOST_TOKENS: usize = 100;
 
 /// Why tokens could not be read or changed.
@@ -58,10 +58,10 @@ pub enum TokenError {
     /// The owner's token cannot be read or written.
     #[error(transparent)]
     Secret(#[from] SecretError),
-    /// Not a name that can be shown.
+    /// The name cannot be displayed safely.
     #[error("a token's name is one line of at most {} columns without control characters", border::NAME_COLUMNS)]
     BadName,
-    /// No rights.
+    /// The token would have no rights.
     #[error("a token without any right is good for nothing")]
     NoRights,
     /// The name is taken.
@@ -73,7 +73,7 @@ pub enum TokenError {
     /// A revocation is in effect, but not saved.
     #[error(transparent)]
     NotKept(#[from] NotKept),
-    /// Too many.
+    /// The limit is reached.
     #[error("there are {MOST_TOKENS} tokens already")]
     TooMany,
 }
@@ -109,7 +109,8 @@ impl Live {
     }
 }
 
-/// Dropping it ends the work that a token authorized. Kept until the client that renewed the token has its reply.
+/// Ends the work that a renewed token authorized, when dropped. A route that renews a token drops it last: the request
+/// may itself have been authorized by that token.
 #[derive(Debug)]
 struct Revocation(watch::Sender<bool>);
 
@@ -123,7 +124,7 @@ impl Drop for Revocation {
 struct Program {
     name: String,
     may: Vec<Right>,
-    /// Rights that only a newer version knows. They allow nothing here, and are kept for the next update.
+    /// Rights that only a newer version knows. They allow nothing here, but stay in the file for a later update.
     newer: Vec<String>,
     made_day: u64,
     /// Days since 1970-01-01 UTC; 0 means never.
@@ -188,7 +189,7 @@ pub(crate) struct Tokens {
     folder: PathBuf,
     owner: RwLock<(Token, Arc<Live>)>,
     programs: RwLock<Vec<Arc<Program>>>,
-    /// Held over a change and its write, so that changes reach the disk in order. Requests never wait for it.
+    /// Held during a change and its write, so that changes reach the disk in order. Requests never wait for it.
     changing: Mutex<()>,
 }
 
@@ -251,8 +252,8 @@ impl Tokens {
         Ok(token)
     }
 
-    /// Revokes a token in memory, then on disk. Also writes what an earlier call failed to write, so that success means
-    /// that no revoked token returns after a restart.
+    /// Revokes a token in memory, then on disk. Every call writes the whole file, so one that succeeds also saves the
+    /// revocations that earlier calls could not.
     pub(crate) fn remove(&self, name: &str) -> Result<(), TokenError> {
         let _changing = self.changing();
         let mut programs = self.programs();
@@ -268,7 +269,8 @@ impl Tokens {
         gone.map(drop).ok_or_else(|| TokenError::Unknown(name.to_owned()))
     }
 
-    /// Replaces a program's token, keeping its rights; the old one is rejected from now on.
+    /// Replaces a program's token, keeping its rights. The old one is rejected from now on; its work ends when the
+    /// [`Revocation`] is dropped.
     fn renew(&self, name: &str) -> Result<(Token, Revocation), TokenError> {
         let _changing = self.changing();
         let mut programs = self.programs();
@@ -289,7 +291,8 @@ impl Tokens {
         Ok((token, Revocation(before.live.revoked.clone())))
     }
 
-    /// Replaces the owner's token in the data folder; the old one is rejected from now on.
+    /// Replaces the owner's token in the data folder. The old one is rejected from now on; its work ends when the
+    /// [`Revocation`] is dropped.
     fn renew_owner(&self) -> Result<Revocation, TokenError> {
         let _changing = self.changing();
         let token = Token::renew(&self.folder)?;

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use hive_net::Relay;
 use serde::{Deserialize, Serialize};
 
-pub use hive_types::{Accent, Language, Look};
+pub use hive_types::{Accent, BrowserAccess, Language, Look};
 
 use hive_peers::data::{DataError, DataFolder};
 
@@ -46,12 +46,18 @@ pub struct Settings {
     pub language: Option<Language>,
     /// The model of new chats in the app; the starter model by default.
     pub model: Option<String>,
+    /// The shortcut that asks a question from any program, such as `CmdOrCtrl+Shift+Space`; none by default.
+    pub quick_ask: Option<String>,
     /// The address of the API; must be loopback.
     pub api: Option<SocketAddr>,
     /// Origins of web pages that may use the API, in addition to this machine's own.
     pub allow_origins: Option<Vec<String>>,
     /// Host names under which the API may be requested, in addition to this machine's own.
     pub allow_hosts: Option<Vec<String>>,
+    /// Where browsers may open HiveMind's pages; nowhere by default.
+    pub browser: Option<BrowserAccess>,
+    /// The address of the pages for other devices.
+    pub browser_bind: Option<SocketAddr>,
     /// The address on which other machines reach this one.
     pub bind: Option<SocketAddr>,
     /// `none`, `public`, or the URL of your own relay.

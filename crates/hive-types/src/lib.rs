@@ -6,6 +6,7 @@
 //! stricter where a typo would otherwise be taken for valid input.
 
 mod answers;
+mod browsers;
 mod conversations;
 mod errors;
 mod hello;
@@ -20,6 +21,7 @@ mod tokens;
 mod words;
 
 pub use answers::{AnswerFigures, AnswerNews, ReadingProgress};
+pub use browsers::{BrowserAccess, BrowserCertificate, BrowserLink, NewBrowser, ViewQuery};
 pub use conversations::{
     AskInConversation, ConversationDraft, ConversationInstructions, ConversationMarkdown, ConversationMessage,
     ConversationQuery, ConversationSwitch, ConversationTitle, NewConversation,

@@ -14,13 +14,16 @@ pub enum Right {
     Machines,
     /// Read the owner's conversations, ask in them, and change them.
     Conversations,
+    /// Be served at the address for browsers, too; given to browsers alone.
+    Browser,
     /// Everything about conversations, manage tokens, stop the node.
     Admin,
 }
 
 impl Right {
     /// All rights.
-    pub const ALL: [Self; 5] = [Self::Chat, Self::Models, Self::Machines, Self::Conversations, Self::Admin];
+    pub const ALL: [Self; 6] =
+        [Self::Chat, Self::Models, Self::Machines, Self::Conversations, Self::Browser, Self::Admin];
 
     /// The name used in commands and files.
     pub fn as_str(self) -> &'static str {
@@ -29,6 +32,7 @@ impl Right {
             Self::Models => "models",
             Self::Machines => "machines",
             Self::Conversations => "conversations",
+            Self::Browser => "browser",
             Self::Admin => "admin",
         }
     }

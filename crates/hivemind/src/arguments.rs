@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use hive_node::{Compute, Sampling};
-use hive_types::Right;
+use hive_types::{BrowserAccess, Right};
 
 use crate::output;
 
@@ -111,6 +111,8 @@ pub(crate) enum Command {
         #[arg(long, global = true)]
         json: bool,
     },
+    /// Make a link that opens HiveMind in a browser
+    Browser(JsonOption),
     /// Measure how fast a model runs on this machine
     Bench(BenchOptions),
     /// Show which machines would hold which layers of a model
@@ -286,6 +288,12 @@ pub(crate) struct NodeArguments {
     /// Also accept API requests for this host name, such as host.docker.internal; can be repeated
     #[arg(long, env = "HIVEMIND_ALLOW_HOST", value_name = "HOST", value_delimiter = ',')]
     pub(crate) allow_host: Vec<String>,
+    /// Open HiveMind's pages to browsers: off, here (this machine), or network (other devices, over TLS)
+    #[arg(long, env = "HIVEMIND_BROWSER", value_name = "WHERE")]
+    pub(crate) browser: Option<BrowserAccess>,
+    /// Address of the pages for other devices; defaults to port 4484 on every interface
+    #[arg(long, env = "HIVEMIND_BROWSER_BIND", value_name = "ADDR")]
+    pub(crate) browser_bind: Option<SocketAddr>,
     /// Address for other machines; defaults to a free port on every interface
     #[arg(long, env = "HIVEMIND_BIND", value_name = "ADDR")]
     pub(crate) bind: Option<SocketAddr>,

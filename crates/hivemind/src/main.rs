@@ -5,6 +5,7 @@
 
 mod arguments;
 mod bench;
+mod browser;
 mod chat;
 mod client;
 mod conversations;
@@ -85,6 +86,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Log(options) => log::run(options, &folder?).await,
         Command::Models(wanted) => models::run(&node().await?, wanted).await,
         Command::Tokens { wanted, json } => tokens::run(&node().await?, wanted, json).await,
+        Command::Browser(options) => browser::link(&node().await?, options.json).await,
         Command::Conversations(wanted) => conversations::run(&node().await?, wanted).await,
         Command::Worker => Ok(()),
     }

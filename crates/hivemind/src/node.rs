@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use hive_api::{Allowed, Api};
+use hive_api::{Allowed, Api, BrowserAccess};
 use hive_mind::Store;
 use hive_node::data::{DataError, DataFolder};
 use hive_node::settings::Settings;
@@ -11,7 +11,7 @@ use hive_node::{Node, NodeOptions, PeerState};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::arguments::NodeArguments;
-use crate::{Failure, output};
+use crate::{Failure, browser, output};
 
 pub(crate) async fn run(arguments: NodeArguments, folder: &Path) -> Result<(), Failure> {
     let explain = |error: DataError| Failure::new(&error).hinted(error.hint());
@@ -29,6 +29,7 @@ pub(crate) async fn run(arguments: NodeArguments, folder: &Path) -> Result<(), F
     if let Some(warning) = allowed.warning() {
         output::warning(warning);
     }
+    let browsers = Settings { browser: settings.browser, browser_bind: settings.browser_bind, ..Settings::default() };
     let options = NodeOptions { keep_prompts_here, ..settings.options(data).map_err(Failure::usage)? };
     let lan_only = options.lan_only;
     let node = Node::start(options).await.map_err(|error| Failure::new(&error).hinted(error.hint()))?;
@@ -40,6 +41,11 @@ pub(crate) async fn run(arguments: NodeArguments, folder: &Path) -> Result<(), F
             return Err(Failure::new(&error).hinted(error.hint()));
         }
     };
+    if let Err(failure) = browser::open(&api, &node, &browsers).await {
+        api.stop().await;
+        node.stop().await;
+        return Err(failure);
+    }
     if let Some(warning) = api.warning() {
         output::warning(warning);
     }
@@ -48,6 +54,9 @@ pub(crate) async fn run(arguments: NodeArguments, folder: &Path) -> Result<(), F
     let addresses: Vec<_> = status.addresses.iter().map(SocketAddr::to_string).collect();
     output::line(format_args!("listening for other machines on {}", addresses.join(", ")));
     output::line(format_args!("serving the API at http://{}", api.address()));
+    if browsers.browser.unwrap_or_default() != BrowserAccess::Off {
+        output::line("open to browsers; `hivemind browser` makes a link");
+    }
     if lan_only {
         output::line("nothing leaves the local network");
     }
@@ -128,6 +137,8 @@ fn merged(arguments: NodeArguments, file: Settings) -> Settings {
         api: arguments.api.or(file.api),
         allow_origins: Some(arguments.allow_origin).filter(|list| !list.is_empty()).or(file.allow_origins),
         allow_hosts: Some(arguments.allow_host).filter(|list| !list.is_empty()).or(file.allow_hosts),
+        browser: arguments.browser.or(file.browser),
+        browser_bind: arguments.browser_bind.or(file.browser_bind),
         bind: arguments.bind.or(file.bind),
         relay: arguments.relay.or(file.relay),
         ..file

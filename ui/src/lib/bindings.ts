@@ -27,6 +27,8 @@ export const commands = {
 	/**  Revokes a program's token. */
 	revokeProgram: (name: string) => typedError<null, Problem>(__TAURI_INVOKE("revoke_program", { name })),
 	/**  Moves the API to a port that is free now, and restarts the app. */
+	/**  Makes a link that opens HiveMind in a browser; null if browsers may not. */
+	browserLink: () => typedError<BrowserLink | null, Problem>(__TAURI_INVOKE("browser_link")),
 	useAnotherPort: () => typedError<null, Problem>(__TAURI_INVOKE("use_another_port")),
 	/**  The owner's settings. */
 	preferences: () => typedError<Preferences, Problem>(__TAURI_INVOKE("preferences")),
@@ -118,7 +120,7 @@ why: string;
 hint: string | null };
 
 /**  A change of one field. Texts are as typed; an empty one restores the default. */
-export type Change = 
+export type Change = { field: "browser", value: BrowserAccess } | 
 /**  The name shown to other machines. */
 { field: "name"; value: string } | 
 /**  Maximum memory to share, with its unit: "8 GB". */
@@ -147,6 +149,8 @@ export type Change =
 { field: "language"; value?: Language | null } | 
 /**  The model of new chats. */
 { field: "model"; value?: string | null } | 
+/**  The shortcut that asks a question from any program. */
+{ field: "quick_ask"; value: string } | 
 /**  Whether the app opens at login. */
 { field: "open_at_login"; value: boolean };
 
@@ -435,6 +439,7 @@ export type Part = {
 
 /**  The owner's settings; null means the default. */
 export type Preferences = {
+	browser: BrowserAccess,
 	/**  The name shown to other machines. */
 	name: string | null,
 	/**  Maximum memory to share, in bytes. */
@@ -463,6 +468,8 @@ export type Preferences = {
 	language: Language | null,
 	/**  The model of new chats. */
 	model: string | null,
+	/**  The shortcut that asks a question from any program. */
+	quick_ask: string | null,
 	/**  Whether the app opens at login. */
 	open_at_login: boolean,
 	/**  Fields whose value takes effect only after a restart. */
@@ -522,7 +529,13 @@ most: number } |
 /**  An address of this machine only, with a port. */
 { kind: "loopback" } | 
 /**  The URL of a relay. */
-{ kind: "relay" };
+{ kind: "relay" } | 
+/**  A key with Ctrl, Alt, Super or ⌘. */
+{ kind: "shortcut" } | 
+/**  A shortcut that no other program has. */
+{ kind: "shortcut_taken" } | 
+/**  None: this desktop gives apps no shortcuts. */
+{ kind: "shortcut_not_here" };
 
 /**  Something that a click does about it. */
 export type Remedy = 
@@ -723,3 +736,7 @@ async function typedError<T, E>(result: Promise<T>): Promise<{ status: "ok"; dat
 export type ModelOnDisk = { name: string, bytes: number, loaded: boolean, removable: boolean, also_on: string[], lacking: string[], unusable: string | null };
 export type PlanView = { model: string, layers: number, stages: PlannedStage[], reasons: string[], decode_tokens_per_s: number | null };
 export type PlannedStage = { node: string, layers: [number, number], weight_bytes: number, kv_bytes: number, base_bytes: number };
+
+export type BrowserAccess = "off" | "here" | "network";
+export type BrowserLink = { url: string, certificate: BrowserCertificate | null, valid_for_s: number };
+export type BrowserCertificate = { sha256: string, public_key_sha256: string };

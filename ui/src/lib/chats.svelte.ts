@@ -4,6 +4,8 @@ import { api } from "./api";
 import { commands } from "./bindings";
 import { call, why } from "./call";
 import type { ChatEvent, Choices, Conversation, Entry, Status } from "./conversation";
+import { download } from "./download";
+import { inApp } from "./place";
 import { words } from "./words";
 
 /** What is typed is saved after this pause. */
@@ -215,7 +217,9 @@ class Chats {
   async export(): Promise<void> {
     this.news = undefined;
     await this.#attempt(async () => {
-      this.news = { text: words.exported(await call(commands.exportConversation(this.open.id))) };
+      const { id, title } = this.open;
+      if (inApp()) this.news = { text: words.exported(await call(commands.exportConversation(id))) };
+      else download(`${title || id}.md`, (await api.get<{ markdown: string }>(`/conversations/${id}/markdown`)).markdown);
     });
   }
 

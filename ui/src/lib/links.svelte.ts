@@ -2,6 +2,7 @@
 
 import { commands } from "./bindings";
 import { call, why } from "./call";
+import { inApp } from "./place";
 
 /** Local storage key of the sites that open without a question. */
 const TRUSTED = "trusted-sites";
@@ -76,7 +77,8 @@ class Links {
     if (!link) return;
     if (always && link.site) localStorage.setItem(TRUSTED, JSON.stringify([...new Set([...trusted(), link.site])]));
     try {
-      await call(commands.openLink(link.href));
+      if (inApp()) await call(commands.openLink(link.href));
+      else open(link.href, "_blank", "noopener,noreferrer");
       if (this.asked === link) this.asked = undefined;
     } catch (thrown) {
       this.problem = why(thrown);

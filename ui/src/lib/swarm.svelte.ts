@@ -2,8 +2,10 @@
 
 import { Channel } from "@tauri-apps/api/core";
 
-import { type Snapshot, commands } from "./bindings";
+import { api } from "./api";
+import { type Language, type Snapshot, commands } from "./bindings";
 import { call } from "./call";
+import { inApp } from "./place";
 
 const MINUTE = 60;
 
@@ -14,12 +16,18 @@ class Swarm {
 
   #counted: { at: number; tokens: number } | undefined;
 
-  watch(): void {
-    const snapshots = new Channel<Snapshot>();
-    snapshots.onmessage = (shown) => {
+  /** Follows the node; `language` is for browsers, since the app knows its own. */
+  watch(language?: Language): void {
+    const take = (shown: Snapshot) => {
       this.#count(shown.answered_tokens, performance.now() / 1000);
       this.shown = shown;
     };
+    if (!inApp()) {
+      void api.follow("view", `/view?language=${language}`, take);
+      return;
+    }
+    const snapshots = new Channel<Snapshot>();
+    snapshots.onmessage = take;
     void call(commands.watch(snapshots));
   }
 

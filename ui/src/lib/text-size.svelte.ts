@@ -1,6 +1,7 @@
 /** The size of text in all windows, in percent of the usual one. It is remembered. */
 
 import { commands } from "./bindings";
+import { inApp } from "./place";
 
 /** Local storage key of the size. */
 const KEPT = "text-size";
@@ -21,13 +22,13 @@ class TextSize {
 
   /** Sets the size that was remembered. */
   restore(): void {
-    if (this.percent !== USUAL) void commands.textSize(this.percent);
+    if (this.percent !== USUAL) this.#apply();
   }
 
   set(percent: number): void {
     this.percent = nearest(percent);
     localStorage.setItem(KEPT, String(this.percent));
-    void commands.textSize(this.percent);
+    this.#apply();
   }
 
   bigger(): void {
@@ -40,6 +41,11 @@ class TextSize {
 
   usual(): void {
     this.set(USUAL);
+  }
+
+  /** Browsers have a size of their own. */
+  #apply(): void {
+    if (inApp()) void commands.textSize(this.percent);
   }
 }
 

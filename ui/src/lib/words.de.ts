@@ -323,6 +323,11 @@ export const german: Words = {
   moreThanFits: (name, page, count) =>
     `${name} passt nicht: In eine Nachricht passen etwa die ersten ${decimal(page)} von ${decimal(count)} Seiten. Bitte einen Teil anhängen.`,
   editText: (name) => `Text von ${name}`,
+  askAnywhere: "Tasten für eine Frage von überall",
+  pressKeys: "Tasten drücken\u00a0…",
+  noShortcut: "Aus",
+  removeShortcut: "Tasten entfernen",
+  askAnywhereIs: "Öffnet über jedem Programm ein Feld für eine Frage. Ins Feld klicken und Tasten drücken, etwa Strg+Umschalt+Leertaste.",
   newChatWithSummary: "Neuer Chat mit Zusammenfassung",
   summaryOf: (title) => `Zusammenfassung von „${title}“`,
   summarising: (title) => `„${title}“ wird zusammengefasst\u00a0…`,
@@ -400,6 +405,12 @@ export const german: Words = {
         return "Bitte eine Adresse dieses Rechners mit Port eingeben, etwa 127.0.0.1:4483.";
       case "relay":
         return "Bitte eine URL eingeben, etwa https://relay.example.org.";
+      case "shortcut":
+        return "Bitte eine Taste zusammen mit Strg, Alt oder ⌘ drücken, oder eine Funktionstaste.";
+      case "shortcut_taken":
+        return "Ein anderes Programm verwendet diese Tasten. Bitte andere wählen.";
+      case "shortcut_not_here":
+        return "Auf diesem Desktop (Wayland) können Programme keine Tasten überall verwenden. In einer X11-Sitzung geht es.";
     }
   },
   api: "API für Programme",

@@ -349,6 +349,12 @@ export const english = {
   moreThanFits: (name: string, page: number, pages: number) =>
     `${name} doesn’t fit: one message holds about the first ${decimal(page)} of its ${decimal(pages)} pages. Attach a part of it.`,
   editText: (name: string) => `Text of ${name}`,
+  // The shortcut for a question.
+  askAnywhere: "Ask from anywhere",
+  pressKeys: "Press keys…",
+  noShortcut: "Off",
+  removeShortcut: "Remove the shortcut",
+  askAnywhereIs: "Opens a field for a question over any program. Click the field and press keys, such as Ctrl+Shift+Space.",
   // A new chat that goes on from a full one.
   newChatWithSummary: "New chat with a summary",
   summaryOf: (title: string) => `Summary of “${title}”`,
@@ -380,6 +386,18 @@ export const english = {
   percent: (percent: number) => `${percent}%`,
   look: "Look",
   theme: "Theme",
+  browser: "Browser and phone",
+  browserIs: "Chat and see your machines in a browser, also on your phone. Each browser gets a key of its own, which you can revoke above.",
+  browserWhere: "Open HiveMind in a browser",
+  browserPlace: (place: "off" | "here" | "network"): string =>
+    place === "off" ? "Off" : place === "here" ? "On this machine" : "On this network",
+  browserLink: "Make a link",
+  browserCode: "QR code of the link",
+  browserOnce: (minutes: number) => `Opens one browser, once, within ${minutes} minutes.`,
+  browserWarns:
+    "The browser warns that it does not know this machine. Continue only if the certificate it shows has this SHA-256 fingerprint:",
+  enter: "This browser is not connected",
+  enterHow: "In HiveMind on your machine, open Settings, choose Browser and phone, and open the link or scan the code.",
   language: "Language",
   systemLanguage: "Automatic",
   looks: { automatic: "Automatic", light: "Light", dark: "Dark" } satisfies Record<Look, string>,
@@ -418,6 +436,12 @@ export const english = {
         return "Enter an address of this machine with a port, such as 127.0.0.1:4483.";
       case "relay":
         return "Enter a URL, such as https://relay.example.org.";
+      case "shortcut":
+        return "Press a key together with Ctrl, Alt or ⌘, or a function key.";
+      case "shortcut_taken":
+        return "Another program uses these keys. Choose others.";
+      case "shortcut_not_here":
+        return "This desktop doesn’t let apps use keys everywhere (it runs Wayland). In an X11 session, it works.";
     }
   },
   api: "API for programs",

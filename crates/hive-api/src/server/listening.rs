@@ -20,6 +20,7 @@ use hyper::{Request, Version};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio_rustls::server::TlsStream;
 
 /// Interval between probes of a client that has closed its sending side.
 const LOOK: Duration = Duration::from_millis(200);
@@ -155,9 +156,27 @@ impl HttpBody for Asking {
     }
 }
 
+/// A connection that can say why it broke.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Unpin {
+    /// The error that the system has noted since.
+    fn take_error(&self) -> std::io::Result<Option<Error>>;
+}
+
+impl Stream for TcpStream {
+    fn take_error(&self) -> std::io::Result<Option<Error>> {
+        Self::take_error(self)
+    }
+}
+
+impl Stream for TlsStream<TcpStream> {
+    fn take_error(&self) -> std::io::Result<Option<Error>> {
+        self.get_ref().0.take_error()
+    }
+}
+
 /// The connection as hyper sees it.
-pub(super) struct Listening {
-    stream: TcpStream,
+pub(super) struct Listening<S> {
+    stream: S,
     exchange: Exchange,
     /// Set once the client's input has ended.
     silent: Option<Silence>,
@@ -169,8 +188,8 @@ struct Silence {
     look: Interval,
 }
 
-impl Listening {
-    pub(super) fn new(stream: TcpStream, exchange: Exchange) -> Self {
+impl<S: Stream> Listening<S> {
+    pub(super) fn new(stream: S, exchange: Exchange) -> Self {
         Self { stream, exchange, silent: None }
     }
 
@@ -187,7 +206,7 @@ impl Listening {
     }
 }
 
-impl AsyncRead for Listening {
+impl<S: Stream> AsyncRead for Listening<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
         let this = &mut *self;
         if this.silent.is_none() {
@@ -218,7 +237,7 @@ impl AsyncRead for Listening {
     }
 }
 
-impl AsyncWrite for Listening {
+impl<S: Stream> AsyncWrite for Listening<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<std::io::Result<usize>> {
         let sent = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.exchange.lock().sent(&sent, bytes.len());

@@ -59,7 +59,13 @@ async fn aside<T: Send + 'static>(
     change: impl FnOnce(&Tokens) -> Result<T, TokenError> + Send + 'static,
 ) -> Result<T, Refusal> {
     let changed = tokio::task::spawn_blocking(move || change(&shared.tokens)).await.map_err(Refusal::internal)?;
-    changed.map_err(|error| match &error {
+    changed.map_err(refusal)
+}
+
+/// How a request is refused that could not change tokens.
+#[allow(clippy::needless_pass_by_value, reason = "map_err passes it by value")]
+pub(crate) fn refusal(error: TokenError) -> Refusal {
+    match &error {
         TokenError::BadName | TokenError::NoRights => Refusal::bad("invalid_value", error),
         TokenError::Taken(_) | TokenError::TooMany => Refusal::new(StatusCode::CONFLICT, "taken", error)
             .hint("`hivemind tokens` lists them; `hivemind tokens remove NAME` revokes one"),
@@ -69,5 +75,5 @@ async fn aside<T: Send + 'static>(
             Refusal::internal(error).hint("make the data folder writable, and free some space on its disk")
         }
         TokenError::Damaged { .. } => Refusal::internal(error),
-    })
+    }
 }
