@@ -5,6 +5,8 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)]
 
+#[path = "app/composing.rs"]
+mod composing;
 #[path = "app/conversations.rs"]
 mod conversations;
 #[path = "app/driver.rs"]

@@ -128,6 +128,14 @@ pub(crate) fn show_popover(app: &AppHandle, icon: Option<Rect>) {
     present(&popover);
 }
 
+/// Shows the popover with its field for a question, wherever the owner is.
+pub(crate) fn ask(app: &AppHandle) {
+    show_popover(app, None);
+    if let Some(popover) = app.get_webview_window(POPOVER) {
+        let _ = popover.eval("dispatchEvent(new Event('quickask'))");
+    }
+}
+
 /// Makes the popover as large as its text needs, and no larger than the screen; what is below can be scrolled to.
 pub(crate) fn size_popover(app: &AppHandle, text: f64) {
     let Some(popover) = app.get_webview_window(POPOVER) else { return };

@@ -113,3 +113,9 @@ it("a refusal and an answer that breaks off say why, and the question stays", as
   await waitFor(() => expect(screen.getByRole("alert").textContent).toBe("All machines left"));
   expect(answer()).toBe("Be");
 });
+
+it("the field has the focus once the shortcut is pressed", () => {
+  field().blur();
+  dispatchEvent(new Event("quickask"));
+  expect(document.activeElement).toBe(field());
+});
