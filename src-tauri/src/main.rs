@@ -17,7 +17,6 @@ mod problem;
 mod programs;
 mod shell;
 mod shortcut;
-mod shortcut;
 mod text_size;
 mod tray;
 mod trouble;
@@ -167,10 +166,6 @@ fn start() -> Result<(), Box<dyn std::error::Error>> {
                     tracing::warn!("{problem:?}");
                 }
             });
-            let chosen = app.state::<Shell>().started.quick_ask.clone();
-            if let Err(unusable) = shortcut::listen(app.handle(), None, chosen.as_deref()) {
-                tracing::warn!("the shortcut for a question is off: {unusable:?}");
-            }
             let chosen = app.state::<Shell>().started.quick_ask.clone();
             if let Err(unusable) = shortcut::listen(app.handle(), None, chosen.as_deref()) {
                 tracing::warn!("the shortcut for a question is off: {unusable:?}");

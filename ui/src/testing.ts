@@ -45,7 +45,6 @@ export const preferences: Preferences = {
   language: null,
   model: null,
   quick_ask: null,
-  quick_ask: null,
   open_at_login: false,
   restart: [],
 };

@@ -355,12 +355,6 @@ export const english = {
   noShortcut: "Off",
   removeShortcut: "Remove the shortcut",
   askAnywhereIs: "Opens a field for a question over any program. Click the field and press keys, such as Ctrl+Shift+Space.",
-  // The shortcut for a question.
-  askAnywhere: "Ask from anywhere",
-  pressKeys: "Press keys…",
-  noShortcut: "Off",
-  removeShortcut: "Remove the shortcut",
-  askAnywhereIs: "Opens a field for a question over any program. Click the field and press keys, such as Ctrl+Shift+Space.",
   // A new chat that goes on from a full one.
   newChatWithSummary: "New chat with a summary",
   summaryOf: (title: string) => `Summary of “${title}”`,
@@ -442,12 +436,6 @@ export const english = {
         return "Enter an address of this machine with a port, such as 127.0.0.1:4483.";
       case "relay":
         return "Enter a URL, such as https://relay.example.org.";
-      case "shortcut":
-        return "Press a key together with Ctrl, Alt or ⌘, or a function key.";
-      case "shortcut_taken":
-        return "Another program uses these keys. Choose others.";
-      case "shortcut_not_here":
-        return "This desktop doesn’t let apps use keys everywhere (it runs Wayland). In an X11 session, it works.";
       case "shortcut":
         return "Press a key together with Ctrl, Alt or ⌘, or a function key.";
       case "shortcut_taken":
