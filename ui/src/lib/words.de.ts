@@ -201,7 +201,7 @@ export const german: Words = {
     [
       tokens_per_s ? speed(tokens_per_s) : "",
       together(names),
-      first_s === null ? "" : `${seconds(first_s)} bis zum ersten Wort`,
+      first_s === null ? "" : `erstes Wort: ${seconds(first_s)}`,
     ]
       .filter((part) => part)
       .join(" · "),

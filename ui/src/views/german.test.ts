@@ -163,7 +163,7 @@ describe("in German", () => {
     ]);
     render(Main, { shown });
     await fireEvent.click(await screen.findByTitle("Lissabon"));
-    expect(await screen.findByText(/7,3 tok\/s · Studio \+ Mini · 0,4 s bis zum ersten Wort/)).toBeTruthy();
+    expect(await screen.findByText(/7,3 tok\/s · Studio \+ Mini · erstes Wort: 0,4 s/)).toBeTruthy();
     expect(screen.getByLabelText("Löschen: Lissabon")).toBeTruthy();
     expect(left()).toEqual([]);
   });
