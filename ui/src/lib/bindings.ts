@@ -476,6 +476,20 @@ export type Preferences = {
 	restart: Field[],
 };
 
+/**  Instructions, model and sampling under a name. */
+export type Preset = {
+	/**  Its ID. */
+	id?: string,
+	/**  Its name. */
+	name?: string,
+	/**  The system prompt. */
+	system?: string,
+	/**  Model and sampling. */
+	choices?: Choices,
+	/**  Whether new chats begin with it; at most one preset is. */
+	for_new?: boolean,
+};
+
 /**  An error shown to the owner. */
 export type Problem = {
 	/**  A stable code. */
@@ -504,6 +518,18 @@ export type Programs = {
 	off: Off | null,
 	/**  The programs that have a token. */
 	tokens: Program[],
+};
+
+/**  A text under a name. `{{words}}` in it are fields, which a window asks for. */
+export type Prompt = {
+	/**  Its ID. */
+	id?: string,
+	/**  Its name. */
+	name?: string,
+	/**  Its text. */
+	text?: string,
+	/**  Whether it came with HiveMind and was never changed; windows show it in their own language. */
+	starter?: boolean,
 };
 
 /**  Why a field does not take a value: what it takes instead. */

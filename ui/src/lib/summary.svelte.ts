@@ -81,6 +81,8 @@ class Summary {
     const { id } = await api.post<Conversation>("/conversations?fresh=true");
     this.#place = id;
     await api.post(`/conversations/${id}/choices`, { ...job.of.choices, max_tokens: summaryTokens(limit) });
+    // A preset for new chats is not for this one.
+    await api.post(`/conversations/${id}/instructions`, { instructions: "" });
     await api.post(`/conversations/${id}/ask`, { text: summaryRequest(job.title, of) });
     await api.post(`/conversations/${id}/rename`, { title: words.summaryOf(job.title) });
     await api.post(`/conversations/${id}/archive`, { on: true });

@@ -1,6 +1,7 @@
 /** A node for tests of pages: conversations in memory, answered by the test. */
 
 import type { ChatEvent, Conversation, Entry, Message, Status } from "../lib/conversation";
+import type { Preset, Prompt } from "../lib/prompts";
 
 const choices = { model: null, temperature: 0.3, top_p: 0.95, max_tokens: null, options: [] };
 
@@ -20,6 +21,11 @@ export const message = (more: Partial<Message>): Message => ({
 export class FakeNode {
   conversations = new Map<string, Conversation>();
   deleted = new Map<string, Conversation>();
+  presets = new Map<string, Preset>();
+  prompts = new Map<string, Prompt>();
+  titles = true;
+  /** Tells that presets or prompts have changed. */
+  #shelved = (): void => {};
   /** The message that is being written, by conversation. */
   answering = new Map<string, string>();
   /** Requests that changed something: method, path, body. */
@@ -82,6 +88,11 @@ export class FakeNode {
       events.onmessage("0");
       return null;
     }
+    if (path === "/hive/v1/presets/changes") {
+      this.#shelved = () => events.onmessage("0");
+      this.#shelved();
+      return null;
+    }
     const id = path.split("/")[4] ?? "";
     const send = (text: string): void => events.onmessage(text);
     this.#watched.delete(topic);
@@ -110,6 +121,12 @@ export class FakeNode {
 
   #answer(method: string, path: string, id: string, what: string, given: Record<string, unknown>): unknown {
     if (path.startsWith("/hive/v1/models")) return [];
+    if (path === "/hive/v1/titles") {
+      if (method === "PUT") this.titles = given.on as boolean;
+      return { on: this.titles };
+    }
+    const shelf = path.startsWith("/hive/v1/presets") ? this.presets : path.startsWith("/hive/v1/prompts") ? this.prompts : undefined;
+    if (shelf) return this.#shelve(shelf as Map<string, unknown>, method, id, given);
     if (method === "GET" && id && !path.includes("?")) return this.conversations.get(id);
     if (method === "GET") return this.#list(new URLSearchParams(path.split("?")[1]).get("words") ?? "");
     if (method === "POST" && path.endsWith("/conversations")) {
@@ -167,6 +184,14 @@ export class FakeNode {
     }
     this.whole(id);
     return;
+  }
+
+  #shelve(shelf: Map<string, unknown>, method: string, id: string, given: unknown): unknown {
+    if (method === "GET") return [...shelf.values()];
+    if (method === "DELETE") shelf.delete(id);
+    else shelf.set(id, given);
+    this.#shelved();
+    return undefined;
   }
 
   #list(words: string): Entry[] {

@@ -110,7 +110,7 @@ beforeEach(async () => {
   mockIPC((command, given) => {
     if (command === "follow") return node.follow(given as never);
     if (command !== "request") return answers[command]?.(given as Given) ?? null;
-    if ((given as { path: string }).path.includes("/conversations")) return node.request(given as never);
+    if (/\/(conversations|presets|prompts|titles)/.test((given as { path: string }).path)) return node.request(given as never);
     const [name, asked] = named(given as never);
     return JSON.stringify(answers[name]?.(asked) ?? { done: true });
   });
