@@ -3,8 +3,9 @@
 use std::future::Future;
 use std::pin::Pin;
 
+use futures_util::future::BoxFuture;
 use futures_util::{StreamExt, stream};
-use hive_mind::{AnswerEvent, Asked, Chats, Model, Question, Store};
+use hive_mind::{AnswerEvent, Asked, Chats, Choices, Model, Question, Store};
 use hive_node::serving::ModelRequest;
 use hive_node::{Conversation, Event, FinishReason, Message, Node, Reply, Request, Ring, Sampling};
 use tokio::sync::mpsc;
@@ -37,6 +38,21 @@ impl Model for Swarm {
             Ok(Asked { machines, context_limit, unknown_options, events: events.boxed() })
         })
     }
+
+    fn weight_bytes(&self, choices: &Choices) -> BoxFuture<'static, Option<u64>> {
+        let (node, wanted) = (self.node.clone(), choices.model.clone());
+        Box::pin(async move {
+            let wanted = wanted.or_else(|| node.default_model().model);
+            let models = node.models().await;
+            // The default model is the first.
+            let found = models.iter().find(|model| wanted.as_ref().is_none_or(|wanted| *wanted == model.name));
+            found.map(|model| model.bytes)
+        })
+    }
+
+    fn is_busy(&self) -> bool {
+        self.node.as_ref().is_busy()
+    }
 }
 
 fn request(question: &Question) -> Result<Request, String> {
@@ -61,7 +77,8 @@ fn request(question: &Question) -> Result<Request, String> {
     };
     let max_tokens = choices.max_tokens.map(|tokens| tokens as usize);
     let resume_tokens = question.resume_tokens.clone();
-    Ok(Request { conversation, resume_tokens, sampling, max_tokens, ..Request::new(Vec::new()) })
+    let reuse = !question.aside;
+    Ok(Request { conversation, resume_tokens, sampling, max_tokens, reuse, ..Request::new(Vec::new()) })
 }
 
 /// The machines of a ring, in the order of their layers.

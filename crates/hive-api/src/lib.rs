@@ -23,6 +23,7 @@ mod hive;
 mod library;
 mod openai;
 mod paths;
+mod presets;
 mod programs;
 mod quit;
 mod rights;
@@ -119,7 +120,7 @@ const OWN: &str = "/hive/v1";
 
 /// The routes that need no network: what [`Direct`] calls.
 fn local_routes() -> Routes<Local> {
-    hive::routes().merge(library::routes()).merge(counting::routes()).merge(conversations::routes()).under(OWN)
+    hive::routes().merge(library::routes()).merge(counting::routes()).merge(conversations::routes()).merge(presets::routes()).under(OWN)
 }
 
 /// The routes that belong to the server.

@@ -1,6 +1,7 @@
 //! The API as a client sees it: a real server on its own port, over HTTP.
 
 mod browsers;
+mod presets;
 mod wire;
 
 use std::time::Duration;

@@ -19,7 +19,7 @@ type Result<T> = std::result::Result<T, ChatError>;
 /// The conversations of this machine's owner. Clones share them.
 #[derive(Clone)]
 pub struct Chats {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 impl std::fmt::Debug for Chats {
@@ -36,6 +36,7 @@ impl Chats {
             model: Box::new(model),
             state: Mutex::default(),
             list: watch::Sender::new(0),
+            shelf: watch::Sender::new(0),
             ended: broadcast::Sender::new(KEPT_EVENTS),
             tasks: TaskTracker::new(),
             closing: CancellationToken::new(),
@@ -145,6 +146,10 @@ impl Chats {
             };
             state.live.insert(id.clone(), live);
             state.problems.remove(&id);
+            // A person comes first.
+            if let Some(naming) = &state.naming {
+                naming.cancel();
+            }
         }
         let mut claim = Claim { inner: inner.clone(), id: id.clone(), kept: false };
         let (of, writer) = (id.clone(), inner.clone());
@@ -322,6 +327,7 @@ fn question(conversation: &Conversation, message: &Message) -> Question {
         seed: message.seed,
         resume_tokens: message.tokens.clone(),
         began_s: conversation.began_s,
+        aside: false,
     }
 }
 

@@ -4,17 +4,42 @@ use rusqlite::{Connection, Transaction};
 use serde::Deserialize;
 
 use crate::conversation::{Conversation, Message, Role};
-use crate::rows;
+use crate::{prompts, rows};
 
 /// The version of the tables written here.
-pub(crate) const VERSION: i64 = 2;
+pub(crate) const VERSION: i64 = 3;
+
+/// Conversations and their messages, since version 2.
+const CONVERSATIONS: &str = "CREATE TABLE conversation (
+         id TEXT PRIMARY KEY, title TEXT NOT NULL DEFAULT '', system TEXT NOT NULL DEFAULT '',
+         draft TEXT NOT NULL DEFAULT '', choices TEXT NOT NULL, leaf TEXT, began_s REAL, updated_s REAL NOT NULL,
+         pinned INTEGER NOT NULL DEFAULT 0, archived INTEGER NOT NULL DEFAULT 0, deleted INTEGER NOT NULL DEFAULT 0
+     ) STRICT;
+     CREATE INDEX by_time ON conversation (updated_s DESC);
+     CREATE TABLE message (
+         number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE,
+         conversation TEXT NOT NULL REFERENCES conversation (id) ON DELETE CASCADE, parent TEXT,
+         role TEXT NOT NULL, text TEXT NOT NULL, tokens BLOB NOT NULL, seed INTEGER NOT NULL,
+         complete INTEGER NOT NULL, note TEXT, computed TEXT
+     ) STRICT;
+     CREATE INDEX by_conversation ON message (conversation, number);
+     CREATE INDEX by_parent ON message (parent);";
+
+/// Presets, prompts and settings, and whether a title is more than the start of the question, since version 3.
+const SHELF: &str = "ALTER TABLE conversation ADD COLUMN named INTEGER NOT NULL DEFAULT 0;
+     UPDATE conversation SET named = title <> '';
+     CREATE TABLE preset (
+         id TEXT PRIMARY KEY, name TEXT NOT NULL, system TEXT NOT NULL, choices TEXT NOT NULL, for_new INTEGER NOT NULL
+     ) STRICT;
+     CREATE TABLE prompt (id TEXT PRIMARY KEY, name TEXT NOT NULL, text TEXT NOT NULL, starter INTEGER NOT NULL) STRICT;
+     CREATE TABLE setting (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;";
 
 /// The version that a file has; 0 for a new one.
 pub(crate) fn version(connection: &Connection) -> rusqlite::Result<i64> {
     connection.query_row("PRAGMA user_version", [], |row| row.get(0))
 }
 
-/// Creates the tables, or brings those of version 1 up to date, in one transaction.
+/// Creates the tables, or brings those of an older version up to date, in one transaction.
 pub(crate) fn update(connection: &mut Connection) -> rusqlite::Result<()> {
     let before = version(connection)?;
     if before == VERSION {
@@ -24,22 +49,11 @@ pub(crate) fn update(connection: &mut Connection) -> rusqlite::Result<()> {
     if before == 1 {
         transaction.execute_batch("DROP INDEX by_time; ALTER TABLE conversation RENAME TO old")?;
     }
-    transaction.execute_batch(
-        "CREATE TABLE conversation (
-             id TEXT PRIMARY KEY, title TEXT NOT NULL DEFAULT '', system TEXT NOT NULL DEFAULT '',
-             draft TEXT NOT NULL DEFAULT '', choices TEXT NOT NULL, leaf TEXT, began_s REAL, updated_s REAL NOT NULL,
-             pinned INTEGER NOT NULL DEFAULT 0, archived INTEGER NOT NULL DEFAULT 0, deleted INTEGER NOT NULL DEFAULT 0
-         ) STRICT;
-         CREATE INDEX by_time ON conversation (updated_s DESC);
-         CREATE TABLE message (
-             number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE,
-             conversation TEXT NOT NULL REFERENCES conversation (id) ON DELETE CASCADE, parent TEXT,
-             role TEXT NOT NULL, text TEXT NOT NULL, tokens BLOB NOT NULL, seed INTEGER NOT NULL,
-             complete INTEGER NOT NULL, note TEXT, computed TEXT
-         ) STRICT;
-         CREATE INDEX by_conversation ON message (conversation, number);
-         CREATE INDEX by_parent ON message (parent);",
-    )?;
+    if before < 2 {
+        transaction.execute_batch(CONVERSATIONS)?;
+    }
+    transaction.execute_batch(SHELF)?;
+    prompts::begin(&transaction)?;
     if before == 1 {
         take_over(&transaction)?;
     }

@@ -1,6 +1,6 @@
 //! The answers in progress, and who watches which conversation.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -12,6 +12,7 @@ use tokio_util::task::TaskTracker;
 use crate::conversation::{Conversation, Message};
 use crate::error::ChatError;
 use crate::model::Model;
+use crate::naming;
 use crate::store::{Store, StoreError};
 
 type Result<T> = std::result::Result<T, ChatError>;
@@ -107,6 +108,10 @@ pub(crate) struct State {
     /// Why the last answer of a conversation was interrupted.
     pub(crate) problems: HashMap<String, String>,
     pub(crate) watchers: HashMap<String, broadcast::Sender<ChatEvent>>,
+    /// Conversations that may want a title of the model.
+    pub(crate) untitled: VecDeque<String>,
+    /// Ends the writing of titles; none while none is written.
+    pub(crate) naming: Option<CancellationToken>,
 }
 
 pub(crate) struct Inner {
@@ -115,6 +120,8 @@ pub(crate) struct Inner {
     pub(crate) state: Mutex<State>,
     /// Counts the changes of the list.
     pub(crate) list: watch::Sender<u64>,
+    /// Counts the changes of presets and prompts.
+    pub(crate) shelf: watch::Sender<u64>,
     pub(crate) ended: broadcast::Sender<Ended>,
     pub(crate) tasks: TaskTracker,
     pub(crate) closing: CancellationToken,
@@ -242,6 +249,9 @@ impl Inner {
             if let Some(problem) = problem {
                 state.problems.insert(id.clone(), problem);
             }
+            if message.complete && !state.untitled.contains(&id) {
+                state.untitled.push_back(id.clone());
+            }
             inner.show_whole(&state, &id);
             drop(state);
             if let Some(live) = live {
@@ -251,6 +261,7 @@ impl Inner {
                 live.ended.cancel();
             }
             inner.listed();
+            naming::wake(&inner);
         })
         .await;
     }

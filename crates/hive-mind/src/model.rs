@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 
+use futures_util::future::{BoxFuture, ready};
 use futures_util::stream::BoxStream;
 
 use crate::conversation::Choices;
@@ -11,6 +12,16 @@ use crate::conversation::Choices;
 pub trait Model: Send + Sync + 'static {
     /// Begins an answer. The error is a sentence for people.
     fn answer(&self, question: Question) -> Pin<Box<dyn Future<Output = Result<Asked, String>> + Send>>;
+
+    /// Bytes of the weights of the model that answers with these choices; none if they are not known.
+    fn weight_bytes(&self, _choices: &Choices) -> BoxFuture<'static, Option<u64>> {
+        Box::pin(ready(None))
+    }
+
+    /// Whether it computes an answer for anyone here.
+    fn is_busy(&self) -> bool {
+        false
+    }
 }
 
 /// What is asked.
@@ -26,6 +37,8 @@ pub struct Question {
     pub resume_tokens: Vec<u32>,
     /// When the conversation began, in seconds since 1970.
     pub began_s: Option<f64>,
+    /// Whether no turn of a conversation, so that what the machines keep of conversations for their next turns stays.
+    pub aside: bool,
 }
 
 /// A message of a question.

@@ -55,9 +55,9 @@ pub(crate) fn import(transaction: &Transaction<'_>, conversation: &Conversation)
         conversation;
     transaction.execute("DELETE FROM conversation WHERE id = ?1", [id])?;
     transaction.execute(
-        "INSERT INTO conversation (id, title, system, draft, choices, updated_s, began_s, pinned, archived)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-        params![id, title, system, draft, json(choices)?, updated_s, began_s, pinned, archived],
+        "INSERT INTO conversation (id, title, system, draft, choices, updated_s, began_s, pinned, archived, named)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        params![id, title, system, draft, json(choices)?, updated_s, began_s, pinned, archived, !title.is_empty()],
     )?;
     let mut parent: Option<String> = None;
     for message in messages {

@@ -12,6 +12,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use crate::branches::{Branches, Place};
 use crate::conversation::{Choices, Computed, Conversation, Entry, Message, Role};
 use crate::layout;
+use crate::presets::for_new;
 use crate::rows::{add, bytes, import, json, new_id, new_message, now_s};
 
 /// File name in the data folder.
@@ -101,16 +102,16 @@ impl Store {
         Ok(Self { connection: Mutex::new(connection), path })
     }
 
-    fn connection(&self) -> MutexGuard<'_, Connection> {
+    pub(crate) fn connection(&self) -> MutexGuard<'_, Connection> {
         self.connection.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn failed(&self, error: rusqlite::Error) -> StoreError {
+    pub(crate) fn failed(&self, error: rusqlite::Error) -> StoreError {
         StoreError::Database { path: self.path.clone(), error }
     }
 
     /// Runs `change` in a transaction of its own.
-    fn change<T>(&self, change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>) -> Result<T> {
+    pub(crate) fn change<T>(&self, change: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>) -> Result<T> {
         let mut connection = self.connection();
         let changed = || -> rusqlite::Result<T> {
             let transaction = connection.transaction()?;
@@ -197,7 +198,7 @@ impl Store {
 
     /// Renames a conversation.
     pub fn rename(&self, id: &str, title: &str) -> Result<()> {
-        self.set(id, "title = ?2", title)
+        self.set(id, "title = ?2, named = 1", title)
     }
 
     /// Sets the system prompt.
@@ -328,8 +329,9 @@ impl Store {
 
 fn create(transaction: &Transaction<'_>) -> rusqlite::Result<String> {
     let (id, now) = (new_id(), now_s());
-    let sql = "INSERT INTO conversation (id, choices, began_s, updated_s) VALUES (?1, ?2, ?3, ?3)";
-    transaction.execute(sql, params![id, json(&Choices::default())?, now])?;
+    let (system, choices) = for_new(transaction)?;
+    let sql = "INSERT INTO conversation (id, system, choices, began_s, updated_s) VALUES (?1, ?2, ?3, ?4, ?4)";
+    transaction.execute(sql, params![id, system, choices, now])?;
     Ok(id)
 }
 

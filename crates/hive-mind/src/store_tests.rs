@@ -1,6 +1,8 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use crate::presets::Preset;
+use crate::prompts::Prompt;
 
 fn ids(store: &Store, words: &str) -> Vec<String> {
     store.list(words).unwrap().into_iter().map(|entry| entry.id).collect()
@@ -176,6 +178,90 @@ fn conversations_of_version_1_are_taken_over() {
         (texts(&store, "b"), store.get("b").unwrap().unwrap().title),
         (vec![r#"{"id":"b""#.to_owned()], "Broken".to_owned())
     );
+}
+
+#[test]
+fn a_file_of_version_2_keeps_its_conversations_and_gets_prompts() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let (id, _) = asked(&store, "Plan a week", "Go");
+    let begun = store.begin().unwrap().id;
+    let back = "DROP TABLE preset; DROP TABLE prompt; DROP TABLE setting; ALTER TABLE conversation DROP COLUMN named;
+                PRAGMA user_version = 2;";
+    store.connection().execute_batch(back).unwrap();
+    drop(store);
+    let store = Store::open(folder.path()).unwrap();
+    assert_eq!(
+        (ids(&store, ""), texts(&store, &id)),
+        (vec![id.clone()], vec!["Plan a week".to_owned(), "Go".to_owned()])
+    );
+    assert_eq!(store.prompts().unwrap().len(), 4);
+    // A title may be a person's; that of a chat without a question is none.
+    assert!(store.untitled(&id).unwrap().is_none() && store.untitled(&begun).unwrap().is_some());
+}
+
+#[test]
+fn presets_survive_a_restart_and_new_chats_begin_with_the_chosen_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let choices =
+        Choices { temperature: 0.9, model: Some("big".to_owned()), max_tokens: Some(7), ..Choices::default() };
+    let poet =
+        Preset { id: "b".to_owned(), name: "poet".to_owned(), system: "Rhyme".to_owned(), choices, for_new: true };
+    let brief =
+        Preset { id: "a".to_owned(), name: "Übersetzer".to_owned(), system: "Brief".to_owned(), ..Preset::default() };
+    let settings = |store: &Store| store.begin().map(|begun| (begun.system, begun.choices)).unwrap();
+    let plain = settings(&store);
+    store.put_preset(&brief).unwrap();
+    assert_eq!(settings(&store), plain, "only the chosen one counts");
+    store.put_preset(&poet).unwrap();
+    // The chat that is begun already is as new chats are.
+    assert_eq!(settings(&store), ("Rhyme".to_owned(), poet.choices.clone()));
+    drop(store);
+    let store = Store::open(folder.path()).unwrap();
+    assert_eq!(store.presets().unwrap(), [poet.clone(), brief.clone()]);
+    assert_eq!(store.create().unwrap().system, "Rhyme");
+    // Only one preset is for new chats, and what a person wrote stays.
+    let id = store.begin().unwrap().id;
+    store.instruct(&id, "Mine").unwrap();
+    store.put_preset(&Preset { for_new: true, ..brief.clone() }).unwrap();
+    assert_eq!(store.presets().unwrap().iter().map(|preset| preset.for_new).collect::<Vec<_>>(), [false, true]);
+    assert_eq!(store.get(&id).unwrap().unwrap().system, "Mine");
+    store.delete_preset("a").unwrap();
+    assert_eq!(store.presets().unwrap(), [Preset { for_new: false, ..poet }]);
+    let created = store.create().unwrap();
+    assert_eq!((created.system, created.choices), plain);
+}
+
+#[test]
+fn prompts_come_with_the_product_once_and_deleted_ones_stay_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let names = |store: &Store| store.prompts().unwrap().into_iter().map(|prompt| prompt.name).collect::<Vec<_>>();
+    assert_eq!(names(&store), ["Explain simply", "Review this code", "Summarise", "Translate"]);
+    store.delete_prompt("review").unwrap();
+    let own = Prompt { id: "own".to_owned(), name: "ähnlich".to_owned(), text: "{{a}}".to_owned(), starter: false };
+    store.put_prompt(&own).unwrap();
+    let shorter = Prompt { id: "summarise".to_owned(), name: "Sum".to_owned(), ..own.clone() };
+    store.put_prompt(&shorter).unwrap();
+    drop(store);
+    let store = Store::open(folder.path()).unwrap();
+    assert_eq!(names(&store), ["Explain simply", "Sum", "Translate", "ähnlich"]);
+    let kept = store.prompts().unwrap();
+    assert!(kept.contains(&own) && kept.contains(&shorter) && kept[0].starter);
+}
+
+#[test]
+fn titles_are_on_until_they_are_switched_off() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    assert!(store.titles().unwrap());
+    store.set_titles(false).unwrap();
+    drop(store);
+    let store = Store::open(folder.path()).unwrap();
+    assert!(!store.titles().unwrap());
+    store.set_titles(true).unwrap();
+    assert!(store.titles().unwrap());
 }
 
 #[test]
