@@ -70,6 +70,8 @@ fn commands() -> tauri_specta::Builder<tauri::Wry> {
     let read = tauri_specta::Builder::new()
         .typ::<hive_mind::Entry>()
         .typ::<hive_mind::ChatEvent>()
+        .typ::<hive_mind::Preset>()
+        .typ::<hive_mind::Prompt>()
         .typ::<hive_node::ModelOnDisk>()
         .typ::<hive_api::PlanView>();
     read.disable_serde_phases().dangerously_cast_bigints_to_number().commands(tauri_specta::collect_commands![

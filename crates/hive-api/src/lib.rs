@@ -120,7 +120,8 @@ const OWN: &str = "/hive/v1";
 
 /// The routes that need no network: what [`Direct`] calls.
 fn local_routes() -> Routes<Local> {
-    hive::routes().merge(library::routes()).merge(counting::routes()).merge(conversations::routes()).merge(presets::routes()).under(OWN)
+    let of_chats = conversations::routes().merge(presets::routes());
+    hive::routes().merge(library::routes()).merge(counting::routes()).merge(of_chats).under(OWN)
 }
 
 /// The routes that belong to the server.

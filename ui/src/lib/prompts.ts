@@ -25,10 +25,11 @@ export function shown(prompt: Prompt): Prompt {
   return own ? { ...prompt, ...own } : prompt;
 }
 
-/** The prompts that have all words in their name or text; those with them in the name first. */
+/** The prompts that have all words in their name or text, by name; those with them in the name first. */
 export function matching(prompts: Prompt[], wanted: string): Prompt[] {
   const parts = wanted.toLowerCase().split(/\s+/).filter(Boolean);
   const has = (text: string): boolean => parts.every((part) => text.toLowerCase().includes(part));
-  const found = prompts.map(shown).filter(({ name, text }) => has(`${name} ${text}`));
+  const sorted = prompts.map(shown).sort((one, other) => one.name.localeCompare(other.name));
+  const found = sorted.filter(({ name, text }) => has(`${name} ${text}`));
   return [...found.filter(({ name }) => has(name)), ...found.filter(({ name }) => !has(name))];
 }
