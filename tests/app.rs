@@ -21,6 +21,8 @@ mod nothing_lost;
 mod notices;
 #[path = "app/pages.rs"]
 mod pages;
+#[path = "app/presets.rs"]
+mod presets;
 #[path = "app/releases.rs"]
 mod releases;
 #[path = "app/settings.rs"]
