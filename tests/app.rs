@@ -13,6 +13,8 @@ mod conversations;
 mod driver;
 #[path = "app/figures.rs"]
 mod figures;
+#[path = "app/german.rs"]
+mod german;
 #[path = "app/machines.rs"]
 mod machines;
 #[path = "app/nothing_lost.rs"]

@@ -72,6 +72,8 @@ impl Desktop {
 
     fn dress(&self, command: &mut Command) {
         command.env("DISPLAY", &self.display).env("DBUS_SESSION_BUS_ADDRESS", &self.bus).env("NO_AT_BRIDGE", "1");
+        // The app speaks the system's language, and these tests read English.
+        command.env("LC_ALL", "C.UTF-8").env_remove("LANGUAGE");
         command.env("GTK_THEME", if matches!(self.look, Look::Dark) { "Adwaita:dark" } else { "Adwaita" });
         // The sandbox and the GPU are not there for a test.
         command.env("WEBKIT_DISABLE_COMPOSITING_MODE", "1");
