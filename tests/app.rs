@@ -5,6 +5,8 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)]
 
+#[path = "app/chaos.rs"]
+mod chaos;
 #[path = "app/composing.rs"]
 mod composing;
 #[path = "app/conversations.rs"]
@@ -33,6 +35,10 @@ mod settings;
 mod starting;
 #[path = "app/steps.rs"]
 mod steps;
+#[path = "app/tour.rs"]
+mod tour;
+#[path = "app/typing.rs"]
+mod typing;
 
 const QUESTION: &str = "What is the capital of France?";
 const LONG: &str = "Count to one thousand.";
