@@ -25,9 +25,9 @@ it("shows what came with HiveMind in the language of the window, until it is cha
 });
 
 it("finds all words anywhere, names first", () => {
-  const prompts = [prompt("Letter", "about bees"), prompt("Bees", "a poem"), prompt("Ants")];
-  expect(matching(prompts, "BEE").map(({ name }) => name)).toEqual(["Bees", "Letter"]);
+  const prompts = [prompt("A letter", "about bees"), prompt("Bees", "a poem"), prompt("Ants")];
+  expect(matching(prompts, "BEE").map(({ name }) => name)).toEqual(["Bees", "A letter"]);
   expect(matching(prompts, "poem bee").map(({ name }) => name)).toEqual(["Bees"]);
-  expect(matching(prompts, " ").map(({ name }) => name)).toEqual(["Ants", "Bees", "Letter"]);
+  expect(matching(prompts, " ").map(({ name }) => name)).toEqual(["A letter", "Ants", "Bees"]);
   expect(matching(prompts, "wasp")).toEqual([]);
 });
