@@ -2,7 +2,8 @@
 import { mockIPC } from "@tauri-apps/api/mocks";
 import axe from "axe-core";
 
-import type { Changed, ModelOnDisk, PlanView, Preferences, Snapshot } from "./lib/bindings";
+import type { Changed, Preferences, Snapshot } from "./lib/bindings";
+import type { ModelOnDisk, PlanView } from "./lib/node";
 import { type Given, named } from "./testing/requests";
 
 export const shown: Snapshot = {
@@ -52,7 +53,7 @@ export const preferences: Preferences = {
 export const planned: PlanView = {
   model: "Llama",
   layers: 18,
-  stages: [{ node: "Studio", layers: [0, 18], weight_bytes: 4e9, kv_bytes: 1e8, base_bytes: 0 }],
+  stages: [{ node: "Studio", layers: [0, 18], weight_bytes: 5.9e9, kv_bytes: 1e8, base_bytes: 0 }],
   reasons: [],
   decode_tokens_per_s: 20,
 };

@@ -33,7 +33,6 @@ impl std::str::FromStr for BrowserAccess {
 
 /// A link that lets one browser in: `POST /hive/v1/browsers/links`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
 #[cfg_attr(feature = "specta", derive(specta::Type))]
 pub struct BrowserLink {
     /// What the browser opens. Its fragment has a code that is valid once.
@@ -47,7 +46,6 @@ pub struct BrowserLink {
 
 /// A certificate, by its fingerprints.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
 #[cfg_attr(feature = "specta", derive(specta::Type))]
 pub struct BrowserCertificate {
     /// SHA-256 of the certificate, as browsers show it: "0A 1B …".

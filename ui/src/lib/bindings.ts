@@ -27,9 +27,9 @@ export const commands = {
 	/**  Revokes a program's token. */
 	revokeProgram: (name: string) => typedError<null, Problem>(__TAURI_INVOKE("revoke_program", { name })),
 	/**  Moves the API to a port that is free now, and restarts the app. */
+	useAnotherPort: () => typedError<null, Problem>(__TAURI_INVOKE("use_another_port")),
 	/**  Makes a link that opens HiveMind in a browser; null if browsers may not. */
 	browserLink: () => typedError<BrowserLink | null, Problem>(__TAURI_INVOKE("browser_link")),
-	useAnotherPort: () => typedError<null, Problem>(__TAURI_INVOKE("use_another_port")),
 	/**  The owner's settings. */
 	preferences: () => typedError<Preferences, Problem>(__TAURI_INVOKE("preferences")),
 	/**  Changes one setting, at once. */
@@ -80,6 +80,33 @@ export type About = {
 /**  An accent colour; each has a light and a dark shade with enough contrast. */
 export type Accent = "honey" | "blue" | "purple" | "pink" | "red" | "green" | "graphite";
 
+/**  Where browsers may open HiveMind's pages. */
+export type BrowserAccess = 
+/**  Nowhere. */
+"off" | 
+/**  On this machine. */
+"here" | 
+/**  On this machine, and on other devices of its network, over TLS. */
+"network";
+
+/**  A certificate, by its fingerprints. */
+export type BrowserCertificate = {
+	/**  SHA-256 of the certificate, as browsers show it: "0A 1B …". */
+	sha256: string,
+	/**  SHA-256 of its public key in base64, for programs that pin it. */
+	public_key_sha256: string,
+};
+
+/**  A link that lets one browser in: `POST /hive/v1/browsers/links`. */
+export type BrowserLink = {
+	/**  What the browser opens. Its fragment has a code that is valid once. */
+	url: string,
+	/**  The certificate that the browser will see; none on this machine itself. */
+	certificate: BrowserCertificate | null,
+	/**  Validity in seconds. */
+	valid_for_s: number,
+};
+
 /**  Why the app could not start. */
 export type Cause = 
 /**  Another HiveMind uses the data folder. */
@@ -120,7 +147,7 @@ why: string;
 hint: string | null };
 
 /**  A change of one field. Texts are as typed; an empty one restores the default. */
-export type Change = { field: "browser", value: BrowserAccess } | 
+export type Change = 
 /**  The name shown to other machines. */
 { field: "name"; value: string } | 
 /**  Maximum memory to share, with its unit: "8 GB". */
@@ -139,6 +166,8 @@ export type Change = { field: "browser", value: BrowserAccess } |
 { field: "api"; value: string } | 
 /**  Listening address for other machines. */
 { field: "bind"; value: string } | 
+/**  Where browsers may open HiveMind's pages. */
+{ field: "browser"; value: BrowserAccess } | 
 /**  Whether to notify the owner of pairing requests. */
 { field: "notify"; value: boolean } | 
 /**  Accent colour. */
@@ -414,6 +443,24 @@ export type Model = {
 	stages: Stage[],
 };
 
+/**  A model on this machine's disk. */
+export type ModelOnDisk = {
+	/**  Its name in requests. */
+	name?: string,
+	/**  Its size on disk, in bytes. */
+	bytes?: number,
+	/**  Whether it is in memory. */
+	loaded?: boolean,
+	/**  Whether it can be removed; the starter model cannot. */
+	removable?: boolean,
+	/**  Other online machines that have it too. */
+	also_on?: string[],
+	/**  Other online machines that lack it, or have a different model of that name: in words, with what to do about it. */
+	lacking?: string[],
+	/**  Why it cannot be used, if it cannot. */
+	unusable?: string | null,
+};
+
 /**  Why the API is off. */
 export type Off = 
 /**  Its address is taken or not this machine's; another port may be free. */
@@ -437,9 +484,36 @@ export type Part = {
 	after: Interruption | null,
 };
 
+/**  A placement of a model's layers. */
+export type PlanView = {
+	/**  The model's name. */
+	model?: string,
+	/**  Its number of layers. */
+	layers?: number,
+	/**  Its stages, in the order a token passes them. */
+	stages?: PlannedStage[],
+	/**  The reasons, in sentences. */
+	reasons?: string[],
+	/**  Predicted speed of one conversation, if the machines' speeds are known. */
+	decode_tokens_per_s?: number | null,
+};
+
+/**  A stage of a plan. */
+export type PlannedStage = {
+	/**  The machine's name. */
+	node?: string,
+	/**  Layers `[start, end)`, counted from 0. */
+	layers?: [number, number],
+	/**  Bytes of weights. */
+	weight_bytes?: number,
+	/**  Bytes of KV cache. */
+	kv_bytes?: number,
+	/**  Fixed overhead in bytes. */
+	base_bytes?: number,
+};
+
 /**  The owner's settings; null means the default. */
 export type Preferences = {
-	browser: BrowserAccess,
 	/**  The name shown to other machines. */
 	name: string | null,
 	/**  Maximum memory to share, in bytes. */
@@ -458,6 +532,8 @@ export type Preferences = {
 	api: string | null,
 	/**  Listening address for other machines. */
 	bind: string | null,
+	/**  Where browsers may open HiveMind's pages. */
+	browser: BrowserAccess,
 	/**  Whether to notify the owner of pairing requests. */
 	notify: boolean,
 	/**  Accent colour of switches, buttons and lights. */
@@ -757,12 +833,3 @@ async function typedError<T, E>(result: Promise<T>): Promise<{ status: "ok"; dat
     }
 }
 
-
-/** A model on this machine's disk. */
-export type ModelOnDisk = { name: string, bytes: number, loaded: boolean, removable: boolean, also_on: string[], lacking: string[], unusable: string | null };
-export type PlanView = { model: string, layers: number, stages: PlannedStage[], reasons: string[], decode_tokens_per_s: number | null };
-export type PlannedStage = { node: string, layers: [number, number], weight_bytes: number, kv_bytes: number, base_bytes: number };
-
-export type BrowserAccess = "off" | "here" | "network";
-export type BrowserLink = { url: string, certificate: BrowserCertificate | null, valid_for_s: number };
-export type BrowserCertificate = { sha256: string, public_key_sha256: string };

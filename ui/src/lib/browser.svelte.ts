@@ -1,5 +1,7 @@
 /** The node as a browser reaches it: by HTTP, with a token of this browser's own. */
 
+import { nameOf } from "./browser-name";
+
 /** Local storage key of the token. */
 const TOKEN = "token";
 
@@ -12,17 +14,6 @@ const LINK = /^#in=([a-z0-9]+)$/;
 type Failure = { code: string; message: string; hint: string | null };
 
 const unreachable = (message: string): Failure => ({ code: "unreachable", message, hint: null });
-
-/** The name of this browser among the owner's keys, such as "Safari on iPhone". */
-export function nameOf(agent: string): string {
-  const find = (names: [RegExp, string][], otherwise: string) => names.find(([sign]) => sign.test(agent))?.[1] ?? otherwise;
-  const browser = find([[/Edg\//, "Edge"], [/Firefox|FxiOS/, "Firefox"], [/Chrom|CriOS/, "Chrome"], [/Safari/, "Safari"]], "Browser");
-  const device = find(
-    [[/iPhone/, "iPhone"], [/iPad/, "iPad"], [/Android/, "Android"], [/Mac/, "Mac"], [/Windows/, "Windows"], [/Linux/, "Linux"]],
-    "",
-  );
-  return device ? `${browser} on ${device}` : browser;
-}
 
 /** The data of each event in a stream, which comes in pieces. */
 export function events(take: (data: string) => void): (piece: string) => void {

@@ -1,8 +1,7 @@
 /** The models on this machine, for the model picker and the Models page. */
 
-import type { ModelOnDisk } from "./bindings";
 import { why } from "./call";
-import { node } from "./node";
+import { type ModelOnDisk, node } from "./node";
 
 /** A message with file names in place of absolute paths. A path may contain spaces: it ends at a colon, or with the message. */
 export function withoutFolders(message: string): string {

@@ -1,7 +1,12 @@
 /** What the pages ask of the node about machines, sharing and models. */
 
 import { api } from "./api";
-import type { ModelOnDisk, PlanView } from "./bindings";
+import type * as given from "./bindings";
+
+// What a reply of another version may lack, one of this window's own node has.
+export type ModelOnDisk = Required<given.ModelOnDisk>;
+export type PlannedStage = Required<given.PlannedStage>;
+export type PlanView = Required<Omit<given.PlanView, "stages">> & { stages: PlannedStage[] };
 
 /** A line of the log. */
 export type LogLine = {

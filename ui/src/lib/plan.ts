@@ -1,6 +1,6 @@
 /** Plans in words. */
 
-import type { PlanView, PlannedStage } from "./bindings";
+import type { PlanView, PlannedStage } from "./node";
 import { gigabytes, layers } from "./words";
 
 const of = (stage: PlannedStage): number => stage.weight_bytes + stage.kv_bytes + stage.base_bytes;
