@@ -1,6 +1,6 @@
 /** Presets in a chat's settings, and prompts in the composer. */
 import { mockIPC } from "@tauri-apps/api/mocks";
-import { cleanup, fireEvent, render, screen, waitFor, within } from "@testing-library/svelte";
+import { cleanup, configure, fireEvent, render, screen, waitFor, within } from "@testing-library/svelte";
 import { afterEach, beforeEach, expect, it } from "vitest";
 
 import { chats } from "../lib/chats.svelte";
@@ -11,6 +11,9 @@ import { FakeNode, message } from "../testing/node";
 import Chat from "../views/Chat.svelte";
 
 let node: FakeNode;
+
+// Roles are looked up slowly on a busy machine.
+configure({ asyncUtilTimeout: 4000 });
 
 beforeEach(() => {
   node = new FakeNode();

@@ -18,7 +18,7 @@ async fn presets_and_prompts_are_written_listed_and_deleted() {
     assert_eq!(
         ask("GET", "/presets", json!(null)).await,
         json!([{ "id": "p1", "name": "Poet", "system": "Rhyme", "for_new": true,
-            "choices": { "model": null, "temperature": 0.5, "top_p": 0.95_f32, "max_tokens": null, "options": [] } }])
+            "choices": { "model": null, "temperature": 0.5, "top_p": 0.95, "max_tokens": null, "options": [] } }])
     );
     assert_eq!(ask("POST", "/conversations", json!(null)).await["system"], "Rhyme");
     assert_eq!(ask("PUT", "/presets/p2", json!({ "name": " " })).await["error"]["code"], "invalid_value");
