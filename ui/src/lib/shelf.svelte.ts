@@ -10,6 +10,11 @@ import { words } from "./words";
 /** Many changes at once are read once. */
 const READ_PAUSE_MS = 50;
 
+/** 128 random bits as hex, as the node's own IDs are. `randomUUID` exists in pages of secure origins only. */
+function newId(): string {
+  return [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
 class Shelf {
   presets = $state.raw<Preset[]>([]);
   prompts = $state.raw<Prompt[]>([]);
@@ -52,7 +57,7 @@ class Shelf {
 
   /** Saves the open conversation's settings under a name; returns the preset. */
   async savePreset(name: string): Promise<Preset | undefined> {
-    const preset = { ...this.#present(), id: crypto.randomUUID(), name, for_new: false };
+    const preset = { ...this.#present(), id: newId(), name, for_new: false };
     return (await this.#put("presets", preset)) ? preset : undefined;
   }
 
@@ -84,7 +89,7 @@ class Shelf {
   }
 
   async putPrompt(id: string, name: string, text: string): Promise<boolean> {
-    return this.#put("prompts", { id: id || crypto.randomUUID(), name, text, starter: false });
+    return this.#put("prompts", { id: id || newId(), name, text, starter: false });
   }
 
   async deletePrompt(prompt: Prompt): Promise<void> {
