@@ -132,8 +132,8 @@ impl App {
         for place in ["XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME"] {
             driver.env(place, folder.join(place));
         }
-        driver.envs(environment.iter().copied());
         desktop.dress(&mut driver);
+        driver.envs(environment.iter().copied());
         let log = std::env::var_os("HIVEMIND_APP_LOG").is_some();
         let silent = || if log { Stdio::inherit() } else { Stdio::null() };
         let driver = Ends(driver.stdout(silent()).stderr(silent()).spawn().expect("webkit2gtk-driver is installed"));

@@ -116,5 +116,12 @@ fn every_view_fits_in_german_and_the_language_changes_at_once() {
     patiently("the page is English", || app.text(".settings h1") == "Settings" && language(&app) == "en");
     patiently("the menu is English", || app.tray().is_on("Share Compute").is_some());
     assert!(settings().contains("language = \"en\""), "{}", settings());
-    app.quit();
+    // Without a choice, it is the system's language.
+    app.script_with(choose, &json!([""]));
+    patiently("nothing is chosen", || !settings().contains("language"));
+    let app = App::start_with(app.quit(), home.path(), &[("LANGUAGE", "de_AT:en")]);
+    patiently("it is the system's", || {
+        language(&app) == "de" && app.tray().is_on("Rechenleistung freigeben").is_some()
+    });
+    app.kill();
 }
