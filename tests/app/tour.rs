@@ -1,5 +1,7 @@
 //! Pictures for `docs/tour.md` that no other test takes.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use crate::QUESTION;
@@ -43,7 +45,7 @@ fn pictures_of_branches_files_searches_and_a_quick_question() {
             "bees",
             "Why bees dance",
             "Why do bees dance?",
-            "The dance tells the others how far the flowers are, and which way.",
+            "To share flowers: the dance says how far they are, and which way.",
         ),
     ] {
         keep(&app, id, title, &json!([said("user", question), said("assistant", answer)]));
@@ -90,9 +92,16 @@ fn pictures_of_branches_files_searches_and_a_quick_question() {
     app.picture("jump");
 
     app.show_popover();
-    type_into(&app, "main textarea", QUESTION);
-    app.script("document.querySelector('main textarea').dispatchEvent(new KeyboardEvent('keydown', { key: 'Enter', bubbles: true, cancelable: true }))");
-    patiently("it is answered", || app.text("main").contains("Paris"));
+    // A small model says something else now and then.
+    patiently("it is answered", || {
+        type_into(&app, "main textarea", QUESTION);
+        app.script(
+            "document.querySelector('main textarea').dispatchEvent(
+                new KeyboardEvent('keydown', { key: 'Enter', bubbles: true, cancelable: true }))",
+        );
+        std::thread::sleep(Duration::from_secs(3));
+        app.text("main").contains("The capital of France is Paris.")
+    });
     app.picture_of_popover("quick-ask");
     app.quit();
 }
