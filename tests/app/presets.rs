@@ -88,8 +88,8 @@ fn a_preset_survives_a_restart_and_a_prompt_comes_at_a_slash() {
     // Deleted for good, once Undo is not taken.
     fill(&app, ".field textarea", "");
     press(&app, "/");
-    app.click("Delete “Summarise”");
-    patiently("it can be undone", || app.text(".news").contains("Deleted the prompt “Summarise”"));
+    app.click("Delete “Explain simply”");
+    patiently("it can be undone", || app.text(".news").contains("Deleted the prompt “Explain simply”"));
     let app = App::start(app.quit(), &folder);
     patiently("a chat is open", || app.script("return document.querySelector('.field textarea') !== null") == true);
     app.click("Insert a prompt (/)");
