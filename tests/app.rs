@@ -13,6 +13,8 @@ mod composing;
 mod conversations;
 #[path = "app/driver.rs"]
 mod driver;
+#[path = "app/faults.rs"]
+mod faults;
 #[path = "app/figures.rs"]
 mod figures;
 #[path = "app/german.rs"]
@@ -39,6 +41,8 @@ mod steps;
 mod tour;
 #[path = "app/typing.rs"]
 mod typing;
+#[path = "app/walk.rs"]
+mod walk;
 
 const QUESTION: &str = "What is the capital of France?";
 const LONG: &str = "Count to one thousand.";
