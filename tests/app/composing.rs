@@ -1,5 +1,6 @@
 //! What a person does before a message is sent: files, their tokens, and a new chat in place of a full one.
 
+use std::fmt::Write;
 use std::process::Command;
 use std::time::Duration;
 
@@ -14,8 +15,8 @@ use crate::steps::{keep, said};
 fn pdf(objects: &[String]) -> String {
     let (mut file, mut places) = ("%PDF-1.4\n".to_owned(), String::new());
     for (number, object) in objects.iter().enumerate() {
-        places += &format!("{:010} 00000 n \n", file.len());
-        file += &format!("{} 0 obj\n{object}\nendobj\n", number + 1);
+        writeln!(places, "{:010} 00000 n ", file.len()).unwrap();
+        writeln!(file, "{} 0 obj\n{object}\nendobj", number + 1).unwrap();
     }
     let (table, size) = (file.len(), objects.len() + 1);
     file + &format!(
