@@ -5,6 +5,8 @@
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used)]
 
+#[path = "app/browser.rs"]
+mod browser;
 #[path = "app/chaos.rs"]
 mod chaos;
 #[path = "app/composing.rs"]

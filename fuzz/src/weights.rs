@@ -34,7 +34,7 @@ pub fn run(data: &[u8]) -> bool {
 fn open(path: &Path) -> bool {
     let Ok(files) = ModelFiles::open(path) else { return false };
     let config = files.config().clone();
-    let _ = (files.digest(), files.natural_activation(), files.stored_bytes(0..config.layers));
+    let _ = (files.digest(), files.natural_activation());
     let _ = config.rope.periods(config.head_dim);
     let weights = files.weights();
     let rows = config.heads * config.head_dim;

@@ -137,7 +137,8 @@ fn a_phone_is_let_in_by_a_link_and_chats_until_its_key_is_revoked() {
     patiently("it can be sent", || phone.script(send) == true);
     let words = "return document.querySelector('.body .prose, .body')?.innerText.length ?? 0";
     patiently("an answer", || phone.script(words).as_u64().is_some_and(|letters| letters > 20));
-    let is_done = "return [...document.querySelectorAll('button')].every((button) => button.innerText.trim() !== 'Stop')";
+    let is_done =
+        "return [...document.querySelectorAll('button')].every((button) => button.innerText.trim() !== 'Stop')";
     patiently("its end", || phone.script(is_done) == true);
     phone.picture("phone-chat");
     let barriers = phone.script("return document.documentElement.scrollWidth <= innerWidth");
@@ -146,7 +147,9 @@ fn a_phone_is_let_in_by_a_link_and_chats_until_its_key_is_revoked() {
     app.click("Chat");
     patiently("the chat in the app", || app.text(".list").contains("Why do bees dance?"));
 
-    phone.script("[...document.querySelectorAll('nav button')].find((each) => each.innerText.trim() === 'Machines').click()");
+    phone.script(
+        "[...document.querySelectorAll('nav button')].find((each) => each.innerText.trim() === 'Machines').click()",
+    );
     patiently("the machines", || phone.says("This machine") || phone.says("Studio"));
     phone.picture("phone-machines");
     // It comes back without a link.
@@ -163,6 +166,11 @@ fn a_phone_is_let_in_by_a_link_and_chats_until_its_key_is_revoked() {
     app.click("Settings");
     choose("off");
     patiently("the pages are closed", || {
-        !hivemind(&folder, &["browser", "--json"]).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success()
+        !hivemind(&folder, &["browser", "--json"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .unwrap()
+            .success()
     });
 }

@@ -319,6 +319,7 @@ impl Person {
     }
 
     /// Does one action, if it is possible now. Says whether it was.
+    #[allow(clippy::too_many_lines, reason = "one short arm for each thing that a person does")]
     fn act(&mut self, action: &str) -> bool {
         let step = self.step;
         let busy = self.is_answering();

@@ -21,8 +21,8 @@ use crate::allowed::Allowed;
 use crate::audited::Program;
 use crate::cors;
 use crate::error::Refusal;
-use crate::rights::{self, Needs};
-use crate::routes::Requirements;
+use crate::rights::Needs;
+use crate::routes::{self, Requirements};
 use crate::tokens::{self, Grant, Tokens};
 use crate::web::Web;
 
@@ -173,7 +173,7 @@ pub(crate) async fn check(State(guard): State<Arc<Guard>>, request: Request, nex
 /// Serves a request if its token has the right that the route requires.
 async fn serve_whoever_may(guard: &Guard, mut request: Request, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>();
-    let needs = route.map(|route| rights::needs(&guard.requirements, request.method(), route.as_str()));
+    let needs = route.map(|route| routes::needs(&guard.requirements, request.method(), route.as_str()));
     if needs == Some(Needs::Nothing) {
         return next.run(request).await;
     }

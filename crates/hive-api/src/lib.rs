@@ -10,7 +10,9 @@
 
 mod allowed;
 mod answers;
+mod api_error;
 mod audited;
+mod browsers;
 mod conversations;
 mod cors;
 mod counting;
@@ -37,7 +39,7 @@ mod tokens;
 mod views;
 mod web;
 
-use std::io::{ErrorKind, Write};
+use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
@@ -58,6 +60,7 @@ pub use hive_types::{BrowserAccess, BrowserLink, IssuedToken, PlanView, Right, T
 
 pub use allowed::{AllowError, Allowed};
 pub use answers::chats;
+pub use api_error::ApiError;
 pub use direct::{CallError, Direct};
 pub use token::{NONCE_BYTES, Token, nonce};
 pub use tokens::{TokenError, today};
@@ -77,44 +80,6 @@ pub struct Location {
 /// File name of [`Location`].
 pub const LOCATION_FILE: &str = "api.json";
 
-/// Why the API could not start.
-#[derive(Debug, thiserror::Error)]
-pub enum ApiError {
-    /// The address is reachable from other machines.
-    #[error("the API listens on this machine only; {0} can be reached by others")]
-    NotLoopback(SocketAddr),
-    /// Binding failed; usually the address is in use.
-    #[error("the API cannot listen on {address}: {why}")]
-    Bind {
-        /// The address.
-        address: SocketAddr,
-        /// The operating system's error.
-        why: std::io::Error,
-    },
-    /// The pages cannot be opened to other devices.
-    #[error("the pages cannot be opened to other devices: {0}")]
-    Browsers(String),
-    /// The tokens could not be read or created.
-    #[error("the API's tokens cannot be used: {0}")]
-    Tokens(String),
-}
-
-impl ApiError {
-    /// How to fix the error, if its message does not say so.
-    pub fn hint(&self) -> Option<&'static str> {
-        match self {
-            Self::NotLoopback(_) => Some("leave --api out, or give an address like 127.0.0.1:4483"),
-            Self::Bind { why, .. } if why.kind() == ErrorKind::AddrInUse => {
-                Some("another HiveMind may run; choose another --api address")
-            }
-            Self::Bind { .. } => Some("choose another --api address, or leave it out for 127.0.0.1:4483"),
-            Self::Tokens(_) | Self::Browsers(_) => {
-                Some("make the data folder writable, and free some space on its disk")
-            }
-        }
-    }
-}
-
 /// Prefix of HiveMind's own interface.
 const OWN: &str = "/hive/v1";
 
@@ -126,7 +91,7 @@ fn local_routes() -> Routes<Local> {
 
 /// The routes that belong to the server.
 fn server_routes() -> Routes<Shared> {
-    let own = hello::routes().merge(tokens::routes()).merge(quit::routes()).merge(web::routes());
+    let own = hello::routes().merge(tokens::routes()).merge(quit::routes()).merge(browsers::routes());
     own.under(OWN).merge(openai::routes().under("/v1"))
 }
 

@@ -7,7 +7,7 @@ use axum::handler::Handler;
 use axum::http::Method;
 use axum::routing::{MethodFilter, on};
 
-use crate::rights::Needs;
+use crate::rights::{ADMIN, Needs};
 
 /// What each route requires, by its pattern and method.
 pub(crate) type Requirements = HashMap<(String, Method), Needs>;
@@ -77,5 +77,26 @@ impl<S: Clone + Send + Sync + 'static> Routes<S> {
     pub(crate) fn into_parts(self) -> (Router<S>, Requirements) {
         let needs = self.needs.into_iter().map(|(path, method, needs)| ((path, method), needs));
         (self.router, needs.collect())
+    }
+}
+
+/// What a request to a route requires. A HEAD request is answered by the route's GET handler.
+pub(crate) fn needs(of: &Requirements, method: &Method, route: &str) -> Needs {
+    let method = if method == Method::HEAD { Method::GET } else { method.clone() };
+    of.get(&(route.to_owned(), method)).copied().unwrap_or(ADMIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rights::MACHINES;
+
+    #[test]
+    fn what_is_not_registered_is_for_admins() {
+        let routes = Requirements::from([(("/hive/v1/status".to_owned(), Method::GET), MACHINES)]);
+        assert_eq!(needs(&routes, &Method::GET, "/hive/v1/status"), MACHINES);
+        assert_eq!(needs(&routes, &Method::HEAD, "/hive/v1/status"), MACHINES);
+        assert_eq!(needs(&routes, &Method::POST, "/hive/v1/new"), ADMIN);
+        assert_eq!(needs(&routes, &Method::DELETE, "/hive/v1/status"), ADMIN);
     }
 }

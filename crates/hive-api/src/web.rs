@@ -23,10 +23,10 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
-use crate::ApiError;
+use crate::api_error::ApiError;
 use crate::server::{self, Limits};
 
-pub(crate) use links::{Links, routes};
+pub(crate) use links::Links;
 pub use pages::{Page, Pages};
 
 /// Default listening address for other devices.

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::conversation::{Computed, Interruption, Message, Part};
 use crate::live::{Inner, Status};
 use crate::model::{AnswerEvent, Asked, Question};
+use crate::naming;
 
 /// One frame at 60 Hz.
 const FRAME: Duration = Duration::from_millis(16);
@@ -56,6 +57,7 @@ pub(crate) async fn run(inner: Arc<Inner>, id: String, question: Question, messa
         }
     }
     inner.ended(&id, &growth.message, problem).await;
+    naming::wake(&inner);
 }
 
 /// Takes the answer's events; returns why it was interrupted, if it was.

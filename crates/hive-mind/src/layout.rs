@@ -4,7 +4,7 @@ use rusqlite::{Connection, Transaction};
 use serde::Deserialize;
 
 use crate::conversation::{Conversation, Message, Role};
-use crate::{prompts, rows};
+use crate::{prompt, rows};
 
 /// The version of the tables written here.
 pub(crate) const VERSION: i64 = 3;
@@ -53,7 +53,7 @@ pub(crate) fn update(connection: &mut Connection) -> rusqlite::Result<()> {
         transaction.execute_batch(CONVERSATIONS)?;
     }
     transaction.execute_batch(SHELF)?;
-    prompts::begin(&transaction)?;
+    prompt::begin(&transaction)?;
     if before == 1 {
         take_over(&transaction)?;
     }

@@ -12,7 +12,6 @@ use tokio_util::task::TaskTracker;
 use crate::conversation::{Conversation, Message};
 use crate::error::ChatError;
 use crate::model::Model;
-use crate::naming;
 use crate::store::{Store, StoreError};
 
 type Result<T> = std::result::Result<T, ChatError>;
@@ -261,7 +260,6 @@ impl Inner {
                 live.ended.cancel();
             }
             inner.listed();
-            naming::wake(&inner);
         })
         .await;
     }

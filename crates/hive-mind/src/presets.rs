@@ -1,10 +1,10 @@
 //! Presets: instructions, model and sampling under a name, and the one that new chats begin with.
 
-use rusqlite::{OptionalExtension, Row, Transaction, params};
+use rusqlite::{Row, Transaction, params};
 use serde::{Deserialize, Serialize};
 
 use crate::conversation::Choices;
-use crate::rows::json;
+use crate::rows::{for_new, json};
 use crate::store::{Store, StoreError};
 
 type Result<T> = std::result::Result<T, StoreError>;
@@ -65,13 +65,6 @@ impl Store {
             transaction.execute(sql, params![before.0, before.1, now.0, now.1]).map(|_| ())
         })
     }
-}
-
-/// The instructions and choices of a new chat, as they are written.
-pub(crate) fn for_new(transaction: &Transaction<'_>) -> rusqlite::Result<(String, String)> {
-    let sql = "SELECT system, choices FROM preset WHERE for_new";
-    let chosen = transaction.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
-    chosen.map_or_else(|| Ok((String::new(), json(&Choices::default())?)), Ok)
 }
 
 fn preset(row: &Row<'_>) -> rusqlite::Result<Preset> {

@@ -2,9 +2,9 @@
 
 use std::time::SystemTime;
 
-use rusqlite::{Transaction, params};
+use rusqlite::{OptionalExtension, Transaction, params};
 
-use crate::conversation::{Conversation, Message};
+use crate::conversation::{Choices, Conversation, Message};
 
 /// A new ID: 128 random bits as hex.
 pub(crate) fn new_id() -> String {
@@ -77,4 +77,11 @@ pub(crate) fn bytes(tokens: &[u32]) -> Vec<u8> {
 
 pub(crate) fn json(value: &impl serde::Serialize) -> rusqlite::Result<String> {
     serde_json::to_string(value).map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))
+}
+
+/// The instructions and choices of a new chat, as they are written.
+pub(crate) fn for_new(transaction: &Transaction<'_>) -> rusqlite::Result<(String, String)> {
+    let sql = "SELECT system, choices FROM preset WHERE for_new";
+    let chosen = transaction.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+    chosen.map_or_else(|| Ok((String::new(), json(&Choices::default())?)), Ok)
 }

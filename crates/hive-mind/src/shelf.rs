@@ -5,7 +5,7 @@ use tokio::sync::watch;
 use crate::chats::Chats;
 use crate::error::ChatError;
 use crate::presets::Preset;
-use crate::prompts::Prompt;
+use crate::prompt::Prompt;
 use crate::store::{Store, StoreError};
 
 type Result<T> = std::result::Result<T, ChatError>;

@@ -12,8 +12,7 @@ use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 use crate::branches::{Branches, Place};
 use crate::conversation::{Choices, Computed, Conversation, Entry, Message, Role};
 use crate::layout;
-use crate::presets::for_new;
-use crate::rows::{add, bytes, import, json, new_id, new_message, now_s};
+use crate::rows::{add, bytes, for_new, import, json, new_id, new_message, now_s};
 
 /// File name in the data folder.
 pub const FILE: &str = "conversations.sqlite";

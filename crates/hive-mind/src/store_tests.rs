@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::presets::Preset;
-use crate::prompts::Prompt;
+use crate::prompt::Prompt;
 
 fn ids(store: &Store, words: &str) -> Vec<String> {
     store.list(words).unwrap().into_iter().map(|entry| entry.id).collect()

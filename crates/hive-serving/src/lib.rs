@@ -13,6 +13,7 @@ mod model_request;
 mod openings;
 mod placed;
 mod serving;
+mod tokenizer;
 mod views;
 
 pub use error::{AnswerError, ByHandError, CountError, ServeError};

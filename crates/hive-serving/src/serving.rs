@@ -26,6 +26,7 @@ use tokio::sync::{Mutex as AsyncMutex, watch};
 use crate::model_request::ModelRequest;
 use crate::openings::Openings;
 use crate::placed::{PlacedModel, Placements};
+use crate::tokenizer::KeptTokenizer;
 use crate::views::view;
 pub use loading::Layout;
 
@@ -71,7 +72,7 @@ struct Inner {
     /// Manual plans.
     by_hand: Mutex<Vec<PlacedModel>>,
     /// The tokenizer that was read for counting only.
-    tokenizer: AsyncMutex<Option<counting::Kept>>,
+    tokenizer: AsyncMutex<Option<KeptTokenizer>>,
     /// The content of `placements.json`.
     on_disk: Mutex<Placements>,
 }

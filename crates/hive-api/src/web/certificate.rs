@@ -21,6 +21,8 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring::default_provider;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
+use crate::tokens::today;
+
 /// Name of the key among the data folder's secrets.
 const KEY: &str = "browser-key";
 
@@ -65,7 +67,7 @@ pub(super) fn open(folder: &Path, addresses: &[IpAddr]) -> Result<Known, Error> 
     let mut wanted: BTreeSet<String> =
         addresses.iter().filter(|ip| !ip.is_unspecified()).map(IpAddr::to_string).collect();
     wanted.extend(["localhost".to_owned(), "127.0.0.1".to_owned()]);
-    let today = date(1970, 1, 1).checked_add(i64::try_from(crate::today())?.days())?;
+    let today = date(1970, 1, 1).checked_add(i64::try_from(today())?.days())?;
     let path = folder.join(FILE);
     let kept = std::fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Kept>(&bytes).ok());
     let still = |kept: &Kept| kept.names.is_superset(&wanted) && kept.until > today.saturating_add(SPARE_DAYS.days());

@@ -1,28 +1,17 @@
-//! Links that let one browser in, and the route where it exchanges the link's code for a token of its own.
+//! Links that let one browser in: codes that are valid once, and for a while.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use axum::Json;
-use axum::extract::State;
 use data_encoding::BASE32_NOPAD;
-use hive_types::{BrowserLink, IssuedToken, NewBrowser, Right};
 
-use crate::error::Refusal;
-use crate::rights::{ADMIN, Needs};
-use crate::routes::Routes;
-use crate::shared::Shared;
 use crate::token;
-use crate::tokens::TokenError;
 
 /// How long a link lets a browser in.
 pub(super) const VALID: Duration = Duration::from_mins(10);
 
 /// Maximum number of open links; the oldest gives way.
 const MOST_LINKS: usize = 20;
-
-/// What a browser may do: everything that its pages show.
-const RIGHTS: [Right; 5] = [Right::Chat, Right::Models, Right::Machines, Right::Conversations, Right::Browser];
 
 /// The digests of open links' codes.
 #[derive(Debug, Default)]
@@ -47,52 +36,13 @@ impl Links {
     }
 
     /// Whether a code lets a browser in; it does so once.
-    fn take(&self, code: &str) -> bool {
+    pub(crate) fn take(&self, code: &str) -> bool {
         let mut open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         open.retain(|(_, made)| made.elapsed() < VALID);
         let shown = token::digest(code);
         let found = open.iter().position(|(known, _)| *known == shown);
         found.map(|at| open.remove(at)).is_some()
     }
-}
-
-pub(crate) fn routes() -> Routes<Shared> {
-    Routes::new().post("/browsers", Needs::Nothing, enter).post("/browsers/links", ADMIN, make)
-}
-
-async fn make(State(shared): State<Shared>) -> Result<Json<BrowserLink>, Refusal> {
-    let link = shared.web.link().ok_or_else(|| {
-        Refusal::conflict("browsers_off", "HiveMind is not open to browsers")
-            .hint("turn it on in Settings, or start the node with `hivemind node --browser here`")
-    })?;
-    Ok(Json(link))
-}
-
-/// Exchanges a code for a token.
-async fn enter(
-    State(shared): State<Shared>,
-    Json(NewBrowser { code, name }): Json<NewBrowser>,
-) -> Result<Json<IssuedToken>, Refusal> {
-    if !shared.links.take(&code) {
-        return Err(Refusal::forbidden(
-            "link_used",
-            "this link was used before, or is more than ten minutes old",
-            "make a new one where HiveMind runs",
-        ));
-    }
-    let added = tokio::task::spawn_blocking(move || {
-        // Two phones of a kind have the same name.
-        (1..=100).find_map(|number| {
-            let name = if number == 1 { name.clone() } else { format!("{name} {number}") };
-            match shared.tokens.add(&name, &RIGHTS) {
-                Err(TokenError::Taken(_)) => None,
-                added => Some(added.map(|token| IssuedToken { name, token: token.as_str().to_owned() })),
-            }
-        })
-    });
-    let added = added.await.map_err(Refusal::internal)?;
-    let taken = || Refusal::conflict("taken", "too many browsers have that name");
-    Ok(Json(added.ok_or_else(taken)?.map_err(crate::tokens::refusal)?))
 }
 
 #[cfg(test)]

@@ -12,19 +12,13 @@ use tokio::sync::oneshot;
 use super::{Loaded, Serving};
 use crate::error::CountError;
 use crate::model_request::ModelRequest;
+use crate::tokenizer::KeptTokenizer;
 
 /// How long a request waits for a tokenizer that is being read; the next request finds it.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// How long a tokenizer is kept after its last use.
 const KEPT_FOR: Duration = Duration::from_mins(2);
-
-/// A tokenizer that was read for counting.
-pub(super) struct Kept {
-    wanted: ModelRequest,
-    model: Model,
-    used: Instant,
-}
 
 impl Serving {
     /// The model's name and the number of tokens of a text.
@@ -66,7 +60,7 @@ impl Serving {
             *tokenizer = None;
             match self.host().catalogue().open_model(wanted.model.as_deref()).await {
                 Ok(model) => {
-                    let kept = Kept { wanted: wanted.clone(), model: model.clone(), used: Instant::now() };
+                    let kept = KeptTokenizer { wanted: wanted.clone(), model: model.clone(), used: Instant::now() };
                     *tokenizer = Some(kept);
                     let _ = opened.send(Ok(model));
                 }
