@@ -25,7 +25,7 @@ use tokio::sync::watch;
 use crate::error::Refusal;
 use crate::token::{self, NONCE_BYTES, Token};
 
-pub(crate) use routes::{refusal, routes};
+pub(crate) use routes::routes;
 
 /// File name in the data folder.
 pub(crate) const FILE: &str = "tokens.json";
@@ -174,6 +174,22 @@ impl Grant {
     pub(crate) async fn revoked(mut self) {
         // An error means that the token no longer exists.
         let _ = self.revoked.wait_for(|revoked| *revoked).await;
+    }
+}
+
+/// How a request is refused that could not change tokens.
+#[allow(clippy::needless_pass_by_value, reason = "map_err passes it by value")]
+pub(crate) fn refusal(error: TokenError) -> Refusal {
+    match &error {
+        TokenError::BadName | TokenError::NoRights => Refusal::bad("invalid_value", error),
+        TokenError::Taken(_) | TokenError::TooMany => Refusal::new(StatusCode::CONFLICT, "taken", error)
+            .hint("`hivemind tokens` lists them; `hivemind tokens remove NAME` revokes one"),
+        TokenError::Unknown(_) => Refusal::missing("no_such_token", error).hint("`hivemind tokens` lists them"),
+        TokenError::NotKept(unkept) => Refusal::internal(unkept).hint(unkept.hint()),
+        TokenError::File { .. } | TokenError::Secret(_) => {
+            Refusal::internal(error).hint("make the data folder writable, and free some space on its disk")
+        }
+        TokenError::Damaged { .. } => Refusal::internal(error),
     }
 }
 

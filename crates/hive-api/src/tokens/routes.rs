@@ -2,10 +2,9 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
 use hive_types::{Done, IssuedToken, NewToken, OwnerTokenRenewal, TokenList};
 
-use super::{TokenError, Tokens};
+use super::{TokenError, Tokens, refusal};
 use crate::error::Refusal;
 use crate::rights::ADMIN;
 use crate::routes::Routes;
@@ -60,20 +59,4 @@ async fn aside<T: Send + 'static>(
 ) -> Result<T, Refusal> {
     let changed = tokio::task::spawn_blocking(move || change(&shared.tokens)).await.map_err(Refusal::internal)?;
     changed.map_err(refusal)
-}
-
-/// How a request is refused that could not change tokens.
-#[allow(clippy::needless_pass_by_value, reason = "map_err passes it by value")]
-pub(crate) fn refusal(error: TokenError) -> Refusal {
-    match &error {
-        TokenError::BadName | TokenError::NoRights => Refusal::bad("invalid_value", error),
-        TokenError::Taken(_) | TokenError::TooMany => Refusal::new(StatusCode::CONFLICT, "taken", error)
-            .hint("`hivemind tokens` lists them; `hivemind tokens remove NAME` revokes one"),
-        TokenError::Unknown(_) => Refusal::missing("no_such_token", error).hint("`hivemind tokens` lists them"),
-        TokenError::NotKept(unkept) => Refusal::internal(unkept).hint(unkept.hint()),
-        TokenError::File { .. } | TokenError::Secret(_) => {
-            Refusal::internal(error).hint("make the data folder writable, and free some space on its disk")
-        }
-        TokenError::Damaged { .. } => Refusal::internal(error),
-    }
 }
