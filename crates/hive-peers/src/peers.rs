@@ -312,7 +312,7 @@ impl Peers {
         drop(state);
         self.touch();
         if was_present {
-            // After everybody was told. A failure to save costs nothing but the time in the next run.
+            // Saved after everybody was told: if it fails, the next run does not know since when the machine is away.
             let _ = self.save();
         }
     }
@@ -450,7 +450,7 @@ mod tests {
 
     use super::*;
 
-    /// Since when the only machine is away, in seconds since 1970; 0 if unknown.
+    /// When the only machine went away, in seconds since 1970; 0 if unknown.
     fn away_since(peers: &Peers) -> u64 {
         match peers.views(|_| None).remove(0).state {
             PeerState::Unreachable { since, .. } => since,

@@ -209,7 +209,7 @@ impl<'a> Problem<'a> {
         if self.wanted.conversations <= 1 || order.len() == 1 {
             return Some(unlimited);
         }
-        // A lower limit on the slowest stage increases the sum; the best cost is where the two meet.
+        // Lowering the limit on the slowest stage increases the sum; the best cost is where the two meet.
         let (mut low, mut high) = (0.0, self.slowest_us(order, &unlimited.ranges));
         let mut best = unlimited;
         while high - low > high * CLOSE_ENOUGH {
