@@ -56,6 +56,8 @@ class Chats {
   /** The message to scroll to: the passage that a search found. */
   sought = $state<string | null>(null);
 
+  /** Ends when the last deletion has. */
+  #deletion: Promise<unknown> = Promise.resolve();
   #started = false;
   /** Writes of what is typed, one after the other, so that the newest is last. */
   #writes: Promise<unknown> = Promise.resolve();
@@ -202,7 +204,10 @@ class Chats {
     await this.#attempt(async () => {
       await this.#settle();
       this.news = { text: words.deleted(title), undo: id };
-      await api.delete(`/conversations/${id}`);
+      const deletion = api.delete(`/conversations/${id}`);
+      // A failure is told below.
+      this.#deletion = deletion.catch(() => undefined);
+      await deletion;
       if (id === this.open.id) await this.begin();
     });
   }
@@ -211,7 +216,10 @@ class Chats {
   async undo(): Promise<void> {
     const id = this.news?.undo;
     this.news = undefined;
-    if (id) await this.#attempt(() => api.post(`/conversations/${id}/restore`));
+    if (!id) return;
+    // An answer in progress is saved before its conversation is deleted: what is undone at once must not be deleted afterwards.
+    await this.#deletion;
+    await this.#attempt(() => api.post(`/conversations/${id}/restore`));
   }
 
   async export(): Promise<void> {

@@ -307,6 +307,26 @@ describe("a conversation", () => {
     await waitFor(() => expect(listed("Lisbon")).toBeTruthy());
   });
 
+  it("that is undone while its answer is still being saved is not deleted afterwards", async () => {
+    let saved = () => {};
+    const saving = new Promise<void>((done) => (saved = done));
+    mockIPC((command, given) => {
+      if (command === "follow") return node.follow(given as never);
+      if (command !== "request") return null;
+      const deletes = (given as { method: string }).method === "DELETE";
+      return deletes ? saving.then(() => node.request(given as never)) : node.request(given as never);
+    });
+    node.add("c", "Lisbon", [message({ id: "q1", role: "user", text: "One?" })]);
+    await open();
+    await waitFor(() => listed("Lisbon"));
+    await fireEvent.click(screen.getByRole("button", { name: "Delete Lisbon" }));
+    await fireEvent.click(await screen.findByRole("button", { name: "Undo" }));
+    saved();
+    await waitFor(() => expect(calls().slice(-2)).toEqual(["DELETE /conversations/c", "POST /conversations/c/restore"]));
+    await chats.refresh();
+    expect(listed("Lisbon")).toBeTruthy();
+  });
+
   it("is found by its words, shown with the passage, and opened at it", async () => {
     node.add("c", "Lisbon", [message({ id: "q1", role: "user", text: "Where?" }), message({ id: "a1", text: "By the old tram" })]);
     node.add("d", "Dates", [message({ id: "q9", role: "user", text: "When?" })]);
