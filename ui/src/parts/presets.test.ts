@@ -132,6 +132,10 @@ it("finds a prompt after a slash, and inserts it", async () => {
   put("Ants", "Bees", "Wasps");
   await open();
   field().focus();
+  // Ctrl+/ lists the shortcuts instead.
+  for (const held of [{ ctrlKey: true }, { metaKey: true }, { altKey: true }]) {
+    expect(await fireEvent.keyDown(field(), { key: "/", ...held })).toBe(true);
+  }
   expect(await fireEvent.keyDown(field(), { key: "/" })).toBe(false);
   await waitFor(() => expect(options()).toEqual(["Ants", "Bees", "Wasps"]));
   expect(document.activeElement).toBe(finder());
