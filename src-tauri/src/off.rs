@@ -32,7 +32,9 @@ impl From<&ApiError> for Off {
         let why = error.to_string();
         match error {
             ApiError::Bind { .. } | ApiError::NotLoopback(_) => Self::Port { why },
-            ApiError::Tokens(_) | ApiError::Browsers(_) => Self::Other { why, hint: error.hint().map(str::to_owned) },
+            ApiError::Tokens(_) | ApiError::Browsers(_) | ApiError::BindForBrowsers { .. } => {
+                Self::Other { why, hint: error.hint().map(str::to_owned) }
+            }
         }
     }
 }

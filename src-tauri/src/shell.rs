@@ -1,12 +1,11 @@
 //! The shell around the node: the state that commands and the tray share, and the task that keeps them up to date.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use hive_api::{Allowed, Api, DEFAULT_BROWSER_ADDRESS, Direct, Page, Pages};
+use hive_api::{Allowed, Api, Direct, Page, Pages};
 use hive_mind::{Chats, Store};
 use hive_node::data::DataFolder;
 use hive_node::settings::Settings;
@@ -158,9 +157,8 @@ impl Shell {
             let found = assets.get(path.to_owned())?;
             Some(Page { bytes: found.bytes.into() })
         });
-        let addresses: Vec<IpAddr> = self.node.status().addresses.iter().map(SocketAddr::ip).collect();
-        let bind = settings.browser_bind.unwrap_or(DEFAULT_BROWSER_ADDRESS);
-        let opened = api.open_to_browsers(settings.browser.unwrap_or_default(), bind, pages, &addresses).await;
+        let access = settings.browser.unwrap_or_default();
+        let opened = api.open_to_browsers(access, settings.browser_bind, pages).await;
         opened.map_err(|error| Problem::new("browsers", &error).hinted(error.hint()))
     }
 

@@ -17,6 +17,14 @@ pub enum ApiError {
         /// The operating system's error.
         why: std::io::Error,
     },
+    /// The address for other devices cannot be used.
+    #[error("the pages for browsers cannot listen on {address}: {why}")]
+    BindForBrowsers {
+        /// The address.
+        address: SocketAddr,
+        /// The operating system's error.
+        why: std::io::Error,
+    },
     /// The pages cannot be opened to other devices.
     #[error("the pages cannot be opened to other devices: {0}")]
     Browsers(String),
@@ -34,6 +42,7 @@ impl ApiError {
                 Some("another HiveMind may run; choose another --api address")
             }
             Self::Bind { .. } => Some("choose another --api address, or leave it out for 127.0.0.1:4483"),
+            Self::BindForBrowsers { .. } => Some("set `browser_bind` in config.toml to an address with a free port"),
             Self::Tokens(_) | Self::Browsers(_) => {
                 Some("make the data folder writable, and free some space on its disk")
             }

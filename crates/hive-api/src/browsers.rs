@@ -9,6 +9,7 @@ use crate::rights::{ADMIN, Needs};
 use crate::routes::Routes;
 use crate::shared::Shared;
 use crate::tokens::TokenError;
+use crate::web;
 
 /// What a browser may do: everything that its pages show.
 const RIGHTS: [Right; 5] = [Right::Chat, Right::Models, Right::Machines, Right::Conversations, Right::Browser];
@@ -18,7 +19,7 @@ pub(crate) fn routes() -> Routes<Shared> {
 }
 
 async fn make(State(shared): State<Shared>) -> Result<Json<BrowserLink>, Refusal> {
-    let link = shared.web.link().ok_or_else(|| {
+    let link = shared.web.link(&web::addresses(&shared.node)).ok_or_else(|| {
         Refusal::conflict("browsers_off", "HiveMind is not open to browsers")
             .hint("turn it on in Settings, or start the node with `hivemind node --browser here`")
     })?;

@@ -58,22 +58,13 @@ async fn peers(State(node): State<Node>) -> Json<Vec<PeerView>> {
 const UPDATE_PAUSE: Duration = Duration::from_millis(100);
 
 async fn events(State(node): State<Node>) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
-    let mut changes = node.changes();
-    changes.mark_changed();
-    let start = (node, changes, 0);
-    let stream = futures_util::stream::unfold(start, |(node, mut changes, heard)| async move {
-        tokio::select! {
-            changed = changes.changed() => changed.ok()?,
-            () = node.ending() => return None,
-        }
+    let mut heard = 0;
+    followed(node, move |node| {
         let notices = node.notices(heard);
-        let heard = notices.last().map_or(heard, |notice| notice.number);
-        let update = Update { status: views::status(&node), notices };
-        let event = Event::default().event("update").json_data(&update).unwrap_or_default();
-        tokio::time::sleep(UPDATE_PAUSE).await;
-        Some((Ok(event), (node, changes, heard)))
-    });
-    Sse::new(stream).keep_alive(KeepAlive::default())
+        heard = notices.last().map_or(heard, |notice| notice.number);
+        let update = Update { status: views::status(node), notices };
+        Event::default().event("update").json_data(&update).unwrap_or_default()
+    })
 }
 
 /// Sends what the pages show, now and after every change.
@@ -81,19 +72,29 @@ async fn view(
     State(node): State<Node>,
     Query(ViewQuery { language }): Query<ViewQuery>,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
-    let mut changes = node.changes();
-    changes.mark_changed();
     // Notifications, colours and updates are the app's own.
     let taste = Taste { notify: Some(false), language, ..Taste::default() };
-    let stream = futures_util::stream::unfold((node, changes), move |(node, mut changes)| async move {
+    followed(node, move |node| {
+        let shown = hive_view::snapshot(&views::status(node), taste, hive_view::Update::default());
+        Event::default().json_data(&shown).unwrap_or_default()
+    })
+}
+
+/// Sends an event about the node now and after every change, until the node stops.
+fn followed(
+    node: Node,
+    event: impl FnMut(&Node) -> Event + Send + 'static,
+) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+    let mut changes = node.changes();
+    changes.mark_changed();
+    let stream = futures_util::stream::unfold((node, changes, event), |(node, mut changes, mut event)| async move {
         tokio::select! {
             changed = changes.changed() => changed.ok()?,
             () = node.ending() => return None,
         }
-        let shown = hive_view::snapshot(&views::status(&node), taste, hive_view::Update::default());
-        let event = Event::default().json_data(&shown).unwrap_or_default();
+        let sent = event(&node);
         tokio::time::sleep(UPDATE_PAUSE).await;
-        Some((Ok(event), (node, changes)))
+        Some((Ok(sent), (node, changes, event)))
     });
     Sse::new(stream).keep_alive(KeepAlive::default())
 }

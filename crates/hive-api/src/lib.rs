@@ -40,7 +40,7 @@ mod views;
 mod web;
 
 use std::io::Write;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -96,18 +96,24 @@ fn server_routes() -> Routes<Shared> {
 }
 
 /// A running API. Dropping it stops listening, as [`Api::stop`] does; responses in progress have two seconds to finish.
-#[derive(Debug)]
 pub struct Api {
     address: SocketAddr,
     warning: Option<DataWarning>,
     tokens: Arc<tokens::Tokens>,
     web: Arc<web::Web>,
+    node: Node,
     /// What other devices are served.
     network: Router,
     /// Dropping it stops the server.
     stop: oneshot::Sender<()>,
     /// Completes when the last connection has closed.
     served: JoinHandle<()>,
+}
+
+impl std::fmt::Debug for Api {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Api").field("address", &self.address).finish_non_exhaustive()
+    }
 }
 
 impl Api {
@@ -134,7 +140,7 @@ impl Api {
         let web = Arc::new(web::Web::new(folder, address, links.clone()));
         let local = Local { node: node.clone(), chats };
         let quit = watch::channel(false).0;
-        let shared = Shared { node, tokens: tokens.clone(), web: web.clone(), links, address, quit };
+        let shared = Shared { node: node.clone(), tokens: tokens.clone(), web: web.clone(), links, address, quit };
         let (router, needs) = local_routes().with_state(local).merge(server_routes()).into_parts();
         let needs = Arc::new(needs);
         let here = guard::Guard::here(tokens.clone(), needs.clone(), web.clone(), address, allowed);
@@ -150,7 +156,7 @@ impl Api {
         let (stop, stopped) = oneshot::channel();
         #[allow(clippy::disallowed_methods, reason = "Api::stop waits for it")]
         let served = tokio::spawn(server::serve(listener, None, app, server::Limits::default(), stopped));
-        Ok(Self { address, warning, tokens, web, network, stop, served })
+        Ok(Self { address, warning, tokens, web, node, network, stop, served })
     }
 
     /// Stops accepting requests and waits up to two seconds for responses in progress. Pending answers return what they
@@ -162,24 +168,24 @@ impl Api {
         let _ = self.served.await;
     }
 
-    /// Opens HiveMind's pages to browsers, or closes them. `bind` is where other devices reach them, and `addresses` are
-    /// this machine's own.
+    /// Opens HiveMind's pages to browsers, or closes them. `bind` is where other devices reach them;
+    /// [`DEFAULT_BROWSER_ADDRESS`] if `None`.
     ///
     /// # Errors
-    /// The address for other devices cannot be used, or there is no certificate for it.
+    /// The address for other devices cannot be used, or there is no certificate for it. The pages are closed then.
     pub async fn open_to_browsers(
         &self,
         access: BrowserAccess,
-        bind: SocketAddr,
+        bind: Option<SocketAddr>,
         pages: Pages,
-        addresses: &[IpAddr],
     ) -> Result<(), ApiError> {
-        self.web.open(access, bind, pages, addresses, self.network.clone()).await
+        let (bind, addresses) = (bind.unwrap_or(DEFAULT_BROWSER_ADDRESS), web::addresses(&self.node));
+        self.web.open(access, bind, pages, &addresses, self.network.clone()).await
     }
 
     /// Makes a link that lets one browser in; none if the pages are closed.
     pub fn browser_link(&self) -> Option<BrowserLink> {
-        self.web.link()
+        self.web.link(&web::addresses(&self.node))
     }
 
     /// Set if the location could not be written, so that programs may not find the API.

@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use axum::Router;
 use axum::extract::Request;
 use axum::response::Response;
+use hive_node::Node;
 use hive_types::{BrowserAccess, BrowserCertificate, BrowserLink};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -47,6 +48,7 @@ pub(crate) struct Web {
 #[derive(Default)]
 struct State {
     pages: Option<Pages>,
+    /// Where the second listener is bound, and its certificate.
     network: Option<(SocketAddr, BrowserCertificate)>,
 }
 
@@ -68,7 +70,8 @@ impl Web {
         Self { folder: folder.to_owned(), here, links, state, listener }
     }
 
-    /// Opens or closes the pages. `addresses` are this machine's own, and `app` is what the second listener serves.
+    /// Opens or closes the pages. `addresses` are this machine's own, and `app` is what the second listener serves. If
+    /// it fails, they are closed.
     pub(crate) async fn open(
         &self,
         access: BrowserAccess,
@@ -83,21 +86,22 @@ impl Web {
             // If it panicked, there is nothing left to wait for.
             let _ = served.await;
         }
-        *self.state() = State { pages: Some(pages).filter(|_| access != BrowserAccess::Off), network: None };
+        *self.state() = State::default();
         if access != BrowserAccess::Network {
+            self.state().pages = Some(pages).filter(|_| access == BrowserAccess::Here);
             return Ok(());
         }
         let known =
             certificate::open(&self.folder, addresses).map_err(|error| ApiError::Browsers(error.to_string()))?;
-        let socket = TcpListener::bind(bind).await.map_err(|why| ApiError::Bind { address: bind, why })?;
-        let bound = socket.local_addr().map_err(|why| ApiError::Bind { address: bind, why })?;
-        let seen = if bound.ip().is_unspecified() { reachable(addresses) } else { bound.ip() };
-        self.state().network = Some((SocketAddr::new(seen, bound.port()), known.view));
+        let not_bound = |why| ApiError::BindForBrowsers { address: bind, why };
+        let socket = TcpListener::bind(bind).await.map_err(not_bound)?;
+        let bound = socket.local_addr().map_err(not_bound)?;
         let (stop, stopped) = oneshot::channel();
         let tls = TlsAcceptor::from(known.config);
         #[allow(clippy::disallowed_methods, reason = "Web::open and Web::close wait for it")]
         let served = tokio::spawn(server::serve(socket, Some(tls), app, Limits::default(), stopped));
         *listener = Some(Listener { stop, served });
+        *self.state() = State { pages: Some(pages), network: Some((bound, known.view)) };
         Ok(())
     }
 
@@ -117,13 +121,16 @@ impl Web {
         pages::page(request, &pages)
     }
 
-    /// Makes a link that lets one browser in; none if the pages are closed.
-    pub(crate) fn link(&self) -> Option<BrowserLink> {
+    /// Makes a link that lets one browser in; none if the pages are closed. `addresses` are this machine's own now.
+    pub(crate) fn link(&self, addresses: &[IpAddr]) -> Option<BrowserLink> {
         let state = self.state();
         state.pages.as_ref()?;
         let code = self.links.make();
         let (base, certificate) = match &state.network {
-            Some((address, certificate)) => (format!("https://{address}"), Some(certificate.clone())),
+            Some((bound, certificate)) => {
+                let seen = if bound.ip().is_unspecified() { reachable(addresses) } else { bound.ip() };
+                (format!("https://{}", SocketAddr::new(seen, bound.port())), Some(certificate.clone()))
+            }
             None => (format!("http://{}", self.here), None),
         };
         let valid_for_s = links::VALID.as_secs();
@@ -134,6 +141,11 @@ impl Web {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// This machine's addresses.
+pub(crate) fn addresses(node: &Node) -> Vec<IpAddr> {
+    node.status().addresses.iter().map(SocketAddr::ip).collect()
 }
 
 /// The address that another device on the network would use.

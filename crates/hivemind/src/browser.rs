@@ -1,11 +1,9 @@
 //! `hivemind browser`: a link that opens HiveMind in a browser; and the pages themselves, which are part of this program.
 
 use std::borrow::Cow;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use hive_api::{Api, BrowserAccess, DEFAULT_BROWSER_ADDRESS, Page, Pages};
-use hive_node::Node;
+use hive_api::{Api, BrowserAccess, Page, Pages};
 use hive_node::settings::Settings;
 use hive_types::BrowserLink;
 
@@ -30,7 +28,7 @@ pub(crate) async fn link(client: &Client, as_json: bool) -> Result<(), Failure> 
 }
 
 /// Opens the pages to browsers as the settings say.
-pub(crate) async fn open(api: &Api, node: &Node, settings: &Settings) -> Result<(), Failure> {
+pub(crate) async fn open(api: &Api, settings: &Settings) -> Result<(), Failure> {
     let access = settings.browser.unwrap_or_default();
     if access != BrowserAccess::Off && PAGES.is_empty() {
         return Err(Failure::usage("this build of hivemind has no pages for browsers")
@@ -40,8 +38,6 @@ pub(crate) async fn open(api: &Api, node: &Node, settings: &Settings) -> Result<
         let (_, bytes) = PAGES.iter().find(|(name, _)| *name == path)?;
         Some(Page { bytes: Cow::Borrowed(*bytes) })
     });
-    let addresses: Vec<IpAddr> = node.status().addresses.iter().map(SocketAddr::ip).collect();
-    let bind = settings.browser_bind.unwrap_or(DEFAULT_BROWSER_ADDRESS);
-    let opened = api.open_to_browsers(access, bind, pages, &addresses).await;
+    let opened = api.open_to_browsers(access, settings.browser_bind, pages).await;
     opened.map_err(|error| Failure::new(&error).hinted(error.hint()))
 }

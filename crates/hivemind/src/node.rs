@@ -41,7 +41,7 @@ pub(crate) async fn run(arguments: NodeArguments, folder: &Path) -> Result<(), F
             return Err(Failure::new(&error).hinted(error.hint()));
         }
     };
-    if let Err(failure) = browser::open(&api, &node, &browsers).await {
+    if let Err(failure) = browser::open(&api, &browsers).await {
         api.stop().await;
         node.stop().await;
         return Err(failure);

@@ -1,6 +1,8 @@
 /** The node as a browser reaches it: by HTTP, with a token of this browser's own. */
 
 import { nameOf } from "./browser-name";
+import { why } from "./call";
+import { words } from "./words";
 
 /** Local storage key of the token. */
 const TOKEN = "token";
@@ -46,7 +48,7 @@ class Browser {
         const { token } = await this.#ask<{ token: string }>("POST", "/hive/v1/browsers", { code, name: nameOf(navigator.userAgent) });
         localStorage.setItem(TOKEN, token);
       } catch (thrown) {
-        if (!localStorage.getItem(TOKEN)) this.problem = (thrown as Failure).message;
+        if (!localStorage.getItem(TOKEN)) this.problem = why(thrown);
       }
     }
     this.isIn = localStorage.getItem(TOKEN) !== null;
@@ -101,15 +103,15 @@ class Browser {
     });
     if (response.ok) return response;
     const reply = (await response.json().catch(() => undefined)) as { error: Failure } | undefined;
-    if (response.status === 401) this.#leave(reply?.error.message ?? "");
+    if (response.status === 401) this.#leave();
     // eslint-disable-next-line @typescript-eslint/only-throw-error
     throw reply?.error ?? unreachable(response.statusText);
   }
 
   /** The token was revoked: this browser has to be let in again. */
-  #leave(why: string): void {
+  #leave(): void {
     localStorage.removeItem(TOKEN);
-    this.problem = why;
+    this.problem = words.keyRevoked;
     this.isIn = false;
     for (const followed of this.#followed.values()) followed.abort();
     this.#followed.clear();

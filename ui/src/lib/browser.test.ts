@@ -2,6 +2,7 @@ import { afterEach, beforeEach, expect, it, vi } from "vitest";
 
 import { nameOf } from "./browser-name";
 import { browser, events } from "./browser.svelte";
+import { words } from "./words";
 
 beforeEach(() => {
   localStorage.clear();
@@ -55,7 +56,7 @@ it("a used link says so, unless the browser is in", async () => {
   vi.stubGlobal("fetch", () => Promise.resolve(reply(403, { error: { code: "link_used", message: "this link was used before" } })));
   history.replaceState(null, "", "/#in=abc234");
   await browser.open();
-  expect([browser.isIn, browser.problem]).toEqual([false, "this link was used before"]);
+  expect([browser.isIn, browser.problem]).toEqual([false, "This link was used before"]);
   localStorage.setItem("token", "hive-x");
   browser.problem = "";
   history.replaceState(null, "", "/#in=abc234");
@@ -71,5 +72,5 @@ it("a revoked token locks it out, and an unreachable node does not", async () =>
   expect(browser.isIn).toBe(true);
   vi.stubGlobal("fetch", () => Promise.resolve(reply(401, { error: { code: "revoked", message: "the API token was revoked" } })));
   await expect(browser.request("GET", "/hive/v1/status")).rejects.toMatchObject({ code: "revoked" });
-  expect([browser.isIn, localStorage.getItem("token"), browser.problem]).toEqual([false, null, "the API token was revoked"]);
+  expect([browser.isIn, localStorage.getItem("token"), browser.problem]).toEqual([false, null, words.keyRevoked]);
 });

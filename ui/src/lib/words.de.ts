@@ -367,6 +367,7 @@ export const german: Words = {
   browserWarns:
     "Der Browser warnt, dass er diesen Rechner nicht kennt. Nur fortfahren, wenn das angezeigte Zertifikat diesen SHA-256-Fingerabdruck hat:",
   enter: "Dieser Browser ist nicht verbunden",
+  keyRevoked: "Sein Schlüssel wurde entzogen.",
   enterHow: "In HiveMind auf dem eigenen Rechner unter Einstellungen „Browser und Telefon“ wählen und den Link öffnen oder den Code scannen.",
   language: "Sprache",
   systemLanguage: "Automatisch",

@@ -397,6 +397,7 @@ export const english = {
   browserWarns:
     "The browser warns that it does not know this machine. Continue only if the certificate it shows has this SHA-256 fingerprint:",
   enter: "This browser is not connected",
+  keyRevoked: "Its key was revoked.",
   enterHow: "In HiveMind on your machine, open Settings, choose Browser and phone, and open the link or scan the code.",
   language: "Language",
   systemLanguage: "Automatic",

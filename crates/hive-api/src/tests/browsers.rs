@@ -20,7 +20,7 @@ fn pages() -> Pages {
 impl Running {
     async fn open(&self, access: BrowserAccess) {
         let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
-        self.api.open_to_browsers(access, loopback, pages(), &[loopback.ip()]).await.unwrap();
+        self.api.open_to_browsers(access, Some(loopback), pages()).await.unwrap();
     }
 
     async fn link(&self) -> BrowserLink {
@@ -132,5 +132,21 @@ async fn other_devices_are_served_over_tls_with_the_key_that_was_shown_and_as_br
 
     running.open(BrowserAccess::Here).await;
     assert!(http.get(format!("{base}/")).send().await.is_err(), "the listener has closed");
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_that_cannot_be_opened_to_other_devices_are_open_to_nobody() {
+    let running = Running::start().await;
+    running.open(BrowserAccess::Here).await;
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let _holder = std::net::TcpListener::bind(taken).unwrap();
+    let refused = running.api.open_to_browsers(BrowserAccess::Network, Some(taken), pages()).await.unwrap_err();
+    assert!(refused.to_string().starts_with(&format!("the pages for browsers cannot listen on {taken}")), "{refused}");
+    // It is for the app's window as well, which has no flags.
+    assert!(refused.hint().is_some_and(|hint| hint.contains("browser_bind") && !hint.contains("--")));
+    assert_eq!(running.ask(None, "GET", "/").send().await.unwrap().status(), StatusCode::UNAUTHORIZED);
+    let link = running.ask(Some(&running.owner()), "POST", "/hive/v1/browsers/links").send().await.unwrap();
+    assert_eq!(error_of(link).await.1["code"], "browsers_off");
     running.stop().await;
 }

@@ -15,7 +15,7 @@ use crate::model_request::ModelRequest;
 use crate::tokenizer::KeptTokenizer;
 
 /// How long a request waits for a tokenizer that is being read; the next request finds it.
-const PATIENCE: Duration = Duration::from_secs(3);
+const READING_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long a tokenizer is kept after its last use.
 const KEPT_FOR: Duration = Duration::from_mins(2);
@@ -42,7 +42,7 @@ impl Serving {
                 () = serving.member().stopping() => {}
             }
         });
-        match tokio::time::timeout(PATIENCE, opened).await {
+        match tokio::time::timeout(READING_TIMEOUT, opened).await {
             Ok(Ok(model)) => model,
             Ok(Err(_)) | Err(_) => Err(CountError::NotRead),
         }
