@@ -126,7 +126,7 @@ fn a_phone_is_let_in_by_a_link_and_chats_until_its_key_is_revoked() {
     assert_eq!(phone.script("return location.hash"), "", "the code does not stay in the address");
     phone.script(
         "const field = document.querySelector('.field textarea');
-        field.value = 'Why do bees dance?';
+        field.value = 'What is the capital of France?';
         field.dispatchEvent(new Event('input', { bubbles: true }));",
     );
     let send = "const send = [...document.querySelectorAll('button')].find((button) =>
@@ -145,7 +145,7 @@ fn a_phone_is_let_in_by_a_link_and_chats_until_its_key_is_revoked() {
     assert_eq!(barriers, true, "nothing is wider than the screen");
     // The same conversation is in the app.
     app.click("Chat");
-    patiently("the chat in the app", || app.text(".list").contains("Why do bees dance?"));
+    patiently("the chat in the app", || app.text(".list").contains("What is the capital of France?"));
 
     phone.script(
         "[...document.querySelectorAll('nav button')].find((each) => each.innerText.trim() === 'Machines').click()",
@@ -154,7 +154,7 @@ fn a_phone_is_let_in_by_a_link_and_chats_until_its_key_is_revoked() {
     phone.picture("phone-machines");
     // It comes back without a link.
     phone.open(url.split('#').next().unwrap());
-    patiently("the chat again", || phone.says("Why do bees dance?"));
+    patiently("the chat again", || phone.says("What is the capital of France?"));
 
     assert!(hivemind(&folder, &["tokens", "remove", "Chrome on Linux"]).status().unwrap().success());
     patiently("it is out", || phone.says("This browser is not connected"));

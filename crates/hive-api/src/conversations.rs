@@ -11,6 +11,7 @@ use hive_types::{
 };
 use serde::Serialize;
 
+use crate::counts::counts;
 use crate::error::Refusal;
 use crate::rights::CONVERSATIONS;
 use crate::routes::Routes;
@@ -90,14 +91,7 @@ fn frame(event: &impl Serialize) -> Result<Event, axum::Error> {
 
 /// Sends the number of changes of the list, now and after each.
 async fn changes(State(chats): State<Chats>) -> Sse<impl Stream<Item = Result<Event, axum::Error>>> {
-    let mut changes = chats.changes();
-    changes.mark_changed();
-    let frames = stream::unfold(changes, |mut changes| async {
-        changes.changed().await.ok()?;
-        let count = *changes.borrow_and_update();
-        Some((frame(&count), changes))
-    });
-    Sse::new(frames).keep_alive(KeepAlive::default())
+    counts(chats.changes())
 }
 
 /// Sends the conversation, then what changes in it.

@@ -16,6 +16,7 @@ mod browsers;
 mod conversations;
 mod cors;
 mod counting;
+mod counts;
 mod direct;
 mod error;
 mod farewell;

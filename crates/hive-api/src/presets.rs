@@ -2,11 +2,12 @@
 
 use axum::Json;
 use axum::extract::{Path, State};
-use axum::response::sse::{Event, KeepAlive, Sse};
-use futures_util::{Stream, stream};
+use axum::response::sse::{Event, Sse};
+use futures_util::Stream;
 use hive_mind::{ChatError, Chats, Preset, Prompt};
 use hive_types::{ConversationSwitch, Done};
 
+use crate::counts::counts;
 use crate::error::Refusal;
 use crate::rights::CONVERSATIONS;
 use crate::routes::Routes;
@@ -35,14 +36,7 @@ async fn presets(State(chats): State<Chats>) -> Result<Json<Vec<Preset>>, Refusa
 
 /// Sends the number of changes of presets and prompts, now and after each.
 async fn changes(State(chats): State<Chats>) -> Sse<impl Stream<Item = Result<Event, axum::Error>>> {
-    let mut changes = chats.shelf_changes();
-    changes.mark_changed();
-    let frames = stream::unfold(changes, |mut changes| async {
-        changes.changed().await.ok()?;
-        let count = *changes.borrow_and_update();
-        Some((Event::default().json_data(count), changes))
-    });
-    Sse::new(frames).keep_alive(KeepAlive::default())
+    counts(chats.shelf_changes())
 }
 
 async fn put_preset(
