@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::driver::{App, Desktop, Look, patiently, settle};
-use crate::steps::{keep, note, said, surely};
+use crate::steps::{ask_at_length, keep, note, said, surely};
 use crate::{LONG, QUESTION};
 
 #[test]
@@ -29,8 +29,7 @@ fn a_person_asks_stops_goes_on_and_finds_everything_again() {
     app.picture("chat");
 
     // Stopped in the middle, what came stands, and is gone on with.
-    app.click("New chat");
-    app.ask(LONG);
+    ask_at_length(&app);
     patiently("it grows", || app.script("return document.querySelector('.body')?.innerText.length > 20") == true);
     app.picture("answering");
     app.click("Stop");

@@ -4,10 +4,10 @@ use std::process::{Command, Stdio};
 
 use serde_json::json;
 
+use crate::QUESTION;
 use crate::driver::{App, Desktop, Look, hivemind, patiently, settle};
 use crate::notices::Notices;
-use crate::steps::{Other, note, surely};
-use crate::{LONG, QUESTION};
+use crate::steps::{Other, ask_at_length, note, surely};
 
 /// A click that comes before the app listens for clicks, as no person's does, is not heard.
 fn shown_by_a_click(app: &App, notices: &Notices) {
@@ -203,8 +203,7 @@ fn a_machine_is_let_in_by_its_code_takes_layers_and_leaves_without_a_word_lost()
     let more = hivemind(&studio, &["share", "--memory", "100GB"]).stdout(Stdio::null()).status();
     assert!(more.unwrap().success());
     app.click("Chat");
-    app.click("New chat");
-    app.ask(LONG);
+    ask_at_length(&app);
     let length = "return document.querySelector('.body')?.innerText.length ?? 0";
     patiently("it grows", || app.script(length).as_u64() > Some(20));
     attic.kill();

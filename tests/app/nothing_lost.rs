@@ -4,12 +4,9 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::QUESTION;
 use crate::driver::{App, Desktop, Look, patiently, settle};
-use crate::steps::{note, surely};
-
-/// Its answer is longer than any of these tests waits for.
-const LONG: &str = "Write a very long story about bees.";
+use crate::steps::{ask_at_length, note, surely};
+use crate::{LONG, QUESTION};
 
 /// The answer that is shown.
 fn shown(app: &App) -> String {
@@ -19,13 +16,6 @@ fn shown(app: &App) -> String {
 fn grows_to(app: &App, letters: usize) -> String {
     patiently("it grows", || shown(app).len() >= letters);
     shown(app)
-}
-
-/// Asks for a long answer of the most certain words in a new chat.
-fn ask_surely(app: &App) {
-    app.click("New chat");
-    surely(app);
-    app.ask(LONG);
 }
 
 fn stop(app: &App) {
@@ -38,7 +28,7 @@ fn two_chats_answer_at_once_and_each_is_whole_for_whoever_returns() {
     let home = tempfile::tempdir().unwrap();
     settle(home.path(), "Studio");
     let app = App::start(Desktop::new(Look::Light), home.path());
-    ask_surely(&app);
+    ask_at_length(&app);
     let before = grows_to(&app, 40);
     // Another chat is asked and answered meanwhile; the list says that the first one goes on.
     app.click("New chat");
@@ -84,11 +74,11 @@ fn an_app_that_is_killed_or_quit_while_it_answers_goes_on_with_the_very_words() 
     settle(home.path(), "Studio");
     let rounds = if std::env::var_os("HIVEMIND_TEST_LONG").is_some() { 50 } else { 2 };
     let mut app = App::start(Desktop::new(Look::Light), home.path());
-    ask_surely(&app);
+    ask_at_length(&app);
     let undisturbed: String = grows_to(&app, COMPARED).chars().take(COMPARED).collect();
     stop(&app);
     for round in 0..=rounds {
-        ask_surely(&app);
+        ask_at_length(&app);
         let seen = grows_to(&app, 20 + 97 * round % 300);
         // A crash loses the words of a second at most; an app that its owner quits loses none.
         let desktop = if round < rounds {

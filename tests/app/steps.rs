@@ -5,6 +5,7 @@ use std::process::{Child, Output, Stdio};
 
 use serde_json::{Value, json};
 
+use crate::LONG;
 use crate::driver::{App, Ends, hivemind, patiently, settle};
 
 /// The words under an answer, which come with its end.
@@ -21,6 +22,13 @@ pub(crate) fn surely(app: &App) {
         range.dispatchEvent(new Event('input', { bubbles: true }));";
     app.script(body);
     app.click("Instructions and sampling");
+}
+
+/// Asks for a long answer of the most certain words in a new chat: words that were sampled may be few.
+pub(crate) fn ask_at_length(app: &App) {
+    app.click("New chat");
+    surely(app);
+    app.ask(LONG);
 }
 
 /// Puts a conversation among the others.

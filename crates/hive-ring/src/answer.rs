@@ -4,8 +4,8 @@
 //! position it expects next, and has the stage before it replay what is missing; the first stage gets the tokens from
 //! here. So only what the new stage does not have is recomputed, at prefill speed, and the answer resumes at the very
 //! next token. If no machine can take over, the model is loaded again wherever it fits, and prompt and answer are
-//! replayed. Sampling depends on the position and the kernels give the same bits for any chunking, so the words are
-//! those of an undisturbed run.
+//! replayed. Sampling depends on the position, and rows are replayed in the pieces of the first time (`Pieces`): kernels
+//! of a CPU give the same bits for any pieces, and a GPU's for the same ones. So the words are those of an undisturbed run.
 
 #[cfg(test)]
 #[allow(clippy::disallowed_methods, reason = "a test ends with its runtime")]
@@ -25,6 +25,7 @@ use std::time::Instant;
 
 use hive_model::Sampling;
 use hive_net::PeerId;
+use hive_stage::Pieces;
 use hive_text::detokenizer::Detokenizer;
 use hive_text::stop::StopStrings;
 use tokio::sync::OwnedSemaphorePermit;
@@ -52,6 +53,8 @@ pub(crate) struct Answer {
     end_tokens: Vec<u32>,
     last_position: u32,
     reuse: bool,
+    /// The pieces in which the known tokens were computed.
+    pieces: Pieces,
     /// How many of the known tokens the stages have in their KV caches already.
     cached: usize,
     /// The same when the answer began.
@@ -103,6 +106,7 @@ impl Answer {
             end_tokens: if request.ignore_end { Vec::new() } else { card.end_tokens.clone() },
             last_position: (prompt.len() + request.resume_tokens.len() + max_tokens - 1) as u32,
             reuse: request.reuse,
+            pieces: Pieces::default(),
             cached: 0,
             cached_at_first: 0,
             traffic: None,

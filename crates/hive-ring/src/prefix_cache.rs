@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use hive_protocol::Continued;
+use hive_stage::Pieces;
 
 /// Maximum number of retained sessions.
 const MOST_SESSIONS: usize = 8;
@@ -13,10 +14,20 @@ const SHORTEST: usize = 16;
 /// A person who has not sent the next turn after this time is probably doing something else.
 const WARM_FOR: Duration = Duration::from_mins(10);
 
-/// The retained sessions and their tokens, the most recent last.
+/// A session that the stages retain.
+#[derive(Debug)]
+struct Retained {
+    session: u128,
+    /// The tokens in its KV caches.
+    tokens: Vec<u32>,
+    /// The pieces in which they were computed.
+    pieces: Pieces,
+}
+
+/// The retained sessions, the most recent last.
 #[derive(Debug)]
 pub(crate) struct PrefixCache {
-    sessions: VecDeque<(u128, Vec<u32>)>,
+    sessions: VecDeque<Retained>,
     most_tokens: usize,
     /// When the most recent one was retained.
     latest: Option<Instant>,
@@ -29,21 +40,21 @@ impl PrefixCache {
     }
 
     /// Retains a session; returns those that have to make room for it.
-    pub(crate) fn retain(&mut self, session: u128, tokens: Vec<u32>) -> Vec<u128> {
-        self.sessions.push_back((session, tokens));
+    pub(crate) fn retain(&mut self, session: u128, tokens: Vec<u32>, pieces: Pieces) -> Vec<u128> {
+        self.sessions.push_back(Retained { session, tokens, pieces });
         self.latest = Some(Instant::now());
         let mut dropped = Vec::new();
         let total =
-            |sessions: &VecDeque<(u128, Vec<u32>)>| sessions.iter().map(|(_, tokens)| tokens.len()).sum::<usize>();
+            |sessions: &VecDeque<Retained>| sessions.iter().map(|retained| retained.tokens.len()).sum::<usize>();
         while self.sessions.len() > MOST_SESSIONS || total(&self.sessions) > self.most_tokens {
-            dropped.extend(self.sessions.pop_front().map(|(session, _)| session));
+            dropped.extend(self.sessions.pop_front().map(|retained| retained.session));
         }
         dropped
     }
 
     /// Drops all sessions and returns them.
     pub(crate) fn clear(&mut self) -> Vec<u128> {
-        self.sessions.drain(..).map(|(session, _)| session).collect()
+        self.sessions.drain(..).map(|retained| retained.session).collect()
     }
 
     /// Whether no session is retained.
@@ -56,9 +67,9 @@ impl PrefixCache {
         !self.is_empty() && self.latest.is_some_and(|latest| now < latest + WARM_FOR)
     }
 
-    /// Takes out the session that has the longest common prefix with `tokens`. At least one token is left to compute,
-    /// from which the next is sampled.
-    pub(crate) fn reuse(&mut self, tokens: &[u32]) -> Option<Continued> {
+    /// Takes out the session that has the longest common prefix with `tokens`, and the pieces in which it was computed.
+    /// At least one token is left to compute, from which the next is sampled.
+    pub(crate) fn reuse(&mut self, tokens: &[u32]) -> Option<(Continued, Pieces)> {
         let common = |retained: &[u32]| {
             let equal = retained.iter().zip(tokens).take_while(|(a, b)| a == b).count();
             equal.min(tokens.len().saturating_sub(1))
@@ -67,11 +78,11 @@ impl PrefixCache {
             .sessions
             .iter()
             .enumerate()
-            .map(|(index, (_, retained))| (index, common(retained)))
+            .map(|(index, retained)| (index, common(&retained.tokens)))
             .max_by_key(|(_, position)| *position)
             .filter(|(_, position)| *position >= SHORTEST)?;
-        let (session, _) = self.sessions.remove(index)?;
-        Some(Continued { session, position: position as u32 })
+        let Retained { session, pieces, .. } = self.sessions.remove(index)?;
+        Some((Continued { session, position: position as u32 }, pieces))
     }
 }
 
@@ -85,14 +96,22 @@ mod tests {
         range.collect()
     }
 
+    fn retain(cache: &mut PrefixCache, session: u128, tokens: Vec<u32>) -> Vec<u128> {
+        cache.retain(session, tokens, Pieces::default())
+    }
+
+    fn reuse(cache: &mut PrefixCache, tokens: &[u32]) -> Option<Continued> {
+        cache.reuse(tokens).map(|(continued, _)| continued)
+    }
+
     #[test]
     fn the_longest_prefix_is_reused_once() {
         let mut cache = PrefixCache::new(MOST_TOKENS);
-        assert!(cache.retain(1, tokens(0..30)).is_empty());
-        assert!(cache.retain(2, tokens(0..60)).is_empty());
-        assert_eq!(cache.reuse(&tokens(0..100)), Some(Continued { session: 2, position: 60 }));
-        assert_eq!(cache.reuse(&tokens(0..100)), Some(Continued { session: 1, position: 30 }));
-        assert_eq!(cache.reuse(&tokens(0..100)), None);
+        assert!(retain(&mut cache, 1, tokens(0..30)).is_empty());
+        assert!(retain(&mut cache, 2, tokens(0..60)).is_empty());
+        assert_eq!(reuse(&mut cache, &tokens(0..100)), Some(Continued { session: 2, position: 60 }));
+        assert_eq!(reuse(&mut cache, &tokens(0..100)), Some(Continued { session: 1, position: 30 }));
+        assert_eq!(reuse(&mut cache, &tokens(0..100)), None);
     }
 
     #[test]
@@ -100,46 +119,46 @@ mod tests {
         let mut cache = PrefixCache::new(MOST_TOKENS);
         let soon = Instant::now() + WARM_FOR / 2;
         assert!(!cache.is_warm(soon));
-        cache.retain(1, tokens(0..30));
+        retain(&mut cache, 1, tokens(0..30));
         assert!(cache.is_warm(soon) && !cache.is_warm(soon + WARM_FOR));
-        cache.reuse(&tokens(0..30));
+        reuse(&mut cache, &tokens(0..30));
         assert!(!cache.is_warm(soon));
     }
 
     #[test]
     fn all_sessions_that_are_dropped_are_named() {
         let mut cache = PrefixCache::new(MOST_TOKENS);
-        cache.retain(1, tokens(0..30));
-        cache.retain(2, tokens(0..60));
+        retain(&mut cache, 1, tokens(0..30));
+        retain(&mut cache, 2, tokens(0..60));
         assert_eq!(cache.clear(), [1, 2]);
-        assert!(cache.is_empty() && cache.reuse(&tokens(0..100)).is_none());
+        assert!(cache.is_empty() && reuse(&mut cache, &tokens(0..100)).is_none());
     }
 
     #[test]
     fn the_same_prompt_again_leaves_one_token_to_compute() {
         let mut cache = PrefixCache::new(MOST_TOKENS);
-        cache.retain(1, tokens(0..50));
-        assert_eq!(cache.reuse(&tokens(0..40)), Some(Continued { session: 1, position: 39 }));
+        retain(&mut cache, 1, tokens(0..50));
+        assert_eq!(reuse(&mut cache, &tokens(0..40)), Some(Continued { session: 1, position: 39 }));
     }
 
     #[test]
     fn another_conversation_reuses_nothing() {
         let mut cache = PrefixCache::new(MOST_TOKENS);
-        cache.retain(1, tokens(0..50));
+        retain(&mut cache, 1, tokens(0..50));
         let other: Vec<u32> = tokens(0..10).into_iter().chain(tokens(70..120)).collect();
-        assert_eq!(cache.reuse(&other), None);
-        assert_eq!(cache.reuse(&tokens(0..51)), Some(Continued { session: 1, position: 50 }));
+        assert_eq!(reuse(&mut cache, &other), None);
+        assert_eq!(reuse(&mut cache, &tokens(0..51)), Some(Continued { session: 1, position: 50 }));
     }
 
     #[test]
     fn the_cache_stays_within_bounds_and_the_oldest_session_goes() {
         let mut cache = PrefixCache::new(MOST_TOKENS);
         for session in 0..MOST_SESSIONS as u128 {
-            assert!(cache.retain(session, tokens(0..20)).is_empty());
+            assert!(retain(&mut cache, session, tokens(0..20)).is_empty());
         }
-        assert_eq!(cache.retain(99, tokens(0..20)), [0]);
-        let dropped = cache.retain(100, tokens(0..MOST_TOKENS as u32));
+        assert_eq!(retain(&mut cache, 99, tokens(0..20)), [0]);
+        let dropped = retain(&mut cache, 100, tokens(0..MOST_TOKENS as u32));
         assert_eq!(dropped.len(), MOST_SESSIONS);
-        assert_eq!(cache.retain(101, tokens(0..MOST_TOKENS as u32 + 1)), [100, 101]);
+        assert_eq!(retain(&mut cache, 101, tokens(0..MOST_TOKENS as u32 + 1)), [100, 101]);
     }
 }

@@ -14,6 +14,7 @@ pub mod fuzzing;
 mod host;
 mod locate;
 pub mod models;
+mod pieces;
 pub mod planning;
 mod runtime;
 mod stage;
@@ -22,5 +23,6 @@ pub mod testing;
 
 pub use catalogue::{Catalogue, Place};
 pub use host::{Held, HostOptions, StageHost};
+pub use pieces::Pieces;
 pub use runtime::{aside, runtime};
 pub use stage::{Destination, Failure, Fault, failure_of, prompt_frame, sampled_of};

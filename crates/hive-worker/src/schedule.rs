@@ -2,8 +2,12 @@
 //!
 //! A long prompt must not stall other conversations. While others are mid-answer, prompts are cut into pieces that take
 //! little longer than one token, and pieces and tokens alternate: a token waits for one piece at most, and is not
-//! delayed by a piece in its own batch. Alone, a prompt is computed in the chunks it arrived in. Results do not depend
-//! on the cuts.
+//! delayed by a piece in its own batch. Alone, a prompt is computed in the chunks it arrived in.
+//!
+//! With [`Arithmetic::Exact`], results do not depend on the cuts: short chunks that wait are joined, and prompts of
+//! several sessions share a batch. Otherwise a row's numbers depend on the rows computed with it, so what is replayed
+//! after a failure has to be computed in the pieces of the first time: each chunk is computed by itself, and only the
+//! first stage cuts, since everybody sees its cuts by the frames that it sends.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -12,6 +16,7 @@ use hive_model::shard::Input;
 use hive_model::{Hidden, SessionId};
 
 use super::protocol::Work;
+use hive_protocol::Arithmetic;
 
 /// Rows per batch: enough to use the kernels well, few enough that nobody waits long for the next batch.
 const MAX_BATCH_ROWS: usize = 1024;
@@ -19,6 +24,8 @@ const MAX_BATCH_ROWS: usize = 1024;
 const MIN_PIECE_ROWS: usize = 4;
 /// Largest piece while others wait, however fast pieces are.
 const MAX_PIECE_ROWS: usize = 256;
+/// Rows to which chunks that wait are joined: as many as in a chunk of a prompt.
+const JOINED_ROWS: usize = 256;
 /// Time limit of a piece, in tokens. A token waits half of it on average.
 const PIECE_TOKENS: f64 = 1.5;
 /// A conversation with a token this recently is mid-answer, even if its next token is still at another stage.
@@ -27,6 +34,8 @@ const IN_THE_MIDDLE: Duration = Duration::from_millis(250);
 /// Queued work, in order of arrival within each session.
 #[derive(Debug)]
 pub(super) struct Schedule {
+    /// Whether results do not depend on the cuts.
+    exact: bool,
     /// Single tokens, at most one per session.
     tokens: VecDeque<Work>,
     /// Prompts, and whatever arrived after them in their sessions.
@@ -44,6 +53,7 @@ pub(super) struct Schedule {
 impl Default for Schedule {
     fn default() -> Self {
         Self {
+            exact: true,
             tokens: VecDeque::new(),
             prompts: VecDeque::new(),
             latest_tokens: BTreeMap::new(),
@@ -55,7 +65,12 @@ impl Default for Schedule {
 }
 
 impl Schedule {
+    pub(super) fn of(arithmetic: Arithmetic) -> Self {
+        Self { exact: arithmetic == Arithmetic::Exact, ..Self::default() }
+    }
+
     pub(super) fn push(&mut self, work: Work) {
+        let Some(work) = self.join(work) else { return };
         let behind_its_prompt = self.prompts.iter().any(|prompt| prompt.session == work.session);
         let twice = self.tokens.iter().any(|token| token.session == work.session);
         if work.input.rows() == 1 && !behind_its_prompt && !twice {
@@ -63,6 +78,22 @@ impl Schedule {
         } else {
             self.prompts.push_back(work);
         }
+    }
+
+    /// Appends a chunk to the session's latest if that waits, and results do not depend on it; returns it otherwise.
+    fn join(&mut self, work: Work) -> Option<Work> {
+        if !self.exact {
+            return Some(work);
+        }
+        if let Some(latest) = self.prompts.iter_mut().rfind(|latest| latest.session == work.session) {
+            return joined(latest, work);
+        }
+        let Some(at) = self.tokens.iter().position(|token| token.session == work.session) else { return Some(work) };
+        let rest = joined(&mut self.tokens[at], work);
+        if rest.is_none() {
+            self.prompts.extend(self.tokens.remove(at));
+        }
+        rest
     }
 
     /// Drops a session's queued work: its answer is done or cancelled.
@@ -82,7 +113,8 @@ impl Schedule {
         self.latest_tokens.extend(self.tokens.iter().map(|token| (token.session, now)));
         let others_wait = self.prompts.iter().any(|prompt| self.others_wait(prompt, now));
         let prompts_turn = self.tokens.is_empty() || (self.tokens_had_their_turn && !self.prompts.is_empty());
-        if others_wait
+        let apart = others_wait || !self.exact;
+        if apart
             && prompts_turn
             && let Some(first) = self.first_ready()
         {
@@ -98,7 +130,7 @@ impl Schedule {
             sessions.insert(token.session);
             batch.push(token);
         }
-        if others_wait {
+        if apart {
             return batch;
         }
         let mut rows = batch.len();
@@ -128,7 +160,11 @@ impl Schedule {
     /// A piece of a prompt.
     fn piece(&mut self, which: usize, now: Instant) -> Option<Work> {
         let prompt = self.prompts.remove(which)?;
-        let rows = if self.others_wait(&prompt, now) { self.piece_rows as usize } else { MAX_BATCH_ROWS };
+        let rows = match &prompt.input {
+            Input::Hidden(_) if !self.exact => usize::MAX,
+            _ if self.others_wait(&prompt, now) => self.piece_rows as usize,
+            _ => MAX_BATCH_ROWS,
+        };
         let (piece, rest) = cut(prompt, rows);
         if let Some(rest) = rest {
             self.prompts.insert(which, rest);
@@ -160,6 +196,26 @@ impl Schedule {
         };
         here || self.latest_tokens.iter().any(lately)
     }
+}
+
+/// Appends work to the one before it if that samples no token and both are few rows; returns it otherwise.
+fn joined(before: &mut Work, work: Work) -> Option<Work> {
+    let rows = before.input.rows();
+    if before.sample || before.position + rows as u32 != work.position || rows + work.input.rows() > JOINED_ROWS {
+        return Some(work);
+    }
+    match (&mut before.input, work.input) {
+        (Input::Tokens(first), Input::Tokens(then)) => first.extend(then),
+        (Input::Hidden(first), Input::Hidden(then))
+            if (first.activation, first.width) == (then.activation, then.width) =>
+        {
+            first.rows += then.rows;
+            first.bytes.extend(then.bytes);
+        }
+        (_, input) => return Some(Work { input, ..work }),
+    }
+    before.sample = work.sample;
+    None
 }
 
 /// The first `rows` of an item, and the rest. Only the last piece samples a token.
@@ -285,6 +341,65 @@ mod tests {
         schedule.push(work(2, 0, 256));
         assert_eq!(shape(&schedule.next(now)), [(1, 0, 256), (2, 0, 256)]);
         assert_eq!(shape(&schedule.next(now)), [(1, 256, 256)]);
+    }
+
+    #[test]
+    fn rows_that_are_replayed_one_by_one_are_joined_where_that_changes_nothing() {
+        let mut schedule = Schedule::of(Arithmetic::Exact);
+        for position in 20..300 {
+            schedule.push(Work { sample: position >= 298, ..work(1, position, 1) });
+        }
+        schedule.push(Work { sample: false, ..work(2, 0, 1) });
+        let now = Instant::now();
+        assert_eq!(shape(&schedule.next(now)), [(2, 0, 1)]);
+        let later = now + IN_THE_MIDDLE * 2;
+        assert_eq!(shape(&schedule.next(later)), [(1, 20, 256)]);
+        assert_eq!(shape(&schedule.next(later)), [(1, 276, 23)]);
+        assert_eq!(shape(&schedule.next(later)), [(1, 299, 1)]);
+        assert!(schedule.is_empty());
+    }
+
+    #[test]
+    fn what_is_joined_is_what_came() {
+        let hidden = |position: u32, bytes: [u8; 4]| {
+            let hidden =
+                Hidden { activation: hive_model::ActivationType::F16, rows: 1, width: 2, bytes: bytes.to_vec() };
+            Work { session: SessionId(1), position, sample: position == 6, input: Input::Hidden(hidden) }
+        };
+        let mut schedule = Schedule::of(Arithmetic::Exact);
+        schedule.push(hidden(5, [1, 2, 3, 4]));
+        schedule.push(hidden(6, [5, 6, 7, 8]));
+        let batch = schedule.next(Instant::now());
+        let [Work { position: 5, sample: true, input: Input::Hidden(joined), .. }] = batch.as_slice() else {
+            panic!("{batch:?}")
+        };
+        assert_eq!((joined.rows, joined.bytes.as_slice()), (2, [1, 2, 3, 4, 5, 6, 7, 8].as_slice()));
+    }
+
+    #[test]
+    fn where_results_depend_on_the_pieces_they_are_those_that_came() {
+        let (mut schedule, now) = (Schedule::of(Arithmetic::Gpu), Instant::now());
+        let hidden = |session: u128, position: u32, rows: usize| {
+            let hidden =
+                Hidden { activation: hive_model::ActivationType::F16, rows, width: 1, bytes: vec![0; 2 * rows] };
+            Work { sample: false, input: Input::Hidden(hidden), ..work(session, position, rows) }
+        };
+        // One prompt, and rows that are replayed one by one, beside a token of another conversation.
+        schedule.push(hidden(2, 70, 1));
+        for work in [hidden(1, 0, 200), hidden(1, 200, 1), hidden(1, 201, 1), hidden(3, 0, 50)] {
+            schedule.push(work);
+        }
+        assert_eq!(shape(&schedule.next(now)), [(2, 70, 1)]);
+        let rest = [(1, 0, 200), (1, 200, 1), (1, 201, 1), (3, 0, 50)];
+        for piece in rest {
+            assert_eq!(shape(&schedule.next(now)), [piece]);
+        }
+        assert!(schedule.is_empty());
+        // The first stage cuts, and says so by what it sends.
+        schedule.push(work(2, 71, 1));
+        schedule.push(work(1, 0, 100));
+        assert_eq!(shape(&schedule.next(now)), [(2, 71, 1)]);
+        assert_eq!(shape(&schedule.next(now)), [(1, 0, 4)]);
     }
 
     #[test]

@@ -221,6 +221,7 @@ impl Computer {
                     (false, false) => Arithmetic::ByShape,
                 };
                 self.shard = Some(shard);
+                self.schedule = Schedule::of(arithmetic);
                 self.say(&FromWorker::Loaded { device, arithmetic })
             }
             Err(LoadError::Tensor(error)) if !matches!(error, TensorError::Read { .. }) => {

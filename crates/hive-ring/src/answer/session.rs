@@ -30,7 +30,8 @@ impl Answer {
     /// and a stage that has been taken over since gets a replay of it. A stage that cannot be reached is reported, and
     /// gets its replay after the failover.
     pub(super) async fn open(&mut self) -> mpsc::Receiver<Frame> {
-        if let Some(continued) = self.reuse.then(|| self.ring.reuse_prefix(&self.known())).flatten() {
+        if let Some((continued, pieces)) = self.reuse.then(|| self.ring.reuse_prefix(&self.known())).flatten() {
+            self.pieces.continue_from(pieces, continued.position);
             let (frames, opened) = self.open_with(Some(continued)).await;
             if let Ok(positions) = opened {
                 if positions.iter().any(|position| *position < continued.position)
@@ -159,7 +160,7 @@ impl Answer {
             let mut known = self.known();
             // The last token was sampled, and never an input.
             known.pop();
-            self.ring.retain(self.session, known).await;
+            self.ring.retain(self.session, known, self.pieces.clone()).await;
         } else {
             self.ring.close(self.session).await;
         }
@@ -194,17 +195,18 @@ impl Answer {
         }
     }
 
-    /// Sends the prompt and the answer so far, in chunks and without waiting: while a stage computes one, the stage
-    /// before it computes the next.
-    pub(super) async fn send_prompt(&self) -> Result<(), String> {
-        let known = self.known();
-        let mut position = self.cached.min(known.len());
-        for chunk in known[position..].chunks(self.ring.prompt_chunk()) {
-            let is_last = position + chunk.len() == known.len();
-            let frame = prompt_frame(self.session, position as u32, chunk, is_last);
+    /// Sends the prompt and the answer so far, in the pieces in which they were computed before, and otherwise in
+    /// chunks. Nothing waits: while a stage computes one, the stage before it computes the next.
+    pub(super) async fn send_prompt(&mut self) -> Result<(), String> {
+        let (known, end) = (self.known(), self.next_position());
+        let from = end.min(self.cached as u32);
+        let pieces: Vec<_> = self.pieces.cut(from..end, self.ring.prompt_chunk() as u32).collect();
+        for rows in pieces {
+            self.pieces.began(rows.start);
+            let tokens = &known[rows.start as usize..rows.end as usize];
+            let frame = prompt_frame(self.session, rows.start, tokens, rows.end == end);
             let sent = self.ring.send_prompt(frame).await;
             sent.map_err(|why| format!("the first machine cannot be reached: {why}"))?;
-            position += chunk.len();
         }
         Ok(())
     }

@@ -50,6 +50,8 @@ impl Answer {
             Kind::Failed => Step::End(Event::Failed(words(failure_of(frame)))),
             Kind::Read => {
                 let of = self.prompt.len() + self.tokens.len();
+                // The last stage has computed a piece up to here.
+                self.pieces.began(frame.position);
                 Step::More(Event::Reading { tokens: (frame.position as usize).min(of), of })
             }
             Kind::Tokens | Kind::Hidden => {
@@ -61,6 +63,8 @@ impl Answer {
     async fn token(&mut self, sampled: Sampled, last: bool) -> Result<Step, TextError> {
         self.latest = Instant::now();
         self.first.get_or_insert(self.latest);
+        // Its own row will be a piece of its own.
+        self.pieces.began(self.next_position());
         self.tokens.push(sampled.token);
         self.failed = None;
         self.ring.count_token();

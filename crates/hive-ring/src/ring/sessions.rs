@@ -9,7 +9,7 @@ use hive_net::{Frame, Kind, PeerId};
 use tokio::sync::mpsc;
 
 use hive_protocol::{Continued, NONSENSE, Replay, Reply, Request, SessionSpec, StageId, random_id, refusal};
-use hive_stage::{Fault, failure_of};
+use hive_stage::{Fault, Pieces, failure_of};
 
 use super::attempts::Attempts;
 use super::failover::FaultOrigin;
@@ -101,11 +101,11 @@ impl Ring {
         self.inner.prompts.lock().await.send(frame).await
     }
 
-    /// Retains a session that has ended, with the tokens that are in the stages' KV caches, for the next turn of the
-    /// conversation. The least recently used sessions make room.
-    pub(crate) async fn retain(&self, session: u128, tokens: Vec<u32>) {
+    /// Retains a session that has ended, with the tokens that are in the stages' KV caches and the pieces in which they
+    /// were computed, for the next turn of the conversation. The least recently used sessions make room.
+    pub(crate) async fn retain(&self, session: u128, tokens: Vec<u32>, pieces: Pieces) {
         self.sessions().remove(&session);
-        let dropped = self.prefix_cache().retain(session, tokens);
+        let dropped = self.prefix_cache().retain(session, tokens, pieces);
         self.ask_holders(|id| Request::Retain(id, session)).await;
         for session in dropped {
             self.close(session).await;
@@ -113,8 +113,8 @@ impl Ring {
     }
 
     /// Takes the session with the longest common prefix out of the prefix cache; returns it with the length of the
-    /// prefix.
-    pub(crate) fn reuse_prefix(&self, tokens: &[u32]) -> Option<Continued> {
+    /// prefix, and the pieces in which it was computed.
+    pub(crate) fn reuse_prefix(&self, tokens: &[u32]) -> Option<(Continued, Pieces)> {
         self.prefix_cache().reuse(tokens)
     }
 

@@ -1,7 +1,8 @@
 //! The log of what a stage has sent in a session, to replay it to whoever takes over the next stage.
 //!
-//! It holds the hidden states of every position, contiguously; for the last stage, its tokens. A receiver drops what it
-//! already has, so replaying too much is harmless, and replaying from its next position is enough.
+//! It holds the hidden states of every position, contiguously, and where each frame began; for the last stage, its
+//! tokens. A replay has the frames of the first time, so that a GPU computes the same numbers from them. A receiver
+//! drops what it already has, so replaying too much is harmless, and replaying from its next position is enough.
 
 use std::ops::Range;
 
@@ -10,19 +11,16 @@ use hive_model::Hidden;
 use hive_net::{Frame, Kind};
 
 use super::frames::activation;
+use crate::pieces::Pieces;
 use hive_protocol::Replay;
-
-/// Rows of hidden states per frame of a replay: as many as in a chunk of a prompt.
-const ROWS: usize = 256;
-
-/// Bytes of hidden states per frame of a handover.
-const FRAME_BYTES: usize = 1 << 20;
 
 /// The log of one session.
 #[derive(Debug, Default)]
 pub(super) struct Sent {
     /// Hidden states from position 0 on.
     hidden: Vec<u8>,
+    /// The frames that these states were sent in.
+    pieces: Pieces,
     /// A frame of these states without its payload: their type and width.
     like: Option<Frame>,
     row_bytes: usize,
@@ -42,6 +40,8 @@ impl Sent {
             Kind::Hidden => {
                 self.row_bytes = frame.payload.len() / frame.rows as usize;
                 self.hidden.truncate(frame.position as usize * self.row_bytes);
+                self.pieces.truncate(frame.position);
+                self.pieces.began(frame.position);
                 self.hidden.extend_from_slice(&frame.payload);
                 self.like = Some(Frame { payload: Bytes::new(), ..frame.clone() });
             }
@@ -60,6 +60,7 @@ impl Sent {
     /// The log of a conversation that continues from `position` in another session.
     pub(super) fn continued(mut self, position: u32) -> Self {
         self.hidden.truncate(position as usize * self.row_bytes);
+        self.pieces.truncate(position);
         self.tokens.clear();
         self.tokens_bytes = 0;
         self
@@ -69,21 +70,20 @@ impl Sent {
     pub(super) fn all(&self, session: u128) -> Vec<Frame> {
         let mut frames = self.tokens.clone();
         if let Some(like) = &self.like {
-            let (end, together) = (self.rows(), (FRAME_BYTES / self.row_bytes).max(1));
-            let starts = (0..end).step_by(together);
-            frames.extend(starts.map(|at| self.piece(like, session, at..(at + together).min(end), false)));
+            let pieces = self.pieces.cut(0..self.rows(), u32::MAX);
+            frames.extend(pieces.map(|rows| self.piece(like, session, rows, false)));
         }
         frames
     }
 
     /// Its size, in bytes.
     pub(super) fn bytes(&self) -> usize {
-        self.hidden.capacity() + self.tokens_bytes
+        self.hidden.capacity() + self.pieces.bytes() + self.tokens_bytes
     }
 
     /// The number of rows of hidden states.
-    fn rows(&self) -> usize {
-        self.hidden.len() / self.row_bytes
+    fn rows(&self) -> u32 {
+        (self.hidden.len() / self.row_bytes) as u32
     }
 
     /// These rows, if all of them were sent.
@@ -95,25 +95,25 @@ impl Sent {
     }
 
     /// These rows as a frame.
-    fn piece(&self, like: &Frame, session: u128, rows: Range<usize>, sample: bool) -> Frame {
-        let payload = Bytes::copy_from_slice(&self.hidden[rows.start * self.row_bytes..rows.end * self.row_bytes]);
-        Frame { sample, session, position: rows.start as u32, rows: rows.len() as u32, payload, ..like.clone() }
+    fn piece(&self, like: &Frame, session: u128, rows: Range<u32>, sample: bool) -> Frame {
+        let bytes = rows.start as usize * self.row_bytes..rows.end as usize * self.row_bytes;
+        let payload = Bytes::copy_from_slice(&self.hidden[bytes]);
+        Frame { sample, session, position: rows.start, rows: rows.len() as u32, payload, ..like.clone() }
     }
 
-    /// The missing frames. Rows before `sample_from` travel in chunks; from there on, each row asks for its token.
+    /// The missing frames. From `sample_from` on, each row asks for its token; a frame asks for that of its last row.
     pub(super) fn replay(&self, wanted: Replay) -> Vec<Frame> {
         // Tokens also go to the coordinator, which wants those that it does not know.
         let from = wanted.from.min(wanted.sample_from.saturating_add(1));
         let mut frames: Vec<Frame> = self.tokens.iter().filter(|token| token.position >= from).cloned().collect();
         let Some(like) = &self.like else { return frames };
-        let end = self.rows();
-        let mut at = wanted.from as usize;
-        while at < end {
-            let sample = at >= wanted.sample_from as usize;
-            let most = if sample { at + 1 } else { (at + ROWS).min(wanted.sample_from as usize) };
-            let until = most.min(end);
-            frames.push(self.piece(like, wanted.session, at..until, sample));
-            at = until;
+        let mut pieces = self.pieces.clone();
+        for row in wanted.sample_from.max(wanted.from)..self.rows() {
+            pieces.began(row.saturating_add(1));
+        }
+        for rows in pieces.cut(wanted.from..self.rows(), u32::MAX) {
+            let sample = rows.end > wanted.sample_from;
+            frames.push(self.piece(like, wanted.session, rows, sample));
         }
         frames
     }
@@ -188,10 +188,27 @@ mod tests {
             sent.note(&frame);
         }
         let frames = sent.replay(replay(0, 300));
-        assert_eq!(shape(&frames), [(0, 256, false), (256, 44, false), (300, 1, true), (301, 1, true)]);
-        assert_eq!(frames[2].payload, hidden(300, 1).payload);
+        assert_eq!(shape(&frames), [(0, 300, false), (300, 1, true), (301, 1, true)]);
+        assert_eq!(frames[1].payload, hidden(300, 1).payload);
         assert_eq!(shape(&sent.replay(replay(301, 300))), [(301, 1, true)]);
         assert!(sent.replay(replay(302, 301)).is_empty());
+    }
+
+    #[test]
+    fn what_is_missing_comes_in_the_frames_of_the_first_time() {
+        let mut sent = Sent::default();
+        for frame in [hidden(0, 256), hidden(256, 40), hidden(296, 1), hidden(297, 1)] {
+            sent.note(&frame);
+        }
+        let first_time = [(0, 256, false), (256, 40, true), (296, 1, true), (297, 1, true)];
+        assert_eq!(shape(&sent.replay(replay(0, 295))), first_time, "no token is known yet");
+        assert_eq!(shape(&sent.replay(replay(270, 297))), [(270, 26, false), (296, 1, false), (297, 1, true)]);
+        // Also after it was handed over, and from whoever took over.
+        let mut carried = Sent::default();
+        for frame in sent.all(7) {
+            carried.note(&frame);
+        }
+        assert_eq!(shape(&carried.replay(replay(0, 295))), first_time);
     }
 
     #[test]
@@ -234,7 +251,7 @@ mod tests {
         sent.note(&hidden(0, 10));
         let mut sent = sent.continued(4);
         sent.note(&hidden(4, 2));
-        assert_eq!(shape(&sent.replay(replay(0, 5))), [(0, 5, false), (5, 1, true)]);
+        assert_eq!(shape(&sent.replay(replay(0, 5))), [(0, 4, false), (4, 2, true)]);
     }
 
     #[test]
