@@ -34,5 +34,5 @@ pub use hidden::{ActivationType, Hidden};
 pub use kv::KvLayout;
 pub use sampling::Sampling;
 pub use shard::{
-    CarriedSession, ForwardError, LoadError, Output, SessionId, SessionOptions, Shard, ShardOptions, Slot,
+    CarriedSession, ForwardError, LoadError, Output, SessionId, SessionOptions, Shard, ShardOptions, Slot, Step,
 };

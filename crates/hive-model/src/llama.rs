@@ -398,7 +398,8 @@ impl Stage {
         } else {
             None
         };
-        let embedding = if range.start == 0 { Some(Embedding::new(table(weights, config)?.whole()?)) } else { None };
+        let embedding =
+            if range.start == 0 { Some(Embedding::new(table(weights, config)?.whole()?, arithmetic)?) } else { None };
         let shape = layers.first().map(|layer| layer.attention.shape).ok_or(LoadError::EmptyRange)?;
         Ok(Self { embedding, layers, head, arithmetic, shape })
     }
@@ -473,6 +474,14 @@ impl Stage {
         }
     }
 
+    /// Embeds tokens `[n]` that may not have been computed yet.
+    pub(crate) fn embed_sampled(&self, tokens: &Array) -> Result<Array, ComputeError> {
+        match &self.embedding {
+            Some(embedding) => embedding.of_sampled(tokens, self.arithmetic),
+            None => Err(ComputeError::Mlx("tokens came to a stage that does not embed".to_owned())),
+        }
+    }
+
     /// `[tokens, hidden] -> [tokens, hidden]`; extends the caches.
     pub(crate) fn forward(&self, mut x: Array, spans: &mut [Span]) -> Result<Array, ComputeError> {
         let tokens = x.dim(0) as usize;
@@ -504,6 +513,9 @@ impl Stage {
             && matrix.rows().is_multiple_of(hive_kernels::LANES)
         {
             return Ok(hive_kernels::head(x, rows, weight, *eps, matrix)?);
+        }
+        if rows.iter().copied().eq(0..x.dim(0) as usize) {
+            return Ok(head.output.forward(&head.norm.forward(x)?)?.as_dtype(mlx_rs::Dtype::Float32)?);
         }
         let picked: Vec<Array> = rows.iter().map(|&row| x.index((row as i32..row as i32 + 1, ..))).collect();
         let picked = if let [one] = picked.as_slice() { one.clone() } else { ops::concatenate(&picked, 0)? };

@@ -3,10 +3,14 @@
 //! Pure functions over plain numbers. Randomness is counter-based: the draw for a position depends only on (seed,
 //! position), so a session that moves to another machine continues with the same tokens.
 
+mod on_device;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+
+pub(crate) use on_device::sampled;
 
 /// Sampling settings. The default is greedy.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -5,6 +5,7 @@
 
 mod carried;
 mod planned;
+mod step;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -23,6 +24,8 @@ use crate::sampling::{Sampled, Sampling, sample};
 
 pub use crate::error::LoadError;
 pub use carried::CarriedSession;
+pub use step::Step;
+use step::Tokens;
 
 /// Identifies a session on all stages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -91,7 +94,8 @@ pub enum Output {
     Nothing,
 }
 
-/// Why a slot was not computed. Its session stays at its position.
+/// Why a slot was not computed. Its session stays at its position, or, if a computation on MLX's kernels failed, is back
+/// at the beginning ([`Shard::position`]).
 #[derive(Debug, thiserror::Error)]
 pub enum ForwardError {
     /// The session is not open.
@@ -135,6 +139,24 @@ struct Session {
     /// Tokens sampled here, with their positions; kept by the last stage for the penalties.
     answer: Vec<(usize, u32)>,
     caches: Vec<LayerCache>,
+}
+
+impl Session {
+    /// Records a token; one that was sampled for its position before is replaced.
+    fn sampled(&mut self, position: usize, token: u32) {
+        while self.answer.pop_if(|(at, _)| *at >= position).is_some() {}
+        self.answer.push((position, token));
+    }
+}
+
+/// What a batch computes.
+enum Computed {
+    /// The hidden states of all rows.
+    Hidden(Array),
+    /// The logits of the slots that sample, in single precision.
+    Logits(Array),
+    /// The tokens of the slots that sample.
+    Tokens(Tokens),
 }
 
 /// A loaded range of layers.
@@ -268,10 +290,15 @@ impl Shard {
         problems.into_iter().filter_map(result).collect()
     }
 
-    /// Computes slots that have been checked: all together or, if that fails, one by one.
+    /// Computes slots that have been checked: all together or, if that fails on the fast kernels, one by one.
     fn forward_sound(&mut self, batch: &[&Slot]) -> Vec<Result<Output, ForwardError>> {
         match self.forward_together(batch) {
             Ok(results) => results,
+            Err(error) if !self.arithmetic.fast => {
+                // MLX's arrays may depend on what failed.
+                self.forget(batch.iter().map(|slot| slot.session));
+                batch.iter().map(|_| Err(ComputeError::Mlx(error.to_string()).into())).collect()
+            }
             Err(error) if batch.len() == 1 => vec![Err(error.into())],
             Err(_) => batch.iter().flat_map(|slot| self.forward_sound(&[slot])).collect(),
         }
@@ -285,7 +312,7 @@ impl Shard {
         // The sessions are taken out while their caches are written. Cache entries past a session's position do not
         // count, so a failure leaves the sessions as they were.
         let mut taken: Vec<Session> = batch.iter().filter_map(|slot| self.sessions.remove(&slot.session)).collect();
-        let results = self.compute(x, batch, &mut taken).and_then(|result| self.finish(batch, &result, &mut taken));
+        let results = self.compute(x, batch, &mut taken).and_then(|result| self.outputs(batch, &result, &mut taken));
         for (slot, session) in batch.iter().zip(taken) {
             self.sessions.insert(slot.session, session);
         }
@@ -352,8 +379,7 @@ impl Shard {
         Ok(if parts.len() == 1 { parts.remove(0) } else { ops::concatenate(&parts, 0)? })
     }
 
-    /// Returns the hidden states of the whole batch, or the logits of the slots that sample.
-    fn compute(&self, x: Array, batch: &[&Slot], sessions: &mut [Session]) -> Result<Array, ComputeError> {
+    fn compute(&self, x: Array, batch: &[&Slot], sessions: &mut [Session]) -> Result<Computed, ComputeError> {
         let mut spans = Vec::with_capacity(batch.len());
         let mut start = 0;
         for (slot, session) in batch.iter().zip(sessions.iter_mut()) {
@@ -364,29 +390,46 @@ impl Shard {
         let hidden = self.stage.forward(x, &mut spans)?;
         let sampled: Vec<usize> =
             batch.iter().zip(&spans).filter(|(slot, _)| slot.sample).map(|(_, span)| span.rows.end - 1).collect();
-        let result =
-            if self.stage.samples() && !sampled.is_empty() { self.stage.logits(&hidden, &sampled)? } else { hidden };
+        let result = if self.stage.samples() && !sampled.is_empty() {
+            let settings = batch.iter().zip(sessions.iter()).filter(|(slot, _)| slot.sample);
+            let settings: Vec<_> = settings
+                .map(|(slot, session)| (&session.options.sampling, (slot.position + slot.input.rows()) as u64))
+                .collect();
+            let logits = self.stage.logits(&hidden, &sampled)?;
+            if !self.arithmetic.fast && settings.iter().all(|(settings, _)| settings.is_for_device()) {
+                Computed::Tokens(Tokens::sample(&logits, &settings)?)
+            } else {
+                Computed::Logits(logits)
+            }
+        } else {
+            Computed::Hidden(hidden)
+        };
+        let array = match &result {
+            Computed::Hidden(array) | Computed::Logits(array) => array,
+            Computed::Tokens(tokens) => tokens.array(),
+        };
         let pending = sessions.iter().flat_map(|session| &session.caches).flat_map(LayerCache::pending);
-        mlx_rs::transforms::eval(std::iter::once(&result).chain(pending))?;
+        mlx_rs::transforms::eval(std::iter::once(array).chain(pending))?;
         Ok(result)
     }
 
     /// Returns one result per slot; sessions advance past slots that succeeded.
-    fn finish(
+    fn outputs(
         &self,
         batch: &[&Slot],
-        result: &Array,
+        result: &Computed,
         sessions: &mut [Session],
     ) -> Result<Vec<Result<Output, ForwardError>>, ComputeError> {
-        let mut outputs = if self.stage.samples() {
-            self.sampled_outputs(batch, result, sessions)?
-        } else {
-            self.hidden_outputs(batch, result)?
+        let mut outputs = match result {
+            Computed::Hidden(_) if self.stage.samples() => batch.iter().map(|_| Ok(Output::Nothing)).collect(),
+            Computed::Hidden(hidden) => self.hidden_outputs(batch, hidden)?,
+            Computed::Logits(logits) => self.sampled_outputs(batch, logits, sessions)?,
+            Computed::Tokens(tokens) => self.token_outputs(batch, &tokens.read()?),
         };
         for ((slot, session), output) in batch.iter().zip(sessions).zip(&mut outputs) {
             let position = slot.position + slot.input.rows();
             match output {
-                Ok(Output::Token(sampled)) => session.answer.push((position, sampled.token)),
+                Ok(Output::Token(sampled)) => session.sampled(position, sampled.token),
                 Ok(_) => {}
                 Err(_) => continue,
             }
@@ -401,11 +444,7 @@ impl Shard {
         result: &Array,
         sessions: &[Session],
     ) -> Result<Vec<Result<Output, ForwardError>>, ComputeError> {
-        let logits: &[f32] = if batch.iter().any(|slot| slot.sample) {
-            result.try_as_slice().map_err(|error| ComputeError::Mlx(error.to_string()))?
-        } else {
-            &[]
-        };
+        let logits: &[f32] = result.try_as_slice().map_err(|error| ComputeError::Mlx(error.to_string()))?;
         let mut rows = logits.chunks_exact(self.vocabulary);
         let outputs = batch.iter().zip(sessions).map(|(slot, session)| {
             if !slot.sample {
@@ -421,6 +460,16 @@ impl Shard {
             Ok(Output::Token(sample(row, sampling, prompt, answer, position as u64)))
         });
         Ok(outputs.collect())
+    }
+
+    fn token_outputs(&self, batch: &[&Slot], tokens: &[Option<u32>]) -> Vec<Result<Output, ForwardError>> {
+        let mut tokens = tokens.iter();
+        let outputs = batch.iter().map(|slot| match slot.sample.then(|| tokens.next().copied().flatten()) {
+            None => Ok(Output::Nothing),
+            Some(Some(token)) => Ok(Output::Token(Sampled { token, logprob: None, top: Vec::new() })),
+            Some(None) => Err(self.not_finite(slot)),
+        });
+        outputs.collect()
     }
 
     fn hidden_outputs(

@@ -139,7 +139,7 @@ impl Stage {
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn idle() -> (Self, std::io::PipeReader) {
         let (worker, orders) = Worker::that_only_listens();
-        let tenancy = Tenancy { is_guest: true, context: 64 };
+        let tenancy = Tenancy { is_guest: true, is_whole: false, context: 64 };
         (Self::run(worker, Events::none(), 0, tenancy, Arithmetic::Exact, &Tasks::default()), orders)
     }
 

@@ -21,7 +21,7 @@ mod start;
 
 pub use probe::{Escape, Targets, probe};
 pub use process::{Events, Worker, WorkerEvent};
-pub use protocol::{Blame, FromWorker, LoadOrder, Raw, ToWorker, Work, WorkerReport};
+pub use protocol::{Blame, Ending, FromWorker, LoadOrder, Raw, ToWorker, Work, WorkerReport};
 pub use serve::serve;
 #[cfg(any(test, feature = "testing"))]
 #[doc(hidden)]

@@ -74,6 +74,9 @@ pub enum ToWorker {
         /// Options, as for a new session.
         options: SessionOptions,
     },
+    /// The session's answer goes on by itself: each token that is sampled is the next input, until the answer ends. For
+    /// a stage that is the whole model.
+    GoOn(SessionId, Ending),
     /// Exports a session's state, and then the cache of each layer.
     Export(SessionId),
     /// The next layer's cache of a session to be imported.
@@ -90,6 +93,22 @@ pub enum ToWorker {
     Report,
     /// Requests any reply, to check that the worker is responsive.
     Check,
+}
+
+/// When an answer ends.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ending {
+    /// The tokens that end it.
+    pub end_tokens: Vec<u32>,
+    /// The last position that it may have.
+    pub last_position: u32,
+}
+
+impl Ending {
+    /// Whether this token, at this position, is the last.
+    pub fn is_at(&self, position: u32, token: u32) -> bool {
+        position >= self.last_position || self.end_tokens.contains(&token)
+    }
 }
 
 /// A worker's statistics.

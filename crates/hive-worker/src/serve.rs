@@ -1,12 +1,14 @@
 //! The worker's side: one thread that owns MLX, reads orders, computes and replies.
 
+mod ahead;
+
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileTypeExt;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hive_model::shard::{ForwardError, LoadError, Slot};
 use hive_model::weights::TensorError;
@@ -14,7 +16,9 @@ use hive_model::{CarriedSession, ModelFiles, SessionId, SessionOptions, Shard, S
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 
-use super::protocol::{Blame, FromWorker, LoadOrder, MAX_MESSAGE_BYTES, Raw, ToWorker, Work, WorkerReport, encode};
+use super::protocol::{
+    Blame, Ending, FromWorker, LoadOrder, MAX_MESSAGE_BYTES, Raw, ToWorker, Work, WorkerReport, encode,
+};
 use super::schedule::Schedule;
 use super::start::{Role, Start};
 use super::{probe, text};
@@ -52,7 +56,8 @@ pub fn serve() -> std::io::Result<()> {
     }
     let orders = Orders { pipe: orders, bytes: Vec::new(), unread: 0..0 };
     let (schedule, report) = (Schedule::default(), WorkerReport::default());
-    Computer { answers, orders, schedule, shard: None, report, imports: HashMap::new(), stalled: HashSet::new() }.run()
+    let (imports, stalled, endings) = (HashMap::new(), HashSet::new(), HashMap::new());
+    Computer { answers, orders, schedule, shard: None, report, imports, stalled, endings }.run()
 }
 
 /// Reads orders on the computing thread: a separate reader would cost a wake-up per token. During a computation, orders
@@ -89,6 +94,11 @@ impl Orders {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Whether something can be read, without reading it.
+    fn has_unread(&self) -> std::io::Result<bool> {
+        Ok(!self.unread.is_empty() || self.has_more()?)
     }
 
     /// Whether the pipe is readable, or at its end.
@@ -134,6 +144,8 @@ struct Computer {
     imports: HashMap<SessionId, Vec<Vec<u8>>>,
     /// Sessions whose latest work failed. Work queued behind it fails silently.
     stalled: HashSet<SessionId>,
+    /// Answers that go on by themselves, and when they end.
+    endings: HashMap<SessionId, Ending>,
 }
 
 impl Computer {
@@ -172,14 +184,21 @@ impl Computer {
                     self.say(&failed(session, None, &error))?;
                 }
             }
+            ToWorker::GoOn(session, ending) => {
+                self.endings.insert(session, ending);
+            }
             ToWorker::Export(session) => self.export(session)?,
             ToWorker::Cache(session, Raw(cache)) => self.imports.entry(session).or_default().push(cache),
             ToWorker::Import(session, options, carried) => {
                 let imported = self.import(session, options, carried);
                 self.say(&FromWorker::Imported(session, imported))?;
             }
-            ToWorker::Rest(session) => self.schedule.cancel(session),
+            ToWorker::Rest(session) => {
+                self.endings.remove(&session);
+                self.schedule.cancel(session);
+            }
             ToWorker::Close(session) => {
+                self.endings.remove(&session);
                 self.schedule.cancel(session);
                 self.imports.remove(&session);
                 self.stalled.remove(&session);
@@ -264,29 +283,29 @@ impl Computer {
         if slots.is_empty() {
             return Ok(());
         }
+        let goes_on = |slot: &Slot| self.endings.contains_key(&slot.session);
+        if self.schedule.is_empty() && slots.iter().all(goes_on) && shard.can_run_ahead(&slots) {
+            return self.run_ahead(&slots);
+        }
         let results = shard.forward(&slots);
-        let took = started.elapsed();
+        let (took, kv_bytes) = (started.elapsed(), shard.kv_bytes() as u64);
         let tokens = slots.iter().filter(|slot| slot.input.rows() == 1).count();
         let prompt_rows = slots.iter().map(|slot| slot.input.rows()).sum::<usize>() - tokens;
-        self.schedule.took(tokens, prompt_rows, took);
-        self.report.computed(tokens, prompt_rows, took);
-        self.report.kv_bytes = self.report.kv_bytes.max(shard.kv_bytes() as u64);
+        self.took(tokens, prompt_rows, took, kv_bytes);
         for (slot, result) in slots.iter().zip(results) {
-            let Slot { session, sample, .. } = *slot;
             let (position, rows) = (slot.position as u32, slot.input.rows() as u32);
-            let message = match result {
-                Ok(output) => {
-                    self.stalled.remove(&session);
-                    FromWorker::Output { session, position, rows, sample, output }
-                }
-                Err(error) => {
-                    self.stalled.insert(session);
-                    failed(session, Some(position), &error)
-                }
-            };
-            self.say(&message)?;
+            if let Some(work) = self.answer(slot.session, position, rows, slot.sample, result)? {
+                self.schedule.push(work);
+            }
         }
         Ok(())
+    }
+
+    /// Records how long a batch took, and how large the caches are.
+    fn took(&mut self, tokens: usize, prompt_rows: usize, took: Duration, kv_bytes: u64) {
+        self.schedule.took(tokens, prompt_rows, took);
+        self.report.computed(tokens, prompt_rows, took);
+        self.report.kv_bytes = self.report.kv_bytes.max(kv_bytes);
     }
 
     fn say(&mut self, message: &FromWorker) -> std::io::Result<()> {

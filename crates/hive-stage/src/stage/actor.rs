@@ -23,7 +23,7 @@ use super::transit::{Part, Transit};
 use hive_audit::Usage;
 use hive_peers::Tasks;
 use hive_protocol::{Continued, Recompute, Reply, Request, SessionSpec, Span, StageReport, logged};
-use hive_worker::{Blame, Death, Events, FromWorker, Raw, ToWorker, Work, Worker, WorkerEvent, WorkerReport};
+use hive_worker::{Blame, Death, Ending, Events, FromWorker, Raw, ToWorker, Work, Worker, WorkerEvent, WorkerReport};
 
 /// A session on this stage.
 struct Open {
@@ -336,10 +336,20 @@ impl Actor {
             tracing::debug!(answer, session = logged(session), stage = self.index, next, "a session was carried here");
             if open.retained {
                 self.worker.order(&ToWorker::Rest(SessionId(session)));
+            } else {
+                self.go_on(&open.spec);
             }
             self.sessions.insert(session, open);
         }
         let _ = answer.send(imported);
+    }
+
+    /// Lets the answer go on by itself if this stage is the whole model.
+    fn go_on(&self, spec: &SessionSpec) {
+        if self.tenancy.is_whole {
+            let ending = Ending { end_tokens: spec.end_tokens.clone(), last_position: spec.last_position };
+            self.worker.order(&ToWorker::GoOn(SessionId(spec.session), ending));
+        }
     }
 
     /// Retains a session: the answer is done, and the cache stays for the conversation's next turn.
@@ -416,6 +426,7 @@ impl Actor {
             // If it takes over in the middle of a conversation, the stage before it replays the beginning.
             self.worker.order(&ToWorker::Open(session, options));
         }
+        self.go_on(&spec);
         tracing::debug!(
             answer = spec.answer,
             session = logged(spec.session),
@@ -482,7 +493,7 @@ impl Actor {
             }
             FromWorker::Output { session, position, rows, output, sample } => {
                 self.usage.tokens.fetch_add(u64::from(rows), Ordering::Relaxed);
-                let Some(open) = self.sessions.get(&session.0) else { return };
+                let Some(open) = self.sessions.get_mut(&session.0) else { return };
                 let frame = match output {
                     Output::Hidden(hidden) => hidden_frame(session.0, position, sample, hidden),
                     Output::Token(sampled) => token_frame(&open.spec, position + rows, &sampled),
@@ -495,6 +506,12 @@ impl Actor {
                         return;
                     }
                 };
+                if self.tenancy.is_whole && turns(&frame) {
+                    // The worker goes on with it already; when it comes as a frame, it is known.
+                    open.next = frame.position + 1;
+                    open.received.note(&frame);
+                    self.activity.ordered(session.0, 1);
+                }
                 self.send(frame.clone()).await;
                 // After sending: the next stage waits for the frame, while the log is needed only for a replay.
                 if let Some(open) = self.sessions.get_mut(&session.0) {

@@ -55,11 +55,13 @@ pub(super) enum Command {
     End(String, oneshot::Sender<()>),
 }
 
-/// Whose stage it is, and its limits.
+/// Whose stage it is, what part of its model, and its limits.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Tenancy {
     /// Whether it belongs to another machine, which must not learn what is on this disk.
     pub(crate) is_guest: bool,
+    /// Whether it is the whole model: its answers then go on by themselves.
+    pub(crate) is_whole: bool,
     /// The longest conversation of its model, in tokens.
     pub(crate) context: usize,
 }

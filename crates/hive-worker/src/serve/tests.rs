@@ -1,9 +1,10 @@
 //! Failing work in a batch, as the node sees it.
 
+use std::collections::BTreeMap;
 use std::io::pipe;
 
 use hive_model::shard::{Input, Output};
-use hive_model::{ActivationType, Compute, Hidden};
+use hive_model::{ActivationType, Compute, Hidden, Sampling};
 
 use super::*;
 
@@ -14,10 +15,20 @@ use common::{HIDDEN, LAYERS, write_tiny_model};
 
 /// A computer with a tiny model and sessions 0, 1 and 2, and the pipe with its replies.
 fn computer(layers: Range<usize>, change: impl FnMut(&str, &mut [f32])) -> (Computer, std::io::PipeReader) {
+    let (computer, theirs, _) = computer_with(Compute::Auto, layers, change);
+    (computer, theirs)
+}
+
+/// The same with these kernels, and the pipe for orders.
+fn computer_with(
+    compute: Compute,
+    layers: Range<usize>,
+    change: impl FnMut(&str, &mut [f32]),
+) -> (Computer, std::io::PipeReader, std::io::PipeWriter) {
     let folder = tempfile::tempdir().unwrap();
     write_tiny_model(folder.path(), change);
     let (theirs, ours) = pipe().unwrap();
-    let (orders, _) = pipe().unwrap();
+    let (orders, writer) = pipe().unwrap();
     let orders = Orders { pipe: File::from(std::os::fd::OwnedFd::from(orders)), bytes: Vec::new(), unread: 0..0 };
     let mut computer = Computer {
         answers: File::from(std::os::fd::OwnedFd::from(ours)),
@@ -27,14 +38,15 @@ fn computer(layers: Range<usize>, change: impl FnMut(&str, &mut [f32])) -> (Comp
         report: WorkerReport::default(),
         imports: HashMap::new(),
         stalled: HashSet::new(),
+        endings: HashMap::new(),
     };
     let files = ModelFiles::open(folder.path()).unwrap();
-    let options = ShardOptions { layers, compute: Compute::Auto };
+    let options = ShardOptions { layers, compute };
     computer.shard = Some(Shard::load(&files, &options, |_| ()).unwrap());
     for session in 0..3 {
         computer.take(ToWorker::Open(SessionId(session), SessionOptions::default())).unwrap();
     }
-    (computer, theirs)
+    (computer, theirs, writer)
 }
 
 fn hidden(position: u32, number: f32) -> Input {
@@ -119,7 +131,7 @@ fn what_was_on_its_way_behind_a_failure_is_no_second_complaint() {
     assert_eq!(step(1, 0.5), [(0, Ok(1))]);
     assert_eq!(step(2, 0.5), [(0, Ok(2))]);
     // A gap without an earlier failure is the requester's mistake.
-    assert_eq!(step(9, 0.5), [(0, Err((Blame::Request, Some(9))))]);
+    assert_eq!(step(9, 0.5), [(0, Err((Blame::Request, Some(3))))]);
 }
 
 #[test]
@@ -129,4 +141,117 @@ fn a_token_that_is_none_is_the_senders_fault() {
     let batch = vec![work(0, 0, tokens(3)), work(1, 0, tokens(u32::MAX))];
     let all: Vec<_> = said(&mut computer, &mut theirs, batch).iter().map(in_short).collect();
     assert_eq!(all, [(0, Ok(0)), (1, Err((Blame::Previous, Some(0))))]);
+}
+
+/// The sessions' tokens, with the positions that computed them, until all answers have ended.
+fn answers(computer: &mut Computer, theirs: &mut std::io::PipeReader, first: Vec<Work>) -> Vec<BTreeMap<u32, u32>> {
+    let mut answers = vec![BTreeMap::new(); 3];
+    let mut batch = first;
+    while !batch.is_empty() {
+        for message in said(computer, theirs, batch) {
+            let FromWorker::Output { session, position, output: Output::Token(sampled), .. } = message else {
+                panic!("{message:?}")
+            };
+            assert_eq!(answers[session.0 as usize].insert(position, sampled.token), None, "{position} came twice");
+        }
+        batch = computer.schedule.next(Instant::now());
+    }
+    answers
+}
+
+/// Opens the sessions, two of them sampled, and lets their answers end at these positions.
+fn go_on(computer: &mut Computer, ends: [u32; 3]) {
+    for (session, last_position) in (0..3).zip(ends) {
+        let session = SessionId(session);
+        let temperature = [0.0, 0.9, 1.5][session.0 as usize];
+        let sampling = Sampling { temperature, top_k: 5 * session.0 as u32, seed: 7, ..Sampling::default() };
+        computer.take(ToWorker::Open(session, SessionOptions { sampling, ..SessionOptions::default() })).unwrap();
+        if last_position > 0 {
+            computer.take(ToWorker::GoOn(session, Ending { end_tokens: Vec::new(), last_position })).unwrap();
+        }
+    }
+}
+
+fn prompts() -> Vec<Work> {
+    (0..3).map(|session| work(session, 0, Input::Tokens(vec![session as u32 + 3, 9, 4]))).collect()
+}
+
+#[test]
+fn answers_go_on_by_themselves_until_each_ends_with_the_tokens_that_the_node_would_have_asked_for() {
+    for compute in [Compute::Plain, Compute::Fast] {
+        let ends = [20, 9, 14];
+        let (mut computer, mut theirs, _writer) = computer_with(compute, 0..LAYERS, |_, _| ());
+        go_on(&mut computer, ends);
+        let by_themselves = answers(&mut computer, &mut theirs, prompts());
+        go_on(&mut computer, [0; 3]);
+        let mut asked = vec![BTreeMap::new(); 3];
+        let mut batch = prompts();
+        while !batch.is_empty() {
+            let got = answers(&mut computer, &mut theirs, batch);
+            batch = Vec::new();
+            for (session, tokens) in got.into_iter().enumerate() {
+                let Some((position, token)) = tokens.last_key_value() else { continue };
+                let next = if *position == 0 { 3 } else { position + 1 };
+                if next < ends[session] {
+                    batch.push(work(session as u128, next, Input::Tokens(vec![*token])));
+                }
+                asked[session].extend(tokens);
+            }
+        }
+        assert_eq!(by_themselves, asked, "{compute:?}");
+        assert_eq!(
+            by_themselves.iter().map(|tokens| tokens.keys().last().copied()).collect::<Vec<_>>(),
+            ends.map(|end| Some(end - 1)),
+            "the last token is at the last position"
+        );
+    }
+}
+
+#[test]
+fn an_answer_ends_with_the_token_that_ends_it() {
+    for compute in [Compute::Plain, Compute::Fast] {
+        let (mut computer, mut theirs, _writer) = computer_with(compute, 0..LAYERS, |_, _| ());
+        go_on(&mut computer, [30, 0, 0]);
+        let first = || vec![prompts().remove(0)];
+        let tokens = answers(&mut computer, &mut theirs, first()).remove(0);
+        let end = *tokens.values().nth(6).unwrap();
+        let until = tokens.values().position(|token| *token == end).unwrap();
+        let session = SessionId(0);
+        computer.take(ToWorker::Open(session, SessionOptions::default())).unwrap();
+        computer.take(ToWorker::GoOn(session, Ending { end_tokens: vec![end], last_position: 30 })).unwrap();
+        let ended = answers(&mut computer, &mut theirs, first()).remove(0);
+        assert!(ended.into_iter().eq(tokens.into_iter().take(until + 1)), "{compute:?}");
+    }
+}
+
+#[test]
+fn an_order_ends_the_running_ahead_and_a_closed_answer_says_no_more() {
+    let (mut computer, mut theirs, mut writer) = computer_with(Compute::Plain, 0..LAYERS, |_, _| ());
+    go_on(&mut computer, [400, 0, 0]);
+    said(&mut computer, &mut theirs, vec![prompts().remove(0)]);
+    let batch = computer.schedule.next(Instant::now());
+    writer.write_all(&encode(&ToWorker::Close(SessionId(0))).unwrap()).unwrap();
+    let outputs = said(&mut computer, &mut theirs, batch);
+    assert!(outputs.len() <= 2, "{outputs:?}");
+    let mut orders = VecDeque::new();
+    computer.orders.take(&mut orders, false).unwrap();
+    for order in orders {
+        computer.take(order).unwrap();
+    }
+    assert!(computer.schedule.is_empty());
+}
+
+#[test]
+fn a_model_that_computes_nonsense_ends_its_answers_once() {
+    for compute in [Compute::Plain, Compute::Fast] {
+        let (mut computer, mut theirs, _writer) = computer_with(compute, 0..LAYERS, |name, numbers| {
+            if name == "model.norm.weight" {
+                numbers[0] = f32::NAN;
+            }
+        });
+        go_on(&mut computer, [30, 0, 0]);
+        let all = said(&mut computer, &mut theirs, vec![prompts().remove(0)]);
+        assert_eq!(all.iter().map(in_short).collect::<Vec<_>>(), [(0, Err((Blame::Own, Some(0))))], "{compute:?}");
+        assert!(computer.schedule.is_empty());
+    }
 }

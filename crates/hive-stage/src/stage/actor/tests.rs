@@ -10,7 +10,7 @@ const SESSION: u128 = 7;
 fn actor() -> (Actor, std::io::PipeReader) {
     let (worker, orders) = Worker::that_only_listens();
     let (commands, _) = mpsc::channel(1);
-    let tenancy = Tenancy { is_guest: true, context: 64 };
+    let tenancy = Tenancy { is_guest: true, is_whole: false, context: 64 };
     (Actor::new(worker, 0, tenancy, Activity::new(Arithmetic::Exact), commands.downgrade(), Tasks::default()), orders)
 }
 

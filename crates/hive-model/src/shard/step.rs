@@ -1,0 +1,178 @@
+//! Steps of decoding that run ahead: the next one is on the device before the tokens of the last one are read.
+//!
+//! A whole model on MLX's kernels decodes this way. A step computes one token for each of its sessions, and nothing
+//! waits until [`Shard::finish`] reads the tokens. A session advances when its token is read. A step that was started in
+//! vain, as the answer has ended with the token before, leaves no trace: rows past a session's position do not count.
+
+use std::collections::BTreeSet;
+
+use mlx_rs::{Array, ops};
+
+use super::{ForwardError, Input, Output, Session, SessionId, Shard, Slot};
+use crate::error::ComputeError;
+use crate::kv::LayerCache;
+use crate::llama::Span;
+use crate::sampling::{Sampled, Sampling, sampled};
+
+/// Read instead of a token whose logits are not finite.
+const NOT_FINITE: u32 = u32::MAX;
+
+/// A step under way.
+#[derive(Debug)]
+pub struct Step {
+    /// The sessions, and the position of the token that each of them computes.
+    rows: Vec<(SessionId, usize)>,
+    tokens: Tokens,
+}
+
+impl Step {
+    /// The sessions, and the position of the token that each of them computes.
+    pub fn rows(&self) -> &[(SessionId, usize)] {
+        &self.rows
+    }
+}
+
+/// Sampled tokens on the device.
+#[derive(Debug)]
+pub(super) struct Tokens {
+    /// `[n]`, each in the vocabulary, for the next step.
+    sampled: Array,
+    /// `[n]`, the same or [`NOT_FINITE`].
+    checked: Array,
+}
+
+impl Tokens {
+    /// Samples from logits `[n, vocabulary]`.
+    pub(super) fn sample(logits: &Array, rows: &[(&Sampling, u64)]) -> Result<Self, ComputeError> {
+        let sampled = sampled(logits, rows)?;
+        let finite = logits.is_finite()?.all_axis(-1, false)?;
+        let checked = ops::select(finite, &sampled, Array::from_slice(&[NOT_FINITE], &[1]))?;
+        Ok(Self { sampled, checked })
+    }
+
+    /// What has to be computed.
+    pub(super) fn array(&self) -> &Array {
+        &self.checked
+    }
+
+    /// Waits for the tokens; `None` for one whose logits are not finite.
+    pub(super) fn read(&self) -> Result<Vec<Option<u32>>, ComputeError> {
+        let tokens = self.checked.try_as_slice::<u32>().map_err(|error| ComputeError::Mlx(error.to_string()))?;
+        Ok(tokens.iter().map(|&token| (token != NOT_FINITE).then_some(token)).collect())
+    }
+}
+
+impl Shard {
+    /// Whether [`Shard::start`] can take this batch: on a whole model with MLX's kernels, one token of every session, to
+    /// be followed by one that the device samples.
+    pub fn can_run_ahead(&self, batch: &[Slot]) -> bool {
+        let mut seen = BTreeSet::new();
+        let mut is_for_device = |slot: &Slot| {
+            let session = self.sessions.get(&slot.session);
+            slot.sample
+                && matches!(&slot.input, Input::Tokens(tokens) if tokens.len() == 1)
+                && session.is_some_and(|session| session.options.sampling.is_for_device())
+                && self.check(slot, &mut seen).is_ok()
+        };
+        !self.arithmetic.fast && self.stage.embeds() && self.stage.samples() && batch.iter().all(&mut is_for_device)
+    }
+
+    /// Starts a step with these tokens, if [`Shard::can_run_ahead`] with them.
+    pub fn start(&mut self, batch: &[Slot]) -> Result<Step, ForwardError> {
+        let x = self.input(&batch.iter().collect::<Vec<_>>())?;
+        let rows = batch.iter().map(|slot| (slot.session, slot.position)).collect();
+        Ok(self.step(&x, rows)?)
+    }
+
+    /// Starts the step after one that is under way. `None` if a session's context ends with that one.
+    pub fn start_after(&mut self, step: &Step) -> Result<Option<Step>, ForwardError> {
+        if step.rows.iter().any(|(_, position)| position + 2 > self.max_context) {
+            return Ok(None);
+        }
+        let x = self.stage.embed_sampled(&step.tokens.sampled)?;
+        let rows = step.rows.iter().map(|(session, position)| (*session, position + 1)).collect();
+        Ok(Some(self.step(&x, rows)?))
+    }
+
+    fn step(&mut self, x: &Array, rows: Vec<(SessionId, usize)>) -> Result<Step, ComputeError> {
+        let mut taken: Vec<Session> = rows.iter().filter_map(|(session, _)| self.sessions.remove(session)).collect();
+        let tokens = self.lay(x, &rows, &mut taken);
+        for ((session, _), state) in rows.iter().zip(taken) {
+            self.sessions.insert(*session, state);
+        }
+        if tokens.is_err() {
+            self.forget(rows.iter().map(|(session, _)| *session));
+        }
+        Ok(Step { tokens: tokens?, rows })
+    }
+
+    /// Builds the step and hands it to the device.
+    fn lay(&self, x: &Array, rows: &[(SessionId, usize)], sessions: &mut [Session]) -> Result<Tokens, ComputeError> {
+        let spans = rows.iter().zip(sessions.iter_mut()).enumerate();
+        let mut spans: Vec<Span> = spans
+            .map(|(row, ((_, offset), session))| Span {
+                rows: row..row + 1,
+                offset: *offset,
+                caches: &mut session.caches,
+            })
+            .collect();
+        let hidden = self.stage.forward(x.clone(), &mut spans)?;
+        let logits = self.stage.logits(&hidden, &(0..rows.len()).collect::<Vec<_>>())?;
+        let settings = rows.iter().zip(sessions.iter());
+        let settings: Vec<_> = settings.map(|((_, at), session)| (&session.options.sampling, *at as u64 + 1)).collect();
+        let tokens = Tokens::sample(&logits, &settings)?;
+        let pending = sessions.iter().flat_map(|session| &session.caches).flat_map(LayerCache::pending);
+        mlx_rs::transforms::async_eval([&tokens.sampled, &tokens.checked].into_iter().chain(pending))?;
+        Ok(tokens)
+    }
+
+    /// Waits for a step. Returns the position and the result of every session that is still where the step began and
+    /// whose answer `goes_on`; the others stay where they are.
+    pub fn finish(
+        &mut self,
+        step: &Step,
+        goes_on: impl Fn(SessionId) -> bool,
+    ) -> Vec<(SessionId, usize, Result<Output, ForwardError>)> {
+        let read = step.tokens.read();
+        if read.is_err() {
+            self.forget(step.rows.iter().map(|(session, _)| *session));
+        }
+        let mut outputs = Vec::with_capacity(step.rows.len());
+        for (row, &(id, position)) in step.rows.iter().enumerate() {
+            let Some(session) = self.sessions.get_mut(&id).filter(|_| goes_on(id)) else { continue };
+            let token = match &read {
+                Ok(tokens) if session.position == position => tokens[row],
+                Ok(_) => continue,
+                Err(error) => {
+                    outputs.push((id, position, Err(ComputeError::Mlx(error.to_string()).into())));
+                    continue;
+                }
+            };
+            outputs.push((
+                id,
+                position,
+                match token {
+                    Some(token) => {
+                        session.position = position + 1;
+                        session.sampled(position + 1, token);
+                        Ok(Output::Token(Sampled { token, logprob: None, top: Vec::new() }))
+                    }
+                    None => Err(ForwardError::NotFinite(self.layers.clone())),
+                },
+            ));
+        }
+        outputs
+    }
+
+    /// Moves sessions back to the beginning: a computation that failed leaves nothing in their caches that counts.
+    pub(super) fn forget(&mut self, sessions: impl Iterator<Item = SessionId>) {
+        for id in sessions {
+            if let Some(session) = self.sessions.get_mut(&id)
+                && let Ok(caches) = self.stage.caches()
+            {
+                session.caches = caches;
+                session.position = 0;
+            }
+        }
+    }
+}
