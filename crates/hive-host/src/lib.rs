@@ -58,6 +58,13 @@ pub fn threads() -> usize {
     std::thread::available_parallelism().map_or(1, NonZero::get)
 }
 
+/// The file from which this process has loaded a library, by its name up to the first dot; `None` if it has not, or the
+/// system does not say.
+pub fn loaded_library(name: &str) -> Option<std::path::PathBuf> {
+    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
+    parse::linux_loaded_library(&maps, name).map(Into::into)
+}
+
 /// Whether the machine has an NVIDIA GPU whose driver is loaded.
 pub fn has_nvidia_card() -> bool {
     cfg!(target_os = "linux") && std::path::Path::new("/dev/nvidiactl").exists()

@@ -140,6 +140,14 @@ pub fn linux_idle(text: &str, now_us: u64) -> Option<Duration> {
     Some(Duration::from_micros(now_us.saturating_sub(since)))
 }
 
+/// The file of a loaded library, from `/proc/self/maps`; `name` is its file name up to the first dot.
+pub fn linux_loaded_library<'a>(maps: &'a str, name: &str) -> Option<&'a str> {
+    maps.lines().filter_map(|line| line.find('/').map(|at| &line[at..])).find(|path| {
+        let file = path.rsplit('/').next().unwrap_or_default();
+        file.strip_prefix(name).is_some_and(|rest| rest.starts_with(".so"))
+    })
+}
+
 /// Whether a Linux `status` file reports SIGHUP (signal 1) as ignored.
 pub fn linux_ignores_hang_ups(status: &str) -> bool {
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
@@ -225,6 +233,19 @@ mod tests {
         assert_eq!(linux_heat(92_000, 100_000), Heat::Serious);
         assert_eq!(linux_heat(99_000, 100_000), Heat::Critical);
         assert_eq!(linux_heat(105_000, 100_000), Heat::Critical);
+    }
+
+    #[test]
+    fn a_loaded_library_is_found_by_its_name() {
+        let maps = "55d0-55d1 r--p 00000000 fe:00 12 /usr/bin/hivemind\n\
+                    7f00-7f01 rw-p 00000000 00:00 0\n\
+                    7f02-7f03 r-xp 00000000 fe:00 15 /opt/my libs/libmlx_extra.so\n\
+                    7f02-7f03 r-xp 00000000 fe:00 13 /opt/my libs/libmlx.so\n\
+                    7f04-7f05 r-xp 00000000 fe:00 14 /usr/lib/libcudart.so.13.0.48\n\
+                    7fff-7fff r-xp 00000000 00:00 0 [vdso]\n";
+        assert_eq!(linux_loaded_library(maps, "libmlx"), Some("/opt/my libs/libmlx.so"));
+        assert_eq!(linux_loaded_library(maps, "libcudart"), Some("/usr/lib/libcudart.so.13.0.48"));
+        assert_eq!(linux_loaded_library(maps, "libcublas"), None);
     }
 
     #[test]

@@ -39,6 +39,10 @@ pub async fn examine() -> Vec<Check> {
 fn mlx() -> Check {
     let finding = match mlx_library::choose() {
         MlxChoice::Linked if cfg!(target_os = "macos") => "Metal".to_owned(),
+        MlxChoice::Linked if mlx_library::computes_on_gpu() => match mlx_library::loaded() {
+            Some(file) => format!("CUDA, from {}", file.display()),
+            None => "CUDA".to_owned(),
+        },
         MlxChoice::Linked => "CPU".to_owned(),
         MlxChoice::Cuda(folder) => format!("CUDA, from {}", folder.display()),
         MlxChoice::Folder(folder) => format!("from {}", folder.display()),
@@ -47,7 +51,7 @@ fn mlx() -> Check {
     let fetch = "run `HIVEMIND_MLX=cuda ./dev setup` to fetch MLX for it".to_owned();
     let health = match mlx_library::choose() {
         MlxChoice::MissingCuda => Health::Bad(fetch),
-        MlxChoice::Linked if hive_host::has_nvidia_card() => {
+        MlxChoice::Linked if hive_host::has_nvidia_card() && !mlx_library::computes_on_gpu() => {
             Health::Notice(format!("there is an NVIDIA card: {fetch}"))
         }
         _ => Health::Good,

@@ -71,7 +71,10 @@ impl LocalSwarm {
                 node.allow(&other.addr());
             }
         }
-        let place = |node: &Node| Placement { name: node.name().to_owned(), addr: node.addr() };
+        let place = |node: &Node| {
+            let gpu = node.profile().gpu;
+            Placement { name: node.name().to_owned(), addr: node.addr(), gpu }
+        };
         let placements: Vec<_> = nodes.iter().map(place).collect();
         match Ring::load(nodes[0].as_ref(), model, &plan, &placements, options.ring, progress).await {
             Ok(ring) => Ok(Self { nodes, ring, plan }),

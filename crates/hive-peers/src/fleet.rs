@@ -258,10 +258,11 @@ impl Membership {
                 pace,
             }
         };
-        let here = Placement { name: self.name().to_owned(), addr: self.addr() };
+        let here = Placement { name: self.name().to_owned(), addr: self.addr(), gpu: own.gpu };
         let mut machines = vec![candidate(here, &own, None)];
         for (peer, profile) in others {
-            let placement = Placement { name: self.peers().name(peer), addr: self.peers().addr(peer) };
+            let (name, addr) = (self.peers().name(peer), self.peers().addr(peer));
+            let placement = Placement { name, addr, gpu: profile.gpu };
             let round_trip = self.endpoint().link(peer).map_or(ASSUMED_ROUND_TRIP_US, |link| link.round_trip_us as f64);
             let rate = self.rate(peer).map_or(ASSUMED_BITS_PER_S, |rate| rate as f64);
             // The limits that both owners set on sending apply.

@@ -9,4 +9,6 @@ pub struct Placement {
     pub name: String,
     /// Its address.
     pub addr: PeerAddr,
+    /// Whether it computes on a GPU.
+    pub gpu: bool,
 }

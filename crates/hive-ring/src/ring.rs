@@ -91,6 +91,8 @@ struct Inner {
     /// Tokens that the answers under way may have in the KV caches together.
     room: Arc<Semaphore>,
     room_tokens: usize,
+    /// Tokens per chunk of a prompt. Smaller chunks overlap better across stages, larger ones compute faster.
+    prompt_chunk: usize,
 }
 
 impl Ring {
@@ -265,7 +267,7 @@ impl Ring {
     }
 
     pub(crate) fn prompt_chunk(&self) -> usize {
-        self.inner.options.prompt_chunk.max(1)
+        self.inner.prompt_chunk
     }
 }
 

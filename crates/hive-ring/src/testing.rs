@@ -25,7 +25,7 @@ pub(crate) async fn endpoint() -> (Endpoint, mpsc::Receiver<Incoming>) {
 pub(crate) async fn ring_on(host: &Machine, name: &str, endpoint: &Endpoint) -> Ring {
     host.membership().allow(&endpoint.addr());
     endpoint.admission().approve(host.membership().id());
-    let placement = Placement { name: name.to_owned(), addr: endpoint.addr() };
+    let placement = Placement { name: name.to_owned(), addr: endpoint.addr(), gpu: false };
     let starter = PathBuf::from(std::env::var_os("HIVEMIND_STARTER").expect("`./dev test` says where the starter is"));
     let model = hive_stage::models::open_at(&starter).await.unwrap();
     let plan = one_stage(name, model.card());

@@ -13,8 +13,21 @@ use hive_worker::text::ModelCard;
 /// The conversation length for which a plan reserves memory, in tokens.
 pub const PLANNED_CONTEXT: u64 = 4096;
 
-/// Tokens per chunk of a prompt.
+/// Tokens per chunk of a prompt on CPUs, where larger chunks are no faster.
 pub const PROMPT_CHUNK: usize = 256;
+/// The same on a GPU, which computes more rows at once in little more time.
+const GPU_PROMPT_CHUNK: usize = 1024;
+/// The same on several GPUs: while one computes a chunk, the one before it computes the next.
+const GPUS_PROMPT_CHUNK: usize = 512;
+
+/// Tokens per chunk of a prompt on this many stages, all of them on GPUs or not.
+pub fn prompt_chunk(gpu: bool, stages: usize) -> usize {
+    match (gpu, stages) {
+        (false, _) => PROMPT_CHUNK,
+        (true, 1) => GPU_PROMPT_CHUNK,
+        (true, _) => GPUS_PROMPT_CHUNK,
+    }
+}
 
 /// Splits a model over all the given machines.
 pub fn plan_over(model: &ModelCard, machines: &[Machine]) -> Result<Plan, PlanError> {
@@ -95,11 +108,12 @@ const GPU_PROCESS_BYTES: u64 = 400_000_000;
 
 /// The memory of a stage's process and of computing a chunk of a prompt, in bytes.
 fn base_bytes(footprint: &Footprint, form: Form) -> u64 {
-    let process_bytes = match form {
-        Form::Packed => PROCESS_BYTES,
-        Form::Mlx => GPU_PROCESS_BYTES,
+    let (process_bytes, rows) = match form {
+        Form::Packed => (PROCESS_BYTES, PROMPT_CHUNK),
+        // Counted in single precision, computed in numbers of half the size.
+        Form::Mlx => (GPU_PROCESS_BYTES, GPU_PROMPT_CHUNK / 2),
     };
-    footprint.work_bytes_per_token.saturating_mul(PROMPT_CHUNK as u64).saturating_add(process_bytes)
+    footprint.work_bytes_per_token.saturating_mul(rows as u64).saturating_add(process_bytes)
 }
 
 fn footprint(model: &ModelCard, form: Form) -> &Footprint {
@@ -165,8 +179,8 @@ mod tests {
         };
         assert_eq!(held(&[]), held(&[Form::Packed]));
         assert_eq!(held(&[Form::Packed; 2]), (vec![10, 20], 7, 4, PROCESS_BYTES + 3 * 256));
-        assert_eq!(held(&[Form::Mlx; 2]), (vec![15, 19], 9, 2, GPU_PROCESS_BYTES + 3 * 256));
-        let mixed = (vec![15, 20], 9, 4, GPU_PROCESS_BYTES + 3 * 256);
+        assert_eq!(held(&[Form::Mlx; 2]), (vec![15, 19], 9, 2, GPU_PROCESS_BYTES + 3 * 512));
+        let mixed = (vec![15, 20], 9, 4, GPU_PROCESS_BYTES + 3 * 512);
         assert_eq!(held(&[Form::Packed, Form::Mlx, Form::Packed]), mixed);
         assert_eq!(held(&[Form::Mlx, Form::Packed]), mixed);
     }

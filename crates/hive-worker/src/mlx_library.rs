@@ -25,10 +25,22 @@ pub fn choose() -> MlxChoice {
 pub fn computes_on_gpu() -> bool {
     match choose() {
         MlxChoice::Cuda(_) => true,
-        MlxChoice::Linked | MlxChoice::MissingCuda => hive_host::this().gpu_working_set_bytes().is_some(),
+        MlxChoice::Linked | MlxChoice::MissingCuda => {
+            hive_host::this().gpu_working_set_bytes().is_some() || is_linked_for_cuda()
+        }
         // An explicit folder is assumed to use the machine's GPU, if there is one.
         MlxChoice::Folder(_) => cfg!(target_os = "macos") || hive_host::has_nvidia_card(),
     }
+}
+
+/// Whether `LD_LIBRARY_PATH` or the like has put MLX for CUDA in the place of the linked one. Workers inherit that.
+fn is_linked_for_cuda() -> bool {
+    hive_host::has_nvidia_card() && hive_host::loaded_library("libcudart").is_some()
+}
+
+/// The file of the MLX that this process has loaded, if the system says so.
+pub fn loaded() -> Option<PathBuf> {
+    hive_host::loaded_library("libmlx")
 }
 
 fn decide(wish: Option<&str>, has_card: bool, cuda: Option<PathBuf>) -> MlxChoice {

@@ -8,7 +8,7 @@ use hive_peers::Placement;
 use hive_plan::Plan;
 use hive_protocol::{RingId, StageId, random_id};
 use hive_stage::StageHost;
-use hive_stage::planning::PLANNED_CONTEXT;
+use hive_stage::planning::{self, PLANNED_CONTEXT};
 use hive_worker::text::Model;
 use tokio::sync::{Semaphore, mpsc, watch};
 
@@ -67,8 +67,10 @@ impl Ring {
             }
         };
         let all_tokens = (plan.room_tokens as usize).min(Semaphore::MAX_PERMITS / 2);
-        let prefix_tokens = (all_tokens / 2).min(PLANNED_CONTEXT as usize);
+        // Half of the room, and no more than the longest conversation: a long one must not be read anew in every turn.
+        let prefix_tokens = (all_tokens / 2).min(model.card().max_context.max(PLANNED_CONTEXT as usize));
         let room_tokens = all_tokens - prefix_tokens;
+        let gpu = plan.stages.iter().all(|stage| placements[stage.machine].gpu);
         let (fault_reports, reported) = mpsc::channel(REPORT_QUEUE);
         watch_prompts(host, &prompts, 0, &fault_reports);
         let inner = Arc::new(Inner {
@@ -95,6 +97,7 @@ impl Ring {
             prefix_cache: Mutex::new(PrefixCache::new(prefix_tokens)),
             room: Arc::new(Semaphore::new(room_tokens)),
             room_tokens,
+            prompt_chunk: planning::prompt_chunk(gpu, plan.stages.len()),
         });
         let ring = Self { inner };
         let weak = Arc::downgrade(&ring.inner);

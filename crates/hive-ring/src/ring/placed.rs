@@ -7,7 +7,6 @@ use hive_net::PeerAddr;
 use hive_peers::{Lacking, Placement};
 use hive_protocol::ModelSource;
 use hive_stage::StageHost;
-use hive_stage::planning::PROMPT_CHUNK;
 use hive_worker::text::TextError;
 
 /// How a model is loaded.
@@ -19,14 +18,12 @@ pub struct RingOptions {
     pub compute: Compute,
     /// Threads of each stage; 0 is as many as its machine has.
     pub threads: usize,
-    /// Tokens per chunk of a prompt. Smaller chunks overlap better across stages, larger ones compute faster.
-    pub prompt_chunk: usize,
 }
 
 impl RingOptions {
     /// The default options.
     pub fn new(source: ModelSource) -> Self {
-        Self { source, compute: Compute::Auto, threads: 0, prompt_chunk: PROMPT_CHUNK }
+        Self { source, compute: Compute::Auto, threads: 0 }
     }
 }
 

@@ -555,7 +555,7 @@ mod tests {
                 bytes: 0,
                 standby: true,
             };
-            let placement = Placement { name: "ann".to_owned(), addr: host.membership().addr() };
+            let placement = Placement { name: "ann".to_owned(), addr: host.membership().addr(), gpu: false };
             assert!(load_stage(&host, borrowed.stage, &placement, spec, |_| ()).await.is_err());
             assert!(host.leased_on(host.membership().id()).contains(&borrowed.stage));
             let _orders = host.host_idle(borrowed.stage, host.membership().id());
