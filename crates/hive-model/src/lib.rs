@@ -22,6 +22,7 @@ pub mod weights;
 mod embedding;
 mod error;
 mod footprint;
+mod gang;
 mod kv;
 mod linear;
 mod llama;

@@ -4,6 +4,7 @@
 //! the number of its tokens in the cache. A slot must begin exactly there; [`Shard::rollback`] moves a session back.
 
 mod carried;
+mod lost;
 mod planned;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -91,7 +92,8 @@ pub enum Output {
     Nothing,
 }
 
-/// Why a slot was not computed. Its session stays at its position.
+/// Why a slot was not computed. Its session stays at its position, or, if a computation on MLX's kernels failed, is back
+/// at the beginning ([`Shard::position`]).
 #[derive(Debug, thiserror::Error)]
 pub enum ForwardError {
     /// The session is not open.
@@ -227,6 +229,7 @@ impl Shard {
     /// Closes a session and frees its cache.
     pub fn close(&mut self, session: SessionId) {
         self.sessions.remove(&session);
+        self.release();
     }
 
     /// The position of an open session.
@@ -248,7 +251,7 @@ impl Shard {
 
     /// Bytes of KV cache held by all sessions.
     pub fn kv_bytes(&self) -> usize {
-        self.sessions.values().flat_map(|session| &session.caches).map(LayerCache::bytes).sum()
+        LayerCache::bytes_of(self.sessions.values().flat_map(|session| &session.caches))
     }
 
     /// Computes a batch with at most one slot per session. Returns one result per slot, in order.
@@ -261,6 +264,7 @@ impl Shard {
         let sound: Vec<&Slot> =
             batch.iter().zip(&problems).filter(|(_, problem)| problem.is_none()).map(|(slot, _)| slot).collect();
         let mut results = self.forward_sound(&sound).into_iter();
+        self.release();
         let result = |problem: Option<ForwardError>| match problem {
             Some(problem) => Some(Err(problem)),
             None => results.next(),
@@ -268,10 +272,15 @@ impl Shard {
         problems.into_iter().filter_map(result).collect()
     }
 
-    /// Computes slots that have been checked: all together or, if that fails, one by one.
+    /// Computes slots that have been checked: all together or, if that fails on the fast kernels, one by one.
     fn forward_sound(&mut self, batch: &[&Slot]) -> Vec<Result<Output, ForwardError>> {
         match self.forward_together(batch) {
             Ok(results) => results,
+            Err(error) if !self.arithmetic.fast => {
+                // MLX's arrays may depend on what failed.
+                self.forget(batch.iter().map(|slot| slot.session));
+                batch.iter().map(|_| Err(ComputeError::Mlx(error.to_string()).into())).collect()
+            }
             Err(error) if batch.len() == 1 => vec![Err(error.into())],
             Err(_) => batch.iter().flat_map(|slot| self.forward_sound(&[slot])).collect(),
         }
@@ -366,8 +375,9 @@ impl Shard {
             batch.iter().zip(&spans).filter(|(slot, _)| slot.sample).map(|(_, span)| span.rows.end - 1).collect();
         let result =
             if self.stage.samples() && !sampled.is_empty() { self.stage.logits(&hidden, &sampled)? } else { hidden };
-        let pending = sessions.iter().flat_map(|session| &session.caches).flat_map(LayerCache::pending);
-        mlx_rs::transforms::eval(std::iter::once(&result).chain(pending))?;
+        let pending: Vec<Array> =
+            sessions.iter().flat_map(|session| &session.caches).flat_map(LayerCache::pending).collect();
+        mlx_rs::transforms::eval(std::iter::once(&result).chain(&pending))?;
         Ok(result)
     }
 
