@@ -1,13 +1,13 @@
 //! The Llama family: Llama 2 and 3, SmolLM2, Mistral. Read top to bottom: Attention → Mlp → Layer → Stage.
 //!
-//! A batch is the tokens of all its sessions in sequence, `[tokens, hidden]`; only attention handles sessions one by
-//! one. The same layers run on MLX's kernels (with the operations and order of mlx-lm, and thus the same tokens) or on
+//! A batch is the tokens of all its sessions in sequence, `[tokens, hidden]`; only attention tells sessions apart, one
+//! by one or, where each decodes one token, together (`gang.rs`). The same layers run on MLX's kernels (with the operations and order of mlx-lm, and thus the same tokens) or on
 //! the fast ones.
 
 use std::ops::Range;
 
 use hive_kernels::{AttentionShape, LayerWeights, SessionRows};
-use mlx_rs::fast::ScaledDotProductAttentionMask::Causal;
+use mlx_rs::fast::ScaledDotProductAttentionMask::{self, Causal};
 use mlx_rs::ops::indexing::IndexOp;
 use mlx_rs::{Array, ops};
 
@@ -16,9 +16,11 @@ use crate::embedding::Embedding;
 use crate::error::{ComputeError, LoadError};
 use crate::files::ModelFiles;
 use crate::footprint::Footprint;
+use crate::gang::{Gang, Gangs, Part};
 use crate::hidden::ActivationType;
 use crate::kv::{KvLayout, LayerCache, PlainCache};
 use crate::linear::{Arithmetic, Linear, Projection, evaluated};
+use crate::span::Span;
 use crate::weights::{FileMatrix, TensorError, Weights};
 
 /// On a CPU, building a layer's operations takes a tenth as long as computing them. After this many layers, those built
@@ -34,16 +36,6 @@ const BETWEEN_BYTES_ALONE: usize = 16 << 20;
 /// Up to this many tokens pass a layer in one call. With more, building seven operations takes negligible time, and the
 /// intermediate results of one call would take memory.
 const ROWS_AT_ONCE: usize = 8;
-
-/// One session's part of a batch.
-pub(crate) struct Span<'a> {
-    /// The rows of its tokens.
-    pub(crate) rows: Range<usize>,
-    /// The position of its first token: the number of tokens already in the cache.
-    pub(crate) offset: usize,
-    /// One cache per layer of the stage.
-    pub(crate) caches: &'a mut [LayerCache],
-}
 
 struct Attention {
     qkv: Projection,
@@ -93,21 +85,40 @@ impl Attention {
         })
     }
 
-    fn forward(&self, residual: &Array, x: &Array, layer: usize, spans: &mut [Span]) -> Result<Array, ComputeError> {
+    fn forward(
+        &self,
+        residual: &Array,
+        x: &Array,
+        layer: usize,
+        spans: &mut [Span],
+        gangs: &Gangs,
+    ) -> Result<Array, ComputeError> {
         let qkv = self.qkv.forward(x)?;
-        let mut outputs = Vec::with_capacity(spans.len());
-        let alone = spans.len() == 1;
-        for span in spans {
-            let rows = if alone { qkv.clone() } else { qkv.index((span.rows.start as i32..span.rows.end as i32, ..)) };
-            outputs.push(match &mut span.caches[layer] {
-                LayerCache::Fast(buffers) => {
-                    buffers.reserve(&self.shape, span.offset + span.rows.len())?;
-                    hive_kernels::attention(&rows, buffers, &self.periods, &self.shape, span.offset)?
+        let mut outputs = Vec::with_capacity(gangs.parts.len());
+        let alone = gangs.parts.len() == 1;
+        for part in &gangs.parts {
+            outputs.push(match part {
+                Part::Alone(span) => {
+                    let Span { rows, offset, caches } = &mut spans[*span];
+                    let range = rows.start as i32..rows.end as i32;
+                    let qkv = if alone { qkv.clone() } else { qkv.index((range, ..)) };
+                    match &mut caches[layer] {
+                        LayerCache::Fast(buffers) => {
+                            buffers.reserve(&self.shape, *offset + rows.len())?;
+                            hive_kernels::attention(&qkv, buffers, &self.periods, &self.shape, *offset)?
+                        }
+                        LayerCache::Plain(cache) => self.attend(&qkv, *offset, cache)?,
+                    }
                 }
-                LayerCache::Plain(cache) => self.attend(&rows, span.offset, cache)?,
+                Part::Gang(gang) => {
+                    let cache = spans[gang.span].caches[layer].as_plain();
+                    let cache = cache.ok_or_else(|| ComputeError::Mlx("a gang on the fast kernels".to_owned()))?;
+                    self.attend_together(&qkv, gang, cache)?
+                }
             });
         }
         let attended = if alone { outputs.remove(0) } else { ops::concatenate(&outputs, 0)? };
+        let attended = if let Some(order) = &gangs.order { attended.take_axis(order, 0)? } else { attended };
         self.output.forward_onto(residual, &attended)
     }
 
@@ -121,8 +132,7 @@ impl Attention {
             Ok(part.reshape(&[1, n, count as i32, head_dim as i32])?.transpose_axes(&[0, 2, 1, 3])?)
         };
         let rope = |x: Array| {
-            let base = self.special_periods.is_none().then_some(self.theta);
-            mlx_rs::fast::rope(x, head_dim as i32, false, base, rope_scale, offset as i32, &self.special_periods)
+            mlx_rs::fast::rope(x, head_dim as i32, false, self.base(), rope_scale, offset as i32, &self.special_periods)
         };
         let queries = rope(split(0, heads)?)?;
         let keys = rope(split(heads, kv_heads)?)?;
@@ -131,6 +141,48 @@ impl Attention {
         let mask = (n > 1).then_some(Causal);
         let attended = mlx_rs::fast::scaled_dot_product_attention(queries, keys, values, scale, mask, None)?;
         Ok(attended.transpose_axes(&[0, 2, 1, 3])?.reshape(&[n, (heads * head_dim) as i32])?)
+    }
+
+    /// Attention of a gang, on the rows of the batch that are its members'. `cache` is any member's.
+    fn attend_together(&self, qkv: &Array, gang: &Gang, cache: &PlainCache) -> Result<Array, ComputeError> {
+        let AttentionShape { heads, kv_heads, head_dim, scale, rope_scale } = self.shape;
+        let qkv = if let Some(rows) = &gang.batch_rows { &qkv.take_axis(rows, 0)? } else { qkv };
+        let n = qkv.dim(0);
+        let split = |from: usize, count: usize| {
+            let part = qkv.index((.., (from * head_dim) as i32..((from + count) * head_dim) as i32));
+            part.reshape(&[n, count as i32, 1, head_dim as i32])
+        };
+        let rope = |x: Array| {
+            let dims = head_dim as i32;
+            let special = &self.special_periods;
+            mlx_rs::fast::rope_dynamic(x, dims, false, self.base(), rope_scale, &gang.offsets, special)
+        };
+        let mut queries = rope(split(0, heads)?)?;
+        let mut keys = rope(split(heads, kv_heads)?)?;
+        let mut values = split(heads + kv_heads, kv_heads)?;
+        if let Some(seats) = &gang.seats {
+            (keys, values) = (keys.take_axis(&seats.members, 0)?, values.take_axis(&seats.members, 0)?);
+        }
+        cache.update_all(&keys, &values, &gang.columns)?;
+        let picked = gang.seats.as_ref().filter(|seats| seats.are_picked);
+        let all = gang.seats.as_ref().filter(|seats| !seats.are_picked);
+        let read = |array: &Array| -> Result<Array, ComputeError> {
+            let columns = array.index((.., .., ..gang.length, ..));
+            Ok(if let Some(seats) = picked { columns.take_axis(&seats.rows, 0)? } else { columns })
+        };
+        let (keys, values) = (read(&cache.buffer().keys)?, read(&cache.buffer().values)?);
+        if let Some(seats) = all {
+            queries = queries.take_axis(&seats.members, 0)?;
+        }
+        let mask = gang.mask.as_ref().map(ScaledDotProductAttentionMask::Array);
+        let attended = mlx_rs::fast::scaled_dot_product_attention(queries, keys, values, scale, mask, None)?;
+        let attended = if let Some(seats) = all { attended.take_axis(&seats.rows, 0)? } else { attended };
+        Ok(attended.reshape(&[n, (heads * head_dim) as i32])?)
+    }
+
+    /// The base of the rotation's periods, if they are its plain powers.
+    fn base(&self) -> Option<f32> {
+        self.special_periods.is_none().then_some(self.theta)
     }
 }
 
@@ -279,14 +331,21 @@ impl Layer {
         between_bytes(self.attention_norm.weight.size(), &self.attention.shape, self.mlp.intermediate)
     }
 
-    fn forward(&self, x: &Array, layer: usize, spans: &mut [Span], ahead: &mut Ahead) -> Result<Array, ComputeError> {
+    fn forward(
+        &self,
+        x: &Array,
+        layer: usize,
+        spans: &mut [Span],
+        gangs: &Gangs,
+        ahead: &mut Ahead,
+    ) -> Result<Array, ComputeError> {
         if x.dim(0) as usize <= ROWS_AT_ONCE
             && let Some(whole) = self.whole()
             && let Some(mut sessions) = rows_at_once(&self.attention.shape, layer, spans)?
         {
             return Ok(hive_kernels::layer(x, &whole, &self.attention.shape, &mut sessions)?);
         }
-        let x = self.attention.forward(x, &self.attention_norm.forward(x)?, layer, spans)?;
+        let x = self.attention.forward(x, &self.attention_norm.forward(x)?, layer, spans, gangs)?;
         ahead.built_half(&x)?;
         let x = self.mlp.forward(&x, &self.mlp_norm.forward(&x)?)?;
         ahead.built_half(&x)?;
@@ -495,8 +554,9 @@ impl Stage {
                 _ => Ahead::Nothing,
             }
         };
+        let gangs = if self.arithmetic.fast { Gangs::none(spans) } else { Gangs::form(spans)? };
         for (index, layer) in self.layers.iter().enumerate() {
-            x = layer.forward(&x, index, spans, &mut ahead)?;
+            x = layer.forward(&x, index, spans, &gangs, &mut ahead)?;
             ahead.built_layer(index, &x)?;
         }
         Ok(x)

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use on_device::sampled;
+pub(crate) use on_device::Tokens;
 
 /// Sampling settings. The default is greedy.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -4,6 +4,7 @@
 //! the number of its tokens in the cache. A slot must begin exactly there; [`Shard::rollback`] moves a session back.
 
 mod carried;
+mod lost;
 mod planned;
 mod step;
 
@@ -19,13 +20,13 @@ use crate::files::ModelFiles;
 use crate::hidden::{ActivationType, Hidden, all_finite};
 use crate::kv::LayerCache;
 use crate::linear::Arithmetic;
-use crate::llama::{Span, Stage};
-use crate::sampling::{Sampled, Sampling, sample};
+use crate::llama::Stage;
+use crate::sampling::{Sampled, Sampling, Tokens, sample};
+use crate::span::Span;
 
 pub use crate::error::LoadError;
 pub use carried::CarriedSession;
 pub use step::Step;
-use step::Tokens;
 
 /// Identifies a session on all stages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -168,6 +169,8 @@ pub struct Shard {
     vocabulary: usize,
     max_context: usize,
     sessions: BTreeMap<SessionId, Session>,
+    /// Sessions that a failed computation moved back to the beginning.
+    lost: Vec<SessionId>,
 }
 
 impl Shard {
@@ -197,6 +200,7 @@ impl Shard {
             vocabulary: config.vocabulary,
             max_context: config.max_context,
             sessions: BTreeMap::new(),
+            lost: Vec::new(),
         })
     }
 
@@ -249,6 +253,7 @@ impl Shard {
     /// Closes a session and frees its cache.
     pub fn close(&mut self, session: SessionId) {
         self.sessions.remove(&session);
+        self.release();
     }
 
     /// The position of an open session.
@@ -270,7 +275,7 @@ impl Shard {
 
     /// Bytes of KV cache held by all sessions.
     pub fn kv_bytes(&self) -> usize {
-        self.sessions.values().flat_map(|session| &session.caches).map(LayerCache::bytes).sum()
+        LayerCache::bytes_of(self.sessions.values().flat_map(|session| &session.caches))
     }
 
     /// Computes a batch with at most one slot per session. Returns one result per slot, in order.
@@ -283,6 +288,7 @@ impl Shard {
         let sound: Vec<&Slot> =
             batch.iter().zip(&problems).filter(|(_, problem)| problem.is_none()).map(|(slot, _)| slot).collect();
         let mut results = self.forward_sound(&sound).into_iter();
+        self.release();
         let result = |problem: Option<ForwardError>| match problem {
             Some(problem) => Some(Err(problem)),
             None => results.next(),
@@ -406,10 +412,11 @@ impl Shard {
         };
         let array = match &result {
             Computed::Hidden(array) | Computed::Logits(array) => array,
-            Computed::Tokens(tokens) => tokens.array(),
+            Computed::Tokens(tokens) => tokens.arrays()[1],
         };
-        let pending = sessions.iter().flat_map(|session| &session.caches).flat_map(LayerCache::pending);
-        mlx_rs::transforms::eval(std::iter::once(array).chain(pending))?;
+        let pending: Vec<Array> =
+            sessions.iter().flat_map(|session| &session.caches).flat_map(LayerCache::pending).collect();
+        mlx_rs::transforms::eval(std::iter::once(array).chain(&pending))?;
         Ok(result)
     }
 

@@ -113,6 +113,42 @@ fn plain_gives_mlx_lms_tokens_on_any_number_of_stages() {
 }
 
 #[test]
+fn sessions_that_decode_together_get_mlx_lms_tokens_too() {
+    let _alone = alone();
+    let (files, reference) = (starter(), reference());
+    let mut shard = Shard::load(&files, &ShardOptions { layers: 0..30, compute: Compute::Plain }, |_| ()).unwrap();
+    let cases: Vec<(Vec<u32>, Vec<u32>)> = reference["greedy"].as_array().unwrap()[..3]
+        .iter()
+        .map(|case| (ids(&case["prompt_tokens"]), ids(&case["tokens"])))
+        .collect();
+    let slot = |session: usize, position: usize, tokens: &[u32]| Slot {
+        session: SessionId(session as u128),
+        position,
+        input: Input::Tokens(tokens.to_vec()),
+        sample: true,
+    };
+    for (session, (prompt, expected)) in cases.iter().enumerate() {
+        shard.open(SessionId(session as u128), SessionOptions::default()).unwrap();
+        let output = shard.forward(&[slot(session, 0, prompt)]).remove(0).unwrap();
+        assert!(matches!(output, Output::Token(sampled) if sampled.token == expected[0]));
+    }
+    // The last one joins late, and the first one leaves early.
+    let mut decoded = [0; 3];
+    for step in 0..6 {
+        let batch: Vec<usize> = (0..3).filter(|&s| (s < 2 || step >= 2) && (s > 0 || step < 4)).collect();
+        let slots: Vec<Slot> = batch
+            .iter()
+            .map(|&s| slot(s, cases[s].0.len() + decoded[s], &cases[s].1[decoded[s]..=decoded[s]]))
+            .collect();
+        for (&session, output) in batch.iter().zip(shard.forward(&slots)) {
+            decoded[session] += 1;
+            let Ok(Output::Token(sampled)) = output else { panic!("{output:?}") };
+            assert_eq!(sampled.token, cases[session].1[decoded[session]], "session {session}, step {step}");
+        }
+    }
+}
+
+#[test]
 fn fast_gives_mlx_lms_tokens_too() {
     let _alone = alone();
     let (files, reference) = (starter(), reference());

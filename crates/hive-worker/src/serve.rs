@@ -285,7 +285,8 @@ impl Computer {
         }
         let goes_on = |slot: &Slot| self.endings.contains_key(&slot.session);
         if self.schedule.is_empty() && slots.iter().all(goes_on) && shard.can_run_ahead(&slots) {
-            return self.run_ahead(&slots);
+            self.run_ahead(&slots)?;
+            return self.report_lost();
         }
         let results = shard.forward(&slots);
         let (took, kv_bytes) = (started.elapsed(), shard.kv_bytes() as u64);
@@ -298,7 +299,7 @@ impl Computer {
                 self.schedule.push(work);
             }
         }
-        Ok(())
+        self.report_lost()
     }
 
     /// Records how long a batch took, and how large the caches are.

@@ -11,6 +11,44 @@ use crate::error::ComputeError;
 /// Draws stay below 1, so that rounding cannot choose a token without any weight.
 const LARGEST_DRAW: f64 = 1.0 - 1e-6;
 
+/// Read instead of a token whose logits are not finite.
+const NOT_FINITE: u32 = u32::MAX;
+
+/// Sampled tokens on the device.
+#[derive(Debug)]
+pub(crate) struct Tokens {
+    /// `[n]`, each in the vocabulary, for the next step.
+    sampled: Array,
+    /// `[n]`, the same or [`NOT_FINITE`].
+    checked: Array,
+}
+
+impl Tokens {
+    /// Samples from logits `[n, vocabulary]`.
+    pub(crate) fn sample(logits: &Array, rows: &[(&Sampling, u64)]) -> Result<Self, ComputeError> {
+        let sampled = sampled(logits, rows)?;
+        let finite = logits.is_finite()?.all_axis(-1, false)?;
+        let checked = ops::select(finite, &sampled, Array::from_slice(&[NOT_FINITE], &[1]))?;
+        Ok(Self { sampled, checked })
+    }
+
+    /// What has to be computed.
+    pub(crate) fn arrays(&self) -> [&Array; 2] {
+        [&self.sampled, &self.checked]
+    }
+
+    /// The tokens as the next step's input.
+    pub(crate) fn next_input(&self) -> &Array {
+        &self.sampled
+    }
+
+    /// Waits for the tokens; `None` for one whose logits are not finite.
+    pub(crate) fn read(&self) -> Result<Vec<Option<u32>>, ComputeError> {
+        let tokens = self.checked.try_as_slice::<u32>().map_err(|error| ComputeError::Mlx(error.to_string()))?;
+        Ok(tokens.iter().map(|&token| (token != NOT_FINITE).then_some(token)).collect())
+    }
+}
+
 impl Sampling {
     /// Whether [`sampled`] can sample with these settings: those that need earlier tokens, or report probabilities,
     /// need the logits.
@@ -29,7 +67,7 @@ impl Sampling {
 
 /// The tokens `[n]` for these settings and positions, from logits `[n, vocabulary]` in single precision. What one row
 /// gets does not depend on the settings of the others.
-pub(crate) fn sampled(logits: &Array, rows: &[(&Sampling, u64)]) -> Result<Array, ComputeError> {
+fn sampled(logits: &Array, rows: &[(&Sampling, u64)]) -> Result<Array, ComputeError> {
     let ways = [
         rows.iter().map(|(settings, _)| settings.temperature == 0.0).collect::<Vec<_>>(),
         rows.iter().map(|(settings, _)| settings.temperature > 0.0 && !settings.cuts()).collect(),

@@ -6,16 +6,13 @@
 
 use std::collections::BTreeSet;
 
-use mlx_rs::{Array, ops};
+use mlx_rs::Array;
 
 use super::{ForwardError, Input, Output, Session, SessionId, Shard, Slot};
 use crate::error::ComputeError;
 use crate::kv::LayerCache;
-use crate::llama::Span;
-use crate::sampling::{Sampled, Sampling, sampled};
-
-/// Read instead of a token whose logits are not finite.
-const NOT_FINITE: u32 = u32::MAX;
+use crate::sampling::{Sampled, Tokens};
+use crate::span::Span;
 
 /// A step under way.
 #[derive(Debug)]
@@ -29,36 +26,6 @@ impl Step {
     /// The sessions, and the position of the token that each of them computes.
     pub fn rows(&self) -> &[(SessionId, usize)] {
         &self.rows
-    }
-}
-
-/// Sampled tokens on the device.
-#[derive(Debug)]
-pub(super) struct Tokens {
-    /// `[n]`, each in the vocabulary, for the next step.
-    sampled: Array,
-    /// `[n]`, the same or [`NOT_FINITE`].
-    checked: Array,
-}
-
-impl Tokens {
-    /// Samples from logits `[n, vocabulary]`.
-    pub(super) fn sample(logits: &Array, rows: &[(&Sampling, u64)]) -> Result<Self, ComputeError> {
-        let sampled = sampled(logits, rows)?;
-        let finite = logits.is_finite()?.all_axis(-1, false)?;
-        let checked = ops::select(finite, &sampled, Array::from_slice(&[NOT_FINITE], &[1]))?;
-        Ok(Self { sampled, checked })
-    }
-
-    /// What has to be computed.
-    pub(super) fn array(&self) -> &Array {
-        &self.checked
-    }
-
-    /// Waits for the tokens; `None` for one whose logits are not finite.
-    pub(super) fn read(&self) -> Result<Vec<Option<u32>>, ComputeError> {
-        let tokens = self.checked.try_as_slice::<u32>().map_err(|error| ComputeError::Mlx(error.to_string()))?;
-        Ok(tokens.iter().map(|&token| (token != NOT_FINITE).then_some(token)).collect())
     }
 }
 
@@ -89,7 +56,7 @@ impl Shard {
         if step.rows.iter().any(|(_, position)| position + 2 > self.max_context) {
             return Ok(None);
         }
-        let x = self.stage.embed_sampled(&step.tokens.sampled)?;
+        let x = self.stage.embed_sampled(step.tokens.next_input())?;
         let rows = step.rows.iter().map(|(session, position)| (*session, position + 1)).collect();
         Ok(Some(self.step(&x, rows)?))
     }
@@ -103,6 +70,7 @@ impl Shard {
         if tokens.is_err() {
             self.forget(rows.iter().map(|(session, _)| *session));
         }
+        self.release();
         Ok(Step { tokens: tokens?, rows })
     }
 
@@ -121,8 +89,9 @@ impl Shard {
         let settings = rows.iter().zip(sessions.iter());
         let settings: Vec<_> = settings.map(|((_, at), session)| (&session.options.sampling, *at as u64 + 1)).collect();
         let tokens = Tokens::sample(&logits, &settings)?;
-        let pending = sessions.iter().flat_map(|session| &session.caches).flat_map(LayerCache::pending);
-        mlx_rs::transforms::async_eval([&tokens.sampled, &tokens.checked].into_iter().chain(pending))?;
+        let pending: Vec<Array> =
+            sessions.iter().flat_map(|session| &session.caches).flat_map(LayerCache::pending).collect();
+        mlx_rs::transforms::async_eval(tokens.arrays().into_iter().chain(&pending))?;
         Ok(tokens)
     }
 
@@ -162,17 +131,5 @@ impl Shard {
             ));
         }
         outputs
-    }
-
-    /// Moves sessions back to the beginning: a computation that failed leaves nothing in their caches that counts.
-    pub(super) fn forget(&mut self, sessions: impl Iterator<Item = SessionId>) {
-        for id in sessions {
-            if let Some(session) = self.sessions.get_mut(&id)
-                && let Ok(caches) = self.stage.caches()
-            {
-                session.caches = caches;
-                session.position = 0;
-            }
-        }
     }
 }
