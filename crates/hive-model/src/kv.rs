@@ -1,20 +1,15 @@
 //! The KV cache of one session in one layer. It grows in blocks; `rollback` shortens it.
 //!
-//! There are two layouts: MLX's own for the plain kernels, `[rows, kv_heads, capacity, head_dim]` for keys and values
-//! each, where several sessions may have a row, and that of the fast kernels. In both, the buffers may hold more than the
-//! session has; only what is before the shard's position counts.
-
-mod plain;
-
-use std::collections::BTreeSet;
+//! There are two layouts: MLX's own for the plain kernels, `[1, kv_heads, capacity, head_dim]` for keys and values
+//! each, and that of the fast kernels. In both, the buffers may hold more than the session has; only rows before the
+//! shard's position count.
 
 use hive_kernels::{AttentionShape, KV_BLOCK, KvBuffers, LANES};
+use mlx_rs::ops::indexing::{IndexOp, TryIndexMutOp};
 use mlx_rs::{Array, Dtype};
 
 use crate::error::ComputeError;
 use crate::hidden::{ActivationType, bytes_are_finite};
-
-pub(crate) use plain::PlainCache;
 
 /// The memory layout of a cache. Kernels cannot continue a cache of another layout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -31,46 +26,38 @@ pub(crate) enum LayerCache {
     Fast(KvBuffers),
 }
 
+#[derive(Debug)]
+pub(crate) struct PlainCache {
+    keys: Array,
+    values: Array,
+}
+
 impl LayerCache {
     pub(crate) fn fast(shape: &AttentionShape) -> Result<Self, ComputeError> {
         Ok(Self::Fast(KvBuffers::new(shape)?))
     }
 
     pub(crate) fn plain(shape: &AttentionShape, dtype: Dtype) -> Result<Self, ComputeError> {
-        Ok(Self::Plain(PlainCache::new(shape, dtype)?))
+        let zeros = || PlainCache::zeros(shape.kv_heads, KV_BLOCK, shape.head_dim, dtype);
+        Ok(Self::Plain(PlainCache { keys: zeros()?, values: zeros()? }))
     }
 
-    pub(crate) fn as_plain(&self) -> Option<&PlainCache> {
+    pub(crate) fn bytes(&self) -> usize {
         match self {
-            Self::Plain(cache) => Some(cache),
-            Self::Fast(_) => None,
-        }
-    }
-
-    /// Bytes that these caches take; a buffer that several of them share counts once.
-    pub(crate) fn bytes_of<'a>(caches: impl Iterator<Item = &'a Self>) -> usize {
-        let mut seen = BTreeSet::new();
-        let bytes = |cache: &Self| match cache {
-            Self::Plain(cache) if seen.insert(cache.buffer_id()) => cache.buffer().bytes(),
-            Self::Plain(_) => 0,
+            Self::Plain(cache) => cache.keys.nbytes() + cache.values.nbytes(),
             Self::Fast(buffers) => buffers.bytes(),
-        };
-        caches.map(bytes).sum()
+        }
     }
 
     /// The first positions as stored: the keys of every head, then the values. Rounded up to whole groups of [`LANES`]
     /// positions, as the fast kernels store keys.
     pub(crate) fn export(&self, positions: usize) -> Result<Vec<u8>, ComputeError> {
         let (arrays, heads, capacity) = match self {
-            Self::Plain(cache) => {
-                let rows = cache.own_rows()?;
-                let (heads, capacity) = (rows[0].dim(1), rows[0].dim(2) as usize);
-                (rows, heads, capacity)
-            }
-            Self::Fast(buffers) => (buffers.arrays().map(Array::clone), buffers.arrays()[1].dim(0), buffers.capacity()),
+            Self::Plain(cache) => ([&cache.keys, &cache.values], cache.keys.dim(1), cache.keys.dim(2) as usize),
+            Self::Fast(buffers) => (buffers.arrays(), buffers.arrays()[1].dim(0), buffers.capacity()),
         };
         let mut bytes = Vec::new();
-        for array in &arrays {
+        for array in arrays {
             let all = hive_kernels::array_bytes(array)?;
             let head_bytes = all.len() / heads as usize;
             let wanted_bytes = head_bytes / capacity * positions.next_multiple_of(LANES);
@@ -122,14 +109,14 @@ impl LayerCache {
         let (keys, values) = (array(&shapes[0])?, array(&shapes[1])?);
         Ok(match layout {
             KvLayout::Fast => Self::Fast(KvBuffers::from_arrays(shape, [keys, values])?),
-            KvLayout::Plain(_) => Self::Plain(PlainCache::alone(keys, values, positions)),
+            KvLayout::Plain(_) => Self::Plain(PlainCache { keys, values }),
         })
     }
 
     /// The arrays to evaluate so that the cache is up to date.
-    pub(crate) fn pending(&self) -> Vec<Array> {
+    pub(crate) fn pending(&self) -> Vec<&Array> {
         match self {
-            Self::Plain(cache) => cache.pending().into(),
+            Self::Plain(cache) => vec![&cache.keys, &cache.values],
             // The fast attention writes when its output is evaluated.
             Self::Fast(_) => Vec::new(),
         }
@@ -145,4 +132,32 @@ fn is_finite_up_to(positions: usize, head: &[u8], activation: ActivationType, he
     let position_of = |at: usize| if in_lanes { at / (LANES * head_dim) * LANES + at % LANES } else { at / head_dim };
     let mut numbers = head.chunks_exact(activation.bytes()).enumerate();
     numbers.all(|(at, number)| position_of(at) >= positions || bytes_are_finite(activation, number))
+}
+
+impl PlainCache {
+    fn zeros(heads: usize, positions: usize, head_dim: usize, dtype: Dtype) -> Result<Array, ComputeError> {
+        let zeros = Array::zeros::<f32>(&[1, heads as i32, positions as i32, head_dim as i32])?.as_dtype(dtype)?;
+        zeros.eval()?;
+        Ok(zeros)
+    }
+
+    /// Writes keys and values `[1, kv_heads, n, head_dim]` at `offset`; returns everything up to their end.
+    pub(crate) fn update(
+        &mut self,
+        keys: &Array,
+        values: &Array,
+        offset: usize,
+    ) -> Result<(Array, Array), ComputeError> {
+        let end = offset + keys.dim(2) as usize;
+        let missing = end.saturating_sub(self.keys.dim(2) as usize).div_ceil(KV_BLOCK) * KV_BLOCK;
+        let write = |buffer: &mut Array, new: &Array| -> Result<Array, ComputeError> {
+            if missing > 0 {
+                let more = Self::zeros(buffer.dim(1) as usize, missing, buffer.dim(3) as usize, buffer.dtype())?;
+                *buffer = mlx_rs::ops::concatenate(&[&*buffer, &more], 2)?;
+            }
+            buffer.try_index_mut((.., .., offset as i32..end as i32, ..), new)?;
+            Ok(buffer.index((.., .., ..end as i32, ..)))
+        };
+        Ok((write(&mut self.keys, keys)?, write(&mut self.values, values)?))
+    }
 }

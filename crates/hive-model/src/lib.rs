@@ -23,14 +23,12 @@ pub mod weights;
 mod embedding;
 mod error;
 mod footprint;
-mod gang;
 mod kv;
 mod linear;
 mod llama;
 
 pub use config::ModelConfig;
 pub use device::Compute;
-pub use error::ComputeError;
 pub use files::{ModelFiles, OpenError};
 pub use footprint::Footprint;
 pub use hidden::{ActivationType, Hidden};

@@ -1,13 +1,13 @@
 //! The Llama family: Llama 2 and 3, SmolLM2, Mistral. Read top to bottom: Attention → Mlp → Layer → Stage.
 //!
-//! A batch is the tokens of all its sessions in sequence, `[tokens, hidden]`; only attention tells sessions apart, one
-//! by one or, where each decodes one token, together (`gang.rs`). The same layers run on MLX's kernels (with the operations and order of mlx-lm, and thus the same tokens) or on
+//! A batch is the tokens of all its sessions in sequence, `[tokens, hidden]`; only attention handles sessions one by
+//! one. The same layers run on MLX's kernels (with the operations and order of mlx-lm, and thus the same tokens) or on
 //! the fast ones.
 
 use std::ops::Range;
 
 use hive_kernels::{AttentionShape, LayerWeights, SessionRows};
-use mlx_rs::fast::ScaledDotProductAttentionMask::{self, Causal};
+use mlx_rs::fast::ScaledDotProductAttentionMask::Causal;
 use mlx_rs::ops::indexing::IndexOp;
 use mlx_rs::{Array, ops};
 
@@ -16,7 +16,6 @@ use crate::embedding::Embedding;
 use crate::error::{ComputeError, LoadError};
 use crate::files::ModelFiles;
 use crate::footprint::Footprint;
-use crate::gang::{Gang, Gangs, Part};
 use crate::hidden::ActivationType;
 use crate::kv::{KvLayout, LayerCache, PlainCache};
 use crate::linear::{Arithmetic, Linear, Projection, evaluated};
@@ -91,34 +90,25 @@ impl Attention {
         x: &Array,
         layer: usize,
         spans: &mut [Span],
-        gangs: &Gangs,
+        offsets: Option<&Array>,
     ) -> Result<Array, ComputeError> {
         let qkv = self.qkv.forward(x)?;
-        let mut outputs = Vec::with_capacity(gangs.parts.len());
-        let alone = gangs.parts.len() == 1;
-        for part in &gangs.parts {
-            outputs.push(match part {
-                Part::Alone(span) => {
-                    let Span { rows, offset, caches } = &mut spans[*span];
-                    let range = rows.start as i32..rows.end as i32;
-                    let qkv = if alone { qkv.clone() } else { qkv.index((range, ..)) };
-                    match &mut caches[layer] {
-                        LayerCache::Fast(buffers) => {
-                            buffers.reserve(&self.shape, *offset + rows.len())?;
-                            hive_kernels::attention(&qkv, buffers, &self.periods, &self.shape, *offset)?
-                        }
-                        LayerCache::Plain(cache) => self.attend(&qkv, *offset, cache)?,
-                    }
+        if let Some(offsets) = offsets {
+            return self.output.forward_onto(residual, &self.attend_each(&qkv, layer, spans, offsets)?);
+        }
+        let mut outputs = Vec::with_capacity(spans.len());
+        let alone = spans.len() == 1;
+        for span in spans {
+            let rows = if alone { qkv.clone() } else { qkv.index((span.rows.start as i32..span.rows.end as i32, ..)) };
+            outputs.push(match &mut span.caches[layer] {
+                LayerCache::Fast(buffers) => {
+                    buffers.reserve(&self.shape, span.offset + span.rows.len())?;
+                    hive_kernels::attention(&rows, buffers, &self.periods, &self.shape, span.offset)?
                 }
-                Part::Gang(gang) => {
-                    let cache = spans[gang.span].caches[layer].as_plain();
-                    let cache = cache.ok_or_else(|| ComputeError::Mlx("a gang on the fast kernels".to_owned()))?;
-                    self.attend_together(&qkv, gang, cache)?
-                }
+                LayerCache::Plain(cache) => self.attend(&rows, span.offset, cache)?,
             });
         }
         let attended = if alone { outputs.remove(0) } else { ops::concatenate(&outputs, 0)? };
-        let attended = if let Some(order) = &gangs.order { attended.take_axis(order, 0)? } else { attended };
         self.output.forward_onto(residual, &attended)
     }
 
@@ -143,41 +133,37 @@ impl Attention {
         Ok(attended.transpose_axes(&[0, 2, 1, 3])?.reshape(&[n, (heads * head_dim) as i32])?)
     }
 
-    /// Attention of a gang, on the rows of the batch that are its members'. `cache` is any member's.
-    fn attend_together(&self, qkv: &Array, gang: &Gang, cache: &PlainCache) -> Result<Array, ComputeError> {
+    /// The same for one token of every session, whose positions are also an array. All rows are rotated together; each
+    /// session then has attention of its own, since with a mask over all of them, CUDA's is several times slower.
+    fn attend_each(
+        &self,
+        qkv: &Array,
+        layer: usize,
+        spans: &mut [Span],
+        offsets: &Array,
+    ) -> Result<Array, ComputeError> {
         let AttentionShape { heads, kv_heads, head_dim, scale, rope_scale } = self.shape;
-        let qkv = if let Some(rows) = &gang.batch_rows { &qkv.take_axis(rows, 0)? } else { qkv };
-        let n = qkv.dim(0);
+        let (n, dims) = (qkv.dim(0), head_dim as i32);
         let split = |from: usize, count: usize| {
             let part = qkv.index((.., (from * head_dim) as i32..((from + count) * head_dim) as i32));
-            part.reshape(&[n, count as i32, 1, head_dim as i32])
+            part.reshape(&[n, count as i32, 1, dims])
         };
         let rope = |x: Array| {
-            let dims = head_dim as i32;
-            let special = &self.special_periods;
-            mlx_rs::fast::rope_dynamic(x, dims, false, self.base(), rope_scale, &gang.offsets, special)
+            mlx_rs::fast::rope_dynamic(x, dims, false, self.base(), rope_scale, offsets, &self.special_periods)
         };
-        let mut queries = rope(split(0, heads)?)?;
-        let mut keys = rope(split(heads, kv_heads)?)?;
-        let mut values = split(heads + kv_heads, kv_heads)?;
-        if let Some(seats) = &gang.seats {
-            (keys, values) = (keys.take_axis(&seats.members, 0)?, values.take_axis(&seats.members, 0)?);
+        let queries = rope(split(0, heads)?)?;
+        let keys = rope(split(heads, kv_heads)?)?;
+        let values = split(heads + kv_heads, kv_heads)?;
+        let mut outputs = Vec::with_capacity(spans.len());
+        for (row, span) in (0..n).zip(spans) {
+            let LayerCache::Plain(cache) = &mut span.caches[layer] else {
+                return Err(ComputeError::Mlx("a cache is of other kernels".to_owned()));
+            };
+            let of = |all: &Array| all.index((row..row + 1, .., .., ..));
+            let (keys, values) = cache.update(&of(&keys), &of(&values), span.offset)?;
+            outputs.push(mlx_rs::fast::scaled_dot_product_attention(of(&queries), keys, values, scale, None, None)?);
         }
-        cache.update_all(&keys, &values, &gang.columns)?;
-        let picked = gang.seats.as_ref().filter(|seats| seats.are_picked);
-        let all = gang.seats.as_ref().filter(|seats| !seats.are_picked);
-        let read = |array: &Array| -> Result<Array, ComputeError> {
-            let columns = array.index((.., .., ..gang.length, ..));
-            Ok(if let Some(seats) = picked { columns.take_axis(&seats.rows, 0)? } else { columns })
-        };
-        let (keys, values) = (read(&cache.buffer().keys)?, read(&cache.buffer().values)?);
-        if let Some(seats) = all {
-            queries = queries.take_axis(&seats.members, 0)?;
-        }
-        let mask = gang.mask.as_ref().map(ScaledDotProductAttentionMask::Array);
-        let attended = mlx_rs::fast::scaled_dot_product_attention(queries, keys, values, scale, mask, None)?;
-        let attended = if let Some(seats) = all { attended.take_axis(&seats.rows, 0)? } else { attended };
-        Ok(attended.reshape(&[n, (heads * head_dim) as i32])?)
+        Ok(ops::concatenate(&outputs, 0)?.reshape(&[n, (heads * head_dim) as i32])?)
     }
 
     /// The base of the rotation's periods, if they are its plain powers.
@@ -336,7 +322,7 @@ impl Layer {
         x: &Array,
         layer: usize,
         spans: &mut [Span],
-        gangs: &Gangs,
+        offsets: Option<&Array>,
         ahead: &mut Ahead,
     ) -> Result<Array, ComputeError> {
         if x.dim(0) as usize <= ROWS_AT_ONCE
@@ -345,7 +331,7 @@ impl Layer {
         {
             return Ok(hive_kernels::layer(x, &whole, &self.attention.shape, &mut sessions)?);
         }
-        let x = self.attention.forward(x, &self.attention_norm.forward(x)?, layer, spans, gangs)?;
+        let x = self.attention.forward(x, &self.attention_norm.forward(x)?, layer, spans, offsets)?;
         ahead.built_half(&x)?;
         let x = self.mlp.forward(&x, &self.mlp_norm.forward(&x)?)?;
         ahead.built_half(&x)?;
@@ -554,9 +540,12 @@ impl Stage {
                 _ => Ahead::Nothing,
             }
         };
-        let gangs = if self.arithmetic.fast { Gangs::none(spans) } else { Gangs::form(spans)? };
+        // The positions of several sessions with a token each, for the plain kernels.
+        let decodes = !self.arithmetic.fast && spans.len() > 1 && spans.iter().all(|span| span.rows.len() == 1);
+        let offsets: Vec<i32> = spans.iter().map(|span| span.offset as i32).collect();
+        let offsets = decodes.then(|| Array::from_slice(&offsets, &[offsets.len() as i32]));
         for (index, layer) in self.layers.iter().enumerate() {
-            x = layer.forward(&x, index, spans, &gangs, &mut ahead)?;
+            x = layer.forward(&x, index, spans, offsets.as_ref(), &mut ahead)?;
             ahead.built_layer(index, &x)?;
         }
         Ok(x)

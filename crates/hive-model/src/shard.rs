@@ -4,7 +4,6 @@
 //! the number of its tokens in the cache. A slot must begin exactly there; [`Shard::rollback`] moves a session back.
 
 mod carried;
-mod lost;
 mod planned;
 mod step;
 
@@ -169,8 +168,6 @@ pub struct Shard {
     vocabulary: usize,
     max_context: usize,
     sessions: BTreeMap<SessionId, Session>,
-    /// Sessions that a failed computation moved back to the beginning.
-    lost: Vec<SessionId>,
 }
 
 impl Shard {
@@ -200,7 +197,6 @@ impl Shard {
             vocabulary: config.vocabulary,
             max_context: config.max_context,
             sessions: BTreeMap::new(),
-            lost: Vec::new(),
         })
     }
 
@@ -253,7 +249,6 @@ impl Shard {
     /// Closes a session and frees its cache.
     pub fn close(&mut self, session: SessionId) {
         self.sessions.remove(&session);
-        self.release();
     }
 
     /// The position of an open session.
@@ -275,7 +270,7 @@ impl Shard {
 
     /// Bytes of KV cache held by all sessions.
     pub fn kv_bytes(&self) -> usize {
-        LayerCache::bytes_of(self.sessions.values().flat_map(|session| &session.caches))
+        self.sessions.values().flat_map(|session| &session.caches).map(LayerCache::bytes).sum()
     }
 
     /// Computes a batch with at most one slot per session. Returns one result per slot, in order.
@@ -288,7 +283,6 @@ impl Shard {
         let sound: Vec<&Slot> =
             batch.iter().zip(&problems).filter(|(_, problem)| problem.is_none()).map(|(slot, _)| slot).collect();
         let mut results = self.forward_sound(&sound).into_iter();
-        self.release();
         let result = |problem: Option<ForwardError>| match problem {
             Some(problem) => Some(Err(problem)),
             None => results.next(),
@@ -307,6 +301,18 @@ impl Shard {
             }
             Err(error) if batch.len() == 1 => vec![Err(error.into())],
             Err(_) => batch.iter().flat_map(|slot| self.forward_sound(&[slot])).collect(),
+        }
+    }
+
+    /// Moves sessions back to the beginning: a computation that failed leaves nothing in their caches that counts.
+    fn forget(&mut self, sessions: impl Iterator<Item = SessionId>) {
+        for id in sessions {
+            if let Some(session) = self.sessions.get_mut(&id)
+                && let Ok(caches) = self.stage.caches()
+            {
+                session.caches = caches;
+                session.position = 0;
+            }
         }
     }
 
@@ -414,9 +420,8 @@ impl Shard {
             Computed::Hidden(array) | Computed::Logits(array) => array,
             Computed::Tokens(tokens) => tokens.arrays()[1],
         };
-        let pending: Vec<Array> =
-            sessions.iter().flat_map(|session| &session.caches).flat_map(LayerCache::pending).collect();
-        mlx_rs::transforms::eval(std::iter::once(array).chain(&pending))?;
+        let pending = sessions.iter().flat_map(|session| &session.caches).flat_map(LayerCache::pending);
+        mlx_rs::transforms::eval(std::iter::once(array).chain(pending))?;
         Ok(result)
     }
 

@@ -70,7 +70,6 @@ impl Shard {
         if tokens.is_err() {
             self.forget(rows.iter().map(|(session, _)| *session));
         }
-        self.release();
         Ok(Step { tokens: tokens?, rows })
     }
 
@@ -89,9 +88,8 @@ impl Shard {
         let settings = rows.iter().zip(sessions.iter());
         let settings: Vec<_> = settings.map(|((_, at), session)| (&session.options.sampling, *at as u64 + 1)).collect();
         let tokens = Tokens::sample(&logits, &settings)?;
-        let pending: Vec<Array> =
-            sessions.iter().flat_map(|session| &session.caches).flat_map(LayerCache::pending).collect();
-        mlx_rs::transforms::async_eval(tokens.arrays().into_iter().chain(&pending))?;
+        let pending = sessions.iter().flat_map(|session| &session.caches).flat_map(LayerCache::pending);
+        mlx_rs::transforms::async_eval(tokens.arrays().into_iter().chain(pending))?;
         Ok(tokens)
     }
 

@@ -524,10 +524,6 @@ impl Actor {
             }
             FromWorker::Failed { session, position, why, blame } => {
                 let Some(open) = self.sessions.get_mut(&session.0) else { return };
-                if open.retained {
-                    // Nobody waits for it; the conversation's next turn is computed anew.
-                    return self.close(session.0);
-                }
                 // The rows are replayed after the failover.
                 open.next = open.next.min(position.unwrap_or(open.next));
                 let fault = match blame {

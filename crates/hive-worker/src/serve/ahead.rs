@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::time::Instant;
 
 use hive_model::shard::{ForwardError, Input, Output, Slot};
-use hive_model::{ComputeError, SessionId, Shard, Step};
+use hive_model::{SessionId, Step};
 
 use super::{Computer, failed};
 use crate::protocol::{FromWorker, Work};
@@ -108,17 +108,6 @@ impl Computer {
         };
         self.say(&FromWorker::Output { session, position, rows, sample, output })?;
         Ok(token.map(|token| Work { session, position: next, sample: true, input: Input::Tokens(vec![token]) }))
-    }
-
-    /// Reports the sessions that a failure of others has moved back to the beginning.
-    pub(super) fn report_lost(&mut self) -> std::io::Result<()> {
-        let lost = self.shard.as_mut().map(Shard::take_lost).unwrap_or_default();
-        for session in lost.into_iter().filter(|session| !self.stalled.contains(session)).collect::<Vec<_>>() {
-            self.schedule.cancel(session);
-            let error = ComputeError::Mlx("another answer's failure took its memory along".to_owned());
-            self.report_failure(session, 0, &error.into())?;
-        }
-        Ok(())
     }
 
     fn report_failure(&mut self, session: SessionId, position: u32, error: &ForwardError) -> std::io::Result<()> {

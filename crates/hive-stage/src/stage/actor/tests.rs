@@ -237,19 +237,6 @@ async fn what_is_computed_once_more_keeps_to_the_limits_of_a_session() {
 }
 
 #[tokio::test]
-async fn a_session_that_is_kept_and_lost_by_its_worker_is_forgotten_without_a_word() {
-    let (mut actor, mut frames, _orders) = with_session(0);
-    is_asked(&mut actor, Request::Retain).await;
-    let (session, why) = (SessionId(SESSION), "another answer failed".to_owned());
-    actor.said(FromWorker::Failed { session, position: Some(0), why, blame: Blame::Own }).await;
-    assert_eq!(is_kept(&actor), None);
-    assert!(frames.try_recv().is_err());
-    // The conversation's next turn is computed from its beginning.
-    let next = SessionSpec { session: 8, continues: Some(Continued { session: SESSION, position: 5 }), ..spec() };
-    assert_eq!(actor.open(next), Ok(0));
-}
-
-#[tokio::test]
 async fn an_answer_of_a_whole_model_goes_on_by_itself_until_its_last_token() {
     let (mut actor, mut frames, _orders) = with_session(0);
     actor.tenancy.is_whole = true;

@@ -1,4 +1,4 @@
-//! Sessions that decode together on MLX's kernels go through attention together, and their answers are those that each
+//! Sessions that decode together on MLX's kernels are rotated together, and their answers are those that each
 //! gets alone.
 
 #![allow(clippy::unwrap_used)]
@@ -11,9 +11,6 @@ use std::ops::Range;
 use common::{HIDDEN, LAYERS, VOCABULARY, write_tiny_model};
 use hive_model::shard::{ForwardError, Input};
 use hive_model::{Compute, ModelFiles, Output, Sampling, SessionId, SessionOptions, Shard, ShardOptions, Slot};
-
-/// Bytes of 256 positions of one session: a head of 16 numbers for keys and one for values, in each layer.
-const BLOCK_BYTES: usize = 256 * 2 * 16 * 4 * LAYERS;
 
 /// A made-up model with a context of 4,096 tokens; `change` may modify its numbers.
 fn model(change: impl FnMut(&str, &mut [f32])) -> (tempfile::TempDir, ModelFiles) {
@@ -99,11 +96,6 @@ impl Pair {
         self.alone.rollback(SessionId(session), position).unwrap();
         self.positions.insert(session, position);
     }
-
-    fn blocks(&self) -> usize {
-        assert!(self.together.kv_bytes().is_multiple_of(BLOCK_BYTES));
-        self.together.kv_bytes() / BLOCK_BYTES
-    }
 }
 
 fn compare(output: &Output, expected: &Output) {
@@ -134,7 +126,7 @@ fn compare_numbers(numbers: &[f32], expected: &[f32]) {
 fn sessions_of_any_lengths_decode_together_as_each_does_alone() {
     let (_folder, files) = model(|_, _| ());
     let mut pair = Pair::load(&files, 0..LAYERS);
-    // One with a token less than a block, so that the shared buffers grow.
+    // One with a token less than a block, so that its buffer grows.
     pair.open(&[(1, 3), (2, 40), (3, 253), (4, 40), (5, 1)]);
     for _ in 0..8 {
         pair.decode(&[1, 2, 3, 4, 5]);
@@ -158,34 +150,20 @@ fn sessions_of_any_lengths_decode_together_as_each_does_alone() {
 }
 
 #[test]
-fn sessions_of_very_different_lengths_share_no_buffer_that_is_mostly_padding() {
-    let (_folder, files) = model(|_, _| ());
-    let mut pair = Pair::load(&files, 0..LAYERS);
-    pair.open(&[(1, 3), (2, 1500), (3, 9), (4, 7), (5, 1400), (6, 12)]);
-    for _ in 0..4 {
-        pair.decode(&[1, 2, 3, 4, 5, 6]);
-        // Four of one block, two of six.
-        assert_eq!(pair.blocks(), 4 + 2 * 6);
-    }
-}
-
-#[test]
 fn a_few_of_many_decode_without_disturbing_those_that_wait() {
     let (_folder, files) = model(|_, _| ());
     let mut pair = Pair::load(&files, 0..LAYERS);
     let all: Vec<u128> = (0..9).collect();
     pair.open(&all.iter().map(|&session| (session, 5 + 3 * session as usize)).collect::<Vec<_>>());
     pair.decode(&all);
-    assert_eq!(pair.blocks(), 9);
     for pick in [&[3, 1][..], &[0, 8], &[4, 5, 6], &[7, 2]] {
         pair.decode(pick);
-        assert_eq!(pair.blocks(), 9, "nothing is copied or moved");
     }
     pair.decode(&all);
 }
 
 #[test]
-fn a_member_that_goes_back_is_rolled_back_alone() {
+fn a_session_that_goes_back_is_rolled_back_alone() {
     let (_folder, files) = model(|_, _| ());
     let mut pair = Pair::load(&files, 0..LAYERS);
     pair.open(&[(1, 20), (2, 30), (3, 25)]);
@@ -202,7 +180,7 @@ fn a_member_that_goes_back_is_rolled_back_alone() {
 }
 
 #[test]
-fn a_member_is_carried_and_adopted_like_any_session() {
+fn a_session_is_carried_and_adopted_like_any_session() {
     let (_folder, files) = model(|_, _| ());
     let mut pair = Pair::load(&files, 0..LAYERS);
     pair.open(&[(1, 20), (2, 270), (3, 25)]);
@@ -239,29 +217,7 @@ fn a_member_is_carried_and_adopted_like_any_session() {
 }
 
 #[test]
-fn a_shared_buffer_counts_once_and_is_freed_with_its_last_member() {
-    let (_folder, files) = model(|_, _| ());
-    let mut pair = Pair::load(&files, 0..LAYERS);
-    pair.open(&[(1, 20), (2, 300), (3, 25), (4, 2)]);
-    assert_eq!(pair.blocks(), 1 + 2 + 1 + 1);
-    pair.decode(&[1, 2, 3]);
-    // Padded to the longest; the fourth keeps its own.
-    assert_eq!(pair.blocks(), 3 * 2 + 1);
-    pair.close(2);
-    pair.decode(&[1, 3]);
-    assert_eq!(pair.blocks(), 3 * 2 + 1, "two of three rows are taken");
-    pair.close(3);
-    assert_eq!(pair.blocks(), 1 + 1, "the last one has a buffer of its own again");
-    pair.decode(&[1]);
-    pair.decode(&[4, 1]);
-    assert_eq!(pair.blocks(), 2);
-    pair.close(4);
-    pair.close(1);
-    assert_eq!(pair.blocks(), 0);
-}
-
-#[test]
-fn a_member_whose_numbers_are_not_finite_fails_alone_and_goes_on_from_where_it_was() {
+fn a_session_whose_numbers_are_not_finite_fails_alone_and_goes_on_from_where_it_was() {
     // Row 7 of the embedding: only token 7 is bad.
     let (_folder, files) = model(|name, numbers| {
         if name == "model.embed_tokens.weight" {
@@ -286,7 +242,7 @@ fn a_member_whose_numbers_are_not_finite_fails_alone_and_goes_on_from_where_it_w
             *pair.positions.get_mut(&slots[at].session.0).unwrap() += 1;
         }
         pair.decode(&[1, 2, 3]);
-        // Several rows: what they leave behind lies among the columns of a longer member.
+        // Several rows, whose rest must not count.
         let mut bad = pair.slot(1, 5);
         bad.input = Input::Tokens(vec![7; 5]);
         assert!(pair.together.forward(&[bad]).remove(0).is_err());
