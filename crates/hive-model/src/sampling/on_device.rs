@@ -11,6 +11,9 @@ use crate::error::ComputeError;
 /// Draws stay below 1, so that rounding cannot choose a token without any weight.
 const LARGEST_DRAW: f64 = 1.0 - 1e-6;
 
+/// Below it, only the likeliest token is left anyway, and a device may take the number for zero.
+const LEAST_TEMPERATURE: f32 = 1e-6;
+
 /// Read instead of a token whose logits are not finite.
 const NOT_FINITE: u32 = u32::MAX;
 
@@ -100,7 +103,8 @@ fn draws(rows: &[(&Sampling, u64)]) -> Array {
 
 /// The logits relative to the likeliest, divided by the temperature.
 fn scaled(logits: &Array, rows: &[(&Sampling, u64)]) -> Result<Array, ComputeError> {
-    let temperature = column(rows, |settings, _| if settings.temperature > 0.0 { settings.temperature } else { 1.0 });
+    let temperature = |settings: &Sampling| if settings.temperature > 0.0 { settings.temperature } else { 1.0 };
+    let temperature = column(rows, |settings, _| temperature(settings).max(LEAST_TEMPERATURE));
     Ok(logits.subtract(logits.max_axis(-1, true)?)?.divide(&temperature)?)
 }
 
@@ -119,6 +123,7 @@ fn cut(scaled: &Array, rows: &[(&Sampling, u64)]) -> Result<Array, ComputeError>
     let weights = ops::select(rank.lt(&top_k)?, &weights, &nothing)?;
     let before = weights.cumsum(-1, None, false)?;
     let kept = before.lt(top_p.multiply(weights.sum_axis(-1, true)?)?)?.logical_and(weights.ge(&min_p)?)?;
+    let kept = kept.logical_or(rank.lt(Array::from_f32(1.0))?)?;
     let chosen = pick(&ops::select(kept, &weights, &nothing)?, &draws(rows))?;
     let chosen = chosen.reshape(&[rows.len() as i32, 1])?;
     Ok(order.take_along_axis(&chosen, -1)?.reshape(&[rows.len() as i32])?)
@@ -172,6 +177,8 @@ mod tests {
             with(|settings| settings.min_p = 0.2),
             with(|settings| (settings.top_k, settings.top_p, settings.min_p) = (40, 0.9, 0.05)),
             with(|settings| (settings.temperature, settings.seed) = (2.5, 9)),
+            with(|settings| settings.top_p = 1e-40),
+            with(|settings| settings.temperature = 1e-40),
         ];
         let mut differences = 0;
         for settings in [&all[..], &all[..2], &all[1..2], &all[..1]] {

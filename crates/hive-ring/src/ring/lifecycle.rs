@@ -67,8 +67,7 @@ impl Ring {
             }
         };
         let all_tokens = (plan.room_tokens as usize).min(Semaphore::MAX_PERMITS / 2);
-        // Half of the room, and no more than the longest conversation: a long one must not be read anew in every turn.
-        let prefix_tokens = (all_tokens / 2).min(model.card().max_context.max(PLANNED_CONTEXT as usize));
+        let prefix_tokens = prefix_tokens(all_tokens, model.card().max_context);
         let room_tokens = all_tokens - prefix_tokens;
         let gpu = plan.stages.iter().all(|stage| placements[stage.machine].gpu);
         let (fault_reports, reported) = mpsc::channel(REPORT_QUEUE);
@@ -123,5 +122,26 @@ impl Ring {
         // A standby replica that is still loading is unloaded at the next lease renewal.
         self.inner.host.lease_only(self.inner.id, std::iter::empty());
         unload(&self.inner.host, self.inner.id, holders(stages.iter().enumerate().chain(replicas))).await;
+    }
+}
+
+/// How many tokens of conversations that wait for their next turn are retained, out of all for which there is room. A
+/// long conversation must not be read anew in every turn, but the longest answer has room first.
+fn prefix_tokens(all: usize, max_context: usize) -> usize {
+    let planned = PLANNED_CONTEXT as usize;
+    (all / 2).min(max_context.max(planned)).min(all.saturating_sub(max_context).max(planned))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longest_answer_has_room_before_conversations_that_wait() {
+        assert_eq!(prefix_tokens(200_000, 32_768), 32_768, "a whole conversation of the model's context");
+        assert_eq!(prefix_tokens(40_000, 32_768), 40_000 - 32_768);
+        assert_eq!(prefix_tokens(20_000, 32_768), 4096);
+        assert_eq!(prefix_tokens(6000, 32_768), 3000);
+        assert_eq!(prefix_tokens(100_000, 2048), 4096);
     }
 }

@@ -507,10 +507,12 @@ impl Actor {
                     }
                 };
                 if self.tenancy.is_whole && turns(&frame) {
-                    // The worker goes on with it already; when it comes as a frame, it is known.
+                    // The worker goes on with it already.
                     open.next = frame.position + 1;
                     open.received.note(&frame);
-                    self.activity.ordered(session.0, 1);
+                    if !open.retained && !self.departures.contains_key(&session.0) {
+                        self.activity.ordered(session.0, 1);
+                    }
                 }
                 self.send(frame.clone()).await;
                 // After sending: the next stage waits for the frame, while the log is needed only for a replay.
@@ -583,9 +585,13 @@ impl Actor {
 
     /// Sends a token to the first stage, so that the ring continues, and to the coordinator, which shows it.
     async fn send_back(&mut self, frame: Frame) {
+        // The worker of a whole model has it already. Sent to itself, it would wait in a queue that only this actor empties.
+        let is_taken =
+            self.tenancy.is_whole && self.sessions.get(&frame.session).is_some_and(|open| open.next > frame.position);
         let Some(routes) = &mut self.routes else { return };
         let mut failed = None;
         if turns(&frame)
+            && !is_taken
             && let Some(first) = &mut routes.first
         {
             failed = first.send(frame.clone()).await.err();

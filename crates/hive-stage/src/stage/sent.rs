@@ -14,6 +14,10 @@ use super::frames::activation;
 use crate::pieces::Pieces;
 use hive_protocol::Replay;
 
+/// Bytes of hidden states per frame of a handover: a message has room for several. Longer frames are cut, and no longer
+/// have the rows of the first time.
+const HANDOVER_BYTES: usize = 2 << 20;
+
 /// The log of one session.
 #[derive(Debug, Default)]
 pub(super) struct Sent {
@@ -70,7 +74,7 @@ impl Sent {
     pub(super) fn all(&self, session: u128) -> Vec<Frame> {
         let mut frames = self.tokens.clone();
         if let Some(like) = &self.like {
-            let pieces = self.pieces.cut(0..self.rows(), u32::MAX);
+            let pieces = self.pieces.cut(0..self.rows(), (HANDOVER_BYTES / self.row_bytes).max(1) as u32);
             frames.extend(pieces.map(|rows| self.piece(like, session, rows, false)));
         }
         frames
@@ -209,6 +213,17 @@ mod tests {
             carried.note(&frame);
         }
         assert_eq!(shape(&carried.replay(replay(0, 295))), first_time);
+    }
+
+    #[test]
+    fn frames_of_a_handover_fit_into_a_message() {
+        let row_bytes = 4096 * 4;
+        let frame = Frame { width: 4096, payload: vec![7; 256 * row_bytes].into(), ..hidden(0, 256) };
+        let mut sent = Sent::default();
+        sent.note(&frame);
+        let frames = sent.all(7);
+        assert!(frames.iter().all(|frame| frame.payload.len() <= HANDOVER_BYTES));
+        assert_eq!(frames.iter().map(|frame| frame.rows).sum::<u32>(), 256);
     }
 
     #[test]
