@@ -4,8 +4,8 @@
 //! position it expects next, and has the stage before it replay what is missing; the first stage gets the tokens from
 //! here. So only what the new stage does not have is recomputed, and the answer resumes at the very next token. If no
 //! machine can take over, the model is loaded again wherever it fits, and prompt and answer are replayed. Sampling
-//! depends on the position, and rows are replayed in the pieces of the first time (`Pieces`): kernels of a CPU give the
-//! same bits for any pieces, and a GPU's for the same ones. So the words are those of an undisturbed run.
+//! depends on the position, and rows are replayed in the same pieces as the first time (`Pieces`). On CPUs, the words
+//! are those of an undisturbed run; docs/exactness.md says what a GPU makes of it.
 
 #[cfg(test)]
 #[allow(clippy::disallowed_methods, reason = "a test ends with its runtime")]

@@ -115,6 +115,15 @@ mod tests {
     }
 
     #[test]
+    fn a_session_comes_with_the_pieces_that_it_was_computed_in() {
+        let mut cache = PrefixCache::new(MOST_TOKENS);
+        let mut pieces = Pieces::default();
+        pieces.began(20);
+        cache.retain(1, tokens(0..30), pieces.clone());
+        assert_eq!(cache.reuse(&tokens(0..40)).map(|(_, pieces)| pieces), Some(pieces));
+    }
+
+    #[test]
     fn a_session_that_was_left_long_ago_is_not_waited_for() {
         let mut cache = PrefixCache::new(MOST_TOKENS);
         let soon = Instant::now() + WARM_FOR / 2;

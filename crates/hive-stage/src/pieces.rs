@@ -1,7 +1,8 @@
 //! The pieces in which a session's rows are computed.
 //!
-//! On a GPU, a row's numbers depend on how many rows are computed together: a prompt's kernels round otherwise than a
-//! token's. Whoever replays rows to a stage that takes over therefore sends them in the pieces of the first time.
+//! On a GPU, a row's numbers depend on how many rows are computed together: a prompt's kernels round differently
+//! from a token's. Whoever replays rows to a stage that takes over therefore sends them in the same pieces
+//! as the first time.
 
 use std::ops::Range;
 

@@ -6,7 +6,7 @@
 //!
 //! With [`Arithmetic::Exact`], results do not depend on the cuts: short chunks that wait are joined, and prompts of
 //! several sessions share a batch. Otherwise a row's numbers depend on the rows computed with it, so what is replayed
-//! after a failure has to be computed in the pieces of the first time: each chunk is computed by itself, and only the
+//! after a failure has to be computed in the same pieces as before: each chunk is computed by itself, and only the
 //! first stage cuts, since everybody sees its cuts by the frames that it sends.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

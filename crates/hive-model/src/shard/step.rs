@@ -48,7 +48,7 @@ impl Shard {
     pub fn start(&mut self, batch: &[Slot]) -> Result<Step, ForwardError> {
         let x = self.input(&batch.iter().collect::<Vec<_>>())?;
         let rows = batch.iter().map(|slot| (slot.session, slot.position)).collect();
-        Ok(self.step(&x, rows)?)
+        Ok(self.step(x, rows)?)
     }
 
     /// Starts the step after one that is under way. `None` if a session's context ends with that one.
@@ -58,10 +58,10 @@ impl Shard {
         }
         let x = self.stage.embed_sampled(step.tokens.next_input())?;
         let rows = step.rows.iter().map(|(session, position)| (*session, position + 1)).collect();
-        Ok(Some(self.step(&x, rows)?))
+        Ok(Some(self.step(x, rows)?))
     }
 
-    fn step(&mut self, x: &Array, rows: Vec<(SessionId, usize)>) -> Result<Step, ComputeError> {
+    fn step(&mut self, x: Array, rows: Vec<(SessionId, usize)>) -> Result<Step, ComputeError> {
         let mut taken: Vec<Session> = rows.iter().filter_map(|(session, _)| self.sessions.remove(session)).collect();
         let tokens = self.lay(x, &rows, &mut taken);
         for ((session, _), state) in rows.iter().zip(taken) {
@@ -74,7 +74,7 @@ impl Shard {
     }
 
     /// Builds the step and hands it to the device.
-    fn lay(&self, x: &Array, rows: &[(SessionId, usize)], sessions: &mut [Session]) -> Result<Tokens, ComputeError> {
+    fn lay(&self, x: Array, rows: &[(SessionId, usize)], sessions: &mut [Session]) -> Result<Tokens, ComputeError> {
         let spans = rows.iter().zip(sessions.iter_mut()).enumerate();
         let mut spans: Vec<Span> = spans
             .map(|(row, ((_, offset), session))| Span {
@@ -83,7 +83,7 @@ impl Shard {
                 caches: &mut session.caches,
             })
             .collect();
-        let hidden = self.stage.forward(x.clone(), &mut spans)?;
+        let hidden = self.stage.forward(x, &mut spans)?;
         let logits = self.stage.logits(&hidden, &(0..rows.len()).collect::<Vec<_>>())?;
         let settings = rows.iter().zip(sessions.iter());
         let settings: Vec<_> = settings.map(|((_, at), session)| (&session.options.sampling, *at as u64 + 1)).collect();
@@ -102,7 +102,8 @@ impl Shard {
     ) -> Vec<(SessionId, usize, Result<Output, ForwardError>)> {
         let read = step.tokens.read();
         if read.is_err() {
-            self.forget(step.rows.iter().map(|(session, _)| *session));
+            // One that has ended stays where it is. If its rows are lost, too, its next turn fails here and is replayed.
+            self.forget(step.rows.iter().map(|(session, _)| *session).filter(|session| goes_on(*session)));
         }
         let mut outputs = Vec::with_capacity(step.rows.len());
         for (row, &(id, position)) in step.rows.iter().enumerate() {

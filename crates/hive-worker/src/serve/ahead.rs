@@ -28,7 +28,17 @@ impl Computer {
             }
         };
         loop {
-            let next = self.step_after(&step)?;
+            let next = match self.step_after(&step)? {
+                None => None,
+                Some(Ok(next)) => Some(next),
+                Some(Err(error)) => {
+                    // The step under way is lost with it: its tokens would come after the failure.
+                    for (session, position) in step.rows() {
+                        self.report_failure(*session, *position as u32, &error)?;
+                    }
+                    return Ok(());
+                }
+            };
             let Some(shard) = &mut self.shard else { return Ok(()) };
             let outputs = shard.finish(&step, |_| true);
             let kv_bytes = shard.kv_bytes() as u64;
@@ -63,7 +73,7 @@ impl Computer {
     }
 
     /// Starts the step after this one if all answers may go on and nothing else waits.
-    fn step_after(&mut self, step: &Step) -> std::io::Result<Option<Step>> {
+    fn step_after(&mut self, step: &Step) -> std::io::Result<Option<Result<Step, ForwardError>>> {
         let all_go_on = step.rows().iter().all(|(session, position)| {
             // The token of this step comes at the next position.
             self.endings.get(session).is_some_and(|ending| *position as u32 + 1 < ending.last_position)
@@ -71,17 +81,7 @@ impl Computer {
         if !all_go_on || self.orders.has_unread()? {
             return Ok(None);
         }
-        let Some(shard) = &mut self.shard else { return Ok(None) };
-        // If it cannot be started, the sessions are back at the beginning, and this step finds nothing to finish.
-        match shard.start_after(step) {
-            Ok(next) => Ok(next),
-            Err(error) => {
-                for (session, position) in step.rows().to_vec() {
-                    self.report_failure(session, position as u32, &error)?;
-                }
-                Ok(None)
-            }
-        }
+        Ok(self.shard.as_mut().and_then(|shard| shard.start_after(step).transpose()))
     }
 
     /// Passes on what was computed for a session; returns the next work if its answer goes on by itself.
