@@ -1,8 +1,8 @@
 //! The kernels' safe surface with shapes that do not fit: an error, and never a read or write past an end.
 
 use hive_kernels::{
-    Affine, AttentionShape, Format, KvBuffers, LayerWeights, PackedMatrix, Scaling, SessionRows, attention, head,
-    layer, rms_norm, swiglu,
+    Affine, AttentionShape, Format, HeadWeights, KvBuffers, LayerWeights, PackedMatrix, Scaling, SessionRows,
+    attention, head, layer, rms_norm, swiglu,
 };
 use mlx_rs::{Array, Device};
 
@@ -76,7 +76,12 @@ impl Bytes<'_> {
 
     fn shape(&mut self) -> AttentionShape {
         let (heads, kv_heads, head_dim) = (self.size(), self.size(), self.size());
-        AttentionShape { heads, kv_heads, head_dim, scale: 0.25, rope_scale: 1.0 }
+        let shape = AttentionShape::new(heads, kv_heads, head_dim, 0.25);
+        match self.byte() % 8 {
+            0 => AttentionShape { rotated: self.size(), ..shape },
+            1 => AttentionShape { window: Some(self.size()), ..shape },
+            _ => shape,
+        }
     }
 }
 
@@ -112,7 +117,13 @@ pub fn run(data: &[u8]) -> bool {
                 let _ = cache.reserve(&shape, positions);
             }
             let other = if bytes.byte().is_multiple_of(4) { bytes.shape() } else { shape };
-            evaluate(attention(&bytes.array(), &mut cache, &bytes.vector(), &other, bytes.size()))
+            let (qkv, periods, parts) =
+                (bytes.array(), bytes.vector(), [bytes.vector(), bytes.vector(), bytes.vector()]);
+            let [q_norm, k_norm, sinks] = &parts;
+            let norms = bytes.byte().is_multiple_of(4).then_some((q_norm, k_norm, 1e-5));
+            let sinks = bytes.byte().is_multiple_of(4).then_some(sinks);
+            let weights = HeadWeights { periods: &periods, norms, sinks };
+            evaluate(attention(&qkv, &mut cache, &weights, &other, bytes.size()))
         }
         4 => {
             let (x, norm) = (bytes.array(), bytes.vector());
@@ -121,7 +132,7 @@ pub fn run(data: &[u8]) -> bool {
             evaluate(head(&x, &rows, &norm, 1e-5, &matrix))
         }
         _ => {
-            let shape = AttentionShape { heads: 2, kv_heads: 1, head_dim: 16, scale: 0.25, rope_scale: 1.0 };
+            let shape = AttentionShape::new(2, 1, 16, 0.25);
             let float = |rows: usize, columns: usize| {
                 PackedMatrix::pack(Format::F32, rows, columns, &vec![0; rows * columns * 4], None)
             };
@@ -135,7 +146,7 @@ pub fn run(data: &[u8]) -> bool {
             let weights = LayerWeights {
                 attention_norm: &attention_norm,
                 qkv: &qkv,
-                periods: &periods,
+                heads: HeadWeights { periods: &periods, norms: None, sinks: None },
                 output: &output,
                 mlp_norm: &mlp_norm,
                 gate_up: &gate_up,
@@ -161,7 +172,8 @@ pub fn seeds() -> Vec<Vec<u8>> {
         vec![2, 2, 16, 64, 64, 0, 2, 2, 16, 7, 2, 64, 7],
         vec![2, 0, 16, 64, 32, 9, 1, 2, 64, 7],
         vec![2, 1, 16, 64, 32, 25, 1, 2, 64, 7],
-        vec![3, 2, 1, 16, 20, 1, 3, 64, 7, 8, 5],
+        vec![3, 2, 1, 16, 7, 20, 1, 3, 64, 7, 8, 16, 16, 2, 1, 1, 5],
+        vec![3, 2, 1, 16, 7, 20, 1, 3, 64, 7, 8, 16, 16, 2, 0, 0, 5],
         vec![4, 2, 32, 7, 32, 1, 1, 2, 16, 32, 32, 1],
         vec![5, 0, 2, 32, 7, 32, 32, 8, 1, 3, 2, 1],
     ]

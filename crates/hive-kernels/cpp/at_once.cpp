@@ -18,16 +18,11 @@ namespace mx = mlx::core;
 struct LayerHandles {
   Handle attention_norm;
   Handle mlp_norm;
-  Handle periods;
+  AttentionHandles attention;
   MatrixHandles qkv;
   MatrixHandles output;
   MatrixHandles gate_up;
   MatrixHandles down;
-  int heads;
-  int kv_heads;
-  int head_dim;
-  float scale;
-  float rope_scale;
   float eps;
 };
 struct SessionHandles {
@@ -38,20 +33,15 @@ struct SessionHandles {
 };
 
 // As src/ffi.rs asserts on its side.
-static_assert(sizeof(LayerHandles) == 240 && std::is_standard_layout_v<LayerHandles>);
+static_assert(sizeof(LayerHandles) == 288 && std::is_standard_layout_v<LayerHandles>);
 static_assert(offsetof(LayerHandles, attention_norm) == 0);
 static_assert(offsetof(LayerHandles, mlp_norm) == 8);
-static_assert(offsetof(LayerHandles, periods) == 16);
-static_assert(offsetof(LayerHandles, qkv) == 24);
-static_assert(offsetof(LayerHandles, output) == 72);
-static_assert(offsetof(LayerHandles, gate_up) == 120);
-static_assert(offsetof(LayerHandles, down) == 168);
-static_assert(offsetof(LayerHandles, heads) == 216);
-static_assert(offsetof(LayerHandles, kv_heads) == 220);
-static_assert(offsetof(LayerHandles, head_dim) == 224);
-static_assert(offsetof(LayerHandles, scale) == 228);
-static_assert(offsetof(LayerHandles, rope_scale) == 232);
-static_assert(offsetof(LayerHandles, eps) == 236);
+static_assert(offsetof(LayerHandles, attention) == 16);
+static_assert(offsetof(LayerHandles, qkv) == 88);
+static_assert(offsetof(LayerHandles, output) == 136);
+static_assert(offsetof(LayerHandles, gate_up) == 184);
+static_assert(offsetof(LayerHandles, down) == 232);
+static_assert(offsetof(LayerHandles, eps) == 280);
 static_assert(sizeof(SessionHandles) == 24 && std::is_standard_layout_v<SessionHandles>);
 static_assert(offsetof(SessionHandles, keys) == 0);
 static_assert(offsetof(SessionHandles, values) == 8);
@@ -80,7 +70,9 @@ int hive_layer(Handle* out, Handle x_handle, const LayerHandles* layer, const Se
     const float* x = computed(x_handle);
     const int tokens = get(x_handle).shape(0);
     const Matrix qkv = matrix_of(l.qkv), output = matrix_of(l.output), gate_up = matrix_of(l.gate_up), down = matrix_of(l.down);
-    const Rope rope{computed(l.periods), l.rope_scale};
+    for (const Handle& part : {l.attention.periods, l.attention.q_norm, l.attention.k_norm, l.attention.sinks})
+      if (part.ctx) computed(part);
+    const HeadWeights heads = head_weights_of(l.attention);
     const int width = qkv.columns;
     const auto rows = [&](int columns) { return static_cast<std::size_t>(tokens) * columns; };
     static thread_local std::vector<float> room;
@@ -97,8 +89,8 @@ int hive_layer(Handle* out, Handle x_handle, const LayerHandles* layer, const Se
     multiply(qkv, normed, tokens, nullptr, mixed);
     int first = 0;
     for (const SessionHandles* s = sessions; s != sessions + count; first += s++->tokens) {
-      const AttentionShape shape{s->tokens, l.heads, l.kv_heads, l.head_dim, s->offset, get(s->values).shape(1), l.scale};
-      attend(shape, rope, mixed + static_cast<std::size_t>(first) * qkv.rows, const_cast<float*>(computed(s->keys)),
+      const AttentionShape shape = shape_of(l.attention, s->tokens, s->offset, get(s->values).shape(1));
+      attend(shape, heads, mixed + static_cast<std::size_t>(first) * qkv.rows, const_cast<float*>(computed(s->keys)),
              const_cast<float*>(computed(s->values)), attended + static_cast<std::size_t>(first) * output.columns);
     }
     multiply(output, attended, tokens, x, attended_onto);

@@ -28,7 +28,38 @@ struct MatrixHandles {
   float multiple;
 };
 
+// Attention without its projections. Norms and sinks are null where the model has none.
+struct AttentionHandles {
+  Handle periods;
+  Handle q_norm;
+  Handle k_norm;
+  Handle sinks;
+  int heads;
+  int kv_heads;
+  int head_dim;
+  int rotated;
+  int window;
+  float scale;
+  float rope_scale;
+  float rope_magnitude;
+  float eps;
+};
+
 // As src/ffi.rs asserts on its side.
+static_assert(sizeof(AttentionHandles) == 72 && std::is_standard_layout_v<AttentionHandles>);
+static_assert(offsetof(AttentionHandles, periods) == 0);
+static_assert(offsetof(AttentionHandles, q_norm) == 8);
+static_assert(offsetof(AttentionHandles, k_norm) == 16);
+static_assert(offsetof(AttentionHandles, sinks) == 24);
+static_assert(offsetof(AttentionHandles, heads) == 32);
+static_assert(offsetof(AttentionHandles, kv_heads) == 36);
+static_assert(offsetof(AttentionHandles, head_dim) == 40);
+static_assert(offsetof(AttentionHandles, rotated) == 44);
+static_assert(offsetof(AttentionHandles, window) == 48);
+static_assert(offsetof(AttentionHandles, scale) == 52);
+static_assert(offsetof(AttentionHandles, rope_scale) == 56);
+static_assert(offsetof(AttentionHandles, rope_magnitude) == 60);
+static_assert(offsetof(AttentionHandles, eps) == 64);
 static_assert(sizeof(Handle) == 8 && sizeof(int) == 4 && sizeof(float) == 4);
 static_assert(sizeof(MatrixHandles) == 48 && std::is_standard_layout_v<MatrixHandles>);
 static_assert(offsetof(MatrixHandles, weights) == 0);
@@ -54,6 +85,16 @@ inline const float* floats(const mlx::core::array& in) {
   if (in.dtype() != mlx::core::float32 || !in.flags().row_contiguous)
     throw std::runtime_error("the fast kernels take contiguous float32 arrays");
   return in.data<float>();
+}
+
+inline AttentionShape shape_of(const AttentionHandles& h, int tokens, int offset, int capacity) {
+  return {tokens, h.heads, h.kv_heads, h.head_dim, h.rotated, h.window, offset, capacity, h.scale};
+}
+
+// Its arrays have been computed.
+inline HeadWeights head_weights_of(const AttentionHandles& h) {
+  const auto data = [](Handle handle) { return handle.ctx ? floats(get(handle)) : nullptr; };
+  return {floats(get(h.periods)), h.rope_scale, h.rope_magnitude, data(h.q_norm), data(h.k_norm), h.eps, data(h.sinks)};
 }
 
 inline thread_local std::string last_error;

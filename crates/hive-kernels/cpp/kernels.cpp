@@ -399,34 +399,42 @@ void swiglu(const float* gate_up, int width, float* y) {
   }
 }
 
-inline void rotate(const float* in, float* out, std::size_t stride, const float* cosines, const float* sines, int half) {
+inline void rotate(const float* in, float* out, std::size_t stride, const float* cosines, const float* sines, int half, int width) {
   for (int i = 0; i < half; ++i) {
     const float a = in[i];
     const float b = in[i + half];
     out[i * stride] = a * cosines[i] - b * sines[i];
     out[(i + half) * stride] = b * cosines[i] + a * sines[i];
   }
+  for (int i = 2 * half; i < width; ++i) out[i * stride] = in[i];
 }
 
 // Keys lie in blocks of 16 positions, [kv_head][capacity / 16][head_dim][16], so that a lane is a key; values lie
 // [kv_head][capacity][head_dim], so that a lane is a dimension.
-void rope_and_store(const AttentionShape& s, const Rope& rope, const float* qkv, int t, float* q, float* keys, float* values) {
-  const int half = s.head_dim / 2;
+void rope_and_store(const AttentionShape& s, const HeadWeights& w, const float* qkv, int t, float* q, float* keys, float* values) {
+  const int half = s.rotated / 2;
   const int position = s.offset + t;
   const float* row = qkv + static_cast<std::size_t>(t) * (s.heads + 2 * s.kv_heads) * s.head_dim;
   float cosines[512];
   float sines[512];
   for (int i = 0; i < half; ++i) {
-    const float angle = static_cast<float>(position) * rope.scale / rope.periods[i];
-    cosines[i] = std::cos(angle);
-    sines[i] = std::sin(angle);
+    const float angle = static_cast<float>(position) * w.scale / w.periods[i];
+    cosines[i] = std::cos(angle) * w.magnitude;
+    sines[i] = std::sin(angle) * w.magnitude;
   }
+  float normed[1024];
+  const auto norm = [&](const float* head, const float* weight) {
+    if (!weight) return head;
+    rms_norm(head, weight, w.eps, s.head_dim, normed);
+    return static_cast<const float*>(normed);
+  };
   float* q_row = q + static_cast<std::size_t>(t) * s.heads * s.head_dim;
-  for (int h = 0; h < s.heads; ++h) rotate(row + h * s.head_dim, q_row + h * s.head_dim, 1, cosines, sines, half);
+  for (int h = 0; h < s.heads; ++h)
+    rotate(norm(row + h * s.head_dim, w.q_norm), q_row + h * s.head_dim, 1, cosines, sines, half, s.head_dim);
   row += s.heads * s.head_dim;
   for (int h = 0; h < s.kv_heads; ++h) {
     float* block = keys + (static_cast<std::size_t>(h) * (s.capacity / 16) + position / 16) * s.head_dim * 16 + position % 16;
-    rotate(row + h * s.head_dim, block, 16, cosines, sines, half);
+    rotate(norm(row + h * s.head_dim, w.k_norm), block, 16, cosines, sines, half, s.head_dim);
   }
   row += s.kv_heads * s.head_dim;
   for (int h = 0; h < s.kv_heads; ++h)
@@ -442,47 +450,53 @@ inline void score_blocks(const float* q, const float* block, int head_dim, float
   for (int b = 0; b < B; ++b) store(scores + b * 16, sum[b] * scale);
 }
 
-void attend(const AttentionShape& s, const float* q, const float* keys, const float* values, int t, int head, float* scores,
-            float* out) {
+void attend(const AttentionShape& s, const float* sink, const float* q, const float* keys, const float* values, int t, int head,
+            float* scores, float* out) {
   const int kv_head = head / (s.heads / s.kv_heads);
   const int count = s.offset + t + 1;
+  const int start = s.window > 0 && count > s.window ? count - s.window : 0;
+  // Keys lie in blocks, and the first may begin before the window.
+  const int first = start / 16;
   const int blocks = (count + 15) / 16;
   const float* query = q + (static_cast<std::size_t>(t) * s.heads + head) * s.head_dim;
   const float* key = keys + static_cast<std::size_t>(kv_head) * s.capacity * s.head_dim;
-  int block = 0;
+  int block = first;
   for (; block + 4 <= blocks; block += 4)
     score_blocks<4>(query, key + static_cast<std::size_t>(block) * s.head_dim * 16, s.head_dim, s.scale, scores + block * 16);
   for (; block < blocks; ++block)
     score_blocks<1>(query, key + static_cast<std::size_t>(block) * s.head_dim * 16, s.head_dim, s.scale, scores + block * 16);
+  for (int i = first * 16; i < start; ++i) scores[i] = -std::numeric_limits<float>::infinity();
   for (int i = count; i < blocks * 16; ++i) scores[i] = -std::numeric_limits<float>::infinity();
 
   Floats most = splat(-std::numeric_limits<float>::infinity());
-  for (int i = 0; i < blocks * 16; i += 16) {
+  for (int i = first * 16; i < blocks * 16; i += 16) {
     const Floats v = load<Floats>(scores + i);
     most = v > most ? v : most;
   }
-  const float top = max_lanes(most);
+  float top = max_lanes(most);
+  if (sink && *sink > top) top = *sink;
   Floats sums = {};
-  for (int i = 0; i < blocks * 16; i += 16) {
+  for (int i = first * 16; i < blocks * 16; i += 16) {
     Floats v = exp_lanes(load<Floats>(scores + i) - top);
     store(scores + i, v);
   }
+  for (int i = first * 16; i < start; ++i) scores[i] = 0.0f;
   for (int i = count; i < blocks * 16; ++i) scores[i] = 0.0f;
-  for (int i = 0; i < blocks * 16; i += 16) sums = sums + load<Floats>(scores + i);
-  const float share = 1.0f / sum_lanes(sums);
+  for (int i = first * 16; i < blocks * 16; i += 16) sums = sums + load<Floats>(scores + i);
+  const float share = 1.0f / (sum_lanes(sums) + (sink ? std::exp(*sink - top) : 0.0f));
 
   const float* value = values + static_cast<std::size_t>(kv_head) * s.capacity * s.head_dim;
   float* target = out + (static_cast<std::size_t>(t) * s.heads + head) * s.head_dim;
   int d = 0;
   for (; d + 64 <= s.head_dim; d += 64) {
     Floats sum[4] = {};
-    for (int i = 0; i < count; ++i)
+    for (int i = start; i < count; ++i)
       for (int v = 0; v < 4; ++v) sum[v] = load<Floats>(value + static_cast<std::size_t>(i) * s.head_dim + d + v * 16) * scores[i] + sum[v];
     for (int v = 0; v < 4; ++v) store(target + d + v * 16, sum[v] * share);
   }
   for (; d < s.head_dim; d += 16) {
     Floats sum = {};
-    for (int i = 0; i < count; ++i) sum = load<Floats>(value + static_cast<std::size_t>(i) * s.head_dim + d) * scores[i] + sum;
+    for (int i = start; i < count; ++i) sum = load<Floats>(value + static_cast<std::size_t>(i) * s.head_dim + d) * scores[i] + sum;
     store(target + d, sum * share);
   }
 }

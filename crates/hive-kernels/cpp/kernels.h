@@ -26,9 +26,15 @@ struct Matrix {
   const void* biases;  // the same, or null where they are multiples
 };
 
-struct Rope {
-  const float* periods;  // [head_dim / 2]: the angle at position p is p / period
+// What attention has besides its projections; null where a model has none.
+struct HeadWeights {
+  const float* periods;  // [rotated / 2]: the angle at position p is p / period
   float scale;           // multiplies the position
+  float magnitude;       // multiplies what is rotated
+  const float* q_norm;   // [head_dim]: RMS norm of each query, before it is rotated
+  const float* k_norm;   // the same of each key
+  float eps;             // of these norms
+  const float* sinks;    // [heads]: a score that takes its share and adds nothing
 };
 
 struct AttentionShape {
@@ -36,6 +42,8 @@ struct AttentionShape {
   int heads;
   int kv_heads;
   int head_dim;  // a multiple of 16
+  int rotated;   // the first dimensions of a head, which are rotated; an even number
+  int window;    // how many tokens a token attends to, itself included; 0 if to all
   int offset;    // position of the first token, and the number of keys before it
   int capacity;  // keys the cache has room for, a multiple of 16
   float scale;
@@ -52,9 +60,9 @@ struct Kernels {
   void (*rms_norm)(const float* x, const float* weight, float eps, int width, float* y);
   void (*swiglu)(const float* gate_up, int width, float* y);
   // Rotates token t of qkv: queries to `q`, its key and value into the cache.
-  void (*rope_and_store)(const AttentionShape&, const Rope&, const float* qkv, int t, float* q, float* keys, float* values);
-  // One head of one token. `scores` holds capacity floats.
-  void (*attend)(const AttentionShape&, const float* q, const float* keys, const float* values, int t, int head,
+  void (*rope_and_store)(const AttentionShape&, const HeadWeights&, const float* qkv, int t, float* q, float* keys, float* values);
+  // One head of one token. `scores` holds capacity floats; `sink` is null or the head's.
+  void (*attend)(const AttentionShape&, const float* sink, const float* q, const float* keys, const float* values, int t, int head,
                  float* scores, float* out);
 };
 

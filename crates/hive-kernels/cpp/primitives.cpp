@@ -91,22 +91,53 @@ class Swiglu : public CpuOnly {
 
 class Attention : public CpuOnly {
  public:
-  Attention(mx::Stream stream, AttentionShape shape, float rope_scale) : CpuOnly(stream), shape_(shape), rope_scale_(rope_scale) {}
+  Attention(mx::Stream stream, AttentionShape shape, const AttentionHandles& handles) : CpuOnly(stream), shape_(shape), handles_(handles) {}
   const char* name() const override { return "HiveAttention"; }
 
-  // Inputs: qkv, keys, values, periods.
+  // Inputs: qkv, keys, values, periods, and norms and sinks, if there are any.
   void eval_cpu(const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs) override {
     const float* qkv = floats(inputs[0]);
     float* keys = const_cast<float*>(floats(inputs[1]));
     float* values = const_cast<float*>(floats(inputs[2]));
-    const Rope rope{floats(inputs[3]), rope_scale_};
+    std::size_t next = 3;
+    const auto data = [&](Handle part) { return part.ctx ? floats(inputs[next++]) : nullptr; };
+    HeadWeights weights{data(handles_.periods), handles_.rope_scale, handles_.rope_magnitude, nullptr, nullptr, handles_.eps, nullptr};
+    weights.q_norm = data(handles_.q_norm);
+    weights.k_norm = data(handles_.k_norm);
+    weights.sinks = data(handles_.sinks);
     float* out = allocate(outputs[0]);
-    dispatch([=, s = shape_] { attend(s, rope, qkv, keys, values, out); });
+    dispatch([=, s = shape_] { attend(s, weights, qkv, keys, values, out); });
   }
 
  private:
   AttentionShape shape_;
-  float rope_scale_;
+  // Which parts there are, and numbers; the arrays themselves are inputs.
+  AttentionHandles handles_;
+};
+
+class Experts : public CpuOnly {
+ public:
+  Experts(mx::Stream stream, Matrix gate_up, Matrix down, int count) : CpuOnly(stream), gate_up_(gate_up), down_(down), count_(count) {}
+  const char* name() const override { return "HiveExperts"; }
+
+  // Inputs: x, picked, shares, and what the matrices point into.
+  void eval_cpu(const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs) override {
+    const float* x = floats(inputs[0]);
+    if (inputs[1].dtype() != mx::uint32 || !inputs[1].flags().row_contiguous)
+      throw std::runtime_error("the numbers of experts are no contiguous uint32 array");
+    const std::uint32_t* picked = inputs[1].data<std::uint32_t>();
+    const float* shares = floats(inputs[2]);
+    const int tokens = inputs[1].shape(0), per_token = inputs[1].shape(1);
+    float* y = allocate(outputs[0]);
+    dispatch([=, gate_up = gate_up_, down = down_, count = count_] {
+      pass_experts(gate_up, down, count, x, picked, shares, tokens, per_token, y);
+    });
+  }
+
+ private:
+  Matrix gate_up_;
+  Matrix down_;
+  int count_;
 };
 
 mx::Stream stream_of(Handle handle) { return *static_cast<mx::Stream*>(handle.ctx); }
@@ -148,13 +179,27 @@ int hive_swiglu(Handle* out, Handle gate_up, Handle stream) {
   });
 }
 
-int hive_attention(Handle* out, Handle qkv, Handle keys, Handle values, Handle periods, int heads, int kv_heads, int head_dim,
-                   int offset, float scale, float rope_scale, Handle stream) {
+int hive_attention(Handle* out, Handle qkv, Handle keys, Handle values, const AttentionHandles* attention, int offset, Handle stream) {
   return guarded(out, [&] {
     const int tokens = get(qkv).shape(0);
-    const AttentionShape s{tokens, heads, kv_heads, head_dim, offset, get(values).shape(1), scale};
-    return mx::array(mx::Shape{tokens, heads * head_dim}, mx::float32, std::make_shared<Attention>(stream_of(stream), s, rope_scale),
-                     {get(qkv), get(keys), get(values), get(periods)});
+    const AttentionShape s = shape_of(*attention, tokens, offset, get(values).shape(1));
+    std::vector<mx::array> inputs{get(qkv), get(keys), get(values)};
+    for (const Handle& part : {attention->periods, attention->q_norm, attention->k_norm, attention->sinks})
+      if (part.ctx) inputs.push_back(get(part));
+    return mx::array(mx::Shape{tokens, s.heads * s.head_dim}, mx::float32,
+                     std::make_shared<Attention>(stream_of(stream), s, *attention), std::move(inputs));
+  });
+}
+
+int hive_experts(Handle* out, Handle x, Handle picked, Handle shares, const MatrixHandles* gate_up, const MatrixHandles* down,
+                 int count, Handle stream) {
+  return guarded(out, [&] {
+    std::vector<mx::array> inputs{get(x), get(picked), get(shares)};
+    for (const MatrixHandles* matrix : {gate_up, down})
+      for (const Handle& part : {matrix->weights, matrix->scales, matrix->biases})
+        if (part.ctx) inputs.push_back(get(part));
+    const auto experts = std::make_shared<Experts>(stream_of(stream), matrix_of(*gate_up), matrix_of(*down), count);
+    return mx::array(get(x).shape(), mx::float32, experts, std::move(inputs));
   });
 }
 

@@ -1,6 +1,7 @@
 // Rows split over threads. Rooms that are thread-local are the calling thread's, and grow to what it has needed most.
 #include "rows.h"
 
+#include <algorithm>
 #include <cstring>
 #include <vector>
 
@@ -94,7 +95,7 @@ void activate(const float* gate_up, int width, int tokens, float* y) {
   });
 }
 
-void attend(const AttentionShape& s, const Rope& rope, const float* qkv, float* keys, float* values, float* out) {
+void attend(const AttentionShape& s, const HeadWeights& weights, const float* qkv, float* keys, float* values, float* out) {
   const Kernels& k = kernels();
   static thread_local std::vector<float> q;
   static thread_local std::vector<float> scores;
@@ -102,7 +103,7 @@ void attend(const AttentionShape& s, const Rope& rope, const float* qkv, float* 
   scores.resize(static_cast<std::size_t>(s.capacity) * threads());
   float* queries = q.data();
   float* room = scores.data();
-  for (int t = 0; t < s.tokens; ++t) k.rope_and_store(s, rope, qkv, t, queries, keys, values);
+  for (int t = 0; t < s.tokens; ++t) k.rope_and_store(s, weights, qkv, t, queries, keys, values);
   // A few tokens of one head at a time: enough to share, and the head's keys stay in cache.
   const int at_once = s.tokens < kTokensPerUnit ? 1 : kTokensPerUnit;
   const int spans = (s.tokens + at_once - 1) / at_once;
@@ -110,8 +111,78 @@ void attend(const AttentionShape& s, const Rope& rope, const float* qkv, float* 
     const int head = unit % s.heads;
     const int first = unit / s.heads * at_once;
     for (int t = first; t < s.tokens && t < first + at_once; ++t)
-      k.attend(s, queries, keys, values, t, head, room + static_cast<std::size_t>(s.capacity) * worker, out);
+      k.attend(s, weights.sinks ? weights.sinks + head : nullptr, queries, keys, values, t, head, room + static_cast<std::size_t>(s.capacity) * worker, out);
   });
+}
+
+namespace {
+
+std::size_t element_bytes(Format format) { return format == Format::F16 || format == Format::BF16 ? 2 : 4; }
+
+int per_element(Format format) { return format == Format::Q4 ? 8 : format == Format::Q8 ? 4 : 1; }
+
+std::size_t scale_bytes(Scaling scaling) { return scaling == Scaling::F32 ? 4 : 2; }
+
+// One of several matrices that are stacked.
+Matrix one_of(const Matrix& all, int count, int n) {
+  Matrix one = all;
+  one.rows = all.rows / count;
+  const std::size_t first = static_cast<std::size_t>(n) * one.rows;
+  const auto at = [](const void* data, std::size_t bytes) {
+    return data ? static_cast<const void*>(static_cast<const char*>(data) + bytes) : nullptr;
+  };
+  const std::size_t groups = all.columns / all.group;
+  one.weights = at(all.weights, first * (all.columns / per_element(all.format)) * element_bytes(all.format));
+  one.scales = at(all.scales, first * groups * scale_bytes(all.scaling));
+  one.biases = at(all.biases, first * groups * scale_bytes(all.scaling));
+  return one;
+}
+
+} // namespace
+
+void pass_experts(const Matrix& gate_up, const Matrix& down, int count, const float* x, const std::uint32_t* picked,
+                  const float* shares, int tokens, int per_token, float* y) {
+  const int hidden = gate_up.columns;
+  const int inner = down.columns;
+  struct Pair {
+    std::uint32_t expert;
+    int token;
+    float share;
+  };
+  static thread_local std::vector<Pair> pairs;
+  pairs.clear();
+  for (int t = 0; t < tokens; ++t)
+    for (int i = 0; i < per_token; ++i) {
+      // A number that no expert has is read as the last one's: nothing outside the matrices is read.
+      const std::uint32_t expert = std::min(picked[t * per_token + i], static_cast<std::uint32_t>(count - 1));
+      pairs.push_back({expert, t, shares[t * per_token + i]});
+    }
+  std::stable_sort(pairs.begin(), pairs.end(), [](const Pair& a, const Pair& b) { return a.expert < b.expert; });
+  std::fill(y, y + static_cast<std::size_t>(tokens) * hidden, 0.0f);
+  static thread_local std::vector<float> room;
+  for (std::size_t first = 0; first < pairs.size();) {
+    std::size_t end = first;
+    while (end < pairs.size() && pairs[end].expert == pairs[first].expert) ++end;
+    const int rows = static_cast<int>(end - first);
+    const int expert = static_cast<int>(pairs[first].expert);
+    room.resize(static_cast<std::size_t>(rows) * (2 * hidden + 3 * inner));
+    float* in = room.data();
+    float* gates = in + static_cast<std::size_t>(rows) * hidden;
+    float* activated = gates + static_cast<std::size_t>(rows) * 2 * inner;
+    float* out = activated + static_cast<std::size_t>(rows) * inner;
+    for (int r = 0; r < rows; ++r)
+      std::memcpy(in + static_cast<std::size_t>(r) * hidden, x + static_cast<std::size_t>(pairs[first + r].token) * hidden,
+                  sizeof(float) * hidden);
+    multiply(one_of(gate_up, count, expert), in, rows, nullptr, gates);
+    activate(gates, inner, rows, activated);
+    multiply(one_of(down, count, expert), activated, rows, nullptr, out);
+    for (int r = 0; r < rows; ++r) {
+      float* to = y + static_cast<std::size_t>(pairs[first + r].token) * hidden;
+      const float* from = out + static_cast<std::size_t>(r) * hidden;
+      for (int i = 0; i < hidden; ++i) to[i] += pairs[first + r].share * from[i];
+    }
+    first = end;
+  }
 }
 
 } // namespace hive

@@ -4,7 +4,9 @@
 
 use mlx_rs::Array;
 
-use crate::{AttentionShape, KernelError, KvBuffers, LANES, PackedMatrix, check_attention, ffi, receive, require};
+use crate::{
+    AttentionShape, HeadWeights, KernelError, KvBuffers, LANES, PackedMatrix, check_attention, ffi, receive, require,
+};
 
 /// The weights of a layer: norm, attention, norm and a gated network, with residual connections.
 #[derive(Debug, Clone, Copy)]
@@ -13,8 +15,8 @@ pub struct LayerWeights<'a> {
     pub attention_norm: &'a Array,
     /// Queries, keys and values, concatenated.
     pub qkv: &'a PackedMatrix,
-    /// Rotation periods, `[head_dim / 2]`.
-    pub periods: &'a Array,
+    /// What attention has besides its projections.
+    pub heads: HeadWeights<'a>,
     /// Projects attention back to the hidden width.
     pub output: &'a PackedMatrix,
     /// Weights of the norm before the network, `[hidden]`.
@@ -57,7 +59,7 @@ pub fn layer(
     shape: &AttentionShape,
     sessions: &mut [SessionRows<'_>],
 ) -> Result<Array, KernelError> {
-    let LayerWeights { attention_norm, qkv, periods, output, mlp_norm, gate_up, down, eps } = *weights;
+    let LayerWeights { attention_norm, qkv, heads, output, mlp_norm, gate_up, down, eps } = *weights;
     require(x.ndim() == 2 && attention_norm.ndim() == 1, "layer: shape of x")?;
     let (tokens, hidden) = (x.dim(0) as usize, x.dim(1) as usize);
     let norms = attention_norm.size() == hidden && mlp_norm.size() == hidden;
@@ -73,21 +75,16 @@ pub fn layer(
     let all = sessions.iter().try_fold(0usize, |all, session| all.checked_add(session.tokens));
     require(all == Some(tokens), "layer: tokens of the sessions")?;
     for session in &*sessions {
-        check_attention(session.cache, periods, shape, session.offset.checked_add(session.tokens))?;
+        check_attention(session.cache, &heads, shape, session.offset.checked_add(session.tokens))?;
     }
     let layer = ffi::LayerHandles {
         attention_norm: attention_norm.as_ptr(),
         mlp_norm: mlp_norm.as_ptr(),
-        periods: periods.as_ptr(),
+        attention: heads.handles(shape),
         qkv: qkv.handles(),
         output: output.handles(),
         gate_up: gate_up.handles(),
         down: down.handles(),
-        heads: shape.heads as i32,
-        kv_heads: shape.kv_heads as i32,
-        head_dim: shape.head_dim as i32,
-        scale: shape.scale,
-        rope_scale: shape.rope_scale,
         eps,
     };
     let handles = |session: &mut SessionRows| {

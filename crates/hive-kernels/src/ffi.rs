@@ -19,19 +19,31 @@ pub(crate) struct MatrixHandles {
 }
 
 #[repr(C)]
+pub(crate) struct AttentionHandles {
+    pub(crate) periods: mlx_array,
+    pub(crate) q_norm: mlx_array,
+    pub(crate) k_norm: mlx_array,
+    pub(crate) sinks: mlx_array,
+    pub(crate) heads: c_int,
+    pub(crate) kv_heads: c_int,
+    pub(crate) head_dim: c_int,
+    pub(crate) rotated: c_int,
+    pub(crate) window: c_int,
+    pub(crate) scale: f32,
+    pub(crate) rope_scale: f32,
+    pub(crate) rope_magnitude: f32,
+    pub(crate) eps: f32,
+}
+
+#[repr(C)]
 pub(crate) struct LayerHandles {
     pub(crate) attention_norm: mlx_array,
     pub(crate) mlp_norm: mlx_array,
-    pub(crate) periods: mlx_array,
+    pub(crate) attention: AttentionHandles,
     pub(crate) qkv: MatrixHandles,
     pub(crate) output: MatrixHandles,
     pub(crate) gate_up: MatrixHandles,
     pub(crate) down: MatrixHandles,
-    pub(crate) heads: c_int,
-    pub(crate) kv_heads: c_int,
-    pub(crate) head_dim: c_int,
-    pub(crate) scale: f32,
-    pub(crate) rope_scale: f32,
     pub(crate) eps: f32,
 }
 
@@ -56,20 +68,29 @@ const _: () = {
     assert!(offset_of!(MatrixHandles, columns) == 36);
     assert!(offset_of!(MatrixHandles, group) == 40);
     assert!(offset_of!(MatrixHandles, multiple) == 44);
-    assert!(size_of::<LayerHandles>() == 240);
+    assert!(size_of::<AttentionHandles>() == 72);
+    assert!(offset_of!(AttentionHandles, periods) == 0);
+    assert!(offset_of!(AttentionHandles, q_norm) == 8);
+    assert!(offset_of!(AttentionHandles, k_norm) == 16);
+    assert!(offset_of!(AttentionHandles, sinks) == 24);
+    assert!(offset_of!(AttentionHandles, heads) == 32);
+    assert!(offset_of!(AttentionHandles, kv_heads) == 36);
+    assert!(offset_of!(AttentionHandles, head_dim) == 40);
+    assert!(offset_of!(AttentionHandles, rotated) == 44);
+    assert!(offset_of!(AttentionHandles, window) == 48);
+    assert!(offset_of!(AttentionHandles, scale) == 52);
+    assert!(offset_of!(AttentionHandles, rope_scale) == 56);
+    assert!(offset_of!(AttentionHandles, rope_magnitude) == 60);
+    assert!(offset_of!(AttentionHandles, eps) == 64);
+    assert!(size_of::<LayerHandles>() == 288);
     assert!(offset_of!(LayerHandles, attention_norm) == 0);
     assert!(offset_of!(LayerHandles, mlp_norm) == 8);
-    assert!(offset_of!(LayerHandles, periods) == 16);
-    assert!(offset_of!(LayerHandles, qkv) == 24);
-    assert!(offset_of!(LayerHandles, output) == 72);
-    assert!(offset_of!(LayerHandles, gate_up) == 120);
-    assert!(offset_of!(LayerHandles, down) == 168);
-    assert!(offset_of!(LayerHandles, heads) == 216);
-    assert!(offset_of!(LayerHandles, kv_heads) == 220);
-    assert!(offset_of!(LayerHandles, head_dim) == 224);
-    assert!(offset_of!(LayerHandles, scale) == 228);
-    assert!(offset_of!(LayerHandles, rope_scale) == 232);
-    assert!(offset_of!(LayerHandles, eps) == 236);
+    assert!(offset_of!(LayerHandles, attention) == 16);
+    assert!(offset_of!(LayerHandles, qkv) == 88);
+    assert!(offset_of!(LayerHandles, output) == 136);
+    assert!(offset_of!(LayerHandles, gate_up) == 184);
+    assert!(offset_of!(LayerHandles, down) == 232);
+    assert!(offset_of!(LayerHandles, eps) == 280);
     assert!(size_of::<SessionHandles>() == 24);
     assert!(offset_of!(SessionHandles, keys) == 0);
     assert!(offset_of!(SessionHandles, values) == 8);
@@ -102,13 +123,18 @@ unsafe extern "C" {
         qkv: mlx_array,
         keys: mlx_array,
         values: mlx_array,
-        periods: mlx_array,
-        heads: c_int,
-        kv_heads: c_int,
-        head_dim: c_int,
+        attention: *const AttentionHandles,
         offset: c_int,
-        scale: f32,
-        rope_scale: f32,
+        stream: mlx_stream,
+    ) -> c_int;
+    pub(crate) fn hive_experts(
+        out: *mut mlx_array,
+        x: mlx_array,
+        picked: mlx_array,
+        shares: mlx_array,
+        gate_up: *const MatrixHandles,
+        down: *const MatrixHandles,
+        count: c_int,
         stream: mlx_stream,
     ) -> c_int;
     pub(crate) fn hive_layer(

@@ -14,6 +14,7 @@
 
 mod at_once;
 mod error;
+mod experts;
 mod ffi;
 mod matrix;
 mod room;
@@ -26,6 +27,7 @@ use mlx_sys::mlx_array;
 pub use at_once::{LayerWeights, SessionRows, head, layer};
 pub use error::KernelError;
 use error::from_mlx;
+pub use experts::experts;
 pub use matrix::{Affine, Format, Layout, PackError, PackedMatrix, Packing, Scaling};
 use room::Room;
 
@@ -82,8 +84,47 @@ pub struct AttentionShape {
     pub head_dim: usize,
     /// Factor on the scores.
     pub scale: f32,
+    /// The first dimensions of a head, which are rotated; an even number.
+    pub rotated: usize,
     /// Factor on positions before rotation.
     pub rope_scale: f32,
+    /// Factor on what is rotated.
+    pub rope_magnitude: f32,
+    /// How many tokens a token attends to, itself included, if not to all.
+    pub window: Option<usize>,
+}
+
+/// What attention has besides its projections: contiguous float32.
+#[derive(Debug, Clone, Copy)]
+pub struct HeadWeights<'a> {
+    /// Rotation periods, `[rotated / 2]`.
+    pub periods: &'a Array,
+    /// RMS norms of each query and each key before they are rotated, `[head_dim]` each, and their epsilon.
+    pub norms: Option<(&'a Array, &'a Array, f32)>,
+    /// A score for each head that takes its share of attention and adds nothing, `[heads]`.
+    pub sinks: Option<&'a Array>,
+}
+
+impl HeadWeights<'_> {
+    /// Handles for the C++.
+    fn handles(&self, shape: &AttentionShape) -> ffi::AttentionHandles {
+        let none = mlx_array { ctx: std::ptr::null_mut() };
+        ffi::AttentionHandles {
+            periods: self.periods.as_ptr(),
+            q_norm: self.norms.map_or(none, |(q, ..)| q.as_ptr()),
+            k_norm: self.norms.map_or(none, |(_, k, _)| k.as_ptr()),
+            sinks: self.sinks.map_or(none, Array::as_ptr),
+            heads: shape.heads as i32,
+            kv_heads: shape.kv_heads as i32,
+            head_dim: shape.head_dim as i32,
+            rotated: shape.rotated as i32,
+            window: shape.window.map_or(0, |window| i32::try_from(window).unwrap_or(i32::MAX)),
+            scale: shape.scale,
+            rope_scale: shape.rope_scale,
+            rope_magnitude: shape.rope_magnitude,
+            eps: self.norms.map_or(0.0, |(_, _, eps)| eps),
+        }
+    }
 }
 
 /// The keys and values of one session in one layer: float32, growing in blocks.
@@ -178,6 +219,12 @@ impl KvBuffers {
 const MAX_POSITIONS: usize = 1 << 30;
 
 impl AttentionShape {
+    /// Attention to all tokens before, with heads that are rotated as a whole.
+    pub fn new(heads: usize, kv_heads: usize, head_dim: usize, scale: f32) -> Self {
+        let (rope_scale, rope_magnitude) = (1.0, 1.0);
+        Self { heads, kv_heads, head_dim, scale, rotated: head_dim, rope_scale, rope_magnitude, window: None }
+    }
+
     /// Checks that each width fits into 32 bits, and that `kv_heads` divides `heads`.
     fn check(&self) -> Result<(), KernelError> {
         let Self { heads, kv_heads, head_dim, .. } = *self;
@@ -186,6 +233,8 @@ impl AttentionShape {
             "heads are no multiple of key-value heads",
         )?;
         require(head_dim > 0 && head_dim.is_multiple_of(LANES) && head_dim <= 1024, "attention: head size")?;
+        require(self.rotated <= head_dim && self.rotated.is_multiple_of(2), "attention: rotated dimensions")?;
+        require(self.window != Some(0), "attention: a window of nothing")?;
         require(heads <= 1 << 16 && kv_heads <= 1 << 16, "attention: number of heads")
     }
 
@@ -195,15 +244,18 @@ impl AttentionShape {
     }
 }
 
-/// Checks cache and periods for attention over this many positions in total; `None` means an overflow.
+/// Checks cache and weights for attention over this many positions in total; `None` means an overflow.
 pub(crate) fn check_attention(
     cache: &KvBuffers,
-    periods: &Array,
+    weights: &HeadWeights<'_>,
     shape: &AttentionShape,
     positions: Option<usize>,
 ) -> Result<(), KernelError> {
     shape.check()?;
-    require(periods.size() == shape.head_dim / 2, "attention: one period per pair")?;
+    require(weights.periods.size() == shape.rotated / 2, "attention: one period per pair")?;
+    let fits = |norm: &Array| norm.size() == shape.head_dim;
+    require(weights.norms.is_none_or(|(q, k, _)| fits(q) && fits(k)), "attention: width of the heads' norms")?;
+    require(weights.sinks.is_none_or(|sinks| sinks.size() == shape.heads), "attention: one sink per head")?;
     require(cache.keys.shape() == KvBuffers::keys_shape(shape, cache.capacity()), "attention: cache of another shape")?;
     require(positions.is_some_and(|positions| positions <= cache.capacity()), "attention: no room in the cache")
 }
@@ -212,35 +264,23 @@ pub(crate) fn check_attention(
 /// `qkv [n, (heads + 2 kv_heads) head_dim] -> [n, heads head_dim]`.
 ///
 /// Rotates queries and keys, appends keys and values to `cache` at `offset`, and attends to every position up to each
-/// token's own. `periods [head_dim / 2]` are the rotation periods. The caller has reserved `offset + n`. The cache is
+/// token's own, or to its window. The caller has reserved `offset + n`. The cache is
 /// written when the result is evaluated.
 pub fn attention(
     qkv: &Array,
     cache: &mut KvBuffers,
-    periods: &Array,
+    weights: &HeadWeights<'_>,
     shape: &AttentionShape,
     offset: usize,
 ) -> Result<Array, KernelError> {
-    let AttentionShape { heads, kv_heads, head_dim, scale, rope_scale } = *shape;
     shape.check()?;
     require(qkv.ndim() == 2 && qkv.dim(1) as usize == shape.qkv_width(), "attention: width of qkv")?;
-    check_attention(cache, periods, shape, offset.checked_add(qkv.dim(0) as usize))?;
+    check_attention(cache, weights, shape, offset.checked_add(qkv.dim(0) as usize))?;
+    let attention = weights.handles(shape);
+    let (keys, values) = (cache.keys.as_ptr(), cache.values.as_ptr());
     // SAFETY: valid handles; shapes are checked above, and the C++ checks type and contiguity when it evaluates.
     build(|out, stream| unsafe {
-        ffi::hive_attention(
-            out,
-            qkv.as_ptr(),
-            cache.keys.as_ptr(),
-            cache.values.as_ptr(),
-            periods.as_ptr(),
-            heads as i32,
-            kv_heads as i32,
-            head_dim as i32,
-            offset as i32,
-            scale,
-            rope_scale,
-            stream,
-        )
+        ffi::hive_attention(out, qkv.as_ptr(), keys, values, &raw const attention, offset as i32, stream)
     })
 }
 

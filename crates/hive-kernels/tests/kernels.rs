@@ -3,7 +3,8 @@
 use std::sync::{Mutex, MutexGuard};
 
 use hive_kernels::{
-    Affine, AttentionShape, Format, KvBuffers, LayerWeights, Layout, PackedMatrix, Packing, Scaling, SessionRows,
+    Affine, AttentionShape, Format, HeadWeights, KvBuffers, LayerWeights, Layout, PackedMatrix, Packing, Scaling,
+    SessionRows,
 };
 use mlx_rs::ops::indexing::IndexOp;
 use mlx_rs::{Array, Device, Dtype};
@@ -166,10 +167,11 @@ fn attention_agrees_with_mlx_and_does_not_depend_on_chunks() {
     let _alone = alone();
     let (heads, kv_heads, head_dim, tokens) = (6, 2, 64, 300);
     let scale = 1.0 / (head_dim as f32).sqrt();
-    let shape = AttentionShape { heads, kv_heads, head_dim, scale, rope_scale: 1.0 };
+    let shape = AttentionShape::new(heads, kv_heads, head_dim, scale);
     let base = 10_000.0f32;
     let periods: Vec<f32> = (0..head_dim / 2).map(|i| base.powf(2.0 * i as f32 / head_dim as f32)).collect();
     let periods = Array::from_slice(&periods, &[head_dim as i32 / 2]);
+    let weights = HeadWeights { periods: &periods, norms: None, sinks: None };
     let width = (heads + 2 * kv_heads) * head_dim;
     let qkv = Array::from_slice(&Numbers(11).floats(tokens * width), &[tokens as i32, width as i32]);
 
@@ -180,7 +182,7 @@ fn attention_agrees_with_mlx_and_does_not_depend_on_chunks() {
         for &chunk in chunks {
             cache.reserve(&shape, offset + chunk).unwrap();
             let part = qkv.index((offset as i32..(offset + chunk) as i32, ..));
-            out.extend(values(&hive_kernels::attention(&part, &mut cache, &periods, &shape, offset).unwrap()));
+            out.extend(values(&hive_kernels::attention(&part, &mut cache, &weights, &shape, offset).unwrap()));
             offset += chunk;
         }
         out
@@ -335,7 +337,7 @@ fn a_matrix_filled_a_few_rows_at_a_time_is_the_same_one_and_its_size_is_known_be
 fn a_layer_at_once_has_the_bits_of_its_operations() {
     let _alone = alone();
     let (heads, kv_heads, head_dim, hidden, inner) = (6, 2, 32, 192, 320);
-    let shape = AttentionShape { heads, kv_heads, head_dim, scale: 0.2, rope_scale: 1.0 };
+    let shape = AttentionShape::new(heads, kv_heads, head_dim, 0.2);
     let matrix = |rows: usize, columns: usize, format: Format, seed: u64| {
         let bytes = Numbers(seed).floats(rows * columns);
         let bytes: Vec<u8> = match format {
@@ -349,6 +351,7 @@ fn a_layer_at_once_has_the_bits_of_its_operations() {
     let (attention_norm, mlp_norm) = (norm(1), norm(2));
     let periods: Vec<f32> = (0..head_dim / 2).map(|i| 10_000f32.powf(2.0 * i as f32 / head_dim as f32)).collect();
     let periods = Array::from_slice(&periods, &[head_dim as i32 / 2]);
+    let of_heads = HeadWeights { periods: &periods, norms: None, sinks: None };
     let qkv = quantized((heads + 2 * kv_heads) * head_dim, hidden);
     let output = matrix(hidden, heads * head_dim, Format::F16, 3);
     let gate_up = quantized(2 * inner, hidden);
@@ -356,7 +359,7 @@ fn a_layer_at_once_has_the_bits_of_its_operations() {
     let weights = LayerWeights {
         attention_norm: &attention_norm,
         qkv: &qkv,
-        periods: &periods,
+        heads: of_heads,
         output: &output,
         mlp_norm: &mlp_norm,
         gate_up: &gate_up,
@@ -371,7 +374,7 @@ fn a_layer_at_once_has_the_bits_of_its_operations() {
         let at_once = values(&hive_kernels::layer(&x, &weights, &shape, &mut [rows]).unwrap());
         let normed = hive_kernels::rms_norm(&x, &attention_norm, 1e-5).unwrap();
         let mixed = qkv.matmul(&normed, None).unwrap();
-        let attended = hive_kernels::attention(&mixed, &mut other, &periods, &shape, offset).unwrap();
+        let attended = hive_kernels::attention(&mixed, &mut other, &of_heads, &shape, offset).unwrap();
         let between = output.matmul(&attended, Some(&x)).unwrap();
         let normed = hive_kernels::rms_norm(&between, &mlp_norm, 1e-5).unwrap();
         let activated = hive_kernels::swiglu(&gate_up.matmul(&normed, None).unwrap()).unwrap();

@@ -10,7 +10,8 @@ use hive_text::{ends, regular};
 use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
 
-use crate::config::{ConfigError, ModelConfig, RopeScaling, token_ids};
+use crate::config::{AttentionSpec, ConfigError, Ends, ModelConfig, RopeScaling};
+use crate::families::token_ids;
 use crate::weights::gguf::{Gguf, HeaderError};
 use crate::weights::safetensors::{FolderError, QuantizationTable, SafetensorsFolder};
 use crate::weights::{Float, Matrix, TensorError, Weights};
@@ -78,7 +79,7 @@ pub enum OpenError {
     Type(#[from] TensorError),
     /// A tensor that the computation does not use.
     #[error(
-        "{path} has a tensor \"{name}\" that Llama-family models do not have; the model is of another architecture, or \
+        "{path} has a tensor \"{name}\" that models of its architecture do not have; the model is of another one, or \
          quantized in an unsupported way"
     )]
     Tensor {
@@ -132,7 +133,7 @@ impl ModelFiles {
             // Dividing positions by a factor as well is the same as longer periods.
             let linear = if let RopeScaling::Linear { factor } = config.rope.scaling { factor } else { 1.0 };
             let factors = factors.to_f32().into_iter().map(|factor| factor * linear).collect();
-            config.rope.scaling = RopeScaling::Factors(factors);
+            config.set_rope_scaling(&RopeScaling::Factors(factors));
             config = config.checked().map_err(refuse)?;
         }
         Ok(Self { path: path.to_owned(), config, weights, tokenizer_config: Json::Null })
@@ -210,9 +211,14 @@ impl ModelFiles {
     /// The number format of hidden states by MLX's own rules: that of the first layer's norms and scales, or single
     /// precision if these differ.
     pub fn natural_activation(&self) -> Result<Float, crate::weights::TensorError> {
-        let norm = self.weights.vector("model.layers.0.input_layernorm.weight", self.config.hidden)?.float;
-        let rows = self.config.kv_heads * self.config.head_dim;
-        let matrix: Matrix = self.weights.matrix("model.layers.0.self_attn.k_proj", rows, self.config.hidden)?;
+        let ModelConfig { hidden, specs, .. } = &self.config;
+        let Some(first) = specs.first() else { return Ok(Float::F32) };
+        let norm = first.norms.names().into_iter().flatten().flatten().next().unwrap_or_default();
+        let norm = self.weights.vector(&format!("model.layers.0.{norm}.weight"), *hidden)?.float;
+        let AttentionSpec { heads, kv_heads, head_dim, is_joined, .. } = first.attention;
+        let (name, heads) = if is_joined { ("qkv_proj", heads + 2 * kv_heads) } else { ("k_proj", kv_heads) };
+        let matrix: Matrix =
+            self.weights.matrix(&format!("model.layers.0.self_attn.{name}"), heads * head_dim, *hidden)?;
         Ok(if norm == matrix.float() { norm } else { Float::F32 })
     }
 
@@ -222,7 +228,7 @@ impl ModelFiles {
     pub fn digest(&self) -> Result<String, TensorError> {
         let mut hasher = Sha256::new();
         hasher.update(identity(&self.config));
-        for tensor in self.weights.computed(self.config.layers) {
+        for tensor in self.weights.computed(&self.config) {
             hasher.update(format!("{} {} {:?} {}", tensor.name, tensor.kind, tensor.shape, tensor.bytes));
             for Range { start, end } in samples(tensor.bytes) {
                 hasher.update(self.weights.read(&tensor, start, end - start)?);
@@ -299,17 +305,23 @@ fn identity(config: &ModelConfig) -> String {
         rms_eps,
         rope,
         max_context,
-        // It is in the context.
-        sliding_window: _,
+        specs,
+        ends,
         tied_embeddings,
         // They also come from files that are not the model's own.
         end_tokens: _,
     } = config;
-    format!(
+    let text = format!(
         "ModelConfig {{ architecture: {architecture:?}, layers: {layers}, hidden: {hidden}, intermediate: {intermediate}, \
          heads: {heads}, kv_heads: {kv_heads}, head_dim: {head_dim}, vocabulary: {vocabulary}, rms_eps: {rms_eps:?}, \
          rope: {rope:?}, max_context: {max_context}, tied_embeddings: {tied_embeddings}, end_tokens: [] }}"
-    )
+    );
+    // What plain layers are made of follows from the numbers above.
+    let plain = config.plain_layer();
+    if *ends == Ends::default() && specs.iter().all(|spec| *spec == plain) {
+        return text;
+    }
+    format!("{text} {ends:?} {specs:?}")
 }
 
 /// Size of a sample of a tensor, which a cold disk reads in one go.
@@ -327,7 +339,7 @@ fn samples(bytes: u64) -> Vec<Range<u64>> {
 }
 
 fn all_known(path: &Path, weights: &Weights, config: &ModelConfig) -> Result<(), OpenError> {
-    weights.unknown(config.layers).map_or(Ok(()), |name| Err(OpenError::Tensor { path: path.to_owned(), name }))
+    weights.unknown(config).map_or(Ok(()), |name| Err(OpenError::Tensor { path: path.to_owned(), name }))
 }
 
 /// Adds the special tokens that `to` lacks.

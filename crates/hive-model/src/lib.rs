@@ -20,12 +20,14 @@ pub mod shard;
 mod span;
 pub mod weights;
 
+mod blocks;
 mod embedding;
 mod error;
+mod families;
 mod footprint;
 mod kv;
 mod linear;
-mod llama;
+mod stage;
 
 pub use config::ModelConfig;
 pub use device::Compute;

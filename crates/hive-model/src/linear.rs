@@ -24,6 +24,8 @@ pub(crate) fn mlx_type(float: Float) -> Dtype {
 pub(crate) struct Linear {
     weights: Weights,
     bias: Option<Array>,
+    /// Several of them, of which each row takes its own; one otherwise.
+    count: i32,
 }
 
 #[derive(Debug)]
@@ -43,7 +45,25 @@ impl Linear {
             Some(layout) => Weights::Packed(pack(matrices, layout)?),
             None => Weights::for_mlx(matrix::whole(matrices)?, arithmetic.activation.mlx())?,
         };
-        Ok(Self { weights, bias: biases(matrices, arithmetic)? })
+        Ok(Self { weights, bias: biases(matrices, arithmetic)?, count: 1 })
+    }
+
+    /// Loads `count` of them with the same shape, one after the other, for [`Self::gather`].
+    pub(crate) fn load_stacked(
+        matrices: &[FileMatrix<'_>],
+        count: usize,
+        arithmetic: Arithmetic,
+    ) -> Result<Self, LoadError> {
+        if !joinable(matrices) {
+            return Err(ComputeError::Mlx("the experts of a layer are stored in different formats".to_owned()).into());
+        }
+        let linear = Self::load(matrices, stacked(matrices, count, arithmetic))?;
+        Ok(Self { count: count as i32, ..linear })
+    }
+
+    /// The size of such matrices in memory, in bytes.
+    pub(crate) fn bytes_of_stacked(matrices: &[FileMatrix<'_>], count: usize, arithmetic: Arithmetic) -> u64 {
+        Self::bytes_of(matrices, stacked(matrices, count, arithmetic))
     }
 
     /// The size of such a matrix in memory, in bytes.
@@ -82,6 +102,29 @@ impl Linear {
         };
         match &self.bias {
             Some(bias) => Ok(y.add(bias)?),
+            None => Ok(y),
+        }
+    }
+
+    /// Multiplies rows `x [.., 1, columns]` with the matrices of these indices, which have the shape of the rest:
+    /// `[.., 1, rows]`. `sorted`: the indices ascend.
+    pub(crate) fn gather(&self, x: &Array, indices: &Array, sorted: bool) -> Result<Array, ComputeError> {
+        let each = |all: &Array| all.reshape(&[self.count, all.dim(0) / self.count, all.dim(1)]);
+        let y = match &self.weights {
+            Weights::Quantized { words, scales, biases, group, bits } => {
+                let (words, scales, biases) = (each(words)?, each(scales)?, each(biases)?);
+                mlx_rs::ops::gather_qmm(x, words, scales, &biases, None, indices, true, *group, *bits, sorted)?
+            }
+            Weights::Float(weights) => {
+                mlx_rs::ops::gather_mm(x, each(weights)?.swap_axes(-1, -2)?, None, indices, sorted)?
+            }
+            Weights::Packed(_) => return Err(ComputeError::Mlx("packed matrices are not gathered".to_owned())),
+        };
+        match &self.bias {
+            Some(bias) => {
+                let bias = bias.reshape(&[self.count, 1, -1])?;
+                Ok(y.add(bias.take_axis(indices, 0)?)?)
+            }
             None => Ok(y),
         }
     }
@@ -126,6 +169,12 @@ impl Weights {
             }
         }
     }
+}
+
+/// The arithmetic of stacked matrices: the fast kernels want each to fill its blocks of rows.
+fn stacked(matrices: &[FileMatrix<'_>], count: usize, arithmetic: Arithmetic) -> Arithmetic {
+    let fills = (rows(matrices) / count).is_multiple_of(hive_kernels::LANES);
+    Arithmetic { fast: arithmetic.fast && fills, ..arithmetic }
 }
 
 /// Whether several matrices can be joined.

@@ -19,9 +19,9 @@ use crate::files::ModelFiles;
 use crate::hidden::{ActivationType, Hidden, all_finite};
 use crate::kv::LayerCache;
 use crate::linear::Arithmetic;
-use crate::llama::Stage;
 use crate::sampling::{Sampled, Sampling, Tokens, sample};
 use crate::span::Span;
+use crate::stage::Stage;
 
 pub use crate::error::LoadError;
 pub use carried::CarriedSession;

@@ -1,14 +1,15 @@
 //! Weight files as tables of named tensors, read one tensor at a time.
 //!
-//! Both formats are presented alike: names and layouts are those of Hugging Face's Llama checkpoints, whatever the file
-//! uses. Files are read by position rather than mapped, so a file that is truncated meanwhile causes an error and not a
+//! Both formats are presented alike: names and layouts are those of Hugging Face's checkpoints, whatever the file uses. Files are read by position rather than mapped, so a file that is truncated meanwhile causes an error and not a
 //! signal, and pages of the file do not count as this process's memory.
 
-pub(crate) mod family;
 pub mod gguf;
 pub(crate) mod matrix;
+pub(crate) mod names;
 pub mod safetensors;
 mod tensor;
+
+use crate::config::ModelConfig;
 
 pub use gguf::Gguf;
 pub use matrix::FileMatrix;
@@ -34,6 +35,25 @@ impl Weights {
         }
     }
 
+    /// Reads one of `count` vectors of this length in one tensor.
+    pub(crate) fn stacked_vector(
+        &self,
+        name: &str,
+        count: usize,
+        length: usize,
+        at: usize,
+    ) -> Result<FloatTensor, TensorError> {
+        match self {
+            Self::Gguf(file) => file.stacked_vector(name, count, length, at),
+            Self::Safetensors(folder) => folder.stacked_vector(name, count, length, at),
+        }
+    }
+
+    /// Whether this is a GGUF file, in which some tensors are other numbers than elsewhere.
+    pub(crate) fn is_gguf(&self) -> bool {
+        matches!(self, Self::Gguf(_))
+    }
+
     /// Whether the file has the tensor `name` (with `.weight` or `.bias`).
     pub fn contains(&self, name: &str) -> bool {
         match self {
@@ -42,22 +62,21 @@ impl Weights {
         }
     }
 
-    /// A tensor that a model of this family with this many layers does not have, if there is one, by its name in the
-    /// file.
-    pub(crate) fn unknown(&self, layers: usize) -> Option<String> {
+    /// A tensor that this model does not have, if there is one, by its name in the file.
+    pub(crate) fn unknown(&self, config: &ModelConfig) -> Option<String> {
         match self {
-            Self::Gguf(file) => file.unknown(layers),
-            Self::Safetensors(folder) => folder.unknown(layers),
+            Self::Gguf(file) => file.unknown(config),
+            Self::Safetensors(folder) => folder.unknown(config),
         }
     }
 
-    /// The tensors that a model of this family with this many layers computes with, by their Hugging Face names.
-    pub(crate) fn computed(&self, layers: usize) -> Vec<StoredTensor> {
+    /// The tensors that this model computes with, by their Hugging Face names.
+    pub(crate) fn computed(&self, config: &ModelConfig) -> Vec<StoredTensor> {
         let all = match self {
             Self::Gguf(file) => file.stored(),
             Self::Safetensors(folder) => folder.stored(),
         };
-        all.into_iter().filter(|tensor| family::is_computed(&tensor.name, layers)).collect()
+        all.into_iter().filter(|tensor| names::is_computed(&tensor.name, config)).collect()
     }
 
     /// Reads bytes of a tensor as stored, from an offset on.

@@ -7,8 +7,7 @@ mod common;
 use std::path::Path;
 
 use common::{HIDDEN, VOCABULARY, write_tiny_model};
-use hive_model::shard::{ForwardError, Input};
-use hive_model::{Compute, ModelFiles, SessionId, SessionOptions, Shard, ShardOptions, Slot};
+use hive_model::{Compute, ModelFiles, Shard, ShardOptions};
 use hive_text::template::{Conversation, Message};
 use serde_json::{Value, json};
 
@@ -213,7 +212,7 @@ fn a_chat_template_may_lie_in_a_json_file_of_its_own() {
 }
 
 #[test]
-fn a_conversation_ends_where_a_token_would_no_longer_see_its_first() {
+fn a_token_sees_its_window_and_nothing_before_it() {
     let folder = tempfile::tempdir().unwrap();
     write_tiny_model(folder.path(), |_, _| {});
     let digest = || ModelFiles::open(folder.path()).unwrap().digest().unwrap();
@@ -223,13 +222,14 @@ fn a_conversation_ends_where_a_token_would_no_longer_see_its_first() {
     // A version that computes it without the window must not take part.
     assert_ne!(digest(), without);
     let files = ModelFiles::open(folder.path()).unwrap();
-    let mut shard = Shard::load(&files, &ShardOptions { layers: 0..1, compute: Compute::Auto }, |_| ()).unwrap();
-    let session = SessionId(1);
-    shard.open(session, SessionOptions::default()).unwrap();
-    let mut forward = |position, rows| {
-        shard.forward(&[Slot { session, position, input: Input::Tokens(vec![1; rows]), sample: false }]).remove(0)
-    };
-    assert!(forward(0, 15).is_ok());
-    assert!(matches!(forward(15, 2), Err(ForwardError::Context { needed: 17, limit: 16 })));
-    assert!(forward(15, 1).is_ok());
+    for compute in [Compute::Plain, Compute::Fast] {
+        let mut shard = Shard::load(&files, &ShardOptions { layers: 0..2, compute }, |_| ()).unwrap();
+        // Two layers of windows of 16: the last token depends on the 30 tokens before it.
+        let mut logits = |first: u32, length: usize| {
+            let tokens: Vec<u32> = std::iter::once(first).chain((1..length as u32).map(|n| n * 7 % 48)).collect();
+            shard.logits_of(&tokens).unwrap()
+        };
+        assert_ne!(logits(3, 31), logits(5, 31), "{compute:?}: within both windows");
+        assert_eq!(logits(3, 32), logits(5, 32), "{compute:?}: outside");
+    }
 }

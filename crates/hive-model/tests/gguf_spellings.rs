@@ -140,7 +140,7 @@ fn a_tensor_that_no_llama_has_is_named() {
         "token_types.weight",
     ] {
         let message = opened(&with_tensors(&[], &[(name, 0, 1, &one)])).unwrap_err();
-        assert!(message.contains(&format!("a tensor \"{name}\" that Llama-family models do not have")), "{message}");
+        assert!(message.contains(&format!("a tensor \"{name}\" that models of its architecture do not have")), "{message}");
     }
 }
 
@@ -163,17 +163,14 @@ fn rotary_positions_on_a_part_of_each_head_are_refused_by_name() {
 }
 
 #[test]
-fn a_sliding_window_ends_the_context() {
-    let context = |more: &[Vec<u8>]| {
-        let config = config(&[&[integer("llama.context_length", 32_768)], more].concat()).unwrap();
-        (config.max_context, config.sliding_window)
+fn a_sliding_window_is_every_layers() {
+    let windows = |more: &[Vec<u8>]| {
+        let config = config(more).unwrap();
+        config.specs.iter().map(|layer| layer.attention.window).collect::<Vec<_>>()
     };
-    let window = |tokens| [integer("llama.attention.sliding_window", tokens)];
-    assert_eq!(context(&window(4096)), (4096, Some(4096)));
-    for no_limit in [0, 32_768, 131_072] {
-        assert_eq!(context(&window(no_limit)), (32_768, None));
-    }
-    assert_eq!(context(&[]), (32_768, None));
+    let window = |tokens| windows(&[integer("llama.attention.sliding_window", tokens)]);
+    assert!(window(4096).iter().all(|window| *window == Some(4096)));
+    assert!(window(0).iter().chain(&windows(&[])).all(Option::is_none));
 }
 
 #[test]

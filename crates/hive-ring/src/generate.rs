@@ -65,7 +65,7 @@ impl Ring {
         self.check_resume_tokens(&request.resume_tokens)?;
         let (limit, known) = (card.max_context, prompt.len() + request.resume_tokens.len());
         if prompt.is_empty() || known >= limit {
-            return Err(GenerateError::TooLong { tokens: known, limit, is_window: card.is_windowed });
+            return Err(GenerateError::TooLong { tokens: known, limit });
         }
         // The token at the last position is never an input, so the answer may reach one past the context.
         let room = limit - known + 1;

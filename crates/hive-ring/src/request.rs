@@ -56,18 +56,15 @@ pub enum GenerateError {
     Prompt(#[from] TextError),
     /// The conversation is longer than the model can read.
     #[error(
-        "this conversation is too long ({} of {} tokens{}); shorten it or start a new chat",
+        "this conversation is too long ({} of {} tokens); shorten it or start a new chat",
         grouped(*tokens as u64),
-        grouped(*limit as u64),
-        if *is_window { ", the model's sliding window, beyond which HiveMind does not compute it" } else { "" }
+        grouped(*limit as u64)
     )]
     TooLong {
         /// Its tokens.
         tokens: usize,
         /// The most that the model can read.
         limit: usize,
-        /// Whether that is the model's sliding window, although it was trained for more.
-        is_window: bool,
     },
     /// The conversation and its answer are longer than the machines have memory for.
     #[error(
@@ -95,10 +92,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_conversation_that_is_too_long_is_told_the_limit_and_its_cause() {
-        let words = |is_window| GenerateError::TooLong { tokens: 5000, limit: 4096, is_window }.to_string();
-        let trained = "this conversation is too long (5,000 of 4,096 tokens); shorten it or start a new chat";
-        assert_eq!(words(false), trained);
-        assert!(words(true).contains("4,096 tokens, the model's sliding window"), "{}", words(true));
+    fn a_conversation_that_is_too_long_is_told_the_limit() {
+        let words = GenerateError::TooLong { tokens: 5000, limit: 4096 }.to_string();
+        assert_eq!(words, "this conversation is too long (5,000 of 4,096 tokens); shorten it or start a new chat");
     }
 }

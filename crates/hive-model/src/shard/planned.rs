@@ -5,7 +5,7 @@ use crate::files::ModelFiles;
 use crate::footprint::Footprint;
 use crate::hidden::ActivationType;
 use crate::linear::Arithmetic;
-use crate::llama::Stage;
+use crate::stage::Stage;
 use crate::weights::TensorError;
 
 /// The arithmetic of a model, with or without the fast kernels.

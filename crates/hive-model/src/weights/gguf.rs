@@ -7,6 +7,7 @@
 mod blocks;
 mod header;
 mod metadata;
+mod spelling;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -18,11 +19,13 @@ use hive_text::regular;
 
 pub use header::{HeaderError, Items, Numbers, Strings, Value};
 
-use crate::weights::family;
+use crate::config::ModelConfig;
+use crate::weights::names;
 
 use super::{FloatTensor, Matrix, MatrixFormat, StoredTensor, TensorError};
 use blocks::BlockType;
 use header::{Header, TensorInfo};
+use spelling::Spelling;
 
 /// An open GGUF file.
 #[derive(Debug)]
@@ -31,7 +34,9 @@ pub struct Gguf {
     file: File,
     metadata: BTreeMap<String, Value>,
     tensors: BTreeMap<String, TensorInfo>,
-    /// The numbers of query and key heads, whose rows llama.cpp's converter permutes for the `llama` architecture.
+    /// How the architecture's tensors are called.
+    spelling: Spelling,
+    /// The numbers of query and key heads, if llama.cpp's converter permutes their rows for this architecture.
     permuted_heads: Option<(usize, usize)>,
 }
 
@@ -40,11 +45,13 @@ impl Gguf {
     pub fn open(path: &Path) -> Result<Self, HeaderError> {
         let (file, length) = regular::open(path).map_err(HeaderError::Io)?;
         let Header { metadata, tensors } = header::read(&mut std::io::BufReader::new(&file), length)?;
-        let mut gguf = Self { path: path.to_owned(), file, metadata, tensors, permuted_heads: None };
-        if gguf.string("general.architecture") == Some("llama") {
-            let heads = gguf.number("llama.attention.head_count").unwrap_or(0) as usize;
-            let kv_heads = gguf.number("llama.attention.head_count_kv").unwrap_or(heads as u64) as usize;
-            gguf.permuted_heads = Some((heads, kv_heads));
+        let (spelling, permuted_heads) = (Spelling::of(None), None);
+        let mut gguf = Self { path: path.to_owned(), file, metadata, tensors, spelling, permuted_heads };
+        gguf.spelling = Spelling::of(gguf.string("general.architecture"));
+        if let Some(architecture) = gguf.string("general.architecture").filter(|name| spelling::is_permuted(name)) {
+            let heads = |key: &str| gguf.number(&format!("{architecture}.attention.{key}")).map(|heads| heads as usize);
+            let count = heads("head_count").unwrap_or(0);
+            gguf.permuted_heads = Some((count, heads("head_count_kv").unwrap_or(count)));
         }
         Ok(gguf)
     }
@@ -103,13 +110,13 @@ impl Gguf {
     }
 
     pub(super) fn contains(&self, name: &str) -> bool {
-        self.tensors.contains_key(&stored_name(name))
+        self.tensors.contains_key(&self.spelling.stored(name))
     }
 
     /// Every tensor, in order of name.
     pub(super) fn stored(&self) -> Vec<StoredTensor> {
         let stored = |info: &TensorInfo| StoredTensor {
-            name: hugging_face_name(&info.name),
+            name: self.spelling.ours(&info.name),
             kind: info.block.to_string(),
             shape: info.shape.clone(),
             bytes: info.bytes,
@@ -118,11 +125,11 @@ impl Gguf {
     }
 
     pub(super) fn read_stored(&self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>, TensorError> {
-        self.read(self.info(&stored_name(name))?, offset, length)
+        self.read(self.info(&self.spelling.stored(name))?, offset, length)
     }
 
     pub(super) fn vector(&self, name: &str, length: usize) -> Result<FloatTensor, TensorError> {
-        let stored = stored_name(name);
+        let stored = self.spelling.stored(name);
         let info = self.info(&stored)?;
         expect_shape(&stored, &info.shape, &[length])?;
         let float = info.block.float().ok_or_else(|| unsupported(&stored, info.block))?;
@@ -130,16 +137,34 @@ impl Gguf {
         Ok(FloatTensor { float, shape: vec![length], bytes })
     }
 
-    /// The format of a matrix, and how many of its rows are read together.
+    /// Reads one of `count` vectors of this length in one tensor.
+    pub(super) fn stacked_vector(
+        &self,
+        name: &str,
+        count: usize,
+        length: usize,
+        at: usize,
+    ) -> Result<FloatTensor, TensorError> {
+        let stored = self.spelling.stored(name);
+        let info = self.info(&stored)?;
+        expect_shape(&stored, &info.shape, &[count, length])?;
+        let float = info.block.float().ok_or_else(|| unsupported(&stored, info.block))?;
+        let bytes = (length * float.bytes()) as u64;
+        Ok(FloatTensor { float, shape: vec![length], bytes: self.read(info, at as u64 * bytes, bytes)? })
+    }
+
+    /// The format of a matrix, or of several stacked in one tensor, and how many of its rows are read together.
     pub(super) fn matrix_format(
         &self,
         name: &str,
+        stacked_in: Option<usize>,
         rows: usize,
         columns: usize,
     ) -> Result<(MatrixFormat, usize), TensorError> {
-        let stored = stored_name(&format!("{name}.weight"));
+        let stored = self.spelling.stored(&format!("{name}.weight"));
         let info = self.info(&stored)?;
-        expect_shape(&stored, &info.shape, &[rows, columns])?;
+        let shape: Vec<usize> = stacked_in.into_iter().chain([rows, columns]).collect();
+        expect_shape(&stored, &info.shape, &shape)?;
         let format = info.block.format().filter(|_| columns.is_multiple_of(info.block.elements() as usize));
         let format = format.ok_or_else(|| unsupported(&stored, info.block))?;
         Ok((format, self.permuted_rows(&stored, rows).unwrap_or(1)))
@@ -154,7 +179,7 @@ impl Gguf {
         rows: Range<usize>,
         together: usize,
     ) -> Result<Matrix, TensorError> {
-        let stored = stored_name(&format!("{name}.weight"));
+        let stored = self.spelling.stored(&format!("{name}.weight"));
         let info = self.info(&stored)?;
         let row_bytes = columns as u64 / info.block.elements() * info.block.bytes();
         let count = rows.len();
@@ -180,9 +205,9 @@ impl Gguf {
         Some(rows / heads)
     }
 
-    pub(super) fn unknown(&self, layers: usize) -> Option<String> {
+    pub(super) fn unknown(&self, config: &ModelConfig) -> Option<String> {
         // Factors of the rotary periods.
-        let is_known = |name: &str| name == "rope_freqs.weight" || family::is_known(&hugging_face_name(name), layers);
+        let is_known = |name: &str| name == "rope_freqs.weight" || names::is_known(&self.spelling.ours(name), config);
         self.tensors.keys().find(|name| !is_known(name)).cloned()
     }
 
@@ -248,56 +273,9 @@ fn unpermute(bytes: &[u8], rows: usize, heads: usize) -> Vec<u8> {
     out
 }
 
-const NAMES: &[(&str, &str)] = &[
-    ("self_attn.q_proj", "attn_q"),
-    ("self_attn.k_proj", "attn_k"),
-    ("self_attn.v_proj", "attn_v"),
-    ("self_attn.o_proj", "attn_output"),
-    ("mlp.gate_proj", "ffn_gate"),
-    ("mlp.up_proj", "ffn_up"),
-    ("mlp.down_proj", "ffn_down"),
-    ("input_layernorm", "attn_norm"),
-    ("post_attention_layernorm", "ffn_norm"),
-];
-const OUTER_NAMES: &[(&str, &str)] =
-    &[("model.embed_tokens", "token_embd"), ("model.norm", "output_norm"), ("lm_head", "output")];
-
-/// `model.layers.3.mlp.up_proj.weight` is stored as `blk.3.ffn_up.weight`.
-fn stored_name(name: &str) -> String {
-    if let Some((layer, part)) = name.strip_prefix("model.layers.").and_then(|rest| rest.split_once('.')) {
-        let renamed = NAMES.iter().find_map(|(ours, theirs)| Some(format!("{theirs}{}", part.strip_prefix(ours)?)));
-        return format!("blk.{layer}.{}", renamed.unwrap_or_else(|| part.to_owned()));
-    }
-    let renamed = OUTER_NAMES.iter().find_map(|(ours, theirs)| Some(format!("{theirs}{}", name.strip_prefix(ours)?)));
-    renamed.unwrap_or_else(|| name.to_owned())
-}
-
-fn hugging_face_name(stored: &str) -> String {
-    let (base, suffix) = stored.rsplit_once('.').unwrap_or((stored, ""));
-    if let Some((layer, part)) = base.strip_prefix("blk.").and_then(|rest| rest.split_once('.')) {
-        let renamed = NAMES.iter().find(|(_, theirs)| *theirs == part).map_or(part, |(ours, _)| ours);
-        return format!("model.layers.{layer}.{renamed}.{suffix}");
-    }
-    let renamed = OUTER_NAMES.iter().find(|(_, theirs)| *theirs == base).map_or(base, |(ours, _)| ours);
-    format!("{renamed}.{suffix}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_translate_both_ways() {
-        for name in [
-            "model.layers.12.mlp.up_proj.weight",
-            "model.norm.weight",
-            "lm_head.weight",
-            "model.layers.0.input_layernorm.weight",
-        ] {
-            assert_eq!(hugging_face_name(&stored_name(name)), name);
-        }
-        assert_eq!(stored_name("model.layers.7.self_attn.q_proj.bias"), "blk.7.attn_q.bias");
-    }
 
     #[test]
     fn a_bias_is_put_in_order_like_the_matrix_it_belongs_to() {
@@ -306,6 +284,7 @@ mod tests {
             file: tempfile::tempfile().unwrap(),
             metadata: BTreeMap::new(),
             tensors: BTreeMap::new(),
+            spelling: Spelling::of(Some("llama")),
             permuted_heads,
         };
         let eight = [0u8, 1, 2, 3, 4, 5, 6, 7];

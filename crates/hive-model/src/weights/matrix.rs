@@ -18,6 +18,9 @@ pub struct FileMatrix<'a> {
     rows: usize,
     columns: usize,
     format: MatrixFormat,
+    /// How many matrices the file's tensor holds, if several, and this one's first row in it.
+    stacked: Option<usize>,
+    first: usize,
     /// If the file has another order: the number of rows that are read together.
     together: usize,
 }
@@ -33,19 +36,47 @@ impl Weights {
     /// # Errors
     /// It is missing, or has another shape or an unsupported format.
     pub fn file_matrix(&self, name: &str, rows: usize, columns: usize) -> Result<FileMatrix<'_>, TensorError> {
-        FileMatrix::find(self, name, rows, columns)
+        let (format, together) = match self {
+            Self::Gguf(file) => file.matrix_format(name, None, rows, columns)?,
+            Self::Safetensors(folder) => (folder.matrix_format(name, None, rows, columns)?, 1),
+        };
+        Ok(FileMatrix {
+            weights: self,
+            name: name.to_owned(),
+            rows,
+            columns,
+            format,
+            stacked: None,
+            first: 0,
+            together,
+        })
+    }
+
+    /// Finds `count` matrices of this shape in one tensor, to be read later.
+    ///
+    /// # Errors
+    /// It is missing, or has another shape or an unsupported format.
+    pub(crate) fn stacked_matrices(
+        &self,
+        name: &str,
+        count: usize,
+        rows: usize,
+        columns: usize,
+    ) -> Result<Vec<FileMatrix<'_>>, TensorError> {
+        let format = match self {
+            Self::Gguf(file) => file.matrix_format(name, Some(count), rows, columns)?.0,
+            Self::Safetensors(folder) => folder.matrix_format(name, Some(count), rows, columns)?,
+        };
+        let one = |n: usize| {
+            let first = n * rows;
+            let name = name.to_owned();
+            FileMatrix { weights: self, name, rows, columns, format, stacked: Some(count), first, together: 1 }
+        };
+        Ok((0..count).map(one).collect())
     }
 }
 
-impl<'a> FileMatrix<'a> {
-    fn find(weights: &'a Weights, name: &str, rows: usize, columns: usize) -> Result<Self, TensorError> {
-        let (format, together) = match weights {
-            Weights::Gguf(file) => file.matrix_format(name, rows, columns)?,
-            Weights::Safetensors(folder) => (folder.matrix_format(name, rows, columns)?, 1),
-        };
-        Ok(Self { weights, name: name.to_owned(), rows, columns, format, together })
-    }
-
+impl FileMatrix<'_> {
     /// Output rows.
     pub fn rows(&self) -> usize {
         self.rows
@@ -70,7 +101,12 @@ impl<'a> FileMatrix<'a> {
         if !self.has_bias() {
             return Ok(None);
         }
-        Ok(Some(self.weights.vector(&self.bias_name(), self.rows)?.to_f32()))
+        let (name, rows) = (self.bias_name(), self.rows);
+        let vector = match self.stacked {
+            Some(count) => self.weights.stacked_vector(&name, count, rows, self.first / rows)?,
+            None => self.weights.vector(&name, rows)?,
+        };
+        Ok(Some(vector.to_f32()))
     }
 
     fn bias_name(&self) -> String {
@@ -81,7 +117,8 @@ impl<'a> FileMatrix<'a> {
     pub(crate) fn parts(&self) -> impl Iterator<Item = Result<Matrix, TensorError>> {
         let row_bytes: usize = self.format.row_bytes(self.columns).iter().sum();
         let at_once = (PART_BYTES / row_bytes.max(1)).max(1).next_multiple_of(self.together);
-        (0..self.rows).step_by(at_once).map(move |start| self.read(start..(start + at_once).min(self.rows)))
+        let end = self.first + self.rows;
+        (self.first..end).step_by(at_once).map(move |start| self.read(start..(start + at_once).min(end)))
     }
 
     fn read(&self, rows: Range<usize>) -> Result<Matrix, TensorError> {

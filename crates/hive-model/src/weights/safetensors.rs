@@ -18,7 +18,8 @@ pub use error::FolderError;
 pub use quantization::{Quantization, QuantizationTable};
 
 use super::{Biases, Float, FloatTensor, Matrix, MatrixFormat, QuantizedMatrix, StoredTensor, TensorError};
-use crate::weights::family;
+use crate::config::ModelConfig;
+use crate::weights::names;
 use header::{Entry, read_header};
 use parts::parts;
 
@@ -52,8 +53,8 @@ impl SafetensorsFolder {
         self.tensors.contains_key(name)
     }
 
-    pub(super) fn unknown(&self, layers: usize) -> Option<String> {
-        self.tensors.keys().find(|name| !family::is_known(name, layers)).cloned()
+    pub(super) fn unknown(&self, config: &ModelConfig) -> Option<String> {
+        self.tensors.keys().find(|name| !names::is_known(name, config)).cloned()
     }
 
     /// Every tensor, in order of name.
@@ -75,11 +76,33 @@ impl SafetensorsFolder {
         self.float(name, &[length])
     }
 
-    pub(super) fn matrix_format(&self, name: &str, rows: usize, columns: usize) -> Result<MatrixFormat, TensorError> {
+    /// Reads one of `count` vectors of this length in one tensor.
+    pub(super) fn stacked_vector(
+        &self,
+        name: &str,
+        count: usize,
+        length: usize,
+        at: usize,
+    ) -> Result<FloatTensor, TensorError> {
+        let float = self.float_of(name, &[count, length])?;
+        let bytes = (length * float.bytes()) as u64;
+        let bytes = Self::read_part(name, self.entry(name)?, at as u64 * bytes, bytes)?;
+        Ok(FloatTensor { float, shape: vec![length], bytes })
+    }
+
+    /// The format of a matrix, or of `stacked` matrices in one tensor.
+    pub(super) fn matrix_format(
+        &self,
+        name: &str,
+        stacked: Option<usize>,
+        rows: usize,
+        columns: usize,
+    ) -> Result<MatrixFormat, TensorError> {
+        let shape = |columns: usize| -> Vec<usize> { stacked.into_iter().chain([rows, columns]).collect() };
         let weight = format!("{name}.weight");
         let quantization = self.quantization.of(name).filter(|_| self.contains(&format!("{name}.scales")));
         let Some(Quantization { group_size, bits }) = quantization else {
-            return Ok(MatrixFormat::Float(self.float_of(&weight, &[rows, columns])?));
+            return Ok(MatrixFormat::Float(self.float_of(&weight, &shape(columns))?));
         };
         let suits = group_size > 0
             && matches!(bits, 2..=6 | 8)
@@ -90,13 +113,13 @@ impl SafetensorsFolder {
             return Err(TensorError::Type { name: weight, found, supported: "2 to 6 and 8 bits in whole groups" });
         }
         let entry = self.entry(&weight)?;
-        expect(&weight, entry, &[rows, columns * bits / 32])?;
+        expect(&weight, entry, &shape(columns * bits / 32))?;
         if entry.dtype != Dtype::U32 {
             return Err(wrong_type(&weight, entry));
         }
-        let float = self.float_of(&format!("{name}.scales"), &[rows, columns / group_size])?;
+        let float = self.float_of(&format!("{name}.scales"), &shape(columns / group_size))?;
         let biases = format!("{name}.biases");
-        if self.float_of(&biases, &[rows, columns / group_size])? != float {
+        if self.float_of(&biases, &shape(columns / group_size))? != float {
             return Err(wrong_type(&biases, self.entry(&biases)?));
         }
         Ok(MatrixFormat::Quantized { bits, group: group_size, float, multiple: None })

@@ -28,8 +28,6 @@ pub struct ModelCard {
     pub vocabulary: usize,
     /// Maximum context in tokens.
     pub max_context: usize,
-    /// Whether the context ends at the model's sliding window, although the model was trained for more.
-    pub is_windowed: bool,
     /// Tokens that end an answer.
     pub end_tokens: Vec<u32>,
     /// Identifies the model: two machines with the same model have the same digest.
@@ -47,7 +45,6 @@ impl ModelCard {
             hidden_bytes: (config.hidden * activation.bytes()) as u64,
             vocabulary: config.vocabulary,
             max_context: config.max_context,
-            is_windowed: config.sliding_window.is_some(),
             end_tokens: files.end_tokens(),
             digest: files.digest()?,
         })

@@ -1,44 +1,36 @@
-//! The tensors of the Llama family.
+//! The tensors that a model computes with.
 //!
 //! A tensor that is not computed with changes the model's output. So a file with an unknown tensor is refused: norms of
 //! queries and keys, a second norm, scales of a foreign quantization.
 
-/// Matrices of a layer.
-const MATRICES: [&str; 7] = [
-    "self_attn.q_proj",
-    "self_attn.k_proj",
-    "self_attn.v_proj",
-    "self_attn.o_proj",
-    "mlp.gate_proj",
-    "mlp.up_proj",
-    "mlp.down_proj",
-];
-const NORMS: [&str; 2] = ["input_layernorm", "post_attention_layernorm"];
+use crate::config::ModelConfig;
+
 /// Parts of an affine-quantized matrix beside its weights.
 const QUANTIZED: [&str; 2] = ["scales", "biases"];
 
-/// Whether a tensor is one that this family computes with, or one that makes no difference.
-pub(crate) fn is_known(name: &str, layers: usize) -> bool {
-    is_computed(name, layers) || is_ignorable(name)
+/// Whether a tensor is one that this model computes with, or one that makes no difference.
+pub(crate) fn is_known(name: &str, config: &ModelConfig) -> bool {
+    is_computed(name, config) || is_ignorable(name)
 }
 
-/// Whether a model of this family with this many layers computes with the tensor.
-pub(crate) fn is_computed(name: &str, layers: usize) -> bool {
+/// Whether this model computes with the tensor.
+pub(crate) fn is_computed(name: &str, config: &ModelConfig) -> bool {
     let of_layer = name.strip_prefix("model.layers.").and_then(|rest| rest.split_once('.'));
-    let (part, is_layers) = match of_layer {
-        Some((number, part))
-            if number.parse::<usize>().is_ok_and(|layer| layer < layers && layer.to_string() == number) =>
-        {
-            (part, true)
+    let (part, layer) = match of_layer {
+        Some((number, part)) => {
+            let layer = number.parse::<usize>().ok().filter(|layer| layer.to_string() == number);
+            match layer.and_then(|layer| config.specs.get(layer)) {
+                Some(layer) => (part, Some(layer)),
+                None => return false,
+            }
         }
-        _ => (name, false),
+        None => (name, None),
     };
     let (base, kind) = part.rsplit_once('.').unwrap_or((part, ""));
     let matrix = kind == "weight" || QUANTIZED.contains(&kind);
-    if is_layers {
-        MATRICES.contains(&base) && (matrix || kind == "bias") || NORMS.contains(&base) && kind == "weight"
-    } else {
-        ["model.embed_tokens", "lm_head"].contains(&base) && matrix || name == "model.norm.weight"
+    match layer {
+        Some(layer) => layer.has_matrix(base) && (matrix || kind == "bias") || layer.has_vector(part),
+        None => ["model.embed_tokens", "lm_head"].contains(&base) && matrix || name == "model.norm.weight",
     }
 }
 
@@ -50,6 +42,14 @@ fn is_ignorable(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn config(layers: usize) -> ModelConfig {
+        let json = serde_json::json!({
+            "model_type": "llama", "hidden_size": 64, "num_hidden_layers": layers, "intermediate_size": 128,
+            "num_attention_heads": 4, "vocab_size": 100, "rms_norm_eps": 1e-5
+        });
+        ModelConfig::from_json(&json).unwrap()
+    }
 
     #[test]
     fn what_is_computed_with_is_known_and_what_would_be_missing_is_not() {
@@ -66,7 +66,7 @@ mod tests {
             "model.layers.3.self_attn.rotary_emb.inv_freq",
             "mtp.layers.0.weight",
         ] {
-            assert!(is_known(known, 32), "{known}");
+            assert!(is_known(known, &config(32)), "{known}");
         }
         for unknown in [
             "model.layers.0.self_attn.q_norm.weight",
@@ -86,7 +86,7 @@ mod tests {
             "vision_tower.weight",
             "",
         ] {
-            assert!(!is_known(unknown, 32), "{unknown}");
+            assert!(!is_known(unknown, &config(32)), "{unknown}");
         }
     }
 }

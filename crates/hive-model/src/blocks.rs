@@ -1,0 +1,11 @@
+//! What layers are made of: attention, gated networks, experts and norms, on MLX's kernels or on the fast ones.
+//!
+//! A batch is the tokens of all its sessions in sequence, `[tokens, hidden]`; only attention handles sessions one by
+//! one. On MLX's kernels the operations and their order are those of mlx-lm, and thus the tokens.
+
+pub(crate) mod ahead;
+mod attention;
+mod dense;
+mod experts;
+pub(crate) mod layer;
+pub(crate) mod norm;

@@ -1,0 +1,317 @@
+//! Attention with rotary positions: projections to queries, keys and values, and back.
+
+use hive_kernels::{AttentionShape, HeadWeights, PackedMatrix};
+use mlx_rs::fast::ScaledDotProductAttentionMask::{self as Mask, Causal};
+use mlx_rs::ops::indexing::IndexOp;
+use mlx_rs::{Array, ops};
+
+use super::norm::{Norm, vector};
+use crate::config::{AttentionSpec, HeadNorms, ModelConfig, Rope};
+use crate::error::{ComputeError, LoadError};
+use crate::kv::{LayerCache, PlainCache};
+use crate::linear::{Arithmetic, Linear, Projection};
+use crate::span::Span;
+use crate::weights::{FileMatrix, TensorError, Weights};
+
+pub(super) struct Attention {
+    pub(super) qkv: Projection,
+    pub(super) output: Linear,
+    pub(super) shape: AttentionShape,
+    /// Base of the periods, if they are its plain powers.
+    base: Option<f32>,
+    /// All periods, if they are not.
+    special_periods: Option<Array>,
+    /// All periods, for the fast kernel.
+    periods: Array,
+    head_norms: HeadNorms,
+    /// The norms of queries and of keys.
+    norms: Option<[Norm; 2]>,
+    sinks: Option<Array>,
+}
+
+/// The projections: queries, keys and values; and the output.
+fn matrices<'a>(
+    weights: &'a Weights,
+    prefix: &str,
+    hidden: usize,
+    spec: &AttentionSpec,
+) -> Result<(Vec<FileMatrix<'a>>, FileMatrix<'a>), TensorError> {
+    let AttentionSpec { heads, kv_heads, head_dim, is_joined, .. } = *spec;
+    let part =
+        |name: &str, rows: usize, columns: usize| weights.file_matrix(&format!("{prefix}.{name}"), rows, columns);
+    let of = |name: &str, heads: usize| part(name, heads * head_dim, hidden);
+    let qkv = if is_joined {
+        vec![of("qkv_proj", heads + 2 * kv_heads)?]
+    } else {
+        vec![of("q_proj", heads)?, of("k_proj", kv_heads)?, of("v_proj", kv_heads)?]
+    };
+    Ok((qkv, part("o_proj", hidden, heads * head_dim)?))
+}
+
+/// The widths of the norms of queries and of keys.
+fn norm_widths(spec: &AttentionSpec) -> Option<[usize; 2]> {
+    match spec.head_norms {
+        HeadNorms::None => None,
+        HeadNorms::Each => Some([spec.head_dim; 2]),
+        HeadNorms::All => Some([spec.heads, spec.kv_heads].map(|heads| heads * spec.head_dim)),
+    }
+}
+
+impl Attention {
+    /// What the kernels compute with.
+    pub(super) fn shape(spec: &AttentionSpec) -> AttentionShape {
+        let AttentionSpec { heads, kv_heads, head_dim, scale, rotated, window, rope, .. } = spec;
+        AttentionShape {
+            rotated: if rope.is_some() { *rotated } else { 0 },
+            rope_scale: rope.as_ref().map_or(1.0, Rope::position_scale),
+            rope_magnitude: rope.as_ref().map_or(1.0, Rope::magnitude),
+            window: *window,
+            ..AttentionShape::new(*heads, *kv_heads, *head_dim, *scale)
+        }
+    }
+
+    pub(super) fn load(
+        weights: &Weights,
+        prefix: &str,
+        config: &ModelConfig,
+        spec: &AttentionSpec,
+        arithmetic: Arithmetic,
+    ) -> Result<Self, LoadError> {
+        let prefix = format!("{prefix}.self_attn");
+        let (qkv, output) = matrices(weights, &prefix, config.hidden, spec)?;
+        let shape = Self::shape(spec);
+        let array = |periods: &[f32]| Array::from_slice(periods, &[periods.len() as i32]);
+        let special = spec.rope.as_ref().and_then(|rope| rope.periods(shape.rotated));
+        let plain = || spec.rope.as_ref().map_or_else(Vec::new, |rope| rope.plain_periods(shape.rotated));
+        let norm = |name: &str, width| Norm::load(weights, &format!("{prefix}.{name}"), width, config, arithmetic);
+        let norms = match norm_widths(spec) {
+            Some([q, k]) => Some([norm("q_norm", q)?, norm("k_norm", k)?]),
+            None => None,
+        };
+        let sinks = format!("{prefix}.sinks");
+        Ok(Self {
+            qkv: Projection::load(&qkv, arithmetic)?,
+            output: Linear::load(&[output], arithmetic)?,
+            shape,
+            base: spec.rope.as_ref().filter(|_| special.is_none()).map(|rope| rope.theta),
+            special_periods: special.as_deref().map(array),
+            periods: array(&special.unwrap_or_else(plain)),
+            head_norms: spec.head_norms,
+            norms,
+            sinks: if spec.has_sinks { Some(vector(weights, &sinks, spec.heads, arithmetic)?) } else { None },
+        })
+    }
+
+    /// The size of such attention in memory, in bytes.
+    pub(super) fn bytes_of(
+        weights: &Weights,
+        prefix: &str,
+        config: &ModelConfig,
+        spec: &AttentionSpec,
+        arithmetic: Arithmetic,
+    ) -> Result<u64, TensorError> {
+        let (qkv, output) = matrices(weights, &format!("{prefix}.self_attn"), config.hidden, spec)?;
+        let rotated = Self::shape(spec).rotated;
+        let periods = rotated / 2 * size_of::<f32>();
+        let is_special = spec.rope.as_ref().is_some_and(|rope| rope.periods(rotated).is_some());
+        let periods = periods * if is_special { 2 } else { 1 };
+        let norms = norm_widths(spec).map_or(0, |widths| widths.iter().sum());
+        let sinks = if spec.has_sinks { spec.heads } else { 0 };
+        Ok(Projection::bytes_of(&qkv, arithmetic)
+            + Linear::bytes_of(&[output], arithmetic)
+            + ((norms + sinks) * arithmetic.activation.bytes() + periods) as u64)
+    }
+
+    /// Its size in memory, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        let periods = self.periods.nbytes() + self.special_periods.as_ref().map_or(0, Array::nbytes);
+        let norms: usize = self.norms.iter().flatten().map(Norm::bytes).sum();
+        let sinks = self.sinks.as_ref().map_or(0, Array::nbytes);
+        periods + norms + sinks + self.qkv.bytes() + self.output.bytes()
+    }
+
+    /// Its matrices for the kernel that computes a layer in one call, if that kernel supports them.
+    pub(super) fn packed(&self) -> Option<(&PackedMatrix, HeadWeights<'_>, &PackedMatrix)> {
+        if self.head_norms == HeadNorms::All {
+            return None;
+        }
+        Some((self.qkv.packed()?, self.head_weights(), self.output.packed()?))
+    }
+
+    fn head_weights(&self) -> HeadWeights<'_> {
+        let each = self.norms.as_ref().filter(|_| self.head_norms == HeadNorms::Each);
+        HeadWeights {
+            periods: &self.periods,
+            norms: each.map(|[q, k]| (&q.weight, &k.weight, q.eps)),
+            sinks: self.sinks.as_ref(),
+        }
+    }
+
+    /// `x [n, hidden]`, normalized, to what is projected back: `[n, heads head_dim]`. Extends the caches.
+    pub(super) fn attended(
+        &self,
+        x: &Array,
+        layer: usize,
+        spans: &mut [Span],
+        offsets: Option<&Array>,
+    ) -> Result<Array, ComputeError> {
+        let qkv = self.with_norms_of_all(self.qkv.forward(x)?)?;
+        if let Some(offsets) = offsets {
+            return self.attend_each(&qkv, layer, spans, offsets);
+        }
+        let mut outputs = Vec::with_capacity(spans.len());
+        let alone = spans.len() == 1;
+        for span in spans {
+            let rows = if alone { qkv.clone() } else { qkv.index((span.rows.start as i32..span.rows.end as i32, ..)) };
+            outputs.push(match &mut span.caches[layer] {
+                LayerCache::Fast(buffers) => {
+                    buffers.reserve(&self.shape, span.offset + span.rows.len())?;
+                    hive_kernels::attention(&rows, buffers, &self.head_weights(), &self.shape, span.offset)?
+                }
+                LayerCache::Plain(cache) => self.attend(&rows, span.offset, cache)?,
+            });
+        }
+        Ok(if alone { outputs.remove(0) } else { ops::concatenate(&outputs, 0)? })
+    }
+
+    /// Normalizes all queries together, and all keys, where a model does that.
+    fn with_norms_of_all(&self, qkv: Array) -> Result<Array, ComputeError> {
+        let Some([q, k]) = self.norms.as_ref().filter(|_| self.head_norms == HeadNorms::All) else { return Ok(qkv) };
+        let [queries, keys] = [&q.weight, &k.weight].map(|weight| weight.size() as i32);
+        // The fast kernel wants rows without gaps.
+        let part = |range: std::ops::Range<i32>| -> Result<Array, ComputeError> {
+            let part = qkv.index((.., range));
+            Ok(if q.fast { part.contiguous()? } else { part })
+        };
+        let parts = [
+            q.forward(&part(0..queries)?)?,
+            k.forward(&part(queries..queries + keys)?)?,
+            qkv.index((.., queries + keys..)),
+        ];
+        Ok(ops::concatenate(&parts, -1)?)
+    }
+
+    /// Splits rows into heads and normalizes each head, where a model does that.
+    fn heads(&self, rows: Array, norm: usize) -> Result<Array, ComputeError> {
+        match self.norms.as_ref().filter(|_| self.head_norms == HeadNorms::Each) {
+            Some(norms) => norms[norm].forward(&rows),
+            None => Ok(rows),
+        }
+    }
+
+    /// Rotates heads by a function of MLX's.
+    fn rotated(
+        &self,
+        heads: Array,
+        rotate: impl FnOnce(Array, i32, Option<f32>, f32) -> mlx_rs::error::Result<Array>,
+    ) -> Result<Array, ComputeError> {
+        let AttentionShape { head_dim, rotated, rope_scale, rope_magnitude, .. } = self.shape;
+        if rotated == 0 {
+            return Ok(heads);
+        }
+        let grown = |part: Array| -> Result<Array, ComputeError> {
+            let magnitude = Array::from_f32(rope_magnitude).as_dtype(part.dtype())?;
+            Ok(part.multiply(magnitude)?)
+        };
+        let heads = if rope_magnitude == 1.0 {
+            heads
+        } else if rotated == head_dim {
+            grown(heads)?
+        } else {
+            let part = grown(heads.index((.., .., .., ..rotated as i32)))?;
+            ops::concatenate(&[part, heads.index((.., .., .., rotated as i32..))], -1)?
+        };
+        Ok(rotate(heads, rotated as i32, self.base, rope_scale)?)
+    }
+
+    /// Attention of one session on MLX's kernels, `[n, (heads + 2 kv_heads) head_dim] -> [n, heads head_dim]`.
+    fn attend(&self, qkv: &Array, offset: usize, cache: &mut PlainCache) -> Result<Array, ComputeError> {
+        let AttentionShape { heads, kv_heads, head_dim, scale, .. } = self.shape;
+        let n = qkv.dim(0);
+        let split = |from: usize, count: usize| -> Result<Array, ComputeError> {
+            let part = qkv.index((.., (from * head_dim) as i32..((from + count) * head_dim) as i32));
+            Ok(part.reshape(&[1, n, count as i32, head_dim as i32])?)
+        };
+        // Heads before tokens: [1, heads, n, head_dim].
+        let turned = |part: Array| part.transpose_axes(&[0, 2, 1, 3]);
+        let rope = |x: Array| {
+            self.rotated(x, |x, dims, base, by| {
+                mlx_rs::fast::rope(x, dims, false, base, by, offset as i32, &self.special_periods)
+            })
+        };
+        let queries = rope(turned(self.heads(split(0, heads)?, 0)?)?)?;
+        let keys = rope(turned(self.heads(split(heads, kv_heads)?, 1)?)?)?;
+        let values = turned(split(heads + kv_heads, kv_heads)?)?;
+        let (keys, values) = cache.update(&keys, &values, offset)?;
+        let (keys, values, mask) = self.in_window(keys, values, offset, n)?;
+        let mask = match &mask {
+            Some(mask) => Some(Mask::Array(mask)),
+            None => (n > 1).then_some(Causal),
+        };
+        let attended =
+            mlx_rs::fast::scaled_dot_product_attention(queries, keys, values, scale, mask, self.sinks.as_ref())?;
+        Ok(attended.transpose_axes(&[0, 2, 1, 3])?.reshape(&[n, (heads * head_dim) as i32])?)
+    }
+
+    /// The keys and values that `n` tokens from `offset` on attend to, and which of them each token does, if that is
+    /// not all before it.
+    fn in_window(
+        &self,
+        keys: Array,
+        values: Array,
+        offset: usize,
+        n: i32,
+    ) -> Result<(Array, Array, Option<Array>), ComputeError> {
+        let end = offset + n as usize;
+        let Some(window) = self.shape.window.filter(|window| *window < end) else { return Ok((keys, values, None)) };
+        let start = (offset + 1).saturating_sub(window) as i32;
+        let of = |all: Array| all.index((.., .., start.., ..));
+        let (keys, values) = (of(keys), of(values));
+        if n == 1 {
+            return Ok((keys, values, None));
+        }
+        let end = end as i32;
+        let queries = ops::arange::<i32, i32>(offset as i32, end, None)?.reshape(&[n, 1])?;
+        let positions = ops::arange::<i32, i32>(start, end, None)?.reshape(&[1, end - start])?;
+        let before = positions.le(&queries)?;
+        let within = positions.gt(queries.subtract(Array::from_int(window as i32))?)?;
+        Ok((keys, values, Some(before.logical_and(within)?)))
+    }
+
+    /// The same for one token of every session, whose positions are also an array. All rows are rotated together; each
+    /// session then has attention of its own, since with a mask over all of them, CUDA's is several times slower.
+    fn attend_each(
+        &self,
+        qkv: &Array,
+        layer: usize,
+        spans: &mut [Span],
+        offsets: &Array,
+    ) -> Result<Array, ComputeError> {
+        let AttentionShape { heads, kv_heads, head_dim, scale, .. } = self.shape;
+        let (n, dims) = (qkv.dim(0), head_dim as i32);
+        let split = |from: usize, count: usize| -> Result<Array, ComputeError> {
+            let part = qkv.index((.., (from * head_dim) as i32..((from + count) * head_dim) as i32));
+            Ok(part.reshape(&[n, count as i32, 1, dims])?)
+        };
+        let rope = |x: Array| {
+            self.rotated(x, |x, dims, base, by| {
+                mlx_rs::fast::rope_dynamic(x, dims, false, base, by, offsets, &self.special_periods)
+            })
+        };
+        let queries = rope(self.heads(split(0, heads)?, 0)?)?;
+        let keys = rope(self.heads(split(heads, kv_heads)?, 1)?)?;
+        let values = split(heads + kv_heads, kv_heads)?;
+        let mut outputs = Vec::with_capacity(spans.len());
+        for (row, span) in (0..n).zip(spans) {
+            let LayerCache::Plain(cache) = &mut span.caches[layer] else {
+                return Err(ComputeError::Mlx("a cache is of other kernels".to_owned()));
+            };
+            let of = |all: &Array| all.index((row..row + 1, .., .., ..));
+            let (keys, values) = cache.update(&of(&keys), &of(&values), span.offset)?;
+            let (keys, values, _) = self.in_window(keys, values, span.offset, 1)?;
+            let sinks = self.sinks.as_ref();
+            outputs.push(mlx_rs::fast::scaled_dot_product_attention(of(&queries), keys, values, scale, None, sinks)?);
+        }
+        Ok(ops::concatenate(&outputs, 0)?.reshape(&[n, (heads * head_dim) as i32])?)
+    }
+}

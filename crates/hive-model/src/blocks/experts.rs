@@ -1,0 +1,205 @@
+//! Experts: many gated networks, of which a router picks a few for each token.
+//!
+//! On the fast kernels, a row's result is the sum over its experts in the order of their numbers, whatever else is in
+//! the batch.
+
+use mlx_rs::ops::indexing::IndexOp;
+use mlx_rs::{Array, Dtype, ops};
+
+use super::dense::{Dense, Gate};
+use super::norm::vector;
+use crate::config::{Activation, DenseSpec, ExpertsSpec, Router};
+use crate::error::{ComputeError, LoadError};
+use crate::linear::{Arithmetic, Linear};
+use crate::weights::{FileMatrix, TensorError, Weights};
+
+/// From this many pairs of token and expert on, tokens are sorted by expert, so that each expert's weights are read
+/// once.
+const SORTED_PAIRS: usize = 64;
+
+pub(super) struct Experts {
+    router: Linear,
+    /// Of the scores, by expert; decides only which experts are picked.
+    correction: Option<Array>,
+    /// Of all experts: gate and up of the first, then of the second, and so on.
+    gate_up: Linear,
+    down: Linear,
+    gate: Gate,
+    shared: Option<Dense>,
+    spec: ExpertsSpec,
+}
+
+struct Matrices<'a> {
+    router: FileMatrix<'a>,
+    gate_up: Vec<FileMatrix<'a>>,
+    down: Vec<FileMatrix<'a>>,
+}
+
+fn matrices<'a>(
+    weights: &'a Weights,
+    prefix: &str,
+    hidden: usize,
+    spec: &ExpertsSpec,
+) -> Result<Matrices<'a>, TensorError> {
+    let ExpertsSpec { count, intermediate, .. } = *spec;
+    let all = |part: usize, rows: usize, columns: usize| -> Result<Vec<FileMatrix<'a>>, TensorError> {
+        let joined = format!("{prefix}.switch_mlp.{}", ["gate_proj", "up_proj", "down_proj"][part]);
+        if weights.contains(&format!("{joined}.weight")) {
+            return weights.stacked_matrices(&joined, count, rows, columns);
+        }
+        let name = spec.parts()[part];
+        let one = |expert| weights.file_matrix(&format!("{prefix}.experts.{expert}.{name}"), rows, columns);
+        (0..count).map(one).collect()
+    };
+    let (gates, ups) = (all(0, intermediate, hidden)?, all(1, intermediate, hidden)?);
+    Ok(Matrices {
+        router: weights.file_matrix(&format!("{prefix}.{}", spec.router_name), count, hidden)?,
+        gate_up: gates.into_iter().zip(ups).flat_map(|(gate, up)| [gate, up]).collect(),
+        down: all(2, hidden, intermediate)?,
+    })
+}
+
+fn shared(spec: &ExpertsSpec) -> Option<DenseSpec> {
+    let intermediate = spec.shared?;
+    Some(DenseSpec { intermediate, activation: spec.activation, is_joined: false })
+}
+
+impl Experts {
+    pub(super) fn load(
+        weights: &Weights,
+        prefix: &str,
+        hidden: usize,
+        spec: &ExpertsSpec,
+        arithmetic: Arithmetic,
+    ) -> Result<Self, LoadError> {
+        let Matrices { router, gate_up, down } = matrices(weights, prefix, hidden, spec)?;
+        let correction = format!("{prefix}.{}.e_score_correction_bias", spec.router_name);
+        let of_shared = format!("{prefix}.shared_experts");
+        let shared = shared(spec).map(|shared| Dense::load(weights, &of_shared, hidden, &shared, arithmetic));
+        Ok(Self {
+            router: Linear::load(&[router], arithmetic)?,
+            correction: if spec.router.is_corrected() {
+                Some(vector(weights, &correction, spec.count, arithmetic)?)
+            } else {
+                None
+            },
+            gate_up: Linear::load_stacked(&gate_up, spec.count, arithmetic)?,
+            down: Linear::load_stacked(&down, spec.count, arithmetic)?,
+            gate: Gate::new(spec.activation, spec.intermediate, arithmetic),
+            shared: shared.transpose()?,
+            spec: spec.clone(),
+        })
+    }
+
+    /// The size of such experts in memory, in bytes.
+    pub(super) fn bytes_of(
+        weights: &Weights,
+        prefix: &str,
+        hidden: usize,
+        spec: &ExpertsSpec,
+        arithmetic: Arithmetic,
+    ) -> Result<u64, TensorError> {
+        let Matrices { router, gate_up, down } = matrices(weights, prefix, hidden, spec)?;
+        let correction = if spec.router.is_corrected() { spec.count * arithmetic.activation.bytes() } else { 0 };
+        let of_shared = format!("{prefix}.shared_experts");
+        let shared = shared(spec).map(|shared| Dense::bytes_of(weights, &of_shared, hidden, &shared, arithmetic));
+        Ok(Linear::bytes_of(&[router], arithmetic)
+            + Linear::bytes_of_stacked(&gate_up, spec.count, arithmetic)
+            + Linear::bytes_of_stacked(&down, spec.count, arithmetic)
+            + correction as u64
+            + shared.transpose()?.unwrap_or(0))
+    }
+
+    /// Its size in memory, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        let correction = self.correction.as_ref().map_or(0, Array::nbytes);
+        let shared = self.shared.as_ref().map_or(0, Dense::bytes);
+        self.router.bytes() + correction + self.gate_up.bytes() + self.down.bytes() + shared
+    }
+
+    /// `[n, hidden] -> [n, hidden]`.
+    pub(super) fn forward(&self, x: &Array) -> Result<Array, ComputeError> {
+        let (picked, shares) = self.route(&self.router.forward(x)?)?;
+        let y = match (self.gate_up.packed(), self.down.packed()) {
+            (Some(gate_up), Some(down)) if self.spec.activation == Activation::Silu => {
+                let shares = shares.as_dtype(Dtype::Float32)?.contiguous()?;
+                hive_kernels::experts(x, &picked.contiguous()?, &shares, gate_up, down, self.spec.count)?
+            }
+            _ => self.gathered(x, &picked, &shares)?,
+        };
+        match &self.shared {
+            Some(shared) => Ok(y.add(shared.forward(x)?)?),
+            None => Ok(y),
+        }
+    }
+
+    /// The experts of each row, `[n, per_token]`, and their shares, from scores `[n, count]`.
+    fn route(&self, scores: &Array) -> Result<(Array, Array), ComputeError> {
+        let per_token = self.spec.per_token as i32;
+        let best = |scores: &Array| -> Result<Array, ComputeError> {
+            let order = ops::argpartition_axis(scores.negative()?, per_token - 1, -1)?;
+            Ok(order.index((.., ..per_token)))
+        };
+        match self.spec.router {
+            Router::Softmax { normalized } => {
+                let all = ops::softmax_axis(scores, -1, true)?;
+                let picked = best(&all)?;
+                let shares = all.take_along_axis(&picked, -1)?;
+                Ok((picked, if normalized { divided_by_sum(&shares)? } else { shares }))
+            }
+            Router::Sigmoid { normalized, scale, groups, picked_groups } => {
+                let all = ops::sigmoid(scores.as_dtype(Dtype::Float32)?)?;
+                let mut order = all.clone();
+                if let Some(correction) = &self.correction {
+                    order = order.add(correction)?;
+                }
+                if groups > 1 {
+                    order = in_groups(&order, groups as i32, picked_groups as i32)?;
+                }
+                let picked = best(&order)?;
+                let shares = all.take_along_axis(&picked, -1)?;
+                let shares = if normalized && per_token > 1 { divided_by_sum(&shares)? } else { shares };
+                Ok((picked, shares.multiply(Array::from_f32(scale))?))
+            }
+        }
+    }
+
+    /// The picked experts on MLX's kernels.
+    fn gathered(&self, x: &Array, picked: &Array, shares: &Array) -> Result<Array, ComputeError> {
+        let (n, hidden, per_token) = (x.dim(0), x.dim(1), picked.dim(1));
+        let sorts = picked.size() >= SORTED_PAIRS;
+        let (rows, experts, back) = if sorts {
+            let flat = picked.flatten(None, None)?;
+            let order = ops::argsort_axis(&flat, -1)?;
+            let back = ops::argsort_axis(&order, -1)?;
+            let tokens = order.floor_divide(Array::from_slice(&[per_token as u32], &[1]))?;
+            let rows = x.take_axis(&tokens, 0)?.reshape(&[n * per_token, 1, hidden])?;
+            (rows, flat.take_axis(&order, 0)?, Some(back))
+        } else {
+            (x.reshape(&[n, 1, 1, hidden])?, picked.clone(), None)
+        };
+        let gate_up = self.gate_up.gather(&rows, &experts, sorts)?;
+        let y = self.down.gather(&self.gate.forward(&gate_up)?, &experts, sorts)?;
+        let y = match back {
+            Some(back) => y.take_axis(&back, 0)?,
+            None => y,
+        };
+        let y = y.reshape(&[n, per_token, hidden])?;
+        let shares = shares.as_dtype(y.dtype())?.reshape(&[n, per_token, 1])?;
+        Ok(y.multiply(shares)?.sum_axis(1, false)?)
+    }
+}
+
+fn divided_by_sum(shares: &Array) -> Result<Array, ComputeError> {
+    Ok(shares.divide(shares.sum_axis(-1, true)?)?)
+}
+
+/// Sets the scores outside each row's best groups to zero; a group is as good as its two best experts.
+fn in_groups(scores: &Array, groups: i32, picked: i32) -> Result<Array, ComputeError> {
+    let n = scores.dim(0);
+    let grouped = scores.reshape(&[n, groups, -1])?;
+    let best = ops::indexing::topk_axis(&grouped, 2.min(grouped.dim(-1)), -1)?.sum_axis(-1, true)?;
+    let worst = ops::argpartition_axis(&best, groups - picked - 1, -2)?.index((.., ..groups - picked, ..));
+    let zeros = Array::from_f32(0.0).as_dtype(scores.dtype())?;
+    Ok(ops::indexing::put_along_axis(&grouped, &worst, zeros, -2)?.reshape(&[n, -1])?)
+}

@@ -1,0 +1,243 @@
+//! A layer: attention, then a network, each with its norms, on one residual.
+
+use std::ops::Range;
+
+use hive_kernels::{AttentionShape, LayerWeights, SessionRows};
+use mlx_rs::Array;
+
+use super::ahead::Ahead;
+use super::attention::Attention;
+use super::dense::Dense;
+use super::experts::Experts;
+use super::norm::Norm;
+use crate::config::{AttentionSpec, DenseSpec, ExpertsSpec, LayerSpec, ModelConfig, NetworkSpec};
+use crate::error::{ComputeError, LoadError};
+use crate::kv::LayerCache;
+use crate::linear::Arithmetic;
+use crate::span::Span;
+use crate::weights::{TensorError, Weights};
+
+/// Up to this many tokens pass a layer in one call. With more, building seven operations takes negligible time, and the
+/// intermediate results of one call would take memory.
+pub(crate) const ROWS_AT_ONCE: usize = 8;
+
+/// The norms around half a layer.
+struct Around {
+    before: Option<Norm>,
+    after: Option<Norm>,
+}
+
+enum Network {
+    Dense(Dense),
+    Experts(Box<Experts>),
+}
+
+pub(crate) struct Layer {
+    attention: Attention,
+    around_attention: Around,
+    network: Network,
+    around_network: Around,
+    /// Factor on what each half adds.
+    residual: f32,
+    between_bytes: usize,
+}
+
+impl Around {
+    fn load(
+        weights: &Weights,
+        prefix: &str,
+        names: [Option<&str>; 2],
+        config: &ModelConfig,
+        arithmetic: Arithmetic,
+    ) -> Result<Self, LoadError> {
+        let norm = |name: Option<&str>| {
+            let load = |name| Norm::load(weights, &format!("{prefix}.{name}"), config.hidden, config, arithmetic);
+            name.map(load).transpose()
+        };
+        let [before, after] = names;
+        Ok(Self { before: norm(before)?, after: norm(after)? })
+    }
+
+    fn bytes(&self) -> usize {
+        self.before.iter().chain(&self.after).map(Norm::bytes).sum()
+    }
+
+    fn before(&self, x: &Array) -> Result<Array, ComputeError> {
+        self.before.as_ref().map_or_else(|| Ok(x.clone()), |norm| norm.forward(x))
+    }
+
+    /// Adds what half a layer has computed to the residual.
+    fn added(&self, residual: &Array, computed: Array, factor: f32) -> Result<Array, ComputeError> {
+        let computed = match &self.after {
+            Some(norm) => norm.forward(&computed)?,
+            None => computed,
+        };
+        if factor == 1.0 {
+            return Ok(residual.add(computed)?);
+        }
+        let factor = Array::from_f32(factor).as_dtype(computed.dtype())?;
+        Ok(residual.add(computed.multiply(factor)?)?)
+    }
+
+    /// Whether what half a layer computes is added as it is.
+    fn adds_plainly(&self, factor: f32) -> bool {
+        self.after.is_none() && factor == 1.0
+    }
+}
+
+impl Layer {
+    pub(crate) fn load(
+        weights: &Weights,
+        index: usize,
+        config: &ModelConfig,
+        spec: &LayerSpec,
+        arithmetic: Arithmetic,
+    ) -> Result<Self, LoadError> {
+        let prefix = format!("model.layers.{index}");
+        let [of_attention, of_network] = spec.norms.names();
+        let around = |names| Around::load(weights, &prefix, names, config, arithmetic);
+        let network = match &spec.network {
+            NetworkSpec::Dense(dense) => {
+                Network::Dense(Dense::load(weights, &format!("{prefix}.mlp"), config.hidden, dense, arithmetic)?)
+            }
+            NetworkSpec::Experts(experts) => {
+                let prefix = format!("{prefix}.{}", experts.module);
+                Network::Experts(Box::new(Experts::load(weights, &prefix, config.hidden, experts, arithmetic)?))
+            }
+        };
+        Ok(Self {
+            around_attention: around(of_attention)?,
+            attention: Attention::load(weights, &prefix, config, &spec.attention, arithmetic)?,
+            around_network: around(of_network)?,
+            network,
+            residual: spec.residual,
+            between_bytes: between_bytes(config.hidden, spec),
+        })
+    }
+
+    /// The size of a layer in memory, in bytes.
+    pub(crate) fn bytes_of(
+        weights: &Weights,
+        index: usize,
+        config: &ModelConfig,
+        spec: &LayerSpec,
+        arithmetic: Arithmetic,
+    ) -> Result<u64, TensorError> {
+        let prefix = format!("model.layers.{index}");
+        let hidden = config.hidden;
+        let network = match &spec.network {
+            NetworkSpec::Dense(dense) => Dense::bytes_of(weights, &format!("{prefix}.mlp"), hidden, dense, arithmetic)?,
+            NetworkSpec::Experts(experts) => {
+                let prefix = format!("{prefix}.{}", experts.module);
+                Experts::bytes_of(weights, &prefix, hidden, experts, arithmetic)?
+            }
+        };
+        let norms = spec.norms.names().into_iter().flatten().flatten().count() as u64;
+        Ok(Attention::bytes_of(weights, &prefix, config, &spec.attention, arithmetic)?
+            + network
+            + norms * Norm::bytes_of(hidden, arithmetic))
+    }
+
+    /// Its size in memory, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        let network = match &self.network {
+            Network::Dense(dense) => dense.bytes(),
+            Network::Experts(experts) => experts.bytes(),
+        };
+        self.around_attention.bytes() + self.attention.bytes() + self.around_network.bytes() + network
+    }
+
+    /// What its cache holds.
+    pub(crate) fn shape(&self) -> &AttentionShape {
+        &self.attention.shape
+    }
+
+    /// The size of its intermediate results, per token, in bytes.
+    pub(crate) fn between_bytes(&self) -> usize {
+        self.between_bytes
+    }
+
+    /// The layer for the kernel that computes it in one call, if that kernel supports it and the formats of its
+    /// matrices.
+    fn whole(&self) -> Option<LayerWeights<'_>> {
+        let Self { attention, around_attention, network, around_network, residual, .. } = self;
+        let Network::Dense(network) = network else { return None };
+        let ((qkv, heads, output), (gate_up, down)) = (attention.packed()?, network.packed()?);
+        let in_lanes =
+            [qkv, output, gate_up, down].iter().all(|matrix| matrix.rows().is_multiple_of(hive_kernels::LANES));
+        let is_plain = around_attention.adds_plainly(*residual) && around_network.adds_plainly(*residual);
+        let (attention_norm, mlp_norm) = (around_attention.before.as_ref()?, around_network.before.as_ref()?);
+        (is_plain && in_lanes).then_some(LayerWeights {
+            attention_norm: &attention_norm.weight,
+            qkv,
+            heads,
+            output,
+            mlp_norm: &mlp_norm.weight,
+            gate_up,
+            down,
+            eps: attention_norm.eps,
+        })
+    }
+
+    pub(crate) fn forward(
+        &self,
+        x: &Array,
+        layer: usize,
+        spans: &mut [Span],
+        offsets: Option<&Array>,
+        ahead: &mut Ahead,
+    ) -> Result<Array, ComputeError> {
+        if x.dim(0) as usize <= ROWS_AT_ONCE
+            && let Some(whole) = self.whole()
+            && let Some(mut sessions) = rows_at_once(&self.attention.shape, layer, spans)?
+        {
+            return Ok(hive_kernels::layer(x, &whole, &self.attention.shape, &mut sessions)?);
+        }
+        let around = &self.around_attention;
+        let attended = self.attention.attended(&around.before(x)?, layer, spans, offsets)?;
+        let x = if around.adds_plainly(self.residual) {
+            self.attention.output.forward_onto(x, &attended)?
+        } else {
+            around.added(x, self.attention.output.forward(&attended)?, self.residual)?
+        };
+        ahead.built_half(&x)?;
+        let around = &self.around_network;
+        let normed = around.before(&x)?;
+        let x = match &self.network {
+            Network::Dense(dense) if around.adds_plainly(self.residual) => dense.forward_onto(&x, &normed)?,
+            Network::Dense(dense) => around.added(&x, dense.forward(&normed)?, self.residual)?,
+            Network::Experts(experts) => around.added(&x, experts.forward(&normed)?, self.residual)?,
+        };
+        ahead.built_half(&x)?;
+        Ok(x)
+    }
+}
+
+/// The size of a layer's intermediate results, per token, in single precision, in bytes.
+pub(crate) fn between_bytes(hidden: usize, spec: &LayerSpec) -> usize {
+    let AttentionSpec { heads, kv_heads, head_dim, .. } = spec.attention;
+    let inside = match &spec.network {
+        NetworkSpec::Dense(DenseSpec { intermediate, .. }) => *intermediate,
+        NetworkSpec::Experts(ExpertsSpec { per_token, intermediate, shared, .. }) => {
+            // What goes in and comes out is there once for each expert as well.
+            per_token * (intermediate + 2 * hidden / 3) + shared.unwrap_or(0)
+        }
+    };
+    (4 * hidden + 2 * (heads + kv_heads) * head_dim + 3 * inside) * size_of::<f32>()
+}
+
+/// The sessions' parts of a batch for the one-call kernel, with room reserved in their caches.
+fn rows_at_once<'a>(
+    shape: &AttentionShape,
+    layer: usize,
+    spans: &'a mut [Span],
+) -> Result<Option<Vec<SessionRows<'a>>>, ComputeError> {
+    let mut sessions = Vec::with_capacity(spans.len());
+    for Span { rows, offset, caches } in spans {
+        let Range { start, end } = *rows;
+        let LayerCache::Fast(cache) = &mut caches[layer] else { return Ok(None) };
+        cache.reserve(shape, *offset + (end - start))?;
+        sessions.push(SessionRows { cache, offset: *offset, tokens: end - start });
+    }
+    Ok(Some(sessions))
+}

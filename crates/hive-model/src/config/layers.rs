@@ -1,0 +1,248 @@
+//! What layers are made of, as values: a family says what, `blocks/` compute it.
+//!
+//! A layer is two halves on one residual: attention, and a network. What families vary is a field here, not code of
+//! their own, so everything that handles layers (loading, planning, caches, kernels) handles all families.
+
+use super::rope::Rope;
+
+/// One layer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LayerSpec {
+    /// The first half.
+    pub attention: AttentionSpec,
+    /// The second half.
+    pub network: NetworkSpec,
+    /// The norms around the halves.
+    pub norms: Norms,
+    /// Factor on what each half adds to the residual.
+    pub residual: f32,
+}
+
+/// Where the norms of a layer are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Norms {
+    /// Before each half.
+    Before,
+    /// Before and after each half.
+    Around,
+    /// After each half, before its result is added.
+    After,
+}
+
+/// Attention: projections to queries, keys and values, and back.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AttentionSpec {
+    /// Query heads.
+    pub heads: usize,
+    /// Key-value heads.
+    pub kv_heads: usize,
+    /// Width of a head.
+    pub head_dim: usize,
+    /// Factor on the scores.
+    pub scale: f32,
+    /// Rotary position embedding, if the layer has positions.
+    pub rope: Option<Rope>,
+    /// The first dimensions of each head, which are rotated.
+    pub rotated: usize,
+    /// Norms of queries and keys.
+    pub head_norms: HeadNorms,
+    /// How many tokens a token attends to, itself included, if not to all.
+    pub window: Option<usize>,
+    /// Whether each head has a score that takes its share of attention and adds nothing.
+    pub has_sinks: bool,
+    /// Whether queries, keys and values are one matrix in the file, `qkv_proj`.
+    pub is_joined: bool,
+}
+
+/// Norms of queries and keys before they are rotated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeadNorms {
+    /// None.
+    None,
+    /// Over each head, with the same weights for all heads.
+    Each,
+    /// Over all heads together.
+    All,
+}
+
+/// What follows attention.
+#[derive(Debug, Clone, PartialEq)]
+pub enum NetworkSpec {
+    /// A gated network: `down(activation(gate) * up)`.
+    Dense(DenseSpec),
+    /// Many of them, of which each token passes a few.
+    Experts(ExpertsSpec),
+}
+
+/// A gated network.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DenseSpec {
+    /// Width inside.
+    pub intermediate: usize,
+    /// What gate and up become.
+    pub activation: Activation,
+    /// Whether gate and up are one matrix in the file, `gate_up_proj`.
+    pub is_joined: bool,
+}
+
+/// What gate and up become.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Activation {
+    /// `silu(gate) * up`.
+    Silu,
+    /// `gelu(gate) * up`, by tanh.
+    Gelu,
+    /// gpt-oss: `gate * sigmoid(1.702 gate) * (up + 1)`, gate and up clamped to this limit.
+    Clamped {
+        /// The limit.
+        limit: f32,
+    },
+}
+
+/// Networks of which each token passes a few.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ExpertsSpec {
+    /// Networks.
+    pub count: usize,
+    /// How many of them a token passes.
+    pub per_token: usize,
+    /// Width inside each.
+    pub intermediate: usize,
+    /// What gate and up become.
+    pub activation: Activation,
+    /// How scores become shares.
+    pub router: Router,
+    /// The module's name in a layer.
+    pub module: &'static str,
+    /// The router's name in the module.
+    pub router_name: &'static str,
+    /// A network that every token passes as well, and its width inside.
+    pub shared: Option<usize>,
+}
+
+/// How a router's scores become the shares of the experts that it picks.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Router {
+    /// The best by softmax over all; `normalized`: their shares sum to one.
+    Softmax {
+        /// Whether the shares sum to one.
+        normalized: bool,
+    },
+    /// By sigmoid, picked with a correction that does not count in the shares; in groups.
+    Sigmoid {
+        /// Whether the shares sum to one before they are scaled.
+        normalized: bool,
+        /// Factor on the shares.
+        scale: f32,
+        /// Groups of experts.
+        groups: usize,
+        /// How many groups a token may pick from.
+        picked_groups: usize,
+    },
+}
+
+/// What is done before the first layer and after the last.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Ends {
+    /// Factor on the embedding.
+    pub embedding: f32,
+    /// Factor on the logits.
+    pub logits: f32,
+    /// The logits stay within plus and minus this.
+    pub soft_cap: Option<f32>,
+    /// Whether the weights of norms are stored as the difference from one.
+    pub norms_from_one: bool,
+}
+
+impl Default for Ends {
+    fn default() -> Self {
+        Self { embedding: 1.0, logits: 1.0, soft_cap: None, norms_from_one: false }
+    }
+}
+
+impl Norms {
+    /// The names of the norm before and after attention, and before and after the network.
+    pub(crate) fn names(self) -> [[Option<&'static str>; 2]; 2] {
+        match self {
+            Self::Before => [[Some("input_layernorm"), None], [Some("post_attention_layernorm"), None]],
+            Self::Around => [
+                [Some("input_layernorm"), Some("post_attention_layernorm")],
+                [Some("pre_feedforward_layernorm"), Some("post_feedforward_layernorm")],
+            ],
+            Self::After => [[None, Some("post_attention_layernorm")], [None, Some("post_feedforward_layernorm")]],
+        }
+    }
+}
+
+impl LayerSpec {
+    /// Whether the layer computes with a matrix of this name, which has no `.weight`.
+    pub(crate) fn has_matrix(&self, name: &str) -> bool {
+        if let Some(part) = name.strip_prefix("self_attn.") {
+            return part == "o_proj"
+                || if self.attention.is_joined { part == "qkv_proj" } else { PROJECTIONS.contains(&part) };
+        }
+        match &self.network {
+            NetworkSpec::Dense(dense) => name.strip_prefix("mlp.").is_some_and(|part| dense.has_matrix(part)),
+            NetworkSpec::Experts(experts) => name
+                .strip_prefix(experts.module)
+                .and_then(|rest| rest.strip_prefix('.'))
+                .is_some_and(|part| experts.has_matrix(part)),
+        }
+    }
+
+    /// Whether the layer computes with a vector of this name.
+    pub(crate) fn has_vector(&self, name: &str) -> bool {
+        if let Some(norm) = name.strip_suffix(".weight") {
+            let norms = self.norms.names();
+            let is_head_norm = ["self_attn.q_norm", "self_attn.k_norm"].contains(&norm);
+            return norms.iter().flatten().flatten().any(|name| *name == norm)
+                || is_head_norm && self.attention.head_norms != HeadNorms::None;
+        }
+        match &self.network {
+            NetworkSpec::Experts(experts) if experts.router.is_corrected() => {
+                name.strip_prefix(experts.module) == Some(".gate.e_score_correction_bias")
+            }
+            _ => name == "self_attn.sinks" && self.attention.has_sinks,
+        }
+    }
+}
+
+const PROJECTIONS: [&str; 3] = ["q_proj", "k_proj", "v_proj"];
+const GATED: [&str; 3] = ["gate_proj", "up_proj", "down_proj"];
+
+impl DenseSpec {
+    fn has_matrix(&self, part: &str) -> bool {
+        if self.is_joined { ["gate_up_proj", "down_proj"].contains(&part) } else { GATED.contains(&part) }
+    }
+}
+
+impl ExpertsSpec {
+    /// One expert's matrices in files that have each expert by itself: gate, up and down.
+    pub(crate) fn parts(&self) -> [&'static str; 3] {
+        if self.module == "block_sparse_moe" { ["w1", "w3", "w2"] } else { GATED }
+    }
+
+    fn has_matrix(&self, part: &str) -> bool {
+        if part == self.router_name {
+            return true;
+        }
+        if let Some(part) = part.strip_prefix("switch_mlp.") {
+            return GATED.contains(&part);
+        }
+        if let Some(part) = part.strip_prefix("shared_experts.") {
+            return self.shared.is_some() && GATED.contains(&part);
+        }
+        let of_expert = part.strip_prefix("experts.").and_then(|rest| rest.split_once('.'));
+        of_expert.is_some_and(|(number, part)| {
+            number.parse::<usize>().is_ok_and(|expert| expert < self.count && expert.to_string() == number)
+                && self.parts().contains(&part)
+        })
+    }
+}
+
+impl Router {
+    /// Whether a correction of the scores decides which experts are picked.
+    pub(crate) fn is_corrected(self) -> bool {
+        matches!(self, Self::Sigmoid { .. })
+    }
+}

@@ -1,0 +1,330 @@
+//! The families of models: which there are, and how a configuration becomes a [`ModelConfig`].
+//!
+//! A family is a function from its keys to the layers' specification (`config/layers.rs`), and a row in the table here.
+//! What is not known is refused by name.
+
+mod keys;
+mod llama;
+mod qwen;
+
+use serde_json::Value as Json;
+
+use crate::config::{ConfigError, Ends, LayerSpec, ModelConfig, Rope, RopeScaling};
+use crate::weights::Gguf;
+use crate::weights::gguf::Value;
+use keys::Keys;
+
+/// A family of models.
+struct Family {
+    /// Its `model_type` in `config.json`.
+    json: &'static [&'static str],
+    /// Its `general.architecture` in GGUF.
+    gguf: &'static [&'static str],
+    /// What its layers are made of. The rest of the configuration has been read and checked.
+    layers: fn(&mut ModelConfig, &Keys<'_>) -> Result<Vec<LayerSpec>, ConfigError>,
+}
+
+const FAMILIES: &[Family] = &[
+    Family { json: &["llama", "mistral"], gguf: &["llama", "mistral"], layers: llama::llama },
+    Family { json: &["qwen2"], gguf: &["qwen2"], layers: qwen::qwen2 },
+    Family { json: &["qwen3"], gguf: &["qwen3"], layers: qwen::qwen3 },
+    Family { json: &["qwen3_moe"], gguf: &["qwen3moe"], layers: qwen::qwen3_moe },
+    Family { json: &["mixtral"], gguf: &[], layers: llama::mixtral },
+    Family { json: &["phi3"], gguf: &["phi3"], layers: llama::phi3 },
+    Family { json: &["smollm3"], gguf: &["smollm3"], layers: llama::smollm3 },
+    Family { json: &["granite"], gguf: &["granite"], layers: llama::granite },
+    Family { json: &["olmo2"], gguf: &["olmo2"], layers: llama::olmo2 },
+];
+
+fn find(name: &str, names: fn(&Family) -> &'static [&'static str]) -> Result<&'static Family, ConfigError> {
+    FAMILIES.iter().find(|family| names(family).contains(&name)).ok_or_else(|| ConfigError::Architecture {
+        name: name.to_owned(),
+        known: FAMILIES.iter().flat_map(names).copied().collect(),
+    })
+}
+
+impl ModelConfig {
+    /// Reads a Hugging Face `config.json`.
+    pub fn from_json(json: &Json) -> Result<Self, ConfigError> {
+        let architecture = json["model_type"].as_str().ok_or(ConfigError::Missing("model_type"))?;
+        let family = find(architecture, |family| family.json)?;
+        let number = |key: &'static str| json[key].as_u64().map(|n| n as usize).ok_or(ConfigError::Missing(key));
+        let heads = number("num_attention_heads")?;
+        let hidden = number("hidden_size")?;
+        // MLX has a key of its own; the original model's key may remain beside it.
+        let foreign = json["quantization_config"]["quant_method"].as_str().filter(|_| json["quantization"].is_null());
+        if let Some(method) = foreign.filter(|method| *method != "bitsandbytes") {
+            return Err(ConfigError::Unsupported(format!("weights quantized by {method}")));
+        }
+        if json["rope_traditional"] == true {
+            return Err(ConfigError::Unsupported("rope_traditional".to_owned()));
+        }
+        let config = Self {
+            architecture: architecture.to_owned(),
+            layers: number("num_hidden_layers")?,
+            specs: Vec::new(),
+            ends: Ends::default(),
+            hidden,
+            intermediate: number("intermediate_size")?,
+            heads,
+            kv_heads: number("num_key_value_heads").unwrap_or(heads),
+            head_dim: number("head_dim").ok().or_else(|| hidden.checked_div(heads)).unwrap_or(0),
+            vocabulary: number("vocab_size")?,
+            rms_eps: json["rms_norm_eps"].as_f64().ok_or(ConfigError::Missing("rms_norm_eps"))? as f32,
+            rope: rope_from_json(json)?,
+            max_context: number("max_position_embeddings").unwrap_or(2048),
+            // Transformers writes the key only if it differs from the family's default; mlx-lm assumes true.
+            tied_embeddings: json["tie_word_embeddings"].as_bool().unwrap_or(true),
+            end_tokens: token_ids(&json["eos_token_id"]),
+        };
+        config.with_layers(family, &Keys::Json(json))
+    }
+
+    /// Reads a GGUF's metadata.
+    pub fn from_gguf(gguf: &Gguf) -> Result<Self, ConfigError> {
+        let architecture = gguf.string("general.architecture").ok_or(ConfigError::Missing("general.architecture"))?;
+        let family = find(architecture, |family| family.gguf)?;
+        let key = |name: &str| format!("{architecture}.{name}");
+        let number = |name: &'static str| gguf.number(&key(name)).map(|n| n as usize).ok_or(ConfigError::Missing(name));
+        let heads = number("attention.head_count")?;
+        let hidden = number("embedding_length")?;
+        let head_dim = number("attention.key_length").ok().or_else(|| hidden.checked_div(heads)).unwrap_or(0);
+        let vocabulary = match gguf.value("tokenizer.ggml.tokens") {
+            Some(Value::Array(tokens)) => tokens.len(),
+            _ => number("vocab_size")?,
+        };
+        // Older files have a factor without a type, or a key of their own for it.
+        let factor = gguf.real(&key("rope.scaling.factor")).or_else(|| gguf.real(&key("rope.scale_linear")));
+        let linear = |factor: f64| RopeScaling::Linear { factor: factor as f32 };
+        let scaling = match gguf.string(&key("rope.scaling.type")) {
+            Some("linear") => linear(factor.ok_or(ConfigError::Missing("rope.scaling.factor"))?),
+            None => factor.filter(|factor| *factor != 1.0).map_or(RopeScaling::None, linear),
+            Some("none") => RopeScaling::None,
+            Some(other) => return Err(ConfigError::Unsupported(format!("rope scaling {other}"))),
+        };
+        if gguf.real(&key("rope.scaling.attn_factor")).is_some_and(|factor| factor != 1.0) {
+            return Err(ConfigError::Unsupported("rope scaling with an attention factor".to_owned()));
+        }
+        if gguf.value(&key("attention.causal")) == Some(&Value::Bool(false)) {
+            return Err(ConfigError::Unsupported("attention to what comes later".to_owned()));
+        }
+        let config = Self {
+            architecture: architecture.to_owned(),
+            layers: number("block_count")?,
+            specs: Vec::new(),
+            ends: Ends::default(),
+            hidden,
+            intermediate: number("feed_forward_length")?,
+            heads,
+            kv_heads: number("attention.head_count_kv").unwrap_or(heads),
+            head_dim,
+            vocabulary,
+            rms_eps: gguf
+                .real(&key("attention.layer_norm_rms_epsilon"))
+                .ok_or(ConfigError::Missing("attention.layer_norm_rms_epsilon"))? as f32,
+            rope: Rope { theta: gguf.real(&key("rope.freq_base")).unwrap_or(10_000.0) as f32, scaling },
+            max_context: number("context_length").unwrap_or(2048),
+            // A GGUF without an output matrix uses the embedding; the caller, who knows the tensors, decides.
+            tied_embeddings: true,
+            // From the vocabulary; the caller adds them.
+            end_tokens: Vec::new(),
+        };
+        config.with_layers(family, &Keys::Gguf(gguf, architecture))
+    }
+
+    /// The numbers are checked first, so that none that is corrupt sizes anything.
+    fn with_layers(self, family: &Family, keys: &Keys<'_>) -> Result<Self, ConfigError> {
+        let mut config = self.checked()?;
+        config.specs = (family.layers)(&mut config, keys)?;
+        config.checked()
+    }
+}
+
+fn rope_from_json(json: &Json) -> Result<Rope, ConfigError> {
+    // Newer files have theta and scaling together in `rope_parameters`.
+    let parameters = if json["rope_parameters"].is_object() { &json["rope_parameters"] } else { &json["rope_scaling"] };
+    let real = |value: &Json, key: &'static str| value[key].as_f64().map(|n| n as f32).ok_or(ConfigError::Missing(key));
+    let theta = real(json, "rope_theta").or_else(|_| real(parameters, "rope_theta")).unwrap_or(10_000.0);
+    let kind = parameters["rope_type"].as_str().or_else(|| parameters["type"].as_str());
+    let has_factor = parameters["factor"].as_f64().is_some_and(|factor| factor != 1.0);
+    let original = |otherwise: f32| real(parameters, "original_max_position_embeddings").unwrap_or(otherwise);
+    let scaling = match kind {
+        None if has_factor => {
+            return Err(ConfigError::Unsupported("rope scaling without a type".to_owned()));
+        }
+        None | Some("default") => RopeScaling::None,
+        Some("linear") => RopeScaling::Linear { factor: real(parameters, "factor")? },
+        Some("llama3") => RopeScaling::Llama3 {
+            factor: real(parameters, "factor")?,
+            low: real(parameters, "low_freq_factor").unwrap_or(1.0),
+            high: real(parameters, "high_freq_factor").unwrap_or(4.0),
+            original_context: original(8192.0),
+        },
+        Some("yarn") => {
+            let factor = real(parameters, "factor")?;
+            let grown = |by: f32| if factor <= 1.0 { 1.0 } else { 0.1 * by * factor.ln() + 1.0 };
+            let (numerator, denominator) = (real(parameters, "mscale"), real(parameters, "mscale_all_dim"));
+            RopeScaling::Yarn {
+                factor,
+                fast: real(parameters, "beta_fast").unwrap_or(32.0),
+                slow: real(parameters, "beta_slow").unwrap_or(1.0),
+                original_context: original(4096.0),
+                magnitude: grown(numerator.unwrap_or(1.0)) / denominator.map_or(1.0, grown),
+                truncate: parameters["truncate"].as_bool().unwrap_or(true),
+            }
+        }
+        Some(other) => return Err(ConfigError::Unsupported(format!("rope scaling {other}"))),
+    };
+    Ok(Rope { theta, scaling })
+}
+
+/// `eos_token_id` is a number or a list of numbers.
+pub(crate) fn token_ids(value: &Json) -> Vec<u32> {
+    let one = |value: &Json| value.as_u64().and_then(|id| u32::try_from(id).ok());
+    match value {
+        Json::Array(ids) => ids.iter().filter_map(one).collect(),
+        other => one(other).into_iter().collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn llama() -> Json {
+        json!({
+            "model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 128,
+            "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 100, "rms_norm_eps": 1e-5,
+            "eos_token_id": [2, 3]
+        })
+    }
+
+    #[test]
+    fn what_would_be_computed_otherwise_is_refused_by_name() {
+        for (key, value, words) in [
+            (
+                "layer_types",
+                json!(["full_attention", "sliding_attention"]),
+                "sliding_attention layers without a window",
+            ),
+            ("layer_types", json!(["full_attention"]), "the number of layer types = 1"),
+            ("layer_types", json!(["full_attention", "chunked_attention"]), "chunked_attention layers"),
+            ("sliding_window", json!("wide"), "sliding_window = \"wide\""),
+            ("partial_rotary_factor", json!(0.5), "rotary embedding of only 8 of a head's 16"),
+            (
+                "rope_parameters",
+                json!({ "partial_rotary_factor": 0.25, "rope_theta": 1e4 }),
+                "rotary embedding of only 4 of a head's 16",
+            ),
+            ("rope_scaling", json!({ "factor": 4.0 }), "rope scaling without a type"),
+            ("rope_scaling", json!({ "type": "dynamic", "factor": 2.0 }), "rope scaling dynamic"),
+            ("rope_parameters", json!({ "rope_type": "longrope", "rope_theta": 1e4 }), "rope scaling longrope"),
+            ("hidden_act", json!("gelu"), "hidden_act = gelu"),
+            ("rope_traditional", json!(true), "rope_traditional"),
+            ("quantization_config", json!({ "quant_method": "gptq", "bits": 4 }), "weights quantized by gptq"),
+            ("quantization_config", json!({ "quant_method": "fp8" }), "weights quantized by fp8"),
+        ] {
+            let mut json = llama();
+            json[key] = value;
+            let message = ModelConfig::from_json(&json).unwrap_err().to_string();
+            assert!(message.contains(words), "{key}: {message}");
+        }
+        for (key, value) in [
+            ("layer_types", json!(["full_attention", "full_attention"])),
+            ("partial_rotary_factor", json!(1.0)),
+            ("rope_scaling", json!(null)),
+            ("hidden_act", json!("silu")),
+            ("rope_traditional", json!(false)),
+            ("quantization_config", json!({ "group_size": 64, "bits": 4 })),
+            ("quantization_config", json!({ "quant_method": "bitsandbytes", "load_in_4bit": true })),
+        ] {
+            let mut json = llama();
+            json[key] = value;
+            assert!(ModelConfig::from_json(&json).is_ok(), "{key}");
+        }
+        let mut converted = llama();
+        converted["quantization_config"] = json!({ "quant_method": "gptq" });
+        converted["quantization"] = json!({ "group_size": 64, "bits": 4 });
+        assert!(ModelConfig::from_json(&converted).is_ok(), "MLX's own key decides");
+    }
+
+    #[test]
+    fn each_layer_has_the_window_that_the_configuration_gives_it() {
+        let windows = |model: &str, changes: &[(&str, Json)]| {
+            let mut json = llama();
+            json["model_type"] = model.into();
+            json["max_position_embeddings"] = 32_768.into();
+            for (key, value) in changes {
+                json[*key] = value.clone();
+            }
+            let config = ModelConfig::from_json(&json).unwrap();
+            assert_eq!(config.max_context, 32_768);
+            config.specs.iter().map(|layer| layer.attention.window).collect::<Vec<_>>()
+        };
+        let kinds = |first: &str| ("layer_types", json!([first, "full_attention"]));
+        // Mistral 7B v0.1, and where a window is written otherwise.
+        assert_eq!(windows("mistral", &[("sliding_window", json!(4096))]), [Some(4096); 2]);
+        assert_eq!(windows("mistral", &[("attention_window", json!([512, 256]))]), [Some(512), Some(256)]);
+        let first = [("sliding_window", json!(4096)), kinds("sliding_attention")];
+        assert_eq!(windows("llama", &first), [Some(4096), None]);
+        let partly = [("use_sliding_window", json!(true)), ("max_window_layers", json!(1))];
+        let partly = [partly.as_slice(), &[("sliding_window", json!(4096))]].concat();
+        assert_eq!(windows("mistral", &partly), [None, Some(4096)]);
+        assert_eq!(windows("qwen2", &partly), [None, Some(4096)]);
+        // Mistral 7B v0.3, and where a window is written but no layer uses it.
+        for none in [json!(null), json!(0), json!(-1)] {
+            assert_eq!(windows("mistral", &[("sliding_window", none)]), [None; 2]);
+        }
+        let unused = ("sliding_window", json!(4096));
+        assert_eq!(windows("qwen2", std::slice::from_ref(&unused)), [None; 2]);
+        assert_eq!(windows("mistral", &[unused.clone(), ("use_sliding_window", json!(false))]), [None; 2]);
+        assert_eq!(windows("mistral", &[unused.clone(), kinds("full_attention")]), [None; 2]);
+        let beyond = [("use_sliding_window", json!(true)), ("max_window_layers", json!(2))];
+        assert_eq!(windows("mistral", &[beyond.as_slice(), &[unused]].concat()), [None; 2]);
+    }
+
+    #[test]
+    fn an_unknown_architecture_is_named_with_the_known_ones() {
+        for name in ["mamba", "nemotron_h", "minimax_m2", "Llama"] {
+            let mut json = llama();
+            json["model_type"] = name.into();
+            let message = ModelConfig::from_json(&json).unwrap_err().to_string();
+            assert!(message.contains(&format!("\"{name}\"")) && message.contains("llama, mistral, qwen2"), "{message}");
+        }
+    }
+
+    #[test]
+    fn numbers_that_cannot_be_are_refused() {
+        for (key, value) in [
+            ("num_hidden_layers", json!(0)),
+            ("hidden_size", json!(1u64 << 60)),
+            ("num_key_value_heads", json!(3)),
+            ("rms_norm_eps", json!(1e300)),
+            ("rope_theta", json!(0)),
+            ("rope_scaling", json!({ "type": "linear", "factor": 0 })),
+            ("rope_scaling", json!({ "type": "linear", "factor": -2.0 })),
+            ("rope_scaling", json!({ "type": "llama3", "factor": 1e300 })),
+        ] {
+            let mut json = llama();
+            json[key] = value;
+            assert!(matches!(ModelConfig::from_json(&json), Err(ConfigError::Value { .. })), "{key}");
+        }
+    }
+
+    #[test]
+    fn llama3_stretches_long_periods_only() {
+        let mut json = llama();
+        json["rope_scaling"] = json!({
+            "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 8192
+        });
+        json["rope_theta"] = json!(500_000.0);
+        json["head_dim"] = json!(128);
+        let rope = ModelConfig::from_json(&json).unwrap().rope;
+        let (plain, stretched) = (rope.plain_periods(128), rope.periods(128).unwrap());
+        assert_eq!(stretched[0], plain[0]);
+        assert_eq!(stretched[63], plain[63] * 8.0);
+        assert!(stretched.iter().zip(&plain).all(|(s, p)| s >= p && *s <= p * 8.0));
+    }
+}

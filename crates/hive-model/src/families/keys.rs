@@ -1,0 +1,151 @@
+//! The keys of a configuration, by their names in `config.json` and in GGUF metadata.
+
+use serde_json::Value as Json;
+
+use crate::config::ConfigError;
+use crate::weights::Gguf;
+
+/// Where a model's configuration is read from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Keys<'a> {
+    /// `config.json`.
+    Json(&'a Json),
+    /// GGUF metadata; its keys begin with the architecture.
+    Gguf(&'a Gguf, &'a str),
+}
+
+/// A key's name in `config.json` and, where it has one, in GGUF.
+type Name = (&'static str, &'static str);
+
+impl Keys<'_> {
+    /// A whole number.
+    pub(crate) fn number(&self, (json, gguf): Name) -> Option<usize> {
+        match self {
+            Self::Json(keys) => keys[json].as_u64(),
+            Self::Gguf(file, architecture) => file.number(&format!("{architecture}.{gguf}")),
+        }
+        .map(|number| number as usize)
+    }
+
+    /// A whole number that the configuration has to have.
+    pub(crate) fn required(&self, name: Name) -> Result<usize, ConfigError> {
+        self.number(name).ok_or(ConfigError::Missing(match self {
+            Self::Json(_) => name.0,
+            Self::Gguf(..) => name.1,
+        }))
+    }
+
+    /// A real number.
+    pub(crate) fn real(&self, (json, gguf): Name) -> Option<f32> {
+        match self {
+            Self::Json(keys) => keys[json].as_f64(),
+            Self::Gguf(file, architecture) => file.real(&format!("{architecture}.{gguf}")),
+        }
+        .map(|number| number as f32)
+    }
+
+    /// A yes or no of `config.json`.
+    pub(crate) fn flag(&self, json: &str) -> Option<bool> {
+        match self {
+            Self::Json(keys) => keys[json].as_bool(),
+            Self::Gguf(..) => None,
+        }
+    }
+
+    /// A text of `config.json`.
+    pub(crate) fn text(&self, json: &str) -> Option<&str> {
+        match self {
+            Self::Json(keys) => keys[json].as_str(),
+            Self::Gguf(..) => None,
+        }
+    }
+
+    /// Whole numbers in a list of `config.json`.
+    pub(crate) fn numbers(&self, json: &str) -> Option<Vec<usize>> {
+        match self {
+            Self::Json(keys) => {
+                let list = keys[json].as_array()?;
+                list.iter().map(|number| number.as_u64().map(|number| number as usize)).collect()
+            }
+            Self::Gguf(..) => None,
+        }
+    }
+
+    /// Refuses another activation than this; files may leave it out.
+    pub(crate) fn has_activation(&self, wanted: &[&str]) -> Result<(), ConfigError> {
+        for key in ["hidden_act", "hidden_activation"] {
+            if let Some(name) = self.text(key).filter(|name| !wanted.contains(name)) {
+                return Err(ConfigError::Unsupported(format!("{key} = {name}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// The first dimensions of a head that are rotated.
+    pub(crate) fn rotated(&self, head_dim: usize) -> usize {
+        match self {
+            Self::Json(json) => {
+                let factor = json["partial_rotary_factor"].as_f64();
+                let factor = factor.or_else(|| json["rope_parameters"]["partial_rotary_factor"].as_f64());
+                factor.map_or(head_dim, |factor| (head_dim as f64 * factor) as usize)
+            }
+            Self::Gguf(..) => self.number(("", "rope.dimension_count")).unwrap_or(head_dim),
+        }
+    }
+
+    /// Refuses a rotation of only a part of each head.
+    pub(crate) fn rotates_whole_heads(&self, head_dim: usize) -> Result<(), ConfigError> {
+        let rotated = self.rotated(head_dim);
+        if rotated == head_dim {
+            return Ok(());
+        }
+        Err(ConfigError::Unsupported(format!("rotary embedding of only {rotated} of a head's {head_dim} dimensions")))
+    }
+
+    /// The window of each layer: how many tokens a token attends to, itself included.
+    pub(crate) fn windows(&self, layers: usize) -> Result<Vec<Option<usize>>, ConfigError> {
+        let json = match self {
+            Self::Json(json) => json,
+            Self::Gguf(..) => {
+                let window = self.number(("", "attention.sliding_window")).filter(|window| *window > 0);
+                return Ok(vec![window; layers]);
+            }
+        };
+        let kinds: Vec<&str> = json["layer_types"].as_array().into_iter().flatten().filter_map(Json::as_str).collect();
+        if let Some(kind) = kinds.iter().find(|kind| !matches!(**kind, "full_attention" | "sliding_attention")) {
+            return Err(ConfigError::Unsupported(format!("{kind} layers")));
+        }
+        if !kinds.is_empty() && kinds.len() != layers {
+            return Err(ConfigError::Value { key: "the number of layer types", value: kinds.len().to_string() });
+        }
+        // Qwen: the layers below this one attend to everything.
+        let full = match self.flag("use_sliding_window") {
+            Some(true) => self.number(("max_window_layers", "")).unwrap_or(0),
+            Some(false) => layers,
+            None => 0,
+        };
+        let slides = |layer: usize| match kinds.get(layer) {
+            Some(kind) => *kind == "sliding_attention",
+            None => layer >= full,
+        };
+        let mut windows = vec![None; layers];
+        for key in ["sliding_window", "attention_window"] {
+            // One for all layers, or one for each.
+            let given = json[key].as_array().map_or_else(|| std::slice::from_ref(&json[key]), Vec::as_slice);
+            for (layer, window) in windows.iter_mut().enumerate().filter(|(layer, _)| slides(*layer)) {
+                let Some(value) = given.get(layer % given.len().max(1)).filter(|value| !value.is_null()) else {
+                    continue;
+                };
+                let unreadable = || ConfigError::Unsupported(format!("{key} = {value}"));
+                // 0 and less is none.
+                let number = value.as_i64().ok_or_else(unreadable)?;
+                let number = usize::try_from(number).ok().filter(|window| *window > 0);
+                *window = [*window, number].into_iter().flatten().min();
+            }
+        }
+        if kinds.contains(&"sliding_attention") && windows.iter().all(Option::is_none) {
+            return Err(ConfigError::Unsupported("sliding_attention layers without a window".to_owned()));
+        }
+        Ok(windows)
+    }
+}

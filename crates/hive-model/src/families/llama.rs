@@ -1,0 +1,99 @@
+//! Llama 2 and 3, SmolLM2, Mistral, and the families that are Llama but for one thing: Mixtral, `smollm3`, `granite`,
+//! `phi3` and `olmo2`.
+
+use super::keys::Keys;
+use crate::config::{
+    Activation, ConfigError, ExpertsSpec, HeadNorms, LayerSpec, ModelConfig, NetworkSpec, Norms, Router,
+};
+
+/// `llama`, `mistral`: windows where the configuration has them.
+pub(super) fn llama(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Vec<LayerSpec>, ConfigError> {
+    keys.has_activation(&["silu"])?;
+    keys.rotates_whole_heads(config.head_dim)?;
+    if let Keys::Gguf(..) = keys
+        && keys.number(("", "expert_count")).is_some_and(|count| count > 0)
+    {
+        return mixtral(config, keys);
+    }
+    let windows = keys.windows(config.layers)?;
+    let layer = |window: Option<usize>| {
+        let mut layer = config.plain_layer();
+        layer.attention.window = window;
+        layer
+    };
+    Ok(windows.into_iter().map(layer).collect())
+}
+
+/// `mixtral`: every network is a choice of two experts.
+pub(super) fn mixtral(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Vec<LayerSpec>, ConfigError> {
+    keys.has_activation(&["silu"])?;
+    let experts = ExpertsSpec {
+        count: keys.required(("num_local_experts", "expert_count"))?,
+        per_token: keys.required(("num_experts_per_tok", "expert_used_count"))?,
+        intermediate: config.intermediate,
+        activation: Activation::Silu,
+        router: Router::Softmax { normalized: true },
+        module: "block_sparse_moe",
+        router_name: "gate",
+        shared: None,
+    };
+    let layer = |window| {
+        let mut layer = config.plain_layer();
+        layer.attention.window = window;
+        layer.network = NetworkSpec::Experts(experts.clone());
+        layer
+    };
+    Ok(keys.windows(config.layers)?.into_iter().map(layer).collect())
+}
+
+/// `smollm3`: every fourth layer has no positions.
+pub(super) fn smollm3(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Vec<LayerSpec>, ConfigError> {
+    keys.has_activation(&["silu"])?;
+    let interval = keys.number(("no_rope_layer_interval", "")).unwrap_or(4).max(1);
+    // One number per layer: whether it has positions.
+    let has_rope = keys.numbers("no_rope_layers");
+    let layer = |index: usize| {
+        let mut layer = config.plain_layer();
+        let rotates = has_rope.as_ref().and_then(|list| list.get(index)).map(|flag| *flag != 0);
+        if !rotates.unwrap_or(!(index + 1).is_multiple_of(interval)) {
+            layer.attention.rope = None;
+        }
+        layer
+    };
+    Ok((0..config.layers).map(layer).collect())
+}
+
+/// `granite`: factors on the embedding, the scores, the residual and the logits.
+pub(super) fn granite(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Vec<LayerSpec>, ConfigError> {
+    keys.has_activation(&["silu"])?;
+    config.ends.embedding = keys.real(("embedding_multiplier", "embedding_scale")).unwrap_or(1.0);
+    config.ends.logits = 1.0 / keys.real(("logits_scaling", "logit_scale")).unwrap_or(1.0);
+    let mut layer = config.plain_layer();
+    layer.attention.scale = keys.real(("attention_multiplier", "attention.scale")).unwrap_or(layer.attention.scale);
+    layer.residual = keys.real(("residual_multiplier", "residual_scale")).unwrap_or(1.0);
+    Ok(vec![layer; config.layers])
+}
+
+/// `phi3`: joined matrices, and windows.
+pub(super) fn phi3(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Vec<LayerSpec>, ConfigError> {
+    keys.has_activation(&["silu"])?;
+    let rotated = keys.rotated(config.head_dim);
+    let layer = |window| {
+        let mut layer = config.plain_layer();
+        (layer.attention.window, layer.attention.rotated, layer.attention.is_joined) = (window, rotated, true);
+        if let NetworkSpec::Dense(dense) = &mut layer.network {
+            dense.is_joined = true;
+        }
+        layer
+    };
+    Ok(keys.windows(config.layers)?.into_iter().map(layer).collect())
+}
+
+/// `olmo2`: norms after each half instead of before, and over all queries and keys.
+pub(super) fn olmo2(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Vec<LayerSpec>, ConfigError> {
+    keys.has_activation(&["silu"])?;
+    let mut layer = config.plain_layer();
+    layer.norms = Norms::After;
+    layer.attention.head_norms = HeadNorms::All;
+    Ok(vec![layer; config.layers])
+}

@@ -1,0 +1,221 @@
+//! A contiguous range of layers, between the embedding and the head.
+
+use std::ops::Range;
+
+use mlx_rs::ops::indexing::IndexOp;
+use mlx_rs::{Array, ops};
+
+use crate::blocks::ahead::Ahead;
+use crate::blocks::layer::{Layer, ROWS_AT_ONCE, between_bytes};
+use crate::blocks::norm::Norm;
+use crate::config::{Ends, ModelConfig};
+use crate::embedding::Embedding;
+use crate::error::{ComputeError, LoadError};
+use crate::files::ModelFiles;
+use crate::footprint::Footprint;
+use crate::kv::{KvLayout, LayerCache};
+use crate::linear::{Arithmetic, Linear};
+use crate::span::Span;
+use crate::weights::{FileMatrix, TensorError, Weights};
+
+struct Head {
+    norm: Norm,
+    output: Linear,
+}
+
+fn table<'a>(weights: &'a Weights, config: &ModelConfig) -> Result<FileMatrix<'a>, TensorError> {
+    weights.file_matrix("model.embed_tokens", config.vocabulary, config.hidden)
+}
+
+/// The output matrix, which may be the embedding.
+fn head_matrix<'a>(weights: &'a Weights, config: &ModelConfig) -> Result<FileMatrix<'a>, TensorError> {
+    if config.tied_embeddings {
+        return table(weights, config);
+    }
+    weights.file_matrix("lm_head", config.vocabulary, config.hidden)
+}
+
+/// A contiguous range of layers; the first stage also embeds, the last also norms and projects.
+pub(crate) struct Stage {
+    embedding: Option<Embedding>,
+    layers: Vec<Layer>,
+    head: Option<Head>,
+    arithmetic: Arithmetic,
+    ends: Ends,
+}
+
+impl Stage {
+    /// Loads the layers; `progress` is called with the number loaded so far.
+    pub(crate) fn load(
+        files: &ModelFiles,
+        range: Range<usize>,
+        arithmetic: Arithmetic,
+        progress: &mut dyn FnMut(usize),
+    ) -> Result<Self, LoadError> {
+        let (config, weights) = (files.config(), files.weights());
+        let mut layers = Vec::with_capacity(range.len());
+        for index in range.clone() {
+            let spec = config.specs.get(index).ok_or(LoadError::EmptyRange)?;
+            layers.push(Layer::load(weights, index, config, spec, arithmetic)?);
+            progress(layers.len());
+        }
+        let head = if range.end == config.layers {
+            let norm = Norm::load(weights, "model.norm", config.hidden, config, arithmetic)?;
+            Some(Head { norm, output: Linear::load(&[head_matrix(weights, config)?], arithmetic)? })
+        } else {
+            None
+        };
+        let embedding =
+            if range.start == 0 { Some(Embedding::new(table(weights, config)?.whole()?, arithmetic)?) } else { None };
+        Ok(Self { embedding, layers, head, arithmetic, ends: config.ends })
+    }
+
+    /// The memory footprint of each part of the model.
+    pub(crate) fn footprint(files: &ModelFiles, arithmetic: Arithmetic) -> Result<Footprint, TensorError> {
+        let (config, weights) = (files.config(), files.weights());
+        let table = table(weights, config)?;
+        let head = Linear::bytes_of(&[head_matrix(weights, config)?], arithmetic);
+        let layers = config.specs.iter().enumerate();
+        Ok(Footprint {
+            layer_bytes: layers
+                .map(|(index, spec)| Layer::bytes_of(weights, index, config, spec, arithmetic))
+                .collect::<Result<_, _>>()?,
+            embedding_bytes: Embedding::bytes_of(table.format(), table.rows(), table.columns()),
+            head_bytes: head + Norm::bytes_of(config.hidden, arithmetic),
+            kv_bytes_per_token: config.kv_bytes_per_token(arithmetic.activation.bytes()),
+            work_bytes_per_token: config
+                .specs
+                .iter()
+                .map(|spec| between_bytes(config.hidden, spec) as u64)
+                .max()
+                .unwrap_or_default(),
+        })
+    }
+
+    /// Its size in memory, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        let head = self.head.as_ref().map_or(0, |head| head.norm.bytes() + head.output.bytes());
+        let embedding = self.embedding.as_ref().map_or(0, Embedding::bytes);
+        self.layers.iter().map(Layer::bytes).sum::<usize>() + head + embedding
+    }
+
+    /// Empty caches for a new session.
+    pub(crate) fn caches(&self) -> Result<Vec<LayerCache>, ComputeError> {
+        let one = |layer: &Layer| {
+            if self.arithmetic.fast {
+                LayerCache::fast(layer.shape())
+            } else {
+                LayerCache::plain(layer.shape(), self.arithmetic.activation.mlx())
+            }
+        };
+        self.layers.iter().map(one).collect()
+    }
+
+    /// The layout of the caches.
+    pub(crate) fn kv_layout(&self) -> KvLayout {
+        if self.arithmetic.fast { KvLayout::Fast } else { KvLayout::Plain(self.arithmetic.activation) }
+    }
+
+    /// Restores caches of this many positions that a stage with the same layers exported.
+    pub(crate) fn imported_caches(
+        &self,
+        positions: usize,
+        layers: &[Vec<u8>],
+    ) -> Result<Vec<LayerCache>, ComputeError> {
+        if layers.len() != self.layers.len() {
+            return Err(ComputeError::Mlx(format!("caches of {} layers, not of {}", layers.len(), self.layers.len())));
+        }
+        let import =
+            |(bytes, layer): (&Vec<u8>, &Layer)| LayerCache::import(layer.shape(), self.kv_layout(), positions, bytes);
+        layers.iter().zip(&self.layers).map(import).collect()
+    }
+
+    /// Whether the stage takes tokens as its input.
+    pub(crate) fn embeds(&self) -> bool {
+        self.embedding.is_some()
+    }
+
+    /// Whether the stage computes logits.
+    pub(crate) fn samples(&self) -> bool {
+        self.head.is_some()
+    }
+
+    pub(crate) fn embed(&self, tokens: &[u32]) -> Result<Array, ComputeError> {
+        match &self.embedding {
+            Some(embedding) => scaled(embedding.forward(tokens, self.arithmetic)?, self.ends.embedding),
+            None => Err(ComputeError::Mlx("tokens came to a stage that does not embed".to_owned())),
+        }
+    }
+
+    /// Embeds tokens `[n]` that may not have been computed yet.
+    pub(crate) fn embed_sampled(&self, tokens: &Array) -> Result<Array, ComputeError> {
+        match &self.embedding {
+            Some(embedding) => scaled(embedding.of_sampled(tokens, self.arithmetic)?, self.ends.embedding),
+            None => Err(ComputeError::Mlx("tokens came to a stage that does not embed".to_owned())),
+        }
+    }
+
+    /// `[tokens, hidden] -> [tokens, hidden]`; extends the caches.
+    pub(crate) fn forward(&self, mut x: Array, spans: &mut [Span]) -> Result<Array, ComputeError> {
+        let tokens = x.dim(0) as usize;
+        let between_bytes = self.layers.iter().map(Layer::between_bytes).max().unwrap_or(0);
+        let mut ahead = if !self.arithmetic.fast || tokens <= ROWS_AT_ONCE {
+            Ahead::Free
+        } else {
+            Ahead::of(tokens * between_bytes)
+        };
+        // The positions of several sessions with a token each, for the plain kernels.
+        let decodes = !self.arithmetic.fast && spans.len() > 1 && spans.iter().all(|span| span.rows.len() == 1);
+        let offsets: Vec<i32> = spans.iter().map(|span| span.offset as i32).collect();
+        let offsets = decodes.then(|| Array::from_slice(&offsets, &[offsets.len() as i32]));
+        for (index, layer) in self.layers.iter().enumerate() {
+            x = layer.forward(&x, index, spans, offsets.as_ref(), &mut ahead)?;
+            ahead.built_layer(index, &x)?;
+        }
+        Ok(x)
+    }
+
+    /// The logits of these rows in single precision: `[rows, vocabulary]`.
+    pub(crate) fn logits(&self, x: &Array, rows: &[usize]) -> Result<Array, ComputeError> {
+        let Some(head) = &self.head else {
+            return Err(ComputeError::Mlx("logits asked of a stage that does not sample".to_owned()));
+        };
+        let logits = head.forward(x, rows)?;
+        let logits = scaled(logits, self.ends.logits)?;
+        match self.ends.soft_cap {
+            Some(cap) => {
+                let cap = Array::from_f32(cap);
+                Ok(ops::tanh(logits.divide(&cap)?)?.multiply(cap)?)
+            }
+            None => Ok(logits),
+        }
+    }
+}
+
+/// Multiplied by a factor, which rounds to the array's type.
+fn scaled(x: Array, factor: f32) -> Result<Array, ComputeError> {
+    if factor == 1.0 {
+        return Ok(x);
+    }
+    let factor = Array::from_f32(factor).as_dtype(x.dtype())?;
+    Ok(x.multiply(factor)?)
+}
+
+impl Head {
+    /// The logits of these rows in single precision: `[rows, vocabulary]`.
+    fn forward(&self, x: &Array, rows: &[usize]) -> Result<Array, ComputeError> {
+        if rows.len() <= ROWS_AT_ONCE
+            && let Self { norm: Norm { weight, eps, fast: true }, output } = self
+            && let Some(matrix) = output.packed()
+            && matrix.rows().is_multiple_of(hive_kernels::LANES)
+        {
+            return Ok(hive_kernels::head(x, rows, weight, *eps, matrix)?);
+        }
+        if rows.iter().copied().eq(0..x.dim(0) as usize) {
+            return Ok(self.output.forward(&self.norm.forward(x)?)?.as_dtype(mlx_rs::Dtype::Float32)?);
+        }
+        let picked: Vec<Array> = rows.iter().map(|&row| x.index((row as i32..row as i32 + 1, ..))).collect();
+        let picked = if let [one] = picked.as_slice() { one.clone() } else { ops::concatenate(&picked, 0)? };
+        Ok(self.output.forward(&self.norm.forward(&picked)?)?.as_dtype(mlx_rs::Dtype::Float32)?)
+    }
+}
