@@ -43,7 +43,7 @@ def llama():
         ("8 bit in groups of 32, linear rope", {"quantization": quantized(8, 32), "rope_scaling": {"type": "linear", "factor": 4.0}}),
         ("mixed", {"quantization": MIXED}),
         ("heads wider than the hidden state", {"head_dim": 32, "num_key_value_heads": 1, "num_hidden_layers": 5, "vocab_size": 61}),
-        ("biases everywhere", {"attention_bias": True, "mlp_bias": True, "num_attention_heads": 6, "num_key_value_heads": 3, "head_dim": 12}),
+        ("biases everywhere", {"attention_bias": True, "mlp_bias": True, "num_attention_heads": 6, "num_key_value_heads": 3}),
     )
 
 
@@ -58,7 +58,7 @@ def qwen2():
         ("8 bit in groups of 32", {"quantization": quantized(8, 32), "num_hidden_layers": 5}),
         ("mixed", {"quantization": MIXED}),
         # As in Qwen2.5 0.5B: seven query heads to a key-value head.
-        ("14 heads to 2, unquantized", {"hidden_size": 112, "num_attention_heads": 14, "rope_theta": None}),
+        ("14 heads to 2", {"hidden_size": 224, "num_attention_heads": 14, "quantization": quantized(4, 32), "rope_theta": None}),
         ("linear rope", {"rope_scaling": {"type": "linear", "factor": 4.0}, "num_key_value_heads": 4}),
         ("yarn", {"rope_scaling": {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}}),
     )
@@ -73,7 +73,7 @@ def qwen3():
         ("4 bit, tied", {"quantization": quantized(4, 64), "tie_word_embeddings": True}),
         ("8 bit in groups of 32", {"quantization": quantized(8, 32)}),
         ("mixed", {"quantization": MIXED}),
-        ("six heads to three", {"num_attention_heads": 6, "num_key_value_heads": 3, "head_dim": 24, "rms_norm_eps": 1e-3}),
+        ("six heads to three", {"num_attention_heads": 6, "num_key_value_heads": 3, "head_dim": 48, "rms_norm_eps": 1e-3}),
         ("rope parameters", {"rope_theta": None, "rope_parameters": {"rope_type": "default", "rope_theta": 500000.0}}),
         ("yarn", {"rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}}),
     )

@@ -95,9 +95,7 @@ impl Shards {
         let mut loaded = BTreeMap::new();
         for layers in cuts.iter().flatten() {
             loaded.entry((layers.start, layers.end)).or_insert_with(|| {
-                let shard = Shard::load(files, &ShardOptions { layers: layers.clone(), compute }, |_| ()).unwrap();
-                assert_eq!(shard.is_fast(), compute == Compute::Fast);
-                shard
+                Shard::load(files, &ShardOptions { layers: layers.clone(), compute }, |_| ()).unwrap()
             });
         }
         Self { loaded }
@@ -221,6 +219,10 @@ pub fn check(files: &ModelFiles, variant: &Value) -> Vec<Agreement> {
     let mut agreements: Vec<Agreement> = Vec::new();
     for compute in [Compute::Plain, Compute::Fast] {
         let mut shards = Shards::load(files, &cuts, compute);
+        // The fast kernels need heads of a multiple of their width; others are computed with the plain ones.
+        if compute == Compute::Fast && !shards.stage(&cuts[0][0]).is_fast() {
+            break;
+        }
         whole_model(&reference, &mut shards, &cuts[0]);
         for cut in &cuts {
             let worst = conversations(&reference, &mut shards, cut);
@@ -281,6 +283,9 @@ pub fn print_table(families: &[&str]) {
                 let name = variant["name"].as_str().unwrap();
                 let row = agreements.iter().filter(|agreement| agreement.compute == kernels);
                 let row: Vec<_> = row.map(|one| format!("{:.0e} ({})", one.worst, one.cuts)).collect();
+                if row.is_empty() {
+                    continue;
+                }
                 println!("| {family} | {name} | {} | {} |", format!("{kernels:?}").to_lowercase(), row.join(" | "));
             }
         }

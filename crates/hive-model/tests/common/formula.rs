@@ -64,7 +64,8 @@ impl Tensors {
         // 8-bit floats stay below 2, so that none is NaN.
         let mask = if what == "mxfp8" { 0xbfbf_bfbf } else { u32::MAX };
         let (low, high) = (numbers(&at, words), numbers(&format!("{at}+"), words));
-        let packed = low.iter().zip(&high).flat_map(|(low, high)| ((low ^ (high << 16)) & mask).to_le_bytes()).collect();
+        let packed =
+            low.iter().zip(&high).flat_map(|(low, high)| ((low ^ (high << 16)) & mask).to_le_bytes()).collect();
         self.0.insert(format!("{name}.weight"), (Dtype::U32, wide(columns * bits / 32), packed));
         let (groups, scales_at) = (count / group, format!("{at}.scales"));
         let mut scales = |part: &str, kind, bytes| {
