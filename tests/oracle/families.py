@@ -38,14 +38,14 @@ PROMPT, DECODED = 50, 20
 PICKED = [0, 6, 27, 49, 53, 60, 68]
 # The two likeliest tokens are always this far apart, in shares of the largest logit, so rounding cannot swap them.
 SMALLEST_GAP = 0.01
-SEEDS = 400
+SEEDS = 300
 HERE = Path(__file__).parent
 
 
 def kind_of(name, array, module):
     """The kind of a tensor of mlx-lm's module, which has its initial numbers."""
     part = name.rsplit(".", 1)[-1]
-    if array.ndim > 1:
+    if part == "weight" and array.ndim > 1:
         columns = max(array.shape[-2:]) if "conv" in name else array.shape[-1]
         return f"float {short(2 * (3 / columns) ** 0.5)} 0"
     if "norm" in name and part == "weight":
@@ -59,7 +59,9 @@ def short(number):
 
 
 def tensors_of(config, kinds):
-    """The tensors that an MLX folder with this configuration holds: those of the module, by their names."""
+    """The tensors that an MLX folder with this configuration holds: those of the module, by their names.
+
+    A kind of "" leaves a tensor out."""
     model_class, args_class = _get_classes(config)
     model = model_class(args_class.from_dict(config))
     table = config.get("quantization")
@@ -82,13 +84,16 @@ def tensors_of(config, kinds):
         path, part = name.rsplit(".", 1) if "." in name else ("", name)
         module = modules[path]
         if hasattr(module, "bits") and part in ["weight", "scales", "biases"]:
-            if part == "weight":
+            if part == "weight" and kinds(name) != "":
                 shape = [*array.shape[:-1], array.shape[-1] * 32 // module.bits]
                 mode = f"affine {module.bits} {module.group_size}" if module.mode == "affine" else module.mode
                 out.append([path, shape, mode])
             continue
-        kind = kinds(name) or kind_of(name, array, module)
-        out.append([name, list(array.shape), kind])
+        kind = kinds(name)
+        if kind is None:
+            kind = kind_of(name, array, module)
+        if kind:
+            out.append([name, list(array.shape), kind])
     return out
 
 
@@ -108,11 +113,14 @@ def run(folder, prompt):
     return decoded, rows, np.abs(whole - np.array(rows)).max() / np.abs(whole).max()
 
 
-def answered(name, config, kinds):
+def answered(name, config, kinds, unused):
     """A variant whose answer is well defined, and not one token again and again, if there is such a seed."""
-    tensors = tensors_of(config, kinds)
+    tensors = tensors_of(config, kinds) + unused
     best = None
     for number in range(SEEDS):
+        # With a tied embedding, a token is often followed by itself; in time, a little variety is enough.
+        if best and best[0] >= 8 - number // 10:
+            break
         seed = f"{config['model_type']} {name} {number}"
         prompt = [int(n) % vocabulary(config) for n in formula.numbers(seed, PROMPT)]
         with tempfile.TemporaryDirectory() as folder:
@@ -134,8 +142,6 @@ def answered(name, config, kinds):
                 "decoded": decoded,
                 "logits": picked,
             }, gap, apart, np.abs(rows).max()
-            if distinct >= 8:
-                break
     assert best, f"{name}: no seed of {SEEDS} separates the tokens"
     distinct, variant, gap, apart, largest = best
     print(
@@ -169,7 +175,7 @@ def main(wanted):
         if wanted and family not in wanted:
             continue
         print(family, flush=True)
-        made = [answered(name, config, kinds) for name, config, kinds in variants()]
+        made = [answered(*variant) for variant in variants()]
         (HERE / "families" / f"{family}.json").write_text(text(family, made))
 
 

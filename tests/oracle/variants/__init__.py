@@ -2,6 +2,6 @@
 
 `kinds(name)` may give another kind than usual to a tensor; see formula.py."""
 
-from . import dense, experts
+from . import dense, experts, windows
 
-FAMILIES = {**dense.FAMILIES, **experts.FAMILIES}
+FAMILIES = {**dense.FAMILIES, **experts.FAMILIES, **windows.FAMILIES}

@@ -14,7 +14,10 @@ def usual(_name):
 
 
 def each(base, *variants):
-    """(name, config, kinds) of variants, each a name and what differs from `base`; None removes a key."""
-    for name, changes, *kinds in variants:
+    """(name, config, kinds, unused) of variants, each a name, what differs from `base`, and perhaps kinds and unused.
+
+    None removes a key of the configuration. `unused` lists tensors that real folders have and mlx-lm drops."""
+    for name, changes, *others in variants:
         config = {key: value for key, value in {**base, **changes}.items() if value is not None}
-        yield name, config, kinds[0] if kinds else usual
+        kinds, unused = (others + [usual, []][len(others) :])[:2]
+        yield name, config, kinds, unused
