@@ -1,0 +1,76 @@
+//! Model families against mlx-lm: tiny models by formula, with every kernel, on every cut into stages, in chunks, rolled
+//! back and carried elsewhere. `tests/oracle/families.py` made the references.
+//!
+//! `./dev agreement` prints how far the logits are from mlx-lm's.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, unreachable_pub)]
+
+#[path = "common/agreement.rs"]
+mod agreement;
+#[path = "common/formula.rs"]
+mod formula;
+
+use std::path::Path;
+
+use agreement::{Fixture, check};
+use hive_model::Compute;
+
+/// Families that must open. Every other one with a fixture must be refused by name.
+const SUPPORTED: &[&str] = &["llama"];
+
+/// Supported families that the fast kernels cannot compute.
+const PLAIN_ONLY: &[&str] = &[];
+
+macro_rules! families {
+    ($($family:ident)*) => {
+        const FAMILIES: &[&str] = &[$(stringify!($family)),*];
+
+        mod answers_like_mlx_lm_or_is_refused_by_name {
+            $(
+                #[test]
+                fn $family() {
+                    super::agrees_or_is_refused(stringify!($family));
+                }
+            )*
+        }
+    };
+}
+
+families! { llama qwen2 qwen3 qwen3_moe mixtral gemma3_text gemma3 gpt_oss }
+
+fn agrees_or_is_refused(family: &str) {
+    let fixture = Fixture::read(family);
+    let mut is_fast = false;
+    for variant in fixture.variants() {
+        let folder = tempfile::tempdir().unwrap();
+        formula::write(variant, folder.path());
+        match hive_model::ModelFiles::open(folder.path()) {
+            Ok(files) if SUPPORTED.contains(&family) => {
+                is_fast |= check(&files, variant).iter().any(|agreement| agreement.compute == Compute::Fast);
+            }
+            Ok(_) => panic!("{family} opens; add it to SUPPORTED"),
+            Err(error) if SUPPORTED.contains(&family) => panic!("{}: {error}", variant["name"]),
+            Err(error) => assert!(error.to_string().contains(&variant["config"]["model_type"].to_string()), "{error}"),
+        }
+    }
+    assert!(is_fast || !SUPPORTED.contains(&family) || PLAIN_ONLY.contains(&family), "{family} has no fast kernels");
+}
+
+#[test]
+fn every_fixture_has_a_test() {
+    let names = |entry: std::io::Result<std::fs::DirEntry>| {
+        entry.unwrap().file_name().to_str().unwrap().strip_suffix(".json").map(str::to_owned)
+    };
+    let folder = Path::new(agreement::FIXTURES);
+    let fixtures: Vec<String> = std::fs::read_dir(folder).unwrap().filter_map(names).collect();
+    let without: Vec<_> = fixtures.iter().filter(|family| !FAMILIES.contains(&family.as_str())).collect();
+    assert!(without.is_empty(), "{without:?}");
+    assert!(SUPPORTED.iter().all(|family| FAMILIES.contains(family)));
+}
+
+/// The table of `./dev agreement`.
+#[test]
+#[ignore = "prints a table; run by `./dev agreement`"]
+fn the_agreement_of_all_families() {
+    agreement::print_table(SUPPORTED);
+}

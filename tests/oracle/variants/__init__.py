@@ -1,0 +1,7 @@
+"""The variants of each family: {family: function that lists (name, config, kinds)}.
+
+`kinds(name)` may give another kind than usual to a tensor; see formula.py."""
+
+from . import dense, experts, windows
+
+FAMILIES = {**dense.FAMILIES, **experts.FAMILIES, **windows.FAMILIES}
