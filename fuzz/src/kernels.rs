@@ -122,7 +122,7 @@ pub fn run(data: &[u8]) -> bool {
             let [q_norm, k_norm, sinks] = &parts;
             let norms = bytes.byte().is_multiple_of(4).then_some((q_norm, k_norm, 1e-5));
             let sinks = bytes.byte().is_multiple_of(4).then_some(sinks);
-            let weights = HeadWeights { periods: &periods, norms, sinks };
+            let weights = HeadWeights { periods: &periods, norms, sinks, growth: None };
             evaluate(attention(&qkv, &mut cache, &weights, &other, bytes.size()))
         }
         4 => {
@@ -146,7 +146,7 @@ pub fn run(data: &[u8]) -> bool {
             let weights = LayerWeights {
                 attention_norm: &attention_norm,
                 qkv: &qkv,
-                heads: HeadWeights { periods: &periods, norms: None, sinks: None },
+                heads: HeadWeights { periods: &periods, norms: None, sinks: None, growth: None },
                 output: &output,
                 mlp_norm: &mlp_norm,
                 gate_up: &gate_up,

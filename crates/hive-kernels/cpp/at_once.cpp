@@ -33,15 +33,15 @@ struct SessionHandles {
 };
 
 // As src/ffi.rs asserts on its side.
-static_assert(sizeof(LayerHandles) == 288 && std::is_standard_layout_v<LayerHandles>);
+static_assert(sizeof(LayerHandles) == 296 && std::is_standard_layout_v<LayerHandles>);
 static_assert(offsetof(LayerHandles, attention_norm) == 0);
 static_assert(offsetof(LayerHandles, mlp_norm) == 8);
 static_assert(offsetof(LayerHandles, attention) == 16);
-static_assert(offsetof(LayerHandles, qkv) == 88);
-static_assert(offsetof(LayerHandles, output) == 136);
-static_assert(offsetof(LayerHandles, gate_up) == 184);
-static_assert(offsetof(LayerHandles, down) == 232);
-static_assert(offsetof(LayerHandles, eps) == 280);
+static_assert(offsetof(LayerHandles, qkv) == 96);
+static_assert(offsetof(LayerHandles, output) == 144);
+static_assert(offsetof(LayerHandles, gate_up) == 192);
+static_assert(offsetof(LayerHandles, down) == 240);
+static_assert(offsetof(LayerHandles, eps) == 288);
 static_assert(sizeof(SessionHandles) == 24 && std::is_standard_layout_v<SessionHandles>);
 static_assert(offsetof(SessionHandles, keys) == 0);
 static_assert(offsetof(SessionHandles, values) == 8);

@@ -43,10 +43,12 @@ struct AttentionHandles {
   float rope_scale;
   float rope_magnitude;
   float eps;
+  float growth;
+  float growth_context;
 };
 
 // As src/ffi.rs asserts on its side.
-static_assert(sizeof(AttentionHandles) == 72 && std::is_standard_layout_v<AttentionHandles>);
+static_assert(sizeof(AttentionHandles) == 80 && std::is_standard_layout_v<AttentionHandles>);
 static_assert(offsetof(AttentionHandles, periods) == 0);
 static_assert(offsetof(AttentionHandles, q_norm) == 8);
 static_assert(offsetof(AttentionHandles, k_norm) == 16);
@@ -60,6 +62,8 @@ static_assert(offsetof(AttentionHandles, scale) == 52);
 static_assert(offsetof(AttentionHandles, rope_scale) == 56);
 static_assert(offsetof(AttentionHandles, rope_magnitude) == 60);
 static_assert(offsetof(AttentionHandles, eps) == 64);
+static_assert(offsetof(AttentionHandles, growth) == 68);
+static_assert(offsetof(AttentionHandles, growth_context) == 72);
 static_assert(sizeof(Handle) == 8 && sizeof(int) == 4 && sizeof(float) == 4);
 static_assert(sizeof(MatrixHandles) == 48 && std::is_standard_layout_v<MatrixHandles>);
 static_assert(offsetof(MatrixHandles, weights) == 0);
@@ -94,7 +98,8 @@ inline AttentionShape shape_of(const AttentionHandles& h, int tokens, int offset
 // Its arrays have been computed.
 inline HeadWeights head_weights_of(const AttentionHandles& h) {
   const auto data = [](Handle handle) { return handle.ctx ? floats(get(handle)) : nullptr; };
-  return {floats(get(h.periods)), h.rope_scale, h.rope_magnitude, data(h.q_norm), data(h.k_norm), h.eps, data(h.sinks)};
+  return {floats(get(h.periods)), h.rope_scale, h.rope_magnitude, data(h.q_norm), data(h.k_norm), h.eps, h.growth,
+          h.growth_context, data(h.sinks)};
 }
 
 inline thread_local std::string last_error;

@@ -399,6 +399,18 @@ void swiglu(const float* gate_up, int width, float* y) {
   }
 }
 
+void clamped_swiglu(const float* gate_up, int width, float limit, float* y) {
+  const float* up = gate_up + width;
+  const Floats most = splat(limit), least = splat(-limit);
+  for (int i = 0; i < width; i += 16) {
+    Floats gate = load<Floats>(gate_up + i), value = load<Floats>(up + i);
+    gate = gate < most ? gate : most;
+    value = value < most ? value : most;
+    value = value > least ? value : least;
+    store(y + i, gate / (1.0f + exp_lanes(-1.702f * gate)) * (value + 1.0f));
+  }
+}
+
 inline void rotate(const float* in, float* out, std::size_t stride, const float* cosines, const float* sines, int half, int width) {
   for (int i = 0; i < half; ++i) {
     const float a = in[i];
@@ -429,8 +441,11 @@ void rope_and_store(const AttentionShape& s, const HeadWeights& w, const float* 
     return static_cast<const float*>(normed);
   };
   float* q_row = q + static_cast<std::size_t>(t) * s.heads * s.head_dim;
+  const float grown = w.growth == 0.0f ? 1.0f : 1.0f + w.growth * std::log(1.0f + std::floor(static_cast<float>(position) / w.growth_context));
   for (int h = 0; h < s.heads; ++h)
     rotate(norm(row + h * s.head_dim, w.q_norm), q_row + h * s.head_dim, 1, cosines, sines, half, s.head_dim);
+  if (grown != 1.0f)
+    for (int i = 0; i < s.heads * s.head_dim; ++i) q_row[i] *= grown;
   row += s.heads * s.head_dim;
   for (int h = 0; h < s.kv_heads; ++h) {
     float* block = keys + (static_cast<std::size_t>(h) * (s.capacity / 16) + position / 16) * s.head_dim * 16 + position % 16;
@@ -507,6 +522,6 @@ void attend(const AttentionShape& s, const float* sink, const float* q, const fl
 } // namespace
 
 extern const Kernels HIVE_CAT(kernels_, HIVE_ISA);
-const Kernels HIVE_CAT(kernels_, HIVE_ISA) = {HIVE_STRING(HIVE_ISA), group_sums, matmul, rms_norm, swiglu, rope_and_store, attend};
+const Kernels HIVE_CAT(kernels_, HIVE_ISA) = {HIVE_STRING(HIVE_ISA), group_sums, matmul, rms_norm, swiglu, clamped_swiglu, rope_and_store, attend};
 
 } // namespace hive

@@ -34,6 +34,8 @@ struct HeadWeights {
   const float* q_norm;   // [head_dim]: RMS norm of each query, before it is rotated
   const float* k_norm;   // the same of each key
   float eps;             // of these norms
+  float growth;          // queries at position p are multiplied by 1 + growth * ln(1 + floor(p / growth_context))
+  float growth_context;
   const float* sinks;    // [heads]: a score that takes its share and adds nothing
 };
 
@@ -59,6 +61,8 @@ struct Kernels {
                  const float* residual, float* y, float* scratch);
   void (*rms_norm)(const float* x, const float* weight, float eps, int width, float* y);
   void (*swiglu)(const float* gate_up, int width, float* y);
+  // The same as gpt-oss has it: both clamped to the limit.
+  void (*clamped_swiglu)(const float* gate_up, int width, float limit, float* y);
   // Rotates token t of qkv: queries to `q`, its key and value into the cache.
   void (*rope_and_store)(const AttentionShape&, const HeadWeights&, const float* qkv, int t, float* q, float* keys, float* values);
   // One head of one token. `scores` holds capacity floats; `sink` is null or the head's.

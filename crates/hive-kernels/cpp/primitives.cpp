@@ -101,7 +101,8 @@ class Attention : public CpuOnly {
     float* values = const_cast<float*>(floats(inputs[2]));
     std::size_t next = 3;
     const auto data = [&](Handle part) { return part.ctx ? floats(inputs[next++]) : nullptr; };
-    HeadWeights weights{data(handles_.periods), handles_.rope_scale, handles_.rope_magnitude, nullptr, nullptr, handles_.eps, nullptr};
+    HeadWeights weights{data(handles_.periods),  handles_.rope_scale,     handles_.rope_magnitude, nullptr, nullptr, handles_.eps,
+                        handles_.growth,         handles_.growth_context, nullptr};
     weights.q_norm = data(handles_.q_norm);
     weights.k_norm = data(handles_.k_norm);
     weights.sinks = data(handles_.sinks);
@@ -115,12 +116,27 @@ class Attention : public CpuOnly {
   AttentionHandles handles_;
 };
 
-class Experts : public CpuOnly {
+struct ExpertHandles {
+  Handle gate_up_bias;
+  Handle down_bias;
+  int count;
+  float limit;
+};
+
+// As src/ffi.rs asserts on its side.
+static_assert(sizeof(ExpertHandles) == 24 && std::is_standard_layout_v<ExpertHandles>);
+static_assert(offsetof(ExpertHandles, gate_up_bias) == 0);
+static_assert(offsetof(ExpertHandles, down_bias) == 8);
+static_assert(offsetof(ExpertHandles, count) == 16);
+static_assert(offsetof(ExpertHandles, limit) == 20);
+
+class PassExperts : public CpuOnly {
  public:
-  Experts(mx::Stream stream, Matrix gate_up, Matrix down, int count) : CpuOnly(stream), gate_up_(gate_up), down_(down), count_(count) {}
+  PassExperts(mx::Stream stream, Matrix gate_up, Matrix down, const ExpertHandles& handles)
+      : CpuOnly(stream), gate_up_(gate_up), down_(down), handles_(handles) {}
   const char* name() const override { return "HiveExperts"; }
 
-  // Inputs: x, picked, shares, and what the matrices point into.
+  // Inputs: x, picked, shares, the biases, if there are any, and what the matrices point into.
   void eval_cpu(const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs) override {
     const float* x = floats(inputs[0]);
     if (inputs[1].dtype() != mx::uint32 || !inputs[1].flags().row_contiguous)
@@ -128,16 +144,20 @@ class Experts : public CpuOnly {
     const std::uint32_t* picked = inputs[1].data<std::uint32_t>();
     const float* shares = floats(inputs[2]);
     const int tokens = inputs[1].shape(0), per_token = inputs[1].shape(1);
+    std::size_t next = 3;
+    const auto bias = [&](Handle part) { return part.ctx ? floats(inputs[next++]) : nullptr; };
+    Experts experts{handles_.count, gate_up_, down_, nullptr, nullptr, handles_.limit};
+    experts.gate_up_bias = bias(handles_.gate_up_bias);
+    experts.down_bias = bias(handles_.down_bias);
     float* y = allocate(outputs[0]);
-    dispatch([=, gate_up = gate_up_, down = down_, count = count_] {
-      pass_experts(gate_up, down, count, x, picked, shares, tokens, per_token, y);
-    });
+    dispatch([=] { pass_experts(experts, x, picked, shares, tokens, per_token, y); });
   }
 
  private:
   Matrix gate_up_;
   Matrix down_;
-  int count_;
+  // Which biases there are, and numbers; the biases themselves are inputs.
+  ExpertHandles handles_;
 };
 
 mx::Stream stream_of(Handle handle) { return *static_cast<mx::Stream*>(handle.ctx); }
@@ -192,14 +212,16 @@ int hive_attention(Handle* out, Handle qkv, Handle keys, Handle values, const At
 }
 
 int hive_experts(Handle* out, Handle x, Handle picked, Handle shares, const MatrixHandles* gate_up, const MatrixHandles* down,
-                 int count, Handle stream) {
+                 const ExpertHandles* experts, Handle stream) {
   return guarded(out, [&] {
     std::vector<mx::array> inputs{get(x), get(picked), get(shares)};
+    for (const Handle& bias : {experts->gate_up_bias, experts->down_bias})
+      if (bias.ctx) inputs.push_back(get(bias));
     for (const MatrixHandles* matrix : {gate_up, down})
       for (const Handle& part : {matrix->weights, matrix->scales, matrix->biases})
         if (part.ctx) inputs.push_back(get(part));
-    const auto experts = std::make_shared<Experts>(stream_of(stream), matrix_of(*gate_up), matrix_of(*down), count);
-    return mx::array(get(x).shape(), mx::float32, experts, std::move(inputs));
+    const auto pass = std::make_shared<PassExperts>(stream_of(stream), matrix_of(*gate_up), matrix_of(*down), *experts);
+    return mx::array(get(x).shape(), mx::float32, pass, std::move(inputs));
   });
 }
 

@@ -138,10 +138,16 @@ Matrix one_of(const Matrix& all, int count, int n) {
   return one;
 }
 
+void add_to_rows(const float* bias, int width, int rows, float* y) {
+  for (int r = 0; r < rows; ++r)
+    for (int i = 0; i < width; ++i) y[static_cast<std::size_t>(r) * width + i] += bias[i];
+}
+
 } // namespace
 
-void pass_experts(const Matrix& gate_up, const Matrix& down, int count, const float* x, const std::uint32_t* picked,
-                  const float* shares, int tokens, int per_token, float* y) {
+void pass_experts(const Experts& experts, const float* x, const std::uint32_t* picked, const float* shares, int tokens,
+                  int per_token, float* y) {
+  const auto& [count, gate_up, down, gate_up_bias, down_bias, limit] = experts;
   const int hidden = gate_up.columns;
   const int inner = down.columns;
   struct Pair {
@@ -174,8 +180,15 @@ void pass_experts(const Matrix& gate_up, const Matrix& down, int count, const fl
       std::memcpy(in + static_cast<std::size_t>(r) * hidden, x + static_cast<std::size_t>(pairs[first + r].token) * hidden,
                   sizeof(float) * hidden);
     multiply(one_of(gate_up, count, expert), in, rows, nullptr, gates);
-    activate(gates, inner, rows, activated);
+    if (gate_up_bias) add_to_rows(gate_up_bias + static_cast<std::size_t>(expert) * 2 * inner, 2 * inner, rows, gates);
+    if (limit > 0.0f) {
+      for (int r = 0; r < rows; ++r)
+        kernels().clamped_swiglu(gates + static_cast<std::size_t>(r) * 2 * inner, inner, limit, activated + static_cast<std::size_t>(r) * inner);
+    } else {
+      activate(gates, inner, rows, activated);
+    }
     multiply(one_of(down, count, expert), activated, rows, nullptr, out);
+    if (down_bias) add_to_rows(down_bias + static_cast<std::size_t>(expert) * hidden, hidden, rows, out);
     for (int r = 0; r < rows; ++r) {
       float* to = y + static_cast<std::size_t>(pairs[first + r].token) * hidden;
       const float* from = out + static_cast<std::size_t>(r) * hidden;

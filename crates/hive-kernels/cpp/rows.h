@@ -17,9 +17,18 @@ void activate(const float* gate_up, int width, int tokens, float* y);
 // nobody's, so whoever holds the same buffers sees nothing change.
 void attend(const AttentionShape& s, const HeadWeights& weights, const float* qkv, float* keys, float* values, float* out);
 
-// Networks of which each row passes a few: gate and up of all experts stacked in one matrix, the ways back in another.
+// Networks of which each row passes a few.
+struct Experts {
+  int count;
+  Matrix gate_up;             // of all of them, stacked
+  Matrix down;
+  const float* gate_up_bias;  // [count][gate_up rows of one], or null
+  const float* down_bias;     // [count][down rows of one], or null
+  float limit;                // of gpt-oss's activation; 0 for silu
+};
+
 // `picked` and `shares` are [tokens][per_token]. A row's sum is in the order of its experts' numbers.
-void pass_experts(const Matrix& gate_up, const Matrix& down, int count, const float* x, const std::uint32_t* picked,
-                  const float* shares, int tokens, int per_token, float* y);
+void pass_experts(const Experts& experts, const float* x, const std::uint32_t* picked, const float* shares, int tokens,
+                  int per_token, float* y);
 
 } // namespace hive

@@ -1,25 +1,32 @@
 //! Networks of which each row passes a few.
 
 use mlx_rs::{Array, Dtype};
+use mlx_sys::mlx_array;
 
 use crate::{KernelError, LANES, PackedMatrix, build, ffi, require};
+
+/// The weights of all experts, one after the other.
+#[derive(Debug, Clone, Copy)]
+pub struct ExpertWeights<'a> {
+    /// How many there are.
+    pub count: usize,
+    /// Gate and up of the first, then of the second, and so on, and what is added to their products.
+    pub gate_up: (&'a PackedMatrix, Option<&'a Array>),
+    /// Their ways back, and what is added.
+    pub down: (&'a PackedMatrix, Option<&'a Array>),
+    /// The limit of gpt-oss's activation; without one, `silu(gate) * up`.
+    pub limit: Option<f32>,
+}
 
 /// Passes each row of `x [n, hidden]` through the experts `picked [n, per_token]`, and adds up what comes out by
 /// `shares [n, per_token]`: `[n, hidden]`. All contiguous; float32, and uint32 for `picked`.
 ///
-/// `gate_up` holds the gate and up of all `count` experts, one expert after the other, and `down` their ways back. A
-/// row's sum is in the order of its experts' numbers.
+/// A row's sum is in the order of its experts' numbers.
 ///
 /// # Errors
 /// The shapes or types do not match.
-pub fn experts(
-    x: &Array,
-    picked: &Array,
-    shares: &Array,
-    gate_up: &PackedMatrix,
-    down: &PackedMatrix,
-    count: usize,
-) -> Result<Array, KernelError> {
+pub fn experts(x: &Array, picked: &Array, shares: &Array, weights: &ExpertWeights<'_>) -> Result<Array, KernelError> {
+    let ExpertWeights { count, gate_up: (gate_up, gate_up_bias), down: (down, down_bias), limit } = *weights;
     require(x.ndim() == 2 && picked.ndim() == 2 && x.dim(0) == picked.dim(0), "experts: rows of x")?;
     require(picked.shape() == shares.shape(), "experts: one share for each that is picked")?;
     require(picked.dtype() == Dtype::Uint32 && shares.dtype() == Dtype::Float32, "experts: types")?;
@@ -32,10 +39,19 @@ pub fn experts(
         && gate_up.maps(hidden, count * 2 * inner)
         && down.maps(inner, count * hidden);
     require(fits, "experts: shapes of the matrices")?;
+    let has = |bias: Option<&Array>, size: usize| bias.is_none_or(|bias| bias.size() == size);
+    require(has(gate_up_bias, count * 2 * inner) && has(down_bias, count * hidden), "experts: size of the biases")?;
+    let none = mlx_array { ctx: std::ptr::null_mut() };
+    let experts = ffi::ExpertHandles {
+        gate_up_bias: gate_up_bias.map_or(none, Array::as_ptr),
+        down_bias: down_bias.map_or(none, Array::as_ptr),
+        count: count as i32,
+        limit: limit.unwrap_or(0.0),
+    };
     let (gate_up, down) = (gate_up.handles(), down.handles());
     let (x, picked, shares) = (x.as_ptr(), picked.as_ptr(), shares.as_ptr());
     // SAFETY: valid handles; shapes are checked above, and the C++ checks contiguity when it evaluates.
     build(|out, stream| unsafe {
-        ffi::hive_experts(out, x, picked, shares, &raw const gate_up, &raw const down, count as i32, stream)
+        ffi::hive_experts(out, x, picked, shares, &raw const gate_up, &raw const down, &raw const experts, stream)
     })
 }

@@ -33,6 +33,18 @@ pub(crate) struct AttentionHandles {
     pub(crate) rope_scale: f32,
     pub(crate) rope_magnitude: f32,
     pub(crate) eps: f32,
+    pub(crate) growth: f32,
+    pub(crate) growth_context: f32,
+}
+
+/// How gate and up of an expert are combined, and what is added to their products; null where there is nothing.
+#[repr(C)]
+pub(crate) struct ExpertHandles {
+    pub(crate) gate_up_bias: mlx_array,
+    pub(crate) down_bias: mlx_array,
+    pub(crate) count: c_int,
+    /// 0 where nothing is clamped.
+    pub(crate) limit: f32,
 }
 
 #[repr(C)]
@@ -68,7 +80,7 @@ const _: () = {
     assert!(offset_of!(MatrixHandles, columns) == 36);
     assert!(offset_of!(MatrixHandles, group) == 40);
     assert!(offset_of!(MatrixHandles, multiple) == 44);
-    assert!(size_of::<AttentionHandles>() == 72);
+    assert!(size_of::<AttentionHandles>() == 80);
     assert!(offset_of!(AttentionHandles, periods) == 0);
     assert!(offset_of!(AttentionHandles, q_norm) == 8);
     assert!(offset_of!(AttentionHandles, k_norm) == 16);
@@ -82,15 +94,22 @@ const _: () = {
     assert!(offset_of!(AttentionHandles, rope_scale) == 56);
     assert!(offset_of!(AttentionHandles, rope_magnitude) == 60);
     assert!(offset_of!(AttentionHandles, eps) == 64);
-    assert!(size_of::<LayerHandles>() == 288);
+    assert!(offset_of!(AttentionHandles, growth) == 68);
+    assert!(offset_of!(AttentionHandles, growth_context) == 72);
+    assert!(size_of::<ExpertHandles>() == 24);
+    assert!(offset_of!(ExpertHandles, gate_up_bias) == 0);
+    assert!(offset_of!(ExpertHandles, down_bias) == 8);
+    assert!(offset_of!(ExpertHandles, count) == 16);
+    assert!(offset_of!(ExpertHandles, limit) == 20);
+    assert!(size_of::<LayerHandles>() == 296);
     assert!(offset_of!(LayerHandles, attention_norm) == 0);
     assert!(offset_of!(LayerHandles, mlp_norm) == 8);
     assert!(offset_of!(LayerHandles, attention) == 16);
-    assert!(offset_of!(LayerHandles, qkv) == 88);
-    assert!(offset_of!(LayerHandles, output) == 136);
-    assert!(offset_of!(LayerHandles, gate_up) == 184);
-    assert!(offset_of!(LayerHandles, down) == 232);
-    assert!(offset_of!(LayerHandles, eps) == 280);
+    assert!(offset_of!(LayerHandles, qkv) == 96);
+    assert!(offset_of!(LayerHandles, output) == 144);
+    assert!(offset_of!(LayerHandles, gate_up) == 192);
+    assert!(offset_of!(LayerHandles, down) == 240);
+    assert!(offset_of!(LayerHandles, eps) == 288);
     assert!(size_of::<SessionHandles>() == 24);
     assert!(offset_of!(SessionHandles, keys) == 0);
     assert!(offset_of!(SessionHandles, values) == 8);
@@ -134,7 +153,7 @@ unsafe extern "C" {
         shares: mlx_array,
         gate_up: *const MatrixHandles,
         down: *const MatrixHandles,
-        count: c_int,
+        experts: *const ExpertHandles,
         stream: mlx_stream,
     ) -> c_int;
     pub(crate) fn hive_layer(

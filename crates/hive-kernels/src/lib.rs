@@ -27,7 +27,7 @@ use mlx_sys::mlx_array;
 pub use at_once::{LayerWeights, SessionRows, head, layer};
 pub use error::KernelError;
 use error::from_mlx;
-pub use experts::experts;
+pub use experts::{ExpertWeights, experts};
 pub use matrix::{Affine, Format, Layout, PackError, PackedMatrix, Packing, Scaling};
 use room::Room;
 
@@ -103,6 +103,8 @@ pub struct HeadWeights<'a> {
     pub norms: Option<(&'a Array, &'a Array, f32)>,
     /// A score for each head that takes its share of attention and adds nothing, `[heads]`.
     pub sinks: Option<&'a Array>,
+    /// Queries at position p are multiplied by `1 + b ln(1 + floor(p / c))`: b and c.
+    pub growth: Option<(f32, f32)>,
 }
 
 impl HeadWeights<'_> {
@@ -123,6 +125,8 @@ impl HeadWeights<'_> {
             rope_scale: shape.rope_scale,
             rope_magnitude: shape.rope_magnitude,
             eps: self.norms.map_or(0.0, |(_, _, eps)| eps),
+            growth: self.growth.map_or(0.0, |(by, _)| by),
+            growth_context: self.growth.map_or(1.0, |(_, context)| context),
         }
     }
 }

@@ -171,7 +171,7 @@ fn attention_agrees_with_mlx_and_does_not_depend_on_chunks() {
     let base = 10_000.0f32;
     let periods: Vec<f32> = (0..head_dim / 2).map(|i| base.powf(2.0 * i as f32 / head_dim as f32)).collect();
     let periods = Array::from_slice(&periods, &[head_dim as i32 / 2]);
-    let weights = HeadWeights { periods: &periods, norms: None, sinks: None };
+    let weights = HeadWeights { periods: &periods, norms: None, sinks: None, growth: None };
     let width = (heads + 2 * kv_heads) * head_dim;
     let qkv = Array::from_slice(&Numbers(11).floats(tokens * width), &[tokens as i32, width as i32]);
 
@@ -351,7 +351,7 @@ fn a_layer_at_once_has_the_bits_of_its_operations() {
     let (attention_norm, mlp_norm) = (norm(1), norm(2));
     let periods: Vec<f32> = (0..head_dim / 2).map(|i| 10_000f32.powf(2.0 * i as f32 / head_dim as f32)).collect();
     let periods = Array::from_slice(&periods, &[head_dim as i32 / 2]);
-    let of_heads = HeadWeights { periods: &periods, norms: None, sinks: None };
+    let of_heads = HeadWeights { periods: &periods, norms: None, sinks: None, growth: None };
     let qkv = quantized((heads + 2 * kv_heads) * head_dim, hidden);
     let output = matrix(hidden, heads * head_dim, Format::F16, 3);
     let gate_up = quantized(2 * inner, hidden);

@@ -7,7 +7,8 @@ mod rope;
 
 pub use error::ConfigError;
 pub use layers::{
-    Activation, AttentionSpec, DenseSpec, Ends, ExpertsSpec, HeadNorms, LayerSpec, NetworkSpec, Norms, Router,
+    Activation, AttentionSpec, DenseSpec, Ends, ExpertsSpec, HeadNorms, LayerSpec, NetworkSpec, Norms, QueryGrowth,
+    Router,
 };
 pub use rope::{Rope, RopeScaling};
 
@@ -49,6 +50,17 @@ pub struct ModelConfig {
     pub tied_embeddings: bool,
     /// Tokens that end an answer.
     pub end_tokens: Vec<u32>,
+    /// Tensors in the files that are not loaded, although they belong to the model.
+    pub unused: Unused,
+}
+
+/// What a model's files hold beside what is computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Unused {
+    /// Parts that read images or sounds.
+    pub senses: bool,
+    /// Layers after the last, which predict further tokens.
+    pub layers: usize,
 }
 
 impl ModelConfig {
@@ -78,6 +90,7 @@ impl ModelConfig {
                 rotated: self.head_dim,
                 head_norms: HeadNorms::None,
                 window: None,
+                query_growth: None,
                 has_sinks: false,
                 is_joined: false,
             },
@@ -145,6 +158,11 @@ impl LayerSpec {
         }
         if *window == Some(0) {
             return value("the window", &0);
+        }
+        if let Some(QueryGrowth { beta, context }) = self.attention.query_growth
+            && !(beta.is_finite() && context.is_finite() && context > 0.0)
+        {
+            return value("the growth of queries", &beta);
         }
         if !self.residual.is_finite() {
             return value("the factor on the residual", &self.residual);

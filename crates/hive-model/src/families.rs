@@ -3,13 +3,18 @@
 //! A family is a function from its keys to the layers' specification (`config/layers.rs`), and a row in the table here.
 //! What is not known is refused by name.
 
+mod gemma;
+mod glm;
+mod gpt_oss;
 mod keys;
 mod llama;
 mod qwen;
 
+use std::borrow::Cow;
+
 use serde_json::Value as Json;
 
-use crate::config::{ConfigError, Ends, LayerSpec, ModelConfig, Rope, RopeScaling};
+use crate::config::{ConfigError, Ends, LayerSpec, ModelConfig, Rope, RopeScaling, Unused};
 use crate::weights::Gguf;
 use crate::weights::gguf::Value;
 use keys::Keys;
@@ -20,20 +25,33 @@ struct Family {
     json: &'static [&'static str],
     /// Its `general.architecture` in GGUF.
     gguf: &'static [&'static str],
+    /// What keys mean that `config.json` may leave out, as JSON.
+    defaults: &'static str,
     /// What its layers are made of. The rest of the configuration has been read and checked.
     layers: fn(&mut ModelConfig, &Keys<'_>) -> Result<Vec<LayerSpec>, ConfigError>,
 }
 
 const FAMILIES: &[Family] = &[
-    Family { json: &["llama", "mistral"], gguf: &["llama", "mistral"], layers: llama::llama },
-    Family { json: &["qwen2"], gguf: &["qwen2"], layers: qwen::qwen2 },
-    Family { json: &["qwen3"], gguf: &["qwen3"], layers: qwen::qwen3 },
-    Family { json: &["qwen3_moe"], gguf: &["qwen3moe"], layers: qwen::qwen3_moe },
-    Family { json: &["mixtral"], gguf: &[], layers: llama::mixtral },
-    Family { json: &["phi3"], gguf: &["phi3"], layers: llama::phi3 },
-    Family { json: &["smollm3"], gguf: &["smollm3"], layers: llama::smollm3 },
-    Family { json: &["granite"], gguf: &["granite"], layers: llama::granite },
-    Family { json: &["olmo2"], gguf: &["olmo2"], layers: llama::olmo2 },
+    Family { json: &["llama", "mistral"], gguf: &["llama", "mistral"], defaults: "{}", layers: llama::llama },
+    Family { json: &["qwen2"], gguf: &["qwen2"], defaults: r#"{"rope_theta": 1e6}"#, layers: qwen::qwen2 },
+    Family { json: &["qwen3"], gguf: &["qwen3"], defaults: "{}", layers: qwen::qwen3 },
+    Family { json: &["qwen3_moe"], gguf: &["qwen3moe"], defaults: "{}", layers: qwen::qwen3_moe },
+    Family { json: &["gpt_oss"], gguf: &[], defaults: "{}", layers: gpt_oss::gpt_oss },
+    Family {
+        json: &["gemma3_text", "gemma3"],
+        gguf: &[],
+        defaults: r#"{"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256, "rms_norm_eps": 1e-6,
+            "vocab_size": 262208, "rope_theta": 1e6, "max_position_embeddings": 131072,
+            "sliding_window": 4096, "query_pre_attn_scalar": 256}"#,
+        layers: gemma::gemma3,
+    },
+    Family { json: &["glm4_moe"], gguf: &[], defaults: "{}", layers: glm::glm4_moe },
+    Family { json: &["ministral3"], gguf: &[], defaults: "{}", layers: llama::ministral3 },
+    Family { json: &["mixtral"], gguf: &[], defaults: r#"{"rope_theta": 1e6}"#, layers: llama::mixtral },
+    Family { json: &["phi3"], gguf: &[], defaults: "{}", layers: llama::phi3 },
+    Family { json: &["smollm3"], gguf: &["smollm3"], defaults: r#"{"rope_theta": 2e6}"#, layers: llama::smollm3 },
+    Family { json: &["granite"], gguf: &["granite"], defaults: "{}", layers: llama::granite },
+    Family { json: &["olmo2"], gguf: &["olmo2"], defaults: "{}", layers: llama::olmo2 },
 ];
 
 fn find(name: &str, names: fn(&Family) -> &'static [&'static str]) -> Result<&'static Family, ConfigError> {
@@ -46,8 +64,10 @@ fn find(name: &str, names: fn(&Family) -> &'static [&'static str]) -> Result<&'s
 impl ModelConfig {
     /// Reads a Hugging Face `config.json`.
     pub fn from_json(json: &Json) -> Result<Self, ConfigError> {
+        let (json, has_senses) = text_part(json);
         let architecture = json["model_type"].as_str().ok_or(ConfigError::Missing("model_type"))?;
         let family = find(architecture, |family| family.json)?;
+        let json = &with_defaults(&json, family.defaults);
         let number = |key: &'static str| json[key].as_u64().map(|n| n as usize).ok_or(ConfigError::Missing(key));
         let heads = number("num_attention_heads")?;
         let hidden = number("hidden_size")?;
@@ -59,6 +79,7 @@ impl ModelConfig {
         if json["rope_traditional"] == true {
             return Err(ConfigError::Unsupported("rope_traditional".to_owned()));
         }
+        let head_dim = number("head_dim").ok().or_else(|| hidden.checked_div(heads)).unwrap_or(0);
         let config = Self {
             architecture: architecture.to_owned(),
             layers: number("num_hidden_layers")?,
@@ -68,14 +89,15 @@ impl ModelConfig {
             intermediate: number("intermediate_size")?,
             heads,
             kv_heads: number("num_key_value_heads").unwrap_or(heads),
-            head_dim: number("head_dim").ok().or_else(|| hidden.checked_div(heads)).unwrap_or(0),
+            head_dim,
             vocabulary: number("vocab_size")?,
             rms_eps: json["rms_norm_eps"].as_f64().ok_or(ConfigError::Missing("rms_norm_eps"))? as f32,
-            rope: rope_from_json(json)?,
+            rope: rope_from_json(json, head_dim)?,
             max_context: number("max_position_embeddings").unwrap_or(2048),
             // Transformers writes the key only if it differs from the family's default; mlx-lm assumes true.
             tied_embeddings: json["tie_word_embeddings"].as_bool().unwrap_or(true),
             end_tokens: token_ids(&json["eos_token_id"]),
+            unused: Unused { senses: has_senses, layers: 0 },
         };
         config.with_layers(family, &Keys::Json(json))
     }
@@ -128,6 +150,7 @@ impl ModelConfig {
             tied_embeddings: true,
             // From the vocabulary; the caller adds them.
             end_tokens: Vec::new(),
+            unused: Unused::default(),
         };
         config.with_layers(family, &Keys::Gguf(gguf, architecture))
     }
@@ -140,9 +163,41 @@ impl ModelConfig {
     }
 }
 
-fn rope_from_json(json: &Json) -> Result<Rope, ConfigError> {
+/// The configuration of the text's part, and whether there are others: models that also read images or sounds have it
+/// in a part of its own.
+fn text_part(json: &Json) -> (Cow<'_, Json>, bool) {
+    let Some(text) = json["text_config"].as_object() else { return (Cow::Borrowed(json), false) };
+    let mut text = text.clone();
+    let outer = ["quantization", "quantization_config", "eos_token_id", "tie_word_embeddings", "vocab_size"];
+    for key in outer.into_iter().filter(|key| !json[*key].is_null()) {
+        text.entry(key).or_insert_with(|| json[key].clone());
+    }
+    text.entry("model_type").or_insert_with(|| json["model_type"].clone());
+    (Cow::Owned(Json::Object(text)), true)
+}
+
+/// Adds what the configuration leaves out.
+fn with_defaults(json: &Json, defaults: &str) -> Json {
+    let mut json = json.clone();
+    let defaults: serde_json::Map<String, Json> = serde_json::from_str(defaults).unwrap_or_default();
+    for (key, value) in defaults {
+        // Newer files have it elsewhere.
+        if key == "rope_theta" && !json["rope_parameters"]["rope_theta"].is_null() {
+            continue;
+        }
+        if json[&key].is_null() {
+            json[&key] = value;
+        }
+    }
+    json
+}
+
+fn rope_from_json(json: &Json, head_dim: usize) -> Result<Rope, ConfigError> {
     // Newer files have theta and scaling together in `rope_parameters`.
     let parameters = if json["rope_parameters"].is_object() { &json["rope_parameters"] } else { &json["rope_scaling"] };
+    // By kind of layer; families that have several read the others.
+    let full = &parameters["full_attention"];
+    let parameters = if full.is_object() { full } else { parameters };
     let real = |value: &Json, key: &'static str| value[key].as_f64().map(|n| n as f32).ok_or(ConfigError::Missing(key));
     let theta = real(json, "rope_theta").or_else(|_| real(parameters, "rope_theta")).unwrap_or(10_000.0);
     let kind = parameters["rope_type"].as_str().or_else(|| parameters["type"].as_str());
@@ -160,6 +215,19 @@ fn rope_from_json(json: &Json) -> Result<Rope, ConfigError> {
             high: real(parameters, "high_freq_factor").unwrap_or(4.0),
             original_context: original(8192.0),
         },
+        Some("longrope" | "su") => {
+            let factors = parameters["long_factor"].as_array().into_iter().flatten();
+            let factors: Vec<f32> = factors.filter_map(Json::as_f64).map(|factor| factor as f32).collect();
+            let rotated = Keys::Json(json).rotated(head_dim);
+            if factors.len() != rotated / 2 {
+                return Err(ConfigError::Value { key: "the number of long_factor", value: factors.len().to_string() });
+            }
+            let own = |key: &'static str| real(json, key);
+            let original = own("original_max_position_embeddings").unwrap_or_else(|_| original(4096.0));
+            let grown = own("max_position_embeddings").unwrap_or(original) / original;
+            let magnitude = if grown <= 1.0 { 1.0 } else { (1.0 + grown.ln() / original.ln()).sqrt() };
+            RopeScaling::LongRope { factors, magnitude }
+        }
         Some("yarn") => {
             let factor = real(parameters, "factor")?;
             let grown = |by: f32| if factor <= 1.0 { 1.0 } else { 0.1 * by * factor.ln() + 1.0 };

@@ -155,7 +155,9 @@ impl ModelFiles {
         let json = read_json(&config_path)?;
         let refuse = |source| OpenError::Config { path: config_path.clone(), source };
         let mut config = ModelConfig::from_json(&json).map_err(refuse)?;
-        let table = QuantizationTable::from_json(&json["quantization"])
+        let quantization = [&json["quantization"], &json["text_config"]["quantization"]];
+        let quantization = quantization.into_iter().find(|table| !table.is_null()).unwrap_or(&Json::Null);
+        let table = QuantizationTable::from_json(quantization)
             .map_err(|mode| refuse(ConfigError::Unsupported(format!("{mode} quantization"))))?;
         // generation_config.json has end-of-turn tokens that config.json often lacks.
         let optional = |name: &str| {
@@ -170,7 +172,8 @@ impl ModelFiles {
         let weights = Weights::Safetensors(SafetensorsFolder::open(path, table)?);
         all_known(path, &weights, &config)?;
         // With an output matrix, the embedding is shared only if the file says so.
-        if json["tie_word_embeddings"] != true && weights.contains("lm_head.weight") {
+        let is_tied = json["tie_word_embeddings"] == true || json["text_config"]["tie_word_embeddings"] == true;
+        if !is_tied && weights.contains("lm_head.weight") {
             config.tied_embeddings = false;
         }
         Ok(Self { path: path.to_owned(), config, weights, tokenizer_config })
@@ -310,6 +313,7 @@ fn identity(config: &ModelConfig) -> String {
         tied_embeddings,
         // They also come from files that are not the model's own.
         end_tokens: _,
+        unused: _,
     } = config;
     let text = format!(
         "ModelConfig {{ architecture: {architecture:?}, layers: {layers}, hidden: {hidden}, intermediate: {intermediate}, \

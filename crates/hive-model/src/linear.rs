@@ -137,6 +137,14 @@ impl Linear {
         }
     }
 
+    /// The packed matrix and its bias.
+    pub(crate) fn packed_with_bias(&self) -> Option<(&PackedMatrix, Option<&Array>)> {
+        match &self.weights {
+            Weights::Packed(matrix) => Some((matrix, self.bias.as_ref())),
+            _ => None,
+        }
+    }
+
     /// `residual + x · Wᵀ`.
     pub(crate) fn forward_onto(&self, residual: &Array, x: &Array) -> Result<Array, ComputeError> {
         match self.packed() {

@@ -16,7 +16,7 @@ use agreement::{Fixture, check};
 use hive_model::Compute;
 
 /// Families that must open. Every other one with a fixture must be refused by name.
-const SUPPORTED: &[&str] = &["llama"];
+const SUPPORTED: &[&str] = &["llama", "qwen2", "qwen3", "qwen3_moe", "mixtral", "phi3", "smollm3", "granite", "olmo2", "gemma3_text", "gemma3", "gpt_oss", "glm4_moe", "ministral3", "mistral3"];
 
 /// Supported families that the fast kernels cannot compute.
 const PLAIN_ONLY: &[&str] = &[];
@@ -36,7 +36,7 @@ macro_rules! families {
     };
 }
 
-families! { llama qwen2 qwen3 qwen3_moe mixtral gemma3_text gemma3 gpt_oss }
+families! { llama qwen2 qwen3 qwen3_moe mixtral gemma3_text gemma3 gpt_oss phi3 smollm3 granite olmo2 mistral3 ministral3 glm4_moe glm4_moe_lite deepseek_v3 }
 
 fn agrees_or_is_refused(family: &str) {
     let fixture = Fixture::read(family);

@@ -140,7 +140,10 @@ fn a_tensor_that_no_llama_has_is_named() {
         "token_types.weight",
     ] {
         let message = opened(&with_tensors(&[], &[(name, 0, 1, &one)])).unwrap_err();
-        assert!(message.contains(&format!("a tensor \"{name}\" that models of its architecture do not have")), "{message}");
+        assert!(
+            message.contains(&format!("a tensor \"{name}\" that models of its architecture do not have")),
+            "{message}"
+        );
     }
 }
 

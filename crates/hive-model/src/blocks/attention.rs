@@ -6,7 +6,7 @@ use mlx_rs::ops::indexing::IndexOp;
 use mlx_rs::{Array, ops};
 
 use super::norm::{Norm, vector};
-use crate::config::{AttentionSpec, HeadNorms, ModelConfig, Rope};
+use crate::config::{AttentionSpec, HeadNorms, ModelConfig, QueryGrowth, Rope};
 use crate::error::{ComputeError, LoadError};
 use crate::kv::{LayerCache, PlainCache};
 use crate::linear::{Arithmetic, Linear, Projection};
@@ -27,6 +27,7 @@ pub(super) struct Attention {
     /// The norms of queries and of keys.
     norms: Option<[Norm; 2]>,
     sinks: Option<Array>,
+    growth: Option<QueryGrowth>,
 }
 
 /// The projections: queries, keys and values; and the output.
@@ -98,6 +99,7 @@ impl Attention {
             periods: array(&special.unwrap_or_else(plain)),
             head_norms: spec.head_norms,
             norms,
+            growth: spec.query_growth,
             sinks: if spec.has_sinks { Some(vector(weights, &sinks, spec.heads, arithmetic)?) } else { None },
         })
     }
@@ -144,6 +146,7 @@ impl Attention {
             periods: &self.periods,
             norms: each.map(|[q, k]| (&q.weight, &k.weight, q.eps)),
             sinks: self.sinks.as_ref(),
+            growth: self.growth.map(|QueryGrowth { beta, context }| (beta, context)),
         }
     }
 
@@ -224,6 +227,20 @@ impl Attention {
         Ok(rotate(heads, rotated as i32, self.base, rope_scale)?)
     }
 
+    /// Multiplies queries by what they grow with their positions, where a model does that.
+    fn grown(
+        &self,
+        queries: Array,
+        positions: impl FnOnce() -> Vec<f32>,
+        shape: &[i32],
+    ) -> Result<Array, ComputeError> {
+        let Some(QueryGrowth { beta, context }) = self.growth else { return Ok(queries) };
+        let factors: Vec<f32> =
+            positions().into_iter().map(|position| 1.0 + beta * (1.0 + (position / context).floor()).ln()).collect();
+        let factors = Array::from_slice(&factors, shape).as_dtype(queries.dtype())?;
+        Ok(queries.multiply(factors)?)
+    }
+
     /// Attention of one session on MLX's kernels, `[n, (heads + 2 kv_heads) head_dim] -> [n, heads head_dim]`.
     fn attend(&self, qkv: &Array, offset: usize, cache: &mut PlainCache) -> Result<Array, ComputeError> {
         let AttentionShape { heads, kv_heads, head_dim, scale, .. } = self.shape;
@@ -240,6 +257,8 @@ impl Attention {
             })
         };
         let queries = rope(turned(self.heads(split(0, heads)?, 0)?)?)?;
+        let positions = || (offset..offset + n as usize).map(|position| position as f32).collect();
+        let queries = self.grown(queries, positions, &[1, 1, n, 1])?;
         let keys = rope(turned(self.heads(split(heads, kv_heads)?, 1)?)?)?;
         let values = turned(split(heads + kv_heads, kv_heads)?)?;
         let (keys, values) = cache.update(&keys, &values, offset)?;
@@ -299,6 +318,8 @@ impl Attention {
             })
         };
         let queries = rope(self.heads(split(0, heads)?, 0)?)?;
+        let positions = || spans.iter().map(|span| span.offset as f32).collect();
+        let queries = self.grown(queries, positions, &[n, 1, 1, 1])?;
         let keys = rope(self.heads(split(heads, kv_heads)?, 1)?)?;
         let values = split(heads + kv_heads, kv_heads)?;
         let mut outputs = Vec::with_capacity(spans.len());

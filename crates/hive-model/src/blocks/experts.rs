@@ -3,6 +3,7 @@
 //! On the fast kernels, a row's result is the sum over its experts in the order of their numbers, whatever else is in
 //! the batch.
 
+use hive_kernels::ExpertWeights;
 use mlx_rs::ops::indexing::IndexOp;
 use mlx_rs::{Array, Dtype, ops};
 
@@ -21,8 +22,9 @@ pub(super) struct Experts {
     router: Linear,
     /// Of the scores, by expert; decides only which experts are picked.
     correction: Option<Array>,
-    /// Of all experts: gate and up of the first, then of the second, and so on.
-    gate_up: Linear,
+    /// Of all experts: gate and up of the first, then of the second, and so on; or all gates, and all ups, if they are
+    /// stored in different formats.
+    gate_up: Vec<Linear>,
     down: Linear,
     gate: Gate,
     shared: Option<Dense>,
@@ -31,7 +33,7 @@ pub(super) struct Experts {
 
 struct Matrices<'a> {
     router: FileMatrix<'a>,
-    gate_up: Vec<FileMatrix<'a>>,
+    gate_up: Vec<Vec<FileMatrix<'a>>>,
     down: Vec<FileMatrix<'a>>,
 }
 
@@ -43,7 +45,7 @@ fn matrices<'a>(
 ) -> Result<Matrices<'a>, TensorError> {
     let ExpertsSpec { count, intermediate, .. } = *spec;
     let all = |part: usize, rows: usize, columns: usize| -> Result<Vec<FileMatrix<'a>>, TensorError> {
-        let joined = format!("{prefix}.switch_mlp.{}", ["gate_proj", "up_proj", "down_proj"][part]);
+        let joined = format!("{prefix}.{}.{}", spec.stacked, ["gate_proj", "up_proj", "down_proj"][part]);
         if weights.contains(&format!("{joined}.weight")) {
             return weights.stacked_matrices(&joined, count, rows, columns);
         }
@@ -52,11 +54,22 @@ fn matrices<'a>(
         (0..count).map(one).collect()
     };
     let (gates, ups) = (all(0, intermediate, hidden)?, all(1, intermediate, hidden)?);
+    let together = |(gate, up): (&FileMatrix<'a>, &FileMatrix<'a>)| gate.format() == up.format();
+    let gate_up = if gates.iter().zip(&ups).all(together) {
+        vec![gates.into_iter().zip(ups).flat_map(|(gate, up)| [gate, up]).collect()]
+    } else {
+        vec![gates, ups]
+    };
     Ok(Matrices {
         router: weights.file_matrix(&format!("{prefix}.{}", spec.router_name), count, hidden)?,
-        gate_up: gates.into_iter().zip(ups).flat_map(|(gate, up)| [gate, up]).collect(),
+        gate_up,
         down: all(2, hidden, intermediate)?,
     })
+}
+
+/// The fast kernel wants gate and up in one format, and what does not suit it is all on MLX's.
+fn stacked(arithmetic: Arithmetic, parts: usize) -> Arithmetic {
+    Arithmetic { fast: arithmetic.fast && parts == 1, ..arithmetic }
 }
 
 fn shared(spec: &ExpertsSpec) -> Option<DenseSpec> {
@@ -83,8 +96,11 @@ impl Experts {
             } else {
                 None
             },
-            gate_up: Linear::load_stacked(&gate_up, spec.count, arithmetic)?,
-            down: Linear::load_stacked(&down, spec.count, arithmetic)?,
+            gate_up: gate_up
+                .iter()
+                .map(|part| Linear::load_stacked(part, spec.count, stacked(arithmetic, gate_up.len())))
+                .collect::<Result<_, _>>()?,
+            down: Linear::load_stacked(&down, spec.count, stacked(arithmetic, gate_up.len()))?,
             gate: Gate::new(spec.activation, spec.intermediate, arithmetic),
             shared: shared.transpose()?,
             spec: spec.clone(),
@@ -104,8 +120,11 @@ impl Experts {
         let of_shared = format!("{prefix}.shared_experts");
         let shared = shared(spec).map(|shared| Dense::bytes_of(weights, &of_shared, hidden, &shared, arithmetic));
         Ok(Linear::bytes_of(&[router], arithmetic)
-            + Linear::bytes_of_stacked(&gate_up, spec.count, arithmetic)
-            + Linear::bytes_of_stacked(&down, spec.count, arithmetic)
+            + gate_up
+                .iter()
+                .map(|part| Linear::bytes_of_stacked(part, spec.count, stacked(arithmetic, gate_up.len())))
+                .sum::<u64>()
+            + Linear::bytes_of_stacked(&down, spec.count, stacked(arithmetic, gate_up.len()))
             + correction as u64
             + shared.transpose()?.unwrap_or(0))
     }
@@ -114,23 +133,36 @@ impl Experts {
     pub(super) fn bytes(&self) -> usize {
         let correction = self.correction.as_ref().map_or(0, Array::nbytes);
         let shared = self.shared.as_ref().map_or(0, Dense::bytes);
-        self.router.bytes() + correction + self.gate_up.bytes() + self.down.bytes() + shared
+        let gate_up: usize = self.gate_up.iter().map(Linear::bytes).sum();
+        self.router.bytes() + correction + gate_up + self.down.bytes() + shared
     }
 
     /// `[n, hidden] -> [n, hidden]`.
     pub(super) fn forward(&self, x: &Array) -> Result<Array, ComputeError> {
         let (picked, shares) = self.route(&self.router.forward(x)?)?;
-        let y = match (self.gate_up.packed(), self.down.packed()) {
-            (Some(gate_up), Some(down)) if self.spec.activation == Activation::Silu => {
+        let y = match self.packed() {
+            Some(weights) => {
                 let shares = shares.as_dtype(Dtype::Float32)?.contiguous()?;
-                hive_kernels::experts(x, &picked.contiguous()?, &shares, gate_up, down, self.spec.count)?
+                hive_kernels::experts(x, &picked.contiguous()?, &shares, &weights)?
             }
-            _ => self.gathered(x, &picked, &shares)?,
+            None => self.gathered(x, &picked, &shares)?,
         };
         match &self.shared {
             Some(shared) => Ok(y.add(shared.forward(x)?)?),
             None => Ok(y),
         }
+    }
+
+    /// The experts for the fast kernel, if it supports them.
+    fn packed(&self) -> Option<ExpertWeights<'_>> {
+        let [gate_up] = self.gate_up.as_slice() else { return None };
+        let limit = match self.spec.activation {
+            Activation::Silu => None,
+            Activation::Clamped { limit } => Some(limit),
+            Activation::Gelu => return None,
+        };
+        let (gate_up, down) = (gate_up.packed_with_bias()?, self.down.packed_with_bias()?);
+        Some(ExpertWeights { count: self.spec.count, gate_up, down, limit })
     }
 
     /// The experts of each row, `[n, per_token]`, and their shares, from scores `[n, count]`.
@@ -178,7 +210,9 @@ impl Experts {
         } else {
             (x.reshape(&[n, 1, 1, hidden])?, picked.clone(), None)
         };
-        let gate_up = self.gate_up.gather(&rows, &experts, sorts)?;
+        let parts =
+            self.gate_up.iter().map(|part| part.gather(&rows, &experts, sorts)).collect::<Result<Vec<_>, _>>()?;
+        let gate_up = if let [one] = parts.as_slice() { one.clone() } else { ops::concatenate(&parts, -1)? };
         let y = self.down.gather(&self.gate.forward(&gate_up)?, &experts, sorts)?;
         let y = match back {
             Some(back) => y.take_axis(&back, 0)?,

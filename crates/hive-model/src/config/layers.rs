@@ -48,10 +48,21 @@ pub struct AttentionSpec {
     pub head_norms: HeadNorms,
     /// How many tokens a token attends to, itself included, if not to all.
     pub window: Option<usize>,
+    /// How queries grow with their position, if they do.
+    pub query_growth: Option<QueryGrowth>,
     /// Whether each head has a score that takes its share of attention and adds nothing.
     pub has_sinks: bool,
     /// Whether queries, keys and values are one matrix in the file, `qkv_proj`.
     pub is_joined: bool,
+}
+
+/// How queries grow with their position p: by `1 + beta ln(1 + floor(p / context))`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct QueryGrowth {
+    /// How fast they grow.
+    pub beta: f32,
+    /// Positions up to which they do not.
+    pub context: f32,
 }
 
 /// Norms of queries and keys before they are rotated.
@@ -116,6 +127,8 @@ pub struct ExpertsSpec {
     pub module: &'static str,
     /// The router's name in the module.
     pub router_name: &'static str,
+    /// The name of the matrices of all experts in the module, where each is one tensor.
+    pub stacked: &'static str,
     /// A network that every token passes as well, and its width inside.
     pub shared: Option<usize>,
 }
@@ -226,8 +239,9 @@ impl ExpertsSpec {
         if part == self.router_name {
             return true;
         }
-        if let Some(part) = part.strip_prefix("switch_mlp.") {
-            return GATED.contains(&part);
+        let of_all = part.strip_prefix(self.stacked).and_then(|rest| rest.strip_prefix('.'));
+        if of_all.is_some_and(|part| GATED.contains(&part)) {
+            return true;
         }
         if let Some(part) = part.strip_prefix("shared_experts.") {
             return self.shared.is_some() && GATED.contains(&part);

@@ -45,6 +45,13 @@ pub enum RopeScaling {
         /// Whether the ramp begins and ends at whole dimensions.
         truncate: bool,
     },
+    /// Each period is multiplied by a factor of its own, and what is rotated grows a little.
+    LongRope {
+        /// The factors, of long contexts: as in mlx-lm, also where the context is short.
+        factors: Vec<f32>,
+        /// Factor on what is rotated.
+        magnitude: f32,
+    },
     /// Each period is multiplied by a factor of its own (GGUF stores Llama 3's scaling like this).
     Factors(Vec<f32>),
 }
@@ -59,6 +66,7 @@ impl RopeScaling {
             Self::Yarn { factor, fast, slow, original_context, magnitude, truncate: _ } => {
                 vec![*factor, *fast, *slow, *original_context, *magnitude]
             }
+            Self::LongRope { factors, magnitude } => factors.iter().chain([magnitude]).copied().collect(),
             Self::Factors(factors) => factors.clone(),
         }
     }
@@ -70,7 +78,9 @@ impl Rope {
         let plain = self.plain_periods(rotated);
         match &self.scaling {
             RopeScaling::None | RopeScaling::Linear { .. } => None,
-            RopeScaling::Factors(factors) => Some(plain.iter().zip(factors).map(|(p, f)| p * f).collect()),
+            RopeScaling::Factors(factors) | RopeScaling::LongRope { factors, .. } => {
+                Some(plain.iter().zip(factors).map(|(p, f)| p * f).collect())
+            }
             RopeScaling::Llama3 { factor, low, high, original_context } => {
                 let stretch = |&period: &f32| {
                     let wavelength = 2.0 * std::f32::consts::PI * period;
@@ -123,7 +133,7 @@ impl Rope {
     /// The factor by which what is rotated is multiplied.
     pub(crate) fn magnitude(&self) -> f32 {
         match self.scaling {
-            RopeScaling::Yarn { magnitude, .. } => magnitude,
+            RopeScaling::Yarn { magnitude, .. } | RopeScaling::LongRope { magnitude, .. } => magnitude,
             _ => 1.0,
         }
     }

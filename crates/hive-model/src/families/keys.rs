@@ -71,6 +71,22 @@ impl Keys<'_> {
         }
     }
 
+    /// A number beside the rotation's in `config.json`.
+    pub(crate) fn rope_number(&self, key: &str) -> Option<f32> {
+        match self {
+            Self::Json(keys) => keys["rope_parameters"][key].as_f64().map(|number| number as f32),
+            Self::Gguf(..) => None,
+        }
+    }
+
+    /// The kinds of the layers' attention in `config.json`, if it names them.
+    pub(crate) fn kinds(&self) -> Vec<&str> {
+        match self {
+            Self::Json(keys) => keys["layer_types"].as_array().into_iter().flatten().filter_map(Json::as_str).collect(),
+            Self::Gguf(..) => Vec::new(),
+        }
+    }
+
     /// Refuses another activation than this; files may leave it out.
     pub(crate) fn has_activation(&self, wanted: &[&str]) -> Result<(), ConfigError> {
         for key in ["hidden_act", "hidden_activation"] {
@@ -111,7 +127,7 @@ impl Keys<'_> {
                 return Ok(vec![window; layers]);
             }
         };
-        let kinds: Vec<&str> = json["layer_types"].as_array().into_iter().flatten().filter_map(Json::as_str).collect();
+        let kinds = self.kinds();
         if let Some(kind) = kinds.iter().find(|kind| !matches!(**kind, "full_attention" | "sliding_attention")) {
             return Err(ConfigError::Unsupported(format!("{kind} layers")));
         }

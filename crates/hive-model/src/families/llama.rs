@@ -3,7 +3,7 @@
 
 use super::keys::Keys;
 use crate::config::{
-    Activation, ConfigError, ExpertsSpec, HeadNorms, LayerSpec, ModelConfig, NetworkSpec, Norms, Router,
+    Activation, ConfigError, ExpertsSpec, HeadNorms, LayerSpec, ModelConfig, NetworkSpec, Norms, QueryGrowth, Router,
 };
 
 /// `llama`, `mistral`: windows where the configuration has them.
@@ -35,6 +35,7 @@ pub(super) fn mixtral(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Vec<L
         router: Router::Softmax { normalized: true },
         module: "block_sparse_moe",
         router_name: "gate",
+        stacked: "switch_mlp",
         shared: None,
     };
     let layer = |window| {
@@ -87,6 +88,21 @@ pub(super) fn phi3(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Vec<Laye
         layer
     };
     Ok(keys.windows(config.layers)?.into_iter().map(layer).collect())
+}
+
+/// `ministral3`: windows where the configuration has them, and queries that grow with their position.
+pub(super) fn ministral3(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Vec<LayerSpec>, ConfigError> {
+    keys.has_activation(&["silu"])?;
+    let beta = keys.rope_number("llama_4_scaling_beta").filter(|beta| *beta != 0.0);
+    let context = keys.rope_number("original_max_position_embeddings").unwrap_or(8192.0);
+    let windows = if keys.kinds().is_empty() { vec![None; config.layers] } else { keys.windows(config.layers)? };
+    let layer = |window| {
+        let mut layer = config.plain_layer();
+        layer.attention.window = window;
+        layer.attention.query_growth = beta.map(|beta| QueryGrowth { beta, context });
+        layer
+    };
+    Ok(windows.into_iter().map(layer).collect())
 }
 
 /// `olmo2`: norms after each half instead of before, and over all queries and keys.

@@ -38,6 +38,7 @@ pub(super) fn qwen3_moe(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Vec
         router: Router::Softmax { normalized: keys.flag("norm_topk_prob").unwrap_or(true) },
         module: "mlp",
         router_name: "gate",
+        stacked: "switch_mlp",
         shared: None,
     };
     let step = keys.number(("decoder_sparse_step", "")).unwrap_or(1).max(1);

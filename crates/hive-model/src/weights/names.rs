@@ -3,6 +3,8 @@
 //! A tensor that is not computed with changes the model's output. So a file with an unknown tensor is refused: norms of
 //! queries and keys, a second norm, scales of a foreign quantization.
 
+use std::borrow::Cow;
+
 use crate::config::ModelConfig;
 
 /// Parts of an affine-quantized matrix beside its weights.
@@ -10,7 +12,15 @@ const QUANTIZED: [&str; 2] = ["scales", "biases"];
 
 /// Whether a tensor is one that this model computes with, or one that makes no difference.
 pub(crate) fn is_known(name: &str, config: &ModelConfig) -> bool {
-    is_computed(name, config) || is_ignorable(name)
+    is_computed(name, config) || is_ignorable(name, config)
+}
+
+/// A tensor's name as in a model of text alone, of which the text's part of another model is one.
+pub(crate) fn of_text(name: &str) -> Cow<'_, str> {
+    if let Some(rest) = name.strip_prefix("model.language_model.") {
+        return format!("model.{rest}").into();
+    }
+    name.strip_prefix("language_model.").unwrap_or(name).into()
 }
 
 /// Whether this model computes with the tensor.
@@ -34,9 +44,30 @@ pub(crate) fn is_computed(name: &str, config: &ModelConfig) -> bool {
     }
 }
 
-/// Tensors that follow from the configuration, or that predict further tokens.
-fn is_ignorable(name: &str) -> bool {
-    name.ends_with("rotary_emb.inv_freq") || name.starts_with("mtp.") || name.starts_with("model.mtp.")
+/// Modules that read images and sounds.
+const SENSES: [&str; 8] = [
+    "vision_tower.",
+    "vision_model.",
+    "visual.",
+    "audio_tower.",
+    "multi_modal_projector.",
+    "model.vision_tower.",
+    "model.visual.",
+    "model.multi_modal_projector.",
+];
+
+/// Tensors that follow from the configuration, that predict further tokens, or that read images and sounds.
+fn is_ignorable(name: &str, config: &ModelConfig) -> bool {
+    let is_after_the_last = || {
+        let number = name.strip_prefix("model.layers.").and_then(|rest| rest.split_once('.'));
+        let layer = number.and_then(|(number, _)| number.parse::<usize>().ok());
+        layer.is_some_and(|layer| (config.layers..config.layers + config.unused.layers).contains(&layer))
+    };
+    name.ends_with("rotary_emb.inv_freq")
+        || name.starts_with("mtp.")
+        || name.starts_with("model.mtp.")
+        || config.unused.senses && SENSES.iter().any(|module| name.starts_with(module))
+        || is_after_the_last()
 }
 
 #[cfg(test)]

@@ -41,6 +41,7 @@ impl SafetensorsFolder {
         let mut left = MAX_HEADERS_BYTES;
         for file in parts(path)? {
             for (name, entry) in read_header(file.clone(), &mut left)? {
+                let name = names::of_text(&name).into_owned();
                 if let Some(other) = tensors.insert(name.clone(), entry) {
                     return Err(FolderError::Twice { name, file, other: other.file.0.clone() });
                 }

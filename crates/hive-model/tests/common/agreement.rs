@@ -157,7 +157,7 @@ fn options(logprobs: Option<u8>) -> SessionOptions {
 
 /// Every cut of the layers into one, two or three stages.
 fn cuts(layers: usize) -> Vec<Vec<Range<usize>>> {
-    let whole = std::iter::once(vec![0..layers]).collect::<Vec<_>>();
+    let whole = vec![std::iter::once(0..layers).collect::<Vec<_>>()];
     let two = (1..layers).map(|at| vec![0..at, at..layers]);
     let three = (1..layers).flat_map(|a| (a + 1..layers).map(move |b| vec![0..a, a..b, b..layers]));
     whole.into_iter().chain(two).chain(three).collect()

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use crate::weights::names::of_text;
+
 /// The quantization of one matrix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub struct Quantization {
@@ -31,8 +33,10 @@ impl QuantizationTable {
             return Err(mode.to_owned());
         }
         let overrides = value.as_object().into_iter().flatten().filter_map(|(name, entry)| match entry {
-            serde_json::Value::Bool(false) => Some((name.clone(), None)),
-            serde_json::Value::Object(_) => Some((name.clone(), serde_json::from_value(entry.clone()).ok())),
+            serde_json::Value::Bool(false) => Some((of_text(name).into_owned(), None)),
+            serde_json::Value::Object(_) => {
+                Some((of_text(name).into_owned(), serde_json::from_value(entry.clone()).ok()))
+            }
             _ => None,
         });
         Ok(Self { default: serde_json::from_value(value.clone()).ok(), overrides: overrides.collect() })

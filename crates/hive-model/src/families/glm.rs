@@ -1,0 +1,44 @@
+//! GLM 4.5, 4.6 and 4.7: experts beside one that every token passes, picked by sigmoid; half of each head is rotated.
+
+use super::keys::Keys;
+use crate::config::{Activation, ConfigError, ExpertsSpec, HeadNorms, LayerSpec, ModelConfig, NetworkSpec, Router};
+
+/// `glm4_moe`.
+pub(super) fn glm4_moe(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Vec<LayerSpec>, ConfigError> {
+    keys.has_activation(&["silu"])?;
+    config.unused.layers = 1;
+    let intermediate = keys.required(("moe_intermediate_size", "expert_feed_forward_length"))?;
+    let shared = keys.number(("n_shared_experts", "expert_shared_count")).filter(|count| *count > 0);
+    let experts = ExpertsSpec {
+        count: keys.required(("n_routed_experts", "expert_count"))?,
+        per_token: keys.required(("num_experts_per_tok", "expert_used_count"))?,
+        intermediate,
+        activation: Activation::Silu,
+        router: Router::Sigmoid {
+            normalized: keys.flag("norm_topk_prob").unwrap_or(true),
+            scale: keys.real(("routed_scaling_factor", "expert_weights_scale")).unwrap_or(1.0),
+            groups: keys.number(("n_group", "expert_group_count")).unwrap_or(1),
+            picked_groups: keys.number(("topk_group", "expert_group_used_count")).unwrap_or(1),
+        },
+        module: "mlp",
+        router_name: "gate",
+        stacked: "switch_mlp",
+        shared: match shared {
+            Some(count) => Some(intermediate.checked_mul(count).ok_or(ConfigError::Missing("n_shared_experts"))?),
+            None => None,
+        },
+    };
+    let dense = keys.number(("first_k_dense_replace", "leading_dense_block_count")).unwrap_or(1);
+    let rotated = keys.rotated(config.head_dim);
+    let has_norms = keys.flag("use_qk_norm").unwrap_or(false);
+    let layer = |index: usize| {
+        let mut layer = config.plain_layer();
+        layer.attention.rotated = rotated;
+        layer.attention.head_norms = if has_norms { HeadNorms::Each } else { HeadNorms::None };
+        if index >= dense {
+            layer.network = NetworkSpec::Experts(experts.clone());
+        }
+        layer
+    };
+    Ok((0..config.layers).map(layer).collect())
+}
