@@ -36,7 +36,10 @@ macro_rules! families {
     };
 }
 
-families! { llama qwen2 qwen3 qwen3_moe mixtral gemma3_text gemma3 gpt_oss }
+families! {
+    llama qwen2 qwen3 qwen3_moe mixtral gemma3_text gemma3 gpt_oss
+    phi3 smollm3 granite olmo2 ministral3 mistral3 glm4_moe glm4_moe_lite deepseek_v3
+}
 
 fn agrees_or_is_refused(family: &str) {
     let fixture = Fixture::read(family);
