@@ -39,6 +39,7 @@ macro_rules! families {
 families! {
     llama qwen2 qwen3 qwen3_moe mixtral gemma3_text gemma3 gpt_oss
     phi3 smollm3 granite olmo2 ministral3 mistral3 glm4_moe glm4_moe_lite deepseek_v3
+    qwen3_next qwen3_5 qwen3_5_moe gemma4_text gemma4
 }
 
 fn agrees_or_is_refused(family: &str) {
@@ -46,7 +47,8 @@ fn agrees_or_is_refused(family: &str) {
     let mut is_fast = false;
     for variant in fixture.variants() {
         let folder = tempfile::tempdir().unwrap();
-        formula::write(variant, folder.path());
+        let digest = formula::write(variant, folder.path());
+        assert_eq!(digest, variant["sha256"], "{}: the weights are not those of mlx-lm", variant["name"]);
         match hive_model::ModelFiles::open(folder.path()) {
             Ok(files) if SUPPORTED.contains(&family) => {
                 is_fast |= check(&files, variant).iter().any(|agreement| agreement.compute == Compute::Fast);
