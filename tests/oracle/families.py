@@ -54,6 +54,16 @@ def kind_of(name, array, module):
     return f"float {spread} {1 if part == 'layer_scalar' else 0}"
 
 
+def uncut(config):
+    """Boundaries between layers at which a model cannot be cut: a later layer uses an earlier one's keys and values."""
+    text_config = config.get("text_config", config)
+    shared = text_config.get("num_kv_shared_layers", 0)
+    kinds = text_config.get("layer_types", [])
+    own = len(kinds) - shared
+    source = {kind: layer for layer, kind in enumerate(kinds[:own])} if shared else {}
+    return [at for at in range(1, len(kinds)) if any(source[kind] < at for kind in kinds[max(at, own) :] if shared)]
+
+
 def short(number):
     return str(np.float32(number)).removesuffix(".0")
 
@@ -126,7 +136,7 @@ def answered(name, config, kinds, unused):
         with tempfile.TemporaryDirectory() as folder:
             folder = Path(folder)
             (folder / "config.json").write_text(json.dumps(config))
-            formula.write(folder, seed, tensors)
+            digest = formula.write(folder, seed, tensors)
             decoded, rows, apart = run(folder, prompt)
         answer = np.sort(np.array(rows[PROMPT - 1 :]), axis=-1)
         gap = (answer[:, -1] - answer[:, -2]).min() / np.abs(rows).max()
@@ -141,6 +151,8 @@ def answered(name, config, kinds, unused):
                 "tokens": prompt,
                 "decoded": decoded,
                 "logits": picked,
+                "uncut": uncut(config),
+                "sha256": digest,
             }, gap, apart, np.abs(rows).max()
     assert best, f"{name}: no seed of {SEEDS} separates the tokens"
     distinct, variant, gap, apart, largest = best
@@ -162,7 +174,7 @@ def text(family, variants):
     joined = lambda rows: ",\n".join(f"   {row}" for row in rows)
     parts = []
     for variant in variants:
-        fields = [f"  {compact(k)}: {compact(variant[k])}" for k in ["name", "seed", "config", "tokens", "decoded"]]
+        fields = [f"  {compact(k)}: {compact(variant[k])}" for k in ["name", "seed", "config", "uncut", "sha256", "tokens", "decoded"]]
         fields.append(f'  "tensors": [\n{joined(map(compact, variant["tensors"]))}\n  ]')
         logits = joined(f"{compact(at)}: {compact(row)}" for at, row in variant["logits"].items())
         fields.append(f'  "logits": {{\n{logits}\n  }}')

@@ -10,6 +10,7 @@ crates/hive-model/tests/common/formula.rs computes the same bits. The kinds:
     nvfp4                         4-bit floats, an 8-bit float for 16 of them
 """
 
+import hashlib
 import math
 
 import mlx.core as mx
@@ -85,7 +86,12 @@ def made(seed, name, shape, kind):
 
 
 def write(folder, seed, tensors):
+    """Writes the weights of a folder, and returns a digest of their names and bits."""
     arrays = {}
     for name, shape, kind in tensors:
         arrays.update(made(seed, name, shape, kind))
     mx.save_safetensors(str(folder / "model.safetensors"), arrays, metadata={"format": "mlx"})
+    hasher = hashlib.sha256()
+    for name in sorted(arrays):
+        hasher.update(name.encode() + np.array(arrays[name]).tobytes())
+    return hasher.hexdigest()

@@ -16,7 +16,10 @@ use agreement::{Fixture, check};
 use hive_model::Compute;
 
 /// Families that must open. Every other one with a fixture must be refused by name.
-const SUPPORTED: &[&str] = &["llama", "qwen2", "qwen3", "qwen3_moe", "mixtral", "phi3", "smollm3", "granite", "olmo2", "gemma3_text", "gemma3", "gpt_oss", "glm4_moe", "ministral3", "mistral3"];
+const SUPPORTED: &[&str] = &[
+    "llama", "qwen2", "qwen3", "qwen3_moe", "mixtral", "gemma3_text", "gemma3", "gpt_oss", "phi3", "smollm3", "granite", "olmo2",
+    "ministral3", "mistral3", "glm4_moe",
+];
 
 /// Supported families that the fast kernels cannot compute.
 const PLAIN_ONLY: &[&str] = &[];
@@ -36,14 +39,19 @@ macro_rules! families {
     };
 }
 
-families! { llama qwen2 qwen3 qwen3_moe mixtral gemma3_text gemma3 gpt_oss phi3 smollm3 granite olmo2 mistral3 ministral3 glm4_moe glm4_moe_lite deepseek_v3 }
+families! {
+    llama qwen2 qwen3 qwen3_moe mixtral gemma3_text gemma3 gpt_oss
+    phi3 smollm3 granite olmo2 ministral3 mistral3 glm4_moe glm4_moe_lite deepseek_v3
+    qwen3_next qwen3_5 qwen3_5_moe gemma4_text gemma4
+}
 
 fn agrees_or_is_refused(family: &str) {
     let fixture = Fixture::read(family);
     let mut is_fast = false;
     for variant in fixture.variants() {
         let folder = tempfile::tempdir().unwrap();
-        formula::write(variant, folder.path());
+        let digest = formula::write(variant, folder.path());
+        assert_eq!(digest, variant["sha256"], "{}: the weights are not those of mlx-lm", variant["name"]);
         match hive_model::ModelFiles::open(folder.path()) {
             Ok(files) if SUPPORTED.contains(&family) => {
                 is_fast |= check(&files, variant).iter().any(|agreement| agreement.compute == Compute::Fast);

@@ -2,6 +2,6 @@
 
 `kinds(name)` may give another kind than usual to a tensor; see formula.py."""
 
-from . import dense, experts, windows
+from . import attention, dense, experts, gemma4, latent, recurrent, windows
 
-FAMILIES = {**dense.FAMILIES, **experts.FAMILIES, **windows.FAMILIES}
+FAMILIES = {**dense.FAMILIES, **experts.FAMILIES, **windows.FAMILIES, **attention.FAMILIES, **latent.FAMILIES, **recurrent.FAMILIES, **gemma4.FAMILIES}

@@ -9,6 +9,10 @@ def quantized(bits, group, **tensors):
     return table
 
 
+# Writes null, where None removes the key.
+NULL = object()
+
+
 def usual(_name):
     return None
 
@@ -19,5 +23,6 @@ def each(base, *variants):
     None removes a key of the configuration. `unused` lists tensors that real folders have and mlx-lm drops."""
     for name, changes, *others in variants:
         config = {key: value for key, value in {**base, **changes}.items() if value is not None}
+        config = {key: None if value is NULL else value for key, value in config.items()}
         kinds, unused = (others + [usual, []][len(others) :])[:2]
         yield name, config, kinds, unused

@@ -22,6 +22,9 @@ const CHUNK: usize = 7;
 const ROLLED_BACK: usize = 9;
 const CARRIED: usize = 13;
 
+/// Tokens of the prompt with which the next turn begins, too.
+const ADOPTED: usize = 31;
+
 /// The reference of one family.
 pub struct Fixture(Value);
 
@@ -38,6 +41,7 @@ impl Fixture {
 
 /// What mlx-lm says about one variant.
 struct Reference {
+    name: String,
     prompt: Vec<u32>,
     decoded: Vec<u32>,
     logits: BTreeMap<usize, Vec<f32>>,
@@ -55,7 +59,8 @@ impl Reference {
             .map(|(at, logits)| (at.parse().unwrap(), row(logits)))
             .collect();
         let largest = logits.values().flatten().fold(0f32, |largest, logit| largest.max(logit.abs()));
-        Self { prompt: ids("tokens"), decoded: ids("decoded"), logits, largest }
+        let name = variant["name"].to_string();
+        Self { name, prompt: ids("tokens"), decoded: ids("decoded"), logits, largest }
     }
 
     /// The token at a position of the conversation.
@@ -88,6 +93,8 @@ impl Reference {
 /// All shards of a model that are needed for some cuts, each loaded once.
 struct Shards {
     loaded: BTreeMap<(usize, usize), Shard>,
+    /// What was computed so far, by position. With the fast kernels, it is the same to the bit in every way.
+    bits: BTreeMap<usize, Vec<(u32, f32)>>,
 }
 
 impl Shards {
@@ -98,11 +105,15 @@ impl Shards {
                 Shard::load(files, &ShardOptions { layers: layers.clone(), compute }, |_| ()).unwrap()
             });
         }
-        Self { loaded }
+        Self { loaded, bits: BTreeMap::new() }
     }
 
     fn stage(&mut self, layers: &Range<usize>) -> &mut Shard {
         self.loaded.get_mut(&(layers.start, layers.end)).unwrap()
+    }
+
+    fn is_fast(&self) -> bool {
+        self.loaded.values().all(Shard::is_fast)
     }
 
     fn open(&mut self, cut: &[Range<usize>], session: SessionId, logprobs: Option<u8>) {
@@ -136,6 +147,19 @@ impl Shards {
         for layers in cut {
             self.stage(layers).rollback(session, wanted).unwrap();
         }
+        self.reached(cut, session)
+    }
+
+    /// Begins the next turn of a conversation with what was computed for the last one, up to `wanted` or before.
+    fn adopt(&mut self, cut: &[Range<usize>], from: SessionId, to: SessionId, wanted: usize) -> usize {
+        for layers in cut {
+            self.stage(layers).adopt(from, to, wanted, options(Some(u8::MAX))).unwrap();
+        }
+        self.reached(cut, to)
+    }
+
+    /// The position that all stages have reached.
+    fn reached(&mut self, cut: &[Range<usize>], session: SessionId) -> usize {
         cut.iter().map(|layers| self.stage(layers).position(session).unwrap()).min().unwrap()
     }
 
@@ -155,12 +179,14 @@ fn options(logprobs: Option<u8>) -> SessionOptions {
     SessionOptions { sampling: Sampling { logprobs, ..Sampling::default() }, ..SessionOptions::default() }
 }
 
-/// Every cut of the layers into one, two or three stages.
-fn cuts(layers: usize) -> Vec<Vec<Range<usize>>> {
-    let whole = vec![std::iter::once(0..layers).collect::<Vec<_>>()];
-    let two = (1..layers).map(|at| vec![0..at, at..layers]);
-    let three = (1..layers).flat_map(|a| (a + 1..layers).map(move |b| vec![0..a, a..b, b..layers]));
-    whole.into_iter().chain(two).chain(three).collect()
+/// Every cut of the layers into one, two or three stages, where the model can be cut.
+fn cuts(layers: usize, variant: &Value) -> Vec<Vec<Range<usize>>> {
+    let uncut = variant["uncut"].as_array().unwrap();
+    let places: Vec<usize> = (1..layers).filter(|at| !uncut.contains(&Value::from(*at))).collect();
+    let two = places.iter().map(|&at| vec![0..at, at..layers]);
+    let three =
+        places.iter().flat_map(|&a| places.iter().filter(move |b| a < **b).map(move |&b| vec![0..a, a..b, b..layers]));
+    std::iter::once(std::iter::once(0..layers).collect()).chain(two).chain(three).collect()
 }
 
 /// One conversation, and how far its logits were off at worst.
@@ -171,7 +197,6 @@ struct Conversation<'a> {
     session: SessionId,
     worst: f32,
 }
-
 impl Conversation<'_> {
     /// Computes the tokens of these positions in one go, and checks what is said to follow.
     fn advance(&mut self, positions: Range<usize>) {
@@ -185,6 +210,10 @@ impl Conversation<'_> {
             let error = self.reference.error_of_probabilities(at, &sampled.top);
             assert!(error < TOLERANCE, "after {at} on {:?}: off by {error}", self.cut);
             self.worst = self.worst.max(error);
+        }
+        if self.shards.is_fast() && !sampled.top.is_empty() {
+            let before = self.shards.bits.entry(at).or_insert_with(|| sampled.top.clone());
+            assert!(*before == sampled.top, "after {at} on {:?}: other bits than on another way", self.cut);
         }
     }
 
@@ -215,12 +244,12 @@ pub struct Agreement {
 /// Another token follows than by mlx-lm, or logits are off by more than a thousandth of the largest.
 pub fn check(files: &ModelFiles, variant: &Value) -> Vec<Agreement> {
     let reference = Reference::new(variant);
-    let cuts = cuts(files.config().layers);
+    let cuts = cuts(files.config().layers, variant);
     let mut agreements: Vec<Agreement> = Vec::new();
     for compute in [Compute::Plain, Compute::Fast] {
         let mut shards = Shards::load(files, &cuts, compute);
         // The fast kernels need heads of a multiple of their width; others are computed with the plain ones.
-        if compute == Compute::Fast && !shards.stage(&cuts[0][0]).is_fast() {
+        if compute == Compute::Fast && !shards.is_fast() {
             break;
         }
         whole_model(&reference, &mut shards, &cuts[0]);
@@ -243,16 +272,42 @@ fn whole_model(reference: &Reference, shards: &mut Shards, cut: &[Range<usize>])
     for at in reference.logits.keys() {
         let tokens: Vec<u32> = (0..=*at).map(|position| reference.token(position)).collect();
         let error = reference.error(*at, &shards.stage(&cut[0]).logits_of(&tokens).unwrap());
-        assert!(error < TOLERANCE, "the logits after {at} are off by {error}");
+        assert!(error < TOLERANCE, "{}: the logits after {at} are off by {error}", reference.name);
     }
     let session = SessionId(1);
     shards.open(cut, session, None);
     let mut conversation = Conversation { reference, shards, cut, session, worst: 0.0 };
     conversation.go_on(0, reference.end(), usize::MAX);
+    shards.open(cut, session, None);
+    let ahead = run_ahead(reference, shards.stage(&cut[0]), session);
+    Conversation { reference, shards, cut, session, worst: 0.0 }.go_on(ahead, reference.end(), usize::MAX);
     shards.close(cut, session);
 }
 
-/// The prompt whole and in chunks, the answer rolled back and carried elsewhere.
+/// Computes the prompt and some tokens, each begun before the one before it is read, and one in vain. Returns the
+/// position after the last one that was read.
+fn run_ahead(reference: &Reference, shard: &mut Shard, session: SessionId) -> usize {
+    let start = reference.prompt.len();
+    let slot =
+        |position, tokens: &[u32]| Slot { session, position, input: Input::Tokens(tokens.to_vec()), sample: true };
+    shard.forward(&[slot(0, &reference.prompt)]).remove(0).unwrap();
+    let first = [slot(start, &[reference.token(start)])];
+    if !shard.can_run_ahead(&first) {
+        return start;
+    }
+    let mut step = shard.start(&first).unwrap();
+    for position in start..start + ROLLED_BACK {
+        let after = shard.start_after(&step).unwrap().unwrap();
+        let (_, at, output) = shard.finish(&step, |_| true).remove(0);
+        let Output::Token(sampled) = output.unwrap() else { panic!("nothing was sampled") };
+        assert_eq!((at, sampled.token), (position, reference.token(position + 1)), "begun before the last was read");
+        step = after;
+    }
+    assert!(shard.finish(&step, |_| false).is_empty());
+    start + ROLLED_BACK
+}
+
+/// The prompt whole and in chunks, the answer rolled back and carried elsewhere, the next turn with the same beginning.
 fn conversations(reference: &Reference, shards: &mut Shards, cut: &[Range<usize>]) -> f32 {
     let (session, elsewhere, prompt) = (SessionId(1), SessionId(2), reference.prompt.len());
     shards.open(cut, session, Some(u8::MAX));
@@ -265,29 +320,33 @@ fn conversations(reference: &Reference, shards: &mut Shards, cut: &[Range<usize>
     conversation.shards.carry(cut, session, elsewhere);
     conversation.session = elsewhere;
     conversation.go_on(prompt + CARRIED, reference.end(), CHUNK);
+    let reached = conversation.shards.adopt(cut, elsewhere, session, ADOPTED);
+    conversation.session = session;
+    conversation.go_on(reached, reference.end(), prompt);
     let worst = conversation.worst;
-    shards.close(cut, elsewhere);
+    shards.close(cut, session);
     worst
 }
 
-/// Prints a table for `docs/agreement.md`.
+/// Prints the table of `docs/agreement.md`.
 pub fn print_table(families: &[&str]) {
-    println!("| family | variant | kernels | 1 stage | 2 stages | 3 stages |");
-    println!("|---|---|---|---|---|---|");
+    let columns = ["1 stage", "2 stages", "3 stages"];
+    let of = |kernels: &str| columns.map(|stages| format!("{kernels}, {stages}")).join(" | ");
+    println!("\n| family | variant | cuts | {} | {} |", of("plain"), of("fast"));
+    println!("|---|---|---|{}", "---|".repeat(2 * columns.len()));
     for family in families {
         for variant in Fixture::read(family).variants() {
             let folder = tempfile::tempdir().unwrap();
             super::formula::write(variant, folder.path());
             let agreements = check(&ModelFiles::open(folder.path()).unwrap(), variant);
-            for kernels in [Compute::Plain, Compute::Fast] {
-                let name = variant["name"].as_str().unwrap();
-                let row = agreements.iter().filter(|agreement| agreement.compute == kernels);
-                let row: Vec<_> = row.map(|one| format!("{:.0e} ({})", one.worst, one.cuts)).collect();
-                if row.is_empty() {
-                    continue;
-                }
-                println!("| {family} | {name} | {} | {} |", format!("{kernels:?}").to_lowercase(), row.join(" | "));
-            }
+            let worst = |compute, stages| {
+                let found = agreements.iter().find(|one| (one.compute, one.stages) == (compute, stages));
+                found.map_or("—".to_owned(), |one| format!("{:.0e}", one.worst))
+            };
+            let numbers =
+                [Compute::Plain, Compute::Fast].map(|compute| [1, 2, 3].map(|n| worst(compute, n)).join(" | "));
+            let cuts: usize = agreements.iter().filter(|one| one.compute == Compute::Plain).map(|one| one.cuts).sum();
+            println!("| {family} | {} | {cuts} | {} |", variant["name"].as_str().unwrap(), numbers.join(" | "));
         }
     }
 }

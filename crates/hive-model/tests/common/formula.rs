@@ -7,6 +7,7 @@ use std::path::Path;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 /// Numbers of 31 bits from a name: a linear congruential generator, seeded by FNV-1a.
 fn numbers(name: &str, count: usize) -> Vec<u32> {
@@ -90,8 +91,8 @@ impl Tensors {
     }
 }
 
-/// Writes the folder of one variant of a fixture.
-pub fn write(variant: &Value, to: &Path) {
+/// Writes the folder of one variant of a fixture, and returns a digest of the names and bits of its tensors.
+pub fn write(variant: &Value, to: &Path) -> String {
     let seed = variant["seed"].as_str().unwrap();
     let mut tensors = Tensors::default();
     for entry in variant["tensors"].as_array().unwrap() {
@@ -109,4 +110,10 @@ pub fn write(variant: &Value, to: &Path) {
         safetensors::serialize_to_file(part, None, &file).unwrap();
     }
     std::fs::write(to.join("config.json"), variant["config"].to_string()).unwrap();
+    let mut hasher = Sha256::new();
+    for (name, (_, _, bytes)) in &tensors.0 {
+        hasher.update(name);
+        hasher.update(bytes);
+    }
+    data_encoding::HEXLOWER.encode(&hasher.finalize())
 }
