@@ -67,7 +67,7 @@ void multiply(const Matrix& m, const float* x, int tokens, const float* residual
     sums.resize(static_cast<std::size_t>(tokens) * groups);
     for (int t = 0; t < tokens; ++t)
       k.group_sums(x + static_cast<std::size_t>(t) * m.columns, m.columns, m.group, sums.data() + static_cast<std::size_t>(t) * groups);
-    if (m.scaling == Scaling::F16Multiple)
+    if (m.scaling == Scaling::F16Multiple || m.scaling == Scaling::F32Multiple)
       for (float& sum : sums) sum *= m.multiple;
   }
   const std::size_t panel = panel_floats(m.columns);

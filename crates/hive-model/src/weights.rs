@@ -7,6 +7,8 @@
 pub(crate) mod family;
 pub mod gguf;
 pub(crate) mod matrix;
+pub(crate) mod packing;
+pub(crate) mod requantize;
 pub mod safetensors;
 mod tensor;
 
