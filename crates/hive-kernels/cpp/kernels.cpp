@@ -184,6 +184,9 @@ inline Affine affine_of(const Matrix& m, int block, int g) {
   const std::size_t at = (static_cast<std::size_t>(block) * (m.columns / m.group) + g) * kLanes;
   if constexpr (S == Scaling::F32) {
     return {load<Floats>(static_cast<const float*>(m.scales) + at), load<Floats>(static_cast<const float*>(m.biases) + at)};
+  } else if constexpr (S == Scaling::F32Multiple) {
+    const Floats scale = load<Floats>(static_cast<const float*>(m.scales) + at);
+    return {scale, scale};
   } else {
     const Halves scales = load<Halves>(static_cast<const std::uint16_t*>(m.scales) + at);
     if constexpr (S == Scaling::F16Multiple) {
@@ -360,6 +363,8 @@ void scaled_matmul(const Matrix& m, const float* x, const float* sums, int token
     case Scaling::BF16: return matmul_of<F, Scaled<Scaling::BF16>>(m, x, sums, tokens, first, blocks, residual, y, scratch);
     case Scaling::F16Multiple:
       return matmul_of<F, Scaled<Scaling::F16Multiple>>(m, x, sums, tokens, first, blocks, residual, y, scratch);
+    case Scaling::F32Multiple:
+      return matmul_of<F, Scaled<Scaling::F32Multiple>>(m, x, sums, tokens, first, blocks, residual, y, scratch);
   }
 }
 

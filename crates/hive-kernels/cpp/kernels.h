@@ -10,8 +10,8 @@ inline constexpr int kLanes = 16;
 
 enum class Format : int { Q4 = 0, Q8 = 1, F32 = 2, F16 = 3, BF16 = 4 };
 
-// How the scales and biases of a quantized matrix are stored. F16Multiple has no biases: each is so many times its scale.
-enum class Scaling : int { F32 = 0, F16 = 1, BF16 = 2, F16Multiple = 3 };
+// How the scales and biases of a quantized matrix are stored. The multiples have no biases: each is so many times its scale.
+enum class Scaling : int { F32 = 0, F16 = 1, BF16 = 2, F16Multiple = 3, F32Multiple = 4 };
 
 // A weight matrix [rows, columns], rows a multiple of kLanes, stored as [rows / 16][columns / per_word][16].
 struct Matrix {
@@ -20,7 +20,7 @@ struct Matrix {
   int rows;
   int columns;
   int group;           // columns per scale; equals columns where the format has no scales
-  float multiple;      // of F16Multiple, a power of two: what is multiplied with it is as exact as it was
+  float multiple;      // of the multiples, a power of two: what is multiplied with it is as exact as it was
   const void* weights;
   const void* scales;  // [rows / 16][columns / group][16], or null
   const void* biases;  // the same, or null where they are multiples

@@ -68,7 +68,7 @@ void multiply(const Matrix& m, const float* x, int tokens, const float* residual
     sums.resize(static_cast<std::size_t>(tokens) * groups);
     for (int t = 0; t < tokens; ++t)
       k.group_sums(x + static_cast<std::size_t>(t) * m.columns, m.columns, m.group, sums.data() + static_cast<std::size_t>(t) * groups);
-    if (m.scaling == Scaling::F16Multiple)
+    if (m.scaling == Scaling::F16Multiple || m.scaling == Scaling::F32Multiple)
       for (float& sum : sums) sum *= m.multiple;
   }
   const std::size_t panel = panel_floats(m.columns);
@@ -121,7 +121,7 @@ std::size_t element_bytes(Format format) { return format == Format::F16 || forma
 
 int per_element(Format format) { return format == Format::Q4 ? 8 : format == Format::Q8 ? 4 : 1; }
 
-std::size_t scale_bytes(Scaling scaling) { return scaling == Scaling::F32 ? 4 : 2; }
+std::size_t scale_bytes(Scaling scaling) { return scaling == Scaling::F32 || scaling == Scaling::F32Multiple ? 4 : 2; }
 
 // One of several matrices that are stacked.
 Matrix one_of(const Matrix& all, int count, int n) {

@@ -54,6 +54,8 @@ pub enum Scaling {
     Bf16,
     /// Scales in half precision; each bias is its scale times this factor, a power of two, so the product is exact.
     F16Multiple(f32),
+    /// Scales in single precision; biases as in [`Self::F16Multiple`].
+    F32Multiple(f32),
 }
 
 impl Scaling {
@@ -63,6 +65,7 @@ impl Scaling {
             Self::F32 => [4, 4],
             Self::F16 | Self::Bf16 => [2, 2],
             Self::F16Multiple(_) => [2, 0],
+            Self::F32Multiple(_) => [4, 0],
         }
     }
 
@@ -73,12 +76,15 @@ impl Scaling {
             Self::F16 => (1, 0.0),
             Self::Bf16 => (2, 0.0),
             Self::F16Multiple(multiple) => (3, multiple),
+            Self::F32Multiple(multiple) => (4, multiple),
         }
     }
 
     fn is_exact(self) -> bool {
         match self {
-            Self::F16Multiple(multiple) => multiple.is_normal() && multiple.to_bits().trailing_zeros() >= 23,
+            Self::F16Multiple(multiple) | Self::F32Multiple(multiple) => {
+                multiple.is_normal() && multiple.to_bits().trailing_zeros() >= 23
+            }
             _ => true,
         }
     }

@@ -282,9 +282,10 @@ fn scales_of_16_bits_give_the_bits_of_the_same_scales_in_32() {
             (pack(Scaling::F16, &f16, &f16), pack(Scaling::F32, &f32_of_f16, &f32_of_f16)),
             (pack(Scaling::Bf16, &bf16, &bf16), pack(Scaling::F32, &f32_of_bf16, &f32_of_bf16)),
             (pack(Scaling::F16Multiple(middle), &f16, &[]), pack(Scaling::F32, &f32_of_f16, &middles)),
+            (pack(Scaling::F32Multiple(middle), &f32_of_f16, &[]), pack(Scaling::F32, &f32_of_f16, &middles)),
         ];
         let (packed, unscaled) = (rows * columns * bits / 8, groups * 2);
-        assert_eq!(pairs.each_ref().map(|(short, _)| short.bytes()), [2, 2, 1].map(|n| packed + n * unscaled));
+        assert_eq!(pairs.each_ref().map(|(short, _)| short.bytes()), [2, 2, 1, 2].map(|n| packed + n * unscaled));
         for (which, (short, long)) in pairs.iter().enumerate() {
             for tokens in [1, 2, 4, 9, 13, 29] {
                 let x = Array::from_slice(&Numbers(5).floats(tokens * columns), &[tokens as i32, columns as i32]);

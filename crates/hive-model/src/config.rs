@@ -7,8 +7,8 @@ mod rope;
 
 pub use error::ConfigError;
 pub use layers::{
-    Activation, AttentionSpec, DenseSpec, Ends, ExpertsSpec, HeadNorms, LayerSpec, NetworkSpec, Norms, QueryGrowth,
-    Router,
+    Activation, AttentionSpec, DenseSpec, Ends, ExpertsSpec, HeadNorms, LayerSpec, NetworkSpec, Norms, Order,
+    QueryGrowth, Router,
 };
 pub use rope::{Rope, RopeScaling};
 

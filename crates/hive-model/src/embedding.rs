@@ -2,14 +2,18 @@
 //!
 //! The table stays as stored for all kernels. For the plain kernels, MLX holds it and picks the rows, so that a token
 //! that was sampled on the device need not leave it. For the fast kernels, rows are picked on the host, where a plain
-//! loop gives the same numbers and avoids about twenty small operations.
+//! loop gives the same numbers and avoids about twenty small operations. Rows are computed in the activation type: what
+//! half-precision scales hold exactly is not rounded to half precision again.
 
 use hive_kernels::array_from_bytes;
 use mlx_rs::{Array, Dtype};
 
 use crate::error::ComputeError;
 use crate::linear::{Arithmetic, evaluated, mlx_type};
-use crate::weights::{Biases, Float, Matrix, MatrixFormat, QuantizedMatrix, to_f32};
+use crate::weights::{Biases, Matrix, MatrixFormat};
+
+/// The smallest group that MLX dequantizes.
+const UNPACKED_GROUP: i32 = 32;
 
 /// The embedding table of the first stage.
 #[derive(Debug)]
@@ -27,12 +31,12 @@ enum Table {
 #[derive(Debug)]
 enum DeviceBiases {
     Stored(Array),
-    /// Each is this multiple of its scale; the number has the scales' type.
+    /// Each is this multiple of its scale.
     Multiple(Array),
 }
 
 impl Table {
-    fn on_device(matrix: Matrix) -> Result<Self, ComputeError> {
+    fn on_device(matrix: Matrix, activation: Dtype) -> Result<Self, ComputeError> {
         match matrix {
             Matrix::Float(t) => {
                 Ok(Self::Float(array_from_bytes(&t.bytes, &[t.shape[0] as i32, t.shape[1] as i32], mlx_type(t.float))?))
@@ -44,7 +48,7 @@ impl Table {
                 let biases = match &m.biases {
                     Biases::Stored(bytes) => DeviceBiases::Stored(array_from_bytes(bytes, &[rows, groups], float)?),
                     Biases::Multiple(multiple) => {
-                        DeviceBiases::Multiple(evaluated(&Array::from_f32(*multiple), float)?)
+                        DeviceBiases::Multiple(evaluated(&Array::from_f32(*multiple), activation)?)
                     }
                 };
                 Ok(Self::Quantized { words, scales, biases, group: m.group as i32, bits: m.bits as i32 })
@@ -69,7 +73,8 @@ impl Table {
 
 impl Embedding {
     pub(crate) fn new(table: Matrix, arithmetic: Arithmetic) -> Result<Self, ComputeError> {
-        Ok(Self { table: if arithmetic.fast { Table::Host(table) } else { Table::on_device(table)? } })
+        let on_device = |table| Table::on_device(table, arithmetic.activation.mlx());
+        Ok(Self { table: if arithmetic.fast { Table::Host(table) } else { on_device(table)? } })
     }
 
     /// The size of such a table in memory, in bytes.
@@ -96,16 +101,33 @@ impl Embedding {
             Table::Host(_) => return Err(ComputeError::Mlx("the embedding is not on the device".to_owned())),
             Table::Float(table) => table.take_axis(tokens, 0)?,
             Table::Quantized { words, scales, biases, group, bits } => {
-                let (words, scales) = (words.take_axis(tokens, 0)?, scales.take_axis(tokens, 0)?);
+                let words = words.take_axis(tokens, 0)?;
+                let scales = in_type(scales.take_axis(tokens, 0)?, arithmetic)?;
                 let biases = match biases {
-                    DeviceBiases::Stored(biases) => biases.take_axis(tokens, 0)?,
+                    DeviceBiases::Stored(biases) => in_type(biases.take_axis(tokens, 0)?, arithmetic)?,
                     DeviceBiases::Multiple(multiple) => scales.multiply(multiple)?,
                 };
-                mlx_rs::ops::dequantize(&words, &scales, &biases, *group, *bits)?
+                dequantize(&words, &scales, &biases, *group, *bits)?
             }
         };
         in_type(rows, arithmetic)
     }
+}
+
+/// MLX dequantizes groups of 32 columns and more. With smaller ones, it unpacks the numbers only.
+fn dequantize(words: &Array, scales: &Array, biases: &Array, group: i32, bits: i32) -> Result<Array, ComputeError> {
+    if group >= UNPACKED_GROUP {
+        return Ok(mlx_rs::ops::dequantize(words, scales, biases, group, bits)?);
+    }
+    let (rows, groups) = (scales.dim(0), scales.dim(1));
+    let columns = groups * group;
+    let one = Array::from_f32(1.0).as_dtype(scales.dtype())?;
+    let ones = mlx_rs::ops::broadcast_to(&one, &[rows, columns / UNPACKED_GROUP])?;
+    let zeros = mlx_rs::ops::zeros_like(&ones)?;
+    let numbers = mlx_rs::ops::dequantize(words, &ones, &zeros, UNPACKED_GROUP, bits)?;
+    let of_group = |affine: &Array| affine.reshape(&[rows, groups, 1]);
+    let values = numbers.reshape(&[rows, groups, group])?.multiply(of_group(scales)?)?.add(of_group(biases)?)?;
+    Ok(values.reshape(&[rows, columns])?)
 }
 
 fn in_type(rows: Array, arithmetic: Arithmetic) -> Result<Array, ComputeError> {
@@ -120,45 +142,10 @@ fn from_host(table: &Matrix, tokens: &[u32]) -> Result<Array, ComputeError> {
             let bytes = pick(&t.bytes, t.shape[0], tokens);
             Ok(array_from_bytes(&bytes, &[count, t.shape[1] as i32], mlx_type(t.float))?)
         }
-        Matrix::Quantized(m) if matches!(m.bits, 4 | 8) => {
-            let rows: Vec<f32> = tokens.iter().flat_map(|&token| dequantized(m, token as usize)).collect();
+        Matrix::Quantized(m) => {
+            let rows: Vec<f32> = tokens.iter().flat_map(|&token| m.row(token as usize)).collect();
             Ok(Array::from_slice(&rows, &[count, m.columns as i32]))
         }
-        Matrix::Quantized(m) => by_mlx(m, tokens),
-    }
-}
-
-fn by_mlx(m: &QuantizedMatrix, tokens: &[u32]) -> Result<Array, ComputeError> {
-    let count = tokens.len() as i32;
-    let affine = |bytes: &[u8]| array_from_bytes(bytes, &[count, (m.columns / m.group) as i32], mlx_type(m.float));
-    let words = pick(&m.words, m.rows, tokens);
-    let words = array_from_bytes(&words, &[count, (m.columns * m.bits / 32) as i32], Dtype::Uint32)?;
-    let scales = pick(&m.scales, m.rows, tokens);
-    let biases = m.biases.of(&scales, m.float, |stored| pick(stored, m.rows, tokens).into());
-    let (scales, biases) = (affine(&scales)?, affine(&biases)?);
-    Ok(mlx_rs::ops::dequantize(&words, &scales, &biases, m.group as i32, m.bits as i32)?)
-}
-
-/// One row of a 4- or 8-bit matrix. MLX multiplies and adds in the type of the scales, so each step rounds to it.
-fn dequantized(m: &QuantizedMatrix, row: usize) -> impl Iterator<Item = f32> {
-    let (bytes, groups) = (m.columns * m.bits / 8, m.columns / m.group);
-    let width = groups * m.float.bytes();
-    let scales = &m.scales[row * width..(row + 1) * width];
-    let biases = m.biases.of(scales, m.float, |stored| stored[row * width..(row + 1) * width].into());
-    let (scales, biases) = (to_f32(m.float, scales), to_f32(m.float, &biases));
-    let stored = &m.words[row * bytes..(row + 1) * bytes];
-    (0..m.columns).map(move |column| {
-        let weight = if m.bits == 8 { stored[column] } else { stored[column / 2] >> (column % 2 * 4) & 15 };
-        let group = column / m.group;
-        rounded(m.float, rounded(m.float, f32::from(weight) * scales[group]) + biases[group])
-    })
-}
-
-fn rounded(float: Float, value: f32) -> f32 {
-    match float {
-        Float::F32 => value,
-        Float::F16 => half::f16::from_f32(value).to_f32(),
-        Float::Bf16 => half::bf16::from_f32(value).to_f32(),
     }
 }
 
@@ -171,6 +158,28 @@ fn pick(bytes: &[u8], rows: usize, tokens: &[u32]) -> Vec<u8> {
 mod tests {
     use super::*;
     use crate::hidden::ActivationType;
+    use crate::weights::gguf::oracle;
+    use crate::weights::{Float, QuantizedMatrix, to_f32};
+
+    #[test]
+    fn tokens_of_every_gguf_type_have_the_values_that_ggml_computes_bit_for_bit() {
+        let samples = oracle::samples();
+        let weights = oracle::file(&samples);
+        let [rows, columns] = oracle::SHAPE;
+        for (index, sample) in samples.iter().enumerate() {
+            for fast in [true, false] {
+                let arithmetic = Arithmetic { fast, activation: ActivationType::F32 };
+                let table = weights.file_matrix(&oracle::matrix(index), rows, columns).unwrap();
+                let embedding = Embedding::new(table.whole().unwrap(), arithmetic).unwrap();
+                let planned = Embedding::bytes_of(table.format(), rows, columns);
+                assert_eq!(embedding.bytes() as u64, planned, "{}, fast {fast}", sample.name);
+                let values = embedding.forward(&[1, 0, 1], arithmetic).unwrap();
+                values.eval().unwrap();
+                let (first, second) = sample.values.split_at(columns);
+                assert_eq!(values.as_slice::<f32>(), [second, first, second].concat(), "{}, fast {fast}", sample.name);
+            }
+        }
+    }
 
     #[test]
     fn the_fast_kernels_begin_with_the_numbers_of_mlx() {
@@ -181,17 +190,17 @@ mod tests {
             state >> 8
         };
         for (bits, float) in
-            [4, 8].into_iter().flat_map(|bits| [Float::F32, Float::F16, Float::Bf16].map(|f| (bits, f)))
+            [2, 3, 4, 5, 6, 8].into_iter().flat_map(|bits| [Float::F32, Float::F16, Float::Bf16].map(|f| (bits, f)))
         {
             let words: Vec<u8> = (0..rows * columns * bits / 8).map(|_| next() as u8).collect();
+            let stored = |value: f32| match float {
+                Float::F32 => value.to_le_bytes().to_vec(),
+                Float::F16 => half::f16::from_f32(value).to_le_bytes().to_vec(),
+                Float::Bf16 => half::bf16::from_f32(value).to_le_bytes().to_vec(),
+            };
             let mut affine = || -> Vec<u8> {
                 let values = (0..rows * columns / group).map(|_| (next() as f32 / (1 << 24) as f32 - 0.5) * 0.37);
-                let bytes = |value: f32| match float {
-                    Float::F32 => value.to_le_bytes().to_vec(),
-                    Float::F16 => half::f16::from_f32(value).to_le_bytes().to_vec(),
-                    Float::Bf16 => half::bf16::from_f32(value).to_le_bytes().to_vec(),
-                };
-                values.flat_map(bytes).collect()
+                values.flat_map(stored).collect()
             };
             let (scales, biases) = (affine(), affine());
             let of = |fast: bool, biases: Biases| {
@@ -203,10 +212,11 @@ mod tests {
                 rows.eval().unwrap();
                 (rows.shape().to_vec(), rows.try_as_slice::<f32>().unwrap().to_vec())
             };
-            let stored = || Biases::Stored(biases.clone());
-            assert_eq!(of(true, stored()), of(false, stored()), "{bits} bits, {float:?}");
-            let multiple = || Biases::Multiple(-8.0);
-            let written = || Biases::Stored(multiple().of(&scales, float, Into::into).into_owned());
+            let others = || Biases::Stored(biases.clone());
+            assert_eq!(of(true, others()), of(false, others()), "{bits} bits, {float:?}");
+            let multiples = to_f32(float, &scales).into_iter().flat_map(|scale| stored(scale * -8.0));
+            let multiples: Vec<u8> = multiples.collect();
+            let (multiple, written) = (|| Biases::Multiple(-8.0), || Biases::Stored(multiples.clone()));
             assert_eq!(of(true, multiple()), of(true, written()), "{bits} bits, {float:?}");
             assert_eq!(of(false, multiple()), of(true, written()), "{bits} bits, {float:?}");
         }

@@ -64,9 +64,11 @@ fn find(name: &str, names: fn(&Family) -> &'static [&'static str]) -> Result<&'s
 impl ModelConfig {
     /// Reads a Hugging Face `config.json`.
     pub fn from_json(json: &Json) -> Result<Self, ConfigError> {
+        let whole = json["model_type"].as_str().ok_or(ConfigError::Missing("model_type"))?;
         let (json, has_senses) = text_part(json);
-        let architecture = json["model_type"].as_str().ok_or(ConfigError::Missing("model_type"))?;
-        let family = find(architecture, |family| family.json)?;
+        let architecture = json["model_type"].as_str().unwrap_or(whole);
+        let named = |name| find(name, |family| family.json);
+        let family = named(architecture).or_else(|_| named(whole))?;
         let json = &with_defaults(&json, family.defaults);
         let number = |key: &'static str| json[key].as_u64().map(|n| n as usize).ok_or(ConfigError::Missing(key));
         let heads = number("num_attention_heads")?;
@@ -287,7 +289,8 @@ mod tests {
             ),
             ("rope_scaling", json!({ "factor": 4.0 }), "rope scaling without a type"),
             ("rope_scaling", json!({ "type": "dynamic", "factor": 2.0 }), "rope scaling dynamic"),
-            ("rope_parameters", json!({ "rope_type": "longrope", "rope_theta": 1e4 }), "rope scaling longrope"),
+            ("rope_parameters", json!({ "rope_type": "longrope", "rope_theta": 1e4 }), "the number of long_factor = 0"),
+            ("rope_parameters", json!({ "rope_type": "su2", "rope_theta": 1e4 }), "rope scaling su2"),
             ("hidden_act", json!("gelu"), "hidden_act = gelu"),
             ("rope_traditional", json!(true), "rope_traditional"),
             ("quantization_config", json!({ "quant_method": "gptq", "bits": 4 }), "weights quantized by gptq"),

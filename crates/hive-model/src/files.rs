@@ -14,7 +14,7 @@ use crate::config::{AttentionSpec, ConfigError, Ends, ModelConfig, RopeScaling};
 use crate::families::token_ids;
 use crate::weights::gguf::{Gguf, HeaderError};
 use crate::weights::safetensors::{FolderError, QuantizationTable, SafetensorsFolder};
-use crate::weights::{Float, Matrix, TensorError, Weights};
+use crate::weights::{Float, MatrixFormat, TensorError, Weights, mxfp4};
 
 /// Limit on `tokenizer_config.json`; the largest real one has just over 1 MB.
 const MAX_JSON_BYTES: u64 = 8 << 20;
@@ -220,9 +220,13 @@ impl ModelFiles {
         let norm = self.weights.vector(&format!("model.layers.0.{norm}.weight"), *hidden)?.float;
         let AttentionSpec { heads, kv_heads, head_dim, is_joined, .. } = first.attention;
         let (name, heads) = if is_joined { ("qkv_proj", heads + 2 * kv_heads) } else { ("k_proj", kv_heads) };
-        let matrix: Matrix =
-            self.weights.matrix(&format!("model.layers.0.self_attn.{name}"), heads * head_dim, *hidden)?;
-        Ok(if norm == matrix.float() { norm } else { Float::F32 })
+        let name = format!("model.layers.0.self_attn.{name}");
+        Ok(match self.weights.file_matrix(&name, heads * head_dim, *hidden)?.format() {
+            // Its scales are powers of two in every number format.
+            mxfp4::AFFINE if !self.weights.is_gguf() => norm,
+            MatrixFormat::Float(float) | MatrixFormat::Quantized { float, .. } if float == norm => norm,
+            _ => Float::F32,
+        })
     }
 
     /// Identifies the model on every machine: a digest of its configuration, and of the name, type, shape and samples

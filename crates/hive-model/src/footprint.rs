@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 pub struct Footprint {
     /// The weights of each layer.
     pub layer_bytes: Vec<u64>,
+    /// Those of them that a token does not read: the experts that it does not pick.
+    pub unread_bytes: Vec<u64>,
     /// The embedding, on the first stage.
     pub embedding_bytes: u64,
     /// The output matrix and the norm before it, on the last stage. If the output matrix is the embedding, it takes a

@@ -5,6 +5,8 @@ use mlx_rs::{Array, Dtype};
 
 use crate::error::{ComputeError, LoadError};
 use crate::hidden::ActivationType;
+use crate::weights::packing::widen;
+use crate::weights::requantize::{format_for_mlx, requantized};
 use crate::weights::{Biases, FileMatrix, Float, Matrix, MatrixFormat, QuantizedMatrix, matrix};
 
 /// The kernels that multiply, and the number format.
@@ -43,7 +45,7 @@ impl Linear {
     pub(crate) fn load(matrices: &[FileMatrix<'_>], arithmetic: Arithmetic) -> Result<Self, LoadError> {
         let weights = match packed_layout(matrices).filter(|_| arithmetic.fast) {
             Some(layout) => Weights::Packed(pack(matrices, layout)?),
-            None => Weights::for_mlx(matrix::whole(matrices)?, arithmetic.activation.mlx())?,
+            None => Weights::for_mlx(for_mlx(matrices)?, arithmetic.activation.mlx())?,
         };
         Ok(Self { weights, bias: biases(matrices, arithmetic)?, count: 1 })
     }
@@ -70,7 +72,8 @@ impl Linear {
     pub(crate) fn bytes_of(matrices: &[FileMatrix<'_>], arithmetic: Arithmetic) -> u64 {
         let (rows, columns) = (rows(matrices), matrices[0].columns());
         let activation = arithmetic.activation.bytes();
-        let weights = match (packed_layout(matrices).filter(|_| arithmetic.fast), matrices[0].format()) {
+        let format = format_for_mlx(matrices[0].format(), columns);
+        let weights = match (packed_layout(matrices).filter(|_| arithmetic.fast), format) {
             (Some(layout), _) => layout.bytes(),
             (None, MatrixFormat::Float(_)) => rows * columns * activation,
             (None, MatrixFormat::Quantized { bits, group, .. }) => {
@@ -164,7 +167,13 @@ impl Weights {
                     Ok(evaluated(&hive_kernels::array_from_bytes(bytes, &shape, mlx_type(m.float))?, activation)?)
                 };
                 let scales = affine(&m.scales)?;
-                let biases = affine(&m.biases.of(&m.scales, m.float, Into::into))?;
+                let biases = match &m.biases {
+                    Biases::Stored(bytes) => affine(bytes)?,
+                    Biases::Multiple(multiple) => {
+                        let multiple = Array::from_f32(*multiple).as_dtype(activation)?;
+                        evaluated(&scales.multiply(multiple)?, activation)?
+                    }
+                };
                 let shape = [m.rows as i32, (m.columns * m.bits / 32) as i32];
                 let words = hive_kernels::array_from_bytes(&m.words, &shape, Dtype::Uint32)?;
                 Ok(Self::Quantized { words, scales, biases, group: m.group as i32, bits: m.bits as i32 })
@@ -183,6 +192,12 @@ impl Weights {
 fn stacked(matrices: &[FileMatrix<'_>], count: usize, arithmetic: Arithmetic) -> Arithmetic {
     let fills = (rows(matrices) / count).is_multiple_of(hive_kernels::LANES);
     Arithmetic { fast: arithmetic.fast && fills, ..arithmetic }
+}
+
+/// Matrices stacked, in a format that MLX's kernels have.
+fn for_mlx(matrices: &[FileMatrix<'_>]) -> Result<Matrix, LoadError> {
+    let format = format_for_mlx(matrices[0].format(), matrices[0].columns());
+    Ok(matrix::stacked(matrices, format, |part| requantized(part, format))?)
 }
 
 /// Whether several matrices can be joined.
@@ -208,6 +223,15 @@ fn biases(matrices: &[FileMatrix<'_>], arithmetic: Arithmetic) -> Result<Option<
     Ok(Some(evaluated(&array, arithmetic.activation.mlx()).map_err(ComputeError::from)?))
 }
 
+/// The fast kernels' format for weights of this many bits: the next wider one, which holds the same numbers.
+fn packed_format(bits: usize) -> Option<(Format, usize)> {
+    match bits {
+        2..=4 => Some((Format::Q4, 4)),
+        5 | 6 | 8 => Some((Format::Q8, 8)),
+        _ => None,
+    }
+}
+
 /// The kernels' layout for these matrices stacked; `None` if there is none for their format.
 fn packed_layout(matrices: &[FileMatrix<'_>]) -> Option<Layout> {
     let (format, scales) = match matrices[0].format() {
@@ -215,17 +239,14 @@ fn packed_layout(matrices: &[FileMatrix<'_>]) -> Option<Layout> {
         MatrixFormat::Float(Float::F16) => (Format::F16, None),
         MatrixFormat::Float(Float::Bf16) => (Format::Bf16, None),
         MatrixFormat::Quantized { bits, group, float, multiple } => {
-            let format = match bits {
-                4 => Format::Q4,
-                8 => Format::Q8,
-                _ => return None,
-            };
+            let (format, _) = packed_format(bits)?;
             let scaling = match (float, multiple) {
                 (Float::F32, None) => Scaling::F32,
                 (Float::F16, None) => Scaling::F16,
                 (Float::Bf16, None) => Scaling::Bf16,
                 (Float::F16, Some(multiple)) => Scaling::F16Multiple(multiple),
-                (_, Some(_)) => return None,
+                (Float::F32, Some(multiple)) => Scaling::F32Multiple(multiple),
+                (Float::Bf16, Some(_)) => return None,
             };
             (format, Some((group, scaling)))
         }
@@ -237,10 +258,11 @@ fn pack(matrices: &[FileMatrix<'_>], layout: Layout) -> Result<PackedMatrix, Loa
     let mut packing = Packing::new(layout).map_err(ComputeError::from)?;
     for part in matrices.iter().flat_map(FileMatrix::parts) {
         let pushed = match part? {
-            Matrix::Quantized(QuantizedMatrix { words, scales, biases: Biases::Stored(biases), .. }) => {
-                packing.push(&words, &scales, &biases)
+            Matrix::Quantized(QuantizedMatrix { words, bits, scales, biases, .. }) => {
+                let words = widen(words, bits, packed_format(bits).map_or(bits, |(_, wide)| wide));
+                let biases = if let Biases::Stored(biases) = &biases { biases.as_slice() } else { &[] };
+                packing.push(&words, &scales, biases)
             }
-            Matrix::Quantized(QuantizedMatrix { words, scales, .. }) => packing.push(&words, &scales, &[]),
             Matrix::Float(tensor) => packing.push(&tensor.bytes, &[], &[]),
         };
         pushed.map_err(ComputeError::from)?;
@@ -297,4 +319,48 @@ impl Projection {
 /// The groups of matrices that are stored as one: all of them if they can be joined, otherwise each alone.
 fn joined<'a, 'f>(matrices: &'a [FileMatrix<'f>]) -> std::slice::Chunks<'a, FileMatrix<'f>> {
     matrices.chunks(if joinable(matrices) { matrices.len() } else { 1 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::weights::gguf::oracle;
+
+    /// The weights as the kernels have them: the products of unit vectors.
+    fn held(linear: &Linear, rows: usize, columns: usize) -> Vec<f32> {
+        let units = Array::eye::<f32>(columns as i32, None, None).unwrap();
+        let products = linear.forward(&units).unwrap();
+        let products = products.t().contiguous().unwrap();
+        products.eval().unwrap();
+        assert_eq!(products.shape(), [rows as i32, columns as i32]);
+        products.as_slice::<f32>().to_vec()
+    }
+
+    #[test]
+    fn both_kinds_of_kernels_have_every_gguf_type_exactly_or_within_what_the_documents_say() {
+        let samples = oracle::samples();
+        let weights = oracle::file(&samples);
+        let [rows, columns] = oracle::SHAPE;
+        for (index, sample) in samples.iter().enumerate() {
+            for fast in [true, false] {
+                let arithmetic = Arithmetic { fast, activation: ActivationType::F32 };
+                let matrix = [weights.file_matrix(&oracle::matrix(index), rows, columns).unwrap()];
+                let linear = Linear::load(&matrix, arithmetic).unwrap();
+                assert_eq!(linear.packed().is_some(), fast, "{}", sample.name);
+                assert_eq!(Linear::bytes_of(&matrix, arithmetic), linear.bytes() as u64, "{}, {fast}", sample.name);
+                let values = held(&linear, rows, columns);
+                // Of the largest value in 32: of docs/formats.md, or a rounding of single precision.
+                let worst = match sample.name.as_str() {
+                    "Q6_K" if !fast => 1.0 / 255.0 + 3e-7,
+                    "Q2_K" | "Q3_K" if !fast => 1.0 / 63.0 + 3e-7,
+                    _ => 3e-7,
+                };
+                for (values, expected) in values.chunks_exact(32).zip(sample.values.chunks_exact(32)) {
+                    let largest = expected.iter().fold(0f32, |largest, value| largest.max(value.abs()));
+                    let off = values.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                    assert!(off <= worst * largest, "{}, fast {fast}: off by {}", sample.name, off / largest);
+                }
+            }
+        }
+    }
 }

@@ -80,6 +80,12 @@ impl Stage {
             layer_bytes: layers
                 .map(|(index, spec)| Layer::bytes_of(weights, index, config, spec, arithmetic))
                 .collect::<Result<_, _>>()?,
+            unread_bytes: config
+                .specs
+                .iter()
+                .enumerate()
+                .map(|(index, spec)| Layer::unread_bytes_of(weights, index, config, spec, arithmetic))
+                .collect::<Result<_, _>>()?,
             embedding_bytes: Embedding::bytes_of(table.format(), table.rows(), table.columns()),
             head_bytes: head + Norm::bytes_of(config.hidden, arithmetic),
             kv_bytes_per_token: config.kv_bytes_per_token(arithmetic.activation.bytes()),

@@ -5,7 +5,10 @@
 
 pub mod gguf;
 pub(crate) mod matrix;
+pub(crate) mod mxfp4;
 pub(crate) mod names;
+pub(crate) mod packing;
+pub(crate) mod requantize;
 pub mod safetensors;
 mod tensor;
 

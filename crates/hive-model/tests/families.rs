@@ -17,8 +17,21 @@ use hive_model::Compute;
 
 /// Families that must open. Every other one with a fixture must be refused by name.
 const SUPPORTED: &[&str] = &[
-    "llama", "qwen2", "qwen3", "qwen3_moe", "mixtral", "gemma3_text", "gemma3", "gpt_oss", "phi3", "smollm3", "granite", "olmo2",
-    "ministral3", "mistral3", "glm4_moe",
+    "llama",
+    "qwen2",
+    "qwen3",
+    "qwen3_moe",
+    "mixtral",
+    "gemma3_text",
+    "gemma3",
+    "gpt_oss",
+    "phi3",
+    "smollm3",
+    "granite",
+    "olmo2",
+    "ministral3",
+    "mistral3",
+    "glm4_moe",
 ];
 
 /// Supported families that the fast kernels cannot compute.

@@ -9,11 +9,12 @@ use hive_model::{Compute, Footprint, ModelFiles, SessionId, SessionOptions, Shar
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
-const HIDDEN: usize = 64;
-const INNER: usize = 128;
+/// The shortest row that every type has.
+const HIDDEN: usize = 256;
+const INNER: usize = 512;
 const HEADS: usize = 4;
 const KV_HEADS: usize = 2;
-const HEAD: usize = 16;
+const HEAD: usize = 64;
 const LAYERS: usize = 2;
 /// Not a multiple of the kernels' lanes.
 const VOCABULARY: usize = 50;
@@ -149,7 +150,7 @@ fn compare(path: &Path, what: &str) {
             if layers == (0..LAYERS) {
                 let session = SessionId(1);
                 shard.open(session, SessionOptions::default()).unwrap();
-                let input = Input::Tokens(vec![1; 20]);
+                let input = Input::Tokens(vec![1; 2]);
                 let _ = shard.forward(&[Slot { session, position: 0, input, sample: false }]);
                 // Caches grow in blocks of 256 tokens.
                 assert_eq!(
@@ -171,7 +172,17 @@ fn planned_is_what_is_held_in_every_format() {
         ("BF16", (30, 1, 2)),
         ("Q4_0", (2, 32, 18)),
         ("Q4_1", (3, 32, 20)),
+        ("Q5_0", (6, 32, 22)),
+        ("Q5_1", (7, 32, 24)),
         ("Q8_0", (8, 32, 34)),
+        ("Q2_K", (10, 256, 84)),
+        ("Q3_K", (11, 256, 110)),
+        ("Q4_K", (12, 256, 144)),
+        ("Q5_K", (13, 256, 176)),
+        ("Q6_K", (14, 256, 210)),
+        ("IQ4_NL", (20, 32, 18)),
+        ("IQ4_XS", (23, 256, 136)),
+        ("MXFP4", (39, 32, 17)),
     ];
     for (name, block) in blocks {
         for tied in [false, true] {
@@ -181,8 +192,9 @@ fn planned_is_what_is_held_in_every_format() {
         }
     }
     for float in [Dtype::F32, Dtype::F16, Dtype::BF16] {
-        // There is no fast kernel for 6 bits.
-        for quantized in [None, Some((4, 32)), Some((4, 64)), Some((8, 32)), Some((6, 32))] {
+        // Groups of 32 and 64; the fast kernels have 2 and 3 bits in 4, and 5 and 6 in 8.
+        for quantized in [None, Some((4, 32)), Some((8, 32))].into_iter().chain([2, 3, 4, 5, 6].map(|b| Some((b, 64))))
+        {
             for (biases, tied) in [(false, false), (true, true)] {
                 let what = format!("{float:?}, {quantized:?}, biases {biases}, tied {tied}");
                 let path = folder.path().join(what.replace([' ', ',', '(', ')'], "-"));

@@ -150,10 +150,11 @@ fn a_tensor_that_no_llama_has_is_named() {
 #[test]
 fn a_quantization_that_is_not_read_is_named_when_the_file_is_opened() {
     for (number, name) in
-        [(6, "Q5_0"), (12, "Q4_K"), (14, "Q6_K"), (20, "IQ4_NL"), (23, "IQ4_XS"), (39, "MXFP4"), (99, "ggml type 99")]
+        [(9, "Q8_1"), (16, "IQ2_XXS"), (21, "IQ3_S"), (29, "IQ1_M"), (34, "TQ1_0"), (40, "NVFP4"), (99, "ggml type 99")]
     {
         let message = opened(&with_tensors(&[], &[("blk.0.attn_q.weight", number, 256, &[])])).unwrap_err();
-        let said = format!("blk.0.attn_q.weight has type {name}, which is not supported; supported are Q4_0");
+        let said =
+            format!("blk.0.attn_q.weight has type {name}, which is not supported; supported are F32, F16, BF16, Q4_0");
         assert!(message.contains(&said), "{message}");
     }
 }

@@ -79,6 +79,23 @@ fn counts_and_names_beyond_any_real_file_are_refused() {
 }
 
 #[test]
+fn rows_that_are_no_whole_blocks_are_refused_by_name_before_anything_is_read() {
+    for (number, name, together) in [(12u32, "Q4_K", 256u64), (14, "Q6_K", 256), (23, "IQ4_XS", 256), (39, "MXFP4", 32)]
+    {
+        for row in [together - 1, together + together / 2, u64::MAX - 1] {
+            let tensor =
+                [&text("blk.0.attn_q.weight")[..], &2u32.to_le_bytes(), &row.to_le_bytes(), &2u64.to_le_bytes()];
+            let tensor = [&tensor.concat()[..], &number.to_le_bytes(), &0u64.to_le_bytes()].concat();
+            let file = [b"GGUF", &3u32.to_le_bytes()[..], &1u64.to_le_bytes(), &0u64.to_le_bytes(), &tensor].concat();
+            let why = open(&file).unwrap_err();
+            let expected =
+                format!("blk.0.attn_q.weight has rows of {row} numbers, but {name} stores {together} together");
+            assert!(why.contains(&expected), "{why}");
+        }
+    }
+}
+
+#[test]
 fn one_token_of_400_kb_does_not_keep_a_sentencepiece_vocabulary_from_being_read_or_refused() {
     for long in [1000, 400_000, 10_000_000] {
         let tokens = ["<unk>", "a", "aa", &"a".repeat(long)];

@@ -9,6 +9,7 @@ use hive_plan::{Form, LinkProfile, ModelProfile, NodeProfile, Use, choose};
 fn main() {
     let model = ModelProfile {
         layer_bytes: vec![900 << 20; 128],
+        unread_bytes: Vec::new(),
         embedding_bytes: 1 << 30,
         head_bytes: 1 << 30,
         kv_bytes_per_token: 4096,

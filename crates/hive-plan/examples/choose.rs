@@ -10,6 +10,7 @@ fn main() -> Result<(), PlanError> {
     // 80 layers of half a gigabyte.
     let model = ModelProfile {
         layer_bytes: vec![GB / 2; 80],
+        unread_bytes: Vec::new(),
         embedding_bytes: GB / 2,
         head_bytes: GB / 2,
         kv_bytes_per_token: 4096,

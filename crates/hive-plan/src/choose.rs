@@ -126,6 +126,8 @@ struct Problem<'a> {
     hop_us: Vec<Vec<f64>>,
     /// Bytes of all layers before each layer.
     before: Vec<u64>,
+    /// The same of the bytes that a token reads.
+    read_before: Vec<u64>,
     kv_per_layer: u64,
     wanted: Use,
 }
@@ -159,9 +161,14 @@ impl<'a> Problem<'a> {
         for bytes in &model.layer_bytes {
             before.push(before[before.len() - 1].saturating_add(*bytes));
         }
+        let mut read_before = vec![0u64];
+        let unread = model.unread_bytes.iter().copied().chain(std::iter::repeat(0));
+        for (bytes, unread) in model.layer_bytes.iter().zip(unread) {
+            read_before.push(read_before[read_before.len() - 1].saturating_add(bytes.saturating_sub(unread)));
+        }
         let tokens = wanted.context_tokens.saturating_mul(u64::from(wanted.conversations.max(1)));
         let kv_per_layer = model.kv_bytes_per_token.saturating_mul(tokens);
-        Self { model, nodes, hop_us, before, kv_per_layer, wanted }
+        Self { model, nodes, hop_us, before, read_before, kv_per_layer, wanted }
     }
 
     fn layers(&self) -> usize {
@@ -186,7 +193,7 @@ impl<'a> Problem<'a> {
     }
 
     fn reading_us(&self, node: usize, layers: &Range<usize>) -> f64 {
-        let mut bytes = self.before[layers.end] - self.before[layers.start];
+        let mut bytes = self.read_before[layers.end] - self.read_before[layers.start];
         if layers.end == self.layers() {
             bytes = bytes.saturating_add(self.model.head_bytes);
         }
@@ -254,7 +261,8 @@ impl<'a> Problem<'a> {
                 let head_bytes = if left == 0 { self.model.head_bytes } else { 0 };
                 for start in (stage..end).rev() {
                     let layer_bytes = (self.before[end] - self.before[start]).saturating_add(head_bytes);
-                    let us = STAGE_US + layer_bytes as f64 * us_per_byte;
+                    let read_bytes = (self.read_before[end] - self.read_before[start]).saturating_add(head_bytes);
+                    let us = STAGE_US + read_bytes as f64 * us_per_byte;
                     let embedding_bytes = if start == 0 { self.model.embedding_bytes } else { 0 };
                     let kv_bytes = self.kv_per_layer.saturating_mul((end - start) as u64);
                     let fixed_bytes = embedding_bytes.saturating_add(self.model.base_bytes);
@@ -313,6 +321,7 @@ mod tests {
     fn model(layers: usize, bytes: u64, head: u64) -> ModelProfile {
         ModelProfile {
             layer_bytes: vec![bytes; layers],
+            unread_bytes: Vec::new(),
             embedding_bytes: 0,
             head_bytes: head,
             kv_bytes_per_token: 1,
@@ -357,6 +366,26 @@ mod tests {
                      memory limit";
         assert_eq!(large(1).to_string(), words);
         assert!(large(2).to_string().contains("but 2 machines share 268 MB;"));
+    }
+
+    #[test]
+    fn experts_that_a_token_does_not_pick_take_memory_and_no_time() {
+        let dense = model(10, 10, 0);
+        let sparse = ModelProfile { unread_bytes: vec![9; 10], ..dense.clone() };
+        // Neither machine holds it alone, whatever a token reads.
+        let nodes = [node("A", 60, 1e3), node("B", 60, 1e3)];
+        let stages = |model: &ModelProfile| choose(model, &nodes, &lan, ONE).unwrap().stages.len();
+        assert_eq!([stages(&dense), stages(&sparse)], [2, 2]);
+        // One that holds it is not helped by a machine ten times as fast that is far away: there is little to read.
+        let nodes = [node("Here", 1000, 1e3), node("Far", 60, 1e4)];
+        let far = |from: usize, to: usize| LinkProfile {
+            round_trip_us: if from == to { 0.0 } else { 30_000.0 },
+            bits_per_s: 1e9,
+        };
+        let stages = |model: &ModelProfile| choose(model, &nodes, &far, ONE).unwrap().stages.len();
+        assert_eq!([stages(&dense), stages(&sparse)], [2, 1]);
+        let reading = |model: &ModelProfile| predict(model, &nodes, &far, ONE, &[(0, 0..10)]).reading_us[0];
+        assert_eq!(reading(&dense) / reading(&sparse), 10.0);
     }
 
     #[test]
@@ -428,6 +457,7 @@ mod tests {
         ) {
             let model = ModelProfile {
                 layer_bytes,
+                unread_bytes: Vec::new(),
                 embedding_bytes: 3,
                 head_bytes,
                 kv_bytes_per_token: 1,

@@ -28,6 +28,8 @@ pub use standby::{Spare, standby};
 pub struct ModelProfile {
     /// Bytes of weights of each layer.
     pub layer_bytes: Vec<u64>,
+    /// Those of them that a token does not read: the experts that it does not pick. Empty if it reads all.
+    pub unread_bytes: Vec<u64>,
     /// Bytes of the embedding, held by the first stage.
     pub embedding_bytes: u64,
     /// Bytes of the output projection, held and read for every token by the last stage.
@@ -267,7 +269,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn model(layer_bytes: Vec<u64>, head_bytes: u64) -> ModelProfile {
-        ModelProfile { layer_bytes, embedding_bytes: 5, head_bytes, kv_bytes_per_token: 2, base_bytes: 0 }
+        let (unread_bytes, kv_bytes_per_token) = (Vec::new(), 2);
+        ModelProfile { layer_bytes, unread_bytes, embedding_bytes: 5, head_bytes, kv_bytes_per_token, base_bytes: 0 }
     }
 
     fn machines(count: usize, memory_bytes: u64) -> Vec<Machine> {

@@ -91,8 +91,9 @@ pub fn stage_bytes(model: &ModelCard, layers: &std::ops::Range<usize>, form: For
 
 /// Bytes of weights that one token reads in the whole model, on a machine that holds it in this form.
 pub fn read_bytes(model: &ModelCard, form: Form) -> u64 {
-    let Footprint { layer_bytes, head_bytes, .. } = footprint(model, form);
-    layer_bytes.iter().sum::<u64>() + head_bytes
+    let Footprint { layer_bytes, unread_bytes, head_bytes, .. } = footprint(model, form);
+    let unread: u64 = unread_bytes.iter().sum();
+    layer_bytes.iter().sum::<u64>().saturating_sub(unread) + head_bytes
 }
 
 /// The form in which a machine holds a model for these kernels.
@@ -131,6 +132,7 @@ fn larger(a: &Footprint, b: &Footprint) -> Footprint {
     let layers = a.layer_bytes.iter().zip(&b.layer_bytes);
     Footprint {
         layer_bytes: layers.map(|(a, b)| *a.max(b)).collect(),
+        unread_bytes: a.unread_bytes.iter().zip(&b.unread_bytes).map(|(a, b)| *a.min(b)).collect(),
         embedding_bytes: a.embedding_bytes.max(b.embedding_bytes),
         head_bytes: a.head_bytes.max(b.head_bytes),
         kv_bytes_per_token: a.kv_bytes_per_token.max(b.kv_bytes_per_token),
@@ -148,6 +150,7 @@ fn profile(model: &ModelCard, mut forms: impl Iterator<Item = Form>) -> ModelPro
     };
     ModelProfile {
         layer_bytes: held.layer_bytes.clone(),
+        unread_bytes: held.unread_bytes.clone(),
         embedding_bytes: held.embedding_bytes,
         head_bytes: held.head_bytes,
         kv_bytes_per_token: held.kv_bytes_per_token,
@@ -162,6 +165,7 @@ mod tests {
     fn card() -> ModelCard {
         let packed = Footprint {
             layer_bytes: vec![10, 20],
+            unread_bytes: vec![0, 0],
             embedding_bytes: 5,
             head_bytes: 7,
             kv_bytes_per_token: 4,

@@ -25,7 +25,7 @@ def phi3():
         ("unquantized, tied, as many key-value heads", {"tie_word_embeddings": True, "num_key_value_heads": None}),
         ("4 bit, three quarters rotated", {"quantization": quantized(4, 64), "partial_rotary_factor": 0.75}),
         ("8 bit in groups of 32, longrope", {"quantization": quantized(8, 32), "rope_scaling": long, "partial_rotary_factor": 0.75}),
-        ("longrope in the trained context", {"rope_scaling": long, "partial_rotary_factor": 0.75, "max_position_embeddings": 64, "vocab_size": 61}),
+        ("longrope in the trained context", {"rope_scaling": long, "partial_rotary_factor": 0.75, "max_position_embeddings": 96, "original_max_position_embeddings": 96, "vocab_size": 61}),
         ("linear rope, five layers", {"rope_scaling": {"type": "linear", "factor": 4.0, "long_factor": []}, "num_hidden_layers": 5, "num_key_value_heads": 1}),
         ("mixed", {"quantization": fused}),
     )

@@ -89,7 +89,6 @@ YARN = {
     "factor": 32.0,
     "beta_fast": 32.0,
     "beta_slow": 1.0,
-    "truncate": False,
     "original_max_position_embeddings": 64,
 }
 

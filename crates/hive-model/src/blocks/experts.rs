@@ -9,7 +9,7 @@ use mlx_rs::{Array, Dtype, ops};
 
 use super::dense::{Dense, Gate};
 use super::norm::vector;
-use crate::config::{Activation, DenseSpec, ExpertsSpec, Router};
+use crate::config::{Activation, DenseSpec, ExpertsSpec, Order, Router};
 use crate::error::{ComputeError, LoadError};
 use crate::linear::{Arithmetic, Linear};
 use crate::weights::{FileMatrix, TensorError, Weights};
@@ -72,6 +72,13 @@ fn stacked(arithmetic: Arithmetic, parts: usize) -> Arithmetic {
     Arithmetic { fast: arithmetic.fast && parts == 1, ..arithmetic }
 }
 
+/// The size of all experts in memory, in bytes.
+fn stacked_bytes(matrices: &Matrices<'_>, spec: &ExpertsSpec, arithmetic: Arithmetic) -> u64 {
+    let arithmetic = stacked(arithmetic, matrices.gate_up.len());
+    let parts = matrices.gate_up.iter().chain([&matrices.down]);
+    parts.map(|part| Linear::bytes_of_stacked(part, spec.count, arithmetic)).sum()
+}
+
 fn shared(spec: &ExpertsSpec) -> Option<DenseSpec> {
     let intermediate = spec.shared?;
     Some(DenseSpec { intermediate, activation: spec.activation, is_joined: false })
@@ -115,18 +122,26 @@ impl Experts {
         spec: &ExpertsSpec,
         arithmetic: Arithmetic,
     ) -> Result<u64, TensorError> {
-        let Matrices { router, gate_up, down } = matrices(weights, prefix, hidden, spec)?;
+        let matrices = matrices(weights, prefix, hidden, spec)?;
         let correction = if spec.router.is_corrected() { spec.count * arithmetic.activation.bytes() } else { 0 };
         let of_shared = format!("{prefix}.shared_experts");
         let shared = shared(spec).map(|shared| Dense::bytes_of(weights, &of_shared, hidden, &shared, arithmetic));
-        Ok(Linear::bytes_of(&[router], arithmetic)
-            + gate_up
-                .iter()
-                .map(|part| Linear::bytes_of_stacked(part, spec.count, stacked(arithmetic, gate_up.len())))
-                .sum::<u64>()
-            + Linear::bytes_of_stacked(&down, spec.count, stacked(arithmetic, gate_up.len()))
+        Ok(stacked_bytes(&matrices, spec, arithmetic)
+            + Linear::bytes_of(&[matrices.router], arithmetic)
             + correction as u64
             + shared.transpose()?.unwrap_or(0))
+    }
+
+    /// Those of these bytes that a token does not read: the experts that it does not pick.
+    pub(super) fn unread_bytes_of(
+        weights: &Weights,
+        prefix: &str,
+        hidden: usize,
+        spec: &ExpertsSpec,
+        arithmetic: Arithmetic,
+    ) -> Result<u64, TensorError> {
+        let bytes = stacked_bytes(&matrices(weights, prefix, hidden, spec)?, spec, arithmetic);
+        Ok(bytes / spec.count as u64 * (spec.count - spec.per_token) as u64)
     }
 
     /// Its size in memory, in bytes.
@@ -168,14 +183,18 @@ impl Experts {
     /// The experts of each row, `[n, per_token]`, and their shares, from scores `[n, count]`.
     fn route(&self, scores: &Array) -> Result<(Array, Array), ComputeError> {
         let per_token = self.spec.per_token as i32;
-        let best = |scores: &Array| -> Result<Array, ComputeError> {
-            let order = ops::argpartition_axis(scores.negative()?, per_token - 1, -1)?;
-            Ok(order.index((.., ..per_token)))
+        let best = |scores: &Array, order: Order| -> Result<Array, ComputeError> {
+            Ok(match order {
+                Order::Ascending => ops::argpartition_axis(scores, -per_token, -1)?.index((.., -per_token..)),
+                Order::Descending => {
+                    ops::argpartition_axis(scores.negative()?, per_token - 1, -1)?.index((.., ..per_token))
+                }
+            })
         };
         match self.spec.router {
-            Router::Softmax { normalized } => {
+            Router::Softmax { normalized, order } => {
                 let all = ops::softmax_axis(scores, -1, true)?;
-                let picked = best(&all)?;
+                let picked = best(&all, order)?;
                 let shares = all.take_along_axis(&picked, -1)?;
                 Ok((picked, if normalized { divided_by_sum(&shares)? } else { shares }))
             }
@@ -188,7 +207,7 @@ impl Experts {
                 if groups > 1 {
                     order = in_groups(&order, groups as i32, picked_groups as i32)?;
                 }
-                let picked = best(&order)?;
+                let picked = best(&order, Order::Descending)?;
                 let shares = all.take_along_axis(&picked, -1)?;
                 let shares = if normalized && per_token > 1 { divided_by_sum(&shares)? } else { shares };
                 Ok((picked, shares.multiply(Array::from_f32(scale))?))

@@ -138,6 +138,23 @@ impl Layer {
             + norms * Norm::bytes_of(hidden, arithmetic))
     }
 
+    /// Those of these bytes that a token does not read.
+    pub(crate) fn unread_bytes_of(
+        weights: &Weights,
+        index: usize,
+        config: &ModelConfig,
+        spec: &LayerSpec,
+        arithmetic: Arithmetic,
+    ) -> Result<u64, TensorError> {
+        match &spec.network {
+            NetworkSpec::Dense(_) => Ok(0),
+            NetworkSpec::Experts(experts) => {
+                let prefix = format!("model.layers.{index}.{}", experts.module);
+                Experts::unread_bytes_of(weights, &prefix, config.hidden, experts, arithmetic)
+            }
+        }
+    }
+
     /// Its size in memory, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         let network = match &self.network {

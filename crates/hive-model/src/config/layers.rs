@@ -133,6 +133,15 @@ pub struct ExpertsSpec {
     pub shared: Option<usize>,
 }
 
+/// How scores are sorted to find the best.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// The best are last.
+    Ascending,
+    /// The best are first.
+    Descending,
+}
+
 /// How a router's scores become the shares of the experts that it picks.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Router {
@@ -140,6 +149,8 @@ pub enum Router {
     Softmax {
         /// Whether the shares sum to one.
         normalized: bool,
+        /// How the scores are sorted, which decides between equal ones: as in mlx-lm.
+        order: Order,
     },
     /// By sigmoid, picked with a correction that does not count in the shares; in groups.
     Sigmoid {

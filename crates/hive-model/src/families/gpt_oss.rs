@@ -1,7 +1,7 @@
 //! gpt-oss: experts everywhere, windows in every other layer, and attention that may go nowhere.
 
 use super::keys::Keys;
-use crate::config::{Activation, ConfigError, ExpertsSpec, LayerSpec, ModelConfig, NetworkSpec, Router};
+use crate::config::{Activation, ConfigError, ExpertsSpec, LayerSpec, ModelConfig, NetworkSpec, Order, Router};
 
 /// `gpt_oss`.
 pub(super) fn gpt_oss(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Vec<LayerSpec>, ConfigError> {
@@ -11,7 +11,7 @@ pub(super) fn gpt_oss(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Vec<L
         intermediate: config.intermediate,
         activation: Activation::Clamped { limit: keys.real(("swiglu_limit", "")).unwrap_or(7.0) },
         // The softmax over the scores of those picked is the same.
-        router: Router::Softmax { normalized: true },
+        router: Router::Softmax { normalized: true, order: Order::Ascending },
         module: "mlp",
         router_name: "router",
         stacked: "experts",

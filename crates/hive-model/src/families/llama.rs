@@ -3,7 +3,8 @@
 
 use super::keys::Keys;
 use crate::config::{
-    Activation, ConfigError, ExpertsSpec, HeadNorms, LayerSpec, ModelConfig, NetworkSpec, Norms, QueryGrowth, Router,
+    Activation, ConfigError, ExpertsSpec, HeadNorms, LayerSpec, ModelConfig, NetworkSpec, Norms, Order, QueryGrowth,
+    Router,
 };
 
 /// `llama`, `mistral`: windows where the configuration has them.
@@ -32,7 +33,7 @@ pub(super) fn mixtral(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Vec<L
         per_token: keys.required(("num_experts_per_tok", "expert_used_count"))?,
         intermediate: config.intermediate,
         activation: Activation::Silu,
-        router: Router::Softmax { normalized: true },
+        router: Router::Softmax { normalized: true, order: Order::Descending },
         module: "block_sparse_moe",
         router_name: "gate",
         stacked: "switch_mlp",

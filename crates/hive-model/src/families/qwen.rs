@@ -1,7 +1,9 @@
 //! Qwen 2, 2.5 and 3, dense and of experts.
 
 use super::keys::Keys;
-use crate::config::{Activation, ConfigError, ExpertsSpec, HeadNorms, LayerSpec, ModelConfig, NetworkSpec, Router};
+use crate::config::{
+    Activation, ConfigError, ExpertsSpec, HeadNorms, LayerSpec, ModelConfig, NetworkSpec, Order, Router,
+};
 
 /// `qwen2`: Llama with biases of queries, keys and values, which are loaded wherever a file has them.
 pub(super) fn qwen2(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Vec<LayerSpec>, ConfigError> {
@@ -35,7 +37,7 @@ pub(super) fn qwen3_moe(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Vec
         per_token: keys.required(("num_experts_per_tok", "expert_used_count"))?,
         intermediate: keys.required(("moe_intermediate_size", "expert_feed_forward_length"))?,
         activation: Activation::Silu,
-        router: Router::Softmax { normalized: keys.flag("norm_topk_prob").unwrap_or(true) },
+        router: Router::Softmax { normalized: keys.flag("norm_topk_prob").unwrap_or(true), order: Order::Ascending },
         module: "mlp",
         router_name: "gate",
         stacked: "switch_mlp",

@@ -4,9 +4,12 @@
 //! header is untrusted: each count and length is checked against the rest of the file before anything is allocated.
 //! Source: the format's specification in the ggml repository (docs/gguf.md).
 
+mod affine;
 mod blocks;
 mod header;
 mod metadata;
+#[cfg(test)]
+pub(crate) mod oracle;
 mod spelling;
 
 use std::collections::BTreeMap;
@@ -23,9 +26,12 @@ use crate::config::ModelConfig;
 use crate::weights::names;
 
 use super::{FloatTensor, Matrix, MatrixFormat, StoredTensor, TensorError};
-use blocks::BlockType;
+use blocks::{BlockType, SUPPORTED};
 use header::{Header, TensorInfo};
 use spelling::Spelling;
+
+/// The types of a vector.
+const FLOATS: &str = "F32, F16 and BF16 for a vector";
 
 /// An open GGUF file.
 #[derive(Debug)]
@@ -132,7 +138,8 @@ impl Gguf {
         let stored = self.spelling.stored(name);
         let info = self.info(&stored)?;
         expect_shape(&stored, &info.shape, &[length])?;
-        let float = info.block.float().ok_or_else(|| unsupported(&stored, info.block))?;
+        let found = || TensorError::Type { name: stored.clone(), found: info.block.to_string(), supported: FLOATS };
+        let float = info.block.float().ok_or_else(found)?;
         let bytes = self.in_order(&stored, length, self.read(info, 0, info.bytes)?);
         Ok(FloatTensor { float, shape: vec![length], bytes })
     }
@@ -185,10 +192,12 @@ impl Gguf {
         let count = rows.len();
         let bytes = self.read(info, rows.start as u64 * row_bytes, count as u64 * row_bytes)?;
         let bytes = if together > 1 { unpermute(&bytes, count, count / together) } else { bytes };
-        match info.block.float() {
-            Some(float) => Ok(Matrix::Float(FloatTensor { float, shape: vec![count, columns], bytes })),
-            None => Ok(Matrix::Quantized(info.block.to_affine(&bytes, count, columns))),
+        if let Some(float) = info.block.float() {
+            return Ok(Matrix::Float(FloatTensor { float, shape: vec![count, columns], bytes }));
         }
+        let matrix = info.block.to_affine(&bytes, count, columns);
+        let matrix = matrix.ok_or_else(|| unsupported(&stored, info.block))?;
+        if matrix.is_finite() { Ok(Matrix::Quantized(matrix)) } else { Err(TensorError::NotFinite { name: stored }) }
     }
 
     /// The rows of a stored matrix, or the numbers of a stored bias, in Hugging Face's order.
@@ -252,8 +261,7 @@ fn expect_shape(name: &str, found: &[usize], expected: &[usize]) -> Result<(), T
 }
 
 fn unsupported(name: &str, block: BlockType) -> TensorError {
-    let supported = "Q4_0, Q4_1, Q8_0, F16, BF16 and F32";
-    TensorError::Type { name: name.to_owned(), found: block.to_string(), supported }
+    TensorError::Type { name: name.to_owned(), found: block.to_string(), supported: SUPPORTED }
 }
 
 /// Undoes the converter's permutation: the file interleaves the rows of a head's halves, Hugging Face keeps the halves

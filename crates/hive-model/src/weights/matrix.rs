@@ -139,10 +139,19 @@ impl FileMatrix<'_> {
 
 /// Several matrices with the same format and number of columns, stacked.
 pub(crate) fn whole(matrices: &[FileMatrix<'_>]) -> Result<Matrix, TensorError> {
+    stacked(matrices, matrices[0].format, |part| part)
+}
+
+/// Stacks matrices whose parts are converted to another format as they are read.
+pub(crate) fn stacked(
+    matrices: &[FileMatrix<'_>],
+    format: MatrixFormat,
+    converted: impl Fn(Matrix) -> Matrix,
+) -> Result<Matrix, TensorError> {
     let rows = matrices.iter().map(FileMatrix::rows).sum();
-    let mut all = Matrix::with_room(matrices[0].format, rows, matrices[0].columns);
+    let mut all = Matrix::with_room(format, rows, matrices[0].columns);
     for part in matrices.iter().flat_map(FileMatrix::parts) {
-        all.append(part?);
+        all.append(converted(part?));
     }
     Ok(all)
 }

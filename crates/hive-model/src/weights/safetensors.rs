@@ -15,11 +15,11 @@ use std::path::{Path, PathBuf};
 use safetensors::Dtype;
 
 pub use error::FolderError;
-pub use quantization::{Quantization, QuantizationTable};
+pub use quantization::{Mode, Quantization, QuantizationTable};
 
 use super::{Biases, Float, FloatTensor, Matrix, MatrixFormat, QuantizedMatrix, StoredTensor, TensorError};
 use crate::config::ModelConfig;
-use crate::weights::names;
+use crate::weights::{mxfp4, names};
 use header::{Entry, read_header};
 use parts::parts;
 
@@ -102,9 +102,12 @@ impl SafetensorsFolder {
         let shape = |columns: usize| -> Vec<usize> { stacked.into_iter().chain([rows, columns]).collect() };
         let weight = format!("{name}.weight");
         let quantization = self.quantization.of(name).filter(|_| self.contains(&format!("{name}.scales")));
-        let Some(Quantization { group_size, bits }) = quantization else {
+        let Some(Quantization { group_size, bits, mode }) = quantization else {
             return Ok(MatrixFormat::Float(self.float_of(&weight, &shape(columns))?));
         };
+        if mode == Mode::Mxfp4 {
+            return self.mxfp4_format(&weight, (group_size, bits), columns, &shape);
+        }
         let suits = group_size > 0
             && matches!(bits, 2..=6 | 8)
             && columns.is_multiple_of(group_size)
@@ -126,6 +129,31 @@ impl SafetensorsFolder {
         Ok(MatrixFormat::Quantized { bits, group: group_size, float, multiple: None })
     }
 
+    /// Checks a matrix of MXFP4, which is stored as the weights' codes and the groups' exponents.
+    fn mxfp4_format(
+        &self,
+        weight: &str,
+        (group, bits): (usize, usize),
+        columns: usize,
+        shape: &dyn Fn(usize) -> Vec<usize>,
+    ) -> Result<MatrixFormat, TensorError> {
+        if group != mxfp4::GROUP || bits != 4 || !columns.is_multiple_of(mxfp4::GROUP) {
+            let found = format!("{bits}-bit MXFP4 in groups of {group} over {columns} columns");
+            return Err(TensorError::Type { name: weight.to_owned(), found, supported: "4 bits in groups of 32" });
+        }
+        let scales = format!("{}scales", weight.strip_suffix("weight").unwrap_or(weight));
+        for (name, dtype, width) in
+            [(weight, Dtype::U32, columns / 8), (scales.as_str(), Dtype::U8, columns / mxfp4::GROUP)]
+        {
+            let entry = self.entry(name)?;
+            expect(name, entry, &shape(width))?;
+            if entry.dtype != dtype {
+                return Err(wrong_type(name, entry));
+            }
+        }
+        Ok(mxfp4::AFFINE)
+    }
+
     /// Reads rows of a matrix whose format is known.
     pub(super) fn matrix_rows(
         &self,
@@ -134,7 +162,8 @@ impl SafetensorsFolder {
         format: MatrixFormat,
         rows: Range<usize>,
     ) -> Result<Matrix, TensorError> {
-        let [weights, scales, biases] = format.row_bytes(columns);
+        let [weights, scales, biases] =
+            if format == mxfp4::AFFINE { [columns / 2, columns / mxfp4::GROUP, 0] } else { format.row_bytes(columns) };
         let read = |part: &str, row_bytes: usize| {
             let name = format!("{name}.{part}");
             let entry = self.entry(&name)?;
@@ -142,6 +171,7 @@ impl SafetensorsFolder {
         };
         let words = read("weight", weights)?;
         Ok(match format {
+            mxfp4::AFFINE => Matrix::Quantized(mxfp4::to_affine(&words, &read("scales", scales)?, rows.len(), columns)),
             MatrixFormat::Float(float) => {
                 Matrix::Float(FloatTensor { float, shape: vec![rows.len(), columns], bytes: words })
             }

@@ -1,7 +1,8 @@
 //! Tensors, plain and quantized, in memory and in files; and why one cannot be read.
 
-use std::borrow::Cow;
 use std::path::PathBuf;
+
+use super::packing::unpack;
 
 /// The number format of a tensor that is not quantized.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +59,33 @@ pub struct QuantizedMatrix {
     pub scales: Vec<u8>,
     /// As many biases as scales.
     pub biases: Biases,
+}
+
+impl QuantizedMatrix {
+    /// The values of one row. Nothing is rounded on the way but the sum of product and bias, to single precision.
+    pub fn row(&self, row: usize) -> Vec<f32> {
+        let part = |width: usize| row * width..(row + 1) * width;
+        let width = self.columns / self.group * self.float.bytes();
+        let scales = to_f32(self.float, &self.scales[part(width)]);
+        let biases = match &self.biases {
+            Biases::Stored(bytes) => to_f32(self.float, &bytes[part(width)]),
+            Biases::Multiple(multiple) => scales.iter().map(|scale| scale * multiple).collect(),
+        };
+        let numbers = unpack(&self.words[part(self.columns * self.bits / 8)], self.bits);
+        let groups = numbers.chunks_exact(self.group).zip(scales.iter().zip(&biases));
+        groups.flat_map(|(group, (scale, bias))| group.iter().map(move |q| scale * f32::from(*q) + bias)).collect()
+    }
+
+    /// Whether every scale and every bias is a finite number.
+    pub(super) fn is_finite(&self) -> bool {
+        let scales = to_f32(self.float, &self.scales);
+        let finite = |numbers: &[f32]| numbers.iter().all(|number| number.is_finite());
+        finite(&scales)
+            && match &self.biases {
+                Biases::Stored(bytes) => finite(&to_f32(self.float, bytes)),
+                Biases::Multiple(multiple) => scales.iter().all(|scale| (scale * multiple).is_finite()),
+            }
+    }
 }
 
 /// A weight matrix `[rows, columns]`, quantized or not.
@@ -134,6 +162,12 @@ pub enum TensorError {
         /// The supported formats.
         supported: &'static str,
     },
+    /// A scale is infinite or no number.
+    #[error("tensor {name} has a scale that is not a finite number: the file is damaged")]
+    NotFinite {
+        /// The tensor.
+        name: String,
+    },
     /// The file could not be read.
     #[error("cannot read tensor {name} from {file}: {source}")]
     Read {
@@ -205,25 +239,6 @@ impl Biases {
             Self::Stored(bytes) => bytes.len(),
             Self::Multiple(_) => 0,
         }
-    }
-
-    /// The biases for these scales in this number format; `stored` picks them from the stored bytes.
-    pub(crate) fn of<'a>(
-        &'a self,
-        scales: &[u8],
-        float: Float,
-        stored: impl FnOnce(&'a [u8]) -> Cow<'a, [u8]>,
-    ) -> Cow<'a, [u8]> {
-        let multiple = match self {
-            Self::Stored(bytes) => return stored(bytes),
-            Self::Multiple(multiple) => *multiple,
-        };
-        let products = to_f32(float, scales).into_iter().map(|scale| scale * multiple);
-        Cow::Owned(match float {
-            Float::F32 => products.flat_map(f32::to_le_bytes).collect(),
-            Float::F16 => products.flat_map(|product| half::f16::from_f32(product).to_le_bytes()).collect(),
-            Float::Bf16 => products.flat_map(|product| half::bf16::from_f32(product).to_le_bytes()).collect(),
-        })
     }
 }
 

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use hive_model::sampling::Sampled;
 use hive_model::shard::{Input, Output};
-use hive_model::{Compute, ModelFiles, Sampling, SessionId, SessionOptions, Shard, ShardOptions, Slot};
+use hive_model::{Compute, Footprint, ModelFiles, Sampling, SessionId, SessionOptions, Shard, ShardOptions, Slot};
 use serde_json::Value;
 
 /// The folder of the fixtures.
@@ -252,6 +252,10 @@ pub fn check(files: &ModelFiles, variant: &Value) -> Vec<Agreement> {
         if compute == Compute::Fast && !shards.is_fast() {
             break;
         }
+        // What a plan counts with is what a loaded model takes.
+        let planned = Footprint::of(files, compute).unwrap();
+        let held = shards.stage(&cuts[0][0]).weight_bytes() as u64;
+        assert_eq!(planned.weight_bytes(0..files.config().layers), held, "{}, {compute:?}", reference.name);
         whole_model(&reference, &mut shards, &cuts[0]);
         for cut in &cuts {
             let worst = conversations(&reference, &mut shards, cut);

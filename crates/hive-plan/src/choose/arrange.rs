@@ -121,6 +121,7 @@ mod tests {
     fn model(layers: usize) -> ModelProfile {
         ModelProfile {
             layer_bytes: vec![10; layers],
+            unread_bytes: Vec::new(),
             embedding_bytes: 5,
             head_bytes: 20,
             kv_bytes_per_token: 1,

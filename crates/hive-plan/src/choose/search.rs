@@ -84,6 +84,7 @@ impl Problem<'_> {
             return f64::INFINITY;
         }
         let layer_bytes = self.before[layers] as f64 / layers as f64;
+        let read_bytes = self.read_before[layers] as f64 / layers as f64;
         let each = layer_bytes + self.kv_per_layer as f64;
         let room = |place: usize| {
             let fixed = self.model.base_bytes
@@ -106,7 +107,7 @@ impl Problem<'_> {
             let more = left.min(rooms[place] - 1);
             left -= more;
             let head = if place + 1 == order.len() { self.model.head_bytes as f64 } else { 0.0 };
-            let bytes = (1 + more) as f64 * layer_bytes + head;
+            let bytes = (1 + more) as f64 * read_bytes + head;
             let us = STAGE_US + bytes * 1e6 / self.nodes[order[place]].bytes_per_s.max(1.0);
             sum += us;
             slowest = slowest.max(us);

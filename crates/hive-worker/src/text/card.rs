@@ -54,10 +54,19 @@ impl ModelCard {
     pub(super) fn checked(self: Box<Self>) -> Result<Box<Self>, TextError> {
         let layers = self.layers();
         let is_sane = |footprint: &Footprint| {
-            let Footprint { layer_bytes, embedding_bytes, head_bytes, kv_bytes_per_token, work_bytes_per_token } =
-                footprint;
+            let Footprint {
+                layer_bytes,
+                unread_bytes,
+                embedding_bytes,
+                head_bytes,
+                kv_bytes_per_token,
+                work_bytes_per_token,
+            } = footprint;
             let others = [embedding_bytes, head_bytes, kv_bytes_per_token, work_bytes_per_token, &self.hidden_bytes];
-            layer_bytes.len() == layers && layer_bytes.iter().chain(others).all(|bytes| *bytes <= MAX_BYTES)
+            layer_bytes.len() == layers
+                && unread_bytes.len() <= layers
+                && unread_bytes.iter().zip(layer_bytes).all(|(unread, all)| unread <= all)
+                && layer_bytes.iter().chain(others).all(|bytes| *bytes <= MAX_BYTES)
         };
         let sane = (1..=MAX_LAYERS).contains(&layers)
             && self.end_tokens.len() <= MAX_END_TOKENS

@@ -402,9 +402,12 @@ impl<R: Read> Reader<'_, R> {
         let start = self.u64()?;
         let elements = shape.iter().try_fold(1u64, |product, &dimension| product.checked_mul(dimension));
         // A block never spans two rows.
-        let bytes = elements
-            .filter(|_| shape[0].is_multiple_of(block.elements()))
-            .and_then(|elements| (elements / block.elements()).checked_mul(block.bytes()));
+        if !shape[0].is_multiple_of(block.elements()) {
+            let (row, elements) = (shape[0], block.elements());
+            let why = format!("tensor {name} has rows of {row} numbers, but {block} stores {elements} together");
+            return Err(HeaderError::Corrupt(why));
+        }
+        let bytes = elements.and_then(|elements| (elements / block.elements()).checked_mul(block.bytes()));
         let bytes = bytes.ok_or_else(|| HeaderError::Corrupt(format!("tensor {name} has shape {shape:?}")))?;
         // The file lists the innermost dimension first. Every dimension is now known to fit, as their product does.
         let shape = shape.iter().rev().map(|&dimension| dimension as usize).collect();

@@ -13,6 +13,20 @@ pub struct Quantization {
     pub group_size: usize,
     /// Bits per weight.
     pub bits: usize,
+    /// What the bits are.
+    #[serde(default)]
+    pub mode: Mode,
+}
+
+/// What the bits of a quantized weight are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// A whole number, with a scale and a bias per group.
+    #[default]
+    Affine,
+    /// A floating-point number, with a power of two per group.
+    Mxfp4,
 }
 
 /// The `quantization` of an MLX `config.json`: a default, and exceptions by name.
@@ -27,9 +41,11 @@ impl QuantizationTable {
     /// Reads the value of `quantization`; entries that are neither an override nor a known setting are ignored.
     ///
     /// # Errors
-    /// A quantization mode other than `affine`, by name.
+    /// A quantization mode that is not known, by name.
     pub fn from_json(value: &serde_json::Value) -> Result<Self, String> {
-        if let Some(mode) = value.get("mode").and_then(serde_json::Value::as_str).filter(|&mode| mode != "affine") {
+        let modes = value.as_object().into_iter().flat_map(|table| table.values()).chain([value]);
+        let modes = modes.filter_map(|entry| entry.get("mode")?.as_str());
+        if let Some(mode) = modes.into_iter().find(|mode| !["affine", "mxfp4"].contains(mode)) {
             return Err(mode.to_owned());
         }
         let overrides = value.as_object().into_iter().flatten().filter_map(|(name, entry)| match entry {
