@@ -141,11 +141,21 @@ impl Shards {
     }
 
     /// Takes a session back to a position that all stages can reach, `wanted` or before, and returns it.
-    fn roll_back(&mut self, cut: &[Range<usize>], session: SessionId, wanted: usize) -> usize {
-        for layers in cut {
-            self.stage(layers).rollback(session, wanted).unwrap();
+    fn roll_back(&mut self, cut: &[Range<usize>], session: SessionId, mut wanted: usize) -> usize {
+        loop {
+            let reached = cut.iter().map(|layers| {
+                let stage = self.stage(layers);
+                stage.rollback(session, wanted).unwrap();
+                stage.position(session).unwrap()
+            });
+            let reached: Vec<usize> = reached.collect();
+            assert!(reached.iter().all(|position| *position <= wanted), "{reached:?} instead of {wanted}");
+            let first = *reached.iter().min().unwrap();
+            if reached.iter().all(|position| *position == first) {
+                return first;
+            }
+            wanted = first;
         }
-        self.reached(cut, session)
     }
 
     /// Begins the next turn of a conversation with what was computed for the last one, up to `wanted` or before.
@@ -153,12 +163,9 @@ impl Shards {
         for layers in cut {
             self.stage(layers).adopt(from, to, wanted, options(Some(u8::MAX))).unwrap();
         }
-        self.reached(cut, to)
-    }
-
-    /// The position that all stages have reached.
-    fn reached(&mut self, cut: &[Range<usize>], session: SessionId) -> usize {
-        cut.iter().map(|layers| self.stage(layers).position(session).unwrap()).min().unwrap()
+        let reached = cut.iter().map(|layers| self.stage(layers).position(to).unwrap()).min().unwrap();
+        assert!(reached <= wanted, "{reached} instead of {wanted}");
+        self.roll_back(cut, to, reached)
     }
 
     /// Carries a session to a new one, as if its stages were replaced.
