@@ -207,7 +207,11 @@ impl Conversation<'_> {
     fn advance(&mut self, positions: Range<usize>) {
         let tokens: Vec<u32> = positions.clone().map(|position| self.reference.token(position)).collect();
         let sampled = self.shards.step(self.cut, self.session, positions.start, &tokens);
-        let at = positions.end - 1;
+        self.check(positions.end - 1, &sampled);
+    }
+
+    /// Checks what was sampled after a token.
+    fn check(&mut self, at: usize, sampled: &Sampled) {
         if at + 1 >= self.reference.prompt.len() {
             assert_eq!(sampled.token, self.reference.token(at + 1), "the token after {at} on {:?}", self.cut);
         }
@@ -283,10 +287,44 @@ fn whole_model(reference: &Reference, shards: &mut Shards, cut: &[Range<usize>])
     shards.open(cut, session, None);
     let mut conversation = Conversation { reference, shards, cut, session, worst: 0.0 };
     conversation.go_on(0, reference.end(), usize::MAX);
+    together(reference, shards, cut);
     shards.open(cut, session, None);
     let ahead = run_ahead(reference, shards.stage(&cut[0]), session);
     Conversation { reference, shards, cut, session, worst: 0.0 }.go_on(ahead, reference.end(), usize::MAX);
     shards.close(cut, session);
+}
+
+/// Beside another conversation, in the same batches.
+fn together(reference: &Reference, shards: &mut Shards, cut: &[Range<usize>]) {
+    let (session, beside) = (SessionId(1), SessionId(2));
+    for session in [session, beside] {
+        shards.open(cut, session, Some(u8::MAX));
+    }
+    let mut conversation = Conversation { reference, shards, cut, session, worst: 0.0 };
+    let slot =
+        |session, position, tokens: Vec<u32>| Slot { session, position, input: Input::Tokens(tokens), sample: true };
+    // The other one began earlier, with the same words in another order.
+    let mut other: Vec<u32> = reference.prompt.iter().rev().copied().collect();
+    let mut read = 0;
+    for end in (reference.prompt.len() / 2..other.len()).step_by(CHUNK) {
+        conversation.shards.stage(&cut[0]).forward(&[slot(beside, read, other[read..end].to_vec())]).remove(0).unwrap();
+        read = end;
+    }
+    let mut position = 0;
+    while position < reference.end() {
+        let next = reference.prompt.len().max(position + 1);
+        let tokens = (position..next).map(|position| reference.token(position)).collect();
+        let batch = [slot(beside, read, other[read..].to_vec()), slot(session, position, tokens)];
+        let outputs = conversation.shards.stage(&cut[0]).forward(&batch).into_iter().map(Result::unwrap);
+        let outputs: Vec<Output> = outputs.collect();
+        let [Output::Token(theirs), Output::Token(ours)] = outputs.as_slice() else { panic!("{outputs:?}") };
+        conversation.check(next - 1, ours);
+        read = other.len();
+        other.push(theirs.token);
+        position = next;
+    }
+    shards.close(cut, session);
+    shards.close(cut, beside);
 }
 
 /// Computes the prompt and some tokens, each begun before the one before it is read, and one in vain. Returns the
