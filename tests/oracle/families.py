@@ -129,7 +129,7 @@ def answered(name, config, kinds, unused):
     best = None
     for number in range(SEEDS):
         # With a tied embedding, a token is often followed by itself; in time, a little variety is enough.
-        if best and best[0] >= 8 - number // 10:
+        if best and best[0] >= max(5, 8 - number // 10):
             break
         seed = f"{config['model_type']} {name} {number}"
         prompt = [int(n) % vocabulary(config) for n in formula.numbers(seed, PROMPT)]

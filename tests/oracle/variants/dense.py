@@ -25,6 +25,15 @@ MIXED = quantized(
     model__layers__2__self_attn__v_proj=(4, 32),
     lm_head=(8, 64),
 )
+ODD = quantized(
+    6,
+    64,
+    model__embed_tokens=(5, 32),
+    model__layers__0__self_attn__v_proj=(3, 64),
+    model__layers__1__mlp__gate_proj=(5, 64),
+    model__layers__1__mlp__down_proj=(3, 32),
+    model__layers__2__mlp__up_proj=(4, 64),
+)
 LLAMA3 = {
     "rope_type": "llama3",
     "factor": 8.0,
@@ -44,6 +53,7 @@ def llama():
         ("mixed", {"quantization": MIXED}),
         ("heads wider than the hidden state", {"head_dim": 32, "num_key_value_heads": 1, "num_hidden_layers": 5, "vocab_size": 61}),
         ("biases everywhere", {"attention_bias": True, "mlp_bias": True, "num_attention_heads": 6, "num_key_value_heads": 3}),
+        ("6 bit, with 3 and 5", {"quantization": ODD}),
     )
 
 
@@ -79,4 +89,19 @@ def qwen3():
     )
 
 
-FAMILIES = {"llama": llama, "qwen2": qwen2, "qwen3": qwen3}
+def qwen3_floats():
+    """Qwen3 in MLX's formats with floating points."""
+    base = BASE | {"model_type": "qwen3", "head_dim": 32}
+    eight = {"group_size": 64, "bits": 8}
+    modes = {"mxfp4": (32, 4), "nvfp4": (16, 4), "mxfp8": (32, 8)}
+    tables = {mode: {"group_size": group, "bits": bits, "mode": mode} for mode, (group, bits) in modes.items()}
+    return each(
+        base,
+        *((mode, {"quantization": table}) for mode, table in tables.items()),
+        ("nvfp4, tied", {"quantization": tables["nvfp4"], "tie_word_embeddings": True}),
+        ("mxfp4, some tensors in 8 bit", {"quantization": tables["mxfp4"] | {"lm_head": eight, "model.embed_tokens": eight, "model.layers.1.mlp.down_proj": eight | {"mode": "affine"}}}),
+        ("4 bit, some tensors in mxfp8 and nvfp4", {"quantization": quantized(4, 64) | {"model.layers.0.self_attn.o_proj": tables["mxfp8"], "model.layers.2.mlp.up_proj": tables["nvfp4"]}}),
+    )
+
+
+FAMILIES = {"qwen3_floats": qwen3_floats, "llama": llama, "qwen2": qwen2, "qwen3": qwen3}

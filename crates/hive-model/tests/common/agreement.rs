@@ -143,11 +143,21 @@ impl Shards {
     }
 
     /// Takes a session back to a position that all stages can reach, `wanted` or before, and returns it.
-    fn roll_back(&mut self, cut: &[Range<usize>], session: SessionId, wanted: usize) -> usize {
-        for layers in cut {
-            self.stage(layers).rollback(session, wanted).unwrap();
+    fn roll_back(&mut self, cut: &[Range<usize>], session: SessionId, mut wanted: usize) -> usize {
+        loop {
+            let reached = cut.iter().map(|layers| {
+                let stage = self.stage(layers);
+                stage.rollback(session, wanted).unwrap();
+                stage.position(session).unwrap()
+            });
+            let reached: Vec<usize> = reached.collect();
+            assert!(reached.iter().all(|position| *position <= wanted), "{reached:?} instead of {wanted}");
+            let first = *reached.iter().min().unwrap();
+            if reached.iter().all(|position| *position == first) {
+                return first;
+            }
+            wanted = first;
         }
-        self.reached(cut, session)
     }
 
     /// Begins the next turn of a conversation with what was computed for the last one, up to `wanted` or before.
@@ -155,12 +165,9 @@ impl Shards {
         for layers in cut {
             self.stage(layers).adopt(from, to, wanted, options(Some(u8::MAX))).unwrap();
         }
-        self.reached(cut, to)
-    }
-
-    /// The position that all stages have reached.
-    fn reached(&mut self, cut: &[Range<usize>], session: SessionId) -> usize {
-        cut.iter().map(|layers| self.stage(layers).position(session).unwrap()).min().unwrap()
+        let reached = cut.iter().map(|layers| self.stage(layers).position(to).unwrap()).min().unwrap();
+        assert!(reached <= wanted, "{reached} instead of {wanted}");
+        self.roll_back(cut, to, reached)
     }
 
     /// Carries a session to a new one, as if its stages were replaced.
@@ -202,7 +209,11 @@ impl Conversation<'_> {
     fn advance(&mut self, positions: Range<usize>) {
         let tokens: Vec<u32> = positions.clone().map(|position| self.reference.token(position)).collect();
         let sampled = self.shards.step(self.cut, self.session, positions.start, &tokens);
-        let at = positions.end - 1;
+        self.check(positions.end - 1, &sampled);
+    }
+
+    /// Checks what was sampled after a token.
+    fn check(&mut self, at: usize, sampled: &Sampled) {
         if at + 1 >= self.reference.prompt.len() {
             assert_eq!(sampled.token, self.reference.token(at + 1), "the token after {at} on {:?}", self.cut);
         }
@@ -282,10 +293,44 @@ fn whole_model(reference: &Reference, shards: &mut Shards, cut: &[Range<usize>])
     shards.open(cut, session, None);
     let mut conversation = Conversation { reference, shards, cut, session, worst: 0.0 };
     conversation.go_on(0, reference.end(), usize::MAX);
+    together(reference, shards, cut);
     shards.open(cut, session, None);
     let ahead = run_ahead(reference, shards.stage(&cut[0]), session);
     Conversation { reference, shards, cut, session, worst: 0.0 }.go_on(ahead, reference.end(), usize::MAX);
     shards.close(cut, session);
+}
+
+/// Beside another conversation, in the same batches.
+fn together(reference: &Reference, shards: &mut Shards, cut: &[Range<usize>]) {
+    let (session, beside) = (SessionId(1), SessionId(2));
+    for session in [session, beside] {
+        shards.open(cut, session, Some(u8::MAX));
+    }
+    let mut conversation = Conversation { reference, shards, cut, session, worst: 0.0 };
+    let slot =
+        |session, position, tokens: Vec<u32>| Slot { session, position, input: Input::Tokens(tokens), sample: true };
+    // The other one began earlier, with the same words in another order.
+    let mut other: Vec<u32> = reference.prompt.iter().rev().copied().collect();
+    let mut read = 0;
+    for end in (reference.prompt.len() / 2..other.len()).step_by(CHUNK) {
+        conversation.shards.stage(&cut[0]).forward(&[slot(beside, read, other[read..end].to_vec())]).remove(0).unwrap();
+        read = end;
+    }
+    let mut position = 0;
+    while position < reference.end() {
+        let next = reference.prompt.len().max(position + 1);
+        let tokens = (position..next).map(|position| reference.token(position)).collect();
+        let batch = [slot(beside, read, other[read..].to_vec()), slot(session, position, tokens)];
+        let outputs = conversation.shards.stage(&cut[0]).forward(&batch).into_iter().map(Result::unwrap);
+        let outputs: Vec<Output> = outputs.collect();
+        let [Output::Token(theirs), Output::Token(ours)] = outputs.as_slice() else { panic!("{outputs:?}") };
+        conversation.check(next - 1, ours);
+        read = other.len();
+        other.push(theirs.token);
+        position = next;
+    }
+    shards.close(cut, session);
+    shards.close(cut, beside);
 }
 
 /// Computes the prompt and some tokens, each begun before the one before it is read, and one in vain. Returns the
@@ -316,19 +361,25 @@ fn conversations(reference: &Reference, shards: &mut Shards, cut: &[Range<usize>
     let (session, elsewhere, prompt) = (SessionId(1), SessionId(2), reference.prompt.len());
     shards.open(cut, session, Some(u8::MAX));
     let mut conversation = Conversation { reference, shards, cut, session, worst: 0.0 };
-    conversation.go_on(0, reference.end(), prompt);
-    let reached = conversation.shards.roll_back(cut, session, prompt + ROLLED_BACK);
-    conversation.go_on(reached, reference.end(), CHUNK);
-    conversation.shards.open(cut, session, Some(u8::MAX));
+    // Plain kernels are slow: on three stages, the harder half is enough for every day.
+    let all = conversation.shards.is_fast() || cut.len() < 3 || std::env::var_os("HIVEMIND_TEST_LONG").is_some();
+    if all {
+        conversation.go_on(0, reference.end(), prompt);
+        let reached = conversation.shards.roll_back(cut, session, prompt + ROLLED_BACK);
+        conversation.go_on(reached, reference.end(), CHUNK);
+        conversation.shards.open(cut, session, Some(u8::MAX));
+    }
     conversation.go_on(0, prompt + CARRIED, CHUNK);
     conversation.shards.carry(cut, session, elsewhere);
     conversation.session = elsewhere;
     conversation.go_on(prompt + CARRIED, reference.end(), CHUNK);
-    let reached = conversation.shards.adopt(cut, elsewhere, session, ADOPTED);
-    conversation.session = session;
-    conversation.go_on(reached, reference.end(), prompt);
-    let worst = conversation.worst;
-    shards.close(cut, session);
+    if all {
+        let reached = conversation.shards.adopt(cut, elsewhere, session, ADOPTED);
+        conversation.session = session;
+        conversation.go_on(reached, reference.end(), prompt);
+    }
+    let (worst, last) = (conversation.worst, conversation.session);
+    shards.close(cut, last);
     worst
 }
 
