@@ -121,6 +121,25 @@ fn a_model_that_brings_its_reader_down_costs_one_clear_error_and_nobody_elses_an
 }
 
 #[test]
+fn a_model_in_several_files_answers_as_in_one_and_confined_workers_reach_all_of_them() {
+    let lab = Lab::new();
+    let parts = gguf::in_two(&starter(), &lab.scratch(), "bear");
+    let ask = |model: &str| {
+        let arguments = ["chat", "--prompt", STORY, "--max-tokens", "20", "--temperature", "0", "--json", model];
+        answered(hivemind(&arguments).spawn().unwrap())
+    };
+    let expected = ask(starter().to_str().unwrap());
+    assert_eq!(expected["tokens"].as_array().map(Vec::len), Some(20), "{expected}");
+    for part in &parts {
+        assert_eq!(ask(part.to_str().unwrap())["tokens"], expected["tokens"]);
+    }
+    std::fs::remove_file(&parts[1]).unwrap();
+    let output = hivemind(&["chat", "--prompt", "x", parts[0].to_str().unwrap()]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && said.contains("bear-00002-of-00002.gguf is missing"), "{said}");
+}
+
+#[test]
 fn a_node_whose_executable_was_replaced_goes_on() {
     let folder = tempfile::tempdir().unwrap();
     let (exe, data) = (folder.path().join("hivemind"), folder.path().join("data"));

@@ -53,13 +53,16 @@ pub fn keep_descriptors() {
     close_fds::set_fds_cloexec(3, &[]);
 }
 
-/// The paths that a worker must read for a model: its file or folder, and the files that links in the folder point to.
+/// The paths that a worker must read for a model: its files or folder, and the files that links in the folder point to.
 /// A downloaded model's folder can consist of links to files outside it.
-pub fn paths_of(model: &Path) -> Vec<PathBuf> {
+pub fn paths_of(model: &[PathBuf]) -> Vec<PathBuf> {
     let real = |path: &Path| std::fs::canonicalize(path).ok();
-    let links = std::fs::read_dir(model).into_iter().flatten().flatten();
-    let links = links.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_symlink()));
-    real(model).into_iter().chain(links.filter_map(|entry| real(&entry.path()).filter(|path| path.is_file()))).collect()
+    let linked = |folder: &PathBuf| {
+        let links = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let links = links.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_symlink()));
+        links.filter_map(|entry| real(&entry.path()).filter(|path| path.is_file())).collect::<Vec<_>>()
+    };
+    model.iter().flat_map(|path| real(path).into_iter().chain(linked(path))).collect()
 }
 
 #[cfg(test)]
@@ -86,7 +89,9 @@ mod tests {
         // A link to a folder grants nothing: a model's files are all in one folder.
         std::os::unix::fs::symlink("/etc", snapshot.join("etc")).unwrap();
         let real = |path: PathBuf| std::fs::canonicalize(path).unwrap();
-        assert_eq!(paths_of(&snapshot), [real(snapshot.clone()), real(blobs.join("weights"))]);
-        assert_eq!(paths_of(&folder.path().join("missing")), Vec::<PathBuf>::new());
+        assert_eq!(paths_of(&[snapshot.clone()]), [real(snapshot.clone()), real(blobs.join("weights"))]);
+        assert_eq!(paths_of(&[folder.path().join("missing")]), Vec::<PathBuf>::new());
+        let both = [snapshot.join("model.safetensors"), snapshot.join("config.json")];
+        assert_eq!(paths_of(&both), [real(blobs.join("weights")), real(both[1].clone())], "files of a model");
     }
 }

@@ -1,9 +1,10 @@
-//! A model on disk: one GGUF file, or a folder in the format of Hugging Face and MLX.
+//! A model on disk: one GGUF file or all parts of a split one, or a folder in the format of Hugging Face and MLX.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use hive_text::split::PartName;
 use hive_text::template::{ChatTemplate, TemplateError};
 use hive_text::tokenizer::{Tokenizer, TokenizerError};
 use hive_text::{ends, regular};
@@ -66,14 +67,6 @@ pub enum OpenError {
         /// The cause.
         why: String,
     },
-    /// The file is one part of a split model.
-    #[error("{path} is one of {parts} parts of a model; join them first, with `llama-gguf-split --merge`")]
-    Part {
-        /// The file.
-        path: PathBuf,
-        /// The number of parts.
-        parts: u64,
-    },
     /// A tensor cannot be read.
     #[error(transparent)]
     Type(#[from] TensorError),
@@ -119,9 +112,6 @@ impl ModelFiles {
             source => OpenError::Gguf { path: path.to_owned(), source },
         })?;
         gguf.check_types()?;
-        if let Some(parts) = gguf.number("split.count").filter(|parts| *parts > 1) {
-            return Err(OpenError::Part { path: path.to_owned(), parts });
-        }
         let refuse = |source| OpenError::Config { path: path.to_owned(), source };
         let mut config = ModelConfig::from_gguf(&gguf).map_err(refuse)?;
         let weights = Weights::Gguf(gguf);
@@ -184,10 +174,11 @@ impl ModelFiles {
         &self.path
     }
 
-    /// The display name: the file's or folder's name without extension.
+    /// The display name: the file's or folder's name without extension and number of a part.
     pub fn name(&self) -> String {
         let name = if self.path.is_dir() { self.path.file_name() } else { self.path.file_stem() };
-        name.unwrap_or_default().to_string_lossy().into_owned()
+        let part = self.path.file_name().and_then(|name| name.to_str()).and_then(PartName::read);
+        part.map_or_else(|| name.unwrap_or_default().to_string_lossy().into_owned(), |part| part.model.to_owned())
     }
 
     /// The configuration.

@@ -1,8 +1,9 @@
 //! A model's memory footprint, computed from its headers: the size that it will have in memory, not on disk.
 //!
-//! The fast kernels hold matrices as stored. MLX converts scales and plain weights to the type in which it computes,
-//! and both keep their caches in that type. Weights and caches are exact to the byte (the tests load models and
-//! compare); `work_bytes_per_token` is an estimate.
+//! The fast kernels hold matrices as stored, or with the next wider number of bits that they have. MLX converts scales
+//! and plain weights to the type in which it computes, requantizes what it has no kernel for, and both keep their caches
+//! in that type. Weights and caches are exact to the byte (the tests load models and compare); `work_bytes_per_token` is
+//! an estimate.
 
 use std::ops::Range;
 

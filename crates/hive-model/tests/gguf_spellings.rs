@@ -310,16 +310,9 @@ fn the_markers_of_phi_3_take_the_line_break_behind_them_as_in_its_own_tokenizer(
 }
 
 #[test]
-fn one_part_of_several_and_a_pointer_are_called_what_they_are() {
+fn a_pointer_is_called_what_it_is() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("model-00001-of-00002.gguf");
-    std::fs::write(&path, bytes(&[integer("split.count", 2)])).unwrap();
-    let message = ModelFiles::open(&path).unwrap_err().to_string();
-    assert!(message.contains("one of 2 parts"), "{message}");
-    // Only the first part describes the model.
-    std::fs::write(&path, file(&[integer("split.no", 1), integer("split.count", 2)], &[])).unwrap();
-    let message = ModelFiles::open(&path).unwrap_err().to_string();
-    assert!(message.contains("one of 2 parts") && !message.contains("general.architecture"), "{message}");
+    let path = folder.path().join("model.gguf");
     std::fs::write(&path, "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n").unwrap();
     let message = ModelFiles::open(&path).unwrap_err().to_string();
     assert!(message.contains("Git LFS pointer"), "{message}");

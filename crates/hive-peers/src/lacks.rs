@@ -130,7 +130,11 @@ fn download(model: &str) -> Download {
     let (owner, rest) = model.split_once('/').unwrap_or(("", model));
     let (base, file) = rest.split_once('/').map_or((rest, None), |(base, file)| (base, Some(file)));
     let (name, revision) = base.split_once('@').map_or((base, None), |(name, revision)| (name, Some(revision)));
-    let file = file.map(|file| format!(" {file}")).unwrap_or_default();
+    // Of a split model, all parts.
+    let part = |file: &str| file.replace("-00001-of-", "-*-of-");
+    let file =
+        file.map(|file| if part(file) == file { format!(" {file}") } else { format!(" --include '{}'", part(file)) });
+    let file = file.unwrap_or_default();
     let revision = revision.map(|revision| format!(" --revision {revision}")).unwrap_or_default();
     Download {
         folder: format!("models--{owner}--{name}"),
@@ -184,6 +188,8 @@ mod tests {
         assert!(missing.contains("`hf download owner/name` there"), "{missing}");
         let exact = words(&named("owner/name@4bit/model-Q4_0.gguf", "1"), Lack::Missing);
         assert!(exact.contains("`hf download owner/name model-Q4_0.gguf --revision 4bit` there"), "{exact}");
+        let split = words(&named("owner/name/Q8_0/model-00001-of-00002.gguf", "1"), Lack::Missing);
+        assert!(split.contains("`hf download owner/name --include 'Q8_0/model-*-of-00002.gguf'` there"), "{split}");
         let differs = words(&named("owner/name", "1"), Lack::Differs);
         assert!(differs.starts_with("beta's copy of owner/name differs from yours: "), "{differs}");
         let file = words(&named("tuned", "1"), Lack::Missing);

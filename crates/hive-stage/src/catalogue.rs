@@ -22,6 +22,7 @@ use crate::runtime::aside;
 use hive_peers::Membership;
 use hive_peers::data::DataFolder;
 use hive_protocol::ModelCopy;
+use hive_text::split::files_of;
 use hive_worker::text::{Model, TextError};
 
 const FILE: &str = "models.json";
@@ -75,7 +76,7 @@ impl Nature {
 struct Stamp(String);
 
 impl Stamp {
-    /// Of a file, or of all files in a folder; `None` if it does not exist.
+    /// Of a file, of all parts of a split one, or of all files in a folder; `None` if it does not exist.
     fn of(path: &Path) -> Option<Self> {
         let about = std::fs::metadata(path).ok()?;
         let mut names: Vec<OsString> = Vec::new();
@@ -84,7 +85,7 @@ impl Stamp {
             names.sort();
         }
         let mut hasher = Sha256::new();
-        for file in names.iter().map(|name| path.join(name)).chain([path.to_owned()]) {
+        for file in names.iter().map(|name| path.join(name)).chain(files_of(path)) {
             // A link counts as its target.
             let Ok(about) = std::fs::metadata(&file) else { continue };
             hasher.update(file.as_os_str().as_encoded_bytes());
@@ -393,12 +394,19 @@ mod tests {
         std::fs::write(model.join("config.json"), "{}").unwrap();
         let catalogue = Catalogue::default();
         let nature = Nature::Usable("11".to_owned());
+        let nature_of_parts = Nature::Unusable(TextError::Fault(TextFault::File, "a part is missing".to_owned()));
         catalogue.note(&model, Stamp::of(&model), nature.clone());
         assert_eq!(catalogue.known(&model), Some(nature));
         assert_eq!(catalogue.path_of("11"), Some(model.clone()));
         assert_eq!(catalogue.path_of("22"), None);
         std::fs::write(model.join("config.json"), "{ }").unwrap();
         assert_eq!((catalogue.known(&model), catalogue.path_of("11")), (None, None));
+        let parts = [1, 2].map(|part| folder.path().join(format!("model-0000{part}-of-00002.gguf")));
+        std::fs::write(&parts[0], "GGUF").unwrap();
+        catalogue.note(&parts[0], Stamp::of(&parts[0]), nature_of_parts.clone());
+        assert_eq!(catalogue.known(&parts[0]), Some(nature_of_parts));
+        std::fs::write(&parts[1], "GGUF").unwrap();
+        assert_eq!(catalogue.known(&parts[0]), None, "the part that was missing came");
         catalogue.note(&model, Stamp::of(&model), Nature::Usable("22".to_owned()));
         std::fs::write(model.join("model.safetensors"), "").unwrap();
         assert_eq!(catalogue.known(&model), None, "a file came");

@@ -14,6 +14,7 @@ use cached::{Contents, Unfound};
 use crate::runtime::aside;
 use hive_protocol::ModelSource;
 pub use hive_protocol::{STARTER_FILE, starter_name};
+use hive_text::split::PartName;
 use hive_worker::text::{Model, TextError};
 
 /// Why a model was not found or cannot be opened.
@@ -124,8 +125,9 @@ pub fn exact_name(path: &Path) -> Option<String> {
 
 /// The name that people at other machines see instead of a path.
 pub fn file_name(path: &Path) -> Option<String> {
-    let name = if path.is_dir() { path.file_name() } else { path.file_stem() };
-    name.map(|name| border::line(&name.to_string_lossy(), border::REASON_COLUMNS))
+    let name = if path.is_dir() { path.file_name() } else { path.file_stem() }?.to_string_lossy();
+    let part = path.file_name().and_then(|name| name.to_str()).and_then(PartName::read);
+    Some(border::line(part.map_or(&name, |part| part.model), border::REASON_COLUMNS))
 }
 
 /// Whether a name is a file or folder on this machine.

@@ -17,6 +17,7 @@ pub mod detokenizer;
 pub mod ends;
 pub mod metadata;
 pub mod regular;
+pub mod split;
 pub mod stop;
 pub mod template;
 pub mod tokenizer;

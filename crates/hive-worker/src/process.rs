@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::BytesMut;
 use hive_host::sandbox::{Confine, Confinement, paths_of};
+use hive_text::split::files_of;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::sync::mpsc;
@@ -48,7 +49,7 @@ pub struct Worker {
 impl Worker {
     /// Starts a worker that may read a model; returns it with its events.
     pub fn spawn(model: &Path) -> Result<(Self, Events), SpawnError> {
-        let Spawned { orders, answers, end } = spawn(Role::Shard, confine(paths_of(model)))?;
+        let Spawned { orders, answers, end } = spawn(Role::Shard, confine(paths_of(&files_of(model))))?;
         let process_id = end.process_id();
         let (orders, waiting) = (Arc::new(orders), Arc::new(AtomicUsize::new(0)));
         let (late, late_orders) = mpsc::unbounded_channel();

@@ -1,4 +1,4 @@
-//! GGUF: llama.cpp's single-file format, metadata and quantized tensors in one.
+//! GGUF: llama.cpp's format, metadata and quantized tensors in one file. Large models are split into several.
 //!
 //! Layout: magic, version, counts; key-value metadata; tensor infos; tensor data at aligned offsets. Everything in the
 //! header is untrusted: each count and length is checked against the rest of the file before anything is allocated.
@@ -11,14 +11,13 @@ mod metadata;
 #[cfg(test)]
 pub(crate) mod oracle;
 mod spelling;
+mod split;
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-
-use hive_text::regular;
 
 pub use header::{HeaderError, Items, Numbers, Strings, Value};
 
@@ -27,17 +26,17 @@ use crate::weights::names;
 
 use super::{FloatTensor, Matrix, MatrixFormat, StoredTensor, TensorError};
 use blocks::{BlockType, SUPPORTED};
-use header::{Header, TensorInfo};
+use header::TensorInfo;
 use spelling::Spelling;
 
 /// The types of a vector.
 const FLOATS: &str = "F32, F16 and BF16 for a vector";
 
-/// An open GGUF file.
+/// An open GGUF file, or all files of a split model.
 #[derive(Debug)]
 pub struct Gguf {
-    path: PathBuf,
-    file: File,
+    /// The files in order; only the first describes the model.
+    files: Vec<(PathBuf, File)>,
     metadata: BTreeMap<String, Value>,
     tensors: BTreeMap<String, TensorInfo>,
     /// How the architecture's tensors are called.
@@ -47,12 +46,11 @@ pub struct Gguf {
 }
 
 impl Gguf {
-    /// Reads and checks the header.
+    /// Reads and checks the header. With any file of a split model, opens all of them.
     pub fn open(path: &Path) -> Result<Self, HeaderError> {
-        let (file, length) = regular::open(path).map_err(HeaderError::Io)?;
-        let Header { metadata, tensors } = header::read(&mut std::io::BufReader::new(&file), length)?;
+        let (files, metadata, tensors) = split::open(path)?;
         let (spelling, permuted_heads) = (Spelling::of(None), None);
-        let mut gguf = Self { path: path.to_owned(), file, metadata, tensors, spelling, permuted_heads };
+        let mut gguf = Self { files, metadata, tensors, spelling, permuted_heads };
         gguf.spelling = Spelling::of(gguf.string("general.architecture"));
         if let Some(architecture) = gguf.string("general.architecture").filter(|name| spelling::is_permuted(name)) {
             let heads = |key: &str| gguf.number(&format!("{architecture}.attention.{key}")).map(|heads| heads as usize);
@@ -62,9 +60,9 @@ impl Gguf {
         Ok(gguf)
     }
 
-    /// The file.
+    /// The file, or the first of several.
     pub fn path(&self) -> &Path {
-        &self.path
+        &self.files[0].0
     }
 
     /// A metadata value.
@@ -98,11 +96,7 @@ impl Gguf {
 
     /// A whole number from the metadata.
     pub fn number(&self, key: &str) -> Option<u64> {
-        match self.value(key)? {
-            Value::Unsigned(number) => Some(*number),
-            Value::Signed(number) => u64::try_from(*number).ok(),
-            _ => None,
-        }
+        self.value(key)?.whole()
     }
 
     /// A real number from the metadata.
@@ -240,15 +234,16 @@ impl Gguf {
     }
 
     fn info(&self, stored: &str) -> Result<&TensorInfo, TensorError> {
-        let missing = || TensorError::Missing { file: self.path.clone(), name: stored.to_owned() };
+        let missing = || TensorError::Missing { file: self.path().to_owned(), name: stored.to_owned() };
         self.tensors.get(stored).ok_or_else(missing)
     }
 
     fn read(&self, info: &TensorInfo, offset: u64, length: u64) -> Result<Vec<u8>, TensorError> {
         // The header's reader has checked that the tensor lies inside the file.
         let mut bytes = vec![0; length as usize];
-        let read = self.file.read_exact_at(&mut bytes, info.start + offset);
-        read.map_err(|source| TensorError::Read { name: info.name.clone(), file: self.path.clone(), source })?;
+        let (path, file) = &self.files[info.part];
+        let read = file.read_exact_at(&mut bytes, info.start + offset);
+        read.map_err(|source| TensorError::Read { name: info.name.clone(), file: path.clone(), source })?;
         Ok(bytes)
     }
 }
@@ -288,8 +283,7 @@ mod tests {
     #[test]
     fn a_bias_is_put_in_order_like_the_matrix_it_belongs_to() {
         let gguf = |permuted_heads| Gguf {
-            path: PathBuf::new(),
-            file: tempfile::tempfile().unwrap(),
+            files: vec![(PathBuf::new(), tempfile::tempfile().unwrap())],
             metadata: BTreeMap::new(),
             tensors: BTreeMap::new(),
             spelling: Spelling::of(Some("llama")),
@@ -307,9 +301,16 @@ mod tests {
         // The order in which it is read from the file.
         let mut stored = permuted;
         let bytes: Vec<u8> = eight.iter().flat_map(|number| f32::from(*number).to_le_bytes()).collect();
-        stored.file.write_all_at(&bytes, 0).unwrap();
+        stored.files[0].1.write_all_at(&bytes, 0).unwrap();
         for name in ["blk.0.attn_q.bias", "blk.0.attn_v.bias"] {
-            let info = TensorInfo { name: name.to_owned(), shape: vec![8], block: BlockType::F32, start: 0, bytes: 32 };
+            let info = TensorInfo {
+                name: name.to_owned(),
+                shape: vec![8],
+                block: BlockType::F32,
+                part: 0,
+                start: 0,
+                bytes: 32,
+            };
             stored.tensors.insert(name.to_owned(), info);
         }
         let read = |part: &str| stored.vector(&format!("model.layers.0.self_attn.{part}.bias"), 8).unwrap().to_f32();

@@ -231,12 +231,15 @@ impl Contents {
         self.ggufs.iter().filter(|file| has_label(file, label)).map(String::as_str).collect()
     }
 
-    /// By relative path, else by file name.
+    /// By relative path, else by file name; and the first part of a split model by its name without the number as well.
     fn called(&self, wanted: &str) -> Vec<&str> {
-        let by =
-            |fits: &dyn Fn(&str) -> bool| self.ggufs.iter().map(String::as_str).filter(|file| fits(file)).collect();
-        let whole: Vec<&str> = by(&|file| file == wanted);
-        if whole.is_empty() { by(&|file| file.rsplit('/').next() == Some(wanted)) } else { whole }
+        let by = |fits: &dyn Fn(&str) -> bool| -> Vec<&str> {
+            self.ggufs.iter().map(String::as_str).filter(|file| fits(file)).collect()
+        };
+        let last = |file: &str| file.rsplit('/').next() == Some(wanted);
+        let fits: [&dyn Fn(&str) -> bool; 4] =
+            [&|file| file == wanted, &last, &|file| joined(file) == wanted, &|file| last(&joined(file))];
+        fits.into_iter().map(by).find(|found| !found.is_empty()).unwrap_or_default()
     }
 
     /// The names of all models that can be loaded.
@@ -253,7 +256,10 @@ impl Contents {
         }
         match label(file).filter(|label| self.labelled(label).len() == 1) {
             Some(label) => format!("{base}:{label}"),
-            None => format!("{base}/{file}"),
+            None => format!(
+                "{base}/{}",
+                Some(joined(file)).filter(|name| self.called(name) == [file]).as_deref().unwrap_or(file)
+            ),
         }
     }
 }
@@ -274,15 +280,20 @@ fn part_number(name: &str) -> Option<u32> {
     number.parse().ok()
 }
 
+/// A relative path without the number of a part: `name.gguf` of `name-00001-of-00003.gguf`.
+fn joined(file: &str) -> String {
+    let stem = stem(file);
+    let whole = part_number(file).and_then(|_| stem.rsplit_once("-of-")?.0.rsplit_once('-')).map(|(before, _)| before);
+    whole.map_or_else(|| file.to_owned(), |whole| format!("{whole}{}", &file[stem.len()..]))
+}
+
 fn stem(file: &str) -> &str {
     file.get(..file.len().saturating_sub(".gguf".len())).unwrap_or(file)
 }
 
 /// A relative path without its extension and part numbers, in capitals.
 fn bare(file: &str) -> String {
-    let stem = stem(file);
-    let whole = part_number(file).and_then(|_| stem.rsplit_once("-of-")?.0.rsplit_once('-')).map(|(before, _)| before);
-    whole.unwrap_or(stem).to_ascii_uppercase()
+    stem(&joined(file)).to_ascii_uppercase()
 }
 
 /// Whether a file's name contains this quantization.
@@ -568,6 +579,22 @@ mod tests {
         for nothing in ["someone/model:4_0", "someone/model:Q4", "someone/model:Q4_0_4", "someone/model/Q4_0.gguf"] {
             assert!(matches!(cache.find(nothing), Err(Unfound::Other(all)) if all.len() == 6), "{nothing}");
         }
+    }
+
+    #[test]
+    fn a_split_model_is_listed_once_without_the_number_of_its_first_part() {
+        let first = "deep/plain-00001-of-00002.gguf";
+        let parts = [first, "deep/plain-00002-of-00002.gguf"];
+        let files: Vec<_> = parts.into_iter().chain(["other.gguf"]).map(|file| (ABC, file)).collect();
+        let cache = Cache::of(&files, &[("main", ABC)]);
+        assert_eq!(cache.agrees(), ["someone/model/deep/plain.gguf", "someone/model/other.gguf"]);
+        for name in ["someone/model/plain.gguf", "someone/model/plain-00001-of-00002.gguf"] {
+            assert_eq!(cache.find(name), Ok(cache.at(ABC).join(first)), "{name}");
+        }
+        // A file that has this name already keeps it.
+        let files: Vec<_> = parts.into_iter().chain(["deep/plain.gguf"]).map(|file| (ABC, file)).collect();
+        let cache = Cache::of(&files, &[("main", ABC)]);
+        assert_eq!(cache.agrees(), ["someone/model/deep/plain-00001-of-00002.gguf", "someone/model/deep/plain.gguf"]);
     }
 
     #[test]

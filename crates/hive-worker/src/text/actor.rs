@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use bytes::BytesMut;
 use hive_host::sandbox::{Confine, paths_of};
 use hive_net::border;
+use hive_text::split::files_of;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::sync::{mpsc, oneshot};
@@ -128,7 +129,7 @@ impl Actor {
 
     /// Starts the process and sends it all pending orders.
     fn start(&mut self) {
-        match spawn(Role::Text(self.model.clone()), confine(paths_of(&self.model))) {
+        match spawn(Role::Text(self.model.clone()), confine(paths_of(&files_of(&self.model)))) {
             Ok(Spawned { orders, answers, end }) => {
                 let (sender, queue) = mpsc::unbounded_channel();
                 #[allow(clippy::disallowed_methods, reason = "it ends with the process it writes to")]

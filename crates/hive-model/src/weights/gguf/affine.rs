@@ -49,15 +49,17 @@ impl BlockType {
         let mut numbers = [0; LONG];
         let numbers = &mut numbers[..self.elements() as usize];
         for block in blocks.chunks_exact(self.bytes() as usize) {
-            self.unpack(block, numbers, &mut scales, &mut biases);
+            self.affine(block, &mut scales, &mut biases);
+            self.unpack(block, numbers);
             pack(numbers, bits, &mut words);
         }
         let biases = multiple.map_or(Biases::Stored(biases), Biases::Multiple);
         Some(QuantizedMatrix { rows, columns, bits, group, words, float, scales, biases })
     }
 
-    /// Reads one block: its weights in order, and the scales and biases of its groups.
-    fn unpack(self, block: &[u8], numbers: &mut [u8], scales: &mut Vec<u8>, biases: &mut Vec<u8>) {
+    /// Reads the scales and biases of a block's groups.
+    #[inline]
+    fn affine(self, block: &[u8], scales: &mut Vec<u8>, biases: &mut Vec<u8>) {
         match self {
             Self::Q4_0 | Self::Q5_0 | Self::Q8_0 | Self::Iq4Nl => scales.extend_from_slice(&block[..2]),
             Self::Q4_1 | Self::Q5_1 => {
@@ -102,6 +104,11 @@ impl BlockType {
             Self::Mxfp4 => put(scales, mxfp4::half_power_of_two(block[0])),
             Self::F32 | Self::F16 | Self::Bf16 | Self::Other(_) => (),
         }
+    }
+
+    /// Reads the weights of a block, in order.
+    #[inline]
+    fn unpack(self, block: &[u8], numbers: &mut [u8]) {
         match self {
             Self::Q4_0 => nibbles(&block[2..], numbers),
             Self::Q4_1 => nibbles(&block[4..], numbers),
@@ -125,10 +132,12 @@ impl BlockType {
             Self::Q6K => {
                 // Each half of the block: 64 bytes with the low bits of 128 weights, and 32 with the high bits.
                 for (half, numbers) in numbers.chunks_exact_mut(128).enumerate() {
-                    let (low, high) = (&block[half * 64..], &block[128 + half * 32..]);
-                    for (n, number) in numbers.iter_mut().enumerate() {
-                        let low = low[n % 64] >> (4 * (n / 64)) & 15;
-                        *number = low | (high[n % 32] >> (2 * (n / 32)) & 3) << 4;
+                    let (low, high) = (&block[half * 64..half * 64 + 64], &block[128 + half * 32..]);
+                    for (quarter, numbers) in numbers.chunks_exact_mut(32).enumerate() {
+                        let (low, of_low, of_high) = (&low[quarter % 2 * 32..], quarter / 2 * 4, quarter * 2);
+                        for ((number, low), high) in numbers.iter_mut().zip(low).zip(high) {
+                            *number = (low >> of_low & 15) | (high >> of_high & 3) << 4;
+                        }
                     }
                 }
             }

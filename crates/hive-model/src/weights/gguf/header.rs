@@ -10,7 +10,7 @@ const MAX_DIMENSIONS: u32 = 4;
 /// The largest real headers, with a vocabulary of 262,144 tokens and its merges, take 20 MB.
 const MAX_HEADER_BYTES: u64 = 256 << 20;
 /// Models with a tensor per expert and layer have about ten thousand.
-const MAX_TENSORS: u64 = 1 << 17;
+pub(super) const MAX_TENSORS: u64 = 1 << 17;
 /// Real files have about fifty.
 const MAX_VALUES: u64 = 1 << 14;
 /// Limit on the length of a key or tensor name; the longest real ones have about sixty bytes.
@@ -35,6 +35,17 @@ pub enum Items {
     Strings(Strings),
     /// Numbers or truth values.
     Numbers(Numbers),
+}
+
+impl Value {
+    /// A whole number.
+    pub(super) fn whole(&self) -> Option<u64> {
+        match self {
+            Self::Unsigned(number) => Some(*number),
+            Self::Signed(number) => u64::try_from(*number).ok(),
+            _ => None,
+        }
+    }
 }
 
 impl Items {
@@ -148,6 +159,8 @@ pub(super) struct TensorInfo {
     /// Outermost dimension first, unlike in the file.
     pub(super) shape: Vec<usize>,
     pub(super) block: BlockType,
+    /// The file, by its place among the model's.
+    pub(super) part: usize,
     /// The offset from the beginning of the file.
     pub(super) start: u64,
     pub(super) bytes: u64,
@@ -188,6 +201,25 @@ pub enum HeaderError {
     /// A tensor extends past the end of the file.
     #[error("tensor {0} reaches past the end of the file: it is truncated, or was downloaded only in part")]
     OutOfFile(String),
+    /// A file of a split model is not there.
+    #[error("{part} is missing: the model is in {count} files, and all must be in one folder; download it, too")]
+    MissingPart {
+        /// Its name.
+        part: String,
+        /// The number of files.
+        count: u64,
+    },
+    /// Another file of a split model is not valid.
+    #[error("{part}: {source}")]
+    Part {
+        /// Its name.
+        part: String,
+        /// The cause.
+        source: Box<HeaderError>,
+    },
+    /// The files of a split model do not belong together.
+    #[error("{0}")]
+    Split(String),
     /// Two tensors overlap.
     #[error("tensors {0} and {1} overlap: the file is corrupt")]
     Overlap(String, String),
@@ -411,7 +443,7 @@ impl<R: Read> Reader<'_, R> {
         let bytes = bytes.ok_or_else(|| HeaderError::Corrupt(format!("tensor {name} has shape {shape:?}")))?;
         // The file lists the innermost dimension first. Every dimension is now known to fit, as their product does.
         let shape = shape.iter().rev().map(|&dimension| dimension as usize).collect();
-        Ok(TensorInfo { name, shape, block, start, bytes })
+        Ok(TensorInfo { name, shape, block, part: 0, start, bytes })
     }
 }
 
