@@ -2,7 +2,7 @@
 //!
 //! A [`template::ChatTemplate`] renders a conversation to a prompt, a [`Tokenizer`] encodes it, a
 //! [`detokenizer::Detokenizer`] decodes the answer's tokens, and [`stop::StopStrings`] finds where that text ends;
-//! [`ends`] finds the tokens that end it. [`reasoning`] splits thinking off the answer. This crate does not compute models and does not know weights: whoever opened
+//! [`ends`] finds the tokens that end it. [`reasoning`] splits thinking off the answer, and [`tool_calls`] reads the calls in it. This crate does not compute models and does not know weights: whoever opened
 //! a GGUF passes its metadata as [`Metadata`].
 //!
 //! Invariants:
@@ -21,6 +21,7 @@ pub mod regular;
 pub mod stop;
 pub mod template;
 pub mod tokenizer;
+pub mod tool_calls;
 
 mod deep;
 
