@@ -12,6 +12,8 @@ mod harmony;
 mod tags;
 
 use harmony::Harmony;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
 use tags::Tags;
 
 /// Part of an answer.
@@ -24,7 +26,8 @@ pub enum Piece {
 }
 
 /// How a family marks its thinking.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(into = "String")]
 pub enum Markers {
     /// Between two texts.
     Tags {
@@ -75,6 +78,40 @@ impl Markers {
         }
     }
 }
+
+/// The text with which they begin.
+impl From<Markers> for String {
+    fn from(markers: Markers) -> Self {
+        match markers {
+            Markers::Tags { begin, .. } => begin.to_owned(),
+            Markers::Harmony => harmony::CHANNEL.to_owned(),
+        }
+    }
+}
+
+impl TryFrom<String> for Markers {
+    type Error = UnknownMarkers;
+
+    fn try_from(text: String) -> Result<Self, UnknownMarkers> {
+        if text == harmony::CHANNEL {
+            return Ok(Self::Harmony);
+        }
+        let tags = TAGS.into_iter().find(|(begin, _)| *begin == text);
+        tags.map(|(begin, end)| Self::Tags { begin, end }).ok_or(UnknownMarkers)
+    }
+}
+
+// Derived, it would want to borrow the texts from what it reads.
+impl<'de> Deserialize<'de> for Markers {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.try_into().map_err(D::Error::custom)
+    }
+}
+
+/// A text that begins no thinking.
+#[derive(Debug, thiserror::Error)]
+#[error("these are not the markers of any family")]
+pub struct UnknownMarkers;
 
 /// Splits one answer.
 #[derive(Debug)]

@@ -180,6 +180,11 @@ impl Tokenizer {
         self.leading
     }
 
+    /// Whether a text is one token, special or not.
+    pub fn has_token(&self, text: &str) -> bool {
+        self.inner.token_to_id(text).is_some()
+    }
+
     /// The size of the vocabulary.
     pub fn size(&self) -> usize {
         self.inner.get_vocab_size(true)

@@ -128,6 +128,15 @@ fn the_markers_are_those_of_the_template_or_else_of_the_vocabulary() {
 }
 
 #[test]
+fn markers_are_the_same_after_they_were_passed_on_and_unknown_ones_are_refused() {
+    for markers in [THINK, GEMMA, HARMONY] {
+        let json = serde_json::to_string(&markers).unwrap();
+        assert_eq!(serde_json::from_str::<Option<Markers>>(&json).unwrap(), markers);
+    }
+    assert!(serde_json::from_str::<Markers>("\"<b>\"").is_err());
+}
+
+#[test]
 fn a_prompt_that_opens_a_thought_says_so() {
     for (markers, prompt, open) in [
         (THINK, "<|im_start|>assistant\n<think>\n", true),
