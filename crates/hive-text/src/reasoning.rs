@@ -79,6 +79,11 @@ impl Markers {
     }
 }
 
+/// Whether a token is one of those that mark thinking, or the first word of one.
+pub(crate) fn is_mark(token: &str) -> bool {
+    TAGS.iter().any(|(begin, end)| token == *end || (!token.is_empty() && begin.starts_with(token)))
+}
+
 /// The text with which they begin.
 impl From<Markers> for String {
     fn from(markers: Markers) -> Self {
