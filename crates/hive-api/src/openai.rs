@@ -19,6 +19,7 @@ use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, StreamExt};
 use hive_node::models::FindError;
+use hive_node::reasoning::{Piece, Splitter};
 use hive_node::serving::ServeError;
 use hive_node::{
     AnswerError, Event, GenerateError, ModelOnDisk, PlacedStage, Reply, Ring, RingError, Summary, TextError,
@@ -112,17 +113,20 @@ async fn chat(State(shared): State<Shared>, body: Result<Bytes, BytesRejection>)
     // The answer has begun; failing to check its template options does not end it.
     let unknown = ring.model().unknown_options(&request.conversation).await.unwrap_or_default();
     ignored.extend(unknown.into_iter().filter_map(|name| options.get(&name).cloned()));
+    // Nor does failing to ask how it thinks.
+    let splitter = ring.model().splitter(&request.conversation, &request.resume_tokens).await;
+    let splitter = splitter.unwrap_or_else(|_| Splitter::new(None, false));
     let head = Head::new(id, &ring, ignored);
     if stream {
-        let frames = frames(events, head, usage, so_far).map(Ok::<_, Infallible>);
+        let frames = frames(events, head, usage, so_far, splitter).map(Ok::<_, Infallible>);
         return Ok(Sse::new(frames).keep_alive(KeepAlive::default()).into_response());
     }
-    let (text, summary) = whole(events, so_far).await?;
+    let (message, summary) = whole(events, so_far, splitter).await?;
     Ok(Json(json!({
         "id": head.id, "object": "chat.completion", "created": head.created, "model": head.model,
         "choices": [{
             "index": 0,
-            "message": { "role": "assistant", "content": text },
+            "message": message,
             "logprobs": null,
             "finish_reason": summary.finish_reason.as_str(),
         }],
@@ -213,48 +217,88 @@ impl SoFar {
     }
 }
 
-async fn whole(mut events: mpsc::Receiver<Event>, mut so_far: SoFar) -> Result<(String, Summary), Refusal> {
-    loop {
+/// The message of an answer, with its thinking beside it, and the answer in numbers.
+async fn whole(
+    mut events: mpsc::Receiver<Event>,
+    mut so_far: SoFar,
+    mut splitter: Splitter,
+) -> Result<(Value, Summary), Refusal> {
+    let (mut thinking, mut content) = (String::new(), String::new());
+    let mut add = |pieces: Vec<Piece>| {
+        for piece in pieces {
+            match piece {
+                Piece::Thinking(text) => thinking += &text,
+                Piece::Answer(text) => content += &text,
+            }
+        }
+    };
+    let summary = loop {
         match events.recv().await {
-            Some(Event::Token { sampled, text }) => so_far.add(sampled.token, &text),
+            Some(Event::Token { sampled, text }) => {
+                so_far.add(sampled.token, &text);
+                add(splitter.push(&text));
+            }
             Some(Event::Recovering(_) | Event::Reading { .. }) => {}
-            Some(Event::Finished { text, summary }) => return Ok((so_far.text + &text, summary)),
+            Some(Event::Finished { text, summary }) => {
+                add(splitter.push(&text));
+                add(splitter.finish());
+                break summary;
+            }
             Some(Event::Failed(why)) => return Err(so_far.broken(&why)),
             None => return Err(so_far.broken("the node has stopped")),
         }
+    };
+    let mut message = json!({ "role": "assistant", "content": content });
+    if !thinking.is_empty() {
+        message["reasoning_content"] = thinking.into();
+    }
+    Ok((message, summary))
+}
+
+/// A part of an answer, as a chunk has it.
+fn delta(piece: &Piece) -> Value {
+    match piece {
+        Piece::Thinking(text) => json!({ "reasoning_content": text }),
+        Piece::Answer(text) => json!({ "content": text }),
     }
 }
 
 /// Streams an answer as server-sent events. A client that disconnects drops the stream, which cancels the answer.
-fn frames(events: mpsc::Receiver<Event>, head: Head, usage: bool, so_far: SoFar) -> impl Stream<Item = SseEvent> {
+fn frames(
+    events: mpsc::Receiver<Event>,
+    head: Head,
+    usage: bool,
+    so_far: SoFar,
+    splitter: Splitter,
+) -> impl Stream<Item = SseEvent> {
     let data = |value: &Value| SseEvent::default().data(value.to_string());
     let first = data(&head.chunk(&json!({ "role": "assistant", "content": "" }), None));
-    let rest = futures_util::stream::unfold(Some((events, head, so_far)), move |state| async move {
-        let (mut events, head, mut so_far) = state?;
-        let text = |text: &str| data(&head.chunk(&json!({ "content": text }), None));
+    let rest = futures_util::stream::unfold(Some((events, head, so_far, splitter)), move |state| async move {
+        let (mut events, head, mut so_far, mut splitter) = state?;
+        let chunks = |pieces: Vec<Piece>| -> Vec<SseEvent> {
+            pieces.iter().map(|piece| data(&head.chunk(&delta(piece), None))).collect()
+        };
         let done = SseEvent::default().data("[DONE]");
         Some(match events.recv().await {
             Some(Event::Token { sampled, text: piece }) => {
                 so_far.add(sampled.token, &piece);
                 // Text that may still change is held back and sends no event.
-                let news = if piece.is_empty() { Vec::new() } else { vec![text(&piece)] };
-                (news, Some((events, head, so_far)))
+                let news = chunks(splitter.push(&piece));
+                (news, Some((events, head, so_far, splitter)))
             }
             Some(Event::Recovering(status)) => {
                 let mut chunk = head.chunk(&json!({}), None);
                 chunk["hivemind"] = json!(AnswerNews::Status { status });
-                (vec![data(&chunk)], Some((events, head, so_far)))
+                (vec![data(&chunk)], Some((events, head, so_far, splitter)))
             }
             Some(Event::Reading { tokens, of }) => {
                 let mut chunk = head.chunk(&json!({}), None);
                 chunk["hivemind"] = json!(AnswerNews::Reading { reading: ReadingProgress { tokens, of } });
-                (vec![data(&chunk)], Some((events, head, so_far)))
+                (vec![data(&chunk)], Some((events, head, so_far, splitter)))
             }
             Some(Event::Finished { text: piece, summary }) => {
-                let mut last = Vec::new();
-                if !piece.is_empty() {
-                    last.push(text(&piece));
-                }
+                let mut last = chunks(splitter.push(&piece));
+                last.extend(chunks(splitter.finish()));
                 let mut end = head.chunk(&json!({}), Some(summary.finish_reason.as_str()));
                 end["hivemind"] = json!(head.figures(&summary));
                 last.push(data(&end));
@@ -276,3 +320,6 @@ fn frames(events: mpsc::Receiver<Event>, head: Head, usage: bool, so_far: SoFar)
     });
     futures_util::stream::once(async move { first }).chain(rest.flat_map(futures_util::stream::iter))
 }
+
+#[cfg(test)]
+mod tests;

@@ -62,6 +62,7 @@ pub fn machine_name() -> String {
 
 pub use hive_host::folders::hugging_face_cache;
 pub use hive_host::{colours_on_stderr, outlives_its_terminal};
+pub use hive_model::sampling::Sampled;
 pub use hive_model::{Compute, Sampling};
 pub use hive_net::border;
 pub use hive_net::discovery::SERVICE;
@@ -80,6 +81,7 @@ pub use hive_ring::{
 };
 pub use hive_serving::{AnswerError, CountError, LetGoError, local_time};
 pub use hive_stage::runtime;
+pub use hive_text::reasoning;
 pub use hive_text::template::{Conversation, Message, RESERVED_VARIABLES, VariableError, variable};
 pub use hive_types::{MachineWork, ModelOnDisk};
 pub use hive_worker::text::{Model, ModelCard, TextError, TextFault};

@@ -2,8 +2,9 @@
 //!
 //! A [`template::ChatTemplate`] renders a conversation to a prompt, a [`Tokenizer`] encodes it, a
 //! [`detokenizer::Detokenizer`] decodes the answer's tokens, and [`stop::StopStrings`] finds where that text ends;
-//! [`ends`] finds the tokens that end it. This crate does not compute models and does not know weights: whoever opened
-//! a GGUF passes its metadata as [`Metadata`].
+//! [`ends`] finds the tokens that end it. [`reasoning`] splits thinking off the answer, and [`tool_calls`] reads the
+//! calls in it. This crate does not compute models and does not know weights: whoever opened a GGUF passes its metadata
+//! as [`Metadata`].
 //!
 //! Invariants:
 //! - Templates and tokenizers are untrusted. Their costs are limited before third-party code reads them, and a panic of
@@ -16,11 +17,13 @@
 pub mod detokenizer;
 pub mod ends;
 pub mod metadata;
+pub mod reasoning;
 pub mod regular;
 pub mod split;
 pub mod stop;
 pub mod template;
 pub mod tokenizer;
+pub mod tool_calls;
 
 mod deep;
 

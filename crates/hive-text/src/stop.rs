@@ -42,7 +42,7 @@ impl StopStrings {
 }
 
 /// Length of the longest suffix of `text` that is a proper prefix of `stop`.
-fn overlap(text: &str, stop: &str) -> usize {
+pub(crate) fn overlap(text: &str, stop: &str) -> usize {
     let beginnings = stop.char_indices().map(|(at, _)| at).skip(1);
     beginnings.filter(|&length| text.ends_with(&stop[..length])).max().unwrap_or(0)
 }

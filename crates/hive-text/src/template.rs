@@ -31,6 +31,7 @@ pub use conversation::{Conversation, Message, RESERVED_VARIABLES, VariableError,
 pub use error::TemplateError;
 
 use crate::deep::on_deep_stack;
+use crate::reasoning::Markers;
 use crate::tokenizer::Tokenizer;
 use environment::{classify, environment};
 use marks::mark_conversation;
@@ -57,6 +58,7 @@ pub struct ChatTemplate {
     environment: Environment<'static>,
     /// The tokens that the model names, such as `bos_token`.
     tokens: BTreeMap<String, String>,
+    source: String,
 }
 
 impl ChatTemplate {
@@ -64,7 +66,8 @@ impl ChatTemplate {
     pub fn new(source: &str, tokens: impl IntoIterator<Item = (String, String)>) -> Result<Self, TemplateError> {
         let environment = on_deep_stack(|| environment(source));
         let environment = environment.unwrap_or_else(|_| Err("the parser failed".to_owned()));
-        Ok(Self { environment: environment.map_err(TemplateError::Parse)?, tokens: tokens.into_iter().collect() })
+        let environment = environment.map_err(TemplateError::Parse)?;
+        Ok(Self { environment, tokens: tokens.into_iter().collect(), source: source.to_owned() })
     }
 
     /// The names of the template's options, such as `enable_thinking`: variables it uses that are no part of a
@@ -85,6 +88,11 @@ impl ChatTemplate {
             names.ok().flatten().unwrap_or_default().into_iter().filter(|name| !is_given(name)).collect();
         names.sort();
         names
+    }
+
+    /// How the model marks its thinking; `None` if it does not think.
+    pub fn thinking(&self, tokenizer: &Tokenizer) -> Option<Markers> {
+        Markers::of(&self.source, |text| tokenizer.has_token(text))
     }
 
     /// Renders the conversation as text, ready for the assistant's answer.

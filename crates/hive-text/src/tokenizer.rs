@@ -19,6 +19,7 @@ use tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::metaspace::PrependScheme;
 
 use crate::deep::{on_deep_stack, quietly};
+use crate::reasoning::is_mark;
 use crate::{Metadata, regular};
 pub(crate) use limits::MAX_FILE_BYTES;
 pub(crate) use markers::is_marker;
@@ -164,9 +165,18 @@ impl Tokenizer {
         self.special.text(id).is_some_and(|text| !["<unk>", "[UNK]", "<|unk|>"].contains(&text))
     }
 
-    /// Decodes tokens to text, without special tokens.
+    /// Decodes tokens to text, without special tokens but those that mark thinking: without them, nobody could tell it
+    /// from the answer.
     pub fn decode(&self, tokens: &[u32]) -> Result<String, TokenizerError> {
-        library(|| self.inner.decode(tokens, true))
+        let mark = |token: &u32| self.special.text(*token).filter(|text| is_mark(text));
+        let mut text = String::new();
+        for run in tokens.split_inclusive(|token| mark(token).is_some()) {
+            let mark = run.last().and_then(mark);
+            let words = &run[..run.len() - usize::from(mark.is_some())];
+            text += &library(|| self.inner.decode(words, true))?;
+            text += mark.unwrap_or_default();
+        }
+        Ok(text)
     }
 
     /// Special tokens with their ids.
@@ -178,6 +188,11 @@ impl Tokenizer {
     /// it.
     pub fn leading(&self) -> Option<u32> {
         self.leading
+    }
+
+    /// Whether a text is one token, special or not.
+    pub fn has_token(&self, text: &str) -> bool {
+        self.inner.token_to_id(text).is_some()
     }
 
     /// The size of the vocabulary.
@@ -228,6 +243,26 @@ mod tests {
         std::fs::write(file.path(), "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n").unwrap();
         let message = Tokenizer::from_file(file.path()).unwrap_err().to_string();
         assert!(message.contains("Git LFS pointer") && message.contains("git lfs pull"), "{message}");
+    }
+
+    #[test]
+    fn special_tokens_are_no_text_unless_they_mark_thinking() {
+        let special = ["<s>", "[THINK]", "[/THINK]", "<|channel>", "<channel|>"];
+        let added = special.iter().enumerate().map(|(at, token)| {
+            serde_json::json!({
+                "id": at + 2, "content": token, "single_word": false, "lstrip": false, "rstrip": false,
+                "normalized": false, "special": true
+            })
+        });
+        let json = serde_json::json!({
+            "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "pre_tokenizer": null,
+            "post_processor": null, "decoder": { "type": "Fuse" }, "added_tokens": added.collect::<Vec<_>>(),
+            "model": { "type": "BPE", "vocab": { "a": 0, "b": 1 }, "merges": [] }
+        });
+        let tokenizer = Tokenizer::from_json(json.to_string().as_bytes()).unwrap();
+        assert_eq!(tokenizer.decode(&[2, 3, 0, 0, 4, 1, 2]).unwrap(), "[THINK]aa[/THINK]b");
+        assert_eq!(tokenizer.decode(&[5, 0, 6, 1]).unwrap(), "<|channel>a<channel|>b");
+        assert_eq!(tokenizer.decode(&[]).unwrap(), "");
     }
 
     #[test]

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use hive_net::border;
 use hive_text::detokenizer::Detokenizer;
+use hive_text::reasoning::Splitter;
 use hive_text::template::Conversation;
 use jiff::civil::DateTime;
 use tokio::sync::{mpsc, oneshot};
@@ -126,6 +127,26 @@ impl Model {
             Reply::Tokens(tokens) if self.knows(&tokens) => Ok(tokens),
             _ => Err(TextError::nonsense()),
         }
+    }
+
+    /// Splits the thinking off an answer to this conversation. An answer that broke off goes on after its tokens, which
+    /// are not given again.
+    pub async fn splitter(&self, conversation: &Conversation, resume_tokens: &[u32]) -> Result<Splitter, TextError> {
+        let json = serde_json::to_vec(conversation).map_err(|error| TextError::Died(error.to_string()))?;
+        let timeout = prompt_timeout(json.len());
+        let (markers, inside) = match self.ask(Order::Thinking(json), timeout).await? {
+            Reply::Thinking(Some((markers, inside))) => (markers, inside),
+            Reply::Thinking(None) => return Ok(Splitter::new(None, false)),
+            _ => return Err(TextError::nonsense()),
+        };
+        let mut splitter = Splitter::new(Some(markers), inside);
+        let mut said = Detokenizer::new();
+        for token in resume_tokens {
+            said.window_with(*token);
+        }
+        // What was said is known already.
+        splitter.push(&self.finish(&mut said).await?);
+        Ok(splitter)
     }
 
     /// The number of tokens of a text, in which nothing is a special token.

@@ -51,8 +51,16 @@ const OPTIONS: &str = "chat_template_kwargs";
 
 /// An answer in progress. Dropping it cancels the answer.
 pub(crate) enum Answer {
-    Here { events: tokio::sync::mpsc::Receiver<Event>, unknown_options: Vec<String> },
-    There { events: Box<Events>, last: Option<Box<Figures>> },
+    Here {
+        events: tokio::sync::mpsc::Receiver<Event>,
+        unknown_options: Vec<String>,
+    },
+    There {
+        events: Box<Events>,
+        last: Option<Box<Figures>>,
+        /// Whether the text so far ends inside thinking.
+        thinks: bool,
+    },
 }
 
 impl Talk {
@@ -93,7 +101,7 @@ impl Talk {
             Self::There { client, model, stages } => {
                 let body = body(&request, model.as_deref(), *stages);
                 let events = client.stream(reqwest::Method::POST, "/v1/chat/completions", &body).await?;
-                Ok(Answer::There { events: Box::new(events), last: None })
+                Ok(Answer::There { events: Box::new(events), last: None, thinks: false })
             }
         }
     }
@@ -136,7 +144,7 @@ impl Answer {
                 Some(Event::Failed(why)) => Err(Failure::new(format_args!("the answer was interrupted: {why}"))),
                 None => Err(broke_off()),
             },
-            Self::There { events, last } => loop {
+            Self::There { events, last, thinks } => loop {
                 let Some(chunk) = events.next::<Chunk>().await? else {
                     return last.take().map(Piece::End).ok_or_else(broke_off);
                 };
@@ -159,7 +167,7 @@ impl Answer {
                 let Some(choice) = chunk.choices.into_iter().next() else { continue };
                 if let Some(reason) = choice.finish_reason {
                     *last = Some(Box::new(Figures::of(figures, reason)));
-                } else if let Some(text) = choice.delta.content {
+                } else if let Some(text) = choice.delta.text(thinks) {
                     return Ok(Piece::Text(text));
                 }
             },
@@ -210,6 +218,21 @@ struct Choice {
 #[derive(Default, Deserialize)]
 struct Delta {
     content: Option<String>,
+    reasoning_content: Option<String>,
+}
+
+impl Delta {
+    /// The text as most models write it: thinking between marks, which chat templates take out of a message. `thinks`
+    /// says whether the text before it ends inside thinking.
+    fn text(self, thinks: &mut bool) -> Option<String> {
+        if let Some(text) = self.reasoning_content {
+            let begins = !std::mem::replace(thinks, true);
+            return Some(if begins { format!("<think>\n{text}") } else { text });
+        }
+        let text = self.content?;
+        let ends = std::mem::take(thinks);
+        Some(if ends { format!("\n</think>\n\n{text}") } else { text })
+    }
 }
 
 #[derive(Default, Deserialize)]
@@ -248,4 +271,25 @@ fn body(request: &Request, model: Option<&str>, stages: Option<usize>) -> Value 
     }
     body["hivemind"] = json!({ "stages": stages, "said": request.resume_tokens, "date": conversation.began });
     body
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thinking_from_another_node_reads_as_a_model_writes_it() {
+        let mut thinks = false;
+        let deltas = [
+            json!({ "role": "assistant", "content": "" }),
+            json!({ "reasoning_content": "A bee" }),
+            json!({ "reasoning_content": "?" }),
+            json!({ "content": "Be" }),
+            json!({ "content": "es." }),
+            json!({}),
+        ];
+        let texts = deltas.map(|delta| serde_json::from_value::<Delta>(delta).unwrap().text(&mut thinks));
+        let text: String = texts.into_iter().flatten().collect();
+        assert_eq!(text, "<think>\nA bee?\n</think>\n\nBees.");
+    }
 }

@@ -1,7 +1,11 @@
 //! Generates a `tokenizer.json` from GGUF metadata.
 //!
-//! The family has two kinds: byte-level BPE (`gpt2`: SmolLM, Llama 3) with merges and the name of a pre-tokenizer, and
-//! SentencePiece BPE (`llama`: Llama 2, Mistral) with scores, from which the merges follow.
+//! The families have three kinds: byte-level BPE (`gpt2`: Llama 3, Qwen) with merges and the name of a pre-tokenizer;
+//! SentencePiece BPE (`llama`: Llama 2, Mistral) with scores, from which the merges follow; and the latter's form with
+//! merges (`gemma4`).
+//!
+//! llama.cpp's `clean_spaces` has no equivalent: it drops blanks before punctuation when a whole text is decoded, which
+//! neither its server nor this crate does.
 
 use serde_json::{Value as Json, json};
 
@@ -47,51 +51,93 @@ pub(super) fn tokenizer_json(gguf: &dyn Metadata) -> Result<Json, String> {
         .collect();
     let vocabulary: serde_json::Map<String, Json> =
         tokens.iter().enumerate().map(|(id, token)| ((*token).to_owned(), json!(id))).collect();
-    match gguf.string("tokenizer.ggml.model") {
-        Some("gpt2") => {
-            let merges = merges.ok_or("it has no tokenizer.ggml.merges")?;
-            let merges: Vec<_> = merges.iter().filter_map(|merge| merge.split_once(' ')).collect();
-            let cut = cut(gguf)?;
-            Ok(json!({
-                "version": "1.0",
-                "added_tokens": added,
-                "normalizer": null,
-                "pre_tokenizer": cut.to_json(),
-                "post_processor": null,
-                "decoder": { "type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true },
-                "model": { "type": "BPE", "vocab": vocabulary, "merges": merges, "ignore_merges": cut.ignores_merges },
-            }))
-        }
-        Some("llama") => {
+    let file_merges = || {
+        let merges = merges.as_ref().ok_or("it has no tokenizer.ggml.merges")?;
+        Ok::<_, String>(merges.iter().filter_map(|merge| merge.split_once(' ')).collect::<Vec<_>>())
+    };
+    let unknown = || (0..tokens.len()).find(|&id| type_of(id) == UNKNOWN).map_or("<unk>", |id| tokens[id]);
+    match kind(gguf)? {
+        Kind::Bytes(cut) => Ok(json!({
+            "version": "1.0",
+            "added_tokens": added,
+            "normalizer": null,
+            "pre_tokenizer": cut.to_json(),
+            "post_processor": null,
+            "decoder": { "type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true },
+            "model": {
+                "type": "BPE", "vocab": vocabulary, "merges": file_merges()?, "ignore_merges": cut.ignores_merges
+            },
+        })),
+        Kind::Characters => Ok(sentencepiece(gguf, false, &added, vocabulary, &file_merges()?, unknown())),
+        Kind::Scores => {
             let scores = gguf.reals("tokenizer.ggml.scores").ok_or("it has no tokenizer.ggml.scores")?;
-            let unknown = (0..tokens.len()).find(|&id| type_of(id) == UNKNOWN).map_or("<unk>", |id| tokens[id]);
-            let prefix = gguf.flag("tokenizer.ggml.add_space_prefix").unwrap_or(true);
-            let mut normalizers = vec![json!({ "type": "Replace", "pattern": { "String": " " }, "content": "▁" })];
-            let mut decoders = vec![
-                json!({ "type": "Replace", "pattern": { "String": "▁" }, "content": " " }),
-                json!({ "type": "ByteFallback" }),
-                json!({ "type": "Fuse" }),
-            ];
-            if prefix {
-                normalizers.insert(0, json!({ "type": "Prepend", "prepend": "▁" }));
-                decoders.push(json!({ "type": "Strip", "content": " ", "start": 1, "stop": 0 }));
-            }
-            Ok(json!({
-                "version": "1.0",
-                "added_tokens": added,
-                "normalizer": { "type": "Sequence", "normalizers": normalizers },
-                "pre_tokenizer": null,
-                "post_processor": null,
-                "decoder": { "type": "Sequence", "decoders": decoders },
-                "model": {
-                    "type": "BPE", "vocab": vocabulary, "merges": merges_by_score(&tokens, &scores)?,
-                    "unk_token": unknown, "fuse_unk": true, "byte_fallback": true,
-                },
-            }))
+            Ok(sentencepiece(gguf, true, &added, vocabulary, &merges_by_score(&tokens, &scores)?, unknown()))
         }
-        Some(other) => Err(format!("its kind \"{other}\" is not supported; \"gpt2\" and \"llama\" are")),
+    }
+}
+
+/// The kinds of vocabulary.
+#[derive(Clone, Copy)]
+enum Kind {
+    /// Pieces of bytes, merged within the pieces of a cut.
+    Bytes(Cut),
+    /// Pieces of characters with `▁` for a blank, merged over the whole text.
+    Characters,
+    /// The same, with scores in place of merges.
+    Scores,
+}
+
+fn kind(gguf: &dyn Metadata) -> Result<Kind, String> {
+    let pre = gguf.string("tokenizer.ggml.pre");
+    match gguf.string("tokenizer.ggml.model") {
+        Some("gemma4") => Ok(Kind::Characters),
+        Some("gpt2") if pre.is_some_and(|pre| WITHOUT_CUTS.contains(&pre)) => Ok(Kind::Characters),
+        Some("gpt2") => Cut::of(pre).map(Kind::Bytes).ok_or_else(|| {
+            let mut known = [Cut::names(), WITHOUT_CUTS.to_vec()].concat();
+            known.sort_unstable();
+            let pre = pre.unwrap_or_default();
+            format!("its pre-tokenizer \"{pre}\" is not supported; supported are {}", known.join(", "))
+        }),
+        Some("llama") => Ok(Kind::Scores),
+        Some(other) => Err(format!("its kind \"{other}\" is not supported; \"gpt2\", \"llama\" and \"gemma4\" are")),
         None => Err("it has no tokenizer.ggml.model".to_owned()),
     }
+}
+
+/// Pre-tokenizers whose vocabularies are [`Kind::Characters`].
+const WITHOUT_CUTS: [&str; 2] = ["gemma4", "sarvam-moe"];
+
+/// A SentencePiece vocabulary. `prefixed` says whether a text begins with a blank if the file does not say.
+fn sentencepiece(
+    gguf: &dyn Metadata,
+    prefixed: bool,
+    added: &[Json],
+    vocabulary: serde_json::Map<String, Json>,
+    merges: &[(&str, &str)],
+    unknown: &str,
+) -> Json {
+    let mut normalizers = vec![json!({ "type": "Replace", "pattern": { "String": " " }, "content": "▁" })];
+    let mut decoders = vec![
+        json!({ "type": "Replace", "pattern": { "String": "▁" }, "content": " " }),
+        json!({ "type": "ByteFallback" }),
+        json!({ "type": "Fuse" }),
+    ];
+    if gguf.flag("tokenizer.ggml.add_space_prefix").unwrap_or(prefixed) {
+        normalizers.insert(0, json!({ "type": "Prepend", "prepend": "▁" }));
+        decoders.push(json!({ "type": "Strip", "content": " ", "start": 1, "stop": 0 }));
+    }
+    json!({
+        "version": "1.0",
+        "added_tokens": added,
+        "normalizer": { "type": "Sequence", "normalizers": normalizers },
+        "pre_tokenizer": null,
+        "post_processor": null,
+        "decoder": { "type": "Sequence", "decoders": decoders },
+        "model": {
+            "type": "BPE", "vocab": Json::Object(vocabulary), "merges": merges, "unk_token": unknown, "fuse_unk": true,
+            "byte_fallback": true,
+        },
+    })
 }
 
 /// The added tokens that absorb the blanks after them. Those of Phi-3 do, and the format cannot express it; llama.cpp
@@ -102,20 +148,27 @@ fn takes_blanks_behind(model: &str) -> impl Fn(&str) -> bool {
     move |token| is_phi3 && !matches!(token, "<unk>" | "<s>" | "<|endoftext|>")
 }
 
-fn cut(gguf: &dyn Metadata) -> Result<Cut, String> {
-    let name = gguf.string("tokenizer.ggml.pre");
-    Cut::of(name).ok_or_else(|| format!("its pre-tokenizer \"{}\" is not supported", name.unwrap_or_default()))
-}
-
 /// The token at the beginning of every prompt, whether the chat template writes it or not, by llama.cpp's rule, for
 /// which the files are made.
 pub(super) fn leading(gguf: &dyn Metadata) -> Option<u32> {
-    let is_sentencepiece = gguf.string("tokenizer.ggml.model") == Some("llama");
-    let usual = || is_sentencepiece || cut(gguf).is_ok_and(|cut| cut.adds_bos);
-    let is_added = gguf.flag("tokenizer.ggml.add_bos_token").unwrap_or_else(usual);
-    let bos = gguf.number("tokenizer.ggml.bos_token_id").or(is_sentencepiece.then_some(1))?;
+    let kind = kind(gguf).ok()?;
+    let is_added = match kind {
+        // Early files of Gemma 4 deny it.
+        Kind::Characters if is_gemma(gguf) => true,
+        Kind::Bytes(cut) => gguf.flag(ADDS_BOS).unwrap_or(cut.adds_bos),
+        Kind::Scores => gguf.flag(ADDS_BOS).unwrap_or(true),
+        Kind::Characters => gguf.flag(ADDS_BOS).unwrap_or(false),
+    };
+    let usual = matches!(kind, Kind::Scores).then_some(1);
+    let bos = gguf.number("tokenizer.ggml.bos_token_id").or(usual)?;
     let exists = gguf.strings("tokenizer.ggml.tokens")?.nth(usize::try_from(bos).ok()?).is_some();
     (is_added && exists).then(|| u32::try_from(bos).ok()).flatten()
+}
+
+const ADDS_BOS: &str = "tokenizer.ggml.add_bos_token";
+
+fn is_gemma(gguf: &dyn Metadata) -> bool {
+    ["tokenizer.ggml.model", "tokenizer.ggml.pre"].iter().any(|key| gguf.string(key) == Some("gemma4"))
 }
 
 /// SentencePiece merges the pair whose result has the best score; a list of merges in that order is equivalent.

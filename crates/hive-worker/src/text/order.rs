@@ -1,6 +1,7 @@
 //! Messages between node and text worker.
 
 use hive_host::sandbox::Confinement;
+use hive_text::reasoning::Markers;
 use jiff::civil::DateTime;
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +26,9 @@ pub(super) enum Order {
         /// Its start time, unless it has one itself.
         began: DateTime,
     },
+    /// Return how the model marks its thinking, and whether the answer to a
+    /// [`Conversation`](hive_text::template::Conversation) begins with it.
+    Thinking(Vec<u8>),
     /// Return the number of tokens of a text.
     Count(String),
     /// Return the text of the first `given` tokens, and of all.
@@ -54,6 +58,7 @@ pub(super) enum Reply {
     Prepared,
     Options(Vec<String>),
     Tokens(Vec<u32>),
+    Thinking(Option<(Markers, bool)>),
     Counted(u64),
     Texts(String, String),
 }

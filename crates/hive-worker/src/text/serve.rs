@@ -74,6 +74,10 @@ impl Say {
     }
 }
 
+fn conversation(json: &[u8]) -> Result<Conversation, TextFailure> {
+    serde_json::from_slice(json).map_err(|why| TextFailure::new(TextFault::Conversation, why))
+}
+
 /// A model's text, read on demand.
 struct Text {
     path: PathBuf,
@@ -113,11 +117,17 @@ impl Text {
             }
             Order::Options => Ok(Reply::Options(self.template()?.options())),
             Order::Prompt { json, began } => {
-                let refuse = |why: serde_json::Error| TextFailure::new(TextFault::Conversation, why);
-                let mut conversation: Conversation = serde_json::from_slice(&json).map_err(refuse)?;
+                let mut conversation = conversation(&json)?;
                 conversation.began.get_or_insert(began);
                 let tokens = self.template()?.tokenize(self.tokenizer()?, &conversation);
                 tokens.map(Reply::Tokens).map_err(|error| TextFailure::of_template(&error))
+            }
+            Order::Thinking(json) => {
+                let template = self.template()?;
+                let Some(markers) = template.thinking(self.tokenizer()?) else { return Ok(Reply::Thinking(None)) };
+                let prompt = template.render(&conversation(&json)?);
+                let prompt = prompt.map_err(|error| TextFailure::of_template(&error))?;
+                Ok(Reply::Thinking(Some((markers, markers.is_open(&prompt)))))
             }
             Order::Count(text) => {
                 let tokens = self.tokenizer()?.encode_literal(&text);
