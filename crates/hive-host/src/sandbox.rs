@@ -89,7 +89,7 @@ mod tests {
         // A link to a folder grants nothing: a model's files are all in one folder.
         std::os::unix::fs::symlink("/etc", snapshot.join("etc")).unwrap();
         let real = |path: PathBuf| std::fs::canonicalize(path).unwrap();
-        assert_eq!(paths_of(&[snapshot.clone()]), [real(snapshot.clone()), real(blobs.join("weights"))]);
+        assert_eq!(paths_of(std::slice::from_ref(&snapshot)), [real(snapshot.clone()), real(blobs.join("weights"))]);
         assert_eq!(paths_of(&[folder.path().join("missing")]), Vec::<PathBuf>::new());
         let both = [snapshot.join("model.safetensors"), snapshot.join("config.json")];
         assert_eq!(paths_of(&both), [real(blobs.join("weights")), real(both[1].clone())], "files of a model");
