@@ -9,21 +9,15 @@
 //! thinking.
 
 mod harmony;
+mod piece;
 mod tags;
 
 use harmony::Harmony;
+pub use piece::Piece;
+use piece::Pieces;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 use tags::Tags;
-
-/// Part of an answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Piece {
-    /// What the model says to itself.
-    Thinking(String),
-    /// What it says to whoever asked.
-    Answer(String),
-}
 
 /// How a family marks its thinking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -161,28 +155,6 @@ impl Splitter {
             Machine::Harmony(harmony) => harmony.finish(&mut pieces),
         }
         pieces.0
-    }
-}
-
-/// Collects pieces; neighbours of a kind become one, and empty ones are left out.
-#[derive(Default)]
-struct Pieces(Vec<Piece>);
-
-impl Pieces {
-    fn thinking(&mut self, text: &str) {
-        match self.0.last_mut() {
-            _ if text.is_empty() => {}
-            Some(Piece::Thinking(last)) => last.push_str(text),
-            _ => self.0.push(Piece::Thinking(text.to_owned())),
-        }
-    }
-
-    fn answer(&mut self, text: &str) {
-        match self.0.last_mut() {
-            _ if text.is_empty() => {}
-            Some(Piece::Answer(last)) => last.push_str(text),
-            _ => self.0.push(Piece::Answer(text.to_owned())),
-        }
     }
 }
 

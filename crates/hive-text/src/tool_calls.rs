@@ -6,6 +6,7 @@
 //!
 //! Whether the tool exists and its arguments fit is for whoever calls it to check.
 
+mod call;
 mod gemma;
 mod glm;
 mod harmony;
@@ -17,8 +18,7 @@ mod pythonic;
 mod schema;
 mod xml;
 
-use serde_json::{Map, Value as Json};
-
+pub use call::Call;
 pub use schema::Schema;
 
 use crate::stop::overlap;
@@ -30,15 +30,6 @@ pub enum Piece {
     Text(String),
     /// A complete call.
     Call(Call),
-}
-
-/// A call of a tool.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Call {
-    /// The tool.
-    pub name: String,
-    /// Its arguments, by name.
-    pub arguments: Map<String, Json>,
 }
 
 /// How a family writes calls.

@@ -5,7 +5,7 @@
 //! is for whoever asked. A message with a recipient is a tool call: it stays in the answer as it is, for whoever reads
 //! calls.
 
-use super::Pieces;
+use super::piece::Pieces;
 use crate::stop::overlap;
 
 const START: &str = "<|start|>";

@@ -1,6 +1,6 @@
 //! Thinking between two texts, such as `<think>` and `</think>`.
 
-use super::Pieces;
+use super::piece::Pieces;
 use crate::stop::overlap;
 
 const LINE_BREAKS: [char; 2] = ['\n', '\r'];

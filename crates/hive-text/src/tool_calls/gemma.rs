@@ -1,6 +1,6 @@
 //! Calls of Gemma 4: `call:NAME{KEY:VALUE,…}`, with texts between `<|"|>`.
 
-use super::Call;
+use super::call::Call;
 use super::literal::Literal;
 
 pub(super) fn call(text: &str) -> Option<Call> {

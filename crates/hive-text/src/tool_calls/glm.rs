@@ -2,7 +2,8 @@
 
 use serde_json::Map;
 
-use super::{Call, Schema};
+use super::call::Call;
+use super::schema::Schema;
 
 pub(super) fn call(text: &str, schema: &Schema) -> Option<Call> {
     let text = text.strip_prefix("<tool_call>")?.strip_suffix("</tool_call>")?;

@@ -1,6 +1,7 @@
 //! Calls of gpt-oss: messages to `functions.NAME`, with JSON as their text.
 
-use super::{Call, json};
+use super::call::Call;
+use super::json;
 
 pub(super) fn call(message: &str) -> Option<Call> {
     let (header, text) = message.split_once("<|message|>")?;

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value as Json};
 
-use super::Call;
+use super::call::Call;
 
 /// `{"name": …, "arguments": {…}}`.
 pub(super) fn call(text: &str) -> Option<Call> {

@@ -1,6 +1,7 @@
 //! Calls of Kimi K2: a section of calls, each with an id that holds the tool's name.
 
-use super::{Call, json};
+use super::call::Call;
+use super::json;
 
 pub(super) fn calls(section: &str) -> Option<Vec<Call>> {
     let mut calls = Vec::new();

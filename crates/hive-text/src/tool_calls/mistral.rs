@@ -2,7 +2,8 @@
 
 use serde_json::{Map, Value as Json};
 
-use super::{Call, json};
+use super::call::Call;
+use super::json;
 
 const BEGIN: &str = "[TOOL_CALLS]";
 

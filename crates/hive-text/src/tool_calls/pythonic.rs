@@ -1,6 +1,6 @@
 //! Calls written as in Python: `[NAME(KEY=VALUE, …), …]`.
 
-use super::Call;
+use super::call::Call;
 use super::literal::Literal;
 
 pub(super) fn calls(text: &str) -> Option<Vec<Call>> {

@@ -2,7 +2,8 @@
 
 use serde_json::Map;
 
-use super::{Call, Schema};
+use super::call::Call;
+use super::schema::Schema;
 
 /// Reads a call, with or without `<tool_call>` around it.
 pub(super) fn call(text: &str, schema: &Schema) -> Option<Call> {
