@@ -12,7 +12,7 @@ use crate::tokenizer::{MAX_FILE_BYTES, is_marker};
 use crate::{Metadata, regular};
 
 /// Tokens that end a turn in well-known chat formats. In a vocabulary that has them, they are special tokens.
-const TURN_ENDS: [&str; 14] = [
+const TURN_ENDS: [&str; 13] = [
     "<|im_end|>",
     "<|eot_id|>",
     "<|eom_id|>",
@@ -26,8 +26,16 @@ const TURN_ENDS: [&str; 14] = [
     "[EOT]",
     "<|end_of_sentence|>",
     "<｜end▁of▁sentence｜>",
-    "<|return|>",
 ];
+
+/// The end of an answer in harmony, the format of gpt-oss, and of a message to a tool. There, `<|end|>` ends each of an
+/// answer's messages, the first of which is what the model thinks.
+const HARMONY_ENDS: [&str; 2] = ["<|return|>", "<|call|>"];
+
+/// The tokens that end a turn in a format with these special tokens.
+fn turn_ends<'a>(mut tokens: impl Iterator<Item = &'a str>) -> &'static [&'static str] {
+    if tokens.any(|token| token == HARMONY_ENDS[0]) { &HARMONY_ENDS } else { &TURN_ENDS }
+}
 
 /// End tokens from a folder's tokenizer: the parsed `tokenizer_config.json`, and `tokenizer.json` beside it.
 pub fn of_folder(path: &Path, tokenizer_config: &Json) -> Vec<u32> {
@@ -39,7 +47,8 @@ pub fn of_folder(path: &Path, tokenizer_config: &Json) -> Vec<u32> {
     let (added, of_vocabulary) = if is_listed { (listed, None) } else { added_tokens(path, listed, eos) };
     let named = added.iter().filter(is_eos).map(|token| token.id);
     let is_special = |token: &&Added| token.special || is_marker(&token.content);
-    let known = added.iter().filter(is_special).filter(|token| TURN_ENDS.contains(&token.content.as_str()));
+    let ends = turn_ends(added.iter().map(|token| token.content.as_str()));
+    let known = added.iter().filter(is_special).filter(|token| ends.contains(&token.content.as_str()));
     named.chain(of_vocabulary).chain(known.map(|token| token.id)).collect()
 }
 
@@ -50,8 +59,9 @@ pub fn of_gguf(gguf: &dyn Metadata) -> impl Iterator<Item = u32> {
     let usual = (gguf.string("tokenizer.ggml.model") == Some("llama")).then_some(2);
     let named = [id("eos").or(usual), id("eot"), id("eom")];
     let named = named.into_iter().flatten().filter_map(|id| u32::try_from(id).ok());
-    let tokens = gguf.strings("tokenizer.ggml.tokens").into_iter().flat_map(Iterator::enumerate);
-    let known = tokens.filter(|(_, text)| TURN_ENDS.contains(text)).filter_map(|(id, _)| u32::try_from(id).ok());
+    let tokens = || gguf.strings("tokenizer.ggml.tokens").into_iter().flat_map(Iterator::enumerate);
+    let ends = turn_ends(tokens().map(|(_, text)| text));
+    let known = tokens().filter(move |(_, text)| ends.contains(text)).filter_map(|(id, _)| u32::try_from(id).ok());
     named.chain(known)
 }
 
@@ -130,6 +140,20 @@ mod tests {
         ] });
         std::fs::write(folder.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
         assert_eq!(of_folder(folder.path(), &json!({ "eos_token": "</s>" })), [7, 6]);
+    }
+
+    #[test]
+    fn an_answer_of_gpt_oss_does_not_end_with_its_thinking() {
+        let folder = tempfile::tempdir().unwrap();
+        let token = |id: u32, content: &str| json!({ "id": id, "content": content, "special": true });
+        let ends = |tokens: Vec<Json>| {
+            let tokenizer = json!({ "added_tokens": tokens }).to_string();
+            std::fs::write(folder.path().join("tokenizer.json"), tokenizer).unwrap();
+            of_folder(folder.path(), &json!({}))
+        };
+        let phi = vec![token(1, "<|end|>"), token(2, "<|endoftext|>")];
+        assert_eq!(ends(phi.clone()), [1, 2]);
+        assert_eq!(ends([phi, vec![token(3, "<|return|>"), token(4, "<|call|>")]].concat()), [3, 4]);
     }
 
     #[test]

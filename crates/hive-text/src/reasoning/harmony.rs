@@ -14,6 +14,10 @@ pub(super) const MESSAGE: &str = "<|message|>";
 const END: &str = "<|end|>";
 const CALL: &str = "<|call|>";
 const RECIPIENT: &str = " to=";
+/// The same without the special tokens, which are not part of an answer's text: what is left of the headers.
+const BARE_THINKING: &str = "analysis";
+const BARE_ANSWER: &str = "final";
+const BARE_END: &str = "assistantfinal";
 
 /// Maximum length of a header in bytes; the longest names of tools have 64.
 const MAX_HEADER_BYTES: usize = 256;
@@ -31,6 +35,8 @@ enum Place {
     /// In a header, or at its beginning.
     Header,
     Thinking,
+    /// The same in a text without special tokens.
+    BareThinking,
     /// In a message to whoever asked, before the answer proper.
     Preamble,
     Call,
@@ -71,7 +77,20 @@ impl Harmony {
     fn step(&mut self, pieces: &mut Pieces) -> bool {
         match self.place {
             Place::Header => {
-                let openings = [START, CHANNEL, MESSAGE, RECIPIENT];
+                for (bare, place) in [(BARE_THINKING, Place::BareThinking), (BARE_ANSWER, Place::Answer)] {
+                    let next = self.held.strip_prefix(bare).map(|rest| rest.chars().next());
+                    match next {
+                        // An ordinary word, or another beginning.
+                        None | Some(Some('a'..='z')) => {}
+                        Some(None) => return false,
+                        Some(Some(_)) => {
+                            self.take(bare.len());
+                            self.place = place;
+                            return true;
+                        }
+                    }
+                }
+                let openings = [START, CHANNEL, MESSAGE, RECIPIENT, BARE_THINKING, BARE_ANSWER];
                 if !openings.iter().any(|opening| self.held.starts_with(opening)) {
                     // Perhaps a header that has just begun; otherwise text without one.
                     if openings.iter().any(|opening| opening.starts_with(&self.held)) {
@@ -113,6 +132,16 @@ impl Harmony {
                 }
                 found.is_some()
             }
+            Place::BareThinking => {
+                let end = self.held.find(BARE_END);
+                let text = self.take(end.unwrap_or_else(|| self.certain(&[BARE_END])));
+                pieces.thinking(&text);
+                if end.is_some() {
+                    self.take(BARE_END.len());
+                    self.place = Place::Answer;
+                }
+                end.is_some()
+            }
             Place::Call => {
                 let ends = [CALL, END].map(|end| self.held.find(end).map(|at| at + end.len()));
                 let found = ends.into_iter().flatten().min();
@@ -143,6 +172,9 @@ impl Harmony {
 
     pub(super) fn finish(&mut self, pieces: &mut Pieces) {
         let held = std::mem::take(&mut self.held);
-        if self.place == Place::Thinking { pieces.thinking(&held) } else { pieces.answer(&held) }
+        match self.place {
+            Place::Thinking | Place::BareThinking => pieces.thinking(&held),
+            _ => pieces.answer(&held),
+        }
     }
 }

@@ -73,6 +73,16 @@ fn thinking_without_an_end_is_thinking() {
 }
 
 #[test]
+fn messages_of_gpt_oss_are_told_apart_in_a_text_without_its_special_tokens() {
+    check(HARMONY, false, "analysisA bee?assistantfinalBees.", "A bee?", "Bees.");
+    check(HARMONY, false, "finalBees.", "", "Bees.");
+    check(HARMONY, false, "analysisA bee? assistantfin", "A bee? assistantfin", "");
+    for words in ["analysis", "finally, bees", "analysises", "final"] {
+        check(HARMONY, false, words, "", words);
+    }
+}
+
+#[test]
 fn messages_of_gpt_oss_are_told_by_their_channel() {
     let text = "<|channel|>analysis<|message|>A bee?<|end|><|start|>assistant<|channel|>final<|message|>Bees.";
     check(HARMONY, false, text, "A bee?", "Bees.");
