@@ -104,8 +104,8 @@ fn a_truncated_and_a_damaged_model() {
     let mut foreign = whole.clone();
     let shape = foreign.windows(name.len()).position(|part| part == name).expect("it is in the header") + name.len();
     let kind = shape + 4 + 2 * 8;
-    foreign[kind..kind + 4].copy_from_slice(&12u32.to_le_bytes());
-    let words = ["blk.7.ffn_up.weight has type Q4_K", "supported are Q4_0, Q4_1"];
+    foreign[kind..kind + 4].copy_from_slice(&18u32.to_le_bytes());
+    let words = ["blk.7.ffn_up.weight has type IQ3_XXS", "supported are F32, F16"];
     refused(&["plan", &at("foreign.gguf", &foreign)], 1, &words);
     refused(&["chat", "--prompt", "x", &at("foreign.gguf", &foreign)], 1, &words);
 }
@@ -132,7 +132,7 @@ fn a_folder_with_damaged_safetensors() {
     with(r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#, 4);
     refused(&["plan", path], 1, &["4 bytes of tensors", "truncated"]);
     with(r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#, 8);
-    refused(&["plan", path], 1, &["a tensor \"a\" that Llama-family models do not have"]);
+    refused(&["plan", path], 1, &["a tensor \"a\" that models of its architecture do not have"]);
     with(r#"{"model.norm.weight":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#, 8);
     refused(&["plan", path], 1, &["no tensor model.layers.0.input_layernorm.weight"]);
     with(r#"{"model.layers.0.input_layernorm.weight":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#, 8);

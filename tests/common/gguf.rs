@@ -80,7 +80,9 @@ pub(crate) fn in_two(from: &Path, folder: &Path, name: &str) -> [PathBuf; 2] {
             offset += data.len() as u64;
         }
         file.resize(file.len().next_multiple_of(ALIGNMENT), 0);
-        part.iter().for_each(|(_, data)| file.extend(*data));
+        for (_, data) in part {
+            file.extend(*data);
+        }
         let blob = blobs.join(format!("{name}{place}"));
         std::fs::write(&blob, file).expect("there is room for a model");
         let link = folder.join(format!("{name}-{:05}-of-00002.gguf", place + 1));

@@ -77,8 +77,7 @@ impl ModelConfig {
         }
     }
 
-    /// What the model is made of without its layers' details, as layers of the Llama family have them: attention with
-    /// a rotation of all dimensions, and a gated network.
+    /// A layer of a plain Llama with these widths: attention with a rotation of all dimensions, and a gated network.
     pub(crate) fn plain_layer(&self) -> LayerSpec {
         LayerSpec {
             attention: AttentionSpec {

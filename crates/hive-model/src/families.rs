@@ -384,6 +384,84 @@ mod tests {
     }
 
     #[test]
+    fn experts_that_cannot_be_are_refused() {
+        let glm = json!({ "model_type": "glm4_moe", "n_routed_experts": 8, "moe_intermediate_size": 32,
+            "num_experts_per_tok": 2, "n_group": 2, "topk_group": 1, "partial_rotary_factor": 0.5 });
+        let qwen = json!({ "model_type": "qwen3_moe", "num_experts": 8, "moe_intermediate_size": 32, "num_experts_per_tok": 2 });
+        let read = |family: &Json, key: &str, value: Json| {
+            let mut json = llama();
+            for (key, value) in family.as_object().unwrap() {
+                json[key] = value.clone();
+            }
+            json[key] = value;
+            ModelConfig::from_json(&json).map(drop).map_err(|error| error.to_string())
+        };
+        for family in [&glm, &qwen] {
+            assert_eq!(read(family, "num_experts_per_tok", json!(2)), Ok(()));
+        }
+        for (family, key, value, words) in [
+            (&qwen, "num_experts_per_tok", json!(9), "the number of experts per token = 9"),
+            (&qwen, "num_experts_per_tok", json!(0), "the number of experts per token = 0"),
+            (&qwen, "num_experts", json!(0), "the number of experts = 0"),
+            (&qwen, "num_experts", json!(1u64 << 40), "the number of experts = 1099511627776"),
+            (&qwen, "num_experts", json!(null), "no num_experts"),
+            (&qwen, "moe_intermediate_size", json!(0), "the intermediate size of an expert = 0"),
+            (&glm, "n_group", json!(3), "the number of groups of experts = 3"),
+            (&glm, "topk_group", json!(3), "the number of groups of experts per token = 3"),
+            // One group of four cannot give five.
+            (&glm, "num_experts_per_tok", json!(5), "the number of groups of experts per token = 1"),
+            (&glm, "n_shared_experts", json!(1u64 << 40), "the intermediate size of the shared expert"),
+            (&glm, "partial_rotary_factor", json!(1.5), "the number of rotated dimensions = 24"),
+        ] {
+            let message = read(family, key, value).unwrap_err();
+            assert!(message.contains(words), "{key}: {message}");
+        }
+    }
+
+    #[test]
+    fn yarn_keeps_short_periods_and_stretches_long_ones() {
+        let rope = |truncate: bool| {
+            let mut json = llama();
+            json["head_dim"] = json!(64);
+            json["rope_theta"] = json!(150_000);
+            json["rope_scaling"] = json!({
+                "rope_type": "yarn", "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0,
+                "original_max_position_embeddings": 4096, "truncate": truncate
+            });
+            ModelConfig::from_json(&json).unwrap().rope
+        };
+        let (rope, exact) = (rope(true), rope(false));
+        let (plain, stretched) = (rope.plain_periods(64), rope.periods(64).unwrap());
+        // Below the 8th pair and above the 18th.
+        assert!((0..=8).all(|at| (stretched[at] / plain[at] - 1.0).abs() < 1e-5));
+        assert!((18..32).all(|at| (stretched[at] / plain[at] - 32.0).abs() < 1e-3));
+        assert!((rope.magnitude() - (0.1 * 32f32.ln() + 1.0)).abs() < 1e-6);
+        // gpt-oss: the ramp begins at 8.09 and ends at 17.4.
+        let exact = exact.periods(64).unwrap();
+        assert!(
+            (exact[17] / plain[17]) > (stretched[17] / plain[17]) && (exact[9] / plain[9]) < (stretched[9] / plain[9])
+        );
+    }
+
+    #[test]
+    fn a_model_that_also_reads_images_is_its_texts_part() {
+        let text =
+            json!({ "hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 128, "model_type": "gemma3_text" });
+        let json =
+            json!({ "model_type": "gemma3", "text_config": text, "eos_token_id": [1, 106], "vision_config": {} });
+        let config = ModelConfig::from_json(&json).unwrap();
+        assert_eq!((config.architecture.as_str(), config.end_tokens.as_slice()), ("gemma3_text", &[1, 106][..]));
+        assert!(config.unused.senses);
+        // What the file leaves out is what it means in Transformers.
+        assert_eq!((config.heads, config.kv_heads, config.head_dim, config.vocabulary), (8, 4, 256, 262_208));
+        let mut unknown = json;
+        unknown["model_type"] = "qwen4_vl".into();
+        unknown["text_config"]["model_type"] = "qwen4_text".into();
+        let message = ModelConfig::from_json(&unknown).unwrap_err().to_string();
+        assert!(message.contains("\"qwen4_vl\""), "{message}");
+    }
+
+    #[test]
     fn llama3_stretches_long_periods_only() {
         let mut json = llama();
         json["rope_scaling"] = json!({

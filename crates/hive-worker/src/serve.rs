@@ -243,7 +243,11 @@ impl Computer {
                 self.schedule = Schedule::of(arithmetic);
                 self.say(&FromWorker::Loaded { device, arithmetic })
             }
-            Err(LoadError::Tensor(error)) if !matches!(error, TensorError::Read { .. }) => {
+            // What cannot be read here, or is no number here, may well be right on another machine: most of a model's bytes
+            // are not part of its digest.
+            Err(LoadError::Tensor(error))
+                if !matches!(error, TensorError::Read { .. } | TensorError::NotFinite { .. }) =>
+            {
                 self.say(&FromWorker::Unfit(error.to_string()))
             }
             Err(error) => self.say(&FromWorker::LoadFailed(error.to_string())),
