@@ -108,5 +108,5 @@ fn every_fixture_has_a_test() {
 #[test]
 #[ignore = "prints a table; run by `./dev agreement`"]
 fn the_agreement_of_all_families() {
-    agreement::print_table(SUPPORTED);
+    agreement::print_table(SUPPORTED, is_supported);
 }

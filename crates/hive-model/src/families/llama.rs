@@ -34,7 +34,7 @@ pub(super) fn mixtral(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Vec<L
         intermediate: config.intermediate,
         activation: Activation::Silu,
         router: Router::Softmax { normalized: true, order: Order::Descending },
-        module: "block_sparse_moe",
+        module: if matches!(keys, Keys::Gguf(..)) { "mlp" } else { "block_sparse_moe" },
         router_name: "gate",
         stacked: "switch_mlp",
         shared: None,
