@@ -79,8 +79,8 @@ fn blocks(kind: &Type, weights: usize, state: &mut u64) -> Vec<u8> {
     all
 }
 
-/// Writes a model, and returns where its first tensor begins.
-fn write_gguf(to: &Path, mix: Mix, tied: bool) -> usize {
+/// Writes a model.
+fn write_gguf(to: &Path, mix: Mix, tied: bool) {
     let text = |text: &str| [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat();
     let number = |key: &str, value: usize| {
         [text(key), 4u32.to_le_bytes().to_vec(), (value as u32).to_le_bytes().to_vec()].concat()
@@ -123,10 +123,8 @@ fn write_gguf(to: &Path, mix: Mix, tied: bool) -> usize {
         [&b"GGUF"[..], &3u32.to_le_bytes(), &count.to_le_bytes(), &(metadata.len() as u64).to_le_bytes()].concat();
     let mut file = [head, metadata.concat(), infos].concat();
     file.resize(file.len().next_multiple_of(32), 0);
-    let start = file.len();
     file.extend(data);
     std::fs::write(to, file).unwrap();
-    start
 }
 
 fn matrices(tied: bool) -> Vec<(String, usize, usize)> {
@@ -238,24 +236,6 @@ fn mixes_of_types_have_the_logits_of_their_dequantized_weights() {
             let off = off(&logits(&path, compute), &expected);
             assert!(off < worst, "{name}, {compute:?}: off by {off}");
         }
-    }
-}
-
-#[test]
-fn a_scale_that_is_no_number_refuses_the_layer_by_name() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("model.gguf");
-    let start = write_gguf(&path, |_| "Q4_K", true);
-    let mut file = std::fs::read(&path).unwrap();
-    // The minimum of the second block.
-    file[start + 146..start + 148].copy_from_slice(&half::f16::NAN.to_le_bytes());
-    std::fs::write(&path, file).unwrap();
-    let files = ModelFiles::open(&path).unwrap();
-    for compute in [Compute::Fast, Compute::Plain] {
-        let load = |layers| Shard::load(&files, &ShardOptions { layers, compute }, |_| ()).map(|_| ());
-        load(1..2).unwrap();
-        let message = load(0..1).unwrap_err().to_string();
-        assert!(message.contains("blk.0.attn_q.weight has a scale that is not a finite number"), "{message}");
     }
 }
 

@@ -243,11 +243,7 @@ impl Computer {
                 self.schedule = Schedule::of(arithmetic);
                 self.say(&FromWorker::Loaded { device, arithmetic })
             }
-            // What cannot be read here, or is no number here, may well be right on another machine: most of a model's bytes
-            // are not part of its digest.
-            Err(LoadError::Tensor(error))
-                if !matches!(error, TensorError::Read { .. } | TensorError::NotFinite { .. }) =>
-            {
+            Err(LoadError::Tensor(error)) if !matches!(error, TensorError::Read { .. }) => {
                 self.say(&FromWorker::Unfit(error.to_string()))
             }
             Err(error) => self.say(&FromWorker::LoadFailed(error.to_string())),

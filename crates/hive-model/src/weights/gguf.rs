@@ -190,8 +190,7 @@ impl Gguf {
             return Ok(Matrix::Float(FloatTensor { float, shape: vec![count, columns], bytes }));
         }
         let matrix = info.block.to_affine(&bytes, count, columns);
-        let matrix = matrix.ok_or_else(|| unsupported(&stored, info.block))?;
-        if matrix.is_finite() { Ok(Matrix::Quantized(matrix)) } else { Err(TensorError::NotFinite { name: stored }) }
+        matrix.map(Matrix::Quantized).ok_or_else(|| unsupported(&stored, info.block))
     }
 
     /// The rows of a stored matrix, or the numbers of a stored bias, in Hugging Face's order.

@@ -75,17 +75,6 @@ impl QuantizedMatrix {
         let groups = numbers.chunks_exact(self.group).zip(scales.iter().zip(&biases));
         groups.flat_map(|(group, (scale, bias))| group.iter().map(move |q| scale * f32::from(*q) + bias)).collect()
     }
-
-    /// Whether every scale and every bias is a finite number.
-    pub(super) fn is_finite(&self) -> bool {
-        let scales = to_f32(self.float, &self.scales);
-        let finite = |numbers: &[f32]| numbers.iter().all(|number| number.is_finite());
-        finite(&scales)
-            && match &self.biases {
-                Biases::Stored(bytes) => finite(&to_f32(self.float, bytes)),
-                Biases::Multiple(multiple) => scales.iter().all(|scale| (scale * multiple).is_finite()),
-            }
-    }
 }
 
 /// A weight matrix `[rows, columns]`, quantized or not.
@@ -161,12 +150,6 @@ pub enum TensorError {
         found: String,
         /// The supported formats.
         supported: &'static str,
-    },
-    /// A scale is infinite or no number.
-    #[error("tensor {name} has a scale that is not a finite number: the file is damaged")]
-    NotFinite {
-        /// The tensor.
-        name: String,
     },
     /// The file could not be read.
     #[error("cannot read tensor {name} from {file}: {source}")]

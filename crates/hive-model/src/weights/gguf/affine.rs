@@ -231,7 +231,7 @@ mod tests {
                 panic!("{} is quantized", sample.name)
             };
             let block = BlockType::from_ggml(sample.number);
-            assert_eq!((block.to_string(), matrix.is_finite()), (sample.name.clone(), true));
+            assert_eq!(block.to_string(), sample.name);
             let values: Vec<f32> = (0..rows).flat_map(|row| matrix.row(row)).collect();
             assert_eq!(values, sample.values, "{}", sample.name);
         }
@@ -241,23 +241,5 @@ mod tests {
     fn the_samples_have_every_quantized_type() {
         let quantized = (0..64).map(BlockType::from_ggml).filter(|block| block.elements() > 1);
         assert_eq!(quantized.count(), oracle::samples().len());
-    }
-
-    #[test]
-    fn a_scale_that_is_no_number_is_found_in_every_type() {
-        let [rows, columns] = oracle::SHAPE;
-        for mut sample in oracle::samples() {
-            let block = BlockType::from_ggml(sample.number);
-            let at = match block {
-                BlockType::Q2K => 80,
-                BlockType::Q3K => 108,
-                BlockType::Q6K => 208,
-                _ => 0,
-            };
-            let infinite = half::f16::INFINITY.to_le_bytes();
-            sample.blocks[at..at + 2].copy_from_slice(if block == BlockType::Mxfp4 { &[255, 0] } else { &infinite });
-            let matrix = block.to_affine(&sample.blocks, rows, columns).unwrap();
-            assert!(!matrix.is_finite(), "{}", sample.name);
-        }
     }
 }
