@@ -139,6 +139,13 @@ impl ModelConfig {
         if let Some(number) = self.rope.scaling.numbers().into_iter().find(|n| !(n.is_finite() && *n > 0.0)) {
             return value("a number of the rotary scaling", &number);
         }
+        for (key, factor) in
+            [("the factor on the embedding", self.ends.embedding), ("the factor on the logits", self.ends.logits)]
+        {
+            if !(factor.is_finite() && factor > 0.0) {
+                return value(key, &factor);
+            }
+        }
         self.specs.iter().try_for_each(LayerSpec::checked)?;
         Ok(self)
     }

@@ -376,8 +376,15 @@ mod tests {
             ("rope_scaling", json!({ "type": "linear", "factor": 0 })),
             ("rope_scaling", json!({ "type": "linear", "factor": -2.0 })),
             ("rope_scaling", json!({ "type": "llama3", "factor": 1e300 })),
+            ("embedding_multiplier", json!(-1.0)),
+            ("logits_scaling", json!(1e300)),
+            ("attention_multiplier", json!(-1.0)),
+            ("residual_multiplier", json!(1e300)),
         ] {
             let mut json = llama();
+            if key.ends_with("multiplier") || key == "logits_scaling" {
+                json["model_type"] = "granite".into();
+            }
             json[key] = value;
             assert!(matches!(ModelConfig::from_json(&json), Err(ConfigError::Value { .. })), "{key}");
         }

@@ -59,13 +59,13 @@ impl Linear {
         if !joinable(matrices) {
             return Err(ComputeError::Mlx("the experts of a layer are stored in different formats".to_owned()).into());
         }
-        let linear = Self::load(matrices, stacked(matrices, count, arithmetic))?;
+        let linear = Self::load(matrices, arithmetic)?;
         Ok(Self { count: count as i32, ..linear })
     }
 
-    /// The size of such matrices in memory, in bytes.
-    pub(crate) fn bytes_of_stacked(matrices: &[FileMatrix<'_>], count: usize, arithmetic: Arithmetic) -> u64 {
-        Self::bytes_of(matrices, stacked(matrices, count, arithmetic))
+    /// Whether the fast kernels have a format for them.
+    pub(crate) fn can_be_packed(matrices: &[FileMatrix<'_>]) -> bool {
+        packed_layout(matrices).is_some()
     }
 
     /// The size of such a matrix in memory, in bytes.
@@ -186,12 +186,6 @@ impl Weights {
             }
         }
     }
-}
-
-/// The arithmetic of stacked matrices: the fast kernels want each to fill its blocks of rows.
-fn stacked(matrices: &[FileMatrix<'_>], count: usize, arithmetic: Arithmetic) -> Arithmetic {
-    let fills = (rows(matrices) / count).is_multiple_of(hive_kernels::LANES);
-    Arithmetic { fast: arithmetic.fast && fills, ..arithmetic }
 }
 
 /// Matrices stacked, in a format that MLX's kernels have.

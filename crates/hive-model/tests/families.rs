@@ -92,6 +92,30 @@ fn agrees_or_is_refused(family: &str) {
     assert!(is_fast || !must_be_fast, "{family} has no fast kernels");
 }
 
+/// The fast kernels want the experts' width to be a multiple of theirs.
+#[test]
+fn experts_of_any_width_are_computed_whichever_kernels_are_asked_for() {
+    let mut variant = Fixture::read("qwen3_moe").variants()[0].clone();
+    variant["config"]["moe_intermediate_size"] = 24.into();
+    for tensor in variant["tensors"].as_array_mut().unwrap() {
+        let name = tensor[0].as_str().unwrap().to_owned();
+        if name.contains("switch_mlp") {
+            tensor[1][if name.contains("down_proj") { 2 } else { 1 }] = 24.into();
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    formula::write(&variant, folder.path());
+    let files = hive_model::ModelFiles::open(folder.path()).unwrap();
+    let logits = |compute| {
+        let layers = 0..files.config().layers;
+        let mut shard = hive_model::Shard::load(&files, &hive_model::ShardOptions { layers, compute }, |_| ()).unwrap();
+        shard.logits_of(&[5, 17, 3, 44, 8, 29, 11]).unwrap()
+    };
+    let (plain, fast) = (logits(Compute::Plain), logits(Compute::Fast));
+    let off = plain.iter().zip(&fast).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(off < 1e-4, "off by {off}");
+}
+
 #[test]
 fn every_fixture_has_a_test() {
     let names = |entry: std::io::Result<std::fs::DirEntry>| {

@@ -67,16 +67,20 @@ fn matrices<'a>(
     })
 }
 
-/// The fast kernel wants gate and up in one format, and what does not suit it is all on MLX's.
-fn stacked(arithmetic: Arithmetic, parts: usize) -> Arithmetic {
-    Arithmetic { fast: arithmetic.fast && parts == 1, ..arithmetic }
+/// The arithmetic of all experts' matrices: what the fast kernel cannot compute is as a whole on MLX's.
+fn stacked(matrices: &Matrices<'_>, spec: &ExpertsSpec, hidden: usize, arithmetic: Arithmetic) -> Arithmetic {
+    let parts = || matrices.gate_up.iter().chain([&matrices.down]);
+    let suits = matrices.gate_up.len() == 1
+        && spec.activation != Activation::Gelu
+        && [spec.intermediate, hidden].iter().all(|width| width.is_multiple_of(hive_kernels::LANES))
+        && parts().all(|part| Linear::can_be_packed(part));
+    Arithmetic { fast: arithmetic.fast && suits, ..arithmetic }
 }
 
 /// The size of all experts in memory, in bytes.
-fn stacked_bytes(matrices: &Matrices<'_>, spec: &ExpertsSpec, arithmetic: Arithmetic) -> u64 {
-    let arithmetic = stacked(arithmetic, matrices.gate_up.len());
-    let parts = matrices.gate_up.iter().chain([&matrices.down]);
-    parts.map(|part| Linear::bytes_of_stacked(part, spec.count, arithmetic)).sum()
+fn stacked_bytes(matrices: &Matrices<'_>, spec: &ExpertsSpec, hidden: usize, arithmetic: Arithmetic) -> u64 {
+    let arithmetic = stacked(matrices, spec, hidden, arithmetic);
+    matrices.gate_up.iter().chain([&matrices.down]).map(|part| Linear::bytes_of(part, arithmetic)).sum()
 }
 
 fn shared(spec: &ExpertsSpec) -> Option<DenseSpec> {
@@ -92,22 +96,21 @@ impl Experts {
         spec: &ExpertsSpec,
         arithmetic: Arithmetic,
     ) -> Result<Self, LoadError> {
-        let Matrices { router, gate_up, down } = matrices(weights, prefix, hidden, spec)?;
+        let matrices = matrices(weights, prefix, hidden, spec)?;
+        let of_experts = stacked(&matrices, spec, hidden, arithmetic);
+        let stack = |part: &Vec<FileMatrix<'_>>| Linear::load_stacked(part, spec.count, of_experts);
         let correction = format!("{prefix}.{}.e_score_correction_bias", spec.router_name);
         let of_shared = format!("{prefix}.shared_experts");
         let shared = shared(spec).map(|shared| Dense::load(weights, &of_shared, hidden, &shared, arithmetic));
         Ok(Self {
-            router: Linear::load(&[router], arithmetic)?,
+            gate_up: matrices.gate_up.iter().map(stack).collect::<Result<_, _>>()?,
+            down: stack(&matrices.down)?,
+            router: Linear::load(&[matrices.router], arithmetic)?,
             correction: if spec.router.is_corrected() {
                 Some(vector(weights, &correction, spec.count, arithmetic)?)
             } else {
                 None
             },
-            gate_up: gate_up
-                .iter()
-                .map(|part| Linear::load_stacked(part, spec.count, stacked(arithmetic, gate_up.len())))
-                .collect::<Result<_, _>>()?,
-            down: Linear::load_stacked(&down, spec.count, stacked(arithmetic, gate_up.len()))?,
             gate: Gate::new(spec.activation, spec.intermediate, arithmetic),
             shared: shared.transpose()?,
             spec: spec.clone(),
@@ -126,7 +129,7 @@ impl Experts {
         let correction = if spec.router.is_corrected() { spec.count * arithmetic.activation.bytes() } else { 0 };
         let of_shared = format!("{prefix}.shared_experts");
         let shared = shared(spec).map(|shared| Dense::bytes_of(weights, &of_shared, hidden, &shared, arithmetic));
-        Ok(stacked_bytes(&matrices, spec, arithmetic)
+        Ok(stacked_bytes(&matrices, spec, hidden, arithmetic)
             + Linear::bytes_of(&[matrices.router], arithmetic)
             + correction as u64
             + shared.transpose()?.unwrap_or(0))
@@ -140,7 +143,7 @@ impl Experts {
         spec: &ExpertsSpec,
         arithmetic: Arithmetic,
     ) -> Result<u64, TensorError> {
-        let bytes = stacked_bytes(&matrices(weights, prefix, hidden, spec)?, spec, arithmetic);
+        let bytes = stacked_bytes(&matrices(weights, prefix, hidden, spec)?, spec, hidden, arithmetic);
         Ok(bytes / spec.count as u64 * (spec.count - spec.per_token) as u64)
     }
 
@@ -204,7 +207,7 @@ impl Experts {
                 if let Some(correction) = &self.correction {
                     order = order.add(correction)?;
                 }
-                if groups > 1 {
+                if groups > picked_groups {
                     order = in_groups(&order, groups as i32, picked_groups as i32)?;
                 }
                 let picked = best(&order, Order::Descending)?;

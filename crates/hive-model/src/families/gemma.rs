@@ -15,7 +15,8 @@ pub(super) fn gemma3(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Vec<La
     let pattern = keys.number(("sliding_window_pattern", "")).unwrap_or(6).max(1);
     let theta = keys.real(("rope_local_base_freq", "")).unwrap_or(10_000.0);
     let scalar = keys.real(("query_pre_attn_scalar", "")).unwrap_or(config.head_dim as f32);
-    let slides = |index: usize| match keys.kinds().get(index) {
+    let kinds = keys.kinds();
+    let slides = |index: usize| match kinds.get(index) {
         Some(kind) => *kind == "sliding_attention",
         None => !(index + 1).is_multiple_of(pattern),
     };

@@ -68,11 +68,13 @@ pub(super) fn smollm3(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Vec<L
 /// `granite`: factors on the embedding, the scores, the residual and the logits.
 pub(super) fn granite(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Vec<LayerSpec>, ConfigError> {
     keys.has_activation(&["silu"])?;
-    config.ends.embedding = keys.real(("embedding_multiplier", "embedding_scale")).unwrap_or(1.0);
-    config.ends.logits = 1.0 / keys.real(("logits_scaling", "logit_scale")).unwrap_or(1.0);
+    // In GGUF, 0 stands for none.
+    let factor = |json, gguf| keys.real((json, gguf)).filter(|factor| *factor != 0.0);
+    config.ends.embedding = factor("embedding_multiplier", "embedding_scale").unwrap_or(1.0);
+    config.ends.logits = 1.0 / factor("logits_scaling", "logit_scale").unwrap_or(1.0);
     let mut layer = config.plain_layer();
-    layer.attention.scale = keys.real(("attention_multiplier", "attention.scale")).unwrap_or(layer.attention.scale);
-    layer.residual = keys.real(("residual_multiplier", "residual_scale")).unwrap_or(1.0);
+    layer.attention.scale = factor("attention_multiplier", "attention.scale").unwrap_or(layer.attention.scale);
+    layer.residual = factor("residual_multiplier", "residual_scale").unwrap_or(1.0);
     Ok(vec![layer; config.layers])
 }
 
