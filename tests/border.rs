@@ -199,7 +199,7 @@ fn a_node_that_hangs_is_given_up_soon() {
 fn a_node_that_hangs_in_the_middle_of_an_answer_is_given_up_soon() {
     let folder = tempfile::tempdir().unwrap();
     let node = Node::start(folder.path());
-    let mut command = hivemind(&["chat", "--prompt", "Count to one thousand.", "--max-tokens", "4000"]);
+    let mut command = hivemind(&["chat", "--prompt", common::LONG, "--max-tokens", "4000"]);
     let mut chat = command.env("HIVEMIND_DATA_DIR", folder.path()).spawn().unwrap();
     chat.stdout.as_mut().unwrap().read_exact(&mut [0; 1]).unwrap();
     node.signal("-STOP");

@@ -11,7 +11,6 @@ use common::lab::{Host, Lab, frames, pair, timed};
 use common::patiently;
 
 const QUESTION: &str = "What is the capital of France?";
-const LONG: &str = "Write a very long story about bees.";
 
 fn paris(host: &Host, lab: &Lab, stages: u32) {
     assert_eq!(host.ask(lab, QUESTION, 20, stages)["text"], "The capital of France is Paris.");
@@ -55,7 +54,7 @@ fn machines_find_each_other_pair_by_code_and_answer_as_one() {
         known("decode_tokens_per_s") && known("prefill_tokens_per_s") && profile["offered_bytes"].as_u64() > Some(0)
     });
     // One machine gives the same tokens.
-    assert_eq!(ann.ask(&lab, LONG, 60, 1)["tokens"], bob.ask(&lab, LONG, 60, 2)["tokens"]);
+    assert_eq!(ann.ask(&lab, common::LONG, 60, 1)["tokens"], bob.ask(&lab, common::LONG, 60, 2)["tokens"]);
     assert_eq!(eve.peer(&lab, "ann").unwrap()["state"], "found");
 
     // What was approved is known after a restart; and a machine at another address is found again.
@@ -103,8 +102,10 @@ fn a_removed_machine_is_cut_off_in_the_middle_of_an_answer_and_stays_out() {
     let (mut ann, mut bob) = (lab.node("ann", ""), lab.node("bob", ""));
     pair(&lab, &ann, &bob);
     paris(&ann, &lab, 2);
-    let mut chat =
-        ann.command(&lab, &["chat", "--prompt", LONG, "--max-tokens", "4000", "--stages", "2"]).spawn().unwrap();
+    let mut chat = ann
+        .command(&lab, &["chat", "--prompt", common::LONG, "--max-tokens", "4000", "--stages", "2"])
+        .spawn()
+        .unwrap();
     let mut first = [0; 1];
     chat.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
     bob.run(&lab, &["remove", "ann"]);
@@ -192,9 +193,9 @@ fn traffic_moves_to_a_faster_cable_and_outlives_its_loss() {
     let moved = timed(|| patiently("the fast cable is used", || link(&ann, &lab).starts_with("10.79.0.2")));
     println!("on the faster cable after {moved:?}");
 
-    let undisturbed = ann.ask(&lab, LONG, 300, 2);
+    let undisturbed = ann.ask(&lab, common::LONG, 300, 2);
     let mut chat = ann
-        .command(&lab, &["chat", "--prompt", LONG, "--max-tokens", "300", "--stages", "2", "--json"])
+        .command(&lab, &["chat", "--prompt", common::LONG, "--max-tokens", "300", "--stages", "2", "--json"])
         .spawn()
         .unwrap();
     let answered = || ann.json(&lab, &["status"])["answered_tokens"].as_u64().unwrap();

@@ -76,8 +76,7 @@ fn models_are_listed_loaded_let_go_and_removed() {
     patiently("only its worker is there", || common::children(ann.process()).len() == 1);
 
     // One that answers is not let go.
-    let mut child =
-        ann.command(&lab, &["chat", "--prompt", "Count to one thousand.", "--max-tokens", "800"]).spawn().unwrap();
+    let mut child = ann.command(&lab, &["chat", "--prompt", common::LONG, "--max-tokens", "800"]).spawn().unwrap();
     patiently("it answers", || ann.json(&lab, &["status"])["profile"]["sessions"] == 1);
     let (code, _, refusal) = ann.try_run(&lab, &["models", "unload", STARTER]);
     assert!(code == 1 && refusal.contains("is answering"), "{refusal}");
@@ -107,8 +106,7 @@ fn a_model_in_memory_answers_while_another_is_loaded_and_a_node_that_ends_waits_
     patiently("only its worker is there", || ann.workers().len() == 1);
     let first = ann.workers();
     // What answers is not freed for another.
-    let mut long =
-        ann.command(&lab, &["chat", "--prompt", "Count to one thousand.", "--max-tokens", "4000"]).spawn().unwrap();
+    let mut long = ann.command(&lab, &["chat", "--prompt", common::LONG, "--max-tokens", "4000"]).spawn().unwrap();
     patiently("it answers", || ann.json(&lab, &["status"])["profile"]["sessions"] == 1);
     let another = ann.folder.join("another.gguf");
     std::fs::copy(std::env::var_os("HIVEMIND_STARTER").unwrap(), &another).unwrap();

@@ -11,7 +11,6 @@ use common::lab::{Host, Lab, pair};
 use common::patiently;
 
 const QUESTION: &str = "What is the capital of France?";
-const LONG: &str = "Write a very long story about bees.";
 
 /// A copy of the starter model with other bytes at a place.
 fn altered(folder: &Path, at: SeekFrom, bytes: &[u8]) -> PathBuf {
@@ -106,7 +105,7 @@ fn a_machine_that_is_slower_than_it_says_is_planned_with_as_it_was_seen() {
     pair(&lab, &ann, &bob);
     patiently("the plan believes it", || ann.run(&lab, &["plan"]).contains("bob (layers"));
     let believed = ann.json(&lab, &["plan"])["decode_tokens_per_s"].as_f64().unwrap();
-    let answer = ask(&ann, &lab, LONG, "60");
+    let answer = ask(&ann, &lab, common::LONG, "60");
     assert_eq!(holders(&answer), ["bob"]);
     patiently("what was seen counts", || {
         let plan = ann.json(&lab, &["plan"]);
@@ -121,7 +120,7 @@ fn an_answer_moves_to_a_better_machine_that_comes_while_it_is_under_way() {
     lab.network("switch", &["ann", "bob"], "10.77.0");
     let mut ann = lab.node("ann", "");
     // Long enough for the better plan to be noticed, believed and loaded, also where tokens come fast.
-    let undisturbed = ask(&ann, &lab, LONG, "2000");
+    let undisturbed = ask(&ann, &lab, common::LONG, "2000");
     // After it: a machine learns from its answers that it is faster than it says, and bob would be no better.
     claim(&lab, &mut ann, 0.1);
     let mut bob = lab.node("bob", "");
@@ -129,7 +128,7 @@ fn an_answer_moves_to_a_better_machine_that_comes_while_it_is_under_way() {
     pair(&lab, &ann, &bob);
     bob.run(&lab, &["share", "off"]);
     patiently("bob does not share", || ann.peer(&lab, "bob").unwrap()["profile"]["sharing"] == false);
-    let command = ["chat", "--prompt", LONG, "--max-tokens", "2000", "--json"];
+    let command = ["chat", "--prompt", common::LONG, "--max-tokens", "2000", "--json"];
     let child = ann.command(&lab, &command).spawn().unwrap();
     patiently("the answer is under way", || ann.json(&lab, &["status"])["profile"]["sessions"] == 1);
     bob.run(&lab, &["share", "on"]);

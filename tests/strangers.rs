@@ -15,8 +15,6 @@ use std::time::Duration;
 use common::lab::{Host, Lab, frames, pair};
 use common::patiently;
 
-const LONG: &str = "Write a very long story about bees.";
-
 /// Helper, run in a machine of its own: does to ann what strangers do.
 #[test]
 #[ignore = "started by another test"]
@@ -137,7 +135,7 @@ fn a_stranger_gets_pairing_and_nothing_else_and_the_swarm_goes_on() {
     patiently("the capture runs", || recorded.exists());
     let (ann, bob) = (lab.node("ann", ""), lab.node("bob", ""));
     pair(&lab, &ann, &bob);
-    let undisturbed = ann.ask(&lab, LONG, 100, 2);
+    let undisturbed = ann.ask(&lab, common::LONG, 100, 2);
     let status = ann.json(&lab, &["status"]);
     let addresses = status["addresses"].as_array().unwrap();
     let target = addresses.iter().map(|a| a.as_str().unwrap()).find(|a| a.starts_with("10.77.0.1:")).unwrap();
@@ -147,7 +145,7 @@ fn a_stranger_gets_pairing_and_nothing_else_and_the_swarm_goes_on() {
     std::fs::copy(&recorded, &copy).unwrap();
     let environment =
         [("TARGET", target), ("TARGET_ID", status["id"].as_str().unwrap()), ("RECORDED", copy.to_str().unwrap())];
-    let answers = |count| (0..count).map(|_| decode_speed(&ann.ask(&lab, LONG, 100, 2))).collect::<Vec<f64>>();
+    let answers = |count| (0..count).map(|_| decode_speed(&ann.ask(&lab, common::LONG, 100, 2))).collect::<Vec<f64>>();
     let in_peace = answers(10);
     let attacked = under_attack(&lab, &ann, &undisturbed, &environment);
     let in_peace = together(&[in_peace, answers(10)].concat());
@@ -185,7 +183,7 @@ fn under_attack(lab: &Lab, ann: &Host, undisturbed: &serde_json::Value, environm
         });
         let mut speeds = Vec::new();
         while !attack.is_finished() || speeds.is_empty() {
-            let answer = ann.ask(lab, LONG, 100, 2);
+            let answer = ann.ask(lab, common::LONG, 100, 2);
             assert_eq!(answer["tokens"], undisturbed["tokens"]);
             speeds.push(decode_speed(&answer));
         }

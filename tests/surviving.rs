@@ -13,8 +13,6 @@ use common::lab::{Host, Lab, pair};
 use common::timeout::patiently_or;
 use common::{patiently, wait};
 
-const LONG: &str = "Write a very long story about bees.";
-
 /// What a terminal has shown so far.
 struct Shown(Arc<Mutex<String>>);
 
@@ -111,7 +109,7 @@ fn an_answer_goes_on_when_a_machine_or_a_worker_dies_in_the_middle_of_it() {
     let (lab, [ann, bob, mut cat]) = three_in_one_swarm();
     let seeded = ["--temperature", "0.9", "--seed", "11"];
     let ask = |sampling: &[&str]| {
-        let fixed = ["chat", "--prompt", LONG, "--max-tokens", "250", "--stages", "3", "--json"];
+        let fixed = ["chat", "--prompt", common::LONG, "--max-tokens", "250", "--stages", "3", "--json"];
         ann.command(&lab, &[&fixed, sampling].concat())
     };
     let whole = |child: std::process::Child| -> serde_json::Value {
@@ -178,12 +176,12 @@ fn an_answer_goes_on_when_a_machine_or_a_worker_dies_in_the_middle_of_it() {
 #[test]
 fn two_coordinators_that_think_each_other_dead_both_finish_their_answers() {
     let (lab, [ann, bob, cat]) = three_in_one_swarm();
-    let undisturbed = ann.ask(&lab, LONG, 250, 1)["tokens"].clone();
+    let undisturbed = ann.ask(&lab, common::LONG, 250, 1)["tokens"].clone();
     bob.run(&lab, &["share", "off"]);
     let knows = |host: &Host, sharing: bool| host.peer(&lab, "bob").unwrap()["profile"]["sharing"] == sharing;
     patiently("bob shares nothing", || knows(&ann, false) && knows(&cat, false));
     let ask = |host: &Host| {
-        let asked = ["chat", "--prompt", LONG, "--max-tokens", "250", "--stages", "2", "--json"];
+        let asked = ["chat", "--prompt", common::LONG, "--max-tokens", "250", "--stages", "2", "--json"];
         host.command(&lab, &asked).spawn().unwrap()
     };
     let holders = |host: &Host| {
@@ -231,7 +229,7 @@ fn two_coordinators_that_think_each_other_dead_both_finish_their_answers() {
 fn a_machine_that_stops_sharing_or_quits_hands_over_first() {
     let (lab, [ann, bob, cat]) = three_that_read_slowly();
     let ask = || {
-        let fixed = ["chat", "--prompt", LONG, "--max-tokens", "250", "--stages", "3", "--json"];
+        let fixed = ["chat", "--prompt", common::LONG, "--max-tokens", "250", "--stages", "3", "--json"];
         ann.command(&lab, &fixed).spawn().unwrap()
     };
     let whole = |child: std::process::Child| -> serde_json::Value {
@@ -290,7 +288,7 @@ fn a_machine_that_stops_sharing_or_quits_hands_over_first() {
 #[test]
 fn a_copy_of_a_stage_takes_over_without_loading() {
     let (lab, [ann, bob, cat]) = three_in_one_swarm();
-    let undisturbed = ann.ask(&lab, LONG, 250, 2);
+    let undisturbed = ann.ask(&lab, common::LONG, 250, 2);
     let holder = undisturbed["stages"][1]["node"].as_str().unwrap();
     let (mut holder, keeper) = if holder == "bob" { (bob, cat) } else { (cat, bob) };
     patiently("another machine keeps a copy", || {
@@ -299,7 +297,7 @@ fn a_copy_of_a_stage_takes_over_without_loading() {
     });
     let copy = keeper.workers();
 
-    let fixed = ["chat", "--prompt", LONG, "--max-tokens", "250", "--stages", "2", "--json"];
+    let fixed = ["chat", "--prompt", common::LONG, "--max-tokens", "250", "--stages", "2", "--json"];
     let child = ann.command(&lab, &fixed).spawn().unwrap();
     under_way(&lab, &ann);
     holder.kill();
@@ -398,7 +396,7 @@ fn a_next_turn_computes_only_what_is_new_also_where_a_machine_has_died_meanwhile
 #[test]
 fn what_is_loaded_for_a_model_that_goes_elsewhere_meanwhile_is_in_nobodys_way() {
     let (lab, [ann, bob]) = in_one_swarm(["ann", "bob"]);
-    let whole = ann.ask(&lab, LONG, 20, 2);
+    let whole = ann.ask(&lab, common::LONG, 20, 2);
     // Bob is to have both stages, which takes for ever; then it gives too little for both, and a question has the model
     // placed anew.
     let first = bob.workers();
@@ -412,7 +410,7 @@ fn what_is_loaded_for_a_model_that_goes_elsewhere_meanwhile_is_in_nobodys_way() 
     // Too little for all of it, and enough for all but what the other can still take.
     bob.run(&lab, &["share", "--memory", "330MB"]);
     patiently("it is known", || ann.peer(&lab, "bob").unwrap()["profile"]["cap_bytes"] == 330_000_000);
-    let split = ann.json(&lab, &["chat", "--prompt", LONG, "--max-tokens", "20", "--temperature", "0"]);
+    let split = ann.json(&lab, &["chat", "--prompt", common::LONG, "--max-tokens", "20", "--temperature", "0"]);
     assert_eq!(split["tokens"], whole["tokens"]);
     assert_eq!(split["stages"].as_array().unwrap().len(), 2, "{split}");
     assert!(!bob.workers().contains(&in_vain), "what nobody waits for is still there");
@@ -423,7 +421,7 @@ fn what_is_loaded_for_a_model_that_goes_elsewhere_meanwhile_is_in_nobodys_way() 
 #[test]
 fn an_answer_that_broke_off_is_gone_on_with_when_the_machine_is_back() {
     let (lab, [ann, mut bob]) = in_one_swarm(["ann", "bob"]);
-    let whole = ann.ask(&lab, LONG, 250, 2);
+    let whole = ann.ask(&lab, common::LONG, 250, 2);
     // Neither has room for all of it.
     give_300_mb(&lab, &[&ann, &bob]);
     // A terminal of its own: what a person does.
@@ -434,7 +432,7 @@ fn an_answer_that_broke_off_is_gone_on_with_when_the_machine_is_back() {
     let mut input = terminal.stdin.take().unwrap();
     let shown = Shown::of(terminal.stdout.take().unwrap());
     shown.patiently("Ctrl-D ends");
-    writeln!(input, "{LONG}").unwrap();
+    writeln!(input, "{}", common::LONG).unwrap();
     let words = whole["text"].as_str().unwrap();
     shown.patiently(&words[..120]);
     bob.kill();

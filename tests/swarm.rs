@@ -126,9 +126,20 @@ fn signal(name: &str, process: u32) {
 #[test]
 fn an_answer_goes_on_when_a_worker_dies_again_and_again() {
     let ask = || {
-        hivemind(&["chat", "--stages", "3", "--prompt", "Count to one thousand.", "--max-tokens", "400", "--json"])
-            .spawn()
-            .unwrap()
+        hivemind(&[
+            "chat",
+            "--stages",
+            "3",
+            "--prompt",
+            common::LONG,
+            "--temperature",
+            "0",
+            "--max-tokens",
+            "400",
+            "--json",
+        ])
+        .spawn()
+        .unwrap()
     };
     let answer = |child: std::process::Child| -> serde_json::Value {
         let output = child.wait_with_output().unwrap();
@@ -184,9 +195,8 @@ fn a_worker_that_dies_between_two_questions_or_while_it_loads_is_started_again()
 
 #[test]
 fn workers_end_with_their_node_even_if_it_is_killed() {
-    let mut child = hivemind(&["chat", "--stages", "3", "--prompt", "Count to one thousand.", "--max-tokens", "4000"])
-        .spawn()
-        .unwrap();
+    let mut child =
+        hivemind(&["chat", "--stages", "3", "--prompt", common::LONG, "--max-tokens", "4000"]).spawn().unwrap();
     let mut first = [0; 1];
     child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
     let workers = children(child.id());
@@ -201,7 +211,7 @@ fn workers_end_with_their_node_even_if_it_is_killed() {
 /// Much of the speed is owed to these, and nothing but a benchmark would miss them.
 #[test]
 fn a_workers_weights_lie_in_large_pages_and_its_helpers_keep_off_the_core_of_the_one_they_help() {
-    let arguments = ["chat", "--threads", "2", "--prompt", "Count to one thousand.", "--max-tokens", "4000"];
+    let arguments = ["chat", "--threads", "2", "--prompt", common::LONG, "--max-tokens", "4000"];
     let mut child = hivemind(&arguments).spawn().unwrap();
     child.stdout.as_mut().unwrap().read_exact(&mut [0; 1]).unwrap();
     let worker = children(child.id())[0];
@@ -240,7 +250,7 @@ fn assert_gone(workers: &[u32]) {
 
 #[test]
 fn ctrl_c_in_a_pipe_stops_the_answer_and_keeps_what_came() {
-    let mut child = hivemind(&["chat", "--prompt", "Count to one thousand.", "--max-tokens", "4000"]).spawn().unwrap();
+    let mut child = hivemind(&["chat", "--prompt", common::LONG, "--max-tokens", "4000"]).spawn().unwrap();
     let mut first = [0; 1];
     child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
     signal("-INT", child.id());
@@ -297,7 +307,7 @@ fn doctor_finds_this_machine_in_order() {
 
 #[test]
 fn an_answer_streams_while_it_is_computed() {
-    let mut child = hivemind(&["chat", "--prompt", "Count to one hundred.", "--max-tokens", "200"]).spawn().unwrap();
+    let mut child = hivemind(&["chat", "--prompt", common::LONG, "--max-tokens", "200"]).spawn().unwrap();
     let mut reader = BufReader::new(child.stdout.take().unwrap());
     let mut first = String::new();
     reader.read_line(&mut first).unwrap();

@@ -13,8 +13,6 @@ use common::lab::{Host, Lab, pair};
 use common::patiently;
 use common::timeout::patiently_or;
 
-const LONG: &str = "Write a very long story about bees.";
-
 /// Where the matrices of the starter's layer 25 that are altered begin, and how long they are. Of a last stage only tokens
 /// are compared, so the alteration is one that changes some.
 const WEIGHTS_AT: u64 = 71_765_056;
@@ -72,7 +70,7 @@ fn with_a_liar<const N: usize>(names: [&str; N], liar: Option<&str>) -> (Lab, [H
 
 /// An answer by as many machines as there are, long enough to disturb it.
 fn ask(lab: &Lab, asker: &Host, stages: &str) -> Child {
-    let command = ["chat", "--prompt", LONG, "--max-tokens", "250", "--stages", stages, "--json"];
+    let command = ["chat", "--prompt", common::LONG, "--max-tokens", "250", "--stages", stages, "--json"];
     asker.command(lab, &command).spawn().unwrap()
 }
 
@@ -180,7 +178,7 @@ fn only_for_copies(lab: &Lab, ann: &Host, cat: &Host) {
 /// Has a long answer computed until a machine is left out for wrong numbers; gives the tokens that it took.
 fn tokens_until_caught(lab: &Lab, asker: &Host, liar: &str) -> u64 {
     let before = answered(lab, asker);
-    let command = ["chat", "--prompt", LONG, "--max-tokens", "700", "--stages", "2", "--json"];
+    let command = ["chat", "--prompt", common::LONG, "--max-tokens", "700", "--stages", "2", "--json"];
     let child = asker.command(lab, &command).spawn().unwrap();
     let out = format!("{liar} left out for 24 h: it computed wrong numbers");
     patiently_or(|| format!("{out}\n{}", asker.log()), || asker.try_run(lab, &["plan"]).1.contains(&out));
@@ -218,7 +216,8 @@ fn honest_machines_compute_the_same() {
     let (lab, [ann, _bob, cat]) = in_one_swarm(["ann", "bob", "cat"]);
     only_for_copies(&lab, &ann, &cat);
     with_a_copy(&lab, &ann, "bob", "cat");
-    let command = ["chat", "--prompt", LONG, "--max-tokens", "500", "--stages", "2", "--temperature", "0.9", "--json"];
+    let command =
+        ["chat", "--prompt", common::LONG, "--max-tokens", "500", "--stages", "2", "--temperature", "0.9", "--json"];
     whole(ann.command(&lab, &command).spawn().unwrap());
     let log = ann.log();
     assert!(log.contains("of bob once more: they are the same"), "{log}");
@@ -231,7 +230,7 @@ fn honest_machines_compute_the_same() {
 fn what_spot_checks_cost() {
     let (lab, [ann, _bob]) = in_one_swarm(["ann", "bob"]);
     let speed = || {
-        let command = ["chat", "--prompt", LONG, "--max-tokens", "500", "--stages", "2", "--json"];
+        let command = ["chat", "--prompt", common::LONG, "--max-tokens", "500", "--stages", "2", "--json"];
         whole(ann.command(&lab, &command).spawn().unwrap())["decode_tokens_per_s"].as_f64().unwrap()
     };
     let (mut with, mut without) = (Vec::new(), Vec::new());

@@ -16,6 +16,9 @@ use std::time::{Duration, Instant};
 use timeout::TEST_TIMEOUT;
 pub(crate) use timeout::patiently;
 
+/// Answered at length by the starter model, if it takes its most certain words: words that are sampled may be few.
+pub(crate) const LONG: &str = "Write a very long story about bees.";
+
 /// What a developer's environment may hold and a test must not see.
 const SETTINGS: [&str; 19] = [
     "CLICOLOR",
