@@ -521,12 +521,72 @@ void attend(const AttentionShape& s, const float* sink, const float* q, const fl
   }
 }
 
+// ---- gated delta nets ----
+
+void convolve(const float* const* rows, const float* weights, int taps, int stride, int width, float* y) {
+  for (int i = 0; i < width; i += 16) {
+    Floats sum = {};
+    for (int tap = 0; tap < taps; ++tap)
+      sum = load<Floats>(rows[tap] + i) * load<Floats>(weights + static_cast<std::size_t>(tap) * stride + i) + sum;
+    store(y + i, sum / (1.0f + exp_lanes(-sum)));
+  }
+}
+
+void to_length(float* x, int width, float eps, float scale) {
+  Floats squares = {};
+  for (int i = 0; i < width; i += 16) {
+    const Floats v = load<Floats>(x + i);
+    squares = v * v + squares;
+  }
+  const float factor = scale / std::sqrt(sum_lanes(squares) + eps);
+  for (int i = 0; i < width; i += 16) store(x + i, load<Floats>(x + i) * factor);
+}
+
+// B vectors of values at a time, whose part of the state stays in the cache between reading and writing.
+template <int B>
+inline void delta_block(const float* from, float* to, int key_dim, int value_dim, const float* q, const float* k, const float* v,
+                        float kept, float written, float* y) {
+  Floats said[B] = {};
+  for (int i = 0; i < key_dim; ++i)
+    for (int b = 0; b < B; ++b) {
+      const Floats s = load<Floats>(from + static_cast<std::size_t>(i) * value_dim + b * 16) * kept;
+      store(to + static_cast<std::size_t>(i) * value_dim + b * 16, s);
+      said[b] = s * k[i] + said[b];
+    }
+  Floats change[B];
+  for (int b = 0; b < B; ++b) change[b] = (load<Floats>(v + b * 16) - said[b]) * written;
+  Floats read[B] = {};
+  for (int i = 0; i < key_dim; ++i)
+    for (int b = 0; b < B; ++b) {
+      const Floats s = change[b] * k[i] + load<Floats>(to + static_cast<std::size_t>(i) * value_dim + b * 16);
+      store(to + static_cast<std::size_t>(i) * value_dim + b * 16, s);
+      read[b] = s * q[i] + read[b];
+    }
+  for (int b = 0; b < B; ++b) store(y + b * 16, read[b]);
+}
+
+void delta(const float* from, float* to, int key_dim, int value_dim, const float* q, const float* k, const float* v, float kept,
+           float written, float* y) {
+  int d = 0;
+  for (; d + 64 <= value_dim; d += 64) delta_block<4>(from + d, to + d, key_dim, value_dim, q, k, v + d, kept, written, y + d);
+  for (; d < value_dim; d += 16) delta_block<1>(from + d, to + d, key_dim, value_dim, q, k, v + d, kept, written, y + d);
+}
+
+void gated_norm(float* x, const float* gate, const float* weight, float eps, int width) {
+  rms_norm(x, weight, eps, width, x);
+  for (int i = 0; i < width; i += 16) {
+    const Floats g = load<Floats>(gate + i);
+    store(x + i, load<Floats>(x + i) * (g / (1.0f + exp_lanes(-g))));
+  }
+}
+
 #define HIVE_STRING2(a) #a
 #define HIVE_STRING(a) HIVE_STRING2(a)
 
 } // namespace
 
 extern const Kernels HIVE_CAT(kernels_, HIVE_ISA);
-const Kernels HIVE_CAT(kernels_, HIVE_ISA) = {HIVE_STRING(HIVE_ISA), group_sums, matmul, rms_norm, swiglu, clamped_swiglu, rope_and_store, attend};
+const Kernels HIVE_CAT(kernels_, HIVE_ISA) = {HIVE_STRING(HIVE_ISA), group_sums, matmul, rms_norm, swiglu, clamped_swiglu, rope_and_store, attend,
+                                              convolve, to_length, delta, gated_norm};
 
 } // namespace hive

@@ -51,6 +51,20 @@ struct AttentionShape {
   float scale;
 };
 
+// A gated delta net, see delta.cpp. Widths of heads are multiples of 16.
+struct DeltaShape {
+  int tokens;
+  int key_heads;
+  int value_heads;
+  int key_dim;
+  int value_dim;
+  int taps;
+  float eps;         // of the norm of what is read
+  float length_eps;  // added to the squares of queries and keys
+  int channels() const { return 2 * key_heads * key_dim + value_heads * value_dim; }
+  int values() const { return value_heads * value_dim; }
+};
+
 struct Kernels {
   const char* name;
   // Sum of x over each group: sums[columns / group] for one row of x.
@@ -68,6 +82,17 @@ struct Kernels {
   // One head of one token. `scores` holds capacity floats; `sink` is null or the head's.
   void (*attend)(const AttentionShape&, const float* sink, const float* q, const float* keys, const float* values, int t, int head,
                  float* scores, float* out);
+  // silu of the sum of the products of `taps` rows, each `stride` behind the one before, with as many rows of weights:
+  // `width` channels, a multiple of 16. rows[tap] begins at the first of them.
+  void (*convolve)(const float* const* rows, const float* weights, int taps, int stride, int width, float* y);
+  // x / sqrt(its squares + eps) * scale, in place; `width` is a multiple of 16.
+  void (*to_length)(float* x, int width, float eps, float scale);
+  // One token and head: keeps a share of the state [key_dim][value_dim], replaces a share of what it says about the key,
+  // and reads it. `from` and `to` may be the same.
+  void (*delta)(const float* from, float* to, int key_dim, int value_dim, const float* q, const float* k, const float* v,
+                float kept, float written, float* y);
+  // y = RMS norm of x, times silu(gate), in place.
+  void (*gated_norm)(float* x, const float* gate, const float* weight, float eps, int width);
 };
 
 inline constexpr int kPanelBlocks = 2;

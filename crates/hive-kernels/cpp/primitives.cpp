@@ -160,6 +160,51 @@ class PassExperts : public CpuOnly {
   ExpertHandles handles_;
 };
 
+struct DeltaHandles {
+  Handle convolution;
+  Handle rates;
+  Handle step_bias;
+  Handle norm;
+  int key_heads;
+  int value_heads;
+  int key_dim;
+  int value_dim;
+  int taps;
+  float eps;
+  float length_eps;
+};
+
+// As src/ffi.rs asserts on its side.
+static_assert(sizeof(DeltaHandles) == 64 && std::is_standard_layout_v<DeltaHandles>);
+static_assert(offsetof(DeltaHandles, convolution) == 0);
+static_assert(offsetof(DeltaHandles, rates) == 8);
+static_assert(offsetof(DeltaHandles, step_bias) == 16);
+static_assert(offsetof(DeltaHandles, norm) == 24);
+static_assert(offsetof(DeltaHandles, key_heads) == 32);
+static_assert(offsetof(DeltaHandles, value_heads) == 36);
+static_assert(offsetof(DeltaHandles, key_dim) == 40);
+static_assert(offsetof(DeltaHandles, value_dim) == 44);
+static_assert(offsetof(DeltaHandles, taps) == 48);
+static_assert(offsetof(DeltaHandles, eps) == 52);
+static_assert(offsetof(DeltaHandles, length_eps) == 56);
+
+class Delta : public CpuOnly {
+ public:
+  Delta(mx::Stream stream, DeltaShape shape) : CpuOnly(stream), shape_(shape) {}
+  const char* name() const override { return "HiveDelta"; }
+
+  // Inputs: rows, seen, state, and the weights in the order of DeltaWeights. Outputs: what is read, seen, state.
+  void eval_cpu(const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs) override {
+    const float *rows = floats(inputs[0]), *seen = floats(inputs[1]), *state = floats(inputs[2]);
+    const DeltaWeights weights{floats(inputs[3]), floats(inputs[4]), floats(inputs[5]), floats(inputs[6])};
+    float *y = allocate(outputs[0]), *now_seen = allocate(outputs[1]), *now_state = allocate(outputs[2]);
+    dispatch([=, s = shape_] { change_state(s, weights, rows, seen, state, y, now_seen, now_state); });
+  }
+
+ private:
+  DeltaShape shape_;
+};
+
 mx::Stream stream_of(Handle handle) { return *static_cast<mx::Stream*>(handle.ctx); }
 
 } // namespace
@@ -209,6 +254,23 @@ int hive_attention(Handle* out, Handle qkv, Handle keys, Handle values, const At
     return mx::array(mx::Shape{tokens, s.heads * s.head_dim}, mx::float32,
                      std::make_shared<Attention>(stream_of(stream), s, *attention), std::move(inputs));
   });
+}
+
+// Stores three arrays.
+int hive_delta(Handle* out, Handle rows, Handle seen, Handle state, const DeltaHandles* d, Handle stream) {
+  try {
+    const int tokens = get(rows).shape(0);
+    const DeltaShape s{tokens, d->key_heads, d->value_heads, d->key_dim, d->value_dim, d->taps, d->eps, d->length_eps};
+    auto made = mx::array::make_arrays(
+        {mx::Shape{tokens, s.values()}, mx::Shape{s.taps - 1, s.channels()}, mx::Shape{s.value_heads, s.key_dim, s.value_dim}},
+        {mx::float32, mx::float32, mx::float32}, std::make_shared<Delta>(stream_of(stream), s),
+        {get(rows), get(seen), get(state), get(d->convolution), get(d->rates), get(d->step_bias), get(d->norm)});
+    for (int i = 0; i < 3; ++i) out[i].ctx = new mx::array(made[i]);
+    return 0;
+  } catch (const std::exception& error) {
+    last_error = error.what();
+    return 1;
+  }
 }
 
 int hive_experts(Handle* out, Handle x, Handle picked, Handle shares, const MatrixHandles* gate_up, const MatrixHandles* down,

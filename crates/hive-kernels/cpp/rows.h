@@ -17,6 +17,18 @@ void activate(const float* gate_up, int width, int tokens, float* y);
 // nobody's, so whoever holds the same buffers sees nothing change.
 void attend(const AttentionShape& s, const HeadWeights& weights, const float* qkv, float* keys, float* values, float* out);
 
+// What a gated delta net has besides its projections.
+struct DeltaWeights {
+  const float* convolution;  // [taps][channels]
+  const float* rates;        // [value_heads]
+  const float* step_bias;    // [value_heads]
+  const float* norm;         // [value_dim]
+};
+
+// Tokens of one session, one after the other: see hive_kernels::delta for the shapes.
+void change_state(const DeltaShape& s, const DeltaWeights& w, const float* rows, const float* seen, const float* state, float* y,
+                  float* now_seen, float* now_state);
+
 // Networks of which each row passes a few.
 struct Experts {
   int count;

@@ -47,6 +47,22 @@ pub(crate) struct ExpertHandles {
     pub(crate) limit: f32,
 }
 
+/// A gated delta net without its projections.
+#[repr(C)]
+pub(crate) struct DeltaHandles {
+    pub(crate) convolution: mlx_array,
+    pub(crate) rates: mlx_array,
+    pub(crate) step_bias: mlx_array,
+    pub(crate) norm: mlx_array,
+    pub(crate) key_heads: c_int,
+    pub(crate) value_heads: c_int,
+    pub(crate) key_dim: c_int,
+    pub(crate) value_dim: c_int,
+    pub(crate) taps: c_int,
+    pub(crate) eps: f32,
+    pub(crate) length_eps: f32,
+}
+
 #[repr(C)]
 pub(crate) struct LayerHandles {
     pub(crate) attention_norm: mlx_array,
@@ -101,6 +117,18 @@ const _: () = {
     assert!(offset_of!(ExpertHandles, down_bias) == 8);
     assert!(offset_of!(ExpertHandles, count) == 16);
     assert!(offset_of!(ExpertHandles, limit) == 20);
+    assert!(size_of::<DeltaHandles>() == 64);
+    assert!(offset_of!(DeltaHandles, convolution) == 0);
+    assert!(offset_of!(DeltaHandles, rates) == 8);
+    assert!(offset_of!(DeltaHandles, step_bias) == 16);
+    assert!(offset_of!(DeltaHandles, norm) == 24);
+    assert!(offset_of!(DeltaHandles, key_heads) == 32);
+    assert!(offset_of!(DeltaHandles, value_heads) == 36);
+    assert!(offset_of!(DeltaHandles, key_dim) == 40);
+    assert!(offset_of!(DeltaHandles, value_dim) == 44);
+    assert!(offset_of!(DeltaHandles, taps) == 48);
+    assert!(offset_of!(DeltaHandles, eps) == 52);
+    assert!(offset_of!(DeltaHandles, length_eps) == 56);
     assert!(size_of::<LayerHandles>() == 296);
     assert!(offset_of!(LayerHandles, attention_norm) == 0);
     assert!(offset_of!(LayerHandles, mlp_norm) == 8);
@@ -154,6 +182,15 @@ unsafe extern "C" {
         gate_up: *const MatrixHandles,
         down: *const MatrixHandles,
         experts: *const ExpertHandles,
+        stream: mlx_stream,
+    ) -> c_int;
+    /// Stores three arrays.
+    pub(crate) fn hive_delta(
+        out: *mut mlx_array,
+        rows: mlx_array,
+        seen: mlx_array,
+        state: mlx_array,
+        delta: *const DeltaHandles,
         stream: mlx_stream,
     ) -> c_int;
     pub(crate) fn hive_layer(

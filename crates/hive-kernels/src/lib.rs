@@ -13,6 +13,7 @@
 #![allow(unsafe_code)]
 
 mod at_once;
+mod delta;
 mod error;
 mod experts;
 mod ffi;
@@ -25,6 +26,7 @@ use mlx_rs::{Array, Dtype, Stream};
 use mlx_sys::mlx_array;
 
 pub use at_once::{LayerWeights, SessionRows, head, layer};
+pub use delta::{DeltaShape, DeltaWeights, delta};
 pub use error::KernelError;
 use error::from_mlx;
 pub use experts::{ExpertWeights, experts};
@@ -321,6 +323,17 @@ fn build(call: impl FnOnce(*mut mlx_array, mlx_sys::mlx_stream) -> i32) -> Resul
     receive(|out| call(out, stream.as_ptr()))
 }
 
+/// Calls a function that creates three arrays on the current default stream.
+fn build_three(call: impl FnOnce(*mut mlx_array, mlx_sys::mlx_stream) -> i32) -> Result<[Array; 3], KernelError> {
+    let stream = Stream::thread_local_or_default();
+    let mut out = [mlx_array { ctx: std::ptr::null_mut() }; 3];
+    if call(out.as_mut_ptr(), stream.as_ptr()) == 0 {
+        // SAFETY: on success the function stored three new arrays that have no other owner.
+        return Ok(out.map(|array| unsafe { Array::from_ptr(array) }));
+    }
+    Err(last_error())
+}
+
 /// Calls a function that returns an array.
 fn receive(call: impl FnOnce(*mut mlx_array) -> i32) -> Result<Array, KernelError> {
     let mut out = mlx_array { ctx: std::ptr::null_mut() };
@@ -328,9 +341,14 @@ fn receive(call: impl FnOnce(*mut mlx_array) -> i32) -> Result<Array, KernelErro
         // SAFETY: on success the function stored a new array that has no other owner.
         return Ok(unsafe { Array::from_ptr(out) });
     }
+    Err(last_error())
+}
+
+/// Why the last call failed.
+fn last_error() -> KernelError {
     // SAFETY: the message is in thread-local storage until the next call.
     let message = unsafe { CStr::from_ptr(ffi::hive_last_error()) };
-    Err(KernelError(message.to_string_lossy().into_owned()))
+    KernelError(message.to_string_lossy().into_owned())
 }
 
 /// The bytes of an evaluated array, row-major.

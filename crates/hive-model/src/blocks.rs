@@ -1,10 +1,11 @@
-//! What layers are made of: attention, gated networks, experts and norms, on MLX's kernels or on the fast ones.
+//! What layers are made of: attention, gated delta nets, gated networks, experts and norms, on MLX's kernels or on the fast ones.
 //!
-//! A batch is the tokens of all its sessions in sequence, `[tokens, hidden]`; only attention handles sessions one by
-//! one. On MLX's kernels the operations and their order are those of mlx-lm, and thus the tokens.
+//! A batch is the tokens of all its sessions in sequence, `[tokens, hidden]`; only attention and delta nets handle
+//! sessions one by one. On MLX's kernels the operations and their order are those of mlx-lm, and thus the tokens.
 
 pub(crate) mod ahead;
 mod attention;
+mod delta;
 mod dense;
 mod experts;
 pub(crate) mod layer;

@@ -7,15 +7,18 @@ mod rope;
 
 pub use error::ConfigError;
 pub use layers::{
-    Activation, AttentionSpec, DenseSpec, Ends, ExpertsSpec, HeadNorms, LayerSpec, NetworkSpec, Norms, Order,
-    QueryGrowth, Router,
+    Activation, AttentionSpec, DeltaSpec, DenseSpec, Ends, ExpertsSpec, HeadNorms, LayerSpec, Mixer, NetworkSpec,
+    Norms, Order, QueryGrowth, Router, SharedSpec,
 };
+pub(crate) use layers::{FUSED, SEPARATE, SHARED_GATE};
 pub use rope::{Rope, RopeScaling};
 
 /// Limits that no real model comes near; larger numbers are corrupt and would size allocations.
 const MAX_LAYERS: usize = 4096;
 const MAX_WIDTH: usize = 1 << 20;
 const MAX_EXPERTS: usize = 4096;
+/// Of a head of a recurrent state, and of their number.
+const MAX_STATE_WIDTH: usize = 4096;
 
 /// The configuration of a model.
 #[derive(Debug, Clone, PartialEq)]
@@ -64,43 +67,49 @@ pub struct Unused {
 }
 
 impl ModelConfig {
-    /// Size of one token in the KV cache of one layer, in bytes.
-    pub fn kv_bytes_per_token(&self, activation_bytes: usize) -> u64 {
-        (2 * self.kv_heads * self.head_dim * activation_bytes) as u64
-    }
-
     /// Replaces the scaling of every rotation.
     pub(crate) fn set_rope_scaling(&mut self, scaling: &RopeScaling) {
-        let layers = self.specs.iter_mut().filter_map(|layer| layer.attention.rope.as_mut());
+        let layers = self.specs.iter_mut().filter_map(|layer| match &mut layer.mixer {
+            Mixer::Attention(attention) => attention.rope.as_mut(),
+            Mixer::Delta(_) => None,
+        });
         for rope in layers.chain([&mut self.rope]) {
             rope.scaling = scaling.clone();
         }
     }
 
-    /// A layer of a plain Llama with these widths: attention with a rotation of all dimensions, and a gated network.
-    pub(crate) fn plain_layer(&self) -> LayerSpec {
-        LayerSpec {
-            attention: AttentionSpec {
-                heads: self.heads,
-                kv_heads: self.kv_heads,
-                head_dim: self.head_dim,
-                scale: (self.head_dim as f32).powf(-0.5),
-                rope: Some(self.rope.clone()),
-                rotated: self.head_dim,
-                head_norms: HeadNorms::None,
-                window: None,
-                query_growth: None,
-                has_sinks: false,
-                is_joined: false,
-            },
-            network: NetworkSpec::Dense(DenseSpec {
-                intermediate: self.intermediate,
-                activation: Activation::Silu,
-                is_joined: false,
-            }),
-            norms: Norms::Before,
-            residual: 1.0,
+    /// Attention of a plain Llama with these widths, with a rotation of all dimensions.
+    pub(crate) fn plain_attention(&self) -> AttentionSpec {
+        AttentionSpec {
+            heads: self.heads,
+            kv_heads: self.kv_heads,
+            head_dim: self.head_dim,
+            scale: (self.head_dim as f32).powf(-0.5),
+            rope: Some(self.rope.clone()),
+            rotated: self.head_dim,
+            head_norms: HeadNorms::None,
+            window: None,
+            query_growth: None,
+            has_sinks: false,
+            is_joined: false,
+            is_gated: false,
         }
+    }
+
+    /// A gated network of a plain Llama with these widths.
+    pub(crate) fn plain_network(&self) -> DenseSpec {
+        DenseSpec { intermediate: self.intermediate, activation: Activation::Silu, is_joined: false }
+    }
+
+    /// A layer of a plain Llama with this mixer.
+    pub(crate) fn plain_layer(&self, mixer: Mixer) -> LayerSpec {
+        let network = NetworkSpec::Dense(self.plain_network());
+        LayerSpec { mixer, network, norms: Norms::Before, residual: 1.0 }
+    }
+
+    /// A layer of a plain Llama with this attention.
+    pub(crate) fn attending(&self, attention: AttentionSpec) -> LayerSpec {
+        self.plain_layer(Mixer::Attention(attention))
     }
 
     pub(crate) fn checked(self) -> Result<Self, ConfigError> {
@@ -155,20 +164,9 @@ impl LayerSpec {
     /// Checks what the kernels assume.
     fn checked(&self) -> Result<(), ConfigError> {
         let value = |key, value: &dyn std::fmt::Display| Err(ConfigError::Value { key, value: value.to_string() });
-        let AttentionSpec { head_dim, scale, rotated, window, .. } = &self.attention;
-        if !(scale.is_finite() && *scale > 0.0) {
-            return value("the scale of attention", scale);
-        }
-        if *rotated > *head_dim || !rotated.is_multiple_of(2) {
-            return value("the number of rotated dimensions", rotated);
-        }
-        if *window == Some(0) {
-            return value("the window", &0);
-        }
-        if let Some(QueryGrowth { beta, context }) = self.attention.query_growth
-            && !(beta.is_finite() && context.is_finite() && context > 0.0)
-        {
-            return value("the growth of queries", &beta);
+        match &self.mixer {
+            Mixer::Attention(attention) => attention.checked()?,
+            Mixer::Delta(delta) => delta.checked()?,
         }
         if !self.residual.is_finite() {
             return value("the factor on the residual", &self.residual);
@@ -192,9 +190,54 @@ impl LayerSpec {
                     }
                 }
                 check_width("the intermediate size of an expert", *intermediate)?;
-                shared.map_or(Ok(()), |shared| check_width("the intermediate size of the shared expert", shared))
+                let shared = shared.map_or(1, |shared| shared.intermediate);
+                check_width("the intermediate size of the shared expert", shared)
             }
         }
+    }
+}
+
+impl AttentionSpec {
+    fn checked(&self) -> Result<(), ConfigError> {
+        let value = |key, value: &dyn std::fmt::Display| Err(ConfigError::Value { key, value: value.to_string() });
+        let Self { head_dim, scale, rotated, window, .. } = self;
+        if !(scale.is_finite() && *scale > 0.0) {
+            return value("the scale of attention", scale);
+        }
+        if *rotated > *head_dim || !rotated.is_multiple_of(2) {
+            return value("the number of rotated dimensions", rotated);
+        }
+        if *window == Some(0) {
+            return value("the window", &0);
+        }
+        if let Some(QueryGrowth { beta, context }) = self.query_growth
+            && !(beta.is_finite() && context.is_finite() && context > 0.0)
+        {
+            return value("the growth of queries", &beta);
+        }
+        Ok(())
+    }
+}
+
+impl DeltaSpec {
+    fn checked(&self) -> Result<(), ConfigError> {
+        let Self { key_heads, value_heads, key_dim, value_dim, taps, is_fused: _ } = *self;
+        for (key, width) in [
+            ("the number of key heads of linear attention", key_heads),
+            ("the number of value heads of linear attention", value_heads),
+            ("the size of a key of linear attention", key_dim),
+            ("the size of a value of linear attention", value_dim),
+            ("the size of the convolution", taps),
+        ] {
+            if width == 0 || width > MAX_STATE_WIDTH {
+                return Err(ConfigError::Value { key, value: width.to_string() });
+            }
+        }
+        if !value_heads.is_multiple_of(key_heads) {
+            let value = value_heads.to_string();
+            return Err(ConfigError::Value { key: "the number of value heads of linear attention", value });
+        }
+        Ok(())
     }
 }
 

@@ -31,11 +31,22 @@ struct Family {
     layers: fn(&mut ModelConfig, &Keys<'_>) -> Result<Vec<LayerSpec>, ConfigError>,
 }
 
+const QWEN3_5: &str = r#"{"rope_theta": 1e5, "partial_rotary_factor": 0.25, "tie_word_embeddings": false,
+    "max_position_embeddings": 131072}"#;
+
 const FAMILIES: &[Family] = &[
     Family { json: &["llama", "mistral"], gguf: &["llama", "mistral"], defaults: "{}", layers: llama::llama },
     Family { json: &["qwen2"], gguf: &["qwen2"], defaults: r#"{"rope_theta": 1e6}"#, layers: qwen::qwen2 },
     Family { json: &["qwen3"], gguf: &["qwen3"], defaults: "{}", layers: qwen::qwen3 },
     Family { json: &["qwen3_moe"], gguf: &["qwen3moe"], defaults: "{}", layers: qwen::qwen3_moe },
+    Family {
+        json: &["qwen3_next"],
+        gguf: &[],
+        defaults: r#"{"tie_word_embeddings": false}"#,
+        layers: qwen::qwen3_next,
+    },
+    Family { json: &["qwen3_5", "qwen3_5_text"], gguf: &[], defaults: QWEN3_5, layers: qwen::qwen3_5 },
+    Family { json: &["qwen3_5_moe", "qwen3_5_moe_text"], gguf: &[], defaults: QWEN3_5, layers: qwen::qwen3_5_moe },
     Family { json: &["gpt_oss"], gguf: &[], defaults: "{}", layers: gpt_oss::gpt_oss },
     Family {
         json: &["gemma3_text", "gemma3"],
@@ -88,7 +99,9 @@ impl ModelConfig {
             specs: Vec::new(),
             ends: Ends::default(),
             hidden,
-            intermediate: number("intermediate_size")?,
+            // Models of experts alone may have no other network.
+            intermediate: number("intermediate_size")
+                .or_else(|missing| number("moe_intermediate_size").map_err(|_| missing))?,
             heads,
             kv_heads: number("num_key_value_heads").unwrap_or(heads),
             head_dim,
@@ -184,7 +197,7 @@ fn with_defaults(json: &Json, defaults: &str) -> Json {
     let defaults: serde_json::Map<String, Json> = serde_json::from_str(defaults).unwrap_or_default();
     for (key, value) in defaults {
         // Newer files have it elsewhere.
-        if key == "rope_theta" && !json["rope_parameters"]["rope_theta"].is_null() {
+        if !json["rope_parameters"][&key].is_null() {
             continue;
         }
         if json[&key].is_null() {
@@ -331,7 +344,7 @@ mod tests {
             }
             let config = ModelConfig::from_json(&json).unwrap();
             assert_eq!(config.max_context, 32_768);
-            config.specs.iter().map(|layer| layer.attention.window).collect::<Vec<_>>()
+            config.specs.iter().map(|layer| layer.attention().unwrap().window).collect::<Vec<_>>()
         };
         let kinds = |first: &str| ("layer_types", json!([first, "full_attention"]));
         // Mistral 7B v0.1, and where a window is written otherwise.

@@ -11,7 +11,7 @@ use hive_text::{ends, regular};
 use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
 
-use crate::config::{AttentionSpec, ConfigError, Ends, ModelConfig, RopeScaling};
+use crate::config::{AttentionSpec, ConfigError, Ends, Mixer, ModelConfig, RopeScaling};
 use crate::families::token_ids;
 use crate::weights::gguf::{Gguf, HeaderError};
 use crate::weights::safetensors::{FolderError, QuantizationTable, SafetensorsFolder};
@@ -159,7 +159,10 @@ impl ModelFiles {
         // Older tokenizers list their special tokens here.
         let older = read_json(&path.join("special_tokens_map.json")).unwrap_or_default();
         add_missing(&mut tokenizer_config, older);
-        let weights = Weights::Safetensors(SafetensorsFolder::open(path, table)?);
+        let folder = SafetensorsFolder::open(path, table)?;
+        // Qwen's own checkpoints store these norms as the difference from one; converted ones do not.
+        config.ends.norms_from_one |= folder.has_original_convolutions();
+        let weights = Weights::Safetensors(folder);
         all_known(path, &weights, &config)?;
         // With an output matrix, the embedding is shared only if the file says so.
         let is_tied = json["tie_word_embeddings"] == true || json["text_config"]["tie_word_embeddings"] == true;
@@ -209,10 +212,15 @@ impl ModelFiles {
         let Some(first) = specs.first() else { return Ok(Float::F32) };
         let norm = first.norms.names().into_iter().flatten().flatten().next().unwrap_or_default();
         let norm = self.weights.vector(&format!("model.layers.0.{norm}.weight"), *hidden)?.float;
-        let AttentionSpec { heads, kv_heads, head_dim, is_joined, .. } = first.attention;
-        let (name, heads) = if is_joined { ("qkv_proj", heads + 2 * kv_heads) } else { ("k_proj", kv_heads) };
-        let name = format!("model.layers.0.self_attn.{name}");
-        Ok(match self.weights.file_matrix(&name, heads * head_dim, *hidden)?.format() {
+        let (name, rows, columns) = match &first.mixer {
+            Mixer::Attention(AttentionSpec { heads, kv_heads, head_dim, is_joined: true, .. }) => {
+                ("qkv_proj", (heads + 2 * kv_heads) * head_dim, *hidden)
+            }
+            Mixer::Attention(AttentionSpec { kv_heads, head_dim, .. }) => ("k_proj", kv_heads * head_dim, *hidden),
+            Mixer::Delta(spec) => ("out_proj", *hidden, spec.values()),
+        };
+        let name = format!("model.layers.0.{}.{name}", first.mixer.module());
+        Ok(match self.weights.file_matrix(&name, rows, columns)?.format() {
             // Its scales are powers of two in every number format.
             mxfp4::AFFINE if !self.weights.is_gguf() => norm,
             MatrixFormat::Float(float) | MatrixFormat::Quantized { float, .. } if float == norm => norm,
@@ -316,7 +324,7 @@ fn identity(config: &ModelConfig) -> String {
          rope: {rope:?}, max_context: {max_context}, tied_embeddings: {tied_embeddings}, end_tokens: [] }}"
     );
     // What plain layers are made of follows from the numbers above.
-    let plain = config.plain_layer();
+    let plain = config.attending(config.plain_attention());
     if *ends == Ends::default() && specs.iter().all(|spec| *spec == plain) {
         return text;
     }

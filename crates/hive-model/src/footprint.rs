@@ -21,10 +21,19 @@ pub struct Footprint {
     /// The output matrix and the norm before it, on the last stage. If the output matrix is the embedding, it takes a
     /// form of its own.
     pub head_bytes: u64,
-    /// One layer's cache, per token.
-    pub kv_bytes_per_token: u64,
+    /// What each layer keeps for a session.
+    pub states: Vec<StateBytes>,
     /// The intermediate results of one layer, per token.
     pub work_bytes_per_token: u64,
+}
+
+/// What a layer keeps for a session, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateBytes {
+    /// For each of its tokens.
+    pub per_token: u64,
+    /// However many tokens it has, at most.
+    pub fixed: u64,
 }
 
 impl Footprint {

@@ -1,6 +1,6 @@
-//! The KV cache of one session in one layer. It grows in blocks; `rollback` shortens it.
+//! What one session keeps in one layer: its keys and values, or a recurrent state (`recurrent.rs`).
 //!
-//! There are two layouts: MLX's own for the plain kernels, `[1, kv_heads, capacity, head_dim]` for keys and values
+//! Keys and values grow in blocks, and a session goes back to any position. There are two layouts of them: MLX's own for the plain kernels, `[1, kv_heads, capacity, head_dim]` for keys and values
 //! each, and that of the fast kernels. In both, the buffers may hold more than the session has; only rows before the
 //! shard's position count.
 
@@ -9,7 +9,10 @@ use mlx_rs::ops::indexing::{IndexOp, TryIndexMutOp};
 use mlx_rs::{Array, Dtype};
 
 use crate::error::ComputeError;
+use crate::footprint::StateBytes;
 use crate::hidden::{ActivationType, bytes_are_finite};
+use crate::linear::Arithmetic;
+use crate::recurrent::{RecurrentCache, RecurrentShape};
 
 /// The memory layout of a cache. Kernels cannot continue a cache of another layout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -20,10 +23,32 @@ pub enum KvLayout {
     Fast,
 }
 
+/// What a layer keeps for a session, as a shape.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum CacheShape {
+    /// Keys and values.
+    Attention(AttentionShape),
+    /// A recurrent state.
+    Recurrent(RecurrentShape),
+}
+
 #[derive(Debug)]
 pub(crate) enum LayerCache {
     Plain(PlainCache),
     Fast(KvBuffers),
+    Recurrent(RecurrentCache),
+}
+
+impl CacheShape {
+    /// What a session takes in such a layer.
+    pub(crate) fn bytes(&self, activation: ActivationType) -> StateBytes {
+        match self {
+            Self::Attention(AttentionShape { kv_heads, head_dim, .. }) => {
+                StateBytes { per_token: (2 * kv_heads * head_dim * activation.bytes()) as u64, fixed: 0 }
+            }
+            Self::Recurrent(shape) => StateBytes { per_token: 0, fixed: shape.most_bytes(activation.bytes()) as u64 },
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -33,28 +58,42 @@ pub(crate) struct PlainCache {
 }
 
 impl LayerCache {
-    pub(crate) fn fast(shape: &AttentionShape) -> Result<Self, ComputeError> {
-        Ok(Self::Fast(KvBuffers::new(shape)?))
-    }
-
-    pub(crate) fn plain(shape: &AttentionShape, dtype: Dtype) -> Result<Self, ComputeError> {
-        let zeros = || PlainCache::zeros(shape.kv_heads, KV_BLOCK, shape.head_dim, dtype);
-        Ok(Self::Plain(PlainCache { keys: zeros()?, values: zeros()? }))
+    /// An empty one.
+    pub(crate) fn new(shape: &CacheShape, arithmetic: Arithmetic) -> Result<Self, ComputeError> {
+        let dtype = arithmetic.activation.mlx();
+        Ok(match shape {
+            CacheShape::Attention(shape) if arithmetic.fast => Self::Fast(KvBuffers::new(shape)?),
+            CacheShape::Attention(shape) => {
+                let zeros = || PlainCache::zeros(shape.kv_heads, KV_BLOCK, shape.head_dim, dtype);
+                Self::Plain(PlainCache { keys: zeros()?, values: zeros()? })
+            }
+            CacheShape::Recurrent(shape) => Self::Recurrent(RecurrentCache::new(*shape, dtype)),
+        })
     }
 
     pub(crate) fn bytes(&self) -> usize {
         match self {
             Self::Plain(cache) => cache.keys.nbytes() + cache.values.nbytes(),
             Self::Fast(buffers) => buffers.bytes(),
+            Self::Recurrent(states) => states.bytes(),
         }
     }
 
-    /// The first positions as stored: the keys of every head, then the values. Rounded up to whole groups of [`LANES`]
-    /// positions, as the fast kernels store keys.
+    /// The last position up to this one that the session can go back to.
+    pub(crate) fn reachable(&self, position: usize) -> usize {
+        match self {
+            Self::Plain(_) | Self::Fast(_) => position,
+            Self::Recurrent(states) => states.reachable(position),
+        }
+    }
+
+    /// What is kept of the first positions, as stored: the keys of every head, then the values, rounded up to whole
+    /// groups of [`LANES`] positions, as the fast kernels store keys; or the state after them.
     pub(crate) fn export(&self, positions: usize) -> Result<Vec<u8>, ComputeError> {
         let (arrays, heads, capacity) = match self {
             Self::Plain(cache) => ([&cache.keys, &cache.values], cache.keys.dim(1), cache.keys.dim(2) as usize),
             Self::Fast(buffers) => (buffers.arrays(), buffers.arrays()[1].dim(0), buffers.capacity()),
+            Self::Recurrent(states) => return states.export(positions),
         };
         let mut bytes = Vec::new();
         for array in arrays {
@@ -70,18 +109,28 @@ impl LayerCache {
 
     /// Restores a cache of this many positions from the bytes of [`Self::export`].
     pub(crate) fn import(
-        shape: &AttentionShape,
+        shape: &CacheShape,
         layout: KvLayout,
         positions: usize,
         bytes: &[u8],
     ) -> Result<Self, ComputeError> {
+        let activation = match layout {
+            KvLayout::Fast => ActivationType::F32,
+            KvLayout::Plain(activation) => activation,
+        };
+        let shape = match shape {
+            CacheShape::Attention(shape) => shape,
+            CacheShape::Recurrent(shape) => {
+                return Ok(Self::Recurrent(RecurrentCache::import(*shape, activation, positions, bytes)?));
+            }
+        };
         let AttentionShape { kv_heads, head_dim, .. } = *shape;
         let capacity = positions.div_ceil(KV_BLOCK).max(1) * KV_BLOCK;
-        let (activation, shapes) = match layout {
-            KvLayout::Fast => (ActivationType::F32, KvBuffers::shapes(shape, capacity)),
-            KvLayout::Plain(activation) => {
+        let shapes = match layout {
+            KvLayout::Fast => KvBuffers::shapes(shape, capacity),
+            KvLayout::Plain(_) => {
                 let shape = vec![1, kv_heads as i32, capacity as i32, head_dim as i32];
-                (activation, [shape.clone(), shape])
+                [shape.clone(), shape]
             }
         };
         let row_bytes = head_dim * activation.bytes();
@@ -119,6 +168,7 @@ impl LayerCache {
             Self::Plain(cache) => vec![&cache.keys, &cache.values],
             // The fast attention writes when its output is evaluated.
             Self::Fast(_) => Vec::new(),
+            Self::Recurrent(states) => states.pending(),
         }
     }
 }

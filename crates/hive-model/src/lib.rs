@@ -27,12 +27,13 @@ mod families;
 mod footprint;
 mod kv;
 mod linear;
+mod recurrent;
 mod stage;
 
 pub use config::ModelConfig;
 pub use device::Compute;
 pub use files::{ModelFiles, OpenError};
-pub use footprint::Footprint;
+pub use footprint::{Footprint, StateBytes};
 pub use hidden::{ActivationType, Hidden};
 pub use kv::KvLayout;
 pub use sampling::Sampling;

@@ -142,6 +142,18 @@ struct Session {
 }
 
 impl Session {
+    /// The last position up to this one that all layers can go back to.
+    fn reachable(&self, position: usize) -> usize {
+        let mut reached = position;
+        loop {
+            let all = self.caches.iter().map(|cache| cache.reachable(reached));
+            match all.min().unwrap_or(reached) {
+                least if least == reached => return reached,
+                least => reached = least,
+            }
+        }
+    }
+
     /// Records a token; one that was sampled for its position before is replaced.
     fn sampled(&mut self, position: usize, token: u32) {
         while self.answer.pop_if(|(at, _)| *at >= position).is_some() {}
@@ -228,22 +240,24 @@ impl Shard {
         Ok(())
     }
 
-    /// Continues the session `from` under a new id at `position`, with its cache: the next turn of a conversation
-    /// reuses what was computed for the previous one. `from` is closed.
+    /// Continues the session `from` under a new id at `position`, or at the last one before it that can be gone back to,
+    /// and returns which: the next turn of a conversation reuses what was computed for the previous one. `from` is
+    /// closed.
     pub fn adopt(
         &mut self,
         from: SessionId,
         session: SessionId,
         position: usize,
         options: SessionOptions,
-    ) -> Result<(), ForwardError> {
+    ) -> Result<usize, ForwardError> {
         let state = self.sessions.remove(&from).ok_or(ForwardError::UnknownSession(from))?;
         if position > state.position {
             return Err(ForwardError::Position { session: from, at: state.position, given: position });
         }
+        let position = state.reachable(position);
         let answer = options.answer.iter().enumerate().map(|(n, token)| (options.prompt.len() + n, *token)).collect();
         self.sessions.insert(session, Session { options, position, answer, caches: state.caches });
-        Ok(())
+        Ok(position)
     }
 
     /// Closes a session and frees its cache.
@@ -256,16 +270,18 @@ impl Shard {
         self.sessions.get(&session).map(|session| session.position)
     }
 
-    /// Moves a session back to `position` and discards what came after.
-    pub fn rollback(&mut self, session: SessionId, position: usize) -> Result<(), ForwardError> {
+    /// Moves a session back to `position`, or to the last one before it that can be gone back to, and returns which. What
+    /// came after is discarded.
+    pub fn rollback(&mut self, session: SessionId, position: usize) -> Result<usize, ForwardError> {
         let state = self.sessions.get_mut(&session).ok_or(ForwardError::UnknownSession(session))?;
         if position > state.position {
             return Err(ForwardError::Position { session, at: state.position, given: position });
         }
+        let position = state.reachable(position);
         state.position = position;
         // The token sampled after position p - 1 is recorded at p; it is kept only if it has been fed back.
         state.answer.retain(|(at, _)| *at < position);
-        Ok(())
+        Ok(position)
     }
 
     /// Bytes of KV cache held by all sessions.

@@ -6,7 +6,7 @@ use mlx_rs::ops::indexing::IndexOp;
 use mlx_rs::{Array, ops};
 
 use crate::blocks::ahead::Ahead;
-use crate::blocks::layer::{Layer, ROWS_AT_ONCE, between_bytes};
+use crate::blocks::layer::{Layer, ROWS_AT_ONCE, between_bytes, cache_shape};
 use crate::blocks::norm::Norm;
 use crate::config::{Ends, ModelConfig};
 use crate::embedding::Embedding;
@@ -88,7 +88,7 @@ impl Stage {
                 .collect::<Result<_, _>>()?,
             embedding_bytes: Embedding::bytes_of(table.format(), table.rows(), table.columns()),
             head_bytes: head + Norm::bytes_of(config.hidden, arithmetic),
-            kv_bytes_per_token: config.kv_bytes_per_token(arithmetic.activation.bytes()),
+            states: config.specs.iter().map(|spec| cache_shape(spec).bytes(arithmetic.activation)).collect(),
             work_bytes_per_token: config
                 .specs
                 .iter()
@@ -107,14 +107,7 @@ impl Stage {
 
     /// Empty caches for a new session.
     pub(crate) fn caches(&self) -> Result<Vec<LayerCache>, ComputeError> {
-        let one = |layer: &Layer| {
-            if self.arithmetic.fast {
-                LayerCache::fast(layer.shape())
-            } else {
-                LayerCache::plain(layer.shape(), self.arithmetic.activation.mlx())
-            }
-        };
-        self.layers.iter().map(one).collect()
+        self.layers.iter().map(|layer| LayerCache::new(&layer.cache_shape(), self.arithmetic)).collect()
     }
 
     /// The layout of the caches.
@@ -131,8 +124,9 @@ impl Stage {
         if layers.len() != self.layers.len() {
             return Err(ComputeError::Mlx(format!("caches of {} layers, not of {}", layers.len(), self.layers.len())));
         }
-        let import =
-            |(bytes, layer): (&Vec<u8>, &Layer)| LayerCache::import(layer.shape(), self.kv_layout(), positions, bytes);
+        let import = |(bytes, layer): (&Vec<u8>, &Layer)| {
+            LayerCache::import(&layer.cache_shape(), self.kv_layout(), positions, bytes)
+        };
         layers.iter().zip(&self.layers).map(import).collect()
     }
 

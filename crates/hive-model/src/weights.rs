@@ -52,6 +52,14 @@ impl Weights {
         }
     }
 
+    /// Reads the weights of a convolution over tokens, each channel alone: `[channels, taps]`.
+    pub(crate) fn convolution(&self, name: &str, channels: usize, taps: usize) -> Result<FloatTensor, TensorError> {
+        match self {
+            Self::Gguf(file) => file.convolution(name, channels, taps),
+            Self::Safetensors(folder) => folder.convolution(name, channels, taps),
+        }
+    }
+
     /// Whether this is a GGUF file, in which some tensors are other numbers than elsewhere.
     pub(crate) fn is_gguf(&self) -> bool {
         matches!(self, Self::Gguf(_))

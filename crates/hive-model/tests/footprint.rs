@@ -155,7 +155,7 @@ fn compare(path: &Path, what: &str) {
                 // Caches grow in blocks of 256 tokens.
                 assert_eq!(
                     shard.kv_bytes() as u64,
-                    planned.kv_bytes_per_token * 256 * LAYERS as u64,
+                    planned.states.iter().map(|state| state.per_token).sum::<u64>() * 256,
                     "{what}, {kernels:?}"
                 );
             }

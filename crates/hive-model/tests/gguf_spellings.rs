@@ -170,7 +170,7 @@ fn rotary_positions_on_a_part_of_each_head_are_refused_by_name() {
 fn a_sliding_window_is_every_layers() {
     let windows = |more: &[Vec<u8>]| {
         let config = config(more).unwrap();
-        config.specs.iter().map(|layer| layer.attention.window).collect::<Vec<_>>()
+        config.specs.iter().map(|layer| layer.attention().unwrap().window).collect::<Vec<_>>()
     };
     let window = |tokens| windows(&[integer("llama.attention.sliding_window", tokens)]);
     assert!(window(4096).iter().all(|window| *window == Some(4096)));

@@ -28,6 +28,7 @@ pub(super) struct Attention {
     norms: Option<[Norm; 2]>,
     sinks: Option<Array>,
     growth: Option<QueryGrowth>,
+    is_gated: bool,
 }
 
 /// The projections: queries, keys and values; and the output.
@@ -37,14 +38,15 @@ fn matrices<'a>(
     hidden: usize,
     spec: &AttentionSpec,
 ) -> Result<(Vec<FileMatrix<'a>>, FileMatrix<'a>), TensorError> {
-    let AttentionSpec { heads, kv_heads, head_dim, is_joined, .. } = *spec;
+    let AttentionSpec { heads, kv_heads, head_dim, is_joined, is_gated, .. } = *spec;
     let part =
         |name: &str, rows: usize, columns: usize| weights.file_matrix(&format!("{prefix}.{name}"), rows, columns);
     let of = |name: &str, heads: usize| part(name, heads * head_dim, hidden);
     let qkv = if is_joined {
         vec![of("qkv_proj", heads + 2 * kv_heads)?]
     } else {
-        vec![of("q_proj", heads)?, of("k_proj", kv_heads)?, of("v_proj", kv_heads)?]
+        let queries = if is_gated { 2 * heads } else { heads };
+        vec![of("q_proj", queries)?, of("k_proj", kv_heads)?, of("v_proj", kv_heads)?]
     };
     Ok((qkv, part("o_proj", hidden, heads * head_dim)?))
 }
@@ -78,8 +80,7 @@ impl Attention {
         spec: &AttentionSpec,
         arithmetic: Arithmetic,
     ) -> Result<Self, LoadError> {
-        let prefix = format!("{prefix}.self_attn");
-        let (qkv, output) = matrices(weights, &prefix, config.hidden, spec)?;
+        let (qkv, output) = matrices(weights, prefix, config.hidden, spec)?;
         let shape = Self::shape(spec);
         let array = |periods: &[f32]| Array::from_slice(periods, &[periods.len() as i32]);
         let special = spec.rope.as_ref().and_then(|rope| rope.periods(shape.rotated));
@@ -100,6 +101,7 @@ impl Attention {
             head_norms: spec.head_norms,
             norms,
             growth: spec.query_growth,
+            is_gated: spec.is_gated,
             sinks: if spec.has_sinks { Some(vector(weights, &sinks, spec.heads, arithmetic)?) } else { None },
         })
     }
@@ -112,7 +114,7 @@ impl Attention {
         spec: &AttentionSpec,
         arithmetic: Arithmetic,
     ) -> Result<u64, TensorError> {
-        let (qkv, output) = matrices(weights, &format!("{prefix}.self_attn"), config.hidden, spec)?;
+        let (qkv, output) = matrices(weights, prefix, config.hidden, spec)?;
         let rotated = Self::shape(spec).rotated;
         let periods = rotated / 2 * size_of::<f32>();
         let is_special = spec.rope.as_ref().is_some_and(|rope| rope.periods(rotated).is_some());
@@ -134,7 +136,7 @@ impl Attention {
 
     /// Its matrices for the kernel that computes a layer in one call, if that kernel supports them.
     pub(super) fn packed(&self) -> Option<(&PackedMatrix, HeadWeights<'_>, &PackedMatrix)> {
-        if self.head_norms == HeadNorms::All {
+        if self.head_norms == HeadNorms::All || self.is_gated {
             return None;
         }
         Some((self.qkv.packed()?, self.head_weights(), self.output.packed()?))
@@ -158,9 +160,33 @@ impl Attention {
         spans: &mut [Span],
         offsets: Option<&Array>,
     ) -> Result<Array, ComputeError> {
-        let qkv = self.with_norms_of_all(self.qkv.forward(x)?)?;
+        let projected = self.qkv.forward(x)?;
+        if self.is_gated {
+            let (qkv, gates) = self.without_gates(&projected)?;
+            return Ok(self.attend_all(&qkv, layer, spans, offsets)?.multiply(ops::sigmoid(gates)?)?);
+        }
+        self.attend_all(&self.with_norms_of_all(projected)?, layer, spans, offsets)
+    }
+
+    /// Takes out the gates, of which each follows its query: `[n, heads head_dim]`.
+    fn without_gates(&self, projected: &Array) -> Result<(Array, Array), ComputeError> {
+        let AttentionShape { heads, head_dim, .. } = self.shape;
+        let (n, width) = (projected.dim(0), (heads * head_dim) as i32);
+        let pairs = projected.index((.., ..2 * width)).reshape(&[n, heads as i32, 2, head_dim as i32])?;
+        let part = |index: i32| pairs.index((.., .., index, ..)).reshape(&[n, width]);
+        Ok((ops::concatenate(&[part(0)?, projected.index((.., 2 * width..))], -1)?, part(1)?))
+    }
+
+    /// Attention of all sessions of a batch.
+    fn attend_all(
+        &self,
+        qkv: &Array,
+        layer: usize,
+        spans: &mut [Span],
+        offsets: Option<&Array>,
+    ) -> Result<Array, ComputeError> {
         if let Some(offsets) = offsets {
-            return self.attend_each(&qkv, layer, spans, offsets);
+            return self.attend_each(qkv, layer, spans, offsets);
         }
         let mut outputs = Vec::with_capacity(spans.len());
         let alone = spans.len() == 1;
@@ -172,6 +198,7 @@ impl Attention {
                     hive_kernels::attention(&rows, buffers, &self.head_weights(), &self.shape, span.offset)?
                 }
                 LayerCache::Plain(cache) => self.attend(&rows, span.offset, cache)?,
+                LayerCache::Recurrent(_) => return Err(ComputeError::Mlx("a cache of another kind".to_owned())),
             });
         }
         Ok(if alone { outputs.remove(0) } else { ops::concatenate(&outputs, 0)? })

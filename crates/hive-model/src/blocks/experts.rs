@@ -9,7 +9,7 @@ use mlx_rs::{Array, Dtype, ops};
 
 use super::dense::{Dense, Gate};
 use super::norm::vector;
-use crate::config::{Activation, DenseSpec, ExpertsSpec, Order, Router};
+use crate::config::{Activation, DenseSpec, ExpertsSpec, Order, Router, SHARED_GATE, SharedSpec};
 use crate::error::{ComputeError, LoadError};
 use crate::linear::{Arithmetic, Linear};
 use crate::weights::{FileMatrix, TensorError, Weights};
@@ -27,8 +27,29 @@ pub(super) struct Experts {
     gate_up: Vec<Linear>,
     down: Linear,
     gate: Gate,
-    shared: Option<Dense>,
+    shared: Option<Shared>,
     spec: ExpertsSpec,
+}
+
+/// A network beside the experts.
+struct Shared {
+    network: Dense,
+    /// Each token's share of it, before the sigmoid.
+    gate: Option<Linear>,
+}
+
+impl Shared {
+    fn bytes(&self) -> usize {
+        self.network.bytes() + self.gate.as_ref().map_or(0, Linear::bytes)
+    }
+
+    fn forward(&self, x: &Array) -> Result<Array, ComputeError> {
+        let y = self.network.forward(x)?;
+        match &self.gate {
+            Some(gate) => Ok(ops::sigmoid(gate.forward(x)?)?.multiply(y)?),
+            None => Ok(y),
+        }
+    }
 }
 
 struct Matrices<'a> {
@@ -83,9 +104,17 @@ fn stacked_bytes(matrices: &Matrices<'_>, spec: &ExpertsSpec, hidden: usize, ari
     matrices.gate_up.iter().chain([&matrices.down]).map(|part| Linear::bytes_of(part, arithmetic)).sum()
 }
 
-fn shared(spec: &ExpertsSpec) -> Option<DenseSpec> {
-    let intermediate = spec.shared?;
-    Some(DenseSpec { intermediate, activation: spec.activation, is_joined: false })
+/// The network beside the experts in a file: the name of its matrices, what it is, and the matrix of tokens' shares of it.
+fn shared<'a>(
+    weights: &'a Weights,
+    prefix: &str,
+    hidden: usize,
+    spec: &ExpertsSpec,
+) -> Result<Option<(String, DenseSpec, Option<FileMatrix<'a>>)>, TensorError> {
+    let Some(SharedSpec { name, intermediate, is_gated }) = spec.shared else { return Ok(None) };
+    let gate = || weights.file_matrix(&format!("{prefix}.{SHARED_GATE}"), 1, hidden);
+    let network = DenseSpec { intermediate, activation: spec.activation, is_joined: false };
+    Ok(Some((format!("{prefix}.{name}"), network, is_gated.then(gate).transpose()?)))
 }
 
 impl Experts {
@@ -100,8 +129,13 @@ impl Experts {
         let of_experts = stacked(&matrices, spec, hidden, arithmetic);
         let stack = |part: &Vec<FileMatrix<'_>>| Linear::load_stacked(part, spec.count, of_experts);
         let correction = format!("{prefix}.{}.e_score_correction_bias", spec.router_name);
-        let of_shared = format!("{prefix}.shared_experts");
-        let shared = shared(spec).map(|shared| Dense::load(weights, &of_shared, hidden, &shared, arithmetic));
+        let shared = match shared(weights, prefix, hidden, spec)? {
+            Some((prefix, spec, gate)) => Some(Shared {
+                network: Dense::load(weights, &prefix, hidden, &spec, arithmetic)?,
+                gate: gate.map(|gate| Linear::load(&[gate], arithmetic)).transpose()?,
+            }),
+            None => None,
+        };
         Ok(Self {
             gate_up: matrices.gate_up.iter().map(stack).collect::<Result<_, _>>()?,
             down: stack(&matrices.down)?,
@@ -112,7 +146,7 @@ impl Experts {
                 None
             },
             gate: Gate::new(spec.activation, spec.intermediate, arithmetic),
-            shared: shared.transpose()?,
+            shared,
             spec: spec.clone(),
         })
     }
@@ -127,12 +161,17 @@ impl Experts {
     ) -> Result<u64, TensorError> {
         let matrices = matrices(weights, prefix, hidden, spec)?;
         let correction = if spec.router.is_corrected() { spec.count * arithmetic.activation.bytes() } else { 0 };
-        let of_shared = format!("{prefix}.shared_experts");
-        let shared = shared(spec).map(|shared| Dense::bytes_of(weights, &of_shared, hidden, &shared, arithmetic));
+        let shared = match shared(weights, prefix, hidden, spec)? {
+            Some((prefix, spec, gate)) => {
+                let gate = gate.map_or(0, |gate| Linear::bytes_of(&[gate], arithmetic));
+                Dense::bytes_of(weights, &prefix, hidden, &spec, arithmetic)? + gate
+            }
+            None => 0,
+        };
         Ok(stacked_bytes(&matrices, spec, hidden, arithmetic)
             + Linear::bytes_of(&[matrices.router], arithmetic)
             + correction as u64
-            + shared.transpose()?.unwrap_or(0))
+            + shared)
     }
 
     /// Those of these bytes that a token does not read: the experts that it does not pick.
@@ -150,7 +189,7 @@ impl Experts {
     /// Its size in memory, in bytes.
     pub(super) fn bytes(&self) -> usize {
         let correction = self.correction.as_ref().map_or(0, Array::nbytes);
-        let shared = self.shared.as_ref().map_or(0, Dense::bytes);
+        let shared = self.shared.as_ref().map_or(0, Shared::bytes);
         let gate_up: usize = self.gate_up.iter().map(Linear::bytes).sum();
         self.router.bytes() + correction + gate_up + self.down.bytes() + shared
     }

@@ -1,4 +1,4 @@
-//! A layer: attention, then a network, each with its norms, on one residual.
+//! A layer: a mixer, then a network, each with its norms, on one residual.
 
 use std::ops::Range;
 
@@ -7,13 +7,15 @@ use mlx_rs::Array;
 
 use super::ahead::Ahead;
 use super::attention::Attention;
+use super::delta::DeltaNet;
 use super::dense::Dense;
 use super::experts::Experts;
 use super::norm::Norm;
-use crate::config::{AttentionSpec, DenseSpec, ExpertsSpec, LayerSpec, ModelConfig, NetworkSpec};
+use crate::config::{AttentionSpec, DenseSpec, ExpertsSpec, LayerSpec, Mixer, ModelConfig, NetworkSpec};
 use crate::error::{ComputeError, LoadError};
-use crate::kv::LayerCache;
-use crate::linear::Arithmetic;
+use crate::kv::{CacheShape, LayerCache};
+use crate::linear::{Arithmetic, Linear};
+use crate::recurrent::RecurrentShape;
 use crate::span::Span;
 use crate::weights::{TensorError, Weights};
 
@@ -27,14 +29,20 @@ struct Around {
     after: Option<Norm>,
 }
 
+/// How a token learns of those before it.
+enum Mixing {
+    Attention(Box<Attention>),
+    Delta(Box<DeltaNet>),
+}
+
 enum Network {
     Dense(Dense),
     Experts(Box<Experts>),
 }
 
 pub(crate) struct Layer {
-    attention: Attention,
-    around_attention: Around,
+    mixing: Mixing,
+    around_mixing: Around,
     network: Network,
     around_network: Around,
     /// Factor on what each half adds.
@@ -85,6 +93,74 @@ impl Around {
     }
 }
 
+impl Mixing {
+    fn load(
+        weights: &Weights,
+        prefix: &str,
+        config: &ModelConfig,
+        mixer: &Mixer,
+        arithmetic: Arithmetic,
+    ) -> Result<Self, LoadError> {
+        let prefix = format!("{prefix}.{}", mixer.module());
+        Ok(match mixer {
+            Mixer::Attention(spec) => {
+                Self::Attention(Box::new(Attention::load(weights, &prefix, config, spec, arithmetic)?))
+            }
+            Mixer::Delta(spec) => Self::Delta(Box::new(DeltaNet::load(weights, &prefix, config, spec, arithmetic)?)),
+        })
+    }
+
+    fn bytes_of(
+        weights: &Weights,
+        prefix: &str,
+        config: &ModelConfig,
+        mixer: &Mixer,
+        arithmetic: Arithmetic,
+    ) -> Result<u64, TensorError> {
+        let prefix = format!("{prefix}.{}", mixer.module());
+        match mixer {
+            Mixer::Attention(spec) => Attention::bytes_of(weights, &prefix, config, spec, arithmetic),
+            Mixer::Delta(spec) => DeltaNet::bytes_of(weights, &prefix, config, spec, arithmetic),
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Attention(attention) => attention.bytes(),
+            Self::Delta(delta) => delta.bytes(),
+        }
+    }
+
+    fn cache_shape(&self) -> CacheShape {
+        match self {
+            Self::Attention(attention) => CacheShape::Attention(attention.shape),
+            Self::Delta(delta) => CacheShape::Recurrent(delta.state_shape()),
+        }
+    }
+
+    /// `x [n, hidden]`, normalized, to what is projected back. Extends the caches.
+    fn mixed(
+        &self,
+        x: &Array,
+        layer: usize,
+        spans: &mut [Span],
+        offsets: Option<&Array>,
+    ) -> Result<Array, ComputeError> {
+        match self {
+            Self::Attention(attention) => attention.attended(x, layer, spans, offsets),
+            Self::Delta(delta) => delta.mixed(x, layer, spans),
+        }
+    }
+
+    /// The projection back.
+    fn output(&self) -> &Linear {
+        match self {
+            Self::Attention(attention) => &attention.output,
+            Self::Delta(delta) => &delta.output,
+        }
+    }
+}
+
 impl Layer {
     pub(crate) fn load(
         weights: &Weights,
@@ -94,7 +170,7 @@ impl Layer {
         arithmetic: Arithmetic,
     ) -> Result<Self, LoadError> {
         let prefix = format!("model.layers.{index}");
-        let [of_attention, of_network] = spec.norms.names();
+        let [of_mixer, of_network] = spec.norms.names();
         let around = |names| Around::load(weights, &prefix, names, config, arithmetic);
         let network = match &spec.network {
             NetworkSpec::Dense(dense) => {
@@ -106,8 +182,8 @@ impl Layer {
             }
         };
         Ok(Self {
-            around_attention: around(of_attention)?,
-            attention: Attention::load(weights, &prefix, config, &spec.attention, arithmetic)?,
+            around_mixing: around(of_mixer)?,
+            mixing: Mixing::load(weights, &prefix, config, &spec.mixer, arithmetic)?,
             around_network: around(of_network)?,
             network,
             residual: spec.residual,
@@ -133,7 +209,7 @@ impl Layer {
             }
         };
         let norms = spec.norms.names().into_iter().flatten().flatten().count() as u64;
-        Ok(Attention::bytes_of(weights, &prefix, config, &spec.attention, arithmetic)?
+        Ok(Mixing::bytes_of(weights, &prefix, config, &spec.mixer, arithmetic)?
             + network
             + norms * Norm::bytes_of(hidden, arithmetic))
     }
@@ -161,12 +237,12 @@ impl Layer {
             Network::Dense(dense) => dense.bytes(),
             Network::Experts(experts) => experts.bytes(),
         };
-        self.around_attention.bytes() + self.attention.bytes() + self.around_network.bytes() + network
+        self.around_mixing.bytes() + self.mixing.bytes() + self.around_network.bytes() + network
     }
 
-    /// What its cache holds.
-    pub(crate) fn shape(&self) -> &AttentionShape {
-        &self.attention.shape
+    /// What it keeps for a session.
+    pub(crate) fn cache_shape(&self) -> CacheShape {
+        self.mixing.cache_shape()
     }
 
     /// The size of its intermediate results, per token, in bytes.
@@ -176,15 +252,15 @@ impl Layer {
 
     /// The layer for the kernel that computes it in one call, if that kernel supports it and the formats of its
     /// matrices.
-    fn whole(&self) -> Option<LayerWeights<'_>> {
-        let Self { attention, around_attention, network, around_network, residual, .. } = self;
-        let Network::Dense(network) = network else { return None };
+    fn whole(&self) -> Option<(LayerWeights<'_>, &AttentionShape)> {
+        let Self { mixing, around_mixing, network, around_network, residual, .. } = self;
+        let (Mixing::Attention(attention), Network::Dense(network)) = (mixing, network) else { return None };
         let ((qkv, heads, output), (gate_up, down)) = (attention.packed()?, network.packed()?);
         let in_lanes =
             [qkv, output, gate_up, down].iter().all(|matrix| matrix.rows().is_multiple_of(hive_kernels::LANES));
-        let is_plain = around_attention.adds_plainly(*residual) && around_network.adds_plainly(*residual);
-        let (attention_norm, mlp_norm) = (around_attention.before.as_ref()?, around_network.before.as_ref()?);
-        (is_plain && in_lanes).then_some(LayerWeights {
+        let is_plain = around_mixing.adds_plainly(*residual) && around_network.adds_plainly(*residual);
+        let (attention_norm, mlp_norm) = (around_mixing.before.as_ref()?, around_network.before.as_ref()?);
+        let weights = LayerWeights {
             attention_norm: &attention_norm.weight,
             qkv,
             heads,
@@ -193,7 +269,8 @@ impl Layer {
             gate_up,
             down,
             eps: attention_norm.eps,
-        })
+        };
+        (is_plain && in_lanes).then_some((weights, &attention.shape))
     }
 
     pub(crate) fn forward(
@@ -205,17 +282,17 @@ impl Layer {
         ahead: &mut Ahead,
     ) -> Result<Array, ComputeError> {
         if x.dim(0) as usize <= ROWS_AT_ONCE
-            && let Some(whole) = self.whole()
-            && let Some(mut sessions) = rows_at_once(&self.attention.shape, layer, spans)?
+            && let Some((whole, shape)) = self.whole()
+            && let Some(mut sessions) = rows_at_once(shape, layer, spans)?
         {
-            return Ok(hive_kernels::layer(x, &whole, &self.attention.shape, &mut sessions)?);
+            return Ok(hive_kernels::layer(x, &whole, shape, &mut sessions)?);
         }
-        let around = &self.around_attention;
-        let attended = self.attention.attended(&around.before(x)?, layer, spans, offsets)?;
+        let around = &self.around_mixing;
+        let mixed = self.mixing.mixed(&around.before(x)?, layer, spans, offsets)?;
         let x = if around.adds_plainly(self.residual) {
-            self.attention.output.forward_onto(x, &attended)?
+            self.mixing.output().forward_onto(x, &mixed)?
         } else {
-            around.added(x, self.attention.output.forward(&attended)?, self.residual)?
+            around.added(x, self.mixing.output().forward(&mixed)?, self.residual)?
         };
         ahead.built_half(&x)?;
         let around = &self.around_network;
@@ -232,15 +309,26 @@ impl Layer {
 
 /// The size of a layer's intermediate results, per token, in single precision, in bytes.
 pub(crate) fn between_bytes(hidden: usize, spec: &LayerSpec) -> usize {
-    let AttentionSpec { heads, kv_heads, head_dim, .. } = spec.attention;
+    let mixed = match &spec.mixer {
+        Mixer::Attention(AttentionSpec { heads, kv_heads, head_dim, .. }) => 2 * (heads + kv_heads) * head_dim,
+        Mixer::Delta(spec) => 2 * (spec.channels() + spec.values()),
+    };
     let inside = match &spec.network {
         NetworkSpec::Dense(DenseSpec { intermediate, .. }) => *intermediate,
         NetworkSpec::Experts(ExpertsSpec { per_token, intermediate, shared, .. }) => {
             // What goes in and comes out is there once for each expert as well.
-            per_token * (intermediate + 2 * hidden / 3) + shared.unwrap_or(0)
+            per_token * (intermediate + 2 * hidden / 3) + shared.map_or(0, |shared| shared.intermediate)
         }
     };
-    (4 * hidden + 2 * (heads + kv_heads) * head_dim + 3 * inside) * size_of::<f32>()
+    (4 * hidden + mixed + 3 * inside) * size_of::<f32>()
+}
+
+/// What such a layer keeps for a session.
+pub(crate) fn cache_shape(spec: &LayerSpec) -> CacheShape {
+    match &spec.mixer {
+        Mixer::Attention(spec) => CacheShape::Attention(Attention::shape(spec)),
+        Mixer::Delta(spec) => CacheShape::Recurrent(RecurrentShape::of(spec)),
+    }
 }
 
 /// The sessions' parts of a batch for the one-call kernel, with room reserved in their caches.

@@ -1,7 +1,8 @@
 //! What layers are made of, as values: a family says what, `blocks/` compute it.
 //!
-//! A layer is two halves on one residual: attention, and a network. What families vary is a field here, not code of
-//! their own, so everything that handles layers (loading, planning, caches, kernels) handles all families.
+//! A layer is two halves on one residual: a mixer, through which a token learns of those before it, and a network. What
+//! families vary is a field here, not code of their own, so everything that handles layers (loading, planning, caches,
+//! kernels) handles all families.
 
 use super::rope::Rope;
 
@@ -9,13 +10,22 @@ use super::rope::Rope;
 #[derive(Debug, Clone, PartialEq)]
 pub struct LayerSpec {
     /// The first half.
-    pub attention: AttentionSpec,
+    pub mixer: Mixer,
     /// The second half.
     pub network: NetworkSpec,
     /// The norms around the halves.
     pub norms: Norms,
     /// Factor on what each half adds to the residual.
     pub residual: f32,
+}
+
+/// How a token learns of those before it.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Mixer {
+    /// By attention to their keys and values.
+    Attention(AttentionSpec),
+    /// From a state that each of them has changed.
+    Delta(DeltaSpec),
 }
 
 /// Where the norms of a layer are.
@@ -54,6 +64,39 @@ pub struct AttentionSpec {
     pub has_sinks: bool,
     /// Whether queries, keys and values are one matrix in the file, `qkv_proj`.
     pub is_joined: bool,
+    /// Whether `q_proj` has a gate beside each query: what a head attends to is multiplied by its sigmoid.
+    pub is_gated: bool,
+}
+
+/// A gated delta net: every value head has a matrix that maps keys to values, and that every token changes a little.
+///
+/// Yang et al., "Gated Delta Networks" (arXiv 2412.06464). A short convolution over the tokens precedes it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeltaSpec {
+    /// Heads of queries and keys.
+    pub key_heads: usize,
+    /// Heads of values; a multiple.
+    pub value_heads: usize,
+    /// Width of a query and of a key.
+    pub key_dim: usize,
+    /// Width of a value.
+    pub value_dim: usize,
+    /// Tokens that the convolution sees, the latest included.
+    pub taps: usize,
+    /// Whether the file has its projections in two matrices, sorted by key head: `in_proj_qkvz` and `in_proj_ba`.
+    pub is_fused: bool,
+}
+
+impl DeltaSpec {
+    /// Width of what the convolution sees: queries, keys and values of a token.
+    pub(crate) fn channels(&self) -> usize {
+        2 * self.key_heads * self.key_dim + self.values()
+    }
+
+    /// Width of the values of a token.
+    pub(crate) fn values(&self) -> usize {
+        self.value_heads * self.value_dim
+    }
 }
 
 /// How queries grow with their position p: by `1 + beta ln(1 + floor(p / context))`.
@@ -129,8 +172,19 @@ pub struct ExpertsSpec {
     pub router_name: &'static str,
     /// The name of the matrices of all experts in the module, where each is one tensor.
     pub stacked: &'static str,
-    /// A network that every token passes as well, and its width inside.
-    pub shared: Option<usize>,
+    /// A network that every token passes as well.
+    pub shared: Option<SharedSpec>,
+}
+
+/// A network beside the experts, which every token passes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SharedSpec {
+    /// Its name in the module.
+    pub name: &'static str,
+    /// Width inside.
+    pub intermediate: usize,
+    /// Whether each token has a share of it, too: the sigmoid of a product with `shared_expert_gate`.
+    pub is_gated: bool,
 }
 
 /// How scores are sorted to find the best.
@@ -198,12 +252,58 @@ impl Norms {
     }
 }
 
+impl Mixer {
+    /// Its module's name in a layer.
+    pub(crate) fn module(&self) -> &'static str {
+        match self {
+            Self::Attention(_) => "self_attn",
+            Self::Delta(_) => "linear_attn",
+        }
+    }
+
+    /// Whether it has a matrix of this name.
+    fn has_matrix(&self, part: &str) -> bool {
+        match self {
+            Self::Attention(spec) if spec.is_joined => ["qkv_proj", "o_proj"].contains(&part),
+            Self::Attention(_) => PROJECTIONS.contains(&part) || part == "o_proj",
+            Self::Delta(spec) => {
+                let projections: &[&str] = if spec.is_fused { &FUSED } else { &SEPARATE };
+                projections.contains(&part) || part == "out_proj"
+            }
+        }
+    }
+
+    /// Whether it has a vector of this name.
+    fn has_vector(&self, part: &str) -> bool {
+        match self {
+            Self::Attention(spec) => match part {
+                "q_norm.weight" | "k_norm.weight" => spec.head_norms != HeadNorms::None,
+                "sinks" => spec.has_sinks,
+                _ => false,
+            },
+            Self::Delta(_) => ["A_log", "dt_bias", "conv1d.weight", "norm.weight"].contains(&part),
+        }
+    }
+}
+
 impl LayerSpec {
+    /// Its attention, if it has that.
+    pub fn attention(&self) -> Option<&AttentionSpec> {
+        match &self.mixer {
+            Mixer::Attention(attention) => Some(attention),
+            Mixer::Delta(_) => None,
+        }
+    }
+
+    /// The name of a tensor within the mixer's module.
+    fn of_mixer<'a>(&self, name: &'a str) -> Option<&'a str> {
+        name.strip_prefix(self.mixer.module())?.strip_prefix('.')
+    }
+
     /// Whether the layer computes with a matrix of this name, which has no `.weight`.
     pub(crate) fn has_matrix(&self, name: &str) -> bool {
-        if let Some(part) = name.strip_prefix("self_attn.") {
-            return part == "o_proj"
-                || if self.attention.is_joined { part == "qkv_proj" } else { PROJECTIONS.contains(&part) };
+        if let Some(part) = self.of_mixer(name) {
+            return self.mixer.has_matrix(part);
         }
         match &self.network {
             NetworkSpec::Dense(dense) => name.strip_prefix("mlp.").is_some_and(|part| dense.has_matrix(part)),
@@ -216,22 +316,29 @@ impl LayerSpec {
 
     /// Whether the layer computes with a vector of this name.
     pub(crate) fn has_vector(&self, name: &str) -> bool {
+        if let Some(part) = self.of_mixer(name) {
+            return self.mixer.has_vector(part);
+        }
         if let Some(norm) = name.strip_suffix(".weight") {
-            let norms = self.norms.names();
-            let is_head_norm = ["self_attn.q_norm", "self_attn.k_norm"].contains(&norm);
-            return norms.iter().flatten().flatten().any(|name| *name == norm)
-                || is_head_norm && self.attention.head_norms != HeadNorms::None;
+            return self.norms.names().iter().flatten().flatten().any(|name| *name == norm);
         }
         match &self.network {
             NetworkSpec::Experts(experts) if experts.router.is_corrected() => {
                 name.strip_prefix(experts.module) == Some(".gate.e_score_correction_bias")
             }
-            _ => name == "self_attn.sinks" && self.attention.has_sinks,
+            _ => false,
         }
     }
 }
 
 const PROJECTIONS: [&str; 3] = ["q_proj", "k_proj", "v_proj"];
+/// The projections of a delta net: of queries, keys and values; of the output's gate; of how much is written; and of how
+/// much is kept.
+pub(crate) const SEPARATE: [&str; 4] = ["in_proj_qkv", "in_proj_z", "in_proj_b", "in_proj_a"];
+/// The same in two matrices.
+pub(crate) const FUSED: [&str; 2] = ["in_proj_qkvz", "in_proj_ba"];
+/// Each token's share of the network beside the experts.
+pub(crate) const SHARED_GATE: &str = "shared_expert_gate";
 const GATED: [&str; 3] = ["gate_proj", "up_proj", "down_proj"];
 
 impl DenseSpec {
@@ -254,8 +361,13 @@ impl ExpertsSpec {
         if of_all.is_some_and(|part| GATED.contains(&part)) {
             return true;
         }
-        if let Some(part) = part.strip_prefix("shared_experts.") {
-            return self.shared.is_some() && GATED.contains(&part);
+        if let Some(shared) = self.shared {
+            if shared.is_gated && part == SHARED_GATE {
+                return true;
+            }
+            if let Some(part) = part.strip_prefix(shared.name).and_then(|rest| rest.strip_prefix('.')) {
+                return GATED.contains(&part);
+            }
         }
         let of_expert = part.strip_prefix("experts.").and_then(|rest| rest.split_once('.'));
         of_expert.is_some_and(|(number, part)| {

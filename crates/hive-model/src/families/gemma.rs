@@ -2,7 +2,8 @@
 
 use super::keys::Keys;
 use crate::config::{
-    Activation, ConfigError, HeadNorms, LayerSpec, ModelConfig, NetworkSpec, Norms, Rope, RopeScaling,
+    Activation, AttentionSpec, ConfigError, DenseSpec, HeadNorms, LayerSpec, ModelConfig, NetworkSpec, Norms, Rope,
+    RopeScaling,
 };
 
 /// `gemma3_text`, and the text's part of `gemma3`.
@@ -20,19 +21,14 @@ pub(super) fn gemma3(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Vec<La
         Some(kind) => *kind == "sliding_attention",
         None => !(index + 1).is_multiple_of(pattern),
     };
-    let layer = |index: usize| {
-        let mut layer = config.plain_layer();
-        layer.norms = Norms::Around;
-        layer.attention.head_norms = HeadNorms::Each;
-        layer.attention.scale = scalar.powf(-0.5);
-        if slides(index) {
-            layer.attention.window = window;
-            layer.attention.rope = Some(Rope { theta, scaling: RopeScaling::None });
-        }
-        if let NetworkSpec::Dense(dense) = &mut layer.network {
-            dense.activation = Activation::Gelu;
-        }
-        layer
+    let full = AttentionSpec { head_norms: HeadNorms::Each, scale: scalar.powf(-0.5), ..config.plain_attention() };
+    let rope = Some(Rope { theta, scaling: RopeScaling::None });
+    let sliding = AttentionSpec { rope, window, ..full.clone() };
+    let network = DenseSpec { activation: Activation::Gelu, ..config.plain_network() };
+    let layer = |index: usize| LayerSpec {
+        norms: Norms::Around,
+        network: NetworkSpec::Dense(network.clone()),
+        ..config.attending(if slides(index) { sliding.clone() } else { full.clone() })
     };
     Ok((0..config.layers).map(layer).collect())
 }

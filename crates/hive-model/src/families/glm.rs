@@ -1,7 +1,10 @@
 //! GLM 4.5, 4.6 and 4.7: experts beside one that every token passes, picked by sigmoid; half of each head is rotated.
 
 use super::keys::Keys;
-use crate::config::{Activation, ConfigError, ExpertsSpec, HeadNorms, LayerSpec, ModelConfig, NetworkSpec, Router};
+use crate::config::{
+    Activation, AttentionSpec, ConfigError, ExpertsSpec, HeadNorms, LayerSpec, ModelConfig, NetworkSpec, Router,
+    SharedSpec,
+};
 
 /// `glm4_moe`.
 pub(super) fn glm4_moe(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Vec<LayerSpec>, ConfigError> {
@@ -24,17 +27,22 @@ pub(super) fn glm4_moe(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Vec<
         router_name: "gate",
         stacked: "switch_mlp",
         shared: match shared {
-            Some(count) => Some(intermediate.checked_mul(count).ok_or(ConfigError::Missing("n_shared_experts"))?),
+            Some(count) => {
+                let intermediate = intermediate.checked_mul(count).ok_or(ConfigError::Missing("n_shared_experts"))?;
+                Some(SharedSpec { name: "shared_experts", intermediate, is_gated: false })
+            }
             None => None,
         },
     };
     let dense = keys.number(("first_k_dense_replace", "leading_dense_block_count")).unwrap_or(1);
-    let rotated = keys.rotated(config.head_dim);
     let has_norms = keys.flag("use_qk_norm").unwrap_or(false);
+    let attention = AttentionSpec {
+        rotated: keys.rotated(config.head_dim),
+        head_norms: if has_norms { HeadNorms::Each } else { HeadNorms::None },
+        ..config.plain_attention()
+    };
     let layer = |index: usize| {
-        let mut layer = config.plain_layer();
-        layer.attention.rotated = rotated;
-        layer.attention.head_norms = if has_norms { HeadNorms::Each } else { HeadNorms::None };
+        let mut layer = config.attending(attention.clone());
         if index >= dense {
             layer.network = NetworkSpec::Experts(experts.clone());
         }

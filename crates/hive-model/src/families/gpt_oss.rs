@@ -1,7 +1,9 @@
 //! gpt-oss: experts everywhere, windows in every other layer, and attention that may go nowhere.
 
 use super::keys::Keys;
-use crate::config::{Activation, ConfigError, ExpertsSpec, LayerSpec, ModelConfig, NetworkSpec, Order, Router};
+use crate::config::{
+    Activation, AttentionSpec, ConfigError, ExpertsSpec, LayerSpec, ModelConfig, NetworkSpec, Order, Router,
+};
 
 /// `gpt_oss`.
 pub(super) fn gpt_oss(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Vec<LayerSpec>, ConfigError> {
@@ -23,11 +25,9 @@ pub(super) fn gpt_oss(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Vec<L
     } else {
         keys.windows(config.layers)?
     };
-    let layer = |window| {
-        let mut layer = config.plain_layer();
-        (layer.attention.window, layer.attention.has_sinks) = (window, true);
-        layer.network = NetworkSpec::Experts(experts.clone());
-        layer
+    let layer = |window| LayerSpec {
+        network: NetworkSpec::Experts(experts.clone()),
+        ..config.attending(AttentionSpec { window, has_sinks: true, ..config.plain_attention() })
     };
     Ok(windows.into_iter().map(layer).collect())
 }

@@ -3,8 +3,8 @@
 
 use super::keys::Keys;
 use crate::config::{
-    Activation, ConfigError, ExpertsSpec, HeadNorms, LayerSpec, ModelConfig, NetworkSpec, Norms, Order, QueryGrowth,
-    Router,
+    Activation, AttentionSpec, ConfigError, DenseSpec, ExpertsSpec, HeadNorms, LayerSpec, ModelConfig, NetworkSpec,
+    Norms, Order, QueryGrowth, Router,
 };
 
 /// `llama`, `mistral`: windows where the configuration has them.
@@ -17,11 +17,7 @@ pub(super) fn llama(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Vec<Lay
         return mixtral(config, keys);
     }
     let windows = keys.windows(config.layers)?;
-    let layer = |window: Option<usize>| {
-        let mut layer = config.plain_layer();
-        layer.attention.window = window;
-        layer
-    };
+    let layer = |window| config.attending(AttentionSpec { window, ..config.plain_attention() });
     Ok(windows.into_iter().map(layer).collect())
 }
 
@@ -39,11 +35,9 @@ pub(super) fn mixtral(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Vec<L
         stacked: "switch_mlp",
         shared: None,
     };
-    let layer = |window| {
-        let mut layer = config.plain_layer();
-        layer.attention.window = window;
-        layer.network = NetworkSpec::Experts(experts.clone());
-        layer
+    let layer = |window| LayerSpec {
+        network: NetworkSpec::Experts(experts.clone()),
+        ..config.attending(AttentionSpec { window, ..config.plain_attention() })
     };
     Ok(keys.windows(config.layers)?.into_iter().map(layer).collect())
 }
@@ -55,12 +49,12 @@ pub(super) fn smollm3(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Vec<L
     // One number per layer: whether it has positions.
     let has_rope = keys.numbers("no_rope_layers");
     let layer = |index: usize| {
-        let mut layer = config.plain_layer();
+        let mut attention = config.plain_attention();
         let rotates = has_rope.as_ref().and_then(|list| list.get(index)).map(|flag| *flag != 0);
         if !rotates.unwrap_or(!(index + 1).is_multiple_of(interval)) {
-            layer.attention.rope = None;
+            attention.rope = None;
         }
-        layer
+        config.attending(attention)
     };
     Ok((0..config.layers).map(layer).collect())
 }
@@ -72,9 +66,10 @@ pub(super) fn granite(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Vec<L
     let factor = |json, gguf| keys.real((json, gguf)).filter(|factor| *factor != 0.0);
     config.ends.embedding = factor("embedding_multiplier", "embedding_scale").unwrap_or(1.0);
     config.ends.logits = 1.0 / factor("logits_scaling", "logit_scale").unwrap_or(1.0);
-    let mut layer = config.plain_layer();
-    layer.attention.scale = factor("attention_multiplier", "attention.scale").unwrap_or(layer.attention.scale);
-    layer.residual = factor("residual_multiplier", "residual_scale").unwrap_or(1.0);
+    let plain = config.plain_attention();
+    let scale = factor("attention_multiplier", "attention.scale").unwrap_or(plain.scale);
+    let residual = factor("residual_multiplier", "residual_scale").unwrap_or(1.0);
+    let layer = LayerSpec { residual, ..config.attending(AttentionSpec { scale, ..plain }) };
     Ok(vec![layer; config.layers])
 }
 
@@ -82,13 +77,10 @@ pub(super) fn granite(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Vec<L
 pub(super) fn phi3(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Vec<LayerSpec>, ConfigError> {
     keys.has_activation(&["silu"])?;
     let rotated = keys.rotated(config.head_dim);
-    let layer = |window| {
-        let mut layer = config.plain_layer();
-        (layer.attention.window, layer.attention.rotated, layer.attention.is_joined) = (window, rotated, true);
-        if let NetworkSpec::Dense(dense) = &mut layer.network {
-            dense.is_joined = true;
-        }
-        layer
+    let network = DenseSpec { is_joined: true, ..config.plain_network() };
+    let layer = |window| LayerSpec {
+        network: NetworkSpec::Dense(network.clone()),
+        ..config.attending(AttentionSpec { window, rotated, is_joined: true, ..config.plain_attention() })
     };
     Ok(keys.windows(config.layers)?.into_iter().map(layer).collect())
 }
@@ -99,20 +91,15 @@ pub(super) fn ministral3(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Ve
     let beta = keys.rope_number("llama_4_scaling_beta").filter(|beta| *beta != 0.0);
     let context = keys.rope_number("original_max_position_embeddings").unwrap_or(8192.0);
     let windows = if keys.kinds().is_empty() { vec![None; config.layers] } else { keys.windows(config.layers)? };
-    let layer = |window| {
-        let mut layer = config.plain_layer();
-        layer.attention.window = window;
-        layer.attention.query_growth = beta.map(|beta| QueryGrowth { beta, context });
-        layer
-    };
+    let query_growth = beta.map(|beta| QueryGrowth { beta, context });
+    let layer = |window| config.attending(AttentionSpec { window, query_growth, ..config.plain_attention() });
     Ok(windows.into_iter().map(layer).collect())
 }
 
 /// `olmo2`: norms after each half instead of before, and over all queries and keys.
 pub(super) fn olmo2(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Vec<LayerSpec>, ConfigError> {
     keys.has_activation(&["silu"])?;
-    let mut layer = config.plain_layer();
-    layer.norms = Norms::After;
-    layer.attention.head_norms = HeadNorms::All;
+    let attention = AttentionSpec { head_norms: HeadNorms::All, ..config.plain_attention() };
+    let layer = LayerSpec { norms: Norms::After, ..config.attending(attention) };
     Ok(vec![layer; config.layers])
 }

@@ -1,5 +1,6 @@
 //! How a shard will compute, and how much memory it will take, before it is loaded.
 
+use crate::config::{LayerSpec, Mixer};
 use crate::device::Compute;
 use crate::files::ModelFiles;
 use crate::footprint::Footprint;
@@ -8,10 +9,18 @@ use crate::linear::Arithmetic;
 use crate::stage::Stage;
 use crate::weights::TensorError;
 
+/// Whether the fast kernels compute such a layer.
+fn has_fast_kernels(spec: &LayerSpec) -> bool {
+    let fits = |width: usize| width.is_multiple_of(hive_kernels::LANES) && width <= 1024;
+    match &spec.mixer {
+        Mixer::Attention(attention) => fits(attention.head_dim),
+        Mixer::Delta(delta) => fits(delta.key_dim) && fits(delta.value_dim),
+    }
+}
+
 /// The arithmetic of a model, with or without the fast kernels.
 pub(super) fn arithmetic(files: &ModelFiles, wants_fast: bool) -> Result<Arithmetic, TensorError> {
-    let head_dim = files.config().head_dim;
-    let fast = wants_fast && head_dim.is_multiple_of(hive_kernels::LANES) && head_dim <= 1024;
+    let fast = wants_fast && files.config().specs.iter().all(has_fast_kernels);
     let activation = if fast { ActivationType::F32 } else { ActivationType::from(files.natural_activation()?) };
     Ok(Arithmetic { fast, activation })
 }

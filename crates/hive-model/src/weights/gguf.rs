@@ -138,6 +138,15 @@ impl Gguf {
         Ok(FloatTensor { float, shape: vec![length], bytes })
     }
 
+    /// Reads the weights of a convolution over tokens: `[channels, taps]`.
+    pub(super) fn convolution(&self, name: &str, channels: usize, taps: usize) -> Result<FloatTensor, TensorError> {
+        let stored = self.spelling.stored(name);
+        let info = self.info(&stored)?;
+        expect_shape(&stored, &info.shape, &[channels, taps])?;
+        let float = info.block.float().ok_or_else(|| unsupported(&stored, info.block))?;
+        Ok(FloatTensor { float, shape: vec![channels, taps], bytes: self.read(info, 0, info.bytes)? })
+    }
+
     /// Reads one of `count` vectors of this length in one tensor.
     pub(super) fn stacked_vector(
         &self,

@@ -77,6 +77,19 @@ impl SafetensorsFolder {
         self.float(name, &[length])
     }
 
+    /// Reads the weights of a convolution over tokens, as MLX or as Hugging Face's checkpoints have it: the numbers lie in
+    /// the same order.
+    pub(super) fn convolution(&self, name: &str, channels: usize, taps: usize) -> Result<FloatTensor, TensorError> {
+        let shape = if self.has_original_convolutions() { [channels, 1, taps] } else { [channels, taps, 1] };
+        self.float(name, &shape)
+    }
+
+    /// Whether convolutions lie as in Hugging Face's checkpoints, which are then not converted for MLX.
+    pub(crate) fn has_original_convolutions(&self) -> bool {
+        let mut all = self.stored().into_iter().filter(|tensor| tensor.name.ends_with(".conv1d.weight"));
+        all.any(|tensor| tensor.shape.last() != Some(&1))
+    }
+
     /// Reads one of `count` vectors of this length in one tensor.
     pub(super) fn stacked_vector(
         &self,
