@@ -119,6 +119,34 @@ fn experts_of_any_width_are_computed_whichever_kernels_are_asked_for() {
     assert!(off < 1e-4, "off by {off}");
 }
 
+/// Hugging Face's own checkpoints of Qwen 3.5: norms are stored as the difference from one, and convolutions turned.
+#[test]
+fn a_checkpoint_that_is_not_converted_for_mlx_has_the_logits_of_one_that_is() {
+    for family in ["qwen3_5", "qwen3_next"] {
+        let fixture = Fixture::read(family);
+        let variant = &fixture.variants()[0];
+        let mut original = variant.clone();
+        for tensor in original["tensors"].as_array_mut().unwrap() {
+            let name = tensor[0].as_str().unwrap().to_owned();
+            if name.ends_with("norm.weight") && !name.ends_with("linear_attn.norm.weight") {
+                tensor[2] = "float 0.5 0".into();
+            } else if name.ends_with("conv1d.weight") {
+                tensor[1].as_array_mut().unwrap().swap(1, 2);
+            }
+        }
+        let [converted, original] = [variant, &original].map(|variant| {
+            let folder = tempfile::tempdir().unwrap();
+            formula::write(variant, folder.path());
+            let files = hive_model::ModelFiles::open(folder.path()).unwrap();
+            let options = hive_model::ShardOptions { layers: 0..files.config().layers, compute: Compute::Plain };
+            let mut shard = hive_model::Shard::load(&files, &options, |_| ()).unwrap();
+            shard.logits_of(&[5, 17, 3, 44, 8, 29, 11]).unwrap()
+        });
+        let off = converted.iter().zip(&original).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(off < 1e-5, "{family}: off by {off}");
+    }
+}
+
 #[test]
 fn every_fixture_has_a_test() {
     let names = |entry: std::io::Result<std::fs::DirEntry>| {

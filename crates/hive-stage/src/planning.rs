@@ -6,7 +6,9 @@
 use std::borrow::Cow;
 
 use hive_model::{Compute, Footprint};
-use hive_plan::{ArrangeError, Costs, Form, LinkProfile, Machine, ModelProfile, NodeProfile, Plan, PlanError, Use};
+use hive_plan::{
+    ArrangeError, Costs, Form, LinkProfile, Machine, ModelProfile, NodeProfile, Plan, PlanError, StateBytes, Use,
+};
 
 use hive_worker::text::ModelCard;
 
@@ -85,7 +87,8 @@ pub fn stage_bytes(model: &ModelCard, layers: &std::ops::Range<usize>, form: For
     }
     let context = (model.max_context as u64).min(PLANNED_CONTEXT);
     let footprint = footprint(model, form);
-    let caches = footprint.kv_bytes_per_token.saturating_mul(context).saturating_mul(layers.len() as u64);
+    let caches = states(footprint)[layers.clone()].iter().map(|state| state.bytes(context, 1));
+    let caches = caches.fold(0, u64::saturating_add);
     Ok(footprint.weight_bytes(layers.clone()).saturating_add(caches).saturating_add(base_bytes(footprint, form)))
 }
 
@@ -128,6 +131,15 @@ fn forms(machines: &[NodeProfile]) -> impl Iterator<Item = Form> {
     machines.iter().map(|machine| machine.form)
 }
 
+/// What each layer keeps for a conversation, as the planner counts it.
+fn states(footprint: &Footprint) -> Vec<StateBytes> {
+    let state = |state: &hive_model::StateBytes| {
+        let hive_model::StateBytes { per_token, fixed } = *state;
+        StateBytes { per_token, most_tokens: None, fixed }
+    };
+    footprint.states.iter().map(state).collect()
+}
+
 fn larger(a: &Footprint, b: &Footprint) -> Footprint {
     let layers = a.layer_bytes.iter().zip(&b.layer_bytes);
     Footprint {
@@ -135,9 +147,13 @@ fn larger(a: &Footprint, b: &Footprint) -> Footprint {
         unread_bytes: a.unread_bytes.iter().zip(&b.unread_bytes).map(|(a, b)| *a.min(b)).collect(),
         embedding_bytes: a.embedding_bytes.max(b.embedding_bytes),
         head_bytes: a.head_bytes.max(b.head_bytes),
-        kv_bytes_per_token: a.kv_bytes_per_token.max(b.kv_bytes_per_token),
+        states: a.states.iter().zip(&b.states).map(|(a, b)| larger_state(a, b)).collect(),
         work_bytes_per_token: a.work_bytes_per_token.max(b.work_bytes_per_token),
     }
+}
+
+fn larger_state(a: &hive_model::StateBytes, b: &hive_model::StateBytes) -> hive_model::StateBytes {
+    hive_model::StateBytes { per_token: a.per_token.max(b.per_token), fixed: a.fixed.max(b.fixed) }
 }
 
 /// The model's size on any of these machines.
@@ -153,7 +169,8 @@ fn profile(model: &ModelCard, mut forms: impl Iterator<Item = Form>) -> ModelPro
         unread_bytes: held.unread_bytes.clone(),
         embedding_bytes: held.embedding_bytes,
         head_bytes: held.head_bytes,
-        kv_bytes_per_token: held.kv_bytes_per_token,
+        states: states(&held),
+        uncut: Vec::new(),
         base_bytes: base_bytes(&held, first).max(other.map_or(0, |other| base_bytes(&held, other))),
     }
 }
@@ -168,10 +185,11 @@ mod tests {
             unread_bytes: vec![0, 0],
             embedding_bytes: 5,
             head_bytes: 7,
-            kv_bytes_per_token: 4,
+            states: vec![hive_model::StateBytes { per_token: 4, fixed: 0 }; 2],
             work_bytes_per_token: 3,
         };
-        let mlx = Footprint { layer_bytes: vec![15, 19], head_bytes: 9, kv_bytes_per_token: 2, ..packed.clone() };
+        let states = vec![hive_model::StateBytes { per_token: 2, fixed: 5 }; 2];
+        let mlx = Footprint { layer_bytes: vec![15, 19], head_bytes: 9, states, ..packed.clone() };
         ModelCard { packed, mlx, max_context: 100, ..ModelCard::default() }
     }
 
@@ -179,12 +197,13 @@ mod tests {
     fn a_plan_counts_what_its_machines_hold_and_the_larger_where_they_differ() {
         let held = |forms: &[Form]| {
             let held = profile(&card(), forms.iter().copied());
-            (held.layer_bytes, held.head_bytes, held.kv_bytes_per_token, held.base_bytes)
+            let StateBytes { per_token, fixed, .. } = held.states[1];
+            (held.layer_bytes, held.head_bytes, (per_token, fixed), held.base_bytes)
         };
         assert_eq!(held(&[]), held(&[Form::Packed]));
-        assert_eq!(held(&[Form::Packed; 2]), (vec![10, 20], 7, 4, PROCESS_BYTES + 3 * 256));
-        assert_eq!(held(&[Form::Mlx; 2]), (vec![15, 19], 9, 2, GPU_PROCESS_BYTES + 3 * 512));
-        let mixed = (vec![15, 20], 9, 4, GPU_PROCESS_BYTES + 3 * 512);
+        assert_eq!(held(&[Form::Packed; 2]), (vec![10, 20], 7, (4, 0), PROCESS_BYTES + 3 * 256));
+        assert_eq!(held(&[Form::Mlx; 2]), (vec![15, 19], 9, (2, 5), GPU_PROCESS_BYTES + 3 * 512));
+        let mixed = (vec![15, 20], 9, (4, 5), GPU_PROCESS_BYTES + 3 * 512);
         assert_eq!(held(&[Form::Packed, Form::Mlx, Form::Packed]), mixed);
         assert_eq!(held(&[Form::Mlx, Form::Packed]), mixed);
     }

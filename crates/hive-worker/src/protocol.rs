@@ -63,13 +63,13 @@ pub enum ToWorker {
     Load(LoadOrder),
     /// Opens a session.
     Open(SessionId, SessionOptions),
-    /// Reuses a session's cache under another id, from a position on.
+    /// Reuses a session's cache under another id, from a position on or from one before it.
     Adopt {
         /// The session that has the cache.
         from: SessionId,
         /// Its new id.
         session: SessionId,
-        /// The position it continues at.
+        /// The position at which it is to continue.
         position: u32,
         /// Options, as for a new session.
         options: SessionOptions,
@@ -192,6 +192,8 @@ pub enum FromWorker {
     Exported(SessionId, Option<(CarriedSession, usize)>),
     /// One of those caches.
     Cache(SessionId, Raw),
+    /// The reply to [`ToWorker::Adopt`]: where the session continues; [`FromWorker::Failed`] if there is no such cache.
+    Adopted(SessionId, u32),
     /// The reply to [`ToWorker::Import`].
     Imported(SessionId, Result<(), String>),
     /// The reply to [`ToWorker::Check`].

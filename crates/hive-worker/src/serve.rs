@@ -178,10 +178,12 @@ impl Computer {
             }
             ToWorker::Adopt { from, session, position, options } => {
                 self.stalled.remove(&from);
-                if let Some(shard) = &mut self.shard
-                    && let Err(error) = shard.adopt(from, session, position as usize, options)
-                {
-                    self.say(&failed(session, None, &error))?;
+                if let Some(shard) = &mut self.shard {
+                    let reply = match shard.adopt(from, session, position as usize, options) {
+                        Ok(reached) => FromWorker::Adopted(session, reached as u32),
+                        Err(error) => failed(session, None, &error),
+                    };
+                    self.say(&reply)?;
                 }
             }
             ToWorker::GoOn(session, ending) => {

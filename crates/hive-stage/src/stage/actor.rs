@@ -1,5 +1,7 @@
 //! The actor of a stage: handles its commands, frames and worker events one by one.
 
+mod adopting;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,6 +12,8 @@ use hive_model::{CarriedSession, SessionId, SessionOptions};
 use hive_net::stage::RoundTrips;
 use hive_net::{Frame, Kind};
 use tokio::sync::{mpsc, oneshot};
+
+use adopting::Adopting;
 
 use super::digest::Received;
 use super::frames::{Fault, failed_frame, hidden_frame, input_of, read_frame, token_frame, turns};
@@ -22,7 +26,7 @@ use super::tombstones::{End, Tombstones};
 use super::transit::{Part, Transit};
 use hive_audit::Usage;
 use hive_peers::Tasks;
-use hive_protocol::{Continued, Recompute, Reply, Request, SessionSpec, Span, StageReport, logged};
+use hive_protocol::{Recompute, Reply, Request, SessionSpec, Span, StageReport, logged};
 use hive_worker::{Blame, Death, Ending, Events, FromWorker, Raw, ToWorker, Work, Worker, WorkerEvent, WorkerReport};
 
 /// A session on this stage.
@@ -85,6 +89,8 @@ pub(super) struct Actor {
     activity: Activity,
     recomputing: Recomputing,
     departures: HashMap<u128, Departure>,
+    /// Sessions that continue another's cache, which the worker is preparing.
+    adopting: HashMap<u128, Adopting>,
     /// Sessions that the worker is importing.
     arrivals: HashMap<u128, (Open, oneshot::Sender<Result<(), String>>)>,
     /// Sessions that ended before they arrived.
@@ -121,6 +127,7 @@ impl Actor {
             activity,
             recomputing: Recomputing::default(),
             departures: HashMap::new(),
+            adopting: HashMap::new(),
             arrivals: HashMap::new(),
             ended: Tombstones::default(),
             link: None,
@@ -213,6 +220,8 @@ impl Actor {
                     self.worker.order(&ToWorker::Check);
                 } else if let Request::Recompute(_, wanted) = request {
                     self.recompute(*wanted, answer);
+                } else if let Request::Open(_, spec) = request {
+                    self.open_asked(spec, answer);
                 } else {
                     let _ = answer.send(self.asked(request).await);
                 }
@@ -222,7 +231,6 @@ impl Actor {
 
     async fn asked(&mut self, request: Request) -> Result<Reply, String> {
         match request {
-            Request::Open(_, spec) => return self.open(spec).map(Reply::At),
             Request::Retain(_, session) => self.keep(session),
             Request::Close(_, session) => self.close(session),
             Request::Replay(_, wanted) => {
@@ -369,6 +377,7 @@ impl Actor {
         if self.sessions.remove(&session).is_none() {
             // It may be on its way here.
             self.arrivals.remove(&session);
+            self.adopting.remove(&session);
             self.ended.note(session, End::Closed);
         }
         self.activity.ended(session);
@@ -386,7 +395,7 @@ impl Actor {
             Err(format!("an answer has at most {MOST_END_TOKENS} tokens that end it"))
         } else if tokens > self.tenancy.context {
             Err(format!("the conversation has {tokens} tokens, but the model takes {}", self.tenancy.context))
-        } else if self.sessions.len() + self.arrivals.len() >= MOST_SESSIONS {
+        } else if self.sessions.len() + self.arrivals.len() + self.adopting.len() >= MOST_SESSIONS {
             Err(format!("a stage has at most {MOST_SESSIONS} sessions"))
         } else if held_bytes + bytes_of_options(options, end_tokens) > MOST_SPEC_BYTES {
             Err("the sessions that are open here leave no room for another one".to_owned())
@@ -401,8 +410,8 @@ impl Actor {
         if end <= context { Ok(()) } else { Err(format!("position {end} is past the {context} that the model takes")) }
     }
 
-    /// Opens a session unless it is open already; returns the next position.
-    fn open(&mut self, spec: SessionSpec) -> Result<u32, String> {
+    /// Why a session cannot be opened, if it cannot.
+    fn may_open(&self, spec: &SessionSpec) -> Result<(), String> {
         if self.departures.contains_key(&spec.session) {
             return Err("it is on its way to another machine".to_owned());
         }
@@ -410,23 +419,28 @@ impl Actor {
             // A later close overtook this request.
             return Err("it was closed already".to_owned());
         }
-        if let Some(open) = self.sessions.get(&spec.session) {
-            return Ok(open.next);
+        if self.adopting.contains_key(&spec.session) {
+            return Err("it is being opened already".to_owned());
         }
-        self.fits(&spec.options, &spec.end_tokens)?;
-        let (session, options) = (SessionId(spec.session), spec.options.clone());
-        let (mut next, mut sent, mut received) = (0, Sent::default(), Received::default());
-        if let Some(Continued { session: from, position }) = spec.continues
-            && let Some(before) = self.sessions.remove(&from)
-        {
-            (next, sent) = (position, before.sent.continued(position));
-            received = before.received.continued(position);
-            self.worker.order(&ToWorker::Adopt { from: SessionId(from), session, position, options });
-        } else {
-            // If it takes over in the middle of a conversation, the stage before it replays the beginning.
-            self.worker.order(&ToWorker::Open(session, options));
+        self.fits(&spec.options, &spec.end_tokens)
+    }
+
+    /// Opens a session unless it is open already; returns the next position.
+    fn open(&mut self, spec: SessionSpec) -> Result<u32, String> {
+        let known = self.sessions.get(&spec.session).map(|open| open.next);
+        if let Some(next) = known.filter(|_| !self.departures.contains_key(&spec.session)) {
+            return Ok(next);
         }
+        self.may_open(&spec)?;
+        // If it takes over in the middle of a conversation, the stage before it replays the beginning.
+        self.worker.order(&ToWorker::Open(SessionId(spec.session), spec.options.clone()));
         self.go_on(&spec);
+        self.begin(spec, 0, Sent::default(), Received::default());
+        Ok(0)
+    }
+
+    /// The worker has opened the session.
+    fn begin(&mut self, spec: SessionSpec, next: u32, sent: Sent, received: Received) {
         tracing::debug!(
             answer = spec.answer,
             session = logged(spec.session),
@@ -436,7 +450,6 @@ impl Actor {
         );
         self.sessions.insert(spec.session, Open { spec, next, asked: 0, retained: false, sent, received });
         self.usage.sessions.fetch_add(1, Ordering::Relaxed);
-        Ok(next)
     }
 
     /// Handles a frame from the previous stage, the coordinator or, on the first stage, the last one.
@@ -524,6 +537,9 @@ impl Actor {
                 self.recomputing.failed(session.0, why);
                 self.worker.order(&ToWorker::Close(session));
             }
+            FromWorker::Failed { session, why, .. } if self.adopting.contains_key(&session.0) => {
+                self.adopted(session.0, Err(why));
+            }
             FromWorker::Failed { session, position, why, blame } => {
                 let Some(open) = self.sessions.get_mut(&session.0) else { return };
                 // The rows are replayed after the failover.
@@ -557,6 +573,7 @@ impl Actor {
             }
             FromWorker::Exported(session, exported) => self.depart(session.0, exported),
             FromWorker::Cache(session, Raw(cache)) => self.carry(session.0, &cache),
+            FromWorker::Adopted(session, reached) => self.adopted(session.0, Ok(reached)),
             FromWorker::Imported(session, imported) => self.arrive(session.0, imported),
             FromWorker::Progress(_) | FromWorker::Loaded { .. } | FromWorker::LoadFailed(_) | FromWorker::Unfit(_) => {}
         }
@@ -630,6 +647,7 @@ impl Actor {
         self.checks.clear();
         self.recomputing.clear();
         self.departures.clear();
+        self.adopting.clear();
         self.arrivals.clear();
         for session in std::mem::take(&mut self.sessions).into_keys() {
             self.fail(session, Fault::Link, &why).await;

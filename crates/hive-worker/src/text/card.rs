@@ -54,19 +54,15 @@ impl ModelCard {
     pub(super) fn checked(self: Box<Self>) -> Result<Box<Self>, TextError> {
         let layers = self.layers();
         let is_sane = |footprint: &Footprint| {
-            let Footprint {
-                layer_bytes,
-                unread_bytes,
-                embedding_bytes,
-                head_bytes,
-                kv_bytes_per_token,
-                work_bytes_per_token,
-            } = footprint;
-            let others = [embedding_bytes, head_bytes, kv_bytes_per_token, work_bytes_per_token, &self.hidden_bytes];
+            let Footprint { layer_bytes, unread_bytes, embedding_bytes, head_bytes, states, work_bytes_per_token } =
+                footprint;
+            let states_bytes = states.iter().flat_map(|state| [&state.per_token, &state.fixed]);
+            let others = [embedding_bytes, head_bytes, work_bytes_per_token, &self.hidden_bytes];
             layer_bytes.len() == layers
                 && unread_bytes.len() <= layers
+                && states.len() == layers
                 && unread_bytes.iter().zip(layer_bytes).all(|(unread, all)| unread <= all)
-                && layer_bytes.iter().chain(others).all(|bytes| *bytes <= MAX_BYTES)
+                && layer_bytes.iter().chain(states_bytes).chain(others).all(|bytes| *bytes <= MAX_BYTES)
         };
         let sane = (1..=MAX_LAYERS).contains(&layers)
             && self.end_tokens.len() <= MAX_END_TOKENS
@@ -88,9 +84,16 @@ impl ModelCard {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hive_model::StateBytes;
 
     fn footprint() -> Footprint {
-        Footprint { layer_bytes: vec![10, 20, 30], embedding_bytes: 5, head_bytes: 7, ..Footprint::default() }
+        Footprint {
+            layer_bytes: vec![10, 20, 30],
+            embedding_bytes: 5,
+            head_bytes: 7,
+            states: vec![StateBytes { per_token: 4, fixed: 8 }; 3],
+            ..Footprint::default()
+        }
     }
 
     fn card() -> ModelCard {
@@ -105,6 +108,11 @@ mod tests {
             ModelCard { mlx: Footprint { layer_bytes: vec![1; 4], ..footprint() }, ..card() },
             ModelCard { packed: Footprint { layer_bytes: vec![u64::MAX; 3], ..footprint() }, ..card() },
             ModelCard { mlx: Footprint { head_bytes: u64::MAX, ..footprint() }, ..card() },
+            ModelCard { mlx: Footprint { states: Vec::new(), ..footprint() }, ..card() },
+            ModelCard {
+                mlx: Footprint { states: vec![StateBytes { per_token: 0, fixed: u64::MAX }; 3], ..footprint() },
+                ..card()
+            },
             ModelCard { vocabulary: usize::MAX, ..card() },
             ModelCard { end_tokens: vec![0; 5000], ..card() },
             ModelCard { digest: "../../x".to_owned(), ..card() },

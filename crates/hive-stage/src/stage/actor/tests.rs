@@ -3,7 +3,7 @@
 use hive_model::{KvLayout, SessionOptions};
 
 use super::*;
-use hive_protocol::{Arithmetic, RingId, StageId};
+use hive_protocol::{Arithmetic, Continued, RingId, StageId};
 
 const SESSION: u128 = 7;
 
@@ -96,6 +96,42 @@ async fn a_session_that_is_closed_while_it_comes_is_gone() {
     is_here(&mut actor).await;
     assert!(answered.await.is_err());
     assert_eq!(is_kept(&actor), None);
+}
+
+/// An actor whose session is to be continued by another one at position 5, and the answer that its opener waits for.
+fn continued() -> (Actor, std::io::PipeReader, oneshot::Receiver<Result<Reply, String>>) {
+    let (mut actor, orders) = actor();
+    actor.open(spec()).unwrap();
+    actor.sessions.get_mut(&SESSION).unwrap().next = 9;
+    let (answer, answered) = oneshot::channel();
+    let continues = Some(Continued { session: SESSION, position: 5 });
+    actor.open_asked(SessionSpec { session: 8, continues, ..spec() }, answer);
+    (actor, orders, answered)
+}
+
+#[tokio::test]
+async fn a_session_continues_where_the_worker_says_which_may_be_earlier_than_asked() {
+    for reached in [5, 3, 0] {
+        let (mut actor, _orders, mut answered) = continued();
+        assert!(answered.try_recv().is_err(), "the worker was not waited for");
+        actor.said(FromWorker::Adopted(SessionId(8), reached)).await;
+        assert_eq!(answered.await.unwrap(), Ok(Reply::At(reached)));
+        assert_eq!(actor.sessions.iter().map(|(id, open)| (*id, open.next)).collect::<Vec<_>>(), [(8, reached)]);
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_cannot_be_continued_is_refused_and_one_that_is_closed_meanwhile_is_not_opened() {
+    let (mut actor, _orders, answered) = continued();
+    let why = "no such cache".to_owned();
+    let failed = FromWorker::Failed { session: SessionId(8), position: None, why, blame: Blame::Request };
+    actor.said(failed).await;
+    assert_eq!(answered.await.unwrap(), Err("no such cache".to_owned()));
+    let (mut actor, _orders, answered) = continued();
+    actor.close(8);
+    assert!(answered.await.is_err());
+    actor.said(FromWorker::Adopted(SessionId(8), 5)).await;
+    assert!(actor.sessions.is_empty());
 }
 
 /// An actor with an open session, the frames its coordinator would see, and its orders.
