@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use hive_plan::{Form, LinkProfile, ModelProfile, NodeProfile, Use, choose};
+use hive_plan::{Form, LinkProfile, ModelProfile, NodeProfile, StateBytes, Use, choose};
 
 /// A model of 128 layers over 64 machines of different sizes, none of which holds more than a few layers.
 fn main() {
@@ -12,7 +12,8 @@ fn main() {
         unread_bytes: Vec::new(),
         embedding_bytes: 1 << 30,
         head_bytes: 1 << 30,
-        kv_bytes_per_token: 4096,
+        states: vec![StateBytes { per_token: 4096, ..StateBytes::default() }; 128],
+        uncut: Vec::new(),
         base_bytes: 100 << 20,
     };
     for (conversations, gib) in [(1, 4), (8, 4), (1, 24), (8, 24)] {

@@ -2,7 +2,7 @@
 
 #![allow(clippy::print_stdout)]
 
-use hive_plan::{Form, LinkProfile, ModelProfile, NodeProfile, PlanError, Use, choose};
+use hive_plan::{Form, LinkProfile, ModelProfile, NodeProfile, PlanError, StateBytes, Use, choose};
 
 const GB: u64 = 1_000_000_000;
 
@@ -13,7 +13,8 @@ fn main() -> Result<(), PlanError> {
         unread_bytes: Vec::new(),
         embedding_bytes: GB / 2,
         head_bytes: GB / 2,
-        kv_bytes_per_token: 4096,
+        states: vec![StateBytes { per_token: 4096, ..StateBytes::default() }; 80],
+        uncut: Vec::new(),
         base_bytes: 200_000_000,
     };
     let machine = |name: &str, memory_bytes, bytes_per_s| NodeProfile {

@@ -3,7 +3,8 @@
 use std::ops::Range;
 
 use super::{LinkProfile, NodeProfile, Problem, Use, predict};
-use crate::{Held, ModelProfile, Plan, assert_each_layer_once, held, room_tokens};
+use crate::room::{Held, held, room_tokens};
+use crate::{ModelProfile, Plan, assert_each_layer_once};
 
 /// Why stages are not a valid plan. Layers are counted from 0 and written as in a plan file, `[first, end)`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -45,6 +46,18 @@ pub enum ArrangeError {
         /// Layers of the model.
         layers: usize,
     },
+    /// A stage begins where the model may not be cut.
+    #[error("stage {stage} begins at layer {begins}, where this model may not be cut; {}", nearest(*earlier, *later))]
+    Uncut {
+        /// The stage, counted from 1.
+        stage: usize,
+        /// Its first layer.
+        begins: usize,
+        /// The nearest layer before it at which a stage may begin.
+        earlier: Option<usize>,
+        /// The nearest layer after it at which a stage may begin.
+        later: Option<usize>,
+    },
     /// A machine's stages need more memory than it offers.
     #[error(
         "{machine} would need {} MB with one conversation, but gives {} MB", needed_bytes.div_ceil(1_000_000),
@@ -60,6 +73,16 @@ pub enum ArrangeError {
     },
 }
 
+fn nearest(earlier: Option<usize>, later: Option<usize>) -> String {
+    match (earlier, later) {
+        (Some(earlier), Some(later)) => {
+            format!("the nearest layers at which a stage may begin are {earlier} and {later}")
+        }
+        (Some(layer), None) | (None, Some(layer)) => format!("the nearest layer at which a stage may begin is {layer}"),
+        (None, None) => "all its layers must be in one stage".to_owned(),
+    }
+}
+
 /// Builds the plan with these stages, each on the machine at that index in `nodes`. A machine may have several.
 pub fn arrange(
     model: &ModelProfile,
@@ -69,7 +92,7 @@ pub fn arrange(
     stages: &[(usize, Range<usize>)],
 ) -> Result<Plan, ArrangeError> {
     let layers = model.layer_bytes.len();
-    check(stages.iter().map(|(_, layers)| layers), layers)?;
+    check(stages.iter().map(|(_, layers)| layers), &model.cuts())?;
     let (order, ranges): (Vec<usize>, Vec<Range<usize>>) = stages.iter().cloned().unzip();
     let placed = Problem::new(model, nodes, link, wanted).stages(&order, &ranges);
     assert_each_layer_once(&placed, layers);
@@ -85,8 +108,9 @@ pub fn arrange(
     Ok(Plan { stages: placed, reasons: Vec::new(), decode_tokens_per_s, room_tokens })
 }
 
-/// Checks that the stages cover every layer exactly once, in order.
-fn check<'a>(stages: impl Iterator<Item = &'a Range<usize>>, layers: usize) -> Result<(), ArrangeError> {
+/// Checks that the stages cover every layer exactly once, in order, and begin and end at `cuts`.
+fn check<'a>(stages: impl Iterator<Item = &'a Range<usize>>, cuts: &[usize]) -> Result<(), ArrangeError> {
+    let layers = cuts[cuts.len() - 1];
     let (mut held, mut count) = (0, 0);
     for range in stages {
         count += 1;
@@ -99,6 +123,14 @@ fn check<'a>(stages: impl Iterator<Item = &'a Range<usize>>, layers: usize) -> R
         }
         if range.start < held {
             return Err(ArrangeError::Twice { stage, begins: range.start, held });
+        }
+        // A stage may begin at any cut but the last, the end of the model; at the first, only the first stage does.
+        if let Err(next) = cuts.binary_search(&range.start)
+            && range.start < layers
+        {
+            let earlier = Some(cuts[next - 1]).filter(|cut| *cut > 0);
+            let later = Some(cuts[next]).filter(|cut| *cut < layers);
+            return Err(ArrangeError::Uncut { stage, begins: range.start, earlier, later });
         }
         held = range.end;
     }
@@ -113,7 +145,7 @@ fn check<'a>(stages: impl Iterator<Item = &'a Range<usize>>, layers: usize) -> R
 mod tests {
     use super::super::choose;
     use super::*;
-    use crate::Form;
+    use crate::{Form, StateBytes};
     use proptest::prelude::*;
 
     const ONE: Use = Use { context_tokens: 2, conversations: 1, hidden_bytes: 0 };
@@ -124,7 +156,8 @@ mod tests {
             unread_bytes: Vec::new(),
             embedding_bytes: 5,
             head_bytes: 20,
-            kv_bytes_per_token: 1,
+            states: vec![StateBytes { per_token: 1, ..StateBytes::default() }; layers],
+            uncut: Vec::new(),
             base_bytes: 0,
         }
     }
@@ -167,6 +200,32 @@ mod tests {
     }
 
     #[test]
+    fn a_cut_where_there_may_be_none_is_refused_with_the_nearest_that_may_be() {
+        let begin = |uncut: Vec<usize>, begins: usize| {
+            let model = ModelProfile { uncut, ..model(10) };
+            arrange(&model, &nodes(2, 1000), &lan, ONE, &[(0, 0..begins), (1, begins..10)])
+                .map_err(|error| error.to_string())
+        };
+        let message = begin(vec![6, 4, 5], 5).unwrap_err();
+        let words = "stage 2 begins at layer 5, where this model may not be cut; the nearest layers at which a stage \
+                     may begin are 3 and 7";
+        assert_eq!(message, words);
+        for (uncut, nearest) in [
+            (1..6, "; the nearest layer at which a stage may begin is 6"),
+            (5..10, "; the nearest layer at which a stage may begin is 4"),
+            (1..10, "; all its layers must be in one stage"),
+        ] {
+            let message = begin(uncut.collect(), 5).unwrap_err();
+            assert!(message.ends_with(nearest), "{message}");
+        }
+        for begins in [1, 2, 3, 7, 8, 9] {
+            assert!(begin(vec![6, 4, 5], begins).is_ok());
+        }
+        // Its ends are no cuts.
+        assert!(begin(vec![0, 10], 5).is_ok());
+    }
+
+    #[test]
     fn stages_of_one_machine_share_its_memory() {
         // All weights are 125 bytes, and a token of a conversation 10.
         let twice = [(0, 0..3), (1, 3..6), (0, 6..10)];
@@ -186,13 +245,17 @@ mod tests {
         fn a_chosen_plan_written_down_is_the_same_plan(
             machines in prop::collection::vec((40u64..400, 1e3f64..1e5), 1..6),
             round_trip_us in 10f64..5000.0,
+            states in prop::collection::vec((0u64..3, prop::option::of(0u64..4), 0u64..3), 12),
+            uncut in prop::collection::vec(1usize..12, 0..4),
         ) {
+            let state = |(per_token, most_tokens, fixed)| StateBytes { per_token, most_tokens, fixed };
+            let model = ModelProfile { states: states.into_iter().map(state).collect(), uncut, ..model(12) };
             let node = |(memory_bytes, bytes_per_s)| node("n".to_owned(), memory_bytes, bytes_per_s);
             let nodes: Vec<_> = machines.into_iter().map(node).collect();
             let link = |_: usize, _: usize| LinkProfile { round_trip_us, bits_per_s: 1e9 };
-            if let Ok(chosen) = choose(&model(12), &nodes, &link, ONE) {
+            if let Ok(chosen) = choose(&model, &nodes, &link, ONE) {
                 let stages: Vec<_> = chosen.stages.iter().map(|stage| (stage.machine, stage.layers.clone())).collect();
-                let again = arrange(&model(12), &nodes, &link, ONE, &stages).unwrap();
+                let again = arrange(&model, &nodes, &link, ONE, &stages).unwrap();
                 prop_assert_eq!(&again.stages, &chosen.stages);
                 prop_assert_eq!(again.room_tokens, chosen.room_tokens);
                 let (a, b) = (again.decode_tokens_per_s.unwrap(), chosen.decode_tokens_per_s.unwrap());

@@ -1,16 +1,22 @@
 //! Explains a plan in sentences.
 
 use super::{EXPLAINED, Problem, STAGE_US, Split};
-use crate::PlanError;
+use crate::{PlanError, PlannedStage};
 
 impl Problem<'_> {
     pub(super) fn does_not_fit(&self) -> PlanError {
-        let needed_bytes = self
-            .weight_bytes(&(0..self.layers()))
-            .saturating_add(self.model.base_bytes)
-            .saturating_add(self.kv_per_layer.saturating_mul(self.layers() as u64));
+        let needed_bytes = self.stage(0, 0..self.layers()).bytes();
         let given_bytes = self.nodes.iter().fold(0u64, |sum, node| sum.saturating_add(node.memory_bytes));
-        PlanError::TooLarge { needed_bytes, given_bytes, machines: self.nodes.len() }
+        let most_bytes = self.nodes.iter().map(|node| node.memory_bytes).max().unwrap_or(0);
+        let uncut = (1..self.cuts.len()).map(|end| self.parts(&(end - 1..end))).filter(|layers| layers.len() > 1);
+        // Which machine is asked about makes no difference to a stage's bytes.
+        let largest = uncut.map(|layers| self.stage(0, layers)).max_by_key(PlannedStage::bytes);
+        match largest {
+            Some(stage) if needed_bytes <= given_bytes && stage.bytes() > most_bytes => {
+                PlanError::UncutTooLarge { needed_bytes: stage.bytes(), layers: stage.layers, most_bytes }
+            }
+            _ => PlanError::TooLarge { needed_bytes, given_bytes, machines: self.nodes.len() },
+        }
     }
 
     pub(super) fn reasons(&self, order: &[usize], split: &Split) -> Vec<String> {

@@ -1,8 +1,11 @@
 //! Searches for the machines and their order: every order of few machines, else growing from the best single ones.
 
+use std::cmp::Reverse;
 use std::collections::VecDeque;
 
-use super::{PLACED, Problem, SEEDS, STAGE_US, Split};
+use crate::model::Sums;
+
+use super::{PLACED, Problem, SEEDS, STAGE_US, Split, TRIED};
 
 impl Problem<'_> {
     /// Tries every selection and order of machines.
@@ -45,11 +48,48 @@ impl Problem<'_> {
         }
         found.sort_by(|a, b| self.estimate(a).total_cmp(&self.estimate(b)));
         found.dedup();
-        let placed = found.into_iter().take(PLACED).filter_map(|order| {
+        // Estimates of several machines may promise too much: each single one is placed as well.
+        let alone = (0..self.nodes.len()).map(|node| vec![node]);
+        let placed = found.into_iter().take(PLACED).chain(alone).filter_map(|order| {
             let split = self.place(&order)?;
             Some((order, split))
         });
-        placed.min_by(|(_, a), (_, b)| a.cost_us.total_cmp(&b.cost_us))
+        placed.min_by(|(_, a), (_, b)| a.cost_us.total_cmp(&b.cost_us)).or_else(|| {
+            let order = self.fewest()?;
+            let split = self.place(&order)?;
+            Some((order, split))
+        })
+    }
+
+    /// The fewest machines that hold the model, and their order, of the [`TRIED`] with the most memory. The estimates
+    /// may miss all orders that fit, as they take the layers to be alike; this misses none.
+    fn fewest(&self) -> Option<Vec<usize>> {
+        let mut nodes: Vec<usize> = (0..self.nodes.len()).collect();
+        nodes.sort_by_key(|node| Reverse(self.nodes[*node].memory_bytes));
+        nodes.truncate(TRIED);
+        let parts = self.cuts.len() - 1;
+        // For each set of machines, a bit for each: how many parts, from the first on, they can hold, and which is
+        // last. Where the others hold as many as they can, the last one gets furthest.
+        let mut most: Vec<(usize, usize)> = vec![(0, 0)];
+        for set in 1usize..1 << nodes.len() {
+            let members = (0..nodes.len()).filter(|member| set & 1 << member != 0);
+            let with_last = members.map(|last| {
+                let (start, _) = most[set & !(1 << last)];
+                let fits = |end: &usize| self.fits(nodes[last], self.parts(&(start..*end)));
+                ((start + 1..=parts).take_while(fits).last().unwrap_or(start), last)
+            });
+            most.push(with_last.max().unwrap_or_default());
+        }
+        let complete = (1..most.len()).filter(|set| most[*set].0 == parts);
+        let mut set = complete.min_by_key(|set| set.count_ones())?;
+        let mut order = Vec::new();
+        while set != 0 {
+            let (_, last) = most[set];
+            order.push(nodes[last]);
+            set &= !(1 << last);
+        }
+        order.reverse();
+        Some(order)
     }
 
     /// The best order with one more machine, by estimate.
@@ -80,12 +120,12 @@ impl Problem<'_> {
     pub(super) fn estimate(&self, order: &[usize]) -> f64 {
         const DOES_NOT_FIT_US: f64 = 1e12;
         let layers = self.layers();
-        if order.len() > layers {
+        if order.len() >= self.cuts.len() {
             return f64::INFINITY;
         }
-        let layer_bytes = self.before[layers] as f64 / layers as f64;
-        let read_bytes = self.read_before[layers] as f64 / layers as f64;
-        let each = layer_bytes + self.kv_per_layer as f64;
+        let of_one = |sums: &Sums| sums.over(&(0..layers)) as f64 / layers as f64;
+        let read_bytes = of_one(&self.read);
+        let each = of_one(&self.weights) + of_one(&self.states);
         let room = |place: usize| {
             let fixed = self.model.base_bytes
                 + if place == 0 { self.model.embedding_bytes } else { 0 }
