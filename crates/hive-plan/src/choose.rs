@@ -19,7 +19,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use crate::model::Sums;
-use crate::room::room_tokens;
+use crate::room::{own_tokens, room_tokens};
 use crate::{Form, ModelProfile, Plan, PlanError, PlannedStage, assert_each_layer_once};
 
 pub use arrange::{ArrangeError, arrange};
@@ -90,8 +90,10 @@ pub fn choose(
     let stages = problem.stages(&order, &split.ranges);
     assert_each_layer_once(&stages, model.layer_bytes.len());
     let reasons = problem.reasons(&order, &split);
-    let room_tokens = room_tokens(model, &stages, |machine| nodes[machine].memory_bytes);
-    Ok(Plan { stages, reasons, decode_tokens_per_s: Some(1e6 / split.token_us), room_tokens })
+    let memory_bytes = |machine: usize| nodes[machine].memory_bytes;
+    let room_tokens = room_tokens(model, &stages, memory_bytes);
+    let own_tokens = own_tokens(model, &stages, memory_bytes, room_tokens);
+    Ok(Plan { stages, reasons, decode_tokens_per_s: Some(1e6 / split.token_us), room_tokens, own_tokens })
 }
 
 /// Time per token of one conversation, in microseconds.

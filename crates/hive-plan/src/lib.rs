@@ -86,6 +86,9 @@ pub struct Plan {
     /// the length of the longest single conversation, and several of as many tokens together need more. `u64::MAX` if
     /// nothing grows with the length.
     pub room_tokens: u64,
+    /// What each conversation takes beside its tokens, whatever its length, as a number of tokens: recurrent states. All
+    /// conversations fit while their tokens and this for each of them are within `room_tokens` and this once.
+    pub own_tokens: u64,
 }
 
 /// Why there is no plan.

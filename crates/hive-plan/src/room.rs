@@ -34,6 +34,31 @@ pub(crate) fn room_tokens(model: &ModelProfile, stages: &[PlannedStage], memory_
     held(stages).into_iter().map(room).min().unwrap_or(0)
 }
 
+/// What a conversation takes beside its tokens, as `Plan::own_tokens` has it.
+pub(crate) fn own_tokens(
+    model: &ModelProfile,
+    stages: &[PlannedStage],
+    memory_bytes: impl Fn(usize) -> u64,
+    room_tokens: u64,
+) -> u64 {
+    let own = |(machine, held): (usize, Held)| {
+        let states = || held.layers.iter().map(|layer| model.states[*layer]);
+        let fixed_bytes: u128 = states().map(|state| u128::from(state.fixed)).sum();
+        let per_token: u128 = states().map(|state| u128::from(state.per_token)).sum();
+        let own = match (fixed_bytes, per_token) {
+            (0, _) => 0,
+            // So many conversations fit, whatever their length.
+            (_, 0) => {
+                let left_bytes = memory_bytes(machine).saturating_sub(held.fixed_bytes);
+                u128::from(room_tokens).div_ceil((u128::from(left_bytes) / fixed_bytes).max(1))
+            }
+            _ => fixed_bytes.div_ceil(per_token),
+        };
+        u64::try_from(own).unwrap_or(u64::MAX)
+    };
+    held(stages).into_iter().map(own).max().unwrap_or(0)
+}
+
 /// Tokens of the longest conversation whose states fit into `left_bytes`.
 fn longest(mut states: Vec<StateBytes>, left_bytes: u64) -> u64 {
     let fixed_bytes: u128 = states.iter().map(|state| u128::from(state.fixed)).sum();
@@ -80,6 +105,35 @@ mod tests {
     fn what_never_grows_has_room_for_any_length() {
         assert_eq!(longest(vec![state(0, None, 50), state(3, Some(10), 0)], 80), u64::MAX);
         assert_eq!(longest(vec![state(0, None, 50), state(3, Some(10), 0)], 79), 9);
+    }
+
+    #[test]
+    fn what_a_conversation_takes_whatever_its_length_counts_as_tokens_on_the_machine_where_it_takes_most() {
+        let (recurrent, growing) = (state(0, None, 50), state(3, None, 0));
+        let own = |machines: &[usize], states: Vec<StateBytes>, memory_bytes: u64| {
+            let stage = |(layer, machine): (usize, &usize)| PlannedStage {
+                machine: *machine,
+                layers: layer..layer + 1,
+                weight_bytes: 10,
+                kv_bytes: 0,
+                base_bytes: 0,
+            };
+            let stages: Vec<_> = machines.iter().enumerate().map(stage).collect();
+            let model = ModelProfile {
+                layer_bytes: vec![10; states.len()],
+                unread_bytes: Vec::new(),
+                embedding_bytes: 0,
+                head_bytes: 0,
+                states,
+                uncut: Vec::new(),
+                base_bytes: 0,
+            };
+            own_tokens(&model, &stages, |_| memory_bytes, 100)
+        };
+        assert_eq!(own(&[0, 0], vec![growing, growing], 1000), 0);
+        assert_eq!(own(&[0, 0], vec![recurrent, growing], 1000), 17, "50 bytes are 17 tokens of 3");
+        // One machine holds the recurrent layer alone, and four conversations fit there.
+        assert_eq!(own(&[0, 1], vec![recurrent, growing], 210), 25);
     }
 
     proptest! {

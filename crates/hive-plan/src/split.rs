@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::model::Sums;
-use crate::room::room_tokens;
+use crate::room::{own_tokens, room_tokens};
 use crate::{Machine, ModelProfile, Plan, PlanError, PlannedStage, assert_each_layer_once};
 
 /// Splits a model over all given machines, in their order, and minimizes the largest share of work per token. Decoding
@@ -39,8 +39,10 @@ pub fn split(model: &ModelProfile, machines: &[Machine], context: u64) -> Result
             return Err(PlanError::DoesNotFit { machine: machine.name.clone(), needed_bytes, given_bytes });
         }
     }
-    let room_tokens = room_tokens(model, &stages, |machine| machines[machine].memory_bytes);
-    Ok(Plan { reasons: reasons(model, &stages), stages, decode_tokens_per_s: None, room_tokens })
+    let memory_bytes = |machine: usize| machines[machine].memory_bytes;
+    let room_tokens = room_tokens(model, &stages, memory_bytes);
+    let own_tokens = own_tokens(model, &stages, memory_bytes, room_tokens);
+    Ok(Plan { reasons: reasons(model, &stages), stages, decode_tokens_per_s: None, room_tokens, own_tokens })
 }
 
 fn reasons(model: &ModelProfile, stages: &[PlannedStage]) -> Vec<String> {

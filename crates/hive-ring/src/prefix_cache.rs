@@ -29,14 +29,16 @@ struct Retained {
 pub(crate) struct PrefixCache {
     sessions: VecDeque<Retained>,
     most_tokens: usize,
+    /// What a session takes beside its tokens, as tokens.
+    own_tokens: usize,
     /// When the most recent one was retained.
     latest: Option<Instant>,
 }
 
 impl PrefixCache {
-    /// Retains at most this many tokens in all.
-    pub(crate) fn new(most_tokens: usize) -> Self {
-        Self { sessions: VecDeque::new(), most_tokens, latest: None }
+    /// Retains at most this many tokens in all, where each session takes `own_tokens` beside its own.
+    pub(crate) fn new(most_tokens: usize, own_tokens: usize) -> Self {
+        Self { sessions: VecDeque::new(), most_tokens, own_tokens, latest: None }
     }
 
     /// Retains a session; returns those that have to make room for it.
@@ -44,8 +46,10 @@ impl PrefixCache {
         self.sessions.push_back(Retained { session, tokens, pieces });
         self.latest = Some(Instant::now());
         let mut dropped = Vec::new();
-        let total =
-            |sessions: &VecDeque<Retained>| sessions.iter().map(|retained| retained.tokens.len()).sum::<usize>();
+        let own_tokens = self.own_tokens;
+        let total = |sessions: &VecDeque<Retained>| {
+            sessions.iter().map(|retained| retained.tokens.len() + own_tokens).sum::<usize>()
+        };
         while self.sessions.len() > MOST_SESSIONS || total(&self.sessions) > self.most_tokens {
             dropped.extend(self.sessions.pop_front().map(|retained| retained.session));
         }
@@ -106,7 +110,7 @@ mod tests {
 
     #[test]
     fn the_longest_prefix_is_reused_once() {
-        let mut cache = PrefixCache::new(MOST_TOKENS);
+        let mut cache = PrefixCache::new(MOST_TOKENS, 0);
         assert!(retain(&mut cache, 1, tokens(0..30)).is_empty());
         assert!(retain(&mut cache, 2, tokens(0..60)).is_empty());
         assert_eq!(reuse(&mut cache, &tokens(0..100)), Some(Continued { session: 2, position: 60 }));
@@ -116,7 +120,7 @@ mod tests {
 
     #[test]
     fn a_session_comes_with_the_pieces_that_it_was_computed_in() {
-        let mut cache = PrefixCache::new(MOST_TOKENS);
+        let mut cache = PrefixCache::new(MOST_TOKENS, 0);
         let mut pieces = Pieces::default();
         pieces.began(20);
         cache.retain(1, tokens(0..30), pieces.clone());
@@ -125,7 +129,7 @@ mod tests {
 
     #[test]
     fn a_session_that_was_left_long_ago_is_not_waited_for() {
-        let mut cache = PrefixCache::new(MOST_TOKENS);
+        let mut cache = PrefixCache::new(MOST_TOKENS, 0);
         let soon = Instant::now() + WARM_FOR / 2;
         assert!(!cache.is_warm(soon));
         retain(&mut cache, 1, tokens(0..30));
@@ -136,7 +140,7 @@ mod tests {
 
     #[test]
     fn all_sessions_that_are_dropped_are_named() {
-        let mut cache = PrefixCache::new(MOST_TOKENS);
+        let mut cache = PrefixCache::new(MOST_TOKENS, 0);
         retain(&mut cache, 1, tokens(0..30));
         retain(&mut cache, 2, tokens(0..60));
         assert_eq!(cache.clear(), [1, 2]);
@@ -145,14 +149,14 @@ mod tests {
 
     #[test]
     fn the_same_prompt_again_leaves_one_token_to_compute() {
-        let mut cache = PrefixCache::new(MOST_TOKENS);
+        let mut cache = PrefixCache::new(MOST_TOKENS, 0);
         retain(&mut cache, 1, tokens(0..50));
         assert_eq!(reuse(&mut cache, &tokens(0..40)), Some(Continued { session: 1, position: 39 }));
     }
 
     #[test]
     fn another_conversation_reuses_nothing() {
-        let mut cache = PrefixCache::new(MOST_TOKENS);
+        let mut cache = PrefixCache::new(MOST_TOKENS, 0);
         retain(&mut cache, 1, tokens(0..50));
         let other: Vec<u32> = tokens(0..10).into_iter().chain(tokens(70..120)).collect();
         assert_eq!(reuse(&mut cache, &other), None);
@@ -161,7 +165,7 @@ mod tests {
 
     #[test]
     fn the_cache_stays_within_bounds_and_the_oldest_session_goes() {
-        let mut cache = PrefixCache::new(MOST_TOKENS);
+        let mut cache = PrefixCache::new(MOST_TOKENS, 0);
         for session in 0..MOST_SESSIONS as u128 {
             assert!(retain(&mut cache, session, tokens(0..20)).is_empty());
         }
@@ -169,5 +173,10 @@ mod tests {
         let dropped = retain(&mut cache, 100, tokens(0..MOST_TOKENS as u32));
         assert_eq!(dropped.len(), MOST_SESSIONS);
         assert_eq!(retain(&mut cache, 101, tokens(0..MOST_TOKENS as u32 + 1)), [100, 101]);
+        // What a session takes whatever its length counts as well.
+        let mut cache = PrefixCache::new(100, 30);
+        assert!(retain(&mut cache, 1, tokens(0..20)).is_empty());
+        assert!(retain(&mut cache, 2, tokens(0..20)).is_empty());
+        assert_eq!(retain(&mut cache, 3, tokens(0..20)), [1]);
     }
 }

@@ -91,6 +91,8 @@ struct Inner {
     /// Tokens that the answers under way may have in the KV caches together.
     room: Arc<Semaphore>,
     room_tokens: usize,
+    /// What each conversation takes beside its tokens.
+    own_tokens: usize,
     /// Tokens per chunk of a prompt. Smaller chunks overlap better across stages, larger ones compute faster.
     prompt_chunk: usize,
 }
@@ -239,7 +241,8 @@ impl Ring {
 
     /// Waits, in turn, until the KV caches have room for this many tokens.
     pub(crate) async fn admit(&self, tokens: usize) -> Option<OwnedSemaphorePermit> {
-        let tokens = u32::try_from(tokens.min(self.inner.room_tokens)).unwrap_or(u32::MAX);
+        let tokens = tokens.min(self.inner.room_tokens) + self.inner.own_tokens;
+        let tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
         self.inner.room.clone().acquire_many_owned(tokens).await.ok()
     }
 

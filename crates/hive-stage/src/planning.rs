@@ -87,8 +87,8 @@ pub fn stage_bytes(model: &ModelCard, layers: &std::ops::Range<usize>, form: For
     }
     let context = (model.max_context as u64).min(PLANNED_CONTEXT);
     let footprint = footprint(model, form);
-    let caches = states(footprint)[layers.clone()].iter().map(|state| state.bytes(context, 1));
-    let caches = caches.fold(0, u64::saturating_add);
+    let states = states(footprint);
+    let caches = states[layers.clone()].iter().map(|state| state.bytes(context, 1)).fold(0, u64::saturating_add);
     Ok(footprint.weight_bytes(layers.clone()).saturating_add(caches).saturating_add(base_bytes(footprint, form)))
 }
 

@@ -199,6 +199,7 @@ async fn replies_are_written_as_ever() {
         reasons: vec!["one machine is enough".to_owned()],
         decode_tokens_per_s: Some(41.5),
         room_tokens: 9,
+        own_tokens: 0,
     };
     let placements = vec![hive_node::Placement { name: "Studio".to_owned(), addr: running.node.addr(), gpu: false }];
     let layout = Layout { model: "owner/name".to_owned(), layers: 30, plan, placements };

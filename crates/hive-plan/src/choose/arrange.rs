@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::{LinkProfile, NodeProfile, Problem, Use, predict};
-use crate::room::{Held, held, room_tokens};
+use crate::room::{Held, held, own_tokens, room_tokens};
 use crate::{ModelProfile, Plan, assert_each_layer_once};
 
 /// Why stages are not a valid plan. Layers are counted from 0 and written as in a plan file, `[first, end)`.
@@ -103,9 +103,11 @@ pub fn arrange(
             return Err(ArrangeError::DoesNotFit { machine: name.clone(), needed_bytes, given_bytes });
         }
     }
-    let room_tokens = room_tokens(model, &placed, |machine| nodes[machine].memory_bytes);
+    let memory_bytes = |machine: usize| nodes[machine].memory_bytes;
+    let room_tokens = room_tokens(model, &placed, memory_bytes);
+    let own_tokens = own_tokens(model, &placed, memory_bytes, room_tokens);
     let decode_tokens_per_s = Some(predict(model, nodes, link, wanted, stages).tokens_per_s());
-    Ok(Plan { stages: placed, reasons: Vec::new(), decode_tokens_per_s, room_tokens })
+    Ok(Plan { stages: placed, reasons: Vec::new(), decode_tokens_per_s, room_tokens, own_tokens })
 }
 
 /// Checks that the stages cover every layer exactly once, in order, and begin and end at `cuts`.

@@ -67,7 +67,8 @@ impl Ring {
             }
         };
         let all_tokens = (plan.room_tokens as usize).min(Semaphore::MAX_PERMITS / 2);
-        let prefix_tokens = prefix_tokens(all_tokens, model.card().max_context);
+        let own_tokens = (plan.own_tokens as usize).min(Semaphore::MAX_PERMITS / 2);
+        let prefix_tokens = prefix_tokens(all_tokens, own_tokens, model.card().max_context);
         let room_tokens = all_tokens - prefix_tokens;
         let gpu = plan.stages.iter().all(|stage| placements[stage.machine].gpu);
         let (fault_reports, reported) = mpsc::channel(REPORT_QUEUE);
@@ -93,9 +94,10 @@ impl Ring {
             sessions: Mutex::default(),
             answers: AtomicU64::new(u64::from(random_id() as u32)),
             opened: AtomicU64::default(),
-            prefix_cache: Mutex::new(PrefixCache::new(prefix_tokens)),
-            room: Arc::new(Semaphore::new(room_tokens)),
+            prefix_cache: Mutex::new(PrefixCache::new(prefix_tokens, own_tokens)),
+            room: Arc::new(Semaphore::new(room_tokens + own_tokens)),
             room_tokens,
+            own_tokens,
             prompt_chunk: planning::prompt_chunk(gpu, plan.stages.len()),
         });
         let ring = Self { inner };
@@ -126,10 +128,12 @@ impl Ring {
 }
 
 /// How many tokens of conversations that wait for their next turn are retained, out of all for which there is room. A
-/// long conversation must not be read anew in every turn, but the longest answer has room first.
-fn prefix_tokens(all: usize, max_context: usize) -> usize {
+/// long conversation must not be read anew in every turn, but the longest answer has room first; where each conversation
+/// takes `own` beside its tokens, one of the planned length.
+fn prefix_tokens(all: usize, own: usize, max_context: usize) -> usize {
     let planned = PLANNED_CONTEXT as usize;
-    (all / 2).min(max_context.max(planned)).min(all.saturating_sub(max_context).max(planned))
+    let most = if own == 0 { all / 2 } else { all.saturating_sub(planned) };
+    most.min(max_context.max(planned) + own).min(all.saturating_sub(max_context).max(planned + own))
 }
 
 #[cfg(test)]
@@ -138,10 +142,14 @@ mod tests {
 
     #[test]
     fn the_longest_answer_has_room_before_conversations_that_wait() {
-        assert_eq!(prefix_tokens(200_000, 32_768), 32_768, "a whole conversation of the model's context");
-        assert_eq!(prefix_tokens(40_000, 32_768), 40_000 - 32_768);
-        assert_eq!(prefix_tokens(20_000, 32_768), 4096);
-        assert_eq!(prefix_tokens(6000, 32_768), 3000);
-        assert_eq!(prefix_tokens(100_000, 2048), 4096);
+        assert_eq!(prefix_tokens(200_000, 0, 32_768), 32_768, "a whole conversation of the model's context");
+        assert_eq!(prefix_tokens(40_000, 0, 32_768), 40_000 - 32_768);
+        assert_eq!(prefix_tokens(20_000, 0, 32_768), 4096);
+        assert_eq!(prefix_tokens(6000, 0, 32_768), 3000);
+        // A conversation that takes as much as 12,000 tokens before its first is kept if there is room for two.
+        assert_eq!(prefix_tokens(20_000, 12_000, 32_768), 20_000 - 4096);
+        assert_eq!(prefix_tokens(4096, 12_000, 32_768), 0);
+        assert_eq!(prefix_tokens(200_000, 12_000, 32_768), 32_768 + 12_000);
+        assert_eq!(prefix_tokens(100_000, 0, 2048), 4096);
     }
 }
