@@ -1,0 +1,137 @@
+//! A model whose state cannot be shortened, through the whole product: the same answer on any number of stages, with
+//! machines that die on the way, and in a conversation that goes on from a checkpoint.
+//!
+//! The model is a tiny Qwen 3.5 of random numbers, so it says nothing; that it says what mlx-lm would is tested where its
+//! layers are (`crates/hive-model/tests/families.rs`).
+
+#![allow(clippy::unwrap_used, unreachable_pub)]
+
+mod common;
+#[path = "../crates/hive-model/tests/common/formula.rs"]
+mod formula;
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+
+use common::{children, hivemind, run};
+use serde_json::{Value, json};
+
+const BYTES: usize = 256;
+const OPENS: usize = 256;
+const CLOSES: usize = 257;
+const VOCABULARY: usize = 272;
+
+/// What byte-level tokenizers write for a byte.
+fn letter(byte: usize) -> char {
+    let visible = |byte: usize| matches!(byte, 33..=126 | 161..=172 | 174..=255);
+    let hidden_before = (0..byte).filter(|byte| !visible(*byte)).count();
+    char::from_u32(if visible(byte) { byte } else { BYTES + hidden_before } as u32).unwrap()
+}
+
+/// A tokenizer with a token for each byte, and a template that opens an answer with words that the next turn leaves out.
+fn write_texts(folder: &Path) {
+    let vocabulary: serde_json::Map<String, Value> =
+        (0..BYTES).map(|byte| (letter(byte).to_string(), byte.into())).collect();
+    let special = |id: usize, content: &str| {
+        json!({ "id": id, "content": content, "special": true, "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false })
+    };
+    let bytes = json!({ "type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true });
+    let tokenizer = json!({
+        "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "post_processor": null,
+        "added_tokens": [special(OPENS, "<|im_start|>"), special(CLOSES, "<|im_end|>")],
+        "pre_tokenizer": bytes, "decoder": bytes,
+        "model": { "type": "BPE", "vocab": vocabulary, "merges": [] }
+    });
+    let template = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}\
+                    {% if add_generation_prompt %}<|im_start|>assistant\nThink:{% endif %}";
+    let config = json!({ "eos_token": "<|im_end|>", "chat_template": template });
+    std::fs::write(folder.join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    std::fs::write(folder.join("tokenizer_config.json"), config.to_string()).unwrap();
+}
+
+/// A folder with a tiny Qwen 3.5, of three layers with a recurrent state and one that attends.
+fn model(folder: &Path) -> PathBuf {
+    let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/oracle/families/qwen3_5.json");
+    let fixture: Value = serde_json::from_str(&std::fs::read_to_string(fixture).unwrap()).unwrap();
+    let mut variant = fixture["variants"][0].clone();
+    variant["config"]["text_config"]["vocab_size"] = VOCABULARY.into();
+    for tensor in variant["tensors"].as_array_mut().unwrap() {
+        let name = tensor[0].as_str().unwrap();
+        if name.contains("embed_tokens") || name.contains("lm_head") {
+            tensor[1][0] = VOCABULARY.into();
+        }
+    }
+    let folder = folder.join("tiny");
+    std::fs::create_dir_all(&folder).unwrap();
+    formula::write(&variant, &folder);
+    write_texts(&folder);
+    folder
+}
+
+fn ask(model: &Path, stages: &str, tokens: &str) -> Child {
+    let prompt = "A question of some length, so that a checkpoint lies within it.";
+    let mut command = hivemind(&["chat", model.to_str().unwrap(), "--stages", stages, "--prompt", prompt, "--json"]);
+    command.args(["--max-tokens", tokens]).spawn().unwrap()
+}
+
+fn answer(child: Child) -> Value {
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn a_recurrent_model_answers_the_same_on_any_number_of_stages() {
+    let home = tempfile::tempdir().unwrap();
+    let model = model(home.path());
+    let whole = answer(ask(&model, "1", "200"));
+    assert_eq!(whole["completion_tokens"], 200, "{whole}");
+    for stages in ["2", "3", "4"] {
+        assert_eq!(answer(ask(&model, stages, "200"))["tokens"], whole["tokens"], "{stages} stages");
+    }
+}
+
+#[test]
+fn a_recurrent_models_answer_goes_on_when_workers_die() {
+    let home = tempfile::tempdir().unwrap();
+    let model = model(home.path());
+    let undisturbed = answer(ask(&model, "3", "3000"));
+    let child = ask(&model, "3", "3000");
+    let mut killed = 0;
+    for which in [0, 2] {
+        common::patiently("all stages have a worker", || children(child.id()).len() == 3);
+        std::thread::sleep(std::time::Duration::from_millis(1200));
+        let mut workers = children(child.id());
+        workers.sort_unstable();
+        if let Some(worker) = workers.get(which) {
+            assert!(Command::new("kill").args(["-KILL", &worker.to_string()]).status().unwrap().success());
+            killed += 1;
+        }
+    }
+    assert!(killed > 0, "the answer was over before a worker could be killed");
+    assert_eq!(answer(child)["tokens"], undisturbed["tokens"]);
+}
+
+#[test]
+fn a_conversation_with_a_recurrent_model_goes_on_from_a_checkpoint() {
+    let home = tempfile::tempdir().unwrap();
+    let model = model(home.path());
+    let input = b"A first question of some length, so that a checkpoint lies within it.\nAnd a second one.\n";
+    let both = |stages: &str| -> Vec<Value> {
+        let arguments =
+            ["chat", model.to_str().unwrap(), "--lines", "--stages", stages, "--max-tokens", "60", "--json"];
+        let (code, stdout, stderr) = run(&arguments, Some(input));
+        assert_eq!(code, 0, "{stderr}");
+        stdout.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    };
+    let answers = both("1");
+    let cached = answers[1]["cached_tokens"].as_u64().unwrap();
+    let first = answers[0]["prompt_tokens"].as_u64().unwrap();
+    // The words that opened the first answer are gone from the second prompt: it goes on from shortly before them.
+    assert!(cached + 16 >= first - 6 && cached < first, "{cached} of {first} tokens: {}", answers[1]);
+    for stages in ["2", "3"] {
+        let again = both(stages);
+        assert_eq!((&again[1]["tokens"], &again[1]["cached_tokens"]), (&answers[1]["tokens"], &json!(cached)));
+    }
+}
