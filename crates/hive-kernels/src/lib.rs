@@ -13,6 +13,7 @@
 #![allow(unsafe_code)]
 
 mod at_once;
+mod block_floats;
 mod delta;
 mod error;
 mod experts;
@@ -26,6 +27,7 @@ use mlx_rs::{Array, Dtype, Stream};
 use mlx_sys::mlx_array;
 
 pub use at_once::{LayerWeights, SessionRows, head, layer};
+pub use block_floats::{BlockFloats, block_gather, block_matmul};
 pub use delta::{DeltaShape, DeltaWeights, delta};
 pub use error::KernelError;
 use error::from_mlx;

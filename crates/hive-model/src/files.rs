@@ -15,7 +15,7 @@ use crate::config::{AttentionSpec, ConfigError, Ends, Mixer, ModelConfig, RopeSc
 use crate::families::token_ids;
 use crate::weights::gguf::{Gguf, HeaderError};
 use crate::weights::safetensors::{FolderError, QuantizationTable, SafetensorsFolder};
-use crate::weights::{Float, MatrixFormat, TensorError, Weights, mxfp4};
+use crate::weights::{Float, MatrixFormat, TensorError, Weights};
 
 /// Limit on `tokenizer_config.json`; the largest real one has just over 1 MB.
 const MAX_JSON_BYTES: u64 = 8 << 20;
@@ -220,9 +220,10 @@ impl ModelFiles {
             Mixer::Delta(spec) => ("out_proj", *hidden, spec.values()),
         };
         let name = format!("model.layers.0.{}.{name}", first.mixer.module());
-        Ok(match self.weights.file_matrix(&name, rows, columns)?.format() {
-            // Its scales are powers of two in every number format.
-            mxfp4::AFFINE if !self.weights.is_gguf() => norm,
+        let matrix = self.weights.file_matrix(&name, rows, columns)?;
+        Ok(match matrix.format() {
+            // Its scales are the same numbers in every format.
+            _ if matrix.block_float().is_some() && !self.weights.is_gguf() => norm,
             MatrixFormat::Float(float) | MatrixFormat::Quantized { float, .. } if float == norm => norm,
             _ => Float::F32,
         })

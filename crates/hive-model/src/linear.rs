@@ -1,10 +1,11 @@
 //! Matrix products with hidden states, on MLX's kernels or on ours.
 
-use hive_kernels::{Format, Layout, PackedMatrix, Packing, Scaling};
+use hive_kernels::{BlockFloats, Format, Layout, PackedMatrix, Packing, Scaling};
 use mlx_rs::{Array, Dtype};
 
 use crate::error::{ComputeError, LoadError};
 use crate::hidden::ActivationType;
+use crate::weights::block_floats::BlockFloat;
 use crate::weights::packing::widen;
 use crate::weights::requantize::{format_for_mlx, requantized};
 use crate::weights::{Biases, FileMatrix, Float, Matrix, MatrixFormat, QuantizedMatrix, matrix};
@@ -32,7 +33,19 @@ pub(crate) struct Linear {
 
 #[derive(Debug)]
 enum Weights {
-    Quantized { words: Array, scales: Array, biases: Array, group: i32, bits: i32 },
+    Quantized {
+        words: Array,
+        scales: Array,
+        biases: Array,
+        group: i32,
+        bits: i32,
+    },
+    /// Small floating-point numbers, on MLX's kernels as they are stored.
+    BlockFloats {
+        words: Array,
+        scales: Array,
+        kind: BlockFloat,
+    },
     Float(Array),
     Packed(PackedMatrix),
 }
@@ -43,9 +56,10 @@ impl Linear {
     /// Fewer, larger products are faster and give the same numbers. Matrices in different formats cannot be joined.
     /// Rows are copied a few at a time from the file to their final place.
     pub(crate) fn load(matrices: &[FileMatrix<'_>], arithmetic: Arithmetic) -> Result<Self, LoadError> {
-        let weights = match packed_layout(matrices).filter(|_| arithmetic.fast) {
-            Some(layout) => Weights::Packed(pack(matrices, layout)?),
-            None => Weights::for_mlx(for_mlx(matrices)?, arithmetic.activation.mlx())?,
+        let weights = match (packed_layout(matrices).filter(|_| arithmetic.fast), block_float(matrices)) {
+            (Some(layout), _) => Weights::Packed(pack(matrices, layout)?),
+            (None, Some(kind)) => Weights::of_block_floats(matrices, kind)?,
+            (None, None) => Weights::for_mlx(for_mlx(matrices)?, arithmetic.activation.mlx())?,
         };
         Ok(Self { weights, bias: biases(matrices, arithmetic)?, count: 1 })
     }
@@ -73,10 +87,12 @@ impl Linear {
         let (rows, columns) = (rows(matrices), matrices[0].columns());
         let activation = arithmetic.activation.bytes();
         let format = format_for_mlx(matrices[0].format(), columns);
-        let weights = match (packed_layout(matrices).filter(|_| arithmetic.fast), format) {
-            (Some(layout), _) => layout.bytes(),
-            (None, MatrixFormat::Float(_)) => rows * columns * activation,
-            (None, MatrixFormat::Quantized { bits, group, .. }) => {
+        let packed = packed_layout(matrices).filter(|_| arithmetic.fast);
+        let weights = match (packed, block_float(matrices), format) {
+            (Some(layout), ..) => layout.bytes(),
+            (None, Some(kind), _) => rows * kind.row_bytes(columns).iter().sum::<usize>(),
+            (None, None, MatrixFormat::Float(_)) => rows * columns * activation,
+            (None, None, MatrixFormat::Quantized { bits, group, .. }) => {
                 rows * (columns * bits / 8 + 2 * (columns / group) * activation)
             }
         };
@@ -88,6 +104,7 @@ impl Linear {
     pub(crate) fn bytes(&self) -> usize {
         let weights = match &self.weights {
             Weights::Quantized { words, scales, biases, .. } => words.nbytes() + scales.nbytes() + biases.nbytes(),
+            Weights::BlockFloats { words, scales, .. } => words.nbytes() + scales.nbytes(),
             Weights::Float(weights) => weights.nbytes(),
             Weights::Packed(matrix) => matrix.bytes(),
         };
@@ -99,6 +116,9 @@ impl Linear {
         let y = match &self.weights {
             Weights::Quantized { words, scales, biases, group, bits } => {
                 mlx_rs::ops::quantized_matmul(x, words, scales, biases, true, *group, *bits)?
+            }
+            Weights::BlockFloats { words, scales, kind } => {
+                hive_kernels::block_matmul(x, &blocks(words, scales, *kind))?
             }
             Weights::Float(weights) => mlx_rs::ops::matmul(x, weights.t())?,
             Weights::Packed(matrix) => matrix.matmul(x, None)?,
@@ -117,6 +137,9 @@ impl Linear {
             Weights::Quantized { words, scales, biases, group, bits } => {
                 let (words, scales, biases) = (each(words)?, each(scales)?, each(biases)?);
                 mlx_rs::ops::gather_qmm(x, words, scales, &biases, None, indices, true, *group, *bits, sorted)?
+            }
+            Weights::BlockFloats { words, scales, kind } => {
+                hive_kernels::block_gather(x, &blocks(&each(words)?, &each(scales)?, *kind), indices, sorted)?
             }
             Weights::Float(weights) => {
                 mlx_rs::ops::gather_mm(x, each(weights)?.swap_axes(-1, -2)?, None, indices, sorted)?
@@ -157,7 +180,36 @@ impl Linear {
     }
 }
 
+/// Such matrices for MLX.
+fn blocks<'a>(words: &'a Array, scales: &'a Array, kind: BlockFloat) -> BlockFloats<'a> {
+    BlockFloats { words, scales, group: kind.group() as i32, bits: kind.bits() as i32, mode: kind.mode() }
+}
+
+/// The kind of small floating-point numbers that all these matrices are stored as, if they are.
+fn block_float(matrices: &[FileMatrix<'_>]) -> Option<BlockFloat> {
+    let kind = matrices[0].block_float()?;
+    matrices.iter().all(|matrix| matrix.block_float() == Some(kind)).then_some(kind)
+}
+
 impl Weights {
+    /// Codes and scales as they are stored, all rows after each other.
+    fn of_block_floats(matrices: &[FileMatrix<'_>], kind: BlockFloat) -> Result<Self, LoadError> {
+        let (rows, columns) = (rows(matrices), matrices[0].columns());
+        let [code_bytes, scale_bytes] = kind.row_bytes(columns);
+        let (mut codes, mut scales) = (Vec::with_capacity(rows * code_bytes), Vec::with_capacity(rows * scale_bytes));
+        for matrix in matrices {
+            let [more_codes, more_scales] = matrix.codes_and_scales(kind)?;
+            codes.extend_from_slice(&more_codes);
+            scales.extend_from_slice(&more_scales);
+        }
+        let array = |bytes: &[u8], width: usize, dtype| {
+            hive_kernels::array_from_bytes(bytes, &[rows as i32, width as i32], dtype)
+        };
+        let words = array(&codes, code_bytes / 4, Dtype::Uint32).map_err(ComputeError::from)?;
+        let scales = array(&scales, scale_bytes, Dtype::Uint8).map_err(ComputeError::from)?;
+        Ok(Self::BlockFloats { words, scales, kind })
+    }
+
     fn for_mlx(matrix: Matrix, activation: Dtype) -> Result<Self, ComputeError> {
         match matrix {
             Matrix::Quantized(m) => {

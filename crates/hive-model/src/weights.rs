@@ -3,9 +3,9 @@
 //! Both formats are presented alike: names and layouts are those of Hugging Face's checkpoints, whatever the file uses. Files are read by position rather than mapped, so a file that is truncated meanwhile causes an error and not a
 //! signal, and pages of the file do not count as this process's memory.
 
+pub(crate) mod block_floats;
 pub mod gguf;
 pub(crate) mod matrix;
-pub(crate) mod mxfp4;
 pub(crate) mod names;
 pub(crate) mod packing;
 pub(crate) mod requantize;

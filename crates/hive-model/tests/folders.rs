@@ -91,7 +91,7 @@ fn special_tokens_may_be_named_in_a_file_of_their_own() {
 fn a_way_of_quantizing_that_is_not_read_is_named() {
     let folder = tempfile::tempdir().unwrap();
     write_tiny_model(folder.path(), |_, _| {});
-    for (mode, is_read) in [("affine", true), ("mxfp4", true), ("nvfp4", false)] {
+    for (mode, is_read) in [("affine", true), ("mxfp4", true), ("nvfp4", true), ("mxfp8", true), ("nvfp8", false)] {
         let table = json!({ "group_size": 32, "bits": 4, "mode": mode });
         configure(folder.path(), |config| drop(config.insert("quantization".to_owned(), table)));
         let opened = ModelFiles::open(folder.path()).map(drop).map_err(|error| error.to_string());

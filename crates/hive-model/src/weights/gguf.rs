@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 pub use header::{HeaderError, Items, Numbers, Strings, Value};
 
 use crate::config::ModelConfig;
+use crate::weights::block_floats::BlockFloat;
 use crate::weights::names;
 
 use super::{FloatTensor, Matrix, MatrixFormat, StoredTensor, TensorError};
@@ -180,6 +181,24 @@ impl Gguf {
         Ok((format, self.permuted_rows(&stored, rows).unwrap_or(1)))
     }
 
+    /// The kind of small floating-point numbers that a matrix is stored as, if it is.
+    pub(super) fn block_float(&self, name: &str) -> Option<BlockFloat> {
+        self.info(&self.spelling.stored(&format!("{name}.weight"))).ok()?.block.block_float()
+    }
+
+    /// Reads rows of such a matrix: codes and scales.
+    pub(super) fn block_rows(
+        &self,
+        name: &str,
+        columns: usize,
+        rows: Range<usize>,
+        together: usize,
+    ) -> Result<[Vec<u8>; 2], TensorError> {
+        let stored = self.spelling.stored(&format!("{name}.weight"));
+        let info = self.info(&stored)?;
+        Ok(info.block.codes_and_scales(&self.stored_rows(info, columns, rows, together)?))
+    }
+
     /// Reads rows of a matrix in Hugging Face's order. If that differs from the file's, whole heads of `together` rows
     /// are read.
     pub(super) fn matrix_rows(
@@ -191,15 +210,26 @@ impl Gguf {
     ) -> Result<Matrix, TensorError> {
         let stored = self.spelling.stored(&format!("{name}.weight"));
         let info = self.info(&stored)?;
-        let row_bytes = columns as u64 / info.block.elements() * info.block.bytes();
         let count = rows.len();
-        let bytes = self.read(info, rows.start as u64 * row_bytes, count as u64 * row_bytes)?;
-        let bytes = if together > 1 { unpermute(&bytes, count, count / together) } else { bytes };
+        let bytes = self.stored_rows(info, columns, rows, together)?;
         if let Some(float) = info.block.float() {
             return Ok(Matrix::Float(FloatTensor { float, shape: vec![count, columns], bytes }));
         }
         let matrix = info.block.to_affine(&bytes, count, columns);
         matrix.map(Matrix::Quantized).ok_or_else(|| unsupported(&stored, info.block))
+    }
+
+    fn stored_rows(
+        &self,
+        info: &TensorInfo,
+        columns: usize,
+        rows: Range<usize>,
+        together: usize,
+    ) -> Result<Vec<u8>, TensorError> {
+        let row_bytes = columns as u64 / info.block.elements() * info.block.bytes();
+        let count = rows.len();
+        let bytes = self.read(info, rows.start as u64 * row_bytes, count as u64 * row_bytes)?;
+        Ok(if together > 1 { unpermute(&bytes, count, count / together) } else { bytes })
     }
 
     /// The rows of a stored matrix, or the numbers of a stored bias, in Hugging Face's order.

@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 
+use super::block_floats::BlockFloat;
 use super::{Biases, FloatTensor, Matrix, MatrixFormat, QuantizedMatrix, TensorError, Weights};
 
 /// Bytes read at a time. Smaller reads need more calls; larger ones take more memory beside the destination.
@@ -90,6 +91,23 @@ impl FileMatrix<'_> {
     /// The storage format.
     pub fn format(&self) -> MatrixFormat {
         self.format
+    }
+
+    /// The kind of small floating-point numbers that it is stored as, if it is.
+    pub(crate) fn block_float(&self) -> Option<BlockFloat> {
+        match self.weights {
+            Weights::Gguf(file) => file.block_float(&self.name),
+            Weights::Safetensors(folder) => folder.block_float(&self.name),
+        }
+    }
+
+    /// Its codes and scales, if it is stored as such numbers.
+    pub(crate) fn codes_and_scales(&self, kind: BlockFloat) -> Result<[Vec<u8>; 2], TensorError> {
+        let rows = self.first..self.first + self.rows;
+        match self.weights {
+            Weights::Gguf(file) => file.block_rows(&self.name, self.columns, rows, self.together),
+            Weights::Safetensors(folder) => folder.block_rows(&self.name, kind, self.columns, &rows),
+        }
     }
 
     /// Whether the file has a bias for its outputs.

@@ -19,7 +19,8 @@ pub use quantization::{Mode, Quantization, QuantizationTable};
 
 use super::{Biases, Float, FloatTensor, Matrix, MatrixFormat, QuantizedMatrix, StoredTensor, TensorError};
 use crate::config::ModelConfig;
-use crate::weights::{mxfp4, names};
+use crate::weights::block_floats::BlockFloat;
+use crate::weights::names;
 use header::{Entry, read_header};
 use parts::parts;
 
@@ -118,8 +119,8 @@ impl SafetensorsFolder {
         let Some(Quantization { group_size, bits, mode }) = quantization else {
             return Ok(MatrixFormat::Float(self.float_of(&weight, &shape(columns))?));
         };
-        if mode == Mode::Mxfp4 {
-            return self.mxfp4_format(&weight, (group_size, bits), columns, &shape);
+        if let Some(kind) = mode.block_float() {
+            return self.block_format(kind, &weight, (group_size, bits), columns, &shape);
         }
         let suits = group_size > 0
             && matches!(bits, 2..=6 | 8)
@@ -142,29 +143,55 @@ impl SafetensorsFolder {
         Ok(MatrixFormat::Quantized { bits, group: group_size, float, multiple: None })
     }
 
-    /// Checks a matrix of MXFP4, which is stored as the weights' codes and the groups' exponents.
-    fn mxfp4_format(
+    /// The kind of small floating-point numbers that a matrix is stored as, if it is.
+    pub(super) fn block_float(&self, name: &str) -> Option<BlockFloat> {
+        let quantization = self.quantization.of(name).filter(|_| self.contains(&format!("{name}.scales")));
+        quantization?.mode.block_float()
+    }
+
+    /// Checks a matrix of small floating-point numbers, which is stored as codes and a scale per group.
+    fn block_format(
         &self,
+        kind: BlockFloat,
         weight: &str,
         (group, bits): (usize, usize),
         columns: usize,
         shape: &dyn Fn(usize) -> Vec<usize>,
     ) -> Result<MatrixFormat, TensorError> {
-        if group != mxfp4::GROUP || bits != 4 || !columns.is_multiple_of(mxfp4::GROUP) {
-            let found = format!("{bits}-bit MXFP4 in groups of {group} over {columns} columns");
-            return Err(TensorError::Type { name: weight.to_owned(), found, supported: "4 bits in groups of 32" });
+        if group != kind.group() || bits != kind.bits() || !columns.is_multiple_of(group) {
+            let found = format!("{bits}-bit {kind:?} in groups of {group} over {columns} columns");
+            let supported = "4-bit MXFP4 in groups of 32, 4-bit NVFP4 in groups of 16 and 8-bit MXFP8 in groups of 32";
+            return Err(TensorError::Type { name: weight.to_owned(), found, supported });
         }
         let scales = format!("{}scales", weight.strip_suffix("weight").unwrap_or(weight));
-        for (name, dtype, width) in
-            [(weight, Dtype::U32, columns / 8), (scales.as_str(), Dtype::U8, columns / mxfp4::GROUP)]
-        {
+        let [words, groups] = kind.row_bytes(columns);
+        for (name, dtype, width) in [(weight, Dtype::U32, words / 4), (scales.as_str(), Dtype::U8, groups)] {
             let entry = self.entry(name)?;
             expect(name, entry, &shape(width))?;
             if entry.dtype != dtype {
                 return Err(wrong_type(name, entry));
             }
         }
-        Ok(mxfp4::AFFINE)
+        Ok(kind.format())
+    }
+
+    /// Reads rows of such a matrix: codes and scales.
+    pub(super) fn block_rows(
+        &self,
+        name: &str,
+        kind: BlockFloat,
+        columns: usize,
+        rows: &Range<usize>,
+    ) -> Result<[Vec<u8>; 2], TensorError> {
+        let [codes, scales] = kind.row_bytes(columns);
+        Ok([self.rows_of(name, "weight", codes, rows)?, self.rows_of(name, "scales", scales, rows)?])
+    }
+
+    /// Reads rows of a part of a matrix.
+    fn rows_of(&self, name: &str, part: &str, row_bytes: usize, rows: &Range<usize>) -> Result<Vec<u8>, TensorError> {
+        let name = format!("{name}.{part}");
+        let entry = self.entry(&name)?;
+        Self::read_part(&name, entry, (rows.start * row_bytes) as u64, (rows.len() * row_bytes) as u64)
     }
 
     /// Reads rows of a matrix whose format is known.
@@ -175,16 +202,14 @@ impl SafetensorsFolder {
         format: MatrixFormat,
         rows: Range<usize>,
     ) -> Result<Matrix, TensorError> {
-        let [weights, scales, biases] =
-            if format == mxfp4::AFFINE { [columns / 2, columns / mxfp4::GROUP, 0] } else { format.row_bytes(columns) };
-        let read = |part: &str, row_bytes: usize| {
-            let name = format!("{name}.{part}");
-            let entry = self.entry(&name)?;
-            Self::read_part(&name, entry, (rows.start * row_bytes) as u64, (rows.len() * row_bytes) as u64)
-        };
+        if let Some(kind) = self.block_float(name) {
+            let [codes, scales] = self.block_rows(name, kind, columns, &rows)?;
+            return Ok(kind.converted(&codes, &scales, rows.len(), columns));
+        }
+        let [weights, scales, biases] = format.row_bytes(columns);
+        let read = |part: &str, row_bytes: usize| self.rows_of(name, part, row_bytes, &rows);
         let words = read("weight", weights)?;
         Ok(match format {
-            mxfp4::AFFINE => Matrix::Quantized(mxfp4::to_affine(&words, &read("scales", scales)?, rows.len(), columns)),
             MatrixFormat::Float(float) => {
                 Matrix::Float(FloatTensor { float, shape: vec![rows.len(), columns], bytes: words })
             }

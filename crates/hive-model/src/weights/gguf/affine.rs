@@ -6,7 +6,7 @@
 //! The fields of each block, in its order, are in ggml's source (ggml-common.h).
 
 use super::blocks::BlockType;
-use crate::weights::mxfp4;
+use crate::weights::block_floats::{self, BlockFloat};
 use crate::weights::packing::pack;
 use crate::weights::{Biases, Float, MatrixFormat, QuantizedMatrix};
 
@@ -35,9 +35,27 @@ impl BlockType {
             Self::Q5K => affine(5, 32, Float::F32, None),
             Self::Q6K => affine(6, 16, Float::F32, Some(-32.0)),
             Self::Iq4Xs => affine(8, 32, Float::F32, Some(-128.0)),
-            Self::Mxfp4 => Some(mxfp4::AFFINE),
+            Self::Mxfp4 => Some(BlockFloat::Mxfp4.format()),
             Self::Other(_) => None,
         }
+    }
+
+    /// The kind of small floating-point numbers that it is, if it is one.
+    pub(super) fn block_float(self) -> Option<BlockFloat> {
+        (self == Self::Mxfp4).then_some(BlockFloat::Mxfp4)
+    }
+
+    /// The codes of whole rows of blocks of such numbers, two to a byte in order, and their scales.
+    pub(super) fn codes_and_scales(self, blocks: &[u8]) -> [Vec<u8>; 2] {
+        let blocks = blocks.chunks_exact(self.bytes() as usize);
+        let mut numbers = [0; 32];
+        let (mut codes, mut scales) = (Vec::with_capacity(blocks.len() * 16), Vec::with_capacity(blocks.len()));
+        for block in blocks {
+            scales.push(block[0]);
+            nibbles(&block[1..], &mut numbers);
+            codes.extend(numbers.chunks_exact(2).map(|pair| pair[0] | pair[1] << 4));
+        }
+        [codes, scales]
     }
 
     /// Converts whole rows of blocks; `None` if this type is not quantized or not supported.
@@ -101,7 +119,7 @@ impl BlockType {
                     put(scales, scale * (f32::from(factor) - 32.0));
                 }
             }
-            Self::Mxfp4 => put(scales, mxfp4::half_power_of_two(block[0])),
+            Self::Mxfp4 => put(scales, block_floats::half_power_of_two(block[0])),
             Self::F32 | Self::F16 | Self::Bf16 | Self::Other(_) => (),
         }
     }
@@ -153,7 +171,7 @@ impl BlockType {
             }
             Self::Mxfp4 => {
                 nibbles(&block[1..], numbers);
-                look_up(&mxfp4::DOUBLED, mxfp4::OFFSET, numbers);
+                look_up(&block_floats::DOUBLED, block_floats::OFFSET, numbers);
             }
             Self::F32 | Self::F16 | Self::Bf16 | Self::Other(_) => (),
         }

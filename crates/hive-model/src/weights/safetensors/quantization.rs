@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use crate::weights::block_floats::BlockFloat;
 use crate::weights::names::of_text;
 
 /// The quantization of one matrix.
@@ -25,8 +26,24 @@ pub enum Mode {
     /// A whole number, with a scale and a bias per group.
     #[default]
     Affine,
-    /// A floating-point number, with a power of two per group.
+    /// A floating-point number of 4 bits, with a power of two per group of 32.
     Mxfp4,
+    /// The same with a scale of 8 bits per group of 16.
+    Nvfp4,
+    /// A floating-point number of 8 bits, with a power of two per group of 32.
+    Mxfp8,
+}
+
+impl Mode {
+    /// The kind of small floating-point numbers, if it is one.
+    pub(super) fn block_float(self) -> Option<BlockFloat> {
+        match self {
+            Self::Affine => None,
+            Self::Mxfp4 => Some(BlockFloat::Mxfp4),
+            Self::Nvfp4 => Some(BlockFloat::Nvfp4),
+            Self::Mxfp8 => Some(BlockFloat::Mxfp8),
+        }
+    }
 }
 
 /// The `quantization` of an MLX `config.json`: a default, and exceptions by name.
@@ -45,7 +62,7 @@ impl QuantizationTable {
     pub fn from_json(value: &serde_json::Value) -> Result<Self, String> {
         let modes = value.as_object().into_iter().flat_map(|table| table.values()).chain([value]);
         let modes = modes.filter_map(|entry| entry.get("mode")?.as_str());
-        if let Some(mode) = modes.into_iter().find(|mode| !["affine", "mxfp4"].contains(mode)) {
+        if let Some(mode) = modes.into_iter().find(|mode| !["affine", "mxfp4", "nvfp4", "mxfp8"].contains(mode)) {
             return Err(mode.to_owned());
         }
         let overrides = value.as_object().into_iter().flatten().filter_map(|(name, entry)| match entry {
