@@ -51,9 +51,9 @@ async fn run(hub: &Hub, listing: &Listing, options: &FetchOptions) -> Result<Pat
         Meter::new(options, listing.bytes() - missing.iter().map(|(file, _)| file.bytes).sum::<u64>(), listing.bytes());
     if !missing.is_empty() {
         hub.allowed()?;
-        check_room(hub.cache(), left).await?;
         let of_repository = repository.clone();
         beside(move || of_repository.make()).await.map_err(failed)?;
+        check_room(hub.cache(), left).await?;
         let limit = Limit::new(options.limit_bytes_per_s);
         let connections = Semaphore::new(CONNECTIONS);
         let job =
