@@ -37,15 +37,32 @@ pub fn hugging_face_cache() -> Option<PathBuf> {
     hub_cache(&|name| env::var_os(name))
 }
 
+/// The file with the token that `hf auth login` wrote: `HF_TOKEN_PATH`, else `token` in the folder of the Hugging Face cache.
+pub fn hugging_face_token() -> Option<PathBuf> {
+    hub_token(&|name| env::var_os(name))
+}
+
 /// [`hugging_face_cache`] in this environment.
 fn hub_cache(variable: &dyn Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
-    let set = |name: &str| {
-        let value = variable(name).filter(|value| !value.is_empty())?;
-        Some(PathBuf::from(value.to_str().map_or(value.clone(), |text| expanded(text, variable))))
-    };
+    let set = |name: &str| hub_path(name, variable);
+    set("HF_HUB_CACHE").or_else(|| set("HUGGINGFACE_HUB_CACHE")).or_else(|| Some(hub_home(variable)?.join("hub")))
+}
+
+/// [`hugging_face_token`] in this environment.
+fn hub_token(variable: &dyn Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    hub_path("HF_TOKEN_PATH", variable).or_else(|| Some(hub_home(variable)?.join("token")))
+}
+
+fn hub_home(variable: &dyn Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    let set = |name: &str| hub_path(name, variable);
     let usual = || set("XDG_CACHE_HOME").or_else(|| Some(set("HOME")?.join(".cache")));
-    let home = || set("HF_HOME").or_else(|| Some(usual()?.join("huggingface")));
-    set("HF_HUB_CACHE").or_else(|| set("HUGGINGFACE_HUB_CACHE")).or_else(|| Some(home()?.join("hub")))
+    set("HF_HOME").or_else(|| Some(usual()?.join("huggingface")))
+}
+
+/// The path in a variable, expanded; `None` if it is unset or empty.
+fn hub_path(name: &str, variable: &dyn Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    let value = variable(name).filter(|value| !value.is_empty())?;
+    Some(PathBuf::from(value.to_str().map_or(value.clone(), |text| expanded(text, variable))))
 }
 
 /// Expands `~`, `$NAME` and `${NAME}` in a path, each once; unset variables stay as written.
@@ -183,6 +200,22 @@ mod tests {
             found.map(|(_, value)| OsString::from(value))
         };
         hub_cache(&variable).map(|path| path.to_str().unwrap().to_owned())
+    }
+
+    #[test]
+    fn the_hugging_face_token_is_where_its_own_library_has_it() {
+        let cases: &[(&[(&str, &str)], &str)] = &[
+            (&[], "/home/ann/.cache/huggingface/token"),
+            (&[("HF_HOME", "~/models")], "/home/ann/models/token"),
+            (&[("HF_HOME", "/models"), ("HF_TOKEN_PATH", "$HOME/.token")], "/home/ann/.token"),
+        ];
+        for (variables, path) in cases {
+            let variable = |name: &str| {
+                let all = [&[("HOME", "/home/ann")], *variables].concat();
+                all.into_iter().find(|(known, _)| *known == name).map(|(_, value)| OsString::from(value))
+            };
+            assert_eq!(hub_token(&variable), Some(PathBuf::from(path)), "{variables:?}");
+        }
     }
 
     #[test]

@@ -1,0 +1,258 @@
+//! What can go wrong between a hub and the disk. Each error says what happened, why, and what to do, and holds what a
+//! caller needs to act on it. None holds a token, or a link with a signature.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::file_name::FileName;
+use crate::size::size;
+
+/// Why the hub did not answer, or not with what was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum HubError {
+    /// The hub has no such repository, revision or file, or does not show it to us.
+    #[error("there is no {what} on {host}{}", hint(did_you_mean.as_deref()))]
+    NotFound {
+        /// The hub.
+        host: String,
+        /// Repository, revision or file.
+        what: String,
+        /// Where the repository has moved to, as the hub says.
+        did_you_mean: Option<String>,
+    },
+    /// Its owner wants a licence accepted first.
+    #[error("{model} is only for those who have accepted its licence: accept it at {accept_at}, then {}", with_token(*has_token))]
+    Gated {
+        /// The repository.
+        model: String,
+        /// The page where a person accepts.
+        accept_at: String,
+        /// Whether a token was sent.
+        has_token: bool,
+    },
+    /// The hub refuses the token, or wants one.
+    #[error("{host} does not let us read {what}: {}", unauthorized(*has_token))]
+    Unauthorized {
+        /// The hub.
+        host: String,
+        /// Repository, revision or file.
+        what: String,
+        /// Whether a token was sent.
+        has_token: bool,
+    },
+    /// The environment forbids it.
+    #[error("nothing is fetched, because HF_HUB_OFFLINE is set; unset it to fetch models")]
+    Offline,
+    /// No connection.
+    #[error("{host} cannot be reached ({why}); check the network, and HTTPS_PROXY if there is a proxy")]
+    NoNetwork {
+        /// The machine that was called.
+        host: String,
+        /// What the system says.
+        why: String,
+    },
+    /// A web page came where data belongs: a network that wants a login first, or a company's filter.
+    #[error(
+        "a web page came instead of an answer from {host}: this network may want you to log in; open a browser, then try again"
+    )]
+    CaptivePortal {
+        /// The machine that was called.
+        host: String,
+    },
+    /// The certificate is of another time.
+    #[error("the certificate of {host} {why}: check the date and time of this machine")]
+    Clock {
+        /// The machine that was called.
+        host: String,
+        /// Not valid yet, or no longer.
+        why: &'static str,
+    },
+    /// The certificate is not one that this machine trusts.
+    #[error(
+        "the certificate of {host} is not trusted ({why}); if a proxy inspects your traffic, install its certificate in this system, or name it in SSL_CERT_FILE"
+    )]
+    Certificate {
+        /// The machine that was called.
+        host: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The hub has too much to do, or we ask too often.
+    #[error("{host} is busy (status {status}); try again {}", later(*again_in))]
+    Busy {
+        /// The machine that was called.
+        host: String,
+        /// The HTTP status.
+        status: u16,
+        /// When the hub wants to be asked again.
+        again_in: Option<Duration>,
+    },
+    /// Connections end, or nothing comes, again and again.
+    #[error("the connection to {host} keeps breaking ({why}); what has arrived is kept, so try again later")]
+    Interrupted {
+        /// The machine that was called.
+        host: String,
+        /// How it broke last.
+        why: String,
+    },
+    /// Any other refusal.
+    #[error("{host} refuses to give {what} (status {status}); look at the model's page there, or choose another model")]
+    Refused {
+        /// The machine that was called.
+        host: String,
+        /// Repository, revision or file.
+        what: String,
+        /// The HTTP status.
+        status: u16,
+    },
+    /// What came is not what a hub says.
+    #[error("{host} does not answer as a hub of models does ({why}); check HF_ENDPOINT")]
+    NotAHub {
+        /// The machine that was called.
+        host: String,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+/// Why a name did not lead to files.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FindError {
+    /// The hub.
+    #[error(transparent)]
+    Hub(#[from] HubError),
+    /// Its weights are Python pickles, which are programs.
+    #[error(
+        "{model} has its weights only as Python pickles ({example}), which can run any program when they are opened; look for the same model as safetensors or GGUF, for example under mlx-community"
+    )]
+    OnlyPickle {
+        /// The repository.
+        model: String,
+        /// One of the files.
+        example: String,
+    },
+    /// It has no weights at all.
+    #[error(
+        "{model} has no weights that can be used, neither safetensors with a config.json nor GGUF; an adapter or a pipeline is not a model of its own, so look at the model's page for the one it belongs to"
+    )]
+    NoWeights {
+        /// The repository.
+        model: String,
+    },
+    /// A file whose name could lead out of the cache.
+    #[error(
+        "{model} has a file with the unsafe name {file:?}; nothing of it is fetched, and its owner should hear of it"
+    )]
+    UnsafeName {
+        /// The repository.
+        model: String,
+        /// The name.
+        file: String,
+    },
+    /// It has several GGUF models, and the name does not say which; or it does not have the named one.
+    #[error("{}", which(model, asked.as_deref(), there))]
+    Which {
+        /// The repository.
+        model: String,
+        /// The quantization or file that was asked for.
+        asked: Option<String>,
+        /// The models there are.
+        there: Vec<Choice>,
+    },
+    /// A split model lacks a part.
+    #[error("{model} lacks {missing} of the parts of {file}; its owner has not uploaded it yet, or has removed it")]
+    MissingPart {
+        /// The repository.
+        model: String,
+        /// One of the parts that are there.
+        file: String,
+        /// How many parts are missing.
+        missing: usize,
+    },
+}
+
+/// A GGUF model of a repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Choice {
+    /// The name to ask for it.
+    pub name: String,
+    /// The size of all its files in bytes, if the hub says it.
+    pub bytes: Option<u64>,
+}
+
+/// Why the files did not come, or not all. What has arrived stays, and the next call goes on there.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FetchError {
+    /// The hub.
+    #[error(transparent)]
+    Hub(#[from] HubError),
+    /// The caller cancelled.
+    #[error("the download was stopped; what has arrived is kept")]
+    Cancelled,
+    /// It does not fit.
+    #[error("{} more are needed on the disk of {folder}, and {} are free; remove models you no longer use, or set HF_HUB_CACHE to a folder on a larger disk", size(*needed), size(*free))]
+    DiskFull {
+        /// The cache.
+        folder: PathBuf,
+        /// Bytes still to come.
+        needed: u64,
+        /// Bytes free.
+        free: u64,
+    },
+    /// The contents are not what the hub says they are.
+    #[error(
+        "{file} arrived damaged: its checksum is not the one {host} gives; it was removed, so try again, and if that does not help, a proxy or the mirror changes it"
+    )]
+    Checksum {
+        /// The hub.
+        host: String,
+        /// The file.
+        file: FileName,
+    },
+    /// The cache cannot be written.
+    #[error("{path} cannot be written ({why}); make the folder writable, or set HF_HUB_CACHE to one that is")]
+    Cache {
+        /// Where.
+        path: PathBuf,
+        /// What the system says.
+        why: String,
+        /// Whether this folder or disk can be read only.
+        read_only: bool,
+    },
+}
+
+fn hint(did_you_mean: Option<&str>) -> String {
+    match did_you_mean {
+        Some(name) => format!(" any more; did you mean {name}?"),
+        None => "; check its spelling, and if it is private, set HF_TOKEN to a token that may read it".to_owned(),
+    }
+}
+
+fn with_token(has_token: bool) -> &'static str {
+    if has_token { "try again with a token of the same account" } else { "set HF_TOKEN to a token of your account" }
+}
+
+fn unauthorized(has_token: bool) -> &'static str {
+    if has_token {
+        "the token is not valid, or may not read this; make a new one at https://huggingface.co/settings/tokens"
+    } else {
+        "set HF_TOKEN to a token that may, from https://huggingface.co/settings/tokens"
+    }
+}
+
+fn later(again_in: Option<Duration>) -> String {
+    again_in.map_or_else(|| "later".to_owned(), |wait| format!("in {} s", wait.as_secs().max(1)))
+}
+
+fn which(model: &str, asked: Option<&str>, there: &[Choice]) -> String {
+    let described = |choice: &Choice| match choice.bytes {
+        Some(bytes) => format!("{} ({})", choice.name, size(bytes)),
+        None => choice.name.clone(),
+    };
+    let there = there.iter().map(described).collect::<Vec<_>>().join(", ");
+    match asked {
+        Some(_) if there.is_empty() => format!("{model} has no GGUF files; ask for {model} itself"),
+        Some(asked) => format!("{model} does not have {asked}, or more than one; there are {there}"),
+        None => format!("{model} has several models; choose one of {there}"),
+    }
+}

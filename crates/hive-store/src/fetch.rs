@@ -1,0 +1,134 @@
+//! Brings a model's files into the cache: several at once, each where it was left, and shows them when all are there.
+//!
+//! Everything runs on the caller's task: when the future is dropped, nothing goes on but writes that have begun.
+
+mod file;
+mod limit;
+mod progress;
+mod range;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use tokio::sync::Semaphore;
+
+use crate::beside::beside;
+use crate::cache::{Presence, Repository, free};
+use crate::error::FetchError;
+use crate::hub::request::host;
+use crate::hub::{Hub, Listing, RemoteFile};
+use file::{CONNECTIONS, Failure, Job};
+use limit::Limit;
+use progress::Meter;
+
+pub use progress::{Event, FetchOptions, Progress, Wait};
+
+/// Files fetched at once: while small ones wait for the hub, a large one fills the line.
+const FILES: usize = 4;
+/// What a download leaves free on the disk: a full one breaks other programs.
+const LEFT_FREE: u64 = 64 << 20;
+
+/// Fetches what is missing of a model, and returns its folder, or its file if it is GGUF.
+///
+/// Nothing is asked of the hub, and nothing written, if all of it is in the cache.
+pub async fn fetch(hub: &Hub, listing: &Listing, options: &FetchOptions) -> Result<PathBuf, FetchError> {
+    match options.cancel.run_until_cancelled(run(hub, listing, options)).await {
+        Some(done) => done,
+        None => Err(FetchError::Cancelled),
+    }
+}
+
+async fn run(hub: &Hub, listing: &Listing, options: &FetchOptions) -> Result<PathBuf, FetchError> {
+    let repository = Repository::new(hub.cache(), &listing.model);
+    let snapshot = repository.snapshot(&listing.commit);
+    let done = listing.gguf.as_ref().map_or_else(|| snapshot.clone(), |file| file.below(&snapshot));
+    let failed = |error| cache_error(hub.cache(), 0, &error);
+
+    let missing = missing(&repository, listing).await.map_err(failed)?;
+    let left = missing.iter().map(|(file, begun)| file.bytes - begun).sum();
+    let meter =
+        Meter::new(options, listing.bytes() - missing.iter().map(|(file, _)| file.bytes).sum::<u64>(), listing.bytes());
+    if !missing.is_empty() {
+        hub.allowed()?;
+        let of_repository = repository.clone();
+        beside(move || of_repository.make()).await.map_err(failed)?;
+        check_room(hub.cache(), left).await?;
+        let limit = Limit::new(options.limit_bytes_per_s);
+        let connections = Semaphore::new(CONNECTIONS);
+        let job =
+            Job { hub, listing, repository: &repository, meter: &meter, limit: &limit, connections: &connections };
+        let fetched = missing.iter().map(async |(file, _)| {
+            job.fetch(file).await.map_err(|failure| match failure {
+                Failure::Hub(error) => error.into(),
+                Failure::Disk(error) => cache_error(hub.cache(), left, &error),
+                Failure::Checksum => {
+                    FetchError::Checksum { host: host(hub.line().endpoint()), file: file.name.clone() }
+                }
+            })
+        });
+        stream::iter(fetched).buffer_unordered(FILES).try_collect::<Vec<()>>().await?;
+    }
+    let of_listing = listing.clone();
+    beside(move || show(&repository, &of_listing)).await.map_err(failed)?;
+    Ok(done)
+}
+
+/// The files whose contents are not there, small ones first, each with the bytes of it that are.
+async fn missing(repository: &Repository, listing: &Listing) -> io::Result<Vec<(RemoteFile, u64)>> {
+    let (repository, listing) = (repository.clone(), listing.clone());
+    beside(move || {
+        let is_missing = |file: &RemoteFile| repository.presence(&listing.commit, file) == Presence::Missing;
+        let mut missing: Vec<RemoteFile> = listing.files.iter().filter(|file| is_missing(file)).cloned().collect();
+        missing.sort_by_key(|file| file.bytes);
+        // The same contents under two names are one blob.
+        let mut blobs = std::collections::BTreeSet::new();
+        missing.retain(|file| blobs.insert(file.checksum.blob().to_owned()));
+        let begun = |file: &RemoteFile| allocated(&repository.incomplete(&file.checksum)).min(file.bytes);
+        Ok(missing.into_iter().map(|file| (begun(&file), file)).map(|(begun, file)| (file, begun)).collect())
+    })
+    .await
+}
+
+/// What a file with holes takes on the disk, in bytes.
+fn allocated(path: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::metadata(path).map_or(0, |file| file.blocks() * 512)
+}
+
+/// Shows all files in the snapshot, and notes which revision it is.
+fn show(repository: &Repository, listing: &Listing) -> io::Result<()> {
+    let mut all_were_there = true;
+    for file in &listing.files {
+        if repository.presence(&listing.commit, file) != Presence::Linked {
+            repository.link(&listing.commit, &file.name, &file.checksum)?;
+            all_were_there = false;
+        }
+    }
+    match repository.refer(listing.model.revision(), &listing.commit) {
+        // In a cache that cannot be written, a branch keeps its old meaning, and the model can be used.
+        Err(_) if all_were_there => Ok(()),
+        other => other,
+    }
+}
+
+async fn check_room(cache: &Path, needed: u64) -> Result<(), FetchError> {
+    let of_cache = cache.to_owned();
+    let free = beside(move || free(&of_cache)).await.map_err(|error| cache_error(cache, 0, &error))?;
+    let needed = needed + LEFT_FREE;
+    if needed > free { Err(FetchError::DiskFull { folder: cache.to_owned(), needed, free }) } else { Ok(()) }
+}
+
+/// What an error of the file system means.
+fn cache_error(cache: &Path, needed: u64, error: &io::Error) -> FetchError {
+    let path = cache.to_owned();
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            FetchError::DiskFull { folder: path, needed, free: free(cache).unwrap_or(0) }
+        }
+        kind => {
+            let read_only = matches!(kind, io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied);
+            FetchError::Cache { path, why: error.to_string(), read_only }
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! What a fetch tells its caller while it runs.
+
+use std::fmt;
+use std::num::NonZeroU64;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::error::HubError;
+use crate::file_name::FileName;
+
+/// How a model is fetched.
+#[derive(Default)]
+pub struct FetchOptions {
+    /// Hears of progress and waits, on the task that fetches: it must be quick.
+    pub on_event: Option<Box<dyn Fn(Event) + Send + Sync>>,
+    /// Ends the fetch. What has arrived is kept, so this is also how to pause.
+    pub cancel: CancellationToken,
+    /// The limit for all connections together.
+    pub limit_bytes_per_s: Option<NonZeroU64>,
+}
+
+impl fmt::Debug for FetchOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FetchOptions").field("limit_bytes_per_s", &self.limit_bytes_per_s).finish_non_exhaustive()
+    }
+}
+
+/// Something that a person who waits may want to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// Bytes have arrived.
+    Progress(Progress),
+    /// Nothing arrives for a while, for a reason.
+    Waiting(Wait),
+}
+
+/// How far a fetch is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes that are there, those from earlier included. Less than before only where a damaged file begins anew.
+    pub bytes_done: u64,
+    /// Bytes of the whole model.
+    pub bytes_total: u64,
+}
+
+/// Why nothing arrives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wait {
+    /// Another program, or another fetch, is fetching the same file.
+    OtherFetch {
+        /// The file.
+        file: FileName,
+    },
+    /// An attempt failed, and the next one comes.
+    NextAttempt {
+        /// Why it failed.
+        error: HubError,
+        /// When the next one comes.
+        after: Duration,
+    },
+}
+
+/// Counts bytes for all files of a fetch.
+pub(crate) struct Meter<'a> {
+    on_event: Option<&'a (dyn Fn(Event) + Send + Sync)>,
+    done: AtomicU64,
+    total: u64,
+}
+
+impl<'a> Meter<'a> {
+    pub(crate) fn new(options: &'a FetchOptions, done: u64, total: u64) -> Self {
+        let meter = Self { on_event: options.on_event.as_deref(), done: AtomicU64::new(done), total };
+        meter.add(0);
+        meter
+    }
+
+    /// Bytes have arrived, or are found to be there.
+    pub(crate) fn add(&self, bytes: u64) {
+        let bytes_done = self.done.fetch_add(bytes, Ordering::AcqRel) + bytes;
+        self.tell(Event::Progress(Progress { bytes_done, bytes_total: self.total }));
+    }
+
+    /// Bytes were thrown away.
+    pub(crate) fn take_back(&self, bytes: u64) {
+        let bytes_done = self.done.fetch_sub(bytes, Ordering::AcqRel) - bytes;
+        self.tell(Event::Progress(Progress { bytes_done, bytes_total: self.total }));
+    }
+
+    pub(crate) fn wait(&self, wait: Wait) {
+        self.tell(Event::Waiting(wait));
+    }
+
+    fn tell(&self, event: Event) {
+        if let Some(on_event) = self.on_event {
+            on_event(event);
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! One connection: asks for a range of a file and writes what comes, once.
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use reqwest::{Method, StatusCode, Url};
+
+use super::limit::Limit;
+use super::progress::Meter;
+use crate::beside::beside;
+use crate::cache::partial::Partial;
+use crate::error::HubError;
+use crate::hub::request::{Answer, Line, Question, host, silence};
+use crate::hub::total;
+use crate::hub::trouble::{Trouble, of_connection};
+
+/// Bytes collected before they are written. What eight connections have collected is lost when the process is killed:
+/// half a megabyte.
+const WRITE: usize = 64 << 10;
+
+/// Where the bytes of a file come from.
+#[derive(Debug)]
+pub(crate) struct Source<'a> {
+    pub(crate) line: &'a Line,
+    /// The file's address on the hub.
+    pub(crate) address: Url,
+    /// Where the hub sent us, for the next range. It stops working after an hour.
+    pub(crate) storage: Mutex<Option<Url>>,
+    pub(crate) commit: &'a str,
+    pub(crate) bytes: u64,
+    /// The repository, and the file in it, for messages.
+    pub(crate) model: &'a str,
+    pub(crate) what: &'a str,
+}
+
+/// Why a connection ended before its range did.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// The network or the hub.
+    Trouble(Trouble),
+    /// The server sends the whole file whatever range is asked for.
+    IgnoresRanges,
+    /// The disk.
+    Disk(std::io::Error),
+}
+
+impl From<Trouble> for End {
+    fn from(trouble: Trouble) -> Self {
+        Self::Trouble(trouble)
+    }
+}
+
+/// What all connections of a file share.
+#[derive(Clone, Copy)]
+pub(crate) struct Sink<'a> {
+    pub(crate) partial: &'a Arc<Partial>,
+    pub(crate) meter: &'a Meter<'a>,
+    pub(crate) limit: &'a Limit,
+}
+
+impl Source<'_> {
+    /// Fetches a range, or as much of it as one connection brings.
+    pub(crate) async fn take(&self, range: Range<u64>, sink: Sink<'_>) -> Result<(), End> {
+        let is_whole = range == (0..self.bytes);
+        let (answer, used) = self.ask(Some(range.clone()).filter(|_| !is_whole)).await?;
+        match answer.response.status() {
+            StatusCode::PARTIAL_CONTENT if !self.is_range(&answer, &range) => {
+                Err(self.other_file(&answer, used).into())
+            }
+            StatusCode::PARTIAL_CONTENT => self.copy(answer, range, sink).await,
+            _ if is_whole => self.copy(answer, range, sink).await,
+            _ => Err(End::IgnoresRanges),
+        }
+    }
+
+    /// Fetches the whole file from a server that knows no ranges; what is there is not written again.
+    pub(crate) async fn take_whole(&self, sink: Sink<'_>) -> Result<(), End> {
+        let (answer, _) = self.ask(None).await?;
+        self.copy(answer, 0..self.bytes, sink).await
+    }
+
+    /// Asks the storage if it is known, else the hub. Also whether it was the storage.
+    async fn ask(&self, range: Option<Range<u64>>) -> Result<(Answer, bool), Trouble> {
+        let storage = self.storage().clone();
+        let used = storage.is_some();
+        let url = storage.unwrap_or_else(|| self.address.clone());
+        let question =
+            Question { method: Method::GET, url, range, model: self.model, what: self.what, stay_on_hub: false };
+        let answer = match self.line.ask(&question).await {
+            Ok(answer) => answer,
+            Err(trouble) => {
+                // The link may be too old, or that server may be down: the hub names another.
+                *self.storage() = None;
+                return Err(trouble);
+            }
+        };
+        if let Some(commit) = answer.header("x-repo-commit").filter(|commit| *commit != self.commit) {
+            let why = format!("asked for commit {}, it gives {commit:.40}", self.commit);
+            return Err(Trouble::Lasting(HubError::NotAHub { host: host(&answer.url), why }));
+        }
+        if !self.line.is_hub(&answer.url) {
+            *self.storage() = Some(answer.url.clone());
+        }
+        Ok((answer, used))
+    }
+
+    /// Writes what comes to its place.
+    async fn copy(&self, mut answer: Answer, range: Range<u64>, sink: Sink<'_>) -> Result<(), End> {
+        let host = host(&answer.url);
+        let mut pace = Pace::new(self.line.patience().idle, self.line.patience().least_bytes);
+        let mut at = range.start;
+        let mut collected = BytesMut::new();
+        loop {
+            let ended = match pace.next(&mut answer).await {
+                None => Some(silence(&host)),
+                Some(Err(error)) => Some(of_connection(&host, error)),
+                Some(Ok(None)) => Some(interrupted(&host, "the answer ended too early")),
+                Some(Ok(Some(bytes))) => {
+                    let wanted = (range.end - at) as usize - collected.len();
+                    collected.extend_from_slice(&bytes[..bytes.len().min(wanted)]);
+                    sink.limit.pay(bytes.len()).await;
+                    None
+                }
+            };
+            let is_last = at + collected.len() as u64 == range.end;
+            if collected.len() >= WRITE || is_last || ended.is_some() {
+                let bytes = collected.split().freeze();
+                let length = bytes.len() as u64;
+                write(sink, at, bytes).await.map_err(End::Disk)?;
+                at += length;
+            }
+            match ended {
+                _ if is_last => return Ok(()),
+                Some(trouble) => return Err(trouble.into()),
+                None => {}
+            }
+        }
+    }
+
+    /// Whether an answer holds what was asked for, of a file of the right size.
+    fn is_range(&self, answer: &Answer, range: &Range<u64>) -> bool {
+        let start = || answer.header("content-range")?.strip_prefix("bytes ")?.split_once('-')?.0.parse().ok();
+        start() == Some(range.start) && total(answer).is_none_or(|total| total == self.bytes)
+    }
+
+    fn other_file(&self, answer: &Answer, used: bool) -> Trouble {
+        *self.storage() = None;
+        let error = HubError::NotAHub {
+            host: host(&answer.url),
+            why: format!("it gives other bytes than asked of {}", self.what),
+        };
+        if used { Trouble::Passing(error, None) } else { Trouble::Lasting(error) }
+    }
+
+    fn storage(&self) -> std::sync::MutexGuard<'_, Option<Url>> {
+        self.storage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn write(sink: Sink<'_>, at: u64, bytes: Bytes) -> std::io::Result<()> {
+    let partial = Arc::clone(sink.partial);
+    let new = beside(move || partial.write(at, &bytes)).await?;
+    sink.meter.add(new);
+    Ok(())
+}
+
+fn interrupted(host: &str, why: &str) -> Trouble {
+    Trouble::Passing(HubError::Interrupted { host: host.to_owned(), why: why.to_owned() }, None)
+}
+
+/// Measures how much a connection brings, without the time in which nobody listens.
+struct Pace {
+    idle: Duration,
+    least_bytes: u64,
+    listened: Duration,
+    bytes: u64,
+}
+
+impl Pace {
+    fn new(idle: Duration, least_bytes: u64) -> Self {
+        Self { idle, least_bytes, listened: Duration::ZERO, bytes: 0 }
+    }
+
+    /// The next bytes; `None` if too little comes.
+    async fn next(&mut self, answer: &mut Answer) -> Option<reqwest::Result<Option<Bytes>>> {
+        let began = Instant::now();
+        let left = self.idle.saturating_sub(self.listened);
+        let next = tokio::time::timeout(left, answer.response.chunk()).await.ok()?;
+        self.listened += began.elapsed();
+        if let Ok(Some(bytes)) = &next {
+            self.bytes += bytes.len() as u64;
+        }
+        if self.bytes >= self.least_bytes {
+            (self.listened, self.bytes) = (Duration::ZERO, 0);
+        }
+        Some(next)
+    }
+}

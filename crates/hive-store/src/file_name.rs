@@ -1,0 +1,60 @@
+//! The name of a file in a repository, which a stranger chose.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+/// The longest part of a path that file systems take, in bytes.
+const LONGEST: usize = 255;
+
+/// A relative path that stays in its folder on every system.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FileName(String);
+
+impl FileName {
+    /// Checks a path as a hub gives it, its parts separated by `/`. `None` for one that is absolute, leads upwards, or
+    /// has a backslash, a NUL or another control character.
+    pub fn new(path: &str) -> Option<Self> {
+        let is_safe = |part: &str| {
+            let names_a_file = !part.is_empty() && part != "." && part != ".." && part.len() <= LONGEST;
+            names_a_file && !part.chars().any(|c| c == '\\' || c.is_control())
+        };
+        path.split('/').all(is_safe).then(|| Self(path.to_owned()))
+    }
+
+    /// The path, its parts separated by `/`.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The number of folders in it.
+    pub(crate) fn depth(&self) -> usize {
+        self.0.matches('/').count()
+    }
+
+    /// The path below a folder.
+    pub(crate) fn below(&self, folder: &Path) -> PathBuf {
+        folder.join(&self.0)
+    }
+}
+
+impl fmt::Display for FileName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_leave_their_folder_are_refused() {
+        for good in ["config.json", "Q4_K_M/a b-00001-of-00002.gguf", "..a", "ü.json"] {
+            assert!(FileName::new(good).is_some(), "{good}");
+        }
+        let long = "a".repeat(256);
+        for bad in ["", "/etc/passwd", "../a", "a/../b", "a/..", "a//b", "a/", ".", "a\\b", "a\0b", "a\nb", &long] {
+            assert!(FileName::new(bad).is_none(), "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,206 @@
+//! One request to a hub: redirects followed, the token sent to the hub alone, and what went wrong named.
+
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RANGE};
+use reqwest::{Client, Method, Response, Url};
+
+use super::trouble::{Asked, Trouble, of_connection, of_status};
+use crate::error::HubError;
+use crate::settings::{Patience, Token};
+
+/// Redirects followed: the hub to a renamed repository, to its storage, to a mirror of that.
+const MOST_HOPS: usize = 8;
+
+/// A connection to one hub.
+#[derive(Debug)]
+pub(crate) struct Line {
+    client: Client,
+    endpoint: Url,
+    authorization: Option<HeaderValue>,
+    patience: Patience,
+    /// Until when the hub wants no requests from us.
+    quiet_until: Mutex<Option<Instant>>,
+}
+
+/// What is asked.
+#[derive(Debug, Clone)]
+pub(crate) struct Question<'a> {
+    pub(crate) method: Method,
+    pub(crate) url: Url,
+    /// The bytes wanted; all if there are none.
+    pub(crate) range: Option<Range<u64>>,
+    /// The repository.
+    pub(crate) model: &'a str,
+    /// Repository, revision or file, for messages.
+    pub(crate) what: &'a str,
+    /// Whether to stop where the hub sends us to its storage: its own headers say what is there.
+    pub(crate) stay_on_hub: bool,
+}
+
+/// A successful answer, or the redirect at which the question stops.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) response: Response,
+    /// Where it came from in the end.
+    pub(crate) url: Url,
+    /// The repository's new name, if the hub sent us there.
+    pub(crate) moved_to: Option<String>,
+}
+
+impl Answer {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.response.headers().get(name)?.to_str().ok()
+    }
+}
+
+impl Line {
+    pub(crate) fn new(client: Client, endpoint: Url, token: Option<&Token>, patience: Patience) -> Self {
+        // In the clear, everybody on the way could read and use it.
+        let is_private = endpoint.scheme() == "https" || is_loopback(&endpoint);
+        let authorization = token.filter(|_| is_private).and_then(|token| {
+            let mut value = HeaderValue::from_str(&format!("Bearer {}", token.secret())).ok()?;
+            value.set_sensitive(true);
+            Some(value)
+        });
+        Self { client, endpoint, authorization, patience, quiet_until: Mutex::new(None) }
+    }
+
+    pub(crate) fn endpoint(&self) -> &Url {
+        &self.endpoint
+    }
+
+    pub(crate) fn patience(&self) -> &Patience {
+        &self.patience
+    }
+
+    /// Whether an address is the hub's own.
+    pub(crate) fn is_hub(&self, url: &Url) -> bool {
+        url.origin() == self.endpoint.origin()
+    }
+
+    /// Asks once.
+    pub(crate) async fn ask(&self, question: &Question<'_>) -> Result<Answer, Trouble> {
+        let mut url = question.url.clone();
+        let mut moved_to = None;
+        for _ in 0..MOST_HOPS {
+            let is_hub = self.is_hub(&url);
+            let response = self.send(question, &url).await?;
+            let status = response.status();
+            if status.is_redirection() {
+                let next = target(&url, response.headers()).ok_or_else(|| no_hub(&url, "a redirect to nowhere"))?;
+                if question.stay_on_hub && !self.is_hub(&next) {
+                    return Ok(Answer { response, url, moved_to });
+                }
+                if url.scheme() == "https" && next.scheme() != "https" {
+                    return Err(no_hub(&url, "a redirect to an address without encryption"));
+                }
+                if is_hub {
+                    moved_to = self.repository(&next).filter(|name| name != question.model).or(moved_to);
+                }
+                url = next;
+                continue;
+            }
+            let host = host(&url);
+            if status.is_success() {
+                if is_page(response.headers()) {
+                    return Err(Trouble::Lasting(HubError::CaptivePortal { host }));
+                }
+                return Ok(Answer { response, url, moved_to });
+            }
+            let page = self.below(question.model.split('/')).to_string();
+            let asked = Asked {
+                host: &host,
+                what: question.what,
+                model: question.model,
+                page: &page,
+                moved_to: moved_to.as_deref(),
+                has_token: self.authorization.is_some(),
+                is_hub,
+            };
+            let trouble = of_status(&asked, status, response.headers());
+            if let Trouble::Passing(_, Some(wait)) = trouble {
+                self.be_quiet(wait);
+            }
+            return Err(trouble);
+        }
+        Err(no_hub(&url, "redirects without end"))
+    }
+
+    async fn send(&self, question: &Question<'_>, url: &Url) -> Result<Response, Trouble> {
+        self.quiet().await;
+        let mut request = self.client.request(question.method.clone(), url.clone()).header(ACCEPT_ENCODING, "identity");
+        if let Some(authorization) = self.authorization.as_ref().filter(|_| self.is_hub(url)) {
+            request = request.header(AUTHORIZATION, authorization.clone());
+        }
+        if let Some(Range { start, end }) = &question.range {
+            request = request.header(RANGE, format!("bytes={start}-{}", end.saturating_sub(1)));
+        }
+        match tokio::time::timeout(self.patience.idle, request.send()).await {
+            Ok(Ok(response)) => Ok(response),
+            Ok(Err(error)) => Err(of_connection(&host(url), error)),
+            Err(_) => Err(silence(&host(url))),
+        }
+    }
+
+    /// The address below the hub's with these parts, each encoded.
+    pub(crate) fn below<'a>(&self, parts: impl IntoIterator<Item = &'a str>) -> Url {
+        let mut url = self.endpoint.clone();
+        url.path_segments_mut().expect("a hub's address has a path").pop_if_empty().extend(parts);
+        url
+    }
+
+    /// The repository that an address of the hub is about.
+    fn repository(&self, url: &Url) -> Option<String> {
+        let path = url.path().strip_prefix(self.endpoint.path().trim_end_matches('/'))?;
+        let path = path.trim_start_matches('/');
+        let mut parts = path.strip_prefix("api/models/").unwrap_or(path).split('/');
+        Some(format!("{}/{}", parts.next()?, parts.next()?))
+    }
+
+    fn be_quiet(&self, wait: Duration) {
+        let until = Instant::now() + wait.min(self.patience.longest_wait);
+        let mut quiet = self.quiet_until.lock().unwrap_or_else(PoisonError::into_inner);
+        *quiet = (*quiet).max(Some(until));
+    }
+
+    /// Waits until the hub wants to be asked again: a limit is for all our connections.
+    async fn quiet(&self) {
+        let until = *self.quiet_until.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(until) = until {
+            tokio::time::sleep_until(until.into()).await;
+        }
+    }
+}
+
+fn no_hub(url: &Url, why: &str) -> Trouble {
+    Trouble::Lasting(HubError::NotAHub { host: host(url), why: why.to_owned() })
+}
+
+/// Nothing came for too long.
+pub(crate) fn silence(host: &str) -> Trouble {
+    Trouble::Passing(HubError::Interrupted { host: host.to_owned(), why: "too little comes".to_owned() }, None)
+}
+
+/// The machine at an address, as messages name it.
+pub(crate) fn host(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+}
+
+/// Whether an address is this machine's.
+pub(crate) fn is_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+fn target(url: &Url, headers: &HeaderMap) -> Option<Url> {
+    let next = url.join(headers.get(LOCATION)?.to_str().ok()?).ok()?;
+    ["http", "https"].contains(&next.scheme()).then_some(next)
+}
+
+fn is_page(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"text/html"))
+}

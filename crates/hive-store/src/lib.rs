@@ -1,0 +1,31 @@
+//! Weights on their way to this machine's disk: models fetched from a hub into the cache that other programs share.
+//!
+//! A [`ModelName`] is what people write. [`Hub::find`] turns it into a [`Listing`]: a pinned commit, and the files that
+//! the model needs with their sizes and checksums. [`fetch`] brings these into the Hugging Face cache, as
+//! `huggingface_hub` lays it out, so that `mlx-lm` and others find them, and what they fetched is not fetched again.
+//!
+//! A fetch can end at any byte, by cancelling, by a lost network or by `kill -9`, and the next one goes on there. Nothing
+//! appears in a snapshot before all of it has arrived and its checksums hold.
+//!
+//! No program (pickle, Python) is fetched, and no name that a stranger chose leads out of the cache.
+
+mod backoff;
+mod beside;
+mod cache;
+mod checksum;
+mod choose;
+mod error;
+mod fetch;
+mod file_name;
+mod hub;
+mod name;
+mod settings;
+mod size;
+
+pub use checksum::Checksum;
+pub use error::{Choice, FetchError, FindError, HubError};
+pub use fetch::{Event, FetchOptions, Progress, Wait, fetch};
+pub use file_name::FileName;
+pub use hub::{Hub, Listing, RemoteFile};
+pub use name::{ModelName, NameError, Part};
+pub use settings::{Patience, Settings, Token};
