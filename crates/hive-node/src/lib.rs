@@ -44,6 +44,11 @@ pub mod generate {
     pub use hive_serving::AnswerError;
 }
 
+/// Models on a hub, and on their way to this machine's disk.
+pub mod store {
+    pub use hive_store::{Event, FetchError, FetchOptions, FindError, Hub, HubError, Listing, ModelName, Wait, fetch};
+}
+
 /// Models in memory.
 pub mod serving {
     pub use hive_serving::{ByHandError, Layout, ModelRequest, ServeError, Serving};

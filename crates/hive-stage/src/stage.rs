@@ -4,6 +4,7 @@
 //! the previous stage (or the coordinator), results from the worker.
 
 mod actor;
+mod adopting;
 mod digest;
 mod frames;
 pub(crate) mod fuzzing;

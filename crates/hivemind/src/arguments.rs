@@ -136,6 +136,14 @@ pub(crate) enum Models {
         #[arg(long)]
         json: bool,
     },
+    /// Download a model from Hugging Face, or go on with a download that was stopped
+    Get {
+        /// owner/name, owner/name@revision, `owner/name:Q4_K_M` for one of several GGUF files, or a link
+        model: String,
+        /// Print progress as JSON, one object per line
+        #[arg(long)]
+        json: bool,
+    },
     /// Load a model into memory, so that the first answer starts sooner
     Load {
         /// Model name, .gguf file, or folder

@@ -84,7 +84,7 @@ async fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Invite(options) => peers::invite(&node().await?, options).await,
         Command::Join(options) => peers::join(&node().await?, options).await,
         Command::Log(options) => log::run(options, &folder?).await,
-        Command::Models(wanted) => models::run(&node().await?, wanted).await,
+        Command::Models(wanted) => models::run(node, folder.clone(), wanted).await,
         Command::Tokens { wanted, json } => tokens::run(&node().await?, wanted, json).await,
         Command::Browser(options) => browser::link(&node().await?, options.json).await,
         Command::Conversations(wanted) => conversations::run(&node().await?, wanted).await,

@@ -1,6 +1,8 @@
-//! `hivemind models`: lists, loads, unloads and removes models.
+//! `hivemind models`: lists, downloads, loads, unloads and removes models.
 
-use std::path::Path;
+mod get;
+
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hive_types::{Done, LoadRequest, ModelName, ModelOnDisk, StageLayers, Status};
@@ -15,8 +17,18 @@ use crate::{Failure, output};
 /// Polling interval of the loading progress.
 const LOOK: Duration = Duration::from_millis(300);
 
-pub(crate) async fn run(client: &Client, wanted: Models) -> Result<(), Failure> {
+/// `node`: the running node, which a download does without.
+pub(crate) async fn run(
+    node: impl AsyncFnOnce() -> Result<Client, Failure>,
+    folder: Result<PathBuf, Failure>,
+    wanted: Models,
+) -> Result<(), Failure> {
+    if let Models::Get { model, json } = wanted {
+        return get::run(&model, json, &folder?).await;
+    }
+    let client = &node().await?;
     match wanted {
+        Models::Get { .. } => Ok(()),
         Models::List { json } => list(client, json).await,
         Models::Load { model, plan } => load(client, &model, plan.as_deref()).await,
         Models::Unload { model } => {

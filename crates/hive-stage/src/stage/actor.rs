@@ -1,7 +1,5 @@
 //! The actor of a stage: handles its commands, frames and worker events one by one.
 
-mod adopting;
-
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,8 +11,7 @@ use hive_net::stage::RoundTrips;
 use hive_net::{Frame, Kind};
 use tokio::sync::{mpsc, oneshot};
 
-use adopting::Adopting;
-
+use super::adopting::{Adopting, AllAdopting};
 use super::digest::Received;
 use super::frames::{Fault, failed_frame, hidden_frame, input_of, read_frame, token_frame, turns};
 use super::pulse::Activity;
@@ -26,7 +23,7 @@ use super::tombstones::{End, Tombstones};
 use super::transit::{Part, Transit};
 use hive_audit::Usage;
 use hive_peers::Tasks;
-use hive_protocol::{Recompute, Reply, Request, SessionSpec, Span, StageReport, logged};
+use hive_protocol::{Continued, Recompute, Reply, Request, SessionSpec, Span, StageReport, logged};
 use hive_worker::{Blame, Death, Ending, Events, FromWorker, Raw, ToWorker, Work, Worker, WorkerEvent, WorkerReport};
 
 /// A session on this stage.
@@ -90,7 +87,7 @@ pub(super) struct Actor {
     recomputing: Recomputing,
     departures: HashMap<u128, Departure>,
     /// Sessions that continue another's cache, which the worker is preparing.
-    adopting: HashMap<u128, Adopting>,
+    adopting: AllAdopting,
     /// Sessions that the worker is importing.
     arrivals: HashMap<u128, (Open, oneshot::Sender<Result<(), String>>)>,
     /// Sessions that ended before they arrived.
@@ -127,7 +124,7 @@ impl Actor {
             activity,
             recomputing: Recomputing::default(),
             departures: HashMap::new(),
-            adopting: HashMap::new(),
+            adopting: AllAdopting::new(),
             arrivals: HashMap::new(),
             ended: Tombstones::default(),
             link: None,
@@ -410,6 +407,29 @@ impl Actor {
         if end <= context { Ok(()) } else { Err(format!("position {end} is past the {context} that the model takes")) }
     }
 
+    /// Opens a session, and answers with its next position. One that continues another's cache waits for the worker.
+    fn open_asked(&mut self, spec: SessionSpec, answer: oneshot::Sender<Result<Reply, String>>) {
+        if let Some(Continued { session: from, position }) = spec.continues
+            && !self.sessions.contains_key(&spec.session)
+            && self.may_open(&spec).is_ok()
+            && let Some(Open { sent, received, .. }) = self.sessions.remove(&from)
+        {
+            let (session, options) = (SessionId(spec.session), spec.options.clone());
+            self.worker.order(&ToWorker::Adopt { from: SessionId(from), session, position, options });
+            self.go_on(&spec);
+            self.adopting.insert(spec.session, Adopting::new(spec, sent, received, answer));
+        } else {
+            let _ = answer.send(self.open(spec).map(Reply::At));
+        }
+    }
+
+    fn adopted(&mut self, session: u128, reached: u32) {
+        if let Some(adopting) = self.adopting.remove(&session) {
+            let (spec, sent, received) = adopting.done(reached);
+            self.begin(spec, reached, sent, received);
+        }
+    }
+
     /// Why a session cannot be opened, if it cannot.
     fn may_open(&self, spec: &SessionSpec) -> Result<(), String> {
         if self.departures.contains_key(&spec.session) {
@@ -538,7 +558,9 @@ impl Actor {
                 self.worker.order(&ToWorker::Close(session));
             }
             FromWorker::Failed { session, why, .. } if self.adopting.contains_key(&session.0) => {
-                self.adopted(session.0, Err(why));
+                if let Some(adopting) = self.adopting.remove(&session.0) {
+                    adopting.failed(why);
+                }
             }
             FromWorker::Failed { session, position, why, blame } => {
                 let Some(open) = self.sessions.get_mut(&session.0) else { return };
@@ -573,7 +595,7 @@ impl Actor {
             }
             FromWorker::Exported(session, exported) => self.depart(session.0, exported),
             FromWorker::Cache(session, Raw(cache)) => self.carry(session.0, &cache),
-            FromWorker::Adopted(session, reached) => self.adopted(session.0, Ok(reached)),
+            FromWorker::Adopted(session, reached) => self.adopted(session.0, reached),
             FromWorker::Imported(session, imported) => self.arrive(session.0, imported),
             FromWorker::Progress(_) | FromWorker::Loaded { .. } | FromWorker::LoadFailed(_) | FromWorker::Unfit(_) => {}
         }

@@ -3,7 +3,7 @@
 use hive_model::{KvLayout, SessionOptions};
 
 use super::*;
-use hive_protocol::{Arithmetic, Continued, RingId, StageId};
+use hive_protocol::{Arithmetic, RingId, StageId};
 
 const SESSION: u128 = 7;
 

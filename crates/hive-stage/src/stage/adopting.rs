@@ -1,0 +1,44 @@
+//! Sessions that continue another's cache. The worker says from which position on: a recurrent state may go back further
+//! than asked.
+
+use std::collections::HashMap;
+
+use hive_protocol::{Reply, SessionSpec};
+use tokio::sync::oneshot;
+
+use super::digest::Received;
+use super::sent::Sent;
+
+/// A session whose cache the worker is preparing.
+pub(super) struct Adopting {
+    spec: SessionSpec,
+    sent: Sent,
+    received: Received,
+    answer: oneshot::Sender<Result<Reply, String>>,
+}
+
+/// All of them.
+pub(super) type AllAdopting = HashMap<u128, Adopting>;
+
+impl Adopting {
+    /// `sent` and `received` are those of the session that it continues; `answer` waits for its position.
+    pub(super) fn new(
+        spec: SessionSpec,
+        sent: Sent,
+        received: Received,
+        answer: oneshot::Sender<Result<Reply, String>>,
+    ) -> Self {
+        Self { spec, sent, received, answer }
+    }
+
+    /// The worker has the cache, up to this position. Returns what the session begins with.
+    pub(super) fn done(self, reached: u32) -> (SessionSpec, Sent, Received) {
+        let _ = self.answer.send(Ok(Reply::At(reached)));
+        (self.spec, self.sent.continued(reached), self.received.continued(reached))
+    }
+
+    /// There is no such cache.
+    pub(super) fn failed(self, why: String) {
+        let _ = self.answer.send(Err(why));
+    }
+}

@@ -1,0 +1,215 @@
+//! `hivemind models get`: downloads a model into the Hugging Face cache, with its progress.
+
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use hive_node::settings::Settings;
+use hive_node::store::{Event, FetchOptions, Hub, Listing, ModelName, Wait, fetch};
+use serde_json::json;
+
+use crate::output::megabytes;
+use crate::{Failure, output};
+
+/// How often a terminal's line and a program's events are renewed.
+const OFTEN: Duration = Duration::from_millis(300);
+/// How often a line is added where there is no terminal.
+const SELDOM: Duration = Duration::from_secs(10);
+/// The time over which the rate is the average: shorter ones jump, longer ones are stale.
+const RECENT: Duration = Duration::from_secs(5);
+
+pub(super) async fn run(model: &str, as_json: bool, folder: &Path) -> Result<(), Failure> {
+    let settings = Settings::read(folder).map_err(Failure::new)?;
+    if settings.lan_only.unwrap_or(false) {
+        return Err(Failure::new("this machine is set to the local network only, so nothing is downloaded")
+            .hint("set lan_only = false in config.toml, or copy the model's folder here yourself"));
+    }
+    let name: ModelName = model.parse().map_err(Failure::usage)?;
+    let cache = hive_node::hugging_face_cache()
+        .ok_or_else(|| Failure::new("there is no folder for models; set HOME or HF_HUB_CACHE"))?;
+    let hub = Hub::from_environment(cache).map_err(Failure::new)?;
+    let again = format!("`hivemind models get {model}` goes on with what has arrived");
+    let started = Instant::now();
+    let fetching = async {
+        let listing = hub.find(&name).await.map_err(Failure::new)?;
+        let shown = Shown::new(&listing, as_json);
+        let options =
+            FetchOptions { on_event: Some(Box::new(move |event| shown.hear(&event))), ..FetchOptions::default() };
+        let path = fetch(&hub, &listing, &options).await.map_err(|error| Failure::new(error).hint(&again))?;
+        Ok((listing, path))
+    };
+    let fetched: Result<_, Failure> = tokio::select! {
+        fetched = fetching => fetched,
+        _ = tokio::signal::ctrl_c() => Err(Failure::new("the download was stopped").hint(&again)),
+    };
+    let (listing, path) = fetched?;
+    if as_json {
+        let seconds = started.elapsed().as_secs_f64();
+        output::line(json!({ "model": model, "path": path, "bytes": listing.bytes(), "seconds": seconds }));
+    } else {
+        output::line(format_args!("{model} is here, {}.", megabytes(listing.bytes())));
+        output::line(format_args!("Chat with it: hivemind chat {model}"));
+    }
+    Ok(())
+}
+
+/// What a person or a program sees of a fetch.
+struct Shown {
+    name: String,
+    kind: Kind,
+    state: Mutex<State>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// One line that is renewed.
+    Terminal,
+    /// A line from time to time.
+    Plain,
+    /// A JSON object per line, on standard output.
+    Json,
+}
+
+struct State {
+    rate: Rate,
+    last: Option<Instant>,
+    /// What was said of waiting, which comes again with every attempt.
+    waiting: Option<String>,
+}
+
+impl Shown {
+    fn new(listing: &Listing, as_json: bool) -> Self {
+        let kind = match (as_json, std::io::stderr().is_terminal()) {
+            (true, _) => Kind::Json,
+            (false, true) => Kind::Terminal,
+            (false, false) => Kind::Plain,
+        };
+        let state = Mutex::new(State { rate: Rate::default(), last: None, waiting: None });
+        Self { name: listing.model.to_string(), kind, state }
+    }
+
+    fn hear(&self, event: &Event) {
+        let now = Instant::now();
+        let Ok(mut state) = self.state.lock() else { return };
+        match event {
+            Event::Progress(progress) => {
+                state.rate.note(now, progress.bytes_done);
+                let every = if self.kind == Kind::Plain { SELDOM } else { OFTEN };
+                let is_whole = progress.bytes_done == progress.bytes_total;
+                if !is_whole && state.last.is_some_and(|last| now.duration_since(last) < every) {
+                    return;
+                }
+                (state.last, state.waiting) = (Some(now), None);
+                self.show(progress.bytes_done, progress.bytes_total, state.rate.bytes_per_s());
+            }
+            Event::Waiting(wait) => {
+                let said = match wait {
+                    Wait::OtherFetch { file } => format!("waits for another program that downloads {file}"),
+                    Wait::NextAttempt { error, after } => {
+                        format!("tries again in {} s: {error}", after.as_secs().max(1))
+                    }
+                };
+                if state.waiting.as_ref() != Some(&said) {
+                    self.say(&said);
+                    state.waiting = Some(said);
+                }
+            }
+        }
+    }
+
+    fn show(&self, done: u64, total: u64, bytes_per_s: Option<f64>) {
+        if self.kind == Kind::Json {
+            return output::line(json!({ "bytes_done": done, "bytes_total": total, "bytes_per_s": bytes_per_s }));
+        }
+        let mut line = format!("{} {} of {}", self.name, megabytes(done), megabytes(total));
+        if let Some(rate) = bytes_per_s.filter(|rate| *rate > 0.0 && done < total) {
+            let left = Duration::from_secs_f64((total.saturating_sub(done) as f64 / rate).min(1e7));
+            line = format!("{line} · {}/s · {} left", megabytes(rate as u64), in_words(left));
+        }
+        self.write(&line);
+    }
+
+    fn say(&self, what: &str) {
+        if self.kind == Kind::Json {
+            output::line(json!({ "waiting": what }));
+        } else {
+            self.write(&format!("{} {what}", self.name));
+        }
+    }
+
+    fn write(&self, line: &str) {
+        let (before, after) = if self.kind == Kind::Terminal { ("\r\x1b[K", "") } else { ("", "\n") };
+        let _ = write!(std::io::stderr(), "{before}{line}{after}");
+    }
+}
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        if self.kind == Kind::Terminal {
+            let _ = write!(std::io::stderr(), "\r\x1b[K");
+        }
+    }
+}
+
+/// The rate of the last seconds.
+#[derive(Default)]
+struct Rate {
+    /// When so many bytes were there, the oldest first.
+    noted: std::collections::VecDeque<(Instant, u64)>,
+}
+
+impl Rate {
+    fn note(&mut self, now: Instant, bytes: u64) {
+        if self.noted.back().is_some_and(|(at, _)| now.duration_since(*at) < OFTEN / 3) {
+            return;
+        }
+        self.noted.push_back((now, bytes));
+        while self.noted.len() > 2 && now.duration_since(self.noted[1].0) > RECENT {
+            self.noted.pop_front();
+        }
+    }
+
+    /// `None` until something has come.
+    fn bytes_per_s(&self) -> Option<f64> {
+        let ((from, before), (to, after)) = (self.noted.front()?, self.noted.back()?);
+        let seconds = to.duration_since(*from).as_secs_f64();
+        (seconds > 0.0).then(|| after.saturating_sub(*before) as f64 / seconds)
+    }
+}
+
+/// A time to wait, as people say it.
+fn in_words(time: Duration) -> String {
+    match time.as_secs() {
+        seconds @ 0..=90 => format!("{} s", seconds.max(1)),
+        seconds @ 91..=5400 => format!("{} min", seconds.div_ceil(60)),
+        seconds => format!("{} h", seconds.div_ceil(3600)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_is_that_of_the_last_seconds() {
+        let start = Instant::now();
+        let mut rate = Rate::default();
+        assert_eq!(rate.bytes_per_s(), None);
+        // A fast beginning, then 100 bytes a second.
+        for second in 0..20u64 {
+            rate.note(
+                start + Duration::from_secs(second),
+                if second < 2 { second * 5000 } else { 9900 + second * 100 },
+            );
+        }
+        let now = rate.bytes_per_s().unwrap();
+        assert!((99.0..101.0).contains(&now), "{now}");
+    }
+
+    #[test]
+    fn a_time_is_said_as_people_do() {
+        let said = [0, 1, 90, 91, 3600, 7000].map(|seconds| in_words(Duration::from_secs(seconds)));
+        assert_eq!(said, ["1 s", "1 s", "90 s", "2 min", "60 min", "2 h"]);
+    }
+}
