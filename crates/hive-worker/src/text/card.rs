@@ -22,7 +22,7 @@ pub struct ModelCard {
     pub packed: Footprint,
     /// Memory with MLX's kernels, on a GPU.
     pub mlx: Footprint,
-    /// Bytes of a token's hidden states.
+    /// Bytes of a token's hidden states between two stages, at most.
     pub hidden_bytes: u64,
     /// Tokens in the vocabulary.
     pub vocabulary: usize,
@@ -42,7 +42,7 @@ impl ModelCard {
         Ok(Self {
             packed: Footprint::of(files, Compute::Fast)?,
             mlx: Footprint::of(files, Compute::Plain)?,
-            hidden_bytes: (config.hidden * activation.bytes()) as u64,
+            hidden_bytes: (config.boundary_width() * activation.bytes()) as u64,
             vocabulary: config.vocabulary,
             max_context: config.max_context,
             end_tokens: files.end_tokens(),
