@@ -214,6 +214,20 @@ mod tests {
     }
 
     #[test]
+    fn a_model_that_also_sees_and_hears_is_its_texts_part_whatever_that_is_called() {
+        for (name, text) in [("gemma4", "gemma4_text"), ("gemma4_unified", "gemma4_unified_text")] {
+            let json = json!({ "model_type": name, "text_config": { "model_type": text }, "vision_config": {} });
+            let config = ModelConfig::from_json(&json).unwrap();
+            assert_eq!((config.architecture.as_str(), config.hidden), (text, 1536));
+            for module in ["vision_tower", "audio_tower", "embed_vision", "embed_audio", "vision_embedder"] {
+                for name in [format!("{module}.x.weight"), format!("model.{module}.x.weight")] {
+                    assert!(is_known(&name, &config) && !is_computed(&name, &config), "{name}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn what_cannot_be_or_would_be_computed_otherwise_is_refused_in_a_sentence() {
         let experts = ("enable_moe_block", json!(true));
         let full = json!(["full_attention", "full_attention", "full_attention", "sliding_attention", "full_attention"]);
