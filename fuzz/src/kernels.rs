@@ -1,8 +1,8 @@
 //! The kernels' safe surface with shapes that do not fit: an error, and never a read or write past an end.
 
 use hive_kernels::{
-    Affine, AttentionShape, Format, HeadWeights, KvBuffers, LayerWeights, PackedMatrix, Scaling, SessionRows,
-    attention, head, layer, rms_norm, swiglu,
+    Affine, AttentionShape, Format, HeadWeights, KvBuffers, KvSource, LayerWeights, PackedMatrix, Scaling, SessionRows,
+    attention, geglu, head, layer, rms_norm, swiglu,
 };
 use mlx_rs::{Array, Device};
 
@@ -80,6 +80,9 @@ impl Bytes<'_> {
         match self.byte() % 8 {
             0 => AttentionShape { rotated: self.size(), ..shape },
             1 => AttentionShape { window: Some(self.size()), ..shape },
+            2 => AttentionShape { source: KvSource::NormedValues, ..shape },
+            3 => AttentionShape { source: KvSource::Joint, ..shape },
+            4 => AttentionShape { source: KvSource::Cached, ..shape },
             _ => shape,
         }
     }
@@ -96,7 +99,10 @@ pub fn run(data: &[u8]) -> bool {
     let mut bytes = Bytes(data.iter());
     match bytes.byte() % 6 {
         0 => evaluate(rms_norm(&bytes.array(), &bytes.vector(), 1e-5)),
-        1 => evaluate(swiglu(&bytes.array())),
+        1 => {
+            let gate_up = bytes.array();
+            evaluate(if bytes.byte().is_multiple_of(2) { swiglu(&gate_up) } else { geglu(&gate_up) })
+        }
         2 => {
             let Some(matrix) = bytes.matrix() else { return false };
             let residual = bytes.byte().is_multiple_of(2);
@@ -168,12 +174,16 @@ pub fn seeds() -> Vec<Vec<u8>> {
     vec![
         vec![0, 2, 32, 7, 32],
         vec![1, 2, 64, 7],
+        vec![1, 2, 64, 7, 1],
         vec![2, 0, 16, 64, 32, 1, 1, 2, 64, 7],
         vec![2, 2, 16, 64, 64, 0, 2, 2, 16, 7, 2, 64, 7],
         vec![2, 0, 16, 64, 32, 9, 1, 2, 64, 7],
         vec![2, 1, 16, 64, 32, 25, 1, 2, 64, 7],
         vec![3, 2, 1, 16, 7, 20, 1, 3, 64, 7, 8, 16, 16, 2, 1, 1, 5],
         vec![3, 2, 1, 16, 7, 20, 1, 3, 64, 7, 8, 16, 16, 2, 0, 0, 5],
+        vec![3, 2, 1, 16, 2, 20, 1, 3, 64, 7, 8, 16, 16, 2, 0, 0, 5],
+        vec![3, 2, 1, 16, 3, 20, 1, 3, 48, 7, 8, 16, 16, 2, 0, 0, 5],
+        vec![3, 2, 1, 16, 4, 20, 1, 3, 32, 7, 8, 16, 16, 2, 1, 1, 5],
         vec![4, 2, 32, 7, 32, 1, 1, 2, 16, 32, 32, 1],
         vec![5, 0, 2, 32, 7, 32, 32, 8, 1, 3, 2, 1],
     ]

@@ -96,7 +96,7 @@ int hive_layer(Handle* out, Handle x_handle, const LayerHandles* layer, const Se
     multiply(output, attended, tokens, x, attended_onto);
     normalize(attended_onto, computed(l.mlp_norm), l.eps, width, tokens, normed);
     multiply(gate_up, normed, tokens, nullptr, gates);
-    activate(gates, down.columns, tokens, activated);
+    activate(Activation::Silu, 0.0f, gates, down.columns, tokens, activated);
     multiply(down, activated, tokens, attended_onto, y.data<float>());
     return y;
   });

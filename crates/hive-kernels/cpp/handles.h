@@ -45,6 +45,7 @@ struct AttentionHandles {
   float eps;
   float growth;
   float growth_context;
+  int source;
 };
 
 // As src/ffi.rs asserts on its side.
@@ -64,6 +65,7 @@ static_assert(offsetof(AttentionHandles, rope_magnitude) == 60);
 static_assert(offsetof(AttentionHandles, eps) == 64);
 static_assert(offsetof(AttentionHandles, growth) == 68);
 static_assert(offsetof(AttentionHandles, growth_context) == 72);
+static_assert(offsetof(AttentionHandles, source) == 76);
 static_assert(sizeof(Handle) == 8 && sizeof(int) == 4 && sizeof(float) == 4);
 static_assert(sizeof(MatrixHandles) == 48 && std::is_standard_layout_v<MatrixHandles>);
 static_assert(offsetof(MatrixHandles, weights) == 0);
@@ -92,7 +94,7 @@ inline const float* floats(const mlx::core::array& in) {
 }
 
 inline AttentionShape shape_of(const AttentionHandles& h, int tokens, int offset, int capacity) {
-  return {tokens, h.heads, h.kv_heads, h.head_dim, h.rotated, h.window, offset, capacity, h.scale};
+  return {tokens, h.heads, h.kv_heads, h.head_dim, h.rotated, h.window, offset, capacity, h.scale, static_cast<KvSource>(h.source)};
 }
 
 // Its arrays have been computed.

@@ -391,6 +391,11 @@ void rms_norm(const float* x, const float* weight, float eps, int width, float* 
   float sum = sum_lanes(squares);
   for (; i < width; ++i) sum += x[i] * x[i];
   const float scale = 1.0f / std::sqrt(sum / static_cast<float>(width) + eps);
+  if (!weight) {
+    for (i = 0; i + 16 <= width; i += 16) store(y + i, load<Floats>(x + i) * scale);
+    for (; i < width; ++i) y[i] = x[i] * scale;
+    return;
+  }
   for (i = 0; i + 16 <= width; i += 16) store(y + i, load<Floats>(x + i) * scale * load<Floats>(weight + i));
   for (; i < width; ++i) y[i] = x[i] * scale * weight[i];
 }
@@ -401,6 +406,16 @@ void swiglu(const float* gate_up, int width, float* y) {
   for (int i = 0; i < width; i += 16) {
     const Floats gate = load<Floats>(gate_up + i);
     store(y + i, gate / (1.0f + exp_lanes(-gate)) * load<Floats>(up + i));
+  }
+}
+
+// gelu by tanh is x times the sigmoid of 2 sqrt(2 / pi) (x + 0.044715 x^3).
+void geglu(const float* gate_up, int width, float* y) {
+  const float* up = gate_up + width;
+  for (int i = 0; i < width; i += 16) {
+    const Floats gate = load<Floats>(gate_up + i);
+    const Floats inner = gate * gate * gate * 0.044715f + gate;
+    store(y + i, gate / (1.0f + exp_lanes(-1.5957691216f * inner)) * load<Floats>(up + i));
   }
 }
 
@@ -431,7 +446,7 @@ inline void rotate(const float* in, float* out, std::size_t stride, const float*
 void rope_and_store(const AttentionShape& s, const HeadWeights& w, const float* qkv, int t, float* q, float* keys, float* values) {
   const int half = s.rotated / 2;
   const int position = s.offset + t;
-  const float* row = qkv + static_cast<std::size_t>(t) * (s.heads + 2 * s.kv_heads) * s.head_dim;
+  const float* row = qkv + static_cast<std::size_t>(t) * s.row();
   float cosines[512];
   float sines[512];
   for (int i = 0; i < half; ++i) {
@@ -451,15 +466,20 @@ void rope_and_store(const AttentionShape& s, const HeadWeights& w, const float* 
     rotate(norm(row + h * s.head_dim, w.q_norm), q_row + h * s.head_dim, 1, cosines, sines, half, s.head_dim);
   if (grown != 1.0f)
     for (int i = 0; i < s.heads * s.head_dim; ++i) q_row[i] *= grown;
+  if (s.source == KvSource::Cached) return;
   row += s.heads * s.head_dim;
   for (int h = 0; h < s.kv_heads; ++h) {
     float* block = keys + (static_cast<std::size_t>(h) * (s.capacity / 16) + position / 16) * s.head_dim * 16 + position % 16;
     rotate(norm(row + h * s.head_dim, w.k_norm), block, 16, cosines, sines, half, s.head_dim);
   }
-  row += s.kv_heads * s.head_dim;
-  for (int h = 0; h < s.kv_heads; ++h)
-    std::memcpy(values + (static_cast<std::size_t>(h) * s.capacity + position) * s.head_dim, row + h * s.head_dim,
-                sizeof(float) * s.head_dim);
+  if (s.source != KvSource::Joint) row += s.kv_heads * s.head_dim;
+  for (int h = 0; h < s.kv_heads; ++h) {
+    float* value = values + (static_cast<std::size_t>(h) * s.capacity + position) * s.head_dim;
+    if (s.source == KvSource::Projected)
+      std::memcpy(value, row + h * s.head_dim, sizeof(float) * s.head_dim);
+    else
+      rms_norm(row + h * s.head_dim, nullptr, w.eps, s.head_dim, value);
+  }
 }
 
 template <int B>
@@ -586,7 +606,7 @@ void gated_norm(float* x, const float* gate, const float* weight, float eps, int
 } // namespace
 
 extern const Kernels HIVE_CAT(kernels_, HIVE_ISA);
-const Kernels HIVE_CAT(kernels_, HIVE_ISA) = {HIVE_STRING(HIVE_ISA), group_sums, matmul, rms_norm, swiglu, clamped_swiglu, rope_and_store, attend,
+const Kernels HIVE_CAT(kernels_, HIVE_ISA) = {HIVE_STRING(HIVE_ISA), group_sums, matmul, rms_norm, swiglu, geglu, clamped_swiglu, rope_and_store, attend,
                                               convolve, to_length, delta, gated_norm};
 
 } // namespace hive

@@ -33,11 +33,22 @@ struct HeadWeights {
   float magnitude;       // multiplies what is rotated
   const float* q_norm;   // [head_dim]: RMS norm of each query, before it is rotated
   const float* k_norm;   // the same of each key
-  float eps;             // of these norms
+  float eps;             // of these norms, and of the values'
   float growth;          // queries at position p are multiplied by 1 + growth * ln(1 + floor(p / growth_context))
   float growth_context;
   const float* sinks;    // [heads]: a score that takes its share and adds nothing
 };
+
+// Where the keys and values of a layer come from; its input has queries, then keys, then values, as far as they are its own.
+enum class KvSource : int {
+  Projected = 0,     // they are in the input
+  NormedValues = 1,  // the same, and each value is normalized
+  Joint = 2,         // the keys in the input are also the values, each normalized
+  Cached = 3,        // they are in the cache, where an earlier layer has put them
+};
+
+// What gate and up become.
+enum class Activation : int { Silu = 0, Gelu = 1, Clamped = 2 };
 
 struct AttentionShape {
   int tokens;
@@ -49,6 +60,8 @@ struct AttentionShape {
   int offset;    // position of the first token, and the number of keys before it
   int capacity;  // keys the cache has room for, a multiple of 16
   float scale;
+  KvSource source;
+  int row() const { return (heads + (source == KvSource::Cached ? 0 : source == KvSource::Joint ? 1 : 2) * kv_heads) * head_dim; }
 };
 
 // A gated delta net, see delta.cpp. Widths of heads are multiples of 16.
@@ -73,11 +86,14 @@ struct Kernels {
   // are multiples of the scales, `sums` have been multiplied by that.
   void (*matmul)(const Matrix&, const float* x, const float* sums, int tokens, int first_block, int blocks,
                  const float* residual, float* y, float* scratch);
+  // The weights may be null.
   void (*rms_norm)(const float* x, const float* weight, float eps, int width, float* y);
   void (*swiglu)(const float* gate_up, int width, float* y);
+  // The same by gelu, with tanh.
+  void (*geglu)(const float* gate_up, int width, float* y);
   // The same as gpt-oss has it: both clamped to the limit.
   void (*clamped_swiglu)(const float* gate_up, int width, float limit, float* y);
-  // Rotates token t of qkv: queries to `q`, its key and value into the cache.
+  // Rotates token t of qkv: queries to `q`, its key and value into the cache, unless they are there.
   void (*rope_and_store)(const AttentionShape&, const HeadWeights&, const float* qkv, int t, float* q, float* keys, float* values);
   // One head of one token. `scores` holds capacity floats; `sink` is null or the head's.
   void (*attend)(const AttentionShape&, const float* sink, const float* q, const float* keys, const float* values, int t, int head,

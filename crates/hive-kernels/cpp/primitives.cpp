@@ -75,18 +75,21 @@ class RmsNorm : public CpuOnly {
   float eps_;
 };
 
-class Swiglu : public CpuOnly {
+class Gate : public CpuOnly {
  public:
-  using CpuOnly::CpuOnly;
-  const char* name() const override { return "HiveSwiglu"; }
+  Gate(mx::Stream stream, Activation activation) : CpuOnly(stream), activation_(activation) {}
+  const char* name() const override { return "HiveGate"; }
 
   void eval_cpu(const std::vector<mx::array>& inputs, std::vector<mx::array>& outputs) override {
     const float* gate_up = floats(inputs[0]);
     const int width = inputs[0].shape(-1) / 2;
     const int tokens = static_cast<int>(inputs[0].size() / (2 * width));
     float* y = allocate(outputs[0]);
-    dispatch([=] { activate(gate_up, width, tokens, y); });
+    dispatch([=, activation = activation_] { activate(activation, 0.0f, gate_up, width, tokens, y); });
   }
+
+ private:
+  Activation activation_;
 };
 
 class Attention : public CpuOnly {
@@ -120,15 +123,17 @@ struct ExpertHandles {
   Handle gate_up_bias;
   Handle down_bias;
   int count;
+  int activation;
   float limit;
 };
 
 // As src/ffi.rs asserts on its side.
-static_assert(sizeof(ExpertHandles) == 24 && std::is_standard_layout_v<ExpertHandles>);
+static_assert(sizeof(ExpertHandles) == 32 && std::is_standard_layout_v<ExpertHandles>);
 static_assert(offsetof(ExpertHandles, gate_up_bias) == 0);
 static_assert(offsetof(ExpertHandles, down_bias) == 8);
 static_assert(offsetof(ExpertHandles, count) == 16);
-static_assert(offsetof(ExpertHandles, limit) == 20);
+static_assert(offsetof(ExpertHandles, activation) == 20);
+static_assert(offsetof(ExpertHandles, limit) == 24);
 
 class PassExperts : public CpuOnly {
  public:
@@ -146,7 +151,7 @@ class PassExperts : public CpuOnly {
     const int tokens = inputs[1].shape(0), per_token = inputs[1].shape(1);
     std::size_t next = 3;
     const auto bias = [&](Handle part) { return part.ctx ? floats(inputs[next++]) : nullptr; };
-    Experts experts{handles_.count, gate_up_, down_, nullptr, nullptr, handles_.limit};
+    Experts experts{handles_.count, gate_up_, down_, nullptr, nullptr, static_cast<Activation>(handles_.activation), handles_.limit};
     experts.gate_up_bias = bias(handles_.gate_up_bias);
     experts.down_bias = bias(handles_.down_bias);
     float* y = allocate(outputs[0]);
@@ -236,11 +241,12 @@ int hive_rms_norm(Handle* out, Handle x, Handle weight, float eps, Handle stream
   });
 }
 
-int hive_swiglu(Handle* out, Handle gate_up, Handle stream) {
+int hive_gate(Handle* out, Handle gate_up, int activation, Handle stream) {
   return guarded(out, [&] {
     auto shape = get(gate_up).shape();
     shape.back() /= 2;
-    return mx::array(shape, mx::float32, std::make_shared<Swiglu>(stream_of(stream)), {get(gate_up)});
+    const auto gate = std::make_shared<Gate>(stream_of(stream), static_cast<Activation>(activation));
+    return mx::array(shape, mx::float32, gate, {get(gate_up)});
   });
 }
 

@@ -88,10 +88,18 @@ void normalize(const float* x, const float* weight, float eps, int width, int to
   for (std::size_t t = 0; t < static_cast<std::size_t>(tokens); ++t) kernels().rms_norm(x + t * width, weight, eps, width, y + t * width);
 }
 
-void activate(const float* gate_up, int width, int tokens, float* y) {
+void activate(Activation activation, float limit, const float* gate_up, int width, int tokens, float* y) {
+  const Kernels& k = kernels();
   parallel_for((tokens + kTokensPerUnit - 1) / kTokensPerUnit, [&](int unit, int) {
-    for (int t = unit * kTokensPerUnit; t < tokens && t < (unit + 1) * kTokensPerUnit; ++t)
-      kernels().swiglu(gate_up + static_cast<std::size_t>(t) * 2 * width, width, y + static_cast<std::size_t>(t) * width);
+    for (int t = unit * kTokensPerUnit; t < tokens && t < (unit + 1) * kTokensPerUnit; ++t) {
+      const float* row = gate_up + static_cast<std::size_t>(t) * 2 * width;
+      float* to = y + static_cast<std::size_t>(t) * width;
+      switch (activation) {
+        case Activation::Silu: k.swiglu(row, width, to); break;
+        case Activation::Gelu: k.geglu(row, width, to); break;
+        case Activation::Clamped: k.clamped_swiglu(row, width, limit, to); break;
+      }
+    }
   });
 }
 
@@ -147,7 +155,7 @@ void add_to_rows(const float* bias, int width, int rows, float* y) {
 
 void pass_experts(const Experts& experts, const float* x, const std::uint32_t* picked, const float* shares, int tokens,
                   int per_token, float* y) {
-  const auto& [count, gate_up, down, gate_up_bias, down_bias, limit] = experts;
+  const auto& [count, gate_up, down, gate_up_bias, down_bias, activation, limit] = experts;
   const int hidden = gate_up.columns;
   const int inner = down.columns;
   struct Pair {
@@ -181,12 +189,7 @@ void pass_experts(const Experts& experts, const float* x, const std::uint32_t* p
                   sizeof(float) * hidden);
     multiply(one_of(gate_up, count, expert), in, rows, nullptr, gates);
     if (gate_up_bias) add_to_rows(gate_up_bias + static_cast<std::size_t>(expert) * 2 * inner, 2 * inner, rows, gates);
-    if (limit > 0.0f) {
-      for (int r = 0; r < rows; ++r)
-        kernels().clamped_swiglu(gates + static_cast<std::size_t>(r) * 2 * inner, inner, limit, activated + static_cast<std::size_t>(r) * inner);
-    } else {
-      activate(gates, inner, rows, activated);
-    }
+    activate(activation, limit, gates, inner, rows, activated);
     multiply(one_of(down, count, expert), activated, rows, nullptr, out);
     if (down_bias) add_to_rows(down_bias + static_cast<std::size_t>(expert) * hidden, hidden, rows, out);
     for (int r = 0; r < rows; ++r) {

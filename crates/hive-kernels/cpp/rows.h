@@ -10,8 +10,8 @@ void multiply(const Matrix& m, const float* x, int tokens, const float* residual
 // RMS norm of each row.
 void normalize(const float* x, const float* weight, float eps, int width, int tokens, float* y);
 
-// silu(gate) * up of each row: [tokens][2 * width] to [tokens][width].
-void activate(const float* gate_up, int width, int tokens, float* y);
+// What gate and up of each row become: [tokens][2 * width] to [tokens][width]. The limit is of what is clamped.
+void activate(Activation activation, float limit, const float* gate_up, int width, int tokens, float* y);
 
 // Attention of one session. Writes its new keys and values into the cache in place: rows past a cache's length are
 // nobody's, so whoever holds the same buffers sees nothing change.
@@ -36,7 +36,8 @@ struct Experts {
   Matrix down;
   const float* gate_up_bias;  // [count][gate_up rows of one], or null
   const float* down_bias;     // [count][down rows of one], or null
-  float limit;                // of gpt-oss's activation; 0 for silu
+  Activation activation;
+  float limit;                // of what is clamped
 };
 
 // `picked` and `shares` are [tokens][per_token]. A row's sum is in the order of its experts' numbers.

@@ -3,7 +3,7 @@
 use mlx_rs::{Array, Dtype};
 use mlx_sys::mlx_array;
 
-use crate::{KernelError, LANES, PackedMatrix, build, ffi, require};
+use crate::{Activation, KernelError, LANES, PackedMatrix, build, ffi, require};
 
 /// The weights of all experts, one after the other.
 #[derive(Debug, Clone, Copy)]
@@ -14,8 +14,8 @@ pub struct ExpertWeights<'a> {
     pub gate_up: (&'a PackedMatrix, Option<&'a Array>),
     /// Their ways back, and what is added.
     pub down: (&'a PackedMatrix, Option<&'a Array>),
-    /// The limit of gpt-oss's activation; without one, `silu(gate) * up`.
-    pub limit: Option<f32>,
+    /// What gate and up become.
+    pub activation: Activation,
 }
 
 /// Passes each row of `x [n, hidden]` through the experts `picked [n, per_token]`, and adds up what comes out by
@@ -26,7 +26,7 @@ pub struct ExpertWeights<'a> {
 /// # Errors
 /// The shapes or types do not match.
 pub fn experts(x: &Array, picked: &Array, shares: &Array, weights: &ExpertWeights<'_>) -> Result<Array, KernelError> {
-    let ExpertWeights { count, gate_up: (gate_up, gate_up_bias), down: (down, down_bias), limit } = *weights;
+    let ExpertWeights { count, gate_up: (gate_up, gate_up_bias), down: (down, down_bias), activation } = *weights;
     require(x.ndim() == 2 && picked.ndim() == 2 && x.dim(0) == picked.dim(0), "experts: rows of x")?;
     require(picked.shape() == shares.shape(), "experts: one share for each that is picked")?;
     require(picked.dtype() == Dtype::Uint32 && shares.dtype() == Dtype::Float32, "experts: types")?;
@@ -46,7 +46,8 @@ pub fn experts(x: &Array, picked: &Array, shares: &Array, weights: &ExpertWeight
         gate_up_bias: gate_up_bias.map_or(none, Array::as_ptr),
         down_bias: down_bias.map_or(none, Array::as_ptr),
         count: count as i32,
-        limit: limit.unwrap_or(0.0),
+        activation: activation.code(),
+        limit: activation.limit(),
     };
     let (gate_up, down) = (gate_up.handles(), down.handles());
     let (x, picked, shares) = (x.as_ptr(), picked.as_ptr(), shares.as_ptr());

@@ -35,6 +35,7 @@ pub(crate) struct AttentionHandles {
     pub(crate) eps: f32,
     pub(crate) growth: f32,
     pub(crate) growth_context: f32,
+    pub(crate) source: c_int,
 }
 
 /// How gate and up of an expert are combined, and what is added to their products; null where there is nothing.
@@ -43,7 +44,8 @@ pub(crate) struct ExpertHandles {
     pub(crate) gate_up_bias: mlx_array,
     pub(crate) down_bias: mlx_array,
     pub(crate) count: c_int,
-    /// 0 where nothing is clamped.
+    pub(crate) activation: c_int,
+    /// Of what is clamped.
     pub(crate) limit: f32,
 }
 
@@ -112,11 +114,13 @@ const _: () = {
     assert!(offset_of!(AttentionHandles, eps) == 64);
     assert!(offset_of!(AttentionHandles, growth) == 68);
     assert!(offset_of!(AttentionHandles, growth_context) == 72);
-    assert!(size_of::<ExpertHandles>() == 24);
+    assert!(offset_of!(AttentionHandles, source) == 76);
+    assert!(size_of::<ExpertHandles>() == 32);
     assert!(offset_of!(ExpertHandles, gate_up_bias) == 0);
     assert!(offset_of!(ExpertHandles, down_bias) == 8);
     assert!(offset_of!(ExpertHandles, count) == 16);
-    assert!(offset_of!(ExpertHandles, limit) == 20);
+    assert!(offset_of!(ExpertHandles, activation) == 20);
+    assert!(offset_of!(ExpertHandles, limit) == 24);
     assert!(size_of::<DeltaHandles>() == 64);
     assert!(offset_of!(DeltaHandles, convolution) == 0);
     assert!(offset_of!(DeltaHandles, rates) == 8);
@@ -164,7 +168,7 @@ unsafe extern "C" {
         eps: f32,
         stream: mlx_stream,
     ) -> c_int;
-    pub(crate) fn hive_swiglu(out: *mut mlx_array, gate_up: mlx_array, stream: mlx_stream) -> c_int;
+    pub(crate) fn hive_gate(out: *mut mlx_array, gate_up: mlx_array, activation: c_int, stream: mlx_stream) -> c_int;
     pub(crate) fn hive_attention(
         out: *mut mlx_array,
         qkv: mlx_array,

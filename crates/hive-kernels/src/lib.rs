@@ -69,12 +69,79 @@ pub fn rms_norm(x: &Array, weight: &Array, eps: f32) -> Result<Array, KernelErro
     build(|out, stream| unsafe { ffi::hive_rms_norm(out, x.as_ptr(), weight.as_ptr(), eps, stream) })
 }
 
+/// What gate and up become.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Activation {
+    /// `silu(gate) * up`.
+    Silu,
+    /// `gelu(gate) * up`, by tanh.
+    Gelu,
+    /// gpt-oss's: `gate * sigmoid(1.702 gate) * (up + 1)`, gate and up clamped to this limit.
+    Clamped(f32),
+}
+
+impl Activation {
+    fn code(self) -> i32 {
+        match self {
+            Self::Silu => 0,
+            Self::Gelu => 1,
+            Self::Clamped(_) => 2,
+        }
+    }
+
+    fn limit(self) -> f32 {
+        if let Self::Clamped(limit) = self { limit } else { 0.0 }
+    }
+}
+
 /// `silu(gate) * up` for rows of gate followed by up: `[n, 2w] -> [n, w]`, with w a multiple of 16.
 pub fn swiglu(gate_up: &Array) -> Result<Array, KernelError> {
-    require(gate_up.ndim() > 0 && gate_up.dim(-1) % (2 * LANES as i32) == 0, "swiglu: width is no multiple of 32")?;
-    require(gate_up.dim(-1) > 0, "swiglu: no width")?;
+    gate(gate_up, Activation::Silu)
+}
+
+/// `gelu(gate) * up` for such rows.
+pub fn geglu(gate_up: &Array) -> Result<Array, KernelError> {
+    gate(gate_up, Activation::Gelu)
+}
+
+fn gate(gate_up: &Array, activation: Activation) -> Result<Array, KernelError> {
+    require(gate_up.ndim() > 0 && gate_up.dim(-1) % (2 * LANES as i32) == 0, "gate: width is no multiple of 32")?;
+    require(gate_up.dim(-1) > 0, "gate: no width")?;
     // SAFETY: a valid handle, with a width the kernel accepts.
-    build(|out, stream| unsafe { ffi::hive_swiglu(out, gate_up.as_ptr(), stream) })
+    build(|out, stream| unsafe { ffi::hive_gate(out, gate_up.as_ptr(), activation.code(), stream) })
+}
+
+/// Where the keys and values of an attention layer come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KvSource {
+    /// Its input has them.
+    Projected,
+    /// Its input has them, and each value is normalized.
+    NormedValues,
+    /// The keys in its input are also its values, each normalized.
+    Joint,
+    /// They are in the cache, where an earlier layer has put them; its input has queries only.
+    Cached,
+}
+
+impl KvSource {
+    /// How many parts of its input are keys or values.
+    fn parts(self) -> usize {
+        match self {
+            Self::Projected | Self::NormedValues => 2,
+            Self::Joint => 1,
+            Self::Cached => 0,
+        }
+    }
+
+    fn code(self) -> i32 {
+        match self {
+            Self::Projected => 0,
+            Self::NormedValues => 1,
+            Self::Joint => 2,
+            Self::Cached => 3,
+        }
+    }
 }
 
 /// The constants of an attention layer.
@@ -96,6 +163,8 @@ pub struct AttentionShape {
     pub rope_magnitude: f32,
     /// How many tokens a token attends to, itself included, if not to all.
     pub window: Option<usize>,
+    /// Where its keys and values come from.
+    pub source: KvSource,
 }
 
 /// What attention has besides its projections: contiguous float32.
@@ -103,7 +172,8 @@ pub struct AttentionShape {
 pub struct HeadWeights<'a> {
     /// Rotation periods, `[rotated / 2]`.
     pub periods: &'a Array,
-    /// RMS norms of each query and each key before they are rotated, `[head_dim]` each, and their epsilon.
+    /// RMS norms of each query and each key before they are rotated, `[head_dim]` each, and their epsilon, which is also
+    /// that of normalized values.
     pub norms: Option<(&'a Array, &'a Array, f32)>,
     /// A score for each head that takes its share of attention and adds nothing, `[heads]`.
     pub sinks: Option<&'a Array>,
@@ -131,6 +201,7 @@ impl HeadWeights<'_> {
             eps: self.norms.map_or(0.0, |(_, _, eps)| eps),
             growth: self.growth.map_or(0.0, |(by, _)| by),
             growth_context: self.growth.map_or(1.0, |(_, context)| context),
+            source: shape.source.code(),
         }
     }
 }
@@ -230,7 +301,8 @@ impl AttentionShape {
     /// Attention to all tokens before, with heads that are rotated as a whole.
     pub fn new(heads: usize, kv_heads: usize, head_dim: usize, scale: f32) -> Self {
         let (rope_scale, rope_magnitude) = (1.0, 1.0);
-        Self { heads, kv_heads, head_dim, scale, rotated: head_dim, rope_scale, rope_magnitude, window: None }
+        let (window, source) = (None, KvSource::Projected);
+        Self { heads, kv_heads, head_dim, scale, rotated: head_dim, rope_scale, rope_magnitude, window, source }
     }
 
     /// Checks that each width fits into 32 bits, and that `kv_heads` divides `heads`.
@@ -246,9 +318,9 @@ impl AttentionShape {
         require(heads <= 1 << 16 && kv_heads <= 1 << 16, "attention: number of heads")
     }
 
-    /// Width of queries, keys and values, concatenated.
+    /// Width of queries, keys and values, concatenated, as far as the layer has its own.
     pub(crate) fn qkv_width(&self) -> usize {
-        (self.heads + 2 * self.kv_heads) * self.head_dim
+        (self.heads + self.source.parts() * self.kv_heads) * self.head_dim
     }
 }
 
@@ -263,15 +335,17 @@ pub(crate) fn check_attention(
     require(weights.periods.size() == shape.rotated / 2, "attention: one period per pair")?;
     let fits = |norm: &Array| norm.size() == shape.head_dim;
     require(weights.norms.is_none_or(|(q, k, _)| fits(q) && fits(k)), "attention: width of the heads' norms")?;
+    let norms_values = matches!(shape.source, KvSource::NormedValues | KvSource::Joint);
+    require(!norms_values || weights.norms.is_some(), "attention: values are normalized with the heads")?;
     require(weights.sinks.is_none_or(|sinks| sinks.size() == shape.heads), "attention: one sink per head")?;
     require(cache.keys.shape() == KvBuffers::keys_shape(shape, cache.capacity()), "attention: cache of another shape")?;
     require(positions.is_some_and(|positions| positions <= cache.capacity()), "attention: no room in the cache")
 }
 
 /// Causal attention with rotary positions for one session:
-/// `qkv [n, (heads + 2 kv_heads) head_dim] -> [n, heads head_dim]`.
+/// `qkv [n, (heads + 2 kv_heads) head_dim] -> [n, heads head_dim]`, or with fewer columns, as [`KvSource`] says.
 ///
-/// Rotates queries and keys, appends keys and values to `cache` at `offset`, and attends to every position up to each
+/// Rotates queries and keys, appends keys and values to `cache` at `offset`, unless they are there, and attends to every position up to each
 /// token's own, or to its window. The caller has reserved `offset + n`. The cache is
 /// written when the result is evaluated.
 pub fn attention(

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
-use hive_kernels::{ExpertWeights, Format, PackedMatrix, experts};
+use hive_kernels::{Activation, ExpertWeights, Format, PackedMatrix, experts};
 use mlx_rs::ops::indexing::IndexOp;
 use mlx_rs::{Array, Device};
 
@@ -54,13 +54,13 @@ impl Sample {
     }
 
     /// On the kernels, in parts of this many tokens.
-    fn computed(&self, at_once: usize, biased: bool, limit: Option<f32>) -> Vec<f32> {
+    fn computed(&self, at_once: usize, biased: bool, activation: Activation) -> Vec<f32> {
         let gate_up = packed(&self.gate_up, COUNT * 2 * INNER, HIDDEN);
         let down = packed(&self.down, COUNT * HIDDEN, INNER);
         let array = |numbers: &[f32]| Array::from_slice(numbers, &[numbers.len() as i32]);
         let biases = [array(&self.gate_up_bias), array(&self.down_bias)];
         let bias = |which: usize| biased.then_some(&biases[which]);
-        let weights = ExpertWeights { count: COUNT, gate_up: (&gate_up, bias(0)), down: (&down, bias(1)), limit };
+        let weights = ExpertWeights { count: COUNT, gate_up: (&gate_up, bias(0)), down: (&down, bias(1)), activation };
         let tokens = self.x.len() / HIDDEN;
         let x = Array::from_slice(&self.x, &[tokens as i32, HIDDEN as i32]);
         let picked = Array::from_slice(&self.picked, &[tokens as i32, PER_TOKEN as i32]);
@@ -74,7 +74,7 @@ impl Sample {
     }
 
     /// One token in double precision.
-    fn expected(&self, token: usize, biased: bool, limit: Option<f32>) -> Vec<f64> {
+    fn expected(&self, token: usize, biased: bool, activation: Activation) -> Vec<f64> {
         let row = |matrix: &[f32], row: usize, x: &[f64]| -> f64 {
             let width = x.len();
             matrix[row * width..(row + 1) * width].iter().zip(x).map(|(w, x)| f64::from(*w) * x).sum()
@@ -89,9 +89,14 @@ impl Sample {
                     let at = |part: usize| expert * 2 * INNER + part * INNER + i;
                     let product = |part: usize| row(&self.gate_up, at(part), &x) + bias(&self.gate_up_bias, at(part));
                     let (gate, up) = (product(0), product(1));
-                    match limit.map(f64::from) {
-                        None => gate / (1.0 + (-gate).exp()) * up,
-                        Some(limit) => {
+                    match activation {
+                        Activation::Silu => gate / (1.0 + (-gate).exp()) * up,
+                        Activation::Gelu => {
+                            let inner = (2.0 / std::f64::consts::PI).sqrt() * (gate + 0.044_715 * gate.powi(3));
+                            0.5 * gate * (1.0 + inner.tanh()) * up
+                        }
+                        Activation::Clamped(limit) => {
+                            let limit = f64::from(limit);
                             let (gate, up) = (gate.min(limit), up.clamp(-limit, limit));
                             gate / (1.0 + (-1.702 * gate).exp()) * (up + 1.0)
                         }
@@ -111,15 +116,17 @@ impl Sample {
 fn a_row_is_the_sum_of_its_experts_and_has_the_same_bits_in_any_batch() {
     Device::set_default(&Device::cpu());
     let sample = Sample::new(23);
-    for (biased, limit) in [(false, None), (true, None), (true, Some(0.7))] {
-        let together = sample.computed(23, biased, limit);
+    let activations = [Activation::Silu, Activation::Gelu, Activation::Clamped(0.7)];
+    for (biased, activation) in [false, true].into_iter().flat_map(|biased| activations.map(|one| (biased, one))) {
+        let together = sample.computed(23, biased, activation);
         for at_once in [1, 4, 9] {
-            assert_eq!(sample.computed(at_once, biased, limit), together, "{at_once} at once, {biased}, {limit:?}");
+            let apart = sample.computed(at_once, biased, activation);
+            assert_eq!(apart, together, "{at_once} at once, {biased}, {activation:?}");
         }
         for (token, row) in together.chunks_exact(HIDDEN).enumerate() {
-            let expected = sample.expected(token, biased, limit);
+            let expected = sample.expected(token, biased, activation);
             let off = row.iter().zip(&expected).map(|(a, b)| (f64::from(*a) - b).abs()).fold(0.0, f64::max);
-            assert!(off < 1e-4, "token {token}, {biased}, {limit:?}: off by {off}");
+            assert!(off < 1e-4, "token {token}, {biased}, {activation:?}: off by {off}");
         }
     }
 }
@@ -128,7 +135,8 @@ fn a_row_is_the_sum_of_its_experts_and_has_the_same_bits_in_any_batch() {
 fn what_does_not_fit_together_is_refused() {
     Device::set_default(&Device::cpu());
     let (gate_up, down) = (packed(&[0.0; 2 * 64 * 32], 2 * 64, 32), packed(&[0.0; 2 * 32 * 32], 2 * 32, 32));
-    let weights = |count| ExpertWeights { count, gate_up: (&gate_up, None), down: (&down, None), limit: None };
+    let activation = Activation::Silu;
+    let weights = |count| ExpertWeights { count, gate_up: (&gate_up, None), down: (&down, None), activation };
     let x = Array::zeros::<f32>(&[3, 32]).unwrap();
     let picked = |per_token: i32| Array::from_slice(&vec![1u32; 3 * per_token as usize], &[3, per_token]);
     let shares = |per_token: i32| Array::zeros::<f32>(&[3, per_token]).unwrap();

@@ -3,8 +3,8 @@
 use std::sync::{Mutex, MutexGuard};
 
 use hive_kernels::{
-    Affine, AttentionShape, Format, HeadWeights, KvBuffers, LayerWeights, Layout, PackedMatrix, Packing, Scaling,
-    SessionRows,
+    Affine, AttentionShape, Format, HeadWeights, KvBuffers, KvSource, LayerWeights, Layout, PackedMatrix, Packing,
+    Scaling, SessionRows,
 };
 use mlx_rs::ops::indexing::IndexOp;
 use mlx_rs::{Array, Device, Dtype};
@@ -214,6 +214,54 @@ fn attention_agrees_with_mlx_and_does_not_depend_on_chunks() {
 }
 
 #[test]
+fn keys_and_values_come_from_where_the_layer_says() {
+    let _alone = alone();
+    let (heads, kv_heads, head_dim, tokens) = (4, 2, 32, 21);
+    let of = |source| AttentionShape { source, window: Some(9), ..AttentionShape::new(heads, kv_heads, head_dim, 1.0) };
+    // Only the first half of the pairs turns.
+    let periods: Vec<f32> = (0..16).map(|i| if i < 8 { (i + 1) as f32 } else { f32::INFINITY }).collect();
+    let periods = Array::from_slice(&periods, &[16]);
+    let [q_norm, k_norm] = [5, 6].map(|seed| Array::from_slice(&Numbers(seed).floats(head_dim), &[head_dim as i32]));
+    let weights = HeadWeights { periods: &periods, norms: Some((&q_norm, &k_norm, 1e-6)), sinks: None, growth: None };
+    let [queries, keys, own] = [(7, heads), (8, kv_heads), (9, kv_heads)].map(|(seed, heads)| {
+        Array::from_slice(&Numbers(seed).floats(tokens * heads * head_dim), &[tokens as i32, (heads * head_dim) as i32])
+    });
+    let normed = |x: &Array| {
+        let heads = x.reshape(&[tokens as i32, kv_heads as i32, head_dim as i32]).unwrap();
+        let ones = Array::from_slice(&[1f32; 32], &[32]);
+        hive_kernels::rms_norm(&heads, &ones, 1e-6).unwrap().reshape(x.shape()).unwrap()
+    };
+    let run = |source, parts: &[&Array], cache: &mut KvBuffers| {
+        let input = mlx_rs::ops::concatenate(parts, -1).unwrap();
+        let rows = |range: std::ops::Range<i32>| input.index((range, ..)).contiguous().unwrap();
+        let attend = |range: std::ops::Range<i32>, cache: &mut KvBuffers| {
+            let at = range.start as usize;
+            values(&hive_kernels::attention(&rows(range), cache, &weights, &of(source), at).unwrap())
+        };
+        [attend(0..13, cache), attend(13..tokens as i32, cache)].concat()
+    };
+    let fresh = || KvBuffers::new(&of(KvSource::Projected)).unwrap();
+    let mut cache = fresh();
+    let expected = run(KvSource::Projected, &[&queries, &keys, &normed(&own)], &mut cache);
+    assert_eq!(run(KvSource::NormedValues, &[&queries, &keys, &own], &mut fresh()), expected);
+    // A later layer reads what is there, and leaves it as it is.
+    let [k, v] = cache.arrays().map(values);
+    assert_eq!(run(KvSource::Cached, &[&queries], &mut cache), expected);
+    assert_eq!(cache.arrays().map(values), [k, v]);
+    let expected = run(KvSource::Projected, &[&queries, &keys, &normed(&keys)], &mut fresh());
+    assert_eq!(run(KvSource::Joint, &[&queries, &keys], &mut fresh()), expected);
+
+    let refused = |source, columns: usize, norms| {
+        let input = Array::zeros::<f32>(&[1, (columns * head_dim) as i32]).unwrap();
+        let weights = HeadWeights { norms, ..weights };
+        hive_kernels::attention(&input, &mut fresh(), &weights, &of(source), 0).is_err()
+    };
+    assert!(!refused(KvSource::Cached, heads, None));
+    assert!(refused(KvSource::Cached, heads + 2 * kv_heads, None), "a layer without keys is given some");
+    assert!(refused(KvSource::Joint, heads + kv_heads, None), "a norm without its epsilon");
+}
+
+#[test]
 fn norm_and_activation_agree_with_mlx() {
     let _alone = alone();
     let x = Array::from_slice(&Numbers(1).floats(3 * 64), &[3, 64]);
@@ -226,6 +274,21 @@ fn norm_and_activation_agree_with_mlx() {
     let (gate, up) = (x.index((.., ..32)), x.index((.., 32..)));
     let expected = &gate * mlx_rs::ops::sigmoid(&gate).unwrap() * &up;
     assert!(largest_difference(&values(&hive_kernels::swiglu(&x).unwrap()), &values(&expected)) < 1e-6);
+
+    let numbers = [0.0, -0.7, 0.3, 2.5, -4.0, 1.1, -0.1, 3.0].repeat(4);
+    let x = Array::from_slice(&[numbers.as_slice(), &[1.5; 32]].concat(), &[1, 64]);
+    let expected = numbers.iter().map(|&gate| {
+        let gate = f64::from(gate);
+        let inner = (2.0 / std::f64::consts::PI).sqrt() * (gate + 0.044_715 * gate.powi(3));
+        (0.5 * gate * (1.0 + inner.tanh()) * 1.5) as f32
+    });
+    let expected: Vec<f32> = expected.collect();
+    assert!(largest_difference(&values(&hive_kernels::geglu(&x).unwrap()), &expected) < 1e-6);
+    // Where the cube is beyond every range, all or nothing passes.
+    let x = Array::from_slice(&[[3e4f32; 16], [1.5; 16]].concat(), &[1, 32]);
+    assert_eq!(values(&hive_kernels::geglu(&x).unwrap()), [45_000.0; 16]);
+    let x = Array::from_slice(&[[-3e14f32; 16], [1.5; 16]].concat(), &[1, 32]);
+    assert!(values(&hive_kernels::geglu(&x).unwrap()).iter().all(|value| value.abs() < 1e-20));
 }
 
 #[test]

@@ -5,8 +5,11 @@
 
 pub(crate) mod ahead;
 mod attention;
+mod beside;
 mod delta;
 mod dense;
 mod experts;
+mod input_gate;
 pub(crate) mod layer;
+pub(crate) mod layer_inputs;
 pub(crate) mod norm;

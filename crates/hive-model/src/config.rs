@@ -7,16 +7,17 @@ mod rope;
 
 pub use error::ConfigError;
 pub use layers::{
-    Activation, AttentionSpec, DeltaSpec, DenseSpec, Ends, ExpertsSpec, HeadNorms, LayerSpec, Mixer, NetworkSpec,
-    Norms, Order, QueryGrowth, Router, SharedSpec,
+    Activation, AttentionSpec, DeltaSpec, DenseSpec, Ends, ExpertsSpec, HeadNorms, KvSource, LayerInputsSpec,
+    LayerSpec, Mixer, NetworkSpec, Norms, Order, QueryGrowth, Router, SharedSpec,
 };
-pub(crate) use layers::{FUSED, SEPARATE, SHARED_GATE};
+pub(crate) use layers::{FUSED, INPUT_GATE, INPUT_NORM, NORMS_OF_BOTH, ROUTER_FACTORS, SCALAR, SEPARATE, SHARED_GATE};
 pub use rope::{Rope, RopeScaling};
 
 /// Limits that no real model comes near; larger numbers are corrupt and would size allocations.
 const MAX_LAYERS: usize = 4096;
 const MAX_WIDTH: usize = 1 << 20;
 const MAX_EXPERTS: usize = 4096;
+const MAX_VOCABULARY: usize = 1 << 24;
 /// Of a head of a recurrent state, and of their number.
 const MAX_STATE_WIDTH: usize = 4096;
 
@@ -67,6 +68,28 @@ pub struct Unused {
 }
 
 impl ModelConfig {
+    /// Width of the hidden states that go into a layer, with the tokens' own inputs to it and to those after it.
+    pub(crate) fn width_into(&self, layer: usize) -> usize {
+        let later = self.specs.get(layer..).unwrap_or_default();
+        self.hidden + later.iter().filter_map(|spec| spec.layer_input).sum::<usize>()
+    }
+
+    /// The largest width of the hidden states between two stages.
+    pub fn boundary_width(&self) -> usize {
+        let uncut = self.uncut();
+        let first = (1..self.layers).find(|at| !uncut.contains(at));
+        self.width_into(first.unwrap_or(self.layers))
+    }
+
+    /// The layers before which the model cannot be cut: it, or one after it, attends to keys and values of one before.
+    pub fn uncut(&self) -> Vec<usize> {
+        let attends_before = |at: &usize| {
+            let later = self.specs[*at..].iter().filter_map(LayerSpec::attention);
+            later.map(|attention| attention.source).any(|source| matches!(source, KvSource::Layer(of) if of < *at))
+        };
+        (1..self.specs.len()).filter(attends_before).collect()
+    }
+
     /// Replaces the scaling of every rotation.
     pub(crate) fn set_rope_scaling(&mut self, scaling: &RopeScaling) {
         let layers = self.specs.iter_mut().filter_map(|layer| match &mut layer.mixer {
@@ -88,6 +111,7 @@ impl ModelConfig {
             rope: Some(self.rope.clone()),
             rotated: self.head_dim,
             head_norms: HeadNorms::None,
+            source: KvSource::Projected,
             window: None,
             query_growth: None,
             has_sinks: false,
@@ -104,7 +128,7 @@ impl ModelConfig {
     /// A layer of a plain Llama with this mixer.
     pub(crate) fn plain_layer(&self, mixer: Mixer) -> LayerSpec {
         let network = NetworkSpec::Dense(self.plain_network());
-        LayerSpec { mixer, network, norms: Norms::Before, residual: 1.0 }
+        LayerSpec { mixer, network, norms: Norms::Before, residual: 1.0, layer_input: None, has_scalar: false }
     }
 
     /// A layer of a plain Llama with this attention.
@@ -130,7 +154,7 @@ impl ModelConfig {
                 return value(key, &width);
             }
         }
-        if self.vocabulary == 0 || self.vocabulary > 1 << 24 {
+        if self.vocabulary == 0 || self.vocabulary > MAX_VOCABULARY {
             return value("the vocabulary", &self.vocabulary);
         }
         if !self.heads.is_multiple_of(self.kv_heads) {
@@ -155,6 +179,15 @@ impl ModelConfig {
                 return value(key, &factor);
             }
         }
+        if let Some(cap) = self.ends.soft_cap.filter(|cap| !(cap.is_finite() && *cap > 0.0)) {
+            return value("the soft cap of the logits", &cap);
+        }
+        if let Some(LayerInputsSpec { width, vocabulary }) = self.ends.layer_inputs {
+            check_width("the width of a layer's own input", width)?;
+            if vocabulary < self.vocabulary || vocabulary > MAX_VOCABULARY {
+                return value("the vocabulary of the layers' own inputs", &vocabulary);
+            }
+        }
         self.specs.iter().try_for_each(LayerSpec::checked)?;
         Ok(self)
     }
@@ -172,37 +205,67 @@ impl LayerSpec {
             return value("the factor on the residual", &self.residual);
         }
         match &self.network {
-            NetworkSpec::Dense(DenseSpec { intermediate, .. }) => check_width("the intermediate size", *intermediate),
-            NetworkSpec::Experts(experts) => {
-                let ExpertsSpec { count, per_token, intermediate, shared, router, .. } = experts;
-                if *count == 0 || *count > MAX_EXPERTS {
-                    return value("the number of experts", count);
-                }
-                if *per_token == 0 || per_token > count {
-                    return value("the number of experts per token", per_token);
-                }
-                if let Router::Sigmoid { groups, picked_groups, .. } = router {
-                    if *groups == 0 || !count.is_multiple_of(*groups) {
-                        return value("the number of groups of experts", groups);
-                    }
-                    if *picked_groups == 0 || picked_groups > groups || per_token > &(count / groups * picked_groups) {
-                        return value("the number of groups of experts per token", picked_groups);
-                    }
-                }
-                check_width("the intermediate size of an expert", *intermediate)?;
-                let shared = shared.map_or(1, |shared| shared.intermediate);
-                check_width("the intermediate size of the shared expert", shared)
+            NetworkSpec::Dense(dense) => dense.checked(),
+            NetworkSpec::Experts(experts) => experts.checked(),
+            NetworkSpec::Both(dense, experts) => dense.checked().and_then(|()| experts.checked()),
+        }
+    }
+}
+
+impl DenseSpec {
+    fn checked(&self) -> Result<(), ConfigError> {
+        check_width("the intermediate size", self.intermediate)
+    }
+}
+
+impl ExpertsSpec {
+    fn checked(&self) -> Result<(), ConfigError> {
+        let value = |key, value: &dyn std::fmt::Display| Err(ConfigError::Value { key, value: value.to_string() });
+        let Self { count, per_token, intermediate, shared, router, .. } = self;
+        if *count == 0 || *count > MAX_EXPERTS {
+            return value("the number of experts", count);
+        }
+        if *per_token == 0 || per_token > count {
+            return value("the number of experts per token", per_token);
+        }
+        if let Router::Sigmoid { groups, picked_groups, .. } = router {
+            if *groups == 0 || !count.is_multiple_of(*groups) {
+                return value("the number of groups of experts", groups);
+            }
+            if *picked_groups == 0 || picked_groups > groups || per_token > &(count / groups * picked_groups) {
+                return value("the number of groups of experts per token", picked_groups);
             }
         }
+        check_width("the intermediate size of an expert", *intermediate)?;
+        let shared = shared.map_or(1, |shared| shared.intermediate);
+        check_width("the intermediate size of the shared expert", shared)
     }
 }
 
 impl AttentionSpec {
     fn checked(&self) -> Result<(), ConfigError> {
         let value = |key, value: &dyn std::fmt::Display| Err(ConfigError::Value { key, value: value.to_string() });
-        let Self { head_dim, scale, rotated, window, .. } = self;
+        let Self { heads, kv_heads, head_dim, scale, rope, rotated, window, .. } = self;
+        check_width("the number of heads", *heads)?;
+        check_width("the head size", *head_dim)?;
+        if *kv_heads == 0 || !heads.is_multiple_of(*kv_heads) {
+            return value("the number of key-value heads", kv_heads);
+        }
+        if !head_dim.is_multiple_of(2) {
+            return value("the head size", head_dim);
+        }
         if !(scale.is_finite() && *scale > 0.0) {
             return value("the scale of attention", scale);
+        }
+        if let Some(rope) = rope {
+            if !(rope.theta.is_finite() && rope.theta > 0.0) {
+                return value("the rotary base", &rope.theta);
+            }
+            if let RopeScaling::Proportional { share, .. } = &rope.scaling
+                && *share > 1.0
+            {
+                return value("the share of rotated dimensions", share);
+            }
         }
         if *rotated > *head_dim || !rotated.is_multiple_of(2) {
             return value("the number of rotated dimensions", rotated);

@@ -130,6 +130,15 @@ fn dequantize(words: &Array, scales: &Array, biases: &Array, group: i32, bits: i
     Ok(values.reshape(&[rows, columns])?)
 }
 
+/// Multiplied by a factor, which rounds to the array's type.
+pub(crate) fn scaled(x: Array, factor: f32) -> Result<Array, ComputeError> {
+    if factor == 1.0 {
+        return Ok(x);
+    }
+    let factor = Array::from_f32(factor).as_dtype(x.dtype())?;
+    Ok(x.multiply(factor)?)
+}
+
 fn in_type(rows: Array, arithmetic: Arithmetic) -> Result<Array, ComputeError> {
     let wanted = arithmetic.activation.mlx();
     Ok(if rows.dtype() == wanted { rows } else { rows.as_dtype(wanted)? })

@@ -40,6 +40,14 @@ pub enum LoadError {
         /// The number of the model's layers.
         layers: usize,
     },
+    /// Layers after the cut attend to keys and values of layers before it.
+    #[error(
+        "the model cannot be cut before layer {at}: layers after the cut attend to keys and values of layers before it"
+    )]
+    Uncut {
+        /// The first layer after the cut.
+        at: usize,
+    },
     /// A tensor is missing or invalid.
     #[error(transparent)]
     Tensor(#[from] TensorError),

@@ -56,6 +56,17 @@ const FAMILIES: &[Family] = &[
             "sliding_window": 4096, "query_pre_attn_scalar": 256}"#,
         layers: gemma::gemma3,
     },
+    Family {
+        json: &["gemma4_text", "gemma4", "gemma4_unified"],
+        gguf: &[],
+        defaults: r#"{"hidden_size": 1536, "num_hidden_layers": 35, "intermediate_size": 6144, "num_attention_heads": 8,
+            "num_key_value_heads": 1, "head_dim": 256, "rms_norm_eps": 1e-6, "vocab_size": 262144,
+            "vocab_size_per_layer_input": 262144, "sliding_window": 512, "max_position_embeddings": 131072,
+            "use_double_wide_mlp": true, "rope_parameters": {
+                "full_attention": {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1e6},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}}}"#,
+        layers: gemma::gemma4,
+    },
     Family { json: &["glm4_moe"], gguf: &[], defaults: "{}", layers: glm::glm4_moe },
     Family { json: &["ministral3"], gguf: &[], defaults: "{}", layers: llama::ministral3 },
     Family { json: &["mixtral"], gguf: &[], defaults: r#"{"rope_theta": 1e6}"#, layers: llama::mixtral },
@@ -224,6 +235,10 @@ fn rope_from_json(json: &Json, head_dim: usize) -> Result<Rope, ConfigError> {
         }
         None | Some("default") => RopeScaling::None,
         Some("linear") => RopeScaling::Linear { factor: real(parameters, "factor")? },
+        Some("proportional") => RopeScaling::Proportional {
+            share: real(parameters, "partial_rotary_factor").unwrap_or(1.0),
+            factor: real(parameters, "factor").unwrap_or(1.0),
+        },
         Some("llama3") => RopeScaling::Llama3 {
             factor: real(parameters, "factor")?,
             low: real(parameters, "low_freq_factor").unwrap_or(1.0),

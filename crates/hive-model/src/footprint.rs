@@ -23,6 +23,9 @@ pub struct Footprint {
     pub head_bytes: u64,
     /// What each layer keeps for a session.
     pub states: Vec<StateBytes>,
+    /// The layers before which the model cannot be cut.
+    #[serde(default)]
+    pub uncut: Vec<usize>,
     /// The intermediate results of one layer, per token.
     pub work_bytes_per_token: u64,
 }

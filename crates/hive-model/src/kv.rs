@@ -30,6 +30,8 @@ pub(crate) enum CacheShape {
     Attention(AttentionShape),
     /// A recurrent state.
     Recurrent(RecurrentShape),
+    /// Nothing: the layer attends to the keys and values of another one.
+    Nothing,
 }
 
 #[derive(Debug)]
@@ -37,6 +39,7 @@ pub(crate) enum LayerCache {
     Plain(PlainCache),
     Fast(KvBuffers),
     Recurrent(RecurrentCache),
+    Nothing,
 }
 
 impl CacheShape {
@@ -47,6 +50,7 @@ impl CacheShape {
                 StateBytes { per_token: (2 * kv_heads * head_dim * activation.bytes()) as u64, fixed: 0 }
             }
             Self::Recurrent(shape) => StateBytes { per_token: 0, fixed: shape.most_bytes(activation.bytes()) as u64 },
+            Self::Nothing => StateBytes::default(),
         }
     }
 }
@@ -68,6 +72,7 @@ impl LayerCache {
                 Self::Plain(PlainCache { keys: zeros()?, values: zeros()? })
             }
             CacheShape::Recurrent(shape) => Self::Recurrent(RecurrentCache::new(*shape, dtype)),
+            CacheShape::Nothing => Self::Nothing,
         })
     }
 
@@ -76,13 +81,14 @@ impl LayerCache {
             Self::Plain(cache) => cache.keys.nbytes() + cache.values.nbytes(),
             Self::Fast(buffers) => buffers.bytes(),
             Self::Recurrent(states) => states.bytes(),
+            Self::Nothing => 0,
         }
     }
 
     /// The last position up to this one that the session can go back to.
     pub(crate) fn reachable(&self, position: usize) -> usize {
         match self {
-            Self::Plain(_) | Self::Fast(_) => position,
+            Self::Plain(_) | Self::Fast(_) | Self::Nothing => position,
             Self::Recurrent(states) => states.reachable(position),
         }
     }
@@ -94,6 +100,7 @@ impl LayerCache {
             Self::Plain(cache) => ([&cache.keys, &cache.values], cache.keys.dim(1), cache.keys.dim(2) as usize),
             Self::Fast(buffers) => (buffers.arrays(), buffers.arrays()[1].dim(0), buffers.capacity()),
             Self::Recurrent(states) => return states.export(positions),
+            Self::Nothing => return Ok(Vec::new()),
         };
         let mut bytes = Vec::new();
         for array in arrays {
@@ -122,6 +129,10 @@ impl LayerCache {
             CacheShape::Attention(shape) => shape,
             CacheShape::Recurrent(shape) => {
                 return Ok(Self::Recurrent(RecurrentCache::import(*shape, activation, positions, bytes)?));
+            }
+            CacheShape::Nothing if bytes.is_empty() => return Ok(Self::Nothing),
+            CacheShape::Nothing => {
+                return Err(ComputeError::Mlx(format!("{} bytes for a layer that keeps nothing", bytes.len())));
             }
         };
         let AttentionShape { kv_heads, head_dim, .. } = *shape;
@@ -167,7 +178,7 @@ impl LayerCache {
         match self {
             Self::Plain(cache) => vec![&cache.keys, &cache.values],
             // The fast attention writes when its output is evaluated.
-            Self::Fast(_) => Vec::new(),
+            Self::Fast(_) | Self::Nothing => Vec::new(),
             Self::Recurrent(states) => states.pending(),
         }
     }
@@ -189,6 +200,12 @@ impl PlainCache {
         let zeros = Array::zeros::<f32>(&[1, heads as i32, positions as i32, head_dim as i32])?.as_dtype(dtype)?;
         zeros.eval()?;
         Ok(zeros)
+    }
+
+    /// The keys and values of the first positions.
+    pub(crate) fn up_to(&self, end: usize) -> (Array, Array) {
+        let of = |buffer: &Array| buffer.index((.., .., ..end as i32, ..));
+        (of(&self.keys), of(&self.values))
     }
 
     /// Writes keys and values `[1, kv_heads, n, head_dim]` at `offset`; returns everything up to their end.

@@ -176,7 +176,6 @@ pub struct Shard {
     stage: Stage,
     layers: Range<usize>,
     arithmetic: Arithmetic,
-    hidden: usize,
     vocabulary: usize,
     max_context: usize,
     sessions: BTreeMap<SessionId, Session>,
@@ -197,6 +196,9 @@ impl Shard {
         if end > config.layers {
             return Err(LoadError::OutOfRange { start, end, layers: config.layers });
         }
+        if let Some(at) = [start, end].into_iter().find(|at| config.uncut().contains(at)) {
+            return Err(LoadError::Uncut { at });
+        }
         let arithmetic = planned::arithmetic(files, options.compute.resolve() == Compute::Fast)?;
         let stage = Stage::load(files, options.layers.clone(), arithmetic, &mut progress)?;
         // Loading passes every weight through buffers that MLX keeps for reuse; none of that size is needed again.
@@ -205,7 +207,6 @@ impl Shard {
             stage,
             layers: options.layers.clone(),
             arithmetic,
-            hidden: config.hidden,
             vocabulary: config.vocabulary,
             max_context: config.max_context,
             sessions: BTreeMap::new(),
@@ -367,13 +368,15 @@ impl Shard {
                 .iter()
                 .find(|&&token| token as usize >= self.vocabulary)
                 .map(|token| format!("token {token} of a vocabulary of {}", self.vocabulary)),
-            Input::Hidden(hidden) if hidden.width != self.hidden || !hidden.is_consistent() => Some(format!(
-                "{} bytes of {} × {} hidden states, where the width is {}",
-                hidden.bytes.len(),
-                hidden.rows,
-                hidden.width,
-                self.hidden
-            )),
+            Input::Hidden(hidden) if hidden.width != self.stage.input_width() || !hidden.is_consistent() => {
+                Some(format!(
+                    "{} bytes of {} × {} hidden states, where the width is {}",
+                    hidden.bytes.len(),
+                    hidden.rows,
+                    hidden.width,
+                    self.stage.input_width()
+                ))
+            }
             Input::Hidden(hidden) if !hidden.is_finite_as(self.arithmetic.activation) => {
                 Some("hidden states that are not finite".to_owned())
             }
@@ -507,8 +510,9 @@ impl Shard {
     ) -> Result<Vec<Result<Output, ForwardError>>, ComputeError> {
         let bytes = hive_kernels::array_bytes(result)?;
         let activation = self.arithmetic.activation;
+        let width = self.stage.output_width();
         let output = |slot: &Slot, bytes: Vec<u8>| {
-            let hidden = Hidden { activation, rows: slot.input.rows(), width: self.hidden, bytes };
+            let hidden = Hidden { activation, rows: slot.input.rows(), width, bytes };
             if hidden.is_finite() { Ok(Output::Hidden(hidden)) } else { Err(self.not_finite(slot)) }
         };
         if let [slot] = batch {
@@ -516,7 +520,7 @@ impl Shard {
         }
         let mut rest = bytes.as_slice();
         let outputs = batch.iter().map(|slot| {
-            let (mine, others) = rest.split_at(slot.input.rows() * self.hidden * activation.bytes());
+            let (mine, others) = rest.split_at(slot.input.rows() * width * activation.bytes());
             rest = others;
             output(slot, mine.to_vec())
         });

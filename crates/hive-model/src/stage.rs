@@ -7,9 +7,10 @@ use mlx_rs::{Array, ops};
 
 use crate::blocks::ahead::Ahead;
 use crate::blocks::layer::{Layer, ROWS_AT_ONCE, between_bytes, cache_shape};
+use crate::blocks::layer_inputs::LayerInputs;
 use crate::blocks::norm::Norm;
-use crate::config::{Ends, ModelConfig};
-use crate::embedding::Embedding;
+use crate::config::{Ends, KvSource, LayerSpec, ModelConfig};
+use crate::embedding::{Embedding, scaled};
 use crate::error::{ComputeError, LoadError};
 use crate::files::ModelFiles;
 use crate::footprint::Footprint;
@@ -35,10 +36,28 @@ fn head_matrix<'a>(weights: &'a Weights, config: &ModelConfig) -> Result<FileMat
     weights.file_matrix("lm_head", config.vocabulary, config.hidden)
 }
 
+/// The layer whose keys and values, or whose state, a layer uses.
+fn cache_of(index: usize, spec: &LayerSpec) -> usize {
+    match spec.attention().map(|attention| attention.source) {
+        Some(KvSource::Layer(owner)) => owner,
+        _ => index,
+    }
+}
+
 /// A contiguous range of layers; the first stage also embeds, the last also norms and projects.
+///
+/// Where layers have inputs of their own, those that are still to be used stand behind the hidden states, in the order of
+/// the layers: `[tokens, hidden + widths]`.
 pub(crate) struct Stage {
     embedding: Option<Embedding>,
+    inputs: Option<LayerInputs>,
     layers: Vec<Layer>,
+    /// The cache that each layer attends to: its own, or an earlier layer's.
+    caches: Vec<usize>,
+    /// Width of the hidden states alone.
+    hidden: usize,
+    /// Width of what comes in and of what goes out.
+    widths: [usize; 2],
     head: Option<Head>,
     arithmetic: Arithmetic,
     ends: Ends,
@@ -54,8 +73,11 @@ impl Stage {
     ) -> Result<Self, LoadError> {
         let (config, weights) = (files.config(), files.weights());
         let mut layers = Vec::with_capacity(range.len());
+        let mut caches = Vec::with_capacity(range.len());
         for index in range.clone() {
             let spec = config.specs.get(index).ok_or(LoadError::EmptyRange)?;
+            let cache = cache_of(index, spec).checked_sub(range.start);
+            caches.push(cache.ok_or(LoadError::Uncut { at: range.start })?);
             layers.push(Layer::load(weights, index, config, spec, arithmetic)?);
             progress(layers.len());
         }
@@ -67,7 +89,18 @@ impl Stage {
         };
         let embedding =
             if range.start == 0 { Some(Embedding::new(table(weights, config)?.whole()?, arithmetic)?) } else { None };
-        Ok(Self { embedding, layers, head, arithmetic, ends: config.ends })
+        let inputs = config.ends.layer_inputs.filter(|_| range.start == 0);
+        Ok(Self {
+            embedding,
+            inputs: inputs.map(|spec| LayerInputs::load(weights, config, spec, arithmetic)).transpose()?,
+            layers,
+            caches,
+            hidden: config.hidden,
+            widths: [config.width_into(range.start), config.width_into(range.end)],
+            head,
+            arithmetic,
+            ends: config.ends,
+        })
     }
 
     /// The memory footprint of each part of the model.
@@ -75,6 +108,7 @@ impl Stage {
         let (config, weights) = (files.config(), files.weights());
         let table = table(weights, config)?;
         let head = Linear::bytes_of(&[head_matrix(weights, config)?], arithmetic);
+        let inputs = config.ends.layer_inputs.map(|spec| LayerInputs::bytes_of(weights, config, spec, arithmetic));
         let layers = config.specs.iter().enumerate();
         Ok(Footprint {
             layer_bytes: layers
@@ -86,7 +120,9 @@ impl Stage {
                 .enumerate()
                 .map(|(index, spec)| Layer::unread_bytes_of(weights, index, config, spec, arithmetic))
                 .collect::<Result<_, _>>()?,
-            embedding_bytes: Embedding::bytes_of(table.format(), table.rows(), table.columns()),
+            embedding_bytes: Embedding::bytes_of(table.format(), table.rows(), table.columns())
+                + inputs.transpose()?.unwrap_or_default(),
+            uncut: config.uncut(),
             head_bytes: head + Norm::bytes_of(config.hidden, arithmetic),
             states: config.specs.iter().map(|spec| cache_shape(spec).bytes(arithmetic.activation)).collect(),
             work_bytes_per_token: config
@@ -102,7 +138,8 @@ impl Stage {
     pub(crate) fn bytes(&self) -> usize {
         let head = self.head.as_ref().map_or(0, |head| head.norm.bytes() + head.output.bytes());
         let embedding = self.embedding.as_ref().map_or(0, Embedding::bytes);
-        self.layers.iter().map(Layer::bytes).sum::<usize>() + head + embedding
+        let inputs = self.inputs.as_ref().map_or(0, LayerInputs::bytes);
+        self.layers.iter().map(Layer::bytes).sum::<usize>() + head + embedding + inputs
     }
 
     /// Empty caches for a new session.
@@ -140,23 +177,52 @@ impl Stage {
         self.head.is_some()
     }
 
+    /// Width of what comes in.
+    pub(crate) fn input_width(&self) -> usize {
+        self.widths[0]
+    }
+
+    /// Width of what goes out to the next stage.
+    pub(crate) fn output_width(&self) -> usize {
+        self.widths[1]
+    }
+
     pub(crate) fn embed(&self, tokens: &[u32]) -> Result<Array, ComputeError> {
-        match &self.embedding {
-            Some(embedding) => scaled(embedding.forward(tokens, self.arithmetic)?, self.ends.embedding),
-            None => Err(ComputeError::Mlx("tokens came to a stage that does not embed".to_owned())),
-        }
+        self.embed_by(|table| table.forward(tokens, self.arithmetic))
     }
 
     /// Embeds tokens `[n]` that may not have been computed yet.
     pub(crate) fn embed_sampled(&self, tokens: &Array) -> Result<Array, ComputeError> {
-        match &self.embedding {
-            Some(embedding) => scaled(embedding.of_sampled(tokens, self.arithmetic)?, self.ends.embedding),
-            None => Err(ComputeError::Mlx("tokens came to a stage that does not embed".to_owned())),
+        self.embed_by(|table| table.of_sampled(tokens, self.arithmetic))
+    }
+
+    fn embed_by(&self, rows: impl Fn(&Embedding) -> Result<Array, ComputeError>) -> Result<Array, ComputeError> {
+        let Some(embedding) = &self.embedding else {
+            return Err(ComputeError::Mlx("tokens came to a stage that does not embed".to_owned()));
+        };
+        let embedded = scaled(rows(embedding)?, self.ends.embedding)?;
+        match &self.inputs {
+            Some(inputs) => {
+                let of_layers = inputs.forward(&embedded, rows(&inputs.table)?)?;
+                Ok(ops::concatenate(&[embedded, of_layers], -1)?)
+            }
+            None => Ok(embedded),
         }
     }
 
-    /// `[tokens, hidden] -> [tokens, hidden]`; extends the caches.
+    /// Columns of what came in, without gaps, which the fast kernels do not take.
+    fn columns(&self, x: &Array, columns: Range<usize>) -> Result<Array, ComputeError> {
+        let part = x.index((.., columns.start as i32..columns.end as i32));
+        Ok(if self.arithmetic.fast { part.contiguous()? } else { part })
+    }
+
+    /// `[tokens, hidden] -> [tokens, hidden]`, with the layers' own inputs behind them; extends the caches.
     pub(crate) fn forward(&self, mut x: Array, spans: &mut [Span]) -> Result<Array, ComputeError> {
+        let inputs = (x.dim(1) as usize > self.hidden).then(|| x.index((.., self.hidden as i32..)));
+        if inputs.is_some() {
+            x = self.columns(&x, 0..self.hidden)?;
+        }
+        let mut used = 0;
         let tokens = x.dim(0) as usize;
         let between_bytes = self.layers.iter().map(Layer::between_bytes).max().unwrap_or(0);
         let mut ahead = if !self.arithmetic.fast || tokens <= ROWS_AT_ONCE {
@@ -168,11 +234,22 @@ impl Stage {
         let decodes = !self.arithmetic.fast && spans.len() > 1 && spans.iter().all(|span| span.rows.len() == 1);
         let offsets: Vec<i32> = spans.iter().map(|span| span.offset as i32).collect();
         let offsets = decodes.then(|| Array::from_slice(&offsets, &[offsets.len() as i32]));
-        for (index, layer) in self.layers.iter().enumerate() {
-            x = layer.forward(&x, index, spans, offsets.as_ref(), &mut ahead)?;
+        for (index, (layer, cache)) in self.layers.iter().zip(&self.caches).enumerate() {
+            let width = layer.input_width();
+            let own = match &inputs {
+                Some(inputs) if width > 0 => Some(self.columns(inputs, used..used + width)?),
+                _ => None,
+            };
+            used += width;
+            x = layer.forward(&x, own.as_ref(), *cache, spans, offsets.as_ref(), &mut ahead)?;
             ahead.built_layer(index, &x)?;
         }
-        Ok(x)
+        match inputs {
+            Some(inputs) if inputs.dim(1) as usize > used => {
+                Ok(ops::concatenate(&[x, inputs.index((.., used as i32..))], -1)?)
+            }
+            _ => Ok(x),
+        }
     }
 
     /// The logits of these rows in single precision: `[rows, vocabulary]`.
@@ -190,15 +267,6 @@ impl Stage {
             None => Ok(logits),
         }
     }
-}
-
-/// Multiplied by a factor, which rounds to the array's type.
-fn scaled(x: Array, factor: f32) -> Result<Array, ComputeError> {
-    if factor == 1.0 {
-        return Ok(x);
-    }
-    let factor = Array::from_f32(factor).as_dtype(x.dtype())?;
-    Ok(x.multiply(factor)?)
 }
 
 impl Head {

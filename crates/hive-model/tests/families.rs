@@ -10,10 +10,14 @@ mod agreement;
 #[path = "common/formula.rs"]
 mod formula;
 
+use std::ops::Range;
 use std::path::Path;
 
 use agreement::{Fixture, check};
-use hive_model::Compute;
+use hive_model::shard::{Input, Output};
+use hive_model::{
+    Compute, Footprint, Hidden, LoadError, ModelFiles, SessionId, SessionOptions, Shard, ShardOptions, Slot,
+};
 
 /// Families that must open. Every other one with a fixture must be refused by name.
 const SUPPORTED: &[&str] = &[
@@ -28,6 +32,8 @@ const SUPPORTED: &[&str] = &[
     "mixtral",
     "gemma3_text",
     "gemma3",
+    "gemma4_text",
+    "gemma4",
     "gpt_oss",
     "phi3",
     "smollm3",
@@ -135,6 +141,69 @@ fn a_checkpoint_that_is_not_converted_for_mlx_has_the_logits_of_one_that_is() {
         let off = converted.iter().zip(&original).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(off < 1e-5, "{family}: off by {off}");
     }
+}
+
+/// Gemma 4 with inputs to each layer, and layers that share keys and values.
+fn gemma4_small() -> serde_json::Value {
+    let fixture = Fixture::read("gemma4_text");
+    fixture.variants().iter().find(|variant| variant["name"] == "small, unquantized").unwrap().clone()
+}
+
+fn load(files: &ModelFiles, layers: Range<usize>) -> Result<Shard, LoadError> {
+    Shard::load(files, &ShardOptions { layers, compute: Compute::Fast }, |_| ())
+}
+
+#[test]
+fn a_model_is_not_cut_between_keys_and_the_layers_that_share_them() {
+    let folder = tempfile::tempdir().unwrap();
+    formula::write(&gemma4_small(), folder.path());
+    let files = ModelFiles::open(folder.path()).unwrap();
+    assert_eq!(Footprint::of(&files, Compute::Fast).unwrap().uncut, [2, 3, 4]);
+    for layers in [0..2, 0..4, 2..5, 4..5, 3..4] {
+        let message = load(&files, layers.clone()).err().unwrap().to_string();
+        assert!(message.starts_with("the model cannot be cut before layer"), "{layers:?}: {message}");
+    }
+    // Layers that keep nothing take nothing.
+    let states = Footprint::of(&files, Compute::Fast).unwrap().states;
+    assert_eq!(states.iter().map(|state| state.per_token > 0).collect::<Vec<_>>(), [true, true, true, false, false]);
+}
+
+#[test]
+fn hidden_states_without_the_inputs_of_later_layers_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    formula::write(&gemma4_small(), folder.path());
+    let files = ModelFiles::open(folder.path()).unwrap();
+    let (mut first, mut last) = (load(&files, 0..1).unwrap(), load(&files, 1..5).unwrap());
+    let session = SessionId(1);
+    for stage in [&mut first, &mut last] {
+        stage.open(session, SessionOptions::default()).unwrap();
+    }
+    let slot = |input| Slot { session, position: 0, input, sample: true };
+    let output = first.forward(&[slot(Input::Tokens(vec![5, 17, 3]))]).remove(0).unwrap();
+    let Output::Hidden(hidden) = output else { panic!("{output:?}") };
+    assert_eq!(hidden.width, files.config().boundary_width());
+    let bytes = hidden.bytes.chunks_exact(4 * hidden.width).flat_map(|row| &row[..4 * 64]).copied().collect();
+    let narrow = Hidden { width: 64, bytes, ..hidden.clone() };
+    let message = last.forward(&[slot(Input::Hidden(narrow))]).remove(0).unwrap_err().to_string();
+    assert!(message.ends_with("where the width is 192"), "{message}");
+    assert!(last.forward(&[slot(Input::Hidden(hidden))]).remove(0).is_ok());
+}
+
+#[test]
+fn keys_that_a_layer_does_not_use_change_nothing() {
+    let logits = |variant: &serde_json::Value| {
+        let folder = tempfile::tempdir().unwrap();
+        formula::write(variant, folder.path());
+        let files = ModelFiles::open(folder.path()).unwrap();
+        load(&files, 0..5).unwrap().logits_of(&[5, 17, 3, 44, 8, 29, 11]).unwrap()
+    };
+    let mut variant = gemma4_small();
+    let without = logits(&variant);
+    for (name, shape) in [("k_proj", vec![64, 64]), ("v_proj", vec![64, 64]), ("k_norm", vec![32])] {
+        let tensor = serde_json::json!([format!("model.layers.3.self_attn.{name}.weight"), shape, "float 0.5 1"]);
+        variant["tensors"].as_array_mut().unwrap().push(tensor);
+    }
+    assert_eq!(logits(&variant), without);
 }
 
 #[test]

@@ -147,6 +147,7 @@ fn larger(a: &Footprint, b: &Footprint) -> Footprint {
         unread_bytes: a.unread_bytes.iter().zip(&b.unread_bytes).map(|(a, b)| *a.min(b)).collect(),
         embedding_bytes: a.embedding_bytes.max(b.embedding_bytes),
         head_bytes: a.head_bytes.max(b.head_bytes),
+        uncut: a.uncut.clone(),
         states: a.states.iter().zip(&b.states).map(|(a, b)| larger_state(a, b)).collect(),
         work_bytes_per_token: a.work_bytes_per_token.max(b.work_bytes_per_token),
     }
@@ -170,7 +171,7 @@ fn profile(model: &ModelCard, mut forms: impl Iterator<Item = Form>) -> ModelPro
         embedding_bytes: held.embedding_bytes,
         head_bytes: held.head_bytes,
         states: states(&held),
-        uncut: Vec::new(),
+        uncut: held.uncut.clone(),
         base_bytes: base_bytes(&held, first).max(other.map_or(0, |other| base_bytes(&held, other))),
     }
 }
@@ -186,6 +187,7 @@ mod tests {
             embedding_bytes: 5,
             head_bytes: 7,
             states: vec![hive_model::StateBytes { per_token: 4, fixed: 0 }; 2],
+            uncut: Vec::new(),
             work_bytes_per_token: 3,
         };
         let states = vec![hive_model::StateBytes { per_token: 2, fixed: 5 }; 2];

@@ -1,12 +1,12 @@
 //! Attention with rotary positions: projections to queries, keys and values, and back.
 
-use hive_kernels::{AttentionShape, HeadWeights, PackedMatrix};
+use hive_kernels::{AttentionShape, HeadWeights, KvSource, PackedMatrix};
 use mlx_rs::fast::ScaledDotProductAttentionMask::{self as Mask, Causal};
 use mlx_rs::ops::indexing::IndexOp;
 use mlx_rs::{Array, ops};
 
 use super::norm::{Norm, vector};
-use crate::config::{AttentionSpec, HeadNorms, ModelConfig, QueryGrowth, Rope};
+use crate::config::{self, AttentionSpec, HeadNorms, ModelConfig, QueryGrowth, Rope};
 use crate::error::{ComputeError, LoadError};
 use crate::kv::{LayerCache, PlainCache};
 use crate::linear::{Arithmetic, Linear, Projection};
@@ -25,7 +25,9 @@ pub(super) struct Attention {
     periods: Array,
     head_norms: HeadNorms,
     /// The norms of queries and of keys.
-    norms: Option<[Norm; 2]>,
+    norms: [Option<Norm>; 2],
+    /// Epsilon of the values' norms.
+    eps: f32,
     sinks: Option<Array>,
     growth: Option<QueryGrowth>,
     is_gated: bool,
@@ -46,29 +48,42 @@ fn matrices<'a>(
         vec![of("qkv_proj", heads + 2 * kv_heads)?]
     } else {
         let queries = if is_gated { 2 * heads } else { heads };
-        vec![of("q_proj", queries)?, of("k_proj", kv_heads)?, of("v_proj", kv_heads)?]
+        let parts = [("q_proj", queries), ("k_proj", kv_heads), ("v_proj", kv_heads)];
+        let count = match spec.source {
+            config::KvSource::Projected | config::KvSource::NormedValues => 3,
+            config::KvSource::Joint => 2,
+            config::KvSource::Layer(_) => 1,
+        };
+        parts[..count].iter().map(|(name, heads)| of(name, *heads)).collect::<Result<_, _>>()?
     };
     Ok((qkv, part("o_proj", hidden, heads * head_dim)?))
 }
 
-/// The widths of the norms of queries and of keys.
-fn norm_widths(spec: &AttentionSpec) -> Option<[usize; 2]> {
-    match spec.head_norms {
-        HeadNorms::None => None,
-        HeadNorms::Each => Some([spec.head_dim; 2]),
-        HeadNorms::All => Some([spec.heads, spec.kv_heads].map(|heads| heads * spec.head_dim)),
-    }
+/// The widths of the norms of queries and of keys, where there are some.
+fn norm_widths(spec: &AttentionSpec) -> [Option<usize>; 2] {
+    let [queries, keys] = match spec.head_norms {
+        HeadNorms::None => return [None; 2],
+        HeadNorms::Each => [spec.head_dim; 2],
+        HeadNorms::All => [spec.heads, spec.kv_heads].map(|heads| heads * spec.head_dim),
+    };
+    [Some(queries), Some(keys).filter(|_| !matches!(spec.source, config::KvSource::Layer(_)))]
 }
 
 impl Attention {
     /// What the kernels compute with.
     pub(super) fn shape(spec: &AttentionSpec) -> AttentionShape {
-        let AttentionSpec { heads, kv_heads, head_dim, scale, rotated, window, rope, .. } = spec;
+        let AttentionSpec { heads, kv_heads, head_dim, scale, rotated, window, rope, source, .. } = spec;
         AttentionShape {
             rotated: if rope.is_some() { *rotated } else { 0 },
             rope_scale: rope.as_ref().map_or(1.0, Rope::position_scale),
             rope_magnitude: rope.as_ref().map_or(1.0, Rope::magnitude),
             window: *window,
+            source: match source {
+                config::KvSource::Projected => KvSource::Projected,
+                config::KvSource::NormedValues => KvSource::NormedValues,
+                config::KvSource::Joint => KvSource::Joint,
+                config::KvSource::Layer(_) => KvSource::Cached,
+            },
             ..AttentionShape::new(*heads, *kv_heads, *head_dim, *scale)
         }
     }
@@ -85,11 +100,11 @@ impl Attention {
         let array = |periods: &[f32]| Array::from_slice(periods, &[periods.len() as i32]);
         let special = spec.rope.as_ref().and_then(|rope| rope.periods(shape.rotated));
         let plain = || spec.rope.as_ref().map_or_else(Vec::new, |rope| rope.plain_periods(shape.rotated));
-        let norm = |name: &str, width| Norm::load(weights, &format!("{prefix}.{name}"), width, config, arithmetic);
-        let norms = match norm_widths(spec) {
-            Some([q, k]) => Some([norm("q_norm", q)?, norm("k_norm", k)?]),
-            None => None,
+        let norm = |name: &str, width: Option<usize>| {
+            let load = |width| Norm::load(weights, &format!("{prefix}.{name}"), width, config, arithmetic);
+            width.map(load).transpose()
         };
+        let [q, k] = norm_widths(spec);
         let sinks = format!("{prefix}.sinks");
         Ok(Self {
             qkv: Projection::load(&qkv, arithmetic)?,
@@ -99,7 +114,8 @@ impl Attention {
             special_periods: special.as_deref().map(array),
             periods: array(&special.unwrap_or_else(plain)),
             head_norms: spec.head_norms,
-            norms,
+            norms: [norm("q_norm", q)?, norm("k_norm", k)?],
+            eps: config.rms_eps,
             growth: spec.query_growth,
             is_gated: spec.is_gated,
             sinks: if spec.has_sinks { Some(vector(weights, &sinks, spec.heads, arithmetic)?) } else { None },
@@ -119,7 +135,7 @@ impl Attention {
         let periods = rotated / 2 * size_of::<f32>();
         let is_special = spec.rope.as_ref().is_some_and(|rope| rope.periods(rotated).is_some());
         let periods = periods * if is_special { 2 } else { 1 };
-        let norms = norm_widths(spec).map_or(0, |widths| widths.iter().sum());
+        let norms: usize = norm_widths(spec).iter().flatten().sum();
         let sinks = if spec.has_sinks { spec.heads } else { 0 };
         Ok(Projection::bytes_of(&qkv, arithmetic)
             + Linear::bytes_of(&[output], arithmetic)
@@ -143,10 +159,12 @@ impl Attention {
     }
 
     fn head_weights(&self) -> HeadWeights<'_> {
-        let each = self.norms.as_ref().filter(|_| self.head_norms == HeadNorms::Each);
+        // A layer without keys of its own has no norm of them, and the kernel reads none.
+        let [q, k] = &self.norms;
+        let each = q.as_ref().filter(|_| self.head_norms == HeadNorms::Each).map(|q| (q, k.as_ref().unwrap_or(q)));
         HeadWeights {
             periods: &self.periods,
-            norms: each.map(|[q, k]| (&q.weight, &k.weight, q.eps)),
+            norms: each.map(|(q, k)| (&q.weight, &k.weight, q.eps)),
             sinks: self.sinks.as_ref(),
             growth: self.growth.map(|QueryGrowth { beta, context }| (beta, context)),
         }
@@ -198,7 +216,9 @@ impl Attention {
                     hive_kernels::attention(&rows, buffers, &self.head_weights(), &self.shape, span.offset)?
                 }
                 LayerCache::Plain(cache) => self.attend(&rows, span.offset, cache)?,
-                LayerCache::Recurrent(_) => return Err(ComputeError::Mlx("a cache of another kind".to_owned())),
+                LayerCache::Recurrent(_) | LayerCache::Nothing => {
+                    return Err(ComputeError::Mlx("a cache of another kind".to_owned()));
+                }
             });
         }
         Ok(if alone { outputs.remove(0) } else { ops::concatenate(&outputs, 0)? })
@@ -206,7 +226,7 @@ impl Attention {
 
     /// Normalizes all queries together, and all keys, where a model does that.
     fn with_norms_of_all(&self, qkv: Array) -> Result<Array, ComputeError> {
-        let Some([q, k]) = self.norms.as_ref().filter(|_| self.head_norms == HeadNorms::All) else { return Ok(qkv) };
+        let (HeadNorms::All, [Some(q), Some(k)]) = (self.head_norms, &self.norms) else { return Ok(qkv) };
         let [queries, keys] = [&q.weight, &k.weight].map(|weight| weight.size() as i32);
         // The fast kernel wants rows without gaps.
         let part = |range: std::ops::Range<i32>| -> Result<Array, ComputeError> {
@@ -223,10 +243,26 @@ impl Attention {
 
     /// Splits rows into heads and normalizes each head, where a model does that.
     fn heads(&self, rows: Array, norm: usize) -> Result<Array, ComputeError> {
-        match self.norms.as_ref().filter(|_| self.head_norms == HeadNorms::Each) {
-            Some(norms) => norms[norm].forward(&rows),
+        match self.norms[norm].as_ref().filter(|_| self.head_norms == HeadNorms::Each) {
+            Some(norm) => norm.forward(&rows),
             None => Ok(rows),
         }
+    }
+
+    /// The keys and values in rows of heads, where the layer has its own. `split` gives so many heads from one on.
+    fn own(
+        &self,
+        split: impl Fn(usize, usize) -> Result<Array, ComputeError>,
+    ) -> Result<Option<[Array; 2]>, ComputeError> {
+        let AttentionShape { heads, kv_heads, source, .. } = self.shape;
+        if source == KvSource::Cached {
+            return Ok(None);
+        }
+        let keys = split(heads, kv_heads)?;
+        let values = if source == KvSource::Joint { keys.clone() } else { split(heads + kv_heads, kv_heads)? };
+        let values =
+            if source == KvSource::Projected { values } else { mlx_rs::fast::rms_norm(&values, None, self.eps)? };
+        Ok(Some([self.heads(keys, 1)?, values]))
     }
 
     /// Rotates heads by a function of MLX's.
@@ -270,7 +306,7 @@ impl Attention {
 
     /// Attention of one session on MLX's kernels, `[n, (heads + 2 kv_heads) head_dim] -> [n, heads head_dim]`.
     fn attend(&self, qkv: &Array, offset: usize, cache: &mut PlainCache) -> Result<Array, ComputeError> {
-        let AttentionShape { heads, kv_heads, head_dim, scale, .. } = self.shape;
+        let AttentionShape { heads, head_dim, scale, .. } = self.shape;
         let n = qkv.dim(0);
         let split = |from: usize, count: usize| -> Result<Array, ComputeError> {
             let part = qkv.index((.., (from * head_dim) as i32..((from + count) * head_dim) as i32));
@@ -286,9 +322,10 @@ impl Attention {
         let queries = rope(turned(self.heads(split(0, heads)?, 0)?)?)?;
         let positions = || (offset..offset + n as usize).map(|position| position as f32).collect();
         let queries = self.grown(queries, positions, &[1, 1, n, 1])?;
-        let keys = rope(turned(self.heads(split(heads, kv_heads)?, 1)?)?)?;
-        let values = turned(split(heads + kv_heads, kv_heads)?)?;
-        let (keys, values) = cache.update(&keys, &values, offset)?;
+        let (keys, values) = match self.own(split)? {
+            Some([keys, values]) => cache.update(&rope(turned(keys)?)?, &turned(values)?, offset)?,
+            None => cache.up_to(offset + n as usize),
+        };
         let (keys, values, mask) = self.in_window(keys, values, offset, n)?;
         let mask = match &mask {
             Some(mask) => Some(Mask::Array(mask)),
@@ -333,7 +370,7 @@ impl Attention {
         spans: &mut [Span],
         offsets: &Array,
     ) -> Result<Array, ComputeError> {
-        let AttentionShape { heads, kv_heads, head_dim, scale, .. } = self.shape;
+        let AttentionShape { heads, head_dim, scale, .. } = self.shape;
         let (n, dims) = (qkv.dim(0), head_dim as i32);
         let split = |from: usize, count: usize| -> Result<Array, ComputeError> {
             let part = qkv.index((.., (from * head_dim) as i32..((from + count) * head_dim) as i32));
@@ -347,15 +384,20 @@ impl Attention {
         let queries = rope(self.heads(split(0, heads)?, 0)?)?;
         let positions = || spans.iter().map(|span| span.offset as f32).collect();
         let queries = self.grown(queries, positions, &[n, 1, 1, 1])?;
-        let keys = rope(self.heads(split(heads, kv_heads)?, 1)?)?;
-        let values = split(heads + kv_heads, kv_heads)?;
+        let own = match self.own(split)? {
+            Some([keys, values]) => Some([rope(keys)?, values]),
+            None => None,
+        };
         let mut outputs = Vec::with_capacity(spans.len());
         for (row, span) in (0..n).zip(spans) {
             let LayerCache::Plain(cache) = &mut span.caches[layer] else {
                 return Err(ComputeError::Mlx("a cache is of other kernels".to_owned()));
             };
             let of = |all: &Array| all.index((row..row + 1, .., .., ..));
-            let (keys, values) = cache.update(&of(&keys), &of(&values), span.offset)?;
+            let (keys, values) = match &own {
+                Some([keys, values]) => cache.update(&of(keys), &of(values), span.offset)?,
+                None => cache.up_to(span.offset + 1),
+            };
             let (keys, values, _) = self.in_window(keys, values, span.offset, 1)?;
             let sinks = self.sinks.as_ref();
             outputs.push(mlx_rs::fast::scaled_dot_product_attention(of(&queries), keys, values, scale, None, sinks)?);

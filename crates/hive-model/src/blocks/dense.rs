@@ -67,7 +67,7 @@ impl Dense {
 
     /// Its matrices for the kernel that computes a layer in one call, if that kernel supports them.
     pub(super) fn packed(&self) -> Option<(&PackedMatrix, &PackedMatrix)> {
-        if !self.gate.fast {
+        if !self.gate.fast || self.gate.activation != Activation::Silu {
             return None;
         }
         Some((self.gate_up.packed()?, self.down.packed()?))
@@ -92,14 +92,16 @@ pub(super) struct Gate {
 
 impl Gate {
     pub(super) fn new(activation: Activation, intermediate: usize, arithmetic: Arithmetic) -> Self {
-        let suits = activation == Activation::Silu && intermediate.is_multiple_of(hive_kernels::LANES);
+        let has_kernel = matches!(activation, Activation::Silu | Activation::Gelu);
+        let suits = has_kernel && intermediate.is_multiple_of(hive_kernels::LANES);
         Self { activation, intermediate: intermediate as i32, fast: arithmetic.fast && suits }
     }
 
     /// `[…, 2 intermediate] -> […, intermediate]`.
     pub(super) fn forward(&self, gate_up: &Array) -> Result<Array, ComputeError> {
         if self.fast {
-            return Ok(hive_kernels::swiglu(gate_up)?);
+            let of_gelu = self.activation == Activation::Gelu;
+            return Ok(if of_gelu { hive_kernels::geglu(gate_up)? } else { hive_kernels::swiglu(gate_up)? });
         }
         let mut parts = gate_up.split_at_indices(&[self.intermediate], -1)?;
         let (Some(up), Some(gate)) = (parts.pop(), parts.pop()) else {

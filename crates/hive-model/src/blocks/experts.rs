@@ -8,10 +8,13 @@ use mlx_rs::ops::indexing::IndexOp;
 use mlx_rs::{Array, Dtype, ops};
 
 use super::dense::{Dense, Gate};
-use super::norm::vector;
-use crate::config::{Activation, DenseSpec, ExpertsSpec, Order, Router, SHARED_GATE, SharedSpec};
+use super::norm::{Norm, vector};
+use crate::config::{
+    Activation, DenseSpec, ExpertsSpec, ModelConfig, Order, ROUTER_FACTORS, Router, SHARED_GATE, SharedSpec,
+};
+use crate::embedding::scaled;
 use crate::error::{ComputeError, LoadError};
-use crate::linear::{Arithmetic, Linear};
+use crate::linear::{Arithmetic, Linear, evaluated};
 use crate::weights::{FileMatrix, TensorError, Weights};
 
 /// From this many pairs of token and expert on, tokens are sorted by expert, so that each expert's weights are read
@@ -20,6 +23,8 @@ const SORTED_PAIRS: usize = 64;
 
 pub(super) struct Experts {
     router: Linear,
+    /// Where the router has a norm of its own: that, and a factor on each expert's share.
+    normed: Option<(Norm, Array)>,
     /// Of the scores, by expert; decides only which experts are picked.
     correction: Option<Array>,
     /// Of all experts: gate and up of the first, then of the second, and so on; or all gates, and all ups, if they are
@@ -60,11 +65,12 @@ struct Matrices<'a> {
 
 fn matrices<'a>(
     weights: &'a Weights,
-    prefix: &str,
+    layer: &str,
     hidden: usize,
     spec: &ExpertsSpec,
 ) -> Result<Matrices<'a>, TensorError> {
     let ExpertsSpec { count, intermediate, .. } = *spec;
+    let prefix = format!("{layer}.{}", spec.module);
     let all = |part: usize, rows: usize, columns: usize| -> Result<Vec<FileMatrix<'a>>, TensorError> {
         let joined = format!("{prefix}.{}.{}", spec.stacked, ["gate_proj", "up_proj", "down_proj"][part]);
         if weights.contains(&format!("{joined}.weight")) {
@@ -82,7 +88,11 @@ fn matrices<'a>(
         vec![gates, ups]
     };
     Ok(Matrices {
-        router: weights.file_matrix(&format!("{prefix}.{}", spec.router_name), count, hidden)?,
+        router: weights.file_matrix(
+            &format!("{layer}.{}.{}", spec.router_module(), spec.router_name),
+            count,
+            hidden,
+        )?,
         gate_up,
         down: all(2, hidden, intermediate)?,
     })
@@ -92,7 +102,6 @@ fn matrices<'a>(
 fn stacked(matrices: &Matrices<'_>, spec: &ExpertsSpec, hidden: usize, arithmetic: Arithmetic) -> Arithmetic {
     let parts = || matrices.gate_up.iter().chain([&matrices.down]);
     let suits = matrices.gate_up.len() == 1
-        && spec.activation != Activation::Gelu
         && [spec.intermediate, hidden].iter().all(|width| width.is_multiple_of(hive_kernels::LANES))
         && parts().all(|part| Linear::can_be_packed(part));
     Arithmetic { fast: arithmetic.fast && suits, ..arithmetic }
@@ -104,32 +113,50 @@ fn stacked_bytes(matrices: &Matrices<'_>, spec: &ExpertsSpec, hidden: usize, ari
     matrices.gate_up.iter().chain([&matrices.down]).map(|part| Linear::bytes_of(part, arithmetic)).sum()
 }
 
+/// The names of the norm and of the factors of a router that has them.
+fn router_factors(layer: &str, spec: &ExpertsSpec) -> Option<[String; 2]> {
+    let name = |part| format!("{layer}.{}.{part}", spec.router_module());
+    (spec.router == Router::Normed).then(|| ROUTER_FACTORS.map(name))
+}
+
 /// The network beside the experts in a file: the name of its matrices, what it is, and the matrix of tokens' shares of it.
 fn shared<'a>(
     weights: &'a Weights,
-    prefix: &str,
+    layer: &str,
     hidden: usize,
     spec: &ExpertsSpec,
 ) -> Result<Option<(String, DenseSpec, Option<FileMatrix<'a>>)>, TensorError> {
     let Some(SharedSpec { name, intermediate, is_gated }) = spec.shared else { return Ok(None) };
+    let prefix = format!("{layer}.{}", spec.module);
     let gate = || weights.file_matrix(&format!("{prefix}.{SHARED_GATE}"), 1, hidden);
     let network = DenseSpec { intermediate, activation: spec.activation, is_joined: false };
     Ok(Some((format!("{prefix}.{name}"), network, is_gated.then(gate).transpose()?)))
 }
 
 impl Experts {
+    /// Loads those of this layer, by its name.
     pub(super) fn load(
         weights: &Weights,
-        prefix: &str,
-        hidden: usize,
+        layer: &str,
+        config: &ModelConfig,
         spec: &ExpertsSpec,
         arithmetic: Arithmetic,
     ) -> Result<Self, LoadError> {
-        let matrices = matrices(weights, prefix, hidden, spec)?;
+        let hidden = config.hidden;
+        let matrices = matrices(weights, layer, hidden, spec)?;
         let of_experts = stacked(&matrices, spec, hidden, arithmetic);
         let stack = |part: &Vec<FileMatrix<'_>>| Linear::load_stacked(part, spec.count, of_experts);
-        let correction = format!("{prefix}.{}.e_score_correction_bias", spec.router_name);
-        let shared = match shared(weights, prefix, hidden, spec)? {
+        let correction = format!("{layer}.{}.{}.e_score_correction_bias", spec.module, spec.router_name);
+        let normed = match router_factors(layer, spec) {
+            Some([scale, of_experts]) => {
+                let weight = scaled(vector(weights, &scale, hidden, arithmetic)?, (hidden as f32).powf(-0.5))?;
+                let weight = evaluated(&weight, weight.dtype()).map_err(ComputeError::from)?;
+                let norm = Norm { weight, eps: config.rms_eps, fast: arithmetic.fast };
+                Some((norm, vector(weights, &of_experts, spec.count, arithmetic)?))
+            }
+            None => None,
+        };
+        let shared = match shared(weights, layer, hidden, spec)? {
             Some((prefix, spec, gate)) => Some(Shared {
                 network: Dense::load(weights, &prefix, hidden, &spec, arithmetic)?,
                 gate: gate.map(|gate| Linear::load(&[gate], arithmetic)).transpose()?,
@@ -145,6 +172,7 @@ impl Experts {
             } else {
                 None
             },
+            normed,
             gate: Gate::new(spec.activation, spec.intermediate, arithmetic),
             shared,
             spec: spec.clone(),
@@ -154,14 +182,15 @@ impl Experts {
     /// The size of such experts in memory, in bytes.
     pub(super) fn bytes_of(
         weights: &Weights,
-        prefix: &str,
+        layer: &str,
         hidden: usize,
         spec: &ExpertsSpec,
         arithmetic: Arithmetic,
     ) -> Result<u64, TensorError> {
-        let matrices = matrices(weights, prefix, hidden, spec)?;
+        let matrices = matrices(weights, layer, hidden, spec)?;
+        let factors = if spec.router == Router::Normed { hidden + spec.count } else { 0 };
         let correction = if spec.router.is_corrected() { spec.count * arithmetic.activation.bytes() } else { 0 };
-        let shared = match shared(weights, prefix, hidden, spec)? {
+        let shared = match shared(weights, layer, hidden, spec)? {
             Some((prefix, spec, gate)) => {
                 let gate = gate.map_or(0, |gate| Linear::bytes_of(&[gate], arithmetic));
                 Dense::bytes_of(weights, &prefix, hidden, &spec, arithmetic)? + gate
@@ -170,19 +199,19 @@ impl Experts {
         };
         Ok(stacked_bytes(&matrices, spec, hidden, arithmetic)
             + Linear::bytes_of(&[matrices.router], arithmetic)
-            + correction as u64
+            + (correction + factors * arithmetic.activation.bytes()) as u64
             + shared)
     }
 
     /// Those of these bytes that a token does not read: the experts that it does not pick.
     pub(super) fn unread_bytes_of(
         weights: &Weights,
-        prefix: &str,
+        layer: &str,
         hidden: usize,
         spec: &ExpertsSpec,
         arithmetic: Arithmetic,
     ) -> Result<u64, TensorError> {
-        let bytes = stacked_bytes(&matrices(weights, prefix, hidden, spec)?, spec, hidden, arithmetic);
+        let bytes = stacked_bytes(&matrices(weights, layer, hidden, spec)?, spec, hidden, arithmetic);
         Ok(bytes / spec.count as u64 * (spec.count - spec.per_token) as u64)
     }
 
@@ -191,12 +220,22 @@ impl Experts {
         let correction = self.correction.as_ref().map_or(0, Array::nbytes);
         let shared = self.shared.as_ref().map_or(0, Shared::bytes);
         let gate_up: usize = self.gate_up.iter().map(Linear::bytes).sum();
-        self.router.bytes() + correction + gate_up + self.down.bytes() + shared
+        let normed = self.normed.as_ref().map_or(0, |(norm, factors)| norm.bytes() + factors.nbytes());
+        self.router.bytes() + normed + correction + gate_up + self.down.bytes() + shared
     }
 
     /// `[n, hidden] -> [n, hidden]`.
     pub(super) fn forward(&self, x: &Array) -> Result<Array, ComputeError> {
-        let (picked, shares) = self.route(&self.router.forward(x)?)?;
+        self.forward_routed(x, x)
+    }
+
+    /// The same, where the router reads something else than the experts.
+    pub(super) fn forward_routed(&self, x: &Array, read: &Array) -> Result<Array, ComputeError> {
+        let scores = match &self.normed {
+            Some((norm, _)) => self.router.forward(&norm.forward(read)?)?,
+            None => self.router.forward(read)?,
+        };
+        let (picked, shares) = self.route(&scores)?;
         let y = match self.packed() {
             Some(weights) => {
                 let shares = shares.as_dtype(Dtype::Float32)?.contiguous()?;
@@ -213,13 +252,13 @@ impl Experts {
     /// The experts for the fast kernel, if it supports them.
     fn packed(&self) -> Option<ExpertWeights<'_>> {
         let [gate_up] = self.gate_up.as_slice() else { return None };
-        let limit = match self.spec.activation {
-            Activation::Silu => None,
-            Activation::Clamped { limit } => Some(limit),
-            Activation::Gelu => return None,
+        let activation = match self.spec.activation {
+            Activation::Silu => hive_kernels::Activation::Silu,
+            Activation::Gelu => hive_kernels::Activation::Gelu,
+            Activation::Clamped { limit } => hive_kernels::Activation::Clamped(limit),
         };
         let (gate_up, down) = (gate_up.packed_with_bias()?, self.down.packed_with_bias()?);
-        Some(ExpertWeights { count: self.spec.count, gate_up, down, limit })
+        Some(ExpertWeights { count: self.spec.count, gate_up, down, activation })
     }
 
     /// The experts of each row, `[n, per_token]`, and their shares, from scores `[n, count]`.
@@ -239,6 +278,17 @@ impl Experts {
                 let picked = best(&all, order)?;
                 let shares = all.take_along_axis(&picked, -1)?;
                 Ok((picked, if normalized { divided_by_sum(&shares)? } else { shares }))
+            }
+            Router::Normed => {
+                let picked = best(scores, Order::Ascending)?;
+                let shares = ops::softmax_axis(scores.take_along_axis(&picked, -1)?, -1, false)?;
+                match &self.normed {
+                    Some((_, factors)) => {
+                        let shares = shares.multiply(factors.take_axis(&picked, 0)?)?;
+                        Ok((picked, shares))
+                    }
+                    None => Ok((picked, shares)),
+                }
             }
             Router::Sigmoid { normalized, scale, groups, picked_groups } => {
                 let all = ops::sigmoid(scores.as_dtype(Dtype::Float32)?)?;

@@ -2,16 +2,18 @@
 
 use std::ops::Range;
 
-use hive_kernels::{AttentionShape, LayerWeights, SessionRows};
+use hive_kernels::{AttentionShape, KvSource, LayerWeights, SessionRows};
 use mlx_rs::Array;
 
 use super::ahead::Ahead;
 use super::attention::Attention;
+use super::beside::Beside;
 use super::delta::DeltaNet;
 use super::dense::Dense;
 use super::experts::Experts;
-use super::norm::Norm;
-use crate::config::{AttentionSpec, DenseSpec, ExpertsSpec, LayerSpec, Mixer, ModelConfig, NetworkSpec};
+use super::input_gate::InputGate;
+use super::norm::{Norm, vector};
+use crate::config::{AttentionSpec, ExpertsSpec, LayerSpec, Mixer, ModelConfig, NetworkSpec, SCALAR};
 use crate::error::{ComputeError, LoadError};
 use crate::kv::{CacheShape, LayerCache};
 use crate::linear::{Arithmetic, Linear};
@@ -38,6 +40,7 @@ enum Mixing {
 enum Network {
     Dense(Dense),
     Experts(Box<Experts>),
+    Both(Box<Beside>),
 }
 
 pub(crate) struct Layer {
@@ -47,6 +50,10 @@ pub(crate) struct Layer {
     around_network: Around,
     /// Factor on what each half adds.
     residual: f32,
+    /// Lets the token's own input in, and that input's width.
+    input: Option<(InputGate, usize)>,
+    /// Factor on what comes out.
+    scalar: Option<Array>,
     between_bytes: usize,
 }
 
@@ -133,7 +140,7 @@ impl Mixing {
 
     fn cache_shape(&self) -> CacheShape {
         match self {
-            Self::Attention(attention) => CacheShape::Attention(attention.shape),
+            Self::Attention(attention) => cache_of(attention.shape),
             Self::Delta(delta) => CacheShape::Recurrent(delta.state_shape()),
         }
     }
@@ -177,16 +184,22 @@ impl Layer {
                 Network::Dense(Dense::load(weights, &format!("{prefix}.mlp"), config.hidden, dense, arithmetic)?)
             }
             NetworkSpec::Experts(experts) => {
-                let prefix = format!("{prefix}.{}", experts.module);
-                Network::Experts(Box::new(Experts::load(weights, &prefix, config.hidden, experts, arithmetic)?))
+                Network::Experts(Box::new(Experts::load(weights, &prefix, config, experts, arithmetic)?))
+            }
+            NetworkSpec::Both(dense, experts) => {
+                Network::Both(Box::new(Beside::load(weights, &prefix, config, (dense, experts), arithmetic)?))
             }
         };
+        let gate = |width| InputGate::load(weights, &prefix, config, width, arithmetic).map(|gate| (gate, width));
+        let scalar = || vector(weights, &format!("{prefix}.{SCALAR}"), 1, arithmetic);
         Ok(Self {
             around_mixing: around(of_mixer)?,
             mixing: Mixing::load(weights, &prefix, config, &spec.mixer, arithmetic)?,
             around_network: around(of_network)?,
             network,
             residual: spec.residual,
+            input: spec.layer_input.map(gate).transpose()?,
+            scalar: spec.has_scalar.then(scalar).transpose()?,
             between_bytes: between_bytes(config.hidden, spec),
         })
     }
@@ -203,14 +216,21 @@ impl Layer {
         let hidden = config.hidden;
         let network = match &spec.network {
             NetworkSpec::Dense(dense) => Dense::bytes_of(weights, &format!("{prefix}.mlp"), hidden, dense, arithmetic)?,
-            NetworkSpec::Experts(experts) => {
-                let prefix = format!("{prefix}.{}", experts.module);
-                Experts::bytes_of(weights, &prefix, hidden, experts, arithmetic)?
+            NetworkSpec::Experts(experts) => Experts::bytes_of(weights, &prefix, hidden, experts, arithmetic)?,
+            NetworkSpec::Both(dense, experts) => {
+                Beside::bytes_of(weights, &prefix, hidden, (dense, experts), arithmetic)?
             }
         };
+        let input = match spec.layer_input {
+            Some(width) => InputGate::bytes_of(weights, &prefix, hidden, width, arithmetic)?,
+            None => 0,
+        };
+        let scalar = if spec.has_scalar { arithmetic.activation.bytes() as u64 } else { 0 };
         let norms = spec.norms.names().into_iter().flatten().flatten().count() as u64;
         Ok(Mixing::bytes_of(weights, &prefix, config, &spec.mixer, arithmetic)?
             + network
+            + input
+            + scalar
             + norms * Norm::bytes_of(hidden, arithmetic))
     }
 
@@ -224,8 +244,8 @@ impl Layer {
     ) -> Result<u64, TensorError> {
         match &spec.network {
             NetworkSpec::Dense(_) => Ok(0),
-            NetworkSpec::Experts(experts) => {
-                let prefix = format!("model.layers.{index}.{}", experts.module);
+            NetworkSpec::Experts(experts) | NetworkSpec::Both(_, experts) => {
+                let prefix = format!("model.layers.{index}");
                 Experts::unread_bytes_of(weights, &prefix, config.hidden, experts, arithmetic)
             }
         }
@@ -236,13 +256,21 @@ impl Layer {
         let network = match &self.network {
             Network::Dense(dense) => dense.bytes(),
             Network::Experts(experts) => experts.bytes(),
+            Network::Both(both) => both.bytes(),
         };
-        self.around_mixing.bytes() + self.mixing.bytes() + self.around_network.bytes() + network
+        let input = self.input.as_ref().map_or(0, |(gate, _)| gate.bytes());
+        let others = network + input + self.scalar.as_ref().map_or(0, Array::nbytes);
+        self.around_mixing.bytes() + self.mixing.bytes() + self.around_network.bytes() + others
     }
 
     /// What it keeps for a session.
     pub(crate) fn cache_shape(&self) -> CacheShape {
         self.mixing.cache_shape()
+    }
+
+    /// The width of a token's own input to it, 0 if it has none.
+    pub(crate) fn input_width(&self) -> usize {
+        self.input.as_ref().map_or(0, |(_, width)| *width)
     }
 
     /// The size of its intermediate results, per token, in bytes.
@@ -253,7 +281,10 @@ impl Layer {
     /// The layer for the kernel that computes it in one call, if that kernel supports it and the formats of its
     /// matrices.
     fn whole(&self) -> Option<(LayerWeights<'_>, &AttentionShape)> {
-        let Self { mixing, around_mixing, network, around_network, residual, .. } = self;
+        let Self { mixing, around_mixing, network, around_network, residual, input: None, scalar: None, .. } = self
+        else {
+            return None;
+        };
         let (Mixing::Attention(attention), Network::Dense(network)) = (mixing, network) else { return None };
         let ((qkv, heads, output), (gate_up, down)) = (attention.packed()?, network.packed()?);
         let in_lanes =
@@ -273,9 +304,11 @@ impl Layer {
         (is_plain && in_lanes).then_some((weights, &attention.shape))
     }
 
+    /// `x [n, hidden]`, and the tokens' own inputs to this layer, if it has some. Extends the caches at `layer`.
     pub(crate) fn forward(
         &self,
         x: &Array,
+        input: Option<&Array>,
         layer: usize,
         spans: &mut [Span],
         offsets: Option<&Array>,
@@ -301,6 +334,15 @@ impl Layer {
             Network::Dense(dense) if around.adds_plainly(self.residual) => dense.forward_onto(&x, &normed)?,
             Network::Dense(dense) => around.added(&x, dense.forward(&normed)?, self.residual)?,
             Network::Experts(experts) => around.added(&x, experts.forward(&normed)?, self.residual)?,
+            Network::Both(both) => around.added(&x, both.forward(&x, &normed)?, self.residual)?,
+        };
+        let x = match (&self.input, input) {
+            (Some((gate, _)), Some(input)) => gate.forward(&x, input)?,
+            _ => x,
+        };
+        let x = match &self.scalar {
+            Some(scalar) => x.multiply(scalar)?,
+            None => x,
         };
         ahead.built_half(&x)?;
         Ok(x)
@@ -313,12 +355,15 @@ pub(crate) fn between_bytes(hidden: usize, spec: &LayerSpec) -> usize {
         Mixer::Attention(AttentionSpec { heads, kv_heads, head_dim, .. }) => 2 * (heads + kv_heads) * head_dim,
         Mixer::Delta(spec) => 2 * (spec.channels() + spec.values()),
     };
+    let of_experts = |experts: &ExpertsSpec| {
+        let ExpertsSpec { per_token, intermediate, shared, .. } = experts;
+        // What goes in and comes out is there once for each expert as well.
+        per_token * (intermediate + 2 * hidden / 3) + shared.map_or(0, |shared| shared.intermediate)
+    };
     let inside = match &spec.network {
-        NetworkSpec::Dense(DenseSpec { intermediate, .. }) => *intermediate,
-        NetworkSpec::Experts(ExpertsSpec { per_token, intermediate, shared, .. }) => {
-            // What goes in and comes out is there once for each expert as well.
-            per_token * (intermediate + 2 * hidden / 3) + shared.map_or(0, |shared| shared.intermediate)
-        }
+        NetworkSpec::Dense(dense) => dense.intermediate,
+        NetworkSpec::Experts(experts) => of_experts(experts),
+        NetworkSpec::Both(dense, experts) => dense.intermediate + of_experts(experts),
     };
     (4 * hidden + mixed + 3 * inside) * size_of::<f32>()
 }
@@ -326,9 +371,14 @@ pub(crate) fn between_bytes(hidden: usize, spec: &LayerSpec) -> usize {
 /// What such a layer keeps for a session.
 pub(crate) fn cache_shape(spec: &LayerSpec) -> CacheShape {
     match &spec.mixer {
-        Mixer::Attention(spec) => CacheShape::Attention(Attention::shape(spec)),
+        Mixer::Attention(spec) => cache_of(Attention::shape(spec)),
         Mixer::Delta(spec) => CacheShape::Recurrent(RecurrentShape::of(spec)),
     }
+}
+
+/// What such attention keeps for a session.
+fn cache_of(shape: AttentionShape) -> CacheShape {
+    if shape.source == KvSource::Cached { CacheShape::Nothing } else { CacheShape::Attention(shape) }
 }
 
 /// The sessions' parts of a batch for the one-call kernel, with room reserved in their caches.

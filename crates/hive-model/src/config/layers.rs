@@ -17,6 +17,10 @@ pub struct LayerSpec {
     pub norms: Norms,
     /// Factor on what each half adds to the residual.
     pub residual: f32,
+    /// Width of the token's own input to this layer, if it has one: from an embedding beside the model's.
+    pub layer_input: Option<usize>,
+    /// Whether the file has a factor on what comes out of the layer, `layer_scalar`.
+    pub has_scalar: bool,
 }
 
 /// How a token learns of those before it.
@@ -56,6 +60,8 @@ pub struct AttentionSpec {
     pub rotated: usize,
     /// Norms of queries and keys.
     pub head_norms: HeadNorms,
+    /// Where its keys and values come from.
+    pub source: KvSource,
     /// How many tokens a token attends to, itself included, if not to all.
     pub window: Option<usize>,
     /// How queries grow with their position, if they do.
@@ -119,6 +125,19 @@ pub enum HeadNorms {
     All,
 }
 
+/// Where the keys and values of attention come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KvSource {
+    /// From a projection each.
+    Projected,
+    /// The same, and each value is normalized, without weights.
+    NormedValues,
+    /// From one projection: what it gives, normalized without weights, is also the value.
+    Joint,
+    /// They are those of an earlier layer, which has the same heads.
+    Layer(usize),
+}
+
 /// What follows attention.
 #[derive(Debug, Clone, PartialEq)]
 pub enum NetworkSpec {
@@ -126,6 +145,8 @@ pub enum NetworkSpec {
     Dense(DenseSpec),
     /// Many of them, of which each token passes a few.
     Experts(ExpertsSpec),
+    /// Both side by side, each with norms of its own.
+    Both(DenseSpec, ExpertsSpec),
 }
 
 /// A gated network.
@@ -217,6 +238,8 @@ pub enum Router {
         /// How many groups a token may pick from.
         picked_groups: usize,
     },
+    /// By softmax over the best, times a factor of each expert. The router reads the residual with a norm of its own.
+    Normed,
 }
 
 /// What is done before the first layer and after the last.
@@ -230,11 +253,22 @@ pub struct Ends {
     pub soft_cap: Option<f32>,
     /// Whether the weights of norms are stored as the difference from one.
     pub norms_from_one: bool,
+    /// What gives each token an input of its own to every layer, if there is that.
+    pub layer_inputs: Option<LayerInputsSpec>,
+}
+
+/// An embedding beside the model's, of which each layer has a part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LayerInputsSpec {
+    /// Width of a layer's part.
+    pub width: usize,
+    /// Tokens that it has, at least those of the model.
+    pub vocabulary: usize,
 }
 
 impl Default for Ends {
     fn default() -> Self {
-        Self { embedding: 1.0, logits: 1.0, soft_cap: None, norms_from_one: false }
+        Self { embedding: 1.0, logits: 1.0, soft_cap: None, norms_from_one: false, layer_inputs: None }
     }
 }
 
@@ -265,7 +299,7 @@ impl Mixer {
     fn has_matrix(&self, part: &str) -> bool {
         match self {
             Self::Attention(spec) if spec.is_joined => ["qkv_proj", "o_proj"].contains(&part),
-            Self::Attention(_) => PROJECTIONS.contains(&part) || part == "o_proj",
+            Self::Attention(spec) => spec.projections().contains(&part) || part == "o_proj",
             Self::Delta(spec) => {
                 let projections: &[&str] = if spec.is_fused { &FUSED } else { &SEPARATE };
                 projections.contains(&part) || part == "out_proj"
@@ -277,11 +311,23 @@ impl Mixer {
     fn has_vector(&self, part: &str) -> bool {
         match self {
             Self::Attention(spec) => match part {
-                "q_norm.weight" | "k_norm.weight" => spec.head_norms != HeadNorms::None,
+                "q_norm.weight" => spec.head_norms != HeadNorms::None,
+                "k_norm.weight" => spec.head_norms != HeadNorms::None && !matches!(spec.source, KvSource::Layer(_)),
                 "sinks" => spec.has_sinks,
                 _ => false,
             },
             Self::Delta(_) => ["A_log", "dt_bias", "conv1d.weight", "norm.weight"].contains(&part),
+        }
+    }
+}
+
+impl AttentionSpec {
+    /// The projections of queries, keys and values that it has.
+    fn projections(&self) -> &'static [&'static str] {
+        match self.source {
+            KvSource::Projected | KvSource::NormedValues => &PROJECTIONS,
+            KvSource::Joint => &PROJECTIONS[..2],
+            KvSource::Layer(_) => &PROJECTIONS[..1],
         }
     }
 }
@@ -305,13 +351,25 @@ impl LayerSpec {
         if let Some(part) = self.of_mixer(name) {
             return self.mixer.has_matrix(part);
         }
-        match &self.network {
-            NetworkSpec::Dense(dense) => name.strip_prefix("mlp.").is_some_and(|part| dense.has_matrix(part)),
-            NetworkSpec::Experts(experts) => name
-                .strip_prefix(experts.module)
-                .and_then(|rest| rest.strip_prefix('.'))
-                .is_some_and(|part| experts.has_matrix(part)),
+        if self.layer_input.is_some() && INPUT_GATE.contains(&name) {
+            return true;
         }
+        let of_dense = |dense: &DenseSpec| name.strip_prefix("mlp.").is_some_and(|part| dense.has_matrix(part));
+        match &self.network {
+            NetworkSpec::Dense(dense) => of_dense(dense),
+            NetworkSpec::Experts(experts) => experts.has_matrix_in_layer(name),
+            NetworkSpec::Both(dense, experts) => of_dense(dense) || experts.has_matrix_in_layer(name),
+        }
+    }
+
+    /// Whether files may have a tensor of this name that the layer does not compute with: keys and values of layers that
+    /// attend to those of an earlier one.
+    pub(crate) fn ignores(&self, name: &str) -> bool {
+        let shares = self.attention().is_some_and(|attention| matches!(attention.source, KvSource::Layer(_)));
+        shares
+            && self.of_mixer(name).is_some_and(|part| {
+                part.split_once('.').is_some_and(|(module, _)| ["k_proj", "v_proj", "k_norm"].contains(&module))
+            })
     }
 
     /// Whether the layer computes with a vector of this name.
@@ -320,9 +378,19 @@ impl LayerSpec {
             return self.mixer.has_vector(part);
         }
         if let Some(norm) = name.strip_suffix(".weight") {
-            return self.norms.names().iter().flatten().flatten().any(|name| *name == norm);
+            let is_beside = matches!(self.network, NetworkSpec::Both(..)) && NORMS_OF_BOTH.contains(&norm);
+            let is_of_input = self.layer_input.is_some() && norm == INPUT_NORM;
+            let is_around = self.norms.names().iter().flatten().flatten().any(|name| *name == norm);
+            return is_around || is_beside || is_of_input;
+        }
+        if name == SCALAR {
+            return self.has_scalar;
         }
         match &self.network {
+            NetworkSpec::Experts(experts) | NetworkSpec::Both(_, experts) if experts.router == Router::Normed => {
+                let part = name.strip_prefix(experts.router_module()).and_then(|rest| rest.strip_prefix('.'));
+                part.is_some_and(|part| ROUTER_FACTORS.contains(&part))
+            }
             NetworkSpec::Experts(experts) if experts.router.is_corrected() => {
                 name.strip_prefix(experts.module) == Some(".gate.e_score_correction_bias")
             }
@@ -339,6 +407,16 @@ pub(crate) const SEPARATE: [&str; 4] = ["in_proj_qkv", "in_proj_z", "in_proj_b",
 pub(crate) const FUSED: [&str; 2] = ["in_proj_qkvz", "in_proj_ba"];
 /// Each token's share of the network beside the experts.
 pub(crate) const SHARED_GATE: &str = "shared_expert_gate";
+/// What lets a token's own input into a layer, and back, and the norm after them.
+pub(crate) const INPUT_GATE: [&str; 2] = ["per_layer_input_gate", "per_layer_projection"];
+pub(crate) const INPUT_NORM: &str = "post_per_layer_input_norm";
+/// Where a network and experts are side by side: the norms after the network, before the experts and after them.
+pub(crate) const NORMS_OF_BOTH: [&str; 3] =
+    ["post_feedforward_layernorm_1", "pre_feedforward_layernorm_2", "post_feedforward_layernorm_2"];
+/// The factors of a router that has a norm: of the norm, and of each expert.
+pub(crate) const ROUTER_FACTORS: [&str; 2] = ["scale", "per_expert_scale"];
+/// The factor on what comes out of a layer.
+pub(crate) const SCALAR: &str = "layer_scalar";
 const GATED: [&str; 3] = ["gate_proj", "up_proj", "down_proj"];
 
 impl DenseSpec {
@@ -353,10 +431,19 @@ impl ExpertsSpec {
         if self.module == "block_sparse_moe" { ["w1", "w3", "w2"] } else { GATED }
     }
 
+    /// The module of the router in a layer.
+    pub(crate) fn router_module(&self) -> &'static str {
+        if self.router == Router::Normed { "router" } else { self.module }
+    }
+
+    /// Whether it has a matrix of this name in a layer.
+    fn has_matrix_in_layer(&self, name: &str) -> bool {
+        let part_of = |module: &str| name.strip_prefix(module).and_then(|rest| rest.strip_prefix('.'));
+        part_of(self.router_module()) == Some(self.router_name)
+            || part_of(self.module).is_some_and(|part| self.has_matrix(part))
+    }
+
     fn has_matrix(&self, part: &str) -> bool {
-        if part == self.router_name {
-            return true;
-        }
         let of_all = part.strip_prefix(self.stacked).and_then(|rest| rest.strip_prefix('.'));
         if of_all.is_some_and(|part| GATED.contains(&part)) {
             return true;

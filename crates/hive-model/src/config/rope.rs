@@ -52,6 +52,13 @@ pub enum RopeScaling {
         /// Factor on what is rotated.
         magnitude: f32,
     },
+    /// Only the first pairs turn, with the periods that they have among all pairs of a head.
+    Proportional {
+        /// The share of the pairs that turn.
+        share: f32,
+        /// The factor on their periods.
+        factor: f32,
+    },
     /// Each period is multiplied by a factor of its own (GGUF stores Llama 3's scaling like this).
     Factors(Vec<f32>),
 }
@@ -62,6 +69,7 @@ impl RopeScaling {
         match self {
             Self::None => Vec::new(),
             Self::Linear { factor } => vec![*factor],
+            Self::Proportional { share, factor } => vec![*share, *factor],
             Self::Llama3 { factor, low, high, original_context } => vec![*factor, *low, *high, *original_context],
             Self::Yarn { factor, fast, slow, original_context, magnitude, truncate: _ } => {
                 vec![*factor, *fast, *slow, *original_context, *magnitude]
@@ -80,6 +88,11 @@ impl Rope {
             RopeScaling::None | RopeScaling::Linear { .. } => None,
             RopeScaling::Factors(factors) | RopeScaling::LongRope { factors, .. } => {
                 Some(plain.iter().zip(factors).map(|(p, f)| p * f).collect())
+            }
+            RopeScaling::Proportional { share, factor } => {
+                let turning = (rotated as f32 * share) as usize / 2;
+                let period = |(at, period): (usize, &f32)| if at < turning { period * factor } else { f32::INFINITY };
+                Some(plain.iter().enumerate().map(period).collect())
             }
             RopeScaling::Llama3 { factor, low, high, original_context } => {
                 let stretch = |&period: &f32| {

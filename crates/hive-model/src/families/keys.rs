@@ -79,6 +79,22 @@ impl Keys<'_> {
         }
     }
 
+    /// What `config.json` says of the rotation of one kind of layers: a number, or a text.
+    pub(crate) fn rope_of_kind(&self, kind: &str, key: &str) -> Option<&Json> {
+        match self {
+            Self::Json(keys) => Some(&keys["rope_parameters"][kind][key]).filter(|value| !value.is_null()),
+            Self::Gguf(..) => None,
+        }
+    }
+
+    /// A number of `config.json` that means something else if it is left out than if it is null, which is none.
+    pub(crate) fn unless_null(&self, key: &str, left_out: f64) -> Option<f64> {
+        match self {
+            Self::Json(keys) => keys.get(key).map_or(Some(left_out), Json::as_f64),
+            Self::Gguf(..) => Some(left_out),
+        }
+    }
+
     /// The kinds of the layers' attention in `config.json`, if it names them.
     pub(crate) fn kinds(&self) -> Vec<&str> {
         match self {

@@ -7,6 +7,11 @@ use std::borrow::Cow;
 
 use crate::config::ModelConfig;
 
+/// What gives tokens an input of their own to every layer: a table, a projection of the embedding, and its norm.
+pub(crate) const LAYER_TABLE: &str = "model.embed_tokens_per_layer";
+pub(crate) const LAYER_PROJECTION: &str = "model.per_layer_model_projection";
+pub(crate) const LAYER_NORM: &str = "model.per_layer_projection_norm";
+
 /// Parts of an affine-quantized matrix beside its weights.
 const QUANTIZED: [&str; 2] = ["scales", "biases"];
 
@@ -38,22 +43,33 @@ pub(crate) fn is_computed(name: &str, config: &ModelConfig) -> bool {
     };
     let (base, kind) = part.rsplit_once('.').unwrap_or((part, ""));
     let matrix = kind == "weight" || QUANTIZED.contains(&kind);
-    match layer {
-        Some(layer) => layer.has_matrix(base) && (matrix || kind == "bias") || layer.has_vector(part),
-        None => ["model.embed_tokens", "lm_head"].contains(&base) && matrix || name == "model.norm.weight",
+    if let Some(layer) = layer {
+        return layer.has_matrix(base) && (matrix || kind == "bias") || layer.has_vector(part);
     }
+    let has_inputs = config.ends.layer_inputs.is_some();
+    let is_matrix = ["model.embed_tokens", "lm_head"].contains(&base)
+        || has_inputs && [LAYER_TABLE, LAYER_PROJECTION].contains(&base);
+    let is_norm = base == "model.norm" || has_inputs && base == LAYER_NORM;
+    is_matrix && matrix || is_norm && kind == "weight"
 }
 
 /// Modules that read images and sounds.
-const SENSES: [&str; 8] = [
+const SENSES: [&str; 15] = [
     "vision_tower.",
     "vision_model.",
     "visual.",
     "audio_tower.",
     "multi_modal_projector.",
+    "embed_vision.",
+    "embed_audio.",
+    "vision_embedder.",
     "model.vision_tower.",
     "model.visual.",
+    "model.audio_tower.",
     "model.multi_modal_projector.",
+    "model.embed_vision.",
+    "model.embed_audio.",
+    "model.vision_embedder.",
 ];
 
 /// Tensors that follow from the configuration, that predict further tokens, or that read images and sounds.
@@ -63,7 +79,13 @@ fn is_ignorable(name: &str, config: &ModelConfig) -> bool {
         let layer = number.and_then(|(number, _)| number.parse::<usize>().ok());
         layer.is_some_and(|layer| (config.layers..config.layers + config.unused.layers).contains(&layer))
     };
+    let is_of_no_use = || {
+        let of_layer = name.strip_prefix("model.layers.").and_then(|rest| rest.split_once('.'));
+        let of_layer = of_layer.and_then(|(number, part)| Some((number.parse::<usize>().ok()?, part)));
+        of_layer.is_some_and(|(layer, part)| config.specs.get(layer).is_some_and(|spec| spec.ignores(part)))
+    };
     name.ends_with("rotary_emb.inv_freq")
+        || is_of_no_use()
         || name.starts_with("mtp.")
         || name.starts_with("model.mtp.")
         || config.unused.senses && SENSES.iter().any(|module| name.starts_with(module))

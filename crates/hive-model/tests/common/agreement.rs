@@ -256,6 +256,8 @@ pub struct Agreement {
 pub fn check(files: &ModelFiles, variant: &Value) -> Vec<Agreement> {
     let reference = Reference::new(variant);
     let cuts = cuts(files.config().layers, variant);
+    let uncut = variant["uncut"].as_array().unwrap().iter().map(|at| at.as_u64().unwrap() as usize);
+    assert!(uncut.eq(files.config().uncut()), "{}: where the model is not cut", reference.name);
     let mut agreements: Vec<Agreement> = Vec::new();
     for compute in [Compute::Plain, Compute::Fast] {
         let mut shards = Shards::load(files, &cuts, compute);

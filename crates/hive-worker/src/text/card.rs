@@ -22,7 +22,7 @@ pub struct ModelCard {
     pub packed: Footprint,
     /// Memory with MLX's kernels, on a GPU.
     pub mlx: Footprint,
-    /// Bytes of a token's hidden states.
+    /// Bytes of a token's hidden states between two stages, at most.
     pub hidden_bytes: u64,
     /// Tokens in the vocabulary.
     pub vocabulary: usize,
@@ -42,7 +42,7 @@ impl ModelCard {
         Ok(Self {
             packed: Footprint::of(files, Compute::Fast)?,
             mlx: Footprint::of(files, Compute::Plain)?,
-            hidden_bytes: (config.hidden * activation.bytes()) as u64,
+            hidden_bytes: (config.boundary_width() * activation.bytes()) as u64,
             vocabulary: config.vocabulary,
             max_context: config.max_context,
             end_tokens: files.end_tokens(),
@@ -54,13 +54,22 @@ impl ModelCard {
     pub(super) fn checked(self: Box<Self>) -> Result<Box<Self>, TextError> {
         let layers = self.layers();
         let is_sane = |footprint: &Footprint| {
-            let Footprint { layer_bytes, unread_bytes, embedding_bytes, head_bytes, states, work_bytes_per_token } =
-                footprint;
+            let Footprint {
+                layer_bytes,
+                unread_bytes,
+                embedding_bytes,
+                head_bytes,
+                states,
+                work_bytes_per_token,
+                uncut,
+            } = footprint;
             let states_bytes = states.iter().flat_map(|state| [&state.per_token, &state.fixed]);
             let others = [embedding_bytes, head_bytes, work_bytes_per_token, &self.hidden_bytes];
             layer_bytes.len() == layers
                 && unread_bytes.len() <= layers
                 && states.len() == layers
+                && uncut.len() <= layers
+                && uncut.iter().all(|boundary| *boundary < layers)
                 && unread_bytes.iter().zip(layer_bytes).all(|(unread, all)| unread <= all)
                 && layer_bytes.iter().chain(states_bytes).chain(others).all(|bytes| *bytes <= MAX_BYTES)
         };
