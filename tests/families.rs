@@ -1,8 +1,9 @@
-//! A model whose state cannot be shortened, through the whole product: the same answer on any number of stages, with
-//! machines that die on the way, and in a conversation that goes on from a checkpoint.
+//! Models unlike Llama through the whole product. One has a state that cannot be shortened: the same answer on any number
+//! of stages, with machines that die on the way, and in a conversation that goes on from a checkpoint. One may not be cut
+//! everywhere.
 //!
-//! The model is a tiny Qwen 3.5 of random numbers, so it says nothing; that it says what mlx-lm would is tested where its
-//! layers are (`crates/hive-model/tests/families.rs`).
+//! They are a tiny Qwen 3.5 and a tiny Gemma 4 of random numbers, so they say nothing; that they say what mlx-lm would is
+//! tested where their layers are (`crates/hive-model/tests/families.rs`).
 
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
@@ -52,10 +53,22 @@ fn write_texts(folder: &Path) {
 
 /// A folder with a tiny Qwen 3.5, of three layers with a recurrent state and one that attends.
 fn model(folder: &Path) -> PathBuf {
-    let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/oracle/families/qwen3_5.json");
+    written(folder, "qwen3_5", "unquantized")
+}
+
+/// A folder with a variant of a family, for the vocabulary here.
+fn written(folder: &Path, family: &str, name: &str) -> PathBuf {
+    let fixture = format!("{}/../../tests/oracle/families/{family}.json", env!("CARGO_MANIFEST_DIR"));
     let fixture: Value = serde_json::from_str(&std::fs::read_to_string(fixture).unwrap()).unwrap();
-    let mut variant = fixture["variants"][0].clone();
-    variant["config"]["text_config"]["vocab_size"] = VOCABULARY.into();
+    let variants = fixture["variants"].as_array().unwrap();
+    let mut variant = variants.iter().find(|variant| variant["name"] == name).unwrap().clone();
+    let config = &mut variant["config"];
+    let config = if config["text_config"].is_object() { &mut config["text_config"] } else { config };
+    for key in ["vocab_size", "vocab_size_per_layer_input"] {
+        if config[key].is_u64() {
+            config[key] = VOCABULARY.into();
+        }
+    }
     for tensor in variant["tensors"].as_array_mut().unwrap() {
         let name = tensor[0].as_str().unwrap();
         if name.contains("embed_tokens") || name.contains("lm_head") {
@@ -134,4 +147,18 @@ fn a_conversation_with_a_recurrent_model_goes_on_from_a_checkpoint() {
         let again = both(stages);
         assert_eq!((&again[1]["tokens"], &again[1]["cached_tokens"]), (&answers[1]["tokens"], &json!(cached)));
     }
+}
+
+#[test]
+fn a_model_that_may_not_be_cut_everywhere_is_cut_where_it_may() {
+    let home = tempfile::tempdir().unwrap();
+    // Its last layers use the keys and values of earlier ones, so one cut is left; each layer has an input of its own.
+    let model = written(home.path(), "gemma4_text", "small, unquantized");
+    let (whole, cut) = (answer(ask(&model, "1", "100")), answer(ask(&model, "2", "100")));
+    assert_eq!(whole["completion_tokens"], 100, "{whole}");
+    assert_eq!(cut["tokens"], whole["tokens"]);
+    let layers: Vec<_> = cut["stages"].as_array().unwrap().iter().map(|stage| stage["layers"].clone()).collect();
+    assert_eq!(layers, [json!([0, 1]), json!([1, 5])]);
+    let (code, _, stderr) = run(&["chat", model.to_str().unwrap(), "--stages", "3", "--prompt", "x"], None);
+    assert!(code == 2 && stderr.contains("at most 2 stages are possible"), "{stderr}");
 }

@@ -34,7 +34,7 @@ fn some(value: i32) -> mlx_optional_int {
 /// # Errors
 /// MLX refuses the shapes.
 pub fn block_matmul(x: &Array, w: &BlockFloats<'_>) -> Result<Array, KernelError> {
-    require(w.words.ndim() == 2, "block_matmul: one matrix")?;
+    require(w.words.ndim() >= 2 && w.words.ndim() == w.scales.ndim(), "block_matmul: matrices")?;
     // SAFETY: valid handles, a null one where there are no biases; MLX checks the shapes.
     build(|out, stream| unsafe {
         let (words, scales, mode) = (w.words.as_ptr(), w.scales.as_ptr(), w.mode.as_ptr());

@@ -172,8 +172,8 @@ pub struct AttentionShape {
 pub struct HeadWeights<'a> {
     /// Rotation periods, `[rotated / 2]`.
     pub periods: &'a Array,
-    /// RMS norms of each query and each key before they are rotated, `[head_dim]` each, and their epsilon, which is also
-    /// that of normalized values.
+    /// RMS norms of each query and each key before they are rotated, `[head_dim]` each, and their epsilon, which is
+    /// also that of normalized values.
     pub norms: Option<(&'a Array, &'a Array, f32)>,
     /// A score for each head that takes its share of attention and adds nothing, `[heads]`.
     pub sinks: Option<&'a Array>,
@@ -345,9 +345,9 @@ pub(crate) fn check_attention(
 /// Causal attention with rotary positions for one session:
 /// `qkv [n, (heads + 2 kv_heads) head_dim] -> [n, heads head_dim]`, or with fewer columns, as [`KvSource`] says.
 ///
-/// Rotates queries and keys, appends keys and values to `cache` at `offset`, unless they are there, and attends to every position up to each
-/// token's own, or to its window. The caller has reserved `offset + n`. The cache is
-/// written when the result is evaluated.
+/// Rotates queries and keys, appends keys and values to `cache` at `offset`, unless they are there, and attends to every
+/// position up to each token's own, or to its window. The caller has reserved `offset + n`. The cache is written when the
+/// result is evaluated.
 pub fn attention(
     qkv: &Array,
     cache: &mut KvBuffers,

@@ -9,7 +9,10 @@ mod beside;
 mod delta;
 mod dense;
 mod experts;
+mod heads;
 mod input_gate;
+mod latent;
+
 pub(crate) mod layer;
 pub(crate) mod layer_inputs;
 pub(crate) mod norm;

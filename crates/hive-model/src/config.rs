@@ -7,8 +7,8 @@ mod rope;
 
 pub use error::ConfigError;
 pub use layers::{
-    Activation, AttentionSpec, DeltaSpec, DenseSpec, Ends, ExpertsSpec, HeadNorms, KvSource, LayerInputsSpec,
-    LayerSpec, Mixer, NetworkSpec, Norms, Order, QueryGrowth, Router, SharedSpec,
+    Activation, AttentionSpec, DeltaSpec, DenseSpec, Ends, ExpertsSpec, HeadNorms, KvSource, LatentSpec,
+    LayerInputsSpec, LayerSpec, Mixer, NetworkSpec, Norms, Order, QueryGrowth, Router, SharedSpec,
 };
 pub(crate) use layers::{FUSED, INPUT_GATE, INPUT_NORM, NORMS_OF_BOTH, ROUTER_FACTORS, SCALAR, SEPARATE, SHARED_GATE};
 pub use rope::{Rope, RopeScaling};
@@ -20,6 +20,8 @@ const MAX_EXPERTS: usize = 4096;
 const MAX_VOCABULARY: usize = 1 << 24;
 /// Of a head of a recurrent state, and of their number.
 const MAX_STATE_WIDTH: usize = 4096;
+/// Of the rows and heads of latent attention.
+const MAX_LATENT_WIDTH: usize = 1 << 14;
 
 /// The configuration of a model.
 #[derive(Debug, Clone, PartialEq)]
@@ -94,6 +96,7 @@ impl ModelConfig {
     pub(crate) fn set_rope_scaling(&mut self, scaling: &RopeScaling) {
         let layers = self.specs.iter_mut().filter_map(|layer| match &mut layer.mixer {
             Mixer::Attention(attention) => attention.rope.as_mut(),
+            Mixer::Latent(latent) => Some(&mut latent.rope),
             Mixer::Delta(_) => None,
         });
         for rope in layers.chain([&mut self.rope]) {
@@ -199,6 +202,7 @@ impl LayerSpec {
         let value = |key, value: &dyn std::fmt::Display| Err(ConfigError::Value { key, value: value.to_string() });
         match &self.mixer {
             Mixer::Attention(attention) => attention.checked()?,
+            Mixer::Latent(latent) => latent.checked()?,
             Mixer::Delta(delta) => delta.checked()?,
         }
         if !self.residual.is_finite() {
@@ -279,6 +283,24 @@ impl AttentionSpec {
             return value("the growth of queries", &beta);
         }
         Ok(())
+    }
+}
+
+impl LatentSpec {
+    fn checked(&self) -> Result<(), ConfigError> {
+        let Self { heads, latent, rotated, unrotated, value_dim, query_rank, .. } = self;
+        for (key, width) in [
+            ("kv_lora_rank", *latent),
+            ("qk_rope_head_dim", *rotated),
+            ("qk_nope_head_dim", *unrotated),
+            ("v_head_dim", *value_dim),
+            ("q_lora_rank", query_rank.unwrap_or(1)),
+        ] {
+            if width == 0 || width > MAX_LATENT_WIDTH || heads * width > MAX_WIDTH {
+                return Err(ConfigError::Value { key, value: width.to_string() });
+            }
+        }
+        self.as_attention().checked()
     }
 }
 

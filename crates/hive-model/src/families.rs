@@ -3,6 +3,7 @@
 //! A family is a function from its keys to the layers' specification (`config/layers.rs`), and a row in the table here.
 //! What is not known is refused by name.
 
+mod deepseek;
 mod gemma;
 mod glm;
 mod gpt_oss;
@@ -66,6 +67,19 @@ const FAMILIES: &[Family] = &[
                 "full_attention": {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta": 1e6},
                 "sliding_attention": {"rope_type": "default", "rope_theta": 1e4}}}"#,
         layers: gemma::gemma4,
+    },
+    Family {
+        json: &["glm4_moe_lite"],
+        gguf: &[],
+        defaults: r#"{"rope_theta": 1e6, "first_k_dense_replace": 1, "n_shared_experts": 1,
+            "routed_scaling_factor": 1.8, "tie_word_embeddings": false}"#,
+        layers: deepseek::glm4_moe_lite,
+    },
+    Family {
+        json: &["deepseek_v3", "kimi_k2"],
+        gguf: &[],
+        defaults: r#"{"tie_word_embeddings": false}"#,
+        layers: deepseek::deepseek_v3,
     },
     Family { json: &["glm4_moe"], gguf: &[], defaults: "{}", layers: glm::glm4_moe },
     Family { json: &["ministral3"], gguf: &[], defaults: "{}", layers: llama::ministral3 },

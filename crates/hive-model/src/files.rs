@@ -217,6 +217,7 @@ impl ModelFiles {
                 ("qkv_proj", (heads + 2 * kv_heads) * head_dim, *hidden)
             }
             Mixer::Attention(AttentionSpec { kv_heads, head_dim, .. }) => ("k_proj", kv_heads * head_dim, *hidden),
+            Mixer::Latent(spec) => ("kv_a_proj_with_mqa", spec.latent + spec.rotated, *hidden),
             Mixer::Delta(spec) => ("out_proj", *hidden, spec.values()),
         };
         let name = format!("model.layers.0.{}.{name}", first.mixer.module());

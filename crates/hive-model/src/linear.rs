@@ -77,6 +77,50 @@ impl Linear {
         Ok(Self { count: count as i32, ..linear })
     }
 
+    /// `count` matrices of this shape, from numbers.
+    pub(crate) fn of_numbers(
+        numbers: &[f32],
+        count: usize,
+        [rows, columns]: [usize; 2],
+        arithmetic: Arithmetic,
+    ) -> Result<Self, LoadError> {
+        let rows = count * rows;
+        let weights = if let Some(layout) = numbers_layout(rows, columns).filter(|_| arithmetic.fast) {
+            let mut packing = Packing::new(layout).map_err(ComputeError::from)?;
+            let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+            packing.push(&bytes, &[], &[]).map_err(ComputeError::from)?;
+            Weights::Packed(packing.finish().map_err(ComputeError::from)?)
+        } else {
+            let array = Array::from_slice(numbers, &[rows as i32, columns as i32]);
+            Weights::Float(evaluated(&array, arithmetic.activation.mlx()).map_err(ComputeError::from)?)
+        };
+        Ok(Self { weights, bias: None, count: count as i32 })
+    }
+
+    /// The size of one such matrix in memory, in bytes.
+    pub(crate) fn bytes_of_numbers([rows, columns]: [usize; 2], arithmetic: Arithmetic) -> u64 {
+        let packed = numbers_layout(rows, columns).filter(|_| arithmetic.fast);
+        packed.map_or(rows * columns * arithmetic.activation.bytes(), |layout| layout.bytes()) as u64
+    }
+
+    /// Multiplies `x [count, n, columns]` with each of the matrices: `[count, n, rows]`.
+    pub(crate) fn each(&self, x: &Array) -> Result<Array, ComputeError> {
+        let each = |all: &Array| all.reshape(&[self.count, all.dim(0) / self.count, all.dim(1)]);
+        Ok(match &self.weights {
+            Weights::Quantized { words, scales, biases, group, bits } => {
+                let (words, scales, biases) = (each(words)?, each(scales)?, each(biases)?);
+                mlx_rs::ops::quantized_matmul(x, words, scales, &biases, true, *group, *bits)?
+            }
+            Weights::BlockFloats { words, scales, kind } => {
+                hive_kernels::block_matmul(x, &blocks(&each(words)?, &each(scales)?, *kind))?
+            }
+            Weights::Float(weights) => mlx_rs::ops::matmul(x, each(weights)?.swap_axes(-1, -2)?)?,
+            Weights::Packed(_) => {
+                return Err(ComputeError::Mlx("packed matrices are multiplied one by one".to_owned()));
+            }
+        })
+    }
+
     /// Whether the fast kernels have a format for them.
     pub(crate) fn can_be_packed(matrices: &[FileMatrix<'_>]) -> bool {
         packed_layout(matrices).is_some()
@@ -276,6 +320,11 @@ fn packed_format(bits: usize) -> Option<(Format, usize)> {
         5 | 6 | 8 => Some((Format::Q8, 8)),
         _ => None,
     }
+}
+
+/// The kernels' layout for a matrix of numbers.
+fn numbers_layout(rows: usize, columns: usize) -> Option<Layout> {
+    Layout::new(Format::F32, rows, columns, None).ok()
 }
 
 /// The kernels' layout for these matrices stacked; `None` if there is none for their format.

@@ -46,8 +46,8 @@ fn cache_of(index: usize, spec: &LayerSpec) -> usize {
 
 /// A contiguous range of layers; the first stage also embeds, the last also norms and projects.
 ///
-/// Where layers have inputs of their own, those that are still to be used stand behind the hidden states, in the order of
-/// the layers: `[tokens, hidden + widths]`.
+/// Where layers have inputs of their own, those that are still to be used stand behind the hidden states, in the order
+/// of the layers: `[tokens, hidden + widths]`.
 pub(crate) struct Stage {
     embedding: Option<Embedding>,
     inputs: Option<LayerInputs>,

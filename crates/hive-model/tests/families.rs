@@ -42,6 +42,8 @@ const SUPPORTED: &[&str] = &[
     "ministral3",
     "mistral3",
     "glm4_moe",
+    "glm4_moe_lite",
+    "deepseek_v3",
 ];
 
 /// Supported families that the fast kernels cannot compute.

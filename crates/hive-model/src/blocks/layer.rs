@@ -11,7 +11,9 @@ use super::beside::Beside;
 use super::delta::DeltaNet;
 use super::dense::Dense;
 use super::experts::Experts;
+use super::heads::Heads;
 use super::input_gate::InputGate;
+use super::latent::Latent;
 use super::norm::{Norm, vector};
 use crate::config::{AttentionSpec, ExpertsSpec, LayerSpec, Mixer, ModelConfig, NetworkSpec, SCALAR};
 use crate::error::{ComputeError, LoadError};
@@ -34,6 +36,7 @@ struct Around {
 /// How a token learns of those before it.
 enum Mixing {
     Attention(Box<Attention>),
+    Latent(Box<Latent>),
     Delta(Box<DeltaNet>),
 }
 
@@ -113,6 +116,7 @@ impl Mixing {
             Mixer::Attention(spec) => {
                 Self::Attention(Box::new(Attention::load(weights, &prefix, config, spec, arithmetic)?))
             }
+            Mixer::Latent(spec) => Self::Latent(Box::new(Latent::load(weights, &prefix, config, spec, arithmetic)?)),
             Mixer::Delta(spec) => Self::Delta(Box::new(DeltaNet::load(weights, &prefix, config, spec, arithmetic)?)),
         })
     }
@@ -127,6 +131,7 @@ impl Mixing {
         let prefix = format!("{prefix}.{}", mixer.module());
         match mixer {
             Mixer::Attention(spec) => Attention::bytes_of(weights, &prefix, config, spec, arithmetic),
+            Mixer::Latent(spec) => Latent::bytes_of(weights, &prefix, config, spec, arithmetic),
             Mixer::Delta(spec) => DeltaNet::bytes_of(weights, &prefix, config, spec, arithmetic),
         }
     }
@@ -134,13 +139,15 @@ impl Mixing {
     fn bytes(&self) -> usize {
         match self {
             Self::Attention(attention) => attention.bytes(),
+            Self::Latent(latent) => latent.bytes(),
             Self::Delta(delta) => delta.bytes(),
         }
     }
 
     fn cache_shape(&self) -> CacheShape {
         match self {
-            Self::Attention(attention) => cache_of(attention.shape),
+            Self::Attention(attention) => cache_of(*attention.shape()),
+            Self::Latent(latent) => cache_of(*latent.shape()),
             Self::Delta(delta) => CacheShape::Recurrent(delta.state_shape()),
         }
     }
@@ -155,6 +162,7 @@ impl Mixing {
     ) -> Result<Array, ComputeError> {
         match self {
             Self::Attention(attention) => attention.attended(x, layer, spans, offsets),
+            Self::Latent(latent) => latent.attended(x, layer, spans, offsets),
             Self::Delta(delta) => delta.mixed(x, layer, spans),
         }
     }
@@ -163,6 +171,7 @@ impl Mixing {
     fn output(&self) -> &Linear {
         match self {
             Self::Attention(attention) => &attention.output,
+            Self::Latent(latent) => &latent.output,
             Self::Delta(delta) => &delta.output,
         }
     }
@@ -301,7 +310,7 @@ impl Layer {
             down,
             eps: attention_norm.eps,
         };
-        (is_plain && in_lanes).then_some((weights, &attention.shape))
+        (is_plain && in_lanes).then_some((weights, attention.shape()))
     }
 
     /// `x [n, hidden]`, and the tokens' own inputs to this layer, if it has some. Extends the caches at `layer`.
@@ -353,6 +362,7 @@ impl Layer {
 pub(crate) fn between_bytes(hidden: usize, spec: &LayerSpec) -> usize {
     let mixed = match &spec.mixer {
         Mixer::Attention(AttentionSpec { heads, kv_heads, head_dim, .. }) => 2 * (heads + kv_heads) * head_dim,
+        Mixer::Latent(spec) => spec.heads * (3 * (spec.latent + spec.rotated) + spec.unrotated + spec.value_dim),
         Mixer::Delta(spec) => 2 * (spec.channels() + spec.values()),
     };
     let of_experts = |experts: &ExpertsSpec| {
@@ -371,7 +381,8 @@ pub(crate) fn between_bytes(hidden: usize, spec: &LayerSpec) -> usize {
 /// What such a layer keeps for a session.
 pub(crate) fn cache_shape(spec: &LayerSpec) -> CacheShape {
     match &spec.mixer {
-        Mixer::Attention(spec) => cache_of(Attention::shape(spec)),
+        Mixer::Attention(spec) => cache_of(Heads::shape(spec)),
+        Mixer::Latent(spec) => cache_of(Latent::shape_of(spec)),
         Mixer::Delta(spec) => CacheShape::Recurrent(RecurrentShape::of(spec)),
     }
 }

@@ -1,5 +1,5 @@
-//! What a token brings to every layer besides its hidden state: computed where tokens are embedded, and from there on its
-//! way with the hidden states.
+//! What a token brings to every layer besides its hidden state: computed where tokens are embedded, and from there on
+//! its way with the hidden states.
 
 use mlx_rs::Array;
 

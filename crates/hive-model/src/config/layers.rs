@@ -28,6 +28,8 @@ pub struct LayerSpec {
 pub enum Mixer {
     /// By attention to their keys and values.
     Attention(AttentionSpec),
+    /// By attention to a narrow row of each, from which all heads have their keys and values.
+    Latent(LatentSpec),
     /// From a state that each of them has changed.
     Delta(DeltaSpec),
 }
@@ -72,6 +74,50 @@ pub struct AttentionSpec {
     pub is_joined: bool,
     /// Whether `q_proj` has a gate beside each query: what a head attends to is multiplied by its sigmoid.
     pub is_gated: bool,
+}
+
+/// Latent attention: DeepSeek-V2 (arXiv 2405.04434).
+#[derive(Debug, Clone, PartialEq)]
+pub struct LatentSpec {
+    /// Query heads.
+    pub heads: usize,
+    /// Width of the row that is kept of each token, without what is rotated.
+    pub latent: usize,
+    /// Width of what is rotated of a query and, for all heads, of a key.
+    pub rotated: usize,
+    /// Width of what is not rotated of a query.
+    pub unrotated: usize,
+    /// Width of a value.
+    pub value_dim: usize,
+    /// Width of the row that queries go through, if they do.
+    pub query_rank: Option<usize>,
+    /// Factor on the scores.
+    pub scale: f32,
+    /// Rotary position embedding.
+    pub rope: Rope,
+    /// Epsilon of the norms of the rows.
+    pub eps: f32,
+}
+
+impl LatentSpec {
+    /// The same as attention with one key-value head, once queries are turned into the row's space.
+    pub(crate) fn as_attention(&self) -> AttentionSpec {
+        AttentionSpec {
+            heads: self.heads,
+            kv_heads: 1,
+            head_dim: self.rotated + self.latent,
+            scale: self.scale,
+            rope: Some(self.rope.clone()),
+            rotated: self.rotated,
+            head_norms: HeadNorms::None,
+            source: KvSource::Projected,
+            window: None,
+            query_growth: None,
+            has_sinks: false,
+            is_joined: false,
+            is_gated: false,
+        }
+    }
 }
 
 /// A gated delta net: every value head has a matrix that maps keys to values, and that every token changes a little.
@@ -290,7 +336,7 @@ impl Mixer {
     /// Its module's name in a layer.
     pub(crate) fn module(&self) -> &'static str {
         match self {
-            Self::Attention(_) => "self_attn",
+            Self::Attention(_) | Self::Latent(_) => "self_attn",
             Self::Delta(_) => "linear_attn",
         }
     }
@@ -300,6 +346,11 @@ impl Mixer {
         match self {
             Self::Attention(spec) if spec.is_joined => ["qkv_proj", "o_proj"].contains(&part),
             Self::Attention(spec) => spec.projections().contains(&part) || part == "o_proj",
+            Self::Latent(spec) => {
+                let queries: &[&str] = if spec.query_rank.is_some() { &["q_a_proj", "q_b_proj"] } else { &["q_proj"] };
+                let others = ["kv_a_proj_with_mqa", "kv_b_proj", "embed_q", "unembed_out", "o_proj"];
+                queries.contains(&part) || others.contains(&part)
+            }
             Self::Delta(spec) => {
                 let projections: &[&str] = if spec.is_fused { &FUSED } else { &SEPARATE };
                 projections.contains(&part) || part == "out_proj"
@@ -315,6 +366,10 @@ impl Mixer {
                 "k_norm.weight" => spec.head_norms != HeadNorms::None && !matches!(spec.source, KvSource::Layer(_)),
                 "sinks" => spec.has_sinks,
                 _ => false,
+            },
+            Self::Latent(spec) => match part {
+                "q_a_layernorm.weight" => spec.query_rank.is_some(),
+                _ => part == "kv_a_layernorm.weight",
             },
             Self::Delta(_) => ["A_log", "dt_bias", "conv1d.weight", "norm.weight"].contains(&part),
         }
@@ -337,7 +392,7 @@ impl LayerSpec {
     pub fn attention(&self) -> Option<&AttentionSpec> {
         match &self.mixer {
             Mixer::Attention(attention) => Some(attention),
-            Mixer::Delta(_) => None,
+            Mixer::Latent(_) | Mixer::Delta(_) => None,
         }
     }
 
@@ -362,8 +417,8 @@ impl LayerSpec {
         }
     }
 
-    /// Whether files may have a tensor of this name that the layer does not compute with: keys and values of layers that
-    /// attend to those of an earlier one.
+    /// Whether files may have a tensor of this name that the layer does not compute with: keys and values of layers
+    /// that attend to those of an earlier one.
     pub(crate) fn ignores(&self, name: &str) -> bool {
         let shares = self.attention().is_some_and(|attention| matches!(attention.source, KvSource::Layer(_)));
         shares

@@ -35,9 +35,9 @@ pub(super) fn gemma3(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Vec<La
     Ok((0..config.layers).map(layer).collect())
 }
 
-/// `gemma4_text`, and the text's part of `gemma4`: windows and full attention with heads of their own, values with norms.
-/// The small ones have inputs to every layer and share keys and values; the large ones have one projection of both, or
-/// experts.
+/// `gemma4_text`, and the text's part of `gemma4`: windows and full attention with heads of their own, values with
+/// norms. The small ones have inputs to every layer and share keys and values; the large ones have one projection of
+/// both, or experts.
 pub(super) fn gemma4(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Vec<LayerSpec>, ConfigError> {
     keys.has_activation(&["gelu_pytorch_tanh"])?;
     if keys.flag("use_bidirectional_attention") == Some(true) || keys.text("use_bidirectional_attention") == Some("all")

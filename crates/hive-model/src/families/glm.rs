@@ -10,9 +10,29 @@ use crate::config::{
 pub(super) fn glm4_moe(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Vec<LayerSpec>, ConfigError> {
     keys.has_activation(&["silu"])?;
     config.unused.layers = 1;
+    let experts = experts(keys)?;
+    let dense = keys.number(("first_k_dense_replace", "leading_dense_block_count")).unwrap_or(1);
+    let has_norms = keys.flag("use_qk_norm").unwrap_or(false);
+    let attention = AttentionSpec {
+        rotated: keys.rotated(config.head_dim),
+        head_norms: if has_norms { HeadNorms::Each } else { HeadNorms::None },
+        ..config.plain_attention()
+    };
+    let layer = |index: usize| {
+        let mut layer = config.attending(attention.clone());
+        if index >= dense {
+            layer.network = NetworkSpec::Experts(experts.clone());
+        }
+        layer
+    };
+    Ok((0..config.layers).map(layer).collect())
+}
+
+/// Experts picked by sigmoid, beside those that every token passes.
+pub(super) fn experts(keys: &Keys<'_>) -> Result<ExpertsSpec, ConfigError> {
     let intermediate = keys.required(("moe_intermediate_size", "expert_feed_forward_length"))?;
     let shared = keys.number(("n_shared_experts", "expert_shared_count")).filter(|count| *count > 0);
-    let experts = ExpertsSpec {
+    Ok(ExpertsSpec {
         count: keys.required(("n_routed_experts", "expert_count"))?,
         per_token: keys.required(("num_experts_per_tok", "expert_used_count"))?,
         intermediate,
@@ -33,20 +53,5 @@ pub(super) fn glm4_moe(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Vec<
             }
             None => None,
         },
-    };
-    let dense = keys.number(("first_k_dense_replace", "leading_dense_block_count")).unwrap_or(1);
-    let has_norms = keys.flag("use_qk_norm").unwrap_or(false);
-    let attention = AttentionSpec {
-        rotated: keys.rotated(config.head_dim),
-        head_norms: if has_norms { HeadNorms::Each } else { HeadNorms::None },
-        ..config.plain_attention()
-    };
-    let layer = |index: usize| {
-        let mut layer = config.attending(attention.clone());
-        if index >= dense {
-            layer.network = NetworkSpec::Experts(experts.clone());
-        }
-        layer
-    };
-    Ok((0..config.layers).map(layer).collect())
+    })
 }

@@ -74,7 +74,10 @@ impl Keys<'_> {
     /// A number beside the rotation's in `config.json`.
     pub(crate) fn rope_number(&self, key: &str) -> Option<f32> {
         match self {
-            Self::Json(keys) => keys["rope_parameters"][key].as_f64().map(|number| number as f32),
+            Self::Json(keys) => {
+                let number = ["rope_parameters", "rope_scaling"].into_iter().find_map(|part| keys[part][key].as_f64());
+                number.map(|number| number as f32)
+            }
             Self::Gguf(..) => None,
         }
     }

@@ -14,6 +14,7 @@ fn has_fast_kernels(spec: &LayerSpec) -> bool {
     let fits = |width: usize| width.is_multiple_of(hive_kernels::LANES) && width <= 1024;
     match &spec.mixer {
         Mixer::Attention(attention) => fits(attention.head_dim),
+        Mixer::Latent(latent) => fits(latent.latent + latent.rotated),
         Mixer::Delta(delta) => fits(delta.key_dim) && fits(delta.value_dim),
     }
 }

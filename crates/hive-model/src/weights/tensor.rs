@@ -103,6 +103,17 @@ impl Matrix {
         }
     }
 
+    /// The values of one row.
+    pub(crate) fn row(&self, row: usize) -> Vec<f32> {
+        match self {
+            Self::Quantized(matrix) => matrix.row(row),
+            Self::Float(tensor) => {
+                let width = tensor.shape[1] * tensor.float.bytes();
+                to_f32(tensor.float, &tensor.bytes[row * width..(row + 1) * width])
+            }
+        }
+    }
+
     /// The number format of its products: that of the scales, or of the weights.
     pub fn float(&self) -> Float {
         match self {
