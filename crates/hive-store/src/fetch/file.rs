@@ -1,10 +1,10 @@
 //! One file: its ranges over several connections at once, and its checksum behind the first of them.
 
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 
 use super::limit::Limit;
 use super::progress::{Meter, Wait};
@@ -97,7 +97,7 @@ impl Job<'_> {
         let source = Source {
             line: self.hub.line(),
             address: self.hub.address(self.listing, &file.name),
-            storage: Mutex::new(None),
+            place: Mutex::new(None),
             commit: &self.listing.commit,
             bytes: file.bytes,
             model: &model,

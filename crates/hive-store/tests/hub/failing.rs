@@ -1,6 +1,5 @@
 //! A model on its way into the cache, while something goes wrong.
 
-use std::num::NonZeroU64;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -184,10 +183,10 @@ async fn a_cache_that_cannot_be_written_is_named() {
 #[tokio::test]
 async fn a_fetch_that_is_cancelled_is_continued() {
     let world = World::with_weights(3 * MIB);
+    world.hub.faults(|seen| seen.at_storage.then_some(Fault::Slow(Duration::from_micros(200))));
     let listing = world.find("owner/name").await.unwrap();
     let mut options = on_event(|_| ());
     let cancel = options.cancel.clone();
-    options.limit_bytes_per_s = NonZeroU64::new(20 * MIB as u64);
     options.on_event = Some(Box::new(move |event| match event {
         Event::Progress(progress) if progress.bytes_done > 1 << 20 => cancel.cancel(),
         _ => {}
