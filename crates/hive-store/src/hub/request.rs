@@ -110,7 +110,7 @@ impl Line {
                 }
                 return Ok(Answer { response, url, moved_to });
             }
-            let page = self.below(question.model.split('/')).to_string();
+            let page = self.page(question.model);
             let asked = Asked {
                 host: &host,
                 what: question.what,
@@ -150,6 +150,15 @@ impl Line {
         let mut url = self.endpoint.clone();
         url.path_segments_mut().expect("a hub's address has a path").pop_if_empty().extend(parts);
         url
+    }
+
+    /// The page of a repository, for people: without a password that the hub's address may hold.
+    fn page(&self, repository: &str) -> String {
+        let mut page = self.below(repository.split('/'));
+        // Neither fails on an address of the web.
+        let _ = page.set_username("");
+        let _ = page.set_password(None);
+        page.to_string()
     }
 
     /// The repository that an address of the hub is about.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hive_store::{Event, FetchError, Hub, HubError, Patience, Settings, Wait, fetch};
 
-use crate::stand_in::{Fault, sha256};
+use crate::stand_in::{Fault, Seen, sha256};
 use crate::{COMMIT, MIB, World, assert_holds, is_next_attempt, model, on_event, patience};
 
 /// Whether the cache shows the whole model.
@@ -61,6 +61,8 @@ async fn a_connection_that_hangs_or_drips_is_replaced() {
         let hub = Hub::new(world.cache.path().to_owned(), &Settings { patience, ..world.settings() }).unwrap();
         fetch(&hub, &listing, &on_event(|_| ())).await.unwrap();
         assert_arrived(&world, 2 * MIB);
+        let is_weights = |seen: &Seen| seen.at_storage && seen.is_get_of("model.safetensors");
+        assert_eq!(world.hub.seen().into_iter().filter(is_weights).count(), 2);
     }
 }
 
