@@ -18,7 +18,7 @@ use reqwest::{Client, Method, StatusCode, Url};
 use rustls_platform_verifier::BuilderVerifierExt;
 use tokio::sync::Semaphore;
 
-use crate::backoff::Backoff;
+use crate::backoff::{Backoff, SHORT_WAIT};
 use crate::checksum::Checksum;
 use crate::choose::{Entry, choose};
 use crate::error::{FindError, HubError};
@@ -200,6 +200,11 @@ impl Hub {
 
     /// Asks again while that may help.
     async fn ask(&self, question: &Question<'_>) -> Result<Answer, HubError> {
+        let wait = self.line.quiet_for();
+        if wait > SHORT_WAIT {
+            let host = host(self.line.endpoint());
+            return Err(HubError::Busy { host, status: StatusCode::TOO_MANY_REQUESTS.as_u16(), again_in: Some(wait) });
+        }
         let mut backoff = Backoff::short(self.line.patience());
         loop {
             match self.line.ask(question).await {

@@ -1,5 +1,6 @@
 //! A model on its way into the cache, while something goes wrong.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -130,7 +131,15 @@ async fn a_server_without_ranges_gives_the_whole_file() {
 async fn a_link_to_the_storage_that_no_longer_works_is_renewed() {
     let world = World::with_weights(80 * MIB);
     let listing = world.find("owner/name").await.unwrap();
-    world.hub.faults(|seen| (seen.at_storage && seen.before % 2 == 1).then(|| Fault::Status(403, vec![])));
+    // Each link that the hub gives works once.
+    let links = AtomicU32::new(0);
+    world.hub.faults(move |seen| {
+        let is_link = seen.is_get_of("model.safetensors") && !seen.at_storage;
+        links.fetch_add(u32::from(is_link), Ordering::SeqCst);
+        let is_used_up = || links.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_err();
+        let is_refused = seen.at_storage && seen.is_get_of("model.safetensors") && is_used_up();
+        is_refused.then(|| Fault::Status(403, vec![]))
+    });
     world.fetch(&listing).await.unwrap();
     assert_arrived(&world, 80 * MIB);
 }
@@ -139,7 +148,7 @@ async fn a_link_to_the_storage_that_no_longer_works_is_renewed() {
 async fn a_web_page_ends_a_fetch() {
     let world = World::with_weights(5000);
     let listing = world.find("owner/name").await.unwrap();
-    world.hub.faults(|seen| seen.at_storage.then_some(Fault::Page));
+    world.hub.faults(|seen| seen.at_storage.then_some(Fault::Page("text/html")));
     let error = world.fetch(&listing).await.unwrap_err();
     assert!(matches!(error, FetchError::Hub(HubError::CaptivePortal { .. })), "{error:?}");
 }

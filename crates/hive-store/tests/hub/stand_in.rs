@@ -61,8 +61,8 @@ pub(crate) enum Fault {
     Corrupt,
     /// The whole file, whatever range was asked for.
     NoRange,
-    /// A web page with status 200.
-    Page,
+    /// A web page with status 200, of this content type.
+    Page(&'static str),
     /// No header says how large the file is.
     NoSize,
 }
@@ -206,12 +206,8 @@ fn answer(state: &Arc<State>, request: &Request, at_storage: bool) -> Response<B
     match fault {
         Some(Fault::Status(status, headers)) => return respond(status, &headers),
         Some(Fault::Redirect(to)) => return respond(302, &[("location", &to)]),
-        Some(Fault::Page) => {
-            return respond_with(
-                200,
-                &[("content-type", "text/html; charset=utf-8")],
-                Body::from("<html>Log in</html>"),
-            );
+        Some(Fault::Page(kind)) => {
+            return respond_with(200, &[("content-type", kind)], Body::from("<html>Log in</html>"));
         }
         _ => {}
     }
