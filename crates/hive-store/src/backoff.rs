@@ -9,24 +9,28 @@ use crate::settings::Patience;
 
 /// Attempts at a question that a person waits for.
 const SHORT: u32 = 3;
+/// How long a person waits without a word.
+pub(crate) const SHORT_WAIT: Duration = Duration::from_secs(10);
 
 /// The failures in a row of one request.
 #[derive(Debug)]
 pub(crate) struct Backoff<'a> {
     patience: &'a Patience,
     attempts: u32,
+    longest_wait: Duration,
     failures: u32,
 }
 
 impl<'a> Backoff<'a> {
     /// As patient as the settings.
     pub(crate) fn new(patience: &'a Patience) -> Self {
-        Self { patience, attempts: patience.attempts, failures: 0 }
+        Self { patience, attempts: patience.attempts, longest_wait: patience.longest_wait, failures: 0 }
     }
 
     /// For a question that a person waits for.
     pub(crate) fn short(patience: &'a Patience) -> Self {
-        Self { patience, attempts: patience.attempts.min(SHORT), failures: 0 }
+        let (attempts, longest_wait) = (patience.attempts.min(SHORT), patience.longest_wait.min(SHORT_WAIT));
+        Self { patience, attempts, longest_wait, failures: 0 }
     }
 
     /// Something came.
@@ -41,7 +45,7 @@ impl<'a> Backoff<'a> {
             Trouble::Passing(error, asked) => (error, asked),
         };
         self.failures += 1;
-        let longest = self.patience.longest_wait;
+        let longest = self.longest_wait;
         if self.failures >= self.attempts || asked.is_some_and(|wait| wait > longest) {
             return Err(error);
         }

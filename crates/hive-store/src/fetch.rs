@@ -10,7 +10,8 @@ mod range;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use tokio::sync::Semaphore;
 
 use crate::beside::beside;
@@ -56,18 +57,27 @@ async fn run(hub: &Hub, listing: &Listing, options: &FetchOptions) -> Result<Pat
         check_room(hub.cache(), left).await?;
         let limit = Limit::new(options.limit_bytes_per_s);
         let connections = Semaphore::new(CONNECTIONS);
-        let job =
-            Job { hub, listing, repository: &repository, meter: &meter, limit: &limit, connections: &connections };
-        let fetched = missing.iter().map(async |(file, _)| {
-            job.fetch(file).await.map_err(|failure| match failure {
+        let files = Semaphore::new(FILES);
+        let job = Job {
+            hub,
+            listing,
+            repository: &repository,
+            meter: &meter,
+            limit: &limit,
+            files: &files,
+            connections: &connections,
+        };
+        // Small files come first: the semaphores are fair.
+        let mut fetches: FuturesUnordered<_> = missing.iter().map(|(file, _)| job.fetch(file)).collect();
+        while let Some((file, fetched)) = fetches.next().await {
+            fetched.map_err(|failure| match failure {
                 Failure::Hub(error) => error.into(),
                 Failure::Disk(error) => cache_error(hub.cache(), left, &error),
                 Failure::Checksum => {
                     FetchError::Checksum { host: host(hub.line().endpoint()), file: file.name.clone() }
                 }
-            })
-        });
-        stream::iter(fetched).buffer_unordered(FILES).try_collect::<Vec<()>>().await?;
+            })?;
+        }
     }
     let of_listing = listing.clone();
     beside(move || show(&repository, &of_listing)).await.map_err(failed)?;

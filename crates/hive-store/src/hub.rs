@@ -11,13 +11,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::{StreamExt, TryStreamExt, stream};
+use futures_util::future::try_join_all;
 use reqwest::header::{CONTENT_LENGTH, ETAG};
 use reqwest::redirect::Policy;
 use reqwest::{Client, Method, StatusCode, Url};
 use rustls_platform_verifier::BuilderVerifierExt;
+use tokio::sync::Semaphore;
 
-use crate::backoff::Backoff;
+use crate::backoff::{Backoff, SHORT_WAIT};
 use crate::checksum::Checksum;
 use crate::choose::{Entry, choose};
 use crate::error::{FindError, HubError};
@@ -128,11 +129,9 @@ impl Hub {
             // The list is for everybody; only files are not.
             self.describe(&listing, entry).await?;
         }
-        let complete = async |entry: Entry| match (entry.bytes, entry.checksum.clone()) {
-            (Some(bytes), Some(checksum)) => Ok(RemoteFile { name: entry.name, bytes, checksum }),
-            _ => self.describe(&listing, &entry).await,
-        };
-        let files = stream::iter(chosen.files).map(complete).buffered(AT_ONCE).try_collect().await?;
+        let at_once = Semaphore::new(AT_ONCE);
+        let files = chosen.files.into_iter().map(|entry| self.complete(&listing, entry, &at_once));
+        let files = try_join_all(files).await?;
         listing.files = files;
         Ok(listing)
     }
@@ -151,12 +150,7 @@ impl Hub {
         let (name, what) = (model.repository(), format!("{}@{}", model.repository(), model.revision()));
         let what = if model.revision.is_some() { &what } else { &name };
         let question = Question { method: Method::GET, url, range: None, model: &name, what, stay_on_hub: false };
-        let asked = self.again(async || {
-            let answer = self.line.ask(&question).await?;
-            let moved_to = answer.moved_to.clone();
-            Ok((self.body(answer).await?, moved_to))
-        });
-        let (body, moved_to) = asked.await?;
+        let (body, moved_to) = self.ask_in_full(&question).await?;
         match serde_json::from_slice(&body) {
             Ok(repository) => Ok((repository, moved_to)),
             Err(_) if body.trim_ascii_start().starts_with(b"<") => {
@@ -166,13 +160,22 @@ impl Hub {
         }
     }
 
+    /// A file of the list with its size and checksum.
+    async fn complete(&self, listing: &Listing, entry: Entry, at_once: &Semaphore) -> Result<RemoteFile, HubError> {
+        if let (Some(bytes), Some(checksum)) = (entry.bytes, &entry.checksum) {
+            return Ok(RemoteFile { bytes, checksum: checksum.clone(), name: entry.name });
+        }
+        let _permit = at_once.acquire().await;
+        self.describe(listing, &entry).await
+    }
+
     /// Size and checksum of a file that the list does not give, from the headers of the file itself.
     async fn describe(&self, listing: &Listing, entry: &Entry) -> Result<RemoteFile, HubError> {
         let (model, what) = (listing.model.repository(), format!("{} of {}", entry.name, listing.model.repository()));
         let url = self.address(listing, &entry.name);
         let question =
             Question { method: Method::HEAD, url, range: None, model: &model, what: &what, stay_on_hub: true };
-        let head = self.again(async || self.line.ask(&question).await).await?;
+        let head = self.ask(&question).await?;
         if head.header("x-repo-commit").is_some_and(|commit| commit != listing.commit) {
             return Err(self.not_a_hub("asked for one commit, it gives another"));
         }
@@ -184,7 +187,7 @@ impl Hub {
             bytes
         } else {
             let first = Question { method: Method::GET, range: Some(0..1), stay_on_hub: false, ..question.clone() };
-            let answer = self.again(async || self.line.ask(&first).await).await?;
+            let answer = self.ask(&first).await?;
             let is_part = answer.response.status() == StatusCode::PARTIAL_CONTENT;
             let bytes = if is_part { total(&answer) } else { length(&answer) };
             bytes.ok_or_else(|| self.not_a_hub(&format!("it does not say how large {what} is")))?
@@ -195,19 +198,36 @@ impl Hub {
         Ok(RemoteFile { name: entry.name.clone(), bytes, checksum })
     }
 
-    /// Repeats an attempt while that may help.
-    async fn again<T>(&self, mut attempt: impl AsyncFnMut() -> Result<T, Trouble>) -> Result<T, HubError> {
+    /// Asks again while that may help.
+    async fn ask(&self, question: &Question<'_>) -> Result<Answer, HubError> {
+        let wait = self.line.quiet_for();
+        if wait > SHORT_WAIT {
+            let host = host(self.line.endpoint());
+            return Err(HubError::Busy { host, status: StatusCode::TOO_MANY_REQUESTS.as_u16(), again_in: Some(wait) });
+        }
         let mut backoff = Backoff::short(self.line.patience());
         loop {
-            match attempt().await {
-                Ok(done) => return Ok(done),
+            match self.line.ask(question).await {
+                Ok(answer) => return Ok(answer),
+                Err(trouble) => tokio::time::sleep(backoff.after(trouble)?).await,
+            }
+        }
+    }
+
+    /// [`Self::ask`], with the whole of a short answer, and the repository's new name if it was renamed.
+    async fn ask_in_full(&self, question: &Question<'_>) -> Result<(Vec<u8>, Option<String>), HubError> {
+        let mut backoff = Backoff::short(self.line.patience());
+        loop {
+            let mut answer = self.ask(question).await?;
+            match self.body(&mut answer).await {
+                Ok(body) => return Ok((body, answer.moved_to)),
                 Err(trouble) => tokio::time::sleep(backoff.after(trouble)?).await,
             }
         }
     }
 
     /// The whole of a short answer.
-    async fn body(&self, mut answer: Answer) -> Result<Vec<u8>, Trouble> {
+    async fn body(&self, answer: &mut Answer) -> Result<Vec<u8>, Trouble> {
         let mut body = Vec::new();
         let host = host(&answer.url);
         loop {

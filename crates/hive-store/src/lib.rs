@@ -4,6 +4,17 @@
 //! the model needs with their sizes and checksums. [`fetch`] brings these into the Hugging Face cache, as
 //! `huggingface_hub` lays it out, so that `mlx-lm` and others find them, and what they fetched is not fetched again.
 //!
+//! ```no_run
+//! # async fn example(cache: std::path::PathBuf) -> Result<(), Box<dyn std::error::Error>> {
+//! use hive_store::{FetchOptions, Hub, fetch};
+//!
+//! let hub = Hub::from_environment(cache)?;
+//! let listing = hub.find(&"mlx-community/SmolLM2-135M-Instruct".parse()?).await?;
+//! let folder = fetch(&hub, &listing, &FetchOptions::default()).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! A fetch can end at any byte, by cancelling, by a lost network or by `kill -9`, and the next one goes on there. Nothing
 //! appears in a snapshot before all of it has arrived and its checksums hold.
 //!

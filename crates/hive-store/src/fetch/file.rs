@@ -1,10 +1,11 @@
 //! One file: its ranges over several connections at once, and its checksum behind the first of them.
 
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use futures_util::{StreamExt, TryStreamExt, stream};
-use tokio::sync::Semaphore;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::{Mutex, Semaphore};
 
 use super::limit::Limit;
 use super::progress::{Meter, Wait};
@@ -45,7 +46,17 @@ pub(crate) struct Job<'a> {
     pub(crate) repository: &'a Repository,
     pub(crate) meter: &'a Meter<'a>,
     pub(crate) limit: &'a Limit,
+    pub(crate) files: &'a Semaphore,
     pub(crate) connections: &'a Semaphore,
+}
+
+/// What a connection is for.
+#[derive(Debug, Clone, Copy)]
+enum Aim {
+    /// What is missing of the segment that ends there.
+    SegmentBefore(u64),
+    /// The file from its start to its end.
+    Whole,
 }
 
 /// How an attempt at all bytes of a file ended.
@@ -56,8 +67,13 @@ enum Arrived {
 }
 
 impl Job<'_> {
-    /// Fetches a file into its blob.
-    pub(crate) async fn fetch(&self, file: &RemoteFile) -> Result<(), Failure> {
+    /// Fetches a file into its blob, when its turn comes.
+    pub(crate) async fn fetch<'a>(&self, file: &'a RemoteFile) -> (&'a RemoteFile, Result<(), Failure>) {
+        let _permit = self.files.acquire().await;
+        (file, self.fetch_now(file).await)
+    }
+
+    async fn fetch_now(&self, file: &RemoteFile) -> Result<(), Failure> {
         let waits = || self.meter.wait(Wait::OtherFetch { file: file.name.clone() });
         let mut lock = Lock::take(&self.repository.lock(&file.checksum), waits).await?;
         if self.repository.presence(&self.listing.commit, file) != Presence::Missing {
@@ -97,7 +113,7 @@ impl Job<'_> {
         let source = Source {
             line: self.hub.line(),
             address: self.hub.address(self.listing, &file.name),
-            storage: Mutex::new(None),
+            place: Mutex::new(None),
             commit: &self.listing.commit,
             bytes: file.bytes,
             model: &model,
@@ -115,41 +131,39 @@ impl Job<'_> {
 
     /// Brings the missing ranges, several at once. `false` if the server knows no ranges.
     async fn in_ranges(&self, source: &Source<'_>, partial: &Arc<Partial>) -> Result<bool, Failure> {
-        let ranges = partial.missing().into_iter().map(async |range| {
-            let end = range.end;
-            self.persist(partial, async |sink| match sink.partial.missing_before(end) {
-                range if range.is_empty() => Ok(()),
-                range => source.take(range, sink).await,
-            })
-            .await
-        });
-        let all = stream::iter(ranges).buffer_unordered(CONNECTIONS);
-        match all.try_collect::<Vec<()>>().await {
-            Ok(_) => Ok(true),
-            Err(None) => Ok(false),
-            Err(Some(failure)) => Err(failure),
+        let aims = partial.missing().into_iter().map(|range| Aim::SegmentBefore(range.end));
+        let mut all: FuturesUnordered<_> = aims.map(|aim| self.persist(source, partial, aim)).collect();
+        while let Some(brought) = all.next().await {
+            match brought {
+                Ok(()) => {}
+                Err(None) => return Ok(false),
+                Err(Some(failure)) => return Err(failure),
+            }
         }
+        Ok(true)
     }
 
     /// Brings the file from its start to its end.
     async fn in_one(&self, source: &Source<'_>, partial: &Arc<Partial>) -> Result<(), Failure> {
         let no_hub = || HubError::NotAHub { host: host(&source.address), why: "it changes its mind".to_owned() };
-        let done = self.persist(partial, async |sink| source.take_whole(sink).await).await;
-        done.map_err(|failure| failure.unwrap_or_else(|| Failure::Hub(no_hub())))
+        let brought = self.persist(source, partial, Aim::Whole).await;
+        brought.map_err(|failure| failure.unwrap_or_else(|| Failure::Hub(no_hub())))
     }
 
     /// Repeats an attempt until it succeeds, or several in a row bring nothing. `None` if the server knows no ranges.
-    async fn persist(
-        &self,
-        partial: &Arc<Partial>,
-        attempt: impl AsyncFn(Sink<'_>) -> Result<(), End>,
-    ) -> Result<(), Option<Failure>> {
+    async fn persist(&self, source: &Source<'_>, partial: &Arc<Partial>, aim: Aim) -> Result<(), Option<Failure>> {
         let sink = Sink { partial, meter: self.meter, limit: self.limit };
         let mut backoff = Backoff::new(self.hub.line().patience());
         loop {
             let before = partial.done();
             let permit = self.connections.acquire().await.expect("nobody closes the semaphore");
-            let ended = attempt(sink).await;
+            let ended = match aim {
+                Aim::Whole => source.take_whole(sink).await,
+                Aim::SegmentBefore(end) => match partial.missing_before(end) {
+                    range if range.is_empty() => Ok(()),
+                    range => source.take(range, sink).await,
+                },
+            };
             drop(permit);
             let trouble = match ended {
                 Ok(()) => return Ok(()),

@@ -1,11 +1,12 @@
 //! One connection: asks for a range of a file and writes what comes, once.
 
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use reqwest::{Method, StatusCode, Url};
+use tokio::sync::Mutex;
 
 use super::limit::Limit;
 use super::progress::Meter;
@@ -27,7 +28,7 @@ pub(crate) struct Source<'a> {
     /// The file's address on the hub.
     pub(crate) address: Url,
     /// Where the hub sent us, for the next range. It stops working after an hour.
-    pub(crate) storage: Mutex<Option<Url>>,
+    pub(crate) place: Mutex<Option<Url>>,
     pub(crate) commit: &'a str,
     pub(crate) bytes: u64,
     /// The repository, and the file in it, for messages.
@@ -67,7 +68,7 @@ impl Source<'_> {
         let (answer, used) = self.ask(Some(range.clone()).filter(|_| !is_whole)).await?;
         match answer.response.status() {
             StatusCode::PARTIAL_CONTENT if !self.is_range(&answer, &range) => {
-                Err(self.other_file(&answer, used).into())
+                Err(self.other_file(&answer, used).await.into())
             }
             StatusCode::PARTIAL_CONTENT => self.copy(answer, range, sink).await,
             _ if is_whole => self.copy(answer, range, sink).await,
@@ -81,29 +82,38 @@ impl Source<'_> {
         self.copy(answer, 0..self.bytes, sink).await
     }
 
-    /// Asks the storage if it is known, else the hub. Also whether it was the storage.
+    /// Asks where the hub sent an earlier question, else the hub. Also whether it was the former.
     async fn ask(&self, range: Option<Range<u64>>) -> Result<(Answer, bool), Trouble> {
-        let storage = self.storage().clone();
-        let used = storage.is_some();
-        let url = storage.unwrap_or_else(|| self.address.clone());
-        let question =
-            Question { method: Method::GET, url, range, model: self.model, what: self.what, stay_on_hub: false };
-        let answer = match self.line.ask(&question).await {
-            Ok(answer) => answer,
-            Err(trouble) => {
-                // The link may be too old, or that server may be down: the hub names another.
-                *self.storage() = None;
-                return Err(trouble);
-            }
+        let mut place = self.place.lock().await;
+        let Some(url) = place.clone() else {
+            // While the hub is asked, the others wait: one answer is enough for all.
+            let answer = self.ask_at(self.address.clone(), range).await?;
+            *place = Some(answer.url.clone());
+            return Ok((answer, false));
         };
-        if let Some(commit) = answer.header("x-repo-commit").filter(|commit| *commit != self.commit) {
-            let why = format!("asked for commit {}, it gives {commit:.40}", self.commit);
-            return Err(Trouble::Lasting(HubError::NotAHub { host: host(&answer.url), why }));
+        drop(place);
+        let asked = self.ask_at(url, range).await;
+        if asked.is_err() {
+            // The link may be too old, or that server may be down: the hub names another.
+            self.forget_place().await;
         }
-        if !self.line.is_hub(&answer.url) {
-            *self.storage() = Some(answer.url.clone());
+        Ok((asked?, true))
+    }
+
+    async fn ask_at(&self, url: Url, range: Option<Range<u64>>) -> Result<Answer, Trouble> {
+        let (method, model, what) = (Method::GET, self.model, self.what);
+        let answer = self.line.ask(&Question { method, url, range, model, what, stay_on_hub: false }).await?;
+        match answer.header("x-repo-commit") {
+            Some(commit) if commit != self.commit => {
+                let why = format!("asked for commit {}, it gives {commit:.40}", self.commit);
+                Err(Trouble::Lasting(HubError::NotAHub { host: host(&answer.url), why }))
+            }
+            _ => Ok(answer),
         }
-        Ok((answer, used))
+    }
+
+    async fn forget_place(&self) {
+        *self.place.lock().await = None;
     }
 
     /// Writes what comes to its place.
@@ -145,17 +155,11 @@ impl Source<'_> {
         start() == Some(range.start) && total(answer).is_none_or(|total| total == self.bytes)
     }
 
-    fn other_file(&self, answer: &Answer, used: bool) -> Trouble {
-        *self.storage() = None;
-        let error = HubError::NotAHub {
-            host: host(&answer.url),
-            why: format!("it gives other bytes than asked of {}", self.what),
-        };
+    async fn other_file(&self, answer: &Answer, used: bool) -> Trouble {
+        let why = format!("it gives other bytes than asked of {}", self.what);
+        let error = HubError::NotAHub { host: host(&answer.url), why };
+        self.forget_place().await;
         if used { Trouble::Passing(error, None) } else { Trouble::Lasting(error) }
-    }
-
-    fn storage(&self) -> std::sync::MutexGuard<'_, Option<Url>> {
-        self.storage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

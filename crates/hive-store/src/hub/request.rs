@@ -110,7 +110,7 @@ impl Line {
                 }
                 return Ok(Answer { response, url, moved_to });
             }
-            let page = self.below(question.model.split('/')).to_string();
+            let page = self.page(question.model);
             let asked = Asked {
                 host: &host,
                 what: question.what,
@@ -121,7 +121,10 @@ impl Line {
                 is_hub,
             };
             let trouble = of_status(&asked, status, response.headers());
-            if let Trouble::Passing(_, Some(wait)) = trouble {
+            // A longer wait is an error, and whoever tries again may have a reason to.
+            if let Trouble::Passing(_, Some(wait)) = trouble
+                && wait <= self.patience.longest_wait
+            {
                 self.be_quiet(wait);
             }
             return Err(trouble);
@@ -130,7 +133,7 @@ impl Line {
     }
 
     async fn send(&self, question: &Question<'_>, url: &Url) -> Result<Response, Trouble> {
-        self.quiet().await;
+        tokio::time::sleep(self.quiet_for()).await;
         let mut request = self.client.request(question.method.clone(), url.clone()).header(ACCEPT_ENCODING, "identity");
         if let Some(authorization) = self.authorization.as_ref().filter(|_| self.is_hub(url)) {
             request = request.header(AUTHORIZATION, authorization.clone());
@@ -152,6 +155,15 @@ impl Line {
         url
     }
 
+    /// The page of a repository, for people: without a password that the hub's address may hold.
+    fn page(&self, repository: &str) -> String {
+        let mut page = self.below(repository.split('/'));
+        // Neither fails on an address of the web.
+        let _ = page.set_username("");
+        let _ = page.set_password(None);
+        page.to_string()
+    }
+
     /// The repository that an address of the hub is about.
     fn repository(&self, url: &Url) -> Option<String> {
         let path = url.path().strip_prefix(self.endpoint.path().trim_end_matches('/'))?;
@@ -161,17 +173,15 @@ impl Line {
     }
 
     fn be_quiet(&self, wait: Duration) {
-        let until = Instant::now() + wait.min(self.patience.longest_wait);
+        let until = Instant::now() + wait;
         let mut quiet = self.quiet_until.lock().unwrap_or_else(PoisonError::into_inner);
         *quiet = (*quiet).max(Some(until));
     }
 
-    /// Waits until the hub wants to be asked again: a limit is for all our connections.
-    async fn quiet(&self) {
+    /// How long the hub still wants no requests: a limit is for all our connections.
+    pub(crate) fn quiet_for(&self) -> Duration {
         let until = *self.quiet_until.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(until) = until {
-            tokio::time::sleep_until(until.into()).await;
-        }
+        until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()))
     }
 }
 

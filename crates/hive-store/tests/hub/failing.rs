@@ -1,12 +1,12 @@
 //! A model on its way into the cache, while something goes wrong.
 
-use std::num::NonZeroU64;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hive_store::{Event, FetchError, Hub, HubError, Patience, Settings, Wait, fetch};
 
-use crate::stand_in::{Fault, sha256};
+use crate::stand_in::{Fault, Seen, sha256};
 use crate::{COMMIT, MIB, World, assert_holds, is_next_attempt, model, on_event, patience};
 
 /// Whether the cache shows the whole model.
@@ -62,6 +62,8 @@ async fn a_connection_that_hangs_or_drips_is_replaced() {
         let hub = Hub::new(world.cache.path().to_owned(), &Settings { patience, ..world.settings() }).unwrap();
         fetch(&hub, &listing, &on_event(|_| ())).await.unwrap();
         assert_arrived(&world, 2 * MIB);
+        let is_weights = |seen: &Seen| seen.at_storage && seen.is_get_of("model.safetensors");
+        assert_eq!(world.hub.seen().into_iter().filter(is_weights).count(), 2);
     }
 }
 
@@ -129,7 +131,15 @@ async fn a_server_without_ranges_gives_the_whole_file() {
 async fn a_link_to_the_storage_that_no_longer_works_is_renewed() {
     let world = World::with_weights(80 * MIB);
     let listing = world.find("owner/name").await.unwrap();
-    world.hub.faults(|seen| (seen.at_storage && seen.before % 2 == 1).then(|| Fault::Status(403, vec![])));
+    // Each link that the hub gives works once.
+    let links = AtomicU32::new(0);
+    world.hub.faults(move |seen| {
+        let is_link = seen.is_get_of("model.safetensors") && !seen.at_storage;
+        links.fetch_add(u32::from(is_link), Ordering::SeqCst);
+        let is_used_up = || links.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_err();
+        let is_refused = seen.at_storage && seen.is_get_of("model.safetensors") && is_used_up();
+        is_refused.then(|| Fault::Status(403, vec![]))
+    });
     world.fetch(&listing).await.unwrap();
     assert_arrived(&world, 80 * MIB);
 }
@@ -138,7 +148,7 @@ async fn a_link_to_the_storage_that_no_longer_works_is_renewed() {
 async fn a_web_page_ends_a_fetch() {
     let world = World::with_weights(5000);
     let listing = world.find("owner/name").await.unwrap();
-    world.hub.faults(|seen| seen.at_storage.then_some(Fault::Page));
+    world.hub.faults(|seen| seen.at_storage.then_some(Fault::Page("text/html")));
     let error = world.fetch(&listing).await.unwrap_err();
     assert!(matches!(error, FetchError::Hub(HubError::CaptivePortal { .. })), "{error:?}");
 }
@@ -184,10 +194,10 @@ async fn a_cache_that_cannot_be_written_is_named() {
 #[tokio::test]
 async fn a_fetch_that_is_cancelled_is_continued() {
     let world = World::with_weights(3 * MIB);
+    world.hub.faults(|seen| seen.at_storage.then_some(Fault::Slow(Duration::from_micros(200))));
     let listing = world.find("owner/name").await.unwrap();
     let mut options = on_event(|_| ());
     let cancel = options.cancel.clone();
-    options.limit_bytes_per_s = NonZeroU64::new(20 * MIB as u64);
     options.on_event = Some(Box::new(move |event| match event {
         Event::Progress(progress) if progress.bytes_done > 1 << 20 => cancel.cancel(),
         _ => {}

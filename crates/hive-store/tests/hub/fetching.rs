@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::num::NonZeroU64;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use hive_store::{Event, FetchOptions, Progress, Wait, fetch};
@@ -146,4 +147,14 @@ async fn two_fetches_of_one_model_share_the_work() {
     assert_holds(&world.folder().join("snapshots").join(COMMIT), &fetched(&model(3 * MIB)));
     assert_eq!(world.hub.sent(), listing.bytes(), "each byte came once");
     assert!(*waited.lock().unwrap(), "whoever waits says so");
+}
+
+#[tokio::test]
+async fn a_limit_holds_for_all_connections_together() {
+    let world = World::with_weights(2 * MIB);
+    let listing = world.find("owner/name").await.unwrap();
+    let limit_bytes_per_s = NonZeroU64::new(4 * MIB as u64);
+    let began = Instant::now();
+    world.fetch_with(&listing, &FetchOptions { limit_bytes_per_s, ..FetchOptions::default() }).await.unwrap();
+    assert!(began.elapsed() >= Duration::from_millis(350), "{:?}", began.elapsed());
 }

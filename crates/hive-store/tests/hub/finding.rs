@@ -1,10 +1,12 @@
 //! From a name to a commit and its files.
 
+use std::time::Duration;
+
 use bytes::Bytes;
-use hive_store::{Checksum, FindError, Hub, HubError, Settings, Token};
+use hive_store::{Checksum, FindError, Hub, HubError, Patience, Settings, Token};
 
 use crate::stand_in::{Fault, Repo, StandIn, git, sha256};
-use crate::{COMMIT, World, model, noise};
+use crate::{COMMIT, World, model, noise, patience};
 
 /// Names, sizes and checksums of a listing.
 fn described(listing: &hive_store::Listing) -> Vec<(String, u64, Checksum)> {
@@ -117,9 +119,9 @@ async fn nothing_is_asked_where_the_environment_forbids_it() {
 async fn a_web_page_where_data_belongs_is_a_login_of_the_network() {
     let world = World::with_weights(5000);
     let portal = StandIn::start(Repo::default());
-    portal.faults(|_| Some(Fault::Page));
+    portal.faults(|_| Some(Fault::Page("text/html; charset=utf-8")));
     let to = format!("{}/login", portal.url());
-    let faults: [Fault; 2] = [Fault::Page, Fault::Redirect(to)];
+    let faults = [Fault::Page("text/html"), Fault::Page("text/plain"), Fault::Redirect(to)];
     for fault in faults {
         world.hub.faults(move |_| Some(fault.clone()));
         let error = hub_error(world.find("owner/name").await.unwrap_err());
@@ -148,11 +150,28 @@ async fn a_busy_hub_is_asked_again_a_few_times() {
     let world = World::with_weights(5000);
     world.hub.faults(|seen| (seen.before < 2).then_some(Fault::Status(503, vec![])));
     assert!(world.find("owner/name").await.is_ok());
-    world.hub.faults(|_| Some(Fault::Status(429, vec![("retry-after", "3600")])));
-    let before = world.hub.seen().len();
-    let error = hub_error(world.find("owner/name").await.unwrap_err());
-    assert!(error.to_string().contains("in 3600 s"), "{error}");
-    assert_eq!(world.hub.seen().len(), before + 1, "an hour is not waited for");
+    let hub = world.client();
+    let find = async || hub.find(&"owner/name".parse().unwrap()).await;
+    for (asked, shown) in [("3600", "in 3600 s"), ("11", "in 11 s")] {
+        world.hub.faults(move |_| Some(Fault::Status(429, vec![("retry-after", asked)])));
+        let before = world.hub.seen().len();
+        let error = hub_error(find().await.unwrap_err());
+        assert!(error.to_string().contains(shown), "{error}");
+        assert_eq!(world.hub.seen().len(), before + 1, "nobody waits that long for a name");
+    }
+}
+
+#[tokio::test]
+async fn a_hub_that_wants_a_pause_is_not_asked_again_before_its_end() {
+    let world = World::with_weights(5000);
+    let patience = Patience { longest_wait: Duration::from_mins(2), ..patience() };
+    let hub = Hub::new(world.cache.path().to_owned(), &Settings { patience, ..world.settings() }).unwrap();
+    world.hub.faults(|_| Some(Fault::Status(429, vec![("retry-after", "60")])));
+    for _ in 0..2 {
+        let error = hub_error(hub.find(&"owner/name".parse().unwrap()).await.unwrap_err());
+        assert!(matches!(error, HubError::Busy { status: 429, again_in: Some(_), .. }), "{error:?}");
+        assert_eq!(world.hub.seen().len(), 1);
+    }
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+mod certificates;
 mod failing;
 mod fetching;
 mod finding;
@@ -13,7 +14,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use hive_store::{Event, FetchError, FetchOptions, FindError, Hub, Listing, Patience, Settings, Token, Wait, fetch};
+use hive_store::{
+    Event, FetchError, FetchOptions, FindError, Hub, Listing, ModelName, Patience, Settings, Token, Wait, fetch,
+};
 use stand_in::{Repo, StandIn};
 
 /// The commit of [`Repo::new`].
@@ -108,6 +111,14 @@ fn noise(bytes: usize, seed: u64) -> Bytes {
     }
     made.truncate(bytes);
     made.into()
+}
+
+/// Both run on any task: this compiles.
+#[allow(dead_code)]
+fn may_change_threads(hub: &Hub, name: &ModelName, listing: &Listing, options: &FetchOptions) {
+    fn is_send(_: impl Send) {}
+    is_send(hub.find(name));
+    is_send(fetch(hub, listing, options));
 }
 
 fn assert_keeps_secrets(error: &(impl std::error::Error + 'static)) {

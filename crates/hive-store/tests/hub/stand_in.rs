@@ -61,19 +61,29 @@ pub(crate) enum Fault {
     Corrupt,
     /// The whole file, whatever range was asked for.
     NoRange,
-    /// A web page with status 200.
-    Page,
+    /// A web page with status 200, of this content type.
+    Page(&'static str),
     /// No header says how large the file is.
     NoSize,
 }
 
 type Faults = dyn Fn(&Seen) -> Option<Fault> + Send + Sync;
 
+/// Files of this many bytes and more are large ones: they have a SHA-256 and are in the storage.
+const LARGE: usize = 1 << 10;
+
+/// A file, and its id: SHA-256 for a large one, else git's.
+#[derive(Debug, Clone)]
+pub(crate) struct File {
+    contents: Bytes,
+    id: String,
+}
+
 /// A repository.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Repo {
     /// Files by commit.
-    pub(crate) commits: BTreeMap<String, BTreeMap<String, Bytes>>,
+    pub(crate) commits: BTreeMap<String, BTreeMap<String, File>>,
     /// Commits by branch.
     pub(crate) branches: BTreeMap<String, String>,
     /// The token that has access, if not everybody has.
@@ -96,7 +106,11 @@ impl Repo {
 
     /// Moves a branch on.
     pub(crate) fn commit(&mut self, branch: &str, commit: &str, files: &[(&str, Bytes)]) {
-        let files = files.iter().map(|(name, contents)| ((*name).to_owned(), contents.clone())).collect();
+        let file = |contents: &Bytes| {
+            let id = if contents.len() < LARGE { git(contents) } else { sha256(contents) };
+            File { contents: contents.clone(), id }
+        };
+        let files = files.iter().map(|(name, contents)| ((*name).to_owned(), file(contents))).collect();
         self.commits.insert(commit.to_owned(), files);
         self.branches.insert(branch.to_owned(), commit.to_owned());
     }
@@ -110,8 +124,6 @@ struct State {
     seen: Mutex<Vec<Seen>>,
     /// Bytes of files that were sent.
     sent: AtomicU64,
-    /// Names of large files: those in the storage.
-    large: usize,
 }
 
 /// A running hub; it ends when it is dropped.
@@ -121,7 +133,7 @@ pub(crate) struct StandIn {
 }
 
 impl StandIn {
-    /// Starts a hub with this repository as `owner/name`. Files of 1 KiB and more are large ones.
+    /// Starts a hub with this repository as `owner/name`.
     pub(crate) fn start(repo: Repo) -> Self {
         let [hub, storage] = [listen(), listen()];
         let url = |listener: &tokio::net::TcpListener| format!("http://{}", listener.local_addr().unwrap());
@@ -132,7 +144,6 @@ impl StandIn {
             faults: Mutex::new(Box::new(|_| None)),
             seen: Mutex::default(),
             sent: AtomicU64::new(0),
-            large: 1 << 10,
         });
         let mut servers = JoinSet::new();
         for (listener, at_storage) in [(hub, false), (storage, true)] {
@@ -169,6 +180,7 @@ impl StandIn {
 fn listen() -> tokio::net::TcpListener {
     let socket = TcpSocket::new_v4().unwrap();
     // What lies in the system's buffers counts as sent. Less than a segment of loopback (64 KiB) would stall the sender.
+    // What lies in the system's buffers counts as sent. Less than this makes a sender on loopback wait for receipts.
     socket.set_send_buffer_size(256 << 10).unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     socket.listen(64).unwrap()
@@ -194,12 +206,8 @@ fn answer(state: &Arc<State>, request: &Request, at_storage: bool) -> Response<B
     match fault {
         Some(Fault::Status(status, headers)) => return respond(status, &headers),
         Some(Fault::Redirect(to)) => return respond(302, &[("location", &to)]),
-        Some(Fault::Page) => {
-            return respond_with(
-                200,
-                &[("content-type", "text/html; charset=utf-8")],
-                Body::from("<html>Log in</html>"),
-            );
+        Some(Fault::Page(kind)) => {
+            return respond_with(200, &[("content-type", kind)], Body::from("<html>Log in</html>"));
         }
         _ => {}
     }
@@ -208,13 +216,14 @@ fn answer(state: &Arc<State>, request: &Request, at_storage: bool) -> Response<B
         let repos = state.repos.lock().unwrap();
         let mut all = repos.values().flat_map(|repo| &repo.commits);
         let found = commit_and_file.and_then(|(commit, file)| all.find(|(id, _)| *id == commit)?.1.get(file));
-        return found.map_or_else(|| respond(404, &[]), |bytes| contents(state, &seen, bytes, fault, &[]));
+        return found.map_or_else(|| respond(404, &[]), |file| contents(state, &seen, &file.contents, fault, &[]));
     }
     let path = seen.path.replace("%2F", "\0");
     let parts: Vec<String> = path.trim_start_matches('/').split('/').map(|part| part.replace('\0', "/")).collect();
     let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
     match parts.as_slice() {
         ["api", "models", owner, name, "revision", revision] => api(state, &format!("{owner}/{name}"), revision),
+        ["api", "models", owner, name, "tree", commit] => tree(state, &format!("{owner}/{name}"), commit),
         [owner, name, "resolve", revision, file @ ..] => {
             resolve(state, &seen, &format!("{owner}/{name}"), revision, &file.join("/"), fault)
         }
@@ -231,21 +240,36 @@ fn api(state: &State, name: &str, revision: &str) -> Response<Body> {
     }
     let commit = repo.branches.get(revision).map_or(revision, String::as_str);
     let Some(files) = repo.commits.get(commit) else { return respond(404, &[("x-error-code", "RevisionNotFound")]) };
-    let sibling = |(file, contents): (&String, &Bytes)| {
-        let size = repo.claims.get(file).copied().unwrap_or(contents.len() as u64);
+    let sibling = |(name, File { contents, id }): (&String, &File)| {
+        let size = repo.claims.get(name).copied().unwrap_or(contents.len() as u64);
         match contents.len() {
-            _ if repo.has_bare_list => json!({ "rfilename": file }),
-            length if length >= state.large => {
-                let lfs = json!({ "sha256": sha256(contents), "size": size, "pointerSize": 134 });
-                json!({ "rfilename": file, "size": size, "blobId": git("a pointer".as_bytes()), "lfs": lfs })
+            _ if repo.has_bare_list => json!({ "rfilename": name }),
+            LARGE.. => {
+                let lfs = json!({ "sha256": id, "size": size, "pointerSize": 134 });
+                json!({ "rfilename": name, "size": size, "blobId": git(b"a pointer"), "lfs": lfs })
             }
-            _ => json!({ "rfilename": file, "size": size, "blobId": git(contents) }),
+            _ => json!({ "rfilename": name, "size": size, "blobId": id }),
         }
     };
     let siblings: Vec<_> = files.iter().map(sibling).collect();
     let gated = if repo.gated.is_some() { json!("manual") } else { json!(false) };
     let body = json!({ "id": name, "sha": commit, "private": false, "gated": gated, "siblings": siblings });
     axum::Json(body).into_response()
+}
+
+/// The files of a commit, which `huggingface_hub` asks for.
+fn tree(state: &State, name: &str, commit: &str) -> Response<Body> {
+    let repos = state.repos.lock().unwrap();
+    let files = repos.get(name).and_then(|repo| repo.commits.get(commit));
+    let Some(files) = files else { return respond(404, &[("x-error-code", "RevisionNotFound")]) };
+    let entry = |(path, File { contents, id }): (&String, &File)| match contents.len() {
+        size @ LARGE.. => {
+            let lfs = json!({ "oid": id, "size": size, "pointerSize": 134 });
+            json!({ "type": "file", "path": path, "size": size, "oid": git(b"a pointer"), "lfs": lfs })
+        }
+        size => json!({ "type": "file", "path": path, "size": size, "oid": id }),
+    };
+    axum::Json(files.iter().map(entry).collect::<Vec<_>>()).into_response()
 }
 
 /// A file, or where it is.
@@ -263,7 +287,7 @@ fn resolve(
         return respond(307, &[("location", &format!("/{new}/resolve/{revision}/{file}"))]);
     }
     let commit = repo.branches.get(revision).map_or(revision, String::as_str);
-    let Some(bytes) = repo.commits.get(commit).and_then(|files| files.get(file)) else {
+    let Some(File { contents: bytes, id }) = repo.commits.get(commit).and_then(|files| files.get(file)) else {
         return respond(404, &[("x-error-code", "EntryNotFound")]);
     };
     if let Some(token) = &repo.gated
@@ -272,11 +296,11 @@ fn resolve(
         let status = if seen.authorization.is_some() { 403 } else { 401 };
         return respond(status, &[("x-error-code", "GatedRepo"), ("x-error-message", "Access is restricted.")]);
     }
-    if bytes.len() < state.large {
-        let tag = format!("\"{}\"", git(bytes));
+    let tag = format!("\"{id}\"");
+    if bytes.len() < LARGE {
         return contents(state, seen, bytes, fault, &[("x-repo-commit", commit), ("etag", &tag)]);
     }
-    let (tag, size) = (format!("\"{}\"", sha256(bytes)), bytes.len().to_string());
+    let size = bytes.len().to_string();
     let to = format!("{}/storage/{commit}/{file}", state.storage);
     let mut headers = vec![("x-repo-commit", commit), ("x-linked-etag", &tag), ("location", &to)];
     if !matches!(fault, Some(Fault::NoSize)) {
