@@ -47,3 +47,5 @@ mod typing;
 mod walk;
 
 const QUESTION: &str = "What is the capital of France?";
+/// Answered at length by the starter model, if it takes its most certain words (`ask_at_length`).
+const LONG: &str = "Write a very long story about bees.";

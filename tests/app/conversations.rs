@@ -2,10 +2,9 @@
 
 use serde_json::json;
 
-use crate::QUESTION;
-use crate::common::LONG;
 use crate::driver::{App, Desktop, Look, patiently, settle};
 use crate::steps::{ask_at_length, keep, note, said, surely};
+use crate::{LONG, QUESTION};
 
 #[test]
 fn a_person_asks_stops_goes_on_and_finds_everything_again() {

@@ -4,10 +4,9 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::QUESTION;
-use crate::common::LONG;
 use crate::driver::{App, Desktop, Look, patiently, settle};
 use crate::steps::{ask_at_length, note, surely};
+use crate::{LONG, QUESTION};
 
 /// The answer that is shown.
 fn shown(app: &App) -> String {

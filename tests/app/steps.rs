@@ -5,7 +5,7 @@ use std::process::{Child, Output, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::common::LONG;
+use crate::LONG;
 use crate::driver::{App, Ends, hivemind, patiently, settle};
 
 /// The words under an answer, which come with its end.

@@ -76,7 +76,7 @@ const FAMILIES: &[Family] = &[
         layers: deepseek::glm4_moe_lite,
     },
     Family {
-        json: &["deepseek_v3", "kimi_k2"],
+        json: &["deepseek_v3", "kimi_k2", "kimi_k25"],
         gguf: &[],
         defaults: r#"{"tie_word_embeddings": false}"#,
         layers: deepseek::deepseek_v3,
@@ -461,6 +461,41 @@ mod tests {
             (&glm, "num_experts_per_tok", json!(5), "the number of groups of experts per token = 1"),
             (&glm, "n_shared_experts", json!(1u64 << 40), "the intermediate size of the shared expert"),
             (&glm, "partial_rotary_factor", json!(1.5), "the number of rotated dimensions = 24"),
+        ] {
+            let message = read(family, key, value).unwrap_err();
+            assert!(message.contains(words), "{key}: {message}");
+        }
+    }
+
+    #[test]
+    fn states_and_latent_rows_that_cannot_be_are_refused() {
+        let qwen = json!({ "model_type": "qwen3_5", "linear_num_key_heads": 2, "linear_num_value_heads": 4,
+            "linear_key_head_dim": 16, "linear_value_head_dim": 16, "partial_rotary_factor": 0.5 });
+        let deepseek = json!({ "model_type": "deepseek_v3", "n_routed_experts": 8, "num_experts_per_tok": 2,
+            "moe_intermediate_size": 32, "kv_lora_rank": 48, "q_lora_rank": null, "qk_rope_head_dim": 16,
+            "qk_nope_head_dim": 32, "v_head_dim": 32 });
+        let read = |family: &Json, key: &str, value: Json| {
+            let mut json = llama();
+            for (key, value) in family.as_object().unwrap() {
+                json[key] = value.clone();
+            }
+            json[key] = value;
+            ModelConfig::from_json(&json).map(drop).map_err(|error| error.to_string())
+        };
+        for family in [&qwen, &deepseek] {
+            assert_eq!(read(family, "bos_token_id", json!(1)), Ok(()));
+        }
+        for (family, key, value, words) in [
+            (&qwen, "linear_num_value_heads", json!(3), "the number of value heads of linear attention = 3"),
+            (&qwen, "linear_num_key_heads", json!(0), "the number of key heads of linear attention = 0"),
+            (&qwen, "linear_key_head_dim", json!(1u64 << 40), "the size of a key of linear attention"),
+            (&qwen, "linear_value_head_dim", json!(null), "no linear_value_head_dim"),
+            (&qwen, "linear_conv_kernel_dim", json!(0), "the size of the convolution = 0"),
+            (&deepseek, "kv_lora_rank", json!(0), "kv_lora_rank = 0"),
+            (&deepseek, "v_head_dim", json!(1u64 << 40), "v_head_dim = 1099511627776"),
+            (&deepseek, "qk_rope_head_dim", json!(15), "the number of rotated dimensions = 15"),
+            (&deepseek, "qk_nope_head_dim", json!(null), "no qk_nope_head_dim"),
+            (&deepseek, "scoring_func", json!("softmax"), "scoring_func = softmax"),
         ] {
             let message = read(family, key, value).unwrap_err();
             assert!(message.contains(words), "{key}: {message}");

@@ -54,12 +54,13 @@ pub(crate) fn is_computed(name: &str, config: &ModelConfig) -> bool {
 }
 
 /// Modules that read images and sounds.
-const SENSES: [&str; 15] = [
+const SENSES: [&str; 16] = [
     "vision_tower.",
     "vision_model.",
     "visual.",
     "audio_tower.",
     "multi_modal_projector.",
+    "mm_projector.",
     "embed_vision.",
     "embed_audio.",
     "vision_embedder.",
