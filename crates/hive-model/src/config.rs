@@ -300,6 +300,9 @@ impl LatentSpec {
                 return Err(ConfigError::Value { key, value: width.to_string() });
             }
         }
+        if !rotated.is_multiple_of(2) {
+            return Err(ConfigError::Value { key: "qk_rope_head_dim", value: rotated.to_string() });
+        }
         self.as_attention().checked()
     }
 }

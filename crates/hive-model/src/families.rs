@@ -493,7 +493,7 @@ mod tests {
             (&qwen, "linear_conv_kernel_dim", json!(0), "the size of the convolution = 0"),
             (&deepseek, "kv_lora_rank", json!(0), "kv_lora_rank = 0"),
             (&deepseek, "v_head_dim", json!(1u64 << 40), "v_head_dim = 1099511627776"),
-            (&deepseek, "qk_rope_head_dim", json!(15), "the number of rotated dimensions = 15"),
+            (&deepseek, "qk_rope_head_dim", json!(15), "qk_rope_head_dim = 15"),
             (&deepseek, "qk_nope_head_dim", json!(null), "no qk_nope_head_dim"),
             (&deepseek, "scoring_func", json!("softmax"), "scoring_func = softmax"),
         ] {
