@@ -49,6 +49,12 @@ fn models_that_are_not_there_or_not_models() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str, bytes: &[u8]| file(folder.path(), name, bytes);
     refused(&["chat", "--prompt", "x", "no/such/model"], 1, &["no model \"no/such/model\""]);
+    // A name that a hub may have.
+    refused(
+        &["chat", "--prompt", "x", "no/such:Q4_0"],
+        1,
+        &["no model \"no/such:Q4_0\"", "`hivemind models get no/such:Q4_0`"],
+    );
     refused(&["chat", "--prompt", "x", "../../etc"], 1, &["no model"]);
     refused(&["chat", "--prompt", "x", &at("empty.gguf", b"")], 1, &["ends inside its header"]);
     refused(&["chat", "--prompt", "x", &at("text.gguf", b"hello, I am text")], 1, &["neither a .gguf file"]);

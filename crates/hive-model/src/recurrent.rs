@@ -3,7 +3,7 @@
 //! It has one size however long the conversation is, and it cannot be shortened: only a state that was kept is gone back
 //! to. Kept are the latest, those from which the steps under way began, and two checkpoints, each shortly before the end
 //! of a piece of a prompt: the next turn of a conversation renders the words that opened the last answer otherwise, and a
-//! question that is asked once more begins there.
+//! question that is asked once more begins there. Only the latest is carried to another machine.
 
 use std::collections::VecDeque;
 

@@ -25,6 +25,9 @@ pub(crate) fn held(stages: &[PlannedStage]) -> BTreeMap<usize, Held> {
     held
 }
 
+/// Above all tokens that machines have room for: what is as good as no limit.
+const MOST_TOKENS: u64 = 1 << 30;
+
 /// Tokens whose states fit on every machine beside everything else, as `Plan::room_tokens` has them.
 pub(crate) fn room_tokens(model: &ModelProfile, stages: &[PlannedStage], memory_bytes: impl Fn(usize) -> u64) -> u64 {
     let room = |(machine, held): (usize, Held)| {
@@ -50,11 +53,11 @@ pub(crate) fn own_tokens(
             // So many conversations fit, whatever their length.
             (_, 0) => {
                 let left_bytes = memory_bytes(machine).saturating_sub(held.fixed_bytes);
-                u128::from(room_tokens).div_ceil((u128::from(left_bytes) / fixed_bytes).max(1))
+                u128::from(room_tokens.min(MOST_TOKENS)).div_ceil((u128::from(left_bytes) / fixed_bytes).max(1))
             }
             _ => fixed_bytes.div_ceil(per_token),
         };
-        u64::try_from(own).unwrap_or(u64::MAX)
+        u64::try_from(own).unwrap_or(u64::MAX).min(MOST_TOKENS)
     };
     held(stages).into_iter().map(own).max().unwrap_or(0)
 }

@@ -131,6 +131,12 @@ fn forms(machines: &[NodeProfile]) -> impl Iterator<Item = Form> {
     machines.iter().map(|machine| machine.form)
 }
 
+/// Whether some of these layers keep a state that has one size however long the conversation is.
+pub fn is_recurrent(model: &ModelCard, layers: &std::ops::Range<usize>) -> bool {
+    let states = model.packed.states.get(layers.clone()).unwrap_or_default();
+    states.iter().any(|state| state.fixed > 0)
+}
+
 /// What each layer keeps for a conversation, as the planner counts it.
 fn states(footprint: &Footprint) -> Vec<StateBytes> {
     let state = |state: &hive_model::StateBytes| {

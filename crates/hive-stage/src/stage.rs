@@ -140,7 +140,7 @@ impl Stage {
     #[cfg(any(test, feature = "testing"))]
     pub(crate) fn idle() -> (Self, std::io::PipeReader) {
         let (worker, orders) = Worker::that_only_listens();
-        let tenancy = Tenancy { is_guest: true, is_whole: false, context: 64 };
+        let tenancy = Tenancy { is_guest: true, is_whole: false, context: 64, is_recurrent: true };
         (Self::run(worker, Events::none(), 0, tenancy, Arithmetic::Exact, &Tasks::default()), orders)
     }
 

@@ -85,7 +85,7 @@ type Models<'a> = BTreeMap<String, Vec<&'a Entry>>;
 
 fn ggufs(all: &[Entry]) -> Models<'_> {
     let mut models = Models::new();
-    for entry in all.iter().filter(|entry| is_model(entry.name.as_str())) {
+    for entry in all.iter().filter(|entry| is_model(entry.name.as_str()) && is_found(&entry.name)) {
         models.entry(joined(entry.name.as_str())).or_default().push(entry);
     }
     for parts in models.values_mut() {
@@ -144,6 +144,12 @@ fn choice(model: &ModelName, models: &Models, whole: &str, parts: &[&Entry]) -> 
 fn ends_with(name: &FileName, endings: &[&str]) -> bool {
     let name = name.as_str().to_ascii_lowercase();
     endings.iter().any(|ending| name.ends_with(ending))
+}
+
+/// Whether a model there is found again once it is in the cache: a Mac leaves files that begin with a dot, and what lies
+/// deeper is not looked for.
+fn is_found(name: &FileName) -> bool {
+    name.depth() <= 2 && !name.as_str().split('/').any(|part| part.starts_with('.'))
 }
 
 /// Whether a GGUF file is, or is part of, a model of its own: neither a vision projector nor an importance matrix.

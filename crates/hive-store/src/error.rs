@@ -31,7 +31,7 @@ pub enum HubError {
         has_token: bool,
     },
     /// The hub refuses the token, or wants one.
-    #[error("{host} does not let us read {what}: {}", unauthorized(*has_token))]
+    #[error("{host} denied access to {what}: {}", unauthorized(*has_token))]
     Unauthorized {
         /// The hub.
         host: String,
@@ -41,7 +41,7 @@ pub enum HubError {
         has_token: bool,
     },
     /// The environment forbids it.
-    #[error("nothing is fetched, because HF_HUB_OFFLINE is set; unset it to fetch models")]
+    #[error("nothing is fetched, because HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set; unset it to fetch models")]
     Offline,
     /// No connection.
     #[error("{host} cannot be reached ({why}); check the network, and HTTPS_PROXY if there is a proxy")]
@@ -141,7 +141,7 @@ pub enum FindError {
     },
     /// A file whose name could lead out of the cache.
     #[error(
-        "{model} has a file with the unsafe name {file:?}; nothing of it is fetched, and its owner should hear of it"
+        "{model} has a file with the unsafe name {file:?}; nothing of it is fetched; please report it to its owner"
     )]
     UnsafeName {
         /// The repository.
@@ -190,7 +190,7 @@ pub enum FetchError {
     #[error("the download was stopped; what has arrived is kept")]
     Cancelled,
     /// It does not fit.
-    #[error("{} more are needed on the disk of {folder}, and {} are free; remove models you no longer use, or set HF_HUB_CACHE to a folder on a larger disk", size(*needed), size(*free))]
+    #[error("not enough space in {folder}: {} needed, {} free; remove models you no longer use, or set HF_HUB_CACHE to a folder on a larger disk", size(*needed), size(*free))]
     DiskFull {
         /// The cache.
         folder: PathBuf,
@@ -252,7 +252,7 @@ fn which(model: &str, asked: Option<&str>, there: &[Choice]) -> String {
     let there = there.iter().map(described).collect::<Vec<_>>().join(", ");
     match asked {
         Some(_) if there.is_empty() => format!("{model} has no GGUF files; ask for {model} itself"),
-        Some(asked) => format!("{model} does not have {asked}, or more than one; there are {there}"),
+        Some(asked) => format!("{asked} does not match exactly one file of {model}; choose one of {there}"),
         None => format!("{model} has several models; choose one of {there}"),
     }
 }

@@ -125,7 +125,7 @@ fn show(repository: &Repository, listing: &Listing) -> io::Result<()> {
 async fn check_room(cache: &Path, needed: u64) -> Result<(), FetchError> {
     let of_cache = cache.to_owned();
     let free = beside(move || free(&of_cache)).await.map_err(|error| cache_error(cache, 0, &error))?;
-    let needed = needed + LEFT_FREE;
+    let needed = needed.saturating_add(LEFT_FREE);
     if needed > free { Err(FetchError::DiskFull { folder: cache.to_owned(), needed, free }) } else { Ok(()) }
 }
 

@@ -33,6 +33,8 @@ use trouble::{Trouble, of_connection};
 const CONNECT: Duration = Duration::from_secs(10);
 /// The longest answer of the API in bytes: ten thousand files are 3 MB.
 const LONGEST_ANSWER: usize = 64 << 20;
+/// Far above the largest file of a model, in bytes.
+const LARGEST_FILE: u64 = 1 << 44;
 /// Files asked about at once.
 const AT_ONCE: usize = 8;
 
@@ -94,7 +96,7 @@ impl Hub {
         let invalid = |why: &str| HubError::NotAHub { host: "the hub".to_owned(), why: why.to_owned() };
         let endpoint: Url = settings.endpoint.trim().parse().map_err(|_| invalid("HF_ENDPOINT is not an address"))?;
         if !["http", "https"].contains(&endpoint.scheme()) || !endpoint.has_host() {
-            return Err(invalid("HF_ENDPOINT is not an address of the web"));
+            return Err(invalid("HF_ENDPOINT must start with http:// or https://"));
         }
         let client = client(&endpoint)?;
         let line = Line::new(client, endpoint, settings.token.as_ref(), settings.patience.clone());
@@ -163,6 +165,7 @@ impl Hub {
     /// A file of the list with its size and checksum.
     async fn complete(&self, listing: &Listing, entry: Entry, at_once: &Semaphore) -> Result<RemoteFile, HubError> {
         if let (Some(bytes), Some(checksum)) = (entry.bytes, &entry.checksum) {
+            self.plausible(bytes)?;
             return Ok(RemoteFile { bytes, checksum: checksum.clone(), name: entry.name });
         }
         let _permit = at_once.acquire().await;
@@ -192,6 +195,7 @@ impl Hub {
             let bytes = if is_part { total(&answer) } else { length(&answer) };
             bytes.ok_or_else(|| self.not_a_hub(&format!("it does not say how large {what} is")))?
         };
+        self.plausible(bytes)?;
         let tag = head.header("x-linked-etag").or_else(|| head.header(ETAG.as_str()));
         let checksum = entry.checksum.clone().or_else(|| Checksum::of_etag(tag?));
         let checksum = checksum.ok_or_else(|| self.not_a_hub(&format!("it gives no tag for {what}")))?;
@@ -239,6 +243,11 @@ impl Hub {
                 Err(_) => return Err(silence(&host)),
             }
         }
+    }
+
+    /// Refuses a size that no file has: it would size what is kept of the file, and sums of such sizes overflow.
+    fn plausible(&self, bytes: u64) -> Result<(), HubError> {
+        if bytes <= LARGEST_FILE { Ok(()) } else { Err(self.not_a_hub(&format!("a file of {bytes} bytes"))) }
     }
 
     fn not_a_hub(&self, why: &str) -> HubError {

@@ -136,7 +136,7 @@ pub(crate) enum Models {
         #[arg(long)]
         json: bool,
     },
-    /// Download a model from Hugging Face, or go on with a download that was stopped
+    /// Download a model from Hugging Face, or resume a download
     Get {
         /// owner/name, owner/name@revision, `owner/name:Q4_K_M` for one of several GGUF files, or a link
         model: String,

@@ -36,7 +36,12 @@ impl Failure {
 
     /// Ctrl-C before there was a result; exit code 130.
     pub(crate) fn interrupted() -> Self {
-        Self { code: 130, ..Self::new("stopped before the answer began") }
+        Self::stopped("stopped before the answer began")
+    }
+
+    /// Ctrl-C; exit code 130.
+    pub(crate) fn stopped(what: &str) -> Self {
+        Self { code: 130, ..Self::new(what) }
     }
 
     /// Adds a hint, if there is one.

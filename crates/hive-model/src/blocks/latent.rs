@@ -68,6 +68,13 @@ fn matrices<'a>(
     let each = |name: &str, rows: usize, columns: usize| {
         weights.stacked_matrices(&format!("{prefix}.{name}"), heads, rows, columns)
     };
+    // None is added there, so one that is in the file would change nothing.
+    for name in ["kv_b_proj", "embed_q", "unembed_out"] {
+        let name = format!("{prefix}.{name}.bias");
+        if weights.contains(&name) {
+            return Err(TensorError::Type { name, found: "a bias".to_owned(), supported: "none there" });
+        }
+    }
     let queries = heads * (unrotated + rotated);
     let of_heads = if weights.contains(&format!("{prefix}.kv_b_proj.weight")) {
         OfHeads::Joined(part("kv_b_proj", heads * (unrotated + value_dim), latent)?)

@@ -66,8 +66,8 @@ impl Ring {
                 return Err(error);
             }
         };
-        let all_tokens = (plan.room_tokens as usize).min(Semaphore::MAX_PERMITS / 2);
-        let own_tokens = (plan.own_tokens as usize).min(Semaphore::MAX_PERMITS / 2);
+        let all_tokens = (plan.room_tokens as usize).min(MOST_TOKENS);
+        let own_tokens = (plan.own_tokens as usize).min(MOST_TOKENS);
         let prefix_tokens = prefix_tokens(all_tokens, own_tokens, model.card().max_context);
         let room_tokens = all_tokens - prefix_tokens;
         let gpu = plan.stages.iter().all(|stage| placements[stage.machine].gpu);
@@ -126,6 +126,10 @@ impl Ring {
         unload(&self.inner.host, self.inner.id, holders(stages.iter().enumerate().chain(replicas))).await;
     }
 }
+
+/// More tokens than machines have room for, so that those of one conversation, with what it takes beside them, can be
+/// asked of a semaphore.
+const MOST_TOKENS: usize = 1 << 30;
 
 /// How many tokens of conversations that wait for their next turn are retained, out of all for which there is room. A
 /// long conversation must not be read anew in every turn, but the longest answer has room first; where each conversation

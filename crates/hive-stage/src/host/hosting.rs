@@ -170,7 +170,8 @@ impl StageHost {
         drop(promised);
         let reserved = self.reserve(asker, bytes, spec.standby).map_err(Reply::Full)?;
         let is_whole = spec.layers == (0..model.card().layers());
-        let tenancy = Tenancy { is_guest: !is_own, is_whole, context: model.card().max_context };
+        let is_recurrent = planning::is_recurrent(model.card(), &spec.layers);
+        let tenancy = Tenancy { is_guest: !is_own, is_whole, context: model.card().max_context, is_recurrent };
         let loaded = Stage::load(model.path(), id.index, &spec, tenancy, self.membership().tasks(), progress).await;
         let (stage, device) = loaded.map_err(|not_loaded| {
             let told = |why: String| {

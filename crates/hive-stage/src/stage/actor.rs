@@ -170,7 +170,7 @@ impl Actor {
                 },
                 Some(frame) = frames.recv(), if self.worker.has_room() => self.frame(frame).await,
             }
-            let busy = self.sessions.values().filter(|open| !open.retained).count();
+            let busy = self.sessions.values().filter(|open| !open.retained).count() + self.adopting.len();
             let was_busy = self.busy.swap(busy, Ordering::Relaxed) > 0;
             let passed_ms = looked.elapsed().as_millis() as u64;
             if !was_busy {
@@ -179,7 +179,9 @@ impl Actor {
                 self.usage.busy_ms.fetch_add(passed_ms, Ordering::Relaxed);
                 looked += Duration::from_millis(passed_ms);
             }
-            self.held_bytes.store(self.sessions.values().map(Open::bytes).sum(), Ordering::Relaxed);
+            let held_bytes: usize = self.sessions.values().map(Open::bytes).sum();
+            let adopting_bytes: usize = self.adopting.values().map(Adopting::bytes).sum();
+            self.held_bytes.store(held_bytes + adopting_bytes, Ordering::Relaxed);
         }
     }
 
@@ -385,7 +387,10 @@ impl Actor {
     /// Checks the limits for one more session.
     fn fits(&self, options: &SessionOptions, end_tokens: &[u32]) -> Result<(), String> {
         let tokens = options.prompt.len() + options.answer.len();
-        let held_bytes: usize = self.sessions.values().map(|open| bytes_of(&open.spec)).sum();
+        let open = self.sessions.values().map(|open| &open.spec);
+        let coming = self.arrivals.values().map(|(open, _)| &open.spec);
+        let adopting = self.adopting.values().map(|adopting| &adopting.spec);
+        let held_bytes: usize = open.chain(coming).chain(adopting).map(bytes_of).sum();
         if let Err(error) = options.sampling.check() {
             Err(error.to_string())
         } else if end_tokens.len() > MOST_END_TOKENS {
@@ -407,17 +412,23 @@ impl Actor {
         if end <= context { Ok(()) } else { Err(format!("position {end} is past the {context} that the model takes")) }
     }
 
-    /// Opens a session, and answers with its next position. One that continues another's cache waits for the worker.
+    /// Opens a session, and answers with its next position. One that continues a recurrent state waits for the worker to
+    /// say which.
     fn open_asked(&mut self, spec: SessionSpec, answer: oneshot::Sender<Result<Reply, String>>) {
         if let Some(Continued { session: from, position }) = spec.continues
             && !self.sessions.contains_key(&spec.session)
             && self.may_open(&spec).is_ok()
+            && self.sessions.get(&from).is_some_and(|open| position <= open.next)
             && let Some(Open { sent, received, .. }) = self.sessions.remove(&from)
         {
             let (session, options) = (SessionId(spec.session), spec.options.clone());
             self.worker.order(&ToWorker::Adopt { from: SessionId(from), session, position, options });
             self.go_on(&spec);
-            self.adopting.insert(spec.session, Adopting::new(spec, sent, received, answer));
+            let id = spec.session;
+            self.adopting.insert(id, Adopting::new(spec, sent, received, answer));
+            if !self.tenancy.is_recurrent {
+                self.adopted(id, position);
+            }
         } else {
             let _ = answer.send(self.open(spec).map(Reply::At));
         }
@@ -560,6 +571,7 @@ impl Actor {
             FromWorker::Failed { session, why, .. } if self.adopting.contains_key(&session.0) => {
                 if let Some(adopting) = self.adopting.remove(&session.0) {
                     adopting.failed(why);
+                    self.worker.order(&ToWorker::Close(session));
                 }
             }
             FromWorker::Failed { session, position, why, blame } => {

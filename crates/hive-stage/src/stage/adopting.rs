@@ -8,10 +8,11 @@ use tokio::sync::oneshot;
 
 use super::digest::Received;
 use super::sent::Sent;
+use super::spec_bytes::bytes_of;
 
 /// A session whose cache the worker is preparing.
 pub(super) struct Adopting {
-    spec: SessionSpec,
+    pub(super) spec: SessionSpec,
     sent: Sent,
     received: Received,
     answer: oneshot::Sender<Result<Reply, String>>,
@@ -29,6 +30,11 @@ impl Adopting {
         answer: oneshot::Sender<Result<Reply, String>>,
     ) -> Self {
         Self { spec, sent, received, answer }
+    }
+
+    /// Memory on this node for the session, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        size_of::<Self>() + bytes_of(&self.spec) + self.sent.bytes()
     }
 
     /// The worker has the cache, up to this position. Returns what the session begins with.

@@ -64,4 +64,6 @@ pub(crate) struct Tenancy {
     pub(crate) is_whole: bool,
     /// The longest conversation of its model, in tokens.
     pub(crate) context: usize,
+    /// Whether some of its layers keep a recurrent state, which goes back to checkpoints only.
+    pub(crate) is_recurrent: bool,
 }

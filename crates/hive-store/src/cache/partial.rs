@@ -7,7 +7,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -44,7 +44,11 @@ impl Partial {
     /// the first bytes are taken from `left_over`, if that exists.
     pub(crate) fn open(path: &Path, size: u64, left_over: &Path, lock: Lock) -> io::Result<Self> {
         let adopted = !path.exists() && fs::rename(left_over, path).is_ok();
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        // In a folder that others can write, a link there could lead to any file of ours.
+        let no_link = rustix::fs::OFlags::NOFOLLOW.bits() as i32;
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).custom_flags(no_link);
+        let file = options.open(path)?;
         let segments = size.div_ceil(SEGMENT);
         let mut partial = Self {
             file,

@@ -145,7 +145,8 @@ impl Job<'_> {
 
     /// Brings the file from its start to its end.
     async fn in_one(&self, source: &Source<'_>, partial: &Arc<Partial>) -> Result<(), Failure> {
-        let no_hub = || HubError::NotAHub { host: host(&source.address), why: "it changes its mind".to_owned() };
+        let no_hub =
+            || HubError::NotAHub { host: host(&source.address), why: "its answers contradict each other".to_owned() };
         let brought = self.persist(source, partial, Aim::Whole).await;
         brought.map_err(|failure| failure.unwrap_or_else(|| Failure::Hub(no_hub())))
     }

@@ -41,6 +41,8 @@ pub enum Event {
 pub struct Progress {
     /// Bytes that are there, those from earlier included. Less than before only where a damaged file begins anew.
     pub bytes_done: u64,
+    /// Bytes that this fetch has brought, which tell its rate.
+    pub bytes_received: u64,
     /// Bytes of the whole model.
     pub bytes_total: u64,
 }
@@ -66,26 +68,43 @@ pub enum Wait {
 pub(crate) struct Meter<'a> {
     on_event: Option<&'a (dyn Fn(Event) + Send + Sync)>,
     done: AtomicU64,
+    received: AtomicU64,
     total: u64,
 }
 
 impl<'a> Meter<'a> {
     pub(crate) fn new(options: &'a FetchOptions, done: u64, total: u64) -> Self {
-        let meter = Self { on_event: options.on_event.as_deref(), done: AtomicU64::new(done), total };
+        let meter = Self {
+            on_event: options.on_event.as_deref(),
+            done: AtomicU64::new(done),
+            received: AtomicU64::new(0),
+            total,
+        };
         meter.add(0);
         meter
     }
 
-    /// Bytes have arrived, or are found to be there.
+    /// Bytes are there.
     pub(crate) fn add(&self, bytes: u64) {
         let bytes_done = self.done.fetch_add(bytes, Ordering::AcqRel) + bytes;
-        self.tell(Event::Progress(Progress { bytes_done, bytes_total: self.total }));
+        self.progress(bytes_done);
+    }
+
+    /// Bytes have come from the hub.
+    pub(crate) fn receive(&self, bytes: u64) {
+        self.received.fetch_add(bytes, Ordering::AcqRel);
+        self.add(bytes);
+    }
+
+    fn progress(&self, bytes_done: u64) {
+        let bytes_received = self.received.load(Ordering::Acquire);
+        self.tell(Event::Progress(Progress { bytes_done, bytes_received, bytes_total: self.total }));
     }
 
     /// Bytes were thrown away.
     pub(crate) fn take_back(&self, bytes: u64) {
         let bytes_done = self.done.fetch_sub(bytes, Ordering::AcqRel) - bytes;
-        self.tell(Event::Progress(Progress { bytes_done, bytes_total: self.total }));
+        self.progress(bytes_done);
     }
 
     pub(crate) fn wait(&self, wait: Wait) {

@@ -166,7 +166,7 @@ impl Source<'_> {
 async fn write(sink: Sink<'_>, at: u64, bytes: Bytes) -> std::io::Result<()> {
     let partial = Arc::clone(sink.partial);
     let new = beside(move || partial.write(at, &bytes)).await?;
-    sink.meter.add(new);
+    sink.meter.receive(new);
     Ok(())
 }
 

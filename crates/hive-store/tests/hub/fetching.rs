@@ -111,7 +111,7 @@ async fn a_large_file_comes_in_several_ranges_at_once_and_progress_is_told() {
     let ranges: Vec<_> = seen.iter().filter(|seen| seen.at_storage).filter_map(|seen| seen.range.clone()).collect();
     assert_eq!(ranges.len(), 3, "{ranges:?}");
     let done = |event: &Event| match event {
-        Event::Progress(Progress { bytes_done, bytes_total }) => Some((*bytes_done, *bytes_total)),
+        Event::Progress(Progress { bytes_done, bytes_total, .. }) => Some((*bytes_done, *bytes_total)),
         Event::Waiting(_) => None,
     };
     let progress: Vec<_> = told.lock().unwrap().iter().filter_map(done).collect();
@@ -157,4 +157,19 @@ async fn a_limit_holds_for_all_connections_together() {
     let began = Instant::now();
     world.fetch_with(&listing, &FetchOptions { limit_bytes_per_s, ..FetchOptions::default() }).await.unwrap();
     assert!(began.elapsed() >= Duration::from_millis(350), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a_link_in_the_place_of_a_file_that_arrives_is_not_followed() {
+    let world = World::with_weights(5000);
+    let listing = world.find("owner/name").await.unwrap();
+    let mine = world.cache.path().join("mine");
+    fs::write(&mine, "keep me").unwrap();
+    let blobs = world.folder().join("blobs");
+    fs::create_dir_all(&blobs).unwrap();
+    let arriving = blobs.join(format!("{}.hivemind.incomplete", sha256(&model(5000)[2].1)));
+    std::os::unix::fs::symlink(&mine, arriving).unwrap();
+    let error = world.fetch(&listing).await.unwrap_err();
+    assert!(matches!(error, hive_store::FetchError::Cache { .. }), "{error}");
+    assert_eq!(fs::read_to_string(&mine).unwrap(), "keep me");
 }

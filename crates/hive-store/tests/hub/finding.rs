@@ -196,3 +196,22 @@ async fn a_repository_with_nothing_but_pickles_is_refused() {
     let error = world.find("owner/name").await.unwrap_err();
     assert!(matches!(error, FindError::OnlyPickle { .. }), "{error:?}");
 }
+
+#[tokio::test]
+async fn a_size_that_no_file_has_is_refused_before_anything_is_sized_by_it() {
+    for claimed in [u64::MAX, 1 << 60] {
+        let mut repo = Repo::new(&model(5000));
+        repo.claims.insert("model.safetensors".to_owned(), claimed);
+        let world = World { hub: StandIn::start(repo), cache: tempfile::tempdir().unwrap() };
+        let why = world.find("owner/name").await.unwrap_err().to_string();
+        assert!(why.contains(&format!("a file of {claimed} bytes")), "{why}");
+    }
+}
+
+#[tokio::test]
+async fn ggufs_that_would_not_be_found_again_are_no_choice() {
+    let files = [("m-Q4_0.gguf", "1"), ("._m-Q4_0.gguf", "2"), ("a/b/c/deep-Q8_0.gguf", "3")];
+    let world = World::new(&files.map(|(name, contents)| (name, Bytes::from(contents))));
+    let listing = world.find("owner/name").await.unwrap();
+    assert_eq!(listing.gguf.as_ref().map(hive_store::FileName::as_str), Some("m-Q4_0.gguf"));
+}

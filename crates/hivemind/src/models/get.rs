@@ -10,6 +10,7 @@ use hive_node::store::{Event, FetchOptions, Hub, Listing, ModelName, Wait, fetch
 use serde_json::json;
 
 use crate::output::megabytes;
+use crate::terminal::Plain;
 use crate::{Failure, output};
 
 /// How often a terminal's line and a program's events are renewed.
@@ -29,7 +30,9 @@ pub(super) async fn run(model: &str, as_json: bool, folder: &Path) -> Result<(),
     let cache = hive_node::hugging_face_cache()
         .ok_or_else(|| Failure::new("there is no folder for models; set HOME or HF_HUB_CACHE"))?;
     let hub = Hub::from_environment(cache).map_err(Failure::new)?;
-    let again = format!("`hivemind models get {model}` goes on with what has arrived");
+    // A link becomes the name by which other commands know the model.
+    let model = name.to_string();
+    let again = format!("run `hivemind models get {model}` again to resume it");
     let started = Instant::now();
     let fetching = async {
         let listing = hub.find(&name).await.map_err(Failure::new)?;
@@ -41,14 +44,14 @@ pub(super) async fn run(model: &str, as_json: bool, folder: &Path) -> Result<(),
     };
     let fetched: Result<_, Failure> = tokio::select! {
         fetched = fetching => fetched,
-        _ = tokio::signal::ctrl_c() => Err(Failure::new("the download was stopped").hint(&again)),
+        Ok(()) = tokio::signal::ctrl_c() => Err(Failure::stopped("the download was stopped").hint(&again)),
     };
     let (listing, path) = fetched?;
     if as_json {
         let seconds = started.elapsed().as_secs_f64();
         output::line(json!({ "model": model, "path": path, "bytes": listing.bytes(), "seconds": seconds }));
     } else {
-        output::line(format_args!("{model} is here, {}.", megabytes(listing.bytes())));
+        output::line(format_args!("Downloaded {model}, {}.", megabytes(listing.bytes())));
         output::line(format_args!("Chat with it: hivemind chat {model}"));
     }
     Ok(())
@@ -94,7 +97,7 @@ impl Shown {
         let Ok(mut state) = self.state.lock() else { return };
         match event {
             Event::Progress(progress) => {
-                state.rate.note(now, progress.bytes_done);
+                state.rate.note(now, progress.bytes_received);
                 let every = if self.kind == Kind::Plain { SELDOM } else { OFTEN };
                 let is_whole = progress.bytes_done == progress.bytes_total;
                 if !is_whole && state.last.is_some_and(|last| now.duration_since(last) < every) {
@@ -105,9 +108,9 @@ impl Shown {
             }
             Event::Waiting(wait) => {
                 let said = match wait {
-                    Wait::OtherFetch { file } => format!("waits for another program that downloads {file}"),
+                    Wait::OtherFetch { file } => format!("waiting for another program to finish downloading {file}"),
                     Wait::NextAttempt { error, after } => {
-                        format!("tries again in {} s: {error}", after.as_secs().max(1))
+                        format!("retrying in {} s: {error}", after.as_secs().max(1))
                     }
                 };
                 if state.waiting.as_ref() != Some(&said) {
@@ -122,25 +125,26 @@ impl Shown {
         if self.kind == Kind::Json {
             return output::line(json!({ "bytes_done": done, "bytes_total": total, "bytes_per_s": bytes_per_s }));
         }
-        let mut line = format!("{} {} of {}", self.name, megabytes(done), megabytes(total));
+        let mut line = format!("{} of {}", megabytes(done), megabytes(total));
         if let Some(rate) = bytes_per_s.filter(|rate| *rate > 0.0 && done < total) {
             let left = Duration::from_secs_f64((total.saturating_sub(done) as f64 / rate).min(1e7));
             line = format!("{line} · {}/s · {} left", megabytes(rate as u64), in_words(left));
         }
-        self.write(&line);
+        self.write(&format!("{line} · {}", self.name));
     }
 
     fn say(&self, what: &str) {
         if self.kind == Kind::Json {
             output::line(json!({ "waiting": what }));
         } else {
-            self.write(&format!("{} {what}", self.name));
+            self.write(&format!("{what} · {}", self.name));
         }
     }
 
     fn write(&self, line: &str) {
-        let (before, after) = if self.kind == Kind::Terminal { ("\r\x1b[K", "") } else { ("", "\n") };
-        let _ = write!(std::io::stderr(), "{before}{line}{after}");
+        // A line that is longer than the terminal is cut, not wrapped: a wrapped one could not be renewed.
+        let (before, after) = if self.kind == Kind::Terminal { ("\r\x1b[K\x1b[?7l", "\x1b[?7h") } else { ("", "\n") };
+        let _ = write!(std::io::stderr(), "{before}{}{after}", Plain::new().pass(line));
     }
 }
 

@@ -8,9 +8,13 @@ use hive_protocol::{Arithmetic, RingId, StageId};
 const SESSION: u128 = 7;
 
 fn actor() -> (Actor, std::io::PipeReader) {
+    actor_of(true)
+}
+
+fn actor_of(is_recurrent: bool) -> (Actor, std::io::PipeReader) {
     let (worker, orders) = Worker::that_only_listens();
     let (commands, _) = mpsc::channel(1);
-    let tenancy = Tenancy { is_guest: true, is_whole: false, context: 64 };
+    let tenancy = Tenancy { is_guest: true, is_whole: false, context: 64, is_recurrent };
     (Actor::new(worker, 0, tenancy, Activity::new(Arithmetic::Exact), commands.downgrade(), Tasks::default()), orders)
 }
 
@@ -100,11 +104,18 @@ async fn a_session_that_is_closed_while_it_comes_is_gone() {
 
 /// An actor whose session is to be continued by another one at position 5, and the answer that its opener waits for.
 fn continued() -> (Actor, std::io::PipeReader, oneshot::Receiver<Result<Reply, String>>) {
-    let (mut actor, orders) = actor();
+    continued_on(true, 5)
+}
+
+fn continued_on(
+    is_recurrent: bool,
+    position: u32,
+) -> (Actor, std::io::PipeReader, oneshot::Receiver<Result<Reply, String>>) {
+    let (mut actor, orders) = actor_of(is_recurrent);
     actor.open(spec()).unwrap();
     actor.sessions.get_mut(&SESSION).unwrap().next = 9;
     let (answer, answered) = oneshot::channel();
-    let continues = Some(Continued { session: SESSION, position: 5 });
+    let continues = Some(Continued { session: SESSION, position });
     actor.open_asked(SessionSpec { session: 8, continues, ..spec() }, answer);
     (actor, orders, answered)
 }
@@ -118,6 +129,38 @@ async fn a_session_continues_where_the_worker_says_which_may_be_earlier_than_ask
         assert_eq!(answered.await.unwrap(), Ok(Reply::At(reached)));
         assert_eq!(actor.sessions.iter().map(|(id, open)| (*id, open.next)).collect::<Vec<_>>(), [(8, reached)]);
     }
+}
+
+#[tokio::test]
+async fn keys_and_values_are_continued_without_waiting_for_the_worker() {
+    let (actor, _orders, mut answered) = continued_on(false, 5);
+    assert_eq!(answered.try_recv().unwrap(), Ok(Reply::At(5)));
+    assert_eq!(actor.sessions.iter().map(|(id, open)| (*id, open.next)).collect::<Vec<_>>(), [(8, 5)]);
+}
+
+#[tokio::test]
+async fn a_session_is_not_continued_past_its_end() {
+    // The prompt is then read from its beginning.
+    let (actor, _orders, mut answered) = continued_on(true, 10);
+    assert_eq!(answered.try_recv().unwrap(), Ok(Reply::At(0)));
+    assert!(actor.adopting.is_empty() && actor.sessions.contains_key(&SESSION));
+}
+
+#[tokio::test]
+async fn sessions_that_are_being_continued_count_among_those_that_are_open() {
+    let (mut actor, _orders, _answered) = continued();
+    let options = |tokens| SessionOptions { prompt: vec![1; tokens], ..SessionOptions::default() };
+    actor.tenancy.context = usize::MAX;
+    let half = MOST_SPEC_BYTES / size_of::<u32>() / 2;
+    actor.sessions.insert(
+        30,
+        Open { spec: spec(), next: 3, asked: 0, retained: false, sent: Sent::default(), received: Received::default() },
+    );
+    let (answer, _answered) = oneshot::channel();
+    let continues = Some(Continued { session: 30, position: 1 });
+    actor.open_asked(SessionSpec { session: 31, continues, options: options(half), ..spec() }, answer);
+    assert!(actor.adopting.contains_key(&31));
+    assert!(actor.fits(&options(half), &[]).unwrap_err().contains("no room"));
 }
 
 #[tokio::test]
