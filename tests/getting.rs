@@ -94,6 +94,10 @@ async fn what_cannot_be_fetched_says_why_and_what_to_do() {
     assert!(code == 1 && stderr.contains("HF_HUB_OFFLINE"), "{stderr}");
     // A machine that is to stay on its network asks nobody.
     let asked = hub.seen().len();
+    let mut command = with_hub(&hub, home.path(), &["models", "get", "owner/name:Q8_0"]);
+    command.env("HIVEMIND_LAN_ONLY", "true");
+    let (code, _, stderr) = run(command);
+    assert!(code == 1 && stderr.contains("local network only"), "{stderr}");
     std::fs::create_dir_all(home.path().join("data")).unwrap();
     std::fs::write(home.path().join("data/config.toml"), "lan_only = true\n").unwrap();
     let (code, _, stderr) = run(with_hub(&hub, home.path(), &["models", "get", "owner/name:Q8_0"]));

@@ -106,21 +106,7 @@ impl ModelConfig {
 
     /// Attention of a plain Llama with these widths, with a rotation of all dimensions.
     pub(crate) fn plain_attention(&self) -> AttentionSpec {
-        AttentionSpec {
-            heads: self.heads,
-            kv_heads: self.kv_heads,
-            head_dim: self.head_dim,
-            scale: (self.head_dim as f32).powf(-0.5),
-            rope: Some(self.rope.clone()),
-            rotated: self.head_dim,
-            head_norms: HeadNorms::None,
-            source: KvSource::Projected,
-            window: None,
-            query_growth: None,
-            has_sinks: false,
-            is_joined: false,
-            is_gated: false,
-        }
+        AttentionSpec::plain([self.heads, self.kv_heads], self.head_dim, self.rope.clone())
     }
 
     /// A gated network of a plain Llama with these widths.

@@ -432,19 +432,21 @@ mod tests {
         }
     }
 
+    /// A Llama with the keys of another family, and one more.
+    fn read(family: &Json, key: &str, value: Json) -> Result<(), String> {
+        let mut json = llama();
+        for (key, value) in family.as_object().unwrap() {
+            json[key] = value.clone();
+        }
+        json[key] = value;
+        ModelConfig::from_json(&json).map(drop).map_err(|error| error.to_string())
+    }
+
     #[test]
     fn experts_that_cannot_be_are_refused() {
         let glm = json!({ "model_type": "glm4_moe", "n_routed_experts": 8, "moe_intermediate_size": 32,
             "num_experts_per_tok": 2, "n_group": 2, "topk_group": 1, "partial_rotary_factor": 0.5 });
         let qwen = json!({ "model_type": "qwen3_moe", "num_experts": 8, "moe_intermediate_size": 32, "num_experts_per_tok": 2 });
-        let read = |family: &Json, key: &str, value: Json| {
-            let mut json = llama();
-            for (key, value) in family.as_object().unwrap() {
-                json[key] = value.clone();
-            }
-            json[key] = value;
-            ModelConfig::from_json(&json).map(drop).map_err(|error| error.to_string())
-        };
         for family in [&glm, &qwen] {
             assert_eq!(read(family, "num_experts_per_tok", json!(2)), Ok(()));
         }
@@ -474,14 +476,6 @@ mod tests {
         let deepseek = json!({ "model_type": "deepseek_v3", "n_routed_experts": 8, "num_experts_per_tok": 2,
             "moe_intermediate_size": 32, "kv_lora_rank": 48, "q_lora_rank": null, "qk_rope_head_dim": 16,
             "qk_nope_head_dim": 32, "v_head_dim": 32 });
-        let read = |family: &Json, key: &str, value: Json| {
-            let mut json = llama();
-            for (key, value) in family.as_object().unwrap() {
-                json[key] = value.clone();
-            }
-            json[key] = value;
-            ModelConfig::from_json(&json).map(drop).map_err(|error| error.to_string())
-        };
         for family in [&qwen, &deepseek] {
             assert_eq!(read(family, "bos_token_id", json!(1)), Ok(()));
         }

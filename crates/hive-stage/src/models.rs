@@ -17,16 +17,6 @@ pub use hive_protocol::{STARTER_FILE, starter_name};
 use hive_text::split::PartName;
 use hive_worker::text::{Model, TextError};
 
-/// Whether this may be a repository's name, owner/name.
-fn is_repository(name: &str) -> bool {
-    let is_plain = |part: &str| {
-        let starts = part.starts_with(|first: char| first.is_ascii_alphanumeric());
-        starts && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
-    };
-    let base = name.split([':', '@']).next().unwrap_or(name);
-    base.split_once('/').is_some_and(|(owner, name)| is_plain(owner) && is_plain(name))
-}
-
 /// Why a model was not found or cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum FindError {
@@ -37,7 +27,7 @@ pub enum FindError {
     #[error(
         "no model \"{name}\": it is neither a file nor a folder, nor a downloaded model in {}{}",
         cache.display(),
-        if is_repository(name) { format!("; `hivemind models get {name}` downloads it") } else { String::new() }
+        if cached::is_of_a_hub(name) { format!("; `hivemind models get {name}` downloads it") } else { String::new() }
     )]
     Unknown {
         /// The name as written.

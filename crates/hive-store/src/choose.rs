@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use crate::checksum::Checksum;
 use crate::error::{Choice, FindError};
 use crate::file_name::FileName;
-use crate::name::{ModelName, Part, is_gguf};
+use crate::gguf_name::{has_label, is_model, joined, label, part_of};
+use crate::name::{ModelName, Part};
 
 /// A file in the hub's list; a hub may leave size and checksum out.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,50 +151,6 @@ fn ends_with(name: &FileName, endings: &[&str]) -> bool {
 /// deeper is not looked for.
 fn is_found(name: &FileName) -> bool {
     name.depth() <= 2 && !name.as_str().split('/').any(|part| part.starts_with('.'))
-}
-
-/// Whether a GGUF file is, or is part of, a model of its own: neither a vision projector nor an importance matrix.
-fn is_model(file: &str) -> bool {
-    let name = file.rsplit('/').next().unwrap_or(file).to_ascii_lowercase();
-    is_gguf(&name) && !name.starts_with("mmproj") && !name.contains("imatrix")
-}
-
-/// The number of a part and of how many, in `name-00002-of-00003.gguf`.
-fn part_of(file: &str) -> Option<(u32, u32)> {
-    let (before, of) = stem(file).rsplit_once("-of-")?;
-    let (_, number) = before.rsplit_once('-')?;
-    Some((number.parse().ok()?, of.parse().ok()?))
-}
-
-/// A path without the number of a part: `name.gguf` of `name-00001-of-00003.gguf`.
-fn joined(file: &str) -> String {
-    let stem = stem(file);
-    let whole = part_of(file).and_then(|_| stem.rsplit_once("-of-")?.0.rsplit_once('-')).map(|(before, _)| before);
-    whole.map_or_else(|| file.to_owned(), |whole| format!("{whole}{}", &file[stem.len()..]))
-}
-
-fn stem(file: &str) -> &str {
-    file.get(..file.len().saturating_sub(".gguf".len())).unwrap_or(file)
-}
-
-/// Whether a file's name contains this quantization.
-fn has_label(file: &str, label: &str) -> bool {
-    let (file, label) = (stem(file).to_ascii_uppercase(), label.to_ascii_uppercase());
-    let before = |c: Option<char>| c.is_none_or(|c| matches!(c, '-' | '.' | '/' | '_'));
-    let after = |c: Option<char>| c.is_none_or(|c| matches!(c, '-' | '.' | '/'));
-    file.match_indices(&label)
-        .any(|(at, _)| before(file[..at].chars().next_back()) && after(file[at + label.len()..].chars().next()))
-}
-
-/// The quantization of a file: the last part of its name that is one.
-fn label(file: &str) -> Option<String> {
-    let bare = stem(file).to_ascii_uppercase();
-    let says = |part: &&str| {
-        let numbered = ["IQ", "TQ", "Q"].into_iter().find_map(|kind| part.strip_prefix(kind));
-        let is_number = numbered.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
-        is_number || part.starts_with("MXFP") || ["F32", "F16", "BF16", "FP16", "FP32"].contains(part)
-    };
-    bare.split(['-', '.', '/']).rfind(says).map(str::to_owned)
 }
 
 #[cfg(test)]

@@ -28,6 +28,7 @@ mod choose;
 mod error;
 mod fetch;
 mod file_name;
+pub mod gguf_name;
 mod hub;
 mod name;
 mod settings;

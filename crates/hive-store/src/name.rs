@@ -7,6 +7,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::gguf_name::{end_of_revision, is_gguf};
+
 /// The branch that a name without a revision means.
 pub(crate) const MAIN: &str = "main";
 /// Hosts of links, as people copy them.
@@ -162,18 +164,6 @@ fn of_name(text: &str) -> Option<ModelName> {
     Some(ModelName { owner: owner.to_owned(), name: name.to_owned(), revision, part })
 }
 
-/// Where a revision ends: before a label or a file. Branches may contain slashes, too.
-fn end_of_revision(text: &str) -> usize {
-    if let Some(colon) = text.find(':') {
-        return colon;
-    }
-    if !is_gguf(text) {
-        return text.len();
-    }
-    let slashes = if text.starts_with("refs/") { 2 } else { 0 };
-    text.match_indices('/').nth(slashes).map_or(text.len(), |(at, _)| at)
-}
-
 /// A part of a link's path without its percent signs; `None` if they code no text.
 fn decoded(part: &str) -> Option<String> {
     let mut made = Vec::with_capacity(part.len());
@@ -194,11 +184,6 @@ fn decoded(part: &str) -> Option<String> {
 fn is_plain(part: &str) -> bool {
     part.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
         && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
-}
-
-/// Whether this is the name of a GGUF file.
-pub(crate) fn is_gguf(file: &str) -> bool {
-    file.len() > ".gguf".len() && file.to_ascii_lowercase().ends_with(".gguf")
 }
 
 #[cfg(test)]

@@ -143,6 +143,9 @@ pub(crate) enum Models {
         /// Print progress as JSON, one object per line
         #[arg(long)]
         json: bool,
+        /// Download nothing, as on a machine that stays on its network
+        #[arg(long, env = "HIVEMIND_LAN_ONLY", hide = true)]
+        lan_only: bool,
     },
     /// Load a model into memory, so that the first answer starts sooner
     Load {

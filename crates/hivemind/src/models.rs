@@ -23,8 +23,8 @@ pub(crate) async fn run(
     folder: Result<PathBuf, Failure>,
     wanted: Models,
 ) -> Result<(), Failure> {
-    if let Models::Get { model, json } = wanted {
-        return get::run(&model, json, &folder?).await;
+    if let Models::Get { model, json, lan_only } = wanted {
+        return get::run(&model, json, lan_only, &folder?).await;
     }
     let client = &node().await?;
     match wanted {

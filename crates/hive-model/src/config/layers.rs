@@ -76,6 +76,27 @@ pub struct AttentionSpec {
     pub is_gated: bool,
 }
 
+impl AttentionSpec {
+    /// Attention of a plain Llama with so many heads of queries and of keys, and a rotation of all dimensions.
+    pub(crate) fn plain([heads, kv_heads]: [usize; 2], head_dim: usize, rope: Rope) -> Self {
+        Self {
+            heads,
+            kv_heads,
+            head_dim,
+            scale: (head_dim as f32).powf(-0.5),
+            rope: Some(rope),
+            rotated: head_dim,
+            head_norms: HeadNorms::None,
+            source: KvSource::Projected,
+            window: None,
+            query_growth: None,
+            has_sinks: false,
+            is_joined: false,
+            is_gated: false,
+        }
+    }
+}
+
 /// Latent attention: DeepSeek-V2 (arXiv 2405.04434).
 #[derive(Debug, Clone, PartialEq)]
 pub struct LatentSpec {
@@ -102,21 +123,8 @@ pub struct LatentSpec {
 impl LatentSpec {
     /// The same as attention with one key-value head, once queries are turned into the row's space.
     pub(crate) fn as_attention(&self) -> AttentionSpec {
-        AttentionSpec {
-            heads: self.heads,
-            kv_heads: 1,
-            head_dim: self.rotated + self.latent,
-            scale: self.scale,
-            rope: Some(self.rope.clone()),
-            rotated: self.rotated,
-            head_norms: HeadNorms::None,
-            source: KvSource::Projected,
-            window: None,
-            query_growth: None,
-            has_sinks: false,
-            is_joined: false,
-            is_gated: false,
-        }
+        let plain = AttentionSpec::plain([self.heads, 1], self.rotated + self.latent, self.rope.clone());
+        AttentionSpec { scale: self.scale, rotated: self.rotated, ..plain }
     }
 }
 

@@ -7,6 +7,8 @@
 
 use std::path::{Path, PathBuf};
 
+use hive_store::gguf_name::{self, bare, end_of_revision, has_label, is_gguf, joined, label, part_of};
+
 /// Hosts that may precede the owner.
 const HUBS: [&str; 2] = ["hf.co/", "huggingface.co/"];
 /// The prefix of a model repository's folder in the cache.
@@ -81,27 +83,15 @@ impl<'a> Written<'a> {
     }
 }
 
-/// The end of a revision within a name: before a label or a file. Branches may contain slashes, too.
-fn end_of_revision(text: &str) -> usize {
-    if let Some(colon) = text.find(':') {
-        return colon;
-    }
-    if !is_gguf(text) {
-        return text.len();
-    }
-    // Pull requests have three parts: refs/pr/1.
-    let slashes = if text.starts_with("refs/") { 3 } else { 1 };
-    text.match_indices('/').nth(slashes - 1).map_or(text.len(), |(at, _)| at)
-}
-
 /// Whether a part has only characters that names on the hub have; none of them leads out of a folder.
 fn is_plain(part: &str) -> bool {
     part.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
         && part.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
 }
 
-fn is_gguf(file: &str) -> bool {
-    file.len() > ".gguf".len() && file.to_ascii_lowercase().ends_with(".gguf")
+/// Whether a model on a hub may have this name.
+pub(crate) fn is_of_a_hub(name: &str) -> bool {
+    Written::read(name).is_some()
 }
 
 /// Finds the folder or file of a model in a cache, by name.
@@ -267,53 +257,7 @@ impl Contents {
 /// Whether a GGUF file is a model of its own: neither a vision projector nor an importance matrix, and of a split model
 /// only the first part.
 fn is_model(file: &str) -> bool {
-    let name = file.rsplit('/').next().unwrap_or(file).to_ascii_lowercase();
-    let beside = name.starts_with("mmproj") || name.contains("imatrix");
-    is_gguf(&name) && !beside && part_number(&name).is_none_or(|part| part == 1)
-}
-
-/// The part number in `name-00002-of-00003.gguf`.
-fn part_number(name: &str) -> Option<u32> {
-    let (before, of) = stem(name).rsplit_once("-of-")?;
-    let (_, number) = before.rsplit_once('-')?;
-    of.parse::<u32>().ok()?;
-    number.parse().ok()
-}
-
-/// A relative path without the number of a part: `name.gguf` of `name-00001-of-00003.gguf`.
-fn joined(file: &str) -> String {
-    let stem = stem(file);
-    let whole = part_number(file).and_then(|_| stem.rsplit_once("-of-")?.0.rsplit_once('-')).map(|(before, _)| before);
-    whole.map_or_else(|| file.to_owned(), |whole| format!("{whole}{}", &file[stem.len()..]))
-}
-
-fn stem(file: &str) -> &str {
-    file.get(..file.len().saturating_sub(".gguf".len())).unwrap_or(file)
-}
-
-/// A relative path without its extension and part numbers, in capitals.
-fn bare(file: &str) -> String {
-    stem(&joined(file)).to_ascii_uppercase()
-}
-
-/// Whether a file's name contains this quantization.
-fn has_label(file: &str, label: &str) -> bool {
-    let (file, label) = (bare(file), label.to_ascii_uppercase());
-    let before = |c: Option<char>| c.is_none_or(|c| matches!(c, '-' | '.' | '/' | '_'));
-    let after = |c: Option<char>| c.is_none_or(|c| matches!(c, '-' | '.' | '/'));
-    file.match_indices(&label)
-        .any(|(at, _)| before(file[..at].chars().next_back()) && after(file[at + label.len()..].chars().next()))
-}
-
-/// The quantization of a file: the last part of its name that is one.
-fn label(file: &str) -> Option<String> {
-    let bare = bare(file);
-    let says = |part: &&str| {
-        let numbered = ["IQ", "TQ", "Q"].into_iter().find_map(|kind| part.strip_prefix(kind));
-        let is_number = numbered.is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
-        is_number || part.starts_with("MXFP") || ["F32", "F16", "BF16", "FP16", "FP32"].contains(part)
-    };
-    bare.split(['-', '.', '/']).rfind(says).map(str::to_owned)
+    gguf_name::is_model(file) && part_of(file).is_none_or(|(number, _)| number == 1)
 }
 
 /// The names of all models in a cache.
@@ -410,7 +354,7 @@ pub(crate) fn files_of(cache: &Path, path: &Path) -> Option<Vec<PathBuf>> {
     }
     let is_own = |other: &String| match &file {
         // All parts of a split model are deleted together.
-        Some(file) => other == file || (part_number(file).is_some() && is_gguf(other) && bare(other) == bare(file)),
+        Some(file) => other == file || (part_of(file).is_some() && is_gguf(other) && bare(other) == bare(file)),
         None => is_alone || !is_gguf(other),
     };
     let own: Vec<PathBuf> =

@@ -20,11 +20,11 @@ const SELDOM: Duration = Duration::from_secs(10);
 /// The time over which the rate is the average: shorter ones jump, longer ones are stale.
 const RECENT: Duration = Duration::from_secs(5);
 
-pub(super) async fn run(model: &str, as_json: bool, folder: &Path) -> Result<(), Failure> {
+pub(super) async fn run(model: &str, as_json: bool, lan_only: bool, folder: &Path) -> Result<(), Failure> {
     let settings = Settings::read(folder).map_err(Failure::new)?;
-    if settings.lan_only.unwrap_or(false) {
+    if lan_only || settings.lan_only.unwrap_or(false) {
         return Err(Failure::new("this machine is set to the local network only, so nothing is downloaded")
-            .hint("set lan_only = false in config.toml, or copy the model's folder here yourself"));
+            .hint("set lan_only = false in config.toml, and unset HIVEMIND_LAN_ONLY, or copy the model's folder here yourself"));
     }
     let name: ModelName = model.parse().map_err(Failure::usage)?;
     let cache = hive_node::hugging_face_cache()
