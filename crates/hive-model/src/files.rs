@@ -339,7 +339,7 @@ const SAMPLE_BYTES: u64 = 1024;
 const WHOLE_BYTES: u64 = 64 << 10;
 
 /// The samples that identify a tensor: its beginning, its middle and its end.
-fn samples(bytes: u64) -> Vec<Range<u64>> {
+pub(crate) fn samples(bytes: u64) -> Vec<Range<u64>> {
     if bytes <= WHOLE_BYTES {
         return std::iter::once(0..bytes).collect();
     }

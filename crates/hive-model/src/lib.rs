@@ -23,6 +23,7 @@ pub mod weights;
 mod blocks;
 mod embedding;
 mod error;
+mod extents;
 mod families;
 mod footprint;
 mod kv;
@@ -32,6 +33,7 @@ mod stage;
 
 pub use config::ModelConfig;
 pub use device::Compute;
+pub use extents::Extent;
 pub use files::{ModelFiles, OpenError};
 pub use footprint::{Footprint, StateBytes};
 pub use hidden::{ActivationType, Hidden};

@@ -12,12 +12,14 @@ pub(crate) mod requantize;
 pub mod safetensors;
 mod tensor;
 
+use std::path::Path;
+
 use crate::config::ModelConfig;
 
 pub use gguf::Gguf;
 pub use matrix::FileMatrix;
 pub use safetensors::SafetensorsFolder;
-pub(crate) use tensor::StoredTensor;
+pub(crate) use tensor::{StoredTensor, TensorPlace};
 pub use tensor::{Biases, Float, FloatTensor, Matrix, MatrixFormat, QuantizedMatrix, TensorError, to_f32};
 
 /// The source of a model's tensors.
@@ -88,6 +90,22 @@ impl Weights {
             Self::Safetensors(folder) => folder.stored(),
         };
         all.into_iter().filter(|tensor| names::is_computed(&tensor.name, config)).collect()
+    }
+
+    /// The model's files.
+    pub(crate) fn files(&self) -> Vec<&Path> {
+        match self {
+            Self::Gguf(file) => file.files(),
+            Self::Safetensors(folder) => folder.files(),
+        }
+    }
+
+    /// Where every tensor lies, computed with or not.
+    pub(crate) fn places(&self) -> Vec<TensorPlace<'_>> {
+        match self {
+            Self::Gguf(file) => file.places(),
+            Self::Safetensors(folder) => folder.places(),
+        }
     }
 
     /// Reads bytes of a tensor as stored, from an offset on.

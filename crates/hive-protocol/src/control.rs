@@ -193,6 +193,19 @@ pub struct Recompute {
     pub sample: bool,
 }
 
+/// Bytes of one of a model's files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WantedBytes {
+    /// The model's digest.
+    pub digest: String,
+    /// The file's name, relative to the model's folder.
+    pub file: String,
+    /// Its size; a file of another size is another file.
+    pub size: u64,
+    /// Offsets in it. Of these, the sender sends what it has.
+    pub ranges: Vec<Range<u64>>,
+}
+
 /// A request on a control stream. Variants are encoded by position, so new ones go to the end.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Request {
@@ -234,6 +247,13 @@ pub enum Request {
     Rows(StageId, Span),
     /// Recompute rows and reply with their digests.
     Recompute(StageId, Box<Recompute>),
+    /// Bring these layers of a model to your disk. Answered with `Fetched` as they come, then with `Done`, or with what is
+    /// in the way.
+    Fetch(ModelSource, Range<usize>),
+    /// Send the outline of the model with this digest; it follows on the same stream.
+    Outline(String),
+    /// Send bytes of a model's file; they follow on the same stream.
+    Bytes(WantedBytes),
 }
 
 /// A reply on a control stream. New variants go to the end.
@@ -276,6 +296,13 @@ pub enum Reply {
     Lacks,
     /// The model's files are at fault, wherever they are loaded; the reason, if it may be told.
     Unfit(String),
+    /// How much of what `Fetch` asks for is on the disk.
+    Fetched {
+        /// Bytes that are there.
+        done: u64,
+        /// Bytes in all.
+        of: u64,
+    },
 }
 
 impl Reply {
@@ -299,7 +326,8 @@ impl Reply {
             | Self::Digests(_)
             | Self::Rows(_)
             | Self::Recomputed { .. }
-            | Self::Lacks => self,
+            | Self::Lacks
+            | Self::Fetched { .. } => self,
         }
     }
 }

@@ -55,6 +55,8 @@ pub struct Profile {
     pub models: Vec<String>,
     /// Every model on its disk; `None` until all of them have been read.
     pub copies: Option<Vec<ModelCopy>>,
+    /// Whether it fetches what it lacks of a model: from the machine that asks for it, from others, or from a hub.
+    pub fetches: bool,
     /// Answers it is computing a part of.
     pub sessions: usize,
     /// Its power source.

@@ -11,10 +11,12 @@ mod error;
 mod order;
 mod serve;
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use hive_model::Extent;
 use hive_net::border;
 use hive_text::detokenizer::Detokenizer;
 use hive_text::reasoning::Splitter;
@@ -39,6 +41,11 @@ const PROMPT_TIMEOUT: Duration = Duration::from_secs(10);
 const PROMPT_BYTES_PER_S: u64 = 100_000;
 /// Decoding a token takes microseconds, but a restarted worker reads the vocabulary first.
 const TEXT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Above the size of any model's file, in bytes.
+const MOST_FILE_BYTES: u64 = 1 << 50;
+/// Above three for each of a model's tensors.
+const MOST_EXTENTS: usize = 1 << 20;
 
 /// Capacity of the queue of orders to a text worker.
 const QUEUE: usize = 64;
@@ -85,6 +92,24 @@ impl Model {
     /// The model's figures.
     pub fn card(&self) -> &ModelCard {
         &self.inner.card
+    }
+
+    /// The bytes of its files that say what the model is: with these alone, it opens and has the same digest.
+    pub async fn outline(&self) -> Result<Vec<Extent>, TextError> {
+        self.extents_by(Order::Outline).await
+    }
+
+    /// The bytes of its files that hold these layers.
+    pub async fn extents(&self, layers: Range<usize>) -> Result<Vec<Extent>, TextError> {
+        self.extents_by(Order::Extents(layers)).await
+    }
+
+    async fn extents_by(&self, order: Order) -> Result<Vec<Extent>, TextError> {
+        let is_sane = |extent: &Extent| extent.bytes.start < extent.bytes.end && extent.bytes.end <= MOST_FILE_BYTES;
+        match self.ask(order, OPEN_TIMEOUT).await? {
+            Reply::Extents(extents) if extents.len() <= MOST_EXTENTS && extents.iter().all(is_sane) => Ok(extents),
+            _ => Err(TextError::nonsense()),
+        }
     }
 
     /// Loads tokenizer and chat template, so that the first conversation need not wait for them. A missing chat

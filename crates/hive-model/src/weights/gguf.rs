@@ -25,7 +25,7 @@ use crate::config::ModelConfig;
 use crate::weights::block_floats::BlockFloat;
 use crate::weights::names;
 
-use super::{FloatTensor, Matrix, MatrixFormat, StoredTensor, TensorError};
+use super::{FloatTensor, Matrix, MatrixFormat, StoredTensor, TensorError, TensorPlace};
 use blocks::{BlockType, SUPPORTED};
 use header::TensorInfo;
 use spelling::Spelling;
@@ -123,6 +123,21 @@ impl Gguf {
             bytes: info.bytes,
         };
         self.tensors.values().map(stored).collect()
+    }
+
+    /// The model's files.
+    pub(super) fn files(&self) -> Vec<&Path> {
+        self.files.iter().map(|(path, _)| path.as_path()).collect()
+    }
+
+    /// Where every tensor lies.
+    pub(super) fn places(&self) -> Vec<TensorPlace<'_>> {
+        let place = |info: &TensorInfo| TensorPlace {
+            name: self.spelling.ours(&info.name),
+            file: &self.files[info.part].0,
+            bytes: info.start..info.start + info.bytes,
+        };
+        self.tensors.values().map(place).collect()
     }
 
     pub(super) fn read_stored(&self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>, TensorError> {

@@ -28,6 +28,11 @@ pub(crate) fn of_text(name: &str) -> Cow<'_, str> {
     name.strip_prefix("language_model.").unwrap_or(name).into()
 }
 
+/// The layer that a tensor belongs to, if it belongs to one.
+pub(crate) fn layer_of(name: &str) -> Option<usize> {
+    name.strip_prefix("model.layers.")?.split_once('.')?.0.parse().ok()
+}
+
 /// Whether this model computes with the tensor.
 pub(crate) fn is_computed(name: &str, config: &ModelConfig) -> bool {
     let of_layer = name.strip_prefix("model.layers.").and_then(|rest| rest.split_once('.'));

@@ -17,7 +17,7 @@ use safetensors::Dtype;
 pub use error::FolderError;
 pub use quantization::{Mode, Quantization, QuantizationTable};
 
-use super::{Biases, Float, FloatTensor, Matrix, MatrixFormat, QuantizedMatrix, StoredTensor, TensorError};
+use super::{Biases, Float, FloatTensor, Matrix, MatrixFormat, QuantizedMatrix, StoredTensor, TensorError, TensorPlace};
 use crate::config::ModelConfig;
 use crate::weights::block_floats::BlockFloat;
 use crate::weights::names;
@@ -31,6 +31,7 @@ const MAX_HEADERS_BYTES: u64 = 128 << 20;
 #[derive(Debug)]
 pub struct SafetensorsFolder {
     path: PathBuf,
+    files: Vec<PathBuf>,
     tensors: BTreeMap<String, Entry>,
     quantization: QuantizationTable,
 }
@@ -40,15 +41,16 @@ impl SafetensorsFolder {
     pub fn open(path: &Path, quantization: QuantizationTable) -> Result<Self, FolderError> {
         let mut tensors: BTreeMap<String, Entry> = BTreeMap::new();
         let mut left = MAX_HEADERS_BYTES;
-        for file in parts(path)? {
+        let files = parts(path)?;
+        for file in &files {
             for (name, entry) in read_header(file.clone(), &mut left)? {
                 let name = names::of_text(&name).into_owned();
                 if let Some(other) = tensors.insert(name.clone(), entry) {
-                    return Err(FolderError::Twice { name, file, other: other.file.0.clone() });
+                    return Err(FolderError::Twice { name, file: file.clone(), other: other.file.0.clone() });
                 }
             }
         }
-        Ok(Self { path: path.to_owned(), tensors, quantization })
+        Ok(Self { path: path.to_owned(), files, tensors, quantization })
     }
 
     pub(super) fn contains(&self, name: &str) -> bool {
@@ -68,6 +70,21 @@ impl SafetensorsFolder {
             bytes: entry.bytes,
         };
         self.tensors.iter().map(stored).collect()
+    }
+
+    /// The model's files.
+    pub(super) fn files(&self) -> Vec<&Path> {
+        self.files.iter().map(PathBuf::as_path).collect()
+    }
+
+    /// Where every tensor lies.
+    pub(super) fn places(&self) -> Vec<TensorPlace<'_>> {
+        let places = self.tensors.iter().map(|(name, entry)| TensorPlace {
+            name: name.clone(),
+            file: &entry.file.0,
+            bytes: entry.start..entry.start + entry.bytes,
+        });
+        places.collect()
     }
 
     pub(super) fn read_stored(&self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>, TensorError> {

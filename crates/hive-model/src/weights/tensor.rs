@@ -1,6 +1,7 @@
 //! Tensors, plain and quantized, in memory and in files; and why one cannot be read.
 
-use std::path::PathBuf;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 
 use super::packing::unpack;
 
@@ -184,6 +185,16 @@ pub(crate) struct StoredTensor {
     /// Outermost dimension first.
     pub(crate) shape: Vec<usize>,
     pub(crate) bytes: u64,
+}
+
+/// Where a tensor lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TensorPlace<'a> {
+    /// Its Hugging Face name.
+    pub(crate) name: String,
+    pub(crate) file: &'a Path,
+    /// Offsets in the file.
+    pub(crate) bytes: Range<u64>,
 }
 
 /// The storage format of a matrix.

@@ -96,6 +96,8 @@ pub(crate) fn order(request: &Request) -> Option<(StageId, Order)> {
         Request::ReceiveSessions(id) => Some((*id, Order::ReceiveSessions)),
         // About the asker, or about everything that the asker owns.
         Request::Greet(_) | Request::Measure(_) | Request::RenewLeases(_) | Request::GrantKey(_) => None,
+        // About models on the disk; `fetching` decides who may have them.
+        Request::Fetch(..) | Request::Outline(_) | Request::Bytes(_) => None,
     }
 }
 

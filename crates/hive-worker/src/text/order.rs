@@ -1,6 +1,9 @@
 //! Messages between node and text worker.
 
+use std::ops::Range;
+
 use hive_host::sandbox::Confinement;
+use hive_model::Extent;
 use hive_text::reasoning::Markers;
 use jiff::civil::DateTime;
 use serde::{Deserialize, Serialize};
@@ -13,6 +16,10 @@ use super::error::TextFailure;
 pub(super) enum Order {
     /// Return the model's card.
     Card,
+    /// Return the bytes of the model's files that say what it is.
+    Outline,
+    /// Return the bytes of the model's files that hold these layers.
+    Extents(Range<usize>),
     /// Load tokenizer and chat template.
     Prepare,
     /// The same, but a missing or unusable template is an error.
@@ -55,6 +62,7 @@ pub(super) enum Said {
 #[derive(Serialize, Deserialize)]
 pub(super) enum Reply {
     Card(Box<ModelCard>),
+    Extents(Vec<Extent>),
     Prepared,
     Options(Vec<String>),
     Tokens(Vec<u32>),

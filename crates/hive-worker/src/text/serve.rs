@@ -104,6 +104,8 @@ impl Text {
                 let card = ModelCard::of(self.files()?);
                 card.map(|card| Reply::Card(Box::new(card))).map_err(|error| TextFailure::new(TextFault::File, error))
             }
+            Order::Outline => Ok(Reply::Extents(self.files()?.outline())),
+            Order::Extents(layers) => Ok(Reply::Extents(self.files()?.extents(&layers))),
             Order::Prepare => {
                 self.tokenizer()?;
                 // The first conversation reports a failure.

@@ -1,0 +1,124 @@
+//! Which machine is asked for which bytes: several at once, each for what it has not been asked for yet.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::ops::Range;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use hive_net::PeerId;
+use hive_store::FileName;
+
+/// Bytes that a machine is asked for at once: it is done in a second on a slow network, and a lost connection costs no
+/// more than the messages on their way.
+const CHUNK_BYTES: u64 = 16 << 20;
+/// Ranges in one request: a model's small tensors lie scattered.
+const CHUNK_RANGES: usize = 512;
+
+/// Ranges of one file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Chunk {
+    /// The file.
+    pub(crate) file: FileName,
+    /// Offsets in it, in order.
+    pub(crate) ranges: Vec<Range<u64>>,
+    asked: BTreeSet<PeerId>,
+}
+
+/// What is still to be fetched. Machines take chunks from it and put back what did not come.
+#[derive(Debug, Default)]
+pub(crate) struct Sources {
+    chunks: Mutex<VecDeque<Chunk>>,
+}
+
+impl Sources {
+    /// Divides missing ranges, which are in order of file and offset, into chunks.
+    pub(crate) fn new(missing: impl IntoIterator<Item = (FileName, Range<u64>)>) -> Self {
+        let mut chunks: VecDeque<Chunk> = VecDeque::new();
+        let mut room = 0;
+        for (file, mut range) in missing {
+            while !range.is_empty() {
+                let last = chunks.back_mut().filter(|last| last.file == file && last.ranges.len() < CHUNK_RANGES);
+                let Some(last) = last.filter(|_| room > 0) else {
+                    chunks.push_back(Chunk { file: file.clone(), ranges: Vec::new(), asked: BTreeSet::new() });
+                    room = CHUNK_BYTES;
+                    continue;
+                };
+                let end = range.end.min(range.start + room);
+                room -= end - range.start;
+                last.ranges.push(range.start..end);
+                range.start = end;
+            }
+        }
+        Self { chunks: Mutex::new(chunks) }
+    }
+
+    /// The next chunk for which this machine has not been asked.
+    pub(crate) fn next(&self, machine: PeerId) -> Option<Chunk> {
+        let mut chunks = self.chunks();
+        let place = chunks.iter().position(|chunk| !chunk.asked.contains(&machine))?;
+        chunks.remove(place)
+    }
+
+    /// Returns what a machine did not send of a chunk.
+    pub(crate) fn put_back(&self, chunk: Chunk, machine: PeerId, missing: Vec<Range<u64>>) {
+        let Chunk { file, mut asked, .. } = chunk;
+        if !missing.is_empty() {
+            asked.insert(machine);
+            self.chunks().push_back(Chunk { file, ranges: missing, asked });
+        }
+    }
+
+    /// What no machine has sent.
+    pub(crate) fn left(self) -> Vec<(FileName, Range<u64>)> {
+        let chunks = self.chunks.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let ranges = |Chunk { file, ranges, .. }: Chunk| ranges.into_iter().map(move |range| (file.clone(), range));
+        chunks.into_iter().flat_map(ranges).collect()
+    }
+
+    fn chunks(&self) -> MutexGuard<'_, VecDeque<Chunk>> {
+        self.chunks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(name: &str) -> FileName {
+        FileName::new(name).unwrap()
+    }
+
+    fn machine() -> PeerId {
+        hive_net::Identity::generate().id()
+    }
+
+    #[test]
+    fn small_ranges_of_a_file_are_asked_for_together_and_large_ones_in_pieces() {
+        let sources = Sources::new([
+            (file("a"), 0..4096),
+            (file("a"), 8192..2 * CHUNK_BYTES),
+            (file("b"), 0..10),
+            (file("b"), 20..30),
+        ]);
+        let ann = machine();
+        let chunks: Vec<Chunk> = std::iter::from_fn(|| sources.next(ann)).collect();
+        let bytes = |chunk: &Chunk| chunk.ranges.iter().map(|range| range.end - range.start).sum::<u64>();
+        assert_eq!(chunks.len(), 3, "{chunks:?}");
+        assert_eq!((bytes(&chunks[0]), chunks[0].ranges.len()), (CHUNK_BYTES, 2));
+        assert_eq!(chunks[1].ranges, [CHUNK_BYTES + 4096..2 * CHUNK_BYTES]);
+        assert_eq!((chunks[2].file.as_str(), chunks[2].ranges.len()), ("b", 2));
+    }
+
+    #[test]
+    fn what_one_machine_does_not_send_another_is_asked_for_and_the_rest_is_known() {
+        let sources = Sources::new([(file("a"), 0..100)]);
+        let [ann, bob] = [machine(), machine()];
+        let chunk = sources.next(ann).unwrap();
+        assert!(sources.next(bob).is_none(), "ann is at it");
+        sources.put_back(chunk, ann, vec![40..60, 80..100]);
+        assert!(sources.next(ann).is_none(), "ann does not have it");
+        let chunk = sources.next(bob).unwrap();
+        assert_eq!(chunk.ranges, [40..60, 80..100]);
+        sources.put_back(chunk, bob, vec![80..100]);
+        assert_eq!(sources.left(), [(file("a"), 80..100)]);
+    }
+}
