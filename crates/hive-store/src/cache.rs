@@ -22,6 +22,9 @@ use crate::file_name::FileName;
 use crate::hub::RemoteFile;
 use crate::name::ModelName;
 
+/// What a download leaves free on the disk: a full one breaks other programs.
+pub(crate) const LEFT_FREE: u64 = 64 << 20;
+
 /// What the cache has of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Presence {
@@ -114,7 +117,7 @@ impl Repository {
 }
 
 /// Makes a file beside another and puts it in its place, so that readers see the old one or the new one.
-fn replace(path: &Path, make: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
+pub(crate) fn replace(path: &Path, make: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
     let mut new = path.as_os_str().to_owned();
     new.push(format!(".{}.new", std::process::id()));
     let new = PathBuf::from(new);

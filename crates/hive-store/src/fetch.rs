@@ -15,7 +15,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::Semaphore;
 
 use crate::beside::beside;
-use crate::cache::{Presence, Repository, free};
+use crate::cache::{LEFT_FREE, Presence, Repository, free};
 use crate::error::FetchError;
 use crate::hub::request::host;
 use crate::hub::{Hub, Listing, RemoteFile};
@@ -27,8 +27,6 @@ pub use progress::{Event, FetchOptions, Progress, Wait};
 
 /// Files fetched at once: while small ones wait for the hub, a large one fills the line.
 const FILES: usize = 4;
-/// What a download leaves free on the disk: a full one breaks other programs.
-const LEFT_FREE: u64 = 64 << 20;
 
 /// Fetches what is missing of a model, and returns its folder, or its file if it is GGUF.
 ///

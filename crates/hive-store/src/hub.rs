@@ -80,7 +80,7 @@ impl Listing {
     }
 
     /// Where the files are on the hub.
-    fn repository(&self) -> String {
+    pub(crate) fn repository(&self) -> String {
         self.moved_to.clone().unwrap_or_else(|| self.model.repository())
     }
 }
@@ -110,6 +110,11 @@ impl Hub {
 
     pub(crate) fn line(&self) -> &Line {
         &self.line
+    }
+
+    /// The machine that is asked, for messages.
+    pub(crate) fn host(&self) -> String {
+        host(self.line.endpoint())
     }
 
     /// Fails if nothing may be fetched.

@@ -31,13 +31,15 @@ mod file_name;
 pub mod gguf_name;
 mod hub;
 mod name;
+pub mod parts;
 mod settings;
 mod size;
 
 pub use checksum::Checksum;
 pub use error::{Choice, FetchError, FindError, HubError};
 pub use fetch::{Event, FetchOptions, Progress, Wait, fetch};
-pub use file_name::FileName;
+pub use file_name::{FileName, UnsafeName};
 pub use hub::{Hub, Listing, RemoteFile};
 pub use name::{ModelName, NameError, Part};
+pub use parts::{BLOCK, Manifest, ManifestError, ManifestFile, Origin, PartCopy, PartStore};
 pub use settings::{Patience, Settings, Token};

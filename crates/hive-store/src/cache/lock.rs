@@ -1,4 +1,4 @@
-//! The lock of a blob, which `huggingface_hub` takes too: whoever holds it writes the blob, the others wait.
+//! The lock of a blob, which `huggingface_hub` takes too, or of a copy of parts: whoever holds it writes, the others wait.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
@@ -34,10 +34,21 @@ impl Lock {
         }
     }
 
+    /// Takes the lock at `path`, and blocks the thread while another holds it.
+    pub(crate) fn wait(path: &Path) -> io::Result<Self> {
+        loop {
+            let file = open(path)?;
+            match file.lock() {
+                Ok(()) if is_at(&file, path) => return Ok(Self { _file: Some(file) }),
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::Unsupported => return Ok(Self { _file: None }),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
     fn try_take(path: &Path) -> io::Result<Option<Self>> {
-        let mut options = OpenOptions::new();
-        // Several people may share a cache.
-        let file = options.read(true).write(true).create(true).truncate(false).mode(0o664).open(path)?;
+        let file = open(path)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Ok(None),
@@ -46,8 +57,16 @@ impl Lock {
             }
             Err(TryLockError::Error(error)) => return Err(error),
         }
-        // Others may have removed the file since it was opened: then they hold the lock of another one.
-        let is_same = fs::metadata(path).is_ok_and(|there| file.metadata().is_ok_and(|ours| ours.ino() == there.ino()));
-        Ok(is_same.then_some(Self { _file: Some(file) }))
+        Ok(is_at(&file, path).then_some(Self { _file: Some(file) }))
     }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    // Several people may share a cache.
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o664).open(path)
+}
+
+/// Whether this file is still the one at `path`: others may have removed it since, and hold the lock of another one.
+fn is_at(file: &File, path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|there| file.metadata().is_ok_and(|ours| ours.ino() == there.ino()))
 }

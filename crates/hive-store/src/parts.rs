@@ -1,0 +1,84 @@
+//! The store of parts: where a machine keeps only those byte ranges of a model's files that its layers need.
+//!
+//! A [`Manifest`] says which model, a [`PartCopy`] holds what is there of it. Its files have their full length and holes
+//! where nothing is, so that readers use them as if they were whole, and touch only what they asked for before.
+//!
+//! ```text
+//! <key>/manifest.json     the manifest; the key is its hash
+//!       model/<file>      contents at full length; what is missing is a hole
+//!       map/<file>        a bit for each block of 4 KiB: whether it is there
+//! <key>.lock              held during each change
+//! ```
+//!
+//! What is there is known after `kill -9` at any moment. A file that has the wrong length, or whose map has, counts as
+//! empty. Folders and files are the user's alone, and no link in them is followed.
+
+mod blocks;
+mod copy;
+mod disk;
+mod manifest;
+mod of_hub;
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Component, Path, PathBuf};
+
+use crate::cache::{LEFT_FREE, free};
+
+pub use blocks::BLOCK;
+pub use copy::PartCopy;
+pub use manifest::{Manifest, ManifestError, ManifestFile, Origin};
+
+/// All copies of parts in one folder.
+#[derive(Debug, Clone)]
+pub struct PartStore {
+    root: PathBuf,
+}
+
+impl PartStore {
+    /// The store in this folder, which need not exist yet.
+    pub fn new(root: PathBuf) -> Self {
+        Self { root }
+    }
+
+    /// The copy of this model; an empty one is made if there is none.
+    pub fn open(&self, manifest: &Manifest) -> io::Result<PartCopy> {
+        let invalid = |error: ManifestError| io::Error::new(io::ErrorKind::InvalidInput, error);
+        let manifest = manifest.clone().checked().map_err(invalid)?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.root)?;
+        PartCopy::open(self.root.canonicalize()?.join(manifest.key()), manifest)
+    }
+
+    /// Every copy on the disk; damaged ones are left out.
+    pub fn copies(&self) -> Vec<PartCopy> {
+        let Ok(root) = self.root.canonicalize() else { return Vec::new() };
+        let mut folders: Vec<PathBuf> =
+            fs::read_dir(root).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+        folders.sort();
+        folders.into_iter().filter_map(PartCopy::there).collect()
+    }
+
+    /// The copy that holds this path, if it is one of this store's.
+    pub fn at(&self, path: &Path) -> Option<PartCopy> {
+        let root = self.root.canonicalize().ok()?;
+        let below = path.strip_prefix(&root).or_else(|_| path.strip_prefix(&self.root)).ok()?;
+        let mut parts = below.components();
+        let Some(Component::Normal(key)) = parts.next() else { return None };
+        // A path that leads upwards may lead out of the copy.
+        parts.all(|part| matches!(part, Component::Normal(_))).then(|| PartCopy::there(root.join(key)))?
+    }
+
+    /// Deletes a copy.
+    ///
+    /// Whoever has its files open or mapped keeps what is there; for everybody else, nothing is.
+    pub fn remove(&self, copy: &PartCopy) -> io::Result<()> {
+        let is_ours = self.root.canonicalize().is_ok_and(|root| copy.folder().parent() == Some(&*root));
+        if is_ours { copy.remove() } else { Err(io::Error::other("the copy is not in this store")) }
+    }
+
+    /// Bytes that may still come: what is free on the disk, without what a download leaves to other programs.
+    pub fn room(&self) -> io::Result<u64> {
+        Ok(free(&self.root)?.saturating_sub(LEFT_FREE))
+    }
+}

@@ -1,0 +1,488 @@
+//! One model's parts on the disk: its files at full length with holes, and a map of what is there.
+//!
+//! The maps on the disk are the only memory. Whoever asks reads them, so all clones, threads and processes agree at any
+//! moment. Whoever writes holds the copy's lock for that one write, and others wait for it; readers wait for nobody.
+//! Contents are written before their bits: a process that is killed at any byte leaves no bit without its bytes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, File};
+use std::io;
+use std::ops::Range;
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use super::blocks::{BLOCK, add_runs, bytes, map_length, set, touched, whole};
+use super::disk::{self, Access};
+use super::manifest::Manifest;
+use crate::cache::lock::Lock;
+use crate::cache::replace;
+use crate::file_name::FileName;
+
+/// The file in a copy's folder that says which model it is of.
+const MANIFEST: &str = "manifest.json";
+/// The longest manifest in bytes: ten thousand files with long names.
+const LONGEST_MANIFEST: u64 = 16 << 20;
+/// Blocks whose bits are read or written at once: 64 KiB of a map, for 2 GiB of contents.
+const AT_ONCE: u64 = 1 << 19;
+
+/// One model's parts. Clones share state, and so does everything in this process that opens the same copy.
+///
+/// All methods touch files: call them beside the runtime.
+#[derive(Debug, Clone)]
+pub struct PartCopy(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    folder: PathBuf,
+    manifest: Manifest,
+    /// Held with the lock, which two threads of one process would share on a file system without locks.
+    writing: Mutex<()>,
+}
+
+/// What is held while a copy is changed.
+struct Changing<'a> {
+    _lock: Lock,
+    _here: MutexGuard<'a, ()>,
+}
+
+/// What this process has open, by folder.
+static OPEN: Mutex<BTreeMap<PathBuf, Weak<Shared>>> = Mutex::new(BTreeMap::new());
+
+impl PartCopy {
+    /// The copy in `folder`, whose parent exists; it is made if there is none.
+    pub(super) fn open(folder: PathBuf, manifest: Manifest) -> io::Result<Self> {
+        let copy = Self::shared(folder, manifest);
+        copy.make()?;
+        Ok(copy)
+    }
+
+    /// The copy that is in `folder`, if one is. The folder's name must be its manifest's key.
+    pub(super) fn there(folder: PathBuf) -> Option<Self> {
+        let file = disk::open(&folder, MANIFEST, Access::Read).ok()?;
+        let mut text = Vec::new();
+        io::Read::read_to_end(&mut io::Read::take(file, LONGEST_MANIFEST), &mut text).ok()?;
+        let manifest: Manifest = serde_json::from_slice(&text).ok()?;
+        let manifest = manifest.checked().ok()?;
+        (folder.file_name()? == manifest.key().as_str()).then(|| Self::shared(folder, manifest))
+    }
+
+    fn shared(folder: PathBuf, manifest: Manifest) -> Self {
+        let mut open = OPEN.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(shared) = open.get(&folder).and_then(Weak::upgrade) {
+            return Self(shared);
+        }
+        open.retain(|_, shared| shared.strong_count() > 0);
+        let shared = Arc::new(Shared { folder: folder.clone(), manifest, writing: Mutex::new(()) });
+        open.insert(folder, Arc::downgrade(&shared));
+        Self(shared)
+    }
+
+    /// The model's files.
+    pub fn manifest(&self) -> &Manifest {
+        &self.0.manifest
+    }
+
+    /// What readers open: the folder, or the GGUF file (the first of a split one).
+    pub fn path(&self) -> PathBuf {
+        let folder = self.0.folder.join("model");
+        self.0.manifest.gguf.as_ref().map_or_else(|| folder.clone(), |gguf| gguf.below(&folder))
+    }
+
+    /// What is missing of a range of a file, widened to whole blocks (the file's end ends the last one), merged.
+    ///
+    /// All of the range, as it is, of a file that the model does not have.
+    pub fn missing(&self, file: &FileName, range: Range<u64>) -> Vec<Range<u64>> {
+        let Some(size) = self.0.manifest.size_of(file) else { return vec![range] };
+        let blocks = touched(&range, size);
+        let missing = self.runs(file, size, &blocks, false).unwrap_or_else(|_| vec![blocks]);
+        missing.iter().map(|blocks| bytes(blocks, size)).filter(|range| !range.is_empty()).collect()
+    }
+
+    /// What is there of a range of a file: whole blocks, merged.
+    pub fn present(&self, file: &FileName, range: Range<u64>) -> Vec<Range<u64>> {
+        let Some(size) = self.0.manifest.size_of(file) else { return Vec::new() };
+        let present = self.runs(file, size, &touched(&range, size), true).unwrap_or_default();
+        present.iter().map(|blocks| bytes(blocks, size)).collect()
+    }
+
+    /// Bytes that are there, of all files.
+    pub fn bytes(&self) -> u64 {
+        let files = self.0.manifest.files.iter();
+        files.flat_map(|file| self.present(&file.name, 0..file.bytes)).map(|range| range.end - range.start).sum()
+    }
+
+    /// Whether nothing is missing.
+    pub fn is_whole(&self) -> bool {
+        self.0.manifest.files.iter().all(|file| self.missing(&file.name, 0..file.bytes).is_empty())
+    }
+
+    /// Writes whole blocks: `at` is a multiple of [`BLOCK`], and the end is one, too, or the file's end.
+    pub fn write(&self, file: &FileName, at: u64, bytes: &[u8]) -> io::Result<()> {
+        let size = self.size_of(file)?;
+        let range = at..at.saturating_add(bytes.len() as u64);
+        let blocks = whole(&range, size).ok_or_else(|| {
+            let why = format!("{} to {} of {file} are not whole blocks of {BLOCK} bytes", range.start, range.end);
+            io::Error::new(io::ErrorKind::InvalidInput, why)
+        })?;
+        let _changing = self.change()?;
+        let (contents, map) = self.prepare(file, size)?;
+        contents.write_all_at(bytes, at)?;
+        set_bits(&map, &blocks, true)
+    }
+
+    /// Reads bytes that are there; an error of the kind `NotFound` if some are not.
+    pub fn read(&self, file: &FileName, range: Range<u64>) -> io::Result<Vec<u8>> {
+        let size = self.size_of(file)?;
+        if range.start > range.end || range.end > size {
+            let why = format!("{file} ends at {size}, before {}", range.end);
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        }
+        if let Some(missing) = self.missing(file, range.clone()).first() {
+            let why = format!("bytes {} to {} of {file} are not on this machine", missing.start, missing.end);
+            return Err(io::Error::new(io::ErrorKind::NotFound, why));
+        }
+        let mut bytes = vec![0; (range.end - range.start) as usize];
+        disk::open(&self.0.folder, &contents_of(file), Access::Read)?.read_exact_at(&mut bytes, range.start)?;
+        Ok(bytes)
+    }
+
+    /// Forgets the blocks that a range touches: they were wrong.
+    pub fn forget(&self, file: &FileName, range: Range<u64>) -> io::Result<()> {
+        let size = self.size_of(file)?;
+        let _changing = self.change()?;
+        let (_, map) = self.prepare(file, size)?;
+        set_bits(&map, &touched(&range, size), false)
+    }
+
+    /// Deletes everything. What ends half-way is an empty copy, which can be deleted again.
+    pub(super) fn remove(&self) -> io::Result<()> {
+        let _changing = self.change()?;
+        let gone = |result: io::Result<()>| match result {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        };
+        // Without its map, nothing counts as there.
+        gone(fs::remove_dir_all(self.0.folder.join("map")))?;
+        gone(fs::remove_dir_all(self.0.folder.join("model")))?;
+        gone(fs::remove_dir_all(&self.0.folder))
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        &self.0.folder
+    }
+
+    /// Makes what is not there yet.
+    fn make(&self) -> io::Result<()> {
+        let _changing = self.change()?;
+        let Shared { folder, manifest, .. } = &*self.0;
+        match fs::DirBuilder::new().mode(0o700).create(folder) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        let text = serde_json::to_vec(manifest)?;
+        let known = disk::length(folder, MANIFEST).is_some_and(|length| length == text.len() as u64);
+        if !known || fs::read(folder.join(MANIFEST))? != text {
+            replace(&folder.join(MANIFEST), |new| fs::write(new, &text))?;
+        }
+        let mut files = BTreeSet::new();
+        for file in &manifest.files {
+            let (contents, _) = self.prepare(&file.name, file.bytes)?;
+            let contents = contents.metadata()?;
+            // A disk that takes "a" and "A" for one name would mix their contents.
+            if !files.insert((contents.dev(), contents.ino())) {
+                return Err(io::Error::other(format!(
+                    "two names, one of them {}, are one file on this disk",
+                    file.name
+                )));
+            }
+        }
+        // A folder is a model even if all its files are elsewhere, as none are: readers open it.
+        match fs::DirBuilder::new().mode(0o700).create(folder.join("model")) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// A file and its map, opened for writing. If one has the wrong length, both become empty.
+    fn prepare(&self, file: &FileName, size: u64) -> io::Result<(File, File)> {
+        let map = disk::open(&self.0.folder, &map_of(file), Access::Write)?;
+        let contents = disk::open(&self.0.folder, &contents_of(file), Access::Write)?;
+        if map.metadata()?.len() != map_length(size) || contents.metadata()?.len() != size {
+            map.set_len(0)?;
+            contents.set_len(0)?;
+            contents.set_len(size)?;
+            map.set_len(map_length(size))?;
+        }
+        Ok((contents, map))
+    }
+
+    /// The blocks among these that are there, or those that are not. Nothing is there of a file that has the wrong length,
+    /// or whose map has.
+    fn runs(&self, file: &FileName, size: u64, blocks: &Range<u64>, wanted: bool) -> io::Result<Vec<Range<u64>>> {
+        let mut runs = Vec::new();
+        if blocks.is_empty() {
+            return Ok(runs);
+        }
+        let map = disk::open(&self.0.folder, &map_of(file), Access::Read)?;
+        let is_whole = disk::length(&self.0.folder, &contents_of(file)) == Some(size);
+        if map.metadata()?.len() != map_length(size) || !is_whole {
+            return Err(io::Error::other("its length is wrong"));
+        }
+        for window in windows(blocks) {
+            let (bits, first) = read_bits(&map, &window)?;
+            add_runs(&mut runs, &bits, first, &window, wanted);
+        }
+        Ok(runs)
+    }
+
+    fn size_of(&self, file: &FileName) -> io::Result<u64> {
+        let no_file = || io::Error::new(io::ErrorKind::InvalidInput, format!("the model has no file {file}"));
+        self.0.manifest.size_of(file).ok_or_else(no_file)
+    }
+
+    /// Waits until nobody else changes the copy.
+    fn change(&self) -> io::Result<Changing<'_>> {
+        let here = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        // Beside the folder, so that it holds while the folder is deleted and made again.
+        Ok(Changing { _lock: Lock::wait(&self.0.folder.with_extension("lock"))?, _here: here })
+    }
+}
+
+fn contents_of(file: &FileName) -> String {
+    format!("model/{file}")
+}
+
+fn map_of(file: &FileName) -> String {
+    format!("map/{file}")
+}
+
+/// Blocks in portions whose bits are handled at once.
+fn windows(blocks: &Range<u64>) -> impl Iterator<Item = Range<u64>> {
+    let Range { start, end } = blocks.clone();
+    (start / AT_ONCE..end.div_ceil(AT_ONCE)).map(move |n| start.max(n * AT_ONCE)..end.min((n + 1) * AT_ONCE))
+}
+
+/// The bytes of a map that hold the bits of these blocks, and the block of their first bit.
+fn read_bits(map: &File, blocks: &Range<u64>) -> io::Result<(Vec<u8>, u64)> {
+    let first = blocks.start / 8;
+    let mut bits = vec![0; (blocks.end.div_ceil(8) - first) as usize];
+    map.read_exact_at(&mut bits, first)?;
+    Ok((bits, first * 8))
+}
+
+fn set_bits(map: &File, blocks: &Range<u64>, to: bool) -> io::Result<()> {
+    for window in windows(blocks) {
+        let (mut bits, first) = read_bits(map, &window)?;
+        set(&mut bits, first, &window, to);
+        map.write_all_at(&bits, first / 8)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+    use crate::parts::{ManifestFile, PartStore};
+
+    const SIZE: u64 = 10 * BLOCK + 7;
+
+    fn name(name: &str) -> FileName {
+        FileName::new(name).unwrap()
+    }
+
+    /// A model of two files.
+    fn manifest() -> Manifest {
+        let file = |file: &str, bytes| ManifestFile { name: name(file), bytes };
+        let files = vec![file("config.json", 5), file("deep/er/m.gguf", SIZE)];
+        Manifest { origin: None, files, gguf: Some(name("deep/er/m.gguf")) }
+    }
+
+    fn gguf() -> FileName {
+        name("deep/er/m.gguf")
+    }
+
+    /// A store in a folder that ends with it.
+    fn store() -> (tempfile::TempDir, PartStore) {
+        let folder = tempfile::tempdir().unwrap();
+        let store = PartStore::new(folder.path().join("new/parts"));
+        (folder, store)
+    }
+
+    /// What this process would find after a start: nothing is shared with what is open.
+    fn reopened(store: &PartStore) -> PartCopy {
+        OPEN.lock().unwrap().clear();
+        store.open(&manifest()).unwrap()
+    }
+
+    fn blocks(range: Range<u64>) -> Vec<u8> {
+        (range.start * BLOCK..(range.end * BLOCK).min(SIZE)).map(|at| (at / 100 % 251) as u8).collect()
+    }
+
+    #[test]
+    fn what_was_written_is_there_and_the_rest_is_missing() {
+        let (_folder, store) = store();
+        let copy = store.open(&manifest()).unwrap();
+        assert_eq!(copy.missing(&gguf(), 1..2), [0..BLOCK]);
+        assert_eq!(copy.missing(&gguf(), 0..u64::MAX), [0..SIZE]);
+        copy.write(&gguf(), 2 * BLOCK, &blocks(2..4)).unwrap();
+        copy.write(&gguf(), 10 * BLOCK, &blocks(10..11)).unwrap();
+        copy.write(&gguf(), 4 * BLOCK, &blocks(4..5)).unwrap();
+        let check = |copy: &PartCopy| {
+            assert_eq!(copy.missing(&gguf(), 0..SIZE), [0..2 * BLOCK, 5 * BLOCK..10 * BLOCK]);
+            assert_eq!(copy.present(&gguf(), 0..SIZE), [2 * BLOCK..5 * BLOCK, 10 * BLOCK..SIZE]);
+            assert_eq!(copy.present(&gguf(), 3 * BLOCK + 1..9 * BLOCK), [3 * BLOCK..5 * BLOCK]);
+            assert_eq!(copy.missing(&gguf(), 4 * BLOCK..5 * BLOCK), []);
+            assert_eq!(copy.read(&gguf(), 2 * BLOCK + 9..5 * BLOCK).unwrap(), blocks(2..5)[9..]);
+            assert_eq!((copy.bytes(), copy.is_whole()), (3 * BLOCK + 7, false));
+        };
+        check(&copy);
+        check(&copy.clone());
+        check(&reopened(&store));
+        copy.write(&gguf(), 0, &blocks(0..11)).unwrap();
+        copy.write(&name("config.json"), 0, b"{   }").unwrap();
+        assert!(copy.is_whole());
+        assert_eq!(fs::read(copy.path()).unwrap(), blocks(0..11), "readers see the whole file");
+    }
+
+    #[test]
+    fn holes_are_never_read_as_bytes() {
+        let (_folder, store) = store();
+        let copy = store.open(&manifest()).unwrap();
+        copy.write(&gguf(), 2 * BLOCK, &blocks(2..4)).unwrap();
+        for hole in [0..1, 2 * BLOCK - 1..2 * BLOCK + 1, 3 * BLOCK..4 * BLOCK + 1, 0..SIZE, SIZE - 1..SIZE] {
+            assert_eq!(copy.read(&gguf(), hole.clone()).unwrap_err().kind(), io::ErrorKind::NotFound, "{hole:?}");
+        }
+        assert_eq!(copy.read(&gguf(), 0..SIZE + 1).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        assert_eq!(fs::metadata(copy.path()).unwrap().len(), SIZE);
+        copy.forget(&gguf(), 2 * BLOCK + 5..2 * BLOCK + 6).unwrap();
+        assert_eq!(copy.present(&gguf(), 0..SIZE), [3 * BLOCK..4 * BLOCK]);
+        copy.read(&gguf(), 2 * BLOCK..2 * BLOCK + 1).unwrap_err();
+    }
+
+    #[test]
+    fn only_whole_blocks_of_the_models_files_are_written() {
+        let (_folder, store) = store();
+        let copy = store.open(&manifest()).unwrap();
+        for (at, length) in [(1, 4096), (0, 4095), (0, 1), (10 * BLOCK, 6), (10 * BLOCK, 8), (u64::MAX - 9, 20)] {
+            let error = copy.write(&gguf(), at, &vec![1; length]).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{at} {length}");
+        }
+        assert_eq!(copy.bytes(), 0);
+        let other = name("other.json");
+        copy.write(&other, 0, &[]).unwrap_err();
+        copy.read(&other, 0..0).unwrap_err();
+        assert_eq!((copy.missing(&other, 3..9), copy.present(&other, 3..9)), (vec![3..9], vec![]));
+    }
+
+    #[test]
+    fn a_file_or_a_map_of_the_wrong_length_counts_as_empty() {
+        for (folder, length) in [("model", 0), ("model", SIZE - 1), ("model", SIZE + 1), ("map", 0), ("map", 3)] {
+            let (_folder, store) = store();
+            let copy = store.open(&manifest()).unwrap();
+            copy.write(&gguf(), 0, &blocks(0..11)).unwrap();
+            copy.write(&name("config.json"), 0, b"{   }").unwrap();
+            let damaged = copy.folder().join(folder).join("deep/er/m.gguf");
+            File::options().write(true).open(damaged).unwrap().set_len(length).unwrap();
+            assert_eq!(copy.missing(&gguf(), 0..SIZE), [0..SIZE], "{folder} {length}");
+            assert_eq!(copy.bytes(), 5, "{folder} {length}");
+            copy.read(&gguf(), 0..1).unwrap_err();
+            assert_eq!(reopened(&store).bytes(), 5, "{folder} {length}");
+            copy.write(&gguf(), BLOCK, &blocks(1..2)).unwrap();
+            assert_eq!(copy.present(&gguf(), 0..SIZE), [BLOCK..2 * BLOCK], "{folder} {length}");
+            assert_eq!(fs::metadata(copy.path()).unwrap().len(), SIZE);
+        }
+    }
+
+    #[test]
+    fn no_link_is_followed_and_everything_is_private() {
+        let (folder, store) = store();
+        let copy = store.open(&manifest()).unwrap();
+        for private in [copy.folder(), &copy.path(), copy.path().parent().unwrap()] {
+            assert_eq!(fs::metadata(private).unwrap().permissions().mode() & 0o077, 0, "{private:?}");
+        }
+        let mine = folder.path().join("mine");
+        for linked in ["model/deep/er/m.gguf", "map/deep/er/m.gguf", "model/deep", "model"] {
+            fs::create_dir_all(mine.join("er")).unwrap();
+            fs::write(mine.join("er/m.gguf"), "keep me").unwrap();
+            let path = copy.folder().join(linked);
+            let target = if linked.ends_with("gguf") { mine.join("er/m.gguf") } else { mine.clone() };
+            let kept = path.with_extension("kept");
+            fs::rename(&path, &kept).unwrap();
+            std::os::unix::fs::symlink(target, &path).unwrap();
+            copy.write(&gguf(), 0, &blocks(0..11)).unwrap_err();
+            store.open(&manifest()).unwrap_err();
+            assert_eq!(copy.present(&gguf(), 0..SIZE), [], "{linked}");
+            assert_eq!(fs::read_to_string(mine.join("er/m.gguf")).unwrap(), "keep me");
+            fs::remove_file(&path).unwrap();
+            fs::rename(&kept, &path).unwrap();
+        }
+    }
+
+    #[test]
+    fn copies_are_found_by_what_they_hold_and_by_their_paths() {
+        let (folder, store) = store();
+        assert_eq!(store.copies().len(), 0);
+        let copy = store.open(&manifest()).unwrap();
+        let other = store.open(&Manifest { gguf: None, ..manifest() }).unwrap();
+        assert_ne!(copy.folder(), other.folder());
+        assert!(other.path().ends_with("model") && copy.path().ends_with("model/deep/er/m.gguf"));
+        let damaged = folder.path().join("new/parts").join("0".repeat(32));
+        fs::create_dir(&damaged).unwrap();
+        fs::copy(copy.folder().join(MANIFEST), damaged.join(MANIFEST)).unwrap();
+        assert_eq!(store.copies().len(), 2, "a copy under another's key is none");
+        for path in [copy.path(), copy.folder().to_owned(), copy.folder().join("model")] {
+            assert!(Arc::ptr_eq(&store.at(&path).unwrap().0, &copy.0));
+        }
+        let out = copy.folder().join("../..");
+        for path in [Path::new("/"), folder.path(), &damaged, &out, Path::new("relative")] {
+            assert!(store.at(path).is_none(), "{path:?}");
+        }
+        fs::write(other.folder().join(MANIFEST), "{").unwrap();
+        assert_eq!(store.copies().len(), 1);
+    }
+
+    #[test]
+    fn a_removed_copy_is_empty_for_all_who_have_it() {
+        let (folder, store) = store();
+        let copy = store.open(&manifest()).unwrap();
+        copy.write(&gguf(), 0, &blocks(0..11)).unwrap();
+        let elsewhere = PartStore::new(folder.path().join("else"));
+        elsewhere.open(&manifest()).unwrap();
+        elsewhere.remove(&copy).unwrap_err();
+        store.remove(&store.copies()[0]).unwrap();
+        assert_eq!((copy.bytes(), store.copies().len()), (0, 0));
+        copy.write(&gguf(), 0, &blocks(0..11)).unwrap_err();
+        store.remove(&copy).unwrap();
+        store.open(&manifest()).unwrap();
+        assert_eq!(copy.missing(&gguf(), 0..SIZE), [0..SIZE]);
+        copy.write(&gguf(), 0, &blocks(0..11)).unwrap();
+    }
+
+    #[test]
+    fn two_names_of_one_file_are_refused() {
+        let (_folder, store) = store();
+        let copy = store.open(&manifest()).unwrap();
+        // As a disk that takes "a" and "A" for one name shows it.
+        fs::remove_file(copy.folder().join("model/config.json")).unwrap();
+        fs::hard_link(copy.path(), copy.folder().join("model/config.json")).unwrap();
+        let error = store.open(&manifest()).unwrap_err();
+        assert!(error.to_string().contains("one file"), "{error}");
+    }
+
+    #[test]
+    fn threads_that_write_at_once_lose_no_bit() {
+        let (_folder, store) = store();
+        let copies = [store.open(&manifest()).unwrap(), reopened(&store)];
+        assert!(!Arc::ptr_eq(&copies[0].0, &copies[1].0), "as two processes");
+        std::thread::scope(|scope| {
+            for block in 0..11 {
+                let copy = &copies[block as usize % 2];
+                scope.spawn(move || copy.write(&gguf(), block * BLOCK, &blocks(block..block + 1)).unwrap());
+            }
+        });
+        assert_eq!(copies[0].read(&gguf(), 0..SIZE).unwrap(), blocks(0..11));
+    }
+}
