@@ -312,6 +312,7 @@ fn reset(before: &Settings) -> Settings {
     Settings {
         share: before.share,
         keep_prompts_here: before.keep_prompts_here,
+        fetch_models: before.fetch_models,
         allow_origins: before.allow_origins.clone(),
         allow_hosts: before.allow_hosts.clone(),
         ..Settings::default()

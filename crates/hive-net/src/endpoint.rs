@@ -79,6 +79,11 @@ impl Channel {
         }
     }
 
+    /// Sends on this stream only what no other stream of the connection has to send.
+    pub fn give_way(&self) {
+        let _ = self.send.set_priority(-1);
+    }
+
     /// Ends this side's direction of the stream.
     pub fn finish(&mut self) {
         let _ = self.send.finish();

@@ -12,6 +12,8 @@ pub use hive_types::{Accent, BrowserAccess, Language, Look};
 
 use hive_peers::data::{DataError, DataFolder};
 
+use hive_stage::Fetches;
+
 use crate::node::options::NodeOptions;
 use crate::sharing::Policy;
 
@@ -34,6 +36,9 @@ pub struct Settings {
     /// Whether models that fit on this machine stay on it, so that no other machine sees the prompts, even if more
     /// machines would be faster.
     pub keep_prompts_here: Option<bool>,
+    /// Whether this machine fetches what it lacks of a model: from approved machines and, unless `lan_only` is set, from
+    /// the hub that the model is from. True unless set.
+    pub fetch_models: Option<bool>,
     /// Whether all traffic stays on the local network.
     pub lan_only: Option<bool>,
     /// Whether the app shows a notification when a machine wants to join. Absent if the owner has not been asked yet.
@@ -145,6 +150,11 @@ impl Settings {
             discover: !bind.ip().is_loopback(),
             relay,
             lan_only: self.lan_only.unwrap_or(false),
+            fetches: match (self.fetch_models.unwrap_or(true), self.lan_only.unwrap_or(false)) {
+                (false, _) => Fetches::Nothing,
+                (true, true) => Fetches::Machines,
+                (true, false) => Fetches::MachinesAndHub,
+            },
             share: self.share.unwrap_or(true),
             memory_cap,
             policy,

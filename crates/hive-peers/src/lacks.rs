@@ -21,9 +21,13 @@ pub enum Lack {
     Unusable,
 }
 
-/// What a machine's profile says it lacks of a model; `None` also if the profile does not say.
+/// What a machine's profile says it lacks of a model; `None` also if the profile does not say, or the machine fetches what
+/// it lacks.
 pub(crate) fn lack(profile: &Profile, source: &ModelSource) -> Option<Lack> {
     let (ModelSource::Named(name, digest), Some(copies)) = (source, &profile.copies) else { return None };
+    if profile.fetches {
+        return None;
+    }
     if copies.iter().any(|copy| copy.digest.as_ref() == Some(digest)) {
         return None;
     }

@@ -128,7 +128,7 @@ impl Peers {
     }
 
     /// The profile of an approved machine that is present.
-    pub(crate) fn profile_of_present(&self, peer: PeerId) -> Option<Profile> {
+    pub fn profile_of_present(&self, peer: PeerId) -> Option<Profile> {
         let state = self.lock();
         let is_present = matches!(state.contact.get(&peer), Some(Contact::Present { .. }));
         is_present.then(|| state.profiles.get(&peer).cloned().unwrap_or_default())

@@ -78,6 +78,10 @@ struct Stamp(String);
 impl Stamp {
     /// Of a file, of all parts of a split one, or of all files in a folder; `None` if it does not exist.
     fn of(path: &Path) -> Option<Self> {
+        // While more of it comes, it stays the same model.
+        if let Some(copy) = models::parts_at(path) {
+            return copy.digest().map(|digest| Self(format!("{} {digest}", copy.manifest().key())));
+        }
         let about = std::fs::metadata(path).ok()?;
         let mut names: Vec<OsString> = Vec::new();
         if about.is_dir() {
@@ -195,6 +199,9 @@ impl Catalogue {
             Some(Place { name: Some(name), path: std::path::absolute(&path).unwrap_or(path) })
         });
         let mut places: Vec<Place> = named.collect();
+        let is_new = |path: &PathBuf| places.iter().all(|place| place.path != *path);
+        let parts: Vec<_> = models::in_parts().into_iter().filter(|(path, _)| is_new(path)).collect();
+        places.extend(parts.into_iter().map(|(path, name)| Place { name, path }));
         let opened = lock(&self.by_path).clone();
         let is_there = |path: &PathBuf| path.exists() && places.iter().all(|place| place.path != *path);
         let opened: Vec<_> = opened.into_iter().filter(is_there).collect();
@@ -235,6 +242,11 @@ impl Catalogue {
         }
     }
 
+    /// Has the disk scanned now.
+    pub(crate) fn look_again(&self) {
+        self.news.notify_one();
+    }
+
     /// Records that someone here opened a model by path.
     fn opened_by_path(&self, path: &Path) {
         let mut opened = lock(&self.by_path);
@@ -249,13 +261,20 @@ impl Catalogue {
         self.news.notify_one();
     }
 
-    /// The path of the model with this digest, if it is on this disk.
+    /// The path of the model with this digest, if it is on this disk; preferably of a whole one.
     pub(crate) fn path_of(&self, digest: &str) -> Option<PathBuf> {
+        let (parts, whole): (Vec<_>, Vec<_>) =
+            self.paths_of(digest).into_iter().partition(|path| models::parts_at(path).is_some());
+        whole.into_iter().chain(parts).next()
+    }
+
+    /// Every path with the model with this digest.
+    pub(crate) fn paths_of(&self, digest: &str) -> Vec<PathBuf> {
         let entries = lock(&self.entries).clone();
         let is_it = |entry: &Entry| entry.nature.digest().is_some_and(|known| known == digest);
         let found =
-            entries.into_iter().find(|(path, entry)| is_it(entry) && Stamp::of(path).as_ref() == Some(&entry.stamp));
-        found.map(|(path, _)| path)
+            entries.into_iter().filter(|(path, entry)| is_it(entry) && Stamp::of(path).as_ref() == Some(&entry.stamp));
+        found.map(|(path, _)| path).collect()
     }
 
     /// The result for a path; opens the model if it is unknown. An error means that no process could be started for

@@ -4,6 +4,8 @@ mod asking;
 mod budget;
 mod drain;
 mod eviction;
+mod fetching;
+mod giving;
 pub(crate) mod guests;
 #[cfg(test)]
 mod hostile;
@@ -26,9 +28,11 @@ use hive_protocol::{RingId, StageId};
 use tokio::sync::{mpsc, watch};
 
 use crate::catalogue::Catalogue;
+use crate::fetching::Fetching;
 use crate::stage::Stage;
 use budget::Grant;
 pub use eviction::Held;
+pub use fetching::FetchFailure;
 use guests::Eviction;
 use orders::Claims;
 use streams::Streams;
@@ -42,6 +46,20 @@ pub struct HostOptions {
     pub bits_per_s: Option<u64>,
     /// Whether others may name models by path: only if all nodes are one process.
     pub trust_paths: bool,
+    /// From where this machine fetches what it lacks of a model.
+    pub fetches: Fetches,
+}
+
+/// From where a machine fetches what it lacks of a model.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Fetches {
+    /// It computes with what is on its disk.
+    #[default]
+    Nothing,
+    /// From approved machines.
+    Machines,
+    /// From approved machines, and from a hub what none of them has.
+    MachinesAndHub,
 }
 
 /// The stages on this machine. Clones share them.
@@ -68,6 +86,7 @@ struct Inner {
     placements: Changes,
     answered_tokens: AtomicU64,
     catalogue: Catalogue,
+    fetching: Fetching,
     trust_paths: bool,
     /// The rate at which frames are sent.
     pace: Pace,
@@ -100,7 +119,8 @@ struct Coordinated {
 impl StageHost {
     /// A host without stages.
     pub fn new(member: Membership, options: HostOptions) -> Self {
-        let HostOptions { memory_cap, bits_per_s, trust_paths } = options;
+        let HostOptions { memory_cap, bits_per_s, trust_paths, fetches } = options;
+        member.describe(|profile| std::mem::replace(&mut profile.fetches, fetches != Fetches::Nothing) != profile.fetches);
         let catalogue = member.data().map(Catalogue::kept).unwrap_or_default();
         let inner = Inner {
             member,
@@ -115,6 +135,7 @@ impl StageHost {
             placements: Changes::default(),
             answered_tokens: AtomicU64::default(),
             catalogue,
+            fetching: Fetching::new(fetches == Fetches::MachinesAndHub),
             trust_paths,
             pace: Pace::default(),
             streams: Streams::default(),

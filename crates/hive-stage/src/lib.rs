@@ -9,6 +9,7 @@
 //! knows its neighbours and its owner, and nothing of its ring.
 
 mod catalogue;
+mod fetching;
 #[doc(hidden)]
 pub mod fuzzing;
 mod host;
@@ -22,7 +23,7 @@ mod stage;
 pub mod testing;
 
 pub use catalogue::{Catalogue, Place};
-pub use host::{Held, HostOptions, StageHost};
+pub use host::{FetchFailure, Fetches, Held, HostOptions, StageHost};
 pub use pieces::Pieces;
 pub use runtime::{aside, runtime};
 pub use stage::{Destination, Failure, Fault, failure_of, prompt_frame, sampled_of};

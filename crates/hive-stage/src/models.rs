@@ -1,6 +1,7 @@
 //! Finds a model on this machine by the name that a person writes.
 
 mod cached;
+mod parts;
 
 use std::borrow::Cow;
 use std::os::unix::fs::MetadataExt;
@@ -11,8 +12,10 @@ use url::Url;
 
 use cached::{Contents, Unfound};
 
+use crate::fetching;
 use crate::runtime::aside;
 use hive_protocol::ModelSource;
+use hive_store::PartCopy;
 pub use hive_protocol::{STARTER_FILE, starter_name};
 use hive_text::split::PartName;
 use hive_worker::text::{Model, TextError};
@@ -62,6 +65,14 @@ pub enum FindError {
     /// The model cannot be used.
     #[error(transparent)]
     Open(#[from] TextError),
+    /// It is not on this disk, and was not found where models are from.
+    #[error("{name} is not on this machine, and cannot be fetched: {why}")]
+    Unfetched {
+        /// The name as written.
+        name: String,
+        /// What is in the way.
+        why: String,
+    },
 }
 
 /// Opens a model: by path; by its name in the Hugging Face cache, such as `owner/name`, `owner/name@revision` or
@@ -109,6 +120,7 @@ pub fn usual_name(name: &str) -> String {
 /// The name of the model at a path in the Hugging Face cache; `None` outside it.
 pub(crate) fn cached_name(path: &Path) -> Option<String> {
     cached::name_at(&hive_host::folders::hugging_face_cache()?, path)
+        .or_else(|| parts::name_of(parts_at(path)?.manifest()))
 }
 
 /// How other machines find a model that was opened here as `name`: by its digest or, before they have opened theirs, by
@@ -125,6 +137,7 @@ pub fn source(name: Option<&str>, model: &Model) -> ModelSource {
 /// The name of a model in the Hugging Face cache that is the same on every machine.
 pub fn exact_name(path: &Path) -> Option<String> {
     cached::exact_name_at(&hive_host::folders::hugging_face_cache()?, path)
+        .or_else(|| parts::name_of(parts_at(path)?.manifest()))
 }
 
 /// The name that people at other machines see instead of a path.
@@ -151,7 +164,9 @@ pub(crate) fn named(name: Option<&str>, cache: Option<&Path>) -> Option<PathBuf>
     match name {
         None => starter(),
         Some(name) if name == starter_name() => starter(),
-        Some(name) => cached::find(cache?, name).ok(),
+        Some(name) => {
+            cached::find(cache?, name).ok().or_else(|| parts::find(&fetching::store(), name))
+        }
     }
 }
 
@@ -170,6 +185,18 @@ pub fn starter() -> Option<PathBuf> {
     });
     let cached = || Some(hive_host::folders::cache()?.join("starter").join(STARTER_FILE)).filter(|file| file.is_file());
     beside.or_else(cached)
+}
+
+/// The models of which parts are on this disk, and their names if they come from a hub.
+pub(crate) fn in_parts() -> Vec<(PathBuf, Option<String>)> {
+    let known = |copy: &PartCopy| copy.digest().is_some();
+    let copies = fetching::store().copies().into_iter().filter(known);
+    copies.map(|copy| (copy.path(), parts::name_of(copy.manifest()))).collect()
+}
+
+/// The parts of a model that a path belongs to.
+pub fn parts_at(path: &Path) -> Option<PartCopy> {
+    fetching::store().at(path)
 }
 
 /// The file or folder of a model, by name.
@@ -227,7 +254,8 @@ fn find(name: &str) -> Result<PathBuf, FindError> {
         return in_folder(path);
     }
     let cache = hive_host::folders::hugging_face_cache().unwrap_or_default();
-    cached::find(&cache, name).map_err(|unfound| {
+    let in_parts = |unfound| parts::find(&fetching::store(), name).ok_or(unfound);
+    cached::find(&cache, name).or_else(in_parts).map_err(|unfound| {
         let name = name.to_owned();
         match unfound {
             Unfound::Nothing => FindError::Unknown { name, cache },

@@ -108,6 +108,11 @@ impl Hub {
         &self.cache
     }
 
+    /// Whether the environment says that nothing is to be asked of it.
+    pub fn is_offline(&self) -> bool {
+        self.is_offline
+    }
+
     pub(crate) fn line(&self) -> &Line {
         &self.line
     }

@@ -40,6 +40,6 @@ pub use error::{Choice, FetchError, FindError, HubError};
 pub use fetch::{Event, FetchOptions, Progress, Wait, fetch};
 pub use file_name::{FileName, UnsafeName};
 pub use hub::{Hub, Listing, RemoteFile};
-pub use name::{ModelName, NameError, Part};
+pub use name::{MAIN, ModelName, NameError, Part};
 pub use parts::{BLOCK, Manifest, ManifestError, ManifestFile, Origin, PartCopy, PartStore};
 pub use settings::{Patience, Settings, Token};

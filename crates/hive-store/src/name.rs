@@ -10,7 +10,7 @@ use std::str::FromStr;
 use crate::gguf_name::{end_of_revision, is_gguf};
 
 /// The branch that a name without a revision means.
-pub(crate) const MAIN: &str = "main";
+pub const MAIN: &str = "main";
 /// Hosts of links, as people copy them.
 const HOSTS: [&str; 3] = ["huggingface.co", "www.huggingface.co", "hf.co"];
 /// The hub's own limit for owner and name.

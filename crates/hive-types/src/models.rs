@@ -38,6 +38,10 @@ pub struct LoadingView {
     pub layers: usize,
     /// Layers in all.
     pub of: usize,
+    /// What the machines have on their disks of the layers that they are fetching, in bytes.
+    pub fetched_bytes: u64,
+    /// What they fetch in all, in bytes; 0 while nothing is fetched.
+    pub fetching_bytes: u64,
 }
 
 /// A model on this machine's disk.

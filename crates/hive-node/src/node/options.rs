@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use hive_net::Relay;
 use hive_peers::data::DataFolder;
 use hive_protocol::SPEAKS;
+use hive_stage::Fetches;
 
 use crate::sharing::Policy;
 
@@ -33,6 +34,8 @@ pub struct NodeOptions {
     pub keep_prompts_here: bool,
     /// Whether others may name models by path: only if all nodes are one process.
     pub trust_paths: bool,
+    /// From where it fetches what it lacks of a model.
+    pub fetches: Fetches,
     /// Versions of the control protocol that it speaks; tests start older and newer nodes.
     pub speaks: (u32, u32),
 }
@@ -52,6 +55,7 @@ impl NodeOptions {
             policy: Policy::default(),
             keep_prompts_here: false,
             trust_paths: false,
+            fetches: Fetches::Nothing,
             speaks: SPEAKS,
         }
     }

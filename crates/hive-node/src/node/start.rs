@@ -32,6 +32,7 @@ impl Node {
             policy,
             keep_prompts_here,
             trust_paths,
+            fetches,
             speaks,
         } = options;
         let data = data.map(Arc::new);
@@ -46,8 +47,8 @@ impl Node {
         let knows_its_disk = data.is_some();
         let membership = MembershipOptions { name, bind, data, relay, lan_only, networks, speaks, profile };
         let (member, incoming) = Membership::open(membership).await?;
-        let limits =
-            HostOptions { memory_cap: switches.memory_cap(memory_cap), bits_per_s: policy.bits_per_s, trust_paths };
+        let memory_cap_now = switches.memory_cap(memory_cap);
+        let limits = HostOptions { memory_cap: memory_cap_now, bits_per_s: policy.bits_per_s, trust_paths, fetches };
         let host = StageHost::new(member.clone(), limits);
         let keeps_prompts_here = keep_prompts_here || policy.keep_prompts_here;
         let serving = Serving::new(host.clone(), placed.unwrap_or_default(), keeps_prompts_here);

@@ -3,16 +3,18 @@
 use std::ops::Range;
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use hive_net::PeerAddr;
-use hive_plan::PlannedStage;
+use hive_plan::{Plan, PlannedStage};
 use tokio::sync::{mpsc, watch};
 
 use hive_peers::{Failing, Placement};
 use hive_protocol::{NONSENSE, Neighbours, Reply, Request, RingId, Role, StageId, StageSpec};
-use hive_stage::{Destination, StageHost};
+use hive_stage::{Destination, FetchFailure, StageHost};
 
 use super::failover::{FaultOrigin, FaultReport};
-use super::placed::{PlacedStage, RingError, RingOptions, failed};
+use super::placed::{LoadProgress, PlacedStage, RingError, RingOptions, failed};
 
 /// Joining takes one connection to a neighbour. On a bad network, connecting takes a few attempts, but not this long.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(20);
@@ -20,6 +22,8 @@ const JOIN_TIMEOUT: Duration = Duration::from_secs(20);
 const LOAD_TIMEOUT: Duration = Duration::from_mins(2);
 /// A machine that is present unloads at once. The caller is about to use the memory.
 const UNLOAD_TIMEOUT: Duration = Duration::from_secs(1);
+/// How often progress in fetching is reported.
+const REPORTS: Duration = Duration::from_millis(250);
 /// A machine's profile reaches the others with the next heartbeat, four times a second.
 const NEWS_DELAY: Duration = Duration::from_millis(500);
 
@@ -27,6 +31,53 @@ const NEWS_DELAY: Duration = Duration::from_millis(500);
 pub(super) fn spec(planned: &PlannedStage, options: &RingOptions) -> StageSpec {
     let RingOptions { source, compute, threads, .. } = options.clone();
     StageSpec { source, layers: planned.layers.clone(), compute, threads, bytes: planned.bytes(), standby: false }
+}
+
+/// Has every machine fetch what it lacks of the layers that it is to hold.
+pub(super) async fn fetch(
+    host: &StageHost,
+    id: RingId,
+    plan: &Plan,
+    placements: &[Placement],
+    options: &RingOptions,
+    progress: &mut (impl FnMut(LoadProgress) + Send),
+) -> Result<(), RingError> {
+    let told: Vec<_> = plan.stages.iter().map(|_| watch::channel((0, 0))).collect();
+    let mut all = FuturesUnordered::new();
+    for (index, (stage, (tell, _))) in plan.stages.iter().zip(&told).enumerate() {
+        let placement = &placements[stage.machine];
+        // A model of this machine's own goes only to machines that are to hold layers of it.
+        host.lease(StageId { ring: id, index: index as u32 }, placement.addr.id());
+        all.push(async move {
+            let progress = |done, of| _ = tell.send_replace((done, of));
+            let fetched = host.fetch_on(&placement.addr, &options.source, stage.layers.clone(), progress).await;
+            fetched.map_err(|why| match why {
+                FetchFailure::Lacks => {
+                    let machine = placement.addr.id();
+                    host.membership().lacks().note(machine, &options.source);
+                    RingError::Lacking(host.membership().lacking(machine, &placement.name, &options.source))
+                }
+                why => failed(placement, &stage.layers, why.to_string()),
+            })
+        });
+    }
+    let mut timer = tokio::time::interval(REPORTS);
+    let mut last = (0, 0);
+    loop {
+        tokio::select! {
+            fetched = all.next() => match fetched {
+                Some(fetched) => fetched?,
+                None => return Ok(()),
+            },
+            _ = timer.tick() => {
+                let now = told.iter().map(|(tell, _)| *tell.borrow()).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
+                if now != last {
+                    last = now;
+                    progress(LoadProgress::Fetched { done_bytes: now.0, of_bytes: now.1 });
+                }
+            }
+        }
+    }
 }
 
 /// Has a machine load a stage.
@@ -38,7 +89,7 @@ pub(super) async fn load_stage(
     id: StageId,
     placement: &Placement,
     spec: StageSpec,
-    mut progress: impl FnMut(usize),
+    mut progress: impl FnMut(usize) + Send,
 ) -> Result<PlacedStage, RingError> {
     let (machine, layers) = (placement.addr.id(), spec.layers.clone());
     host.lease(id, machine);

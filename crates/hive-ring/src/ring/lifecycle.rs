@@ -12,11 +12,12 @@ use hive_stage::planning::{self, PLANNED_CONTEXT};
 use hive_worker::text::Model;
 use tokio::sync::{Semaphore, mpsc, watch};
 
-use super::assembly::{connect, load_stage, spec, unload, watch_prompts};
+use super::assembly::{fetch, connect, load_stage, spec, unload, watch_prompts};
 use super::driver::Driver;
 use super::due::Due;
 use super::placed::{RingError, RingOptions, holders};
 use super::sessions::{SESSION_QUEUE, dispatch};
+use super::placed::LoadProgress;
 use super::state::{Health, State};
 use super::{Inner, Ring, lock, standby};
 use crate::prefix_cache::PrefixCache;
@@ -25,26 +26,33 @@ use crate::prefix_cache::PrefixCache;
 const REPORT_QUEUE: usize = 8;
 
 impl Ring {
-    /// Loads a model over `placements`, as the plan says; `progress` is given the number of layers loaded so far.
+    /// Loads a model over `placements`, as the plan says. Machines that lack some of their layers fetch them first, all at
+    /// the same time.
     pub async fn load(
         host: &StageHost,
         model: Model,
         plan: &Plan,
         placements: &[Placement],
         options: RingOptions,
-        mut progress: impl FnMut(usize),
+        mut progress: impl FnMut(LoadProgress) + Send,
     ) -> Result<Self, RingError> {
         model.prepare().await?;
         let id = RingId(random_id());
         // The leases exist before the first stage is loaded, see `Request::RenewLeases`.
         let (frames, queue) = mpsc::channel(SESSION_QUEUE);
         host.coordinate(id, frames);
+        if let Err(error) = fetch(host, id, plan, placements, &options, &mut progress).await {
+            host.retire(id);
+            return Err(error);
+        }
         let mut stages = Vec::with_capacity(plan.stages.len());
         let mut done = 0;
         for (index, stage) in plan.stages.iter().enumerate() {
             let placement = &placements[stage.machine];
             let stage_id = StageId { ring: id, index: index as u32 };
-            let loaded = load_stage(host, stage_id, placement, spec(stage, &options), |layers| progress(done + layers));
+            let loaded = load_stage(host, stage_id, placement, spec(stage, &options), |layers| {
+                progress(LoadProgress::Layers(done + layers));
+            });
             match loaded.await {
                 Ok(stage) => stages.push(stage),
                 Err(error) => {

@@ -27,6 +27,20 @@ impl RingOptions {
     }
 }
 
+/// How far the loading of a model is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoadProgress {
+    /// Machines are fetching what they lack of it.
+    Fetched {
+        /// Bytes that are on their disks, of the layers that they are to hold.
+        done_bytes: u64,
+        /// The bytes of these layers.
+        of_bytes: u64,
+    },
+    /// The number of layers in memory.
+    Layers(usize),
+}
+
 /// Why a model could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum RingError {

@@ -22,7 +22,7 @@ impl Serving {
     /// Loads a model by a manual plan, and keeps that plan in effect.
     pub async fn load_model_by_hand(&self, name: &str, stages: &[StageLayers]) -> Result<(), ServeError> {
         let wanted = ModelRequest::named(name);
-        let model = self.host().catalogue().open_model(wanted.model.as_deref()).await?;
+        let model = self.host().open_model(wanted.model.as_deref()).await?;
         let placed = self.resolve(stages)?;
         let unused = self.unused_beside(&wanted);
         self.as_written(&model, &wanted, &placed, &unused)?;

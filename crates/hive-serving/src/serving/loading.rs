@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hive_peers::Placement;
 use hive_plan::{Plan, Revision};
-use hive_ring::{Health, Ring, RingOptions};
+use hive_ring::{Health, LoadProgress, Ring, RingOptions};
 use hive_stage::models;
 use hive_types::LoadingView;
 use hive_worker::text::Model;
@@ -33,7 +33,7 @@ impl Serving {
     /// The placement that this request would get now.
     pub async fn lay_out(&self, wanted: &ModelRequest) -> Result<Layout, ServeError> {
         let wanted = &wanted.usual();
-        let model = self.host().catalogue().open_model(wanted.model.as_deref()).await?;
+        let model = self.host().open_model(wanted.model.as_deref()).await?;
         let (plan, placements) = self.place(&model, wanted, &self.unused_beside(wanted))?;
         Ok(Layout { model: model.name(), layers: model.card().layers(), plan, placements })
     }
@@ -56,7 +56,7 @@ impl Serving {
         {
             return Ok(ring);
         }
-        let model = self.unless_stopping(self.host().catalogue().open_model(wanted.model.as_deref())).await?;
+        let model = self.unless_stopping(self.host().open_model(wanted.model.as_deref())).await?;
         let unused = self.unused_beside(wanted);
         let (plan, placements) = self.place(&model, wanted, &unused)?;
         let unused: Vec<Loaded> = self.loaded().extract_if(.., |loaded| loaded.makes_room_for(wanted)).collect();
@@ -96,11 +96,17 @@ impl Serving {
     ) -> Result<Ring, ServeError> {
         let source = models::source(wanted.model.as_deref(), &model);
         let (name, of) = (model.name(), model.card().layers());
-        let progress = |layers| {
-            self.show_loading(Some(LoadingView { name: name.clone(), layers, of }));
+        let progress = |progress| {
+            let view = LoadingView { name: name.clone(), of, ..LoadingView::default() };
+            self.show_loading(Some(match progress {
+                LoadProgress::Layers(layers) => LoadingView { layers, ..view },
+                LoadProgress::Fetched { done_bytes, of_bytes } => {
+                    LoadingView { fetched_bytes: done_bytes, fetching_bytes: of_bytes, ..view }
+                }
+            }));
             self.member().view().notify();
         };
-        progress(0);
+        progress(LoadProgress::Layers(0));
         // Clears the progress even if this future is dropped.
         let shown = Shown(self);
         let load = Box::pin(Ring::load(self.host(), model, plan, placements, RingOptions::new(source), progress));

@@ -7,7 +7,7 @@ use super::StageHost;
 
 impl StageHost {
     /// Sends a request to a node, which may be this one, and returns the last reply; `progress` gets the earlier ones.
-    pub async fn ask(&self, whom: &PeerAddr, request: Request, progress: impl FnMut(usize)) -> Result<Reply, String> {
+    pub async fn ask(&self, whom: &PeerAddr, request: Request, progress: impl FnMut(usize) + Send) -> Result<Reply, String> {
         refusal(self.ask_any(whom, request, progress).await?)
     }
 
@@ -16,7 +16,7 @@ impl StageHost {
         &self,
         whom: &PeerAddr,
         request: Request,
-        mut progress: impl FnMut(usize),
+        mut progress: impl FnMut(usize) + Send,
     ) -> Result<Reply, String> {
         let member = self.membership();
         if whom.id() == member.id() {

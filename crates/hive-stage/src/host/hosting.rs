@@ -8,7 +8,7 @@ use hive_protocol::{Neighbours, Profile, Reply, Request, Role, StageId, StageSpe
 
 use super::orders::{Claims, Denied, Order, may, order};
 use super::{Hosted, StageHost};
-use crate::locate::{NotLocated, locate};
+use crate::locate::NotLocated;
 use crate::planning;
 use crate::stage::{NotLoaded, Routes, Stage, Tenancy};
 
@@ -43,7 +43,7 @@ impl StageHost {
     }
 
     /// Answers a request of a node, which may be this one.
-    pub(crate) async fn answer(&self, asker: PeerId, request: Request, progress: &mut impl FnMut(usize)) -> Reply {
+    pub(crate) async fn answer(&self, asker: PeerId, request: Request, progress: &mut (impl FnMut(usize) + Send)) -> Reply {
         // Checked before anything else: whose stage is it?
         let commanded = match order(&request) {
             Some((id, Order::Command)) => self.commanded(asker, id).map(Some),
@@ -145,7 +145,7 @@ impl StageHost {
         asker: PeerId,
         id: StageId,
         spec: StageSpec,
-        progress: &mut impl FnMut(usize),
+        progress: &mut (impl FnMut(usize) + Send),
     ) -> Result<Reply, Reply> {
         let Profile { sharing, not_sharing, .. } = self.profile_for(asker);
         if asker != self.membership().id() && !sharing {
@@ -153,7 +153,7 @@ impl StageHost {
         }
         let promised = self.reserve(asker, spec.bytes, spec.standby).map_err(Reply::Full)?;
         let is_own = asker == self.membership().id() || self.inner.trust_paths;
-        let model = locate(&spec.source, is_own, self.catalogue()).await.map_err(|why| {
+        let model = self.located_for(asker, &spec.source, is_own).await.map_err(|why| {
             tracing::info!("a model that was asked for cannot be used: {}", why.told(true));
             match why {
                 NotLocated::Unusable(_) if is_own => Reply::Unfit(why.told(true)),
@@ -167,6 +167,9 @@ impl StageHost {
         let bytes = planning::stage_bytes(model.card(), &spec.layers, form);
         let bytes = bytes.map_err(|why| Reply::Refused(why.to_string()))?;
         let bytes = bytes.max(spec.bytes);
+        // Usually done already, by an order of its own.
+        let fetched = self.complete(&model, spec.layers.clone(), asker, &mut |_, _| progress(0)).await;
+        fetched.map_err(|why| Reply::Declined(why.to_string()))?;
         drop(promised);
         let reserved = self.reserve(asker, bytes, spec.standby).map_err(Reply::Full)?;
         let is_whole = spec.layers == (0..model.card().layers());

@@ -17,6 +17,9 @@ impl StageHost {
         match opened {
             Opened::Request(request, channel) => match *request {
                 Request::ReceiveSessions(id) => self.receive_sessions(peer, id, channel).await,
+                Request::Fetch(source, layers) => self.answer_fetch(peer, &source, layers, channel).await,
+                Request::Outline(digest) => self.give_outline(peer, &digest, channel).await,
+                Request::Bytes(wanted) => self.give_bytes(peer, wanted, channel).await,
                 request => answer(self, peer, channel, request).await,
             },
             Opened::Frames(channel) => {

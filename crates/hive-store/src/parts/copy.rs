@@ -21,6 +21,10 @@ use crate::file_name::FileName;
 
 /// The file in a copy's folder that says which model it is of.
 const MANIFEST: &str = "manifest.json";
+/// The file that says by which digest the model is known.
+const DIGEST: &str = "digest";
+/// Twice the length of a digest.
+const LONGEST_DIGEST: u64 = 64;
 /// The longest manifest in bytes: ten thousand files with long names.
 const LONGEST_MANIFEST: u64 = 16 << 20;
 /// Blocks whose bits are read or written at once: 64 KiB of a map, for 2 GiB of contents.
@@ -153,6 +157,20 @@ impl PartCopy {
         let _changing = self.change()?;
         let (_, map) = self.prepare(file, size)?;
         set_bits(&map, &touched(&range, size), false)
+    }
+
+    /// Notes by which digest the model is known, once enough is here to tell it.
+    pub fn settle(&self, digest: &str) -> io::Result<()> {
+        let _changing = self.change()?;
+        replace(&self.0.folder.join(DIGEST), |new| fs::write(new, digest))
+    }
+
+    /// The model's digest, if enough is here to tell it.
+    pub fn digest(&self) -> Option<String> {
+        let file = disk::open(&self.0.folder, DIGEST, Access::Read).ok()?;
+        let mut text = String::new();
+        io::Read::read_to_string(&mut io::Read::take(file, LONGEST_DIGEST), &mut text).ok()?;
+        Some(text).filter(|text| !text.is_empty() && text.bytes().all(|digit| digit.is_ascii_hexdigit()))
     }
 
     /// Deletes everything. What ends half-way is an empty copy, which can be deleted again.

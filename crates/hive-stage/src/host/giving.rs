@@ -1,0 +1,142 @@
+//! Gives other machines what they lack of a model: its outline, and bytes of its files.
+//!
+//! A machine learns nothing of models whose digest it does not know. A model from a hub is given to every approved
+//! machine that asks; one that is only this owner's is given to those that hold, or are to hold, layers for this machine.
+
+use std::ops::Range;
+
+use hive_net::{Channel, PeerId};
+use hive_protocol::WantedBytes;
+use hive_store::{BLOCK, FileName};
+use hive_worker::Raw;
+
+use super::StageHost;
+use crate::fetching::held::{Held, is_weights};
+use crate::fetching::message::{Given, PIECE_BYTES};
+use crate::models;
+use crate::runtime::aside;
+
+impl StageHost {
+    /// Sends a model's files as far as a machine must have them to know the model.
+    pub(super) async fn give_outline(&self, to: PeerId, digest: &str, mut channel: Channel) {
+        if let Err(why) = self.try_give_outline(to, digest, &mut channel).await {
+            tracing::info!("the outline of a model was not given: {why}");
+            let _ = channel.write_part(&Given::Nothing).await;
+        }
+        channel.finish();
+    }
+
+    async fn try_give_outline(&self, to: PeerId, digest: &str, channel: &mut Channel) -> Result<(), String> {
+        let path = aside(|| self.catalogue().path_of(digest)).ok_or("it is not here")?;
+        let held = aside(|| Held::at(self.inner.fetching.store(), &path)).map_err(|error| error.to_string())?;
+        self.check_may_have(to, &held)?;
+        let model = models::open_at(&path).await.map_err(|error| error.to_string())?;
+        if model.card().digest != digest {
+            return Err("its files have changed".to_owned());
+        }
+        let outline = model.outline().await.map_err(|error| error.to_string())?;
+        let manifest = held.manifest().clone();
+        send(channel, &Given::Manifest(Box::new(manifest.clone()))).await?;
+        let whole = manifest.files.iter().filter(|file| !is_weights(&file.name));
+        for file in whole {
+            self.send_range(&held, &file.name, 0..file.bytes, channel).await?;
+        }
+        for file in manifest.files.iter().filter(|file| is_weights(&file.name)) {
+            let name = file.name.as_str().rsplit('/').next().unwrap_or_default();
+            let own = outline.iter().filter(|extent| extent.file == name);
+            for range in whole_blocks(own.map(|extent| extent.bytes.clone()), file.bytes) {
+                self.send_range(&held, &file.name, range, channel).await?;
+            }
+        }
+        send(channel, &Given::End).await
+    }
+
+    /// Sends what is here of some ranges of a model's file.
+    pub(super) async fn give_bytes(&self, to: PeerId, wanted: WantedBytes, mut channel: Channel) {
+        if let Err(why) = self.try_give_bytes(to, wanted, &mut channel).await {
+            tracing::debug!("bytes of a model were not given: {why}");
+            let _ = channel.write_part(&Given::Nothing).await;
+        }
+        channel.finish();
+    }
+
+    async fn try_give_bytes(&self, to: PeerId, wanted: WantedBytes, channel: &mut Channel) -> Result<(), String> {
+        let WantedBytes { digest, file, size, ranges } = wanted;
+        let file = FileName::new(&file).ok_or("no file has that name")?;
+        let helds = aside(|| {
+            let paths = self.catalogue().paths_of(&digest).into_iter();
+            let held = paths.filter_map(|path| Held::at(self.inner.fetching.store(), &path).ok());
+            held.filter(|held| held.has(&file, size)).collect::<Vec<_>>()
+        });
+        let whole = helds.iter().find(|held| matches!(held, Held::Whole { .. }));
+        let held = whole.or(helds.first()).ok_or("it is not here")?;
+        self.check_may_have(to, held)?;
+        channel.give_way();
+        for range in whole_blocks(ranges.into_iter(), size) {
+            for present in aside(|| held.present(&file, range)) {
+                self.send_range(held, &file, present, channel).await?;
+            }
+        }
+        send(channel, &Given::End).await
+    }
+
+    async fn send_range(
+        &self,
+        held: &Held,
+        file: &FileName,
+        range: Range<u64>,
+        channel: &mut Channel,
+    ) -> Result<(), String> {
+        let mut at = range.start;
+        while at < range.end {
+            let end = range.end.min(at + PIECE_BYTES);
+            let bytes = aside(|| held.read(file, at..end)).map_err(|error| error.to_string())?;
+            self.inner.pace.pass(bytes.len()).await;
+            send(channel, &Given::Piece { file: file.clone(), at, bytes: Raw(bytes) }).await?;
+            at = end;
+        }
+        Ok(())
+    }
+
+    fn check_may_have(&self, peer: PeerId, held: &Held) -> Result<(), String> {
+        let is_public = held.manifest().origin.is_some();
+        if is_public || !self.leased_on(peer).is_empty() {
+            return Ok(());
+        }
+        Err("it is this owner's own, and that machine computes nothing for this one".to_owned())
+    }
+}
+
+async fn send(channel: &mut Channel, given: &Given) -> Result<(), String> {
+    channel.write_part(given).await.map_err(|error| error.to_string())
+}
+
+/// Ranges of a file, widened to whole blocks and joined where they touch.
+pub(super) fn whole_blocks(ranges: impl Iterator<Item = Range<u64>>, size: u64) -> Vec<Range<u64>> {
+    let widen = |Range { start, end }: Range<u64>| {
+        let end = end.min(size);
+        start.min(end) / BLOCK * BLOCK..end.next_multiple_of(BLOCK).min(size)
+    };
+    let mut widened: Vec<Range<u64>> = ranges.map(widen).filter(|range| !range.is_empty()).collect();
+    widened.sort_by_key(|range| range.start);
+    let mut joined: Vec<Range<u64>> = Vec::new();
+    for range in widened {
+        match joined.last_mut() {
+            Some(last) if range.start <= last.end => last.end = last.end.max(range.end),
+            _ => joined.push(range),
+        }
+    }
+    joined
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_become_whole_blocks_that_end_with_the_file() {
+        let size = 3 * BLOCK + 10;
+        let ranges = [2 * BLOCK + 5..2 * BLOCK + 6, 1..2, BLOCK - 1..BLOCK, size - 1..size + 100, 5..5, size + 7..size + 9];
+        assert_eq!(whole_blocks(ranges.into_iter(), size), [0..BLOCK, 2 * BLOCK..size]);
+    }
+}
