@@ -2,8 +2,11 @@
 //!
 //! Everything runs on the caller's task: when the future is dropped, nothing goes on but writes that have begun.
 
+mod connections;
+mod failure;
 mod file;
 mod limit;
+mod parts;
 mod progress;
 mod range;
 
@@ -15,14 +18,15 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::Semaphore;
 
 use crate::beside::beside;
-use crate::cache::{LEFT_FREE, Presence, Repository, free};
+use crate::cache::{Presence, Repository};
 use crate::error::FetchError;
-use crate::hub::request::host;
 use crate::hub::{Hub, Listing, RemoteFile};
-use file::{CONNECTIONS, Failure, Job};
-use limit::Limit;
+use connections::Connections;
+use failure::{check_room, disk_error};
+use file::Job;
 use progress::Meter;
 
+pub use parts::fetch_parts;
 pub use progress::{Event, FetchOptions, Progress, Wait};
 
 /// Files fetched at once: while small ones wait for the hub, a large one fills the line.
@@ -42,7 +46,7 @@ async fn run(hub: &Hub, listing: &Listing, options: &FetchOptions) -> Result<Pat
     let repository = Repository::new(hub.cache(), &listing.model);
     let snapshot = repository.snapshot(&listing.commit);
     let done = listing.gguf.as_ref().map_or_else(|| snapshot.clone(), |file| file.below(&snapshot));
-    let failed = |error| cache_error(hub.cache(), 0, &error);
+    let failed = |error| disk_error(hub.cache(), 0, &error);
 
     let missing = missing(&repository, listing).await.map_err(failed)?;
     let left = missing.iter().map(|(file, begun)| file.bytes - begun).sum();
@@ -53,28 +57,14 @@ async fn run(hub: &Hub, listing: &Listing, options: &FetchOptions) -> Result<Pat
         let of_repository = repository.clone();
         beside(move || of_repository.make()).await.map_err(failed)?;
         check_room(hub.cache(), left).await?;
-        let limit = Limit::new(options.limit_bytes_per_s);
-        let connections = Semaphore::new(CONNECTIONS);
+        let connections = Connections::new(hub, &meter, options);
         let files = Semaphore::new(FILES);
-        let job = Job {
-            hub,
-            listing,
-            repository: &repository,
-            meter: &meter,
-            limit: &limit,
-            files: &files,
-            connections: &connections,
-        };
+        let job =
+            Job { hub, listing, repository: &repository, meter: &meter, files: &files, connections: &connections };
         // Small files come first: the semaphores are fair.
         let mut fetches: FuturesUnordered<_> = missing.iter().map(|(file, _)| job.fetch(file)).collect();
         while let Some((file, fetched)) = fetches.next().await {
-            fetched.map_err(|failure| match failure {
-                Failure::Hub(error) => error.into(),
-                Failure::Disk(error) => cache_error(hub.cache(), left, &error),
-                Failure::Checksum => {
-                    FetchError::Checksum { host: host(hub.line().endpoint()), file: file.name.clone() }
-                }
-            })?;
+            fetched.map_err(|failure| failure.of(hub, &file.name, hub.cache(), left))?;
         }
     }
     let of_listing = listing.clone();
@@ -117,26 +107,5 @@ fn show(repository: &Repository, listing: &Listing) -> io::Result<()> {
         // In a cache that cannot be written, a branch keeps its old meaning, and the model can be used.
         Err(_) if all_were_there => Ok(()),
         other => other,
-    }
-}
-
-async fn check_room(cache: &Path, needed: u64) -> Result<(), FetchError> {
-    let of_cache = cache.to_owned();
-    let free = beside(move || free(&of_cache)).await.map_err(|error| cache_error(cache, 0, &error))?;
-    let needed = needed.saturating_add(LEFT_FREE);
-    if needed > free { Err(FetchError::DiskFull { folder: cache.to_owned(), needed, free }) } else { Ok(()) }
-}
-
-/// What an error of the file system means.
-fn cache_error(cache: &Path, needed: u64, error: &io::Error) -> FetchError {
-    let path = cache.to_owned();
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            FetchError::DiskFull { folder: path, needed, free: free(cache).unwrap_or(0) }
-        }
-        kind => {
-            let read_only = matches!(kind, io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied);
-            FetchError::Cache { path, why: error.to_string(), read_only }
-        }
     }
 }

@@ -8,6 +8,7 @@
 //!       model/<file>      contents at full length; what is missing is a hole
 //!       map/<file>        a bit for each block of 4 KiB: whether it is there
 //! <key>.lock              held during each change
+//! <key>.fetch.lock        held while something is fetched from a hub
 //! ```
 //!
 //! What is there is known after `kill -9` at any moment. A file that has the wrong length, or whose map has, counts as

@@ -1,43 +1,24 @@
 //! One file: its ranges over several connections at once, and its checksum behind the first of them.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::Semaphore;
 
-use super::limit::Limit;
+use super::connections::Connections;
+use super::failure::Failure;
 use super::progress::{Meter, Wait};
-use super::range::{End, Sink, Source};
-use crate::backoff::Backoff;
+use super::range::{Source, Target};
 use crate::beside::beside;
 use crate::cache::lock::Lock;
 use crate::cache::partial::Partial;
 use crate::cache::{Presence, Repository};
 use crate::checksum::{Check, Checksum};
-use crate::error::HubError;
-use crate::hub::request::host;
 use crate::hub::{Hub, Listing, RemoteFile};
 
-/// Connections of a fetch. One brings from a distant server what its window allows; eight fill most lines.
-pub(crate) const CONNECTIONS: usize = 8;
 /// Bytes checked at once.
 const CHECK: u64 = 4 << 20;
-
-/// Why a file did not come.
-#[derive(Debug)]
-pub(crate) enum Failure {
-    Hub(HubError),
-    Disk(io::Error),
-    Checksum,
-}
-
-impl From<io::Error> for Failure {
-    fn from(error: io::Error) -> Self {
-        Self::Disk(error)
-    }
-}
 
 /// What all files of a fetch share.
 pub(crate) struct Job<'a> {
@@ -45,18 +26,8 @@ pub(crate) struct Job<'a> {
     pub(crate) listing: &'a Listing,
     pub(crate) repository: &'a Repository,
     pub(crate) meter: &'a Meter<'a>,
-    pub(crate) limit: &'a Limit,
     pub(crate) files: &'a Semaphore,
-    pub(crate) connections: &'a Semaphore,
-}
-
-/// What a connection is for.
-#[derive(Debug, Clone, Copy)]
-enum Aim {
-    /// What is missing of the segment that ends there.
-    SegmentBefore(u64),
-    /// The file from its start to its end.
-    Whole,
+    pub(crate) connections: &'a Connections<'a>,
 }
 
 /// How an attempt at all bytes of a file ended.
@@ -108,78 +79,34 @@ impl Job<'_> {
 
     /// Brings all bytes, and says whether they are the right ones.
     async fn fill(&self, file: &RemoteFile, partial: &Arc<Partial>) -> Result<Arrived, Failure> {
-        let (model, what) =
-            (self.listing.model.repository(), format!("{} of {}", file.name, self.listing.model.repository()));
-        let source = Source {
-            line: self.hub.line(),
-            address: self.hub.address(self.listing, &file.name),
-            place: Mutex::new(None),
-            commit: &self.listing.commit,
-            bytes: file.bytes,
-            model: &model,
-            what: &what,
-        };
+        let source = Source::new(self.hub, self.listing, file);
+        let to: Arc<dyn Target> = Arc::<Partial>::clone(partial);
         let bring = async {
-            if !self.in_ranges(&source, partial).await? {
-                self.in_one(&source, partial).await?;
+            if !self.connections.in_ranges(&source, &to, partial.missing()).await? {
+                self.connections.in_one(&source, &to).await?;
             }
             Ok(())
         };
         let ((), is_right) = futures_util::try_join!(bring, check(&file.checksum, file.bytes, partial))?;
         Ok(if is_right { Arrived::Whole } else { Arrived::Damaged })
     }
+}
 
-    /// Brings the missing ranges, several at once. `false` if the server knows no ranges.
-    async fn in_ranges(&self, source: &Source<'_>, partial: &Arc<Partial>) -> Result<bool, Failure> {
-        let aims = partial.missing().into_iter().map(|range| Aim::SegmentBefore(range.end));
-        let mut all: FuturesUnordered<_> = aims.map(|aim| self.persist(source, partial, aim)).collect();
-        while let Some(brought) = all.next().await {
-            match brought {
-                Ok(()) => {}
-                Err(None) => return Ok(false),
-                Err(Some(failure)) => return Err(failure),
-            }
-        }
-        Ok(true)
+impl Target for Partial {
+    fn write(&self, at: u64, bytes: &[u8]) -> io::Result<u64> {
+        Self::write(self, at, bytes)
     }
 
-    /// Brings the file from its start to its end.
-    async fn in_one(&self, source: &Source<'_>, partial: &Arc<Partial>) -> Result<(), Failure> {
-        let no_hub =
-            || HubError::NotAHub { host: host(&source.address), why: "its answers contradict each other".to_owned() };
-        let brought = self.persist(source, partial, Aim::Whole).await;
-        brought.map_err(|failure| failure.unwrap_or_else(|| Failure::Hub(no_hub())))
+    fn next(&self, segment: &Range<u64>) -> Option<Range<u64>> {
+        Some(self.missing_before(segment.end)).filter(|range| !range.is_empty())
     }
 
-    /// Repeats an attempt until it succeeds, or several in a row bring nothing. `None` if the server knows no ranges.
-    async fn persist(&self, source: &Source<'_>, partial: &Arc<Partial>, aim: Aim) -> Result<(), Option<Failure>> {
-        let sink = Sink { partial, meter: self.meter, limit: self.limit };
-        let mut backoff = Backoff::new(self.hub.line().patience());
-        loop {
-            let before = partial.done();
-            let permit = self.connections.acquire().await.expect("nobody closes the semaphore");
-            let ended = match aim {
-                Aim::Whole => source.take_whole(sink).await,
-                Aim::SegmentBefore(end) => match partial.missing_before(end) {
-                    range if range.is_empty() => Ok(()),
-                    range => source.take(range, sink).await,
-                },
-            };
-            drop(permit);
-            let trouble = match ended {
-                Ok(()) => return Ok(()),
-                Err(End::IgnoresRanges) => return Err(None),
-                Err(End::Disk(error)) => return Err(Some(Failure::Disk(error))),
-                Err(End::Trouble(trouble)) => trouble,
-            };
-            if partial.done() > before {
-                backoff.progress();
-            }
-            let error = trouble.error().clone();
-            let after = backoff.after(trouble).map_err(|error| Some(Failure::Hub(error)))?;
-            self.meter.wait(Wait::NextAttempt { error, after });
-            tokio::time::sleep(after).await;
-        }
+    fn done(&self) -> u64 {
+        Self::done(self)
+    }
+
+    fn unit(&self) -> usize {
+        1
     }
 }
 

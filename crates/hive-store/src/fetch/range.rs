@@ -1,5 +1,6 @@
 //! One connection: asks for a range of a file and writes what comes, once.
 
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,11 +12,10 @@ use tokio::sync::Mutex;
 use super::limit::Limit;
 use super::progress::Meter;
 use crate::beside::beside;
-use crate::cache::partial::Partial;
 use crate::error::HubError;
 use crate::hub::request::{Answer, Line, Question, host, silence};
-use crate::hub::total;
 use crate::hub::trouble::{Trouble, of_connection};
+use crate::hub::{Hub, Listing, RemoteFile, total};
 
 /// Bytes collected before they are written. What eight connections have collected is lost when the process is killed:
 /// half a megabyte.
@@ -24,16 +24,16 @@ const WRITE: usize = 64 << 10;
 /// Where the bytes of a file come from.
 #[derive(Debug)]
 pub(crate) struct Source<'a> {
-    pub(crate) line: &'a Line,
+    line: &'a Line,
     /// The file's address on the hub.
     pub(crate) address: Url,
     /// Where the hub sent us, for the next range. It stops working after an hour.
-    pub(crate) place: Mutex<Option<Url>>,
-    pub(crate) commit: &'a str,
-    pub(crate) bytes: u64,
+    place: Mutex<Option<Url>>,
+    commit: &'a str,
+    bytes: u64,
     /// The repository, and the file in it, for messages.
-    pub(crate) model: &'a str,
-    pub(crate) what: &'a str,
+    model: String,
+    what: String,
 }
 
 /// Why a connection ended before its range did.
@@ -44,7 +44,7 @@ pub(crate) enum End {
     /// The server sends the whole file whatever range is asked for.
     IgnoresRanges,
     /// The disk.
-    Disk(std::io::Error),
+    Disk(io::Error),
 }
 
 impl From<Trouble> for End {
@@ -53,15 +53,43 @@ impl From<Trouble> for End {
     }
 }
 
+/// A file on the disk that bytes arrive for, in any order.
+pub(crate) trait Target: Send + Sync + 'static {
+    /// Writes what has arrived for this place, and returns how much of it is new.
+    fn write(&self, at: u64, bytes: &[u8]) -> io::Result<u64>;
+
+    /// What of a segment is to be asked for next, if something is missing.
+    fn next(&self, segment: &Range<u64>) -> Option<Range<u64>>;
+
+    /// Bytes that are there; it grows as they come.
+    fn done(&self) -> u64;
+
+    /// Bytes are written in multiples of this, except where a range ends.
+    fn unit(&self) -> usize;
+}
+
 /// What all connections of a file share.
 #[derive(Clone, Copy)]
 pub(crate) struct Sink<'a> {
-    pub(crate) partial: &'a Arc<Partial>,
+    pub(crate) to: &'a Arc<dyn Target>,
     pub(crate) meter: &'a Meter<'a>,
     pub(crate) limit: &'a Limit,
 }
 
-impl Source<'_> {
+impl<'a> Source<'a> {
+    pub(crate) fn new(hub: &'a Hub, listing: &'a Listing, file: &RemoteFile) -> Self {
+        let model = listing.model.repository();
+        Self {
+            line: hub.line(),
+            address: hub.address(listing, &file.name),
+            place: Mutex::new(None),
+            commit: &listing.commit,
+            bytes: file.bytes,
+            what: format!("{} of {model}", file.name),
+            model,
+        }
+    }
+
     /// Fetches a range, or as much of it as one connection brings.
     pub(crate) async fn take(&self, range: Range<u64>, sink: Sink<'_>) -> Result<(), End> {
         let is_whole = range == (0..self.bytes);
@@ -101,7 +129,7 @@ impl Source<'_> {
     }
 
     async fn ask_at(&self, url: Url, range: Option<Range<u64>>) -> Result<Answer, Trouble> {
-        let (method, model, what) = (Method::GET, self.model, self.what);
+        let (method, model, what) = (Method::GET, &*self.model, &*self.what);
         let answer = self.line.ask(&Question { method, url, range, model, what, stay_on_hub: false }).await?;
         match answer.header("x-repo-commit") {
             Some(commit) if commit != self.commit => {
@@ -136,7 +164,8 @@ impl Source<'_> {
             };
             let is_last = at + collected.len() as u64 == range.end;
             if collected.len() >= WRITE || is_last || ended.is_some() {
-                let bytes = collected.split().freeze();
+                let left = if is_last { 0 } else { collected.len() % sink.to.unit() };
+                let bytes = collected.split_to(collected.len() - left).freeze();
                 let length = bytes.len() as u64;
                 write(sink, at, bytes).await.map_err(End::Disk)?;
                 at += length;
@@ -163,9 +192,9 @@ impl Source<'_> {
     }
 }
 
-async fn write(sink: Sink<'_>, at: u64, bytes: Bytes) -> std::io::Result<()> {
-    let partial = Arc::clone(sink.partial);
-    let new = beside(move || partial.write(at, &bytes)).await?;
+async fn write(sink: Sink<'_>, at: u64, bytes: Bytes) -> io::Result<()> {
+    let to = Arc::clone(sink.to);
+    let new = beside(move || to.write(at, &bytes)).await?;
     sink.meter.receive(new);
     Ok(())
 }

@@ -186,8 +186,13 @@ impl PartCopy {
         gone(fs::remove_dir_all(&self.0.folder))
     }
 
-    pub(super) fn folder(&self) -> &Path {
+    pub(crate) fn folder(&self) -> &Path {
         &self.0.folder
+    }
+
+    /// The lock of whoever fetches into the copy, so that nobody fetches what another is bringing.
+    pub(crate) fn fetch_lock(&self) -> PathBuf {
+        self.0.folder.with_extension("fetch.lock")
     }
 
     /// Makes what is not there yet.
@@ -299,6 +304,8 @@ fn set_bits(map: &File, blocks: &Range<u64>, to: bool) -> io::Result<()> {
 }
 
 #[cfg(test)]
+// A list of one range is meant.
+#[allow(clippy::single_range_in_vec_init)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
 

@@ -6,6 +6,7 @@ mod certificates;
 mod failing;
 mod fetching;
 mod finding;
+mod parts;
 mod resuming;
 mod stand_in;
 
