@@ -81,6 +81,9 @@ pub(crate) fn serve_refusal(error: ServeError) -> Refusal {
         ServeError::Find(FindError::Open(_)) | ServeError::Load(RingError::Unfit(_) | RingError::Text(_)) => {
             "model_unusable"
         }
+        ServeError::Find(FindError::Unfetched { .. }) => {
+            return Refusal::new(StatusCode::BAD_GATEWAY, "model_not_fetched", error);
+        }
         ServeError::Find(FindError::Several { .. } | FindError::SeveralFiles { .. }) => "several_models",
         ServeError::Plan { .. } => "no_plan",
         ServeError::TooFew { .. } => "too_few_machines",

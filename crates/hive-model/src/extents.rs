@@ -70,7 +70,9 @@ fn merged<'a>(ranges: impl Iterator<Item = (&'a Path, Range<u64>)>) -> Vec<Exten
     let mut joined: Vec<(&Path, Range<u64>)> = Vec::new();
     for (file, bytes) in ranges {
         match joined.last_mut() {
-            Some((last, before)) if *last == file && bytes.start <= before.end => before.end = before.end.max(bytes.end),
+            Some((last, before)) if *last == file && bytes.start <= before.end => {
+                before.end = before.end.max(bytes.end)
+            }
             _ => joined.push((file, bytes)),
         }
     }

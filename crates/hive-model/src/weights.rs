@@ -19,8 +19,8 @@ use crate::config::ModelConfig;
 pub use gguf::Gguf;
 pub use matrix::FileMatrix;
 pub use safetensors::SafetensorsFolder;
-pub(crate) use tensor::{StoredTensor, TensorPlace};
 pub use tensor::{Biases, Float, FloatTensor, Matrix, MatrixFormat, QuantizedMatrix, TensorError, to_f32};
+pub(crate) use tensor::{StoredTensor, TensorPlace};
 
 /// The source of a model's tensors.
 #[derive(Debug)]

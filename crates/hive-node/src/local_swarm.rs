@@ -48,7 +48,11 @@ pub struct LocalSwarm {
 
 impl LocalSwarm {
     /// Starts the nodes and loads the model; `progress` hears how many layers are loaded.
-    pub async fn start(model: Model, options: SwarmOptions, mut progress: impl FnMut(usize) + Send) -> Result<Self, SwarmError> {
+    pub async fn start(
+        model: Model,
+        options: SwarmOptions,
+        mut progress: impl FnMut(usize) + Send,
+    ) -> Result<Self, SwarmError> {
         // Planning comes first: it needs no process, so impossible requests fail immediately.
         let plan = plan_for(model.card(), options.stages, options.ring.compute)?;
         let mut nodes = Vec::with_capacity(options.stages);

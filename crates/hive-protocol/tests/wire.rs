@@ -16,6 +16,7 @@ use hive_net::{Identity, PeerAddr, PeerId};
 use hive_protocol::{
     Arithmetic, Beat, Continued, Drain, Greeting, Hello, ModelCopy, ModelSource, Neighbours, Profile, Pulse, Recompute,
     Replay, Reply, Request, RingId, Role, RowDigest, SPEAKS, SessionSpec, Span, StageId, StageReport, StageSpec,
+    WantedBytes,
 };
 
 fn peer(number: u8) -> PeerId {
@@ -50,6 +51,11 @@ fn neighbours() -> Neighbours {
         previous: peer(2),
         coordinator: addr(3).with_relay("https://relay.example"),
     }
+}
+
+fn wanted_bytes() -> WantedBytes {
+    let ranges = vec![4096..8192, 1 << 30..(1 << 30) + 1];
+    WantedBytes { digest: "d1635e".to_owned(), file: "model.safetensors".to_owned(), size: 1 << 31, ranges }
 }
 
 fn options() -> SessionOptions {
@@ -130,6 +136,7 @@ fn profile() -> Profile {
         sends_bits_per_s: Some(1_000_000),
         models: vec!["owner/name".to_owned()],
         copies: Some(vec![ModelCopy { name: Some("owner/name".to_owned()), digest: Some("d1635e".to_owned()) }]),
+        fetches: true,
         sessions: 2,
         power: Power { on_battery: true, battery_percent: Some(80), low_power_mode: false },
         heat: Heat::Fair,
@@ -158,6 +165,9 @@ fn question_name(request: &Request) -> &'static str {
         Request::Digests(..) => "digests",
         Request::Rows(..) => "rows",
         Request::Recompute(..) => "recompute",
+        Request::Fetch(..) => "fetch",
+        Request::Outline(_) => "outline",
+        Request::Bytes(_) => "bytes",
     }
 }
 
@@ -191,6 +201,9 @@ fn requests() -> Vec<(&'static str, Request)> {
         ("", Request::Rows(stage(), span())),
         ("", Request::Recompute(stage(), Box::new(recompute(Input::Tokens(vec![7, 300]))))),
         ("-hidden", Request::Recompute(stage(), Box::new(recompute(Input::Hidden(hidden()))))),
+        ("", Request::Fetch(stage_spec().source, 5..19)),
+        ("", Request::Outline("d1635e".to_owned())),
+        ("", Request::Bytes(wanted_bytes())),
     ]
 }
 
@@ -213,6 +226,7 @@ fn answer_name(answer: &Reply) -> &'static str {
         Reply::Recomputed { .. } => "recomputed",
         Reply::Lacks => "lacks",
         Reply::Unfit(_) => "unfit",
+        Reply::Fetched { .. } => "fetched",
     }
 }
 
@@ -236,6 +250,7 @@ fn answers() -> Vec<(&'static str, Reply)> {
         ("-last", Reply::Recomputed { digests: Vec::new(), token: Some(300) }),
         ("", Reply::Lacks),
         ("", Reply::Unfit("damaged".to_owned())),
+        ("", Reply::Fetched { done: 300, of: 70_000 }),
     ]
 }
 

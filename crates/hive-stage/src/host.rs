@@ -120,7 +120,9 @@ impl StageHost {
     /// A host without stages.
     pub fn new(member: Membership, options: HostOptions) -> Self {
         let HostOptions { memory_cap, bits_per_s, trust_paths, fetches } = options;
-        member.describe(|profile| std::mem::replace(&mut profile.fetches, fetches != Fetches::Nothing) != profile.fetches);
+        member.describe(|profile| {
+            std::mem::replace(&mut profile.fetches, fetches != Fetches::Nothing) != profile.fetches
+        });
         let catalogue = member.data().map(Catalogue::kept).unwrap_or_default();
         let inner = Inner {
             member,

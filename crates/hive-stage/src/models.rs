@@ -15,8 +15,8 @@ use cached::{Contents, Unfound};
 use crate::fetching;
 use crate::runtime::aside;
 use hive_protocol::ModelSource;
-use hive_store::PartCopy;
 pub use hive_protocol::{STARTER_FILE, starter_name};
+use hive_store::PartCopy;
 use hive_text::split::PartName;
 use hive_worker::text::{Model, TextError};
 
@@ -164,9 +164,7 @@ pub(crate) fn named(name: Option<&str>, cache: Option<&Path>) -> Option<PathBuf>
     match name {
         None => starter(),
         Some(name) if name == starter_name() => starter(),
-        Some(name) => {
-            cached::find(cache?, name).ok().or_else(|| parts::find(&fetching::store(), name))
-        }
+        Some(name) => cached::find(cache?, name).ok().or_else(|| parts::find(&fetching::store(), name)),
     }
 }
 

@@ -48,6 +48,8 @@ pub struct Profile {
     pub models: Vec<String>,
     /// Every model on its disk; `None` until all have been examined.
     pub copies: Option<Vec<ModelCopy>>,
+    /// Whether it fetches what it lacks of a model.
+    pub fetches: bool,
     /// Answers it is computing a part of.
     pub sessions: usize,
     /// Where its power comes from.

@@ -50,6 +50,7 @@ fn profile() -> Profile {
             ModelCopy { name: Some("owner/name".to_owned()), digest: Some("1f".to_owned()) },
             ModelCopy { name: None, digest: None },
         ]),
+        fetches: true,
         sessions: 2,
         power: hive_host::Power { on_battery: true, battery_percent: Some(80), low_power_mode: false },
         heat: hive_host::Heat::Fair,
@@ -141,7 +142,13 @@ fn status() -> Status {
             copies: vec![stage("Attic", 20, 30)],
             bytes: 12 << 30,
         }),
-        loading: Some(LoadingView { name: "owner/other".to_owned(), layers: 4, of: 32 }),
+        loading: Some(LoadingView {
+            name: "owner/other".to_owned(),
+            layers: 4,
+            of: 32,
+            fetched_bytes: 7,
+            fetching_bytes: 9,
+        }),
     }
 }
 

@@ -17,7 +17,9 @@ use safetensors::Dtype;
 pub use error::FolderError;
 pub use quantization::{Mode, Quantization, QuantizationTable};
 
-use super::{Biases, Float, FloatTensor, Matrix, MatrixFormat, QuantizedMatrix, StoredTensor, TensorError, TensorPlace};
+use super::{
+    Biases, Float, FloatTensor, Matrix, MatrixFormat, QuantizedMatrix, StoredTensor, TensorError, TensorPlace,
+};
 use crate::config::ModelConfig;
 use crate::weights::block_floats::BlockFloat;
 use crate::weights::names;

@@ -12,12 +12,12 @@ use hive_stage::planning::{self, PLANNED_CONTEXT};
 use hive_worker::text::Model;
 use tokio::sync::{Semaphore, mpsc, watch};
 
-use super::assembly::{fetch, connect, load_stage, spec, unload, watch_prompts};
+use super::assembly::{connect, fetch, load_stage, spec, unload, watch_prompts};
 use super::driver::Driver;
 use super::due::Due;
+use super::placed::LoadProgress;
 use super::placed::{RingError, RingOptions, holders};
 use super::sessions::{SESSION_QUEUE, dispatch};
-use super::placed::LoadProgress;
 use super::state::{Health, State};
 use super::{Inner, Ring, lock, standby};
 use crate::prefix_cache::PrefixCache;

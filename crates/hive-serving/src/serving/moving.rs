@@ -71,8 +71,7 @@ impl Serving {
     }
 
     async fn move_beside(&self, wanted: &ModelRequest, ring: &Ring) -> Result<(), String> {
-        let model =
-            self.host().open_model(wanted.model.as_deref()).await.map_err(|error| error.to_string())?;
+        let model = self.host().open_model(wanted.model.as_deref()).await.map_err(|error| error.to_string())?;
         let (plan, placements) = self.place(&model, wanted, &[]).map_err(|error| error.to_string())?;
         let source = models::source(wanted.model.as_deref(), &model);
         let loaded = Ring::load(self.host(), model, &plan, &placements, RingOptions::new(source), |_| ()).await;

@@ -109,8 +109,10 @@ fn files_in(folder: &Path) -> io::Result<Vec<PathBuf>> {
 
 /// The snapshot in a cache of models that a path lies in, and where it comes from.
 fn snapshot_of(path: &Path) -> Option<(PathBuf, Origin)> {
-    let names: Vec<&str> =
-        path.components().map(|part| if let Component::Normal(name) = part { name.to_str() } else { Some("") }).collect::<Option<_>>()?;
+    let names: Vec<&str> = path
+        .components()
+        .map(|part| if let Component::Normal(name) = part { name.to_str() } else { Some("") })
+        .collect::<Option<_>>()?;
     let at = names.iter().rposition(|name| *name == "snapshots")?;
     let (repository, commit) = (names.get(at.checked_sub(1)?)?.strip_prefix("models--")?, names.get(at + 1)?);
     let (owner, name) = repository.split_once("--")?;

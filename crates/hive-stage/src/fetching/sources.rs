@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use hive_net::PeerId;
 use hive_store::FileName;
+use tokio::sync::Notify;
 
 /// Bytes that a machine is asked for at once: it is done in a second on a slow network, and a lost connection costs no
 /// more than the messages on their way.
@@ -26,7 +27,16 @@ pub(crate) struct Chunk {
 /// What is still to be fetched. Machines take chunks from it and put back what did not come.
 #[derive(Debug, Default)]
 pub(crate) struct Sources {
-    chunks: Mutex<VecDeque<Chunk>>,
+    state: Mutex<State>,
+    /// Wakes those who wait for a chunk that is out.
+    back: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    chunks: VecDeque<Chunk>,
+    /// Chunks that machines are being asked for.
+    out: usize,
 }
 
 impl Sources {
@@ -48,34 +58,54 @@ impl Sources {
                 range.start = end;
             }
         }
-        Self { chunks: Mutex::new(chunks) }
+        Self { state: Mutex::new(State { chunks, out: 0 }), back: Notify::new() }
     }
 
-    /// The next chunk for which this machine has not been asked.
-    pub(crate) fn next(&self, machine: PeerId) -> Option<Chunk> {
-        let mut chunks = self.chunks();
-        let place = chunks.iter().position(|chunk| !chunk.asked.contains(&machine))?;
-        chunks.remove(place)
+    /// The next chunk for which this machine has not been asked. Waits for those that others are being asked for: they may
+    /// not have them.
+    pub(crate) async fn next(&self, machine: PeerId) -> Option<Chunk> {
+        loop {
+            let back = self.back.notified();
+            tokio::pin!(back);
+            // From here on, no chunk comes back unnoticed.
+            back.as_mut().enable();
+            {
+                let mut state = self.state();
+                let place = state.chunks.iter().position(|chunk| !chunk.asked.contains(&machine));
+                if let Some(chunk) = place.and_then(|place| state.chunks.remove(place)) {
+                    state.out += 1;
+                    return Some(chunk);
+                }
+                if state.out == 0 {
+                    return None;
+                }
+            }
+            back.await;
+        }
     }
 
     /// Returns what a machine did not send of a chunk.
     pub(crate) fn put_back(&self, chunk: Chunk, machine: PeerId, missing: Vec<Range<u64>>) {
         let Chunk { file, mut asked, .. } = chunk;
+        let mut state = self.state();
+        state.out -= 1;
         if !missing.is_empty() {
             asked.insert(machine);
-            self.chunks().push_back(Chunk { file, ranges: missing, asked });
+            state.chunks.push_back(Chunk { file, ranges: missing, asked });
         }
+        drop(state);
+        self.back.notify_waiters();
     }
 
     /// What no machine has sent.
     pub(crate) fn left(self) -> Vec<(FileName, Range<u64>)> {
-        let chunks = self.chunks.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let State { chunks, .. } = self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
         let ranges = |Chunk { file, ranges, .. }: Chunk| ranges.into_iter().map(move |range| (file.clone(), range));
         chunks.into_iter().flat_map(ranges).collect()
     }
 
-    fn chunks(&self) -> MutexGuard<'_, VecDeque<Chunk>> {
-        self.chunks.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -91,8 +121,8 @@ mod tests {
         hive_net::Identity::generate().id()
     }
 
-    #[test]
-    fn small_ranges_of_a_file_are_asked_for_together_and_large_ones_in_pieces() {
+    #[tokio::test]
+    async fn small_ranges_of_a_file_are_asked_for_together_and_large_ones_in_pieces() {
         let sources = Sources::new([
             (file("a"), 0..4096),
             (file("a"), 8192..2 * CHUNK_BYTES),
@@ -100,7 +130,11 @@ mod tests {
             (file("b"), 20..30),
         ]);
         let ann = machine();
-        let chunks: Vec<Chunk> = std::iter::from_fn(|| sources.next(ann)).collect();
+        let mut chunks: Vec<Chunk> = Vec::new();
+        while let Some(chunk) = sources.next(ann).await {
+            chunks.push(chunk.clone());
+            sources.put_back(chunk, ann, Vec::new());
+        }
         let bytes = |chunk: &Chunk| chunk.ranges.iter().map(|range| range.end - range.start).sum::<u64>();
         assert_eq!(chunks.len(), 3, "{chunks:?}");
         assert_eq!((bytes(&chunks[0]), chunks[0].ranges.len()), (CHUNK_BYTES, 2));
@@ -108,17 +142,20 @@ mod tests {
         assert_eq!((chunks[2].file.as_str(), chunks[2].ranges.len()), ("b", 2));
     }
 
-    #[test]
-    fn what_one_machine_does_not_send_another_is_asked_for_and_the_rest_is_known() {
+    #[tokio::test]
+    async fn what_one_machine_does_not_send_another_is_asked_for_and_the_rest_is_known() {
         let sources = Sources::new([(file("a"), 0..100)]);
         let [ann, bob] = [machine(), machine()];
-        let chunk = sources.next(ann).unwrap();
-        assert!(sources.next(bob).is_none(), "ann is at it");
-        sources.put_back(chunk, ann, vec![40..60, 80..100]);
-        assert!(sources.next(ann).is_none(), "ann does not have it");
-        let chunk = sources.next(bob).unwrap();
+        let chunk = sources.next(ann).await.unwrap();
+        // Ann is at it, and bob waits to see whether she has it.
+        let (next, ()) = tokio::join!(sources.next(bob), async {
+            tokio::task::yield_now().await;
+            sources.put_back(chunk, ann, vec![40..60, 80..100]);
+        });
+        let chunk = next.unwrap();
         assert_eq!(chunk.ranges, [40..60, 80..100]);
         sources.put_back(chunk, bob, vec![80..100]);
+        assert!(sources.next(ann).await.is_none() && sources.next(bob).await.is_none());
         assert_eq!(sources.left(), [(file("a"), 80..100)]);
     }
 }

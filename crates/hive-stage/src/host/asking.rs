@@ -7,7 +7,12 @@ use super::StageHost;
 
 impl StageHost {
     /// Sends a request to a node, which may be this one, and returns the last reply; `progress` gets the earlier ones.
-    pub async fn ask(&self, whom: &PeerAddr, request: Request, progress: impl FnMut(usize) + Send) -> Result<Reply, String> {
+    pub async fn ask(
+        &self,
+        whom: &PeerAddr,
+        request: Request,
+        progress: impl FnMut(usize) + Send,
+    ) -> Result<Reply, String> {
         refusal(self.ask_any(whom, request, progress).await?)
     }
 

@@ -15,8 +15,7 @@ use futures_util::stream::FuturesUnordered;
 use hive_model::Extent;
 use hive_net::{Channel, PeerAddr, PeerId, Protocol, border};
 use hive_protocol::{ModelSource, Reply, Request, WantedBytes};
-use hive_store::parts::fetch_parts;
-use hive_store::{FetchOptions, FileName, Manifest, ModelName, PartCopy};
+use hive_store::{FetchOptions, FileName, Manifest, ModelName, PartCopy, fetch_parts};
 use hive_worker::Raw;
 use hive_worker::text::Model;
 
@@ -157,7 +156,8 @@ impl StageHost {
         let extents = model.extents(layers).await.map_err(FetchFailure::other)?;
         let wanted = in_files(copy.manifest(), &extents);
         let of = bytes(&wanted);
-        let lacking = || wanted.iter().flat_map(|(file, range)| missing(&copy, file, range.clone())).collect::<Vec<_>>();
+        let lacking =
+            || wanted.iter().flat_map(|(file, range)| missing(&copy, file, range.clone())).collect::<Vec<_>>();
         let first = aside(lacking);
         if first.is_empty() {
             return Ok(());
@@ -169,7 +169,8 @@ impl StageHost {
         let sources = Sources::new(first);
         let mut reported = Instant::now();
         {
-            let asked: Vec<PeerId> = self.holders(digest, asker).into_iter().flat_map(|peer| [peer; REQUESTS]).collect();
+            let asked: Vec<PeerId> =
+                self.holders(digest, asker).into_iter().flat_map(|peer| [peer; REQUESTS]).collect();
             let (sources, copy) = (&sources, &copy);
             let mut asking: FuturesUnordered<_> =
                 asked.into_iter().map(|peer| self.take_chunks(peer, digest, copy, sources)).collect();
@@ -189,6 +190,7 @@ impl StageHost {
             }
         }
         let left = sources.left();
+        tracing::debug!(needed, of_hub = bytes(&left), "layers of a model are fetched");
         if !left.is_empty() {
             self.take_from_hub(copy.manifest(), &copy, left, &mut |left: u64| {
                 if reported.elapsed() >= REPORTS {
@@ -206,7 +208,8 @@ impl StageHost {
     /// Machines that may have bytes of a model: the one that asks for the layers first.
     fn holders(&self, digest: &str, asker: PeerId) -> Vec<PeerId> {
         let member = self.membership();
-        let has = |copies: &[hive_protocol::ModelCopy]| copies.iter().any(|copy| copy.digest.as_deref() == Some(digest));
+        let has =
+            |copies: &[hive_protocol::ModelCopy]| copies.iter().any(|copy| copy.digest.as_deref() == Some(digest));
         let present = member.peers().present().into_iter();
         let others = present.filter(|(_, profile)| profile.copies.as_deref().is_some_and(has)).map(|(peer, _)| peer);
         let asker = Some(asker).filter(|asker| *asker != member.id());
@@ -215,14 +218,8 @@ impl StageHost {
     }
 
     /// Takes chunks from one machine, until it has been asked for all of them, or disappoints.
-    async fn take_chunks(
-        &self,
-        peer: PeerId,
-        digest: &str,
-        copy: &PartCopy,
-        sources: &Sources,
-    ) -> std::io::Result<()> {
-        while let Some(chunk) = sources.next(peer) {
+    async fn take_chunks(&self, peer: PeerId, digest: &str, copy: &PartCopy, sources: &Sources) -> std::io::Result<()> {
+        while let Some(chunk) = sources.next(peer).await {
             let asked = self.take(peer, digest, copy, &chunk.file, &chunk.ranges).await;
             let still = || chunk.ranges.iter().flat_map(|range| copy.missing(&chunk.file, range.clone())).collect();
             let still: Vec<Range<u64>> = aside(still);
@@ -237,10 +234,9 @@ impl StageHost {
                 Err(Disappointment::Wrong) => {
                     let name = self.membership().peers().name(peer);
                     tracing::warn!("{name} sent other bytes than the model has; it is not asked any more");
-                    self.membership().peers().notice(
-                        peer,
-                        format!("{name} sent wrong bytes of a model; they come from elsewhere."),
-                    );
+                    self.membership()
+                        .peers()
+                        .notice(peer, format!("{name} sent wrong bytes of a model; they come from elsewhere."));
                     return Ok(());
                 }
                 Err(Disappointment::Disk(error)) => return Err(error),

@@ -136,7 +136,8 @@ mod tests {
     #[test]
     fn ranges_become_whole_blocks_that_end_with_the_file() {
         let size = 3 * BLOCK + 10;
-        let ranges = [2 * BLOCK + 5..2 * BLOCK + 6, 1..2, BLOCK - 1..BLOCK, size - 1..size + 100, 5..5, size + 7..size + 9];
+        let ranges =
+            [2 * BLOCK + 5..2 * BLOCK + 6, 1..2, BLOCK - 1..BLOCK, size - 1..size + 100, 5..5, size + 7..size + 9];
         assert_eq!(whole_blocks(ranges.into_iter(), size), [0..BLOCK, 2 * BLOCK..size]);
     }
 }

@@ -43,7 +43,12 @@ impl StageHost {
     }
 
     /// Answers a request of a node, which may be this one.
-    pub(crate) async fn answer(&self, asker: PeerId, request: Request, progress: &mut (impl FnMut(usize) + Send)) -> Reply {
+    pub(crate) async fn answer(
+        &self,
+        asker: PeerId,
+        request: Request,
+        progress: &mut (impl FnMut(usize) + Send),
+    ) -> Reply {
         // Checked before anything else: whose stage is it?
         let commanded = match order(&request) {
             Some((id, Order::Command)) => self.commanded(asker, id).map(Some),

@@ -1,0 +1,148 @@
+//! Machines fetch what they lack of a model: each only its own layers, from machines that have them first, from a
+//! stand-in hub for the rest.
+
+#![allow(
+    clippy::unwrap_used,
+    unreachable_pub,
+    dead_code,
+    reason = "the stand-in hub has more faults than are used here"
+)]
+
+mod common;
+#[path = "../crates/hive-store/tests/hub/stand_in.rs"]
+mod stand_in;
+
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use bytes::Bytes;
+use common::hivemind;
+use common::loopback::Node;
+use common::patiently;
+use stand_in::{Repo, StandIn};
+
+const QUESTION: [&str; 4] = ["--prompt", "What is the capital of France?", "--max-tokens", "20"];
+const ANSWER: &str = "The capital of France is Paris.";
+/// Where the norm of the starter's first layer begins: numbers in single precision.
+const FIRST_NORM_AT: usize = 31_866_688;
+
+/// Another model than the starter, which every machine has. It says the same.
+fn model() -> Bytes {
+    let starter = std::env::var_os("HIVEMIND_STARTER").expect("./dev test names the starter model");
+    let mut bytes = std::fs::read(starter).unwrap();
+    bytes[FIRST_NORM_AT] ^= 1;
+    bytes.into()
+}
+
+/// Machines with a cache of models each, all of which have approved each other.
+struct Swarm {
+    home: tempfile::TempDir,
+    hub: String,
+    nodes: Vec<Node>,
+}
+
+impl Swarm {
+    fn start(hub: &str, names: &[&str]) -> Self {
+        let mut swarm = Self { home: tempfile::tempdir().unwrap(), hub: hub.to_owned(), nodes: Vec::new() };
+        for name in names {
+            swarm.add(name, &[]);
+        }
+        swarm
+    }
+
+    fn add(&mut self, name: &str, options: &[&str]) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hivemind"));
+        command.env("HF_HUB_CACHE", self.cache(name)).env("HF_ENDPOINT", &self.hub);
+        for setting in ["HF_TOKEN", "HF_HUB_OFFLINE", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"] {
+            command.env_remove(setting);
+        }
+        command.env("HF_TOKEN_PATH", self.home.path().join("no token"));
+        let node = Node::start_by(command, self.home.path(), name, options);
+        for other in &self.nodes {
+            approve_each_other(other, &node, name);
+        }
+        self.nodes.push(node);
+    }
+
+    fn cache(&self, name: &str) -> PathBuf {
+        self.home.path().join(format!("cache-{name}"))
+    }
+
+    /// What a machine has of models that it does not have whole, in bytes on its disk.
+    fn parts_bytes(&self, name: &str) -> u64 {
+        let folder = self.home.path().join(format!("cache-{name}.hivemind"));
+        allocated(&folder)
+    }
+
+    /// The machines that computed an answer of the first one, and the answer.
+    #[track_caller]
+    fn answer(&self, model: &str, stages: usize) -> (Vec<String>, String) {
+        let stages = stages.to_string();
+        let asked = [&["chat", model][..], &QUESTION, &["--stages", &stages]].concat();
+        let answer = self.nodes[0].json(&asked, None);
+        let stages = answer["stages"].as_array().unwrap().iter();
+        let names = stages.map(|stage| stage["node"].as_str().unwrap().to_owned()).collect();
+        (names, answer["text"].as_str().unwrap().to_owned())
+    }
+}
+
+fn allocated(path: &Path) -> u64 {
+    let about = std::fs::symlink_metadata(path);
+    match about {
+        Ok(about) if about.is_dir() => {
+            std::fs::read_dir(path).unwrap().map(|entry| allocated(&entry.unwrap().path())).sum()
+        }
+        Ok(about) => about.blocks() * 512,
+        Err(_) => 0,
+    }
+}
+
+fn approve_each_other(host: &Node, guest: &Node, name: &str) {
+    let ticket = host.json(&["invite"], None)["ticket"].as_str().unwrap().to_owned();
+    let asked = guest.json(&["join"], Some(&ticket));
+    let code = asked["code"].as_str().unwrap();
+    let mut approve = hivemind(&["approve", name, "--code", code]);
+    let approve = approve.env("HIVEMIND_DATA_DIR", &host.folder).spawn().unwrap();
+    let (exit, _, stderr) = guest.run(&["approve", asked["id"].as_str().unwrap(), "--code", code], None);
+    assert_eq!(exit, 0, "{stderr}");
+    assert!(approve.wait_with_output().unwrap().status.success());
+    patiently("they are connected", || host.state(name).as_deref() == Some("approved"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_machines_fetch_a_model_each_its_own_layers_and_a_fourth_takes_them_from_these() {
+    let weights = model();
+    let size = weights.len() as u64;
+    let hub = StandIn::start(Repo::new(&[("starter-Q4_1.gguf", weights)]));
+    let mut swarm = Swarm::start(&hub.url(), &["alpha", "beta", "gamma"]);
+    let (names, text) = swarm.answer("owner/name", 3);
+    assert_eq!((names.len(), text.as_str()), (3, ANSWER), "{names:?}");
+    let sent = hub.sent();
+    assert!(sent * 100 <= size * 105, "{sent} bytes were sent of {size}");
+    for name in ["alpha", "beta", "gamma"] {
+        let parts = swarm.parts_bytes(name);
+        assert!(parts > size / 10 && parts < size * 7 / 10, "{name} has {parts} of {size}");
+    }
+
+    swarm.add("delta", &[]);
+    let (names, text) = swarm.answer("owner/name", 4);
+    assert_eq!((names.len(), text.as_str()), (4, ANSWER), "{names:?}");
+    assert!(swarm.parts_bytes("delta") > size / 20);
+    assert_eq!(hub.sent(), sent, "what machines have is not asked of the hub");
+}
+
+#[test]
+fn a_model_that_is_a_file_of_one_machine_goes_to_those_that_compute_it_and_to_nobody_else() {
+    let swarm = Swarm::start("http://127.0.0.1:9", &["alpha", "beta", "gamma"]);
+    let file = swarm.home.path().join("tuned.gguf");
+    std::fs::write(&file, model()).unwrap();
+    let (names, text) = swarm.answer(file.to_str().unwrap(), 2);
+    assert_eq!((names.len(), text.as_str()), (2, ANSWER), "{names:?}");
+    let other = if names.contains(&"beta".to_owned()) { "gamma" } else { "beta" };
+    let size = std::fs::metadata(&file).unwrap().len();
+    assert_eq!(swarm.parts_bytes("alpha"), 0, "it has the whole");
+    assert_eq!(swarm.parts_bytes(other), 0);
+    let user = names.iter().find(|name| *name != "alpha").unwrap();
+    assert!(swarm.parts_bytes(user) < size * 8 / 10);
+}
