@@ -74,7 +74,8 @@ async fn run(
     while let Some((file, fetched)) = fetches.next().await {
         fetched.map_err(|failure| failure.of(hub, &file.file.name, folder, left))?;
     }
-    Ok(())
+    let of_copy = copy.clone();
+    beside(move || of_copy.sync()).await.map_err(failed)
 }
 
 /// What all files of a fetch share.

@@ -132,10 +132,14 @@ impl Manifest {
         HEXLOWER.encode(&hash.finish().as_ref()[..KEY])
     }
 
-    /// The size of a file in bytes, if the model has it.
+    /// The place of a file among all, if the model has it. The manifest must be a checked one.
+    pub(crate) fn index_of(&self, file: &FileName) -> Option<usize> {
+        self.files.binary_search_by(|known| known.name.cmp(file)).ok()
+    }
+
+    /// The size of a file in bytes, if the model has it. The manifest must be a checked one.
     pub(crate) fn size_of(&self, file: &FileName) -> Option<u64> {
-        let found = self.files.binary_search_by(|known| known.name.cmp(file)).ok()?;
-        Some(self.files[found].bytes)
+        self.index_of(file).map(|index| self.files[index].bytes)
     }
 }
 
