@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -59,10 +59,7 @@ impl PartCopy {
 
     /// The copy that is in `folder`, if one is. The folder's name must be its manifest's key.
     pub(super) fn there(folder: PathBuf) -> Option<Self> {
-        let file = disk::open(&folder, MANIFEST, Access::Read).ok()?;
-        let mut text = Vec::new();
-        io::Read::read_to_end(&mut io::Read::take(file, LONGEST_MANIFEST), &mut text).ok()?;
-        let manifest: Manifest = serde_json::from_slice(&text).ok()?;
+        let manifest: Manifest = serde_json::from_slice(&stored(&folder)?).ok()?;
         let manifest = manifest.checked().ok()?;
         if folder.file_name()? != manifest.key().as_str() {
             return None;
@@ -201,9 +198,11 @@ impl PartCopy {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
+        if !fs::symlink_metadata(folder)?.is_dir() {
+            return Err(io::Error::other(format!("{} is not a folder", folder.display())));
+        }
         let text = serde_json::to_vec(manifest)?;
-        let known = disk::length(folder, MANIFEST).is_some_and(|length| length == text.len() as u64);
-        if !known || fs::read(folder.join(MANIFEST))? != text {
+        if stored(folder).as_ref() != Some(&text) {
             replace(&folder.join(MANIFEST), |new| fs::write(new, &text))?;
         }
         let mut files = BTreeSet::new();
@@ -244,6 +243,14 @@ impl PartCopy {
         // Beside the folder, so that it holds while the folder is deleted and made again.
         Ok(Changing { _lock: Lock::wait(&self.0.folder.with_extension("lock"))?, _here: here })
     }
+}
+
+/// The manifest's text in a copy's folder, if it is there.
+fn stored(folder: &Path) -> Option<Vec<u8>> {
+    let file = disk::open(folder, MANIFEST, Access::Read).ok()?;
+    let mut text = Vec::new();
+    file.take(LONGEST_MANIFEST).read_to_end(&mut text).ok()?;
+    Some(text)
 }
 
 #[cfg(test)]
@@ -410,6 +417,11 @@ mod tests {
             fs::remove_file(&path).unwrap();
             fs::rename(&kept, &path).unwrap();
         }
+        let kept = folder.path().join("kept");
+        fs::rename(copy.folder(), &kept).unwrap();
+        std::os::unix::fs::symlink(&mine, copy.folder()).unwrap();
+        store.open(&manifest()).unwrap_err();
+        assert_eq!(fs::read_dir(&mine).unwrap().count(), 1);
     }
 
     #[test]
@@ -461,6 +473,22 @@ mod tests {
         fs::hard_link(copy.path(), copy.folder().join("model/config.json")).unwrap();
         let error = store.open(&manifest()).unwrap_err();
         assert!(error.to_string().contains("one file"), "{error}");
+    }
+
+    #[test]
+    fn whoever_writes_waits_for_another_process_and_readers_do_not() {
+        let (_folder, store) = store();
+        let copy = store.open(&manifest()).unwrap();
+        copy.write(&gguf(), 0, &blocks(0..1)).unwrap();
+        let other = Lock::wait(&copy.folder().with_extension("lock")).unwrap();
+        std::thread::scope(|scope| {
+            let write = scope.spawn(|| copy.write(&gguf(), BLOCK, &blocks(1..2)).unwrap());
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            assert!(!write.is_finished());
+            assert_eq!(copy.read(&gguf(), 0..BLOCK).unwrap(), blocks(0..1));
+            drop(other);
+        });
+        assert_eq!(copy.present(&gguf(), 0..SIZE), [0..2 * BLOCK]);
     }
 
     #[test]

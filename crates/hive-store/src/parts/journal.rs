@@ -134,3 +134,30 @@ fn system_start() -> &'static str {
         start.unwrap_or_default().trim().to_owned()
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parts::ManifestFile;
+
+    #[test]
+    fn as_much_is_noted_as_was_written_and_no_more_than_a_gigabyte() {
+        let folder = tempfile::tempdir().unwrap();
+        let names = ["a", "b"].map(|name| FileName::new(name).unwrap());
+        let file = |name: &FileName| ManifestFile { name: name.clone(), bytes: 1 << 40 };
+        let manifest = Manifest { origin: None, files: names.iter().map(file).collect(), gguf: None };
+        let journal = Journal { folder: folder.path() };
+        journal.note(&manifest, &names[1], &(REGION - 1..REGION + 1)).unwrap();
+        journal.note(&manifest, &names[0], &(7..7)).unwrap();
+        assert_eq!(journal.read().1, BTreeSet::from([(1, 0), (1, 1)]));
+        for at in 0..100 {
+            journal.note(&manifest, &names[0], &(at * REGION..at * REGION + 9)).unwrap();
+            let (start, noted) = journal.read();
+            assert!(noted.contains(&(0, at)) && noted.len() <= MOST, "{noted:?}");
+            assert_eq!(start, system_start());
+        }
+        assert!(fs::metadata(folder.path().join(FILE)).unwrap().len() < 512, "it fits a sector");
+        journal.settle(&manifest).unwrap();
+        assert_eq!(journal.read().1.len(), 0);
+    }
+}
