@@ -190,7 +190,7 @@ pub enum FetchError {
     #[error("the download was stopped; what has arrived is kept")]
     Cancelled,
     /// It does not fit.
-    #[error("not enough space in {folder}: {} needed, {} free; remove models you no longer use, or set HF_HUB_CACHE to a folder on a larger disk", size(*needed), size(*free))]
+    #[error("not enough space in {folder}: {} needed, {} free; remove models you no longer use, or set {setting} to a folder on a larger disk", size(*needed), size(*free))]
     DiskFull {
         /// The cache.
         folder: PathBuf,
@@ -198,6 +198,8 @@ pub enum FetchError {
         needed: u64,
         /// Bytes free.
         free: u64,
+        /// The variable of the environment that decides on the folder.
+        setting: &'static str,
     },
     /// The contents are not what the hub says they are.
     #[error(
@@ -210,7 +212,7 @@ pub enum FetchError {
         file: FileName,
     },
     /// The cache cannot be written.
-    #[error("{path} cannot be written ({why}); make the folder writable, or set HF_HUB_CACHE to one that is")]
+    #[error("{path} cannot be written ({why}); make the folder writable, or set {setting} to one that is")]
     Cache {
         /// Where.
         path: PathBuf,
@@ -218,6 +220,8 @@ pub enum FetchError {
         why: String,
         /// Whether this folder or disk can be read only.
         read_only: bool,
+        /// The variable of the environment that decides on the folder.
+        setting: &'static str,
     },
 }
 

@@ -22,7 +22,7 @@ use crate::cache::{Presence, Repository};
 use crate::error::FetchError;
 use crate::hub::{Hub, Listing, RemoteFile};
 use connections::Connections;
-use failure::{check_room, disk_error};
+use failure::Place;
 use file::Job;
 use progress::Meter;
 
@@ -46,7 +46,8 @@ async fn run(hub: &Hub, listing: &Listing, options: &FetchOptions) -> Result<Pat
     let repository = Repository::new(hub.cache(), &listing.model);
     let snapshot = repository.snapshot(&listing.commit);
     let done = listing.gguf.as_ref().map_or_else(|| snapshot.clone(), |file| file.below(&snapshot));
-    let failed = |error| disk_error(hub.cache(), 0, &error);
+    let place = Place { folder: hub.cache(), setting: "HF_HUB_CACHE" };
+    let failed = |error| place.error(0, &error);
 
     let missing = missing(&repository, listing).await.map_err(failed)?;
     let left = missing.iter().map(|(file, begun)| file.bytes - begun).sum();
@@ -56,7 +57,7 @@ async fn run(hub: &Hub, listing: &Listing, options: &FetchOptions) -> Result<Pat
         hub.allowed()?;
         let of_repository = repository.clone();
         beside(move || of_repository.make()).await.map_err(failed)?;
-        check_room(hub.cache(), left).await?;
+        place.check_room(left).await?;
         let connections = Connections::new(hub, &meter, options);
         let files = Semaphore::new(FILES);
         let job =
@@ -64,7 +65,7 @@ async fn run(hub: &Hub, listing: &Listing, options: &FetchOptions) -> Result<Pat
         // Small files come first: the semaphores are fair.
         let mut fetches: FuturesUnordered<_> = missing.iter().map(|(file, _)| job.fetch(file)).collect();
         while let Some((file, fetched)) = fetches.next().await {
-            fetched.map_err(|failure| failure.of(hub, &file.name, hub.cache(), left))?;
+            fetched.map_err(|failure| failure.of(hub, &file.name, place, left))?;
         }
     }
     let of_listing = listing.clone();

@@ -15,6 +15,9 @@
 //! # }
 //! ```
 //!
+//! A machine that runs some layers of a model needs the byte ranges of these. [`fetch_parts`] brings ranges into a
+//! [`PartCopy`] of a [`PartStore`], whose files readers use as if they were whole; see [`parts`].
+//!
 //! A fetch can end at any byte, by cancelling, by a lost network or by `kill -9`, and the next one goes on there. Nothing
 //! appears in a snapshot before all of it has arrived and its checksums hold.
 //!

@@ -7,16 +7,20 @@
 //! <key>/manifest.json     the manifest; the key is its hash
 //!       model/<file>      contents at full length; what is missing is a hole
 //!       map/<file>        a bit for each block of 4 KiB: whether it is there
+//!       unsynced          where a power cut may have left bits without their contents
 //! <key>.lock              held during each change
 //! <key>.fetch.lock        held while something is fetched from a hub
 //! ```
 //!
-//! What is there is known after `kill -9` at any moment. A file that has the wrong length, or whose map has, counts as
+//! What is there is known after `kill -9` at any moment, and after a power cut, too, but for the last gigabyte, which is
+//! forgotten then unless [`PartCopy::sync`] has returned. A file that has the wrong length, or whose map has, counts as
 //! empty. Folders and files are the user's alone, and no link in them is followed.
 
 mod blocks;
 mod copy;
 mod disk;
+mod file;
+mod journal;
 mod manifest;
 mod of_hub;
 

@@ -9,6 +9,14 @@ use crate::error::{FetchError, HubError};
 use crate::file_name::FileName;
 use crate::hub::Hub;
 
+/// Where a fetch writes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Place<'a> {
+    pub(crate) folder: &'a Path,
+    /// The variable of the environment that decides on the folder.
+    pub(crate) setting: &'static str,
+}
+
 /// Why a file did not come.
 #[derive(Debug)]
 pub(crate) enum Failure {
@@ -24,34 +32,40 @@ impl From<io::Error> for Failure {
 }
 
 impl Failure {
-    /// What it means for a fetch of this file into `folder`, with `needed` bytes to come.
-    pub(crate) fn of(self, hub: &Hub, file: &FileName, folder: &Path, needed: u64) -> FetchError {
+    /// What it means for a fetch of this file, with `needed` bytes to come.
+    pub(crate) fn of(self, hub: &Hub, file: &FileName, place: Place<'_>, needed: u64) -> FetchError {
         match self {
             Self::Hub(error) => error.into(),
-            Self::Disk(error) => disk_error(folder, needed, &error),
+            Self::Disk(error) => place.error(needed, &error),
             Self::Checksum => FetchError::Checksum { host: hub.host(), file: file.clone() },
         }
     }
 }
 
-/// Fails if `needed` bytes do not fit on the disk of a folder.
-pub(crate) async fn check_room(folder: &Path, needed: u64) -> Result<(), FetchError> {
-    let of_folder = folder.to_owned();
-    let free = beside(move || free(&of_folder)).await.map_err(|error| disk_error(folder, 0, &error))?;
-    let needed = needed.saturating_add(LEFT_FREE);
-    if needed > free { Err(FetchError::DiskFull { folder: folder.to_owned(), needed, free }) } else { Ok(()) }
-}
+impl Place<'_> {
+    /// Fails if `needed` bytes do not fit on the disk.
+    pub(crate) async fn check_room(self, needed: u64) -> Result<(), FetchError> {
+        let folder = self.folder.to_owned();
+        let free = beside(move || free(&folder)).await.map_err(|error| self.error(0, &error))?;
+        let needed = needed.saturating_add(LEFT_FREE);
+        if needed > free { Err(self.full(needed, free)) } else { Ok(()) }
+    }
 
-/// What an error of the file system means.
-pub(crate) fn disk_error(folder: &Path, needed: u64, error: &io::Error) -> FetchError {
-    let path = folder.to_owned();
-    match error.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            FetchError::DiskFull { folder: path, needed, free: free(folder).unwrap_or(0) }
+    /// What an error of the file system means, with `needed` bytes to come.
+    pub(crate) fn error(self, needed: u64, error: &io::Error) -> FetchError {
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                self.full(needed, free(self.folder).unwrap_or(0))
+            }
+            kind => {
+                let read_only = matches!(kind, io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied);
+                let (path, setting) = (self.folder.to_owned(), self.setting);
+                FetchError::Cache { path, why: error.to_string(), read_only, setting }
+            }
         }
-        kind => {
-            let read_only = matches!(kind, io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied);
-            FetchError::Cache { path, why: error.to_string(), read_only }
-        }
+    }
+
+    fn full(self, needed: u64, free: u64) -> FetchError {
+        FetchError::DiskFull { folder: self.folder.to_owned(), needed, free, setting: self.setting }
     }
 }

@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 
 use super::connections::Connections;
-use super::failure::{Failure, check_room, disk_error};
+use super::failure::{Failure, Place};
 use super::progress::{FetchOptions, Meter, Wait};
 use super::range::{Source, Target};
 use crate::beside::beside;
@@ -55,8 +55,8 @@ async fn run(
     options: &FetchOptions,
 ) -> Result<(), FetchError> {
     let files = arriving(hub, listing, copy, wanted)?;
-    let folder = copy.folder();
-    let failed = |error| disk_error(folder, 0, &error);
+    let place = Place { folder: copy.folder(), setting: "HIVEMIND_CACHE_DIR" };
+    let failed = |error| place.error(0, &error);
     let total = files.iter().map(|file| length(&file.wanted)).sum();
     let done = present(&files).await.map_err(failed)?;
     let meter = Meter::new(options, done, total);
@@ -67,14 +67,15 @@ async fn run(
     let left = total - present(&files).await.map_err(failed)?;
     // What another fetch has brought meanwhile.
     meter.add((total - done).saturating_sub(left));
-    check_room(folder, left).await?;
+    place.check_room(left).await?;
     let connections = Connections::new(hub, &meter, options);
     let job = Job { hub, listing, connections: &connections, meter: &meter };
     let mut fetches: FuturesUnordered<_> = files.iter().map(|file| job.fetch(file)).collect();
     while let Some((file, fetched)) = fetches.next().await {
-        fetched.map_err(|failure| failure.of(hub, &file.file.name, folder, left))?;
+        fetched.map_err(|failure| failure.of(hub, &file.file.name, place, left))?;
     }
-    Ok(())
+    let of_copy = copy.clone();
+    beside(move || of_copy.sync()).await.map_err(failed)
 }
 
 /// What all files of a fetch share.

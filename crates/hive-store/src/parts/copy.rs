@@ -5,15 +5,17 @@
 //! Contents are written before their bits: a process that is killed at any byte leaves no bit without its bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
-use std::io;
+use std::fs;
+use std::io::{self, Read};
 use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use super::blocks::{BLOCK, add_runs, bytes, map_length, set, touched, whole};
+use super::blocks::{BLOCK, bytes, touched, whole};
 use super::disk::{self, Access};
+use super::file::PartFile;
+use super::journal::Journal;
 use super::manifest::Manifest;
 use crate::cache::lock::Lock;
 use crate::cache::replace;
@@ -27,8 +29,6 @@ const DIGEST: &str = "digest";
 const LONGEST_DIGEST: u64 = 64;
 /// The longest manifest in bytes: ten thousand files with long names.
 const LONGEST_MANIFEST: u64 = 16 << 20;
-/// Blocks whose bits are read or written at once: 64 KiB of a map, for 2 GiB of contents.
-const AT_ONCE: u64 = 1 << 19;
 
 /// One model's parts. Clones share state, and so does everything in this process that opens the same copy.
 ///
@@ -63,12 +63,17 @@ impl PartCopy {
 
     /// The copy that is in `folder`, if one is. The folder's name must be its manifest's key.
     pub(super) fn there(folder: PathBuf) -> Option<Self> {
-        let file = disk::open(&folder, MANIFEST, Access::Read).ok()?;
-        let mut text = Vec::new();
-        io::Read::read_to_end(&mut io::Read::take(file, LONGEST_MANIFEST), &mut text).ok()?;
-        let manifest: Manifest = serde_json::from_slice(&text).ok()?;
+        let manifest: Manifest = serde_json::from_slice(&stored(&folder)?).ok()?;
         let manifest = manifest.checked().ok()?;
-        (folder.file_name()? == manifest.key().as_str()).then(|| Self::shared(folder, manifest))
+        if folder.file_name()? != manifest.key().as_str() {
+            return None;
+        }
+        let copy = Self::shared(folder, manifest);
+        if copy.journal().is_stale() {
+            let _changing = copy.change().ok()?;
+            copy.journal().recover(copy.manifest()).ok()?;
+        }
+        Some(copy)
     }
 
     fn shared(folder: PathBuf, manifest: Manifest) -> Self {
@@ -99,14 +104,14 @@ impl PartCopy {
     pub fn missing(&self, file: &FileName, range: Range<u64>) -> Vec<Range<u64>> {
         let Some(size) = self.0.manifest.size_of(file) else { return vec![range] };
         let blocks = touched(&range, size);
-        let missing = self.runs(file, size, &blocks, false).unwrap_or_else(|_| vec![blocks]);
+        let missing = self.file(file, size).runs(&blocks, false).unwrap_or_else(|_| vec![blocks]);
         missing.iter().map(|blocks| bytes(blocks, size)).filter(|range| !range.is_empty()).collect()
     }
 
     /// What is there of a range of a file: whole blocks, merged.
     pub fn present(&self, file: &FileName, range: Range<u64>) -> Vec<Range<u64>> {
         let Some(size) = self.0.manifest.size_of(file) else { return Vec::new() };
-        let present = self.runs(file, size, &touched(&range, size), true).unwrap_or_default();
+        let present = self.file(file, size).runs(&touched(&range, size), true).unwrap_or_default();
         present.iter().map(|blocks| bytes(blocks, size)).collect()
     }
 
@@ -130,9 +135,10 @@ impl PartCopy {
             io::Error::new(io::ErrorKind::InvalidInput, why)
         })?;
         let _changing = self.change()?;
-        let (contents, map) = self.prepare(file, size)?;
-        contents.write_all_at(bytes, at)?;
-        set_bits(&map, &blocks, true)
+        let open = self.file(file, size).open()?;
+        self.journal().note(&self.0.manifest, file, &range)?;
+        open.contents.write_all_at(bytes, at)?;
+        open.set(&blocks, true)
     }
 
     /// Reads bytes that are there; an error of the kind `NotFound` if some are not.
@@ -147,7 +153,7 @@ impl PartCopy {
             return Err(io::Error::new(io::ErrorKind::NotFound, why));
         }
         let mut bytes = vec![0; (range.end - range.start) as usize];
-        disk::open(&self.0.folder, &contents_of(file), Access::Read)?.read_exact_at(&mut bytes, range.start)?;
+        self.file(file, size).read(&mut bytes, range.start)?;
         Ok(bytes)
     }
 
@@ -155,8 +161,15 @@ impl PartCopy {
     pub fn forget(&self, file: &FileName, range: Range<u64>) -> io::Result<()> {
         let size = self.size_of(file)?;
         let _changing = self.change()?;
-        let (_, map) = self.prepare(file, size)?;
-        set_bits(&map, &touched(&range, size), false)
+        let open = self.file(file, size).open()?;
+        open.set(&touched(&range, size), false)?;
+        open.map.sync_data()
+    }
+
+    /// Waits until everything that was written outlasts a power cut. Without it, at most the last gigabyte does not.
+    pub fn sync(&self) -> io::Result<()> {
+        let _changing = self.change()?;
+        self.journal().settle(&self.0.manifest)
     }
 
     /// Notes by which digest the model is known, once enough is here to tell it.
@@ -203,15 +216,16 @@ impl PartCopy {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
             _ => {}
         }
+        if !fs::symlink_metadata(folder)?.is_dir() {
+            return Err(io::Error::other(format!("{} is not a folder", folder.display())));
+        }
         let text = serde_json::to_vec(manifest)?;
-        let known = disk::length(folder, MANIFEST).is_some_and(|length| length == text.len() as u64);
-        if !known || fs::read(folder.join(MANIFEST))? != text {
+        if stored(folder).as_ref() != Some(&text) {
             replace(&folder.join(MANIFEST), |new| fs::write(new, &text))?;
         }
         let mut files = BTreeSet::new();
         for file in &manifest.files {
-            let (contents, _) = self.prepare(&file.name, file.bytes)?;
-            let contents = contents.metadata()?;
+            let contents = self.file(&file.name, file.bytes).open()?.contents.metadata()?;
             // A disk that takes "a" and "A" for one name would mix their contents.
             if !files.insert((contents.dev(), contents.ino())) {
                 return Err(io::Error::other(format!(
@@ -220,6 +234,7 @@ impl PartCopy {
                 )));
             }
         }
+        self.journal().recover(manifest)?;
         // A folder is a model even if all its files are elsewhere, as none are: readers open it.
         match fs::DirBuilder::new().mode(0o700).create(folder.join("model")) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
@@ -227,36 +242,12 @@ impl PartCopy {
         }
     }
 
-    /// A file and its map, opened for writing. If one has the wrong length, both become empty.
-    fn prepare(&self, file: &FileName, size: u64) -> io::Result<(File, File)> {
-        let map = disk::open(&self.0.folder, &map_of(file), Access::Write)?;
-        let contents = disk::open(&self.0.folder, &contents_of(file), Access::Write)?;
-        if map.metadata()?.len() != map_length(size) || contents.metadata()?.len() != size {
-            map.set_len(0)?;
-            contents.set_len(0)?;
-            contents.set_len(size)?;
-            map.set_len(map_length(size))?;
-        }
-        Ok((contents, map))
+    fn file<'a>(&'a self, name: &'a FileName, size: u64) -> PartFile<'a> {
+        PartFile { folder: &self.0.folder, name, size }
     }
 
-    /// The blocks among these that are there, or those that are not. Nothing is there of a file that has the wrong length,
-    /// or whose map has.
-    fn runs(&self, file: &FileName, size: u64, blocks: &Range<u64>, wanted: bool) -> io::Result<Vec<Range<u64>>> {
-        let mut runs = Vec::new();
-        if blocks.is_empty() {
-            return Ok(runs);
-        }
-        let map = disk::open(&self.0.folder, &map_of(file), Access::Read)?;
-        let is_whole = disk::length(&self.0.folder, &contents_of(file)) == Some(size);
-        if map.metadata()?.len() != map_length(size) || !is_whole {
-            return Err(io::Error::other("its length is wrong"));
-        }
-        for window in windows(blocks) {
-            let (bits, first) = read_bits(&map, &window)?;
-            add_runs(&mut runs, &bits, first, &window, wanted);
-        }
-        Ok(runs)
+    fn journal(&self) -> Journal<'_> {
+        Journal { folder: &self.0.folder }
     }
 
     fn size_of(&self, file: &FileName) -> io::Result<u64> {
@@ -272,41 +263,19 @@ impl PartCopy {
     }
 }
 
-fn contents_of(file: &FileName) -> String {
-    format!("model/{file}")
-}
-
-fn map_of(file: &FileName) -> String {
-    format!("map/{file}")
-}
-
-/// Blocks in portions whose bits are handled at once.
-fn windows(blocks: &Range<u64>) -> impl Iterator<Item = Range<u64>> {
-    let Range { start, end } = blocks.clone();
-    (start / AT_ONCE..end.div_ceil(AT_ONCE)).map(move |n| start.max(n * AT_ONCE)..end.min((n + 1) * AT_ONCE))
-}
-
-/// The bytes of a map that hold the bits of these blocks, and the block of their first bit.
-fn read_bits(map: &File, blocks: &Range<u64>) -> io::Result<(Vec<u8>, u64)> {
-    let first = blocks.start / 8;
-    let mut bits = vec![0; (blocks.end.div_ceil(8) - first) as usize];
-    map.read_exact_at(&mut bits, first)?;
-    Ok((bits, first * 8))
-}
-
-fn set_bits(map: &File, blocks: &Range<u64>, to: bool) -> io::Result<()> {
-    for window in windows(blocks) {
-        let (mut bits, first) = read_bits(map, &window)?;
-        set(&mut bits, first, &window, to);
-        map.write_all_at(&bits, first / 8)?;
-    }
-    Ok(())
+/// The manifest's text in a copy's folder, if it is there.
+fn stored(folder: &Path) -> Option<Vec<u8>> {
+    let file = disk::open(folder, MANIFEST, Access::Read).ok()?;
+    let mut text = Vec::new();
+    file.take(LONGEST_MANIFEST).read_to_end(&mut text).ok()?;
+    Some(text)
 }
 
 #[cfg(test)]
 // A list of one range is meant.
 #[allow(clippy::single_range_in_vec_init)]
 mod tests {
+    use std::fs::File;
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
@@ -422,6 +391,28 @@ mod tests {
     }
 
     #[test]
+    fn what_a_power_cut_may_have_lost_is_forgotten_and_nothing_else() {
+        let (_folder, store) = store();
+        let copy = store.open(&manifest()).unwrap();
+        let journal = copy.folder().join("unsynced");
+        let power_cut = || {
+            let noted = fs::read_to_string(&journal).unwrap();
+            let (_, regions) = noted.split_once('\n').unwrap();
+            fs::write(&journal, format!("another start\n{regions}")).unwrap();
+            OPEN.lock().unwrap().clear();
+            store.at(&copy.path()).unwrap()
+        };
+        copy.write(&name("config.json"), 0, b"{   }").unwrap();
+        copy.sync().unwrap();
+        copy.write(&gguf(), 0, &blocks(0..4)).unwrap();
+        assert_eq!(reopened(&store).bytes(), 5 + 4 * BLOCK, "the process died, and the system did not");
+        assert_eq!(power_cut().bytes(), 5);
+        copy.write(&gguf(), 0, &blocks(0..4)).unwrap();
+        copy.sync().unwrap();
+        assert_eq!(power_cut().bytes(), 5 + 4 * BLOCK);
+    }
+
+    #[test]
     fn no_link_is_followed_and_everything_is_private() {
         let (folder, store) = store();
         let copy = store.open(&manifest()).unwrap();
@@ -444,6 +435,11 @@ mod tests {
             fs::remove_file(&path).unwrap();
             fs::rename(&kept, &path).unwrap();
         }
+        let kept = folder.path().join("kept");
+        fs::rename(copy.folder(), &kept).unwrap();
+        std::os::unix::fs::symlink(&mine, copy.folder()).unwrap();
+        store.open(&manifest()).unwrap_err();
+        assert_eq!(fs::read_dir(&mine).unwrap().count(), 1);
     }
 
     #[test]
@@ -495,6 +491,22 @@ mod tests {
         fs::hard_link(copy.path(), copy.folder().join("model/config.json")).unwrap();
         let error = store.open(&manifest()).unwrap_err();
         assert!(error.to_string().contains("one file"), "{error}");
+    }
+
+    #[test]
+    fn whoever_writes_waits_for_another_process_and_readers_do_not() {
+        let (_folder, store) = store();
+        let copy = store.open(&manifest()).unwrap();
+        copy.write(&gguf(), 0, &blocks(0..1)).unwrap();
+        let other = Lock::wait(&copy.folder().with_extension("lock")).unwrap();
+        std::thread::scope(|scope| {
+            let write = scope.spawn(|| copy.write(&gguf(), BLOCK, &blocks(1..2)).unwrap());
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            assert!(!write.is_finished());
+            assert_eq!(copy.read(&gguf(), 0..BLOCK).unwrap(), blocks(0..1));
+            drop(other);
+        });
+        assert_eq!(copy.present(&gguf(), 0..SIZE), [0..2 * BLOCK]);
     }
 
     #[test]

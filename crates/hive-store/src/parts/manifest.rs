@@ -14,6 +14,8 @@ use crate::name::ModelName;
 
 /// Ten times the files of the largest models.
 const MOST_FILES: usize = 10_000;
+/// Bytes of a name: with the folder before it, no system takes much more.
+const LONGEST_NAME: usize = 512;
 /// Bytes of all files together: far above the largest model, and far below where sums overflow.
 const MOST_BYTES: u64 = 1 << 44;
 /// Names the encoding that a key is made of.
@@ -56,6 +58,9 @@ pub enum ManifestError {
     /// It has more files than any model.
     #[error("the model has {0} files; no more than {MOST_FILES} are taken")]
     TooManyFiles(usize),
+    /// A name is longer than a path may be.
+    #[error("the model has a file with a name of {0} bytes; no more than {LONGEST_NAME} are taken")]
+    LongName(usize),
     /// A name occurs twice.
     #[error("the model has two files with the name {0}")]
     Twice(FileName),
@@ -85,6 +90,9 @@ impl Manifest {
         for (index, file) in self.files.iter().enumerate() {
             if index > 0 && self.files[index - 1].name == file.name {
                 return Err(ManifestError::Twice(file.name.clone()));
+            }
+            if file.name.as_str().len() > LONGEST_NAME {
+                return Err(ManifestError::LongName(file.name.as_str().len()));
             }
             let folders = file.name.as_str().match_indices('/').map(|(end, _)| &file.name.as_str()[..end]);
             if let Some(folder) = folders.filter(|folder| names.contains(folder)).find_map(FileName::new) {
@@ -132,10 +140,14 @@ impl Manifest {
         HEXLOWER.encode(&hash.finish().as_ref()[..KEY])
     }
 
-    /// The size of a file in bytes, if the model has it.
+    /// The place of a file among all, if the model has it. The manifest must be a checked one.
+    pub(crate) fn index_of(&self, file: &FileName) -> Option<usize> {
+        self.files.binary_search_by(|known| known.name.cmp(file)).ok()
+    }
+
+    /// The size of a file in bytes, if the model has it. The manifest must be a checked one.
     pub(crate) fn size_of(&self, file: &FileName) -> Option<u64> {
-        let found = self.files.binary_search_by(|known| known.name.cmp(file)).ok()?;
-        Some(self.files[found].bytes)
+        self.index_of(file).map(|index| self.files[index].bytes)
     }
 }
 
@@ -183,6 +195,8 @@ mod tests {
         let many: Vec<(&str, u64)> = many.iter().map(|name| (name.as_str(), 1)).collect();
         assert_eq!(refused(manifest(&many)), ManifestError::TooManyFiles(MOST_FILES + 1));
         manifest(&many[1..]).checked().unwrap();
+        let deep = "a/".repeat(LONGEST_NAME / 2) + "a";
+        assert_eq!(refused(manifest(&[(&deep, 1)])), ManifestError::LongName(LONGEST_NAME + 1));
         let other = Manifest { gguf: Some(name("m.gguf")), ..manifest(&[("config.json", 2)]) };
         assert_eq!(refused(other), ManifestError::NoSuchFile(name("m.gguf")));
     }
