@@ -50,6 +50,8 @@ fn two() -> (Lab, Host, Host) {
     let [alpha, beta] = ["alpha", "beta"].map(|name| {
         let mut host = lab.host(name, "");
         host.environment = vec![("HF_HUB_CACHE", cache_of(&lab, name))];
+        std::fs::create_dir_all(&host.folder).unwrap();
+        std::fs::write(host.folder.join("config.toml"), "fetch_models = false\n").unwrap();
         host.start(&lab);
         host
     });

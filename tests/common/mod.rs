@@ -50,6 +50,10 @@ pub(crate) fn of_nobody(command: &mut Command) {
     if command.get_envs().all(|(name, _)| name != "HF_HUB_CACHE") {
         command.env("HF_HUB_CACHE", "/nonexistent/models");
     }
+    // Nothing that a test runs asks the real hub.
+    if command.get_envs().all(|(name, _)| name != "HF_ENDPOINT") {
+        command.env("HF_HUB_OFFLINE", "1");
+    }
 }
 
 /// The command with the arguments given, without anything of this machine's settings, and without its node.

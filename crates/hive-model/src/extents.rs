@@ -36,7 +36,7 @@ impl ModelFiles {
             let Range { start, end } = place.bytes;
             let is_small = layer_of(&place.name).is_none() && end - start <= SMALL_BYTES;
             let parts = if is_small {
-                vec![0..end - start]
+                std::iter::once(0..end - start).collect()
             } else if names::is_computed(&place.name, self.config()) {
                 samples(end - start)
             } else {
@@ -71,7 +71,7 @@ fn merged<'a>(ranges: impl Iterator<Item = (&'a Path, Range<u64>)>) -> Vec<Exten
     for (file, bytes) in ranges {
         match joined.last_mut() {
             Some((last, before)) if *last == file && bytes.start <= before.end => {
-                before.end = before.end.max(bytes.end)
+                before.end = before.end.max(bytes.end);
             }
             _ => joined.push((file, bytes)),
         }

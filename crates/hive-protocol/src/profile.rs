@@ -12,6 +12,7 @@ use crate::ModelCopy;
 /// What a machine reports of itself.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
+#[allow(clippy::struct_excessive_bools, reason = "each answers a question of its own")]
 pub struct Profile {
     /// Its name for itself.
     pub name: String,

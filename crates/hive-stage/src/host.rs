@@ -11,11 +11,13 @@ pub(crate) mod guests;
 mod hostile;
 mod hosting;
 mod lease;
+mod of_hub;
 pub(crate) mod orders;
 mod reserving;
 mod routing;
 mod serve;
 mod streams;
+mod taking;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};

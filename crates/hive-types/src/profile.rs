@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 /// A machine's report about itself.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
+#[allow(clippy::struct_excessive_bools, reason = "each answers a question of its own")]
 pub struct Profile {
     /// The name it gives itself.
     pub name: String,

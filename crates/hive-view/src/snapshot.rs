@@ -86,7 +86,7 @@ pub struct Taste {
 }
 
 /// A model being loaded.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Type)]
+#[derive(Debug, Clone, PartialEq, Serialize, Type)]
 pub struct Loading {
     /// Its name.
     pub name: String,
@@ -94,6 +94,10 @@ pub struct Loading {
     pub layers: u32,
     /// Layers in total.
     pub of: u32,
+    /// What the machines have on their disks of the layers that they are fetching, in bytes.
+    pub fetched: f64,
+    /// What they fetch in all, in bytes; 0 while nothing is fetched.
+    pub fetching: f64,
 }
 
 /// This machine's memory, in bytes.
@@ -182,6 +186,8 @@ pub fn snapshot(status: &Status, taste: Taste, update: Update) -> Snapshot {
             name: loading.name.clone(),
             layers: loading.layers as u32,
             of: loading.of as u32,
+            fetched: loading.fetched_bytes as f64,
+            fetching: loading.fetching_bytes as f64,
         }),
         answered_tokens: status.answered_tokens as f64,
         discovery: Some(status.discovery.clone()).filter(|discovery| discovery != "on" && discovery != "off"),

@@ -91,18 +91,24 @@ async fn load(client: &Client, model: &str, plan: Option<&Path>) -> Result<(), F
     let request = LoadRequest { model: model.to_owned(), stages: plan.map(read_plan).transpose()? };
     let loading = client.post_patiently::<Done>("/hive/v1/models/load", &request);
     tokio::pin!(loading);
-    let mut progress: Option<Progress> = None;
+    let (mut fetching, mut progress): (Option<Progress>, Option<Progress>) = (None, None);
     loop {
         tokio::select! {
             done = &mut loading => {
-                drop(progress);
+                drop((fetching, progress));
                 done?;
                 output::line(format_args!("Loaded {model}."));
                 return Ok(());
             }
             () = tokio::time::sleep(LOOK) => {
                 let status: Status = client.get("/hive/v1/status", &[]).await?;
-                if let Some(loading) = status.loading {
+                if let Some(loading) = status.loading.as_ref().filter(|loading| loading.fetching_bytes > 0) {
+                    let megabytes = |bytes: u64| (bytes / 1_000_000) as usize;
+                    let of = megabytes(loading.fetching_bytes);
+                    let what = || Progress::new(format!("Fetching {model}:"), of, "MB");
+                    fetching.get_or_insert_with(what).set(megabytes(loading.fetched_bytes));
+                } else if let Some(loading) = status.loading {
+                    fetching = None;
                     let what = || Progress::new(format!("Loading {model}:"), loading.of, "layers");
                     progress.get_or_insert_with(what).set(loading.layers);
                 }

@@ -62,6 +62,7 @@ export const german: Words = {
   removeFromDisk: "Von dieser Festplatte löschen?",
   cancel: "Abbrechen",
   layersLoaded: (layers, of) => `${layers} von ${of} Schichten`,
+  fetched: (done, of) => `Wird geholt: ${gigabytes(done)} von ${gigabytes(of)}`,
   swarmHas: (bytes, count) =>
     count === 0
       ? "Kein Rechner gibt Speicher frei; Modelle laufen nur auf diesem."

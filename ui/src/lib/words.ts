@@ -85,6 +85,7 @@ export const english = {
   removeFromDisk: "Delete it from this disk?",
   cancel: "Cancel",
   layersLoaded: (layers: number, of: number) => `${layers} of ${of} layers`,
+  fetched: (done: number, of: number) => `Fetching ${gigabytes(done)} of ${gigabytes(of)}`,
   swarmHas: (bytes: number, machines: number) =>
     machines === 0
       ? "No machine is sharing memory; models run on this machine only."

@@ -27,8 +27,8 @@ pub(crate) enum Held {
 }
 
 impl Held {
-    /// The model at a path.
-    pub(crate) fn at(store: &PartStore, path: &Path) -> io::Result<Self> {
+    /// The model at a path, which has this digest.
+    pub(crate) fn at(store: &PartStore, path: &Path, digest: &str) -> io::Result<Self> {
         if let Some(copy) = store.at(path) {
             return Ok(Self::Parts(copy));
         }
@@ -47,7 +47,8 @@ impl Held {
         });
         let gguf = if path.is_dir() { None } else { files_of(&path).first().and_then(|file| relative(file)) };
         let origin = snapshot.map(|(_, origin)| origin);
-        let manifest = Manifest { origin, files: files.collect(), gguf };
+        let digest = if origin.is_none() { Some(digest.to_owned()) } else { None };
+        let manifest = Manifest { origin, digest, files: files.collect(), gguf };
         let manifest = Box::new(manifest.checked().map_err(io::Error::other)?);
         Ok(Self::Whole { folder, manifest })
     }
@@ -137,9 +138,11 @@ mod tests {
             fs::write(folder.path().join(name), name).unwrap();
         }
         let store = PartStore::new(folder.path().join("parts"));
-        let held = Held::at(&store, folder.path()).unwrap();
+        let held = Held::at(&store, folder.path(), "d1635e").unwrap();
         assert_eq!(names(&held), ["config.json", "model.safetensors"]);
         assert_eq!((&held.manifest().origin, &held.manifest().gguf), (&None, &None));
+        let tuned = Held::at(&store, folder.path(), "0de").unwrap();
+        assert_ne!(tuned.manifest().key(), held.manifest().key(), "files of equal names and sizes, tuned again");
         let file = FileName::new("model.safetensors").unwrap();
         assert!(held.has(&file, 17) && !held.has(&file, 18));
         assert_eq!(held.read(&file, 6..17).unwrap(), b"safetensors");
@@ -149,16 +152,16 @@ mod tests {
     fn a_model_in_a_cache_says_which_commit_of_which_repository_it_is() {
         let cache = tempfile::tempdir().unwrap();
         let commit = "0123456789abcdef0123456789abcdef01234567";
-        let snapshot = cache.path().join("models--owner--some--name/snapshots").join(commit);
+        let snapshot = cache.path().join("models--owner--some-name/snapshots").join(commit);
         fs::create_dir_all(snapshot.join("Q8_0")).unwrap();
         for part in ["m-00001-of-00002.gguf", "m-00002-of-00002.gguf"] {
             fs::write(snapshot.join("Q8_0").join(part), "GGUF").unwrap();
         }
         let store = PartStore::new(cache.path().join("parts"));
-        let held = Held::at(&store, &snapshot.join("Q8_0/m-00001-of-00002.gguf")).unwrap();
+        let held = Held::at(&store, &snapshot.join("Q8_0/m-00001-of-00002.gguf"), "d1635e").unwrap();
         assert_eq!(names(&held), ["Q8_0/m-00001-of-00002.gguf", "Q8_0/m-00002-of-00002.gguf"]);
         assert_eq!(held.manifest().gguf.as_ref().unwrap().as_str(), "Q8_0/m-00001-of-00002.gguf");
         let origin = held.manifest().origin.clone().unwrap();
-        assert_eq!((origin.repository.as_str(), origin.commit.as_str()), ("owner/some--name", commit));
+        assert_eq!((origin.repository.as_str(), origin.commit.as_str()), ("owner/some-name", commit));
     }
 }

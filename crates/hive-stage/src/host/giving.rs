@@ -28,7 +28,7 @@ impl StageHost {
 
     async fn try_give_outline(&self, to: PeerId, digest: &str, channel: &mut Channel) -> Result<(), String> {
         let path = aside(|| self.catalogue().path_of(digest)).ok_or("it is not here")?;
-        let held = aside(|| Held::at(self.inner.fetching.store(), &path)).map_err(|error| error.to_string())?;
+        let held = aside(|| Held::at(self.inner.fetching.store(), &path, digest)).map_err(|error| error.to_string())?;
         self.check_may_have(to, &held)?;
         let model = models::open_at(&path).await.map_err(|error| error.to_string())?;
         if model.card().digest != digest {
@@ -65,7 +65,7 @@ impl StageHost {
         let file = FileName::new(&file).ok_or("no file has that name")?;
         let helds = aside(|| {
             let paths = self.catalogue().paths_of(&digest).into_iter();
-            let held = paths.filter_map(|path| Held::at(self.inner.fetching.store(), &path).ok());
+            let held = paths.filter_map(|path| Held::at(self.inner.fetching.store(), &path, &digest).ok());
             held.filter(|held| held.has(&file, size)).collect::<Vec<_>>()
         });
         let whole = helds.iter().find(|held| matches!(held, Held::Whole { .. }));

@@ -94,10 +94,15 @@ pub(crate) fn order(request: &Request) -> Option<(StageId, Order)> {
         | Request::Rows(id, _)
         | Request::Recompute(id, _) => Some((*id, Order::Command)),
         Request::ReceiveSessions(id) => Some((*id, Order::ReceiveSessions)),
-        // About the asker, or about everything that the asker owns.
-        Request::Greet(_) | Request::Measure(_) | Request::RenewLeases(_) | Request::GrantKey(_) => None,
-        // About models on the disk; `fetching` decides who may have them.
-        Request::Fetch(..) | Request::Outline(_) | Request::Bytes(_) => None,
+        // About the asker, about everything that the asker owns, or about models on the disk: `giving` decides who may have
+        // them.
+        Request::Greet(_)
+        | Request::Measure(_)
+        | Request::RenewLeases(_)
+        | Request::GrantKey(_)
+        | Request::Fetch(..)
+        | Request::Outline(_)
+        | Request::Bytes(_) => None,
     }
 }
 

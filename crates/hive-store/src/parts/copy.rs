@@ -291,7 +291,7 @@ mod tests {
     fn manifest() -> Manifest {
         let file = |file: &str, bytes| ManifestFile { name: name(file), bytes };
         let files = vec![file("config.json", 5), file("deep/er/m.gguf", SIZE)];
-        Manifest { origin: None, files, gguf: Some(name("deep/er/m.gguf")) }
+        Manifest { origin: None, digest: None, files, gguf: Some(name("deep/er/m.gguf")) }
     }
 
     fn gguf() -> FileName {

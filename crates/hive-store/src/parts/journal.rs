@@ -145,7 +145,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let names = ["a", "b"].map(|name| FileName::new(name).unwrap());
         let file = |name: &FileName| ManifestFile { name: name.clone(), bytes: 1 << 40 };
-        let manifest = Manifest { origin: None, files: names.iter().map(file).collect(), gguf: None };
+        let manifest = Manifest { origin: None, digest: None, files: names.iter().map(file).collect(), gguf: None };
         let journal = Journal { folder: folder.path() };
         journal.note(&manifest, &names[1], &(REGION - 1..REGION + 1)).unwrap();
         journal.note(&manifest, &names[0], &(7..7)).unwrap();

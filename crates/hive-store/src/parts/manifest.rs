@@ -1,7 +1,7 @@
 //! The manifest of a model: where it comes from, and its files with their sizes.
 //!
-//! Two machines that hold equal manifests with an origin mean the same bytes: an origin names a commit. Without an
-//! origin, equal names and sizes are all that a manifest promises.
+//! Two machines that hold equal manifests mean the same bytes: an origin names a commit, and a model that has none is told
+//! from others by its digest.
 
 use std::collections::BTreeSet;
 
@@ -28,6 +28,9 @@ const KEY: usize = 16;
 pub struct Manifest {
     /// Where it comes from on a hub, if it does.
     pub origin: Option<Origin>,
+    /// The digest of a model that is on no hub: it tells apart models whose files have equal names and sizes.
+    #[serde(default)]
+    pub digest: Option<String>,
     /// Its files: relative names and sizes, sorted by name.
     pub files: Vec<ManifestFile>,
     /// The file that is the model, if it is GGUF: the first of a split one.
@@ -73,6 +76,9 @@ pub enum ManifestError {
     /// The file that is said to be the model is not one of its files.
     #[error("{0} is not among the model's files")]
     NoSuchFile(FileName),
+    /// It is no digest.
+    #[error("{0:?} is not a model's digest")]
+    Digest(String),
     /// No repository has this name, or no commit this id.
     #[error("{0:?} is not a commit of a repository, owner/name@commit")]
     Origin(String),
@@ -106,6 +112,10 @@ impl Manifest {
         if let Some(gguf) = self.gguf.as_ref().filter(|gguf| !names.contains(gguf.as_str())) {
             return Err(ManifestError::NoSuchFile(gguf.clone()));
         }
+        let is_digest = |digest: &String| digest.len() <= 64 && digest.bytes().all(|digit| digit.is_ascii_hexdigit());
+        if let Some(digest) = self.digest.as_ref().filter(|digest| !is_digest(digest)) {
+            return Err(ManifestError::Digest(digest.chars().take(64).collect()));
+        }
         if let Some(origin) = self.origin.as_ref().filter(|origin| origin.model().is_none()) {
             return Err(ManifestError::Origin(origin.text()));
         }
@@ -127,6 +137,9 @@ impl Manifest {
         }
         if self.origin.is_none() {
             hash.update(&u64::MAX.to_le_bytes());
+        }
+        if let Some(digest) = &self.digest {
+            text(&mut hash, digest);
         }
         hash.update(&(self.files.len() as u64).to_le_bytes());
         let mut files: Vec<&ManifestFile> = self.files.iter().collect();
@@ -174,7 +187,7 @@ mod tests {
 
     fn manifest(files: &[(&str, u64)]) -> Manifest {
         let files = files.iter().map(|(file, bytes)| ManifestFile { name: name(file), bytes: *bytes }).collect();
-        Manifest { origin: None, files, gguf: None }
+        Manifest { origin: None, digest: None, files, gguf: None }
     }
 
     fn from(repository: &str, commit: &str) -> Manifest {

@@ -13,7 +13,7 @@ impl Manifest {
         let file = |file: &crate::RemoteFile| ManifestFile { name: file.name.clone(), bytes: file.bytes };
         let mut files: Vec<ManifestFile> = listing.files.iter().map(file).collect();
         files.sort_by(|one, other| one.name.cmp(&other.name));
-        Self { origin: Some(origin), files, gguf: listing.gguf.clone() }
+        Self { origin: Some(origin), digest: None, files, gguf: listing.gguf.clone() }
     }
 }
 

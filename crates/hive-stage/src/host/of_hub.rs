@@ -1,0 +1,113 @@
+//! Fetches from the hub that a model is from: its outline, so that it can be planned with, and what no machine has.
+
+use std::ops::Range;
+
+use hive_store::{FetchOptions, FileName, Manifest, ModelName, PartCopy, fetch_parts};
+use hive_worker::text::Model;
+
+use super::StageHost;
+use super::fetching::{FetchFailure, in_files};
+use crate::fetching::held::is_weights;
+use crate::models::{self, FindError};
+use crate::runtime::aside;
+
+/// The longest header of a safetensors file that is fetched, in bytes; the largest real ones have ten megabytes.
+const LONGEST_HEADER: u64 = 128 << 20;
+/// How much of a GGUF file's beginning is fetched to find its header, in bytes. Vocabularies make up most of it.
+const GGUF_HEADERS: [u64; 3] = [8 << 20, 32 << 20, 128 << 20];
+
+impl StageHost {
+    /// Opens a model for people and programs here. Of one that is only on a hub, the outline is fetched.
+    pub async fn open_model(&self, name: Option<&str>) -> Result<Model, FindError> {
+        let unknown = match self.catalogue().open_model(name).await {
+            Err(unknown @ FindError::Unknown { .. }) => unknown,
+            opened => return opened,
+        };
+        let Some(wanted) = name.and_then(|name| name.parse().ok()) else { return Err(unknown) };
+        match self.outline_from_hub(&wanted).await {
+            Ok(Some(model)) => Ok(model),
+            Ok(None) => Err(unknown),
+            Err(why) => Err(FindError::Unfetched { name: wanted.to_string(), why: why.to_string() }),
+        }
+    }
+
+    /// Fetches what no machine has from the hub that the model is from.
+    pub(super) async fn take_from_hub(
+        &self,
+        manifest: &Manifest,
+        copy: &PartCopy,
+        left: Vec<(FileName, Range<u64>)>,
+        report: &mut (dyn FnMut(u64) + Send),
+    ) -> Result<(), FetchFailure> {
+        let no_source = || {
+            let why = "no machine that is here has all of these layers";
+            FetchFailure::Other(match &manifest.origin {
+                Some(origin) => format!("{why}, and {} may not be asked of a hub", origin.repository),
+                None => format!("{why}, and the model is from no hub"),
+            })
+        };
+        let origin = manifest.origin.as_ref().ok_or_else(no_source)?;
+        let hub = self.inner.fetching.hub().ok_or_else(no_source)?.map_err(FetchFailure::other)?;
+        let listing = hub.listing_at(origin, manifest.gguf.as_ref()).await.map_err(FetchFailure::other)?;
+        let (told, mut heard) = tokio::sync::watch::channel(0);
+        let options = FetchOptions {
+            on_event: Some(Box::new(move |event| {
+                if let hive_store::Event::Progress(progress) = event {
+                    told.send_replace(progress.bytes_total.saturating_sub(progress.bytes_done));
+                }
+            })),
+            ..FetchOptions::default()
+        };
+        let fetching = fetch_parts(hub, &listing, copy, &left, &options);
+        tokio::pin!(fetching);
+        loop {
+            tokio::select! {
+                fetched = &mut fetching => return fetched.map_err(FetchFailure::other),
+                Ok(()) = heard.changed() => report(*heard.borrow_and_update()),
+            }
+        }
+    }
+
+    /// Fetches the outline of a model from the hub, so that it can be opened and planned with, and its layers fetched by
+    /// the machines that compute them.
+    async fn outline_from_hub(&self, name: &ModelName) -> Result<Option<Model>, FetchFailure> {
+        let Some(hub) = self.inner.fetching.hub() else { return Ok(None) };
+        let hub = hub.map_err(FetchFailure::other)?;
+        if hub.is_offline() {
+            return Ok(None);
+        }
+        let listing = hub.find(name).await.map_err(FetchFailure::other)?;
+        let manifest = Manifest::of(&listing);
+        let copy = aside(|| self.inner.fetching.store().open(&manifest)).map_err(FetchFailure::other)?;
+        let fetch = async |wanted: Vec<(FileName, Range<u64>)>| {
+            fetch_parts(hub, &listing, &copy, &wanted, &FetchOptions::default()).await.map_err(FetchFailure::other)
+        };
+        let files = || manifest.files.iter();
+        let small = files().filter(|file| !is_weights(&file.name)).map(|file| (file.name.clone(), 0..file.bytes));
+        let starts = files().filter(|file| is_weights(&file.name));
+        if manifest.gguf.is_none() {
+            // A safetensors file begins with the length of its header.
+            let lengths = starts.clone().map(|file| (file.name.clone(), 0..file.bytes.min(8)));
+            fetch(small.chain(lengths).collect()).await?;
+            let mut headers = Vec::new();
+            for file in starts {
+                let length = aside(|| copy.read(&file.name, 0..file.bytes.min(8))).map_err(FetchFailure::other)?;
+                let length = length.try_into().map_or(0, u64::from_le_bytes);
+                headers.push((file.name.clone(), 0..length.saturating_add(8).min(file.bytes).min(LONGEST_HEADER)));
+            }
+            fetch(headers).await?;
+        } else {
+            fetch(small.collect()).await?;
+            for most in GGUF_HEADERS {
+                fetch(starts.clone().map(|file| (file.name.clone(), 0..file.bytes.min(most))).collect()).await?;
+                if models::open_at(&copy.path()).await.is_ok() {
+                    break;
+                }
+            }
+        }
+        let model = models::open_at(&copy.path()).await.map_err(FetchFailure::other)?;
+        let outline = model.outline().await.map_err(FetchFailure::other)?;
+        fetch(in_files(&manifest, &outline)).await?;
+        self.settled(&copy, None).await.map(Some).map_err(FetchFailure::Other)
+    }
+}
