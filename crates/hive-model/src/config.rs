@@ -92,9 +92,21 @@ impl ModelConfig {
         (1..self.specs.len()).filter(attends_before).collect()
     }
 
-    /// Replaces the scaling of every rotation.
-    pub(crate) fn set_rope_scaling(&mut self, scaling: &RopeScaling) {
+    /// The first layer that attends to everything, which may be none.
+    fn unlimited(&self) -> Option<&AttentionSpec> {
+        self.specs.iter().filter_map(LayerSpec::attention).find(|attention| attention.window.is_none())
+    }
+
+    /// The dimensions of a head whose periods have factors in GGUF.
+    pub(crate) fn factored(&self) -> usize {
+        self.unlimited().map_or(self.head_dim, |attention| attention.rotated)
+    }
+
+    /// Replaces the scaling of every rotation, but for those of layers with a window where others have none.
+    pub(crate) fn set_rope_factors(&mut self, scaling: &RopeScaling) {
+        let all = self.unlimited().is_none();
         let layers = self.specs.iter_mut().filter_map(|layer| match &mut layer.mixer {
+            Mixer::Attention(attention) if !all && attention.window.is_some() => None,
             Mixer::Attention(attention) => attention.rope.as_mut(),
             Mixer::Latent(latent) => Some(&mut latent.rope),
             Mixer::Delta(_) => None,

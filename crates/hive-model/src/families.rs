@@ -10,12 +10,13 @@ mod gpt_oss;
 mod keys;
 mod llama;
 mod qwen;
+mod rotation;
 
 use std::borrow::Cow;
 
 use serde_json::Value as Json;
 
-use crate::config::{ConfigError, Ends, LayerSpec, ModelConfig, Rope, RopeScaling, Unused};
+use crate::config::{ConfigError, Ends, LayerSpec, ModelConfig, Unused};
 use crate::weights::Gguf;
 use crate::weights::gguf::Value;
 use keys::Keys;
@@ -42,16 +43,21 @@ const FAMILIES: &[Family] = &[
     Family { json: &["qwen3_moe"], gguf: &["qwen3moe"], defaults: "{}", layers: qwen::qwen3_moe },
     Family {
         json: &["qwen3_next"],
-        gguf: &[],
+        gguf: &["qwen3next"],
         defaults: r#"{"tie_word_embeddings": false}"#,
         layers: qwen::qwen3_next,
     },
-    Family { json: &["qwen3_5", "qwen3_5_text"], gguf: &[], defaults: QWEN3_5, layers: qwen::qwen3_5 },
-    Family { json: &["qwen3_5_moe", "qwen3_5_moe_text"], gguf: &[], defaults: QWEN3_5, layers: qwen::qwen3_5_moe },
-    Family { json: &["gpt_oss"], gguf: &[], defaults: "{}", layers: gpt_oss::gpt_oss },
+    Family { json: &["qwen3_5", "qwen3_5_text"], gguf: &["qwen35"], defaults: QWEN3_5, layers: qwen::qwen3_5 },
+    Family {
+        json: &["qwen3_5_moe", "qwen3_5_moe_text"],
+        gguf: &["qwen35moe"],
+        defaults: QWEN3_5,
+        layers: qwen::qwen3_5_moe,
+    },
+    Family { json: &["gpt_oss"], gguf: &["gpt-oss"], defaults: "{}", layers: gpt_oss::gpt_oss },
     Family {
         json: &["gemma3_text", "gemma3"],
-        gguf: &[],
+        gguf: &["gemma3"],
         defaults: r#"{"num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256, "rms_norm_eps": 1e-6,
             "vocab_size": 262208, "rope_theta": 1e6, "max_position_embeddings": 131072,
             "sliding_window": 4096, "query_pre_attn_scalar": 256}"#,
@@ -59,7 +65,7 @@ const FAMILIES: &[Family] = &[
     },
     Family {
         json: &["gemma4_text", "gemma4", "gemma4_unified"],
-        gguf: &[],
+        gguf: &["gemma4"],
         defaults: r#"{"hidden_size": 1536, "num_hidden_layers": 35, "intermediate_size": 6144, "num_attention_heads": 8,
             "num_key_value_heads": 1, "head_dim": 256, "rms_norm_eps": 1e-6, "vocab_size": 262144,
             "vocab_size_per_layer_input": 262144, "sliding_window": 512, "max_position_embeddings": 131072,
@@ -77,14 +83,14 @@ const FAMILIES: &[Family] = &[
     },
     Family {
         json: &["deepseek_v3", "kimi_k2", "kimi_k25"],
-        gguf: &[],
+        gguf: &["deepseek2"],
         defaults: r#"{"tie_word_embeddings": false}"#,
         layers: deepseek::deepseek_v3,
     },
-    Family { json: &["glm4_moe"], gguf: &[], defaults: "{}", layers: glm::glm4_moe },
-    Family { json: &["ministral3"], gguf: &[], defaults: "{}", layers: llama::ministral3 },
+    Family { json: &["glm4_moe"], gguf: &["glm4moe"], defaults: "{}", layers: glm::glm4_moe },
+    Family { json: &["ministral3"], gguf: &["mistral3"], defaults: "{}", layers: llama::ministral3 },
     Family { json: &["mixtral"], gguf: &[], defaults: r#"{"rope_theta": 1e6}"#, layers: llama::mixtral },
-    Family { json: &["phi3"], gguf: &[], defaults: "{}", layers: llama::phi3 },
+    Family { json: &["phi3"], gguf: &["phi3"], defaults: "{}", layers: llama::phi3 },
     Family { json: &["smollm3"], gguf: &["smollm3"], defaults: r#"{"rope_theta": 2e6}"#, layers: llama::smollm3 },
     Family { json: &["granite"], gguf: &["granite"], defaults: "{}", layers: llama::granite },
     Family { json: &["olmo2"], gguf: &["olmo2"], defaults: "{}", layers: llama::olmo2 },
@@ -132,7 +138,7 @@ impl ModelConfig {
             head_dim,
             vocabulary: number("vocab_size")?,
             rms_eps: json["rms_norm_eps"].as_f64().ok_or(ConfigError::Missing("rms_norm_eps"))? as f32,
-            rope: rope_from_json(json, head_dim)?,
+            rope: rotation::from_json(json, head_dim)?,
             max_context: number("max_position_embeddings").unwrap_or(2048),
             // Transformers writes the key only if it differs from the family's default; mlx-lm assumes true.
             tied_embeddings: json["tie_word_embeddings"].as_bool().unwrap_or(true),
@@ -150,47 +156,47 @@ impl ModelConfig {
         let number = |name: &'static str| gguf.number(&key(name)).map(|n| n as usize).ok_or(ConfigError::Missing(name));
         let heads = number("attention.head_count")?;
         let hidden = number("embedding_length")?;
-        let head_dim = number("attention.key_length").ok().or_else(|| hidden.checked_div(heads)).unwrap_or(0);
+        // Of layers with a window, if others have another.
+        let head_dim = number("attention.key_length_swa").or_else(|_| number("attention.key_length"));
+        let head_dim = head_dim.ok().or_else(|| hidden.checked_div(heads)).unwrap_or(0);
+        // One for all layers, or one for each.
+        let first = |name: &'static str| match gguf.numbers(&key(name)) {
+            Some(each) => {
+                each.integers().next().and_then(|n| usize::try_from(n).ok()).ok_or(ConfigError::Missing(name))
+            }
+            None => number(name),
+        };
+        let further = number("nextn_predict_layers").unwrap_or(0);
         let vocabulary = match gguf.value("tokenizer.ggml.tokens") {
             Some(Value::Array(tokens)) => tokens.len(),
             _ => number("vocab_size")?,
         };
-        // Older files have a factor without a type, or a key of their own for it.
-        let factor = gguf.real(&key("rope.scaling.factor")).or_else(|| gguf.real(&key("rope.scale_linear")));
-        let linear = |factor: f64| RopeScaling::Linear { factor: factor as f32 };
-        let scaling = match gguf.string(&key("rope.scaling.type")) {
-            Some("linear") => linear(factor.ok_or(ConfigError::Missing("rope.scaling.factor"))?),
-            None => factor.filter(|factor| *factor != 1.0).map_or(RopeScaling::None, linear),
-            Some("none") => RopeScaling::None,
-            Some(other) => return Err(ConfigError::Unsupported(format!("rope scaling {other}"))),
-        };
-        if gguf.real(&key("rope.scaling.attn_factor")).is_some_and(|factor| factor != 1.0) {
-            return Err(ConfigError::Unsupported("rope scaling with an attention factor".to_owned()));
-        }
         if gguf.value(&key("attention.causal")) == Some(&Value::Bool(false)) {
             return Err(ConfigError::Unsupported("attention to what comes later".to_owned()));
         }
         let config = Self {
             architecture: architecture.to_owned(),
-            layers: number("block_count")?,
+            layers: number("block_count")?.saturating_sub(further),
             specs: Vec::new(),
             ends: Ends::default(),
             hidden,
-            intermediate: number("feed_forward_length")?,
+            // Models of experts alone may have no other network.
+            intermediate: first("feed_forward_length")
+                .or_else(|missing| first("expert_feed_forward_length").map_err(|_| missing))?,
             heads,
-            kv_heads: number("attention.head_count_kv").unwrap_or(heads),
+            kv_heads: first("attention.head_count_kv").unwrap_or(heads),
             head_dim,
             vocabulary,
             rms_eps: gguf
                 .real(&key("attention.layer_norm_rms_epsilon"))
                 .ok_or(ConfigError::Missing("attention.layer_norm_rms_epsilon"))? as f32,
-            rope: Rope { theta: gguf.real(&key("rope.freq_base")).unwrap_or(10_000.0) as f32, scaling },
+            rope: rotation::from_gguf(gguf, architecture, head_dim)?,
             max_context: number("context_length").unwrap_or(2048),
             // A GGUF without an output matrix uses the embedding; the caller, who knows the tensors, decides.
             tied_embeddings: true,
             // From the vocabulary; the caller adds them.
             end_tokens: Vec::new(),
-            unused: Unused::default(),
+            unused: Unused { senses: false, layers: further },
         };
         config.with_layers(family, &Keys::Gguf(gguf, architecture))
     }
@@ -230,64 +236,6 @@ fn with_defaults(json: &Json, defaults: &str) -> Json {
         }
     }
     json
-}
-
-fn rope_from_json(json: &Json, head_dim: usize) -> Result<Rope, ConfigError> {
-    // Newer files have theta and scaling together in `rope_parameters`.
-    let parameters = if json["rope_parameters"].is_object() { &json["rope_parameters"] } else { &json["rope_scaling"] };
-    // By kind of layer; families that have several read the others.
-    let full = &parameters["full_attention"];
-    let parameters = if full.is_object() { full } else { parameters };
-    let real = |value: &Json, key: &'static str| value[key].as_f64().map(|n| n as f32).ok_or(ConfigError::Missing(key));
-    let theta = real(json, "rope_theta").or_else(|_| real(parameters, "rope_theta")).unwrap_or(10_000.0);
-    let kind = parameters["rope_type"].as_str().or_else(|| parameters["type"].as_str());
-    let has_factor = parameters["factor"].as_f64().is_some_and(|factor| factor != 1.0);
-    let original = |otherwise: f32| real(parameters, "original_max_position_embeddings").unwrap_or(otherwise);
-    let scaling = match kind {
-        None if has_factor => {
-            return Err(ConfigError::Unsupported("rope scaling without a type".to_owned()));
-        }
-        None | Some("default") => RopeScaling::None,
-        Some("linear") => RopeScaling::Linear { factor: real(parameters, "factor")? },
-        Some("proportional") => RopeScaling::Proportional {
-            share: real(parameters, "partial_rotary_factor").unwrap_or(1.0),
-            factor: real(parameters, "factor").unwrap_or(1.0),
-        },
-        Some("llama3") => RopeScaling::Llama3 {
-            factor: real(parameters, "factor")?,
-            low: real(parameters, "low_freq_factor").unwrap_or(1.0),
-            high: real(parameters, "high_freq_factor").unwrap_or(4.0),
-            original_context: original(8192.0),
-        },
-        Some("longrope" | "su") => {
-            let factors = parameters["long_factor"].as_array().into_iter().flatten();
-            let factors: Vec<f32> = factors.filter_map(Json::as_f64).map(|factor| factor as f32).collect();
-            let rotated = Keys::Json(json).rotated(head_dim);
-            if factors.len() != rotated / 2 {
-                return Err(ConfigError::Value { key: "the number of long_factor", value: factors.len().to_string() });
-            }
-            let own = |key: &'static str| real(json, key);
-            let original = own("original_max_position_embeddings").unwrap_or_else(|_| original(4096.0));
-            let grown = own("max_position_embeddings").unwrap_or(original) / original;
-            let magnitude = if grown <= 1.0 { 1.0 } else { (1.0 + grown.ln() / original.ln()).sqrt() };
-            RopeScaling::LongRope { factors, magnitude }
-        }
-        Some("yarn") => {
-            let factor = real(parameters, "factor")?;
-            let grown = |by: f32| if factor <= 1.0 { 1.0 } else { 0.1 * by * factor.ln() + 1.0 };
-            let (numerator, denominator) = (real(parameters, "mscale"), real(parameters, "mscale_all_dim"));
-            RopeScaling::Yarn {
-                factor,
-                fast: real(parameters, "beta_fast").unwrap_or(32.0),
-                slow: real(parameters, "beta_slow").unwrap_or(1.0),
-                original_context: original(4096.0),
-                magnitude: grown(numerator.unwrap_or(1.0)) / denominator.map_or(1.0, grown),
-                truncate: parameters["truncate"].as_bool().unwrap_or(true),
-            }
-        }
-        Some(other) => return Err(ConfigError::Unsupported(format!("rope scaling {other}"))),
-    };
-    Ok(Rope { theta, scaling })
 }
 
 /// `eos_token_id` is a number or a list of numbers.

@@ -118,12 +118,12 @@ impl ModelFiles {
         all_known(path, &weights, &config)?;
         config.tied_embeddings = !weights.contains("lm_head.weight");
         if weights.contains("rope_freqs.weight") {
-            let factors = weights.vector("rope_freqs.weight", config.head_dim / 2);
+            let factors = weights.vector("rope_freqs.weight", config.factored() / 2);
             let factors = factors.map_err(|error| refuse(ConfigError::Unsupported(error.to_string())))?;
             // Dividing positions by a factor as well is the same as longer periods.
             let linear = if let RopeScaling::Linear { factor } = config.rope.scaling { factor } else { 1.0 };
             let factors = factors.to_f32().into_iter().map(|factor| factor * linear).collect();
-            config.set_rope_scaling(&RopeScaling::Factors(factors));
+            config.set_rope_factors(&RopeScaling::Factors(factors));
             config = config.checked().map_err(refuse)?;
         }
         Ok(Self { path: path.to_owned(), config, weights, tokenizer_config: Json::Null })

@@ -2,17 +2,19 @@
 
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
+#[path = "common/converter.rs"]
+mod converter;
 #[path = "common/formula.rs"]
 mod formula;
 
 use std::path::Path;
 
-use hive_model::{Compute, ModelConfig, ModelFiles, Shard, ShardOptions};
-use safetensors::SafeTensors;
+use converter::Written;
+use hive_model::{Compute, ModelFiles, Shard, ShardOptions};
 use serde_json::Value;
 
 /// Fixtures of `tests/oracle/families`, and what GGUF calls the architecture.
-const FAMILIES: [(&str, &str); 8] = [
+const FAMILIES: [(&str, &str); 22] = [
     ("llama", "llama"),
     ("mixtral", "llama"),
     ("qwen2", "qwen2"),
@@ -21,166 +23,159 @@ const FAMILIES: [(&str, &str); 8] = [
     ("smollm3", "smollm3"),
     ("granite", "granite"),
     ("olmo2", "olmo2"),
+    ("gemma3_text", "gemma3"),
+    ("gemma3", "gemma3"),
+    ("gpt_oss", "gpt-oss"),
+    ("phi3", "phi3"),
+    ("qwen3_5", "qwen35"),
+    ("qwen3_5_moe", "qwen35moe"),
+    ("qwen3_next", "qwen3next"),
+    ("glm4_moe", "glm4moe"),
+    ("deepseek_v3", "deepseek2"),
+    ("glm4_moe_lite", "deepseek2"),
+    ("ministral3", "mistral3"),
+    ("mistral3", "mistral3"),
+    ("gemma4_text", "gemma4"),
+    ("gemma4", "gemma4"),
 ];
 
-/// Of a layer: names in Hugging Face's files and in GGUF.
-const PARTS: [(&str, &str); 19] = [
-    ("self_attn.q_proj", "attn_q"),
-    ("self_attn.k_proj", "attn_k"),
-    ("self_attn.v_proj", "attn_v"),
-    ("self_attn.o_proj", "attn_output"),
-    ("self_attn.q_norm", "attn_q_norm"),
-    ("self_attn.k_norm", "attn_k_norm"),
-    ("mlp.gate_proj", "ffn_gate"),
-    ("mlp.up_proj", "ffn_up"),
-    ("mlp.down_proj", "ffn_down"),
-    ("mlp.gate", "ffn_gate_inp"),
-    ("mlp.switch_mlp.gate_proj", "ffn_gate_exps"),
-    ("mlp.switch_mlp.up_proj", "ffn_up_exps"),
-    ("mlp.switch_mlp.down_proj", "ffn_down_exps"),
-    ("block_sparse_moe.gate", "ffn_gate_inp"),
-    ("block_sparse_moe.switch_mlp.gate_proj", "ffn_gate_exps"),
-    ("block_sparse_moe.switch_mlp.up_proj", "ffn_up_exps"),
-    ("block_sparse_moe.switch_mlp.down_proj", "ffn_down_exps"),
-    ("input_layernorm", "attn_norm"),
-    ("post_feedforward_layernorm", "post_ffw_norm"),
-];
+/// Architectures whose metadata are those of a Llama.
+const LLAMA_LIKE: [&str; 7] = ["llama", "qwen2", "qwen3", "qwen3moe", "smollm3", "granite", "olmo2"];
 
-fn stored(name: &str, architecture: &str) -> String {
-    let (base, suffix) = name.rsplit_once('.').unwrap();
-    let base = match base {
-        "model.embed_tokens" => "token_embd".to_owned(),
-        "model.norm" => "output_norm".to_owned(),
-        "lm_head" => "output".to_owned(),
-        _ => {
-            let (layer, part) = base.strip_prefix("model.layers.").unwrap().split_once('.').unwrap();
-            let after = if architecture == "olmo2" { "post_attention_norm" } else { "ffn_norm" };
-            let found = PARTS.iter().find(|(ours, _)| *ours == part).map(|(_, theirs)| *theirs);
-            let part =
-                found.unwrap_or_else(|| if part == "post_attention_layernorm" { after } else { panic!("{part}") });
-            format!("blk.{layer}.{part}")
+/// Whether the format can say what a variant's configuration says.
+fn can_be_said(architecture: &str, variant: &Value) -> bool {
+    let whole = &variant["config"];
+    let config = if whole["text_config"].is_object() { &whole["text_config"] } else { whole };
+    let yarn = &config["rope_scaling"];
+    let has_kinds = config["layer_types"].is_array();
+    whole["quantization"].is_null()
+        && match architecture {
+            // Only the largest model has another.
+            "gemma3" => config["query_pre_attn_scalar"] == config["head_dim"],
+            // The shares of experts always sum to one, and every layer has experts.
+            "qwen35moe" => config["norm_topk_prob"] != false,
+            "qwen3next" => config["norm_topk_prob"] == true && config["decoder_sparse_step"] == 1,
+            // Both numbers are one.
+            "deepseek2" => yarn["mscale"] == yarn["mscale_all_dim"],
+            "mistral3" => !has_kinds && config["rope_parameters"]["rope_type"] != "default",
+            _ => true,
         }
-    };
-    format!("{base}.{suffix}")
 }
 
-/// As llama.cpp's converter does for some architectures: the rows of a head's halves alternate.
-fn permuted(bytes: &[u8], rows: usize, heads: usize) -> Vec<u8> {
-    let (row_bytes, half) = (bytes.len() / rows, rows / heads / 2);
-    let row = |at: usize| {
-        let (head, within) = (at / (2 * half), at % (2 * half));
-        head * 2 * half + within % 2 * half + within / 2
+/// The variants that the format can say, and the folder of each.
+fn variants(family: &str, architecture: &str) -> Vec<(Value, tempfile::TempDir)> {
+    let path = format!("{}/../../tests/oracle/families/{family}.json", env!("CARGO_MANIFEST_DIR"));
+    let fixture: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let variants = fixture["variants"].as_array().unwrap().iter();
+    let with_folder = |variant: &Value| {
+        let mut variant = variant.clone();
+        // The format cannot say it; the models have it so.
+        if architecture == "gpt-oss" && variant["config"]["rope_scaling"].is_object() {
+            variant["config"]["rope_scaling"]["truncate"] = false.into();
+        }
+        // One architecture for all, with one epsilon.
+        if family == "deepseek_v3" {
+            variant["config"]["rms_norm_eps"] = 1e-6.into();
+        }
+        let folder = tempfile::tempdir().unwrap();
+        formula::write(&variant, folder.path());
+        (variant, folder)
     };
-    (0..rows).flat_map(|at| &bytes[row(at) * row_bytes..(row(at) + 1) * row_bytes]).copied().collect()
+    // Of the others, the first is what all can say.
+    let first = if LLAMA_LIKE.contains(&architecture) { 1 } else { usize::MAX };
+    variants.filter(|variant| can_be_said(architecture, variant)).take(first).map(with_folder).collect()
 }
 
-fn text(text: &str) -> Vec<u8> {
-    [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat()
+/// The logits after a prompt that is longer than the windows.
+fn logits(path: &Path, compute: Compute) -> Vec<f32> {
+    let files = ModelFiles::open(path).unwrap_or_else(|error| panic!("{error}"));
+    let layers = 0..files.config().layers;
+    let mut shard = Shard::load(&files, &ShardOptions { layers, compute }, |_| ()).unwrap();
+    shard.logits_of(&PROMPT).unwrap()
 }
 
-fn metadata(architecture: &str, config: &ModelConfig, json: &Value) -> Vec<Vec<u8>> {
-    let number = |key: &str, value: usize| {
-        [text(&format!("{architecture}.{key}")), 4u32.to_le_bytes().to_vec(), (value as u32).to_le_bytes().to_vec()]
-            .concat()
-    };
-    let real = |key: &str, value: f32| {
-        [text(&format!("{architecture}.{key}")), 6u32.to_le_bytes().to_vec(), value.to_le_bytes().to_vec()].concat()
-    };
-    let mut all = vec![
-        [text("general.architecture"), 8u32.to_le_bytes().to_vec(), text(architecture)].concat(),
-        number("block_count", config.layers),
-        number("embedding_length", config.hidden),
-        number("feed_forward_length", config.intermediate),
-        number("attention.head_count", config.heads),
-        number("attention.head_count_kv", config.kv_heads),
-        number("attention.key_length", config.head_dim),
-        number("vocab_size", config.vocabulary),
-        number("context_length", config.max_context),
-        real("attention.layer_norm_rms_epsilon", config.rms_eps),
-        real("rope.freq_base", config.rope.theta),
-    ];
-    for (keys, key) in [
-        (&["num_experts", "num_local_experts"][..], "expert_count"),
-        (&["num_experts_per_tok"], "expert_used_count"),
-        (&["moe_intermediate_size"], "expert_feed_forward_length"),
-    ] {
-        if let Some(value) = keys.iter().find_map(|key| json[*key].as_u64()) {
-            all.push(number(key, value as usize));
-        }
-    }
-    for (from, key) in [
-        ("embedding_multiplier", "embedding_scale"),
-        ("logits_scaling", "logit_scale"),
-        ("attention_multiplier", "attention.scale"),
-        ("residual_multiplier", "residual_scale"),
-    ] {
-        if let Some(value) = json[from].as_f64() {
-            all.push(real(key, value as f32));
-        }
-    }
-    all
-}
+const PROMPT: [u32; 24] = [5, 17, 3, 44, 8, 29, 11, 2, 50, 37, 41, 7, 19, 23, 31, 1, 43, 47, 53, 59, 13, 6, 28, 33];
 
-/// Writes a folder of single-precision weights as a GGUF file.
-fn convert(folder: &Path, to: &Path, architecture: &str, json: &Value) {
-    let files = ModelFiles::open(folder).unwrap();
-    let config = files.config();
-    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    let weights: Vec<Vec<u8>> = entries
-        .filter(|path| path.extension().is_some_and(|kind| kind == "safetensors"))
-        .map(|path| std::fs::read(path).unwrap())
-        .collect();
-    let (mut infos, mut data, mut count) = (Vec::new(), Vec::<u8>::new(), 0u64);
-    for file in &weights {
-        for (name, view) in SafeTensors::deserialize(file).unwrap().tensors() {
-            let heads = match name.rsplit('.').nth(1).unwrap() {
-                _ if !["llama", "granite", "smollm3"].contains(&architecture) => None,
-                "q_proj" => Some(config.heads),
-                "k_proj" => Some(config.kv_heads),
-                _ => None,
-            };
-            let bytes = match heads {
-                Some(heads) => permuted(view.data(), view.shape()[0], heads),
-                None => view.data().to_vec(),
-            };
-            infos.extend(text(&stored(&name, architecture)));
-            infos.extend((view.shape().len() as u32).to_le_bytes());
-            infos.extend(view.shape().iter().rev().flat_map(|dim| (*dim as u64).to_le_bytes()));
-            infos.extend(0u32.to_le_bytes());
-            infos.extend((data.len() as u64).to_le_bytes());
-            data.extend(bytes);
-            data.resize(data.len().next_multiple_of(32), 0);
-            count += 1;
-        }
-    }
-    let metadata = metadata(architecture, config, json);
-    let head =
-        [&b"GGUF"[..], &3u32.to_le_bytes(), &count.to_le_bytes(), &(metadata.len() as u64).to_le_bytes()].concat();
-    let mut file = [head, metadata.concat(), infos].concat();
-    file.resize(file.len().next_multiple_of(32), 0);
-    file.extend(data);
-    std::fs::write(to, file).unwrap();
+fn off(logits: &[f32], expected: &[f32]) -> f32 {
+    let largest = expected.iter().fold(0f32, |largest, logit| largest.max(logit.abs()));
+    logits.iter().zip(expected).fold(0f32, |worst, (a, b)| worst.max((a - b).abs())) / largest
 }
 
 #[test]
 fn a_gguf_file_of_every_architecture_has_the_logits_of_its_folder() {
+    let mut others = Vec::new();
     for (family, architecture) in FAMILIES {
-        let path = format!("{}/../../tests/oracle/families/{family}.json", env!("CARGO_MANIFEST_DIR"));
-        let fixture: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
-        let variant = &fixture["variants"][0];
-        assert!(variant["config"]["quantization"].is_null() && variant["config"]["rope_scaling"].is_null());
+        let variants = variants(family, architecture);
+        assert!(!variants.is_empty(), "{family}");
+        for (variant, folder) in variants {
+            let file = folder.path().join("model.gguf");
+            converter::convert(folder.path(), &file, architecture, &variant["config"], Written::Single);
+            for compute in [Compute::Plain, Compute::Fast] {
+                let (ours, expected) = (logits(&file, compute), logits(folder.path(), compute));
+                let name = &variant["name"];
+                if ours != expected {
+                    others.push(format!("{family}, {name}, {compute:?}: off by {}", off(&ours, &expected)));
+                }
+            }
+        }
+    }
+    assert!(others.is_empty(), "{others:#?}");
+}
+
+#[test]
+fn experts_whose_gates_and_ups_are_one_tensor_have_the_same_logits() {
+    for (family, architecture) in [("gemma4_text", "gemma4"), ("glm4_moe_lite", "deepseek2"), ("qwen3_moe", "qwen3moe")]
+    {
+        for (variant, folder) in variants(family, architecture) {
+            let file = folder.path().join("model.gguf");
+            converter::convert(folder.path(), &file, architecture, &variant["config"], Written::Joined);
+            for compute in [Compute::Plain, Compute::Fast] {
+                assert!(logits(&file, compute) == logits(folder.path(), compute), "{family}, {}", variant["name"]);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_quantized_file_of_every_architecture_has_the_logits_of_the_same_numbers() {
+    let mut others = Vec::new();
+    for (family, architecture) in FAMILIES {
+        let (variant, folder) = variants(family, architecture).remove(0);
+        let [file, rounded] = ["model.gguf", "rounded.gguf"].map(|name| folder.path().join(name));
+        for (to, written) in [(&file, Written::Q8_0), (&rounded, Written::Rounded)] {
+            converter::convert(folder.path(), to, architecture, &variant["config"], written);
+        }
+        for compute in [Compute::Plain, Compute::Fast] {
+            let off = off(&logits(&file, compute), &logits(&rounded, compute));
+            if off > 1e-4 {
+                others.push(format!("{family}, {compute:?}: off by {off}"));
+            }
+        }
+    }
+    assert!(others.is_empty(), "{others:#?}");
+}
+
+#[test]
+fn experts_in_four_bits_are_those_of_the_folder() {
+    let path = format!("{}/../../tests/oracle/families/gpt_oss.json", env!("CARGO_MANIFEST_DIR"));
+    let fixture: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    let variants = fixture["variants"].as_array().unwrap().iter();
+    let of_floats: Vec<&Value> =
+        variants.filter(|variant| variant["config"]["quantization"]["mode"] == "mxfp4").collect();
+    assert!(!of_floats.is_empty());
+    for variant in of_floats {
+        let mut config = variant["config"].clone();
+        if config["rope_scaling"].is_object() {
+            config["rope_scaling"]["truncate"] = false.into();
+        }
         let folder = tempfile::tempdir().unwrap();
         formula::write(variant, folder.path());
+        std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
         let file = folder.path().join("model.gguf");
-        convert(folder.path(), &file, architecture, &variant["config"]);
+        converter::convert(folder.path(), &file, "gpt-oss", &config, Written::Single);
         for compute in [Compute::Plain, Compute::Fast] {
-            let logits = |path: &Path| {
-                let files = ModelFiles::open(path).unwrap();
-                let layers = 0..files.config().layers;
-                let mut shard = Shard::load(&files, &ShardOptions { layers, compute }, |_| ()).unwrap();
-                shard.logits_of(&[5, 17, 3, 44, 8, 29, 11]).unwrap()
-            };
-            assert!(logits(&file) == logits(folder.path()), "{family}, {compute:?}");
+            let off = off(&logits(&file, compute), &logits(folder.path(), compute));
+            assert!(off < 1e-5, "{}, {compute:?}: off by {off}", variant["name"]);
         }
     }
 }

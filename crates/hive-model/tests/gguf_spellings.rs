@@ -100,11 +100,41 @@ fn linear_rope_scaling_has_three_spellings() {
 
 #[test]
 fn other_rope_scalings_are_refused_by_name() {
-    for kind in ["yarn", "longrope", "su"] {
+    for (kind, words) in [("su", "rope scaling su"), ("longrope", "no rope_factors_long.weight")] {
         let scaling = [label("llama.rope.scaling.type", kind.as_bytes()), real("llama.rope.scaling.factor", 4.0)];
         let message = config(&scaling).unwrap_err();
-        assert!(message.contains(&format!("rope scaling {kind}")), "{message}");
+        assert!(message.contains(words), "{message}");
     }
+    let message = config(&[real("llama.rope.scaling.attn_factor", 1.2)]).unwrap_err();
+    assert!(message.contains("rope scaling with an attention factor"), "{message}");
+}
+
+#[test]
+fn what_yarn_leaves_out_is_what_llama_cpp_takes() {
+    let kind = || label("llama.rope.scaling.type", b"yarn");
+    let scaling = |more: &[Vec<u8>]| config(&[&[kind(), real("llama.rope.scaling.factor", 4.0)], more].concat());
+    let grown = 0.1 * 4f32.ln() + 1.0;
+    let plain = RopeScaling::Yarn {
+        factor: 4.0,
+        fast: 32.0,
+        slow: 1.0,
+        original_context: 512.0,
+        magnitude: grown,
+        truncate: true,
+    };
+    let context = || real("llama.context_length", 512.0);
+    assert_eq!(scaling(&[context()]).unwrap().rope.scaling, plain);
+    let given = [
+        real("llama.rope.scaling.original_context_length", 64.0),
+        real("llama.rope.scaling.yarn_beta_fast", 8.0),
+        real("llama.rope.scaling.yarn_beta_slow", 2.0),
+        real("llama.rope.scaling.yarn_log_multiplier", 1.0),
+    ];
+    let other =
+        RopeScaling::Yarn { factor: 4.0, fast: 8.0, slow: 2.0, original_context: 64.0, magnitude: 1.0, truncate: true };
+    assert_eq!(scaling(&[&given[..], &[context()]].concat()).unwrap().rope.scaling, other);
+    assert!(config(&[kind()]).unwrap_err().contains("no rope.scaling.factor"));
+    assert!(scaling(&[]).unwrap_err().contains("no rope.scaling.original_context_length"));
 }
 
 #[test]

@@ -12,13 +12,14 @@ use crate::tokenizer::{MAX_FILE_BYTES, is_marker};
 use crate::{Metadata, regular};
 
 /// Tokens that end a turn in well-known chat formats. In a vocabulary that has them, they are special tokens.
-const TURN_ENDS: [&str; 13] = [
+const TURN_ENDS: [&str; 14] = [
     "<|im_end|>",
     "<|eot_id|>",
     "<|eom_id|>",
     "<|end|>",
     "<|end_of_turn|>",
     "<end_of_turn>",
+    "<turn|>",
     "<|endoftext|>",
     "<|end_of_text|>",
     "<|eot|>",

@@ -56,7 +56,9 @@ impl DeltaNet {
         let (channels, taps) = (spec.channels(), spec.taps);
         let stored = weights.convolution(&format!("{prefix}.conv1d.weight"), channels, taps)?.to_f32();
         let by_tap: Vec<f32> = (0..taps).flat_map(|tap| stored.iter().skip(tap).step_by(taps).copied()).collect();
-        let rates: Vec<f32> = vector("A_log", spec.value_heads)?.into_iter().map(|log| -log.exp()).collect();
+        let rates = vector("A_log", spec.value_heads)?;
+        // GGUF stores the rates themselves.
+        let rates = if weights.is_gguf() { rates } else { rates.into_iter().map(|log| -log.exp()).collect() };
         Ok(Self {
             input: Projection::load(&input, arithmetic)?,
             output: Linear::load(&[output], arithmetic)?,

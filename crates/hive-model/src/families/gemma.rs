@@ -15,9 +15,13 @@ pub(super) fn gemma3(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Vec<La
     // As bfloat16, in which the models were trained.
     config.ends.embedding = half::bf16::from_f32((config.hidden as f32).sqrt()).to_f32();
     let window = keys.number(("sliding_window", "attention.sliding_window")).filter(|window| *window > 0);
-    let pattern = keys.number(("sliding_window_pattern", "")).unwrap_or(6).max(1);
-    let theta = keys.real(("rope_local_base_freq", "")).unwrap_or(10_000.0);
-    let scalar = keys.real(("query_pre_attn_scalar", "")).unwrap_or(config.head_dim as f32);
+    let pattern = keys.number(("sliding_window_pattern", "attention.sliding_window_pattern")).unwrap_or(6).max(1);
+    let theta = keys.real(("rope_local_base_freq", "rope.freq_base_swa")).unwrap_or(10_000.0);
+    // GGUF does not say it. Only that of the model of 27 billion weights, which has 62 layers, is not a head's width.
+    let is_largest = matches!(keys, Keys::Gguf(..)) && config.layers == 62;
+    let of_head = if is_largest { config.hidden / config.heads } else { config.head_dim };
+    let scalar = keys.real(("query_pre_attn_scalar", "")).unwrap_or(of_head as f32);
+    config.ends.soft_cap = keys.real(("", "final_logit_softcapping")).filter(|cap| *cap != 0.0);
     let kinds = keys.kinds();
     let slides = |index: usize| match kinds.get(index) {
         Some(kind) => *kind == "sliding_attention",
@@ -40,25 +44,34 @@ pub(super) fn gemma3(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Vec<La
 /// both, or experts.
 pub(super) fn gemma4(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Vec<LayerSpec>, ConfigError> {
     keys.has_activation(&["gelu_pytorch_tanh"])?;
-    if keys.flag("use_bidirectional_attention") == Some(true) || keys.text("use_bidirectional_attention") == Some("all")
+    if keys.flag(("use_bidirectional_attention", "")) == Some(true)
+        || keys.text("use_bidirectional_attention") == Some("all")
     {
         return Err(ConfigError::Unsupported("attention to what comes later".to_owned()));
     }
-    let number = |key, left_out: usize| keys.unless_null(key, left_out as f64).unwrap_or(0.0) as usize;
+    let number = |name, left_out: usize| keys.unless_null(name, left_out as f64).unwrap_or(0.0) as usize;
     config.ends.embedding = (config.hidden as f32).sqrt();
-    config.ends.soft_cap = keys.unless_null("final_logit_softcapping", 30.0).map(|cap| cap as f32);
-    let input = Some(number("hidden_size_per_layer_input", 256)).filter(|width| *width > 0);
-    let vocabulary = keys.required(("vocab_size_per_layer_input", ""))?;
+    config.ends.soft_cap =
+        keys.unless_null(("final_logit_softcapping", "final_logit_softcapping"), 30.0).map(|cap| cap as f32);
+    let input = Some(number(("hidden_size_per_layer_input", "embedding_length_per_layer_input"), 256))
+        .filter(|width| *width > 0);
+    let vocabulary = keys.number(("vocab_size_per_layer_input", "")).unwrap_or(config.vocabulary);
     config.ends.layer_inputs = input.map(|width| LayerInputsSpec { width, vocabulary });
 
     let slides = sliding(config, keys)?;
-    let window = keys.number(("sliding_window", "")).filter(|window| *window > 0);
+    let window = keys.number(("sliding_window", "attention.sliding_window")).filter(|window| *window > 0);
     let plain = AttentionSpec { head_norms: HeadNorms::Each, scale: 1.0, ..config.plain_attention() };
     let local =
         AttentionSpec { rope: Some(sliding_rope(keys)?), window, source: KvSource::NormedValues, ..plain.clone() };
-    let width = Some(number("global_head_dim", 512)).filter(|width| *width > 0).unwrap_or(config.head_dim);
-    let is_joint = keys.flag("attention_k_eq_v") == Some(true);
-    let kv_heads = keys.number(("num_global_key_value_heads", "")).filter(|_| is_joint);
+    let width = Some(number(("global_head_dim", "attention.key_length"), 512))
+        .filter(|width| *width > 0)
+        .unwrap_or(config.head_dim);
+    // GGUF says it by what there is.
+    let full = slides.iter().position(|slides| !slides);
+    let values = full.and_then(|full| keys.has_tensor(&format!("model.layers.{full}.self_attn.v_proj.weight")));
+    let is_joint = values.map_or_else(|| keys.flag(("attention_k_eq_v", "")) == Some(true), |has_values| !has_values);
+    let of_full = full.and_then(|full| keys.of_layers("attention.head_count_kv")?.get(full).copied());
+    let kv_heads = of_full.or_else(|| keys.number(("num_global_key_value_heads", "")).filter(|_| is_joint));
     let global = AttentionSpec {
         head_dim: width,
         rotated: width,
@@ -66,9 +79,13 @@ pub(super) fn gemma4(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Vec<La
         source: if is_joint { KvSource::Joint } else { KvSource::NormedValues },
         ..plain
     };
-    let first_shared = config.layers.saturating_sub(number("num_kv_shared_layers", 20));
-    let is_wide = keys.flag("use_double_wide_mlp") == Some(true);
-    let experts = if keys.flag("enable_moe_block") == Some(true) { Some(experts(keys)?) } else { None };
+    let first_shared = config.layers.saturating_sub(number(("num_kv_shared_layers", "attention.shared_kv_layers"), 20));
+    let widths = keys.of_layers("feed_forward_length");
+    let is_wide = keys.flag(("use_double_wide_mlp", "")) == Some(true)
+        || widths.is_some_and(|widths| widths.last().is_some_and(|last| *last == 2 * config.intermediate));
+    let has_experts = keys.flag(("enable_moe_block", "")) == Some(true)
+        || keys.number(("", "expert_count")).is_some_and(|count| count > 0);
+    let experts = if has_experts { Some(experts(keys)?) } else { None };
     let layer = |index: usize| {
         let mut attention = if slides[index] { local.clone() } else { global.clone() };
         let shares = index >= first_shared;
@@ -113,6 +130,9 @@ fn sliding(config: &ModelConfig, keys: &Keys<'_>) -> Result<Vec<bool>, ConfigErr
 
 /// The rotation of layers with a window.
 fn sliding_rope(keys: &Keys<'_>) -> Result<Rope, ConfigError> {
+    if let Some(theta) = keys.real(("", "rope.freq_base_swa")) {
+        return Ok(Rope { theta, scaling: RopeScaling::None });
+    }
     let of_kind = |key| keys.rope_of_kind("sliding_attention", key);
     if let Some(other) = of_kind("rope_type").and_then(Json::as_str).filter(|kind| *kind != "default") {
         return Err(ConfigError::Unsupported(format!("rope scaling {other}")));
@@ -123,9 +143,9 @@ fn sliding_rope(keys: &Keys<'_>) -> Result<Rope, ConfigError> {
 
 fn experts(keys: &Keys<'_>) -> Result<ExpertsSpec, ConfigError> {
     Ok(ExpertsSpec {
-        count: keys.required(("num_experts", ""))?,
-        per_token: keys.required(("top_k_experts", ""))?,
-        intermediate: keys.required(("moe_intermediate_size", ""))?,
+        count: keys.required(("num_experts", "expert_count"))?,
+        per_token: keys.required(("top_k_experts", "expert_used_count"))?,
+        intermediate: keys.required(("moe_intermediate_size", "expert_feed_forward_length"))?,
         activation: Activation::Gelu,
         router: Router::Normed,
         module: "experts",

@@ -9,10 +9,13 @@ use crate::config::{
 /// `glm4_moe`.
 pub(super) fn glm4_moe(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Vec<LayerSpec>, ConfigError> {
     keys.has_activation(&["silu"])?;
-    config.unused.layers = 1;
+    config.unused.layers = config.unused.layers.max(1);
     let experts = experts(keys)?;
     let dense = keys.number(("first_k_dense_replace", "leading_dense_block_count")).unwrap_or(1);
-    let has_norms = keys.flag("use_qk_norm").unwrap_or(false);
+    let has_norms = keys
+        .has_tensor("model.layers.0.self_attn.q_norm.weight")
+        .or_else(|| keys.flag(("use_qk_norm", "")))
+        .unwrap_or(false);
     let attention = AttentionSpec {
         rotated: keys.rotated(config.head_dim),
         head_norms: if has_norms { HeadNorms::Each } else { HeadNorms::None },
@@ -38,7 +41,7 @@ pub(super) fn experts(keys: &Keys<'_>) -> Result<ExpertsSpec, ConfigError> {
         intermediate,
         activation: Activation::Silu,
         router: Router::Sigmoid {
-            normalized: keys.flag("norm_topk_prob").unwrap_or(true),
+            normalized: keys.flag(("norm_topk_prob", "expert_weights_norm")).unwrap_or(true),
             scale: keys.real(("routed_scaling_factor", "expert_weights_scale")).unwrap_or(1.0),
             groups: keys.number(("n_group", "expert_group_count")).unwrap_or(1),
             picked_groups: keys.number(("topk_group", "expert_group_used_count")).unwrap_or(1),

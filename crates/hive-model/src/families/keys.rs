@@ -4,6 +4,7 @@ use serde_json::Value as Json;
 
 use crate::config::ConfigError;
 use crate::weights::Gguf;
+use crate::weights::gguf::{Numbers, Value};
 
 /// Where a model's configuration is read from.
 #[derive(Debug, Clone, Copy)]
@@ -44,11 +45,41 @@ impl Keys<'_> {
         .map(|number| number as f32)
     }
 
-    /// A yes or no of `config.json`.
-    pub(crate) fn flag(&self, json: &str) -> Option<bool> {
+    /// A yes or no.
+    pub(crate) fn flag(&self, (json, gguf): Name) -> Option<bool> {
         match self {
             Self::Json(keys) => keys[json].as_bool(),
-            Self::Gguf(..) => None,
+            Self::Gguf(file, architecture) => match file.value(&format!("{architecture}.{gguf}")) {
+                Some(Value::Bool(flag)) => Some(*flag),
+                _ => None,
+            },
+        }
+    }
+
+    /// Whether a GGUF file has this tensor, by its Hugging Face name; `None` for `config.json`.
+    pub(crate) fn has_tensor(&self, name: &str) -> Option<bool> {
+        match self {
+            Self::Json(_) => None,
+            Self::Gguf(file, _) => Some(file.contains(name)),
+        }
+    }
+
+    /// Numbers of all layers in GGUF metadata.
+    pub(crate) fn of_layers(&self, gguf: &str) -> Option<Vec<usize>> {
+        match self {
+            Self::Json(_) => None,
+            Self::Gguf(file, architecture) => {
+                let numbers = file.numbers(&format!("{architecture}.{gguf}"))?.integers();
+                Some(numbers.map(|number| usize::try_from(number).unwrap_or(0)).collect())
+            }
+        }
+    }
+
+    /// Truth values of all layers in GGUF metadata.
+    pub(crate) fn flags_of_layers(&self, gguf: &str) -> Option<Vec<bool>> {
+        match self {
+            Self::Json(_) => None,
+            Self::Gguf(file, architecture) => file.numbers(&format!("{architecture}.{gguf}")).and_then(Numbers::flags),
         }
     }
 
@@ -71,14 +102,24 @@ impl Keys<'_> {
         }
     }
 
-    /// A number beside the rotation's in `config.json`.
+    /// A number beside the rotation's, by its name in `config.json`.
     pub(crate) fn rope_number(&self, key: &str) -> Option<f32> {
         match self {
             Self::Json(keys) => {
                 let number = ["rope_parameters", "rope_scaling"].into_iter().find_map(|part| keys[part][key].as_f64());
                 number.map(|number| number as f32)
             }
-            Self::Gguf(..) => None,
+            Self::Gguf(_, architecture) => match key {
+                "factor" => self.real(("", "rope.scaling.factor")),
+                "original_max_position_embeddings" => self.real(("", "rope.scaling.original_context_length")),
+                "llama_4_scaling_beta" => self.real(("", "attention.temperature_scale")),
+                // DeepSeek's files have a tenth of it.
+                "mscale_all_dim" => {
+                    let tenths = if *architecture == "deepseek2" { 10.0 } else { 1.0 };
+                    self.real(("", "rope.scaling.yarn_log_multiplier")).map(|by| by * tenths)
+                }
+                _ => None,
+            },
         }
     }
 
@@ -90,19 +131,23 @@ impl Keys<'_> {
         }
     }
 
-    /// A number of `config.json` that means something else if it is left out than if it is null, which is none.
-    pub(crate) fn unless_null(&self, key: &str, left_out: f64) -> Option<f64> {
+    /// A number that means something else if `config.json` leaves it out than if it is null, which is none, as it is if
+    /// GGUF metadata leave it out.
+    pub(crate) fn unless_null(&self, (json, gguf): Name, left_out: f64) -> Option<f64> {
         match self {
-            Self::Json(keys) => keys.get(key).map_or(Some(left_out), Json::as_f64),
-            Self::Gguf(..) => Some(left_out),
+            Self::Json(keys) => keys.get(json).map_or(Some(left_out), Json::as_f64),
+            Self::Gguf(file, architecture) => file.real(&format!("{architecture}.{gguf}")),
         }
     }
 
-    /// The kinds of the layers' attention in `config.json`, if it names them.
+    /// The kinds of the layers' attention, if the configuration names them.
     pub(crate) fn kinds(&self) -> Vec<&str> {
         match self {
             Self::Json(keys) => keys["layer_types"].as_array().into_iter().flatten().filter_map(Json::as_str).collect(),
-            Self::Gguf(..) => Vec::new(),
+            Self::Gguf(..) => {
+                let slides = self.flags_of_layers("attention.sliding_window_pattern").unwrap_or_default();
+                slides.into_iter().map(|slides| if slides { "sliding_attention" } else { "full_attention" }).collect()
+            }
         }
     }
 
@@ -139,13 +184,6 @@ impl Keys<'_> {
 
     /// The window of each layer: how many tokens a token attends to, itself included.
     pub(crate) fn windows(&self, layers: usize) -> Result<Vec<Option<usize>>, ConfigError> {
-        let json = match self {
-            Self::Json(json) => json,
-            Self::Gguf(..) => {
-                let window = self.number(("", "attention.sliding_window")).filter(|window| *window > 0);
-                return Ok(vec![window; layers]);
-            }
-        };
         let kinds = self.kinds();
         if let Some(kind) = kinds.iter().find(|kind| !matches!(**kind, "full_attention" | "sliding_attention")) {
             return Err(ConfigError::Unsupported(format!("{kind} layers")));
@@ -153,8 +191,16 @@ impl Keys<'_> {
         if !kinds.is_empty() && kinds.len() != layers {
             return Err(ConfigError::Value { key: "the number of layer types", value: kinds.len().to_string() });
         }
+        let json = match self {
+            Self::Json(json) => json,
+            Self::Gguf(..) => {
+                let window = self.number(("", "attention.sliding_window")).filter(|window| *window > 0);
+                let slides = |layer| kinds.get(layer).is_none_or(|kind| *kind == "sliding_attention");
+                return Ok((0..layers).map(|layer| window.filter(|_| slides(layer))).collect());
+            }
+        };
         // Qwen: the layers below this one attend to everything.
-        let full = match self.flag("use_sliding_window") {
+        let full = match self.flag(("use_sliding_window", "")) {
             Some(true) => self.number(("max_window_layers", "")).unwrap_or(0),
             Some(false) => layers,
             None => 0,

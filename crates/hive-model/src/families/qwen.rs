@@ -23,7 +23,7 @@ fn with_head_norms(
 ) -> Result<Vec<LayerSpec>, ConfigError> {
     keys.has_activation(&["silu"])?;
     // The configurations name a window that hardly any model uses; without the key, none does.
-    let windows = match keys.flag("use_sliding_window") {
+    let windows = match keys.flag(("use_sliding_window", "")) {
         Some(true) => keys.windows(config.layers)?,
         _ => vec![None; config.layers],
     };
@@ -40,8 +40,10 @@ pub(super) fn qwen3_moe(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Vec
 /// `qwen3_next`: gated delta nets in three of four layers, attention with a gate in the fourth, and experts beside one
 /// that every token passes.
 pub(super) fn qwen3_next(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<Vec<LayerSpec>, ConfigError> {
-    let layers = delta_or_attention(config, keys, true)?;
-    let experts = ExpertsSpec { shared: Some(shared(keys)?), ..experts(keys, false)? };
+    // GGUF has the first of both matrices in two, and the second is read like two.
+    let is_fused = matches!(keys, Keys::Json(_));
+    let layers = delta_or_attention(config, keys, is_fused)?;
+    let experts = ExpertsSpec { shared: Some(shared(keys)?), ..experts(keys, matches!(keys, Keys::Gguf(..)))? };
     Ok(with_experts(layers, keys, &experts))
 }
 
@@ -59,11 +61,17 @@ pub(super) fn qwen3_5_moe(config: &mut ModelConfig, keys: &Keys<'_>) -> Result<V
 
 fn delta_or_attention(config: &ModelConfig, keys: &Keys<'_>, is_fused: bool) -> Result<Vec<LayerSpec>, ConfigError> {
     keys.has_activation(&["silu"])?;
+    let value_heads = keys.required(("linear_num_value_heads", "ssm.time_step_rank"))?;
+    // In GGUF, the width of all values.
+    let value_dim = match keys.number(("", "ssm.inner_size")) {
+        Some(values) => values.checked_div(value_heads).unwrap_or(0),
+        None => keys.required(("linear_value_head_dim", "ssm.inner_size"))?,
+    };
     let delta = DeltaSpec {
         key_heads: keys.required(("linear_num_key_heads", "ssm.group_count"))?,
-        value_heads: keys.required(("linear_num_value_heads", "ssm.time_step_rank"))?,
+        value_heads,
         key_dim: keys.required(("linear_key_head_dim", "ssm.state_size"))?,
-        value_dim: keys.required(("linear_value_head_dim", ""))?,
+        value_dim,
         taps: keys.number(("linear_conv_kernel_dim", "ssm.conv_kernel")).unwrap_or(4),
         is_fused,
     };
@@ -75,15 +83,16 @@ fn delta_or_attention(config: &ModelConfig, keys: &Keys<'_>, is_fused: bool) -> 
     };
     // The kinds of layers that newer configurations also list follow from this number, as mlx-lm reads them.
     let interval = keys.number(("full_attention_interval", "full_attention_interval")).unwrap_or(4).max(1);
+    let recurrent = keys.flags_of_layers("attention.recurrent_layers").unwrap_or_default();
     let layer = |index: usize| {
-        let attends = (index + 1).is_multiple_of(interval);
+        let attends = recurrent.get(index).map_or((index + 1).is_multiple_of(interval), |recurrent| !recurrent);
         config.plain_layer(if attends { Mixer::Attention(attention.clone()) } else { Mixer::Delta(delta) })
     };
     Ok((0..config.layers).map(layer).collect())
 }
 
 fn experts(keys: &Keys<'_>, normalized: bool) -> Result<ExpertsSpec, ConfigError> {
-    let normalized = keys.flag("norm_topk_prob").unwrap_or(normalized);
+    let normalized = keys.flag(("norm_topk_prob", "")).unwrap_or(normalized);
     Ok(ExpertsSpec {
         count: keys.required(("num_experts", "expert_count"))?,
         per_token: keys.required(("num_experts_per_tok", "expert_used_count"))?,

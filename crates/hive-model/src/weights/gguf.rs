@@ -10,6 +10,7 @@ mod header;
 mod metadata;
 #[cfg(test)]
 pub(crate) mod oracle;
+mod order;
 mod spelling;
 mod split;
 
@@ -21,14 +22,15 @@ use std::path::{Path, PathBuf};
 
 pub use header::{HeaderError, Items, Numbers, Strings, Value};
 
-use crate::config::ModelConfig;
+use crate::config::{ModelConfig, RopeScaling};
 use crate::weights::block_floats::BlockFloat;
 use crate::weights::names;
 
 use super::{FloatTensor, Matrix, MatrixFormat, StoredTensor, TensorError, TensorPlace};
 use blocks::{BlockType, SUPPORTED};
 use header::TensorInfo;
-use spelling::Spelling;
+use order::{Layout, Order};
+use spelling::{GATES_AND_UPS, Spelling};
 
 /// The types of a vector.
 const FLOATS: &str = "F32, F16 and BF16 for a vector";
@@ -42,21 +44,18 @@ pub struct Gguf {
     tensors: BTreeMap<String, TensorInfo>,
     /// How the architecture's tensors are called.
     spelling: Spelling,
-    /// The numbers of query and key heads, if llama.cpp's converter permutes their rows for this architecture.
-    permuted_heads: Option<(usize, usize)>,
+    /// What the order of its rows and columns follows from.
+    layout: Layout,
 }
 
 impl Gguf {
     /// Reads and checks the header. With any file of a split model, opens all of them.
     pub fn open(path: &Path) -> Result<Self, HeaderError> {
         let (files, metadata, tensors) = split::open(path)?;
-        let (spelling, permuted_heads) = (Spelling::of(None), None);
-        let mut gguf = Self { files, metadata, tensors, spelling, permuted_heads };
+        let mut gguf = Self { files, metadata, tensors, spelling: Spelling::of(None), layout: Layout::default() };
         gguf.spelling = Spelling::of(gguf.string("general.architecture"));
-        if let Some(architecture) = gguf.string("general.architecture").filter(|name| spelling::is_permuted(name)) {
-            let heads = |key: &str| gguf.number(&format!("{architecture}.attention.{key}")).map(|heads| heads as usize);
-            let count = heads("head_count").unwrap_or(0);
-            gguf.permuted_heads = Some((count, heads("head_count_kv").unwrap_or(count)));
+        if let Some(architecture) = gguf.string("general.architecture") {
+            gguf.layout = Layout::of(architecture, |key| gguf.number(key));
         }
         Ok(gguf)
     }
@@ -110,8 +109,31 @@ impl Gguf {
         }
     }
 
-    pub(super) fn contains(&self, name: &str) -> bool {
-        self.tensors.contains_key(&self.spelling.stored(name))
+    /// Whether the file has the tensor `name` (with `.weight` or `.bias`), by its Hugging Face name.
+    pub(crate) fn contains(&self, name: &str) -> bool {
+        self.tensors.contains_key(&self.located(name))
+    }
+
+    /// The file's name of a tensor. Gates and ups of all experts may be in one.
+    fn located(&self, name: &str) -> String {
+        let stored = self.spelling.stored(name);
+        if self.tensors.contains_key(&stored) {
+            return stored;
+        }
+        let joined = ["ffn_gate_exps", "ffn_up_exps"].iter().find(|part| stored.contains(**part));
+        let joined = joined.map(|part| stored.replace(part, GATES_AND_UPS));
+        joined.filter(|joined| self.tensors.contains_key(joined)).unwrap_or(stored)
+    }
+
+    /// The order of a tensor's rows.
+    fn order(&self, name: &str, info: &TensorInfo) -> Order {
+        // Of each expert, its gate and then its up.
+        if info.name.contains(GATES_AND_UPS) {
+            let of = info.shape.get(1).copied().unwrap_or_default();
+            let first = if self.spelling.stored(name).contains("ffn_up_exps") { of / 2 } else { 0 };
+            return Order::Part { first, each: (of / 2).max(1), of };
+        }
+        self.layout.rows(name, info.shape.first().copied().unwrap_or_default())
     }
 
     /// Every tensor, in order of name.
@@ -141,26 +163,28 @@ impl Gguf {
     }
 
     pub(super) fn read_stored(&self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>, TensorError> {
-        self.read(self.info(&self.spelling.stored(name))?, offset, length)
+        self.read(self.info(&self.located(name))?, offset, length)
     }
 
-    pub(super) fn vector(&self, name: &str, length: usize) -> Result<FloatTensor, TensorError> {
-        let stored = self.spelling.stored(name);
+    /// Reads the vector `name`, which must have this length.
+    pub(crate) fn vector(&self, name: &str, length: usize) -> Result<FloatTensor, TensorError> {
+        let stored = self.located(name);
         let info = self.info(&stored)?;
         expect_shape(&stored, &info.shape, &[length])?;
         let found = || TensorError::Type { name: stored.clone(), found: info.block.to_string(), supported: FLOATS };
         let float = info.block.float().ok_or_else(found)?;
-        let bytes = self.in_order(&stored, length, self.read(info, 0, info.bytes)?);
+        let bytes = self.ordered(info, self.order(name, info), 0..length, float.bytes())?;
         Ok(FloatTensor { float, shape: vec![length], bytes })
     }
 
     /// Reads the weights of a convolution over tokens: `[channels, taps]`.
     pub(super) fn convolution(&self, name: &str, channels: usize, taps: usize) -> Result<FloatTensor, TensorError> {
-        let stored = self.spelling.stored(name);
+        let stored = self.located(name);
         let info = self.info(&stored)?;
         expect_shape(&stored, &info.shape, &[channels, taps])?;
         let float = info.block.float().ok_or_else(|| unsupported(&stored, info.block))?;
-        Ok(FloatTensor { float, shape: vec![channels, taps], bytes: self.read(info, 0, info.bytes)? })
+        let bytes = self.ordered(info, self.order(name, info), 0..channels, taps * float.bytes())?;
+        Ok(FloatTensor { float, shape: vec![channels, taps], bytes })
     }
 
     /// Reads one of `count` vectors of this length in one tensor.
@@ -171,7 +195,7 @@ impl Gguf {
         length: usize,
         at: usize,
     ) -> Result<FloatTensor, TensorError> {
-        let stored = self.spelling.stored(name);
+        let stored = self.located(name);
         let info = self.info(&stored)?;
         expect_shape(&stored, &info.shape, &[count, length])?;
         let float = info.block.float().ok_or_else(|| unsupported(&stored, info.block))?;
@@ -187,18 +211,34 @@ impl Gguf {
         rows: usize,
         columns: usize,
     ) -> Result<(MatrixFormat, usize), TensorError> {
-        let stored = self.spelling.stored(&format!("{name}.weight"));
-        let info = self.info(&stored)?;
-        let shape: Vec<usize> = stacked_in.into_iter().chain([rows, columns]).collect();
-        expect_shape(&stored, &info.shape, &shape)?;
+        let (stored, info, order) = self.matrix_info(name)?;
+        let shape: Vec<usize> = stacked_in.into_iter().chain([order.stored_rows(rows), columns]).collect();
+        // A matrix of one row is a vector.
+        if shape != [1, columns] || info.shape != [columns] {
+            expect_shape(&stored, &info.shape, &shape)?;
+        }
         let format = info.block.format().filter(|_| columns.is_multiple_of(info.block.elements() as usize));
-        let format = format.ok_or_else(|| unsupported(&stored, info.block))?;
-        Ok((format, self.permuted_rows(&stored, rows).unwrap_or(1)))
+        let format = format.filter(|format| match (self.layout.columns(name), format) {
+            (Some((_, unit)), MatrixFormat::Quantized { bits, group, .. }) => {
+                columns.is_multiple_of(unit) && unit.is_multiple_of(*group) && (unit * bits).is_multiple_of(32)
+            }
+            (Some((_, unit)), MatrixFormat::Float(_)) => columns.is_multiple_of(unit),
+            (None, _) => true,
+        });
+        Ok((format.ok_or_else(|| unsupported(&stored, info.block))?, order.together()))
+    }
+
+    /// A matrix (without `.weight`): its name in the file, its tensor, and the order of its rows.
+    fn matrix_info(&self, name: &str) -> Result<(String, &TensorInfo, Order), TensorError> {
+        let name = format!("{name}.weight");
+        let stored = self.located(&name);
+        let info = self.info(&stored)?;
+        Ok((stored, info, self.order(&name, info)))
     }
 
     /// The kind of small floating-point numbers that a matrix is stored as, if it is.
     pub(super) fn block_float(&self, name: &str) -> Option<BlockFloat> {
-        self.info(&self.spelling.stored(&format!("{name}.weight"))).ok()?.block.block_float()
+        self.matrix_info(name).ok()?.1.block.block_float()
     }
 
     /// Reads rows of such a matrix: codes and scales.
@@ -207,63 +247,62 @@ impl Gguf {
         name: &str,
         columns: usize,
         rows: Range<usize>,
-        together: usize,
     ) -> Result<[Vec<u8>; 2], TensorError> {
-        let stored = self.spelling.stored(&format!("{name}.weight"));
-        let info = self.info(&stored)?;
-        Ok(info.block.codes_and_scales(&self.stored_rows(info, columns, rows, together)?))
-    }
-
-    /// Reads rows of a matrix in Hugging Face's order. If that differs from the file's, whole heads of `together` rows
-    /// are read.
-    pub(super) fn matrix_rows(
-        &self,
-        name: &str,
-        columns: usize,
-        rows: Range<usize>,
-        together: usize,
-    ) -> Result<Matrix, TensorError> {
-        let stored = self.spelling.stored(&format!("{name}.weight"));
-        let info = self.info(&stored)?;
+        let (_, info, order) = self.matrix_info(name)?;
         let count = rows.len();
-        let bytes = self.stored_rows(info, columns, rows, together)?;
-        if let Some(float) = info.block.float() {
-            return Ok(Matrix::Float(FloatTensor { float, shape: vec![count, columns], bytes }));
-        }
-        let matrix = info.block.to_affine(&bytes, count, columns);
-        matrix.map(Matrix::Quantized).ok_or_else(|| unsupported(&stored, info.block))
+        let parts = info.block.codes_and_scales(&self.ordered_rows(info, order, columns, rows)?);
+        Ok(match self.layout.columns(name) {
+            Some((order, unit)) => parts.map(|part| order.columns(&part, count, columns / unit)),
+            None => parts,
+        })
     }
 
-    fn stored_rows(
+    /// Reads rows of a matrix in Hugging Face's order.
+    pub(super) fn matrix_rows(&self, name: &str, columns: usize, rows: Range<usize>) -> Result<Matrix, TensorError> {
+        let (stored, info, order) = self.matrix_info(name)?;
+        let count = rows.len();
+        let bytes = self.ordered_rows(info, order, columns, rows)?;
+        let matrix = match info.block.float() {
+            Some(float) => Some(Matrix::Float(FloatTensor { float, shape: vec![count, columns], bytes })),
+            None => info.block.to_affine(&bytes, count, columns).map(Matrix::Quantized),
+        };
+        let mut matrix = matrix.ok_or_else(|| unsupported(&stored, info.block))?;
+        if let Some((order, unit)) = self.layout.columns(name) {
+            matrix.each_part(|part| *part = order.columns(part, count, columns / unit));
+        }
+        Ok(matrix)
+    }
+
+    fn ordered_rows(
         &self,
         info: &TensorInfo,
+        order: Order,
         columns: usize,
         rows: Range<usize>,
-        together: usize,
     ) -> Result<Vec<u8>, TensorError> {
-        let row_bytes = columns as u64 / info.block.elements() * info.block.bytes();
-        let count = rows.len();
-        let bytes = self.read(info, rows.start as u64 * row_bytes, count as u64 * row_bytes)?;
-        Ok(if together > 1 { unpermute(&bytes, count, count / together) } else { bytes })
+        self.ordered(info, order, rows, (columns as u64 / info.block.elements() * info.block.bytes()) as usize)
     }
 
-    /// The rows of a stored matrix, or the numbers of a stored bias, in Hugging Face's order.
-    fn in_order(&self, stored: &str, rows: usize, bytes: Vec<u8>) -> Vec<u8> {
-        match self.permuted_rows(stored, rows) {
-            Some(together) => unpermute(&bytes, rows, rows / together),
-            None => bytes,
-        }
-    }
-
-    /// How many of a stored tensor's rows make up a head, if the rows are permuted.
-    fn permuted_rows(&self, stored: &str, rows: usize) -> Option<usize> {
-        let heads = self.heads_of(stored).filter(|&heads| heads > 0 && rows.is_multiple_of(2 * heads))?;
-        Some(rows / heads)
+    /// Reads rows of so many bytes in Hugging Face's order.
+    fn ordered(
+        &self,
+        info: &TensorInfo,
+        order: Order,
+        rows: Range<usize>,
+        row_bytes: usize,
+    ) -> Result<Vec<u8>, TensorError> {
+        order.read(rows, row_bytes, |at, length| self.read(info, at as u64, length as u64))
     }
 
     pub(super) fn unknown(&self, config: &ModelConfig) -> Option<String> {
         // Factors of the rotary periods.
-        let is_known = |name: &str| name == "rope_freqs.weight" || names::is_known(&self.spelling.ours(name), config);
+        let is_known = |name: &str| match name {
+            "rope_freqs.weight" => true,
+            "rope_factors_long.weight" | "rope_factors_short.weight" => {
+                matches!(config.rope.scaling, RopeScaling::LongRope { .. })
+            }
+            _ => names::is_known(&self.spelling.ours(name), config),
+        };
         self.tensors.keys().find(|name| !is_known(name)).cloned()
     }
 
@@ -271,19 +310,6 @@ impl Gguf {
     pub(crate) fn check_types(&self) -> Result<(), TensorError> {
         let foreign = self.tensors.values().find(|info| matches!(info.block, BlockType::Other(_)));
         foreign.map_or(Ok(()), |info| Err(unsupported(&info.name, info.block)))
-    }
-
-    /// The number of heads in which the rows of a stored tensor are permuted, if they are.
-    fn heads_of(&self, stored: &str) -> Option<usize> {
-        let (heads, kv_heads) = self.permuted_heads?;
-        let name = stored.strip_suffix(".weight").or_else(|| stored.strip_suffix(".bias"))?;
-        if name.ends_with("attn_q") {
-            Some(heads)
-        } else if name.ends_with("attn_k") {
-            Some(kv_heads)
-        } else {
-            None
-        }
     }
 
     fn info(&self, stored: &str) -> Result<&TensorInfo, TensorError> {
@@ -312,50 +338,23 @@ fn unsupported(name: &str, block: BlockType) -> TensorError {
     TensorError::Type { name: name.to_owned(), found: block.to_string(), supported: SUPPORTED }
 }
 
-/// Undoes the converter's permutation: the file interleaves the rows of a head's halves, Hugging Face keeps the halves
-/// apart.
-fn unpermute(bytes: &[u8], rows: usize, heads: usize) -> Vec<u8> {
-    let row_bytes = bytes.len() / rows;
-    let half = rows / heads / 2;
-    let mut out = Vec::with_capacity(bytes.len());
-    for head in 0..heads {
-        for part in 0..2 {
-            for pair in 0..half {
-                let row = head * 2 * half + pair * 2 + part;
-                out.extend_from_slice(&bytes[row * row_bytes..(row + 1) * row_bytes]);
-            }
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_bias_is_put_in_order_like_the_matrix_it_belongs_to() {
-        let gguf = |permuted_heads| Gguf {
+        let layout = Layout { heads: Some((2, 1)), delta: None };
+        let mut stored = Gguf {
             files: vec![(PathBuf::new(), tempfile::tempfile().unwrap())],
             metadata: BTreeMap::new(),
             tensors: BTreeMap::new(),
             spelling: Spelling::of(Some("llama")),
-            permuted_heads,
+            layout,
         };
-        let eight = [0u8, 1, 2, 3, 4, 5, 6, 7];
-        let permuted = gguf(Some((2, 1)));
-        for part in ["weight", "bias"] {
-            let order = |name: &str| permuted.in_order(&format!("blk.0.{name}.{part}"), 8, eight.to_vec());
-            assert_eq!(order("attn_q"), [0, 2, 1, 3, 4, 6, 5, 7], "{part}");
-            assert_eq!(order("attn_k"), [0, 2, 4, 6, 1, 3, 5, 7], "{part}");
-            assert_eq!(order("attn_v"), eight, "{part}");
-        }
-        assert_eq!(gguf(None).in_order("blk.0.attn_q.bias", 8, eight.to_vec()), eight);
-        // The order in which it is read from the file.
-        let mut stored = permuted;
-        let bytes: Vec<u8> = eight.iter().flat_map(|number| f32::from(*number).to_le_bytes()).collect();
+        let bytes: Vec<u8> = (0..8u8).flat_map(|number| f32::from(number).to_le_bytes()).collect();
         stored.files[0].1.write_all_at(&bytes, 0).unwrap();
-        for name in ["blk.0.attn_q.bias", "blk.0.attn_v.bias"] {
+        for name in ["blk.0.attn_q.bias", "blk.0.attn_k.bias", "blk.0.attn_v.bias"] {
             let info = TensorInfo {
                 name: name.to_owned(),
                 shape: vec![8],
@@ -368,12 +367,7 @@ mod tests {
         }
         let read = |part: &str| stored.vector(&format!("model.layers.0.self_attn.{part}.bias"), 8).unwrap().to_f32();
         assert_eq!(read("q_proj"), [0.0, 2.0, 1.0, 3.0, 4.0, 6.0, 5.0, 7.0]);
+        assert_eq!(read("k_proj"), [0.0, 2.0, 4.0, 6.0, 1.0, 3.0, 5.0, 7.0]);
         assert_eq!(read("v_proj"), [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0]);
-    }
-
-    #[test]
-    fn rows_of_a_head_go_from_pairs_to_halves() {
-        // Two heads of four rows, one byte each: pairs (0,1) (2,3) become halves (0,2) (1,3).
-        assert_eq!(unpermute(&[0, 1, 2, 3, 4, 5, 6, 7], 8, 2), [0, 2, 1, 3, 4, 6, 5, 7]);
     }
 }

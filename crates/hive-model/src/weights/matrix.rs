@@ -105,7 +105,7 @@ impl FileMatrix<'_> {
     pub(crate) fn codes_and_scales(&self, kind: BlockFloat) -> Result<[Vec<u8>; 2], TensorError> {
         let rows = self.first..self.first + self.rows;
         match self.weights {
-            Weights::Gguf(file) => file.block_rows(&self.name, self.columns, rows, self.together),
+            Weights::Gguf(file) => file.block_rows(&self.name, self.columns, rows),
             Weights::Safetensors(folder) => folder.block_rows(&self.name, kind, self.columns, &rows),
         }
     }
@@ -141,7 +141,7 @@ impl FileMatrix<'_> {
 
     fn read(&self, rows: Range<usize>) -> Result<Matrix, TensorError> {
         match self.weights {
-            Weights::Gguf(file) => file.matrix_rows(&self.name, self.columns, rows, self.together),
+            Weights::Gguf(file) => file.matrix_rows(&self.name, self.columns, rows),
             Weights::Safetensors(folder) => folder.matrix_rows(&self.name, self.columns, self.format, rows),
         }
     }

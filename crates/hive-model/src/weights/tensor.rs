@@ -115,6 +115,20 @@ impl Matrix {
         }
     }
 
+    /// Changes its numbers, scales and biases, each a row after the other.
+    pub(super) fn each_part(&mut self, mut change: impl FnMut(&mut Vec<u8>)) {
+        match self {
+            Self::Float(tensor) => change(&mut tensor.bytes),
+            Self::Quantized(matrix) => {
+                change(&mut matrix.words);
+                change(&mut matrix.scales);
+                if let Biases::Stored(biases) = &mut matrix.biases {
+                    change(biases);
+                }
+            }
+        }
+    }
+
     /// The number format of its products: that of the scales, or of the weights.
     pub fn float(&self) -> Float {
         match self {

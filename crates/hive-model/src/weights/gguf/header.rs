@@ -113,6 +113,15 @@ impl Numbers {
         })
     }
 
+    /// All of them, if they are truth values, or whole numbers that stand for some.
+    pub fn flags(&self) -> Option<Vec<bool>> {
+        let flag = |value| match value {
+            Value::Bool(flag) => Some(flag),
+            other => other.whole().map(|number| number != 0),
+        };
+        self.values().map(flag).collect()
+    }
+
     /// All of them, if they are real numbers.
     pub fn reals(&self) -> Option<Vec<f64>> {
         let real = |value| if let Value::Float(number) = value { Some(number) } else { None };
