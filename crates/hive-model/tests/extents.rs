@@ -1,7 +1,7 @@
 //! Machines that have only parts of a model's files: every family's stages load from a copy with garbage wherever a stage
 //! does not say that it needs the bytes, and the digest is that of the whole.
 
-#![allow(clippy::unwrap_used, unreachable_pub, dead_code)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, unreachable_pub, dead_code)]
 
 #[path = "common/agreement.rs"]
 mod agreement;
@@ -56,7 +56,8 @@ fn compared(model: &Path, compute: Compute) {
     let layers = whole.config().layers;
     let uncut = whole.config().uncut();
     let cut = (1..layers).find(|cut| !uncut.contains(cut));
-    let stages = cut.map_or_else(|| vec![0..layers], |cut| vec![0..cut, cut..layers]);
+    let stages =
+        [0..cut.unwrap_or(layers), cut.unwrap_or(layers)..layers].into_iter().filter(|stage| !stage.is_empty());
     let mut inputs: [Input; 2] = std::array::from_fn(|_| Input::Tokens(TOKENS.to_vec()));
     for stage in stages {
         let folder = tempfile::tempdir().unwrap();

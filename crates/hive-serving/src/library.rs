@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use hive_peers::Lacking;
-use hive_protocol::ModelSource;
+use hive_protocol::{ModelCopy, ModelSource, Profile};
 use hive_stage::models::{self, FindError};
 use hive_stage::{Place, aside};
 use hive_types::ModelOnDisk;
@@ -81,14 +81,17 @@ impl Serving {
                 let machine = self.member().peers().name(peer);
                 match self.member().lacks().of(peer, &profile, &source) {
                     Some(lack) => lacking.push(Lacking::new(machine, &source, lack).to_string()),
-                    None if profile.copies.is_some() || profile.models.contains(&shown) => also_on.push(machine),
-                    // The machine has not reported its models yet.
+                    None if is_there(&profile, &source, &shown) => also_on.push(machine),
+                    // The machine has not reported its models yet, or fetches what it lacks.
                     None => {}
                 }
             }
         }
+        let parts = aside(|| models::parts_at(path));
+        let whole_bytes = parts.as_ref().map(|copy| copy.manifest().files.iter().map(|file| file.bytes).sum());
         ModelOnDisk {
-            bytes: aside(|| bytes_in(path)),
+            bytes: aside(|| parts.map_or_else(|| bytes_in(path), |copy| copy.bytes())),
+            whole_bytes,
             loaded: loaded.contains(&shown),
             removable: name.as_ref().is_some_and(|name| name != models::starter_name()),
             name: shown,
@@ -120,15 +123,31 @@ impl Serving {
         if name == models::starter_name() {
             return Err(LetGoError::Starter(name.to_owned()));
         }
-        let files = aside(|| models::path(name).map(|path| models::files_of(&path)))?;
+        let path = aside(|| models::path(name))?;
+        let parts = aside(|| models::parts_at(&path));
+        let files = aside(|| models::files_of(&path)).or_else(|| parts.as_ref().map(|_| Vec::new()));
         let files = files.ok_or_else(|| LetGoError::Foreign(name.to_owned()))?;
         match self.unload_model(name).await {
             Ok(()) | Err(LetGoError::NotLoaded(_)) => {}
             Err(error) => return Err(error),
         }
-        let removed = tokio::task::spawn_blocking(move || files.iter().try_for_each(|path| remove(path))).await;
+        let removing = move || match parts {
+            Some(copy) => copy.delete(),
+            None => files.iter().try_for_each(|path| remove(path)),
+        };
+        let removed = tokio::task::spawn_blocking(removing).await;
         let removed = removed.unwrap_or_else(|error| Err(std::io::Error::other(error)));
         removed.map_err(|why| LetGoError::Disk { name: name.to_owned(), why })
+    }
+}
+
+/// Whether a machine reports that it has a model, or parts of it.
+fn is_there(profile: &Profile, source: &ModelSource, shown: &String) -> bool {
+    let ModelSource::Named(_, digest) = source else { return false };
+    let is_it = |copy: &ModelCopy| copy.digest.as_ref() == Some(digest);
+    match &profile.copies {
+        Some(copies) => copies.iter().any(is_it),
+        None => profile.models.contains(shown),
     }
 }
 

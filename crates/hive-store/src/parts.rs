@@ -79,7 +79,7 @@ impl PartStore {
     /// Whoever has its files open or mapped keeps what is there; for everybody else, nothing is.
     pub fn remove(&self, copy: &PartCopy) -> io::Result<()> {
         let is_ours = self.root.canonicalize().is_ok_and(|root| copy.folder().parent() == Some(&*root));
-        if is_ours { copy.remove() } else { Err(io::Error::other("the copy is not in this store")) }
+        if is_ours { copy.delete() } else { Err(io::Error::other("the copy is not in this store")) }
     }
 
     /// Bytes that may still come: what is free on the disk, without what a download leaves to other programs.

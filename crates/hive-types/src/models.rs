@@ -53,6 +53,9 @@ pub struct ModelOnDisk {
     pub name: String,
     /// Its size on disk, in bytes.
     pub bytes: u64,
+    /// The size of all of it, in bytes, if only parts are here: other machines have the others, or they are fetched when
+    /// they are needed.
+    pub whole_bytes: Option<u64>,
     /// Whether it is in memory.
     pub loaded: bool,
     /// Whether it can be removed; the starter model cannot.

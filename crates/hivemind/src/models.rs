@@ -55,8 +55,10 @@ async fn list(client: &Client, as_json: bool) -> Result<(), Failure> {
     if models.is_empty() {
         output::line("No models on this machine.");
     }
-    for ModelOnDisk { name, bytes, loaded, also_on, lacking, unusable, .. } in models {
-        let mut line = vec![name, output::megabytes(bytes)];
+    for ModelOnDisk { name, bytes, whole_bytes, loaded, also_on, lacking, unusable, .. } in models {
+        let size = output::megabytes(bytes);
+        let of = whole_bytes.map(|whole| format!("{size} of {}", output::megabytes(whole)));
+        let mut line = vec![name, of.unwrap_or(size)];
         if loaded {
             line.push("loaded".to_owned());
         }

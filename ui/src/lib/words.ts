@@ -206,8 +206,8 @@ export const english = {
   speedNow: (speed: string) => `Speed in the last minute: ${speed} now`,
   waiting: (requests: number) => `${requests} waiting`,
   inMemory: "Loaded on:",
-  onDisk: (bytes: number, others: string[]) =>
-    `${gigabytes(bytes)} on disk${others.length ? `, also on ${together(others)}` : ""}`,
+  onDisk: (bytes: number, whole: number | null, others: string[]) =>
+    `${whole === null ? "" : `${gigabytes(bytes)} of `}${gigabytes(whole ?? bytes)} on disk${others.length ? `, also on ${together(others)}` : ""}`,
   approvedWith: "Approved with code",
   happened: "Activity on this machine",
   did: (name: string) => `What ${name} did on this machine`,

@@ -187,7 +187,7 @@ impl PartCopy {
     }
 
     /// Deletes everything. What ends half-way is an empty copy, which can be deleted again.
-    pub(super) fn remove(&self) -> io::Result<()> {
+    pub fn delete(&self) -> io::Result<()> {
         let _changing = self.change()?;
         let gone = |result: io::Result<()>| match result {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
