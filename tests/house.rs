@@ -28,7 +28,7 @@ const FLOORS: [&[&str]; 14] = [
     &["hive-audit"],
     &["hive-protocol"],
     &["hive-model", "hive-net", "hive-plan", "hive-host"],
-    &["hive-text"],
+    &["hive-text", "hive-catalogue"],
     &["hive-types", "hive-kernels"],
     &["mlx-sys", "hive-features"],
 ];

@@ -1,10 +1,10 @@
-//! The models on this machine: list, load, unload.
+//! The models on this machine, and those that could be: list, load, unload, search.
 
 use axum::Json;
 use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use hive_node::{LetGoError, Node};
-use hive_types::{Done, LoadRequest, ModelName, ModelOnDisk};
+use hive_types::{CatalogueQuery, CatalogueView, Done, LoadRequest, ModelName, ModelOnDisk};
 
 use crate::error::Refusal;
 use crate::openai::serve_refusal;
@@ -16,12 +16,18 @@ pub(crate) fn routes() -> Routes<Local> {
     Routes::new()
         .get("/models", MODELS, list)
         .delete("/models", MODELS, remove)
+        .get("/catalogue", MODELS, catalogue)
         .post("/models/load", MODELS, load)
         .post("/models/unload", MODELS, unload)
 }
 
 async fn list(State(node): State<Node>) -> Json<Vec<ModelOnDisk>> {
     Json(node.models().await)
+}
+
+/// The models that could be fetched, with their fit.
+async fn catalogue(State(node): State<Node>, Query(query): Query<CatalogueQuery>) -> Json<CatalogueView> {
+    Json(node.catalogue(&query))
 }
 
 async fn load(

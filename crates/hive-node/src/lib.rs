@@ -44,6 +44,11 @@ pub mod generate {
     pub use hive_serving::AnswerError;
 }
 
+/// Models that can be fetched, for commands that do without a node.
+pub mod catalogue {
+    pub use hive_catalogue::{Catalogue, search};
+}
+
 /// Models on a hub, and on their way to this machine's disk.
 pub mod store {
     pub use hive_store::{Event, FetchError, FetchOptions, FindError, Hub, HubError, Listing, ModelName, Wait, fetch};

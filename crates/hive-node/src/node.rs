@@ -3,6 +3,7 @@
 //! Its parts do the work: [`Membership`] knows the other machines, [`StageHost`] holds stages, [`Serving`] loads models
 //! and asks them. The node starts and stops them together, and applies the owner's settings.
 
+mod catalogue;
 mod machine;
 mod machines;
 mod models;

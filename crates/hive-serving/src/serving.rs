@@ -141,7 +141,7 @@ impl Serving {
     }
 
     /// The names of the loaded models.
-    pub(crate) fn names(&self) -> Vec<String> {
+    pub fn names(&self) -> Vec<String> {
         let loaded = self.loaded();
         let names = loaded.iter().filter(|loaded| !loaded.ring.is_abandoned());
         names.map(|loaded| loaded.wanted.model.as_deref().unwrap_or(models::starter_name()).to_owned()).collect()
@@ -155,6 +155,11 @@ impl Serving {
     /// The rings that are unloaded to make room for a request.
     fn unused_beside(&self, wanted: &ModelRequest) -> Vec<Ring> {
         self.loaded().iter().filter(|loaded| loaded.makes_room_for(wanted)).map(Loaded::ring).collect()
+    }
+
+    /// Bytes that are freed for a request, per machine.
+    pub(crate) fn freed_for(&self, wanted: &ModelRequest) -> Vec<(PeerId, u64)> {
+        held_by(&self.unused_beside(wanted))
     }
 
     /// Unloads a model by its name, or by another name of the same files. Returns `None` if it is not loaded, `false`

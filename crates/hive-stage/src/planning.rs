@@ -110,14 +110,18 @@ const PROCESS_BYTES: u64 = 64_000_000;
 /// The same with MLX on a GPU, including the driver's memory.
 const GPU_PROCESS_BYTES: u64 = 400_000_000;
 
-/// The memory of a stage's process and of computing a chunk of a prompt, in bytes.
 fn base_bytes(footprint: &Footprint, form: Form) -> u64 {
+    base_bytes_of(footprint.work_bytes_per_token, form)
+}
+
+/// The memory of a stage's process and of computing a chunk of a prompt, in bytes.
+pub fn base_bytes_of(work_bytes_per_token: u64, form: Form) -> u64 {
     let (process_bytes, rows) = match form {
         Form::Packed => (PROCESS_BYTES, PROMPT_CHUNK),
         // Counted in single precision, computed in numbers of half the size.
         Form::Mlx => (GPU_PROCESS_BYTES, GPU_PROMPT_CHUNK / 2),
     };
-    footprint.work_bytes_per_token.saturating_mul(rows as u64).saturating_add(process_bytes)
+    work_bytes_per_token.saturating_mul(rows as u64).saturating_add(process_bytes)
 }
 
 fn footprint(model: &ModelCard, form: Form) -> &Footprint {

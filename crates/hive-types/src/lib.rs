@@ -7,6 +7,7 @@
 
 mod answers;
 mod browsers;
+mod catalogue;
 mod conversations;
 mod errors;
 mod hello;
@@ -22,6 +23,7 @@ mod words;
 
 pub use answers::{AnswerFigures, AnswerNews, ReadingProgress};
 pub use browsers::{BrowserAccess, BrowserCertificate, BrowserLink, NewBrowser, ViewQuery};
+pub use catalogue::{CatalogueModel, CatalogueQuery, CatalogueVariant, CatalogueView, Fit, FitView};
 pub use conversations::{
     AskInConversation, ConversationDraft, ConversationInstructions, ConversationMarkdown, ConversationMessage,
     ConversationQuery, ConversationSwitch, ConversationTitle, NewConversation,

@@ -5,8 +5,8 @@
 use std::path::Path;
 
 use hive_types::{
-    AnswerFigures, AnswerNews, Condition, ErrorDetails, ErrorKind, ErrorReply, Heat, LinkKind, ModelOnDisk, PeerState,
-    PeerView, PlanView, Rights, SharingChange, SharingReply, Status, TokenList, Update,
+    AnswerFigures, AnswerNews, CatalogueView, Condition, ErrorDetails, ErrorKind, ErrorReply, Fit, Heat, LinkKind,
+    ModelOnDisk, PeerState, PeerView, PlanView, Rights, SharingChange, SharingReply, Status, TokenList, Update,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -34,6 +34,7 @@ fn every_reply_is_read_and_written_again_as_it_was() {
     assert_read_and_written::<SharingReply>("sharing-kept");
     assert_read_and_written::<Vec<ModelOnDisk>>("models");
     assert_read_and_written::<PlanView>("plan");
+    assert_read_and_written::<CatalogueView>("catalogue");
 }
 
 /// Every way to remove one field of an object, at any depth.
@@ -94,6 +95,8 @@ fn what_only_a_newer_version_knows_is_skipped_or_called_unknown() {
     assert_eq!((peer.state, peer.condition), (PeerState::Unknown, Some(Condition::Unknown)));
     assert_eq!(peer.link.map(|link| link.kind), Some(LinkKind::Other));
     assert_eq!(peer.profile.map(|profile| profile.heat), Some(Heat::Unknown));
+    let newer = json!({ "verdict": "only at night", "hours": 8 });
+    assert_eq!(serde_json::from_value::<Fit>(newer).unwrap(), Fit::Unknown);
     let list = json!({ "tokens": [{ "name": "editor", "may": ["chat", "dream"], "made_day": 5 }] });
     let list: TokenList = serde_json::from_value(list).unwrap();
     assert_eq!(list.tokens[0].may, [hive_types::Right::Chat]);

@@ -136,6 +136,18 @@ pub(crate) enum Models {
         #[arg(long)]
         json: bool,
     },
+    /// Find models to download, and see which of them fit your machines
+    Search {
+        /// Words of a name, a family, a size such as 8b, or what it is good at: chat, code, reasoning, tools, languages,
+        /// "long documents", "small machines"
+        words: Vec<String>,
+        /// Length of the conversation for which there must be room, in tokens
+        #[arg(long, value_name = "TOKENS")]
+        context: Option<u64>,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
     /// Download a model from Hugging Face, or resume a download
     Get {
         /// owner/name, owner/name@revision, `owner/name:Q4_K_M` for one of several GGUF files, or a link

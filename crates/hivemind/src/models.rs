@@ -1,6 +1,7 @@
-//! `hivemind models`: lists, downloads, loads, unloads and removes models.
+//! `hivemind models`: lists, finds, downloads, loads, unloads and removes models.
 
 mod get;
+mod search;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,7 +18,7 @@ use crate::{Failure, output};
 /// Polling interval of the loading progress.
 const LOOK: Duration = Duration::from_millis(300);
 
-/// `node`: the running node, which a download does without.
+/// `node`: the running node, which a download and a search do without.
 pub(crate) async fn run(
     node: impl AsyncFnOnce() -> Result<Client, Failure>,
     folder: Result<PathBuf, Failure>,
@@ -26,9 +27,12 @@ pub(crate) async fn run(
     if let Models::Get { model, json, lan_only } = wanted {
         return get::run(&model, json, lan_only, &folder?).await;
     }
+    if let Models::Search { words, context, json } = wanted {
+        return search::run(&words, context, json, &folder?).await;
+    }
     let client = &node().await?;
     match wanted {
-        Models::Get { .. } => Ok(()),
+        Models::Get { .. } | Models::Search { .. } => Ok(()),
         Models::List { json } => list(client, json).await,
         Models::Load { model, plan } => load(client, &model, plan.as_deref()).await,
         Models::Unload { model } => {

@@ -9,6 +9,7 @@ use hive_node::{
     Link, LinkKind, MachineWork, MeasuredPath, ModelCopy, ModelOnDisk, Notice, Paired, PeerState, PeerView, Plan,
     PlannedStage, Profile, Rights, Status,
 };
+use hive_types::{CatalogueModel, CatalogueVariant, CatalogueView, Fit, FitView};
 use serde_json::{Value, json};
 
 use super::*;
@@ -186,6 +187,44 @@ fn models_are_written_as_ever() {
         ..usable.clone()
     };
     assert_golden("models", &[usable, unusable]);
+}
+
+#[test]
+fn models_that_can_be_fetched_are_listed_as_ever() {
+    let fit = |context, fit, rate: Option<f64>| {
+        let machines = if rate.is_some() { vec!["Studio".to_owned(), "Mini".to_owned()] } else { Vec::new() };
+        let room_tokens = if rate.is_some() { 40_000 } else { 0 };
+        FitView { context, fit, machines, room_tokens, decode_tokens_per_s: rate }
+    };
+    let variant = CatalogueVariant {
+        model: "owner/tiny-4bit".to_owned(),
+        quantization: "4-bit".to_owned(),
+        bits_per_weight: 4.5,
+        bytes: 1_700_000_000,
+        approximate: true,
+        on_disk: true,
+        loaded: false,
+        fits: vec![
+            fit(4096, Fit::Comfortable, Some(42.5)),
+            fit(32_768, Fit::Snug { machine: "Mini".to_owned(), left_bytes: 5_000_000 }, Some(42.5)),
+            fit(131_072, Fit::NeedsMore { bytes: 6_000_000_000, advice: "share 6 GB more on Mini".to_owned() }, None),
+        ],
+    };
+    let model = CatalogueModel {
+        name: "Tiny 3B A1B".to_owned(),
+        family: "llama".to_owned(),
+        parameters: 3_000_000_000,
+        active_parameters: Some(1_000_000_000),
+        context: 131_072,
+        licence: "MIT".to_owned(),
+        good_at: vec!["chat".to_owned()],
+        tools: true,
+        thinking: false,
+        images: false,
+        variants: vec![variant],
+    };
+    let problem = Some("catalogue.toml, line 3: unknown field `layer`".to_owned());
+    assert_golden("catalogue", &CatalogueView { models: vec![model], problem });
 }
 
 #[tokio::test(flavor = "multi_thread")]
