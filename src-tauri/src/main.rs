@@ -73,6 +73,7 @@ fn commands() -> tauri_specta::Builder<tauri::Wry> {
         .typ::<hive_mind::Preset>()
         .typ::<hive_mind::Prompt>()
         .typ::<hive_node::ModelOnDisk>()
+        .typ::<hive_node::CatalogueView>()
         .typ::<hive_api::PlanView>();
     read.disable_serde_phases().dangerously_cast_bigints_to_number().commands(tauri_specta::collect_commands![
         mend::trouble,

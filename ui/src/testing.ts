@@ -61,6 +61,7 @@ export const planned: PlanView = {
 export const onDisk = (name: string, more: Partial<ModelOnDisk> = {}): ModelOnDisk => ({
   name,
   bytes: 4e9,
+  whole_bytes: null,
   loaded: false,
   removable: true,
   also_on: [],
@@ -81,6 +82,7 @@ export class Backend {
     about: () => ({ version: "0.1.0", web_view: "2.44", system: "linux x86_64", folder: "/home/me/.local/share/hivemind" }),
     "GET /models": () => [onDisk("Llama"), onDisk("Qwen")],
     "GET /plan": () => planned,
+    "GET /catalogue": () => ({ models: [], problem: null }),
   };
 
   constructor() {

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, unreachable_pub)]
 
-#[path = "common/converter.rs"]
+#[path = "../../../tests/common/converter.rs"]
 mod converter;
 #[path = "common/formula.rs"]
 mod formula;

@@ -93,7 +93,7 @@ pub use hive_serving::{AnswerError, CountError, LetGoError, local_time};
 pub use hive_stage::runtime;
 pub use hive_text::reasoning;
 pub use hive_text::template::{Conversation, Message, RESERVED_VARIABLES, VariableError, variable};
-pub use hive_types::{MachineWork, ModelOnDisk};
+pub use hive_types::{CatalogueView, MachineWork, ModelOnDisk};
 pub use hive_worker::text::{Model, ModelCard, TextError, TextFault};
 pub use hive_worker::{self as worker, mlx_library};
 pub use local_swarm::{LocalSwarm, SwarmError, SwarmOptions, plan};

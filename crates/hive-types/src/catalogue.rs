@@ -113,8 +113,7 @@ pub enum Fit {
         /// What would help, in words.
         advice: String,
     },
-    /// A later version says something else.
+    /// Nobody has looked.
     #[default]
-    #[serde(other)]
     Unknown,
 }

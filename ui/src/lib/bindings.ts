@@ -107,6 +107,60 @@ export type BrowserLink = {
 	valid_for_s: number,
 };
 
+/**  A model of the catalogue. */
+export type CatalogueModel = {
+	/**  Its name, for people. */
+	name?: string,
+	/**  Its family, as configurations name it. */
+	family?: string,
+	/**  Its parameters. */
+	parameters?: number,
+	/**  Parameters that a token uses, if not all of them. */
+	active_parameters?: number | null,
+	/**  The longest conversation that it was made for, in tokens. */
+	context?: number,
+	/**  Its licence: an SPDX identifier, or its own name. */
+	licence?: string,
+	/**  What it is good at. */
+	good_at?: string[],
+	/**  Whether it was trained to call tools. */
+	tools?: boolean,
+	/**  Whether it can think before it answers. */
+	thinking?: boolean,
+	/**  Whether HiveMind reads images with it. */
+	images?: boolean,
+	/**  Its quantizations. */
+	variants?: CatalogueVariant[],
+};
+
+/**  A model in one quantization, as a repository has it. */
+export type CatalogueVariant = {
+	/**  The name by which it is fetched and loaded. */
+	model?: string,
+	/**  The quantization, for people. */
+	quantization?: string,
+	/**  Bits per weight, on average. */
+	bits_per_weight?: number | null,
+	/**  Size of its files, in bytes. */
+	bytes?: number,
+	/**  Whether that is an estimate. */
+	approximate?: boolean,
+	/**  Whether it is on this machine's disk. */
+	on_disk?: boolean,
+	/**  Whether it is in memory. */
+	loaded?: boolean,
+	/**  Whether there is room for it, by the length of a conversation, the shortest first; empty without a node. */
+	fits?: FitView[],
+};
+
+/**  Models that were found, the best match first. */
+export type CatalogueView = {
+	/**  The models. */
+	models?: CatalogueModel[],
+	/**  What is wrong with the owner's own `catalogue.toml`, if anything is; the built-in models are listed all the same. */
+	problem?: string | null,
+};
+
 /**  Why the app could not start. */
 export type Cause = 
 /**  Another HiveMind uses the data folder. */
@@ -303,6 +357,39 @@ export type Field =
 /**  The listening address. */
 "bind";
 
+/**  Whether there is room for a model. */
+export type Fit = 
+/**  It fits, with room left on every machine. */
+{ verdict: "comfortable" } | 
+/**  It fits, and leaves less than a tenth of what a machine shares. */
+{ verdict: "snug"; 
+/**  The machine with the smallest part left. */
+machine: string; 
+/**  What is left there, in bytes. */
+left_bytes: number } | 
+/**  It does not fit. */
+{ verdict: "needs_more"; 
+/**  What is missing in all, in bytes. */
+bytes: number; 
+/**  What would help, in words. */
+advice: string } | 
+/**  Nobody has looked. */
+{ verdict: "unknown" };
+
+/**  Whether a model fits with a conversation of one length. */
+export type FitView = {
+	/**  Length of the conversation, in tokens. */
+	context?: number,
+	/**  The verdict. */
+	fit?: Fit,
+	/**  The machines that would hold it, in the order that a token passes them. */
+	machines?: string[],
+	/**  Tokens of the longest conversation for which these machines would have room; 0 if it does not fit. */
+	room_tokens?: number,
+	/**  Predicted speed of one conversation. */
+	decode_tokens_per_s?: number | null,
+};
+
 /**  A machine nearby that is not paired. */
 export type Found = {
 	/**  Its node ID. */
@@ -346,6 +433,10 @@ export type Loading = {
 	layers: number,
 	/**  Layers in total. */
 	of: number,
+	/**  What the machines have on their disks of the layers that they are fetching, in bytes. */
+	fetched: number | null,
+	/**  What they fetch in all, in bytes; 0 while nothing is fetched. */
+	fetching: number | null,
 };
 
 /**  Light or dark pages. */
@@ -449,6 +540,11 @@ export type ModelOnDisk = {
 	name?: string,
 	/**  Its size on disk, in bytes. */
 	bytes?: number,
+	/**
+	 *  The size of all of it, in bytes, if only parts are here: other machines have the others, or they are fetched when
+	 *  they are needed.
+	 */
+	whole_bytes?: number | null,
 	/**  Whether it is in memory. */
 	loaded?: boolean,
 	/**  Whether it can be removed; the starter model cannot. */

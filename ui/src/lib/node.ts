@@ -7,6 +7,10 @@ import type * as given from "./bindings";
 export type ModelOnDisk = Required<given.ModelOnDisk>;
 export type PlannedStage = Required<given.PlannedStage>;
 export type PlanView = Required<Omit<given.PlanView, "stages">> & { stages: PlannedStage[] };
+export type FitView = Required<given.FitView>;
+export type CatalogueVariant = Required<Omit<given.CatalogueVariant, "fits">> & { fits: FitView[] };
+export type CatalogueModel = Required<Omit<given.CatalogueModel, "variants">> & { variants: CatalogueVariant[] };
+export type CatalogueView = Required<Omit<given.CatalogueView, "models">> & { models: CatalogueModel[] };
 
 /** A line of the log. */
 export type LogLine = {
@@ -61,6 +65,8 @@ export const node = {
   },
 
   models: () => api.get<ModelOnDisk[]>("/models"),
+  /** The models that could be fetched and match these words, the best match first. */
+  catalogue: (search: string) => api.get<CatalogueView>(`/catalogue${query({ search: search || null })}`),
   loadModel: (model: string) => api.post("/models/load", { model }),
   unloadModel: (model: string) => api.post("/models/unload", { model }),
   removeModel: (model: string) => api.delete(`/models${query({ model })}`),

@@ -48,6 +48,13 @@ export function untyped(number: string): string {
   return written === GERMAN ? number.replace(",", ".") : number;
 }
 
+/** "8B", "30.5B", "596M": parameters, as models are named by them. */
+export function parameters(count: number): string {
+  if (count < 1e9) return `${decimal(count / 1e6)}M`;
+  const billions = count < 1e11 ? Math.round(count / 1e8) / 10 : Math.round(count / 1e9);
+  return `${decimal(billions, Number.isInteger(billions) ? 0 : 1)}B`;
+}
+
 export function milliseconds(ms: number): string {
   return unit(decimal(ms, ms < 10 ? 1 : 0), "ms");
 }

@@ -1,7 +1,7 @@
 /** All user-visible text in German, loaded when a window speaks it. A word that is missing is a type error. */
 
-import type { Cause, Refused } from "./bindings";
-import { decimal, gigabytes, several, speed, together, unit } from "./numbers";
+import type { Cause, Fit, Refused } from "./bindings";
+import { decimal, gigabytes, parameters, several, speed, together, unit } from "./numbers";
 import type { Words } from "./words";
 
 const tokens = (count: number): string => `${decimal(count)} Token`;
@@ -183,7 +183,8 @@ export const german: Words = {
   speedNow: (speed) => `Tempo der letzten Minute: jetzt ${speed}`,
   waiting: (requests) => `${requests} warten`,
   inMemory: "Geladen auf:",
-  onDisk: (bytes, others) => `${gigabytes(bytes)} auf der Festplatte${others.length ? `, auch auf ${together(others)}` : ""}`,
+  onDisk: (bytes, whole, others) =>
+    `${whole === null ? "" : `${gigabytes(bytes)} von `}${gigabytes(whole ?? bytes)} auf der Festplatte${others.length ? `, auch auf ${together(others)}` : ""}`,
   approvedWith: "Zugelassen mit Code",
   happened: "Aktivität auf diesem Rechner",
   did: (name) => `Was ${name} auf diesem Rechner getan hat`,
@@ -438,15 +439,52 @@ export const german: Words = {
   notCopied: "Kopieren nicht möglich",
   restartToUpdate: "Neustart für Update",
   openModels: "Modellordner öffnen",
-  getModels:
-    "HiveMind verwendet die Modelle im Hugging-Face-Cache dieses Rechners. Laden Sie eines dorthin, etwa mit dem Befehl „hf download“ von Hugging Face, und suchen Sie dann erneut.",
   lookAgain: "Erneut suchen",
   needsMemory: (bytes) => `Braucht ${gigabytes(bytes)} Speicher`,
   usesMemory: (bytes) => `Belegt ${gigabytes(bytes)} Speicher`,
   takesDisk: (size) => `${size} auf der Festplatte`,
   unusableModels: "Nicht verwendbar",
-  unusableBecause: (why) => `${why.charAt(0).toUpperCase()}${why.slice(1)}${/[.!?…]$/.test(why) ? "" : "."}`,
+  sentence: (why) => `${why.charAt(0).toUpperCase()}${why.slice(1)}${/[.!?…]$/.test(why) ? "" : "."}`,
   downloadAgain: "Falls es funktionieren sollte: löschen und noch einmal laden.",
+  // Models that could be fetched.
+  findModel: "Modell finden",
+  searchModels: "Modelle suchen",
+  onlyModels: "Nur zeigen",
+  modelFilters: { fits: "Passt jetzt", code: "Code", tools: "Werkzeuge", thinking: "Denken" },
+  parameters: (all, active) => `${parameters(all)}${active === null ? "" : `, davon ${parameters(active)} aktiv`}`,
+  licence: (name) => `Lizenz: ${name}`,
+  readsUpTo: (count) => `Bis zu ${tokens(count)}`,
+  goodFor: (what) => `Gut für ${what}`,
+  skills: {
+    chat: "Chat",
+    code: "Code",
+    reasoning: "Schlussfolgern",
+    tools: "Werkzeuge",
+    languages: "Sprachen",
+    "long documents": "lange Dokumente",
+    "small machines": "kleine Rechner",
+  },
+  variant: (quantization, bytes, approximate) => `${quantization} · ${approximate ? "etwa " : ""}${gigabytes(bytes)}`,
+  verdict: (fit: Fit) => {
+    switch (fit.verdict) {
+      case "comfortable":
+        return "Passt bequem";
+      case "snug":
+        return `Passt knapp: noch ${gigabytes(fit.left_bytes)} frei auf ${fit.machine}`;
+      case "needs_more":
+        return `Braucht ${gigabytes(fit.bytes)} mehr`;
+      default:
+        return "";
+    }
+  },
+  get: "Holen",
+  getAnyway: "Trotzdem holen",
+  isLoaded: "Geladen",
+  moreSizes: (count) => several(count, "weitere Größe", "weitere Größen"),
+  fewerSizes: "Weniger Größen",
+  showMore: "Mehr anzeigen",
+  noModelMatches: "Kein passendes Modell.",
+  getFromHub: (name) => `${name} von Hugging Face holen`,
   trouble: (cause: Cause) => {
     switch (cause.kind) {
       case "in_use":

@@ -1,7 +1,7 @@
 /** All user-visible text, in English. `words.de.ts` has it in German, and `words` is what the window speaks. */
 
-import type { Accent, Cause, Language, Look, Refused, Remedy } from "./bindings";
-import { amount, date, day, decimal, gigabytes, milliseconds, rate, several, speed, time, together, typed, untyped, writeAs } from "./numbers";
+import type { Accent, Cause, Fit, Language, Look, Refused, Remedy } from "./bindings";
+import { amount, date, day, decimal, gigabytes, milliseconds, parameters, rate, several, speed, time, together, typed, untyped, writeAs } from "./numbers";
 
 export { amount, day, decimal, gigabytes, milliseconds, rate, speed, time, typed, untyped };
 
@@ -469,15 +469,53 @@ export const english = {
   notCopied: "Can’t copy",
   restartToUpdate: "Restart to Update",
   openModels: "Open Models Folder",
-  getModels:
-    "HiveMind uses the models in this machine’s Hugging Face cache. Download one there, for example with Hugging Face’s “hf download” command, then look again.",
   lookAgain: "Look Again",
   needsMemory: (bytes: number) => `Needs ${gigabytes(bytes)} of memory`,
   usesMemory: (bytes: number) => `Uses ${gigabytes(bytes)} of memory`,
   takesDisk: (size: string) => `${size} on disk`,
   unusableModels: "Can’t be used",
-  unusableBecause: (why: string) => `${why.charAt(0).toUpperCase()}${why.slice(1)}${/[.!?…]$/.test(why) ? "" : "."}`,
+  sentence: (why: string) => `${why.charAt(0).toUpperCase()}${why.slice(1)}${/[.!?…]$/.test(why) ? "" : "."}`,
   downloadAgain: "If it should work, delete it and download it again.",
+  // Models that could be fetched.
+  findModel: "Find a model",
+  searchModels: "Search models",
+  onlyModels: "Show only",
+  modelFilters: { fits: "Fits now", code: "Code", tools: "Tools", thinking: "Thinking" },
+  parameters: (all: number, active: number | null) => `${parameters(all)}${active === null ? "" : `, ${parameters(active)} active`}`,
+  licence: (name: string) => `Licence: ${name}`,
+  readsUpTo: (tokens: number) => `Up to ${several(tokens, "token", "tokens")}`,
+  goodFor: (what: string) => `Good for ${what}`,
+  /** What models are good for, by the node's words for it. */
+  skills: {
+    chat: "chat",
+    code: "code",
+    reasoning: "reasoning",
+    tools: "tools",
+    languages: "languages",
+    "long documents": "long documents",
+    "small machines": "small machines",
+  } as Record<string, string>,
+  variant: (quantization: string, bytes: number, approximate: boolean) => `${quantization} · ${approximate ? "about " : ""}${gigabytes(bytes)}`,
+  verdict: (fit: Fit): string => {
+    switch (fit.verdict) {
+      case "comfortable":
+        return "Fits comfortably";
+      case "snug":
+        return `Fits snugly: ${gigabytes(fit.left_bytes)} left on ${fit.machine}`;
+      case "needs_more":
+        return `Needs ${gigabytes(fit.bytes)} more`;
+      default:
+        return "";
+    }
+  },
+  get: "Get",
+  getAnyway: "Get anyway",
+  isLoaded: "Loaded",
+  moreSizes: (count: number) => several(count, "more size", "more sizes"),
+  fewerSizes: "Fewer sizes",
+  showMore: "Show more",
+  noModelMatches: "No model matches.",
+  getFromHub: (name: string) => `Get ${name} from Hugging Face`,
   trouble: (cause: Cause): { title: string; text: string; detail?: string } => {
     switch (cause.kind) {
       case "in_use":

@@ -92,6 +92,7 @@ beforeEach(() => {
     "GET /models": () => [onDisk("Llama", { loaded: true, removable: false }), onDisk("Qwen", { also_on: ["Mac mini"] })],
     "GET /log": () => ({ entries: [] }),
     "GET /plan": () => ({ ...planned, reasons: ["It fits."] }),
+    "GET /catalogue": () => ({ models: [], problem: null }),
   };
   mockIPC((command, given) => {
     const asks = (command: string, given: Given): unknown => {

@@ -172,6 +172,7 @@ fn models_are_written_as_ever() {
     let usable = ModelOnDisk {
         name: "owner/name".to_owned(),
         bytes: 12 << 30,
+        whole_bytes: Some(24 << 30),
         loaded: true,
         removable: true,
         also_on: vec!["Mini".to_owned()],
