@@ -6,7 +6,7 @@ use hive_model::Compute;
 use hive_plan::{Machine, Plan, PlanError};
 
 use hive_peers::{Placement, StartError};
-use hive_ring::{LoadProgress, Ring, RingError, RingOptions};
+use hive_ring::{Ring, RingError, RingOptions};
 use hive_stage::planning::{self, plan_over};
 use hive_worker::mlx_library;
 use hive_worker::text::{Model, ModelCard};
@@ -51,7 +51,7 @@ impl LocalSwarm {
     pub async fn start(
         model: Model,
         options: SwarmOptions,
-        mut progress: impl FnMut(usize) + Send,
+        progress: impl FnMut(usize) + Send,
     ) -> Result<Self, SwarmError> {
         // Planning comes first: it needs no process, so impossible requests fail immediately.
         let plan = plan_for(model.card(), options.stages, options.ring.compute)?;
@@ -80,11 +80,6 @@ impl LocalSwarm {
             Placement { name: node.name().to_owned(), addr: node.addr(), gpu }
         };
         let placements: Vec<_> = nodes.iter().map(place).collect();
-        let progress = |of: LoadProgress| {
-            if let LoadProgress::Layers(layers) = of {
-                progress(layers);
-            }
-        };
         match Ring::load(nodes[0].as_ref(), model, &plan, &placements, options.ring, progress).await {
             Ok(ring) => Ok(Self { nodes, ring, plan }),
             Err(error) => {

@@ -127,6 +127,14 @@ impl Membership {
         within_cap.map(|machine| (machine.placement.clone(), beside(machine))).collect()
     }
 
+    /// Whether a machine has a model, or parts of it, on its disk, as far as is known.
+    pub fn has_copy(&self, machine: PeerId, source: &ModelSource) -> bool {
+        let ModelSource::Named(_, digest) = source else { return true };
+        let profile = self.peers().profile_of_present(machine);
+        let copies = profile.and_then(|profile| profile.copies);
+        copies.is_none_or(|copies| copies.iter().any(|copy| copy.digest.as_ref() == Some(digest)))
+    }
+
     /// Reports for people: machines whose claims are not credited in full, and machines that plans exclude.
     pub fn remarks(&self, machines: &[Candidate], source: Option<&ModelSource>) -> Vec<String> {
         let slower = machines.iter().filter(|machine| machine.pace < NOTABLY_SLOWER).map(|machine| {

@@ -21,5 +21,5 @@ mod testing;
 pub use events::{Event, FinishReason, Summary};
 pub use generate::Reply;
 pub use request::{GenerateError, Request};
-pub use ring::{Health, LoadProgress, PlacedStage, Ring, RingError, RingOptions, State};
+pub use ring::{FetchProgress, Health, PlacedStage, Ring, RingError, RingOptions, State};
 pub use source::{Loading, Source, SourceError};

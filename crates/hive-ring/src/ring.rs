@@ -35,7 +35,7 @@ use attempts::Attempts;
 pub(crate) use attempts::Failed;
 use due::Due;
 use failover::{FaultOrigin, FaultReport};
-pub use placed::{LoadProgress, PlacedStage, RingError, RingOptions};
+pub use placed::{FetchProgress, PlacedStage, RingError, RingOptions};
 use placed::{Standby, has_left};
 pub use state::{Health, State};
 

@@ -93,7 +93,7 @@ impl Serving {
             bytes: aside(|| parts.map_or_else(|| bytes_in(path), |copy| copy.bytes())),
             whole_bytes,
             loaded: loaded.contains(&shown),
-            removable: name.as_ref().is_some_and(|name| name != models::starter_name()),
+            removable: whole_bytes.is_some() || name.as_ref().is_some_and(|name| name != models::starter_name()),
             name: shown,
             also_on,
             lacking,

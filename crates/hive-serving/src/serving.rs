@@ -13,6 +13,7 @@ mod place;
 mod placements;
 mod restore;
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -63,6 +64,8 @@ struct Inner {
     /// Held while a model is placed and loaded, so that each is planned with the memory that the others leave, and is
     /// loaded once for everybody who asks. Requests for a model in memory do not wait for this.
     placing: AsyncMutex<()>,
+    /// Models for which machines are fetching layers, by digest: each is fetched once for everybody who asks.
+    fetches: Mutex<HashMap<String, Arc<AsyncMutex<()>>>>,
     /// The model that people see: the one loaded last.
     latest: Mutex<Option<Ring>>,
     /// The model being loaded.
@@ -87,6 +90,7 @@ impl Serving {
             on_disk: Mutex::new(placements.clone()),
             loaded: Mutex::default(),
             placing: AsyncMutex::default(),
+            fetches: Mutex::default(),
             latest: Mutex::default(),
             loading: Mutex::default(),
             tokenizer: AsyncMutex::default(),

@@ -80,7 +80,7 @@ impl Stamp {
     fn of(path: &Path) -> Option<Self> {
         // While more of it comes, it stays the same model.
         if let Some(copy) = models::parts_at(path) {
-            return copy.digest().map(|digest| Self(format!("{} {digest}", copy.manifest().key())));
+            return copy.known().map(|known| Self(format!("{} {}", copy.manifest().key(), known.digest)));
         }
         let about = std::fs::metadata(path).ok()?;
         let mut names: Vec<OsString> = Vec::new();

@@ -119,8 +119,7 @@ pub fn usual_name(name: &str) -> String {
 
 /// The name of the model at a path in the Hugging Face cache; `None` outside it.
 pub(crate) fn cached_name(path: &Path) -> Option<String> {
-    cached::name_at(&hive_host::folders::hugging_face_cache()?, path)
-        .or_else(|| parts::name_of(parts_at(path)?.manifest()))
+    cached::name_at(&hive_host::folders::hugging_face_cache()?, path).or_else(|| parts::name_of(&parts_at(path)?))
 }
 
 /// How other machines find a model that was opened here as `name`: by its digest or, before they have opened theirs, by
@@ -136,8 +135,7 @@ pub fn source(name: Option<&str>, model: &Model) -> ModelSource {
 
 /// The name of a model in the Hugging Face cache that is the same on every machine.
 pub fn exact_name(path: &Path) -> Option<String> {
-    cached::exact_name_at(&hive_host::folders::hugging_face_cache()?, path)
-        .or_else(|| parts::name_of(parts_at(path)?.manifest()))
+    cached::exact_name_at(&hive_host::folders::hugging_face_cache()?, path).or_else(|| parts::name_of(&parts_at(path)?))
 }
 
 /// The name that people at other machines see instead of a path.
@@ -187,9 +185,9 @@ pub fn starter() -> Option<PathBuf> {
 
 /// The models of which parts are on this disk, and their names if they come from a hub.
 pub(crate) fn in_parts() -> Vec<(PathBuf, Option<String>)> {
-    let known = |copy: &PartCopy| copy.digest().is_some();
+    let known = |copy: &PartCopy| copy.known().is_some();
     let copies = fetching::store().copies().into_iter().filter(known);
-    copies.map(|copy| (copy.path(), parts::name_of(copy.manifest()))).collect()
+    copies.map(|copy| (copy.path(), parts::name_of(&copy))).collect()
 }
 
 /// The parts of a model that a path belongs to.

@@ -108,6 +108,11 @@ impl Hub {
         &self.cache
     }
 
+    /// Whether it is asked in somebody's name.
+    pub fn has_token(&self) -> bool {
+        self.line.has_token()
+    }
+
     /// Whether the environment says that nothing is to be asked of it.
     pub fn is_offline(&self) -> bool {
         self.is_offline

@@ -32,7 +32,7 @@ use std::path::{Component, Path, PathBuf};
 use crate::cache::{LEFT_FREE, free};
 
 pub use blocks::BLOCK;
-pub use copy::PartCopy;
+pub use copy::{Known, PartCopy};
 pub use manifest::{Manifest, ManifestError, ManifestFile, Origin};
 
 /// All copies of parts in one folder.
@@ -53,6 +53,11 @@ impl PartStore {
         let manifest = manifest.clone().checked().map_err(invalid)?;
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.root)?;
         PartCopy::open(self.root.canonicalize()?.join(manifest.key()), manifest)
+    }
+
+    /// Whether there is a copy of this model.
+    pub fn has(&self, manifest: &Manifest) -> bool {
+        self.root.join(manifest.key()).exists()
     }
 
     /// Every copy on the disk; damaged ones are left out.

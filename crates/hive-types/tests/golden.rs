@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use hive_types::{
-    AnswerFigures, AnswerNews, CatalogueView, Condition, ErrorDetails, ErrorKind, ErrorReply, Fit, Heat, LinkKind,
+    AnswerFigures, AnswerNews, CatalogueView, Condition, ErrorDetails, ErrorKind, ErrorReply, Heat, LinkKind,
     ModelOnDisk, PeerState, PeerView, PlanView, Rights, SharingChange, SharingReply, Status, TokenList, Update,
 };
 use serde::Serialize;
@@ -95,8 +95,6 @@ fn what_only_a_newer_version_knows_is_skipped_or_called_unknown() {
     assert_eq!((peer.state, peer.condition), (PeerState::Unknown, Some(Condition::Unknown)));
     assert_eq!(peer.link.map(|link| link.kind), Some(LinkKind::Other));
     assert_eq!(peer.profile.map(|profile| profile.heat), Some(Heat::Unknown));
-    let newer = json!({ "verdict": "only at night", "hours": 8 });
-    assert_eq!(serde_json::from_value::<Fit>(newer).unwrap(), Fit::Unknown);
     let list = json!({ "tokens": [{ "name": "editor", "may": ["chat", "dream"], "made_day": 5 }] });
     let list: TokenList = serde_json::from_value(list).unwrap();
     assert_eq!(list.tokens[0].may, [hive_types::Right::Chat]);

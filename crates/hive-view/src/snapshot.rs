@@ -95,8 +95,10 @@ pub struct Loading {
     /// Layers in total.
     pub of: u32,
     /// What the machines have on their disks of the layers that they are fetching, in bytes.
+    #[specta(type = i32)]
     pub fetched: f64,
     /// What they fetch in all, in bytes; 0 while nothing is fetched.
+    #[specta(type = i32)]
     pub fetching: f64,
 }
 

@@ -36,6 +36,7 @@ const SAME = [
   "webAddress",
   "shortcuts.chat",
   "shortcutGroups.chats",
+  "modelFilters.code",
 ];
 
 /** What a function fills in: the names of its parameters that its text uses. */

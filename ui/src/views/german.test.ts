@@ -106,6 +106,7 @@ beforeEach(async () => {
     "GET /models": () => [onDisk("Llama", { loaded: true }), onDisk("Qwen", { also_on: ["Mini"] }), onDisk("M3", { unusable: "kaputt" })],
     "GET /plan": () => ({ ...planned, reasons: ["Passt auf Studio."] }),
     "GET /log": () => ({ entries: [] }),
+    "GET /catalogue": () => ({ models: [], problem: null }),
   };
   mockIPC((command, given) => {
     if (command === "follow") return node.follow(given as never);
@@ -189,10 +190,18 @@ describe("in German", () => {
     expect(left()).toEqual([]);
   });
 
-  it("models say what they take", async () => {
+  it("models say what they take, and which could be fetched", async () => {
+    const fits = [{ context: 4096, fit: { verdict: "needs_more", bytes: 4e9, advice: "mehr freigeben" }, machines: [], room_tokens: 0, decode_tokens_per_s: 7 }];
+    const variants = ["3-bit", "4-bit"].map((quantization) => ({ model: `o/${quantization}`, quantization, bytes: 4e9, approximate: true, fits }));
+    const skills = Object.keys(english.skills);
+    answers["GET /catalogue"] = () => ({
+      models: [{ name: "Phi", parameters: 3e10, active_parameters: 3e9, context: 4096, licence: "MIT", good_at: skills, variants }],
+      problem: null,
+    });
     render(Main, { shown });
     await go("3");
     expect(await screen.findByText("Belegt 6,0 GB Speicher")).toBeTruthy();
+    expect(await screen.findByRole("button", { name: "Trotzdem holen: Phi, 3-bit" })).toBeTruthy();
     expect(left()).toEqual([]);
   });
 

@@ -155,7 +155,7 @@ describe("the popover", () => {
   it("says what the model takes, and what there is", async () => {
     const { rerender } = render(Popover, { shown });
     expect(screen.getByText("Uses 6.0 GB; 28.0 GB available on 2 machines")).toBeTruthy();
-    await rerender({ shown: { ...shown, model: null, loading: { name: "Llama", layers: 3, of: 30 } } });
+    await rerender({ shown: { ...shown, model: null, loading: { name: "Llama", layers: 3, of: 30, fetched: 0, fetching: 0 } } });
     expect(screen.getByText(/3 of 30 layers/)).toBeTruthy();
   });
 

@@ -8,13 +8,14 @@ use futures_util::stream::FuturesUnordered;
 use hive_net::PeerAddr;
 use hive_plan::{Plan, PlannedStage};
 use tokio::sync::{mpsc, watch};
+use tokio::time::MissedTickBehavior;
 
 use hive_peers::{Failing, Placement};
-use hive_protocol::{NONSENSE, Neighbours, Reply, Request, RingId, Role, StageId, StageSpec};
+use hive_protocol::{ModelSource, NONSENSE, Neighbours, Reply, Request, RingId, Role, StageId, StageSpec};
 use hive_stage::{Destination, FetchFailure, StageHost};
 
 use super::failover::{FaultOrigin, FaultReport};
-use super::placed::{LoadProgress, PlacedStage, RingError, RingOptions, failed};
+use super::placed::{FetchProgress, PlacedStage, RingError, RingOptions, failed};
 
 /// Joining takes one connection to a neighbour. On a bad network, connecting takes a few attempts, but not this long.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(20);
@@ -36,32 +37,35 @@ pub(super) fn spec(planned: &PlannedStage, options: &RingOptions) -> StageSpec {
 /// Has every machine fetch what it lacks of the layers that it is to hold.
 pub(super) async fn fetch(
     host: &StageHost,
-    id: RingId,
     plan: &Plan,
     placements: &[Placement],
-    options: &RingOptions,
-    progress: &mut (impl FnMut(LoadProgress) + Send),
+    source: &ModelSource,
+    progress: &mut (impl FnMut(FetchProgress) + Send),
 ) -> Result<(), RingError> {
     let told: Vec<_> = plan.stages.iter().map(|_| watch::channel((0, 0))).collect();
     let mut all = FuturesUnordered::new();
-    for (index, (stage, (tell, _))) in plan.stages.iter().zip(&told).enumerate() {
+    for (stage, (tell, _)) in plan.stages.iter().zip(&told) {
         let placement = &placements[stage.machine];
-        // A model of this machine's own goes only to machines that are to hold layers of it.
-        host.lease(StageId { ring: id, index: index as u32 }, placement.addr.id());
         all.push(async move {
             let progress = |done, of| _ = tell.send_replace((done, of));
-            let fetched = host.fetch_on(&placement.addr, &options.source, stage.layers.clone(), progress).await;
-            fetched.map_err(|why| match why {
-                FetchFailure::Lacks => {
-                    let machine = placement.addr.id();
-                    host.membership().lacks().note(machine, &options.source);
-                    RingError::Lacking(host.membership().lacking(machine, &placement.name, &options.source))
+            let fetched = host.fetch_on(&placement.addr, source, stage.layers.clone(), progress).await;
+            fetched.map_err(|why| {
+                if matches!(why, FetchFailure::Lacks | FetchFailure::Disk { .. }) {
+                    // Plans leave it out for a while.
+                    host.membership().lacks().note(placement.addr.id(), source);
                 }
-                why => failed(placement, &stage.layers, why.to_string()),
+                match why {
+                    FetchFailure::Lacks => {
+                        let machine = placement.addr.id();
+                        RingError::Lacking(host.membership().lacking(machine, &placement.name, source))
+                    }
+                    why => failed(placement, &stage.layers, why.to_string()),
+                }
             })
         });
     }
     let mut timer = tokio::time::interval(REPORTS);
+    timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut last = (0, 0);
     loop {
         tokio::select! {
@@ -70,10 +74,12 @@ pub(super) async fn fetch(
                 None => return Ok(()),
             },
             _ = timer.tick() => {
-                let now = told.iter().map(|(tell, _)| *tell.borrow()).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1));
+                let now = told.iter().map(|(tell, _)| *tell.borrow()).fold((0, 0), |a: (u64, u64), b| {
+                    (a.0.saturating_add(b.0), a.1.saturating_add(b.1))
+                });
                 if now != last {
                     last = now;
-                    progress(LoadProgress::Fetched { done_bytes: now.0, of_bytes: now.1 });
+                    progress(FetchProgress { done_bytes: now.0, of_bytes: now.1 });
                 }
             }
         }
@@ -102,6 +108,7 @@ pub(super) async fn load_stage(
                 reported.send_replace(());
                 progress(layers);
             };
+            host.gives(machine, &spec.source);
             if machine == host.membership().id() {
                 host.ask(&placement.addr, request, progress).await
             } else {

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use hive_peers::Placement;
 use hive_plan::Plan;
-use hive_protocol::{RingId, StageId, random_id};
+use hive_protocol::{ModelSource, RingId, StageId, random_id};
 use hive_stage::StageHost;
 use hive_stage::planning::{self, PLANNED_CONTEXT};
 use hive_worker::text::Model;
@@ -15,8 +15,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use super::assembly::{connect, fetch, load_stage, spec, unload, watch_prompts};
 use super::driver::Driver;
 use super::due::Due;
-use super::placed::LoadProgress;
-use super::placed::{RingError, RingOptions, holders};
+use super::placed::{FetchProgress, RingError, RingOptions, holders};
 use super::sessions::{SESSION_QUEUE, dispatch};
 use super::state::{Health, State};
 use super::{Inner, Ring, lock, standby};
@@ -25,34 +24,54 @@ use crate::prefix_cache::PrefixCache;
 /// Capacity for fault reports to the failover. One is enough to have every stage checked.
 const REPORT_QUEUE: usize = 8;
 
+/// Gives up a ring's leases, unless it is loaded: whoever asked for it may have gone.
+struct Coordinated<'a> {
+    host: &'a StageHost,
+    id: RingId,
+    is_loaded: bool,
+}
+
+impl Drop for Coordinated<'_> {
+    fn drop(&mut self) {
+        if !self.is_loaded {
+            self.host.retire(self.id);
+        }
+    }
+}
+
 impl Ring {
-    /// Loads a model over `placements`, as the plan says. Machines that lack some of their layers fetch them first, all at
-    /// the same time.
+    /// Has every machine of a plan fetch what it lacks of the layers that it is to hold, all at the same time.
+    pub async fn fetch(
+        host: &StageHost,
+        plan: &Plan,
+        placements: &[Placement],
+        source: &ModelSource,
+        mut progress: impl FnMut(FetchProgress) + Send,
+    ) -> Result<(), RingError> {
+        fetch(host, plan, placements, source, &mut progress).await
+    }
+
+    /// Loads a model over `placements`, as the plan says; `progress` is given the number of layers loaded so far.
     pub async fn load(
         host: &StageHost,
         model: Model,
         plan: &Plan,
         placements: &[Placement],
         options: RingOptions,
-        mut progress: impl FnMut(LoadProgress) + Send,
+        mut progress: impl FnMut(usize) + Send,
     ) -> Result<Self, RingError> {
         model.prepare().await?;
         let id = RingId(random_id());
         // The leases exist before the first stage is loaded, see `Request::RenewLeases`.
         let (frames, queue) = mpsc::channel(SESSION_QUEUE);
         host.coordinate(id, frames);
-        if let Err(error) = fetch(host, id, plan, placements, &options, &mut progress).await {
-            host.retire(id);
-            return Err(error);
-        }
+        let mut coordinated = Coordinated { host, id, is_loaded: false };
         let mut stages = Vec::with_capacity(plan.stages.len());
         let mut done = 0;
         for (index, stage) in plan.stages.iter().enumerate() {
             let placement = &placements[stage.machine];
             let stage_id = StageId { ring: id, index: index as u32 };
-            let loaded = load_stage(host, stage_id, placement, spec(stage, &options), |layers| {
-                progress(LoadProgress::Layers(done + layers));
-            });
+            let loaded = load_stage(host, stage_id, placement, spec(stage, &options), |layers| progress(done + layers));
             match loaded.await {
                 Ok(stage) => stages.push(stage),
                 Err(error) => {
@@ -109,6 +128,7 @@ impl Ring {
             prompt_chunk: planning::prompt_chunk(gpu, plan.stages.len()),
         });
         let ring = Self { inner };
+        coordinated.is_loaded = true;
         let weak = Arc::downgrade(&ring.inner);
         host.membership().spawn(dispatch(queue, weak.clone()));
         host.membership().spawn(standby::run(weak, host.clone()));

@@ -27,18 +27,13 @@ impl RingOptions {
     }
 }
 
-/// How far the loading of a model is.
+/// How far the machines are that fetch what they lack of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LoadProgress {
-    /// Machines are fetching what they lack of it.
-    Fetched {
-        /// Bytes that are on their disks, of the layers that they are to hold.
-        done_bytes: u64,
-        /// The bytes of these layers.
-        of_bytes: u64,
-    },
-    /// The number of layers in memory.
-    Layers(usize),
+pub struct FetchProgress {
+    /// Bytes that are on their disks, of the layers that they are to hold.
+    pub done_bytes: u64,
+    /// The bytes of these layers.
+    pub of_bytes: u64,
 }
 
 /// Why a model could not be loaded.

@@ -112,7 +112,9 @@ impl Ring {
     async fn add_missing(&self, refused: &mut HashMap<(usize, PeerId), Instant>) {
         refused.retain(|_, at| at.elapsed() < ASK_AGAIN);
         let Inner { id, host, plan, options, .. } = &*self.inner;
-        let machines = host.membership().machines(&options.source);
+        let mut machines = host.membership().machines(&options.source);
+        // Nobody downloads a model to stand by.
+        machines.retain(|(placement, _)| host.membership().has_copy(placement.addr.id(), &options.source));
         let (epoch, stages, standbys) = (self.inner.state.borrow().epoch, self.stages(), self.standbys());
         // A machine that is not listed, such as another node of this process, holds no standby replicas and needs none.
         let place = |peer: PeerId| machines.iter().position(|(placement, _)| placement.addr.id() == peer);

@@ -58,7 +58,7 @@ impl Serving {
                 return;
             }
             *tokenizer = None;
-            match self.host().open_model(wanted.model.as_deref()).await {
+            match self.host().catalogue().open_model(wanted.model.as_deref()).await {
                 Ok(model) => {
                     let kept = KeptTokenizer { wanted: wanted.clone(), model: model.clone(), used: Instant::now() };
                     *tokenizer = Some(kept);

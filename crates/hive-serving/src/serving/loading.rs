@@ -1,10 +1,11 @@
 //! Finds or loads the model for a request.
 
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use hive_peers::Placement;
 use hive_plan::{Plan, Revision};
-use hive_ring::{Health, LoadProgress, Ring, RingOptions};
+use hive_ring::{FetchProgress, Health, Ring, RingOptions};
 use hive_stage::models;
 use hive_types::LoadingView;
 use hive_worker::text::Model;
@@ -48,6 +49,8 @@ impl Serving {
         {
             return Ok(ring.clone());
         }
+        let model = self.unless_stopping(self.host().open_model(wanted.model.as_deref())).await?;
+        self.fetch(&model, wanted).await?;
         let placing = self.inner.placing.lock().await;
         // Another request may have loaded it meanwhile.
         let now = self.ring_of(wanted).filter(|now| !known.is_some_and(|known| known.is(now)));
@@ -56,7 +59,6 @@ impl Serving {
         {
             return Ok(ring);
         }
-        let model = self.unless_stopping(self.host().open_model(wanted.model.as_deref())).await?;
         let unused = self.unused_beside(wanted);
         let (plan, placements) = self.place(&model, wanted, &unused)?;
         let unused: Vec<Loaded> = self.loaded().extract_if(.., |loaded| loaded.makes_room_for(wanted)).collect();
@@ -65,6 +67,29 @@ impl Serving {
             ring.unload().await;
         }
         self.load_beside(&placing, wanted, model, &plan, &placements).await
+    }
+
+    /// Has the machines that would compute a model fetch what they lack of it. Other models can be loaded meanwhile.
+    async fn fetch(&self, model: &Model, wanted: &ModelRequest) -> Result<(), ServeError> {
+        let one = {
+            let mut fetches = self.inner.fetches.lock().unwrap_or_else(PoisonError::into_inner);
+            fetches.retain(|_, one| Arc::strong_count(one) > 1);
+            fetches.entry(model.card().digest.clone()).or_default().clone()
+        };
+        let _one_at_a_time = one.lock().await;
+        let source = models::source(wanted.model.as_deref(), model);
+        let (plan, placements) = self.place(model, wanted, &self.unused_beside(wanted))?;
+        let (name, of) = (model.name(), model.card().layers());
+        let shown = Shown(self);
+        let progress = |FetchProgress { done_bytes, of_bytes }| {
+            let view = LoadingView { name: name.clone(), of, ..LoadingView::default() };
+            self.show_loading(Some(LoadingView { fetched_bytes: done_bytes, fetching_bytes: of_bytes, ..view }));
+            self.member().view().notify();
+        };
+        let fetching = Ring::fetch(self.host(), &plan, &placements, &source, progress);
+        let fetched = self.unless_stopping(fetching).await;
+        drop(shown);
+        fetched
     }
 
     /// Runs one step of placing a model, unless the node stops first.
@@ -96,17 +121,11 @@ impl Serving {
     ) -> Result<Ring, ServeError> {
         let source = models::source(wanted.model.as_deref(), &model);
         let (name, of) = (model.name(), model.card().layers());
-        let progress = |progress| {
-            let view = LoadingView { name: name.clone(), of, ..LoadingView::default() };
-            self.show_loading(Some(match progress {
-                LoadProgress::Layers(layers) => LoadingView { layers, ..view },
-                LoadProgress::Fetched { done_bytes, of_bytes } => {
-                    LoadingView { fetched_bytes: done_bytes, fetching_bytes: of_bytes, ..view }
-                }
-            }));
+        let progress = |layers| {
+            self.show_loading(Some(LoadingView { name: name.clone(), layers, of, ..LoadingView::default() }));
             self.member().view().notify();
         };
-        progress(LoadProgress::Layers(0));
+        progress(0);
         // Clears the progress even if this future is dropped.
         let shown = Shown(self);
         let load = Box::pin(Ring::load(self.host(), model, plan, placements, RingOptions::new(source), progress));

@@ -92,16 +92,19 @@ pub(crate) fn is_weights(file: &FileName) -> bool {
     [".safetensors", ".gguf"].iter().any(|kind| file.as_str().ends_with(kind))
 }
 
-/// The files in a folder that belong to a model: no programs, and nothing that other programs keep there.
+/// The files in a folder that belong to a model, by their usual names: nothing else that somebody keeps there is given away.
 fn files_in(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let belongs = |name: &str| {
-        let kinds = [".safetensors", ".json", ".jinja", ".model", ".tiktoken", ".txt"];
-        !name.starts_with('.') && kinds.iter().any(|kind| name.ends_with(kind))
+        let beginnings = ["tokenizer", "vocab.", "merges.", "chat_template.", "spiece."];
+        let names = ["config.json", "generation_config.json", "special_tokens_map.json", "added_tokens.json"];
+        [".safetensors", ".safetensors.index.json", ".tiktoken"].iter().any(|end| name.ends_with(end))
+            || beginnings.iter().any(|start| name.starts_with(start))
+            || names.contains(&name)
     };
     let mut files = Vec::new();
     for entry in fs::read_dir(folder)?.take(MOST_ENTRIES) {
         let entry = entry?;
-        if entry.file_name().to_str().is_some_and(belongs) {
+        if entry.file_name().to_str().is_some_and(|name| !name.starts_with('.') && belongs(name)) {
             files.push(entry.path());
         }
     }
@@ -134,7 +137,15 @@ mod tests {
     #[test]
     fn a_folder_of_ones_own_has_no_origin_and_gives_no_programs_away() {
         let folder = tempfile::tempdir().unwrap();
-        for name in ["config.json", "model.safetensors", "modeling.py", ".hidden.json", "weights.bin"] {
+        for name in [
+            "config.json",
+            "model.safetensors",
+            "modeling.py",
+            ".hidden.json",
+            "weights.bin",
+            "passwords.txt",
+            "train.json",
+        ] {
             fs::write(folder.path().join(name), name).unwrap();
         }
         let store = PartStore::new(folder.path().join("parts"));

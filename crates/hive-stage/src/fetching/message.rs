@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 /// Bytes of a file in one message.
 pub(crate) const PIECE_BYTES: u64 = 1 << 20;
 
+/// What is said of a machine that does not finish.
+pub(crate) const STOPPED: &str = "it stopped sending; it may have left, or HiveMind was restarted there";
+
 /// A message on a stream that was opened with `Request::Outline` or `Request::Bytes`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Given {

@@ -37,6 +37,10 @@ struct State {
     chunks: VecDeque<Chunk>,
     /// Chunks that machines are being asked for.
     out: usize,
+    /// What each machine has sent.
+    sent: Vec<(PeerId, FileName, Range<u64>)>,
+    /// Machines that sent wrong bytes.
+    banned: BTreeSet<PeerId>,
 }
 
 impl Sources {
@@ -58,7 +62,7 @@ impl Sources {
                 range.start = end;
             }
         }
-        Self { state: Mutex::new(State { chunks, out: 0 }), back: Notify::new() }
+        Self { state: Mutex::new(State { chunks, ..State::default() }), back: Notify::new() }
     }
 
     /// The next chunk for which this machine has not been asked. Waits for those that others are being asked for: they may
@@ -71,6 +75,9 @@ impl Sources {
             back.as_mut().enable();
             {
                 let mut state = self.state();
+                if state.banned.contains(&machine) {
+                    return None;
+                }
                 let place = state.chunks.iter().position(|chunk| !chunk.asked.contains(&machine));
                 if let Some(chunk) = place.and_then(|place| state.chunks.remove(place)) {
                     state.out += 1;
@@ -95,6 +102,36 @@ impl Sources {
         }
         drop(state);
         self.back.notify_waiters();
+    }
+
+    /// Records what a machine has sent. `false` if it sends wrong bytes, so that these must not be taken.
+    pub(crate) fn sent(&self, machine: PeerId, file: &FileName, range: Range<u64>) -> bool {
+        let mut state = self.state();
+        let is_good = !state.banned.contains(&machine);
+        if is_good {
+            state.sent.push((machine, file.clone(), range));
+        }
+        is_good
+    }
+
+    /// Asks a machine for nothing more. Everything that it has sent must come from elsewhere, and is returned.
+    pub(crate) fn ban(&self, machine: PeerId) -> Vec<(FileName, Range<u64>)> {
+        let mut state = self.state();
+        state.banned.insert(machine);
+        let (wrong, good): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut state.sent).into_iter().partition(|(sender, ..)| *sender == machine);
+        state.sent = good;
+        let wrong: Vec<_> = wrong.into_iter().map(|(_, file, range)| (file, range)).collect();
+        for (file, range) in wrong.clone() {
+            state.chunks.push_back(Chunk {
+                file,
+                ranges: std::iter::once(range).collect(),
+                asked: BTreeSet::from([machine]),
+            });
+        }
+        drop(state);
+        self.back.notify_waiters();
+        wrong
     }
 
     /// What no machine has sent.

@@ -6,7 +6,6 @@
 //!
 //! An outline contains samples of every tensor. A machine that sends other bytes than these is not asked again.
 
-use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -16,23 +15,27 @@ use futures_util::stream::FuturesUnordered;
 use hive_model::Extent;
 use hive_net::{Channel, PeerAddr, PeerId};
 use hive_protocol::{ModelSource, Reply, Request};
-use hive_store::{FileName, Manifest, PartCopy};
+use hive_store::{FileName, Known, Manifest, PartCopy};
 use hive_worker::text::Model;
+use tokio::time::MissedTickBehavior;
 
 use super::StageHost;
 use crate::fetching::Sources;
+use crate::fetching::message::STOPPED;
 use crate::locate::{NotLocated, locate};
 use crate::models;
 use crate::runtime::aside;
 
 /// A machine that sends nothing for this long is not asked any more.
 pub(super) const SILENCE: Duration = Duration::from_secs(20);
+/// A machine that fetches says so all the time; but its disk may be slow.
+const FETCH_SILENCE: Duration = Duration::from_mins(2);
 /// Requests to a machine at a time: while one is answered, the next is on its way.
 const REQUESTS: usize = 2;
 /// How often progress is reported.
 const REPORTS: Duration = Duration::from_millis(250);
 /// What is left free on the disk when another machine asks for layers here, in bytes.
-const LEFT_TO_OWNER: u64 = 2 << 30;
+pub(super) const LEFT_TO_OWNER: u64 = 2 << 30;
 
 /// Why a machine cannot have the layers that it is asked for.
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +44,11 @@ pub enum FetchFailure {
     #[error("the model is not on this machine")]
     Lacks,
     /// The disk is too full.
-    #[error("its disk has {free} bytes to spare, and the layers take {needed}")]
+    #[error(
+        "its disk has room for {:.1} GB more, and these layers take {:.1} GB; free some space there",
+        *free as f64 / 1e9,
+        *needed as f64 / 1e9
+    )]
     Disk {
         /// What the layers take, in bytes.
         needed: u64,
@@ -84,15 +91,21 @@ impl StageHost {
         }
     }
 
-    /// Opens a model whose outline has come, and takes it into the catalogue.
-    pub(super) async fn settled(&self, copy: &PartCopy, digest: Option<&str>) -> Result<Model, String> {
+    /// Opens a model whose outline has come, and takes it into the catalogue. `revision` is what a hub was asked for, if it
+    /// has confirmed the files.
+    pub(super) async fn settled(
+        &self,
+        copy: &PartCopy,
+        digest: Option<&str>,
+        revision: Option<&str>,
+    ) -> Result<Model, String> {
         let model = models::open_at(&copy.path()).await.map_err(|error| error.to_string())?;
         let found = model.card().digest.clone();
         if digest.is_some_and(|digest| digest != found) {
-            let _ = aside(|| self.inner.fetching.store().remove(copy));
             return Err("it is another model than was asked for".to_owned());
         }
-        aside(|| copy.settle(&found)).map_err(|error| error.to_string())?;
+        let known = Known { digest: found, revision: revision.map(str::to_owned) };
+        aside(|| copy.sync().and_then(|()| copy.settle(&known))).map_err(|error| error.to_string())?;
         // The catalogue reads it now, so that other machines find it here.
         self.catalogue().nature(&copy.path()).await.map_err(|error| error.to_string())?;
         self.catalogue().look_again();
@@ -108,8 +121,11 @@ impl StageHost {
         progress: &mut (dyn FnMut(u64, u64) + Send),
     ) -> Result<(), FetchFailure> {
         let Some(copy) = aside(|| self.inner.fetching.copy_at(model.path())) else { return Ok(()) };
+        let outline = model.outline().await.map_err(FetchFailure::other)?;
         let extents = model.extents(layers).await.map_err(FetchFailure::other)?;
-        let wanted = in_files(copy.manifest(), &extents);
+        let mut wanted = in_files(copy.manifest(), &extents)?;
+        wanted.extend(in_files(copy.manifest(), &outline)?);
+        wanted.sort_by(|(a, x), (b, y)| (a, x.start).cmp(&(b, y.start)));
         let of = bytes(&wanted);
         let lacking =
             || wanted.iter().flat_map(|(file, range)| missing(&copy, file, range.clone())).collect::<Vec<_>>();
@@ -117,8 +133,11 @@ impl StageHost {
         if first.is_empty() {
             return Ok(());
         }
+        if !self.membership().profile().fetches {
+            return Err(FetchFailure::Lacks);
+        }
         let needed = bytes(&first);
-        self.check_disk(if asker == self.membership().id() { needed } else { needed + LEFT_TO_OWNER })?;
+        self.check_disk(if asker == self.membership().id() { needed } else { needed.saturating_add(LEFT_TO_OWNER) })?;
         progress(of.saturating_sub(needed), of);
         let digest = &model.card().digest;
         let sources = Sources::new(first);
@@ -130,6 +149,7 @@ impl StageHost {
             let mut asking: FuturesUnordered<_> =
                 asked.into_iter().map(|peer| self.take_chunks(peer, digest, copy, sources)).collect();
             let mut timer = tokio::time::interval(REPORTS);
+            timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
             loop {
                 tokio::select! {
                     ended = asking.next() => match ended {
@@ -147,7 +167,8 @@ impl StageHost {
         let left = sources.left();
         tracing::debug!(needed, of_hub = bytes(&left), "layers of a model are fetched");
         if !left.is_empty() {
-            self.take_from_hub(copy.manifest(), &copy, left, &mut |left: u64| {
+            let is_own = asker == self.membership().id();
+            self.take_from_hub(copy.manifest(), &copy, left, is_own, &mut |left: u64| {
                 if reported.elapsed() >= REPORTS {
                     reported = Instant::now();
                     progress(of.saturating_sub(left), of);
@@ -157,8 +178,12 @@ impl StageHost {
         }
         aside(|| copy.sync()).map_err(FetchFailure::other)?;
         let left = bytes(&aside(lacking));
-        progress(of - left, of);
-        if left == 0 { Ok(()) } else { Err(FetchFailure::Other(format!("{left} bytes did not come"))) }
+        progress(of.saturating_sub(left), of);
+        if left == 0 {
+            Ok(())
+        } else {
+            Err(FetchFailure::Other("part of the model did not arrive; try again".to_owned()))
+        }
     }
 
     /// Machines that may have bytes of a model: the one that asks for the layers first.
@@ -189,17 +214,19 @@ impl StageHost {
         if !member.peers().profile_of_present(machine.id()).is_some_and(|profile| profile.fetches) {
             return Ok(());
         }
+        self.gives(machine.id(), source);
         let request = Request::Fetch(source.clone(), layers);
         let mut channel = self.open_channel(machine, &request).await.map_err(FetchFailure::Other)?;
         loop {
-            let reply = tokio::time::timeout(SILENCE, channel.read_message::<Reply>()).await;
-            let silent = || FetchFailure::Other(format!("it said nothing for {} s while fetching", SILENCE.as_secs()));
+            let reply = tokio::time::timeout(FETCH_SILENCE, channel.read_message::<Reply>()).await;
+            let silent =
+                || FetchFailure::Other(format!("it said nothing for {} s while fetching", FETCH_SILENCE.as_secs()));
             match reply.map_err(|_| silent())?.map_err(FetchFailure::other)?.map(Reply::at_the_border) {
                 Some(Reply::Fetched { done, of }) => progress(done, of),
                 Some(Reply::Done) => return Ok(()),
                 Some(Reply::Lacks) => return Err(FetchFailure::Lacks),
                 Some(Reply::Declined(why) | Reply::Refused(why)) => return Err(FetchFailure::Other(why)),
-                _ => return Err(FetchFailure::Other("it broke off".to_owned())),
+                _ => return Err(FetchFailure::Other(STOPPED.to_owned())),
             }
         }
     }
@@ -224,12 +251,18 @@ impl StageHost {
             match self.complete(&model, layers, asker, &mut progress).await {
                 Ok(()) => Reply::Done,
                 Err(FetchFailure::Lacks) => Reply::Lacks,
-                Err(why) => Reply::Declined(why.to_string()),
+                Err(why @ FetchFailure::Disk { .. }) => Reply::Declined(why.to_string()),
+                // The cause may name folders of this machine.
+                Err(why) => {
+                    tracing::warn!("layers of {} were not fetched: {why}", source.name());
+                    Reply::Declined("it could not fetch the layers; its log says why".to_owned())
+                }
             }
         };
         tokio::pin!(fetching, hung_up);
         // Said even if nothing has changed, so that the asker knows that this machine is at it.
         let mut alive = tokio::time::interval(SILENCE / 4);
+        alive.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let reply = loop {
             tokio::select! {
                 reply = &mut fetching => break reply,
@@ -254,14 +287,16 @@ impl StageHost {
 }
 
 /// Extents of a model's files, by their names in its manifest.
-pub(super) fn in_files(manifest: &Manifest, extents: &[Extent]) -> Vec<(FileName, Range<u64>)> {
-    let of_name: BTreeMap<&str, &FileName> = manifest
-        .files
-        .iter()
-        .map(|file| (file.name.as_str().rsplit('/').next().unwrap_or_default(), &file.name))
-        .collect();
-    let file = |extent: &Extent| Some(((*of_name.get(extent.file.as_str())?).clone(), extent.bytes.clone()));
-    extents.iter().filter_map(file).collect()
+pub(super) fn in_files(manifest: &Manifest, extents: &[Extent]) -> Result<Vec<(FileName, Range<u64>)>, FetchFailure> {
+    let named = |extent: &Extent| {
+        let is_it = |name: &&FileName| name.as_str().rsplit('/').next() == Some(extent.file.as_str());
+        let mut names = manifest.files.iter().map(|file| &file.name).filter(is_it);
+        match (names.next(), names.next()) {
+            (Some(name), None) => Ok((name.clone(), extent.bytes.clone())),
+            _ => Err(FetchFailure::Other(format!("{} is not one file of the model", extent.file))),
+        }
+    };
+    extents.iter().map(named).collect()
 }
 
 fn missing(copy: &PartCopy, file: &FileName, range: Range<u64>) -> Vec<(FileName, Range<u64>)> {

@@ -1,13 +1,13 @@
 //! Gives other machines what they lack of a model: its outline, and bytes of its files.
 //!
-//! A machine learns nothing of models whose digest it does not know. A model from a hub is given to every approved
-//! machine that asks; one that is only this owner's is given to those that hold, or are to hold, layers for this machine.
+//! A machine learns nothing of models whose digest it does not know. It gets those that this machine has asked it to hold
+//! layers of; and, if this owner has no token for the hub, those that are from there, which anybody may have.
 
 use std::ops::Range;
 
 use hive_net::{Channel, PeerId};
-use hive_protocol::WantedBytes;
-use hive_store::{BLOCK, FileName};
+use hive_protocol::{ModelSource, WantedBytes};
+use hive_store::{BLOCK, FileName, Hub};
 use hive_worker::Raw;
 
 use super::StageHost;
@@ -29,7 +29,7 @@ impl StageHost {
     async fn try_give_outline(&self, to: PeerId, digest: &str, channel: &mut Channel) -> Result<(), String> {
         let path = aside(|| self.catalogue().path_of(digest)).ok_or("it is not here")?;
         let held = aside(|| Held::at(self.inner.fetching.store(), &path, digest)).map_err(|error| error.to_string())?;
-        self.check_may_have(to, &held)?;
+        self.check_may_have(to, &held, digest)?;
         let model = models::open_at(&path).await.map_err(|error| error.to_string())?;
         if model.card().digest != digest {
             return Err("its files have changed".to_owned());
@@ -70,7 +70,7 @@ impl StageHost {
         });
         let whole = helds.iter().find(|held| matches!(held, Held::Whole { .. }));
         let held = whole.or(helds.first()).ok_or("it is not here")?;
-        self.check_may_have(to, held)?;
+        self.check_may_have(to, held, &digest)?;
         channel.give_way();
         for range in whole_blocks(ranges.into_iter(), size) {
             for present in aside(|| held.present(&file, range)) {
@@ -98,12 +98,23 @@ impl StageHost {
         Ok(())
     }
 
-    fn check_may_have(&self, peer: PeerId, held: &Held) -> Result<(), String> {
-        let is_public = held.manifest().origin.is_some();
-        if is_public || !self.leased_on(peer).is_empty() {
+    /// Notes that a machine is asked to hold layers of a model.
+    pub fn gives(&self, machine: PeerId, source: &ModelSource) {
+        if let ModelSource::Named(_, digest) = source {
+            self.inner.fetching.give(machine, digest);
+        }
+    }
+
+    fn check_may_have(&self, peer: PeerId, held: &Held, digest: &str) -> Result<(), String> {
+        // With a token, this owner may have models that are not for everybody.
+        let is_public = || {
+            let as_owner = self.inner.fetching.hub().and_then(Result::ok).is_none_or(Hub::has_token);
+            held.manifest().origin.is_some() && !as_owner && self.membership().may_see_prompts(peer)
+        };
+        if self.inner.fetching.is_given(peer, digest) || is_public() {
             return Ok(());
         }
-        Err("it is this owner's own, and that machine computes nothing for this one".to_owned())
+        Err("that machine was not asked to hold layers of it".to_owned())
     }
 }
 

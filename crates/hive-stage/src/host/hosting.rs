@@ -6,6 +6,7 @@ use hive_audit::{self as audit, Asked, AuditEvent, Machine, Refusal, Visit};
 use hive_net::{PeerAddr, PeerId};
 use hive_protocol::{Neighbours, Profile, Reply, Request, Role, StageId, StageSpec};
 
+use super::fetching::FetchFailure;
 use super::orders::{Claims, Denied, Order, may, order};
 use super::{Hosted, StageHost};
 use crate::locate::NotLocated;
@@ -174,7 +175,14 @@ impl StageHost {
         let bytes = bytes.max(spec.bytes);
         // Usually done already, by an order of its own.
         let fetched = self.complete(&model, spec.layers.clone(), asker, &mut |_, _| progress(0)).await;
-        fetched.map_err(|why| Reply::Declined(why.to_string()))?;
+        fetched.map_err(|why| {
+            tracing::warn!("layers {:?} could not be fetched: {why}", spec.layers);
+            match why {
+                FetchFailure::Lacks => Reply::Lacks,
+                FetchFailure::Other(_) if !is_own => Reply::Declined(NOT_LOADED.to_owned()),
+                why => Reply::Declined(why.to_string()),
+            }
+        })?;
         drop(promised);
         let reserved = self.reserve(asker, bytes, spec.standby).map_err(Reply::Full)?;
         let is_whole = spec.layers == (0..model.card().layers());

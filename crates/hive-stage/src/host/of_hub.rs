@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use hive_store::{FetchOptions, FileName, Manifest, ModelName, PartCopy, fetch_parts};
+use hive_store::{FetchOptions, FileName, Manifest, ModelName, Origin, PartCopy, fetch_parts};
 use hive_worker::text::Model;
 
 use super::StageHost;
@@ -37,18 +37,27 @@ impl StageHost {
         manifest: &Manifest,
         copy: &PartCopy,
         left: Vec<(FileName, Range<u64>)>,
+        is_own: bool,
         report: &mut (dyn FnMut(u64) + Send),
     ) -> Result<(), FetchFailure> {
         let no_source = || {
-            let why = "no machine that is here has all of these layers";
             FetchFailure::Other(match &manifest.origin {
-                Some(origin) => format!("{why}, and {} may not be asked of a hub", origin.repository),
-                None => format!("{why}, and the model is from no hub"),
+                Some(Origin { repository, .. }) => format!(
+                    "no machine here has all of these layers of {repository}, and this one may not download; run \
+                     `hivemind models get {repository}` on a machine that may"
+                ),
+                None => "these layers are only on a machine that is away now; bring it back, or copy the model here"
+                    .to_owned(),
             })
         };
         let origin = manifest.origin.as_ref().ok_or_else(no_source)?;
-        let hub = self.inner.fetching.hub().ok_or_else(no_source)?.map_err(FetchFailure::other)?;
+        // In this owner's name only for this owner: what is only open to them is not for the machine that asks.
+        let hub = if is_own { self.inner.fetching.hub() } else { self.inner.fetching.hub_for_all() };
+        let hub = hub.ok_or_else(no_source)?.map_err(FetchFailure::other)?;
         let listing = hub.listing_at(origin, manifest.gguf.as_ref()).await.map_err(FetchFailure::other)?;
+        if Manifest::of(&listing) != *manifest {
+            return Err(FetchFailure::Other(format!("{} has other files there", origin.repository)));
+        }
         let (told, mut heard) = tokio::sync::watch::channel(0);
         let options = FetchOptions {
             on_event: Some(Box::new(move |event| {
@@ -107,7 +116,7 @@ impl StageHost {
         }
         let model = models::open_at(&copy.path()).await.map_err(FetchFailure::other)?;
         let outline = model.outline().await.map_err(FetchFailure::other)?;
-        fetch(in_files(&manifest, &outline)).await?;
-        self.settled(&copy, None).await.map(Some).map_err(FetchFailure::Other)
+        fetch(in_files(&manifest, &outline)?).await?;
+        self.settled(&copy, None, Some(name.revision())).await.map(Some).map_err(FetchFailure::Other)
     }
 }

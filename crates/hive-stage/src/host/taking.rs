@@ -1,6 +1,7 @@
 //! Takes a model's bytes from other machines: its outline, and chunks of its layers.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use hive_net::{Channel, PeerAddr, PeerId, Protocol, border};
 use hive_protocol::{Request, WantedBytes};
@@ -9,10 +10,12 @@ use hive_worker::Raw;
 use hive_worker::text::Model;
 
 use super::StageHost;
-use super::fetching::SILENCE;
+use super::fetching::{LEFT_TO_OWNER, SILENCE, in_files};
 use super::giving::whole_blocks;
 use crate::fetching::Sources;
-use crate::fetching::message::Given;
+use crate::fetching::held::is_weights;
+use crate::fetching::message::{Given, STOPPED};
+use crate::models;
 use crate::runtime::aside;
 
 /// Ranges with a smaller gap between them are asked for as one. What lies in the gap is here already, and tells whether
@@ -20,6 +23,12 @@ use crate::runtime::aside;
 const GAP_BYTES: u64 = 64 << 10;
 /// The largest outline in bytes: a tokenizer of 30 MB, headers of 100 MB, and three blocks for each of 20,000 tensors.
 const LARGEST_OUTLINE: u64 = 1 << 30;
+
+/// A machine must send an outline within this time.
+const OUTLINE_TIMEOUT: Duration = Duration::from_mins(10);
+/// And a chunk within this, and a second more for so many bytes.
+const CHUNK_TIMEOUT: Duration = Duration::from_secs(30);
+const SLOWEST_BYTES_PER_S: u64 = 64 << 10;
 
 /// How a machine that was asked for bytes has disappointed.
 enum Disappointment {
@@ -41,23 +50,63 @@ impl StageHost {
         if manifest.origin.is_none() && manifest.digest.as_deref() != Some(digest) {
             return Err("it is another model than was asked for".to_owned());
         }
-        self.check_disk(0).map_err(|error| error.to_string())?;
-        let copy = aside(|| self.inner.fetching.store().open(&manifest)).map_err(|error| error.to_string())?;
-        let mut came = 0;
+        self.check_disk(LARGEST_OUTLINE + LEFT_TO_OWNER).map_err(|error| error.to_string())?;
+        let store = self.inner.fetching.store();
+        let is_new = aside(|| !store.has(&manifest));
+        let copy = aside(|| store.open(&manifest)).map_err(|error| error.to_string())?;
+        let taken = match aside(|| copy.known()) {
+            Some(known) if known.digest == digest => Ok(()),
+            Some(_) => return Err("files of the same names and sizes are here, of another model".to_owned()),
+            None => {
+                let taking = self.take_outline(&mut channel, &copy);
+                let late = || Err("its outline does not come".to_owned());
+                tokio::time::timeout(OUTLINE_TIMEOUT, taking).await.unwrap_or_else(|_| late())
+            }
+        };
+        let settled = match taken {
+            Ok(()) => self.settled(&copy, Some(digest), None).await,
+            Err(why) => Err(why),
+        };
+        if settled.is_err() && is_new {
+            let _ = aside(|| store.remove(&copy));
+        }
+        settled
+    }
+
+    /// Writes what comes of an outline. What is here already is compared, and never written over.
+    async fn take_outline(&self, channel: &mut Channel, copy: &PartCopy) -> Result<(), String> {
+        let (mut came, mut new) = (0, Vec::new());
         loop {
-            match next(&mut channel).await? {
+            match next(channel).await? {
                 Given::Piece { file, at, bytes: Raw(bytes) } => {
                     came += bytes.len() as u64;
-                    if came > LARGEST_OUTLINE {
-                        return Err("it does not end".to_owned());
+                    if bytes.is_empty() || came > LARGEST_OUTLINE {
+                        return Err("its outline does not end".to_owned());
                     }
-                    aside(|| copy.write(&file, at, &bytes)).map_err(|error| error.to_string())?;
+                    let range = at..at.saturating_add(bytes.len() as u64);
+                    let missing = aside(|| copy.missing(&file, range.clone()));
+                    let same = aside(|| write_new(copy, &file, at, &bytes)).map_err(|error| error.to_string())?;
+                    if !same {
+                        return Err("it differs from what is here of that model".to_owned());
+                    }
+                    new.extend(missing.into_iter().map(|range| (file.clone(), range)));
                 }
                 Given::End => break,
-                Given::Manifest(_) | Given::Nothing => return Err("it broke off".to_owned()),
+                Given::Manifest(_) | Given::Nothing => return Err(STOPPED.to_owned()),
             }
         }
-        self.settled(&copy, Some(digest)).await
+        // Weights come in answer to requests for them, and are checked against samples: an outline has none.
+        let model = models::open_at(&copy.path()).await.map_err(|error| error.to_string())?;
+        let outline = model.outline().await.map_err(|error| error.to_string())?;
+        let outline = in_files(copy.manifest(), &outline).map_err(|error| error.to_string())?;
+        for (file, range) in new.into_iter().filter(|(file, _)| is_weights(file)) {
+            let size = size_of(copy, &file);
+            let own = outline.iter().filter(|(of, _)| *of == file).map(|(_, range)| range.clone());
+            for beyond in beyond(range, &whole_blocks(own, size)) {
+                aside(|| copy.forget(&file, beyond)).map_err(|error| error.to_string())?;
+            }
+        }
+        Ok(())
     }
 
     /// Takes chunks from one machine, until it has been asked for all of them, or disappoints.
@@ -69,7 +118,11 @@ impl StageHost {
         sources: &Sources,
     ) -> std::io::Result<()> {
         while let Some(chunk) = sources.next(peer).await {
-            let asked = self.take(peer, digest, copy, &chunk.file, &chunk.ranges).await;
+            let bytes: u64 = chunk.ranges.iter().map(|range| range.end - range.start).sum();
+            let patience = CHUNK_TIMEOUT + Duration::from_secs(bytes / SLOWEST_BYTES_PER_S);
+            let asked = self.take(peer, digest, copy, &chunk.file, &chunk.ranges, sources);
+            let late = || Err(Disappointment::Gone("it is too slow".to_owned()));
+            let asked = tokio::time::timeout(patience, asked).await.unwrap_or_else(|_| late());
             let still = || chunk.ranges.iter().flat_map(|range| copy.missing(&chunk.file, range.clone())).collect();
             let still: Vec<Range<u64>> = aside(still);
             sources.put_back(chunk, peer, still);
@@ -81,6 +134,10 @@ impl StageHost {
                     return Ok(());
                 }
                 Err(Disappointment::Wrong) => {
+                    // What it sent before is of the same kind.
+                    for (file, range) in sources.ban(peer) {
+                        aside(|| copy.forget(&file, range))?;
+                    }
                     let name = self.membership().peers().name(peer);
                     tracing::warn!("{name} sent other bytes than the model has; it is not asked any more");
                     self.membership()
@@ -102,15 +159,17 @@ impl StageHost {
         copy: &PartCopy,
         file: &FileName,
         ranges: &[Range<u64>],
+        sources: &Sources,
     ) -> Result<(), Disappointment> {
         let gone = Disappointment::Gone;
-        let size = copy.manifest().files.iter().find(|known| known.name == *file).map_or(0, |known| known.bytes);
+        let size = size_of(copy, file);
         let asked = over_gaps(ranges);
         let (digest, name) = (digest.to_owned(), file.as_str().to_owned());
         let wanted = WantedBytes { digest, file: name, size, ranges: asked.clone() };
         let addr = self.membership().peers().addr(peer);
         let mut channel = self.open_channel(&addr, &Request::Bytes(wanted)).await.map_err(gone)?;
         let asked = whole_blocks(asked.into_iter(), size);
+        let mut left: u64 = asked.iter().map(|range| range.end - range.start).sum();
         loop {
             match next(&mut channel).await.map_err(gone)? {
                 Given::Piece { file: of, at, bytes: Raw(bytes) } => {
@@ -118,21 +177,14 @@ impl StageHost {
                     if of != *file || !asked.iter().any(|asked| asked.start <= range.start && range.end <= asked.end) {
                         return Err(gone("it sends what it was not asked for".to_owned()));
                     }
-                    let same = aside(|| {
-                        for known in copy.present(file, range.clone()) {
-                            let known = known.start.max(range.start)..known.end.min(range.end);
-                            let sent = &bytes[(known.start - at) as usize..(known.end - at) as usize];
-                            if copy.read(file, known)? != sent {
-                                return Ok(false);
-                            }
-                        }
-                        copy.write(file, at, &bytes).map(|()| true)
-                    });
-                    if !same.map_err(Disappointment::Disk)? {
-                        // What it sent before these bytes is of the same kind.
-                        for range in ranges {
-                            let _ = aside(|| copy.forget(file, range.clone()));
-                        }
+                    left = left
+                        .checked_sub(bytes.len() as u64)
+                        .filter(|_| !bytes.is_empty())
+                        .ok_or_else(|| gone(STOPPED.to_owned()))?;
+                    if !sources.sent(peer, file, range) {
+                        return Err(gone("it sends wrong bytes".to_owned()));
+                    }
+                    if !aside(|| write_new(copy, file, at, &bytes)).map_err(Disappointment::Disk)? {
                         return Err(Disappointment::Wrong);
                     }
                 }
@@ -154,7 +206,7 @@ impl StageHost {
 async fn next(channel: &mut Channel) -> Result<Given, String> {
     match tokio::time::timeout(SILENCE, channel.read_part()).await {
         Ok(Ok(Some(given))) => Ok(given),
-        Ok(Ok(None)) => Err("it broke off".to_owned()),
+        Ok(Ok(None)) => Err(STOPPED.to_owned()),
         Ok(Err(error)) => Err(border::reason(&error.to_string())),
         Err(_) => Err(format!("it sent nothing for {} s", SILENCE.as_secs())),
     }
@@ -170,4 +222,62 @@ fn over_gaps(ranges: &[Range<u64>]) -> Vec<Range<u64>> {
         }
     }
     joined
+}
+
+/// Writes what is new of some whole blocks. `false`, and nothing is written, if others are here already and differ.
+fn write_new(copy: &PartCopy, file: &FileName, at: u64, bytes: &[u8]) -> std::io::Result<bool> {
+    let range = at..at.saturating_add(bytes.len() as u64);
+    let within = |part: &Range<u64>| {
+        let (start, end) = (part.start.max(range.start), part.end.min(range.end));
+        (start, (start - at) as usize..(end - at) as usize)
+    };
+    for known in copy.present(file, range.clone()) {
+        let (start, part) = within(&known);
+        if copy.read(file, start..start + part.len() as u64)? != bytes[part] {
+            return Ok(false);
+        }
+    }
+    for missing in copy.missing(file, range.clone()) {
+        let (start, part) = within(&missing);
+        copy.write(file, start, &bytes[part])?;
+    }
+    Ok(true)
+}
+
+fn size_of(copy: &PartCopy, file: &FileName) -> u64 {
+    copy.manifest().files.iter().find(|known| known.name == *file).map_or(0, |known| known.bytes)
+}
+
+/// What of a range lies in none of these, which are in order.
+fn beyond(range: Range<u64>, known: &[Range<u64>]) -> Vec<Range<u64>> {
+    let mut start = range.start;
+    let mut beyond = Vec::new();
+    for known in known.iter().filter(|known| known.start < range.end && known.end > range.start) {
+        if start < known.start {
+            beyond.push(start..known.start);
+        }
+        start = start.max(known.end);
+    }
+    if start < range.end {
+        beyond.push(start..range.end);
+    }
+    beyond
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lies_between_ranges_is_beyond_them() {
+        assert_eq!(beyond(2..20, &[0..4, 6..8, 8..10, 15..30]), [4..6, 10..15]);
+        assert_eq!(beyond(2..4, &[0..1, 4..9]).len(), 1);
+        assert!(beyond(2..4, &[0..3, 3..9]).is_empty());
+    }
+
+    #[test]
+    fn small_gaps_are_asked_for_too() {
+        let ranges = [0..10, 10 + GAP_BYTES..20 + GAP_BYTES, 21 + 2 * GAP_BYTES..30 + 2 * GAP_BYTES];
+        assert_eq!(over_gaps(&ranges), [0..20 + GAP_BYTES, ranges[2].clone()]);
+    }
 }

@@ -1,37 +1,61 @@
 //! Names of the models of which this machine has parts.
 //!
-//! They come from a hub, and are named as there: `owner/name`, or `owner/name/file.gguf`. A commit is not shown: of two
-//! of one repository, the one that was fetched last counts.
+//! One whose files the hub itself has confirmed is named as there: `owner/name`, or `owner/name/file.gguf`. Of any other,
+//! another machine has said what it is; its name says that it is in parts, and which of them.
 
 use std::path::PathBuf;
 
+use hive_net::border;
 use hive_store::gguf_name::has_label;
-use hive_store::{MAIN, Manifest, ModelName, Part, PartStore};
+use hive_store::{Known, MAIN, Manifest, ModelName, Part, PartCopy, PartStore};
 
-/// The name of a model, unless it is some machine's own.
-pub(super) fn name_of(manifest: &Manifest) -> Option<String> {
-    let repository = &manifest.origin.as_ref()?.repository;
-    Some(match &manifest.gguf {
-        Some(file) => format!("{repository}/{file}"),
-        None => repository.clone(),
-    })
+/// The shortest abbreviation of a commit.
+const SHORTEST_COMMIT: usize = 6;
+/// Digits of a digest that tell models apart.
+const SHOWN_DIGITS: usize = 8;
+
+/// The name of a model, if it is known.
+pub(super) fn name_of(copy: &PartCopy) -> Option<String> {
+    let Known { digest, revision } = copy.known()?;
+    let Manifest { origin, gguf, .. } = copy.manifest();
+    let base = match (origin, gguf) {
+        (Some(origin), None) => origin.repository.clone(),
+        (Some(origin), Some(file)) => format!("{}/{file}", origin.repository),
+        (None, Some(file)) => file.to_string(),
+        (None, None) => "a folder".to_owned(),
+    };
+    let name = if origin.is_some() && revision.is_some() {
+        base
+    } else {
+        format!("{base} (parts, {})", digest.get(..SHOWN_DIGITS).unwrap_or(&digest))
+    };
+    border::is_plain(&name).then_some(name)
 }
 
-/// The file or folder of a model, by name.
+/// The file or folder of a model, by name. A name that fits several is none.
 pub(super) fn find(store: &PartStore, name: &str) -> Option<PathBuf> {
+    let copies = store.copies();
+    if let Some(copy) = copies.iter().find(|copy| name_of(copy).as_deref() == Some(name)) {
+        return Some(copy.path());
+    }
     let wanted: ModelName = name.parse().ok()?;
-    let is_it = |manifest: &Manifest| {
-        let Some(origin) = &manifest.origin else { return false };
-        let is_revision = wanted.revision() == MAIN || origin.commit.starts_with(wanted.revision());
-        let is_part = match (wanted.part(), &manifest.gguf) {
-            (Part::Whole, _) => true,
-            (Part::Quantization(label), Some(file)) => has_label(file.as_str(), label),
-            (Part::File(name), Some(file)) => file.as_str() == name,
-            (_, None) => false,
-        };
-        origin.repository == wanted.repository() && is_revision && is_part
+    let mut fitting = copies.iter().filter(|copy| is_it(&wanted, copy));
+    let found = fitting.next()?;
+    fitting.next().is_none().then(|| found.path())
+}
+
+fn is_it(wanted: &ModelName, copy: &PartCopy) -> bool {
+    let (Some(origin), Some(Known { revision: Some(revision), .. })) = (&copy.manifest().origin, copy.known()) else {
+        return false;
     };
-    let copies = store.copies().into_iter().filter(|copy| copy.digest().is_some() && is_it(copy.manifest()));
-    let age = |path: &PathBuf| std::fs::metadata(path).and_then(|about| about.modified()).ok();
-    copies.map(|copy| copy.path()).max_by_key(age)
+    let asked = wanted.revision();
+    let is_revision =
+        asked == revision || asked != MAIN && asked.len() >= SHORTEST_COMMIT && origin.commit.starts_with(asked);
+    let is_part = match (wanted.part(), &copy.manifest().gguf) {
+        (Part::Whole, _) => true,
+        (Part::Quantization(label), Some(file)) => has_label(file.as_str(), label),
+        (Part::File(name), Some(file)) => file.as_str() == name,
+        (_, None) => false,
+    };
+    origin.repository == wanted.repository() && is_revision && is_part
 }

@@ -57,6 +57,10 @@ impl Answer {
 }
 
 impl Line {
+    pub(crate) fn has_token(&self) -> bool {
+        self.authorization.is_some()
+    }
+
     pub(crate) fn new(client: Client, endpoint: Url, token: Option<&Token>, patience: Patience) -> Self {
         // In the clear, everybody on the way could read and use it.
         let is_private = endpoint.scheme() == "https" || is_loopback(&endpoint);

@@ -12,6 +12,8 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use serde::{Deserialize, Serialize};
+
 use super::blocks::{BLOCK, bytes, touched, whole};
 use super::disk::{self, Access};
 use super::file::PartFile;
@@ -23,10 +25,10 @@ use crate::file_name::FileName;
 
 /// The file in a copy's folder that says which model it is of.
 const MANIFEST: &str = "manifest.json";
-/// The file that says by which digest the model is known.
-const DIGEST: &str = "digest";
-/// Twice the length of a digest.
-const LONGEST_DIGEST: u64 = 64;
+/// The file that says what the model is known as.
+pub(super) const KNOWN: &str = "known.json";
+/// Above the length of any such file, in bytes.
+const LONGEST_KNOWN: u64 = 4096;
 /// The longest manifest in bytes: ten thousand files with long names.
 const LONGEST_MANIFEST: u64 = 16 << 20;
 
@@ -42,6 +44,16 @@ struct Shared {
     manifest: Manifest,
     /// Held with the lock, which two threads of one process would share on a file system without locks.
     writing: Mutex<()>,
+}
+
+/// What a model is known as.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Known {
+    /// Its digest.
+    pub digest: String,
+    /// The revision that was asked for, if the hub itself said that these are the model's files: then it may be called by
+    /// its repository's name. Another machine may say anything.
+    pub revision: Option<String>,
 }
 
 /// What is held while a copy is changed.
@@ -172,18 +184,18 @@ impl PartCopy {
         self.journal().settle(&self.0.manifest)
     }
 
-    /// Notes by which digest the model is known, once enough is here to tell it.
-    pub fn settle(&self, digest: &str) -> io::Result<()> {
+    /// Notes what the model is known as, once enough is here to tell it.
+    pub fn settle(&self, known: &Known) -> io::Result<()> {
+        let text = serde_json::to_vec(known)?;
         let _changing = self.change()?;
-        replace(&self.0.folder.join(DIGEST), |new| fs::write(new, digest))
+        replace(&self.0.folder.join(KNOWN), |new| fs::write(new, &text))
     }
 
-    /// The model's digest, if enough is here to tell it.
-    pub fn digest(&self) -> Option<String> {
-        let file = disk::open(&self.0.folder, DIGEST, Access::Read).ok()?;
-        let mut text = String::new();
-        io::Read::read_to_string(&mut io::Read::take(file, LONGEST_DIGEST), &mut text).ok()?;
-        Some(text).filter(|text| !text.is_empty() && text.bytes().all(|digit| digit.is_ascii_hexdigit()))
+    /// What the model is known as, if enough is here to tell it.
+    pub fn known(&self) -> Option<Known> {
+        let file = disk::open(&self.0.folder, KNOWN, Access::Read).ok()?;
+        let known: Known = serde_json::from_reader(io::Read::take(file, LONGEST_KNOWN)).ok()?;
+        (!known.digest.is_empty() && known.digest.bytes().all(|digit| digit.is_ascii_hexdigit())).then_some(known)
     }
 
     /// Deletes everything. What ends half-way is an empty copy, which can be deleted again.
@@ -193,6 +205,7 @@ impl PartCopy {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other,
         };
+        gone(fs::remove_file(self.0.folder.join(KNOWN)))?;
         // Without its map, nothing counts as there.
         gone(fs::remove_dir_all(self.0.folder.join("map")))?;
         gone(fs::remove_dir_all(self.0.folder.join("model")))?;

@@ -82,6 +82,10 @@ impl Journal<'_> {
             return Ok(());
         }
         let (_, regions) = self.read();
+        if !regions.is_empty() {
+            // What tells the model may be among them.
+            let _ = fs::remove_file(self.folder.join(super::copy::KNOWN));
+        }
         for (index, region) in regions {
             let Some(file) = manifest.files.get(index) else { continue };
             let bytes = region.saturating_mul(REGION)..region.saturating_add(1).saturating_mul(REGION);
