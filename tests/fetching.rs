@@ -151,24 +151,27 @@ fn a_model_that_is_a_file_of_one_machine_goes_to_those_that_compute_it_and_to_no
 fn a_machine_that_sends_wrong_bytes_is_named_and_they_come_from_elsewhere() {
     let swarm = Swarm::start("http://127.0.0.1:9", &["alpha", "beta", "gamma"]);
     let whole = model();
-    for name in ["alpha", "beta"] {
-        let file = swarm.home.path().join(name).join("tuned.gguf");
-        std::fs::write(&file, &whole).unwrap();
-        swarm.nodes[usize::from(name == "beta")].run(&["models", "load", file.to_str().unwrap()], None);
-    }
-    let [alpha, beta, gamma] = &swarm.nodes[..] else { panic!("three machines") };
-    beta.run(&["models", "unload", swarm.home.path().join("beta/tuned.gguf").to_str().unwrap()], None);
-    let digests = |node: &Node, name: &str| {
-        let peers = node.json(&["peers"], None);
-        let peer = peers["peers"].as_array().unwrap().iter().find(|peer| peer["name"] == name)?.clone();
-        let copies = peer["profile"]["copies"].as_array()?.clone();
-        Some(copies.into_iter().filter(|copy| copy["name"].is_null()).count())
+    let commit = "0123456789abcdef0123456789abcdef01234567";
+    let in_cache = |name: &str| {
+        let folder = swarm.cache(name).join("models--owner--name");
+        let snapshot = folder.join("snapshots").join(commit);
+        std::fs::create_dir_all(&snapshot).unwrap();
+        std::fs::create_dir_all(folder.join("refs")).unwrap();
+        std::fs::write(folder.join("refs/main"), commit).unwrap();
+        snapshot.join("starter-Q4_1.gguf")
     };
-    patiently("gamma knows that both have it", || {
-        ["alpha", "beta"].iter().all(|name| digests(gamma, name).is_some_and(|copies| copies > 0))
-    });
+    for name in ["alpha", "beta"] {
+        std::fs::write(in_cache(name), &whole).unwrap();
+    }
+    let [alpha, _, gamma] = &swarm.nodes[..] else { panic!("three machines") };
+    let has_it = |name: &str| {
+        let peers = gamma.json(&["peers"], None);
+        let peer = peers["peers"].as_array().unwrap().iter().find(|peer| peer["name"] == name).cloned();
+        peer.is_some_and(|peer| peer["profile"]["copies"].to_string().contains("owner/name"))
+    };
+    patiently("gamma knows that both have it", || has_it("alpha") && has_it("beta"));
     // From here on, the last third of beta's file is wrong, and nothing tells: its size and its time are those of before.
-    let file = swarm.home.path().join("beta/tuned.gguf");
+    let file = in_cache("beta");
     let time = std::fs::metadata(&file).unwrap().modified().unwrap();
     let mut wrong = whole.to_vec();
     let third = wrong.len() / 3 * 2;
@@ -179,12 +182,12 @@ fn a_machine_that_sends_wrong_bytes_is_named_and_they_come_from_elsewhere() {
     let plan = swarm.home.path().join("plan.json");
     let stages = r#"{ "stages": [{ "node": "alpha", "layers": [0, 15] }, { "node": "gamma", "layers": [15, 30] }] }"#;
     std::fs::write(&plan, stages).unwrap();
-    let own = swarm.home.path().join("alpha/tuned.gguf");
-    let own = own.to_str().unwrap();
-    let (code, _, stderr) = alpha.run(&["models", "load", own, "--plan", plan.to_str().unwrap()], None);
+    let (code, _, stderr) = alpha.run(&["models", "load", "owner/name", "--plan", plan.to_str().unwrap()], None);
     assert_eq!(code, 0, "{stderr}");
-    let answer = alpha.json(&[&["chat", own][..], &QUESTION].concat(), None);
+    let answer = alpha.json(&[&["chat", "owner/name"][..], &QUESTION].concat(), None);
     assert_eq!(answer["text"], ANSWER);
-    common::http::ask(&gamma.folder, "GET", "/hive/v1/events", &serde_json::Value::Null)
-        .read_until("beta sent wrong bytes");
+    let mut events = common::http::ask(&gamma.folder, "GET", "/hive/v1/events", &serde_json::Value::Null);
+    // The first event has the notices of before.
+    events.read_until("\n\n");
+    assert!(events.said.contains("beta sent wrong bytes"), "{}", events.said);
 }

@@ -434,9 +434,9 @@ export type Loading = {
 	/**  Layers in total. */
 	of: number,
 	/**  What the machines have on their disks of the layers that they are fetching, in bytes. */
-	fetched: number | null,
+	fetched: number,
 	/**  What they fetch in all, in bytes; 0 while nothing is fetched. */
-	fetching: number | null,
+	fetching: number,
 };
 
 /**  Light or dark pages. */

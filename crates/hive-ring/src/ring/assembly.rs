@@ -66,22 +66,25 @@ pub(super) async fn fetch(
     }
     let mut timer = tokio::time::interval(REPORTS);
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let now = || {
+        let told = told.iter().map(|(tell, _)| *tell.borrow());
+        told.fold((0, 0), |a: (u64, u64), b| (a.0.saturating_add(b.0), a.1.saturating_add(b.1)))
+    };
     let mut last = (0, 0);
     loop {
-        tokio::select! {
+        let is_over = tokio::select! {
             fetched = all.next() => match fetched {
-                Some(fetched) => fetched?,
-                None => return Ok(()),
+                Some(fetched) => { fetched?; continue }
+                None => true,
             },
-            _ = timer.tick() => {
-                let now = told.iter().map(|(tell, _)| *tell.borrow()).fold((0, 0), |a: (u64, u64), b| {
-                    (a.0.saturating_add(b.0), a.1.saturating_add(b.1))
-                });
-                if now != last {
-                    last = now;
-                    progress(FetchProgress { done_bytes: now.0, of_bytes: now.1 });
-                }
-            }
+            _ = timer.tick() => false,
+        };
+        if now() != last {
+            last = now();
+            progress(FetchProgress { done_bytes: last.0, of_bytes: last.1 });
+        }
+        if is_over {
+            return Ok(());
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hive_peers::Placement;
 use hive_plan::{Plan, Revision};
-use hive_ring::{FetchProgress, Health, Ring, RingOptions};
+use hive_ring::{FetchProgress, Health, Ring, RingError, RingOptions};
 use hive_stage::models;
 use hive_types::LoadingView;
 use hive_worker::text::Model;
@@ -50,7 +50,7 @@ impl Serving {
             return Ok(ring.clone());
         }
         let model = self.unless_stopping(self.host().open_model(wanted.model.as_deref())).await?;
-        self.fetch(&model, wanted).await?;
+        let fetched = self.fetch(&model, wanted).await?;
         let placing = self.inner.placing.lock().await;
         // Another request may have loaded it meanwhile.
         let now = self.ring_of(wanted).filter(|now| !known.is_some_and(|known| known.is(now)));
@@ -60,17 +60,28 @@ impl Serving {
             return Ok(ring);
         }
         let unused = self.unused_beside(wanted);
-        let (plan, placements) = self.place(&model, wanted, &unused)?;
+        let planned = self.place(&model, wanted, &unused)?;
         let unused: Vec<Loaded> = self.loaded().extract_if(.., |loaded| loaded.makes_room_for(wanted)).collect();
         for Loaded { ring, .. } in unused {
             self.show(None);
             ring.unload().await;
         }
+        if let Some((plan, placements)) = fetched {
+            match self.load_beside(&placing, wanted, model.clone(), &plan, &placements).await {
+                // The machines may not be what they were when the fetch began.
+                Err(ServeError::Load(RingError::Stage { machine, why, .. })) => {
+                    tracing::info!("{machine} could not load what was fetched, so the model is planned again: {why}");
+                }
+                loaded => return loaded,
+            }
+        }
+        let (plan, placements) = planned;
         self.load_beside(&placing, wanted, model, &plan, &placements).await
     }
 
-    /// Has the machines that would compute a model fetch what they lack of it. Other models can be loaded meanwhile.
-    async fn fetch(&self, model: &Model, wanted: &ModelRequest) -> Result<(), ServeError> {
+    /// Has the machines that would compute a model fetch what they lack of it; returns the plan if they lacked anything.
+    /// Other models can be loaded meanwhile.
+    async fn fetch(&self, model: &Model, wanted: &ModelRequest) -> Result<Option<(Plan, Vec<Placement>)>, ServeError> {
         let one = {
             let mut fetches = self.inner.fetches.lock().unwrap_or_else(PoisonError::into_inner);
             fetches.retain(|_, one| Arc::strong_count(one) > 1);
@@ -81,15 +92,17 @@ impl Serving {
         let (plan, placements) = self.place(model, wanted, &self.unused_beside(wanted))?;
         let (name, of) = (model.name(), model.card().layers());
         let shown = Shown(self);
+        let mut has_fetched = false;
         let progress = |FetchProgress { done_bytes, of_bytes }| {
+            has_fetched = true;
             let view = LoadingView { name: name.clone(), of, ..LoadingView::default() };
             self.show_loading(Some(LoadingView { fetched_bytes: done_bytes, fetching_bytes: of_bytes, ..view }));
             self.member().view().notify();
         };
         let fetching = Ring::fetch(self.host(), &plan, &placements, &source, progress);
-        let fetched = self.unless_stopping(fetching).await;
+        self.unless_stopping(fetching).await?;
         drop(shown);
-        fetched
+        Ok(has_fetched.then_some((plan, placements)))
     }
 
     /// Runs one step of placing a model, unless the node stops first.
