@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use serde::{Deserialize, Serialize};
 
 use super::blocks::{BLOCK, bytes, touched, whole};
-use super::disk::{self, Access};
+use super::disk::{self, Access, KNOWN};
 use super::file::PartFile;
 use super::journal::Journal;
 use super::manifest::Manifest;
@@ -25,8 +25,6 @@ use crate::file_name::FileName;
 
 /// The file in a copy's folder that says which model it is of.
 const MANIFEST: &str = "manifest.json";
-/// The file that says what the model is known as.
-pub(super) const KNOWN: &str = "known.json";
 /// Above the length of any such file, in bytes.
 const LONGEST_KNOWN: u64 = 4096;
 /// The longest manifest in bytes: ten thousand files with long names.

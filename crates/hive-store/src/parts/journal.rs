@@ -84,7 +84,7 @@ impl Journal<'_> {
         let (_, regions) = self.read();
         if !regions.is_empty() {
             // What tells the model may be among them.
-            let _ = fs::remove_file(self.folder.join(super::copy::KNOWN));
+            let _ = fs::remove_file(self.folder.join(disk::KNOWN));
         }
         for (index, region) in regions {
             let Some(file) = manifest.files.get(index) else { continue };
