@@ -76,6 +76,7 @@ fn a_machine_with_another_model_of_the_same_name_is_named_and_passed_over() {
     let place = tempfile::tempdir().unwrap();
     let mut bob = lab.node("bob", "");
     claim(&lab, &mut bob, 100.0);
+    std::fs::write(bob.folder.join("config.toml"), "fetch_models = false\n").unwrap();
     // Its file is not the model that it says it has.
     bob.kill();
     let other = altered(place.path(), SeekFrom::Start(FIRST_NORM_AT), &7f32.to_le_bytes());

@@ -50,10 +50,8 @@ pub(super) async fn fetch(
             let progress = |done, of| _ = tell.send_replace((done, of));
             let fetched = host.fetch_on(&placement.addr, source, stage.layers.clone(), progress).await;
             fetched.map_err(|why| {
-                if matches!(why, FetchFailure::Lacks | FetchFailure::Disk { .. }) {
-                    // Plans leave it out for a while.
-                    host.membership().lacks().note(placement.addr.id(), source);
-                }
+                // Plans leave it out for a while, whatever is in its way there.
+                host.membership().lacks().note(placement.addr.id(), source);
                 match why {
                     FetchFailure::Lacks => {
                         let machine = placement.addr.id();

@@ -50,7 +50,7 @@ impl Serving {
             return Ok(ring.clone());
         }
         let model = self.unless_stopping(self.host().open_model(wanted.model.as_deref())).await?;
-        let fetched = self.fetch(&model, wanted).await?;
+        let fetched = self.fetch(&model, wanted, known.as_ref()).await?;
         let placing = self.inner.placing.lock().await;
         // Another request may have loaded it meanwhile.
         let now = self.ring_of(wanted).filter(|now| !known.is_some_and(|known| known.is(now)));
@@ -81,15 +81,26 @@ impl Serving {
 
     /// Has the machines that would compute a model fetch what they lack of it; returns the plan if they lacked anything.
     /// Other models can be loaded meanwhile.
-    async fn fetch(&self, model: &Model, wanted: &ModelRequest) -> Result<Option<(Plan, Vec<Placement>)>, ServeError> {
+    async fn fetch(
+        &self,
+        model: &Model,
+        wanted: &ModelRequest,
+        known: Option<&Ring>,
+    ) -> Result<Option<(Plan, Vec<Placement>)>, ServeError> {
         let one = {
             let mut fetches = self.inner.fetches.lock().unwrap_or_else(PoisonError::into_inner);
             fetches.retain(|_, one| Arc::strong_count(one) > 1);
             fetches.entry(model.card().digest.clone()).or_default().clone()
         };
         let _one_at_a_time = one.lock().await;
+        // Whoever is loading a model holds memory that no plan knows of yet.
+        drop(self.inner.placing.lock().await);
+        if self.ring_of(wanted).is_some_and(|ring| !known.is_some_and(|known| known.is(&ring))) {
+            return Ok(None);
+        }
         let source = models::source(wanted.model.as_deref(), model);
-        let (plan, placements) = self.place(model, wanted, &self.unused_beside(wanted))?;
+        // Without a plan now, the one that is made before loading decides.
+        let Ok((plan, placements)) = self.place(model, wanted, &self.unused_beside(wanted)) else { return Ok(None) };
         let (name, of) = (model.name(), model.card().layers());
         let shown = Shown(self);
         let mut has_fetched = false;

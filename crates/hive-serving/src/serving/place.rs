@@ -21,7 +21,9 @@ impl Serving {
         let busy = ring.is_busy();
         // Moving frees the memory that the model holds, except in a live migration.
         let freed = if busy { Vec::new() } else { held_by(std::slice::from_ref(ring)) };
-        let machines = self.member().candidates(Some(ring.source()), &freed, Scope::Healthy);
+        let mut machines = self.member().candidates(Some(ring.source()), &freed, Scope::Healthy);
+        // Nobody waits for a download where a loaded model can answer.
+        machines.retain(|machine| self.member().has_copy(machine.placement.addr.id(), ring.source()));
         let place = |stage: &PlacedStage, machines: &[Candidate]| {
             let id = stage.placement.addr.id();
             machines.iter().position(|machine| machine.placement.addr.id() == id)

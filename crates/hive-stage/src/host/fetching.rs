@@ -109,7 +109,8 @@ impl StageHost {
         // The catalogue reads it now, so that other machines find it here.
         self.catalogue().nature(&copy.path()).await.map_err(|error| error.to_string())?;
         self.catalogue().look_again();
-        Ok(model)
+        // It has its name only now.
+        models::open_at(&copy.path()).await.map_err(|error| error.to_string())
     }
 
     /// Brings the bytes of these layers to the disk, if the model is not whole here.
@@ -123,9 +124,7 @@ impl StageHost {
         let Some(copy) = aside(|| self.inner.fetching.copy_at(model.path())) else { return Ok(()) };
         let outline = model.outline().await.map_err(FetchFailure::other)?;
         let extents = model.extents(layers).await.map_err(FetchFailure::other)?;
-        let mut wanted = in_files(copy.manifest(), &extents)?;
-        wanted.extend(in_files(copy.manifest(), &outline)?);
-        wanted.sort_by(|(a, x), (b, y)| (a, x.start).cmp(&(b, y.start)));
+        let wanted = joined([in_files(copy.manifest(), &extents)?, in_files(copy.manifest(), &outline)?].concat());
         let of = bytes(&wanted);
         let lacking =
             || wanted.iter().flat_map(|(file, range)| missing(&copy, file, range.clone())).collect::<Vec<_>>();
@@ -186,6 +185,14 @@ impl StageHost {
         }
     }
 
+    /// Whether some bytes of these layers would have to be fetched.
+    pub(super) async fn lacks_bytes(&self, model: &Model, layers: Range<usize>) -> bool {
+        let Some(copy) = aside(|| self.inner.fetching.copy_at(model.path())) else { return false };
+        let Ok(extents) = model.extents(layers).await else { return true };
+        let Ok(wanted) = in_files(copy.manifest(), &extents) else { return true };
+        aside(|| wanted.iter().any(|(file, range)| !copy.missing(file, range.clone()).is_empty()))
+    }
+
     /// Machines that may have bytes of a model: the one that asks for the layers first.
     fn holders(&self, digest: &str, asker: PeerId) -> Vec<PeerId> {
         let member = self.membership();
@@ -208,7 +215,8 @@ impl StageHost {
     ) -> Result<(), FetchFailure> {
         let member = self.membership();
         if machine.id() == member.id() {
-            let model = self.located_for(member.id(), source, true).await.map_err(|_| FetchFailure::Lacks)?;
+            // Loading says what is wrong with it.
+            let Ok(model) = self.located_for(member.id(), source, true).await else { return Ok(()) };
             return self.complete(&model, layers, member.id(), &mut progress).await;
         }
         if !member.peers().profile_of_present(machine.id()).is_some_and(|profile| profile.fetches) {
@@ -299,10 +307,54 @@ pub(super) fn in_files(manifest: &Manifest, extents: &[Extent]) -> Result<Vec<(F
     extents.iter().map(named).collect()
 }
 
+/// Ranges in order of file and offset, joined where they overlap.
+fn joined(mut ranges: Vec<(FileName, Range<u64>)>) -> Vec<(FileName, Range<u64>)> {
+    ranges.sort_by(|(a, x), (b, y)| (a, x.start).cmp(&(b, y.start)));
+    let mut joined: Vec<(FileName, Range<u64>)> = Vec::new();
+    for (file, range) in ranges {
+        match joined.last_mut() {
+            Some((last, before)) if *last == file && range.start <= before.end => {
+                before.end = before.end.max(range.end);
+            }
+            _ => joined.push((file, range)),
+        }
+    }
+    joined
+}
+
 fn missing(copy: &PartCopy, file: &FileName, range: Range<u64>) -> Vec<(FileName, Range<u64>)> {
     copy.missing(file, range).into_iter().map(|range| (file.clone(), range)).collect()
 }
 
 fn bytes(ranges: &[(FileName, Range<u64>)]) -> u64 {
     ranges.iter().map(|(_, range)| range.end - range.start).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hive_store::ManifestFile;
+
+    fn file(name: &str) -> FileName {
+        FileName::new(name).unwrap()
+    }
+
+    #[test]
+    fn ranges_of_a_file_that_overlap_are_fetched_once() {
+        let ranges =
+            vec![(file("b"), 0..5), (file("a"), 4..9), (file("a"), 0..4), (file("a"), 6..7), (file("a"), 20..21)];
+        assert_eq!(joined(ranges), [(file("a"), 0..9), (file("a"), 20..21), (file("b"), 0..5)]);
+    }
+
+    #[test]
+    fn an_extent_of_no_file_or_of_two_is_refused() {
+        let manifest = |names: &[&str]| {
+            let files = names.iter().map(|name| ManifestFile { name: file(name), bytes: 9 }).collect();
+            Manifest { origin: None, digest: None, files, gguf: None }
+        };
+        let extents = [Extent { file: "m.gguf".to_owned(), bytes: 0..9 }];
+        assert_eq!(in_files(&manifest(&["Q8/m.gguf"]), &extents).unwrap(), [(file("Q8/m.gguf"), 0..9)]);
+        assert!(in_files(&manifest(&["other"]), &extents).is_err());
+        assert!(in_files(&manifest(&["m.gguf", "x/m.gguf"]), &extents).is_err());
+    }
 }

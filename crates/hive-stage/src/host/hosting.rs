@@ -173,6 +173,9 @@ impl StageHost {
         let bytes = planning::stage_bytes(model.card(), &spec.layers, form);
         let bytes = bytes.map_err(|why| Reply::Refused(why.to_string()))?;
         let bytes = bytes.max(spec.bytes);
+        if spec.standby && self.lacks_bytes(&model, spec.layers.clone()).await {
+            return Err(Reply::Declined("it would have to fetch these layers".to_owned()));
+        }
         // Usually done already, by an order of its own.
         let fetched = self.complete(&model, spec.layers.clone(), asker, &mut |_, _| progress(0)).await;
         fetched.map_err(|why| {

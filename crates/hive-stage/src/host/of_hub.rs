@@ -55,8 +55,13 @@ impl StageHost {
         let hub = if is_own { self.inner.fetching.hub() } else { self.inner.fetching.hub_for_all() };
         let hub = hub.ok_or_else(no_source)?.map_err(FetchFailure::other)?;
         let listing = hub.listing_at(origin, manifest.gguf.as_ref()).await.map_err(FetchFailure::other)?;
-        if Manifest::of(&listing) != *manifest {
-            return Err(FetchFailure::Other(format!("{} has other files there", origin.repository)));
+        let there = Manifest::of(&listing);
+        let is_there = |(file, _): &(FileName, Range<u64>)| {
+            let known = manifest.files.iter().find(|known| known.name == *file);
+            known.is_some_and(|known| there.files.contains(known))
+        };
+        if !left.iter().all(is_there) {
+            return Err(FetchFailure::Other(format!("{} has other files on the hub", origin.repository)));
         }
         let (told, mut heard) = tokio::sync::watch::channel(0);
         let options = FetchOptions {

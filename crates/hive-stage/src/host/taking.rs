@@ -64,7 +64,10 @@ impl StageHost {
             }
         };
         let settled = match taken {
-            Ok(()) => self.settled(&copy, Some(digest), None).await,
+            Ok(()) => {
+                let revision = aside(|| copy.known()).and_then(|known| known.revision);
+                self.settled(&copy, Some(digest), revision.as_deref()).await
+            }
             Err(why) => Err(why),
         };
         if settled.is_err() && is_new {

@@ -11,6 +11,8 @@ use hive_store::{Known, MAIN, Manifest, ModelName, Part, PartCopy, PartStore};
 
 /// The shortest abbreviation of a commit.
 const SHORTEST_COMMIT: usize = 6;
+/// The digits of a commit that are shown.
+const SHOWN_COMMIT: usize = 12;
 /// Digits of a digest that tell models apart.
 const SHOWN_DIGITS: usize = 8;
 
@@ -18,9 +20,17 @@ const SHOWN_DIGITS: usize = 8;
 pub(super) fn name_of(copy: &PartCopy) -> Option<String> {
     let Known { digest, revision } = copy.known()?;
     let Manifest { origin, gguf, .. } = copy.manifest();
+    let at = match (origin, &revision) {
+        // A branch with a folder in its name reads like a file; a commit is found by its beginning.
+        (Some(origin), Some(branch)) if branch.contains('/') => {
+            format!("@{}", origin.commit.get(..SHOWN_COMMIT).unwrap_or(&origin.commit))
+        }
+        (Some(_), Some(revision)) if revision != MAIN => format!("@{revision}"),
+        _ => String::new(),
+    };
     let base = match (origin, gguf) {
-        (Some(origin), None) => origin.repository.clone(),
-        (Some(origin), Some(file)) => format!("{}/{file}", origin.repository),
+        (Some(origin), None) => format!("{}{at}", origin.repository),
+        (Some(origin), Some(file)) => format!("{}{at}/{file}", origin.repository),
         (None, Some(file)) => file.to_string(),
         (None, None) => "a folder".to_owned(),
     };
