@@ -194,7 +194,12 @@ fn ctrl_c_stops_an_answer_clears_a_line_and_says_how_to_leave() {
     chat.press(&[CTRL_C]);
     chat.shows("stopped");
     chat.prompts(4);
-    assert_eq!(chat.count("Ctrl-D or /bye ends the chat"), 1, "what stopped an answer does nothing else");
+    assert_eq!(
+        chat.count("Ctrl-D or /bye ends the chat"),
+        1,
+        "what stopped an answer does nothing else: {:?}",
+        chat.text()
+    );
     chat.press(&["/clear", ENTER]);
     chat.prompts(5);
     chat.press(&[QUESTION, ENTER]);

@@ -112,6 +112,7 @@ impl Chat<'_> {
         let mut prompt = Prompt::open(Some(folder).filter(|_| !self.options.no_history))?;
         loop {
             output::space();
+            let asked = std::time::Instant::now();
             match prompt.ask().await {
                 Line::Typed(text) => {
                     if self.turn(&text).await.is_break() {
@@ -119,6 +120,8 @@ impl Chat<'_> {
                     }
                 }
                 Line::End => return Ok(()),
+                // The editor sees the key that stopped the answer before, too.
+                Line::Interrupted { was_empty: true } if asked.elapsed() < SAME_KEY => {}
                 Line::Interrupted { was_empty: true } => output::note("Ctrl-D or /bye ends the chat."),
                 Line::Interrupted { was_empty: false } => {}
                 Line::Unreadable => output::note("That was not UTF-8 text; check the terminal's settings."),
@@ -329,6 +332,9 @@ fn is_piped() -> bool {
     let kind = std::io::stdin().as_fd().try_clone_to_owned().and_then(|fd| std::fs::File::from(fd).metadata());
     kind.is_ok_and(|kind| kind.file_type().is_fifo() || kind.file_type().is_file())
 }
+
+/// Nobody presses a key so soon after a prompt appears.
+const SAME_KEY: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// How long `--prompt` waits for piped input: many programs leave the pipe open and never write. After `PIPE_SILENCE` a
 /// note says what is being waited for; a slow command has the rest of `PIPE_TIMEOUT`.
