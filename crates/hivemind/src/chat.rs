@@ -14,6 +14,7 @@ use std::time::Duration;
 use hive_node::{Conversation, Message, Request, Sampling};
 use jiff::civil::DateTime;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::arguments::ChatOptions;
 use crate::failure::{Broken, Failure, report};
@@ -33,7 +34,9 @@ pub(crate) async fn run(options: ChatOptions, folder: &Path) -> Result<(), Failu
         return Err(Failure::usage("cannot answer in 0 tokens").hint("set --max-tokens to at least 1"));
     }
     let talk = Talk::open(&options.run, folder).await?;
-    let mut chat = Chat { talk: &talk, sampling, began: now(), messages: Vec::new(), broken: None, options: &options };
+    let interrupts = signal(SignalKind::interrupt()).map_err(Failure::new)?;
+    let mut chat =
+        Chat { talk: &talk, sampling, began: now(), messages: Vec::new(), broken: None, interrupts, options: &options };
     if let Some(system) = &options.system {
         chat.messages.push(Message::new("system", system.clone()));
     }
@@ -50,6 +53,8 @@ struct Chat<'a> {
     messages: Vec<Message>,
     /// The answer to the last message, if it was interrupted.
     broken: Option<Box<Broken>>,
+    /// Ctrl-C. There is one receiver, so that each interrupt is seen once: by the answer that it stops, or by the prompt.
+    interrupts: Signal,
     options: &'a ChatOptions,
 }
 
@@ -73,10 +78,16 @@ impl Chat<'_> {
         if self.options.prompt.is_none() && (self.options.lines || std::io::stdin().is_terminal()) {
             return self.answer_lines().await;
         }
-        let piped = match self.options.prompt {
-            None => piped().await?,
-            Some(_) if is_piped() => piped_soon().await?,
-            Some(_) => String::new(),
+        let read = async {
+            match self.options.prompt {
+                None => piped().await,
+                Some(_) if is_piped() => piped_soon().await,
+                Some(_) => Ok(String::new()),
+            }
+        };
+        let piped = tokio::select! {
+            piped = read => piped?,
+            _ = self.interrupts.recv() => return Err(Failure::interrupted()),
         };
         let parts = [self.options.prompt.as_deref().unwrap_or_default(), piped.trim_end()];
         let question = parts.into_iter().filter(|part| !part.trim().is_empty()).collect::<Vec<_>>().join("\n\n");
@@ -93,7 +104,12 @@ impl Chat<'_> {
     /// Answers each input line as one turn of a single conversation.
     async fn answer_lines(&mut self) -> Result<(), Failure> {
         let mut lines = BufReader::new(tokio::io::stdin()).lines();
-        while let Some(line) = lines.next_line().await.map_err(unreadable)? {
+        loop {
+            let line = tokio::select! {
+                line = lines.next_line() => line.map_err(unreadable)?,
+                _ = self.interrupts.recv() => return Err(Failure::stopped("stopped")),
+            };
+            let Some(line) = line else { return Ok(()) };
             if line.trim().is_empty() {
                 continue;
             }
@@ -102,7 +118,6 @@ impl Chat<'_> {
                 output::note("stopped");
             }
         }
-        Ok(())
     }
 
     /// Answers turn after turn on a terminal, until the user quits.
@@ -112,16 +127,13 @@ impl Chat<'_> {
         let mut prompt = Prompt::open(Some(folder).filter(|_| !self.options.no_history))?;
         loop {
             output::space();
-            let asked = std::time::Instant::now();
-            match prompt.ask().await {
+            match prompt.ask(&mut self.interrupts).await {
                 Line::Typed(text) => {
                     if self.turn(&text).await.is_break() {
                         return Ok(());
                     }
                 }
                 Line::End => return Ok(()),
-                // The editor sees the key that stopped the answer before, too.
-                Line::Interrupted { was_empty: true } if asked.elapsed() < SAME_KEY => {}
                 Line::Interrupted { was_empty: true } => output::note("Ctrl-D or /bye ends the chat."),
                 Line::Interrupted { was_empty: false } => {}
                 Line::Unreadable => output::note("That was not UTF-8 text; check the terminal's settings."),
@@ -210,7 +222,7 @@ impl Chat<'_> {
         let asked = tokio::select! {
             asked = self.talk.ask(request) => asked.map(Some),
             // Also covers the time while the model loads.
-            Ok(()) = tokio::signal::ctrl_c() => Ok(None),
+            _ = self.interrupts.recv() => Ok(None),
         };
         let outcome = match asked {
             Ok(Some(answer)) => self.follow(answer).await,
@@ -255,10 +267,11 @@ impl Chat<'_> {
     }
 
     /// Shows an answer as it streams in.
-    async fn follow(&self, mut pieces: Answer) -> Result<(String, End), Failure> {
+    async fn follow(&mut self, mut pieces: Answer) -> Result<(String, End), Failure> {
         let mut answer = String::new();
+        let is_json = self.options.json;
         let show = |text: &str| {
-            if !self.options.json {
+            if !is_json {
                 output::piece(text);
             }
         };
@@ -268,7 +281,7 @@ impl Chat<'_> {
             let piece = tokio::select! {
                 piece = pieces.next() => piece,
                 // Returning drops the answer, which cancels it on every machine.
-                Ok(()) = tokio::signal::ctrl_c() => break End::Stopped,
+                _ = self.interrupts.recv() => break End::Stopped,
             };
             match piece {
                 Ok(Piece::Reading { tokens, of }) => {
@@ -332,9 +345,6 @@ fn is_piped() -> bool {
     let kind = std::io::stdin().as_fd().try_clone_to_owned().and_then(|fd| std::fs::File::from(fd).metadata());
     kind.is_ok_and(|kind| kind.file_type().is_fifo() || kind.file_type().is_file())
 }
-
-/// Nobody presses a key so soon after a prompt appears.
-const SAME_KEY: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// How long `--prompt` waits for piped input: many programs leave the pipe open and never write. After `PIPE_SILENCE` a
 /// note says what is being waited for; a slow command has the rest of `PIPE_TIMEOUT`.

@@ -22,7 +22,7 @@ use rustyline::{
     Cmd, ConditionalEventHandler, Config, Context, Editor, Event, EventContext, EventHandler, Helper, KeyCode,
     KeyEvent, Modifiers, RepeatCount,
 };
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::Signal;
 use tokio::sync::oneshot;
 use tokio::task::unconstrained;
 
@@ -63,7 +63,6 @@ pub(super) struct Prompt {
     asks: mpsc::Sender<oneshot::Sender<Line>>,
     /// The pending reply for a line that is still being typed.
     waiting: Option<oneshot::Receiver<Line>>,
-    interrupts: Signal,
 }
 
 /// Whether a line can be edited: input comes from a terminal, and there is one to show it on.
@@ -102,16 +101,15 @@ impl Prompt {
         };
         let started = std::thread::Builder::new().name("prompt".to_owned()).spawn(serve);
         started.map_err(|error| Failure::new(format_args!("cannot start a thread: {error}")))?;
-        let interrupts = signal(SignalKind::interrupt()).map_err(Failure::new)?;
         tell_terminal(MARK_PASTES);
-        Ok(Self { asks, waiting: None, interrupts })
+        Ok(Self { asks, waiting: None })
     }
 
-    /// Waits for the next line.
-    pub(super) async fn ask(&mut self) -> Line {
-        // Drop interrupts pressed during the last answer. `unconstrained`, since an exhausted task budget would make
+    /// Waits for the next line; `interrupts` are those that the terminal sends as signals.
+    pub(super) async fn ask(&mut self, interrupts: &mut Signal) -> Line {
+        // Drop interrupts pressed once more during the last answer. `unconstrained`, since an exhausted task budget would make
         // the channel look empty.
-        while unconstrained(self.interrupts.recv()).now_or_never().flatten().is_some() {}
+        while unconstrained(interrupts.recv()).now_or_never().flatten().is_some() {}
         let mut waiting = self.waiting.take().unwrap_or_else(|| {
             let (reply, waiting) = oneshot::channel();
             // If the editor's thread has ended, no reply arrives.
@@ -121,7 +119,7 @@ impl Prompt {
         tokio::select! {
             line = &mut waiting => line.unwrap_or(Line::End),
             // From a terminal without line editing, or from another process.
-            _ = self.interrupts.recv() => {
+            _ = interrupts.recv() => {
                 self.waiting = Some(waiting);
                 Line::Interrupted { was_empty: true }
             }
