@@ -191,6 +191,26 @@ fn a_model_is_placed_by_hand_until_it_is_unloaded() {
 }
 
 #[test]
+fn a_model_that_nobody_uses_leaves_the_memory_of_every_machine_if_its_owner_wants_that() {
+    let (lab, ann, bob) = two_in_one_swarm();
+    let plan = plan_file(&lab.scratch(), &[("ann", [0, 4]), ("bob", [4, 30])]);
+    let by_hand = placed(&[("ann", [0, 4]), ("bob", [4, 30])]);
+    assert_eq!(load(&ann, &lab, &plan).0, 0);
+    // The standby replicas of both stages run beside them.
+    let answer = ask(&ann, &lab);
+    assert_eq!((answer["text"].as_str(), stages(&answer["stages"])), (Some(ANSWER), by_hand.clone()));
+    assert!(!bob.workers().is_empty());
+    std::fs::write(ann.folder.join("config.toml"), "unload_after_idle_minutes = 0\n").unwrap();
+    patiently("the model is unloaded", || in_memory(&ann, &lab).is_empty());
+    patiently("its memory is free", || ann.workers().is_empty() && bob.workers().is_empty());
+    wait_for_file(&ann, 0);
+    // The next question loads it where its owner wants it.
+    let answer = ask(&ann, &lab);
+    assert_eq!((answer["text"].as_str(), stages(&answer["stages"])), (Some(ANSWER), by_hand));
+    assert!(ann.log().contains("nobody used it"), "{}", ann.log());
+}
+
+#[test]
 fn a_plan_that_cannot_be_is_refused_before_anything_is_loaded() {
     let (lab, ann, _bob) = two_in_one_swarm();
     let scratch = lab.scratch();

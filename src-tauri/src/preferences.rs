@@ -17,7 +17,7 @@ use crate::problem::Problem;
 use crate::shell::Shell;
 use crate::shortcut::{self, Unusable};
 
-/// A day: a machine that must be idle for longer never shares.
+/// A day: a machine that must be idle for longer never shares, and a model is never unloaded.
 const MOST_IDLE_MINUTES: u64 = 24 * 60;
 
 /// The fastest links between machines today, in megabits per second.
@@ -39,6 +39,8 @@ pub(crate) struct Preferences {
     only_on_power: bool,
     /// Share only after this many minutes without input.
     only_when_idle_minutes: Option<u32>,
+    /// Unload a model after this many minutes without a question.
+    unload_after_idle_minutes: Option<u32>,
     /// Maximum upload to other machines, in megabits per second.
     bandwidth_mbit_per_s: Option<u32>,
     /// Whether all traffic stays on the local network.
@@ -99,6 +101,8 @@ pub(crate) enum Change {
     OnlyOnPower(bool),
     /// Share only after this many minutes without input.
     OnlyWhenIdleMinutes(String),
+    /// Unload a model after this many minutes without a question.
+    UnloadAfterIdleMinutes(String),
     /// Maximum upload to other machines, in megabits per second.
     BandwidthMbitPerS(String),
     /// Whether all traffic stays on the local network.
@@ -199,6 +203,10 @@ impl Change {
                 settings.only_when_idle_minutes =
                     filled(&text).map(|text| whole(text, 1, MOST_IDLE_MINUTES)).transpose()?;
             }
+            Self::UnloadAfterIdleMinutes(text) => {
+                settings.unload_after_idle_minutes =
+                    filled(&text).map(|text| whole(text, 0, MOST_IDLE_MINUTES)).transpose()?;
+            }
             Self::BandwidthMbitPerS(text) => {
                 settings.bandwidth_mbit_per_s =
                     filled(&text).map(|text| whole(text, 1, MOST_MBIT_PER_S)).transpose()?;
@@ -269,6 +277,7 @@ impl Preferences {
             memory_bytes: bytes(now).map(|bytes| bytes as f64),
             only_on_power: now.only_on_power.unwrap_or(false),
             only_when_idle_minutes: small(now.only_when_idle_minutes),
+            unload_after_idle_minutes: small(now.unload_after_idle_minutes),
             bandwidth_mbit_per_s: small(now.bandwidth_mbit_per_s),
             lan_only: now.lan_only.unwrap_or(false),
             relay: now.relay.clone(),
@@ -490,6 +499,11 @@ mod tests {
         for text in ["0", "-3", "2.5", "99999", "1441", "ten", "1e3"] {
             assert_eq!(minutes(text), Err(Refused::Whole { least: 1, most: 1440 }), "{text}");
         }
+        let unload = |text: &str| {
+            after(Change::UnloadAfterIdleMinutes(text.to_owned())).map(|settings| settings.unload_after_idle_minutes)
+        };
+        assert_eq!((unload("0"), unload("30"), unload("")), (Ok(Some(0)), Ok(Some(30)), Ok(None)));
+        assert_eq!(unload("1441"), Err(Refused::Whole { least: 0, most: 1440 }));
         let rate = |text: &str| {
             after(Change::BandwidthMbitPerS(text.to_owned())).map(|settings| settings.bandwidth_mbit_per_s)
         };

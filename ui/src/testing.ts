@@ -34,6 +34,7 @@ export const preferences: Preferences = {
   memory_bytes: null,
   only_on_power: false,
   only_when_idle_minutes: null,
+  unload_after_idle_minutes: null,
   bandwidth_mbit_per_s: null,
   lan_only: false,
   relay: null,

@@ -36,6 +36,8 @@ pub struct Settings {
     /// Whether models that fit on this machine stay on it, so that no other machine sees the prompts, even if more
     /// machines would be faster.
     pub keep_prompts_here: Option<bool>,
+    /// Unload a model after this many minutes without a question; never unless set. 0 unloads it right after its answers.
+    pub unload_after_idle_minutes: Option<u64>,
     /// Whether this machine fetches what it lacks of a model: from approved machines and, unless `lan_only` is set, from
     /// the hub that the model is from. True unless set.
     pub fetch_models: Option<bool>,
@@ -107,9 +109,11 @@ impl Settings {
 
     /// The owner's policy; it applies as soon as the file is written.
     pub fn policy(&self) -> Policy {
+        let time = |minutes: u64| Duration::from_secs(minutes.saturating_mul(60));
         Policy {
             only_on_power: self.only_on_power.unwrap_or(false),
-            only_when_idle: self.only_when_idle_minutes.map(|minutes| Duration::from_secs(minutes.saturating_mul(60))),
+            only_when_idle: self.only_when_idle_minutes.map(time),
+            unload_after: self.unload_after_idle_minutes.map(time),
             bits_per_s: self.bandwidth_mbit_per_s.map(|megabits| megabits.saturating_mul(1_000_000)),
             keep_prompts_here: self.keep_prompts_here.unwrap_or(false),
         }

@@ -16,6 +16,8 @@ pub struct Policy {
     pub only_on_power: bool,
     /// Only if nobody has used the machine for this long.
     pub only_when_idle: Option<Duration>,
+    /// Unload models after this long without use.
+    pub unload_after: Option<Duration>,
     /// Limit on the rate of sending to other machines, in bits per second.
     pub bits_per_s: Option<u64>,
     /// Whether models that fit on this machine stay on it.

@@ -6,6 +6,7 @@
 mod answering;
 mod by_hand;
 mod counting;
+mod idle;
 mod judge;
 mod loading;
 mod moving;
@@ -16,6 +17,7 @@ mod restore;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use hive_net::PeerId;
 use hive_peers::Membership;
@@ -34,6 +36,8 @@ pub use loading::Layout;
 struct Loaded {
     wanted: ModelRequest,
     ring: Ring,
+    /// When it was last asked for or seen answering.
+    used: Instant,
 }
 
 impl Loaded {
@@ -58,6 +62,8 @@ struct Inner {
     host: StageHost,
     /// Whether models that fit on this machine run on it only.
     keeps_prompts_here: AtomicBool,
+    /// After how long without use a model is unloaded.
+    unload_after: Mutex<Option<Duration>>,
     openings: Openings,
     /// In the order in which they were loaded. Never locked across an await.
     loaded: Mutex<Vec<Loaded>>,
@@ -86,6 +92,7 @@ impl Serving {
         let inner = Inner {
             host,
             keeps_prompts_here: AtomicBool::new(keeps_prompts_here),
+            unload_after: Mutex::default(),
             openings: Openings::default(),
             on_disk: Mutex::new(placements.clone()),
             loaded: Mutex::default(),
@@ -151,9 +158,12 @@ impl Serving {
         names.map(|loaded| loaded.wanted.model.as_deref().unwrap_or(models::starter_name()).to_owned()).collect()
     }
 
-    /// The ring that serves a request, if it is loaded.
+    /// The ring that serves a request, if it is loaded. Counts as a use.
     fn ring_of(&self, wanted: &ModelRequest) -> Option<Ring> {
-        self.loaded().iter().find(|loaded| loaded.wanted == *wanted).map(Loaded::ring)
+        let mut loaded = self.loaded();
+        let loaded = loaded.iter_mut().find(|loaded| loaded.wanted == *wanted)?;
+        loaded.used = Instant::now();
+        Some(loaded.ring())
     }
 
     /// The rings that are unloaded to make room for a request.
@@ -186,7 +196,7 @@ impl Serving {
             self.show(loaded.last().map(Loaded::ring));
             gone
         };
-        for Loaded { ring, wanted } in gone {
+        for Loaded { ring, wanted, .. } in gone {
             ring.unload().await;
             self.make_by_hand(&ModelRequest { stages: None, ..wanted }, None);
         }

@@ -210,6 +210,8 @@ export type Change =
 { field: "only_on_power"; value: boolean } | 
 /**  Share only after this many minutes without input. */
 { field: "only_when_idle_minutes"; value: string } | 
+/**  Unload a model after this many minutes without a question. */
+{ field: "unload_after_idle_minutes"; value: string } | 
 /**  Maximum upload to other machines, in megabits per second. */
 { field: "bandwidth_mbit_per_s"; value: string } | 
 /**  Whether all traffic stays on the local network. */
@@ -618,6 +620,8 @@ export type Preferences = {
 	only_on_power: boolean,
 	/**  Share only after this many minutes without input. */
 	only_when_idle_minutes: number | null,
+	/**  Unload a model after this many minutes without a question. */
+	unload_after_idle_minutes: number | null,
 	/**  Maximum upload to other machines, in megabits per second. */
 	bandwidth_mbit_per_s: number | null,
 	/**  Whether all traffic stays on the local network. */

@@ -101,6 +101,8 @@ export const german: Words = {
   onlyOnPower: "Nur mit Netzteil",
   onlyWhenIdle: "Nur, wenn unbenutzt seit",
   always: "Jederzeit",
+  unloadAfter: "Unbenutzte Modelle entladen nach",
+  never: "Nie",
   neverMore: "Höchstens freigeben",
   sendAtMost: "Höchstens senden an andere",
   noLimit: "Unbegrenzt",

@@ -124,6 +124,8 @@ export const english = {
   onlyOnPower: "Only on mains power",
   onlyWhenIdle: "Only when idle for",
   always: "Any time",
+  unloadAfter: "Unload models unused for",
+  never: "Never",
   neverMore: "Memory limit",
   sendAtMost: "Upload limit to other machines",
   noLimit: "No limit",

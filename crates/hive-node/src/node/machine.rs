@@ -77,6 +77,7 @@ impl Node {
                 let policy = settings.policy();
                 self.host().limit_rate(policy.bits_per_s);
                 self.serving().keep_prompts_here(self.inner.owner.keep_prompts_here || policy.keep_prompts_here);
+                self.serving().unload_after(policy.unload_after);
                 *lock(&self.inner.owner.policy) = policy;
             }
             Err(error) => tracing::warn!("the settings stay as they were: {error}"),

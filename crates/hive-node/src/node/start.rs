@@ -52,6 +52,7 @@ impl Node {
         let host = StageHost::new(member.clone(), limits);
         let keeps_prompts_here = keep_prompts_here || policy.keep_prompts_here;
         let serving = Serving::new(host.clone(), placed.unwrap_or_default(), keeps_prompts_here);
+        serving.unload_after(policy.unload_after);
         let inner = Inner {
             member,
             host,
@@ -85,6 +86,10 @@ impl Node {
         member.spawn({
             let serving = serving.clone();
             async move { serving.keep_placements().await }
+        });
+        member.spawn({
+            let serving = serving.clone();
+            async move { serving.unload_idle().await }
         });
         member.spawn({
             let serving = serving.clone();

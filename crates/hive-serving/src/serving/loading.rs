@@ -1,7 +1,7 @@
 //! Finds or loads the model for a request.
 
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hive_peers::Placement;
 use hive_plan::{Plan, Revision};
@@ -154,7 +154,7 @@ impl Serving {
         let shown = Shown(self);
         let load = Box::pin(Ring::load(self.host(), model, plan, placements, RingOptions::new(source), progress));
         let ring = self.unless_stopping(load).await?;
-        self.loaded().push(Loaded { wanted: wanted.clone(), ring: ring.clone() });
+        self.loaded().push(Loaded { wanted: wanted.clone(), ring: ring.clone(), used: Instant::now() });
         self.show(Some(ring.clone()));
         drop(shown);
         Ok(ring)

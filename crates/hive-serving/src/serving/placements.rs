@@ -39,7 +39,8 @@ impl Serving {
 
     /// What the file should contain now.
     pub(super) fn placements(&self) -> Placements {
-        let placed = |Loaded { wanted, ring }: &Loaded| PlacedModel { wanted: wanted.clone(), stages: stages(ring) };
+        let placed =
+            |Loaded { wanted, ring, .. }: &Loaded| PlacedModel { wanted: wanted.clone(), stages: stages(ring) };
         let mut in_memory: Vec<_> = {
             let loaded = self.loaded();
             loaded.iter().filter(|loaded| !loaded.ring.is_abandoned()).map(placed).collect()
