@@ -132,6 +132,36 @@ async fn three_machines_fetch_a_model_each_its_own_layers_and_a_fourth_takes_the
     assert_eq!(hub.sent(), sent, "what machines have is not asked of the hub");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_was_used_least_recently_makes_room_within_the_owners_limit_unless_it_is_in_use() {
+    let mut other = model().to_vec();
+    other[FIRST_NORM_AT + 4] ^= 1;
+    let hub = StandIn::start(Repo::new(&[("first.gguf", model()), ("second.gguf", other.into())]));
+    let mut swarm = Swarm { home: tempfile::tempdir().unwrap(), hub: hub.url(), nodes: Vec::new() };
+    let folder = swarm.home.path().join("alpha");
+    std::fs::create_dir_all(&folder).unwrap();
+    // There is room for one of them.
+    std::fs::write(folder.join("config.toml"), "disk = \"160MB\"\n").unwrap();
+    swarm.add("alpha", &[]);
+    let node = &swarm.nodes[0];
+    assert_eq!(node.folder, folder);
+    let on_disk = || {
+        let models = node.json(&["models", "list"], None);
+        let names = models["models"].as_array().unwrap().iter().map(|model| model["name"].as_str().unwrap().to_owned());
+        names.filter(|name| name.starts_with("owner/")).collect::<Vec<_>>()
+    };
+    assert_eq!(swarm.answer("owner/name/first.gguf", 1).1, ANSWER);
+    assert_eq!(on_disk(), ["owner/name/first.gguf"]);
+    let ask = [&["chat", "owner/name/second.gguf"][..], &QUESTION].concat();
+    let (code, _, message) = node.run(&ask, None);
+    assert!(code == 1 && message.contains("allows 0.2 GB of disk for fetched models"), "{code} {message}");
+    assert_eq!(swarm.answer("owner/name/first.gguf", 1).1, ANSWER);
+    assert_eq!(node.run(&["models", "unload", "owner/name/first.gguf"], None).0, 0);
+    assert_eq!(swarm.answer("owner/name/second.gguf", 1).1, ANSWER);
+    patiently("the first one has made room", || on_disk() == ["owner/name/second.gguf"]);
+    assert!(swarm.parts_bytes("alpha") < 160_000_000);
+}
+
 #[test]
 fn a_model_that_is_a_file_of_one_machine_goes_to_those_that_compute_it_and_to_nobody_else() {
     let swarm = Swarm::start("http://127.0.0.1:9", &["alpha", "beta", "gamma"]);

@@ -26,6 +26,9 @@ const MOST_MBIT_PER_S: u64 = 400_000;
 /// Less memory holds no layer of any model, and is a mistake in the unit.
 const LEAST_MEMORY_BYTES: u64 = 100_000_000;
 
+/// Less disk space holds no model that is worth fetching, and is a mistake in the unit.
+const LEAST_DISK_BYTES: u64 = 1_000_000_000;
+
 /// The owner's settings; null means the default.
 #[allow(clippy::struct_excessive_bools, reason = "independent switches on the settings page")]
 #[derive(Debug, Clone, PartialEq, Serialize, Type)]
@@ -35,6 +38,9 @@ pub(crate) struct Preferences {
     /// Maximum memory to share, in bytes.
     #[specta(type = Option<i32>)]
     memory_bytes: Option<f64>,
+    /// Maximum disk space for fetched models, in bytes.
+    #[specta(type = Option<i32>)]
+    disk_bytes: Option<f64>,
     /// Share only on mains power.
     only_on_power: bool,
     /// Share only after this many minutes without input.
@@ -97,6 +103,8 @@ pub(crate) enum Change {
     Name(String),
     /// Maximum memory to share, with its unit: "8 GB".
     Memory(String),
+    /// Maximum disk space for fetched models, with its unit: "100 GB".
+    Disk(String),
     /// Share only on mains power.
     OnlyOnPower(bool),
     /// Share only after this many minutes without input.
@@ -198,6 +206,7 @@ impl Change {
             Self::Memory(text) => {
                 settings.memory = filled(&text).map(|text| memory(text, machine_bytes)).transpose()?;
             }
+            Self::Disk(text) => settings.disk = filled(&text).map(disk).transpose()?,
             Self::OnlyOnPower(on) => settings.only_on_power = Some(on),
             Self::OnlyWhenIdleMinutes(text) => {
                 settings.only_when_idle_minutes =
@@ -248,6 +257,11 @@ fn memory(text: &str, machine_bytes: Option<u64>) -> Result<String, Refused> {
     parse_bytes(text).filter(fits).map(|_| text.to_owned()).ok_or_else(refused)
 }
 
+fn disk(text: &str) -> Result<String, Refused> {
+    let fits = parse_bytes(text).is_some_and(|bytes| bytes >= LEAST_DISK_BYTES);
+    fits.then(|| text.to_owned()).ok_or(Refused::Memory { least: LEAST_DISK_BYTES as f64, most: None })
+}
+
 fn whole(text: &str, least: u64, most: u64) -> Result<u64, Refused> {
     let number = text.parse().ok().filter(|number| (least..=most).contains(number));
     number.ok_or(Refused::Whole { least: least as u32, most: most as u32 })
@@ -275,6 +289,7 @@ impl Preferences {
         Self {
             name: now.name.clone(),
             memory_bytes: bytes(now).map(|bytes| bytes as f64),
+            disk_bytes: now.disk.as_deref().and_then(parse_bytes).map(|bytes| bytes as f64),
             only_on_power: now.only_on_power.unwrap_or(false),
             only_when_idle_minutes: small(now.only_when_idle_minutes),
             unload_after_idle_minutes: small(now.unload_after_idle_minutes),
@@ -487,6 +502,15 @@ mod tests {
         for text in ["8", "8 B", "0 GB", "-3 GB", "900 GB", "26 GB", "99 MB", "lots GB", "1,5 GB", "GB", "1e3 GB"] {
             let refused = Refused::Memory { least: 1e8, most: Some(25.3e9) };
             assert_eq!(memory(text), Err(refused), "{text}");
+        }
+    }
+
+    #[test]
+    fn disk_space_has_a_unit_and_holds_a_model() {
+        let disk = |text: &str| after(Change::Disk(text.to_owned())).map(|settings| settings.disk);
+        assert_eq!((disk("100 GB"), disk("")), (Ok(Some("100 GB".to_owned())), Ok(None)));
+        for text in ["100", "999 MB", "-3 GB", "lots"] {
+            assert_eq!(disk(text), Err(Refused::Memory { least: 1e9, most: None }), "{text}");
         }
     }
 

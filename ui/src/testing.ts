@@ -32,6 +32,7 @@ export const shown: Snapshot = {
 export const preferences: Preferences = {
   name: null,
   memory_bytes: null,
+  disk_bytes: null,
   only_on_power: false,
   only_when_idle_minutes: null,
   unload_after_idle_minutes: null,

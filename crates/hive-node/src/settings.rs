@@ -25,6 +25,9 @@ pub struct Settings {
     pub name: Option<String>,
     /// The most memory to share, as people write it: "8GiB".
     pub memory: Option<String>,
+    /// The most disk for what this machine fetches of models, as people write it: "100 GB". What nobody has used for
+    /// longest makes room. No limit by default.
+    pub disk: Option<String>,
     /// Whether to share memory with the swarm at all.
     pub share: Option<bool>,
     /// Share only on mains power.
@@ -80,6 +83,9 @@ pub enum SettingError {
     /// Not an amount of memory.
     #[error("\"{0}\" is not an amount of memory; give it with a unit, as in 8GiB")]
     Memory(String),
+    /// Not an amount of disk space.
+    #[error("\"{0}\" is not an amount of disk space; give it with a unit, as in 100GB")]
+    Disk(String),
     /// Not a relay.
     #[error("\"{0}\" is not a relay; use none, public, or a URL")]
     Relay(String),
@@ -134,6 +140,12 @@ impl Settings {
         self.memory.as_ref().map(parse).transpose()
     }
 
+    /// The most disk for fetched parts of models, in bytes.
+    pub(crate) fn disk_cap(&self) -> Result<Option<u64>, SettingError> {
+        let parse = |text: &String| parse_bytes(text).ok_or_else(|| SettingError::Disk(text.clone()));
+        self.disk.as_ref().map(parse).transpose()
+    }
+
     fn relay(&self) -> Result<Relay, SettingError> {
         match self.relay.as_deref() {
             None | Some("none") => Ok(Relay::None),
@@ -146,7 +158,8 @@ impl Settings {
 
     /// The node options for these settings.
     pub fn options(self, data: DataFolder) -> Result<NodeOptions, SettingError> {
-        let (policy, relay, memory_cap) = (self.policy(), self.relay()?, self.memory_cap()?);
+        let (policy, relay) = (self.policy(), self.relay()?);
+        let (memory_cap, disk_cap) = (self.memory_cap()?, self.disk_cap()?);
         let bind = self.bind.unwrap_or(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)));
         Ok(NodeOptions {
             data: Some(data),
@@ -161,6 +174,7 @@ impl Settings {
             },
             share: self.share.unwrap_or(true),
             memory_cap,
+            disk_cap,
             policy,
             ..NodeOptions::new(self.name.unwrap_or_else(hive_host::name), bind)
         })

@@ -1,5 +1,6 @@
 //! Models of which a machine fetches what it needs: what is kept of them, and what machines send each other.
 
+mod failure;
 pub(crate) mod held;
 pub(crate) mod message;
 mod sources;
@@ -9,8 +10,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use hive_net::PeerId;
-use hive_store::{Hub, HubError, PartCopy, PartStore, Settings};
+use hive_store::{Hub, HubError, NoRoom, PartCopy, PartStore, Settings, Space};
 
+pub use failure::FetchFailure;
 pub(crate) use sources::Sources;
 
 /// Above the number of machines times the number of models that are in use.
@@ -20,6 +22,10 @@ const MOST_GIVEN: usize = 1000;
 #[derive(Debug)]
 pub(crate) struct Fetching {
     store: PartStore,
+    /// The most bytes that the store may take.
+    cap: Mutex<Option<u64>>,
+    /// Held while room is made, so that two fetches do not count on the same.
+    making_room: Mutex<()>,
     asks_hub: bool,
     hub: OnceLock<Result<Hub, HubError>>,
     /// The same without this owner's token.
@@ -30,9 +36,46 @@ pub(crate) struct Fetching {
 
 impl Fetching {
     /// With the store of parts beside the cache of whole models. `asks_hub` says whether anything beyond the approved
-    /// machines may be asked.
-    pub(crate) fn new(asks_hub: bool) -> Self {
-        Self { store: store(), asks_hub, hub: OnceLock::new(), hub_for_all: OnceLock::new(), given: Mutex::default() }
+    /// machines may be asked; `cap` is the most bytes for the store.
+    pub(crate) fn new(asks_hub: bool, cap: Option<u64>) -> Self {
+        Self {
+            store: store(),
+            cap: Mutex::new(cap),
+            making_room: Mutex::default(),
+            asks_hub,
+            hub: OnceLock::new(),
+            hub_for_all: OnceLock::new(),
+            given: Mutex::default(),
+        }
+    }
+
+    /// Sets the most bytes for the store; `None` is no limit.
+    pub(crate) fn limit(&self, cap: Option<u64>) {
+        *self.cap.lock().unwrap_or_else(PoisonError::into_inner) = cap;
+    }
+
+    /// Makes room for `needed` bytes of a copy that is in use, and `left` bytes beside them on the disk; tells `gone`
+    /// which copies had to go.
+    pub(crate) fn make_room(
+        &self,
+        copy: &PartCopy,
+        needed: u64,
+        left: u64,
+        mut gone: impl FnMut(&PartCopy),
+    ) -> Result<(), FetchFailure> {
+        let _making_room = self.making_room.lock().unwrap_or_else(PoisonError::into_inner);
+        let cap = *self.cap.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = self.store.room().map_err(FetchFailure::other)?.saturating_sub(left);
+        let leaving = self.store.leaving(needed, Space { free, cap }).map_err(|why| match why {
+            NoRoom::Disk { available } => FetchFailure::Disk { needed, free: available },
+            NoRoom::Cap { cap, available } => FetchFailure::Cap { needed, cap, free: available },
+        })?;
+        for copy in leaving {
+            gone(&copy);
+            self.store.remove(&copy).map_err(FetchFailure::other)?;
+        }
+        copy.expect(needed);
+        Ok(())
     }
 
     /// The store of parts.

@@ -27,6 +27,7 @@ use hive_audit::Visit;
 use hive_net::{Frame, Pace, PeerId};
 use hive_peers::{Changes, Local, Membership};
 use hive_protocol::{RingId, StageId};
+use hive_store::InUse;
 use tokio::sync::{mpsc, watch};
 
 use crate::catalogue::Catalogue;
@@ -34,7 +35,6 @@ use crate::fetching::Fetching;
 use crate::stage::Stage;
 use budget::Grant;
 pub use eviction::Held;
-pub use fetching::FetchFailure;
 use guests::Eviction;
 use orders::Claims;
 use streams::Streams;
@@ -50,6 +50,8 @@ pub struct HostOptions {
     pub trust_paths: bool,
     /// From where this machine fetches what it lacks of a model.
     pub fetches: Fetches,
+    /// The most disk for what it fetches, in bytes.
+    pub disk_cap: Option<u64>,
 }
 
 /// From where a machine fetches what it lacks of a model.
@@ -106,6 +108,8 @@ struct Hosted {
     /// Whether it is a standby replica, which yields.
     standby: bool,
     stage: Stage,
+    /// Keeps the parts that it was loaded from on the disk.
+    _parts: Option<InUse>,
     /// Another machine's use of it, for the audit log.
     _visit: Option<Arc<Visit>>,
 }
@@ -121,7 +125,7 @@ struct Coordinated {
 impl StageHost {
     /// A host without stages.
     pub fn new(member: Membership, options: HostOptions) -> Self {
-        let HostOptions { memory_cap, bits_per_s, trust_paths, fetches } = options;
+        let HostOptions { memory_cap, bits_per_s, trust_paths, fetches, disk_cap } = options;
         member.describe(|profile| {
             std::mem::replace(&mut profile.fetches, fetches != Fetches::Nothing) != profile.fetches
         });
@@ -139,7 +143,7 @@ impl StageHost {
             placements: Changes::default(),
             answered_tokens: AtomicU64::default(),
             catalogue,
-            fetching: Fetching::new(fetches == Fetches::MachinesAndHub),
+            fetching: Fetching::new(fetches == Fetches::MachinesAndHub, disk_cap),
             trust_paths,
             pace: Pace::default(),
             streams: Streams::default(),
@@ -171,6 +175,16 @@ impl StageHost {
     /// Sets the rate limit for sending to other machines, in bits per second.
     pub fn limit_rate(&self, bits_per_s: Option<u64>) {
         self.inner.pace.limit(bits_per_s);
+    }
+
+    /// Sets the most disk for fetched parts of models, in bytes. Nothing is removed before room is needed.
+    pub fn limit_disk(&self, bytes: Option<u64>) {
+        self.inner.fetching.limit(bytes);
+    }
+
+    /// Deletes what is left of fetches that were stopped before anything could be used. Touches files.
+    pub fn tidy_disk(&self) {
+        self.inner.fetching.store().tidy();
     }
 
     /// Sets the most memory for all stages, in bytes. [`StageHost::settle`] ends the stages above it.
@@ -222,7 +236,8 @@ impl StageHost {
     pub fn host_idle(&self, id: StageId, owner: PeerId) -> std::io::PipeReader {
         let (stage, orders) = Stage::idle();
         let claims = Claims::of(owner);
-        let hosted = Hosted { claims, bytes: 1_000_000, used_bytes: 0, standby: false, stage, _visit: None };
+        let hosted =
+            Hosted { claims, bytes: 1_000_000, used_bytes: 0, standby: false, stage, _parts: None, _visit: None };
         self.stages().insert(id, hosted);
         orders
     }

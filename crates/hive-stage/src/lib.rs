@@ -23,7 +23,8 @@ mod stage;
 pub mod testing;
 
 pub use catalogue::{Catalogue, Place};
-pub use host::{FetchFailure, Fetches, Held, HostOptions, StageHost};
+pub use fetching::FetchFailure;
+pub use host::{Fetches, Held, HostOptions, StageHost};
 pub use pieces::Pieces;
 pub use runtime::{aside, runtime};
 pub use stage::{Destination, Failure, Fault, failure_of, prompt_frame, sampled_of};

@@ -11,6 +11,7 @@ use hive_net::border;
 use url::Url;
 
 use cached::{Contents, Unfound};
+pub(crate) use parts::name_of as name_of_parts;
 
 use crate::fetching;
 use crate::runtime::aside;

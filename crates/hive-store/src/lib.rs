@@ -44,5 +44,7 @@ pub use fetch::{Event, FetchOptions, Progress, Wait, fetch, fetch_parts};
 pub use file_name::{FileName, UnsafeName};
 pub use hub::{Hub, Listing, RemoteFile};
 pub use name::{MAIN, ModelName, NameError, Part};
-pub use parts::{BLOCK, Known, Manifest, ManifestError, ManifestFile, Origin, PartCopy, PartStore};
+pub use parts::{
+    BLOCK, InUse, Known, Manifest, ManifestError, ManifestFile, NoRoom, Origin, PartCopy, PartStore, Space,
+};
 pub use settings::{Patience, Settings, Token};

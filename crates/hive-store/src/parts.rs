@@ -23,17 +23,25 @@ mod file;
 mod journal;
 mod manifest;
 mod of_hub;
+mod space;
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
 
 use crate::cache::{LEFT_FREE, free};
 
 pub use blocks::BLOCK;
-pub use copy::{Known, PartCopy};
+use space::Kept;
+
+pub use copy::{InUse, Known, PartCopy};
 pub use manifest::{Manifest, ManifestError, ManifestFile, Origin};
+pub use space::{NoRoom, Space};
+
+/// A copy of which not even its name has come is left over after this long.
+const LEFT_OVER: Duration = Duration::from_hours(24);
 
 /// All copies of parts in one folder.
 #[derive(Debug, Clone)]
@@ -85,6 +93,26 @@ impl PartStore {
     pub fn remove(&self, copy: &PartCopy) -> io::Result<()> {
         let is_ours = self.root.canonicalize().is_ok_and(|root| copy.folder().parent() == Some(&*root));
         if is_ours { copy.delete() } else { Err(io::Error::other("the copy is not in this store")) }
+    }
+
+    /// The copies that have to go, so that `needed` bytes may come.
+    pub fn leaving(&self, needed: u64, space: Space) -> Result<Vec<PartCopy>, NoRoom> {
+        let copies = self.copies();
+        let kept: Vec<_> = copies.iter().map(PartCopy::kept).collect();
+        let leaving = space::leaving(&kept, needed, space)?;
+        Ok(leaving.into_iter().map(|place| copies[place].clone()).collect())
+    }
+
+    /// Deletes copies whose first bytes never came, because whoever fetched them was stopped.
+    pub fn tidy(&self) {
+        let is_left_over = |copy: &PartCopy| {
+            let Kept { used, in_use, .. } = copy.kept();
+            !in_use && copy.known().is_none() && used.elapsed().is_ok_and(|unused| unused > LEFT_OVER)
+        };
+        for copy in self.copies().into_iter().filter(is_left_over) {
+            // It stays if the disk refuses.
+            let _ = copy.delete();
+        }
     }
 
     /// Bytes that may still come: what is free on the disk, without what a download leaves to other programs.

@@ -206,6 +206,8 @@ export type Change =
 { field: "name"; value: string } | 
 /**  Maximum memory to share, with its unit: "8 GB". */
 { field: "memory"; value: string } | 
+/**  Maximum disk space for fetched models, with its unit: "100 GB". */
+{ field: "disk"; value: string } | 
 /**  Share only on mains power. */
 { field: "only_on_power"; value: boolean } | 
 /**  Share only after this many minutes without input. */
@@ -616,6 +618,8 @@ export type Preferences = {
 	name: string | null,
 	/**  Maximum memory to share, in bytes. */
 	memory_bytes: number | null,
+	/**  Maximum disk space for fetched models, in bytes. */
+	disk_bytes: number | null,
 	/**  Share only on mains power. */
 	only_on_power: boolean,
 	/**  Share only after this many minutes without input. */

@@ -101,6 +101,7 @@ export const german: Words = {
   onlyOnPower: "Nur mit Netzteil",
   onlyWhenIdle: "Nur, wenn unbenutzt seit",
   always: "Jederzeit",
+  diskLimit: "Höchstens für geholte Modelle",
   unloadAfter: "Unbenutzte Modelle entladen nach",
   never: "Nie",
   neverMore: "Höchstens freigeben",

@@ -124,6 +124,7 @@ export const english = {
   onlyOnPower: "Only on mains power",
   onlyWhenIdle: "Only when idle for",
   always: "Any time",
+  diskLimit: "Disk limit for fetched models",
   unloadAfter: "Unload models unused for",
   never: "Never",
   neverMore: "Memory limit",

@@ -72,9 +72,15 @@ impl Node {
             return;
         }
         *read = written;
-        match Settings::read(data.path()) {
-            Ok(settings) => {
+        let settings = Settings::read(data.path()).map_err(|error| error.to_string());
+        let limited = settings.and_then(|settings| match settings.disk_cap() {
+            Ok(disk_cap) => Ok((settings, disk_cap)),
+            Err(error) => Err(error.to_string()),
+        });
+        match limited {
+            Ok((settings, disk_cap)) => {
                 let policy = settings.policy();
+                self.host().limit_disk(disk_cap);
                 self.host().limit_rate(policy.bits_per_s);
                 self.serving().keep_prompts_here(self.inner.owner.keep_prompts_here || policy.keep_prompts_here);
                 self.serving().unload_after(policy.unload_after);

@@ -28,6 +28,8 @@ pub struct NodeOptions {
     pub share: bool,
     /// The most memory it shares, in bytes.
     pub memory_cap: Option<u64>,
+    /// The most disk for fetched parts of models, in bytes.
+    pub disk_cap: Option<u64>,
     /// When it shares.
     pub policy: Policy,
     /// Whether models that fit on this machine stay on it, regardless of the policy.
@@ -52,6 +54,7 @@ impl NodeOptions {
             lan_only: false,
             share: true,
             memory_cap: None,
+            disk_cap: None,
             policy: Policy::default(),
             keep_prompts_here: false,
             trust_paths: false,

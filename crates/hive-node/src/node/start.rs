@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use hive_peers::{Membership, MembershipOptions, Speed, StartError};
 use hive_protocol::Profile;
 use hive_serving::{PLACEMENTS_FILE, Placements, Serving};
-use hive_stage::{HostOptions, StageHost};
+use hive_stage::{HostOptions, StageHost, aside};
 use hive_worker::mlx_library;
 use tokio::sync::watch;
 
@@ -29,6 +29,7 @@ impl Node {
             lan_only,
             share,
             memory_cap,
+            disk_cap,
             policy,
             keep_prompts_here,
             trust_paths,
@@ -48,7 +49,8 @@ impl Node {
         let membership = MembershipOptions { name, bind, data, relay, lan_only, networks, speaks, profile };
         let (member, incoming) = Membership::open(membership).await?;
         let memory_cap_now = switches.memory_cap(memory_cap);
-        let limits = HostOptions { memory_cap: memory_cap_now, bits_per_s: policy.bits_per_s, trust_paths, fetches };
+        let bits_per_s = policy.bits_per_s;
+        let limits = HostOptions { memory_cap: memory_cap_now, bits_per_s, trust_paths, fetches, disk_cap };
         let host = StageHost::new(member.clone(), limits);
         let keeps_prompts_here = keep_prompts_here || policy.keep_prompts_here;
         let serving = Serving::new(host.clone(), placed.unwrap_or_default(), keeps_prompts_here);
@@ -100,7 +102,10 @@ impl Node {
         }
         if knows_its_disk {
             let host = host.clone();
-            member.spawn(async move { host.catalogue().run(host.membership()).await });
+            member.spawn(async move {
+                aside(|| host.tidy_disk());
+                host.catalogue().run(host.membership()).await;
+            });
         }
     }
 }

@@ -6,7 +6,6 @@
 //!
 //! An outline contains samples of every tensor. A machine that sends other bytes than these is not asked again.
 
-use std::fmt::Display;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
@@ -20,8 +19,8 @@ use hive_worker::text::Model;
 use tokio::time::MissedTickBehavior;
 
 use super::StageHost;
-use crate::fetching::Sources;
 use crate::fetching::message::STOPPED;
+use crate::fetching::{FetchFailure, Sources};
 use crate::locate::{NotLocated, locate};
 use crate::models;
 use crate::runtime::aside;
@@ -36,35 +35,6 @@ const REQUESTS: usize = 2;
 const REPORTS: Duration = Duration::from_millis(250);
 /// What is left free on the disk when another machine asks for layers here, in bytes.
 pub(super) const LEFT_TO_OWNER: u64 = 2 << 30;
-
-/// Why a machine cannot have the layers that it is asked for.
-#[derive(Debug, thiserror::Error)]
-pub enum FetchFailure {
-    /// The model is not here, and is not fetched.
-    #[error("the model is not on this machine")]
-    Lacks,
-    /// The disk is too full.
-    #[error(
-        "its disk has room for {:.1} GB more, and these layers take {:.1} GB; free some space there",
-        *free as f64 / 1e9,
-        *needed as f64 / 1e9
-    )]
-    Disk {
-        /// What the layers take, in bytes.
-        needed: u64,
-        /// What may be used, in bytes.
-        free: u64,
-    },
-    /// Something else.
-    #[error("{0}")]
-    Other(String),
-}
-
-impl FetchFailure {
-    pub(super) fn other(error: impl Display) -> Self {
-        Self::Other(error.to_string())
-    }
-}
 
 impl StageHost {
     /// The model that another machine asks for layers of; its outline is fetched from there if it is not here.
@@ -122,6 +92,7 @@ impl StageHost {
         progress: &mut (dyn FnMut(u64, u64) + Send),
     ) -> Result<(), FetchFailure> {
         let Some(copy) = aside(|| self.inner.fetching.copy_at(model.path())) else { return Ok(()) };
+        let _in_use = aside(|| copy.in_use());
         let outline = model.outline().await.map_err(FetchFailure::other)?;
         let extents = model.extents(layers).await.map_err(FetchFailure::other)?;
         let wanted = joined([in_files(copy.manifest(), &extents)?, in_files(copy.manifest(), &outline)?].concat());
@@ -136,7 +107,8 @@ impl StageHost {
             return Err(FetchFailure::Lacks);
         }
         let needed = bytes(&first);
-        self.check_disk(if asker == self.membership().id() { needed } else { needed.saturating_add(LEFT_TO_OWNER) })?;
+        let left = if asker == self.membership().id() { 0 } else { LEFT_TO_OWNER };
+        aside(|| self.inner.fetching.make_room(&copy, needed, left, |gone| self.note_removal(gone)))?;
         progress(of.saturating_sub(needed), of);
         let digest = &model.card().digest;
         let sources = Sources::new(first);
@@ -259,7 +231,7 @@ impl StageHost {
             match self.complete(&model, layers, asker, &mut progress).await {
                 Ok(()) => Reply::Done,
                 Err(FetchFailure::Lacks) => Reply::Lacks,
-                Err(why @ FetchFailure::Disk { .. }) => Reply::Declined(why.to_string()),
+                Err(why @ (FetchFailure::Disk { .. } | FetchFailure::Cap { .. })) => Reply::Declined(why.to_string()),
                 // The cause may name folders of this machine.
                 Err(why) => {
                     tracing::warn!("layers of {} were not fetched: {why}", source.name());
@@ -286,6 +258,14 @@ impl StageHost {
         if channel.write_message(&reply).await.is_ok() {
             channel.finish();
         }
+    }
+
+    fn note_removal(&self, copy: &PartCopy) {
+        let name = models::name_of_parts(copy).unwrap_or_else(|| "an unfinished model".to_owned());
+        tracing::info!(
+            "{name} was removed from the disk: it was used least recently, and another model needs the room"
+        );
+        self.catalogue().look_again();
     }
 
     pub(super) fn check_disk(&self, needed: u64) -> Result<(), FetchFailure> {

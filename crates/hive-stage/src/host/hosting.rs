@@ -6,11 +6,12 @@ use hive_audit::{self as audit, Asked, AuditEvent, Machine, Refusal, Visit};
 use hive_net::{PeerAddr, PeerId};
 use hive_protocol::{Neighbours, Profile, Reply, Request, Role, StageId, StageSpec};
 
-use super::fetching::FetchFailure;
 use super::orders::{Claims, Denied, Order, may, order};
 use super::{Hosted, StageHost};
+use crate::fetching::FetchFailure;
 use crate::locate::NotLocated;
 use crate::planning;
+use crate::runtime::aside;
 use crate::stage::{NotLoaded, Routes, Stage, Tenancy};
 
 /// Another machine's error for layers that could not be loaded: the reason may name files of this machine.
@@ -176,6 +177,7 @@ impl StageHost {
         if spec.standby && self.lacks_bytes(&model, spec.layers.clone()).await {
             return Err(Reply::Declined("it would have to fetch these layers".to_owned()));
         }
+        let parts = aside(|| self.inner.fetching.copy_at(model.path()).map(|copy| copy.in_use()));
         // Usually done already, by an order of its own.
         let fetched = self.complete(&model, spec.layers.clone(), asker, &mut |_, _| progress(0)).await;
         fetched.map_err(|why| {
@@ -213,7 +215,8 @@ impl StageHost {
         drop(reserved);
         let visit = audited.map(|machine| self.note_visit(machine, &spec, bytes, &stage));
         let claims = Claims::of(asker);
-        stages.insert(id, Hosted { claims, bytes, used_bytes: 0, standby: spec.standby, stage, _visit: visit });
+        let standby = spec.standby;
+        stages.insert(id, Hosted { claims, bytes, used_bytes: 0, standby, stage, _parts: parts, _visit: visit });
         Ok(Reply::Loaded(device))
     }
 

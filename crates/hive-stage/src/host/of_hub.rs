@@ -6,7 +6,8 @@ use hive_store::{FetchOptions, FileName, Manifest, ModelName, Origin, PartCopy, 
 use hive_worker::text::Model;
 
 use super::StageHost;
-use super::fetching::{FetchFailure, in_files};
+use super::fetching::in_files;
+use crate::fetching::FetchFailure;
 use crate::fetching::held::is_weights;
 use crate::models::{self, FindError};
 use crate::runtime::aside;

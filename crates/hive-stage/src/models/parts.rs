@@ -17,7 +17,7 @@ const SHOWN_COMMIT: usize = 12;
 const SHOWN_DIGITS: usize = 8;
 
 /// The name of a model, if it is known.
-pub(super) fn name_of(copy: &PartCopy) -> Option<String> {
+pub(crate) fn name_of(copy: &PartCopy) -> Option<String> {
     let Known { digest, revision } = copy.known()?;
     let Manifest { origin, gguf, .. } = copy.manifest();
     let at = match (origin, &revision) {

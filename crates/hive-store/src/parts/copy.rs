@@ -10,7 +10,9 @@ use std::io::{self, Read};
 use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +21,7 @@ use super::disk::{self, Access, KNOWN};
 use super::file::PartFile;
 use super::journal::Journal;
 use super::manifest::Manifest;
+use super::space::Kept;
 use crate::cache::lock::Lock;
 use crate::cache::replace;
 use crate::file_name::FileName;
@@ -42,6 +45,17 @@ struct Shared {
     manifest: Manifest,
     /// Held with the lock, which two threads of one process would share on a file system without locks.
     writing: Mutex<()>,
+    /// One more than the number of those who use it.
+    users: Arc<()>,
+    /// Bytes that will be there once what is being fetched has come; of no meaning while nobody uses it.
+    expected: AtomicU64,
+}
+
+/// Keeps a copy from making room for others, in this process. Whoever computes with it, or fetches into it, holds this.
+#[derive(Debug)]
+pub struct InUse {
+    _copy: PartCopy,
+    _user: Arc<()>,
 }
 
 /// What a model is known as.
@@ -92,7 +106,13 @@ impl PartCopy {
             return Self(shared);
         }
         open.retain(|_, shared| shared.strong_count() > 0);
-        let shared = Arc::new(Shared { folder: folder.clone(), manifest, writing: Mutex::new(()) });
+        let shared = Arc::new(Shared {
+            folder: folder.clone(),
+            manifest,
+            writing: Mutex::new(()),
+            users: Arc::default(),
+            expected: AtomicU64::default(),
+        });
         open.insert(folder, Arc::downgrade(&shared));
         Self(shared)
     }
@@ -129,6 +149,28 @@ impl PartCopy {
     pub fn bytes(&self) -> u64 {
         let files = self.0.manifest.files.iter();
         files.flat_map(|file| self.present(&file.name, 0..file.bytes)).map(|range| range.end - range.start).sum()
+    }
+
+    /// Marks the copy as used now, and keeps it until the result is dropped.
+    pub fn in_use(&self) -> InUse {
+        let user = self.0.users.clone();
+        // On a disk that keeps no times, it may make room for others sooner.
+        let _ =
+            disk::open(&self.0.folder, MANIFEST, Access::Read).and_then(|file| file.set_modified(SystemTime::now()));
+        InUse { _copy: self.clone(), _user: user }
+    }
+
+    /// Notes how many bytes are about to come, so that they are counted before they are there.
+    pub fn expect(&self, more: u64) {
+        self.0.expected.store(self.bytes().saturating_add(more), Ordering::Relaxed);
+    }
+
+    /// What it takes, and whether it may go.
+    pub(super) fn kept(&self) -> Kept {
+        let in_use = Arc::strong_count(&self.0.users) > 1;
+        let expected = if in_use { self.0.expected.load(Ordering::Relaxed) } else { 0 };
+        let about = fs::metadata(self.0.folder.join(MANIFEST)).and_then(|about| about.modified());
+        Kept { bytes: self.bytes().max(expected), used: about.unwrap_or(SystemTime::UNIX_EPOCH), in_use }
     }
 
     /// Whether nothing is missing.
@@ -288,9 +330,10 @@ fn stored(folder: &Path) -> Option<Vec<u8>> {
 mod tests {
     use std::fs::File;
     use std::os::unix::fs::PermissionsExt;
+    use std::time::Duration;
 
     use super::*;
-    use crate::parts::{ManifestFile, PartStore};
+    use crate::parts::{ManifestFile, NoRoom, PartStore, Space};
 
     const SIZE: u64 = 10 * BLOCK + 7;
 
@@ -350,6 +393,42 @@ mod tests {
         copy.write(&name("config.json"), 0, b"{   }").unwrap();
         assert!(copy.is_whole());
         assert_eq!(fs::read(copy.path()).unwrap(), blocks(0..11), "readers see the whole file");
+    }
+
+    #[test]
+    fn what_is_in_use_or_expected_counts_and_stays() {
+        let (_folder, store) = store();
+        let copy = store.open(&manifest()).unwrap();
+        copy.write(&gguf(), 0, &blocks(0..2)).unwrap();
+        let space = Space { free: u64::MAX, cap: Some(4 * BLOCK) };
+        let leaving = |needed| store.leaving(needed, space).map(|copies| copies.len());
+        assert_eq!((leaving(2 * BLOCK), leaving(2 * BLOCK + 1)), (Ok(0), Ok(1)));
+        let in_use = store.open(&manifest()).unwrap().in_use();
+        assert_eq!(leaving(2 * BLOCK + 1), Err(NoRoom::Cap { cap: 4 * BLOCK, available: 2 * BLOCK }));
+        copy.expect(BLOCK);
+        assert_eq!(leaving(2 * BLOCK), Err(NoRoom::Cap { cap: 4 * BLOCK, available: BLOCK }));
+        drop(in_use);
+        assert_eq!((leaving(2 * BLOCK), leaving(2 * BLOCK + 1)), (Ok(0), Ok(1)));
+    }
+
+    #[test]
+    fn a_copy_that_never_had_a_name_is_left_over_after_a_day() {
+        let (_folder, store) = store();
+        let copy = store.open(&manifest()).unwrap();
+        let made = |ago: Duration| {
+            let file = fs::File::open(copy.folder().join(MANIFEST)).unwrap();
+            file.set_modified(SystemTime::now() - ago).unwrap();
+            store.tidy();
+            store.copies().len()
+        };
+        assert_eq!(made(Duration::from_hours(23)), 1);
+        copy.settle(&Known { digest: "ab".to_owned(), revision: None }).unwrap();
+        assert_eq!(made(Duration::from_hours(25)), 1);
+        fs::remove_file(copy.folder().join(KNOWN)).unwrap();
+        let in_use = copy.in_use();
+        assert_eq!(made(Duration::from_hours(25)), 1);
+        drop(in_use);
+        assert_eq!(made(Duration::from_hours(25)), 0);
     }
 
     #[test]

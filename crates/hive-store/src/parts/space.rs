@@ -1,0 +1,116 @@
+//! Which copies make room for parts that are still to come: those that nobody has used for longest, and none in use.
+
+use std::time::SystemTime;
+
+/// The disk that the store may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// Bytes that may still be written to the disk.
+    pub free: u64,
+    /// The most bytes for all copies together, if their owner limits them. Without a limit, no copy makes room.
+    pub cap: Option<u64>,
+}
+
+/// Why there is no room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NoRoom {
+    /// The disk is too full.
+    #[error("the disk has room for {available} bytes")]
+    Disk {
+        /// Bytes that may come.
+        available: u64,
+    },
+    /// The owner's limit is reached by what is in use.
+    #[error("the limit of {cap} bytes leaves room for {available}")]
+    Cap {
+        /// The limit in bytes.
+        cap: u64,
+        /// Bytes that may come.
+        available: u64,
+    },
+}
+
+/// A copy, as far as it matters here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Kept {
+    /// Bytes that it takes, or will take once everything that is being fetched of it is there.
+    pub(super) bytes: u64,
+    pub(super) used: SystemTime,
+    pub(super) in_use: bool,
+}
+
+/// The copies, by their places in the list, that have to go for `needed` bytes; none if these fit as it is.
+pub(super) fn leaving(kept: &[Kept], needed: u64, space: Space) -> Result<Vec<usize>, NoRoom> {
+    let Space { free, cap } = space;
+    let Some(cap) = cap else {
+        return if needed <= free { Ok(Vec::new()) } else { Err(NoRoom::Disk { available: free }) };
+    };
+    let taken: u64 = kept.iter().map(|copy| copy.bytes).sum();
+    let to_free = needed.saturating_sub(free).max(taken.saturating_add(needed).saturating_sub(cap));
+    let mut unused: Vec<usize> = (0..kept.len()).filter(|place| !kept[*place].in_use).collect();
+    unused.sort_by_key(|place| kept[*place].used);
+    let mut freed = 0;
+    let mut leaving = Vec::new();
+    for place in unused {
+        if freed >= to_free {
+            break;
+        }
+        freed += kept[place].bytes;
+        leaving.push(place);
+    }
+    if freed >= to_free {
+        return Ok(leaving);
+    }
+    let under_cap = cap.saturating_sub(taken - freed);
+    let on_disk = free.saturating_add(freed);
+    Err(if under_cap <= on_disk {
+        NoRoom::Cap { cap, available: under_cap }
+    } else {
+        NoRoom::Disk { available: on_disk }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// Copies of 10 bytes each; the first was used last.
+    fn kept(in_use: [bool; 3]) -> Vec<Kept> {
+        let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let copies = in_use.into_iter().zip([30, 10, 20]);
+        copies.map(|(in_use, used)| Kept { bytes: 10, used: at(used), in_use }).collect()
+    }
+
+    #[test]
+    fn what_nobody_has_used_for_longest_goes_first_and_no_more_than_needed() {
+        let space = Space { free: 1000, cap: Some(40) };
+        for (needed, goes) in [(10, vec![]), (11, vec![1]), (20, vec![1]), (21, vec![1, 2]), (40, vec![1, 2, 0])] {
+            assert_eq!(leaving(&kept([false; 3]), needed, space), Ok(goes), "{needed}");
+        }
+        assert_eq!(leaving(&kept([false; 3]), 41, space), Err(NoRoom::Cap { cap: 40, available: 40 }));
+    }
+
+    #[test]
+    fn what_is_in_use_stays() {
+        let space = Space { free: 1000, cap: Some(40) };
+        assert_eq!(leaving(&kept([false, true, false]), 20, space), Ok(vec![2]));
+        let refused = Err(NoRoom::Cap { cap: 40, available: 20 });
+        assert_eq!(leaving(&kept([false, true, true]), 21, space), refused);
+    }
+
+    #[test]
+    fn a_full_disk_makes_room_only_where_there_is_a_limit() {
+        let kept = kept([false; 3]);
+        assert_eq!(leaving(&kept, 5, Space { free: 5, cap: None }), Ok(vec![]));
+        assert_eq!(leaving(&kept, 6, Space { free: 5, cap: None }), Err(NoRoom::Disk { available: 5 }));
+        assert_eq!(leaving(&kept, 6, Space { free: 5, cap: Some(100) }), Ok(vec![1]));
+        assert_eq!(leaving(&kept, 36, Space { free: 5, cap: Some(100) }), Err(NoRoom::Disk { available: 35 }));
+    }
+
+    #[test]
+    fn copies_above_a_limit_that_was_lowered_leave_even_for_nothing() {
+        assert_eq!(leaving(&kept([false; 3]), 0, Space { free: 1000, cap: Some(15) }), Ok(vec![1, 2]));
+    }
+}
