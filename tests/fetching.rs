@@ -162,6 +162,21 @@ async fn a_model_that_was_used_least_recently_makes_room_within_the_owners_limit
     assert!(swarm.parts_bytes("alpha") < 160_000_000);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_may_not_ask_the_hub_gets_its_layers_from_the_one_that_asks_for_them() {
+    let weights = model();
+    let size = weights.len() as u64;
+    let hub = StandIn::start(Repo::new(&[("starter-Q4_1.gguf", weights)]));
+    let mut swarm = Swarm::start(&hub.url(), &["alpha"]);
+    swarm.add("beta", &["--lan-only"]);
+    let (names, text) = swarm.answer("owner/name", 2);
+    assert_eq!((names.len(), text.as_str()), (2, ANSWER), "{names:?}");
+    let sent = hub.sent();
+    assert!(sent * 100 <= size * 105, "{sent} bytes were sent of {size}");
+    let parts = swarm.parts_bytes("beta");
+    assert!(parts > size / 10 && parts < size * 9 / 10, "beta has {parts} of {size}");
+}
+
 #[test]
 fn a_model_that_is_a_file_of_one_machine_goes_to_those_that_compute_it_and_to_nobody_else() {
     let swarm = Swarm::start("http://127.0.0.1:9", &["alpha", "beta", "gamma"]);

@@ -139,13 +139,20 @@ impl StageHost {
         tracing::debug!(needed, of_hub = bytes(&left), "layers of a model are fetched");
         if !left.is_empty() {
             let is_own = asker == self.membership().id();
-            self.take_from_hub(copy.manifest(), &copy, left, is_own, &mut |left: u64| {
+            let mut report = |left: u64| {
                 if reported.elapsed() >= REPORTS {
                     reported = Instant::now();
                     progress(of.saturating_sub(left), of);
                 }
-            })
-            .await?;
+            };
+            if let Err(why) = self.take_from_hub(copy.manifest(), &copy, left, is_own, &mut report).await {
+                if is_own {
+                    return Err(why);
+                }
+                // The machine that asks may have better luck with the hub, and then gives what it fetched.
+                tracing::info!("layers that another machine asks for cannot be had here: {why}");
+                return Err(FetchFailure::Lacks);
+            }
         }
         aside(|| copy.sync()).map_err(FetchFailure::other)?;
         let left = bytes(&aside(lacking));
@@ -195,6 +202,29 @@ impl StageHost {
             return Ok(());
         }
         self.gives(machine.id(), source);
+        match self.order_fetch(machine, source, layers.clone(), &mut progress).await {
+            Err(FetchFailure::Lacks) => {}
+            done => return done,
+        }
+        // It may not ask the hub, or has no token for this model. This machine fetches the layers in its place.
+        let Ok(model) = self.located_for(member.id(), source, true).await else { return Err(FetchFailure::Lacks) };
+        if !self.lacks_bytes(&model, layers.clone()).await {
+            return Err(FetchFailure::Lacks);
+        }
+        self.complete(&model, layers.clone(), member.id(), &mut progress).await.map_err(|why| {
+            FetchFailure::Other(format!("no machine could give it these layers, and {} neither: {why}", member.name()))
+        })?;
+        self.order_fetch(machine, source, layers, &mut progress).await
+    }
+
+    /// Orders another machine to fetch what it lacks of some layers.
+    async fn order_fetch(
+        &self,
+        machine: &PeerAddr,
+        source: &ModelSource,
+        layers: Range<usize>,
+        progress: &mut (impl FnMut(u64, u64) + Send),
+    ) -> Result<(), FetchFailure> {
         let request = Request::Fetch(source.clone(), layers);
         let mut channel = self.open_channel(machine, &request).await.map_err(FetchFailure::Other)?;
         loop {
