@@ -49,21 +49,25 @@ impl Source for Asker {
 impl Serving {
     /// Starts an answer. It continues on other machines if one leaves while it is in progress.
     pub async fn generate(&self, wanted: &ModelRequest, request: &Request) -> Result<Reply, AnswerError> {
+        let ring = self.model_with_retries(wanted).await?;
+        let prompt = ring.prompt(request, self.inner.openings.began(&request.conversation, now())).await?;
+        let source = Arc::new(Asker { serving: self.clone(), wanted: wanted.clone() });
+        Ok(ring.start(prompt, request, Some(source)).await?)
+    }
+
+    /// The model of this request. If machines fail while they fetch or load it, it is placed without them.
+    pub(crate) async fn model_with_retries(&self, wanted: &ModelRequest) -> Result<Ring, ServeError> {
         let mut attempt = 1;
         loop {
-            let ring = match self.model(wanted).await {
+            match self.model(wanted).await {
                 Err(ServeError::Load(error)) if attempt < ATTEMPTS && !error.is_the_models() => {
-                    tracing::info!("the model is loaded anew: {error}");
+                    tracing::info!("the model is loaded again: {error}");
                     attempt += 1;
                     // Long enough to detect that a machine has left.
                     tokio::time::sleep(PAUSE).await;
-                    continue;
                 }
-                ring => ring?,
-            };
-            let prompt = ring.prompt(request, self.inner.openings.began(&request.conversation, now())).await?;
-            let source = Arc::new(Asker { serving: self.clone(), wanted: wanted.clone() });
-            return Ok(ring.start(prompt, request, Some(source)).await?);
+                ring => return ring,
+            }
         }
     }
 }

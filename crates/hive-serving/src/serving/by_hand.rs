@@ -27,7 +27,7 @@ impl Serving {
         let unused = self.unused_beside(&wanted);
         self.as_written(&model, &wanted, &placed, &unused)?;
         let before = self.make_by_hand(&wanted, Some(placed));
-        let loaded = self.model(&wanted).await;
+        let loaded = self.model_with_retries(&wanted).await;
         if loaded.is_err() {
             self.make_by_hand(&wanted, before);
         }
