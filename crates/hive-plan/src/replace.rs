@@ -1,6 +1,7 @@
 //! Chooses a replacement machine for a lost stage.
 
 /// A candidate machine.
+#[allow(clippy::struct_excessive_bools, reason = "independent facts about a machine")]
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Candidate {
     /// Bytes of memory it offers.
@@ -13,6 +14,8 @@ pub struct Candidate {
     pub holds_another: bool,
     /// Whether stages keep failing there.
     pub failed: bool,
+    /// Whether it has the model on its disk, or parts of it. Any other would have to fetch the stage first.
+    pub has_copy: bool,
 }
 
 /// The choice.
@@ -30,11 +33,15 @@ pub enum Replacement {
 /// Speeds within this ratio count as equal.
 const ALIKE: f64 = 0.8;
 
-/// Prefers the stage's own machine if only its worker died; then the fastest with room, and among equals one without
-/// another stage. A machine where stages keep failing comes last.
+/// Prefers the stage's own machine if only its worker died; then machines that have the model, among these the fastest
+/// with room, and among equals one without another stage. A machine where stages keep failing comes last.
 pub fn replace(needed_bytes: u64, candidates: &[Candidate]) -> Replacement {
-    let fits = |candidate: &&(usize, &Candidate)| candidate.1.memory_bytes >= needed_bytes;
-    let fitting: Vec<_> = candidates.iter().enumerate().collect::<Vec<_>>().iter().filter(fits).copied().collect();
+    let fits = |candidate: &(usize, &Candidate)| candidate.1.memory_bytes >= needed_bytes;
+    let mut fitting: Vec<_> = candidates.iter().enumerate().filter(fits).collect();
+    let is_ready = |(_, candidate): &(usize, &Candidate)| candidate.has_copy && !candidate.failed;
+    if fitting.iter().any(is_ready) {
+        fitting.retain(is_ready);
+    }
     let fastest = fitting.iter().map(|(_, candidate)| candidate.bytes_per_s).fold(0.0, f64::max);
     let rank = |candidate: &Candidate| {
         let fast = candidate.bytes_per_s >= fastest * ALIKE;
@@ -58,7 +65,14 @@ mod tests {
     use super::*;
 
     fn machine(memory_bytes: u64, bytes_per_s: f64) -> Candidate {
-        Candidate { memory_bytes, bytes_per_s, holds_it_now: false, holds_another: false, failed: false }
+        Candidate {
+            memory_bytes,
+            bytes_per_s,
+            holds_it_now: false,
+            holds_another: false,
+            failed: false,
+            has_copy: true,
+        }
     }
 
     #[test]
@@ -67,6 +81,18 @@ mod tests {
         let busy = Candidate { holds_another: true, ..machine(20, 2.1) };
         assert_eq!(replace(10, &[busy, machine(20, 2.0)]), Replacement::By(1));
         assert_eq!(replace(10, &[busy, machine(20, 1.0)]), Replacement::By(0));
+    }
+
+    #[test]
+    fn nobody_waits_for_a_download_where_another_machine_has_the_model() {
+        let without = Candidate { has_copy: false, ..machine(20, 9.0) };
+        assert_eq!(replace(10, &[without, machine(20, 0.1)]), Replacement::By(1));
+        assert_eq!(replace(10, &[without, machine(5, 0.1)]), Replacement::By(0));
+        let failing = Candidate { failed: true, ..machine(20, 9.0) };
+        assert_eq!(replace(10, &[failing, without]), Replacement::By(1));
+        // Among those that have it, the slow one is not rated against one that does not.
+        let laden = Candidate { holds_another: true, ..machine(20, 1.1) };
+        assert_eq!(replace(10, &[without, laden, machine(20, 1.0)]), Replacement::By(2));
     }
 
     #[test]

@@ -241,7 +241,8 @@ impl Driver {
         let offers = machines.map(|(placement, profile)| {
             let machine = placement.addr.id();
             self.placements.insert(machine, placement);
-            Offer { machine, memory_bytes: profile.memory_bytes, bytes_per_s: profile.bytes_per_s }
+            let has_copy = member.has_copy(machine, &ring.inner.options.source);
+            Offer { machine, memory_bytes: profile.memory_bytes, bytes_per_s: profile.bytes_per_s, has_copy }
         });
         let offers = offers.collect();
         let holder = ring.inner.stages()[stage].placement.addr.id();

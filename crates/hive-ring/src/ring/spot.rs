@@ -420,8 +420,12 @@ impl Spot {
         let planned = inner.plan.stages.get(index).ok_or(Unknown)?;
         let needed = planned.bytes();
         let mut machines = host.membership().machines(&inner.options.source);
-        machines
-            .retain(|(placement, profile)| !suspects.contains(&placement.addr.id()) && profile.memory_bytes >= needed);
+        machines.retain(|(placement, profile)| {
+            let machine = placement.addr.id();
+            // Nobody downloads a model to decide.
+            let has_it = host.membership().has_copy(machine, &inner.options.source);
+            !suspects.contains(&machine) && profile.memory_bytes >= needed && has_it
+        });
         let own = machines.iter().position(|(placement, _)| placement.addr.id() == host.membership().id());
         let Some((placement, _)) = machines.get(own.unwrap_or(0)) else { return Err(Unknown) };
         let borrowed = Borrowed::begin(host, index, &placement.addr);

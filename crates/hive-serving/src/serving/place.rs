@@ -6,8 +6,8 @@ use hive_peers::{Candidate, HERE, Placement, Scope, between};
 use hive_plan::{Machine, Plan, PlanError, Revision};
 use hive_protocol::ModelSource;
 use hive_ring::{PlacedStage, Ring};
-use hive_stage::models;
 use hive_stage::planning::{self, plan_best, plan_over};
+use hive_stage::{aside, models};
 use hive_worker::text::{Model, ModelCard};
 
 use super::{Serving, by_hand, held_by, placements};
@@ -114,6 +114,27 @@ impl Serving {
             },
             Unplaced::Plan(error) => self.no_plan(error, &source),
         })?;
+        // Of several stages that were asked for, each is worth a download.
+        if wanted.stages.is_none() && aside(|| models::parts_at(model.path())).is_none() {
+            let mut ready = self.member().candidates(Some(&source), &held, Scope::Healthy);
+            let has_copy = |machine: &Candidate| self.member().has_copy(machine.placement.addr.id(), &source);
+            ready.retain(has_copy);
+            let lacking = plan.stages.iter().map(|stage| &machines[stage.machine]).filter(|machine| !has_copy(machine));
+            let lacking: Vec<_> = lacking.map(|machine| machine.placement.name.clone()).collect();
+            if !lacking.is_empty() {
+                let names = lacking.join(", ");
+                let found = self.place_on(&ready, model.card(), wanted).ok();
+                if let Some(found) = found.filter(|found| is_fast_enough(found, &plan)) {
+                    (plan, machines) = (found, ready);
+                    plan.reasons.push(format!(
+                        "Without {names}: the model would have to be fetched there, and would not be much faster."
+                    ));
+                } else {
+                    plan.reasons
+                        .push(format!("The model is not on {names} yet, so its layers are fetched there first."));
+                }
+            }
+        }
         plan.reasons.extend(hindrance);
         plan.reasons.extend(self.member().remarks(&machines, Some(&source)));
         plan.reasons.extend(asked_again);
@@ -158,6 +179,15 @@ impl Serving {
         plan.reasons.push("It stays on this machine, as its owner wants of models that fit here.".to_owned());
         Some(plan)
     }
+}
+
+/// Machines that have a model compute it without those that would have to fetch it, if they reach this part of the speed.
+const FAST_ENOUGH: f64 = 0.7;
+
+/// Whether a plan without downloads is as good as the best one, as far as their speeds are known.
+fn is_fast_enough(ready: &Plan, best: &Plan) -> bool {
+    let best = best.decode_tokens_per_s;
+    best.is_none_or(|best| ready.decode_tokens_per_s.is_some_and(|ready| ready >= best * FAST_ENOUGH))
 }
 
 /// Why a request cannot be placed.
@@ -317,6 +347,33 @@ mod tests {
         becomes(&ann, || ann.member().peers().present().is_empty()).await;
         assert!(refused(&ann).contains("bob is not here"), "{}", refused(&ann));
         ann.stop().await;
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_for_a_download_that_makes_little_difference() {
+        let (ann, bob) = approved().await;
+        let model = models::open(None).await.unwrap();
+        let describe = |bytes_per_s: f64| {
+            let profile = bob.machine.profile_for(ann.member().id());
+            let copies = Some(Vec::new());
+            let profile = Profile { copies, fetches: true, bytes_per_s: Some(bytes_per_s), ..profile };
+            ann.member().peers().described(bob.member().id(), profile);
+        };
+        ann.member().describe(|profile| {
+            profile.bytes_per_s = Some(1e8);
+            true
+        });
+        for (bytes_per_s, uses_bob, words) in
+            [(1.3e8, false, "Without bob: "), (2e8, true, "The model is not on bob yet")]
+        {
+            describe(bytes_per_s);
+            let (plan, places) = ann.serving.place(&model, &ModelRequest::default(), &[]).unwrap();
+            let is_used = plan.stages.iter().any(|stage| places[stage.machine].name == "bob");
+            assert_eq!(is_used, uses_bob, "{:?}", plan.reasons);
+            assert!(plan.reasons.iter().any(|reason| reason.starts_with(words)), "{:?}", plan.reasons);
+        }
+        ann.stop().await;
+        bob.stop().await;
     }
 
     #[tokio::test]

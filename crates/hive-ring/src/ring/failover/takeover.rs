@@ -15,6 +15,8 @@ pub(crate) struct Offer<M> {
     pub(crate) memory_bytes: u64,
     /// Bytes of weights that it reads per second.
     pub(crate) bytes_per_s: f64,
+    /// Whether it has the model on its disk, or parts of it.
+    pub(crate) has_copy: bool,
 }
 
 /// No machine has room for a stage.
@@ -64,7 +66,7 @@ impl<M: Copy + Eq> Takeover<M> {
         let may_restart = self.kind == LossKind::WorkerDied || self.must_end_worker();
         if may_restart && holder_may_see_prompts && offers.iter().all(|offer| offer.machine != holder) {
             // A node that does not share, as those of one process do not, may still restart its own stage.
-            offers.push(Offer { machine: holder, memory_bytes: 0, bytes_per_s: 0.0 });
+            offers.push(Offer { machine: holder, memory_bytes: 0, bytes_per_s: 0.0, has_copy: true });
         }
         let candidate = |offer: &Offer<M>| {
             let restarts = may_restart && offer.machine == holder;
@@ -76,6 +78,7 @@ impl<M: Copy + Eq> Takeover<M> {
                 holds_it_now: restarts,
                 holds_another: holds_one(offer.machine),
                 failed: has_failed(offer.machine),
+                has_copy: offer.has_copy,
             }
         };
         let candidates: Vec<_> = offers.iter().map(candidate).collect();

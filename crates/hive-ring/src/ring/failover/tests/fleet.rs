@@ -318,6 +318,7 @@ impl Fleet {
             machine: number,
             memory_bytes: self.free_bytes(number),
             bytes_per_s: machine.bytes_per_s,
+            has_copy: true,
         };
         offered.map(offer).collect()
     }
