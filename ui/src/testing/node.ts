@@ -1,6 +1,7 @@
 /** A node for tests of pages: conversations in memory, answered by the test. */
 
 import type { ChatEvent, Conversation, Entry, Message, Status } from "../lib/conversation";
+import type { CatalogueModel, ModelOnDisk } from "../lib/node";
 import type { Preset, Prompt } from "../lib/prompts";
 
 const choices = { model: null, temperature: 0.3, top_p: 0.95, max_tokens: null, options: [] };
@@ -24,6 +25,8 @@ export class FakeNode {
   presets = new Map<string, Preset>();
   prompts = new Map<string, Prompt>();
   titles = true;
+  models: ModelOnDisk[] = [];
+  catalogue: CatalogueModel[] = [];
   /** Tells that presets or prompts have changed. */
   #shelved = (): void => {};
   /** The message that is being written, by conversation. */
@@ -120,7 +123,8 @@ export class FakeNode {
   }
 
   #answer(method: string, path: string, id: string, what: string, given: Record<string, unknown>): unknown {
-    if (path.startsWith("/hive/v1/models")) return [];
+    if (path.startsWith("/hive/v1/models")) return this.models;
+    if (path.startsWith("/hive/v1/catalogue")) return { models: this.catalogue, problem: null };
     if (path === "/hive/v1/titles") {
       if (method === "PUT") this.titles = given.on as boolean;
       return { on: this.titles };

@@ -356,3 +356,13 @@ describe("the page", () => {
     expect(await screen.findByText("Kein passendes Modell.")).toBeTruthy();
   });
 });
+
+describe("a model in memory", () => {
+  it("begins a chat", async () => {
+    const chat = vi.fn();
+    answer([model("Qwen3 8B", [variant("owner/qwen", 4.6e9, COMFORTABLE, { on_disk: true, loaded: true })])]);
+    render(Catalogue, { shown, chat });
+    await fireEvent.click((await card("Qwen3 8B")).getByRole("button", { name: /^Chat / }));
+    expect(chat).toHaveBeenCalledWith("owner/qwen");
+  });
+});

@@ -5,6 +5,8 @@ import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 
 import type { Snapshot } from "../lib/bindings";
 import { chats } from "../lib/chats.svelte";
+import type { CatalogueModel } from "../lib/node";
+import { onDisk } from "../testing";
 import { FakeNode, message } from "../testing/node";
 import Chat from "./Chat.svelte";
 
@@ -149,6 +151,94 @@ describe("an answer", () => {
     await fireEvent.keyDown(window, { key: "Escape" });
     await waitFor(() => expect(calls()).toContain(`POST /conversations/${id}/stop`));
     await waitFor(() => expect(screen.getByRole("button", { name: "Continue" })).toBeTruthy());
+  });
+});
+
+describe("the model", () => {
+  const STARTER = onDisk("Starter", { removable: false });
+  const QWEN: CatalogueModel = {
+    name: "Qwen3 8B",
+    family: "qwen3",
+    parameters: 8e9,
+    active_parameters: null,
+    context: 40_960,
+    licence: "Apache-2.0",
+    good_at: ["chat"],
+    tools: false,
+    thinking: false,
+    images: false,
+    variants: [
+      {
+        model: "owner/qwen",
+        quantization: "4-bit",
+        bits_per_weight: 4.5,
+        bytes: 4.6e9,
+        approximate: false,
+        on_disk: false,
+        loaded: false,
+        fits: [{ context: 4096, fit: { verdict: "comfortable" }, machines: [], room_tokens: 8000, decode_tokens_per_s: null }],
+      },
+    ],
+  };
+  const find = vi.fn();
+  const picker = (): HTMLSelectElement => screen.getByLabelText("Model");
+  const loading = { name: "owner/qwen", layers: 0, of: 36, fetched: 1e9, fetching: 4.6e9 };
+
+  async function start(given: Snapshot = shown) {
+    find.mockClear();
+    localStorage.setItem("welcome-skipped", "yes");
+    const page = render(Chat, { shown: given, machines: () => {}, find });
+    await waitFor(() => expect(chats.open.id).not.toBe(""));
+    return page;
+  }
+
+  it("can be looked for from where it is picked, and stays the one that it was", async () => {
+    node.models = [STARTER, onDisk("owner/other")];
+    await start();
+    await waitFor(() => expect([...picker().options].map((option) => option.text)).toEqual(["Starter", "owner/other", "Find a model…"]));
+    await fireEvent.change(picker(), { target: { selectedIndex: 2 } });
+    expect(find).toHaveBeenCalledOnce();
+    expect(chats.choices.model).toBeNull();
+    await fireEvent.change(picker(), { target: { value: "owner/other" } });
+    expect(chats.choices.model).toBe("owner/other");
+  });
+
+  it("is named even if it is not on this machine", async () => {
+    node.models = [STARTER];
+    await start();
+    chats.prefer({ model: "owner/qwen" });
+    await waitFor(() => expect(picker().selectedOptions[0]?.text).toBe("owner/qwen"));
+    chats.prefer({ model: "Starter" });
+    await waitFor(() => expect(picker().selectedOptions[0]?.text).toBe("Starter"));
+  });
+
+  it("that comes with HiveMind is followed by one that suits, and is chosen once it is there", async () => {
+    node.models = [STARTER];
+    node.catalogue = [QWEN];
+    await start();
+    await fireEvent.click(await screen.findByRole("button", { name: "Get Qwen3 8B (4.6 GB)" }));
+    await waitFor(() => expect(chats.choices.model).toBe("owner/qwen"));
+    expect(node.asked).toContainEqual(["POST", "/models/load", { model: "owner/qwen" }]);
+  });
+
+  it("is not suggested to whoever has one", async () => {
+    node.models = [STARTER, onDisk("owner/other")];
+    node.catalogue = [QWEN];
+    await start();
+    await waitFor(() => expect(picker().options.length).toBe(3));
+    expect(screen.queryByRole("button", { name: /^Get / })).toBeNull();
+  });
+
+  it("that is fetched for a question shows how far it is, until words come", async () => {
+    node.models = [STARTER];
+    const page = await start();
+    await ask("Hello?");
+    expect(screen.queryByRole("progressbar")).toBeNull();
+    await page.rerender({ shown: { ...shown, loading } });
+    expect(screen.getByRole<HTMLProgressElement>("progressbar").value).toBe(1e9);
+    expect(screen.getByText("owner/qwen")).toBeTruthy();
+    node.write(chats.open.id, "Hi");
+    await waitFor(() => expect(screen.queryByRole("progressbar")).toBeNull());
   });
 });
 
