@@ -17,6 +17,8 @@ mod conversations;
 mod driver;
 #[path = "app/faults.rs"]
 mod faults;
+#[path = "app/fetching.rs"]
+mod fetching;
 #[path = "app/figures.rs"]
 mod figures;
 #[path = "app/german.rs"]
@@ -35,6 +37,9 @@ mod presets;
 mod releases;
 #[path = "app/settings.rs"]
 mod settings;
+#[allow(dead_code, unreachable_pub, reason = "the stand-in hub has more faults than are used here")]
+#[path = "../crates/hive-store/tests/hub/stand_in.rs"]
+mod stand_in;
 #[path = "app/starting.rs"]
 mod starting;
 #[path = "app/steps.rs"]
