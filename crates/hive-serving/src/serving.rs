@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use hive_net::PeerId;
 use hive_peers::Membership;
 use hive_ring::Ring;
-use hive_stage::{StageHost, aside, models};
+use hive_stage::{InUse, StageHost, aside, models};
 use hive_types::{LoadingView, ModelView};
 use tokio::sync::{Mutex as AsyncMutex, watch};
 
@@ -38,6 +38,8 @@ struct Loaded {
     ring: Ring,
     /// When it was last asked for or seen answering.
     used: Instant,
+    /// Keeps what its prompts are read with on this machine's disk, even if it computes no layers.
+    _parts: Option<InUse>,
 }
 
 impl Loaded {

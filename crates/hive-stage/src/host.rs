@@ -20,6 +20,7 @@ mod streams;
 mod taking;
 
 use std::collections::{HashMap, VecDeque};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -180,6 +181,11 @@ impl StageHost {
     /// Sets the most disk for fetched parts of models, in bytes. Nothing is removed before room is needed.
     pub fn limit_disk(&self, bytes: Option<u64>) {
         self.inner.fetching.limit(bytes);
+    }
+
+    /// Keeps the parts that a model is read from on the disk until the result is dropped. Touches files.
+    pub fn keep_parts(&self, model: &Path) -> Option<InUse> {
+        self.inner.fetching.copy_at(model).map(|copy| copy.in_use())
     }
 
     /// Deletes what is left of fetches that were stopped before anything could be used. Touches files.

@@ -24,6 +24,7 @@ pub mod testing;
 
 pub use catalogue::{Catalogue, Place};
 pub use fetching::FetchFailure;
+pub use hive_store::InUse;
 pub use host::{Fetches, Held, HostOptions, StageHost};
 pub use pieces::Pieces;
 pub use runtime::{aside, runtime};

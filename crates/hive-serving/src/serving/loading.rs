@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use hive_peers::Placement;
 use hive_plan::{Plan, Revision};
 use hive_ring::{FetchProgress, Health, Ring, RingError, RingOptions};
-use hive_stage::models;
+use hive_stage::{aside, models};
 use hive_types::LoadingView;
 use hive_worker::text::Model;
 use tokio::sync::MutexGuard as AsyncMutexGuard;
@@ -152,9 +152,11 @@ impl Serving {
         progress(0);
         // Clears the progress even if this future is dropped.
         let shown = Shown(self);
+        let parts = aside(|| self.host().keep_parts(model.path()));
         let load = Box::pin(Ring::load(self.host(), model, plan, placements, RingOptions::new(source), progress));
         let ring = self.unless_stopping(load).await?;
-        self.loaded().push(Loaded { wanted: wanted.clone(), ring: ring.clone(), used: Instant::now() });
+        let loaded = Loaded { wanted: wanted.clone(), ring: ring.clone(), used: Instant::now(), _parts: parts };
+        self.loaded().push(loaded);
         self.show(Some(ring.clone()));
         drop(shown);
         Ok(ring)

@@ -125,7 +125,7 @@ impl Serving {
                 let names = lacking.join(", ");
                 let found = self.place_on(&ready, model.card(), wanted).ok();
                 if let Some(found) = found.filter(|found| is_fast_enough(found, &plan)) {
-                    (plan, machines) = (found, ready);
+                    (plan, machines, asked_again) = (found, ready, None);
                     plan.reasons.push(format!(
                         "Without {names}: the model would have to be fetched there, and would not be much faster."
                     ));

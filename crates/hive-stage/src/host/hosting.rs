@@ -177,7 +177,7 @@ impl StageHost {
         if spec.standby && self.lacks_bytes(&model, spec.layers.clone()).await {
             return Err(Reply::Declined("it would have to fetch these layers".to_owned()));
         }
-        let parts = aside(|| self.inner.fetching.copy_at(model.path()).map(|copy| copy.in_use()));
+        let parts = aside(|| self.keep_parts(model.path()));
         // Usually done already, by an order of its own.
         let fetched = self.complete(&model, spec.layers.clone(), asker, &mut |_, _| progress(0)).await;
         fetched.map_err(|why| {
