@@ -141,6 +141,16 @@ def make(folder, name):
     """A cache as Hugging Face's, with the model `bench/NAME` in it. What is there already is used again."""
     shape = SHAPES[name]
     layers, hidden, inner, heads, kv_heads, vocabulary = shape
+    config = {
+        "model_type": "llama", "hidden_size": hidden, "num_hidden_layers": layers, "intermediate_size": inner, "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads, "head_dim": hidden // heads, "vocab_size": vocabulary, "rms_norm_eps": 1e-5,
+        "max_position_embeddings": CONTEXT, "tie_word_embeddings": False, "rope_theta": 500000.0, "quantization": {"group_size": GROUP, "bits": 4},
+    }
+    return place(folder, name, config, vocabulary, lambda part: write_weights(part / "model.safetensors", shape))
+
+
+def place(folder, name, config, vocabulary, fill):
+    """The folder of `bench/NAME` in a cache; `fill` writes the weights of a new one."""
     repository = folder / f"models--bench--{name}"
     model = repository / "snapshots" / REVISION
     if model.is_dir():
@@ -149,11 +159,6 @@ def make(folder, name):
     part = repository / "part"
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    config = {
-        "model_type": "llama", "hidden_size": hidden, "num_hidden_layers": layers, "intermediate_size": inner, "num_attention_heads": heads,
-        "num_key_value_heads": kv_heads, "head_dim": hidden // heads, "vocab_size": vocabulary, "rms_norm_eps": 1e-5,
-        "max_position_embeddings": CONTEXT, "tie_word_embeddings": False, "rope_theta": 500000.0, "quantization": {"group_size": GROUP, "bits": 4},
-    }
     (part / "config.json").write_text(json.dumps(config))
     entries = [*CHARACTERS, *(f"Ġ{word(token)}" for token in range(len(CHARACTERS), vocabulary - 1))]
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
@@ -165,7 +170,7 @@ def make(folder, name):
     }
     (part / "tokenizer.json").write_text(json.dumps(tokenizer))
     (part / "tokenizer_config.json").write_text(json.dumps({"chat_template": TEMPLATE}))
-    write_weights(part / "model.safetensors", shape)
+    fill(part)
     (repository / "refs").mkdir(exist_ok=True)
     (repository / "refs" / "main").write_text(REVISION)
     model.parent.mkdir(exist_ok=True)
@@ -180,9 +185,12 @@ def make(folder, name):
 def serve_peer(folder):
     import mlx.core as mx
 
+    # mlx-lm 0.32.2 passes on a scale that no tensor here has, and that MLX 0.32.2 does not take.
+    gather_qmm = mx.gather_qmm
+    mx.gather_qmm = lambda *arguments, global_scale=None, **others: gather_qmm(*arguments, **others)
     generate = importlib.import_module("mlx_lm.generate")
-    model, _ = importlib.import_module("mlx_lm.utils").load_model(pathlib.Path(folder))
-    vocabulary = model.args.vocab_size
+    model, config = importlib.import_module("mlx_lm.utils").load_model(pathlib.Path(folder))
+    vocabulary = config.get("text_config", config)["vocab_size"]
 
     def alone(length, tokens):
         """Tokens per second of a prompt, and of an answer."""

@@ -208,7 +208,7 @@ fn a_machine_that_sends_wrong_bytes_is_named_and_they_come_from_elsewhere() {
     for name in ["alpha", "beta"] {
         std::fs::write(in_cache(name), &whole).unwrap();
     }
-    let [alpha, _, gamma] = &swarm.nodes[..] else { panic!("three machines") };
+    let [alpha, beta, gamma] = &swarm.nodes[..] else { panic!("three machines") };
     let has_it = |name: &str| {
         let peers = gamma.json(&["peers"], None);
         let peer = peers["peers"].as_array().unwrap().iter().find(|peer| peer["name"] == name).cloned();
@@ -221,8 +221,11 @@ fn a_machine_that_sends_wrong_bytes_is_named_and_they_come_from_elsewhere() {
     let mut wrong = whole.to_vec();
     let third = wrong.len() / 3 * 2;
     wrong[third..].iter_mut().for_each(|byte| *byte ^= 0x55);
+    // It must not look while the file has another time.
+    beta.signal("-STOP");
     std::fs::write(&file, wrong).unwrap();
     std::fs::File::options().write(true).open(&file).unwrap().set_modified(time).unwrap();
+    beta.signal("-CONT");
 
     let plan = swarm.home.path().join("plan.json");
     let stages = r#"{ "stages": [{ "node": "alpha", "layers": [0, 15] }, { "node": "gamma", "layers": [15, 30] }] }"#;
