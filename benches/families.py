@@ -125,6 +125,8 @@ def main():
                 measure(given, family, models)
                 print(f"({family}: {time.monotonic() - began:.0f} s)", flush=True)
             except (SystemExit, subprocess.CalledProcessError) as error:
+                if str(error) == gpu.TOLD:
+                    raise
                 failed.append(family)
                 print(f"{family} cannot run: {error}", flush=True)
     if failed:

@@ -65,6 +65,7 @@ CHARACTERS = ["Ġ", *map(chr, range(33, 127)), "Ċ"]
 REVISION = "0" * 40
 STARTING_S, ANSWER_S = 60, 300
 ENDS = [signal.SIGINT, signal.SIGTERM]
+TOLD = "error: told to end"
 
 
 def word(token):
@@ -629,7 +630,7 @@ def told_to_end(*_):
     """Ends as an error does, so that an end by `timeout` or Ctrl-C cleans up as well; a second signal does not stop that."""
     for which in ENDS:
         signal.signal(which, signal.SIG_IGN)
-    sys.exit("error: told to end")
+    sys.exit(TOLD)
 
 
 def several(choices):

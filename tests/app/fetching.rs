@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::QUESTION;
 use crate::driver::{App, Desktop, Look, patiently, settle};
 use crate::stand_in::{Fault, Repo, StandIn};
-use crate::steps::note;
+use crate::steps::{note, surely};
 
 /// Where the norm of the starter's first layer begins: numbers in single precision.
 const FIRST_NORM_AT: usize = 31_866_688;
@@ -73,6 +73,7 @@ fn a_person_finds_a_model_fetches_it_over_two_days_and_chats_with_it() {
     app.picture("fetching");
     app.click(&format!("Chat {MODEL}"));
     patiently("the field has the focus", || app.script("return document.activeElement?.tagName") == "TEXTAREA");
+    surely(&app);
     app.ask(QUESTION);
     patiently("an answer", || !note(&app, 0).is_empty());
     assert!(app.text(".body").contains("Paris"), "{}", app.text(".body"));
