@@ -45,6 +45,6 @@ pub use file_name::{FileName, UnsafeName};
 pub use hub::{Hub, Listing, RemoteFile};
 pub use name::{MAIN, ModelName, NameError, Part};
 pub use parts::{
-    BLOCK, InUse, Known, Manifest, ManifestError, ManifestFile, NoRoom, Origin, PartCopy, PartStore, Space,
+    BLOCK, Coming, InUse, Known, Manifest, ManifestError, ManifestFile, NoRoom, Origin, PartCopy, PartStore, Space,
 };
 pub use settings::{Patience, Settings, Token};

@@ -34,14 +34,12 @@ use std::time::Duration;
 use crate::cache::{LEFT_FREE, free};
 
 pub use blocks::BLOCK;
-use space::Kept;
-
-pub use copy::{InUse, Known, PartCopy};
+pub use copy::{Coming, InUse, Known, PartCopy};
 pub use manifest::{Manifest, ManifestError, ManifestFile, Origin};
 pub use space::{NoRoom, Space};
 
-/// A copy of which not even its name has come is left over after this long.
-const LEFT_OVER: Duration = Duration::from_hours(24);
+/// A copy that has no name, and of which nothing came for this long, is left over.
+const LEFT_OVER: Duration = Duration::from_hours(7 * 24);
 
 /// All copies of parts in one folder.
 #[derive(Debug, Clone)]
@@ -91,8 +89,19 @@ impl PartStore {
     ///
     /// Whoever has its files open or mapped keeps what is there; for everybody else, nothing is.
     pub fn remove(&self, copy: &PartCopy) -> io::Result<()> {
+        self.check_ours(copy)?;
+        copy.delete()
+    }
+
+    /// Deletes a copy, unless somebody in this process has begun to use it. Returns whether it is gone.
+    pub fn remove_unused(&self, copy: &PartCopy) -> io::Result<bool> {
+        self.check_ours(copy)?;
+        copy.delete_unused()
+    }
+
+    fn check_ours(&self, copy: &PartCopy) -> io::Result<()> {
         let is_ours = self.root.canonicalize().is_ok_and(|root| copy.folder().parent() == Some(&*root));
-        if is_ours { copy.delete() } else { Err(io::Error::other("the copy is not in this store")) }
+        if is_ours { Ok(()) } else { Err(io::Error::other("the copy is not in this store")) }
     }
 
     /// The copies that have to go, so that `needed` bytes may come.
@@ -103,15 +112,14 @@ impl PartStore {
         Ok(leaving.into_iter().map(|place| copies[place].clone()).collect())
     }
 
-    /// Deletes copies whose first bytes never came, because whoever fetched them was stopped.
+    /// Deletes copies that nobody can name, because whoever fetched them was stopped long ago.
     pub fn tidy(&self) {
         let is_left_over = |copy: &PartCopy| {
-            let Kept { used, in_use, .. } = copy.kept();
-            !in_use && copy.known().is_none() && used.elapsed().is_ok_and(|unused| unused > LEFT_OVER)
+            copy.known().is_none() && copy.changed().elapsed().is_ok_and(|unchanged| unchanged > LEFT_OVER)
         };
         for copy in self.copies().into_iter().filter(is_left_over) {
             // It stays if the disk refuses.
-            let _ = copy.delete();
+            let _ = copy.delete_unused();
         }
     }
 

@@ -55,7 +55,7 @@ async fn run(
     options: &FetchOptions,
 ) -> Result<(), FetchError> {
     let files = arriving(hub, listing, copy, wanted)?;
-    let place = Place { folder: copy.folder(), setting: "HIVEMIND_CACHE_DIR" };
+    let place = Place { folder: copy.folder(), setting: "HF_HUB_CACHE" };
     let failed = |error| place.error(0, &error);
     let total = files.iter().map(|file| length(&file.wanted)).sum();
     let done = present(&files).await.map_err(failed)?;

@@ -45,10 +45,10 @@ struct Shared {
     manifest: Manifest,
     /// Held with the lock, which two threads of one process would share on a file system without locks.
     writing: Mutex<()>,
-    /// One more than the number of those who use it.
+    /// One more than the number of those who use it. Counted under `writing`, so that what begins to be used stays.
     users: Arc<()>,
-    /// Bytes that will be there once what is being fetched has come; of no meaning while nobody uses it.
-    expected: AtomicU64,
+    /// Bytes that are being fetched, and not there yet.
+    pending: AtomicU64,
 }
 
 /// Keeps a copy from making room for others, in this process. Whoever computes with it, or fetches into it, holds this.
@@ -56,6 +56,28 @@ struct Shared {
 pub struct InUse {
     _copy: PartCopy,
     _user: Arc<()>,
+}
+
+/// Bytes that are about to come into a copy, counted until they are there or this is dropped.
+#[derive(Debug)]
+pub struct Coming {
+    copy: PartCopy,
+    left: u64,
+}
+
+impl Coming {
+    /// Notes how many bytes are still to come.
+    pub fn left(&mut self, bytes: u64) {
+        let pending = &self.copy.0.pending;
+        pending.fetch_add(bytes, Ordering::Relaxed);
+        pending.fetch_sub(std::mem::replace(&mut self.left, bytes), Ordering::Relaxed);
+    }
+}
+
+impl Drop for Coming {
+    fn drop(&mut self) {
+        self.left(0);
+    }
 }
 
 /// What a model is known as.
@@ -111,7 +133,7 @@ impl PartCopy {
             manifest,
             writing: Mutex::new(()),
             users: Arc::default(),
-            expected: AtomicU64::default(),
+            pending: AtomicU64::default(),
         });
         open.insert(folder, Arc::downgrade(&shared));
         Self(shared)
@@ -153,24 +175,44 @@ impl PartCopy {
 
     /// Marks the copy as used now, and keeps it until the result is dropped.
     pub fn in_use(&self) -> InUse {
-        let user = self.0.users.clone();
+        let user = {
+            let _here = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
+            self.0.users.clone()
+        };
         // On a disk that keeps no times, it may make room for others sooner.
         let _ =
             disk::open(&self.0.folder, MANIFEST, Access::Read).and_then(|file| file.set_modified(SystemTime::now()));
         InUse { _copy: self.clone(), _user: user }
     }
 
-    /// Notes how many bytes are about to come, so that they are counted before they are there.
-    pub fn expect(&self, more: u64) {
-        self.0.expected.store(self.bytes().saturating_add(more), Ordering::Relaxed);
+    /// Counts bytes that are about to come, before they are there.
+    pub fn expect(&self, bytes: u64) -> Coming {
+        let mut coming = Coming { copy: self.clone(), left: 0 };
+        coming.left(bytes);
+        coming
     }
 
     /// What it takes, and whether it may go.
     pub(super) fn kept(&self) -> Kept {
-        let in_use = Arc::strong_count(&self.0.users) > 1;
-        let expected = if in_use { self.0.expected.load(Ordering::Relaxed) } else { 0 };
         let about = fs::metadata(self.0.folder.join(MANIFEST)).and_then(|about| about.modified());
-        Kept { bytes: self.bytes().max(expected), used: about.unwrap_or(SystemTime::UNIX_EPOCH), in_use }
+        Kept {
+            bytes: self.bytes(),
+            pending: self.0.pending.load(Ordering::Relaxed),
+            used: about.unwrap_or(SystemTime::UNIX_EPOCH),
+            in_use: self.is_used(),
+        }
+    }
+
+    fn is_used(&self) -> bool {
+        Arc::strong_count(&self.0.users) > 1
+    }
+
+    /// When it was last used, or something of it came.
+    pub(super) fn changed(&self) -> SystemTime {
+        let modified = |path: PathBuf| fs::metadata(path).and_then(|about| about.modified()).ok();
+        let files = self.0.manifest.files.iter();
+        let maps = files.filter_map(|file| modified(file.name.below(&self.0.folder.join("map"))));
+        maps.chain(modified(self.0.folder.join(MANIFEST))).max().unwrap_or(SystemTime::UNIX_EPOCH)
     }
 
     /// Whether nothing is missing.
@@ -231,6 +273,15 @@ impl PartCopy {
         replace(&self.0.folder.join(KNOWN), |new| fs::write(new, &text))
     }
 
+    /// Forgets what the model is known as: what told it is not here any more.
+    pub fn unsettle(&self) -> io::Result<()> {
+        let _changing = self.change()?;
+        match fs::remove_file(self.0.folder.join(KNOWN)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// What the model is known as, if enough is here to tell it.
     pub fn known(&self) -> Option<Known> {
         let file = disk::open(&self.0.folder, KNOWN, Access::Read).ok()?;
@@ -241,6 +292,19 @@ impl PartCopy {
     /// Deletes everything. What ends half-way is an empty copy, which can be deleted again.
     pub fn delete(&self) -> io::Result<()> {
         let _changing = self.change()?;
+        self.clear()
+    }
+
+    /// Deletes everything, unless somebody has begun to use it. Returns whether it is gone.
+    pub(super) fn delete_unused(&self) -> io::Result<bool> {
+        let _changing = self.change()?;
+        if self.is_used() {
+            return Ok(false);
+        }
+        self.clear().map(|()| true)
+    }
+
+    fn clear(&self) -> io::Result<()> {
         let gone = |result: io::Result<()>| match result {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other,
@@ -396,39 +460,52 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_use_or_expected_counts_and_stays() {
+    fn what_is_in_use_stays_and_what_is_coming_counts_until_it_is_there() {
         let (_folder, store) = store();
         let copy = store.open(&manifest()).unwrap();
         copy.write(&gguf(), 0, &blocks(0..2)).unwrap();
-        let space = Space { free: u64::MAX, cap: Some(4 * BLOCK) };
+        let space = Space { free: 1 << 40, cap: Some(4 * BLOCK) };
         let leaving = |needed| store.leaving(needed, space).map(|copies| copies.len());
         assert_eq!((leaving(2 * BLOCK), leaving(2 * BLOCK + 1)), (Ok(0), Ok(1)));
         let in_use = store.open(&manifest()).unwrap().in_use();
-        assert_eq!(leaving(2 * BLOCK + 1), Err(NoRoom::Cap { cap: 4 * BLOCK, available: 2 * BLOCK }));
-        copy.expect(BLOCK);
-        assert_eq!(leaving(2 * BLOCK), Err(NoRoom::Cap { cap: 4 * BLOCK, available: BLOCK }));
+        let refused = |available| Err(NoRoom::Cap { cap: 4 * BLOCK, available });
+        assert_eq!(leaving(2 * BLOCK + 1), refused(2 * BLOCK));
+        let [mut one, other] = [copy.expect(BLOCK / 2), copy.expect(BLOCK / 2)];
+        assert_eq!(leaving(2 * BLOCK), refused(BLOCK));
+        one.left(0);
+        assert_eq!(leaving(2 * BLOCK), refused(BLOCK + BLOCK / 2));
+        drop((one, other));
+        assert_eq!(leaving(2 * BLOCK), Ok(0));
+        assert!(!store.remove_unused(&copy).unwrap() && copy.bytes() == 2 * BLOCK);
         drop(in_use);
-        assert_eq!((leaving(2 * BLOCK), leaving(2 * BLOCK + 1)), (Ok(0), Ok(1)));
+        assert_eq!(leaving(2 * BLOCK + 1), Ok(1));
+        assert!(store.remove_unused(&copy).unwrap() && copy.bytes() == 0);
     }
 
     #[test]
-    fn a_copy_that_never_had_a_name_is_left_over_after_a_day() {
+    fn a_copy_without_a_name_is_left_over_once_nothing_of_it_has_come_for_a_week() {
         let (_folder, store) = store();
         let copy = store.open(&manifest()).unwrap();
-        let made = |ago: Duration| {
-            let file = fs::File::open(copy.folder().join(MANIFEST)).unwrap();
-            file.set_modified(SystemTime::now() - ago).unwrap();
+        copy.write(&gguf(), 0, &blocks(0..2)).unwrap();
+        let days = |days: u64| SystemTime::now() - Duration::from_hours(24 * days);
+        let set = |path: PathBuf, to| fs::File::open(path).unwrap().set_modified(to).unwrap();
+        let stays = |used, came| {
+            set(copy.folder().join(MANIFEST), days(used));
+            for file in &manifest().files {
+                set(file.name.below(&copy.folder().join("map")), days(came));
+            }
             store.tidy();
-            store.copies().len()
+            store.copies().len() == 1
         };
-        assert_eq!(made(Duration::from_hours(23)), 1);
+        // A fetch that began long ago, and was stopped by a power cut just now.
+        assert!(stays(30, 1) && stays(6, 6));
         copy.settle(&Known { digest: "ab".to_owned(), revision: None }).unwrap();
-        assert_eq!(made(Duration::from_hours(25)), 1);
-        fs::remove_file(copy.folder().join(KNOWN)).unwrap();
+        assert!(stays(30, 30));
+        copy.unsettle().unwrap();
         let in_use = copy.in_use();
-        assert_eq!(made(Duration::from_hours(25)), 1);
+        assert!(stays(30, 30));
         drop(in_use);
-        assert_eq!(made(Duration::from_hours(25)), 0);
+        assert!(!stays(8, 8));
     }
 
     #[test]

@@ -33,8 +33,10 @@ pub enum NoRoom {
 /// A copy, as far as it matters here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Kept {
-    /// Bytes that it takes, or will take once everything that is being fetched of it is there.
+    /// Bytes that are there of it.
     pub(super) bytes: u64,
+    /// Bytes of it that are being fetched, and not there yet.
+    pub(super) pending: u64,
     pub(super) used: SystemTime,
     pub(super) in_use: bool,
 }
@@ -42,10 +44,12 @@ pub(super) struct Kept {
 /// The copies, by their places in the list, that have to go for `needed` bytes; none if these fit as it is.
 pub(super) fn leaving(kept: &[Kept], needed: u64, space: Space) -> Result<Vec<usize>, NoRoom> {
     let Space { free, cap } = space;
+    // What others are bringing is as good as written.
+    let free = free.saturating_sub(kept.iter().map(|copy| copy.pending).sum());
     let Some(cap) = cap else {
         return if needed <= free { Ok(Vec::new()) } else { Err(NoRoom::Disk { available: free }) };
     };
-    let taken: u64 = kept.iter().map(|copy| copy.bytes).sum();
+    let taken: u64 = kept.iter().map(|copy| copy.bytes + copy.pending).sum();
     let to_free = needed.saturating_sub(free).max(taken.saturating_add(needed).saturating_sub(cap));
     let mut unused: Vec<usize> = (0..kept.len()).filter(|place| !kept[*place].in_use).collect();
     unused.sort_by_key(|place| kept[*place].used);
@@ -80,7 +84,7 @@ mod tests {
     fn kept(in_use: [bool; 3]) -> Vec<Kept> {
         let at = |seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
         let copies = in_use.into_iter().zip([30, 10, 20]);
-        copies.map(|(in_use, used)| Kept { bytes: 10, used: at(used), in_use }).collect()
+        copies.map(|(in_use, used)| Kept { bytes: 10, pending: 0, used: at(used), in_use }).collect()
     }
 
     #[test]
@@ -107,6 +111,16 @@ mod tests {
         assert_eq!(leaving(&kept, 6, Space { free: 5, cap: None }), Err(NoRoom::Disk { available: 5 }));
         assert_eq!(leaving(&kept, 6, Space { free: 5, cap: Some(100) }), Ok(vec![1]));
         assert_eq!(leaving(&kept, 36, Space { free: 5, cap: Some(100) }), Err(NoRoom::Disk { available: 35 }));
+    }
+
+    #[test]
+    fn what_is_being_fetched_counts_on_the_disk_and_against_the_limit() {
+        let mut kept = kept([false, true, false]);
+        kept[1].pending = 8;
+        let on_disk = |needed, free| leaving(&kept, needed, Space { free, cap: None });
+        assert_eq!((on_disk(5, 13), on_disk(6, 13)), (Ok(vec![]), Err(NoRoom::Disk { available: 5 })));
+        let within = |needed| leaving(&kept, needed, Space { free: 1000, cap: Some(40) });
+        assert_eq!((within(2), within(3)), (Ok(vec![]), Ok(vec![2])));
     }
 
     #[test]
