@@ -59,12 +59,14 @@ impl Lacks {
 
     /// What a machine lacks of a model, by its profile and its replies.
     pub fn of(&self, machine: PeerId, profile: &Profile, source: &ModelSource) -> Option<Lack> {
-        let told = || {
-            let ModelSource::Named(_, digest) = source else { return false };
-            let told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            told.get(&(machine, digest.clone())).is_some_and(|at| at.elapsed() < TOLD)
-        };
-        lack(profile, source).or_else(|| told().then_some(Lack::Missing))
+        lack(profile, source).or_else(|| self.has_told(machine, source).then_some(Lack::Missing))
+    }
+
+    /// Whether a machine has reported a moment ago that it cannot have a model.
+    pub fn has_told(&self, machine: PeerId, source: &ModelSource) -> bool {
+        let ModelSource::Named(_, digest) = source else { return false };
+        let told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        told.get(&(machine, digest.clone())).is_some_and(|at| at.elapsed() < TOLD)
     }
 }
 

@@ -6,11 +6,12 @@ pub(crate) mod message;
 mod sources;
 
 use std::collections::VecDeque;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use hive_net::PeerId;
-use hive_store::{Hub, HubError, NoRoom, PartCopy, PartStore, Settings, Space};
+use hive_store::{Coming, Hub, HubError, NoRoom, PartCopy, PartStore, Settings, Space};
 
 pub use failure::FetchFailure;
 pub(crate) use sources::Sources;
@@ -54,28 +55,29 @@ impl Fetching {
         *self.cap.lock().unwrap_or_else(PoisonError::into_inner) = cap;
     }
 
-    /// Makes room for `needed` bytes of a copy that is in use, and `left` bytes beside them on the disk; tells `gone`
-    /// which copies had to go.
+    /// Makes room for `needed` bytes of a copy that is in use, and `left` bytes beside them on the disk, by removing
+    /// others. One that somebody begins to use meanwhile stays, and others go in its place. The result counts what is
+    /// coming until it is dropped.
     pub(crate) fn make_room(
         &self,
         copy: &PartCopy,
         needed: u64,
         left: u64,
-        mut gone: impl FnMut(&PartCopy),
-    ) -> Result<(), FetchFailure> {
+        mut remove: impl FnMut(&PartCopy) -> io::Result<()>,
+    ) -> Result<Coming, FetchFailure> {
         let _making_room = self.making_room.lock().unwrap_or_else(PoisonError::into_inner);
-        let cap = *self.cap.lock().unwrap_or_else(PoisonError::into_inner);
-        let free = self.store.room().map_err(FetchFailure::other)?.saturating_sub(left);
-        let leaving = self.store.leaving(needed, Space { free, cap }).map_err(|why| match why {
-            NoRoom::Disk { available } => FetchFailure::Disk { needed, free: available },
-            NoRoom::Cap { cap, available } => FetchFailure::Cap { needed, cap, free: available },
-        })?;
-        for copy in leaving {
-            gone(&copy);
-            self.store.remove(&copy).map_err(FetchFailure::other)?;
+        loop {
+            let cap = *self.cap.lock().unwrap_or_else(PoisonError::into_inner);
+            let free = self.store.room().map_err(FetchFailure::other)?.saturating_sub(left);
+            let leaving = self.store.leaving(needed, Space { free, cap }).map_err(|why| match why {
+                NoRoom::Disk { available } => FetchFailure::Disk { needed, free: available },
+                NoRoom::Cap { cap, available } => FetchFailure::Cap { needed, cap, free: available },
+            })?;
+            if leaving.is_empty() {
+                return Ok(copy.expect(needed));
+            }
+            leaving.iter().try_for_each(&mut remove).map_err(FetchFailure::other)?;
         }
-        copy.expect(needed);
-        Ok(())
     }
 
     /// The store of parts.

@@ -35,6 +35,8 @@ impl Serving {
                 () = tokio::time::sleep(LOOK) => {}
                 () = self.member().stopping() => return,
             }
+            // A question that comes meanwhile waits: it is planned with the memory that this frees.
+            let Ok(_placing) = self.inner.placing.try_lock() else { continue };
             let after = *self.inner.unload_after.lock().unwrap_or_else(PoisonError::into_inner);
             let idle: Vec<Loaded> = {
                 let (now, mut loaded) = (Instant::now(), self.loaded());

@@ -50,6 +50,7 @@ impl Serving {
             return Ok(ring.clone());
         }
         let model = self.unless_stopping(self.host().open_model(wanted.model.as_deref())).await?;
+        let _kept_until_loaded = aside(|| self.host().keep_parts(model.path()));
         let fetched = self.fetch(&model, wanted, known.as_ref()).await?;
         let placing = self.inner.placing.lock().await;
         // Another request may have loaded it meanwhile.

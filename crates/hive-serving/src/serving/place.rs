@@ -90,6 +90,14 @@ impl Serving {
         }
         let mut machines = self.member().candidates(Some(&source), &held, Scope::Healthy);
         let mut plan = self.place_on(&machines, model.card(), wanted);
+        if self.member().lacks().has_told(self.member().id(), &source) {
+            // This machine has just failed to fetch its layers. Unlike others it stays in the list, so it offers nothing.
+            let mut others = self.member().candidates(Some(&source), &held, Scope::Healthy);
+            others[HERE].profile.memory_bytes = 0;
+            if let Ok(found) = self.place_on(&others, model.card(), wanted) {
+                (plan, machines) = (Ok(found), others);
+            }
+        }
         let mut asked_again = None;
         if plan.is_err() {
             // Rather use a machine where a stage recently did not load than have no plan.
@@ -115,7 +123,7 @@ impl Serving {
             Unplaced::Plan(error) => self.no_plan(error, &source),
         })?;
         // Of several stages that were asked for, each is worth a download.
-        if wanted.stages.is_none() && aside(|| models::parts_at(model.path())).is_none() {
+        if wanted.stages.is_none() && aside(|| models::parts_at(model.path()).is_none_or(|copy| copy.is_whole())) {
             let mut ready = self.member().candidates(Some(&source), &held, Scope::Healthy);
             let has_copy = |machine: &Candidate| self.member().has_copy(machine.placement.addr.id(), &source);
             ready.retain(has_copy);

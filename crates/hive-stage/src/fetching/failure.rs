@@ -36,12 +36,19 @@ pub enum FetchFailure {
         /// What may be used of it, in bytes.
         free: u64,
     },
+    /// The hub does not give this machine what no other one has.
+    #[error("{0}")]
+    Hub(String),
     /// Something else.
     #[error("{0}")]
     Other(String),
 }
 
 impl FetchFailure {
+    pub(crate) fn hub(error: impl Display) -> Self {
+        Self::Hub(error.to_string())
+    }
+
     pub(crate) fn other(error: impl Display) -> Self {
         Self::Other(error.to_string())
     }

@@ -105,11 +105,11 @@ impl Sources {
     }
 
     /// Records what a machine has sent. `false` if it sends wrong bytes, so that these must not be taken.
-    pub(crate) fn sent(&self, machine: PeerId, file: &FileName, range: Range<u64>) -> bool {
+    pub(crate) fn sent(&self, machine: PeerId, file: &FileName, ranges: Vec<Range<u64>>) -> bool {
         let mut state = self.state();
         let is_good = !state.banned.contains(&machine);
         if is_good {
-            state.sent.push((machine, file.clone(), range));
+            state.sent.extend(ranges.into_iter().map(|range| (machine, file.clone(), range)));
         }
         is_good
     }

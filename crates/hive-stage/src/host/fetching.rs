@@ -31,6 +31,8 @@ pub(super) const SILENCE: Duration = Duration::from_secs(20);
 const FETCH_SILENCE: Duration = Duration::from_mins(2);
 /// Requests to a machine at a time: while one is answered, the next is on its way.
 const REQUESTS: usize = 2;
+/// Whoever has fetched layers for a plan waits at most this long until they are loaded: other machines fetch, too.
+const LOADED_WITHIN: Duration = Duration::from_mins(10);
 /// How often progress is reported.
 const REPORTS: Duration = Duration::from_millis(250);
 /// What is left free on the disk when another machine asks for layers here, in bytes.
@@ -72,6 +74,8 @@ impl StageHost {
         let model = models::open_at(&copy.path()).await.map_err(|error| error.to_string())?;
         let found = model.card().digest.clone();
         if digest.is_some_and(|digest| digest != found) {
+            // If it was known as that model, what told so is gone: the next attempt takes the outline again.
+            let _ = aside(|| copy.unsettle());
             return Err("it is another model than was asked for".to_owned());
         }
         let known = Known { digest: found, revision: revision.map(str::to_owned) };
@@ -108,7 +112,8 @@ impl StageHost {
         }
         let needed = bytes(&first);
         let left = if asker == self.membership().id() { 0 } else { LEFT_TO_OWNER };
-        aside(|| self.inner.fetching.make_room(&copy, needed, left, |gone| self.note_removal(gone)))?;
+        let mut coming =
+            aside(|| self.inner.fetching.make_room(&copy, needed, left, |other| self.remove_parts(other)))?;
         progress(of.saturating_sub(needed), of);
         let digest = &model.card().digest;
         let sources = Sources::new(first);
@@ -130,7 +135,9 @@ impl StageHost {
                     },
                     _ = timer.tick() => {
                         reported = Instant::now();
-                        progress(of.saturating_sub(bytes(&aside(lacking))), of);
+                        let left = bytes(&aside(lacking));
+                        coming.left(left);
+                        progress(of.saturating_sub(left), of);
                     }
                 }
             }
@@ -142,16 +149,17 @@ impl StageHost {
             let mut report = |left: u64| {
                 if reported.elapsed() >= REPORTS {
                     reported = Instant::now();
+                    coming.left(left);
                     progress(of.saturating_sub(left), of);
                 }
             };
-            if let Err(why) = self.take_from_hub(copy.manifest(), &copy, left, is_own, &mut report).await {
-                if is_own {
-                    return Err(why);
+            match self.take_from_hub(copy.manifest(), &copy, left, is_own, &mut report).await {
+                Err(FetchFailure::Hub(why)) if !is_own => {
+                    // The machine that asks may be given them, and then gives what it fetched.
+                    tracing::info!("layers that another machine asks for cannot be had from the hub here: {why}");
+                    return Err(FetchFailure::Lacks);
                 }
-                // The machine that asks may have better luck with the hub, and then gives what it fetched.
-                tracing::info!("layers that another machine asks for cannot be had here: {why}");
-                return Err(FetchFailure::Lacks);
+                taken => taken?,
             }
         }
         aside(|| copy.sync()).map_err(FetchFailure::other)?;
@@ -211,6 +219,7 @@ impl StageHost {
         if !self.lacks_bytes(&model, layers.clone()).await {
             return Err(FetchFailure::Lacks);
         }
+        let _kept_until_given = aside(|| self.keep_parts(model.path()));
         self.complete(&model, layers.clone(), member.id(), &mut progress).await.map_err(|why| {
             FetchFailure::Other(format!("no machine could give it these layers, and {} neither: {why}", member.name()))
         })?;
@@ -241,6 +250,19 @@ impl StageHost {
         }
     }
 
+    /// Keeps what was fetched for another machine on the disk while that waits for others and then has it loaded.
+    fn keep_until_loaded(&self, model: &Model) {
+        let Some(kept) = aside(|| self.keep_parts(model.path())) else { return };
+        let member = self.membership().clone();
+        self.membership().spawn(async move {
+            tokio::select! {
+                () = tokio::time::sleep(LOADED_WITHIN) => {}
+                () = member.stopping() => {}
+            }
+            drop(kept);
+        });
+    }
+
     /// Fetches what this machine lacks of layers that another one will ask it to load.
     pub(super) async fn answer_fetch(
         &self,
@@ -259,7 +281,10 @@ impl StageHost {
             let Ok(model) = located else { return Reply::Lacks };
             let mut progress = |done, of| _ = told.send_replace((done, of));
             match self.complete(&model, layers, asker, &mut progress).await {
-                Ok(()) => Reply::Done,
+                Ok(()) => {
+                    self.keep_until_loaded(&model);
+                    Reply::Done
+                }
                 Err(FetchFailure::Lacks) => Reply::Lacks,
                 Err(why @ (FetchFailure::Disk { .. } | FetchFailure::Cap { .. })) => Reply::Declined(why.to_string()),
                 // The cause may name folders of this machine.
@@ -290,17 +315,14 @@ impl StageHost {
         }
     }
 
-    fn note_removal(&self, copy: &PartCopy) {
+    /// Removes a copy that makes room for another, unless somebody has begun to use it.
+    pub(super) fn remove_parts(&self, copy: &PartCopy) -> std::io::Result<()> {
         let name = models::name_of_parts(copy).unwrap_or_else(|| "an unfinished model".to_owned());
-        tracing::info!(
-            "{name} was removed from the disk: it was used least recently, and another model needs the room"
-        );
-        self.catalogue().look_again();
-    }
-
-    pub(super) fn check_disk(&self, needed: u64) -> Result<(), FetchFailure> {
-        let free = aside(|| self.inner.fetching.store().room()).map_err(FetchFailure::other)?;
-        if needed <= free { Ok(()) } else { Err(FetchFailure::Disk { needed, free }) }
+        if self.inner.fetching.store().remove_unused(copy)? {
+            tracing::info!("{name} was removed: it was used least recently, and another model needs its disk space");
+            self.catalogue().look_again();
+        }
+        Ok(())
     }
 }
 

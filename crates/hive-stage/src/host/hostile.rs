@@ -10,12 +10,14 @@ use tokio::sync::mpsc;
 use super::guests::{Eviction, LEASE, NOTICE};
 use super::orders::{Claims, Denied};
 use super::{HostOptions, StageHost};
+use crate::fetching::message::Given;
+use crate::models;
 use crate::testing::Machine;
 use hive_model::Compute;
 use hive_peers::Rights;
 use hive_protocol::{
     Drain, Hello, ModelSource, Neighbours, Recompute, Replay, Reply, Request, RingId, Role, SessionSpec, Span, StageId,
-    StageSpec,
+    StageSpec, WantedBytes,
 };
 
 /// The attacker knows these ids, as a machine that was in the ring earlier would.
@@ -58,6 +60,13 @@ impl Peer {
                 None => panic!("it broke off"),
             }
         }
+    }
+
+    /// The first answer to a request for a model's files.
+    async fn is_given(&self, request: Request) -> Given {
+        let mut channel = self.endpoint.open(&self.of.membership().addr(), Protocol::Control).await.unwrap();
+        channel.write_message(&request).await.unwrap();
+        channel.read_part().await.unwrap().expect("it answers")
     }
 
     async fn is_denied(&self, request: Request) {
@@ -464,4 +473,26 @@ async fn what_a_stage_takes_is_read_from_the_model_and_not_from_the_claim() {
     }
     assert!(!holds(&ann, STAGE));
     ann.stop().await;
+}
+
+#[tokio::test]
+async fn the_files_of_a_model_go_to_machines_that_were_asked_to_hold_layers_of_it_and_to_no_other() {
+    let node = node("ann").await;
+    let peer = Peer::approved_by(&node).await;
+    let model = models::open(None).await.unwrap();
+    node.catalogue().nature(model.path()).await.unwrap();
+    let digest = model.card().digest.clone();
+    let file = model.path().file_name().unwrap().to_str().unwrap().to_owned();
+    let size = std::fs::metadata(model.path()).unwrap().len();
+    let bytes = WantedBytes { digest: digest.clone(), file, size, ranges: vec![1 << 20..2 << 20] };
+    for request in [Request::Outline(digest.clone()), Request::Bytes(bytes.clone())] {
+        assert!(matches!(peer.is_given(request.clone()).await, Given::Nothing), "{request:?}");
+    }
+    // To be asked for one model opens no other.
+    node.gives(peer.id(), &ModelSource::Named(None, "0".repeat(32)));
+    assert!(matches!(peer.is_given(Request::Bytes(bytes.clone())).await, Given::Nothing));
+    node.gives(peer.id(), &ModelSource::Named(None, digest.clone()));
+    assert!(matches!(peer.is_given(Request::Outline(digest)).await, Given::Manifest(_)));
+    assert!(matches!(peer.is_given(Request::Bytes(bytes)).await, Given::Piece { .. }));
+    node.stop().await;
 }

@@ -1,12 +1,15 @@
 //! Fetches from the hub that a model is from: its outline, so that it can be planned with, and what no machine has.
 
 use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
-use hive_store::{FetchOptions, FileName, Manifest, ModelName, Origin, PartCopy, fetch_parts};
+use hive_store::{FetchError, FetchOptions, FileName, Manifest, ModelName, Origin, PartCopy, fetch_parts};
 use hive_worker::text::Model;
 
 use super::StageHost;
 use super::fetching::in_files;
+use super::giving::whole_blocks;
+use super::taking::{LARGEST_OUTLINE, beyond};
 use crate::fetching::FetchFailure;
 use crate::fetching::held::is_weights;
 use crate::models::{self, FindError};
@@ -42,7 +45,7 @@ impl StageHost {
         report: &mut (dyn FnMut(u64) + Send),
     ) -> Result<(), FetchFailure> {
         let no_source = || {
-            FetchFailure::Other(match &manifest.origin {
+            FetchFailure::Hub(match &manifest.origin {
                 Some(Origin { repository, .. }) => format!(
                     "no machine here has all of these layers of {repository}, and this one may not download; run \
                      `hivemind models get {repository}` on a machine that may"
@@ -54,8 +57,8 @@ impl StageHost {
         let origin = manifest.origin.as_ref().ok_or_else(no_source)?;
         // In this owner's name only for this owner: what is only open to them is not for the machine that asks.
         let hub = if is_own { self.inner.fetching.hub() } else { self.inner.fetching.hub_for_all() };
-        let hub = hub.ok_or_else(no_source)?.map_err(FetchFailure::other)?;
-        let listing = hub.listing_at(origin, manifest.gguf.as_ref()).await.map_err(FetchFailure::other)?;
+        let hub = hub.ok_or_else(no_source)?.map_err(FetchFailure::hub)?;
+        let listing = hub.listing_at(origin, manifest.gguf.as_ref()).await.map_err(FetchFailure::hub)?;
         let there = Manifest::of(&listing);
         let is_there = |(file, _): &(FileName, Range<u64>)| {
             let known = manifest.files.iter().find(|known| known.name == *file);
@@ -77,7 +80,10 @@ impl StageHost {
         tokio::pin!(fetching);
         loop {
             tokio::select! {
-                fetched = &mut fetching => return fetched.map_err(FetchFailure::other),
+                fetched = &mut fetching => return fetched.map_err(|error| match error {
+                    FetchError::Hub(why) => FetchFailure::hub(why),
+                    why => FetchFailure::other(why),
+                }),
                 Ok(()) = heard.changed() => report(*heard.borrow_and_update()),
             }
         }
@@ -94,8 +100,21 @@ impl StageHost {
         let listing = hub.find(name).await.map_err(FetchFailure::other)?;
         let manifest = Manifest::of(&listing);
         let copy = aside(|| self.inner.fetching.store().open(&manifest)).map_err(FetchFailure::other)?;
+        let _in_use = aside(|| copy.in_use());
+        let before = aside(|| copy.known());
+        let largest = manifest.files.iter().map(|file| file.bytes).sum::<u64>().min(LARGEST_OUTLINE);
+        let needed = if before.is_some() { 0 } else { largest };
+        let _room = aside(|| self.inner.fetching.make_room(&copy, needed, 0, |other| self.remove_parts(other)))?;
+        let is_confirmed = before.as_ref().is_some_and(|known| known.revision.is_some());
+        let brought = Brought::default();
         let fetch = async |wanted: Vec<(FileName, Range<u64>)>| {
-            fetch_parts(hub, &listing, &copy, &wanted, &FetchOptions::default()).await.map_err(FetchFailure::other)
+            if !is_confirmed {
+                // Another machine may have sent what is here, and may have said that it is this model's.
+                aside(|| brought.forget_others(&copy, &wanted)).map_err(FetchFailure::other)?;
+            }
+            let fetched = fetch_parts(hub, &listing, &copy, &wanted, &FetchOptions::default()).await;
+            brought.add(wanted);
+            fetched.map_err(FetchFailure::other)
         };
         let files = || manifest.files.iter();
         let small = files().filter(|file| !is_weights(&file.name)).map(|file| (file.name.clone(), 0..file.bytes));
@@ -123,6 +142,40 @@ impl StageHost {
         let model = models::open_at(&copy.path()).await.map_err(FetchFailure::other)?;
         let outline = model.outline().await.map_err(FetchFailure::other)?;
         fetch(in_files(&manifest, &outline)?).await?;
+        if let Some(before) = before.filter(|_| !is_confirmed) {
+            let now = models::open_at(&copy.path()).await.map_err(FetchFailure::other)?;
+            if now.card().digest != before.digest {
+                tracing::warn!("what was here of {name} is not the hub's, and is fetched again");
+                let all: Vec<_> = manifest.files.iter().map(|file| (file.name.clone(), 0..file.bytes)).collect();
+                aside(|| brought.forget_others(&copy, &all)).map_err(FetchFailure::other)?;
+            }
+        }
         self.settled(&copy, None, Some(name.revision())).await.map(Some).map_err(FetchFailure::Other)
+    }
+}
+
+/// What the hub itself has brought.
+#[derive(Default)]
+struct Brought(Mutex<Vec<(FileName, Range<u64>)>>);
+
+impl Brought {
+    fn add(&self, ranges: Vec<(FileName, Range<u64>)>) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend(ranges);
+    }
+
+    /// Forgets what others have brought of these ranges.
+    fn forget_others(&self, copy: &PartCopy, ranges: &[(FileName, Range<u64>)]) -> std::io::Result<()> {
+        let brought = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for (file, range) in ranges {
+            let size = copy.manifest().size_of(file).unwrap_or(0);
+            let own = brought.iter().filter(|(of, _)| of == file).map(|(_, range)| range.clone());
+            let [own, range] = [whole_blocks(own, size), whole_blocks(std::iter::once(range.clone()), size)];
+            for range in range.into_iter().flat_map(|range| beyond(range, &own)) {
+                if !copy.present(file, range.clone()).is_empty() {
+                    copy.forget(file, range)?;
+                }
+            }
+        }
+        Ok(())
     }
 }

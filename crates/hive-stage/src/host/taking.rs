@@ -22,7 +22,7 @@ use crate::runtime::aside;
 /// the other machine has the same model.
 const GAP_BYTES: u64 = 64 << 10;
 /// The largest outline in bytes: a tokenizer of 30 MB, headers of 100 MB, and three blocks for each of 20,000 tensors.
-const LARGEST_OUTLINE: u64 = 1 << 30;
+pub(super) const LARGEST_OUTLINE: u64 = 1 << 30;
 
 /// A machine must send an outline within this time.
 const OUTLINE_TIMEOUT: Duration = Duration::from_mins(10);
@@ -50,11 +50,18 @@ impl StageHost {
         if manifest.origin.is_none() && manifest.digest.as_deref() != Some(digest) {
             return Err("it is another model than was asked for".to_owned());
         }
-        self.check_disk(LARGEST_OUTLINE + LEFT_TO_OWNER).map_err(|error| error.to_string())?;
         let store = self.inner.fetching.store();
         let is_new = aside(|| !store.has(&manifest));
         let copy = aside(|| store.open(&manifest)).map_err(|error| error.to_string())?;
-        let taken = match aside(|| copy.known()) {
+        let in_use = aside(|| copy.in_use());
+        let known = aside(|| copy.known());
+        let largest = if known.is_some() { 0 } else { manifest.files.iter().map(|file| file.bytes).sum() };
+        let room = aside(|| {
+            let needed = LARGEST_OUTLINE.min(largest);
+            self.inner.fetching.make_room(&copy, needed, LEFT_TO_OWNER, |other| self.remove_parts(other))
+        });
+        let taken = match known {
+            _ if room.is_err() => room.as_ref().map(|_| ()).map_err(ToString::to_string),
             Some(known) if known.digest == digest => Ok(()),
             Some(_) => return Err("files of the same names and sizes are here, of another model".to_owned()),
             None => {
@@ -70,8 +77,9 @@ impl StageHost {
             }
             Err(why) => Err(why),
         };
+        drop((in_use, room));
         if settled.is_err() && is_new {
-            let _ = aside(|| store.remove(&copy));
+            let _ = aside(|| store.remove_unused(&copy));
         }
         settled
     }
@@ -103,7 +111,7 @@ impl StageHost {
         let outline = model.outline().await.map_err(|error| error.to_string())?;
         let outline = in_files(copy.manifest(), &outline).map_err(|error| error.to_string())?;
         for (file, range) in new.into_iter().filter(|(file, _)| is_weights(file)) {
-            let size = size_of(copy, &file);
+            let size = copy.manifest().size_of(&file).unwrap_or(0);
             let own = outline.iter().filter(|(of, _)| *of == file).map(|(_, range)| range.clone());
             for beyond in beyond(range, &whole_blocks(own, size)) {
                 aside(|| copy.forget(&file, beyond)).map_err(|error| error.to_string())?;
@@ -165,7 +173,7 @@ impl StageHost {
         sources: &Sources,
     ) -> Result<(), Disappointment> {
         let gone = Disappointment::Gone;
-        let size = size_of(copy, file);
+        let size = copy.manifest().size_of(file).unwrap_or(0);
         let asked = over_gaps(ranges);
         let (digest, name) = (digest.to_owned(), file.as_str().to_owned());
         let wanted = WantedBytes { digest, file: name, size, ranges: asked.clone() };
@@ -184,7 +192,11 @@ impl StageHost {
                         .checked_sub(bytes.len() as u64)
                         .filter(|_| !bytes.is_empty())
                         .ok_or_else(|| gone(STOPPED.to_owned()))?;
-                    if !sources.sent(peer, file, range) {
+                    if whole_blocks(std::iter::once(range.clone()), size) != [range.clone()] {
+                        return Err(gone("it sends parts of blocks".to_owned()));
+                    }
+                    // What was here before did not come from there, even if it is sent again.
+                    if !sources.sent(peer, file, aside(|| copy.missing(file, range))) {
                         return Err(gone("it sends wrong bytes".to_owned()));
                     }
                     if !aside(|| write_new(copy, file, at, &bytes)).map_err(Disappointment::Disk)? {
@@ -247,12 +259,8 @@ fn write_new(copy: &PartCopy, file: &FileName, at: u64, bytes: &[u8]) -> std::io
     Ok(true)
 }
 
-fn size_of(copy: &PartCopy, file: &FileName) -> u64 {
-    copy.manifest().files.iter().find(|known| known.name == *file).map_or(0, |known| known.bytes)
-}
-
 /// What of a range lies in none of these, which are in order.
-fn beyond(range: Range<u64>, known: &[Range<u64>]) -> Vec<Range<u64>> {
+pub(super) fn beyond(range: Range<u64>, known: &[Range<u64>]) -> Vec<Range<u64>> {
     let mut start = range.start;
     let mut beyond = Vec::new();
     for known in known.iter().filter(|known| known.start < range.end && known.end > range.start) {

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use hive_store::gguf_name::{self, bare, end_of_revision, has_label, is_gguf, joined, label, part_of};
 
 /// Hosts that may precede the owner.
-const HUBS: [&str; 2] = ["hf.co/", "huggingface.co/"];
+const HUBS: [&str; 3] = ["hf.co/", "huggingface.co/", "www.huggingface.co/"];
 /// The prefix of a model repository's folder in the cache.
 const PREFIX: &str = "models--";
 /// The default revision.

@@ -159,7 +159,7 @@ impl Manifest {
     }
 
     /// The size of a file in bytes, if the model has it. The manifest must be a checked one.
-    pub(crate) fn size_of(&self, file: &FileName) -> Option<u64> {
+    pub fn size_of(&self, file: &FileName) -> Option<u64> {
         self.index_of(file).map(|index| self.files[index].bytes)
     }
 }
