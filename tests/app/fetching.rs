@@ -66,6 +66,9 @@ fn a_person_finds_a_model_fetches_it_over_two_days_and_chats_with_it() {
 
     let app = App::start_with(desktop.looking(Look::Dark), &folder, &environment);
     app.click("Models");
+    search(&app, "qwen3 8b");
+    patiently("the catalogue answers", || app.text("main").contains("Qwen3 8B"));
+    app.picture("find-model");
     search(&app, "owner/name");
     // What came counts as the model, in parts.
     app.click(&format!("Load {MODEL}"));

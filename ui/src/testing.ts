@@ -2,8 +2,8 @@
 import { mockIPC } from "@tauri-apps/api/mocks";
 import axe from "axe-core";
 
-import type { Changed, Preferences, Snapshot } from "./lib/bindings";
-import type { ModelOnDisk, PlanView } from "./lib/node";
+import type { Changed, Fit, Preferences, Snapshot } from "./lib/bindings";
+import type { CatalogueModel, CatalogueVariant, ModelOnDisk, PlanView } from "./lib/node";
 import { type Given, named } from "./testing/requests";
 
 export const shown: Snapshot = {
@@ -59,6 +59,35 @@ export const planned: PlanView = {
   reasons: [],
   decode_tokens_per_s: 20,
 };
+
+/** A size of a model in the catalogue. */
+export const variant = (model: string, bytes: number, fit: Fit | null, more: Partial<CatalogueVariant> = {}): CatalogueVariant => ({
+  model,
+  quantization: "4-bit",
+  bits_per_weight: 4.5,
+  bytes,
+  approximate: false,
+  on_disk: false,
+  loaded: false,
+  fits: fit ? [{ context: 4096, fit, machines: [], room_tokens: 8000, decode_tokens_per_s: null }] : [],
+  ...more,
+});
+
+/** A model in the catalogue. */
+export const catalogueModel = (name: string, variants: CatalogueVariant[], more: Partial<CatalogueModel> = {}): CatalogueModel => ({
+  name,
+  family: "qwen3",
+  parameters: 8e9,
+  active_parameters: null,
+  context: 40_960,
+  licence: "Apache-2.0",
+  good_at: ["chat"],
+  tools: false,
+  thinking: false,
+  images: false,
+  variants,
+  ...more,
+});
 
 export const onDisk = (name: string, more: Partial<ModelOnDisk> = {}): ModelOnDisk => ({
   name,

@@ -1,33 +1,19 @@
 import { describe, expect, it } from "vitest";
 
+import { catalogueModel, variant } from "../testing";
 import type { Fit } from "./bindings";
 import type { CatalogueModel } from "./node";
 import { suggestion } from "./suggestion";
 
-type Size = { model: string; bytes: number; verdict?: Fit["verdict"]; rate?: number };
+type Size = { model: string; bytes: number; fit?: Fit; rate?: number };
 
-const model = (name: string, parameters: number, sizes: Size[], good_at = ["chat"]): CatalogueModel => ({
-  name,
-  family: "qwen3",
-  parameters,
-  active_parameters: null,
-  context: 40_960,
-  licence: "Apache-2.0",
-  good_at,
-  tools: false,
-  thinking: false,
-  images: false,
-  variants: sizes.map(({ model, bytes, verdict = "comfortable", rate }) => ({
-    model,
-    quantization: "4-bit",
-    bits_per_weight: 4.5,
-    bytes,
-    approximate: false,
-    on_disk: false,
-    loaded: false,
-    fits: [{ context: 4096, fit: { verdict } as Fit, machines: [], room_tokens: 8000, decode_tokens_per_s: rate ?? null }],
-  })),
-});
+const model = (name: string, parameters: number, sizes: Size[], good_at = ["chat"]) => {
+  const sized = ({ model, bytes, fit = { verdict: "comfortable" }, rate }: Size) => {
+    const made = variant(model, bytes, fit);
+    return { ...made, fits: made.fits.map((at) => ({ ...at, decode_tokens_per_s: rate ?? null })) };
+  };
+  return catalogueModel(name, sizes.map(sized), { parameters, good_at });
+};
 
 const offered = (...models: CatalogueModel[]) => suggestion(models)?.variant.model;
 
@@ -37,7 +23,7 @@ describe("the model that is offered first", () => {
     const large = model("Large", 8e9, [
       { model: "large-4bit", bytes: 4.6e9 },
       { model: "large-6bit", bytes: 6.6e9 },
-      { model: "large-8bit", bytes: 8.6e9, verdict: "snug" },
+      { model: "large-8bit", bytes: 8.6e9, fit: { verdict: "snug", machine: "Attic", left_bytes: 1e9 } },
     ]);
     expect(offered(small, large)).toBe("large-6bit");
     expect(offered(small, model("Huge", 70e9, [{ model: "huge", bytes: 40e9 }]))).toBe("small");

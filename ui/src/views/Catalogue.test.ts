@@ -3,42 +3,15 @@ import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 
 import type { Fit } from "../lib/bindings";
 import { library } from "../lib/library.svelte";
-import { type CatalogueModel, type CatalogueVariant, node } from "../lib/node";
+import { type CatalogueModel, node } from "../lib/node";
 import { speak } from "../lib/words";
-import { Backend, barriers, onDisk, shown } from "../testing";
+import { Backend, barriers, catalogueModel as model, onDisk, shown, variant } from "../testing";
 import Catalogue from "./Catalogue.svelte";
 import Models from "./Models.svelte";
 
 const COMFORTABLE: Fit = { verdict: "comfortable" };
 const SNUG: Fit = { verdict: "snug", machine: "Attic", left_bytes: 1.2e9 };
 const NEEDS_MORE: Fit = { verdict: "needs_more", bytes: 4.1e9, advice: "share 5 GB more on Attic" };
-
-const variant = (model: string, bytes: number, fit: Fit | null, more: Partial<CatalogueVariant> = {}): CatalogueVariant => ({
-  model,
-  quantization: "4-bit",
-  bits_per_weight: 4.5,
-  bytes,
-  approximate: false,
-  on_disk: false,
-  loaded: false,
-  fits: fit ? [{ context: 4096, fit, machines: [], room_tokens: 8000, decode_tokens_per_s: null }] : [],
-  ...more,
-});
-
-const model = (name: string, variants: CatalogueVariant[], more: Partial<CatalogueModel> = {}): CatalogueModel => ({
-  name,
-  family: "qwen3",
-  parameters: 8e9,
-  active_parameters: null,
-  context: 40_960,
-  licence: "Apache-2.0",
-  good_at: ["chat"],
-  tools: false,
-  thinking: false,
-  images: false,
-  variants,
-  ...more,
-});
 
 const QWEN = model("Qwen3 8B", [variant("mlx-community/Qwen3-8B-4bit", 4.6e9, COMFORTABLE)], { thinking: true });
 

@@ -5,8 +5,7 @@ import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 
 import type { Snapshot } from "../lib/bindings";
 import { chats } from "../lib/chats.svelte";
-import type { CatalogueModel } from "../lib/node";
-import { onDisk } from "../testing";
+import { catalogueModel, onDisk, variant } from "../testing";
 import { FakeNode, message } from "../testing/node";
 import Chat from "./Chat.svelte";
 
@@ -156,37 +155,14 @@ describe("an answer", () => {
 
 describe("the model", () => {
   const STARTER = onDisk("Starter", { removable: false });
-  const QWEN: CatalogueModel = {
-    name: "Qwen3 8B",
-    family: "qwen3",
-    parameters: 8e9,
-    active_parameters: null,
-    context: 40_960,
-    licence: "Apache-2.0",
-    good_at: ["chat"],
-    tools: false,
-    thinking: false,
-    images: false,
-    variants: [
-      {
-        model: "owner/qwen",
-        quantization: "4-bit",
-        bits_per_weight: 4.5,
-        bytes: 4.6e9,
-        approximate: false,
-        on_disk: false,
-        loaded: false,
-        fits: [{ context: 4096, fit: { verdict: "comfortable" }, machines: [], room_tokens: 8000, decode_tokens_per_s: null }],
-      },
-    ],
-  };
+  const QWEN = catalogueModel("Qwen3 8B", [variant("owner/qwen", 4.6e9, { verdict: "comfortable" })]);
   const find = vi.fn();
   const picker = (): HTMLSelectElement => screen.getByLabelText("Model");
   const loading = { name: "owner/qwen", layers: 0, of: 36, fetched: 1e9, fetching: 4.6e9 };
 
-  async function start(given: Snapshot = shown) {
+  async function start(given: Snapshot = shown, skipped = true) {
     find.mockClear();
-    localStorage.setItem("welcome-skipped", "yes");
+    if (skipped) localStorage.setItem("welcome-skipped", "yes");
     const page = render(Chat, { shown: given, machines: () => {}, find });
     await waitFor(() => expect(chats.open.id).not.toBe(""));
     return page;
@@ -219,6 +195,14 @@ describe("the model", () => {
     await fireEvent.click(await screen.findByRole("button", { name: "Get Qwen3 8B (4.6 GB)" }));
     await waitFor(() => expect(chats.choices.model).toBe("owner/qwen"));
     expect(node.asked).toContainEqual(["POST", "/models/load", { model: "owner/qwen" }]);
+  });
+
+  it("is suggested beside the welcome, too", async () => {
+    node.models = [STARTER];
+    node.catalogue = [QWEN];
+    await start(shown, false);
+    expect(await screen.findByRole("button", { name: "Get Qwen3 8B (4.6 GB)" })).toBeTruthy();
+    expect(screen.getByText(/Lend spare memory/)).toBeTruthy();
   });
 
   it("is not suggested to whoever has one", async () => {
